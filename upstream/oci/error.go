@@ -1,0 +1,242 @@
+package oci
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/distribution/distribution/v3/registry/api/errcode"
+)
+
+// Error is an answer that is not a success, as the protocol expresses it (spec,
+// "Error Codes"). One made by an upstream keeps its code, status and message.
+type Error struct {
+	// Code is the wire code, for example "MANIFEST_UNKNOWN".
+	Code string
+	// Status is the HTTP status that goes with it.
+	Status int
+	// Message is written for the person at the terminal: it is the only part that
+	// every client shows.
+	Message string
+	// Detail is the code's unstructured detail, or nil.
+	Detail json.RawMessage
+	// RetryAfter is how long to wait before the next try; 0 means unsaid.
+	RetryAfter time.Duration
+	// Challenge holds the WWW-Authenticate header lines of a 401.
+	Challenge []string
+	// Err is the cause. It is for the log and never goes on the wire.
+	Err error
+}
+
+func sentinel(code errcode.ErrorCode) *Error {
+	d := code.Descriptor()
+	return &Error{Code: d.Value, Status: d.HTTPStatusCode, Message: d.Message}
+}
+
+// The errors of the protocol. errors.Is compares the code, so an error decoded
+// from an upstream is the sentinel of the same code.
+var (
+	ErrUnknown             = sentinel(errcode.ErrorCodeUnknown)
+	ErrUnsupported         = sentinel(errcode.ErrorCodeUnsupported)
+	ErrUnauthorized        = sentinel(errcode.ErrorCodeUnauthorized)
+	ErrDenied              = sentinel(errcode.ErrorCodeDenied)
+	ErrUnavailable         = sentinel(errcode.ErrorCodeUnavailable)
+	ErrTooManyRequests     = sentinel(errcode.ErrorCodeTooManyRequests)
+	ErrDigestInvalid       = sentinel(errcode.ErrorCodeDigestInvalid)
+	ErrSizeInvalid         = sentinel(errcode.ErrorCodeSizeInvalid)
+	ErrRangeInvalid        = sentinel(errcode.ErrorCodeRangeInvalid)
+	ErrNameInvalid         = sentinel(errcode.ErrorCodeNameInvalid)
+	ErrTagInvalid          = sentinel(errcode.ErrorCodeTagInvalid)
+	ErrNameUnknown         = sentinel(errcode.ErrorCodeNameUnknown)
+	ErrManifestUnknown     = sentinel(errcode.ErrorCodeManifestUnknown)
+	ErrManifestInvalid     = sentinel(errcode.ErrorCodeManifestInvalid)
+	ErrManifestBlobUnknown = sentinel(errcode.ErrorCodeManifestBlobUnknown)
+	ErrBlobUnknown         = sentinel(errcode.ErrorCodeBlobUnknown)
+	ErrBlobUploadUnknown   = sentinel(errcode.ErrorCodeBlobUploadUnknown)
+	ErrBlobUploadInvalid   = withStatus(sentinel(errcode.ErrorCodeBlobUploadInvalid), http.StatusBadRequest)
+	ErrPaginationInvalid   = sentinel(errcode.ErrorCodePaginationNumberInvalid)
+)
+
+// withStatus corrects a code whose registered status contradicts its meaning:
+// distribution answers 404 for an upload that exists but is invalid, which
+// clients read as "start again".
+func withStatus(e *Error, status int) *Error {
+	e.Status = status
+	return e
+}
+
+// With returns a copy that carries a message; a %w verb keeps the cause for
+// errors.Is, errors.As and the log. The cause's text is part of the message, so
+// wrap only what may be shown to the client.
+func (e *Error) With(format string, args ...any) *Error {
+	c := *e
+	err := fmt.Errorf(format, args...)
+	c.Message = err.Error()
+	if u := errors.Unwrap(err); u != nil {
+		c.Err = u
+	}
+	return &c
+}
+
+// Because returns a copy with a cause that only the log sees.
+func (e *Error) Because(cause error) *Error {
+	c := *e
+	c.Err = cause
+	return &c
+}
+
+// Error is for the log: code, message and, where it says more, the cause.
+func (e *Error) Error() string {
+	s := strings.ToLower(strings.ReplaceAll(e.Code, "_", " "))
+	if e.Message != "" {
+		s += ": " + e.Message
+	}
+	if e.Err != nil && !strings.Contains(e.Message, e.Err.Error()) {
+		s += ": " + e.Err.Error()
+	}
+	return s
+}
+
+// Unwrap gives the cause.
+func (e *Error) Unwrap() error { return e.Err }
+
+// Is makes an error equal to every other one with its code.
+func (e *Error) Is(target error) bool {
+	t, ok := target.(*Error)
+	return ok && t.Code == e.Code
+}
+
+// wireErrors is the body of every error answer (spec, "Error Codes").
+type wireErrors struct {
+	Errors []wireError `json:"errors"`
+}
+
+type wireError struct {
+	Code    string          `json:"code"`
+	Message string          `json:"message,omitempty"`
+	Detail  json.RawMessage `json:"detail,omitempty"`
+}
+
+// AsError finds the protocol error in err. What is none becomes a 500 UNKNOWN
+// whose text says nothing of the cause, which may hold names of hosts and files.
+func AsError(err error) *Error {
+	if e, ok := errors.AsType[*Error](err); ok {
+		return e
+	}
+	if errors.Is(err, http.ErrHandlerTimeout) {
+		return ErrUnavailable.Because(err)
+	}
+	return (&Error{Code: ErrUnknown.Code, Status: http.StatusInternalServerError, Message: "internal error, see the log of the mirror"}).Because(err)
+}
+
+// WriteError puts an error on the wire, as JSON, and returns what it wrote. It is
+// the only place that does; the answer must not have been started.
+func WriteError(w http.ResponseWriter, err error) *Error {
+	e := AsError(err)
+	h := w.Header()
+	for _, c := range e.Challenge {
+		h.Add("WWW-Authenticate", c)
+	}
+	if e.RetryAfter > 0 {
+		h.Set("Retry-After", strconv.Itoa(int((e.RetryAfter+time.Second-1)/time.Second)))
+	}
+	body, merr := json.Marshal(wireErrors{[]wireError{{e.Code, e.Message, e.Detail}}})
+	if merr != nil { // a Detail that is no JSON; the rest is always encodable
+		body, _ = json.Marshal(wireErrors{[]wireError{{Code: e.Code, Message: e.Message}}})
+	}
+	h.Set("Content-Type", "application/json; charset=utf-8")
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	w.WriteHeader(wireStatus(e.Status))
+	_, _ = w.Write(body) // the client is gone; the access log has the error already
+	return e
+}
+
+// wireStatus keeps an upstream's unexpected answer (a redirect, a 2xx where there
+// should be none) from looking like one of dray's.
+func wireStatus(s int) int {
+	if s < 400 || s > 599 {
+		return http.StatusBadGateway
+	}
+	return s
+}
+
+// maxErrorBody bounds what is read of an upstream's error answer, in bytes. The
+// spec sets no limit; registries send well under a kilobyte.
+const maxErrorBody = 8 << 10
+
+// DecodeError turns an upstream's error answer into an Error. It reads a bounded
+// part of the body and leaves closing to the caller. The content type is not
+// looked at: ECR labels JSON as text/plain. An answer without the JSON form (HEAD,
+// a load balancer's page) gets the code that its status suggests.
+func DecodeError(resp *http.Response) *Error {
+	e := &Error{Status: resp.StatusCode, RetryAfter: retryAfter(resp.Header.Get("Retry-After"))}
+	if resp.StatusCode == http.StatusUnauthorized {
+		e.Challenge = resp.Header.Values("WWW-Authenticate")
+	}
+	var wire wireErrors
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
+	if err == nil && json.Unmarshal(body, &wire) == nil && len(wire.Errors) > 0 && wire.Errors[0].Code != "" {
+		first := wire.Errors[0]
+		e.Code, e.Message, e.Detail = strings.ToUpper(first.Code), first.Message, first.Detail
+		return e
+	}
+	e.Code = codeOf(resp)
+	e.Message = fmt.Sprintf("the upstream registry answered %d %s", resp.StatusCode, http.StatusText(resp.StatusCode))
+	return e
+}
+
+// codeOf guesses the code of an answer without a body from its status and, for
+// 404, from what was asked for.
+func codeOf(resp *http.Response) string {
+	switch resp.StatusCode {
+	case http.StatusUnauthorized:
+		return ErrUnauthorized.Code
+	case http.StatusForbidden:
+		return ErrDenied.Code
+	case http.StatusNotFound:
+		return notFoundCode(resp)
+	case http.StatusMethodNotAllowed:
+		return ErrUnsupported.Code
+	case http.StatusRequestedRangeNotSatisfiable:
+		return ErrRangeInvalid.Code
+	case http.StatusTooManyRequests:
+		return ErrTooManyRequests.Code
+	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		return ErrUnavailable.Code
+	}
+	return ErrUnknown.Code
+}
+
+func notFoundCode(resp *http.Response) string {
+	if resp.Request == nil {
+		return ErrNameUnknown.Code
+	}
+	switch p := resp.Request.URL.Path; {
+	case strings.Contains(p, "/blobs/uploads/"):
+		return ErrBlobUploadUnknown.Code
+	case strings.Contains(p, "/blobs/"):
+		return ErrBlobUnknown.Code
+	case strings.Contains(p, "/manifests/"):
+		return ErrManifestUnknown.Code
+	}
+	return ErrNameUnknown.Code
+}
+
+// retryAfter reads the header in both of its forms (RFC 9110, 10.2.3).
+func retryAfter(v string) time.Duration {
+	if v == "" {
+		return 0
+	}
+	if s, err := strconv.Atoi(v); err == nil && s > 0 {
+		return time.Duration(min(s, 3600)) * time.Second
+	}
+	if t, err := http.ParseTime(v); err == nil {
+		return max(0, min(time.Until(t), time.Hour))
+	}
+	return 0
+}

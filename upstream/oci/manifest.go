@@ -1,0 +1,250 @@
+package oci
+
+import (
+	"bytes"
+	"encoding/json"
+	"slices"
+	"strings"
+
+	"github.com/distribution/distribution/v3/manifest/manifestlist"
+	"github.com/distribution/distribution/v3/manifest/schema2"
+	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// MaxManifestBytes is the largest manifest that is accepted, in bytes: the limit
+// the spec asks registries to support at least, and ECR's (PutImage).
+const MaxManifestBytes = 4 << 20
+
+// The media types of manifests.
+const (
+	MediaTypeOCIManifest    = v1.MediaTypeImageManifest
+	MediaTypeOCIIndex       = v1.MediaTypeImageIndex
+	MediaTypeDockerManifest = schema2.MediaTypeManifest
+	MediaTypeDockerList     = manifestlist.MediaTypeManifestList
+	// MediaTypeDockerSchema1 and its signed form are ended: they are passed through
+	// on pull and refused on push.
+	MediaTypeDockerSchema1       = "application/vnd.docker.distribution.manifest.v1+json"
+	MediaTypeDockerSchema1Signed = "application/vnd.docker.distribution.manifest.v1+prettyjws"
+)
+
+// Descriptor is the image specification's descriptor.
+type Descriptor = v1.Descriptor
+
+// Manifest is a manifest: its exact bytes, its identity, and what it refers to.
+// Nothing in it may be changed: the digest is over Raw.
+type Manifest struct {
+	MediaType string
+	Raw       []byte
+	Digest    digest.Digest
+	// Config, Layers and Blobs are an image's; Manifests an index's. An index that
+	// lists layer blobs (BuildKit's old cache form) has them in Manifests as it says.
+	Config       *Descriptor
+	Layers       []Descriptor
+	Manifests    []Descriptor
+	Subject      *Descriptor
+	ArtifactType string
+	Annotations  map[string]string
+}
+
+// Child is something a manifest needs to be complete.
+type Child struct {
+	Descriptor
+	// Manifest says that the child is itself a manifest.
+	Manifest bool
+}
+
+type wireManifest struct {
+	SchemaVersion int               `json:"schemaVersion"`
+	MediaType     string            `json:"mediaType"`
+	ArtifactType  string            `json:"artifactType"`
+	Config        *Descriptor       `json:"config"`
+	Layers        []Descriptor      `json:"layers"`
+	Blobs         []Descriptor      `json:"blobs"`
+	Manifests     []Descriptor      `json:"manifests"`
+	Subject       *Descriptor       `json:"subject"`
+	Annotations   map[string]string `json:"annotations"`
+}
+
+// ParseManifest reads a manifest whose Content-Type was mediaType, which may be
+// empty. It fails with ErrManifestInvalid when the bytes are no manifest, when
+// they and mediaType contradict each other, or when a descriptor is malformed, and
+// with ErrSizeInvalid above MaxManifestBytes. The bytes are kept, not copied.
+func ParseManifest(mediaType string, raw []byte) (*Manifest, error) {
+	if len(raw) > MaxManifestBytes {
+		return nil, ErrSizeInvalid.With("manifest of %d bytes is over the limit of %d", len(raw), MaxManifestBytes)
+	}
+	var w wireManifest
+	if err := json.Unmarshal(raw, &w); err != nil || !bytes.HasPrefix(bytes.TrimLeft(raw, " \t\r\n"), []byte("{")) {
+		return nil, ErrManifestInvalid.With("the manifest is not a JSON object").Because(err)
+	}
+	m := &Manifest{
+		Raw: raw, Digest: digest.FromBytes(raw), MediaType: bareType(mediaType),
+		Config: w.Config, Layers: append(w.Layers, w.Blobs...), Manifests: w.Manifests,
+		Subject: w.Subject, ArtifactType: w.ArtifactType, Annotations: w.Annotations,
+	}
+	if err := m.settleType(w); err != nil {
+		return nil, err
+	}
+	return m, m.check(w)
+}
+
+// settleType brings the declared and the stated media type together. The stated
+// one may be missing (umoci writes none) and the declared one vague.
+func (m *Manifest) settleType(w wireManifest) error {
+	declared := m.MediaType
+	if w.MediaType != "" && declared != "" && declared != w.MediaType && manifestType(declared) {
+		return ErrManifestInvalid.With("Content-Type %q contradicts the manifest's mediaType %q", clip(declared), clip(w.MediaType))
+	}
+	switch {
+	case manifestType(declared):
+	case w.MediaType != "":
+		m.MediaType = w.MediaType
+	case w.SchemaVersion == 1:
+		m.MediaType = MediaTypeDockerSchema1Signed
+	case w.Manifests != nil:
+		m.MediaType = MediaTypeOCIIndex
+	case w.Config != nil || w.Layers != nil:
+		m.MediaType = MediaTypeOCIManifest
+	default:
+		return ErrManifestInvalid.With("the manifest has neither layers nor manifests")
+	}
+	return nil
+}
+
+// check refuses what a registry may not accept: a wrong schema version, a manifest
+// that is both an image and an index (the confusion that spec 1.1 forbids), and
+// descriptors that name nothing.
+func (m *Manifest) check(w wireManifest) error {
+	if m.Schema1() {
+		return nil
+	}
+	if w.SchemaVersion != 2 {
+		return ErrManifestInvalid.With("schemaVersion %d is not supported, it must be 2", w.SchemaVersion)
+	}
+	if w.Manifests != nil && (w.Config != nil || w.Layers != nil) {
+		return ErrManifestInvalid.With("the manifest is ambiguous: it has both layers and manifests")
+	}
+	if m.Index() != (w.Manifests != nil) && w.MediaType == "" && (m.Index() || w.Manifests != nil) {
+		return ErrManifestInvalid.With("Content-Type %q does not fit the manifest's content", clip(m.MediaType))
+	}
+	for _, d := range m.descriptors() {
+		if _, err := ParseDigest(d.Digest.String()); err != nil {
+			return ErrManifestInvalid.With("invalid digest %q in the manifest", clip(d.Digest.String()))
+		}
+		if d.Size < 0 {
+			return ErrManifestInvalid.With("negative size of %s in the manifest", d.Digest)
+		}
+	}
+	return nil
+}
+
+func (m *Manifest) descriptors() []Descriptor {
+	all := slices.Concat(m.Layers, m.Manifests)
+	if m.Config != nil {
+		all = append(all, *m.Config)
+	}
+	if m.Subject != nil {
+		all = append(all, *m.Subject)
+	}
+	return all
+}
+
+// Schema1 reports whether this is Docker's first, ended format.
+func (m *Manifest) Schema1() bool {
+	return m.MediaType == MediaTypeDockerSchema1 || m.MediaType == MediaTypeDockerSchema1Signed
+}
+
+// Index reports whether the manifest lists manifests.
+func (m *Manifest) Index() bool {
+	return m.MediaType == MediaTypeOCIIndex || m.MediaType == MediaTypeDockerList
+}
+
+// Descriptor describes the manifest itself.
+func (m *Manifest) Descriptor() Descriptor {
+	return Descriptor{MediaType: m.MediaType, Digest: m.Digest, Size: int64(len(m.Raw))}
+}
+
+// Children lists what the manifest refers to and needs: the configuration, the
+// layers except those that live elsewhere by declaration (foreign layers), and the
+// manifests of an index. The subject is not among them: it may be absent (spec,
+// "Pushing Manifests with Subject").
+func (m *Manifest) Children() []Child {
+	var out []Child
+	for _, d := range m.Manifests {
+		out = append(out, Child{Descriptor: d, Manifest: manifestType(d.MediaType)})
+	}
+	if m.Config != nil {
+		out = append(out, Child{Descriptor: *m.Config})
+	}
+	for _, d := range m.Layers {
+		out = append(out, Child{Descriptor: d})
+	}
+	return out
+}
+
+// Foreign reports whether a layer need not be held by a registry: its type says
+// that it is fetched from its URLs.
+func (c Child) Foreign() bool {
+	return c.MediaType == schema2.MediaTypeForeignLayer || strings.Contains(c.MediaType, ".nondistributable.")
+}
+
+func manifestType(t string) bool {
+	switch t {
+	case MediaTypeOCIManifest, MediaTypeOCIIndex, MediaTypeDockerManifest, MediaTypeDockerList, MediaTypeDockerSchema1, MediaTypeDockerSchema1Signed:
+		return true
+	}
+	return false
+}
+
+// ManifestTypes are the types that dray asks for on its own behalf.
+func ManifestTypes() []string {
+	return []string{MediaTypeOCIIndex, MediaTypeOCIManifest, MediaTypeDockerList, MediaTypeDockerManifest}
+}
+
+func bareType(t string) string {
+	t, _, _ = strings.Cut(t, ";")
+	return strings.TrimSpace(t)
+}
+
+// AcceptKey is the set of manifest types that a client's Accept lines name, in one
+// normal form: a registry that converts manifests by tag (ECR does) answers equal
+// keys equally. Qualities and order are dropped because ECR knows neither; an
+// absent Accept and */* are the same.
+func AcceptKey(accept []string) string {
+	set := map[string]bool{}
+	for _, line := range accept {
+		for t := range strings.SplitSeq(line, ",") {
+			if t = strings.ToLower(bareType(t)); manifestType(t) {
+				set[t] = true
+			} else if t == "*/*" || t == "application/*" {
+				set["*"] = true
+			}
+		}
+	}
+	if len(set) == 0 {
+		return "*"
+	}
+	keys := make([]string, 0, len(set))
+	for t := range set {
+		keys = append(keys, t)
+	}
+	slices.Sort(keys)
+	return strings.Join(keys, ",")
+}
+
+// Accepts reports whether a client with these Accept lines takes the media type. A
+// client without any takes everything.
+func Accepts(accept []string, mediaType string) bool {
+	none := true
+	for _, line := range accept {
+		for t := range strings.SplitSeq(line, ",") {
+			t = strings.ToLower(bareType(t))
+			none = none && t == ""
+			if t == mediaType || t == "*/*" || t == "application/*" {
+				return true
+			}
+		}
+	}
+	return none
+}

@@ -1,0 +1,90 @@
+package oci
+
+import (
+	_ "crypto/sha256" // digest.Digest.Validate knows an algorithm only when it is linked
+	_ "crypto/sha512"
+	"regexp"
+	"strings"
+
+	"github.com/distribution/reference"
+	"github.com/opencontainers/go-digest"
+)
+
+// MaxRepoBytes is the longest repository name that is accepted. It is the limit
+// of the reference grammar (reference.RepositoryNameTotalLengthMax), and close
+// to the 256 characters of ECR's CreateRepository.
+const MaxRepoBytes = reference.RepositoryNameTotalLengthMax
+
+var (
+	repoPattern = regexp.MustCompile(`^(?:` + reference.NameRegexp.String() + `)$`)
+	tagPattern  = regexp.MustCompile(`^(?:` + reference.TagRegexp.String() + `)$`)
+)
+
+// Reference names one manifest of a repository, by tag or by digest. Exactly one
+// of the fields is set.
+type Reference struct {
+	Tag    string
+	Digest digest.Digest
+}
+
+// String is the form used in a URL: the tag, or the digest.
+func (r Reference) String() string {
+	if r.Digest != "" {
+		return r.Digest.String()
+	}
+	return r.Tag
+}
+
+// ByDigest reports whether the reference cannot move.
+func (r Reference) ByDigest() bool { return r.Digest != "" }
+
+// ParseReference reads the last path element of a manifest URL. The error is
+// ErrDigestInvalid for what looks like a digest and ErrTagInvalid otherwise.
+func ParseReference(s string) (Reference, error) {
+	if strings.ContainsRune(s, ':') {
+		d, err := ParseDigest(s)
+		return Reference{Digest: d}, err
+	}
+	if !tagPattern.MatchString(s) {
+		return Reference{}, ErrTagInvalid.With("invalid tag %q", clip(s))
+	}
+	return Reference{Tag: s}, nil
+}
+
+// ParseDigest accepts sha256 and sha512 digests in lower case, the algorithms
+// that the image specification registers ("descriptor.md", Digests) and the
+// store can address.
+func ParseDigest(s string) (digest.Digest, error) {
+	d, err := digest.Parse(s)
+	if err != nil {
+		return "", ErrDigestInvalid.With("invalid digest %q: %w", clip(s), err)
+	}
+	if a := d.Algorithm(); a != digest.SHA256 && a != digest.SHA512 {
+		return "", ErrDigestInvalid.With("unsupported digest algorithm %q", clip(a.String()))
+	}
+	return d, nil
+}
+
+// CheckRepo reports whether name is a repository name of the spec. The error is
+// ErrNameInvalid.
+func CheckRepo(name string) error {
+	if name == "" || len(name) > MaxRepoBytes || !repoPattern.MatchString(name) || !lowerPath(name) {
+		return ErrNameInvalid.With("invalid repository name %q", clip(name))
+	}
+	return nil
+}
+
+// lowerPath refuses what the reference grammar allows only because its first
+// component may be a host name (upper case, a port).
+func lowerPath(name string) bool {
+	return !strings.ContainsAny(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZ:[]")
+}
+
+// clip bounds what a stranger wrote before it goes into a message or a log.
+func clip(s string) string {
+	const most = 128
+	if len(s) > most {
+		return s[:most] + "…"
+	}
+	return s
+}

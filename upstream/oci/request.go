@@ -1,0 +1,327 @@
+package oci
+
+import (
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+
+	v2 "github.com/distribution/distribution/v3/registry/api/v2"
+	"github.com/opencontainers/go-digest"
+)
+
+// Kind says which resource of the protocol a request is about. The values are the
+// route names of distribution v3, with one more for the referrers of spec 1.1.
+type Kind string
+
+// The kinds, each with its path below /v2/.
+const (
+	KindBase      Kind = v2.RouteNameBase            // ""
+	KindManifest  Kind = v2.RouteNameManifest        // <repo>/manifests/<reference>
+	KindTags      Kind = v2.RouteNameTags            // <repo>/tags/list
+	KindBlob      Kind = v2.RouteNameBlob            // <repo>/blobs/<digest>
+	KindUploads   Kind = v2.RouteNameBlobUpload      // <repo>/blobs/uploads/
+	KindUpload    Kind = v2.RouteNameBlobUploadChunk // <repo>/blobs/uploads/<id>
+	KindCatalog   Kind = v2.RouteNameCatalog         // _catalog
+	KindReferrers Kind = "referrers"                 // <repo>/referrers/<digest>
+)
+
+// MaxPage is the largest ?n= that is accepted; larger ones are cut down to it. ECR
+// refuses more than 1000.
+const MaxPage = 1000
+
+// Request is a request of the protocol, read from the wire. Fields that a kind
+// does not have are zero.
+type Request struct {
+	Method string
+	Kind   Kind
+	// Prefix is the path before /v2/ without slashes at its ends: Docker and
+	// containerd put the path of a mirror's URL there.
+	Prefix string
+	// Repo is the repository name as the client wrote it. It may begin with a
+	// route's prefix: BuildKit and Podman put the path of a mirror there.
+	Repo string
+	// Ref is the manifest asked for, the blob's or subject's digest, or the digest
+	// that closes an upload (?digest=).
+	Ref Reference
+	// Upload is the id of an upload session, as issued.
+	Upload string
+	// Mount and From are the blob and the repository of a cross-repository mount.
+	// From may be empty.
+	Mount digest.Digest
+	From  string
+	// N and Last page through tags and the catalog. N is -1 where it was not given.
+	// Last is opaque: ECR's is not a tag.
+	N    int
+	Last string
+	// ArtifactType filters referrers.
+	ArtifactType string
+	// Page is any further opaque paging state of referrers, as query parameters.
+	Page string
+	// Namespace is ?ns=, the registry that a containerd client means (host or
+	// host:port).
+	Namespace string
+	// State is the opaque _state that some registries put into upload URLs.
+	State string
+}
+
+// Parse reads a request. It fails with ErrNameInvalid, ErrTagInvalid,
+// ErrDigestInvalid, ErrPaginationInvalid, ErrUnsupported (a method the resource
+// does not have) or ErrNameUnknown (no such resource), never with a panic, and
+// accepts only paths that need no decoding: an encoded slash or a dot segment is
+// refused rather than interpreted.
+func Parse(r *http.Request) (Request, error) {
+	q := Request{Method: r.Method, N: -1}
+	prefix, rest, err := splitPath(r.URL)
+	if err != nil {
+		return q, err
+	}
+	q.Prefix = prefix
+	if err := q.parseRest(rest); err != nil {
+		return q, err
+	}
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return q, ErrUnsupported.With("invalid query string").Because(err).withStatus(http.StatusBadRequest)
+	}
+	if err := q.parseQuery(query); err != nil {
+		return q, err
+	}
+	return q, q.checkMethod()
+}
+
+func (e *Error) withStatus(status int) *Error { return withStatus(e, status) }
+
+// splitPath cuts the escaped path at its first "/v2" segment.
+func splitPath(u *url.URL) (prefix, rest string, err error) {
+	p := u.EscapedPath()
+	if len(p) > 4096 || strings.ContainsAny(p, "%\\") && !onlyColons(p) {
+		return "", "", ErrNameInvalid.With("invalid path %q", clip(p))
+	}
+	p = strings.NewReplacer("%3A", ":", "%3a", ":").Replace(p)
+	for seg := range strings.SplitSeq(strings.Trim(p, "/"), "/") {
+		if seg == "." || seg == ".." {
+			return "", "", ErrNameInvalid.With("invalid path %q", clip(p))
+		}
+	}
+	switch before, after, ok := strings.Cut(p+"/", "/v2/"); {
+	case !ok:
+		return "", "", ErrNameUnknown.With("no such resource: paths of the registry API begin with /v2/")
+	case strings.Contains(before, "//"):
+		return "", "", ErrNameInvalid.With("invalid path %q", clip(p))
+	default:
+		return strings.Trim(before, "/"), strings.TrimSuffix(after, "/"), nil
+	}
+}
+
+// onlyColons reports whether every escape in the path is an escaped colon, which
+// Docker writes in digests.
+func onlyColons(p string) bool {
+	left := strings.NewReplacer("%3A", "", "%3a", "").Replace(p)
+	return !strings.ContainsAny(left, "%\\")
+}
+
+// parseRest reads the part of the path after /v2/ from its end, because names
+// hold slashes.
+func (q *Request) parseRest(rest string) error {
+	switch rest {
+	case "":
+		q.Kind = KindBase
+		return nil
+	case "_catalog":
+		q.Kind = KindCatalog
+		return nil
+	}
+	seg := strings.Split(rest, "/")
+	n := len(seg)
+	var repo []string
+	switch {
+	case n >= 4 && seg[n-3] == "blobs" && seg[n-2] == "uploads":
+		repo, q.Upload = seg[:n-3], seg[n-1]
+		q.Kind = KindUpload
+		if q.Upload == "" {
+			q.Kind = KindUploads
+		}
+	case n >= 3 && seg[n-2] == "blobs" && seg[n-1] == "uploads":
+		repo, q.Kind = seg[:n-2], KindUploads
+	case n >= 3 && seg[n-2] == "manifests":
+		repo, q.Kind = seg[:n-2], KindManifest
+	case n >= 3 && seg[n-2] == "blobs":
+		repo, q.Kind = seg[:n-2], KindBlob
+	case n >= 3 && seg[n-2] == "referrers":
+		repo, q.Kind = seg[:n-2], KindReferrers
+	case n >= 3 && seg[n-2] == "tags" && seg[n-1] == "list":
+		repo, q.Kind = seg[:n-2], KindTags
+	default:
+		return ErrNameUnknown.With("no such resource %q", clip("/v2/"+rest))
+	}
+	q.Repo = strings.Join(repo, "/")
+	if err := CheckRepo(q.Repo); err != nil {
+		return err
+	}
+	return q.parseLast(seg[n-1])
+}
+
+// parseLast reads the path element that names the object.
+func (q *Request) parseLast(last string) (err error) {
+	switch q.Kind {
+	case KindManifest:
+		q.Ref, err = ParseReference(last)
+	case KindBlob, KindReferrers:
+		q.Ref.Digest, err = ParseDigest(last)
+	case KindUpload:
+		if !uploadID(last) {
+			err = ErrBlobUploadUnknown.With("unknown upload %q", clip(last))
+		}
+	}
+	return err
+}
+
+// uploadID accepts the ids that dray issues: anything else was never one.
+func uploadID(s string) bool {
+	if len(s) > 64 {
+		return false
+	}
+	for _, c := range s {
+		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' && c != '_' && (c < 'A' || c > 'Z') {
+			return false
+		}
+	}
+	return s != ""
+}
+
+// parseQuery reads the parameters that the kind has; others are ignored, as
+// proxies and clients add their own.
+func (q *Request) parseQuery(v url.Values) (err error) {
+	q.Namespace = v.Get("ns")
+	switch q.Kind {
+	case KindUploads, KindUpload:
+		err = q.parseUploadQuery(v)
+	case KindTags, KindCatalog:
+		q.Last = v.Get("last")
+		q.N, err = pageSize(v)
+	case KindReferrers:
+		q.ArtifactType = v.Get("artifactType")
+		for _, k := range []string{"ns", "artifactType"} {
+			v.Del(k)
+		}
+		q.Page = v.Encode()
+	}
+	return err
+}
+
+func (q *Request) parseUploadQuery(v url.Values) (err error) {
+	if s := v.Get("digest"); s != "" {
+		if q.Ref.Digest, err = ParseDigest(s); err != nil {
+			return err
+		}
+	}
+	q.State = v.Get("_state")
+	if s := v.Get("mount"); s != "" && q.Kind == KindUploads {
+		if q.Mount, err = ParseDigest(s); err != nil {
+			return err
+		}
+		if q.From = v.Get("from"); q.From != "" {
+			return CheckRepo(q.From)
+		}
+	}
+	return nil
+}
+
+// pageSize reads ?n=. Zero is allowed (an empty page, spec "Listing Tags").
+func pageSize(v url.Values) (int, error) {
+	s := v.Get("n")
+	if s == "" {
+		return -1, nil
+	}
+	n, err := strconv.Atoi(s)
+	if err != nil || n < 0 {
+		return -1, ErrPaginationInvalid.With("invalid number of results %q", clip(s))
+	}
+	return min(n, MaxPage), nil
+}
+
+// methods lists what each kind can be asked.
+var methods = map[Kind]string{
+	KindBase:      "GET HEAD",
+	KindManifest:  "GET HEAD PUT DELETE",
+	KindTags:      "GET HEAD",
+	KindBlob:      "GET HEAD DELETE",
+	KindUploads:   "POST",
+	KindUpload:    "GET PATCH PUT DELETE",
+	KindCatalog:   "GET HEAD",
+	KindReferrers: "GET HEAD",
+}
+
+func (q *Request) checkMethod() error {
+	for m := range strings.SplitSeq(methods[q.Kind], " ") {
+		if m == q.Method {
+			return nil
+		}
+	}
+	return ErrUnsupported.With("the %s resource has no method %q", q.Kind, clip(q.Method))
+}
+
+// Write reports whether the request changes the registry.
+func (q Request) Write() bool {
+	return q.Method != http.MethodGet && q.Method != http.MethodHead || q.Kind == KindUpload
+}
+
+// Path is the path of the request; Parse reads it back.
+func (q Request) Path() string {
+	p := "/v2/"
+	if q.Prefix != "" {
+		p = "/" + q.Prefix + p
+	}
+	switch q.Kind {
+	case KindManifest:
+		p += q.Repo + "/manifests/" + q.Ref.String()
+	case KindTags:
+		p += q.Repo + "/tags/list"
+	case KindBlob:
+		p += q.Repo + "/blobs/" + q.Ref.Digest.String()
+	case KindUploads:
+		p += q.Repo + "/blobs/uploads/"
+	case KindUpload:
+		p += q.Repo + "/blobs/uploads/" + q.Upload
+	case KindCatalog:
+		p += "_catalog"
+	case KindReferrers:
+		p += q.Repo + "/referrers/" + q.Ref.Digest.String()
+	}
+	return p
+}
+
+// URL is the path and the query of the request; Parse reads it back.
+func (q Request) URL() string {
+	v := url.Values{}
+	set := func(k, s string) {
+		if s != "" {
+			v.Set(k, s)
+		}
+	}
+	set("ns", q.Namespace)
+	switch q.Kind {
+	case KindUploads, KindUpload:
+		set("digest", q.Ref.Digest.String())
+		set("mount", q.Mount.String())
+		set("from", q.From)
+		set("_state", q.State)
+	case KindTags, KindCatalog:
+		if q.N >= 0 {
+			v.Set("n", strconv.Itoa(q.N))
+		}
+		set("last", q.Last)
+	case KindReferrers:
+		set("artifactType", q.ArtifactType)
+		if page, err := url.ParseQuery(q.Page); err == nil {
+			for k := range page {
+				v[k] = page[k]
+			}
+		}
+	}
+	if len(v) == 0 {
+		return q.Path()
+	}
+	return q.Path() + "?" + v.Encode()
+}
