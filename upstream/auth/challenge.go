@@ -1,0 +1,158 @@
+package auth
+
+import (
+	"maps"
+	"slices"
+	"strings"
+)
+
+// Challenge is one challenge of a WWW-Authenticate header (RFC 9110 section 11.6.1).
+type Challenge struct {
+	// Scheme is the authentication scheme in lower case.
+	Scheme string
+	// Token68 is the single unnamed value some schemes carry in place of parameters.
+	Token68 string
+	// Params are the parameters, names in lower case. The first of two equal names wins.
+	Params map[string]string
+}
+
+// String writes the challenge so that ParseChallenges reads it back unchanged.
+func (c Challenge) String() string {
+	var b strings.Builder
+	b.WriteString(c.Scheme)
+	sep := " "
+	if c.Token68 != "" {
+		b.WriteString(" " + c.Token68)
+		sep = ", "
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.Params)) {
+		value := strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(c.Params[name])
+		b.WriteString(sep + name + `="` + value + `"`)
+		sep = ", "
+	}
+	return b.String()
+}
+
+// ParseChallenges reads the values of a WWW-Authenticate header. One value may hold several challenges. A malformed
+// rest of a value is dropped and what was read before it is kept: a client must cope with what registries send.
+func ParseChallenges(values []string) []Challenge {
+	var out []Challenge
+	for _, v := range values {
+		out = append(out, parseField(v)...)
+	}
+	return out
+}
+
+func parseField(s string) []Challenge {
+	var out []Challenge
+	p := scanner{s: s}
+	for {
+		p.skip(" \t,")
+		name := strings.ToLower(p.run(isTokenChar))
+		if name == "" {
+			return out
+		}
+		// A comma separates both parameters and challenges; only the equals sign tells which one this is.
+		mark := p.i
+		if p.equals() {
+			if len(out) == 0 {
+				return out
+			}
+			value, ok := p.value()
+			if !ok {
+				return out
+			}
+			params := out[len(out)-1].Params
+			if _, twice := params[name]; !twice {
+				params[name] = value
+			}
+			continue
+		}
+		p.i = mark
+		c := Challenge{Scheme: name, Params: map[string]string{}}
+		c.Token68 = p.token68()
+		out = append(out, c)
+	}
+}
+
+// scanner walks one header value.
+type scanner struct {
+	s string
+	i int
+}
+
+func (p *scanner) skip(set string) {
+	for p.i < len(p.s) && strings.IndexByte(set, p.s[p.i]) >= 0 {
+		p.i++
+	}
+}
+
+func (p *scanner) run(in func(byte) bool) string {
+	start := p.i
+	for p.i < len(p.s) && in(p.s[p.i]) {
+		p.i++
+	}
+	return p.s[start:p.i]
+}
+
+// equals consumes an equals sign with optional blanks around it.
+func (p *scanner) equals() bool {
+	p.skip(" \t")
+	if p.i == len(p.s) || p.s[p.i] != '=' {
+		return false
+	}
+	p.i++
+	p.skip(" \t")
+	return true
+}
+
+// value reads a quoted string, or everything up to a comma or blank: some registries leave the quotes off URLs.
+func (p *scanner) value() (string, bool) {
+	if p.i == len(p.s) || p.s[p.i] != '"' {
+		return p.run(func(c byte) bool { return c != ',' && c != ' ' && c != '\t' }), true
+	}
+	var b strings.Builder
+	for p.i++; p.i < len(p.s); p.i++ {
+		switch c := p.s[p.i]; c {
+		case '"':
+			p.i++
+			return b.String(), true
+		case '\\':
+			if p.i++; p.i == len(p.s) {
+				return "", false
+			}
+			b.WriteByte(p.s[p.i])
+		default:
+			b.WriteByte(c)
+		}
+	}
+	return "", false
+}
+
+// token68 consumes a token68 when the whole rest of the challenge is one, and nothing otherwise.
+func (p *scanner) token68() string {
+	mark := p.i
+	if p.skip(" \t"); p.i == mark {
+		return ""
+	}
+	start := p.i
+	if p.run(isToken68Char); p.i > start {
+		p.run(func(c byte) bool { return c == '=' })
+		end := p.i
+		if p.skip(" \t"); p.i == len(p.s) || p.s[p.i] == ',' {
+			return p.s[start:end]
+		}
+	}
+	p.i = mark
+	return ""
+}
+
+func isAlphaNum(c byte) bool {
+	return '0' <= c && c <= '9' || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z'
+}
+
+func isTokenChar(c byte) bool {
+	return isAlphaNum(c) || strings.IndexByte("!#$%&'*+-.^_`|~", c) >= 0
+}
+
+func isToken68Char(c byte) bool { return isAlphaNum(c) || strings.IndexByte("-._~+/", c) >= 0 }

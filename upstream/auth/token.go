@@ -1,0 +1,258 @@
+package auth
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"sync"
+	"time"
+)
+
+const (
+	// minTokenLife is assumed when the endpoint does not say how long its token lives
+	// (https://distribution.github.io/distribution/spec/auth/token/, field expires_in).
+	minTokenLife = 60 * time.Second
+	// tokenTimeout bounds one token request.
+	tokenTimeout = 20 * time.Second
+	// renewPause is the wait after a failed renewal while the old token still serves.
+	renewPause = 5 * time.Second
+	// maxTokens bounds the cache; a registry may have any number of repositories and so of scopes.
+	maxTokens = 4096
+	// maxTokenAnswer bounds what is read from a token endpoint.
+	maxTokenAnswer = 1 << 20
+)
+
+// bearer is the part of a Bearer challenge that stays the same for a whole registry.
+type bearer struct {
+	realm   *url.URL
+	service string
+}
+
+// token is an access token and its clock.
+type token struct {
+	value          Secret
+	renew, expires time.Time
+}
+
+func (t token) valid(now time.Time) bool { return t.value != "" && now.Before(t.expires) }
+
+// tokens caches access tokens by scope and keeps one request in flight for each.
+type tokens struct {
+	fetch func(ctx context.Context, scopes []string) (token, error)
+
+	mu      sync.Mutex // guards what follows; never held during a request
+	entries map[string]*entry
+}
+
+type entry struct {
+	scopes []string // as last asked for; a challenge may have widened them
+	token  token
+	flight *flight
+}
+
+// flight is one token request; done closes when token and err are set.
+type flight struct {
+	done  chan struct{}
+	token token
+	err   error
+}
+
+// get returns a token for key. A request is sent only when none is held or the held one nears its end; whoever comes
+// meanwhile is served with the held one, or waits for the same answer. A new key is asked for with scopes; asked, when
+// not nil, is what a challenge wanted instead and stays with the key.
+func (c *tokens) get(ctx context.Context, key string, scopes, asked []string) (token, error) {
+	now := time.Now()
+	c.mu.Lock()
+	e := c.entry(key, now)
+	if asked != nil {
+		e.scopes = asked
+	} else if e.scopes == nil {
+		e.scopes = scopes
+	}
+	held, valid := e.token, e.token.valid(now)
+	if valid && (now.Before(held.renew) || e.flight != nil) {
+		c.mu.Unlock()
+		return held, nil
+	}
+	f, leader := e.flight, e.flight == nil
+	if leader {
+		f = &flight{done: make(chan struct{})}
+		e.flight = f
+	}
+	wanted := e.scopes
+	c.mu.Unlock()
+
+	if leader {
+		c.lead(ctx, key, e, f, wanted)
+	}
+	select {
+	case <-f.done:
+	case <-ctx.Done():
+		return token{}, ctx.Err()
+	}
+	if f.err != nil && valid && held.valid(time.Now()) {
+		return held, nil
+	}
+	return f.token, f.err
+}
+
+// lead makes the request for a flight. It outlives the request that started it, because others wait for it.
+func (c *tokens) lead(ctx context.Context, key string, e *entry, f *flight, scopes []string) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), tokenTimeout)
+	defer cancel()
+	f.token, f.err = c.fetch(ctx, scopes)
+	c.mu.Lock()
+	e.flight = nil
+	if f.err == nil {
+		e.token = f.token
+	} else {
+		e.token.renew = time.Now().Add(renewPause)
+	}
+	c.entries[key] = e
+	c.mu.Unlock()
+	close(f.done)
+}
+
+// drop forgets the token of key if it is still the refused one.
+func (c *tokens) drop(key string, refused Secret) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if e := c.entries[key]; e != nil && e.token.value == refused {
+		e.token = token{}
+	}
+}
+
+// entry finds or makes the entry of key; c.mu is held.
+func (c *tokens) entry(key string, now time.Time) *entry {
+	if e := c.entries[key]; e != nil {
+		return e
+	}
+	if c.entries == nil {
+		c.entries = map[string]*entry{}
+	}
+	if len(c.entries) >= maxTokens {
+		c.evict(now)
+	}
+	e := &entry{}
+	c.entries[key] = e
+	return e
+}
+
+// evict drops what has expired, and if that is nothing, any one entry; c.mu is held.
+func (c *tokens) evict(now time.Time) {
+	for k, e := range c.entries {
+		if e.flight == nil && !e.token.valid(now) {
+			delete(c.entries, k)
+		}
+	}
+	if len(c.entries) < maxTokens {
+		return
+	}
+	for k := range c.entries {
+		delete(c.entries, k)
+		return
+	}
+}
+
+// tokenAnswer is the body of a token endpoint. Both names of the token are in use.
+type tokenAnswer struct {
+	Token       string `json:"token"`
+	AccessToken string `json:"access_token"`
+	ExpiresIn   int64  `json:"expires_in"`
+}
+
+// requestToken asks the realm for a token with the given scopes.
+func (t *Transport) requestToken(ctx context.Context, scopes []string) (token, error) {
+	b := t.challenge.Load()
+	if b == nil {
+		return token{}, &TokenError{Err: errors.New("no challenge seen")}
+	}
+	fail := func(status int, err error) (token, error) {
+		return token{}, &TokenError{Realm: b.realm.Scheme + "://" + b.realm.Host + b.realm.Path, Status: status, Err: err}
+	}
+	req, err := t.tokenRequest(ctx, b, scopes)
+	if err != nil {
+		return fail(0, err)
+	}
+	asked := time.Now()
+	resp, err := t.base.RoundTrip(req)
+	if err != nil {
+		return fail(0, err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxTokenAnswer))
+	if err != nil {
+		return fail(resp.StatusCode, err)
+	}
+	if resp.StatusCode != http.StatusOK {
+		_, err := fail(resp.StatusCode, statusCause(resp.StatusCode))
+		var te *TokenError
+		if errors.As(err, &te) {
+			te.RetryAfter = seconds(resp.Header.Get("Retry-After"))
+		}
+		return token{}, err
+	}
+	var a tokenAnswer
+	if err := json.Unmarshal(body, &a); err != nil {
+		// The text of a JSON error may quote the body, and the body may hold a token.
+		return fail(resp.StatusCode, errors.New("answer is not JSON"))
+	}
+	value := cmp.Or(a.Token, a.AccessToken)
+	if value == "" {
+		return fail(resp.StatusCode, errors.New("answer without a token"))
+	}
+	life := max(min(time.Duration(a.ExpiresIn), 7*24*3600)*time.Second, minTokenLife)
+	return token{value: Secret(value), renew: asked.Add(life * 3 / 4), expires: asked.Add(life)}, nil
+}
+
+func statusCause(status int) error {
+	switch status {
+	case http.StatusUnauthorized, http.StatusForbidden:
+		return ErrRefused
+	default:
+		return errors.New(http.StatusText(status))
+	}
+}
+
+func (t *Transport) tokenRequest(ctx context.Context, b *bearer, scopes []string) (*http.Request, error) {
+	u := *b.realm
+	q := u.Query()
+	if b.service != "" {
+		q.Set("service", b.service)
+	}
+	for _, s := range scopes {
+		q.Add("scope", s)
+	}
+	u.RawQuery = q.Encode()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("User-Agent", t.userAgent)
+	cred, err := t.credential(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if cred.Anonymous() {
+		return req, nil
+	}
+	if t.secure && u.Scheme != "https" {
+		return nil, fmt.Errorf("%w: the token endpoint of a TLS registry is not on TLS", ErrRefused)
+	}
+	req.Header.Set("Authorization", cred.basic().Reveal())
+	return req, nil
+}
+
+func seconds(s string) time.Duration {
+	n, err := strconv.ParseUint(s, 10, 31)
+	if err != nil {
+		return 0
+	}
+	return time.Duration(n) * time.Second
+}
