@@ -1,0 +1,107 @@
+# Give variables on the command line: make -e NAME=value <target>
+#
+#   ECR_REGISTRY     the ECR registry behind dray, such as 123456789012.dkr.ecr.eu-west-1.amazonaws.com
+#   REGISTRY         the name under which clients reach dray, host or host:port
+#   REGION           the AWS region that CloudWatch metrics are published to
+#   PORT             the port dray listens on
+#   TLS_CERTIFICATE  the certificate dray shows to clients; for dockerRun a path in the container,
+#   TLS_PRIVATE_KEY  and its key                            where ./credentials is mounted as /credentials
+#
+# dray itself reads the same variables, and those that begin with DRAY_; they reach it through `run` and `dockerRun`.
+
+.DEFAULT_GOAL := help
+SHELL         := /bin/bash
+MAKEFLAGS     += --no-print-directory
+
+PORT          ?= 5000
+IMAGE         ?= dray
+CONTAINER     ?= dray
+VOLUME        ?= dray-cache
+FUZZTIME      ?= 10s
+PREFIX        ?= /usr/local
+
+VERSION       := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+GOBUILD       := CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION)"
+
+# Where make keeps test tools and the root file systems it has made; safe to delete.
+CACHE_HOME    := $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)
+export DRAY_TEST_CACHE ?= $(CACHE_HOME)/dray-test
+export PORT
+
+# In a container the files are elsewhere than on the host, so each of run and dockerRun has its own default.
+on-host       = TLS_CERTIFICATE="$(or $(TLS_CERTIFICATE),credentials/cert.pem)" TLS_PRIVATE_KEY="$(or $(TLS_PRIVATE_KEY),credentials/privkey.pem)"
+in-container  = -e TLS_CERTIFICATE="$(or $(TLS_CERTIFICATE),/credentials/cert.pem)" -e TLS_PRIVATE_KEY="$(or $(TLS_PRIVATE_KEY),/credentials/privkey.pem)"
+settings      = $(sort $(filter-out DRAY_TEST_% DRAY_CACHE_DIRECTORY,$(filter DRAY_%,$(.VARIABLES))) \
+                  $(foreach name,PROFILE REGION DEFAULT_REGION ROLE_ARN ACCESS_KEY_ID SECRET_ACCESS_KEY SESSION_TOKEN,$(if $(AWS_$(name)),AWS_$(name))))
+pass-on       = $(foreach name,$(settings),-e $(name))
+
+.PHONY: help playtest genSelfsigned build run dockerBuild dockerRun checks test install-test-tools lint fuzz clean install
+
+help: ## say what there is
+	@awk 'NR == 1, !/^#/ { if (/^#/) print substr($$0, 3) } \
+	      /^[a-zA-Z-]+:.*## / { split($$0, t, /:.*## /); printf "  make %-20s %s\n", t[1], t[2] }' Makefile
+
+playtest: ## try dray with a stand-in for ECR, or with the real one where ECR_REGISTRY is given
+ifdef ECR_REGISTRY
+	@$(MAKE) checks
+	@test -e credentials/privkey.pem || $(MAKE) genSelfsigned
+	$(on-host) go run ./cmd/playtest
+else
+	go run ./cmd/playtest
+endif
+
+genSelfsigned: ## make a self-signed certificate for REGISTRY (default localhost) in ./credentials
+	@mkdir -p -m 0700 credentials
+	go run ./cmd/dray cert --host "$(or $(REGISTRY),localhost)" --out-cert credentials/cert.pem --out-key credentials/privkey.pem
+
+build: ## build bin/dray, and bin/fakeecr, the stand-in for ECR
+	$(GOBUILD) -o bin/dray ./cmd/dray
+	$(GOBUILD) -o bin/fakeecr ./cmd/fakeecr
+
+install: build ## copy bin/dray to PREFIX/bin
+	install -D -m 0755 bin/dray $(DESTDIR)$(PREFIX)/bin/dray
+
+run: checks ## run dray from source
+	$(on-host) ECR_REGISTRY="$(ECR_REGISTRY)" REGISTRY="$(REGISTRY)" REGION="$(REGION)" go run ./cmd/dray serve
+
+# The build stage of the Dockerfile happens here, on the host: no base image is needed, and the image holds the authorities
+# that the host trusts.
+dockerBuild: ## build the container image; needs a Docker daemon, but no network
+	@rm -rf bin/context && mkdir -p bin/context
+	$(GOBUILD) -o bin/context/image/bin/dray ./cmd/dray
+	@install -D -m 0644 -t bin/context/image/etc/ssl/certs /etc/ssl/certs/ca-certificates.crt
+	@install -d -m 1777 bin/context/image/cache bin/context/image/tmp
+	@sed -n 's/--from=build //; /^FROM scratch$$/,$$ p' Dockerfile > bin/context/Dockerfile
+	docker build -t $(IMAGE) bin/context
+	@rm -rf bin/context
+
+# The container runs as whoever runs make, because only they can read the private key and ~/.aws; without any capability.
+# Profiles can hold what passes through dray, so port 6060 is published to this host alone.
+dockerRun: checks ## run the container image
+	docker run --rm --name $(CONTAINER) $(if $(CI),,-it) \
+	  --user "$$(id -u):$$(id -g)" --cap-drop ALL --security-opt no-new-privileges --read-only \
+	  -p $(PORT):$(PORT) -p 127.0.0.1:6060:6060 \
+	  -v "$$PWD/credentials:/credentials:ro" $(if $(wildcard $(HOME)/.aws),-v "$$HOME/.aws:/.aws:ro") -v $(VOLUME):/cache \
+	  $(in-container) -e REGION="$(REGION)" -e REGISTRY="$(REGISTRY)" -e ECR_REGISTRY="$(ECR_REGISTRY)" -e PORT=$(PORT) \
+	  -e DRAY_ADMIN_ADDRESS=0.0.0.0:6060 $(pass-on) $(IMAGE)
+
+checks: ## refuse when a variable is missing that `run` and `dockerRun` need
+	@missing="$(strip $(foreach name,REGION REGISTRY ECR_REGISTRY,$(if $($(name)),,$(name))))"; \
+	if [ -n "$$missing" ]; then \
+	  echo "not set: $$missing. Give them as in: make -e$$(printf ' %s=...' $$missing) $(firstword $(MAKECMDGOALS))" >&2; exit 1; \
+	fi
+
+test: install-test-tools ## run all tests with the race detector, those with real clients included
+	@.ci/test
+
+install-test-tools: ## install what the tests with real clients need (Debian, root or sudo)
+	@.ci/install-test-tools
+
+lint: ## gofmt, vet, staticcheck, govulncheck, imports, binary size
+	@.ci/lint
+
+fuzz: ## run each fuzz target for FUZZTIME
+	@.ci/fuzz $(FUZZTIME)
+
+clean: ## remove what make built here; certificates stay
+	rm -rf bin
