@@ -1,0 +1,312 @@
+// Package bolt keeps facts in one bbolt file of this process.
+//
+// Invariants:
+//   - The file is disposable. Whatever is wrong with it at start, short of not
+//     being allowed to write there, it is moved aside and a new one begun.
+//   - A put costs no fsync. The file is synced every few seconds and on Close; a
+//     kill of the process loses nothing, because the kernel has the pages, and a
+//     power cut may leave a file whose pages contradict each other. A marker
+//     beside the file says that it is in use, so that after anything but a
+//     Close the whole file is checked before its first use.
+//   - Damage found while running is an error of the operation, not a crash.
+package bolt
+
+import (
+	"cmp"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"iter"
+	"log/slog"
+	"os"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
+
+	"dray/cache/meta"
+)
+
+// Errors of this package.
+var (
+	// ErrLocked says that another process uses the file.
+	ErrLocked = errors.New("file is in use by another process")
+	// ErrCorrupt says that the file contradicts itself.
+	ErrCorrupt = errors.New("file is corrupt")
+)
+
+// Options configure [Open].
+type Options struct {
+	// Path of the file. Its directory must exist. Beside it appear Path.open, the
+	// marker of a file in use, and Path.corrupt, the latest file moved aside.
+	Path string
+	// LockTimeout is how long to wait for another process to let go of the file;
+	// 0 means 1 second.
+	LockTimeout time.Duration
+	// SyncEvery is how often Run syncs the file when it has changed; 0 means 5
+	// seconds.
+	SyncEvery time.Duration
+	// SweepEvery is how often Run removes expired entries; 0 means 1 minute.
+	SweepEvery time.Duration
+	// Logger hears of a file moved aside and of failing background work; nil
+	// discards.
+	Logger *slog.Logger
+}
+
+// Store is a [meta.Store] in a bbolt file. [Store.Run] must run for the file to
+// be synced and swept.
+type Store struct {
+	path       string
+	db         *bbolt.DB
+	log        *slog.Logger
+	syncEvery  time.Duration
+	sweepEvery time.Duration
+
+	dirty     atomic.Bool // written since the last sync
+	closeOnce sync.Once
+	closeErr  error
+
+	swept prometheus.Counter
+	bytes prometheus.GaugeFunc
+}
+
+var (
+	_ meta.Store = (*Store)(nil)
+	_ meta.Batch = (*Store)(nil)
+)
+
+// facts is the one bucket. A value is preceded by its expiry: 8 bytes, big
+// endian, in Unix nanoseconds, 0 for never.
+const (
+	facts      = "facts"
+	expirySize = 8
+)
+
+// seal returns the stored form of a value.
+func seal(value []byte, expires int64) []byte {
+	sealed := make([]byte, expirySize, expirySize+len(value))
+	binary.BigEndian.PutUint64(sealed, uint64(expires))
+	return append(sealed, value...)
+}
+
+// unseal returns the value, still owned by the transaction, if it lives.
+func unseal(sealed []byte, now int64) ([]byte, bool) {
+	if len(sealed) < expirySize || expired(sealed, now) {
+		return nil, false
+	}
+	return sealed[expirySize:], true
+}
+
+// expired also holds for what is too short to have been written here.
+func expired(sealed []byte, now int64) bool {
+	if len(sealed) < expirySize {
+		return true
+	}
+	at := int64(binary.BigEndian.Uint64(sealed))
+	return at != 0 && at <= now
+}
+
+func expiry(ttl time.Duration) int64 {
+	if ttl == 0 {
+		return 0
+	}
+	return time.Now().Add(ttl).UnixNano()
+}
+
+// Open opens or creates the file. It returns ErrLocked when another process has
+// it, and starts afresh, with a warning, when it is damaged.
+func Open(o Options) (*Store, error) {
+	s := &Store{
+		path:       o.Path,
+		log:        o.Logger,
+		syncEvery:  cmp.Or(o.SyncEvery, 5*time.Second),
+		sweepEvery: cmp.Or(o.SweepEvery, time.Minute),
+		swept: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "dray_meta_swept_total",
+			Help: "Expired facts removed from the metadata file.",
+		}),
+	}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	db, err := openSound(o.Path, cmp.Or(o.LockTimeout, time.Second), s.log)
+	if err != nil {
+		return nil, fmt.Errorf("open metadata %s: %w", o.Path, err)
+	}
+	s.db = db
+	s.bytes = prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "dray_meta_file_bytes",
+		Help: "Size of the metadata file.",
+	}, s.size)
+	return s, nil
+}
+
+func (s *Store) size() float64 {
+	info, err := os.Stat(s.path)
+	if err != nil {
+		return 0
+	}
+	return float64(info.Size())
+}
+
+// Collectors returns the metrics of the file.
+func (s *Store) Collectors() []prometheus.Collector { return []prometheus.Collector{s.swept, s.bytes} }
+
+// view and update run one transaction, with the errors of this package.
+func (s *Store) view(ctx context.Context, read func(*bbolt.Bucket) error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return translate(contain(func() error {
+		return s.db.View(func(tx *bbolt.Tx) error { return read(tx.Bucket([]byte(facts))) })
+	}))
+}
+
+func (s *Store) update(ctx context.Context, write func(*bbolt.Bucket) error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	s.dirty.Store(true)
+	return translate(contain(func() error {
+		return s.db.Update(func(tx *bbolt.Tx) error { return write(tx.Bucket([]byte(facts))) })
+	}))
+}
+
+// contain turns what bbolt does about a damaged file, which is to panic or to
+// read beyond the end of the mapping, into an error. Transactions roll back on
+// their way out.
+func contain(f func() error) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("%w: %v", ErrCorrupt, r)
+		}
+	}()
+	return f()
+}
+
+func translate(err error) error {
+	if errors.Is(err, berrors.ErrDatabaseNotOpen) {
+		return meta.ErrClosed
+	}
+	return err
+}
+
+// Get implements [meta.Store].
+func (s *Store) Get(ctx context.Context, key string) (value []byte, err error) {
+	err = s.view(ctx, func(b *bbolt.Bucket) error {
+		v, ok := unseal(b.Get([]byte(key)), time.Now().UnixNano())
+		if !ok {
+			return meta.ErrNotFound
+		}
+		value = append([]byte{}, v...)
+		return nil
+	})
+	return value, err
+}
+
+// Put implements [meta.Store].
+func (s *Store) Put(ctx context.Context, key string, value []byte, ttl time.Duration) error {
+	return s.PutAll(ctx, []meta.Entry{{Key: key, Value: value}}, ttl)
+}
+
+// PutAll implements [meta.Batch] in one transaction.
+func (s *Store) PutAll(ctx context.Context, entries []meta.Entry, ttl time.Duration) error {
+	expires := expiry(ttl)
+	return s.update(ctx, func(b *bbolt.Bucket) error {
+		for _, e := range entries {
+			err := error(nil)
+			if ttl < 0 {
+				err = b.Delete([]byte(e.Key))
+			} else {
+				err = b.Put([]byte(e.Key), seal(e.Value, expires))
+			}
+			if err != nil {
+				return fmt.Errorf("put %.100q: %w", e.Key, err)
+			}
+		}
+		return nil
+	})
+}
+
+// Delete implements [meta.Store].
+func (s *Store) Delete(ctx context.Context, key string) error {
+	return s.update(ctx, func(b *bbolt.Bucket) error { return b.Delete([]byte(key)) })
+}
+
+// Bounds of one read transaction of a scan or sweep: a long one would keep
+// freed pages from being used again.
+const (
+	pageEntries = 256
+	pageBytes   = 1 << 20
+)
+
+// Scan implements [meta.Store]. It reads a page at a time, and no transaction is
+// open while the loop body runs: a write inside one could wait for itself.
+func (s *Store) Scan(ctx context.Context, prefix string) iter.Seq2[meta.Entry, error] {
+	return func(yield func(meta.Entry, error) bool) {
+		for from, more := prefix, true; more; {
+			var page []meta.Entry
+			err := s.view(ctx, func(b *bbolt.Bucket) error {
+				page, from, more = readPage(b, prefix, from)
+				return nil
+			})
+			if err != nil {
+				yield(meta.Entry{}, err)
+				return
+			}
+			for _, e := range page {
+				if err := ctx.Err(); err != nil {
+					yield(meta.Entry{}, err)
+					return
+				}
+				if !yield(e, nil) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// readPage returns living entries from a key on, and where the next page begins.
+func readPage(b *bbolt.Bucket, prefix, from string) (page []meta.Entry, next string, more bool) {
+	now := time.Now().UnixNano()
+	size, visited := 0, 0
+	c := b.Cursor()
+	for k, v := c.Seek([]byte(from)); k != nil && strings.HasPrefix(string(k), prefix); k, v = c.Next() {
+		if visited >= 4*pageEntries || len(page) >= pageEntries || size >= pageBytes {
+			return page, string(k), true
+		}
+		visited++
+		if value, ok := unseal(v, now); ok {
+			page = append(page, meta.Entry{Key: string(k), Value: append([]byte{}, value...)})
+			size += len(k) + len(value)
+		}
+	}
+	return page, "", false
+}
+
+// Close syncs and closes the file and removes the marker of use.
+func (s *Store) Close() error {
+	s.closeOnce.Do(func() {
+		s.closeErr = contain(func() error {
+			if err := s.db.Sync(); err != nil {
+				return errors.Join(err, s.db.Close())
+			}
+			if err := s.db.Close(); err != nil {
+				return err
+			}
+			return removeMarker(s.path)
+		})
+		if s.closeErr != nil {
+			s.closeErr = fmt.Errorf("close metadata %s: %w", s.path, s.closeErr)
+		}
+	})
+	return s.closeErr
+}

@@ -1,0 +1,258 @@
+package meta
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// GuardOptions configure [NewGuarded].
+type GuardOptions struct {
+	// Timeout bounds each Get, Put and Delete; 0 means 250 ms. A batch has four
+	// times as long; a Scan is bounded by its context alone.
+	Timeout time.Duration
+	// Failures is how many failures in a row stop the store from being asked; 0
+	// means 3.
+	Failures int
+	// Retry is how long the store is then not asked; 0 means 5 seconds. After
+	// that one request is let through to find out, the others are still refused.
+	Retry time.Duration
+	// Logger hears once when the store fails and once when it is back; nil
+	// discards.
+	Logger *slog.Logger
+}
+
+// Guarded is a [Store] that makes a failing store cheap: a request waits for it
+// only briefly, and after a few failures in a row not at all, but gets
+// [ErrUnavailable] at once until the store answers again.
+type Guarded struct {
+	store   Store
+	timeout time.Duration
+	limit   int
+	retry   time.Duration
+	log     *slog.Logger
+
+	mu       sync.Mutex // guards what follows
+	failures int        // in a row
+	open     bool       // the store is not asked
+	probing  bool       // one request is out to learn whether it is back
+	retryAt  time.Time
+	last     Failure
+
+	operations *prometheus.CounterVec
+	seconds    *prometheus.HistogramVec
+	up         prometheus.Gauge
+}
+
+// Failure is the latest failure of a store.
+type Failure struct {
+	Err       error // nil: it never failed
+	Operation string
+	At        time.Time
+}
+
+var (
+	_ Store = (*Guarded)(nil)
+	_ Batch = (*Guarded)(nil)
+)
+
+// NewGuarded returns s guarded. Closing it closes s.
+func NewGuarded(s Store, o GuardOptions) *Guarded {
+	g := &Guarded{
+		store:   s,
+		timeout: cmp.Or(o.Timeout, 250*time.Millisecond),
+		limit:   cmp.Or(o.Failures, 3),
+		retry:   cmp.Or(o.Retry, 5*time.Second),
+		log:     o.Logger,
+		operations: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "dray_meta_operations_total",
+			Help: "Operations on the metadata store by outcome: ok, absent, error, refused (not asked after failures), cancelled.",
+		}, []string{"operation", "outcome"}),
+		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "dray_meta_operation_seconds",
+			Help:    "Time the metadata store took to answer or fail.",
+			Buckets: prometheus.ExponentialBuckets(50e-6, 4, 8), // 50 µs … 0.8 s
+		}, []string{"operation"}),
+		up: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "dray_meta_up",
+			Help: "1 while the metadata store is being asked, 0 while it is left alone after failures.",
+		}),
+	}
+	if g.log == nil {
+		g.log = slog.New(slog.DiscardHandler)
+	}
+	g.up.Set(1)
+	return g
+}
+
+// Get implements [Store].
+func (g *Guarded) Get(ctx context.Context, key string) (value []byte, err error) {
+	err = g.do(ctx, "get", g.timeout, func(ctx context.Context) error {
+		value, err = g.store.Get(ctx, key)
+		return err
+	})
+	return value, err
+}
+
+// Put implements [Store].
+func (g *Guarded) Put(ctx context.Context, key string, value []byte, ttl time.Duration) error {
+	return g.do(ctx, "put", g.timeout, func(ctx context.Context) error {
+		return g.store.Put(ctx, key, value, ttl)
+	})
+}
+
+// PutAll implements [Batch].
+func (g *Guarded) PutAll(ctx context.Context, entries []Entry, ttl time.Duration) error {
+	return g.do(ctx, "put", 4*g.timeout, func(ctx context.Context) error {
+		return PutAll(ctx, g.store, entries, ttl)
+	})
+}
+
+// Delete implements [Store].
+func (g *Guarded) Delete(ctx context.Context, key string) error {
+	return g.do(ctx, "delete", g.timeout, func(ctx context.Context) error {
+		return g.store.Delete(ctx, key)
+	})
+}
+
+// Scan implements [Store].
+func (g *Guarded) Scan(ctx context.Context, prefix string) iter.Seq2[Entry, error] {
+	return func(yield func(Entry, error) bool) {
+		if err := g.admit("scan"); err != nil {
+			yield(Entry{}, err)
+			return
+		}
+		var failed error
+		// The loop body may panic or leave; what was let through must settle.
+		defer func() { g.settle(ctx, "scan", failed) }()
+		for e, err := range g.store.Scan(ctx, prefix) {
+			failed = err
+			if !yield(e, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+// Close implements [Store].
+func (g *Guarded) Close() error { return g.store.Close() }
+
+// Healthy reports whether the store is being asked.
+func (g *Guarded) Healthy() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return !g.open
+}
+
+// LastFailure returns the latest failure, even if the store has recovered since.
+func (g *Guarded) LastFailure() Failure {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.last
+}
+
+// Check asks the store a question and returns why it did not answer. It is a
+// readiness check that notices an outage, and its end, without other traffic.
+func (g *Guarded) Check(ctx context.Context) error {
+	_, err := g.Get(ctx, probeKey)
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	return err
+}
+
+// Collectors returns the metrics of the guard.
+func (g *Guarded) Collectors() []prometheus.Collector {
+	return []prometheus.Collector{g.operations, g.seconds, g.up}
+}
+
+func (g *Guarded) do(ctx context.Context, op string, timeout time.Duration, ask func(context.Context) error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := g.admit(op); err != nil {
+		return err
+	}
+	bounded, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	start := time.Now()
+	err := ask(bounded)
+	g.seconds.WithLabelValues(op).Observe(time.Since(start).Seconds())
+	g.settle(ctx, op, err)
+	return err
+}
+
+// admit lets a request through or refuses it.
+func (g *Guarded) admit(op string) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !g.open {
+		return nil
+	}
+	if g.probing || time.Now().Before(g.retryAt) {
+		g.operations.WithLabelValues(op, "refused").Inc()
+		return fmt.Errorf("%w: %w", ErrUnavailable, g.last.Err)
+	}
+	g.probing = true
+	return nil
+}
+
+// settle counts the end of a request that was let through.
+func (g *Guarded) settle(ctx context.Context, op string, err error) {
+	outcome := "ok"
+	switch {
+	case err == nil:
+	case errors.Is(err, ErrNotFound):
+		outcome = "absent"
+	case ctx.Err() != nil: // the caller left; that says nothing about the store
+		outcome = "cancelled"
+	default:
+		outcome = "error"
+	}
+	g.operations.WithLabelValues(op, outcome).Inc()
+	switch change := g.turn(op, outcome, err); change {
+	case "down":
+		g.log.Warn("metadata store does not answer, continuing without it", "operation", op, "error", err)
+	case "up":
+		g.log.Info("metadata store answers again")
+	}
+}
+
+// turn moves the circuit and says whether it changed.
+func (g *Guarded) turn(op, outcome string, err error) (change string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	switch outcome {
+	case "cancelled":
+		g.probing = false
+	case "error":
+		g.probing = false
+		g.failures++
+		g.last = Failure{Err: err, Operation: op, At: time.Now()}
+		if g.failures < g.limit && !g.open {
+			return ""
+		}
+		g.retryAt = g.last.At.Add(g.retry)
+		if !g.open {
+			g.open = true
+			g.up.Set(0)
+			return "down"
+		}
+	default:
+		g.probing = false
+		g.failures = 0
+		if g.open {
+			g.open = false
+			g.up.Set(1)
+			return "up"
+		}
+	}
+	return ""
+}

@@ -1,0 +1,121 @@
+package meta
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// KnownFact says that a target holds something.
+type KnownFact struct {
+	Kind Kind
+	Size int64 // bytes; negative when unknown
+	// Referenced says that the target holds a manifest that references it, or
+	// that it is a manifest. A registry may drop what nothing references.
+	Referenced bool
+}
+
+// Holding is a digest together with what is known about it.
+type Holding struct {
+	Digest digest.Digest
+	KnownFact
+}
+
+// KnownOptions configure [NewKnown].
+type KnownOptions struct {
+	// Keep is how long the fact about a manifest, or about a blob that a manifest
+	// references, lives; 0 means 12 hours. Lifecycle rules of a registry delete
+	// images behind our back about once a day.
+	Keep time.Duration
+	// KeepUnreferenced is how long the fact about a blob lives that no manifest
+	// references yet; 0 means 1 hour, which covers the push it belongs to.
+	KeepUnreferenced time.Duration
+}
+
+// Known remembers what the target of pushes holds, so that it is not sent
+// twice. There are only positive facts. One can be wrong, when the target
+// deleted something meanwhile: whoever learns so calls Forget and sends it again.
+type Known struct {
+	ledger
+	keep, keepUnreferenced time.Duration
+}
+
+// NewKnown returns the facts about targets kept in s.
+func NewKnown(s Store, o KnownOptions) *Known {
+	return &Known{
+		ledger:           newLedger(s, "known"),
+		keep:             cmp.Or(o.Keep, 12*time.Hour),
+		keepUnreferenced: cmp.Or(o.KeepUnreferenced, time.Hour),
+	}
+}
+
+// knownRecord is the stored form of a KnownFact.
+type knownRecord struct {
+	Kind       Kind  `json:"k"`
+	Size       int64 `json:"s"`
+	Referenced bool  `json:"r,omitempty"`
+}
+
+func (r *knownRecord) check() error {
+	if !r.Kind.valid() {
+		return fmt.Errorf("known content of kind %q", string(r.Kind))
+	}
+	return nil
+}
+
+// Get returns the fact that repo of upstream holds d, ErrNotFound when that is
+// not known, or the failure of the store.
+func (k *Known) Get(ctx context.Context, upstream, repo string, d digest.Digest) (KnownFact, error) {
+	var r knownRecord
+	if err := k.read(ctx, knownKey(upstream, repo, d), &r); err != nil {
+		return KnownFact{}, fmt.Errorf("known %s/%s@%s: %w", upstream, repo, d, err)
+	}
+	return KnownFact(r), nil
+}
+
+// Add records that repo of upstream holds everything in held. A manifest counts
+// as referenced whatever the fact says.
+func (k *Known) Add(ctx context.Context, upstream, repo string, held ...Holding) error {
+	var lasting, passing []Entry
+	for _, h := range held {
+		r := knownRecord(h.KnownFact)
+		r.Referenced = r.Referenced || r.Kind == KindManifest
+		value, err := encode(&r)
+		if err = errors.Join(err, checkDigest(h.Digest)); err != nil {
+			return fmt.Errorf("known %s/%s: %w", upstream, repo, err)
+		}
+		e := Entry{knownKey(upstream, repo, h.Digest), value}
+		if r.Referenced {
+			lasting = append(lasting, e)
+		} else {
+			passing = append(passing, e)
+		}
+	}
+	err := errors.Join(
+		PutAll(ctx, k.store, lasting, k.keep),
+		PutAll(ctx, k.store, passing, k.keepUnreferenced))
+	if err != nil {
+		return fmt.Errorf("known %s/%s: %w", upstream, repo, err)
+	}
+	return nil
+}
+
+// Forget removes the facts about the given digests, because the target proved
+// them wrong.
+func (k *Known) Forget(ctx context.Context, upstream, repo string, ds ...digest.Digest) error {
+	var errs []error
+	for _, d := range ds {
+		if err := k.store.Delete(ctx, knownKey(upstream, repo, d)); err != nil {
+			errs = append(errs, fmt.Errorf("forget %s/%s@%s: %w", upstream, repo, d, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Collectors returns the metrics of the facts about targets.
+func (k *Known) Collectors() []prometheus.Collector { return k.collectors() }

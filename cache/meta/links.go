@@ -1,0 +1,100 @@
+package meta
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// LinkFact is what a manifest said about something it references.
+type LinkFact struct {
+	MediaType string
+	Size      int64 // bytes; negative when unknown
+	Kind      Kind
+}
+
+// Link is a digest together with what is known about it.
+type Link struct {
+	Digest digest.Digest
+	LinkFact
+}
+
+// LinksOptions configure [NewLinks].
+type LinksOptions struct {
+	// Keep is how long a link lives after it was last added; 0 means 30 days. It
+	// bounds how long a digest stays visible through a repository whose upstream
+	// no longer vouches for it.
+	Keep time.Duration
+}
+
+// Links remembers which repository may see which digest. Bytes are shared by all
+// repositories, visibility is not: a digest is visible to a repository only when
+// a manifest that came through this repository references it. A missing link
+// means that the upstream must be asked, not that access is denied.
+type Links struct {
+	ledger
+	keep time.Duration
+}
+
+// NewLinks returns the links kept in s.
+func NewLinks(s Store, o LinksOptions) *Links {
+	return &Links{ledger: newLedger(s, "links"), keep: cmp.Or(o.Keep, 30*24*time.Hour)}
+}
+
+// linkRecord is the stored form of a LinkFact.
+type linkRecord struct {
+	MediaType string `json:"m,omitempty"`
+	Size      int64  `json:"s"`
+	Kind      Kind   `json:"k"`
+}
+
+func (r *linkRecord) check() error {
+	if !r.Kind.valid() {
+		return fmt.Errorf("link of kind %q", string(r.Kind))
+	}
+	return nil
+}
+
+// Get returns the link of repo to d, ErrNotFound when there is none, or the
+// failure of the store.
+func (l *Links) Get(ctx context.Context, upstream, repo string, d digest.Digest) (LinkFact, error) {
+	var r linkRecord
+	if err := l.read(ctx, linkKey(upstream, repo, d), &r); err != nil {
+		return LinkFact{}, fmt.Errorf("link %s/%s@%s: %w", upstream, repo, d, err)
+	}
+	return LinkFact(r), nil
+}
+
+// Add links repo to everything in links: for a manifest, itself and all its
+// children in one call. Links that are there already live on for another Keep.
+func (l *Links) Add(ctx context.Context, upstream, repo string, links ...Link) error {
+	entries := make([]Entry, 0, len(links))
+	for _, link := range links {
+		r := linkRecord(link.LinkFact)
+		value, err := encode(&r)
+		if err = errors.Join(err, checkDigest(link.Digest)); err != nil {
+			return fmt.Errorf("link %s/%s: %w", upstream, repo, err)
+		}
+		entries = append(entries, Entry{linkKey(upstream, repo, link.Digest), value})
+	}
+	if err := PutAll(ctx, l.store, entries, l.keep); err != nil {
+		return fmt.Errorf("link %s/%s: %w", upstream, repo, err)
+	}
+	return nil
+}
+
+// Forget removes the link of repo to d, because it was deleted there.
+func (l *Links) Forget(ctx context.Context, upstream, repo string, d digest.Digest) error {
+	if err := l.store.Delete(ctx, linkKey(upstream, repo, d)); err != nil {
+		return fmt.Errorf("unlink %s/%s@%s: %w", upstream, repo, d, err)
+	}
+	return nil
+}
+
+// Collectors returns the metrics of the links.
+func (l *Links) Collectors() []prometheus.Collector { return l.collectors() }

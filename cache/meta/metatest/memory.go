@@ -1,0 +1,211 @@
+// Package metatest holds what every metadata store must do, as one suite, and
+// two stores for tests: one in memory and one that fails on request.
+package metatest
+
+import (
+	"bytes"
+	"context"
+	"iter"
+	"strings"
+	"sync"
+	"time"
+
+	"dray/cache/meta"
+)
+
+// Memory is a [meta.Store] in memory.
+type Memory struct {
+	mu      sync.Mutex
+	entries map[string]entry
+	closed  bool
+}
+
+type entry struct {
+	value   []byte
+	expires time.Time // zero: never
+}
+
+var _ meta.Store = (*Memory)(nil)
+
+// NewMemory returns an empty store.
+func NewMemory() *Memory { return &Memory{entries: map[string]entry{}} }
+
+// usable needs the lock.
+func (m *Memory) usable(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if m.closed {
+		return meta.ErrClosed
+	}
+	return nil
+}
+
+func (e entry) living() bool { return e.expires.IsZero() || time.Now().Before(e.expires) }
+
+// Get implements [meta.Store].
+func (m *Memory) Get(ctx context.Context, key string) ([]byte, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.usable(ctx); err != nil {
+		return nil, err
+	}
+	e, ok := m.entries[key]
+	if !ok || !e.living() {
+		return nil, meta.ErrNotFound
+	}
+	return bytes.Clone(e.value), nil
+}
+
+// Put implements [meta.Store].
+func (m *Memory) Put(ctx context.Context, key string, value []byte, ttl time.Duration) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.usable(ctx); err != nil {
+		return err
+	}
+	e := entry{value: bytes.Clone(value)}
+	if ttl != 0 {
+		e.expires = time.Now().Add(ttl)
+	}
+	m.entries[key] = e
+	return nil
+}
+
+// Delete implements [meta.Store].
+func (m *Memory) Delete(ctx context.Context, key string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.usable(ctx); err != nil {
+		return err
+	}
+	delete(m.entries, key)
+	return nil
+}
+
+// Scan implements [meta.Store].
+func (m *Memory) Scan(ctx context.Context, prefix string) iter.Seq2[meta.Entry, error] {
+	return func(yield func(meta.Entry, error) bool) {
+		found, err := m.matching(ctx, prefix)
+		if err != nil {
+			yield(meta.Entry{}, err)
+			return
+		}
+		for _, e := range found {
+			if err := ctx.Err(); err != nil {
+				yield(meta.Entry{}, err)
+				return
+			}
+			if !yield(e, nil) {
+				return
+			}
+		}
+	}
+}
+
+func (m *Memory) matching(ctx context.Context, prefix string) ([]meta.Entry, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.usable(ctx); err != nil {
+		return nil, err
+	}
+	var found []meta.Entry
+	for k, e := range m.entries {
+		if strings.HasPrefix(k, prefix) && e.living() {
+			found = append(found, meta.Entry{Key: k, Value: bytes.Clone(e.value)})
+		}
+	}
+	return found, nil
+}
+
+// Close implements [meta.Store].
+func (m *Memory) Close() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.closed = true
+	return nil
+}
+
+// Faulty is a [meta.Store] that counts what it is asked and fails on request.
+type Faulty struct {
+	meta.Store
+
+	mu    sync.Mutex
+	err   error
+	delay time.Duration
+	calls map[string]int
+}
+
+// NewFaulty returns s, working until told otherwise.
+func NewFaulty(s meta.Store) *Faulty { return &Faulty{Store: s, calls: map[string]int{}} }
+
+// Fail makes every call take delay, or until its context ends, and then fail
+// with err, or work where err is nil.
+func (f *Faulty) Fail(err error, delay time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.err, f.delay = err, delay
+}
+
+// Calls returns how often an operation was asked for: get, put, delete or scan.
+func (f *Faulty) Calls(op string) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.calls[op]
+}
+
+func (f *Faulty) call(ctx context.Context, op string) error {
+	f.mu.Lock()
+	f.calls[op]++
+	err, delay := f.err, f.delay
+	f.mu.Unlock()
+	if delay > 0 {
+		timer := time.NewTimer(delay)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return err
+}
+
+// Get implements [meta.Store].
+func (f *Faulty) Get(ctx context.Context, key string) ([]byte, error) {
+	if err := f.call(ctx, "get"); err != nil {
+		return nil, err
+	}
+	return f.Store.Get(ctx, key)
+}
+
+// Put implements [meta.Store].
+func (f *Faulty) Put(ctx context.Context, key string, value []byte, ttl time.Duration) error {
+	if err := f.call(ctx, "put"); err != nil {
+		return err
+	}
+	return f.Store.Put(ctx, key, value, ttl)
+}
+
+// Delete implements [meta.Store].
+func (f *Faulty) Delete(ctx context.Context, key string) error {
+	if err := f.call(ctx, "delete"); err != nil {
+		return err
+	}
+	return f.Store.Delete(ctx, key)
+}
+
+// Scan implements [meta.Store].
+func (f *Faulty) Scan(ctx context.Context, prefix string) iter.Seq2[meta.Entry, error] {
+	return func(yield func(meta.Entry, error) bool) {
+		if err := f.call(ctx, "scan"); err != nil {
+			yield(meta.Entry{}, err)
+			return
+		}
+		for e, err := range f.Store.Scan(ctx, prefix) {
+			if !yield(e, err) {
+				return
+			}
+		}
+	}
+}

@@ -1,0 +1,90 @@
+// Package meta keeps small facts about images: what a tag points to, which
+// repository may see which digest, and what the target of pushes already holds.
+//
+// Invariants:
+//   - Every fact may be lost at any moment. A lost fact costs a question to the
+//     upstream, never a wrong answer and never a pull.
+//   - Bytes of images are never kept here, and neither are secrets.
+//   - Keys are made in keys.go and nowhere else; values are written and read by
+//     the facades [Tags], [Links] and [Known] and by nobody else. A value that
+//     cannot be read is counted and treated as not found.
+//   - A [Store] knows nothing about facts. What makes a store fast ([Fronted])
+//     and harmless when it fails ([Guarded]) is wrapped around it.
+package meta
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"time"
+)
+
+// Errors of stores and of the wrappers around them.
+var (
+	// ErrNotFound says that a store answered and holds no living entry under a key.
+	ErrNotFound = errors.New("not found")
+	// ErrClosed says that the store was used after Close.
+	ErrClosed = errors.New("store is closed")
+	// ErrUnavailable says that the store was not asked, because it failed a moment ago.
+	ErrUnavailable = errors.New("store is unavailable")
+)
+
+// Entry is one key with its value.
+type Entry struct {
+	Key   string
+	Value []byte
+}
+
+// Store maps keys to small values that expire.
+//
+// Keys are non-empty strings of at most 8 KiB and may hold any bytes. Values
+// may be empty. All methods may be called concurrently. Nobody retries below
+// this interface: a failure is reported at once and the caller does without.
+// Every method returns the context's error when the context has ended before
+// the work began, and ErrClosed after Close.
+//
+// An entry is never returned before it was put, and not later than about a
+// second after its expiry. Within one process a completed Put or Delete is seen
+// by every read that begins afterwards.
+type Store interface {
+	// Get returns the value under key, which the caller then owns, or ErrNotFound.
+	Get(ctx context.Context, key string) ([]byte, error)
+	// Put replaces what is under key. The value is not kept by reference. A ttl
+	// of 0 never expires; a negative one has expired already, so that the call
+	// removes the entry.
+	Put(ctx context.Context, key string, value []byte, ttl time.Duration) error
+	// Delete removes what is under key; a key that is not there is no error.
+	Delete(ctx context.Context, key string) error
+	// Scan yields the living entries whose key begins with prefix, in no
+	// particular order. An entry may be yielded more than once, and one that is
+	// changed meanwhile may be missed. The first error ends the scan. The loop
+	// body may call the store.
+	Scan(ctx context.Context, prefix string) iter.Seq2[Entry, error]
+	// Close releases the store. A second call is no error.
+	Close() error
+}
+
+// Batch is implemented by stores that can put many entries at the price of
+// about one. The entries are not put atomically: after an error some of them
+// may be there.
+type Batch interface {
+	PutAll(ctx context.Context, entries []Entry, ttl time.Duration) error
+}
+
+// PutAll puts the entries into s, at once where s is a [Batch] and one after the
+// other where it is not.
+func PutAll(ctx context.Context, s Store, entries []Entry, ttl time.Duration) error {
+	if len(entries) == 0 {
+		return ctx.Err()
+	}
+	if b, ok := s.(Batch); ok {
+		return b.PutAll(ctx, entries, ttl)
+	}
+	for _, e := range entries {
+		if err := s.Put(ctx, e.Key, e.Value, ttl); err != nil {
+			return fmt.Errorf("put %d entries: %w", len(entries), err)
+		}
+	}
+	return nil
+}

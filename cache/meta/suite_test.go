@@ -1,0 +1,36 @@
+package meta_test
+
+import (
+	"testing"
+
+	"dray/cache/meta"
+	"dray/cache/meta/metatest"
+)
+
+func memory(*testing.T) meta.Store { return metatest.NewMemory() }
+
+func TestMemory(t *testing.T) { metatest.Suite{Open: memory}.Run(t) }
+
+func TestFronted(t *testing.T) {
+	metatest.Suite{Open: func(t *testing.T) meta.Store {
+		return meta.NewFronted(memory(t), meta.FrontOptions{})
+	}}.Run(t)
+}
+
+func TestFrontedTiny(t *testing.T) {
+	metatest.Suite{Open: func(t *testing.T) meta.Store {
+		return meta.NewFronted(memory(t), meta.FrontOptions{Entries: 2})
+	}}.Run(t)
+}
+
+func TestGuarded(t *testing.T) {
+	metatest.Suite{Open: func(t *testing.T) meta.Store {
+		return meta.NewGuarded(memory(t), meta.GuardOptions{})
+	}}.Run(t)
+}
+
+func TestFrontedGuarded(t *testing.T) {
+	metatest.Suite{Open: func(t *testing.T) meta.Store {
+		return meta.NewFronted(meta.NewGuarded(memory(t), meta.GuardOptions{}), meta.FrontOptions{})
+	}}.Run(t)
+}

@@ -1,0 +1,229 @@
+package meta
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"iter"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// TagKey names one question about a tag. Accept is the normalised Accept header
+// of the question, because some registries convert a manifest that is asked for
+// by tag to fit it: the same tag then has several digests at once.
+type TagKey struct {
+	Upstream, Repo, Tag, Accept string
+}
+
+// TagFact is what an upstream said about a tag.
+type TagFact struct {
+	Digest    digest.Digest
+	MediaType string
+	Size      int64 // bytes of the manifest; negative when unknown
+	// CheckedAt is when the upstream was asked, not when it answered: an answer
+	// that was on its way while the tag was pushed must count as old.
+	CheckedAt time.Time
+	// NotFound says that the upstream answered that there is no such tag. The
+	// digest, media type and size are then empty.
+	NotFound bool
+}
+
+// Tag is one fact of a listing. The Accept of the question is not kept.
+type Tag struct {
+	Upstream, Repo, Tag string
+	TagFact
+}
+
+// TagsOptions configure [NewTags].
+type TagsOptions struct {
+	// MaxKeep bounds how long any tag fact is kept; 0 means 30 days. It has
+	// nothing to do with how long a fact counts as fresh, which the caller
+	// decides by CheckedAt: an old fact still serves while the upstream is down.
+	MaxKeep time.Duration
+}
+
+// Tags remembers what tags point to.
+//
+// A tag can be forgotten for every Accept at once without searching for its
+// facts: Forget writes an epoch, and facts of an older epoch, or asked for
+// before it began, are invisible. With several members on one store their clocks
+// must agree to within seconds; a disagreement of n seconds can hide or keep
+// facts around a push for n seconds.
+type Tags struct {
+	ledger
+	maxKeep time.Duration
+}
+
+// NewTags returns the tag facts kept in s.
+func NewTags(s Store, o TagsOptions) *Tags {
+	return &Tags{ledger: newLedger(s, "tags"), maxKeep: cmp.Or(o.MaxKeep, 30*24*time.Hour)}
+}
+
+// tagRecord is the stored form of a TagFact.
+type tagRecord struct {
+	Digest    digest.Digest `json:"d,omitempty"`
+	MediaType string        `json:"m,omitempty"`
+	Size      int64         `json:"s,omitempty"`
+	Checked   int64         `json:"c"` // Unix nanoseconds
+	NotFound  bool          `json:"n,omitempty"`
+	Epoch     string        `json:"e,omitempty"`
+}
+
+func (r *tagRecord) check() error {
+	if r.NotFound {
+		return nil
+	}
+	return checkDigest(r.Digest)
+}
+
+func (r *tagRecord) fact() TagFact {
+	return TagFact{
+		Digest: r.Digest, MediaType: r.MediaType, Size: r.Size,
+		CheckedAt: time.Unix(0, r.Checked), NotFound: r.NotFound,
+	}
+}
+
+// epoch is written by Forget: facts under another name are invisible, and
+// answers to questions asked before Began are not recorded.
+type epoch struct {
+	Name  string `json:"e"`
+	Began int64  `json:"b"` // Unix nanoseconds
+}
+
+func (e *epoch) check() error {
+	if e.Name == "" {
+		return errors.New("epoch without a name")
+	}
+	return nil
+}
+
+func (e *epoch) hides(r *tagRecord) bool { return r.Epoch != e.Name || r.Checked < e.Began }
+
+// epoch returns the zero epoch for a tag that was never forgotten.
+func (t *Tags) epoch(ctx context.Context, upstream, repo, tag string) (epoch, error) {
+	var e epoch
+	err := t.read(ctx, forgetKey(upstream, repo, tag), &e)
+	if errors.Is(err, ErrNotFound) {
+		return epoch{}, nil
+	}
+	return e, err
+}
+
+// Get returns the fact about k, ErrNotFound when there is none, or the failure
+// of the store. A fact with NotFound set is an answer, not ErrNotFound.
+func (t *Tags) Get(ctx context.Context, k TagKey) (TagFact, error) {
+	var r tagRecord
+	if err := t.read(ctx, tagKey(k), &r); err != nil {
+		return TagFact{}, fmt.Errorf("tag %s: %w", k, err)
+	}
+	e, err := t.epoch(ctx, k.Upstream, k.Repo, k.Tag)
+	if err != nil {
+		return TagFact{}, fmt.Errorf("tag %s: %w", k, err)
+	}
+	if e.hides(&r) {
+		return TagFact{}, fmt.Errorf("tag %s: %w", k, ErrNotFound)
+	}
+	return r.fact(), nil
+}
+
+// Set records f for at most keep, which is cut to MaxKeep and means MaxKeep when
+// 0. A zero CheckedAt means now. A fact whose question was asked before the last
+// Forget of its tag is dropped without an error.
+func (t *Tags) Set(ctx context.Context, k TagKey, f TagFact, keep time.Duration) error {
+	if keep == 0 || keep > t.maxKeep {
+		keep = t.maxKeep
+	}
+	if f.CheckedAt.IsZero() {
+		f.CheckedAt = time.Now()
+	}
+	e, err := t.epoch(ctx, k.Upstream, k.Repo, k.Tag)
+	if err != nil {
+		return fmt.Errorf("set tag %s: %w", k, err)
+	}
+	r := tagRecord{
+		Digest: f.Digest, MediaType: f.MediaType, Size: f.Size,
+		Checked: f.CheckedAt.UnixNano(), NotFound: f.NotFound, Epoch: e.Name,
+	}
+	if e.hides(&r) {
+		return nil
+	}
+	if err := t.write(ctx, tagKey(k), &r, keep); err != nil {
+		return fmt.Errorf("set tag %s: %w", k, err)
+	}
+	return nil
+}
+
+// SetNotFound records that the upstream, asked at the given time, answered that
+// the tag does not exist. The fact is kept for window.
+func (t *Tags) SetNotFound(ctx context.Context, k TagKey, asked time.Time, window time.Duration) error {
+	if window <= 0 {
+		return nil
+	}
+	return t.Set(ctx, k, TagFact{CheckedAt: asked, NotFound: true}, window)
+}
+
+// Forget makes every fact about a tag invisible, for every Accept, as well as
+// answers still on their way. A push calls it before it records the new digest.
+func (t *Tags) Forget(ctx context.Context, upstream, repo, tag string) error {
+	e := epoch{Name: rand.Text(), Began: time.Now().UnixNano()}
+	// The epoch must outlive every fact that it hides.
+	if err := t.write(ctx, forgetKey(upstream, repo, tag), &e, t.maxKeep+time.Hour); err != nil {
+		return fmt.Errorf("forget tag %s/%s:%s: %w", upstream, repo, tag, err)
+	}
+	return nil
+}
+
+// All yields the visible facts of one upstream, or of all when upstream is
+// empty, for listings. It reads the whole store where that keeps no order of
+// keys; it is not for the path of a pull.
+func (t *Tags) All(ctx context.Context, upstream string) iter.Seq2[Tag, error] {
+	prefix := tagSpace
+	if upstream != "" {
+		prefix = path(tagSpace, upstream, "")
+	}
+	return func(yield func(Tag, error) bool) {
+		for entry, err := range t.store.Scan(ctx, prefix) {
+			if err != nil {
+				yield(Tag{}, fmt.Errorf("list tags: %w", err))
+				return
+			}
+			tag, ok, err := t.visible(ctx, entry)
+			if err != nil {
+				yield(Tag{}, fmt.Errorf("list tags: %w", err))
+				return
+			}
+			if ok && !yield(tag, nil) {
+				return
+			}
+		}
+	}
+}
+
+func (t *Tags) visible(ctx context.Context, entry Entry) (Tag, bool, error) {
+	parts, ok := split(tagSpace, entry.Key, 4)
+	if !ok {
+		t.unreadable.Inc()
+		return Tag{}, false, nil
+	}
+	var r tagRecord
+	if err := t.decode(entry.Value, &r); err != nil {
+		return Tag{}, false, nil
+	}
+	tag := Tag{Upstream: parts[0], Repo: parts[1], Tag: parts[2], TagFact: r.fact()}
+	e, err := t.epoch(ctx, tag.Upstream, tag.Repo, tag.Tag)
+	if err != nil {
+		return Tag{}, false, err
+	}
+	return tag, !e.hides(&r), nil
+}
+
+// Collectors returns the metrics of the tag facts.
+func (t *Tags) Collectors() []prometheus.Collector { return t.collectors() }
+
+// String names the tag for messages.
+func (k TagKey) String() string { return k.Upstream + "/" + k.Repo + ":" + k.Tag }
