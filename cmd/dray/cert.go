@@ -1,0 +1,137 @@
+package main
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"math/big"
+	"net"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+// certOptions are the flags of dray cert.
+type certOptions struct {
+	hosts           []string
+	outCert, outKey string
+	force           bool
+}
+
+func certCommand(in *invocation) *cobra.Command {
+	var opts certOptions
+	cmd := &cobra.Command{
+		Use:   "cert",
+		Short: "Make a self-signed server certificate for a listener",
+		Long: `cert makes a private key (ECDSA P-256) and a certificate that it signs itself, valid for one year and for the names and addresses given
+by --host. Clients must be told to trust the certificate file; it is its own authority.`,
+		Example: "  dray cert --host dray.example.com --host 10.0.0.7 --out-cert cert.pem --out-key key.pem",
+		Args:    noArguments,
+		RunE: func(*cobra.Command, []string) error {
+			sum, err := writeCertificate(opts, time.Now())
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(in.stdout, "certificate  %s\nprivate key  %s\nvalid for    %s, one year\nSHA-256      %x\n",
+				opts.outCert, opts.outKey, strings.Join(opts.hosts, ", "), sum)
+			return err
+		},
+	}
+	cmd.Flags().StringArrayVar(&opts.hosts, "host", []string{"localhost", "127.0.0.1", "::1"}, "name or IP address that clients connect to (repeatable)")
+	cmd.Flags().StringVar(&opts.outCert, "out-cert", "cert.pem", "file for the certificate")
+	cmd.Flags().StringVar(&opts.outKey, "out-key", "key.pem", "file for the private key, readable by its owner only")
+	cmd.Flags().BoolVar(&opts.force, "force", false, "replace files that exist")
+	return cmd
+}
+
+// writeCertificate makes key and certificate and returns the SHA-256 fingerprint of the certificate.
+func writeCertificate(opts certOptions, now time.Time) ([sha256.Size]byte, error) {
+	var none [sha256.Size]byte
+	if !opts.force {
+		for _, name := range []string{opts.outCert, opts.outKey} {
+			if _, err := os.Lstat(name); err == nil {
+				return none, fmt.Errorf("%s exists; --force replaces it", name)
+			}
+		}
+	}
+	der, key, err := selfSigned(opts.hosts, now)
+	if err != nil {
+		return none, err
+	}
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return none, fmt.Errorf("encode private key: %w", err)
+	}
+	if err := replaceFile(opts.outKey, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}), 0o600, opts.force); err != nil {
+		return none, err
+	}
+	if err := replaceFile(opts.outCert, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o644, opts.force); err != nil {
+		return none, err
+	}
+	return sha256.Sum256(der), nil
+}
+
+// replaceFile creates the file with its permissions from the first byte on. A file to be replaced is removed first, so that the permissions
+// of the old one do not stay.
+func replaceFile(name string, content []byte, perm os.FileMode, force bool) error {
+	if force {
+		if err := os.Remove(name); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, perm)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(content)
+	return errors.Join(err, f.Close())
+}
+
+// selfSigned makes a server certificate that is its own authority. One year is what every client still accepts (Apple's clients refuse more
+// than 825 days even from private authorities), and the start lies an hour back for clocks that are late.
+func selfSigned(hosts []string, now time.Time) ([]byte, *ecdsa.PrivateKey, error) {
+	if len(hosts) == 0 {
+		return nil, nil, errors.New("a certificate needs at least one --host")
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, nil, fmt.Errorf("make private key: %w", err)
+	}
+	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
+	if err != nil {
+		return nil, nil, fmt.Errorf("make serial number: %w", err)
+	}
+	template := &x509.Certificate{
+		SerialNumber:          serial,
+		Subject:               pkix.Name{CommonName: hosts[0], Organization: []string{"dray self-signed"}},
+		NotBefore:             now.Add(-time.Hour),
+		NotAfter:              now.AddDate(1, 0, 0),
+		KeyUsage:              x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		BasicConstraintsValid: true,
+		IsCA:                  true,
+	}
+	for _, h := range hosts {
+		switch ip := net.ParseIP(h); {
+		case ip != nil:
+			template.IPAddresses = append(template.IPAddresses, ip)
+		case h == "" || strings.ContainsAny(h, ":/@ "):
+			return nil, nil, fmt.Errorf("--host %q is neither a host name nor an IP address; leave scheme and port out", h)
+		default:
+			template.DNSNames = append(template.DNSNames, h)
+		}
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		return nil, nil, fmt.Errorf("sign certificate: %w", err)
+	}
+	return der, key, nil
+}

@@ -1,0 +1,41 @@
+package main
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+	"go.yaml.in/yaml/v3"
+)
+
+func checkCommand(in *invocation) *cobra.Command {
+	return &cobra.Command{
+		Use:   "check",
+		Short: "Print the effective configuration, or everything that is wrong with it",
+		Long: `check reads the configuration as serve would, opens the files it names, and prints the result with every default filled in and every
+secret redacted. Notices, facts that an owner should know of, go to standard error. With a wrong configuration it prints all problems on standard
+error instead and ends with code 1.`,
+		Args: noArguments,
+		RunE: func(*cobra.Command, []string) error {
+			cfg, err := in.load()
+			if err != nil {
+				return err
+			}
+			for _, notice := range cfg.Notices() {
+				fmt.Fprintln(in.stderr, "notice:", notice)
+			}
+			return printConfig(in.stdout, cfg)
+		},
+	}
+}
+
+// printConfig writes the configuration as YAML; the types of secrets see to it that none is in there.
+func printConfig(w io.Writer, cfg Config) error {
+	out := yaml.NewEncoder(w)
+	out.SetIndent(2)
+	out.CompactSeqIndent()
+	if err := out.Encode(cfg); err != nil {
+		return fmt.Errorf("print configuration: %w", err)
+	}
+	return out.Close()
+}

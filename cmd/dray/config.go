@@ -1,0 +1,266 @@
+package main
+
+// Config is everything dray can be told. A YAML file gives it, the environment overrides the file, and a value that
+// neither gives has the default named here. Keys that are not listed here are refused.
+type Config struct {
+	// Where clients reach dray. Without this section there is one listener: on `127.0.0.1:5000`, or, where a
+	// certificate is given by `TLS_CERTIFICATE` and `TLS_PRIVATE_KEY`, on port 5000 of every interface.
+	Listeners []Listener `yaml:"listeners"`
+	// The registries behind dray. Without this section there is Docker Hub, and before it the registry named by
+	// `ECR_REGISTRY` where that is set.
+	Upstreams []Upstream `yaml:"upstreams"`
+	// Where and how much content is kept.
+	Cache Cache `yaml:"cache"`
+	// Where small facts are kept, such as what a tag points to. Losing them costs some requests to the upstreams, nothing else.
+	Metadata Metadata `yaml:"metadata"`
+	// Ways to recognise clients. A listener names the one it uses.
+	Auth []Auth `yaml:"auth,omitempty"`
+	// The listener for dashboard, metrics, health and profiles.
+	Admin Admin `yaml:"admin"`
+	// Publishing of pull counts to Amazon CloudWatch.
+	CloudWatch CloudWatch `yaml:"cloudwatch"`
+	// Bounds on what one client, and one process, may take.
+	Limits Limits `yaml:"limits"`
+	// What is written to standard error.
+	Log Log `yaml:"log"`
+}
+
+// Listener is one address that clients connect to.
+type Listener struct {
+	// Name in logs and metrics. Default: the address.
+	Name string `yaml:"name"`
+	// Address to listen on, `host:port`; `:5000` is port 5000 of every interface. Default: `127.0.0.1:5000`.
+	Address string `yaml:"address"`
+	// What clients may do here: `mirror` (pull) or `registry` (push and pull). Default: `registry` where the first of the
+	// listener's upstreams accepts pushes, otherwise `mirror`.
+	Role Role `yaml:"role"`
+	// Names of the upstreams that can be reached here. Plain names such as `/v2/library/alpine` go to the first; the others are
+	// chosen by host name, by prefix, or by `?ns=`. Default: all, in the order of `upstreams`.
+	Upstreams []string `yaml:"upstreams"`
+	// Certificate of the listener. Without it the listener speaks plain HTTP.
+	TLS ServerTLS `yaml:"tls,omitempty"`
+	// The URL under which clients know this listener, for the places where the protocol needs an absolute one.
+	// Default: made from each request.
+	ExternalURL string `yaml:"external_url,omitempty"`
+	// Name of the `auth` entry that recognises clients here, or `none`. Default: `none`.
+	Auth string `yaml:"auth"`
+	// Whether a mirror answers a client without credentials with 401. Off by default and best left off: classic Docker answers
+	// the challenge of a mirror with the user's Docker Hub password. A listener with role `registry` always challenges.
+	Challenge bool `yaml:"challenge,omitempty"`
+	// Whether anybody who can connect may push. Without it, and without `auth`, pushes are accepted from this machine only.
+	AllowAnonymousPush bool `yaml:"allow_anonymous_push,omitempty"`
+}
+
+// ServerTLS is the certificate of a listener; both files, or neither.
+type ServerTLS struct {
+	// PEM file with the certificate, followed by its intermediates.
+	Certificate string `yaml:"certificate,omitempty"`
+	// PEM file with the private key.
+	PrivateKey string `yaml:"private_key,omitempty"`
+}
+
+// Upstream is one registry behind dray.
+type Upstream struct {
+	// Name in the configuration, in logs and in metrics. Default: the host of `url`.
+	Name string `yaml:"name"`
+	// Where the registry is: `https://host[:port]`, or a bare host name. `docker.io` stands for `https://registry-1.docker.io`.
+	URL string `yaml:"url"`
+	// How the registry is spoken to: `oci`, `ecr` (Amazon ECR, with the credentials of the AWS SDK) or `ecr-public`.
+	// Default: by the host name.
+	Kind Kind `yaml:"kind"`
+	// Host names that select this upstream, in the `Host` header or in `?ns=`. Default: the host of `url`; for Docker Hub
+	// its three names.
+	Hosts []string `yaml:"hosts"`
+	// Path prefixes that select this upstream: with `hub`, both `/hub/v2/library/alpine/…` (Docker) and
+	// `/v2/hub/library/alpine/…` (BuildKit, Podman, and `docker pull <dray>/hub/library/alpine`).
+	Prefixes []string `yaml:"prefixes,omitempty"`
+	// Namespace of names without a slash. For Docker Hub the default is `library`; elsewhere there is none.
+	DefaultNamespace string `yaml:"default_namespace,omitempty"`
+	// Put before every repository name at the upstream, such as the prefix of a pull-through cache rule.
+	RepositoryPrefix string `yaml:"repository_prefix,omitempty"`
+	// Who dray is at the upstream; not for kind `ecr`, where the AWS SDK knows. Default: anonymous.
+	Credentials Credentials `yaml:"credentials,omitempty"`
+	// How the upstream's certificate is checked.
+	TLS ClientTLS `yaml:"tls,omitempty"`
+	// Dial this `host:port` instead of the host of `url`: for a VPC endpoint, or a double in tests. The `Host` header and the
+	// name in the certificate stay those of `url`.
+	Address string `yaml:"address,omitempty"`
+	// AWS region. Default: the one in the host name, then `AWS_REGION`.
+	Region string `yaml:"region,omitempty"`
+	// AWS role that dray assumes before it asks for credentials of the registry.
+	RoleARN string `yaml:"role_arn,omitempty"`
+	// Whether clients may push to this upstream, through a listener with role `registry`.
+	Push bool `yaml:"push"`
+	// Repositories that do not exist yet at the first push; kind `ecr` only.
+	CreateRepositories CreateRepositories `yaml:"create_repositories,omitempty"`
+	// How long it is known what a tag points to.
+	Tags Tags `yaml:"tags"`
+}
+
+// Credentials are a user name and a password. The password is never written in the file itself.
+type Credentials struct {
+	// User name.
+	Username string `yaml:"username,omitempty"`
+	// File that holds the password; white space around it does not count.
+	PasswordFile string `yaml:"password_file,omitempty"`
+	// Environment variable that holds the password.
+	PasswordEnv string `yaml:"password_env,omitempty"`
+	// The password as found in the file or the variable. It is shown by `dray check` as redacted, and cannot be set here.
+	Password Secret `yaml:"password,omitempty"`
+}
+
+// ClientTLS says how the certificate of an upstream is checked.
+type ClientTLS struct {
+	// PEM file with authorities trusted besides those of the system.
+	CAFile string `yaml:"ca_file,omitempty"`
+	// Accept any certificate. Whoever sits between dray and the upstream can then read the credentials.
+	InsecureSkipVerify bool `yaml:"insecure_skip_verify,omitempty"`
+}
+
+// CreateRepositories is the template for ECR repositories that dray creates when they are pushed to for the first time.
+type CreateRepositories struct {
+	// Whether dray creates repositories. Needs `ecr:CreateRepository`. Default: `true` where `push` is.
+	Enabled bool `yaml:"enabled"`
+	// Whether a tag can be moved: `MUTABLE` or `IMMUTABLE`. Default: `MUTABLE`.
+	TagMutability string `yaml:"tag_mutability,omitempty"`
+	// Whether ECR scans what is pushed.
+	ScanOnPush bool `yaml:"scan_on_push,omitempty"`
+	// Encryption at rest: `AES256` or `KMS`. Default: `KMS` with a `kms_key`, otherwise `AES256`.
+	Encryption string `yaml:"encryption,omitempty"`
+	// ARN or id of the KMS key.
+	KMSKey string `yaml:"kms_key,omitempty"`
+	// AWS resource tags.
+	Tags map[string]string `yaml:"tags,omitempty"`
+}
+
+// Tags says for how long answers about a tag are believed.
+type Tags struct {
+	// A tag is served without a question to the upstream for this long after the last answer; `0s` asks every time. Default: `60s`.
+	Fresh Duration `yaml:"fresh"`
+	// A tag is still served this long after the last answer while the upstream is down, throttles or refuses credentials;
+	// `0s` never. Default: `24h`.
+	Stale Duration `yaml:"stale"`
+	// What was not found is not asked for again for this long; `0s` asks every time. Default: `10s`.
+	NotFound Duration `yaml:"not_found"`
+}
+
+// Cache says where and how much content is kept.
+type Cache struct {
+	// Directory of the cache; it is created where it is missing. Default: `dray` in `$XDG_CACHE_HOME` where that is set,
+	// otherwise `data` in the working directory.
+	Directory string `yaml:"directory"`
+	// Most bytes kept on disk, such as `200GiB`. `0` leaves `min_free_bytes` as the only bound. Default: `50GiB`.
+	MaxBytes Bytes `yaml:"max_bytes"`
+	// Bytes of the file system that dray leaves free; with less than this it passes content on without keeping it. Default: `1GiB`.
+	MinFreeBytes Bytes `yaml:"min_free_bytes"`
+	// Memory for manifests and other small content that is asked for often. Default: `64MiB`.
+	MemoryBytes Bytes `yaml:"memory_bytes"`
+}
+
+// Metadata says where small facts are kept.
+type Metadata struct {
+	// `redis://host:6379/0`, or `rediss://` with TLS, where several processes share what they know. Default: a bbolt file in the cache
+	// directory. A password in it is never printed.
+	URL SecretURL `yaml:"url"`
+	// File that holds the Redis password; white space around it does not count.
+	PasswordFile string `yaml:"password_file,omitempty"`
+	// The Redis password, from the file or from `DRAY_METADATA_PASSWORD`. It is shown by `dray check` as redacted, and cannot be set here.
+	Password Secret `yaml:"password,omitempty"`
+	// Put before every key in Redis. Default: `dray:`.
+	KeyPrefix string `yaml:"key_prefix"`
+}
+
+// Auth recognises clients, by a password file or by tokens of a token service, and says what each of them may do.
+type Auth struct {
+	// Name by which a listener refers to it.
+	Name string `yaml:"name"`
+	// Users and bcrypt hashes in a file of Apache's htpasswd (`htpasswd -B`).
+	HTPasswd HTPasswd `yaml:"htpasswd,omitempty"`
+	// Bearer tokens signed by a token service.
+	Token Token `yaml:"token,omitempty"`
+	// Rights. A request is allowed when any rule allows it. Without rules every recognised client may pull and push everything,
+	// within what its token grants.
+	Rules []Rule `yaml:"rules,omitempty"`
+}
+
+// HTPasswd is a file of users and bcrypt hashes.
+type HTPasswd struct {
+	// The file. It is read again when it changes.
+	File string `yaml:"file,omitempty"`
+	// Name shown to people who are asked for a password. Default: `dray`.
+	Realm string `yaml:"realm,omitempty"`
+}
+
+// Token is a token service, as in the registry token specification.
+type Token struct {
+	// URL of the token service.
+	Realm string `yaml:"realm,omitempty"`
+	// Name of this registry at the token service; the audience of its tokens.
+	Service string `yaml:"service,omitempty"`
+	// Issuer that the tokens must name.
+	Issuer string `yaml:"issuer,omitempty"`
+	// PEM file with the certificates that sign tokens.
+	RootCertBundle string `yaml:"root_cert_bundle,omitempty"`
+	// JSON Web Key Set file with the keys that sign tokens.
+	JWKS string `yaml:"jwks,omitempty"`
+}
+
+// Rule grants actions on repositories.
+type Rule struct {
+	// The users it is for; `*` is every recognised user.
+	Users []string `yaml:"users,omitempty"`
+	// Whether it is for clients without credentials, too.
+	Anonymous bool `yaml:"anonymous,omitempty"`
+	// Patterns of repository names as clients write them; `*` stands for any characters, slashes included.
+	Repositories []string `yaml:"repositories"`
+	// What is granted: `pull`, `push`.
+	Actions []string `yaml:"actions"`
+}
+
+// Admin is the listener for people and machines that look after dray.
+type Admin struct {
+	// Address to listen on, or `off`. Profiles can hold fragments of what passes through dray, so keep it on the loopback
+	// interface, or where only people who look after dray can reach it. Default: `localhost:6060`.
+	Address string `yaml:"address"`
+}
+
+// CloudWatch says which pull counts are published.
+type CloudWatch struct {
+	// AWS region to publish to. Default: nothing is published.
+	Region string `yaml:"region"`
+	// Namespace. Default: `Custom/ecr_reverse_proxy`.
+	Namespace string `yaml:"namespace"`
+	// Name of the metric. Default: `ECRImagePulls`.
+	Metric string `yaml:"metric"`
+	// Pulls are added up and published this often. Default: `1m`.
+	Interval Duration `yaml:"interval"`
+	// Dimensions: `none`, `repository`, or `image` (repository and tag). Amazon bills every combination of values as a
+	// metric of its own. Default: `none`.
+	Dimensions Dimensions `yaml:"dimensions"`
+	// Most combinations of dimension values that are published in an interval; the rest is added up without them. Default: `100`.
+	MaxSeries int `yaml:"max_series"`
+}
+
+// Limits bounds what clients may take. The size of a manifest is bounded at 4 MiB and cannot be changed.
+type Limits struct {
+	// Uploads that one client may have under way; 0 is no bound. Default: `64`.
+	MaxUploadsPerClient int `yaml:"max_uploads_per_client"`
+	// An upload without progress is dropped after this time. Default: `1h`.
+	UploadExpiry Duration `yaml:"upload_expiry"`
+	// Time a client has for the header of a request. Default: `10s`.
+	ReadHeaderTimeout Duration `yaml:"read_header_timeout"`
+	// Time an idle connection is kept open. Default: `2m`.
+	IdleTimeout Duration `yaml:"idle_timeout"`
+	// Time that running requests have when dray is asked to stop. Default: `30s`.
+	ShutdownGrace Duration `yaml:"shutdown_grace"`
+}
+
+// Log says what is written to standard error.
+type Log struct {
+	// Least level written: `debug`, `info`, `warn` or `error`. Default: `info`.
+	Level LogLevel `yaml:"level"`
+	// `text` or `json`. Default: `text`.
+	Format LogFormat `yaml:"format"`
+	// Whether every request gets a line. Default: `true`.
+	Access bool `yaml:"access"`
+}

@@ -1,0 +1,192 @@
+package main
+
+import (
+	"encoding"
+	"errors"
+	"fmt"
+	"io"
+	"reflect"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// decoder fills a configuration from YAML nodes. It walks the struct itself, rather than let the YAML package do it, because that stops
+// at the first bad value of some types and knows neither the path of a problem nor where each value came from.
+type decoder struct {
+	file     string
+	origins  map[string]string // path → "file:line"
+	problems Problems
+}
+
+// defaulted is implemented by elements of lists whose keys have defaults other than zero.
+type defaulted interface{ setDefaults() }
+
+// decodeYAML reads one strict YAML document into cfg. Everything that could be read is in cfg, whatever the problems.
+func decodeYAML(file string, r io.Reader, cfg *Config) *decoder {
+	d := &decoder{file: file, origins: map[string]string{}}
+	source := yaml.NewDecoder(r)
+	var doc yaml.Node
+	switch err := source.Decode(&doc); {
+	case errors.Is(err, io.EOF):
+		return d // an empty file changes nothing
+	case err != nil:
+		d.problems = append(d.problems, Problem{Origin: file, Message: strings.TrimPrefix(err.Error(), "yaml: ")})
+		return d
+	}
+	d.value("", doc.Content[0], reflect.ValueOf(cfg).Elem())
+	if err := source.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
+		d.problems = append(d.problems, Problem{Origin: file, Message: "holds more than one YAML document"})
+	}
+	return d
+}
+
+func (d *decoder) problem(path string, n *yaml.Node, format string, args ...any) {
+	d.problems = append(d.problems, Problem{Path: path, Origin: d.origin(n), Message: fmt.Sprintf(format, args...)})
+}
+
+func (d *decoder) origin(n *yaml.Node) string { return fmt.Sprintf("%s:%d", d.file, n.Line) }
+
+func (d *decoder) value(path string, n *yaml.Node, v reflect.Value) {
+	if n.Kind == yaml.AliasNode {
+		n = n.Alias
+	}
+	if path != "" {
+		d.origins[path] = d.origin(n)
+	}
+	if n.Kind == yaml.ScalarNode && n.Tag == "!!null" {
+		return // a key without a value keeps its default
+	}
+	text, isText := v.Addr().Interface().(encoding.TextUnmarshaler)
+	switch {
+	case isText:
+		d.scalar(path, n, v, text)
+	case v.Kind() == reflect.Struct:
+		d.mapping(path, n, v)
+	case v.Kind() == reflect.Slice:
+		d.sequence(path, n, v)
+	default:
+		if err := n.Decode(v.Addr().Interface()); err != nil {
+			d.problem(path, n, "must be %s", describe(v.Type()))
+		}
+	}
+}
+
+func (d *decoder) scalar(path string, n *yaml.Node, v reflect.Value, to encoding.TextUnmarshaler) {
+	switch {
+	case n.Kind != yaml.ScalarNode:
+		d.problem(path, n, "must be a single value")
+	case v.Type() == reflect.TypeFor[Secret]():
+		d.problem(path, n, "%v", errSecretInFile)
+	default:
+		if err := to.UnmarshalText([]byte(n.Value)); err != nil {
+			d.problem(path, n, "%v", err)
+		}
+	}
+}
+
+func (d *decoder) mapping(path string, n *yaml.Node, v reflect.Value) {
+	if n.Kind != yaml.MappingNode {
+		d.problem(path, n, "must be a section of keys and values")
+		return
+	}
+	fields := keysOf(v.Type())
+	seen := map[string]bool{}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		key, content := n.Content[i], n.Content[i+1]
+		at := join(path, key.Value)
+		index, known := fields[key.Value]
+		switch {
+		case !known:
+			d.problem(at, key, "unknown key%s", suggestion(key.Value, fields))
+		case seen[key.Value]:
+			d.problem(at, key, "is given twice")
+		default:
+			seen[key.Value] = true
+			d.value(at, content, v.Field(index))
+		}
+	}
+}
+
+func (d *decoder) sequence(path string, n *yaml.Node, v reflect.Value) {
+	if n.Kind != yaml.SequenceNode {
+		d.problem(path, n, "must be a list")
+		return
+	}
+	list := reflect.MakeSlice(v.Type(), len(n.Content), len(n.Content))
+	for i, content := range n.Content {
+		element := list.Index(i)
+		if e, ok := element.Addr().Interface().(defaulted); ok {
+			e.setDefaults()
+		}
+		d.value(fmt.Sprintf("%s[%d]", path, i), content, element)
+	}
+	v.Set(list)
+}
+
+// keysOf maps the keys of a section to the fields of its struct.
+func keysOf(t reflect.Type) map[string]int {
+	keys := map[string]int{}
+	for i := range t.NumField() {
+		name, _, _ := strings.Cut(t.Field(i).Tag.Get("yaml"), ",")
+		keys[name] = i
+	}
+	return keys
+}
+
+func join(path, key string) string {
+	if path == "" {
+		return key
+	}
+	return path + "." + key
+}
+
+// suggestion names the known key that differs by a letter or two, or only by its separators.
+func suggestion(key string, known map[string]int) string {
+	plain := strings.NewReplacer("-", "", "_", "").Replace(strings.ToLower(key))
+	best, least := "", 3
+	for name := range known {
+		d := editDistance(plain, strings.ReplaceAll(name, "_", ""))
+		if d < least || d == least && best != "" && name < best {
+			best, least = name, d
+		}
+	}
+	if best == "" {
+		return ""
+	}
+	return fmt.Sprintf("; is %s meant?", best)
+}
+
+// editDistance counts the insertions, deletions and replacements between two words.
+func editDistance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := diagonal
+			if a[i] != b[j] {
+				cost++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(cost, row[j]+1, diagonal+1)
+		}
+	}
+	return row[len(b)]
+}
+
+func describe(t reflect.Type) string {
+	switch t.Kind() {
+	case reflect.Bool:
+		return "true or false"
+	case reflect.Int:
+		return "a whole number"
+	case reflect.Map:
+		return "a section of names and texts"
+	default:
+		return "a text"
+	}
+}

@@ -1,0 +1,268 @@
+package main
+
+import (
+	"cmp"
+	"net"
+	"net/url"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const (
+	dockerHub     = "docker.io"
+	dockerHubHost = "registry-1.docker.io"
+	noAuth        = "none"
+	adminOff      = "off"
+	defaultPort   = "5000"
+)
+
+// Default is the configuration of a dray that was told nothing, but for the lists of listeners and upstreams, which Load fills in where
+// neither file nor environment gives any.
+func Default(environ []string) Config {
+	directory := "data"
+	if base := variables(environ)["XDG_CACHE_HOME"]; base != "" {
+		directory = filepath.Join(base, "dray")
+	}
+	return Config{
+		Cache:    Cache{Directory: directory, MaxBytes: 50 << 30, MinFreeBytes: 1 << 30, MemoryBytes: 64 << 20},
+		Metadata: Metadata{KeyPrefix: "dray:"},
+		Admin:    Admin{Address: "localhost:6060"},
+		CloudWatch: CloudWatch{
+			Namespace: "Custom/ecr_reverse_proxy", Metric: "ECRImagePulls",
+			Interval: Duration(time.Minute), Dimensions: DimensionsNone, MaxSeries: 100,
+		},
+		Limits: Limits{
+			MaxUploadsPerClient: 64, UploadExpiry: Duration(time.Hour), ReadHeaderTimeout: Duration(10 * time.Second),
+			IdleTimeout: Duration(2 * time.Minute), ShutdownGrace: Duration(30 * time.Second),
+		},
+		Log: Log{Level: "info", Format: LogText, Access: true},
+	}
+}
+
+func (u *Upstream) setDefaults() {
+	u.CreateRepositories.Enabled = true
+	u.Tags = Tags{Fresh: Duration(time.Minute), Stale: Duration(24 * time.Hour), NotFound: Duration(10 * time.Second)}
+}
+
+// override lets the environment have its way and notes in origins which variable gave which value.
+func (e *Environment) override(cfg *Config, origins map[string]string) {
+	if e.ECRRegistry != nil {
+		e.overrideECR(cfg, origins)
+	}
+	e.overrideListener(cfg, origins)
+	set(&cfg.CloudWatch.Region, e.Region, origins, "cloudwatch.region", "REGION")
+	set(&cfg.Cache.Directory, e.CacheDirectory, origins, "cache.directory", "DRAY_CACHE_DIRECTORY")
+	set(&cfg.Cache.MaxBytes, e.CacheMaxBytes, origins, "cache.max_bytes", "DRAY_CACHE_MAX_BYTES")
+	set(&cfg.Cache.MinFreeBytes, e.CacheMinFreeBytes, origins, "cache.min_free_bytes", "DRAY_CACHE_MIN_FREE_BYTES")
+	set(&cfg.Cache.MemoryBytes, e.CacheMemoryBytes, origins, "cache.memory_bytes", "DRAY_CACHE_MEMORY_BYTES")
+	set(&cfg.Metadata.URL, e.MetadataURL, origins, "metadata.url", "DRAY_METADATA_URL")
+	set(&cfg.Metadata.Password, e.MetadataPassword, origins, "metadata.password", "DRAY_METADATA_PASSWORD")
+	set(&cfg.Admin.Address, e.AdminAddress, origins, "admin.address", "DRAY_ADMIN_ADDRESS")
+	set(&cfg.Log.Level, e.LogLevel, origins, "log.level", "DRAY_LOG_LEVEL")
+	set(&cfg.Log.Format, e.LogFormat, origins, "log.format", "DRAY_LOG_FORMAT")
+	set(&cfg.Log.Access, e.LogAccess, origins, "log.access", "DRAY_LOG_ACCESS")
+}
+
+func set[T any](to, from *T, origins map[string]string, path, variable string) {
+	if from != nil {
+		*to = *from
+		origins[path] = variable
+	}
+}
+
+func (e *Environment) overrideListener(cfg *Config, origins map[string]string) {
+	if len(cfg.Listeners) == 0 {
+		cfg.Listeners = []Listener{{}}
+	}
+	l, at := &cfg.Listeners[0], func(key string) string { return "listeners[0]." + key }
+	set(&l.TLS.Certificate, e.TLSCertificate, origins, at("tls.certificate"), "TLS_CERTIFICATE")
+	set(&l.TLS.PrivateKey, e.TLSPrivateKey, origins, at("tls.private_key"), "TLS_PRIVATE_KEY")
+	set(&l.ExternalURL, e.Registry, origins, at("external_url"), "REGISTRY")
+	set(&l.AllowAnonymousPush, e.AllowAnonymousPush, origins, at("allow_anonymous_push"), "DRAY_ALLOW_ANONYMOUS_PUSH")
+	set(&l.Address, e.Address, origins, at("address"), "DRAY_ADDRESS")
+	if l.Address == "" && e.TLSCertificate != nil {
+		l.Address = ":" + defaultPort // a certificate is for others than this machine
+	}
+	if e.Port != nil {
+		host, _, _ := net.SplitHostPort(cmp.Or(l.Address, "127.0.0.1:"))
+		l.Address = net.JoinHostPort(host, strconv.Itoa(int(*e.Port)))
+		origins[at("address")] = "PORT"
+	}
+	if l.ExternalURL != "" && !strings.Contains(l.ExternalURL, "://") {
+		scheme := "http://"
+		if l.TLS.Certificate != "" {
+			scheme = "https://"
+		}
+		l.ExternalURL = scheme + l.ExternalURL
+	}
+}
+
+// overrideECR makes the registry of ECR_REGISTRY the first choice of the first listener. An upstream that the file gives for the same
+// host keeps what the file says about it.
+func (e *Environment) overrideECR(cfg *Config, origins map[string]string) {
+	host := (&Upstream{URL: *e.ECRRegistry}).Host()
+	i := slices.IndexFunc(cfg.Upstreams, func(u Upstream) bool { return u.Host() == host })
+	if i < 0 {
+		u := Upstream{Name: "ecr", URL: *e.ECRRegistry, Kind: KindECR, Push: true}
+		u.setDefaults()
+		if len(cfg.Upstreams) == 0 {
+			cfg.Upstreams = []Upstream{hub()}
+		}
+		cfg.Upstreams = append(cfg.Upstreams, u)
+		i = len(cfg.Upstreams) - 1
+		origins["upstreams["+strconv.Itoa(i)+"]"] = "ECR_REGISTRY"
+	}
+	u, at := &cfg.Upstreams[i], func(key string) string { return "upstreams[" + strconv.Itoa(i) + "]." + key }
+	set(&u.Address, e.ECRAddress, origins, at("address"), "DRAY_ECR_ADDRESS")
+	set(&u.TLS.CAFile, e.ECRCAFile, origins, at("tls.ca_file"), "DRAY_ECR_CA_FILE")
+
+	if len(cfg.Listeners) == 0 {
+		cfg.Listeners = []Listener{{}}
+	}
+	name := u.name()
+	names := cfg.Listeners[0].Upstreams
+	if len(names) == 0 {
+		for _, u := range cfg.Upstreams {
+			names = append(names, u.name())
+		}
+	}
+	names = slices.DeleteFunc(slices.Clone(names), func(n string) bool { return n == name })
+	cfg.Listeners[0].Upstreams = append([]string{name}, names...)
+}
+
+func hub() Upstream {
+	u := Upstream{Name: dockerHub, URL: dockerHub}
+	u.setDefaults()
+	return u
+}
+
+// complete fills in the defaults that depend on other values.
+func (c *Config) complete(vars map[string]string) {
+	if len(c.Upstreams) == 0 {
+		c.Upstreams = []Upstream{hub()}
+	}
+	for i := range c.Upstreams {
+		c.Upstreams[i].complete(vars)
+	}
+	if len(c.Listeners) == 0 {
+		c.Listeners = []Listener{{}}
+	}
+	for i := range c.Listeners {
+		c.Listeners[i].complete(c.Upstreams)
+	}
+	for i := range c.Auth {
+		if a := &c.Auth[i]; a.HTPasswd.File != "" {
+			a.HTPasswd.Realm = cmp.Or(a.HTPasswd.Realm, "dray")
+		}
+	}
+}
+
+func (u *Upstream) complete(vars map[string]string) {
+	u.Name = u.name()
+	host := u.Host()
+	if !strings.Contains(u.URL, "://") && u.URL != "" {
+		u.URL = "https://" + u.URL
+	}
+	if u.URL = strings.TrimSuffix(u.URL, "/"); u.URL == "https://"+dockerHub || u.URL == "https://index."+dockerHub {
+		u.URL = "https://" + dockerHubHost
+	}
+	u.Kind = cmp.Or(u.Kind, kindOf(host))
+	if host == dockerHubHost {
+		u.DefaultNamespace = cmp.Or(u.DefaultNamespace, "library")
+	}
+	if len(u.Hosts) == 0 && host != "" {
+		u.Hosts = []string{host}
+		if host == dockerHubHost {
+			u.Hosts = []string{dockerHub, dockerHubHost, "index.docker.io"}
+		}
+	}
+	if u.Kind == KindECR {
+		u.Region = cmp.Or(u.Region, ecrRegion(host), vars["AWS_REGION"], vars["AWS_DEFAULT_REGION"])
+	}
+	if u.Kind != KindECR || !u.Push {
+		u.CreateRepositories.Enabled = false
+	}
+	if create := &u.CreateRepositories; create.Enabled {
+		create.TagMutability = cmp.Or(create.TagMutability, "MUTABLE")
+		if create.KMSKey != "" {
+			create.Encryption = cmp.Or(create.Encryption, "KMS")
+		}
+		create.Encryption = cmp.Or(create.Encryption, "AES256")
+	}
+}
+
+// name is the name given, or else the host of the URL as people know it.
+func (u *Upstream) name() string {
+	host := u.Host()
+	if host == dockerHubHost {
+		host = dockerHub
+	}
+	return cmp.Or(u.Name, host)
+}
+
+// Host is the host of the URL, with its port where it has one.
+func (u *Upstream) Host() string {
+	raw := u.URL
+	if !strings.Contains(raw, "://") {
+		raw = "https://" + raw
+	}
+	parsed, err := url.Parse(raw)
+	if err != nil {
+		return ""
+	}
+	switch host := strings.ToLower(parsed.Host); host {
+	case dockerHub, "index.docker.io", dockerHubHost:
+		return dockerHubHost
+	default:
+		return host
+	}
+}
+
+func (l *Listener) complete(upstreams []Upstream) {
+	l.Address = cmp.Or(l.Address, "127.0.0.1:"+defaultPort)
+	l.Name = cmp.Or(l.Name, l.Address)
+	l.Auth = cmp.Or(l.Auth, noAuth)
+	if len(l.Upstreams) == 0 {
+		for _, u := range upstreams {
+			l.Upstreams = append(l.Upstreams, u.Name)
+		}
+	}
+	if l.Role != "" {
+		return
+	}
+	l.Role = RoleMirror
+	if slices.ContainsFunc(upstreams, func(u Upstream) bool { return u.Name == l.Upstreams[0] && u.Push }) {
+		l.Role = RoleRegistry
+	}
+}
+
+// ecrName is the form of ECR host names: account, then `dkr.ecr` or `dkr-ecr`, with or without FIPS, then the region and the domain of
+// the AWS partition (Amazon ECR user guide, "dual-stack endpoints"; pattern of amazon-ecr-credential-helper).
+func ecrName(host string) []string {
+	host, _, _ = strings.Cut(host, ":")
+	pattern := regexp.MustCompile(`^[0-9]{12}\.dkr[.-]ecr(?:-fips)?\.([a-z0-9-]+)\.(?:amazonaws\.com|amazonaws\.com\.cn|amazonaws\.eu|on\.aws|` +
+		`on\.amazonwebservices\.com\.cn|sc2s\.sgov\.gov|c2s\.ic\.gov|cloud\.adc-e\.uk|csp\.hci\.ic\.gov)$`)
+	return pattern.FindStringSubmatch(host)
+}
+
+func ecrRegion(host string) string {
+	if m := ecrName(host); m != nil {
+		return m[1]
+	}
+	return ""
+}
+
+func kindOf(host string) Kind {
+	switch {
+	case ecrName(host) != nil:
+		return KindECR
+	case host == "public.ecr.aws", host == "ecr-public.aws.com":
+		return KindECRPublic
+	default:
+		return KindOCI
+	}
+}

@@ -1,0 +1,50 @@
+package main
+
+// Environment holds the variables that override the file. Those of the first group alone configure a working proxy. A variable
+// that is set to nothing counts as not set. Where one speaks of the first listener, it is the first of `listeners`.
+type Environment struct {
+	// PEM file with the certificate of the first listener.
+	TLSCertificate *string `env:"TLS_CERTIFICATE"`
+	// PEM file with the private key of the first listener.
+	TLSPrivateKey *string `env:"TLS_PRIVATE_KEY"`
+	// Host name of the Amazon ECR registry that plain names on the first listener go to, such as
+	// `123456789012.dkr.ecr.eu-west-1.amazonaws.com`; clients may push to it.
+	ECRRegistry *string `env:"ECR_REGISTRY"`
+	// Name that clients use for the first listener, `host[:port]` or a URL; see `external_url`.
+	Registry *string `env:"REGISTRY"`
+	// Port of the first listener.
+	Port *Port `env:"PORT"`
+	// AWS region of CloudWatch; without it nothing is published.
+	Region *string `env:"REGION"`
+
+	// The configuration file; `--config` goes before it.
+	Config *string `env:"DRAY_CONFIG"`
+	// Address of the first listener; `PORT` goes before its port.
+	Address *string `env:"DRAY_ADDRESS"`
+	// Whether anybody who can connect to the first listener may push.
+	AllowAnonymousPush *bool `env:"DRAY_ALLOW_ANONYMOUS_PUSH"`
+	// Dial this `host:port` for `ECR_REGISTRY`: a VPC endpoint, or a double in tests.
+	ECRAddress *string `env:"DRAY_ECR_ADDRESS"`
+	// PEM file with authorities trusted for `ECR_REGISTRY` besides those of the system.
+	ECRCAFile *string `env:"DRAY_ECR_CA_FILE"`
+	// Directory of the cache.
+	CacheDirectory *string `env:"DRAY_CACHE_DIRECTORY"`
+	// Most bytes kept on disk.
+	CacheMaxBytes *Bytes `env:"DRAY_CACHE_MAX_BYTES"`
+	// Bytes of the file system that dray leaves free.
+	CacheMinFreeBytes *Bytes `env:"DRAY_CACHE_MIN_FREE_BYTES"`
+	// Memory for small content.
+	CacheMemoryBytes *Bytes `env:"DRAY_CACHE_MEMORY_BYTES"`
+	// Where small facts are kept.
+	MetadataURL *SecretURL `env:"DRAY_METADATA_URL"`
+	// The Redis password.
+	MetadataPassword *Secret `env:"DRAY_METADATA_PASSWORD"`
+	// Address of the admin listener, or `off`.
+	AdminAddress *string `env:"DRAY_ADMIN_ADDRESS"`
+	// Least level written to the log.
+	LogLevel *LogLevel `env:"DRAY_LOG_LEVEL"`
+	// Format of the log.
+	LogFormat *LogFormat `env:"DRAY_LOG_FORMAT"`
+	// Whether every request gets a line in the log.
+	LogAccess *bool `env:"DRAY_LOG_ACCESS"`
+}

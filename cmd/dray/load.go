@@ -1,0 +1,167 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/caarlos0/env/v11"
+)
+
+// Problem is one thing wrong with a configuration.
+type Problem struct {
+	Path    string // the key, such as upstreams[1].url; empty where the whole file is meant
+	Origin  string // where the value came from, such as dray.yaml:12 or PORT; empty where nobody gave one
+	Message string
+}
+
+// String is the problem on one line.
+func (p Problem) String() string {
+	parts := slices.DeleteFunc([]string{p.Origin, p.Path, p.Message}, func(s string) bool { return s == "" })
+	return strings.Join(parts, ": ")
+}
+
+// Problems is everything wrong with a configuration, as an error with one line for each.
+type Problems []Problem
+
+// Error is one line for each problem.
+func (ps Problems) Error() string {
+	lines := make([]string, len(ps))
+	for i, p := range ps {
+		lines[i] = p.String()
+	}
+	return strings.Join(lines, "\n")
+}
+
+// err is nil where there is no problem.
+func (ps Problems) err() error {
+	if len(ps) == 0 {
+		return nil
+	}
+	return ps
+}
+
+// Load makes the effective configuration: the defaults, then the file at path (none where path is empty), then the variables of
+// environ, which has the form of os.Environ. Defaults that depend on other values are filled in, and passwords are read from where they
+// are kept. The error is of type Problems and holds everything that is wrong; the configuration is then good for looking at only.
+func Load(path string, environ []string) (Config, error) {
+	vars := variables(environ)
+	over, problems := readEnvironment(vars)
+	cfg := Default(environ)
+	origins := map[string]string{}
+	if path == "" && over.Config != nil {
+		path = *over.Config
+	}
+	if path != "" {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return cfg, append(problems, Problem{Message: fmt.Sprintf("configuration: %v", err)})
+		}
+		d := decodeYAML(filepath.Base(path), bytes.NewReader(text), &cfg)
+		origins, problems = d.origins, append(problems, d.problems...)
+	}
+	over.override(&cfg, origins)
+	cfg.complete(vars)
+	found := slices.Concat(cfg.readSecrets(vars), cfg.validate(), cfg.checkFiles())
+	return cfg, merge(problems, found, origins).err()
+}
+
+// merge adds the problems found in the completed configuration to those found while reading it. What could not be read is not reported
+// again for the default in its place.
+func merge(reading, found Problems, origins map[string]string) Problems {
+	unread := map[string]bool{}
+	for _, p := range reading {
+		unread[p.Path] = p.Path != ""
+	}
+	for _, p := range found {
+		if !unread[p.Path] {
+			p.Origin = cmp.Or(p.Origin, originOf(p.Path, origins))
+			reading = append(reading, p)
+		}
+	}
+	return reading
+}
+
+// originOf is where the value at path came from, or else the section around it.
+func originOf(path string, origins map[string]string) string {
+	for path != "" {
+		if origin, ok := origins[path]; ok {
+			return origin
+		}
+		path = path[:max(strings.LastIndexAny(path, ".["), 0)]
+	}
+	return ""
+}
+
+// variables drops what is set to nothing: Compose files and unit files often pass on a variable that nobody gave a value.
+func variables(environ []string) map[string]string {
+	vars := env.ToMap(environ)
+	for name, value := range vars {
+		if value == "" {
+			delete(vars, name)
+		}
+	}
+	return vars
+}
+
+func readEnvironment(vars map[string]string) (Environment, Problems) {
+	var over Environment
+	err := env.ParseWithOptions(&over, env.Options{Environment: vars})
+	if err == nil {
+		return over, nil
+	}
+	all, ok := errors.AsType[env.AggregateError](err)
+	if !ok {
+		return over, Problems{{Origin: "environment", Message: err.Error()}}
+	}
+	var problems Problems
+	for _, err := range all.Errors {
+		bad, ok := errors.AsType[env.ParseError](err)
+		if !ok {
+			problems = append(problems, Problem{Origin: "environment", Message: err.Error()})
+			continue
+		}
+		field, _ := reflect.TypeFor[Environment]().FieldByName(bad.Name)
+		message := bad.Err.Error()
+		if field.Type == reflect.TypeFor[*bool]() {
+			message = "must be true or false"
+		}
+		problems = append(problems, Problem{Origin: field.Tag.Get("env"), Message: message})
+	}
+	return over, problems
+}
+
+// readSecrets takes the passwords from the files and variables that hold them.
+func (c *Config) readSecrets(vars map[string]string) Problems {
+	var problems Problems
+	fromFile := func(path, file string, to *Secret) {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			problems = append(problems, Problem{Path: path, Message: err.Error()})
+		} else if *to = Secret(bytes.TrimSpace(text)); *to == "" {
+			problems = append(problems, Problem{Path: path, Message: file + " is empty"})
+		}
+	}
+	for i := range c.Upstreams {
+		cred, path := &c.Upstreams[i].Credentials, "upstreams["+strconv.Itoa(i)+"].credentials"
+		switch {
+		case cred.PasswordFile != "":
+			fromFile(path+".password_file", cred.PasswordFile, &cred.Password)
+		case cred.PasswordEnv != "":
+			if cred.Password = Secret(vars[cred.PasswordEnv]); cred.Password == "" {
+				problems = append(problems, Problem{Path: path + ".password_env", Message: cred.PasswordEnv + " is not set"})
+			}
+		}
+	}
+	if m := &c.Metadata; m.PasswordFile != "" && m.Password == "" {
+		fromFile("metadata.password_file", m.PasswordFile, &m.Password)
+	}
+	return problems
+}

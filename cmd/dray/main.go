@@ -1,0 +1,93 @@
+// Command dray is a caching pull-through mirror for container registries that forwards pushes to Amazon ECR.
+//
+// It knows the configuration and is the one place where packages are chosen and put together. Only main ends the process; run is the whole
+// program as a function of its arguments, its environment and its streams.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := run(ctx, os.Args[1:], os.Environ(), os.Stdin, os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+// Exit codes of run.
+const (
+	exitOK     = 0
+	exitFailed = 1 // what was asked for could not be done
+	exitUsage  = 2 // it is not clear what was asked for
+)
+
+var errUsage = errors.New("see dray --help")
+
+// invocation is one run of the program: what it was given by its caller, for all subcommands.
+type invocation struct {
+	environ        []string
+	stdin          io.Reader
+	stdout, stderr io.Writer
+	configPath     string
+}
+
+// load makes the effective configuration of this run.
+func (in *invocation) load() (Config, error) { return Load(in.configPath, in.environ) }
+
+// run is the program: it returns the exit code.
+func run(ctx context.Context, args, environ []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	in := &invocation{environ: environ, stdin: stdin, stdout: stdout, stderr: stderr}
+	root := rootCommand(in)
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.Is(err, errUsage):
+		fmt.Fprintln(stderr, "dray:", err)
+		return exitUsage
+	default:
+		fmt.Fprintln(stderr, err)
+		return exitFailed
+	}
+}
+
+func rootCommand(in *invocation) *cobra.Command {
+	root := &cobra.Command{
+		Use:           "dray",
+		Short:         "A caching mirror for container registries that forwards pushes to Amazon ECR",
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return fmt.Errorf("unknown command %q; %w", args[0], errUsage)
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.SetIn(in.stdin)
+	root.SetOut(in.stdout)
+	root.SetErr(in.stderr)
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w; %w", err, errUsage) })
+	root.PersistentFlags().StringVarP(&in.configPath, "config", "c", "", "configuration file (YAML); without it, DRAY_CONFIG names it")
+	root.AddCommand(checkCommand(in), certCommand(in), configCommand(in), versionCommand(in))
+	return root
+}
+
+// noArguments refuses arguments as a mistake in usage.
+func noArguments(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return fmt.Errorf("%s takes no argument, got %q; %w", cmd.CommandPath(), args[0], errUsage)
+	}
+	return nil
+}
