@@ -1,0 +1,364 @@
+package disk
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// touchEvery bounds how often the last use of a blob is written to its file.
+const touchEvery = time.Hour
+
+// Blob is an open blob. It is not evicted before it is closed.
+type Blob struct {
+	dir   *Dir
+	entry *entry
+	file  *os.File
+	once  sync.Once
+	extra int64 // reservation of a second copy whose file this is
+}
+
+// Digest returns the identity of the blob.
+func (b *Blob) Digest() digest.Digest { return b.entry.digest }
+
+// Size returns its length in bytes.
+func (b *Blob) Size() int64 { return b.entry.size }
+
+// File returns the file, for sendfile. It belongs to the blob: do not close or write it.
+func (b *Blob) File() *os.File { return b.file }
+
+// ReadAt is io.ReaderAt; it may be called concurrently.
+func (b *Blob) ReadAt(p []byte, off int64) (int, error) {
+	if err := b.dir.fault(OpRead, b.file.Name()); err != nil {
+		return 0, err
+	}
+	return b.file.ReadAt(p, off)
+}
+
+// Close ends the use of the blob. Further calls do nothing.
+func (b *Blob) Close() error {
+	var err error
+	b.once.Do(func() {
+		err = b.file.Close()
+		b.dir.unpin(b.entry)
+		if b.extra > 0 {
+			b.dir.release(b.extra, 0)
+		}
+	})
+	return err
+}
+
+// Open returns the blob, or ErrNotFound. A blob from an unclean stop is verified
+// first, which takes as long as reading it does; ctx bounds only that.
+func (d *Dir) Open(ctx context.Context, dg digest.Digest) (*Blob, error) {
+	name, err := blobPath(dg)
+	if err != nil {
+		return nil, err
+	}
+	e, err := d.find(ctx, dg, name)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", dg, err)
+	}
+	b, err := d.openEntry(e, name)
+	if err != nil {
+		d.unpin(e)
+		return nil, fmt.Errorf("open %s: %w", dg, err)
+	}
+	e.hit()
+	d.touch(e, name)
+	return b, nil
+}
+
+// Stat returns the length of a held blob. A blob that is yet to be verified is not held.
+func (d *Dir) Stat(dg digest.Digest) (size int64, ok bool) {
+	release, ok := d.pin(dg)
+	if !ok {
+		return 0, false
+	}
+	defer d.unpin(release)
+	return release.size, true
+}
+
+// Pin keeps a held blob from being evicted until release is called; further calls
+// of release do nothing. Pins are counted. ok is false when the blob is not held.
+func (d *Dir) Pin(dg digest.Digest) (release func(), ok bool) {
+	e, ok := d.pin(dg)
+	if !ok {
+		return nil, false
+	}
+	return sync.OnceFunc(func() { d.unpin(e) }), true
+}
+
+func (d *Dir) pin(dg digest.Digest) (*entry, bool) {
+	name, err := blobPath(dg)
+	if err != nil {
+		return nil, false
+	}
+	e, err := d.lookup(context.Background(), dg, name)
+	if err != nil {
+		return nil, false
+	}
+	d.mu.RLock()
+	suspect := e.suspect
+	d.mu.RUnlock()
+	if suspect {
+		d.unpin(e)
+		return nil, false
+	}
+	return e, true
+}
+
+// Delete removes a blob. Who has it open reads on. A missing blob is no error.
+func (d *Dir) Delete(ctx context.Context, dg digest.Digest) error {
+	name, err := blobPath(dg)
+	if err != nil {
+		return err
+	}
+	e, err := d.lookup(ctx, dg, name)
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("delete %s: %w", dg, err)
+	}
+	defer d.unpin(e)
+	if err := d.remove(ctx, e); err != nil {
+		return fmt.Errorf("delete %s: %w", dg, err)
+	}
+	return nil
+}
+
+// Discard drops a blob whose bytes were found to be wrong, and counts it.
+func (d *Dir) Discard(ctx context.Context, dg digest.Digest) error {
+	d.m.corrupt.Inc()
+	d.log.Error("corrupt blob dropped from cache", "digest", dg)
+	return d.Delete(ctx, dg)
+}
+
+// remove dooms and unlinks an entry that the caller has pinned.
+func (d *Dir) remove(ctx context.Context, e *entry) error {
+	if err := d.takeName(ctx, e.digest); err != nil {
+		return err
+	}
+	d.mu.Lock()
+	if e.gone {
+		d.yieldName(e.digest)
+	} else {
+		d.doom(e)
+	}
+	d.mu.Unlock()
+	d.sweep()
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	if !e.gone {
+		return errors.New("cannot remove file")
+	}
+	return nil
+}
+
+// find returns the entry, pinned and verified.
+func (d *Dir) find(ctx context.Context, dg digest.Digest, name string) (*entry, error) {
+	e, err := d.lookup(ctx, dg, name)
+	if err != nil {
+		return nil, err
+	}
+	d.mu.RLock()
+	suspect := e.suspect
+	d.mu.RUnlock()
+	if !suspect {
+		return e, nil
+	}
+	if err := d.verify(ctx, e, name); err != nil {
+		d.unpin(e)
+		return nil, err
+	}
+	return e, nil
+}
+
+// lookup returns the entry, pinned. Before the directory has been read, the file
+// system is asked about what the index does not have.
+func (d *Dir) lookup(ctx context.Context, dg digest.Digest, name string) (*entry, error) {
+	if e := d.held(dg); e != nil {
+		return e, nil
+	}
+	select {
+	case <-d.scanDone:
+		return nil, ErrNotFound
+	default:
+	}
+	if err := d.takeName(ctx, dg); err != nil {
+		return nil, err
+	}
+	defer d.freeName(dg)
+	if e := d.held(dg); e != nil {
+		return e, nil
+	}
+	info, err := d.root.Lstat(name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, ErrNotFound
+	case err != nil:
+		return nil, err
+	case !info.Mode().IsRegular():
+		return nil, ErrNotFound
+	}
+	e := newEntry(dg, info)
+	e.pins.Add(1)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if other := d.index[dg]; other != nil { // the scan came first
+		other.pins.Add(1)
+		return other, nil
+	}
+	d.insert(e)
+	d.policy.add(e)
+	return e, nil
+}
+
+// held returns the entry of the index, pinned, or nil.
+func (d *Dir) held(dg digest.Digest) *entry {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	e := d.index[dg]
+	if e != nil {
+		e.pins.Add(1)
+	}
+	return e
+}
+
+// newEntry describes a file found in the directory.
+func newEntry(dg digest.Digest, info fs.FileInfo) *entry {
+	e := &entry{digest: dg, size: info.Size(), clean: info.Mode().Perm()&0o222 == 0}
+	e.suspect = !e.clean
+	e.touch.Store(info.ModTime().Unix())
+	return e
+}
+
+// insert puts an entry into index and account, not into the policy. Needs mu.
+func (d *Dir) insert(e *entry) {
+	d.index[e.digest] = e
+	d.used += e.blocks()
+	if e.suspect {
+		d.suspects[e] = struct{}{}
+	}
+}
+
+// openEntry opens the file of a pinned entry and drops the entry when the file is
+// gone or has another length.
+func (d *Dir) openEntry(e *entry, name string) (*Blob, error) {
+	if err := d.fault(OpOpen, name); err != nil {
+		return nil, err
+	}
+	file, err := d.root.Open(name)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	if err == nil {
+		info, serr := file.Stat()
+		if serr == nil && info.Size() == e.size {
+			return &Blob{dir: d, entry: e, file: file}, nil
+		}
+		if err := errors.Join(serr, file.Close()); err != nil {
+			return nil, err
+		}
+		d.m.corrupt.Inc()
+		d.log.Error("blob of wrong length dropped from cache", "digest", e.digest)
+	}
+	if err := d.remove(context.Background(), e); err != nil {
+		return nil, err
+	}
+	return nil, ErrNotFound
+}
+
+// verify reads a pinned suspect and clears it, or drops it and returns ErrNotFound.
+func (d *Dir) verify(ctx context.Context, e *entry, name string) error {
+	if err := d.takeName(ctx, e.digest); err != nil {
+		return err
+	}
+	d.mu.RLock()
+	suspect, gone := e.suspect, e.gone
+	d.mu.RUnlock()
+	if gone || !suspect {
+		d.freeName(e.digest)
+		if gone {
+			return ErrNotFound
+		}
+		return nil
+	}
+	err := d.checkFile(ctx, e, name)
+	if err == nil {
+		d.m.verified.Inc()
+		d.mu.Lock()
+		e.suspect = false
+		delete(d.suspects, e)
+		d.dirty[e] = struct{}{}
+		d.yieldName(e.digest)
+		d.mu.Unlock()
+		d.nudge()
+		return nil
+	}
+	if !errors.Is(err, ErrCorrupt) && !errors.Is(err, fs.ErrNotExist) {
+		d.freeName(e.digest)
+		return err
+	}
+	d.m.corrupt.Inc()
+	d.log.Error("blob of an unclean stop dropped from cache", "digest", e.digest, "error", err)
+	d.mu.Lock()
+	d.doom(e)
+	d.mu.Unlock()
+	d.sweep()
+	return ErrNotFound
+}
+
+// checkFile hashes the file of an entry.
+func (d *Dir) checkFile(ctx context.Context, e *entry, name string) error {
+	if err := d.fault(OpRead, name); err != nil {
+		return err
+	}
+	f, err := d.root.Open(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	v := e.digest.Verifier()
+	n, err := io.CopyBuffer(v, contextReader{ctx, f}, make([]byte, 256<<10))
+	if err != nil {
+		return err
+	}
+	if n != e.size || !v.Verified() {
+		return ErrCorrupt
+	}
+	return nil
+}
+
+// contextReader stops reading when its context ends.
+type contextReader struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (r contextReader) Read(p []byte) (int, error) {
+	if r.ctx.Err() != nil {
+		return 0, context.Cause(r.ctx)
+	}
+	return r.r.Read(p)
+}
+
+// touch records a use in the file, so that the order of last use outlives the process.
+func (d *Dir) touch(e *entry, name string) {
+	now := time.Now()
+	last := e.touch.Load()
+	if now.Unix()-last < int64(touchEvery/time.Second) || !e.touch.CompareAndSwap(last, now.Unix()) {
+		return
+	}
+	if err := d.root.Chtimes(name, now, now); err != nil {
+		d.log.Warn("cannot record use of blob", "digest", e.digest, "error", err)
+	}
+}

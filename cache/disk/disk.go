@@ -1,0 +1,186 @@
+// Package disk keeps a directory of verified blobs that survives kill -9 and
+// never exceeds its quota.
+//
+// Invariants:
+//   - A file below blobs/ has the digest its name says and was checked, with its
+//     length, by [Ingest.Commit] before one rename put it there. Unfinished files live
+//     in ingest/ only, where no reader looks, and are removed by [Open].
+//   - The directory is the index: presence, size and last use (the modification
+//     time) are read from it, so no database can disagree with it.
+//   - A blob without any write permission is known to be on stable storage. One
+//     that still has it when the directory is opened comes from an unclean stop and
+//     is read and verified before its first use.
+//   - The blocks of blobs, of reservations and of files about to be unlinked never
+//     exceed Options.MaxBytes. What is open or pinned is never evicted.
+//   - No file is touched while Dir.mu is held.
+package disk
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"strconv"
+	"sync"
+	"sync/atomic"
+
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
+)
+
+// Errors of this package; test for them with errors.Is.
+var (
+	// ErrNotFound says that the directory does not hold a (sound) copy of the blob.
+	ErrNotFound = errors.New("blob not found")
+	// ErrFull says that there is no room now; there may be later.
+	ErrFull = errors.New("no room left")
+	// ErrTooLarge says that the blob could not be held even if everything else were evicted.
+	ErrTooLarge = errors.New("larger than the cache")
+	// ErrCorrupt says that the bytes do not have the digest they should have.
+	ErrCorrupt = errors.New("digest mismatch")
+	// ErrSize says that there were more or fewer bytes than announced.
+	ErrSize = errors.New("length mismatch")
+	// ErrLocked says that another process, or another Dir of this one, uses the directory.
+	ErrLocked = errors.New("directory is in use by another process")
+	// ErrDigest says that a digest is malformed or of an algorithm other than sha256 and sha512.
+	ErrDigest = errors.New("unsupported digest")
+)
+
+// Op names a step that [Options.Fault] may fail.
+type Op string
+
+// The steps at which [Options.Fault] is asked.
+const (
+	OpCreate  Op = "create"
+	OpWrite   Op = "write"
+	OpRead    Op = "read" // of an unfinished file or of an open blob
+	OpOpen    Op = "open"
+	OpPublish Op = "publish"
+	OpSync    Op = "sync"
+	OpUnlink  Op = "unlink"
+)
+
+// Options says where a directory is and what it may take.
+type Options struct {
+	// Path of the directory; created when missing.
+	Path string
+	// MaxBytes bounds blobs and reservations, counted in blocks of 4 KiB. Zero
+	// leaves MinFreeBytes as the only bound.
+	MaxBytes int64
+	// MinFreeBytes of the file system are left to others.
+	MinFreeBytes int64
+	// Logger gets what has no caller to be returned to. Nil discards.
+	Logger *slog.Logger
+	// Fault, when set, is asked before the step on the named file is done; an error
+	// takes its place. It exists for tests of failing disks.
+	Fault func(op Op, name string) error
+}
+
+// Dir is an open directory of blobs. All methods may be called concurrently.
+type Dir struct {
+	opts Options
+	log  *slog.Logger
+	root *os.Root
+	lock *os.File
+	seq  atomic.Uint64 // of names in ingest/
+	m    *metrics
+
+	scanning atomic.Bool
+	scanDone chan struct{} // closed when the directory has been read
+	wake     chan struct{} // tells Run that blobs wait to be synced; capacity 1
+
+	mu       sync.RWMutex // guards all below; leaf lock
+	index    map[digest.Digest]*entry
+	busy     map[digest.Digest]chan struct{} // names being published, verified or unlinked
+	policy   policy
+	used     int64 // blocks of blobs, in bytes, until they are unlinked and closed
+	reserved int64 // blocks promised to ingests
+	pending  int64 // the part of reserved that the file system has not yet given
+	dirty    map[*entry]struct{}
+	suspects map[*entry]struct{}
+	removed  map[digest.Digest]struct{} // what left the index while it is being read; nil afterwards
+	doomed   []*entry                   // out of the index, not yet unlinked
+	sweeping chan struct{}              // closed when the sweep under way is over
+}
+
+// Open takes possession of the directory and removes what was left unfinished. It
+// returns ErrLocked when the directory is in use. It does not wait for the blobs
+// to be listed: that is done by Run, or by the first reservation.
+func Open(opts Options) (*Dir, error) {
+	log := opts.Logger
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	if err := os.MkdirAll(opts.Path, 0o755); err != nil {
+		return nil, fmt.Errorf("open cache directory: %w", err)
+	}
+	root, err := os.OpenRoot(opts.Path)
+	if err != nil {
+		return nil, fmt.Errorf("open cache directory: %w", err)
+	}
+	d := &Dir{
+		opts: opts, log: log, root: root,
+		scanDone: make(chan struct{}), wake: make(chan struct{}, 1),
+		index: map[digest.Digest]*entry{}, busy: map[digest.Digest]chan struct{}{},
+		policy: newPolicy(opts.MaxBytes), dirty: map[*entry]struct{}{}, suspects: map[*entry]struct{}{},
+		removed: map[digest.Digest]struct{}{},
+	}
+	d.m = newMetrics(d)
+	if err := d.prepare(); err != nil {
+		return nil, errors.Join(fmt.Errorf("open cache directory %s: %w", opts.Path, err), d.Close())
+	}
+	return d, nil
+}
+
+// Close gives the directory up. Run must have returned; blobs still open stay readable.
+func (d *Dir) Close() error {
+	var err error
+	if d.lock != nil {
+		err = d.lock.Close() // releases the lock with it
+	}
+	return errors.Join(err, d.root.Close())
+}
+
+// prepare locks the directory, lays it out and empties ingest/.
+func (d *Dir) prepare() error {
+	lock, err := d.root.OpenFile("lock", os.O_RDWR|os.O_CREATE, 0o644)
+	if err != nil {
+		return err
+	}
+	d.lock = lock
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return ErrLocked
+		}
+		return fmt.Errorf("lock: %w", err)
+	}
+	for _, name := range []string{"blobs", "ingest"} {
+		if err := d.root.Mkdir(name, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+	}
+	left, err := fs.ReadDir(d.root.FS(), "ingest")
+	if err != nil {
+		return err
+	}
+	for _, e := range left {
+		if err := d.root.RemoveAll("ingest/" + e.Name()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// fault asks the injected fault, if there is one.
+func (d *Dir) fault(op Op, name string) error {
+	if d.opts.Fault == nil {
+		return nil
+	}
+	return d.opts.Fault(op, name)
+}
+
+// ingestName returns a name in ingest/ that no other ingest has.
+func (d *Dir) ingestName() string {
+	return "ingest/" + strconv.FormatUint(d.seq.Add(1), 10)
+}

@@ -1,0 +1,222 @@
+package disk
+
+import (
+	"container/list"
+	"sync/atomic"
+
+	"github.com/opencontainers/go-digest"
+)
+
+const (
+	blockSize    = 4096    // what a file is rounded up to in all accounts
+	smallBlob    = 1 << 20 // blobs below this many bytes are kept in a pool of their own
+	smallPercent = 2       // share of MaxBytes the pool of small blobs is sure of
+	probation    = 10      // percent of a pool's bytes that blobs seen once may take
+	maxHits      = 3       // saturation of the hit counter: two bits
+)
+
+// entry is one blob of the index.
+type entry struct {
+	digest digest.Digest
+	size   int64
+	pins   atomic.Int32  // readers and pins; while above zero the entry is not evicted
+	hits   atomic.Uint32 // saturating; all that a hit writes
+	touch  atomic.Int64  // last use in Unix seconds, as far as the file knows it
+
+	unlinked atomic.Bool // the file is gone, its blocks are held by readers at most
+
+	// Guarded by Dir.mu.
+	suspect bool // from an unclean stop, not yet verified
+	clean   bool // marked on disk as synced
+	gone    bool // out of the index
+
+	queue      *fifo // guarded as the policy is
+	prev, next *entry
+}
+
+func (e *entry) blocks() int64 { return blocks(e.size) }
+
+func (e *entry) hit() {
+	if n := e.hits.Load(); n < maxHits {
+		e.hits.CompareAndSwap(n, n+1) // a lost race loses one hit of many
+	}
+}
+
+// blocks rounds a length up to what it is taken to occupy; an empty file counts for one block.
+func blocks(n int64) int64 {
+	return max(blockSize, (n+blockSize-1)/blockSize*blockSize)
+}
+
+// policy chooses victims: from the pool of small blobs while it has more than its
+// share, else from the large ones. Not safe for concurrent use, except entry.hit.
+type policy struct {
+	small, large *pool
+	smallMax     int64 // 0: a share of what is held
+}
+
+func newPolicy(maxBytes int64) policy {
+	return policy{small: newPool(), large: newPool(), smallMax: maxBytes / 100 * smallPercent}
+}
+
+func (p *policy) pool(size int64) *pool {
+	if size < smallBlob {
+		return p.small
+	}
+	return p.large
+}
+
+func (p *policy) add(e *entry)    { p.pool(e.size).add(e) }
+func (p *policy) addOld(e *entry) { p.pool(e.size).addOld(e) }
+func (p *policy) remove(e *entry) { p.pool(e.size).remove(e) }
+
+// restore takes back a victim that was not evicted after all.
+func (p *policy) restore(e *entry) {
+	p.pool(e.size).ghosts.take(e.digest)
+	p.addOld(e)
+}
+
+// victim takes the next entry to evict out of its pool, or returns nil when all
+// are busy. coming is the length of the blob that needs the room.
+func (p *policy) victim(coming int64, busy func(*entry) bool) *entry {
+	small := p.small.bytes()
+	limit := p.smallMax
+	if limit == 0 {
+		limit = (small + p.large.bytes()) / 100 * smallPercent
+	}
+	if coming < smallBlob {
+		small += blocks(coming)
+	}
+	first, second := p.large, p.small
+	if small > limit {
+		first, second = second, first
+	}
+	if e := first.victim(busy); e != nil {
+		return e
+	}
+	return second.victim(busy)
+}
+
+// pool is S3-FIFO by bytes: a blob first waits in a short queue; hit there, or
+// remembered from an earlier life, it moves to the main one, which gives a hit
+// blob another round. See https://s3fifo.com.
+type pool struct {
+	fresh, main *fifo
+	ghosts      *ghosts
+}
+
+func newPool() *pool {
+	return &pool{fresh: newFIFO(), main: newFIFO(), ghosts: newGhosts()}
+}
+
+func (p *pool) bytes() int64 { return p.fresh.bytes + p.main.bytes }
+func (p *pool) len() int     { return p.fresh.len + p.main.len }
+
+func (p *pool) add(e *entry) {
+	if p.ghosts.take(e.digest) {
+		p.main.pushNew(e)
+		return
+	}
+	p.fresh.pushNew(e)
+}
+
+// addOld adds an entry as the oldest one.
+func (p *pool) addOld(e *entry) { p.fresh.pushOld(e) }
+
+func (p *pool) remove(e *entry) {
+	if e.queue != nil {
+		e.queue.remove(e)
+	}
+}
+
+// victim removes and returns an entry. Each entry is looked at no more often than
+// it can have hits, plus once as a busy one, so the loop ends.
+func (p *pool) victim(busy func(*entry) bool) *entry {
+	for range (maxHits + 2) * p.len() {
+		from := p.main
+		if from.len == 0 || p.fresh.len > 0 && p.fresh.bytes*100 >= p.bytes()*probation {
+			from = p.fresh
+		}
+		e := from.oldest()
+		from.remove(e)
+		switch hits := e.hits.Load(); {
+		case busy(e):
+			p.main.pushNew(e) // in use: as good as hit
+		case hits == 0:
+			if from == p.fresh {
+				p.ghosts.add(e.digest, e.blocks(), p.bytes())
+			}
+			return e
+		case from == p.fresh:
+			e.hits.Store(0)
+			p.main.pushNew(e)
+		default:
+			e.hits.Store(hits - 1)
+			p.main.pushNew(e)
+		}
+	}
+	return nil
+}
+
+// fifo is a ring of entries that knows its bytes.
+type fifo struct {
+	head  entry // head.next is the newest, head.prev the oldest
+	len   int
+	bytes int64
+}
+
+func newFIFO() *fifo {
+	q := &fifo{}
+	q.head.prev, q.head.next = &q.head, &q.head
+	return q
+}
+
+func (q *fifo) oldest() *entry   { return q.head.prev }
+func (q *fifo) pushNew(e *entry) { q.insert(e, &q.head) }
+func (q *fifo) pushOld(e *entry) { q.insert(e, q.head.prev) }
+
+func (q *fifo) insert(e, after *entry) {
+	e.queue, e.prev, e.next = q, after, after.next
+	e.prev.next, e.next.prev = e, e
+	q.len++
+	q.bytes += e.blocks()
+}
+
+func (q *fifo) remove(e *entry) {
+	e.prev.next, e.next.prev = e.next, e.prev
+	e.queue, e.prev, e.next = nil, nil, nil
+	q.len--
+	q.bytes -= e.blocks()
+}
+
+// ghosts remembers the digests of blobs evicted before they were hit, as many as the pool holds bytes.
+type ghosts struct {
+	known map[digest.Digest]*list.Element
+	order list.List // of ghost, oldest first
+	bytes int64
+}
+
+type ghost struct {
+	digest digest.Digest
+	blocks int64
+}
+
+func newGhosts() *ghosts { return &ghosts{known: map[digest.Digest]*list.Element{}} }
+
+func (g *ghosts) add(d digest.Digest, blocks, limit int64) {
+	g.take(d)
+	g.known[d] = g.order.PushBack(ghost{d, blocks})
+	g.bytes += blocks
+	for g.bytes > limit {
+		g.take(g.order.Front().Value.(ghost).digest)
+	}
+}
+
+// take forgets a digest and says whether it was known.
+func (g *ghosts) take(d digest.Digest) bool {
+	e, ok := g.known[d]
+	if ok {
+		delete(g.known, d)
+		g.bytes -= g.order.Remove(e).(ghost).blocks
+	}
+	return ok
+}

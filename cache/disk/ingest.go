@@ -1,0 +1,361 @@
+package disk
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"sync"
+	"sync/atomic"
+
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
+)
+
+// Ingest is a blob being written. One goroutine writes and commits; ReadAt, Size
+// and Abort may be called from any. Whoever creates one calls Abort in the end.
+type Ingest struct {
+	dir  *Dir
+	name string
+	file *os.File
+	want int64 // length announced, or -1
+	hash hash.Hash
+	size atomic.Int64
+
+	mu       sync.Mutex
+	over     bool  // committed, aborted, or about to be
+	reserved int64 // bytes promised
+	occupied int64 // of these, bytes the file system has given
+}
+
+// Create reserves room for a blob of size bytes (below zero: not known, reserved as
+// it grows) and starts it. It returns ErrFull or ErrTooLarge when there is none; ctx bounds the wait for
+// the directory to be read.
+func (d *Dir) Create(ctx context.Context, size int64) (*Ingest, error) {
+	in := &Ingest{dir: d, name: d.ingestName(), want: max(size, -1), hash: sha256.New()}
+	if size >= 0 {
+		if err := d.reserve(ctx, blocks(size), size); err != nil {
+			return nil, fmt.Errorf("create: %w", err)
+		}
+		in.reserved = blocks(size)
+	}
+	err := d.fault(OpCreate, in.name)
+	if err == nil {
+		in.file, err = d.root.OpenFile(in.name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	}
+	if err == nil && size > 0 {
+		err = in.allocate()
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("create: %w", asFull(err)), in.Abort())
+	}
+	return in, nil
+}
+
+// allocate takes the announced length from the file system at once: it says early
+// when there is no room, and makes the writes cheaper. Not all file systems can.
+func (in *Ingest) allocate() error {
+	call := func() error {
+		return unix.Fallocate(int(in.file.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, in.want)
+	}
+	err := call()
+	if errors.Is(err, unix.ENOSPC) && in.dir.makeRoom(in.reserved, in.want) {
+		err = call()
+	}
+	switch {
+	case err == nil:
+		in.gotBlocks(in.reserved)
+		return nil
+	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT), errors.Is(err, unix.EIO), errors.Is(err, unix.EROFS):
+		return err
+	default:
+		return nil
+	}
+}
+
+// gotBlocks records that the file system has given n bytes of the reservation in all.
+func (in *Ingest) gotBlocks(n int64) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if n = min(n, in.reserved); !in.over && n > in.occupied {
+		in.dir.occupied(n - in.occupied)
+		in.occupied = n
+	}
+}
+
+// Size returns the number of bytes written so far.
+func (in *Ingest) Size() int64 { return in.size.Load() }
+
+// ReadAt is io.ReaderAt over what has been written so far.
+func (in *Ingest) ReadAt(p []byte, off int64) (int, error) {
+	if err := in.dir.fault(OpRead, in.name); err != nil {
+		return 0, err
+	}
+	return in.file.ReadAt(p, off)
+}
+
+// Write appends. It returns ErrSize when there is more than was announced, and
+// ErrFull or ErrTooLarge when there is no room; what it says was written stays, and
+// a later Write continues there.
+func (in *Ingest) Write(p []byte) (int, error) {
+	at := in.size.Load()
+	if in.want >= 0 && at+int64(len(p)) > in.want {
+		return 0, fmt.Errorf("write at %d: more than %d bytes: %w", at, in.want, ErrSize)
+	}
+	if err := in.grow(at + int64(len(p))); err != nil {
+		return 0, fmt.Errorf("write at %d: %w", at, err)
+	}
+	n, err := in.writeAt(p, at)
+	if errors.Is(err, unix.ENOSPC) && in.dir.makeRoom(blocks(int64(len(p)-n)), at) {
+		var more int
+		more, err = in.writeAt(p[n:], at+int64(n))
+		n += more
+	}
+	in.hash.Write(p[:n]) // never fails
+	in.size.Add(int64(n))
+	in.gotBlocks(blocks(at + int64(n)))
+	if err != nil {
+		return n, fmt.Errorf("write at %d: %w", at, asFull(err))
+	}
+	return n, nil
+}
+
+func (in *Ingest) writeAt(p []byte, off int64) (int, error) {
+	if err := in.dir.fault(OpWrite, in.name); err != nil {
+		return 0, err
+	}
+	return in.file.WriteAt(p, off)
+}
+
+// grow reserves what is missing for a length of n.
+func (in *Ingest) grow(n int64) error {
+	in.mu.Lock()
+	missing := blocks(n) - in.reserved
+	in.mu.Unlock()
+	if missing <= 0 {
+		return nil
+	}
+	d := in.dir
+	step := max(missing, growStep)
+	err := d.reserve(context.Background(), step, n)
+	if err != nil && step > missing { // a step may be more than the blob needs
+		step = missing
+		err = d.reserve(context.Background(), step, n)
+	}
+	if err != nil {
+		return err
+	}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.over {
+		d.release(step, step)
+		return fs.ErrClosed
+	}
+	in.reserved += step
+	return nil
+}
+
+// Commit verifies digest and length and publishes the blob, which it returns open.
+// A blob already held is success. ErrCorrupt and ErrSize leave nothing published. ctx bounds only the wait for
+// others working on the same digest. The bytes are made durable later, by Run.
+func (in *Ingest) Commit(ctx context.Context, dg digest.Digest) (*Blob, error) {
+	b, err := in.commit(ctx, dg, in.publish)
+	if err != nil {
+		return nil, fmt.Errorf("commit %s: %w", dg, err)
+	}
+	return b, nil
+}
+
+// CommitDurable is Commit that returns only when the blob is on stable storage.
+func (in *Ingest) CommitDurable(ctx context.Context, dg digest.Digest) (*Blob, error) {
+	b, err := in.commit(ctx, dg, in.publishDurably)
+	if err == nil {
+		err = in.dir.syncNow(b.entry)
+		if err != nil {
+			err = errors.Join(err, b.Close())
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("commit %s: %w", dg, err)
+	}
+	return b, nil
+}
+
+func (in *Ingest) commit(ctx context.Context, dg digest.Digest, publish func(name string) error) (*Blob, error) {
+	name, err := blobPath(dg)
+	if err != nil {
+		return nil, err
+	}
+	if err := in.check(dg); err != nil {
+		return nil, err
+	}
+	d := in.dir
+	if err := d.takeName(ctx, dg); err != nil {
+		return nil, err
+	}
+	defer d.freeName(dg)
+	if !in.end() {
+		return nil, fs.ErrClosed
+	}
+	if e := d.present(dg, name); e != nil {
+		return in.duplicate(e), nil
+	}
+	if err := publish(name); err != nil {
+		in.reopen()
+		return nil, asFull(err)
+	}
+	return in.enter(dg), nil
+}
+
+// end claims the end of the ingest for the caller; false when it has ended already.
+func (in *Ingest) end() bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	was := in.over
+	in.over = true
+	return !was
+}
+
+// reopen takes end back.
+func (in *Ingest) reopen() {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.over = false
+}
+
+// check is the one door: nothing gets past it whose digest or length is wrong.
+func (in *Ingest) check(dg digest.Digest) error {
+	size := in.size.Load()
+	if in.want >= 0 && size != in.want {
+		return fmt.Errorf("%d bytes instead of %d: %w", size, in.want, ErrSize)
+	}
+	got := digest.NewDigest(digest.SHA256, in.hash)
+	if dg.Algorithm() != digest.SHA256 {
+		h := dg.Algorithm().Hash()
+		if _, err := io.CopyBuffer(h, io.NewSectionReader(in, 0, size), make([]byte, 256<<10)); err != nil {
+			return err
+		}
+		got = digest.NewDigest(dg.Algorithm(), h)
+	}
+	if got != dg {
+		return fmt.Errorf("bytes are %s: %w", got, ErrCorrupt)
+	}
+	return nil
+}
+
+// present returns the sound entry of a digest, pinned, if its file is really there.
+// Otherwise a stale entry is dropped; its file, if any, is about to be replaced.
+// Needs the name.
+func (d *Dir) present(dg digest.Digest, name string) *entry {
+	e := d.held(dg)
+	if e == nil {
+		return nil
+	}
+	info, err := d.root.Lstat(name)
+	d.mu.Lock()
+	if err == nil && info.Size() == e.size && !e.suspect {
+		d.mu.Unlock()
+		return e
+	}
+	d.forget(e)
+	d.mu.Unlock()
+	e.unlinked.Store(true)
+	d.unpin(e)
+	return nil
+}
+
+// publish puts the file where readers look, by one rename. It is not synced: the
+// write permission says so until Run has done it.
+func (in *Ingest) publish(name string) error {
+	return in.rename(name, 0o644)
+}
+
+// publishDurably syncs the bytes before the rename; the directory is synced by the caller.
+func (in *Ingest) publishDurably(name string) error {
+	if err := in.dir.fault(OpSync, in.name); err != nil {
+		return err
+	}
+	if err := unix.Fdatasync(int(in.file.Fd())); err != nil {
+		return err
+	}
+	return in.rename(name, 0o644)
+}
+
+func (in *Ingest) rename(name string, mode fs.FileMode) error {
+	root := in.dir.root
+	if err := in.dir.fault(OpPublish, in.name); err != nil {
+		return err
+	}
+	if err := in.file.Chmod(mode); err != nil {
+		return err
+	}
+	err := root.Rename(in.name, name)
+	if errors.Is(err, fs.ErrNotExist) { // the first blob of its shard
+		if err := root.MkdirAll(path.Dir(name), 0o755); err != nil {
+			return err
+		}
+		err = root.Rename(in.name, name)
+	}
+	return err
+}
+
+// enter turns the reservation into an entry of the index.
+func (in *Ingest) enter(dg digest.Digest) *Blob {
+	d := in.dir
+	e := &entry{digest: dg, size: in.size.Load()}
+	if info, err := in.file.Stat(); err == nil {
+		e.touch.Store(info.ModTime().Unix())
+	}
+	e.pins.Add(1)
+	d.mu.Lock()
+	d.reserved -= in.reserved
+	d.pending -= in.reserved - in.occupied
+	if d.removed != nil {
+		delete(d.removed, dg)
+	}
+	d.insert(e)
+	d.policy.add(e)
+	d.dirty[e] = struct{}{}
+	d.mu.Unlock()
+	d.nudge()
+	return &Blob{dir: d, entry: e, file: in.file}
+}
+
+// duplicate ends the ingest of a blob that is held already: its file serves those
+// who read it, and its blocks are accounted for, until the Blob is closed.
+func (in *Ingest) duplicate(e *entry) *Blob {
+	if err := in.dir.root.Remove(in.name); err != nil {
+		in.dir.log.Warn("cannot remove unfinished file", "error", err)
+	}
+	in.dir.release(0, in.reserved-in.occupied)
+	return &Blob{dir: in.dir, entry: e, file: in.file, extra: in.reserved}
+}
+
+// Abort removes the unfinished file and gives its room back. It does nothing while Commit is
+// at work, after it has succeeded, or when called again, so that it can be deferred.
+func (in *Ingest) Abort() error {
+	if !in.end() {
+		return nil
+	}
+	var err error
+	if in.file != nil {
+		err = errors.Join(in.dir.root.Remove(in.name), in.file.Close())
+	}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.dir.release(in.reserved, in.reserved-in.occupied)
+	return err
+}
+
+// asFull makes the file system's own answers about room an ErrFull.
+func asFull(err error) error {
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		return fmt.Errorf("%w: %w", ErrFull, err)
+	}
+	return err
+}

@@ -1,0 +1,65 @@
+package disk
+
+import "github.com/prometheus/client_golang/prometheus"
+
+// metrics of one directory.
+type metrics struct {
+	evicted, evictedBytes prometheus.Counter
+	corrupt, verified     prometheus.Counter
+	refused               *prometheus.CounterVec
+	gauges                []prometheus.Collector
+}
+
+func newMetrics(d *Dir) *metrics {
+	counter := func(name, help string) prometheus.Counter {
+		return prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
+	}
+	gauge := func(name, help string, value func() int64) prometheus.Collector {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 {
+			d.mu.RLock()
+			defer d.mu.RUnlock()
+			return float64(value())
+		})
+	}
+	return &metrics{
+		evicted:      counter("dray_disk_evicted_total", "Blobs removed from the disk cache to make room."),
+		evictedBytes: counter("dray_disk_evicted_bytes_total", "Bytes of blobs removed from the disk cache to make room."),
+		corrupt:      counter("dray_disk_corrupt_total", "Blobs dropped from the disk cache because their bytes were wrong."),
+		verified:     counter("dray_disk_verified_total", "Blobs of an unclean stop that were found to be sound."),
+		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "dray_disk_refused_total", Help: "Reservations refused, by reason: full or too large.",
+		}, []string{"reason"}),
+		gauges: []prometheus.Collector{
+			gauge("dray_disk_bytes", "Bytes of blobs in the disk cache, in blocks.", func() int64 { return d.used }),
+			gauge("dray_disk_max_bytes", "Quota of the disk cache; 0 when only the free-space floor bounds it.", func() int64 { return d.opts.MaxBytes }),
+			gauge("dray_disk_reserved_bytes", "Bytes promised to blobs being written.", func() int64 { return d.reserved }),
+			gauge("dray_disk_blobs", "Blobs in the disk cache.", func() int64 { return int64(len(d.index)) }),
+			gauge("dray_disk_small_bytes", "Bytes of blobs below 1 MiB in the disk cache.", func() int64 { return d.policy.small.bytes() }),
+			gauge("dray_disk_unsynced_blobs", "Blobs waiting to be synced.", func() int64 { return int64(len(d.dirty)) }),
+			gauge("dray_disk_unverified_blobs", "Blobs of an unclean stop waiting to be verified.", func() int64 { return int64(len(d.suspects)) }),
+		},
+	}
+}
+
+// Collectors returns the metrics of the directory.
+func (d *Dir) Collectors() []prometheus.Collector {
+	m := d.m
+	return append([]prometheus.Collector{m.evicted, m.evictedBytes, m.corrupt, m.verified, m.refused}, m.gauges...)
+}
+
+// Stats is what a directory holds, at one moment.
+type Stats struct {
+	Bytes, Reserved, MaxBytes int64 // in bytes, rounded to blocks
+	Blobs, Unsynced           int
+	Unverified                int
+}
+
+// Stats returns what the directory holds.
+func (d *Dir) Stats() Stats {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return Stats{
+		Bytes: d.used, Reserved: d.reserved, MaxBytes: d.opts.MaxBytes,
+		Blobs: len(d.index), Unsynced: len(d.dirty), Unverified: len(d.suspects),
+	}
+}
