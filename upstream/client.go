@@ -1,0 +1,272 @@
+package upstream
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"dray/upstream/auth"
+	"dray/upstream/oci"
+)
+
+// Options configure a Client.
+type Options struct {
+	// Name is the upstream in messages and metrics. Empty means the host.
+	Name string
+	// Base is where the registry is dialled: http or https, host, and the path in front of /v2/, if any. Required.
+	Base *url.URL
+	// Host is the registry's own name where it differs from the host of Base. ECR finds the account in it.
+	Host string
+	// Transport sends the requests, those to redirect targets too; it authorises the ones to Base (auth.Transport) and no
+	// others. Required.
+	Transport http.RoundTripper
+	// Anonymous says that the transport has no credentials to show: a refusal then concerns the content.
+	Anonymous bool
+	Quirks    Quirks
+	// UserAgent is sent with every request. Empty means "dray".
+	UserAgent string
+	// WriteAttempts bounds the attempts at one upload or manifest, WriteBudget the time in which a further one may
+	// begin. 0 means 5 and 5 minutes.
+	WriteAttempts int
+	WriteBudget   time.Duration
+	// Logger is told of failures that a repetition absorbed. Nil discards.
+	Logger *slog.Logger
+}
+
+// Client talks to one registry. It is a Source, a Sink and a Lister, and safe for concurrent use.
+type Client struct {
+	name          string
+	base          *url.URL
+	host          string
+	transport     http.RoundTripper
+	anonymous     bool
+	quirks        Quirks
+	userAgent     string
+	writeAttempts int
+	writeBudget   time.Duration
+	log           *slog.Logger
+
+	requests *prometheus.CounterVec
+	latency  *prometheus.HistogramVec
+}
+
+var (
+	_ Source = (*Client)(nil)
+	_ Sink   = (*Client)(nil)
+	_ Lister = (*Client)(nil)
+)
+
+// New returns a Client. It sends nothing.
+func New(o Options) (*Client, error) {
+	if o.Base == nil || o.Base.Host == "" || o.Base.Scheme != "http" && o.Base.Scheme != "https" {
+		return nil, fmt.Errorf("upstream %s: base URL must be http or https with a host", o.Name)
+	}
+	if o.Transport == nil {
+		return nil, fmt.Errorf("upstream %s: no transport", o.Name)
+	}
+	c := &Client{
+		name: cmp.Or(o.Name, o.Host, o.Base.Host), base: o.Base, host: cmp.Or(o.Host, o.Base.Host),
+		transport: o.Transport, anonymous: o.Anonymous, quirks: o.Quirks, userAgent: cmp.Or(o.UserAgent, "dray"),
+		writeAttempts: cmp.Or(o.WriteAttempts, 5), writeBudget: cmp.Or(o.WriteBudget, 5*time.Minute),
+		log: cmp.Or(o.Logger, slog.New(slog.DiscardHandler)),
+	}
+	labels := prometheus.Labels{"upstream": c.name}
+	c.requests = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "dray_upstream_requests_total", ConstLabels: labels,
+		Help: "Requests sent to the upstream, by resource, method and status (0: no answer), redirects included.",
+	}, []string{"kind", "method", "status"})
+	c.latency = prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name: "dray_upstream_response_seconds", ConstLabels: labels,
+		Help:    "Time from a request to the headers of its answer, the sending of a body included.",
+		Buckets: []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
+	}, []string{"kind", "method"})
+	return c, nil
+}
+
+// Name is the upstream's name in messages and metrics.
+func (c *Client) Name() string { return c.name }
+
+// Collectors are the client's metrics.
+func (c *Client) Collectors() []prometheus.Collector {
+	return []prometheus.Collector{c.requests, c.latency}
+}
+
+// url is the address of a request at this registry.
+func (c *Client) url(q oci.Request) *url.URL {
+	q.Prefix = strings.Trim(c.base.Path, "/")
+	u, err := c.base.Parse(q.URL())
+	if err != nil { // q is made of checked parts; an empty URL fails as unreachable
+		return &url.URL{}
+	}
+	return u
+}
+
+// request makes a request to the registry itself.
+func (c *Client) request(ctx context.Context, q oci.Request, query url.Values) (*http.Request, error) {
+	u := c.url(q)
+	if query != nil {
+		u.RawQuery = query.Encode()
+	}
+	return c.requestTo(ctx, q.Method, u)
+}
+
+func (c *Client) requestTo(ctx context.Context, method string, u *url.URL) (*http.Request, error) {
+	req, err := http.NewRequestWithContext(ctx, method, u.String(), nil)
+	if err != nil {
+		return nil, c.corrupt("url: %w", err)
+	}
+	if c.own(u) {
+		req.Host = c.host
+	}
+	req.Header.Set("User-Agent", c.userAgent)
+	return req, nil
+}
+
+// own reports whether u is dialled at the registry.
+func (c *Client) own(u *url.URL) bool { return u.Scheme == c.base.Scheme && u.Host == c.base.Host }
+
+// send makes one round trip. A nil error means that there is an answer, of whatever status; the caller closes it.
+func (c *Client) send(req *http.Request, kind oci.Kind) (*http.Response, error) {
+	began := time.Now()
+	resp, err := c.transport.RoundTrip(req)
+	c.latency.WithLabelValues(string(kind), req.Method).Observe(time.Since(began).Seconds())
+	status := 0
+	if err == nil {
+		status = resp.StatusCode
+	}
+	c.requests.WithLabelValues(string(kind), req.Method, strconv.Itoa(status)).Inc()
+	if err != nil {
+		return nil, c.transportError(req.Context(), err)
+	}
+	return resp, nil
+}
+
+// maxHops bounds the redirects of one read.
+const maxHops = 5
+
+// read sends a GET or HEAD and follows redirects. A nil error means a 2xx answer, which the caller closes.
+func (c *Client) read(req *http.Request, kind oci.Kind) (*http.Response, error) {
+	for hop := 0; ; hop++ {
+		resp, err := c.send(req, kind)
+		if err != nil {
+			return nil, err
+		}
+		if resp.StatusCode/100 == 2 {
+			return resp, nil
+		}
+		if !redirect(resp) {
+			err := c.readError(req, resp)
+			_ = resp.Body.Close()
+			return nil, err
+		}
+		discard(resp)
+		if hop == maxHops {
+			return nil, c.corrupt("more than %d redirects", maxHops)
+		}
+		if req, err = c.follow(req, resp.Header.Get("Location")); err != nil {
+			return nil, err
+		}
+	}
+}
+
+func (c *Client) readError(req *http.Request, resp *http.Response) error {
+	if c.own(req.URL) {
+		return c.answerError(resp)
+	}
+	e := oci.ErrUnavailable.With("the storage of the upstream registry %s answered %d", c.name, resp.StatusCode)
+	if resp.StatusCode == http.StatusRequestedRangeNotSatisfiable {
+		e = oci.ErrRangeInvalid.With("the range does not lie within the blob")
+	}
+	return e.Because(fmt.Errorf("%w: %s: status %d", ErrStorage, req.URL.Host, resp.StatusCode))
+}
+
+func redirect(resp *http.Response) bool {
+	switch resp.StatusCode {
+	case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther,
+		http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
+		return resp.Header.Get("Location") != ""
+	}
+	return false
+}
+
+// follow makes the request to a redirect's target. Only what chooses the bytes goes along: credentials are the
+// transport's, which adds them at the registry alone; S3 refuses a signed URL that comes with an Authorization header.
+func (c *Client) follow(req *http.Request, location string) (*http.Request, error) {
+	u, err := c.resolve(req.URL, location)
+	if err != nil {
+		return nil, err
+	}
+	next, err := c.requestTo(req.Context(), req.Method, u)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range []string{"Accept", "Range"} {
+		if v := req.Header.Values(name); v != nil {
+			next.Header[name] = v
+		}
+	}
+	return next, nil
+}
+
+// resolve reads a Location. The registry's own name in it becomes the address that is dialled. Leaving TLS is refused.
+func (c *Client) resolve(from *url.URL, location string) (*url.URL, error) {
+	u, err := from.Parse(location)
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		return nil, c.corrupt("location is not a URL")
+	}
+	if u.Host != c.base.Host && sameHost(u, c.host) {
+		u.Scheme, u.Host = c.base.Scheme, c.base.Host
+		if prefix := strings.TrimRight(c.base.Path, "/"); !strings.HasPrefix(u.Path, prefix+"/") {
+			u.Path, u.RawPath = prefix+u.Path, ""
+		}
+	}
+	if u.Scheme == "http" && c.base.Scheme == "https" {
+		return nil, c.corrupt("location leaves TLS")
+	}
+	u.User, u.Fragment = nil, ""
+	return u, nil
+}
+
+// sameHost reports whether a URL names a registry. A name without a port stands for the usual ports.
+func sameHost(u *url.URL, name string) bool {
+	if strings.EqualFold(u.Host, name) {
+		return true
+	}
+	usual := u.Port() == "" || u.Port() == "443" || u.Port() == "80"
+	return usual && strings.EqualFold(u.Hostname(), name)
+}
+
+// discard empties and closes an answer that is not needed, so that its connection can serve again.
+func discard(resp *http.Response) {
+	_, _ = io.CopyN(io.Discard, resp.Body, 16<<10)
+	_ = resp.Body.Close()
+}
+
+// bodyError maps an error while a body is read in full here.
+func (c *Client) bodyError(ctx context.Context, err error) error {
+	if errors.Is(err, io.EOF) {
+		err = io.ErrUnexpectedEOF
+	}
+	return c.transportError(ctx, err)
+}
+
+// scoped names the repositories of a request to the transport, for URLs that do not show them.
+func scoped(ctx context.Context, repo string, write bool, also ...string) context.Context {
+	scopes := []string{auth.RepositoryScope(repo, write)}
+	for _, r := range also {
+		if r != "" && r != repo {
+			scopes = append(scopes, auth.RepositoryScope(r, false))
+		}
+	}
+	return auth.WithScope(ctx, scopes...)
+}

@@ -1,0 +1,179 @@
+package upstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"sync"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"dray/upstream/oci"
+)
+
+const (
+	createTimeout = 30 * time.Second
+	// maxKnownRepos bounds what is remembered; forgetting costs one write that goes alone.
+	maxKnownRepos = 10_000
+)
+
+// Creating is a Sink that creates a repository when a write shows that it is missing, and repeats the write once. The
+// first write to a repository goes alone until the registry accepts it, so that the layers of a first push cost one
+// refused request and one creation together.
+type Creating struct {
+	next    Sink
+	creator Creator
+
+	mu    sync.Mutex // guards repos; never held during a request
+	repos map[string]*repoState
+}
+
+var _ Sink = (*Creating)(nil)
+
+// repoState is what is known about one repository.
+type repoState struct {
+	known bool  // a write was accepted
+	made  int   // creations so far; tells a failure from before one from a failure after it
+	turn  *turn // whoever is finding out, nil when nobody is
+}
+
+// turn is the time in which one write goes alone. err is set before done closes, and only by a failed creation.
+type turn struct {
+	done chan struct{}
+	err  error
+}
+
+// NewCreating wraps next.
+func NewCreating(next Sink, c Creator) *Creating {
+	return &Creating{next: next, creator: c, repos: map[string]*repoState{}}
+}
+
+// PutBlob implements Sink.
+func (c *Creating) PutBlob(ctx context.Context, repo string, b Upload) error {
+	told := b.Accepted
+	return c.do(ctx, repo, func(accepted func()) error {
+		b.Accepted = func() {
+			accepted()
+			if told != nil {
+				told()
+			}
+		}
+		return c.next.PutBlob(ctx, repo, b)
+	})
+}
+
+// PutManifest implements Sink.
+func (c *Creating) PutManifest(ctx context.Context, repo string, ref oci.Reference, m *oci.Manifest) (p Pushed, err error) {
+	err = c.do(ctx, repo, func(func()) (err error) {
+		p, err = c.next.PutManifest(ctx, repo, ref, m)
+		return err
+	})
+	return p, err
+}
+
+// Mount implements Sink.
+func (c *Creating) Mount(ctx context.Context, repo, from string, d digest.Digest) (ok bool, err error) {
+	err = c.do(ctx, repo, func(func()) (err error) {
+		ok, err = c.next.Mount(ctx, repo, from, d)
+		return err
+	})
+	return ok, err
+}
+
+func (c *Creating) do(ctx context.Context, repo string, write func(accepted func()) error) error {
+	made, t, err := c.enter(ctx, repo, -1)
+	if err != nil {
+		return err
+	}
+	defer func() { c.leave(repo, t, false, nil) }() // if nothing below did
+	accepted := func() { c.leave(repo, t, true, nil) }
+	if err = write(accepted); !errors.Is(err, ErrRepositoryMissing) {
+		c.leave(repo, t, err == nil, nil)
+		return err
+	}
+	if t == nil {
+		if _, t, err = c.enter(ctx, repo, made); err != nil {
+			return err
+		}
+	}
+	if t != nil {
+		if err := c.create(ctx, repo, t); err != nil {
+			return err
+		}
+	}
+	return write(func() {})
+}
+
+// enter takes the turn of a repository, or waits for whoever has it. The turn is nil when the repository is known to
+// be there: refused is the count of creations that a caller saw before it was refused, -1 when it was not.
+func (c *Creating) enter(ctx context.Context, repo string, refused int) (made int, mine *turn, err error) {
+	for {
+		c.mu.Lock()
+		s := c.state(repo)
+		if refused >= 0 && s.made == refused {
+			s.known = false
+		}
+		made, wait := s.made, s.turn
+		if !s.known && wait == nil {
+			mine = &turn{done: make(chan struct{})}
+			s.turn = mine
+		}
+		known := s.known
+		c.mu.Unlock()
+		if known || mine != nil {
+			return made, mine, nil
+		}
+		select {
+		case <-wait.done:
+			if wait.err != nil {
+				return 0, nil, wait.err
+			}
+		case <-ctx.Done():
+			return 0, nil, context.Cause(ctx)
+		}
+	}
+}
+
+// create makes the repository during t. It is not cancelled with the write that needs it, because others wait for it.
+func (c *Creating) create(ctx context.Context, repo string, t *turn) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), createTimeout)
+	defer cancel()
+	err := c.creator.Create(ctx, repo)
+	if err != nil {
+		err = fmt.Errorf("create repository %s: %w", repo, err)
+	} else {
+		c.mu.Lock()
+		c.state(repo).made++
+		c.mu.Unlock()
+	}
+	c.leave(repo, t, err == nil, err)
+	return err
+}
+
+// leave ends a turn, once; it does nothing for a nil or ended one.
+func (c *Creating) leave(repo string, t *turn, known bool, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.repos[repo]
+	if t == nil || s == nil || s.turn != t {
+		return
+	}
+	s.turn, s.known = nil, known
+	t.err = err
+	close(t.done)
+}
+
+// state finds or makes the state of a repository; c.mu is held.
+func (c *Creating) state(repo string) *repoState {
+	s := c.repos[repo]
+	if s == nil {
+		if len(c.repos) >= maxKnownRepos {
+			maps.DeleteFunc(c.repos, func(_ string, s *repoState) bool { return s.turn == nil })
+		}
+		s = &repoState{}
+		c.repos[repo] = s
+	}
+	return s
+}

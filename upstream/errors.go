@@ -1,0 +1,107 @@
+package upstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+
+	"dray/upstream/auth"
+	"dray/upstream/oci"
+)
+
+var (
+	// ErrUnreachable: the registry, its token endpoint or its storage gave no answer (refused, reset, timed out, TLS), or
+	// the breaker did not let the request pass.
+	ErrUnreachable = errors.New("upstream unreachable")
+	// ErrCredentials: the registry refuses dray's own credentials, or there are none to be had. A refusal of what an
+	// accepted identity may do is oci.ErrDenied and not this.
+	ErrCredentials = auth.ErrRefused
+	// ErrCorrupt: the answer is not what was asked for: wrong digest, wrong range, no manifest.
+	ErrCorrupt = errors.New("upstream answer corrupt")
+	// ErrStorage: the registry answered with a redirect and the target refused it.
+	ErrStorage = errors.New("upstream storage refused the redirect")
+	// ErrRepositoryMissing: the repository written to does not exist.
+	ErrRepositoryMissing = errors.New("repository missing at the upstream")
+	// ErrReferrersUnsupported: the registry has no referrers call.
+	ErrReferrersUnsupported = errors.New("upstream without referrers")
+)
+
+// Transient reports whether an error says nothing about the content asked for: unreachable, throttled, failing or
+// refusing credentials. A caller who holds an older answer may use it.
+func Transient(err error) bool {
+	if errors.Is(err, context.Canceled) {
+		return false
+	}
+	if errors.Is(err, ErrUnreachable) || errors.Is(err, ErrCredentials) {
+		return true
+	}
+	e, ok := errors.AsType[*oci.Error](err)
+	return ok && (e.Status >= http.StatusInternalServerError || e.Status == http.StatusTooManyRequests)
+}
+
+// transportError maps a round trip without an answer.
+func (c *Client) transportError(ctx context.Context, err error) error {
+	if errors.Is(ctx.Err(), context.Canceled) {
+		return fmt.Errorf("%s: %w", c.name, context.Cause(ctx))
+	}
+	if e, ok := errors.AsType[*oci.Error](err); ok { // from a wrapper of the transport
+		return e
+	}
+	if errors.Is(err, auth.ErrRefused) {
+		return c.credentialError(err)
+	}
+	e := oci.ErrUnavailable.With("the upstream registry %s cannot be reached", c.name)
+	if te, ok := errors.AsType[*auth.TokenError](err); ok {
+		e = oci.ErrUnavailable.With("the token endpoint of the upstream registry %s does not answer", c.name)
+		e.RetryAfter = te.RetryAfter
+	}
+	return e.Because(fmt.Errorf("%w: %w", ErrUnreachable, err))
+}
+
+func (c *Client) credentialError(cause error) error {
+	return oci.ErrUnavailable.
+		With("the upstream registry %s refuses the credentials of this mirror", c.name).
+		Because(fmt.Errorf("%w: %w", ErrCredentials, cause))
+}
+
+// corrupt is an answer that must not be used.
+func (c *Client) corrupt(format string, args ...any) error {
+	e := oci.ErrUnknown.With("the upstream registry %s sent something else than was asked for", c.name)
+	e.Status = http.StatusBadGateway
+	return e.Because(fmt.Errorf("%w: %w", ErrCorrupt, fmt.Errorf(format, args...)))
+}
+
+// answerError maps an answer of the registry that is not a success.
+func (c *Client) answerError(resp *http.Response) error {
+	e := oci.DecodeError(resp)
+	switch e.Status {
+	case http.StatusUnauthorized:
+		if c.anonymous || insufficientScope(e) {
+			denied := oci.ErrDenied.With("the repository does not exist at %s, or this mirror may not use it: %s", c.name, e.Message)
+			return denied.Because(errors.New(e.Error()))
+		}
+		return c.credentialError(errors.New(e.Error()))
+	case http.StatusForbidden, http.StatusBadRequest:
+		text := strings.ToLower(e.Message)
+		for _, t := range c.quirks.CredentialTexts {
+			if strings.Contains(text, t) {
+				return c.credentialError(errors.New(e.Error()))
+			}
+		}
+	}
+	if e.Status < http.StatusBadRequest { // a success or redirect that the call does not know
+		return c.corrupt("status %d", e.Status)
+	}
+	return e
+}
+
+// insufficientScope reports a refusal of an accepted identity that came as 401 (RFC 6750 section 3.1): token registries
+// answer so for a repository that the token does not cover.
+func insufficientScope(e *oci.Error) bool {
+	return slices.ContainsFunc(auth.ParseChallenges(e.Challenge), func(c auth.Challenge) bool {
+		return c.Scheme == "bearer" && c.Params["error"] == "insufficient_scope"
+	})
+}

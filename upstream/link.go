@@ -1,0 +1,73 @@
+package upstream
+
+import (
+	"net/http"
+	"net/url"
+	"strings"
+)
+
+// nextPage reads the query of the next page from the Link header lines of an answer (RFC 8288): the target of the first
+// link whose relation is "next". Registries write it absolute, relative, or as a path; only the query means anything.
+// It is nil when there is none.
+func nextPage(h http.Header) url.Values {
+	for _, line := range h.Values("Link") {
+		for line != "" {
+			target, params, rest := cutLink(line)
+			line = rest
+			if !relNext(params) {
+				continue
+			}
+			u, err := url.Parse(target)
+			if err != nil {
+				return nil
+			}
+			q, err := url.ParseQuery(u.RawQuery)
+			if err != nil || len(q) == 0 {
+				return nil
+			}
+			return q
+		}
+	}
+	return nil
+}
+
+// cutLink takes the first link off a header line: its target, its parameters, and the rest of the line. A malformed
+// line has no rest.
+func cutLink(s string) (target, params, rest string) {
+	s = strings.TrimLeft(s, " \t,")
+	if !strings.HasPrefix(s, "<") {
+		return "", "", ""
+	}
+	target, s, ok := strings.Cut(s[1:], ">")
+	if !ok {
+		return "", "", ""
+	}
+	quoted := false
+	for i := 0; i < len(s); i++ {
+		switch {
+		case s[i] == '"':
+			quoted = !quoted
+		case s[i] == '\\' && quoted:
+			i++
+		case s[i] == ',' && !quoted:
+			return target, s[:i], s[i+1:]
+		}
+	}
+	return target, s, ""
+}
+
+func relNext(params string) bool {
+	for p := range strings.SplitSeq(params, ";") {
+		name, value, _ := strings.Cut(p, "=")
+		if !strings.EqualFold(strings.TrimSpace(name), "rel") {
+			continue
+		}
+		for rel := range strings.FieldsSeq(strings.Trim(strings.TrimSpace(value), `"`)) {
+			if strings.EqualFold(rel, "next") {
+				return true
+			}
+		}
+		return false // the first rel counts (RFC 8288 section 3.3)
+	}
+	return false
+}

@@ -1,0 +1,65 @@
+package upstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"net/url"
+	"strconv"
+
+	"github.com/opencontainers/go-digest"
+
+	"dray/upstream/oci"
+)
+
+// maxPageBytes bounds one page of a listing. Registries that do not page send everything at once.
+const maxPageBytes = 16 << 20
+
+// Tags implements Lister.
+func (c *Client) Tags(ctx context.Context, repo string, query url.Values) (Page, error) {
+	return c.page(ctx, oci.Request{Method: http.MethodGet, Kind: oci.KindTags, Repo: repo}, query)
+}
+
+// Referrers implements Lister. The spec demands 200 with an empty list where there are none (1.1, "Listing Referrers"),
+// so 404 means that the registry does not know the call.
+func (c *Client) Referrers(ctx context.Context, repo string, d digest.Digest, query url.Values) (Page, error) {
+	q := oci.Request{Method: http.MethodGet, Kind: oci.KindReferrers, Repo: repo, Ref: oci.Reference{Digest: d}}
+	p, err := c.page(ctx, q, query)
+	if e, ok := errors.AsType[*oci.Error](err); ok && e.Status == http.StatusNotFound {
+		return Page{}, e.Because(fmt.Errorf("%w: %s", ErrReferrersUnsupported, e.Message))
+	}
+	return p, err
+}
+
+func (c *Client) page(ctx context.Context, q oci.Request, query url.Values) (Page, error) {
+	query = maps.Clone(query)
+	if n, err := strconv.Atoi(query.Get("n")); err == nil && c.quirks.MaxPage > 0 && n > c.quirks.MaxPage {
+		query.Set("n", strconv.Itoa(c.quirks.MaxPage))
+	}
+	if query == nil {
+		query = url.Values{}
+	}
+	req, err := c.request(scoped(ctx, q.Repo, false), q, query)
+	if err != nil {
+		return Page{}, err
+	}
+	resp, err := c.read(req, q.Kind)
+	if err != nil {
+		return Page{}, err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxPageBytes+1))
+	if err != nil {
+		return Page{}, c.bodyError(ctx, err)
+	}
+	if len(body) > maxPageBytes {
+		return Page{}, c.corrupt("list of %s: page over %d bytes", q.Repo, maxPageBytes)
+	}
+	return Page{
+		Body: body, ContentType: resp.Header.Get("Content-Type"), Next: nextPage(resp.Header),
+		FiltersApplied: resp.Header.Get("OCI-Filters-Applied"),
+	}, nil
+}

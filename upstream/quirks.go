@@ -1,0 +1,28 @@
+package upstream
+
+// Quirks are the ways in which a registry departs from the specification or from common behaviour. The zero value is a
+// registry that departs in nothing. The fake upstreams of the tests have a knob for each.
+type Quirks struct {
+	// BlobHeadUnsupported: HEAD on a blob is refused although GET is not (ECR Public). One byte is asked for instead.
+	BlobHeadUnsupported bool
+	// RefusesEmptyBlobs: a blob without bytes cannot be stored (ECR answers 500).
+	RefusesEmptyBlobs bool
+	// MissingRepositoryCloses: the start of an upload to a repository that does not exist may be answered by a closed
+	// connection (ECR).
+	MissingRepositoryCloses bool
+	// NoUploadCancel: DELETE on an upload URL is not known to work (ECR), so it is not tried.
+	NoUploadCancel bool
+	// SingleRequestUpload: a blob whose size and digest are known is better sent as the body of the closing PUT.
+	SingleRequestUpload bool
+	// ImmutableTagAlways: an immutable tag is refused with TAG_INVALID even when it already has the digest that is
+	// pushed (ECR).
+	ImmutableTagAlways bool
+	// MaxPage is the largest page of a listing; more is refused (ECR: 1000). 0 means no limit.
+	MaxPage int
+	// CredentialTexts are parts of refusals with status 400 or 403 that concern the credentials and not what was asked
+	// for, in lower case.
+	CredentialTexts []string
+	// UnsupportedManifestHint is added to the text of a refusal with status 405 of a manifest, for registries whose text
+	// does not say what to do.
+	UnsupportedManifestHint string
+}

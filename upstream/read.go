@@ -1,0 +1,202 @@
+package upstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+
+	"dray/upstream/oci"
+)
+
+// Manifest implements Source.
+func (c *Client) Manifest(ctx context.Context, repo string, ref oci.Reference, accept []string) (*oci.Manifest, error) {
+	resp, err := c.manifest(ctx, http.MethodGet, repo, ref, accept)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	raw, err := io.ReadAll(io.LimitReader(resp.Body, oci.MaxManifestBytes+1))
+	if err != nil {
+		return nil, c.bodyError(ctx, err)
+	}
+	if len(raw) > oci.MaxManifestBytes {
+		e := oci.ErrSizeInvalid.With("the manifest of the upstream registry %s is over the limit of %d bytes", c.name, oci.MaxManifestBytes)
+		e.Status = http.StatusBadGateway
+		return nil, e
+	}
+	m, err := oci.ParseManifest(resp.Header.Get("Content-Type"), raw)
+	if err != nil {
+		return nil, c.corrupt("manifest %s of %s: %s", ref, repo, err.Error())
+	}
+	for _, want := range []digest.Digest{ref.Digest, statedDigest(resp)} {
+		if want != "" && want != m.Digest && want != want.Algorithm().FromBytes(raw) {
+			return nil, c.corrupt("manifest %s of %s: digest is %s, not %s", ref, repo, m.Digest, want)
+		}
+	}
+	return m, nil
+}
+
+// StatManifest implements Source.
+func (c *Client) StatManifest(ctx context.Context, repo string, ref oci.Reference, accept []string) (oci.Descriptor, error) {
+	resp, err := c.manifest(ctx, http.MethodHead, repo, ref, accept)
+	if err != nil {
+		return oci.Descriptor{}, err
+	}
+	discard(resp)
+	mediaType, _, _ := strings.Cut(resp.Header.Get("Content-Type"), ";")
+	d := oci.Descriptor{MediaType: strings.TrimSpace(mediaType), Digest: statedDigest(resp), Size: resp.ContentLength}
+	if ref.Digest != "" && d.Digest != "" && d.Digest != ref.Digest && d.Digest.Algorithm() == ref.Digest.Algorithm() {
+		return oci.Descriptor{}, c.corrupt("manifest %s of %s: registry states %s", ref, repo, d.Digest)
+	}
+	if d.Digest == "" || d.Size < 0 || d.MediaType == "" {
+		m, err := c.Manifest(ctx, repo, ref, accept)
+		if err != nil {
+			return oci.Descriptor{}, err
+		}
+		return m.Descriptor(), nil
+	}
+	return d, nil
+}
+
+func (c *Client) manifest(ctx context.Context, method, repo string, ref oci.Reference, accept []string) (*http.Response, error) {
+	q := oci.Request{Method: method, Kind: oci.KindManifest, Repo: repo, Ref: ref}
+	req, err := c.request(scoped(ctx, repo, false), q, nil)
+	if err != nil {
+		return nil, err
+	}
+	if len(accept) > 0 {
+		req.Header["Accept"] = accept
+	}
+	return c.read(req, oci.KindManifest)
+}
+
+// statedDigest is the digest an answer claims, empty when it claims none that can be checked.
+func statedDigest(resp *http.Response) digest.Digest {
+	d, err := oci.ParseDigest(resp.Header.Get("Docker-Content-Digest"))
+	if err != nil {
+		return ""
+	}
+	return d
+}
+
+// Blob implements Source. Where the storage behind a redirect refuses it, as S3 does when the signature has run out
+// between the two, the registry is asked once more.
+func (c *Client) Blob(ctx context.Context, repo string, d digest.Digest, from int64) (BlobStream, error) {
+	resp, err := c.blob(ctx, http.MethodGet, repo, d, from, "")
+	if errors.Is(err, ErrStorage) && !errors.Is(err, oci.ErrRangeInvalid) {
+		resp, err = c.blob(ctx, http.MethodGet, repo, d, from, "")
+	}
+	if err != nil {
+		return BlobStream{}, err
+	}
+	s := BlobStream{Body: resp.Body, Size: resp.ContentLength, Ranges: true}
+	if from == 0 && resp.StatusCode == http.StatusOK {
+		return s, nil
+	}
+	if resp.StatusCode == http.StatusOK {
+		s.Body, s.Ranges = &skipping{ReadCloser: resp.Body, skip: from}, false
+		return s, nil
+	}
+	start, size, err := contentRange(resp)
+	if err != nil || start != from {
+		_ = resp.Body.Close()
+		return BlobStream{}, c.corrupt("blob %s of %s: status %d with range %q for offset %d",
+			d, repo, resp.StatusCode, resp.Header.Get("Content-Range"), from)
+	}
+	s.Size = size
+	return s, nil
+}
+
+// StatBlob implements Source.
+func (c *Client) StatBlob(ctx context.Context, repo string, d digest.Digest) (int64, error) {
+	if !c.quirks.BlobHeadUnsupported {
+		resp, err := c.blob(ctx, http.MethodHead, repo, d, 0, "")
+		if err != nil {
+			return 0, err
+		}
+		discard(resp)
+		return resp.ContentLength, nil
+	}
+	resp, err := c.blob(ctx, http.MethodGet, repo, d, 0, "bytes=0-0")
+	if errors.Is(err, oci.ErrRangeInvalid) { // the one blob that has no first byte
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode == http.StatusOK {
+		return resp.ContentLength, nil
+	}
+	_, size, err := contentRange(resp)
+	if err != nil {
+		return 0, c.corrupt("blob %s of %s: %w", d, repo, err)
+	}
+	return size, nil
+}
+
+func (c *Client) blob(ctx context.Context, method, repo string, d digest.Digest, from int64, bytes string) (*http.Response, error) {
+	q := oci.Request{Method: method, Kind: oci.KindBlob, Repo: repo, Ref: oci.Reference{Digest: d}}
+	req, err := c.request(scoped(ctx, repo, false), q, nil)
+	if err != nil {
+		return nil, err
+	}
+	if from > 0 {
+		bytes = fmt.Sprintf("bytes=%d-", from)
+	}
+	if bytes != "" {
+		req.Header.Set("Range", bytes)
+	}
+	return c.read(req, oci.KindBlob)
+}
+
+// contentRange reads the Content-Range of a 206 (RFC 9110 section 14.4): the first byte and the size of the whole, -1
+// when that is not told.
+func contentRange(resp *http.Response) (start, size int64, err error) {
+	v := resp.Header.Get("Content-Range")
+	bad := fmt.Errorf("content range %q", v)
+	span, total, ok := strings.Cut(strings.TrimPrefix(v, "bytes "), "/")
+	first, last, ok2 := strings.Cut(span, "-")
+	if resp.StatusCode != http.StatusPartialContent || !ok || !ok2 || !strings.HasPrefix(v, "bytes ") {
+		return 0, 0, bad
+	}
+	a, err1 := strconv.ParseInt(first, 10, 64)
+	b, err2 := strconv.ParseInt(last, 10, 64)
+	if err1 != nil || err2 != nil || a < 0 || b < a || resp.ContentLength >= 0 && resp.ContentLength != b-a+1 {
+		return 0, 0, bad
+	}
+	if total == "*" {
+		return a, -1, nil
+	}
+	size, err = strconv.ParseInt(total, 10, 64)
+	if err != nil || size <= b {
+		return 0, 0, bad
+	}
+	return a, size, nil
+}
+
+// skipping drops the first bytes of a body, when it is first read.
+type skipping struct {
+	io.ReadCloser
+	skip int64
+}
+
+func (s *skipping) Read(p []byte) (int, error) {
+	if s.skip > 0 {
+		n, err := io.CopyN(io.Discard, s.ReadCloser, s.skip)
+		s.skip -= n
+		if errors.Is(err, io.EOF) {
+			err = io.ErrUnexpectedEOF
+		}
+		if err != nil {
+			return 0, err
+		}
+	}
+	return s.ReadCloser.Read(p)
+}

@@ -1,0 +1,64 @@
+package upstream
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"net"
+	"net/http"
+	"net/url"
+	"time"
+)
+
+// TransportOptions configure NewTransport.
+type TransportOptions struct {
+	// RootCAs verify servers; nil means the system's.
+	RootCAs *x509.CertPool
+	// InsecureSkipVerify turns the verification of servers off.
+	InsecureSkipVerify bool
+	// ServerName is the name that the server's certificate must have, where it differs from the one dialled.
+	ServerName string
+	// Dial replaces the dialler. It is given "tcp" and host:port.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// Proxy chooses a proxy for a request; nil means the environment (HTTPS_PROXY, NO_PROXY …).
+	Proxy func(*http.Request) (*url.URL, error)
+	// Timeout bounds dialling, the TLS handshake, and the wait for the headers of an answer once the request is sent,
+	// each by itself. Bodies have no time limit here. 0 means 20 s.
+	Timeout time.Duration
+	// IdlePerHost is the number of idle connections kept for each host. 0 means 64: a registry's hosts speak HTTP/1.1,
+	// so a herd of requests needs as many connections.
+	IdlePerHost int
+}
+
+// NewTransport returns the transport for one registry and what it redirects to.
+func NewTransport(o TransportOptions) *http.Transport {
+	timeout := cmp.Or(o.Timeout, 20*time.Second)
+	t := &http.Transport{
+		Proxy:                 o.Proxy,
+		DialContext:           o.Dial,
+		TLSHandshakeTimeout:   timeout,
+		ResponseHeaderTimeout: timeout,
+		ExpectContinueTimeout: time.Second,
+		IdleConnTimeout:       90 * time.Second,
+		MaxIdleConnsPerHost:   cmp.Or(o.IdlePerHost, 64),
+		// Bodies are compared with their digests: what the registry sends must arrive as it is.
+		DisableCompression: true,
+		// ECR and S3 speak HTTP/1.1; one connection for each blob is also faster than one for all.
+		ForceAttemptHTTP2: false,
+		TLSNextProto:      map[string]func(string, *tls.Conn) http.RoundTripper{},
+		WriteBufferSize:   128 << 10,
+		ReadBufferSize:    128 << 10,
+		TLSClientConfig: &tls.Config{
+			RootCAs: o.RootCAs, InsecureSkipVerify: o.InsecureSkipVerify, ServerName: o.ServerName,
+			MinVersion: tls.VersionTLS12,
+		},
+	}
+	if t.Proxy == nil {
+		t.Proxy = http.ProxyFromEnvironment
+	}
+	if t.DialContext == nil {
+		t.DialContext = (&net.Dialer{Timeout: timeout, KeepAlive: 30 * time.Second}).DialContext
+	}
+	return t
+}

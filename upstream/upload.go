@@ -1,0 +1,310 @@
+package upstream
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"dray/upstream/oci"
+)
+
+// cancelTimeout bounds the cancelling of an abandoned session.
+const cancelTimeout = 5 * time.Second
+
+// PutBlob implements Sink: POST, one PATCH with all bytes, and a PUT with the digest. One PATCH is what every registry
+// takes; ECR answers several with ranges that do not hold.
+func (c *Client) PutBlob(ctx context.Context, repo string, b Upload) error {
+	if b.Size == 0 && c.quirks.RefusesEmptyBlobs {
+		return c.emptyBlob()
+	}
+	ctx = scoped(ctx, repo, true)
+	u := &upload{c: c, repo: repo, Upload: b}
+	return c.attempts(ctx, "blob of "+repo, u.try)
+}
+
+func (c *Client) emptyBlob() error {
+	return local{oci.ErrSizeInvalid.With("the upstream registry %s does not take layers without bytes", c.name)}
+}
+
+// upload is one blob over all its attempts.
+type upload struct {
+	Upload
+	c    *Client
+	repo string
+	// closing is the digest of an attempt that failed while it was being completed: the registry may have the blob.
+	closing digest.Digest
+}
+
+func (u *upload) try(ctx context.Context) (err error) {
+	if u.closing != "" {
+		if _, err := u.c.StatBlob(ctx, u.repo, u.closing); err == nil {
+			return nil
+		}
+		u.closing = ""
+	}
+	at, err := u.begin(ctx)
+	if err != nil {
+		return err
+	}
+	if u.Accepted != nil {
+		u.Accepted()
+	}
+	defer func() {
+		if err != nil {
+			u.cancel(ctx, at)
+		}
+	}()
+	body, err := open(u.Open)
+	if err != nil {
+		return local{fmt.Errorf("upload to %s: %w", u.repo, err)}
+	}
+	defer body.Close()
+	if u.c.quirks.SingleRequestUpload && u.Size > 0 && u.Announced != "" {
+		return u.complete(ctx, at, u.Announced, &sealed{body: body, left: u.Size, verify: u.verify})
+	}
+	next, err := u.patch(ctx, at, body)
+	if err != nil {
+		return err
+	}
+	at = next
+	d, err := u.digest()
+	if err != nil {
+		return local{fmt.Errorf("upload to %s: %w", u.repo, err)}
+	}
+	return u.complete(ctx, at, d, nil)
+}
+
+// begin opens a session and returns its address.
+func (u *upload) begin(ctx context.Context) (*url.URL, error) {
+	req, err := u.c.request(ctx, oci.Request{Method: http.MethodPost, Kind: oci.KindUploads, Repo: u.repo}, nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := u.c.send(idempotent(req), oci.KindUploads)
+	if err != nil {
+		return nil, u.c.startError(u.repo, err)
+	}
+	defer discard(resp)
+	if resp.StatusCode != http.StatusAccepted && resp.StatusCode != http.StatusCreated {
+		return nil, u.c.writeError(resp, u.repo)
+	}
+	return u.c.resolve(req.URL, cmp.Or(resp.Header.Get("Location"), "\x00"))
+}
+
+// patch sends all bytes and returns the session's address after it. What the registry says in Range is not looked at:
+// ECR's may stay behind although it has every byte.
+func (u *upload) patch(ctx context.Context, at *url.URL, body *source) (*url.URL, error) {
+	req, err := u.c.requestTo(ctx, http.MethodPatch, at)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Content-Type", "application/octet-stream")
+	req.Body, req.ContentLength = body, u.Size
+	if u.Size == 0 {
+		_, _ = io.Copy(io.Discard, body) // nothing, but the end must be seen
+		req.Body = http.NoBody
+	}
+	resp, err := u.c.send(req, oci.KindUpload)
+	if err == nil {
+		defer discard(resp)
+		if resp.StatusCode/100 != 2 {
+			err = restartable(u.c.writeError(resp, u.repo))
+		} else if body.failure() == nil && !body.ended.Load() {
+			err = restart{u.c.corrupt("upload to %s: status %d before the last byte", u.repo, resp.StatusCode)}
+		}
+	}
+	if cause := body.failure(); cause != nil {
+		return nil, local{fmt.Errorf("upload to %s: %w", u.repo, cause)}
+	}
+	if err != nil {
+		return nil, err
+	}
+	if body.read.Load() == 0 && u.c.quirks.RefusesEmptyBlobs {
+		return nil, u.c.emptyBlob()
+	}
+	if loc := resp.Header.Get("Location"); loc != "" {
+		return u.c.resolve(req.URL, loc)
+	}
+	return at, nil
+}
+
+// complete closes the session under a digest; body is nil when the bytes are there already.
+func (u *upload) complete(ctx context.Context, at *url.URL, d digest.Digest, body *sealed) error {
+	closing := *at
+	closing.RawQuery = strings.TrimPrefix(at.RawQuery+"&digest="+url.QueryEscape(d.String()), "&")
+	req, err := u.c.requestTo(ctx, http.MethodPut, &closing)
+	if err != nil {
+		return err
+	}
+	if body != nil {
+		req.Header.Set("Content-Type", "application/octet-stream")
+		req.Body, req.ContentLength = body, u.Size
+	}
+	resp, err := u.c.send(req, oci.KindUpload)
+	if body != nil {
+		if cause := body.body.failure(); cause != nil {
+			if err == nil {
+				discard(resp)
+			}
+			return local{fmt.Errorf("upload to %s: %w", u.repo, cause)}
+		}
+	}
+	if err != nil {
+		u.closing = d
+		return err
+	}
+	defer discard(resp)
+	if resp.StatusCode/100 == 2 {
+		return nil
+	}
+	if resp.StatusCode >= http.StatusInternalServerError {
+		u.closing = d
+	}
+	return restartable(u.c.writeError(resp, u.repo))
+}
+
+// digest waits for the identity of the bytes.
+func (u *upload) digest() (digest.Digest, error) {
+	d, err := u.Digest()
+	if err == nil && u.Announced != "" && d != u.Announced {
+		err = oci.ErrDigestInvalid.With("the bytes are %s, announced was %s", d, u.Announced)
+	}
+	return d, err
+}
+
+func (u *upload) verify() error {
+	_, err := u.digest()
+	return err
+}
+
+// restartable marks refusals that concern the session or, for a body that cannot be sent twice, the token.
+func restartable(err error) error {
+	if errors.Is(err, oci.ErrBlobUploadUnknown) || errors.Is(err, oci.ErrBlobUploadInvalid) ||
+		errors.Is(err, oci.ErrRangeInvalid) || errors.Is(err, ErrCredentials) {
+		return restart{err}
+	}
+	return err
+}
+
+// cancel gives an abandoned session back, if the registry can take it. It is done even when ctx has ended.
+func (u *upload) cancel(ctx context.Context, at *url.URL) {
+	if u.c.quirks.NoUploadCancel || u.closing != "" {
+		return
+	}
+	ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), cancelTimeout)
+	defer stop()
+	req, err := u.c.requestTo(ctx, http.MethodDelete, at)
+	if err != nil {
+		return
+	}
+	if resp, err := u.c.send(req, oci.KindUpload); err == nil {
+		discard(resp)
+	}
+}
+
+// closedUnanswered reports a connection that the registry closed without a word.
+func closedUnanswered(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
+		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+}
+
+// source is the body of one attempt. The transport may still hold it when its round trip is over, so what it tells
+// about its bytes is safe to ask for at any time.
+type source struct {
+	rc    io.ReadCloser
+	once  sync.Once
+	read  atomic.Int64
+	ended atomic.Bool // io.EOF was seen
+	cause atomic.Pointer[error]
+	shut  atomic.Bool
+}
+
+func open(from func() (io.ReadCloser, error)) (*source, error) {
+	rc, err := from()
+	if err != nil {
+		return nil, err
+	}
+	return &source{rc: rc}, nil
+}
+
+func (s *source) Read(p []byte) (int, error) {
+	n, err := s.rc.Read(p)
+	s.read.Add(int64(n))
+	switch {
+	case errors.Is(err, io.EOF):
+		s.ended.Store(true)
+	case err != nil && !s.shut.Load():
+		s.fail(err)
+	}
+	return n, err
+}
+
+// fail keeps the first error of the bytes themselves.
+func (s *source) fail(err error) { s.cause.CompareAndSwap(nil, &err) }
+
+func (s *source) failure() error {
+	if p := s.cause.Load(); p != nil {
+		return *p
+	}
+	return nil
+}
+
+// Close ends the reading. An error that a Read gives because of it is no failure of the bytes.
+func (s *source) Close() (err error) {
+	s.shut.Store(true)
+	s.once.Do(func() { err = s.rc.Close() })
+	return err
+}
+
+// sealed passes a body of known length on, but its last byte only after verify: a registry completes such an upload
+// with the last byte.
+type sealed struct {
+	body   *source
+	left   int64
+	verify func() error
+}
+
+func (s *sealed) Read(p []byte) (int, error) {
+	if s.left == 0 {
+		return 0, io.EOF
+	}
+	if len(p) == 0 {
+		return 0, nil
+	}
+	if s.left > 1 {
+		n, err := s.body.Read(p[:min(int64(len(p)), s.left-1)])
+		s.left -= int64(n)
+		if errors.Is(err, io.EOF) {
+			err = io.ErrUnexpectedEOF
+			s.body.fail(err)
+		}
+		return n, err
+	}
+	var last [2]byte
+	n, err := io.ReadFull(s.body, last[:])
+	switch {
+	case errors.Is(err, io.ErrUnexpectedEOF) && n == 1:
+		err = s.verify()
+	case err == nil:
+		err = errors.New("more bytes than announced")
+	}
+	if err != nil {
+		s.body.fail(err)
+		return 0, err
+	}
+	p[0], s.left = last[0], 0
+	return 1, nil
+}
+
+func (s *sealed) Close() error { return s.body.Close() }

@@ -1,0 +1,176 @@
+package upstream
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"dray/upstream/oci"
+)
+
+// Mount implements Sink. A session that the registry opens because it cannot mount is left to run out.
+func (c *Client) Mount(ctx context.Context, repo, from string, d digest.Digest) (bool, error) {
+	q := oci.Request{Method: http.MethodPost, Kind: oci.KindUploads, Repo: repo, Mount: d, From: from}
+	req, err := c.request(scoped(ctx, repo, true, from), q, nil)
+	if err != nil {
+		return false, err
+	}
+	resp, err := c.send(idempotent(req), oci.KindUploads)
+	if err != nil {
+		return false, c.startError(repo, err)
+	}
+	defer discard(resp)
+	switch resp.StatusCode {
+	case http.StatusCreated:
+		return true, nil
+	case http.StatusAccepted:
+		return false, nil
+	}
+	return false, c.writeError(resp, repo)
+}
+
+// PutManifest implements Sink.
+func (c *Client) PutManifest(ctx context.Context, repo string, ref oci.Reference, m *oci.Manifest) (Pushed, error) {
+	var p Pushed
+	err := c.attempts(ctx, "manifest of "+repo, func(context.Context) (err error) {
+		p, err = c.putManifest(scoped(ctx, repo, true), repo, ref, m)
+		return err
+	})
+	e, ok := errors.AsType[*oci.Error](err)
+	switch {
+	case !ok:
+		return p, err
+	case c.quirks.ImmutableTagAlways && errors.Is(e, oci.ErrTagInvalid) && strings.Contains(strings.ToLower(e.Message), "immutable"):
+		return c.immutable(ctx, repo, ref, m, e)
+	case e.Status == http.StatusMethodNotAllowed && c.quirks.UnsupportedManifestHint != "":
+		explained := *e
+		explained.Message = strings.TrimSuffix(e.Message, ".") + ". " + c.quirks.UnsupportedManifestHint
+		return p, &explained
+	}
+	return p, err
+}
+
+func (c *Client) putManifest(ctx context.Context, repo string, ref oci.Reference, m *oci.Manifest) (Pushed, error) {
+	req, err := c.request(ctx, oci.Request{Method: http.MethodPut, Kind: oci.KindManifest, Repo: repo, Ref: ref}, nil)
+	if err != nil {
+		return Pushed{}, err
+	}
+	req.Header.Set("Content-Type", m.MediaType)
+	req.ContentLength = int64(len(m.Raw))
+	req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(m.Raw)), nil }
+	req.Body, _ = req.GetBody()
+	resp, err := c.send(idempotent(req), oci.KindManifest)
+	if err != nil {
+		return Pushed{}, err
+	}
+	defer discard(resp)
+	if resp.StatusCode != http.StatusCreated && resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusAccepted {
+		return Pushed{}, c.writeError(resp, repo)
+	}
+	if d := statedDigest(resp); d != "" && d != m.Digest && d != d.Algorithm().FromBytes(m.Raw) {
+		return Pushed{}, c.corrupt("manifest %s of %s: accepted as %s, sent %s", ref, repo, d, m.Digest)
+	}
+	subject, err := oci.ParseDigest(resp.Header.Get("OCI-Subject"))
+	if err != nil {
+		subject = ""
+	}
+	return Pushed{Digest: m.Digest, Subject: subject}, nil
+}
+
+// immutable tells a repetition, which is success, from an attempt to move a tag. The refusal alone does not: ECR sends
+// the same for both.
+func (c *Client) immutable(ctx context.Context, repo string, ref oci.Reference, m *oci.Manifest, refusal *oci.Error) (Pushed, error) {
+	held, err := c.StatManifest(ctx, repo, ref, []string{m.MediaType})
+	if err != nil {
+		return Pushed{}, refusal
+	}
+	if held.Digest == m.Digest {
+		return Pushed{Digest: m.Digest}, nil
+	}
+	e := *refusal
+	e.Message = fmt.Sprintf("%s (it holds %s, the push was of %s)", strings.TrimSuffix(e.Message, "."), held.Digest, m.Digest)
+	return Pushed{}, &e
+}
+
+// writeError maps a refused write.
+func (c *Client) writeError(resp *http.Response, repo string) error {
+	err := c.answerError(resp)
+	e, ok := errors.AsType[*oci.Error](err)
+	if !ok {
+		return err
+	}
+	// A bare 404 for the start of an upload can only mean the repository.
+	bare := resp.Request != nil && resp.Request.Method == http.MethodPost && e.Status == http.StatusNotFound
+	if errors.Is(e, oci.ErrNameUnknown) || bare {
+		missing := *e
+		missing.Code = oci.ErrNameUnknown.Code
+		return missing.Because(fmt.Errorf("%w: %s", ErrRepositoryMissing, repo))
+	}
+	return err
+}
+
+// startError maps the lack of an answer to the start of an upload.
+func (c *Client) startError(repo string, err error) error {
+	if !c.quirks.MissingRepositoryCloses || !closedUnanswered(err) {
+		return err
+	}
+	return oci.ErrUnavailable.
+		With("the upstream registry %s closed the connection, as it does when the repository %s does not exist", c.name, repo).
+		Because(fmt.Errorf("%w: %w", ErrRepositoryMissing, err))
+}
+
+// idempotent lets the transport repeat a request on another connection when a reused one turns out to be closed. An
+// empty key is not sent (net/http, Transport).
+func idempotent(req *http.Request) *http.Request {
+	req.Header["Idempotency-Key"] = []string{}
+	return req
+}
+
+// restart marks a failure that a fresh session may mend, once.
+type restart struct{ error }
+
+func (r restart) Unwrap() error { return r.error }
+
+// local marks a failure of the bytes to be sent. Nothing is repeated.
+type local struct{ error }
+
+func (l local) Unwrap() error { return l.error }
+
+// attempts repeats a write that failed in a way that a repetition may mend.
+func (c *Client) attempts(ctx context.Context, what string, try func(context.Context) error) error {
+	end := time.Now().Add(c.writeBudget)
+	restarted := false
+	for n := 0; ; n++ {
+		err := try(ctx)
+		_, again := errors.AsType[restart](err)
+		if !repeatable(err) && (!again || restarted) {
+			return err
+		}
+		restarted = restarted || again
+		d := pause(n, err)
+		if n+1 >= c.writeAttempts || time.Now().Add(d).After(end) {
+			return err
+		}
+		c.log.DebugContext(ctx, "write repeated", "upstream", c.name, "what", what, "attempt", n+1, "error", err)
+		if rest(ctx, d) != nil {
+			return err
+		}
+	}
+}
+
+func repeatable(err error) bool {
+	if _, ok := errors.AsType[local](err); ok || err == nil {
+		return false
+	}
+	if _, ok := errors.AsType[*OpenError](err); ok {
+		return false
+	}
+	return Transient(err) && !errors.Is(err, ErrCredentials) && !errors.Is(err, ErrRepositoryMissing)
+}
