@@ -228,7 +228,9 @@ func (l *Listener) complete(upstreams []Upstream) {
 	l.Auth = cmp.Or(l.Auth, noAuth)
 	if len(l.Upstreams) == 0 {
 		for _, u := range upstreams {
-			l.Upstreams = append(l.Upstreams, u.Name)
+			if !slices.Contains(l.Upstreams, u.Name) {
+				l.Upstreams = append(l.Upstreams, u.Name)
+			}
 		}
 	}
 	if l.Role != "" {

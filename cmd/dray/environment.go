@@ -1,7 +1,7 @@
 package main
 
-// Environment holds the variables that override the file. Those of the first group alone configure a working proxy. A variable
-// that is set to nothing counts as not set. Where one speaks of the first listener, it is the first of `listeners`.
+// Environment holds the variables that override the file. Those without `DRAY_` in their names configure a working proxy by themselves.
+// A variable that is set to nothing counts as not set. The first listener is the first of `listeners`.
 type Environment struct {
 	// PEM file with the certificate of the first listener.
 	TLSCertificate *string `env:"TLS_CERTIFICATE"`

@@ -10,8 +10,12 @@ import (
 
 const exampleWidth = 100
 
-// writeExample writes a configuration file in which everything is commented out: each key with its meaning and the value it has by default.
-// Without the leading "#" of the keys it is a valid file that changes nothing.
+const exampleHead = `# What dray does without any configuration, written out. Keys that are empty by default are left out here;
+# "dray config reference" prints all of them.
+
+`
+
+// writeExample writes a configuration file that changes nothing: each key that has a default, with its meaning above it.
 func writeExample(w io.Writer) error {
 	file, err := sections(configSource, "yaml")
 	if err != nil {
@@ -40,15 +44,8 @@ func writeExample(w io.Writer) error {
 	if err := out.Encode(&node); err != nil {
 		return fmt.Errorf("print example: %w", err)
 	}
-	for line := range strings.Lines(b.String()) {
-		if !strings.HasPrefix(strings.TrimSpace(line), "#") && line != "\n" {
-			line = "#" + line
-		}
-		if _, err := io.WriteString(w, line); err != nil {
-			return err
-		}
-	}
-	return nil
+	_, err = io.WriteString(w, exampleHead+b.String())
+	return err
 }
 
 // annotate puts the prose of each key above it.

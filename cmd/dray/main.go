@@ -47,7 +47,7 @@ func (in *invocation) load() (Config, error) { return Load(in.configPath, in.env
 func run(ctx context.Context, args, environ []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	in := &invocation{environ: environ, stdin: stdin, stdout: stdout, stderr: stderr}
 	root := rootCommand(in)
-	root.SetArgs(args)
+	root.SetArgs(append([]string{}, args...)) // with nil cobra would read os.Args
 	err := root.ExecuteContext(ctx)
 	switch {
 	case err == nil:

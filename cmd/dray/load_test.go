@@ -1,0 +1,400 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+const testRegistry = "123456789012.dkr.ecr.eu-west-1.amazonaws.com"
+
+// write puts a file into a new directory and returns its path.
+func write(t *testing.T, name, content string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// keyPair makes a certificate as dray cert does and returns the two paths.
+func keyPair(t *testing.T) (cert, key string) {
+	t.Helper()
+	dir := t.TempDir()
+	opts := certOptions{hosts: []string{"localhost"}, outCert: filepath.Join(dir, "cert.pem"), outKey: filepath.Join(dir, "key.pem")}
+	if _, err := writeCertificate(opts, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	return opts.outCert, opts.outKey
+}
+
+func TestDefaultsAlone(t *testing.T) {
+	cfg, err := Load("", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []Listener{{Name: "127.0.0.1:5000", Address: "127.0.0.1:5000", Role: RoleMirror, Upstreams: []string{"docker.io"}, Auth: "none"}}
+	if diff := cmp.Diff(want, cfg.Listeners); diff != "" {
+		t.Error("listeners", diff)
+	}
+	if len(cfg.Upstreams) != 1 || cfg.Upstreams[0].URL != "https://registry-1.docker.io" || cfg.Upstreams[0].DefaultNamespace != "library" {
+		t.Errorf("upstreams %+v", cfg.Upstreams)
+	}
+	if cfg.Cache.Directory != "data" || cfg.Metadata.URL != "" || cfg.Admin.Address != "localhost:6060" || cfg.CloudWatch.Region != "" {
+		t.Errorf("rest %+v", cfg)
+	}
+	if notices := cfg.Notices(); len(notices) != 0 {
+		t.Errorf("notices %q", notices)
+	}
+}
+
+func TestCacheDirectoryFollowsXDG(t *testing.T) {
+	cfg, err := Load("", []string{"XDG_CACHE_HOME=/home/me/.cache"})
+	if err != nil || cfg.Cache.Directory != "/home/me/.cache/dray" {
+		t.Errorf("got %q, %v", cfg.Cache.Directory, err)
+	}
+}
+
+func TestSixVariablesAlone(t *testing.T) {
+	cert, key := keyPair(t)
+	cfg, err := Load("", []string{"TLS_CERTIFICATE=" + cert, "TLS_PRIVATE_KEY=" + key, "ECR_REGISTRY=" + testRegistry,
+		"REGISTRY=registry.example.com:8443", "PORT=8443", "REGION=eu-central-1", "DRAY_LOG_LEVEL="})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []Listener{{
+		Name: ":8443", Address: ":8443", Role: RoleRegistry, Upstreams: []string{"ecr", "docker.io"}, Auth: "none",
+		TLS: ServerTLS{Certificate: cert, PrivateKey: key}, ExternalURL: "https://registry.example.com:8443",
+	}}
+	if diff := cmp.Diff(want, cfg.Listeners); diff != "" {
+		t.Error("listeners", diff)
+	}
+	ecr := cfg.Upstreams[1]
+	wantECR := Upstream{
+		Name: "ecr", URL: "https://" + testRegistry, Kind: KindECR, Hosts: []string{testRegistry}, Region: "eu-west-1", Push: true,
+		CreateRepositories: CreateRepositories{Enabled: true, TagMutability: "MUTABLE", Encryption: "AES256"},
+		Tags:               Tags{Fresh: Duration(time.Minute), Stale: Duration(24 * time.Hour), NotFound: Duration(10 * time.Second)},
+	}
+	if diff := cmp.Diff(wantECR, ecr); diff != "" {
+		t.Error("upstream", diff)
+	}
+	if cfg.CloudWatch.Region != "eu-central-1" || cfg.CloudWatch.Namespace != "Custom/ecr_reverse_proxy" || cfg.CloudWatch.Metric != "ECRImagePulls" {
+		t.Errorf("cloudwatch %+v", cfg.CloudWatch)
+	}
+	wantNotices := []string{
+		"listener :8443: pushes from other machines are refused until auth is configured, or allow_anonymous_push is set to true.",
+		"listener :8443: whoever can connect to :8443 may pull, without a password, everything that dray's own credentials can read from ecr.",
+	}
+	if diff := cmp.Diff(wantNotices, cfg.Notices()); diff != "" {
+		t.Error("notices", diff)
+	}
+	if !cfg.Listeners[0].PushLocalOnly() {
+		t.Error("pushes from other machines must not be accepted")
+	}
+}
+
+func TestAddressOfFirstListener(t *testing.T) {
+	cert, key := keyPair(t)
+	tls := []string{"TLS_CERTIFICATE=" + cert, "TLS_PRIVATE_KEY=" + key}
+	for _, tc := range []struct {
+		name string
+		env  []string
+		file string
+		want string
+	}{
+		{name: "nothing", want: "127.0.0.1:5000"},
+		{name: "port alone stays on this machine", env: []string{"PORT=7000"}, want: "127.0.0.1:7000"},
+		{name: "certificate", env: tls, want: ":5000"},
+		{name: "certificate and port", env: append([]string{"PORT=443"}, tls...), want: ":443"},
+		{name: "address", env: []string{"DRAY_ADDRESS=0.0.0.0:80"}, want: "0.0.0.0:80"},
+		{name: "address and port", env: []string{"DRAY_ADDRESS=10.0.0.1:80", "PORT=81"}, want: "10.0.0.1:81"},
+		{name: "file", file: "listeners: [{address: ':81'}]", want: ":81"},
+		{name: "port over file", file: "listeners: [{address: '[::1]:81'}]", env: []string{"PORT=82"}, want: "[::1]:82"},
+		{name: "certificate keeps the address of the file", file: "listeners: [{address: '127.0.0.1:81'}]", env: tls, want: "127.0.0.1:81"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			path := ""
+			if tc.file != "" {
+				path = write(t, "dray.yaml", tc.file)
+			}
+			cfg, err := Load(path, tc.env)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := cfg.Listeners[0].Address; got != tc.want {
+				t.Errorf("got %s, want %s", got, tc.want)
+			}
+		})
+	}
+}
+
+func TestEnvironmentOverridesFile(t *testing.T) {
+	path := write(t, "dray.yaml", `
+listeners:
+  - {name: front, upstreams: [hub, quay], external_url: "https://old.example.com"}
+  - {name: back, address: "127.0.0.1:5001"}
+upstreams:
+  - {name: hub, url: docker.io, tags: {fresh: 0s}}
+  - {name: quay, url: "https://quay.io", prefixes: [quay]}
+cache: {directory: /var/cache/dray, max_bytes: 10GiB}
+metadata: {url: "redis://:old@redis:6379"}
+log: {level: warn, access: false}
+`)
+	cfg, err := Load(path, []string{"ECR_REGISTRY=" + testRegistry, "REGISTRY=https://new.example.com", "DRAY_CACHE_MAX_BYTES=1TiB",
+		"DRAY_METADATA_URL=redis://other:6379/1", "DRAY_METADATA_PASSWORD=hush", "DRAY_LOG_LEVEL=debug", "DRAY_LOG_ACCESS=true",
+		"DRAY_ALLOW_ANONYMOUS_PUSH=true", "DRAY_ADMIN_ADDRESS=off", "DRAY_ECR_ADDRESS=127.0.0.1:4443"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	front, back, ecr := cfg.Listeners[0], cfg.Listeners[1], cfg.Upstreams[2]
+	if diff := cmp.Diff([]string{"ecr", "hub", "quay"}, front.Upstreams); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff([]string{"hub", "quay", "ecr"}, back.Upstreams); diff != "" {
+		t.Error(diff)
+	}
+	if front.ExternalURL != "https://new.example.com" || !front.AllowAnonymousPush || front.PushLocalOnly() || back.Role != RoleMirror {
+		t.Errorf("listeners %+v %+v", front, back)
+	}
+	if ecr.Address != "127.0.0.1:4443" || ecr.Kind != KindECR || cfg.Upstreams[0].Tags.Fresh != 0 || cfg.Upstreams[0].Tags.NotFound == 0 {
+		t.Errorf("upstreams %+v", cfg.Upstreams)
+	}
+	if cfg.Cache.Directory != "/var/cache/dray" || cfg.Cache.MaxBytes != 1<<40 || cfg.Metadata.URL.Reveal() != "redis://other:6379/1" ||
+		cfg.Metadata.Password.Reveal() != "hush" || cfg.Log.Level != "debug" || !cfg.Log.Access || cfg.Admin.Address != "off" {
+		t.Errorf("scalars %+v", cfg)
+	}
+}
+
+func TestECRRegistryKeepsWhatTheFileSaysAboutIt(t *testing.T) {
+	path := write(t, "dray.yaml", "upstreams: [{name: hub, url: docker.io}, {name: mine, url: 'https://"+testRegistry+"', push: true, repository_prefix: team}]")
+	cfg, err := Load(path, []string{"ECR_REGISTRY=" + testRegistry})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(cfg.Upstreams) != 2 || cfg.Upstreams[1].RepositoryPrefix != "team" {
+		t.Errorf("upstreams %+v", cfg.Upstreams)
+	}
+	if diff := cmp.Diff([]string{"mine", "hub"}, cfg.Listeners[0].Upstreams); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestKindsAndRegions(t *testing.T) {
+	for url, want := range map[string]struct {
+		kind   Kind
+		region string
+	}{
+		"https://" + testRegistry:                                   {KindECR, "eu-west-1"},
+		"123456789012.dkr.ecr-fips.us-gov-west-1.amazonaws.com":     {KindECR, "us-gov-west-1"},
+		"123456789012.dkr-ecr.ap-south-1.on.aws":                    {KindECR, "ap-south-1"},
+		"123456789012.dkr.ecr.cn-north-1.amazonaws.com.cn":          {KindECR, "cn-north-1"},
+		"https://public.ecr.aws":                                    {KindECRPublic, ""},
+		"https://ghcr.io":                                           {KindOCI, ""},
+		"https://123456789012.dkr.ecr.eu-west-1.amazonaws.com.evil": {KindOCI, ""},
+	} {
+		u := Upstream{URL: url}
+		u.complete(nil)
+		if u.Kind != want.kind || u.Region != want.region {
+			t.Errorf("%s: got %s in %q, want %s in %q", url, u.Kind, u.Region, want.kind, want.region)
+		}
+	}
+	u := Upstream{URL: "http://127.0.0.1:4443", Kind: KindECR}
+	if u.complete(map[string]string{"AWS_REGION": "eu-north-1"}); u.Region != "eu-north-1" {
+		t.Errorf("region %q", u.Region)
+	}
+}
+
+// TestProblems gives wrong files and variables and wants every problem reported, with its path and its line.
+func TestProblems(t *testing.T) {
+	for _, tc := range []struct {
+		name, file string
+		env        []string
+		want       []string
+	}{
+		{name: "not YAML", file: "listeners: [", want: []string{"dray.yaml: line 1: did not find expected node content"}},
+		{name: "not a section", file: "- a\n", want: []string{"dray.yaml:1: must be a section of keys and values"}},
+		{name: "two documents", file: "log: {level: info}\n---\nlog: {}\n", want: []string{"dray.yaml: holds more than one YAML document"}},
+		{name: "unknown keys", file: "cash: {}\nlog:\n  levle: info\n  shape: round\n", want: []string{
+			"dray.yaml:1: cash: unknown key; is cache meant?", "dray.yaml:3: log.levle: unknown key; is level meant?", "dray.yaml:4: log.shape: unknown key"}},
+		{name: "given twice", file: "log:\n  level: info\n  level: warn\n", want: []string{"dray.yaml:3: log.level: is given twice"}},
+		{name: "types", file: "listeners: 5\nlog:\n  access: maybe\n  level: [info]\nlimits:\n  max_uploads_per_client: many\n  idle_timeout: 5 parsecs\ncache:\n  max_bytes: -1\nadmin: 6060\n", want: []string{
+			"dray.yaml:1: listeners: must be a list", "dray.yaml:3: log.access: must be true or false", "dray.yaml:4: log.level: must be a single value",
+			"dray.yaml:6: limits.max_uploads_per_client: must be a whole number",
+			`dray.yaml:7: limits.idle_timeout: "5 parsecs" is not a duration; write one like 90s, 10m or 7d`,
+			`dray.yaml:9: cache.max_bytes: "-1" is not a size; write one like 200GiB, 500MB or 4096`,
+			"dray.yaml:10: admin: must be a section of keys and values"}},
+		{name: "secrets in the file", file: "upstreams:\n- url: ghcr.io\n  credentials: {username: me, password: hush}\nmetadata: {url: 'redis://h', password: hush}\n", want: []string{
+			"dray.yaml:3: upstreams[0].credentials.password: " + errSecretInFile.Error(), "dray.yaml:4: metadata.password: " + errSecretInFile.Error(),
+			"dray.yaml:3: upstreams[0].credentials: the password is missing; give password_file or password_env"}},
+		{name: "listeners", file: `listeners:
+- address: nowhere
+  role: boss
+  upstreams: [hub, other, hub]
+  auth: team
+- name: b
+  role: mirror
+  challenge: true
+  allow_anonymous_push: true
+  external_url: ftp://x
+  tls: {certificate: cert.pem}
+- name: b
+  role: registry
+upstreams: [{name: hub, url: docker.io}]
+`, want: []string{
+			`dray.yaml:3: listeners[0].role: "boss" is none of mirror, registry`,
+			`dray.yaml:12: listeners[2].name: name "b" is already that of listeners[1]`,
+			`dray.yaml:12: listeners[2].address: address "127.0.0.1:5000" is already that of listeners[1]`,
+			`dray.yaml:2: listeners[0].address: "nowhere" is not host:port`,
+			`dray.yaml:4: listeners[0].upstreams[1]: no upstream is called "other"; there are: hub`,
+			`dray.yaml:4: listeners[0].upstreams[2]: "hub" is given twice`,
+			`dray.yaml:5: listeners[0].auth: no auth entry is called "team"; there are: none`,
+			"dray.yaml:11: listeners[1].tls: certificate and private_key (TLS_CERTIFICATE and TLS_PRIVATE_KEY) go together; only one is given",
+			`dray.yaml:10: listeners[1].external_url: "ftp://x" is not an http or https URL, nor a host name`,
+			"dray.yaml:8: listeners[1].challenge: needs auth: a client that answers a challenge must be recognised by something",
+			"dray.yaml:9: listeners[1].allow_anonymous_push: a mirror takes no pushes; role: registry does",
+			"dray.yaml:13: listeners[2].role: a registry needs an upstream with push: true; none of hub has it"}},
+		{name: "upstreams", file: `upstreams:
+- name: a
+- name: a
+  url: https://me@h/path
+  prefixes: [v2, Big, fine]
+  hosts: ["H:1"]
+  repository_prefix: /x
+  address: here
+  region: eu-west-1
+  role_arn: nobody
+- name: b
+  url: https://h.example.com/path
+  prefixes: [fine]
+  credentials: {username: u, password_file: /f, password_env: E}
+  tags: {fresh: 2h, stale: 1h}
+- name: c
+  url: http://127.0.0.1:1
+  kind: ecr
+  push: true
+  role_arn: nobody
+  credentials: {username: u}
+  create_repositories: {tag_mutability: SOMETIMES, encryption: AES256, kms_key: k}
+`, want: []string{
+			"dray.yaml:2: upstreams[0].url: is missing",
+			"dray.yaml:4: upstreams[1].url: must not hold a user or a password",
+			`dray.yaml:5: upstreams[1].prefixes[0]: "v2" cannot be a prefix; write lower case path components, none of them v2`,
+			`dray.yaml:5: upstreams[1].prefixes[1]: "Big" cannot be a prefix; write lower case path components, none of them v2`,
+			`dray.yaml:7: upstreams[1].repository_prefix: "/x" cannot begin a repository name; write lower case path components`,
+			`dray.yaml:6: upstreams[1].hosts[0]: "H:1" is not a host name; write it in lower case, with :port where it has one`,
+			`dray.yaml:8: upstreams[1].address: "here" is not host:port`,
+			"dray.yaml:9: upstreams[1].region: is for kinds ecr and ecr-public only",
+			"dray.yaml:10: upstreams[1].role_arn: is for kinds ecr and ecr-public only",
+			`dray.yaml:12: upstreams[2].url: "https://h.example.com/path" must end after the host`,
+			"dray.yaml:14: upstreams[2].credentials: give password_file or password_env, not both",
+			"dray.yaml:15: upstreams[2].tags.stale: 1h is less than fresh, 2h",
+			"dray.yaml:21: upstreams[3].credentials: an ECR upstream gets its credentials from the AWS SDK; leave this section out",
+			"dray.yaml:16: upstreams[3].region: is missing and cannot be read from the host name; set it, or AWS_REGION",
+			`dray.yaml:20: upstreams[3].role_arn: "nobody" is not an ARN`,
+			`dray.yaml:22: upstreams[3].create_repositories.tag_mutability: "SOMETIMES" is none of MUTABLE, IMMUTABLE`,
+			"dray.yaml:22: upstreams[3].create_repositories.kms_key: needs encryption: KMS",
+			`dray.yaml:3: upstreams[1].name: name "a" is already that of upstreams[0]`,
+			`dray.yaml:13: upstreams[2].prefixes[0]: prefix "fine" is already that of upstreams[1]`,
+			"dray.yaml:14: upstreams[2].credentials.password_file: open /f: no such file or directory"}},
+		{name: "auth", file: `auth:
+- name: none
+- name: both
+  htpasswd: {file: /nowhere/htpasswd}
+  token: {service: s}
+- name: h
+  htpasswd: {realm: r}
+  rules:
+  - {}
+  - {users: ["*"], repositories: [/a, B], actions: [pull, delete]}
+- name: t
+  token: {realm: "tokens.example.com"}
+- name: missing
+`, want: []string{
+			`dray.yaml:2: auth[0].name: "none" cannot be a name`, "dray.yaml:3: auth[1]: give exactly one of htpasswd and token",
+			"dray.yaml:7: auth[2].htpasswd.file: is missing",
+			"dray.yaml:9: auth[2].rules[0]: is for nobody; give users or anonymous: true",
+			"dray.yaml:9: auth[2].rules[0].repositories: is missing; * is every repository",
+			"dray.yaml:9: auth[2].rules[0].actions: is missing; write pull, push or both",
+			`dray.yaml:10: auth[2].rules[1].repositories[0]: "/a" matches no repository; names are lower case and do not begin with a slash`,
+			`dray.yaml:10: auth[2].rules[1].repositories[1]: "B" matches no repository; names are lower case and do not begin with a slash`,
+			`dray.yaml:10: auth[2].rules[1].actions[1]: "delete" is none of pull, push`,
+			`dray.yaml:12: auth[3].token.realm: "tokens.example.com" is not an http or https URL`,
+			"dray.yaml:12: auth[3].token.service: is missing", "dray.yaml:12: auth[3].token.issuer: is missing",
+			"dray.yaml:12: auth[3].token: give root_cert_bundle or jwks: without one no token can be verified",
+			"dray.yaml:13: auth[4]: give exactly one of htpasswd and token",
+			"dray.yaml:4: auth[1].htpasswd.file: open /nowhere/htpasswd: no such file or directory"}},
+		{name: "the rest", file: `cache: {directory: ""}
+admin: {address: here}
+metadata: {url: "http://h"}
+cloudwatch: {region: r, namespace: AWS/ECR, metric: "", interval: 10ms, max_series: -1, dimensions: all}
+limits: {max_uploads_per_client: -1, upload_expiry: 0s, read_header_timeout: 0s, idle_timeout: 0s}
+log: {format: xml}
+`, want: []string{
+			`dray.yaml:4: cloudwatch.dimensions: "all" is none of none, repository, image`, `dray.yaml:6: log.format: "xml" is none of text, json`,
+			"dray.yaml:1: cache.directory: is missing", `dray.yaml:2: admin.address: "here" is not host:port`,
+			"dray.yaml:3: metadata.url: is not a redis:// or rediss:// URL with a host",
+			"dray.yaml:4: cloudwatch.interval: 10ms is less than one second",
+			`dray.yaml:4: cloudwatch.namespace: "AWS/ECR" cannot be a namespace: 1 to 255 characters, not beginning with AWS/`,
+			"dray.yaml:4: cloudwatch.metric: must have 1 to 255 characters", "dray.yaml:4: cloudwatch.max_series: -1 is negative",
+			"dray.yaml:5: limits.max_uploads_per_client: -1 is negative", "dray.yaml:5: limits.upload_expiry: must be more than zero",
+			"dray.yaml:5: limits.read_header_timeout: must be more than zero", "dray.yaml:5: limits.idle_timeout: must be more than zero"}},
+		{name: "environment", env: []string{"PORT=http", "DRAY_CACHE_MAX_BYTES=lots", "DRAY_LOG_ACCESS=maybe", "ECR_REGISTRY=https://u:p@h/x", "DRAY_ADMIN_ADDRESS=x",
+			"TLS_CERTIFICATE=/nowhere/c", "TLS_PRIVATE_KEY=/nowhere/k", "DRAY_METADATA_PASSWORD=p"}, want: []string{
+			`PORT: "http" is not a port from 1 to 65535`, `DRAY_CACHE_MAX_BYTES: "lots" is not a size; write one like 200GiB, 500MB or 4096`,
+			"DRAY_LOG_ACCESS: must be true or false", "ECR_REGISTRY: upstreams[1].url: must not hold a user or a password",
+			"ECR_REGISTRY: upstreams[1].region: is missing and cannot be read from the host name; set it, or AWS_REGION",
+			`DRAY_ADMIN_ADDRESS: admin.address: "x" is not host:port`,
+			"DRAY_METADATA_PASSWORD: metadata.password: needs url: the bbolt file in the cache directory has no password",
+			"listeners[0].tls: open /nowhere/c: no such file or directory"}},
+		{name: "files", file: "upstreams: [{url: ghcr.io, tls: {ca_file: /dev/null}, credentials: {username: u, password_env: NOT_SET}}]\nmetadata: {url: 'redis://h', password_file: /dev/null}\n", want: []string{
+			"dray.yaml:1: upstreams[0].credentials.password_env: NOT_SET is not set", "dray.yaml:2: metadata.password_file: /dev/null is empty",
+			"dray.yaml:1: upstreams[0].tls.ca_file: /dev/null holds no PEM certificate"}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			path := ""
+			if tc.file != "" {
+				path = write(t, "dray.yaml", tc.file)
+			}
+			_, err := Load(path, tc.env)
+			if err == nil {
+				t.Fatal("no problem found")
+			}
+			if diff := cmp.Diff(sorted(tc.want), sorted(strings.Split(err.Error(), "\n"))); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func TestMissingFileIsAProblem(t *testing.T) {
+	_, err := Load("/nowhere/dray.yaml", []string{"PORT=0"})
+	if err == nil || !strings.Contains(err.Error(), "/nowhere/dray.yaml") || !strings.Contains(err.Error(), "PORT") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestProblemsAreTyped(t *testing.T) {
+	_, err := Load(write(t, "dray.yaml", "log: {level: loud}"), nil)
+	want := Problems{{Path: "log.level", Origin: "dray.yaml:1", Message: `"loud" is none of debug, info, warn, error`}}
+	if diff := cmp.Diff(error(want), err); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestEmptyKeysAndFilesKeepDefaults(t *testing.T) {
+	plain, _ := Load("", nil)
+	for _, file := range []string{"# nothing\n", "cache:\nlog:\n  level:\n"} {
+		cfg, err := Load(write(t, "dray.yaml", file), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(plain, cfg); diff != "" {
+			t.Error(diff)
+		}
+	}
+}

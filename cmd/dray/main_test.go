@@ -1,0 +1,304 @@
+package main
+
+import (
+	"bytes"
+	"crypto/tls"
+	"crypto/x509"
+	"flag"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+var update = flag.Bool("update", false, "write golden files and docs/config.md anew")
+
+// runDray runs the program and returns its exit code and what it wrote.
+func runDray(t *testing.T, environ []string, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	var out, errs bytes.Buffer
+	code = run(t.Context(), args, environ, strings.NewReader(""), &out, &errs)
+	return code, out.String(), errs.String()
+}
+
+// golden compares got with a file, or writes the file with -update.
+func golden(t *testing.T, path, got string) {
+	t.Helper()
+	if *update {
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), got); diff != "" {
+		t.Errorf("%s is not current (go test ./cmd/dray -update writes it anew):\n%s", path, diff)
+	}
+}
+
+func TestUsage(t *testing.T) {
+	for _, tc := range []struct {
+		args   []string
+		code   int
+		stdout string
+		stderr string
+	}{
+		{args: nil, code: 0, stdout: "Available Commands:"},
+		{args: []string{"--help"}, code: 0, stdout: "Available Commands:"},
+		{args: []string{"version"}, code: 0, stdout: "dray "},
+		{args: []string{"bogus"}, code: 2, stderr: `unknown command "bogus"; see dray --help`},
+		{args: []string{"check", "me"}, code: 2, stderr: `dray check takes no argument, got "me"`},
+		{args: []string{"check", "--bogus"}, code: 2, stderr: "unknown flag: --bogus"},
+		{args: []string{"check", "--config", "/nowhere/dray.yaml"}, code: 1, stderr: "open /nowhere/dray.yaml: no such file"},
+	} {
+		code, stdout, stderr := runDray(t, nil, tc.args...)
+		if code != tc.code || !strings.Contains(stdout, tc.stdout) || !strings.Contains(stderr, tc.stderr) {
+			t.Errorf("%q: code %d\nstdout %s\nstderr %s", tc.args, code, stdout, stderr)
+		}
+	}
+}
+
+func TestCheckPrintsEffectiveConfiguration(t *testing.T) {
+	password := write(t, "password", "from-a-file\n")
+	htpasswd := write(t, "htpasswd", "")
+	cert, key := keyPair(t)
+	file, err := os.ReadFile("testdata/full.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := strings.NewReplacer("$PASSWORD_FILE", password, "$HTPASSWD", htpasswd, "$CERT", cert, "$KEY", key)
+	path := write(t, "dray.yaml", names.Replace(string(file)))
+	environ := []string{"QUAY_PASSWORD=from-the-environment", "DRAY_METADATA_PASSWORD=redis-secret", "DRAY_CONFIG=" + path}
+
+	code, stdout, stderr := runDray(t, environ, "check")
+	if code != 0 {
+		t.Fatalf("code %d\n%s", code, stderr)
+	}
+	for _, secret := range []string{"from-a-file", "from-the-environment", "redis-secret", "in-the-url"} {
+		if strings.Contains(stdout+stderr, secret) {
+			t.Errorf("%s is printed", secret)
+		}
+	}
+	if n := strings.Count(stdout, redacted); n != 3 {
+		t.Errorf("%d redacted secrets, want 3", n)
+	}
+	back := strings.NewReplacer(password, "$PASSWORD_FILE", htpasswd, "$HTPASSWD", cert, "$CERT", key, "$KEY")
+	golden(t, "testdata/full.golden.yaml", back.Replace(stdout))
+	golden(t, "testdata/full.notices", stderr)
+}
+
+// TestCheckedConfigurationIsAFile: what check prints, but for the secrets, is a file with the same meaning.
+func TestCheckedConfigurationIsAFile(t *testing.T) {
+	cert, key := keyPair(t)
+	first, err := Load("", []string{"TLS_CERTIFICATE=" + cert, "TLS_PRIVATE_KEY=" + key, "ECR_REGISTRY=" + testRegistry, "REGISTRY=r.example.com", "PORT=444", "REGION=r"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var printed strings.Builder
+	if err := printConfig(&printed, first); err != nil {
+		t.Fatal(err)
+	}
+	second, err := Load(write(t, "dray.yaml", printed.String()), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(first, second); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestCheckListsAllProblems(t *testing.T) {
+	path := write(t, "dray.yaml", "log: {level: loud}\ncash: 1\n")
+	code, stdout, stderr := runDray(t, []string{"PORT=x"}, "check", "-c", path)
+	if code != 1 || stdout != "" || strings.Count(stderr, "\n") != 3 {
+		t.Errorf("code %d, stdout %q, stderr %q", code, stdout, stderr)
+	}
+}
+
+func TestReferenceIsCurrent(t *testing.T) {
+	code, stdout, stderr := runDray(t, nil, "config", "reference")
+	if code != 0 {
+		t.Fatal(stderr)
+	}
+	golden(t, "../../docs/config.md", stdout)
+}
+
+// TestReferenceIsComplete: no key is without prose, and every type has words.
+func TestReferenceIsComplete(t *testing.T) {
+	file, err := sections(configSource, "yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	environment, err := sections(environmentSource, "env")
+	if err != nil {
+		t.Fatal(err)
+	}
+	byName := map[string]section{}
+	for _, s := range file {
+		byName[s.name] = s
+	}
+	for _, s := range append(file, environment...) {
+		for _, k := range s.keys {
+			if k.name == "" || !strings.HasSuffix(k.doc, ".") {
+				t.Errorf("%s: key %q has the prose %q", s.name, k.name, k.doc)
+			}
+			if words := typeWords(k.typ, byName); words == k.typ || words == "" {
+				t.Errorf("%s: there are no words for the type %s of %s", s.name, k.typ, k.name)
+			}
+		}
+	}
+}
+
+func TestExampleIsTheDefault(t *testing.T) {
+	code, stdout, stderr := runDray(t, nil, "config", "example")
+	if code != 0 {
+		t.Fatal(stderr)
+	}
+	plain, err := Load("", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	read, err := Load(write(t, "dray.yaml", stdout), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(plain, read); diff != "" {
+		t.Error(diff)
+	}
+	if !strings.Contains(stdout, "# Where clients reach dray.") || !strings.Contains(stdout, "  # Address to listen on,") {
+		t.Error("the keys are not explained")
+	}
+}
+
+func TestCert(t *testing.T) {
+	dir := t.TempDir()
+	cert, key := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	args := []string{"cert", "--host", "dray.example.com", "--host", "127.0.0.1", "--out-cert", cert, "--out-key", key}
+	if code, _, stderr := runDray(t, nil, args...); code != 0 {
+		t.Fatal(stderr)
+	}
+	if info, err := os.Stat(key); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("key: %v, %v", info.Mode(), err)
+	}
+	before, _ := os.ReadFile(key)
+	if code, _, stderr := runDray(t, nil, args...); code != 1 || !strings.Contains(stderr, "exists; --force replaces it") {
+		t.Errorf("second run: code %d, %s", code, stderr)
+	}
+	if after, _ := os.ReadFile(key); !bytes.Equal(before, after) {
+		t.Error("the key was replaced without --force")
+	}
+	if err := os.Chmod(key, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if code, _, stderr := runDray(t, nil, append(args, "--force")...); code != 0 {
+		t.Fatal(stderr)
+	}
+	if info, _ := os.Stat(key); info.Mode().Perm() != 0o600 {
+		t.Errorf("the replaced key kept the mode %v", info.Mode())
+	}
+	serveWith(t, cert, key)
+}
+
+// serveWith serves with the certificate and connects as a client that trusts only the certificate file.
+func serveWith(t *testing.T, cert, key string) {
+	t.Helper()
+	pair, err := tls.LoadX509KeyPair(cert, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewUnstartedServer(http.NotFoundHandler())
+	server.TLS = &tls.Config{Certificates: []tls.Certificate{pair}}
+	server.StartTLS()
+	defer server.Close()
+	pem, _ := os.ReadFile(cert)
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(pem)
+	for _, name := range []string{"dray.example.com", "127.0.0.1"} {
+		conn, err := tls.DialWithDialer(&net.Dialer{Timeout: 10 * time.Second}, "tcp", server.Listener.Addr().String(), &tls.Config{RootCAs: pool, ServerName: name})
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		conn.Close()
+	}
+	if left := time.Until(pair.Leaf.NotAfter); left < 364*24*time.Hour || left > 367*24*time.Hour {
+		t.Errorf("valid for %v", left)
+	}
+}
+
+func TestCertRefusesWrongHosts(t *testing.T) {
+	for _, host := range []string{"https://x", "x:5000", ""} {
+		dir := t.TempDir()
+		code, _, stderr := runDray(t, nil, "cert", "--host", host, "--out-cert", dir+"/c", "--out-key", dir+"/k")
+		if code != 1 || !strings.Contains(stderr, "neither a host name nor an IP address") {
+			t.Errorf("%q: code %d, %s", host, code, stderr)
+		}
+		if left, _ := os.ReadDir(dir); len(left) != 0 {
+			t.Errorf("%q: files were left behind", host)
+		}
+	}
+}
+
+// TestUnusedMethodsAreDropped: the linker leaves unused methods out only as long as nothing reachable looks methods up by a name it cannot
+// know, as text/template does. With one such call the binary grows by about 12 MiB.
+func TestUnusedMethodsAreDropped(t *testing.T) {
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-ldflags=-dumpdep", "-o", filepath.Join(t.TempDir(), "dray"), ".")
+	graph, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, graph)
+	}
+	found := false
+	for line := range strings.Lines(string(graph)) {
+		if strings.Contains(line, "<ReflectMethod>") {
+			t.Errorf("looks methods up by name: %s", line)
+		}
+		found = found || strings.Contains(line, "main.main")
+	}
+	if !found {
+		t.Error("the linker printed no graph")
+	}
+}
+
+func TestNotices(t *testing.T) {
+	for _, tc := range []struct {
+		name, file string
+		want       []string
+	}{
+		{name: "skipped verification", file: "upstreams: [{url: ghcr.io, tls: {insecure_skip_verify: true}}]", want: []string{
+			"upstream ghcr.io: insecure_skip_verify accepts any certificate, so whoever is in between can read credentials and change what tags point to."}},
+		{name: "password over plain HTTP", file: "listeners: [{address: ':80', auth: a, upstreams: [docker.io], role: mirror, challenge: true}]\nauth: [{name: a, htpasswd: {file: /dev/null}}]", want: []string{
+			"listener :80: passwords and tokens of clients travel to :80 over plain HTTP.",
+			"listener :80: classic Docker answers the challenge of a mirror with the user's Docker Hub password."}},
+		{name: "anonymous push", file: "listeners: [{address: '0.0.0.0:80', allow_anonymous_push: true}]\nupstreams: [{url: ghcr.io, push: true}]", want: []string{
+			"listener 0.0.0.0:80: whoever can connect to 0.0.0.0:80 may push."}},
+		{name: "push from this machine is no news on loopback", file: "listeners: [{address: '[::1]:80'}]\nupstreams: [{url: ghcr.io, push: true}]"},
+		{name: "a recognised client is needed", file: "listeners: [{address: '127.0.0.1:80'},{address: ':81', auth: a}]\nupstreams: [{url: ghcr.io, push: true, credentials: {username: u, password_env: P}}]\nauth: [{name: a, htpasswd: {file: /dev/null}}]", want: []string{
+			"listener :81: passwords and tokens of clients travel to :81 over plain HTTP."}},
+		{name: "an anonymous rule exposes", file: "listeners: [{address: ':81', auth: a}]\nupstreams: [{url: 'http://r.example.com', push: true, credentials: {username: u, password_env: P}}]\nauth: [{name: a, htpasswd: {file: /dev/null}, rules: [{anonymous: true, repositories: ['*'], actions: [pull]}]}]", want: []string{
+			"listener :81: passwords and tokens of clients travel to :81 over plain HTTP.",
+			"listener :81: whoever can connect to :81 may pull, without a password, everything that dray's own credentials can read from r.example.com.",
+			"upstream r.example.com: credentials travel to http://r.example.com over plain HTTP."}},
+		{name: "admin and cloudwatch", file: "admin: {address: ':6060'}\ncloudwatch: {region: r, dimensions: image}", want: []string{
+			"admin: :6060 can be reached from other machines; whoever does sees what is pulled and pushed, and can take profiles.",
+			"cloudwatch: every image becomes a metric that Amazon bills, up to 100 at a time."}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			cfg, err := Load(write(t, "dray.yaml", tc.file), []string{"P=x"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(tc.want, cfg.Notices()); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}

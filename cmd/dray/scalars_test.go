@@ -1,0 +1,115 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+func sorted(s []string) []string { return slices.Sorted(slices.Values(s)) }
+
+func TestBytes(t *testing.T) {
+	for text, want := range map[string]struct {
+		size    Bytes
+		printed string
+	}{
+		"0": {0, "0"}, "4096": {4096, "4KiB"}, "200GiB": {200 << 30, "200GiB"}, "500MB": {500e6, "500MB"}, "1 TiB": {1 << 40, "1TiB"}, "7B": {7, "7"}, "3kB": {3000, "3kB"},
+	} {
+		var b Bytes
+		if err := b.UnmarshalText([]byte(text)); err != nil || b != want.size || b.String() != want.printed {
+			t.Errorf("%q: got %d (%s), %v", text, int64(b), b, err)
+		}
+	}
+	for _, text := range []string{"", "GiB", "-1", "1.5GiB", "1gib", "0x10", "9223372036854775808", "8388608TiB", "1 2", "+1"} {
+		var b Bytes
+		if err := b.UnmarshalText([]byte(text)); err == nil {
+			t.Errorf("%q was taken for %d", text, int64(b))
+		}
+	}
+}
+
+func TestDuration(t *testing.T) {
+	for text, want := range map[string]struct {
+		length  time.Duration
+		printed string
+	}{
+		"0s": {0, "0s"}, "90s": {90 * time.Second, "1m30s"}, "10m": {10 * time.Minute, "10m"}, "7d": {7 * 24 * time.Hour, "168h"}, "1h30m": {90 * time.Minute, "1h30m"}, "20s": {20 * time.Second, "20s"},
+	} {
+		var d Duration
+		if err := d.UnmarshalText([]byte(text)); err != nil || d.Std() != want.length || d.String() != want.printed {
+			t.Errorf("%q: got %v, %v", text, d, err)
+		}
+	}
+	for _, text := range []string{"", "10", "-1s", "1w", "-1d", "1.5d", "99999999d"} {
+		var d Duration
+		if err := d.UnmarshalText([]byte(text)); err == nil {
+			t.Errorf("%q was taken for %v", text, d)
+		}
+	}
+}
+
+// FuzzBytes: what is accepted is never negative and survives being printed.
+func FuzzBytes(f *testing.F) {
+	for _, seed := range []string{"200GiB", "1 kB", "9223372036854775807", "8EiB", "8388607TiB", " 5B "} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		var b, again Bytes
+		if b.UnmarshalText([]byte(text)) != nil {
+			return
+		}
+		if err := again.UnmarshalText([]byte(b.String())); err != nil || again != b || b < 0 {
+			t.Errorf("%q: %d is printed as %q, which is %d, %v", text, int64(b), b, int64(again), err)
+		}
+	})
+}
+
+// FuzzDuration: what is accepted is never negative and survives being printed.
+func FuzzDuration(f *testing.F) {
+	for _, seed := range []string{"10m", "7d", "1h0m1s", "1.5h", "65535d", "2562047h47m16.854775807s", "1h"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		var d, again Duration
+		if d.UnmarshalText([]byte(text)) != nil {
+			return
+		}
+		if err := again.UnmarshalText([]byte(d.String())); err != nil || again != d || d < 0 {
+			t.Errorf("%q: %d is printed as %q, which is %d, %v", text, int64(d), d, int64(again), err)
+		}
+	})
+}
+
+func TestSecretsAreNeverPrinted(t *testing.T) {
+	type holder struct {
+		Password Secret
+		URL      SecretURL
+	}
+	h := holder{"hunter2", "redis://me:hunter2@redis:6379/0?password=hunter2"}
+	var log strings.Builder
+	slog.New(slog.NewJSONHandler(&log, nil)).Info("x", "p", h.Password, "u", h.URL, "h", h)
+	slog.New(slog.NewTextHandler(&log, nil)).Info("x", "p", h.Password, "u", h.URL, "h", h)
+	asJSON, err := json.Marshal(h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	printed := log.String() + string(asJSON)
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
+		printed += fmt.Sprintf(verb, h) + fmt.Sprintf(verb, h.Password) + fmt.Sprintf(verb, &h.URL)
+	}
+	for _, secret := range []string{"hunter2", fmt.Sprintf("%x", "hunter2")} {
+		if strings.Contains(printed, secret) {
+			t.Errorf("the secret is in %s", printed)
+		}
+	}
+	if h.Password.Reveal() != "hunter2" || h.URL.String() != "redis://me:redacted@redis:6379/0?password=redacted" {
+		t.Errorf("reveal %q, url %s", h.Password.Reveal(), h.URL)
+	}
+	if got := SecretURL("redis://:p%zz@h").String(); got != redacted {
+		t.Errorf("a URL that cannot be parsed is printed as %q", got)
+	}
+}
