@@ -1,0 +1,210 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/opencontainers/go-digest"
+
+	"dray/cache/disk"
+)
+
+// errLookAgain says that what was sought has appeared on disk meanwhile.
+var errLookAgain = errors.New("look again")
+
+// flight is the one fetch of a digest under way.
+type flight struct {
+	digest digest.Digest
+	ready  chan struct{} // closed when the origin has answered
+
+	// Set before ready is closed.
+	err   error       // the origin's error
+	file  *growing    // what to read; nil: look at err, then local
+	local *localError // why the readers are on their own
+	// Guarded by Cache.mu.
+	waiting int    // callers between joining and having their reader
+	spare   *fetch // of a flight without file, for the first reader to take over
+}
+
+// ride joins the flight of a blob, or starts it, and returns a reader as soon as the
+// origin has answered.
+func (c *Cache) ride(ctx context.Context, b Blob, origin Origin) (*Reader, error) {
+	f, source := c.board(b, origin)
+	if f == nil {
+		c.degraded(&localError{"closed", ErrClosed}, b.Digest)
+		return c.passThrough(ctx, b, origin, nil)
+	}
+	defer c.alight(f)
+	select {
+	case <-f.ready:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	switch {
+	case f.err != nil:
+		return nil, f.err
+	case f.local != nil:
+		return c.passThrough(ctx, b, origin, c.takeSpare(f))
+	case f.file != nil && f.file.join():
+		return c.reader(ctx, b, origin, growingBytes{f.file}, source), nil
+	case f.file != nil:
+		err := f.file.failure()
+		if _, ours := errors.AsType[*localError](err); err != nil && !ours {
+			return nil, err
+		}
+	}
+	return nil, errLookAgain
+}
+
+// board returns the flight of a digest, started if there was none, or nil after the
+// cache was closed.
+func (c *Cache) board(b Blob, origin Origin) (*flight, Source) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if f := c.flights[b.Digest]; f != nil {
+		f.waiting++
+		return f, SourceFlight
+	}
+	if c.closed {
+		return nil, SourceDirect
+	}
+	f := &flight{digest: b.Digest, ready: make(chan struct{}), waiting: 1}
+	c.flights[b.Digest] = f
+	c.flying.Go(func() { c.fly(f, b, origin) })
+	return f, SourceOrigin
+}
+
+// alight ends the wait of one caller. The last one drops a spare that nobody took.
+func (c *Cache) alight(f *flight) {
+	c.mu.Lock()
+	f.waiting--
+	spare := f.spare
+	if f.waiting > 0 || spare == nil {
+		c.mu.Unlock()
+		return
+	}
+	f.spare = nil
+	c.mu.Unlock()
+	spare.close()
+}
+
+// takeSpare returns the answer of the origin that a failed flight left, to one caller.
+func (c *Cache) takeSpare(f *flight) *fetch {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	spare := f.spare
+	f.spare = nil
+	return spare
+}
+
+// land takes the flight off the board: the next caller looks on disk.
+func (c *Cache) land(f *flight) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.flights, f.digest)
+}
+
+// fly runs a flight from take-off to landing.
+func (c *Cache) fly(f *flight, b Blob, origin Origin) {
+	defer c.land(f)
+	if _, held := c.disk.Stat(b.Digest); held { // published since the caller looked
+		close(f.ready)
+		return
+	}
+	x := c.newFetch(c.ctx, origin, 0, b.Size)
+	if f.err = x.connect(true); f.err != nil {
+		x.close()
+		close(f.ready)
+		return
+	}
+	in, err := c.disk.Create(c.ctx, x.size)
+	if err != nil {
+		c.ground(f, x, local("create", err))
+		return
+	}
+	defer x.close()
+	f.file = newGrowing(in, x.size, in.Abort)
+	close(f.ready)
+	c.finish(f.file, b.Digest, c.fill(f.file, in, x, b.Digest))
+	if err := f.file.leave(); err != nil {
+		c.log.Warn("cannot close blob", "digest", b.Digest, "error", err)
+	}
+}
+
+// ground ends a flight that has an answer of the origin but no room for it.
+func (c *Cache) ground(f *flight, x *fetch, why *localError) {
+	c.mu.Lock()
+	f.local = why
+	if f.waiting > 0 {
+		f.spare, x = x, nil
+	}
+	c.mu.Unlock()
+	close(f.ready)
+	c.degraded(why, f.digest)
+	if x != nil {
+		x.close()
+	}
+}
+
+// fill moves the bytes from the origin to the file and publishes them.
+func (c *Cache) fill(g *growing, in *disk.Ingest, x *fetch, d digest.Digest) error {
+	buf := c.buffers.Get().(*[]byte)
+	defer c.buffers.Put(buf)
+	for {
+		n, err := x.Read(*buf)
+		if n > 0 {
+			if _, err := in.Write((*buf)[:n]); err != nil {
+				return local("write", err)
+			}
+			g.advance(n)
+			c.m.fetched.Add(float64(n))
+		}
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return err
+		}
+	}
+	blob, err := in.Commit(c.ctx, d)
+	switch {
+	case err == nil:
+		g.complete(blob.Close)
+		return nil
+	case errors.Is(err, ErrCorrupt), errors.Is(err, ErrSize), c.ctx.Err() != nil:
+		return err
+	default:
+		return local("commit", err)
+	}
+}
+
+// finish tells the readers how the flight ended.
+func (c *Cache) finish(g *growing, d digest.Digest, err error) {
+	if err == nil {
+		return
+	}
+	if why, ok := errors.AsType[*localError](err); ok {
+		g.fail(why)
+		c.degraded(why, d)
+		return
+	}
+	if errors.Is(err, ErrCorrupt) || errors.Is(err, ErrSize) {
+		c.m.corrupt.WithLabelValues("origin").Inc()
+	}
+	g.fail(fmt.Errorf("fetch %s: %w", d, err))
+}
+
+// passThrough returns a reader that fetches for itself. spare, if not nil, is a
+// fetch from byte 0 that was already answered.
+func (c *Cache) passThrough(ctx context.Context, b Blob, origin Origin, spare *fetch) (*Reader, error) {
+	r := c.reader(ctx, b, origin, nil, SourceDirect)
+	d := &directBytes{cache: c, blob: b, origin: origin, check: b.Digest.Verifier()}
+	if err := d.start(r.ctx, spare); err != nil {
+		r.cancel()
+		return nil, err
+	}
+	r.at = d
+	return r, nil
+}

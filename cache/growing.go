@@ -1,0 +1,193 @@
+package cache
+
+import (
+	"context"
+	"io"
+	"sync"
+	"time"
+)
+
+const (
+	// tellStep and tellDelay bound how often readers are woken: after so many bytes,
+	// or so much time, whichever comes first. 64 KiB pieces would double the cost of a herd.
+	tellStep  = 256 << 10
+	tellDelay = 2 * time.Millisecond
+)
+
+// growing is a file that one goroutine appends to while many read it. Before it is
+// complete the last byte is withheld: of the announced length, or the newest one
+// where the length is not known. Flights and uploads are made of it.
+type growing struct {
+	src  io.ReaderAt
+	free func() error // closes src; called once, when the last user has left
+
+	mu      sync.Mutex // guards below; leaf lock
+	users   int        // the writer and the readers
+	length  int64      // announced, or -1
+	written int64
+	told    int64         // written when the readers were last woken
+	over    bool          // complete, or failed if err is set
+	err     error         // what every reader gets from now on
+	changed chan struct{} // closed to wake readers; nil when none waits
+	delayed *time.Timer   // wakes readers later; nil before the first use
+	armed   bool
+}
+
+// newGrowing returns a file with one user, its writer.
+func newGrowing(src io.ReaderAt, length int64, free func() error) *growing {
+	return &growing{src: src, free: free, users: 1, length: length}
+}
+
+// join adds a user; false when the last one has left.
+func (g *growing) join() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.users == 0 {
+		return false
+	}
+	g.users++
+	return true
+}
+
+// leave ends one use.
+func (g *growing) leave() error {
+	g.mu.Lock()
+	g.users--
+	last, free := g.users == 0, g.free
+	g.mu.Unlock()
+	if last {
+		return free()
+	}
+	return nil
+}
+
+// advance says that n more bytes can be read from src.
+func (g *growing) advance(n int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.written += int64(n)
+	switch {
+	case g.told == 0, g.written-g.told >= tellStep:
+		g.tell()
+	case g.changed != nil && !g.armed:
+		g.armed = true
+		if g.delayed == nil {
+			g.delayed = time.AfterFunc(tellDelay, g.tellLate)
+		} else {
+			g.delayed.Reset(tellDelay)
+		}
+	}
+}
+
+func (g *growing) tellLate() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.armed = false
+	g.tell()
+}
+
+// tell wakes the readers that wait. Needs mu.
+func (g *growing) tell() {
+	g.told = g.written
+	if g.changed != nil {
+		close(g.changed)
+		g.changed = nil
+	}
+}
+
+// complete lets readers have the rest: the bytes were verified. free closes what src has become.
+func (g *growing) complete(free func() error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.free = free
+	g.length = g.written
+	g.end()
+}
+
+// fail gives err to every reader.
+func (g *growing) fail(err error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.over {
+		return
+	}
+	g.err = err
+	g.end()
+}
+
+// end needs mu.
+func (g *growing) end() {
+	g.over = true
+	if g.delayed != nil {
+		g.delayed.Stop()
+	}
+	g.tell()
+}
+
+// total returns the announced or final length, or -1.
+func (g *growing) total() int64 {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.length
+}
+
+// failure returns what fail was called with.
+func (g *growing) failure() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.err
+}
+
+// visible returns how many bytes readers may have. Needs mu.
+func (g *growing) visible() int64 {
+	switch {
+	case g.over:
+		return g.written
+	case g.length >= 0:
+		return min(g.written, g.length-1)
+	default:
+		return g.written - 1
+	}
+}
+
+// readAt reads what there is at off, waiting for the first byte of it until ctx ends.
+func (g *growing) readAt(ctx context.Context, p []byte, off int64) (int, error) {
+	for {
+		g.mu.Lock()
+		if g.err != nil {
+			defer g.mu.Unlock()
+			return 0, g.err
+		}
+		limit := g.visible()
+		if off < limit {
+			g.mu.Unlock()
+			n, err := g.src.ReadAt(p[:min(int64(len(p)), limit-off)], off)
+			if n > 0 {
+				return n, nil
+			}
+			return 0, &localError{"read", noEOF(err)}
+		}
+		if g.over {
+			g.mu.Unlock()
+			return 0, io.EOF
+		}
+		if g.changed == nil {
+			g.changed = make(chan struct{})
+		}
+		changed := g.changed
+		g.mu.Unlock()
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return 0, context.Cause(ctx)
+		}
+	}
+}
+
+// noEOF makes the end of a file that should be longer an error.
+func noEOF(err error) error {
+	if err == io.EOF {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}

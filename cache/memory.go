@@ -1,0 +1,165 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"sync"
+
+	"github.com/hashicorp/golang-lru/v2/simplelru"
+	"github.com/opencontainers/go-digest"
+)
+
+// memory keeps small objects, least recently used ones leaving first, bounded by bytes.
+type memory struct {
+	max int64
+
+	mu    sync.Mutex // guards below; leaf lock
+	lru   *simplelru.LRU[digest.Digest, []byte]
+	bytes int64
+}
+
+// memoryOverhead is what an object is taken to cost beside its bytes.
+const memoryOverhead = 256
+
+func newMemory(maxBytes int64) *memory {
+	m := &memory{max: maxBytes}
+	// Bounded by bytes below; it fails only for a size below one.
+	m.lru, _ = simplelru.NewLRU(math.MaxInt, func(_ digest.Digest, p []byte) {
+		m.bytes -= int64(len(p)) + memoryOverhead
+	})
+	return m
+}
+
+func (m *memory) get(d digest.Digest) ([]byte, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.lru.Get(d)
+}
+
+// add keeps p unless it would take more than an eighth of the room.
+func (m *memory) add(d digest.Digest, p []byte) {
+	cost := int64(len(p)) + memoryOverhead
+	if cost > m.max/8 {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.lru.Contains(d) {
+		return // content never changes under its digest
+	}
+	m.lru.Add(d, p)
+	m.bytes += cost
+	for m.bytes > m.max {
+		m.lru.RemoveOldest()
+	}
+}
+
+func (m *memory) remove(d digest.Digest) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.lru.Remove(d)
+}
+
+// size returns the bytes held.
+func (m *memory) size() int64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.bytes
+}
+
+// Put keeps a small object in memory and on disk. It returns ErrCorrupt, ErrSize or
+// ErrDigest when p is not b; a disk that cannot take it is only counted. p must not be changed afterwards.
+func (c *Cache) Put(ctx context.Context, b Blob, p []byte) error {
+	if err := verify(b, p); err != nil {
+		return fmt.Errorf("put %s: %w", b.Digest, err)
+	}
+	c.memory.add(b.Digest, p)
+	if _, held := c.disk.Stat(b.Digest); held {
+		return nil
+	}
+	if why := c.store(ctx, b.Digest, p); why != nil {
+		c.degraded(why, b.Digest)
+	}
+	return nil
+}
+
+// store writes an object to disk.
+func (c *Cache) store(ctx context.Context, d digest.Digest, p []byte) *localError {
+	in, err := c.disk.Create(ctx, int64(len(p)))
+	if err != nil {
+		return local("create", err)
+	}
+	defer in.Abort()
+	if _, err := in.Write(p); err != nil {
+		return local("write", err)
+	}
+	blob, err := in.Commit(ctx, d)
+	if err != nil {
+		return local("commit", err)
+	}
+	if err := blob.Close(); err != nil {
+		return local("commit", err)
+	}
+	return nil
+}
+
+// Bytes returns a small object from memory or disk, verified. It returns ErrNotFound,
+// also when the disk fails, and ErrTooLarge when it is longer than maxBytes. The bytes must not be changed.
+func (c *Cache) Bytes(ctx context.Context, d digest.Digest, maxBytes int64) ([]byte, error) {
+	if p, ok := c.memory.get(d); ok {
+		if int64(len(p)) > maxBytes {
+			return nil, fmt.Errorf("read %s: more than %d bytes: %w", d, maxBytes, ErrTooLarge)
+		}
+		return p, nil
+	}
+	p, err := c.load(ctx, d, maxBytes)
+	if err == nil {
+		c.memory.add(d, p)
+		return p, nil
+	}
+	if errors.Is(err, ErrNotFound) || errors.Is(err, ErrDigest) || errors.Is(err, ErrTooLarge) || ctx.Err() != nil {
+		return nil, err
+	}
+	c.degraded(local("read", err), d)
+	return nil, fmt.Errorf("%w: %w", ErrNotFound, err)
+}
+
+// load reads an object from disk. One that is not what its name says is dropped.
+func (c *Cache) load(ctx context.Context, d digest.Digest, maxBytes int64) ([]byte, error) {
+	blob, err := c.disk.Open(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	defer blob.Close()
+	if blob.Size() > maxBytes {
+		return nil, fmt.Errorf("read %s: %d bytes, more than %d: %w", d, blob.Size(), maxBytes, ErrTooLarge)
+	}
+	p := make([]byte, blob.Size())
+	if _, err := blob.ReadAt(p, 0); err != nil && err != io.EOF {
+		return nil, fmt.Errorf("read %s: %w", d, err)
+	}
+	if verify(Blob{d, blob.Size()}, p) == nil {
+		return p, nil
+	}
+	if err := c.disk.Discard(ctx, d); err != nil {
+		return nil, err
+	}
+	return nil, fmt.Errorf("read %s: %w", d, ErrNotFound)
+}
+
+// verify says whether p is the blob.
+func verify(b Blob, p []byte) error {
+	if err := b.Digest.Validate(); err != nil {
+		return fmt.Errorf("%w: %w", ErrDigest, err)
+	}
+	if b.Size >= 0 && int64(len(p)) != b.Size {
+		return fmt.Errorf("%d bytes instead of %d: %w", len(p), b.Size, ErrSize)
+	}
+	if got := b.Digest.Algorithm().FromBytes(p); got != b.Digest {
+		return fmt.Errorf("bytes are %s: %w", got, ErrCorrupt)
+	}
+	return nil
+}

@@ -1,0 +1,50 @@
+package cache
+
+import "github.com/prometheus/client_golang/prometheus"
+
+// metrics of one cache.
+type metrics struct {
+	opens, degraded, corrupt *prometheus.CounterVec
+	requests, resumes        prometheus.Counter
+	fetched, received        prometheus.Counter
+	uploads                  prometheus.Gauge
+	flights, memory          prometheus.Collector
+}
+
+func newMetrics(c *Cache) *metrics {
+	counter := func(name, help string) prometheus.Counter {
+		return prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
+	}
+	vector := func(name, label, help string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, []string{label})
+	}
+	gauge := func(name, help string, value func() float64) prometheus.Collector {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value)
+	}
+	return &metrics{
+		opens:    vector("dray_cache_opens_total", "source", "Readers opened, by where their bytes come from."),
+		degraded: vector("dray_cache_degraded_total", "reason", "Failures of the cache that pulls survived by passing through, by what failed."),
+		corrupt:  vector("dray_cache_corrupt_total", "from", "Bytes refused because digest or length were wrong, by who gave them."),
+		requests: counter("dray_cache_origin_requests_total", "Requests made to origins, resumed ones included."),
+		resumes:  counter("dray_cache_resumes_total", "Fetches continued after their origin broke."),
+		fetched:  counter("dray_cache_fetched_bytes_total", "Bytes that flights got from origins."),
+		received: counter("dray_cache_received_bytes_total", "Bytes that clients uploaded."),
+		uploads:  prometheus.NewGauge(prometheus.GaugeOpts{Name: "dray_cache_uploads", Help: "Uploads open."}),
+		flights: gauge("dray_cache_flights", "Fetches under way.", func() float64 {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			return float64(len(c.flights))
+		}),
+		memory: gauge("dray_cache_memory_bytes", "Bytes of objects held in memory.", func() float64 {
+			return float64(c.memory.size())
+		}),
+	}
+}
+
+// Collectors returns the metrics of the cache; those of its disk are the disk's own.
+func (c *Cache) Collectors() []prometheus.Collector {
+	m := c.m
+	return []prometheus.Collector{
+		m.opens, m.degraded, m.corrupt, m.requests, m.resumes, m.fetched, m.received, m.uploads, m.flights, m.memory,
+	}
+}

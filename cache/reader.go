@@ -1,0 +1,233 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+
+	"dray/cache/disk"
+)
+
+// Source says where the bytes of a reader come from.
+type Source string
+
+// The sources of bytes.
+const (
+	SourceMemory Source = "memory"
+	SourceDisk   Source = "disk"
+	SourceFlight Source = "flight" // joined a fetch under way
+	SourceOrigin Source = "origin" // started the fetch
+	SourceDirect Source = "direct" // passed through, because the cache could not take it
+)
+
+// Reader reads a blob. It may seek anywhere, also in what has not arrived yet.
+//
+// Read from byte 0 to the end it gives the last byte only when the digest of the
+// whole agrees; otherwise ErrCorrupt or ErrSize, or the origin's error. A reader that
+// seeks while its Source is SourceDirect gets bytes that nobody has verified.
+//
+// Read and Seek are for one goroutine; Close may come from another and ends a Read under way.
+type Reader struct {
+	cache  *Cache
+	blob   Blob
+	origin Origin
+	ctx    context.Context
+	cancel context.CancelFunc
+	pos    int64
+	inRow  int64 // bytes read from 0 on without a gap
+
+	mu     sync.Mutex // guards below; leaf lock
+	at     bytesAt
+	source Source
+	closed bool
+}
+
+// bytesAt is where a reader gets its bytes. A localError of readAt makes the reader pass through.
+type bytesAt interface {
+	readAt(ctx context.Context, p []byte, off int64) (int, error)
+	total() int64     // length of the whole, or -1
+	raw() io.ReaderAt // what was read so far, once more; nil if that cannot be
+	close() error     // may be called during readAt
+}
+
+var (
+	_ bytesAt = memoryBytes(nil)
+	_ bytesAt = diskBytes{}
+	_ bytesAt = growingBytes{}
+	_ bytesAt = (*directBytes)(nil)
+)
+
+// reader returns a reader of at.
+func (c *Cache) reader(ctx context.Context, b Blob, origin Origin, at bytesAt, source Source) *Reader {
+	c.m.opens.WithLabelValues(string(source)).Inc()
+	r := &Reader{cache: c, blob: b, origin: origin, at: at, source: source}
+	r.ctx, r.cancel = context.WithCancel(ctx)
+	return r
+}
+
+// Size returns the length of the blob, or -1 while it is not known.
+func (r *Reader) Size() int64 {
+	at, _ := r.now()
+	return at.total()
+}
+
+// Source says where the bytes come from. It changes to SourceDirect when the cache fails meanwhile.
+func (r *Reader) Source() Source {
+	_, source := r.now()
+	return source
+}
+
+// File returns the file of a blob that is complete and on disk, for sendfile, and
+// nil for all others. It belongs to the reader, which does not use its offset.
+func (r *Reader) File() *os.File {
+	if at, _ := r.now(); at != nil {
+		if d, ok := at.(diskBytes); ok {
+			return d.File()
+		}
+	}
+	return nil
+}
+
+func (r *Reader) now() (bytesAt, Source) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.at, r.source
+}
+
+// Read implements io.Reader.
+func (r *Reader) Read(p []byte) (int, error) {
+	if r.ctx.Err() != nil {
+		return 0, r.ended()
+	}
+	at, _ := r.now()
+	if size := at.total(); size > 0 && r.pos >= size {
+		return 0, io.EOF
+	}
+	if len(p) == 0 {
+		return 0, nil
+	}
+	n, err := at.readAt(r.ctx, p, r.pos)
+	if why, ok := errors.AsType[*localError](err); ok && r.ctx.Err() == nil {
+		if at, err = r.failOver(at, why); err == nil {
+			n, err = at.readAt(r.ctx, p, r.pos)
+		}
+	}
+	if err != nil && err != io.EOF && r.ctx.Err() != nil {
+		err = r.ended()
+	}
+	if r.pos == r.inRow {
+		r.inRow += int64(n)
+	}
+	r.pos += int64(n)
+	return n, err
+}
+
+// ended says why the reader ended.
+func (r *Reader) ended() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return ErrClosed
+	}
+	return context.Cause(r.ctx)
+}
+
+// failOver makes the reader pass through from where it is. If it has read from byte
+// 0 without a gap, it goes on to verify the whole.
+func (r *Reader) failOver(old bytesAt, why *localError) (bytesAt, error) {
+	r.cache.degraded(why, r.blob.Digest)
+	r.cache.m.opens.WithLabelValues(string(SourceDirect)).Inc()
+	d := &directBytes{cache: r.cache, blob: Blob{r.blob.Digest, old.total()}, origin: r.origin, off: r.pos, at: r.pos}
+	if r.pos == r.inRow {
+		d.replay(r.ctx, old.raw())
+	}
+	if _, wasDisk := old.(diskBytes); wasDisk && errors.Is(why, io.ErrUnexpectedEOF) {
+		if err := r.cache.disk.Discard(r.ctx, r.blob.Digest); err != nil {
+			r.cache.log.Warn("cannot drop blob", "digest", r.blob.Digest, "error", err)
+		}
+	}
+	r.mu.Lock()
+	closed := r.closed
+	if !closed {
+		r.at, r.source = d, SourceDirect
+	}
+	r.mu.Unlock()
+	if closed {
+		return nil, ErrClosed
+	}
+	return d, old.close()
+}
+
+// Seek implements io.Seeker. Positions behind the end are refused, and so is
+// io.SeekEnd while Size is not known.
+func (r *Reader) Seek(offset int64, whence int) (int64, error) {
+	size := r.Size()
+	switch whence {
+	case io.SeekCurrent:
+		offset += r.pos
+	case io.SeekEnd:
+		if size < 0 {
+			return 0, errors.New("seek from the end: length is not known yet")
+		}
+		offset += size
+	}
+	if offset < 0 || size >= 0 && offset > size {
+		return 0, fmt.Errorf("seek to %d: outside of the blob", offset)
+	}
+	r.pos = offset
+	return offset, nil
+}
+
+// Close ends the reader. It affects no other, and not the flight. Further calls do nothing.
+func (r *Reader) Close() error {
+	r.mu.Lock()
+	closed, at := r.closed, r.at
+	r.closed = true
+	r.mu.Unlock()
+	if closed {
+		return nil
+	}
+	r.cancel()
+	return at.close()
+}
+
+// memoryBytes are the bytes of an object held in memory.
+type memoryBytes []byte
+
+func (m memoryBytes) readAt(_ context.Context, p []byte, off int64) (int, error) {
+	if off >= int64(len(m)) {
+		return 0, io.EOF
+	}
+	return copy(p, m[off:]), nil
+}
+
+func (m memoryBytes) total() int64     { return int64(len(m)) }
+func (m memoryBytes) raw() io.ReaderAt { return nil }
+func (m memoryBytes) close() error     { return nil }
+
+// diskBytes are the bytes of a blob on disk.
+type diskBytes struct{ *disk.Blob }
+
+func (d diskBytes) readAt(_ context.Context, p []byte, off int64) (int, error) {
+	if off >= d.Size() {
+		return 0, io.EOF
+	}
+	n, err := d.ReadAt(p, off)
+	if n > 0 {
+		return n, nil
+	}
+	return 0, &localError{"read", noEOF(err)}
+}
+
+func (d diskBytes) total() int64     { return d.Size() }
+func (d diskBytes) raw() io.ReaderAt { return d.Blob }
+func (d diskBytes) close() error     { return d.Close() }
+
+// growingBytes are the bytes of a flight under way.
+type growingBytes struct{ *growing }
+
+func (g growingBytes) raw() io.ReaderAt { return g.src }
+func (g growingBytes) close() error     { return g.leave() }

@@ -1,0 +1,200 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	"github.com/opencontainers/go-digest"
+
+	"dray/cache/disk"
+)
+
+// Upload is a blob received from a client. One goroutine at a time writes and
+// commits; all else may come from any. Whoever receives one closes it in the end.
+type Upload struct {
+	cache *Cache
+	in    *disk.Ingest
+	file  *growing
+	once  sync.Once
+}
+
+// Receive starts an upload. It returns ErrFull when there is no room.
+func (c *Cache) Receive(ctx context.Context) (*Upload, error) {
+	in, err := c.disk.Create(ctx, -1)
+	if err != nil {
+		return nil, fmt.Errorf("receive: %w", err)
+	}
+	c.m.uploads.Inc()
+	return &Upload{cache: c, in: in, file: newGrowing(in, -1, in.Abort)}, nil
+}
+
+// Write appends. What it says was written stays when it fails, for instance with
+// ErrFull, and a later Write continues at Size.
+func (u *Upload) Write(p []byte) (int, error) {
+	if err := u.open(); err != nil {
+		return 0, err
+	}
+	n, err := u.in.Write(p)
+	if n > 0 {
+		u.file.advance(n)
+		u.cache.m.received.Add(float64(n))
+	}
+	return n, err
+}
+
+// ReadFrom appends what r gives until io.EOF. When r fails, what it gave before stays.
+func (u *Upload) ReadFrom(r io.Reader) (int64, error) {
+	buf := u.cache.buffers.Get().(*[]byte)
+	defer u.cache.buffers.Put(buf)
+	var total int64
+	for {
+		n, err := r.Read(*buf)
+		if n > 0 {
+			w, werr := u.Write((*buf)[:n])
+			total += int64(w)
+			if werr != nil {
+				return total, werr
+			}
+		}
+		if err == io.EOF {
+			return total, nil
+		}
+		if err != nil {
+			return total, err
+		}
+	}
+}
+
+// open returns why nothing more can be written.
+func (u *Upload) open() error {
+	u.file.mu.Lock()
+	defer u.file.mu.Unlock()
+	if u.file.over {
+		return errors.Join(ErrClosed, u.file.err)
+	}
+	return nil
+}
+
+// Size returns the number of bytes received.
+func (u *Upload) Size() int64 { return u.in.Size() }
+
+// Follow returns a reader from byte 0. It receives all but the newest byte as they
+// arrive, and the rest and io.EOF after Commit; after a failed Commit or Abort, the error. It may be
+// called at any time before Close, also after Commit. Its Close may be called during a Read.
+func (u *Upload) Follow() io.ReadCloser {
+	f := &follower{file: u.file}
+	f.ctx, f.cancel = context.WithCancelCause(context.Background())
+	if f.joined = u.file.join(); !f.joined {
+		f.cancel(ErrClosed)
+	}
+	return f
+}
+
+// Commit verifies the digest and publishes the blob, which stays pinned until Close.
+// When it fails with ErrCorrupt or because of the disk, nothing is published and the upload is over.
+// When ctx ends first it may be called again.
+func (u *Upload) Commit(ctx context.Context, d digest.Digest) (Blob, error) {
+	return u.commit(ctx, d, u.in.Commit)
+}
+
+// CommitDurable is Commit that returns when the blob is on stable storage.
+func (u *Upload) CommitDurable(ctx context.Context, d digest.Digest) (Blob, error) {
+	return u.commit(ctx, d, u.in.CommitDurable)
+}
+
+func (u *Upload) commit(ctx context.Context, d digest.Digest, commit func(context.Context, digest.Digest) (*disk.Blob, error)) (Blob, error) {
+	if err := u.open(); err != nil {
+		return Blob{}, err
+	}
+	b, err := commit(ctx, d)
+	if err != nil {
+		if ctx.Err() != nil {
+			return Blob{}, err
+		}
+		if errors.Is(err, ErrCorrupt) {
+			u.cache.m.corrupt.WithLabelValues("upload").Inc()
+		}
+		u.end(err)
+		return Blob{}, err
+	}
+	u.file.complete(b.Close)
+	return Blob{Digest: d, Size: b.Size()}, nil
+}
+
+// Abort ends an upload that was not committed; its followers get err, or ErrAborted if that is nil.
+// After Commit it does nothing.
+func (u *Upload) Abort(err error) {
+	if err == nil {
+		err = ErrAborted
+	}
+	u.end(err)
+}
+
+// end gives err to the followers and drops what was received.
+func (u *Upload) end(err error) {
+	u.file.mu.Lock()
+	over := u.file.over
+	u.file.mu.Unlock()
+	if over {
+		return
+	}
+	u.file.fail(err)
+	u.leave()
+}
+
+// Close releases the upload: one that is not committed is aborted, the blob of one
+// that is, is no longer pinned. Followers read on. Further calls do nothing.
+func (u *Upload) Close() error {
+	u.Abort(nil)
+	u.leave()
+	return nil
+}
+
+// leave ends the writer's use of the file.
+func (u *Upload) leave() {
+	u.once.Do(func() {
+		u.cache.m.uploads.Dec()
+		if err := u.file.leave(); err != nil {
+			u.cache.log.Warn("cannot close upload", "error", err)
+		}
+	})
+}
+
+// follower reads an upload while it grows.
+type follower struct {
+	file   *growing
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	joined bool
+	off    int64
+	once   sync.Once
+}
+
+func (f *follower) Read(p []byte) (int, error) {
+	if f.ctx.Err() != nil {
+		return 0, context.Cause(f.ctx)
+	}
+	if len(p) == 0 {
+		return 0, nil
+	}
+	n, err := f.file.readAt(f.ctx, p, f.off)
+	f.off += int64(n)
+	if err != nil && err != io.EOF && f.ctx.Err() != nil {
+		err = context.Cause(f.ctx)
+	}
+	return n, err
+}
+
+func (f *follower) Close() error {
+	var err error
+	f.once.Do(func() {
+		f.cancel(ErrClosed)
+		if f.joined {
+			err = f.file.leave()
+		}
+	})
+	return err
+}
