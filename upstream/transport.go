@@ -17,8 +17,6 @@ type TransportOptions struct {
 	RootCAs *x509.CertPool
 	// InsecureSkipVerify turns the verification of servers off.
 	InsecureSkipVerify bool
-	// ServerName is the name that the server's certificate must have, where it differs from the one dialled.
-	ServerName string
 	// Dial replaces the dialler. It is given "tcp" and host:port.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// Proxy chooses a proxy for a request; nil means the environment (HTTPS_PROXY, NO_PROXY …).
@@ -47,11 +45,10 @@ func NewTransport(o TransportOptions) *http.Transport {
 		// ECR and S3 speak HTTP/1.1; one connection for each blob is also faster than one for all.
 		ForceAttemptHTTP2: false,
 		TLSNextProto:      map[string]func(string, *tls.Conn) http.RoundTripper{},
-		WriteBufferSize:   128 << 10,
-		ReadBufferSize:    128 << 10,
+		WriteBufferSize:   64 << 10,
+		ReadBufferSize:    64 << 10,
 		TLSClientConfig: &tls.Config{
-			RootCAs: o.RootCAs, InsecureSkipVerify: o.InsecureSkipVerify, ServerName: o.ServerName,
-			MinVersion: tls.VersionTLS12,
+			RootCAs: o.RootCAs, InsecureSkipVerify: o.InsecureSkipVerify, MinVersion: tls.VersionTLS12,
 		},
 	}
 	if t.Proxy == nil {

@@ -1,0 +1,165 @@
+package ecr
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials/stscreds"
+	"github.com/aws/aws-sdk-go-v2/service/ecr"
+	"github.com/aws/aws-sdk-go-v2/service/sts"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Principal is an identity in a region, with the endpoints by which it reaches AWS.
+type Principal struct {
+	// Region is the region of the ECR API.
+	Region string
+	// RoleARN is a role to assume first; empty means the identity of the AWS configuration. ExternalID goes with it.
+	RoleARN, ExternalID string
+	// Endpoint replaces the address of the ECR API; empty means the one that AWS configuration and region give.
+	Endpoint string
+	// FIPS and DualStack choose among the addresses of AWS. They mean nothing with an Endpoint.
+	FIPS, DualStack bool
+}
+
+// Session makes the AWS parts of registries from one AWS configuration. Registries of the same principal share its
+// token.
+type Session struct {
+	cfg aws.Config
+	log *slog.Logger
+
+	mu       sync.Mutex // guards accounts
+	accounts map[Principal]*account
+	order    []*Tokens
+}
+
+type account struct {
+	api    *ecr.Client
+	tokens *Tokens
+}
+
+// Registry is the AWS part of one private registry.
+type Registry struct {
+	// Host is what the name of the registry says.
+	Host Host
+	// Tokens gives the credential.
+	Tokens *Tokens
+	// Creator creates repositories.
+	Creator *Creator
+}
+
+// RegistryOptions choose a registry and how it is used.
+type RegistryOptions struct {
+	// Host is the registry's name. Required.
+	Host string
+	// RoleARN, ExternalID and Endpoint are those of Principal.
+	RoleARN, ExternalID, Endpoint string
+	// Template is how missing repositories are created.
+	Template Template
+}
+
+// NewSession returns a Session. It calls nothing. A nil logger discards.
+func NewSession(cfg aws.Config, log *slog.Logger) *Session {
+	return &Session{cfg: cfg, log: log, accounts: map[Principal]*account{}}
+}
+
+// Open returns the AWS part of a private registry. It calls nothing. The error is about the name.
+func (s *Session) Open(o RegistryOptions) (*Registry, error) {
+	h, err := ParseHost(o.Host)
+	if err != nil {
+		return nil, err
+	}
+	if h.Public {
+		return nil, errors.New("ecr public needs no AWS credentials: it is used anonymously")
+	}
+	a := s.account(Principal{
+		Region: h.Region, RoleARN: o.RoleARN, ExternalID: o.ExternalID, Endpoint: o.Endpoint,
+		FIPS: h.FIPS, DualStack: h.DualStack,
+	})
+	return &Registry{Host: h, Tokens: a.tokens, Creator: NewCreator(a.api, h.Account, o.Template)}, nil
+}
+
+func (s *Session) account(p Principal) *account {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if a := s.accounts[p]; a != nil {
+		return a
+	}
+	cfg := s.cfg.Copy()
+	cfg.Region = p.Region
+	if p.RoleARN != "" {
+		role := stscreds.NewAssumeRoleProvider(sts.NewFromConfig(cfg), p.RoleARN, func(r *stscreds.AssumeRoleOptions) {
+			r.RoleSessionName = "dray"
+			if p.ExternalID != "" {
+				r.ExternalID = &p.ExternalID
+			}
+		})
+		cfg.Credentials = aws.NewCredentialsCache(role)
+	}
+	api := ecr.NewFromConfig(cfg, p.endpoint)
+	tokens := NewTokens(TokenOptions{API: api, Region: p.Region, Role: p.RoleARN, Via: p.via(), Logger: s.log})
+	a := &account{api: api, tokens: tokens}
+	s.accounts[p] = a
+	s.order = append(s.order, a.tokens)
+	return a
+}
+
+// via names how the principal reaches AWS.
+func (p Principal) via() string {
+	switch {
+	case p.Endpoint != "":
+		return p.Endpoint
+	case p.FIPS && p.DualStack:
+		return "fips-dualstack"
+	case p.FIPS:
+		return "fips"
+	case p.DualStack:
+		return "dualstack"
+	}
+	return ""
+}
+
+// endpoint chooses the address of the API. The SDK refuses FIPS and dual-stack together with an address of one's own.
+func (p Principal) endpoint(o *ecr.Options) {
+	if p.Endpoint != "" {
+		o.BaseEndpoint = &p.Endpoint
+	}
+	if o.BaseEndpoint != nil {
+		return
+	}
+	if p.FIPS {
+		o.EndpointOptions.UseFIPSEndpoint = aws.FIPSEndpointStateEnabled
+	}
+	if p.DualStack {
+		o.EndpointOptions.UseDualStackEndpoint = aws.DualStackEndpointStateEnabled
+	}
+}
+
+// Tokens are the tokens of all principals so far, in the order of their first use.
+func (s *Session) Tokens() []*Tokens {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]*Tokens(nil), s.order...)
+}
+
+// Collectors are the metrics of all principals so far.
+func (s *Session) Collectors() (all []prometheus.Collector) {
+	for _, t := range s.Tokens() {
+		all = append(all, t.Collectors()...)
+	}
+	return all
+}
+
+// Run keeps the tokens of all principals so far renewed until ctx ends.
+func (s *Session) Run(ctx context.Context) error {
+	var running sync.WaitGroup
+	for _, t := range s.Tokens() {
+		running.Go(func() { _ = t.Run(ctx) })
+	}
+	running.Wait()
+	<-ctx.Done()
+	return nil
+}

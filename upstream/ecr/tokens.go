@@ -1,0 +1,250 @@
+package ecr
+
+import (
+	"cmp"
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/ecr"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"dray/upstream/auth"
+)
+
+const (
+	// callTimeout bounds one GetAuthorizationToken with the SDK's own attempts.
+	callTimeout = 20 * time.Second
+	// minSuspectAge is the age below which a token is not renewed because a registry refused it.
+	minSuspectAge = 30 * time.Second
+	// firstWait and lastWait bound the time that AWS is left alone after a failure.
+	firstWait = time.Second
+	lastWait  = time.Minute
+)
+
+// TokenAPI is the one call of the ECR API that credentials need.
+type TokenAPI interface {
+	GetAuthorizationToken(context.Context, *ecr.GetAuthorizationTokenInput, ...func(*ecr.Options)) (*ecr.GetAuthorizationTokenOutput, error)
+}
+
+// TokenOptions configure Tokens.
+type TokenOptions struct {
+	// API is the client of one principal in one region. Required.
+	API TokenAPI
+	// Region and Role name the principal in metrics and logs. An empty role is the process's own identity.
+	Region, Role string
+	// Via tells apart, in metrics, principals that differ only in how they reach AWS: "fips", an address, or empty.
+	Via string
+	// Logger is told of failed renewals while the old token serves. Nil discards.
+	Logger *slog.Logger
+}
+
+// Tokens holds the authorization token of one principal and region. The token serves every registry that the principal
+// may use in the region (ECR user guide, "Private registry authentication").
+type Tokens struct {
+	api          TokenAPI
+	region, role string
+	log          *slog.Logger
+	calls        *prometheus.CounterVec
+	expiry       prometheus.GaugeFunc
+
+	mu       sync.Mutex // guards what follows; never held during a call
+	held     auth.Credential
+	renew    time.Time // when held is due for renewal
+	suspect  bool      // a registry refused held
+	flight   *flight
+	failures int
+	lastErr  error
+	retry    time.Time // no call before, after a failure
+}
+
+// flight is one call; err is set before done closes.
+type flight struct {
+	done chan struct{}
+	err  error
+}
+
+// Health is the state of a principal's token.
+type Health struct {
+	Region, Role string
+	// Healthy says that a valid token is held.
+	Healthy bool
+	// Issued and Expires are the token's; zero when there is none.
+	Issued, Expires time.Time
+	// LastError is the newest failure since the last success.
+	LastError error
+	// Failures is the number of failures since the last success.
+	Failures int
+}
+
+// NewTokens returns Tokens that hold none yet.
+func NewTokens(o TokenOptions) *Tokens {
+	t := &Tokens{api: o.API, region: o.Region, role: o.Role, log: cmp.Or(o.Logger, slog.New(slog.DiscardHandler))}
+	labels := prometheus.Labels{"region": o.Region, "role": o.Role, "via": o.Via}
+	t.calls = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "dray_ecr_token_calls_total", ConstLabels: labels,
+		Help: "Calls of GetAuthorizationToken, by result (ok, error).",
+	}, []string{"result"})
+	t.expiry = prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "dray_ecr_token_expiry_timestamp_seconds", ConstLabels: labels,
+		Help: "Unix time at which the held ECR token expires, 0 when there is none.",
+	}, func() float64 {
+		if h := t.Health(); !h.Expires.IsZero() {
+			return float64(h.Expires.Unix())
+		}
+		return 0
+	})
+	return t
+}
+
+// Collectors are the metrics of the token.
+func (t *Tokens) Collectors() []prometheus.Collector {
+	return []prometheus.Collector{t.calls, t.expiry}
+}
+
+// Health reports on the token.
+func (t *Tokens) Health() Health {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return Health{
+		Region: t.region, Role: t.role, Healthy: t.valid(time.Now()), Issued: t.held.Issued, Expires: t.held.Expires,
+		LastError: t.lastErr, Failures: t.failures,
+	}
+}
+
+// valid reports whether held can be shown; t.mu is held.
+func (t *Tokens) valid(now time.Time) bool { return now.Before(t.held.Expires) }
+
+// Credential is an auth.Credentials: it gives the token as a preemptive Basic credential, from memory unless it is due
+// for renewal. While one caller renews, the others go on with the old token; if the renewal fails, all do until the token
+// expires. Without a valid token the error is that of the last call, and calls are as far apart as failures demand.
+func (t *Tokens) Credential(ctx context.Context, _ string) (auth.Credential, error) {
+	now := time.Now()
+	t.mu.Lock()
+	held, valid := t.held, t.valid(now)
+	switch {
+	case valid && now.Before(t.renew) && !t.suspect,
+		valid && t.flight != nil && !t.suspect,
+		valid && now.Before(t.retry):
+		t.mu.Unlock()
+		return held, nil
+	case now.Before(t.retry):
+		err := t.lastErr
+		t.mu.Unlock()
+		return auth.Credential{}, err
+	}
+	f, leader := t.flight, t.flight == nil
+	if leader {
+		f = &flight{done: make(chan struct{})}
+		t.flight = f
+	}
+	t.mu.Unlock()
+	if leader {
+		t.lead(ctx, f)
+	}
+	select {
+	case <-f.done:
+	case <-ctx.Done():
+		return auth.Credential{}, context.Cause(ctx)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.valid(time.Now()) {
+		return auth.Credential{}, cmp.Or(f.err, errors.New("ecr token expired"))
+	}
+	return t.held, nil
+}
+
+// lead makes the call of a flight. It is not cancelled with the request that started it, because others wait for it.
+func (t *Tokens) lead(ctx context.Context, f *flight) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
+	defer cancel()
+	cred, err := t.call(ctx)
+	result := "ok"
+	if err != nil {
+		result = "error"
+		t.log.WarnContext(ctx, "ecr token not renewed", "region", t.region, "role", t.role, "error", err)
+	}
+	t.calls.WithLabelValues(result).Inc()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.flight, f.err = nil, err
+	if err != nil {
+		wait := min(firstWait<<min(t.failures, 10), lastWait)
+		t.failures++
+		t.lastErr, t.retry = err, time.Now().Add(wait/2+rand.N(wait/2))
+	} else {
+		t.held, t.suspect, t.failures, t.lastErr, t.retry = cred, false, 0, nil, time.Time{}
+		t.renew = cred.Issued.Add(cred.Expires.Sub(cred.Issued) / 2)
+	}
+	close(f.done)
+}
+
+// call gets a token from AWS. The texts of its errors hold nothing of the token.
+func (t *Tokens) call(ctx context.Context) (auth.Credential, error) {
+	issued := time.Now()
+	out, err := t.api.GetAuthorizationToken(ctx, &ecr.GetAuthorizationTokenInput{})
+	if err != nil {
+		return auth.Credential{}, fmt.Errorf("ecr token for %s: %w", t.region, err)
+	}
+	bad := func(why string) (auth.Credential, error) {
+		return auth.Credential{}, fmt.Errorf("ecr token for %s: %s", t.region, why)
+	}
+	if len(out.AuthorizationData) == 0 || out.AuthorizationData[0].AuthorizationToken == nil || out.AuthorizationData[0].ExpiresAt == nil {
+		return bad("answer without a token")
+	}
+	data := out.AuthorizationData[0]
+	plain, err := base64.StdEncoding.DecodeString(*data.AuthorizationToken)
+	user, password, ok := strings.Cut(string(plain), ":")
+	if err != nil || !ok {
+		return bad("token is not a name and a password")
+	}
+	if !data.ExpiresAt.After(issued) {
+		return bad("token has expired already by this machine's clock")
+	}
+	return auth.Credential{
+		Username: user, Password: auth.Secret(password), Preemptive: true, Issued: issued, Expires: *data.ExpiresAt,
+		Invalidate: func() { t.invalidate(auth.Secret(password)) },
+	}, nil
+}
+
+// invalidate makes the next caller renew, if password is still the held one. The token stays in use if that fails: the
+// refusal may have had another reason.
+func (t *Tokens) invalidate(password auth.Secret) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.held.Password == password && time.Since(t.held.Issued) >= minSuspectAge {
+		t.suspect = true
+	}
+}
+
+// Run keeps the token renewed, so that no request waits for AWS, until ctx ends; it returns nil then.
+func (t *Tokens) Run(ctx context.Context) error {
+	for {
+		_, _ = t.Credential(ctx, "") // a failure shows in Health and is tried again
+		timer := time.NewTimer(t.due())
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return nil
+		}
+	}
+}
+
+// due is the time until the next renewal or the next attempt at one.
+func (t *Tokens) due() time.Duration {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	next := t.renew
+	if t.retry.After(next) {
+		next = t.retry
+	}
+	return max(time.Until(next), firstWait/2)
+}
