@@ -1,6 +1,7 @@
 package oci
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -128,8 +129,9 @@ func AsError(err error) *Error {
 	if e, ok := errors.AsType[*Error](err); ok {
 		return e
 	}
-	if errors.Is(err, http.ErrHandlerTimeout) {
-		return ErrUnavailable.Because(err)
+	if errors.Is(err, context.DeadlineExceeded) {
+		e := ErrUnavailable.With("the upstream registry did not answer in time").Because(err)
+		return withStatus(e, http.StatusGatewayTimeout)
 	}
 	return (&Error{Code: ErrUnknown.Code, Status: http.StatusInternalServerError, Message: "internal error, see the log of the mirror"}).Because(err)
 }

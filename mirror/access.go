@@ -1,0 +1,306 @@
+package mirror
+
+import (
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"dray/upstream/oci"
+
+	"github.com/distribution/distribution/v3/registry/auth"
+	_ "github.com/distribution/distribution/v3/registry/auth/htpasswd" // registers itself
+	_ "github.com/distribution/distribution/v3/registry/auth/token"    // registers itself
+	"github.com/hashicorp/golang-lru/v2/expirable"
+)
+
+// Action is what a right is about.
+type Action string
+
+// The actions, named as in the registry token specification.
+const (
+	Pull Action = "pull"
+	Push Action = "push"
+)
+
+// Rule grants actions on repositories.
+type Rule struct {
+	// Users are exact names; "*" is every recognised user.
+	Users []string
+	// Anonymous extends the rule to clients without credentials.
+	Anonymous bool
+	// Repositories are patterns of Target.Name; "*" stands for any characters,
+	// slashes included.
+	Repositories []string
+	Actions      []Action
+}
+
+// Access recognises the clients of a listener and knows their rights. A nil Access
+// recognises nobody: everybody is anonymous and may pull.
+type Access struct {
+	controller auth.AccessController
+	verified   *expirable.LRU[[sha256.Size]byte, auth.Grant]
+	key        []byte
+	rules      []compiledRule
+	token      bool
+}
+
+type compiledRule struct {
+	Rule
+	repositories []*regexp.Regexp
+}
+
+// verifiedFor is how long a password that was right once is not hashed again:
+// bcrypt costs some 50 ms, and a push makes dozens of requests. It is also how long
+// a user who was removed from the file may go on.
+const verifiedFor = time.Minute
+
+// NewHTPasswd reads users and bcrypt hashes from an htpasswd file, which is read
+// again when it changes. The file must exist.
+func NewHTPasswd(file, realm string, rules []Rule) (*Access, error) {
+	// distribution would create a missing file, with a user of its own.
+	if _, err := os.Stat(file); err != nil {
+		return nil, fmt.Errorf("htpasswd: %w", err)
+	}
+	c, err := auth.GetAccessController("htpasswd", map[string]any{"realm": realm, "path": file})
+	if err != nil {
+		return nil, fmt.Errorf("htpasswd %s: %w", file, err)
+	}
+	key := make([]byte, 32)
+	_, _ = rand.Read(key) // never fails (crypto/rand)
+	return newAccess(&Access{
+		controller: c, key: key,
+		verified: expirable.NewLRU[[sha256.Size]byte, auth.Grant](1024, nil, verifiedFor),
+	}, rules)
+}
+
+// TokenOptions describe a token service (distribution "Token Authentication
+// Specification").
+type TokenOptions struct {
+	Realm, Service, Issuer string
+	// RootCertBundle is a PEM file and JWKS a key set file; at least one is needed.
+	RootCertBundle, JWKS string
+}
+
+// NewToken accepts the tokens of a token service.
+func NewToken(o TokenOptions, rules []Rule) (*Access, error) {
+	options := map[string]any{"realm": o.Realm, "service": o.Service, "issuer": o.Issuer}
+	if o.RootCertBundle != "" {
+		options["rootcertbundle"] = o.RootCertBundle
+	}
+	if o.JWKS != "" {
+		options["jwks"] = o.JWKS
+	}
+	c, err := auth.GetAccessController("token", options)
+	if err != nil {
+		return nil, fmt.Errorf("token authentication: %w", err)
+	}
+	return newAccess(&Access{controller: c, token: true}, rules)
+}
+
+func newAccess(a *Access, rules []Rule) (*Access, error) {
+	for _, r := range rules {
+		c := compiledRule{Rule: r}
+		for _, p := range r.Repositories {
+			quoted := strings.ReplaceAll(regexp.QuoteMeta(p), `\*`, `.*`)
+			re, err := regexp.Compile("^(?:" + quoted + ")$")
+			if err != nil {
+				return nil, fmt.Errorf("repository pattern %q: %w", p, err)
+			}
+			c.repositories = append(c.repositories, re)
+		}
+		a.rules = append(a.rules, c)
+	}
+	return a, nil
+}
+
+// authenticate returns the user, "" for anonymous, or a challenge. want is what the
+// request needs, for the token service.
+func (a *Access) authenticate(r *http.Request, want []auth.Access) (string, error) {
+	var key [sha256.Size]byte
+	if a.verified != nil {
+		mac := hmac.New(sha256.New, a.key)
+		mac.Write([]byte(r.Header.Get("Authorization")))
+		key = [sha256.Size]byte(mac.Sum(nil))
+		if g, ok := a.verified.Get(key); ok {
+			return g.User.Name, nil
+		}
+	}
+	g, err := a.controller.Authorized(r, want...)
+	if err != nil {
+		return "", challenge(r, err)
+	}
+	if a.verified != nil {
+		a.verified.Add(key, *g)
+	}
+	return g.User.Name, nil
+}
+
+// challenge turns the error of an access controller into a 401 with its header
+// lines, and anything else into a 500.
+func challenge(r *http.Request, err error) error {
+	c, ok := errors.AsType[auth.Challenge](err)
+	if !ok {
+		return fmt.Errorf("authenticate: %w", err)
+	}
+	h := headerOnly{}
+	c.SetHeaders(r, h)
+	e := oci.ErrUnauthorized.Because(err)
+	if hasCredentials(r) {
+		e = oci.ErrUnauthorized.With("the credentials are wrong, or not enough for this").Because(err)
+	}
+	e.Challenge = http.Header(h).Values("WWW-Authenticate")
+	return e
+}
+
+// headerOnly is a response of which only the header is of interest.
+type headerOnly http.Header
+
+func (h headerOnly) Header() http.Header       { return http.Header(h) }
+func (headerOnly) Write(p []byte) (int, error) { return len(p), nil }
+func (headerOnly) WriteHeader(int)             {}
+
+// anonymousBasic is what skopeo sends when it has no credentials: an empty user and
+// an empty password.
+var anonymousBasic = "Basic " + base64.StdEncoding.EncodeToString([]byte(":"))
+
+func hasCredentials(r *http.Request) bool {
+	h := r.Header.Get("Authorization")
+	return h != "" && h != anonymousBasic
+}
+
+// allows reports whether a rule grants the action. Without rules every recognised
+// user may do everything; anonymous is "".
+func (a *Access) allows(user, name string, action Action) bool {
+	if len(a.rules) == 0 {
+		return user != "" || a.token
+	}
+	for _, r := range a.rules {
+		if r.grants(user, name, action) {
+			return true
+		}
+	}
+	return false
+}
+
+func (r compiledRule) grants(user, name string, action Action) bool {
+	who := user == "" && r.Anonymous ||
+		user != "" && (slices.Contains(r.Users, user) || slices.Contains(r.Users, "*") || r.Anonymous)
+	if !who || !slices.Contains(r.Actions, action) {
+		return false
+	}
+	return slices.ContainsFunc(r.repositories, func(re *regexp.Regexp) bool { return re.MatchString(name) })
+}
+
+// open reports whether some repositories need no credentials, so that a client
+// without any must not be stopped at the base of the API.
+func (a *Access) open() bool {
+	return slices.ContainsFunc(a.rules, func(r compiledRule) bool { return r.Anonymous })
+}
+
+// authorise decides whether the request may do what it wants with the named
+// repositories (the second one is the source of a mount) and returns the user.
+func (l *Listener) authorise(r *http.Request, action Action, names ...string) (string, error) {
+	if action == Push {
+		if err := l.mayWrite(r); err != nil {
+			return "", err
+		}
+	}
+	a := l.Access
+	if a == nil {
+		return "", nil
+	}
+	if !hasCredentials(r) {
+		if a.anonymously(action, names) {
+			return "", nil
+		}
+		if l.Role == RoleMirror && !l.Challenge {
+			return "", oci.ErrDenied.With("this mirror needs credentials")
+		}
+	}
+	want := make([]auth.Access, 0, len(names))
+	for i, n := range names {
+		want = append(want, auth.Access{Resource: auth.Resource{Type: "repository", Name: n}, Action: string(actionOf(action, i))})
+	}
+	user, err := a.authenticate(r, want)
+	if err != nil {
+		return "", err
+	}
+	for i, n := range names {
+		if !a.allows(user, n, actionOf(action, i)) {
+			return user, oci.ErrDenied.With("user %q may not %s %s", user, actionOf(action, i), n)
+		}
+	}
+	return user, nil
+}
+
+// actionOf is the action on the i-th repository: the source of a mount is only read.
+func actionOf(action Action, i int) Action {
+	if i > 0 {
+		return Pull
+	}
+	return action
+}
+
+func (a *Access) anonymously(action Action, names []string) bool {
+	if len(names) == 0 || len(a.rules) == 0 {
+		return false
+	}
+	for i, n := range names {
+		if !a.allows("", n, actionOf(action, i)) {
+			return false
+		}
+	}
+	return true
+}
+
+// mayWrite refuses pushes where nobody said who may: without client authentication
+// they are accepted from this machine only, and never from a browser, which could
+// be made to write by any page it shows.
+func (l *Listener) mayWrite(r *http.Request) error {
+	if l.Role != RoleRegistry {
+		return oci.ErrDenied.With("this address is a pull mirror and takes no pushes")
+	}
+	if l.Access != nil {
+		return nil
+	}
+	if r.Header.Get("Origin") != "" || r.Header.Get("Sec-Fetch-Mode") != "" {
+		return oci.ErrDenied.With("pushes from a browser are refused")
+	}
+	if l.AllowAnonymousPush || local(r) {
+		return nil
+	}
+	return oci.ErrDenied.With("pushes from other machines are refused until client authentication is configured, or anonymous push is allowed by allow_anonymous_push")
+}
+
+// local reports whether the request was made on this machine. What a reverse proxy
+// forwards is not, wherever the proxy runs.
+func local(r *http.Request) bool {
+	if r.Header.Get("X-Forwarded-For") != "" || r.Header.Get("Forwarded") != "" || r.Header.Get("Via") != "" {
+		return false
+	}
+	return clientAddr(r).IsLoopback()
+}
+
+// clientAddr is the address of the connection's other end.
+func clientAddr(r *http.Request) netip.Addr {
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		return netip.Addr{}
+	}
+	a, err := netip.ParseAddr(host)
+	if err != nil {
+		return netip.Addr{}
+	}
+	return a.Unmap()
+}

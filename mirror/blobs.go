@@ -1,0 +1,168 @@
+package mirror
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strconv"
+	"time"
+
+	"dray/cache"
+	"dray/cache/meta"
+	"dray/upstream/oci"
+
+	"github.com/opencontainers/go-digest"
+)
+
+const octetStream = "application/octet-stream"
+
+func (m *Mirror) getBlob(x *exchange) error {
+	ctx, repo, d := x.r.Context(), x.target.Repo, x.q.Ref.Digest
+	size, shown := m.shown(ctx, x, d)
+	if !shown {
+		if _, held := m.cache.Stat(d); held {
+			// The bytes came through another repository: the upstream decides whether this
+			// one has them too.
+			var err error
+			if size, err = m.vouch(ctx, x.up, repo, d); err != nil {
+				return err
+			}
+			shown = true
+		} else if err := m.absent(ctx, x.up, repo, d); err != nil {
+			return err
+		}
+	}
+	asked := time.Now()
+	r, err := m.cache.Open(ctx, cache.Blob{Digest: d, Size: size}, m.origin(x.up, repo, d))
+	if err != nil {
+		m.rememberAbsent(ctx, x.up, repo, d, asked, err)
+		return err
+	}
+	defer r.Close()
+	x.source = string(r.Source())
+	if !shown {
+		if err := m.vouchForFlight(ctx, x, r, d); err != nil {
+			return err
+		}
+	}
+	return x.send(content{digest: d, mediaType: octetStream, size: r.Size(), body: r, file: r.File()})
+}
+
+// vouchForFlight links a blob whose fetch was made for this repository, and asks the
+// upstream where the fetch that was joined was another repository's.
+func (m *Mirror) vouchForFlight(ctx context.Context, x *exchange, r *cache.Reader, d digest.Digest) error {
+	if x.source == fromOrigin || x.source == "direct" {
+		m.recorded(m.links.Add(ctx, x.up.Name, x.target.Repo, blobLink(d, r.Size())))
+		return nil
+	}
+	_, err := m.vouch(ctx, x.up, x.target.Repo, d)
+	return err
+}
+
+func blobLink(d digest.Digest, size int64) meta.Link {
+	return meta.Link{Digest: d, LinkFact: meta.LinkFact{MediaType: octetStream, Size: size, Kind: meta.KindBlob}}
+}
+
+// origin fetches a blob from the upstream for the cache.
+func (m *Mirror) origin(up *Upstream, repo string, d digest.Digest) cache.Origin {
+	return func(ctx context.Context, from int64) (cache.Stream, error) {
+		s, err := up.Source.Blob(ctx, up.remote(repo), d, from)
+		if err != nil {
+			return cache.Stream{}, err
+		}
+		return cache.Stream{Body: s.Body, Size: s.Size}, nil
+	}
+}
+
+// shown reports whether a digest may be served to the repository without asking, and
+// its size (-1: not known): a manifest that came through it references the digest,
+// or the client holds a push open that brought it.
+func (m *Mirror) shown(ctx context.Context, x *exchange, d digest.Digest) (int64, bool) {
+	if link, err := m.links.Get(ctx, x.up.Name, x.target.Repo, d); err == nil {
+		return link.Size, true
+	}
+	if x.listener.Role == RoleRegistry {
+		if p := m.pins.get(pinKey{x.up.Name, x.target.Repo, d}); p != nil {
+			return p.size, true
+		}
+	}
+	return -1, false
+}
+
+// vouch asks the upstream whether the repository has a blob, once for all who ask,
+// and links it. A recent "no" is not asked again.
+func (m *Mirror) vouch(ctx context.Context, up *Upstream, repo string, d digest.Digest) (int64, error) {
+	if err := m.absent(ctx, up, repo, d); err != nil {
+		return 0, err
+	}
+	return m.vouches.do(ctx, m.tasks, up.Name+" "+repo+" "+d.String(), lookFor, func(ctx context.Context) (int64, error) {
+		asked := time.Now()
+		size, err := up.Source.StatBlob(ctx, up.remote(repo), d)
+		if err != nil {
+			m.rememberAbsent(ctx, up, repo, d, asked, err)
+			return 0, err
+		}
+		m.recorded(m.links.Add(ctx, up.Name, repo, blobLink(d, size)))
+		if up.Sink != nil {
+			m.recorded(m.known.Add(ctx, up.Name, repo, meta.Holding{Digest: d, KnownFact: meta.KnownFact{Kind: meta.KindBlob, Size: size}}))
+		}
+		return size, nil
+	})
+}
+
+// absentKey is the fact that a repository lacks a blob. It is kept with the tags'
+// facts, whose names never hold a slash.
+func absentKey(up *Upstream, repo string, d digest.Digest) meta.TagKey {
+	return meta.TagKey{Upstream: up.Name, Repo: repo, Tag: "blobs/" + d.String()}
+}
+
+func (m *Mirror) absent(ctx context.Context, up *Upstream, repo string, d digest.Digest) error {
+	fact, err := m.tags.Get(ctx, absentKey(up, repo, d))
+	if err == nil && fact.NotFound && time.Since(fact.CheckedAt) < up.Tags.NotFound {
+		return oci.ErrBlobUnknown.With("blob unknown at %s", up.Registry)
+	}
+	return nil
+}
+
+func (m *Mirror) rememberAbsent(ctx context.Context, up *Upstream, repo string, d digest.Digest, asked time.Time, err error) {
+	if up.Tags.NotFound > 0 && (errors.Is(err, oci.ErrBlobUnknown) || errors.Is(err, oci.ErrNameUnknown)) {
+		m.recorded(m.tags.SetNotFound(ctx, absentKey(up, repo, d), asked, up.Tags.NotFound))
+	}
+}
+
+// headBlob never guesses: 200 means that a push which leaves the blob out will
+// succeed. It is held for a push under way, or known at the target; else the
+// upstream is asked. A mirror without pushes answers from what it may serve.
+func (m *Mirror) headBlob(x *exchange) error {
+	ctx, repo, d := x.r.Context(), x.target.Repo, x.q.Ref.Digest
+	size, ok := m.present(ctx, x, d)
+	if !ok {
+		var err error
+		if size, err = m.vouch(ctx, x.up, repo, d); err != nil {
+			return err
+		}
+	}
+	h := x.w.Header()
+	h.Set("Docker-Content-Digest", d.String())
+	h.Set("Etag", `"`+d.String()+`"`)
+	h.Set("Accept-Ranges", "bytes")
+	h.Set("Content-Type", octetStream)
+	if size >= 0 {
+		h.Set("Content-Length", strconv.FormatInt(size, 10))
+	}
+	x.w.WriteHeader(http.StatusOK)
+	return nil
+}
+
+func (m *Mirror) present(ctx context.Context, x *exchange, d digest.Digest) (int64, bool) {
+	if x.up.Sink == nil || x.listener.Role == RoleMirror {
+		size, held := m.cache.Stat(d)
+		_, shown := m.shown(ctx, x, d)
+		return size, held && shown
+	}
+	if p := m.pins.get(pinKey{x.up.Name, x.target.Repo, d}); p != nil {
+		return p.size, true
+	}
+	fact, err := m.known.Get(ctx, x.up.Name, x.target.Repo, d)
+	return fact.Size, err == nil
+}

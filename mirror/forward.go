@@ -1,0 +1,197 @@
+package mirror
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync"
+	"time"
+
+	"dray/cache"
+	"dray/cache/meta"
+	"dray/upstream"
+	"dray/upstream/oci"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// forward is the way of one blob to an upstream. It begins with the first byte that
+// the client sends and cannot complete before the local bytes are verified.
+type forward struct {
+	cancel context.CancelCauseFunc
+	// identified is closed once the outcome of the local upload is known: digest, or
+	// refused.
+	identified chan struct{}
+	once       sync.Once
+	digest     digest.Digest
+	refused    error
+	// done is closed when the upstream has the blob or will not get it: err.
+	done chan struct{}
+	err  error
+}
+
+// identify tells the forward what its bytes turned out to be.
+func (f *forward) identify(d digest.Digest) {
+	f.once.Do(func() { f.digest = d; close(f.identified) })
+}
+
+// abort tells the forward that its bytes are worth nothing.
+func (f *forward) abort(cause error) {
+	f.once.Do(func() { f.refused = cause; close(f.identified) })
+	f.cancel(cause)
+}
+
+// startForward begins to send a session's bytes to the upstream. size and announced
+// are what the client said of them beforehand: -1 and "" for nothing.
+func (m *Mirror) startForward(s *session, size int64, announced digest.Digest) {
+	f := &forward{identified: make(chan struct{}), done: make(chan struct{})}
+	blob, up, repo := s.blob, s.up, s.repo
+	var ctx context.Context
+	ctx, f.cancel = context.WithCancelCause(m.tasks.ctx)
+	s.forward = f
+	started := m.tasks.start(func(context.Context) {
+		defer close(f.done)
+		defer f.cancel(nil)
+		f.err = up.Sink.PutBlob(ctx, up.remote(repo), upstream.Upload{
+			Open: func() (io.ReadCloser, error) { return blob.Follow(), nil },
+			Size: size, Announced: announced,
+			Digest: func() (digest.Digest, error) {
+				select {
+				case <-f.identified:
+					return f.digest, f.refused
+				case <-ctx.Done():
+					return "", context.Cause(ctx)
+				}
+			},
+		})
+		if f.err == nil {
+			m.recorded(m.known.Add(ctx, up.Name, repo, meta.Holding{Digest: f.digest, KnownFact: meta.KnownFact{Kind: meta.KindBlob, Size: blob.Size()}}))
+		}
+	})
+	if !started {
+		f.err = errStopped
+		f.cancel(errStopped)
+		close(f.done)
+	}
+}
+
+// sendHeld sends a blob from the local copy, without the client.
+func (m *Mirror) sendHeld(ctx context.Context, up *Upstream, repo string, d digest.Digest, size int64) error {
+	err := up.Sink.PutBlob(ctx, up.remote(repo), upstream.Upload{
+		Open: func() (io.ReadCloser, error) { return m.cache.Open(ctx, cache.Blob{Digest: d, Size: size}, notHeld) },
+		Size: size, Announced: d,
+		Digest: func() (digest.Digest, error) { return d, nil },
+	})
+	if err == nil {
+		m.recorded(m.known.Add(ctx, up.Name, repo, meta.Holding{Digest: d, KnownFact: meta.KnownFact{Kind: meta.KindBlob, Size: size}}))
+	}
+	return err
+}
+
+// notHeld is the origin of a blob that can only come from here.
+func notHeld(context.Context, int64) (cache.Stream, error) {
+	return cache.Stream{}, oci.ErrBlobUnknown.With("the blob is no longer held here, push it again")
+}
+
+// pinKey names a blob that a push brought to a repository.
+type pinKey struct {
+	upstream, repo string
+	digest         digest.Digest
+}
+
+// pin holds a blob in the cache until the manifest that it was pushed for has
+// landed.
+type pin struct {
+	size    int64
+	forward *forward
+	// blob keeps the bytes from being evicted until it is closed.
+	blob  *cache.Upload
+	since time.Time
+}
+
+// pins are the blobs of pushes whose manifest has not landed yet.
+type pins struct {
+	expiry time.Duration
+	mu     sync.Mutex // guards the map; blobs are closed outside
+	m      map[pinKey]*pin
+}
+
+func newPins(expiry time.Duration) *pins { return &pins{expiry: expiry, m: map[pinKey]*pin{}} }
+
+func (p *pins) get(k pinKey) *pin {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.m[k]
+}
+
+func (p *pins) count() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.m)
+}
+
+// set pins a blob; a former pin of the same blob goes.
+func (p *pins) set(k pinKey, v *pin) {
+	v.since = time.Now()
+	p.mu.Lock()
+	old := p.m[k]
+	p.m[k] = v
+	p.mu.Unlock()
+	if old != nil {
+		_ = old.blob.Close()
+	}
+}
+
+// drop releases the blobs of a push that has landed.
+func (p *pins) drop(keys ...pinKey) {
+	gone := make(map[pinKey]bool, len(keys))
+	for _, k := range keys {
+		gone[k] = true
+	}
+	p.dropIf(func(k pinKey, _ *pin) bool { return gone[k] })
+}
+
+func (p *pins) expire(now time.Time) {
+	p.dropIf(func(_ pinKey, v *pin) bool { return now.Sub(v.since) >= p.expiry })
+}
+
+func (p *pins) releaseAll() { p.dropIf(func(pinKey, *pin) bool { return true }) }
+
+func (p *pins) dropIf(gone func(pinKey, *pin) bool) {
+	var drop []*pin
+	p.mu.Lock()
+	for k, v := range p.m {
+		if gone(k, v) {
+			drop = append(drop, v)
+			delete(p.m, k)
+		}
+	}
+	p.mu.Unlock()
+	for _, v := range drop {
+		_ = v.blob.Close()
+	}
+}
+
+// wait returns when the upstream has the pinned blob, sending it again from the
+// local copy where the first way failed.
+func (m *Mirror) wait(ctx context.Context, up *Upstream, repo string, d digest.Digest, p *pin) error {
+	select {
+	case <-p.forward.done:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	if p.forward.err == nil {
+		return nil
+	}
+	if errors.Is(p.forward.err, context.Canceled) || upstream.Transient(p.forward.err) || !isRefusal(p.forward.err) {
+		return m.sendHeld(ctx, up, repo, d, p.size)
+	}
+	return p.forward.err
+}
+
+// isRefusal reports whether the upstream gave an answer that another try would get
+// again.
+func isRefusal(err error) bool {
+	e, ok := errors.AsType[*oci.Error](err)
+	return ok && e.Status >= 400 && e.Status < 500
+}

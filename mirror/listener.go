@@ -1,0 +1,259 @@
+package mirror
+
+import (
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"time"
+
+	"dray/upstream/oci"
+)
+
+// Role says what a listener is for.
+type Role string
+
+// The roles.
+const (
+	// RoleMirror pulls only, for anybody who reaches the listener unless it has an
+	// Access.
+	RoleMirror Role = "mirror"
+	// RoleRegistry pulls and pushes, for whom its Access allows.
+	RoleRegistry Role = "registry"
+)
+
+// Listener is the http.Handler of one listener.
+type Listener struct {
+	Mirror *Mirror
+	Name   string
+	Role   Role
+	Routes *Routes
+	// Access recognises clients; nil recognises nobody.
+	Access *Access
+	// Challenge makes a mirror ask for credentials. Classic Docker answers a mirror's
+	// challenge with the user's Docker Hub password, hence the default.
+	Challenge bool
+	// AllowAnonymousPush takes pushes from anybody where there is no Access.
+	AllowAnonymousPush bool
+	// AccessLog writes a line for each request.
+	AccessLog bool
+}
+
+// exchange is one request on its way: what was asked, by whom, and what became of
+// it.
+type exchange struct {
+	w        *response
+	r        *http.Request
+	listener *Listener
+	q        oci.Request
+	target   Target
+	up       *Upstream
+	user     string
+	// source says where the bytes of the answer came from.
+	source string
+}
+
+type handler func(*Mirror, *exchange) error
+
+// handlers has every request that the protocol knows and dray serves.
+var handlers = map[oci.Kind]map[string]handler{
+	oci.KindBase:      {"GET": (*Mirror).base, "HEAD": (*Mirror).base},
+	oci.KindManifest:  {"GET": (*Mirror).getManifest, "HEAD": (*Mirror).getManifest, "PUT": (*Mirror).putManifest},
+	oci.KindBlob:      {"GET": (*Mirror).getBlob, "HEAD": (*Mirror).headBlob},
+	oci.KindTags:      {"GET": (*Mirror).listTags, "HEAD": (*Mirror).listTags},
+	oci.KindReferrers: {"GET": (*Mirror).listReferrers, "HEAD": (*Mirror).listReferrers},
+	oci.KindUploads:   {"POST": (*Mirror).startUpload},
+	oci.KindUpload:    {"GET": (*Mirror).uploadStatus, "PATCH": (*Mirror).patchUpload, "PUT": (*Mirror).closeUpload, "DELETE": (*Mirror).cancelUpload},
+}
+
+// ServeHTTP implements http.Handler.
+func (l *Listener) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	start := time.Now()
+	x := &exchange{w: &response{ResponseWriter: w}, r: r, listener: l}
+	w.Header().Set("Docker-Distribution-Api-Version", "registry/2.0")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	err := l.serve(x)
+	if err != nil && !x.w.started() {
+		err = x.fail(err)
+	}
+	l.account(x, err, time.Since(start))
+	if err != nil && x.w.broken {
+		// Part of a body is out: only a cut connection tells the client that the rest is
+		// missing, whatever the protocol version and framing.
+		panic(http.ErrAbortHandler)
+	}
+}
+
+func (l *Listener) serve(x *exchange) (err error) {
+	if x.q, err = oci.Parse(x.r); err != nil {
+		return err
+	}
+	if x.target, err = l.Routes.Match(x.r.Host, x.q); err != nil {
+		return err
+	}
+	if x.up = l.Mirror.upstreams[x.target.Upstream]; x.up == nil {
+		return oci.ErrNameUnknown.With("the upstream %q is not configured", x.target.Upstream)
+	}
+	h := handlers[x.q.Kind][x.q.Method]
+	if h == nil {
+		return oci.ErrUnsupported.With("%s of the %s resource is not supported", x.q.Method, x.q.Kind)
+	}
+	if err := x.authorise(); err != nil {
+		return err
+	}
+	return h(l.Mirror, x)
+}
+
+// authorise asks for what the request needs. The base of the API needs nothing but
+// an identity where there are identities: clients log in there.
+func (x *exchange) authorise() (err error) {
+	l := x.listener
+	if x.q.Kind == oci.KindBase {
+		if l.Access != nil && (l.Role == RoleRegistry || l.Challenge) && !l.Access.open() {
+			x.user, err = l.authorise(x.r, Pull)
+		}
+		return err
+	}
+	names := []string{x.target.Name}
+	action := Pull
+	if x.q.Write() {
+		action = Push
+	}
+	if x.q.From != "" {
+		from, err := x.mountSource()
+		if err != nil {
+			return err
+		}
+		names = append(names, from.Name)
+	}
+	x.user, err = l.authorise(x.r, action, names...)
+	return err
+}
+
+// mountSource routes the repository that a mount names as its source.
+func (x *exchange) mountSource() (Target, error) {
+	q := x.q
+	q.Repo = q.From
+	return x.listener.Routes.Match(x.r.Host, q)
+}
+
+// fail puts an error on the wire; what a client that left would have got is only
+// logged.
+func (x *exchange) fail(err error) error {
+	if x.r.Context().Err() != nil {
+		x.w.broken = true
+		return errors.Join(errClientLeft, err)
+	}
+	if x.r.Method == http.MethodHead {
+		x.w.Header().Del("Content-Length")
+	}
+	oci.WriteError(x.w, err)
+	return err
+}
+
+var errClientLeft = errors.New("the client left")
+
+func (m *Mirror) base(x *exchange) error {
+	x.w.Header().Set("Content-Type", "application/json; charset=utf-8")
+	x.w.Header().Set("Content-Length", "2")
+	_, err := io.WriteString(x.w, "{}")
+	return err
+}
+
+// account writes what became of a request, once.
+func (l *Listener) account(x *exchange, err error, took time.Duration) {
+	upstream, kind := "", string(x.q.Kind)
+	if x.up != nil {
+		upstream = x.up.Name
+	}
+	m := l.Mirror.metrics
+	m.requests.WithLabelValues(l.Name, upstream, kind, methodLabel(x.r.Method), strconv.Itoa(x.w.status)).Inc()
+	m.seconds.WithLabelValues(kind).Observe(took.Seconds())
+	if x.source != "" {
+		m.bytes.WithLabelValues(upstream, x.source).Add(float64(x.w.bytes))
+	}
+	if !l.AccessLog {
+		return
+	}
+	level := slog.LevelInfo
+	if err != nil && x.w.status >= 500 {
+		level = slog.LevelWarn
+	}
+	l.Mirror.log.LogAttrs(x.r.Context(), level, "request", l.attributes(x, err, took)...)
+}
+
+// attributes of the one line a request gets. Nothing here holds a credential: the
+// query is not logged, the user only by name.
+func (l *Listener) attributes(x *exchange, err error, took time.Duration) []slog.Attr {
+	a := []slog.Attr{
+		slog.String("listener", l.Name), slog.String("client", x.r.RemoteAddr),
+		slog.String("method", x.r.Method), slog.String("kind", string(x.q.Kind)),
+		slog.Int("status", x.w.status), slog.Int64("bytes", x.w.bytes), slog.Duration("took", took),
+	}
+	optional := func(k, v string) {
+		if v != "" {
+			a = append(a, slog.String(k, v))
+		}
+	}
+	optional("user", x.user)
+	optional("upstream", x.target.Upstream)
+	optional("repository", x.target.Repo)
+	optional("reference", x.q.Ref.String())
+	optional("upload", x.q.Upload)
+	optional("source", x.source)
+	optional("agent", x.r.UserAgent())
+	if err != nil {
+		a = append(a, slog.String("error", err.Error()))
+	}
+	return a
+}
+
+// methodLabel keeps strangers from adding series.
+func methodLabel(m string) string {
+	switch m {
+	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete:
+		return m
+	}
+	return "other"
+}
+
+// response remembers what was sent. It keeps io.ReaderFrom, and with it sendfile,
+// and Unwrap for http.ResponseController.
+type response struct {
+	http.ResponseWriter
+	status int
+	bytes  int64
+	// broken says that the answer was begun and cannot be completed.
+	broken bool
+}
+
+func (w *response) started() bool { return w.status != 0 }
+
+func (w *response) WriteHeader(status int) {
+	if w.status == 0 && status >= 200 {
+		w.status = status
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *response) Write(p []byte) (int, error) {
+	if w.status == 0 {
+		w.status = http.StatusOK
+	}
+	n, err := w.ResponseWriter.Write(p)
+	w.bytes += int64(n)
+	return n, err
+}
+
+// ReadFrom implements io.ReaderFrom.
+func (w *response) ReadFrom(r io.Reader) (int64, error) {
+	if w.status == 0 {
+		w.status = http.StatusOK
+	}
+	n, err := io.Copy(w.ResponseWriter, r)
+	w.bytes += n
+	return n, err
+}
+
+func (w *response) Unwrap() http.ResponseWriter { return w.ResponseWriter }

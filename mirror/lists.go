@@ -1,0 +1,104 @@
+package mirror
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+
+	"dray/upstream"
+	"dray/upstream/oci"
+)
+
+// listTags passes a page of the upstream's tags on. Order and continuation are the
+// upstream's (ECR's are opaque); the name and the link become the client's.
+func (m *Mirror) listTags(x *exchange) error {
+	query := url.Values{}
+	if x.q.N >= 0 {
+		query.Set("n", strconv.Itoa(x.q.N))
+	}
+	if x.q.Last != "" {
+		query.Set("last", x.q.Last)
+	}
+	page, err := x.up.Lister.Tags(x.r.Context(), x.up.remote(x.target.Repo), query)
+	if err != nil {
+		return err
+	}
+	var list struct {
+		Name string   `json:"name"`
+		Tags []string `json:"tags"`
+	}
+	if err := json.Unmarshal(page.Body, &list); err != nil {
+		return badListing(x.up, err)
+	}
+	if list.Tags == nil { // some registries send null, which some clients cannot read
+		list.Tags = []string{}
+	}
+	list.Name = x.q.Repo
+	body, err := json.Marshal(list)
+	if err != nil {
+		return err
+	}
+	return x.sendList(body, "application/json; charset=utf-8", page.Next)
+}
+
+// listReferrers passes the referrers of a manifest on, from the tag that stands in
+// for the call at registries without it (spec, "Listing Referrers").
+func (m *Mirror) listReferrers(x *exchange) error {
+	query, err := url.ParseQuery(x.q.Page)
+	if err != nil {
+		return oci.ErrPaginationInvalid.Because(err)
+	}
+	if x.q.ArtifactType != "" {
+		query.Set("artifactType", x.q.ArtifactType)
+	}
+	page, err := x.up.Lister.Referrers(x.r.Context(), x.up.remote(x.target.Repo), x.q.Ref.Digest, query)
+	if errors.Is(err, upstream.ErrReferrersUnsupported) {
+		return m.referrersByTag(x)
+	}
+	if err != nil {
+		return err
+	}
+	if page.FiltersApplied != "" {
+		x.w.Header().Set("OCI-Filters-Applied", page.FiltersApplied)
+	}
+	return x.sendList(page.Body, oci.MediaTypeOCIIndex, page.Next)
+}
+
+func (m *Mirror) referrersByTag(x *exchange) error {
+	tag := upstream.FallbackTag(x.q.Ref.Digest)
+	a, err := m.byTag(x.r.Context(), x.up, x.target.Repo, tag, []string{oci.MediaTypeOCIIndex})
+	switch {
+	case errors.Is(err, oci.ErrManifestUnknown):
+		return x.sendList([]byte(`{"schemaVersion":2,"mediaType":"`+oci.MediaTypeOCIIndex+`","manifests":[]}`), oci.MediaTypeOCIIndex, nil)
+	case err != nil:
+		return err
+	case a.mediaType != oci.MediaTypeOCIIndex:
+		return badListing(x.up, fmt.Errorf("tag %s is a %s", tag, a.mediaType))
+	}
+	return x.sendList(a.raw, oci.MediaTypeOCIIndex, nil)
+}
+
+func badListing(up *Upstream, cause error) error {
+	e := oci.ErrUnknown.With("%s sent a listing that cannot be read", up.Registry).Because(cause)
+	e.Status = http.StatusBadGateway
+	return e
+}
+
+// sendList sends one page, with the link to the next one as a path that the client
+// can follow.
+func (x *exchange) sendList(body []byte, mediaType string, next url.Values) error {
+	h := x.w.Header()
+	if len(next) > 0 {
+		if x.q.Namespace != "" {
+			next.Set("ns", x.q.Namespace)
+		}
+		h.Set("Link", fmt.Sprintf("<%s?%s>; rel=\"next\"", x.q.Path(), next.Encode()))
+	}
+	h.Set("Content-Type", mediaType)
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	_, err := x.w.Write(body)
+	return err
+}

@@ -1,0 +1,252 @@
+package mirror
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"dray/cache"
+	"dray/cache/meta"
+	"dray/upstream"
+	"dray/upstream/oci"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// answer is a manifest on its way to a client.
+type answer struct {
+	raw       []byte
+	digest    digest.Digest
+	mediaType string
+	// source is "cache" or "origin".
+	source string
+	// stale is why an old fact was used; nil for a fresh one.
+	stale error
+}
+
+const (
+	fromCache  = "cache"
+	fromOrigin = "origin"
+	fromStale  = "stale"
+)
+
+// pushedKey is the Accept key of a fact that a push recorded. It holds for every
+// client that takes the pushed media type, since no registry converts then.
+const pushedKey = "pushed"
+
+// byTag finds a manifest by tag: from a fresh fact, or by asking the upstream.
+func (m *Mirror) byTag(ctx context.Context, up *Upstream, repo, tag string, accept []string) (*answer, error) {
+	key := meta.TagKey{Upstream: up.Name, Repo: repo, Tag: tag, Accept: oci.AcceptKey(accept)}
+	fact, ok := m.tagFact(ctx, key, accept)
+	if a, err := m.fresh(ctx, up, repo, fact, ok); a != nil || err != nil {
+		return a, err
+	}
+	return m.manifests.do(ctx, m.tasks, "tag "+key.String()+" "+key.Accept, lookFor, func(ctx context.Context) (*answer, error) {
+		// Another flight may have landed between the look above and this one.
+		fact, ok := m.tagFact(ctx, key, accept)
+		if a, err := m.fresh(ctx, up, repo, fact, ok); a != nil || err != nil {
+			return a, err
+		}
+		return m.askTag(ctx, up, key, accept, fact, ok)
+	})
+}
+
+// tagFact is the newest fact that answers a client with these Accept lines.
+func (m *Mirror) tagFact(ctx context.Context, key meta.TagKey, accept []string) (meta.TagFact, bool) {
+	fact, err := m.tags.Get(ctx, key)
+	pushed := key
+	pushed.Accept = pushedKey
+	if p, perr := m.tags.Get(ctx, pushed); perr == nil && oci.Accepts(accept, p.MediaType) && (err != nil || p.CheckedAt.After(fact.CheckedAt)) {
+		return p, true
+	}
+	return fact, err == nil
+}
+
+// fresh answers from a fact that is young enough, with nil, nil when there is none.
+func (m *Mirror) fresh(ctx context.Context, up *Upstream, repo string, fact meta.TagFact, ok bool) (*answer, error) {
+	if !ok {
+		return nil, nil
+	}
+	age := time.Since(fact.CheckedAt)
+	if fact.NotFound {
+		if age < up.Tags.NotFound {
+			return nil, oci.ErrManifestUnknown.With("manifest unknown at %s (asked %s ago)", up.Registry, age.Round(time.Second))
+		}
+		return nil, nil
+	}
+	if age >= up.Tags.Fresh {
+		return nil, nil
+	}
+	return m.held(ctx, up, repo, fact.Digest), nil
+}
+
+// askTag asks the upstream what a tag is now: with one HEAD where the last answer is
+// held, else with one GET.
+func (m *Mirror) askTag(ctx context.Context, up *Upstream, key meta.TagKey, accept []string, fact meta.TagFact, ok bool) (*answer, error) {
+	asked := time.Now()
+	ref := oci.Reference{Tag: key.Tag}
+	var old *answer
+	if ok && !fact.NotFound {
+		old = m.held(ctx, up, key.Repo, fact.Digest)
+	}
+	source := up.Source
+	if old != nil {
+		source = up.Once
+		d, err := source.StatManifest(ctx, up.remote(key.Repo), ref, accept)
+		if err == nil && d.Digest == fact.Digest {
+			fact.CheckedAt = asked
+			m.recorded(m.tags.Set(ctx, key, fact, 0))
+			return old, nil
+		}
+		if err != nil {
+			return m.staleOr(ctx, up, key, old, fact, asked, err)
+		}
+	}
+	man, err := source.Manifest(ctx, up.remote(key.Repo), ref, accept)
+	if err != nil {
+		return m.staleOr(ctx, up, key, old, fact, asked, err)
+	}
+	m.keep(ctx, up, key.Repo, man)
+	m.recorded(m.tags.Set(ctx, key, meta.TagFact{Digest: man.Digest, MediaType: man.MediaType, Size: int64(len(man.Raw)), CheckedAt: asked}, 0))
+	return answerOf(man), nil
+}
+
+// staleOr answers with what is held when the error says nothing about the tag, and
+// remembers that there is no such tag when it says so.
+func (m *Mirror) staleOr(ctx context.Context, up *Upstream, key meta.TagKey, old *answer, fact meta.TagFact, asked time.Time, err error) (*answer, error) {
+	if errors.Is(err, oci.ErrManifestUnknown) || errors.Is(err, oci.ErrNameUnknown) {
+		if up.Tags.NotFound > 0 {
+			m.recorded(m.tags.SetNotFound(ctx, key, asked, up.Tags.NotFound))
+		}
+		return nil, err
+	}
+	failing := upstream.Transient(err) || errors.Is(err, context.DeadlineExceeded)
+	if old == nil || !failing || asked.Sub(fact.CheckedAt) > up.Tags.Stale {
+		return nil, err
+	}
+	m.metrics.stale.WithLabelValues(up.Name).Inc()
+	a := *old
+	a.source, a.stale = fromStale, err
+	return &a, nil
+}
+
+// byDigest finds a manifest by digest. One that is held is served without a question
+// where this repository showed it; else the upstream vouches for it, or sends it.
+func (m *Mirror) byDigest(ctx context.Context, up *Upstream, repo string, d digest.Digest, accept []string) (*answer, error) {
+	if a := m.held(ctx, up, repo, d); a != nil {
+		return a, nil
+	}
+	absent := meta.TagKey{Upstream: up.Name, Repo: repo, Tag: d.String()}
+	if fact, err := m.tags.Get(ctx, absent); err == nil && fact.NotFound && time.Since(fact.CheckedAt) < up.Tags.NotFound {
+		return nil, oci.ErrManifestUnknown.With("manifest unknown at %s", up.Registry)
+	}
+	key := "digest " + up.Name + " " + repo + " " + d.String()
+	return m.manifests.do(ctx, m.tasks, key, lookFor, func(ctx context.Context) (*answer, error) {
+		if a := m.held(ctx, up, repo, d); a != nil {
+			return a, nil
+		}
+		asked := time.Now()
+		a, err := m.askDigest(ctx, up, repo, d, accept)
+		if errors.Is(err, oci.ErrManifestUnknown) && up.Tags.NotFound > 0 {
+			m.recorded(m.tags.SetNotFound(ctx, absent, asked, up.Tags.NotFound))
+		}
+		return a, err
+	})
+}
+
+func (m *Mirror) askDigest(ctx context.Context, up *Upstream, repo string, d digest.Digest, accept []string) (*answer, error) {
+	ref := oci.Reference{Digest: d}
+	if raw, err := m.cache.Bytes(ctx, d, oci.MaxManifestBytes); err == nil {
+		desc, err := up.Source.StatManifest(ctx, up.remote(repo), ref, accept)
+		if err != nil {
+			return nil, err
+		}
+		if man, err := oci.ParseManifest(desc.MediaType, raw); err == nil {
+			man.Digest = d // the algorithm asked for
+			m.keep(ctx, up, repo, man)
+			return &answer{raw: raw, digest: d, mediaType: man.MediaType, source: fromCache}, nil
+		}
+	}
+	man, err := up.Source.Manifest(ctx, up.remote(repo), ref, accept)
+	if err != nil {
+		return nil, err
+	}
+	man.Digest = d
+	m.keep(ctx, up, repo, man)
+	return answerOf(man), nil
+}
+
+// held is a manifest that lies here and that the repository has shown, or nil.
+func (m *Mirror) held(ctx context.Context, up *Upstream, repo string, d digest.Digest) *answer {
+	link, err := m.links.Get(ctx, up.Name, repo, d)
+	if err != nil || link.Kind != meta.KindManifest {
+		return nil
+	}
+	raw, err := m.cache.Bytes(ctx, d, oci.MaxManifestBytes)
+	if err != nil {
+		return nil
+	}
+	return &answer{raw: raw, digest: d, mediaType: link.MediaType, source: fromCache}
+}
+
+func answerOf(man *oci.Manifest) *answer {
+	return &answer{raw: man.Raw, digest: man.Digest, mediaType: man.MediaType, source: fromOrigin}
+}
+
+// keep stores a manifest that came from the upstream or landed there, and what it
+// proves: its children may be seen through the repository, and the upstream has
+// them. Nothing here may fail the pull.
+func (m *Mirror) keep(ctx context.Context, up *Upstream, repo string, man *oci.Manifest) {
+	if err := m.cache.Put(ctx, cache.Blob{Digest: man.Digest, Size: int64(len(man.Raw))}, man.Raw); err != nil {
+		m.log.Debug("manifest not cached", "digest", man.Digest, "error", err)
+	}
+	links := []meta.Link{{Digest: man.Digest, LinkFact: meta.LinkFact{MediaType: man.MediaType, Size: int64(len(man.Raw)), Kind: meta.KindManifest}}}
+	held := []meta.Holding{{Digest: man.Digest, KnownFact: meta.KnownFact{Kind: meta.KindManifest, Size: int64(len(man.Raw)), Referenced: true}}}
+	for _, c := range man.Children() {
+		kind := meta.KindBlob
+		if c.Manifest {
+			kind = meta.KindManifest
+		}
+		links = append(links, meta.Link{Digest: c.Digest, LinkFact: meta.LinkFact{MediaType: c.MediaType, Size: c.Size, Kind: kind}})
+		if !c.Foreign() {
+			held = append(held, meta.Holding{Digest: c.Digest, KnownFact: meta.KnownFact{Kind: kind, Size: c.Size, Referenced: true}})
+		}
+	}
+	m.recorded(m.links.Add(ctx, up.Name, repo, links...))
+	if up.Sink != nil {
+		m.recorded(m.known.Add(ctx, up.Name, repo, held...))
+	}
+}
+
+// recorded counts a fact that could not be kept. It costs a question later.
+func (m *Mirror) recorded(err error) {
+	if err != nil {
+		m.metrics.meta.Inc()
+		m.log.Debug("fact not recorded", "error", err)
+	}
+}
+
+func (m *Mirror) getManifest(x *exchange) error {
+	ctx, accept := x.r.Context(), x.r.Header.Values("Accept")
+	var a *answer
+	var err error
+	if d := x.q.Ref.Digest; d != "" {
+		a, err = m.byDigest(ctx, x.up, x.target.Repo, d, accept)
+	} else {
+		a, err = m.byTag(ctx, x.up, x.target.Repo, x.q.Ref.Tag, accept)
+	}
+	if err != nil {
+		return err
+	}
+	x.source = a.source
+	if a.stale != nil {
+		// RFC 9111 dropped Warning, but it is the header that clients and people know.
+		x.w.Header().Set("Warning", fmt.Sprintf("110 dray %q", "Response is Stale"))
+	}
+	err = x.sendManifest(a)
+	if err == nil && x.r.Method == "GET" && m.onPull != nil {
+		m.onPull(x.up, x.target.Repo, x.q.Ref.String())
+	}
+	return err
+}

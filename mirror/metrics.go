@@ -1,0 +1,40 @@
+package mirror
+
+import "github.com/prometheus/client_golang/prometheus"
+
+// metrics are the front door's own. Labels are bounded: upstreams and kinds come
+// from the configuration and the protocol, never from a client.
+type metrics struct {
+	requests *prometheus.CounterVec
+	bytes    *prometheus.CounterVec
+	seconds  *prometheus.HistogramVec
+	stale    *prometheus.CounterVec
+	pushes   *prometheus.CounterVec
+	meta     prometheus.Counter
+}
+
+func newMetrics() *metrics {
+	return &metrics{
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_requests_total",
+			Help: "Requests of clients, by listener, upstream, kind, method and status."}, []string{"listener", "upstream", "kind", "method", "status"}),
+		bytes: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_response_bytes_total",
+			Help: "Bytes of manifests and blobs sent to clients, by upstream and by where they came from."}, []string{"upstream", "source"}),
+		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "dray_request_seconds",
+			Help: "Time from the request to the end of the answer.", Buckets: []float64{.001, .005, .025, .1, .5, 2, 10, 30, 120, 600}}, []string{"kind"}),
+		stale: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_stale_answers_total",
+			Help: "Tags answered from an old fact because the upstream failed."}, []string{"upstream"}),
+		pushes: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_pushes_total",
+			Help: "Manifests pushed, by upstream and result."}, []string{"upstream", "result"}),
+		meta: prometheus.NewCounter(prometheus.CounterOpts{Name: "dray_facts_lost_total",
+			Help: "Facts that could not be recorded; each costs a question to an upstream later."}),
+	}
+}
+
+func (x *metrics) collectors(m *Mirror) []prometheus.Collector {
+	return []prometheus.Collector{x.requests, x.bytes, x.seconds, x.stale, x.pushes, x.meta,
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "dray_uploads_open", Help: "Upload sessions that clients have open."},
+			func() float64 { return float64(m.uploads.count()) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "dray_push_blobs_pinned", Help: "Blobs held for pushes whose manifest has not landed yet."},
+			func() float64 { return float64(m.pins.count()) }),
+	}
+}

@@ -1,0 +1,146 @@
+package mirror
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"dray/cache"
+	"dray/cache/meta"
+	"dray/upstream"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Upstream is a registry as the mirror sees it.
+type Upstream struct {
+	Name string
+	// Registry is the registry's own name, for people and for CloudWatch.
+	Registry string
+	// Source reads, absorbing what is worth a second try.
+	Source upstream.Source
+	// Once reads with a single attempt: for questions whose answer is already at hand,
+	// if an old one.
+	Once upstream.Source
+	// Sink takes pushes; nil refuses them.
+	Sink upstream.Sink
+	// Lister lists tags and referrers.
+	Lister upstream.Lister
+	// RepositoryPrefix is put before every repository name at the upstream.
+	RepositoryPrefix string
+	Tags             TagPolicy
+}
+
+// TagPolicy says how long answers about tags are believed.
+type TagPolicy struct {
+	// Fresh is how long a tag is served without a question.
+	Fresh time.Duration
+	// Stale is how long after the last answer a tag is still served while the upstream
+	// fails.
+	Stale time.Duration
+	// NotFound is how long "not found" is believed.
+	NotFound time.Duration
+}
+
+// remote is the repository's name at the upstream.
+func (u *Upstream) remote(repo string) string { return u.RepositoryPrefix + repo }
+
+// Options are what a Mirror is made of.
+type Options struct {
+	Cache     *cache.Cache
+	Tags      *meta.Tags
+	Links     *meta.Links
+	Known     *meta.Known
+	Upstreams []*Upstream
+	// OnPull, when not nil, is called once for each manifest that a client got by GET.
+	OnPull func(u *Upstream, repo, reference string)
+	// Logger gets one line a request, and what background work reports; nil discards.
+	Logger *slog.Logger
+	// UploadExpiry ends an upload without progress, and how long a blob that no
+	// manifest followed is kept for its push; 0 means 1 hour.
+	UploadExpiry time.Duration
+	// MaxUploadsPerClient bounds open uploads; 0 is no bound.
+	MaxUploadsPerClient int
+	// AnswerWithin bounds what a client that gives no limit of its own waits for the
+	// answer to a manifest that it pushes; 0 means 10 minutes. Clients built on
+	// containerd wait 30 s and are answered within 25.
+	AnswerWithin time.Duration
+}
+
+// Mirror is what all listeners share.
+type Mirror struct {
+	cache     *cache.Cache
+	tags      *meta.Tags
+	links     *meta.Links
+	known     *meta.Known
+	upstreams map[string]*Upstream
+	onPull    func(u *Upstream, repo, reference string)
+	log       *slog.Logger
+	tasks     *tasks
+	manifests flights[*answer]
+	vouches   flights[int64]
+	landings  flights[upstream.Pushed]
+	uploads   *uploads
+	pins      *pins
+	within    time.Duration
+	metrics   *metrics
+}
+
+// lookFor bounds the questions to an upstream that a pull needs before its answer
+// can begin: clients wait 30 s for a header.
+const lookFor = 25 * time.Second
+
+// New puts a Mirror together. It starts nothing.
+func New(o Options) (*Mirror, error) {
+	if o.Cache == nil || o.Tags == nil || o.Links == nil || o.Known == nil {
+		return nil, errors.New("mirror: cache and metadata are needed")
+	}
+	m := &Mirror{
+		cache: o.Cache, tags: o.Tags, links: o.Links, known: o.Known,
+		upstreams: map[string]*Upstream{}, onPull: o.OnPull,
+		log: cmp.Or(o.Logger, slog.New(slog.DiscardHandler)), tasks: newTasks(),
+		within:  cmp.Or(o.AnswerWithin, 10*time.Minute),
+		metrics: newMetrics(),
+	}
+	expiry := cmp.Or(o.UploadExpiry, time.Hour)
+	m.uploads = newUploads(expiry, o.MaxUploadsPerClient)
+	m.pins = newPins(expiry)
+	for _, u := range o.Upstreams {
+		if u.Name == "" || u.Source == nil || u.Lister == nil {
+			return nil, fmt.Errorf("mirror: upstream %q is incomplete", u.Name)
+		}
+		if m.upstreams[u.Name] != nil {
+			return nil, fmt.Errorf("mirror: two upstreams are named %q", u.Name)
+		}
+		if u.Once == nil {
+			u.Once = u.Source
+		}
+		m.upstreams[u.Name] = u
+	}
+	return m, nil
+}
+
+// Run drops uploads that nobody continues until ctx ends; then it ends everything
+// that the Mirror does in the background and waits for it.
+func (m *Mirror) Run(ctx context.Context) error {
+	tick := time.NewTicker(m.uploads.expiry / 10)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			m.uploads.abortAll(errStopped)
+			m.tasks.stop()
+			m.pins.releaseAll()
+			return nil
+		case now := <-tick.C:
+			m.uploads.expire(now)
+			m.pins.expire(now)
+		}
+	}
+}
+
+// Collectors returns the metrics of the front door.
+func (m *Mirror) Collectors() []prometheus.Collector { return m.metrics.collectors(m) }

@@ -1,0 +1,199 @@
+package mirror
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	"dray/cache/meta"
+	"dray/upstream"
+	"dray/upstream/oci"
+
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sync/errgroup"
+)
+
+// landWithin bounds the way of one image to its upstream, which goes on when the
+// client has been answered.
+const landWithin = time.Hour
+
+// containerdWaits is how long a client with containerd's transport is kept waiting
+// for the answer to a push: it gives up 30 s after its last byte.
+const containerdWaits = 25 * time.Second
+
+// errStillCopying ends the wait of a client, not the work.
+var errStillCopying = errors.New("still copying")
+
+func (m *Mirror) putManifest(x *exchange) error {
+	if x.up.Sink == nil {
+		return oci.ErrDenied.With("%s takes no pushes through this mirror", x.up.Registry)
+	}
+	man, err := x.readManifest()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeoutCause(x.r.Context(), m.patience(x.r), errStillCopying)
+	defer cancel()
+	key := strings.Join([]string{x.up.Name, x.target.Repo, x.q.Ref.String(), man.Digest.String()}, " ")
+	pushed, err := m.landings.do(ctx, m.tasks, key, landWithin, func(ctx context.Context) (upstream.Pushed, error) {
+		p, err := m.land(ctx, x.up, x.target.Repo, x.q.Ref, man)
+		m.metrics.pushes.WithLabelValues(x.up.Name, outcome(err)).Inc()
+		return p, err
+	})
+	if errors.Is(err, errStillCopying) {
+		// A 4xx: its text reaches the terminal, and no client repeats it by itself.
+		return oci.ErrDenied.With("the image is complete on the mirror and still being copied to %s: push again in a while to finish, no layer will be sent twice", x.up.Registry)
+	}
+	if err != nil {
+		return err
+	}
+	if pushed.Subject != "" {
+		x.w.Header().Set("OCI-Subject", pushed.Subject.String())
+	}
+	q := x.q
+	q.Ref = oci.Reference{Digest: man.Digest}
+	return x.createdAt(q.Path(), man.Digest)
+}
+
+func outcome(err error) string {
+	switch {
+	case err == nil:
+		return "landed"
+	case isRefusal(err):
+		return "refused"
+	}
+	return "failed"
+}
+
+// patience is how long the client is kept waiting.
+func (m *Mirror) patience(r *http.Request) time.Duration {
+	if strings.Contains(strings.ToLower(r.UserAgent()), "containerd") {
+		return min(containerdWaits, m.within)
+	}
+	return m.within
+}
+
+// readManifest reads the body and holds it to the reference in the URL.
+func (x *exchange) readManifest() (*oci.Manifest, error) {
+	raw, err := io.ReadAll(io.LimitReader(x.r.Body, oci.MaxManifestBytes+1))
+	if err != nil {
+		return nil, oci.ErrManifestInvalid.With("the manifest broke off after %d bytes", len(raw)).Because(err)
+	}
+	if len(raw) > oci.MaxManifestBytes {
+		e := oci.ErrSizeInvalid.With("the manifest is over the limit of %d bytes", oci.MaxManifestBytes)
+		e.Status = http.StatusRequestEntityTooLarge
+		return nil, e
+	}
+	man, err := oci.ParseManifest(x.r.Header.Get("Content-Type"), raw)
+	if err != nil {
+		return nil, err
+	}
+	if man.Schema1() {
+		return nil, oci.ErrManifestInvalid.With("manifests of schema version 1 are no longer accepted, use a current client")
+	}
+	if want := x.q.Ref.Digest; want != "" {
+		if got := want.Algorithm().FromBytes(raw); got != want {
+			return nil, oci.ErrDigestInvalid.With("the manifest has the digest %s, not %s", got, want)
+		}
+		man.Digest = want
+	}
+	return man, nil
+}
+
+// land brings a manifest to the upstream after everything it needs. A blob that was
+// thought to be there and is not is sent from the local copy, once.
+func (m *Mirror) land(ctx context.Context, up *Upstream, repo string, ref oci.Reference, man *oci.Manifest) (upstream.Pushed, error) {
+	if err := m.settle(ctx, up, repo, man); err != nil {
+		return upstream.Pushed{}, err
+	}
+	pushed, err := up.Sink.PutManifest(ctx, up.remote(repo), ref, man)
+	if errors.Is(err, oci.ErrManifestBlobUnknown) || errors.Is(err, oci.ErrBlobUnknown) {
+		m.forgetKnown(ctx, up, repo, man)
+		if err := m.settle(ctx, up, repo, man); err != nil {
+			return upstream.Pushed{}, err
+		}
+		pushed, err = up.Sink.PutManifest(ctx, up.remote(repo), ref, man)
+	}
+	if err != nil {
+		return upstream.Pushed{}, err
+	}
+	m.landed(ctx, up, repo, ref, man)
+	return pushed, nil
+}
+
+// landed records what the upstream now has. The tag is forgotten first, so that no
+// answer that was on its way meanwhile can bring the old one back.
+func (m *Mirror) landed(ctx context.Context, up *Upstream, repo string, ref oci.Reference, man *oci.Manifest) {
+	m.keep(ctx, up, repo, man)
+	m.recorded(m.tags.Forget(ctx, up.Name, repo, ref.String()))
+	if ref.Tag != "" {
+		key := meta.TagKey{Upstream: up.Name, Repo: repo, Tag: ref.Tag, Accept: pushedKey}
+		m.recorded(m.tags.Set(ctx, key, meta.TagFact{Digest: man.Digest, MediaType: man.MediaType, Size: int64(len(man.Raw))}, 0))
+	}
+	var done []pinKey
+	for _, c := range man.Children() {
+		done = append(done, pinKey{up.Name, repo, c.Digest})
+	}
+	m.pins.drop(done...)
+}
+
+// settle returns when the upstream has every blob of the manifest.
+func (m *Mirror) settle(ctx context.Context, up *Upstream, repo string, man *oci.Manifest) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(8)
+	seen := map[digest.Digest]bool{}
+	for _, c := range man.Children() {
+		if c.Manifest || c.Foreign() || seen[c.Digest] {
+			continue // an index's manifests were pushed before it: the upstream judges
+		}
+		seen[c.Digest] = true
+		g.Go(func() error { return m.settleBlob(ctx, up, repo, c) })
+	}
+	return g.Wait()
+}
+
+func (m *Mirror) settleBlob(ctx context.Context, up *Upstream, repo string, c oci.Child) error {
+	if p := m.pins.get(pinKey{up.Name, repo, c.Digest}); p != nil {
+		return m.wait(ctx, up, repo, c.Digest, p)
+	}
+	if _, err := m.known.Get(ctx, up.Name, repo, c.Digest); err == nil {
+		return nil
+	}
+	size, err := up.Source.StatBlob(ctx, up.remote(repo), c.Digest)
+	if err == nil {
+		m.recorded(m.known.Add(ctx, up.Name, repo, meta.Holding{Digest: c.Digest, KnownFact: meta.KnownFact{Kind: meta.KindBlob, Size: size}}))
+		return nil
+	}
+	if !errors.Is(err, oci.ErrBlobUnknown) && !errors.Is(err, oci.ErrNameUnknown) {
+		return err
+	}
+	// Only what this repository has shown may be sent into it from here.
+	if _, lerr := m.links.Get(ctx, up.Name, repo, c.Digest); lerr == nil {
+		if size, ok := m.cache.Stat(c.Digest); ok {
+			return m.sendHeld(ctx, up, repo, c.Digest, size)
+		}
+	}
+	return oci.ErrManifestBlobUnknown.With("the manifest needs blob %s, which was not pushed to %s", c.Digest, repo)
+}
+
+// forgetKnown drops the facts about a manifest's children that the upstream has
+// proven wrong, with those about their uploads.
+func (m *Mirror) forgetKnown(ctx context.Context, up *Upstream, repo string, man *oci.Manifest) {
+	var ds []digest.Digest
+	for _, c := range man.Children() {
+		ds = append(ds, c.Digest)
+		if p := m.pins.get(pinKey{up.Name, repo, c.Digest}); p != nil && !c.Manifest {
+			if err := m.sendHeld(ctx, up, repo, c.Digest, p.size); err != nil {
+				m.log.Debug("blob not sent again", "digest", c.Digest, "error", err)
+			}
+		}
+	}
+	m.recorded(m.known.Forget(ctx, up.Name, repo, ds...))
+}
+
+func (m *Mirror) mounted(ctx context.Context, up *Upstream, repo string, d digest.Digest) {
+	m.recorded(m.known.Add(ctx, up.Name, repo, meta.Holding{Digest: d, KnownFact: meta.KnownFact{Kind: meta.KindBlob, Size: -1}}))
+}

@@ -1,0 +1,145 @@
+package mirror
+
+import (
+	"net"
+	"strings"
+
+	"dray/upstream/oci"
+)
+
+// Route says how clients name one upstream.
+type Route struct {
+	// Upstream is the upstream's name.
+	Upstream string
+	// Hosts are the registry names (host or host:port, lower case) that select it, in
+	// ?ns= or in the Host header.
+	Hosts []string
+	// Prefixes are the paths, without outer slashes, that select it before or after
+	// /v2/.
+	Prefixes []string
+	// DefaultNamespace is put before names without a slash: "library" at Docker Hub.
+	DefaultNamespace string
+}
+
+// Routes chooses the upstream of a request. It is a value: matching does no I/O and
+// depends on nothing else.
+type Routes struct {
+	// Own are the names under which clients reach dray itself; ?ns= with one of them
+	// is as good as none.
+	Own []string
+	// Order holds the routes; plain names go to the first.
+	Order []Route
+}
+
+// Target is where a request goes.
+type Target struct {
+	Upstream string
+	// Repo is the repository's name at the route's upstream; empty for the base of
+	// the API.
+	Repo string
+	// Name is the one name that rights refer to, whatever form the client chose: Repo
+	// for the listener's first route, and Repo below the route's first prefix (or its
+	// upstream's name) for the others.
+	Name string
+}
+
+// Match finds the target. In order: the path before /v2/, a prefix after /v2/, ?ns=,
+// the Host header, the first route. A path before /v2/ or a namespace that no
+// route has is ErrNameUnknown, never the default: the client meant something else.
+func (r *Routes) Match(host string, q oci.Request) (Target, error) {
+	if len(r.Order) == 0 {
+		return Target{}, oci.ErrNameUnknown.With("this listener has no upstream")
+	}
+	if q.Prefix != "" {
+		if route := r.byPrefix(q.Prefix); route != nil {
+			return r.target(route, q.Repo), nil
+		}
+		return Target{}, oci.ErrNameUnknown.With("no upstream has the path prefix %q", q.Prefix)
+	}
+	if route, repo := r.afterPrefix(q.Repo); route != nil {
+		return r.target(route, repo), nil
+	}
+	if q.Namespace != "" && !has(r.Own, q.Namespace) {
+		if route := r.byHost(q.Namespace); route != nil {
+			return r.target(route, q.Repo), nil
+		}
+		return Target{}, oci.ErrNameUnknown.With("no upstream serves the registry %q", q.Namespace)
+	}
+	if route := r.byHost(host); route != nil {
+		return r.target(route, q.Repo), nil
+	}
+	return r.target(&r.Order[0], q.Repo), nil
+}
+
+func (r *Routes) target(route *Route, repo string) Target {
+	t := Target{Upstream: route.Upstream}
+	if repo == "" {
+		return t
+	}
+	if route.DefaultNamespace != "" && !strings.Contains(repo, "/") {
+		repo = route.DefaultNamespace + "/" + repo
+	}
+	t.Repo, t.Name = repo, repo
+	if route != &r.Order[0] {
+		label := route.Upstream
+		if len(route.Prefixes) > 0 {
+			label = route.Prefixes[0]
+		}
+		t.Name = label + "/" + repo
+	}
+	return t
+}
+
+func (r *Routes) byPrefix(p string) *Route {
+	for i := range r.Order {
+		for _, have := range r.Order[i].Prefixes {
+			if have == p {
+				return &r.Order[i]
+			}
+		}
+	}
+	return nil
+}
+
+// afterPrefix finds the route whose prefix is the longest that the repository name
+// begins with, and the rest of the name. A name that is nothing but a prefix is an
+// ordinary name.
+func (r *Routes) afterPrefix(repo string) (route *Route, rest string) {
+	longest := 0
+	for i := range r.Order {
+		for _, p := range r.Order[i].Prefixes {
+			if strings.HasPrefix(repo, p+"/") && len(p) > longest {
+				route, longest = &r.Order[i], len(p)
+				rest = repo[len(p)+1:]
+			}
+		}
+	}
+	return route, rest
+}
+
+// byHost looks for a route by registry name, first as it stands and then without
+// the port.
+func (r *Routes) byHost(host string) *Route {
+	host = strings.ToLower(host)
+	bare := host
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		bare = h
+	}
+	for _, name := range []string{host, bare} {
+		for i := range r.Order {
+			if has(r.Order[i].Hosts, name) {
+				return &r.Order[i]
+			}
+		}
+	}
+	return nil
+}
+
+func has(names []string, name string) bool {
+	for _, n := range names {
+		if strings.EqualFold(n, name) {
+			return true
+		}
+	}
+	return false
+}

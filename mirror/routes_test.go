@@ -1,0 +1,58 @@
+package mirror
+
+import (
+	"errors"
+	"testing"
+
+	"dray/upstream/oci"
+)
+
+func TestRoutesMatch(t *testing.T) {
+	routes := &Routes{
+		Own: []string{"dray.example.com:5000"},
+		Order: []Route{
+			{Upstream: "ecr", Hosts: []string{"123456789012.dkr.ecr.eu-west-1.amazonaws.com"}, Prefixes: []string{"aws"}},
+			{Upstream: "hub", Hosts: []string{"docker.io", "registry-1.docker.io", "hub.dray.example.com"}, Prefixes: []string{"hub", "mirrors/hub"}, DefaultNamespace: "library"},
+			{Upstream: "quay", Hosts: []string{"quay.io", "reg.example.com:5443"}},
+			{Upstream: "deep", Prefixes: []string{"hub/deep"}},
+		},
+	}
+	for _, tc := range []struct {
+		name, host, prefix, repo, ns string
+		want                         Target
+		err                          error
+	}{
+		{name: "plain name", repo: "team/app", want: Target{"ecr", "team/app", "team/app"}},
+		{name: "plain short name gets no namespace where the route has none", repo: "app", want: Target{"ecr", "app", "app"}},
+		{name: "base of the API", want: Target{Upstream: "ecr"}},
+		{name: "Docker: prefix before /v2/", prefix: "hub", repo: "library/alpine", want: Target{"hub", "library/alpine", "hub/library/alpine"}},
+		{name: "second prefix, one name", prefix: "mirrors/hub", repo: "alpine", want: Target{"hub", "library/alpine", "hub/library/alpine"}},
+		{name: "base below a prefix", prefix: "hub", want: Target{Upstream: "hub"}},
+		{name: "BuildKit, Podman: prefix after /v2/", repo: "hub/library/alpine", want: Target{"hub", "library/alpine", "hub/library/alpine"}},
+		{name: "default namespace behind a prefix", repo: "hub/alpine", want: Target{"hub", "library/alpine", "hub/library/alpine"}},
+		{name: "longest prefix", repo: "hub/deep/x", want: Target{"deep", "x", "hub/deep/x"}},
+		{name: "a prefix alone is a name", repo: "hub", want: Target{"ecr", "hub", "hub"}},
+		{name: "a prefix is whole segments", repo: "hubble/x", want: Target{"ecr", "hubble/x", "hubble/x"}},
+		{name: "containerd: ?ns=", repo: "library/alpine", ns: "docker.io", want: Target{"hub", "library/alpine", "hub/library/alpine"}},
+		{name: "BuildKit: prefix after /v2/ and ?ns=", repo: "hub/library/alpine", ns: "docker.io", want: Target{"hub", "library/alpine", "hub/library/alpine"}},
+		{name: "?ns= with a port", repo: "org/app", ns: "reg.example.com:5443", want: Target{"quay", "org/app", "quay/org/app"}},
+		{name: "?ns= of the first route is a plain name", repo: "a", ns: "123456789012.dkr.ecr.eu-west-1.amazonaws.com", want: Target{"ecr", "a", "a"}},
+		{name: "?ns= naming dray itself", repo: "a", ns: "dray.example.com:5000", want: Target{"ecr", "a", "a"}},
+		{name: "unknown ?ns= is not the default", repo: "a", ns: "ghcr.io", err: oci.ErrNameUnknown},
+		{name: "unknown prefix is not the default", prefix: "nope", repo: "a", err: oci.ErrNameUnknown},
+		{name: "Host header", host: "hub.dray.example.com", repo: "alpine", want: Target{"hub", "library/alpine", "hub/library/alpine"}},
+		{name: "Host header with any port and case", host: "Hub.Dray.example.com:8443", repo: "alpine", want: Target{"hub", "library/alpine", "hub/library/alpine"}},
+		{name: "Host header of dray", host: "dray.example.com:5000", repo: "a", want: Target{"ecr", "a", "a"}},
+		{name: "?ns= before Host", host: "hub.dray.example.com", repo: "a", ns: "quay.io", want: Target{"quay", "a", "quay/a"}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			got, err := routes.Match(tc.host, oci.Request{Prefix: tc.prefix, Repo: tc.repo, Namespace: tc.ns})
+			if got != tc.want || !errors.Is(err, tc.err) {
+				t.Errorf("got %+v, %v; want %+v, %v", got, err, tc.want, tc.err)
+			}
+		})
+	}
+	if _, err := (&Routes{}).Match("", oci.Request{Repo: "a"}); !errors.Is(err, oci.ErrNameUnknown) {
+		t.Errorf("without routes: %v", err)
+	}
+}

@@ -1,0 +1,129 @@
+package mirror
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+
+	"dray/upstream/oci"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// content is a body with an identity.
+type content struct {
+	digest    digest.Digest
+	mediaType string
+	// size in bytes, -1 when the origin did not tell.
+	size int64
+	body io.ReadSeeker
+	// file is the body as a file, where it is one: the kernel then sends it.
+	file *os.File
+}
+
+func (x *exchange) sendManifest(a *answer) error {
+	return x.send(content{digest: a.digest, mediaType: a.mediaType, size: int64(len(a.raw)), body: bytes.NewReader(a.raw)})
+}
+
+// send answers GET and HEAD for content: whole, a range of it, or "not modified".
+// What is sent never changes under its digest, so the digest is the entity tag.
+func (x *exchange) send(c content) error {
+	etag := `"` + c.digest.String() + `"`
+	h := x.w.Header()
+	h.Set("Docker-Content-Digest", c.digest.String())
+	h.Set("Etag", etag)
+	h.Set("X-Cache", x.source)
+	if x.q.Ref.ByDigest() {
+		h.Set("Cache-Control", "max-age=31536000, immutable")
+	}
+	if matches(x.r.Header.Get("If-None-Match"), etag) {
+		x.w.WriteHeader(http.StatusNotModified)
+		return nil
+	}
+	part, partial := oci.Range{Length: c.size}, false
+	if c.size >= 0 {
+		h.Set("Accept-Ranges", "bytes")
+		if ir := x.r.Header.Get("If-Range"); ir == "" || ir == etag {
+			r, ok, err := oci.ParseRange(x.r.Header.Get("Range"), c.size)
+			if err != nil {
+				h.Set("Content-Range", fmt.Sprintf("bytes */%d", c.size))
+				return err
+			}
+			if ok {
+				part, partial = r, true
+			}
+		}
+	}
+	return x.sendPart(c, part, partial)
+}
+
+func (x *exchange) sendPart(c content, part oci.Range, partial bool) error {
+	h := x.w.Header()
+	h.Set("Content-Type", c.mediaType)
+	if c.size >= 0 {
+		h.Set("Content-Length", strconv.FormatInt(part.Length, 10))
+	}
+	status := http.StatusOK
+	if partial {
+		h.Set("Content-Range", part.ContentRange(c.size))
+		status = http.StatusPartialContent
+	}
+	if x.r.Method == http.MethodHead {
+		x.w.WriteHeader(status)
+		return nil
+	}
+	if _, err := c.body.Seek(part.Start, io.SeekStart); err != nil {
+		return err
+	}
+	x.w.WriteHeader(status)
+	err := x.copyBody(c, part.Length)
+	if err != nil {
+		x.w.broken = true
+	}
+	return err
+}
+
+// buffers of the size that performs best for bodies that the kernel cannot send.
+var buffers = sync.Pool{New: func() any { b := make([]byte, 256<<10); return &b }}
+
+// copyBody sends length bytes of the body, or all of it when that is -1.
+func (x *exchange) copyBody(c content, length int64) error {
+	if c.file != nil && length >= 0 {
+		n, err := x.w.ReadFrom(io.LimitReader(c.file, length))
+		return short(n, length, err)
+	}
+	buf := buffers.Get().(*[]byte)
+	defer buffers.Put(buf)
+	body := io.Reader(c.body)
+	if length >= 0 {
+		body = io.LimitReader(body, length)
+	}
+	// The struct hides ReadFrom, which would bring its own small buffer.
+	n, err := io.CopyBuffer(struct{ io.Writer }{x.w}, body, *buf)
+	return short(n, length, err)
+}
+
+func short(n, want int64, err error) error {
+	if err == nil && want >= 0 && n < want {
+		err = io.ErrUnexpectedEOF
+	}
+	if err != nil {
+		return fmt.Errorf("send body, %d of %d bytes: %w", n, want, err)
+	}
+	return nil
+}
+
+// matches reads If-None-Match (RFC 9110, 13.1.2), with the weak comparison.
+func matches(header, etag string) bool {
+	for t := range strings.SplitSeq(header, ",") {
+		if t = strings.TrimPrefix(strings.TrimSpace(t), "W/"); t == etag || t == "*" {
+			return true
+		}
+	}
+	return false
+}

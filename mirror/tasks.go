@@ -1,0 +1,103 @@
+package mirror
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+)
+
+// errStopped ends what still runs when the Mirror stops.
+var errStopped = errors.New("the mirror is stopping")
+
+// tasks owns the goroutines that outlive the requests that start them.
+type tasks struct {
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	mu     sync.Mutex
+	closed bool
+	wg     sync.WaitGroup
+}
+
+func newTasks() *tasks {
+	t := &tasks{}
+	t.ctx, t.cancel = context.WithCancelCause(context.Background())
+	return t
+}
+
+// start runs fn on a context that lives until stop and reports false, without
+// running it, after stop.
+func (t *tasks) start(fn func(ctx context.Context)) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		return false
+	}
+	t.wg.Go(func() { fn(t.ctx) })
+	return true
+}
+
+// stop cancels everything and waits for it.
+func (t *tasks) stop() {
+	t.mu.Lock()
+	t.closed = true
+	t.mu.Unlock()
+	t.cancel(errStopped)
+	t.wg.Wait()
+}
+
+// flights makes one call of many equal ones. The call belongs to the tasks and not
+// to the client that asked first: that one may leave.
+type flights[T any] struct {
+	mu    sync.Mutex
+	calls map[string]*call[T]
+}
+
+type call[T any] struct {
+	done  chan struct{}
+	value T
+	err   error
+}
+
+// do returns the result of the call under key, starting fn where there is none. fn
+// is bounded by bound, waiting by ctx.
+func (f *flights[T]) do(ctx context.Context, t *tasks, key string, bound time.Duration, fn func(context.Context) (T, error)) (T, error) {
+	c, err := f.join(t, key, bound, fn)
+	if err != nil {
+		var zero T
+		return zero, err
+	}
+	select {
+	case <-c.done:
+		return c.value, c.err
+	case <-ctx.Done():
+		var zero T
+		return zero, context.Cause(ctx)
+	}
+}
+
+func (f *flights[T]) join(t *tasks, key string, bound time.Duration, fn func(context.Context) (T, error)) (*call[T], error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if c := f.calls[key]; c != nil {
+		return c, nil
+	}
+	c := &call[T]{done: make(chan struct{})}
+	started := t.start(func(ctx context.Context) {
+		ctx, cancel := context.WithTimeout(ctx, bound)
+		defer cancel()
+		c.value, c.err = fn(ctx)
+		f.mu.Lock()
+		delete(f.calls, key)
+		f.mu.Unlock()
+		close(c.done)
+	})
+	if !started {
+		return nil, errStopped
+	}
+	if f.calls == nil {
+		f.calls = map[string]*call[T]{}
+	}
+	f.calls[key] = c
+	return c, nil
+}

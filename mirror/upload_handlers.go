@@ -1,0 +1,283 @@
+package mirror
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+
+	"dray/cache"
+	"dray/upstream/oci"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// owner is who an upload belongs to and counts for.
+func (x *exchange) owner() string {
+	if x.user != "" {
+		return "user " + x.user
+	}
+	return "address " + clientAddr(x.r).String()
+}
+
+// startUpload opens a session, mounts a blob, or takes a whole blob in one request
+// (spec, "Pushing blobs" and "Mounting a blob from another repository").
+func (m *Mirror) startUpload(x *exchange) error {
+	if x.up.Sink == nil {
+		return oci.ErrDenied.With("%s takes no pushes through this mirror", x.up.Registry)
+	}
+	if x.q.Mount != "" {
+		if mounted, err := m.mount(x); mounted || err != nil {
+			return err
+		}
+	}
+	s, err := m.openSession(x)
+	if err != nil {
+		return err
+	}
+	if x.q.Ref.Digest == "" {
+		return x.progress(s, http.StatusAccepted)
+	}
+	if err := s.acquire(x.r.Context()); err != nil {
+		return err
+	}
+	defer s.release()
+	err = m.finishUpload(x, s)
+	if err != nil { // nobody knows the session's id: it cannot be continued
+		s.abort(err)
+		m.uploads.remove(s)
+	}
+	return err
+}
+
+func (m *Mirror) openSession(x *exchange) (*session, error) {
+	owner := x.owner()
+	if err := m.uploads.reserve(owner); err != nil {
+		return nil, err
+	}
+	blob, err := m.cache.Receive(x.r.Context())
+	if err != nil {
+		m.uploads.giveBack(owner)
+		return nil, noRoom(err)
+	}
+	return m.uploads.add(x.up, x.target.Repo, owner, blob), nil
+}
+
+// mount answers 201 when the target has the blob, and otherwise leaves the client
+// to upload it. Whether it has, the upstream says: a guess would lose a layer.
+func (m *Mirror) mount(x *exchange) (bool, error) {
+	ctx, repo, d := x.r.Context(), x.target.Repo, x.q.Mount
+	if _, ok := m.present(ctx, x, d); ok {
+		return true, x.created(d)
+	}
+	if x.q.From == "" {
+		return false, nil
+	}
+	from, err := x.mountSource()
+	if err != nil || from.Upstream != x.target.Upstream {
+		return false, err
+	}
+	ok, err := x.up.Sink.Mount(ctx, x.up.remote(repo), x.up.remote(from.Repo), d)
+	if err != nil || !ok {
+		if err != nil {
+			m.log.Debug("mount refused", "upstream", x.up.Name, "repository", repo, "error", err)
+		}
+		return false, nil // the upload that follows will meet the same trouble, and say so
+	}
+	m.mounted(ctx, x.up, repo, d)
+	return true, x.created(d)
+}
+
+func (m *Mirror) patchUpload(x *exchange) error {
+	s, err := m.session(x)
+	if err != nil {
+		return err
+	}
+	defer s.release()
+	if err := m.receive(x, s, ""); err != nil {
+		return err
+	}
+	return x.progress(s, http.StatusAccepted)
+}
+
+func (m *Mirror) uploadStatus(x *exchange) error {
+	s, err := m.session(x)
+	if err != nil {
+		return err
+	}
+	defer s.release()
+	return x.progress(s, http.StatusNoContent)
+}
+
+func (m *Mirror) cancelUpload(x *exchange) error {
+	s, err := m.session(x)
+	if err != nil {
+		return err
+	}
+	defer s.release()
+	s.abort(errCancelled)
+	m.uploads.remove(s)
+	x.w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+func (m *Mirror) closeUpload(x *exchange) error {
+	if x.q.Ref.Digest == "" {
+		return oci.ErrDigestInvalid.With("the digest parameter is missing")
+	}
+	s, err := m.session(x)
+	if err != nil {
+		return err
+	}
+	defer s.release()
+	return m.finishUpload(x, s)
+}
+
+func (m *Mirror) session(x *exchange) (*session, error) {
+	if x.up.Sink == nil {
+		return nil, oci.ErrDenied.With("%s takes no pushes through this mirror", x.up.Registry)
+	}
+	return m.uploads.take(x.r.Context(), x.q.Upload, x.up, x.target.Repo, x.owner())
+}
+
+// finishUpload takes the rest of the body, verifies the whole and pins it for the
+// manifest that will follow.
+func (m *Mirror) finishUpload(x *exchange, s *session) error {
+	d := x.q.Ref.Digest
+	if err := m.receive(x, s, d); err != nil {
+		return err
+	}
+	if s.forward == nil { // an empty blob
+		m.startForward(s, 0, d)
+	}
+	// The bytes are here: a client that leaves now finds the blob when it comes back.
+	blob, err := s.blob.Commit(context.WithoutCancel(x.r.Context()), d)
+	if err != nil {
+		s.abort(err)
+		m.uploads.remove(s)
+		if errors.Is(err, cache.ErrCorrupt) {
+			return oci.ErrDigestInvalid.With("the uploaded bytes do not have the digest %s", d).Because(err)
+		}
+		return noRoom(err)
+	}
+	m.pins.set(pinKey{s.up.Name, s.repo, d}, &pin{size: blob.Size, forward: s.forward, blob: s.blob})
+	s.forward.identify(d)
+	s.ended = true
+	m.uploads.remove(s)
+	return x.created(d)
+}
+
+// receive appends the request's body to the upload, and lets the bytes flow on to
+// the upstream from the first one on. What arrived before a body broke off stays:
+// the client may continue there.
+func (m *Mirror) receive(x *exchange, s *session, announced digest.Digest) error {
+	if err := x.checkChunk(s); err != nil {
+		return err
+	}
+	if x.r.ContentLength == 0 {
+		return nil
+	}
+	if s.forward == nil {
+		size := int64(-1)
+		if announced != "" && s.blob.Size() == 0 {
+			size = x.r.ContentLength // -1 for a chunked body
+		}
+		m.startForward(s, size, announced)
+	}
+	buf := buffers.Get().(*[]byte)
+	defer buffers.Put(buf)
+	src := &errorKeeper{r: x.r.Body}
+	_, err := io.CopyBuffer(struct{ io.Writer }{s.blob}, src, *buf)
+	switch {
+	case src.err != nil:
+		return oci.ErrBlobUploadInvalid.With("the body broke off after %d bytes of the upload", s.blob.Size()).Because(src.err)
+	case err != nil:
+		s.abort(err)
+		m.uploads.remove(s)
+		return noRoom(err)
+	}
+	return nil
+}
+
+// errorKeeper remembers a failure of the source, to tell it from one of the sink.
+type errorKeeper struct {
+	r   io.Reader
+	err error
+}
+
+func (k *errorKeeper) Read(p []byte) (int, error) {
+	n, err := k.r.Read(p)
+	if err != nil && err != io.EOF {
+		k.err = err
+	}
+	return n, err
+}
+
+// checkChunk holds a chunk with a Content-Range to the end of what is there.
+func (x *exchange) checkChunk(s *session) error {
+	header := x.r.Header.Get("Content-Range")
+	if header == "" {
+		return nil
+	}
+	c, err := oci.ParseContentRange(header)
+	if err != nil {
+		return err
+	}
+	if c.Start != s.blob.Size() {
+		x.sessionHeader(s)
+		return oci.ErrRangeInvalid.With("the chunk begins at byte %d, %d bytes are here", c.Start, s.blob.Size())
+	}
+	if x.r.ContentLength >= 0 && c.Length != x.r.ContentLength {
+		return oci.ErrSizeInvalid.With("Content-Range names %d bytes, Content-Length %d", c.Length, x.r.ContentLength)
+	}
+	return nil
+}
+
+// sessionHeader describes an upload (spec, "Pushing a blob in chunks"). The location
+// is a path: a scheme or host would have to be guessed behind a proxy.
+func (x *exchange) sessionHeader(s *session) {
+	q := x.q
+	q.Kind, q.Upload = oci.KindUpload, s.id
+	h := x.w.Header()
+	h.Set("Location", q.Path())
+	h.Set("Docker-Upload-UUID", s.id)
+	h.Set("Range", fmt.Sprintf("0-%d", max(0, s.blob.Size()-1)))
+}
+
+func (x *exchange) progress(s *session, status int) error {
+	x.sessionHeader(s)
+	if status != http.StatusNoContent {
+		x.w.Header().Set("Content-Length", "0")
+	}
+	x.w.WriteHeader(status)
+	return nil
+}
+
+// created answers that the repository has the blob.
+func (x *exchange) created(d digest.Digest) error {
+	q := x.q
+	q.Kind, q.Ref = oci.KindBlob, oci.Reference{Digest: d}
+	return x.createdAt(q.Path(), d)
+}
+
+func (x *exchange) createdAt(path string, d digest.Digest) error {
+	h := x.w.Header()
+	h.Set("Location", path)
+	h.Set("Docker-Content-Digest", d.String())
+	h.Set("Content-Length", strconv.Itoa(0))
+	x.w.WriteHeader(http.StatusCreated)
+	return nil
+}
+
+// noRoom is the answer to an upload that the disk has no place for. The registry is
+// not at fault and the client may try again, so it is a 503.
+func noRoom(err error) error {
+	if errors.Is(err, cache.ErrTooLarge) {
+		e := oci.ErrSizeInvalid.With("the blob is larger than this mirror can hold")
+		e.Status = http.StatusRequestEntityTooLarge
+		return e.Because(err)
+	}
+	return oci.ErrUnavailable.With("the mirror cannot store the upload now").Because(err)
+}
