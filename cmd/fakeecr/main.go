@@ -1,0 +1,116 @@
+// Command fakeecr runs the ECR of package ecrtest as a process: registry, AWS API, object store and control API on
+// four listeners. With --hub it is an ordinary anonymous registry in the style of Docker Hub instead.
+//
+// When it is ready it prints one line of JSON with its addresses on stdout. It ends on SIGINT and SIGTERM, and what it
+// held ends with it.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+
+	"dray/upstream/ecrtest"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+	case err != nil:
+		fmt.Fprintln(os.Stderr, "fakeecr:", err)
+		os.Exit(1)
+	}
+}
+
+// ready is the line that tells where everything is.
+type ready struct {
+	Personality string            `json:"personality"`
+	Registry    string            `json:"registry"`         // base URL at the address bound
+	Host        string            `json:"registryHost"`     // ECR-shaped name with port
+	API         string            `json:"api"`              // for AWS_ENDPOINT_URL_ECR and AWS_ENDPOINT_URL_CLOUDWATCH
+	Objects     string            `json:"objects"`          // where signed URLs point
+	Control     string            `json:"control"`          // JSON control API
+	CA          string            `json:"caFile,omitempty"` // PEM file of the generated authority
+	PID         int               `json:"pid"`
+	Images      map[string]string `json:"images,omitempty"` // seeded: name:tag → digest
+}
+
+// run is main with its surroundings as arguments.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	f, err := parseFlags(args, stderr)
+	if err != nil {
+		return err
+	}
+	opts, err := f.options(slog.New(slog.NewTextHandler(stderr, nil)))
+	if err != nil {
+		return err
+	}
+	srv, err := ecrtest.Listen(opts, f.addresses)
+	if err != nil {
+		return err
+	}
+	line, err := announce(srv, f)
+	if err != nil {
+		return errors.Join(err, srv.Close())
+	}
+	if _, err := stdout.Write(line); err != nil {
+		return errors.Join(fmt.Errorf("print addresses: %w", err), srv.Close())
+	}
+	return srv.Run(ctx)
+}
+
+// announce seeds the images, writes the files asked for and renders the line. The listeners accept by then.
+func announce(srv *ecrtest.Running, f *flags) ([]byte, error) {
+	r := ready{Personality: f.personality(), Registry: srv.RegistryURL, Host: srv.RegistryHost, API: srv.APIURL, Objects: srv.ObjectsURL,
+		Control: srv.ControlURL, PID: os.Getpid(), Images: map[string]string{}}
+	for _, img := range f.seeds {
+		d, err := srv.Seed(img)
+		if err != nil {
+			return nil, err
+		}
+		r.Images[img.Repository+":"+img.Tag] = d.String()
+	}
+	for _, name := range f.repositories {
+		srv.CreateRepository(name)
+	}
+	if f.caFile != "" && srv.CAPEM != nil {
+		if err := os.WriteFile(f.caFile, srv.CAPEM, 0o644); err != nil {
+			return nil, fmt.Errorf("write authority: %w", err)
+		}
+		r.CA = f.caFile
+	}
+	line, err := json.Marshal(r)
+	if err != nil {
+		return nil, fmt.Errorf("render addresses: %w", err)
+	}
+	line = append(line, '\n')
+	if f.readyFile != "" {
+		if err := writeWhole(f.readyFile, line); err != nil {
+			return nil, err
+		}
+	}
+	return line, nil
+}
+
+// writeWhole makes the file appear with all of its content.
+func writeWhole(path string, content []byte) error {
+	tmp := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".tmp")
+	if err := os.WriteFile(tmp, content, 0o644); err != nil {
+		return fmt.Errorf("write ready file: %w", err)
+	}
+	if err := os.Rename(tmp, path); err != nil {
+		return fmt.Errorf("write ready file: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,187 @@
+package ecrtest
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const (
+	targetPrefix  = "AmazonEC2ContainerRegistry_V20150921."
+	jsonProtocol  = "application/x-amz-json-1.1"
+	maxAPIRequest = 32 << 20 // bytes; above every limit of the model
+)
+
+// apiCall is one signed request to the JSON API.
+type apiCall struct {
+	op        string
+	principal string // ARN
+	region    string
+	body      []byte
+}
+
+// API is the control plane: ECR's JSON 1.1 API and CloudWatch's PutMetricData in CBOR, told apart by path, so that
+// AWS_ENDPOINT_URL_ECR and AWS_ENDPOINT_URL_CLOUDWATCH may both name it.
+func (s *Server) API() http.Handler {
+	ecr := s.observe(surface{"api", apiKind, writeAPIError, "ThrottlingException", "ServerException"}, s.serveAPI)
+	metrics := s.metricsHandler()
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, metricPath) {
+			metrics.ServeHTTP(w, r)
+			return
+		}
+		ecr.ServeHTTP(w, r)
+	})
+}
+
+func apiKind(r *http.Request) Kind {
+	op, ok := strings.CutPrefix(r.Header.Get("X-Amz-Target"), targetPrefix)
+	if !ok || op == "" {
+		return KindUnknown
+	}
+	return Kind(op)
+}
+
+// writeAPIError renders an error of the JSON 1.1 protocol.
+func writeAPIError(w http.ResponseWriter, e *wireError) {
+	if e.Hangup {
+		panic(http.ErrAbortHandler) // net/http's way to close a connection without an answer
+	}
+	body, _ := json.Marshal(map[string]string{"__type": e.Code, "message": e.Message})
+	h := w.Header()
+	for k, v := range e.Header {
+		h[k] = v
+	}
+	h.Set("Content-Type", jsonProtocol)
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	w.WriteHeader(e.Status)
+	_, _ = w.Write(body) // a client that left is no concern of ours
+}
+
+// exception is an error of the API's model; all of them are 400.
+func exception(class, format string, args ...any) *wireError {
+	return refuse(http.StatusBadRequest, class, format, args...)
+}
+
+func (s *Server) serveAPI(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("X-Amzn-Requestid", newUUID())
+	out, err := s.callAPI(r)
+	if err == nil {
+		err = writeJSON(w, http.StatusOK, jsonProtocol, out)
+	}
+	if err == nil {
+		return
+	}
+	e, ok := errors.AsType[*wireError](err)
+	if !ok {
+		s.opts.Logger.Error("api call failed", "error", err)
+		e = refuse(http.StatusInternalServerError, "ServerException", "internal error")
+	}
+	writeAPIError(w, e)
+}
+
+func (s *Server) callAPI(r *http.Request) (any, error) {
+	handle, ok := s.operations()[string(apiKind(r))]
+	if !ok || r.Method != http.MethodPost {
+		return nil, exception("UnknownOperationException", "")
+	}
+	c, err := s.signedCall(r, "ecr")
+	if err != nil {
+		return nil, err
+	}
+	c.op = string(apiKind(r))
+	if !s.throttle.allow(c.op) {
+		return nil, exception("ThrottlingException", "Rate exceeded")
+	}
+	if c.body, err = io.ReadAll(io.LimitReader(r.Body, maxAPIRequest)); err != nil {
+		return nil, hangup()
+	}
+	return handle(c)
+}
+
+// operations is the table of the API.
+func (s *Server) operations() map[string]func(apiCall) (any, error) {
+	return map[string]func(apiCall) (any, error){
+		"GetAuthorizationToken":       s.getAuthorizationToken,
+		"DescribeRepositories":        s.describeRepositories,
+		"CreateRepository":            s.createRepositoryCall,
+		"DeleteRepository":            s.deleteRepository,
+		"PutLifecyclePolicy":          s.putLifecyclePolicy,
+		"GetLifecyclePolicy":          s.getLifecyclePolicy,
+		"PutAccountSetting":           s.putAccountSetting,
+		"GetAccountSetting":           s.getAccountSetting,
+		"BatchCheckLayerAvailability": s.batchCheckLayers,
+		"GetDownloadUrlForLayer":      s.getDownloadURL,
+		"DescribeImages":              s.describeImages,
+		"ListImages":                  s.listImages,
+		"BatchGetImage":               s.batchGetImage,
+		"BatchDeleteImage":            s.batchDeleteImage,
+		"PutImage":                    s.putImage,
+	}
+}
+
+// signedCall reads who signed a request and for which region. The signature has SigV4's shape and is not verified:
+// nobody shares the caller's secret.
+func (s *Server) signedCall(r *http.Request, service string) (apiCall, error) {
+	auth, ok := strings.CutPrefix(r.Header.Get("Authorization"), amzAlgorithm+" ")
+	if !ok {
+		return apiCall{}, refuse(http.StatusForbidden, "MissingAuthenticationTokenException", "Missing Authentication Token")
+	}
+	field := map[string]string{}
+	for part := range strings.SplitSeq(auth, ",") {
+		k, v, _ := strings.Cut(strings.TrimSpace(part), "=")
+		field[k] = v
+	}
+	scope := strings.Split(field["Credential"], "/")
+	if len(scope) != 5 || scope[3] != service || scope[4] != "aws4_request" || len(field["Signature"]) != 64 || field["SignedHeaders"] == "" {
+		return apiCall{}, refuse(http.StatusForbidden, "IncompleteSignatureException", "Authorization header requires 'Credential', 'Signature' and 'SignedHeaders' of service %s", service)
+	}
+	c := apiCall{region: scope[2], principal: "arn:aws:iam::" + s.opts.Account + ":user/dray"}
+	if s.opts.Principals != nil {
+		if c.principal, ok = s.opts.Principals[scope[0]]; !ok {
+			return apiCall{}, exception("UnrecognizedClientException", "The security token included in the request is invalid.")
+		}
+	}
+	return c, nil
+}
+
+// decode reads the input of a call.
+func decode[T any](c apiCall) (T, error) {
+	var in T
+	if err := json.Unmarshal(c.body, &in); err != nil {
+		return in, exception("SerializationException", "%v", err)
+	}
+	return in, nil
+}
+
+// allowed applies IAM to a call.
+func (s *Server) allowed(c apiCall, resource string) error {
+	if s.forbids(c.principal, "ecr:"+c.op, resource) {
+		return exception("AccessDeniedException", "%s", deniedText(c.principal, "ecr:"+c.op, resource))
+	}
+	return nil
+}
+
+// callRegistry finds the registry of a call: the one named, or the caller's, in the region that was signed.
+func (s *Server) callRegistry(c apiCall, id string) (*registry, error) {
+	g, ok := s.registries[RegistryID{orDefault(id, accountOf(c.principal, s.opts.Account)), c.region}]
+	if !ok {
+		return nil, exception("InvalidParameterException", "Invalid parameter at 'registryId' failed to satisfy constraint: 'no registry in region %s'", c.region)
+	}
+	return g, nil
+}
+
+// accountOf reads the account out of an ARN.
+func accountOf(arn, fallback string) string {
+	if part := strings.Split(arn, ":"); len(part) >= 6 && len(part[4]) == 12 {
+		return part[4]
+	}
+	return fallback
+}
+
+// epoch renders a time as the JSON protocols do: seconds with a fraction.
+func epoch(t time.Time) float64 { return float64(t.UnixMilli()) / 1000 }

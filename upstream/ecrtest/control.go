@@ -1,0 +1,186 @@
+package ecrtest
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strconv"
+	"time"
+)
+
+// faultJSON is a Fault whose durations are texts such as "250ms".
+type faultJSON struct {
+	Fault
+	Latency    string `json:"latency,omitempty"`
+	RetryAfter string `json:"retryAfter,omitempty"`
+}
+
+func (f faultJSON) fault() (Fault, error) {
+	out := f.Fault
+	for text, to := range map[string]*time.Duration{f.Latency: &out.Latency, f.RetryAfter: &out.RetryAfter} {
+		if text == "" {
+			continue
+		}
+		d, err := time.ParseDuration(text)
+		if err != nil {
+			return out, err
+		}
+		*to = d
+	}
+	return out, nil
+}
+
+func durationText(d time.Duration) string {
+	if d == 0 {
+		return ""
+	}
+	return d.String()
+}
+
+// Control is the JSON API by which a test drives a server in another process. Errors are 400 with a text.
+//
+//	GET    /                      health and names
+//	GET    /counters              counts by kind
+//	GET    /log                   remembered requests
+//	POST   /reset                 forget counts and log
+//	GET    /faults                armed faults
+//	POST   /faults                arm a fault; answers {"id":n}
+//	DELETE /faults, /faults/{id}  disarm
+//	PUT    /bandwidth             Bandwidth
+//	GET    /switches              Switches
+//	PUT    /switches              change the switches that are named
+//	PUT    /denials               list of Denial
+//	PUT    /quotas                operation → Quota, or null
+//	POST   /clock                 {"advance":"13h"}
+//	POST   /expire/tokens, /expire/urls, /expire/signer
+//	POST   /archive               {"repository":…,"digest":…,"archived":true}
+//	GET    /images                images with pulls and lastRecordedPullTime
+//	GET    /metrics               what PutMetricData brought
+//	GET    /uploads               sessions open
+func (s *Server) Control() http.Handler {
+	mux := http.NewServeMux()
+	get := func(path string, f func() any) {
+		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, _ *http.Request) { s.reply(w, f()) })
+	}
+	do := func(path string, f func(*http.Request) (any, error)) {
+		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
+			out, err := f(r)
+			if err != nil {
+				http.Error(w, err.Error(), http.StatusBadRequest)
+				return
+			}
+			s.reply(w, out)
+		})
+	}
+	plain := func(f func()) func(*http.Request) (any, error) {
+		return func(*http.Request) (any, error) { f(); return struct{}{}, nil }
+	}
+	get("/{$}", func() any { return map[string]string{"personality": s.opts.Quirks.Name, "registry": s.HostName()} })
+	get("/counters", func() any { return s.Counters() })
+	get("/log", func() any { return s.Log() })
+	get("/faults", func() any { return s.faultList() })
+	get("/switches", func() any { return s.Switches() })
+	get("/images", func() any { return s.Images() })
+	get("/metrics", func() any { return s.Metrics() })
+	get("/uploads", func() any { return s.Uploads() })
+	do("POST /reset", plain(s.ResetCounters))
+	do("DELETE /faults", plain(s.ClearFaults))
+	do("POST /expire/tokens", plain(s.ExpireTokens))
+	do("POST /expire/urls", plain(s.ExpireURLs))
+	do("POST /expire/signer", plain(s.ExpireSigner))
+	do("POST /faults", s.controlAddFault)
+	do("DELETE /faults/{id}", s.controlRemoveFault)
+	do("PUT /bandwidth", setting(Bandwidth{}, s.SetBandwidth))
+	do("PUT /denials", setting([]Denial{}, func(d []Denial) { s.SetDenials(d...) }))
+	do("PUT /quotas", setting(map[string]Quota(nil), s.SetQuotas))
+	do("PUT /switches", func(r *http.Request) (any, error) { return setting(s.Switches(), s.SetSwitches)(r) })
+	do("POST /clock", s.controlClock)
+	do("POST /archive", s.controlArchive)
+	return mux
+}
+
+func (s *Server) reply(w http.ResponseWriter, v any) {
+	if err := writeJSON(w, http.StatusOK, "application/json", v); err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+	}
+}
+
+// readControl decodes a body over the value given.
+func readControl[T any](r *http.Request, into *T) error {
+	d := json.NewDecoder(r.Body)
+	d.DisallowUnknownFields()
+	if err := d.Decode(into); err != nil {
+		return fmt.Errorf("read body: %w", err)
+	}
+	return nil
+}
+
+// setting makes a handler that decodes over a value and sets it.
+func setting[T any](start T, set func(T)) func(*http.Request) (any, error) {
+	return func(r *http.Request) (any, error) {
+		v := start
+		if err := readControl(r, &v); err != nil {
+			return nil, err
+		}
+		set(v)
+		return v, nil
+	}
+}
+
+func (s *Server) faultList() []faultJSON {
+	out := []faultJSON{}
+	for _, f := range s.Faults() {
+		out = append(out, faultJSON{f, durationText(f.Latency), durationText(f.RetryAfter)})
+	}
+	return out
+}
+
+func (s *Server) controlAddFault(r *http.Request) (any, error) {
+	var in faultJSON
+	if err := readControl(r, &in); err != nil {
+		return nil, err
+	}
+	f, err := in.fault()
+	if err != nil {
+		return nil, err
+	}
+	return map[string]int{"id": s.AddFault(f)}, nil
+}
+
+func (s *Server) controlRemoveFault(r *http.Request) (any, error) {
+	id, err := strconv.Atoi(r.PathValue("id"))
+	if err != nil || !s.RemoveFault(id) {
+		return nil, fmt.Errorf("no fault %q", r.PathValue("id"))
+	}
+	return struct{}{}, nil
+}
+
+func (s *Server) controlClock(r *http.Request) (any, error) {
+	var in struct {
+		Advance string `json:"advance"`
+	}
+	if err := readControl(r, &in); err != nil {
+		return nil, err
+	}
+	d, err := time.ParseDuration(in.Advance)
+	if err != nil {
+		return nil, err
+	}
+	s.Advance(d)
+	return map[string]time.Time{"now": s.now()}, nil
+}
+
+func (s *Server) controlArchive(r *http.Request) (any, error) {
+	var in struct {
+		Repository string `json:"repository"`
+		Digest     string `json:"digest"`
+		Archived   bool   `json:"archived"`
+	}
+	if err := readControl(r, &in); err != nil {
+		return nil, err
+	}
+	if !s.Archive(in.Repository, in.Digest, in.Archived) {
+		return nil, fmt.Errorf("no image %s@%s", in.Repository, in.Digest)
+	}
+	return struct{}{}, nil
+}

@@ -1,0 +1,108 @@
+package ecrtest
+
+import (
+	"encoding/json"
+	"mime"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// accepted is a set of media types.
+type accepted map[string]bool
+
+// parseAccept reads the values of Accept; weights are ignored, as by registries.
+func parseAccept(values []string) accepted {
+	a := accepted{}
+	for _, v := range values {
+		for item := range strings.SplitSeq(v, ",") {
+			if media, _, err := mime.ParseMediaType(item); err == nil {
+				a[media] = true
+			}
+		}
+	}
+	return a
+}
+
+// takes reports whether a manifest may go out as it is. A client that names nothing takes everything.
+func (a accepted) takes(media string) bool {
+	return len(a) == 0 || a[media] || a["*/*"] || a["application/*"]
+}
+
+// counterpart pairs the media types of Docker schema 2 and OCI in both directions.
+func counterpart(media string) (string, bool) {
+	pairs := [][2]string{
+		{mediaDockerManifest, v1.MediaTypeImageManifest},
+		{mediaDockerList, v1.MediaTypeImageIndex},
+		{mediaDockerConfig, v1.MediaTypeImageConfig},
+		{mediaDockerLayer + ".gzip", v1.MediaTypeImageLayerGzip},
+		{mediaDockerLayer, v1.MediaTypeImageLayer},
+		{mediaDockerLayer + ".zstd", v1.MediaTypeImageLayerZstd},
+	}
+	for _, p := range pairs {
+		switch media {
+		case p[0]:
+			return p[1], true
+		case p[1]:
+			return p[0], true
+		}
+	}
+	return media, false
+}
+
+// convert renders the manifest in the other family where the client takes that. Only container images and, where
+// asked for, lists of them have a counterpart; an artifact has none. The outcome has a digest of its own.
+func convert(doc *document, a accepted, indexes bool) (*document, bool) {
+	other, ok := counterpart(doc.media)
+	if !ok || !a[other] {
+		return nil, false
+	}
+	return transcribe(doc, other, indexes)
+}
+
+// transcribe writes the manifest anew with the media types of the other family.
+func transcribe(doc *document, media string, indexes bool) (*document, bool) {
+	var m struct {
+		SchemaVersion int               `json:"schemaVersion"`
+		MediaType     string            `json:"mediaType"`
+		Config        *v1.Descriptor    `json:"config,omitempty"`
+		Layers        []v1.Descriptor   `json:"layers,omitempty"`
+		Manifests     []v1.Descriptor   `json:"manifests,omitempty"`
+		Annotations   map[string]string `json:"annotations,omitempty"`
+	}
+	if json.Unmarshal(doc.raw, &m) != nil || isIndex(media) && !indexes {
+		return nil, false
+	}
+	if m.Config != nil {
+		twin, ok := counterpart(m.Config.MediaType)
+		if !ok {
+			return nil, false
+		}
+		m.Config.MediaType = twin
+	}
+	for i := range m.Layers {
+		m.Layers[i].MediaType, _ = counterpart(m.Layers[i].MediaType)
+	}
+	if strings.HasPrefix(media, "application/vnd.docker.") {
+		m.Annotations = nil // Docker's schema has none
+	}
+	m.MediaType = media
+	raw, err := json.MarshalIndent(m, "", "   ")
+	if err != nil {
+		return nil, false
+	}
+	return &document{raw: raw, media: media, digest: digest.FromBytes(raw)}, true
+}
+
+// convertedLocked finds the image whose conversion has the digest.
+func (r *repository) convertedLocked(d digest.Digest, sw Switches) (*document, bool) {
+	for _, img := range r.images {
+		if other, ok := counterpart(img.doc.media); ok {
+			if doc, ok := transcribe(img.doc, other, sw.ConvertIndexes); ok && doc.digest == d {
+				return doc, true
+			}
+		}
+	}
+	return nil, false
+}

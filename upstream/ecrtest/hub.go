@@ -1,0 +1,109 @@
+package ecrtest
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const hubTokenLife = 5 * time.Minute
+
+// authenticateBearer wants a token for the scope of the request.
+func (s *Server) authenticateBearer(r *http.Request, c call) (*token, error) {
+	bearer, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	if !ok {
+		return nil, s.challengeBearer(r, c, "")
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t, ok := s.tokens[bearer]
+	if !ok || s.nowLocked().After(t.expires) {
+		return nil, s.challengeBearer(r, c, "invalid_token")
+	}
+	if c.Kind.writes() && !t.push {
+		return nil, s.challengeBearer(r, c, "insufficient_scope")
+	}
+	return t, nil
+}
+
+func (s *Server) challengeBearer(r *http.Request, c call, problem string) *wireError {
+	value := fmt.Sprintf(`Bearer realm="%s/token",service="registry.docker.io"`, s.origin(r))
+	if c.Repo != "" {
+		actions := "pull"
+		if c.Kind.writes() {
+			actions = "pull,push"
+		}
+		value += fmt.Sprintf(`,scope="repository:%s:%s"`, c.Repo, actions)
+	}
+	if problem != "" {
+		value += fmt.Sprintf(`,error="%s"`, problem)
+	}
+	e := refuse(http.StatusUnauthorized, "UNAUTHORIZED", "authentication required")
+	e.Header = http.Header{"Www-Authenticate": {value}}
+	return e
+}
+
+// serveToken is the token endpoint: GET with an optional Basic header, or POST of the OAuth2 form.
+func (s *Server) serveToken(w http.ResponseWriter, r *http.Request) error {
+	if s.opts.Quirks.Auth != AuthBearer {
+		return nowhere()
+	}
+	user, password, given := r.BasicAuth()
+	if r.Method == http.MethodPost && r.PostFormValue("username") != "" {
+		user, password, given = r.PostFormValue("username"), r.PostFormValue("password"), true
+	}
+	if given && (user == "" || s.opts.Hub.Users[user] != password) {
+		return refuse(http.StatusUnauthorized, "UNAUTHORIZED", "incorrect username or password")
+	}
+	now := s.now()
+	push := false
+	for _, scope := range append(r.URL.Query()["scope"], r.PostForm["scope"]...) {
+		push = push || strings.Contains(scope, "push") || strings.HasSuffix(scope, ":*")
+	}
+	push = push && (given || !s.opts.Hub.PushNeedsUser)
+	pass := s.issue(&token{principal: user, expires: now.Add(hubTokenLife), push: push})
+	return writeJSON(w, http.StatusOK, "application/json", map[string]any{"token": pass, "access_token": pass,
+		"expires_in": int(hubTokenLife.Seconds()), "issued_at": now.UTC().Format(time.RFC3339)})
+}
+
+// countPull charges a manifest GET to the pull limit of a Hub; HEAD is free but shows the headers, too.
+func (s *Server) countPull(w http.ResponseWriter, r *http.Request) error {
+	if !s.opts.Quirks.RateLimitHeaders {
+		return nil
+	}
+	const window = 6 * time.Hour
+	limit := orDefault(s.opts.Hub.PullLimit, 100)
+	s.mu.Lock()
+	now := s.nowLocked()
+	if now.Sub(s.pullWindow) >= window {
+		s.pullWindow, s.pullsUsed = now, 0
+	}
+	over := s.opts.Hub.PullLimit > 0 && s.pullsUsed >= limit
+	if r.Method == http.MethodGet && !over && s.opts.Hub.PullLimit > 0 {
+		s.pullsUsed++
+	}
+	left := limit - s.pullsUsed
+	s.mu.Unlock()
+	suffix := ";w=" + strconv.Itoa(int(window.Seconds()))
+	w.Header().Set("Ratelimit-Limit", strconv.Itoa(limit)+suffix)
+	w.Header().Set("Ratelimit-Remaining", strconv.Itoa(left)+suffix)
+	if over && r.Method == http.MethodGet {
+		return refuse(http.StatusTooManyRequests, "TOOMANYREQUESTS", "You have reached your pull rate limit. You may increase the limit by authenticating and upgrading: https://www.docker.com/increase-rate-limit")
+	}
+	return nil
+}
+
+func writeJSON(w http.ResponseWriter, status int, contentType string, v any) error {
+	body, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("encode answer: %w", err)
+	}
+	w.Header().Set("Content-Type", contentType)
+	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+	w.WriteHeader(status)
+	_, _ = w.Write(body) // a client that left is no concern of ours
+	return nil
+}

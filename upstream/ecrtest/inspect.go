@@ -1,0 +1,113 @@
+package ecrtest
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// Image is what a test may want to know about one image of the default registry.
+type Image struct {
+	Repository string        `json:"repository"`
+	Digest     digest.Digest `json:"digest"`
+	MediaType  string        `json:"mediaType"`
+	Tags       []string      `json:"tags"`
+	Raw        []byte        `json:"-"`
+	Pushed     time.Time     `json:"pushedAt"`
+	Archived   bool          `json:"archived"`
+	Pulls      int           `json:"pulls"`
+	LastPull   time.Time     `json:"lastRecordedPullTime"` // zero: never
+}
+
+// Images returns all images by repository and digest.
+func (s *Server) Images() []Image {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := []Image{}
+	for _, r := range s.defaultRegistry().repos {
+		for _, img := range r.images {
+			out = append(out, r.inspect(img))
+		}
+	}
+	slices.SortFunc(out, func(a, b Image) int {
+		return cmp.Or(cmp.Compare(a.Repository, b.Repository), cmp.Compare(a.Digest, b.Digest))
+	})
+	return out
+}
+
+func (r *repository) inspect(img *image) Image {
+	return Image{Repository: r.name, Digest: img.doc.digest, MediaType: img.doc.media, Tags: r.sortedTags(img), Raw: slices.Clone(img.doc.raw),
+		Pushed: img.pushed, Archived: img.archived, Pulls: img.pulls, LastPull: img.lastPull}
+}
+
+// Image finds an image by tag or digest.
+func (s *Server) Image(repo, ref string) (Image, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r, ok := s.defaultRegistry().repos[repo]
+	if !ok {
+		return Image{}, false
+	}
+	img, ok := r.images[digest.Digest(ref)]
+	if !ok {
+		img, ok = r.images[r.tags[ref]]
+	}
+	if !ok {
+		return Image{}, false
+	}
+	return r.inspect(img), true
+}
+
+// HasBlob reports whether a repository knows a blob, named by a manifest or not.
+func (s *Server) HasBlob(repo string, d digest.Digest) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r, ok := s.defaultRegistry().repos[repo]
+	return ok && r.layers[d] != nil
+}
+
+// Archive moves an image to the archive class, where it is not found by pulls, or back.
+func (s *Server) Archive(repo, ref string, archived bool) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r, ok := s.defaultRegistry().repos[repo]
+	if !ok {
+		return false
+	}
+	img, ok := r.find("", digest.Digest(ref))
+	if !ok {
+		img, ok = r.find(ref, "")
+	}
+	if ok {
+		img.archived = archived
+	}
+	return ok
+}
+
+// CreateRepository makes a repository with the defaults of the API. One that exists is left as it is.
+func (s *Server) CreateRepository(name string) {
+	_, _ = s.createRepository(s.defaultRegistry(), newRepository(name, newUUID(), s.now())) // has no error to give
+}
+
+// UploadCount says what became of upload sessions.
+type UploadCount struct {
+	Open     int   `json:"open"`
+	Started  int64 `json:"started"`
+	Finished int64 `json:"finished"`
+}
+
+// Uploads counts upload sessions since the server was made.
+func (s *Server) Uploads() UploadCount {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return UploadCount{Open: len(s.uploads), Started: s.uploadsStarted, Finished: s.uploadsFinished}
+}
+
+// Token issues a token of the default registry, as GetAuthorizationToken would, for the user "dray" or the ARN given.
+// The first value is the password for user AWS.
+func (s *Server) Token(principal string) string {
+	principal = orDefault(principal, "arn:aws:iam::"+s.opts.Account+":user/dray")
+	return s.issue(&token{principal: principal, region: s.opts.Region, expires: s.now().Add(s.opts.TokenLife), push: true})
+}

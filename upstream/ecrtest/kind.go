@@ -1,0 +1,92 @@
+package ecrtest
+
+import "net/http"
+
+// Kind names what a request asks for. Faults select by it and counters are kept by it. Requests to the JSON API have
+// the name of their operation as kind, for instance "GetAuthorizationToken".
+type Kind string
+
+// The kinds of requests to the registry, the object store and CloudWatch.
+const (
+	KindBase           Kind = "base"
+	KindToken          Kind = "token" // the Bearer token endpoint of a Hub
+	KindManifestGet    Kind = "manifest-get"
+	KindManifestHead   Kind = "manifest-head"
+	KindManifestPut    Kind = "manifest-put"
+	KindManifestDelete Kind = "manifest-delete"
+	KindBlobGet        Kind = "blob-get"
+	KindBlobHead       Kind = "blob-head"
+	KindBlobDelete     Kind = "blob-delete"
+	KindUploadStart    Kind = "upload-start"
+	KindUploadPatch    Kind = "upload-patch"
+	KindUploadPut      Kind = "upload-put"
+	KindUploadStatus   Kind = "upload-status"
+	KindUploadCancel   Kind = "upload-cancel"
+	KindMount          Kind = "mount"
+	KindTags           Kind = "tags"
+	KindReferrers      Kind = "referrers"
+	KindCatalog        Kind = "catalog"
+	KindObjectGet      Kind = "s3-get"
+	KindObjectHead     Kind = "s3-head"
+	KindMetricPut      Kind = "cloudwatch-put"
+	KindUnknown        Kind = "unknown" // no route
+)
+
+// operation is the IAM action, and the throttled API operation, that a request to the registry needs. The pairing
+// follows the IAM actions that pull and push need; it is inferred, not documented per verb.
+var operation = map[Kind]string{
+	KindManifestGet:    "BatchGetImage",
+	KindManifestHead:   "BatchGetImage",
+	KindManifestPut:    "PutImage",
+	KindManifestDelete: "BatchDeleteImage",
+	KindBlobGet:        "GetDownloadUrlForLayer",
+	KindBlobHead:       "BatchCheckLayerAvailability",
+	KindBlobDelete:     "BatchDeleteImage",
+	KindUploadStart:    "InitiateLayerUpload",
+	KindMount:          "InitiateLayerUpload",
+	KindUploadPatch:    "UploadLayerPart",
+	KindUploadPut:      "CompleteLayerUpload",
+	KindUploadStatus:   "UploadLayerPart",
+	KindUploadCancel:   "UploadLayerPart",
+	KindTags:           "ListImages",
+	KindReferrers:      "ListImageReferrers",
+	KindCatalog:        "DescribeRepositories",
+}
+
+// writes reports whether a request of this kind changes the registry.
+func (k Kind) writes() bool {
+	switch k {
+	case KindManifestPut, KindManifestDelete, KindBlobDelete, KindUploadStart, KindMount, KindUploadPatch,
+		KindUploadPut, KindUploadStatus, KindUploadCancel:
+		return true
+	}
+	return false
+}
+
+// byMethod holds the kinds of a route that has one per method.
+type byMethod map[string]Kind
+
+func (m byMethod) of(method string) Kind {
+	if k, ok := m[method]; ok {
+		return k
+	}
+	return KindUnknown
+}
+
+func manifestKinds() byMethod {
+	return byMethod{http.MethodGet: KindManifestGet, http.MethodHead: KindManifestHead,
+		http.MethodPut: KindManifestPut, http.MethodDelete: KindManifestDelete}
+}
+
+func blobKinds() byMethod {
+	return byMethod{http.MethodGet: KindBlobGet, http.MethodHead: KindBlobHead, http.MethodDelete: KindBlobDelete}
+}
+
+func uploadKinds() byMethod {
+	return byMethod{http.MethodPatch: KindUploadPatch, http.MethodPut: KindUploadPut,
+		http.MethodGet: KindUploadStatus, http.MethodHead: KindUploadStatus, http.MethodDelete: KindUploadCancel}
+}
+
+func readKind(k Kind) byMethod { return readKinds(k, k) }
+
+func readKinds(get, head Kind) byMethod { return byMethod{http.MethodGet: get, http.MethodHead: head} }

@@ -1,0 +1,213 @@
+package ecrtest
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Addresses are what Listen binds; an empty one means a free port of 127.0.0.1.
+type Addresses struct{ Registry, API, Objects, Control string }
+
+// Running is a Server with its four listeners.
+type Running struct {
+	*Server
+	RegistryURL string // base URL at the address bound, such as "http://127.0.0.1:40001"
+	APIURL      string // for AWS_ENDPOINT_URL_ECR and AWS_ENDPOINT_URL_CLOUDWATCH
+	ObjectsURL  string
+	ControlURL  string
+	// RegistryAddr is host:port of the registry's listener.
+	RegistryAddr string
+	// RegistryHost is the ECR-shaped name with the port of the registry's listener. DialContext maps it there.
+	RegistryHost string
+	// CA has signed the registry's certificate; nil without SelfSigned. CAPEM is the same for files.
+	CA    *x509.Certificate
+	CAPEM []byte
+
+	objectsAddr, bucket string
+
+	listeners []net.Listener
+	servers   []*http.Server
+}
+
+// Listen binds all four listeners and makes the Server behind them. Nothing is served before Run, and Close frees
+// all of it when Run is never called.
+func Listen(opts Options, at Addresses) (*Running, error) {
+	opts = opts.withDefaults()
+	r := &Running{}
+	for _, a := range []string{at.Registry, at.API, at.Objects, at.Control} {
+		l, err := net.Listen("tcp", orDefault(a, "127.0.0.1:0"))
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("listen on %s: %w", a, err), r.closeListeners())
+		}
+		r.listeners = append(r.listeners, l)
+	}
+	if err := r.build(opts); err != nil {
+		return nil, errors.Join(err, r.closeListeners())
+	}
+	return r, nil
+}
+
+// build fills in what follows from the addresses, and makes the servers.
+func (r *Running) build(opts Options) error {
+	registry := r.listeners[0].Addr().(*net.TCPAddr)
+	port := fmt.Sprint(registry.Port)
+	r.RegistryAddr = reachable(registry)
+	r.RegistryHost = hostName(opts.Account, opts.Region) + ":" + port
+	r.APIURL = "http://" + reachable(r.listeners[1].Addr().(*net.TCPAddr))
+	r.ObjectsURL = "http://" + reachable(r.listeners[2].Addr().(*net.TCPAddr))
+	r.ControlURL = "http://" + reachable(r.listeners[3].Addr().(*net.TCPAddr))
+	objects := r.listeners[2].Addr().(*net.TCPAddr)
+	r.objectsAddr, r.bucket = reachable(objects), bucketHost(opts.Region)
+	if opts.ObjectsByName {
+		opts.ObjectsURL = orDefault(opts.ObjectsURL, fmt.Sprintf("http://%s:%d", r.bucket, objects.Port))
+	}
+	opts.ObjectsURL = orDefault(opts.ObjectsURL, r.ObjectsURL)
+	if !opts.StrictHost {
+		opts.AcceptHosts = append(opts.AcceptHosts, r.RegistryAddr, "127.0.0.1:"+port, "localhost:"+port)
+	}
+	if opts.TLS == nil && opts.SelfSigned {
+		cert, ca, err := selfSigned(hostName(opts.Account, opts.Region))
+		if err != nil {
+			return err
+		}
+		r.CA, r.CAPEM = ca, certificatePEM(ca)
+		opts.TLS = &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}
+	}
+	scheme := "http"
+	if opts.TLS != nil {
+		scheme = "https"
+		r.listeners[0] = tls.NewListener(r.listeners[0], withALPN(opts.TLS, opts.HTTP2))
+	}
+	r.RegistryURL = scheme + "://" + r.RegistryAddr
+	s, err := New(opts)
+	if err != nil {
+		return err
+	}
+	r.Server = s
+	for _, h := range []http.Handler{s.Registry(), s.API(), s.Objects(), s.Control()} {
+		r.servers = append(r.servers, newHTTPServer(h, opts))
+	}
+	return nil
+}
+
+func withALPN(c *tls.Config, h2 bool) *tls.Config {
+	c = c.Clone()
+	c.NextProtos = []string{"http/1.1"}
+	if h2 {
+		c.NextProtos = []string{"h2", "http/1.1"}
+	}
+	return c
+}
+
+func newHTTPServer(h http.Handler, opts Options) *http.Server {
+	p := new(http.Protocols)
+	p.SetHTTP1(true)
+	p.SetHTTP2(opts.HTTP2)
+	return &http.Server{Handler: h, Protocols: p, ReadHeaderTimeout: time.Minute,
+		ErrorLog: slog.NewLogLogger(opts.Logger.Handler(), slog.LevelWarn)}
+}
+
+// reachable is where a client on this machine finds a listener.
+func reachable(a *net.TCPAddr) string {
+	if a.IP.IsUnspecified() {
+		return fmt.Sprintf("127.0.0.1:%d", a.Port)
+	}
+	return a.String()
+}
+
+func (r *Running) closeListeners() error {
+	var errs []error
+	for _, l := range r.listeners {
+		errs = append(errs, l.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// Run serves until the context ends, then lets requests under way finish for up to five seconds, and closes the Server.
+func (r *Running) Run(ctx context.Context) error {
+	failed := make(chan error, len(r.servers))
+	for i, srv := range r.servers {
+		go func() { failed <- srv.Serve(r.listeners[i]) }()
+	}
+	var err error
+	left := len(r.servers)
+	select {
+	case <-ctx.Done():
+	case err = <-failed:
+		left--
+	}
+	r.ClearFaults() // ends what stalls
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	for _, srv := range r.servers {
+		if srv.Shutdown(grace) != nil {
+			_ = srv.Close()
+		}
+	}
+	for range left {
+		if e := <-failed; err == nil && !errors.Is(e, http.ErrServerClosed) {
+			err = e
+		}
+	}
+	select {
+	case <-r.Idle(): // handlers outlive Close of their connection for a moment
+	case <-grace.Done():
+	}
+	return errors.Join(err, r.Server.Close())
+}
+
+// Close frees listeners and files of a Running that was never run.
+func (r *Running) Close() error { return errors.Join(r.closeListeners(), r.Server.Close()) }
+
+// DialContext connects to the registry's listener for every ECR-shaped name, to the object store's for the bucket's
+// name, and as usual otherwise.
+func (r *Running) DialContext(ctx context.Context, network, addr string) (net.Conn, error) {
+	host, _, _ := net.SplitHostPort(addr) // an address without port fails below
+	switch host = strings.ToLower(host); {
+	case registryHost.MatchString(host):
+		addr = r.RegistryAddr
+	case host == r.bucket:
+		addr = r.objectsAddr
+	}
+	var d net.Dialer
+	return d.DialContext(ctx, network, addr)
+}
+
+// Transport is a new HTTP transport that finds the registry by its ECR-shaped name and trusts its certificate.
+func (r *Running) Transport() *http.Transport {
+	t := &http.Transport{DialContext: r.DialContext}
+	if r.CA != nil {
+		pool := x509.NewCertPool()
+		pool.AddCert(r.CA)
+		t.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
+	}
+	return t
+}
+
+// Start runs a Server on free ports of 127.0.0.1 until the test ends.
+func Start(tb testing.TB, opts Options) *Running {
+	tb.Helper()
+	r, err := Listen(opts, Addresses{})
+	if err != nil {
+		tb.Fatalf("ecrtest: %v", err)
+	}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(tb.Context()))
+	done := make(chan error, 1)
+	go func() { done <- r.Run(ctx) }()
+	tb.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			tb.Errorf("ecrtest: %v", err)
+		}
+	})
+	return r
+}

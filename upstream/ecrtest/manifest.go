@@ -1,0 +1,191 @@
+package ecrtest
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"mime"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+const (
+	mediaDockerManifest = "application/vnd.docker.distribution.manifest.v2+json"
+	mediaDockerList     = "application/vnd.docker.distribution.manifest.list.v2+json"
+	mediaDockerSigned1  = "application/vnd.docker.distribution.manifest.v1+prettyjws"
+	mediaDockerConfig   = "application/vnd.docker.container.image.v1+json"
+	mediaDockerLayer    = "application/vnd.docker.image.rootfs.diff.tar"
+
+	maxManifest = 4194304 // bytes; PutImage's limit in the ECR model
+)
+
+// document is a manifest or index: its exact bytes and what they name.
+type document struct {
+	raw          []byte
+	media        string
+	digest       digest.Digest
+	artifactType string
+	annotations  map[string]string
+	subject      digest.Digest
+	blobs        []blobRef       // of an image: config and layers that must be there
+	children     []digest.Digest // of an index
+}
+
+type blobRef struct {
+	v1.Descriptor
+	config bool
+}
+
+// wireManifest has the fields of all accepted kinds of manifests.
+type wireManifest struct {
+	SchemaVersion int                               `json:"schemaVersion"`
+	MediaType     string                            `json:"mediaType"`
+	ArtifactType  string                            `json:"artifactType"`
+	Config        *wireDescriptor                   `json:"config"`
+	Layers        []wireDescriptor                  `json:"layers"`
+	FSLayers      []struct{ BlobSum digest.Digest } `json:"fsLayers"`
+	Manifests     []wireDescriptor                  `json:"manifests"`
+	Subject       *wireDescriptor                   `json:"subject"`
+	Annotations   map[string]string                 `json:"annotations"`
+}
+
+type wireDescriptor struct {
+	v1.Descriptor
+	Platform map[string]json.RawMessage `json:"platform"`
+}
+
+// Reasons why ECR's parser dislikes a manifest. All of them give the same 405.
+var (
+	errSyntax    = errors.New("not JSON")
+	errMedia     = errors.New("media type missing, with parameters, or not one of a manifest")
+	errPlatform  = errors.New("platform has a field the parser does not know")
+	errChildren  = errors.New("index names something that is not a manifest")
+	errData      = errors.New("descriptor embeds data")
+	errReference = errors.New("descriptor without a sound digest")
+)
+
+// strictness says which manifests are disliked.
+type strictness struct{ strict, refuseData bool }
+
+// parseDocument reads a manifest as ECR does, or says why ECR would not.
+func parseDocument(contentType string, raw []byte, how strictness) (*document, error) {
+	var m wireManifest
+	if err := json.Unmarshal(raw, &m); err != nil {
+		return nil, errSyntax
+	}
+	media, err := mediaOf(m.MediaType, contentType, &m, how)
+	if err != nil {
+		return nil, err
+	}
+	doc := &document{raw: bytes.Clone(raw), media: media, digest: digest.FromBytes(raw),
+		artifactType: m.ArtifactType, annotations: m.Annotations}
+	if m.Subject != nil {
+		doc.subject = m.Subject.Digest
+	}
+	if doc.artifactType == "" && m.Config != nil {
+		doc.artifactType = m.Config.MediaType
+	}
+	if err := doc.collect(&m, how); err != nil {
+		return nil, err
+	}
+	return doc, nil
+}
+
+// mediaOf settles the media type. ECR believes the document; where that is silent it needs a Content-Type it knows.
+func mediaOf(declared, contentType string, m *wireManifest, how strictness) (string, error) {
+	if how.strict && (strings.Contains(declared, ";") || strings.Contains(contentType, ";")) {
+		return "", errMedia
+	}
+	if !how.strict {
+		contentType, _, _ = mime.ParseMediaType(contentType)
+	}
+	switch {
+	case declared != "" && isManifest(declared):
+		return declared, nil
+	case declared != "" && how.strict:
+		return "", errMedia
+	case isManifest(contentType):
+		return contentType, nil
+	case how.strict:
+		return "", errMedia
+	case m.Manifests != nil:
+		return v1.MediaTypeImageIndex, nil
+	}
+	return v1.MediaTypeImageManifest, nil
+}
+
+func isManifest(media string) bool {
+	switch media {
+	case v1.MediaTypeImageManifest, v1.MediaTypeImageIndex, mediaDockerManifest, mediaDockerList, mediaDockerSigned1,
+		"application/vnd.docker.distribution.manifest.v1+json":
+		return true
+	}
+	return false
+}
+
+func isIndex(media string) bool { return media == v1.MediaTypeImageIndex || media == mediaDockerList }
+
+// collect checks the descriptors and gathers what must be in the repository.
+func (d *document) collect(m *wireManifest, how strictness) error {
+	if isIndex(d.media) {
+		for _, c := range m.Manifests {
+			if err := c.check(how, isManifest); err != nil {
+				return err
+			}
+			d.children = append(d.children, c.Digest)
+		}
+		return nil
+	}
+	anything := func(string) bool { return true }
+	if m.Config != nil {
+		if err := m.Config.check(how, anything); err != nil {
+			return err
+		}
+		d.blobs = append(d.blobs, blobRef{m.Config.Descriptor, true})
+	}
+	for _, l := range m.Layers {
+		if err := l.check(how, anything); err != nil {
+			return err
+		}
+		if !foreign(l.Descriptor) {
+			d.blobs = append(d.blobs, blobRef{l.Descriptor, false})
+		}
+	}
+	for _, l := range m.FSLayers {
+		d.blobs = append(d.blobs, blobRef{v1.Descriptor{Digest: l.BlobSum}, false})
+	}
+	return nil
+}
+
+func (c wireDescriptor) check(how strictness, wanted func(string) bool) error {
+	if c.Digest.Validate() != nil {
+		return errReference
+	}
+	if !how.strict {
+		return nil
+	}
+	if strings.Contains(c.MediaType, ";") {
+		return errMedia
+	}
+	if !wanted(c.MediaType) {
+		return errChildren
+	}
+	if how.refuseData && c.Data != nil {
+		return errData
+	}
+	for field := range c.Platform {
+		switch field {
+		case "architecture", "os", "os.version", "os.features", "variant":
+		default:
+			return errPlatform
+		}
+	}
+	return nil
+}
+
+// foreign reports layers that a registry need not hold.
+func foreign(d v1.Descriptor) bool {
+	return len(d.URLs) > 0 || strings.Contains(d.MediaType, ".foreign.") || strings.Contains(d.MediaType, ".nondistributable.")
+}

@@ -1,0 +1,188 @@
+package ecrtest
+
+import (
+	"io"
+	"net/http"
+	"slices"
+	"strconv"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// readManifest answers GET and HEAD. By tag ECR fits the manifest to Accept; by digest it never does.
+func (s *Server) readManifest(x *exchange) error {
+	if err := s.countPull(x.w, x.r); err != nil {
+		return err
+	}
+	repo, err := s.repository(x)
+	if err != nil {
+		return err
+	}
+	doc, err := s.findDocument(x, repo)
+	if err != nil {
+		return err
+	}
+	h := x.w.Header()
+	h.Set("Content-Type", doc.media)
+	h.Set("Content-Length", strconv.Itoa(len(doc.raw)))
+	if s.opts.Quirks.SizesHeader {
+		h.Set("Sizes", "")
+	}
+	if x.r.Method == http.MethodHead || s.opts.Quirks.DigestOnGet {
+		h.Set("Docker-Content-Digest", doc.digest.String())
+	}
+	x.w.WriteHeader(http.StatusOK)
+	if x.r.Method == http.MethodGet {
+		_, _ = x.w.Write(doc.raw) // a client that left is no concern of ours
+	}
+	return nil
+}
+
+// findDocument finds the manifest, fits it to Accept and records the pull.
+func (s *Server) findDocument(x *exchange, repo *repository) (*document, error) {
+	accept := parseAccept(x.r.Header.Values("Accept"))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	img, ok := repo.find(x.Tag, x.Digest)
+	if !ok && x.sw.ConvertedByDigest && x.Digest != "" {
+		if doc, ok := repo.convertedLocked(x.Digest, x.sw); ok {
+			return doc, nil
+		}
+	}
+	if !ok || img.archived {
+		return nil, manifestUnknown()
+	}
+	if x.r.Method == http.MethodGet && !x.sw.ManifestGetSilent || x.r.Method == http.MethodHead && x.sw.HeadRecordsPull {
+		s.recordPullLocked(x, img)
+	}
+	if x.Tag == "" || !s.opts.Quirks.ConvertByAccept || accept.takes(img.doc.media) {
+		return img.doc, nil
+	}
+	if doc, ok := convert(img.doc, accept, x.sw.ConvertIndexes); ok {
+		return doc, nil
+	}
+	if x.sw.RefuseUnacceptable {
+		return nil, manifestUnknown()
+	}
+	return img.doc, nil
+}
+
+// recordPullLocked counts a pull, unless the principal is excluded from that.
+func (s *Server) recordPullLocked(x *exchange, img *image) {
+	if !slices.Contains(s.opts.PullTimeExclusions, x.who.principal) {
+		img.pulls++
+		img.lastPull = s.nowLocked()
+	}
+}
+
+// putManifest checks what is pushed in the order in which a client can mend it.
+func (s *Server) putManifest(x *exchange) error {
+	repo, err := s.repositoryForPush(x)
+	if err != nil {
+		return err
+	}
+	raw, err := io.ReadAll(io.LimitReader(x.r.Body, maxManifest+1))
+	if err != nil {
+		return hangup() // the client is gone, or has sent less than it announced
+	}
+	if len(raw) > maxManifest {
+		return invalidParameter(x.sw.ManifestTooLargeStatus, "ImageManifest", "Member must have length less than or equal to 4194304")
+	}
+	doc, err := parseDocument(x.r.Header.Get("Content-Type"), raw, strictness{s.opts.Quirks.StrictManifests, x.sw.RefuseInlineData})
+	if err != nil {
+		if s.opts.Quirks.StrictManifests {
+			return invalidParameter(http.StatusMethodNotAllowed, "ImageManifest", "Invalid JSON syntax")
+		}
+		return refuse(http.StatusBadRequest, "MANIFEST_INVALID", "manifest invalid: %v", err)
+	}
+	if err := s.store(x, repo, doc); err != nil {
+		return err
+	}
+	h := x.w.Header()
+	if x.sw.ManifestPutDigest || s.opts.Quirks.DigestOnGet {
+		h.Set("Docker-Content-Digest", doc.digest.String())
+	}
+	if s.opts.Quirks.ManifestLocation {
+		h.Set("Location", s.location(x, "/v2/"+x.Repo+"/manifests/"+doc.digest.String(), nil))
+	}
+	if x.sw.SubjectHeader && doc.subject != "" {
+		h.Set("OCI-Subject", doc.subject.String())
+	}
+	h.Set("Content-Length", "0")
+	x.w.WriteHeader(http.StatusCreated)
+	return nil
+}
+
+// store puts a manifest into the repository if everything it names is there and its tag may move.
+func (s *Server) store(x *exchange, repo *repository, doc *document) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case x.Tag == "" && x.Digest == "":
+		return refuse(http.StatusBadRequest, "TAG_INVALID", "Invalid tag '%s'", x.RawRef)
+	case x.Digest != "" && x.Digest != doc.digest:
+		return refuse(http.StatusBadRequest, "MANIFEST_INVALID", "The image with digest '%s' in repository '%s' and registry ID '%s' does not match the image digest that Amazon ECR has calculated.",
+			x.Digest, x.Repo, x.reg.account)
+	}
+	if missing := repo.missingImages(doc); len(missing) > 0 {
+		return refuse(x.sw.MissingImagesStatus, "MANIFEST_BLOB_UNKNOWN", "Images with digests '%s' required for pushing image into repository with name '%s' in the registry with id '%s' do not exist",
+			joinDigests(missing), x.Repo, x.reg.account)
+	}
+	if missing := repo.missingLayers(doc); len(missing) > 0 {
+		return refuse(x.sw.MissingLayersStatus, "MANIFEST_BLOB_UNKNOWN", "Layers with digests '%s' required for pushing image into repository with name '%s' in the registry with id '%s' do not exist",
+			joinDigests(missing), x.Repo, x.reg.account)
+	}
+	if _, taken := repo.tags[x.Tag]; taken && x.Tag != "" && repo.immutable(x.Tag) {
+		return refuse(http.StatusBadRequest, "TAG_INVALID", "The image tag '%s' already exists in the '%s' repository and cannot be overwritten because the tag is immutable.", x.Tag, x.Repo)
+	}
+	repo.put(doc, x.Tag, s.nowLocked())
+	return nil
+}
+
+func (r *repository) missingImages(doc *document) []digest.Digest {
+	return slices.DeleteFunc(slices.Clone(doc.children), func(d digest.Digest) bool { _, ok := r.images[d]; return ok })
+}
+
+func (r *repository) missingLayers(doc *document) []digest.Digest {
+	var missing []digest.Digest
+	for _, b := range doc.blobs {
+		if _, ok := r.layers[b.Digest]; !ok {
+			missing = append(missing, b.Digest)
+		}
+	}
+	return missing
+}
+
+func (s *Server) deleteManifest(x *exchange) error {
+	repo, err := s.repository(x)
+	if err != nil {
+		return err
+	}
+	if x.sw.ManifestDeleteStatus == http.StatusNotFound {
+		return nowhere()
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	img, ok := repo.find(x.Tag, x.Digest)
+	if !ok {
+		return manifestUnknown()
+	}
+	if x.Tag != "" && x.sw.DeleteTagOnly {
+		delete(repo.tags, x.Tag)
+		if slices.Contains(repo.tagged(), img.doc.digest) {
+			x.w.WriteHeader(x.sw.ManifestDeleteStatus)
+			return nil
+		}
+	}
+	repo.remove(img.doc.digest)
+	x.w.WriteHeader(x.sw.ManifestDeleteStatus)
+	return nil
+}
+
+func (r *repository) tagged() []digest.Digest {
+	ds := make([]digest.Digest, 0, len(r.tags))
+	for _, d := range r.tags {
+		ds = append(ds, d)
+	}
+	return ds
+}

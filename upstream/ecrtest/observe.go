@@ -1,0 +1,115 @@
+package ecrtest
+
+import (
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+)
+
+// surface is one of the APIs: how its requests are named and how it refuses.
+type surface struct {
+	name string
+	kind func(*http.Request) Kind
+	fail func(http.ResponseWriter, *wireError)
+	// busy and broken are the codes of throttling and of the server's own errors.
+	busy, broken string
+}
+
+// complete gives an answer that a fault asked for the code and text of this API.
+func (sf surface) complete(e *wireError) *wireError {
+	if e.Status == http.StatusTooManyRequests {
+		e.Code = orDefault(e.Code, sf.busy)
+		e.Message = orDefault(e.Message, "Rate exceeded")
+	}
+	e.Code = orDefault(e.Code, sf.broken)
+	e.Message = orDefault(e.Message, http.StatusText(e.Status))
+	return e
+}
+
+// observe counts and logs requests and applies the faults that wait for them.
+func (s *Server) observe(sf surface, next http.HandlerFunc) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		e := &Entry{Time: s.now(), Surface: sf.name, Kind: sf.kind(r), Method: r.Method, Host: r.Host, Path: logPath(r.URL),
+			Proto: r.Proto, Remote: r.RemoteAddr, Request: requestHeaders(r)}
+		s.journal.begin(e)
+		defer func() {
+			s.journal.end(e)
+			s.opts.Logger.Info("request", "kind", e.Kind, "method", e.Method, "host", e.Host, "path", e.Path, "status", e.Status)
+		}()
+		plan := s.faults.take(e.Kind, r)
+		rec := &recorder{ResponseWriter: w, entry: e, journal: s.journal, plan: plan, ctx: r.Context()}
+		r.Body = &countedBody{ReadCloser: r.Body, entry: e, journal: s.journal, cut: plan.cutRequest}
+		plan.before(r.Context())
+		if plan.answer != nil {
+			sf.fail(rec, sf.complete(plan.answer))
+			return
+		}
+		if plan.dropAnswer {
+			next(&deaf{header: http.Header{}}, r)
+			panic(http.ErrAbortHandler) // the work is done and the answer is lost
+		}
+		next(rec, r)
+	})
+}
+
+// logPath renders the path for the log without what signs it.
+func logPath(u *url.URL) string {
+	if u.RawQuery == "" {
+		return u.EscapedPath()
+	}
+	q := u.Query()
+	for k := range q {
+		if strings.HasPrefix(k, "X-Amz-") {
+			q.Del(k)
+		}
+	}
+	if len(q) == 0 {
+		return u.EscapedPath()
+	}
+	return u.EscapedPath() + "?" + q.Encode()
+}
+
+func requestHeaders(r *http.Request) map[string]string {
+	m := chosen(r.Header, "Accept", "Content-Encoding", "Content-Range", "Content-Type", "If-None-Match", "Range", "User-Agent", "X-Amz-Target")
+	if v := strings.Join(r.Header.Values("Accept"), ", "); v != "" {
+		m["Accept"] = v
+	}
+	if cl := r.Header.Get("Content-Length"); cl != "" {
+		m["Content-Length"] = cl
+	}
+	if v := r.Header.Get("Authorization"); v != "" {
+		scheme, _, _ := strings.Cut(v, " ")
+		m["Authorization"] = scheme + " [redacted]"
+	}
+	return m
+}
+
+// countedBody counts what is read and breaks off where a fault wants that.
+type countedBody struct {
+	io.ReadCloser
+	entry   *Entry
+	journal *journal
+	cut     int64 // bytes after which the connection is closed; negative: never
+	read    int64
+}
+
+func (b *countedBody) Read(p []byte) (int, error) {
+	if b.cut >= 0 {
+		if b.read >= b.cut {
+			panic(http.ErrAbortHandler) // the fault: the connection dies in the middle of the upload
+		}
+		p = p[:min(int64(len(p)), b.cut-b.read)]
+	}
+	n, err := b.ReadCloser.Read(p)
+	b.read += int64(n)
+	b.journal.moved(b.entry, int64(n), 0)
+	return n, err
+}
+
+// deaf swallows an answer.
+type deaf struct{ header http.Header }
+
+func (d *deaf) Header() http.Header         { return d.header }
+func (d *deaf) Write(p []byte) (int, error) { return len(p), nil }
+func (d *deaf) WriteHeader(int)             {}

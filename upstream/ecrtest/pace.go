@@ -1,0 +1,105 @@
+package ecrtest
+
+import (
+	"sync"
+	"time"
+)
+
+// pacer spreads bytes evenly over real time.
+type pacer struct {
+	rate int64 // bytes per second
+
+	mu   sync.Mutex
+	free time.Time // when the next byte may go
+}
+
+// newPacer returns nil for a rate that does not limit.
+func newPacer(rate int64) *pacer {
+	if rate <= 0 {
+		return nil
+	}
+	return &pacer{rate: rate}
+}
+
+// piece is the most that is sent at once: a twentieth of a second's worth.
+func (p *pacer) piece() int64 { return min(max(p.rate/20, 1), 256<<10) }
+
+// reserve books n bytes and returns how long to wait before sending them.
+func (p *pacer) reserve(n int) time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := time.Now()
+	if p.free.Before(now) {
+		p.free = now
+	}
+	p.free = p.free.Add(time.Duration(float64(n) / float64(p.rate) * float64(time.Second)))
+	return p.free.Sub(now)
+}
+
+// Quota is a token bucket: Rate operations per second and a Burst on top.
+type Quota struct {
+	Rate  float64 `json:"rate"`
+	Burst float64 `json:"burst"`
+}
+
+// DefaultQuotas are AWS's adjustable quotas per region and second (ECR service quotas page). Bursts are as large as
+// a second's worth; AWS shows a larger one in an example only.
+func DefaultQuotas() map[string]Quota {
+	q := map[string]Quota{}
+	for op, rate := range map[string]float64{
+		"BatchCheckLayerAvailability": 1000, "BatchGetImage": 2000, "GetDownloadUrlForLayer": 3000, "InitiateLayerUpload": 100,
+		"UploadLayerPart": 500, "CompleteLayerUpload": 100, "PutImage": 10, "GetAuthorizationToken": 500,
+	} {
+		q[op] = Quota{Rate: rate, Burst: rate}
+	}
+	return q
+}
+
+// throttle keeps one bucket per operation.
+type throttle struct {
+	clock func() time.Time
+
+	mu      sync.Mutex
+	quotas  map[string]Quota
+	buckets map[string]*bucket
+}
+
+type bucket struct {
+	level float64
+	at    time.Time
+}
+
+func newThrottle(q map[string]Quota, clock func() time.Time) *throttle {
+	return &throttle{clock: clock, quotas: q, buckets: map[string]*bucket{}}
+}
+
+// allow takes one operation from its bucket.
+func (t *throttle) allow(op string) bool {
+	now := t.clock()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	q, ok := t.quotas[op]
+	if !ok {
+		return true
+	}
+	b, ok := t.buckets[op]
+	if !ok {
+		b = &bucket{level: q.Burst, at: now}
+		t.buckets[op] = b
+	}
+	b.level = min(q.Burst, b.level+q.Rate*now.Sub(b.at).Seconds())
+	b.at = now
+	if b.level < 1 {
+		return false
+	}
+	b.level--
+	return true
+}
+
+// SetQuotas replaces the quotas; nil lifts all.
+func (s *Server) SetQuotas(q map[string]Quota) {
+	s.throttle.mu.Lock()
+	defer s.throttle.mu.Unlock()
+	s.throttle.quotas = q
+	clear(s.throttle.buckets)
+}

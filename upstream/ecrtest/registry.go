@@ -1,0 +1,185 @@
+package ecrtest
+
+import (
+	"errors"
+	"net/http"
+	"net/url"
+)
+
+// exchange is one authenticated request to the registry.
+type exchange struct {
+	call
+	w   http.ResponseWriter
+	r   *http.Request
+	reg *registry
+	who *token
+	sw  Switches
+}
+
+// Registry is the registry's HTTP API below /v2/, and /token where the personality has a token endpoint.
+func (s *Server) Registry() http.Handler {
+	kind := func(r *http.Request) Kind { return parseCall(r).Kind }
+	return s.observe(surface{"registry", kind, writeRegistryError, "TOOMANYREQUESTS", "UNKNOWN"}, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Docker-Distribution-Api-Version", "registry/2.0")
+		if err := s.serveRegistry(w, r); err != nil {
+			writeRegistryError(w, s.wire(err))
+		}
+	})
+}
+
+// wire turns whatever a handler returned into an answer.
+func (s *Server) wire(err error) *wireError {
+	if e, ok := errors.AsType[*wireError](err); ok {
+		return e
+	}
+	s.opts.Logger.Error("request failed", "error", err)
+	return refuse(http.StatusInternalServerError, "UNKNOWN", "internal error")
+}
+
+func (s *Server) serveRegistry(w http.ResponseWriter, r *http.Request) error {
+	reg, err := s.resolveHost(r.Host)
+	if err != nil {
+		return err
+	}
+	c := parseCall(r)
+	if c.Kind == KindToken {
+		return s.serveToken(w, r)
+	}
+	who, err := s.authenticate(reg, r, c)
+	if err != nil {
+		return err
+	}
+	if op := operation[c.Kind]; !s.throttle.allow(op) {
+		return s.rateExceeded()
+	}
+	if err := s.authorize(reg, who, c); err != nil {
+		return err
+	}
+	handle := s.handler(c.Kind)
+	if handle == nil {
+		return nowhere()
+	}
+	if c.Repo != "" && !anchoredName.MatchString(c.Repo) {
+		return refuse(http.StatusBadRequest, "NAME_INVALID", "Invalid repository name '%s'", c.Repo)
+	}
+	return handle(&exchange{call: c, w: w, r: r, reg: reg, who: who, sw: s.Switches()})
+}
+
+// handler is the table from kinds to code.
+func (s *Server) handler(k Kind) func(*exchange) error {
+	switch k {
+	case KindBase:
+		return s.base
+	case KindManifestGet, KindManifestHead:
+		return s.readManifest
+	case KindManifestPut:
+		return s.putManifest
+	case KindManifestDelete:
+		return s.deleteManifest
+	case KindBlobGet:
+		return s.getBlob
+	case KindBlobHead:
+		return s.headBlob
+	case KindBlobDelete:
+		return s.deleteBlob
+	case KindUploadStart, KindMount:
+		return s.startUpload
+	case KindUploadPatch:
+		return s.patchUpload
+	case KindUploadPut:
+		return s.finishUpload
+	case KindUploadStatus:
+		return s.statUpload
+	case KindUploadCancel:
+		return s.cancelUpload
+	case KindTags:
+		return s.listTags
+	case KindReferrers:
+		return s.listReferrers
+	case KindCatalog:
+		return s.listCatalog
+	}
+	return nil
+}
+
+func (s *Server) base(x *exchange) error {
+	return writeJSON(x.w, http.StatusOK, "application/json; charset=utf-8", struct{}{})
+}
+
+func (s *Server) rateExceeded() *wireError {
+	e := refuse(http.StatusTooManyRequests, "TOOMANYREQUESTS", "Rate exceeded")
+	e.Header = retryAfter(s.Switches().RetryAfter)
+	return e
+}
+
+// origin is scheme and host as the client addressed them.
+func (s *Server) origin(r *http.Request) string {
+	scheme := "http"
+	if r.TLS != nil {
+		scheme = "https"
+	}
+	return scheme + "://" + r.Host
+}
+
+// location renders a path of this registry the way its personality does.
+func (s *Server) location(x *exchange, path string, q url.Values) string {
+	if len(q) > 0 {
+		path += "?" + q.Encode()
+	}
+	if s.opts.Quirks.AbsoluteLocation {
+		return s.origin(x.r) + path
+	}
+	return path
+}
+
+// repository finds the repository of the request.
+func (s *Server) repository(x *exchange) (*repository, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if r, ok := x.reg.repos[x.Repo]; ok {
+		return r, nil
+	}
+	return nil, x.reg.nameUnknown(x.Repo)
+}
+
+// repositoryForPush finds the repository, or creates it where the personality or a creation template says so.
+func (s *Server) repositoryForPush(x *exchange) (*repository, error) {
+	if r, err := s.repository(x); err == nil {
+		return r, nil
+	}
+	if s.opts.Quirks.CreateRepositories {
+		return s.createRepository(x.reg, newRepository(x.Repo, newUUID(), s.now()))
+	}
+	t, ok := s.template(x.Repo)
+	if !ok || s.forbids(x.who.principal, "ecr:CreateRepository", x.reg.arn(x.Repo)) {
+		return nil, x.reg.nameUnknown(x.Repo)
+	}
+	r := newRepository(x.Repo, newUUID(), s.now())
+	r.mutability = orDefault(t.TagMutability, r.mutability)
+	r.encryption = encryption{orDefault(t.EncryptionType, r.encryption.Type), t.KMSKey}
+	return s.createRepository(x.reg, r)
+}
+
+// template finds the creation template with the longest matching prefix; ROOT matches last.
+func (s *Server) template(repo string) (CreationTemplate, bool) {
+	var best CreationTemplate
+	found := false
+	for _, t := range s.opts.CreateOnPush {
+		matches := t.Prefix == "ROOT" || wildcard(t.Prefix+"/*", repo)
+		if matches && (!found || best.Prefix == "ROOT" || t.Prefix != "ROOT" && len(t.Prefix) > len(best.Prefix)) {
+			best, found = t, true
+		}
+	}
+	return best, found
+}
+
+// createRepository adds a repository, or returns the one that another request has just added.
+func (s *Server) createRepository(g *registry, r *repository) (*repository, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if have, ok := g.repos[r.name]; ok {
+		return have, nil
+	}
+	g.repos[r.name] = r
+	return r, nil
+}

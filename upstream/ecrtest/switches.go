@@ -1,0 +1,107 @@
+package ecrtest
+
+import (
+	"net/http"
+	"time"
+)
+
+// Switches hold the manners of ECR for which no evidence, or contradicting evidence, was found. A client that is to
+// work with the real service must work with either value of each. DefaultSwitches gives the likelier ones.
+type Switches struct {
+	// InvalidTokenStatus answers a token that was never issued, or not for this region: 403 or 400 (the text is
+	// attested by kargo#3482, the status only for ECR Public, where it is 400).
+	InvalidTokenStatus int `json:"invalidTokenStatus"`
+	// HostUnknownStatus answers a Host that names no registry: 400 or 404 (docker-registry-ui#255 shows only the text).
+	HostUnknownStatus int `json:"hostUnknownStatus"`
+	// DeniedMissingStatus answers a caller without rights who asks for a repository that does not exist: 403 or 404.
+	DeniedMissingStatus int `json:"deniedMissingStatus"`
+	// MissingRepositoryHangsUp closes the connection on POST upload to a missing repository (roadmap#1970);
+	// off: 404 NAME_UNKNOWN (ECR guide, common errors).
+	MissingRepositoryHangsUp bool `json:"missingRepositoryHangsUp"`
+	// DeniedUploadHangsUp closes the connection on POST upload without ecr:InitiateLayerUpload (roadmap#1970); off: 403.
+	DeniedUploadHangsUp bool `json:"deniedUploadHangsUp"`
+	// InlineConfigs serves blobs that some manifest uses as its config inline; off: by redirect, as layers.
+	InlineConfigs bool `json:"inlineConfigs"`
+	// UnreferencedBlobStatus answers GET of a blob that no manifest names: 404 or 403 (the API has
+	// LayerInaccessibleException; the registry's answer is not known).
+	UnreferencedBlobStatus int `json:"unreferencedBlobStatus"`
+	// SinglePost completes POST …/uploads/?digest= with a body; off: the body is ignored and a session starts (202).
+	SinglePost bool `json:"singlePost"`
+	// UploadStatus answers GET of an upload with 204 and Range; off: 404.
+	UploadStatus bool `json:"uploadStatus"`
+	// UploadCancel answers DELETE of an upload with 204; off: 404, and the session stays.
+	UploadCancel bool `json:"uploadCancel"`
+	// UploadLife is how long a session lasts: 12 h is claimed by one third party.
+	UploadLife time.Duration `json:"uploadLife"`
+	// DigestMismatchStatus answers an upload whose bytes have another digest: 400 or 404.
+	DigestMismatchStatus int `json:"digestMismatchStatus"`
+	// SmallChunkAtOnce refuses the chunk that follows one below 5 MiB; off: the upload is refused on completion, as
+	// LayerPartTooSmallException is in the API.
+	SmallChunkAtOnce bool `json:"smallChunkAtOnce"`
+	// ManifestPutDigest sends Docker-Content-Digest with the answer to a manifest PUT. Reports of 2016–2017 say no;
+	// docker 20 fails without it, so today's ECR is likely to send it.
+	ManifestPutDigest bool `json:"manifestPutDigest"`
+	// MissingImagesStatus answers an index that names absent images: 404 or 400.
+	MissingImagesStatus int `json:"missingImagesStatus"`
+	// MissingLayersStatus answers an image that names absent layers: 404 or 400; text and code are not known either.
+	MissingLayersStatus int `json:"missingLayersStatus"`
+	// ManifestTooLargeStatus answers a manifest over 4,194,304 bytes: 405 or 413.
+	ManifestTooLargeStatus int `json:"manifestTooLargeStatus"`
+	// PageSizeStatus answers n above 1000: 405 or 400.
+	PageSizeStatus int `json:"pageSizeStatus"`
+	// CatalogPages pages _catalog; off: all names come at once, whatever n says.
+	CatalogPages bool `json:"catalogPages"`
+	// NoReferrersStatus answers referrers of a subject that has none: 200 with an empty index, or 404.
+	NoReferrersStatus int `json:"noReferrersStatus"`
+	// SubjectHeader sends OCI-Subject with the answer to the PUT of a manifest with a subject.
+	SubjectHeader bool `json:"subjectHeader"`
+	// FiltersReferrers honours artifactType and sends OCI-Filters-Applied; off: the query is ignored.
+	FiltersReferrers bool `json:"filtersReferrers"`
+	// ReferrersPageSize pages referrers with a Link header; 0: all at once. The API has 50 as its maximum.
+	ReferrersPageSize int `json:"referrersPageSize"`
+	// ManifestDeleteStatus answers DELETE of a manifest: 202, or 404 with ECR's old text (roadmap#1229).
+	ManifestDeleteStatus int `json:"manifestDeleteStatus"`
+	// DeleteTagOnly makes DELETE by tag remove the tag, and the image with its last tag; off: the image and all its tags.
+	DeleteTagOnly bool `json:"deleteTagOnly"`
+	// BlobDelete answers DELETE of a blob with 202; off: 405.
+	BlobDelete bool `json:"blobDelete"`
+	// RetryAfter is sent with 429, in whole seconds; 0: no such header.
+	RetryAfter time.Duration `json:"retryAfter"`
+	// HeadRecordsPull, BlobRecordsPull make HEAD manifest and GET blob count as pulls; GET manifest does unless
+	// ManifestGetSilent is on. Which request moves lastRecordedPullTime is not known.
+	ManifestGetSilent bool `json:"manifestGetSilent"`
+	HeadRecordsPull   bool `json:"headRecordsPull"`
+	BlobRecordsPull   bool `json:"blobRecordsPull"`
+	// ConvertIndexes converts indexes and manifest lists by tag, too; off: only images.
+	ConvertIndexes bool `json:"convertIndexes"`
+	// ConvertedByDigest serves the outcome of a conversion by its digest, too; off: 404, since ECR never converts by digest.
+	ConvertedByDigest bool `json:"convertedByDigest"`
+	// RefuseUnacceptable answers 404 where Accept names no form in which the manifest can be had; off: the stored form.
+	RefuseUnacceptable bool `json:"refuseUnacceptable"`
+	// RefuseInlineData answers 405 to manifests whose descriptors embed data, a possible cause of moby/buildkit#5747.
+	RefuseInlineData bool `json:"refuseInlineData"`
+	// MetricLimitGzipped counts CloudWatch's 1 MB as sent; off: after decompression.
+	MetricLimitGzipped bool `json:"metricLimitGzipped"`
+	// PullThroughDigestMissing answers 404 to the first pull by digest of an image not cached yet (roadmap#2837).
+	PullThroughDigestMissing bool `json:"pullThroughDigestMissing"`
+}
+
+// DefaultSwitches returns the likelier value of each switch.
+func DefaultSwitches() Switches {
+	return Switches{
+		InvalidTokenStatus:     http.StatusForbidden,
+		HostUnknownStatus:      http.StatusBadRequest,
+		DeniedMissingStatus:    http.StatusForbidden,
+		UnreferencedBlobStatus: http.StatusNotFound,
+		UploadLife:             12 * time.Hour,
+		DigestMismatchStatus:   http.StatusBadRequest,
+		ManifestPutDigest:      true,
+		MissingImagesStatus:    http.StatusNotFound,
+		MissingLayersStatus:    http.StatusNotFound,
+		ManifestTooLargeStatus: http.StatusMethodNotAllowed,
+		PageSizeStatus:         http.StatusMethodNotAllowed,
+		NoReferrersStatus:      http.StatusOK,
+		ManifestDeleteStatus:   http.StatusAccepted,
+		DeleteTagOnly:          true,
+	}
+}
