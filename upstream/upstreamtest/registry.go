@@ -1,0 +1,158 @@
+package upstreamtest
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log"
+	"maps"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/registry"
+	"github.com/opencontainers/go-digest"
+
+	"dray/upstream"
+	"dray/upstream/oci"
+)
+
+// Registry is a well-behaved registry in memory, without credentials.
+type Registry struct {
+	// URL is its base.
+	URL *url.URL
+	// Recorder has every request it got.
+	Recorder *Recorder
+}
+
+// NewRegistry runs a Registry until the test ends.
+func NewRegistry(tb testing.TB) *Registry {
+	tb.Helper()
+	quiet := registry.Logger(log.New(io.Discard, "", 0))
+	return Serve(tb, ranges(registry.New(quiet, registry.WithReferrersSupport(true))))
+}
+
+// ranges serves every form of Range on blobs: the registry beneath knows only those that name their end.
+func ranges(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodGet || r.Header.Get("Range") == "" || !strings.Contains(r.URL.Path, "/blobs/sha256:") {
+			next.ServeHTTP(w, r)
+			return
+		}
+		whole := r.Clone(r.Context())
+		whole.Header.Del("Range")
+		answer := httptest.NewRecorder()
+		next.ServeHTTP(answer, whole)
+		maps.Copy(w.Header(), answer.Header())
+		w.Header().Del("Content-Length")
+		if answer.Code != http.StatusOK {
+			w.WriteHeader(answer.Code)
+			_, _ = w.Write(answer.Body.Bytes())
+			return
+		}
+		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(answer.Body.Bytes()))
+	})
+}
+
+// Serve runs any handler as a Registry until the test ends.
+func Serve(tb testing.TB, h http.Handler) *Registry {
+	tb.Helper()
+	r := &Registry{Recorder: &Recorder{}}
+	server := httptest.NewServer(r.Recorder.Handler(h))
+	tb.Cleanup(server.Close)
+	u, err := url.Parse(server.URL)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	r.URL = u
+	return r
+}
+
+// Client returns a client of the registry, whose transport is closed when the test ends.
+func (r *Registry) Client(tb testing.TB, q upstream.Quirks) *upstream.Client {
+	tb.Helper()
+	return NewClient(tb, upstream.Options{Name: "test", Base: r.URL, Quirks: q, Anonymous: true})
+}
+
+// NewClient makes a client; a missing transport is a plain one, closed when the test ends.
+func NewClient(tb testing.TB, o upstream.Options) *upstream.Client {
+	tb.Helper()
+	if o.Transport == nil {
+		t := upstream.NewTransport(upstream.TransportOptions{})
+		tb.Cleanup(t.CloseIdleConnections)
+		o.Transport = t
+	}
+	c, err := upstream.New(o)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return c
+}
+
+// Image is an image of one layer with everything that is needed to push it.
+type Image struct {
+	Config, Layer []byte
+	Manifest      *oci.Manifest
+}
+
+// NewImage makes an OCI image that seed determines, with a layer of the given size in bytes.
+func NewImage(tb testing.TB, seed string, size int) Image {
+	tb.Helper()
+	layer := make([]byte, size)
+	_, _ = rand.NewChaCha8(sha256.Sum256([]byte(seed))).Read(layer) // never fails
+	config := fmt.Appendf(nil, `{"architecture":"amd64","os":"linux","author":%q,"config":{},"rootfs":{"type":"layers","diff_ids":[%q]}}`,
+		seed, digest.FromBytes(layer))
+	raw, err := json.Marshal(map[string]any{
+		"schemaVersion": 2, "mediaType": oci.MediaTypeOCIManifest,
+		"config": describe("application/vnd.oci.image.config.v1+json", config),
+		"layers": []any{describe("application/vnd.oci.image.layer.v1.tar", layer)},
+	})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	m, err := oci.ParseManifest(oci.MediaTypeOCIManifest, raw)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return Image{Config: config, Layer: layer, Manifest: m}
+}
+
+func describe(mediaType string, p []byte) oci.Descriptor {
+	return oci.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(p), Size: int64(len(p))}
+}
+
+// Upload is the upload of p with its length and digest known at once.
+func Upload(p []byte) upstream.Upload {
+	return upstream.Upload{
+		Open:      func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(p)), nil },
+		Size:      int64(len(p)),
+		Digest:    func() (digest.Digest, error) { return digest.FromBytes(p), nil },
+		Announced: digest.FromBytes(p),
+	}
+}
+
+// Stream is the upload of p with nothing known before its end, as docker sends it.
+func Stream(p []byte) upstream.Upload {
+	u := Upload(p)
+	u.Size, u.Announced = -1, ""
+	return u
+}
+
+// Push sends the whole image under a tag.
+func (i Image) Push(tb testing.TB, to upstream.Sink, repo, tag string) {
+	tb.Helper()
+	for _, p := range [][]byte{i.Config, i.Layer} {
+		if err := to.PutBlob(tb.Context(), repo, Upload(p)); err != nil {
+			tb.Fatalf("push blob to %s: %v", repo, err)
+		}
+	}
+	if _, err := to.PutManifest(tb.Context(), repo, oci.Reference{Tag: tag}, i.Manifest); err != nil {
+		tb.Fatalf("push manifest to %s: %v", repo, err)
+	}
+}
