@@ -6,8 +6,8 @@ type Config struct {
 	// Where clients reach dray. Without this section there is one listener: on `127.0.0.1:5000`, or, where a
 	// certificate is given by `TLS_CERTIFICATE` and `TLS_PRIVATE_KEY`, on port 5000 of every interface.
 	Listeners []Listener `yaml:"listeners"`
-	// The registries behind dray. Without this section there is Docker Hub, and before it the registry named by
-	// `ECR_REGISTRY` where that is set.
+	// The registries behind dray. Without this section there are Docker Hub, with the prefix `docker.io`, and the registry of
+	// `ECR_REGISTRY` where that is set; plain names then go to ECR.
 	Upstreams []Upstream `yaml:"upstreams"`
 	// Where and how much content is kept.
 	Cache Cache `yaml:"cache"`

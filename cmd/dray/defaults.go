@@ -134,8 +134,9 @@ func (e *Environment) overrideECR(cfg *Config, origins map[string]string) {
 	cfg.Listeners[0].Upstreams = append([]string{name}, names...)
 }
 
+// hub is Docker Hub, where the file names no upstreams. The prefix serves the clients that can say no host name: Docker's registry-mirrors.
 func hub() Upstream {
-	u := Upstream{Name: dockerHub, URL: dockerHub}
+	u := Upstream{Name: dockerHub, URL: dockerHub, Prefixes: []string{dockerHub}}
 	u.setDefaults()
 	return u
 }

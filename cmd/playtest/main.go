@@ -1,0 +1,81 @@
+// Command playtest shows dray at work on a machine that has nothing but Go: it builds dray and a stand-in for Amazon ECR, starts both, pushes and
+// pulls images of several megabytes, and prints what that took.
+//
+// It uses dray as a stranger would: as a binary with the environment variables of its README, over TLS, with a certificate that the binary made.
+// Every number in the table was measured by it or read from dray's metrics. What it starts it stops, and its files are below one temporary
+// directory that it removes. With ECR_REGISTRY it uses that registry instead of the stand-in, and there the repository dray-playtest alone.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/google/go-containerregistry/pkg/logs"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := run(ctx, os.Args[1:], os.Environ(), os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+// options are the flags.
+type options struct {
+	dray, fakeecr string // binaries; empty: built from source
+	once          bool
+	clients       int
+}
+
+func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) int {
+	logs.Warn.SetOutput(io.Discard) // retries show in the table as time
+	var o options
+	flags := flag.NewFlagSet("playtest", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	flags.StringVar(&o.dray, "dray", "", "use this binary of dray; without it bin/dray is built")
+	flags.StringVar(&o.fakeecr, "fakeecr", "", "use this binary of fakeecr; without it bin/fakeecr is built")
+	flags.BoolVar(&o.once, "once", false, "end after the table")
+	flags.IntVar(&o.clients, "clients", 8, "clients that pull at the same time")
+	if err := flags.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			return 0
+		}
+		return 2
+	}
+	if err := play(ctx, o, environ, stdout); err != nil {
+		fmt.Fprintln(stderr, "playtest:", err)
+		return 1
+	}
+	return 0
+}
+
+// play sets the stage, runs the scenario, and keeps the stage up until ctx is done.
+func play(ctx context.Context, o options, environ []string, stdout io.Writer) (err error) {
+	s, err := setStage(ctx, o, environ, stdout)
+	defer func() { err = errors.Join(err, s.clear()) }()
+	if err != nil {
+		return err
+	}
+	rows, err := s.scenario(ctx, o.clients)
+	printTable(stdout, rows)
+	if err != nil {
+		return fmt.Errorf("%w\n%s", err, s.dray.tail())
+	}
+	if o.once {
+		return nil
+	}
+	s.printNext(stdout)
+	select {
+	case <-ctx.Done():
+		fmt.Fprintln(stdout)
+		return nil
+	case <-s.dray.done:
+		return fmt.Errorf("dray ended: %v\n%s", s.dray.err, s.dray.tail())
+	}
+}

@@ -1,0 +1,71 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+)
+
+// printTable prints what was measured. Hits are the share of the bytes sent to clients that ECR did not have to send.
+func printTable(w io.Writer, rows []row) {
+	if len(rows) == 0 {
+		return
+	}
+	fmt.Fprintln(w)
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	line := func(columns ...string) { fmt.Fprintln(table, strings.Join(columns, "\t")+"\t") }
+	width := 0
+	for _, r := range rows {
+		width = max(width, len(r.operation))
+	}
+	line(pad("operation", width), "time", "to/from client", "from ECR", "requests to ECR", "hits")
+	for _, r := range rows {
+		hits := "-"
+		if r.through && r.pull && r.client > 0 {
+			hits = fmt.Sprintf("%.0f %%", 100*max(0, 1-float64(r.ecr.bytes)/float64(r.client)))
+		}
+		line(pad(r.operation, width), seconds(r.took), megabytes(r.client), megabytes(r.ecr.bytes), fmt.Sprint(r.ecr.requests), hits)
+	}
+	table.Flush()
+}
+
+// pad aligns the first column, the only one of words, to the left.
+func pad(s string, width int) string { return s + strings.Repeat(" ", width-len(s)) }
+
+func seconds(d time.Duration) string { return fmt.Sprintf("%.2f s", d.Seconds()) }
+
+func megabytes(n int64) string { return fmt.Sprintf("%.1f MB", float64(n)/1e6) }
+
+// printNext says what can be typed while everything is up.
+func (s *stage) printNext(w io.Writer) {
+	about := "The stand-in for ECR sends at most 25 MB/s per answer, as a registry at some distance would. It, dray and their files end with Ctrl-C."
+	if s.control == "" {
+		about = "ECR is " + s.ecrHost + "; nothing there was touched but the repository " + repository + ". dray and its files end with Ctrl-C."
+	}
+	certificate, registry := s.vars["TLS_CERTIFICATE"], s.registry
+	fmt.Fprintf(w, `
+%s
+
+Everything is up: dray at https://%[2]s, its metrics at http://%[3]s/metrics. In another terminal:
+
+  # Docker trusts whatever is at localhost; under any other name it has to be told of the certificate:
+  sudo mkdir -p /etc/docker/certs.d/%[2]s && sudo cp %[4]s /etc/docker/certs.d/%[2]s/ca.crt
+
+  # pull through dray, and run dray out of dray:
+  docker pull %[2]s/%[5]s:one && docker run --rm %[2]s/%[5]s:one
+
+  # push through dray to ECR (from this machine; others are refused until there is authentication):
+  docker tag %[2]s/%[5]s:one %[2]s/%[5]s:mine && docker push %[2]s/%[5]s:mine
+
+  # as a mirror of Docker Hub, in /etc/docker/daemon.json (Docker 24 and later), then: sudo systemctl restart docker
+  { "registry-mirrors": ["https://%[2]s/docker.io"] }
+
+  # by hand, and what dray counted:
+  curl --cacert %[4]s https://%[2]s/v2/%[5]s/tags/list
+  curl -s http://%[3]s/metrics | grep ^dray_
+
+  # what dray and the stand-in wrote: %[6]s
+`, about, registry, s.admin, certificate, repository, s.dir+"/*.log")
+}

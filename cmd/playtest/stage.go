@@ -1,0 +1,283 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/caarlos0/env/v11"
+	"github.com/google/go-containerregistry/pkg/authn"
+)
+
+// lineRate is what the stand-in sends per second and answer. Without it the registry would be as near as dray, and nothing could be seen.
+const lineRate = 25_000_000
+
+// readyTimeout is what dray has to answer its first request.
+const readyTimeout = 30 * time.Second
+
+// stage is everything that stands while the scenario plays.
+type stage struct {
+	dir           string // temporary; holds logs, cache and certificate
+	drayBinary    string
+	fakeecrBinary string
+	vars          map[string]string // the environment of dray
+	registry      string            // host:port of dray, as clients write it
+	admin         string            // host:port
+	ecrHost       string
+	ecrAddress    string // host:port of the stand-in; empty: ecrHost itself
+	roots         *x509.CertPool
+	ecrRoots      *x509.CertPool
+	control       string // of the stand-in; empty: the real ECR
+	fakeecr, dray *process
+}
+
+// setStage builds what is missing and starts it. The stage returned can be cleared whatever the error.
+func setStage(ctx context.Context, o options, environ []string, stdout io.Writer) (*stage, error) {
+	s := &stage{vars: env.ToMap(environ)}
+	steps := []struct {
+		what string
+		do   func(context.Context) error
+	}{
+		{"build dray and its stand-in for ECR", func(ctx context.Context) error { return s.binaries(ctx, o) }},
+		{"make a certificate", s.certificate},
+		{"start the stand-in for ECR", s.startECR},
+		{"start dray", s.startDray},
+	}
+	for _, step := range steps {
+		fmt.Fprintf(stdout, "%s …\n", step.what)
+		if err := step.do(ctx); err != nil {
+			return s, fmt.Errorf("%s: %w", step.what, err)
+		}
+	}
+	return s, nil
+}
+
+// clear stops the processes, clients of the other first, and removes the files.
+func (s *stage) clear() error {
+	for _, p := range []*process{s.dray, s.fakeecr} {
+		if p != nil {
+			p.stop()
+		}
+	}
+	if s.dir == "" {
+		return nil
+	}
+	return os.RemoveAll(s.dir)
+}
+
+func (s *stage) binaries(ctx context.Context, o options) (err error) {
+	if s.dir, err = os.MkdirTemp("", "dray-playtest-"); err != nil {
+		return err
+	}
+	s.drayBinary, s.fakeecrBinary = o.dray, o.fakeecr
+	for name, path := range map[string]*string{"dray": &s.drayBinary, "fakeecr": &s.fakeecrBinary} {
+		if *path == "" {
+			*path, err = build(ctx, name)
+		} else {
+			*path, err = filepath.Abs(*path)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// certificate settles name and port of dray, and makes a certificate where the environment gives none.
+func (s *stage) certificate(ctx context.Context) error {
+	port := cmp.Or(s.vars["PORT"], "5000")
+	if port == "0" {
+		free, err := freePort()
+		if err != nil {
+			return err
+		}
+		port = free
+	}
+	s.vars["PORT"] = port
+	s.registry = cmp.Or(s.vars["REGISTRY"], "localhost:"+port)
+	if !strings.Contains(s.registry, ":") && port != "443" {
+		s.registry += ":" + port
+	}
+	s.vars["REGISTRY"] = s.registry
+	if s.vars["TLS_CERTIFICATE"] == "" {
+		s.vars["TLS_CERTIFICATE"], s.vars["TLS_PRIVATE_KEY"] = filepath.Join(s.dir, "cert.pem"), filepath.Join(s.dir, "privkey.pem")
+		host, _, _ := net.SplitHostPort(s.registry)
+		out, err := exec.CommandContext(ctx, s.drayBinary, "cert", "--host", cmp.Or(host, s.registry), "--host", "localhost", "--host", "127.0.0.1",
+			"--out-cert", s.vars["TLS_CERTIFICATE"], "--out-key", s.vars["TLS_PRIVATE_KEY"]).CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("%w: %s", err, out)
+		}
+	}
+	for _, file := range []string{"TLS_CERTIFICATE", "TLS_PRIVATE_KEY"} { // dray runs in another directory
+		path, err := filepath.Abs(s.vars[file])
+		if err != nil {
+			return err
+		}
+		s.vars[file] = path
+	}
+	pem, err := os.ReadFile(s.vars["TLS_CERTIFICATE"])
+	if err != nil {
+		return err
+	}
+	if s.roots, err = x509.SystemCertPool(); err != nil {
+		s.roots = x509.NewCertPool()
+	}
+	s.roots.AppendCertsFromPEM(pem)
+	return nil
+}
+
+// startECR starts the stand-in, unless ECR_REGISTRY names a real registry.
+func (s *stage) startECR(ctx context.Context) error {
+	if s.ecrHost = s.vars["ECR_REGISTRY"]; s.ecrHost != "" {
+		return nil
+	}
+	ca := filepath.Join(s.dir, "ecr-ca.pem")
+	p, err := start(s.dir, s.fakeecrBinary, environment(s.vars), "--tls", "--ca-file", ca, "--rate", strconv.Itoa(lineRate))
+	if err != nil {
+		return err
+	}
+	s.fakeecr = p
+	line, err := p.line(ctx)
+	if err != nil {
+		return err
+	}
+	var ready struct{ Registry, RegistryHost, API, Control string }
+	if err := json.Unmarshal([]byte(line), &ready); err != nil {
+		return fmt.Errorf("read its addresses: %w", err)
+	}
+	at, err := url.Parse(ready.Registry)
+	if err != nil {
+		return fmt.Errorf("read its addresses: %w", err)
+	}
+	pem, err := os.ReadFile(ca)
+	if err != nil {
+		return err
+	}
+	s.ecrRoots = x509.NewCertPool()
+	s.ecrRoots.AppendCertsFromPEM(pem)
+	s.ecrHost, _, _ = strings.Cut(ready.RegistryHost, ":")
+	s.ecrAddress, s.control = at.Host, ready.Control
+	for name, value := range map[string]string{
+		"ECR_REGISTRY": s.ecrHost, "DRAY_ECR_ADDRESS": s.ecrAddress, "DRAY_ECR_CA_FILE": ca, "REGION": "eu-west-1",
+		"AWS_ENDPOINT_URL_ECR": ready.API, "AWS_ENDPOINT_URL_CLOUDWATCH": ready.API, "AWS_REGION": "eu-west-1",
+		"AWS_ACCESS_KEY_ID": "AKIAPLAYTESTPLAYTEST", "AWS_SECRET_ACCESS_KEY": "playtest", "AWS_SESSION_TOKEN": "", "AWS_PROFILE": "",
+		"AWS_CONFIG_FILE": os.DevNull, "AWS_SHARED_CREDENTIALS_FILE": os.DevNull, "AWS_EC2_METADATA_DISABLED": "true",
+	} {
+		if s.vars[name] = value; value == "" {
+			delete(s.vars, name)
+		}
+	}
+	return nil
+}
+
+func (s *stage) startDray(ctx context.Context) error {
+	s.vars["DRAY_CACHE_DIRECTORY"] = filepath.Join(s.dir, "cache")
+	if s.vars["DRAY_ADMIN_ADDRESS"] == "" {
+		s.vars["DRAY_ADMIN_ADDRESS"] = "localhost:6060"
+		if !isFree("localhost:6060") {
+			port, err := freePort()
+			if err != nil {
+				return err
+			}
+			s.vars["DRAY_ADMIN_ADDRESS"] = "localhost:" + port
+		}
+	}
+	s.admin = s.vars["DRAY_ADMIN_ADDRESS"]
+	if port := s.vars["PORT"]; !isFree(":" + port) {
+		return fmt.Errorf("port %s is in use; try another: make -e PORT=5001 playtest", port)
+	}
+	p, err := start(s.dir, s.drayBinary, environment(s.vars), "serve")
+	if err != nil {
+		return err
+	}
+	s.dray = p
+	return s.waitForDray(ctx)
+}
+
+// waitForDray asks until dray answers.
+func (s *stage) waitForDray(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
+	defer cancel()
+	c := s.client()
+	defer c.close()
+	again := time.NewTicker(50 * time.Millisecond)
+	defer again.Stop()
+	for {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+s.registry+"/v2/", nil)
+		if err != nil {
+			return err
+		}
+		resp, err := c.transport.base.RoundTrip(req)
+		if err == nil {
+			resp.Body.Close()
+			return nil
+		}
+		select {
+		case <-s.dray.done:
+			return fmt.Errorf("it ended: %v\n%s", s.dray.err, s.dray.tail())
+		case <-ctx.Done():
+			return errors.Join(fmt.Errorf("no answer at https://%s/v2/: %w", s.registry, err), errors.New(s.dray.tail()))
+		case <-again.C:
+		}
+	}
+}
+
+// client is somebody who uses dray, with new connections.
+func (s *stage) client() *client {
+	t := &http.Transport{
+		TLSClientConfig: &tls.Config{RootCAs: s.roots}, ForceAttemptHTTP2: true, MaxIdleConnsPerHost: 16,
+		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) { // dray is here, whatever its name resolves to
+			return new(net.Dialer).DialContext(ctx, network, net.JoinHostPort("127.0.0.1", s.vars["PORT"]))
+		},
+	}
+	return &client{transport: &countingTransport{base: t}, auth: authn.Anonymous, registry: s.registry}
+}
+
+// direct is somebody who uses ECR without dray, with new connections. The stand-in is called by its address: a careful client does not follow
+// a redirect from a public name to the loopback interface, where the stand-in keeps its blobs.
+func (s *stage) direct(auth authn.Authenticator) *client {
+	t := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: s.ecrRoots}, MaxIdleConnsPerHost: 16, Proxy: http.ProxyFromEnvironment}
+	return &client{transport: &countingTransport{base: t}, auth: auth, registry: cmp.Or(s.ecrAddress, s.ecrHost)}
+}
+
+// environment is the environment of a child: the variables of this process, with those of the stage over them.
+func environment(vars map[string]string) []string {
+	environ := make([]string, 0, len(vars))
+	for name, value := range vars {
+		environ = append(environ, name+"="+value)
+	}
+	return environ
+}
+
+func isFree(address string) bool {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return false
+	}
+	l.Close()
+	return true
+}
+
+func freePort() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", fmt.Errorf("find a free port: %w", err)
+	}
+	defer l.Close()
+	_, port, err := net.SplitHostPort(l.Addr().String())
+	return port, err
+}
