@@ -3,9 +3,13 @@ package meta_test
 import (
 	"testing"
 
+	"go.uber.org/goleak"
+
 	"dray/cache/meta"
 	"dray/cache/meta/metatest"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func memory(*testing.T) meta.Store { return metatest.NewMemory() }
 

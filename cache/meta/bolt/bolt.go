@@ -8,7 +8,8 @@
 //     power cut may leave a file whose pages contradict each other. A marker
 //     beside the file says that it is in use, so that after anything but a
 //     Close the whole file is checked before its first use.
-//   - Damage found while running is an error of the operation, not a crash.
+//   - Damage found while running is an error of this and every later operation,
+//     not a crash, until the next start.
 package bolt
 
 import (
@@ -20,7 +21,6 @@ import (
 	"iter"
 	"log/slog"
 	"os"
-	"runtime/debug"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -63,7 +63,7 @@ type Options struct {
 // be synced and swept.
 type Store struct {
 	path       string
-	db         *bbolt.DB
+	file       *file
 	log        *slog.Logger
 	syncEvery  time.Duration
 	sweepEvery time.Duration
@@ -135,11 +135,11 @@ func Open(o Options) (*Store, error) {
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
-	db, err := openSound(o.Path, cmp.Or(o.LockTimeout, time.Second), s.log)
+	f, err := openSound(o.Path, cmp.Or(o.LockTimeout, time.Second), s.log)
 	if err != nil {
 		return nil, fmt.Errorf("open metadata %s: %w", o.Path, err)
 	}
-	s.db = db
+	s.file = f
 	s.bytes = prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "dray_meta_file_bytes",
 		Help: "Size of the metadata file.",
@@ -163,8 +163,8 @@ func (s *Store) view(ctx context.Context, read func(*bbolt.Bucket) error) error 
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	return translate(contain(func() error {
-		return s.db.View(func(tx *bbolt.Tx) error { return read(tx.Bucket([]byte(facts))) })
+	return translate(s.file.contain(func(db *bbolt.DB) error {
+		return db.View(func(tx *bbolt.Tx) error { return read(tx.Bucket([]byte(facts))) })
 	}))
 }
 
@@ -172,23 +172,16 @@ func (s *Store) update(ctx context.Context, write func(*bbolt.Bucket) error) err
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	select {
+	case s.file.writer <- struct{}{}:
+		defer func() { <-s.file.writer }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	s.dirty.Store(true)
-	return translate(contain(func() error {
-		return s.db.Update(func(tx *bbolt.Tx) error { return write(tx.Bucket([]byte(facts))) })
+	return translate(s.file.contain(func(db *bbolt.DB) error {
+		return db.Update(func(tx *bbolt.Tx) error { return write(tx.Bucket([]byte(facts))) })
 	}))
-}
-
-// contain turns what bbolt does about a damaged file, which is to panic or to
-// read beyond the end of the mapping, into an error. Transactions roll back on
-// their way out.
-func contain(f func() error) (err error) {
-	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	defer func() {
-		if r := recover(); r != nil {
-			err = fmt.Errorf("%w: %v", ErrCorrupt, r)
-		}
-	}()
-	return f()
 }
 
 func translate(err error) error {
@@ -292,18 +285,11 @@ func readPage(b *bbolt.Bucket, prefix, from string) (page []meta.Entry, next str
 	return page, "", false
 }
 
-// Close syncs and closes the file and removes the marker of use.
+// Close syncs and closes the file and removes the marker of use. After damage it
+// does nothing and says so: the marker has the next process check the file.
 func (s *Store) Close() error {
 	s.closeOnce.Do(func() {
-		s.closeErr = contain(func() error {
-			if err := s.db.Sync(); err != nil {
-				return errors.Join(err, s.db.Close())
-			}
-			if err := s.db.Close(); err != nil {
-				return err
-			}
-			return removeMarker(s.path)
-		})
+		s.closeErr = s.file.close(func() error { return removeMarker(s.path) })
 		if s.closeErr != nil {
 			s.closeErr = fmt.Errorf("close metadata %s: %w", s.path, s.closeErr)
 		}

@@ -1,13 +1,14 @@
 package bolt
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime/debug"
+	"sync/atomic"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -19,44 +20,77 @@ const (
 	corruptSuffix = ".corrupt"
 )
 
+// file is a database that can be given up. What was given up stays mapped, and
+// locked against other processes, until this one ends: to unmap it could wait
+// for a lock, or fault a reader.
+type file struct {
+	db     *bbolt.DB
+	broken atomic.Bool
+	// writer is held around every write. bbolt's own lock stays locked when a
+	// write hits damage and cannot roll back; whoever waits here instead can
+	// still be told.
+	writer chan struct{}
+}
+
+// contain runs f, and turns what bbolt does about a damaged file, which is to
+// panic or to read beyond the end of the mapping, into an error. From then on
+// the database is not touched again: its locks are in an unknown state.
+func (f *file) contain(use func(*bbolt.DB) error) (err error) {
+	if f.broken.Load() {
+		return fmt.Errorf("%w, found earlier", ErrCorrupt)
+	}
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if r := recover(); r != nil {
+			f.broken.Store(true)
+			err = fmt.Errorf("%w: %v", ErrCorrupt, r)
+		}
+	}()
+	return use(f.db)
+}
+
+// close ends the use of the file; sound runs last, and only if all went well.
+func (f *file) close(sound func() error) error {
+	return f.contain(func(db *bbolt.DB) error {
+		if err := db.Sync(); err != nil {
+			return errors.Join(err, db.Close())
+		}
+		if err := db.Close(); err != nil {
+			return err
+		}
+		return sound()
+	})
+}
+
 // openSound returns a database that is known to be sound, if need be a new one.
-func openSound(path string, lockTimeout time.Duration, log *slog.Logger) (*bbolt.DB, error) {
-	db, err := openChecked(path, lockTimeout)
+func openSound(path string, lockTimeout time.Duration, log *slog.Logger) (*file, error) {
+	f, err := openChecked(path, lockTimeout)
 	if errors.Is(err, ErrCorrupt) {
 		log.Warn("metadata file is damaged, starting with an empty one",
 			"path", path, "moved", path+corruptSuffix, "error", err)
 		if err := os.Rename(path, path+corruptSuffix); err != nil {
 			return nil, err
 		}
-		db, err = openChecked(path, lockTimeout)
+		f, err = openChecked(path, lockTimeout)
 	}
 	if err != nil {
 		return nil, err
 	}
 	if err := mark(path); err != nil {
-		return nil, errors.Join(err, db.Close())
+		return nil, errors.Join(err, f.close(func() error { return nil }))
 	}
-	return db, nil
+	return f, nil
 }
 
 // openChecked opens the file, and checks it unless it was closed in order.
-func openChecked(path string, lockTimeout time.Duration) (db *bbolt.DB, err error) {
-	err = contain(func() (err error) {
-		db, err = bbolt.Open(path, 0o600, &bbolt.Options{
-			Timeout:      lockTimeout,
-			NoSync:       true,
-			NoGrowSync:   true,
-			FreelistType: bbolt.FreelistMapType,
-			NoStatistics: true,
-		})
-		return err
-	})
+func openChecked(path string, lockTimeout time.Duration) (*file, error) {
+	f, err := openLocked(path, lockTimeout)
 	if err != nil {
-		return nil, classify(err)
+		return nil, err
 	}
 	_, err = os.Stat(path + openSuffix)
 	used := !errors.Is(err, fs.ErrNotExist)
-	err = contain(func() error {
+	err = f.contain(func(db *bbolt.DB) error {
 		if err := fits(db, path); err != nil {
 			return err
 		}
@@ -69,9 +103,32 @@ func openChecked(path string, lockTimeout time.Duration) (db *bbolt.DB, err erro
 		return db.View(verify)
 	})
 	if err != nil {
-		return nil, errors.Join(classify(err), contain(db.Close))
+		err = classify(err)
+		if closeErr := f.close(func() error { return nil }); !errors.Is(closeErr, ErrCorrupt) {
+			err = errors.Join(err, closeErr)
+		}
+		return nil, err
 	}
-	return db, nil
+	return f, nil
+}
+
+// openLocked opens the file whatever is in it.
+func openLocked(path string, lockTimeout time.Duration) (*file, error) {
+	f := &file{writer: make(chan struct{}, 1)}
+	err := f.contain(func(*bbolt.DB) (err error) {
+		f.db, err = bbolt.Open(path, 0o600, &bbolt.Options{
+			Timeout:      lockTimeout,
+			NoSync:       true,
+			NoGrowSync:   true,
+			FreelistType: bbolt.FreelistMapType,
+			NoStatistics: true,
+		})
+		return err
+	})
+	if err != nil {
+		return nil, classify(err)
+	}
+	return f, nil
 }
 
 // classify sorts out what moving the file aside would not mend.
@@ -149,103 +206,4 @@ func syncDir(path string) error {
 		return err
 	}
 	return errors.Join(dir.Sync(), dir.Close())
-}
-
-// Run syncs and sweeps until ctx ends, and returns nil then. A sync or sweep that
-// fails is logged once until one succeeds again.
-func (s *Store) Run(ctx context.Context) error {
-	syncs, sweeps := time.NewTicker(s.syncEvery), time.NewTicker(s.sweepEvery)
-	defer syncs.Stop()
-	defer sweeps.Stop()
-	failing := map[string]bool{}
-	note := func(work string, err error) {
-		if err != nil && !failing[work] && ctx.Err() == nil {
-			s.log.Warn("metadata file", "path", s.path, "work", work, "error", err)
-		}
-		failing[work] = err != nil
-	}
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-syncs.C:
-			note("sync", s.sync())
-		case <-sweeps.C:
-			_, err := s.Sweep(ctx)
-			note("sweep", err)
-		}
-	}
-}
-
-func (s *Store) sync() error {
-	if !s.dirty.Swap(false) {
-		return nil
-	}
-	if err := translate(contain(s.db.Sync)); err != nil {
-		s.dirty.Store(true)
-		return err
-	}
-	return nil
-}
-
-// Sweep removes the entries that have expired and returns their number.
-func (s *Store) Sweep(ctx context.Context) (int, error) {
-	removed := 0
-	for from, more := "", true; more; {
-		var doomed []string
-		err := s.view(ctx, func(b *bbolt.Bucket) error {
-			doomed, from, more = expiredPage(b, from)
-			return nil
-		})
-		if err != nil {
-			return removed, err
-		}
-		if len(doomed) == 0 {
-			continue
-		}
-		n := 0
-		err = s.update(ctx, func(b *bbolt.Bucket) (err error) {
-			n, err = removeExpired(b, doomed)
-			return err
-		})
-		if err != nil {
-			return removed, err
-		}
-		removed += n
-		s.swept.Add(float64(n))
-	}
-	return removed, nil
-}
-
-// expiredPage returns the expired keys of a page, and where the next one begins.
-func expiredPage(b *bbolt.Bucket, from string) (doomed []string, next string, more bool) {
-	now := time.Now().UnixNano()
-	visited := 0
-	c := b.Cursor()
-	for k, v := c.Seek([]byte(from)); k != nil; k, v = c.Next() {
-		if visited >= 16*pageEntries || len(doomed) >= pageEntries {
-			return doomed, string(k), true
-		}
-		visited++
-		if expired(v, now) {
-			doomed = append(doomed, string(k))
-		}
-	}
-	return doomed, "", false
-}
-
-// removeExpired looks again, for a key may have been put anew meanwhile.
-func removeExpired(b *bbolt.Bucket, doomed []string) (n int, err error) {
-	now := time.Now().UnixNano()
-	for _, k := range doomed {
-		v := b.Get([]byte(k))
-		if v == nil || !expired(v, now) {
-			continue
-		}
-		if err := b.Delete([]byte(k)); err != nil {
-			return n, err
-		}
-		n++
-	}
-	return n, nil
 }

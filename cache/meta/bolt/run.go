@@ -1,0 +1,107 @@
+package bolt
+
+import (
+	"context"
+	"time"
+
+	"go.etcd.io/bbolt"
+)
+
+// Run syncs and sweeps until ctx ends, and returns nil then. A sync or sweep that
+// fails is logged once until one succeeds again.
+func (s *Store) Run(ctx context.Context) error {
+	syncs, sweeps := time.NewTicker(s.syncEvery), time.NewTicker(s.sweepEvery)
+	defer syncs.Stop()
+	defer sweeps.Stop()
+	failing := map[string]bool{}
+	note := func(work string, err error) {
+		if err != nil && !failing[work] && ctx.Err() == nil {
+			s.log.Warn("metadata file", "path", s.path, "work", work, "error", err)
+		}
+		failing[work] = err != nil
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-syncs.C:
+			note("sync", s.sync())
+		case <-sweeps.C:
+			_, err := s.Sweep(ctx)
+			note("sweep", err)
+		}
+	}
+}
+
+func (s *Store) sync() error {
+	if !s.dirty.Swap(false) {
+		return nil
+	}
+	if err := translate(s.file.contain((*bbolt.DB).Sync)); err != nil {
+		s.dirty.Store(true)
+		return err
+	}
+	return nil
+}
+
+// Sweep removes the entries that have expired and returns their number.
+func (s *Store) Sweep(ctx context.Context) (int, error) {
+	removed := 0
+	for from, more := "", true; more; {
+		var doomed []string
+		err := s.view(ctx, func(b *bbolt.Bucket) error {
+			doomed, from, more = expiredPage(b, from)
+			return nil
+		})
+		if err != nil {
+			return removed, err
+		}
+		if len(doomed) == 0 {
+			continue
+		}
+		n := 0
+		err = s.update(ctx, func(b *bbolt.Bucket) (err error) {
+			n, err = removeExpired(b, doomed)
+			return err
+		})
+		if err != nil {
+			return removed, err
+		}
+		removed += n
+		s.swept.Add(float64(n))
+	}
+	return removed, nil
+}
+
+// expiredPage returns the expired keys of a page, and where the next one begins.
+func expiredPage(b *bbolt.Bucket, from string) (doomed []string, next string, more bool) {
+	now := time.Now().UnixNano()
+	visited := 0
+	c := b.Cursor()
+	for k, v := c.Seek([]byte(from)); k != nil; k, v = c.Next() {
+		if visited >= 16*pageEntries || len(doomed) >= pageEntries {
+			return doomed, string(k), true
+		}
+		visited++
+		if expired(v, now) {
+			doomed = append(doomed, string(k))
+		}
+	}
+	return doomed, "", false
+}
+
+// removeExpired looks again, for a key may have been put anew meanwhile.
+func removeExpired(b *bbolt.Bucket, doomed []string) (n int, err error) {
+	now := time.Now().UnixNano()
+	for _, k := range doomed {
+		v := b.Get([]byte(k))
+		if v == nil || !expired(v, now) {
+			continue
+		}
+		if err := b.Delete([]byte(k)); err != nil {
+			return n, err
+		}
+		n++
+	}
+	return n, nil
+}

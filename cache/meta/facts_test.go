@@ -1,0 +1,404 @@
+package meta_test
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/opencontainers/go-digest"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"dray/cache/meta"
+	"dray/cache/meta/metatest"
+)
+
+const manifestType = "application/vnd.oci.image.manifest.v1+json"
+
+var (
+	one = digest.FromString("one")
+	two = digest.FromString("two")
+)
+
+func latest(accept string) meta.TagKey {
+	return meta.TagKey{Upstream: "ecr", Repo: "team/app", Tag: "latest", Accept: accept}
+}
+
+func wantNotFound(t *testing.T, err error) {
+	t.Helper()
+	if !errors.Is(err, meta.ErrNotFound) {
+		t.Fatalf("got %v, want ErrNotFound", err)
+	}
+}
+
+func TestTags(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tags := meta.NewTags(metatest.NewMemory(), meta.TagsOptions{})
+		_, err := tags.Get(t.Context(), latest("oci"))
+		wantNotFound(t, err)
+
+		asked := time.Now()
+		want := meta.TagFact{Digest: one, MediaType: manifestType, Size: 512, CheckedAt: asked}
+		time.Sleep(time.Second) // the answer came later than the question
+		if err := tags.Set(t.Context(), latest("oci"), want, time.Hour); err != nil {
+			t.Fatal(err)
+		}
+		got, err := tags.Get(t.Context(), latest("oci"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, got, cmp.Comparer(time.Time.Equal)); diff != "" {
+			t.Fatal(diff)
+		}
+		// Another Accept, tag, repository or upstream is another question.
+		for _, k := range []meta.TagKey{
+			latest("docker"),
+			{Upstream: "ecr", Repo: "team/app", Tag: "v1", Accept: "oci"},
+			{Upstream: "ecr", Repo: "team", Tag: "app/latest", Accept: "oci"},
+			{Upstream: "hub", Repo: "team/app", Tag: "latest", Accept: "oci"},
+		} {
+			_, err := tags.Get(t.Context(), k)
+			wantNotFound(t, err)
+		}
+		time.Sleep(time.Hour)
+		_, err = tags.Get(t.Context(), latest("oci"))
+		wantNotFound(t, err)
+	})
+}
+
+func TestTagNotFound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tags := meta.NewTags(metatest.NewMemory(), meta.TagsOptions{})
+		if err := tags.SetNotFound(t.Context(), latest("oci"), time.Now(), 10*time.Second); err != nil {
+			t.Fatal(err)
+		}
+		got, err := tags.Get(t.Context(), latest("oci"))
+		if err != nil || !got.NotFound || got.Digest != "" {
+			t.Fatalf("got %+v, %v", got, err)
+		}
+		time.Sleep(10 * time.Second)
+		_, err = tags.Get(t.Context(), latest("oci"))
+		wantNotFound(t, err)
+
+		if err := tags.SetNotFound(t.Context(), latest("oci"), time.Now(), 0); err != nil {
+			t.Fatal(err)
+		}
+		_, err = tags.Get(t.Context(), latest("oci"))
+		wantNotFound(t, err)
+	})
+}
+
+// TestTagForget shows read-your-writes: after a push no older fact is seen for
+// any Accept, not even one whose question was on its way meanwhile.
+func TestTagForget(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tags := meta.NewTags(meta.NewFronted(metatest.NewMemory(), meta.FrontOptions{}), meta.TagsOptions{})
+		other := meta.TagKey{Upstream: "ecr", Repo: "team/app", Tag: "v1", Accept: "oci"}
+		old := meta.TagFact{Digest: one, CheckedAt: time.Now()}
+		for _, k := range []meta.TagKey{latest("oci"), latest("docker"), other} {
+			if err := tags.Set(t.Context(), k, old, time.Hour); err != nil {
+				t.Fatal(err)
+			}
+		}
+		underway := time.Now()
+		// At the same instant, too: the epoch tells them apart, not the clock.
+		if err := tags.Forget(t.Context(), "ecr", "team/app", "latest"); err != nil {
+			t.Fatal(err)
+		}
+		for _, accept := range []string{"oci", "docker"} {
+			_, err := tags.Get(t.Context(), latest(accept))
+			wantNotFound(t, err)
+		}
+		if _, err := tags.Get(t.Context(), other); err != nil {
+			t.Fatalf("another tag was forgotten: %v", err)
+		}
+		pushed := meta.TagFact{Digest: two, CheckedAt: time.Now()}
+		if err := tags.Set(t.Context(), latest("oci"), pushed, time.Hour); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := tags.Get(t.Context(), latest("oci")); err != nil || got.Digest != two {
+			t.Fatalf("after the push: %+v, %v", got, err)
+		}
+
+		time.Sleep(time.Second)
+		if err := tags.Forget(t.Context(), "ecr", "team/app", "latest"); err != nil {
+			t.Fatal(err)
+		}
+		late := meta.TagFact{Digest: one, CheckedAt: underway}
+		if err := tags.Set(t.Context(), latest("docker"), late, time.Hour); err != nil {
+			t.Fatal(err)
+		}
+		if err := tags.SetNotFound(t.Context(), latest("oci"), underway, time.Hour); err != nil {
+			t.Fatal(err)
+		}
+		for _, accept := range []string{"oci", "docker"} {
+			_, err := tags.Get(t.Context(), latest(accept))
+			wantNotFound(t, err)
+		}
+	})
+}
+
+// TestTagForgetOutlivesFacts lets a fact live as long as it may and checks that
+// it never comes back.
+func TestTagForgetOutlivesFacts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tags := meta.NewTags(metatest.NewMemory(), meta.TagsOptions{MaxKeep: 24 * time.Hour})
+		if err := tags.Set(t.Context(), latest("oci"), meta.TagFact{Digest: one}, 1000*time.Hour); err != nil {
+			t.Fatal(err)
+		}
+		if err := tags.Forget(t.Context(), "ecr", "team/app", "latest"); err != nil {
+			t.Fatal(err)
+		}
+		for range 30 {
+			_, err := tags.Get(t.Context(), latest("oci"))
+			wantNotFound(t, err)
+			time.Sleep(time.Hour)
+		}
+	})
+}
+
+func TestTagForgetConcurrent(t *testing.T) {
+	tags := meta.NewTags(metatest.NewMemory(), meta.TagsOptions{})
+	asked := time.Now()
+	var wg sync.WaitGroup
+	for i := range 8 {
+		wg.Go(func() {
+			for range 50 {
+				_ = tags.Set(t.Context(), latest(fmt.Sprint(i)), meta.TagFact{Digest: one, CheckedAt: asked}, time.Hour)
+			}
+		})
+	}
+	wg.Go(func() {
+		time.Sleep(time.Microsecond)
+		if err := tags.Forget(t.Context(), "ecr", "team/app", "latest"); err != nil {
+			t.Error(err)
+		}
+	})
+	wg.Wait()
+	for i := range 8 {
+		_, err := tags.Get(t.Context(), latest(fmt.Sprint(i)))
+		wantNotFound(t, err)
+	}
+}
+
+func TestTagsAll(t *testing.T) {
+	tags := meta.NewTags(metatest.NewMemory(), meta.TagsOptions{})
+	set := func(upstream, repo, tag string) {
+		k := meta.TagKey{Upstream: upstream, Repo: repo, Tag: tag, Accept: "oci"}
+		if err := tags.Set(t.Context(), k, meta.TagFact{Digest: one}, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	set("ecr", "team/app", "v1")
+	set("ecr", "team/app", "v2")
+	set("ecr2", "x", "y")
+	if err := tags.Forget(t.Context(), "ecr", "team/app", "v2"); err != nil {
+		t.Fatal(err)
+	}
+	list := func(upstream string) map[string]digest.Digest {
+		found := map[string]digest.Digest{}
+		for tag, err := range tags.All(t.Context(), upstream) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			found[tag.Upstream+"/"+tag.Repo+":"+tag.Tag] = tag.Digest
+		}
+		return found
+	}
+	if diff := cmp.Diff(map[string]digest.Digest{"ecr/team/app:v1": one}, list("ecr")); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff(map[string]digest.Digest{"ecr/team/app:v1": one, "ecr2/x:y": one}, list("")); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestLinks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		links := meta.NewLinks(metatest.NewMemory(), meta.LinksOptions{Keep: time.Hour})
+		blob := meta.LinkFact{MediaType: "application/vnd.oci.image.layer.v1.tar+gzip", Size: 9, Kind: meta.KindBlob}
+		manifest := meta.LinkFact{MediaType: manifestType, Size: -1, Kind: meta.KindManifest}
+		err := links.Add(t.Context(), "ecr", "team/app", meta.Link{Digest: one, LinkFact: manifest}, meta.Link{Digest: two, LinkFact: blob})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for d, want := range map[digest.Digest]meta.LinkFact{one: manifest, two: blob} {
+			if got, err := links.Get(t.Context(), "ecr", "team/app", d); err != nil || got != want {
+				t.Errorf("got %+v, %v; want %+v", got, err, want)
+			}
+		}
+		// Visibility is the repository's own.
+		for _, repo := range []string{"team", "team/app2", "team/ap", "other"} {
+			_, err := links.Get(t.Context(), "ecr", repo, one)
+			wantNotFound(t, err)
+		}
+		_, err = links.Get(t.Context(), "hub", "team/app", one)
+		wantNotFound(t, err)
+
+		if err := links.Forget(t.Context(), "ecr", "team/app", one); err != nil {
+			t.Fatal(err)
+		}
+		_, err = links.Get(t.Context(), "ecr", "team/app", one)
+		wantNotFound(t, err)
+
+		time.Sleep(50 * time.Minute)
+		if err := links.Add(t.Context(), "ecr", "team/app", meta.Link{Digest: two, LinkFact: blob}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(50 * time.Minute)
+		if _, err := links.Get(t.Context(), "ecr", "team/app", two); err != nil {
+			t.Errorf("adding again did not prolong: %v", err)
+		}
+		time.Sleep(11 * time.Minute)
+		_, err = links.Get(t.Context(), "ecr", "team/app", two)
+		wantNotFound(t, err)
+	})
+}
+
+func TestLinksRefuseNonsense(t *testing.T) {
+	store := metatest.NewMemory()
+	links := meta.NewLinks(store, meta.LinksOptions{})
+	good := meta.Link{Digest: one, LinkFact: meta.LinkFact{Kind: meta.KindBlob}}
+	for _, bad := range []meta.Link{
+		{Digest: "sha256:short", LinkFact: meta.LinkFact{Kind: meta.KindBlob}},
+		{Digest: two},
+	} {
+		if err := links.Add(t.Context(), "ecr", "app", good, bad); err == nil {
+			t.Errorf("%+v was accepted", bad)
+		}
+	}
+	if got := metatest.Listing(t, store, ""); len(got) != 0 {
+		t.Errorf("half a batch was written: %v", got)
+	}
+}
+
+func TestKnown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		known := meta.NewKnown(metatest.NewMemory(), meta.KnownOptions{})
+		three := digest.FromString("three")
+		err := known.Add(t.Context(), "ecr", "app",
+			meta.Holding{Digest: one, KnownFact: meta.KnownFact{Kind: meta.KindManifest, Size: 3}},
+			meta.Holding{Digest: two, KnownFact: meta.KnownFact{Kind: meta.KindBlob, Size: 5, Referenced: true}},
+			meta.Holding{Digest: three, KnownFact: meta.KnownFact{Kind: meta.KindBlob, Size: 7}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := map[digest.Digest]meta.KnownFact{
+			one:   {Kind: meta.KindManifest, Size: 3, Referenced: true},
+			two:   {Kind: meta.KindBlob, Size: 5, Referenced: true},
+			three: {Kind: meta.KindBlob, Size: 7},
+		}
+		for d, f := range want {
+			if got, err := known.Get(t.Context(), "ecr", "app", d); err != nil || got != f {
+				t.Errorf("got %+v, %v; want %+v", got, err, f)
+			}
+			_, err := known.Get(t.Context(), "ecr", "app2", d)
+			wantNotFound(t, err)
+		}
+		time.Sleep(time.Hour) // a layer nothing references is not trusted for long
+		_, err = known.Get(t.Context(), "ecr", "app", three)
+		wantNotFound(t, err)
+		if _, err := known.Get(t.Context(), "ecr", "app", two); err != nil {
+			t.Error(err)
+		}
+		if err := known.Forget(t.Context(), "ecr", "app", two, three); err != nil {
+			t.Fatal(err)
+		}
+		_, err = known.Get(t.Context(), "ecr", "app", two)
+		wantNotFound(t, err)
+		time.Sleep(11 * time.Hour)
+		_, err = known.Get(t.Context(), "ecr", "app", one)
+		wantNotFound(t, err)
+	})
+}
+
+// TestUnreadable puts what no version of ours would write under every key.
+func TestUnreadable(t *testing.T) {
+	for _, garbage := range []string{"", "{", "null", `"text"`, `{"d":"sha256:12","k":"x"}`, `{"d":7}`, "\x00\x01"} {
+		store := metatest.NewMemory()
+		tags := meta.NewTags(store, meta.TagsOptions{})
+		links := meta.NewLinks(store, meta.LinksOptions{})
+		known := meta.NewKnown(store, meta.KnownOptions{})
+		write := func() error {
+			return errors.Join(
+				tags.Set(t.Context(), latest("oci"), meta.TagFact{Digest: one}, 0),
+				links.Add(t.Context(), "ecr", "app", meta.Link{Digest: one, LinkFact: meta.LinkFact{Kind: meta.KindBlob}}),
+				known.Add(t.Context(), "ecr", "app", meta.Holding{Digest: one, KnownFact: meta.KnownFact{Kind: meta.KindBlob}}))
+		}
+		if err := write(); err != nil {
+			t.Fatal(err)
+		}
+		if err := tags.Forget(t.Context(), "ecr", "team/app", "v0"); err != nil {
+			t.Fatal(err)
+		}
+		for k := range metatest.Listing(t, store, "") {
+			metatest.Put(t, store, k, garbage, 0)
+		}
+		_, err := tags.Get(t.Context(), latest("oci"))
+		wantNotFound(t, err)
+		_, err = links.Get(t.Context(), "ecr", "app", one)
+		wantNotFound(t, err)
+		_, err = known.Get(t.Context(), "ecr", "app", one)
+		wantNotFound(t, err)
+		for tag, err := range tags.All(t.Context(), "") {
+			t.Errorf("listed %+v, %v", tag, err)
+		}
+		reg := prometheus.NewPedanticRegistry()
+		for _, f := range []interface{ Collectors() []prometheus.Collector }{tags, links, known} {
+			reg.MustRegister(f.Collectors()...)
+		}
+		if n, err := testutil.GatherAndCount(reg, "dray_meta_unreadable_total"); n != 3 || err != nil {
+			t.Errorf("%d series, %v", n, err)
+		}
+		for i, c := range []prometheus.Collector{tags.Collectors()[0], links.Collectors()[0], known.Collectors()[0]} {
+			if got, want := testutil.ToFloat64(c), []float64{2, 1, 1}[i]; got != want {
+				t.Errorf("facade %d counted %v unreadable values of %q, want %v", i, got, garbage, want)
+			}
+		}
+		// They are overwritten like any other.
+		if err := write(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := tags.Get(t.Context(), latest("oci")); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestFailingStore checks that the failure of a store is not taken for "not
+// found" by the facades, and is not hidden either.
+func TestFailingStore(t *testing.T) {
+	store := metatest.NewFaulty(metatest.NewMemory())
+	broken := errors.New("broken")
+	store.Fail(broken, 0)
+	tags := meta.NewTags(store, meta.TagsOptions{})
+	links := meta.NewLinks(store, meta.LinksOptions{})
+	known := meta.NewKnown(store, meta.KnownOptions{})
+	_, tag := tags.Get(t.Context(), latest("oci"))
+	_, link := links.Get(t.Context(), "ecr", "app", one)
+	_, held := known.Get(t.Context(), "ecr", "app", one)
+	errs := map[string]error{
+		"tag": tag, "link": link, "known": held,
+		"set tag":      tags.Set(t.Context(), latest("oci"), meta.TagFact{Digest: one}, 0),
+		"forget tag":   tags.Forget(t.Context(), "ecr", "app", "v1"),
+		"add link":     links.Add(t.Context(), "ecr", "app", meta.Link{Digest: one, LinkFact: meta.LinkFact{Kind: meta.KindBlob}}),
+		"forget link":  links.Forget(t.Context(), "ecr", "app", one),
+		"add known":    known.Add(t.Context(), "ecr", "app", meta.Holding{Digest: one, KnownFact: meta.KnownFact{Kind: meta.KindBlob}}),
+		"forget known": known.Forget(t.Context(), "ecr", "app", one, two),
+	}
+	for _, err := range tags.All(t.Context(), "") {
+		errs["list"] = err
+	}
+	if errs["list"] == nil {
+		t.Error("the listing hid the failure")
+	}
+	for what, err := range errs {
+		if !errors.Is(err, broken) || errors.Is(err, meta.ErrNotFound) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}

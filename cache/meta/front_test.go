@@ -1,0 +1,304 @@
+package meta_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"dray/cache/meta"
+	"dray/cache/meta/metatest"
+)
+
+// shared is a store two members use, each through a front of its own.
+func shared() (*metatest.Faulty, *meta.Fronted, *meta.Fronted) {
+	store := metatest.NewFaulty(metatest.NewMemory())
+	return store, meta.NewFronted(store, meta.FrontOptions{}), meta.NewFronted(store, meta.FrontOptions{})
+}
+
+func TestFrontedStaleness(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store, a, b := shared()
+		metatest.WantAbsent(t, b, "k")
+		metatest.Put(t, a, "k", "one", time.Hour)
+		metatest.Want(t, a, "k", "one") // own write at once
+		metatest.WantAbsent(t, b, "k")  // another's within a second
+		time.Sleep(time.Second)
+		metatest.Want(t, b, "k", "one")
+
+		asked := store.Calls("get")
+		for range 100 {
+			metatest.Want(t, b, "k", "one")
+		}
+		if got := store.Calls("get"); got != asked {
+			t.Errorf("the store was asked %d times within the staleness", got-asked)
+		}
+		metatest.Put(t, a, "k", "two", time.Hour)
+		metatest.Want(t, b, "k", "one")
+		time.Sleep(time.Second)
+		metatest.Want(t, b, "k", "two")
+		if err := a.Delete(t.Context(), "k"); err != nil {
+			t.Fatal(err)
+		}
+		metatest.WantAbsent(t, a, "k")
+		time.Sleep(time.Second)
+		metatest.WantAbsent(t, b, "k")
+	})
+}
+
+// TestFrontedNegative checks that absence is not remembered for longer than a
+// second, however long the staleness is.
+func TestFrontedNegative(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := metatest.NewMemory()
+		front := meta.NewFronted(store, meta.FrontOptions{Staleness: time.Hour})
+		metatest.WantAbsent(t, front, "k")
+		metatest.Put(t, store, "k", "v", 0)
+		time.Sleep(time.Second)
+		metatest.Want(t, front, "k", "v")
+		if err := front.Delete(t.Context(), "k"); err != nil {
+			t.Fatal(err)
+		}
+		metatest.Put(t, store, "k", "v2", 0)
+		metatest.WantAbsent(t, front, "k")
+		time.Sleep(time.Second)
+		metatest.Want(t, front, "k", "v2")
+	})
+}
+
+func TestFrontedBridgesFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store, a, _ := shared()
+		broken := errors.New("broken")
+		metatest.Put(t, store, "read", "r", 0)
+		metatest.Want(t, a, "read", "r")
+		metatest.Put(t, a, "written", "w", 10*time.Minute)
+		store.Fail(broken, 0)
+		time.Sleep(5 * time.Minute)
+		metatest.Want(t, a, "read", "r")
+		metatest.Want(t, a, "written", "w")
+		if _, err := a.Get(t.Context(), "never seen"); !errors.Is(err, broken) {
+			t.Errorf("what is not held: %v", err)
+		}
+		time.Sleep(6 * time.Minute)
+		metatest.Want(t, a, "read", "r")
+		if _, err := a.Get(t.Context(), "written"); !errors.Is(err, broken) {
+			t.Errorf("an entry outlived its ttl: %v", err)
+		}
+		time.Sleep(time.Hour)
+		if _, err := a.Get(t.Context(), "read"); !errors.Is(err, broken) {
+			t.Errorf("an entry was bridged for more than an hour: %v", err)
+		}
+		if n := testutil.CollectAndCount(a.Collectors()[0]); n != 2 {
+			t.Errorf("%d kinds of answers counted", n)
+		}
+	})
+}
+
+// TestFrontedUnsaved shows that writes refused by the store hold for their
+// writer, and reach the store when it is back.
+func TestFrontedUnsaved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store, a, b := shared()
+		broken := errors.New("broken")
+		metatest.Put(t, a, "k", "old", 0)
+		metatest.Put(t, a, "doomed", "old", 0)
+		store.Fail(broken, 0)
+		for what, err := range map[string]error{
+			"put":    a.Put(t.Context(), "k", []byte("new"), time.Hour),
+			"delete": a.Delete(t.Context(), "doomed"),
+		} {
+			if !errors.Is(err, broken) {
+				t.Errorf("%s: %v", what, err)
+			}
+		}
+		time.Sleep(10 * time.Second)
+		metatest.Want(t, a, "k", "new")
+		metatest.WantAbsent(t, a, "doomed")
+		puts := store.Calls("put")
+		for range 10 {
+			metatest.Want(t, a, "k", "new")
+		}
+		if got := store.Calls("put"); got != puts {
+			t.Errorf("a failing store was written to %d times by reads within a second", got-puts)
+		}
+		store.Fail(nil, 0)
+		metatest.Want(t, b, "k", "old")
+		time.Sleep(2 * time.Second)
+		metatest.Want(t, a, "k", "new")
+		metatest.WantAbsent(t, a, "doomed")
+		metatest.Want(t, store, "k", "new")
+		metatest.WantAbsent(t, store, "doomed")
+		time.Sleep(time.Hour)
+		metatest.WantAbsent(t, a, "k") // with what was left of its ttl
+		metatest.WantAbsent(t, store, "k")
+	})
+}
+
+// slow lets a test stop a read between asking and answering.
+type slow struct {
+	meta.Store
+	read, goOn chan struct{}
+}
+
+func (s *slow) Get(ctx context.Context, key string) ([]byte, error) {
+	value, err := s.Store.Get(ctx, key)
+	s.read <- struct{}{}
+	<-s.goOn
+	return value, err
+}
+
+// TestFrontedOvertaken has a read that saw the old value end after a write.
+func TestFrontedOvertaken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := &slow{metatest.NewMemory(), make(chan struct{}), make(chan struct{})}
+		metatest.Put(t, store.Store, "k", "old", 0)
+		front := meta.NewFronted(store, meta.FrontOptions{Entries: 1})
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			_, _ = front.Get(t.Context(), "k")
+		}()
+		<-store.read
+		metatest.Put(t, front, "k", "new", 0)
+		store.goOn <- struct{}{}
+		<-done
+		metatest.Want(t, front, "k", "new")
+	})
+}
+
+func TestFrontedHoldsNoBigValues(t *testing.T) {
+	store, a, _ := shared()
+	metatest.Put(t, a, "big", strings.Repeat("x", 1<<20), 0)
+	for range 3 {
+		metatest.Want(t, a, "big", strings.Repeat("x", 1<<20))
+	}
+	if got := store.Calls("get"); got != 3 {
+		t.Errorf("the store was asked %d times, want 3", got)
+	}
+}
+
+func TestGuardedCircuit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := metatest.NewFaulty(metatest.NewMemory())
+		guard := meta.NewGuarded(store, meta.GuardOptions{})
+		metatest.WantAbsent(t, guard, "k")
+		if f := guard.LastFailure(); !guard.Healthy() || f.Err != nil {
+			t.Fatalf("a new guard: %v", f)
+		}
+		broken := errors.New("connection refused")
+		store.Fail(broken, time.Hour) // a host that swallows packets
+
+		start := time.Now()
+		for range 3 {
+			if _, err := guard.Get(t.Context(), "k"); !errors.Is(err, context.DeadlineExceeded) {
+				t.Fatalf("hanging store: %v", err)
+			}
+		}
+		if waited := time.Since(start); waited != 750*time.Millisecond {
+			t.Errorf("three requests waited %v", waited)
+		}
+		if guard.Healthy() {
+			t.Error("healthy after three failures")
+		}
+		asked := store.Calls("get")
+		start = time.Now()
+		for range 1000 {
+			if _, err := guard.Get(t.Context(), "k"); !errors.Is(err, meta.ErrUnavailable) {
+				t.Fatalf("open circuit: %v", err)
+			}
+			if err := guard.Put(t.Context(), "k", nil, 0); !errors.Is(err, meta.ErrUnavailable) {
+				t.Fatalf("open circuit: %v", err)
+			}
+		}
+		for _, err := range guard.Scan(t.Context(), "") {
+			if !errors.Is(err, meta.ErrUnavailable) {
+				t.Fatalf("open circuit: %v", err)
+			}
+		}
+		if waited := time.Since(start); waited != 0 || store.Calls("get") != asked || store.Calls("scan") != 0 {
+			t.Errorf("refused requests waited %v and asked %d times", waited, store.Calls("get")-asked)
+		}
+
+		// One request finds out; the others do not wait for it.
+		time.Sleep(5 * time.Second)
+		probe := make(chan error)
+		go func() { probe <- guard.Check(t.Context()) }()
+		synctest.Wait()
+		if _, err := guard.Get(t.Context(), "k"); !errors.Is(err, meta.ErrUnavailable) {
+			t.Errorf("beside the probe: %v", err)
+		}
+		if err := <-probe; !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("probe: %v", err)
+		}
+		if f := guard.LastFailure(); f.Operation != "get" || f.Err == nil || !f.At.Equal(time.Now()) {
+			t.Errorf("last failure %+v", f)
+		}
+
+		store.Fail(nil, 0)
+		if err := guard.Check(t.Context()); !errors.Is(err, meta.ErrUnavailable) {
+			t.Errorf("probed too early: %v", err)
+		}
+		time.Sleep(5 * time.Second)
+		if err := guard.Check(t.Context()); err != nil || !guard.Healthy() {
+			t.Errorf("after recovery: %v", err)
+		}
+		metatest.Put(t, guard, "k", "v", 0)
+		metatest.Want(t, guard, "k", "v")
+	})
+}
+
+// TestGuardedIgnoresCallers checks that clients who leave, and answers of "not
+// found", say nothing about the store.
+func TestGuardedIgnoresCallers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := metatest.NewFaulty(metatest.NewMemory())
+		guard := meta.NewGuarded(store, meta.GuardOptions{})
+		store.Fail(nil, 100*time.Millisecond)
+		for range 10 {
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+			if _, err := guard.Get(ctx, "k"); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("got %v", err)
+			}
+			cancel()
+			metatest.WantAbsent(t, guard, "k")
+		}
+		if !guard.Healthy() {
+			t.Error("callers broke the circuit")
+		}
+	})
+}
+
+func TestGuardedCounts(t *testing.T) {
+	store := metatest.NewFaulty(metatest.NewMemory())
+	guard := meta.NewGuarded(store, meta.GuardOptions{Failures: 2})
+	metatest.Put(t, guard, "k", "v", 0)
+	metatest.Want(t, guard, "k", "v")
+	metatest.WantAbsent(t, guard, "none")
+	store.Fail(errors.New("broken"), 0)
+	for range 5 {
+		_ = guard.Delete(t.Context(), "k")
+	}
+	reg := prometheus.NewPedanticRegistry()
+	reg.MustRegister(guard.Collectors()...)
+	want := `
+		# HELP dray_meta_operations_total Operations on the metadata store by outcome: ok, absent, error, refused (not asked after failures), cancelled.
+		# TYPE dray_meta_operations_total counter
+		dray_meta_operations_total{operation="delete",outcome="error"} 2
+		dray_meta_operations_total{operation="delete",outcome="refused"} 3
+		dray_meta_operations_total{operation="get",outcome="absent"} 1
+		dray_meta_operations_total{operation="get",outcome="ok"} 1
+		dray_meta_operations_total{operation="put",outcome="ok"} 1
+		# HELP dray_meta_up 1 while the metadata store is being asked, 0 while it is left alone after failures.
+		# TYPE dray_meta_up gauge
+		dray_meta_up 0
+	`
+	if err := testutil.GatherAndCompare(reg, strings.NewReader(want), "dray_meta_operations_total", "dray_meta_up"); err != nil {
+		t.Error(err)
+	}
+}
