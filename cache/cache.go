@@ -198,6 +198,9 @@ type localError struct {
 func (e *localError) Error() string { return "cache " + e.reason + ": " + e.err.Error() }
 func (e *localError) Unwrap() error { return e.err }
 
+// reasonRead is the reason of a localError that a reader met by itself.
+const reasonRead = "read"
+
 // local makes an error of the disk a localError; reason is what was being done.
 func local(reason string, err error) *localError {
 	switch {

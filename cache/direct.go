@@ -28,25 +28,25 @@ type directBytes struct {
 	closed bool
 }
 
-// start gets the origin's answer. spare, if not nil, is a fetch that has it.
-func (d *directBytes) start(ctx context.Context, spare *fetch) error {
-	x := spare
-	if x == nil {
-		x = d.cache.newFetch(ctx, d.origin, d.at, d.blob.Size)
-		if err := x.connect(d.at == 0 && d.off == 0); err != nil {
-			x.close()
-			return err
-		}
-	} else {
-		context.AfterFunc(ctx, x.cancel) // it was begun by a flight
+// start asks the origin for the bytes from at on. Its size must be the one known, if one is.
+func (d *directBytes) start(ctx context.Context) error {
+	x := d.cache.newFetch(ctx, d.origin, d.at, d.blob.Size)
+	if err := x.connect(false); err != nil {
+		x.close()
+		return err
 	}
+	d.use(x)
+	return nil
+}
+
+// use goes on with a fetch that has its answer.
+func (d *directBytes) use(x *fetch) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.closed {
 		x.cancel()
 	}
 	d.x = x
-	return nil
 }
 
 // replay hashes the bytes before off from where they were read, to verify the whole
@@ -74,7 +74,7 @@ func (d *directBytes) readAt(ctx context.Context, p []byte, off int64) (int, err
 		return 0, io.EOF
 	}
 	if x := d.fetch(); x == nil {
-		if err := d.start(ctx, nil); err != nil {
+		if err := d.start(ctx); err != nil {
 			return 0, fmt.Errorf("fetch %s: %w", d.blob.Digest, err)
 		}
 	}

@@ -199,12 +199,17 @@ func (c *Cache) finish(g *growing, d digest.Digest, err error) {
 // passThrough returns a reader that fetches for itself. spare, if not nil, is a
 // fetch from byte 0 that was already answered.
 func (c *Cache) passThrough(ctx context.Context, b Blob, origin Origin, spare *fetch) (*Reader, error) {
-	r := c.reader(ctx, b, origin, nil, SourceDirect)
-	d := &directBytes{cache: c, blob: b, origin: origin, check: b.Digest.Verifier()}
-	if err := d.start(r.ctx, spare); err != nil {
-		r.cancel()
-		return nil, err
+	x := spare
+	if x == nil {
+		x = c.newFetch(ctx, origin, 0, b.Size)
+		if err := x.connect(true); err != nil {
+			x.close()
+			return nil, err
+		}
 	}
-	r.at = d
+	d := &directBytes{cache: c, blob: b, origin: origin, check: b.Digest.Verifier()}
+	d.use(x)
+	r := c.reader(ctx, b, origin, d, SourceDirect)
+	context.AfterFunc(r.ctx, x.cancel) // a spare was begun by a flight
 	return r, nil
 }

@@ -165,7 +165,7 @@ func (g *growing) readAt(ctx context.Context, p []byte, off int64) (int, error) 
 			if n > 0 {
 				return n, nil
 			}
-			return 0, &localError{"read", noEOF(err)}
+			return 0, &localError{reasonRead, noEOF(err)}
 		}
 		if g.over {
 			g.mu.Unlock()

@@ -123,7 +123,7 @@ func (c *Cache) Bytes(ctx context.Context, d digest.Digest, maxBytes int64) ([]b
 	if errors.Is(err, ErrNotFound) || errors.Is(err, ErrDigest) || errors.Is(err, ErrTooLarge) || ctx.Err() != nil {
 		return nil, err
 	}
-	c.degraded(local("read", err), d)
+	c.degraded(local(reasonRead, err), d)
 	return nil, fmt.Errorf("%w: %w", ErrNotFound, err)
 }
 

@@ -138,7 +138,9 @@ func (r *Reader) ended() error {
 // failOver makes the reader pass through from where it is. If it has read from byte
 // 0 without a gap, it goes on to verify the whole.
 func (r *Reader) failOver(old bytesAt, why *localError) (bytesAt, error) {
-	r.cache.degraded(why, r.blob.Digest)
+	if why.reason == reasonRead { // the others were counted by the flight
+		r.cache.degraded(why, r.blob.Digest)
+	}
 	r.cache.m.opens.WithLabelValues(string(SourceDirect)).Inc()
 	d := &directBytes{cache: r.cache, blob: Blob{r.blob.Digest, old.total()}, origin: r.origin, off: r.pos, at: r.pos}
 	if r.pos == r.inRow {
@@ -219,7 +221,7 @@ func (d diskBytes) readAt(_ context.Context, p []byte, off int64) (int, error) {
 	if n > 0 {
 		return n, nil
 	}
-	return 0, &localError{"read", noEOF(err)}
+	return 0, &localError{reasonRead, noEOF(err)}
 }
 
 func (d diskBytes) total() int64     { return d.Size() }

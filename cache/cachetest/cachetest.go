@@ -1,0 +1,245 @@
+// Package cachetest has what tests of a cache, and of what is built on one, need:
+// deterministic blobs, an origin that misbehaves on request, and a suite of what
+// every reader of a cache may rely on.
+//
+// Invariants:
+//   - The same seed gives the same bytes, everywhere and always.
+//   - An origin records every call, so that a test can state the exact list.
+package cachetest
+
+import (
+	"context"
+	"io"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"testing"
+
+	"github.com/opencontainers/go-digest"
+
+	"dray/cache"
+	"dray/cache/disk"
+)
+
+// Random returns n pseudo-random bytes that depend on nothing but seed and n.
+func Random(seed byte, n int) []byte {
+	p := make([]byte, n)
+	_, _ = rand.NewChaCha8([32]byte{seed}).Read(p) // never fails
+	return p
+}
+
+// Blob names p.
+func Blob(p []byte) cache.Blob {
+	return cache.Blob{Digest: digest.FromBytes(p), Size: int64(len(p))}
+}
+
+// Open opens a directory of blobs, closed when the test ends.
+func Open(t testing.TB, opts disk.Options) *disk.Dir {
+	t.Helper()
+	if opts.Path == "" {
+		opts.Path = t.TempDir()
+	}
+	d, err := disk.Open(opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := d.Close(); err != nil {
+			t.Errorf("close: %v", err)
+		}
+	})
+	return d
+}
+
+// Start opens a directory and runs a cache on it until the test ends, or until the
+// returned function is called.
+func Start(t testing.TB, opts cache.Options, dir disk.Options) (c *cache.Cache, stop func()) {
+	t.Helper()
+	opts.Disk = Open(t, dir)
+	c = cache.New(opts)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- c.Run(ctx) }()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("run: %v", err)
+		}
+	})
+	t.Cleanup(stop)
+	return c, stop
+}
+
+// Origin serves Data as a [cache.Origin] by its method Fetch, with faults.
+type Origin struct {
+	Data []byte
+	// Chunk is the largest piece one Read gives. Zero means as much as is asked for.
+	Chunk int
+	// Plan has the faults of the first call, the second, and so on. Calls beyond it have none.
+	Plan [][]Fault
+
+	mu    sync.Mutex
+	calls []int64
+	open  int
+}
+
+// Fault is one way in which an origin misbehaves. Offsets are those of the whole blob.
+type Fault struct {
+	refuse error
+	size   *int64
+	event  func(b *body) (handled bool, err error)
+	edit   func(p []byte) []byte
+}
+
+// Refuse answers with err.
+func Refuse(err error) Fault { return Fault{refuse: err} }
+
+// Announce answers with another size; below zero: with none.
+func Announce(size int64) Fault { return Fault{size: &size} }
+
+// Cut ends the body at byte n with err; io.EOF looks like an orderly end.
+func Cut(n int64, err error) Fault {
+	return Fault{event: at(n, func(*body) error { return err })}
+}
+
+// Stall gives nothing after byte n until the context ends.
+func Stall(n int64) Fault { return Hold(n, nil) }
+
+// Hold gives nothing after byte n until gate is closed.
+func Hold(n int64, gate <-chan struct{}) Fault {
+	return Fault{event: at(n, func(b *body) error {
+		select {
+		case <-gate:
+			return nil
+		case <-b.ctx.Done():
+			return context.Cause(b.ctx)
+		}
+	})}
+}
+
+// Flip inverts byte n.
+func Flip(n int) Fault {
+	return Fault{edit: func(p []byte) []byte {
+		p = slices.Clone(p)
+		p[n] ^= 0xff
+		return p
+	}}
+}
+
+// Extend gives more bytes than there are.
+func Extend(more []byte) Fault {
+	return Fault{edit: func(p []byte) []byte { return slices.Concat(p, more) }}
+}
+
+// at makes a body stop at byte n, where do decides how it goes on.
+func at(n int64, do func(b *body) error) func(*body) (bool, error) {
+	return func(b *body) (bool, error) {
+		if b.off < n {
+			b.limit = min(b.limit, n)
+			return false, nil
+		}
+		if b.off > n {
+			return false, nil
+		}
+		return true, do(b)
+	}
+}
+
+// Fetch is a [cache.Origin].
+func (o *Origin) Fetch(ctx context.Context, from int64) (cache.Stream, error) {
+	o.mu.Lock()
+	n := len(o.calls)
+	o.calls = append(o.calls, from)
+	o.mu.Unlock()
+	var faults []Fault
+	if n < len(o.Plan) {
+		faults = o.Plan[n]
+	}
+	size, data := int64(len(o.Data)), o.Data
+	for _, f := range faults {
+		if f.refuse != nil {
+			return cache.Stream{}, f.refuse
+		}
+		if f.size != nil {
+			size = *f.size
+		}
+		if f.edit != nil {
+			data = f.edit(data)
+		}
+	}
+	o.mu.Lock()
+	o.open++
+	o.mu.Unlock()
+	return cache.Stream{Body: &body{origin: o, ctx: ctx, faults: faults, data: data, off: from}, Size: size}, nil
+}
+
+// Calls returns from which byte on each call asked, in order.
+func (o *Origin) Calls() []int64 {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return slices.Clone(o.calls)
+}
+
+// Unclosed returns the number of bodies not closed yet.
+func (o *Origin) Unclosed() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.open
+}
+
+// body is one answer of an origin.
+type body struct {
+	origin *Origin
+	ctx    context.Context
+	faults []Fault
+	data   []byte
+	off    int64
+	limit  int64
+	once   sync.Once
+}
+
+func (b *body) Read(p []byte) (int, error) {
+	b.limit = int64(len(b.data))
+	for _, f := range b.faults {
+		if f.event == nil {
+			continue
+		}
+		if handled, err := f.event(b); handled && err != nil {
+			return 0, err
+		}
+	}
+	if b.ctx.Err() != nil {
+		return 0, context.Cause(b.ctx)
+	}
+	if b.off >= int64(len(b.data)) {
+		return 0, io.EOF
+	}
+	n := min(int64(len(p)), b.limit-b.off)
+	if b.origin.Chunk > 0 {
+		n = min(n, int64(b.origin.Chunk))
+	}
+	copy(p[:n], b.data[b.off:])
+	b.off += n
+	return int(n), nil
+}
+
+func (b *body) Close() error {
+	b.once.Do(func() {
+		b.origin.mu.Lock()
+		defer b.origin.mu.Unlock()
+		b.origin.open--
+	})
+	return nil
+}
+
+// Gated is an origin that answers only after gate is closed.
+func Gated(gate <-chan struct{}, origin cache.Origin) cache.Origin {
+	return func(ctx context.Context, from int64) (cache.Stream, error) {
+		select {
+		case <-gate:
+			return origin(ctx, from)
+		case <-ctx.Done():
+			return cache.Stream{}, context.Cause(ctx)
+		}
+	}
+}
