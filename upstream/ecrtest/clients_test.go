@@ -72,4 +72,3 @@ func TestGoContainerRegistry(t *testing.T) {
 		})
 	}
 }
-

@@ -36,16 +36,16 @@ type Fault struct {
 	CorruptBytes int64  `json:"corruptBytes,omitempty"` // how many; 0 is one
 	StallAt      *int64 `json:"stallAt,omitempty"`      // the answer's body stops there until client or fault go away
 	CutRequestAt *int64 `json:"cutRequestAt,omitempty"` // the connection is closed once so much of the request was read
-	Rate         int64  `json:"rate,omitempty"`         // bytes per second of the answer's body; 0: as fast as can be
+	Rate         int64  `json:"rate,omitempty"`         // bytes per second of either body; 0: as fast as can be
 }
 
 // At is a position for a Fault.
 func At(n int64) *int64 { return &n }
 
-// Bandwidth shapes the bodies of answers; 0 is unlimited.
+// Bandwidth shapes bodies, each direction on its own; 0 is unlimited.
 type Bandwidth struct {
-	PerConnection int64  `json:"perConnection"` // bytes per second of one answer
-	Total         int64  `json:"total"`         // bytes per second of all answers together
+	PerConnection int64  `json:"perConnection"` // bytes per second of one answer or request
+	Total         int64  `json:"total"`         // bytes per second of all answers, and of all requests
 	Kinds         []Kind `json:"kinds,omitempty"`
 }
 
@@ -60,7 +60,8 @@ type faults struct {
 	next      int
 	list      []*armed
 	bandwidth Bandwidth
-	total     *pacer
+	total     *pacer // of answers
+	totalIn   *pacer // of requests
 }
 
 func newFaults(b Bandwidth) *faults {
@@ -73,7 +74,7 @@ func (f *faults) setBandwidth(b Bandwidth) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.bandwidth = b
-	f.total = newPacer(b.Total)
+	f.total, f.totalIn = newPacer(b.Total), newPacer(b.Total)
 }
 
 // AddFault arms a fault and returns its id.
@@ -141,8 +142,8 @@ func (f *faults) take(k Kind, r *http.Request) *plan {
 	defer f.mu.Unlock()
 	p := &plan{cutAt: -1, stallAt: -1, corruptAt: -1, cutRequest: -1}
 	if len(f.bandwidth.Kinds) == 0 || slices.Contains(f.bandwidth.Kinds, k) {
-		p.addPacer(newPacer(f.bandwidth.PerConnection))
-		p.addPacer(f.total)
+		p.pacers = p.pacers.with(newPacer(f.bandwidth.PerConnection)).with(f.total)
+		p.incoming = p.incoming.with(newPacer(f.bandwidth.PerConnection)).with(f.totalIn)
 	}
 	for _, a := range f.list {
 		if !a.matches(k, r) {
@@ -165,7 +166,7 @@ type plan struct {
 	dropAnswer                bool
 	cutAt, stallAt, corruptAt int64 // negative: never
 	corruptLen, cutRequest    int64
-	pacers                    []*pacer
+	pacers, incoming          pacers // of the answer and of the request
 	stalled                   <-chan struct{}
 }
 
@@ -189,7 +190,8 @@ func (p *plan) add(a *armed) {
 	if a.CutRequestAt != nil {
 		p.cutRequest = *a.CutRequestAt
 	}
-	p.addPacer(newPacer(a.Rate))
+	p.pacers = p.pacers.with(newPacer(a.Rate))
+	p.incoming = p.incoming.with(newPacer(a.Rate))
 }
 
 func retryAfter(d time.Duration) http.Header {
@@ -197,12 +199,6 @@ func retryAfter(d time.Duration) http.Header {
 		return nil
 	}
 	return http.Header{"Retry-After": {strconv.Itoa(int((d + time.Second - 1) / time.Second))}}
-}
-
-func (p *plan) addPacer(x *pacer) {
-	if x != nil {
-		p.pacers = append(p.pacers, x)
-	}
 }
 
 // before waits out the latency.
@@ -223,10 +219,7 @@ func (p *plan) room(at int64, n int) int {
 			room = min(room, stop-at)
 		}
 	}
-	for _, x := range p.pacers {
-		room = min(room, x.piece())
-	}
-	return int(room)
+	return p.pacers.room(int(room))
 }
 
 // corrupted returns p, or a copy in which the bytes that are due are inverted.
@@ -249,15 +242,6 @@ func (p *plan) stall(ctx context.Context) {
 	case <-ctx.Done():
 	case <-p.stalled:
 	}
-}
-
-func (p *plan) pace(ctx context.Context, n int) error {
-	for _, x := range p.pacers {
-		if err := wait(ctx, x.reserve(n)); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 func wait(ctx context.Context, d time.Duration) error {

@@ -88,7 +88,7 @@ func (s *Server) Archive(repo, ref string, archived bool) bool {
 
 // CreateRepository makes a repository with the defaults of the API. One that exists is left as it is.
 func (s *Server) CreateRepository(name string) {
-	_, _ = s.createRepository(s.defaultRegistry(), newRepository(name, newUUID(), s.now())) // has no error to give
+	s.createRepository(s.defaultRegistry(), newRepository(name, newUUID(), s.now()))
 }
 
 // UploadCount says what became of upload sessions.
@@ -102,7 +102,7 @@ type UploadCount struct {
 func (s *Server) Uploads() UploadCount {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return UploadCount{Open: len(s.uploads), Started: s.uploadsStarted, Finished: s.uploadsFinished}
+	return UploadCount{Open: len(s.uploads), Started: s.uploadsStarted.Load(), Finished: s.uploadsFinished.Load()}
 }
 
 // Token issues a token of the default registry, as GetAuthorizationToken would, for the user "dray" or the ARN given.

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -72,7 +73,7 @@ func (r *Running) build(opts Options) error {
 	}
 	opts.ObjectsURL = orDefault(opts.ObjectsURL, r.ObjectsURL)
 	if !opts.StrictHost {
-		opts.AcceptHosts = append(opts.AcceptHosts, r.RegistryAddr, "127.0.0.1:"+port, "localhost:"+port)
+		opts.AcceptHosts = append(slices.Clone(opts.AcceptHosts), r.RegistryAddr, "127.0.0.1:"+port, "localhost:"+port)
 	}
 	if opts.TLS == nil && opts.SelfSigned {
 		cert, ca, err := selfSigned(hostName(opts.Account, opts.Region))

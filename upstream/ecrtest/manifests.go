@@ -14,6 +14,7 @@ func (s *Server) readManifest(x *exchange) error {
 	if err := s.countPull(x.w, x.r); err != nil {
 		return err
 	}
+	s.pullThrough(x)
 	repo, err := s.repository(x)
 	if err != nil {
 		return err

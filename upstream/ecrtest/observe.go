@@ -1,6 +1,7 @@
 package ecrtest
 
 import (
+	"context"
 	"io"
 	"net/http"
 	"net/url"
@@ -39,7 +40,7 @@ func (s *Server) observe(sf surface, next http.HandlerFunc) http.Handler {
 		}()
 		plan := s.faults.take(e.Kind, r)
 		rec := &recorder{ResponseWriter: w, entry: e, journal: s.journal, plan: plan, ctx: r.Context()}
-		r.Body = &countedBody{ReadCloser: r.Body, entry: e, journal: s.journal, cut: plan.cutRequest}
+		r.Body = &countedBody{ReadCloser: r.Body, entry: e, journal: s.journal, ctx: r.Context(), cut: plan.cutRequest, pacers: plan.incoming}
 		plan.before(r.Context())
 		if plan.answer != nil {
 			sf.fail(rec, sf.complete(plan.answer))
@@ -90,6 +91,8 @@ type countedBody struct {
 	io.ReadCloser
 	entry   *Entry
 	journal *journal
+	ctx     context.Context
+	pacers  pacers
 	cut     int64 // bytes after which the connection is closed; negative: never
 	read    int64
 }
@@ -101,7 +104,10 @@ func (b *countedBody) Read(p []byte) (int, error) {
 		}
 		p = p[:min(int64(len(p)), b.cut-b.read)]
 	}
-	n, err := b.ReadCloser.Read(p)
+	n, err := b.ReadCloser.Read(p[:b.pacers.room(len(p))])
+	if werr := b.pacers.wait(b.ctx, n); werr != nil {
+		return n, werr
+	}
 	b.read += int64(n)
 	b.journal.moved(b.entry, int64(n), 0)
 	return n, err

@@ -1,6 +1,7 @@
 package ecrtest
 
 import (
+	"context"
 	"sync"
 	"time"
 )
@@ -34,6 +35,34 @@ func (p *pacer) reserve(n int) time.Duration {
 	}
 	p.free = p.free.Add(time.Duration(float64(n) / float64(p.rate) * float64(time.Second)))
 	return p.free.Sub(now)
+}
+
+// pacers all hold back the same bytes.
+type pacers []*pacer
+
+func (ps pacers) with(p *pacer) pacers {
+	if p == nil {
+		return ps
+	}
+	return append(ps, p)
+}
+
+// room is how many of n bytes go in one piece.
+func (ps pacers) room(n int) int {
+	for _, p := range ps {
+		n = int(min(int64(n), p.piece()))
+	}
+	return n
+}
+
+// wait books n bytes with each and waits until all let them go.
+func (ps pacers) wait(ctx context.Context, n int) error {
+	for _, p := range ps {
+		if err := wait(ctx, p.reserve(n)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Quota is a token bucket: Rate operations per second and a Burst on top.

@@ -80,7 +80,7 @@ func (r *recorder) shape(p []byte) (int, error) {
 		piece := p[done:]
 		piece = piece[:r.plan.room(r.sent, len(piece))]
 		piece = r.plan.corrupted(piece, r.sent)
-		if err := r.plan.pace(r.ctx, len(piece)); err != nil {
+		if err := r.plan.pacers.wait(r.ctx, len(piece)); err != nil {
 			return done, err
 		}
 		r.journal.moved(r.entry, 0, int64(len(piece)))

@@ -148,7 +148,7 @@ func (s *Server) repositoryForPush(x *exchange) (*repository, error) {
 		return r, nil
 	}
 	if s.opts.Quirks.CreateRepositories {
-		return s.createRepository(x.reg, newRepository(x.Repo, newUUID(), s.now()))
+		return s.createRepository(x.reg, newRepository(x.Repo, newUUID(), s.now())), nil
 	}
 	t, ok := s.template(x.Repo)
 	if !ok || s.forbids(x.who.principal, "ecr:CreateRepository", x.reg.arn(x.Repo)) {
@@ -157,7 +157,7 @@ func (s *Server) repositoryForPush(x *exchange) (*repository, error) {
 	r := newRepository(x.Repo, newUUID(), s.now())
 	r.mutability = orDefault(t.TagMutability, r.mutability)
 	r.encryption = encryption{orDefault(t.EncryptionType, r.encryption.Type), t.KMSKey}
-	return s.createRepository(x.reg, r)
+	return s.createRepository(x.reg, r), nil
 }
 
 // template finds the creation template with the longest matching prefix; ROOT matches last.
@@ -174,12 +174,12 @@ func (s *Server) template(repo string) (CreationTemplate, bool) {
 }
 
 // createRepository adds a repository, or returns the one that another request has just added.
-func (s *Server) createRepository(g *registry, r *repository) (*repository, error) {
+func (s *Server) createRepository(g *registry, r *repository) *repository {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if have, ok := g.repos[r.name]; ok {
-		return have, nil
+		return have
 	}
 	g.repos[r.name] = r
-	return r, nil
+	return r
 }

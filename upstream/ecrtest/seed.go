@@ -30,10 +30,7 @@ func (s *Server) Seed(img SeedImage) (digest.Digest, error) {
 		return "", fmt.Errorf("seed %s:%s: not a name and tag", img.Repository, img.Tag)
 	}
 	g := s.defaultRegistry()
-	repo, err := s.createRepository(g, newRepository(img.Repository, newUUID(), s.now()))
-	if err != nil {
-		return "", err
-	}
+	repo := s.createRepository(g, newRepository(img.Repository, newUUID(), s.now()))
 	m := v1.Manifest{MediaType: v1.MediaTypeImageManifest}
 	m.SchemaVersion = 2
 	config := v1.Image{Platform: v1.Platform{Architecture: "amd64", OS: "linux"}}
@@ -50,11 +47,11 @@ func (s *Server) Seed(img SeedImage) (digest.Digest, error) {
 	if err != nil {
 		return "", err
 	}
-	size, d, err := s.seedBlob(repo, func(w io.Writer) error { _, err := w.Write(raw); return err })
+	b, err := s.ingest(repo, "", func(w io.Writer) error { _, err := w.Write(raw); return err })
 	if err != nil {
 		return "", fmt.Errorf("seed %s:%s: %w", img.Repository, img.Tag, err)
 	}
-	m.Config = v1.Descriptor{MediaType: v1.MediaTypeImageConfig, Digest: d, Size: size}
+	m.Config = v1.Descriptor{MediaType: v1.MediaTypeImageConfig, Digest: b.Digest, Size: b.Size}
 	return s.seedManifest(repo, img, m)
 }
 
@@ -82,22 +79,26 @@ func (s *Server) seedManifest(repo *repository, img SeedImage, m v1.Manifest) (d
 	return doc.digest, nil
 }
 
-// seedBlob stores what write writes as a blob.
-func (s *Server) seedBlob(repo *repository, write func(io.Writer) error) (int64, digest.Digest, error) {
+// ingest stores what write writes as a blob of the repository. Bytes with another digest than the one wanted, where
+// one is, are refused.
+func (s *Server) ingest(repo *repository, want digest.Digest, write func(io.Writer) error) (v1.Descriptor, error) {
 	u, err := s.newUpload(repo)
 	if err != nil {
-		return 0, "", err
+		return v1.Descriptor{}, err
 	}
 	defer s.forget(u)
 	counter := &countingWriter{w: io.MultiWriter(u.file, u.hash)}
 	if err := write(counter); err != nil {
-		return 0, "", err
+		return v1.Descriptor{}, err
 	}
 	d := u.digest()
-	if err := s.publish(u, d, counter.n); err != nil {
-		return 0, "", err
+	if want != "" && d != want {
+		return v1.Descriptor{}, fmt.Errorf("ingest %s: bytes have digest %s", want, d)
 	}
-	return counter.n, d, nil
+	if err := s.publish(u, d, counter.n); err != nil {
+		return v1.Descriptor{}, err
+	}
+	return v1.Descriptor{Digest: d, Size: counter.n}, nil
 }
 
 type countingWriter struct {
@@ -115,7 +116,7 @@ func (c *countingWriter) Write(p []byte) (int, error) {
 func (s *Server) seedLayer(repo *repository, img SeedImage, i int) (v1.Descriptor, digest.Digest, error) {
 	key := sha256.Sum256(fmt.Appendf(nil, "%s:%s %d %d", img.Repository, img.Tag, img.Seed, i))
 	plain := sha256.New()
-	size, d, err := s.seedBlob(repo, func(w io.Writer) error {
+	b, err := s.ingest(repo, "", func(w io.Writer) error {
 		z, err := gzip.NewWriterLevel(w, gzip.NoCompression)
 		if err != nil {
 			return err
@@ -134,5 +135,6 @@ func (s *Server) seedLayer(repo *repository, img SeedImage, i int) (v1.Descripto
 		}
 		return z.Close()
 	})
-	return v1.Descriptor{MediaType: v1.MediaTypeImageLayerGzip, Digest: d, Size: size}, digest.NewDigest(digest.SHA256, plain), err
+	b.MediaType = v1.MediaTypeImageLayerGzip
+	return b, digest.NewDigest(digest.SHA256, plain), err
 }

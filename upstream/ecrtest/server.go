@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"sync"
@@ -19,27 +20,30 @@ type Server struct {
 	switches atomic.Pointer[Switches]
 	dir      string
 	ownDir   bool
+	upstream *http.Client // of pull-through rules
 	signKey  []byte
 
 	faults   *faults
 	journal  *journal
 	throttle *throttle
 
-	mu                              sync.Mutex // guards all below; never held over I/O
-	skew                            time.Duration
-	registries                      map[RegistryID]*registry
-	uploads                         map[string]*upload
-	objects                         map[string]*layer // by object name
-	tokens                          map[string]*token
-	uploadsStarted, uploadsFinished int64
-	tokenOrder                      []string // oldest first, to bound tokens
-	denied                          []Denial
-	metrics                         []Datum
-	pullsUsed                       int
-	pullWindow                      time.Time
-	urlEpoch                        int // of signed URLs made now
-	urlExpired                      int // URLs of epochs below are past their expiry
-	sessionEnd                      int // URLs of epochs below were signed by a session that is over
+	uploadsStarted, uploadsFinished atomic.Int64
+
+	mu         sync.Mutex // guards all below; never held over I/O
+	skew       time.Duration
+	registries map[RegistryID]*registry
+	uploads    map[string]*upload
+	objects    map[string]*layer // by object name
+	tokens     map[string]*token
+	tokenOrder []string // oldest first, to bound tokens
+	denied     []Denial
+	looked     map[string]time.Time // pull-through: when each tag or digest was last looked up
+	metrics    []Datum
+	pullsUsed  int
+	pullWindow time.Time
+	urlEpoch   int // of signed URLs made now
+	urlExpired int // URLs of epochs below are past their expiry
+	sessionEnd int // URLs of epochs below were signed by a session that is over
 }
 
 // New makes a Server. It starts nothing; Close removes its files.
@@ -51,7 +55,7 @@ func New(opts Options) (*Server, error) {
 	s := &Server{
 		opts: opts, dir: opts.Dir, signKey: randomBytes(32),
 		registries: map[RegistryID]*registry{}, uploads: map[string]*upload{}, objects: map[string]*layer{}, tokens: map[string]*token{},
-		denied: opts.Deny,
+		denied: opts.Deny, looked: map[string]time.Time{}, upstream: &http.Client{Transport: &http.Transport{}},
 	}
 	s.SetSwitches(*opts.Switches)
 	s.faults = newFaults(opts.Bandwidth)
@@ -89,6 +93,7 @@ func (s *Server) Close() error {
 	}
 	clear(s.uploads)
 	s.mu.Unlock()
+	s.upstream.CloseIdleConnections()
 	for _, u := range open {
 		u.discard()
 	}

@@ -23,7 +23,6 @@ type repository struct {
 	resourceTags []resourceTag
 	lifecycle    string
 	pullThrough  bool
-	checked      map[string]time.Time // tag → last look at the upstream of a pull-through rule
 
 	images map[digest.Digest]*image
 	tags   map[string]digest.Digest
@@ -71,8 +70,7 @@ func (g *registry) arn(repo string) string {
 func newRepository(name, id string, now time.Time) *repository {
 	return &repository{
 		name: name, id: id, created: now, mutability: "MUTABLE", encryption: encryption{Type: "AES256"},
-		checked: map[string]time.Time{},
-		images:  map[digest.Digest]*image{}, tags: map[string]digest.Digest{}, layers: map[digest.Digest]*layer{},
+		images: map[digest.Digest]*image{}, tags: map[string]digest.Digest{}, layers: map[digest.Digest]*layer{},
 	}
 }
 

@@ -67,6 +67,7 @@ func (s *Server) startUpload(x *exchange) error {
 	if err != nil {
 		return err
 	}
+	s.uploadsStarted.Add(1)
 	if want := x.r.URL.Query().Get("digest"); want != "" && x.sw.SinglePost {
 		return s.complete(x, u, want)
 	}
@@ -86,7 +87,6 @@ func (s *Server) newUpload(repo *repository) (*upload, error) {
 	defer s.mu.Unlock()
 	u.started = s.nowLocked()
 	s.uploads[id] = u
-	s.uploadsStarted++
 	return u, nil
 }
 
@@ -226,6 +226,7 @@ func (s *Server) complete(x *exchange, u *upload, want string) error {
 	if err := s.publish(u, d, u.size); err != nil {
 		return err
 	}
+	s.uploadsFinished.Add(1)
 	h := x.w.Header()
 	h.Set("Location", s.location(x, "/v2/"+x.Repo+"/blobs/"+d.String(), nil))
 	h.Set("Docker-Content-Digest", d.String())
@@ -243,9 +244,6 @@ func (s *Server) publish(u *upload, d digest.Digest, size int64) error {
 		return fmt.Errorf("publish %s: %w", d, err)
 	}
 	u.ended = true
-	s.mu.Lock()
-	s.uploadsFinished++
-	s.mu.Unlock()
 	s.addLayer(u.repo, d, size)
 	return nil
 }

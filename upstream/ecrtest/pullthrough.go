@@ -1,0 +1,181 @@
+package ecrtest
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// pullThroughEvery is how long an image of a pull-through rule is served before its upstream is looked at again.
+const pullThroughEvery = 24 * time.Hour
+
+// pullThrough imports what a manifest request wants from the upstream of the rule that covers the repository. An
+// upstream that fails changes nothing: what was imported before is served on, and the rest is not found.
+func (s *Server) pullThrough(x *exchange) {
+	rule, ok := s.rule(x.Repo)
+	if !ok || s.forbids(x.who.principal, "ecr:BatchImportUpstreamImage", x.reg.arn(x.Repo)) || !s.due(x) {
+		return
+	}
+	if !s.hasRepository(x.reg, x.Repo) && s.forbids(x.who.principal, "ecr:CreateRepository", x.reg.arn(x.Repo)) {
+		return
+	}
+	f := &importer{server: s, reg: x.reg, local: x.Repo, base: strings.TrimSuffix(rule.Upstream, "/"), name: strings.TrimPrefix(x.Repo, rule.Prefix+"/")}
+	if err := f.manifest(x.r.Context(), orDefault(x.Tag, x.Digest.String()), x.Tag); err != nil {
+		s.opts.Logger.Warn("pull through failed", "repository", x.Repo, "error", err)
+	}
+}
+
+func (s *Server) rule(repo string) (PullThroughRule, bool) {
+	for _, r := range s.opts.PullThrough {
+		if strings.HasPrefix(repo, r.Prefix+"/") {
+			return r, true
+		}
+	}
+	return PullThroughRule{}, false
+}
+
+// due reports whether the upstream must be looked at, and notes the look.
+func (s *Server) due(x *exchange) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	key := x.reg.arn(x.Repo) + ":" + orDefault(x.Tag, x.Digest.String())
+	last, looked := s.looked[key]
+	now := s.nowLocked()
+	if r, ok := x.reg.repos[x.Repo]; ok {
+		if _, held := r.find(x.Tag, x.Digest); held && (x.Tag == "" || now.Sub(last) < pullThroughEvery) {
+			return false
+		}
+	}
+	s.looked[key] = now
+	return looked || x.Tag != "" || !x.sw.PullThroughDigestMissing
+}
+
+// importer copies images of one upstream repository. It knows Bearer tokens for anonymous clients.
+type importer struct {
+	server *Server
+	reg    *registry
+	local  string
+	base   string
+	name   string
+	token  string
+}
+
+// manifest imports a manifest and all it names, and then the tag.
+func (f *importer) manifest(ctx context.Context, ref, tag string) error {
+	accept := strings.Join([]string{v1.MediaTypeImageIndex, mediaDockerList, v1.MediaTypeImageManifest, mediaDockerManifest}, ", ")
+	resp, err := f.get(ctx, "manifests/"+ref, accept)
+	if err != nil {
+		return err
+	}
+	raw, err := io.ReadAll(io.LimitReader(resp.Body, maxManifest+1))
+	_ = resp.Body.Close() // read whole
+	if err != nil {
+		return fmt.Errorf("read manifest %s: %w", ref, err)
+	}
+	doc, err := parseDocument(resp.Header.Get("Content-Type"), raw, strictness{})
+	if err != nil {
+		return fmt.Errorf("parse manifest %s: %w", ref, err)
+	}
+	s := f.server
+	fresh := newRepository(f.local, newUUID(), s.now())
+	fresh.pullThrough = true
+	repo := s.createRepository(f.reg, fresh)
+	for _, child := range doc.children {
+		if err := f.manifest(ctx, child.String(), ""); err != nil {
+			return err
+		}
+	}
+	for _, b := range doc.blobs {
+		if err := f.blob(ctx, repo, b.Digest); err != nil {
+			return err
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	repo.put(doc, tag, s.nowLocked())
+	return nil
+}
+
+func (f *importer) blob(ctx context.Context, repo *repository, d digest.Digest) error {
+	f.server.mu.Lock()
+	_, held := repo.layers[d]
+	f.server.mu.Unlock()
+	if held {
+		return nil
+	}
+	resp, err := f.get(ctx, "blobs/"+d.String(), "*/*")
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	_, err = f.server.ingest(repo, d, func(w io.Writer) error { _, err := io.Copy(w, resp.Body); return err })
+	return err
+}
+
+// get asks the upstream, with a token once it wants one.
+func (f *importer) get(ctx context.Context, path, accept string) (*http.Response, error) {
+	for range 2 {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, f.base+"/v2/"+f.name+"/"+path, nil)
+		if err != nil {
+			return nil, err
+		}
+		req.Header.Set("Accept", accept)
+		if f.token != "" {
+			req.Header.Set("Authorization", "Bearer "+f.token)
+		}
+		resp, err := f.server.upstream.Do(req)
+		if err != nil {
+			return nil, err
+		}
+		if resp.StatusCode == http.StatusOK {
+			return resp, nil
+		}
+		_ = resp.Body.Close() // not wanted
+		if resp.StatusCode != http.StatusUnauthorized {
+			return nil, fmt.Errorf("get %s: status %d", path, resp.StatusCode)
+		}
+		if err := f.login(ctx, resp.Header.Get("Www-Authenticate")); err != nil {
+			return nil, err
+		}
+	}
+	return nil, fmt.Errorf("get %s: token refused", path)
+}
+
+var challengeParam = regexp.MustCompile(`(\w+)="([^"]*)"`)
+
+// login fetches an anonymous token for a Bearer challenge.
+func (f *importer) login(ctx context.Context, challenge string) error {
+	param := map[string]string{}
+	for _, m := range challengeParam.FindAllStringSubmatch(challenge, -1) {
+		param[m[1]] = m[2]
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, param["realm"], nil)
+	if err != nil {
+		return err
+	}
+	q := req.URL.Query()
+	q.Set("service", param["service"])
+	q.Set("scope", param["scope"])
+	req.URL.RawQuery = q.Encode()
+	resp, err := f.server.upstream.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	var answer struct {
+		Token string `json:"token"`
+	}
+	if err := json.NewDecoder(io.LimitReader(resp.Body, 1<<20)).Decode(&answer); err != nil {
+		return fmt.Errorf("read token: %w", err)
+	}
+	f.token = answer.Token
+	return nil
+}
