@@ -1,0 +1,65 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"dray/upstream/ecrtest"
+
+	"github.com/google/go-containerregistry/pkg/v1/types"
+)
+
+func TestBuildKit(t *testing.T) {
+	s := newStack(t, stackOptions{})
+	m := newMachine(t, s)
+	m.deploy("buildkit/buildkitd.toml", "buildkit/buildkitd.toml")
+	write(t, filepath.Join(m.home, ".docker/config.json"), dockerAuth())
+	write(t, filepath.Join(m.dir, "context/Dockerfile"), []byte("FROM busybox:1\nCOPY data /data\nRUN sha256sum /data > /sum && echo built > /built\n"))
+	write(t, filepath.Join(m.dir, "context/data"), []byte(strings.Repeat("what goes into the image ", 40_000)))
+	s.hub.push(t, "library/busybox:1", busybox(t, types.OCIManifestSchema1))
+
+	client := []string{need(t, "buildctl"), "--addr", "unix://" + filepath.Join(m.dir, "buildkit.sock")}
+	need(t, "runc")
+	p := m.start("buildkitd", need(t, "buildkitd"), "--config", "/etc/buildkit/buildkitd.toml", "--root", filepath.Join(m.dir, "root"),
+		"--addr", client[2], "--containerd-worker=false", "--oci-worker-snapshotter=native", "--oci-worker-net=host", "--oci-worker-no-process-sandbox=false")
+	p.await("buildctl debug workers", func(context.Context) error {
+		if out, err := m.try(t, append(client, "debug", "workers")...); err != nil {
+			return errors.New(out)
+		}
+		return nil
+	})
+	version := m.run(t, client[0], "--version")
+
+	build := func(t *testing.T, ref string) string {
+		t.Helper()
+		cache := "type=registry,ref=" + drayName + ":5000/buildkit/cache:1"
+		return m.run(t, append(client, "build", "--frontend", "dockerfile.v0", "--progress", "plain",
+			"--local", "context="+filepath.Join(m.dir, "context"), "--local", "dockerfile="+filepath.Join(m.dir, "context"),
+			"--output", "type=image,name="+drayName+":5000/"+ref+",push=true",
+			"--export-cache", cache+",mode=max,image-manifest=true,oci-mediatypes=true,compression=zstd,force-compression=true",
+			"--import-cache", cache)...)
+	}
+	row(t, "BuildKit", version, "build on a base image from the mirror, push, export the build cache", func(t *testing.T) {
+		build(t, "buildkit/app:1")
+		if s.hub.Count(ecrtest.KindManifestGet) == 0 {
+			t.Error("the base image did not come from Docker Hub")
+		}
+		s.ecr.digest(t, "buildkit/app:1")
+		s.ecr.digest(t, "buildkit/cache:1")
+		s.sameBytes(t, "buildkit/app:1")
+	})
+	row(t, "BuildKit", version, "build again with an empty BuildKit: all from the build cache, nothing from Docker Hub", func(t *testing.T) {
+		m.run(t, append(client, "prune", "--all")...)
+		hub, ecr := s.hub.asked(), s.ecr.asked()
+		out := build(t, "buildkit/app:2")
+		if !strings.Contains(out, "CACHED") {
+			t.Errorf("the step was not found in the build cache:\n%s", out)
+		}
+		hub.none(t, mirrored...)
+		ecr.none(t, ecrtest.KindBlobGet, ecrtest.KindObjectGet)
+		s.sameBytes(t, "buildkit/app:2")
+	})
+}

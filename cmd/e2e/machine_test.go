@@ -1,0 +1,101 @@
+package e2e
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// machine is the view that a client has: this machine with another /etc, in a mount namespace of its own. In it the name of dray leads to
+// the dray under test, and the names of public registries to addresses where nobody listens.
+type machine struct {
+	t    testing.TB
+	dir  string // short, removed after the test
+	home string
+}
+
+// newMachine copies /etc, puts in what a client needs to use dray, and leaves everything else as it is.
+func newMachine(t testing.TB, s *stack) *machine {
+	t.Helper()
+	needRoot(t)
+	m := &machine{t: t, dir: shortDir(t)}
+	m.home = filepath.Join(m.dir, "home")
+	if err := os.Mkdir(m.home, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	run(t, environment(), "cp", "-a", "/etc", filepath.Join(m.dir, "etc"))
+	for _, own := range []string{"docker", "containerd", "buildkit", "containers/registries.conf.d", "containers/certs.d", "dray"} {
+		if err := os.RemoveAll(filepath.Join(m.dir, "etc", own)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	nobody := "127.0.0.127"
+	m.put("hosts", []byte("127.0.0.1 localhost\n"+s.ip+" "+drayName+"\n"+
+		nobody+" docker.io registry-1.docker.io index.docker.io auth.docker.io quay.io "+ecrName+"\n"))
+	certificate, err := os.ReadFile(s.certificate)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.put("dray/cert.pem", certificate)
+	for _, host := range []string{drayName, drayName + ":5000"} {
+		m.put(filepath.Join("docker/certs.d", host, "ca.crt"), certificate)
+		m.put(filepath.Join("containers/certs.d", host, "ca.crt"), certificate)
+	}
+	return m
+}
+
+// put makes a file below /etc.
+func (m *machine) put(name string, content []byte) {
+	m.t.Helper()
+	path := filepath.Join(m.dir, "etc", name)
+	_ = os.Remove(path) // a link would lead out of the copy
+	write(m.t, path, content)
+}
+
+// deploy puts a file of deploy/clients below /etc, as it is.
+func (m *machine) deploy(source, name string) {
+	m.t.Helper()
+	content, err := os.ReadFile(filepath.Join("../../deploy/clients", source))
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	m.put(name, content)
+}
+
+// command is what runs a command on the machine.
+func (m *machine) command(command ...string) []string {
+	// What Podman and Skopeo remember of blobs and registries as root is not theirs to read here, nor to write.
+	script := `mount --bind "$1/etc" /etc && mkdir -p "$1/containers" /var/lib/containers && mount --bind "$1/containers" /var/lib/containers &&
+		shift && exec "$@"`
+	return append([]string{need(m.t, "unshare"), "--mount", "--propagation", "private", "/bin/sh", "-c", script, "sh", m.dir}, command...)
+}
+
+func (m *machine) env() []string {
+	return environment("HOME="+m.home, "XDG_RUNTIME_DIR="+m.home,
+		"PATH="+os.Getenv("PATH")+":/usr/local/sbin:/usr/sbin:/sbin")
+}
+
+// start runs a daemon on the machine; see start.
+func (m *machine) start(name string, command ...string) *process {
+	m.t.Helper()
+	argv := m.command(command...)
+	return start(m.t, name, m.env(), argv[0], argv[1:]...)
+}
+
+// try and run run a client on the machine; see try and run.
+func (m *machine) try(t testing.TB, command ...string) (string, error) {
+	t.Helper()
+	return try(t, m.env(), m.command(command...)...)
+}
+
+func (m *machine) run(t testing.TB, command ...string) string {
+	t.Helper()
+	return run(t, m.env(), m.command(command...)...)
+}
+
+// firstLine of what a client says about its version.
+func firstLine(s string) string {
+	line, _, _ := strings.Cut(s, "\n")
+	return line
+}
