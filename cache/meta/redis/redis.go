@@ -1,0 +1,255 @@
+// Package redis keeps facts in Redis, or what speaks its protocol, for several
+// mirrors to share.
+//
+// Invariants:
+//   - Redis is disposable: it may be flushed, evict, fail over with losses or be
+//     away. It needs neither persistence nor memory for more than the facts.
+//   - Nothing here retries, waits for long or hides a failure; that is the
+//     business of the wrappers around a store.
+//   - All keys carry one prefix, so that a Redis can be shared with others. No
+//     other keys are read or changed.
+package redis
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"strings"
+	"sync"
+	"time"
+
+	goredis "github.com/redis/go-redis/v9"
+
+	"dray/cache/meta"
+)
+
+// Options configure [Open].
+type Options struct {
+	// URL says where Redis is and how to log in:
+	//
+	//	redis://user:password@host:6379/0              one server; rediss for TLS
+	//	unix://user:password@/run/redis.sock?db=0      one server
+	//	redis+sentinel://host:26379/0?master_name=m&addr=host2:26379
+	//	redis+cluster://user:password@host:6379?addr=host2:6379
+	//
+	// with rediss+sentinel and rediss+cluster for TLS. The query takes the
+	// options of go-redis in snake case, such as pool_size or skip_verify. With
+	// Sentinel the user of the URL is the Sentinel's, and the server's own is
+	// given as username and password in the query.
+	URL string
+	// Prefix begins every key; empty means "dray:".
+	Prefix string
+	// Timeout bounds connecting, each write, each read and the wait for a free
+	// connection, each for itself, unless the URL says otherwise; 0 means 500 ms.
+	Timeout time.Duration
+}
+
+// Store is a [meta.Store] in Redis.
+type Store struct {
+	client goredis.UniversalClient
+	prefix string
+
+	closeOnce sync.Once
+	closeErr  error
+}
+
+var (
+	_ meta.Store = (*Store)(nil)
+	_ meta.Batch = (*Store)(nil)
+)
+
+// Open returns a store at a URL. It does not connect: a Redis that is down
+// when the service starts is no reason not to start.
+func Open(o Options) (*Store, error) {
+	client, err := connect(o.URL, cmp.Or(o.Timeout, 500*time.Millisecond))
+	if err != nil {
+		return nil, fmt.Errorf("open metadata in redis: %w", err)
+	}
+	return &Store{client: client, prefix: cmp.Or(o.Prefix, "dray:")}, nil
+}
+
+// translate maps the errors of the client to those of a store.
+func translate(err error) error {
+	switch {
+	case errors.Is(err, goredis.Nil):
+		return meta.ErrNotFound
+	case errors.Is(err, goredis.ErrClosed):
+		return meta.ErrClosed
+	}
+	return err
+}
+
+// expiry rounds up to the milliseconds Redis counts in: 0 would mean never.
+func expiry(ttl time.Duration) time.Duration {
+	return (ttl + time.Millisecond - 1).Truncate(time.Millisecond)
+}
+
+// Get implements [meta.Store].
+func (s *Store) Get(ctx context.Context, key string) ([]byte, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	value, err := s.client.Get(ctx, s.prefix+key).Bytes()
+	if err != nil {
+		return nil, translate(err)
+	}
+	return value, nil
+}
+
+// Put implements [meta.Store].
+func (s *Store) Put(ctx context.Context, key string, value []byte, ttl time.Duration) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if ttl < 0 {
+		return s.Delete(ctx, key)
+	}
+	return translate(s.client.Set(ctx, s.prefix+key, value, expiry(ttl)).Err())
+}
+
+// pageEntries is how many commands one pipeline carries, and about how many keys
+// one SCAN looks at: enough to save round trips, few enough that no other
+// client of the server waits for ours.
+const pageEntries = 256
+
+// PutAll implements [meta.Batch] with pipelines.
+func (s *Store) PutAll(ctx context.Context, entries []meta.Entry, ttl time.Duration) error {
+	for len(entries) > 0 {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		page := entries[:min(pageEntries, len(entries))]
+		entries = entries[len(page):]
+		_, err := s.client.Pipelined(ctx, func(p goredis.Pipeliner) error {
+			for _, e := range page {
+				if ttl < 0 {
+					p.Del(ctx, s.prefix+e.Key)
+				} else {
+					p.Set(ctx, s.prefix+e.Key, e.Value, expiry(ttl))
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return translate(err)
+		}
+	}
+	return nil
+}
+
+// Delete implements [meta.Store].
+func (s *Store) Delete(ctx context.Context, key string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return translate(s.client.Del(ctx, s.prefix+key).Err())
+}
+
+// Scan implements [meta.Store]. It walks the keys of every master, those of
+// others too: Redis keeps no order of keys.
+func (s *Store) Scan(ctx context.Context, prefix string) iter.Seq2[meta.Entry, error] {
+	return func(yield func(meta.Entry, error) bool) {
+		nodes, err := s.masters(ctx)
+		if err != nil {
+			yield(meta.Entry{}, translate(err))
+			return
+		}
+		for _, node := range nodes {
+			if !s.scanNode(ctx, node, prefix, yield) {
+				return
+			}
+		}
+	}
+}
+
+// masters returns the clients that together see every key.
+func (s *Store) masters(ctx context.Context) ([]goredis.Cmdable, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	cluster, ok := s.client.(*goredis.ClusterClient)
+	if !ok {
+		return []goredis.Cmdable{s.client}, nil
+	}
+	var mu sync.Mutex
+	var nodes []goredis.Cmdable
+	err := cluster.ForEachMaster(ctx, func(_ context.Context, node *goredis.Client) error {
+		mu.Lock()
+		defer mu.Unlock()
+		nodes = append(nodes, node)
+		return nil
+	})
+	return nodes, err
+}
+
+// scanNode reports whether the scan goes on.
+func (s *Store) scanNode(ctx context.Context, node goredis.Cmdable, prefix string, yield func(meta.Entry, error) bool) bool {
+	pattern := escapePattern(s.prefix+prefix) + "*"
+	for cursor := uint64(0); ; {
+		keys, next, err := node.Scan(ctx, cursor, pattern, pageEntries).Result()
+		if err != nil {
+			yield(meta.Entry{}, translate(err))
+			return false
+		}
+		page, err := s.values(ctx, keys)
+		if err != nil {
+			yield(meta.Entry{}, translate(err))
+			return false
+		}
+		for _, e := range page {
+			if err := ctx.Err(); err != nil {
+				yield(meta.Entry{}, err)
+				return false
+			}
+			if !yield(e, nil) {
+				return false
+			}
+		}
+		if cursor = next; cursor == 0 {
+			return true
+		}
+	}
+}
+
+// values reads the keys of a page; one that is gone by now is left out. One GET
+// per key and not MGET, which a cluster refuses across slots.
+func (s *Store) values(ctx context.Context, keys []string) ([]meta.Entry, error) {
+	if len(keys) == 0 {
+		return nil, nil
+	}
+	answers := make([]*goredis.StringCmd, len(keys))
+	_, err := s.client.Pipelined(ctx, func(p goredis.Pipeliner) error {
+		for i, k := range keys {
+			answers[i] = p.Get(ctx, k)
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, goredis.Nil) {
+		return nil, err
+	}
+	page := make([]meta.Entry, 0, len(keys))
+	for i, a := range answers {
+		value, err := a.Bytes()
+		if errors.Is(err, goredis.Nil) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		page = append(page, meta.Entry{Key: strings.TrimPrefix(keys[i], s.prefix), Value: value})
+	}
+	return page, nil
+}
+
+// escapePattern makes a glob pattern that matches s alone.
+func escapePattern(s string) string {
+	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`, `]`, `\]`).Replace(s)
+}
+
+// Close implements [meta.Store].
+func (s *Store) Close() error {
+	s.closeOnce.Do(func() { s.closeErr = s.client.Close() })
+	return s.closeErr
+}
