@@ -211,7 +211,8 @@ type Rule struct {
 	Users []string `yaml:"users,omitempty"`
 	// Whether it is for clients without credentials, too.
 	Anonymous bool `yaml:"anonymous,omitempty"`
-	// Patterns of repository names as clients write them; `*` stands for any characters, slashes included.
+	// Patterns of repository names; `*` stands for any characters, slashes included. Names at an upstream other than the listener's first
+	// begin with its first prefix, or with its name where it has none: `hub/library/alpine`.
 	Repositories []string `yaml:"repositories"`
 	// What is granted: `pull`, `push`.
 	Actions []string `yaml:"actions"`

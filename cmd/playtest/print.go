@@ -40,7 +40,7 @@ func megabytes(n int64) string { return fmt.Sprintf("%.1f MB", float64(n)/1e6) }
 
 // printNext says what can be typed while everything is up.
 func (s *stage) printNext(w io.Writer) {
-	about := "The stand-in for ECR sends at most 25 MB/s per answer, as a registry at some distance would. It, dray and their files end with Ctrl-C."
+	about := "The stand-in for ECR moves at most 25 MB/s per request, as a registry at some distance would. It, dray and their files end with Ctrl-C."
 	if s.control == "" {
 		about = "ECR is " + s.ecrHost + "; nothing there was touched but the repository " + repository + ". dray and its files end with Ctrl-C."
 	}

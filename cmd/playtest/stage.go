@@ -23,7 +23,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/authn"
 )
 
-// lineRate is what the stand-in sends per second and answer. Without it the registry would be as near as dray, and nothing could be seen.
+// lineRate is what the stand-in moves per second and request. Without it the registry would be as near as dray, and nothing could be seen.
 const lineRate = 25_000_000
 
 // readyTimeout is what dray has to answer its first request.
@@ -40,7 +40,6 @@ type stage struct {
 	ecrHost       string
 	ecrAddress    string // host:port of the stand-in; empty: ecrHost itself
 	roots         *x509.CertPool
-	ecrRoots      *x509.CertPool
 	control       string // of the stand-in; empty: the real ECR
 	fakeecr, dray *process
 }
@@ -145,8 +144,7 @@ func (s *stage) startECR(ctx context.Context) error {
 	if s.ecrHost = s.vars["ECR_REGISTRY"]; s.ecrHost != "" {
 		return nil
 	}
-	ca := filepath.Join(s.dir, "ecr-ca.pem")
-	p, err := start(s.dir, s.fakeecrBinary, environment(s.vars), "--tls", "--ca-file", ca, "--rate", strconv.Itoa(lineRate))
+	p, err := start(s.dir, s.fakeecrBinary, environment(s.vars), "--rate", strconv.Itoa(lineRate))
 	if err != nil {
 		return err
 	}
@@ -163,16 +161,10 @@ func (s *stage) startECR(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read its addresses: %w", err)
 	}
-	pem, err := os.ReadFile(ca)
-	if err != nil {
-		return err
-	}
-	s.ecrRoots = x509.NewCertPool()
-	s.ecrRoots.AppendCertsFromPEM(pem)
 	s.ecrHost, _, _ = strings.Cut(ready.RegistryHost, ":")
 	s.ecrAddress, s.control = at.Host, ready.Control
 	for name, value := range map[string]string{
-		"ECR_REGISTRY": s.ecrHost, "DRAY_ECR_ADDRESS": s.ecrAddress, "DRAY_ECR_CA_FILE": ca, "REGION": "eu-west-1",
+		"ECR_REGISTRY": "http://" + s.ecrHost, "DRAY_ECR_ADDRESS": s.ecrAddress, "REGION": "eu-west-1",
 		"AWS_ENDPOINT_URL_ECR": ready.API, "AWS_ENDPOINT_URL_CLOUDWATCH": ready.API, "AWS_REGION": "eu-west-1",
 		"AWS_ACCESS_KEY_ID": "AKIAPLAYTESTPLAYTEST", "AWS_SECRET_ACCESS_KEY": "playtest", "AWS_SESSION_TOKEN": "", "AWS_PROFILE": "",
 		"AWS_CONFIG_FILE": os.DevNull, "AWS_SHARED_CREDENTIALS_FILE": os.DevNull, "AWS_EC2_METADATA_DISABLED": "true",
@@ -250,7 +242,7 @@ func (s *stage) client() *client {
 // direct is somebody who uses ECR without dray, with new connections. The stand-in is called by its address: a careful client does not follow
 // a redirect from a public name to the loopback interface, where the stand-in keeps its blobs.
 func (s *stage) direct(auth authn.Authenticator) *client {
-	t := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: s.ecrRoots}, MaxIdleConnsPerHost: 16, Proxy: http.ProxyFromEnvironment}
+	t := &http.Transport{MaxIdleConnsPerHost: 16, Proxy: http.ProxyFromEnvironment}
 	return &client{transport: &countingTransport{base: t}, auth: auth, registry: cmp.Or(s.ecrAddress, s.ecrHost)}
 }
 

@@ -1,0 +1,210 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// binaries builds what the playtest starts.
+func binaries(t *testing.T) (dray, fakeecr string) {
+	t.Helper()
+	dir := t.TempDir()
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-o", dir, "dray/cmd/dray", "dray/cmd/fakeecr")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return filepath.Join(dir, "dray"), filepath.Join(dir, "fakeecr")
+}
+
+// quiet is the environment of this process without what would lead to a real registry.
+func quiet(t *testing.T, more ...string) []string {
+	t.Helper()
+	environ := []string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir()}
+	return append(environ, more...)
+}
+
+// leftNothing makes the temporary files of the playtest go to a directory of their own, and checks in the end that none is left.
+func leftNothing(t *testing.T) {
+	t.Helper()
+	dir := t.TempDir()
+	t.Setenv("TMPDIR", dir)
+	t.Cleanup(func() {
+		if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+			t.Errorf("files are left: %v, %v", left, err)
+		}
+	})
+}
+
+func TestPlaytestOnce(t *testing.T) {
+	dray, fakeecr := binaries(t)
+	leftNothing(t)
+	var out, errs bytes.Buffer
+	code := run(t.Context(), []string{"--once", "--clients", "3", "--dray", dray, "--fakeecr", fakeecr}, quiet(t, "PORT=0"), &out, &errs)
+	if code != 0 {
+		t.Fatalf("code %d\n%s\n%s", code, &out, &errs)
+	}
+	for _, operation := range []string{"pull through dray, warm", "3 clients at once, warm", "pull what was pushed"} {
+		found := false
+		for line := range strings.Lines(out.String()) {
+			found = found || strings.Contains(line, operation) && strings.HasSuffix(strings.TrimSpace(line), "100 %")
+		}
+		if !found {
+			t.Errorf("%s: not served from the cache alone\n%s", operation, &out)
+		}
+	}
+}
+
+func TestPlaytestStaysUntilInterrupted(t *testing.T) {
+	dray, fakeecr := binaries(t)
+	leftNothing(t)
+	ctx, interrupt := context.WithCancel(t.Context())
+	defer interrupt()
+	out, in := io.Pipe()
+	defer in.Close()
+	read := make(chan string, 1)
+	go func() {
+		var said strings.Builder
+		chunk := make([]byte, 4096)
+		for {
+			n, err := out.Read(chunk)
+			said.Write(chunk[:n])
+			if strings.Contains(said.String(), "docker pull localhost:") {
+				interrupt()
+			}
+			if err != nil {
+				read <- said.String()
+				return
+			}
+		}
+	}()
+	var errs bytes.Buffer
+	code := run(ctx, []string{"--clients", "1", "--dray", dray, "--fakeecr", fakeecr}, quiet(t, "PORT=0"), in, &errs)
+	in.Close()
+	said := <-read
+	if code != 0 || !strings.Contains(said, "registry-mirrors") || !strings.Contains(said, "/metrics | grep ^dray_") {
+		t.Errorf("code %d\n%s\n%s", code, said, &errs)
+	}
+}
+
+// script is an executable that stands for dray.
+func script(t *testing.T, body string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "dray")
+	if err := os.WriteFile(path, []byte("#!/bin/sh\n"+body), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestFailuresAreExplained(t *testing.T) {
+	dray, fakeecr := binaries(t)
+	taken, err := net.Listen("tcp", ":0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	_, port, _ := net.SplitHostPort(taken.Addr().String())
+	for _, tc := range []struct {
+		name, dray, fakeecr, port, want string
+	}{
+		{"no dray", "/nowhere/dray", fakeecr, "0", "/nowhere/dray: no such file"},
+		{"no certificate", script(t, "echo no luck; exit 1"), fakeecr, "0", "make a certificate: exit status 1: no luck"},
+		{"no stand-in", dray, script(t, "echo who am I >&2; exit 1"), "0", "who am I"},
+		{"port in use", dray, fakeecr, port, "port " + port + " is in use; try another: make -e PORT=5001 playtest"},
+		{"dray ends", script(t, `[ "$1" = cert ] && exec `+dray+` "$@"; echo giving up >&2; exit 3`), fakeecr, "0", "it ended: exit status 3\ngiving up"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			leftNothing(t)
+			var out, errs bytes.Buffer
+			code := run(t.Context(), []string{"--once", "--dray", tc.dray, "--fakeecr", tc.fakeecr}, quiet(t, "PORT="+tc.port), &out, &errs)
+			if code != 1 || !strings.Contains(errs.String(), tc.want) {
+				t.Errorf("code %d\n%s", code, &errs)
+			}
+		})
+	}
+	if code := run(t.Context(), []string{"--bogus"}, nil, io.Discard, io.Discard); code != 2 {
+		t.Errorf("wrong usage: code %d", code)
+	}
+}
+
+// TestMeterOfARealRegistry: where the registry cannot be asked, the metrics of dray say what was asked of it.
+func TestMeterOfARealRegistry(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		io.WriteString(w, "# HELP dray_upstream_requests_total x\n"+
+			`dray_upstream_requests_total{kind="blob",method="GET",status="307",upstream="ecr"} 4`+"\n"+
+			`dray_upstream_requests_total{kind="manifest",method="GET",status="200",upstream="ecr"} 2`+"\n"+
+			"dray_cache_fetched_bytes_total 2.49e+07\ndray_upstream_retries_total 9\n")
+	}))
+	defer server.Close()
+	s := &stage{admin: server.Listener.Addr().String()}
+	got, err := s.meter(t.Context())
+	if err != nil || got != (traffic{requests: 6, bytes: 24_900_000}) {
+		t.Errorf("got %+v, %v", got, err)
+	}
+	http.DefaultClient.CloseIdleConnections()
+}
+
+func TestVerdict(t *testing.T) {
+	good := []row{{operation: "pull through dray, cold", client: 100, ecr: traffic{1, 100}, through: true, pull: true},
+		{operation: "pull through dray, warm", client: 100, through: true, pull: true}, {operation: "pull from ECR itself", client: 100, pull: true}}
+	if err := verdict(good); err != nil {
+		t.Error(err)
+	}
+	for _, bad := range []row{{operation: "pull through dray, cold", client: 100, through: true, pull: true},
+		{operation: "pull through dray, warm", client: 100, ecr: traffic{1, 50}, through: true, pull: true}} {
+		if verdict([]row{bad}) == nil {
+			t.Errorf("%+v passed", bad)
+		}
+	}
+}
+
+func TestTable(t *testing.T) {
+	var out strings.Builder
+	printTable(&out, []row{{operation: "pull, cold", took: 1500e6, client: 80e6, ecr: traffic{9, 10e6}, through: true, pull: true}, {operation: "push", client: 5e5}})
+	want := `
+  operation     time  to/from client  from ECR  requests to ECR  hits
+  pull, cold  1.50 s         80.0 MB   10.0 MB                9  88 %
+  push        0.00 s          0.5 MB    0.0 MB                0     -
+`
+	if diff := cmp.Diff(want, out.String()); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestImagesDifferByLabelAlone(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	digests := map[string]int{}
+	for _, label := range []string{"a", "b", "a"} {
+		img, err := makeImage(label, self, self)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, err := img.Manifest()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, l := range m.Layers {
+			digests[l.Digest.String()]++
+		}
+	}
+	if len(digests) != 4 {
+		t.Errorf("%d layers, want 4: two of each label, the same each time", len(digests))
+	}
+}
