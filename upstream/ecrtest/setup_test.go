@@ -196,3 +196,21 @@ func (r *rig) follow(repo string, d digest.Digest) string {
 	r.t.Helper()
 	return r.get("/v2/"+repo+"/blobs/"+d.String()).want(r.t, http.StatusTemporaryRedirect, "", "").Header.Get("Location")
 }
+
+// api calls an operation of the JSON API with a signature of the right shape.
+func (r *rig) api(op string, in any) answer {
+	r.t.Helper()
+	return r.do(http.MethodPost, r.APIURL+"/", bytes.NewReader(marshal(r.t, in)), "X-Amz-Target", "AmazonEC2ContainerRegistry_V20150921."+op,
+		"Content-Type", "application/x-amz-json-1.1", "Authorization", signed("ecr"))
+}
+
+func signed(service string) string {
+	return "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20260301/eu-west-1/" + service + "/aws4_request, SignedHeaders=host;x-amz-date, Signature=" + strings.Repeat("0", 64)
+}
+
+func unmarshal(t *testing.T, raw []byte, into any) {
+	t.Helper()
+	if err := json.Unmarshal(raw, into); err != nil {
+		t.Fatalf("%v in %s", err, raw)
+	}
+}
