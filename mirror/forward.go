@@ -183,10 +183,9 @@ func (m *Mirror) wait(ctx context.Context, up *Upstream, repo string, d digest.D
 	if p.forward.err == nil {
 		return nil
 	}
-	if errors.Is(p.forward.err, context.Canceled) || upstream.Transient(p.forward.err) || !isRefusal(p.forward.err) {
-		return m.sendHeld(ctx, up, repo, d, p.size)
-	}
-	return p.forward.err
+	// Also after a refusal: what was forbidden when the layer came may be allowed by
+	// the time the client tries its manifest again.
+	return m.sendHeld(ctx, up, repo, d, p.size)
 }
 
 // isRefusal reports whether the upstream gave an answer that another try would get

@@ -52,6 +52,8 @@ type exchange struct {
 	user     string
 	// source says where the bytes of the answer came from.
 	source string
+	// stale is why an old answer was good enough.
+	stale error
 }
 
 type handler func(*Mirror, *exchange) error
@@ -203,8 +205,11 @@ func (l *Listener) attributes(x *exchange, err error, took time.Duration) []slog
 	optional("upload", x.q.Upload)
 	optional("source", x.source)
 	optional("agent", x.r.UserAgent())
+	if x.stale != nil {
+		optional("stale", x.stale.Error())
+	}
 	if err != nil {
-		a = append(a, slog.String("error", err.Error()))
+		optional("error", err.Error())
 	}
 	return a
 }

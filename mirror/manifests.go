@@ -239,7 +239,7 @@ func (m *Mirror) getManifest(x *exchange) error {
 	if err != nil {
 		return err
 	}
-	x.source = a.source
+	x.source, x.stale = a.source, a.stale
 	if a.stale != nil {
 		// RFC 9111 dropped Warning, but it is the header that clients and people know.
 		x.w.Header().Set("Warning", fmt.Sprintf("110 dray %q", "Response is Stale"))

@@ -80,7 +80,7 @@ func rootCommand(in *invocation) *cobra.Command {
 	root.SetErr(in.stderr)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w; %w", err, errUsage) })
 	root.PersistentFlags().StringVarP(&in.configPath, "config", "c", "", "configuration file (YAML); without it, DRAY_CONFIG names it")
-	root.AddCommand(checkCommand(in), certCommand(in), configCommand(in), versionCommand(in))
+	root.AddCommand(serveCommand(in), checkCommand(in), certCommand(in), configCommand(in), versionCommand(in))
 	return root
 }
 

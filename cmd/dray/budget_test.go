@@ -1,0 +1,231 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net/http"
+	"sync"
+	"testing"
+
+	"dray/upstream/ecrtest"
+	"dray/upstream/oci"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// The tests of this file are the request budgets of docs/design.md, one for each
+// line that concerns one node: the exact number of requests that dray sends.
+
+type kinds = map[ecrtest.Kind]int64
+
+// warm starts a stack and lets it see one image of ECR, tokens included.
+func warm(t *testing.T, edits ...string) (*stack, seeded) {
+	t.Helper()
+	s := startStack(t, t.TempDir(), edits...)
+	img := seed(t, s.ecr, "team/app", "v1", 300<<10)
+	s.want(200, "GET", "/v2/team/app/manifests/v1", nil)
+	spent(t, s.ecr, kinds{"GetAuthorizationToken": 1, "manifest-get": 1}) // tag, not held: 1 GET; token: 1 SDK call
+	return s, img
+}
+
+func TestBudgetTagOrDigestHeldAndFresh(t *testing.T) {
+	s, img := warm(t)
+	for range 3 {
+		for _, ref := range []string{"v1", img.manifest.Digest.String()} {
+			for _, method := range []string{"HEAD", "GET"} {
+				r := s.want(200, method, "/v2/team/app/manifests/"+ref, nil, "Accept", img.manifest.MediaType, "Accept", "*/*")
+				if r.Header.Get("Docker-Content-Digest") != img.manifest.Digest.String() || r.ContentLength != int64(len(img.manifest.Raw)) {
+					t.Errorf("%s %s: %v", method, ref, r.Header)
+				}
+			}
+		}
+	}
+	spent(t, s.ecr, kinds{})
+}
+
+func TestBudgetTagPastItsWindow(t *testing.T) {
+	s, img := warm(t, "fresh: 1h", "fresh: 0s")
+	s.want(200, "GET", "/v2/team/app/manifests/v1", nil)
+	spent(t, s.ecr, kinds{"manifest-head": 1})
+	// A tag that moved costs the HEAD that shows it and the GET of what it is now.
+	moved := seed(t, s.ecr, "team/app", "v1", 400<<10)
+	r := s.want(200, "GET", "/v2/team/app/manifests/v1", nil)
+	if r.Header.Get("Docker-Content-Digest") != moved.manifest.Digest.String() || moved.manifest.Digest == img.manifest.Digest {
+		t.Errorf("the moved tag is served as %s", r.Header.Get("Docker-Content-Digest"))
+	}
+	spent(t, s.ecr, kinds{"manifest-head": 1, "manifest-get": 1})
+}
+
+func TestBudgetTagWhileTheUpstreamIsDown(t *testing.T) {
+	s, img := warm(t, "fresh: 1h", "fresh: 0s")
+	s.ecr.AddFault(ecrtest.Fault{Kinds: []ecrtest.Kind{ecrtest.KindManifestHead, ecrtest.KindManifestGet}, Count: -1, Status: 503})
+	for i := range 3 {
+		r := s.want(200, "GET", "/v2/team/app/manifests/v1", nil)
+		if !bytes.Equal(r.body, img.manifest.Raw) || r.Header.Get("X-Cache") != "stale" || r.Header.Get("Warning") == "" {
+			t.Errorf("answer %d while the upstream is down: %v", i, r.Header)
+		}
+	}
+	spent(t, s.ecr, kinds{"manifest-head": 1})
+}
+
+func TestBudgetBlobWhoseManifestWasSeen(t *testing.T) {
+	s, img := warm(t)
+	r := s.want(200, "GET", "/v2/team/app/blobs/"+img.layer.String(), nil)
+	if digest.FromBytes(r.body) != img.layer || r.Header.Get("X-Cache") != "origin" {
+		t.Errorf("cold blob: %v", r.Header)
+	}
+	spent(t, s.ecr, kinds{"blob-get": 1, "s3-get": 1})
+	// Held, and shown by a manifest of the repository.
+	r = s.want(200, "GET", "/v2/team/app/blobs/"+img.layer.String(), nil)
+	if digest.FromBytes(r.body) != img.layer || r.Header.Get("X-Cache") != "disk" {
+		t.Errorf("warm blob: %v", r.Header)
+	}
+	s.want(200, "HEAD", "/v2/team/app/blobs/"+img.layer.String(), nil)
+	spent(t, s.ecr, kinds{})
+}
+
+func TestBudgetBlobForManyClientsAtOnce(t *testing.T) {
+	s := startStack(t, t.TempDir())
+	img := seed(t, s.ecr, "team/app", "v1", 8<<20)
+	s.want(200, "GET", "/v2/team/app/manifests/v1", nil)
+	spent(t, s.ecr, kinds{"GetAuthorizationToken": 1, "manifest-get": 1})
+	s.ecr.SetBandwidth(ecrtest.Bandwidth{PerConnection: 16 << 20})
+	var wg sync.WaitGroup
+	for i := range 32 {
+		wg.Go(func() {
+			var headers []string
+			from := 0
+			if i%2 == 1 {
+				from = i * 200 << 10
+				headers = []string{"Range", fmt.Sprintf("bytes=%d-", from)}
+			}
+			r, err := s.try("GET", "/v2/team/app/blobs/"+img.layer.String(), nil, headers...)
+			if err != nil || len(r.body) != int(img.manifest.Layers[0].Size)-from {
+				t.Errorf("client %d: %d bytes, %v", i, len(r.body), err)
+			}
+			if i%2 == 0 && digest.FromBytes(r.body) != img.layer {
+				t.Errorf("client %d got other bytes", i)
+			}
+		})
+	}
+	// containerd opens a range and drops it after its chunk.
+	req, _ := http.NewRequestWithContext(t.Context(), "GET", s.url+"/v2/team/app/blobs/"+img.layer.String(), nil)
+	req.Header.Set("Range", "bytes=100-")
+	if resp, err := http.DefaultTransport.RoundTrip(req); err == nil {
+		_, _ = io.CopyN(io.Discard, resp.Body, 10)
+		resp.Body.Close()
+	}
+	wg.Wait()
+	spent(t, s.ecr, kinds{"blob-get": 1, "s3-get": 1})
+}
+
+func TestBudgetTagForManyClientsAtOnce(t *testing.T) {
+	s := startStack(t, t.TempDir())
+	seed(t, s.ecr, "team/app", "v1", 1<<10)
+	var wg sync.WaitGroup
+	for range 32 {
+		wg.Go(func() { s.want(200, "GET", "/v2/team/app/manifests/v1", nil) })
+	}
+	wg.Wait()
+	spent(t, s.ecr, kinds{"GetAuthorizationToken": 1, "manifest-get": 1})
+}
+
+func TestBudgetBlobOfARepositoryThatNeverShowedIt(t *testing.T) {
+	s, img := warm(t)
+	layer := s.want(200, "GET", "/v2/team/app/blobs/"+img.layer.String(), nil).body
+	spent(t, s.ecr, kinds{"blob-get": 1, "s3-get": 1})
+
+	// The same bytes in another repository: the upstream vouches, once.
+	pushDirectly(t, s.ecr, "team/copy", "v1", layer)
+	for range 2 {
+		r := s.want(200, "GET", "/v2/team/copy/blobs/"+img.layer.String(), nil)
+		if digest.FromBytes(r.body) != img.layer {
+			t.Error("other bytes")
+		}
+	}
+	spent(t, s.ecr, kinds{"blob-head": 1})
+
+	// A repository that does not have them: nobody vouches, nothing is served.
+	s.ecr.CreateRepository("team/other")
+	r := s.want(404, "GET", "/v2/team/other/blobs/"+img.layer.String(), nil)
+	if len(r.body) > 1000 {
+		t.Error("the blob was served")
+	}
+	spent(t, s.ecr, kinds{"blob-head": 1})
+}
+
+func TestBudgetNotFoundAgain(t *testing.T) {
+	s, img := warm(t)
+	absent := digest.FromString("absent")
+	for _, path := range []string{"manifests/v9", "manifests/" + absent.String(), "blobs/" + absent.String()} {
+		for range 3 {
+			s.want(404, "GET", "/v2/team/app/"+path, nil)
+		}
+	}
+	spent(t, s.ecr, kinds{"manifest-get": 2, "blob-get": 1})
+	// A tag that is pushed is there at once, whatever was said before.
+	s.want(201, "PUT", "/v2/team/app/manifests/v9", img.manifest.Raw, "Content-Type", img.manifest.MediaType)
+	s.want(200, "GET", "/v2/team/app/manifests/v9", nil)
+}
+
+func TestBudgetToken(t *testing.T) {
+	s := startStack(t, t.TempDir())
+	for i := range 5 {
+		seed(t, s.ecr, fmt.Sprintf("team/app%d", i), "v1", 1<<10)
+		seed(t, s.hub, "library/alpine", fmt.Sprint(i), 1<<10)
+	}
+	var wg sync.WaitGroup
+	for i := range 10 {
+		wg.Go(func() { s.want(200, "GET", fmt.Sprintf("/v2/team/app%d/manifests/v1", i%5), nil) })
+		wg.Go(func() { s.want(200, "GET", fmt.Sprintf("/v2/hub/alpine/manifests/%d", i%5), nil) })
+	}
+	wg.Wait()
+	if n := s.ecr.Count("GetAuthorizationToken"); n != 1 {
+		t.Errorf("%d SDK calls for one principal and region", n)
+	}
+	if n := s.hub.Count(ecrtest.KindToken); n != 1 {
+		t.Errorf("%d tokens for one host and scope", n)
+	}
+}
+
+func TestBudgetPush(t *testing.T) {
+	s := startStack(t, t.TempDir())
+	s.ecr.CreateRepository("team/app")
+	layers := [][]byte{bytes.Repeat([]byte("a"), 700<<10), bytes.Repeat([]byte("b"), 11<<20)}
+	m := s.push("team/app", "v1", layers...)
+	// b new blobs: b uploads (start, one body, close) + 1 manifest.
+	spent(t, s.ecr, kinds{"GetAuthorizationToken": 1, "upload-start": 3, "upload-patch": 3, "upload-put": 3, "manifest-put": 1})
+
+	// What was pushed is a hit: by tag, by digest, every blob.
+	for _, ref := range []string{"v1", m.Digest.String()} {
+		if r := s.want(200, "GET", "/v2/team/app/manifests/"+ref, nil, "Accept", oci.MediaTypeOCIManifest); !bytes.Equal(r.body, m.Raw) {
+			t.Errorf("manifest %s differs", ref)
+		}
+	}
+	for _, l := range layers {
+		if r := s.want(200, "GET", "/v2/team/app/blobs/"+digest.FromBytes(l).String(), nil); !bytes.Equal(r.body, l) {
+			t.Error("a layer differs")
+		}
+	}
+	spent(t, s.ecr, kinds{})
+
+	// An identical image: no blob, at most one manifest request.
+	for _, l := range append(layers, config) {
+		s.want(200, "HEAD", "/v2/team/app/blobs/"+digest.FromBytes(l).String(), nil)
+	}
+	s.want(201, "PUT", "/v2/team/app/manifests/v1", m.Raw, "Content-Type", m.MediaType)
+	spent(t, s.ecr, kinds{"manifest-put": 1})
+
+	img, ok := s.ecr.Image("team/app", "v1")
+	if !ok || !bytes.Equal(img.Raw, m.Raw) {
+		t.Error("ECR does not have the manifest byte for byte")
+	}
+}
+
+func TestBudgetFirstPushToANewRepository(t *testing.T) {
+	s := startStack(t, t.TempDir())
+	s.push("brand/new", "v1", []byte("one layer"))
+	// + 1 refused request + 1 CreateRepository.
+	spent(t, s.ecr, kinds{"GetAuthorizationToken": 1, "CreateRepository": 1, "upload-start": 3, "upload-patch": 2, "upload-put": 2, "manifest-put": 1})
+}

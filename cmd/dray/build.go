@@ -1,0 +1,213 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"os"
+	"path/filepath"
+	"time"
+
+	"dray/cache"
+	"dray/cache/disk"
+	"dray/cache/meta"
+	"dray/cache/meta/bolt"
+	"dray/mirror"
+	"dray/upstream/ecr"
+
+	awsconfig "github.com/aws/aws-sdk-go-v2/config"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+)
+
+const dialTimeout = 20 * time.Second
+
+// graph is the whole program, put together and not yet running.
+type graph struct {
+	cfg        Config
+	log        *slog.Logger
+	metrics    *prometheus.Registry
+	disk       *disk.Dir
+	cache      *cache.Cache
+	store      *meta.Guarded
+	session    *ecr.Session // nil without private ECR
+	registries []*registry
+	mirror     *mirror.Mirror
+	fronts     []*front
+	// background is everything that runs until the program stops, by name.
+	background map[string]func(context.Context) error
+}
+
+// build puts the program together, in the order in which its parts depend on each
+// other. It listens nowhere and starts nothing; what it opened is closed by close,
+// also after an error.
+func build(ctx context.Context, cfg Config, log *slog.Logger) (*graph, error) {
+	g := &graph{cfg: cfg, log: log, metrics: prometheus.NewRegistry(), background: map[string]func(context.Context) error{}}
+	for _, step := range []func(context.Context) error{g.buildCache, g.buildMetadata, g.buildUpstreams, g.buildMirror, g.buildListeners} {
+		if err := step(ctx); err != nil {
+			return nil, errors.Join(err, g.close())
+		}
+	}
+	g.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return g, nil
+}
+
+func (g *graph) buildCache(context.Context) (err error) {
+	dir := g.cfg.Cache.Directory
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("cache: %w", err)
+	}
+	g.disk, err = disk.Open(disk.Options{
+		Path: filepath.Join(dir, "content"), MaxBytes: int64(g.cfg.Cache.MaxBytes), MinFreeBytes: int64(g.cfg.Cache.MinFreeBytes), Logger: g.log,
+	})
+	if err != nil {
+		return fmt.Errorf("cache: %w", err)
+	}
+	g.cache = cache.New(cache.Options{Disk: g.disk, MemoryBytes: int64(g.cfg.Cache.MemoryBytes), Logger: g.log})
+	g.background["cache"] = g.cache.Run
+	g.register(g.cache.Collectors())
+	return nil
+}
+
+// buildMetadata opens the store of facts: bbolt, or Redis where several processes
+// share them. Redis need not be there: its facts are disposable.
+func (g *graph) buildMetadata(context.Context) error {
+	var store meta.Store
+	if u := g.cfg.Metadata.URL; u != "" {
+		r, err := openRedis(g.cfg.Metadata)
+		if err != nil {
+			return fmt.Errorf("metadata: %w", err)
+		}
+		store = r
+	} else {
+		b, err := bolt.Open(bolt.Options{Path: filepath.Join(g.cfg.Cache.Directory, "facts.db"), Logger: g.log})
+		if err != nil {
+			return fmt.Errorf("metadata: %w", err)
+		}
+		g.background["metadata"] = b.Run
+		g.register(b.Collectors())
+		store = b
+	}
+	g.store = meta.NewGuarded(store, meta.GuardOptions{Logger: g.log})
+	g.register(g.store.Collectors())
+	return nil
+}
+
+func (g *graph) buildUpstreams(ctx context.Context) error {
+	for _, u := range g.cfg.Upstreams {
+		r, err := buildUpstream(u, func() (*ecr.Session, error) { return g.awsSession(ctx) }, g.log)
+		if err != nil {
+			return err
+		}
+		g.registries = append(g.registries, r)
+		g.register(r.collectors)
+	}
+	if g.session != nil {
+		g.background["tokens"] = g.session.Run
+		g.register(g.session.Collectors())
+	}
+	return nil
+}
+
+// awsSession reads the configuration of the AWS SDK once. It asks AWS for nothing:
+// missing credentials show at the first request, and in the health.
+func (g *graph) awsSession(ctx context.Context) (*ecr.Session, error) {
+	if g.session == nil {
+		cfg, err := awsconfig.LoadDefaultConfig(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("AWS configuration: %w", err)
+		}
+		g.session = ecr.NewSession(cfg, g.log)
+	}
+	return g.session, nil
+}
+
+func (g *graph) buildMirror(context.Context) (err error) {
+	front := meta.NewFronted(g.store, meta.FrontOptions{})
+	tags, links, known := meta.NewTags(front, meta.TagsOptions{}), meta.NewLinks(front, meta.LinksOptions{}), meta.NewKnown(front, meta.KnownOptions{})
+	ups := make([]*mirror.Upstream, len(g.registries))
+	for i, r := range g.registries {
+		ups[i] = r.Upstream
+	}
+	g.mirror, err = mirror.New(mirror.Options{
+		Cache: g.cache, Tags: tags, Links: links, Known: known, Upstreams: ups, Logger: g.log,
+		UploadExpiry: g.cfg.Limits.UploadExpiry.Std(), MaxUploadsPerClient: g.cfg.Limits.MaxUploadsPerClient,
+	})
+	if err != nil {
+		return err
+	}
+	g.background["mirror"] = g.mirror.Run
+	for _, c := range [][]prometheus.Collector{front.Collectors(), tags.Collectors(), links.Collectors(), known.Collectors(), g.mirror.Collectors()} {
+		g.register(c)
+	}
+	return nil
+}
+
+func (g *graph) buildListeners(context.Context) error {
+	access := map[string]*mirror.Access{}
+	for _, a := range g.cfg.Auth {
+		var err error
+		if access[a.Name], err = buildAccess(a); err != nil {
+			return fmt.Errorf("auth %s: %w", a.Name, err)
+		}
+	}
+	for _, l := range g.cfg.Listeners {
+		f, err := newFront(l, g.cfg.Limits, &mirror.Listener{
+			Mirror: g.mirror, Name: l.Name, Role: mirror.Role(l.Role), Routes: g.routes(l), Access: access[l.Auth],
+			Challenge: l.Challenge, AllowAnonymousPush: l.AllowAnonymousPush, AccessLog: g.cfg.Log.Access,
+		}, g.log)
+		if err != nil {
+			return fmt.Errorf("listener %s: %w", l.Name, err)
+		}
+		g.fronts = append(g.fronts, f)
+	}
+	return nil
+}
+
+// routes lists a listener's upstreams in its order.
+func (g *graph) routes(l Listener) *mirror.Routes {
+	r := &mirror.Routes{}
+	if u, err := url.Parse(l.ExternalURL); err == nil && u.Host != "" {
+		r.Own = []string{u.Host}
+	}
+	for _, name := range l.Upstreams {
+		for _, u := range g.cfg.Upstreams {
+			if u.Name == name {
+				r.Order = append(r.Order, mirror.Route{Upstream: u.Name, Hosts: u.Hosts, Prefixes: u.Prefixes, DefaultNamespace: u.DefaultNamespace})
+			}
+		}
+	}
+	return r
+}
+
+func buildAccess(a Auth) (*mirror.Access, error) {
+	rules := make([]mirror.Rule, len(a.Rules))
+	for i, r := range a.Rules {
+		rules[i] = mirror.Rule{Users: r.Users, Anonymous: r.Anonymous, Repositories: r.Repositories}
+		for _, action := range r.Actions {
+			rules[i].Actions = append(rules[i].Actions, mirror.Action(action))
+		}
+	}
+	if a.HTPasswd.File != "" {
+		return mirror.NewHTPasswd(a.HTPasswd.File, a.HTPasswd.Realm, rules)
+	}
+	return mirror.NewToken(mirror.TokenOptions{
+		Realm: a.Token.Realm, Service: a.Token.Service, Issuer: a.Token.Issuer, RootCertBundle: a.Token.RootCertBundle, JWKS: a.Token.JWKS,
+	}, rules)
+}
+
+func (g *graph) register(cs []prometheus.Collector) { g.metrics.MustRegister(cs...) }
+
+// close releases what build opened.
+func (g *graph) close() error {
+	var errs []error
+	if g.store != nil {
+		errs = append(errs, g.store.Close())
+	}
+	if g.disk != nil {
+		errs = append(errs, g.disk.Close())
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,144 @@
+package main
+
+import (
+	"context"
+	"crypto/x509"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+
+	"dray/mirror"
+	"dray/upstream"
+	"dray/upstream/auth"
+	"dray/upstream/ecr"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// registry is one upstream with the parts of it that health and metrics look at.
+type registry struct {
+	*mirror.Upstream
+	breaker    *upstream.Breaker
+	tokens     *ecr.Tokens // nil unless private ECR
+	collectors []prometheus.Collector
+}
+
+// userAgent is how dray names itself to registries.
+func userAgent() string { return "dray/" + buildVersion() }
+
+// buildUpstream wraps one registry's client, from the wire inwards: credentials,
+// client, breaker, retries, creation of repositories. aws is called for private ECR
+// only.
+func buildUpstream(u Upstream, aws func() (*ecr.Session, error), log *slog.Logger) (*registry, error) {
+	base, err := url.Parse(u.URL)
+	if err != nil {
+		return nil, fmt.Errorf("upstream %s: %w", u.Name, err)
+	}
+	credentials, quirks, expired := auth.Credentials(nil), upstream.Quirks{}, (func(auth.Refusal) bool)(nil)
+	var creator upstream.Creator
+	r := &registry{}
+	switch {
+	case u.Kind == KindECR:
+		session, err := aws()
+		if err != nil {
+			return nil, fmt.Errorf("upstream %s: %w", u.Name, err)
+		}
+		private, err := session.Open(ecr.RegistryOptions{Host: u.Host(), RoleARN: u.RoleARN, Template: template(u.CreateRepositories)})
+		if err != nil {
+			return nil, fmt.Errorf("upstream %s: %w", u.Name, err)
+		}
+		r.tokens = private.Tokens
+		credentials, quirks, expired = private.Tokens.Credential, ecr.Private(), ecr.Expired
+		if u.CreateRepositories.Enabled {
+			creator = private.Creator
+		}
+	case u.Credentials.Username != "":
+		credentials = auth.Static(u.Credentials.Username, auth.Secret(u.Credentials.Password.Reveal()))
+	}
+	if u.Kind == KindECRPublic {
+		quirks = ecr.Public()
+	}
+	wire, err := buildTransport(u, base)
+	if err != nil {
+		return nil, fmt.Errorf("upstream %s: %w", u.Name, err)
+	}
+	client, err := upstream.New(upstream.Options{
+		Name: u.Name, Base: base, Anonymous: credentials == nil, Quirks: quirks, UserAgent: userAgent(), Logger: log,
+		Transport: auth.New(auth.Options{Base: wire, Origin: base, Credentials: credentials, Expired: expired, UserAgent: userAgent()}),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("upstream %s: %w", u.Name, err)
+	}
+	r.assemble(u, client, creator, log)
+	return r, nil
+}
+
+func (r *registry) assemble(u Upstream, client *upstream.Client, creator upstream.Creator, log *slog.Logger) {
+	r.breaker = upstream.NewBreaker(upstream.BreakerOptions{Name: u.Name})
+	patient := upstream.NewRetry(r.breaker.Source(client), upstream.RetryOptions{Name: u.Name, Logger: log})
+	r.Upstream = &mirror.Upstream{
+		Name: u.Name, Registry: u.Host(), RepositoryPrefix: u.RepositoryPrefix,
+		Source: patient, Once: r.breaker.Held(client), Lister: r.breaker.Lister(client),
+		Tags: mirror.TagPolicy{Fresh: u.Tags.Fresh.Std(), Stale: u.Tags.Stale.Std(), NotFound: u.Tags.NotFound.Std()},
+	}
+	if u.Push {
+		r.Sink = r.breaker.Sink(client)
+		if creator != nil {
+			r.Sink = upstream.NewCreating(r.Sink, creator)
+		}
+	}
+	r.collectors = append(r.collectors, client.Collectors()...)
+	r.collectors = append(r.collectors, r.breaker.Collectors()...)
+	r.collectors = append(r.collectors, patient.Collectors()...)
+}
+
+func template(c CreateRepositories) ecr.Template {
+	return ecr.Template{
+		ImmutableTags: c.TagMutability == "IMMUTABLE", ScanOnPush: c.ScanOnPush,
+		KMS: c.Encryption == "KMS", KMSKey: c.KMSKey, Tags: c.Tags,
+	}
+}
+
+// buildTransport honours the upstream's own authorities and the address to dial in
+// place of its host. What the registry redirects to is dialled as it is named.
+func buildTransport(u Upstream, base *url.URL) (*http.Transport, error) {
+	o := upstream.TransportOptions{InsecureSkipVerify: u.TLS.InsecureSkipVerify}
+	if u.TLS.CAFile != "" {
+		pool, err := x509.SystemCertPool()
+		if err != nil {
+			return nil, fmt.Errorf("system certificates: %w", err)
+		}
+		pem, err := os.ReadFile(filepath.Clean(u.TLS.CAFile))
+		if err != nil {
+			return nil, fmt.Errorf("ca_file: %w", err)
+		}
+		if !pool.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("ca_file %s: no certificate in it", u.TLS.CAFile)
+		}
+		o.RootCAs = pool
+	}
+	if u.Address != "" {
+		dialer, from := &net.Dialer{Timeout: dialTimeout}, hostPort(base)
+		o.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+			if address == from {
+				address = u.Address
+			}
+			return dialer.DialContext(ctx, network, address)
+		}
+	}
+	return upstream.NewTransport(o), nil
+}
+
+func hostPort(u *url.URL) string {
+	if u.Port() != "" {
+		return u.Host
+	}
+	if u.Scheme == "http" {
+		return net.JoinHostPort(u.Hostname(), "80")
+	}
+	return net.JoinHostPort(u.Hostname(), "443")
+}

@@ -1,0 +1,78 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+)
+
+// front is one HTTP server on its address.
+type front struct {
+	name   string
+	server *http.Server
+	files  ServerTLS
+	grace  time.Duration
+	log    *slog.Logger
+}
+
+// newFront makes the server of a listener. Its certificate is read here, so that a
+// bad one stops the start, and again for each connection after it changed on disk.
+func newFront(l Listener, limits Limits, h http.Handler, log *slog.Logger) (*front, error) {
+	f := &front{name: l.Name, files: l.TLS, grace: limits.ShutdownGrace.Std(), log: log}
+	f.server = &http.Server{
+		Addr: l.Address, Handler: h,
+		ReadHeaderTimeout: limits.ReadHeaderTimeout.Std(), IdleTimeout: limits.IdleTimeout.Std(),
+		MaxHeaderBytes: 64 << 10,
+		ErrorLog:       slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+	if l.TLS.Certificate == "" {
+		return f, nil
+	}
+	certificate := &reloading{certificate: l.TLS.Certificate, key: l.TLS.PrivateKey}
+	if err := certificate.load(); err != nil {
+		return nil, err
+	}
+	// HTTP/1.1 only: for large bodies HTTP/2 costs more and gains nothing.
+	f.server.TLSConfig = &tls.Config{GetCertificate: certificate.get, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}}
+	f.server.TLSNextProto = map[string]func(*http.Server, *tls.Conn, http.Handler){}
+	return f, nil
+}
+
+// listen takes the address. An address in use stops the start.
+func (f *front) listen(ctx context.Context) (net.Listener, error) {
+	var lc net.ListenConfig
+	ln, err := lc.Listen(ctx, "tcp", f.server.Addr)
+	if err != nil {
+		return nil, fmt.Errorf("listener %s: %w", f.name, err)
+	}
+	if f.server.TLSConfig != nil {
+		ln = tls.NewListener(ln, f.server.TLSConfig)
+	}
+	return ln, nil
+}
+
+// serve answers requests until ctx ends, and then gives the running ones their grace.
+func (f *front) serve(ctx context.Context, ln net.Listener) error {
+	done := make(chan error, 1)
+	go func() { done <- f.server.Serve(ln) }()
+	select {
+	case err := <-done:
+		return fmt.Errorf("listener %s: %w", f.name, err)
+	case <-ctx.Done():
+	}
+	late, cancel := context.WithTimeout(context.WithoutCancel(ctx), f.grace)
+	defer cancel()
+	if err := f.server.Shutdown(late); err != nil {
+		f.log.Warn("requests cut short", "listener", f.name, "error", err)
+		_ = f.server.Close()
+	}
+	if err := <-done; !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("listener %s: %w", f.name, err)
+	}
+	return nil
+}

@@ -1,0 +1,93 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+)
+
+func serveCommand(in *invocation) *cobra.Command {
+	return &cobra.Command{
+		Use:   "serve",
+		Short: "Run the mirror",
+		Long: `serve runs the mirror until it is interrupted or terminated. Without any configuration it mirrors Docker Hub on 127.0.0.1:5000; with
+ECR_REGISTRY plain names go to that registry, and it takes pushes for it. A wrong configuration stops the start with every problem listed.`,
+		Args: noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := in.load()
+			if err != nil {
+				return err
+			}
+			return serve(cmd.Context(), cfg, newLogger(cfg.Log, in.stderr))
+		},
+	}
+}
+
+// newLogger writes to w what the configuration asks for.
+func newLogger(l Log, w io.Writer) *slog.Logger {
+	o := &slog.HandlerOptions{Level: l.Level.Level()}
+	if l.Format == LogJSON {
+		return slog.New(slog.NewJSONHandler(w, o))
+	}
+	return slog.New(slog.NewTextHandler(w, o))
+}
+
+// serve runs the program until ctx ends. Servers stop first, then what they used.
+func serve(ctx context.Context, cfg Config, log *slog.Logger) (err error) {
+	for _, n := range cfg.Notices() {
+		log.Warn(n)
+	}
+	g, err := build(ctx, cfg, log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, g.close()) }()
+
+	inner, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	background, inner := errgroup.WithContext(inner)
+	for name, run := range g.background {
+		background.Go(func() error {
+			if err := run(inner); err != nil && inner.Err() == nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+			return nil
+		})
+	}
+	err = g.serveFronts(ctx, inner)
+	stop()
+	return errors.Join(err, background.Wait())
+}
+
+// serveFronts listens everywhere before it serves anywhere, so that a start that
+// cannot succeed has answered nobody. It ends with either context.
+func (g *graph) serveFronts(ctx, inner context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(inner, cancel)()
+	var listening []net.Listener
+	for _, f := range g.fronts {
+		ln, err := f.listen(ctx)
+		if err != nil {
+			for _, l := range listening {
+				_ = l.Close()
+			}
+			return err
+		}
+		listening = append(listening, ln)
+	}
+	servers, ctx := errgroup.WithContext(ctx)
+	for i, f := range g.fronts {
+		g.log.Info("listening", "listener", f.name, "address", listening[i].Addr().String(), "tls", f.server.TLSConfig != nil)
+		servers.Go(func() error { return f.serve(ctx, listening[i]) })
+	}
+	err := servers.Wait()
+	g.log.Info("stopped")
+	return err
+}
