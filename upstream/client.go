@@ -138,7 +138,7 @@ func (c *Client) own(u *url.URL) bool { return u.Scheme == c.base.Scheme && u.Ho
 // send makes one round trip. A nil error means that there is an answer, of whatever status; the caller closes it.
 func (c *Client) send(req *http.Request, kind oci.Kind) (*http.Response, error) {
 	began := time.Now()
-	resp, err := c.transport.RoundTrip(req)
+	resp, err := sent(c.transport, req)
 	c.latency.WithLabelValues(string(kind), req.Method).Observe(time.Since(began).Seconds())
 	status := 0
 	if err == nil {
@@ -244,12 +244,6 @@ func sameHost(u *url.URL, name string) bool {
 	}
 	usual := u.Port() == "" || u.Port() == "443" || u.Port() == "80"
 	return usual && strings.EqualFold(u.Hostname(), name)
-}
-
-// discard empties and closes an answer that is not needed, so that its connection can serve again.
-func discard(resp *http.Response) {
-	_, _ = io.CopyN(io.Discard, resp.Body, 16<<10)
-	_ = resp.Body.Close()
 }
 
 // bodyError maps an error while a body is read in full here.

@@ -45,7 +45,10 @@ func Transient(err error) bool {
 // transportError maps a round trip without an answer.
 func (c *Client) transportError(ctx context.Context, err error) error {
 	if errors.Is(ctx.Err(), context.Canceled) {
-		return fmt.Errorf("%s: %w", c.name, context.Cause(ctx))
+		if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
+			return fmt.Errorf("%s: %w: %w", c.name, context.Canceled, cause)
+		}
+		return fmt.Errorf("%s: %w", c.name, context.Canceled)
 	}
 	if e, ok := errors.AsType[*oci.Error](err); ok { // from a wrapper of the transport
 		return e
@@ -76,6 +79,7 @@ func (c *Client) corrupt(format string, args ...any) error {
 
 // answerError maps an answer of the registry that is not a success.
 func (c *Client) answerError(resp *http.Response) error {
+	defer within(resp, answerTimeout).Stop()
 	e := oci.DecodeError(resp)
 	switch e.Status {
 	case http.StatusUnauthorized:

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"net/http"
 	"net/url"
@@ -51,7 +50,7 @@ func (c *Client) page(ctx context.Context, q oci.Request, query url.Values) (Pag
 		return Page{}, err
 	}
 	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxPageBytes+1))
+	body, err := whole(resp, maxPageBytes)
 	if err != nil {
 		return Page{}, c.bodyError(ctx, err)
 	}

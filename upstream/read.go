@@ -21,7 +21,7 @@ func (c *Client) Manifest(ctx context.Context, repo string, ref oci.Reference, a
 		return nil, err
 	}
 	defer resp.Body.Close()
-	raw, err := io.ReadAll(io.LimitReader(resp.Body, oci.MaxManifestBytes+1))
+	raw, err := whole(resp, oci.MaxManifestBytes)
 	if err != nil {
 		return nil, c.bodyError(ctx, err)
 	}

@@ -1,0 +1,153 @@
+package upstream_test
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"dray/upstream"
+	"dray/upstream/oci"
+)
+
+func TestBreaker(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := upstream.NewBreaker(upstream.BreakerOptions{Name: "x", Threshold: 3, Probe: 5 * time.Second})
+		src := &scripted{forever: unreachable()}
+		needy := b.Source(src)
+		try := func(calls int, open bool) {
+			t.Helper()
+			_, err := needy.StatBlob(t.Context(), "r", "d")
+			_, refused := errors.AsType[*upstream.OpenError](err)
+			if src.calls != calls || refused != open {
+				t.Fatalf("%d calls, refused %v (%v); want %d, %v", src.calls, refused, err, calls, open)
+			}
+			if refused && (!errors.Is(err, upstream.ErrUnreachable) || !errors.Is(err, oci.ErrUnavailable) || !upstream.Transient(err)) {
+				t.Errorf("the refusal is %v", err)
+			}
+		}
+		try(1, false)
+		try(2, false)
+		if s := b.State(); s.Open || s.Failures != 2 || s.Last == nil {
+			t.Errorf("before the threshold: %+v", s)
+		}
+		try(3, false)
+		try(3, true)
+		if s := b.State(); !s.Open || s.Next.Sub(time.Now()) != 5*time.Second {
+			t.Errorf("open: %+v", s)
+		}
+		time.Sleep(5*time.Second - 1)
+		try(3, true)
+		time.Sleep(1)
+		try(4, false) // the probe, which fails
+		try(4, true)
+		if got := testutil.ToFloat64(b.Collectors()[1]); got != 1 {
+			t.Errorf("gauge %v while open", got)
+		}
+
+		time.Sleep(5 * time.Second)
+		src.forever, src.latency = nil, time.Second
+		var wg sync.WaitGroup
+		refused, passed := 0, 0
+		var mu sync.Mutex
+		for range 10 {
+			wg.Go(func() {
+				_, err := needy.StatBlob(t.Context(), "r", "d")
+				mu.Lock()
+				defer mu.Unlock()
+				if err == nil {
+					passed++
+				} else {
+					refused++
+				}
+			})
+		}
+		wg.Wait()
+		if passed != 1 || refused != 9 {
+			t.Errorf("%d probes at once, %d refused; want 1 and 9", passed, refused)
+		}
+		if s := b.State(); s.Open || s.Failures != 0 || s.Last != nil {
+			t.Errorf("after a good probe: %+v", s)
+		}
+		try(6, false)
+	})
+}
+
+// TestHeldAnswersAreSpared is the budget "tag, held, upstream down: 1 attempt, then 0 until the breaker's next probe".
+func TestHeldAnswersAreSpared(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := upstream.NewBreaker(upstream.BreakerOptions{Probe: 5 * time.Second})
+		src := &scripted{forever: unreachable()}
+		held, needy := b.Held(src), b.Source(src)
+		ref := oci.Reference{Tag: "t"}
+		for range 100 {
+			if _, err := held.StatManifest(t.Context(), "r", ref, nil); !upstream.Transient(err) {
+				t.Fatal(err)
+			}
+		}
+		if src.calls != 1 {
+			t.Fatalf("%d attempts for callers with an older answer, want 1", src.calls)
+		}
+		if _, err := needy.Manifest(t.Context(), "r", ref, nil); err == nil || src.calls != 2 {
+			t.Errorf("a caller with nothing was refused after one failure")
+		}
+		time.Sleep(5 * time.Second)
+		for range 100 {
+			_, _ = held.StatManifest(t.Context(), "r", ref, nil)
+		}
+		if src.calls != 3 {
+			t.Errorf("%d attempts after the probe, want 3", src.calls)
+		}
+		time.Sleep(5 * time.Second)
+		src.forever = oci.ErrManifestUnknown // an answer, even if it is no
+		_, _ = held.StatManifest(t.Context(), "r", ref, nil)
+		_, _ = held.StatManifest(t.Context(), "r", ref, nil)
+		if src.calls != 5 {
+			t.Errorf("%d attempts once the upstream answers, want 5", src.calls)
+		}
+	})
+}
+
+func TestBreakerLearnsNothingFromCancelling(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := upstream.NewBreaker(upstream.BreakerOptions{Threshold: 1, Probe: time.Second})
+		_ = b.Do(unreachable)
+		time.Sleep(time.Second)
+		for range 3 { // each is a probe that says nothing, and gives its place back
+			if err := b.Do(func() error { return context.Canceled }); !errors.Is(err, context.Canceled) {
+				t.Fatal(err)
+			}
+		}
+		func() {
+			defer func() { _ = recover() }()
+			_ = b.Do(func() error { panic("caller") })
+		}()
+		if s := b.State(); s.Failures != 1 {
+			t.Errorf("failures %d, want 1", s.Failures)
+		}
+		if err := b.Do(func() error { return nil }); err != nil || b.State().Failures != 0 {
+			t.Errorf("the next probe: %v, %+v", err, b.State())
+		}
+	})
+}
+
+func TestMetricsOfTwoUpstreams(t *testing.T) {
+	reg := prometheus.NewPedanticRegistry()
+	for _, name := range []string{"a", "b"} {
+		c, err := upstream.New(upstream.Options{Name: name, Base: parse(t, "http://x"), Transport: upstream.NewTransport(upstream.TransportOptions{})})
+		if err != nil {
+			t.Fatal(err)
+		}
+		reg.MustRegister(c.Collectors()...)
+		reg.MustRegister(upstream.NewBreaker(upstream.BreakerOptions{Name: name}).Collectors()...)
+		reg.MustRegister(upstream.NewRetry(c, upstream.RetryOptions{Name: name}).Collectors()...)
+	}
+	if _, err := reg.Gather(); err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,207 @@
+package upstream_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"dray/upstream"
+	"dray/upstream/oci"
+)
+
+// repos is a Sink and a Creator over a set of repositories. Starting takes a second, sending ten more.
+type repos struct {
+	mu                     sync.Mutex
+	there                  map[string]bool
+	refused, sent, created int
+	createErr              error
+	stubborn               bool // creating does not help
+}
+
+var (
+	_ upstream.Sink    = (*repos)(nil)
+	_ upstream.Creator = (*repos)(nil)
+)
+
+func (r *repos) start(repo string) error {
+	time.Sleep(time.Second)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.there[repo] {
+		r.refused++
+		return oci.ErrNameUnknown.Because(fmt.Errorf("%w: %s", upstream.ErrRepositoryMissing, repo))
+	}
+	r.sent++
+	return nil
+}
+
+func (r *repos) PutBlob(_ context.Context, repo string, b upstream.Upload) error {
+	if err := r.start(repo); err != nil {
+		return err
+	}
+	if b.Accepted != nil {
+		b.Accepted()
+	}
+	time.Sleep(10 * time.Second)
+	return nil
+}
+
+func (r *repos) PutManifest(_ context.Context, repo string, _ oci.Reference, m *oci.Manifest) (upstream.Pushed, error) {
+	return upstream.Pushed{Digest: "x"}, r.start(repo)
+}
+
+func (r *repos) Mount(_ context.Context, repo, _ string, _ digest.Digest) (bool, error) {
+	return true, r.start(repo)
+}
+
+func (r *repos) Create(ctx context.Context, repo string) error {
+	time.Sleep(time.Second)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.created++
+	if r.createErr == nil && !r.stubborn {
+		r.there[repo] = true
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return r.createErr
+}
+
+func (r *repos) drop(repo string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.there, repo)
+}
+
+func (r *repos) expect(t *testing.T, refused, sent, created int) {
+	t.Helper()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.refused != refused || r.sent != sent || r.created != created {
+		t.Errorf("%d refused, %d sent, %d created; want %d, %d, %d", r.refused, r.sent, r.created, refused, sent, created)
+	}
+}
+
+func TestFirstPushCostsOneRefusalAndOneCreation(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := &repos{there: map[string]bool{"old": true}}
+		s := upstream.NewCreating(r, r)
+		began := time.Now()
+		var told int
+		var mu sync.Mutex
+		var wg sync.WaitGroup
+		for range 8 {
+			wg.Go(func() {
+				err := s.PutBlob(t.Context(), "new", upstream.Upload{Accepted: func() { mu.Lock(); told++; mu.Unlock() }})
+				if err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		r.expect(t, 1, 8, 1)
+		if told != 8 {
+			t.Errorf("Accepted was called %d times for 8 blobs", told)
+		}
+		// Refusal, creation and start are a second each, then all send at once.
+		if d := time.Since(began); d != 13*time.Second {
+			t.Errorf("the push took %v, want 13s: only the first start goes alone", d)
+		}
+
+		began = time.Now()
+		for range 3 {
+			wg.Go(func() { _ = s.PutBlob(t.Context(), "old", upstream.Upload{}) })
+		}
+		wg.Wait()
+		r.expect(t, 1, 11, 1)
+		if d := time.Since(began); d != 12*time.Second {
+			t.Errorf("a push to an existing repository took %v, want 12s", d)
+		}
+		if p, err := s.PutManifest(t.Context(), "new", oci.Reference{Tag: "t"}, nil); err != nil || p.Digest != "x" {
+			t.Errorf("PutManifest = %+v, %v", p, err)
+		}
+		if ok, err := s.Mount(t.Context(), "mounted", "old", "d"); err != nil || !ok {
+			t.Errorf("Mount = %v, %v", ok, err)
+		}
+		r.expect(t, 2, 13, 2)
+	})
+}
+
+func TestRepositoryVanishes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := &repos{there: map[string]bool{"a": true}}
+		s := upstream.NewCreating(r, r)
+		if err := s.PutBlob(t.Context(), "a", upstream.Upload{}); err != nil {
+			t.Fatal(err)
+		}
+		r.drop("a")
+		var wg sync.WaitGroup
+		for range 4 {
+			wg.Go(func() {
+				if err := s.PutBlob(t.Context(), "a", upstream.Upload{}); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		r.expect(t, 4, 5, 1) // all four were under way when it showed
+	})
+}
+
+func TestCreationFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := &repos{there: map[string]bool{}, createErr: oci.ErrDenied.With("IAM says no")}
+		s := upstream.NewCreating(r, r)
+		var wg sync.WaitGroup
+		for range 6 {
+			wg.Go(func() {
+				if err := s.PutBlob(t.Context(), "a", upstream.Upload{}); !errors.Is(err, oci.ErrDenied) {
+					t.Errorf("got %v, want the refusal to create", err)
+				}
+			})
+		}
+		wg.Wait()
+		r.expect(t, 1, 0, 1)
+		r.createErr = nil
+		if err := s.PutBlob(t.Context(), "a", upstream.Upload{}); err != nil {
+			t.Errorf("after the right was given: %v", err)
+		}
+
+		r.stubborn = true
+		if err := s.PutBlob(t.Context(), "b", upstream.Upload{}); !errors.Is(err, upstream.ErrRepositoryMissing) {
+			t.Errorf("missing after creation: %v", err)
+		}
+		r.expect(t, 4, 1, 3) // no loop
+	})
+}
+
+func TestCreatingOutlivesItsCaller(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := &repos{there: map[string]bool{}}
+		s := upstream.NewCreating(r, r)
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		wg.Go(func() { _ = s.PutBlob(ctx, "a", upstream.Upload{}) })
+		time.Sleep(1500 * time.Millisecond) // creating
+		wg.Go(func() {
+			if err := s.PutBlob(t.Context(), "a", upstream.Upload{}); err != nil {
+				t.Error(err)
+			}
+		})
+		impatient, stop := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		defer stop()
+		if err := s.PutBlob(impatient, "a", upstream.Upload{}); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("an impatient caller got %v", err)
+		}
+		cancel()
+		wg.Wait()
+		r.expect(t, 1, 2, 1)
+	})
+}
