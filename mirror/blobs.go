@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"dray/cache"
@@ -33,43 +34,39 @@ func (m *Mirror) getBlob(x *exchange) error {
 		}
 	}
 	asked := time.Now()
-	r, err := m.cache.Open(ctx, cache.Blob{Digest: d, Size: size}, m.origin(x.up, repo, d))
+	var fetched atomic.Bool // the upstream gave this repository the blob: nothing vouches better
+	r, err := m.cache.Open(ctx, cache.Blob{Digest: d, Size: size}, m.origin(x.up, repo, d, &fetched))
 	if err != nil {
 		m.rememberAbsent(ctx, x.up, repo, d, asked, err)
 		return err
 	}
 	defer r.Close()
-	x.source = string(r.Source())
-	if !shown {
-		if err := m.vouchForFlight(ctx, x, r, d); err != nil {
+	if x.source = string(r.Source()); fetched.Load() && r.Source() == cache.SourceDisk {
+		x.source = fromOrigin // a small blob may be on disk before its fetch is looked at
+	}
+	if !shown && fetched.Load() {
+		m.recorded(m.links.Add(ctx, x.up.Name, repo, blobLink(d, r.Size())))
+	} else if !shown {
+		// The fetch that was joined, or that has just landed, was another repository's.
+		if _, err := m.vouch(ctx, x.up, repo, d); err != nil {
 			return err
 		}
 	}
 	return x.send(content{digest: d, mediaType: octetStream, size: r.Size(), body: r, file: r.File()})
 }
 
-// vouchForFlight links a blob whose fetch was made for this repository, and asks the
-// upstream where the fetch that was joined was another repository's.
-func (m *Mirror) vouchForFlight(ctx context.Context, x *exchange, r *cache.Reader, d digest.Digest) error {
-	if x.source == fromOrigin || x.source == "direct" {
-		m.recorded(m.links.Add(ctx, x.up.Name, x.target.Repo, blobLink(d, r.Size())))
-		return nil
-	}
-	_, err := m.vouch(ctx, x.up, x.target.Repo, d)
-	return err
-}
-
 func blobLink(d digest.Digest, size int64) meta.Link {
 	return meta.Link{Digest: d, LinkFact: meta.LinkFact{MediaType: octetStream, Size: size, Kind: meta.KindBlob}}
 }
 
-// origin fetches a blob from the upstream for the cache.
-func (m *Mirror) origin(up *Upstream, repo string, d digest.Digest) cache.Origin {
+// origin fetches a blob from the upstream for the cache, and notes that it could.
+func (m *Mirror) origin(up *Upstream, repo string, d digest.Digest, fetched *atomic.Bool) cache.Origin {
 	return func(ctx context.Context, from int64) (cache.Stream, error) {
 		s, err := up.Source.Blob(ctx, up.remote(repo), d, from)
 		if err != nil {
 			return cache.Stream{}, err
 		}
+		fetched.Store(true)
 		return cache.Stream{Body: s.Body, Size: s.Size}, nil
 	}
 }
