@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -17,10 +18,11 @@ type directBytes struct {
 	blob   Blob
 	origin Origin
 
-	off   int64           // of the next byte to hand out
-	at    int64           // of the next byte of x to use; below off after a restart from 0
-	check digest.Verifier // of the bytes before at; nil when these did not begin at 0
-	last  []byte          // the byte withheld, if any
+	vouch func(context.Context) error // for bytes handed out before, that cannot be checked again; may be nil
+	off   int64                       // of the next byte to hand out
+	at    int64                       // of the next byte of x to use; below off after a restart from 0
+	check digest.Verifier             // of the bytes before at; nil when these did not begin at 0
+	last  []byte                      // the byte withheld, if any
 	over  bool
 
 	mu     sync.Mutex // guards below; leaf lock
@@ -50,19 +52,18 @@ func (d *directBytes) use(x *fetch) {
 }
 
 // replay hashes the bytes before off from where they were read, to verify the whole
-// in the end. If they cannot be read again, they are fetched again.
-func (d *directBytes) replay(ctx context.Context, raw io.ReaderAt) {
+// in the end. If they cannot be read again, they are fetched again; then old has to
+// vouch for those that were handed out.
+func (d *directBytes) replay(old bytesAt) {
 	d.check = d.blob.Digest.Verifier()
 	if d.off == 0 {
 		return
 	}
-	if raw != nil {
-		if n, err := io.Copy(d.check, io.NewSectionReader(raw, 0, d.off)); err == nil && n == d.off {
-			return
-		}
+	if n, err := io.Copy(d.check, io.NewSectionReader(old.raw(), 0, d.off)); err == nil && n == d.off {
+		return
 	}
 	d.check = d.blob.Digest.Verifier()
-	d.at = 0
+	d.at, d.vouch = 0, old.verdict
 }
 
 // readAt implements bytesAt.
@@ -81,7 +82,7 @@ func (d *directBytes) readAt(ctx context.Context, p []byte, off int64) (int, err
 	if err := d.skip(); err != nil {
 		return 0, fmt.Errorf("fetch %s: %w", d.blob.Digest, err)
 	}
-	n, err := d.next(p)
+	n, err := d.next(ctx, p)
 	d.off += int64(n)
 	if err != nil && err != io.EOF {
 		return n, fmt.Errorf("fetch %s: %w", d.blob.Digest, err)
@@ -101,7 +102,7 @@ func (d *directBytes) move(off int64) {
 	if x != nil {
 		x.close()
 	}
-	d.off, d.at, d.last, d.over, d.check = off, off, nil, false, nil
+	d.off, d.at, d.last, d.over, d.check, d.vouch = off, off, nil, false, nil, nil
 	if off == 0 {
 		d.check = d.blob.Digest.Verifier()
 	}
@@ -118,10 +119,10 @@ func (d *directBytes) skip() error {
 }
 
 // next reads into p, with the withheld byte in front and the newest one withheld.
-func (d *directBytes) next(p []byte) (int, error) {
+func (d *directBytes) next(ctx context.Context, p []byte) (int, error) {
 	if len(p) == 1 {
 		var two [2]byte
-		n, err := d.next(two[:])
+		n, err := d.next(ctx, two[:])
 		copy(p, two[:n])
 		return n, err
 	}
@@ -129,7 +130,7 @@ func (d *directBytes) next(p []byte) (int, error) {
 		held := copy(p, d.last)
 		n, err := d.fetch().Read(p[held:])
 		if err == io.EOF {
-			return d.finish(p)
+			return d.finish(ctx, p)
 		}
 		if err != nil {
 			return 0, err
@@ -147,7 +148,12 @@ func (d *directBytes) next(p []byte) (int, error) {
 }
 
 // finish hands out the withheld byte if the digest agrees.
-func (d *directBytes) finish(p []byte) (int, error) {
+func (d *directBytes) finish(ctx context.Context, p []byte) (int, error) {
+	if d.vouch != nil {
+		if err := d.vouch(ctx); err != nil {
+			return 0, err
+		}
+	}
 	if d.check != nil && !d.check.Verified() {
 		d.cache.m.corrupt.WithLabelValues("direct").Inc()
 		return 0, ErrCorrupt
@@ -174,7 +180,9 @@ func (d *directBytes) total() int64 {
 	return d.blob.Size
 }
 
-func (d *directBytes) raw() io.ReaderAt { return nil }
+func (d *directBytes) raw() io.ReaderAt { return bytes.NewReader(nil) } // it is never failed over
+
+func (d *directBytes) verdict(context.Context) error { return nil }
 
 // close implements bytesAt.
 func (d *directBytes) close() error {

@@ -49,11 +49,11 @@ func (c *Cache) ride(ctx context.Context, b Blob, origin Origin) (*Reader, error
 		return c.passThrough(ctx, b, origin, c.takeSpare(f))
 	case f.file != nil && f.file.join():
 		return c.reader(ctx, b, origin, growingBytes{f.file}, source), nil
-	case f.file != nil:
-		err := f.file.failure()
-		if _, ours := errors.AsType[*localError](err); err != nil && !ours {
-			return nil, err
+	case f.file != nil && f.file.failure() != nil: // it has ended, and all who were in time have left
+		if _, ours := errors.AsType[*localError](f.file.failure()); ours {
+			return c.passThrough(ctx, b, origin, nil)
 		}
+		return nil, f.file.failure()
 	}
 	return nil, errLookAgain
 }

@@ -150,6 +150,31 @@ func (g *growing) visible() int64 {
 	}
 }
 
+// wait returns what is closed at the next change. Needs mu.
+func (g *growing) wait() <-chan struct{} {
+	if g.changed == nil {
+		g.changed = make(chan struct{})
+	}
+	return g.changed
+}
+
+// verdict waits until the file is over and returns why it failed, if it did.
+func (g *growing) verdict(ctx context.Context) error {
+	for {
+		g.mu.Lock()
+		over, err, changed := g.over, g.err, g.wait()
+		g.mu.Unlock()
+		if over {
+			return err
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
 // readAt reads what there is at off, waiting for the first byte of it until ctx ends.
 func (g *growing) readAt(ctx context.Context, p []byte, off int64) (int, error) {
 	for {
@@ -171,10 +196,7 @@ func (g *growing) readAt(ctx context.Context, p []byte, off int64) (int, error) 
 			g.mu.Unlock()
 			return 0, io.EOF
 		}
-		if g.changed == nil {
-			g.changed = make(chan struct{})
-		}
-		changed := g.changed
+		changed := g.wait()
 		g.mu.Unlock()
 		select {
 		case <-changed:

@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -48,9 +49,10 @@ type Reader struct {
 // bytesAt is where a reader gets its bytes. A localError of readAt makes the reader pass through.
 type bytesAt interface {
 	readAt(ctx context.Context, p []byte, off int64) (int, error)
-	total() int64     // length of the whole, or -1
-	raw() io.ReaderAt // what was read so far, once more; nil if that cannot be
-	close() error     // may be called during readAt
+	total() int64                      // length of the whole, or -1
+	raw() io.ReaderAt                  // what was read so far, once more
+	verdict(ctx context.Context) error // waits until it is known whether what was read is right
+	close() error                      // may be called during readAt
 }
 
 var (
@@ -144,7 +146,7 @@ func (r *Reader) failOver(old bytesAt, why *localError) (bytesAt, error) {
 	r.cache.m.opens.WithLabelValues(string(SourceDirect)).Inc()
 	d := &directBytes{cache: r.cache, blob: Blob{r.blob.Digest, old.total()}, origin: r.origin, off: r.pos, at: r.pos}
 	if r.pos == r.inRow {
-		d.replay(r.ctx, old.raw())
+		d.replay(old)
 	}
 	if _, wasDisk := old.(diskBytes); wasDisk && errors.Is(why, io.ErrUnexpectedEOF) {
 		if err := r.cache.disk.Discard(r.ctx, r.blob.Digest); err != nil {
@@ -207,8 +209,10 @@ func (m memoryBytes) readAt(_ context.Context, p []byte, off int64) (int, error)
 }
 
 func (m memoryBytes) total() int64     { return int64(len(m)) }
-func (m memoryBytes) raw() io.ReaderAt { return nil }
+func (m memoryBytes) raw() io.ReaderAt { return bytes.NewReader(m) }
 func (m memoryBytes) close() error     { return nil }
+
+func (m memoryBytes) verdict(context.Context) error { return nil }
 
 // diskBytes are the bytes of a blob on disk.
 type diskBytes struct{ *disk.Blob }
@@ -227,6 +231,8 @@ func (d diskBytes) readAt(_ context.Context, p []byte, off int64) (int, error) {
 func (d diskBytes) total() int64     { return d.Size() }
 func (d diskBytes) raw() io.ReaderAt { return d.Blob }
 func (d diskBytes) close() error     { return d.Close() }
+
+func (d diskBytes) verdict(context.Context) error { return nil } // it was verified before it was published
 
 // growingBytes are the bytes of a flight under way.
 type growingBytes struct{ *growing }
