@@ -13,7 +13,7 @@ import (
 	"dray/upstream/ecrtest"
 )
 
-func aws(s *ecrtest.Running) authn.Authenticator {
+func awsAuth(s *ecrtest.Running) authn.Authenticator {
 	return &authn.Basic{Username: "AWS", Password: s.Token("")}
 }
 
@@ -40,7 +40,7 @@ func TestGoContainerRegistry(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			auth := aws(s)
+			auth := awsAuth(s)
 			if tc.opts.Quirks.Name == "hub" {
 				auth = authn.Anonymous
 			}
