@@ -178,7 +178,7 @@ func TestKilledWhilePushing(t *testing.T) {
 func (d *double) holds(t *testing.T, kinds ...ecrtest.Kind) <-chan struct{} {
 	t.Helper()
 	asked := d.asked()
-	d.AddFault(ecrtest.Fault{Kinds: kinds, Latency: time.Minute})
+	d.AddFault(ecrtest.Fault{Kinds: kinds, Latency: 3 * time.Second}) // longer than it takes to be killed
 	reached := make(chan struct{})
 	go func() { // ends with the test
 		tick := time.NewTicker(10 * time.Millisecond)

@@ -4,7 +4,9 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"path/filepath"
@@ -33,12 +35,23 @@ func newDouble(t testing.TB, quirks ecrtest.Quirks, host string) *double {
 	t.Helper()
 	dir := shortDir(t)
 	cert, key := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
-	run(t, environment(), built.dray, "cert", "--host", host, "--out-cert", cert, "--out-key", key)
+	run(t, environment(), built.dray, "cert", "--host", host, "--host", "localhost", "--out-cert", cert, "--out-key", key)
 	pair, err := tls.LoadX509KeyPair(cert, key)
 	if err != nil {
 		t.Fatal(err)
 	}
-	running := ecrtest.Start(t, ecrtest.Options{Quirks: quirks, TLS: &tls.Config{Certificates: []tls.Certificate{pair}}, Dir: filepath.Join(dir, "blobs")})
+	certificates := &tls.Config{Certificates: []tls.Certificate{pair}}
+	// A registry that speaks TLS redirects to storage that does, and not to a bare address: clients refuse anything else.
+	objects, err := tls.Listen("tcp", "127.0.0.1:0", certificates)
+	if err != nil {
+		t.Fatal(err)
+	}
+	running := ecrtest.Start(t, ecrtest.Options{Quirks: quirks, TLS: certificates, Dir: filepath.Join(dir, "blobs"),
+		ObjectsURL: fmt.Sprintf("https://localhost:%d", objects.Addr().(*net.TCPAddr).Port)})
+	storage := &http.Server{Handler: running.Objects(), ReadHeaderTimeout: time.Minute, ErrorLog: log.New(io.Discard, "", 0)}
+	ended := make(chan error, 1)
+	go func() { ended <- storage.Serve(objects) }()
+	t.Cleanup(func() { _ = storage.Close(); <-ended })
 	return &double{Running: running, host: host, ca: cert, aws: quirks.Auth == ecrtest.AuthBasic, pool: pool(t, cert)}
 }
 
