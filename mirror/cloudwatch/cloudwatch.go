@@ -1,0 +1,214 @@
+// Package cloudwatch publishes chosen counters to Amazon CloudWatch, by the
+// minute.
+//
+// Invariants:
+//   - It only reads the Prometheus gatherer: what is published was counted once,
+//     elsewhere. A pull never causes a call.
+//   - What could not be published keeps the minute it happened in and goes with
+//     a later request. Only a bounded number of data points waits; the oldest
+//     are dropped, and counted, first.
+//   - Nothing that happens here ends the service.
+package cloudwatch
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/cloudwatch"
+	"github.com/aws/aws-sdk-go-v2/service/cloudwatch/types"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Client is the part of the CloudWatch client that is used.
+type Client interface {
+	PutMetricData(context.Context, *cloudwatch.PutMetricDataInput, ...func(*cloudwatch.Options)) (*cloudwatch.PutMetricDataOutput, error)
+}
+
+var _ Client = (*cloudwatch.Client)(nil)
+
+// Series says which counter becomes which metric.
+type Series struct {
+	// Counter is the name of a Prometheus counter. Its series are added up by the
+	// labels named in Dimensions.
+	Counter string
+	// Metric is the name in CloudWatch.
+	Metric string
+	// Dimensions tell apart what is published. Each combination of values is a
+	// metric of its own for the bill. A label that is empty gives no dimension.
+	Dimensions []Dimension
+	// Only picks the series whose label has one of the values; nil picks all.
+	Only map[string][]string
+}
+
+// Dimension says which label becomes which dimension.
+type Dimension struct {
+	Label, Name string
+}
+
+// Options configure [New].
+type Options struct {
+	Client    Client
+	Gatherer  prometheus.Gatherer
+	Namespace string
+	Series    []Series
+	// Interval is how often counters are read and published; 0 means 1 minute.
+	// The resolution of CloudWatch is one minute in any case.
+	Interval time.Duration
+	// Timeout bounds publishing once, over all its requests and their retries; 0
+	// means 30 seconds.
+	Timeout time.Duration
+	// FlushTimeout bounds the last publishing at the end of Run; 0 means 5 seconds.
+	FlushTimeout time.Duration
+	// MaxPending bounds the data points that wait; 0 means 20000.
+	MaxPending int
+	// Logger hears once when publishing fails and once when it works again; nil
+	// discards.
+	Logger *slog.Logger
+}
+
+// Publisher publishes counters. [Publisher.Run] does the work.
+type Publisher struct {
+	o   Options
+	log *slog.Logger
+
+	// Of Run alone:
+	reader  reader
+	pending []types.MetricDatum
+	failing bool
+
+	requests *prometheus.CounterVec
+	dropped  prometheus.Counter
+	waiting  prometheus.Gauge
+}
+
+// New returns a publisher.
+func New(o Options) *Publisher {
+	o.Interval = cmp.Or(o.Interval, time.Minute)
+	o.Timeout = cmp.Or(o.Timeout, 30*time.Second)
+	o.FlushTimeout = cmp.Or(o.FlushTimeout, 5*time.Second)
+	o.MaxPending = cmp.Or(o.MaxPending, 20000)
+	p := &Publisher{
+		o:      o,
+		log:    o.Logger,
+		reader: newReader(o.Gatherer, o.Series),
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "dray_cloudwatch_requests_total",
+			Help: "Requests to publish to CloudWatch by outcome: ok, error (tried again later), refused (dropped).",
+		}, []string{"outcome"}),
+		dropped: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "dray_cloudwatch_dropped_total",
+			Help: "Data points that were never published, because too many waited or CloudWatch refused them.",
+		}),
+		waiting: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "dray_cloudwatch_pending",
+			Help: "Data points that wait to be published.",
+		}),
+	}
+	if p.log == nil {
+		p.log = slog.New(slog.DiscardHandler)
+	}
+	return p
+}
+
+// Run publishes on every full interval of the clock until ctx ends, then once
+// more within FlushTimeout, and returns nil. What is counted after ctx ended may
+// be missed, so it should end after the listeners.
+func (p *Publisher) Run(ctx context.Context) error {
+	for {
+		now := time.Now()
+		next := now.Truncate(p.o.Interval).Add(p.o.Interval)
+		timer := time.NewTimer(next.Sub(now))
+		select {
+		case <-timer.C:
+			p.collect(next.Add(-p.o.Interval))
+			p.publish(ctx, p.o.Timeout)
+		case <-ctx.Done():
+			timer.Stop()
+			p.collect(time.Now().Truncate(p.o.Interval))
+			p.publish(context.WithoutCancel(ctx), p.o.FlushTimeout)
+			return nil
+		}
+	}
+}
+
+// collect appends what has been counted since the last time, as of a minute.
+func (p *Publisher) collect(at time.Time) {
+	increases, err := p.reader.read()
+	if err != nil {
+		p.note(fmt.Errorf("read the counters: %w", err))
+	}
+	for _, i := range increases {
+		p.pending = append(p.pending, i.datum(at))
+	}
+	if over := len(p.pending) - p.o.MaxPending; over > 0 {
+		p.drop(over)
+	}
+	p.waiting.Set(float64(len(p.pending)))
+}
+
+// drop gives up the oldest n data points.
+func (p *Publisher) drop(n int) {
+	p.dropped.Add(float64(n))
+	p.pending = append(p.pending[:0], p.pending[n:]...)
+}
+
+// publish sends what waits until something fails.
+func (p *Publisher) publish(ctx context.Context, timeout time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	defer func() { p.waiting.Set(float64(len(p.pending))) }()
+	for len(p.pending) > 0 {
+		batch := p.pending[:batchLen(p.pending)]
+		_, err := p.o.Client.PutMetricData(ctx, &cloudwatch.PutMetricDataInput{
+			Namespace:  &p.o.Namespace,
+			MetricData: batch,
+		})
+		switch {
+		case err == nil:
+			p.requests.WithLabelValues("ok").Inc()
+			p.pending = append(p.pending[:0:0], p.pending[len(batch):]...)
+			p.note(nil)
+		case refused(err):
+			p.requests.WithLabelValues("refused").Inc()
+			p.drop(len(batch))
+			p.note(err)
+		default:
+			p.requests.WithLabelValues("error").Inc()
+			p.note(err)
+			return
+		}
+	}
+}
+
+// refused tells errors that the same data would cause again.
+func refused(err error) bool {
+	if _, ok := errors.AsType[*types.InvalidParameterValueException](err); ok {
+		return true
+	}
+	if _, ok := errors.AsType[*types.InvalidParameterCombinationException](err); ok {
+		return true
+	}
+	_, ok := errors.AsType[*types.MissingRequiredParameterException](err)
+	return ok
+}
+
+// note logs the first failure and the first success after one.
+func (p *Publisher) note(err error) {
+	switch {
+	case err != nil && !p.failing:
+		p.log.Warn("publishing to CloudWatch fails, trying again every interval",
+			"error", err, "interval", p.o.Interval, "pending", len(p.pending))
+	case err == nil && p.failing:
+		p.log.Info("publishing to CloudWatch works again")
+	}
+	p.failing = err != nil
+}
+
+// Collectors returns the metrics of the publisher.
+func (p *Publisher) Collectors() []prometheus.Collector {
+	return []prometheus.Collector{p.requests, p.dropped, p.waiting}
+}

@@ -1,0 +1,146 @@
+// Package pulls counts the images that clients pull.
+//
+// Invariants:
+//   - A pull is one GET of a manifest by a client that was answered 2xx. A HEAD
+//     is none, nor is what the mirror itself asks for; a pull of a platform of
+//     an index counts twice, as it does at a registry.
+//   - The number of series is bounded whatever clients ask for. Only the count
+//     by upstream exists unless more detail is asked for.
+package pulls
+
+import (
+	"cmp"
+	"container/list"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Names of the counters and their labels, for those who read them back.
+const (
+	// Total counts pulls by LabelUpstream.
+	Total = "dray_image_pulls_total"
+	// Detailed counts pulls by LabelUpstream, LabelRepository and LabelImage.
+	Detailed = "dray_image_pulls_detailed_total"
+
+	LabelUpstream   = "upstream"
+	LabelRepository = "repository" // registry host and repository
+	LabelImage      = "image"      // tag or digest; empty unless Detail is PerImage
+
+	// Other stands for the repositories and images beyond the bound.
+	Other = "other"
+)
+
+// Detail says what pulls are told apart by, besides their upstream.
+type Detail string
+
+// The details.
+const (
+	None          Detail = "none"
+	PerRepository Detail = "repository"
+	PerImage      Detail = "image"
+)
+
+// Options configure [New].
+type Options struct {
+	// Detail is empty for None.
+	Detail Detail
+	// MaxSeries bounds the series of Detailed, without those named Other; 0 means
+	// 100. Every one costs memory here and, where they are published, money there.
+	MaxSeries int
+	// Idle is how long a series must have stood still before another may take its
+	// place; 0 means 15 minutes. A reader that looks less often misses pulls.
+	Idle time.Duration
+}
+
+// Pulls counts pulls. Its methods may be called concurrently.
+type Pulls struct {
+	detail    Detail
+	maxSeries int
+	idle      time.Duration
+
+	total    *prometheus.CounterVec
+	detailed *prometheus.CounterVec
+
+	mu     sync.Mutex // guards series and order, and that a removed series is not counted on
+	series map[labels]*list.Element
+	order  *list.List // of *used, the latest first
+}
+
+type labels struct{ upstream, repository, image string }
+
+type used struct {
+	labels labels
+	at     time.Time
+}
+
+// New returns a count of nothing yet.
+func New(o Options) *Pulls {
+	return &Pulls{
+		detail:    cmp.Or(o.Detail, None),
+		maxSeries: cmp.Or(o.MaxSeries, 100),
+		idle:      cmp.Or(o.Idle, 15*time.Minute),
+		total: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: Total,
+			Help: "Images pulled by clients: manifests answered to a GET.",
+		}, []string{LabelUpstream}),
+		detailed: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: Detailed,
+			Help: "Images pulled by clients, by repository and, if asked for, by tag or digest; the rest as other.",
+		}, []string{LabelUpstream, LabelRepository, LabelImage}),
+		series: map[labels]*list.Element{},
+		order:  list.New(),
+	}
+}
+
+// Inc counts one pull of reference, a tag or digest, from repo of the registry
+// that goes by host at an upstream. An empty host is left out of the name.
+func (p *Pulls) Inc(upstream, host, repo, reference string) {
+	p.total.WithLabelValues(upstream).Inc()
+	if p.detail == None {
+		return
+	}
+	l := labels{upstream: upstream, repository: repo}
+	if host != "" {
+		l.repository = host + "/" + repo
+	}
+	if p.detail == PerImage {
+		l.image = reference
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.admit(l, time.Now()) {
+		l.repository = Other
+		if p.detail == PerImage {
+			l.image = Other
+		}
+	}
+	p.detailed.WithLabelValues(l.upstream, l.repository, l.image).Inc()
+}
+
+// admit reports whether l may have a series. It needs the lock.
+func (p *Pulls) admit(l labels, now time.Time) bool {
+	if e, ok := p.series[l]; ok {
+		e.Value.(*used).at = now
+		p.order.MoveToFront(e)
+		return true
+	}
+	if len(p.series) >= p.maxSeries {
+		e := p.order.Back()
+		oldest := e.Value.(*used)
+		if now.Sub(oldest.at) < p.idle {
+			return false
+		}
+		p.order.Remove(e)
+		delete(p.series, oldest.labels)
+		p.detailed.DeleteLabelValues(oldest.labels.upstream, oldest.labels.repository, oldest.labels.image)
+	}
+	p.series[l] = p.order.PushFront(&used{l, now})
+	return true
+}
+
+// Collectors returns the counters.
+func (p *Pulls) Collectors() []prometheus.Collector {
+	return []prometheus.Collector{p.total, p.detailed}
+}
