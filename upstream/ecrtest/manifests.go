@@ -53,19 +53,20 @@ func (s *Server) findDocument(x *exchange, repo *repository) (*document, error) 
 	if !ok || img.archived {
 		return nil, manifestUnknown()
 	}
+	doc := img.doc
+	if x.Tag != "" && s.opts.Quirks.ConvertByAccept && !accept.takes(doc.media) {
+		fitting, ok := convert(doc, accept, x.sw.ConvertIndexes)
+		switch {
+		case ok:
+			doc = fitting
+		case x.sw.RefuseUnacceptable:
+			return nil, manifestUnknown()
+		}
+	}
 	if x.r.Method == http.MethodGet && !x.sw.ManifestGetSilent || x.r.Method == http.MethodHead && x.sw.HeadRecordsPull {
 		s.recordPullLocked(x, img)
 	}
-	if x.Tag == "" || !s.opts.Quirks.ConvertByAccept || accept.takes(img.doc.media) {
-		return img.doc, nil
-	}
-	if doc, ok := convert(img.doc, accept, x.sw.ConvertIndexes); ok {
-		return doc, nil
-	}
-	if x.sw.RefuseUnacceptable {
-		return nil, manifestUnknown()
-	}
-	return img.doc, nil
+	return doc, nil
 }
 
 // recordPullLocked counts a pull, unless the principal is excluded from that.

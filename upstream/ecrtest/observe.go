@@ -2,6 +2,7 @@ package ecrtest
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net/http"
 	"net/url"
@@ -40,7 +41,8 @@ func (s *Server) observe(sf surface, next http.HandlerFunc) http.Handler {
 		}()
 		plan := s.faults.take(e.Kind, r)
 		rec := &recorder{ResponseWriter: w, entry: e, journal: s.journal, plan: plan, ctx: r.Context()}
-		r.Body = &countedBody{ReadCloser: r.Body, entry: e, journal: s.journal, ctx: r.Context(), cut: plan.cutRequest, pacers: plan.incoming}
+		body := &countedBody{ReadCloser: r.Body, entry: e, journal: s.journal, ctx: r.Context(), cut: plan.cutRequest, pacers: plan.incoming}
+		r.Body = body
 		plan.before(r.Context())
 		if plan.answer != nil {
 			sf.fail(rec, sf.complete(plan.answer))
@@ -51,8 +53,14 @@ func (s *Server) observe(sf surface, next http.HandlerFunc) http.Handler {
 			panic(http.ErrAbortHandler) // the work is done and the answer is lost
 		}
 		next(rec, r)
+		if body.cut >= 0 && body.read >= body.cut {
+			panic(http.ErrAbortHandler) // the fault: the connection dies in the middle of the upload
+		}
 	})
 }
+
+// errCut is what a handler reads where a fault ends the request.
+var errCut = errors.New("connection cut by a fault")
 
 // logPath renders the path for the log without what signs it.
 func logPath(u *url.URL) string {
@@ -100,7 +108,7 @@ type countedBody struct {
 func (b *countedBody) Read(p []byte) (int, error) {
 	if b.cut >= 0 {
 		if b.read >= b.cut {
-			panic(http.ErrAbortHandler) // the fault: the connection dies in the middle of the upload
+			return 0, errCut
 		}
 		p = p[:min(int64(len(p)), b.cut-b.read)]
 	}

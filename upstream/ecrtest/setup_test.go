@@ -214,3 +214,12 @@ func unmarshal(t *testing.T, raw []byte, into any) {
 		t.Fatalf("%v in %s", err, raw)
 	}
 }
+
+func readAll(t *testing.T, r io.Reader) []byte {
+	t.Helper()
+	b, err := io.ReadAll(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
