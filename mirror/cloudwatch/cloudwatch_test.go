@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -35,8 +36,7 @@ const (
 // fake takes what is published, or refuses it.
 type fake struct {
 	mu    sync.Mutex
-	calls int
-	sizes []int
+	sizes []int    // of all requests
 	data  []string // of accepted requests
 	err   error
 	hang  bool
@@ -46,6 +46,15 @@ func (f *fake) set(err error, hang bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.err, f.hang = err, hang
+}
+
+// asked returns the sizes of the requests since it was last called.
+func (f *fake) asked() []int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	sizes := f.sizes
+	f.sizes = nil
+	return sizes
 }
 
 func (f *fake) taken() []string {
@@ -58,7 +67,6 @@ func (f *fake) taken() []string {
 
 func (f *fake) PutMetricData(ctx context.Context, in *aws.PutMetricDataInput, _ ...func(*aws.Options)) (*aws.PutMetricDataOutput, error) {
 	f.mu.Lock()
-	f.calls++
 	f.sizes = append(f.sizes, len(in.MetricData))
 	err, hang := f.err, f.hang
 	f.mu.Unlock()
@@ -143,7 +151,7 @@ func TestByTheMinute(t *testing.T) {
 		w := start(t, pulls.None, cloudwatch.Options{})
 		w.pull(500, "team/app", "v1")
 		w.pulls.Inc("hub", "docker.io", "library/nginx", "1")
-		if w.calls != 0 {
+		if len(w.asked()) != 0 {
 			t.Fatal("a pull caused a call")
 		}
 		minute()
@@ -156,8 +164,8 @@ func TestByTheMinute(t *testing.T) {
 		w.pull(3, "team/app", "v1")
 		w.stop() // the rest goes before the end
 		w.want(t, "00:03:00 ECRImagePulls{} 3 Count/60")
-		if w.calls != 3 {
-			t.Errorf("%d calls", w.calls)
+		if n := len(w.asked()); n != 3 {
+			t.Errorf("%d calls", n)
 		}
 	})
 }
@@ -272,8 +280,8 @@ func TestHangs(t *testing.T) {
 		if took := time.Since(begun); took > 35*time.Second {
 			t.Errorf("the end took %v", took)
 		}
-		if w.calls != 3 {
-			t.Errorf("%d calls", w.calls)
+		if n := len(w.asked()); n != 3 {
+			t.Errorf("%d calls", n)
 		}
 	})
 	synctest.Test(t, func(t *testing.T) {
@@ -295,19 +303,18 @@ func TestBatches(t *testing.T) {
 			w.pull(1, "app", fmt.Sprint("v", i))
 		}
 		minute()
-		if diff := cmp.Diff([]int{1000, 1000, 501}, w.sizes); diff != "" {
+		if diff := cmp.Diff([]int{1000, 1000, 501}, w.asked()); diff != "" {
 			t.Error(diff)
 		}
 		if n := len(w.taken()); n != 2501 {
 			t.Errorf("%d data points", n)
 		}
 		// Long names: a request stays below a megabyte.
-		w.sizes = nil
 		for i := range 1000 {
 			w.pull(1, strings.Repeat("r", 1100), fmt.Sprintf("%d%s", i, strings.Repeat("i", 1100)))
 		}
 		minute()
-		for _, n := range w.sizes {
+		for _, n := range w.asked() {
 			if n*2048 > 1<<20 {
 				t.Errorf("%d data points of two kilobytes in one request", n)
 			}
@@ -322,17 +329,17 @@ func TestBatches(t *testing.T) {
 // partial fails as a registry does: with what it could gather.
 type partial struct {
 	prometheus.Gatherer
-	hide string
+	hides atomic.Bool
 }
 
 func (p *partial) Gather() ([]*dto.MetricFamily, error) {
 	families, err := p.Gatherer.Gather()
-	if p.hide == "" {
+	if !p.hides.Load() {
 		return families, err
 	}
 	var left []*dto.MetricFamily
 	for _, f := range families {
-		if f.GetName() != p.hide {
+		if f.GetName() != "c_total" {
 			left = append(left, f)
 		}
 	}
@@ -357,11 +364,11 @@ func TestCounters(t *testing.T) {
 		vec.WithLabelValues("").Add(1)
 		minute()
 		w.want(t, "00:00:00 C{} 1 Count/60", "00:00:00 C{L=a} 5 Count/60")
-		gatherer.hide = "c_total"
+		gatherer.hides.Store(true)
 		vec.WithLabelValues("a").Add(2)
 		minute()
 		w.want(t)
-		gatherer.hide = ""
+		gatherer.hides.Store(false)
 		minute()
 		w.want(t, "00:02:00 C{L=a} 2 Count/60")
 		vec.DeleteLabelValues("a")

@@ -1,0 +1,243 @@
+package admin_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/goleak"
+
+	"dray/mirror/admin"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func ask(h http.Handler, method, target, host string, header ...string) *httptest.ResponseRecorder {
+	r := httptest.NewRequest(method, target, nil)
+	r.Host = host
+	for i := 0; i+1 < len(header); i += 2 {
+		r.Header.Set(header[i], header[i+1])
+	}
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, r)
+	return w
+}
+
+func get(h http.Handler, target string) *httptest.ResponseRecorder {
+	return ask(h, http.MethodGet, target, "localhost:6060")
+}
+
+func plain() http.Handler { return admin.NewHandler(admin.Options{Gatherer: prometheus.NewRegistry()}) }
+
+func TestRoutes(t *testing.T) {
+	for _, c := range []struct {
+		method, target string
+		status         int
+		body           string
+	}{
+		{"GET", "/", 200, "/metrics"},
+		{"GET", "/healthz", 200, "ok\n"},
+		{"HEAD", "/healthz", 200, ""},
+		{"GET", "/readyz", 200, `"ready"`},
+		{"GET", "/metrics", 200, ""},
+		{"GET", "/debug/pprof/", 200, "goroutine"},
+		{"GET", "/debug/pprof/heap?debug=1", 200, "heap profile"},
+		{"GET", "/debug/pprof/goroutine?debug=1", 200, "goroutine profile"},
+		{"GET", "/debug/pprof/cmdline", 200, "admin.test"},
+		{"GET", "/debug/pprof/symbol", 200, "num_symbols"},
+		{"POST", "/debug/pprof/symbol", 200, "num_symbols"},
+		{"GET", "/debug/pprof/none", 404, ""},
+		{"GET", "/none", 404, ""},
+		{"POST", "/healthz", 405, ""},
+		{"DELETE", "/metrics", 405, ""},
+		{"POST", "/debug/pprof/profile", 405, ""},
+	} {
+		w := ask(plain(), c.method, c.target, "localhost:6060")
+		if w.Code != c.status || !strings.Contains(w.Body.String(), c.body) {
+			t.Errorf("%s %s: %d %.200s", c.method, c.target, w.Code, w.Body)
+		}
+	}
+}
+
+// TestTrace takes a real, short trace and profile over a server.
+func TestTrace(t *testing.T) {
+	server := httptest.NewServer(plain())
+	defer server.Close()
+	for _, path := range []string{"/debug/pprof/trace?seconds=0.01", "/debug/pprof/profile?seconds=1"} {
+		resp, err := server.Client().Get(server.URL + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if err != nil || resp.StatusCode != 200 || len(body) < 100 {
+			t.Errorf("%s: %d, %d bytes, %v", path, resp.StatusCode, len(body), err)
+		}
+	}
+	server.Client().CloseIdleConnections()
+}
+
+func TestMetrics(t *testing.T) {
+	reg := prometheus.NewRegistry()
+	counter := prometheus.NewCounter(prometheus.CounterOpts{Name: "dray_test_total", Help: "Test."})
+	broken := prometheus.NewDesc("dray_broken", "Broken.", nil, nil)
+	reg.MustRegister(counter, failing{broken})
+	counter.Add(3)
+	var log bytes.Buffer
+	h := admin.NewHandler(admin.Options{Gatherer: reg, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	w := get(h, "/metrics")
+	if w.Code != 200 || !strings.Contains(w.Body.String(), "\ndray_test_total 3\n") {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+	if !strings.Contains(log.String(), "no luck") {
+		t.Errorf("the broken collector was not logged: %s", log.String())
+	}
+	w = ask(h, "GET", "/metrics", "localhost", "Accept", "application/openmetrics-text;version=1.0.0")
+	if !strings.HasSuffix(w.Body.String(), "# EOF\n") {
+		t.Errorf("OpenMetrics: %s", w.Body)
+	}
+}
+
+type failing struct{ desc *prometheus.Desc }
+
+func (f failing) Describe(ch chan<- *prometheus.Desc) { ch <- f.desc }
+func (f failing) Collect(ch chan<- prometheus.Metric) {
+	ch <- prometheus.NewInvalidMetric(f.desc, errors.New("no luck"))
+}
+
+func TestReadiness(t *testing.T) {
+	good := func(context.Context) error { return nil }
+	bad := func(context.Context) error { return errors.New("connection refused") }
+	check := func(name string, run func(context.Context) error, critical bool) admin.Check {
+		return admin.Check{Name: name, Run: run, Critical: critical}
+	}
+	result := func(name string, critical bool, err string) admin.Result {
+		return admin.Result{Name: name, OK: err == "", Critical: critical, Error: err}
+	}
+	for name, c := range map[string]struct {
+		checks []admin.Check
+		code   int
+		want   admin.Readiness
+	}{
+		"nothing to check": {nil, 200, admin.Readiness{Status: admin.Ready, Checks: []admin.Result{}}},
+		"ready": {
+			[]admin.Check{check("disk", good, true), check("redis", good, false)}, 200,
+			admin.Readiness{Status: admin.Ready, Checks: []admin.Result{result("disk", true, ""), result("redis", false, "")}},
+		},
+		"degraded": {
+			[]admin.Check{check("disk", good, true), check("redis", bad, false)}, 200,
+			admin.Readiness{Status: admin.Degraded, Checks: []admin.Result{result("disk", true, ""), result("redis", false, "connection refused")}},
+		},
+		"not ready": {
+			[]admin.Check{check("disk", bad, true), check("redis", bad, false)}, 503,
+			admin.Readiness{Status: admin.NotReady, Checks: []admin.Result{result("disk", true, "connection refused"), result("redis", false, "connection refused")}},
+		},
+		"panic": {
+			[]admin.Check{check("disk", func(context.Context) error { panic("oh") }, true)}, 503,
+			admin.Readiness{Status: admin.NotReady, Checks: []admin.Result{result("disk", true, "panic: oh")}},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := get(admin.NewHandler(admin.Options{Gatherer: prometheus.NewRegistry(), Checks: c.checks}), "/readyz")
+			var got admin.Readiness
+			if err := json.Unmarshal(w.Body.Bytes(), &got); err != nil {
+				t.Fatalf("%v in %s", err, w.Body)
+			}
+			for i := range got.Checks {
+				got.Checks[i].Seconds = 0
+			}
+			if diff := cmp.Diff(c.want, got); diff != "" || w.Code != c.code {
+				t.Errorf("%d, (-want +got):\n%s", w.Code, diff)
+			}
+			if ct := w.Header().Get("Content-Type"); ct != "application/json" {
+				t.Errorf("content type %s", ct)
+			}
+		})
+	}
+}
+
+// TestSlowChecks shows that checks run side by side and are cut off.
+func TestSlowChecks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		wait := func(d time.Duration) func(context.Context) error {
+			return func(ctx context.Context) error {
+				select {
+				case <-time.After(d):
+					return nil
+				case <-ctx.Done():
+					return ctx.Err()
+				}
+			}
+		}
+		h := admin.NewHandler(admin.Options{Gatherer: prometheus.NewRegistry(), Checks: []admin.Check{
+			{Name: "a", Run: wait(time.Second)}, {Name: "b", Run: wait(time.Second)}, {Name: "c", Run: wait(time.Hour)},
+		}})
+		start := time.Now()
+		w := get(h, "/readyz")
+		if took := time.Since(start); took != 2*time.Second {
+			t.Errorf("took %v", took)
+		}
+		var got admin.Readiness
+		if err := json.Unmarshal(w.Body.Bytes(), &got); err != nil {
+			t.Fatal(err)
+		}
+		want := admin.Readiness{Status: admin.Degraded, Checks: []admin.Result{
+			{Name: "a", OK: true, Seconds: 1}, {Name: "b", OK: true, Seconds: 1},
+			{Name: "c", Seconds: 2, Error: context.DeadlineExceeded.Error()},
+		}}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Error(diff)
+		}
+	})
+}
+
+func TestHosts(t *testing.T) {
+	h := admin.NewHandler(admin.Options{Gatherer: prometheus.NewRegistry(), Hosts: []string{"Dray.example"}})
+	for _, host := range []string{
+		"localhost", "localhost:6060", "LOCALHOST:1", "dray.localhost", "localhost.", "127.0.0.1:6060", "127.0.0.2", "[::1]:6060", "[::1]",
+		"10.1.2.3:6060", "dray.example", "DRAY.example:6060", "",
+	} {
+		for _, path := range []string{"/", "/healthz", "/readyz", "/metrics", "/debug/pprof/"} {
+			if w := ask(h, "GET", path, host); w.Code != 200 {
+				t.Errorf("%s of host %q: %d", path, host, w.Code)
+			}
+		}
+	}
+	for _, host := range []string{
+		"evil.example", "evil.example:6060", "127.0.0.1.evil.example", "localhost.evil.example", "notlocalhost", "evil.dray.example",
+		"127.0.0.1.", "0x7f.1", "127.1", "[::1", "localhost:6060:1", "1:2:3", "@localhost", "localhost,evil",
+	} {
+		for _, path := range []string{"/", "/healthz", "/readyz", "/metrics", "/debug/pprof/", "/none"} {
+			w := ask(h, "GET", path, host)
+			if w.Code != http.StatusMisdirectedRequest || strings.Contains(w.Body.String(), "pprof") {
+				t.Errorf("%s of host %q: %d %s", path, host, w.Code, w.Body)
+			}
+		}
+	}
+}
+
+func TestOtherSites(t *testing.T) {
+	for site, want := range map[string]int{"cross-site": 403, "same-site": 403, "same-origin": 200, "none": 200} {
+		if w := ask(plain(), "GET", "/debug/pprof/", "localhost:6060", "Sec-Fetch-Site", site); w.Code != want {
+			t.Errorf("%s: %d", site, w.Code)
+		}
+	}
+}
+
+// TestDefaultMux shows that nothing here serves what net/http/pprof puts there.
+func TestDefaultMux(t *testing.T) {
+	if w := get(plain(), "/debug/vars"); w.Code != 404 {
+		t.Errorf("the default mux shows through: %d", w.Code)
+	}
+}
