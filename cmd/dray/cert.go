@@ -32,7 +32,7 @@ func certCommand(in *invocation) *cobra.Command {
 		Use:   "cert",
 		Short: "Make a self-signed server certificate for a listener",
 		Long: `cert makes a private key (ECDSA P-256) and a certificate that it signs itself, valid for one year and for the names and addresses given
-by --host. Clients must be told to trust the certificate file; it is its own authority.`,
+by --host, whose ports do not count. Clients must be told to trust the certificate file; it is its own authority.`,
 		Example: "  dray cert --host dray.example.com --host 10.0.0.7 --out-cert cert.pem --out-key key.pem",
 		Args:    noArguments,
 		RunE: func(*cobra.Command, []string) error {
@@ -111,7 +111,7 @@ func selfSigned(hosts []string, now time.Time) ([]byte, *ecdsa.PrivateKey, error
 	}
 	template := &x509.Certificate{
 		SerialNumber:          serial,
-		Subject:               pkix.Name{CommonName: hosts[0], Organization: []string{"dray self-signed"}},
+		Subject:               pkix.Name{Organization: []string{"dray self-signed"}},
 		NotBefore:             now.Add(-time.Hour),
 		NotAfter:              now.AddDate(1, 0, 0),
 		KeyUsage:              x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
@@ -120,11 +120,14 @@ func selfSigned(hosts []string, now time.Time) ([]byte, *ecdsa.PrivateKey, error
 		IsCA:                  true,
 	}
 	for _, h := range hosts {
+		if host, port, err := net.SplitHostPort(h); err == nil && strings.Trim(port, "0123456789") == "" {
+			h = host // certificates know no ports
+		}
 		switch ip := net.ParseIP(h); {
 		case ip != nil:
 			template.IPAddresses = append(template.IPAddresses, ip)
 		case h == "" || strings.ContainsAny(h, ":/@ "):
-			return nil, nil, fmt.Errorf("--host %q is neither a host name nor an IP address; leave scheme and port out", h)
+			return nil, nil, fmt.Errorf("--host %q is neither a host name nor an IP address", h)
 		default:
 			template.DNSNames = append(template.DNSNames, h)
 		}
