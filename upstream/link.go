@@ -42,6 +42,15 @@ func cutLink(s string) (target, params, rest string) {
 	if !ok {
 		return "", "", ""
 	}
+	end := unquoted(s, ',')
+	if end == len(s) {
+		return target, s, ""
+	}
+	return target, s[:end], s[end+1:]
+}
+
+// unquoted is the place of the first sep outside of quotes, or the length of s.
+func unquoted(s string, sep byte) int {
 	quoted := false
 	for i := 0; i < len(s); i++ {
 		switch {
@@ -49,16 +58,18 @@ func cutLink(s string) (target, params, rest string) {
 			quoted = !quoted
 		case s[i] == '\\' && quoted:
 			i++
-		case s[i] == ',' && !quoted:
-			return target, s[:i], s[i+1:]
+		case s[i] == sep && !quoted:
+			return i
 		}
 	}
-	return target, s, ""
+	return len(s)
 }
 
 func relNext(params string) bool {
-	for p := range strings.SplitSeq(params, ";") {
-		name, value, _ := strings.Cut(p, "=")
+	for params != "" {
+		end := unquoted(params, ';')
+		name, value, _ := strings.Cut(params[:end], "=")
+		params = params[min(end+1, len(params)):]
 		if !strings.EqualFold(strings.TrimSpace(name), "rel") {
 			continue
 		}

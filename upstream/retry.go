@@ -91,7 +91,7 @@ func retried[T any](ctx context.Context, r *Retry, f func() (T, error)) (T, erro
 }
 
 func retriable(err error) bool {
-	if !repeatable(err) || errors.Is(err, ErrCorrupt) {
+	if !repeatable(err) {
 		return false
 	}
 	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {

@@ -172,5 +172,5 @@ func repeatable(err error) bool {
 	if _, ok := errors.AsType[*OpenError](err); ok {
 		return false
 	}
-	return Transient(err) && !errors.Is(err, ErrCredentials) && !errors.Is(err, ErrRepositoryMissing)
+	return Transient(err) && !errors.Is(err, ErrCorrupt) && !errors.Is(err, ErrCredentials) && !errors.Is(err, ErrRepositoryMissing)
 }

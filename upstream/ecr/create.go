@@ -65,10 +65,9 @@ func (c *Creator) Create(ctx context.Context, repo string) error {
 }
 
 func createError(repo string, err error) error {
-	cause := fmt.Errorf("create repository %s: %w", repo, err)
 	api, ok := errors.AsType[smithy.APIError](err)
 	if !ok {
-		return oci.ErrUnavailable.With("the repository %s does not exist, and Amazon ECR cannot be reached to create it", repo).Because(cause)
+		return oci.ErrUnavailable.With("the repository %s does not exist, and Amazon ECR cannot be reached to create it", repo).Because(err)
 	}
 	base := oci.ErrDenied
 	switch api.ErrorCode() {
@@ -80,13 +79,13 @@ func createError(repo string, err error) error {
 		base = oci.ErrUnavailable
 	case "ExpiredTokenException", "ExpiredToken", "UnrecognizedClientException", "InvalidClientTokenId", "InvalidSignatureException":
 		return oci.ErrUnavailable.With("the repository %s does not exist, and AWS refuses the credentials of this mirror to create it", repo).
-			Because(fmt.Errorf("%w: %w", upstream.ErrCredentials, cause))
+			Because(fmt.Errorf("%w: %w", upstream.ErrCredentials, err))
 	}
 	e := base.With("the repository %s does not exist and cannot be created: %s", repo, api.ErrorMessage())
 	if base == oci.ErrDenied {
 		e.Status = http.StatusForbidden
 	}
-	return e.Because(cause)
+	return e.Because(err)
 }
 
 func (c *Creator) input(repo string) *ecr.CreateRepositoryInput {
