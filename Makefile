@@ -35,6 +35,9 @@ settings      = $(sort $(filter-out DRAY_TEST_% DRAY_CACHE_DIRECTORY,$(filter DR
                   $(foreach name,PROFILE REGION DEFAULT_REGION ROLE_ARN ACCESS_KEY_ID SECRET_ACCESS_KEY SESSION_TOKEN,$(if $(AWS_$(name)),AWS_$(name))))
 pass-on       = $(foreach name,$(settings),-e $(name))
 
+# REGISTRY without scheme, port and path.
+reached-as    = $(firstword $(subst :, ,$(subst /, ,$(patsubst http://%,%,$(patsubst https://%,%,$(REGISTRY))))))
+
 .PHONY: help playtest genSelfsigned build run dockerBuild dockerRun checks test install-test-tools lint fuzz clean install
 
 help: ## say what there is
@@ -42,17 +45,11 @@ help: ## say what there is
 	      /^[a-zA-Z-]+:.*## / { split($$0, t, /:.*## /); printf "  make %-20s %s\n", t[1], t[2] }' Makefile
 
 playtest: ## try dray with a stand-in for ECR, or with the real one where ECR_REGISTRY is given
-ifdef ECR_REGISTRY
-	@$(MAKE) checks
-	@test -e credentials/privkey.pem || $(MAKE) genSelfsigned
-	$(on-host) go run ./cmd/playtest
-else
 	go run ./cmd/playtest
-endif
 
 genSelfsigned: ## make a self-signed certificate for REGISTRY (default localhost) in ./credentials
 	@mkdir -p -m 0700 credentials
-	go run ./cmd/dray cert --host "$(or $(REGISTRY),localhost)" --out-cert credentials/cert.pem --out-key credentials/privkey.pem
+	go run ./cmd/dray cert $(foreach host,$(sort $(reached-as) localhost 127.0.0.1),--host $(host)) --out-cert credentials/cert.pem --out-key credentials/privkey.pem
 
 build: ## build bin/dray, and bin/fakeecr, the stand-in for ECR
 	$(GOBUILD) -o bin/dray ./cmd/dray

@@ -1,0 +1,220 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"maps"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// allowance lets a package import what begins with path, and says why it needs to.
+type allowance struct{ path, why string }
+
+// Reasons that many packages share.
+const (
+	measures  = "its own metrics, registered by the composition root"
+	addresses = "content is named by digest"
+	judges    = "a suite shows differences"
+)
+
+const (
+	prometheusClient = "github.com/prometheus/client_golang/prometheus"
+	goDigest         = "github.com/opencontainers/go-digest"
+	goCmp            = "github.com/google/go-cmp/cmp"
+	imageSpec        = "github.com/opencontainers/image-spec/specs-go/v1"
+	awsSDK           = "github.com/aws/aws-sdk-go-v2"
+	craneLibrary     = "github.com/google/go-containerregistry/pkg"
+)
+
+// importable is the architecture: what each package of the module may import besides the standard library. cache has never heard of
+// OCI or of registries; upstream has never heard of the cache; mirror is where they meet; cmd/dray is where they are chosen. What is not here
+// is refused, and so is an entry that nothing needs any more.
+var importable = map[string][]allowance{
+	"dray/cache": {
+		{"dray/cache/disk", "blobs lie on disk"},
+		{"github.com/hashicorp/golang-lru/v2/simplelru", "manifests in memory, bounded by bytes"},
+		{goDigest, addresses}, {prometheusClient, measures},
+	},
+	"dray/cache/cachetest": {
+		{"dray/cache", "the suite of its readers"}, {"dray/cache/disk", "they read from a real directory"}, {goDigest, addresses}, {goCmp, judges},
+	},
+	"dray/cache/disk": {
+		{goDigest, addresses}, {prometheusClient, measures},
+		{"golang.org/x/sys/unix", "fallocate, linkat and the other calls that make a blob appear whole"},
+	},
+	"dray/cache/meta": {
+		{"github.com/hashicorp/golang-lru/v2", "an LRU in front of every store"}, {goDigest, "facts are about digests"}, {prometheusClient, measures},
+	},
+	"dray/cache/meta/bolt": {
+		{"dray/cache/meta", "the contract it fulfils"}, {"go.etcd.io/bbolt", "the embedded database, here alone"}, {prometheusClient, measures},
+	},
+	"dray/cache/meta/metatest": {{"dray/cache/meta", "the suite of its stores"}, {goCmp, judges}},
+	"dray/cache/meta/redis": {
+		{"dray/cache/meta", "the contract it fulfils"}, {"github.com/redis/go-redis/v9", "the shared database, here alone"},
+	},
+	"dray/upstream/oci": {
+		{"github.com/distribution/distribution/v3/manifest/manifestlist", "a manifest type of Docker"},
+		{"github.com/distribution/distribution/v3/manifest/schema2", "a manifest type of Docker"},
+		{"github.com/distribution/distribution/v3/registry/api/errcode", "the error codes of the specification"},
+		{"github.com/distribution/distribution/v3/registry/api/v2", "the routes of the specification"},
+		{"github.com/distribution/reference", "the grammar of names and tags"}, {goDigest, addresses}, {imageSpec, "the manifest types of OCI"},
+	},
+	"dray/upstream/auth": {{"dray/upstream/oci", "refusals are errors of the protocol"}},
+	"dray/upstream": {
+		{"dray/upstream/auth", "requests carry credentials"}, {"dray/upstream/oci", "it speaks the protocol"}, {goDigest, addresses}, {prometheusClient, measures},
+	},
+	"dray/upstream/ecr": {
+		{"dray/upstream", "it adds to the client of any registry"}, {"dray/upstream/auth", "ECR's tokens"}, {"dray/upstream/oci", "errors of the protocol"},
+		{awsSDK, "the API of ECR"}, {"github.com/aws/smithy-go", "the errors of that API"}, {prometheusClient, measures},
+	},
+	"dray/upstream/ecrtest": { // nothing of dray: it judges dray
+		{"github.com/distribution/reference", "the grammar of names and tags"}, {"github.com/fxamacker/cbor/v2", "the wire format of CloudWatch"},
+		{goDigest, addresses}, {imageSpec, "the manifest types of OCI"},
+	},
+	"dray/upstream/upstreamtest": {
+		{"dray/upstream", "the suite of its sources and sinks"}, {"dray/upstream/oci", "they speak the protocol"},
+		{craneLibrary, "a registry that somebody else wrote"}, {goDigest, addresses}, {goCmp, judges},
+	},
+	"dray/mirror": {
+		{"dray/cache", "where bytes are kept"}, {"dray/cache/meta", "where facts are kept"},
+		{"dray/upstream", "where they come from"}, {"dray/upstream/oci", "what clients speak"},
+		{"github.com/distribution/distribution/v3/registry/auth", "recognises clients: passwords and tokens"},
+		{"github.com/hashicorp/golang-lru/v2/expirable", "what is remembered for a while, bounded"},
+		{goDigest, addresses}, {prometheusClient, measures}, {"golang.org/x/sync/errgroup", "work that ends together"},
+	},
+	"dray/mirror/admin": {{prometheusClient, "it shows what is gathered"}}, // everything else through views of its own
+	"dray/mirror/pulls": {{prometheusClient, measures}},
+	"dray/mirror/cloudwatch": {
+		{"dray/mirror/pulls", "the counts it publishes"}, {awsSDK, "the API of CloudWatch"},
+		{prometheusClient, measures}, {"github.com/prometheus/client_model", "it reads what is gathered"},
+	},
+	"dray/cmd/dray": {
+		{"dray/cache", "chosen here"}, {"dray/mirror", "chosen here"}, {"dray/upstream", "chosen here"},
+		{awsSDK, "one AWS configuration for all who need one"}, {"github.com/caarlos0/env/v11", "configuration from the environment"},
+		{"go.yaml.in/yaml/v3", "configuration from a file"}, {"github.com/spf13/cobra", "subcommands"},
+		{prometheusClient, "the one registry of metrics"}, {"golang.org/x/sync/errgroup", "everything that runs, in one group"},
+	},
+	"dray/cmd/e2e":     {},
+	"dray/cmd/fakeecr": {{"dray/upstream/ecrtest", "it is that, as a program"}},
+	"dray/cmd/playtest": {
+		{craneLibrary, "it uses dray as a stranger would"}, {awsSDK, "credentials of a real ECR"},
+		{"github.com/caarlos0/env/v11", "the environment as a map"}, {"golang.org/x/sync/errgroup", "clients that pull at the same time"},
+	},
+}
+
+// testable is what tests may import in addition: no library of assertions or mocks, and of dray only what stands beside the package or
+// is made for tests.
+var testable = []allowance{
+	{goCmp, "shows differences"},
+	{"go.uber.org/goleak", "shows goroutines that were left behind"},
+	{prometheusClient, "reads metrics"},
+	{craneLibrary, "a client, and images, that somebody else wrote"},
+	{awsSDK, "the real SDK against the fake AWS"}, {"github.com/aws/smithy-go", "its errors"},
+	{"github.com/fxamacker/cbor/v2", "the wire format of CloudWatch"},
+	{"go.yaml.in/yaml/v3", "reads configuration"}, {"golang.org/x/crypto/bcrypt", "makes password files"},
+	{goDigest, addresses}, {imageSpec, "manifests"}, {"dray/upstream/oci", "the protocol as values"},
+	{"dray/cache/cachetest", "a suite"}, {"dray/cache/meta/metatest", "a suite"},
+	{"dray/upstream/ecrtest", "a registry that misbehaves"}, {"dray/upstream/upstreamtest", "a suite"},
+}
+
+// unlinkable is what must not be in the program, however it would get there.
+var unlinkable = []allowance{
+	{"testing", "flags and code of tests"}, {"dray/upstream/ecrtest", "the fake ECR"}, {"github.com/google/go-containerregistry", "the client of the tests"},
+	{"html/template", "the linker keeps every method of the AWS SDK for it: see .ci/size"},
+	{"github.com/distribution/distribution/v3/registry/storage", "its drivers bring gRPC and a second AWS SDK"}, {"go.opentelemetry.io", "its exporters, likewise"},
+}
+
+// listed is what go list says of a package.
+type listed struct {
+	ImportPath                         string
+	Standard                           bool
+	Imports, TestImports, XTestImports []string
+}
+
+func TestImports(t *testing.T) {
+	packages := goList(t, "dray/...")
+	standard := map[string]bool{"C": true}
+	for _, p := range goList(t, "-deps", "-test", "dray/...") {
+		standard[p.ImportPath] = standard[p.ImportPath] || p.Standard
+	}
+	var names []string
+	for _, p := range packages {
+		names = append(names, p.ImportPath)
+		allowed, known := importable[p.ImportPath]
+		if !known {
+			t.Errorf("%s is not in the table: what may it import, and why?", p.ImportPath)
+			continue
+		}
+		needed := map[string]bool{}
+		for _, path := range p.Imports {
+			if a, ok := permits(allowed, path); ok {
+				needed[a.path] = true
+			} else if !standard[path] {
+				t.Errorf("%s imports %s, which the table does not allow", p.ImportPath, path)
+			}
+		}
+		for _, a := range allowed {
+			if !needed[a.path] {
+				t.Errorf("%s may import %s and does not need to any more", p.ImportPath, a.path)
+			}
+		}
+		inTests := append(slices.Concat(allowed, testable), allowance{p.ImportPath, "itself"})
+		for _, path := range slices.Concat(p.TestImports, p.XTestImports) {
+			if _, ok := permits(inTests, path); !ok && !standard[path] && !strings.HasPrefix(path, p.ImportPath+"/") {
+				t.Errorf("a test of %s imports %s, which the table does not allow", p.ImportPath, path)
+			}
+		}
+	}
+	for name := range maps.Keys(importable) {
+		if !slices.Contains(names, name) {
+			t.Errorf("%s is in the table and not in the module", name)
+		}
+	}
+}
+
+func TestLinked(t *testing.T) {
+	for _, p := range goList(t, "-deps", "dray/cmd/dray") {
+		if a, ok := permits(unlinkable, p.ImportPath); ok {
+			t.Errorf("%s is part of the program: %s", p.ImportPath, a.why)
+		}
+	}
+}
+
+// permits finds the longest allowance for a path. One for a package of dray is for that package alone; but cmd/dray, where everything is
+// chosen, names the trees.
+func permits(allowed []allowance, path string) (allowance, bool) {
+	var best allowance
+	for _, a := range allowed {
+		below := strings.HasPrefix(path, a.path+"/") && (!strings.HasPrefix(path, "dray/") || slices.Contains(importable["dray/cmd/dray"], a))
+		if (path == a.path || below) && len(a.path) > len(best.path) {
+			best = a
+		}
+	}
+	return best, best.path != ""
+}
+
+func goList(t *testing.T, args ...string) []listed {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "go", append([]string{"list", "-json=ImportPath,Standard,Imports,TestImports,XTestImports"}, args...)...)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list: %v\n%s", err, stderr.Bytes())
+	}
+	var packages []listed
+	for d := json.NewDecoder(bytes.NewReader(out)); ; {
+		var p listed
+		if err := d.Decode(&p); errors.Is(err, io.EOF) {
+			return packages
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		packages = append(packages, p)
+	}
+}
