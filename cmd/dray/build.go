@@ -45,7 +45,7 @@ type graph struct {
 // also after an error.
 func build(ctx context.Context, cfg Config, log *slog.Logger) (*graph, error) {
 	g := &graph{cfg: cfg, log: log, metrics: prometheus.NewRegistry(), background: map[string]func(context.Context) error{}}
-	for _, step := range []func(context.Context) error{g.buildCache, g.buildMetadata, g.buildUpstreams, g.buildMirror, g.buildListeners} {
+	for _, step := range []func(context.Context) error{g.buildCache, g.buildMetadata, g.buildUpstreams, g.buildMirror, g.buildListeners, g.buildCloudWatch, g.buildAdmin} {
 		if err := step(ctx); err != nil {
 			return nil, errors.Join(err, g.close())
 		}
@@ -133,7 +133,7 @@ func (g *graph) buildMirror(context.Context) (err error) {
 	}
 	g.mirror, err = mirror.New(mirror.Options{
 		Cache: g.cache, Tags: tags, Links: links, Known: known, Upstreams: ups, Logger: g.log,
-		UploadExpiry: g.cfg.Limits.UploadExpiry.Std(), MaxUploadsPerClient: g.cfg.Limits.MaxUploadsPerClient,
+		OnPull: g.buildPulls(), UploadExpiry: g.cfg.Limits.UploadExpiry.Std(), MaxUploadsPerClient: g.cfg.Limits.MaxUploadsPerClient,
 	})
 	if err != nil {
 		return err

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -27,6 +28,7 @@ type stack struct {
 	*graph
 	ecr, hub *ecrtest.Running
 	url      string
+	client   *http.Client // nil: a plain one
 	stop     func()
 }
 
@@ -61,6 +63,12 @@ func startStack(t testing.TB, dir string, edits ...string) *stack {
 // startBefore starts dray before registries that are there already.
 func startBefore(t testing.TB, ecr, hub *ecrtest.Running, dir string, edits ...string) *stack {
 	t.Helper()
+	return startLogging(t, t.Output(), ecr, hub, dir, edits...)
+}
+
+// startLogging is startBefore with another place for the log, which gets every line there is.
+func startLogging(t testing.TB, log io.Writer, ecr, hub *ecrtest.Running, dir string, edits ...string) *stack {
+	t.Helper()
 	s := &stack{TB: t, ecr: ecr, hub: hub}
 	setenv(t, "AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE")
 	setenv(t, "AWS_SECRET_ACCESS_KEY", "not-a-secret")
@@ -77,7 +85,7 @@ func startBefore(t testing.TB, ecr, hub *ecrtest.Running, dir string, edits ...s
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.graph, err = build(t.Context(), cfg, slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})))
+	s.graph, err = build(t.Context(), cfg, slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -138,7 +146,8 @@ func (s *stack) try(method, path string, body []byte, headers ...string) (got, e
 	for i := 0; i < len(headers); i += 2 {
 		req.Header.Set(headers[i], headers[i+1])
 	}
-	resp, err := http.DefaultTransport.RoundTrip(req)
+	client := cmp.Or(s.client, &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }})
+	resp, err := client.Do(req)
 	if err != nil {
 		return got{}, err
 	}

@@ -1,0 +1,83 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"dray/mirror"
+	"dray/mirror/admin"
+	"dray/mirror/cloudwatch"
+	"dray/mirror/pulls"
+
+	awsconfig "github.com/aws/aws-sdk-go-v2/config"
+	awscloudwatch "github.com/aws/aws-sdk-go-v2/service/cloudwatch"
+)
+
+// buildPulls counts pulls where clients are answered; metrics and CloudWatch read
+// the same counters.
+func (g *graph) buildPulls() func(u *mirror.Upstream, repo, reference string) {
+	counted := pulls.New(pulls.Options{Detail: pulls.Detail(g.cfg.CloudWatch.Dimensions), MaxSeries: g.cfg.CloudWatch.MaxSeries})
+	g.register(counted.Collectors())
+	return func(u *mirror.Upstream, repo, reference string) {
+		counted.Inc(u.Name, u.Registry, u.RepositoryPrefix+repo, reference)
+	}
+}
+
+// buildCloudWatch publishes the pulls of ECR, or of everything where there is no ECR.
+func (g *graph) buildCloudWatch(ctx context.Context) error {
+	c := g.cfg.CloudWatch
+	if c.Region == "" {
+		return nil
+	}
+	aws, err := awsconfig.LoadDefaultConfig(ctx, awsconfig.WithRegion(c.Region))
+	if err != nil {
+		return fmt.Errorf("cloudwatch: AWS configuration: %w", err)
+	}
+	var ecr []string
+	for _, u := range g.cfg.Upstreams {
+		if u.Kind == KindECR {
+			ecr = append(ecr, u.Name)
+		}
+	}
+	p := cloudwatch.New(cloudwatch.Options{
+		Client: awscloudwatch.NewFromConfig(aws), Gatherer: g.metrics, Namespace: c.Namespace, Interval: c.Interval.Std(), Logger: g.log,
+		Series: cloudwatch.PullSeries(c.Metric, pulls.Detail(c.Dimensions), ecr...),
+	})
+	g.register(p.Collectors())
+	g.background["cloudwatch"] = p.Run
+	return nil
+}
+
+// buildAdmin makes the listener for those who look after dray. Nothing it checks is
+// critical: without an upstream, its token or the facts, dray serves what it holds.
+func (g *graph) buildAdmin(context.Context) error {
+	if g.cfg.Admin.Address == adminOff {
+		return nil
+	}
+	checks := []admin.Check{{Name: "metadata", Run: g.store.Check}}
+	for _, r := range g.registries {
+		checks = append(checks, admin.Check{Name: "upstream " + r.Name, Run: r.healthy})
+	}
+	h := admin.NewHandler(admin.Options{Gatherer: g.metrics, Checks: checks, Logger: g.log})
+	f, err := newFront(Listener{Name: "admin", Address: g.cfg.Admin.Address}, g.cfg.Limits, h, g.log)
+	if err != nil {
+		return err
+	}
+	g.fronts = append(g.fronts, f)
+	return nil
+}
+
+// healthy reports what the last requests to a registry have shown. It asks nothing.
+func (r *registry) healthy(context.Context) error {
+	if s := r.breaker.State(); s.Failures > 0 {
+		return fmt.Errorf("%d failures in a row, the last: %w", s.Failures, s.Last)
+	}
+	if r.tokens == nil {
+		return nil
+	}
+	// A token is asked for by the first request, so none without an error is well.
+	if h := r.tokens.Health(); !h.Healthy && h.LastError != nil {
+		return fmt.Errorf("no valid token: %w", h.LastError)
+	}
+	return nil
+}

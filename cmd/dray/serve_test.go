@@ -1,0 +1,210 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"dray/upstream/ecrtest"
+)
+
+// served is dray, run by its arguments and environment alone.
+type served struct {
+	stderr *lockedBuffer
+	client *http.Client
+	end    func() int
+}
+
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+func freePort(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	return port
+}
+
+// runServe runs `dray serve` until the test ends or end is called, which returns
+// its exit code. It returns when ready answers.
+func runServe(t *testing.T, environ []string, client *http.Client, ready string) *served {
+	t.Helper()
+	s := &served{stderr: &lockedBuffer{}, client: client}
+	ctx, cancel := context.WithCancel(context.Background())
+	code := make(chan int, 1)
+	go func() { code <- run(ctx, []string{"serve"}, environ, strings.NewReader(""), io.Discard, s.stderr) }()
+	s.end = sync.OnceValue(func() int { cancel(); return <-code })
+	t.Cleanup(func() {
+		s.end()
+		if t.Failed() {
+			t.Log(s.stderr.String())
+		}
+	})
+	for deadline := time.Now().Add(20 * time.Second); ; {
+		resp, err := client.Get(ready)
+		if err == nil {
+			resp.Body.Close()
+			return s
+		}
+		select {
+		case c := <-code:
+			t.Fatalf("serve ended with %d\n%s", c, s.stderr)
+		case <-time.After(20 * time.Millisecond):
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("not ready: %v\n%s", err, s.stderr)
+		}
+	}
+}
+
+// TestServeZeroConfiguration: without any configuration dray serves Docker Hub on the
+// loopback interface, and keeps what it has in the cache directory.
+func TestServeZeroConfiguration(t *testing.T) {
+	dir, port := t.TempDir(), freePort(t)
+	admin := "127.0.0.1:" + freePort(t)
+	s := runServe(t, []string{"XDG_CACHE_HOME=" + dir, "PORT=" + port, "DRAY_ADMIN_ADDRESS=" + admin}, &http.Client{}, "http://127.0.0.1:"+port+"/v2/")
+	for path, want := range map[string]string{"/metrics": "dray_requests_total", "/healthz": "", "/readyz": `"status": "ready"`, "/debug/pprof/": "goroutine"} {
+		resp, err := s.client.Get("http://" + admin + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, _ := io.ReadAll(resp.Body)
+		if resp.Body.Close(); resp.StatusCode != 200 || !strings.Contains(string(body), want) {
+			t.Errorf("%s: %s\n%.300s", path, resp.Status, body)
+		}
+	}
+	for _, address := range interfaceAddresses(t) {
+		if c, err := net.DialTimeout("tcp", net.JoinHostPort(address, port), time.Second); err == nil {
+			c.Close()
+			t.Errorf("dray listens on %s", address)
+		}
+	}
+	resp, err := s.client.Post("http://127.0.0.1:"+port+"/v2/library/x/blobs/uploads/", "", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if body, _ := io.ReadAll(resp.Body); resp.StatusCode != 403 || !strings.Contains(string(body), "DENIED") {
+		t.Errorf("a push to the mirror: %s %s", resp.Status, body)
+	}
+	if code := s.end(); code != 0 {
+		t.Errorf("ended with %d\n%s", code, s.stderr)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "dray", "content", "blobs")); err != nil {
+		t.Error(err)
+	}
+}
+
+// interfaceAddresses are the machine's addresses besides the loopback ones.
+func interfaceAddresses(t *testing.T) (out []string) {
+	t.Helper()
+	all, err := net.InterfaceAddrs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range all {
+		if n, ok := a.(*net.IPNet); ok && !n.IP.IsLoopback() && n.IP.To4() != nil {
+			out = append(out, n.IP.String())
+		}
+	}
+	return out
+}
+
+// TestServeContract: the six variables of the predecessor alone make a working proxy
+// with TLS for pull and push, and publish its metric.
+func TestServeContract(t *testing.T) {
+	ecr := ecrtest.Start(t, ecrtest.Options{SelfSigned: true})
+	cert, key := filepath.Join(t.TempDir(), "cert.pem"), filepath.Join(t.TempDir(), "key.pem")
+	if code, _, stderr := runDray(t, nil, "cert", "--host", "127.0.0.1", "--out-cert", cert, "--out-key", key); code != 0 {
+		t.Fatal(stderr)
+	}
+	setenv(t, "AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE")
+	setenv(t, "AWS_SECRET_ACCESS_KEY", "not-a-secret")
+	setenv(t, "AWS_ENDPOINT_URL_ECR", ecr.APIURL)
+	setenv(t, "AWS_ENDPOINT_URL_CLOUDWATCH", ecr.APIURL)
+	ca := filepath.Join(t.TempDir(), "ca.pem")
+	if err := os.WriteFile(ca, ecr.CAPEM, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	port := freePort(t)
+	roots := x509.NewCertPool()
+	pem, _ := os.ReadFile(cert)
+	roots.AppendCertsFromPEM(pem)
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}}
+	defer client.CloseIdleConnections()
+	base := "https://127.0.0.1:" + port
+	s := runServe(t, []string{
+		"TLS_CERTIFICATE=" + cert, "TLS_PRIVATE_KEY=" + key, "ECR_REGISTRY=" + ecr.RegistryHost, "REGISTRY=registry.example.com", "PORT=" + port, "REGION=eu-west-1",
+		// Where the fake is, which the names of the real one would tell.
+		"DRAY_ECR_ADDRESS=" + ecr.RegistryAddr, "DRAY_ECR_CA_FILE=" + ca, "DRAY_CACHE_DIRECTORY=" + t.TempDir(), "DRAY_ADMIN_ADDRESS=127.0.0.1:" + freePort(t),
+	}, client, base+"/v2/")
+
+	whole := &stack{TB: t, ecr: ecr, url: base, client: client}
+	m := whole.push("team/app", "v1", []byte("a layer"))
+	if r := whole.want(200, "GET", "/v2/team/app/manifests/v1", nil); string(r.body) != string(m.Raw) {
+		t.Error("the manifest differs")
+	}
+	if _, ok := ecr.Image("team/app", "v1"); !ok {
+		t.Error("ECR does not have the image")
+	}
+	if code := s.end(); code != 0 {
+		t.Errorf("ended with %d", code)
+	}
+	metrics := ecr.Metrics()
+	if len(metrics) != 1 || metrics[0].Namespace != "Custom/ecr_reverse_proxy" || metrics[0].MetricName != "ECRImagePulls" || len(metrics[0].Dimensions) != 0 {
+		t.Errorf("CloudWatch got %+v, want one pull without dimensions", metrics)
+	}
+	if n := ecr.Count(ecrtest.KindMetricPut); n != 1 {
+		t.Errorf("%d calls of CloudWatch", n)
+	}
+}
+
+// TestServeRefusesAWrongConfiguration: nothing starts, and every problem is listed.
+func TestServeRefusesAWrongConfiguration(t *testing.T) {
+	path := write(t, "dray.yaml", "log: {level: loud}\ncash: 1\n")
+	code, _, stderr := runDray(t, []string{"XDG_CACHE_HOME=" + t.TempDir()}, "serve", "--config", path)
+	if code != 1 || !strings.Contains(stderr, "cash") || !strings.Contains(stderr, "loud") {
+		t.Errorf("code %d\n%s", code, stderr)
+	}
+}
+
+// TestServeAddressInUse: a start that cannot listen everywhere answers nobody.
+func TestServeAddressInUse(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	code, _, stderr := runDray(t, []string{"XDG_CACHE_HOME=" + t.TempDir(), "PORT=" + port, "DRAY_ADMIN_ADDRESS=off"}, "serve")
+	if code != 1 || !strings.Contains(stderr, "address already in use") {
+		t.Errorf("code %d\n%s", code, stderr)
+	}
+}
