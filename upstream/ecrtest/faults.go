@@ -88,7 +88,7 @@ func (s *Server) AddFault(x Fault) int {
 	return x.ID
 }
 
-// RemoveFault disarms a fault and ends the stalls it causes. It reports whether the fault was still armed.
+// RemoveFault disarms a fault and ends the stalls and latencies it causes. It reports whether the fault was still armed.
 func (s *Server) RemoveFault(id int) bool {
 	return s.faults.drop(func(a *armed) bool { return a.ID == id })
 }
@@ -161,7 +161,7 @@ func (f *faults) take(k Kind, r *http.Request) *plan {
 
 // plan is what happens to one request.
 type plan struct {
-	latency                   time.Duration
+	delays                    []delay
 	answer                    *wireError
 	dropAnswer                bool
 	cutAt, stallAt, corruptAt int64 // negative: never
@@ -171,7 +171,7 @@ type plan struct {
 }
 
 func (p *plan) add(a *armed) {
-	p.latency += a.Latency
+	p.delays = append(p.delays, delay{a.Latency, a.removed})
 	p.dropAnswer = p.dropAnswer || a.DropAnswer
 	if a.Close {
 		p.answer = hangup()
@@ -201,8 +201,24 @@ func retryAfter(d time.Duration) http.Header {
 	return http.Header{"Retry-After": {strconv.Itoa(int((d + time.Second - 1) / time.Second))}}
 }
 
-// before waits out the latency.
-func (p *plan) before(ctx context.Context) { _ = wait(ctx, p.latency) }
+// delay is the latency of one fault; it ends with the fault.
+type delay struct {
+	d       time.Duration
+	removed <-chan struct{}
+}
+
+// before waits out the latencies, one after the other.
+func (p *plan) before(ctx context.Context) {
+	for _, l := range p.delays {
+		t := time.NewTimer(l.d)
+		select {
+		case <-t.C:
+		case <-l.removed:
+		case <-ctx.Done():
+		}
+		t.Stop()
+	}
+}
 
 func (p *plan) paced() bool { return len(p.pacers) > 0 }
 

@@ -37,10 +37,7 @@ type rig struct {
 func start(t *testing.T, opts ecrtest.Options) *rig {
 	t.Helper()
 	s := ecrtest.Start(t, opts)
-	tr := s.Transport()
-	t.Cleanup(tr.CloseIdleConnections)
-	return &rig{Running: s, t: t, basic: s.Token(""), http: &http.Client{Transport: tr,
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}}
+	return &rig{Running: s, t: t, basic: s.Token(""), http: plainClient(t, s)}
 }
 
 // with starts a server whose default switches were changed.
@@ -222,4 +219,12 @@ func readAll(t *testing.T, r io.Reader) []byte {
 		t.Fatal(err)
 	}
 	return b
+}
+
+// plainClient follows no redirects and finds the registry by its name.
+func plainClient(t *testing.T, s *ecrtest.Running) *http.Client {
+	t.Helper()
+	tr := s.Transport()
+	t.Cleanup(tr.CloseIdleConnections)
+	return &http.Client{Transport: tr, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 }

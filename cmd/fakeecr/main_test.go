@@ -1,0 +1,164 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"go.uber.org/goleak"
+)
+
+// TestMain runs the command itself when a test starts this binary as fakeecr.
+func TestMain(m *testing.M) {
+	if os.Getenv("RUN_FAKEECR") == "1" {
+		main()
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// fakeecr starts the command as a process and reads its line. stop ends it by SIGTERM and returns how it exited.
+func fakeecr(t *testing.T, args ...string) (addr ready, stop func() error) {
+	t.Helper()
+	cmd := exec.CommandContext(context.WithoutCancel(t.Context()), os.Args[0], args...) // the clean-up ends it
+	cmd.Env = append(os.Environ(), "RUN_FAKEECR=1", "TMPDIR="+t.TempDir())
+	cmd.Stderr = t.Output()
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	line, err := bufio.NewReader(out).ReadBytes('\n')
+	if err != nil {
+		t.Fatalf("no line: %v, %v", err, cmd.Wait())
+	}
+	if err := json.Unmarshal(line, &addr); err != nil {
+		t.Fatalf("%v in %s", err, line)
+	}
+	stopped := false
+	stop = func() error {
+		if stopped {
+			return nil
+		}
+		stopped = true
+		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+			return err
+		}
+		return cmd.Wait()
+	}
+	t.Cleanup(func() {
+		if err := stop(); err != nil {
+			t.Errorf("exit: %v", err)
+		}
+	})
+	return addr, stop
+}
+
+// get fetches over a connection of its own.
+func get(t *testing.T, method, url, body string) (int, string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	tr := &http.Transport{DisableKeepAlives: true}
+	if u := req.URL.User; u != nil {
+		password, _ := u.Password()
+		req.SetBasicAuth(u.Username(), password)
+	}
+	resp, err := tr.RoundTrip(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, string(b)
+}
+
+func TestProcess(t *testing.T) {
+	data, file := filepath.Join(t.TempDir(), "data"), filepath.Join(t.TempDir(), "ready.json")
+	addr, stop := fakeecr(t, "--account", "210987654321", "--region", "us-east-1", "--data", data, "--ready-file", file,
+		"--seed", "team/app:v1=3x5000", "--repository", "team/empty", "--switches", `{"invalidTokenStatus":400}`)
+	if !strings.HasPrefix(addr.Host, "210987654321.dkr.ecr.us-east-1.amazonaws.com:") || addr.Personality != "ecr" || len(addr.Images["team/app:v1"]) != 71 {
+		t.Errorf("%+v", addr)
+	}
+	var again ready
+	written, err := os.ReadFile(file)
+	if err != nil || json.Unmarshal(written, &again) != nil || again.Registry != addr.Registry || again.PID != addr.PID {
+		t.Errorf("ready file: %s, %v", written, err)
+	}
+	if status, body := get(t, "GET", addr.Registry+"/v2/", ""); status != 401 || body != "Not Authorized\n" {
+		t.Errorf("by address: %d %s", status, body)
+	}
+	if status, body := get(t, "GET", strings.Replace(addr.Registry, "http://", "http://AWS:x@", 1)+"/v2/", ""); status != 400 {
+		t.Errorf("switch: %d %s", status, body)
+	}
+	if status, body := get(t, "GET", addr.Control+"/images", ""); status != 200 || !strings.Contains(body, addr.Images["team/app:v1"]) {
+		t.Errorf("control: %d %s", status, body)
+	}
+	blobs, err := filepath.Glob(filepath.Join(data, "blobs", "*"))
+	if err != nil || len(blobs) != 4 {
+		t.Errorf("blobs in --data: %v, %v", blobs, err)
+	}
+	// A request that stalls does not keep the process from ending.
+	get(t, "POST", addr.Control+"/faults", `{"kinds":["base"],"latency":"1h","count":-1}`)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, addr.Registry+"/v2/", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stalled := make(chan error, 1)
+	go func() {
+		tr := &http.Transport{DisableKeepAlives: true}
+		resp, err := tr.RoundTrip(req)
+		if err == nil {
+			err = resp.Body.Close()
+		}
+		stalled <- err
+	}()
+	if err := stop(); err != nil {
+		t.Errorf("exit: %v", err)
+	}
+	<-stalled
+}
+
+func TestHubWithTLS(t *testing.T) {
+	ca := filepath.Join(t.TempDir(), "ca.pem")
+	addr, _ := fakeecr(t, "--hub", "--tls", "--ca-file", ca, "--hub-user", "me:secret", "--hub-push-needs-user")
+	if addr.Personality != "hub" || !strings.HasPrefix(addr.Registry, "https://127.0.0.1:") || addr.CA != ca {
+		t.Errorf("%+v", addr)
+	}
+	pem, err := os.ReadFile(ca)
+	if err != nil || !bytes.HasPrefix(pem, []byte("-----BEGIN CERTIFICATE-----")) {
+		t.Errorf("%s, %v", pem, err)
+	}
+}
+
+func TestBadFlags(t *testing.T) {
+	for _, args := range [][]string{{"--nonsense"}, {"extra"}, {"--seed", "x"}, {"--seed", "a:b=0x1"}, {"--seed", "UPPER:x"}, {"--switches", `{"no":1}`}, {"--pull-through", "x"},
+		{"--hub-user", "x"}, {"--account", "1"}, {"--tls-cert", "/nonexistent"}, {"--registry", "256.0.0.1:1"}, {"--ready-file", "/nonexistent/x"}} {
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := run(ctx, args, io.Discard, io.Discard); err == nil {
+			t.Errorf("%q: accepted", args)
+		}
+	}
+	if err := run(t.Context(), []string{"--help"}, io.Discard, io.Discard); !errors.Is(err, flag.ErrHelp) {
+		t.Errorf("--help: %v", err)
+	}
+}
