@@ -253,7 +253,8 @@ func TestCertRefusesWrongHosts(t *testing.T) {
 // TestUnusedMethodsAreDropped: the linker leaves unused methods out only as long as nothing reachable looks methods up by a name it cannot
 // know, as text/template does. With one such call the binary grows by about 12 MiB.
 func TestUnusedMethodsAreDropped(t *testing.T) {
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-ldflags=-dumpdep", "-o", filepath.Join(t.TempDir(), "dray"), ".")
+	binary := filepath.Join(t.TempDir(), "dray")
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-ldflags=-dumpdep -X main.version=1.2.3", "-o", binary, ".")
 	graph, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, graph)
@@ -267,6 +268,9 @@ func TestUnusedMethodsAreDropped(t *testing.T) {
 	}
 	if !found {
 		t.Error("the linker printed no graph")
+	}
+	if out, err := exec.CommandContext(t.Context(), binary, "version").Output(); err != nil || !strings.HasPrefix(string(out), "dray 1.2.3 ") {
+		t.Errorf("version: %q, %v", out, err)
 	}
 }
 
