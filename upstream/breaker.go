@@ -141,8 +141,9 @@ func (b *Breaker) leave(probe bool, err error) {
 	if probe {
 		b.probing = false
 	}
+	_, own := errors.AsType[local](err)
 	switch {
-	case errors.Is(err, context.Canceled), errors.Is(err, ErrCredentials): // nothing about the registry's health
+	case own, errors.Is(err, context.Canceled), errors.Is(err, ErrCredentials): // nothing about the registry's health
 	case failing(err):
 		b.failures++
 		b.last, b.next = err, time.Now().Add(b.probe)

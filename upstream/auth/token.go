@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -117,6 +118,14 @@ func (c *tokens) lead(ctx context.Context, key string, e *entry, f *flight, scop
 	c.entries[key] = e
 	c.mu.Unlock()
 	close(f.done)
+}
+
+// covers reports whether the token of key was asked for with all of these scopes.
+func (c *tokens) covers(key string, scopes []string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	e := c.entries[key]
+	return e != nil && !slices.ContainsFunc(scopes, func(s string) bool { return !slices.Contains(e.scopes, s) })
 }
 
 // drop forgets the token of key if it is still the refused one.

@@ -218,7 +218,11 @@ func (t *Transport) reconsider(req *http.Request, resp *http.Response, s shown) 
 		for _, c := range ParseChallenges(resp.Header.Values("Www-Authenticate")) {
 			switch c.Scheme {
 			case "bearer":
-				if asked, ok := t.learn(req, c); ok {
+				asked, ok := t.learn(req, c)
+				if ok && c.Params["error"] == "insufficient_scope" && s.token != "" && t.tokens.covers(s.key, asked) {
+					return nil, nil // the endpoint has given what it gives (RFC 6750 section 3.1)
+				}
+				if ok {
 					return t.again(req, s, asked)
 				}
 			case "basic":

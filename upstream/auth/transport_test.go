@@ -244,6 +244,28 @@ func TestRefusedTokenIsReplacedOnce(t *testing.T) {
 		"GET registry.example/v2/library/alpine/manifests/3 Bearer")
 }
 
+// TestDeniedScope has a registry that accepts the token and refuses the repository: another token would be the same.
+func TestDeniedScope(t *testing.T) {
+	is := &issuer{life: 300}
+	scope := `,scope="repository:library/alpine:pull",error="insufficient_scope"`
+	w := &world{tokens: is.issue, registry: func(*http.Request) *http.Response {
+		return answer(401, "", "WWW-Authenticate", hubChallenge+scope)
+	}}
+	rt := newTransport(t, w, nil)
+	for range 5 {
+		want(t, rt, "GET", alpine, 401)
+	}
+	if n := is.n.Load(); n != 1 {
+		t.Errorf("%d tokens for a repository that is refused, want 1", n)
+	}
+	scope = `,scope="repository:library/alpine:pull,push",error="insufficient_scope"`
+	want(t, rt, "GET", alpine, 401) // more is wanted than was asked for, so it is asked for, once
+	want(t, rt, "GET", alpine, 401)
+	if n := is.n.Load(); n != 2 {
+		t.Errorf("%d tokens after the registry wanted a wider scope, want 2", n)
+	}
+}
+
 func TestBodyDecidesOnReplay(t *testing.T) {
 	is := &issuer{life: 300}
 	w := &world{tokens: is.issue, registry: is.newest("")}
