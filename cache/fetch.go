@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 	"time"
 )
 
@@ -32,6 +33,7 @@ type fetch struct {
 	body    io.ReadCloser
 	attempt context.Context // of body, which is closed when it ends
 	stop    context.CancelCauseFunc
+	shut    func()      // closes body; returns when it is closed
 	unhook  func() bool // keeps the end of attempt from closing body
 	over    bool
 }
@@ -56,7 +58,8 @@ func (f *fetch) connect(first bool) error {
 		return err
 	}
 	f.attempt, f.stop, f.body = attempt, stop, s.Body
-	f.unhook = context.AfterFunc(attempt, func() { s.Body.Close() }) // in case it does not watch its context
+	f.shut = sync.OnceFunc(func() { s.Body.Close() }) // what a body says when given up helps nobody
+	f.unhook = context.AfterFunc(attempt, f.shut)     // in case it does not watch its context
 	switch {
 	case s.Size < 0:
 	case first || f.size < 0:
@@ -73,10 +76,9 @@ func (f *fetch) disconnect() {
 	if f.body == nil {
 		return
 	}
-	if f.unhook() {
-		f.body.Close() // what a body says when given up helps nobody
-	}
+	f.unhook()
 	f.stop(nil)
+	f.shut()
 	f.body = nil
 }
 

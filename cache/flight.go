@@ -19,7 +19,7 @@ type flight struct {
 	digest digest.Digest
 	ready  chan struct{} // closed when the origin has answered
 
-	// Set before ready is closed.
+	// Set before ready is closed; file under Cache.mu.
 	err   error       // the origin's error
 	file  *growing    // what to read; nil: look at err, then local
 	local *localError // why the readers are on their own
@@ -28,10 +28,19 @@ type flight struct {
 	spare   *fetch // of a flight without file, for the first reader to take over
 }
 
+// seat is one caller's place in a flight. Who boards before there is a file is
+// counted as its user when it comes, so that a fast flight does not end without them.
+type seat struct {
+	*flight
+	source Source
+	early  bool
+	used   bool // the use of the file went to a reader
+}
+
 // ride joins the flight of a blob, or starts it, and returns a reader as soon as the
 // origin has answered.
 func (c *Cache) ride(ctx context.Context, b Blob, origin Origin) (*Reader, error) {
-	f, source := c.board(b, origin)
+	f := c.board(b, origin)
 	if f == nil {
 		c.degraded(&localError{"closed", ErrClosed}, b.Digest)
 		return c.passThrough(ctx, b, origin, nil)
@@ -46,9 +55,10 @@ func (c *Cache) ride(ctx context.Context, b Blob, origin Origin) (*Reader, error
 	case f.err != nil:
 		return nil, f.err
 	case f.local != nil:
-		return c.passThrough(ctx, b, origin, c.takeSpare(f))
-	case f.file != nil && f.file.join():
-		return c.reader(ctx, b, origin, growingBytes{f.file}, source), nil
+		return c.passThrough(ctx, b, origin, c.takeSpare(f.flight))
+	case f.file != nil && (f.early || f.file.join()):
+		f.used = true
+		return c.reader(ctx, b, origin, growingBytes{f.file}, f.source), nil
 	case f.file != nil && f.file.failure() != nil: // it has ended, and all who were in time have left
 		if _, ours := errors.AsType[*localError](f.file.failure()); ours {
 			return c.passThrough(ctx, b, origin, nil)
@@ -58,36 +68,53 @@ func (c *Cache) ride(ctx context.Context, b Blob, origin Origin) (*Reader, error
 	return nil, errLookAgain
 }
 
-// board returns the flight of a digest, started if there was none, or nil after the
-// cache was closed.
-func (c *Cache) board(b Blob, origin Origin) (*flight, Source) {
+// board takes a seat in the flight of a digest, started if there was none; nil after
+// the cache was closed.
+func (c *Cache) board(b Blob, origin Origin) *seat {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if f := c.flights[b.Digest]; f != nil {
 		f.waiting++
-		return f, SourceFlight
+		return &seat{flight: f, source: SourceFlight, early: f.file == nil}
 	}
 	if c.closed {
-		return nil, SourceDirect
+		return nil
 	}
 	f := &flight{digest: b.Digest, ready: make(chan struct{}), waiting: 1}
 	c.flights[b.Digest] = f
 	c.flying.Go(func() { c.fly(f, b, origin) })
-	return f, SourceOrigin
+	return &seat{flight: f, source: SourceOrigin, early: true}
+}
+
+// depart lets the callers have the file.
+func (c *Cache) depart(f *flight, file *growing) {
+	c.mu.Lock()
+	f.file = file
+	file.users += f.waiting // nobody else knows the file yet
+	c.mu.Unlock()
+	close(f.ready)
 }
 
 // alight ends the wait of one caller. The last one drops a spare that nobody took.
-func (c *Cache) alight(f *flight) {
+func (c *Cache) alight(s *seat) {
 	c.mu.Lock()
-	f.waiting--
-	spare := f.spare
-	if f.waiting > 0 || spare == nil {
-		c.mu.Unlock()
-		return
+	s.waiting--
+	file, spare := s.file, s.spare
+	if s.waiting > 0 {
+		spare = nil
 	}
-	f.spare = nil
+	if spare != nil {
+		s.spare = nil
+	}
 	c.mu.Unlock()
-	spare.close()
+	if spare != nil {
+		spare.close()
+	}
+	if s.early && !s.used && file != nil {
+		if err := file.leave(); err != nil {
+			c.log.Warn("cannot close blob", "digest", s.digest, "error", err)
+		}
+	}
 }
 
 // takeSpare returns the answer of the origin that a failed flight left, to one caller.
@@ -125,10 +152,10 @@ func (c *Cache) fly(f *flight, b Blob, origin Origin) {
 		return
 	}
 	defer x.close()
-	f.file = newGrowing(in, x.size, in.Abort)
-	close(f.ready)
-	c.finish(f.file, b.Digest, c.fill(f.file, in, x, b.Digest))
-	if err := f.file.leave(); err != nil {
+	file := newGrowing(in, x.size, in.Abort)
+	c.depart(f, file)
+	c.finish(file, b.Digest, c.fill(file, in, x, b.Digest))
+	if err := file.leave(); err != nil {
 		c.log.Warn("cannot close blob", "digest", b.Digest, "error", err)
 	}
 }

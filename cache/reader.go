@@ -27,8 +27,10 @@ const (
 // Reader reads a blob. It may seek anywhere, also in what has not arrived yet.
 //
 // Read from byte 0 to the end it gives the last byte only when the digest of the
-// whole agrees; otherwise ErrCorrupt or ErrSize, or the origin's error. A reader that
-// seeks while its Source is SourceDirect gets bytes that nobody has verified.
+// whole agrees; otherwise ErrCorrupt or ErrSize, or the origin's error. Bytes before
+// the last one are given as they arrive: a reader of a range must verify it by itself
+// unless Source is SourceMemory or SourceDisk. One that seeks while its Source is
+// SourceDirect gets even the last byte unverified.
 //
 // Read and Seek are for one goroutine; Close may come from another and ends a Read under way.
 type Reader struct {
@@ -162,7 +164,10 @@ func (r *Reader) failOver(old bytesAt, why *localError) (bytesAt, error) {
 	if closed {
 		return nil, ErrClosed
 	}
-	return d, old.close()
+	if err := old.close(); err != nil {
+		r.cache.log.Warn("cannot close blob", "digest", r.blob.Digest, "error", err)
+	}
+	return d, nil
 }
 
 // Seek implements io.Seeker. Positions behind the end are refused, and so is

@@ -23,7 +23,7 @@ var errOrigin = errors.New("origin says no")
 // that runs until the test ends; it is called inside a bubble of testing/synctest.
 func TestReads(t *testing.T, start func(t *testing.T) *cache.Cache) {
 	for name, test := range map[string]func(*testing.T, *cache.Cache){
-		"ColdThenWarm": testColdThenWarm, "Herd": testHerd, "Ranges": testRanges,
+		"ColdThenWarm": testColdThenWarm, "Herd": testHerd, "HerdOfSmall": testHerdOfSmall, "Ranges": testRanges,
 		"LeaveEarly": testLeaveEarly, "JoinLate": testJoinLate, "SlowReader": testSlowReader,
 		"Refusal": testRefusal, "Resume": testResume, "GiveUp": testGiveUp,
 		"UnknownSize": testUnknownSize, "Empty": testEmpty, "Sha512": testSha512,
@@ -133,6 +133,19 @@ func testHerd(t *testing.T, c *cache.Cache) {
 	}
 	wg.Wait()
 	wantCalls(t, o, 0)
+}
+
+// testHerdOfSmall has flights land while others board: nobody fetches what has just been published.
+func testHerdOfSmall(t *testing.T, c *cache.Cache) {
+	for i := range 50 {
+		o := &Origin{Data: Random(byte(i), 1000)}
+		var wg sync.WaitGroup
+		for range 16 {
+			wg.Go(func() { want(t, open(t, c, o.Data, o), o.Data) })
+		}
+		wg.Wait()
+		wantCalls(t, o, 0)
+	}
 }
 
 // testRanges has readers read any ranges of a cold blob.

@@ -609,6 +609,29 @@ func TestUnlinkFails(t *testing.T) {
 	}
 }
 
+// TestAbortFails keeps in the account what cannot be removed.
+func TestAbortFails(t *testing.T) {
+	d := opened(t, Options{Fault: func(op Op, _ string) error {
+		if op == OpUnlink {
+			return fs.ErrPermission
+		}
+		return nil
+	}})
+	in, err := d.Create(t.Context(), 10_000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := in.Write(random(25, 10_000)); err != nil {
+		t.Fatal(err)
+	}
+	if err := in.Abort(); !errors.Is(err, fs.ErrPermission) {
+		t.Errorf("got %v", err)
+	}
+	if sum, _ := onDisk(t, d.opts.Path); sum != blockSize || d.Stats().Reserved != 0 {
+		t.Errorf("%d bytes on disk, %+v", sum, d.Stats())
+	}
+}
+
 // TestFullFileSystemEvicts lets the file system be full while the quota is not.
 func TestFullFileSystemEvicts(t *testing.T) {
 	full := false
@@ -671,6 +694,61 @@ func TestRestartKeepsOrder(t *testing.T) {
 			t.Errorf("blob %d of 8, the oldest being 0: %v", i, err)
 		}
 	}
+}
+
+// TestLowerQuota opens a directory that holds more than it may now.
+func TestLowerQuota(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := opened(t, Options{})
+		for i := range 8 {
+			mustStore(t, d, random(byte(60+i), 1<<20))
+		}
+		d.Close()
+		d = opened(t, Options{Path: d.opts.Path, MaxBytes: 5 << 20})
+		running(t, d)
+		synctest.Wait()
+		if s := d.Stats(); s.Bytes != 5<<20 || s.Blobs != 5 {
+			t.Errorf("stats %+v", s)
+		}
+	})
+}
+
+// TestOthersFillTheFileSystem has a stranger take what the floor is to leave free.
+func TestOthersFillTheFileSystem(t *testing.T) {
+	path := t.TempDir()
+	if err := syscall.Mount("tmpfs", path, "tmpfs", 0, "size=16m"); err != nil {
+		t.Skipf("only for those who may mount: %v", err)
+	}
+	defer func() {
+		if err := syscall.Unmount(path, 0); err != nil {
+			t.Error(err)
+		}
+	}()
+	synctest.Test(t, func(t *testing.T) {
+		d := opened(t, Options{Path: path, MinFreeBytes: 4 << 20})
+		running(t, d)
+		for i := range 20 {
+			mustStore(t, d, random(byte(70+i), 1<<20))
+			if free, _, err := d.statfs(); err != nil || free < 4<<20 {
+				t.Fatalf("%d bytes free after blob %d, %v", free, i, err)
+			}
+		}
+		before := d.Stats().Blobs
+		if before < 10 {
+			t.Errorf("%d blobs held in 12 MiB", before)
+		}
+		if err := os.WriteFile(filepath.Join(path, "stranger"), make([]byte, 3<<20), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(boundsEvery)
+		synctest.Wait()
+		if free, _, err := d.statfs(); err != nil || free < 4<<20 {
+			t.Errorf("%d bytes free, %v", free, err)
+		}
+		if n := d.Stats().Blobs; n < before-4 || n >= before {
+			t.Errorf("%d blobs left of %d", n, before)
+		}
+	})
 }
 
 func TestStrangersAreLeftAlone(t *testing.T) {

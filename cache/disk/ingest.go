@@ -60,22 +60,14 @@ func (d *Dir) Create(ctx context.Context, size int64) (*Ingest, error) {
 // allocate takes the announced length from the file system at once: it says early
 // when there is no room, and makes the writes cheaper. Not all file systems can.
 func (in *Ingest) allocate() error {
-	call := func() error {
-		return unix.Fallocate(int(in.file.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, in.want)
-	}
-	err := call()
+	done, err := allocate(in.file, in.want)
 	if errors.Is(err, unix.ENOSPC) && in.dir.makeRoom(in.reserved, in.want) {
-		err = call()
+		done, err = allocate(in.file, in.want)
 	}
-	switch {
-	case err == nil:
+	if done {
 		in.gotBlocks(in.reserved)
-		return nil
-	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT), errors.Is(err, unix.EIO), errors.Is(err, unix.EROFS):
-		return err
-	default:
-		return nil
 	}
+	return err
 }
 
 // gotBlocks records that the file system has given n bytes of the reservation in all.
@@ -280,7 +272,7 @@ func (in *Ingest) publishDurably(name string) error {
 	if err := in.dir.fault(OpSync, in.name); err != nil {
 		return err
 	}
-	if err := unix.Fdatasync(int(in.file.Fd())); err != nil {
+	if err := datasync(in.file); err != nil {
 		return err
 	}
 	return in.rename(name, 0o644)
@@ -329,11 +321,13 @@ func (in *Ingest) enter(dg digest.Digest) *Blob {
 // duplicate ends the ingest of a blob that is held already: its file serves those
 // who read it, and its blocks are accounted for, until the Blob is closed.
 func (in *Ingest) duplicate(e *entry) *Blob {
-	if err := in.dir.root.Remove(in.name); err != nil {
+	extra := in.reserved
+	if err := in.unlink(); err != nil {
 		in.dir.log.Warn("cannot remove unfinished file", "error", err)
+		extra = 0 // its blocks stay taken
 	}
 	in.dir.release(0, in.reserved-in.occupied)
-	return &Blob{dir: in.dir, entry: e, file: in.file, extra: in.reserved}
+	return &Blob{dir: in.dir, entry: e, file: in.file, extra: extra}
 }
 
 // Abort removes the unfinished file and gives its room back. It does nothing while Commit is
@@ -342,14 +336,27 @@ func (in *Ingest) Abort() error {
 	if !in.end() {
 		return nil
 	}
-	var err error
-	if in.file != nil {
-		err = errors.Join(in.dir.root.Remove(in.name), in.file.Close())
-	}
 	in.mu.Lock()
-	defer in.mu.Unlock()
-	in.dir.release(in.reserved, in.reserved-in.occupied)
-	return err
+	reserved, pending := in.reserved, in.reserved-in.occupied
+	in.mu.Unlock()
+	if in.file == nil {
+		in.dir.release(reserved, pending)
+		return nil
+	}
+	err := in.unlink()
+	if err != nil && in.file.Truncate(0) != nil {
+		reserved = pending // the rest stays taken
+	}
+	in.dir.release(reserved, pending)
+	return errors.Join(err, in.file.Close())
+}
+
+// unlink removes the unfinished file from its directory.
+func (in *Ingest) unlink() error {
+	if err := in.dir.fault(OpUnlink, in.name); err != nil {
+		return err
+	}
+	return in.dir.root.Remove(in.name)
 }
 
 // asFull makes the file system's own answers about room an ErrFull.

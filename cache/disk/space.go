@@ -232,6 +232,24 @@ func (d *Dir) makeRoom(n, length int64) bool {
 	return ok
 }
 
+// keepBounds evicts what is too much for quota and floor, without anybody asking
+// for room: the quota may be lower than last time, and others fill the file system.
+func (d *Dir) keepBounds() {
+	free, _, err := d.statfs()
+	if err != nil {
+		d.log.Warn("cannot look after free space", "error", err)
+		return
+	}
+	d.mu.Lock()
+	short := d.shortfall(0, free)
+	enough := d.evict(short, 0)
+	d.mu.Unlock()
+	if !enough {
+		d.log.Warn("cache directory is short of room, and nothing in it can be evicted for that", "bytes", short)
+	}
+	d.sweep()
+}
+
 // withinBounds says whether quota and floor hold after an eviction: unlinking may
 // fail, and others fill the file system as well.
 func (d *Dir) withinBounds() bool {
@@ -250,5 +268,5 @@ func (d *Dir) statfs() (free, total int64, err error) {
 	if err := unix.Fstatfs(int(d.lock.Fd()), &s); err != nil {
 		return 0, 0, fmt.Errorf("statfs: %w", err)
 	}
-	return int64(s.Bavail) * s.Bsize, int64(s.Blocks) * s.Bsize, nil
+	return int64(s.Bavail) * int64(s.Bsize), int64(s.Blocks) * int64(s.Bsize), nil //nolint:unconvert // types differ between systems
 }

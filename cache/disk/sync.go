@@ -6,9 +6,11 @@ import (
 	"io/fs"
 	"path"
 	"sync"
-
-	"golang.org/x/sys/unix"
+	"time"
 )
+
+// boundsEvery is how often the free-space floor is looked after when nothing is reserved: others fill the file system too.
+const boundsEvery = 10 * time.Second
 
 // syncWorkers is the number of files synced at a time: file systems gather syncs that come together.
 const syncWorkers = 16
@@ -23,10 +25,15 @@ func (d *Dir) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wg.Go(func() { d.verifySuspects(ctx) })
+	tick := time.NewTicker(boundsEvery)
+	defer tick.Stop()
+	d.keepBounds()
 	for {
 		d.syncDirty()
 		select {
 		case <-d.wake:
+		case <-tick.C:
+			d.keepBounds()
 		case <-ctx.Done():
 			wg.Wait()
 			d.syncDirty()
@@ -159,7 +166,7 @@ func (d *Dir) markPinned(e *entry) error {
 		return err
 	}
 	defer f.Close()
-	if err := unix.Fdatasync(int(f.Fd())); err != nil {
+	if err := datasync(f); err != nil {
 		return err
 	}
 	return f.Chmod(0o444)

@@ -1,0 +1,27 @@
+package disk
+
+import (
+	"errors"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// allocate gives a file the blocks for n bytes without changing its length. A file
+// system that cannot do that is no error.
+func allocate(f *os.File, n int64) (done bool, err error) {
+	err = unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, n)
+	switch {
+	case err == nil:
+		return true, nil
+	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT), errors.Is(err, unix.EIO), errors.Is(err, unix.EROFS):
+		return false, os.NewSyscallError("fallocate", err)
+	default:
+		return false, nil
+	}
+}
+
+// datasync makes the bytes of a file durable, and of its metadata what is needed to read them.
+func datasync(f *os.File) error {
+	return os.NewSyscallError("fdatasync", unix.Fdatasync(int(f.Fd())))
+}
