@@ -86,7 +86,7 @@ func NewFronted(s Store, o FrontOptions) *Fronted {
 		seed:      maphash.MakeSeed(),
 		answers: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "dray_meta_front_reads_total",
-			Help: "Reads of facts by where the answer came from: memory, the store, or memory because the store failed.",
+			Help: "Reads of facts by where the answer came from: memory, store, or bridged (memory, because the store failed).",
 		}, []string{"from"}),
 	}
 	f.negative = min(f.staleness, time.Second)
@@ -125,7 +125,7 @@ func (f *Fronted) Get(ctx context.Context, key string) ([]byte, error) {
 	value, err := f.store.Get(ctx, key)
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		if ok && ctx.Err() == nil && !errors.Is(err, ErrClosed) {
-			f.answers.WithLabelValues("memory, store failed").Inc()
+			f.answers.WithLabelValues("bridged").Inc()
 			return h.answer()
 		}
 		return nil, err

@@ -1,8 +1,10 @@
 package meta_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"log/slog"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -186,7 +188,8 @@ func TestFrontedHoldsNoBigValues(t *testing.T) {
 func TestGuardedCircuit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := metatest.NewFaulty(metatest.NewMemory())
-		guard := meta.NewGuarded(store, meta.GuardOptions{})
+		var log bytes.Buffer
+		guard := meta.NewGuarded(store, meta.GuardOptions{Logger: slog.New(slog.NewTextHandler(&log, nil))})
 		metatest.WantAbsent(t, guard, "k")
 		if f := guard.LastFailure(); !guard.Healthy() || f.Err != nil {
 			t.Fatalf("a new guard: %v", f)
@@ -250,6 +253,9 @@ func TestGuardedCircuit(t *testing.T) {
 		}
 		metatest.Put(t, guard, "k", "v", 0)
 		metatest.Want(t, guard, "k", "v")
+		if s := log.String(); strings.Count(s, "\n") != 2 || !strings.Contains(s, "level=WARN") || !strings.Contains(s, "level=INFO") {
+			t.Errorf("an outage and its end were logged as\n%s", s)
+		}
 	})
 }
 
