@@ -183,6 +183,9 @@ func (m *Mirror) wait(ctx context.Context, up *Upstream, repo string, d digest.D
 	if p.forward.err == nil {
 		return nil
 	}
+	if _, err := m.known.Get(ctx, up.Name, repo, d); err == nil {
+		return nil // an earlier try has sent it
+	}
 	// Also after a refusal: what was forbidden when the layer came may be allowed by
 	// the time the client tries its manifest again.
 	return m.sendHeld(ctx, up, repo, d, p.size)

@@ -108,11 +108,12 @@ func (l *Listener) serve(x *exchange) (err error) {
 }
 
 // authorise asks for what the request needs. The base of the API needs nothing but
-// an identity where there are identities: clients log in there.
+// an identity where there are identities: clients log in there, so that credentials
+// that are shown are checked even where none are asked for.
 func (x *exchange) authorise() (err error) {
 	l := x.listener
 	if x.q.Kind == oci.KindBase {
-		if l.Access != nil && (l.Role == RoleRegistry || l.Challenge) && !l.Access.open() {
+		if l.Access != nil && (hasCredentials(x.r) || (l.Role == RoleRegistry || l.Challenge) && !l.Access.open()) {
 			x.user, err = l.authorise(x.r, Pull)
 		}
 		return err
@@ -140,19 +141,26 @@ func (x *exchange) mountSource() (Target, error) {
 	return x.listener.Routes.Match(x.r.Host, q)
 }
 
-// fail puts an error on the wire; what a client that left would have got is only
-// logged.
+// fail puts an error on the wire. What is only the echo of a client that left is
+// logged alone; a verdict is sent all the same, as one who has merely stopped
+// sending looks alike.
 func (x *exchange) fail(err error) error {
 	if x.r.Context().Err() != nil {
-		x.w.broken = true
-		return errors.Join(errClientLeft, err)
+		err = errors.Join(errClientLeft, err)
+		if _, verdict := errors.AsType[*oci.Error](err); !verdict {
+			x.w.broken = true
+			return err
+		}
 	}
-	if x.r.Method == http.MethodHead {
-		x.w.Header().Del("Content-Length")
+	for _, h := range identity {
+		x.w.Header().Del(h)
 	}
 	oci.WriteError(x.w, err)
 	return err
 }
+
+// identity are the headers that describe content and must not describe an error.
+var identity = []string{"Accept-Ranges", "Cache-Control", "Docker-Content-Digest", "Etag", "Warning", "X-Cache"}
 
 var errClientLeft = errors.New("the client left")
 

@@ -53,9 +53,7 @@ func (m *Mirror) putManifest(x *exchange) error {
 	if pushed.Subject != "" {
 		x.w.Header().Set("OCI-Subject", pushed.Subject.String())
 	}
-	q := x.q
-	q.Ref = oci.Reference{Digest: man.Digest}
-	return x.createdAt(q.Path(), man.Digest)
+	return x.createdAt(oci.Request{Kind: oci.KindManifest, Ref: oci.Reference{Digest: man.Digest}}, man.Digest)
 }
 
 func outcome(err error) string {
@@ -180,18 +178,20 @@ func (m *Mirror) settleBlob(ctx context.Context, up *Upstream, repo string, c oc
 }
 
 // forgetKnown drops the facts about a manifest's children that the upstream has
-// proven wrong, with those about their uploads.
+// proven wrong, and sends again what is held of this push.
 func (m *Mirror) forgetKnown(ctx context.Context, up *Upstream, repo string, man *oci.Manifest) {
 	var ds []digest.Digest
 	for _, c := range man.Children() {
 		ds = append(ds, c.Digest)
+	}
+	m.recorded(m.known.Forget(ctx, up.Name, repo, ds...))
+	for _, c := range man.Children() {
 		if p := m.pins.get(pinKey{up.Name, repo, c.Digest}); p != nil && !c.Manifest {
 			if err := m.sendHeld(ctx, up, repo, c.Digest, p.size); err != nil {
 				m.log.Debug("blob not sent again", "digest", c.Digest, "error", err)
 			}
 		}
 	}
-	m.recorded(m.known.Forget(ctx, up.Name, repo, ds...))
 }
 
 func (m *Mirror) mounted(ctx context.Context, up *Upstream, repo string, d digest.Digest) {

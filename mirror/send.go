@@ -77,11 +77,15 @@ func (x *exchange) sendPart(c content, part oci.Range, partial bool) error {
 		x.w.WriteHeader(status)
 		return nil
 	}
-	if _, err := c.body.Seek(part.Start, io.SeekStart); err != nil {
+	body := c.body
+	if c.file != nil {
+		body = c.file
+	}
+	if _, err := body.Seek(part.Start, io.SeekStart); err != nil {
 		return err
 	}
 	x.w.WriteHeader(status)
-	err := x.copyBody(c, part.Length)
+	err := x.copyBody(body, c.file != nil, part.Length)
 	if err != nil {
 		x.w.broken = true
 	}
@@ -91,15 +95,15 @@ func (x *exchange) sendPart(c content, part oci.Range, partial bool) error {
 // buffers of the size that performs best for bodies that the kernel cannot send.
 var buffers = sync.Pool{New: func() any { b := make([]byte, 256<<10); return &b }}
 
-// copyBody sends length bytes of the body, or all of it when that is -1.
-func (x *exchange) copyBody(c content, length int64) error {
-	if c.file != nil && length >= 0 {
-		n, err := x.w.ReadFrom(io.LimitReader(c.file, length))
+// copyBody sends length bytes of the body, or all of it when that is -1. A file goes
+// to the kernel.
+func (x *exchange) copyBody(body io.Reader, file bool, length int64) error {
+	if file && length >= 0 {
+		n, err := x.w.ReadFrom(io.LimitReader(body, length))
 		return short(n, length, err)
 	}
 	buf := buffers.Get().(*[]byte)
 	defer buffers.Put(buf)
-	body := io.Reader(c.body)
 	if length >= 0 {
 		body = io.LimitReader(body, length)
 	}

@@ -238,10 +238,8 @@ func (x *exchange) checkChunk(s *session) error {
 // sessionHeader describes an upload (spec, "Pushing a blob in chunks"). The location
 // is a path: a scheme or host would have to be guessed behind a proxy.
 func (x *exchange) sessionHeader(s *session) {
-	q := x.q
-	q.Kind, q.Upload = oci.KindUpload, s.id
 	h := x.w.Header()
-	h.Set("Location", q.Path())
+	h.Set("Location", x.location(oci.Request{Kind: oci.KindUpload, Upload: s.id}))
 	h.Set("Docker-Upload-UUID", s.id)
 	h.Set("Range", fmt.Sprintf("0-%d", max(0, s.blob.Size()-1)))
 }
@@ -257,14 +255,19 @@ func (x *exchange) progress(s *session, status int) error {
 
 // created answers that the repository has the blob.
 func (x *exchange) created(d digest.Digest) error {
-	q := x.q
-	q.Kind, q.Ref = oci.KindBlob, oci.Reference{Digest: d}
-	return x.createdAt(q.Path(), d)
+	return x.createdAt(oci.Request{Kind: oci.KindBlob, Ref: oci.Reference{Digest: d}}, d)
 }
 
-func (x *exchange) createdAt(path string, d digest.Digest) error {
+// location is the path of something in the request's repository, in the form that
+// the client chose for the repository: ?ns= may be what selects the upstream.
+func (x *exchange) location(q oci.Request) string {
+	q.Prefix, q.Repo, q.Namespace, q.N = x.q.Prefix, x.q.Repo, x.q.Namespace, -1
+	return q.URL()
+}
+
+func (x *exchange) createdAt(q oci.Request, d digest.Digest) error {
 	h := x.w.Header()
-	h.Set("Location", path)
+	h.Set("Location", x.location(q))
 	h.Set("Docker-Content-Digest", d.String())
 	h.Set("Content-Length", strconv.Itoa(0))
 	x.w.WriteHeader(http.StatusCreated)
