@@ -8,11 +8,13 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/opencontainers/go-digest"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"dray/upstream"
 	"dray/upstream/oci"
+	"dray/upstream/upstreamtest"
 )
 
 func TestBreaker(t *testing.T) {
@@ -134,6 +136,20 @@ func TestBreakerLearnsNothingFromCancelling(t *testing.T) {
 			t.Errorf("the next probe: %v, %+v", err, b.State())
 		}
 	})
+}
+
+// TestBreakerIgnoresTheClientsFailures has pushes whose bytes fail on dray's side.
+func TestBreakerIgnoresTheClientsFailures(t *testing.T) {
+	b := upstream.NewBreaker(upstream.BreakerOptions{Threshold: 1})
+	sink := b.Sink(upstreamtest.NewRegistry(t).Client(t, upstream.Quirks{}))
+	u := upstreamtest.Stream([]byte("x"))
+	u.Digest = func() (digest.Digest, error) { return "", unreachable() } // of another registry
+	if err := sink.PutBlob(t.Context(), "a", u); err == nil {
+		t.Fatal("unverified bytes were taken")
+	}
+	if s := b.State(); s.Failures != 0 {
+		t.Errorf("the registry was blamed: %+v", s)
+	}
 }
 
 func TestMetricsOfTwoUpstreams(t *testing.T) {

@@ -395,6 +395,25 @@ func TestManifestPut(t *testing.T) {
 	}
 }
 
+// TestStaleConnection has a registry that closes an idle connection just when it is used again.
+func TestStaleConnection(t *testing.T) {
+	n := 0
+	r, client := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+		if n++; n == 2 {
+			panic(http.ErrAbortHandler)
+		}
+		w.WriteHeader(http.StatusCreated)
+	})
+	for range 2 {
+		if ok, err := client.Mount(t.Context(), "aa", "b", blob); !ok || err != nil {
+			t.Errorf("Mount = %v, %v", ok, err)
+		}
+	}
+	if lines := r.Recorder.Take(); len(lines) != 3 {
+		t.Errorf("requests %q, want the second one twice", lines)
+	}
+}
+
 // TestLocations has every form in which a registry names an upload session.
 func TestLocations(t *testing.T) {
 	for name, c := range map[string]struct {

@@ -224,6 +224,52 @@ func TestTokenIsRenewedBeforeItExpires(t *testing.T) {
 	})
 }
 
+func TestNobodyWaitsForARenewal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := &issuer{life: 400, latency: time.Second}
+		w := &world{tokens: is.issue, registry: func(r *http.Request) *http.Response {
+			if r.Header.Get("Authorization") == "" {
+				return answer(401, "", "WWW-Authenticate", hubChallenge)
+			}
+			return answer(200, r.Header.Get("Authorization"))
+		}}
+		rt := newTransport(t, w, nil)
+		want(t, rt, "GET", alpine, 200)
+		time.Sleep(350 * time.Second)
+		var renewing sync.WaitGroup
+		renewing.Go(func() { want(t, rt, "GET", alpine, 200) })
+		synctest.Wait()
+		began := time.Now()
+		if _, used, err := do(t, rt, "GET", alpine, nil); used != "Bearer t1" || err != nil || time.Since(began) != 0 {
+			t.Errorf("during a renewal: %q after %v, %v; want the held token at once", used, time.Since(began), err)
+		}
+		renewing.Wait()
+		if _, used, _ := do(t, rt, "GET", alpine, nil); used != "Bearer t2" {
+			t.Errorf("after a renewal: %q", used)
+		}
+	})
+}
+
+func TestCallersHaveNoSayInAuthorization(t *testing.T) {
+	w := &world{registry: func(r *http.Request) *http.Response { return answer(200, r.Header.Get("Authorization")) }}
+	req, err := http.NewRequestWithContext(t.Context(), "GET", alpine, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer of-a-client")
+	resp, err := newTransport(t, w, nil).RoundTrip(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if sent, _ := io.ReadAll(resp.Body); len(sent) != 0 {
+		t.Errorf("the registry got %q", sent)
+	}
+	if req.Header.Get("Authorization") == "" {
+		t.Error("the caller's request was changed")
+	}
+}
+
 func TestRefusedTokenIsReplacedOnce(t *testing.T) {
 	is := &issuer{life: 300}
 	w := &world{tokens: is.issue, registry: is.newest("")}
