@@ -65,7 +65,8 @@ type Upstream struct {
 	Name string `yaml:"name"`
 	// Where the registry is: `https://host[:port]`, or a bare host name. `docker.io` stands for `https://registry-1.docker.io`.
 	URL string `yaml:"url"`
-	// How the registry is spoken to: `oci`, `ecr` (Amazon ECR, with the credentials of the AWS SDK) or `ecr-public`.
+	// How the registry is spoken to: `oci`, `ecr` (Amazon ECR, with the credentials of the AWS SDK, account and region
+	// from the host name) or `ecr-public`.
 	// Default: by the host name.
 	Kind Kind `yaml:"kind"`
 	// Host names that select this upstream, in the `Host` header or in `?ns=`. Default: the host of `url`; for Docker Hub
@@ -85,9 +86,7 @@ type Upstream struct {
 	// Dial this `host:port` instead of the host of `url`: for a VPC endpoint, or a double in tests. The `Host` header and the
 	// name in the certificate stay those of `url`.
 	Address string `yaml:"address,omitempty"`
-	// AWS region. Default: the one in the host name, then `AWS_REGION`.
-	Region string `yaml:"region,omitempty"`
-	// AWS role that dray assumes before it asks for credentials of the registry.
+	// AWS role that dray assumes before it asks for credentials of the registry; kind `ecr` only.
 	RoleARN string `yaml:"role_arn,omitempty"`
 	// Whether clients may push to this upstream, through a listener with role `registry`.
 	Push bool `yaml:"push"`

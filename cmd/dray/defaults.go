@@ -5,11 +5,12 @@ import (
 	"net"
 	"net/url"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"dray/upstream/ecr"
 )
 
 const (
@@ -142,12 +143,12 @@ func hub() Upstream {
 }
 
 // complete fills in the defaults that depend on other values.
-func (c *Config) complete(vars map[string]string) {
+func (c *Config) complete() {
 	if len(c.Upstreams) == 0 {
 		c.Upstreams = []Upstream{hub()}
 	}
 	for i := range c.Upstreams {
-		c.Upstreams[i].complete(vars)
+		c.Upstreams[i].complete()
 	}
 	if len(c.Listeners) == 0 {
 		c.Listeners = []Listener{{}}
@@ -162,7 +163,7 @@ func (c *Config) complete(vars map[string]string) {
 	}
 }
 
-func (u *Upstream) complete(vars map[string]string) {
+func (u *Upstream) complete() {
 	u.Name = u.name()
 	host := u.Host()
 	if !strings.Contains(u.URL, "://") && u.URL != "" {
@@ -180,9 +181,6 @@ func (u *Upstream) complete(vars map[string]string) {
 		if host == dockerHubHost {
 			u.Hosts = []string{dockerHub, dockerHubHost, "index.docker.io"}
 		}
-	}
-	if u.Kind == KindECR {
-		u.Region = cmp.Or(u.Region, ecrRegion(host), vars["AWS_REGION"], vars["AWS_DEFAULT_REGION"])
 	}
 	if u.Kind != KindECR || !u.Push {
 		u.CreateRepositories.Enabled = false
@@ -243,29 +241,15 @@ func (l *Listener) complete(upstreams []Upstream) {
 	}
 }
 
-// ecrName is the form of ECR host names: account, then `dkr.ecr` or `dkr-ecr`, with or without FIPS, then the region and the domain of
-// the AWS partition (Amazon ECR user guide, "dual-stack endpoints"; pattern of amazon-ecr-credential-helper).
-func ecrName(host string) []string {
-	host, _, _ = strings.Cut(host, ":")
-	pattern := regexp.MustCompile(`^[0-9]{12}\.dkr[.-]ecr(?:-fips)?\.([a-z0-9-]+)\.(?:amazonaws\.com|amazonaws\.com\.cn|amazonaws\.eu|on\.aws|` +
-		`on\.amazonwebservices\.com\.cn|sc2s\.sgov\.gov|c2s\.ic\.gov|cloud\.adc-e\.uk|csp\.hci\.ic\.gov)$`)
-	return pattern.FindStringSubmatch(host)
-}
-
-func ecrRegion(host string) string {
-	if m := ecrName(host); m != nil {
-		return m[1]
-	}
-	return ""
-}
-
+// kindOf tells the registries of Amazon by their names.
 func kindOf(host string) Kind {
+	name, err := ecr.ParseHost(host)
 	switch {
-	case ecrName(host) != nil:
-		return KindECR
-	case host == "public.ecr.aws", host == "ecr-public.aws.com":
+	case err != nil:
+		return KindOCI
+	case name.Public:
 		return KindECRPublic
 	default:
-		return KindOCI
+		return KindECR
 	}
 }

@@ -27,7 +27,7 @@ func writeExample(w io.Writer) error {
 	}
 	cfg := Default(nil)
 	u := hub()
-	u.complete(nil)
+	u.complete()
 	cfg.Upstreams = []Upstream{u}
 	cfg.Listeners = []Listener{{}}
 	cfg.Listeners[0].complete(cfg.Upstreams)

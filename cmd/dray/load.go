@@ -68,7 +68,7 @@ func Load(path string, environ []string) (Config, error) {
 		origins, problems = d.origins, append(problems, d.problems...)
 	}
 	over.override(&cfg, origins)
-	cfg.complete(vars)
+	cfg.complete()
 	found := slices.Concat(cfg.readSecrets(vars), cfg.validate(), cfg.checkFiles())
 	return cfg, merge(problems, found, origins).err()
 }

@@ -76,7 +76,7 @@ func TestSixVariablesAlone(t *testing.T) {
 	}
 	ecr := cfg.Upstreams[1]
 	wantECR := Upstream{
-		Name: "ecr", URL: "https://" + testRegistry, Kind: KindECR, Hosts: []string{testRegistry}, Region: "eu-west-1", Push: true,
+		Name: "ecr", URL: "https://" + testRegistry, Kind: KindECR, Hosts: []string{testRegistry}, Push: true,
 		CreateRepositories: CreateRepositories{Enabled: true, TagMutability: "MUTABLE", Encryption: "AES256"},
 		Tags:               Tags{Fresh: Duration(time.Minute), Stale: Duration(24 * time.Hour), NotFound: Duration(10 * time.Second)},
 	}
@@ -184,28 +184,20 @@ func TestECRRegistryKeepsWhatTheFileSaysAboutIt(t *testing.T) {
 	}
 }
 
-func TestKindsAndRegions(t *testing.T) {
-	for url, want := range map[string]struct {
-		kind   Kind
-		region string
-	}{
-		"https://" + testRegistry:                                   {KindECR, "eu-west-1"},
-		"123456789012.dkr.ecr-fips.us-gov-west-1.amazonaws.com":     {KindECR, "us-gov-west-1"},
-		"123456789012.dkr-ecr.ap-south-1.on.aws":                    {KindECR, "ap-south-1"},
-		"123456789012.dkr.ecr.cn-north-1.amazonaws.com.cn":          {KindECR, "cn-north-1"},
-		"https://public.ecr.aws":                                    {KindECRPublic, ""},
-		"https://ghcr.io":                                           {KindOCI, ""},
-		"https://123456789012.dkr.ecr.eu-west-1.amazonaws.com.evil": {KindOCI, ""},
+func TestKinds(t *testing.T) {
+	for url, want := range map[string]Kind{
+		"https://" + testRegistry:                                   KindECR,
+		"123456789012.dkr.ecr-fips.us-gov-west-1.amazonaws.com":     KindECR,
+		"123456789012.dkr-ecr.ap-south-1.on.aws":                    KindECR,
+		"123456789012.dkr.ecr.cn-north-1.amazonaws.com.cn":          KindECR,
+		"https://public.ecr.aws":                                    KindECRPublic,
+		"https://ghcr.io":                                           KindOCI,
+		"https://123456789012.dkr.ecr.eu-west-1.amazonaws.com.evil": KindOCI,
 	} {
 		u := Upstream{URL: url}
-		u.complete(nil)
-		if u.Kind != want.kind || u.Region != want.region {
-			t.Errorf("%s: got %s in %q, want %s in %q", url, u.Kind, u.Region, want.kind, want.region)
+		if u.complete(); u.Kind != want {
+			t.Errorf("%s: got %s, want %s", url, u.Kind, want)
 		}
-	}
-	u := Upstream{URL: "http://127.0.0.1:4443", Kind: KindECR}
-	if u.complete(map[string]string{"AWS_REGION": "eu-north-1"}); u.Region != "eu-north-1" {
-		t.Errorf("region %q", u.Region)
 	}
 }
 
@@ -266,7 +258,6 @@ upstreams: [{name: hub, url: docker.io}]
   hosts: ["H:1"]
   repository_prefix: /x
   address: here
-  region: eu-west-1
   role_arn: nobody
 - name: b
   url: https://h.example.com/path
@@ -288,19 +279,18 @@ upstreams: [{name: hub, url: docker.io}]
 			`dray.yaml:7: upstreams[1].repository_prefix: "/x" cannot begin a repository name; write lower case path components`,
 			`dray.yaml:6: upstreams[1].hosts[0]: "H:1" is not a host name; write it in lower case, with :port where it has one`,
 			`dray.yaml:8: upstreams[1].address: "here" is not host:port`,
-			"dray.yaml:9: upstreams[1].region: is for kinds ecr and ecr-public only",
-			"dray.yaml:10: upstreams[1].role_arn: is for kinds ecr and ecr-public only",
-			`dray.yaml:12: upstreams[2].url: "https://h.example.com/path" must end after the host`,
-			"dray.yaml:14: upstreams[2].credentials: give password_file or password_env, not both",
-			"dray.yaml:15: upstreams[2].tags.stale: 1h is less than fresh, 2h",
-			"dray.yaml:21: upstreams[3].credentials: an ECR upstream gets its credentials from the AWS SDK; leave this section out",
-			"dray.yaml:16: upstreams[3].region: is missing and cannot be read from the host name; set it, or AWS_REGION",
-			`dray.yaml:20: upstreams[3].role_arn: "nobody" is not an ARN`,
-			`dray.yaml:22: upstreams[3].create_repositories.tag_mutability: "SOMETIMES" is none of MUTABLE, IMMUTABLE`,
-			"dray.yaml:22: upstreams[3].create_repositories.kms_key: needs encryption: KMS",
+			"dray.yaml:9: upstreams[1].role_arn: is for kind ecr only",
+			`dray.yaml:11: upstreams[2].url: "https://h.example.com/path" must end after the host`,
+			"dray.yaml:13: upstreams[2].credentials: give password_file or password_env, not both",
+			"dray.yaml:14: upstreams[2].tags.stale: 1h is less than fresh, 2h",
+			"dray.yaml:20: upstreams[3].credentials: an ECR upstream gets its credentials from the AWS SDK; leave this section out",
+			`dray.yaml:16: upstreams[3].url: "127.0.0.1:1" is not the name of an Amazon ECR registry, <account>.dkr.ecr.<region>.amazonaws.com; where to dial instead is said by address`,
+			`dray.yaml:19: upstreams[3].role_arn: "nobody" is not an ARN`,
+			`dray.yaml:21: upstreams[3].create_repositories.tag_mutability: "SOMETIMES" is none of MUTABLE, IMMUTABLE`,
+			"dray.yaml:21: upstreams[3].create_repositories.kms_key: needs encryption: KMS",
 			`dray.yaml:3: upstreams[1].name: name "a" is already that of upstreams[0]`,
-			`dray.yaml:13: upstreams[2].prefixes[0]: prefix "fine" is already that of upstreams[1]`,
-			"dray.yaml:14: upstreams[2].credentials.password_file: open /f: no such file or directory"}},
+			`dray.yaml:12: upstreams[2].prefixes[0]: prefix "fine" is already that of upstreams[1]`,
+			"dray.yaml:13: upstreams[2].credentials.password_file: open /f: no such file or directory"}},
 		{name: "auth", file: `auth:
 - name: none
 - name: both
@@ -347,7 +337,7 @@ log: {format: xml}
 			"TLS_CERTIFICATE=/nowhere/c", "TLS_PRIVATE_KEY=/nowhere/k", "DRAY_METADATA_PASSWORD=p"}, want: []string{
 			`PORT: "http" is not a port from 1 to 65535`, `DRAY_CACHE_MAX_BYTES: "lots" is not a size; write one like 200GiB, 500MB or 4096`,
 			"DRAY_LOG_ACCESS: must be true or false", "ECR_REGISTRY: upstreams[1].url: must not hold a user or a password",
-			"ECR_REGISTRY: upstreams[1].region: is missing and cannot be read from the host name; set it, or AWS_REGION",
+			`ECR_REGISTRY: upstreams[1].url: "h" is not the name of an Amazon ECR registry, <account>.dkr.ecr.<region>.amazonaws.com; where to dial instead is said by address`,
 			`DRAY_ADMIN_ADDRESS: admin.address: "x" is not host:port`,
 			"DRAY_METADATA_PASSWORD: metadata.password: needs url: the bbolt file in the cache directory has no password",
 			"listeners[0].tls: open /nowhere/c: no such file or directory"}},

@@ -165,16 +165,14 @@ func (cr Credentials) validate(k *check, path string, kind Kind) {
 }
 
 func (u Upstream) validateAWS(k *check, path string) {
-	if u.Kind == KindOCI {
-		for _, kv := range [][2]string{{"region", u.Region}, {"role_arn", u.RoleARN}} {
-			if kv[1] != "" {
-				k.add(path+"."+kv[0], "is for kinds ecr and ecr-public only")
-			}
+	if u.Kind != KindECR {
+		if u.RoleARN != "" {
+			k.add(path+".role_arn", "is for kind ecr only")
 		}
 		return
 	}
-	if u.Kind == KindECR && u.Region == "" && u.URL != "" {
-		k.add(path+".region", "is missing and cannot be read from the host name; set it, or AWS_REGION")
+	if u.URL != "" && kindOf(u.Host()) != KindECR {
+		k.add(path+".url", "%q is not the name of an Amazon ECR registry, <account>.dkr.ecr.<region>.amazonaws.com; where to dial instead is said by address", u.Host())
 	}
 	if u.RoleARN != "" && !strings.HasPrefix(u.RoleARN, "arn:") {
 		k.add(path+".role_arn", "%q is not an ARN", u.RoleARN)

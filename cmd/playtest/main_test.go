@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"io"
 	"net"
 	"net/http"
@@ -87,11 +88,15 @@ func TestPlaytestStaysUntilInterrupted(t *testing.T) {
 	}
 	var said strings.Builder
 	byHand := regexp.MustCompile(`curl --cacert (\S+) (\S+/tags/list)`)
-	var tags string
+	metrics := regexp.MustCompile(`curl -s (\S+/metrics) \| grep`)
+	var tags, counted string
 	for lines := bufio.NewScanner(out); lines.Scan(); {
 		said.WriteString(lines.Text() + "\n")
 		if m := byHand.FindStringSubmatch(lines.Text()); m != nil {
 			tags = getTrusting(t, m[1], m[2])
+		}
+		if m := metrics.FindStringSubmatch(lines.Text()); m != nil {
+			counted = getTrusting(t, os.DevNull, m[1])
 		}
 		if strings.Contains(lines.Text(), "*.log") { // the last line
 			if err := cmd.Process.Signal(os.Interrupt); err != nil {
@@ -105,6 +110,53 @@ func TestPlaytestStaysUntilInterrupted(t *testing.T) {
 	if !strings.Contains(tags, `"one"`) || !strings.Contains(tags, `"two"`) {
 		t.Errorf("tags by hand: %s", tags)
 	}
+	if !strings.Contains(counted, "\ndray_cache_fetched_bytes_total") || !strings.Contains(counted, "\ndray_upstream_requests_total{") {
+		t.Errorf("metrics by hand: %s", counted)
+	}
+}
+
+// TestPlaytestWithARegistry gives the playtest a registry that it did not start, as somebody with an AWS account does.
+func TestPlaytestWithARegistry(t *testing.T) {
+	dray, fakeecr, playtest := binaries(t)
+	registry, err := start(t.TempDir(), fakeecr, quiet(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer registry.stop()
+	line, err := registry.line(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ready struct{ Registry, RegistryHost, API, Control string }
+	if err := json.Unmarshal([]byte(line), &ready); err != nil {
+		t.Fatal(err)
+	}
+	leftNothing(t)
+	cmd := exec.CommandContext(t.Context(), playtest, "--once", "--clients", "2", "--dray", dray, "--fakeecr", fakeecr)
+	cmd.Env = quiet(t, "PORT=0", "ECR_REGISTRY=http://"+ready.RegistryHost, "DRAY_ECR_ADDRESS="+strings.TrimPrefix(ready.Registry, "http://"), "REGION=eu-west-1", "AWS_ACCESS_KEY_ID=AKIATEST", "AWS_SECRET_ACCESS_KEY=x",
+		"AWS_ENDPOINT_URL_ECR="+ready.API, "AWS_ENDPOINT_URL_CLOUDWATCH="+ready.API)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for _, want := range []string{`pull from ECR itself .* - +- +-`, `pull through dray, cold .* 0 %`, `pull through dray, warm .* 0\.0 MB +0 +100 %`, `pull what was pushed .* 100 %`} {
+		if !regexp.MustCompile(want).Match(out) {
+			t.Errorf("no line is like %s:\n%s", want, out)
+		}
+	}
+	var images []struct{ Repository string }
+	if err := get(t.Context(), ready.Control+"/images", func(body io.Reader) error { return json.NewDecoder(body).Decode(&images) }); err != nil {
+		t.Fatal(err)
+	}
+	for _, img := range images {
+		if img.Repository != repository {
+			t.Errorf("the repository %s was touched", img.Repository)
+		}
+	}
+	if len(images) == 0 {
+		t.Error("the registry has no image")
+	}
+	http.DefaultClient.CloseIdleConnections()
 }
 
 // getTrusting is curl --cacert.
@@ -205,11 +257,11 @@ func TestVerdict(t *testing.T) {
 
 func TestTable(t *testing.T) {
 	var out strings.Builder
-	printTable(&out, []row{{operation: "pull, cold", took: 1500e6, client: 80e6, ecr: traffic{9, 10e6}, through: true, pull: true}, {operation: "push", client: 5e5}})
+	printTable(&out, []row{{operation: "pull, cold", took: 1500e6, client: 80e6, ecr: traffic{9, 10e6}, metered: true, through: true, pull: true}, {operation: "push", client: 5e5}})
 	want := `
   operation     time  to/from client  from ECR  requests to ECR  hits
   pull, cold  1.50 s         80.0 MB   10.0 MB                9  88 %
-  push        0.00 s          0.5 MB    0.0 MB                0     -
+  push        0.00 s          0.5 MB         -                -     -
 `
 	if diff := cmp.Diff(want, out.String()); diff != "" {
 		t.Error(diff)

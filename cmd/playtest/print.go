@@ -22,11 +22,14 @@ func printTable(w io.Writer, rows []row) {
 	}
 	line(pad("operation", width), "time", "to/from client", "from ECR", "requests to ECR", "hits")
 	for _, r := range rows {
-		hits := "-"
+		sent, requests, hits := "-", "-", "-"
+		if r.metered {
+			sent, requests = megabytes(r.ecr.bytes), fmt.Sprint(r.ecr.requests)
+		}
 		if r.through && r.pull && r.client > 0 {
 			hits = fmt.Sprintf("%.0f %%", 100*max(0, 1-float64(r.ecr.bytes)/float64(r.client)))
 		}
-		line(pad(r.operation, width), seconds(r.took), megabytes(r.client), megabytes(r.ecr.bytes), fmt.Sprint(r.ecr.requests), hits)
+		line(pad(r.operation, width), seconds(r.took), megabytes(r.client), sent, requests, hits)
 	}
 	table.Flush()
 }

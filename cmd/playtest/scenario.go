@@ -34,7 +34,8 @@ type row struct {
 	operation string
 	took      time.Duration
 	client    int64   // bytes of bodies between client and registry
-	ecr       traffic // between dray and ECR meanwhile
+	ecr       traffic // what ECR was asked and sent meanwhile
+	metered   bool    // whether ecr is known: a real ECR says nothing of requests that dray did not make
 	through   bool    // went through dray
 	pull      bool
 }
@@ -85,6 +86,7 @@ func (s *stage) scenario(ctx context.Context, clients int) ([]row, error) {
 			return rows, fmt.Errorf("%s: %w", step.operation, err)
 		}
 		r.operation, r.through, r.pull = step.operation, step.through, step.pull
+		r.metered = step.through || s.control != ""
 		rows = append(rows, r)
 	}
 	return rows, verdict(rows)

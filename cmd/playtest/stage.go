@@ -38,7 +38,7 @@ type stage struct {
 	registry      string            // host:port of dray, as clients write it
 	admin         string            // host:port
 	ecrHost       string
-	ecrAddress    string // host:port of the stand-in; empty: ecrHost itself
+	ecrAddress    string // host:port of the stand-in, or of another double; empty: ecrHost itself
 	roots         *x509.CertPool
 	control       string // of the stand-in; empty: the real ECR
 	fakeecr, dray *process
@@ -141,7 +141,11 @@ func (s *stage) certificate(ctx context.Context) error {
 
 // startECR starts the stand-in, unless ECR_REGISTRY names a real registry.
 func (s *stage) startECR(ctx context.Context) error {
-	if s.ecrHost = s.vars["ECR_REGISTRY"]; s.ecrHost != "" {
+	if registry := s.vars["ECR_REGISTRY"]; registry != "" {
+		s.ecrHost = strings.TrimPrefix(registry, "https://")
+		if host, double := strings.CutPrefix(registry, "http://"); double {
+			s.ecrHost, s.ecrAddress = host, s.vars["DRAY_ECR_ADDRESS"]
+		}
 		return nil
 	}
 	p, err := start(s.dir, s.fakeecrBinary, environment(s.vars), "--rate", strconv.Itoa(lineRate))
@@ -239,8 +243,8 @@ func (s *stage) client() *client {
 	return &client{transport: &countingTransport{base: t}, auth: authn.Anonymous, registry: s.registry}
 }
 
-// direct is somebody who uses ECR without dray, with new connections. The stand-in is called by its address: a careful client does not follow
-// a redirect from a public name to the loopback interface, where the stand-in keeps its blobs.
+// direct is somebody who uses ECR without dray, with new connections. What has no TLS is no ECR but a double, and called by its address: a careful
+// client does not follow a redirect from a public name to the loopback interface, where doubles keep their blobs.
 func (s *stage) direct(auth authn.Authenticator) *client {
 	t := &http.Transport{MaxIdleConnsPerHost: 16, Proxy: http.ProxyFromEnvironment}
 	return &client{transport: &countingTransport{base: t}, auth: auth, registry: cmp.Or(s.ecrAddress, s.ecrHost)}
