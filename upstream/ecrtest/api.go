@@ -24,17 +24,20 @@ type apiCall struct {
 	body      []byte
 }
 
-// API is the control plane: ECR's JSON 1.1 API and CloudWatch's PutMetricData in CBOR, told apart by path, so that
-// AWS_ENDPOINT_URL_ECR and AWS_ENDPOINT_URL_CLOUDWATCH may both name it.
+// API is the control plane: ECR's JSON 1.1 API, CloudWatch's PutMetricData in CBOR, and the role operations of STS, told
+// apart by path and content type, so that AWS_ENDPOINT_URL_ECR, _CLOUDWATCH and _STS may all name it.
 func (s *Server) API() http.Handler {
 	ecr := s.observe(surface{"api", apiKind, writeAPIError, "ThrottlingException", "ServerException"}, s.serveAPI)
-	metrics := s.metricsHandler()
+	metrics, sts := s.metricsHandler(), s.stsHandler()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if strings.HasSuffix(r.URL.Path, metricPath) {
+		switch {
+		case strings.HasSuffix(r.URL.Path, metricPath):
 			metrics.ServeHTTP(w, r)
-			return
+		case strings.HasPrefix(r.Header.Get("Content-Type"), "application/x-www-form-urlencoded"):
+			sts.ServeHTTP(w, r)
+		default:
+			ecr.ServeHTTP(w, r)
 		}
-		ecr.ServeHTTP(w, r)
 	})
 }
 
@@ -140,13 +143,8 @@ func (s *Server) signedCall(r *http.Request, service string) (apiCall, error) {
 	if len(scope) != 5 || scope[3] != service || scope[4] != "aws4_request" || len(field["Signature"]) != 64 || field["SignedHeaders"] == "" {
 		return apiCall{}, refuse(http.StatusForbidden, "IncompleteSignatureException", "Authorization header requires 'Credential', 'Signature' and 'SignedHeaders' of service %s", service)
 	}
-	c := apiCall{region: scope[2], principal: "arn:aws:iam::" + s.opts.Account + ":user/dray"}
-	if s.opts.Principals != nil {
-		if c.principal, ok = s.opts.Principals[scope[0]]; !ok {
-			return apiCall{}, exception("UnrecognizedClientException", "The security token included in the request is invalid.")
-		}
-	}
-	return c, nil
+	principal, err := s.principalOf(scope[0])
+	return apiCall{region: scope[2], principal: principal}, err
 }
 
 // decode reads the input of a call.

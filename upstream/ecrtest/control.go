@@ -43,6 +43,7 @@ func durationText(d time.Duration) string {
 //	GET    /counters              counts by kind
 //	GET    /log                   remembered requests
 //	POST   /reset                 forget counts and log
+//	GET    /idle                  answers once no request is under way
 //	GET    /faults                armed faults
 //	POST   /faults                arm a fault; answers {"id":n}
 //	DELETE /faults, /faults/{id}  disarm
@@ -84,6 +85,14 @@ func (s *Server) Control() http.Handler {
 	get("/metrics", func() any { return s.Metrics() })
 	get("/uploads", func() any { return s.Uploads() })
 	do("POST /reset", plain(s.ResetCounters))
+	do("GET /idle", func(r *http.Request) (any, error) {
+		select {
+		case <-s.Idle():
+			return struct{}{}, nil
+		case <-r.Context().Done():
+			return nil, r.Context().Err()
+		}
+	})
 	do("DELETE /faults", plain(s.ClearFaults))
 	do("POST /expire/tokens", plain(s.ExpireTokens))
 	do("POST /expire/urls", plain(s.ExpireURLs))

@@ -74,6 +74,7 @@ func TestControl(t *testing.T) {
 	ok("POST", "/expire/urls", "")
 	ok("POST", "/expire/signer", "")
 	ok("GET", "/uploads", "")
+	ok("GET", "/idle", "")
 	ok("GET", "/metrics", "")
 	ok("POST", "/reset", "")
 	var log []ecrtest.Entry

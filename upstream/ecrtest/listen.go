@@ -22,7 +22,7 @@ type Addresses struct{ Registry, API, Objects, Control string }
 type Running struct {
 	*Server
 	RegistryURL string // base URL at the address bound, such as "http://127.0.0.1:40001"
-	APIURL      string // for AWS_ENDPOINT_URL_ECR and AWS_ENDPOINT_URL_CLOUDWATCH
+	APIURL      string // for AWS_ENDPOINT_URL_ECR, _CLOUDWATCH and _STS
 	ObjectsURL  string
 	ControlURL  string
 	// RegistryAddr is host:port of the registry's listener.

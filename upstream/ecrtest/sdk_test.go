@@ -14,10 +14,12 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/credentials/stscreds"
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatch"
 	cwtypes "github.com/aws/aws-sdk-go-v2/service/cloudwatch/types"
 	"github.com/aws/aws-sdk-go-v2/service/ecr"
 	"github.com/aws/aws-sdk-go-v2/service/ecr/types"
+	"github.com/aws/aws-sdk-go-v2/service/sts"
 	"github.com/aws/smithy-go"
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -31,7 +33,7 @@ import (
 func awsConfig(t *testing.T, s *ecrtest.Running) aws.Config {
 	t.Helper()
 	for k, v := range map[string]string{
-		"AWS_ENDPOINT_URL_ECR": s.APIURL, "AWS_ENDPOINT_URL_CLOUDWATCH": s.APIURL, "AWS_REGION": "eu-west-1", "AWS_ACCESS_KEY_ID": "AKIDEXAMPLE",
+		"AWS_ENDPOINT_URL_ECR": s.APIURL, "AWS_ENDPOINT_URL_CLOUDWATCH": s.APIURL, "AWS_ENDPOINT_URL_STS": s.APIURL, "AWS_REGION": "eu-west-1", "AWS_ACCESS_KEY_ID": "AKIDEXAMPLE",
 		"AWS_SECRET_ACCESS_KEY": "secret", "AWS_SESSION_TOKEN": "", "AWS_PROFILE": "", "AWS_CONFIG_FILE": "/nonexistent", "AWS_SHARED_CREDENTIALS_FILE": "/nonexistent",
 		"AWS_EC2_METADATA_DISABLED": "true", "AWS_ENDPOINT_URL": "", "AWS_CA_BUNDLE": "",
 	} {
@@ -313,6 +315,59 @@ func TestAPISignatureShape(t *testing.T) {
 	}
 	if a := r.api("StartImageScan", struct{}{}); a.Status != 400 || !bytes.Contains(a.Body, []byte("UnknownOperationException")) {
 		t.Errorf("%d %s", a.Status, a.Body)
+	}
+}
+
+// Source: STS API reference: roles of other accounts, their names and life; the token carries the role's rights.
+func TestSDKAssumeRole(t *testing.T) {
+	r := start(t, ecrtest.Options{More: []ecrtest.RegistryID{{Account: "210987654321", Region: "eu-west-1"}}})
+	cfg := awsConfig(t, r.Running)
+	who, err := sts.NewFromConfig(cfg).GetCallerIdentity(t.Context(), nil)
+	if err != nil || *who.Arn != "arn:aws:iam::123456789012:user/dray" || *who.Account != "123456789012" {
+		t.Fatalf("%+v, %v", who, err)
+	}
+	const role = "arn:aws:iam::210987654321:role/team/mirror"
+	cfg.Credentials = stscreds.NewAssumeRoleProvider(sts.NewFromConfig(cfg), role, func(o *stscreds.AssumeRoleOptions) { o.RoleSessionName = "dray" })
+	out, err := ecr.NewFromConfig(cfg).GetAuthorizationToken(t.Context(), nil)
+	if err != nil || *out.AuthorizationData[0].ProxyEndpoint != "https://210987654321.dkr.ecr.eu-west-1.amazonaws.com" {
+		t.Fatalf("%+v, %v", out, err)
+	}
+	assumed := "arn:aws:sts::210987654321:assumed-role/mirror/dray"
+	if who, err := sts.NewFromConfig(cfg).GetCallerIdentity(t.Context(), nil); err != nil || *who.Arn != assumed {
+		t.Errorf("%+v, %v", who, err)
+	}
+	r.basic, r.host = "", "210987654321.dkr.ecr.eu-west-1.amazonaws.com"
+	list := func() answer {
+		return r.get("/v2/a/b/tags/list", "Authorization", "Basic "+*out.AuthorizationData[0].AuthorizationToken)
+	}
+	list().want(t, http.StatusNotFound, "NAME_UNKNOWN", "The repository with name 'a/b' does not exist in the registry with id '210987654321'")
+	r.SetDenials(ecrtest.Denial{Principal: assumed, Action: "ecr:ListImages"})
+	list().want(t, http.StatusForbidden, "DENIED", "")
+
+	credentials, err := cfg.Credentials.Retrieve(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.Credentials = aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) { return credentials, nil })
+	r.Advance(2 * time.Hour)
+	_, err = ecr.NewFromConfig(cfg).GetAuthorizationToken(t.Context(), nil)
+	if e, ok := errors.AsType[smithy.APIError](err); !ok || e.ErrorCode() != "ExpiredTokenException" {
+		t.Errorf("after its life: %v", err)
+	}
+	r.SetDenials(ecrtest.Denial{Action: "sts:AssumeRole"})
+	_, err = sts.NewFromConfig(awsConfig(t, r.Running)).AssumeRole(t.Context(), &sts.AssumeRoleInput{RoleArn: aws.String(role), RoleSessionName: aws.String("x")})
+	if e, ok := errors.AsType[smithy.APIError](err); !ok || e.ErrorCode() != "AccessDenied" {
+		t.Errorf("denied: %v", err)
+	}
+	web, err := sts.NewFromConfig(awsConfig(t, r.Running)).AssumeRoleWithWebIdentity(t.Context(), &sts.AssumeRoleWithWebIdentityInput{RoleArn: aws.String(role),
+		RoleSessionName: aws.String("pod"), WebIdentityToken: aws.String("jwt")})
+	if err != nil || *web.AssumedRoleUser.Arn != "arn:aws:sts::210987654321:assumed-role/mirror/pod" {
+		t.Errorf("%+v, %v", web, err)
+	}
+	_, err = sts.NewFromConfig(awsConfig(t, r.Running)).AssumeRoleWithWebIdentity(t.Context(), &sts.AssumeRoleWithWebIdentityInput{RoleArn: aws.String("arn:aws:iam::1:role/x-long-enough"),
+		RoleSessionName: aws.String("pod"), WebIdentityToken: aws.String("jwt")})
+	if e, ok := errors.AsType[smithy.APIError](err); !ok || e.ErrorCode() != "ValidationError" {
+		t.Errorf("bad role: %v", err)
 	}
 }
 

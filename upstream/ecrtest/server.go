@@ -37,6 +37,7 @@ type Server struct {
 	tokens     map[string]*token
 	tokenOrder []string // oldest first, to bound tokens
 	denied     []Denial
+	sessions   map[string]session   // of assumed roles, by access key
 	looked     map[string]time.Time // pull-through: when each tag or digest was last looked up
 	metrics    []Datum
 	pullsUsed  int
@@ -55,7 +56,7 @@ func New(opts Options) (*Server, error) {
 	s := &Server{
 		opts: opts, dir: opts.Dir, signKey: randomBytes(32),
 		registries: map[RegistryID]*registry{}, uploads: map[string]*upload{}, objects: map[string]*layer{}, tokens: map[string]*token{},
-		denied: opts.Deny, looked: map[string]time.Time{}, upstream: &http.Client{Transport: &http.Transport{}},
+		denied: opts.Deny, looked: map[string]time.Time{}, sessions: map[string]session{}, upstream: &http.Client{Transport: &http.Transport{}},
 	}
 	s.SetSwitches(*opts.Switches)
 	s.faults = newFaults(opts.Bandwidth)
