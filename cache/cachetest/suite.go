@@ -241,7 +241,7 @@ func testRefusal(t *testing.T, c *cache.Cache) {
 	for range 4 {
 		wg.Go(func() {
 			r, err := c.Open(t.Context(), Blob(o.Data), Gated(gate, o.Fetch))
-			if err != errOrigin { //nolint:errorlint // unchanged
+			if err != errOrigin { // unchanged
 				t.Errorf("got %v, %v", r, err)
 			}
 		})
@@ -250,7 +250,7 @@ func testRefusal(t *testing.T, c *cache.Cache) {
 	close(gate)
 	wg.Wait()
 	wantCalls(t, o, 0)
-	if _, err := c.Open(t.Context(), Blob(o.Data), o.Fetch); err != errOrigin { //nolint:errorlint // unchanged
+	if _, err := c.Open(t.Context(), Blob(o.Data), o.Fetch); err != errOrigin { // unchanged
 		t.Errorf("second time: %v", err)
 	}
 	want(t, open(t, c, o.Data, o), o.Data)

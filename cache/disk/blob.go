@@ -256,7 +256,7 @@ func (d *Dir) openEntry(e *entry, name string) (*Blob, error) {
 	if err := d.fault(OpOpen, name); err != nil {
 		return nil, err
 	}
-	file, err := d.root.Open(name)
+	file, err := d.openFile(name)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
@@ -322,7 +322,7 @@ func (d *Dir) checkFile(ctx context.Context, e *entry, name string) error {
 	if err := d.fault(OpRead, name); err != nil {
 		return err
 	}
-	f, err := d.root.Open(name)
+	f, err := d.openFile(name)
 	if err != nil {
 		return err
 	}

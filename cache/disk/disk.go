@@ -86,6 +86,7 @@ type Dir struct {
 	seq  atomic.Uint64 // of names in ingest/
 	m    *metrics
 
+	shards   sync.Map // name to *os.Root
 	scanning atomic.Bool
 	scanDone chan struct{} // closed when the directory has been read
 	wake     chan struct{} // tells Run that blobs wait to be synced; capacity 1
@@ -139,7 +140,7 @@ func (d *Dir) Close() error {
 	if d.lock != nil {
 		err = d.lock.Close() // releases the lock with it
 	}
-	return errors.Join(err, d.root.Close())
+	return errors.Join(err, d.closeShards(), d.root.Close())
 }
 
 // prepare locks the directory, lays it out and empties ingest/.

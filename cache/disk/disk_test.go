@@ -161,7 +161,7 @@ func onDisk(t *testing.T, path string) (sum int64, unfinished int) {
 		}
 		info, err := e.Info()
 		if err != nil {
-			return nil //nolint:nilerr // unlinked meanwhile
+			return nil // unlinked meanwhile
 		}
 		sum += blocks(info.Size())
 		if filepath.Base(filepath.Dir(p)) == "ingest" {
@@ -547,6 +547,12 @@ func TestVanishedFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	mustStore(t, d, p) // is not taken for held
+	wantBlob(t, d, p)
+	if err := os.RemoveAll(filepath.Dir(file(t, d, dg))); err != nil { // the whole shard
+		t.Fatal(err)
+	}
+	wantMissing(t, d, dg)
+	mustStore(t, d, p)
 	wantBlob(t, d, p)
 }
 

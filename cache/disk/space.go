@@ -268,5 +268,5 @@ func (d *Dir) statfs() (free, total int64, err error) {
 	if err := unix.Fstatfs(int(d.lock.Fd()), &s); err != nil {
 		return 0, 0, fmt.Errorf("statfs: %w", err)
 	}
-	return int64(s.Bavail) * int64(s.Bsize), int64(s.Blocks) * int64(s.Bsize), nil //nolint:unconvert // types differ between systems
+	return int64(s.Bavail) * int64(s.Bsize), int64(s.Blocks) * int64(s.Bsize), nil // types differ between systems
 }

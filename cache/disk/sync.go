@@ -20,7 +20,7 @@ const syncWorkers = 16
 // that a stop in order leaves nothing to verify.
 func (d *Dir) Run(ctx context.Context) error {
 	if err := d.scanned(ctx); err != nil {
-		return nil //nolint:nilerr // asked to stop
+		return nil // asked to stop
 	}
 	var wg sync.WaitGroup
 	defer wg.Wait()
