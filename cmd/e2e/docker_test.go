@@ -23,14 +23,15 @@ type docker struct {
 	client  string
 	socket  string
 	version string
+	process *process
 }
 
 func startDocker(t *testing.T, m *machine) *docker {
 	t.Helper()
 	d := &docker{machine: m, client: need(t, "docker"), socket: "unix://" + filepath.Join(m.dir, "docker.sock")}
-	p := m.start("dockerd", need(t, "dockerd"), "--data-root", filepath.Join(m.dir, "data"), "--exec-root", filepath.Join(m.dir, "exec"),
+	d.process = m.start("dockerd", need(t, "dockerd"), "--data-root", filepath.Join(m.dir, "data"), "--exec-root", filepath.Join(m.dir, "exec"),
 		"--pidfile", filepath.Join(m.dir, "docker.pid"), "--host", d.socket, "--log-level", "warn", "--bridge=none", "--iptables=false", "--ip6tables=false")
-	p.await("docker version", func(context.Context) error {
+	d.process.await("docker version", func(context.Context) error {
 		out, err := d.try(t, "version", "--format", "{{.Server.Version}}")
 		if err != nil {
 			return errors.New(out)

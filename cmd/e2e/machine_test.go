@@ -18,6 +18,12 @@ type machine struct {
 // newMachine copies /etc, puts in what a client needs to use dray, and leaves everything else as it is.
 func newMachine(t testing.TB, s *stack) *machine {
 	t.Helper()
+	return machineAt(t, s.ip, s.certificate)
+}
+
+// machineAt is newMachine for a dray at an address, with a certificate.
+func machineAt(t testing.TB, ip, certificateFile string) *machine {
+	t.Helper()
 	needRoot(t)
 	m := &machine{t: t, dir: shortDir(t)}
 	m.home = filepath.Join(m.dir, "home")
@@ -31,9 +37,9 @@ func newMachine(t testing.TB, s *stack) *machine {
 		}
 	}
 	nobody := "127.0.0.127"
-	m.put("hosts", []byte("127.0.0.1 localhost\n"+s.ip+" "+drayName+"\n"+
+	m.put("hosts", []byte("127.0.0.1 localhost\n"+ip+" "+drayName+"\n"+
 		nobody+" docker.io registry-1.docker.io index.docker.io auth.docker.io quay.io "+ecrName+"\n"))
-	certificate, err := os.ReadFile(s.certificate)
+	certificate, err := os.ReadFile(certificateFile)
 	if err != nil {
 		t.Fatal(err)
 	}

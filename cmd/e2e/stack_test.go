@@ -35,6 +35,10 @@ const (
 // stacks counts, so that each stack gets a loopback address of its own and fixed ports collide with nobody's.
 var stacks atomic.Int32
 
+func nextIP() string {
+	return fmt.Sprintf("127.%d.%d.%d", 64+os.Getpid()%64, os.Getpid()/64%256, stacks.Add(1))
+}
+
 // stack is a dray as deploy/dray.yaml describes it, between clients and three registries that are doubles.
 type stack struct {
 	t   testing.TB
@@ -58,8 +62,7 @@ type stackOptions struct {
 // newStack starts the doubles and dray.
 func newStack(t testing.TB, opts stackOptions) *stack {
 	t.Helper()
-	n := stacks.Add(1)
-	s := &stack{t: t, dir: shortDir(t), ip: fmt.Sprintf("127.%d.%d.%d", 64+os.Getpid()%64, os.Getpid()/64%256, n)}
+	s := &stack{t: t, dir: shortDir(t), ip: nextIP()}
 	s.cache = filepath.Join(s.dir, "cache")
 	s.certificate = filepath.Join(s.dir, "cert.pem")
 	key := filepath.Join(s.dir, "privkey.pem")
