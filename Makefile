@@ -47,9 +47,9 @@ help: ## say what there is
 playtest: ## try dray with a stand-in for ECR, or with the real one where ECR_REGISTRY is given
 	go run ./cmd/playtest
 
-genSelfsigned: ## make a self-signed certificate for REGISTRY (default localhost) in ./credentials
+genSelfsigned: ## make a certificate for REGISTRY (and localhost) in ./credentials; FORCE=1 replaces one
 	@mkdir -p -m 0700 credentials
-	go run ./cmd/dray cert $(foreach host,$(sort $(reached-as) localhost 127.0.0.1),--host $(host)) --out-cert credentials/cert.pem --out-key credentials/privkey.pem
+	go run ./cmd/dray cert $(if $(FORCE),--force) $(foreach host,$(sort $(reached-as) localhost 127.0.0.1),--host $(host)) --out-cert credentials/cert.pem --out-key credentials/privkey.pem
 
 build: ## build bin/dray, and bin/fakeecr, the stand-in for ECR
 	$(GOBUILD) -o bin/dray ./cmd/dray
