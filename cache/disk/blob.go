@@ -78,12 +78,12 @@ func (d *Dir) Open(ctx context.Context, dg digest.Digest) (*Blob, error) {
 
 // Stat returns the length of a held blob. A blob that is yet to be verified is not held.
 func (d *Dir) Stat(dg digest.Digest) (size int64, ok bool) {
-	release, ok := d.pin(dg)
+	e, ok := d.pin(dg)
 	if !ok {
 		return 0, false
 	}
-	defer d.unpin(release)
-	return release.size, true
+	defer d.unpin(e)
+	return e.size, true
 }
 
 // Pin keeps a held blob from being evicted until release is called; further calls
