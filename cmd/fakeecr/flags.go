@@ -140,38 +140,48 @@ func (f *flags) options(log *slog.Logger) (ecrtest.Options, error) {
 	if f.quotas {
 		o.Quotas = ecrtest.DefaultQuotas()
 	}
+	return o, errors.Join(f.lists(&o), f.documents(&o))
+}
+
+// lists reads the repeatable flags.
+func (f *flags) lists(o *ecrtest.Options) error {
 	for _, p := range f.createOnPush {
 		o.CreateOnPush = append(o.CreateOnPush, ecrtest.CreationTemplate{Prefix: p})
 	}
 	for _, rule := range f.pullThrough {
 		prefix, url, ok := strings.Cut(rule, "=")
 		if !ok {
-			return o, fmt.Errorf("--pull-through %q: want PREFIX=URL", rule)
+			return fmt.Errorf("--pull-through %q: want PREFIX=URL", rule)
 		}
 		o.PullThrough = append(o.PullThrough, ecrtest.PullThroughRule{Prefix: prefix, Upstream: url})
 	}
 	for _, u := range f.hubUsers {
 		name, password, ok := strings.Cut(u, ":")
 		if !ok {
-			return o, errors.New("--hub-user: want NAME:PASSWORD")
+			return errors.New("--hub-user: want NAME:PASSWORD")
 		}
 		o.Hub.Users[name] = password
 	}
+	return nil
+}
+
+// documents reads the flags that hold or name a document.
+func (f *flags) documents(o *ecrtest.Options) error {
 	if f.switches != "" {
 		sw := ecrtest.DefaultSwitches()
 		d := json.NewDecoder(strings.NewReader(f.switches))
 		d.DisallowUnknownFields()
 		if err := d.Decode(&sw); err != nil {
-			return o, fmt.Errorf("--switches: %w", err)
+			return fmt.Errorf("--switches: %w", err)
 		}
 		o.Switches = &sw
 	}
 	if f.certFile != "" || f.keyFile != "" {
 		cert, err := tls.LoadX509KeyPair(f.certFile, f.keyFile)
 		if err != nil {
-			return o, fmt.Errorf("load certificate: %w", err)
+			return fmt.Errorf("load certificate: %w", err)
 		}
 		o.TLS = &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}
 	}
-	return o, nil
+	return nil
 }

@@ -2,6 +2,7 @@ package ecrtest
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"strings"
 )
@@ -46,28 +47,20 @@ func (s *Server) describeRepositories(c apiCall) (any, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	views := []map[string]any{}
-	if len(in.Names) > 0 {
-		for _, name := range in.Names {
-			r, ok := g.repos[name]
-			if !ok {
-				return nil, repositoryNotFound(g, name)
-			}
-			views = append(views, s.view(g, r))
+	names, next := in.Names, ""
+	if len(names) == 0 {
+		names, next, err = apiPage(slices.Sorted(maps.Keys(g.repos)), in.NextToken, in.MaxResults)
+		if err != nil {
+			return nil, err
 		}
-		return map[string]any{"repositories": views}, nil
 	}
-	names := make([]string, 0, len(g.repos))
-	for name := range g.repos {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	names, next, err := apiPage(names, in.NextToken, in.MaxResults)
-	if err != nil {
-		return nil, err
-	}
+	views := []map[string]any{}
 	for _, name := range names {
-		views = append(views, s.view(g, g.repos[name]))
+		r, ok := g.repos[name]
+		if !ok {
+			return nil, repositoryNotFound(g, name)
+		}
+		views = append(views, s.view(g, r))
 	}
 	return withNext(map[string]any{"repositories": views}, next), nil
 }
