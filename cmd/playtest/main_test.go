@@ -241,6 +241,17 @@ func TestMeterOfARealRegistry(t *testing.T) {
 	http.DefaultClient.CloseIdleConnections()
 }
 
+func TestRegionOf(t *testing.T) {
+	for host, want := range map[string]string{
+		"123456789012.dkr.ecr.eu-west-1.amazonaws.com": "eu-west-1", "123456789012.dkr.ecr.cn-north-1.amazonaws.com.cn": "cn-north-1",
+		"123456789012.dkr-ecr.us-east-2.on.aws": "us-east-2", "123456789012.dkr.ecr-fips.us-gov-west-1.amazonaws.com": "us-gov-west-1", "localhost": "",
+	} {
+		if got := regionOf(host); got != want {
+			t.Errorf("%s: %q, want %q", host, got, want)
+		}
+	}
+}
+
 func TestVerdict(t *testing.T) {
 	good := []row{{operation: "pull through dray, cold", client: 100, ecr: traffic{1, 100}, through: true, pull: true},
 		{operation: "pull through dray, warm", client: 100, through: true, pull: true}, {operation: "pull from ECR itself", client: 100, pull: true}}

@@ -170,8 +170,8 @@ func (s *stage) ecrAccess(ctx context.Context) (authn.Authenticator, error) {
 	if s.control != "" {
 		load = append(load, awsconfig.WithRegion(s.vars["AWS_REGION"]), awsconfig.WithBaseEndpoint(s.vars["AWS_ENDPOINT_URL_ECR"]),
 			awsconfig.WithCredentialsProvider(credentials.NewStaticCredentialsProvider(s.vars["AWS_ACCESS_KEY_ID"], s.vars["AWS_SECRET_ACCESS_KEY"], "")))
-	} else if parts := strings.Split(s.ecrHost, "."); len(parts) > 4 {
-		load = append(load, awsconfig.WithRegion(parts[len(parts)-3]))
+	} else {
+		load = append(load, awsconfig.WithRegion(regionOf(s.ecrHost)))
 	}
 	cfg, err := awsconfig.LoadDefaultConfig(ctx, load...)
 	if err != nil {
@@ -195,6 +195,18 @@ func (s *stage) ecrAccess(ctx context.Context) (authn.Authenticator, error) {
 	}
 	user, password, _ := strings.Cut(string(pair), ":")
 	return &authn.Basic{Username: user, Password: password}, nil
+}
+
+// regionOf is the region in the name of an ECR registry: 123456789012.dkr.ecr.eu-west-1.amazonaws.com, or, of the dual-stack endpoints,
+// 123456789012.dkr-ecr.eu-west-1.on.aws.
+func regionOf(host string) string {
+	labels := strings.Split(host, ".")
+	for i, label := range labels[:len(labels)-1] {
+		if kind := strings.TrimSuffix(label, "-fips"); kind == "ecr" || kind == "dkr-ecr" {
+			return labels[i+1]
+		}
+	}
+	return ""
 }
 
 // meter reads what ECR was asked and sent so far: from the stand-in itself, or, with the real ECR, from the metrics of dray.
