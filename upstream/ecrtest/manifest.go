@@ -82,6 +82,9 @@ func parseDocument(contentType string, raw []byte, how strictness) (*document, e
 	doc := &document{raw: bytes.Clone(raw), media: media, digest: digest.FromBytes(raw),
 		artifactType: m.ArtifactType, annotations: m.Annotations}
 	if m.Subject != nil {
+		if m.Subject.Digest.Validate() != nil {
+			return nil, errReference
+		}
 		doc.subject = m.Subject.Digest
 	}
 	if doc.artifactType == "" && m.Config != nil {
@@ -154,6 +157,9 @@ func (d *document) collect(m *wireManifest, how strictness) error {
 		}
 	}
 	for _, l := range m.FSLayers {
+		if l.BlobSum.Validate() != nil {
+			return errReference
+		}
 		d.blobs = append(d.blobs, blobRef{v1.Descriptor{Digest: l.BlobSum}, false})
 	}
 	return nil

@@ -25,17 +25,16 @@ func parseCall(r *http.Request) call {
 	if r.URL.Path == "/token" || r.URL.Path == "/token/" {
 		return call{Kind: KindToken}
 	}
-	rest, ok := strings.CutPrefix(r.URL.Path, "/v2")
-	if !ok {
-		return call{Kind: KindUnknown}
-	}
-	switch rest {
-	case "", "/":
+	rest, ok := strings.CutPrefix(r.URL.Path, "/v2/")
+	switch {
+	case rest == "/v2" || ok && rest == "":
 		return call{Kind: readKind(KindBase).of(r.Method)}
-	case "/_catalog":
+	case !ok:
+		return call{Kind: KindUnknown}
+	case rest == "_catalog":
 		return call{Kind: readKind(KindCatalog).of(r.Method)}
 	}
-	part := strings.Split(strings.TrimPrefix(rest, "/"), "/")
+	part := strings.Split(rest, "/")
 	n := len(part)
 	name := func(drop int) string { return strings.Join(part[:n-drop], "/") }
 	switch {
