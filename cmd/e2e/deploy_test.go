@@ -124,6 +124,36 @@ func TestSystemdUnit(t *testing.T) {
 	}
 }
 
+// TestDocumentedFiles holds docs/clients.md to the files that the other tests run clients with.
+func TestDocumentedFiles(t *testing.T) {
+	page, err := os.ReadFile("../../docs/clients.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range []string{"containerd/_default/hosts.toml", "containerd/docker.io/hosts.toml", "buildkit/buildkitd.toml", "containers/50-dray.conf"} {
+		content, err := os.ReadFile(filepath.Join("../../deploy/clients", file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		shown := "```toml\n" + strings.TrimSpace(regexp.MustCompile(`(?m)^#.*\n`).ReplaceAllString(string(content), "")) + "\n```"
+		if !strings.Contains(string(page), shown) {
+			t.Errorf("docs/clients.md does not show deploy/clients/%s as it is:\n%s", file, shown)
+		}
+	}
+	deployed, err := os.ReadFile("../../deploy/clients/docker/daemon.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := strings.Join(strings.Fields(string(deployed)), "")
+	for _, block := range strings.Split(string(page), "```json\n")[1:] {
+		shown, _, _ := strings.Cut(block, "```")
+		if strings.Join(strings.Fields(shown), "") == want {
+			return
+		}
+	}
+	t.Error("docs/clients.md does not show deploy/clients/docker/daemon.json")
+}
+
 // TestDeployedConfiguration checks the configuration in deploy as it is, but for the files it names.
 func TestDeployedConfiguration(t *testing.T) {
 	dir := t.TempDir()
