@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // check collects problems.
@@ -261,7 +262,7 @@ func (c Config) validateRest(k *check) {
 		k.add("metadata.password", "needs url: the bbolt file in the cache directory has no password")
 	}
 	if cw := c.CloudWatch; cw.Region != "" {
-		if cw.Interval < Duration(1e9) {
+		if cw.Interval < Duration(time.Second) {
 			k.add("cloudwatch.interval", "%v is less than one second", cw.Interval)
 		}
 		if cw.Namespace == "" || strings.HasPrefix(cw.Namespace, "AWS/") || len(cw.Namespace) > 255 {
