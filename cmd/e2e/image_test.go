@@ -94,11 +94,13 @@ type fakeECR struct {
 	ready   struct{ Registry, RegistryHost, API, Control string }
 }
 
-func startFakeECR(t *testing.T, dir string) *fakeECR {
+// startFakeECR runs the program, by another command where one is given.
+func startFakeECR(t *testing.T, dir string, by ...string) *fakeECR {
 	t.Helper()
 	f := &fakeECR{}
 	file := filepath.Join(dir, "fakeecr.json")
-	f.process = start(t, "fakeecr", environment(), built.fakeecr, "--ready-file", file)
+	argv := append(by, built.fakeecr, "--ready-file", file)
+	f.process = start(t, "fakeecr", environment(), argv[0], argv[1:]...)
 	f.process.await(file, func(context.Context) error {
 		line, err := os.ReadFile(file)
 		if err != nil {

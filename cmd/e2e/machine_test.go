@@ -3,6 +3,7 @@ package e2e
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -13,6 +14,8 @@ type machine struct {
 	t    testing.TB
 	dir  string // short, removed after the test
 	home string
+	// inside is what runs a command in the machine's network; none: the network of the test.
+	inside []string
 }
 
 // newMachine copies /etc, puts in what a client needs to use dray, and leaves everything else as it is.
@@ -74,7 +77,7 @@ func (m *machine) command(command ...string) []string {
 	// What Podman and Skopeo remember of blobs and registries as root is not theirs to read here, nor to write.
 	script := `mount --bind "$1/etc" /etc && mkdir -p "$1/containers" /var/lib/containers && mount --bind "$1/containers" /var/lib/containers &&
 		shift && exec "$@"`
-	return append([]string{need(m.t, "unshare"), "--mount", "--propagation", "private", "/bin/sh", "-c", script, "sh", m.dir}, command...)
+	return slices.Concat(m.inside, []string{need(m.t, "unshare"), "--mount", "--propagation", "private", "/bin/sh", "-c", script, "sh", m.dir}, command)
 }
 
 func (m *machine) env() []string {
