@@ -89,6 +89,9 @@ func TestHubPull(t *testing.T) {
 	var doc v1.Manifest
 	unmarshal(t, m.Body, &doc)
 	blob := r.get("/v2/library/app/blobs/"+doc.Layers[0].Digest.String(), "Authorization", auth).want(t, http.StatusTemporaryRedirect, "", "")
+	if got := r.head("/v2/library/app/blobs/"+doc.Layers[0].Digest.String(), "Authorization", auth).Header.Get("Content-Type"); got != "application/octet-stream" {
+		t.Errorf("HEAD blob: %s", got)
+	}
 	r.get(blob.Header.Get("Location"), "Authorization", auth).want(t, http.StatusOK, "", "") // unlike S3 behind ECR
 	r.Advance(6 * time.Minute)
 	late := r.get("/v2/library/app/manifests/v1", "Authorization", auth).want(t, http.StatusUnauthorized, "UNAUTHORIZED", "")
@@ -117,7 +120,7 @@ func TestHubPush(t *testing.T) {
 		}
 		begun := r.do(http.MethodPost, "/v2/new/app/blobs/uploads/", nil, "Authorization", auth).want(t, http.StatusAccepted, "", "")
 		loc := begun.Header.Get("Location")
-		if !strings.HasPrefix(loc, "/v2/new/app/blobs/uploads/") || !strings.HasSuffix(loc, begun.Header.Get("Docker-Upload-Uuid")) {
+		if id := begun.Header.Get("Docker-Upload-Uuid"); len(id) != 36 || loc != "/v2/new/app/blobs/uploads/"+id {
 			t.Errorf("%v", begun.Header)
 		}
 		for i, c := range []string{"a", "b"} {
@@ -165,10 +168,11 @@ func TestHubTags(t *testing.T) {
 	}
 	auth := "Bearer " + r.Token("")
 	a := r.get("/v2/library/tags/tags/list?n=2", "Authorization", auth).want(t, http.StatusOK, "", `{"name":"library/tags","tags":["a","b"]}`)
-	if a.next() != "/v2/library/tags/tags/list?last=b&n=2" {
+	if a.next() != "/v2/library/tags/tags/list?last=b&n=2" || a.Header.Get("Content-Type") != "application/json; charset=utf-8" {
 		t.Errorf("%v", a.Header)
 	}
 	r.get(a.next(), "Authorization", auth).want(t, http.StatusOK, "", `{"name":"library/tags","tags":["c"]}`)
+	r.get("/v2/library/tags/tags/list", "Authorization", auth).want(t, http.StatusOK, "", `{"name":"library/tags","tags":["a","b","c"]}`)
 	r.get("/v2/library/tags/tags/list?n=5000", "Authorization", auth).want(t, http.StatusOK, "", "")
 }
 
