@@ -70,7 +70,7 @@ func hub(t *testing.T, opts ecrtest.HubOptions) (*rig, digest.Digest) {
 	return r, d
 }
 
-// Source: docker's token authentication specification; clients.md: docker 29 wants access_token as well as token.
+// Source: docker's token authentication specification; docker 29 wants access_token where docker 20 reads token (measured).
 func TestHubPull(t *testing.T) {
 	r, d := hub(t, ecrtest.HubOptions{PushNeedsUser: true})
 	a := r.get("/v2/library/app/manifests/v1").want(t, http.StatusUnauthorized, "UNAUTHORIZED", "authentication required")
