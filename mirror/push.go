@@ -47,6 +47,10 @@ func (m *Mirror) putManifest(x *exchange) error {
 		// A 4xx: its text reaches the terminal, and no client repeats it by itself.
 		return oci.ErrDenied.With("the image is complete on the mirror and still being copied to %s: push again in a while to finish, no layer will be sent twice", x.up.Registry)
 	}
+	if errors.Is(err, upstream.ErrCredentials) {
+		// Clients hide the text of a 5xx from whoever pushes, and try it again.
+		return oci.ErrDenied.With("the mirror has no valid credentials for %s", x.up.Registry).Because(err)
+	}
 	if err != nil {
 		return err
 	}

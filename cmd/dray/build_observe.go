@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"dray/mirror"
 	"dray/mirror/admin"
@@ -16,7 +17,10 @@ import (
 // buildPulls counts pulls where clients are answered; metrics and CloudWatch read
 // the same counters.
 func (g *graph) buildPulls() func(u *mirror.Upstream, repo, reference string) {
-	counted := pulls.New(pulls.Options{Detail: pulls.Detail(g.cfg.CloudWatch.Dimensions), MaxSeries: g.cfg.CloudWatch.MaxSeries})
+	c := g.cfg.CloudWatch
+	counted := pulls.New(pulls.Options{
+		Detail: pulls.Detail(c.Dimensions), MaxSeries: c.MaxSeries, Idle: max(15*time.Minute, 2*c.Interval.Std()),
+	})
 	g.register(counted.Collectors())
 	return func(u *mirror.Upstream, repo, reference string) {
 		counted.Inc(u.Name, u.Registry, u.RepositoryPrefix+repo, reference)

@@ -158,7 +158,7 @@ type Cache struct {
 
 // Metadata says where small facts are kept.
 type Metadata struct {
-	// `redis://host:6379/0`, or `rediss://` with TLS, where several processes share what they know. Default: a bbolt file in the cache
+	// `redis://host:6379/0`, or `rediss://` with TLS, where several processes share what they know; `redis+sentinel://` and `redis+cluster://` for those. Default: a bbolt file in the cache
 	// directory. A password in it is never printed.
 	URL SecretURL `yaml:"url"`
 	// File that holds the Redis password; white space around it does not count.
@@ -237,7 +237,8 @@ type CloudWatch struct {
 	// Dimensions: `none`, `repository`, or `image` (repository and tag). Amazon bills every combination of values as a
 	// metric of its own. Default: `none`.
 	Dimensions Dimensions `yaml:"dimensions"`
-	// Most combinations of dimension values that are published in an interval; the rest is added up without them. Default: `100`.
+	// Most combinations of dimension values that are counted at a time; the rest is added up under the name `other`. The number without
+	// dimensions is always published, too. Default: `100`.
 	MaxSeries int `yaml:"max_series"`
 }
 

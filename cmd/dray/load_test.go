@@ -327,7 +327,7 @@ log: {format: xml}
 `, want: []string{
 			`dray.yaml:4: cloudwatch.dimensions: "all" is none of none, repository, image`, `dray.yaml:6: log.format: "xml" is none of text, json`,
 			"dray.yaml:1: cache.directory: is missing", `dray.yaml:2: admin.address: "here" is not host:port`,
-			"dray.yaml:3: metadata.url: is not a redis:// or rediss:// URL with a host",
+			"dray.yaml:3: metadata.url: open metadata in redis: not a redis URL: redis: invalid URL scheme: http",
 			"dray.yaml:4: cloudwatch.interval: 10ms is less than one second",
 			`dray.yaml:4: cloudwatch.namespace: "AWS/ECR" cannot be a namespace: 1 to 255 characters, not beginning with AWS/`,
 			"dray.yaml:4: cloudwatch.metric: must have 1 to 255 characters", "dray.yaml:4: cloudwatch.max_series: -1 is negative",
