@@ -32,7 +32,7 @@ export PORT
 on-host       = TLS_CERTIFICATE="$(or $(TLS_CERTIFICATE),credentials/cert.pem)" TLS_PRIVATE_KEY="$(or $(TLS_PRIVATE_KEY),credentials/privkey.pem)"
 in-container  = -e TLS_CERTIFICATE="$(or $(TLS_CERTIFICATE),/credentials/cert.pem)" -e TLS_PRIVATE_KEY="$(or $(TLS_PRIVATE_KEY),/credentials/privkey.pem)"
 settings      = $(sort $(filter-out DRAY_TEST_% DRAY_CACHE_DIRECTORY,$(filter DRAY_%,$(.VARIABLES))) \
-                  $(foreach name,PROFILE REGION DEFAULT_REGION ROLE_ARN ACCESS_KEY_ID SECRET_ACCESS_KEY SESSION_TOKEN,$(if $(AWS_$(name)),AWS_$(name))))
+                  $(foreach name,PROFILE REGION DEFAULT_REGION ROLE_ARN ACCESS_KEY_ID SECRET_ACCESS_KEY SESSION_TOKEN ENDPOINT_URL EC2_METADATA_DISABLED,$(if $(AWS_$(name)),AWS_$(name))))
 pass-on       = $(foreach name,$(settings),-e $(name))
 
 # REGISTRY without scheme, port and path.

@@ -26,11 +26,15 @@ type docker struct {
 	process *process
 }
 
-func startDocker(t *testing.T, m *machine) *docker {
+// startDocker starts a daemon: without a network for containers, unless it is given flags that say otherwise.
+func startDocker(t *testing.T, m *machine, network ...string) *docker {
 	t.Helper()
+	if len(network) == 0 {
+		network = []string{"--bridge=none", "--iptables=false", "--ip6tables=false"}
+	}
 	d := &docker{machine: m, client: need(t, "docker"), socket: "unix://" + filepath.Join(m.dir, "docker.sock")}
-	d.process = m.start("dockerd", need(t, "dockerd"), "--data-root", filepath.Join(m.dir, "data"), "--exec-root", filepath.Join(m.dir, "exec"),
-		"--pidfile", filepath.Join(m.dir, "docker.pid"), "--host", d.socket, "--log-level", "warn", "--bridge=none", "--iptables=false", "--ip6tables=false")
+	d.process = m.start("dockerd", append([]string{need(t, "dockerd"), "--data-root", filepath.Join(m.dir, "data"), "--exec-root", filepath.Join(m.dir, "exec"),
+		"--pidfile", filepath.Join(m.dir, "docker.pid"), "--host", d.socket, "--log-level", "warn"}, network...)...)
 	d.process.await("docker version", func(context.Context) error {
 		out, err := d.try(t, "version", "--format", "{{.Server.Version}}")
 		if err != nil {
@@ -50,6 +54,20 @@ func (d *docker) try(t testing.TB, args ...string) (string, error) {
 func (d *docker) run(t testing.TB, args ...string) string {
 	t.Helper()
 	return d.machine.run(t, append([]string{d.client, "--host", d.socket}, args...)...)
+}
+
+// load gives the daemon an image that comes from no registry.
+func (d *docker) load(t testing.TB, ref string, img v1.Image) {
+	t.Helper()
+	tag, err := name.NewTag(ref)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(d.dir, "load.tar")
+	if err := tarball.WriteToFile(file, tag, img); err != nil {
+		t.Fatal(err)
+	}
+	d.run(t, "load", "--input", file)
 }
 
 // forget removes all images, so that a pull gets everything again.
@@ -141,20 +159,8 @@ func TestDockerPush(t *testing.T) {
 	d := startDocker(t, m)
 	const registry = drayName + ":5000/"
 
-	load := func(t *testing.T, ref string, img v1.Image) {
-		t.Helper()
-		tag, err := name.NewTag(ref)
-		if err != nil {
-			t.Fatal(err)
-		}
-		file := filepath.Join(m.dir, "load.tar")
-		if err := tarball.WriteToFile(file, tag, img); err != nil {
-			t.Fatal(err)
-		}
-		d.run(t, "load", "--input", file)
-	}
 	row(t, "Docker", d.version, "push without a password is refused, and says so", func(t *testing.T) {
-		load(t, registry+"team/app:1", busybox(t, types.DockerManifestSchema2))
+		d.load(t, registry+"team/app:1", busybox(t, types.DockerManifestSchema2))
 		out, err := d.try(t, "push", registry+"team/app:1")
 		if err == nil || !strings.Contains(out, "no basic auth credentials") {
 			t.Errorf("push: %v\n%s", err, out)
@@ -181,7 +187,7 @@ func TestDockerPush(t *testing.T) {
 		roundTrip(t, s, d, registry, "team/app:1")
 	})
 	row(t, "Docker", d.version, "push an image of many layers, and pull it", func(t *testing.T) {
-		load(t, registry+"team/layers:1", randomImage(t, types.DockerManifestSchema2, 9, 1<<20))
+		d.load(t, registry+"team/layers:1", randomImage(t, types.DockerManifestSchema2, 9, 1<<20))
 		pushed := pushedDigest(t, d.run(t, "push", registry+"team/layers:1"))
 		if got := s.ecr.digest(t, "team/layers:1"); got != pushed {
 			t.Errorf("ECR has %s, Docker pushed %s", got, pushed)

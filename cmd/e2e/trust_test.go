@@ -9,8 +9,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-containerregistry/pkg/name"
-	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
@@ -26,18 +24,12 @@ func TestDockerTrust(t *testing.T) {
 	tool := staticBusybox(t)
 	m.inside = newNetwork(t, tool, ip)
 
-	ecr := startFakeECR(t, dir, m.inside...)
+	ecr := startFakeECR(t, m.inside, "127.0.0.1", dir)
 	env := environment(append(ecr.variables(), "HOME="+dir, "TLS_CERTIFICATE="+cert, "TLS_PRIVATE_KEY="+key, "REGISTRY="+drayName+":5000",
 		"DRAY_ADDRESS="+ip+":5000", "DRAY_CACHE_DIRECTORY="+filepath.Join(dir, "cache"), "DRAY_ALLOW_ANONYMOUS_PUSH=true")...)
 	argv := append(m.inside, built.dray, "serve")
 	dray := start(t, "dray", env, argv[0], argv[1:]...)
-	dray.await("readyz", func(context.Context) error {
-		out, err := try(t, environment(), append(m.inside, tool, "wget", "-q", "-O", "-", "http://127.0.0.1:6060/readyz")...)
-		if err != nil {
-			return errors.New(out)
-		}
-		return nil
-	})
+	m.awaitReady(t, dray, tool)
 
 	trusted := filepath.Join(m.dir, "etc/docker/certs.d", drayName+":5000")
 	if err := os.Rename(trusted, trusted+".not"); err != nil {
@@ -45,15 +37,7 @@ func TestDockerTrust(t *testing.T) {
 	}
 	d := startDocker(t, m)
 	const ref = drayName + ":5000/team/app:1"
-	file := filepath.Join(m.dir, "load.tar")
-	tag, err := name.NewTag(ref)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := tarball.WriteToFile(file, tag, busybox(t, types.DockerManifestSchema2)); err != nil {
-		t.Fatal(err)
-	}
-	d.run(t, "load", "--input", file)
+	d.load(t, ref, busybox(t, types.DockerManifestSchema2))
 	row(t, "Docker", d.version, "a certificate of nobody's is refused", func(t *testing.T) {
 		if out, err := d.try(t, "push", ref); err == nil || !strings.Contains(out, "certificate signed by unknown authority") {
 			t.Errorf("push: %v\n%s", err, out)
@@ -82,4 +66,16 @@ func newNetwork(t *testing.T, busybox, ip string) []string {
 		return nil
 	})
 	return []string{need(t, "nsenter"), fmt.Sprintf("--net=/proc/%d/ns/net", p.cmd.Process.Pid)}
+}
+
+// awaitReady waits until the dray in the machine's network is ready, asking at the address where its admin listener is by default.
+func (m *machine) awaitReady(t *testing.T, dray *process, busybox string) {
+	t.Helper()
+	dray.await("readyz", func(context.Context) error {
+		out, err := try(t, environment(), append(m.inside, busybox, "wget", "-q", "-O", "-", "http://127.0.0.1:6060/readyz")...)
+		if err != nil {
+			return errors.New(out)
+		}
+		return nil
+	})
 }
