@@ -112,6 +112,13 @@ func (e *Error) Is(target error) bool {
 	return ok && t.Code == e.Code
 }
 
+// NotFound reports whether a registry said that what was asked for does not exist:
+// the code alone is not enough, as failing registries send it with a 5xx.
+func NotFound(err error) bool {
+	e, ok := errors.AsType[*Error](err)
+	return ok && e.Status == http.StatusNotFound
+}
+
 // wireErrors is the body of every error answer (spec, "Error Codes").
 type wireErrors struct {
 	Errors []wireError `json:"errors"`

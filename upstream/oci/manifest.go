@@ -3,6 +3,7 @@ package oci
 import (
 	"bytes"
 	"encoding/json"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -22,6 +23,9 @@ const (
 	MediaTypeOCIIndex       = v1.MediaTypeImageIndex
 	MediaTypeDockerManifest = schema2.MediaTypeManifest
 	MediaTypeDockerList     = manifestlist.MediaTypeManifestList
+	// MediaTypeOCIArtifact was in release candidates of the image specification 1.1 and
+	// is still found in registries.
+	MediaTypeOCIArtifact = "application/vnd.oci.artifact.manifest.v1+json"
 	// MediaTypeDockerSchema1 and its signed form are ended: they are passed through
 	// on pull and refused on push.
 	MediaTypeDockerSchema1       = "application/vnd.docker.distribution.manifest.v1+json"
@@ -58,12 +62,55 @@ type wireManifest struct {
 	SchemaVersion int               `json:"schemaVersion"`
 	MediaType     string            `json:"mediaType"`
 	ArtifactType  string            `json:"artifactType"`
-	Config        *Descriptor       `json:"config"`
-	Layers        []Descriptor      `json:"layers"`
-	Blobs         []Descriptor      `json:"blobs"`
-	Manifests     []Descriptor      `json:"manifests"`
-	Subject       *Descriptor       `json:"subject"`
+	Config        *wireDescriptor   `json:"config"`
+	Layers        []wireDescriptor  `json:"layers"`
+	Blobs         []wireDescriptor  `json:"blobs"`
+	Manifests     []wireDescriptor  `json:"manifests"`
+	Subject       *wireDescriptor   `json:"subject"`
 	Annotations   map[string]string `json:"annotations"`
+}
+
+// wireDescriptor is a Descriptor that is read by exact member names.
+type wireDescriptor struct{ Descriptor }
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (d *wireDescriptor) UnmarshalJSON(p []byte) error {
+	p, err := exact(p, "mediaType", "digest", "size", "urls", "annotations", "platform", "artifactType")
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(p, &d.Descriptor)
+}
+
+// exact drops the members of an object that do not have one of the names, to the
+// letter. encoding/json would also take "Layers" for "layers": a registry that does
+// not would vouch for a manifest without ever having looked at what dray reads there.
+func exact(p []byte, names ...string) ([]byte, error) {
+	var members map[string]json.RawMessage
+	if err := json.Unmarshal(p, &members); err != nil || members == nil {
+		return p, err
+	}
+	for name := range members {
+		if !slices.Contains(names, name) {
+			delete(members, name)
+		}
+	}
+	return json.Marshal(members)
+}
+
+func descriptors(ws []wireDescriptor) []Descriptor {
+	ds := make([]Descriptor, len(ws))
+	for i, w := range ws {
+		ds[i] = w.Descriptor
+	}
+	return ds
+}
+
+func (w *wireDescriptor) pointer() *Descriptor {
+	if w == nil {
+		return nil
+	}
+	return &w.Descriptor
 }
 
 // ParseManifest reads a manifest whose Content-Type was mediaType, which may be
@@ -75,16 +122,23 @@ func ParseManifest(mediaType string, raw []byte) (*Manifest, error) {
 		return nil, ErrSizeInvalid.With("manifest of %d bytes is over the limit of %d", len(raw), MaxManifestBytes)
 	}
 	var w wireManifest
-	if err := json.Unmarshal(raw, &w); err != nil || !bytes.HasPrefix(bytes.TrimLeft(raw, " \t\r\n"), []byte("{")) {
-		return nil, ErrManifestInvalid.With("the manifest is not a JSON object").Because(err)
+	known, err := exact(raw, "schemaVersion", "mediaType", "artifactType", "config", "layers", "blobs", "manifests", "subject", "annotations")
+	if err == nil {
+		err = json.Unmarshal(known, &w)
+	}
+	if err != nil || !bytes.HasPrefix(bytes.TrimLeft(raw, " \t\r\n"), []byte("{")) {
+		return nil, ErrManifestInvalid.With("the manifest is not a JSON object of the right form").Because(err)
 	}
 	m := &Manifest{
 		Raw: raw, Digest: digest.FromBytes(raw), MediaType: bareType(mediaType),
-		Config: w.Config, Layers: append(w.Layers, w.Blobs...), Manifests: w.Manifests,
-		Subject: w.Subject, ArtifactType: w.ArtifactType, Annotations: w.Annotations,
+		Config: w.Config.pointer(), Layers: descriptors(w.Layers), Manifests: descriptors(w.Manifests),
+		Subject: w.Subject.pointer(), ArtifactType: w.ArtifactType, Annotations: w.Annotations,
 	}
 	if err := m.settleType(w); err != nil {
 		return nil, err
+	}
+	if m.MediaType == MediaTypeOCIArtifact { // the only type whose blobs a registry looks at
+		m.Layers = append(m.Layers, descriptors(w.Blobs)...)
 	}
 	return m, m.check(w)
 }
@@ -116,10 +170,14 @@ func (m *Manifest) settleType(w wireManifest) error {
 // that is both an image and an index (the confusion that spec 1.1 forbids), and
 // descriptors that name nothing.
 func (m *Manifest) check(w wireManifest) error {
-	if m.Schema1() {
+	if !validType(m.MediaType) {
+		return ErrManifestInvalid.With("invalid media type %q", clip(m.MediaType))
+	}
+	if m.Schema1() { // nothing in it is looked at
+		m.Config, m.Layers, m.Manifests, m.Subject = nil, nil, nil, nil
 		return nil
 	}
-	if w.SchemaVersion != 2 {
+	if w.SchemaVersion != 2 && m.MediaType != MediaTypeOCIArtifact {
 		return ErrManifestInvalid.With("schemaVersion %d is not supported, it must be 2", w.SchemaVersion)
 	}
 	if w.Manifests != nil && (w.Config != nil || w.Layers != nil) {
@@ -134,6 +192,9 @@ func (m *Manifest) check(w wireManifest) error {
 		}
 		if d.Size < 0 {
 			return ErrManifestInvalid.With("negative size of %s in the manifest", d.Digest)
+		}
+		if len(d.MediaType) > maxTypeBytes {
+			return ErrManifestInvalid.With("the media type of %s in the manifest is longer than %d bytes", d.Digest, maxTypeBytes)
 		}
 	}
 	return nil
@@ -191,7 +252,7 @@ func (c Child) Foreign() bool {
 
 func manifestType(t string) bool {
 	switch t {
-	case MediaTypeOCIManifest, MediaTypeOCIIndex, MediaTypeDockerManifest, MediaTypeDockerList, MediaTypeDockerSchema1, MediaTypeDockerSchema1Signed:
+	case MediaTypeOCIManifest, MediaTypeOCIIndex, MediaTypeOCIArtifact, MediaTypeDockerManifest, MediaTypeDockerList, MediaTypeDockerSchema1, MediaTypeDockerSchema1Signed:
 		return true
 	}
 	return false
@@ -201,6 +262,14 @@ func manifestType(t string) bool {
 func ManifestTypes() []string {
 	return []string{MediaTypeOCIIndex, MediaTypeOCIManifest, MediaTypeDockerList, MediaTypeDockerManifest}
 }
+
+// typePattern is the grammar of media types (RFC 6838, 4.2). What does not match must
+// not get into a header.
+var typePattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]*/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]*$`)
+
+const maxTypeBytes = 255
+
+func validType(t string) bool { return len(t) <= maxTypeBytes && typePattern.MatchString(t) }
 
 func bareType(t string) string {
 	t, _, _ = strings.Cut(t, ";")
@@ -213,16 +282,23 @@ func bareType(t string) string {
 // absent Accept and */* are the same.
 func AcceptKey(accept []string) string {
 	set := map[string]bool{}
+	other := false
 	for _, line := range accept {
 		for t := range strings.SplitSeq(line, ",") {
-			if t = strings.ToLower(bareType(t)); manifestType(t) {
+			switch t = strings.ToLower(bareType(t)); {
+			case manifestType(t):
 				set[t] = true
-			} else if t == "*/*" || t == "application/*" {
+			case t == "*/*" || t == "application/*":
 				set["*"] = true
+			default:
+				other = other || t != ""
 			}
 		}
 	}
-	if len(set) == 0 {
+	switch {
+	case len(set) == 0 && other: // takes no manifest that there is: "not found" may be the answer
+		return "none"
+	case len(set) == 0:
 		return "*"
 	}
 	keys := make([]string, 0, len(set))

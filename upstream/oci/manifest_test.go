@@ -25,6 +25,10 @@ func TestParseManifest(t *testing.T) {
 		{"no type at all", "", `{"schemaVersion":2,"config":{"mediaType":"x","digest":` + d1 + `,"size":1},"layers":[]}`, oci.MediaTypeOCIManifest, "b"},
 		{"no type, index", "", `{"schemaVersion":2,"manifests":[]}`, oci.MediaTypeOCIIndex, ""},
 		{"old BuildKit cache: an index of layers", "", `{"schemaVersion":2,"mediaType":"` + oci.MediaTypeOCIIndex + `","manifests":[{"mediaType":"application/vnd.oci.image.layer.v1.tar+gzip","digest":` + d1 + `,"size":1}]}`, oci.MediaTypeOCIIndex, "b"},
+		{"names that only look like members", "", `{"schemaVersion":2,"layers":[],"Layers":[{"digest":` + d1 + `,"size":1}],"blobs":[{"digest":` + d2 + `,"size":1}]}`, oci.MediaTypeOCIManifest, ""},
+		{"names in descriptors", "", `{"schemaVersion":2,"layers":[{"digest":` + d1 + `,"Digest":` + d2 + `,"size":1}]}`, oci.MediaTypeOCIManifest, "b"},
+		{"artifact", "", `{"mediaType":"` + oci.MediaTypeOCIArtifact + `","blobs":[{"digest":` + d1 + `,"size":1}]}`, oci.MediaTypeOCIArtifact, "b"},
+		{"schema 1 with layers", oci.MediaTypeDockerSchema1, `{"schemaVersion":1,"layers":[{"digest":` + d1 + `,"size":1}]}`, oci.MediaTypeDockerSchema1, ""},
 		{"schema 1", oci.MediaTypeDockerSchema1Signed, `{"schemaVersion":1,"fsLayers":[]}`, oci.MediaTypeDockerSchema1Signed, ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -64,6 +68,9 @@ func TestParseManifestRefuses(t *testing.T) {
 		{"version", "", `{"schemaVersion":3,"layers":[]}`, oci.ErrManifestInvalid},
 		{"digest", "", `{"schemaVersion":2,"layers":[{"digest":"sha256:1","size":1}]}`, oci.ErrManifestInvalid},
 		{"path as digest", "", `{"schemaVersion":2,"layers":[{"digest":"../../etc/passwd","size":1}]}`, oci.ErrManifestInvalid},
+		{"header in a media type", "", `{"schemaVersion":2,"mediaType":"a/b\nX: y","layers":[]}`, oci.ErrManifestInvalid},
+		{"endless media type", "", `{"schemaVersion":2,"mediaType":"a/` + strings.Repeat("b", 300) + `","layers":[]}`, oci.ErrManifestInvalid},
+		{"endless media type of a layer", "", `{"schemaVersion":2,"layers":[{"mediaType":"a/` + strings.Repeat("b", 300) + `","digest":` + d1 + `,"size":1}]}`, oci.ErrManifestInvalid},
 		{"size", "", `{"schemaVersion":2,"layers":[{"digest":` + d1 + `,"size":-1}]}`, oci.ErrManifestInvalid},
 		{"too large", "", `{"schemaVersion":2,"layers":[],"annotations":{"a":"` + strings.Repeat("x", oci.MaxManifestBytes) + `"}}`, oci.ErrSizeInvalid},
 	} {
@@ -104,6 +111,9 @@ func TestAcceptKey(t *testing.T) {
 	b := oci.AcceptKey([]string{oci.MediaTypeDockerManifest + ", " + oci.MediaTypeOCIIndex})
 	if a != b || a == "*" {
 		t.Errorf("%q != %q", a, b)
+	}
+	if got := oci.AcceptKey([]string{"application/json"}); got == "*" {
+		t.Error("a client that takes no manifest shares the key of one that takes all")
 	}
 	if got := oci.AcceptKey(nil); got != "*" || oci.AcceptKey([]string{"*/*"}) != got {
 		t.Errorf("absent Accept gives %q", got)

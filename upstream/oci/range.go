@@ -17,11 +17,12 @@ func (r Range) ContentRange(size int64) string {
 
 // ParseRange reads a Range header (RFC 9110, 14.2) for a body of size bytes. It
 // reports false when the whole body is to be sent: no header, a unit other than
-// bytes, or several ranges at once, which a server need not serve. What is
+// bytes, several ranges at once, which a server need not serve, or a body without
+// bytes, of which no range exists and containerd still asks for one. What is
 // malformed or lies outside is ErrRangeInvalid.
 func ParseRange(header string, size int64) (Range, bool, error) {
 	unit, set, ok := strings.Cut(header, "=")
-	if header == "" || ok && !strings.EqualFold(strings.TrimSpace(unit), "bytes") || strings.Contains(set, ",") {
+	if header == "" || size == 0 || ok && !strings.EqualFold(strings.TrimSpace(unit), "bytes") || strings.Contains(set, ",") {
 		return Range{}, false, nil
 	}
 	first, last, dash := strings.Cut(strings.TrimSpace(set), "-")
