@@ -51,6 +51,10 @@ var (
 type Blob struct {
 	Digest digest.Digest
 	Size   int64 // length in bytes; below zero: not known
+	// Via names the place that the caller's origin asks. Callers share one fetch
+	// whatever they name, but the refusal of one place says nothing about another:
+	// who named another one asks there.
+	Via string
 }
 
 // Stream is the answer of an origin.
@@ -140,7 +144,8 @@ func (c *Cache) Run(ctx context.Context) error {
 }
 
 // Open returns a reader of the blob, and its origin's error as it is when the blob
-// is not held and cannot be fetched. It returns as soon as the origin has answered. Size of
+// is not held and cannot be fetched. The refusal may have been that of an origin of
+// the same Via. It returns as soon as the origin has answered. Size of
 // b is believed only where the origin does not say. ctx bounds the wait of the caller and the reads
 // of the reader; a flight it started goes on without it.
 func (c *Cache) Open(ctx context.Context, b Blob, origin Origin) (*Reader, error) {

@@ -11,12 +11,14 @@ import (
 	"dray/cache/disk"
 )
 
-// errLookAgain says that what was sought has appeared on disk meanwhile.
+// errLookAgain says that what was sought has appeared on disk meanwhile, or that only
+// the origin of another caller refused it.
 var errLookAgain = errors.New("look again")
 
 // flight is the one fetch of a digest under way.
 type flight struct {
 	digest digest.Digest
+	via    string
 	ready  chan struct{} // closed when the origin has answered
 
 	// Set before ready is closed; file under Cache.mu.
@@ -52,6 +54,8 @@ func (c *Cache) ride(ctx context.Context, b Blob, origin Origin) (*Reader, error
 		return nil, context.Cause(ctx)
 	}
 	switch {
+	case f.err != nil && f.via != b.Via:
+		return nil, errLookAgain
 	case f.err != nil:
 		return nil, f.err
 	case f.local != nil:
@@ -80,7 +84,7 @@ func (c *Cache) board(b Blob, origin Origin) *seat {
 	if c.closed {
 		return nil
 	}
-	f := &flight{digest: b.Digest, ready: make(chan struct{}), waiting: 1}
+	f := &flight{digest: b.Digest, via: b.Via, ready: make(chan struct{}), waiting: 1}
 	c.flights[b.Digest] = f
 	c.flying.Go(func() { c.fly(f, b, origin) })
 	return &seat{flight: f, source: SourceOrigin, early: true}
@@ -130,7 +134,9 @@ func (c *Cache) takeSpare(f *flight) *fetch {
 func (c *Cache) land(f *flight) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	delete(c.flights, f.digest)
+	if c.flights[f.digest] == f {
+		delete(c.flights, f.digest)
+	}
 }
 
 // fly runs a flight from take-off to landing.
@@ -143,6 +149,7 @@ func (c *Cache) fly(f *flight, b Blob, origin Origin) {
 	x := c.newFetch(c.ctx, origin, 0, b.Size)
 	if f.err = x.connect(true); f.err != nil {
 		x.close()
+		c.land(f) // who looks again must not meet this flight
 		close(f.ready)
 		return
 	}

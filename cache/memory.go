@@ -141,7 +141,7 @@ func (c *Cache) load(ctx context.Context, d digest.Digest, maxBytes int64) ([]by
 	if _, err := blob.ReadAt(p, 0); err != nil && err != io.EOF {
 		return nil, fmt.Errorf("read %s: %w", d, err)
 	}
-	if verify(Blob{d, blob.Size()}, p) == nil {
+	if verify(Blob{Digest: d, Size: blob.Size()}, p) == nil {
 		return p, nil
 	}
 	if err := c.disk.Discard(ctx, d); err != nil {

@@ -146,7 +146,7 @@ func (r *Reader) failOver(old bytesAt, why *localError) (bytesAt, error) {
 		r.cache.degraded(why, r.blob.Digest)
 	}
 	r.cache.m.opens.WithLabelValues(string(SourceDirect)).Inc()
-	d := &directBytes{cache: r.cache, blob: Blob{r.blob.Digest, old.total()}, origin: r.origin, off: r.pos, at: r.pos}
+	d := &directBytes{cache: r.cache, blob: Blob{Digest: r.blob.Digest, Size: old.total()}, origin: r.origin, off: r.pos, at: r.pos}
 	if r.pos == r.inRow {
 		d.replay(old)
 	}
