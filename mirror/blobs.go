@@ -38,21 +38,33 @@ func (m *Mirror) getBlob(x *exchange) error {
 	r, err := m.cache.Open(ctx, cache.Blob{Digest: d, Size: size}, m.origin(x.up, repo, d, &fetched))
 	if err != nil {
 		m.rememberAbsent(ctx, x.up, repo, d, asked, err)
-		return err
+		return brokenOrigin(x.up, err)
 	}
 	defer r.Close()
 	if x.source = string(r.Source()); fetched.Load() && r.Source() == cache.SourceDisk {
 		x.source = fromOrigin // a small blob may be on disk before its fetch is looked at
 	}
 	if !shown && fetched.Load() {
-		m.recorded(m.links.Add(ctx, x.up.Name, repo, blobLink(d, r.Size())))
+		// The size is not verified yet: one that is wrong must not stay with the digest.
+		m.recorded(m.links.Add(ctx, x.up.Name, repo, blobLink(d, -1)))
 	} else if !shown {
 		// The fetch that was joined, or that has just landed, was another repository's.
 		if _, err := m.vouch(ctx, x.up, repo, d); err != nil {
 			return err
 		}
 	}
-	return x.send(content{digest: d, mediaType: octetStream, size: r.Size(), body: r, file: r.File()})
+	return x.send(content{digest: d, mediaType: octetStream, size: r.Size(), body: r, file: r.File(), arriving: r.File() == nil})
+}
+
+// brokenOrigin makes what the cache found wrong with an upstream's bytes an answer.
+func brokenOrigin(up *Upstream, err error) error {
+	switch {
+	case errors.Is(err, cache.ErrCorrupt), errors.Is(err, cache.ErrSize):
+		return badAnswer(up, "something else than was asked for", err)
+	case errors.Is(err, cache.ErrStalled):
+		return oci.ErrUnavailable.With("%s stopped amid its answer", up.Registry).Because(err)
+	}
+	return err
 }
 
 func blobLink(d digest.Digest, size int64) meta.Link {

@@ -82,7 +82,12 @@ func (m *Mirror) referrersByTag(x *exchange) error {
 }
 
 func badListing(up *Upstream, cause error) error {
-	e := oci.ErrUnknown.With("%s sent a listing that cannot be read", up.Registry).Because(cause)
+	return badAnswer(up, "a listing that cannot be read", cause)
+}
+
+// badAnswer is a 502 that says what was wrong.
+func badAnswer(up *Upstream, what string, cause error) error {
+	e := oci.ErrUnknown.With("%s sent %s", up.Registry, what).Because(cause)
 	e.Status = http.StatusBadGateway
 	return e
 }

@@ -99,7 +99,9 @@ func (m *Mirror) askTag(ctx context.Context, up *Upstream, key meta.TagKey, acce
 			m.recorded(m.tags.Set(ctx, key, fact, 0))
 			return old, nil
 		}
-		if err != nil {
+		// The refusal of a HEAD has no text. That of a GET tells whether the right is
+		// missing or the token has expired, and why.
+		if err != nil && !errors.Is(err, oci.ErrDenied) {
 			return m.staleOr(ctx, up, key, old, fact, asked, err)
 		}
 	}

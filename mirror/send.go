@@ -24,6 +24,9 @@ type content struct {
 	body io.ReadSeeker
 	// file is the body as a file, where it is one: the kernel then sends it.
 	file *os.File
+	// arriving says that the body is still on its way here. The header then does not
+	// wait for it.
+	arriving bool
 }
 
 func (x *exchange) sendManifest(a *answer) error {
@@ -44,6 +47,12 @@ func (x *exchange) send(c content) error {
 	if matches(x.r.Header.Get("If-None-Match"), etag) {
 		x.w.WriteHeader(http.StatusNotModified)
 		return nil
+	}
+	if c.arriving && c.size == 0 {
+		// Not even a last byte is there to be withheld until the digest is known to match.
+		if _, err := c.body.Read(make([]byte, 1)); err != io.EOF {
+			return brokenOrigin(x.up, err)
+		}
 	}
 	part, partial := oci.Range{Length: c.size}, false
 	if c.size >= 0 {
@@ -85,6 +94,9 @@ func (x *exchange) sendPart(c content, part oci.Range, partial bool) error {
 		return err
 	}
 	x.w.WriteHeader(status)
+	if c.arriving {
+		_ = http.NewResponseController(x.w).Flush() // what fails here fails below
+	}
 	err := x.copyBody(body, c.file != nil, part.Length)
 	if err != nil {
 		x.w.broken = true
