@@ -31,7 +31,7 @@ type double struct {
 }
 
 // newDouble starts a registry with the manners of quirks, and a certificate for its real name.
-func newDouble(t testing.TB, quirks ecrtest.Quirks, host string) *double {
+func newDouble(t testing.TB, quirks ecrtest.Quirks, host string, alter func(*ecrtest.Switches)) *double {
 	t.Helper()
 	dir := shortDir(t)
 	cert, key := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
@@ -46,7 +46,11 @@ func newDouble(t testing.TB, quirks ecrtest.Quirks, host string) *double {
 	if err != nil {
 		t.Fatal(err)
 	}
-	running := ecrtest.Start(t, ecrtest.Options{Quirks: quirks, TLS: certificates, Dir: filepath.Join(dir, "blobs"),
+	switches := ecrtest.DefaultSwitches()
+	if alter != nil {
+		alter(&switches)
+	}
+	running := ecrtest.Start(t, ecrtest.Options{Quirks: quirks, Switches: &switches, TLS: certificates, Dir: filepath.Join(dir, "blobs"),
 		ObjectsURL: fmt.Sprintf("https://localhost:%d", objects.Addr().(*net.TCPAddr).Port)})
 	storage := &http.Server{Handler: running.Objects(), ReadHeaderTimeout: time.Minute, ErrorLog: log.New(io.Discard, "", 0)}
 	ended := make(chan error, 1)
