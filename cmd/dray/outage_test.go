@@ -307,7 +307,7 @@ func TestOutageBodiesAreNeverTransformed(t *testing.T) {
 		}
 	}
 	m := imageOf(t, blob)
-	g.set("/v2/app/blobs/"+d.String(), note(bytesOf(blob)))
+	g.set("/v2/app/blobs/"+d.String(), note(bytesOf(blob, "Content-Length", fmt.Sprint(len(blob)))))
 	g.set("/v2/app/manifests/v1", note(bytesOf(m.Raw, "Content-Type", m.MediaType)))
 	for range 2 { // cold and warm
 		for _, path := range []string{"manifests/v1", "blobs/" + d.String()} {
