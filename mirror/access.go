@@ -1,6 +1,7 @@
 package mirror
 
 import (
+	"context"
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
@@ -12,6 +13,7 @@ import (
 	"net/netip"
 	"os"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -21,7 +23,7 @@ import (
 	"github.com/distribution/distribution/v3/registry/auth"
 	_ "github.com/distribution/distribution/v3/registry/auth/htpasswd" // registers itself
 	_ "github.com/distribution/distribution/v3/registry/auth/token"    // registers itself
-	"github.com/hashicorp/golang-lru/v2/expirable"
+	lru "github.com/hashicorp/golang-lru/v2"
 )
 
 // Action is what a right is about.
@@ -49,10 +51,19 @@ type Rule struct {
 // recognises nobody: everybody is anonymous and may pull.
 type Access struct {
 	controller auth.AccessController
-	verified   *expirable.LRU[[sha256.Size]byte, auth.Grant]
+	verified   *lru.Cache[[sha256.Size]byte, recognised]
 	key        []byte
-	rules      []compiledRule
-	token      bool
+	// hashing bounds the passwords that are hashed at once: guessing them must not cost
+	// everybody else the processors.
+	hashing chan struct{}
+	rules   []compiledRule
+	token   bool
+}
+
+// recognised is a user whose password was right, until it has to be hashed again.
+type recognised struct {
+	user  string
+	until time.Time
 }
 
 type compiledRule struct {
@@ -76,11 +87,15 @@ func NewHTPasswd(file, realm string, rules []Rule) (*Access, error) {
 	if err != nil {
 		return nil, fmt.Errorf("htpasswd %s: %w", file, err)
 	}
+	verified, err := lru.New[[sha256.Size]byte, recognised](1024)
+	if err != nil {
+		return nil, fmt.Errorf("htpasswd: %w", err)
+	}
 	key := make([]byte, 32)
 	_, _ = rand.Read(key) // never fails (crypto/rand)
 	return newAccess(&Access{
-		controller: c, key: key,
-		verified: expirable.NewLRU[[sha256.Size]byte, auth.Grant](1024, nil, verifiedFor),
+		controller: c, key: key, hashing: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
+		verified: verified,
 	}, rules)
 }
 
@@ -132,8 +147,14 @@ func (a *Access) authenticate(r *http.Request, want []auth.Access) (string, erro
 		mac := hmac.New(sha256.New, a.key)
 		mac.Write([]byte(r.Header.Get("Authorization")))
 		key = [sha256.Size]byte(mac.Sum(nil))
-		if g, ok := a.verified.Get(key); ok {
-			return g.User.Name, nil
+		if v, ok := a.verified.Get(key); ok && time.Now().Before(v.until) {
+			return v.user, nil
+		}
+		select {
+		case a.hashing <- struct{}{}:
+			defer func() { <-a.hashing }()
+		case <-r.Context().Done():
+			return "", context.Cause(r.Context())
 		}
 	}
 	g, err := a.controller.Authorized(r, want...)
@@ -141,7 +162,7 @@ func (a *Access) authenticate(r *http.Request, want []auth.Access) (string, erro
 		return "", challenge(r, err)
 	}
 	if a.verified != nil {
-		a.verified.Add(key, *g)
+		a.verified.Add(key, recognised{g.User.Name, time.Now().Add(verifiedFor)})
 	}
 	return g.User.Name, nil
 }
@@ -286,10 +307,13 @@ func (l *Listener) mayWrite(r *http.Request) error {
 // local reports whether the request was made on this machine. What a reverse proxy
 // forwards is not, wherever the proxy runs.
 func local(r *http.Request) bool {
-	if r.Header.Get("X-Forwarded-For") != "" || r.Header.Get("Forwarded") != "" || r.Header.Get("Via") != "" {
-		return false
+	for _, h := range []string{"Forwarded", "Via", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-Ip"} {
+		if r.Header.Get(h) != "" {
+			return false
+		}
 	}
-	return clientAddr(r).IsLoopback()
+	return r.ProtoAtLeast(1, 1) && // nginx speaks 1.0 to what it stands before, unless told otherwise
+		clientAddr(r).IsLoopback()
 }
 
 // clientAddr is the address of the connection's other end.

@@ -18,7 +18,8 @@ import (
 const octetStream = "application/octet-stream"
 
 func (m *Mirror) getBlob(x *exchange) error {
-	ctx, repo, d := x.r.Context(), x.target.Repo, x.q.Ref.Digest
+	ctx, relax := x.hurry(lookFor)
+	repo, d := x.target.Repo, x.q.Ref.Digest
 	size, shown := m.shown(ctx, x, d)
 	if !shown {
 		if _, held := m.cache.Stat(d); held {
@@ -33,26 +34,27 @@ func (m *Mirror) getBlob(x *exchange) error {
 			return err
 		}
 	}
-	asked := time.Now()
-	var fetched atomic.Bool // the upstream gave this repository the blob: nothing vouches better
-	r, err := m.cache.Open(ctx, cache.Blob{Digest: d, Size: size}, m.origin(x.up, repo, d, &fetched))
+	o := m.origin(x.up, repo, d)
+	r, err := m.cache.Open(ctx, cache.Blob{Digest: d, Size: size, Via: x.up.Name + " " + repo}, o.fetch)
 	if err != nil {
-		m.rememberAbsent(ctx, x.up, repo, d, asked, err)
+		if asked := o.asked.Load(); asked != nil {
+			m.rememberAbsent(ctx, x.up, repo, d, *asked, err)
+		}
 		return brokenOrigin(x.up, err)
 	}
 	defer r.Close()
-	if x.source = string(r.Source()); fetched.Load() && r.Source() == cache.SourceDisk {
+	if x.source = string(r.Source()); o.answered.Load() && r.Source() == cache.SourceDisk {
 		x.source = fromOrigin // a small blob may be on disk before its fetch is looked at
 	}
-	if !shown && fetched.Load() {
-		// The size is not verified yet: one that is wrong must not stay with the digest.
-		m.recorded(m.links.Add(ctx, x.up.Name, repo, blobLink(d, -1)))
-	} else if !shown {
-		// The fetch that was joined, or that has just landed, was another repository's.
-		if _, err := m.vouch(ctx, x.up, repo, d); err != nil {
-			return err
+	if !shown && !o.answered.Load() {
+		if _, shown = m.shown(ctx, x, d); !shown {
+			// The fetch that was joined, or that has just landed, was another repository's.
+			if _, err := m.vouch(ctx, x.up, repo, d); err != nil {
+				return err
+			}
 		}
 	}
+	relax()
 	return x.send(content{digest: d, mediaType: octetStream, size: r.Size(), body: r, file: r.File(), arriving: r.File() == nil})
 }
 
@@ -67,35 +69,59 @@ func brokenOrigin(up *Upstream, err error) error {
 	return err
 }
 
-func blobLink(d digest.Digest, size int64) meta.Link {
-	return meta.Link{Digest: d, LinkFact: meta.LinkFact{MediaType: octetStream, Size: size, Kind: meta.KindBlob}}
+// origin is where one request would fetch a blob.
+type origin struct {
+	fetch cache.Origin
+	// asked is when the upstream was asked for this request; nil: never.
+	asked atomic.Pointer[time.Time]
+	// answered says that it gave the blob: nothing vouches better.
+	answered atomic.Bool
 }
 
-// origin fetches a blob from the upstream for the cache, and notes that it could.
-func (m *Mirror) origin(up *Upstream, repo string, d digest.Digest, fetched *atomic.Bool) cache.Origin {
-	return func(ctx context.Context, from int64) (cache.Stream, error) {
+// origin fetches a blob from the upstream for the cache. Whoever joins the fetch finds
+// on record that this repository has the blob.
+func (m *Mirror) origin(up *Upstream, repo string, d digest.Digest) *origin {
+	o := &origin{}
+	o.fetch = func(ctx context.Context, from int64) (cache.Stream, error) {
+		now := time.Now()
+		o.asked.Store(&now)
 		s, err := up.Source.Blob(ctx, up.remote(repo), d, from)
 		if err != nil {
 			return cache.Stream{}, err
 		}
-		fetched.Store(true)
+		if !o.answered.Swap(true) {
+			m.vouched(ctx, up, repo, d, -1) // the size is not verified yet
+		}
 		return cache.Stream{Body: s.Body, Size: s.Size}, nil
+	}
+	return o
+}
+
+// vouched records that the upstream has a blob in a repository.
+func (m *Mirror) vouched(ctx context.Context, up *Upstream, repo string, d digest.Digest, size int64) {
+	link := meta.Link{Digest: d, LinkFact: meta.LinkFact{MediaType: octetStream, Size: size, Kind: meta.KindBlob}}
+	m.supplied(ctx, up, link)
+	if _, err := m.links.Get(ctx, up.Name, repo, d); err != nil { // what a manifest says of it is more
+		m.recorded(m.links.Add(ctx, up.Name, repo, link))
 	}
 }
 
 // shown reports whether a digest may be served to the repository without asking, and
-// its size (-1: not known): a manifest that came through it references the digest,
-// or the client holds a push open that brought it.
-func (m *Mirror) shown(ctx context.Context, x *exchange, d digest.Digest) (int64, bool) {
-	if link, err := m.links.Get(ctx, x.up.Name, x.target.Repo, d); err == nil {
+// its size as far as a manifest tells (-1: not known).
+func (m *Mirror) shown(ctx context.Context, x *exchange, d digest.Digest) (size int64, ok bool) {
+	link, visible, err := m.visible(ctx, x.up, x.target.Repo, d)
+	if err == nil && visible {
 		return link.Size, true
 	}
-	if x.listener.Role == RoleRegistry {
+	if x.listener.Role == RoleRegistry { // a push that is under way brought it
 		if p := m.pins.get(pinKey{x.up.Name, x.target.Repo, d}); p != nil {
 			return p.size, true
 		}
 	}
-	return -1, false
+	if err != nil {
+		return -1, false
+	}
+	return link.Size, false
 }
 
 // vouch asks the upstream whether the repository has a blob, once for all who ask,
@@ -111,7 +137,7 @@ func (m *Mirror) vouch(ctx context.Context, up *Upstream, repo string, d digest.
 			m.rememberAbsent(ctx, up, repo, d, asked, err)
 			return 0, err
 		}
-		m.recorded(m.links.Add(ctx, up.Name, repo, blobLink(d, size)))
+		m.vouched(ctx, up, repo, d, size)
 		if up.Sink != nil {
 			m.recorded(m.known.Add(ctx, up.Name, repo, meta.Holding{Digest: d, KnownFact: meta.KnownFact{Kind: meta.KindBlob, Size: size}}))
 		}
@@ -134,7 +160,7 @@ func (m *Mirror) absent(ctx context.Context, up *Upstream, repo string, d digest
 }
 
 func (m *Mirror) rememberAbsent(ctx context.Context, up *Upstream, repo string, d digest.Digest, asked time.Time, err error) {
-	if up.Tags.NotFound > 0 && (errors.Is(err, oci.ErrBlobUnknown) || errors.Is(err, oci.ErrNameUnknown)) {
+	if up.Tags.NotFound > 0 && oci.NotFound(err) {
 		m.recorded(m.tags.SetNotFound(ctx, absentKey(up, repo, d), asked, up.Tags.NotFound))
 	}
 }
@@ -143,7 +169,8 @@ func (m *Mirror) rememberAbsent(ctx context.Context, up *Upstream, repo string, 
 // succeed. It is held for a push under way, or known at the target; else the
 // upstream is asked. A mirror without pushes answers from what it may serve.
 func (m *Mirror) headBlob(x *exchange) error {
-	ctx, repo, d := x.r.Context(), x.target.Repo, x.q.Ref.Digest
+	ctx, _ := x.hurry(lookFor)
+	repo, d := x.target.Repo, x.q.Ref.Digest
 	size, ok := m.present(ctx, x, d)
 	if !ok {
 		var err error

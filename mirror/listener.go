@@ -1,10 +1,13 @@
 package mirror
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
+	"runtime/debug"
 	"strconv"
 	"time"
 
@@ -56,6 +59,21 @@ type exchange struct {
 	stale error
 }
 
+// errSlow ends what takes too long before an answer has begun.
+var errSlow = func() error {
+	e := oci.ErrUnavailable.With("the upstream registry did not answer in time")
+	e.Status = http.StatusGatewayTimeout
+	return e
+}()
+
+// hurry gives a context that ends with errSlow after bound, unless relax is called
+// before: clients wait 30 s for a header, and as long as it takes for a body.
+func (x *exchange) hurry(bound time.Duration) (ctx context.Context, relax func()) {
+	ctx, cancel := context.WithCancelCause(x.r.Context())
+	late := time.AfterFunc(bound, func() { cancel(errSlow) })
+	return ctx, func() { late.Stop() }
+}
+
 type handler func(*Mirror, *exchange) error
 
 // handlers has every request that the protocol knows and dray serves.
@@ -75,7 +93,7 @@ func (l *Listener) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x := &exchange{w: &response{ResponseWriter: w}, r: r, listener: l}
 	w.Header().Set("Docker-Distribution-Api-Version", "registry/2.0")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
-	err := l.serve(x)
+	err := l.guarded(x)
 	if err != nil && !x.w.started() {
 		err = x.fail(err)
 	}
@@ -85,6 +103,18 @@ func (l *Listener) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		// missing, whatever the protocol version and framing.
 		panic(http.ErrAbortHandler)
 	}
+}
+
+// guarded makes a panic an error like others: counted, logged once, and a 500.
+func (l *Listener) guarded(x *exchange) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			x.w.broken = x.w.started()
+			err = fmt.Errorf("panic: %v", v)
+			l.Mirror.log.Error("panic", "value", v, "stack", string(debug.Stack()))
+		}
+	}()
+	return l.serve(x)
 }
 
 func (l *Listener) serve(x *exchange) (err error) {

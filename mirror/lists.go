@@ -22,7 +22,8 @@ func (m *Mirror) listTags(x *exchange) error {
 	if x.q.Last != "" {
 		query.Set("last", x.q.Last)
 	}
-	page, err := x.up.Lister.Tags(x.r.Context(), x.up.remote(x.target.Repo), query)
+	ctx, _ := x.hurry(lookFor)
+	page, err := x.up.Lister.Tags(ctx, x.up.remote(x.target.Repo), query)
 	if err != nil {
 		return err
 	}
@@ -54,7 +55,8 @@ func (m *Mirror) listReferrers(x *exchange) error {
 	if x.q.ArtifactType != "" {
 		query.Set("artifactType", x.q.ArtifactType)
 	}
-	page, err := x.up.Lister.Referrers(x.r.Context(), x.up.remote(x.target.Repo), x.q.Ref.Digest, query)
+	ctx, _ := x.hurry(lookFor)
+	page, err := x.up.Lister.Referrers(ctx, x.up.remote(x.target.Repo), x.q.Ref.Digest, query)
 	if errors.Is(err, upstream.ErrReferrersUnsupported) {
 		return m.referrersByTag(x)
 	}

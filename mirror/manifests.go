@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
+	"strings"
 	"time"
 
 	"dray/cache"
@@ -117,7 +119,7 @@ func (m *Mirror) askTag(ctx context.Context, up *Upstream, key meta.TagKey, acce
 // staleOr answers with what is held when the error says nothing about the tag, and
 // remembers that there is no such tag when it says so.
 func (m *Mirror) staleOr(ctx context.Context, up *Upstream, key meta.TagKey, old *answer, fact meta.TagFact, asked time.Time, err error) (*answer, error) {
-	if errors.Is(err, oci.ErrManifestUnknown) || errors.Is(err, oci.ErrNameUnknown) {
+	if oci.NotFound(err) {
 		if up.Tags.NotFound > 0 {
 			m.recorded(m.tags.SetNotFound(ctx, key, asked, up.Tags.NotFound))
 		}
@@ -139,18 +141,19 @@ func (m *Mirror) byDigest(ctx context.Context, up *Upstream, repo string, d dige
 	if a := m.held(ctx, up, repo, d); a != nil {
 		return a, nil
 	}
-	absent := meta.TagKey{Upstream: up.Name, Repo: repo, Tag: d.String()}
+	// Some registries answer "not found" to who does not take the type.
+	absent := meta.TagKey{Upstream: up.Name, Repo: repo, Tag: d.String(), Accept: oci.AcceptKey(accept)}
 	if fact, err := m.tags.Get(ctx, absent); err == nil && fact.NotFound && time.Since(fact.CheckedAt) < up.Tags.NotFound {
 		return nil, oci.ErrManifestUnknown.With("manifest unknown at %s", up.Registry)
 	}
-	key := "digest " + up.Name + " " + repo + " " + d.String()
+	key := strings.Join([]string{"digest", up.Name, repo, absent.Tag, absent.Accept}, " ")
 	return m.manifests.do(ctx, m.tasks, key, lookFor, func(ctx context.Context) (*answer, error) {
 		if a := m.held(ctx, up, repo, d); a != nil {
 			return a, nil
 		}
 		asked := time.Now()
 		a, err := m.askDigest(ctx, up, repo, d, accept)
-		if errors.Is(err, oci.ErrManifestUnknown) && up.Tags.NotFound > 0 {
+		if oci.NotFound(err) && up.Tags.NotFound > 0 {
 			m.recorded(m.tags.SetNotFound(ctx, absent, asked, up.Tags.NotFound))
 		}
 		return a, err
@@ -179,10 +182,10 @@ func (m *Mirror) askDigest(ctx context.Context, up *Upstream, repo string, d dig
 	return answerOf(man), nil
 }
 
-// held is a manifest that lies here and that the repository has shown, or nil.
+// held is a manifest that lies here and that may be served to the repository, or nil.
 func (m *Mirror) held(ctx context.Context, up *Upstream, repo string, d digest.Digest) *answer {
-	link, err := m.links.Get(ctx, up.Name, repo, d)
-	if err != nil || link.Kind != meta.KindManifest {
+	link, visible, err := m.visible(ctx, up, repo, d)
+	if err != nil || !visible || link.Kind != meta.KindManifest {
 		return nil
 	}
 	raw, err := m.cache.Bytes(ctx, d, oci.MaxManifestBytes)
@@ -196,29 +199,64 @@ func answerOf(man *oci.Manifest) *answer {
 	return &answer{raw: man.Raw, digest: man.Digest, mediaType: man.MediaType, source: fromOrigin}
 }
 
+// anywhere is the repository of facts about an upstream as a whole. No repository has
+// an empty name.
+const anywhere = ""
+
+// visible reports whether a repository may see a digest without a question, with what
+// a manifest says of it. A manifest of the repository must name the digest, and the
+// digest must have come through the same upstream: what a manifest names is a claim
+// of whoever pushed it, which that upstream has checked against its own content and
+// no other's.
+func (m *Mirror) visible(ctx context.Context, up *Upstream, repo string, d digest.Digest) (meta.LinkFact, bool, error) {
+	link, err := m.links.Get(ctx, up.Name, repo, d)
+	if err != nil {
+		return link, false, err
+	}
+	_, err = m.links.Get(ctx, up.Name, anywhere, d)
+	return link, err == nil, nil
+}
+
+// supplied records that an upstream gave a digest, or took it.
+func (m *Mirror) supplied(ctx context.Context, up *Upstream, links ...meta.Link) {
+	m.recorded(m.links.Add(ctx, up.Name, anywhere, links...))
+}
+
 // keep stores a manifest that came from the upstream or landed there, and what it
-// proves: its children may be seen through the repository, and the upstream has
-// them. Nothing here may fail the pull.
+// says of its children. Nothing here may fail the pull.
 func (m *Mirror) keep(ctx context.Context, up *Upstream, repo string, man *oci.Manifest) {
 	if err := m.cache.Put(ctx, cache.Blob{Digest: man.Digest, Size: int64(len(man.Raw))}, man.Raw); err != nil {
 		m.log.Debug("manifest not cached", "digest", man.Digest, "error", err)
 	}
-	links := []meta.Link{{Digest: man.Digest, LinkFact: meta.LinkFact{MediaType: man.MediaType, Size: int64(len(man.Raw)), Kind: meta.KindManifest}}}
-	held := []meta.Holding{{Digest: man.Digest, KnownFact: meta.KnownFact{Kind: meta.KindManifest, Size: int64(len(man.Raw)), Referenced: true}}}
+	self := meta.Link{Digest: man.Digest, LinkFact: meta.LinkFact{MediaType: man.MediaType, Size: int64(len(man.Raw)), Kind: meta.KindManifest}}
+	children := childLinks(man)
+	m.recorded(m.links.Add(ctx, up.Name, repo, append(children, self)...))
+	m.supplied(ctx, up, self)
+	if up.Sink == nil {
+		return
+	}
+	held := []meta.Holding{{Digest: self.Digest, KnownFact: meta.KnownFact{Kind: self.Kind, Size: self.Size, Referenced: true}}}
+	for _, c := range children {
+		held = append(held, meta.Holding{Digest: c.Digest, KnownFact: meta.KnownFact{Kind: c.Kind, Size: c.Size, Referenced: true}})
+	}
+	m.recorded(m.known.Add(ctx, up.Name, repo, held...))
+}
+
+// childLinks are the children that a registry vouches for by having the manifest. It
+// never looks for foreign layers.
+func childLinks(man *oci.Manifest) []meta.Link {
+	var links []meta.Link
 	for _, c := range man.Children() {
+		if c.Foreign() {
+			continue
+		}
 		kind := meta.KindBlob
 		if c.Manifest {
 			kind = meta.KindManifest
 		}
 		links = append(links, meta.Link{Digest: c.Digest, LinkFact: meta.LinkFact{MediaType: c.MediaType, Size: c.Size, Kind: kind}})
-		if !c.Foreign() {
-			held = append(held, meta.Holding{Digest: c.Digest, KnownFact: meta.KnownFact{Kind: kind, Size: c.Size, Referenced: true}})
-		}
 	}
-	m.recorded(m.links.Add(ctx, up.Name, repo, links...))
-	if up.Sink != nil {
-		m.recorded(m.known.Add(ctx, up.Name, repo, held...))
-	}
+	return links
 }
 
 // recorded counts a fact that could not be kept. It costs a question later.
@@ -247,7 +285,7 @@ func (m *Mirror) getManifest(x *exchange) error {
 		x.w.Header().Set("Warning", fmt.Sprintf("110 dray %q", "Response is Stale"))
 	}
 	err = x.sendManifest(a)
-	if err == nil && x.r.Method == "GET" && m.onPull != nil {
+	if got := x.w.status == http.StatusOK || x.w.status == http.StatusPartialContent; err == nil && got && x.r.Method == http.MethodGet && m.onPull != nil {
 		m.onPull(x.up, x.target.Repo, x.q.Ref.String())
 	}
 	return err

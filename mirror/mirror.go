@@ -64,6 +64,9 @@ type Options struct {
 	UploadExpiry time.Duration
 	// MaxUploadsPerClient bounds open uploads; 0 is no bound.
 	MaxUploadsPerClient int
+	// ClientStall disconnects a client that neither sends nor takes a byte for so long;
+	// 0 means 2 minutes.
+	ClientStall time.Duration
 	// AnswerWithin bounds what a client that gives no limit of its own waits for the
 	// answer to a manifest that it pushes; 0 means 10 minutes. Clients built on
 	// containerd wait 30 s and are answered within 25.
@@ -86,6 +89,7 @@ type Mirror struct {
 	uploads   *uploads
 	pins      *pins
 	within    time.Duration
+	stall     time.Duration
 	metrics   *metrics
 }
 
@@ -103,11 +107,13 @@ func New(o Options) (*Mirror, error) {
 		upstreams: map[string]*Upstream{}, onPull: o.OnPull,
 		log: cmp.Or(o.Logger, slog.New(slog.DiscardHandler)), tasks: newTasks(),
 		within:  cmp.Or(o.AnswerWithin, 10*time.Minute),
+		stall:   cmp.Or(o.ClientStall, 2*time.Minute),
 		metrics: newMetrics(),
 	}
 	expiry := cmp.Or(o.UploadExpiry, time.Hour)
 	m.uploads = newUploads(expiry, o.MaxUploadsPerClient)
 	m.pins = newPins(expiry)
+	m.landings.lasting = true
 	for _, u := range o.Upstreams {
 		if u.Name == "" || u.Source == nil || u.Lister == nil {
 			return nil, fmt.Errorf("mirror: upstream %q is incomplete", u.Name)

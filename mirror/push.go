@@ -80,7 +80,7 @@ func (m *Mirror) patience(r *http.Request) time.Duration {
 
 // readManifest reads the body and holds it to the reference in the URL.
 func (x *exchange) readManifest() (*oci.Manifest, error) {
-	raw, err := io.ReadAll(io.LimitReader(x.r.Body, oci.MaxManifestBytes+1))
+	raw, err := io.ReadAll(io.LimitReader(x.body(), oci.MaxManifestBytes+1))
 	if err != nil {
 		return nil, oci.ErrManifestInvalid.With("the manifest broke off after %d bytes", len(raw)).Because(err)
 	}
@@ -114,7 +114,7 @@ func (m *Mirror) land(ctx context.Context, up *Upstream, repo string, ref oci.Re
 	pushed, err := up.Sink.PutManifest(ctx, up.remote(repo), ref, man)
 	if errors.Is(err, oci.ErrManifestBlobUnknown) || errors.Is(err, oci.ErrBlobUnknown) {
 		m.forgetKnown(ctx, up, repo, man)
-		if err := m.settle(ctx, up, repo, man); err != nil {
+		if err := errors.Join(m.settle(ctx, up, repo, man), m.landAgain(ctx, up, repo, man)); err != nil {
 			return upstream.Pushed{}, err
 		}
 		pushed, err = up.Sink.PutManifest(ctx, up.remote(repo), ref, man)
@@ -126,12 +126,37 @@ func (m *Mirror) land(ctx context.Context, up *Upstream, repo string, ref oci.Re
 	return pushed, nil
 }
 
+// landAgain sends the manifests of an index that are held here: the upstream has lost
+// one of those that the client was told are there.
+func (m *Mirror) landAgain(ctx context.Context, up *Upstream, repo string, index *oci.Manifest) error {
+	for _, c := range index.Children() {
+		if !c.Manifest {
+			continue
+		}
+		a := m.held(ctx, up, repo, c.Digest)
+		if a == nil {
+			continue // never here: the upstream's refusal stands
+		}
+		man, err := oci.ParseManifest(a.mediaType, a.raw)
+		if err != nil {
+			return err
+		}
+		man.Digest = c.Digest
+		if _, err := m.land(ctx, up, repo, oci.Reference{Digest: c.Digest}, man); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // landed records what the upstream now has. The tag is forgotten first, so that no
 // answer that was on its way meanwhile can bring the old one back.
 func (m *Mirror) landed(ctx context.Context, up *Upstream, repo string, ref oci.Reference, man *oci.Manifest) {
 	m.keep(ctx, up, repo, man)
-	m.recorded(m.tags.Forget(ctx, up.Name, repo, ref.String()))
+	m.supplied(ctx, up, childLinks(man)...)
+	m.recorded(m.tags.Forget(ctx, up.Name, repo, man.Digest.String()))
 	if ref.Tag != "" {
+		m.recorded(m.tags.Forget(ctx, up.Name, repo, ref.Tag))
 		key := meta.TagKey{Upstream: up.Name, Repo: repo, Tag: ref.Tag, Accept: pushedKey}
 		m.recorded(m.tags.Set(ctx, key, meta.TagFact{Digest: man.Digest, MediaType: man.MediaType, Size: int64(len(man.Raw))}, 0))
 	}
@@ -169,11 +194,11 @@ func (m *Mirror) settleBlob(ctx context.Context, up *Upstream, repo string, c oc
 		m.recorded(m.known.Add(ctx, up.Name, repo, meta.Holding{Digest: c.Digest, KnownFact: meta.KnownFact{Kind: meta.KindBlob, Size: size}}))
 		return nil
 	}
-	if !errors.Is(err, oci.ErrBlobUnknown) && !errors.Is(err, oci.ErrNameUnknown) {
+	if !oci.NotFound(err) {
 		return err
 	}
-	// Only what this repository has shown may be sent into it from here.
-	if _, lerr := m.links.Get(ctx, up.Name, repo, c.Digest); lerr == nil {
+	// Only what this repository may see may be sent into it from here.
+	if _, visible, _ := m.visible(ctx, up, repo, c.Digest); visible {
 		if size, ok := m.cache.Stat(c.Digest); ok {
 			return m.sendHeld(ctx, up, repo, c.Digest, size)
 		}
@@ -198,6 +223,16 @@ func (m *Mirror) forgetKnown(ctx context.Context, up *Upstream, repo string, man
 	}
 }
 
+// mounted records that the target has a blob of another repository. The client's next
+// request may be a HEAD, to which a size belongs.
 func (m *Mirror) mounted(ctx context.Context, up *Upstream, repo string, d digest.Digest) {
-	m.recorded(m.known.Add(ctx, up.Name, repo, meta.Holding{Digest: d, KnownFact: meta.KnownFact{Kind: meta.KindBlob, Size: -1}}))
+	size, held := m.cache.Stat(d)
+	if !held {
+		var err error
+		if size, err = up.Source.StatBlob(ctx, up.remote(repo), d); err != nil {
+			return // it is asked again when it matters
+		}
+	}
+	m.recorded(m.tags.Forget(ctx, up.Name, repo, absentKey(up, repo, d).Tag))
+	m.recorded(m.known.Add(ctx, up.Name, repo, meta.Holding{Digest: d, KnownFact: meta.KnownFact{Kind: meta.KindBlob, Size: size}}))
 }

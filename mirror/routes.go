@@ -1,7 +1,9 @@
 package mirror
 
 import (
+	"fmt"
 	"net"
+	"slices"
 	"strings"
 
 	"dray/upstream/oci"
@@ -38,8 +40,9 @@ type Target struct {
 	// the API.
 	Repo string
 	// Name is the one name that rights refer to, whatever form the client chose: Repo
-	// for the listener's first route, and Repo below the route's first prefix (or its
-	// upstream's name) for the others.
+	// for the listener's first route, and Repo below the route's label for the others.
+	// Where Repo at the first route would read like the name of another one, it stands
+	// below its label, too.
 	Name string
 }
 
@@ -80,14 +83,37 @@ func (r *Routes) target(route *Route, repo string) Target {
 		repo = route.DefaultNamespace + "/" + repo
 	}
 	t.Repo, t.Name = repo, repo
-	if route != &r.Order[0] {
-		label := route.Upstream
-		if len(route.Prefixes) > 0 {
-			label = route.Prefixes[0]
-		}
-		t.Name = label + "/" + repo
+	if route != &r.Order[0] || r.ambiguous(repo) {
+		t.Name = route.label() + "/" + repo
 	}
 	return t
+}
+
+// label is what the names of repositories at a route begin with.
+func (route *Route) label() string {
+	if len(route.Prefixes) > 0 {
+		return route.Prefixes[0]
+	}
+	return route.Upstream
+}
+
+func (r *Routes) ambiguous(repo string) bool {
+	return slices.ContainsFunc(r.Order, func(route Route) bool { return strings.HasPrefix(repo, route.label()+"/") })
+}
+
+// Check reports routes whose repositories could not be told apart by name: labels
+// that are equal, or of which one begins the other.
+func (r *Routes) Check() error {
+	for i := range r.Order {
+		for j := range r.Order[:i] {
+			a, b := r.Order[i].label()+"/", r.Order[j].label()+"/"
+			if strings.HasPrefix(a, b) || strings.HasPrefix(b, a) {
+				return fmt.Errorf("upstreams %q and %q: their first prefixes (or names) %q and %q must not begin each other",
+					r.Order[j].Upstream, r.Order[i].Upstream, r.Order[j].label(), r.Order[i].label())
+			}
+		}
+	}
+	return nil
 }
 
 func (r *Routes) byPrefix(p string) *Route {

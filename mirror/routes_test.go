@@ -14,7 +14,7 @@ func TestRoutesMatch(t *testing.T) {
 			{Upstream: "ecr", Hosts: []string{"123456789012.dkr.ecr.eu-west-1.amazonaws.com"}, Prefixes: []string{"aws"}},
 			{Upstream: "hub", Hosts: []string{"docker.io", "registry-1.docker.io", "hub.dray.example.com"}, Prefixes: []string{"hub", "mirrors/hub"}, DefaultNamespace: "library"},
 			{Upstream: "quay", Hosts: []string{"quay.io", "reg.example.com:5443"}},
-			{Upstream: "deep", Prefixes: []string{"hub/deep"}},
+			{Upstream: "deep", Prefixes: []string{"deep", "hub/deep"}},
 		},
 	}
 	for _, tc := range []struct {
@@ -30,7 +30,7 @@ func TestRoutesMatch(t *testing.T) {
 		{name: "base below a prefix", prefix: "hub", want: Target{Upstream: "hub"}},
 		{name: "BuildKit, Podman: prefix after /v2/", repo: "hub/library/alpine", want: Target{"hub", "library/alpine", "hub/library/alpine"}},
 		{name: "default namespace behind a prefix", repo: "hub/alpine", want: Target{"hub", "library/alpine", "hub/library/alpine"}},
-		{name: "longest prefix", repo: "hub/deep/x", want: Target{"deep", "x", "hub/deep/x"}},
+		{name: "longest prefix", repo: "hub/deep/x", want: Target{"deep", "x", "deep/x"}},
 		{name: "a prefix alone is a name", repo: "hub", want: Target{"ecr", "hub", "hub"}},
 		{name: "a prefix is whole segments", repo: "hubble/x", want: Target{"ecr", "hubble/x", "hubble/x"}},
 		{name: "containerd: ?ns=", repo: "library/alpine", ns: "docker.io", want: Target{"hub", "library/alpine", "hub/library/alpine"}},
@@ -43,6 +43,9 @@ func TestRoutesMatch(t *testing.T) {
 		{name: "Host header", host: "hub.dray.example.com", repo: "alpine", want: Target{"hub", "library/alpine", "hub/library/alpine"}},
 		{name: "Host header with any port and case", host: "Hub.Dray.example.com:8443", repo: "alpine", want: Target{"hub", "library/alpine", "hub/library/alpine"}},
 		{name: "Host header of dray", host: "dray.example.com:5000", repo: "a", want: Target{"ecr", "a", "a"}},
+		{name: "a name at the first upstream that reads like one at another", prefix: "aws", repo: "hub/secret", want: Target{"ecr", "hub/secret", "aws/hub/secret"}},
+		{name: "the same by the prefix after /v2/", repo: "aws/quay/secret", want: Target{"ecr", "quay/secret", "aws/quay/secret"}},
+		{name: "a name at the first upstream that reads like its own prefix", prefix: "aws", repo: "aws/x", want: Target{"ecr", "aws/x", "aws/aws/x"}},
 		{name: "?ns= before Host", host: "hub.dray.example.com", repo: "a", ns: "quay.io", want: Target{"quay", "a", "quay/a"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -54,5 +57,44 @@ func TestRoutesMatch(t *testing.T) {
 	}
 	if _, err := (&Routes{}).Match("", oci.Request{Repo: "a"}); !errors.Is(err, oci.ErrNameUnknown) {
 		t.Errorf("without routes: %v", err)
+	}
+}
+
+// FuzzRoutesName: rights are given by name, so one name must mean one repository.
+func FuzzRoutesName(f *testing.F) {
+	routes := &Routes{Order: []Route{
+		{Upstream: "ecr", Prefixes: []string{"aws"}}, {Upstream: "hub", Prefixes: []string{"hub"}, DefaultNamespace: "library"}, {Upstream: "quay", Hosts: []string{"quay.io"}},
+	}}
+	if err := routes.Check(); err != nil {
+		f.Fatal(err)
+	}
+	f.Add("aws", "hub/secret", "", "", "secret", "docker.io")
+	f.Add("", "quay/x", "", "", "x", "quay.io")
+	f.Add("", "aws/aws/x", "", "aws", "x", "")
+	f.Fuzz(func(t *testing.T, prefix1, repo1, ns1, prefix2, repo2, ns2 string) {
+		if oci.CheckRepo(repo1) != nil || oci.CheckRepo(repo2) != nil {
+			t.Skip()
+		}
+		a, err1 := routes.Match("", oci.Request{Prefix: prefix1, Repo: repo1, Namespace: ns1})
+		b, err2 := routes.Match("", oci.Request{Prefix: prefix2, Repo: repo2, Namespace: ns2})
+		if err1 == nil && err2 == nil && (a.Name == b.Name) != (a.Upstream == b.Upstream && a.Repo == b.Repo) {
+			t.Fatalf("%+v and %+v", a, b)
+		}
+	})
+}
+
+func TestRoutesCheck(t *testing.T) {
+	for _, tc := range []struct {
+		routes Routes
+		ok     bool
+	}{
+		{Routes{Order: []Route{{Upstream: "a"}, {Upstream: "b", Prefixes: []string{"a2"}}}}, true},
+		{Routes{Order: []Route{{Upstream: "a"}, {Upstream: "b", Prefixes: []string{"a"}}}}, false},
+		{Routes{Order: []Route{{Upstream: "a", Prefixes: []string{"x"}}, {Upstream: "b", Prefixes: []string{"x/y"}}}}, false},
+		{Routes{Order: []Route{{Upstream: "a", Prefixes: []string{"x/y"}}, {Upstream: "x"}}}, false},
+	} {
+		if err := tc.routes.Check(); (err == nil) != tc.ok {
+			t.Errorf("%+v: %v", tc.routes, err)
+		}
 	}
 }

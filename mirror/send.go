@@ -110,8 +110,10 @@ var buffers = sync.Pool{New: func() any { b := make([]byte, 256<<10); return &b 
 // copyBody sends length bytes of the body, or all of it when that is -1. A file goes
 // to the kernel.
 func (x *exchange) copyBody(body io.Reader, file bool, length int64) error {
+	w := x.pacedWriter()
+	defer w.done()
 	if file && length >= 0 {
-		n, err := x.w.ReadFrom(io.LimitReader(body, length))
+		n, err := w.sendFile(body, length)
 		return short(n, length, err)
 	}
 	buf := buffers.Get().(*[]byte)
@@ -119,8 +121,7 @@ func (x *exchange) copyBody(body io.Reader, file bool, length int64) error {
 	if length >= 0 {
 		body = io.LimitReader(body, length)
 	}
-	// The struct hides ReadFrom, which would bring its own small buffer.
-	n, err := io.CopyBuffer(struct{ io.Writer }{x.w}, body, *buf)
+	n, err := io.CopyBuffer(w, body, *buf)
 	return short(n, length, err)
 }
 

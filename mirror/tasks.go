@@ -49,14 +49,19 @@ func (t *tasks) stop() {
 // flights makes one call of many equal ones. The call belongs to the tasks and not
 // to the client that asked first: that one may leave.
 type flights[T any] struct {
-	mu    sync.Mutex
-	calls map[string]*call[T]
+	// lasting calls go on when everybody has left; the others are cancelled, so that a
+	// client cannot leave more work behind than it has connections.
+	lasting bool
+	mu      sync.Mutex // guards calls and their waiting
+	calls   map[string]*call[T]
 }
 
 type call[T any] struct {
-	done  chan struct{}
-	value T
-	err   error
+	waiting int
+	cancel  context.CancelFunc
+	done    chan struct{}
+	value   T
+	err     error
 }
 
 // do returns the result of the call under key, starting fn where there is none. fn
@@ -67,6 +72,7 @@ func (f *flights[T]) do(ctx context.Context, t *tasks, key string, bound time.Du
 		var zero T
 		return zero, err
 	}
+	defer f.leave(key, c)
 	select {
 	case <-c.done:
 		return c.value, c.err
@@ -80,19 +86,21 @@ func (f *flights[T]) join(t *tasks, key string, bound time.Duration, fn func(con
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if c := f.calls[key]; c != nil {
+		c.waiting++
 		return c, nil
 	}
-	c := &call[T]{done: make(chan struct{})}
-	started := t.start(func(ctx context.Context) {
-		ctx, cancel := context.WithTimeout(ctx, bound)
+	ctx, cancel := context.WithTimeout(t.ctx, bound)
+	c := &call[T]{waiting: 1, cancel: cancel, done: make(chan struct{})}
+	started := t.start(func(context.Context) {
 		defer cancel()
 		c.value, c.err = fn(ctx)
 		f.mu.Lock()
-		delete(f.calls, key)
+		f.remove(key, c)
 		f.mu.Unlock()
 		close(c.done)
 	})
 	if !started {
+		cancel()
 		return nil, errStopped
 	}
 	if f.calls == nil {
@@ -100,4 +108,22 @@ func (f *flights[T]) join(t *tasks, key string, bound time.Duration, fn func(con
 	}
 	f.calls[key] = c
 	return c, nil
+}
+
+// leave ends the wait of one caller. Who comes after the last one has left starts
+// anew: the call that is being cancelled would only give them its end.
+func (f *flights[T]) leave(key string, c *call[T]) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if c.waiting--; c.waiting == 0 && !f.lasting {
+		f.remove(key, c)
+		c.cancel()
+	}
+}
+
+// remove needs mu.
+func (f *flights[T]) remove(key string, c *call[T]) {
+	if f.calls[key] == c {
+		delete(f.calls, key)
+	}
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"strconv"
+	"time"
 
 	"dray/cache"
 	"dray/upstream/oci"
@@ -14,7 +15,7 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// owner is who an upload belongs to and counts for.
+// owner is who an upload counts for.
 func (x *exchange) owner() string {
 	if x.user != "" {
 		return "user " + x.user
@@ -41,6 +42,7 @@ func (m *Mirror) startUpload(x *exchange) error {
 		return x.progress(s, http.StatusAccepted)
 	}
 	if err := s.acquire(x.r.Context()); err != nil {
+		m.uploads.discard(s, err)
 		return err
 	}
 	defer s.release()
@@ -62,8 +64,11 @@ func (m *Mirror) openSession(x *exchange) (*session, error) {
 		m.uploads.giveBack(owner)
 		return nil, noRoom(err)
 	}
-	return m.uploads.add(x.up, x.target.Repo, owner, blob), nil
+	return m.uploads.add(x.up, x.target.Repo, x.user, owner, blob), nil
 }
+
+// mountWithin bounds the attempt at a mount.
+const mountWithin = 10 * time.Second
 
 // mount answers 201 when the target has the blob, and otherwise leaves the client
 // to upload it. Whether it has, the upstream says: a guess would lose a layer.
@@ -79,6 +84,9 @@ func (m *Mirror) mount(x *exchange) (bool, error) {
 	if err != nil || from.Upstream != x.target.Upstream {
 		return false, err
 	}
+	// It is an offer to save time: one that takes long is dropped for the upload.
+	ctx, cancel := context.WithTimeout(ctx, mountWithin)
+	defer cancel()
 	ok, err := x.up.Sink.Mount(ctx, x.up.remote(repo), x.up.remote(from.Repo), d)
 	if err != nil || !ok {
 		if err != nil {
@@ -139,7 +147,7 @@ func (m *Mirror) session(x *exchange) (*session, error) {
 	if x.up.Sink == nil {
 		return nil, oci.ErrDenied.With("%s takes no pushes through this mirror", x.up.Registry)
 	}
-	return m.uploads.take(x.r.Context(), x.q.Upload, x.up, x.target.Repo, x.owner())
+	return m.uploads.take(x.r.Context(), x.q.Upload, x.up, x.target.Repo, x.user)
 }
 
 // finishUpload takes the rest of the body, verifies the whole and pins it for the
@@ -188,7 +196,7 @@ func (m *Mirror) receive(x *exchange, s *session, announced digest.Digest) error
 	}
 	buf := buffers.Get().(*[]byte)
 	defer buffers.Put(buf)
-	src := &errorKeeper{r: x.r.Body}
+	src := &errorKeeper{r: x.body()}
 	_, err := io.CopyBuffer(struct{ io.Writer }{s.blob}, src, *buf)
 	switch {
 	case src.err != nil:

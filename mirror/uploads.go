@@ -20,10 +20,12 @@ var errCancelled = errors.New("upload cancelled")
 // session is one upload of a client: local bytes that grow, and their way to the
 // upstream.
 type session struct {
-	id    string
-	up    *Upstream
-	repo  string
-	owner string
+	id   string
+	up   *Upstream
+	repo string
+	// user is who it belongs to; "" is anybody who knows the id, as the address of a
+	// client may change on its way through proxies. owner is who it counts for.
+	user, owner string
 	// turn holds one token; whoever has it may use what follows.
 	turn    chan struct{}
 	blob    *cache.Upload
@@ -112,8 +114,8 @@ func (u *uploads) giveBack(owner string) {
 }
 
 // add opens a session around blob, for a place that was reserved.
-func (u *uploads) add(up *Upstream, repo, owner string, blob *cache.Upload) *session {
-	s := &session{id: rand.Text(), up: up, repo: repo, owner: owner, blob: blob, turn: make(chan struct{}, 1), touched: time.Now()}
+func (u *uploads) add(up *Upstream, repo, user, owner string, blob *cache.Upload) *session {
+	s := &session{id: rand.Text(), up: up, repo: repo, user: user, owner: owner, blob: blob, turn: make(chan struct{}, 1), touched: time.Now()}
 	s.turn <- struct{}{}
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -123,11 +125,11 @@ func (u *uploads) add(up *Upstream, repo, owner string, blob *cache.Upload) *ses
 
 // take finds a session and waits for its turn. An id is good only for the
 // repository and the client that it was issued to.
-func (u *uploads) take(ctx context.Context, id string, up *Upstream, repo, owner string) (*session, error) {
+func (u *uploads) take(ctx context.Context, id string, up *Upstream, repo, user string) (*session, error) {
 	u.mu.Lock()
 	s := u.byID[id]
 	u.mu.Unlock()
-	if s == nil || s.up != up || s.repo != repo || s.owner != owner {
+	if s == nil || s.up != up || s.repo != repo || s.user != user {
 		return nil, oci.ErrBlobUploadUnknown.With("unknown upload %q", id)
 	}
 	return s, s.acquire(ctx)
@@ -142,6 +144,14 @@ func (u *uploads) remove(s *session) {
 	if there {
 		u.giveBack(s.owner)
 	}
+}
+
+// discard ends a session whose id nobody was told.
+func (u *uploads) discard(s *session, cause error) {
+	<-s.turn
+	s.abort(cause)
+	u.remove(s)
+	s.release()
 }
 
 func (u *uploads) all() []*session {

@@ -134,6 +134,7 @@ func (g *graph) buildMirror(context.Context) (err error) {
 	g.mirror, err = mirror.New(mirror.Options{
 		Cache: g.cache, Tags: tags, Links: links, Known: known, Upstreams: ups, Logger: g.log,
 		OnPull: g.buildPulls(), UploadExpiry: g.cfg.Limits.UploadExpiry.Std(), MaxUploadsPerClient: g.cfg.Limits.MaxUploadsPerClient,
+		ClientStall: g.cfg.Limits.StallTimeout.Std(),
 	})
 	if err != nil {
 		return err
@@ -155,7 +156,7 @@ func (g *graph) buildListeners(context.Context) error {
 	}
 	for _, l := range g.cfg.Listeners {
 		f, err := newFront(l, g.cfg.Limits, &mirror.Listener{
-			Mirror: g.mirror, Name: l.Name, Role: mirror.Role(l.Role), Routes: g.routes(l), Access: access[l.Auth],
+			Mirror: g.mirror, Name: l.Name, Role: mirror.Role(l.Role), Routes: g.cfg.routes(l), Access: access[l.Auth],
 			Challenge: l.Challenge, AllowAnonymousPush: l.AllowAnonymousPush, AccessLog: g.cfg.Log.Access,
 		}, g.log)
 		if err != nil {
@@ -167,13 +168,13 @@ func (g *graph) buildListeners(context.Context) error {
 }
 
 // routes lists a listener's upstreams in its order.
-func (g *graph) routes(l Listener) *mirror.Routes {
+func (c Config) routes(l Listener) *mirror.Routes {
 	r := &mirror.Routes{}
 	if u, err := url.Parse(l.ExternalURL); err == nil && u.Host != "" {
 		r.Own = []string{u.Host}
 	}
 	for _, name := range l.Upstreams {
-		for _, u := range g.cfg.Upstreams {
+		for _, u := range c.Upstreams {
 			if u.Name == name {
 				r.Order = append(r.Order, mirror.Route{Upstream: u.Name, Hosts: u.Hosts, Prefixes: u.Prefixes, DefaultNamespace: u.DefaultNamespace})
 			}

@@ -250,6 +250,8 @@ type Limits struct {
 	UploadExpiry Duration `yaml:"upload_expiry"`
 	// Time a client has for the header of a request. Default: `10s`.
 	ReadHeaderTimeout Duration `yaml:"read_header_timeout"`
+	// A client that neither sends nor takes a byte for this long amid a body is disconnected. Default: `2m`.
+	StallTimeout Duration `yaml:"stall_timeout"`
 	// Time an idle connection is kept open. Default: `2m`.
 	IdleTimeout Duration `yaml:"idle_timeout"`
 	// Time that running requests have when dray is asked to stop. Default: `30s`.

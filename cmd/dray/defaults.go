@@ -38,7 +38,7 @@ func Default(environ []string) Config {
 		},
 		Limits: Limits{
 			MaxUploadsPerClient: 64, UploadExpiry: Duration(time.Hour), ReadHeaderTimeout: Duration(10 * time.Second),
-			IdleTimeout: Duration(2 * time.Minute), ShutdownGrace: Duration(30 * time.Second),
+			IdleTimeout: Duration(2 * time.Minute), ShutdownGrace: Duration(30 * time.Second), StallTimeout: Duration(2 * time.Minute),
 		},
 		Log: Log{Level: "info", Format: LogText, Access: true},
 	}

@@ -41,6 +41,14 @@ func (c Config) validate() Problems {
 		}
 	}
 	c.validateRest(k)
+	if len(k.problems) > 0 {
+		return k.problems // names that are wrong or given twice would be reported here again
+	}
+	for i, l := range c.Listeners {
+		if err := c.routes(l).Check(); err != nil {
+			k.add(at("listeners", i)+".upstreams", "rights could not tell repositories apart: %v", err)
+		}
+	}
 	return k.problems
 }
 
@@ -291,6 +299,7 @@ func (l Limits) validate(k *check) {
 		{"upload_expiry", l.UploadExpiry},
 		{"read_header_timeout", l.ReadHeaderTimeout},
 		{"idle_timeout", l.IdleTimeout},
+		{"stall_timeout", l.StallTimeout},
 	} {
 		if bound.time == 0 {
 			k.add("limits."+bound.key, "must be more than zero")
