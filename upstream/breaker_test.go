@@ -40,12 +40,12 @@ func TestBreaker(t *testing.T) {
 		}
 		try(3, false)
 		try(3, true)
-		if s := b.State(); !s.Open || s.Next.Sub(time.Now()) != 5*time.Second {
+		if s := b.State(); !s.Open || time.Until(s.Next) != 5*time.Second {
 			t.Errorf("open: %+v", s)
 		}
-		time.Sleep(5*time.Second - 1)
+		time.Sleep(5*time.Second - time.Nanosecond)
 		try(3, true)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		try(4, false) // the probe, which fails
 		try(4, true)
 		if got := testutil.ToFloat64(b.Collectors()[1]); got != 1 {

@@ -71,6 +71,7 @@ func TestSDKAuthorizationToken(t *testing.T) {
 	r.get("/v2/", "Authorization", "Basic "+*data.AuthorizationToken).want(t, http.StatusOK, "", "")
 
 	// registryIds are deprecated and still work; the token is the same kind.
+	//lint:ignore SA1019 that it still works is what is tested
 	out, err = client.GetAuthorizationToken(t.Context(), &ecr.GetAuthorizationTokenInput{RegistryIds: []string{"210987654321"}})
 	if err != nil || *out.AuthorizationData[0].ProxyEndpoint != "https://210987654321.dkr.ecr.eu-west-1.amazonaws.com" {
 		t.Errorf("%+v, %v", out, err)
