@@ -57,7 +57,8 @@ func (x *exchange) send(c content) error {
 	part, partial := oci.Range{Length: c.size}, false
 	if c.size >= 0 {
 		h.Set("Accept-Ranges", "bytes")
-		if ir := x.r.Header.Get("If-Range"); ir == "" || ir == etag {
+		// Ranges are for GET alone (RFC 9110, 14.2).
+		if ir := x.r.Header.Get("If-Range"); x.r.Method == http.MethodGet && (ir == "" || ir == etag) {
 			r, ok, err := oci.ParseRange(x.r.Header.Get("Range"), c.size)
 			if err != nil {
 				h.Set("Content-Range", fmt.Sprintf("bytes */%d", c.size))

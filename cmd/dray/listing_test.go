@@ -238,6 +238,12 @@ func TestListingRanges(t *testing.T) {
 				s.header(r, "Content-Range", contentRange)
 				s.header(r, "Accept-Ranges", "bytes")
 			}
+			// HEAD has no ranges: it tells about the whole.
+			for _, head := range []string{path, "/v2/team/app/manifests/v1"} {
+				if r := s.do("HEAD", head, nil, "Range", "bytes=99999999-"); r.StatusCode != 200 || head == path && r.ContentLength != all {
+					t.Errorf("HEAD %s: %s, %d bytes", head, r.Status, r.ContentLength)
+				}
+			}
 			// Ranges of manifests: containerd asks for bytes=0- with every GET.
 			r := s.do("GET", "/v2/team/app/manifests/v1", nil, "Range", "bytes=0-")
 			if r.StatusCode != 206 || !bytes.Equal(r.body, m.Raw) {
