@@ -28,7 +28,7 @@ func (c *Client) Manifest(ctx context.Context, repo string, ref oci.Reference, a
 	if len(raw) > oci.MaxManifestBytes {
 		e := oci.ErrSizeInvalid.With("the manifest of the upstream registry %s is over the limit of %d bytes", c.name, oci.MaxManifestBytes)
 		e.Status = http.StatusBadGateway
-		return nil, e
+		return nil, e.Because(ErrCorrupt) // it will not be shorter the next time
 	}
 	m, err := oci.ParseManifest(resp.Header.Get("Content-Type"), raw)
 	if err != nil {

@@ -116,13 +116,14 @@ func (c *Client) writeError(resp *http.Response, repo string) error {
 	return err
 }
 
-// startError maps the lack of an answer to the start of an upload.
+// startError maps the lack of an answer to the start of an upload. It is a 403, whose text reaches the user: who reads it
+// has to create something or to grant something.
 func (c *Client) startError(repo string, err error) error {
 	if !c.quirks.MissingRepositoryCloses || !closedUnanswered(err) {
 		return err
 	}
-	return oci.ErrUnavailable.
-		With("the upstream registry %s closed the connection, as it does when the repository %s does not exist", c.name, repo).
+	return oci.ErrDenied.
+		With("the upstream registry %s closed the connection, as it does when the repository %s does not exist or when this mirror may not upload to it", c.name, repo).
 		Because(fmt.Errorf("%w: %w", ErrRepositoryMissing, err))
 }
 

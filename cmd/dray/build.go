@@ -204,6 +204,9 @@ func (g *graph) register(cs []prometheus.Collector) { g.metrics.MustRegister(cs.
 // close releases what build opened.
 func (g *graph) close() error {
 	var errs []error
+	for _, r := range g.registries {
+		r.wire.CloseIdleConnections()
+	}
 	if g.store != nil {
 		errs = append(errs, g.store.Close())
 	}

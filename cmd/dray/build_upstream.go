@@ -24,6 +24,7 @@ type registry struct {
 	*mirror.Upstream
 	breaker    *upstream.Breaker
 	tokens     *ecr.Tokens // nil unless private ECR
+	wire       *http.Transport
 	collectors []prometheus.Collector
 }
 
@@ -66,6 +67,7 @@ func buildUpstream(u Upstream, aws func() (*ecr.Session, error), log *slog.Logge
 	if err != nil {
 		return nil, fmt.Errorf("upstream %s: %w", u.Name, err)
 	}
+	r.wire = wire
 	client, err := upstream.New(upstream.Options{
 		Name: u.Name, Base: base, Anonymous: credentials == nil, Quirks: quirks, UserAgent: userAgent(), Logger: log,
 		Transport: auth.New(auth.Options{Base: wire, Origin: base, Credentials: credentials, Expired: expired, UserAgent: userAgent()}),
