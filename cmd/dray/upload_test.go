@@ -386,7 +386,7 @@ func TestUploadRepositoryMissing(t *testing.T) {
 			m := imageOf(t, layer)
 			r := s.do("PUT", "/v2/brand/new/manifests/v1", m.Raw, "Content-Type", m.MediaType)
 			if hangsUp { // ECR gave no answer: dray says what that most likely means
-				if msg := s.checkError(r, "PUT", 503, "UNAVAILABLE"); !strings.Contains(msg, "brand/new does not exist") {
+				if msg := s.checkError(r, "PUT", 403, "DENIED"); !strings.Contains(msg, "brand/new does not exist") {
 					t.Errorf("the message is %q", msg)
 				}
 				return

@@ -2,11 +2,13 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -281,19 +283,27 @@ func TestAbandonedQuestionsEnd(t *testing.T) {
 		defer open.Add(-1)
 		<-r.Context().Done()
 	})...)
-	client := &http.Client{Timeout: 300 * time.Millisecond}
-	for i := range 20 {
-		if resp, err := client.Get(fmt.Sprintf("%s/v2/hub/a/b/manifests/%d", s.url, i)); err == nil {
-			resp.Body.Close()
-			t.Fatal(resp.Status)
-		}
-		if i == 0 && open.Load() == 0 {
-			t.Fatal("the upstream was not asked")
+	const clients = 20
+	ctx, leave := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	for i := range clients {
+		wg.Go(func() {
+			req, _ := http.NewRequestWithContext(ctx, "GET", fmt.Sprintf("%s/v2/hub/a/b/manifests/%d", s.url, i), nil)
+			if resp, err := http.DefaultClient.Do(req); err == nil {
+				resp.Body.Close()
+				t.Errorf("an answer: %s", resp.Status)
+			}
+		})
+	}
+	reach := func(n int64) {
+		for deadline := time.Now().Add(20 * time.Second); open.Load() != n; time.Sleep(5 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("%d questions are open, want %d", open.Load(), n)
+			}
 		}
 	}
-	for deadline := time.Now().Add(20 * time.Second); open.Load() > 0; time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("%d questions are still open", open.Load())
-		}
-	}
+	reach(clients)
+	leave()
+	wg.Wait()
+	reach(0)
 }
