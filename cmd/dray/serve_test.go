@@ -19,26 +19,9 @@ import (
 
 // served is dray, run by its arguments and environment alone.
 type served struct {
-	stderr *lockedBuffer
+	stderr *recording
 	client *http.Client
 	end    func() int
-}
-
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  strings.Builder
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
 }
 
 func freePort(t *testing.T) string {
@@ -56,7 +39,7 @@ func freePort(t *testing.T) string {
 // its exit code. It returns when ready answers.
 func runServe(t *testing.T, environ []string, client *http.Client, ready string) *served {
 	t.Helper()
-	s := &served{stderr: &lockedBuffer{}, client: client}
+	s := &served{stderr: &recording{}, client: client}
 	ctx, cancel := context.WithCancel(context.Background())
 	code := make(chan int, 1)
 	go func() { code <- run(ctx, []string{"serve"}, environ, strings.NewReader(""), io.Discard, s.stderr) }()
