@@ -1,0 +1,138 @@
+package mirror
+
+import (
+	"context"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"dray/upstream"
+	"dray/upstream/oci"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// slowSink takes a blob when its gate opens.
+type slowSink struct {
+	*registry
+	gate  chan struct{}
+	mu    sync.Mutex
+	blobs int
+}
+
+func (s *slowSink) PutBlob(ctx context.Context, repo string, u upstream.Upload) error {
+	s.mu.Lock()
+	s.blobs++
+	s.mu.Unlock()
+	select {
+	case <-s.gate:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	return s.registry.PutBlob(ctx, repo, u)
+}
+
+// TestPushAnswersInTime: a client that gives up after 30 s gets an answer before, the
+// copy goes on meanwhile, and its second push sends nothing twice. Who waits longer is
+// kept waiting; who leaves does not stop anything.
+func TestPushAnswersInTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t)
+		sink := &slowSink{registry: h.up, gate: make(chan struct{})}
+		h.m.upstreams["up"].Sink = sink
+		layer := []byte("a layer that ECR takes its time for")
+		at := h.want(202, "POST", "/v2/a/blobs/uploads/", nil).Header().Get("Location")
+		h.want(201, "PUT", at+"?digest="+digest.FromBytes(layer).String(), layer)
+		m := image(h, layer)
+		put := func(agent string) *httptest.ResponseRecorder {
+			return h.do("PUT", "/v2/a/manifests/v1", m.Raw, "Content-Type", m.MediaType, "User-Agent", agent)
+		}
+
+		start := time.Now()
+		w := put("containerd/2.4.2")
+		if took := time.Since(start); w.Code != 403 || took > 26*time.Second || !strings.Contains(w.Body.String(), "push again") {
+			t.Errorf("after %s: %d %s", took, w.Code, w.Body)
+		}
+		h.want(200, "HEAD", "/v2/a/blobs/"+digest.FromBytes(layer).String(), nil)
+
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if w := put("docker/20.10"); w.Code != 201 || time.Since(start) < 2*time.Minute {
+				t.Errorf("who waits longer: %d %s after %s", w.Code, w.Body, time.Since(start))
+			}
+		})
+		ctx, leave := context.WithCancel(t.Context())
+		wg.Go(func() {
+			r := httptest.NewRequestWithContext(ctx, "PUT", "/v2/a/manifests/v1", strings.NewReader(string(m.Raw)))
+			r.Header.Set("Content-Type", m.MediaType)
+			func() {
+				defer func() { _ = recover() }() // net/http cuts the connection of who has left
+				h.l.ServeHTTP(httptest.NewRecorder(), r)
+			}()
+		})
+		synctest.Wait()
+		leave()
+		time.Sleep(2 * time.Minute)
+		close(sink.gate)
+		wg.Wait()
+		if _, ok := h.up.manifests["a:v1"]; !ok {
+			t.Error("the manifest did not land")
+		}
+		if w := put("containerd/2.4.2"); w.Code != 201 {
+			t.Errorf("the second push: %d %s", w.Code, w.Body)
+		}
+		if sink.blobs != 1 {
+			t.Errorf("the layer was sent %d times", sink.blobs)
+		}
+	})
+}
+
+// TestQuestionsEndInTime: an upstream that does not answer is a 504 before clients
+// give up, and never "not found".
+func TestQuestionsEndInTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t)
+		up := h.m.upstreams["up"]
+		up.Source, up.Once, up.Lister = silent{}, silent{}, silent{}
+		d := digest.FromString("x")
+		for _, path := range []string{"/v2/a/manifests/v1", "/v2/a/manifests/" + d.String(), "/v2/a/blobs/" + d.String(), "/v2/a/tags/list", "/v2/a/referrers/" + d.String()} {
+			start := time.Now()
+			w := h.do("GET", path, nil)
+			if took := time.Since(start); w.Code != 504 || took > 26*time.Second {
+				t.Errorf("%s: %d after %s\n%s", path, w.Code, took, w.Body)
+			}
+		}
+	})
+}
+
+// silent is an upstream that never answers.
+type silent struct{}
+
+func hang[T any](ctx context.Context) (T, error) {
+	<-ctx.Done()
+	var zero T
+	return zero, context.Cause(ctx)
+}
+
+func (silent) Manifest(ctx context.Context, _ string, _ oci.Reference, _ []string) (*oci.Manifest, error) {
+	return hang[*oci.Manifest](ctx)
+}
+func (silent) StatManifest(ctx context.Context, _ string, _ oci.Reference, _ []string) (oci.Descriptor, error) {
+	return hang[oci.Descriptor](ctx)
+}
+func (silent) Blob(ctx context.Context, _ string, _ digest.Digest, _ int64) (upstream.BlobStream, error) {
+	return hang[upstream.BlobStream](ctx)
+}
+func (silent) StatBlob(ctx context.Context, _ string, _ digest.Digest) (int64, error) {
+	return hang[int64](ctx)
+}
+func (silent) Tags(ctx context.Context, _ string, _ url.Values) (upstream.Page, error) {
+	return hang[upstream.Page](ctx)
+}
+func (silent) Referrers(ctx context.Context, _ string, _ digest.Digest, _ url.Values) (upstream.Page, error) {
+	return hang[upstream.Page](ctx)
+}
