@@ -1,6 +1,7 @@
 package mirror
 
 import (
+	"cmp"
 	"context"
 	"crypto/hmac"
 	"crypto/rand"
@@ -12,9 +13,11 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"regexp"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -24,6 +27,7 @@ import (
 	_ "github.com/distribution/distribution/v3/registry/auth/htpasswd" // registers itself
 	_ "github.com/distribution/distribution/v3/registry/auth/token"    // registers itself
 	lru "github.com/hashicorp/golang-lru/v2"
+	"golang.org/x/crypto/bcrypt"
 )
 
 // Action is what a right is about.
@@ -56,8 +60,10 @@ type Access struct {
 	// hashing bounds the passwords that are hashed at once: guessing them must not cost
 	// everybody else the processors.
 	hashing chan struct{}
-	rules   []compiledRule
-	token   bool
+	// file is the password file, to say what is wrong with it.
+	file  string
+	rules []compiledRule
+	token bool
 }
 
 // recognised is a user whose password was right, until it has to be hashed again.
@@ -76,12 +82,38 @@ type compiledRule struct {
 // a user who was removed from the file may go on.
 const verifiedFor = time.Minute
 
+// CheckHTPasswd reads a password file and reports every line that is no user with a
+// bcrypt hash. The error names lines by number: what stands there may be a password.
+func CheckHTPasswd(file string) error {
+	text, err := os.ReadFile(filepath.Clean(file))
+	if err != nil {
+		return fmt.Errorf("htpasswd: %w", err)
+	}
+	var bad []string
+	n := 0
+	for line := range strings.Lines(string(text)) {
+		n++
+		line = strings.TrimSpace(line)
+		if line == "" || strings.HasPrefix(line, "#") {
+			continue
+		}
+		user, hash, ok := strings.Cut(line, ":")
+		if _, err := bcrypt.Cost([]byte(hash)); !ok || user == "" || err != nil {
+			bad = append(bad, strconv.Itoa(n))
+		}
+	}
+	if len(bad) > 0 {
+		return fmt.Errorf("htpasswd %s: no user with a bcrypt hash (htpasswd -B) in line %s", file, strings.Join(bad, ", "))
+	}
+	return nil
+}
+
 // NewHTPasswd reads users and bcrypt hashes from an htpasswd file, which is read
-// again when it changes. The file must exist.
+// again when it changes. The file must exist and be sound.
 func NewHTPasswd(file, realm string, rules []Rule) (*Access, error) {
 	// distribution would create a missing file, with a user of its own.
-	if _, err := os.Stat(file); err != nil {
-		return nil, fmt.Errorf("htpasswd: %w", err)
+	if err := CheckHTPasswd(file); err != nil {
+		return nil, err
 	}
 	c, err := auth.GetAccessController("htpasswd", map[string]any{"realm": realm, "path": file})
 	if err != nil {
@@ -95,7 +127,7 @@ func NewHTPasswd(file, realm string, rules []Rule) (*Access, error) {
 	_, _ = rand.Read(key) // never fails (crypto/rand)
 	return newAccess(&Access{
 		controller: c, key: key, hashing: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
-		verified: verified,
+		verified: verified, file: file,
 	}, rules)
 }
 
@@ -159,6 +191,10 @@ func (a *Access) authenticate(r *http.Request, want []auth.Access) (string, erro
 	}
 	g, err := a.controller.Authorized(r, want...)
 	if err != nil {
+		if _, ok := errors.AsType[auth.Challenge](err); !ok && a.file != "" {
+			// distribution's text quotes the line, which may be a password.
+			err = cmp.Or(CheckHTPasswd(a.file), errors.New("the password file cannot be used"))
+		}
 		return "", challenge(r, err)
 	}
 	if a.verified != nil {

@@ -129,3 +129,51 @@ func FuzzMatches(f *testing.F) {
 		}
 	})
 }
+
+// A password file is looked at as a whole before it is used, and what is wrong with it
+// is told without what stands in it.
+func TestCheckHTPasswd(t *testing.T) {
+	sound, err := bcrypt.GenerateFromPassword([]byte("pw"), bcrypt.MinCost)
+	if err != nil {
+		t.Fatal(err)
+	}
+	good := "ci:" + string(sound) + "\n"
+	for _, tc := range []struct{ text, want string }{
+		{good, ""},
+		{"# users\n\n" + good, ""},
+		{good + "hunter2\n" + good, "line 2"},
+		{"ci:$apr1$r31.....$HqJZimcKQFAMYayBlzkrA/\n" + "dev:hunter2\n", "line 1, 2"},
+		{":" + string(sound), "line 1"},
+	} {
+		file := filepath.Join(t.TempDir(), "htpasswd")
+		if err := os.WriteFile(file, []byte(tc.text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		err := CheckHTPasswd(file)
+		switch {
+		case tc.want == "" && err != nil:
+			t.Errorf("%q: %v", tc.text, err)
+		case tc.want != "" && (err == nil || !strings.HasSuffix(err.Error(), tc.want) || strings.Contains(err.Error(), "hunter2")):
+			t.Errorf("%q: %v, want %s", tc.text, err, tc.want)
+		}
+		if _, err := NewHTPasswd(file, "dray", nil); (err == nil) != (tc.want == "") {
+			t.Errorf("%q: started: %v", tc.text, err)
+		}
+	}
+
+	// One that breaks while it is used is reported in the same way.
+	file := filepath.Join(t.TempDir(), "htpasswd")
+	if err := os.WriteFile(file, []byte(good), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	a, err := NewHTPasswd(file, "dray", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, []byte(good+"hunter2\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.authenticate(as("ci", "pw"), nil); err == nil || !strings.Contains(err.Error(), "line 2") || strings.Contains(err.Error(), "hunter2") {
+		t.Errorf("broken while it is used: %v", err)
+	}
+}

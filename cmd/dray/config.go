@@ -15,7 +15,7 @@ type Config struct {
 	Metadata Metadata `yaml:"metadata"`
 	// Ways to recognise clients. A listener names the one it uses.
 	Auth []Auth `yaml:"auth,omitempty"`
-	// The listener for dashboard, metrics, health and profiles.
+	// The listener for metrics, health and profiles.
 	Admin Admin `yaml:"admin"`
 	// Publishing of pull counts to Amazon CloudWatch.
 	CloudWatch CloudWatch `yaml:"cloudwatch"`
@@ -47,13 +47,13 @@ type Listener struct {
 	// Whether a mirror answers a client without credentials with 401. Off by default and best left off: classic Docker answers
 	// the challenge of a mirror with the user's Docker Hub password. A listener with role `registry` always challenges.
 	Challenge bool `yaml:"challenge,omitempty"`
-	// Whether anybody who can connect may push. Without it, and without `auth`, pushes are accepted from this machine only.
+	// Whether anybody who can connect may push. Without it, and without `auth`, pushes are accepted over the loopback interface only.
 	AllowAnonymousPush bool `yaml:"allow_anonymous_push,omitempty"`
 }
 
 // ServerTLS is the certificate of a listener; both files, or neither.
 type ServerTLS struct {
-	// PEM file with the certificate, followed by its intermediates.
+	// PEM file with the certificate, followed by its intermediates. It is read again within a minute of its change.
 	Certificate string `yaml:"certificate,omitempty"`
 	// PEM file with the private key.
 	PrivateKey string `yaml:"private_key,omitempty"`
@@ -173,7 +173,7 @@ type Metadata struct {
 type Auth struct {
 	// Name by which a listener refers to it.
 	Name string `yaml:"name"`
-	// Users and bcrypt hashes in a file of Apache's htpasswd (`htpasswd -B`).
+	// Users and bcrypt hashes in a file of Apache's htpasswd (`htpasswd -B`; Debian has it in apache2-utils).
 	HTPasswd HTPasswd `yaml:"htpasswd,omitempty"`
 	// Bearer tokens signed by a token service.
 	Token Token `yaml:"token,omitempty"`
@@ -184,7 +184,7 @@ type Auth struct {
 
 // HTPasswd is a file of users and bcrypt hashes.
 type HTPasswd struct {
-	// The file. It is read again when it changes.
+	// The file. It is read again when it changes; a password that was right is believed for a minute more.
 	File string `yaml:"file,omitempty"`
 	// Name shown to people who are asked for a password. Default: `dray`.
 	Realm string `yaml:"realm,omitempty"`

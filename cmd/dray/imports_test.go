@@ -84,7 +84,7 @@ var importable = map[string][]allowance{
 		{"dray/cache", "where bytes are kept"}, {"dray/cache/meta", "where facts are kept"},
 		{"dray/upstream", "where they come from"}, {"dray/upstream/oci", "what clients speak"},
 		{"github.com/distribution/distribution/v3/registry/auth", "recognises clients: passwords and tokens"},
-		{"github.com/hashicorp/golang-lru/v2", "what is remembered for a while, bounded"},
+		{"github.com/hashicorp/golang-lru/v2", "what is remembered for a while, bounded"}, {"golang.org/x/crypto/bcrypt", "tells hashes from other text"},
 		{goDigest, addresses}, {prometheusClient, measures}, {"golang.org/x/sync/errgroup", "work that ends together"},
 	},
 	"dray/mirror/admin": {{prometheusClient, "it shows what is gathered"}}, // everything else through views of its own
@@ -98,6 +98,7 @@ var importable = map[string][]allowance{
 		{awsSDK, "one AWS configuration for all who need one"}, {"github.com/caarlos0/env/v11", "configuration from the environment"},
 		{"go.yaml.in/yaml/v3", "configuration from a file"}, {"github.com/spf13/cobra", "subcommands"},
 		{prometheusClient, "the one registry of metrics"}, {"golang.org/x/sync/errgroup", "everything that runs, in one group"},
+		{"github.com/sirupsen/logrus", "distribution's log, to switch it off"},
 	},
 	"dray/cmd/e2e":     {},
 	"dray/cmd/fakeecr": {{"dray/upstream/ecrtest", "it is that, as a program"}},

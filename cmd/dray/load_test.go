@@ -317,7 +317,7 @@ upstreams: [{name: hub, url: docker.io}]
 			"dray.yaml:12: auth[3].token.service: is missing", "dray.yaml:12: auth[3].token.issuer: is missing",
 			"dray.yaml:12: auth[3].token: give root_cert_bundle or jwks: without one no token can be verified",
 			"dray.yaml:13: auth[4]: give exactly one of htpasswd and token",
-			"dray.yaml:4: auth[1].htpasswd.file: open /nowhere/htpasswd: no such file or directory"}},
+			"dray.yaml:4: auth[1].htpasswd.file: htpasswd: open /nowhere/htpasswd: no such file or directory"}},
 		{name: "the rest", file: `cache: {directory: ""}
 admin: {address: here}
 metadata: {url: "http://h"}
@@ -341,6 +341,7 @@ log: {format: xml}
 			`DRAY_ADMIN_ADDRESS: admin.address: "x" is not host:port`,
 			"DRAY_METADATA_PASSWORD: metadata.password: needs url: the bbolt file in the cache directory has no password",
 			"listeners[0].tls: open /nowhere/c: no such file or directory"}},
+		{name: "addresses", file: "listeners: [{address: ':6060'}]\n", want: []string{"admin.address: localhost:6060 is taken by listener :6060"}},
 		{name: "files", file: "upstreams: [{url: ghcr.io, tls: {ca_file: /dev/null}, credentials: {username: u, password_env: NOT_SET}}]\nmetadata: {url: 'redis://h', password_file: /dev/null}\n", want: []string{
 			"dray.yaml:1: upstreams[0].credentials.password_env: NOT_SET is not set", "dray.yaml:2: metadata.password_file: /dev/null is empty",
 			"dray.yaml:1: upstreams[0].tls.ca_file: /dev/null holds no PEM certificate"}},

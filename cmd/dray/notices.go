@@ -23,6 +23,11 @@ func (c Config) Notices() []string {
 	for _, l := range c.Listeners {
 		c.listenerNotices(l, add)
 	}
+	for _, a := range c.Auth {
+		if !slices.ContainsFunc(c.Listeners, func(l Listener) bool { return l.Auth == a.Name }) {
+			add("auth %s: no listener uses it; name it as auth of a listener.", a.Name)
+		}
+	}
 	for _, u := range c.Upstreams {
 		if u.TLS.InsecureSkipVerify {
 			add("upstream %s: insecure_skip_verify accepts any certificate, so whoever is in between can read credentials and change what tags point to.", u.Name)

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 
+	"github.com/sirupsen/logrus"
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 )
@@ -29,8 +30,11 @@ ECR_REGISTRY plain names go to that registry, and it takes pushes for it. A wron
 	}
 }
 
-// newLogger writes to w what the configuration asks for.
+// newLogger writes to w what the configuration asks for. distribution's authentication
+// has a log of its own for the process, in another format; what it would say is in
+// the errors that it returns.
 func newLogger(l Log, w io.Writer) *slog.Logger {
+	logrus.SetOutput(io.Discard)
 	o := &slog.HandlerOptions{Level: l.Level.Level()}
 	if l.Format == LogJSON {
 		return slog.New(slog.NewJSONHandler(w, o))

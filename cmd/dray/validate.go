@@ -254,12 +254,25 @@ func (r Rule) validate(k *check, path string) {
 	}
 }
 
+// sameAddress reports whether two addresses cannot be listened on at once.
+func sameAddress(a, b string) bool {
+	hostA, portA, errA := net.SplitHostPort(a)
+	hostB, portB, errB := net.SplitHostPort(b)
+	return errA == nil && errB == nil && portA == portB && portA != "0" &&
+		(hostA == hostB || hostA == "" || hostB == "" || isLoopback(a) && isLoopback(b))
+}
+
 func (c Config) validateRest(k *check) {
 	if c.Cache.Directory == "" {
 		k.add("cache.directory", "is missing")
 	}
 	if c.Admin.Address != adminOff {
 		address(k, "admin.address", c.Admin.Address)
+		for _, l := range c.Listeners {
+			if sameAddress(l.Address, c.Admin.Address) {
+				k.add("admin.address", "%s is taken by listener %s", c.Admin.Address, l.Name)
+			}
+		}
 	}
 	if c.Metadata.URL != "" {
 		// Opening does not connect: who writes the URL and who uses it agree on its forms.

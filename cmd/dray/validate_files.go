@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+
+	"dray/mirror"
 )
 
 // checkFiles opens every file that the configuration names, so that a missing one stops the start and not the first request.
@@ -26,7 +28,9 @@ func (c Config) checkFiles() Problems {
 	for i, a := range c.Auth {
 		path := at("auth", i)
 		if a.HTPasswd.File != "" {
-			k.file(path+".htpasswd.file", a.HTPasswd.File, nil)
+			if err := mirror.CheckHTPasswd(a.HTPasswd.File); err != nil {
+				k.add(path+".htpasswd.file", "%v", err)
+			}
 		}
 		if a.Token.RootCertBundle != "" {
 			k.file(path+".token.root_cert_bundle", a.Token.RootCertBundle, hasCertificates)
