@@ -29,6 +29,11 @@ type content struct {
 	arriving bool
 }
 
+// immutable is what a cache may think of an answer by digest.
+const immutable = "max-age=31536000, immutable"
+
+func etag(d digest.Digest) string { return `"` + d.String() + `"` }
+
 func (x *exchange) sendManifest(a *answer) error {
 	return x.send(content{digest: a.digest, mediaType: a.mediaType, size: int64(len(a.raw)), body: bytes.NewReader(a.raw)})
 }
@@ -36,13 +41,13 @@ func (x *exchange) sendManifest(a *answer) error {
 // send answers GET and HEAD for content: whole, a range of it, or "not modified".
 // What is sent never changes under its digest, so the digest is the entity tag.
 func (x *exchange) send(c content) error {
-	etag := `"` + c.digest.String() + `"`
+	etag := etag(c.digest)
 	h := x.w.Header()
 	h.Set("Docker-Content-Digest", c.digest.String())
 	h.Set("Etag", etag)
 	h.Set("X-Cache", x.source)
 	if x.q.Ref.ByDigest() {
-		h.Set("Cache-Control", "max-age=31536000, immutable")
+		h.Set("Cache-Control", immutable)
 	}
 	if matches(x.r.Header.Get("If-None-Match"), etag) {
 		x.w.WriteHeader(http.StatusNotModified)
