@@ -38,6 +38,8 @@ type Listener struct {
 	Challenge bool
 	// AllowAnonymousPush takes pushes from anybody where there is no Access.
 	AllowAnonymousPush bool
+	// CopyFiles sends files by copying them through this process, and not by sendfile.
+	CopyFiles bool
 	// AccessLog writes a line for each request.
 	AccessLog bool
 }

@@ -113,12 +113,16 @@ func (x *exchange) sendPart(c content, part oci.Range, partial bool) error {
 // buffers of the size that performs best for bodies that the kernel cannot send.
 var buffers = sync.Pool{New: func() any { b := make([]byte, 256<<10); return &b }}
 
+// byKernel reports whether the kernel may send a file. It cannot encrypt it, and some
+// hosts do better without it.
+func (x *exchange) byKernel() bool { return x.r.TLS == nil && !x.listener.CopyFiles }
+
 // copyBody sends length bytes of the body, or all of it when that is -1. A file goes
-// to the kernel.
+// to the kernel, where that may send it.
 func (x *exchange) copyBody(body io.Reader, file bool, length int64) error {
 	w := x.pacedWriter()
 	defer w.done()
-	if file && length >= 0 {
+	if file && length >= 0 && x.byKernel() {
 		n, err := w.sendFile(body, length)
 		return short(n, length, err)
 	}
