@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"dray/cache"
-	"dray/cache/disk"
 	"dray/cache/meta"
 	"dray/upstream/oci"
 
@@ -26,17 +25,7 @@ import (
 // facts, and one for small content.
 func withMemory(t testing.TB, o meta.FrontOptions) *house {
 	t.Helper()
-	h := newHouse(t)
-	front := meta.NewFronted(h.store, o)
-	h.m.tags, h.m.links, h.m.known = meta.NewTags(front, meta.TagsOptions{}), meta.NewLinks(front, meta.LinksOptions{}), meta.NewKnown(front, meta.KnownOptions{})
-	dir, err := disk.Open(disk.Options{Path: t.TempDir()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = dir.Close() })
-	h.cache = cache.New(cache.Options{Disk: dir, MemoryBytes: 8 << 20})
-	h.m.cache = h.cache
-	return h
+	return buildHouse(t, 8<<20, func(s meta.Store) meta.Store { return meta.NewFronted(s, o) })
 }
 
 // client is a ResponseWriter that costs next to nothing, so that benchmarks show what

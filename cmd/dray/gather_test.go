@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -25,6 +26,13 @@ type wire struct {
 	mu     sync.Mutex
 	writes [][]byte
 	broken error
+	closed chan struct{}
+	once   sync.Once
+}
+
+func (w *wire) Close() error {
+	w.once.Do(func() { close(w.closed) })
+	return w.Conn.Close()
 }
 
 func (w *wire) Write(p []byte) (int, error) {
@@ -181,7 +189,7 @@ func (l *wireListener) Accept() (net.Conn, error) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.wires = append(l.wires, &wire{Conn: c})
+	l.wires = append(l.wires, &wire{Conn: c, closed: make(chan struct{})})
 	return l.wires[len(l.wires)-1], nil
 }
 
@@ -294,5 +302,37 @@ func TestTLSFlushes(t *testing.T) {
 	close(seen)
 	if got, err := io.ReadAll(resp.Body); string(got) != "body" || err != nil {
 		t.Errorf("%q, %v", got, err)
+	}
+}
+
+// A client that takes nothing is disconnected by the limit on standing still, amid what
+// is gathered for it.
+func TestTLSStall(t *testing.T) {
+	s := startStack(t, t.TempDir(), "cache: {", "limits: {stall_timeout: 200ms}\ncache: {")
+	layer := bytes.Repeat([]byte("0123456789abcdef"), 24<<20/16)
+	s.push("team/app", "v1", layer)
+	url, _, wires := serveTLS(t, s.fronts[0].server.Handler)
+	conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", strings.TrimPrefix(url, "https://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := conn.(*net.TCPConn).SetReadBuffer(64 << 10); err != nil {
+		t.Fatal(err)
+	}
+	client := tls.Client(conn, &tls.Config{InsecureSkipVerify: true})
+	if _, err := fmt.Fprintf(client, "GET /v2/team/app/blobs/%s HTTP/1.1\r\nHost: x\r\n\r\n", digest.FromBytes(layer)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	wires.mu.Lock()
+	w := wires.wires[0]
+	wires.mu.Unlock()
+	select {
+	case <-w.closed:
+	case <-time.After(20 * time.Second):
+		t.Error("it is still connected")
 	}
 }
