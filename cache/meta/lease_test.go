@@ -41,7 +41,7 @@ func TestLeaseLasts(t *testing.T) {
 		f := meta.NewFronted(store, meta.FrontOptions{})
 		first := leased(t, f, "a")
 		time.Sleep(400 * time.Millisecond)
-		both, absent := leased(t, f, "a", "b"), leased(t, f, "c")
+		both, absent := leased(t, f, "b", "a"), leased(t, f, "c")
 		time.Sleep(599 * time.Millisecond)
 		if !first() || !both() || !absent() {
 			t.Errorf("after 999 ms: %v, %v, %v", first(), both(), absent())
