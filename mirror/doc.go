@@ -14,6 +14,8 @@
 //   - a push is acknowledged when the upstream has accepted the manifest, and a
 //     blob is called present only when it is held for this push or known at the
 //     target;
+//   - what is answered again without reading facts has a lease on them, and rights
+//     are checked before every answer;
 //   - work that serves more than the client who asked first runs on the Mirror's
 //     account and is waited for by Run.
 package mirror

@@ -160,6 +160,12 @@ var errBroken = errors.New("this step fails")
 
 func newHouse(t testing.TB) *house {
 	t.Helper()
+	return buildHouse(t, 1, func(s meta.Store) meta.Store { return s })
+}
+
+// buildHouse makes a house with so much memory for small content, and something before its store of facts.
+func buildHouse(t testing.TB, memoryBytes int64, front func(meta.Store) meta.Store) *house {
+	t.Helper()
 	h := &house{TB: t, memory: metatest.NewMemory(), up: &registry{manifests: map[string]*oci.Manifest{}, blobs: map[string][]byte{}, calls: map[string]int{}}}
 	h.store = metatest.NewFaulty(h.memory)
 	h.broken.Store(disk.Op(""))
@@ -172,9 +178,10 @@ func newHouse(t testing.TB) *house {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h.cache = cache.New(cache.Options{Disk: dir, MemoryBytes: 1})
+	h.cache = cache.New(cache.Options{Disk: dir, MemoryBytes: memoryBytes})
+	facts := front(h.store)
 	h.m, err = New(Options{
-		Cache: h.cache, Tags: meta.NewTags(h.store, meta.TagsOptions{}), Links: meta.NewLinks(h.store, meta.LinksOptions{}), Known: meta.NewKnown(h.store, meta.KnownOptions{}),
+		Cache: h.cache, Tags: meta.NewTags(facts, meta.TagsOptions{}), Links: meta.NewLinks(facts, meta.LinksOptions{}), Known: meta.NewKnown(facts, meta.KnownOptions{}),
 		Upstreams: []*Upstream{{Name: "up", Registry: "up.example", Source: h.up, Sink: h.up, Lister: h.up, Tags: TagPolicy{Fresh: time.Hour, Stale: time.Hour}}},
 	})
 	if err != nil {

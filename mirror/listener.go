@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net/http"
 	"runtime/debug"
-	"strconv"
 	"time"
 
 	"dray/upstream/oci"
@@ -39,6 +38,8 @@ type Listener struct {
 	Challenge bool
 	// AllowAnonymousPush takes pushes from anybody where there is no Access.
 	AllowAnonymousPush bool
+	// CopyFiles sends files by copying them through this process, and not by sendfile.
+	CopyFiles bool
 	// AccessLog writes a line for each request.
 	AccessLog bool
 }
@@ -47,6 +48,7 @@ type Listener struct {
 // it.
 type exchange struct {
 	w        *response
+	own      response // what w points to, so that both are one allocation
 	r        *http.Request
 	listener *Listener
 	q        oci.Request
@@ -57,6 +59,9 @@ type exchange struct {
 	source string
 	// stale is why an old answer was good enough.
 	stale error
+	// asked is the request as a key of hot answers, and hit the one that it found.
+	asked asked
+	hit   *hit
 }
 
 // errSlow ends what takes too long before an answer has begun.
@@ -90,9 +95,11 @@ var handlers = map[oci.Kind]map[string]handler{
 // ServeHTTP implements http.Handler.
 func (l *Listener) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
-	x := &exchange{w: &response{ResponseWriter: w}, r: r, listener: l}
-	w.Header().Set("Docker-Distribution-Api-Version", "registry/2.0")
-	w.Header().Set("X-Content-Type-Options", "nosniff")
+	x := &exchange{own: response{ResponseWriter: w}, r: r, listener: l}
+	x.w = &x.own
+	h := w.Header()
+	h["Docker-Distribution-Api-Version"] = apiVersion
+	h["X-Content-Type-Options"] = noSniff
 	err := l.guarded(x)
 	if err != nil && !x.w.started() {
 		err = x.fail(err)
@@ -104,6 +111,12 @@ func (l *Listener) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		panic(http.ErrAbortHandler)
 	}
 }
+
+// Header values that all answers share.
+var (
+	apiVersion = []string{"registry/2.0"}
+	noSniff    = []string{"nosniff"}
+)
 
 // guarded makes a panic an error like others: counted, logged once, and a 500.
 func (l *Listener) guarded(x *exchange) (err error) {
@@ -118,6 +131,18 @@ func (l *Listener) guarded(x *exchange) (err error) {
 }
 
 func (l *Listener) serve(x *exchange) (err error) {
+	if x.asked = askedFor(l, x.r); x.asked.uri != "" {
+		if k := l.Mirror.hot.find(x.asked); k != nil {
+			x.q, x.target, x.up = k.q, k.target, k.up
+			if err := x.authorise(); err != nil {
+				return err
+			}
+			if k.valid(time.Now()) {
+				x.hit = k
+			}
+			return l.Mirror.getManifest(x)
+		}
+	}
 	if x.q, err = oci.Parse(x.r); err != nil {
 		return err
 	}
@@ -203,15 +228,15 @@ func (m *Mirror) base(x *exchange) error {
 
 // account writes what became of a request, once.
 func (l *Listener) account(x *exchange, err error, took time.Duration) {
-	upstream, kind := "", string(x.q.Kind)
+	is := labels{listener: l.Name, kind: string(x.q.Kind), method: methodLabel(x.r.Method), source: x.source, status: x.w.status}
 	if x.up != nil {
-		upstream = x.up.Name
+		is.upstream = x.up.Name
 	}
-	m := l.Mirror.metrics
-	m.requests.WithLabelValues(l.Name, upstream, kind, methodLabel(x.r.Method), strconv.Itoa(x.w.status)).Inc()
-	m.seconds.WithLabelValues(kind).Observe(took.Seconds())
-	if x.source != "" {
-		m.bytes.WithLabelValues(upstream, x.source).Add(float64(x.w.bytes))
+	s := l.Mirror.metrics.of(is)
+	s.requests.Inc()
+	s.seconds.Observe(took.Seconds())
+	if s.bytes != nil {
+		s.bytes.Add(float64(x.w.bytes))
 	}
 	if !l.AccessLog {
 		return
@@ -220,17 +245,18 @@ func (l *Listener) account(x *exchange, err error, took time.Duration) {
 	if err != nil && x.w.status >= 500 {
 		level = slog.LevelWarn
 	}
-	l.Mirror.log.LogAttrs(x.r.Context(), level, "request", l.attributes(x, err, took)...)
+	if log := l.Mirror.log; log.Enabled(x.r.Context(), level) {
+		log.LogAttrs(x.r.Context(), level, "request", l.attributes(x, err, took)...)
+	}
 }
 
 // attributes of the one line a request gets. Nothing here holds a credential: the
 // query is not logged, the user only by name.
 func (l *Listener) attributes(x *exchange, err error, took time.Duration) []slog.Attr {
-	a := []slog.Attr{
+	a := append(make([]slog.Attr, 0, 16),
 		slog.String("listener", l.Name), slog.String("client", x.r.RemoteAddr),
 		slog.String("method", x.r.Method), slog.String("kind", string(x.q.Kind)),
-		slog.Int("status", x.w.status), slog.Int64("bytes", x.w.bytes), slog.Duration("took", took),
-	}
+		slog.Int("status", x.w.status), slog.Int64("bytes", x.w.bytes), slog.Duration("took", took))
 	optional := func(k, v string) {
 		if v != "" {
 			a = append(a, slog.String(k, v))

@@ -3,7 +3,6 @@ package mirror
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/http"
 	"strings"
 	"time"
@@ -25,6 +24,8 @@ type answer struct {
 	source string
 	// stale is why an old fact was used; nil for a fresh one.
 	stale error
+	// until is the end of a tag's window; zero for what was asked for by digest.
+	until time.Time
 }
 
 const (
@@ -37,15 +38,21 @@ const (
 // client that takes the pushed media type, since no registry converts then.
 const pushedKey = "pushed"
 
-// byTag finds a manifest by tag: from a fresh fact, or by asking the upstream.
+// atHand answers without a question: a digest that is held, or a tag within its
+// window. It is nil, nil when a question is needed.
+func (m *Mirror) atHand(ctx context.Context, up *Upstream, repo string, ref oci.Reference, accept []string) (*answer, error) {
+	if ref.ByDigest() {
+		return m.held(ctx, up, repo, ref.Digest), nil
+	}
+	fact, ok := m.tagFact(ctx, meta.TagKey{Upstream: up.Name, Repo: repo, Tag: ref.Tag, Accept: oci.AcceptKey(accept)}, accept)
+	return m.fresh(ctx, up, repo, fact, ok)
+}
+
+// byTag finds a manifest by tag that is not at hand.
 func (m *Mirror) byTag(ctx context.Context, up *Upstream, repo, tag string, accept []string) (*answer, error) {
 	key := meta.TagKey{Upstream: up.Name, Repo: repo, Tag: tag, Accept: oci.AcceptKey(accept)}
-	fact, ok := m.tagFact(ctx, key, accept)
-	if a, err := m.fresh(ctx, up, repo, fact, ok); a != nil || err != nil {
-		return a, err
-	}
 	return m.manifests.do(ctx, m.tasks, "tag "+key.String()+" "+key.Accept, lookFor, func(ctx context.Context) (*answer, error) {
-		// Another flight may have landed between the look above and this one.
+		// Another flight may have landed since it was not at hand.
 		fact, ok := m.tagFact(ctx, key, accept)
 		if a, err := m.fresh(ctx, up, repo, fact, ok); a != nil || err != nil {
 			return a, err
@@ -80,7 +87,11 @@ func (m *Mirror) fresh(ctx context.Context, up *Upstream, repo string, fact meta
 	if age >= up.Tags.Fresh {
 		return nil, nil
 	}
-	return m.held(ctx, up, repo, fact.Digest), nil
+	a := m.held(ctx, up, repo, fact.Digest)
+	if a != nil {
+		a.until = fact.CheckedAt.Add(up.Tags.Fresh)
+	}
+	return a, nil
 }
 
 // askTag asks the upstream what a tag is now: with one HEAD where the last answer is
@@ -135,12 +146,9 @@ func (m *Mirror) staleOr(ctx context.Context, up *Upstream, key meta.TagKey, old
 	return &a, nil
 }
 
-// byDigest finds a manifest by digest. One that is held is served without a question
-// where this repository showed it; else the upstream vouches for it, or sends it.
+// byDigest finds a manifest by digest that is not at hand: the upstream vouches for
+// it, or sends it.
 func (m *Mirror) byDigest(ctx context.Context, up *Upstream, repo string, d digest.Digest, accept []string) (*answer, error) {
-	if a := m.held(ctx, up, repo, d); a != nil {
-		return a, nil
-	}
 	// Some registries answer "not found" to who does not take the type.
 	absent := meta.TagKey{Upstream: up.Name, Repo: repo, Tag: d.String(), Accept: oci.AcceptKey(accept)}
 	if fact, err := m.tags.Get(ctx, absent); err == nil && fact.NotFound && time.Since(fact.CheckedAt) < up.Tags.NotFound {
@@ -184,7 +192,7 @@ func (m *Mirror) askDigest(ctx context.Context, up *Upstream, repo string, d dig
 
 // held is a manifest that lies here and that may be served to the repository, or nil.
 func (m *Mirror) held(ctx context.Context, up *Upstream, repo string, d digest.Digest) *answer {
-	link, visible, err := m.visible(ctx, up, repo, d)
+	link, visible, err := m.lookUp(ctx, up, repo, d)
 	if err != nil || !visible || link.Kind != meta.KindManifest {
 		return nil
 	}
@@ -209,6 +217,20 @@ const anywhere = ""
 // of whoever pushed it, which that upstream has checked against its own content and
 // no other's.
 func (m *Mirror) visible(ctx context.Context, up *Upstream, repo string, d digest.Digest) (meta.LinkFact, bool, error) {
+	key := sighting{up, repo, d}
+	if s, ok := m.hot.seen.Get(key); ok && s.lease.Valid(time.Now()) {
+		return s.link, true, nil
+	}
+	ctx, lease := meta.WithLease(ctx)
+	link, visible, err := m.lookUp(ctx, up, repo, d)
+	if visible {
+		m.hot.seen.Add(key, sight{link, lease})
+	}
+	return link, visible, err
+}
+
+// lookUp is visible, from the facts.
+func (m *Mirror) lookUp(ctx context.Context, up *Upstream, repo string, d digest.Digest) (meta.LinkFact, bool, error) {
 	link, err := m.links.Get(ctx, up.Name, repo, d)
 	if err != nil {
 		return link, false, err
@@ -268,13 +290,21 @@ func (m *Mirror) recorded(err error) {
 }
 
 func (m *Mirror) getManifest(x *exchange) error {
-	ctx, accept := x.r.Context(), x.r.Header.Values("Accept")
-	var a *answer
-	var err error
-	if d := x.q.Ref.Digest; d != "" {
-		a, err = m.byDigest(ctx, x.up, x.target.Repo, d, accept)
-	} else {
-		a, err = m.byTag(ctx, x.up, x.target.Repo, x.q.Ref.Tag, accept)
+	if x.hit != nil {
+		x.source = x.hit.answer.source
+		return m.pulled(x, x.sendHit(x.hit))
+	}
+	ctx, accept, repo, ref := x.r.Context(), x.r.Header.Values("Accept"), x.target.Repo, x.q.Ref
+	leased, lease := meta.WithLease(ctx)
+	a, err := m.atHand(leased, x.up, repo, ref, accept)
+	switch {
+	case a != nil:
+		m.hot.keep(x, a, lease)
+	case err != nil:
+	case ref.ByDigest():
+		a, err = m.byDigest(ctx, x.up, repo, ref.Digest, accept)
+	default:
+		a, err = m.byTag(ctx, x.up, repo, ref.Tag, accept)
 	}
 	if err != nil {
 		return err
@@ -282,9 +312,13 @@ func (m *Mirror) getManifest(x *exchange) error {
 	x.source, x.stale = a.source, a.stale
 	if a.stale != nil {
 		// RFC 9111 dropped Warning, but it is the header that clients and people know.
-		x.w.Header().Set("Warning", fmt.Sprintf("110 dray %q", "Response is Stale"))
+		x.w.Header().Set("Warning", `110 dray "Response is Stale"`)
 	}
-	err = x.sendManifest(a)
+	return m.pulled(x, x.sendManifest(a))
+}
+
+// pulled reports a manifest that a client got by GET.
+func (m *Mirror) pulled(x *exchange, err error) error {
 	if got := x.w.status == http.StatusOK || x.w.status == http.StatusPartialContent; err == nil && got && x.r.Method == http.MethodGet && m.onPull != nil {
 		m.onPull(x.up, x.target.Repo, x.q.Ref.String())
 	}

@@ -1,6 +1,11 @@
 package mirror
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"strconv"
+	"sync"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
 
 // metrics are the front door's own. Labels are bounded: upstreams and kinds come
 // from the configuration and the protocol, never from a client.
@@ -11,10 +16,48 @@ type metrics struct {
 	stale    *prometheus.CounterVec
 	pushes   *prometheus.CounterVec
 	meta     prometheus.Counter
+
+	mu    sync.RWMutex // guards ready
+	ready map[labels]*series
+}
+
+// labels tell requests apart.
+type labels struct {
+	listener, upstream, kind, method, source string
+	status                                   int
+}
+
+// series are the counters of requests that are alike.
+type series struct {
+	requests prometheus.Counter
+	seconds  prometheus.Observer
+	bytes    prometheus.Counter // nil for answers without content
+}
+
+// of finds the series of a request. There are no more than the metrics have anyway.
+func (x *metrics) of(l labels) *series {
+	x.mu.RLock()
+	s := x.ready[l]
+	x.mu.RUnlock()
+	if s != nil {
+		return s
+	}
+	s = &series{
+		requests: x.requests.WithLabelValues(l.listener, l.upstream, l.kind, l.method, strconv.Itoa(l.status)),
+		seconds:  x.seconds.WithLabelValues(l.kind),
+	}
+	if l.source != "" {
+		s.bytes = x.bytes.WithLabelValues(l.upstream, l.source)
+	}
+	x.mu.Lock()
+	x.ready[l] = s
+	x.mu.Unlock()
+	return s
 }
 
 func newMetrics() *metrics {
 	return &metrics{
+		ready: map[labels]*series{},
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_requests_total",
 			Help: "Requests of clients, by listener, upstream, kind, method and status."}, []string{"listener", "upstream", "kind", "method", "status"}),
 		bytes: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_response_bytes_total",

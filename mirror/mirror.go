@@ -91,6 +91,7 @@ type Mirror struct {
 	within    time.Duration
 	stall     time.Duration
 	metrics   *metrics
+	hot       hot
 }
 
 // lookFor bounds the questions to an upstream that a pull needs before its answer
@@ -109,6 +110,7 @@ func New(o Options) (*Mirror, error) {
 		within:  cmp.Or(o.AnswerWithin, 10*time.Minute),
 		stall:   cmp.Or(o.ClientStall, 2*time.Minute),
 		metrics: newMetrics(),
+		hot:     newHot(),
 	}
 	expiry := cmp.Or(o.UploadExpiry, time.Hour)
 	m.uploads = newUploads(expiry, o.MaxUploadsPerClient)

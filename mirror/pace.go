@@ -1,6 +1,7 @@
 package mirror
 
 import (
+	"context"
 	"io"
 	"net/http"
 	"time"
@@ -41,21 +42,54 @@ func (x *exchange) body() io.Reader {
 	return pacedBody{x.r.Body, http.NewResponseController(x.w), x.listener.Mirror.stall}
 }
 
+// Gatherer is a connection that can hold back what is written to it, to hand it on in
+// few large pieces. TLS writes each record of 16 KiB by itself otherwise.
+type Gatherer interface {
+	// Hold begins to hold back, as far as there is room.
+	Hold()
+	// Release hands on what was held back, and ends it.
+	Release() error
+}
+
+type gathererKey struct{}
+
+// WithGatherer returns the context of a connection that gathers. Nothing is held back
+// but during one write of a body, so that nothing that is there waits for what is not.
+func WithGatherer(ctx context.Context, g Gatherer) context.Context {
+	return context.WithValue(ctx, gathererKey{}, g)
+}
+
+// gatherFrom is the size of a write that makes more than one record.
+const gatherFrom = 16<<10 + 1
+
 // pacedWriter is an answer whose client must keep taking.
 type pacedWriter struct {
-	w     *response
-	conn  *http.ResponseController
-	stall time.Duration
+	w      *response
+	conn   *http.ResponseController
+	stall  time.Duration
+	gather Gatherer // nil: none
 }
 
 func (x *exchange) pacedWriter() pacedWriter {
-	return pacedWriter{x.w, http.NewResponseController(x.w), x.listener.Mirror.stall}
+	p := pacedWriter{w: x.w, conn: http.NewResponseController(x.w), stall: x.listener.Mirror.stall}
+	if x.r.TLS != nil {
+		p.gather, _ = x.r.Context().Value(gathererKey{}).(Gatherer)
+	}
+	return p
 }
 
 // Write implements io.Writer. It has no ReadFrom, which would bring a small buffer
 // and one limit for the whole.
-func (p pacedWriter) Write(b []byte) (int, error) {
+func (p pacedWriter) Write(b []byte) (n int, err error) {
 	_ = p.conn.SetWriteDeadline(time.Now().Add(p.stall))
+	if p.gather != nil && len(b) >= gatherFrom {
+		p.gather.Hold()
+		defer func() {
+			if left := p.gather.Release(); err == nil {
+				err = left
+			}
+		}()
+	}
 	return p.w.Write(b)
 }
 

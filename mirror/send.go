@@ -29,6 +29,11 @@ type content struct {
 	arriving bool
 }
 
+// immutable is what a cache may think of an answer by digest.
+const immutable = "max-age=31536000, immutable"
+
+func etag(d digest.Digest) string { return `"` + d.String() + `"` }
+
 func (x *exchange) sendManifest(a *answer) error {
 	return x.send(content{digest: a.digest, mediaType: a.mediaType, size: int64(len(a.raw)), body: bytes.NewReader(a.raw)})
 }
@@ -36,13 +41,13 @@ func (x *exchange) sendManifest(a *answer) error {
 // send answers GET and HEAD for content: whole, a range of it, or "not modified".
 // What is sent never changes under its digest, so the digest is the entity tag.
 func (x *exchange) send(c content) error {
-	etag := `"` + c.digest.String() + `"`
+	etag := etag(c.digest)
 	h := x.w.Header()
 	h.Set("Docker-Content-Digest", c.digest.String())
 	h.Set("Etag", etag)
 	h.Set("X-Cache", x.source)
 	if x.q.Ref.ByDigest() {
-		h.Set("Cache-Control", "max-age=31536000, immutable")
+		h.Set("Cache-Control", immutable)
 	}
 	if matches(x.r.Header.Get("If-None-Match"), etag) {
 		x.w.WriteHeader(http.StatusNotModified)
@@ -108,12 +113,16 @@ func (x *exchange) sendPart(c content, part oci.Range, partial bool) error {
 // buffers of the size that performs best for bodies that the kernel cannot send.
 var buffers = sync.Pool{New: func() any { b := make([]byte, 256<<10); return &b }}
 
+// byKernel reports whether the kernel may send a file. It cannot encrypt it, and some
+// hosts do better without it.
+func (x *exchange) byKernel() bool { return x.r.TLS == nil && !x.listener.CopyFiles }
+
 // copyBody sends length bytes of the body, or all of it when that is -1. A file goes
-// to the kernel.
+// to the kernel, where that may send it.
 func (x *exchange) copyBody(body io.Reader, file bool, length int64) error {
 	w := x.pacedWriter()
 	defer w.done()
-	if file && length >= 0 {
+	if file && length >= 0 && x.byKernel() {
 		n, err := w.sendFile(body, length)
 		return short(n, length, err)
 	}

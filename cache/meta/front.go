@@ -9,6 +9,7 @@ import (
 	"hash/maphash"
 	"iter"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/golang-lru/v2"
@@ -70,9 +71,10 @@ type held struct {
 
 // stripe orders the writes to a share of the keys against reads that began
 // before them: a read may be remembered only if writes has not moved.
+// writes moves only under mu, and only after the write is held.
 type stripe struct {
 	mu     sync.Mutex
-	writes uint64
+	writes atomic.Uint64
 }
 
 // NewFronted returns s with a memory before it. Closing it closes s.
@@ -103,27 +105,29 @@ func (f *Fronted) Get(ctx context.Context, key string) ([]byte, error) {
 		return nil, err
 	}
 	now := time.Now()
+	s := f.stripe(key)
+	before := s.writes.Load()
 	h, ok := f.held.Get(key)
 	if ok && h.expired(now) {
 		// A write of ours that ran out is not known to be absent: another
 		// process may have written since.
 		ok = false
 	}
+	lease := leaseOf(ctx)
 	if ok && now.Before(h.fresh) {
+		lease.note(s, before, h)
 		f.answers.WithLabelValues("memory").Inc()
 		return h.answer()
 	}
 	if ok && h.unsaved {
+		lease.refuse()
 		f.save(ctx, key, h, now)
 		f.answers.WithLabelValues("memory").Inc()
 		return h.answer()
 	}
-	s := f.stripe(key)
-	s.mu.Lock()
-	before := s.writes
-	s.mu.Unlock()
 	value, err := f.store.Get(ctx, key)
 	if err != nil && !errors.Is(err, ErrNotFound) {
+		lease.refuse()
 		if ok && ctx.Err() == nil && !errors.Is(err, ErrClosed) {
 			f.answers.WithLabelValues("bridged").Inc()
 			return h.answer()
@@ -131,7 +135,9 @@ func (f *Fronted) Get(ctx context.Context, key string) ([]byte, error) {
 		return nil, err
 	}
 	f.answers.WithLabelValues("store").Inc()
-	f.remember(key, f.readFrom(value, err, now), s, before)
+	h = f.readFrom(value, err, now)
+	f.remember(key, h, s, before)
+	lease.note(s, before, h)
 	return value, err
 }
 
@@ -155,7 +161,7 @@ func (h held) answer() ([]byte, error) {
 func (f *Fronted) remember(key string, h held, s *stripe, before uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.writes == before {
+	if s.writes.Load() == before {
 		f.hold(key, h)
 	}
 }
@@ -175,8 +181,8 @@ func (f *Fronted) note(key string, h held) {
 	s := f.stripe(key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.writes++
 	f.hold(key, h)
+	s.writes.Add(1)
 }
 
 func (f *Fronted) written(value []byte, ttl time.Duration, now time.Time) held {
@@ -216,9 +222,8 @@ func (f *Fronted) save(ctx context.Context, key string, h held, now time.Time) {
 		return
 	}
 	current.fresh = now.Add(f.staleness)
-	s.writes++
-	writes := s.writes
 	f.hold(key, current)
+	writes := s.writes.Add(1)
 	s.mu.Unlock()
 
 	if err := f.put(ctx, key, current, now); err != nil {
@@ -226,7 +231,7 @@ func (f *Fronted) save(ctx context.Context, key string, h held, now time.Time) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.writes == writes {
+	if s.writes.Load() == writes {
 		current.unsaved = false
 		f.hold(key, current)
 	}

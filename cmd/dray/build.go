@@ -158,6 +158,7 @@ func (g *graph) buildListeners(context.Context) error {
 		f, err := newFront(l, g.cfg.Limits, &mirror.Listener{
 			Mirror: g.mirror, Name: l.Name, Role: mirror.Role(l.Role), Routes: g.cfg.routes(l), Access: access[l.Auth],
 			Challenge: l.Challenge, AllowAnonymousPush: l.AllowAnonymousPush, AccessLog: g.cfg.Log.Access,
+			CopyFiles: l.Send == SendCopy,
 		}, g.log)
 		if err != nil {
 			return fmt.Errorf("listener %s: %w", l.Name, err)

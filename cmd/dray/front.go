@@ -37,8 +37,10 @@ func newFront(l Listener, limits Limits, h http.Handler, log *slog.Logger) (*fro
 	if err := certificate.load(); err != nil {
 		return nil, err
 	}
-	// HTTP/1.1 only: for large bodies HTTP/2 costs more and gains nothing.
+	// HTTP/1.1 only: for large bodies HTTP/2 costs more and gains nothing. Clients of TLS 1.3 get it, and resume
+	// their sessions by tickets, whose keys crypto/tls makes and rotates.
 	f.server.TLSConfig = &tls.Config{GetCertificate: certificate.get, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}}
+	f.server.ConnContext = withGatherer
 	f.server.TLSNextProto = map[string]func(*http.Server, *tls.Conn, http.Handler){}
 	return f, nil
 }
@@ -50,10 +52,15 @@ func (f *front) listen(ctx context.Context) (net.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listener %s: %w", f.name, err)
 	}
-	if f.server.TLSConfig != nil {
-		ln = tls.NewListener(ln, f.server.TLSConfig)
+	return f.secure(ln), nil
+}
+
+// secure puts TLS on a listener, where that is configured.
+func (f *front) secure(ln net.Listener) net.Listener {
+	if f.server.TLSConfig == nil {
+		return ln
 	}
-	return ln, nil
+	return tls.NewListener(gatheringListener{ln}, f.server.TLSConfig)
 }
 
 // serve answers requests until ctx ends, and then gives the running ones their grace.

@@ -193,6 +193,18 @@ const (
 // UnmarshalText accepts one of the roles.
 func (r *Role) UnmarshalText(text []byte) error { return oneOf(r, text, RoleMirror, RoleRegistry) }
 
+// Send is how blobs on disk are sent.
+type Send string
+
+// The ways to send.
+const (
+	SendSendfile Send = "sendfile"
+	SendCopy     Send = "copy"
+)
+
+// UnmarshalText accepts one of the ways.
+func (s *Send) UnmarshalText(text []byte) error { return oneOf(s, text, SendSendfile, SendCopy) }
+
 // Kind is how an upstream is spoken to.
 type Kind string
 

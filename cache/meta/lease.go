@@ -1,0 +1,75 @@
+package meta
+
+import (
+	"context"
+	"time"
+)
+
+// Lease says how long what was made of several reads may be used again without
+// reading: exactly as long as a [Fronted] would answer each of them from memory, and
+// until anything is written here that could change one of them. The zero value is no
+// longer valid, and neither is one without reads: what comes from a store that is not
+// fronted, from one that failed, or is not yet saved, has to be read each time.
+//
+// All reads must go through stores of one kind, fronted or not. Reads must be done by one goroutine; Valid may be called by any once they are.
+type Lease struct {
+	until   time.Time // the earliest end of all reads
+	refused bool
+	marks   []mark
+}
+
+// mark is how many writes a stripe had seen before a read.
+type mark struct {
+	stripe *stripe
+	writes uint64
+}
+
+type leaseKey struct{}
+
+// WithLease returns a context whose reads the lease covers.
+func WithLease(ctx context.Context) (context.Context, *Lease) {
+	l := &Lease{}
+	return context.WithValue(ctx, leaseKey{}, l), l
+}
+
+// leaseOf is nil where nobody wants a lease.
+func leaseOf(ctx context.Context) *Lease {
+	l, _ := ctx.Value(leaseKey{}).(*Lease)
+	return l
+}
+
+// Valid reports whether all reads would still be answered alike from memory. It costs
+// some ten nanoseconds.
+func (l *Lease) Valid(now time.Time) bool {
+	if len(l.marks) == 0 || l.refused || !now.Before(l.until) {
+		return false
+	}
+	for _, m := range l.marks {
+		if m.stripe.writes.Load() != m.writes {
+			return false
+		}
+	}
+	return true
+}
+
+// note covers the read of h from a stripe that had seen so many writes before.
+func (l *Lease) note(s *stripe, writes uint64, h held) {
+	if l == nil {
+		return
+	}
+	end := h.fresh
+	if !h.dead.IsZero() && h.dead.Before(end) {
+		end = h.dead
+	}
+	if len(l.marks) == 0 || end.Before(l.until) {
+		l.until = end
+	}
+	l.marks = append(l.marks, mark{s, writes})
+}
+
+// refuse ends the lease: something was read that memory may not answer again.
+func (l *Lease) refuse() {
+	if l != nil {
+		l.refused = true
+	}
+}

@@ -1,0 +1,156 @@
+package meta_test
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"dray/cache/meta"
+	"dray/cache/meta/metatest"
+)
+
+// leased reads keys and returns what the lease on them is worth.
+func leased(t *testing.T, s meta.Store, keys ...string) func() bool {
+	t.Helper()
+	ctx, lease := meta.WithLease(t.Context())
+	for _, k := range keys {
+		if _, err := s.Get(ctx, k); err != nil && !errors.Is(err, meta.ErrNotFound) {
+			t.Logf("get %s: %v", k, err)
+		}
+	}
+	return func() bool { return lease.Valid(time.Now()) }
+}
+
+func put(t *testing.T, s meta.Store, key string) {
+	t.Helper()
+	if err := s.Put(t.Context(), key, []byte("value"), 0); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A lease lasts as long as memory answers, and no longer than what was read first.
+func TestLeaseLasts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := metatest.NewMemory()
+		put(t, store, "a")
+		f := meta.NewFronted(store, meta.FrontOptions{})
+		first := leased(t, f, "a")
+		time.Sleep(400 * time.Millisecond)
+		both, absent := leased(t, f, "b", "a"), leased(t, f, "c")
+		time.Sleep(599 * time.Millisecond)
+		if !first() || !both() || !absent() {
+			t.Errorf("after 999 ms: %v, %v, %v", first(), both(), absent())
+		}
+		time.Sleep(time.Millisecond)
+		if first() || both() || !absent() {
+			t.Errorf("after 1 s: %v, %v, %v", first(), both(), absent())
+		}
+		if time.Sleep(400 * time.Millisecond); absent() {
+			t.Error("what was not found is believed for longer than a second")
+		}
+	})
+}
+
+// A lease ends with a write of this process to what was read, whatever becomes of it.
+func TestLeaseEndsWithWrites(t *testing.T) {
+	failing := errors.New("the store fails")
+	for name, write := range map[string]func(f *meta.Fronted, s *metatest.Faulty){
+		"put":         func(f *meta.Fronted, _ *metatest.Faulty) { _ = f.Put(t.Context(), "a", []byte("new"), 0) },
+		"put absent":  func(f *meta.Fronted, _ *metatest.Faulty) { _ = f.Put(t.Context(), "none", []byte("new"), 0) },
+		"put to none": func(f *meta.Fronted, s *metatest.Faulty) { s.Fail(failing, 0); _ = f.Put(t.Context(), "a", nil, 0) },
+		"batch": func(f *meta.Fronted, _ *metatest.Faulty) {
+			_ = f.PutAll(t.Context(), []meta.Entry{{Key: "x"}, {Key: "a"}}, time.Hour)
+		},
+		"delete": func(f *meta.Fronted, _ *metatest.Faulty) { _ = f.Delete(t.Context(), "a") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			store := metatest.NewFaulty(metatest.NewMemory())
+			put(t, store, "a")
+			f := meta.NewFronted(store, meta.FrontOptions{Staleness: time.Hour})
+			valid := leased(t, f, "a", "none")
+			if !valid() {
+				t.Fatal("no lease")
+			}
+			if write(f, store); valid() {
+				t.Error("it outlives the write")
+			}
+		})
+	}
+}
+
+// What a store that fails did not say, what is not saved yet, and what no memory
+// stands before, is read each time.
+func TestLeaseRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := metatest.NewFaulty(metatest.NewMemory())
+		put(t, store, "a")
+		f := meta.NewFronted(store, meta.FrontOptions{})
+		if leased(t, store, "a")() {
+			t.Error("a store without a memory gives a lease")
+		}
+		if leased(t, f)() {
+			t.Error("nothing read gives a lease")
+		}
+		_ = leased(t, f, "a")
+		store.Fail(errors.New("the store fails"), 0)
+		time.Sleep(2 * time.Second)
+		if leased(t, f, "a")() {
+			t.Error("a bridged answer gives a lease")
+		}
+		_ = f.Put(t.Context(), "u", []byte("unsaved"), 0)
+		if time.Sleep(2 * time.Second); leased(t, f, "u")() {
+			t.Error("an unsaved write that is due gives a lease")
+		}
+		store.Fail(nil, 0)
+		if time.Sleep(2 * time.Second); !leased(t, f, "a")() {
+			t.Error("none is given when the store works again")
+		}
+	})
+}
+
+// Whoever reads after a write has returned gets what was written, also from what a lease
+// lets him keep.
+func TestLeaseReadsItsWrites(t *testing.T) {
+	f := meta.NewFronted(metatest.NewMemory(), meta.FrontOptions{Staleness: time.Hour})
+	var landed atomic.Uint32
+	var wg sync.WaitGroup
+	put(t, f, "a")
+	for range 4 {
+		wg.Go(func() {
+			var have uint32
+			_, lease := meta.WithLease(t.Context())
+			for landed.Load() < 2000 {
+				least := landed.Load()
+				if lease.Valid(time.Now()) {
+					if have < least {
+						t.Errorf("%d is kept after %d was written", have, least)
+						return
+					}
+					continue
+				}
+				var ctx context.Context
+				ctx, lease = meta.WithLease(t.Context())
+				v, err := f.Get(ctx, "a")
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if have = 0; len(v) == 4 {
+					have = binary.BigEndian.Uint32(v)
+				}
+			}
+		})
+	}
+	for i := range uint32(2000) {
+		if err := f.Put(t.Context(), "a", binary.BigEndian.AppendUint32(nil, i+1), 0); err != nil {
+			t.Error(err)
+		}
+		landed.Store(i + 1)
+	}
+	wg.Wait()
+}

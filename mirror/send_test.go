@@ -1,0 +1,183 @@
+package mirror
+
+import (
+	"bytes"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"slices"
+	"sync/atomic"
+	"testing"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// kernelConn counts the bytes that net/http hands to the connection as a file.
+type kernelConn struct {
+	*net.TCPConn
+	sent *atomic.Int64
+}
+
+func (c kernelConn) ReadFrom(r io.Reader) (int64, error) {
+	n, err := c.TCPConn.ReadFrom(r)
+	if l, ok := r.(*io.LimitedReader); ok {
+		if _, ok := l.R.(*os.File); ok {
+			c.sent.Add(n)
+		}
+	}
+	return n, err
+}
+
+type kernelListener struct {
+	net.Listener
+	sent atomic.Int64
+}
+
+func (l *kernelListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return kernelConn{c.(*net.TCPConn), &l.sent}, nil
+}
+
+// A blob on disk reaches the connection as a file, through everything that is wrapped
+// around it on the way, unless files are to be copied.
+func TestKernelSendsFiles(t *testing.T) {
+	h := newHouse(t)
+	layer := bytes.Repeat([]byte("layer"), 700_000)
+	m := h.hold("team/app", "v1", layer)
+	h.pull("team/app", "v1", m, layer)
+	ln, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	kernel := &kernelListener{Listener: ln}
+	server := &http.Server{Handler: h.l}
+	done := make(chan error, 1)
+	go func() { done <- server.Serve(kernel) }()
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	for _, test := range []struct {
+		name, span string
+		copied     bool
+		want       []byte
+		kernel     int
+	}{
+		{"whole", "", false, layer, len(layer)},
+		{"range", "bytes=100-1500099", false, layer[100:1500100], 1500000},
+		{"copied", "", true, layer, 0},
+		{"range copied", "bytes=100-1500099", true, layer[100:1500100], 0},
+	} {
+		h.l.CopyFiles = test.copied
+		kernel.sent.Store(0)
+		req, err := http.NewRequestWithContext(t.Context(), "GET", "http://"+ln.Addr().String()+"/v2/team/app/blobs/"+digest.FromBytes(layer).String(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if test.span != "" {
+			req.Header.Set("Range", test.span)
+		}
+		resp, err := client.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if err != nil || !bytes.Equal(got, test.want) {
+			t.Errorf("%s: %d bytes, %v", test.name, len(got), err)
+		}
+		// The first 512 bytes net/http always writes by itself.
+		if n := kernel.sent.Load(); n > int64(test.kernel) || n < int64(test.kernel)-512 {
+			t.Errorf("%s: %d bytes by the kernel, want %d", test.name, n, test.kernel)
+		}
+	}
+	if err := server.Shutdown(t.Context()); err != nil {
+		t.Error(err)
+	}
+	<-done
+}
+
+// gatherer writes down what it is told, and what is written meanwhile.
+type gatherer struct {
+	*httptest.ResponseRecorder
+	events  []string
+	broken  error
+	release error
+}
+
+func (g *gatherer) Hold()          { g.events = append(g.events, "hold") }
+func (g *gatherer) Release() error { g.events = append(g.events, "release"); return g.release }
+
+func (g *gatherer) WriteHeader(status int) {
+	g.events = append(g.events, "header")
+	g.ResponseRecorder.WriteHeader(status)
+}
+
+func (g *gatherer) Write(p []byte) (int, error) {
+	if g.broken != nil {
+		return 0, g.broken
+	}
+	g.events = append(g.events, "write")
+	return g.ResponseRecorder.Write(p)
+}
+
+// Only writes of many records are gathered, each for itself, and released on each way
+// out; headers and small answers never.
+func TestBodiesAreGathered(t *testing.T) {
+	h := newHouse(t)
+	layer := bytes.Repeat([]byte("layer"), 100_000)
+	m := h.hold("team/app", "v1", layer)
+	h.pull("team/app", "v1", m, layer)
+	blob, manifest := "/v2/team/app/blobs/"+digest.FromBytes(layer).String(), "/v2/team/app/manifests/v1"
+	failing := errors.New("the connection is gone")
+	for _, test := range []struct {
+		name, path, span string
+		plain            bool
+		broken, release  error
+		want             []string
+	}{
+		{name: "large", path: blob, want: []string{"header", "hold", "write", "release", "hold", "write", "release"}},
+		{name: "plain", path: blob, plain: true, want: []string{"header", "write"}},
+		{name: "small", path: manifest, want: []string{"header", "write"}},
+		{name: "one record", path: blob, span: "bytes=0-16383", want: []string{"header", "write"}},
+		{name: "fails", path: blob, broken: failing, want: []string{"header", "hold", "release"}},
+		{name: "fails late", path: blob, release: failing, want: []string{"header", "hold", "write", "release"}},
+	} {
+		g := &gatherer{ResponseRecorder: httptest.NewRecorder(), broken: test.broken, release: test.release}
+		r := httptest.NewRequestWithContext(WithGatherer(t.Context(), g), "GET", test.path, http.NoBody)
+		if !test.plain {
+			r.TLS = &tls.ConnectionState{}
+		}
+		if test.span != "" {
+			r.Header.Set("Range", test.span)
+		}
+		cut := serve(h.l, g, r)
+		if fails := test.broken != nil || test.release != nil; cut != fails {
+			t.Errorf("%s: cut %v", test.name, cut)
+		}
+		if test.plain { // recorders take no file, and net/http decides how to copy it
+			g.events = slices.Compact(g.events)
+		}
+		if !slices.Equal(g.events, test.want) {
+			t.Errorf("%s: %v, want %v", test.name, g.events, test.want)
+		}
+	}
+}
+
+// serve reports whether the connection would be cut.
+func serve(h http.Handler, w http.ResponseWriter, r *http.Request) (cut bool) {
+	defer func() {
+		if v := recover(); v != nil {
+			if err, ok := v.(error); !ok || !errors.Is(err, http.ErrAbortHandler) {
+				panic(v)
+			}
+			cut = true
+		}
+	}()
+	h.ServeHTTP(w, r)
+	return false
+}
