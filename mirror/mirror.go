@@ -32,6 +32,9 @@ type Upstream struct {
 	// RepositoryPrefix is put before every repository name at the upstream.
 	RepositoryPrefix string
 	Tags             TagPolicy
+	// Split says how large blobs are fetched by several ranges at once; Part is the
+	// Mirror's own. The zero value fetches every blob by one request.
+	Split cache.Split
 }
 
 // TagPolicy says how long answers about tags are believed.

@@ -120,6 +120,38 @@ func TestBudgetBlobForManyClientsAtOnce(t *testing.T) {
 	spent(t, s.ecr, kinds{"blob-get": 1, "s3-get": 1})
 }
 
+func TestBudgetLargeBlob(t *testing.T) {
+	const layer = 20 << 20
+	for _, clients := range []int{1, 16} {
+		t.Run(fmt.Sprint(clients), func(t *testing.T) {
+			s := startStack(t, t.TempDir())
+			img := seed(t, s.ecr, "team/app", "v1", layer)
+			s.want(200, "GET", "/v2/team/app/manifests/v1", nil)
+			spent(t, s.ecr, kinds{"GetAuthorizationToken": 1, "manifest-get": 1})
+			s.ecr.SetBandwidth(ecrtest.Bandwidth{PerConnection: 32 << 20})
+			var wg sync.WaitGroup
+			for i := range clients {
+				wg.Go(func() {
+					from := i * 1 << 20
+					r, err := s.try("GET", "/v2/team/app/blobs/"+img.layer.String(), nil, "Range", fmt.Sprintf("bytes=%d-", from))
+					if err != nil || len(r.body) != int(img.manifest.Layers[0].Size)-from {
+						t.Errorf("client %d: %d bytes, %v", i, len(r.body), err)
+					}
+					if i == 0 && digest.FromBytes(r.body) != img.layer {
+						t.Error("other bytes")
+					}
+				})
+			}
+			wg.Wait()
+			pieces := (img.manifest.Layers[0].Size + 8<<20 - 1) / (8 << 20)
+			if sent := s.ecr.Counters()["s3-get"].BytesOut; sent != img.manifest.Layers[0].Size {
+				t.Errorf("%d bytes from the upstream", sent)
+			}
+			spent(t, s.ecr, kinds{"blob-get": pieces, "s3-get": pieces})
+		})
+	}
+}
+
 func TestBudgetTagForManyClientsAtOnce(t *testing.T) {
 	s := startStack(t, t.TempDir())
 	seed(t, s.ecr, "team/app", "v1", 1<<10)
