@@ -284,6 +284,9 @@ func (m *Mirror) getManifest(x *exchange) error {
 		// RFC 9111 dropped Warning, but it is the header that clients and people know.
 		x.w.Header().Set("Warning", fmt.Sprintf("110 dray %q", "Response is Stale"))
 	}
+	if x.r.Method == http.MethodGet {
+		m.anticipate(x, a)
+	}
 	err = x.sendManifest(a)
 	if got := x.w.status == http.StatusOK || x.w.status == http.StatusPartialContent; err == nil && got && x.r.Method == http.MethodGet && m.onPull != nil {
 		m.onPull(x.up, x.target.Repo, x.q.Ref.String())

@@ -92,6 +92,9 @@ func (r *registry) assemble(u Upstream, client *upstream.Client, creator upstrea
 			Slots: cache.NewSlots(u.ParallelFill.Connections),
 		},
 	}
+	if u.Prefetch.Enabled {
+		r.Prefetch = mirror.PrefetchPolicy{MaxLayer: int64(u.Prefetch.MaxLayer), AtOnce: u.Prefetch.Streams}
+	}
 	if u.Push {
 		r.Sink = r.breaker.Sink(client)
 		if creator != nil {

@@ -96,6 +96,19 @@ type Upstream struct {
 	Tags Tags `yaml:"tags"`
 	// How large layers are fetched by several ranges at once, where one connection is slower than the line.
 	ParallelFill ParallelFill `yaml:"parallel_fill"`
+	// What of an image is fetched as soon as a client has got its manifest, before the client asks for it.
+	Prefetch Prefetch `yaml:"prefetch"`
+}
+
+// Prefetch says what of an image is fetched as soon as a client has got the manifest of its platform. The client joins these fetches: an image that is pulled
+// as a whole costs no request more. Layers that the client has from elsewhere are fetched, too, once, if dray does not hold them.
+type Prefetch struct {
+	// Whether anything is fetched ahead. Default: `true`.
+	Enabled bool `yaml:"enabled"`
+	// Layers larger than this are fetched when a client asks for them. Default: `32MiB`.
+	MaxLayer Bytes `yaml:"max_layer"`
+	// Blobs fetched ahead at a time. Default: `4`.
+	Streams int `yaml:"streams"`
 }
 
 // ParallelFill says how large layers are fetched by several ranges at once. Each range costs one request more, with its redirect. A registry that

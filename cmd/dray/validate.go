@@ -153,6 +153,9 @@ func (u Upstream) validate(k *check, path string) {
 		k.add(path+".tags.stale", "%v is less than fresh, %v", u.Tags.Stale, u.Tags.Fresh)
 	}
 	u.ParallelFill.validate(k, path+".parallel_fill")
+	if n := u.Prefetch.Streams; n < 1 || n > 64 {
+		k.add(path+".prefetch.streams", "%d is not between 1 and 64", n)
+	}
 }
 
 // minPiece of a layer: smaller ones cost more in requests than they gain.
