@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"slices"
 	"sync"
 	"testing"
@@ -442,4 +443,52 @@ func TestSplitRatio(t *testing.T) {
 			t.Errorf("%v with %d streams, %v with one: %.2f", took[streams], streams, took[1], ratio)
 		}
 	})
+}
+
+// TestSplitMemory bounds what a fetch in parts allocates, whatever the size of the blob.
+func TestSplitMemory(t *testing.T) {
+	c, _ := cachetest.Start(t, cache.Options{}, disk.Options{})
+	o := &cachetest.Origin{Data: cachetest.Random(30, 48<<20)}
+	b := split(o, cache.NewSlots(16))
+	b.Split.Piece = 1 << 20
+	buf := make([]byte, 64<<10)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	r := openSplit(t, c, o, b)
+	n, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{r}, buf)
+	runtime.ReadMemStats(&after)
+	if err != nil || n != int64(len(o.Data)) {
+		t.Fatalf("%d bytes, %v", n, err)
+	}
+	if grown := after.TotalAlloc - before.TotalAlloc; grown > 6<<20 {
+		t.Errorf("%d MiB allocated for a blob of 48 MiB", grown>>20)
+	}
+}
+
+// BenchmarkSplit compares one stream with several: where each connection is slow, and where nothing is.
+func BenchmarkSplit(b *testing.B) {
+	const blob = 64 << 20
+	for _, pace := range []int64{64 << 20, 0} {
+		for _, n := range []int{1, 4} {
+			b.Run(fmt.Sprintf("pace=%dMiB/streams=%d", pace>>20, n), func(b *testing.B) {
+				c, _ := cachetest.Start(b, cache.Options{}, disk.Options{})
+				o := &cachetest.Origin{Data: cachetest.Random(31, blob), Pace: pace, Chunk: 256 << 10}
+				of := split(o, cache.NewSlots(16))
+				of.Split.Piece, of.Split.Streams = 8<<20, n
+				b.SetBytes(blob)
+				for b.Loop() {
+					r, err := c.Open(b.Context(), of, o.Fetch)
+					if err != nil {
+						b.Fatal(err)
+					}
+					if _, err := io.Copy(io.Discard, r); err != nil {
+						b.Fatal(err)
+					}
+					if err := errors.Join(r.Close(), c.Delete(b.Context(), of.Digest)); err != nil {
+						b.Fatal(err)
+					}
+				}
+			})
+		}
+	}
 }
