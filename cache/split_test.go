@@ -210,6 +210,34 @@ func TestSplitSurvives(t *testing.T) {
 	}
 }
 
+// TestSplitAllRefused has each stream beside the first one refused once, and then all the rest asked for at once.
+func TestSplitAllRefused(t *testing.T) {
+	for _, readers := range []int{1, 16} {
+		slots := cache.NewSlots(16)
+		bubble(t, disk.Options{}, func(t *testing.T, c *cache.Cache) {
+			o := &cachetest.Origin{Data: cachetest.Random(4, size), Chunk: 10_000, Pace: 1 << 20, At: func(_, to int64, n int) []cachetest.Fault {
+				if to > piece {
+					return []cachetest.Fault{cachetest.Refuse(errOrigin)}
+				}
+				return nil
+			}}
+			var wg sync.WaitGroup
+			for range readers {
+				wg.Go(func() { want(t, openSplit(t, c, o, split(o, slots)), o.Data) })
+			}
+			wg.Wait()
+			got := o.Requests()
+			if len(got) != 1+(streams-1)+1 || got[0] != parts()[0] || got[streams] != (cachetest.Call{From: piece, To: -1}) {
+				t.Errorf("requests %v", got)
+			}
+			wantFree(t, slots, 16)
+			if n := counted(t, c, "dray_cache_refused_parts_total", ""); n != streams-1 {
+				t.Errorf("%v refusals counted", n)
+			}
+		})
+	}
+}
+
 // TestSplitFirstIgnoresRange goes on with the one stream that came.
 func TestSplitFirstIgnoresRange(t *testing.T) {
 	slots := cache.NewSlots(16)
