@@ -238,9 +238,9 @@ func TestLargeBlobWithoutRanges(t *testing.T) {
 			if digest.FromBytes(r.body) != img.layer {
 				t.Error("other bytes")
 			}
-			if name == "throttled" { // the first piece, the three refused, and the rest at once
+			if name == "throttled" { // the first piece, three refused, and the other three pieces, by one to three requests
 				<-s.ecr.Idle()
-				if n := s.ecr.Count("blob-get"); n != 5 {
+				if n := s.ecr.Count("blob-get"); n < 5 || n > 7 {
 					t.Errorf("%d requests", n)
 				}
 			}
