@@ -55,12 +55,17 @@ type Blob struct {
 	// whatever they name, but the refusal of one place says nothing about another:
 	// who named another one asks there.
 	Via string
+	// Split says how a large blob is fetched in several parts at once; nil: never.
+	Split *Split
 }
 
 // Stream is the answer of an origin.
 type Stream struct {
 	Body io.ReadCloser // from the byte asked for to the end
 	Size int64         // length of the whole blob; below zero: not known
+	// Whole says that the origin sends all although it was asked for a part. Body
+	// drops what lies before the part.
+	Whole bool
 }
 
 // Origin fetches a blob from byte from on. One that cannot start there returns an

@@ -28,6 +28,9 @@ type fetch struct {
 
 	off     int64 // of the next byte
 	size    int64 // of the whole blob, or -1
+	end     int64 // where to stop; -1: at the end of the blob
+	part    bool  // an origin that sends all in place of a part is refused
+	whole   bool  // the origin's newest answer was all, although a part was asked for
 	resumes int
 	broken  error // seen together with bytes
 	body    io.ReadCloser
@@ -40,7 +43,7 @@ type fetch struct {
 
 // newFetch prepares a fetch of bytes from off on; hint is the length of the whole if the origin does not say it.
 func (c *Cache) newFetch(ctx context.Context, origin Origin, off, hint int64) *fetch {
-	f := &fetch{cache: c, origin: origin, off: off, size: max(hint, -1)}
+	f := &fetch{cache: c, origin: origin, off: off, size: max(hint, -1), end: -1}
 	f.ctx, f.cancel = context.WithCancel(ctx)
 	return f
 }
@@ -60,6 +63,10 @@ func (f *fetch) connect(first bool) error {
 	f.attempt, f.stop, f.body = attempt, stop, s.Body
 	f.shut = sync.OnceFunc(func() { s.Body.Close() }) // what a body says when given up helps nobody
 	f.unhook = context.AfterFunc(attempt, f.shut)     // in case it does not watch its context
+	if f.whole = s.Whole; f.whole && f.part {
+		f.disconnect()
+		return errNoRanges
+	}
 	switch {
 	case s.Size < 0:
 	case first || f.size < 0:
@@ -92,6 +99,12 @@ func (f *fetch) close() {
 // when there is more than the origin announced.
 func (f *fetch) Read(p []byte) (int, error) {
 	for !f.over {
+		if f.end >= 0 {
+			if f.off >= f.end {
+				return 0, io.EOF
+			}
+			p = p[:min(int64(len(p)), f.end-f.off)] // an origin may send more than it was asked for
+		}
 		n, err := 0, f.broken
 		if err == nil {
 			n, err = f.readBody(p)
@@ -154,7 +167,7 @@ func (f *fetch) resume(cause error) error {
 		if f.ctx.Err() != nil {
 			return context.Cause(f.ctx)
 		}
-		if f.resumes >= f.cache.opts.MaxResumes || errors.Is(cause, ErrSize) {
+		if f.resumes >= f.cache.opts.MaxResumes || errors.Is(cause, ErrSize) || errors.Is(cause, errNoRanges) {
 			return fmt.Errorf("read origin at byte %d: %w", f.off, cause)
 		}
 		if f.resumes++; f.resumes > 1 {

@@ -147,6 +147,8 @@ func (c *Cache) fly(f *flight, b Blob, origin Origin) {
 		return
 	}
 	x := c.newFetch(c.ctx, origin, 0, b.Size)
+	crew := b.Split.begin(x)
+	defer crew.leave()
 	if f.err = x.connect(true); f.err != nil {
 		x.close()
 		c.land(f) // who looks again must not meet this flight
@@ -155,13 +157,19 @@ func (c *Cache) fly(f *flight, b Blob, origin Origin) {
 	}
 	in, err := c.disk.Create(c.ctx, x.size)
 	if err != nil {
+		x.end = -1
 		c.ground(f, x, local("create", err))
 		return
 	}
 	defer x.close()
 	file := newGrowing(in, x.size, in.Abort)
+	fill := c.fill
+	if crew.join(x) {
+		file.wish = make(chan struct{}, 1)
+		fill = crew.fill
+	}
 	c.depart(f, file)
-	c.finish(file, b.Digest, c.fill(file, in, x, b.Digest))
+	c.finish(file, b.Digest, fill(file, in, x, b.Digest))
 	if err := file.leave(); err != nil {
 		c.log.Warn("cannot close blob", "digest", b.Digest, "error", err)
 	}
@@ -202,6 +210,11 @@ func (c *Cache) fill(g *growing, in *disk.Ingest, x *fetch, d digest.Digest) err
 			return err
 		}
 	}
+	return c.publish(g, in, d)
+}
+
+// publish verifies the digest of a file that is whole and lets the readers have its end.
+func (c *Cache) publish(g *growing, in *disk.Ingest, d digest.Digest) error {
 	blob, err := in.Commit(c.ctx, d)
 	switch {
 	case err == nil:

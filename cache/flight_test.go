@@ -34,7 +34,7 @@ func TestLookAgain(t *testing.T) {
 	asked := 0
 	origin := func(context.Context, int64) (Stream, error) {
 		asked++
-		return Stream{io.NopCloser(bytes.NewReader(p)), b.Size}, nil
+		return Stream{Body: io.NopCloser(bytes.NewReader(p)), Size: b.Size}, nil
 	}
 	if why := c.store(t.Context(), b.Digest, p); why != nil {
 		t.Fatal(why)

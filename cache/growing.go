@@ -3,6 +3,8 @@ package cache
 import (
 	"context"
 	"io"
+	"slices"
+	"sort"
 	"sync"
 	"time"
 )
@@ -14,18 +16,26 @@ const (
 	tellDelay = 2 * time.Millisecond
 )
 
-// growing is a file that one goroutine appends to while many read it. Before it is
+// span is a part of a file, to excluded.
+type span struct{ from, to int64 }
+
+// growing is a file that is written while many read it: by one goroutine that appends,
+// or, where the length is announced, by several that write apart from each other. Before it is
 // complete the last byte is withheld: of the announced length, or the newest one
 // where the length is not known. Flights and uploads are made of it.
 type growing struct {
 	src  io.ReaderAt
 	free func() error // closes src; called once, when the last user has left
 
-	mu      sync.Mutex // guards below; leaf lock
-	users   int        // the writer and the readers
-	length  int64      // announced, or -1
-	written int64
-	told    int64         // written when the readers were last woken
+	mu      sync.Mutex    // guards below; leaf lock
+	users   int           // the writer and the readers
+	length  int64         // announced, or -1
+	written int64         // bytes from the beginning on without a gap
+	beyond  []span        // what is written behind the first gap, in order, no two touching
+	arrived int64         // bytes written in all
+	told    int64         // arrived when the readers were last woken
+	wishes  []int64       // where readers wait behind the first gap
+	wish    chan struct{} // told of a new wish; nil where nobody listens
 	over    bool          // complete, or failed if err is set
 	err     error         // what every reader gets from now on
 	changed chan struct{} // closed to wake readers; nil when none waits
@@ -61,13 +71,40 @@ func (g *growing) leave() error {
 	return nil
 }
 
-// advance says that n more bytes can be read from src.
+// advance says that n more bytes can be read from the end on.
 func (g *growing) advance(n int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.written += int64(n)
+	g.more(n)
+}
+
+// arrive says that n more bytes can be read at off, which nobody has said before.
+func (g *growing) arrive(off int64, n int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	to := off + int64(n)
+	i := sort.Search(len(g.beyond), func(i int) bool { return g.beyond[i].from >= off })
+	if i < len(g.beyond) && g.beyond[i].from == to { // what follows is there
+		to = g.beyond[i].to
+		g.beyond = slices.Delete(g.beyond, i, i+1)
+	}
 	switch {
-	case g.told == 0, g.written-g.told >= tellStep:
+	case off == g.written:
+		g.written = to
+	case i > 0 && g.beyond[i-1].to == off:
+		g.beyond[i-1].to = to
+	default:
+		g.beyond = slices.Insert(g.beyond, i, span{off, to})
+	}
+	g.more(n)
+}
+
+// more counts n new bytes and wakes readers now or soon. Needs mu.
+func (g *growing) more(n int) {
+	g.arrived += int64(n)
+	switch {
+	case g.told == 0, g.arrived-g.told >= tellStep:
 		g.tell()
 	case g.changed != nil && !g.armed:
 		g.armed = true
@@ -88,7 +125,7 @@ func (g *growing) tellLate() {
 
 // tell wakes the readers that wait. Needs mu.
 func (g *growing) tell() {
-	g.told = g.written
+	g.told = g.arrived
 	if g.changed != nil {
 		close(g.changed)
 		g.changed = nil
@@ -138,15 +175,36 @@ func (g *growing) failure() error {
 	return g.err
 }
 
-// visible returns how many bytes readers may have. Needs mu.
-func (g *growing) visible() int64 {
+// visible returns where what readers may have from off on ends. Needs mu.
+func (g *growing) visible(off int64) int64 {
+	end := g.written
+	for _, s := range g.beyond {
+		if s.from <= off && off < s.to {
+			end = s.to
+		}
+	}
 	switch {
 	case g.over:
-		return g.written
+		return end
 	case g.length >= 0:
-		return min(g.written, g.length-1)
+		return min(end, g.length-1)
 	default:
-		return g.written - 1
+		return end - 1
+	}
+}
+
+// hope notes where a reader waits; the returned function ends that. Needs mu.
+func (g *growing) hope(off int64) (end func()) {
+	if g.wish == nil || off <= g.written {
+		return func() {}
+	}
+	g.wishes = append(g.wishes, off)
+	return func() {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		if i := slices.Index(g.wishes, off); i >= 0 {
+			g.wishes = slices.Delete(g.wishes, i, i+1)
+		}
 	}
 }
 
@@ -183,7 +241,7 @@ func (g *growing) readAt(ctx context.Context, p []byte, off int64) (int, error) 
 			defer g.mu.Unlock()
 			return 0, g.err
 		}
-		limit := g.visible()
+		limit := g.visible(off)
 		if off < limit {
 			g.mu.Unlock()
 			n, err := g.src.ReadAt(p[:min(int64(len(p)), limit-off)], off)
@@ -196,13 +254,19 @@ func (g *growing) readAt(ctx context.Context, p []byte, off int64) (int, error) 
 			g.mu.Unlock()
 			return 0, io.EOF
 		}
-		changed := g.wait()
+		changed, end := g.wait(), g.hope(off)
 		g.mu.Unlock()
+		select {
+		case g.wish <- struct{}{}: // full or nil: never
+		default:
+		}
 		select {
 		case <-changed:
 		case <-ctx.Done():
+			end()
 			return 0, context.Cause(ctx)
 		}
+		end()
 	}
 }
 

@@ -6,6 +6,7 @@ import "github.com/prometheus/client_golang/prometheus"
 type metrics struct {
 	opens, degraded, corrupt *prometheus.CounterVec
 	requests, resumes        prometheus.Counter
+	refusedParts             prometheus.Counter
 	fetched, received        prometheus.Counter
 	uploads                  prometheus.Gauge
 	flights, memory          prometheus.Collector
@@ -22,14 +23,15 @@ func newMetrics(c *Cache) *metrics {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value)
 	}
 	return &metrics{
-		opens:    vector("dray_cache_opens_total", "source", "Readers opened, by where their bytes come from."),
-		degraded: vector("dray_cache_degraded_total", "reason", "Failures of the cache that pulls survived by passing through, by what failed."),
-		corrupt:  vector("dray_cache_corrupt_total", "from", "Bytes refused because digest or length were wrong, by who gave them."),
-		requests: counter("dray_cache_origin_requests_total", "Requests made to origins, resumed ones included."),
-		resumes:  counter("dray_cache_resumes_total", "Fetches continued after their origin broke."),
-		fetched:  counter("dray_cache_fetched_bytes_total", "Bytes that flights got from origins."),
-		received: counter("dray_cache_received_bytes_total", "Bytes that clients uploaded."),
-		uploads:  prometheus.NewGauge(prometheus.GaugeOpts{Name: "dray_cache_uploads", Help: "Uploads open."}),
+		opens:        vector("dray_cache_opens_total", "source", "Readers opened, by where their bytes come from."),
+		degraded:     vector("dray_cache_degraded_total", "reason", "Failures of the cache that pulls survived by passing through, by what failed."),
+		corrupt:      vector("dray_cache_corrupt_total", "from", "Bytes refused because digest or length were wrong, by who gave them."),
+		requests:     counter("dray_cache_origin_requests_total", "Requests made to origins, resumed ones included."),
+		resumes:      counter("dray_cache_resumes_total", "Fetches continued after their origin broke."),
+		refusedParts: counter("dray_cache_refused_parts_total", "Parts of large blobs that origins refused, or broke off for good; fewer streams were used from then on."),
+		fetched:      counter("dray_cache_fetched_bytes_total", "Bytes that flights got from origins."),
+		received:     counter("dray_cache_received_bytes_total", "Bytes that clients uploaded."),
+		uploads:      prometheus.NewGauge(prometheus.GaugeOpts{Name: "dray_cache_uploads", Help: "Uploads open."}),
 		flights: gauge("dray_cache_flights", "Fetches under way.", func() float64 {
 			c.mu.Lock()
 			defer c.mu.Unlock()
@@ -45,6 +47,6 @@ func newMetrics(c *Cache) *metrics {
 func (c *Cache) Collectors() []prometheus.Collector {
 	m := c.m
 	return []prometheus.Collector{
-		m.opens, m.degraded, m.corrupt, m.requests, m.resumes, m.fetched, m.received, m.uploads, m.flights, m.memory,
+		m.opens, m.degraded, m.corrupt, m.requests, m.resumes, m.refusedParts, m.fetched, m.received, m.uploads, m.flights, m.memory,
 	}
 }

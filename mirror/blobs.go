@@ -10,6 +10,7 @@ import (
 
 	"dray/cache"
 	"dray/cache/meta"
+	"dray/upstream"
 	"dray/upstream/oci"
 
 	"github.com/opencontainers/go-digest"
@@ -35,7 +36,7 @@ func (m *Mirror) getBlob(x *exchange) error {
 		}
 	}
 	o := m.origin(x.up, repo, d)
-	r, err := m.cache.Open(ctx, cache.Blob{Digest: d, Size: size, Via: x.up.Name + " " + repo}, o.fetch)
+	r, err := m.cache.Open(ctx, o.blob(size), o.fetch)
 	if err != nil {
 		if asked := o.asked.Load(); asked != nil {
 			m.rememberAbsent(ctx, x.up, repo, d, *asked, err)
@@ -71,7 +72,10 @@ func brokenOrigin(up *Upstream, err error) error {
 
 // origin is where one request would fetch a blob.
 type origin struct {
-	fetch cache.Origin
+	m      *Mirror
+	up     *Upstream
+	repo   string
+	digest digest.Digest
 	// asked is when the upstream was asked for this request; nil: never.
 	asked atomic.Pointer[time.Time]
 	// answered says that it gave the blob: nothing vouches better.
@@ -81,20 +85,47 @@ type origin struct {
 // origin fetches a blob from the upstream for the cache. Whoever joins the fetch finds
 // on record that this repository has the blob.
 func (m *Mirror) origin(up *Upstream, repo string, d digest.Digest) *origin {
-	o := &origin{}
-	o.fetch = func(ctx context.Context, from int64) (cache.Stream, error) {
-		now := time.Now()
-		o.asked.Store(&now)
-		s, err := up.Source.Blob(ctx, up.remote(repo), d, from)
-		if err != nil {
-			return cache.Stream{}, err
-		}
-		if !o.answered.Swap(true) {
-			m.vouched(ctx, up, repo, d, -1) // the size is not verified yet
-		}
-		return cache.Stream{Body: s.Body, Size: s.Size}, nil
+	return &origin{m: m, up: up, repo: repo, digest: d}
+}
+
+// blob names the blob to the cache; size may be -1.
+func (o *origin) blob(size int64) cache.Blob {
+	split := o.up.Split
+	split.Part = o.part
+	return cache.Blob{Digest: o.digest, Size: size, Via: o.up.Name + " " + o.repo, Split: &split}
+}
+
+// fetch is a [cache.Origin].
+func (o *origin) fetch(ctx context.Context, from int64) (cache.Stream, error) {
+	return o.get(ctx, o.up.Source, from)
+}
+
+// part is the Part of a [cache.Split]. Where a registry refuses ranges even of what
+// begins a blob, the blob is asked for as a whole. For the parts beside the first one no
+// throttled upstream is asked twice.
+func (o *origin) part(ctx context.Context, from, to int64) (cache.Stream, error) {
+	if from > 0 {
+		return o.get(upstream.Until(ctx, to), o.up.Once, from)
 	}
-	return o
+	s, err := o.get(upstream.Until(ctx, to), o.up.Source, 0)
+	if errors.Is(err, oci.ErrRangeInvalid) {
+		s, err = o.get(ctx, o.up.Source, 0)
+		s.Whole = true
+	}
+	return s, err
+}
+
+func (o *origin) get(ctx context.Context, source upstream.Source, from int64) (cache.Stream, error) {
+	now := time.Now()
+	o.asked.Store(&now)
+	s, err := source.Blob(ctx, o.up.remote(o.repo), o.digest, from)
+	if err != nil {
+		return cache.Stream{}, err
+	}
+	if !o.answered.Swap(true) {
+		o.m.vouched(ctx, o.up, o.repo, o.digest, -1) // the size is not verified yet
+	}
+	return cache.Stream{Body: s.Body, Size: s.Size, Whole: !s.Ranges}, nil
 }
 
 // vouched records that the upstream has a blob in a repository.

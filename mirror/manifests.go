@@ -314,6 +314,9 @@ func (m *Mirror) getManifest(x *exchange) error {
 		// RFC 9111 dropped Warning, but it is the header that clients and people know.
 		x.w.Header().Set("Warning", `110 dray "Response is Stale"`)
 	}
+	if x.r.Method == http.MethodGet {
+		m.anticipate(x, a)
+	}
 	return m.pulled(x, x.sendManifest(a))
 }
 

@@ -16,6 +16,8 @@ type metrics struct {
 	stale    *prometheus.CounterVec
 	pushes   *prometheus.CounterVec
 	meta     prometheus.Counter
+	// prefetched are fetches begun for what no client had asked for yet.
+	prefetched *prometheus.CounterVec
 
 	mu    sync.RWMutex // guards ready
 	ready map[labels]*series
@@ -68,13 +70,15 @@ func newMetrics() *metrics {
 			Help: "Tags answered from an old fact because the upstream failed."}, []string{"upstream"}),
 		pushes: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_pushes_total",
 			Help: "Manifests pushed, by upstream and result."}, []string{"upstream", "result"}),
+		prefetched: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_prefetched_blobs_total",
+			Help: "Blobs whose fetch was begun when a client had asked for their manifest, and not yet for them."}, []string{"upstream"}),
 		meta: prometheus.NewCounter(prometheus.CounterOpts{Name: "dray_facts_lost_total",
 			Help: "Facts that could not be recorded; each costs a question to an upstream later."}),
 	}
 }
 
 func (x *metrics) collectors(m *Mirror) []prometheus.Collector {
-	return []prometheus.Collector{x.requests, x.bytes, x.seconds, x.stale, x.pushes, x.meta,
+	return []prometheus.Collector{x.requests, x.bytes, x.seconds, x.stale, x.pushes, x.meta, x.prefetched,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "dray_uploads_open", Help: "Upload sessions that clients have open."},
 			func() float64 { return float64(m.uploads.count()) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "dray_push_blobs_pinned", Help: "Blobs held for pushes whose manifest has not landed yet."},

@@ -32,6 +32,11 @@ type Upstream struct {
 	// RepositoryPrefix is put before every repository name at the upstream.
 	RepositoryPrefix string
 	Tags             TagPolicy
+	// Split says how large blobs are fetched by several ranges at once; Part is the
+	// Mirror's own. The zero value fetches every blob by one request.
+	Split cache.Split
+	// Prefetch says what is fetched before clients ask for it. The zero value: nothing.
+	Prefetch PrefetchPolicy
 }
 
 // TagPolicy says how long answers about tags are believed.
@@ -80,6 +85,7 @@ type Mirror struct {
 	links     *meta.Links
 	known     *meta.Known
 	upstreams map[string]*Upstream
+	ahead     map[string]*prefetcher // by upstream
 	onPull    func(u *Upstream, repo, reference string)
 	log       *slog.Logger
 	tasks     *tasks
@@ -105,7 +111,7 @@ func New(o Options) (*Mirror, error) {
 	}
 	m := &Mirror{
 		cache: o.Cache, tags: o.Tags, links: o.Links, known: o.Known,
-		upstreams: map[string]*Upstream{}, onPull: o.OnPull,
+		upstreams: map[string]*Upstream{}, ahead: map[string]*prefetcher{}, onPull: o.OnPull,
 		log: cmp.Or(o.Logger, slog.New(slog.DiscardHandler)), tasks: newTasks(),
 		within:  cmp.Or(o.AnswerWithin, 10*time.Minute),
 		stall:   cmp.Or(o.ClientStall, 2*time.Minute),
@@ -127,6 +133,7 @@ func New(o Options) (*Mirror, error) {
 			u.Once = u.Source
 		}
 		m.upstreams[u.Name] = u
+		m.ahead[u.Name] = newPrefetcher(u.Prefetch)
 	}
 	return m, nil
 }

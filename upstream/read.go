@@ -97,6 +97,7 @@ func (c *Client) Blob(ctx context.Context, repo string, d digest.Digest, from in
 	}
 	s := BlobStream{Body: resp.Body, Size: resp.ContentLength, Ranges: true}
 	if from == 0 && resp.StatusCode == http.StatusOK {
+		s.Ranges = until(ctx) == 0
 		return s, nil
 	}
 	if resp.StatusCode == http.StatusOK {
@@ -147,13 +148,28 @@ func (c *Client) blob(ctx context.Context, method, repo string, d digest.Digest,
 	if err != nil {
 		return nil, err
 	}
-	if from > 0 {
+	if to := until(ctx); to > from && method == http.MethodGet && bytes == "" {
+		bytes = fmt.Sprintf("bytes=%d-%d", from, to-1)
+	} else if from > 0 {
 		bytes = fmt.Sprintf("bytes=%d-", from)
 	}
 	if bytes != "" {
 		req.Header.Set("Range", bytes)
 	}
 	return c.read(req, oci.KindBlob)
+}
+
+type untilKey struct{}
+
+// Until makes Source.Blob ask for the bytes before to only. A registry may send more all the same: the caller stops
+// reading there. It is part of the context, as a scope is, so that no wrapper needs to know of it.
+func Until(ctx context.Context, to int64) context.Context {
+	return context.WithValue(ctx, untilKey{}, to)
+}
+
+func until(ctx context.Context) int64 {
+	to, _ := ctx.Value(untilKey{}).(int64)
+	return to
 }
 
 // contentRange reads the Content-Range of a 206 (RFC 9110 section 14.4): the first byte and the size of the whole, -1

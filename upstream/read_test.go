@@ -440,3 +440,30 @@ func TestSilentAnswers(t *testing.T) {
 		})
 	}
 }
+
+// TestBlobUntil asks for a part, of a registry that has ranges and of one that has not.
+func TestBlobUntil(t *testing.T) {
+	for _, ranges := range []bool{true, false} {
+		_, c := serve(t, func(w http.ResponseWriter, r *http.Request) {
+			if !ranges {
+				r.Header.Del("Range")
+			}
+			http.ServeContent(w, r, "", time.Time{}, strings.NewReader(text))
+		})
+		for _, part := range [][2]int64{{0, 3}, {4, 7}, {9, 10}} {
+			from, to := part[0], part[1]
+			s, err := c.Blob(upstream.Until(t.Context(), to), "a", blob, from)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := text[from:to]
+			if !ranges {
+				want = text[from:]
+			}
+			if got, err := io.ReadAll(s.Body); string(got) != want || err != nil || s.Size != 10 || s.Ranges != ranges {
+				t.Errorf("%d to %d: got %q, %v, size %d, ranges %v", from, to, got, err, s.Size, s.Ranges)
+			}
+			s.Body.Close()
+		}
+	}
+}

@@ -44,8 +44,8 @@ type BlobStream struct {
 	Body io.ReadCloser
 	// Size is that of the whole blob in bytes, -1 when not known.
 	Size int64
-	// Ranges is false when an offset was asked for and the registry sent the blob from its start all the same: Body then
-	// reads and drops what lies before the offset, so asking for several ranges at once costs more than it gains.
+	// Ranges is false when a range was asked for and the registry sent the whole blob all the same: Body then reads and
+	// drops what lies before the offset, so asking for several ranges at once costs more than it gains.
 	Ranges bool
 }
 

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -77,16 +78,25 @@ type Origin struct {
 	Chunk int
 	// Plan has the faults of the first call, the second, and so on. Calls beyond it have none.
 	Plan [][]Fault
+	// At has the faults of a request for bytes from "from" to "to" (-1: the end), the n-th for this place, beside those of Plan. Nil means none.
+	At func(from, to int64, n int) []Fault
+	// Pace is how many bytes per second one body gives. Zero means no bound.
+	Pace int64
 
 	mu    sync.Mutex
-	calls []int64
+	calls []Call
 	open  int
+	most  int
 }
+
+// Call is one request: the bytes between From and To, which is -1 for the end.
+type Call struct{ From, To int64 }
 
 // Fault is one way in which an origin misbehaves. Offsets are those of the whole blob.
 type Fault struct {
 	refuse error
 	size   *int64
+	whole  bool
 	event  func(b *body) (handled bool, err error)
 	edit   func(p []byte) []byte
 }
@@ -96,6 +106,9 @@ func Refuse(err error) Fault { return Fault{refuse: err} }
 
 // Announce answers with another size; below zero: with none.
 func Announce(size int64) Fault { return Fault{size: &size} }
+
+// Whole ignores that a part was asked for: it announces and gives all that follows.
+func Whole() Fault { return Fault{whole: true} }
 
 // Cut ends the body at byte n with err; io.EOF looks like an orderly end.
 func Cut(n int64, err error) Fault {
@@ -147,15 +160,37 @@ func at(n int64, do func(b *body) error) func(*body) (bool, error) {
 
 // Fetch is a [cache.Origin].
 func (o *Origin) Fetch(ctx context.Context, from int64) (cache.Stream, error) {
+	return o.answer(ctx, from, -1)
+}
+
+// Part is the Part of a [cache.Split].
+func (o *Origin) Part(ctx context.Context, from, to int64) (cache.Stream, error) {
+	return o.answer(ctx, from, to)
+}
+
+// record notes a call and returns its faults.
+func (o *Origin) record(from, to int64) (faults []Fault) {
 	o.mu.Lock()
-	n := len(o.calls)
-	o.calls = append(o.calls, from)
-	o.mu.Unlock()
-	var faults []Fault
-	if n < len(o.Plan) {
+	defer o.mu.Unlock()
+	if n := len(o.calls); n < len(o.Plan) {
 		faults = o.Plan[n]
 	}
-	size, data := int64(len(o.Data)), o.Data
+	if o.At != nil {
+		nth := 0
+		for _, c := range o.calls {
+			if c.From == from {
+				nth++
+			}
+		}
+		faults = append(slices.Clone(faults), o.At(from, to, nth)...)
+	}
+	o.calls = append(o.calls, Call{from, to})
+	return faults
+}
+
+func (o *Origin) answer(ctx context.Context, from, to int64) (cache.Stream, error) {
+	size, data, whole := int64(len(o.Data)), o.Data, false
+	faults := o.record(from, to)
 	for _, f := range faults {
 		if f.refuse != nil {
 			return cache.Stream{}, f.refuse
@@ -163,21 +198,44 @@ func (o *Origin) Fetch(ctx context.Context, from int64) (cache.Stream, error) {
 		if f.size != nil {
 			size = *f.size
 		}
+		whole = whole || f.whole
 		if f.edit != nil {
 			data = f.edit(data)
 		}
 	}
+	if to >= 0 && !whole {
+		data = data[:min(to, int64(len(data)))]
+	}
 	o.mu.Lock()
 	o.open++
+	o.most = max(o.most, o.open)
 	o.mu.Unlock()
-	return cache.Stream{Body: &body{origin: o, ctx: ctx, faults: faults, data: data, off: from}, Size: size}, nil
+	return cache.Stream{Body: &body{origin: o, ctx: ctx, faults: faults, data: data, off: from}, Size: size, Whole: whole && to >= 0}, nil
 }
 
 // Calls returns from which byte on each call asked, in order.
 func (o *Origin) Calls() []int64 {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	var from []int64
+	for _, c := range o.calls {
+		from = append(from, c.From)
+	}
+	return from
+}
+
+// Requests returns all calls in order.
+func (o *Origin) Requests() []Call {
+	o.mu.Lock()
+	defer o.mu.Unlock()
 	return slices.Clone(o.calls)
+}
+
+// Most returns how many bodies were open at a time.
+func (o *Origin) Most() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.most
 }
 
 // Unclosed returns the number of bodies not closed yet.
@@ -217,6 +275,15 @@ func (b *body) Read(p []byte) (int, error) {
 	n := min(int64(len(p)), b.limit-b.off)
 	if b.origin.Chunk > 0 {
 		n = min(n, int64(b.origin.Chunk))
+	}
+	if pace := b.origin.Pace; pace > 0 {
+		t := time.NewTimer(time.Duration(n) * time.Second / time.Duration(pace))
+		defer t.Stop()
+		select {
+		case <-t.C:
+		case <-b.ctx.Done():
+			return 0, context.Cause(b.ctx)
+		}
 	}
 	copy(p[:n], b.data[b.off:])
 	b.off += n

@@ -52,6 +52,12 @@ func fillOne(d *Dir, p []byte, i int) error {
 	if err != nil {
 		return err
 	}
+	if i%4 == 1 {
+		if err := fillBackwards(in, p); err != nil {
+			return err
+		}
+		p = nil
+	}
 	for len(p) > 0 {
 		n := min(len(p), 64<<10)
 		if _, err := in.Write(p[:n]); err != nil {
@@ -68,6 +74,17 @@ func fillOne(d *Dir, p []byte, i int) error {
 		return err
 	}
 	return b.Close()
+}
+
+// fillBackwards writes the last piece first.
+func fillBackwards(in *Ingest, p []byte) error {
+	const piece = 64 << 10
+	for at := (len(p) - 1) / piece * piece; at >= 0; at -= piece {
+		if _, err := in.WriteAt(p[at:min(at+piece, len(p))], int64(at)); err != nil {
+			return err
+		}
+	}
+	return in.Advance(int64(len(p)), make([]byte, piece))
 }
 
 // TestKill kills a process that fills a directory, again and again at random moments.

@@ -783,3 +783,53 @@ func TestStrangersAreLeftAlone(t *testing.T) {
 		t.Errorf("%d unfinished files survived", unfinished)
 	}
 }
+
+// TestWriteAt fills blobs out of order: nothing is published before every byte is there and hashed.
+func TestWriteAt(t *testing.T) {
+	d, err := Open(Options{Path: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	p := random(1, 300_000)
+	dg := digest.FromBytes(p)
+	in, err := d.Create(t.Context(), int64(len(p)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Abort()
+	for _, bad := range []int64{-1, int64(len(p)) - 9} {
+		if _, err := in.WriteAt(p[:10], bad); !errors.Is(err, ErrSize) {
+			t.Errorf("write at %d: %v", bad, err)
+		}
+	}
+	if _, err := in.WriteAt(p[100_000:], 100_000); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := in.Commit(t.Context(), dg); !errors.Is(err, ErrSize) {
+		t.Errorf("commit with a gap: %v", err)
+	}
+	if _, err := in.WriteAt(p[:100_000], 0); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := in.Commit(t.Context(), dg); !errors.Is(err, ErrSize) {
+		t.Errorf("commit before it is hashed: %v", err)
+	}
+	if _, held := d.Stat(dg); held {
+		t.Error("published")
+	}
+	for _, to := range []int64{1, 99_999, int64(len(p))} {
+		if err := in.Advance(to, make([]byte, 4096)); err != nil || in.Size() != to {
+			t.Errorf("advance to %d: at %d, %v", to, in.Size(), err)
+		}
+	}
+	b, err := in.Commit(t.Context(), dg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	got := make([]byte, len(p))
+	if _, err := b.ReadAt(got, 0); err != nil || !bytes.Equal(got, p) {
+		t.Errorf("read: %v", err)
+	}
+}

@@ -17,7 +17,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Ingest is a blob being written. One goroutine writes and commits; ReadAt, Size
+// Ingest is a blob being written, either in order by Write, or in any order by WriteAt
+// with Advance behind. One goroutine writes, advances and commits; WriteAt, ReadAt, Size
 // and Abort may be called from any. Whoever creates one calls Abort in the end.
 type Ingest struct {
 	dir  *Dir
@@ -25,7 +26,8 @@ type Ingest struct {
 	file *os.File
 	want int64 // length announced, or -1
 	hash hash.Hash
-	size atomic.Int64
+	size atomic.Int64 // of the beginning that is written and hashed
+	put  atomic.Int64 // bytes given to WriteAt
 
 	mu       sync.Mutex
 	over     bool  // committed, aborted, or about to be
@@ -80,7 +82,7 @@ func (in *Ingest) gotBlocks(n int64) {
 	}
 }
 
-// Size returns the number of bytes written so far.
+// Size returns the number of bytes written so far; of those given to WriteAt, those advanced over.
 func (in *Ingest) Size() int64 { return in.size.Load() }
 
 // ReadAt is io.ReaderAt over what has been written so far.
@@ -115,6 +117,39 @@ func (in *Ingest) Write(p []byte) (int, error) {
 		return n, fmt.Errorf("write at %d: %w", at, asFull(err))
 	}
 	return n, nil
+}
+
+// WriteAt writes within a blob of announced length, in any order. Callers write no byte
+// twice, and each byte counts once Advance has passed it. It returns ErrSize for a place outside of the blob.
+func (in *Ingest) WriteAt(p []byte, off int64) (int, error) {
+	if off < 0 || off+int64(len(p)) > in.want {
+		return 0, fmt.Errorf("write at %d: outside of %d bytes: %w", off, in.want, ErrSize)
+	}
+	n, err := in.writeAt(p, off)
+	if errors.Is(err, unix.ENOSPC) && in.dir.makeRoom(blocks(int64(len(p)-n)), off) {
+		var more int
+		more, err = in.writeAt(p[n:], off+int64(n))
+		n += more
+	}
+	in.gotBlocks(blocks(in.put.Add(int64(n))))
+	if err != nil {
+		return n, fmt.Errorf("write at %d: %w", off, asFull(err))
+	}
+	return n, nil
+}
+
+// Advance hashes what WriteAt has written up to byte to, from Size on. buf is used for reading.
+func (in *Ingest) Advance(to int64, buf []byte) error {
+	for at := in.size.Load(); at < to; {
+		n, err := in.ReadAt(buf[:min(int64(len(buf)), to-at)], at)
+		in.hash.Write(buf[:n]) // never fails
+		at += int64(n)
+		in.size.Store(at)
+		if err != nil && at < to {
+			return fmt.Errorf("read at %d: %w", at, err)
+		}
+	}
+	return nil
 }
 
 func (in *Ingest) writeAt(p []byte, off int64) (int, error) {

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"sync"
 	"testing"
+	"time"
 
 	"dray/upstream/ecrtest"
 	"dray/upstream/oci"
@@ -118,6 +119,133 @@ func TestBudgetBlobForManyClientsAtOnce(t *testing.T) {
 	}
 	wg.Wait()
 	spent(t, s.ecr, kinds{"blob-get": 1, "s3-get": 1})
+}
+
+func TestBudgetLargeBlob(t *testing.T) {
+	const layer = 20 << 20
+	for _, clients := range []int{1, 16} {
+		t.Run(fmt.Sprint(clients), func(t *testing.T) {
+			s := startStack(t, t.TempDir())
+			img := seed(t, s.ecr, "team/app", "v1", layer)
+			s.want(200, "GET", "/v2/team/app/manifests/v1", nil)
+			spent(t, s.ecr, kinds{"GetAuthorizationToken": 1, "manifest-get": 1})
+			s.ecr.SetBandwidth(ecrtest.Bandwidth{PerConnection: 32 << 20})
+			var wg sync.WaitGroup
+			for i := range clients {
+				wg.Go(func() {
+					from := i * 1 << 20
+					r, err := s.try("GET", "/v2/team/app/blobs/"+img.layer.String(), nil, "Range", fmt.Sprintf("bytes=%d-", from))
+					if err != nil || len(r.body) != int(img.manifest.Layers[0].Size)-from {
+						t.Errorf("client %d: %d bytes, %v", i, len(r.body), err)
+					}
+					if i == 0 && digest.FromBytes(r.body) != img.layer {
+						t.Error("other bytes")
+					}
+				})
+			}
+			wg.Wait()
+			pieces := (img.manifest.Layers[0].Size + 8<<20 - 1) / (8 << 20)
+			if sent := s.ecr.Counters()["s3-get"].BytesOut; sent != img.manifest.Layers[0].Size {
+				t.Errorf("%d bytes from the upstream", sent)
+			}
+			spent(t, s.ecr, kinds{"blob-get": pieces, "s3-get": pieces})
+		})
+	}
+}
+
+// prefetching makes a stack fetch ahead.
+func prefetching() []string {
+	return []string{"prefetch: {enabled: false}", "prefetch: {max_layer: 1MiB}"}
+}
+
+func TestBudgetPrefetch(t *testing.T) {
+	s := startStack(t, t.TempDir(), prefetching()...)
+	small := seed(t, s.ecr, "team/app", "v1", 300<<10)
+	m := small.manifest
+	blobs := []digest.Digest{m.Config.Digest, small.layer}
+	whole := kinds{"manifest-get": 1, "blob-get": 2, "s3-get": 2}
+	first := kinds{"GetAuthorizationToken": 1, "manifest-get": 1, "blob-get": 2, "s3-get": 2}
+
+	// A HEAD fetches the manifest and nothing else.
+	s.want(200, "HEAD", "/v2/team/app/manifests/v1", nil)
+	<-s.ecr.Idle()
+	if n := s.ecr.Count("blob-get"); n != 0 {
+		t.Errorf("%d blobs fetched after a HEAD", n)
+	}
+	// Clients that ask at once, and again, join what was begun.
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			s.want(200, "GET", "/v2/team/app/manifests/v1", nil)
+			for _, d := range blobs {
+				if r := s.want(200, "GET", "/v2/team/app/blobs/"+d.String(), nil); digest.FromBytes(r.body) != d {
+					t.Errorf("other bytes for %s", d)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	spent(t, s.ecr, first)
+
+	// Without the client asking, all of another image comes; once.
+	other := seed(t, s.ecr, "team/app", "v2", 400<<10)
+	s.want(200, "GET", "/v2/team/app/manifests/v2", nil)
+	for _, c := range other.manifest.Children() {
+		held(t, s, c.Digest)
+	}
+	s.want(200, "GET", "/v2/team/app/manifests/v2", nil)
+	if other.manifest.Config.Digest == m.Config.Digest {
+		whole = kinds{"manifest-get": 1, "blob-get": 1, "s3-get": 1}
+	}
+	spent(t, s.ecr, whole)
+	s.want(200, "GET", "/v2/team/app/blobs/"+other.layer.String(), nil)
+	spent(t, s.ecr, kinds{})
+
+	// A large layer waits for the client.
+	large := seed(t, s.ecr, "team/app", "v3", 2<<20)
+	s.want(200, "GET", "/v2/team/app/manifests/v3", nil)
+	held(t, s, large.manifest.Config.Digest)
+	<-s.ecr.Idle()
+	if _, there := s.cache.Stat(large.layer); there {
+		t.Error("a large layer was fetched ahead")
+	}
+}
+
+// held waits until the cache holds a blob.
+func held(t *testing.T, s *stack, d digest.Digest) {
+	t.Helper()
+	for range 500 {
+		if _, ok := s.cache.Stat(d); ok {
+			return
+		}
+		<-time.After(10 * time.Millisecond) // the fetch belongs to nobody who could be waited for
+	}
+	t.Errorf("%s was not fetched ahead", d)
+}
+
+// Ranges that a registry throttles or ignores cost speed, not the pull.
+func TestLargeBlobWithoutRanges(t *testing.T) {
+	const layer = 30 << 20
+	throttled := ecrtest.Fault{Kinds: []ecrtest.Kind{ecrtest.KindBlobGet}, Skip: 1, Count: 3, Status: 429}
+	cut := ecrtest.Fault{Kinds: []ecrtest.Kind{ecrtest.KindObjectGet}, Skip: 1, Count: 2, CutAt: ecrtest.At(1 << 20)}
+	for name, fault := range map[string]ecrtest.Fault{"throttled": throttled, "cut": cut} {
+		t.Run(name, func(t *testing.T) {
+			s := startStack(t, t.TempDir())
+			img := seed(t, s.ecr, "team/app", "v1", layer)
+			s.want(200, "GET", "/v2/team/app/manifests/v1", nil)
+			s.ecr.AddFault(fault)
+			r := s.want(200, "GET", "/v2/team/app/blobs/"+img.layer.String(), nil)
+			if digest.FromBytes(r.body) != img.layer {
+				t.Error("other bytes")
+			}
+			if name == "throttled" { // the first piece, three refused, and the other three pieces, by one to three requests
+				<-s.ecr.Idle()
+				if n := s.ecr.Count("blob-get"); n < 5 || n > 7 {
+					t.Errorf("%d requests", n)
+				}
+			}
+		})
+	}
 }
 
 func TestBudgetTagForManyClientsAtOnce(t *testing.T) {

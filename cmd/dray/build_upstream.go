@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"dray/cache"
 	"dray/mirror"
 	"dray/upstream"
 	"dray/upstream/auth"
@@ -86,6 +87,13 @@ func (r *registry) assemble(u Upstream, client *upstream.Client, creator upstrea
 		Name: u.Name, Registry: u.Host(), RepositoryPrefix: u.RepositoryPrefix,
 		Source: patient, Once: r.breaker.Held(client), Lister: r.breaker.Lister(client),
 		Tags: mirror.TagPolicy{Fresh: u.Tags.Fresh.Std(), Stale: u.Tags.Stale.Std(), NotFound: u.Tags.NotFound.Std()},
+		Split: cache.Split{
+			Threshold: int64(u.ParallelFill.Threshold), Piece: int64(u.ParallelFill.Piece), Streams: u.ParallelFill.Streams,
+			Slots: cache.NewSlots(u.ParallelFill.Connections),
+		},
+	}
+	if u.Prefetch.Enabled {
+		r.Prefetch = mirror.PrefetchPolicy{MaxLayer: int64(u.Prefetch.MaxLayer), AtOnce: u.Prefetch.Streams}
 	}
 	if u.Push {
 		r.Sink = r.breaker.Sink(client)

@@ -97,6 +97,35 @@ type Upstream struct {
 	CreateRepositories CreateRepositories `yaml:"create_repositories,omitempty"`
 	// How long it is known what a tag points to.
 	Tags Tags `yaml:"tags"`
+	// How large layers are fetched by several ranges at once, where one connection is slower than the line.
+	ParallelFill ParallelFill `yaml:"parallel_fill"`
+	// What of an image is fetched as soon as a client has got its manifest, before the client asks for it.
+	Prefetch Prefetch `yaml:"prefetch"`
+}
+
+// Prefetch says what of an image is fetched as soon as a client has got the manifest of its platform. The client joins these fetches: an image that is pulled
+// as a whole costs no request more. Layers that the client has from elsewhere are fetched, too, once, if dray does not hold them.
+type Prefetch struct {
+	// Whether anything is fetched ahead. Default: `true`.
+	Enabled bool `yaml:"enabled"`
+	// Layers larger than this are fetched when a client asks for them. Default: `32MiB`.
+	MaxLayer Bytes `yaml:"max_layer"`
+	// Blobs fetched ahead at a time. Default: `4`.
+	Streams int `yaml:"streams"`
+}
+
+// ParallelFill says how large layers are fetched by several ranges at once. Each range costs one request more, with its redirect. A registry that
+// ignores or refuses ranges is asked for the layer as a whole.
+type ParallelFill struct {
+	// Layers at least this large are fetched by ranges. Default: `16MiB`.
+	Threshold Bytes `yaml:"threshold"`
+	// Length of a range. Default: `8MiB`.
+	Piece Bytes `yaml:"piece"`
+	// Ranges of one layer that are fetched at a time; `1` fetches every layer by one request. Default: `4`.
+	Streams int `yaml:"streams"`
+	// Connections to the upstream for ranges, over all layers and beside the first connection of each. Layers that find none free are fetched by
+	// one request. Default: `16`.
+	Connections int `yaml:"connections"`
 }
 
 // Credentials are a user name and a password. The password is never written in the file itself.

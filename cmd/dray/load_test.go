@@ -79,6 +79,8 @@ func TestSixVariablesAlone(t *testing.T) {
 		Name: "ecr", URL: "https://" + testRegistry, Kind: KindECR, Hosts: []string{testRegistry}, Push: true,
 		CreateRepositories: CreateRepositories{Enabled: true, TagMutability: "MUTABLE", Encryption: "AES256"},
 		Tags:               Tags{Fresh: Duration(time.Minute), Stale: Duration(24 * time.Hour), NotFound: Duration(10 * time.Second)},
+		ParallelFill:       ParallelFill{Threshold: 16 << 20, Piece: 8 << 20, Streams: 4, Connections: 16},
+		Prefetch:           Prefetch{Enabled: true, MaxLayer: 32 << 20, Streams: 4},
 	}
 	if diff := cmp.Diff(wantECR, ecr); diff != "" {
 		t.Error("upstream", diff)

@@ -33,7 +33,8 @@ type stack struct {
 }
 
 // stackConfig is the configuration of a stack; the placeholders are filled in by
-// startStack. The tag windows are those of the tests that need none.
+// startStack. The tag windows are those of the tests that need none, and nothing is
+// fetched that no test asked for.
 const stackConfig = `
 listeners: [{name: main, upstreams: [ecr, hub]}]
 upstreams:
@@ -44,12 +45,14 @@ upstreams:
   push: true
   prefixes: [aws]
   tags: {fresh: 1h, stale: 24h, not_found: 1h}
+  prefetch: {enabled: false}
 - name: hub
   url: http://HUB_ADDR
   hosts: [docker.io]
   prefixes: [hub]
   default_namespace: library
   tags: {fresh: 1h, stale: 24h, not_found: 1h}
+  prefetch: {enabled: false}
 cache: {directory: CACHE_DIR, min_free_bytes: 0}
 `
 

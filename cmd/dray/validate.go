@@ -152,6 +152,25 @@ func (u Upstream) validate(k *check, path string) {
 	if u.Tags.Stale != 0 && u.Tags.Stale < u.Tags.Fresh {
 		k.add(path+".tags.stale", "%v is less than fresh, %v", u.Tags.Stale, u.Tags.Fresh)
 	}
+	u.ParallelFill.validate(k, path+".parallel_fill")
+	if n := u.Prefetch.Streams; n < 1 || n > 64 {
+		k.add(path+".prefetch.streams", "%d is not between 1 and 64", n)
+	}
+}
+
+// minPiece of a layer: smaller ones cost more in requests than they gain.
+const minPiece = 64 << 10
+
+func (p ParallelFill) validate(k *check, path string) {
+	if p.Piece < minPiece {
+		k.add(path+".piece", "%v is less than %v", p.Piece, Bytes(minPiece))
+	}
+	if p.Streams < 1 || p.Streams > 64 {
+		k.add(path+".streams", "%d is not between 1 and 64", p.Streams)
+	}
+	if p.Connections < 0 || p.Connections > 4096 {
+		k.add(path+".connections", "%d is not between 0 and 4096", p.Connections)
+	}
 }
 
 func (cr Credentials) validate(k *check, path string, kind Kind) {

@@ -1,0 +1,404 @@
+package cache
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"io"
+	"slices"
+	"sync"
+
+	"github.com/opencontainers/go-digest"
+
+	"dray/cache/disk"
+)
+
+// errNoRanges says that an origin sent all in place of a part.
+var errNoRanges = errors.New("origin ignores ranges")
+
+// windowPieces is how many pieces per stream a fetch may be ahead of the byte up to
+// which it is complete: what is hashed later has then not left the page cache.
+const windowPieces = 2
+
+// crew fetches one blob in parts: a leader, who is the goroutine of the flight, and
+// helpers. Each takes one piece after another. Who is refused gives the piece back and
+// takes no more; when no helper is left, the leader gets the rest by one request.
+type crew struct {
+	*Split
+	cache  *Cache
+	origin Origin
+	size   int64
+	ctx    context.Context
+	cancel context.CancelFunc
+	g      *growing
+	in     *disk.Ingest
+
+	mu      sync.Mutex // guards below; g.mu may be taken under it
+	slots   int        // held
+	helpers int
+	free    []span // that nobody fetches, in order
+	working int    // pieces under way, but for the first
+	alone   bool   // pieces are no longer to be had
+	err     error
+	changed chan struct{} // closed when any of this changes
+}
+
+// begin takes slots for a fetch whose size is known, and has it ask for its first piece only.
+func (s *Split) begin(x *fetch) *crew {
+	w := &crew{Split: s, cache: x.cache, origin: x.origin, changed: make(chan struct{})}
+	if !w.worth(x.size) {
+		return w
+	}
+	if w.slots = s.Slots.take(w.wanted(x.size)); w.slots == 0 {
+		return w
+	}
+	x.end = s.Piece
+	first := true // connect is for one goroutine
+	x.origin = func(ctx context.Context, from int64) (Stream, error) {
+		if first {
+			first = false
+			return s.Part(ctx, from, s.Piece)
+		}
+		return w.origin(ctx, from)
+	}
+	return w
+}
+
+func (w *crew) worth(size int64) bool {
+	return w.Split != nil && w.Streams > 1 && size >= w.Threshold && size > w.Piece
+}
+
+// wanted is the number of helpers for a blob.
+func (w *crew) wanted(size int64) int {
+	return int(min(int64(w.Streams), (size+w.Piece-1)/w.Piece)) - 1
+}
+
+// join reports, when the origin has answered, whether the blob is fetched in parts. One
+// whose size was not known before has been asked for as a whole; its first piece is then
+// cut off that.
+func (w *crew) join(x *fetch) bool {
+	if x.end < 0 && !x.whole && w.worth(x.size) {
+		if w.slots = w.Slots.take(w.wanted(x.size)); w.slots > 0 {
+			x.end = w.Piece
+		}
+	}
+	if x.whole || x.size <= x.end {
+		x.end = -1
+	}
+	if x.end < 0 {
+		w.leave()
+	}
+	return x.end >= 0
+}
+
+// leave returns the slots.
+func (w *crew) leave() {
+	if w.slots > 0 { // nobody works any more
+		w.Slots.give(w.slots)
+		w.slots = 0
+	}
+}
+
+// fill moves the bytes from the origin to the file and publishes them.
+func (w *crew) fill(g *growing, in *disk.Ingest, x *fetch, d digest.Digest) error {
+	w.g, w.in, w.size = g, in, x.size
+	w.ctx, w.cancel = context.WithCancel(w.cache.ctx)
+	defer w.cancel()
+	for at := x.end; at < w.size; at += w.Piece {
+		w.free = append(w.free, span{at, min(at+w.Piece, w.size)})
+	}
+	w.helpers = w.slots
+	var team sync.WaitGroup
+	for range w.slots {
+		team.Go(w.help)
+	}
+	team.Go(w.hash)
+	if err := w.lead(x); err != nil {
+		w.fail(err)
+	}
+	team.Wait()
+	if w.err != nil {
+		return w.err
+	}
+	return w.cache.publish(g, in, d)
+}
+
+// lead fetches the first piece from x and then others, until all have arrived.
+func (w *crew) lead(x *fetch) error {
+	if err := w.copy(x, &span{}); err != nil {
+		return err
+	}
+	job := leads
+	for {
+		p, alone, err := w.next(job)
+		switch {
+		case err != nil:
+			return err
+		case alone:
+			return w.rest(x)
+		case p == span{}:
+			return nil
+		}
+		x.disconnect()
+		if err := w.get(&p); err != nil {
+			if _, ours := errors.AsType[*localError](err); ours {
+				return err
+			}
+			w.refused(p, err)
+			job = rests // until it is alone
+			continue
+		}
+		w.done()
+	}
+}
+
+// help fetches pieces until there are no more, or one is refused.
+func (w *crew) help() {
+	defer w.dismiss()
+	for {
+		p, _, err := w.next(helps)
+		if err != nil || p == (span{}) {
+			return
+		}
+		if err := w.get(&p); err != nil {
+			if _, ours := errors.AsType[*localError](err); ours {
+				w.fail(err)
+			}
+			w.refused(p, err)
+			return
+		}
+		w.done()
+	}
+}
+
+// job is what a member of a crew does.
+type job int
+
+const (
+	helps job = iota
+	leads
+	rests // the leader was refused a piece, and waits for the helpers
+)
+
+// next returns a piece to fetch, waiting for one; none when there are no more. Only the
+// leader is told to go on alone, and waits for what others may give back.
+func (w *crew) next(j job) (p span, alone bool, err error) {
+	leader := j != helps
+	for {
+		w.mu.Lock()
+		over := w.alone || leader && w.helpers == 0
+		switch {
+		case w.err != nil:
+			err = w.err
+		case w.ctx.Err() != nil:
+			err = context.Cause(w.ctx)
+		case over && leader && w.working == 0:
+			alone = true
+		case len(w.free) == 0 && (!leader || w.working == 0), over && !leader:
+		default:
+			if !over && j != rests {
+				p = w.claim()
+			}
+			if p == (span{}) {
+				changed := w.changed
+				w.mu.Unlock()
+				w.wait(changed)
+				continue
+			}
+		}
+		w.mu.Unlock()
+		return p, alone, err
+	}
+}
+
+func (w *crew) wait(changed <-chan struct{}) {
+	select {
+	case <-changed:
+	case <-w.g.wish:
+	case <-w.ctx.Done():
+	}
+}
+
+// claim takes a piece that a reader waits for, or else the first one within the window. Needs mu.
+func (w *crew) claim() span {
+	w.g.mu.Lock()
+	mark, wishes := w.g.written, slices.Clone(w.g.wishes)
+	w.g.mu.Unlock()
+	i := -1
+	for _, off := range wishes {
+		if i = slices.IndexFunc(w.free, func(p span) bool { return p.from <= off && off < p.to }); i >= 0 {
+			break
+		}
+	}
+	if i < 0 && len(w.free) > 0 && w.free[0].from < mark+int64(w.Streams)*windowPieces*w.Piece {
+		i = 0
+	}
+	if i < 0 {
+		return span{}
+	}
+	p := w.free[i]
+	w.free = slices.Delete(w.free, i, i+1)
+	w.working++
+	w.tell() // one wish may have hidden another
+	return p
+}
+
+// tell wakes who waits. Needs mu.
+func (w *crew) tell() {
+	close(w.changed)
+	w.changed = make(chan struct{})
+}
+
+func (w *crew) done() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.working--
+	w.tell()
+}
+
+// refused gives back what is missing of a piece. Without ranges the crew ends.
+func (w *crew) refused(p span, err error) {
+	if w.ctx.Err() == nil {
+		w.cache.m.refusedParts.Inc()
+		w.cache.log.Debug("part of blob refused, using fewer streams", "from", p.from, "to", p.to, "error", err)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.working--
+	w.alone = w.alone || errors.Is(err, errNoRanges)
+	if p.from < p.to {
+		i, _ := slices.BinarySearchFunc(w.free, p, func(a, b span) int { return cmp.Compare(a.from, b.from) })
+		w.free = slices.Insert(w.free, i, p)
+	}
+	w.tell()
+}
+
+// dismiss ends the work of one helper and frees its slot for other fetches.
+func (w *crew) dismiss() {
+	w.mu.Lock()
+	w.helpers--
+	w.slots--
+	w.tell()
+	w.mu.Unlock()
+	w.Slots.give(1)
+}
+
+// fail ends the work of all.
+func (w *crew) fail(err error) {
+	w.mu.Lock()
+	if w.err == nil {
+		w.err = err
+	}
+	w.mu.Unlock()
+	w.cancel()
+}
+
+// get fetches a piece; p is then what is missing of it.
+func (w *crew) get(p *span) error {
+	y := w.cache.newFetch(w.ctx, func(ctx context.Context, from int64) (Stream, error) { return w.Part(ctx, from, p.to) }, p.from, w.size)
+	defer y.close()
+	y.part, y.end = true, p.to
+	if err := y.connect(false); err != nil {
+		return err
+	}
+	return w.copy(y, p)
+}
+
+// copy writes what y gives; p begins where y is.
+func (w *crew) copy(y *fetch, p *span) error {
+	return w.each(y, func(b []byte, off int64) error {
+		err := w.put(b, off)
+		p.from = y.off
+		return err
+	})
+}
+
+func (w *crew) each(y *fetch, use func(b []byte, off int64) error) error {
+	buf := w.cache.buffers.Get().(*[]byte)
+	defer w.cache.buffers.Put(buf)
+	for w.ctx.Err() == nil {
+		at := y.off
+		n, err := y.Read(*buf)
+		if n > 0 {
+			if err := use((*buf)[:n], at); err != nil {
+				return err
+			}
+		}
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return context.Cause(w.ctx)
+}
+
+func (w *crew) put(b []byte, off int64) error {
+	n, err := w.in.WriteAt(b, off)
+	if n > 0 {
+		w.g.arrive(off, n)
+		w.cache.m.fetched.Add(float64(n))
+	}
+	if err != nil {
+		return local("write", err)
+	}
+	return nil
+}
+
+// rest fetches all that is missing by one request, for the leader, who is alone. What is
+// there already is not written again: it may have been hashed.
+func (w *crew) rest(x *fetch) error {
+	if len(w.free) == 0 {
+		return nil
+	}
+	first, last := w.free[0], w.free[len(w.free)-1]
+	if x.off != first.from || x.body == nil {
+		x.disconnect()
+		x = w.cache.newFetch(w.ctx, w.origin, first.from, w.size)
+		defer x.close()
+		if err := x.connect(false); err != nil {
+			if err = x.resume(err); err != nil {
+				return err
+			}
+		}
+	}
+	if x.end = last.to; x.end == w.size {
+		x.end = -1
+	}
+	return w.each(x, func(b []byte, off int64) error {
+		for _, p := range w.free {
+			from, to := max(p.from, off), min(p.to, off+int64(len(b)))
+			if from >= to {
+				continue
+			}
+			if err := w.put(b[from-off:to-off], from); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// hash follows the byte up to which the file is complete.
+func (w *crew) hash() {
+	buf := w.cache.buffers.Get().(*[]byte)
+	defer w.cache.buffers.Put(buf)
+	for w.in.Size() < w.size {
+		w.g.mu.Lock()
+		mark, changed := w.g.written, w.g.wait()
+		w.g.mu.Unlock()
+		if mark == w.in.Size() {
+			select {
+			case <-changed:
+			case <-w.ctx.Done():
+				return
+			}
+			continue
+		}
+		if err := w.in.Advance(mark, *buf); err != nil {
+			w.fail(local("hash", err))
+			return
+		}
+	}
+}

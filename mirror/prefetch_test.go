@@ -1,0 +1,174 @@
+package mirror
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"dray/upstream"
+	"dray/upstream/oci"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// gated is a source whose blobs wait, and are counted.
+type gated struct {
+	upstream.Source
+	gate chan struct{}
+
+	mu         sync.Mutex
+	open, most int
+}
+
+func (g *gated) Blob(ctx context.Context, repo string, d digest.Digest, from int64) (upstream.BlobStream, error) {
+	g.mu.Lock()
+	g.open++
+	g.most = max(g.most, g.open)
+	g.mu.Unlock()
+	select {
+	case <-g.gate:
+	case <-ctx.Done():
+	}
+	g.mu.Lock()
+	g.open--
+	g.mu.Unlock()
+	return g.Source.Blob(ctx, repo, d, from)
+}
+
+// prefetching makes a house fetch ahead through a gate.
+func prefetching(h *house, p PrefetchPolicy) *gated {
+	g := &gated{Source: h.up, gate: make(chan struct{})}
+	h.m.upstreams["up"].Source, h.m.ahead["up"] = g, newPrefetcher(p)
+	return g
+}
+
+// layered puts an image of layers into the upstream, of which it lacks those that are absent.
+func (h *house) layered(repo, tag string, layers []string, absent ...string) *oci.Manifest {
+	h.Helper()
+	var descs []string
+	for _, l := range layers {
+		descs = append(descs, fmt.Sprintf(`{"mediaType":"application/vnd.oci.image.layer.v1.tar","digest":%q,"size":%d}`, digest.FromString(l), len(l)))
+	}
+	m, err := oci.ParseManifest(oci.MediaTypeOCIManifest, fmt.Appendf(nil, `{"schemaVersion":2,"layers":[%s]}`, strings.Join(descs, ",")))
+	if err != nil {
+		h.Fatal(err)
+	}
+	h.up.mu.Lock()
+	defer h.up.mu.Unlock()
+	h.up.manifests[repo+":"+tag], h.up.manifests[repo+"@"+m.Digest.String()] = m, m
+	for _, l := range layers {
+		h.up.blobs[repo+"@"+digest.FromString(l).String()] = []byte(l)
+	}
+	for _, l := range absent {
+		delete(h.up.blobs, repo+"@"+digest.FromString(l).String())
+	}
+	return m
+}
+
+// settled waits until nothing is fetched ahead any more.
+func settled(t *testing.T, p *prefetcher) {
+	t.Helper()
+	for range 1000 {
+		p.mu.Lock()
+		images := p.images
+		p.mu.Unlock()
+		if images == 0 {
+			return
+		}
+		<-time.After(5 * time.Millisecond) // the work belongs to the mirror and not to the test
+	}
+	t.Fatal("fetching ahead does not end")
+}
+
+// What is fetched ahead is bounded, joined by clients and asked for once.
+func TestPrefetchBounded(t *testing.T) {
+	h := newHouse(t)
+	g := prefetching(h, PrefetchPolicy{MaxLayer: 20, AtOnce: 3})
+	large := strings.Repeat("large", 10)
+	layers := []string{"a", "b", "c", "d", "e", "f", "g", "a", large}
+	h.layered("team/app", "v1", layers)
+	h.want(200, "HEAD", "/v2/team/app/manifests/v1", nil)
+	if g.most != 0 {
+		t.Error("a HEAD fetches blobs")
+	}
+	for range 3 {
+		h.want(200, "GET", "/v2/team/app/manifests/v1", nil)
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() { h.want(200, "GET", "/v2/team/app/blobs/"+digest.FromString("a").String(), nil) })
+	close(g.gate)
+	wg.Wait()
+	settled(t, h.m.ahead["up"])
+	if g.most > 3+1 {
+		t.Errorf("%d blobs at once", g.most)
+	}
+	if n := h.up.count("blob"); n != 7 {
+		t.Errorf("%d requests for 7 small layers", n)
+	}
+	for _, l := range layers {
+		h.want(200, "GET", "/v2/team/app/blobs/"+digest.FromString(l).String(), nil)
+	}
+	if n := h.up.count("blob"); n != 8 {
+		t.Errorf("%d requests for 8 layers", n)
+	}
+}
+
+// A layer that the upstream lacks costs one question, whoever asked it, and keeps nothing else from coming.
+func TestPrefetchOfWhatIsNotThere(t *testing.T) {
+	h := newHouse(t)
+	h.m.upstreams["up"].Tags.NotFound = time.Hour
+	g := prefetching(h, PrefetchPolicy{MaxLayer: 20, AtOnce: 3})
+	close(g.gate)
+	h.layered("team/app", "v1", []string{"there", "not there"}, "not there")
+	h.want(200, "GET", "/v2/team/app/manifests/v1", nil)
+	settled(t, h.m.ahead["up"])
+	g.mu.Lock()
+	g.most = 0
+	g.mu.Unlock()
+	h.want(404, "GET", "/v2/team/app/blobs/"+digest.FromString("not there").String(), nil)
+	h.want(200, "GET", "/v2/team/app/blobs/"+digest.FromString("there").String(), nil)
+	if g.most != 0 {
+		t.Error("the upstream was asked again")
+	}
+}
+
+// The mirror stops while blobs are being fetched ahead.
+func TestPrefetchStops(t *testing.T) {
+	h := newHouse(t) // its end waits for everything
+	prefetching(h, PrefetchPolicy{MaxLayer: 20, AtOnce: 1})
+	h.layered("team/app", "v1", []string{"a", "b", "c"})
+	h.want(200, "GET", "/v2/team/app/manifests/v1", nil)
+}
+
+// Manifests are remembered, but not all there ever were.
+func TestPrefetchForgets(t *testing.T) {
+	p := newPrefetcher(PrefetchPolicy{AtOnce: 1})
+	of := func(i int) digest.Digest { return digest.FromString(fmt.Sprint(i)) }
+	for i := range 2*seenManifests + 5 {
+		if !p.first(of(i)) {
+			t.Fatalf("manifest %d was seen before", i)
+		}
+		p.done()
+		if p.first(of(i)) {
+			t.Fatalf("manifest %d is new again", i)
+		}
+	}
+	if len(p.seen) != seenManifests || len(p.oldest) != seenManifests {
+		t.Errorf("%d manifests are remembered", len(p.seen))
+	}
+	if !p.first(of(0)) {
+		t.Error("the first manifest is never forgotten")
+	}
+	p.done()
+	for i := range maxAhead {
+		if !p.first(of(-1 - i)) {
+			t.Fatalf("image %d is refused", i)
+		}
+	}
+	if p.first(of(-1 - maxAhead)) {
+		t.Error("no bound of images at a time")
+	}
+}
