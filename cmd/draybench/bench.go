@@ -120,7 +120,7 @@ func eachRound(rounds int, peers []peer, f func(round int, p peer) error) error 
 
 // cold starts a peer with an empty cache in front of an origin of its own, and stops both after f.
 func (b *bench) cold(ctx context.Context, p peer, s shape, img *image, f func(r *running, o *origin) error) error {
-	o, err := newOrigin(s, img)
+	o, err := openOrigin(s, img)
 	if err != nil {
 		return err
 	}

@@ -36,26 +36,30 @@ type counts struct {
 
 type connectionKey struct{}
 
-// newOrigin listens and serves until close.
-func newOrigin(s shape, images ...*image) (*origin, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return nil, err
-	}
-	o := &origin{address: listener.Addr().String(), shape: s, total: &limiter{rate: s.Total}, content: map[string]blob{}}
+// newOrigin knows images and listens nowhere.
+func newOrigin(s shape, images ...*image) *origin {
+	o := &origin{shape: s, total: &limiter{rate: s.Total}, content: map[string]blob{}}
 	for _, img := range images {
 		o.content[img.byTag()], o.content[img.byDigest()] = img.manifest, img.manifest
 		for _, b := range img.blobs() {
 			o.content[img.blob(b)] = b
 		}
 	}
+	return o
+}
+
+// openOrigin listens and serves until close.
+func openOrigin(s shape, images ...*image) (*origin, error) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	o := newOrigin(s, images...)
+	o.address = listener.Addr().String()
 	o.server = &http.Server{
-		Handler:  o,
-		ErrorLog: log.New(io.Discard, "", 0), // clients that leave are part of the plan
-		ConnContext: func(ctx context.Context, _ net.Conn) context.Context {
-			o.connections.Add(1)
-			return context.WithValue(ctx, connectionKey{}, &limiter{rate: s.PerConnection})
-		},
+		Handler:     o,
+		ErrorLog:    log.New(io.Discard, "", 0), // clients that leave are part of the plan
+		ConnContext: func(ctx context.Context, _ net.Conn) context.Context { return o.connection(ctx) },
 	}
 	o.serving.Go(func() {
 		if err := o.server.Serve(distant{listener, s.RTT}); !errors.Is(err, http.ErrServerClosed) {
@@ -63,6 +67,12 @@ func newOrigin(s shape, images ...*image) (*origin, error) {
 		}
 	})
 	return o, nil
+}
+
+// connection counts one, and gives it a rate of its own.
+func (o *origin) connection(ctx context.Context) context.Context {
+	o.connections.Add(1)
+	return context.WithValue(ctx, connectionKey{}, &limiter{rate: o.shape.PerConnection})
 }
 
 func (o *origin) close() {

@@ -15,7 +15,7 @@ type standing struct {
 func (b *bench) fill(ctx context.Context, images []*image, f func(map[string]standing) error) error {
 	servers := map[string]standing{}
 	for _, p := range b.caches() {
-		o, err := newOrigin(shape{}, images...)
+		o, err := openOrigin(shape{}, images...)
 		if err != nil {
 			return err
 		}
