@@ -12,6 +12,7 @@ import (
 type plan struct {
 	Quick                  bool
 	Rounds                 int
+	WarmRounds             int           // of what is measured in windows, which are short
 	Window                 time.Duration // one measurement of something that goes on and on
 	RTT                    time.Duration
 	Total                  int64
@@ -37,7 +38,7 @@ type plan struct {
 }
 
 func fullPlan() plan {
-	return plan{Rounds: 3, Window: 1500 * time.Millisecond, RTT: 20 * time.Millisecond, Total: 100e6,
+	return plan{Rounds: 3, WarmRounds: 7, Window: 800 * time.Millisecond, RTT: 20 * time.Millisecond, Total: 100e6,
 		WarmBlobs: 10, WarmBlob: 50e6, Range: 1 << 20, Tags: 200, Layers: 10, Layer: 25e6, SmallLayers: 200, SmallLayer: 4 << 10,
 		Whole: 500e6, SlowConnection: 25e6, Herd: 32, HerdLayers: 8, HerdLayer: 25e6, FirstByteRounds: 7, DistributionHerdRounds: 1,
 		Crowd: 1000, CrowdLayers: 2, CrowdLayer: 5e6, Streams: 32, Fewer: 8, Pulls: 3, ManifestClients: 32}
@@ -45,7 +46,7 @@ func fullPlan() plan {
 
 // quickPlan goes everywhere the full one goes; what it measures means nothing.
 func quickPlan() plan {
-	return plan{Quick: true, Rounds: 1, Window: 100 * time.Millisecond, RTT: 5 * time.Millisecond, Total: 100e6,
+	return plan{Quick: true, Rounds: 1, WarmRounds: 1, Window: 100 * time.Millisecond, RTT: 5 * time.Millisecond, Total: 100e6,
 		WarmBlobs: 2, WarmBlob: 2e6, Range: 1 << 18, Tags: 5, Layers: 3, Layer: 1e6, SmallLayers: 10, SmallLayer: 4 << 10,
 		Whole: 20e6, SlowConnection: 25e6, Herd: 4, HerdLayers: 2, HerdLayer: 2e6, FirstByteRounds: 1, DistributionHerdRounds: 1,
 		Crowd: 50, CrowdLayers: 2, CrowdLayer: 1e5, Streams: 4, Fewer: 2, Pulls: 3, ManifestClients: 4}
@@ -59,6 +60,7 @@ type bench struct {
 	peers            []peer // direct, dray, and those that are there
 	loader           *loader
 	results          results
+	foreign          map[string]float64 // cores that other programs used, by scenario
 	log              *slog.Logger
 }
 
@@ -87,10 +89,11 @@ func (b *bench) run(ctx context.Context, only []string) error {
 		if len(only) > 0 && !slices.Contains(only, s.name) {
 			continue
 		}
-		begun := time.Now()
+		begun, m := time.Now(), startMeter()
 		if err := s.run(b, ctx); err != nil {
 			return fmt.Errorf("%s: %w", s.name, err)
 		}
+		b.foreign[s.name] = m.foreign()
 		b.log.Info("measured", "scenario", s.name, "took", time.Since(begun).Round(time.Millisecond))
 	}
 	return nil

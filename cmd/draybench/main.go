@@ -130,7 +130,7 @@ func (o options) measure(ctx context.Context, t tools, network string, stdout io
 		return err
 	}
 	defer os.RemoveAll(dir)
-	b := &bench{plan: fullPlan(), dir: dir, results: results{}, log: log, peers: []peer{{name: direct}, drayPeer(t.Dray)}}
+	b := &bench{plan: fullPlan(), dir: dir, results: results{}, foreign: map[string]float64{}, log: log, peers: []peer{{name: direct}, drayPeer(t.Dray)}}
 	if o.quick {
 		b.plan = quickPlan()
 	}
@@ -145,7 +145,7 @@ func (o options) measure(ctx context.Context, t tools, network string, stdout io
 		return err
 	}
 	b.loader = newLoader(trust)
-	page := page{results: b.results, plan: b.plan, tools: t, partial: o.only != "", machine: describe(ctx, dir, network, t)}
+	page := page{results: b.results, meanwhile: b.foreign, plan: b.plan, tools: t, partial: o.only != "", machine: describe(ctx, dir, network, t)}
 	meter, begun := startMeter(), time.Now()
 	if err := b.run(ctx, o.names()); err != nil {
 		return err

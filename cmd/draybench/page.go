@@ -9,18 +9,20 @@ import (
 
 // A page is what a run found, as Markdown.
 type page struct {
-	results results
-	plan    plan
-	tools   tools
-	machine []fact
-	partial bool
-	foreign float64 // cores that other programs used meanwhile
-	took    time.Duration
+	results   results
+	plan      plan
+	tools     tools
+	machine   []fact
+	partial   bool
+	foreign   float64            // cores that other programs used meanwhile
+	meanwhile map[string]float64 // the same, by scenario
+	took      time.Duration
 }
 
 // A table shows metrics; ratios are of dray to the others.
 type table struct {
 	title, about string
+	scenarios    []string
 	columns      []string
 	rows         []metric
 }
@@ -29,19 +31,19 @@ func tables() []table {
 	caches := []string{dray, nginx, distribution}
 	all := []string{direct, dray, nginx, distribution}
 	return []table{
-		{"Blobs in the cache", "Many streams fetch whole blobs, or ranges, that every server has. More GB/s are better, fewer seconds are.",
+		{"Blobs in the cache", "Many streams fetch whole blobs, or ranges, that every server has. More GB/s are better, fewer seconds are.", []string{"warm"},
 			caches, []metric{warmFew, warmFewCPU, warmMany, warmManyCPU, warmRanges, warmRangesCPU, warmTLS, warmTLSCPU, warmPeak}},
-		{"Manifests in the cache", "32 connections ask for manifests. The origin is next door here: what a server asks it costs more where it is far away.",
+		{"Manifests in the cache", "32 connections ask for manifests. The origin is next door here: what a server asks it costs more where it is far away.", []string{"manifests"},
 			caches, []metric{manifestsByDigest, manifestsByDigestCPU, manifestsByTag, manifestsByTagCPU, manifestQuestions}},
-		{"First byte of what is not in the cache", "The server has just started. The origin is 20 ms away, and a new connection costs a round trip more.",
+		{"First byte of what is not in the cache", "The server has just started. The origin is 20 ms away, and a new connection costs a round trip more.", []string{"first-byte"},
 			all, []metric{firstManifest, firstLayer}},
-		{"Images that are not in the cache", "The origin is 20 ms away and gives 100 MB/s in all, any part of it to one connection. The image has 10 layers of 25 MB.",
+		{"Images that are not in the cache", "The origin is 20 ms away and gives 100 MB/s in all, any part of it to one connection. The image has 10 layers of 25 MB.", []string{"cold", "small"},
 			all, []metric{coldWall, coldBytes, smallWall, smallRequests, smallConnections}},
-		{"A layer from an origin that throttles connections", "25 MB/s for each connection, without a limit for all together; the servers work at the same time.",
+		{"A layer from an origin that throttles connections", "25 MB/s for each connection, without a limit for all together; the servers work at the same time.", []string{"slow"},
 			all, []metric{slowWall, slowConnectionCount}},
-		{"A layer from an origin next door", "No delay, no limit: what the server itself needs.", all, []metric{unshapedWall, unshapedCPU}},
+		{"A layer from an origin next door", "No delay, no limit: what the server itself needs.", []string{"cpu"}, all, []metric{unshapedWall, unshapedCPU}},
 		{"Many clients that want the same", "One client, then 32 at the same time, each time with an empty cache: an image of 8 layers of 25 MB, 20 ms away, 100 MB/s in all. " +
-			"Distribution has one round here, because it takes as long as everything else together. 1000 clients pull two layers of 5 MB; not from distribution.",
+			"Distribution has one round here, because it takes as long as everything else together. 1000 clients pull two layers of 5 MB; not from distribution.", []string{"herd", "crowd"},
 			caches, []metric{aloneWall, herdWall, aloneManifest, herdManifest, aloneLayer, herdLayer, herdBytes, herdRequests, crowdPeak, crowdBytes}},
 	}
 }
@@ -111,7 +113,13 @@ func (p page) table(w *strings.Builder, t table) {
 	if rows.Len() == 0 {
 		return
 	}
-	fmt.Fprintf(w, "\n## %s\n\n%s\n\n|", t.title, t.about)
+	fmt.Fprintf(w, "\n## %s\n\n%s", t.title, t.about)
+	for _, name := range t.scenarios {
+		if cores, ok := p.meanwhile[name]; ok {
+			fmt.Fprintf(w, " Other programs used %.2f cores (`%s`).", cores, name)
+		}
+	}
+	w.WriteString("\n\n|")
 	for _, server := range t.columns {
 		fmt.Fprintf(w, " | %s", server)
 	}

@@ -49,7 +49,7 @@ func (b *bench) warm(ctx context.Context) error {
 	}
 	return b.fill(ctx, []*image{img}, func(servers map[string]standing) error {
 		measure := func(rates, costs metric, clients int, secure bool, next func(int, int) (string, string)) error {
-			return eachRound(b.plan.Rounds, b.caches(), func(_ int, p peer) error {
+			return eachRound(b.plan.WarmRounds, b.caches(), func(_ int, p peer) error {
 				l, err := b.storm(ctx, servers[p.name].running, clients, secure, next)
 				b.results.add(rates, p.name, l.BytesPerSecond/1e9)
 				b.results.add(costs, p.name, l.SecondsPerGB)
@@ -99,7 +99,7 @@ func (b *bench) manifests(ctx context.Context) error {
 			c.close()
 		}
 		measure := func(rates, costs metric, next func(int, int) (string, string)) error {
-			return eachRound(b.plan.Rounds, b.caches(), func(_ int, p peer) error {
+			return eachRound(b.plan.WarmRounds, b.caches(), func(_ int, p peer) error {
 				s := servers[p.name]
 				before, answered := s.origin.counts(), b.loader.done.Load()
 				l, err := b.storm(ctx, s.running, b.plan.ManifestClients, false, next)
