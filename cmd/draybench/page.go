@@ -31,7 +31,7 @@ func tables() []table {
 	caches := []string{dray, nginx, distribution}
 	all := []string{direct, dray, nginx, distribution}
 	return []table{
-		{"Blobs in the cache", "Many streams fetch whole blobs, or ranges, that every server has. More GB/s are better, fewer seconds are.", []string{"warm"},
+		{"Blobs in the cache", "Many streams fetch whole blobs, or ranges, that every server has. The memory of distribution is that of the process that serves plain HTTP.", []string{"warm"},
 			caches, []metric{warmFew, warmFewCPU, warmMany, warmManyCPU, warmRanges, warmRangesCPU, warmTLS, warmTLSCPU, warmPeak}},
 		{"Manifests in the cache", "32 connections ask for manifests. The origin is next door here: what a server asks it costs more where it is far away.", []string{"manifests"},
 			caches, []metric{manifestsByDigest, manifestsByDigestCPU, manifestsByTag, manifestsByTagCPU, manifestQuestions}},
@@ -79,7 +79,9 @@ const reading = `
 
 - Ratios carry over to other machines better than any number here, and only ratios within a row are comparable: clients, servers and origin share the
   cores, so a server that needs less leaves more to its clients. There is no network card, no driver and no distance but the simulated one.
-- Rounds go over the servers by turns, forwards and backwards; a value is the median of its rounds. Differences of a few per cent are noise, more so where other
+- Columns such as dray / nginx divide the value of dray by that of nginx. Above 1 is better for GB/s and requests/s, below 1 for everything else.
+- Rounds go over the servers by turns, forwards and backwards; a value is the median of its rounds, of which there are seven for what is in the cache and for
+  first bytes, and three otherwise. Differences of a few per cent are noise, more so where other
   programs had the processor.
 - Clients throw bodies away in the kernel, and over TLS before deciphering them, so that it is the server that is measured. They count bytes and do not verify
   them; other tests do.

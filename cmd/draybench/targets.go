@@ -70,7 +70,7 @@ func (t target) verdict(r results) (goal, got, word string) {
 }
 
 func (p page) targets(w *strings.Builder) {
-	w.WriteString("\n## Targets\n\nWhat dray is meant to reach, and what it did in this run; all but three are ratios.\n\n" +
+	w.WriteString("\n## Targets\n\nWhat dray is meant to reach, and what it did in this run. Where other programs had the processor, read the CPU times first: rates and waits suffer more.\n\n" +
 		"| target | goal | this run | |\n|---|--:|--:|---|\n")
 	for _, t := range targets() {
 		goal, got, word := t.verdict(p.results)
