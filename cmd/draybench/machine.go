@@ -33,7 +33,7 @@ func describe(ctx context.Context, dir, network string, t tools) []fact {
 		{"network", fmt.Sprintf("loopback interface in %s, TCP congestion control %s", network, congestion())},
 		{"cache on", fileSystem(dir)},
 		{"Go", runtime.Version()},
-		{"dray", "this tree"},
+		{dray, "this tree, its program last changed by " + firstLine(exec.CommandContext(ctx, "git", "log", "-1", "--format=%h", "--", ":/cache", ":/cmd/dray", ":/mirror", ":/upstream").Output())},
 	}
 	if t.Nginx != "" {
 		out, err := exec.CommandContext(ctx, t.Nginx, "-v").CombinedOutput()
