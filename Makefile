@@ -38,7 +38,7 @@ pass-on       = $(foreach name,$(settings),-e $(name))
 # REGISTRY without scheme, port and path.
 reached-as    = $(firstword $(subst :, ,$(subst /, ,$(patsubst http://%,%,$(patsubst https://%,%,$(REGISTRY))))))
 
-.PHONY: help playtest genSelfsigned build run dockerBuild dockerRun checks test install-test-tools lint fuzz clean install
+.PHONY: help bench playtest genSelfsigned build run dockerBuild dockerRun checks test install-test-tools lint fuzz clean install
 
 help: ## say what there is
 	@awk 'NR == 1, !/^#/ { if (/^#/) print substr($$0, 3) } \
@@ -99,6 +99,9 @@ lint: ## gofmt, vet, staticcheck, govulncheck, imports, binary size
 
 fuzz: ## run each fuzz target for FUZZTIME
 	@.ci/fuzz $(FUZZTIME)
+
+bench: ## compare dray with nginx, distribution and no cache, and write docs/benchmarks.md; minutes on an idle machine
+	go run ./cmd/draybench -install -out docs/benchmarks.md
 
 clean: ## remove what make built here; certificates stay
 	rm -rf bin

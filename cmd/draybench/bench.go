@@ -1,0 +1,137 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+)
+
+// A plan says how much is done. Sizes are in bytes, rates in bytes a second.
+type plan struct {
+	Quick                  bool
+	Rounds                 int
+	WarmRounds             int           // of what is measured in windows, which are short
+	Window                 time.Duration // one measurement of something that goes on and on
+	RTT                    time.Duration
+	Total                  int64
+	WarmBlobs              int
+	WarmBlob               int64
+	Range                  int64
+	Tags                   int
+	Layers                 int
+	Layer                  int64
+	SmallLayers            int
+	SmallLayer             int64
+	Whole                  int64 // one large layer
+	SlowConnection         int64
+	Herd                   int // clients
+	HerdLayers             int
+	HerdLayer              int64
+	FirstByteRounds        int
+	DistributionHerdRounds int
+	Crowd, CrowdLayers     int // clients of the herd whose memory is looked at, and its layers
+	CrowdLayer             int64
+	Streams, Fewer, Pulls  int // streams at once: many, few; layers that one client pulls at once
+	ManifestClients        int
+}
+
+func fullPlan() plan {
+	return plan{Rounds: 3, WarmRounds: 7, Window: 800 * time.Millisecond, RTT: 20 * time.Millisecond, Total: 100e6,
+		WarmBlobs: 10, WarmBlob: 50e6, Range: 1 << 20, Tags: 200, Layers: 10, Layer: 25e6, SmallLayers: 200, SmallLayer: 4 << 10,
+		Whole: 500e6, SlowConnection: 25e6, Herd: 32, HerdLayers: 8, HerdLayer: 25e6, FirstByteRounds: 7, DistributionHerdRounds: 1,
+		Crowd: 1000, CrowdLayers: 2, CrowdLayer: 5e6, Streams: 32, Fewer: 8, Pulls: 3, ManifestClients: 32}
+}
+
+// quickPlan goes everywhere the full one goes; what it measures means nothing.
+func quickPlan() plan {
+	return plan{Quick: true, Rounds: 1, WarmRounds: 1, Window: 100 * time.Millisecond, RTT: 5 * time.Millisecond, Total: 100e6,
+		WarmBlobs: 2, WarmBlob: 2e6, Range: 1 << 18, Tags: 5, Layers: 3, Layer: 1e6, SmallLayers: 10, SmallLayer: 4 << 10,
+		Whole: 20e6, SlowConnection: 25e6, Herd: 4, HerdLayers: 2, HerdLayer: 2e6, FirstByteRounds: 1, DistributionHerdRounds: 1,
+		Crowd: 50, CrowdLayers: 2, CrowdLayer: 1e5, Streams: 4, Fewer: 2, Pulls: 3, ManifestClients: 4}
+}
+
+// A bench measures peers by a plan, and keeps what it finds.
+type bench struct {
+	plan             plan
+	dir              string
+	certificate, key string
+	peers            []peer // direct, dray, and those that are there
+	loader           *loader
+	results          results
+	foreign          map[string]float64 // cores that other programs used, by scenario
+	log              *slog.Logger
+}
+
+// A scenario is one thing that is measured, under a name for -only.
+type scenario struct {
+	name string
+	run  func(*bench, context.Context) error
+}
+
+func scenarios() []scenario {
+	return []scenario{
+		{"warm", (*bench).warm},
+		{"manifests", (*bench).manifests},
+		{"first-byte", (*bench).firstByte},
+		{"cold", (*bench).coldImage},
+		{"small", (*bench).smallLayers},
+		{"slow", (*bench).slowConnections},
+		{"herd", (*bench).herd},
+		{"crowd", (*bench).crowd},
+		{"cpu", (*bench).coldCPU},
+	}
+}
+
+func (b *bench) run(ctx context.Context, only []string) error {
+	for _, s := range scenarios() {
+		if len(only) > 0 && !slices.Contains(only, s.name) {
+			continue
+		}
+		begun, m := time.Now(), startMeter()
+		if err := s.run(b, ctx); err != nil {
+			return fmt.Errorf("%s: %w", s.name, err)
+		}
+		b.foreign[s.name] = m.foreign()
+		b.log.Info("measured", "scenario", s.name, "took", time.Since(begun).Round(time.Millisecond))
+	}
+	return nil
+}
+
+// caches are the peers without the direct way.
+func (b *bench) caches() []peer {
+	return slices.DeleteFunc(slices.Clone(b.peers), func(p peer) bool { return p.name == direct })
+}
+
+// eachRound calls f for every peer in every round, forwards and backwards by turns, so that what gets slower or faster meanwhile
+// meets everybody.
+func eachRound(rounds int, peers []peer, f func(round int, p peer) error) error {
+	for round := range rounds {
+		order := slices.Clone(peers)
+		if round%2 == 1 {
+			slices.Reverse(order)
+		}
+		for _, p := range order {
+			if err := f(round, p); err != nil {
+				return fmt.Errorf("%s: %w", p.name, err)
+			}
+		}
+	}
+	return nil
+}
+
+// cold starts a peer with an empty cache in front of an origin of its own, and stops both after f.
+func (b *bench) cold(ctx context.Context, p peer, s shape, img *image, f func(r *running, o *origin) error) error {
+	o, err := openOrigin(s, img)
+	if err != nil {
+		return err
+	}
+	defer o.close()
+	r, err := b.start(ctx, p, o)
+	if err != nil {
+		return err
+	}
+	defer r.stop()
+	return f(r, o)
+}

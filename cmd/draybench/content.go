@@ -1,0 +1,81 @@
+package main
+
+import (
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+)
+
+const manifestType = "application/vnd.oci.image.manifest.v1+json"
+
+// A blob is bytes that compress to nothing, under their digest.
+type blob struct {
+	digest string
+	bytes  []byte
+}
+
+// newBlob makes the same bytes for the same seed, on every machine: the stream of ChaCha8.
+func newBlob(seed string, size int64) blob {
+	b := make([]byte, size)
+	_, _ = rand.NewChaCha8(sha256.Sum256([]byte(seed))).Read(b) // documented never to fail
+	return blob{digestOf(b), b}
+}
+
+func digestOf(b []byte) string { return fmt.Sprintf("sha256:%x", sha256.Sum256(b)) }
+
+// An image is a manifest and the blobs it names: a small configuration, and layers.
+type image struct {
+	repo, tag string
+	manifest  blob
+	config    blob
+	layers    []blob
+}
+
+type descriptor struct {
+	MediaType string `json:"mediaType"`
+	Digest    string `json:"digest"`
+	Size      int    `json:"size"`
+}
+
+// newImage makes an image of count layers with size bytes each.
+func newImage(repo, tag string, count int, size int64) (*image, error) {
+	img := &image{repo: repo, tag: tag, config: newBlob(repo+" "+tag+" config", 1<<10)}
+	type document struct {
+		SchemaVersion int          `json:"schemaVersion"`
+		MediaType     string       `json:"mediaType"`
+		Config        descriptor   `json:"config"`
+		Layers        []descriptor `json:"layers"`
+	}
+	doc := document{SchemaVersion: 2, MediaType: manifestType,
+		Config: descriptor{"application/vnd.oci.image.config.v1+json", img.config.digest, len(img.config.bytes)}}
+	for i := range count {
+		layer := newBlob(fmt.Sprintf("%s %s layer %d", repo, tag, i), size)
+		img.layers = append(img.layers, layer)
+		doc.Layers = append(doc.Layers, descriptor{"application/vnd.oci.image.layer.v1.tar", layer.digest, len(layer.bytes)})
+	}
+	raw, err := json.Marshal(doc)
+	if err != nil {
+		return nil, err
+	}
+	img.manifest = blob{digestOf(raw), raw}
+	return img, nil
+}
+
+// blobs are all that a client fetches besides the manifest, the configuration first.
+func (img *image) blobs() []blob { return append([]blob{img.config}, img.layers...) }
+
+// size is what a cold pull has to bring from the origin, in bytes of bodies.
+func (img *image) size() int64 {
+	n := int64(len(img.manifest.bytes))
+	for _, b := range img.blobs() {
+		n += int64(len(b.bytes))
+	}
+	return n
+}
+
+func (img *image) byTag() string { return "/v2/" + img.repo + "/manifests/" + img.tag }
+
+func (img *image) byDigest() string { return "/v2/" + img.repo + "/manifests/" + img.manifest.digest }
+
+func (img *image) blob(b blob) string { return "/v2/" + img.repo + "/blobs/" + b.digest }

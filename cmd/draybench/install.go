@@ -1,0 +1,116 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+)
+
+// distributionVersion is the release of distribution that dray is compared with.
+const distributionVersion = "v3.1.2"
+
+// tools says where the programs of the peers are; "" for what is missing, with a sentence in Missing.
+type tools struct {
+	Dray, Distribution, Nginx string
+	Missing                   []string
+}
+
+// toolDirectory is where the scripts of the project keep test tools, too.
+func toolDirectory() (string, error) {
+	if dir := os.Getenv("DRAY_TEST_CACHE"); dir != "" {
+		return filepath.Join(dir, "bin"), nil
+	}
+	cache, err := os.UserCacheDir()
+	return filepath.Join(cache, "dray-test", "bin"), err
+}
+
+// findTools builds dray from this tree and looks for its peers. With install it fetches what is missing, into the directory of test tools.
+func findTools(ctx context.Context, dir string, install bool) (tools, error) {
+	t := tools{Dray: filepath.Join(dir, "dray")}
+	build := []string{"build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", t.Dray, "dray/cmd/dray"}
+	if err := quietly(ctx, "", []string{"CGO_ENABLED=0"}, "go", build...); err != nil {
+		return t, err
+	}
+	bin, err := toolDirectory()
+	if err != nil {
+		return t, err
+	}
+	if install {
+		if err := os.MkdirAll(bin, 0o755); err != nil {
+			return t, err
+		}
+	}
+	t.Distribution = filepath.Join(bin, "registry-"+distributionVersion)
+	if !executable(t.Distribution) {
+		if err := installDistribution(ctx, install, t.Distribution); err != nil {
+			t.Missing = append(t.Missing, fmt.Sprintf("distribution %s is left out: %v", distributionVersion, err))
+			t.Distribution = ""
+		}
+	}
+	if t.Nginx, err = findNginx(ctx, install, filepath.Join(bin, "nginx")); err != nil {
+		t.Missing = append(t.Missing, fmt.Sprintf("nginx is left out: %v", err))
+	}
+	return t, nil
+}
+
+func installDistribution(ctx context.Context, install bool, path string) error {
+	if !install {
+		return fmt.Errorf("%s is not there; -install builds it", path)
+	}
+	dir, err := os.MkdirTemp(filepath.Dir(path), "registry")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	source := "github.com/distribution/distribution/v3/cmd/registry@" + distributionVersion
+	if err := quietly(ctx, dir, []string{"GOBIN=" + dir, "GOFLAGS="}, "go", "install", source); err != nil {
+		return err
+	}
+	return os.Rename(filepath.Join(dir, "registry"), path)
+}
+
+// findNginx takes the nginx of the machine. Where there is none, the program is taken out of Debian's package, so that no service starts.
+func findNginx(ctx context.Context, install bool, own string) (string, error) {
+	for _, path := range []string{"nginx", "/usr/sbin/nginx", "/usr/local/sbin/nginx", own} {
+		if found, err := exec.LookPath(path); err == nil {
+			return found, nil
+		}
+	}
+	if !install {
+		return "", fmt.Errorf("it is not installed; -install takes it out of Debian's package")
+	}
+	dir, err := os.MkdirTemp(filepath.Dir(own), "nginx")
+	if err != nil {
+		return "", err
+	}
+	defer os.RemoveAll(dir)
+	if err := quietly(ctx, dir, nil, "sh", "-c", "apt-get download nginx && dpkg -x nginx_*.deb x"); err != nil {
+		return "", err
+	}
+	program := filepath.Join(dir, "x", "usr", "sbin", "nginx")
+	if err := quietly(ctx, dir, nil, program, "-v"); err != nil {
+		return "", err // a library is missing
+	}
+	return own, os.Rename(program, own)
+}
+
+func executable(path string) bool {
+	_, err := exec.LookPath(path)
+	return err == nil
+}
+
+// quietly runs a command whose output only matters when it fails.
+func quietly(ctx context.Context, dir string, env []string, name string, args ...string) error {
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Dir, cmd.Env = dir, append(os.Environ(), env...)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%s: %w: %s", name, err, bytes.TrimSpace(out))
+	}
+	return nil
+}
+
+func cpus() int { return runtime.NumCPU() }

@@ -1,0 +1,159 @@
+// Draybench measures dray side by side with nginx, with distribution, and with no cache at all, in one run on one machine, and writes what it
+// found as a page of ratios.
+//
+// Everything happens on the loopback interface, in a network namespace of its own where the kernel permits that: an origin that throttles and
+// counts, clients that throw bodies away in the kernel, and real programs as servers, dray built from this tree. Servers and directories of
+// a run are gone when it ends.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+type options struct {
+	quick, install bool
+	only           string
+	out            string
+	inside         string // a file with tools: this process is the one in the namespace
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	if err != nil && !errors.Is(err, flag.ErrHelp) {
+		fmt.Fprintln(os.Stderr, "draybench:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	o, err := parse(args, stderr)
+	if err != nil {
+		return err
+	}
+	log := slog.New(slog.NewTextHandler(stderr, nil))
+	if o.inside != "" {
+		return o.measureInside(ctx, stdout, log)
+	}
+	dir, err := os.MkdirTemp("", "draybench")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	t, err := findTools(ctx, dir, o.install)
+	if err != nil {
+		return err
+	}
+	for _, sentence := range t.Missing {
+		log.Warn(sentence)
+	}
+	file := filepath.Join(dir, "tools.json")
+	raw, err := json.Marshal(t)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(file, raw, 0o600); err != nil {
+		return err
+	}
+	err = enterNamespace(ctx, slices.Concat([]string{"-inside", file}, args))
+	if errors.Is(err, errNoNamespace) {
+		log.Warn("measuring in the network of the host", "reason", err)
+		return o.measure(ctx, t, "the network of the host", stdout, log)
+	}
+	return err
+}
+
+func parse(args []string, stderr io.Writer) (options, error) {
+	var o options
+	var names []string
+	for _, s := range scenarios() {
+		names = append(names, s.name)
+	}
+	flags := flag.NewFlagSet("draybench", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	flags.BoolVar(&o.quick, "quick", false, "go everywhere with small sizes, in less than a minute; the numbers mean nothing")
+	flags.BoolVar(&o.install, "install", false, "fetch the peers that are missing, into the directory of test tools")
+	flags.StringVar(&o.only, "only", "", "measure only these, separated by commas: "+strings.Join(names, ", "))
+	flags.StringVar(&o.out, "out", "", "write the page to this file; the default is standard output")
+	flags.StringVar(&o.inside, "inside", "", "used by the program itself")
+	if err := flags.Parse(args); err != nil {
+		return o, err
+	}
+	if flags.NArg() > 0 {
+		return o, fmt.Errorf("unexpected argument %q", flags.Arg(0))
+	}
+	for _, name := range o.names() {
+		if !slices.Contains(names, name) {
+			return o, fmt.Errorf("-only %s: there are %s", name, strings.Join(names, ", "))
+		}
+	}
+	return o, nil
+}
+
+func (o options) names() []string {
+	return strings.FieldsFunc(o.only, func(r rune) bool { return r == ',' })
+}
+
+func (o options) measureInside(ctx context.Context, stdout io.Writer, log *slog.Logger) error {
+	var t tools
+	raw, err := os.ReadFile(o.inside)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(raw, &t); err != nil {
+		return err
+	}
+	if err := furnishNamespace(); err != nil {
+		log.Warn("the namespace is not as it should be", "error", err)
+	}
+	return o.measure(ctx, t, "a network namespace of its own", stdout, log)
+}
+
+// measure runs the scenarios and writes the page.
+func (o options) measure(ctx context.Context, t tools, network string, stdout io.Writer, log *slog.Logger) error {
+	dir, err := os.MkdirTemp("", "draybench")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	b := &bench{plan: fullPlan(), dir: dir, results: results{}, foreign: map[string]float64{}, log: log, peers: []peer{{name: direct}, drayPeer(t.Dray)}}
+	if o.quick {
+		b.plan = quickPlan()
+	}
+	if t.Nginx != "" {
+		b.peers = append(b.peers, nginxPeer(t.Nginx))
+	}
+	if t.Distribution != "" {
+		b.peers = append(b.peers, distributionPeer(t.Distribution))
+	}
+	trust, err := b.certify()
+	if err != nil {
+		return err
+	}
+	b.loader = newLoader(trust)
+	page := page{results: b.results, meanwhile: b.foreign, plan: b.plan, tools: t, partial: o.only != "", machine: describe(ctx, dir, network, t)}
+	meter, begun := startMeter(), time.Now()
+	if err := b.run(ctx, o.names()); err != nil {
+		return err
+	}
+	page.foreign, page.took = meter.foreign(), time.Since(begun)
+	if o.out == "" {
+		_, err = io.WriteString(stdout, page.render())
+		return err
+	}
+	return os.WriteFile(o.out, []byte(page.render()), 0o644)
+}

@@ -1,0 +1,201 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// An origin is a registry on the loopback interface that knows a few images, behaves like one that is far away, and counts.
+type origin struct {
+	address string
+	shape   shape
+	total   *limiter
+	server  *http.Server
+	serving sync.WaitGroup
+	content map[string]blob // by path
+
+	requests, connections, bytes atomic.Int64
+}
+
+// counts are what an origin was asked for.
+type counts struct {
+	Requests, Connections int64
+	Bytes                 int64 // of bodies, as far as they were written
+}
+
+type connectionKey struct{}
+
+// newOrigin knows images and listens nowhere.
+func newOrigin(s shape, images ...*image) *origin {
+	o := &origin{shape: s, total: &limiter{rate: s.Total}, content: map[string]blob{}}
+	for _, img := range images {
+		o.content[img.byTag()], o.content[img.byDigest()] = img.manifest, img.manifest
+		for _, b := range img.blobs() {
+			o.content[img.blob(b)] = b
+		}
+	}
+	return o
+}
+
+// openOrigin listens and serves until close.
+func openOrigin(s shape, images ...*image) (*origin, error) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	o := newOrigin(s, images...)
+	o.address = listener.Addr().String()
+	o.server = &http.Server{
+		Handler:     o,
+		ErrorLog:    log.New(io.Discard, "", 0), // clients that leave are part of the plan
+		ConnContext: func(ctx context.Context, _ net.Conn) context.Context { return o.connection(ctx) },
+	}
+	o.serving.Go(func() {
+		if err := o.server.Serve(distant{listener, s.RTT}); !errors.Is(err, http.ErrServerClosed) {
+			log.Printf("origin: %v", err)
+		}
+	})
+	return o, nil
+}
+
+// connection counts one, and gives it a rate of its own.
+func (o *origin) connection(ctx context.Context) context.Context {
+	o.connections.Add(1)
+	return context.WithValue(ctx, connectionKey{}, &limiter{rate: o.shape.PerConnection})
+}
+
+func (o *origin) close() {
+	_ = o.server.Close() // whoever still reads has been given up
+	o.serving.Wait()
+}
+
+func (o *origin) counts() counts {
+	return counts{Requests: o.requests.Load(), Connections: o.connections.Load(), Bytes: o.bytes.Load()}
+}
+
+func (c counts) since(before counts) counts {
+	return counts{c.Requests - before.Requests, c.Connections - before.Connections, c.Bytes - before.Bytes}
+}
+
+func (o *origin) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	o.requests.Add(1)
+	if pause(r.Context(), time.Now().Add(o.shape.RTT)) != nil {
+		return
+	}
+	header := w.Header()
+	header.Set("Docker-Distribution-Api-Version", "registry/2.0")
+	if r.URL.Path == "/v2/" {
+		header.Set("Content-Type", "application/json")
+		o.send(w, r, []byte("{}"))
+		return
+	}
+	found, ok := o.content[r.URL.Path]
+	if !ok {
+		header.Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusNotFound)
+		fmt.Fprintf(w, `{"errors":[{"code":"NAME_UNKNOWN","message":%q}]}`, r.URL.Path)
+		return
+	}
+	header.Set("Docker-Content-Digest", found.digest)
+	header.Set("Etag", `"`+found.digest+`"`)
+	if strings.Contains(r.URL.Path, "/manifests/") {
+		header.Set("Content-Type", manifestType)
+		o.send(w, r, found.bytes)
+		return
+	}
+	header.Set("Content-Type", "application/octet-stream")
+	header.Set("Accept-Ranges", "bytes")
+	if r.Header.Get("Range") == "" {
+		o.send(w, r, found.bytes)
+		return
+	}
+	http.ServeContent(&shaped{w, o, r}, r, "", time.Time{}, bytes.NewReader(found.bytes))
+}
+
+func (o *origin) send(w http.ResponseWriter, r *http.Request, body []byte) {
+	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+	w.WriteHeader(http.StatusOK)
+	if r.Method != http.MethodHead {
+		_, _ = (&shaped{w, o, r}).Write(body) // a client that left has been counted as far as it read
+	}
+}
+
+// shaped writes no faster than the path allows.
+type shaped struct {
+	http.ResponseWriter
+	origin  *origin
+	request *http.Request
+}
+
+// Pieces are small enough for connections to share a rate evenly, and large where there is none to share.
+const (
+	shapedPiece = 64 << 10
+	wholePiece  = 1 << 20
+)
+
+func (s *shaped) Write(p []byte) (int, error) {
+	connection, _ := s.request.Context().Value(connectionKey{}).(*limiter)
+	piece := wholePiece
+	if s.origin.shape.Total > 0 || s.origin.shape.PerConnection > 0 {
+		piece = shapedPiece
+	}
+	written := 0
+	for written < len(p) {
+		n := min(piece, len(p)-written)
+		now := time.Now()
+		until := s.origin.total.reserve(n, now)
+		if own := connection.reserve(n, now); own.After(until) {
+			until = own
+		}
+		if err := pause(s.request.Context(), until); err != nil {
+			return written, err
+		}
+		n, err := s.ResponseWriter.Write(p[written : written+n])
+		written += n
+		s.origin.bytes.Add(int64(n))
+		if err != nil {
+			return written, err
+		}
+	}
+	return written, nil
+}
+
+// A distant listener accepts connections whose first byte took a round trip longer, as if for the handshake of TCP.
+type distant struct {
+	net.Listener
+	rtt time.Duration
+}
+
+func (d distant) Accept() (net.Conn, error) {
+	conn, err := d.Listener.Accept()
+	if err != nil || d.rtt == 0 {
+		return conn, err
+	}
+	return &distantConn{TCPConn: conn.(*net.TCPConn), rtt: d.rtt}, nil
+}
+
+type distantConn struct {
+	*net.TCPConn
+	rtt   time.Duration
+	begun bool
+}
+
+// Read is called by one goroutine of net/http at a time, and the wait of the first call is its own.
+func (c *distantConn) Read(p []byte) (int, error) {
+	if !c.begun {
+		c.begun = true
+		time.Sleep(c.rtt)
+	}
+	return c.TCPConn.Read(p)
+}

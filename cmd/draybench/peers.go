@@ -1,0 +1,214 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// The servers that are compared, in the order of the columns.
+const (
+	direct       = "direct"
+	dray         = "dray"
+	nginx        = "nginx"
+	distribution = "distribution"
+)
+
+// A peer is a kind of server under measurement.
+type peer struct {
+	name string
+	path string // of the program
+	// launch writes a configuration and gives the command lines; a server that cannot have two listeners is started twice.
+	launch func(s site) ([][]string, error)
+}
+
+// A site is what a server is given: a directory of its own, two free addresses, a certificate, and the origin behind it.
+type site struct {
+	dir, plain, secure, origin string
+	certificate, key           string
+}
+
+// A running server holds whatever a peer consists of.
+type running struct {
+	site
+	peer      string
+	processes []*process
+}
+
+// start runs a peer with an empty cache. The direct peer is the origin itself.
+func (b *bench) start(ctx context.Context, p peer, o *origin) (*running, error) {
+	if p.name == direct {
+		return &running{peer: p.name, site: site{plain: o.address}}, nil
+	}
+	dir, err := os.MkdirTemp(b.dir, p.name)
+	if err != nil {
+		return nil, err
+	}
+	ports, err := freeAddresses(2)
+	if err != nil {
+		return nil, err
+	}
+	r := &running{peer: p.name, site: site{dir, ports[0], ports[1], o.address, b.certificate, b.key}}
+	lines, err := p.launch(r.site)
+	for _, line := range lines {
+		var started *process
+		if started, err = startProcess(dir, []string{"OTEL_TRACES_EXPORTER=none"}, p.path, line...); err != nil {
+			break
+		}
+		r.processes = append(r.processes, started)
+	}
+	for _, address := range ports {
+		for i := range r.processes { // the listener is that of either, where there are two
+			if err == nil && (len(r.processes) == 1 || address == ports[i]) {
+				err = r.processes[i].ready(ctx, address)
+			}
+		}
+	}
+	if err != nil {
+		r.stop()
+		return nil, fmt.Errorf("start %s: %w", p.name, err)
+	}
+	return r, pause(ctx, time.Now().Add(100*time.Millisecond)) // what it does besides listening at its start is not measured
+}
+
+func (r *running) stop() {
+	for _, p := range r.processes {
+		p.stop()
+	}
+	if r.dir != "" {
+		_ = os.RemoveAll(r.dir) // the directory above goes in the end, too
+	}
+}
+
+func (r *running) cpu() (time.Duration, error) {
+	var sum time.Duration
+	for _, p := range r.processes {
+		d, err := p.cpu()
+		if err != nil {
+			return 0, err
+		}
+		sum += d
+	}
+	return sum, nil
+}
+
+// peak is that of the first process, the one that serves plain HTTP.
+func (r *running) peak() (int64, error) {
+	if len(r.processes) == 0 {
+		return 0, nil
+	}
+	return r.processes[0].peak()
+}
+
+// freeAddresses finds ports that nobody listens on.
+func freeAddresses(n int) (addresses []string, err error) {
+	for range n {
+		l, listenErr := net.Listen("tcp", "127.0.0.1:0")
+		if listenErr != nil {
+			return nil, listenErr
+		}
+		defer func() { err = errors.Join(err, l.Close()) }()
+		addresses = append(addresses, l.Addr().String())
+	}
+	return addresses, nil
+}
+
+// write puts a configuration into a site, with its values in place of {names}.
+func (s site) write(name, text string) (string, error) {
+	user := ""
+	if os.Geteuid() == 0 {
+		user = "user root;" // the workers of nginx would otherwise not be let into the directory
+	}
+	text = strings.NewReplacer("{dir}", s.dir, "{plain}", s.plain, "{secure}", s.secure, "{origin}", s.origin,
+		"{certificate}", s.certificate, "{key}", s.key, "{user}", user, "{cpus}", strconv.Itoa(cpus())).Replace(text)
+	path := filepath.Join(s.dir, name)
+	return path, os.WriteFile(path, []byte(text), 0o600)
+}
+
+func drayPeer(path string) peer {
+	return peer{dray, path, func(s site) ([][]string, error) {
+		config, err := s.write("dray.yaml", drayConfig)
+		return [][]string{{"serve", "--config", config}}, err
+	}}
+}
+
+const drayConfig = `
+listeners:
+  - {name: plain, address: "{plain}", role: mirror, upstreams: [origin]}
+  - {name: secure, address: "{secure}", role: mirror, upstreams: [origin], tls: {certificate: "{certificate}", private_key: "{key}"}}
+upstreams:
+  - {name: origin, kind: oci, url: "http://{origin}"}
+cache: {directory: "{dir}/cache"}
+admin: {address: "off"}
+log: {level: error, access: false}
+`
+
+func distributionPeer(path string) peer {
+	return peer{distribution, path, func(s site) ([][]string, error) {
+		plain, err1 := s.write("plain.yaml", strings.ReplaceAll(distributionConfig, "{http}", `{addr: "{plain}"}`))
+		secure, err2 := s.write("secure.yaml", strings.ReplaceAll(distributionConfig, "{http}",
+			`{addr: "{secure}", tls: {certificate: "{certificate}", key: "{key}"}}`))
+		return [][]string{{"serve", plain}, {"serve", secure}}, errors.Join(err1, err2)
+	}}
+}
+
+const distributionConfig = `
+version: 0.1
+log: {level: error, accesslog: {disabled: true}}
+storage:
+  filesystem: {rootdirectory: "{dir}/cache"}
+  cache: {blobdescriptor: inmemory}
+http: {http}
+proxy: {remoteurl: "http://{origin}"}
+`
+
+func nginxPeer(path string) peer {
+	return peer{nginx, path, func(s site) ([][]string, error) {
+		config, err := s.write("nginx.conf", nginxConfig)
+		return [][]string{{"-p", s.dir, "-c", config, "-e", filepath.Join(s.dir, "error.log")}}, err
+	}}
+}
+
+// nginxConfig holds what caches of registries commonly set: one fetch at a time for what is missing, blobs kept, tags for a minute.
+// tcp_nopush is off, because on a loopback interface it makes small answers wait.
+const nginxConfig = `
+daemon off;
+{user}
+worker_processes {cpus};
+worker_rlimit_nofile 8192;
+pid {dir}/nginx.pid;
+error_log {dir}/error.log error;
+events { worker_connections 4096; }
+http {
+  access_log off;
+  sendfile on;
+  tcp_nopush off;
+  keepalive_requests 100000000;
+  client_body_temp_path {dir}/body; proxy_temp_path {dir}/temp;
+  fastcgi_temp_path {dir}/fastcgi; uwsgi_temp_path {dir}/uwsgi; scgi_temp_path {dir}/scgi;
+  proxy_cache_path {dir}/cache levels=1:2 keys_zone=registry:64m inactive=1d max_size=100g use_temp_path=off;
+  upstream origin { server {origin}; keepalive 64; }
+  server {
+    listen {plain};
+    listen {secure} ssl;
+    ssl_certificate {certificate};
+    ssl_certificate_key {key};
+    ssl_protocols TLSv1.2 TLSv1.3;
+    proxy_http_version 1.1;
+    proxy_set_header Connection "";
+    proxy_set_header Range "";
+    proxy_cache registry;
+    proxy_cache_key $uri;
+    proxy_cache_lock on;
+    proxy_cache_lock_timeout 880s;
+    location / { proxy_pass http://origin; proxy_cache_valid 200 60d; }
+    location ~ ^/v2/.*/manifests/[^:]*$ { proxy_pass http://origin; proxy_cache_valid 200 60s; }
+  }
+}
+`

@@ -1,0 +1,161 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// userHz is the unit of times in /proc, a second's part: USER_HZ is 100 on every architecture that Go runs on (proc_pid_stat(5)).
+const userHz = 100
+
+// A process is a server under measurement, with its children.
+type process struct {
+	cmd    *exec.Cmd
+	output *bytes.Buffer
+	exited chan struct{} // closed once cmd has been waited for
+}
+
+// startProcess runs a program with nothing of the caller's environment but PATH and HOME, and env.
+func startProcess(dir string, env []string, path string, args ...string) (*process, error) {
+	p := &process{cmd: exec.Command(path, args...), output: &bytes.Buffer{}, exited: make(chan struct{})}
+	p.cmd.Dir, p.cmd.Stdout, p.cmd.Stderr = dir, p.output, p.output
+	p.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir}, env...)
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := p.cmd.Start(); err != nil {
+		return nil, err
+	}
+	go func() { // ends with the process, which stop ends and waits for
+		defer close(p.exited)
+		_ = p.cmd.Wait() // how it ended matters only before ready, which asks itself
+	}()
+	return p, nil
+}
+
+// ready waits until an address takes connections.
+func (p *process) ready(ctx context.Context, address string) error {
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	for {
+		conn, err := net.Dial("tcp", address)
+		if err == nil {
+			return conn.Close()
+		}
+		select {
+		case <-p.exited:
+			return fmt.Errorf("%s ended: %s", p.cmd.Path, bytes.TrimSpace(p.output.Bytes()))
+		case <-ctx.Done():
+			return fmt.Errorf("%s does not listen: %w", p.cmd.Path, err)
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}
+
+// stop ends the process: politely first.
+func (p *process) stop() {
+	_ = p.cmd.Process.Signal(syscall.SIGTERM) // it may have ended by itself
+	select {
+	case <-p.exited:
+	case <-time.After(5 * time.Second):
+		_ = p.cmd.Process.Kill()
+		<-p.exited
+	}
+}
+
+// tree lists the process and all that descend from it.
+func (p *process) tree() ([]int, error) {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil, err
+	}
+	children := map[int][]int{}
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		if s, err := readStat(pid); err == nil {
+			children[s.parent] = append(children[s.parent], pid)
+		}
+	}
+	pids := []int{p.cmd.Process.Pid}
+	for i := 0; i < len(pids); i++ {
+		pids = append(pids, children[pids[i]]...)
+	}
+	return pids, nil
+}
+
+// cpu is the time that the process and its children have computed, in steps of 10 ms.
+func (p *process) cpu() (time.Duration, error) {
+	pids, err := p.tree()
+	if err != nil {
+		return 0, err
+	}
+	var ticks int64
+	for _, pid := range pids {
+		s, err := readStat(pid)
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return 0, err
+		}
+		ticks += s.ticks
+	}
+	return time.Duration(ticks) * time.Second / userHz, nil
+}
+
+// peak is the largest resident set so far, in bytes (VmHWM, proc_pid_status(5)). Where there are children it is a sum, in which
+// the pages they share count more than once.
+func (p *process) peak() (int64, error) {
+	pids, err := p.tree()
+	if err != nil {
+		return 0, err
+	}
+	var sum int64
+	for _, pid := range pids {
+		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+		if err != nil {
+			return 0, err
+		}
+		_, after, _ := strings.Cut(string(status), "VmHWM:")
+		line, _, _ := strings.Cut(after, "kB")
+		kib, err := strconv.ParseInt(strings.TrimSpace(line), 10, 64)
+		if err != nil {
+			return 0, fmt.Errorf("VmHWM of %d: %w", pid, err)
+		}
+		sum += kib << 10
+	}
+	return sum, nil
+}
+
+type stat struct {
+	parent int
+	ticks  int64 // user and system
+}
+
+func readStat(pid int) (stat, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return stat{}, err
+	}
+	return parseStat(string(b))
+}
+
+// parseStat reads /proc/PID/stat: fields 4, 14 and 15, after a name that may hold anything.
+func parseStat(s string) (stat, error) {
+	end := strings.LastIndexByte(s, ')')
+	fields := strings.Fields(s[end+1:])
+	if end < 0 || len(fields) < 13 {
+		return stat{}, fmt.Errorf("no process status: %q", s)
+	}
+	parent, err1 := strconv.Atoi(fields[1])
+	user, err2 := strconv.ParseInt(fields[11], 10, 64)
+	system, err3 := strconv.ParseInt(fields[12], 10, 64)
+	return stat{parent, user + system}, errors.Join(err1, err2, err3)
+}

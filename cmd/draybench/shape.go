@@ -1,0 +1,54 @@
+package main
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// A shape is what the path to the origin is like. Zero rates and times are no limit.
+type shape struct {
+	RTT           time.Duration // paid once for a new connection, and once for a request
+	PerConnection int64         // bytes a second
+	Total         int64         // bytes a second, all connections together
+}
+
+// leniency is how much of a delay that a timer overslept may be made up for.
+const leniency = 10 * time.Millisecond
+
+// A limiter hands out time at which bytes may be sent, in the order in which it is asked.
+type limiter struct {
+	rate int64 // bytes a second; 0 is no limit
+	mu   sync.Mutex
+	next time.Time
+}
+
+// reserve says when n more bytes will have passed.
+func (l *limiter) reserve(n int, now time.Time) time.Time {
+	if l == nil || l.rate <= 0 {
+		return now
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if floor := now.Add(-leniency); l.next.Before(floor) {
+		l.next = floor
+	}
+	l.next = l.next.Add(time.Duration(float64(n) / float64(l.rate) * float64(time.Second)))
+	return l.next
+}
+
+// pause waits until a time; it returns at once when that has passed.
+func pause(ctx context.Context, until time.Time) error {
+	d := time.Until(until)
+	if d <= 0 {
+		return nil
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

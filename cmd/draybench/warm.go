@@ -1,0 +1,119 @@
+package main
+
+import (
+	"context"
+	"fmt"
+)
+
+// A standing server is filled once and measured many times.
+type standing struct {
+	*running
+	origin *origin
+}
+
+// fill starts all caches and has each pull the images once; f runs while they stand.
+func (b *bench) fill(ctx context.Context, images []*image, f func(map[string]standing) error) error {
+	servers := map[string]standing{}
+	for _, p := range b.caches() {
+		o, err := openOrigin(shape{}, images...)
+		if err != nil {
+			return err
+		}
+		defer o.close()
+		r, err := b.start(ctx, p, o)
+		if err != nil {
+			return err
+		}
+		defer r.stop()
+		for _, img := range images {
+			if _, err := b.loader.pull(ctx, r.plain, img, b.plan.Pulls); err != nil {
+				return fmt.Errorf("fill %s: %w", p.name, err)
+			}
+		}
+		servers[p.name] = standing{r, o}
+	}
+	return f(servers)
+}
+
+// warm measures blobs that are in the cache: whole over HTTP, whole over TLS, and in ranges.
+func (b *bench) warm(ctx context.Context) error {
+	img, err := newImage("bench/warm", "v1", b.plan.WarmBlobs, b.plan.WarmBlob)
+	if err != nil {
+		return err
+	}
+	whole := func(client, n int) (string, string) { return img.blob(img.layers[(client+n)%len(img.layers)]), "" }
+	part := func(client, n int) (string, string) {
+		path, _ := whole(client, n/8)
+		from := int64(n*7%int(b.plan.WarmBlob/b.plan.Range)) * b.plan.Range
+		return path, fmt.Sprintf("bytes=%d-%d", from, from+b.plan.Range-1)
+	}
+	return b.fill(ctx, []*image{img}, func(servers map[string]standing) error {
+		measure := func(rates, costs metric, clients int, secure bool, next func(int, int) (string, string)) error {
+			return eachRound(b.plan.WarmRounds, b.caches(), func(_ int, p peer) error {
+				l, err := b.storm(ctx, servers[p.name].running, clients, secure, next)
+				b.results.add(rates, p.name, l.BytesPerSecond/1e9)
+				b.results.add(costs, p.name, l.SecondsPerGB)
+				return err
+			})
+		}
+		if err := measure(warmFew, warmFewCPU, b.plan.Fewer, false, whole); err != nil {
+			return err
+		}
+		if err := measure(warmMany, warmManyCPU, b.plan.Streams, false, whole); err != nil {
+			return err
+		}
+		for name, s := range servers {
+			peak, err := s.peak()
+			if err != nil {
+				return err
+			}
+			b.results.add(warmPeak, name, float64(peak)/1e6)
+		}
+		if err := measure(warmRanges, warmRangesCPU, b.plan.Fewer, false, part); err != nil {
+			return err
+		}
+		return measure(warmTLS, warmTLSCPU, b.plan.Fewer, true, whole)
+	})
+}
+
+// manifests measures many small answers, by digest and by tag, and counts what they made the caches ask the origin.
+func (b *bench) manifests(ctx context.Context) error {
+	var images []*image
+	for i := range b.plan.Tags {
+		img, err := newImage("bench/manifests", fmt.Sprintf("v%d", i), 1, 1<<10)
+		if err != nil {
+			return err
+		}
+		images = append(images, img)
+	}
+	byDigest := func(client, n int) (string, string) { return images[(client*31+n)%len(images)].byDigest(), "" }
+	byTag := func(client, n int) (string, string) { return images[(client*31+n)%len(images)].byTag(), "" }
+	return b.fill(ctx, images, func(servers map[string]standing) error {
+		for _, s := range servers { // by digest, too: a key that is a path does not know that it has them
+			c := b.loader.client(s.plain, false)
+			for _, img := range images {
+				if _, err := c.get(ctx, img.byDigest(), ""); err != nil {
+					return err
+				}
+			}
+			c.close()
+		}
+		measure := func(rates, costs metric, next func(int, int) (string, string)) error {
+			return eachRound(b.plan.WarmRounds, b.caches(), func(_ int, p peer) error {
+				s := servers[p.name]
+				before, answered := s.origin.counts(), b.loader.done.Load()
+				l, err := b.storm(ctx, s.running, b.plan.ManifestClients, false, next)
+				b.results.add(rates, p.name, l.RequestsPerSecond)
+				b.results.add(costs, p.name, float64(l.PerRequest.Nanoseconds())/1e3)
+				if rates == manifestsByTag {
+					b.results.add(manifestQuestions, p.name, float64(s.origin.counts().since(before).Requests)/float64(b.loader.done.Load()-answered))
+				}
+				return err
+			})
+		}
+		if err := measure(manifestsByDigest, manifestsByDigestCPU, byDigest); err != nil {
+			return err
+		}
+		return measure(manifestsByTag, manifestsByTagCPU, byTag)
+	})
+}
