@@ -184,16 +184,14 @@ func absentKey(up *Upstream, repo string, d digest.Digest) meta.TagKey {
 
 func (m *Mirror) absent(ctx context.Context, up *Upstream, repo string, d digest.Digest) error {
 	fact, err := m.tags.Get(ctx, absentKey(up, repo, d))
-	if err == nil && fact.NotFound && time.Since(fact.CheckedAt) < up.Tags.NotFound {
-		return oci.ErrBlobUnknown.With("blob unknown at %s", up.Registry)
+	if err != nil {
+		return nil
 	}
-	return nil
+	return remembered(up, fact)
 }
 
 func (m *Mirror) rememberAbsent(ctx context.Context, up *Upstream, repo string, d digest.Digest, asked time.Time, err error) {
-	if up.Tags.NotFound > 0 && oci.NotFound(err) {
-		m.recorded(m.tags.SetNotFound(ctx, absentKey(up, repo, d), asked, up.Tags.NotFound))
-	}
+	m.remember(ctx, up, absentKey(up, repo, d), asked, err)
 }
 
 // headBlob never guesses: 200 means that a push which leaves the blob out will

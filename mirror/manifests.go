@@ -1,6 +1,7 @@
 package mirror
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/http"
@@ -79,10 +80,7 @@ func (m *Mirror) fresh(ctx context.Context, up *Upstream, repo string, fact meta
 	}
 	age := time.Since(fact.CheckedAt)
 	if fact.NotFound {
-		if age < up.Tags.NotFound {
-			return nil, oci.ErrManifestUnknown.With("manifest unknown at %s (asked %s ago)", up.Registry, age.Round(time.Second))
-		}
-		return nil, nil
+		return nil, remembered(up, fact)
 	}
 	if age >= up.Tags.Fresh {
 		return nil, nil
@@ -131,9 +129,7 @@ func (m *Mirror) askTag(ctx context.Context, up *Upstream, key meta.TagKey, acce
 // remembers that there is no such tag when it says so.
 func (m *Mirror) staleOr(ctx context.Context, up *Upstream, key meta.TagKey, old *answer, fact meta.TagFact, asked time.Time, err error) (*answer, error) {
 	if oci.NotFound(err) {
-		if up.Tags.NotFound > 0 {
-			m.recorded(m.tags.SetNotFound(ctx, key, asked, up.Tags.NotFound))
-		}
+		m.remember(ctx, up, key, asked, err)
 		return nil, err
 	}
 	failing := upstream.Transient(err) || errors.Is(err, context.DeadlineExceeded)
@@ -151,8 +147,10 @@ func (m *Mirror) staleOr(ctx context.Context, up *Upstream, key meta.TagKey, old
 func (m *Mirror) byDigest(ctx context.Context, up *Upstream, repo string, d digest.Digest, accept []string) (*answer, error) {
 	// Some registries answer "not found" to who does not take the type.
 	absent := meta.TagKey{Upstream: up.Name, Repo: repo, Tag: d.String(), Accept: oci.AcceptKey(accept)}
-	if fact, err := m.tags.Get(ctx, absent); err == nil && fact.NotFound && time.Since(fact.CheckedAt) < up.Tags.NotFound {
-		return nil, oci.ErrManifestUnknown.With("manifest unknown at %s", up.Registry)
+	if fact, err := m.tags.Get(ctx, absent); err == nil {
+		if err := remembered(up, fact); err != nil {
+			return nil, err
+		}
 	}
 	key := strings.Join([]string{"digest", up.Name, repo, absent.Tag, absent.Accept}, " ")
 	return m.manifests.do(ctx, m.tasks, key, lookFor, func(ctx context.Context) (*answer, error) {
@@ -161,9 +159,7 @@ func (m *Mirror) byDigest(ctx context.Context, up *Upstream, repo string, d dige
 		}
 		asked := time.Now()
 		a, err := m.askDigest(ctx, up, repo, d, accept)
-		if oci.NotFound(err) && up.Tags.NotFound > 0 {
-			m.recorded(m.tags.SetNotFound(ctx, absent, asked, up.Tags.NotFound))
-		}
+		m.remember(ctx, up, absent, asked, err)
 		return a, err
 	})
 }
@@ -188,6 +184,27 @@ func (m *Mirror) askDigest(ctx context.Context, up *Upstream, repo string, d dig
 	man.Digest = d
 	m.keep(ctx, up, repo, man)
 	return answerOf(man), nil
+}
+
+// maxReason bounds what is kept of an upstream's text, in bytes.
+const maxReason = 512
+
+// remember keeps an upstream's answer that something does not exist, in its words.
+func (m *Mirror) remember(ctx context.Context, up *Upstream, key meta.TagKey, asked time.Time, err error) {
+	if !oci.NotFound(err) || up.Tags.NotFound <= 0 {
+		return
+	}
+	e := oci.AsError(err)
+	why := meta.Reason{Code: e.Code, Text: strings.ToValidUTF8(e.Message[:min(len(e.Message), maxReason)], "")}
+	m.recorded(m.tags.SetNotFound(ctx, key, asked, up.Tags.NotFound, why))
+}
+
+// remembered is such an answer for as long as it is believed, else nil.
+func remembered(up *Upstream, fact meta.TagFact) error {
+	if !fact.NotFound || time.Since(fact.CheckedAt) >= up.Tags.NotFound {
+		return nil
+	}
+	return &oci.Error{Code: cmp.Or(fact.Reason.Code, oci.ErrManifestUnknown.Code), Status: http.StatusNotFound, Message: fact.Reason.Text}
 }
 
 // held is a manifest that lies here and that may be served to the repository, or nil.

@@ -73,7 +73,7 @@ func TestTags(t *testing.T) {
 func TestTagNotFound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tags := meta.NewTags(metatest.NewMemory(), meta.TagsOptions{})
-		if err := tags.SetNotFound(t.Context(), latest("oci"), time.Now(), 10*time.Second); err != nil {
+		if err := tags.SetNotFound(t.Context(), latest("oci"), time.Now(), 10*time.Second, meta.Reason{Code: "NAME_UNKNOWN", Text: "no such repository"}); err != nil {
 			t.Fatal(err)
 		}
 		got, err := tags.Get(t.Context(), latest("oci"))
@@ -84,7 +84,7 @@ func TestTagNotFound(t *testing.T) {
 		_, err = tags.Get(t.Context(), latest("oci"))
 		wantNotFound(t, err)
 
-		if err := tags.SetNotFound(t.Context(), latest("oci"), time.Now(), 0); err != nil {
+		if err := tags.SetNotFound(t.Context(), latest("oci"), time.Now(), 0, meta.Reason{}); err != nil {
 			t.Fatal(err)
 		}
 		_, err = tags.Get(t.Context(), latest("oci"))
@@ -132,7 +132,7 @@ func TestTagForget(t *testing.T) {
 		if err := tags.Set(t.Context(), latest("docker"), late, time.Hour); err != nil {
 			t.Fatal(err)
 		}
-		if err := tags.SetNotFound(t.Context(), latest("oci"), underway, time.Hour); err != nil {
+		if err := tags.SetNotFound(t.Context(), latest("oci"), underway, time.Hour, meta.Reason{}); err != nil {
 			t.Fatal(err)
 		}
 		for _, accept := range []string{"oci", "docker"} {

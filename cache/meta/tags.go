@@ -31,6 +31,14 @@ type TagFact struct {
 	// NotFound says that the upstream answered that there is no such tag. The
 	// digest, media type and size are then empty.
 	NotFound bool
+	// Reason is that answer, where NotFound is set.
+	Reason Reason
+}
+
+// Reason is how an upstream put it that something does not exist.
+type Reason struct {
+	Code string `json:"c,omitempty"` // of its protocol
+	Text string `json:"t,omitempty"` // for people
 }
 
 // Tag is one fact of a listing. The Accept of the question is not kept.
@@ -71,6 +79,7 @@ type tagRecord struct {
 	Size      int64         `json:"s,omitempty"`
 	Checked   int64         `json:"c"` // Unix nanoseconds
 	NotFound  bool          `json:"n,omitempty"`
+	Reason    *Reason       `json:"r,omitempty"`
 	Epoch     string        `json:"e,omitempty"`
 }
 
@@ -82,10 +91,14 @@ func (r *tagRecord) check() error {
 }
 
 func (r *tagRecord) fact() TagFact {
-	return TagFact{
+	f := TagFact{
 		Digest: r.Digest, MediaType: r.MediaType, Size: r.Size,
 		CheckedAt: time.Unix(0, r.Checked), NotFound: r.NotFound,
 	}
+	if r.Reason != nil {
+		f.Reason = *r.Reason
+	}
+	return f
 }
 
 // epoch is written by Forget: facts under another name are invisible, and
@@ -149,6 +162,9 @@ func (t *Tags) Set(ctx context.Context, k TagKey, f TagFact, keep time.Duration)
 		Digest: f.Digest, MediaType: f.MediaType, Size: f.Size,
 		Checked: f.CheckedAt.UnixNano(), NotFound: f.NotFound, Epoch: e.Name,
 	}
+	if f.NotFound && f.Reason != (Reason{}) {
+		r.Reason = &f.Reason
+	}
 	if e.hides(&r) {
 		return nil
 	}
@@ -160,11 +176,11 @@ func (t *Tags) Set(ctx context.Context, k TagKey, f TagFact, keep time.Duration)
 
 // SetNotFound records that the upstream, asked at the given time, answered that
 // the tag does not exist. The fact is kept for window.
-func (t *Tags) SetNotFound(ctx context.Context, k TagKey, asked time.Time, window time.Duration) error {
+func (t *Tags) SetNotFound(ctx context.Context, k TagKey, asked time.Time, window time.Duration, why Reason) error {
 	if window <= 0 {
 		return nil
 	}
-	return t.Set(ctx, k, TagFact{CheckedAt: asked, NotFound: true}, window)
+	return t.Set(ctx, k, TagFact{CheckedAt: asked, NotFound: true, Reason: why}, window)
 }
 
 // Forget makes every fact about a tag invisible, for every Accept, as well as

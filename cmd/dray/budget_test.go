@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -292,6 +293,14 @@ func TestBudgetNotFoundAgain(t *testing.T) {
 		}
 	}
 	spent(t, s.ecr, kinds{"manifest-get": 2, "blob-get": 1})
+	// What is remembered is the registry's answer: a missing repository is no missing tag.
+	for range 2 {
+		r := s.want(404, "GET", "/v2/no/repository/manifests/v1", nil)
+		if e := oci.DecodeError(&http.Response{StatusCode: 404, Body: io.NopCloser(bytes.NewReader(r.body))}); e.Code != "NAME_UNKNOWN" || !strings.Contains(e.Message, "no/repository") {
+			t.Errorf("the client is told %s", r.body)
+		}
+	}
+	spent(t, s.ecr, kinds{"manifest-get": 1})
 	// A tag that is pushed is there at once, whatever was said before.
 	s.want(201, "PUT", "/v2/team/app/manifests/v9", img.manifest.Raw, "Content-Type", img.manifest.MediaType)
 	s.want(200, "GET", "/v2/team/app/manifests/v9", nil)
