@@ -65,6 +65,7 @@ func rootCommand(in *invocation) *cobra.Command {
 	root := &cobra.Command{
 		Use:           "dray",
 		Short:         "A caching mirror for container registries that forwards pushes to Amazon ECR",
+		Version:       buildVersion(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args: func(_ *cobra.Command, args []string) error {

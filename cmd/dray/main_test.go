@@ -56,6 +56,7 @@ func TestUsage(t *testing.T) {
 		{args: nil, code: 0, stdout: "Available Commands:"},
 		{args: []string{"--help"}, code: 0, stdout: "Available Commands:"},
 		{args: []string{"version"}, code: 0, stdout: "dray "},
+		{args: []string{"--version"}, code: 0, stdout: "dray version "},
 		{args: []string{"bogus"}, code: 2, stderr: `unknown command "bogus"; see dray --help`},
 		{args: []string{"check", "me"}, code: 2, stderr: `dray check takes no argument, got "me"`},
 		{args: []string{"check", "--bogus"}, code: 2, stderr: "unknown flag: --bogus"},
