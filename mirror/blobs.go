@@ -209,7 +209,7 @@ func (m *Mirror) headBlob(x *exchange) error {
 	}
 	h := x.w.Header()
 	h.Set("Docker-Content-Digest", d.String())
-	h.Set("Etag", `"`+d.String()+`"`)
+	h.Set("Etag", etag(d))
 	h.Set("Accept-Ranges", "bytes")
 	h.Set("Content-Type", octetStream)
 	if size >= 0 {

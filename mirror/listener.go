@@ -159,6 +159,9 @@ func (l *Listener) serve(x *exchange) (err error) {
 	if err := x.authorise(); err != nil {
 		return err
 	}
+	if x.q.Write() && x.up.Sink == nil {
+		return oci.ErrDenied.With("%s takes no pushes through this mirror", x.up.Registry)
+	}
 	return h(l.Mirror, x)
 }
 

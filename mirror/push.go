@@ -28,9 +28,6 @@ const containerdWaits = 25 * time.Second
 var errStillCopying = errors.New("still copying")
 
 func (m *Mirror) putManifest(x *exchange) error {
-	if x.up.Sink == nil {
-		return oci.ErrDenied.With("%s takes no pushes through this mirror", x.up.Registry)
-	}
 	man, err := x.readManifest()
 	if err != nil {
 		return err

@@ -26,9 +26,6 @@ func (x *exchange) owner() string {
 // startUpload opens a session, mounts a blob, or takes a whole blob in one request
 // (spec, "Pushing blobs" and "Mounting a blob from another repository").
 func (m *Mirror) startUpload(x *exchange) error {
-	if x.up.Sink == nil {
-		return oci.ErrDenied.With("%s takes no pushes through this mirror", x.up.Registry)
-	}
 	if x.q.Mount != "" {
 		if mounted, err := m.mount(x); mounted || err != nil {
 			return err
@@ -144,9 +141,6 @@ func (m *Mirror) closeUpload(x *exchange) error {
 }
 
 func (m *Mirror) session(x *exchange) (*session, error) {
-	if x.up.Sink == nil {
-		return nil, oci.ErrDenied.With("%s takes no pushes through this mirror", x.up.Registry)
-	}
 	return m.uploads.take(x.r.Context(), x.q.Upload, x.up, x.target.Repo, x.user)
 }
 

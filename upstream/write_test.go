@@ -48,11 +48,11 @@ func TestBudgets(t *testing.T) {
 		t.Errorf("Mount = %v, %v", ok, err)
 	}
 	expect("POST /v2/aa/blobs/uploads/?from=b&mount=" + layer.String())
-	if _, err := r.client.Manifest(t.Context(), "aa", tag, oci.ManifestTypes()); err != nil {
+	if _, err := r.client.Manifest(t.Context(), "aa", tag, upstreamtest.ManifestTypes()); err != nil {
 		t.Error(err)
 	}
 	expect("GET /v2/aa/manifests/t")
-	if _, err := r.client.StatManifest(t.Context(), "aa", tag, oci.ManifestTypes()); err != nil {
+	if _, err := r.client.StatManifest(t.Context(), "aa", tag, upstreamtest.ManifestTypes()); err != nil {
 		t.Error(err)
 	}
 	expect("HEAD /v2/aa/manifests/t")

@@ -258,11 +258,6 @@ func manifestType(t string) bool {
 	return false
 }
 
-// ManifestTypes are the types that dray asks for on its own behalf.
-func ManifestTypes() []string {
-	return []string{MediaTypeOCIIndex, MediaTypeOCIManifest, MediaTypeDockerList, MediaTypeDockerManifest}
-}
-
 // typePattern is the grammar of media types (RFC 6838, 4.2). What does not match must
 // not get into a header.
 var typePattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]*/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]*$`)

@@ -61,8 +61,6 @@ type Request struct {
 	// Namespace is ?ns=, the registry that a containerd client means (host or
 	// host:port).
 	Namespace string
-	// State is the opaque _state that some registries put into upload URLs.
-	State string
 }
 
 // Parse reads a request. It fails with ErrNameInvalid, ErrTagInvalid,
@@ -94,11 +92,11 @@ func (e *Error) withStatus(status int) *Error { return withStatus(e, status) }
 
 // splitPath cuts the escaped path at its first "/v2" segment.
 func splitPath(u *url.URL) (prefix, rest string, err error) {
-	p := u.EscapedPath()
-	if len(p) > 4096 || strings.ContainsAny(p, "%\\") && !onlyColons(p) {
-		return "", "", ErrNameInvalid.With("invalid path %q", clip(p))
+	escaped := u.EscapedPath()
+	p := colons.Replace(escaped)
+	if len(escaped) > 4096 || strings.ContainsAny(p, "%\\") {
+		return "", "", ErrNameInvalid.With("invalid path %q", clip(escaped))
 	}
-	p = strings.NewReplacer("%3A", ":", "%3a", ":").Replace(p)
 	for seg := range strings.SplitSeq(strings.Trim(p, "/"), "/") {
 		if seg == "." || seg == ".." {
 			return "", "", ErrNameInvalid.With("invalid path %q", clip(p))
@@ -114,12 +112,9 @@ func splitPath(u *url.URL) (prefix, rest string, err error) {
 	}
 }
 
-// onlyColons reports whether every escape in the path is an escaped colon, which
-// Docker writes in digests.
-func onlyColons(p string) bool {
-	left := strings.NewReplacer("%3A", "", "%3a", "").Replace(p)
-	return !strings.ContainsAny(left, "%\\")
-}
+// colons undoes the one escape that is accepted: Docker writes the colon of a digest
+// so.
+var colons = strings.NewReplacer("%3A", ":", "%3a", ":")
 
 // parseRest reads the part of the path after /v2/ from its end, because names
 // hold slashes.
@@ -216,7 +211,6 @@ func (q *Request) parseUploadQuery(v url.Values) (err error) {
 			return err
 		}
 	}
-	q.State = v.Get("_state")
 	if s := v.Get("mount"); s != "" && q.Kind == KindUploads {
 		if q.Mount, err = ParseDigest(s); err != nil {
 			return err
@@ -306,7 +300,6 @@ func (q Request) URL() string {
 		set("digest", q.Ref.Digest.String())
 		set("mount", q.Mount.String())
 		set("from", q.From)
-		set("_state", q.State)
 	case KindTags, KindCatalog:
 		if q.N >= 0 {
 			v.Set("n", strconv.Itoa(q.N))

@@ -24,7 +24,7 @@ func TestSource(t *testing.T, from upstream.Source, to upstream.Sink, repo strin
 	img := NewImage(t, t.Name(), layerSize)
 	img.Push(t, to, repo, "v1")
 	layer := digest.FromBytes(img.Layer)
-	accept := oci.ManifestTypes()
+	accept := ManifestTypes()
 
 	t.Run("manifest", func(t *testing.T) {
 		for _, ref := range []oci.Reference{{Tag: "v1"}, {Digest: img.Manifest.Digest}} {
@@ -144,7 +144,7 @@ func TestSink(t *testing.T, to upstream.Sink, from upstream.Source, repo string)
 				t.Fatalf("PutManifest(%s) = %+v, %v", ref, p, err)
 			}
 		}
-		m, err := from.Manifest(t.Context(), repo, oci.Reference{Tag: "v1"}, oci.ManifestTypes())
+		m, err := from.Manifest(t.Context(), repo, oci.Reference{Tag: "v1"}, ManifestTypes())
 		if err != nil || !bytes.Equal(m.Raw, img.Manifest.Raw) {
 			t.Fatalf("read back: %v", err)
 		}
@@ -197,3 +197,8 @@ func testUnverified(t *testing.T, to upstream.Sink, from upstream.Source, repo s
 type failing struct{ err error }
 
 func (f *failing) Read([]byte) (int, error) { return 0, fmt.Errorf("read: %w", f.err) }
+
+// ManifestTypes are the types that a client of today takes.
+func ManifestTypes() []string {
+	return []string{oci.MediaTypeOCIIndex, oci.MediaTypeOCIManifest, oci.MediaTypeDockerList, oci.MediaTypeDockerManifest}
+}

@@ -54,10 +54,7 @@ func single(plain string, timeout time.Duration) (goredis.UniversalClient, error
 	}
 	// Nobody retries below a store, and the context bounds what it asks for.
 	o.MaxRetries, o.DialerRetries, o.ContextTimeoutEnabled = -1, 1, true
-	o.DialTimeout = cmp.Or(o.DialTimeout, timeout)
-	o.ReadTimeout = cmp.Or(o.ReadTimeout, timeout)
-	o.WriteTimeout = cmp.Or(o.WriteTimeout, timeout)
-	o.PoolTimeout = cmp.Or(o.PoolTimeout, timeout)
+	unlessGiven(timeout, &o.DialTimeout, &o.ReadTimeout, &o.WriteTimeout, &o.PoolTimeout)
 	o.MaintNotificationsConfig = noMaintenance()
 	return goredis.NewClient(o), nil
 }
@@ -71,10 +68,7 @@ func sentinel(plain string, timeout time.Duration) (goredis.UniversalClient, err
 		return nil, fmt.Errorf("%w: master_name is missing", ErrURL)
 	}
 	o.MaxRetries, o.DialerRetries, o.ContextTimeoutEnabled = -1, 1, true
-	o.DialTimeout = cmp.Or(o.DialTimeout, timeout)
-	o.ReadTimeout = cmp.Or(o.ReadTimeout, timeout)
-	o.WriteTimeout = cmp.Or(o.WriteTimeout, timeout)
-	o.PoolTimeout = cmp.Or(o.PoolTimeout, timeout)
+	unlessGiven(timeout, &o.DialTimeout, &o.ReadTimeout, &o.WriteTimeout, &o.PoolTimeout)
 	return goredis.NewFailoverClient(o), nil
 }
 
@@ -85,12 +79,16 @@ func cluster(plain string, timeout time.Duration) (goredis.UniversalClient, erro
 	}
 	// Redirects are no retries: a cluster answers with them in good health.
 	o.MaxRetries, o.DialerRetries, o.ContextTimeoutEnabled = -1, 1, true
-	o.DialTimeout = cmp.Or(o.DialTimeout, timeout)
-	o.ReadTimeout = cmp.Or(o.ReadTimeout, timeout)
-	o.WriteTimeout = cmp.Or(o.WriteTimeout, timeout)
-	o.PoolTimeout = cmp.Or(o.PoolTimeout, timeout)
+	unlessGiven(timeout, &o.DialTimeout, &o.ReadTimeout, &o.WriteTimeout, &o.PoolTimeout)
 	o.MaintNotificationsConfig = noMaintenance()
 	return goredis.NewClusterClient(o), nil
+}
+
+// unlessGiven sets the bounds that the URL does not.
+func unlessGiven(timeout time.Duration, bounds ...*time.Duration) {
+	for _, b := range bounds {
+		*b = cmp.Or(*b, timeout)
+	}
 }
 
 // noMaintenance keeps the client from subscribing to maintenance notices on
