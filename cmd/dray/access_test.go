@@ -515,6 +515,9 @@ func TestAccessClientHeadersStayHere(t *testing.T) {
 	s.do("POST", "/v2/other/app/blobs/uploads/?digest="+d, []byte("x"), headers...)
 	s.do("PUT", "/v2/other/app/manifests/v1", imageOf(t).Raw, append(headers, "Content-Type", oci.MediaTypeOCIManifest)...)
 	s.stop()
+	upstream.Close() // what dray gave up may still be on its way there
+	mu.Lock()
+	defer mu.Unlock()
 	if len(seen) < 6 {
 		t.Fatalf("%d requests came to the upstream", len(seen))
 	}
