@@ -62,7 +62,7 @@ func (g *graph) buildAdmin(context.Context) error {
 	for _, r := range g.registries {
 		checks = append(checks, admin.Check{Name: "upstream " + r.Name, Run: r.healthy})
 	}
-	h := admin.NewHandler(admin.Options{Gatherer: g.metrics, Checks: checks, Logger: g.log})
+	h := admin.NewHandler(admin.Options{Gatherer: g.metrics, Checks: checks, API: g.endpoints(), Logger: g.log})
 	f, err := newFront(Listener{Name: "admin", Address: g.cfg.Admin.Address}, g.cfg.Limits, h, g.log)
 	if err != nil {
 		return err

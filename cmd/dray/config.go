@@ -15,7 +15,7 @@ type Config struct {
 	Metadata Metadata `yaml:"metadata"`
 	// Ways to recognise clients. A listener names the one it uses.
 	Auth []Auth `yaml:"auth,omitempty"`
-	// The listener for metrics, health and profiles.
+	// The listener for metrics, health, profiles, and the subcommands that ask a running dray.
 	Admin Admin `yaml:"admin"`
 	// Publishing of pull counts to Amazon CloudWatch.
 	CloudWatch CloudWatch `yaml:"cloudwatch"`
@@ -251,8 +251,9 @@ type Rule struct {
 
 // Admin is the listener for people and machines that look after dray.
 type Admin struct {
-	// Address to listen on, or `off`. Profiles can hold fragments of what passes through dray, so keep it on the loopback
-	// interface, or where only people who look after dray can reach it. Default: `localhost:6060`.
+	// Address to listen on, or `off`. Whoever reaches it can empty the cache, and profiles can hold fragments of what passes
+	// through dray, so keep it on the loopback interface, or where only people who look after dray can reach it. `dray stats` and the
+	// other subcommands for operators find a running dray by it. Default: `localhost:6060`.
 	Address string `yaml:"address"`
 }
 

@@ -97,7 +97,7 @@ var importable = map[string][]allowance{
 		{"dray/cache", "chosen here"}, {"dray/mirror", "chosen here"}, {"dray/upstream", "chosen here"},
 		{awsSDK, "one AWS configuration for all who need one"}, {"github.com/caarlos0/env/v11", "configuration from the environment"},
 		{"go.yaml.in/yaml/v3", "configuration from a file"}, {"github.com/spf13/cobra", "subcommands"},
-		{prometheusClient, "the one registry of metrics"}, {"golang.org/x/sync/errgroup", "everything that runs, in one group"},
+		{prometheusClient, "the one registry of metrics"}, {"github.com/prometheus/client_model", "what it has counted is read back for operators"}, {"golang.org/x/sync/errgroup", "everything that runs, in one group"},
 		{"github.com/sirupsen/logrus", "distribution's log, to switch it off"},
 	},
 	"dray/cmd/draybench": {}, // nothing of dray: it measures the program

@@ -28,6 +28,7 @@ const (
 	exitOK     = 0
 	exitFailed = 1 // what was asked for could not be done
 	exitUsage  = 2 // it is not clear what was asked for
+	exitAbsent = 3 // no running dray could be asked
 )
 
 var errUsage = errors.New("see dray --help")
@@ -55,6 +56,9 @@ func run(ctx context.Context, args, environ []string, stdin io.Reader, stdout, s
 	case errors.Is(err, errUsage):
 		fmt.Fprintln(stderr, "dray:", err)
 		return exitUsage
+	case errors.Is(err, errUnreachable):
+		fmt.Fprintln(stderr, "dray:", err)
+		return exitAbsent
 	default:
 		fmt.Fprintln(stderr, err)
 		return exitFailed
@@ -81,7 +85,8 @@ func rootCommand(in *invocation) *cobra.Command {
 	root.SetErr(in.stderr)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w; %w", err, errUsage) })
 	root.PersistentFlags().StringVarP(&in.configPath, "config", "c", "", "configuration file (YAML); without it, DRAY_CONFIG names it")
-	root.AddCommand(serveCommand(in), checkCommand(in), certCommand(in), configCommand(in), versionCommand(in))
+	root.AddCommand(serveCommand(in), checkCommand(in), certCommand(in), configCommand(in), versionCommand(in),
+		statsCommand(in))
 	return root
 }
 

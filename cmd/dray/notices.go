@@ -37,7 +37,7 @@ func (c Config) Notices() []string {
 		}
 	}
 	if c.Admin.Address != adminOff && !isLoopback(c.Admin.Address) {
-		add("admin: %s can be reached from other machines; whoever does sees what is pulled and pushed, and can take profiles.", c.Admin.Address)
+		add("admin: %s can be reached from other machines; whoever does sees what is pulled and pushed, can take profiles, and can empty the cache.", c.Admin.Address)
 	}
 	if c.CloudWatch.Region != "" && c.CloudWatch.Dimensions != DimensionsNone {
 		add("cloudwatch: every %s becomes a metric that Amazon bills, up to %d at a time.", c.CloudWatch.Dimensions, c.CloudWatch.MaxSeries)

@@ -28,6 +28,7 @@ type stack struct {
 	*graph
 	ecr, hub *ecrtest.Running
 	url      string
+	adminURL string       // empty until somebody asks for it
 	client   *http.Client // nil: a plain one
 	stop     func()
 }

@@ -1,12 +1,15 @@
-// Package admin is for those who look after dray: metrics, health and profiles
-// over HTTP.
+// Package admin is for those who look after dray: metrics, health, profiles and an
+// API of JSON, over HTTP.
 //
 // Invariants:
 //   - It knows no passwords. The listener it is served on decides who reaches
 //     it, which by default is this machine alone.
 //   - A web page in the browser of somebody on this machine is not somebody:
 //     requests by names a page could have rebound to this address, and requests
-//     that a browser says come from another site, are refused.
+//     that a browser says come from another site, are refused. What changes anything
+//     takes a form besides that no such page can send at all.
+//   - It knows nothing about the rest of dray: what it shows and does are functions
+//     that the composition root gives it.
 //   - Nothing is registered on http.DefaultServeMux on purpose; a side effect of
 //     net/http/pprof is that no server of the process may use that one.
 package admin
@@ -37,7 +40,10 @@ type Options struct {
 	// Hosts are names, without a port, by which the listener may be reached
 	// besides localhost and any IP address.
 	Hosts []string
-	// Logger hears of metrics that could not be gathered; nil discards.
+	// API is what can be asked and done below [APIPrefix].
+	API []Endpoint
+	// Logger hears of metrics that could not be gathered, and of what the API changed;
+	// nil discards.
 	Logger *slog.Logger
 }
 
@@ -46,6 +52,7 @@ const index = `dray
 /metrics       what is counted, for Prometheus
 /healthz       whether the process is alive
 /readyz        whether it can do its work, and what is degraded
+/api/v1/       what it holds, and what can be done about it: docs/operating.md
 /debug/pprof/  profiles
 `
 
@@ -71,6 +78,7 @@ func NewHandler(o Options) http.Handler {
 	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("POST /debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+	api(mux, o.API, log)
 	return guard(o.Hosts, mux)
 }
 

@@ -1,0 +1,69 @@
+package main
+
+import (
+	"context"
+	"net/url"
+	"slices"
+
+	"dray/mirror/admin"
+
+	dto "github.com/prometheus/client_model/go"
+)
+
+// endpoints is the API of the admin listener, one method for each part of dray that
+// can be asked. Its clients are the subcommands that have an operator.
+func (g *graph) endpoints() []admin.Endpoint {
+	return slices.Concat(g.statsAPI())
+}
+
+func (g *graph) statsAPI() []admin.Endpoint {
+	return []admin.Endpoint{
+		admin.Query("stats", func(context.Context, url.Values) (Stats, error) {
+			families, err := g.metrics.Gather()
+			return statsOf(families), err
+		}),
+	}
+}
+
+// statsOf adds up the counters of dray.
+func statsOf(families []*dto.MetricFamily) Stats {
+	s := Stats{Opens: map[string]int64{}, Upstreams: map[string]map[string]int64{}}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			n, label := int64(m.GetCounter().GetValue()), labelsOf(m)
+			switch f.GetName() {
+			case "dray_response_bytes_total":
+				up := s.Upstreams[label["upstream"]]
+				if up == nil {
+					up = map[string]int64{}
+					s.Upstreams[label["upstream"]] = up
+				}
+				up[label["source"]] += n
+				s.SentBytes += n
+			case "dray_cache_fetched_bytes_total":
+				s.FetchedBytes += n
+			case "dray_cache_received_bytes_total":
+				s.ReceivedBytes += n
+			case "dray_cache_opens_total":
+				s.Opens[label["source"]] += n
+			case "dray_requests_total":
+				if get := label["method"] == "GET"; get && (label["kind"] == "manifest" || label["kind"] == "blob") {
+					s.Requests += n
+				}
+			}
+		}
+	}
+	s.SavedBytes = s.SentBytes - s.FetchedBytes
+	if s.SentBytes > 0 {
+		s.SavedRatio = float64(s.SavedBytes) / float64(s.SentBytes)
+	}
+	return s
+}
+
+func labelsOf(m *dto.Metric) map[string]string {
+	out := map[string]string{}
+	for _, l := range m.GetLabel() {
+		out[l.GetName()] = l.GetValue()
+	}
+	return out
+}

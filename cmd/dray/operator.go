@@ -1,0 +1,209 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"text/tabwriter"
+
+	"dray/mirror/admin"
+
+	"github.com/spf13/cobra"
+)
+
+// errUnreachable says that no dray answers where its admin listener should be.
+var errUnreachable = errors.New("dray is not running, or its admin listener is elsewhere: name it with --admin")
+
+// operator is how subcommands talk to a dray that runs: by the API of its admin
+// listener. It is found by --admin, or else in the configuration that serve would use.
+type operator struct {
+	base   string // http://host:port
+	client *http.Client
+	stdout io.Writer
+	json   bool // print what was answered, for programs
+}
+
+// operate makes a subcommand of one that needs an operator, with the flags that all of them have.
+func (in *invocation) operate(cmd *cobra.Command, do func(ctx context.Context, o *operator, args []string) error) *cobra.Command {
+	o := &operator{client: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}, stdout: in.stdout}
+	var address string
+	cmd.Flags().StringVar(&address, "admin", "", "address of the admin listener (default: the one in the configuration)")
+	cmd.Flags().BoolVar(&o.json, "json", false, "print JSON")
+	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
+		if o.base, err = in.adminURL(address); err != nil {
+			return err
+		}
+		return do(cmd.Context(), o, args)
+	}
+	return cmd
+}
+
+// adminURL is where the admin listener is, as far as it was told.
+func (in *invocation) adminURL(address string) (string, error) {
+	if address == "" {
+		cfg, err := in.load()
+		if err != nil {
+			return "", fmt.Errorf("%w\nwith --admin ADDRESS no configuration is needed", err)
+		}
+		if address = cfg.Admin.Address; address == adminOff {
+			return "", errors.New("the admin listener is off in the configuration (admin.address), and dray is asked through it")
+		}
+	}
+	if rest, ok := strings.CutPrefix(address, "http://"); ok {
+		address = strings.TrimSuffix(rest, "/")
+	}
+	host, port, err := net.SplitHostPort(address)
+	if err != nil || strings.Contains(host+port, "/") {
+		return "", fmt.Errorf("--admin %s: write an address like localhost:6060; %w", address, errUsage)
+	}
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		host = "localhost" // it listens on every interface
+	}
+	return "http://" + net.JoinHostPort(host, port), nil
+}
+
+// get asks a [admin.Query].
+func (o *operator) get(ctx context.Context, path string, params url.Values, into any) error {
+	return o.exchange(ctx, http.MethodGet, path+query(params), nil, into)
+}
+
+// change asks for a [admin.Change].
+func (o *operator) change(ctx context.Context, path string, q, into any) error {
+	body, err := json.Marshal(q)
+	if err != nil {
+		return err
+	}
+	return o.exchange(ctx, http.MethodPost, path, body, into)
+}
+
+func (o *operator) exchange(ctx context.Context, method, path string, body []byte, into any) error {
+	resp, err := o.send(ctx, method, path, body)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if err := json.NewDecoder(resp.Body).Decode(into); err != nil {
+		return fmt.Errorf("the answer of %s is not understood: %w", o.base, err)
+	}
+	return nil
+}
+
+// listing yields the items of a [admin.List] as they come.
+func listing[A any](ctx context.Context, o *operator, path string, params url.Values) iter.Seq2[A, error] {
+	return func(yield func(A, error) bool) {
+		var none A
+		resp, err := o.send(ctx, http.MethodGet, path+query(params), nil)
+		if err != nil {
+			yield(none, err)
+			return
+		}
+		defer resp.Body.Close()
+		in := json.NewDecoder(resp.Body)
+		for in.More() { // the brace, "items", the bracket
+			if t, err := in.Token(); err != nil || t == json.Delim('[') {
+				break
+			}
+		}
+		for in.More() {
+			var item A
+			if err := in.Decode(&item); err != nil {
+				yield(none, fmt.Errorf("the answer of %s breaks off: %w", o.base, err))
+				return
+			}
+			if !yield(item, nil) {
+				return
+			}
+		}
+		if err := listEnd(in); err != nil {
+			yield(none, fmt.Errorf("the list of %s is not complete: %w", o.base, err))
+		}
+	}
+}
+
+// listEnd reads what follows the items of a list: nothing, or why there are no more.
+func listEnd(in *json.Decoder) error {
+	if _, err := in.Token(); err != nil {
+		return err
+	}
+	for in.More() {
+		if name, err := in.Token(); err != nil || name != "error" {
+			return fmt.Errorf("unexpected %v: %w", name, err)
+		}
+		failed := new(admin.Error)
+		return errors.Join(in.Decode(failed), failed)
+	}
+	_, err := in.Token()
+	return err
+}
+
+// send returns the answer of a success, and any other as an error.
+func (o *operator) send(ctx context.Context, method, path string, body []byte) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, o.base+admin.APIPrefix+path, bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Accept", "application/json")
+	if method != http.MethodGet {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	resp, err := o.client.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errUnreachable, err)
+	}
+	if resp.StatusCode == http.StatusOK {
+		return resp, nil
+	}
+	defer resp.Body.Close()
+	text, _ := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
+	var f admin.Failure
+	if err := json.Unmarshal(text, &f); err != nil || f.Error == nil {
+		return nil, fmt.Errorf("%s answered %s: %.200s", o.base, resp.Status, bytes.TrimSpace(text))
+	}
+	return nil, f.Error
+}
+
+func query(params url.Values) string {
+	if len(params) == 0 {
+		return ""
+	}
+	return "?" + params.Encode()
+}
+
+// print writes an answer: as JSON where that is asked for, else as the table that
+// table writes, with tabs between its columns.
+func (o *operator) print(answer any, table func(w io.Writer)) error {
+	if o.json {
+		out := json.NewEncoder(o.stdout)
+		out.SetIndent("", "  ")
+		return out.Encode(answer)
+	}
+	w := tabwriter.NewWriter(o.stdout, 0, 0, 2, ' ', 0)
+	table(w)
+	return w.Flush()
+}
+
+// items is the JSON form of a list, as the API has it.
+type items[A any] struct {
+	Items []A `json:"items"`
+}
+
+// size writes bytes for people.
+func size(n int64) string {
+	const step = 1000
+	if n > -step && n < step {
+		return fmt.Sprintf("%d B", n)
+	}
+	v, unit := float64(n)/step, 0
+	for ; v >= step || v <= -step; unit++ {
+		v /= step
+	}
+	return fmt.Sprintf("%.1f %cB", v, "kMGTPE"[unit])
+}
