@@ -155,10 +155,8 @@ func (d *Dir) remove(ctx context.Context, e *entry) error {
 	}
 	d.mu.Unlock()
 	d.sweep()
-	d.mu.RLock()
-	defer d.mu.RUnlock()
-	if !e.gone {
-		return errors.New("cannot remove file")
+	if !d.left(e) {
+		return errUnlink
 	}
 	return nil
 }

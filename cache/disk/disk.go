@@ -11,7 +11,8 @@
 //     that still has it when the directory is opened comes from an unclean stop and
 //     is read and verified before its first use.
 //   - The blocks of blobs, of reservations and of files about to be unlinked never
-//     exceed Options.MaxBytes. What is open or pinned is never evicted.
+//     exceed Options.MaxBytes. What is open or pinned is never evicted. What operators
+//     pin is named by files in pins/.
 //   - No file is touched while Dir.mu is held.
 package disk
 
@@ -90,6 +91,7 @@ type Dir struct {
 	scanning atomic.Bool
 	scanDone chan struct{} // closed when the directory has been read
 	wake     chan struct{} // tells Run that blobs wait to be synced; capacity 1
+	pinning  chan struct{} // full while one changes pins; capacity 1
 
 	mu       sync.RWMutex // guards all below; leaf lock
 	index    map[digest.Digest]*entry
@@ -102,7 +104,9 @@ type Dir struct {
 	suspects map[*entry]struct{}
 	removed  map[digest.Digest]struct{} // what left the index while it is being read; nil afterwards
 	doomed   []*entry                   // out of the index, not yet unlinked
-	sweeping chan struct{}              // closed when the sweep under way is over
+	pins     map[string]Pin
+	kept     map[digest.Digest]int // how many pins name a blob
+	sweeping chan struct{}         // closed when the sweep under way is over
 }
 
 // Open takes possession of the directory and removes what was left unfinished. It
@@ -125,7 +129,8 @@ func Open(opts Options) (*Dir, error) {
 		scanDone: make(chan struct{}), wake: make(chan struct{}, 1),
 		index: map[digest.Digest]*entry{}, busy: map[digest.Digest]chan struct{}{},
 		policy: newPolicy(opts.MaxBytes), dirty: map[*entry]struct{}{}, suspects: map[*entry]struct{}{},
-		removed: map[digest.Digest]struct{}{},
+		removed: map[digest.Digest]struct{}{}, pinning: make(chan struct{}, 1),
+		pins: map[string]Pin{}, kept: map[digest.Digest]int{},
 	}
 	d.m = newMetrics(d)
 	if err := d.prepare(); err != nil {
@@ -143,7 +148,7 @@ func (d *Dir) Close() error {
 	return errors.Join(err, d.closeShards(), d.root.Close())
 }
 
-// prepare locks the directory, lays it out and empties ingest/.
+// prepare locks the directory, lays it out, empties ingest/ and reads the pins.
 func (d *Dir) prepare() error {
 	lock, err := d.root.OpenFile("lock", os.O_RDWR|os.O_CREATE, 0o644)
 	if err != nil {
@@ -156,7 +161,7 @@ func (d *Dir) prepare() error {
 		}
 		return fmt.Errorf("lock: %w", err)
 	}
-	for _, name := range []string{"blobs", "ingest"} {
+	for _, name := range []string{"blobs", "ingest", "pins"} {
 		if err := d.root.Mkdir(name, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 			return err
 		}
@@ -170,7 +175,7 @@ func (d *Dir) prepare() error {
 			return err
 		}
 	}
-	return nil
+	return d.loadPins()
 }
 
 // fault asks the injected fault, if there is one.

@@ -47,8 +47,8 @@ func blocks(n int64) int64 {
 	return max(blockSize, (n+blockSize-1)/blockSize*blockSize)
 }
 
-// policy chooses victims: from the pool of small blobs while it has more than its
-// share, else from the large ones. Not safe for concurrent use, except entry.hit.
+// policy is the order in which blobs are evicted: from the pool of small blobs while it
+// has more than its share, else from the large ones. Not safe for concurrent use, except entry.hit.
 type policy struct {
 	small, large *pool
 	smallMax     int64 // 0: a share of what is held
@@ -75,25 +75,13 @@ func (p *policy) restore(e *entry) {
 	p.addOld(e)
 }
 
-// victim takes the next entry to evict out of its pool, or returns nil when all
-// are busy. coming is the length of the blob that needs the room.
-func (p *policy) victim(coming int64, busy func(*entry) bool) *entry {
-	small := p.small.bytes()
-	limit := p.smallMax
-	if limit == 0 {
-		limit = (small + p.large.bytes()) / 100 * smallPercent
+// hand returns what chooses the victims.
+func (p *policy) hand() *hand {
+	return &hand{
+		small:    turns{p.small.fresh, p.small.main, p.small.ghosts},
+		large:    turns{p.large.fresh, p.large.main, p.large.ghosts},
+		smallMax: p.smallMax,
 	}
-	if coming < smallBlob {
-		small += blocks(coming)
-	}
-	first, second := p.large, p.small
-	if small > limit {
-		first, second = second, first
-	}
-	if e := first.victim(busy); e != nil {
-		return e
-	}
-	return second.victim(busy)
 }
 
 // pool is S3-FIFO by bytes: a blob first waits in a short queue; hit there, or
@@ -128,35 +116,6 @@ func (p *pool) remove(e *entry) {
 	}
 }
 
-// victim removes and returns an entry. Each entry is looked at no more often than
-// it can have hits, plus once as a busy one, so the loop ends.
-func (p *pool) victim(busy func(*entry) bool) *entry {
-	for range (maxHits + 2) * p.len() {
-		from := p.main
-		if from.len == 0 || p.fresh.len > 0 && p.fresh.bytes*100 >= p.bytes()*probation {
-			from = p.fresh
-		}
-		e := from.oldest()
-		from.remove(e)
-		switch hits := e.hits.Load(); {
-		case busy(e):
-			p.main.pushNew(e) // in use: as good as hit
-		case hits == 0:
-			if from == p.fresh {
-				p.ghosts.add(e.digest, e.blocks(), p.bytes())
-			}
-			return e
-		case from == p.fresh:
-			e.hits.Store(0)
-			p.main.pushNew(e)
-		default:
-			e.hits.Store(hits - 1)
-			p.main.pushNew(e)
-		}
-	}
-	return nil
-}
-
 // fifo is a ring of entries that knows its bytes.
 type fifo struct {
 	head  entry // head.next is the newest, head.prev the oldest
@@ -173,6 +132,22 @@ func newFIFO() *fifo {
 func (q *fifo) oldest() *entry   { return q.head.prev }
 func (q *fifo) pushNew(e *entry) { q.insert(e, &q.head) }
 func (q *fifo) pushOld(e *entry) { q.insert(e, q.head.prev) }
+
+// size implements queue.
+func (q *fifo) size() (entries int, bytes int64) { return q.len, q.bytes }
+
+// take implements queue.
+func (q *fifo) take() (*entry, uint32) {
+	e := q.oldest()
+	q.remove(e)
+	return e, e.hits.Load()
+}
+
+// put implements queue.
+func (q *fifo) put(e *entry, hits uint32) {
+	e.hits.Store(hits) // a hit at this moment is lost, one of many
+	q.pushNew(e)
+}
 
 func (q *fifo) insert(e, after *entry) {
 	e.queue, e.prev, e.next = q, after, after.next
@@ -203,6 +178,9 @@ type ghost struct {
 func newGhosts() *ghosts { return &ghosts{known: map[digest.Digest]*list.Element{}} }
 
 func (g *ghosts) add(d digest.Digest, blocks, limit int64) {
+	if g == nil {
+		return
+	}
 	g.take(d)
 	g.known[d] = g.order.PushBack(ghost{d, blocks})
 	g.bytes += blocks

@@ -15,10 +15,16 @@ func blob(i int, size int64) *entry {
 	return &entry{digest: digest.FromString(fmt.Sprint(i)), size: size}
 }
 
+// victim evicts the next one.
+func victim(p *policy, coming int64, busy func(*entry) bool) *entry {
+	e, _ := p.hand().victim(coming, busy)
+	return e
+}
+
 // victims evicts until nothing is left and returns the order.
 func victims(p *policy, busy func(*entry) bool) []*entry {
 	var all []*entry
-	for e := p.victim(0, busy); e != nil; e = p.victim(0, busy) {
+	for e := victim(p, 0, busy); e != nil; e = victim(p, 0, busy) {
 		all = append(all, e)
 	}
 	return all
@@ -65,7 +71,7 @@ func TestHitBlobOutlivesOthers(t *testing.T) {
 	}
 	for i := range 100 {
 		p.add(blob(i+1, smallBlob))
-		if i >= 9 && p.victim(smallBlob, idle) == hot {
+		if i >= 9 && victim(&p, smallBlob, idle) == hot {
 			t.Fatal("the hit blob was evicted by a scan")
 		}
 	}
@@ -76,7 +82,7 @@ func TestGhostReturnsToMain(t *testing.T) {
 	for i := range 10 {
 		p.add(blob(i, smallBlob))
 	}
-	gone := p.victim(0, idle)
+	gone := victim(&p, 0, idle)
 	again := blob(0, smallBlob)
 	if gone.digest != again.digest {
 		t.Fatal("not the oldest")
@@ -95,7 +101,7 @@ func TestGhostsAreBounded(t *testing.T) {
 	for i := range 1000 {
 		p.add(blob(i, smallBlob))
 		if i >= 10 {
-			p.victim(0, idle)
+			victim(&p, 0, idle)
 		}
 		if g := p.large.ghosts; g.bytes > p.large.bytes()+smallBlob || len(g.known) != g.order.Len() {
 			t.Fatalf("%d bytes in %d ghosts, %d in order, for %d bytes held", g.bytes, len(g.known), g.order.Len(), p.large.bytes())
@@ -127,7 +133,7 @@ func TestSmallBlobsHaveTheirShare(t *testing.T) {
 		p.add(blob(1000+i, smallBlob))
 	}
 	for range 90 {
-		if e := p.victim(smallBlob, idle); e.size < smallBlob {
+		if e := victim(&p, smallBlob, idle); e.size < smallBlob {
 			t.Fatal("a small blob had to go though they have no more than their share")
 		}
 	}
@@ -136,11 +142,11 @@ func TestSmallBlobsHaveTheirShare(t *testing.T) {
 	}
 	p.add(blob(5000, smallBlob))
 	for p.small.bytes() > p.smallMax {
-		if e := p.victim(smallBlob, idle); e.size >= smallBlob {
+		if e := victim(&p, smallBlob, idle); e.size >= smallBlob {
 			t.Fatal("a large blob had to go though the small ones have more than their share")
 		}
 	}
-	if e := p.victim(smallBlob, idle); e.size < smallBlob {
+	if e := victim(&p, smallBlob, idle); e.size < smallBlob {
 		t.Error("small blobs shrink below their share")
 	}
 }
@@ -157,7 +163,7 @@ func TestPolicyAccount(t *testing.T) {
 			held[e] = true
 			p.add(e)
 		case 2:
-			if e := p.victim(0, idle); e != nil {
+			if e := victim(&p, 0, idle); e != nil {
 				if !held[e] {
 					t.Fatal("evicted what was not held")
 				}

@@ -35,6 +35,7 @@ func newMetrics(d *Dir) *metrics {
 			gauge("dray_disk_reserved_bytes", "Bytes promised to blobs being written.", func() int64 { return d.reserved }),
 			gauge("dray_disk_blobs", "Blobs in the disk cache.", func() int64 { return int64(len(d.index)) }),
 			gauge("dray_disk_small_bytes", "Bytes of blobs below 1 MiB in the disk cache.", func() int64 { return d.policy.small.bytes() }),
+			gauge("dray_disk_pinned_bytes", "Bytes of blobs in the disk cache that operators have pinned, in blocks.", d.pinnedBytes),
 			gauge("dray_disk_unsynced_blobs", "Blobs waiting to be synced.", func() int64 { return int64(len(d.dirty)) }),
 			gauge("dray_disk_unverified_blobs", "Blobs of an unclean stop waiting to be verified.", func() int64 { return int64(len(d.suspects)) }),
 		},
@@ -50,6 +51,7 @@ func (d *Dir) Collectors() []prometheus.Collector {
 // Stats is what a directory holds, at one moment.
 type Stats struct {
 	Bytes, Reserved, MaxBytes int64 // in bytes, rounded to blocks
+	Pinned                    int64 // the part of Bytes that operators have pinned
 	Blobs, Unsynced           int
 	Unverified                int
 }
@@ -59,7 +61,7 @@ func (d *Dir) Stats() Stats {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
 	return Stats{
-		Bytes: d.used, Reserved: d.reserved, MaxBytes: d.opts.MaxBytes,
+		Bytes: d.used, Reserved: d.reserved, MaxBytes: d.opts.MaxBytes, Pinned: d.pinnedBytes(),
 		Blobs: len(d.index), Unsynced: len(d.dirty), Unverified: len(d.suspects),
 	}
 }

@@ -83,10 +83,9 @@ func (d *Dir) leaving() int64 {
 
 // evict dooms blobs of at least short bytes together, or none and returns false. Needs mu.
 func (d *Dir) evict(short, coming int64) bool {
-	busy := func(e *entry) bool { return e.pins.Load() > 0 || d.busy[e.digest] != nil }
 	var victims []*entry
-	for short > 0 {
-		e := d.policy.victim(coming, busy)
+	for hand := d.policy.hand(); short > 0; {
+		e, _ := hand.victim(coming, d.inUse)
 		if e == nil {
 			for i := len(victims) - 1; i >= 0; i-- {
 				d.policy.restore(victims[i])
@@ -97,12 +96,22 @@ func (d *Dir) evict(short, coming int64) bool {
 		short -= e.blocks()
 	}
 	for _, e := range victims {
-		d.busy[e.digest] = make(chan struct{})
-		d.doom(e)
-		d.m.evicted.Inc()
-		d.m.evictedBytes.Add(float64(e.size))
+		d.expel(e)
 	}
 	return true
+}
+
+// inUse says whether an entry must not be evicted now. Needs mu.
+func (d *Dir) inUse(e *entry) bool {
+	return e.pins.Load() > 0 || d.busy[e.digest] != nil || d.kept[e.digest] > 0
+}
+
+// expel dooms a victim. Needs mu.
+func (d *Dir) expel(e *entry) {
+	d.busy[e.digest] = make(chan struct{})
+	d.doom(e)
+	d.m.evicted.Inc()
+	d.m.evictedBytes.Add(float64(e.size))
 }
 
 // doom takes an entry out of the index and leaves its file to sweep. The caller

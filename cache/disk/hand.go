@@ -1,0 +1,145 @@
+package disk
+
+// Reason says why a blob is the next one to be evicted.
+type Reason string
+
+// The reasons of an eviction.
+const (
+	// ReasonUnused: it is the oldest of those that nobody asked for since they came, and these have more than their share.
+	ReasonUnused Reason = "unused"
+	// ReasonCold: it was asked for once, but not since its last turn, which was the longest ago.
+	ReasonCold Reason = "cold"
+)
+
+// hand chooses victims, one after the other, and turns the queues while it does:
+// those of the policy, or a plan of them.
+type hand struct {
+	small, large turns
+	smallMax     int64 // 0: a share of what is held
+}
+
+// turns are the two queues of a pool.
+type turns struct {
+	fresh, main queue
+	ghosts      *ghosts // nil: victims are not remembered
+}
+
+// queue is an order of entries.
+type queue interface {
+	size() (entries int, bytes int64)
+	take() (e *entry, hits uint32) // the oldest entry, which leaves; only called when there is one
+	put(e *entry, hits uint32)     // as the newest
+}
+
+var (
+	_ queue = (*fifo)(nil)
+	_ queue = (*plan)(nil)
+)
+
+// victim takes the next entry to evict out of its pool, or returns nil when all
+// are busy. coming is the length of the blob that needs the room.
+func (h *hand) victim(coming int64, busy func(*entry) bool) (*entry, Reason) {
+	_, small := h.small.size()
+	_, large := h.large.size()
+	limit := h.smallMax
+	if limit == 0 {
+		limit = (small + large) / 100 * smallPercent
+	}
+	if coming < smallBlob {
+		small += blocks(coming)
+	}
+	first, second := &h.large, &h.small
+	if small > limit {
+		first, second = second, first
+	}
+	if e, why := first.victim(busy); e != nil {
+		return e, why
+	}
+	return second.victim(busy)
+}
+
+// victim removes and returns an entry. Each entry is looked at no more often than
+// it can have hits, plus once as a busy one, so the loop ends.
+func (t *turns) victim(busy func(*entry) bool) (*entry, Reason) {
+	entries, _ := t.size()
+	for range (maxHits + 2) * entries {
+		from := t.main
+		fresh, freshBytes := t.fresh.size()
+		older, olderBytes := t.main.size()
+		if older == 0 || fresh > 0 && freshBytes*100 >= (freshBytes+olderBytes)*probation {
+			from = t.fresh
+		}
+		e, hits := from.take()
+		switch {
+		case busy(e):
+			t.main.put(e, hits) // in use: as good as hit
+		case hits == 0 && from == t.fresh:
+			_, rest := t.size()
+			t.ghosts.add(e.digest, e.blocks(), rest)
+			return e, ReasonUnused
+		case hits == 0:
+			return e, ReasonCold
+		case from == t.fresh:
+			t.main.put(e, 0)
+		default:
+			t.main.put(e, hits-1)
+		}
+	}
+	return nil, ""
+}
+
+func (t *turns) size() (entries int, bytes int64) {
+	fresh, freshBytes := t.fresh.size()
+	older, olderBytes := t.main.size()
+	return fresh + older, freshBytes + olderBytes
+}
+
+// plan is what a fifo becomes while victims are chosen, without changing it: what is
+// left of it, and behind that what was put back. It costs memory for the latter only.
+type plan struct {
+	at    *entry // the oldest one left
+	left  int    // entries of the fifo from at on
+	sum   int64
+	again []turned
+}
+
+// turned is an entry that was put back.
+type turned struct {
+	*entry
+	hits uint32
+}
+
+func newPlan(q *fifo) *plan { return &plan{at: q.oldest(), left: q.len, sum: q.bytes} }
+
+// size implements queue.
+func (p *plan) size() (entries int, bytes int64) { return p.left + len(p.again), p.sum }
+
+// take implements queue.
+func (p *plan) take() (*entry, uint32) {
+	var next turned
+	if p.left > 0 {
+		next = turned{p.at, p.at.hits.Load()}
+		p.at = p.at.prev
+		p.left--
+	} else {
+		next = p.again[0]
+		p.again = p.again[1:]
+	}
+	p.sum -= next.blocks()
+	return next.entry, next.hits
+}
+
+// put implements queue.
+func (p *plan) put(e *entry, hits uint32) {
+	p.again = append(p.again, turned{e, hits})
+	p.sum += e.blocks()
+}
+
+// plan returns a hand that says what hand would choose, and leaves all as it is.
+func (p *policy) plan() *hand {
+	return &hand{
+		small:    turns{fresh: newPlan(p.small.fresh), main: newPlan(p.small.main)},
+		large:    turns{fresh: newPlan(p.large.fresh), main: newPlan(p.large.main)},
+		smallMax: p.smallMax,
+	}
+}
