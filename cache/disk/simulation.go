@@ -1,0 +1,44 @@
+package disk
+
+import "github.com/opencontainers/go-digest"
+
+// Simulation is what a directory of some quota would hold: the same order of eviction,
+// without files, clients or clock. Those who weigh quotas ask it for what a log says was
+// asked for. It is not safe for concurrent use.
+type Simulation struct {
+	policy    policy
+	index     map[digest.Digest]*entry
+	max, used int64
+}
+
+// NewSimulation returns an empty one with a quota of maxBytes, counted in blocks as Options.MaxBytes is.
+// onePool leaves small blobs without a pool of their own, which no directory does, to show what that pool is worth.
+func NewSimulation(maxBytes int64, onePool bool) *Simulation {
+	s := &Simulation{policy: newPolicy(maxBytes), index: map[digest.Digest]*entry{}, max: maxBytes}
+	if onePool {
+		s.policy.small = s.policy.large
+	}
+	return s
+}
+
+// Request asks for a blob of size bytes and says whether it was held. It is from then
+// on, unless it is larger than the quota.
+func (s *Simulation) Request(dg digest.Digest, size int64) (hit bool) {
+	if e := s.index[dg]; e != nil {
+		e.hit()
+		return true
+	}
+	e := &entry{digest: dg, size: size}
+	if e.blocks() > s.max {
+		return false
+	}
+	for hand := s.policy.hand(); s.used+e.blocks() > s.max; {
+		gone, _ := hand.victim(size, func(*entry) bool { return false })
+		delete(s.index, gone.digest)
+		s.used -= gone.blocks()
+	}
+	s.policy.add(e)
+	s.index[dg] = e
+	s.used += e.blocks()
+	return false
+}
