@@ -35,8 +35,9 @@ type Action string
 
 // The actions, named as in the registry token specification.
 const (
-	Pull Action = "pull"
-	Push Action = "push"
+	Pull   Action = "pull"
+	Push   Action = "push"
+	Delete Action = "delete"
 )
 
 // Rule grants actions on repositories.
@@ -268,8 +269,8 @@ func (a *Access) open() bool {
 // authorise decides whether the request may do what it wants with the named
 // repositories (the second one is the source of a mount) and returns the user.
 func (l *Listener) authorise(r *http.Request, action Action, names ...string) (string, error) {
-	if action == Push {
-		if err := l.mayWrite(r); err != nil {
+	if action != Pull {
+		if err := l.mayWrite(r, action); err != nil {
 			return "", err
 		}
 	}
@@ -323,8 +324,8 @@ func (a *Access) anonymously(action Action, names []string) bool {
 
 // mayWrite refuses pushes where nobody said who may: without client authentication
 // they are accepted from this machine only, and never from a browser, which could
-// be made to write by any page it shows.
-func (l *Listener) mayWrite(r *http.Request) error {
+// be made to write by any page it shows. Who may push because anybody may does not delete for that.
+func (l *Listener) mayWrite(r *http.Request, action Action) error {
 	if l.Role != RoleRegistry {
 		return oci.ErrDenied.With("this address is a pull mirror and takes no pushes")
 	}
@@ -334,8 +335,11 @@ func (l *Listener) mayWrite(r *http.Request) error {
 	if r.Header.Get("Origin") != "" || r.Header.Get("Sec-Fetch-Mode") != "" {
 		return oci.ErrDenied.With("pushes from a browser are refused")
 	}
-	if l.AllowAnonymousPush || local(r) {
+	if l.AllowAnonymousPush && action == Push || local(r) {
 		return nil
+	}
+	if action == Delete {
+		return oci.ErrDenied.With("deletions from other machines are refused until client authentication is configured")
 	}
 	return oci.ErrDenied.With("pushes from other machines are refused until client authentication is configured, or anonymous push is allowed by allow_anonymous_push")
 }

@@ -84,8 +84,8 @@ type handler func(*Mirror, *exchange) error
 // handlers has every request that the protocol knows and dray serves.
 var handlers = map[oci.Kind]map[string]handler{
 	oci.KindBase:      {"GET": (*Mirror).base, "HEAD": (*Mirror).base},
-	oci.KindManifest:  {"GET": (*Mirror).getManifest, "HEAD": (*Mirror).getManifest, "PUT": (*Mirror).putManifest},
-	oci.KindBlob:      {"GET": (*Mirror).getBlob, "HEAD": (*Mirror).headBlob},
+	oci.KindManifest:  {"GET": (*Mirror).getManifest, "HEAD": (*Mirror).getManifest, "PUT": (*Mirror).putManifest, "DELETE": (*Mirror).deleteManifest},
+	oci.KindBlob:      {"GET": (*Mirror).getBlob, "HEAD": (*Mirror).headBlob, "DELETE": (*Mirror).deleteBlob},
 	oci.KindTags:      {"GET": (*Mirror).listTags, "HEAD": (*Mirror).listTags},
 	oci.KindReferrers: {"GET": (*Mirror).listReferrers, "HEAD": (*Mirror).listReferrers},
 	oci.KindUploads:   {"POST": (*Mirror).startUpload},
@@ -178,7 +178,10 @@ func (x *exchange) authorise() (err error) {
 	}
 	names := []string{x.target.Name}
 	action := Pull
-	if x.q.Write() {
+	switch {
+	case x.q.Deletes():
+		action = Delete
+	case x.q.Write():
 		action = Push
 	}
 	if x.q.From != "" {

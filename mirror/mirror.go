@@ -27,6 +27,8 @@ type Upstream struct {
 	Once upstream.Source
 	// Sink takes pushes; nil refuses them.
 	Sink upstream.Sink
+	// Deleter takes deletions; nil refuses them.
+	Deleter upstream.Deleter
 	// Lister lists tags and referrers.
 	Lister upstream.Lister
 	// RepositoryPrefix is put before every repository name at the upstream.

@@ -43,7 +43,7 @@ type Options struct {
 	Logger *slog.Logger
 }
 
-// Client talks to one registry. It is a Source, a Sink and a Lister, and safe for concurrent use.
+// Client talks to one registry. It is a Source, a Sink, a Lister and a Deleter, and safe for concurrent use.
 type Client struct {
 	name          string
 	base          *url.URL
@@ -64,6 +64,8 @@ var (
 	_ Source = (*Client)(nil)
 	_ Sink   = (*Client)(nil)
 	_ Lister = (*Client)(nil)
+
+	_ Deleter = (*Client)(nil)
 )
 
 // New returns a Client. It sends nothing.

@@ -24,6 +24,7 @@ type ecrRegistry struct {
 	client   *upstream.Client
 	sink     *upstream.Creating
 	tokens   *ecr.Tokens
+	deleter  *ecr.Deleter
 	recorder *upstreamtest.Recorder // behind the client
 }
 
@@ -50,6 +51,7 @@ func startECR(t *testing.T, o ecrtest.Options) *ecrRegistry {
 		}),
 	})
 	r.sink = upstream.NewCreating(r.client, account.Creator)
+	r.deleter = account.Deleter
 	return r
 }
 
@@ -86,6 +88,7 @@ func TestECR(t *testing.T) {
 			r := startECR(t, ecrtest.Options{Switches: &sw})
 			upstreamtest.TestSource(t, r.client, r.sink, "suite")
 			upstreamtest.TestSink(t, r.sink, r.client, "suite")
+			upstreamtest.TestDeleter(t, r.deleter, r.sink, r.client, "suite", upstreamtest.DeleterOptions{LastTag: true})
 			if n := r.Count("GetAuthorizationToken"); n != 1 {
 				t.Errorf("%d calls of GetAuthorizationToken, want 1", n)
 			}
@@ -100,7 +103,9 @@ func TestBearerRegistry(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			q := ecrtest.Hub()
 			q.BlobHeadStatus = head
-			run := ecrtest.Start(t, ecrtest.Options{Quirks: q})
+			sw := ecrtest.DefaultSwitches()
+			sw.BlobDelete = true
+			run := ecrtest.Start(t, ecrtest.Options{Quirks: q, Switches: &sw})
 			base := parse(t, run.RegistryURL)
 			plain := upstream.NewTransport(upstream.TransportOptions{})
 			t.Cleanup(plain.CloseIdleConnections)
@@ -110,6 +115,7 @@ func TestBearerRegistry(t *testing.T) {
 			})
 			upstreamtest.TestSource(t, c, c, "suite")
 			upstreamtest.TestSink(t, c, c, "suite")
+			upstreamtest.TestDeleter(t, c, c, c, "suite", upstreamtest.DeleterOptions{Blobs: true, LastTag: true})
 		})
 	}
 }

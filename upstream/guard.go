@@ -13,6 +13,8 @@ var (
 	_ Source = guardedSource{}
 	_ Sink   = guardedSink{}
 	_ Lister = guardedLister{}
+
+	_ Deleter = guardedDeleter{}
 )
 
 // Source returns next as callers see it who have no other answer: refused from the Threshold on.
@@ -27,6 +29,9 @@ func (b *Breaker) Sink(next Sink) Sink { return guardedSink{b, next} }
 
 // Lister returns next behind the breaker.
 func (b *Breaker) Lister(next Lister) Lister { return guardedLister{b, next} }
+
+// Deleter returns next behind the breaker.
+func (b *Breaker) Deleter(next Deleter) Deleter { return guardedDeleter{b, next} }
 
 func guarded[T any](b *Breaker, threshold int, f func() (T, error)) (v T, err error) {
 	err = b.do(threshold, func() (err error) {
@@ -86,4 +91,17 @@ func (g guardedLister) Tags(ctx context.Context, repo string, query url.Values) 
 
 func (g guardedLister) Referrers(ctx context.Context, repo string, d digest.Digest, query url.Values) (Page, error) {
 	return guarded(g.b, g.b.threshold, func() (Page, error) { return g.next.Referrers(ctx, repo, d, query) })
+}
+
+type guardedDeleter struct {
+	b    *Breaker
+	next Deleter
+}
+
+func (g guardedDeleter) DeleteManifest(ctx context.Context, repo string, ref oci.Reference) error {
+	return g.b.Do(func() error { return g.next.DeleteManifest(ctx, repo, ref) })
+}
+
+func (g guardedDeleter) DeleteBlob(ctx context.Context, repo string, d digest.Digest) error {
+	return g.b.Do(func() error { return g.next.DeleteBlob(ctx, repo, d) })
 }

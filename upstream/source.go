@@ -110,6 +110,16 @@ type Page struct {
 	FiltersApplied string
 }
 
+// Deleter deletes from one registry. All methods may be called concurrently. Errors are those of Source; oci.ErrUnsupported
+// says that the registry has no such call, and oci.ErrDenied that it wants to keep what was named.
+type Deleter interface {
+	// DeleteManifest deletes a tag, or a manifest together with its tags. Some registries (ECR) also drop a manifest with
+	// its last tag.
+	DeleteManifest(ctx context.Context, repo string, ref oci.Reference) error
+	// DeleteBlob takes a blob out of a repository.
+	DeleteBlob(ctx context.Context, repo string, d digest.Digest) error
+}
+
 // Creator creates repositories. An existing repository is success.
 type Creator interface {
 	Create(ctx context.Context, repo string) error

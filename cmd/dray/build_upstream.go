@@ -42,6 +42,7 @@ func buildUpstream(u Upstream, aws func() (*ecr.Session, error), log *slog.Logge
 	}
 	credentials, quirks, expired := auth.Credentials(nil), upstream.Quirks{}, (func(auth.Refusal) bool)(nil)
 	var creator upstream.Creator
+	var deleter upstream.Deleter
 	r := &registry{}
 	switch {
 	case u.Kind == KindECR:
@@ -55,6 +56,7 @@ func buildUpstream(u Upstream, aws func() (*ecr.Session, error), log *slog.Logge
 		}
 		r.tokens = private.Tokens
 		credentials, quirks, expired = private.Tokens.Credential, ecr.Private(), ecr.Expired
+		deleter = private.Deleter
 		if u.CreateRepositories.Enabled {
 			creator = private.Creator
 		}
@@ -77,6 +79,12 @@ func buildUpstream(u Upstream, aws func() (*ecr.Session, error), log *slog.Logge
 		return nil, fmt.Errorf("upstream %s: %w", u.Name, err)
 	}
 	r.assemble(u, client, creator, log)
+	if u.Delete {
+		if deleter == nil {
+			deleter = client
+		}
+		r.Deleter = r.breaker.Deleter(deleter)
+	}
 	return r, nil
 }
 

@@ -93,6 +93,9 @@ type Upstream struct {
 	RoleARN string `yaml:"role_arn,omitempty"`
 	// Whether clients may push to this upstream, through a listener with role `registry`.
 	Push bool `yaml:"push"`
+	// Whether clients may delete from this upstream: tags and manifests, and layers where the registry has a call for that (Amazon ECR has none).
+	// Needs `push`, and for kind `ecr` the right `ecr:BatchDeleteImage`. Who may push does not delete for that: see `actions`.
+	Delete bool `yaml:"delete,omitempty"`
 	// Repositories that do not exist yet at the first push; kind `ecr` only.
 	CreateRepositories CreateRepositories `yaml:"create_repositories,omitempty"`
 	// How long it is known what a tag points to.
@@ -209,8 +212,8 @@ type Auth struct {
 	HTPasswd HTPasswd `yaml:"htpasswd,omitempty"`
 	// Bearer tokens signed by a token service.
 	Token Token `yaml:"token,omitempty"`
-	// Rights. A request is allowed when any rule allows it. Without rules every recognised client may pull and push everything,
-	// within what its token grants.
+	// Rights. A request is allowed when any rule allows it. Without rules every recognised client may pull, push and delete everything,
+	// within what its token grants and what the upstreams allow.
 	Rules []Rule `yaml:"rules,omitempty"`
 }
 
@@ -245,7 +248,7 @@ type Rule struct {
 	// Patterns of repository names; `*` stands for any characters, slashes included. Names at an upstream other than the listener's first
 	// begin with its first prefix, or with its name where it has none: `hub/library/alpine`.
 	Repositories []string `yaml:"repositories"`
-	// What is granted: `pull`, `push`.
+	// What is granted: `pull`, `push`, `delete`. None of them includes another.
 	Actions []string `yaml:"actions"`
 }
 

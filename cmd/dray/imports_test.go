@@ -70,7 +70,7 @@ var importable = map[string][]allowance{
 	},
 	"dray/upstream/ecr": {
 		{"dray/upstream", "it adds to the client of any registry"}, {"dray/upstream/auth", "ECR's tokens"}, {"dray/upstream/oci", "errors of the protocol"},
-		{awsSDK, "the API of ECR"}, {"github.com/aws/smithy-go", "the errors of that API"}, {prometheusClient, measures},
+		{awsSDK, "the API of ECR"}, {"github.com/aws/smithy-go", "the errors of that API"}, {goDigest, addresses}, {prometheusClient, measures},
 	},
 	"dray/upstream/ecrtest": { // nothing of dray: it judges dray
 		{"github.com/distribution/reference", "the grammar of names and tags"}, {"github.com/fxamacker/cbor/v2", "the wire format of CloudWatch"},

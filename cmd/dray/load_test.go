@@ -302,7 +302,7 @@ upstreams: [{name: hub, url: docker.io}]
   htpasswd: {realm: r}
   rules:
   - {}
-  - {users: ["*"], repositories: [/a, B], actions: [pull, delete]}
+  - {users: ["*"], repositories: [/a, B], actions: [pull, erase]}
 - name: t
   token: {realm: "tokens.example.com"}
 - name: missing
@@ -311,10 +311,10 @@ upstreams: [{name: hub, url: docker.io}]
 			"dray.yaml:7: auth[2].htpasswd.file: is missing",
 			"dray.yaml:9: auth[2].rules[0]: is for nobody; give users or anonymous: true",
 			"dray.yaml:9: auth[2].rules[0].repositories: is missing; * is every repository",
-			"dray.yaml:9: auth[2].rules[0].actions: is missing; write pull, push or both",
+			"dray.yaml:9: auth[2].rules[0].actions: is missing; write some of pull, push, delete",
 			`dray.yaml:10: auth[2].rules[1].repositories[0]: "/a" matches no repository; names are lower case and do not begin with a slash`,
 			`dray.yaml:10: auth[2].rules[1].repositories[1]: "B" matches no repository; names are lower case and do not begin with a slash`,
-			`dray.yaml:10: auth[2].rules[1].actions[1]: "delete" is none of pull, push`,
+			`dray.yaml:10: auth[2].rules[1].actions[1]: "erase" is none of pull, push, delete`,
 			`dray.yaml:12: auth[3].token.realm: "tokens.example.com" is not an http or https URL`,
 			"dray.yaml:12: auth[3].token.service: is missing", "dray.yaml:12: auth[3].token.issuer: is missing",
 			"dray.yaml:12: auth[3].token: give root_cert_bundle or jwks: without one no token can be verified",

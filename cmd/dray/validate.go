@@ -147,6 +147,9 @@ func (u Upstream) validate(k *check, path string) {
 	if u.Address != "" {
 		address(k, path+".address", u.Address)
 	}
+	if u.Delete && !u.Push {
+		k.add(path+".delete", "needs push: true")
+	}
 	u.Credentials.validate(k, path+".credentials", u.Kind)
 	u.validateAWS(k, path)
 	if u.Tags.Stale != 0 && u.Tags.Stale < u.Tags.Fresh {
@@ -264,11 +267,11 @@ func (r Rule) validate(k *check, path string) {
 		}
 	}
 	if len(r.Actions) == 0 {
-		k.add(path+".actions", "is missing; write pull, push or both")
+		k.add(path+".actions", "is missing; write some of pull, push, delete")
 	}
 	for j, a := range r.Actions {
-		if a != "pull" && a != "push" {
-			k.add(at(path+".actions", j), "%q is none of pull, push", a)
+		if a != "pull" && a != "push" && a != "delete" {
+			k.add(at(path+".actions", j), "%q is none of pull, push, delete", a)
 		}
 	}
 }

@@ -199,6 +199,9 @@ func RepositoryScope(repo string, write bool) string {
 	return "repository:" + repo + ":pull"
 }
 
+// DeleteScope is the scope for deleting from a repository (distribution, "Token Scope Documentation").
+func DeleteScope(repo string) string { return "repository:" + repo + ":pull,delete" }
+
 type scopeKey struct{}
 
 // WithScope tells the scopes of requests whose URL does not show them: the upload URLs of some registries do not name

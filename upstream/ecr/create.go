@@ -69,23 +69,38 @@ func createError(repo string, err error) error {
 	if !ok {
 		return oci.ErrUnavailable.With("the repository %s does not exist, and Amazon ECR cannot be reached to create it", repo).Because(err)
 	}
-	base := oci.ErrDenied
-	switch api.ErrorCode() {
-	case "ThrottlingException", "Throttling", "TooManyRequestsException", "RequestLimitExceeded":
-		base = oci.ErrTooManyRequests
-	case "InvalidParameterException":
-		base = oci.ErrNameInvalid
-	case "ServerException", "InternalFailure", "ServiceUnavailable":
-		base = oci.ErrUnavailable
-	case "ExpiredTokenException", "ExpiredToken", "UnrecognizedClientException", "InvalidClientTokenId", "InvalidSignatureException":
+	if credentialCode(api) {
 		return oci.ErrUnavailable.With("the repository %s does not exist, and AWS refuses the credentials of this mirror to create it", repo).
 			Because(fmt.Errorf("%w: %w", upstream.ErrCredentials, err))
 	}
+	base := baseOf(api)
 	e := base.With("the repository %s does not exist and cannot be created: %s", repo, api.ErrorMessage())
 	if base == oci.ErrDenied {
 		e.Status = http.StatusForbidden
 	}
 	return e.Because(err)
+}
+
+// baseOf is the error of the protocol that comes nearest to one of the API.
+func baseOf(api smithy.APIError) *oci.Error {
+	switch api.ErrorCode() {
+	case "ThrottlingException", "Throttling", "TooManyRequestsException", "RequestLimitExceeded":
+		return oci.ErrTooManyRequests
+	case "InvalidParameterException":
+		return oci.ErrNameInvalid
+	case "ServerException", "InternalFailure", "ServiceUnavailable":
+		return oci.ErrUnavailable
+	}
+	return oci.ErrDenied
+}
+
+// credentialCode reports an error of the API that is about who asks, and not about what.
+func credentialCode(api smithy.APIError) bool {
+	switch api.ErrorCode() {
+	case "ExpiredTokenException", "ExpiredToken", "UnrecognizedClientException", "InvalidClientTokenId", "InvalidSignatureException":
+		return true
+	}
+	return false
 }
 
 func (c *Creator) input(repo string) *ecr.CreateRepositoryInput {

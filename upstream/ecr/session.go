@@ -47,8 +47,9 @@ type Registry struct {
 	Host Host
 	// Tokens gives the credential.
 	Tokens *Tokens
-	// Creator creates repositories.
+	// Creator creates repositories, and Deleter deletes images.
 	Creator *Creator
+	Deleter *Deleter
 }
 
 // RegistryOptions choose a registry and how it is used.
@@ -79,7 +80,7 @@ func (s *Session) Open(o RegistryOptions) (*Registry, error) {
 		Region: h.Region, RoleARN: o.RoleARN, ExternalID: o.ExternalID, Endpoint: o.Endpoint,
 		FIPS: h.FIPS, DualStack: h.DualStack,
 	})
-	return &Registry{Host: h, Tokens: a.tokens, Creator: NewCreator(a.api, h.Account, o.Template)}, nil
+	return &Registry{Host: h, Tokens: a.tokens, Creator: NewCreator(a.api, h.Account, o.Template), Deleter: NewDeleter(a.api, h.Account)}, nil
 }
 
 func (s *Session) account(p Principal) *account {

@@ -261,6 +261,9 @@ func (q Request) Write() bool {
 	return q.Method != http.MethodGet && q.Method != http.MethodHead || q.Kind == KindUpload
 }
 
+// Deletes reports whether the request deletes content. Giving up an upload does not: nothing is there yet.
+func (q Request) Deletes() bool { return q.Method == http.MethodDelete && q.Kind != KindUpload }
+
 // Path is the path of the request; Parse reads it back.
 func (q Request) Path() string {
 	p := "/v2/"

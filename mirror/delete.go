@@ -1,0 +1,128 @@
+package mirror
+
+import (
+	"context"
+	"errors"
+	"net/http"
+
+	"dray/upstream"
+	"dray/upstream/oci"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// mayDelete refuses deletions that nobody switched on: it takes one mistake to lose what many depend on.
+func (x *exchange) mayDelete() error {
+	if x.up.Deleter == nil {
+		return oci.ErrUnsupported.With("nothing is deleted from %s through this mirror", x.up.Registry)
+	}
+	return nil
+}
+
+// deleteManifest forwards the deletion of a tag or a manifest and forgets what was known of it. What the client sees
+// afterwards is the upstream's answer again.
+func (m *Mirror) deleteManifest(x *exchange) error {
+	if err := x.mayDelete(); err != nil {
+		return err
+	}
+	ctx, _ := x.hurry(lookFor)
+	up, repo, ref := x.up, x.target.Repo, x.q.Ref
+	gone := ref.Digest
+	if ref.Tag != "" {
+		// Registries may drop the manifest with its last tag, so it is to be known which one that was.
+		d, err := up.Source.StatManifest(ctx, up.remote(repo), ref, anyManifest)
+		if err != nil && !upstream.Transient(err) && !errors.Is(err, oci.ErrDenied) {
+			m.forgetTag(ctx, up, repo, ref.Tag)
+			return err
+		}
+		gone = d.Digest
+	}
+	err := up.Deleter.DeleteManifest(ctx, up.remote(repo), ref)
+	if err != nil && !oci.NotFound(err) {
+		return deniedAs403(x, err)
+	}
+	after := context.WithoutCancel(ctx)
+	if ref.Tag != "" {
+		m.forgetTag(after, up, repo, ref.Tag)
+	}
+	if gone != "" {
+		m.forgetManifest(after, up, repo, gone)
+	}
+	if err != nil {
+		return err
+	}
+	return x.deleted()
+}
+
+// deleteBlob forwards the deletion of a blob. One that is still on its way arrives first: the client was told that it
+// is there.
+func (m *Mirror) deleteBlob(x *exchange) error {
+	if err := x.mayDelete(); err != nil {
+		return err
+	}
+	ctx, _ := x.hurry(lookFor)
+	up, repo, d := x.up, x.target.Repo, x.q.Ref.Digest
+	key := pinKey{up.Name, repo, d}
+	if p := m.pins.get(key); p != nil {
+		if err := m.wait(ctx, up, repo, d, p); err != nil {
+			return err
+		}
+	}
+	err := up.Deleter.DeleteBlob(ctx, up.remote(repo), d)
+	if err != nil && !oci.NotFound(err) {
+		return deniedAs403(x, err)
+	}
+	m.pins.drop(key)
+	m.forgetDigest(context.WithoutCancel(ctx), up, repo, d)
+	if err != nil {
+		return err
+	}
+	return x.deleted()
+}
+
+// deniedAs403 makes refused credentials of dray a text that reaches the terminal.
+func deniedAs403(x *exchange, err error) error {
+	if errors.Is(err, upstream.ErrCredentials) {
+		return oci.ErrDenied.With("the mirror has no valid credentials for %s", x.up.Registry).Because(err)
+	}
+	return err
+}
+
+// deleted is the answer to a deletion (spec, "Deleting Tags").
+func (x *exchange) deleted() error {
+	x.w.Header().Set("Content-Length", "0")
+	x.w.WriteHeader(http.StatusAccepted)
+	return nil
+}
+
+// anyManifest takes every manifest that there is.
+var anyManifest = []string{oci.MediaTypeOCIIndex, oci.MediaTypeOCIManifest, oci.MediaTypeDockerList, oci.MediaTypeDockerManifest, "*/*"}
+
+// forgetTag drops what is known of a tag, and answers about it that are on their way.
+func (m *Mirror) forgetTag(ctx context.Context, up *Upstream, repo, tag string) {
+	m.recorded(m.tags.Forget(ctx, up.Name, repo, tag))
+}
+
+// forgetManifest drops what is known of a manifest and its children. Without its link no fact about a tag leads to it any
+// more, and each child is asked for when it matters: another manifest may still need it.
+func (m *Mirror) forgetManifest(ctx context.Context, up *Upstream, repo string, d digest.Digest) {
+	gone := []digest.Digest{d}
+	if a := m.held(ctx, up, repo, d); a != nil {
+		if man, err := oci.ParseManifest(a.mediaType, a.raw); err == nil {
+			for _, c := range man.Children() {
+				gone = append(gone, c.Digest)
+			}
+		}
+	}
+	m.forgetTag(ctx, up, repo, d.String()) // "not found" by digest is kept as if it were a tag
+	m.forgetDigest(ctx, up, repo, gone...)
+}
+
+// forgetDigest drops the facts that let a repository see digests, and those that let pushes leave them out.
+func (m *Mirror) forgetDigest(ctx context.Context, up *Upstream, repo string, ds ...digest.Digest) {
+	m.recorded(m.known.Forget(ctx, up.Name, repo, ds...))
+	for _, d := range ds {
+		m.recorded(m.links.Forget(ctx, up.Name, repo, d))
+		m.recorded(m.tags.Forget(ctx, up.Name, repo, absentKey(up, repo, d).Tag))
+	}
+}

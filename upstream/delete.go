@@ -1,0 +1,48 @@
+package upstream
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/opencontainers/go-digest"
+
+	"dray/upstream/auth"
+	"dray/upstream/oci"
+)
+
+// DeleteManifest implements Deleter.
+func (c *Client) DeleteManifest(ctx context.Context, repo string, ref oci.Reference) error {
+	return c.remove(ctx, oci.Request{Kind: oci.KindManifest, Repo: repo, Ref: ref})
+}
+
+// DeleteBlob implements Deleter.
+func (c *Client) DeleteBlob(ctx context.Context, repo string, d digest.Digest) error {
+	return c.remove(ctx, oci.Request{Kind: oci.KindBlob, Repo: repo, Ref: oci.Reference{Digest: d}})
+}
+
+// remove sends one DELETE. It is repeated like other writes; when an earlier attempt was not answered, "not found" may
+// be the answer to a deletion that took place, and is success.
+func (c *Client) remove(ctx context.Context, q oci.Request) error {
+	q.Method = http.MethodDelete
+	tried := false
+	return c.attempts(ctx, "deletion from "+q.Repo, func(ctx context.Context) error {
+		again := tried
+		tried = true
+		req, err := c.request(auth.WithScope(ctx, auth.DeleteScope(q.Repo)), q, nil)
+		if err != nil {
+			return err
+		}
+		resp, err := c.send(idempotent(req), q.Kind)
+		if err != nil {
+			return err
+		}
+		defer discard(resp)
+		switch {
+		case resp.StatusCode == http.StatusAccepted, resp.StatusCode == http.StatusOK, resp.StatusCode == http.StatusNoContent:
+			return nil
+		case resp.StatusCode == http.StatusNotFound && again:
+			return nil
+		}
+		return c.answerError(resp)
+	})
+}

@@ -1,0 +1,94 @@
+package ecr
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ecr"
+	"github.com/aws/aws-sdk-go-v2/service/ecr/types"
+	"github.com/aws/smithy-go"
+	"github.com/opencontainers/go-digest"
+
+	"dray/upstream"
+	"dray/upstream/oci"
+)
+
+// DeleteAPI is the one call of the ECR API that deleting needs. What ECR answers to DELETE over HTTP is not documented and
+// has changed (aws/containers-roadmap#1229), so the API is used.
+type DeleteAPI interface {
+	BatchDeleteImage(context.Context, *ecr.BatchDeleteImageInput, ...func(*ecr.Options)) (*ecr.BatchDeleteImageOutput, error)
+}
+
+// Deleter deletes images of one registry.
+type Deleter struct {
+	api     DeleteAPI
+	account string
+}
+
+var _ upstream.Deleter = (*Deleter)(nil)
+
+// NewDeleter returns a Deleter. account is the registry id, empty for the principal's own.
+func NewDeleter(api DeleteAPI, account string) *Deleter { return &Deleter{api: api, account: account} }
+
+// DeleteManifest implements upstream.Deleter. ECR deletes an image together with its last tag (API reference,
+// BatchDeleteImage), and keeps one that an index names.
+func (d *Deleter) DeleteManifest(ctx context.Context, repo string, ref oci.Reference) error {
+	id := types.ImageIdentifier{}
+	if ref.ByDigest() {
+		id.ImageDigest = aws.String(ref.Digest.String())
+	} else {
+		id.ImageTag = &ref.Tag
+	}
+	in := &ecr.BatchDeleteImageInput{RepositoryName: &repo, ImageIds: []types.ImageIdentifier{id}}
+	if d.account != "" {
+		in.RegistryId = &d.account
+	}
+	out, err := d.api.BatchDeleteImage(ctx, in)
+	switch {
+	case errors.Is(ctx.Err(), context.Canceled):
+		return context.Cause(ctx)
+	case err != nil:
+		return deleteError(repo, err)
+	case len(out.Failures) > 0:
+		return deleteFailure(repo, ref, out.Failures[0])
+	}
+	return nil
+}
+
+// DeleteBlob implements upstream.Deleter: there is no such call.
+func (d *Deleter) DeleteBlob(_ context.Context, repo string, dg digest.Digest) error {
+	return oci.ErrUnsupported.With("Amazon ECR cannot delete single layers (%s of %s): it drops those that no image needs by itself. Delete the image instead", dg, repo)
+}
+
+// deleteFailure maps what ECR says about the one image that was named.
+func deleteFailure(repo string, ref oci.Reference, f types.ImageFailure) error {
+	cause := fmt.Errorf("BatchDeleteImage: %s: %s", f.FailureCode, aws.ToString(f.FailureReason))
+	switch f.FailureCode {
+	case types.ImageFailureCodeImageNotFound, types.ImageFailureCodeImageTagDoesNotMatchDigest:
+		return oci.ErrManifestUnknown.With("%s has no image %s", repo, ref).Because(cause)
+	case types.ImageFailureCodeImageReferencedByManifestList:
+		return oci.ErrDenied.With("%s of %s is named by an index, which has to be deleted first", ref, repo).Because(cause)
+	}
+	return oci.ErrDenied.With("Amazon ECR keeps %s of %s: %s", ref, repo, aws.ToString(f.FailureReason)).Because(cause)
+}
+
+// deleteError maps a failure of the call as a whole.
+func deleteError(repo string, err error) error {
+	api, ok := errors.AsType[smithy.APIError](err)
+	if !ok {
+		return oci.ErrUnavailable.With("Amazon ECR cannot be reached to delete from %s", repo).Because(fmt.Errorf("%w: %w", upstream.ErrUnreachable, err))
+	}
+	e := baseOf(api).With("Amazon ECR does not delete from %s: %s", repo, api.ErrorMessage())
+	switch {
+	case credentialCode(api):
+		return oci.ErrUnavailable.With("AWS refuses the credentials of this mirror to delete from %s", repo).Because(fmt.Errorf("%w: %w", upstream.ErrCredentials, err))
+	case api.ErrorCode() == "RepositoryNotFoundException":
+		e = oci.ErrNameUnknown.With("there is no repository %s", repo)
+	case errors.Is(e, oci.ErrDenied):
+		e.Status = http.StatusForbidden
+	}
+	return e.Because(err)
+}

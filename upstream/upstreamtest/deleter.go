@@ -1,0 +1,94 @@
+package upstreamtest
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/opencontainers/go-digest"
+
+	"dray/upstream"
+	"dray/upstream/oci"
+)
+
+// DeleterOptions say which of the registries that the specification allows is tested.
+type DeleterOptions struct {
+	// Blobs says that single blobs can be deleted.
+	Blobs bool
+	// LastTag says that a manifest goes with its last tag.
+	LastTag bool
+}
+
+// TestDeleter checks what Deleter promises, with images that are brought in through to and looked for through from. It
+// writes to repo/delete.
+func TestDeleter(t *testing.T, del upstream.Deleter, to upstream.Sink, from upstream.Source, repo string, o DeleterOptions) {
+	repo += "/delete"
+	img := NewImage(t, t.Name(), 10_000)
+	layer := digest.FromBytes(img.Layer)
+	img.Push(t, to, repo, "v1")
+	img.Push(t, to, repo, "v2")
+	there := func(ref oci.Reference) bool {
+		t.Helper()
+		_, err := from.StatManifest(t.Context(), repo, ref, ManifestTypes())
+		if err != nil && !oci.NotFound(err) {
+			t.Fatalf("StatManifest(%s): %v", ref, err)
+		}
+		return err == nil
+	}
+	one, two, self := oci.Reference{Tag: "v1"}, oci.Reference{Tag: "v2"}, oci.Reference{Digest: img.Manifest.Digest}
+
+	t.Run("tag", func(t *testing.T) {
+		if err := del.DeleteManifest(t.Context(), repo, one); err != nil {
+			t.Fatal(err)
+		}
+		if there(one) || !there(two) || !there(self) {
+			t.Error("a deleted tag is there, or something else is not")
+		}
+	})
+	t.Run("last tag", func(t *testing.T) {
+		if err := del.DeleteManifest(t.Context(), repo, two); err != nil {
+			t.Fatal(err)
+		}
+		if there(two) || there(self) == o.LastTag {
+			t.Errorf("after its last tag: tag %v, manifest %v", there(two), there(self))
+		}
+	})
+	t.Run("manifest", func(t *testing.T) {
+		img.Push(t, to, repo, "v1")
+		img.Push(t, to, repo, "v2")
+		if err := del.DeleteManifest(t.Context(), repo, self); err != nil {
+			t.Fatal(err)
+		}
+		if there(one) || there(two) || there(self) {
+			t.Error("a deleted manifest is there")
+		}
+	})
+	t.Run("missing", func(t *testing.T) {
+		absent := oci.Reference{Digest: digest.FromString("absent " + t.Name())}
+		for _, ref := range []oci.Reference{{Tag: "absent"}, absent} {
+			if err := del.DeleteManifest(t.Context(), repo, ref); !oci.NotFound(err) {
+				t.Errorf("DeleteManifest(%s): %v, want not found", ref, err)
+			}
+		}
+		if err := del.DeleteBlob(t.Context(), repo, absent.Digest); o.Blobs && !oci.NotFound(err) {
+			t.Errorf("DeleteBlob of what is not there: %v", err)
+		}
+	})
+	t.Run("blob", func(t *testing.T) {
+		if err := to.PutBlob(t.Context(), repo, Upload(img.Layer)); err != nil {
+			t.Fatal(err)
+		}
+		err := del.DeleteBlob(t.Context(), repo, layer)
+		if !o.Blobs {
+			if !errors.Is(err, oci.ErrUnsupported) {
+				t.Errorf("DeleteBlob: %v, want unsupported", err)
+			}
+			return
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := from.StatBlob(t.Context(), repo, layer); !oci.NotFound(err) {
+			t.Errorf("a deleted blob: %v", err)
+		}
+	})
+}
