@@ -83,6 +83,8 @@ type Options struct {
 	StallTimeout time.Duration
 	// MaxResumes bounds how often one fetch is continued after its origin broke. Zero means 5.
 	MaxResumes int
+	// Abandon says what becomes of a fetch whose readers have all left.
+	Abandon Abandon
 	// Logger gets what no caller is told. Nil discards.
 	Logger *slog.Logger
 }
@@ -118,6 +120,12 @@ func New(opts Options) *Cache {
 	}
 	if opts.MaxResumes == 0 {
 		opts.MaxResumes = 5
+	}
+	if opts.Abandon.FinishPercent == 0 {
+		opts.Abandon.FinishPercent = 50
+	}
+	if opts.Abandon.Grace == 0 {
+		opts.Abandon.Grace = 10 * time.Second
 	}
 	c := &Cache{opts: opts, log: opts.Logger, disk: opts.Disk, flights: map[digest.Digest]*flight{}}
 	if c.log == nil {

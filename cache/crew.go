@@ -102,7 +102,7 @@ func (w *crew) leave() {
 // fill moves the bytes from the origin to the file and publishes them.
 func (w *crew) fill(g *growing, in *disk.Ingest, x *fetch, d digest.Digest) error {
 	w.g, w.in, w.size = g, in, x.size
-	w.ctx, w.cancel = context.WithCancel(w.cache.ctx)
+	w.ctx, w.cancel = context.WithCancel(x.ctx)
 	defer w.cancel()
 	for at := x.end; at < w.size; at += w.Piece {
 		w.free = append(w.free, span{at, min(at+w.Piece, w.size)})

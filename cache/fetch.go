@@ -25,6 +25,7 @@ type fetch struct {
 	origin Origin
 	ctx    context.Context
 	cancel context.CancelFunc
+	giveUp context.CancelCauseFunc // cancel with a reason
 
 	off     int64 // of the next byte
 	size    int64 // of the whole blob, or -1
@@ -44,7 +45,8 @@ type fetch struct {
 // newFetch prepares a fetch of bytes from off on; hint is the length of the whole if the origin does not say it.
 func (c *Cache) newFetch(ctx context.Context, origin Origin, off, hint int64) *fetch {
 	f := &fetch{cache: c, origin: origin, off: off, size: max(hint, -1), end: -1}
-	f.ctx, f.cancel = context.WithCancel(ctx)
+	f.ctx, f.giveUp = context.WithCancelCause(ctx)
+	f.cancel = func() { f.giveUp(nil) }
 	return f
 }
 

@@ -168,8 +168,11 @@ func (c *Cache) fly(f *flight, b Blob, origin Origin) {
 		file.wish = make(chan struct{}, 1)
 		fill = crew.fill
 	}
+	c.watch(f, file, x)
 	c.depart(f, file)
-	c.finish(file, b.Digest, fill(file, in, x, b.Digest))
+	err = fill(file, in, x, b.Digest)
+	c.unread(file, err)
+	c.finish(file, b.Digest, err)
 	if err := file.leave(); err != nil {
 		c.log.Warn("cannot close blob", "digest", b.Digest, "error", err)
 	}

@@ -29,6 +29,8 @@ type growing struct {
 
 	mu      sync.Mutex    // guards below; leaf lock
 	users   int           // the writer and the readers
+	lonely  *time.Timer   // runs while there are no readers; nil where nobody cares
+	grace   time.Duration // how long it runs
 	length  int64         // announced, or -1
 	written int64         // bytes from the beginning on without a gap
 	beyond  []span        // what is written behind the first gap, in order, no two touching
@@ -56,6 +58,9 @@ func (g *growing) join() bool {
 		return false
 	}
 	g.users++
+	if g.lonely != nil {
+		g.lonely.Stop()
+	}
 	return true
 }
 
@@ -64,6 +69,9 @@ func (g *growing) leave() error {
 	g.mu.Lock()
 	g.users--
 	last, free := g.users == 0, g.free
+	if g.users == 1 && g.lonely != nil && !g.over {
+		g.lonely.Reset(g.grace)
+	}
 	g.mu.Unlock()
 	if last {
 		return free()
@@ -157,6 +165,9 @@ func (g *growing) end() {
 	g.over = true
 	if g.delayed != nil {
 		g.delayed.Stop()
+	}
+	if g.lonely != nil {
+		g.lonely.Stop()
 	}
 	g.tell()
 }

@@ -5,6 +5,7 @@ import "github.com/prometheus/client_golang/prometheus"
 // metrics of one cache.
 type metrics struct {
 	opens, degraded, corrupt *prometheus.CounterVec
+	abandoned                *prometheus.CounterVec
 	requests, resumes        prometheus.Counter
 	refusedParts             prometheus.Counter
 	fetched, received        prometheus.Counter
@@ -26,6 +27,7 @@ func newMetrics(c *Cache) *metrics {
 		opens:        vector("dray_cache_opens_total", "source", "Readers opened, by where their bytes come from."),
 		degraded:     vector("dray_cache_degraded_total", "reason", "Failures of the cache that pulls survived by passing through, by what failed."),
 		corrupt:      vector("dray_cache_corrupt_total", "from", "Bytes refused because digest or length were wrong, by who gave them."),
+		abandoned:    vector("dray_cache_abandoned_total", "outcome", "Fetches whose readers had all left when they ended, by what became of them: finished or stopped."),
 		requests:     counter("dray_cache_origin_requests_total", "Requests made to origins, resumed ones included."),
 		resumes:      counter("dray_cache_resumes_total", "Fetches continued after their origin broke."),
 		refusedParts: counter("dray_cache_refused_parts_total", "Parts of large blobs that origins refused, or broke off for good; fewer streams were used from then on."),
@@ -47,6 +49,6 @@ func newMetrics(c *Cache) *metrics {
 func (c *Cache) Collectors() []prometheus.Collector {
 	m := c.m
 	return []prometheus.Collector{
-		m.opens, m.degraded, m.corrupt, m.requests, m.resumes, m.refusedParts, m.fetched, m.received, m.uploads, m.flights, m.memory,
+		m.opens, m.degraded, m.corrupt, m.abandoned, m.requests, m.resumes, m.refusedParts, m.fetched, m.received, m.uploads, m.flights, m.memory,
 	}
 }
