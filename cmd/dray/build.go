@@ -65,7 +65,13 @@ func (g *graph) buildCache(context.Context) (err error) {
 	if err != nil {
 		return fmt.Errorf("cache: %w", err)
 	}
-	g.cache = cache.New(cache.Options{Disk: g.disk, MemoryBytes: int64(g.cfg.Cache.MemoryBytes), Logger: g.log})
+	g.cache = cache.New(cache.Options{
+		Disk: g.disk, MemoryBytes: int64(g.cfg.Cache.MemoryBytes), Logger: g.log,
+		Abandon: cache.Abandon{
+			StopAbove: int64(g.cfg.Cache.Abandoned.StopAbove), FinishPercent: g.cfg.Cache.Abandoned.FinishFromPercent,
+			Grace: time.Duration(g.cfg.Cache.Abandoned.Grace),
+		},
+	})
 	g.background["cache"] = g.cache.Run
 	g.register(g.cache.Collectors())
 	return nil

@@ -189,6 +189,19 @@ type Cache struct {
 	MinFreeBytes Bytes `yaml:"min_free_bytes"`
 	// Memory for manifests and other small content that is asked for often. Default: `64MiB`.
 	MemoryBytes Bytes `yaml:"memory_bytes"`
+	// What becomes of a fetch whose clients have all left.
+	Abandoned Abandoned `yaml:"abandoned"`
+}
+
+// Abandoned says what becomes of the fetch of a layer when every client that read it has left. It is finished, unless `stop_above` is set: who left often comes
+// back, and what is on its way has been paid for. Layers fetched ahead are never abandoned.
+type Abandoned struct {
+	// Fetches of layers larger than this are stopped, such as `1GiB`; those of which enough has arrived are not. `0` finishes all. Default: `0`.
+	StopAbove Bytes `yaml:"stop_above"`
+	// Percentage of a layer from which on its fetch is finished, however large it is. Default: `50`.
+	FinishFromPercent int `yaml:"finish_from_percent"`
+	// How long the fetch goes on before it is stopped. A client that comes meanwhile joins it; a later one makes it begin anew. Default: `10s`.
+	Grace Duration `yaml:"grace"`
 }
 
 // Metadata says where small facts are kept.

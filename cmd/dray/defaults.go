@@ -29,7 +29,10 @@ func Default(environ []string) Config {
 		directory = filepath.Join(base, "dray")
 	}
 	return Config{
-		Cache:    Cache{Directory: directory, MaxBytes: 50 << 30, MinFreeBytes: 1 << 30, MemoryBytes: 64 << 20},
+		Cache: Cache{
+			Directory: directory, MaxBytes: 50 << 30, MinFreeBytes: 1 << 30, MemoryBytes: 64 << 20,
+			Abandoned: Abandoned{FinishFromPercent: 50, Grace: Duration(10 * time.Second)},
+		},
 		Metadata: Metadata{KeyPrefix: "dray:"},
 		Admin:    Admin{Address: "localhost:6060"},
 		CloudWatch: CloudWatch{

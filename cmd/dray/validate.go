@@ -285,9 +285,7 @@ func sameAddress(a, b string) bool {
 }
 
 func (c Config) validateRest(k *check) {
-	if c.Cache.Directory == "" {
-		k.add("cache.directory", "is missing")
-	}
+	c.Cache.validate(k, "cache")
 	if c.Admin.Address != adminOff {
 		address(k, "admin.address", c.Admin.Address)
 		for _, l := range c.Listeners {

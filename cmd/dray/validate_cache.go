@@ -1,0 +1,13 @@
+package main
+
+func (c Cache) validate(k *check, path string) {
+	if c.Directory == "" {
+		k.add(path+".directory", "is missing")
+	}
+	if n := c.Abandoned.FinishFromPercent; n < 1 || n > 100 {
+		k.add(path+".abandoned.finish_from_percent", "%d is not between 1 and 100", n)
+	}
+	if c.Abandoned.Grace <= 0 {
+		k.add(path+".abandoned.grace", "must be more than zero")
+	}
+}
