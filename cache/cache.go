@@ -39,6 +39,8 @@ var (
 	ErrSize = disk.ErrSize
 	// ErrDigest says that a digest is malformed or of an algorithm that is not supported.
 	ErrDigest = disk.ErrDigest
+	// ErrInUse says that a blob is open or pinned, and was left alone for that.
+	ErrInUse = disk.ErrInUse
 	// ErrStalled says that an origin gave nothing for Options.StallTimeout.
 	ErrStalled = errors.New("origin makes no progress")
 	// ErrAborted is what followers of an upload get that was given up without a reason.
@@ -205,6 +207,15 @@ func (c *Cache) Pin(d digest.Digest) (release func(), ok bool) { return c.disk.P
 func (c *Cache) Delete(ctx context.Context, d digest.Digest) error {
 	c.memory.remove(d)
 	return c.disk.Delete(ctx, d)
+}
+
+// Purge is Delete by an operator: see [disk.Dir.Purge]. What is only in memory is dropped, too.
+func (c *Cache) Purge(ctx context.Context, d digest.Digest, force bool) error {
+	if err := c.disk.Purge(ctx, d, force); err != nil && !errors.Is(err, ErrNotFound) {
+		return err
+	}
+	c.memory.remove(d)
+	return nil
 }
 
 // localError is a failure of the cache itself, never of an origin.

@@ -76,6 +76,24 @@ func (d *Dir) Open(ctx context.Context, dg digest.Digest) (*Blob, error) {
 	return b, nil
 }
 
+// Peek is Open for those who look after the directory: it counts as no use of the blob.
+// One that is yet to be verified is not held.
+func (d *Dir) Peek(dg digest.Digest) (*Blob, error) {
+	e, ok := d.pin(dg)
+	if !ok {
+		return nil, fmt.Errorf("open %s: %w", dg, ErrNotFound)
+	}
+	name, err := blobPath(dg)
+	if err == nil {
+		var b *Blob
+		if b, err = d.openEntry(e, name); err == nil {
+			return b, nil
+		}
+	}
+	d.unpin(e)
+	return nil, fmt.Errorf("open %s: %w", dg, err)
+}
+
 // Stat returns the length of a held blob. A blob that is yet to be verified is not held.
 func (d *Dir) Stat(dg digest.Digest) (size int64, ok bool) {
 	e, ok := d.pin(dg)
@@ -86,14 +104,22 @@ func (d *Dir) Stat(dg digest.Digest) (size int64, ok bool) {
 	return e.size, true
 }
 
-// Pin keeps a held blob from being evicted until release is called; further calls
+// needed is what one who needs a blob adds to entry.pins, as readers add one. They are
+// counted apart because nobody, not even an operator, takes away what a push needs.
+const needed = 1 << 16
+
+// Pin keeps a held blob until release is called; further calls
 // of release do nothing. Pins are counted. ok is false when the blob is not held.
 func (d *Dir) Pin(dg digest.Digest) (release func(), ok bool) {
 	e, ok := d.pin(dg)
 	if !ok {
 		return nil, false
 	}
-	return sync.OnceFunc(func() { d.unpin(e) }), true
+	e.pins.Add(needed - 1)
+	return sync.OnceFunc(func() {
+		e.pins.Add(1 - needed)
+		d.unpin(e)
+	}), true
 }
 
 func (d *Dir) pin(dg digest.Digest) (*entry, bool) {
@@ -135,6 +161,30 @@ func (d *Dir) Delete(ctx context.Context, dg digest.Digest) error {
 	return nil
 }
 
+// Purge is Delete by an operator: it returns ErrInUse for a blob that is open or pinned and leaves it alone. With
+// force it does so only for one that a push needs. It returns ErrNotFound for a blob that is not held.
+func (d *Dir) Purge(ctx context.Context, dg digest.Digest, force bool) error {
+	name, err := blobPath(dg)
+	if err != nil {
+		return err
+	}
+	e, err := d.lookup(ctx, dg, name)
+	if err != nil {
+		return fmt.Errorf("purge %s: %w", dg, err)
+	}
+	defer d.unpin(e)
+	idle := func() bool {
+		if force {
+			return e.pins.Load() < needed
+		}
+		return e.pins.Load() == 1 && d.kept[dg] == 0 // the one is this call
+	}
+	if err := d.removeIf(ctx, e, idle); err != nil {
+		return fmt.Errorf("purge %s: %w", dg, err)
+	}
+	return nil
+}
+
 // Discard drops a blob whose bytes were found to be wrong, and counts it.
 func (d *Dir) Discard(ctx context.Context, dg digest.Digest) error {
 	d.m.corrupt.Inc()
@@ -144,13 +194,23 @@ func (d *Dir) Discard(ctx context.Context, dg digest.Digest) error {
 
 // remove dooms and unlinks an entry that the caller has pinned.
 func (d *Dir) remove(ctx context.Context, e *entry) error {
+	return d.removeIf(ctx, e, func() bool { return true })
+}
+
+// removeIf is remove, unless allowed, which is asked under mu, says no: then it is ErrInUse.
+func (d *Dir) removeIf(ctx context.Context, e *entry, allowed func() bool) error {
 	if err := d.takeName(ctx, e.digest); err != nil {
 		return err
 	}
 	d.mu.Lock()
-	if e.gone {
+	switch {
+	case e.gone:
 		d.yieldName(e.digest)
-	} else {
+	case !allowed():
+		d.yieldName(e.digest)
+		d.mu.Unlock()
+		return ErrInUse
+	default:
 		d.doom(e)
 	}
 	d.mu.Unlock()

@@ -42,6 +42,8 @@ var (
 	ErrCorrupt = errors.New("digest mismatch")
 	// ErrSize says that there were more or fewer bytes than announced.
 	ErrSize = errors.New("length mismatch")
+	// ErrInUse says that the blob is open or pinned, and was left alone for that.
+	ErrInUse = errors.New("blob is in use")
 	// ErrLocked says that another process, or another Dir of this one, uses the directory.
 	ErrLocked = errors.New("directory is in use by another process")
 	// ErrDigest says that a digest is malformed or of an algorithm other than sha256 and sha512.

@@ -259,6 +259,42 @@ func TestLinks(t *testing.T) {
 	})
 }
 
+func TestLinksAll(t *testing.T) {
+	store := metatest.NewMemory()
+	links := meta.NewLinks(store, meta.LinksOptions{})
+	manifest := meta.LinkFact{MediaType: "m", Size: 7, Kind: meta.KindManifest}
+	blob := meta.LinkFact{Size: -1, Kind: meta.KindBlob}
+	for _, err := range []error{
+		links.Add(t.Context(), "ecr", "team/app", meta.Link{Digest: one, LinkFact: manifest}, meta.Link{Digest: two, LinkFact: blob}),
+		links.Add(t.Context(), "ecr", "", meta.Link{Digest: one, LinkFact: manifest}),
+		links.Add(t.Context(), "ecr2", "x", meta.Link{Digest: two, LinkFact: blob}),
+		store.Put(t.Context(), "v1/link/ecr/broken/"+string(one), []byte("{"), 0),
+		store.Put(t.Context(), "v1/link/ecr/short", []byte("{}"), 0),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	list := func(upstream string) map[string]meta.LinkFact {
+		found := map[string]meta.LinkFact{}
+		for l, err := range links.All(t.Context(), upstream) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			found[l.Upstream+"/"+l.Repo+"@"+l.Digest.String()] = l.LinkFact
+		}
+		return found
+	}
+	want := map[string]meta.LinkFact{"ecr/team/app@" + string(one): manifest, "ecr/team/app@" + string(two): blob, "ecr/@" + string(one): manifest}
+	if diff := cmp.Diff(want, list("ecr")); diff != "" {
+		t.Error(diff)
+	}
+	want["ecr2/x@"+string(two)] = blob
+	if diff := cmp.Diff(want, list("")); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestLinksRefuseNonsense(t *testing.T) {
 	store := metatest.NewMemory()
 	links := meta.NewLinks(store, meta.LinksOptions{})

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -94,6 +95,46 @@ func (l *Links) Forget(ctx context.Context, upstream, repo string, d digest.Dige
 		return fmt.Errorf("unlink %s/%s@%s: %w", upstream, repo, d, err)
 	}
 	return nil
+}
+
+// Linked is one link of a listing.
+type Linked struct {
+	Upstream, Repo string
+	Link
+}
+
+// All yields the links of one upstream, or of all when upstream is empty, for
+// listings. It reads the whole store where that keeps no order of keys; it is not for
+// the path of a pull.
+func (l *Links) All(ctx context.Context, upstream string) iter.Seq2[Linked, error] {
+	prefix := linkSpace
+	if upstream != "" {
+		prefix = path(linkSpace, upstream, "")
+	}
+	return func(yield func(Linked, error) bool) {
+		for entry, err := range l.store.Scan(ctx, prefix) {
+			if err != nil {
+				yield(Linked{}, fmt.Errorf("list links: %w", err))
+				return
+			}
+			if link, ok := l.linked(entry); ok && !yield(link, nil) {
+				return
+			}
+		}
+	}
+}
+
+func (l *Links) linked(entry Entry) (Linked, bool) {
+	parts, ok := split(linkSpace, entry.Key, 3)
+	if !ok {
+		l.unreadable.Inc()
+		return Linked{}, false
+	}
+	var r linkRecord
+	if err := l.decode(entry.Value, &r); err != nil { // counted
+		return Linked{}, false
+	}
+	return Linked{parts[0], parts[1], Link{digest.Digest(parts[2]), LinkFact(r)}}, true
 }
 
 // Collectors returns the metrics of the links.

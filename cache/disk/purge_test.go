@@ -1,0 +1,104 @@
+package disk
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// TestPurge: what is in use stays, unless it is forced; what a push needs stays even then.
+func TestPurge(t *testing.T) {
+	d := opened(t, Options{})
+	content := random(1, 9000)
+	dg := digest.FromBytes(content)
+	purge := func(force bool, want error) {
+		t.Helper()
+		if err := d.Purge(t.Context(), dg, force); !errors.Is(err, want) || want == nil && err != nil {
+			t.Fatalf("force %v: %v, want %v", force, err, want)
+		}
+	}
+	purge(false, ErrNotFound)
+	purge(true, ErrNotFound)
+
+	mustStore(t, d, content)
+	purge(false, nil)
+	wantMissing(t, d, dg)
+
+	mustStore(t, d, content)
+	b, err := d.Open(t.Context(), dg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	purge(false, ErrInUse)
+	purge(true, nil)
+	wantMissing(t, d, dg)
+	got := make([]byte, len(content))
+	if _, err := b.ReadAt(got, 0); err != nil || digest.FromBytes(got) != dg {
+		t.Errorf("who had it open does not read on: %v", err)
+	}
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+
+	mustStore(t, d, content)
+	if err := d.SetPin(t.Context(), "kept", []digest.Digest{dg}); err != nil {
+		t.Fatal(err)
+	}
+	purge(false, ErrInUse)
+	purge(true, nil)
+	wantMissing(t, d, dg)
+	if _, err := d.RemovePin(t.Context(), "kept"); err != nil {
+		t.Fatal(err)
+	}
+
+	mustStore(t, d, content)
+	release, ok := d.Pin(dg)
+	if !ok {
+		t.Fatal("not held")
+	}
+	again, ok := d.Pin(dg)
+	if !ok {
+		t.Fatal("not held")
+	}
+	purge(true, ErrInUse)
+	release()
+	release()
+	purge(true, ErrInUse)
+	again()
+	purge(false, nil)
+	wantMissing(t, d, dg)
+	if s := d.Stats(); s.Bytes != 0 || s.Blobs != 0 {
+		t.Errorf("%+v are left of nothing", s)
+	}
+}
+
+// TestPeek: who looks on leaves no trace.
+func TestPeek(t *testing.T) {
+	d := opened(t, Options{})
+	content := random(1, 9000)
+	dg := mustStore(t, d, content)
+	d.index[dg].touch.Store(time.Now().Add(-48 * time.Hour).Unix())
+	before, _ := d.Lookup(dg)
+	b, err := d.Peek(dg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := make([]byte, len(content))
+	if _, err := b.ReadAt(got, 0); err != nil || digest.FromBytes(got) != dg {
+		t.Errorf("%v", err)
+	}
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if after, _ := d.Lookup(dg); after != before {
+		t.Errorf("%+v became %+v", before, after)
+	}
+	if _, err := d.Peek(digest.FromString("none")); !errors.Is(err, ErrNotFound) {
+		t.Error(err)
+	}
+	if _, err := d.Peek("nonsense"); !errors.Is(err, ErrNotFound) {
+		t.Error(err)
+	}
+}

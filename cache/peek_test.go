@@ -1,0 +1,61 @@
+package cache
+
+import (
+	"errors"
+	"testing"
+
+	"dray/cache/disk"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// TestPeekAndPurge: who looks after the cache leaves no trace by looking, and what is purged is nowhere.
+func TestPeekAndPurge(t *testing.T) {
+	dir, err := disk.Open(disk.Options{Path: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	c := New(Options{Disk: dir})
+	p := []byte("an object")
+	d := digest.FromBytes(p)
+	if _, err := c.Peek(t.Context(), d, 100); !errors.Is(err, ErrNotFound) {
+		t.Errorf("before it came: %v", err)
+	}
+	if err := c.Put(t.Context(), Blob{Digest: d, Size: -1}, p); err != nil {
+		t.Fatal(err)
+	}
+	c.memory.remove(d)
+	for range 2 {
+		got, err := c.Peek(t.Context(), d, 100)
+		if err != nil || string(got) != string(p) {
+			t.Errorf("%q, %v", got, err)
+		}
+	}
+	if _, err := c.Peek(t.Context(), d, 3); !errors.Is(err, ErrTooLarge) {
+		t.Errorf("with a bound: %v", err)
+	}
+	if info, _ := dir.Lookup(d); info.Hits != 0 || c.memory.size() != 0 {
+		t.Errorf("%d hits, %d bytes in memory", info.Hits, c.memory.size())
+	}
+	if got, err := c.Bytes(t.Context(), d, 100); err != nil || string(got) != string(p) {
+		t.Errorf("%q, %v", got, err)
+	}
+	release, ok := c.Pin(d)
+	if !ok {
+		t.Fatal("not held")
+	}
+	if err := c.Purge(t.Context(), d, true); !errors.Is(err, ErrInUse) {
+		t.Errorf("what a push needs: %v", err)
+	}
+	release()
+	if err := c.Purge(t.Context(), d, false); err != nil {
+		t.Error(err)
+	}
+	if _, held := c.Stat(d); held {
+		t.Error("still held")
+	}
+	if err := c.Purge(t.Context(), d, false); err != nil {
+		t.Errorf("what is gone: %v", err)
+	}
+}
