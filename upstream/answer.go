@@ -21,6 +21,7 @@ type answer struct {
 	io.ReadCloser
 	cancel  context.CancelFunc
 	stalled atomic.Bool
+	passage *passage // nil without a Limiter
 }
 
 // sent makes one round trip under a context of its own.
@@ -38,6 +39,9 @@ func sent(via http.RoundTripper, req *http.Request) (*http.Response, error) {
 func (a *answer) Close() error {
 	err := a.ReadCloser.Close()
 	a.cancel()
+	if a.passage != nil {
+		a.passage.end()
+	}
 	return err
 }
 

@@ -143,7 +143,7 @@ func (b *Breaker) leave(probe bool, err error) {
 	}
 	_, own := errors.AsType[local](err)
 	switch {
-	case own, errors.Is(err, context.Canceled), errors.Is(err, ErrCredentials), errors.Is(err, ErrRepositoryMissing): // nothing about the registry's health
+	case own, errors.Is(err, context.Canceled), errors.Is(err, ErrBusy), errors.Is(err, ErrCredentials), errors.Is(err, ErrRepositoryMissing): // nothing about the registry's health
 	case failing(err):
 		b.failures++
 		b.last, b.next = err, time.Now().Add(b.probe)

@@ -33,6 +33,8 @@ type Options struct {
 	// Anonymous says that the transport has no credentials to show: a refusal then concerns the content.
 	Anonymous bool
 	Quirks    Quirks
+	// Limiter paces the requests; nil lets them go as they come.
+	Limiter *Limiter
 	// UserAgent is sent with every request. Empty means "dray".
 	UserAgent string
 	// WriteAttempts bounds the attempts at one upload or manifest, WriteBudget the time in which a further one may
@@ -51,6 +53,7 @@ type Client struct {
 	transport     http.RoundTripper
 	anonymous     bool
 	quirks        Quirks
+	limiter       *Limiter
 	userAgent     string
 	writeAttempts int
 	writeBudget   time.Duration
@@ -78,7 +81,7 @@ func New(o Options) (*Client, error) {
 	}
 	c := &Client{
 		name: cmp.Or(o.Name, o.Host, o.Base.Host), base: o.Base, host: cmp.Or(o.Host, o.Base.Host),
-		transport: o.Transport, anonymous: o.Anonymous, quirks: o.Quirks, userAgent: cmp.Or(o.UserAgent, "dray"),
+		transport: o.Transport, anonymous: o.Anonymous, quirks: o.Quirks, limiter: o.Limiter, userAgent: cmp.Or(o.UserAgent, "dray"),
 		writeAttempts: cmp.Or(o.WriteAttempts, 5), writeBudget: cmp.Or(o.WriteBudget, 5*time.Minute),
 		log: cmp.Or(o.Logger, slog.New(slog.DiscardHandler)),
 	}
@@ -137,8 +140,39 @@ func (c *Client) requestTo(ctx context.Context, method string, u *url.URL) (*htt
 // own reports whether u is dialled at the registry.
 func (c *Client) own(u *url.URL) bool { return u.Scheme == c.base.Scheme && u.Host == c.base.Host }
 
-// send makes one round trip. A nil error means that there is an answer, of whatever status; the caller closes it.
+// send makes one round trip, when its turn has come. A nil error means that there is an answer, of whatever status; the
+// caller closes it.
 func (c *Client) send(req *http.Request, kind oci.Kind) (*http.Response, error) {
+	if c.limiter == nil {
+		return c.roundTrip(req, kind)
+	}
+	host := ""
+	if !c.own(req.URL) {
+		host = req.URL.Host
+	}
+	p, err := c.limiter.enter(req.Context(), host, classOf(kind, req.Method))
+	if errors.Is(err, ErrBusy) {
+		return nil, err
+	}
+	if err != nil {
+		return nil, c.transportError(req.Context(), err)
+	}
+	resp, err := c.roundTrip(req, kind)
+	if err != nil {
+		p.end()
+		return nil, err
+	}
+	p.answered(resp.StatusCode, oci.RetryAfter(resp.Header))
+	if host == "" {
+		c.limiter.quota.hear(resp.Header, time.Now())
+	}
+	if a, ok := resp.Body.(*answer); ok {
+		a.passage = p
+	}
+	return resp, nil
+}
+
+func (c *Client) roundTrip(req *http.Request, kind oci.Kind) (*http.Response, error) {
 	began := time.Now()
 	resp, err := sent(c.transport, req)
 	c.latency.WithLabelValues(string(kind), req.Method).Observe(time.Since(began).Seconds())
@@ -186,6 +220,7 @@ func (c *Client) readError(req *http.Request, resp *http.Response) error {
 		return c.answerError(resp)
 	}
 	e := oci.ErrUnavailable.With("the storage of the upstream registry %s answered %d", c.name, resp.StatusCode)
+	e.RetryAfter = oci.RetryAfter(resp.Header)
 	if resp.StatusCode == http.StatusRequestedRangeNotSatisfiable {
 		e = oci.ErrRangeInvalid.With("the range does not lie within the blob")
 	}
@@ -256,8 +291,9 @@ func (c *Client) bodyError(ctx context.Context, err error) error {
 	return c.transportError(ctx, err)
 }
 
-// scoped names the repositories of a request to the transport, for URLs that do not show them.
+// scoped names the repositories of a request to the transport, for URLs that do not show them, and to the limiter.
 func scoped(ctx context.Context, repo string, write bool, also ...string) context.Context {
+	ctx = context.WithValue(ctx, flowKey{}, repo)
 	scopes := []string{auth.RepositoryScope(repo, write)}
 	for _, r := range also {
 		if r != "" && r != repo {

@@ -27,6 +27,8 @@ var (
 	ErrRepositoryMissing = errors.New("repository missing at the upstream")
 	// ErrReferrersUnsupported: the registry has no referrers call.
 	ErrReferrersUnsupported = errors.New("upstream without referrers")
+	// ErrBusy: a request was not sent, because its turn would have come too late.
+	ErrBusy = errors.New("too much is asked of the upstream")
 )
 
 // Transient reports whether an error says nothing about the content asked for: unreachable, throttled, failing or
@@ -81,6 +83,10 @@ func (c *Client) corrupt(format string, args ...any) error {
 func (c *Client) answerError(resp *http.Response) error {
 	defer within(resp, answerTimeout).Stop()
 	e := oci.DecodeError(resp)
+	if a, ok := resp.Body.(*answer); ok && a.passage != nil && a.passage.pausing {
+		a.passage.said(e.Message)
+		return e.Because(errPaced)
+	}
 	switch e.Status {
 	case http.StatusUnauthorized:
 		if c.anonymous || insufficientScope(e) {

@@ -3,6 +3,7 @@ package upstream
 import (
 	"context"
 	"net/url"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -22,7 +23,36 @@ func (b *Breaker) Source(next Source) Source { return guardedSource{b, b.thresho
 
 // Held returns next as callers see it who hold an older answer: refused after one failure, until the next probe. It is
 // not meant to be wrapped in a Retry.
-func (b *Breaker) Held(next Source) Source { return guardedSource{b, 1, next} }
+func (b *Breaker) Held(next Source) Source { return guardedSource{b, 1, impatient{next}} }
+
+// heldPatience is how long a request stands in a queue for whose question there is an older answer.
+const heldPatience = time.Second
+
+// impatient asks at once or not at all. Background work has a patience of its own.
+type impatient struct{ next Source }
+
+func hurried(ctx context.Context) context.Context {
+	if isBackground(ctx) {
+		return ctx
+	}
+	return waiting(ctx, heldPatience)
+}
+
+func (i impatient) Manifest(ctx context.Context, repo string, ref oci.Reference, accept []string) (*oci.Manifest, error) {
+	return i.next.Manifest(hurried(ctx), repo, ref, accept)
+}
+
+func (i impatient) StatManifest(ctx context.Context, repo string, ref oci.Reference, accept []string) (oci.Descriptor, error) {
+	return i.next.StatManifest(hurried(ctx), repo, ref, accept)
+}
+
+func (i impatient) Blob(ctx context.Context, repo string, d digest.Digest, from int64) (BlobStream, error) {
+	return i.next.Blob(hurried(ctx), repo, d, from)
+}
+
+func (i impatient) StatBlob(ctx context.Context, repo string, d digest.Digest) (int64, error) {
+	return i.next.StatBlob(hurried(ctx), repo, d)
+}
 
 // Sink returns next behind the breaker.
 func (b *Breaker) Sink(next Sink) Sink { return guardedSink{b, next} }

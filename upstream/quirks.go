@@ -19,6 +19,8 @@ type Quirks struct {
 	ImmutableTagAlways bool
 	// MaxPage is the largest page of a listing; more is refused (ECR: 1000). 0 means no limit.
 	MaxPage int
+	// Rates are the registry's ceilings on requests, as far as it documents them.
+	Rates []Rate
 	// CredentialTexts are parts of refusals with status 400 or 403 that concern the credentials and not what was asked
 	// for, in lower case.
 	CredentialTexts []string

@@ -56,31 +56,40 @@ func (r *Retry) Collectors() []prometheus.Collector { return []prometheus.Collec
 
 // Manifest implements Source.
 func (r *Retry) Manifest(ctx context.Context, repo string, ref oci.Reference, accept []string) (*oci.Manifest, error) {
-	return retried(ctx, r, func() (*oci.Manifest, error) { return r.next.Manifest(ctx, repo, ref, accept) })
+	return retried(ctx, r, func(ctx context.Context) (*oci.Manifest, error) { return r.next.Manifest(ctx, repo, ref, accept) })
 }
 
 // StatManifest implements Source.
 func (r *Retry) StatManifest(ctx context.Context, repo string, ref oci.Reference, accept []string) (oci.Descriptor, error) {
-	return retried(ctx, r, func() (oci.Descriptor, error) { return r.next.StatManifest(ctx, repo, ref, accept) })
+	return retried(ctx, r, func(ctx context.Context) (oci.Descriptor, error) { return r.next.StatManifest(ctx, repo, ref, accept) })
 }
 
 // Blob implements Source.
 func (r *Retry) Blob(ctx context.Context, repo string, d digest.Digest, from int64) (BlobStream, error) {
-	return retried(ctx, r, func() (BlobStream, error) { return r.next.Blob(ctx, repo, d, from) })
+	return retried(ctx, r, func(ctx context.Context) (BlobStream, error) { return r.next.Blob(ctx, repo, d, from) })
 }
 
 // StatBlob implements Source.
 func (r *Retry) StatBlob(ctx context.Context, repo string, d digest.Digest) (int64, error) {
-	return retried(ctx, r, func() (int64, error) { return r.next.StatBlob(ctx, repo, d) })
+	return retried(ctx, r, func(ctx context.Context) (int64, error) { return r.next.StatBlob(ctx, repo, d) })
 }
 
-func retried[T any](ctx context.Context, r *Retry, f func() (T, error)) (T, error) {
+func retried[T any](ctx context.Context, r *Retry, f func(context.Context) (T, error)) (T, error) {
 	end := time.Now().Add(r.budget)
+	var last error // what the registry itself said
 	for n := 0; ; n++ {
-		v, err := f()
+		try := ctx
+		if n > 0 {
+			try = waiting(ctx, time.Until(end))
+		}
+		v, err := f(try)
+		if last != nil && errors.Is(err, ErrBusy) {
+			return v, last
+		}
 		if !retriable(err) {
 			return v, err
 		}
+		last = err
 		d := pause(n, err)
 		if time.Now().Add(d).After(end) || rest(ctx, d) != nil {
 			return v, err

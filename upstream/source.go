@@ -9,8 +9,8 @@
 //     the caller's to verify;
 //   - redirects are followed here, without credentials;
 //   - what registries do differently is data (Quirks), not code that looks at host names;
-//   - one concern per wrapper: Retry waits, Breaker refuses, Creating creates. Client itself repeats only uploads,
-//     because only it can tell whether a repetition is safe.
+//   - one concern per wrapper: Retry repeats, Breaker refuses, Limiter paces, Creating creates. Client itself repeats only
+//     uploads, because only it can tell whether a repetition is safe.
 package upstream
 
 import (

@@ -149,13 +149,16 @@ func (c *Client) attempts(ctx context.Context, what string, try func(context.Con
 	end := time.Now().Add(c.writeBudget)
 	restarted := false
 	for n := 0; ; n++ {
-		err := try(ctx)
+		err := try(waiting(ctx, time.Until(end)))
 		_, again := errors.AsType[restart](err)
 		if !repeatable(err) && (!again || restarted) {
 			return err
 		}
 		restarted = restarted || again
 		d := pause(n, err)
+		if errors.Is(err, errPaced) && time.Now().Before(end) {
+			n-- // the limiter makes it wait for its turn, and that is bounded
+		}
 		if n+1 >= c.writeAttempts || time.Now().Add(d).After(end) {
 			return err
 		}
@@ -170,7 +173,7 @@ func repeatable(err error) bool {
 	if _, ok := errors.AsType[local](err); ok || err == nil {
 		return false
 	}
-	if _, ok := errors.AsType[*OpenError](err); ok {
+	if _, ok := errors.AsType[*OpenError](err); ok || errors.Is(err, ErrBusy) {
 		return false
 	}
 	return Transient(err) && !errors.Is(err, ErrCorrupt) && !errors.Is(err, ErrCredentials) && !errors.Is(err, ErrRepositoryMissing)

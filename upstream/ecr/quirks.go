@@ -28,9 +28,27 @@ func Private() upstream.Quirks {
 		NoUploadCancel:          true, // the API has no call to end an upload
 		ImmutableTagAlways:      true, // ImageAlreadyExistsException of the API
 		MaxPage:                 1000, // API reference, ListImages, maxResults
+		Rates:                   rates(),
 		CredentialTexts:         credentialTexts(),
 		UnsupportedManifestHint: "Amazon ECR answers this to manifests that its parser does not know. " +
 			"A BuildKit cache needs image-manifest=true,oci-mediatypes=true.",
+	}
+}
+
+// rates are the quotas per account and region of the ECR service quotas page, all of which can be raised. Which requests
+// count is inferred from the permissions that they need.
+func rates() []upstream.Rate {
+	of := func(name string, perSecond float64, classes ...upstream.Class) upstream.Rate {
+		return upstream.Rate{Name: name, Classes: classes, PerSecond: perSecond}
+	}
+	return []upstream.Rate{
+		of("BatchGetImage", 2000, upstream.ManifestGet, upstream.ManifestHead),
+		of("GetDownloadUrlForLayer", 3000, upstream.BlobGet),
+		of("BatchCheckLayerAvailability", 1000, upstream.BlobHead),
+		of("InitiateLayerUpload", 100, upstream.UploadStart),
+		of("UploadLayerPart", 500, upstream.UploadPart),
+		of("CompleteLayerUpload", 100, upstream.UploadEnd),
+		of("PutImage", 10, upstream.ManifestPut),
 	}
 }
 

@@ -183,7 +183,7 @@ const maxErrorBody = 8 << 10
 // looked at: ECR labels JSON as text/plain. An answer without the JSON form (HEAD,
 // a load balancer's page) gets the code that its status suggests.
 func DecodeError(resp *http.Response) *Error {
-	e := &Error{Status: resp.StatusCode, RetryAfter: retryAfter(resp.Header.Get("Retry-After"))}
+	e := &Error{Status: resp.StatusCode, RetryAfter: RetryAfter(resp.Header)}
 	if resp.StatusCode == http.StatusUnauthorized {
 		e.Challenge = resp.Header.Values("WWW-Authenticate")
 	}
@@ -236,8 +236,9 @@ func notFoundCode(resp *http.Response) string {
 	return ErrNameUnknown.Code
 }
 
-// retryAfter reads the header in both of its forms (RFC 9110, 10.2.3).
-func retryAfter(v string) time.Duration {
+// RetryAfter reads that header in both of its forms (RFC 9110, 10.2.3): at most an hour, 0 when it says nothing.
+func RetryAfter(h http.Header) time.Duration {
+	v := h.Get("Retry-After")
 	if v == "" {
 		return 0
 	}

@@ -1,0 +1,172 @@
+package upstream
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"dray/upstream/oci"
+)
+
+// Class is a sort of request that registries count by itself.
+type Class string
+
+// The classes.
+const (
+	ManifestGet  Class = "manifest_get"
+	ManifestHead Class = "manifest_head"
+	ManifestPut  Class = "manifest_put"
+	BlobGet      Class = "blob_get"
+	BlobHead     Class = "blob_head"
+	UploadStart  Class = "upload_start" // POST, mounts included
+	UploadPart   Class = "upload_part"  // PATCH
+	UploadEnd    Class = "upload_end"   // PUT
+	List         Class = "list"         // tags, referrers
+	Delete       Class = "delete"       // of anything
+)
+
+// Classes lists all of them.
+func Classes() []Class {
+	return []Class{ManifestGet, ManifestHead, ManifestPut, BlobGet, BlobHead, UploadStart, UploadPart, UploadEnd, List, Delete}
+}
+
+func classOf(kind oci.Kind, method string) Class {
+	reading := method == http.MethodGet
+	switch {
+	case method == http.MethodDelete:
+		return Delete
+	case kind == oci.KindManifest && reading:
+		return ManifestGet
+	case kind == oci.KindManifest && method == http.MethodPut:
+		return ManifestPut
+	case kind == oci.KindManifest:
+		return ManifestHead
+	case kind == oci.KindBlob && reading:
+		return BlobGet
+	case kind == oci.KindBlob:
+		return BlobHead
+	case kind == oci.KindUploads:
+		return UploadStart
+	case method == http.MethodPatch:
+		return UploadPart
+	case kind == oci.KindUpload:
+		return UploadEnd
+	}
+	return List
+}
+
+// Rate is a ceiling that requests of some classes have together.
+type Rate struct {
+	// Name is what the registry calls the operation.
+	Name string
+	// Classes are the requests that count.
+	Classes []Class
+	// PerSecond is the ceiling.
+	PerSecond float64
+}
+
+// RatesWith are the ceilings of a registry with some of them set anew, by the Name of a Rate or by a Class that has none;
+// 0 lifts one. Names that mean nothing are an error.
+func (q Quirks) RatesWith(perSecond map[string]float64) ([]Rate, error) {
+	rates := slices.Clone(q.Rates)
+	for _, name := range slices.Sorted(maps.Keys(perSecond)) {
+		at := slices.IndexFunc(rates, func(r Rate) bool { return r.Name == name })
+		switch {
+		case at >= 0:
+			rates[at].PerSecond = perSecond[name]
+		case slices.Contains(Classes(), Class(name)) && !slices.ContainsFunc(q.Rates, func(r Rate) bool { return slices.Contains(r.Classes, Class(name)) }):
+			rates = append(rates, Rate{Name: name, Classes: []Class{Class(name)}, PerSecond: perSecond[name]})
+		default:
+			return nil, fmt.Errorf("%q is no operation with a rate; there are: %s", name, strings.Join(q.rateNames(), ", "))
+		}
+	}
+	return slices.DeleteFunc(rates, func(r Rate) bool { return r.PerSecond <= 0 }), nil
+}
+
+// rateNames lists what RatesWith understands.
+func (q Quirks) rateNames() []string {
+	var names []string
+	counted := map[Class]bool{}
+	for _, r := range q.Rates {
+		names = append(names, r.Name)
+		for _, c := range r.Classes {
+			counted[c] = true
+		}
+	}
+	for _, c := range Classes() {
+		if !counted[c] {
+			names = append(names, string(c))
+		}
+	}
+	return names
+}
+
+type (
+	backgroundKey struct{}
+	patienceKey   struct{}
+	flowKey       struct{}
+)
+
+// backgroundPatience is how long work that nobody waits for stands in a queue.
+const backgroundPatience = time.Minute
+
+// Urgency lets work that began in the background become what somebody waits for.
+type Urgency struct{ urgent chan struct{} }
+
+// Background marks requests that no client waits for: they stand behind all others, leave the last quarter of the places
+// free, and are not sent while a quota is nearly used up. raise, which may be called once, makes those that still wait,
+// and those that follow, ordinary ones.
+func Background(ctx context.Context) (_ context.Context, raise func()) {
+	u := &Urgency{urgent: make(chan struct{})}
+	ctx = context.WithValue(ctx, backgroundKey{}, u)
+	return waiting(ctx, backgroundPatience), func() { close(u.urgent) }
+}
+
+// raised is closed once the request of a background context has become urgent; nil for all others.
+func raised(ctx context.Context) <-chan struct{} {
+	u, _ := ctx.Value(backgroundKey{}).(*Urgency)
+	if u == nil {
+		return nil
+	}
+	return u.urgent
+}
+
+// isBackground reports whether nobody waits for a request, as things stand.
+func isBackground(ctx context.Context) bool {
+	urgent := raised(ctx)
+	if urgent == nil {
+		return false
+	}
+	select {
+	case <-urgent:
+		return false
+	default:
+		return true
+	}
+}
+
+// waiting bounds the time that each request of a context stands in a Limiter's queue.
+func waiting(ctx context.Context, most time.Duration) context.Context {
+	return context.WithValue(ctx, patienceKey{}, most)
+}
+
+// patience is that bound, or the one given, but never more than what is left of ctx.
+func patience(ctx context.Context, usual time.Duration) time.Duration {
+	if d, ok := ctx.Value(patienceKey{}).(time.Duration); ok {
+		usual = d
+	}
+	if end, ok := ctx.Deadline(); ok {
+		usual = min(usual, time.Until(end))
+	}
+	return usual
+}
+
+// flowOf is whose turn a request takes: its repository's.
+func flowOf(ctx context.Context) string {
+	s, _ := ctx.Value(flowKey{}).(string)
+	return s
+}
