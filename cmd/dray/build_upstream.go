@@ -24,6 +24,7 @@ import (
 type registry struct {
 	*mirror.Upstream
 	breaker    *upstream.Breaker
+	limiter    *upstream.Limiter
 	tokens     *ecr.Tokens // nil unless private ECR
 	wire       *http.Transport
 	collectors []prometheus.Collector
@@ -40,7 +41,7 @@ func buildUpstream(u Upstream, aws func() (*ecr.Session, error), log *slog.Logge
 	if err != nil {
 		return nil, fmt.Errorf("upstream %s: %w", u.Name, err)
 	}
-	credentials, quirks, expired := auth.Credentials(nil), upstream.Quirks{}, (func(auth.Refusal) bool)(nil)
+	credentials, quirks, expired := auth.Credentials(nil), quirksOf(u.Kind), (func(auth.Refusal) bool)(nil)
 	var creator upstream.Creator
 	var deleter upstream.Deleter
 	r := &registry{}
@@ -55,7 +56,7 @@ func buildUpstream(u Upstream, aws func() (*ecr.Session, error), log *slog.Logge
 			return nil, fmt.Errorf("upstream %s: %w", u.Name, err)
 		}
 		r.tokens = private.Tokens
-		credentials, quirks, expired = private.Tokens.Credential, ecr.Private(), ecr.Expired
+		credentials, expired = private.Tokens.Credential, ecr.Expired
 		deleter = private.Deleter
 		if u.CreateRepositories.Enabled {
 			creator = private.Creator
@@ -63,16 +64,16 @@ func buildUpstream(u Upstream, aws func() (*ecr.Session, error), log *slog.Logge
 	case u.Credentials.Username != "":
 		credentials = auth.Static(u.Credentials.Username, auth.Secret(u.Credentials.Password.Reveal()))
 	}
-	if u.Kind == KindECRPublic {
-		quirks = ecr.Public()
-	}
 	wire, err := buildTransport(u, base)
 	if err != nil {
 		return nil, fmt.Errorf("upstream %s: %w", u.Name, err)
 	}
 	r.wire = wire
+	if r.limiter, err = buildLimiter(u, quirks); err != nil {
+		return nil, fmt.Errorf("upstream %s: %w", u.Name, err)
+	}
 	client, err := upstream.New(upstream.Options{
-		Name: u.Name, Base: base, Anonymous: credentials == nil, Quirks: quirks, UserAgent: userAgent(), Logger: log,
+		Name: u.Name, Base: base, Anonymous: credentials == nil, Quirks: quirks, Limiter: r.limiter, UserAgent: userAgent(), Logger: log,
 		Transport: auth.New(auth.Options{Base: wire, Origin: base, Credentials: credentials, Expired: expired, UserAgent: userAgent()}),
 	})
 	if err != nil {
@@ -110,8 +111,29 @@ func (r *registry) assemble(u Upstream, client *upstream.Client, creator upstrea
 		}
 	}
 	r.collectors = append(r.collectors, client.Collectors()...)
+	r.collectors = append(r.collectors, r.limiter.Collectors()...)
 	r.collectors = append(r.collectors, r.breaker.Collectors()...)
 	r.collectors = append(r.collectors, patient.Collectors()...)
+}
+
+func quirksOf(kind Kind) upstream.Quirks {
+	switch kind {
+	case KindECR:
+		return ecr.Private()
+	case KindECRPublic:
+		return ecr.Public()
+	}
+	return upstream.Quirks{}
+}
+
+func buildLimiter(u Upstream, quirks upstream.Quirks) (*upstream.Limiter, error) {
+	rates, err := quirks.RatesWith(u.Limits.Rates)
+	if err != nil {
+		return nil, err
+	}
+	return upstream.NewLimiter(upstream.LimiterOptions{
+		Name: u.Name, Rates: rates, Places: u.Limits.Concurrency, Queue: u.Limits.Queue, Wait: u.Limits.Wait.Std(), Reserve: u.Limits.QuotaReserve,
+	}), nil
 }
 
 func template(c CreateRepositories) ecr.Template {

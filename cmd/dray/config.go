@@ -104,6 +104,29 @@ type Upstream struct {
 	ParallelFill ParallelFill `yaml:"parallel_fill"`
 	// What of an image is fetched as soon as a client has got its manifest, before the client asks for it.
 	Prefetch Prefetch `yaml:"prefetch"`
+	// How much is asked of the registry at a time.
+	Limits UpstreamLimits `yaml:"limits"`
+}
+
+// UpstreamLimits says how much is asked of a registry at a time. Requests that have to wait take turns, repository by repository, and clients go before
+// what dray does on its own. When the registry answers 429, all requests of that operation pause together and go on at half the rate, which rises again
+// within half a minute. What could not have its turn in time is refused with 429, or answered from what is held, marked as stale.
+type UpstreamLimits struct {
+	// Requests under way at one host of the registry, its storage being another host. Blobs being received, and blobs being sent, are counted apart.
+	// Default: `256`.
+	Concurrency int `yaml:"concurrency"`
+	// Requests of one operation that may wait; those of the repository with the most of them are refused first. Default: `1000`.
+	Queue int `yaml:"queue"`
+	// How long a request may wait. Clients give up after 30 s without an answer. Default: `20s`.
+	Wait Duration `yaml:"wait"`
+	// Ceilings in requests per second, by operation; `0` lifts one. For kind `ecr` there are `BatchGetImage`, `GetDownloadUrlForLayer`,
+	// `BatchCheckLayerAvailability`, `InitiateLayerUpload`, `UploadLayerPart`, `CompleteLayerUpload` and `PutImage`, whose defaults are the quotas that Amazon
+	// gives every account and region: lower them by what others use, or raise them with the quotas. Elsewhere there are `manifest_get`, `manifest_head`,
+	// `manifest_put`, `blob_get`, `blob_head`, `upload_start`, `upload_part` and `upload_end`, without defaults; everywhere `list` and `delete`.
+	Rates map[string]float64 `yaml:"rates,omitempty"`
+	// Part of the registry's quota of pulls, in per cent, that is left to clients: with less remaining, nothing is asked that no client waits for. Docker
+	// Hub tells its quota with every manifest. Default: `20`.
+	QuotaReserve int `yaml:"quota_reserve"`
 }
 
 // Prefetch says what of an image is fetched as soon as a client has got the manifest of its platform. The client joins these fetches: an image that is pulled

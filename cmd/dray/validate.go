@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"net"
 	"net/url"
 	"regexp"
@@ -158,6 +159,29 @@ func (u Upstream) validate(k *check, path string) {
 	u.ParallelFill.validate(k, path+".parallel_fill")
 	if n := u.Prefetch.Streams; n < 1 || n > 64 {
 		k.add(path+".prefetch.streams", "%d is not between 1 and 64", n)
+	}
+	u.Limits.validate(k, path+".limits", u.Kind)
+}
+
+func (l UpstreamLimits) validate(k *check, path string, kind Kind) {
+	between := func(key string, n, least, most int) {
+		if n < least || n > most {
+			k.add(path+"."+key, "%d is not between %d and %d", n, least, most)
+		}
+	}
+	between("concurrency", l.Concurrency, 1, 10_000)
+	between("queue", l.Queue, 1, 100_000)
+	between("quota_reserve", l.QuotaReserve, 0, 100)
+	if l.Wait < Duration(time.Second) || l.Wait > Duration(time.Minute) {
+		k.add(path+".wait", "%v is not between 1s and 1m", l.Wait)
+	}
+	if _, err := quirksOf(kind).RatesWith(l.Rates); err != nil {
+		k.add(path+".rates", "%v", err)
+	}
+	for _, name := range slices.Sorted(maps.Keys(l.Rates)) {
+		if r := l.Rates[name]; !(r >= 0 && r <= 1_000_000) {
+			k.add(path+".rates."+name, "%v is not between 0 and 1000000", r)
+		}
 	}
 }
 
