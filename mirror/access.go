@@ -3,7 +3,6 @@ package mirror
 import (
 	"cmp"
 	"context"
-	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
@@ -14,7 +13,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"regexp"
 	"runtime"
 	"slices"
 	"strconv"
@@ -63,7 +61,7 @@ type Access struct {
 	hashing chan struct{}
 	// file is the password file, to say what is wrong with it.
 	file  string
-	rules []compiledRule
+	rules []Rule
 	token bool
 }
 
@@ -71,11 +69,6 @@ type Access struct {
 type recognised struct {
 	user  string
 	until time.Time
-}
-
-type compiledRule struct {
-	Rule
-	repositories []*regexp.Regexp
 }
 
 // verifiedFor is how long a password that was right once is not hashed again:
@@ -126,10 +119,10 @@ func NewHTPasswd(file, realm string, rules []Rule) (*Access, error) {
 	}
 	key := make([]byte, 32)
 	_, _ = rand.Read(key) // never fails (crypto/rand)
-	return newAccess(&Access{
+	return &Access{
 		controller: c, key: key, hashing: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
-		verified: verified, file: file,
-	}, rules)
+		verified: verified, file: file, rules: rules,
+	}, nil
 }
 
 // TokenOptions describe a token service (distribution "Token Authentication
@@ -153,23 +146,7 @@ func NewToken(o TokenOptions, rules []Rule) (*Access, error) {
 	if err != nil {
 		return nil, fmt.Errorf("token authentication: %w", err)
 	}
-	return newAccess(&Access{controller: c, token: true}, rules)
-}
-
-func newAccess(a *Access, rules []Rule) (*Access, error) {
-	for _, r := range rules {
-		c := compiledRule{Rule: r}
-		for _, p := range r.Repositories {
-			quoted := strings.ReplaceAll(regexp.QuoteMeta(p), `\*`, `.*`)
-			re, err := regexp.Compile("^(?:" + quoted + ")$")
-			if err != nil {
-				return nil, fmt.Errorf("repository pattern %q: %w", p, err)
-			}
-			c.repositories = append(c.repositories, re)
-		}
-		a.rules = append(a.rules, c)
-	}
-	return a, nil
+	return &Access{controller: c, token: true, rules: rules}, nil
 }
 
 // authenticate returns the user, "" for anonymous, or a challenge. want is what the
@@ -177,9 +154,7 @@ func newAccess(a *Access, rules []Rule) (*Access, error) {
 func (a *Access) authenticate(r *http.Request, want []auth.Access) (string, error) {
 	var key [sha256.Size]byte
 	if a.verified != nil {
-		mac := hmac.New(sha256.New, a.key)
-		mac.Write([]byte(r.Header.Get("Authorization")))
-		key = [sha256.Size]byte(mac.Sum(nil))
+		key = a.keyed(r.Header.Get("Authorization"))
 		if v, ok := a.verified.Get(key); ok && time.Now().Before(v.until) {
 			return v.user, nil
 		}
@@ -202,6 +177,14 @@ func (a *Access) authenticate(r *http.Request, want []auth.Access) (string, erro
 		a.verified.Add(key, recognised{g.User.Name, time.Now().Add(verifiedFor)})
 	}
 	return g.User.Name, nil
+}
+
+// keyed is what is kept of credentials: nobody can guess passwords from it, should the
+// memory be read without the key. It is no message authentication; equal or not is all
+// that it is asked.
+func (a *Access) keyed(credentials string) [sha256.Size]byte {
+	var room [256]byte // most credentials fit, and cost no allocation
+	return sha256.Sum256(append(append(room[:0], a.key...), credentials...))
 }
 
 // challenge turns the error of an access controller into a 401 with its header
@@ -251,19 +234,36 @@ func (a *Access) allows(user, name string, action Action) bool {
 	return false
 }
 
-func (r compiledRule) grants(user, name string, action Action) bool {
+func (r Rule) grants(user, name string, action Action) bool {
 	who := user == "" && r.Anonymous ||
 		user != "" && (slices.Contains(r.Users, user) || slices.Contains(r.Users, "*") || r.Anonymous)
 	if !who || !slices.Contains(r.Actions, action) {
 		return false
 	}
-	return slices.ContainsFunc(r.repositories, func(re *regexp.Regexp) bool { return re.MatchString(name) })
+	return slices.ContainsFunc(r.Repositories, func(pattern string) bool { return fits(name, pattern) })
+}
+
+// fits reports whether a name is what a pattern says, in which "*" stands for any
+// characters.
+func fits(name, pattern string) bool {
+	piece, rest, open := strings.Cut(pattern, "*")
+	if !open {
+		return name == pattern
+	}
+	name, ok := strings.CutPrefix(name, piece)
+	for ok {
+		if piece, rest, open = strings.Cut(rest, "*"); !open {
+			return strings.HasSuffix(name, piece)
+		}
+		_, name, ok = strings.Cut(name, piece) // the first place leaves the most
+	}
+	return false
 }
 
 // open reports whether some repositories need no credentials, so that a client
 // without any must not be stopped at the base of the API.
 func (a *Access) open() bool {
-	return slices.ContainsFunc(a.rules, func(r compiledRule) bool { return r.Anonymous })
+	return slices.ContainsFunc(a.rules, func(r Rule) bool { return r.Anonymous })
 }
 
 // authorise decides whether the request may do what it wants with the named

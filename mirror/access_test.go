@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -91,6 +92,27 @@ func TestPasswordsAreHashedOnce(t *testing.T) {
 	})
 }
 
+// All short patterns on all short names mean what the expression with .* would.
+func TestPatternsOfAllShapes(t *testing.T) {
+	patterns := []string{""}
+	for i := 0; len(patterns[i]) < 5; i++ {
+		for _, letter := range []string{"a", "b", "*"} {
+			patterns = append(patterns, patterns[i]+letter)
+		}
+	}
+	for _, p := range patterns {
+		expression := regexp.MustCompile("^(?:" + strings.ReplaceAll(p, "*", ".*") + ")$")
+		for _, name := range patterns {
+			if strings.Contains(name, "*") {
+				continue
+			}
+			if got := fits(name, p); got != expression.MatchString(name) {
+				t.Errorf("%q on %q: %t", p, name, got)
+			}
+		}
+	}
+}
+
 // Patterns are whole names; what looks like an expression is none.
 func TestRulePatterns(t *testing.T) {
 	for _, tc := range []struct {
@@ -101,10 +123,7 @@ func TestRulePatterns(t *testing.T) {
 		{"team/app", "team/app", true}, {"team/app", "team/app2", false}, {"team/app", "x/team/app", false}, {"team.app", "teamxapp", false},
 		{"*/app", "a/b/app", true}, {"a|b", "a", false}, {"team/*-dev", "team/x-dev", true}, {"team/*-dev", "team/x-dev2", false}, {"", "team", false},
 	} {
-		a, err := newAccess(&Access{}, []Rule{{Users: []string{"alice"}, Repositories: []string{tc.pattern}, Actions: []Action{Pull}}})
-		if err != nil {
-			t.Fatal(err)
-		}
+		a := &Access{rules: []Rule{{Users: []string{"alice"}, Repositories: []string{tc.pattern}, Actions: []Action{Pull}}}}
 		if got := a.allows("alice", tc.name, Pull); got != tc.want {
 			t.Errorf("%q on %q: %t", tc.pattern, tc.name, got)
 		}

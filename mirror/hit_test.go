@@ -182,11 +182,7 @@ func TestHotAnswerEnds(t *testing.T) {
 	t.Run("rights", func(t *testing.T) {
 		h, _, _ := atHome(t)
 		rule := func(repo string) *Access {
-			a, err := newAccess(&Access{}, []Rule{{Anonymous: true, Repositories: []string{repo}, Actions: []Action{Pull}}})
-			if err != nil {
-				t.Fatal(err)
-			}
-			return a
+			return &Access{rules: []Rule{{Anonymous: true, Repositories: []string{repo}, Actions: []Action{Pull}}}}
 		}
 		h.l.Role = RoleMirror
 		h.l.Access = rule("team/*")

@@ -66,6 +66,8 @@ type hit struct {
 	up     *Upstream
 	answer *answer
 	lease  *meta.Lease
+	// header has six lines at most: with the two of every answer they are as many as a
+	// map holds before it grows.
 	header []line
 }
 
@@ -98,7 +100,6 @@ func (h hot) keep(x *exchange, a *answer, lease *meta.Lease) {
 		{"Docker-Content-Digest", []string{a.digest.String()}},
 		{"Etag", []string{etag(a.digest)}},
 		{"X-Cache", []string{a.source}},
-		{"Accept-Ranges", []string{"bytes"}},
 		{"Content-Type", []string{a.mediaType}},
 		{"Content-Length", []string{strconv.Itoa(len(a.raw))}},
 	}}

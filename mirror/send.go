@@ -24,6 +24,8 @@ type content struct {
 	body io.ReadSeeker
 	// file is the body as a file, where it is one: the kernel then sends it.
 	file *os.File
+	// small says that a client has no use for ranges, and is not told of them.
+	small bool
 	// arriving says that the body is still on its way here. The header then does not
 	// wait for it.
 	arriving bool
@@ -35,7 +37,7 @@ const immutable = "max-age=31536000, immutable"
 func etag(d digest.Digest) string { return `"` + d.String() + `"` }
 
 func (x *exchange) sendManifest(a *answer) error {
-	return x.send(content{digest: a.digest, mediaType: a.mediaType, size: int64(len(a.raw)), body: bytes.NewReader(a.raw)})
+	return x.send(content{digest: a.digest, mediaType: a.mediaType, size: int64(len(a.raw)), body: bytes.NewReader(a.raw), small: true})
 }
 
 // send answers GET and HEAD for content: whole, a range of it, or "not modified".
@@ -61,7 +63,9 @@ func (x *exchange) send(c content) error {
 	}
 	part, partial := oci.Range{Length: c.size}, false
 	if c.size >= 0 {
-		h.Set("Accept-Ranges", "bytes")
+		if !c.small {
+			h.Set("Accept-Ranges", "bytes")
+		}
 		// Ranges are for GET alone (RFC 9110, 14.2).
 		if ir := x.r.Header.Get("If-Range"); x.r.Method == http.MethodGet && (ir == "" || ir == etag) {
 			r, ok, err := oci.ParseRange(x.r.Header.Get("Range"), c.size)

@@ -74,6 +74,7 @@ func scenarios() []scenario {
 	return []scenario{
 		{"warm", (*bench).warm},
 		{"manifests", (*bench).manifests},
+		{"beside", (*bench).beside},
 		{"first-byte", (*bench).firstByte},
 		{"cold", (*bench).coldImage},
 		{"small", (*bench).smallLayers},

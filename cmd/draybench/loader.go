@@ -38,6 +38,7 @@ type client struct {
 	loader  *loader
 	address string
 	secure  bool
+	extra   string // further header lines, each with its end
 	tcp     *net.TCPConn
 	stream  io.ReadWriter // tcp, or TLS on it
 	reader  *bufio.Reader
@@ -113,6 +114,7 @@ func (c *client) exchange(ctx context.Context, path, byteRange string) (answer, 
 	if c.secure {
 		request = append(request, "Connection: close\r\n"...)
 	}
+	request = append(request, c.extra...)
 	if _, err := c.stream.Write(append(request, "\r\n"...)); err != nil {
 		return answer{}, err
 	}

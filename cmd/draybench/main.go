@@ -25,9 +25,11 @@ import (
 
 type options struct {
 	quick, install bool
-	only           string
+	only, servers  string
 	out            string
 	inside         string // a file with tools: this process is the one in the namespace
+	bare           string // an address: this process is a server of net/http alone
+	bareSource     string
 }
 
 func main() {
@@ -44,6 +46,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	o, err := parse(args, stderr)
 	if err != nil {
 		return err
+	}
+	if o.bare != "" {
+		return (&bare{source: o.bareSource}).serve(ctx, o.bare)
 	}
 	log := slog.New(slog.NewTextHandler(stderr, nil))
 	if o.inside != "" {
@@ -88,13 +93,21 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	flags.BoolVar(&o.quick, "quick", false, "go everywhere with small sizes, in less than a minute; the numbers mean nothing")
 	flags.BoolVar(&o.install, "install", false, "fetch the peers that are missing, into the directory of test tools")
 	flags.StringVar(&o.only, "only", "", "measure only these, separated by commas: "+strings.Join(names, ", "))
+	flags.StringVar(&o.servers, "servers", "", "measure only these, separated by commas: "+strings.Join([]string{direct, dray, nginx, distribution}, ", "))
 	flags.StringVar(&o.out, "out", "", "write the page to this file; the default is standard output")
 	flags.StringVar(&o.inside, "inside", "", "used by the program itself")
+	flags.StringVar(&o.bare, "bare", "", "used by the program itself")
+	flags.StringVar(&o.bareSource, "bare-source", "", "used by the program itself")
 	if err := flags.Parse(args); err != nil {
 		return o, err
 	}
 	if flags.NArg() > 0 {
 		return o, fmt.Errorf("unexpected argument %q", flags.Arg(0))
+	}
+	for _, name := range separated(o.servers) {
+		if !slices.Contains([]string{direct, dray, nginx, distribution}, name) {
+			return o, fmt.Errorf("-servers %s: there is none", name)
+		}
 	}
 	for _, name := range o.names() {
 		if !slices.Contains(names, name) {
@@ -104,8 +117,10 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	return o, nil
 }
 
-func (o options) names() []string {
-	return strings.FieldsFunc(o.only, func(r rune) bool { return r == ',' })
+func (o options) names() []string { return separated(o.only) }
+
+func separated(list string) []string {
+	return strings.FieldsFunc(list, func(r rune) bool { return r == ',' })
 }
 
 func (o options) measureInside(ctx context.Context, stdout io.Writer, log *slog.Logger) error {
@@ -140,12 +155,15 @@ func (o options) measure(ctx context.Context, t tools, network string, stdout io
 	if t.Distribution != "" {
 		b.peers = append(b.peers, distributionPeer(t.Distribution))
 	}
+	if servers := separated(o.servers); len(servers) > 0 {
+		b.peers = slices.DeleteFunc(b.peers, func(p peer) bool { return !slices.Contains(servers, p.name) })
+	}
 	trust, err := b.certify()
 	if err != nil {
 		return err
 	}
 	b.loader = newLoader(trust)
-	page := page{results: b.results, meanwhile: b.foreign, plan: b.plan, tools: t, partial: o.only != "", machine: describe(ctx, dir, network, t)}
+	page := page{results: b.results, meanwhile: b.foreign, plan: b.plan, tools: t, partial: o.only+o.servers != "", machine: describe(ctx, dir, network, t)}
 	meter, begun := startMeter(), time.Now()
 	if err := b.run(ctx, o.names()); err != nil {
 		return err

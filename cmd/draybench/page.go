@@ -35,6 +35,8 @@ func tables() []table {
 			caches, []metric{warmFew, warmFewCPU, warmMany, warmManyCPU, warmRanges, warmRangesCPU, warmTLS, warmTLSCPU, warmPeak}},
 		{"Manifests in the cache", "32 connections ask for manifests. The origin is next door here: what a server asks it costs more where it is far away.", []string{"manifests"},
 			caches, []metric{manifestsByDigest, manifestsByDigestCPU, manifestsByTag, manifestsByTagCPU, manifestQuestions}},
+		{"The path of a hit beside net/http", "What dray adds when everything is on: clients have names and rights, each request is counted, and gets a line in a log. The other server " +
+			"is net/http with a handler that writes the same bytes and does nothing else.", []string{"beside"}, []string{dray, bareNetHTTP}, []metric{besideCPU}},
 		{"First byte of what is not in the cache", "The server has just started. The origin is 20 ms away, and a new connection costs a round trip more.", []string{"first-byte"},
 			all, []metric{firstManifest, firstLayer}},
 		{"Images that are not in the cache", "The origin is 20 ms away and gives 100 MB/s in all, any part of it to one connection. The image has 10 layers of 25 MB.", []string{"cold", "small"},

@@ -131,10 +131,14 @@ func (s site) write(name, text string) (string, error) {
 	return path, os.WriteFile(path, []byte(text), 0o600)
 }
 
-func drayPeer(path string) peer {
+func drayPeer(path string) peer { return drayWith(path, drayConfig) }
+
+// drayWith is dray with a configuration, and with one user, bench, whose password is the same.
+func drayWith(path, config string) peer {
 	return peer{dray, path, func(s site) ([][]string, error) {
-		config, err := s.write("dray.yaml", drayConfig)
-		return [][]string{{"serve", "--config", config}}, err
+		_, err1 := s.write("users", "bench:$2a$04$0Rkoa1kaD3YQSYc34mcMOeJ4EKc/J9ir44qbe1qbxlv3s4ZskCvGq\n")
+		config, err2 := s.write("dray.yaml", config)
+		return [][]string{{"serve", "--config", config}}, errors.Join(err1, err2)
 	}}
 }
 

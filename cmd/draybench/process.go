@@ -20,14 +20,20 @@ const userHz = 100
 // A process is a server under measurement, with its children.
 type process struct {
 	cmd    *exec.Cmd
-	output *bytes.Buffer
+	output string        // the file that holds what it said
 	exited chan struct{} // closed once cmd has been waited for
 }
 
-// startProcess runs a program with nothing of the caller's environment but PATH and HOME, and env.
+// startProcess runs a program with nothing of the caller's environment but PATH and HOME, and env. What it says goes to a file in dir: a log
+// costs its server what it would cost elsewhere, and nobody else anything.
 func startProcess(dir string, env []string, path string, args ...string) (*process, error) {
-	p := &process{cmd: exec.Command(path, args...), output: &bytes.Buffer{}, exited: make(chan struct{})}
-	p.cmd.Dir, p.cmd.Stdout, p.cmd.Stderr = dir, p.output, p.output
+	output, err := os.CreateTemp(dir, "output")
+	if err != nil {
+		return nil, err
+	}
+	defer output.Close() // the process has its own
+	p := &process{cmd: exec.Command(path, args...), output: output.Name(), exited: make(chan struct{})}
+	p.cmd.Dir, p.cmd.Stdout, p.cmd.Stderr = dir, output, output
 	p.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir}, env...)
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := p.cmd.Start(); err != nil {
@@ -51,7 +57,8 @@ func (p *process) ready(ctx context.Context, address string) error {
 		}
 		select {
 		case <-p.exited:
-			return fmt.Errorf("%s ended: %s", p.cmd.Path, bytes.TrimSpace(p.output.Bytes()))
+			said, _ := os.ReadFile(p.output) // without it the end is all there is to say
+			return fmt.Errorf("%s ended: %s", p.cmd.Path, bytes.TrimSpace(said))
 		case <-ctx.Done():
 			return fmt.Errorf("%s does not listen: %w", p.cmd.Path, err)
 		case <-time.After(5 * time.Millisecond):

@@ -87,12 +87,17 @@ func (b *bench) storm(ctx context.Context, r *running, clients int, secure bool,
 	if secure {
 		address = r.secure
 	}
+	return b.stormAs(ctx, r, clients, func() *client { return b.loader.client(address, secure) }, next)
+}
+
+// stormAs is storm with clients of one's own.
+func (b *bench) stormAs(ctx context.Context, r *running, clients int, newClient func() *client, next func(client, n int) (path, byteRange string)) (load, error) {
 	asking, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var working sync.WaitGroup
 	for i := range clients {
 		working.Go(func() {
-			c := b.loader.client(address, secure)
+			c := newClient()
 			defer c.close()
 			for n := 0; asking.Err() == nil; n++ {
 				path, byteRange := next(i, n)

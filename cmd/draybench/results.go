@@ -22,6 +22,8 @@ const (
 	manifestsByTagCPU    metric = "by tag, CPU µs/request"
 	manifestQuestions    metric = "by tag, requests to the origin per request"
 
+	besideCPU metric = "by tag, everything on, CPU µs/request"
+
 	firstManifest metric = "manifest, first byte, ms"
 	firstLayer    metric = "layer, first byte, ms"
 
@@ -80,4 +82,11 @@ func (r results) ratio(m metric, server string, to metric, other string) (float6
 		return 0, false
 	}
 	return a / b, true
+}
+
+// difference is one median less another.
+func (r results) difference(m metric, server, other string) (float64, bool) {
+	a, ok1 := r.median(m, server)
+	b, ok2 := r.median(m, other)
+	return a - b, ok1 && ok2
 }

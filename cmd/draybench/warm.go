@@ -78,13 +78,9 @@ func (b *bench) warm(ctx context.Context) error {
 
 // manifests measures many small answers, by digest and by tag, and counts what they made the caches ask the origin.
 func (b *bench) manifests(ctx context.Context) error {
-	var images []*image
-	for i := range b.plan.Tags {
-		img, err := newImage("bench/manifests", fmt.Sprintf("v%d", i), 1, 1<<10)
-		if err != nil {
-			return err
-		}
-		images = append(images, img)
+	images, err := b.tagged("bench/manifests")
+	if err != nil {
+		return err
 	}
 	byDigest := func(client, n int) (string, string) { return images[(client*31+n)%len(images)].byDigest(), "" }
 	byTag := func(client, n int) (string, string) { return images[(client*31+n)%len(images)].byTag(), "" }
@@ -116,4 +112,16 @@ func (b *bench) manifests(ctx context.Context) error {
 		}
 		return measure(manifestsByTag, manifestsByTagCPU, byTag)
 	})
+}
+
+// tagged makes as many small images of a repository as the plan has tags.
+func (b *bench) tagged(repo string) (images []*image, err error) {
+	for i := range b.plan.Tags {
+		img, err := newImage(repo, fmt.Sprintf("v%d", i), 1, 1<<10)
+		if err != nil {
+			return nil, err
+		}
+		images = append(images, img)
+	}
+	return images, nil
 }
