@@ -49,8 +49,9 @@ type Listener struct {
 	Challenge bool `yaml:"challenge,omitempty"`
 	// Whether anybody who can connect may push. Without it, and without `auth`, pushes are accepted over the loopback interface only.
 	AllowAnonymousPush bool `yaml:"allow_anonymous_push,omitempty"`
-	// How blobs on disk are sent over plain HTTP: `sendfile` (by the kernel) or `copy` (through the process). Sendfile costs less
-	// processor time, but on hosts whose TCP congestion control is BBR copying is faster. TLS always copies. Default: `sendfile`.
+	// How blobs on disk are sent over plain HTTP: `splice` (by the kernel, through pipes that dray keeps), `sendfile` (by the kernel
+	// alone) or `copy` (through the process). Splice costs the least processor time; where there are no pipes, or no Linux, it is sendfile. On hosts whose
+	// TCP congestion control is BBR copying is faster. TLS always copies. Default: `splice`.
 	Send Send `yaml:"send"`
 }
 

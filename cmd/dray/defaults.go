@@ -231,7 +231,7 @@ func (l *Listener) complete(upstreams []Upstream) {
 	l.Address = cmp.Or(l.Address, "127.0.0.1:"+defaultPort)
 	l.Name = cmp.Or(l.Name, l.Address)
 	l.Auth = cmp.Or(l.Auth, noAuth)
-	l.Send = cmp.Or(l.Send, SendSendfile)
+	l.Send = cmp.Or(l.Send, SendSplice)
 	if len(l.Upstreams) == 0 {
 		for _, u := range upstreams {
 			if !slices.Contains(l.Upstreams, u.Name) {

@@ -16,6 +16,7 @@ type front struct {
 	name   string
 	server *http.Server
 	files  ServerTLS
+	pipes  *pipes // nil: files take no detour
 	grace  time.Duration
 	log    *slog.Logger
 }
@@ -31,6 +32,9 @@ func newFront(l Listener, limits Limits, h http.Handler, log *slog.Logger) (*fro
 		ErrorLog:       slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
 	if l.TLS.Certificate == "" {
+		if l.Send == SendSplice {
+			f.pipes = newPipes()
+		}
 		return f, nil
 	}
 	certificate := &reloading{certificate: l.TLS.Certificate, key: l.TLS.PrivateKey}
@@ -52,11 +56,14 @@ func (f *front) listen(ctx context.Context) (net.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listener %s: %w", f.name, err)
 	}
-	return f.secure(ln), nil
+	return f.wrap(ln), nil
 }
 
-// secure puts TLS on a listener, where that is configured.
-func (f *front) secure(ln net.Listener) net.Listener {
+// wrap puts TLS on a listener, where that is configured, and otherwise the way that files are sent.
+func (f *front) wrap(ln net.Listener) net.Listener {
+	if f.pipes != nil {
+		return f.pipes.through(ln)
+	}
 	if f.server.TLSConfig == nil {
 		return ln
 	}
@@ -65,6 +72,9 @@ func (f *front) secure(ln net.Listener) net.Listener {
 
 // serve answers requests until ctx ends, and then gives the running ones their grace.
 func (f *front) serve(ctx context.Context, ln net.Listener) error {
+	if f.pipes != nil {
+		defer f.pipes.close()
+	}
 	done := make(chan error, 1)
 	go func() { done <- f.server.Serve(ln) }()
 	select {

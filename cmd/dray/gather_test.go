@@ -223,7 +223,7 @@ func serveTLS(t *testing.T, h http.Handler) (url string, client *http.Client, wi
 	wires = &wireListener{Listener: ln}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- f.serve(ctx, f.secure(wires)) }()
+	go func() { done <- f.serve(ctx, f.wrap(wires)) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {

@@ -99,7 +99,7 @@ var importable = map[string][]allowance{
 		{awsSDK, "one AWS configuration for all who need one"}, {"github.com/caarlos0/env/v11", "configuration from the environment"},
 		{"go.yaml.in/yaml/v3", "configuration from a file"}, {"github.com/spf13/cobra", "subcommands"},
 		{prometheusClient, "the one registry of metrics"}, {"github.com/prometheus/client_model", "what it has counted is read back for operators"}, {"golang.org/x/sync/errgroup", "everything that runs, in one group"},
-		{"github.com/sirupsen/logrus", "distribution's log, to switch it off"},
+		{"github.com/sirupsen/logrus", "distribution's log, to switch it off"}, {"golang.org/x/sys/unix", "splice"},
 	},
 	"dray/cmd/draybench": {}, // nothing of dray: it measures the program
 	"dray/cmd/e2e":       {},

@@ -38,7 +38,7 @@ func TestDefaultsAlone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []Listener{{Name: "127.0.0.1:5000", Address: "127.0.0.1:5000", Role: RoleMirror, Upstreams: []string{"docker.io"}, Auth: "none", Send: SendSendfile}}
+	want := []Listener{{Name: "127.0.0.1:5000", Address: "127.0.0.1:5000", Role: RoleMirror, Upstreams: []string{"docker.io"}, Auth: "none", Send: SendSplice}}
 	if diff := cmp.Diff(want, cfg.Listeners); diff != "" {
 		t.Error("listeners", diff)
 	}
@@ -68,7 +68,7 @@ func TestSixVariablesAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []Listener{{
-		Name: ":8443", Address: ":8443", Role: RoleRegistry, Upstreams: []string{"ecr", "docker.io"}, Auth: "none", Send: SendSendfile,
+		Name: ":8443", Address: ":8443", Role: RoleRegistry, Upstreams: []string{"ecr", "docker.io"}, Auth: "none", Send: SendSplice,
 		TLS: ServerTLS{Certificate: cert, PrivateKey: key}, ExternalURL: "https://registry.example.com:8443",
 	}}
 	if diff := cmp.Diff(want, cfg.Listeners); diff != "" {

@@ -199,11 +199,14 @@ type Send string
 // The ways to send.
 const (
 	SendSendfile Send = "sendfile"
+	SendSplice   Send = "splice"
 	SendCopy     Send = "copy"
 )
 
 // UnmarshalText accepts one of the ways.
-func (s *Send) UnmarshalText(text []byte) error { return oneOf(s, text, SendSendfile, SendCopy) }
+func (s *Send) UnmarshalText(text []byte) error {
+	return oneOf(s, text, SendSendfile, SendSplice, SendCopy)
+}
 
 // Kind is how an upstream is spoken to.
 type Kind string

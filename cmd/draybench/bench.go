@@ -73,6 +73,7 @@ type scenario struct {
 func scenarios() []scenario {
 	return []scenario{
 		{"warm", (*bench).warm},
+		{"send", (*bench).sendWays},
 		{"manifests", (*bench).manifests},
 		{"beside", (*bench).beside},
 		{"first-byte", (*bench).firstByte},
@@ -98,6 +99,15 @@ func (b *bench) run(ctx context.Context, only []string) error {
 		b.log.Info("measured", "scenario", s.name, "took", time.Since(begun).Round(time.Millisecond))
 	}
 	return nil
+}
+
+// dray is false where it is not measured.
+func (b *bench) dray() (peer, bool) {
+	i := slices.IndexFunc(b.peers, func(p peer) bool { return p.name == dray })
+	if i < 0 {
+		return peer{}, false
+	}
+	return b.peers[i], true
 }
 
 // caches are the peers without the direct way.

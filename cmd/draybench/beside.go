@@ -8,7 +8,6 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"slices"
 	"sync"
 	"time"
 )
@@ -19,8 +18,8 @@ const bareNetHTTP = "net/http"
 // beside measures what dray adds to net/http when it answers from its cache, with everything on that can be: who asks is recognised and has
 // rights, each request is counted and gets a line in a log.
 func (b *bench) beside(ctx context.Context) error {
-	i := slices.IndexFunc(b.peers, func(p peer) bool { return p.name == dray })
-	if i < 0 {
+	d, ok := b.dray()
+	if !ok {
 		return nil
 	}
 	images, err := b.tagged("bench/beside")
@@ -32,7 +31,7 @@ func (b *bench) beside(ctx context.Context) error {
 		return err
 	}
 	defer o.close()
-	first, err := b.start(ctx, drayWith(b.peers[i].path, besideConfig), o)
+	first, err := b.start(ctx, drayWith(d.path, besideConfig), o)
 	if err != nil {
 		return err
 	}

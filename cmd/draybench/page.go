@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"time"
 )
@@ -19,7 +20,7 @@ type page struct {
 	took      time.Duration
 }
 
-// A table shows metrics; ratios are of dray to the others.
+// A table shows metrics; ratios are of its subject to the others.
 type table struct {
 	title, about string
 	scenarios    []string
@@ -33,6 +34,8 @@ func tables() []table {
 	return []table{
 		{"Blobs in the cache", "Many streams fetch whole blobs, or ranges, that every server has. The memory of distribution is that of the process that serves plain HTTP.", []string{"warm"},
 			caches, []metric{warmFew, warmFewCPU, warmMany, warmManyCPU, warmRanges, warmRangesCPU, warmTLS, warmTLSCPU, warmPeak}},
+		{"Ways to send a file", "What `send` of a listener chooses from: dray three times, each with another way. Hosts differ, above all in how their TCP controls congestion.",
+			[]string{"send"}, []string{bySendfile, bySplice, byCopy}, []metric{sendFew, sendFewCPU, sendMany, sendManyCPU}},
 		{"Manifests in the cache", "32 connections ask for manifests. The origin is next door here: what a server asks it costs more where it is far away.", []string{"manifests"},
 			caches, []metric{manifestsByDigest, manifestsByDigestCPU, manifestsByTag, manifestsByTagCPU, manifestQuestions}},
 		{"The path of a hit beside net/http", "What dray adds when everything is on: clients have names and rights, each request is counted, and gets a line in a log. The other server " +
@@ -97,6 +100,18 @@ const reading = `
 - Every server listens on plain HTTP and on TLS (ECDSA P-256). Over TLS each blob has a connection of its own.
 `
 
+// subject is the column that is compared with the others: dray, where it is one.
+func (t table) subject() string {
+	if slices.Contains(t.columns, dray) {
+		return dray
+	}
+	return t.columns[0]
+}
+
+func (t table) others() []string {
+	return slices.DeleteFunc(slices.Clone(t.columns), func(server string) bool { return server == t.subject() })
+}
+
 func (p page) table(w *strings.Builder, t table) {
 	var rows strings.Builder
 	for _, m := range t.rows {
@@ -107,10 +122,8 @@ func (p page) table(w *strings.Builder, t table) {
 		for _, server := range t.columns {
 			fmt.Fprintf(&rows, " %s |", number(p.results.median(m, server)))
 		}
-		for _, server := range t.columns {
-			if server != dray {
-				fmt.Fprintf(&rows, " %s |", times(p.results.ratio(m, dray, m, server)))
-			}
+		for _, server := range t.others() {
+			fmt.Fprintf(&rows, " %s |", times(p.results.ratio(m, t.subject(), m, server)))
 		}
 		rows.WriteString("\n")
 	}
@@ -127,10 +140,8 @@ func (p page) table(w *strings.Builder, t table) {
 	for _, server := range t.columns {
 		fmt.Fprintf(w, " | %s", server)
 	}
-	for _, server := range t.columns {
-		if server != dray {
-			fmt.Fprintf(w, " | dray / %s", server)
-		}
+	for _, server := range t.others() {
+		fmt.Fprintf(w, " | %s / %s", t.subject(), server)
 	}
 	fmt.Fprintf(w, " |\n|---%s|\n%s", strings.Repeat("|--:", 2*len(t.columns)-1), rows.String())
 }

@@ -13,6 +13,10 @@ const (
 	warmPeak      metric = "peak memory after 32 streams, MB"
 	warmRanges    metric = "ranges of 1 MiB, 8 streams, GB/s"
 	warmRangesCPU metric = "ranges of 1 MiB, 8 streams, CPU s/GB"
+	sendFew       metric = "by file, 8 streams, GB/s"
+	sendFewCPU    metric = "by file, 8 streams, CPU s/GB"
+	sendMany      metric = "by file, 32 streams, GB/s"
+	sendManyCPU   metric = "by file, 32 streams, CPU s/GB"
 	warmTLS       metric = "TLS, 8 streams, GB/s"
 	warmTLSCPU    metric = "TLS, 8 streams, CPU s/GB"
 

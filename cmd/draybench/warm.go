@@ -13,8 +13,12 @@ type standing struct {
 
 // fill starts all caches and has each pull the images once; f runs while they stand.
 func (b *bench) fill(ctx context.Context, images []*image, f func(map[string]standing) error) error {
+	return b.fillAll(ctx, b.caches(), images, f)
+}
+
+func (b *bench) fillAll(ctx context.Context, peers []peer, images []*image, f func(map[string]standing) error) error {
 	servers := map[string]standing{}
-	for _, p := range b.caches() {
+	for _, p := range peers {
 		o, err := openOrigin(shape{}, images...)
 		if err != nil {
 			return err

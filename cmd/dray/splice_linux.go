@@ -1,0 +1,230 @@
+package main
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// The bounds of pipes: one holds what mirror sends of a file at once. Users without
+// privileges get 64 pipes of that size in all (pipe-user-pages-soft, pipe(7)), and
+// others than dray may want some.
+const (
+	pipeBytes = 1 << 20
+	maxPipes  = 32
+)
+
+// pipes are what files go through on their way to a connection, without passing
+// through this process: splice(2) takes a pipe at one of its ends.
+type pipes struct {
+	make func() (*pipe, error)
+
+	mu     sync.Mutex // guards below
+	idle   []*pipe
+	open   int // idle and in use
+	closed bool
+	spent  int64 // bytes that went through
+}
+
+// pipe has two ends; it is empty while it is idle.
+type pipe struct{ read, write int }
+
+func newPipes() *pipes { return &pipes{make: makePipe} }
+
+func makePipe() (*pipe, error) {
+	var ends [2]int
+	if err := unix.Pipe2(ends[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
+		return nil, os.NewSyscallError("pipe2", err)
+	}
+	p := &pipe{ends[0], ends[1]}
+	if _, err := unix.FcntlInt(uintptr(p.write), unix.F_SETPIPE_SZ, pipeBytes); err != nil {
+		p.close()
+		return nil, os.NewSyscallError("fcntl", err)
+	}
+	return p, nil
+}
+
+func (p *pipe) close() {
+	_ = unix.Close(p.read) // nothing in it is wanted any more
+	_ = unix.Close(p.write)
+}
+
+// take returns a pipe, or nil when there is none to be had.
+func (s *pipes) take() *pipe {
+	s.mu.Lock()
+	if n := len(s.idle); n > 0 {
+		p := s.idle[n-1]
+		s.idle = s.idle[:n-1]
+		s.mu.Unlock()
+		return p
+	}
+	if s.closed || s.open >= maxPipes {
+		s.mu.Unlock()
+		return nil
+	}
+	s.open++
+	s.mu.Unlock()
+	p, err := s.make()
+	if err != nil {
+		s.mu.Lock()
+		s.open--
+		s.mu.Unlock()
+		return nil
+	}
+	return p
+}
+
+// give takes a pipe back. One that is not empty would mix two files.
+func (s *pipes) give(p *pipe, empty bool, sent int64) {
+	s.mu.Lock()
+	s.spent += sent
+	keep := empty && !s.closed
+	if keep {
+		s.idle = append(s.idle, p)
+	} else {
+		s.open--
+	}
+	s.mu.Unlock()
+	if !keep {
+		p.close()
+	}
+}
+
+// close ends the pipes that are idle; those in use end when they are given back.
+func (s *pipes) close() {
+	s.mu.Lock()
+	idle := s.idle
+	s.idle, s.closed = nil, true
+	s.open -= len(idle)
+	s.mu.Unlock()
+	for _, p := range idle {
+		p.close()
+	}
+}
+
+// through returns a listener whose connections take files by splice.
+func (s *pipes) through(ln net.Listener) net.Listener { return splicingListener{ln, s} }
+
+type splicingListener struct {
+	net.Listener
+	pipes *pipes
+}
+
+// Accept implements net.Listener.
+func (l splicingListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	tcp, ok := c.(*net.TCPConn)
+	if !ok {
+		return c, nil
+	}
+	return &splicing{tcp, l.pipes}, nil
+}
+
+// splicing is a connection that net/http writes files to.
+type splicing struct {
+	*net.TCPConn
+	pipes *pipes
+}
+
+// errNotSpliced says that nothing was sent, because the file system or the kernel does not splice.
+var errNotSpliced = errors.New("cannot be spliced")
+
+// ReadFrom implements io.ReaderFrom. What it cannot splice goes the way it would have gone without it.
+func (c *splicing) ReadFrom(r io.Reader) (int64, error) {
+	l, ok := r.(*io.LimitedReader)
+	if !ok || l.N <= 0 {
+		return c.TCPConn.ReadFrom(r)
+	}
+	f, ok := l.R.(*os.File)
+	if !ok {
+		return c.TCPConn.ReadFrom(r)
+	}
+	p := c.pipes.take()
+	if p == nil {
+		return c.TCPConn.ReadFrom(r)
+	}
+	n, left, err := p.move(c.TCPConn, f, l.N)
+	c.pipes.give(p, left == 0, n)
+	l.N -= n
+	if errors.Is(err, errNotSpliced) {
+		return c.TCPConn.ReadFrom(r)
+	}
+	return n, err
+}
+
+// move sends up to n bytes of a file from where it is, or all up to its end, and says
+// how many it sent and how many are left in the pipe, which are lost.
+func (p *pipe) move(to *net.TCPConn, f *os.File, n int64) (sent, left int64, err error) {
+	out, err := to.SyscallConn()
+	if err != nil {
+		return 0, 0, err
+	}
+	in, err := f.SyscallConn()
+	if err != nil {
+		return 0, 0, err
+	}
+	for sent < n && err == nil {
+		if left, err = p.fill(in, n-sent); left == 0 {
+			break // the end of the file, or a failure
+		}
+		more := 0
+		if sent+left < n {
+			more = unix.SPLICE_F_MORE
+		}
+		for left > 0 && err == nil {
+			var moved int64
+			moved, err = p.drain(out, left, more)
+			sent, left = sent+moved, left-moved
+		}
+	}
+	if err != nil && sent == 0 && left == 0 && (errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS)) {
+		err = errNotSpliced
+	}
+	return sent, left, err
+}
+
+// fill moves up to n bytes of a file into the empty pipe; none at the end of the file.
+func (p *pipe) fill(in syscallConn, n int64) (got int64, err error) {
+	failed := in.Control(func(fd uintptr) {
+		got, err = splice(int(fd), p.write, min(n, pipeBytes), 0)
+	})
+	return got, errors.Join(failed, err)
+}
+
+// drain moves up to n bytes, which the pipe holds, to a connection, waiting for it as long as its deadline allows.
+func (p *pipe) drain(out syscallConn, n int64, more int) (moved int64, err error) {
+	failed := out.Write(func(fd uintptr) bool {
+		moved, err = splice(p.read, int(fd), n, more)
+		return !errors.Is(err, unix.EAGAIN)
+	})
+	if failed != nil {
+		return 0, failed
+	}
+	if moved == 0 && err == nil {
+		err = io.ErrUnexpectedEOF
+	}
+	return moved, err
+}
+
+// syscallConn is the part of syscall.RawConn that is used here.
+type syscallConn interface {
+	Control(f func(fd uintptr)) error
+	Write(f func(fd uintptr) bool) error
+}
+
+func splice(from, to int, n int64, flags int) (int64, error) {
+	for {
+		moved, err := unix.Splice(from, nil, to, nil, int(n), unix.SPLICE_F_MOVE|unix.SPLICE_F_NONBLOCK|flags)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		return max(moved, 0), os.NewSyscallError("splice", err)
+	}
+}

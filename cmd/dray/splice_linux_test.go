@@ -1,0 +1,264 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
+)
+
+// spliced is a stack behind the listener that serve would use with `send: splice`.
+type spliced struct {
+	*stack
+	front   *front
+	address string
+	path    string
+	layer   []byte
+}
+
+func startSpliced(t *testing.T, edits ...string) *spliced {
+	t.Helper()
+	s := &spliced{stack: startStack(t, t.TempDir(), edits...), layer: layerOf(1, 24<<20)}
+	s.push("team/app", "v1", s.layer)
+	s.path = "/v2/team/app/blobs/" + digest.FromBytes(s.layer).String()
+	f, err := newFront(Listener{Name: "plain", Address: "127.0.0.1:0", Send: SendSplice},
+		Limits{ReadHeaderTimeout: Duration(time.Minute), IdleTimeout: Duration(time.Minute), ShutdownGrace: Duration(time.Minute)},
+		s.fronts[0].server.Handler, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ln, err := f.listen(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.front, s.address = f, ln.Addr().String()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- f.serve(ctx, ln) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		if idle, open := len(f.pipes.idle), f.pipes.open; idle+open > 0 {
+			t.Errorf("%d pipes are idle and %d open after the end", idle, open)
+		}
+	})
+	return s
+}
+
+// fetch gets a range of the layer, "" for all of it, and checks every byte; it returns how many were spliced.
+func (s *spliced) fetch(span string, from, to int) int64 {
+	s.Helper()
+	before := s.front.pipes.counted()
+	req, err := http.NewRequestWithContext(s.Context(), "GET", "http://"+s.address+s.path, http.NoBody)
+	if err != nil {
+		s.Fatal(err)
+	}
+	if span != "" {
+		req.Header.Set("Range", span)
+	}
+	resp, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(req)
+	if err != nil {
+		s.Fatal(err)
+	}
+	defer resp.Body.Close()
+	got, err := io.ReadAll(resp.Body)
+	if err != nil || !bytes.Equal(got, s.layer[from:to]) {
+		s.Errorf("%q: %d bytes of %d, or others, %v", span, len(got), to-from, err)
+	}
+	return s.front.pipes.counted() - before
+}
+
+func (s *pipes) counted() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.spent
+}
+
+// settled waits until no pipe is in use.
+func (s *pipes) settled(t *testing.T) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+		s.mu.Lock()
+		used := s.open - len(s.idle)
+		s.mu.Unlock()
+		if used == 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d pipes are in use", used)
+		}
+	}
+}
+
+// open asks for the layer on a connection with a small window, and reads the header.
+func (s *spliced) open() (*net.TCPConn, io.Reader) {
+	s.Helper()
+	dialled, err := new(net.Dialer).DialContext(s.Context(), "tcp", s.address)
+	if err != nil {
+		s.Fatal(err)
+	}
+	conn := dialled.(*net.TCPConn)
+	s.Cleanup(func() { conn.Close() })
+	if err := conn.SetReadBuffer(64 << 10); err != nil {
+		s.Fatal(err)
+	}
+	if _, err := fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: x\r\n\r\n", s.path); err != nil {
+		s.Fatal(err)
+	}
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		s.Fatal(err)
+	}
+	s.Cleanup(func() { resp.Body.Close() })
+	return conn, resp.Body
+}
+
+// What is spliced is what was asked for, to the byte, whatever pieces it makes; all but
+// the first bytes, which net/http writes with the header, go through a pipe.
+func TestSplice(t *testing.T) {
+	s := startSpliced(t)
+	all := len(s.layer)
+	for _, tc := range []struct {
+		span     string
+		from, to int
+	}{
+		{"", 0, all}, {"bytes=0-", 0, all}, {"bytes=1-", 1, all}, {"bytes=-3000000", all - 3000000, all}, {"bytes=1048576-2097151", 1 << 20, 2 << 20},
+		{"bytes=4095-1052670", 4095, 1052671}, {"bytes=5000-9999", 5000, 10000}, {"bytes=7-7", 7, 8}, {"bytes=100-611", 100, 612},
+	} {
+		if n, want := s.fetch(tc.span, tc.from, tc.to), int64(tc.to-tc.from); n > want || n < want-512 {
+			t.Errorf("%q: %d of %d bytes were spliced", tc.span, n, want)
+		}
+	}
+	s.front.pipes.settled(t)
+	if n := s.front.pipes.open; n != 1 {
+		t.Errorf("%d pipes for one client after the other", n)
+	}
+}
+
+// Who reads slowly gets every byte, and waits for nobody; others get theirs meanwhile.
+func TestSpliceSlowly(t *testing.T) {
+	s := startSpliced(t)
+	_, body := s.open()
+	s.fetch("", 0, len(s.layer))
+	got := make([]byte, 6<<20)
+	for n := 0; n < len(got); n += 12_288 {
+		if _, err := io.ReadFull(body, got[n:min(n+12_288, len(got))]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !bytes.Equal(got, s.layer[:len(got)]) {
+		t.Error("other bytes")
+	}
+}
+
+// Bytes of one client are never left in a pipe for the next one: not when it leaves, and
+// not when it is disconnected because it takes nothing.
+func TestSpliceBroken(t *testing.T) {
+	for name, end := range map[string]func(*net.TCPConn) error{
+		"stalls": func(*net.TCPConn) error { return nil },
+		"leaves": (*net.TCPConn).Close,
+		"resets": func(c *net.TCPConn) error { return errors.Join(c.SetLinger(0), c.Close()) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := startSpliced(t, "cache: {", "limits: {stall_timeout: 200ms}\ncache: {")
+			conn, _ := s.open()
+			if err := end(conn); err != nil {
+				t.Fatal(err)
+			}
+			s.front.pipes.settled(t)
+			s.fetch("", 0, len(s.layer))
+			s.fetch("bytes=1000000-", 1000000, len(s.layer))
+		})
+	}
+}
+
+// Where there is no pipe the file goes the ordinary way.
+func TestSpliceWithoutPipes(t *testing.T) {
+	t.Run("refused", func(t *testing.T) {
+		s := startSpliced(t)
+		s.front.pipes.make = func() (*pipe, error) { return nil, os.NewSyscallError("fcntl", unix.EPERM) }
+		if n := s.fetch("", 0, len(s.layer)); n != 0 || s.front.pipes.open != 0 {
+			t.Errorf("%d bytes were spliced, %d pipes", n, s.front.pipes.open)
+		}
+	})
+	t.Run("in use", func(t *testing.T) {
+		s := startSpliced(t)
+		var taken []*pipe
+		for range maxPipes {
+			taken = append(taken, s.front.pipes.take())
+		}
+		if n := s.fetch("", 0, len(s.layer)); n != 0 {
+			t.Errorf("%d bytes were spliced", n)
+		}
+		for _, p := range taken {
+			s.front.pipes.give(p, true, 0)
+		}
+		if n := s.fetch("", 0, len(s.layer)); n == 0 {
+			t.Error("nothing was spliced when there were pipes again")
+		}
+	})
+}
+
+// What cannot be spliced is copied, whether that is no file or a file that does not let itself be.
+func TestSpliceOfSomethingElse(t *testing.T) {
+	ln, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := newPipes()
+	defer p.close()
+	ln = p.through(ln)
+	defer ln.Close()
+	client, err := new(net.Dialer).DialContext(t.Context(), "tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	server, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	fd, err := unix.Eventfd(5, unix.EFD_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	event := os.NewFile(uintptr(fd), "eventfd") // of 8 bytes, the number, and no page cache to splice from
+	defer event.Close()
+	for name, tc := range map[string]struct {
+		from io.Reader
+		want string
+	}{
+		"no limit": {strings.NewReader("bytes"), "bytes"},
+		"no file":  {io.LimitReader(strings.NewReader("bytes and more"), 5), "bytes"},
+		"event":    {io.LimitReader(event, 8), "\x05\x00\x00\x00\x00\x00\x00\x00"},
+		"nothing":  {io.LimitReader(event, 0), ""},
+	} {
+		n, err := server.(io.ReaderFrom).ReadFrom(tc.from)
+		if err != nil || n != int64(len(tc.want)) {
+			t.Errorf("%s: %d, %v", name, n, err)
+			continue
+		}
+		got := make([]byte, n)
+		if _, err := io.ReadFull(client, got); err != nil || string(got) != tc.want {
+			t.Errorf("%s: %q, %v", name, got, err)
+		}
+	}
+	if p.counted() != 0 {
+		t.Errorf("%d bytes were spliced", p.counted())
+	}
+}

@@ -1,0 +1,14 @@
+//go:build !linux
+
+package main
+
+import "net"
+
+// pipes do nothing: only Linux has splice.
+type pipes struct{}
+
+func newPipes() *pipes { return &pipes{} }
+
+func (*pipes) through(ln net.Listener) net.Listener { return ln }
+
+func (*pipes) close() {}
