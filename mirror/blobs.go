@@ -36,7 +36,9 @@ func (m *Mirror) getBlob(x *exchange) error {
 		}
 	}
 	o := m.origin(x.up, repo, d)
+	joined := m.ahead[x.up.Name].want(d)
 	r, err := m.cache.Open(ctx, o.blob(size), o.fetch)
+	joined()
 	if err != nil {
 		if asked := o.asked.Load(); asked != nil {
 			m.rememberAbsent(ctx, x.up, repo, d, *asked, err)
@@ -76,6 +78,8 @@ type origin struct {
 	up     *Upstream
 	repo   string
 	digest digest.Digest
+	// ahead is set where no client waits for the blob yet.
+	ahead *upstream.Urgency
 	// asked is when the upstream was asked for this request; nil: never.
 	asked atomic.Pointer[time.Time]
 	// answered says that it gave the blob: nothing vouches better.
@@ -118,6 +122,9 @@ func (o *origin) part(ctx context.Context, from, to int64) (cache.Stream, error)
 func (o *origin) get(ctx context.Context, source upstream.Source, from int64) (cache.Stream, error) {
 	now := time.Now()
 	o.asked.Store(&now)
+	if o.ahead != nil {
+		ctx = upstream.Background(ctx, o.ahead)
+	}
 	s, err := source.Blob(ctx, o.up.remote(o.repo), o.digest, from)
 	if err != nil {
 		return cache.Stream{}, err

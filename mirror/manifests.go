@@ -21,7 +21,7 @@ type answer struct {
 	raw       []byte
 	digest    digest.Digest
 	mediaType string
-	// source is "cache" or "origin".
+	// source is one of the constants below.
 	source string
 	// stale is why an old fact was used; nil for a fresh one.
 	stale error
@@ -32,7 +32,10 @@ type answer struct {
 const (
 	fromCache  = "cache"
 	fromOrigin = "origin"
-	fromStale  = "stale"
+	// fromStale is an old answer because the upstream failed, fromUpdating one because
+	// its next answer is on the way.
+	fromStale    = "stale"
+	fromUpdating = "updating"
 )
 
 // pushedKey is the Accept key of a fact that a push recorded. It holds for every
@@ -40,13 +43,17 @@ const (
 const pushedKey = "pushed"
 
 // atHand answers without a question: a digest that is held, or a tag within its
-// window. It is nil, nil when a question is needed.
+// window, or shortly after it. It is nil, nil when a question is needed.
 func (m *Mirror) atHand(ctx context.Context, up *Upstream, repo string, ref oci.Reference, accept []string) (*answer, error) {
 	if ref.ByDigest() {
 		return m.held(ctx, up, repo, ref.Digest), nil
 	}
-	fact, ok := m.tagFact(ctx, meta.TagKey{Upstream: up.Name, Repo: repo, Tag: ref.Tag, Accept: oci.AcceptKey(accept)}, accept)
-	return m.fresh(ctx, up, repo, fact, ok)
+	key := meta.TagKey{Upstream: up.Name, Repo: repo, Tag: ref.Tag, Accept: oci.AcceptKey(accept)}
+	fact, ok := m.tagFact(ctx, key, accept)
+	if a, err := m.fresh(ctx, up, repo, fact, ok); a != nil || err != nil {
+		return a, err
+	}
+	return m.aging(ctx, up, key, accept, fact, ok), nil
 }
 
 // byTag finds a manifest by tag that is not at hand.
@@ -136,7 +143,6 @@ func (m *Mirror) staleOr(ctx context.Context, up *Upstream, key meta.TagKey, old
 	if old == nil || !failing || asked.Sub(fact.CheckedAt) > up.Tags.Stale {
 		return nil, err
 	}
-	m.metrics.stale.WithLabelValues(up.Name).Inc()
 	a := *old
 	a.source, a.stale = fromStale, err
 	return &a, nil
@@ -315,6 +321,7 @@ func (m *Mirror) getManifest(x *exchange) error {
 	leased, lease := meta.WithLease(ctx)
 	a, err := m.atHand(leased, x.up, repo, ref, accept)
 	switch {
+	case a != nil && a.source == fromUpdating:
 	case a != nil:
 		m.hot.keep(x, a, lease)
 	case err != nil:
@@ -327,14 +334,24 @@ func (m *Mirror) getManifest(x *exchange) error {
 		return err
 	}
 	x.source, x.stale = a.source, a.stale
-	if a.stale != nil {
-		// RFC 9111 dropped Warning, but it is the header that clients and people know.
-		x.w.Header().Set("Warning", `110 dray "Response is Stale"`)
-	}
+	x.warn()
 	if x.r.Method == http.MethodGet {
 		m.anticipate(x, a)
 	}
 	return m.pulled(x, x.sendManifest(a))
+}
+
+// warn marks an old answer. RFC 9111 dropped Warning, but it is the header that clients
+// and people know (RFC 7234, 5.5.1 and 5.5.2).
+func (x *exchange) warn() {
+	if x.stale == nil && x.source != fromUpdating {
+		return
+	}
+	x.w.Header().Add("Warning", `110 dray "Response is Stale"`)
+	if x.stale != nil {
+		x.w.Header().Add("Warning", `111 dray "Revalidation Failed"`)
+		x.listener.Mirror.metrics.stale.WithLabelValues(x.up.Name).Inc()
+	}
 }
 
 // pulled reports a manifest that a client got by GET.

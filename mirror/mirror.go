@@ -45,6 +45,9 @@ type Upstream struct {
 type TagPolicy struct {
 	// Fresh is how long a tag is served without a question.
 	Fresh time.Duration
+	// Revalidate is how long after that the old answer is still served at once, while the
+	// upstream is asked in the background. It has no effect where Fresh is 0.
+	Revalidate time.Duration
 	// Stale is how long after the last answer a tag is still served while the upstream
 	// fails.
 	Stale time.Duration
@@ -100,6 +103,7 @@ type Mirror struct {
 	stall     time.Duration
 	metrics   *metrics
 	hot       hot
+	refreshes *refreshes
 }
 
 // lookFor bounds the questions to an upstream that a pull needs before its answer
@@ -118,7 +122,7 @@ func New(o Options) (*Mirror, error) {
 		within:  cmp.Or(o.AnswerWithin, 10*time.Minute),
 		stall:   cmp.Or(o.ClientStall, 2*time.Minute),
 		metrics: newMetrics(),
-		hot:     newHot(),
+		hot:     newHot(), refreshes: newRefreshes(),
 	}
 	expiry := cmp.Or(o.UploadExpiry, time.Hour)
 	m.uploads = newUploads(expiry, o.MaxUploadsPerClient)

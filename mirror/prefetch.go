@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"dray/upstream"
 	"dray/upstream/oci"
 
 	"github.com/opencontainers/go-digest"
@@ -33,7 +34,9 @@ type prefetcher struct {
 	PrefetchPolicy
 	places chan struct{} // one for each blob being fetched
 
-	mu     sync.Mutex // guards below; leaf lock
+	mu     sync.Mutex                          // guards below; leaf lock
+	under  map[digest.Digest]*upstream.Urgency // blobs being fetched
+	wanted map[digest.Digest]int               // blobs that clients are asking for
 	seen   map[digest.Digest]bool
 	oldest []digest.Digest // of seen, a ring
 	next   int
@@ -41,7 +44,8 @@ type prefetcher struct {
 }
 
 func newPrefetcher(p PrefetchPolicy) *prefetcher {
-	return &prefetcher{PrefetchPolicy: p, places: make(chan struct{}, max(p.AtOnce, 0)), seen: map[digest.Digest]bool{}}
+	return &prefetcher{PrefetchPolicy: p, places: make(chan struct{}, max(p.AtOnce, 0)), seen: map[digest.Digest]bool{},
+		under: map[digest.Digest]*upstream.Urgency{}, wanted: map[digest.Digest]int{}}
 }
 
 // first reports whether a manifest was not seen lately and there is room for its image,
@@ -68,6 +72,45 @@ func (p *prefetcher) done() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.images--
+}
+
+// begin says that a blob is being fetched ahead. A client that asks for it raises the
+// urgency, also one that does so already.
+func (p *prefetcher) begin(d digest.Digest) *upstream.Urgency {
+	u := upstream.NewUrgency()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.under[d] = u
+	if p.wanted[d] > 0 {
+		u.Raise()
+	}
+	return u
+}
+
+func (p *prefetcher) end(d digest.Digest) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.under, d)
+}
+
+// want says that a client asks for a blob, until it calls what is returned.
+func (p *prefetcher) want(d digest.Digest) (done func()) {
+	if p.AtOnce == 0 {
+		return func() {}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.wanted[d]++
+	if u := p.under[d]; u != nil {
+		u.Raise()
+	}
+	return func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if p.wanted[d]--; p.wanted[d] == 0 {
+			delete(p.wanted, d)
+		}
+	}
 }
 
 // anticipate fetches what a client that got a manifest is about to ask for, if it is the
@@ -126,6 +169,8 @@ func (m *Mirror) prefetch(ctx context.Context, up *Upstream, repo string, b oci.
 		return
 	}
 	o, began := m.origin(up, repo, b.Digest), time.Now()
+	o.ahead = m.ahead[up.Name].begin(b.Digest)
+	defer m.ahead[up.Name].end(b.Digest)
 	r, err := m.cache.Open(ctx, o.blob(b.Size), o.fetch)
 	if err == nil {
 		err = r.Wait()

@@ -164,14 +164,14 @@ func TestLimiterFair(t *testing.T) {
 			}
 			synctest.Wait()
 		}
-		background, _ := upstream.Background(t.Context())
+		background := upstream.Background(t.Context(), nil)
 		ask(t.Context(), "first", 1) // takes what may go at once
 		ask(background, "ahead", 2)
 		ask(t.Context(), "busy", 20)
 		ask(t.Context(), "small", 2)
-		hastened, raise := upstream.Background(t.Context())
-		ask(hastened, "joined", 1)
-		raise()
+		joined := upstream.NewUrgency()
+		ask(upstream.Background(t.Context(), joined), "joined", 1)
+		joined.Raise()
 		wg.Wait()
 		if got := p.seen[:8]; !slices.Equal(got, []string{"first", "busy", "small", "joined", "busy", "small", "busy", "busy"}) {
 			t.Errorf("the order is %v", got)
@@ -371,7 +371,7 @@ func TestLimiterFullQueue(t *testing.T) {
 				synctest.Wait()
 			}
 		}
-		background, _ := upstream.Background(t.Context())
+		background := upstream.Background(t.Context(), nil)
 		ask(t.Context(), "busy", 1)
 		ask(background, "ahead", 1)
 		ask(t.Context(), "busy", 6) // drives out the background, and is refused itself
@@ -432,7 +432,7 @@ func TestQuota(t *testing.T) {
 			}
 		}
 		shown("")
-		background, _ := upstream.Background(t.Context())
+		background := upstream.Background(t.Context(), nil)
 		for _, ctx := range []context.Context{background, t.Context(), background} { // 70, 40, 10 are left
 			if err := get(ctx, c, "app"); err != nil {
 				t.Error(err)

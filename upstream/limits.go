@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"dray/upstream/oci"
@@ -112,21 +113,30 @@ type (
 )
 
 // backgroundPatience is how long work that nobody waits for stands in a queue.
-const backgroundPatience = time.Minute
+const backgroundPatience = 25 * time.Second
 
 // Urgency lets work that began in the background become what somebody waits for.
-type Urgency struct{ urgent chan struct{} }
-
-// Background marks requests that no client waits for: they stand behind all others, leave the last quarter of the places
-// free, and are not sent while a quota is nearly used up. raise, which may be called once, makes those that still wait,
-// and those that follow, ordinary ones.
-func Background(ctx context.Context) (_ context.Context, raise func()) {
-	u := &Urgency{urgent: make(chan struct{})}
-	ctx = context.WithValue(ctx, backgroundKey{}, u)
-	return waiting(ctx, backgroundPatience), func() { close(u.urgent) }
+type Urgency struct {
+	once   sync.Once
+	urgent chan struct{}
 }
 
-// raised is closed once the request of a background context has become urgent; nil for all others.
+// NewUrgency returns an Urgency for one piece of work.
+func NewUrgency() *Urgency { return &Urgency{urgent: make(chan struct{})} }
+
+// Raise makes the requests of that work which still wait, and those that follow, ordinary ones. It may be called again.
+func (u *Urgency) Raise() { u.once.Do(func() { close(u.urgent) }) }
+
+// Background marks requests that no client waits for: they stand behind all others, leave the last quarter of the places
+// free, and are not sent while a quota is nearly used up. u may be nil for work that nobody will ever wait for.
+func Background(ctx context.Context, u *Urgency) context.Context {
+	if u == nil {
+		u = &Urgency{}
+	}
+	return waiting(context.WithValue(ctx, backgroundKey{}, u), backgroundPatience)
+}
+
+// raised is closed once the request of a background context has become urgent; nil where that cannot happen.
 func raised(ctx context.Context) <-chan struct{} {
 	u, _ := ctx.Value(backgroundKey{}).(*Urgency)
 	if u == nil {
@@ -137,12 +147,12 @@ func raised(ctx context.Context) <-chan struct{} {
 
 // isBackground reports whether nobody waits for a request, as things stand.
 func isBackground(ctx context.Context) bool {
-	urgent := raised(ctx)
-	if urgent == nil {
+	u, _ := ctx.Value(backgroundKey{}).(*Urgency)
+	if u == nil {
 		return false
 	}
 	select {
-	case <-urgent:
+	case <-u.urgent:
 		return false
 	default:
 		return true

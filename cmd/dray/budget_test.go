@@ -59,6 +59,59 @@ func TestBudgetTagPastItsWindow(t *testing.T) {
 	spent(t, s.ecr, kinds{"manifest-head": 1, "manifest-get": 1})
 }
 
+func TestBudgetTagShortlyPastItsWindow(t *testing.T) {
+	s, img := warm(t, "fresh: 1h", "fresh: 1ms, revalidate: 1h")
+	<-time.After(2 * time.Millisecond)
+	slow := s.ecr.AddFault(ecrtest.Fault{Kinds: []ecrtest.Kind{ecrtest.KindManifestHead}, Latency: time.Minute})
+	var wg sync.WaitGroup
+	for range 32 {
+		wg.Go(func() {
+			r := s.want(200, "GET", "/v2/team/app/manifests/v1", nil)
+			if !bytes.Equal(r.body, img.manifest.Raw) || r.Header.Get("X-Cache") != "updating" {
+				t.Errorf("%v", r.Header)
+			}
+		})
+	}
+	wg.Wait()
+	s.ecr.RemoveFault(slow)
+	for i := 0; s.ecr.Count("manifest-head") == 0 && i < 500; i++ {
+		<-time.After(time.Millisecond)
+	}
+	spent(t, s.ecr, kinds{"manifest-head": 1})
+}
+
+// The last part of a quota is for clients: with less left, nobody is asked in the background.
+func TestBudgetQuotaReserve(t *testing.T) {
+	for limit, heads := range map[int]int64{4: 1, 1: 0} { // 3 of 4 are left, or none
+		t.Run(fmt.Sprint(limit), func(t *testing.T) {
+			hub := ecrtest.Start(t, ecrtest.Options{Quirks: ecrtest.Hub(), Hub: ecrtest.HubOptions{PullLimit: limit}})
+			s := startBefore(t, ecrtest.Start(t, ecrtest.Options{}), hub, t.TempDir(), "fresh: 1h", "fresh: 1ms, revalidate: 1h")
+			seed(t, hub, "library/alpine", "3", 1<<10)
+			s.want(200, "GET", "/v2/hub/alpine/manifests/3", nil)
+			<-time.After(2 * time.Millisecond)
+			s.header(s.want(200, "GET", "/v2/hub/alpine/manifests/3", nil), "X-Cache", "updating")
+			for i := 0; hub.Count("manifest-head") < heads && i < 500; i++ {
+				<-time.After(time.Millisecond)
+			}
+			s.stop()
+			if n := hub.Count("manifest-head"); n != heads {
+				t.Errorf("%d questions, want %d", n, heads)
+			}
+			families, err := s.metrics.Gather()
+			if err != nil {
+				t.Fatal(err)
+			}
+			shown := false
+			for _, f := range families {
+				shown = shown || f.GetName() == "dray_upstream_quota_remaining" && f.GetMetric()[0].GetGauge().GetValue() == float64(limit-1)
+			}
+			if !shown {
+				t.Error("the quota is not in the metrics")
+			}
+		})
+	}
+}
+
 func TestBudgetTagWhileTheUpstreamIsDown(t *testing.T) {
 	s, img := warm(t, "fresh: 1h", "fresh: 0s")
 	s.ecr.AddFault(ecrtest.Fault{Kinds: []ecrtest.Kind{ecrtest.KindManifestHead, ecrtest.KindManifestGet}, Count: -1, Status: 503})

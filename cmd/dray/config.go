@@ -195,6 +195,9 @@ type CreateRepositories struct {
 type Tags struct {
 	// A tag is served without a question to the upstream for this long after the last answer; `0s` asks every time. Default: `60s`.
 	Fresh Duration `yaml:"fresh"`
+	// For this long after that, the old answer is still served at once, while the upstream is asked in the background for the next one. `0s` lets the
+	// client wait for it, as does `fresh: 0s`. Default: `60s`.
+	Revalidate Duration `yaml:"revalidate"`
 	// A tag is still served this long after the last answer while the upstream is down, throttles or refuses credentials;
 	// `0s` never. Default: `24h`.
 	Stale Duration `yaml:"stale"`

@@ -3,6 +3,7 @@ package ecrtest
 import (
 	"encoding/json"
 	"fmt"
+	"net"
 	"net/http"
 	"strconv"
 	"strings"
@@ -90,6 +91,8 @@ func (s *Server) countPull(w http.ResponseWriter, r *http.Request) error {
 	suffix := ";w=" + strconv.Itoa(int(window.Seconds()))
 	w.Header().Set("Ratelimit-Limit", strconv.Itoa(limit)+suffix)
 	w.Header().Set("Ratelimit-Remaining", strconv.Itoa(left)+suffix)
+	host, _, _ := net.SplitHostPort(r.RemoteAddr)
+	w.Header().Set("Docker-Ratelimit-Source", host)
 	if over && r.Method == http.MethodGet {
 		return refuse(http.StatusTooManyRequests, "TOOMANYREQUESTS", "You have reached your pull rate limit. You may increase the limit by authenticating and upgrading: https://www.docker.com/increase-rate-limit")
 	}

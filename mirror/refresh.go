@@ -1,0 +1,123 @@
+package mirror
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"dray/cache/meta"
+	"dray/upstream"
+	"dray/upstream/oci"
+)
+
+const (
+	// maxRefreshes bounds the tags that are asked for again, or were a moment ago.
+	maxRefreshes = 1024
+	// refreshAgain is the time from an attempt that told nothing to the next one.
+	refreshAgain = 5 * time.Second
+	// refreshWithin bounds one attempt.
+	refreshWithin = time.Minute
+)
+
+// refreshes are the tags whose answer is served once more while the upstream is asked
+// for the next one.
+type refreshes struct {
+	mu    sync.Mutex // guards below; leaf lock
+	under map[meta.TagKey]bool
+	// later are tags that are left alone until then.
+	later map[meta.TagKey]time.Time
+}
+
+func newRefreshes() *refreshes {
+	return &refreshes{under: map[meta.TagKey]bool{}, later: map[meta.TagKey]time.Time{}}
+}
+
+// begin reports whether a tag is to be asked for now; if so, end follows.
+func (r *refreshes) begin(k meta.TagKey, now time.Time) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.under[k] || now.Before(r.later[k]) || len(r.under) >= maxRefreshes {
+		return false
+	}
+	r.under[k] = true
+	delete(r.later, k)
+	return true
+}
+
+// end says whether the attempt told something.
+func (r *refreshes) end(k meta.TagKey, told bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.under, k)
+	if told {
+		return
+	}
+	now := time.Now()
+	if len(r.later) >= maxRefreshes {
+		for k, t := range r.later {
+			if !now.Before(t) {
+				delete(r.later, k)
+			}
+		}
+	}
+	if len(r.later) < maxRefreshes {
+		r.later[k] = now.Add(refreshAgain)
+	}
+}
+
+// aging answers from a fact whose window has ended a short while ago, and asks the
+// upstream for the next answer without anybody waiting for it: one HEAD, however many
+// clients come. It is nil where a client has to wait.
+func (m *Mirror) aging(ctx context.Context, up *Upstream, key meta.TagKey, accept []string, fact meta.TagFact, ok bool) *answer {
+	if !ok || fact.NotFound || up.Tags.Fresh <= 0 || time.Since(fact.CheckedAt) >= up.Tags.Fresh+up.Tags.Revalidate {
+		return nil
+	}
+	a := m.held(ctx, up, key.Repo, fact.Digest)
+	if a == nil {
+		return nil
+	}
+	a.source = fromUpdating
+	if m.refreshes.begin(key, time.Now()) {
+		accept = slices.Clone(accept)
+		started := m.tasks.start(func(ctx context.Context) {
+			ctx, cancel := context.WithTimeout(upstream.Background(ctx, nil), refreshWithin)
+			defer cancel()
+			m.refreshes.end(key, m.refresh(ctx, up, key, accept))
+		})
+		if !started {
+			m.refreshes.end(key, false)
+		}
+	}
+	return a
+}
+
+// refresh asks what a tag is now, and reports whether that is known afterwards. What the
+// upstream refuses is not served any longer: the next client asks, and is told why.
+func (m *Mirror) refresh(ctx context.Context, up *Upstream, key meta.TagKey, accept []string) bool {
+	fact, ok := m.tagFact(ctx, key, accept)
+	if a, err := m.fresh(ctx, up, key.Repo, fact, ok); a != nil || err != nil {
+		return true // somebody else has asked
+	}
+	a, err := m.askTag(ctx, up, key, accept, fact, ok)
+	result := "unchanged"
+	switch {
+	case ctx.Err() != nil:
+		result = "failed"
+	case err != nil:
+		result = "refused"
+		if !oci.NotFound(err) && ok {
+			fact.CheckedAt = fact.CheckedAt.Add(-up.Tags.Revalidate)
+			m.recorded(m.tags.Set(ctx, key, fact, 0))
+		}
+	case a.stale != nil:
+		result, err = "failed", a.stale
+	case a.source == fromOrigin:
+		result = "moved"
+	}
+	m.metrics.refreshes.WithLabelValues(up.Name, result).Inc()
+	if err != nil {
+		m.log.Debug("tag not refreshed", "tag", key.String(), "error", err)
+	}
+	return result != "failed"
+}
