@@ -80,7 +80,7 @@ func TestHubPull(t *testing.T) {
 	}
 	auth := "Bearer " + string(r.bearer(a, "", "").Body)
 	m := r.get("/v2/library/app/manifests/v1", "Authorization", auth).want(t, http.StatusOK, "", "")
-	if h := m.Header; h.Get("Docker-Content-Digest") != d.String() || h.Get("Ratelimit-Limit") != "100;w=21600" || h.Get("Ratelimit-Remaining") != "100;w=21600" {
+	if h := m.Header; h.Get("Docker-Content-Digest") != d.String() || h.Get("Ratelimit-Limit") != "100;w=21600" || h.Get("Docker-Ratelimit-Source") == "" || h.Get("Ratelimit-Remaining") != "100;w=21600" {
 		t.Errorf("%v", h)
 	}
 	if _, ok := m.Header["Sizes"]; ok {
