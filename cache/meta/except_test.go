@@ -1,0 +1,59 @@
+package meta_test
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"dray/cache/meta"
+	"dray/cache/meta/metatest"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// Facts about one upstream are neither kept nor found, and answers made without them have no lease; all others are as
+// before, names that merely begin alike included.
+func TestExcept(t *testing.T) {
+	ctx, under := t.Context(), metatest.NewMemory()
+	front := meta.NewFronted(under, meta.FrontOptions{})
+	s := meta.NewExcept(front, "own/é")
+	tags, links, known := meta.NewTags(s, meta.TagsOptions{}), meta.NewLinks(s, meta.LinksOptions{}), meta.NewKnown(s, meta.KnownOptions{})
+	d := digest.FromString("x")
+	for _, up := range []string{"own/é", "own", "own/é/"} {
+		key := meta.TagKey{Upstream: up, Repo: "own/é", Tag: "t"}
+		err := errors.Join(
+			tags.Set(ctx, key, meta.TagFact{Digest: d}, 0),
+			links.Add(ctx, up, "r", meta.Link{Digest: d, LinkFact: meta.LinkFact{Kind: meta.KindBlob}}),
+			known.Add(ctx, up, "r", meta.Holding{Digest: d, KnownFact: meta.KnownFact{Kind: meta.KindBlob}}),
+		)
+		if err != nil {
+			t.Fatal(err)
+		}
+		leased, lease := meta.WithLease(ctx)
+		_, tagErr := tags.Get(leased, key)
+		_, linkErr := links.Get(ctx, up, "r", d)
+		_, knownErr := known.Get(ctx, up, "r", d)
+		for what, err := range map[string]error{"tag": tagErr, "link": linkErr, "known": knownErr} {
+			if kept := err == nil; kept == (up == "own/é") || err != nil && !errors.Is(err, meta.ErrNotFound) {
+				t.Errorf("%s of %q: %v", what, up, err)
+			}
+		}
+		if lease.Valid(time.Now()) == (up == "own/é") {
+			t.Errorf("a lease on the tag of %q: %v", up, lease.Valid(time.Now()))
+		}
+		if err := errors.Join(tags.Forget(ctx, up, "own/é", "t"), known.Forget(ctx, up, "r", d)); err != nil {
+			t.Error(err)
+		}
+	}
+	// What was there before is hidden, too.
+	if err := meta.NewLinks(front, meta.LinksOptions{}).Add(ctx, "own/é", "r", meta.Link{Digest: d, LinkFact: meta.LinkFact{Kind: meta.KindBlob}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := links.Get(ctx, "own/é", "r", d); !errors.Is(err, meta.ErrNotFound) {
+		t.Errorf("an old link: %v", err)
+	}
+}
+
+func TestExceptSuite(t *testing.T) {
+	metatest.Suite{Open: func(t *testing.T) meta.Store { return meta.NewExcept(memory(t), "nobody") }}.Run(t)
+}

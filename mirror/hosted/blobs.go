@@ -1,0 +1,194 @@
+package hosted
+
+import (
+	"context"
+	"errors"
+	"io"
+	"time"
+
+	"dray/cache"
+	"dray/upstream"
+	"dray/upstream/oci"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// PutBlob implements upstream.Sink. A client's upload is in the cache by the time its digest is known, so its bytes are
+// read only where they are not.
+func (s *Store) PutBlob(ctx context.Context, name string, u upstream.Upload) error {
+	if err := oci.CheckRepo(name); err != nil {
+		return err
+	}
+	if u.Accepted != nil {
+		u.Accepted()
+	}
+	d, err := u.Digest()
+	if err != nil {
+		return err
+	}
+	_, err = s.take(ctx, d)
+	if errors.Is(err, oci.ErrBlobUnknown) {
+		err = s.ingest(ctx, d, u.Open)
+	}
+	if err != nil {
+		return err
+	}
+	s.lend(name, d)
+	s.drop(d)
+	return nil
+}
+
+// ingest is take for bytes that are not in the cache.
+func (s *Store) ingest(ctx context.Context, d digest.Digest, open func() (io.ReadCloser, error)) error {
+	r, err := open()
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	defer context.AfterFunc(ctx, func() { _ = r.Close() })()
+	up, err := s.cache.Receive(ctx)
+	if err != nil {
+		return noRoom(err)
+	}
+	defer up.Close()
+	src := &source{r: r}
+	if _, err := up.ReadFrom(src); err != nil {
+		if src.err != nil {
+			return src.err
+		}
+		return noRoom(err)
+	}
+	if _, err := up.Commit(ctx, d); err != nil {
+		if errors.Is(err, cache.ErrCorrupt) {
+			return oci.ErrDigestInvalid.With("the bytes do not have the digest %s", d).Because(err)
+		}
+		return noRoom(err)
+	}
+	_, err = s.take(ctx, d)
+	return err
+}
+
+// source remembers why reading failed.
+type source struct {
+	r   io.Reader
+	err error
+}
+
+func (s *source) Read(p []byte) (int, error) {
+	n, err := s.r.Read(p)
+	if err != nil && err != io.EOF {
+		s.err = err
+	}
+	return n, err
+}
+
+func noRoom(err error) error {
+	if errors.Is(err, cache.ErrFull) || errors.Is(err, cache.ErrTooLarge) {
+		return full("the mirror's disk has no room for it").Because(err)
+	}
+	return oci.ErrUnavailable.With("the mirror cannot store content now").Because(err)
+}
+
+// full is a refusal whose text reaches the terminal: a 5xx would not, and would be repeated at once.
+func full(why string) *oci.Error {
+	return oci.ErrDenied.With("the push does not fit: %s", why).Because(ErrFull)
+}
+
+// lend makes a blob that is held a member of a repository, for Grace or until a manifest needs it.
+func (s *Store) lend(name string, d digest.Digest) {
+	r := s.open(name)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if r.gone {
+		r = newRepo(name)
+		s.repos[name] = r
+	}
+	s.join(r, d).until = time.Now().Add(s.opts.Grace)
+}
+
+// StatBlob implements upstream.Source. Who is told that a blob is here may leave it out of a push: it stays for Grace.
+func (s *Store) StatBlob(_ context.Context, name string, d digest.Digest) (int64, error) {
+	if size, ok := s.owes(name, d); ok {
+		return size, nil
+	}
+	return 0, oci.ErrBlobUnknown.With("%s has no blob %s", name, d)
+}
+
+// owes reports whether a repository has a blob, and its length, and keeps it for Grace.
+func (s *Store) owes(name string, d digest.Digest) (int64, bool) {
+	if !s.renew(name, d) {
+		return 0, false
+	}
+	return s.cache.Stat(d)
+}
+
+func (s *Store) renew(name string, d digest.Digest) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := s.repos[name]
+	if r == nil || r.members[d] == nil {
+		return false
+	}
+	r.members[d].until = time.Now().Add(s.opts.Grace)
+	return true
+}
+
+// Blob implements upstream.Source.
+func (s *Store) Blob(ctx context.Context, name string, d digest.Digest, from int64) (upstream.BlobStream, error) {
+	if _, err := s.StatBlob(ctx, name, d); err != nil {
+		return upstream.BlobStream{}, err
+	}
+	r, err := s.cache.OpenHeld(ctx, d)
+	if err != nil {
+		return upstream.BlobStream{}, s.keepError(ctx, d, err)
+	}
+	if from > 0 && from >= r.Size() {
+		_ = r.Close()
+		return upstream.BlobStream{}, oci.ErrRangeInvalid.With("the range does not lie within the blob")
+	}
+	if _, err := r.Seek(from, io.SeekStart); err != nil {
+		_ = r.Close()
+		return upstream.BlobStream{}, s.keepError(ctx, d, err)
+	}
+	return upstream.BlobStream{Body: r, Size: r.Size(), Ranges: true}, nil
+}
+
+// Mount implements upstream.Sink. What another repository has is here.
+func (s *Store) Mount(ctx context.Context, name, from string, d digest.Digest) (bool, error) {
+	if err := oci.CheckRepo(name); err != nil {
+		return false, err
+	}
+	if _, ok := s.owes(from, d); !ok {
+		return false, nil
+	}
+	if _, err := s.take(ctx, d); err != nil {
+		return false, err
+	}
+	s.lend(name, d)
+	s.drop(d)
+	return true, nil
+}
+
+// DeleteBlob implements upstream.Deleter. What a manifest needs is not deleted from under it.
+func (s *Store) DeleteBlob(_ context.Context, name string, d digest.Digest) error {
+	free, err := s.deleteBlob(name, d)
+	for _, release := range free {
+		release()
+	}
+	return err
+}
+
+func (s *Store) deleteBlob(name string, d digest.Digest) ([]func(), error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := s.repos[name]
+	if r == nil || r.members[d] == nil {
+		return nil, oci.ErrBlobUnknown.With("%s has no blob %s", name, d)
+	}
+	m := r.members[d]
+	if m.needs > 0 {
+		return nil, oci.ErrDenied.With("a manifest of %s needs blob %s: delete that first", name, d)
+	}
+	m.until = time.Time{}
+	return s.leave(r, d, time.Now()), nil
+}

@@ -1,0 +1,176 @@
+package hosted
+
+import (
+	"context"
+	"time"
+
+	"dray/cache"
+	"dray/upstream"
+	"dray/upstream/oci"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// Manifest implements upstream.Source.
+func (s *Store) Manifest(ctx context.Context, name string, ref oci.Reference, _ []string) (*oci.Manifest, error) {
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	desc, err := s.find(name, ref)
+	if err != nil {
+		return nil, err
+	}
+	raw, err := s.cache.Bytes(ctx, desc.Digest, oci.MaxManifestBytes)
+	if err != nil {
+		return nil, s.lost(ctx, name, ref, err)
+	}
+	m, err := oci.ParseManifest(desc.MediaType, raw)
+	if err != nil {
+		return nil, err
+	}
+	m.Digest = desc.Digest
+	return m, nil
+}
+
+// StatManifest implements upstream.Source.
+func (s *Store) StatManifest(ctx context.Context, name string, ref oci.Reference, _ []string) (oci.Descriptor, error) {
+	desc, err := s.find(name, ref)
+	if err != nil {
+		return oci.Descriptor{}, err
+	}
+	if _, ok := s.cache.Stat(desc.Digest); !ok {
+		return oci.Descriptor{}, s.lost(ctx, name, ref, cache.ErrNotFound)
+	}
+	return desc, nil
+}
+
+func (s *Store) lost(ctx context.Context, name string, ref oci.Reference, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return unknown(name, ref).Because(err)
+}
+
+func unknown(name string, ref oci.Reference) *oci.Error {
+	return oci.ErrManifestUnknown.With("%s has no %s", name, ref)
+}
+
+// find looks a manifest up and marks it used.
+func (s *Store) find(name string, ref oci.Reference) (oci.Descriptor, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := s.repos[name]
+	if r == nil {
+		return oci.Descriptor{}, nameUnknown(name)
+	}
+	d := ref.Digest
+	if ref.Tag != "" {
+		d = r.now.tags[ref.Tag].Digest
+	}
+	m := r.now.manifests[d]
+	if m == nil {
+		return oci.Descriptor{}, unknown(name, ref)
+	}
+	m.used.Store(time.Now().Unix())
+	r.stale = true
+	return oci.Descriptor{MediaType: m.mediaType, Digest: d, Size: m.size}, nil
+}
+
+// PutManifest implements upstream.Sink. It returns when the manifest, everything that it names and the file that says so
+// are on stable storage.
+func (s *Store) PutManifest(ctx context.Context, name string, ref oci.Reference, m *oci.Manifest) (upstream.Pushed, error) {
+	if err := oci.CheckRepo(name); err != nil {
+		return upstream.Pushed{}, err
+	}
+	entry := &manifest{mediaType: m.MediaType, size: int64(len(m.Raw)), refs: refsOf(m)}
+	if err := s.complete(name, entry); err != nil {
+		return upstream.Pushed{}, err
+	}
+	if err := s.cache.Put(ctx, cache.Blob{Digest: m.Digest, Size: entry.size}, m.Raw); err != nil {
+		return upstream.Pushed{}, s.keepError(ctx, m.Digest, err)
+	}
+	if _, err := s.take(ctx, m.Digest); err != nil {
+		return upstream.Pushed{}, err
+	}
+	defer s.drop(m.Digest)
+	err := s.change(ctx, name, func(next *state) error {
+		now := time.Now()
+		entry.pushed = now
+		next.manifests[m.Digest] = entry
+		if ref.Tag != "" {
+			next.tags[ref.Tag] = tag{Digest: m.Digest, Pushed: now}
+		}
+		// Nothing that it needs has gone while it waited for its turn.
+		return s.complete(name, entry)
+	})
+	if err != nil {
+		return upstream.Pushed{}, err
+	}
+	return upstream.Pushed{Digest: m.Digest, Subject: entry.subject}, nil
+}
+
+// complete reports whether everything that a manifest names is here, and keeps it for Grace. A subject may be missing
+// (spec 1.1, "Pushing Manifests with Subject").
+func (s *Store) complete(name string, m *manifest) error {
+	for _, b := range m.blobs {
+		if _, ok := s.owes(name, b.Digest); !ok {
+			return oci.ErrManifestBlobUnknown.With("the manifest needs blob %s, which was not pushed to %s", b.Digest, name)
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := s.repos[name]
+	for _, d := range m.manifests {
+		if r == nil || r.now.manifests[d] == nil {
+			return oci.ErrManifestBlobUnknown.With("the index needs manifest %s, which was not pushed to %s", d, name)
+		}
+	}
+	return nil
+}
+
+// DeleteManifest implements upstream.Deleter. A manifest without a tag stays for Options.Untagged.
+func (s *Store) DeleteManifest(ctx context.Context, name string, ref oci.Reference) error {
+	if s.lookup(name) == nil {
+		return nameUnknown(name)
+	}
+	return s.change(ctx, name, func(next *state) error {
+		if ref.Tag != "" {
+			if next.tags[ref.Tag].Digest == "" {
+				return unknown(name, ref)
+			}
+			delete(next.tags, ref.Tag)
+			return nil
+		}
+		if next.manifests[ref.Digest] == nil {
+			return unknown(name, ref)
+		}
+		next.remove(ref.Digest)
+		return nil
+	})
+}
+
+// reachable are the manifests that lead on from the given ones: what indexes name, and what refers to them.
+func (st *state) reachable(from map[digest.Digest]bool) map[digest.Digest]bool {
+	referrers := map[digest.Digest][]digest.Digest{}
+	for d, m := range st.manifests {
+		if m.subject != "" {
+			referrers[m.subject] = append(referrers[m.subject], d)
+		}
+	}
+	live := map[digest.Digest]bool{}
+	var todo []digest.Digest
+	for d := range from {
+		todo = append(todo, d)
+	}
+	for len(todo) > 0 {
+		d := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		m := st.manifests[d]
+		if m == nil || live[d] {
+			continue
+		}
+		live[d] = true
+		todo = append(append(todo, m.manifests...), referrers[d]...)
+	}
+	return live
+}
