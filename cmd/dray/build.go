@@ -15,6 +15,7 @@ import (
 	"dray/cache/meta"
 	"dray/cache/meta/bolt"
 	"dray/mirror"
+	"dray/mirror/hosted"
 	"dray/upstream/ecr"
 
 	awsconfig "github.com/aws/aws-sdk-go-v2/config"
@@ -34,6 +35,8 @@ type graph struct {
 	store      *meta.Guarded
 	session    *ecr.Session // nil without private ECR
 	registries []*registry
+	hosted     []*hosted.Store
+	upstreams  []*mirror.Upstream // of registries and hosted
 	mirror     *mirror.Mirror
 	fronts     []*front
 	// background is everything that runs until the program stops, by name.
@@ -45,7 +48,7 @@ type graph struct {
 // also after an error.
 func build(ctx context.Context, cfg Config, log *slog.Logger) (*graph, error) {
 	g := &graph{cfg: cfg, log: log, metrics: prometheus.NewRegistry(), background: map[string]func(context.Context) error{}}
-	for _, step := range []func(context.Context) error{g.buildCache, g.buildMetadata, g.buildUpstreams, g.buildMirror, g.buildListeners, g.buildCloudWatch, g.buildAdmin} {
+	for _, step := range []func(context.Context) error{g.buildCache, g.buildHosted, g.buildMetadata, g.buildUpstreams, g.buildMirror, g.buildListeners, g.buildCloudWatch, g.buildAdmin} {
 		if err := step(ctx); err != nil {
 			return nil, errors.Join(err, g.close())
 		}
@@ -103,11 +106,15 @@ func (g *graph) buildMetadata(context.Context) error {
 
 func (g *graph) buildUpstreams(ctx context.Context) error {
 	for _, u := range g.cfg.Upstreams {
+		if u.Kind == KindLocal {
+			continue
+		}
 		r, err := buildUpstream(u, func() (*ecr.Session, error) { return g.awsSession(ctx) }, g.log)
 		if err != nil {
 			return err
 		}
 		g.registries = append(g.registries, r)
+		g.upstreams = append(g.upstreams, r.Upstream)
 		g.register(r.collectors)
 	}
 	if g.session != nil {
@@ -132,13 +139,10 @@ func (g *graph) awsSession(ctx context.Context) (*ecr.Session, error) {
 
 func (g *graph) buildMirror(context.Context) (err error) {
 	front := meta.NewFronted(g.store, meta.FrontOptions{})
-	tags, links, known := meta.NewTags(front, meta.TagsOptions{}), meta.NewLinks(front, meta.LinksOptions{}), meta.NewKnown(front, meta.KnownOptions{})
-	ups := make([]*mirror.Upstream, len(g.registries))
-	for i, r := range g.registries {
-		ups[i] = r.Upstream
-	}
+	facts := meta.NewExcept(front, g.cfg.hostedNames()...)
+	tags, links, known := meta.NewTags(facts, meta.TagsOptions{}), meta.NewLinks(facts, meta.LinksOptions{}), meta.NewKnown(facts, meta.KnownOptions{})
 	g.mirror, err = mirror.New(mirror.Options{
-		Cache: g.cache, Tags: tags, Links: links, Known: known, Upstreams: ups, Logger: g.log,
+		Cache: g.cache, Tags: tags, Links: links, Known: known, Upstreams: g.upstreams, Logger: g.log,
 		OnPull: g.buildPulls(), UploadExpiry: g.cfg.Limits.UploadExpiry.Std(), MaxUploadsPerClient: g.cfg.Limits.MaxUploadsPerClient,
 		ClientStall: g.cfg.Limits.StallTimeout.Std(),
 	})
@@ -216,6 +220,9 @@ func (g *graph) close() error {
 	}
 	if g.store != nil {
 		errs = append(errs, g.store.Close())
+	}
+	for _, s := range g.hosted {
+		errs = append(errs, s.Close())
 	}
 	if g.disk != nil {
 		errs = append(errs, g.disk.Close())

@@ -67,10 +67,10 @@ type ServerTLS struct {
 type Upstream struct {
 	// Name in the configuration, in logs and in metrics. Default: the host of `url`.
 	Name string `yaml:"name"`
-	// Where the registry is: `https://host[:port]`, or a bare host name. `docker.io` stands for `https://registry-1.docker.io`.
+	// Where the registry is, unless it is of kind `local`: `https://host[:port]`, or a bare host name. `docker.io` stands for `https://registry-1.docker.io`.
 	URL string `yaml:"url"`
 	// How the registry is spoken to: `oci`, `ecr` (Amazon ECR, with the credentials of the AWS SDK, account and region
-	// from the host name) or `ecr-public`.
+	// from the host name) or `ecr-public`; or `local`: what is pushed is kept here alone and never sent on, as for the cache of builds.
 	// Default: by the host name.
 	Kind Kind `yaml:"kind"`
 	// Host names that select this upstream, in the `Host` header or in `?ns=`. Default: the host of `url`; for Docker Hub
@@ -92,11 +92,13 @@ type Upstream struct {
 	Address string `yaml:"address,omitempty"`
 	// AWS role that dray assumes before it asks for credentials of the registry; kind `ecr` only.
 	RoleARN string `yaml:"role_arn,omitempty"`
-	// Whether clients may push to this upstream, through a listener with role `registry`.
+	// Whether clients may push to this upstream, through a listener with role `registry`. Always so for kind `local`.
 	Push bool `yaml:"push"`
 	// Whether clients may delete from this upstream: tags and manifests, and layers where the registry has a call for that (Amazon ECR has none).
-	// Needs `push`, and for kind `ecr` the right `ecr:BatchDeleteImage`. Who may push does not delete for that: see `actions`.
+	// Needs `push`, and for kind `ecr` the right `ecr:BatchDeleteImage`. Always so for kind `local`. Who may push does not delete for that: see `actions`.
 	Delete bool `yaml:"delete,omitempty"`
+	// What is kept, and for how long; kind `local` only.
+	Local Local `yaml:"local,omitempty"`
 	// Repositories that do not exist yet at the first push; kind `ecr` only.
 	CreateRepositories CreateRepositories `yaml:"create_repositories,omitempty"`
 	// How long it is known what a tag points to.
@@ -128,6 +130,37 @@ type UpstreamLimits struct {
 	// Part of the registry's quota of pulls, in per cent, that is left to clients: with less remaining, nothing is asked that no client waits for. Docker
 	// Hub tells its quota with every manifest. Default: `20`.
 	QuotaReserve int `yaml:"quota_reserve"`
+}
+
+// Local says how much an upstream of kind `local` keeps, and for how long. Its blobs lie in the cache directory, where they count
+// towards `cache.max_bytes` and are not evicted; its tags lie beside them in `hosted`. Unlike the rest of the cache, what is lost there cannot be fetched again.
+// Where several mirrors share a Redis, each keeps its own.
+type Local struct {
+	// Most bytes that its images may take. `0` leaves `cache.max_bytes` as the only bound. Default: `10GiB`.
+	MaxBytes Bytes `yaml:"max_bytes"`
+	// What a push that does not fit does: `evict` (drop the images that were not used for the longest time) or `refuse` (fail). Default: `evict`.
+	WhenFull WhenFull `yaml:"when_full"`
+	// A tag that was neither pushed nor pulled for this long is dropped; `0s` keeps it. Default: `720h`.
+	Unused Duration `yaml:"unused"`
+	// A manifest without a tag that was neither pushed nor pulled for this long is dropped, unless an index or a subject leads to it; `0s` keeps it. Default: `24h`.
+	Untagged Duration `yaml:"untagged"`
+	// Rules for certain tags. The first one that fits a tag decides, in place of `unused`.
+	Prune []PruneRule `yaml:"prune,omitempty"`
+}
+
+// PruneRule says which tags of an upstream of kind `local` are kept. In patterns `*` stands for any characters.
+type PruneRule struct {
+	// Patterns of repository names, without the prefix of the upstream. Default: all.
+	Repositories []string `yaml:"repositories,omitempty"`
+	// Patterns of tags. Default: all.
+	Tags []string `yaml:"tags,omitempty"`
+	// A tag that was neither pushed nor pulled for this long is dropped. Default: never.
+	Unused Duration `yaml:"unused,omitempty"`
+	// Only so many tags of a repository are kept, those that were pushed last. Default: all.
+	Keep int `yaml:"keep,omitempty"`
+	// `keep` counts for each group of tags that are alike up to the last occurrence of this text: with `-`, `main-1` and `main-2` are a group, and `fix-1` another.
+	// Default: all tags of the rule are one group.
+	Group string `yaml:"group,omitempty"`
 }
 
 // Prefetch says what of an image is fetched as soon as a client has got the manifest of its platform. The client joins these fetches: an image that is pulled

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/url"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -49,10 +50,15 @@ func Default(environ []string) Config {
 
 func (u *Upstream) setDefaults() {
 	u.CreateRepositories.Enabled = true
+	u.Local = defaultLocal()
 	u.Tags = Tags{Fresh: Duration(time.Minute), Revalidate: Duration(time.Minute), Stale: Duration(24 * time.Hour), NotFound: Duration(10 * time.Second)}
 	u.ParallelFill = ParallelFill{Threshold: 16 << 20, Piece: 8 << 20, Streams: 4, Connections: 16}
 	u.Prefetch = Prefetch{Enabled: true, MaxLayer: 32 << 20, Streams: 4}
 	u.Limits = UpstreamLimits{Concurrency: 256, Queue: 1000, Wait: Duration(20 * time.Second), QuotaReserve: 20}
+}
+
+func defaultLocal() Local {
+	return Local{MaxBytes: 10 << 30, WhenFull: WhenFullEvict, Unused: Duration(30 * 24 * time.Hour), Untagged: Duration(24 * time.Hour)}
 }
 
 // override lets the environment have its way and notes in origins which variable gave which value.
@@ -179,6 +185,7 @@ func (u *Upstream) complete() {
 		u.URL = "https://" + dockerHubHost
 	}
 	u.Kind = cmp.Or(u.Kind, kindOf(host))
+	u.completeLocal()
 	if host == dockerHubHost {
 		u.DefaultNamespace = cmp.Or(u.DefaultNamespace, "library")
 	}
@@ -197,6 +204,18 @@ func (u *Upstream) complete() {
 			create.Encryption = cmp.Or(create.Encryption, "KMS")
 		}
 		create.Encryption = cmp.Or(create.Encryption, "AES256")
+	}
+}
+
+// completeLocal settles what kind local has and the other kinds have not.
+func (u *Upstream) completeLocal() {
+	if u.Kind == KindLocal {
+		u.Push, u.Delete = true, true
+		u.Tags = Tags{} // it is asked each time, which costs nothing
+		return
+	}
+	if reflect.DeepEqual(u.Local, defaultLocal()) {
+		u.Local = Local{}
 	}
 }
 

@@ -88,6 +88,10 @@ var importable = map[string][]allowance{
 		{"github.com/hashicorp/golang-lru/v2", "what is remembered for a while, bounded"}, {"golang.org/x/crypto/bcrypt", "tells hashes from other text"},
 		{goDigest, addresses}, {prometheusClient, measures}, {"golang.org/x/sync/errgroup", "work that ends together"},
 	},
+	"dray/mirror/hosted": {
+		{"dray/cache", "where the bytes lie"}, {"dray/upstream", "the contracts it fulfils"}, {"dray/upstream/oci", "what clients push"},
+		{goDigest, addresses}, {prometheusClient, measures},
+	},
 	"dray/mirror/admin": {{prometheusClient, "it shows what is gathered"}}, // everything else through views of its own
 	"dray/mirror/pulls": {{prometheusClient, measures}},
 	"dray/mirror/cloudwatch": {

@@ -216,11 +216,26 @@ const (
 	KindOCI       Kind = "oci"
 	KindECR       Kind = "ecr"
 	KindECRPublic Kind = "ecr-public"
+	KindLocal     Kind = "local"
 )
 
 // UnmarshalText accepts one of the kinds.
 func (k *Kind) UnmarshalText(text []byte) error {
-	return oneOf(k, text, KindOCI, KindECR, KindECRPublic)
+	return oneOf(k, text, KindOCI, KindECR, KindECRPublic, KindLocal)
+}
+
+// WhenFull is what a push does that does not fit into an upstream of kind local.
+type WhenFull string
+
+// The answers to a push that does not fit.
+const (
+	WhenFullEvict  WhenFull = "evict"
+	WhenFullRefuse WhenFull = "refuse"
+)
+
+// UnmarshalText accepts one of the answers.
+func (w *WhenFull) UnmarshalText(text []byte) error {
+	return oneOf(w, text, WhenFullEvict, WhenFullRefuse)
 }
 
 // Dimensions says by what CloudWatch metrics are told apart.

@@ -42,6 +42,7 @@ func (c Config) validate() Problems {
 		}
 	}
 	c.validateRest(k)
+	c.validateQuotas(k)
 	if len(k.problems) > 0 {
 		return k.problems // names that are wrong or given twice would be reported here again
 	}
@@ -124,8 +125,11 @@ func (l Listener) validate(k *check, path string, upstreams, auths []string) {
 const prefixName = `^[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*$`
 
 func (u Upstream) validate(k *check, path string) {
+	u.validateLocal(k, path)
 	if u.URL == "" {
-		k.add(path+".url", "is missing")
+		if u.Kind != KindLocal {
+			k.add(path+".url", "is missing")
+		}
 	} else {
 		base(k, path+".url", u.URL)
 	}

@@ -1,0 +1,45 @@
+package main
+
+import (
+	"context"
+	"path/filepath"
+
+	"dray/mirror"
+	"dray/mirror/hosted"
+)
+
+// buildHosted opens what is hosted, before anything can evict its blobs.
+func (g *graph) buildHosted(ctx context.Context) error {
+	for _, u := range g.cfg.Upstreams {
+		if u.Kind != KindLocal {
+			continue
+		}
+		rules := make([]hosted.Rule, len(u.Local.Prune))
+		for i, r := range u.Local.Prune {
+			rules[i] = hosted.Rule{Repositories: r.Repositories, Tags: r.Tags, Unused: r.Unused.Std(), Keep: r.Keep, Group: r.Group}
+		}
+		s, err := hosted.Open(ctx, hosted.Options{
+			Name: u.Name, Directory: filepath.Join(g.cfg.Cache.Directory, "hosted", u.Name), Cache: g.cache, MaxBytes: int64(u.Local.MaxBytes),
+			Refuse: u.Local.WhenFull == WhenFullRefuse, Unused: u.Local.Unused.Std(), Untagged: u.Local.Untagged.Std(), Rules: rules,
+			Grace: g.cfg.Limits.UploadExpiry.Std(), Logger: g.log,
+		})
+		if err != nil {
+			return err
+		}
+		g.hosted = append(g.hosted, s)
+		g.background["hosted "+u.Name] = s.Run
+		g.register(s.Collectors())
+		g.upstreams = append(g.upstreams, &mirror.Upstream{Name: u.Name, Registry: u.Name, Source: s, Sink: s, Lister: s, Deleter: s})
+	}
+	return nil
+}
+
+// hostedNames are the upstreams whose content lies here: facts about it are not kept.
+func (c Config) hostedNames() (names []string) {
+	for _, u := range c.Upstreams {
+		if u.Kind == KindLocal {
+			names = append(names, u.Name)
+		}
+	}
+	return names
+}

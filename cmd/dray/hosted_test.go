@@ -1,0 +1,137 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"dray/upstream/ecrtest"
+	"dray/upstream/oci"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// hosting are the edits that give a stack an upstream of kind local, with more settings of its own in YAML.
+func hosting(more string) []string {
+	return []string{"upstreams: [ecr, hub]", "upstreams: [ecr, hub, own]", "upstreams:\n", "upstreams:\n- {name: own, kind: local, prefixes: [own], local: {" + more + "}}\n"}
+}
+
+// served holds that an image can be pulled as a whole.
+func (s *stack) served(repo, tag string, m *oci.Manifest, layers ...[]byte) {
+	s.Helper()
+	if r := s.want(200, "GET", "/v2/"+repo+"/manifests/"+tag, nil); !bytes.Equal(r.body, m.Raw) || r.Header.Get("Content-Type") != m.MediaType || r.Header.Get("Docker-Content-Digest") != m.Digest.String() {
+		s.Errorf("%s:%s: another manifest, or as another", repo, tag)
+	}
+	s.want(200, "GET", "/v2/"+repo+"/manifests/"+m.Digest.String(), nil)
+	for _, l := range append(layers, config) {
+		at := "/v2/" + repo + "/blobs/" + digest.FromBytes(l).String()
+		if r := s.want(200, "GET", at, nil); !bytes.Equal(r.body, l) {
+			s.Errorf("%s: other bytes", at)
+		}
+		if r := s.want(200, "HEAD", at, nil); r.ContentLength != int64(len(l)) {
+			s.Errorf("%s: %d bytes", at, r.ContentLength)
+		}
+	}
+}
+
+// askedNothing holds that the registries behind dray have seen no request, but for dray's token.
+func (s *stack) askedNothing() {
+	s.Helper()
+	for _, r := range []*ecrtest.Running{s.ecr, s.hub} {
+		<-r.Idle()
+		for kind, c := range r.Counters() {
+			if c.Requests > 0 && kind != "GetAuthorizationToken" {
+				s.Errorf("%d requests of kind %s", c.Requests, kind)
+			}
+		}
+	}
+}
+
+// What is pushed to an upstream of kind local goes nowhere else. It survives a restart that loses all facts.
+func TestHostedKeepsPushes(t *testing.T) {
+	dir := t.TempDir()
+	s := startStack(t, dir, hosting("")...)
+	layer := layerOf(1, 200_000)
+	m := s.push("own/team/app", "v1", layer)
+	s.served("own/team/app", "v1", m, layer)
+	s.want(404, "GET", "/v2/own/team/other/manifests/"+m.Digest.String(), nil)
+	s.want(404, "GET", "/v2/own/team/other/blobs/"+digest.FromBytes(layer).String(), nil)
+	s.want(404, "HEAD", "/v2/own/team/other/blobs/"+digest.FromBytes(layer).String(), nil)
+	if r := s.want(200, "GET", "/v2/own/team/app/tags/list", nil); !strings.Contains(string(r.body), `{"name":"own/team/app","tags":["v1"]}`) {
+		t.Errorf("tags: %s", r.body)
+	}
+	s.askedNothing()
+	s.stop()
+	if err := os.Remove(filepath.Join(dir, "facts.db")); err != nil {
+		t.Fatal(err)
+	}
+	s = startBefore(t, s.ecr, s.hub, dir, hosting("")...)
+	s.served("own/team/app", "v1", m, layer)
+	// Another repository gets the layer by a mount, and an image without an upload.
+	mount := "/v2/own/team/other/blobs/uploads/?mount="
+	s.want(201, "POST", mount+digest.FromBytes(layer).String()+"&from=own/team/app", nil)
+	s.want(201, "POST", mount+digest.FromBytes(config).String()+"&from=own/team/app", nil)
+	s.want(201, "PUT", "/v2/own/team/other/manifests/v1", m.Raw, "Content-Type", m.MediaType)
+	s.want(202, "POST", mount+digest.FromString("nowhere").String()+"&from=own/team/app", nil)
+	s.served("own/team/other", "v1", m, layer)
+
+	s.want(202, "DELETE", "/v2/own/team/app/manifests/v1", nil)
+	s.want(404, "GET", "/v2/own/team/app/manifests/v1", nil)
+	s.want(200, "GET", "/v2/own/team/app/manifests/"+m.Digest.String(), nil)
+	s.want(202, "DELETE", "/v2/own/team/app/manifests/"+m.Digest.String(), nil)
+	s.want(404, "GET", "/v2/own/team/app/manifests/"+m.Digest.String(), nil)
+	s.want(202, "DELETE", "/v2/own/team/app/blobs/"+digest.FromBytes(layer).String(), nil)
+	s.want(404, "GET", "/v2/own/team/app/blobs/"+digest.FromBytes(layer).String(), nil)
+	s.refused(403, "DENIED", "DELETE", "/v2/own/team/other/blobs/"+digest.FromBytes(layer).String(), nil)
+	s.served("own/team/other", "v1", m, layer)
+	s.askedNothing()
+}
+
+// A manifest is refused while something that it needs is missing, and the text says what.
+func TestHostedRefusesHalfImages(t *testing.T) {
+	s := startStack(t, t.TempDir(), hosting("")...)
+	m := imageOf(t, layerOf(1, 100))
+	s.upload("own/team/app", config)
+	_, text := s.refused(400, "MANIFEST_BLOB_UNKNOWN", "PUT", "/v2/own/team/app/manifests/v1", m.Raw, "Content-Type", m.MediaType)
+	if !strings.Contains(text, m.Layers[0].Digest.String()) {
+		t.Errorf("the message is %q", text)
+	}
+	s.want(404, "GET", "/v2/own/team/app/manifests/v1", nil)
+}
+
+// Pulls that fill the cache evict nothing that is hosted.
+func TestHostedIsNotEvicted(t *testing.T) {
+	s := startStack(t, t.TempDir(), append(hosting("max_bytes: 4MiB"), "min_free_bytes: 0", "min_free_bytes: 0, max_bytes: 12MiB")...)
+	layer := layerOf(1, 3<<20)
+	m := s.push("own/team/app", "v1", layer)
+	for i := range 6 {
+		other := seed(t, s.hub, fmt.Sprintf("library/x%d", i), "v1", 3<<20)
+		s.want(200, "GET", fmt.Sprintf("/v2/hub/x%d/manifests/v1", i), nil)
+		s.want(200, "GET", fmt.Sprintf("/v2/hub/x%d/blobs/%s", i, other.layer), nil)
+	}
+	s.served("own/team/app", "v1", m, layer)
+}
+
+// A tag that expires is gone for clients at once, whatever was served before.
+func TestHostedQuotaIsSeenByClients(t *testing.T) {
+	s := startStack(t, t.TempDir(), hosting("max_bytes: 1MiB")...)
+	s.push("own/a", "v1", layerOf(1, 600_000))
+	s.want(200, "GET", "/v2/own/a/manifests/v1", nil)
+	time.Sleep(1100 * time.Millisecond) // uses are told apart by the second
+	m := s.push("own/b", "v1", layerOf(2, 600_000))
+	s.served("own/b", "v1", m, layerOf(2, 600_000))
+	s.want(404, "GET", "/v2/own/a/manifests/v1", nil)
+	s.want(404, "HEAD", "/v2/own/a/blobs/"+digest.FromBytes(layerOf(1, 600_000)).String(), nil)
+	big := layerOf(3, 1<<20)
+	s.upload("own/c", big)
+	s.upload("own/c", config)
+	img := imageOf(t, big)
+	if _, text := s.refused(http.StatusForbidden, "DENIED", "PUT", "/v2/own/c/manifests/v1", img.Raw, "Content-Type", img.MediaType); !strings.Contains(text, "own is full") {
+		t.Errorf("the message is %q", text)
+	}
+}

@@ -1,0 +1,66 @@
+package main
+
+import (
+	"reflect"
+	"regexp"
+	"strings"
+)
+
+// localName is a name that can also be a directory.
+var localName = regexp.MustCompile(`^[a-z0-9]+(?:[._-][a-z0-9]+)*$`)
+
+func (u Upstream) validateLocal(k *check, path string) {
+	if u.Kind != KindLocal {
+		if !reflect.DeepEqual(u.Local, Local{}) {
+			k.add(path+".local", "is for kind local only")
+		}
+		return
+	}
+	switch {
+	case u.Name == "":
+		k.add(path+".name", "is missing")
+	case !localName.MatchString(u.Name):
+		k.add(path+".name", "%q names a directory, too, for kind local: write lower case letters and digits, with single dots, dashes or underscores between them", u.Name)
+	}
+	if u.URL != "" {
+		k.add(path+".url", "there is none for kind local: nothing is sent on")
+	}
+	if u.Address != "" || u.RepositoryPrefix != "" || u.Credentials != (Credentials{}) {
+		k.add(path, "address, repository_prefix and credentials mean nothing for kind local: nothing is sent on")
+	}
+	for i, r := range u.Local.Prune {
+		r.validate(k, at(path+".local.prune", i))
+	}
+}
+
+func (r PruneRule) validate(k *check, path string) {
+	if r.Keep < 0 {
+		k.add(path+".keep", "%d is negative", r.Keep)
+	}
+	if r.Group != "" && r.Keep == 0 {
+		k.add(path+".group", "needs keep")
+	}
+	for j, p := range r.Repositories {
+		if p == "" || p != strings.ToLower(p) || strings.HasPrefix(p, "/") {
+			k.add(at(path+".repositories", j), "%q matches no repository; names are lower case and do not begin with a slash", p)
+		}
+	}
+	for j, p := range r.Tags {
+		if p == "" || strings.ContainsAny(p, "/:") {
+			k.add(at(path+".tags", j), "%q matches no tag", p)
+		}
+	}
+}
+
+// validateQuotas leaves room in the cache beside what is hosted.
+func (c Config) validateQuotas(k *check) {
+	var sum Bytes
+	for i, u := range c.Upstreams {
+		if u.Kind != KindLocal {
+			continue
+		}
+		if sum += u.Local.MaxBytes; c.Cache.MaxBytes > 0 && sum >= c.Cache.MaxBytes {
+			k.add(at("upstreams", i)+".local.max_bytes", "%v for all upstreams of kind local leave no room for anything else in cache.max_bytes, %v", sum, c.Cache.MaxBytes)
+		}
+	}
+}
