@@ -160,6 +160,17 @@ func (g *growing) fail(err error) {
 	g.end()
 }
 
+// suspend is fail with ErrClosed, but the last user leaves by free.
+func (g *growing) suspend(free func() error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.over {
+		return
+	}
+	g.err, g.free = ErrClosed, free
+	g.end()
+}
+
 // end needs mu.
 func (g *growing) end() {
 	g.over = true

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 
 	"github.com/opencontainers/go-digest"
 
@@ -16,9 +17,12 @@ import (
 // commits; all else may come from any. Whoever receives one closes it in the end.
 type Upload struct {
 	cache *Cache
+	key   string // under which it is kept; empty: it ends with the process
 	in    *disk.Ingest
 	file  *growing
 	once  sync.Once
+	// suspended says that it is the next process's.
+	suspended atomic.Bool
 }
 
 // Receive starts an upload. It returns ErrFull when there is no room.
@@ -27,8 +31,12 @@ func (c *Cache) Receive(ctx context.Context) (*Upload, error) {
 	if err != nil {
 		return nil, fmt.Errorf("receive: %w", err)
 	}
+	return c.upload("", in), nil
+}
+
+func (c *Cache) upload(key string, in *disk.Ingest) *Upload {
 	c.m.uploads.Inc()
-	return &Upload{cache: c, in: in, file: newGrowing(in, -1, in.Abort)}, nil
+	return &Upload{cache: c, key: key, in: in, file: newGrowing(in, -1, in.Abort)}
 }
 
 // Write appends. What it says was written stays when it fails, for instance with
@@ -146,11 +154,14 @@ func (u *Upload) end(err error) {
 }
 
 // Close releases the upload: one that is not committed is aborted, the blob of one
-// that is, is no longer pinned. Followers read on. Further calls do nothing.
+// that is, is no longer pinned or kept. Followers read on. Further calls do nothing.
 func (u *Upload) Close() error {
 	u.Abort(nil)
 	u.leave()
-	return nil
+	if u.key == "" || u.suspended.Load() {
+		return nil
+	}
+	return u.cache.disk.Forget(u.key)
 }
 
 // leave ends the writer's use of the file.

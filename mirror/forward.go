@@ -30,6 +30,10 @@ type forward struct {
 	err  error
 }
 
+func newForward() *forward {
+	return &forward{cancel: func(error) {}, identified: make(chan struct{}), done: make(chan struct{})}
+}
+
 // identify tells the forward what its bytes turned out to be.
 func (f *forward) identify(d digest.Digest) {
 	f.once.Do(func() { f.digest = d; close(f.identified) })
@@ -44,7 +48,7 @@ func (f *forward) abort(cause error) {
 // startForward begins to send a session's bytes to the upstream. size and announced
 // are what the client said of them beforehand: -1 and "" for nothing.
 func (m *Mirror) startForward(s *session, size int64, announced digest.Digest) {
-	f := &forward{identified: make(chan struct{}), done: make(chan struct{})}
+	f := newForward()
 	blob, up, repo := s.blob, s.up, s.repo
 	var ctx context.Context
 	ctx, f.cancel = context.WithCancelCause(m.tasks.ctx)
@@ -103,20 +107,31 @@ type pinKey struct {
 // landed.
 type pin struct {
 	size    int64
+	owner   string // whose share it counts in
 	forward *forward
 	// blob keeps the bytes from being evicted until it is closed.
-	blob  *cache.Upload
+	blob  keeper
 	since time.Time
+}
+
+// keeper keeps a blob of a push: a *cache.Upload, or a *cache.KeptBlob of a former process.
+type keeper interface {
+	Close() error
+	// Suspend leaves the keeping to the next process.
+	Suspend() error
 }
 
 // pins are the blobs of pushes whose manifest has not landed yet.
 type pins struct {
 	expiry time.Duration
+	shares *shares
 	mu     sync.Mutex // guards the map; blobs are closed outside
 	m      map[pinKey]*pin
 }
 
-func newPins(expiry time.Duration) *pins { return &pins{expiry: expiry, m: map[pinKey]*pin{}} }
+func newPins(expiry time.Duration, shares *shares) *pins {
+	return &pins{expiry: expiry, shares: shares, m: map[pinKey]*pin{}}
+}
 
 func (p *pins) get(k pinKey) *pin {
 	p.mu.Lock()
@@ -130,16 +145,23 @@ func (p *pins) count() int {
 	return len(p.m)
 }
 
-// set pins a blob; a former pin of the same blob goes.
+// set pins a blob, whose bytes its owner's share has counted; a former pin of the same blob goes.
 func (p *pins) set(k pinKey, v *pin) {
-	v.since = time.Now()
+	if v.since.IsZero() {
+		v.since = time.Now()
+	}
 	p.mu.Lock()
 	old := p.m[k]
 	p.m[k] = v
 	p.mu.Unlock()
 	if old != nil {
-		_ = old.blob.Close()
+		p.release(old)
 	}
+}
+
+func (p *pins) release(v *pin) {
+	_ = v.blob.Close()
+	p.shares.refund(v.owner, v.size)
 }
 
 // drop releases the blobs of a push that has landed.
@@ -148,16 +170,19 @@ func (p *pins) drop(keys ...pinKey) {
 	for _, k := range keys {
 		gone[k] = true
 	}
-	p.dropIf(func(k pinKey, _ *pin) bool { return gone[k] })
+	p.dropIf(p.release, func(k pinKey, _ *pin) bool { return gone[k] })
 }
 
 func (p *pins) expire(now time.Time) {
-	p.dropIf(func(_ pinKey, v *pin) bool { return now.Sub(v.since) >= p.expiry })
+	p.dropIf(p.release, func(_ pinKey, v *pin) bool { return now.Sub(v.since) >= p.expiry })
 }
 
-func (p *pins) releaseAll() { p.dropIf(func(pinKey, *pin) bool { return true }) }
+// suspendAll leaves every pin to the next process.
+func (p *pins) suspendAll() {
+	p.dropIf(func(v *pin) { _ = v.blob.Suspend() }, func(pinKey, *pin) bool { return true })
+}
 
-func (p *pins) dropIf(gone func(pinKey, *pin) bool) {
+func (p *pins) dropIf(release func(*pin), gone func(pinKey, *pin) bool) {
 	var drop []*pin
 	p.mu.Lock()
 	for k, v := range p.m {
@@ -168,7 +193,7 @@ func (p *pins) dropIf(gone func(pinKey, *pin) bool) {
 	}
 	p.mu.Unlock()
 	for _, v := range drop {
-		_ = v.blob.Close()
+		release(v)
 	}
 }
 

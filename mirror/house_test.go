@@ -356,7 +356,7 @@ func TestDiskFails(t *testing.T) {
 // An upload that its client left alone ends, and gives back its bytes and its place; one in use does not.
 func TestUploadExpires(t *testing.T) {
 	h := newHouse(t)
-	h.m.uploads.most = 2
+	h.m.shares.maxUploads = 2
 	start := func() string {
 		return h.want(202, "POST", "/v2/team/app/blobs/uploads/", nil).Header().Get("Location")
 	}

@@ -74,6 +74,8 @@ type Options struct {
 	UploadExpiry time.Duration
 	// MaxUploadsPerClient bounds open uploads; 0 is no bound.
 	MaxUploadsPerClient int
+	// MaxUploadBytesPerClient bounds the bytes of open uploads and of blobs whose manifest has not landed; 0 is no bound.
+	MaxUploadBytesPerClient int64
 	// ClientStall disconnects a client that neither sends nor takes a byte for so long;
 	// 0 means 2 minutes.
 	ClientStall time.Duration
@@ -97,8 +99,10 @@ type Mirror struct {
 	manifests flights[*answer]
 	vouches   flights[int64]
 	landings  flights[upstream.Pushed]
+	shares    *shares
 	uploads   *uploads
 	pins      *pins
+	recovered []recovered
 	within    time.Duration
 	stall     time.Duration
 	metrics   *metrics
@@ -110,7 +114,7 @@ type Mirror struct {
 // can begin: clients wait 30 s for a header.
 const lookFor = 25 * time.Second
 
-// New puts a Mirror together. It starts nothing.
+// New puts a Mirror together, with the uploads that a former process left in the cache. It starts nothing.
 func New(o Options) (*Mirror, error) {
 	if o.Cache == nil || o.Tags == nil || o.Links == nil || o.Known == nil {
 		return nil, errors.New("mirror: cache and metadata are needed")
@@ -125,8 +129,9 @@ func New(o Options) (*Mirror, error) {
 		hot:     newHot(), refreshes: newRefreshes(),
 	}
 	expiry := cmp.Or(o.UploadExpiry, time.Hour)
-	m.uploads = newUploads(expiry, o.MaxUploadsPerClient)
-	m.pins = newPins(expiry)
+	m.shares = newShares(o.MaxUploadsPerClient, o.MaxUploadBytesPerClient)
+	m.uploads = newUploads(expiry, m.shares)
+	m.pins = newPins(expiry, m.shares)
 	m.landings.lasting = true
 	for _, u := range o.Upstreams {
 		if u.Name == "" || u.Source == nil || u.Lister == nil {
@@ -141,20 +146,22 @@ func New(o Options) (*Mirror, error) {
 		m.upstreams[u.Name] = u
 		m.ahead[u.Name] = newPrefetcher(u.Prefetch)
 	}
+	m.recover(time.Now())
 	return m, nil
 }
 
-// Run drops uploads that nobody continues until ctx ends; then it ends everything
-// that the Mirror does in the background and waits for it.
+// Run goes on with what a former process received, and drops uploads that nobody continues until ctx ends; then it ends
+// everything that the Mirror does in the background and waits for it. Uploads are left to the next process.
 func (m *Mirror) Run(ctx context.Context) error {
+	m.tasks.start(m.forwardRecovered)
 	tick := time.NewTicker(m.uploads.expiry / 10)
 	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			m.uploads.abortAll(errStopped)
+			m.uploads.suspendAll()
 			m.tasks.stop()
-			m.pins.releaseAll()
+			m.pins.suspendAll()
 			return nil
 		case now := <-tick.C:
 			m.uploads.expire(now)

@@ -2,6 +2,8 @@ package mirror
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -45,23 +47,27 @@ func (m *Mirror) startUpload(x *exchange) error {
 	defer s.release()
 	err = m.finishUpload(x, s)
 	if err != nil { // nobody knows the session's id: it cannot be continued
-		s.abort(err)
-		m.uploads.remove(s)
+		m.uploads.drop(s, err)
 	}
 	return err
 }
 
 func (m *Mirror) openSession(x *exchange) (*session, error) {
-	owner := x.owner()
-	if err := m.uploads.reserve(owner); err != nil {
+	r := receipt{Upstream: x.up.Name, Repository: x.target.Repo, User: x.user, Owner: x.owner()}
+	note, err := json.Marshal(r)
+	if err != nil {
 		return nil, err
 	}
-	blob, err := m.cache.Receive(x.r.Context())
+	if err := m.shares.begin(r.Owner); err != nil {
+		return nil, err
+	}
+	id := rand.Text()
+	blob, err := m.cache.ReceiveKept(x.r.Context(), id, note)
 	if err != nil {
-		m.uploads.giveBack(owner)
+		m.shares.end(r.Owner)
 		return nil, noRoom(err)
 	}
-	return m.uploads.add(x.up, x.target.Repo, x.user, owner, blob), nil
+	return m.uploads.add(id, x.up, r, blob, time.Now()), nil
 }
 
 // mountWithin bounds the attempt at a mount.
@@ -122,8 +128,7 @@ func (m *Mirror) cancelUpload(x *exchange) error {
 		return err
 	}
 	defer s.release()
-	s.abort(errCancelled)
-	m.uploads.remove(s)
+	m.uploads.drop(s, errCancelled)
 	x.w.WriteHeader(http.StatusNoContent)
 	return nil
 }
@@ -151,20 +156,19 @@ func (m *Mirror) finishUpload(x *exchange, s *session) error {
 	if err := m.receive(x, s, d); err != nil {
 		return err
 	}
-	if s.forward == nil { // an empty blob
-		m.startForward(s, 0, d)
+	if s.forward == nil { // an empty blob, or one that a former process received
+		m.startForward(s, s.blob.Size(), d)
 	}
 	// The bytes are here: a client that leaves now finds the blob when it comes back.
 	blob, err := s.blob.Commit(context.WithoutCancel(x.r.Context()), d)
 	if err != nil {
-		s.abort(err)
-		m.uploads.remove(s)
+		m.uploads.drop(s, err)
 		if errors.Is(err, cache.ErrCorrupt) {
 			return oci.ErrDigestInvalid.With("the uploaded bytes do not have the digest %s", d).Because(err)
 		}
 		return noRoom(err)
 	}
-	m.pins.set(pinKey{s.up.Name, s.repo, d}, &pin{size: blob.Size, forward: s.forward, blob: s.blob})
+	m.pins.set(pinKey{s.up.Name, s.repo, d}, &pin{size: blob.Size, owner: s.owner, forward: s.forward, blob: s.blob})
 	s.forward.identify(d)
 	s.ended = true
 	m.uploads.remove(s)
@@ -181,6 +185,9 @@ func (m *Mirror) receive(x *exchange, s *session, announced digest.Digest) error
 	if x.r.ContentLength == 0 {
 		return nil
 	}
+	if err := m.shares.fits(s.owner, max(0, x.r.ContentLength)); err != nil {
+		return err
+	}
 	if s.forward == nil {
 		size := int64(-1)
 		if announced != "" && s.blob.Size() == 0 {
@@ -191,16 +198,32 @@ func (m *Mirror) receive(x *exchange, s *session, announced digest.Digest) error
 	buf := buffers.Get().(*[]byte)
 	defer buffers.Put(buf)
 	src := &errorKeeper{r: x.body()}
-	_, err := io.CopyBuffer(struct{ io.Writer }{s.blob}, src, *buf)
+	_, err := io.CopyBuffer(metered{s, m.shares}, src, *buf)
 	switch {
+	case errors.Is(err, oci.ErrTooManyRequests):
+		return err // what is here stays: others of the client's uploads may end
 	case src.err != nil:
 		return oci.ErrBlobUploadInvalid.With("the body broke off after %d bytes of the upload", s.blob.Size()).Because(src.err)
 	case err != nil:
-		s.abort(err)
-		m.uploads.remove(s)
+		m.uploads.drop(s, err)
 		return noRoom(err)
 	}
 	return nil
+}
+
+// metered charges what is written to a session to its client.
+type metered struct {
+	s      *session
+	shares *shares
+}
+
+func (w metered) Write(p []byte) (int, error) {
+	if err := w.shares.charge(w.s.owner, int64(len(p))); err != nil {
+		return 0, err
+	}
+	n, err := w.s.blob.Write(p)
+	w.shares.refund(w.s.owner, int64(len(p)-n))
+	return n, err
 }
 
 // errorKeeper remembers a failure of the source, to tell it from one of the sink.

@@ -2,7 +2,6 @@ package mirror
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"sync"
 	"time"
@@ -74,18 +73,36 @@ func (s *session) abort(cause error) {
 	}
 }
 
-// uploads are the open sessions. They live in this process: a client whose session
-// is gone starts again, as the protocol provides for.
-type uploads struct {
-	expiry time.Duration
-	most   int
-	mu     sync.Mutex // guards what follows; never held during I/O
-	byID   map[string]*session
-	open   map[string]int
+// suspend leaves what was received to the next process. It needs the turn.
+func (s *session) suspend() {
+	if s.ended {
+		return
+	}
+	s.ended = true
+	_ = s.blob.Suspend()
+	if s.forward != nil {
+		s.forward.abort(errStopped)
+	}
 }
 
-func newUploads(expiry time.Duration, most int) *uploads {
-	return &uploads{expiry: expiry, most: most, byID: map[string]*session{}, open: map[string]int{}}
+// receipt is kept with the bytes of an upload, so that a later process can go on with it.
+type receipt struct {
+	Upstream   string `json:"upstream"`
+	Repository string `json:"repository"`
+	User       string `json:"user,omitempty"`
+	Owner      string `json:"owner"`
+}
+
+// uploads are the open sessions. Their bytes and receipts lie in the cache, where the next process finds them.
+type uploads struct {
+	expiry time.Duration
+	shares *shares
+	mu     sync.Mutex // guards what follows; never held during I/O
+	byID   map[string]*session
+}
+
+func newUploads(expiry time.Duration, shares *shares) *uploads {
+	return &uploads{expiry: expiry, shares: shares, byID: map[string]*session{}}
 }
 
 func (u *uploads) count() int {
@@ -94,28 +111,9 @@ func (u *uploads) count() int {
 	return len(u.byID)
 }
 
-// reserve takes one of the client's places. Each has to be given back.
-func (u *uploads) reserve(owner string) error {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if u.most > 0 && u.open[owner] >= u.most {
-		return oci.ErrTooManyRequests.With("this client has %d uploads open, which is the limit", u.most)
-	}
-	u.open[owner]++
-	return nil
-}
-
-func (u *uploads) giveBack(owner string) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if u.open[owner]--; u.open[owner] <= 0 {
-		delete(u.open, owner)
-	}
-}
-
-// add opens a session around blob, for a place that was reserved.
-func (u *uploads) add(up *Upstream, repo, user, owner string, blob *cache.Upload) *session {
-	s := &session{id: rand.Text(), up: up, repo: repo, user: user, owner: owner, blob: blob, turn: make(chan struct{}, 1), touched: time.Now()}
+// add opens a session around blob. Its owner's share has counted it.
+func (u *uploads) add(id string, up *Upstream, r receipt, blob *cache.Upload, touched time.Time) *session {
+	s := &session{id: id, up: up, repo: r.Repository, user: r.User, owner: r.Owner, blob: blob, turn: make(chan struct{}, 1), touched: touched}
 	s.turn <- struct{}{}
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -135,22 +133,31 @@ func (u *uploads) take(ctx context.Context, id string, up *Upstream, repo, user 
 	return s, s.acquire(ctx)
 }
 
-// remove forgets a session that has ended.
-func (u *uploads) remove(s *session) {
+// drop aborts a session. It needs the turn.
+func (u *uploads) drop(s *session, cause error) {
+	size := s.blob.Size()
+	s.abort(cause)
+	if u.remove(s) {
+		u.shares.refund(s.owner, size)
+	}
+}
+
+// remove forgets a session that has ended, and says whether it was there.
+func (u *uploads) remove(s *session) bool {
 	u.mu.Lock()
 	_, there := u.byID[s.id]
 	delete(u.byID, s.id)
 	u.mu.Unlock()
 	if there {
-		u.giveBack(s.owner)
+		u.shares.end(s.owner)
 	}
+	return there
 }
 
 // discard ends a session whose id nobody was told.
 func (u *uploads) discard(s *session, cause error) {
 	<-s.turn
-	s.abort(cause)
-	u.remove(s)
+	u.drop(s, cause)
 	s.release()
 }
 
@@ -173,19 +180,18 @@ func (u *uploads) expire(now time.Time) {
 			continue
 		}
 		if now.Sub(s.touched) >= u.expiry {
-			s.abort(errExpired)
-			u.remove(s)
+			u.drop(s, errExpired)
 		}
 		s.turn <- struct{}{}
 	}
 }
 
-// abortAll ends every session, waiting for requests in progress: their bodies end
-// with the listeners.
-func (u *uploads) abortAll(cause error) {
+// suspendAll leaves every session to the next process, waiting for requests in progress:
+// their bodies end with the listeners.
+func (u *uploads) suspendAll() {
 	for _, s := range u.all() {
 		<-s.turn
-		s.abort(cause)
+		s.suspend()
 		u.remove(s)
 		s.turn <- struct{}{}
 	}

@@ -4,7 +4,8 @@
 // Invariants:
 //   - A file below blobs/ has the digest its name says and was checked, with its
 //     length, by [Ingest.Commit] before one rename put it there. Unfinished files live
-//     in ingest/ only, where no reader looks, and are removed by [Open].
+//     in ingest/ only, where no reader looks, and are removed by [Open], but for those
+//     that are kept for [Dir.Recover].
 //   - The directory is the index: presence, size and last use (the modification
 //     time) are read from it, so no database can disagree with it.
 //   - A blob without any write permission is known to be on stable storage. One
@@ -107,8 +108,10 @@ type Dir struct {
 	removed  map[digest.Digest]struct{} // what left the index while it is being read; nil afterwards
 	doomed   []*entry                   // out of the index, not yet unlinked
 	pins     map[string]Pin
-	kept     map[digest.Digest]int // how many pins name a blob
-	sweeping chan struct{}         // closed when the sweep under way is over
+	kept     map[digest.Digest]int    // how many pins, and keys of owed, name a blob
+	former   []Left                   // of former processes, not yet handed over
+	owed     map[string]digest.Digest // what former processes committed under a key
+	sweeping chan struct{}            // closed when the sweep under way is over
 }
 
 // Open takes possession of the directory and removes what was left unfinished. It
@@ -132,7 +135,7 @@ func Open(opts Options) (*Dir, error) {
 		index: map[digest.Digest]*entry{}, busy: map[digest.Digest]chan struct{}{},
 		policy: newPolicy(opts.MaxBytes), dirty: map[*entry]struct{}{}, suspects: map[*entry]struct{}{},
 		removed: map[digest.Digest]struct{}{}, pinning: make(chan struct{}, 1),
-		pins: map[string]Pin{}, kept: map[digest.Digest]int{},
+		pins: map[string]Pin{}, kept: map[digest.Digest]int{}, owed: map[string]digest.Digest{},
 	}
 	d.m = newMetrics(d)
 	if err := d.prepare(); err != nil {
@@ -147,10 +150,15 @@ func (d *Dir) Close() error {
 	if d.lock != nil {
 		err = d.lock.Close() // releases the lock with it
 	}
+	for _, l := range d.Recover() {
+		if l.Ingest != nil {
+			err = errors.Join(err, l.Ingest.Suspend())
+		}
+	}
 	return errors.Join(err, d.closeShards(), d.root.Close())
 }
 
-// prepare locks the directory, lays it out, empties ingest/ and reads the pins.
+// prepare locks the directory, lays it out, tidies ingest/ and reads the pins.
 func (d *Dir) prepare() error {
 	lock, err := d.root.OpenFile("lock", os.O_RDWR|os.O_CREATE, 0o644)
 	if err != nil {
@@ -168,16 +176,7 @@ func (d *Dir) prepare() error {
 			return err
 		}
 	}
-	left, err := fs.ReadDir(d.root.FS(), "ingest")
-	if err != nil {
-		return err
-	}
-	for _, e := range left {
-		if err := d.root.RemoveAll("ingest/" + e.Name()); err != nil {
-			return err
-		}
-	}
-	return d.loadPins()
+	return errors.Join(d.tidy(), d.loadPins())
 }
 
 // fault asks the injected fault, if there is one.

@@ -29,6 +29,10 @@ type Ingest struct {
 	size atomic.Int64 // of the beginning that is written and hashed
 	put  atomic.Int64 // bytes given to WriteAt
 
+	key      string // under which it is kept; empty: it ends with the process
+	note     []byte // kept with it
+	unhashed int64  // bytes of a former process that are yet to be hashed
+
 	mu       sync.Mutex
 	over     bool  // committed, aborted, or about to be
 	reserved int64 // bytes promised
@@ -97,6 +101,9 @@ func (in *Ingest) ReadAt(p []byte, off int64) (int, error) {
 // ErrFull or ErrTooLarge when there is no room; what it says was written stays, and
 // a later Write continues there.
 func (in *Ingest) Write(p []byte) (int, error) {
+	if err := in.rehash(); err != nil {
+		return 0, err
+	}
 	at := in.size.Load()
 	if in.want >= 0 && at+int64(len(p)) > in.want {
 		return 0, fmt.Errorf("write at %d: more than %d bytes: %w", at, in.want, ErrSize)
@@ -226,6 +233,9 @@ func (in *Ingest) commit(ctx context.Context, dg digest.Digest, publish func(nam
 		return nil, err
 	}
 	defer d.freeName(dg)
+	if err := in.committing(dg); err != nil {
+		return nil, asFull(err)
+	}
 	if !in.end() {
 		return nil, fs.ErrClosed
 	}
@@ -260,6 +270,9 @@ func (in *Ingest) check(dg digest.Digest) error {
 	size := in.size.Load()
 	if in.want >= 0 && size != in.want {
 		return fmt.Errorf("%d bytes instead of %d: %w", size, in.want, ErrSize)
+	}
+	if err := in.rehash(); err != nil {
+		return err
 	}
 	got := digest.NewDigest(digest.SHA256, in.hash)
 	if dg.Algorithm() != digest.SHA256 {
@@ -383,6 +396,9 @@ func (in *Ingest) Abort() error {
 		reserved = pending // the rest stays taken
 	}
 	in.dir.release(reserved, pending)
+	if in.key != "" {
+		err = errors.Join(err, in.dir.removeNote(in.key))
+	}
 	return errors.Join(err, in.file.Close())
 }
 

@@ -144,7 +144,7 @@ func (g *graph) buildMirror(context.Context) (err error) {
 	g.mirror, err = mirror.New(mirror.Options{
 		Cache: g.cache, Tags: tags, Links: links, Known: known, Upstreams: g.upstreams, Logger: g.log,
 		OnPull: g.buildPulls(), UploadExpiry: g.cfg.Limits.UploadExpiry.Std(), MaxUploadsPerClient: g.cfg.Limits.MaxUploadsPerClient,
-		ClientStall: g.cfg.Limits.StallTimeout.Std(),
+		MaxUploadBytesPerClient: int64(g.cfg.Limits.MaxUploadBytesPerClient), ClientStall: g.cfg.Limits.StallTimeout.Std(),
 	})
 	if err != nil {
 		return err

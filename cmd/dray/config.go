@@ -355,7 +355,10 @@ type CloudWatch struct {
 type Limits struct {
 	// Uploads that one client may have under way; 0 is no bound. Default: `64`.
 	MaxUploadsPerClient int `yaml:"max_uploads_per_client"`
-	// An upload without progress is dropped after this time. Default: `1h`.
+	// Bytes of a client's uploads, and of layers that it pushed and no manifest followed for yet: these are not evicted. Further ones are
+	// refused with 429. Default: half of `cache.max_bytes`.
+	MaxUploadBytesPerClient Bytes `yaml:"max_upload_bytes_per_client"`
+	// An upload without progress is dropped after this time, and so is a layer that no manifest followed. Default: `1h`.
 	UploadExpiry Duration `yaml:"upload_expiry"`
 	// Time a client has for the header of a request. Default: `10s`.
 	ReadHeaderTimeout Duration `yaml:"read_header_timeout"`

@@ -156,6 +156,7 @@ func hub() Upstream {
 
 // complete fills in the defaults that depend on other values.
 func (c *Config) complete() {
+	c.Limits.MaxUploadBytesPerClient = cmp.Or(c.Limits.MaxUploadBytesPerClient, c.Cache.MaxBytes/2)
 	if len(c.Upstreams) == 0 {
 		c.Upstreams = []Upstream{hub()}
 	}

@@ -3,10 +3,8 @@ package main
 import (
 	"bytes"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 
 	"dray/upstream/ecrtest"
@@ -81,41 +79,60 @@ func TestRestartWithoutFacts(t *testing.T) {
 	}
 }
 
-// Uploads do not outlive the process, and leave nothing on disk: the client starts again.
-func TestRestartEndsUploads(t *testing.T) {
+// An upload outlives the process, and so does a layer whose manifest has not come yet: the client goes on where it was, and
+// what a former process received is sent on without it.
+func TestRestartContinuesUploads(t *testing.T) {
 	dir := t.TempDir()
 	s := startStack(t, dir)
 	s.ecr.CreateRepository("team/app")
-	blob := layerOf(1, 300_000)
-	at := s.start("team/app")
-	s.want(202, "PATCH", at, blob)
+	first, second, third := layerOf(1, 6<<20), layerOf(2, 300_000), layerOf(3, 70_000)
+	s.ecr.SetDenials(ecrtest.Denial{Action: "ecr:InitiateLayerUpload"}) // nothing arrives before the restart
+	s.upload("team/app", second)
+	at, whole, gone := s.start("team/app"), s.start("team/app"), s.start("team/app")
+	s.want(202, "PATCH", at, first[:2<<20])
+	s.want(202, "PATCH", whole, third)
+	s.want(202, "PATCH", gone, third)
+	s.want(204, "DELETE", gone, nil)
 	s.stop()
-	if n, names := usage(t, dir); n >= int64(len(blob)) {
-		t.Errorf("%d bytes are left: %v", n, names)
-	}
+	s.ecr.SetDenials()
 	s = startBefore(t, s.ecr, s.hub, dir)
-	s.refused(404, "BLOB_UPLOAD_UNKNOWN", "PATCH", at, blob)
-	s.refused(404, "BLOB_UPLOAD_UNKNOWN", "PUT", at+"?digest="+digest.FromBytes(blob).String(), nil)
-	s.push("team/app", "v1", blob)
+	s.header(s.want(204, "GET", at, nil), "Range", fmt.Sprintf("0-%d", 2<<20-1))
+	s.refused(416, "RANGE_INVALID", "PATCH", at, first[:100], "Content-Range", "0-99")
+	s.want(202, "PATCH", at, first[2<<20:4<<20])
+	s.want(201, "PUT", at+"?digest="+digest.FromBytes(first).String(), first[4<<20:])
+	s.want(201, "PUT", whole+"?digest="+digest.FromBytes(third).String(), nil)
+	s.refused(404, "BLOB_UPLOAD_UNKNOWN", "GET", gone, nil)
+	s.want(200, "HEAD", "/v2/team/app/blobs/"+digest.FromBytes(second).String(), nil)
+	s.upload("team/app", config)
+	m := imageOf(t, first, second, third)
+	s.want(201, "PUT", "/v2/team/app/manifests/v1", m.Raw, "Content-Type", m.MediaType)
+	s.holds("team/app", "v1", m, first, second, third)
+	// Once the image has landed nothing is kept for it any more.
+	if left, err := os.ReadDir(filepath.Join(dir, "content", "ingest")); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v %v", left, err)
+	}
 }
 
-// usage adds up the files of a cache directory but for its database.
-func usage(t *testing.T, dir string) (n int64, names []string) {
-	t.Helper()
-	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() || strings.HasSuffix(path, ".db") {
-			return err
-		}
-		info, err := d.Info()
-		if err != nil {
-			return err
-		}
-		n += info.Size()
-		names = append(names, fmt.Sprintf("%s: %d", path, info.Size()))
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
+// What was received before the restart counts after it.
+func TestRestartKeepsLimits(t *testing.T) {
+	dir := t.TempDir()
+	const limits = "\nlimits: {max_uploads_per_client: 2, max_upload_bytes_per_client: 200000}"
+	s := startStack(t, dir, "min_free_bytes: 0}", "min_free_bytes: 0}"+limits)
+	s.ecr.CreateRepository("team/app")
+	blob, at := layerOf(1, 150_000), s.start("team/app")
+	s.want(202, "PATCH", at, blob)
+	other := s.start("team/app")
+	for range 2 {
+		s.refused(429, "TOOMANYREQUESTS", "POST", "/v2/team/app/blobs/uploads/", nil)
+		s.refused(429, "TOOMANYREQUESTS", "PATCH", at, layerOf(2, 60_000))
+		s.stop()
+		s = startBefore(t, s.ecr, s.hub, dir, "min_free_bytes: 0}", "min_free_bytes: 0}"+limits)
 	}
-	return n, names
+	s.want(201, "PUT", at+"?digest="+digest.FromBytes(blob).String(), nil)
+	s.want(204, "DELETE", other, nil)
+	s.refused(429, "TOOMANYREQUESTS", "PUT", s.start("team/app")+"?digest="+digest.FromBytes(blob).String(), blob) // it is kept for its manifest
+	s.upload("team/app", config)
+	m := imageOf(t, blob)
+	s.want(201, "PUT", "/v2/team/app/manifests/v1", m.Raw, "Content-Type", m.MediaType)
+	s.push("team/app", "v2", layerOf(3, 190_000))
 }

@@ -211,6 +211,10 @@ func (q *Request) parseUploadQuery(v url.Values) (err error) {
 			return err
 		}
 	}
+	if s := v.Get("digest-algorithm"); s != "" && q.Kind == KindUploads && !digest.Algorithm(s).Available() {
+		// A hint what to hash with; any algorithm that there is, is taken without it.
+		return ErrDigestInvalid.With("unsupported digest algorithm %q", clip(s))
+	}
 	if s := v.Get("mount"); s != "" && q.Kind == KindUploads {
 		if q.Mount, err = ParseDigest(s); err != nil {
 			return err

@@ -1,0 +1,263 @@
+package disk
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// An ingest that is kept outlives the process. Its bytes are in ingest/<key>.part and what its owner notes about it is
+// in ingest/<key>.note, beside the digest once it is committed. Neither is synced: they survive the end of the process,
+// however sudden, because the kernel has them. After a power cut either may be gone, and bytes may be wrong, which the
+// digest shows.
+
+// ErrKey says that an ingest cannot be kept under that key.
+var ErrKey = errors.New("bad key of an ingest")
+
+const (
+	partSuffix = ".part"
+	noteSuffix = ".note"
+	// maxNote bounds a note, in bytes.
+	maxNote = 64 << 10
+)
+
+// Left is what a former process left under a key: an ingest, or what it was committed as.
+type Left struct {
+	Key  string
+	Note []byte
+	// Since is when it was last written to, or committed.
+	Since time.Time
+	// Ingest is not committed yet: it can be written on. Nil where Digest is set.
+	Ingest *Ingest
+	// Digest was committed, with Size bytes, and is kept from being evicted until Forget.
+	Digest digest.Digest
+	Size   int64
+}
+
+// CreateKept is Create of an ingest of unknown length that outlives the process: the next one gets it by Recover, with
+// its note. The key consists of letters, digits, - and _, and is no other's.
+func (d *Dir) CreateKept(ctx context.Context, key string, note []byte) (*Ingest, error) {
+	if !validKey(key) || len(note) > maxNote {
+		return nil, fmt.Errorf("create %.100q: %w", key, ErrKey)
+	}
+	if err := d.scanned(ctx); err != nil {
+		return nil, err
+	}
+	in := &Ingest{dir: d, name: partName(key), key: key, note: note, want: -1, hash: sha256.New()}
+	err := d.fault(OpCreate, in.name)
+	if err == nil {
+		in.file, err = d.root.OpenFile(in.name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	}
+	if err == nil {
+		err = d.writeNote(key, "", note)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("create: %w", asFull(err)), in.Abort())
+	}
+	return in, nil
+}
+
+func validKey(key string) bool {
+	return key != "" && len(key) <= 100 && !strings.ContainsFunc(key, func(c rune) bool {
+		return (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '-' && c != '_'
+	})
+}
+
+func partName(key string) string { return "ingest/" + key + partSuffix }
+func noteName(key string) string { return "ingest/" + key + noteSuffix }
+
+// Suspend ends the use of a kept ingest by this process and leaves it to the next one. Any other ingest is aborted. It
+// does nothing after Commit or Abort.
+func (in *Ingest) Suspend() error {
+	if in.key == "" {
+		return in.Abort()
+	}
+	if !in.end() {
+		return nil
+	}
+	in.mu.Lock()
+	reserved, pending := in.reserved, in.reserved-in.occupied
+	in.mu.Unlock()
+	in.dir.release(reserved, pending)
+	return in.file.Close()
+}
+
+// Forget removes the note of what was committed under a key; from then on it is kept no longer for that. An unknown key is no error.
+func (d *Dir) Forget(key string) error {
+	d.mu.Lock()
+	if dg, ok := d.owed[key]; ok {
+		delete(d.owed, key)
+		d.keep([]digest.Digest{dg}, -1)
+	}
+	d.mu.Unlock()
+	if err := d.removeNote(key); err != nil {
+		return fmt.Errorf("forget %s: %w", key, err)
+	}
+	return nil
+}
+
+// Recover hands over what former processes left, once. It is accounted for from Open on.
+func (d *Dir) Recover() []Left {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	former := d.former
+	d.former = nil
+	return former
+}
+
+// committing notes what a kept ingest is about to become.
+func (in *Ingest) committing(dg digest.Digest) error {
+	if in.key == "" {
+		return nil
+	}
+	return in.dir.writeNote(in.key, dg, in.note)
+}
+
+// rehash hashes what a former process has written.
+func (in *Ingest) rehash() error {
+	if in.unhashed == 0 {
+		return nil
+	}
+	if _, err := io.CopyBuffer(in.hash, io.NewSectionReader(in, in.size.Load()-in.unhashed, in.unhashed), make([]byte, 256<<10)); err != nil {
+		in.hash.Reset()
+		in.unhashed = in.size.Load()
+		return fmt.Errorf("read what was written before: %w", err)
+	}
+	in.unhashed = 0
+	return nil
+}
+
+// writeNote replaces a note by one step, without syncing it.
+func (d *Dir) writeNote(key string, dg digest.Digest, note []byte) error {
+	tmp := d.ingestName()
+	if err := d.root.WriteFile(tmp, append([]byte(dg+"\n"), note...), 0o600); err != nil {
+		return errors.Join(err, d.root.Remove(tmp))
+	}
+	if err := d.root.Rename(tmp, noteName(key)); err != nil {
+		return errors.Join(err, d.root.Remove(tmp))
+	}
+	return nil
+}
+
+func (d *Dir) removeNote(key string) error {
+	if err := d.root.Remove(noteName(key)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// tidy removes from ingest/ what was left unfinished, but for what is kept. A note that makes no sense keeps nothing.
+func (d *Dir) tidy() error {
+	files, err := fs.ReadDir(d.root.FS(), "ingest")
+	if err != nil {
+		return err
+	}
+	kept := map[string]bool{}
+	for _, f := range files {
+		key, ok := strings.CutSuffix(f.Name(), noteSuffix)
+		if !ok {
+			continue
+		}
+		l, err := d.loadLeft(key)
+		switch {
+		case err != nil:
+			d.log.Error("unfinished upload dropped", "key", key, "error", err)
+			continue
+		case l.Ingest != nil:
+			kept[key+partSuffix] = true
+		case l.Digest == "":
+			continue // it was killed before it had begun
+		}
+		kept[f.Name()] = true
+		d.former = append(d.former, l)
+	}
+	for _, f := range files {
+		if kept[f.Name()] {
+			continue
+		}
+		if err := d.root.RemoveAll("ingest/" + f.Name()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// loadLeft reads what lies under a key and takes it into the account.
+func (d *Dir) loadLeft(key string) (Left, error) {
+	if !validKey(key) {
+		return Left{}, ErrKey
+	}
+	l := Left{Key: key}
+	info, err := d.root.Stat(noteName(key))
+	if err != nil {
+		return l, err
+	}
+	if info.Size() > maxNote+1024 {
+		return l, ErrTooLarge
+	}
+	b, err := d.root.ReadFile(noteName(key))
+	if err != nil {
+		return l, err
+	}
+	first, note, ok := bytes.Cut(b, []byte("\n"))
+	if !ok {
+		return l, errors.New("the note breaks off")
+	}
+	l.Note, l.Since = note, info.ModTime()
+	file, err := d.root.OpenFile(partName(key), os.O_RDWR, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		if len(first) == 0 {
+			return l, nil
+		}
+		l.Digest = digest.Digest(first)
+		name, err := blobPath(l.Digest)
+		if err != nil {
+			return l, err
+		}
+		info, err := d.root.Stat(name)
+		if err != nil {
+			return l, err
+		}
+		l.Size = info.Size()
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.owed[key] = l.Digest
+		d.keep([]digest.Digest{l.Digest}, 1)
+		return l, nil
+	}
+	if err != nil {
+		return l, err
+	}
+	return d.reopened(l, file)
+}
+
+// reopened goes on with the ingest whose file that is.
+func (d *Dir) reopened(l Left, file *os.File) (Left, error) {
+	info, err := file.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = errors.New("it is no file")
+	}
+	if err != nil {
+		return l, errors.Join(err, file.Close())
+	}
+	size := info.Size()
+	l.Since = info.ModTime()
+	l.Ingest = &Ingest{
+		dir: d, name: partName(l.Key), key: l.Key, note: l.Note, file: file, want: -1, hash: sha256.New(),
+		unhashed: size, reserved: blocks(size), occupied: blocks(size),
+	}
+	l.Ingest.size.Store(size)
+	d.mu.Lock()
+	d.reserved += blocks(size)
+	d.mu.Unlock()
+	return l, nil
+}
