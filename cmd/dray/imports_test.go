@@ -92,8 +92,9 @@ var importable = map[string][]allowance{
 		{"dray/cache", "where the bytes lie"}, {"dray/upstream", "the contracts it fulfils"}, {"dray/upstream/oci", "what clients push"},
 		{goDigest, addresses}, {prometheusClient, measures},
 	},
-	"dray/mirror/admin": {{prometheusClient, "it shows what is gathered"}}, // everything else through views of its own
-	"dray/mirror/pulls": {{prometheusClient, measures}},
+	"dray/mirror/admin":            {{prometheusClient, "it shows what is gathered"}}, // everything else through views of its own
+	"dray/mirror/pipeline/secrets": {},
+	"dray/mirror/pulls":            {{prometheusClient, measures}},
 	"dray/mirror/cloudwatch": {
 		{"dray/mirror/pulls", "the counts it publishes"}, {awsSDK, "the API of CloudWatch"},
 		{prometheusClient, measures}, {"github.com/prometheus/client_model", "it reads what is gathered"},

@@ -1,0 +1,252 @@
+// Package secrets finds credentials in the files of an image: in their bytes, by rules that are anchored at literals,
+// and by their paths.
+//
+// Invariants:
+//   - A finding never holds the secret, only a fingerprint by which it can be recognised and waived.
+//   - The cost is one table look-up for each byte, however many rules there are. Only where three bytes look like the
+//     anchor of a rule is more done, and what is done there is bounded by [maxSecret].
+//   - Nothing is kept of a file but the last few hundred bytes.
+package secrets
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"math/bits"
+)
+
+const (
+	// maxSecret is how far from its anchor a rule looks, in bytes, in either direction.
+	maxSecret = 512
+	// bufferSize of a Scanner. What is kept between two fills is at most 2*maxSecret of it.
+	bufferSize = 64 << 10
+)
+
+// Match is a credential that was found.
+type Match struct {
+	// Rule that found it.
+	Rule *Rule
+	// Offset of its anchor in the file, in bytes, and Line, from 1.
+	Offset int64
+	Line   int
+	// Fingerprint recognises it again; see [Fingerprint].
+	Fingerprint string
+}
+
+// Fingerprint names a secret without telling it: the first 16 hexadecimal digits of the SHA-256 of the rule and the secret. Rules
+// ask for enough entropy that it cannot be guessed from that.
+func Fingerprint(rule string, secret []byte) string {
+	h := sha256.New()
+	h.Write([]byte(rule))
+	h.Write([]byte{0})
+	h.Write(secret)
+	return hex.EncodeToString(h.Sum(nil)[:8])
+}
+
+// anchor is a literal of a rule, found by three of its bytes.
+type anchor struct {
+	literal []byte
+	fold    bool // upper and lower case are the same
+	at      int  // of the three in the literal
+	rule    *Rule
+}
+
+// gram is three bytes in a row, the first one highest.
+type gram uint32
+
+// slot of a gram in the filter: the upper bits of a multiplicative hash.
+func (g gram) slot() uint32 { return uint32(g) * 2654435761 >> 16 }
+
+// Engine is a set of rules, ready to be looked for. It is never written to after [NewEngine], and may be shared.
+type Engine struct {
+	filter  [1 << 16 / 64]uint64 // a bit for the slot of every gram at which an anchor is looked for
+	anchors map[gram][]anchor
+}
+
+// NewEngine prepares rules. A literal must have three bytes at least.
+func NewEngine(rules []*Rule) *Engine {
+	e := &Engine{anchors: map[gram][]anchor{}}
+	for _, r := range rules {
+		for _, l := range r.Literals {
+			e.add(anchor{literal: []byte(l), fold: r.Fold, rule: r})
+		}
+	}
+	return e
+}
+
+// add enters an anchor under the three of its bytes that are rarest in files.
+func (e *Engine) add(a anchor) {
+	best := -1
+	for i := 0; i+2 < len(a.literal); i++ {
+		if c := commonness(a.literal[i]) + commonness(a.literal[i+1]) + commonness(a.literal[i+2]); best < 0 || c < best {
+			best, a.at = c, i
+		}
+	}
+	grams := []gram{0}
+	for _, c := range a.literal[a.at : a.at+3] {
+		var longer []gram
+		for _, g := range grams {
+			for _, c := range cases(c, a.fold) {
+				longer = append(longer, g<<8|gram(c))
+			}
+		}
+		grams = longer
+	}
+	for _, g := range grams {
+		s := g.slot()
+		e.filter[s/64] |= 1 << (s % 64)
+		e.anchors[g] = append(e.anchors[g], a)
+	}
+}
+
+// commonness of a byte in text, roughly: lower case is most of it.
+func commonness(c byte) int {
+	switch {
+	case c >= 'a' && c <= 'z', c == ' ', c == '-':
+		return 4
+	case c >= '0' && c <= '9', c >= 'A' && c <= 'Z':
+		return 2
+	}
+	return 1
+}
+
+func cases(c byte, fold bool) []byte {
+	if lower := c | 0x20; fold && lower >= 'a' && lower <= 'z' {
+		return []byte{lower, lower &^ 0x20}
+	}
+	return []byte{c}
+}
+
+// Scanner looks for the rules of an engine in one file after the other. It is used by one goroutine.
+type Scanner struct {
+	engine *Engine
+	// found is called for each match, in their order.
+	found func(Match)
+	buf   []byte
+	n     int   // bytes in buf
+	next  int   // the first of them at which no anchor was looked for
+	base  int64 // offset of buf in the file
+	lines int   // newlines before counted
+	count int   // bytes of buf whose newlines are in lines
+	hits  int
+}
+
+// NewScanner returns a Scanner that tells found what it finds.
+func (e *Engine) NewScanner(found func(Match)) *Scanner {
+	return &Scanner{engine: e, found: found, buf: make([]byte, bufferSize)}
+}
+
+// Reset begins a new file.
+func (s *Scanner) Reset() { s.n, s.next, s.base, s.lines, s.count, s.hits = 0, 0, 0, 0, 0, 0 }
+
+// maxMatches in one file: a file full of keys needs no list of them.
+const maxMatches = 100
+
+// Write takes the next bytes of the file. It never fails.
+func (s *Scanner) Write(p []byte) (int, error) {
+	total := len(p)
+	for len(p) > 0 {
+		if s.n == len(s.buf) {
+			s.scan(s.n - maxSecret)
+			s.shift()
+		}
+		k := copy(s.buf[s.n:], p)
+		s.n += k
+		p = p[k:]
+	}
+	return total, nil
+}
+
+// End is the end of the file.
+func (s *Scanner) End() { s.scan(s.n) }
+
+// shift drops what no rule looks back to.
+func (s *Scanner) shift() {
+	drop := max(s.next-maxSecret, 0)
+	s.countLines(drop)
+	copy(s.buf, s.buf[drop:s.n])
+	s.n -= drop
+	s.next -= drop
+	s.count -= drop
+	s.base += int64(drop)
+}
+
+func (s *Scanner) countLines(to int) {
+	if to > s.count {
+		s.lines += bytes.Count(s.buf[s.count:to], []byte{'\n'})
+		s.count = to
+	}
+}
+
+// scan looks for anchors whose three bytes begin before end.
+func (s *Scanner) scan(end int) {
+	filter, buf := &s.engine.filter, s.buf[:s.n]
+	i := s.next
+	if i >= end || len(buf) < 3 {
+		return
+	}
+	last := min(end, len(buf)-2)
+	g := gram(buf[i])<<8 | gram(buf[i+1])
+	for ; i < last; i++ {
+		g = (g<<8 | gram(buf[i+2])) & 0xffffff
+		if slot := g.slot(); filter[slot/64&1023]&(1<<(slot%64)) != 0 {
+			s.look(buf, i, g)
+		}
+	}
+	s.next = i
+}
+
+// look tries the anchors of a gram that stands at i.
+func (s *Scanner) look(buf []byte, i int, g gram) {
+	for _, a := range s.engine.anchors[g] {
+		start := i - a.at
+		stop := start + len(a.literal)
+		if start < 0 || stop > len(buf) || s.hits >= maxMatches {
+			continue
+		}
+		if a.fold {
+			if !bytes.EqualFold(buf[start:stop], a.literal) {
+				continue
+			}
+		} else if !bytes.Equal(buf[start:stop], a.literal) {
+			continue
+		}
+		window := buf[max(0, start-maxSecret):min(len(buf), stop+maxSecret)]
+		at := min(start, maxSecret)
+		secret, ok := a.rule.Secret(window, at, at+len(a.literal))
+		if !ok {
+			continue
+		}
+		s.hits++
+		s.countLines(start)
+		s.found(Match{
+			Rule: a.rule, Offset: s.base + int64(start), Line: s.lines + 1 - bytes.Count(buf[start:max(start, s.count)], []byte{'\n'}),
+			Fingerprint: Fingerprint(a.rule.ID, secret),
+		})
+	}
+}
+
+// bitsOf is the Shannon entropy of p, in tenths of a bit for each byte.
+func bitsOf(p []byte) int {
+	if len(p) == 0 {
+		return 0
+	}
+	var counts [256]int
+	for _, c := range p {
+		counts[c]++
+	}
+	// sum of n*log2(n), in fixed point: exact enough to tell words from keys, and the same on every machine.
+	var sum int
+	for _, n := range counts {
+		if n > 0 {
+			sum += n * log2(n)
+		}
+	}
+	return (log2(len(p)) - sum/len(p)) * 10 / 1024
+}
+
+// log2 of n in 1024ths, linear between powers of two.
+func log2(n int) int {
+	e := bits.Len(uint(n)) - 1
+	return e*1024 + (n<<10>>e - 1024)
+}
