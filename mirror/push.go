@@ -34,12 +34,12 @@ func (m *Mirror) putManifest(x *exchange) error {
 	}
 	ctx, cancel := context.WithTimeoutCause(x.r.Context(), m.patience(x.r), errStillCopying)
 	defer cancel()
-	key := strings.Join([]string{x.up.Name, x.target.Repo, x.q.Ref.String(), man.Digest.String()}, " ")
-	pushed, err := m.landings.do(ctx, m.tasks, key, landWithin, func(ctx context.Context) (upstream.Pushed, error) {
-		p, err := m.land(ctx, x.up, x.target.Repo, x.q.Ref, man)
-		m.metrics.pushes.WithLabelValues(x.up.Name, outcome(err)).Inc()
-		return p, err
-	})
+	pushed, err := m.bring(ctx, x, x.q.Ref, man)
+	for _, tag := range x.q.Tags {
+		if err == nil {
+			_, err = m.bring(ctx, x, oci.Reference{Tag: tag}, man)
+		}
+	}
 	if errors.Is(err, errStillCopying) {
 		// A 4xx: its text reaches the terminal, and no client repeats it by itself.
 		return oci.ErrDenied.With("the image is complete on the mirror and still being copied to %s: push again in a while to finish, no layer will be sent twice", x.up.Registry)
@@ -54,7 +54,20 @@ func (m *Mirror) putManifest(x *exchange) error {
 	if pushed.Subject != "" {
 		x.w.Header().Set("OCI-Subject", pushed.Subject.String())
 	}
+	for _, tag := range x.q.Tags {
+		x.w.Header().Add("OCI-Tag", tag)
+	}
 	return x.createdAt(oci.Request{Kind: oci.KindManifest, Ref: oci.Reference{Digest: man.Digest}}, man.Digest)
+}
+
+// bring lands a manifest under one reference, once for all who push the same.
+func (m *Mirror) bring(ctx context.Context, x *exchange, ref oci.Reference, man *oci.Manifest) (upstream.Pushed, error) {
+	key := strings.Join([]string{x.up.Name, x.target.Repo, ref.String(), man.Digest.String()}, " ")
+	return m.landings.do(ctx, m.tasks, key, landWithin, func(ctx context.Context) (upstream.Pushed, error) {
+		p, err := m.land(ctx, x.up, x.target.Repo, ref, man)
+		m.metrics.pushes.WithLabelValues(x.up.Name, outcome(err)).Inc()
+		return p, err
+	})
 }
 
 func outcome(err error) string {

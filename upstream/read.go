@@ -39,6 +39,9 @@ func (c *Client) Manifest(ctx context.Context, repo string, ref oci.Reference, a
 			return nil, c.corrupt("manifest %s of %s: digest is %s, not %s", ref, repo, m.Digest, want)
 		}
 	}
+	if d := statedDigest(resp); ref.Tag != "" && d != "" {
+		m.Digest = d // the registry may know it by another algorithm
+	}
 	return m, nil
 }
 

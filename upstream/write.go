@@ -40,7 +40,7 @@ func (c *Client) Mount(ctx context.Context, repo, from string, d digest.Digest) 
 func (c *Client) PutManifest(ctx context.Context, repo string, ref oci.Reference, m *oci.Manifest) (Pushed, error) {
 	var p Pushed
 	err := c.attempts(ctx, "manifest of "+repo, func(context.Context) (err error) {
-		p, err = c.putManifest(scoped(ctx, repo, true), repo, ref, m)
+		p, err = c.putTagged(scoped(ctx, repo, true), repo, ref, m)
 		return err
 	})
 	e, ok := errors.AsType[*oci.Error](err)
@@ -57,10 +57,25 @@ func (c *Client) PutManifest(ctx context.Context, repo string, ref oci.Reference
 	return p, err
 }
 
-func (c *Client) putManifest(ctx context.Context, repo string, ref oci.Reference, m *oci.Manifest) (Pushed, error) {
-	req, err := c.request(ctx, oci.Request{Method: http.MethodPut, Kind: oci.KindManifest, Repo: repo, Ref: ref}, nil)
+// putTagged sends a manifest under ref. A registry computes sha256 of what comes under a tag; one that is known by
+// another digest is sent by that with the tag beside it, where the registry understands that (its answer has OCI-Tag).
+func (c *Client) putTagged(ctx context.Context, repo string, ref oci.Reference, m *oci.Manifest) (Pushed, error) {
+	if ref.Tag != "" && m.Digest.Algorithm() != digest.SHA256 {
+		p, tagged, err := c.putManifest(ctx, oci.Request{Repo: repo, Ref: oci.Reference{Digest: m.Digest}, Tags: []string{ref.Tag}}, m)
+		if err != nil || tagged {
+			return p, err
+		}
+	}
+	p, _, err := c.putManifest(ctx, oci.Request{Repo: repo, Ref: ref}, m)
+	return p, err
+}
+
+// putManifest makes one PUT. tagged says that the registry took the tags that were sent beside the digest.
+func (c *Client) putManifest(ctx context.Context, q oci.Request, m *oci.Manifest) (p Pushed, tagged bool, err error) {
+	q.Method, q.Kind = http.MethodPut, oci.KindManifest
+	req, err := c.request(ctx, q, nil)
 	if err != nil {
-		return Pushed{}, err
+		return Pushed{}, false, err
 	}
 	req.Header.Set("Content-Type", m.MediaType)
 	req.ContentLength = int64(len(m.Raw))
@@ -68,20 +83,20 @@ func (c *Client) putManifest(ctx context.Context, repo string, ref oci.Reference
 	req.Body, _ = req.GetBody()
 	resp, err := c.send(idempotent(req), oci.KindManifest)
 	if err != nil {
-		return Pushed{}, err
+		return Pushed{}, false, err
 	}
 	defer discard(resp)
 	if resp.StatusCode != http.StatusCreated && resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusAccepted {
-		return Pushed{}, c.writeError(resp, repo)
+		return Pushed{}, false, c.writeError(resp, q.Repo)
 	}
 	if d := statedDigest(resp); d != "" && d != m.Digest && d != d.Algorithm().FromBytes(m.Raw) {
-		return Pushed{}, c.corrupt("manifest %s of %s: accepted as %s, sent %s", ref, repo, d, m.Digest)
+		return Pushed{}, false, c.corrupt("manifest %s of %s: accepted as %s, sent %s", q.Ref, q.Repo, d, m.Digest)
 	}
 	subject, err := oci.ParseDigest(resp.Header.Get("OCI-Subject"))
 	if err != nil {
 		subject = ""
 	}
-	return Pushed{Digest: m.Digest, Subject: subject}, nil
+	return Pushed{Digest: m.Digest, Subject: subject}, resp.Header.Get("OCI-Tag") != "", nil
 }
 
 // immutable tells a repetition, which is success, from an attempt to move a tag. The refusal alone does not: ECR sends

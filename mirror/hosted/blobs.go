@@ -187,7 +187,7 @@ func (s *Store) deleteBlob(name string, d digest.Digest) ([]func(), error) {
 	}
 	m := r.members[d]
 	if m.needs > 0 {
-		return nil, oci.ErrDenied.With("a manifest of %s needs blob %s: delete that first", name, d)
+		return nil, oci.ErrUnsupported.With("a manifest of %s needs blob %s: delete that first", name, d)
 	}
 	m.until = time.Time{}
 	return s.leave(r, d, time.Now()), nil

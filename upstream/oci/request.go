@@ -3,6 +3,7 @@ package oci
 import (
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -44,6 +45,9 @@ type Request struct {
 	// Ref is the manifest asked for, the blob's or subject's digest, or the digest
 	// that closes an upload (?digest=).
 	Ref Reference
+	// Tags are those that a manifest pushed by digest gets at the same time (?tag=, more than once; specification after
+	// 1.1, "Pushing Manifests").
+	Tags []string
 	// Upload is the id of an upload session, as issued.
 	Upload string
 	// Mount and From are the blob and the repository of a cross-repository mount.
@@ -190,6 +194,8 @@ func uploadID(s string) bool {
 func (q *Request) parseQuery(v url.Values) (err error) {
 	q.Namespace = v.Get("ns")
 	switch q.Kind {
+	case KindManifest:
+		err = q.parseTags(v["tag"])
 	case KindUploads, KindUpload:
 		err = q.parseUploadQuery(v)
 	case KindTags, KindCatalog:
@@ -203,6 +209,28 @@ func (q *Request) parseQuery(v url.Values) (err error) {
 		q.Page = v.Encode()
 	}
 	return err
+}
+
+// maxTags bounds the tags that come with one manifest. The specification asks for at least 10.
+const maxTags = 32
+
+// parseTags reads ?tag=, which only a push by digest has.
+func (q *Request) parseTags(tags []string) error {
+	if q.Method != http.MethodPut || q.Ref.Digest == "" || len(tags) == 0 {
+		return nil
+	}
+	if len(tags) > maxTags {
+		return ErrTagInvalid.With("%d tags for one manifest, %d are allowed", len(tags), maxTags).withStatus(http.StatusRequestURITooLong)
+	}
+	for _, t := range tags {
+		if !tagPattern.MatchString(t) {
+			return ErrTagInvalid.With("invalid tag %q", clip(t))
+		}
+		if !slices.Contains(q.Tags, t) {
+			q.Tags = append(q.Tags, t)
+		}
+	}
+	return nil
 }
 
 func (q *Request) parseUploadQuery(v url.Values) (err error) {
@@ -303,6 +331,10 @@ func (q Request) URL() string {
 	}
 	set("ns", q.Namespace)
 	switch q.Kind {
+	case KindManifest:
+		if len(q.Tags) > 0 {
+			v["tag"] = q.Tags
+		}
 	case KindUploads, KindUpload:
 		set("digest", q.Ref.Digest.String())
 		set("mount", q.Mount.String())

@@ -40,6 +40,10 @@ func TestParse(t *testing.T) {
 			oci.Request{Kind: oci.KindManifest, Prefix: "some/path", Repo: "library/alpine", Ref: oci.Reference{Digest: dgst}, Namespace: "docker.io"}},
 		{"GET", "/v2/a/b/blobs/" + dgst.String() + "?ns=reg.example.com%3A5443",
 			oci.Request{Kind: oci.KindBlob, Repo: "a/b", Ref: oci.Reference{Digest: dgst}, Namespace: "reg.example.com:5443"}},
+		{"PUT", "/v2/a/manifests/" + dgst.String() + "?tag=b&tag=a&tag=b",
+			oci.Request{Kind: oci.KindManifest, Repo: "a", Ref: oci.Reference{Digest: dgst}, Tags: []string{"b", "a"}}},
+		{"PUT", "/v2/a/manifests/1?tag=b", oci.Request{Kind: oci.KindManifest, Repo: "a", Ref: oci.Reference{Tag: "1"}}},
+		{"GET", "/v2/a/manifests/" + dgst.String() + "?tag=b", oci.Request{Kind: oci.KindManifest, Repo: "a", Ref: oci.Reference{Digest: dgst}}},
 		{"GET", "/v2/a/blobs/sha256%3A" + hex64, oci.Request{Kind: oci.KindBlob, Repo: "a", Ref: oci.Reference{Digest: dgst}}},
 		// A repository may be called like a resource; the end of the path decides.
 		{"GET", "/v2/blobs/uploads/manifests/1", oci.Request{Kind: oci.KindManifest, Repo: "blobs/uploads", Ref: oci.Reference{Tag: "1"}}},
@@ -68,7 +72,7 @@ func TestParse(t *testing.T) {
 				t.Error(d)
 			}
 			again, err := oci.Parse(request(t, tc.method, got.URL()))
-			if err != nil || again != got {
+			if err != nil || !cmp.Equal(again, got) {
 				t.Errorf("Parse(URL()) = %+v, %v; want %+v", again, err, got)
 			}
 		})
@@ -106,6 +110,8 @@ func TestParseRefuses(t *testing.T) {
 		{"GET", "/v2/a/manifests/sha256:" + strings.ToUpper(hex64), oci.ErrDigestInvalid, 400},
 		{"GET", "/v2/a/blobs/sha256:baddigeststring", oci.ErrDigestInvalid, 400},
 		{"GET", "/v2/a/blobs/md5:d41d8cd98f00b204e9800998ecf8427e", oci.ErrDigestInvalid, 400},
+		{"PUT", "/v2/a/manifests/" + dgst.String() + "?tag=.x", oci.ErrTagInvalid, 400},
+		{"PUT", "/v2/a/manifests/" + dgst.String() + "?" + strings.Repeat("tag=a&", 33), oci.ErrTagInvalid, 414},
 		{"GET", "/v2/a/blobs/latest", oci.ErrDigestInvalid, 400},
 		{"GET", "/v2/a/referrers/latest", oci.ErrDigestInvalid, 400},
 		{"PUT", "/v2/a/blobs/uploads/u?digest=sha256:1", oci.ErrDigestInvalid, 400},
@@ -140,7 +146,7 @@ func TestParseRefuses(t *testing.T) {
 // URL() is the inverse of Parse.
 func FuzzParse(f *testing.F) {
 	for _, s := range []string{"/v2/", "/p/v2/a/b/manifests/latest?ns=x", "/v2/a/blobs/" + dgst.String(), "/v2/a/blobs/uploads/?mount=" + dgst.String() + "&from=b",
-		"/v2/a/blobs/uploads/u?digest=" + dgst.String() + "&_state=s", "/v2/a/tags/list?n=1&last=%20", "/v2/a/referrers/" + dgst.String() + "?artifactType=a&p=1&p=2", "/v2/..%2f/manifests/x"} {
+		"/v2/a/blobs/uploads/u?digest=" + dgst.String() + "&_state=s", "/v2/a/tags/list?n=1&last=%20", "/v2/a/manifests/" + dgst.String() + "?tag=a&tag=b", "/v2/a/referrers/" + dgst.String() + "?artifactType=a&p=1&p=2", "/v2/..%2f/manifests/x"} {
 		f.Add("GET", s)
 		f.Add("POST", s)
 		f.Add("PUT", s)
@@ -158,7 +164,7 @@ func FuzzParse(f *testing.F) {
 			t.Fatalf("dot segments passed: %+v", q)
 		}
 		again, err := oci.Parse(request(t, method, q.URL()))
-		if err != nil || again != q {
+		if err != nil || !cmp.Equal(again, q) {
 			t.Fatalf("Parse(%q) = %+v; its URL %q gives %+v, %v", target, q, q.URL(), again, err)
 		}
 	})
