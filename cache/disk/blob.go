@@ -115,11 +115,16 @@ func (d *Dir) Pin(dg digest.Digest) (release func(), ok bool) {
 	if !ok {
 		return nil, false
 	}
+	return d.need(e), true
+}
+
+// need turns the caller's pin of an entry into one of somebody who needs the blob. It lasts until release.
+func (d *Dir) need(e *entry) (release func()) {
 	e.pins.Add(needed - 1)
 	return sync.OnceFunc(func() {
 		e.pins.Add(1 - needed)
 		d.unpin(e)
-	}), true
+	})
 }
 
 func (d *Dir) pin(dg digest.Digest) (*entry, bool) {
@@ -175,7 +180,7 @@ func (d *Dir) Purge(ctx context.Context, dg digest.Digest, force bool) error {
 	defer d.unpin(e)
 	idle := func() bool {
 		if force {
-			return e.pins.Load() < needed
+			return e.pins.Load() < needed && d.kept[dg] <= d.operatorPins(dg)
 		}
 		return e.pins.Load() == 1 && d.kept[dg] == 0 // the one is this call
 	}

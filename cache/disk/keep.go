@@ -3,7 +3,6 @@ package disk
 import (
 	"context"
 	"fmt"
-	"sync"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -28,5 +27,5 @@ func (d *Dir) Keep(ctx context.Context, dg digest.Digest) (release func(), err e
 			return nil, fmt.Errorf("keep %s: %w", dg, asFull(err))
 		}
 	}
-	return sync.OnceFunc(func() { d.unpin(e) }), nil
+	return d.need(e), nil
 }

@@ -125,6 +125,17 @@ func (d *Dir) keep(blobs []digest.Digest, n int) {
 	}
 }
 
+// operatorPins returns how many pins name a blob. Uploads that outlive the process keep blobs, too. Needs mu.
+func (d *Dir) operatorPins(dg digest.Digest) int {
+	n := 0
+	for _, p := range d.pins {
+		if slices.Contains(p.Blobs, dg) {
+			n++
+		}
+	}
+	return n
+}
+
 // pinnedBytes returns the blocks of blobs that are held and pinned. Needs mu.
 func (d *Dir) pinnedBytes() int64 {
 	var sum int64

@@ -58,9 +58,9 @@ func TestPurge(t *testing.T) {
 	if !ok {
 		t.Fatal("not held")
 	}
-	again, ok := d.Pin(dg)
-	if !ok {
-		t.Fatal("not held")
+	again, err := d.Keep(t.Context(), dg)
+	if err != nil {
+		t.Fatal(err)
 	}
 	purge(true, ErrInUse)
 	release()

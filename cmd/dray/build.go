@@ -16,6 +16,7 @@ import (
 	"dray/cache/meta/bolt"
 	"dray/mirror"
 	"dray/mirror/hosted"
+	"dray/mirror/inventory"
 	"dray/upstream/ecr"
 
 	awsconfig "github.com/aws/aws-sdk-go-v2/config"
@@ -38,6 +39,7 @@ type graph struct {
 	hosted     []*hosted.Store
 	upstreams  []*mirror.Upstream // of registries and hosted
 	mirror     *mirror.Mirror
+	inventory  *inventory.Inventory
 	fronts     []*front
 	// background is everything that runs until the program stops, by name.
 	background map[string]func(context.Context) error
@@ -150,6 +152,7 @@ func (g *graph) buildMirror(context.Context) (err error) {
 		return err
 	}
 	g.background["mirror"] = g.mirror.Run
+	g.inventory = &inventory.Inventory{Cache: g.cache, Disk: g.disk, Tags: tags, Links: links}
 	for _, c := range [][]prometheus.Collector{front.Collectors(), tags.Collectors(), links.Collectors(), known.Collectors(), g.mirror.Collectors()} {
 		g.register(c)
 	}

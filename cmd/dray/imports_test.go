@@ -92,7 +92,11 @@ var importable = map[string][]allowance{
 		{"dray/cache", "where the bytes lie"}, {"dray/upstream", "the contracts it fulfils"}, {"dray/upstream/oci", "what clients push"},
 		{goDigest, addresses}, {prometheusClient, measures},
 	},
-	"dray/mirror/admin":            {{prometheusClient, "it shows what is gathered"}}, // everything else through views of its own
+	"dray/mirror/admin": {{prometheusClient, "it shows what is gathered"}}, // everything else through views of its own
+	"dray/mirror/inventory": {
+		{"dray/cache", "what it looks after"}, {"dray/cache/disk", "where that lies"}, {"dray/cache/meta", "whose it is"},
+		{"dray/upstream/oci", "manifests say what belongs together"}, {goDigest, addresses},
+	},
 	"dray/mirror/pipeline/secrets": {},
 	"dray/mirror/pulls":            {{prometheusClient, measures}},
 	"dray/mirror/cloudwatch": {
@@ -101,7 +105,7 @@ var importable = map[string][]allowance{
 	},
 	"dray/cmd/dray": {
 		{"dray/cache", "chosen here"}, {"dray/mirror", "chosen here"}, {"dray/upstream", "chosen here"},
-		{awsSDK, "one AWS configuration for all who need one"}, {"github.com/caarlos0/env/v11", "configuration from the environment"},
+		{awsSDK, "one AWS configuration for all who need one"}, {goDigest, "operators are shown digests"}, {"github.com/caarlos0/env/v11", "configuration from the environment"},
 		{"go.yaml.in/yaml/v3", "configuration from a file"}, {"github.com/spf13/cobra", "subcommands"},
 		{prometheusClient, "the one registry of metrics"}, {"github.com/prometheus/client_model", "what it has counted is read back for operators"}, {"golang.org/x/sync/errgroup", "everything that runs, in one group"},
 		{"github.com/sirupsen/logrus", "distribution's log, to switch it off"}, {"golang.org/x/sys/unix", "splice"},

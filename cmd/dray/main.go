@@ -86,7 +86,7 @@ func rootCommand(in *invocation) *cobra.Command {
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w; %w", err, errUsage) })
 	root.PersistentFlags().StringVarP(&in.configPath, "config", "c", "", "configuration file (YAML); without it, DRAY_CONFIG names it")
 	root.AddCommand(serveCommand(in), checkCommand(in), certCommand(in), configCommand(in), versionCommand(in),
-		statsCommand(in))
+		lsCommand(in), purgeCommand(in), pinCommand(in), unpinCommand(in), evictCommand(in), statsCommand(in))
 	return root
 }
 
@@ -96,4 +96,14 @@ func noArguments(cmd *cobra.Command, args []string) error {
 		return fmt.Errorf("%s takes no argument, got %q; %w", cmd.CommandPath(), args[0], errUsage)
 	}
 	return nil
+}
+
+// between refuses fewer and more arguments as a mistake in usage.
+func between(least, most int) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if err := cobra.RangeArgs(least, most)(cmd, args); err != nil {
+			return fmt.Errorf("%s: %w; %w", cmd.CommandPath(), err, errUsage)
+		}
+		return nil
+	}
 }

@@ -1,0 +1,165 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"iter"
+	"net"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+
+	"dray/cache/disk"
+	"dray/mirror"
+	"dray/mirror/admin"
+	"dray/mirror/inventory"
+	"dray/upstream/oci"
+)
+
+// PurgeRequest says what to purge: an image, a digest, or repositories by a pattern.
+type PurgeRequest struct {
+	Name       string `json:"name,omitempty"`
+	Repository string `json:"repository,omitempty"`
+	Force      bool   `json:"force,omitempty"`
+	DryRun     bool   `json:"dry_run,omitempty"`
+}
+
+// NameRequest names an image, a digest or a pin.
+type NameRequest struct {
+	Name string `json:"name"`
+}
+
+// EvictRequest says how many bytes to find.
+type EvictRequest struct {
+	Bytes int64 `json:"bytes"`
+}
+
+// Evicted is what was evicted, in order.
+type Evicted struct {
+	Victims []inventory.Victim `json:"victims"`
+}
+
+// maxVictims bounds one answer about eviction.
+const maxVictims = 10_000
+
+// inventoryAPI is what can be asked about the cache, and done with it.
+func (g *graph) inventoryAPI() []admin.Endpoint {
+	v, names := g.inventory, g.cfg.names()
+	return []admin.Endpoint{
+		admin.List("images", func(ctx context.Context, params url.Values) iter.Seq2[inventory.Image, error] {
+			return v.Images(ctx, params.Get("repository"))
+		}),
+		admin.List("blobs", func(ctx context.Context, _ url.Values) iter.Seq2[inventory.Blob, error] { return v.Blobs(ctx) }),
+		admin.Query("eviction", func(ctx context.Context, params url.Values) (Evicted, error) {
+			n, err := number(params, "bytes", 1<<62)
+			if err != nil {
+				return Evicted{}, err
+			}
+			most, err := number(params, "most", maxVictims)
+			if err != nil {
+				return Evicted{}, err
+			}
+			all, err := v.Eviction(ctx, n, int(min(most, maxVictims)))
+			return Evicted{all}, err
+		}),
+		admin.Change("evict", func(ctx context.Context, q EvictRequest) (Evicted, error) {
+			if q.Bytes <= 0 {
+				return Evicted{}, admin.Errorf(admin.CodeInvalid, "bytes must be positive")
+			}
+			all, err := v.Evict(ctx, q.Bytes, maxVictims)
+			return Evicted{all}, err
+		}),
+		admin.Change("purge", func(ctx context.Context, q PurgeRequest) (inventory.Purged, error) {
+			sel := inventory.Selection{Pattern: q.Repository, Force: q.Force, DryRun: q.DryRun}
+			if q.Name != "" {
+				var err error
+				if sel.Name, err = names.of(q.Name); err != nil {
+					return inventory.Purged{}, err
+				}
+			}
+			out, err := v.Purge(ctx, sel)
+			return out, told(err)
+		}),
+		admin.Query("pins", func(context.Context, url.Values) (items[inventory.Pin], error) {
+			return items[inventory.Pin]{v.Pins()}, nil
+		}),
+		admin.Change("pin", func(ctx context.Context, q NameRequest) (inventory.Pin, error) {
+			n, err := names.of(q.Name)
+			if err != nil {
+				return inventory.Pin{}, err
+			}
+			p, err := v.Pin(ctx, n)
+			return p, told(err)
+		}),
+		admin.Change("unpin", func(ctx context.Context, q NameRequest) (NameRequest, error) {
+			if n, err := names.of(q.Name); err == nil {
+				q.Name = n.String()
+			}
+			return q, told(v.Unpin(ctx, q.Name)) // also one whose upstream is gone from the configuration
+		}),
+	}
+}
+
+func number(params url.Values, name string, missing int64) (int64, error) {
+	text := params.Get(name)
+	if text == "" {
+		return missing, nil
+	}
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || n <= 0 {
+		return 0, admin.Errorf(admin.CodeInvalid, "%s must be a positive number", name)
+	}
+	return n, nil
+}
+
+// told gives errors of the inventory their code.
+func told(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, inventory.ErrNotHeld):
+		return admin.Errorf(admin.CodeNotFound, "%v", err)
+	case errors.Is(err, inventory.ErrSelection), errors.Is(err, disk.ErrPinName), errors.Is(err, disk.ErrDigest):
+		return admin.Errorf(admin.CodeInvalid, "%v", err)
+	}
+	return err
+}
+
+// names reads what operators write.
+type names struct{ routes *mirror.Routes }
+
+// names knows every upstream, those of the first listener first, and every name of dray.
+func (c Config) names() names {
+	r := &mirror.Routes{}
+	var order []string
+	for _, l := range c.Listeners {
+		lr := c.routes(l)
+		r.Own = append(r.Own, lr.Own...)
+		if host, _, err := net.SplitHostPort(l.Address); err == nil && host != "" {
+			r.Own = append(r.Own, l.Address)
+		}
+		for _, route := range lr.Order {
+			if !slices.Contains(order, route.Upstream) {
+				order = append(order, route.Upstream)
+				r.Order = append(r.Order, route)
+			}
+		}
+	}
+	return names{r}
+}
+
+func (n names) of(text string) (inventory.Name, error) {
+	if strings.HasPrefix(text, "sha256:") || strings.HasPrefix(text, "sha512:") {
+		d, err := oci.ParseDigest(text)
+		if err != nil {
+			return inventory.Name{}, admin.Errorf(admin.CodeInvalid, "%s", oci.AsError(err).Message)
+		}
+		return inventory.Name{Reference: oci.Reference{Digest: d}}, nil
+	}
+	target, ref, err := n.routes.Resolve(text)
+	if err != nil {
+		return inventory.Name{}, admin.Errorf(admin.CodeInvalid, "%s", oci.AsError(err).Message)
+	}
+	return inventory.Name{Upstream: target.Upstream, Repo: target.Repo, Reference: ref}, nil
+}

@@ -1,0 +1,72 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/url"
+	"strconv"
+
+	"dray/cache/disk"
+
+	"github.com/spf13/cobra"
+)
+
+func evictCommand(in *invocation) *cobra.Command {
+	var dryRun bool
+	var bytes string
+	cmd := in.operate(&cobra.Command{
+		Use:   "evict --dry-run | --bytes N",
+		Short: "Say what a running dray evicts next and why, or make it evict",
+		Long: `evict --dry-run says which blobs go next, in order, and why: those that nobody asked for since they came, and those that were asked for the
+longest ago. With --bytes it says what goes for so many bytes. Without --dry-run these are evicted now, as if somebody had come with a blob of that size.
+What is open or pinned never goes.`,
+		Example: "  dray evict --dry-run\n  dray evict --bytes 20GB",
+		Args:    noArguments,
+	}, func(ctx context.Context, o *operator, _ []string) error {
+		var n Bytes
+		if bytes != "" {
+			if err := n.UnmarshalText([]byte(bytes)); err != nil || n <= 0 {
+				return fmt.Errorf("--bytes %s: write a size such as 500MB or 20GiB; %w", bytes, errUsage)
+			}
+		}
+		var out Evicted
+		switch {
+		case dryRun && n > 0:
+			if err := o.get(ctx, "eviction", url.Values{"bytes": {strconv.FormatInt(int64(n), 10)}}, &out); err != nil {
+				return err
+			}
+		case dryRun:
+			if err := o.get(ctx, "eviction", url.Values{"most": {"20"}}, &out); err != nil {
+				return err
+			}
+		case n > 0:
+			if err := o.change(ctx, "evict", EvictRequest{int64(n)}, &out); err != nil {
+				return err
+			}
+		default:
+			return fmt.Errorf("say --dry-run, or how much to evict with --bytes; %w", errUsage)
+		}
+		return o.print(out, out.table)
+	})
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only say what would go: the next 20 blobs, or those of --bytes")
+	cmd.Flags().StringVar(&bytes, "bytes", "", "how many bytes to find, such as 20GiB")
+	return cmd
+}
+
+func (e Evicted) table(w io.Writer) {
+	var sum int64
+	fmt.Fprintln(w, "DIGEST\tSIZE\tLAST USE\tPOOL\tWHY")
+	for _, v := range e.Victims {
+		why := string(v.Reason)
+		switch v.Reason {
+		case disk.ReasonUnused:
+			why = "nobody asked for it since it came"
+		case disk.ReasonCold:
+			why = "not asked for since its last turn"
+		}
+		sum += v.Size
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", short(v.Digest), size(v.Size), day(v.LastUse), v.Pool, why)
+	}
+	fmt.Fprintf(w, "in all\t%s\n", size(sum))
+}

@@ -1,0 +1,408 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"dray/cache/disk"
+	"dray/mirror/inventory"
+	"dray/upstream/ecrtest"
+	"dray/upstream/oci"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// noise is content that no other test has.
+func noise(seed byte, n int) []byte {
+	p := make([]byte, n)
+	_, _ = rand.NewChaCha8([32]byte{'o', 'p', 's', seed}).Read(p) // never fails
+	return p
+}
+
+var times = regexp.MustCompile(`\d{4}-\d\d-\d\d \d\d:\d\d`)
+
+// printed is the table that a subcommand prints, with times replaced.
+func (s *stack) printed(args ...string) string {
+	s.Helper()
+	code, stdout, stderr := s.operator(args...)
+	if code != 0 {
+		s.Fatalf("%q: %d %s", args, code, stderr)
+	}
+	return "$ dray " + strings.Join(args, " ") + "\n" + times.ReplaceAllString(stdout, "2026-01-02 03:04") + "\n"
+}
+
+// pull gets an image as a client does, and checks every byte.
+func (s *stack) pull(path, ref string, m *oci.Manifest) {
+	s.Helper()
+	got := s.want(200, "GET", path+"/manifests/"+ref, nil)
+	if !bytes.Equal(got.body, m.Raw) {
+		s.Fatalf("%s:%s is another manifest: %s", path, ref, got.body)
+	}
+	for _, c := range m.Children() {
+		if got := s.want(200, "GET", path+"/blobs/"+c.Digest.String(), nil); digest.FromBytes(got.body) != c.Digest {
+			s.Fatalf("%s: %d bytes that are not %s", path, len(got.body), c.Digest)
+		}
+	}
+}
+
+// idle returns when nobody reads a blob or needs one for a push: what did is over a little after the client has its answer.
+func (s *stack) idle() {
+	s.Helper()
+	for give := time.Now().Add(10 * time.Second); ; runtime.Gosched() {
+		open := 0
+		if err := s.disk.List(s.Context(), func(i disk.Info) bool { open += btoi(i.Open); return true }); err != nil {
+			s.Fatal(err)
+		}
+		if open == 0 {
+			return
+		}
+		if time.Now().After(give) {
+			s.Fatalf("%d blobs are still open", open)
+		}
+	}
+}
+
+func btoi(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// twoImages pushes two images that share a layer, and pulls a third from another registry.
+func twoImages(s *stack) (v1, v2 *oci.Manifest, other seeded) {
+	s.Helper()
+	base, a, b := noise(1, 2<<20), noise(2, 40<<10), noise(3, 1<<20)
+	v1, v2 = s.push("team/app", "v1", base, a), s.push("team/app", "v2", base, b)
+	other = seed(s, s.hub, "library/alpine", "3", 10<<10)
+	s.pull("/v2/hub/alpine", "3", other.manifest)
+	s.idle()
+	return v1, v2, other
+}
+
+// TestOperatorsSee: every subcommand that shows something, as people see it.
+func TestOperatorsSee(t *testing.T) {
+	dir := t.TempDir()
+	s := startStack(t, dir)
+	s.push("team/app", "v1", noise(1, 2<<20), noise(2, 40<<10))
+	s.push("team/app", "v2", noise(1, 2<<20), noise(3, 1<<20))
+	s.push("team/job", "latest", noise(4, 100))
+	s.idle()
+	var shown strings.Builder
+	for _, args := range [][]string{
+		{"ls"}, {"ls", "*/job"}, {"ls", "none"}, {"pin", "team/job"}, {"pin"}, {"ls", "team/job"},
+		{"purge", "ecr/team/app:v1", "--dry-run"}, {"purge", "team/job"}, {"purge", "team/app:v1"}, {"ls", "--all"},
+		{"unpin", "localhost:5000/team/job:latest"}, {"pin"}, {"purge", "--repository", "team/*"}, {"ls"}, {"ls", "--blobs"},
+	} {
+		shown.WriteString(s.printed(args...))
+	}
+	golden(t, "testdata/operators.golden", shown.String())
+}
+
+// TestOperatorsAreRefused: what cannot be done is refused with the reason, and in the right way.
+func TestOperatorsAreRefused(t *testing.T) {
+	s := startStack(t, t.TempDir())
+	none := "sha256:" + strings.Repeat("0", 64)
+	for _, tc := range []struct {
+		args   []string
+		code   int
+		stderr string
+	}{
+		{[]string{"purge"}, exitUsage, "name one image or digest, or --repository"},
+		{[]string{"purge", "a", "--repository", "b"}, exitUsage, "name one image or digest, or --repository"},
+		{[]string{"purge", "team/app"}, exitFailed, "ecr/team/app:latest is not held"},
+		{[]string{"purge", "--repository", "team/*"}, exitFailed, "team/* is not held"},
+		{[]string{"purge", none}, exitFailed, none + " is not held"},
+		{[]string{"purge", "sha256:12"}, exitFailed, "invalid digest"},
+		{[]string{"purge", "ghcr.io/a/b"}, exitFailed, `"ghcr.io" is neither dray nor one of its upstreams`},
+		{[]string{"pin", "hub/alpine"}, exitFailed, "hub/library/alpine:latest is not held"},
+		{[]string{"pin", none}, exitFailed, "is not held"},
+		{[]string{"unpin", "hub/alpine"}, exitFailed, "a pin of hub/library/alpine:latest is not held"},
+		{[]string{"unpin"}, exitUsage, ""},
+		{[]string{"evict"}, exitUsage, "say --dry-run, or how much to evict"},
+		{[]string{"evict", "--bytes", "much"}, exitUsage, "write a size such as"},
+		{[]string{"ls", "--blobs", "x"}, exitUsage, "takes no pattern"},
+		{[]string{"ls", "a", "b"}, exitUsage, ""},
+	} {
+		code, stdout, stderr := s.operator(tc.args...)
+		if code != tc.code || stdout != "" || !strings.Contains(stderr, tc.stderr) {
+			t.Errorf("%q: %d, want %d\nstdout %s\nstderr %s", tc.args, code, tc.code, stdout, stderr)
+		}
+	}
+}
+
+// TestPurge: what is purged is asked for again, what shares with it is not, and the bytes are gone.
+func TestPurge(t *testing.T) {
+	s := startStack(t, t.TempDir())
+	v1, v2, other := twoImages(s)
+	s.ecr.ResetCounters()
+	s.hub.ResetCounters()
+	done := operated[inventory.Purged](s, "purge", "team/app:v1")
+	fates := map[inventory.Fate]int{}
+	for _, b := range done.Blobs {
+		fates[b.Fate]++
+	}
+	if fmt.Sprint(fates) != "map[removed:2 shared:2]" || done.RemovedBytes != int64(len(v1.Raw))+40<<10 || fmt.Sprint(done.Tags) != "[ecr/team/app:v1]" {
+		t.Errorf("%+v", done)
+	}
+	for _, d := range []digest.Digest{v1.Digest, v1.Layers[1].Digest} {
+		if _, held := s.disk.Lookup(d); held {
+			t.Errorf("%s is still held", d)
+		}
+	}
+	s.pull("/v2/team/app", "v2", v2)
+	s.pull("/v2/hub/alpine", "3", other.manifest)
+	spent(t, s.ecr, map[ecrtest.Kind]int64{})
+	spent(t, s.hub, map[ecrtest.Kind]int64{})
+	s.pull("/v2/team/app", "v1", v1)
+	<-s.ecr.Idle()
+	if n := s.ecr.Counters()[ecrtest.KindManifestGet].Requests; n != 1 {
+		t.Errorf("%d requests for the manifest that was purged\n%s", n, strings.Join(s.ecr.Sequence(), "\n"))
+	}
+	s.idle()
+	if got := operated[inventory.Purged](s, "purge", "--repository", "*"); len(got.Tags) != 3 {
+		t.Errorf("%+v", got.Tags)
+	}
+	if st := s.disk.Stats(); st.Blobs != 0 {
+		t.Errorf("%d blobs are left when everything was purged", st.Blobs)
+	}
+	s.pull("/v2/team/app", "v2", v2)
+}
+
+// TestPurgeOfTagThatIsNotAlone: a tag goes alone where another one points to the same image; the digest goes with all its tags.
+func TestPurgeOfTagThatIsNotAlone(t *testing.T) {
+	s := startStack(t, t.TempDir())
+	m := s.push("team/app", "v1", noise(1, 5000))
+	s.push("team/app", "latest", noise(1, 5000))
+	if done := operated[inventory.Purged](s, "purge", "team/app"); len(done.Blobs) != 0 || fmt.Sprint(done.Tags) != "[ecr/team/app:latest]" {
+		t.Errorf("%+v", done)
+	}
+	s.push("team/app", "latest", noise(1, 5000))
+	s.idle()
+	done := operated[inventory.Purged](s, "purge", m.Digest.String())
+	if len(done.Blobs) != 3 || fmt.Sprint(done.Tags) != "[ecr/team/app:latest ecr/team/app:v1]" || s.disk.Stats().Blobs != 0 {
+		t.Errorf("%+v", done)
+	}
+}
+
+// TestPurgeSparesReaders: what a client reads stays; with force it goes, and the client reads on to the end.
+func TestPurgeSparesReaders(t *testing.T) {
+	s := startStack(t, t.TempDir())
+	layer := noise(1, 24<<20) // more than the sockets hold
+	m := s.push("team/app", "v1", layer)
+	resp, err := http.Get(s.url + "/v2/team/app/blobs/" + m.Layers[0].Digest.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	head := make([]byte, 1000)
+	if _, err := io.ReadFull(resp.Body, head); err != nil {
+		t.Fatal(err)
+	}
+	fate := func(args ...string) inventory.Fate {
+		for _, b := range operated[inventory.Purged](s, append([]string{"purge"}, args...)...).Blobs {
+			if b.Digest == m.Layers[0].Digest {
+				return b.Fate
+			}
+		}
+		return ""
+	}
+	at := m.Layers[0].Digest.String()
+	if got := fate(at); got != inventory.FateShared {
+		t.Errorf("what its image needs: %s", got)
+	}
+	if got := fate("team/app:v1", "--dry-run"); got != inventory.FateInUse {
+		t.Errorf("would be %s", got)
+	}
+	if got := fate("team/app:v1"); got != inventory.FateInUse {
+		t.Errorf("%s", got)
+	}
+	if got := fate(at, "--force"); got != inventory.FateRemoved {
+		t.Errorf("by force %s", got)
+	}
+	rest, err := io.ReadAll(resp.Body)
+	if err != nil || !bytes.Equal(append(head, rest...), layer) {
+		t.Errorf("the reader got %d bytes, %v", len(head)+len(rest), err)
+	}
+}
+
+// TestFactsLost: without facts the images are found on disk, and belong to nobody.
+func TestFactsLost(t *testing.T) {
+	dir := t.TempDir()
+	ecr, hub := ecrtest.Start(t, ecrtest.Options{}), ecrtest.Start(t, ecrtest.Options{Quirks: ecrtest.Hub()})
+	s := startBefore(t, ecr, hub, dir)
+	v1, _, other := twoImages(s)
+	s.stop()
+	if err := os.Remove(filepath.Join(dir, "facts.db")); err != nil {
+		t.Fatal(err)
+	}
+	s = startBefore(t, ecr, hub, dir)
+	all := operated[items[inventory.Image]](s, "ls").Items
+	if len(all) != 3 {
+		t.Fatalf("%+v", all)
+	}
+	for _, i := range all {
+		if i.Upstream != "" || i.Repository != "" || len(i.Tags) != 0 || i.HeldParts != i.Parts || i.HeldBytes != i.Bytes || i.LastUse.IsZero() {
+			t.Errorf("%+v", i)
+		}
+	}
+	// What is nobody's protects what it needs, and can be named by digest.
+	done := operated[inventory.Purged](s, "purge", v1.Digest.String())
+	fates := map[inventory.Fate]int{}
+	for _, b := range done.Blobs {
+		fates[b.Fate]++
+	}
+	if fmt.Sprint(fates) != "map[removed:2 shared:2]" {
+		t.Errorf("%+v", done)
+	}
+	if p := operated[inventory.Pin](s, "pin", other.manifest.Digest.String()); p.HeldBlobs != 1+len(other.manifest.Children()) || len(p.Missing) != 0 {
+		t.Errorf("%+v", p)
+	}
+}
+
+// TestPinOutlivesRestart: a pinned image stays where others go, over a restart; what it lacks is named, and kept once it comes.
+func TestPinOutlivesRestart(t *testing.T) {
+	dir := t.TempDir()
+	ecr, hub := ecrtest.Start(t, ecrtest.Options{}), ecrtest.Start(t, ecrtest.Options{Quirks: ecrtest.Hub()})
+	quota := []string{"min_free_bytes: 0", "min_free_bytes: 0, max_bytes: 16MiB"}
+	s := startBefore(t, ecr, hub, dir, quota...)
+	m := pushDirectly(t, ecr, "team/app", "v1", noise(1, 2<<20))
+	s.want(200, "GET", "/v2/team/app/manifests/v1", nil)
+	p := operated[inventory.Pin](s, "pin", "team/app:v1")
+	if p.Name != "ecr/team/app:v1" || p.HeldBlobs != 1 || len(p.Missing) != 2 || !slices.Contains(p.Missing, m.Layers[0].Digest) {
+		t.Errorf("%+v", p)
+	}
+	s.pull("/v2/team/app", "v1", m)
+	s.stop()
+
+	s = startBefore(t, ecr, hub, dir, quota...)
+	for i := range 12 { // more than the cache holds
+		d := pushDirectly(t, ecr, "team/other", fmt.Sprint(i), noise(byte(10+i), 2<<20))
+		s.pull("/v2/team/other", fmt.Sprint(i), d)
+	}
+	pins := operated[items[inventory.Pin]](s, "pin").Items
+	if len(pins) != 1 || pins[0].HeldBlobs != 3 || len(pins[0].Missing) != 0 || pins[0].HeldBytes < 2<<20 {
+		t.Errorf("%+v", pins)
+	}
+	ecr.ResetCounters()
+	s.pull("/v2/team/app", "v1", m)
+	spent(t, ecr, map[ecrtest.Kind]int64{})
+	for _, v := range operated[Evicted](s, "evict", "--dry-run", "--bytes", "1GiB").Victims {
+		if v.Digest == m.Layers[0].Digest || v.Digest == m.Digest {
+			t.Errorf("the plan takes what is pinned: %+v", v)
+		}
+	}
+	if done := operated[inventory.Purged](s, "purge", "team/app:v1"); done.RemovedBytes != 0 {
+		t.Errorf("what is pinned was purged: %+v", done)
+	}
+	operated[NameRequest](s, "unpin", "team/app:v1")
+	if pins := operated[items[inventory.Pin]](s, "pin").Items; len(pins) != 0 {
+		t.Errorf("%+v", pins)
+	}
+}
+
+// TestEvictDoesWhatItSaid: the dry run names what then goes, in order, and why.
+func TestEvictDoesWhatItSaid(t *testing.T) {
+	s := startStack(t, t.TempDir())
+	_, v2, _ := twoImages(s)
+	s.pull("/v2/team/app", "v2", v2)
+	s.idle()
+	if next := operated[Evicted](s, "evict", "--dry-run").Victims; len(next) != s.disk.Stats().Blobs {
+		t.Errorf("%d of %d blobs in the plan", len(next), s.disk.Stats().Blobs)
+	}
+	want := operated[Evicted](s, "evict", "--dry-run", "--bytes", "2MiB").Victims
+	got := operated[Evicted](s, "evict", "--bytes", "2MiB").Victims
+	if len(want) == 0 || fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Errorf("planned %+v\ndone %+v", want, got)
+	}
+	for _, v := range got {
+		if _, held := s.disk.Lookup(v.Digest); held || v.Reason == "" {
+			t.Errorf("%+v, held: %v", v, held)
+		}
+	}
+	if text := s.printed("evict", "--dry-run"); !strings.Contains(text, "nobody asked for it since it came") && !strings.Contains(text, "not asked for since its last turn") {
+		t.Error(text)
+	}
+}
+
+// TestPurgeAmongOthers: pulls and pushes that race with purges of everything get every byte right and never fail.
+func TestPurgeAmongOthers(t *testing.T) {
+	s := startStack(t, t.TempDir())
+	base := noise(1, 300<<10)
+	images := make([]*oci.Manifest, 3)
+	for i := range images {
+		images[i] = s.push("team/app", fmt.Sprint(i), base, noise(byte(10+i), 50<<10))
+	}
+	end := time.Now().Add(1500 * time.Millisecond)
+	var wg sync.WaitGroup
+	work := func(do func(i int)) {
+		wg.Go(func() {
+			for i := 0; time.Now().Before(end) && !t.Failed(); i++ {
+				do(i)
+			}
+		})
+	}
+	for range 3 {
+		work(func(i int) {
+			m := images[i%len(images)]
+			if got, err := s.try("GET", "/v2/team/app/manifests/"+fmt.Sprint(i%len(images)), nil); err != nil || !bytes.Equal(got.body, m.Raw) {
+				t.Errorf("manifest: %v %s", err, got.body)
+				return
+			}
+			for _, c := range m.Children() {
+				if got, err := s.try("GET", "/v2/team/app/blobs/"+c.Digest.String(), nil); err != nil || digest.FromBytes(got.body) != c.Digest {
+					t.Errorf("blob: %v, %d bytes", err, len(got.body))
+				}
+			}
+		})
+	}
+	work(func(i int) {
+		m := imageOf(t, base, noise(byte(100+i), 20<<10))
+		for _, blob := range [][]byte{base, noise(byte(100+i), 20<<10), config} {
+			path := "/v2/team/new/blobs/uploads/?digest=" + digest.FromBytes(blob).String()
+			if got, err := s.try("POST", path, blob, "Content-Type", "application/octet-stream"); err != nil || got.StatusCode != 201 && got.StatusCode != 202 {
+				t.Errorf("upload: %v %s", err, got.body)
+				return
+			} else if got.StatusCode == 202 { // one that is begun like others
+				if got, err := s.try("PUT", got.Header.Get("Location")+"?digest="+digest.FromBytes(blob).String(), blob); err != nil || got.StatusCode != 201 {
+					t.Errorf("upload: %v %s", err, got.body)
+					return
+				}
+			}
+		}
+		if got, err := s.try("PUT", "/v2/team/new/manifests/"+fmt.Sprint(i), m.Raw, "Content-Type", m.MediaType); err != nil || got.StatusCode != 201 {
+			t.Errorf("push: %v %s", err, got.body)
+		}
+	})
+	s.admin()
+	purges := 0
+	work(func(i int) {
+		args := []string{"purge", "--repository", "*"}
+		if i%2 == 0 {
+			args = append(args, "--force")
+		}
+		if code, _, stderr := s.operator(args...); code != 0 && !strings.Contains(stderr, "not held") {
+			t.Errorf("purge: %s", stderr)
+		}
+		purges++
+	})
+	wg.Wait()
+	if purges < 3 {
+		t.Errorf("%d purges", purges)
+	}
+	for i, m := range images {
+		s.pull("/v2/team/app", fmt.Sprint(i), m)
+	}
+}

@@ -1,0 +1,136 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"dray/mirror/inventory"
+
+	"github.com/opencontainers/go-digest"
+	"github.com/spf13/cobra"
+)
+
+func lsCommand(in *invocation) *cobra.Command {
+	var blobs, all bool
+	cmd := in.operate(&cobra.Command{
+		Use:   "ls [PATTERN]",
+		Short: "List the images, or the blobs, that a running dray holds",
+		Long: `ls lists images by repository: their tags and digest, how many of their parts (manifests, configuration, layers) are held, and when one of
+them was last used. PATTERN chooses repositories by name, as UPSTREAM/REPOSITORY or REPOSITORY; * in it stands for any characters. Images
+whose repository is not known, because facts were lost, stand below "?". Manifests that are part of a listed index are left out unless --all says otherwise.
+
+With --blobs it lists the blobs on disk instead, those that were not used for the longest time first.`,
+		Example: "  dray ls\n  dray ls 'ecr/team/*' --json\n  dray ls --blobs",
+		Args:    between(0, 1),
+	}, func(ctx context.Context, o *operator, args []string) error {
+		pattern := strings.Join(args, "")
+		if !blobs {
+			return o.listImages(ctx, pattern, all)
+		}
+		if pattern != "" {
+			return fmt.Errorf("blobs belong to no repository, so --blobs takes no pattern; %w", errUsage)
+		}
+		return o.listBlobs(ctx)
+	})
+	cmd.Flags().BoolVar(&blobs, "blobs", false, "list blobs")
+	cmd.Flags().BoolVar(&all, "all", false, "list the parts of indexes, too")
+	return cmd
+}
+
+func (o *operator) listImages(ctx context.Context, pattern string, all bool) error {
+	params := url.Values{}
+	if pattern != "" {
+		params.Set("repository", pattern)
+	}
+	found := []inventory.Image{}
+	for i, err := range listing[inventory.Image](ctx, o, "images", params) {
+		if err != nil {
+			return err
+		}
+		if all || !i.Part {
+			found = append(found, i)
+		}
+	}
+	return o.print(items[inventory.Image]{found}, func(w io.Writer) {
+		fmt.Fprintln(w, "REPOSITORY\tTAGS\tDIGEST\tHELD\tSIZE\tLAST USE\tPINNED")
+		for _, i := range found {
+			fmt.Fprintf(w, "%s\t%s\t%s\t%d of %d\t%s\t%s\t%s\n", repositoryOf(i), cmp.Or(strings.Join(i.Tags, " "), "-"), short(i.Digest),
+				i.HeldParts, i.Parts, size(i.HeldBytes), day(i.LastUse), yes(i.Pinned))
+		}
+	})
+}
+
+func (o *operator) listBlobs(ctx context.Context) error {
+	found := []inventory.Blob{}
+	for b, err := range listing[inventory.Blob](ctx, o, "blobs", nil) {
+		if err != nil {
+			return err
+		}
+		found = append(found, b)
+	}
+	slices.SortFunc(found, func(a, b inventory.Blob) int {
+		return cmp.Or(a.LastUse.Compare(b.LastUse), cmp.Compare(a.Digest, b.Digest))
+	})
+	return o.print(items[inventory.Blob]{found}, func(w io.Writer) {
+		fmt.Fprintln(w, "DIGEST\tSIZE\tLAST USE\tHITS\tPOOL\tSTATE")
+		for _, b := range found {
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", b.Digest, size(b.Size), day(b.LastUse), hits(b.Hits), b.Pool, cmp.Or(state(b), "-"))
+		}
+	})
+}
+
+func repositoryOf(i inventory.Image) string {
+	if i.Upstream == "" {
+		return "?"
+	}
+	return i.Upstream + "/" + i.Repository
+}
+
+// state is what keeps a blob from being evicted, or tells it apart.
+func state(b inventory.Blob) string {
+	var words []string
+	for _, s := range []struct {
+		is   bool
+		word string
+	}{{b.Open, "open"}, {b.Pinned, "pinned"}, {b.Proven, "proven"}, {b.Unverified, "unverified"}} {
+		if s.is {
+			words = append(words, s.word)
+		}
+	}
+	return strings.Join(words, " ")
+}
+
+// short is as much of a digest as people compare.
+func short(d digest.Digest) string {
+	if d.Validate() != nil {
+		return string(d)
+	}
+	return d.Algorithm().String() + ":" + d.Encoded()[:12]
+}
+
+func hits(n int) string {
+	if n >= 3 {
+		return "3+" // it is not counted any further
+	}
+	return fmt.Sprint(n)
+}
+
+func day(t time.Time) string {
+	if t.IsZero() {
+		return "-"
+	}
+	return t.Local().Format("2006-01-02 15:04")
+}
+
+func yes(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "-"
+}

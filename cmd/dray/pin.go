@@ -1,0 +1,60 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"dray/mirror/inventory"
+
+	"github.com/spf13/cobra"
+)
+
+func pinCommand(in *invocation) *cobra.Command {
+	return in.operate(&cobra.Command{
+		Use:   "pin [NAME|DIGEST]",
+		Short: "Keep an image from being evicted, or list what is kept",
+		Long: `pin keeps an image, with everything that its manifest refers to, from being evicted until dray unpin, over restarts, too. NAME is written
+as clients write it, as for dray purge. Nothing is fetched for it: what is not held is named, and is kept as soon as a client has asked for it. A tag is
+pinned as what it points to now. Without an argument pin lists the pins.`,
+		Args: between(0, 1),
+	}, func(ctx context.Context, o *operator, args []string) error {
+		if len(args) == 0 {
+			var pins items[inventory.Pin]
+			if err := o.get(ctx, "pins", nil, &pins); err != nil {
+				return err
+			}
+			return o.print(pins, func(w io.Writer) {
+				fmt.Fprintln(w, "NAME\tSINCE\tHELD\tSIZE\tMISSING")
+				for _, p := range pins.Items {
+					fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%d\n", p.Name, day(p.Since), p.HeldBlobs, size(p.HeldBytes), len(p.Missing))
+				}
+			})
+		}
+		var p inventory.Pin
+		if err := o.change(ctx, "pin", NameRequest{args[0]}, &p); err != nil {
+			return err
+		}
+		return o.print(p, func(w io.Writer) {
+			fmt.Fprintf(w, "%s\tpinned: %d blobs\t%s\n", p.Name, p.HeldBlobs, size(p.HeldBytes))
+			for _, d := range p.Missing {
+				fmt.Fprintf(w, "%s\tnot held; kept once it comes\t\n", short(d))
+			}
+		})
+	})
+}
+
+func unpinCommand(in *invocation) *cobra.Command {
+	return in.operate(&cobra.Command{
+		Use:   "unpin NAME|DIGEST",
+		Short: "Let an image be evicted in its turn",
+		Long:  "unpin ends a pin, under the name that dray pin lists or any other way to write it. What was kept stays until its turn of eviction.",
+		Args:  between(1, 1),
+	}, func(ctx context.Context, o *operator, args []string) error {
+		var done NameRequest
+		if err := o.change(ctx, "unpin", NameRequest{args[0]}, &done); err != nil {
+			return err
+		}
+		return o.print(done, func(w io.Writer) { fmt.Fprintf(w, "%s\tunpinned\n", done.Name) })
+	})
+}

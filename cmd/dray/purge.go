@@ -1,0 +1,71 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+
+	"dray/mirror/inventory"
+
+	"github.com/spf13/cobra"
+)
+
+func purgeCommand(in *invocation) *cobra.Command {
+	var q PurgeRequest
+	cmd := in.operate(&cobra.Command{
+		Use:   "purge NAME|DIGEST|--repository PATTERN",
+		Short: "Make a running dray forget images and remove what only they need",
+		Long: `purge forgets what a tag points to, or the image with a digest, or everything in repositories that match a pattern, and removes the blobs
+that no other image needs. The next client that asks gets what the upstream has then. NAME is written as clients write it: docker.io/library/alpine:3,
+dray.example.com/team/app:1, or UPSTREAM/REPOSITORY:TAG. A tag goes alone where another one points to the same image.
+
+What is being read, what is pinned, and a blob named by its digest that images need, stay unless --force is given; who reads it then reads on. What a push
+needs stays in any case.`,
+		Example: "  dray purge docker.io/library/alpine:3\n  dray purge --repository 'ecr/team/*' --dry-run",
+		Args:    between(0, 1),
+	}, func(ctx context.Context, o *operator, args []string) error {
+		q.Name = strings.Join(args, "")
+		if (q.Name == "") == (q.Repository == "") {
+			return fmt.Errorf("name one image or digest, or --repository; %w", errUsage)
+		}
+		var done inventory.Purged
+		if err := o.change(ctx, "purge", q, &done); err != nil {
+			return err
+		}
+		return o.print(done, func(w io.Writer) { purgedTable(w, done) })
+	})
+	cmd.Flags().StringVar(&q.Repository, "repository", "", "purge all repositories that match, as UPSTREAM/REPOSITORY or REPOSITORY; * stands for any characters")
+	cmd.Flags().BoolVar(&q.DryRun, "dry-run", false, "print what would be done, and do nothing")
+	cmd.Flags().BoolVar(&q.Force, "force", false, "purge what is pinned, being read, or named by its digest and needed, too")
+	return cmd
+}
+
+func purgedTable(w io.Writer, done inventory.Purged) {
+	forgotten, removed := "forgotten", "removed"
+	if done.DryRun {
+		forgotten, removed = "would be forgotten", "would be removed"
+	}
+	for _, name := range append(done.Tags, done.Images...) {
+		fmt.Fprintf(w, "%s\t%s\n", name, forgotten)
+	}
+	for _, b := range done.Blobs {
+		fate := string(b.Fate)
+		switch b.Fate {
+		case inventory.FateNotHeld:
+			continue
+		case inventory.FateRemoved:
+			fate = removed
+		case inventory.FateShared:
+			fate = "stays: another image needs it"
+		case inventory.FateInUse:
+			fate = "stays: in use"
+		case inventory.FatePinned:
+			fate = "stays: pinned"
+		case inventory.FateFailed:
+			fate = "stays: " + b.Error
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\n", short(b.Digest), fate, size(b.Size))
+	}
+	fmt.Fprintf(w, "in all\t%s\t%s\n", removed, size(done.RemovedBytes))
+}

@@ -1,0 +1,125 @@
+package inventory
+
+import (
+	"cmp"
+	"context"
+	"iter"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// Image is a manifest of a repository, and what is held of it.
+type Image struct {
+	// Upstream and Repository are empty where facts were lost and it is not known whose it is.
+	Upstream   string `json:"upstream"`
+	Repository string `json:"repository"`
+	// Tags that point to it, as far as is known.
+	Tags      []string      `json:"tags"`
+	Digest    digest.Digest `json:"digest"`
+	MediaType string        `json:"media_type,omitempty"`
+	// Parts are the manifest and everything it refers to, as far as its manifests are held; HeldParts those that are
+	// on disk.
+	Parts     int `json:"parts"`
+	HeldParts int `json:"held_parts"`
+	// Bytes of the parts, as the manifests say, and of those on disk.
+	Bytes     int64 `json:"bytes"`
+	HeldBytes int64 `json:"held_bytes"`
+	// LastUse is when one of its parts was last opened, to the hour; zero where none is held.
+	LastUse time.Time `json:"last_use"`
+	// Pinned says that a pin keeps the manifest.
+	Pinned bool `json:"pinned"`
+	// Part says that it has no tag and is part of an index of the same repository.
+	Part bool `json:"part"`
+}
+
+// Images yields the images of repositories whose name, UPSTREAM/REPOSITORY, matches the pattern, in which * stands for any
+// characters; an empty one matches all. They come in order of name.
+func (v *Inventory) Images(ctx context.Context, pattern string) iter.Seq2[Image, error] {
+	return func(yield func(Image, error) bool) {
+		s, err := v.snapshot(ctx)
+		if err != nil {
+			yield(Image{}, err)
+			return
+		}
+		indexed := s.indexed()
+		match := matcher(pattern)
+		for _, p := range s.sorted() {
+			if !match(p) {
+				continue
+			}
+			i := s.image(p)
+			i.Part = len(i.Tags) == 0 && indexed[p]
+			if !yield(i, ctx.Err()) {
+				return
+			}
+		}
+	}
+}
+
+// matcher tells which places a pattern of repositories means: with the upstream's name before them or without.
+func matcher(pattern string) func(place) bool {
+	if pattern == "" {
+		return func(place) bool { return true }
+	}
+	// What is quoted always compiles.
+	re := regexp.MustCompile("^(?:" + strings.ReplaceAll(regexp.QuoteMeta(pattern), `\*`, `.*`) + ")$")
+	return func(p place) bool { return re.MatchString(p.upstream+"/"+p.repo) || re.MatchString(p.repo) }
+}
+
+func (s *snapshot) sorted() []place {
+	first := func(p place) string {
+		if tags := s.places[p]; len(tags) > 0 {
+			return tags[0]
+		}
+		return "~" // after every tag
+	}
+	return slices.SortedFunc(maps.Keys(s.places), func(a, b place) int {
+		return cmp.Or(strings.Compare(a.upstream, b.upstream), strings.Compare(a.repo, b.repo),
+			strings.Compare(first(a), first(b)), strings.Compare(string(a.digest), string(b.digest)))
+	})
+}
+
+// indexed are the places that an index of the same repository refers to.
+func (s *snapshot) indexed() map[place]bool {
+	out := map[place]bool{}
+	for p := range s.places {
+		n := s.nodes[p.digest]
+		if n == nil {
+			continue
+		}
+		for _, c := range n.children {
+			if c.manifest && c.digest != p.digest {
+				out[place{p.upstream, p.repo, c.digest}] = true
+			}
+		}
+	}
+	return out
+}
+
+func (s *snapshot) image(p place) Image {
+	i := Image{Upstream: p.upstream, Repository: p.repo, Digest: p.digest, Tags: append([]string{}, s.places[p]...)}
+	if n := s.nodes[p.digest]; n != nil {
+		i.MediaType = n.mediaType
+	}
+	for _, c := range s.parts(p.digest) {
+		i.Parts++
+		info, held := s.view.Disk.Lookup(c.digest)
+		if !held {
+			i.Bytes += max(0, c.size)
+			continue
+		}
+		i.HeldParts++
+		i.Bytes += info.Size
+		i.HeldBytes += info.Size
+		if use := info.LastUse.UTC(); use.After(i.LastUse) {
+			i.LastUse = use
+		}
+		i.Pinned = i.Pinned || c.digest == p.digest && info.Pinned
+	}
+	return i
+}

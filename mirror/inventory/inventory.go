@@ -1,0 +1,117 @@
+// Package inventory shows those who look after dray what its cache holds, as the
+// images that it belongs to, and takes away or keeps what they name.
+//
+// Invariants:
+//   - Facts say which repository an image belongs to, the directory says what is held.
+//     Where facts were lost, images are found by reading what could be a manifest, and
+//     belong to nobody known.
+//   - Looking counts as no use: the order of eviction stays as it was.
+//   - What is taken away is at worst fetched again. Facts go first and bytes second, so
+//     that nobody is told of what is no longer there; what is being read stays readable, and
+//     what a push needs stays.
+package inventory
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"dray/cache"
+	"dray/cache/disk"
+	"dray/cache/meta"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// Errors of this package; test for them with errors.Is.
+var (
+	// ErrNotHeld says that nothing of what was named is here.
+	ErrNotHeld = errors.New("not held")
+	// ErrSelection says that it is not clear what was named.
+	ErrSelection = errors.New("name one image, one digest, or one pattern of repositories")
+)
+
+// Inventory is the view of a cache and of the facts about it. All methods may be called
+// concurrently with everything else that uses them.
+type Inventory struct {
+	Cache *cache.Cache
+	Disk  *disk.Dir // the one of Cache
+	Tags  *meta.Tags
+	Links *meta.Links
+}
+
+// Blob is what is known of one blob on disk.
+type Blob struct {
+	Digest digest.Digest `json:"digest"`
+	// Size in bytes.
+	Size int64 `json:"size"`
+	// LastUse is when it was last opened, to the hour.
+	LastUse time.Time `json:"last_use"`
+	// Hits is how often it was asked for since its last turn of eviction; 3 stands for more.
+	Hits int `json:"hits"`
+	// Pool is "small" below 1 MiB, else "large": they are evicted apart.
+	Pool string `json:"pool"`
+	// Proven says that it was asked for again since it came. Others are evicted first.
+	Proven bool `json:"proven"`
+	// Open says that it is being read, or needed by a push.
+	Open bool `json:"open"`
+	// Pinned says that a pin keeps it.
+	Pinned bool `json:"pinned"`
+	// Unverified says that it comes from an unclean stop and is verified before its next use.
+	Unverified bool `json:"unverified"`
+}
+
+func blobOf(i disk.Info) Blob {
+	b := Blob{
+		Digest: i.Digest, Size: i.Size, LastUse: i.LastUse.UTC(), Hits: i.Hits, Pool: "large",
+		Proven: i.Proven, Open: i.Open, Pinned: i.Pinned, Unverified: i.Suspect,
+	}
+	if i.Small {
+		b.Pool = "small"
+	}
+	return b
+}
+
+// Blobs yields every blob on disk, in no particular order.
+func (v *Inventory) Blobs(ctx context.Context) func(yield func(Blob, error) bool) {
+	return func(yield func(Blob, error) bool) {
+		going := true
+		err := v.Disk.List(ctx, func(i disk.Info) bool {
+			going = yield(blobOf(i), nil)
+			return going
+		})
+		if err != nil && going {
+			yield(Blob{}, err)
+		}
+	}
+}
+
+// Victim is a blob that eviction takes, and why: "unused" for the oldest of those that
+// nobody asked for since they came, "cold" for one that was asked for once, the longest ago.
+type Victim struct {
+	Blob
+	Reason disk.Reason `json:"reason"`
+}
+
+// Eviction returns what goes, in this order, when n bytes more are needed, at most so many
+// blobs as most says. Nothing changes.
+func (v *Inventory) Eviction(ctx context.Context, n int64, most int) ([]Victim, error) {
+	return victims(v.Disk.Plan(ctx, n, most))
+}
+
+// Evict does what Eviction says.
+func (v *Inventory) Evict(ctx context.Context, n int64, most int) ([]Victim, error) {
+	return victims(v.Disk.Evict(ctx, n, most))
+}
+
+func victims(all []disk.Victim, err error) ([]Victim, error) {
+	out := make([]Victim, len(all))
+	for i, a := range all {
+		out[i] = Victim{blobOf(a.Info), a.Reason}
+	}
+	if err != nil {
+		return out, fmt.Errorf("eviction: %w", err)
+	}
+	return out, nil
+}

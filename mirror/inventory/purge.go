@@ -1,0 +1,292 @@
+package inventory
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"dray/cache"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// Selection says what to purge: one name, or the repositories that a pattern matches (see Images).
+type Selection struct {
+	Name    Name
+	Pattern string
+	// Force takes what is pinned, what is being read, and a blob that is named itself and that images need,
+	// too. Who reads it reads on.
+	Force bool
+	// DryRun changes nothing.
+	DryRun bool
+}
+
+// Fate is what became of a blob that belongs to what was purged.
+type Fate string
+
+// The fates.
+const (
+	FateRemoved Fate = "removed"
+	FateNotHeld Fate = "not held"
+	FateShared  Fate = "shared" // another manifest that is held needs it, or another tag or repository has it
+	FateInUse   Fate = "in use" // it is being read, or needed by a push
+	FatePinned  Fate = "pinned" // a pin keeps it
+	FateFailed  Fate = "failed" // it could not be removed; Error says why
+)
+
+// Gone is a blob of what was purged.
+type Gone struct {
+	Digest digest.Digest `json:"digest"`
+	Size   int64         `json:"size"` // in bytes, where it is held
+	Fate   Fate          `json:"fate"`
+	Error  string        `json:"error,omitempty"`
+}
+
+// Purged is what a purge did, or would do.
+type Purged struct {
+	// Tags are forgotten: the next client that asks for one makes dray ask the upstream.
+	Tags []string `json:"tags"`
+	// Images are the manifests that repositories may no longer see without a question to the upstream.
+	Images []string `json:"images"`
+	Blobs  []Gone   `json:"blobs"`
+	// RemovedBytes is the size of what was removed.
+	RemovedBytes int64 `json:"removed_bytes"`
+	DryRun       bool  `json:"dry_run"`
+}
+
+// Purge forgets the tags and manifests that sel names, and removes the blobs that nothing else needs. It
+// returns ErrNotHeld where nothing is known of what was named, and ErrSelection where nothing was.
+func (v *Inventory) Purge(ctx context.Context, sel Selection) (Purged, error) {
+	out := Purged{Tags: []string{}, Images: []string{}, Blobs: []Gone{}, DryRun: sel.DryRun}
+	if named := sel.Name != (Name{}); named == (sel.Pattern != "") {
+		return out, ErrSelection
+	}
+	s, err := v.snapshot(ctx)
+	if err != nil {
+		return out, err
+	}
+	p := s.plan(sel)
+	if len(p.tags)+len(p.places)+len(p.loose) == 0 {
+		return out, fmt.Errorf("%s is %w", cmp.Or(sel.Pattern, sel.Name.String()), ErrNotHeld)
+	}
+	if !sel.DryRun {
+		// Facts first: who asks from now on asks the upstream, and does not find half an image.
+		if err := v.forget(ctx, p); err != nil {
+			return out, err
+		}
+	}
+	for _, t := range p.tags {
+		out.Tags = append(out.Tags, t.String())
+	}
+	for _, at := range p.places {
+		out.Images = append(out.Images, Name{at.upstream, at.repo, referenceTo(at.digest)}.String())
+	}
+	for _, c := range p.blobs(s) {
+		g := v.remove(ctx, c, p.shared[c.digest], sel)
+		if g.Fate == FateRemoved {
+			out.RemovedBytes += g.Size
+		}
+		out.Blobs = append(out.Blobs, g)
+	}
+	return out, ctx.Err()
+}
+
+// remove decides about one blob.
+func (v *Inventory) remove(ctx context.Context, c child, shared bool, sel Selection) Gone {
+	info, held := v.Disk.Lookup(c.digest)
+	g := Gone{Digest: c.digest, Size: info.Size}
+	switch {
+	case !held:
+		g.Fate = FateNotHeld
+	case shared && !(sel.Force && c.digest == sel.Name.Digest && sel.Name.Upstream == ""):
+		g.Fate = FateShared
+	case info.Pinned && !sel.Force:
+		g.Fate = FatePinned
+	case info.Open && !sel.Force:
+		g.Fate = FateInUse
+	case sel.DryRun:
+		g.Fate = FateRemoved
+	default:
+		switch err := v.Cache.Purge(ctx, c.digest, sel.Force); {
+		case err == nil:
+			g.Fate = FateRemoved
+		case errors.Is(err, cache.ErrInUse):
+			g.Fate = FateInUse
+		default:
+			g.Fate, g.Error = FateFailed, err.Error()
+		}
+	}
+	return g
+}
+
+// plan is what a purge takes away, as of a snapshot.
+type plan struct {
+	tags   []Name
+	places []place // whose links go, in order
+	loose  []digest.Digest
+	// shared are the blobs that what stays needs.
+	shared map[digest.Digest]bool
+}
+
+// plan decides which tags and places go, and what those that stay need.
+func (s *snapshot) plan(sel Selection) plan {
+	tags, places := s.selected(sel)
+	p := plan{shared: map[digest.Digest]bool{}}
+	leaving := map[place]bool{}
+	for at := range places {
+		leaving[at] = true
+	}
+	s.followParts(leaving, tags)
+	for at, all := range s.places {
+		stays := !leaving[at]
+		for _, t := range all {
+			n := Name{at.upstream, at.repo, tagged(t)}
+			if tags[n] {
+				p.tags = append(p.tags, n)
+			}
+		}
+		if stays {
+			for _, c := range s.parts(at.digest) {
+				p.shared[c.digest] = true
+			}
+			continue
+		}
+		if at.upstream == "" { // nobody's: there are no facts to forget
+			p.loose = append(p.loose, at.digest)
+			continue
+		}
+		p.places = append(p.places, at)
+	}
+	if d := sel.Name.Digest; sel.Name.Upstream == "" && d != "" && s.nodes[d] == nil { // a blob
+		if _, held := s.view.Disk.Lookup(d); held {
+			p.loose = append(p.loose, d)
+		}
+	}
+	p.sort()
+	return p
+}
+
+// selected are the tags that sel names, and the places that go with them.
+func (s *snapshot) selected(sel Selection) (map[Name]bool, map[place]bool) {
+	tags, places := map[Name]bool{}, map[place]bool{}
+	match := matcher(sel.Pattern)
+	n := sel.Name
+	for at, all := range s.places {
+		switch {
+		case sel.Pattern != "":
+			if !match(at) || at.upstream == "" {
+				continue
+			}
+		case n.Upstream == "":
+			if at.digest != n.Digest {
+				continue
+			}
+		case at.upstream != n.Upstream || at.repo != n.Repo:
+			continue
+		case n.ByDigest():
+			if at.digest != n.Digest {
+				continue
+			}
+		default:
+			if !slices.Contains(all, n.Tag) {
+				continue
+			}
+			tags[n] = true
+			if len(all) > 1 { // another tag of the repository points to it, too
+				continue
+			}
+		}
+		places[at] = true
+		if sel.Pattern != "" || n.ByDigest() {
+			for _, t := range all {
+				tags[Name{at.upstream, at.repo, tagged(t)}] = true
+			}
+		}
+	}
+	return tags, places
+}
+
+// followParts adds to what leaves the manifests that an index which leaves refers to, unless they have a tag
+// that stays, or an index that stays refers to them as well.
+func (s *snapshot) followParts(leaving map[place]bool, tags map[Name]bool) {
+	for {
+		staying := map[place]bool{}
+		for at := range s.places {
+			if n := s.nodes[at.digest]; n != nil && !leaving[at] {
+				for _, c := range n.children {
+					staying[place{at.upstream, at.repo, c.digest}] = true
+				}
+			}
+		}
+		var more []place
+		for at := range leaving {
+			n := s.nodes[at.digest]
+			if n == nil {
+				continue
+			}
+			for _, c := range n.children {
+				part := place{at.upstream, at.repo, c.digest}
+				all, known := s.places[part]
+				keepsTag := slices.ContainsFunc(all, func(t string) bool { return !tags[Name{at.upstream, at.repo, tagged(t)}] })
+				if c.manifest && known && !leaving[part] && !keepsTag && !staying[part] {
+					more = append(more, part)
+				}
+			}
+		}
+		if len(more) == 0 {
+			return
+		}
+		for _, at := range more {
+			leaving[at] = true
+		}
+	}
+}
+
+func (p *plan) sort() {
+	slices.SortFunc(p.tags, func(a, b Name) int { return strings.Compare(a.String(), b.String()) })
+	p.tags = slices.Compact(p.tags)
+	slices.SortFunc(p.places, func(a, b place) int {
+		return cmp.Or(strings.Compare(a.upstream, b.upstream), strings.Compare(a.repo, b.repo), cmp.Compare(a.digest, b.digest))
+	})
+	slices.Sort(p.loose)
+}
+
+// blobs are the parts of everything that goes, each once.
+func (p *plan) blobs(s *snapshot) []child {
+	var out []child
+	seen := map[digest.Digest]bool{}
+	add := func(root digest.Digest) {
+		for _, c := range s.parts(root) {
+			if !seen[c.digest] {
+				seen[c.digest] = true
+				out = append(out, c)
+			}
+		}
+	}
+	for _, at := range p.places {
+		add(at.digest)
+	}
+	for _, d := range p.loose {
+		add(d)
+	}
+	return out
+}
+
+// forget makes what goes invisible: tags for every Accept, and manifests in their repositories.
+// That a repository may see the layers stays true, and is no use without them.
+func (v *Inventory) forget(ctx context.Context, p plan) error {
+	for _, t := range p.tags {
+		if err := v.Tags.Forget(ctx, t.Upstream, t.Repo, t.Tag); err != nil {
+			return err
+		}
+	}
+	for _, at := range p.places {
+		if err := v.Links.Forget(ctx, at.upstream, at.repo, at.digest); err != nil {
+			return err
+		}
+	}
+	return nil
+}

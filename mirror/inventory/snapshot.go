@@ -1,0 +1,191 @@
+package inventory
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"slices"
+
+	"dray/cache/disk"
+	"dray/cache/meta"
+	"dray/upstream/oci"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// place is a manifest in a repository. Without an upstream it is nobody's that is known.
+type place struct {
+	upstream, repo string
+	digest         digest.Digest
+}
+
+// node is a manifest that is held.
+type node struct {
+	mediaType string
+	size      int64
+	children  []child
+}
+
+// child is what a manifest refers to and needs.
+type child struct {
+	digest   digest.Digest
+	size     int64
+	manifest bool
+}
+
+// snapshot is what facts and directory say at about one moment.
+type snapshot struct {
+	view *Inventory
+	// places are the manifests of repositories, with their tags in order.
+	places map[place][]string
+	// nodes are the manifests held.
+	nodes map[digest.Digest]*node
+}
+
+// snapshot reads the facts, and every manifest that is held.
+func (v *Inventory) snapshot(ctx context.Context) (*snapshot, error) {
+	s := &snapshot{view: v, places: map[place][]string{}, nodes: map[digest.Digest]*node{}}
+	for _, step := range []func(context.Context) error{s.readTags, s.readLinks, s.readStrangers} {
+		if err := step(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+func (s *snapshot) readTags(ctx context.Context) error {
+	for t, err := range s.view.Tags.All(ctx, "") {
+		if err != nil {
+			return err
+		}
+		if t.NotFound {
+			continue
+		}
+		p := place{t.Upstream, t.Repo, t.Digest}
+		if at, found := slices.BinarySearch(s.places[p], t.Tag); !found { // each Accept has its fact
+			s.places[p] = slices.Insert(s.places[p], at, t.Tag)
+		}
+	}
+	return nil
+}
+
+func (s *snapshot) readLinks(ctx context.Context) error {
+	for l, err := range s.view.Links.All(ctx, "") {
+		if err != nil {
+			return err
+		}
+		if p := (place{l.Upstream, l.Repo, l.Digest}); l.Kind == meta.KindManifest && l.Repo != "" {
+			s.places[p] = s.places[p] // listed, with its tags or without
+		}
+	}
+	for p := range s.places {
+		if err := s.read(ctx, p.digest); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// readStrangers finds the manifests that no fact names among the blobs that could be one.
+func (s *snapshot) readStrangers(ctx context.Context) error {
+	known := map[digest.Digest]struct{}{}
+	for d, n := range s.nodes {
+		known[d] = struct{}{}
+		for _, c := range n.children {
+			known[c.digest] = struct{}{}
+		}
+	}
+	var found []digest.Digest
+	err := s.view.Disk.List(ctx, func(i disk.Info) bool {
+		if _, is := known[i.Digest]; !is && i.Size <= oci.MaxManifestBytes && s.object(i.Digest) {
+			found = append(found, i.Digest)
+		}
+		return true
+	})
+	if err != nil {
+		return err
+	}
+	for _, d := range found {
+		if err := s.read(ctx, d); err != nil {
+			return err
+		}
+	}
+	owned := map[digest.Digest]bool{}
+	for p := range s.places {
+		owned[p.digest] = true
+	}
+	for _, d := range found {
+		if s.nodes[d] != nil && !owned[d] {
+			s.places[place{digest: d}] = nil
+		}
+	}
+	return nil
+}
+
+// object reports whether a blob begins like a JSON object.
+func (s *snapshot) object(d digest.Digest) bool {
+	b, err := s.view.Disk.Peek(d)
+	if err != nil {
+		return false
+	}
+	defer b.Close()
+	var head [16]byte
+	n, err := b.ReadAt(head[:], 0)
+	return (err == nil || err == io.EOF) && bytes.HasPrefix(bytes.TrimLeft(head[:n], " \t\r\n"), []byte("{"))
+}
+
+// read puts a manifest, and the manifests that it refers to, among the nodes, as far as they are held.
+func (s *snapshot) read(ctx context.Context, d digest.Digest) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if s.nodes[d] != nil {
+		return nil
+	}
+	raw, err := s.view.Cache.Peek(ctx, d, oci.MaxManifestBytes)
+	if err != nil {
+		return ctx.Err() // it is not held, or cannot be read
+	}
+	m, err := oci.ParseManifest("", raw)
+	if err != nil {
+		return nil
+	}
+	n := &node{mediaType: m.MediaType, size: int64(len(raw))}
+	s.nodes[d] = n // before its children: it may name itself
+	for _, c := range m.Children() {
+		if c.Foreign() {
+			continue
+		}
+		n.children = append(n.children, child{c.Digest, c.Size, c.Manifest})
+		if c.Manifest {
+			if err := s.read(ctx, c.Digest); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// parts are a manifest and everything that it refers to, as far as that is known, each once and
+// the manifest first. The size of what is not held is what refers to it says.
+func (s *snapshot) parts(root digest.Digest) []child {
+	size := int64(-1)
+	if n := s.nodes[root]; n != nil {
+		size = n.size
+	}
+	all := []child{{root, size, true}}
+	seen := map[digest.Digest]bool{root: true}
+	for i := 0; i < len(all); i++ {
+		n := s.nodes[all[i].digest]
+		if n == nil {
+			continue
+		}
+		for _, c := range n.children {
+			if !seen[c.digest] {
+				seen[c.digest] = true
+				all = append(all, c)
+			}
+		}
+	}
+	return all
+}

@@ -1,0 +1,81 @@
+package mirror
+
+import (
+	"net"
+	"net/netip"
+	"strings"
+
+	"dray/upstream/oci"
+)
+
+// Resolve reads the name of an image as clients and people write it: with a name of dray's own or of
+// an upstream's registry before it, with a prefix, with the name of an upstream, or plain. Without a tag
+// and a digest it means the tag "latest"; a digest makes a tag beside it meaningless. A registry that is neither dray nor an
+// upstream is ErrNameUnknown.
+func (r *Routes) Resolve(name string) (Target, oci.Reference, error) {
+	repo, ref, err := splitName(name)
+	if err != nil {
+		return Target{}, ref, err
+	}
+	if len(r.Order) == 0 {
+		return Target{}, ref, oci.ErrNameUnknown.With("there is no upstream")
+	}
+	route, rest := r.resolve(repo)
+	if route == nil {
+		host, _, _ := strings.Cut(repo, "/")
+		return Target{}, ref, oci.ErrNameUnknown.With("%q is neither dray nor one of its upstreams", host)
+	}
+	if err := oci.CheckRepo(rest); err != nil {
+		return Target{}, ref, err
+	}
+	return r.target(route, rest), ref, nil
+}
+
+// splitName takes the tag or digest off a name.
+func splitName(name string) (repo string, ref oci.Reference, err error) {
+	repo, digest, byDigest := strings.Cut(name, "@")
+	tag := "latest"
+	if i := strings.LastIndexByte(repo, ':'); i > strings.LastIndexByte(repo, '/') {
+		repo, tag = repo[:i], repo[i+1:]
+	}
+	if byDigest {
+		ref.Digest, err = oci.ParseDigest(digest)
+		return repo, ref, err
+	}
+	if ref, err = oci.ParseReference(tag); err == nil && ref.ByDigest() {
+		err = oci.ErrTagInvalid.With("invalid tag %q", tag)
+	}
+	return repo, ref, err
+}
+
+// resolve finds the route of a name and what of the name is the repository.
+func (r *Routes) resolve(name string) (*Route, string) {
+	first, rest, deep := strings.Cut(name, "/")
+	foreign := deep && (strings.ContainsAny(first, ".:") || first == "localhost")
+	if foreign && (has(r.Own, first) || thisMachine(first)) {
+		name, foreign = rest, false
+		first, rest, deep = strings.Cut(name, "/")
+	}
+	if route, rest := r.afterPrefix(name); route != nil {
+		return route, rest
+	}
+	if foreign {
+		return r.byHost(first), rest
+	}
+	for i := range r.Order {
+		if deep && r.Order[i].Upstream == first {
+			return &r.Order[i], rest
+		}
+	}
+	return &r.Order[0], name
+}
+
+// thisMachine reports whether a host with or without a port can only be dray: no
+// registry behind it is called so.
+func thisMachine(host string) bool {
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	}
+	ip, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && ip.IsLoopback()
+}
