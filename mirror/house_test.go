@@ -182,6 +182,7 @@ func buildHouse(t testing.TB, memoryBytes int64, front func(meta.Store) meta.Sto
 	facts := front(h.store)
 	h.m, err = New(Options{
 		Cache: h.cache, Tags: meta.NewTags(facts, meta.TagsOptions{}), Links: meta.NewLinks(facts, meta.LinksOptions{}), Known: meta.NewKnown(facts, meta.KnownOptions{}),
+		Touches:   meta.NewTouches(facts, meta.TouchesOptions{}),
 		Upstreams: []*Upstream{{Name: "up", Registry: "up.example", Source: h.up, Sink: h.up, Lister: h.up, Tags: TagPolicy{Fresh: time.Hour, Stale: time.Hour}}},
 	})
 	if err != nil {

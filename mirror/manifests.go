@@ -128,6 +128,7 @@ func (m *Mirror) askTag(ctx context.Context, up *Upstream, key meta.TagKey, acce
 		return m.staleOr(ctx, up, key, old, fact, asked, err)
 	}
 	m.keep(ctx, up, key.Repo, man)
+	m.toucher.touched(ctx, up, key.Repo, key.Tag, man)
 	m.recorded(m.tags.Set(ctx, key, meta.TagFact{Digest: man.Digest, MediaType: man.MediaType, Size: int64(len(man.Raw)), CheckedAt: asked}, 0))
 	return answerOf(man), nil
 }
@@ -189,6 +190,7 @@ func (m *Mirror) askDigest(ctx context.Context, up *Upstream, repo string, d dig
 	}
 	man.Digest = d
 	m.keep(ctx, up, repo, man)
+	m.toucher.touched(ctx, up, repo, "", man)
 	return answerOf(man), nil
 }
 
@@ -315,7 +317,7 @@ func (m *Mirror) recorded(err error) {
 func (m *Mirror) getManifest(x *exchange) error {
 	if x.hit != nil {
 		x.source = x.hit.answer.source
-		return m.pulled(x, x.sendHit(x.hit))
+		return m.pulled(x, x.hit.answer, x.sendHit(x.hit))
 	}
 	ctx, accept, repo, ref := x.r.Context(), x.r.Header.Values("Accept"), x.target.Repo, x.q.Ref
 	leased, lease := meta.WithLease(ctx)
@@ -338,7 +340,7 @@ func (m *Mirror) getManifest(x *exchange) error {
 	if x.r.Method == http.MethodGet {
 		m.anticipate(x, a)
 	}
-	return m.pulled(x, x.sendManifest(a))
+	return m.pulled(x, a, x.sendManifest(a))
 }
 
 // warn marks an old answer. RFC 9111 dropped Warning, but it is the header that clients
@@ -355,9 +357,12 @@ func (x *exchange) warn() {
 }
 
 // pulled reports a manifest that a client got by GET.
-func (m *Mirror) pulled(x *exchange, err error) error {
-	if got := x.w.status == http.StatusOK || x.w.status == http.StatusPartialContent; err == nil && got && x.r.Method == http.MethodGet && m.onPull != nil {
-		m.onPull(x.up, x.target.Repo, x.q.Ref.String())
+func (m *Mirror) pulled(x *exchange, a *answer, err error) error {
+	if got := x.w.status == http.StatusOK || x.w.status == http.StatusPartialContent; err == nil && got && x.r.Method == http.MethodGet {
+		m.toucher.pulled(x.up, x.target.Repo, x.q.Ref.Tag, a)
+		if m.onPull != nil {
+			m.onPull(x.up, x.target.Repo, x.q.Ref.String())
+		}
 	}
 	return err
 }

@@ -14,6 +14,8 @@ type metrics struct {
 	bytes    *prometheus.CounterVec
 	seconds  *prometheus.HistogramVec
 	stale    *prometheus.CounterVec
+	// touches are requests that keep images from being taken for unused.
+	touches *prometheus.CounterVec
 	// refreshes are questions about tags that no client waited for.
 	refreshes *prometheus.CounterVec
 	pushes    *prometheus.CounterVec
@@ -70,6 +72,8 @@ func newMetrics() *metrics {
 			Help: "Time from the request to the end of the answer.", Buckets: []float64{.001, .005, .025, .1, .5, 2, 10, 30, 120, 600}}, []string{"kind"}),
 		stale: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_stale_answers_total",
 			Help: "Tags answered from an old fact because the upstream failed."}, []string{"upstream"}),
+		touches: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_keep_alive_touches_total",
+			Help: "Manifests asked for only because clients pull them here, by upstream and result (touched, absent, failed)."}, []string{"upstream", "result"}),
 		refreshes: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_tag_refreshes_total",
 			Help: "Tags asked for in the background while the old answer was served, by upstream and result."}, []string{"upstream", "result"}),
 		pushes: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_pushes_total",
@@ -82,9 +86,11 @@ func newMetrics() *metrics {
 }
 
 func (x *metrics) collectors(m *Mirror) []prometheus.Collector {
-	return []prometheus.Collector{x.requests, x.bytes, x.seconds, x.stale, x.refreshes, x.pushes, x.meta, x.prefetched,
+	return []prometheus.Collector{x.requests, x.bytes, x.seconds, x.stale, x.refreshes, x.touches, x.pushes, x.meta, x.prefetched,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "dray_uploads_open", Help: "Upload sessions that clients have open."},
 			func() float64 { return float64(m.uploads.count()) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "dray_keep_alive_images", Help: "Images that clients have pulled since they were last asked for upstream."},
+			func() float64 { return float64(m.toucher.waiting()) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "dray_push_blobs_pinned", Help: "Blobs held for pushes whose manifest has not landed yet."},
 			func() float64 { return float64(m.pins.count()) }),
 	}

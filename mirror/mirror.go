@@ -37,6 +37,10 @@ type Upstream struct {
 	// Split says how large blobs are fetched by several ranges at once; Part is the
 	// Mirror's own. The zero value fetches every blob by one request.
 	Split cache.Split
+	// KeepAlive is the least time between two requests for an image that are sent only
+	// because clients pull it here, so that the upstream does not take it for unused.
+	// 0: there are none.
+	KeepAlive time.Duration
 	// Prefetch says what is fetched before clients ask for it. The zero value: nothing.
 	Prefetch PrefetchPolicy
 }
@@ -60,10 +64,12 @@ func (u *Upstream) remote(repo string) string { return u.RepositoryPrefix + repo
 
 // Options are what a Mirror is made of.
 type Options struct {
-	Cache     *cache.Cache
-	Tags      *meta.Tags
-	Links     *meta.Links
-	Known     *meta.Known
+	Cache *cache.Cache
+	Tags  *meta.Tags
+	Links *meta.Links
+	Known *meta.Known
+	// Touches is needed where images are kept alive.
+	Touches   *meta.Touches
 	Upstreams []*Upstream
 	// OnPull, when not nil, is called once for each manifest that a client got by GET.
 	OnPull func(u *Upstream, repo, reference string)
@@ -108,6 +114,7 @@ type Mirror struct {
 	metrics   *metrics
 	hot       hot
 	refreshes *refreshes
+	toucher   *toucher
 }
 
 // lookFor bounds the questions to an upstream that a pull needs before its answer
@@ -128,6 +135,7 @@ func New(o Options) (*Mirror, error) {
 		metrics: newMetrics(),
 		hot:     newHot(), refreshes: newRefreshes(),
 	}
+	m.toucher = newToucher(m, o.Touches)
 	expiry := cmp.Or(o.UploadExpiry, time.Hour)
 	m.shares = newShares(o.MaxUploadsPerClient, o.MaxUploadBytesPerClient)
 	m.uploads = newUploads(expiry, m.shares)
@@ -154,6 +162,9 @@ func New(o Options) (*Mirror, error) {
 // everything that the Mirror does in the background and waits for it. Uploads are left to the next process.
 func (m *Mirror) Run(ctx context.Context) error {
 	m.tasks.start(m.forwardRecovered)
+	if m.toucher.interval() > 0 {
+		m.tasks.start(m.toucher.run)
+	}
 	tick := time.NewTicker(m.uploads.expiry / 10)
 	defer tick.Stop()
 	for {

@@ -438,3 +438,50 @@ func TestFailingStore(t *testing.T) {
 		}
 	}
 }
+
+func TestTouches(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		memory := metatest.NewMemory()
+		touches := meta.NewTouches(memory, meta.TouchesOptions{Keep: time.Hour})
+		_, err := touches.Get(t.Context(), "ecr", "team/app", one)
+		wantNotFound(t, err)
+		want := meta.TouchFact{Touched: time.Now(), Pulled: true, MediaType: manifestType, Tag: "v1"}
+		if err := touches.Set(t.Context(), "ecr", "team/app", one, want); err != nil {
+			t.Fatal(err)
+		}
+		if err := touches.Set(t.Context(), "other", "a/b", two, meta.TouchFact{Touched: time.Now()}); err != nil {
+			t.Fatal(err)
+		}
+		got, err := touches.Get(t.Context(), "ecr", "team/app", one)
+		if diff := cmp.Diff(want, got, cmp.Comparer(time.Time.Equal)); err != nil || diff != "" {
+			t.Error(err, diff)
+		}
+		_, err = touches.Get(t.Context(), "ecr", "team/app", two)
+		wantNotFound(t, err)
+		if err := memory.Put(t.Context(), "v1/touch/ecr/x/sha256:short", []byte(`{"t":1}`), 0); err != nil {
+			t.Fatal(err)
+		}
+		all := map[string]bool{}
+		for f, err := range touches.All(t.Context()) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			all[f.Upstream+" "+f.Repo+" "+f.Digest.String()] = f.Pulled
+		}
+		if diff := cmp.Diff(map[string]bool{"ecr team/app " + one.String(): true, "other a/b " + two.String(): false}, all); diff != "" {
+			t.Error(diff)
+		}
+		if n := testutil.ToFloat64(touches.Collectors()[0]); n != 1 {
+			t.Errorf("%v unreadable", n)
+		}
+		if err := touches.Set(t.Context(), "ecr", "x", "short", want); err == nil {
+			t.Error("a digest that is none was kept")
+		}
+		if err := touches.Set(t.Context(), "ecr", "x", one, meta.TouchFact{}); err == nil {
+			t.Error("a touch without a time was kept")
+		}
+		time.Sleep(time.Hour)
+		_, err = touches.Get(t.Context(), "ecr", "team/app", one)
+		wantNotFound(t, err)
+	})
+}

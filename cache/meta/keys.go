@@ -18,6 +18,7 @@ const (
 	forgetSpace = layout + "forgot/" // upstream/repo/tag → epoch
 	linkSpace   = layout + "link/"   // upstream/repo/digest → linkRecord
 	knownSpace  = layout + "known/"  // upstream/repo/digest → knownRecord
+	touchSpace  = layout + "touch/"  // upstream/repo/digest → touchRecord
 	probeKey    = layout + "probe"   // never written; asked to learn whether a store answers
 )
 
@@ -71,6 +72,10 @@ func linkKey(upstream, repo string, d digest.Digest) string {
 
 func knownKey(upstream, repo string, d digest.Digest) string {
 	return path(knownSpace, upstream, repo, d.String())
+}
+
+func touchKey(upstream, repo string, d digest.Digest) string {
+	return path(touchSpace, upstream, repo, d.String())
 }
 
 // acceptSum shortens a normalised Accept, which clients make hundreds of bytes

@@ -112,6 +112,35 @@ func TestBudgetQuotaReserve(t *testing.T) {
 	}
 }
 
+// Amazon ECR sees a pull of what clients pull here: one GET an interval, and none without a pull or after a restart.
+func TestBudgetKeepAlive(t *testing.T) {
+	ecr, hub := ecrtest.Start(t, ecrtest.Options{}), ecrtest.Start(t, ecrtest.Options{Quirks: ecrtest.Hub()})
+	dir, edits := t.TempDir(), []string{"keep_alive: 0s", "keep_alive: 500ms"}
+	s := startBefore(t, ecr, hub, dir, edits...)
+	seed(t, ecr, "team/app", "v1", 1<<10)
+	s.want(200, "GET", "/v2/team/app/manifests/v1", nil)
+	spent(t, ecr, kinds{"GetAuthorizationToken": 1, "manifest-get": 1})
+	before, _ := ecr.Image("team/app", "v1")
+	for range 3 {
+		s.want(200, "GET", "/v2/team/app/manifests/v1", nil)
+	}
+	for i := 0; ecr.Count("manifest-get") == 0 && i < 500; i++ {
+		<-time.After(10 * time.Millisecond)
+	}
+	if after, _ := ecr.Image("team/app", "v1"); !after.LastPull.After(before.LastPull) {
+		t.Errorf("the last pull was recorded at %v and then at %v", before.LastPull, after.LastPull)
+	}
+	<-time.After(700 * time.Millisecond)
+	s.stop()
+	spent(t, ecr, kinds{"manifest-get": 1})
+	s = startBefore(t, ecr, hub, dir, edits...)
+	<-time.After(100 * time.Millisecond)
+	s.stop()
+	if n := ecr.Count("manifest-get"); n != 0 {
+		t.Errorf("%d touches after a restart", n)
+	}
+}
+
 func TestBudgetTagWhileTheUpstreamIsDown(t *testing.T) {
 	s, img := warm(t, "fresh: 1h", "fresh: 0s")
 	s.ecr.AddFault(ecrtest.Fault{Kinds: []ecrtest.Kind{ecrtest.KindManifestHead, ecrtest.KindManifestGet}, Count: -1, Status: 503})

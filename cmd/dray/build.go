@@ -141,10 +141,11 @@ func (g *graph) awsSession(ctx context.Context) (*ecr.Session, error) {
 
 func (g *graph) buildMirror(context.Context) (err error) {
 	front := meta.NewFronted(g.store, meta.FrontOptions{})
+	touches := meta.NewTouches(front, meta.TouchesOptions{})
 	facts := meta.NewExcept(front, g.cfg.hostedNames()...)
 	tags, links, known := meta.NewTags(facts, meta.TagsOptions{}), meta.NewLinks(facts, meta.LinksOptions{}), meta.NewKnown(facts, meta.KnownOptions{})
 	g.mirror, err = mirror.New(mirror.Options{
-		Cache: g.cache, Tags: tags, Links: links, Known: known, Upstreams: g.upstreams, Logger: g.log,
+		Cache: g.cache, Tags: tags, Links: links, Known: known, Touches: touches, Upstreams: g.upstreams, Logger: g.log,
 		OnPull: g.buildPulls(), UploadExpiry: g.cfg.Limits.UploadExpiry.Std(), MaxUploadsPerClient: g.cfg.Limits.MaxUploadsPerClient,
 		MaxUploadBytesPerClient: int64(g.cfg.Limits.MaxUploadBytesPerClient), ClientStall: g.cfg.Limits.StallTimeout.Std(),
 	})
@@ -153,7 +154,7 @@ func (g *graph) buildMirror(context.Context) (err error) {
 	}
 	g.background["mirror"] = g.mirror.Run
 	g.inventory = &inventory.Inventory{Cache: g.cache, Disk: g.disk, Tags: tags, Links: links}
-	for _, c := range [][]prometheus.Collector{front.Collectors(), tags.Collectors(), links.Collectors(), known.Collectors(), g.mirror.Collectors()} {
+	for _, c := range [][]prometheus.Collector{front.Collectors(), tags.Collectors(), links.Collectors(), known.Collectors(), touches.Collectors(), g.mirror.Collectors()} {
 		g.register(c)
 	}
 	return nil

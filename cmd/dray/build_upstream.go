@@ -95,7 +95,8 @@ func (r *registry) assemble(u Upstream, client *upstream.Client, creator upstrea
 	r.Upstream = &mirror.Upstream{
 		Name: u.Name, Registry: u.Host(), RepositoryPrefix: u.RepositoryPrefix,
 		Source: patient, Once: r.breaker.Held(client), Lister: r.breaker.Lister(client),
-		Tags: mirror.TagPolicy{Fresh: u.Tags.Fresh.Std(), Revalidate: u.Tags.Revalidate.Std(), Stale: u.Tags.Stale.Std(), NotFound: u.Tags.NotFound.Std()},
+		Tags:      mirror.TagPolicy{Fresh: u.Tags.Fresh.Std(), Revalidate: u.Tags.Revalidate.Std(), Stale: u.Tags.Stale.Std(), NotFound: u.Tags.NotFound.Std()},
+		KeepAlive: u.KeepAlive.Std(),
 		Split: cache.Split{
 			Threshold: int64(u.ParallelFill.Threshold), Piece: int64(u.ParallelFill.Piece), Streams: u.ParallelFill.Streams,
 			Slots: cache.NewSlots(u.ParallelFill.Connections),

@@ -107,6 +107,10 @@ type Upstream struct {
 	ParallelFill ParallelFill `yaml:"parallel_fill"`
 	// What of an image is fetched as soon as a client has got its manifest, before the client asks for it.
 	Prefetch Prefetch `yaml:"prefetch"`
+	// Amazon ECR can delete images that nobody has pulled for a while, and pulls that dray answers do not reach it. So dray asks for the manifest of each image
+	// that clients have pulled here since it was last asked for, once in this time, and after everything that clients wait for. Lifecycle rules count in
+	// days; give less than the smallest of them. `0s` never. Default: `24h` for kind `ecr`, otherwise `0s`.
+	KeepAlive Duration `yaml:"keep_alive"`
 	// How much is asked of the registry at a time.
 	Limits UpstreamLimits `yaml:"limits"`
 }

@@ -48,12 +48,16 @@ func Default(environ []string) Config {
 	}
 }
 
+// unset stands for a duration whose default depends on other values. No file can give it.
+const unset = Duration(-1)
+
 func (u *Upstream) setDefaults() {
 	u.CreateRepositories.Enabled = true
 	u.Local = defaultLocal()
 	u.Tags = Tags{Fresh: Duration(time.Minute), Revalidate: Duration(time.Minute), Stale: Duration(24 * time.Hour), NotFound: Duration(10 * time.Second)}
 	u.ParallelFill = ParallelFill{Threshold: 16 << 20, Piece: 8 << 20, Streams: 4, Connections: 16}
 	u.Prefetch = Prefetch{Enabled: true, MaxLayer: 32 << 20, Streams: 4}
+	u.KeepAlive = unset
 	u.Limits = UpstreamLimits{Concurrency: 256, Queue: 1000, Wait: Duration(20 * time.Second), QuotaReserve: 20}
 }
 
@@ -187,6 +191,12 @@ func (u *Upstream) complete() {
 	}
 	u.Kind = cmp.Or(u.Kind, kindOf(host))
 	u.completeLocal()
+	if u.KeepAlive == unset {
+		u.KeepAlive = 0
+		if u.Kind == KindECR {
+			u.KeepAlive = Duration(24 * time.Hour)
+		}
+	}
 	if host == dockerHubHost {
 		u.DefaultNamespace = cmp.Or(u.DefaultNamespace, "library")
 	}

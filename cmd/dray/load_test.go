@@ -256,13 +256,15 @@ upstreams: [{name: hub, url: docker.io}]
 - url: docker.io
   limits: {concurrency: 0, queue: 0, wait: 0s, quota_reserve: 101, rates: {manifest_get: -1}}
 - url: quay.io
+  keep_alive: 15d
   limits:
     rates: {PutImage: 10}
 `, want: []string{
 			"dray.yaml:3: upstreams[0].limits.concurrency: 0 is not between 1 and 10000", "dray.yaml:3: upstreams[0].limits.queue: 0 is not between 1 and 100000",
 			"dray.yaml:3: upstreams[0].limits.quota_reserve: 101 is not between 0 and 100", "dray.yaml:3: upstreams[0].limits.wait: 0s is not between 1s and 1m",
 			"dray.yaml:3: upstreams[0].limits.rates.manifest_get: -1 is not between 0 and 1000000",
-			`dray.yaml:6: upstreams[1].limits.rates: "PutImage" is no operation with a rate; there are: manifest_get, manifest_head, manifest_put, blob_get, blob_head, upload_start, upload_part, upload_end, list, delete`}},
+			"dray.yaml:5: upstreams[1].keep_alive: 360h is more than 336h",
+			`dray.yaml:7: upstreams[1].limits.rates: "PutImage" is no operation with a rate; there are: manifest_get, manifest_head, manifest_put, blob_get, blob_head, upload_start, upload_part, upload_end, list, delete`}},
 		{name: "upstreams", file: `upstreams:
 - name: a
 - name: a

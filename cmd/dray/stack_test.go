@@ -45,6 +45,7 @@ upstreams:
   kind: ecr
   push: true
   prefixes: [aws]
+  keep_alive: 0s
   tags: {fresh: 1h, stale: 24h, not_found: 1h}
   prefetch: {enabled: false}
 - name: hub

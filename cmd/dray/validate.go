@@ -164,8 +164,14 @@ func (u Upstream) validate(k *check, path string) {
 	if n := u.Prefetch.Streams; n < 1 || n > 64 {
 		k.add(path+".prefetch.streams", "%d is not between 1 and 64", n)
 	}
+	if u.KeepAlive > maxKeepAlive {
+		k.add(path+".keep_alive", "%v is more than %v", u.KeepAlive, maxKeepAlive)
+	}
 	u.Limits.validate(k, path+".limits", u.Kind)
 }
+
+// maxKeepAlive is well below the time for which it is known that an image was asked for.
+const maxKeepAlive = Duration(14 * 24 * time.Hour)
 
 func (l UpstreamLimits) validate(k *check, path string, kind Kind) {
 	between := func(key string, n, least, most int) {

@@ -1,0 +1,118 @@
+package meta
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// TouchFact says when an upstream last saw a pull of an image, for upstreams that
+// drop what nobody pulls.
+type TouchFact struct {
+	// Touched is when the upstream gave the manifest.
+	Touched time.Time
+	// Pulled says that a client got it from here since.
+	Pulled bool
+	// MediaType is the manifest's, and Tag the one by which it was last pulled; empty
+	// when it was pulled by digest.
+	MediaType, Tag string
+}
+
+// Touch is one fact of a listing.
+type Touch struct {
+	Upstream, Repo string
+	Digest         digest.Digest
+	TouchFact
+}
+
+// TouchesOptions configure [NewTouches].
+type TouchesOptions struct {
+	// Keep is how long a fact lives after it was set; 0 means 30 days. It must be more
+	// than the time between two touches.
+	Keep time.Duration
+}
+
+// Touches remembers when images were last asked for upstream, so that mirrors which
+// share a store ask once between them, and a restart does not repeat it. A lost fact
+// costs one request more.
+type Touches struct {
+	ledger
+	keep time.Duration
+}
+
+// NewTouches returns the facts kept in s.
+func NewTouches(s Store, o TouchesOptions) *Touches {
+	return &Touches{ledger: newLedger(s, "touches"), keep: cmp.Or(o.Keep, 30*24*time.Hour)}
+}
+
+// touchRecord is the stored form of a TouchFact.
+type touchRecord struct {
+	Touched   int64  `json:"t"` // Unix nanoseconds
+	Pulled    bool   `json:"p,omitempty"`
+	MediaType string `json:"m,omitempty"`
+	Tag       string `json:"g,omitempty"`
+}
+
+func (r *touchRecord) check() error {
+	if r.Touched <= 0 {
+		return errors.New("touch without a time")
+	}
+	return nil
+}
+
+func (r *touchRecord) fact() TouchFact {
+	return TouchFact{Touched: time.Unix(0, r.Touched), Pulled: r.Pulled, MediaType: r.MediaType, Tag: r.Tag}
+}
+
+// Get returns the fact about an image, ErrNotFound when there is none, or the failure
+// of the store.
+func (t *Touches) Get(ctx context.Context, upstream, repo string, d digest.Digest) (TouchFact, error) {
+	var r touchRecord
+	if err := t.read(ctx, touchKey(upstream, repo, d), &r); err != nil {
+		return TouchFact{}, fmt.Errorf("touch %s/%s@%s: %w", upstream, repo, d, err)
+	}
+	return r.fact(), nil
+}
+
+// Set records the fact about an image.
+func (t *Touches) Set(ctx context.Context, upstream, repo string, d digest.Digest, f TouchFact) error {
+	r := touchRecord{Touched: f.Touched.UnixNano(), Pulled: f.Pulled, MediaType: f.MediaType, Tag: f.Tag}
+	if err := errors.Join(checkDigest(d), t.write(ctx, touchKey(upstream, repo, d), &r, t.keep)); err != nil {
+		return fmt.Errorf("touch %s/%s@%s: %w", upstream, repo, d, err)
+	}
+	return nil
+}
+
+// All yields every fact, in no order. It reads the whole store where that keeps no
+// order of keys.
+func (t *Touches) All(ctx context.Context) iter.Seq2[Touch, error] {
+	return func(yield func(Touch, error) bool) {
+		for entry, err := range t.store.Scan(ctx, touchSpace) {
+			if err != nil {
+				yield(Touch{}, fmt.Errorf("list touches: %w", err))
+				return
+			}
+			parts, ok := split(touchSpace, entry.Key, 3)
+			var r touchRecord
+			if !ok || checkDigest(digest.Digest(parts[2])) != nil {
+				t.unreadable.Inc()
+				continue
+			}
+			if t.decode(entry.Value, &r) != nil {
+				continue
+			}
+			if !yield(Touch{Upstream: parts[0], Repo: parts[1], Digest: digest.Digest(parts[2]), TouchFact: r.fact()}, nil) {
+				return
+			}
+		}
+	}
+}
+
+// Collectors returns the metrics of the facts.
+func (t *Touches) Collectors() []prometheus.Collector { return t.collectors() }

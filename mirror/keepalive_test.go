@@ -1,0 +1,264 @@
+package mirror
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"dray/cache/meta"
+	"dray/upstream"
+	"dray/upstream/oci"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+)
+
+// timed is a Source that keeps the times at which manifests were got.
+type timed struct {
+	upstream.Source
+	mu   sync.Mutex
+	gets map[string][]time.Time // by repository
+	err  error
+}
+
+func (s *timed) Manifest(ctx context.Context, repo string, ref oci.Reference, accept []string) (*oci.Manifest, error) {
+	s.mu.Lock()
+	s.gets[repo] = append(s.gets[repo], time.Now())
+	err := s.err
+	s.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	return s.Source.Manifest(ctx, repo, ref, accept)
+}
+
+func (s *timed) fail(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.err = err
+}
+
+// take returns how often each repository was asked for, and begins anew.
+func (s *timed) take() map[string]int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := map[string]int{}
+	for repo, times := range s.gets {
+		n[repo] = len(times)
+	}
+	s.gets = map[string][]time.Time{}
+	return n
+}
+
+const day = 24 * time.Hour
+
+// keeping runs a mirror that keeps images alive, on the facts of a house and before its registry, until stop.
+func (h *house) keeping(facts meta.Store, s *timed) (l *Listener, stop func()) {
+	h.Helper()
+	m, err := New(Options{
+		Cache: h.cache, Tags: meta.NewTags(facts, meta.TagsOptions{}), Links: meta.NewLinks(facts, meta.LinksOptions{}), Known: meta.NewKnown(facts, meta.KnownOptions{}),
+		Touches: meta.NewTouches(facts, meta.TouchesOptions{}),
+		Upstreams: []*Upstream{
+			{Name: "up", Registry: "up.example", Source: s, Sink: h.up, Lister: h.up, KeepAlive: day, Tags: TagPolicy{Fresh: 1000 * time.Hour}},
+			{Name: "other", Registry: "other.example", Source: s, Lister: h.up, Tags: TagPolicy{Fresh: 1000 * time.Hour}},
+		},
+	})
+	if err != nil {
+		h.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = m.Run(ctx) })
+	return &Listener{Mirror: m, Name: "l", Role: RoleMirror, Routes: &Routes{Order: []Route{{Upstream: "up"}, {Upstream: "other", Prefixes: []string{"other"}}}}},
+		func() { cancel(); wg.Wait() }
+}
+
+// keptHouse has images in repositories a and b, pulled once.
+func keptHouse(t *testing.T) (h *house, s *timed, l *Listener, stop func()) {
+	h = newHouse(t)
+	s = &timed{Source: h.up, gets: map[string][]time.Time{}}
+	l, stop = h.keeping(h.store, s)
+	for _, repo := range []string{"a", "b"} {
+		h.hold(repo, "v1", []byte("layer of "+repo))
+		h.pullBy(l, repo)
+	}
+	s.want(t, "a", 1, "b", 1)
+	return h, s, l, stop
+}
+
+// pullBy gets an image through a listener.
+func (h *house) pullBy(l *Listener, path string) {
+	h.Helper()
+	before := h.l
+	h.l = l
+	defer func() { h.l = before }()
+	h.want(200, "GET", "/v2/"+path+"/manifests/v1", nil)
+}
+
+func (s *timed) want(t *testing.T, pairs ...any) {
+	t.Helper()
+	want := map[string]int{}
+	for i := 0; i < len(pairs); i += 2 {
+		want[pairs[i].(string)] = pairs[i+1].(int)
+	}
+	if got := s.take(); fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Errorf("asked for %v, want %v", got, want)
+	}
+}
+
+// An image that clients pull from here is asked for once a day, and one that they do not pull is not.
+func TestKeepAlive(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, s, l, stop := keptHouse(t)
+		defer stop()
+		for range 10 * 24 {
+			h.pullBy(l, "a")
+			time.Sleep(time.Hour)
+		}
+		s.mu.Lock()
+		times := s.gets["a"]
+		s.mu.Unlock()
+		for i := 1; i < len(times); i++ {
+			if d := times[i].Sub(times[i-1]); d < day || d > day+10*time.Minute {
+				t.Errorf("touch %d comes %v after the one before", i, d)
+			}
+		}
+		if len(times) != 9 && len(times) != 10 {
+			t.Errorf("%d touches in ten days", len(times))
+		}
+		s.take()
+		// The pulls since the last touch are worth one more, and then it is quiet.
+		time.Sleep(10 * day)
+		s.want(t, "a", 1)
+		h.pullBy(l, "b")
+		time.Sleep(2 * time.Minute)
+		s.want(t, "b", 1) // the last touch was long ago
+		// HEAD is no pull.
+		h.l = l
+		h.want(200, "HEAD", "/v2/a/manifests/v1", nil)
+		time.Sleep(2 * day)
+		s.want(t)
+		if n := testutil.ToFloat64(l.Mirror.metrics.touches.WithLabelValues("up", "touched")); n < 11 {
+			t.Errorf("%v touches counted", n)
+		}
+	})
+}
+
+// Other registries are not asked.
+func TestKeepAliveElsewhere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, s, l, stop := keptHouse(t)
+		defer stop()
+		h.hold("c", "v1", []byte("layer of c"))
+		for range 100 {
+			h.pullBy(l, "other/c")
+			time.Sleep(time.Hour)
+		}
+		s.want(t, "c", 1)
+	})
+}
+
+// Mirrors that share their facts ask once between them, and so does a mirror that is restarted, for what was pulled before
+// as well. Without facts an image costs one request more.
+func TestKeepAliveShared(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, s, l, stop := keptHouse(t)
+		other, stopOther := h.keeping(h.store, s)
+		pull := func(days int) {
+			for range 24 * days {
+				h.pullBy(l, "a")
+				h.pullBy(other, "a")
+				time.Sleep(time.Hour)
+			}
+		}
+		pull(1)
+		time.Sleep(time.Hour)
+		s.want(t, "a", 1)
+		pull(3)
+		s.want(t, "a", 3)
+
+		h.pullBy(l, "a")
+		time.Sleep(5 * time.Minute)
+		stopOther()
+		stop()
+		time.Sleep(day)
+		l, stop = h.keeping(h.store, s)
+		time.Sleep(2 * time.Minute)
+		s.want(t, "a", 1) // pulled before the restart
+		stop()
+		l, stop = h.keeping(h.store, s)
+		defer func() { stop() }()
+		h.pullBy(l, "a")
+		time.Sleep(time.Hour)
+		s.want(t)
+
+		for e, err := range h.memory.Scan(t.Context(), "v1/touch/") {
+			if err == nil {
+				err = h.memory.Delete(t.Context(), e.Key)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		stop()
+		l, stop = h.keeping(h.store, s)
+		h.pullBy(l, "a")
+		h.pullBy(l, "b")
+		time.Sleep(2 * time.Hour)
+		s.want(t, "a", 1, "b", 1)
+	})
+}
+
+// A registry or a store that fails costs nothing but time.
+func TestKeepAliveFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, s, l, stop := keptHouse(t)
+		defer stop()
+		time.Sleep(day)
+		s.fail(oci.ErrUnavailable)
+		h.pullBy(l, "a")
+		h.pullBy(l, "b")
+		time.Sleep(time.Hour)
+		if n := s.take(); n["a"] > 6 || n["b"] > 6 || n["a"] == 0 || n["b"] == 0 {
+			t.Errorf("a failing registry is asked %v times an hour", n)
+		}
+		s.fail(nil)
+		time.Sleep(time.Hour)
+		s.want(t, "a", 1, "b", 1)
+
+		// Facts that cannot be read are no reason to ask.
+		time.Sleep(2 * day)
+		h.store.Fail(errors.New("down"), 0)
+		h.l = l
+		for range 100 {
+			h.pullBy(l, "a")
+			time.Sleep(time.Minute)
+		}
+		asked := s.take()["a"]
+		h.store.Fail(nil, 0)
+		time.Sleep(2 * time.Minute)
+		if n := s.take()["a"]; n != 1 && asked < 100 { // a pull by tag without facts asks, which counts as well
+			t.Errorf("%d touches", n)
+		}
+	})
+}
+
+// An image that the registry no longer has is left alone.
+func TestKeepAliveAbsent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, s, l, stop := keptHouse(t)
+		defer stop()
+		time.Sleep(day)
+		h.pullBy(l, "a")
+		h.up.mu.Lock()
+		clear(h.up.manifests)
+		h.up.mu.Unlock()
+		time.Sleep(time.Hour)
+		s.want(t, "a", 2) // by digest, and by the tag it was pulled by
+		time.Sleep(3 * day)
+		s.want(t)
+	})
+}
