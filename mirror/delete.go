@@ -63,12 +63,18 @@ func (m *Mirror) deleteBlob(x *exchange) error {
 	ctx, _ := x.hurry(lookFor)
 	up, repo, d := x.up, x.target.Repo, x.q.Ref.Digest
 	key := pinKey{up.Name, repo, d}
-	if p := m.pins.get(key); p != nil {
-		if err := m.wait(ctx, up, repo, d, p); err != nil {
-			return err
+	p := m.pins.get(key)
+	if p != nil {
+		select {
+		case <-p.forward.done:
+		case <-ctx.Done():
+			return context.Cause(ctx)
 		}
 	}
 	err := up.Deleter.DeleteBlob(ctx, up.remote(repo), d)
+	if p != nil && p.forward.err != nil && oci.NotFound(err) {
+		err = nil // it was here alone, and that ends now
+	}
 	if err != nil && !oci.NotFound(err) {
 		return deniedAs403(x, err)
 	}

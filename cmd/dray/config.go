@@ -140,7 +140,7 @@ type UpstreamLimits struct {
 // towards `cache.max_bytes` and are not evicted; its tags lie beside them in `hosted`. Unlike the rest of the cache, what is lost there cannot be fetched again.
 // Where several mirrors share a Redis, each keeps its own.
 type Local struct {
-	// Most bytes that its images may take. `0` leaves `cache.max_bytes` as the only bound. Default: `10GiB`.
+	// Most bytes that its images may take. `0` leaves `cache.max_bytes` as the only bound. Default: a fifth of that.
 	MaxBytes Bytes `yaml:"max_bytes"`
 	// What a push that does not fit does: `evict` (drop the images that were not used for the longest time) or `refuse` (fail). Default: `evict`.
 	WhenFull WhenFull `yaml:"when_full"`

@@ -61,8 +61,11 @@ func (u *Upstream) setDefaults() {
 	u.Limits = UpstreamLimits{Concurrency: 256, Queue: 1000, Wait: Duration(20 * time.Second), QuotaReserve: 20}
 }
 
+// shareOfCache stands for a quota that was not given; no file can say it.
+const shareOfCache = -1
+
 func defaultLocal() Local {
-	return Local{MaxBytes: 10 << 30, WhenFull: WhenFullEvict, Unused: Duration(30 * 24 * time.Hour), Untagged: Duration(24 * time.Hour)}
+	return Local{MaxBytes: shareOfCache, WhenFull: WhenFullEvict, Unused: Duration(30 * 24 * time.Hour), Untagged: Duration(24 * time.Hour)}
 }
 
 // override lets the environment have its way and notes in origins which variable gave which value.
@@ -166,6 +169,9 @@ func (c *Config) complete() {
 	}
 	for i := range c.Upstreams {
 		c.Upstreams[i].complete()
+		if u := &c.Upstreams[i]; u.Local.MaxBytes == shareOfCache {
+			u.Local.MaxBytes = c.Cache.MaxBytes / 5
+		}
 	}
 	if len(c.Listeners) == 0 {
 		c.Listeners = []Listener{{}}
