@@ -26,7 +26,7 @@ type Blob struct {
 }
 
 // Digest returns the identity of the blob.
-func (b *Blob) Digest() digest.Digest { return b.entry.digest }
+func (b *Blob) Digest() digest.Digest { return b.entry.digest() }
 
 // Size returns its length in bytes.
 func (b *Blob) Size() int64 { return b.entry.size }
@@ -204,15 +204,15 @@ func (d *Dir) remove(ctx context.Context, e *entry) error {
 
 // removeIf is remove, unless allowed, which is asked under mu, says no: then it is ErrInUse.
 func (d *Dir) removeIf(ctx context.Context, e *entry, allowed func() bool) error {
-	if err := d.takeName(ctx, e.digest); err != nil {
+	if err := d.takeName(ctx, e.digest()); err != nil {
 		return err
 	}
 	d.mu.Lock()
 	switch {
 	case e.gone:
-		d.yieldName(e.digest)
+		d.yieldName(e.digest())
 	case !allowed():
-		d.yieldName(e.digest)
+		d.yieldName(e.digest())
 		d.mu.Unlock()
 		return ErrInUse
 	default:
@@ -272,11 +272,11 @@ func (d *Dir) lookup(ctx context.Context, dg digest.Digest, name string) (*entry
 	case !info.Mode().IsRegular():
 		return nil, ErrNotFound
 	}
-	e := newEntry(dg, info)
+	e := newEntry(keyOf(dg), info.Size(), info.Mode().Perm(), info.ModTime())
 	e.pins.Add(1)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if other := d.index[dg]; other != nil { // the scan came first
+	if other := d.index.get(dg); other != nil { // the scan came first
 		other.pins.Add(1)
 		return other, nil
 	}
@@ -289,7 +289,7 @@ func (d *Dir) lookup(ctx context.Context, dg digest.Digest, name string) (*entry
 func (d *Dir) held(dg digest.Digest) *entry {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
-	e := d.index[dg]
+	e := d.index.get(dg)
 	if e != nil {
 		e.pins.Add(1)
 	}
@@ -297,16 +297,16 @@ func (d *Dir) held(dg digest.Digest) *entry {
 }
 
 // newEntry describes a file found in the directory.
-func newEntry(dg digest.Digest, info fs.FileInfo) *entry {
-	e := &entry{digest: dg, size: info.Size(), clean: info.Mode().Perm()&0o222 == 0}
+func newEntry(k key, size int64, mode fs.FileMode, mtime time.Time) *entry {
+	e := &entry{key: k, size: size, clean: mode&0o222 == 0}
 	e.suspect = !e.clean
-	e.touch.Store(info.ModTime().Unix())
+	e.touch.Store(mtime.UnixNano())
 	return e
 }
 
 // insert puts an entry into index and account, not into the policy. Needs mu.
 func (d *Dir) insert(e *entry) {
-	d.index[e.digest] = e
+	d.index.put(e)
 	d.used += e.blocks()
 	if e.suspect {
 		d.suspects[e] = struct{}{}
@@ -332,7 +332,7 @@ func (d *Dir) openEntry(e *entry, name string) (*Blob, error) {
 			return nil, err
 		}
 		d.m.corrupt.Inc()
-		d.log.Error("blob of wrong length dropped from cache", "digest", e.digest)
+		d.log.Error("blob of wrong length dropped from cache", "digest", e.digest())
 	}
 	if err := d.remove(context.Background(), e); err != nil {
 		return nil, err
@@ -342,14 +342,14 @@ func (d *Dir) openEntry(e *entry, name string) (*Blob, error) {
 
 // verify reads a pinned suspect and clears it, or drops it and returns ErrNotFound.
 func (d *Dir) verify(ctx context.Context, e *entry, name string) error {
-	if err := d.takeName(ctx, e.digest); err != nil {
+	if err := d.takeName(ctx, e.digest()); err != nil {
 		return err
 	}
 	d.mu.RLock()
 	suspect, gone := e.suspect, e.gone
 	d.mu.RUnlock()
 	if gone || !suspect {
-		d.freeName(e.digest)
+		d.freeName(e.digest())
 		if gone {
 			return ErrNotFound
 		}
@@ -362,17 +362,17 @@ func (d *Dir) verify(ctx context.Context, e *entry, name string) error {
 		e.suspect = false
 		delete(d.suspects, e)
 		d.dirty[e] = struct{}{}
-		d.yieldName(e.digest)
+		d.yieldName(e.digest())
 		d.mu.Unlock()
 		d.nudge()
 		return nil
 	}
 	if !errors.Is(err, ErrCorrupt) && !errors.Is(err, fs.ErrNotExist) {
-		d.freeName(e.digest)
+		d.freeName(e.digest())
 		return err
 	}
 	d.m.corrupt.Inc()
-	d.log.Error("blob of an unclean stop dropped from cache", "digest", e.digest, "error", err)
+	d.log.Error("blob of an unclean stop dropped from cache", "digest", e.digest(), "error", err)
 	d.mu.Lock()
 	d.doom(e)
 	d.mu.Unlock()
@@ -390,7 +390,7 @@ func (d *Dir) checkFile(ctx context.Context, e *entry, name string) error {
 		return err
 	}
 	defer f.Close()
-	v := e.digest.Verifier()
+	v := e.digest().Verifier()
 	n, err := io.CopyBuffer(v, contextReader{ctx, f}, make([]byte, 256<<10))
 	if err != nil {
 		return err
@@ -418,10 +418,10 @@ func (r contextReader) Read(p []byte) (int, error) {
 func (d *Dir) touch(e *entry, name string) {
 	now := time.Now()
 	last := e.touch.Load()
-	if now.Unix()-last < int64(touchEvery/time.Second) || !e.touch.CompareAndSwap(last, now.Unix()) {
+	if now.UnixNano()-last < int64(touchEvery) || !e.touch.CompareAndSwap(last, now.UnixNano()) {
 		return
 	}
 	if err := d.root.Chtimes(name, now, now); err != nil {
-		d.log.Warn("cannot record use of blob", "digest", e.digest, "error", err)
+		d.log.Warn("cannot record use of blob", "digest", e.digest(), "error", err)
 	}
 }

@@ -97,7 +97,7 @@ type Dir struct {
 	pinning  chan struct{} // full while one changes pins; capacity 1
 
 	mu       sync.RWMutex // guards all below; leaf lock
-	index    map[digest.Digest]*entry
+	index    index
 	busy     map[digest.Digest]chan struct{} // names being published, verified or unlinked
 	policy   policy
 	used     int64 // blocks of blobs, in bytes, until they are unlinked and closed
@@ -132,7 +132,7 @@ func Open(opts Options) (*Dir, error) {
 	d := &Dir{
 		opts: opts, log: log, root: root,
 		scanDone: make(chan struct{}), wake: make(chan struct{}, 1),
-		index: map[digest.Digest]*entry{}, busy: map[digest.Digest]chan struct{}{},
+		index: newIndex(), busy: map[digest.Digest]chan struct{}{},
 		policy: newPolicy(opts.MaxBytes), dirty: map[*entry]struct{}{}, suspects: map[*entry]struct{}{},
 		removed: map[digest.Digest]struct{}{}, pinning: make(chan struct{}, 1),
 		pins: map[string]Pin{}, kept: map[digest.Digest]int{}, owed: map[string]digest.Digest{},

@@ -460,7 +460,7 @@ func TestQuotaHolds(t *testing.T) {
 		t.Errorf("%d bytes on disk in the end, %d in the account, %d unfinished files", sum, d.used, unfinished)
 	}
 	var held int64
-	for _, e := range d.index {
+	for e := range d.index.all() {
 		held += e.blocks()
 		if n := e.pins.Load(); n != 0 {
 			t.Errorf("%d pins left", n)

@@ -1,11 +1,6 @@
 package disk
 
-import (
-	"container/list"
-	"sync/atomic"
-
-	"github.com/opencontainers/go-digest"
-)
+import "sync/atomic"
 
 const (
 	blockSize    = 4096    // what a file is rounded up to in all accounts
@@ -17,11 +12,11 @@ const (
 
 // entry is one blob of the index.
 type entry struct {
-	digest digest.Digest
-	size   int64
-	pins   atomic.Int32  // readers and pins; while above zero the entry is not evicted
-	hits   atomic.Uint32 // saturating; all that a hit writes
-	touch  atomic.Int64  // last use in Unix seconds, as far as the file knows it
+	key
+	size  int64
+	pins  atomic.Int32  // readers and pins; while above zero the entry is not evicted
+	hits  atomic.Uint32 // saturating; all that a hit writes
+	touch atomic.Int64  // last use in Unix nanoseconds, as far as the file knows it
 
 	unlinked atomic.Bool // the file is gone, its blocks are held by readers at most
 
@@ -71,7 +66,7 @@ func (p *policy) remove(e *entry) { p.pool(e.size).remove(e) }
 
 // restore takes back a victim that was not evicted after all.
 func (p *policy) restore(e *entry) {
-	p.pool(e.size).ghosts.take(e.digest)
+	p.pool(e.size).ghosts.take(e.prefix())
 	p.addOld(e)
 }
 
@@ -100,7 +95,7 @@ func (p *pool) bytes() int64 { return p.fresh.bytes + p.main.bytes }
 func (p *pool) len() int     { return p.fresh.len + p.main.len }
 
 func (p *pool) add(e *entry) {
-	if p.ghosts.take(e.digest) {
+	if p.ghosts.take(e.prefix()) {
 		p.main.pushNew(e)
 		return
 	}
@@ -163,38 +158,47 @@ func (q *fifo) remove(e *entry) {
 	q.bytes -= e.blocks()
 }
 
-// ghosts remembers the digests of blobs evicted before they were hit, as many as the pool holds bytes.
+// ghosts remembers blobs evicted before they were hit, as many as the pool holds bytes, by
+// the prefix of their keys.
 type ghosts struct {
-	known map[digest.Digest]*list.Element
-	order list.List // of ghost, oldest first
+	known map[uint64]*ghost
+	head  ghost // head.next is the oldest, head.prev the newest
 	bytes int64
 }
 
 type ghost struct {
-	digest digest.Digest
-	blocks int64
+	prefix     uint64
+	blocks     int64
+	prev, next *ghost
 }
 
-func newGhosts() *ghosts { return &ghosts{known: map[digest.Digest]*list.Element{}} }
+func newGhosts() *ghosts {
+	g := &ghosts{known: map[uint64]*ghost{}}
+	g.head.prev, g.head.next = &g.head, &g.head
+	return g
+}
 
-func (g *ghosts) add(d digest.Digest, blocks, limit int64) {
+func (g *ghosts) add(prefix uint64, blocks, limit int64) {
 	if g == nil {
 		return
 	}
-	g.take(d)
-	g.known[d] = g.order.PushBack(ghost{d, blocks})
+	g.take(prefix)
+	x := &ghost{prefix, blocks, g.head.prev, &g.head}
+	x.prev.next, x.next.prev = x, x
+	g.known[prefix] = x
 	g.bytes += blocks
 	for g.bytes > limit {
-		g.take(g.order.Front().Value.(ghost).digest)
+		g.take(g.head.next.prefix)
 	}
 }
 
-// take forgets a digest and says whether it was known.
-func (g *ghosts) take(d digest.Digest) bool {
-	e, ok := g.known[d]
+// take forgets a prefix and says whether it was known.
+func (g *ghosts) take(prefix uint64) bool {
+	x, ok := g.known[prefix]
 	if ok {
-		delete(g.known, d)
-		g.bytes -= g.order.Remove(e).(ghost).blocks
+		delete(g.known, prefix)
+		x.prev.next, x.next.prev = x.next, x.prev
+		g.bytes -= x.blocks
 	}
 	return ok
 }

@@ -75,7 +75,7 @@ func (t *turns) victim(busy func(*entry) bool) (*entry, Reason) {
 			t.main.put(e, hits) // in use: as good as hit
 		case hits == 0 && from == t.fresh:
 			_, rest := t.size()
-			t.ghosts.add(e.digest, e.blocks(), rest)
+			t.ghosts.add(e.prefix(), e.blocks(), rest)
 			return e, ReasonUnused
 		case hits == 0:
 			return e, ReasonCold

@@ -347,9 +347,9 @@ func (in *Ingest) rename(name string, mode fs.FileMode) error {
 // enter turns the reservation into an entry of the index.
 func (in *Ingest) enter(dg digest.Digest) *Blob {
 	d := in.dir
-	e := &entry{digest: dg, size: in.size.Load()}
+	e := &entry{key: keyOf(dg), size: in.size.Load()}
 	if info, err := in.file.Stat(); err == nil {
-		e.touch.Store(info.ModTime().Unix())
+		e.touch.Store(info.ModTime().UnixNano())
 	}
 	e.pins.Add(1)
 	d.mu.Lock()

@@ -52,7 +52,7 @@ func (d *Dir) List(ctx context.Context, yield func(Info) bool) error {
 	}
 	d.mu.RLock()
 	defer d.mu.RUnlock()
-	for _, e := range d.index { // a map may change between two steps
+	for e := range d.index.all() { // a map may change between two steps
 		if batch = append(batch, d.info(e)); len(batch) == listBatch && !flush() {
 			return context.Cause(ctx)
 		}
@@ -80,9 +80,9 @@ func (d *Dir) Lookup(dg digest.Digest) (Info, bool) {
 // info needs mu.
 func (d *Dir) info(e *entry) Info {
 	return Info{
-		Digest: e.digest, Size: e.size, LastUse: time.Unix(e.touch.Load(), 0), Hits: int(e.hits.Load()),
+		Digest: e.digest(), Size: e.size, LastUse: time.Unix(0, e.touch.Load()), Hits: int(e.hits.Load()),
 		Small: e.size < smallBlob, Proven: e.queue == d.policy.pool(e.size).main,
-		Open: e.pins.Load() > 0, Pinned: d.kept[e.digest] > 0, Suspect: e.suspect,
+		Open: e.pins.Load() > 0, Pinned: d.kept[e.digest()] > 0, Suspect: e.suspect,
 	}
 }
 
@@ -130,7 +130,7 @@ func (d *Dir) Evict(ctx context.Context, n int64, most int) ([]Victim, error) {
 		d.sweep()
 		for i, e := range entries {
 			if !d.left(e) {
-				return append(all, part[:i]...), fmt.Errorf("evict %s: %w", e.digest, errUnlink)
+				return append(all, part[:i]...), fmt.Errorf("evict %s: %w", e.digest(), errUnlink)
 			}
 			short -= e.blocks()
 		}

@@ -33,7 +33,7 @@ func newMetrics(d *Dir) *metrics {
 			gauge("dray_disk_bytes", "Bytes of blobs in the disk cache, in blocks.", func() int64 { return d.used }),
 			gauge("dray_disk_max_bytes", "Quota of the disk cache; 0 when only the free-space floor bounds it.", func() int64 { return d.opts.MaxBytes }),
 			gauge("dray_disk_reserved_bytes", "Bytes promised to blobs being written.", func() int64 { return d.reserved }),
-			gauge("dray_disk_blobs", "Blobs in the disk cache.", func() int64 { return int64(len(d.index)) }),
+			gauge("dray_disk_blobs", "Blobs in the disk cache.", func() int64 { return int64(d.index.len()) }),
 			gauge("dray_disk_small_bytes", "Bytes of blobs below 1 MiB in the disk cache.", func() int64 { return d.policy.small.bytes() }),
 			gauge("dray_disk_pinned_bytes", "Bytes of blobs in the disk cache that operators have pinned, in blocks.", d.pinnedBytes),
 			gauge("dray_disk_unsynced_blobs", "Blobs waiting to be synced.", func() int64 { return int64(len(d.dirty)) }),
@@ -62,6 +62,6 @@ func (d *Dir) Stats() Stats {
 	defer d.mu.RUnlock()
 	return Stats{
 		Bytes: d.used, Reserved: d.reserved, MaxBytes: d.opts.MaxBytes, Pinned: d.pinnedBytes(),
-		Blobs: len(d.index), Unsynced: len(d.dirty), Unverified: len(d.suspects),
+		Blobs: d.index.len(), Unsynced: len(d.dirty), Unverified: len(d.suspects),
 	}
 }

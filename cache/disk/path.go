@@ -4,7 +4,6 @@ import (
 	_ "crypto/sha256" // makes the algorithm available to go-digest
 	_ "crypto/sha512" // makes the algorithm available to go-digest
 	"fmt"
-	"path"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
@@ -22,19 +21,15 @@ func blobPath(d digest.Digest) (string, error) {
 	return "blobs/" + string(d.Algorithm()) + "/" + hex[:2] + "/" + hex, nil
 }
 
-// parsePath is the inverse of blobPath; it refuses every path that blobPath does not return.
-func parsePath(p string) (digest.Digest, bool) {
-	rest, ok := strings.CutPrefix(p, "blobs/")
-	if !ok {
-		return "", false
+// parsePath is the inverse of blobPath, with the path in its two parts; it refuses every path that blobPath does
+// not return. It is called for each file of a directory.
+func parsePath(shard, name string) (k key, ok bool) {
+	alg, two, ok := strings.Cut(strings.TrimPrefix(shard, "blobs/"), "/")
+	if !ok || len(shard) != len("blobs/")+len(alg)+1+len(two) || len(two) != 2 || !strings.HasPrefix(name, two) {
+		return key{}, false
 	}
-	alg, _, ok := strings.Cut(rest, "/")
-	if !ok {
-		return "", false
+	if a := digest.Algorithm(alg); a != digest.SHA256 && a != digest.SHA512 || len(name) != a.Size()*2 || strings.Trim(name, "0123456789abcdef") != "" {
+		return key{}, false
 	}
-	d := digest.NewDigestFromEncoded(digest.Algorithm(alg), path.Base(p))
-	if back, err := blobPath(d); err != nil || back != p {
-		return "", false
-	}
-	return d, true
+	return keyOfHex(name), true
 }

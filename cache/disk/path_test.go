@@ -2,6 +2,7 @@ package disk
 
 import (
 	"errors"
+	"path"
 	"strings"
 	"testing"
 
@@ -34,13 +35,14 @@ func FuzzPath(f *testing.F) {
 	f.Add("sha256:../"+hex[3:], "blobs/../0f/"+hex)
 	f.Fuzz(func(t *testing.T, d, p string) {
 		if name, err := blobPath(digest.Digest(d)); err == nil {
-			if back, ok := parsePath(name); !ok || back != digest.Digest(d) {
-				t.Errorf("%q becomes %q becomes %q", d, name, back)
+			if back, ok := parsePath(path.Dir(name), path.Base(name)); !ok || back.digest() != digest.Digest(d) {
+				t.Errorf("%q becomes %q becomes %q", d, name, back.digest())
 			}
 		}
-		if back, ok := parsePath(p); ok {
-			if name, err := blobPath(back); err != nil || name != p {
-				t.Errorf("%q becomes %q becomes %q, %v", p, back, name, err)
+		dir, base := path.Dir(p), path.Base(p)
+		if back, ok := parsePath(dir, base); ok {
+			if name, err := blobPath(back.digest()); err != nil || name != dir+"/"+base {
+				t.Errorf("%q becomes %q becomes %q, %v", p, back.digest(), name, err)
 			}
 		}
 	})

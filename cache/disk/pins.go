@@ -140,7 +140,7 @@ func (d *Dir) operatorPins(dg digest.Digest) int {
 func (d *Dir) pinnedBytes() int64 {
 	var sum int64
 	for dg := range d.kept {
-		if e := d.index[dg]; e != nil {
+		if e := d.index.get(dg); e != nil {
 			sum += e.blocks()
 		}
 	}

@@ -79,7 +79,7 @@ func TestPeek(t *testing.T) {
 	d := opened(t, Options{})
 	content := random(1, 9000)
 	dg := mustStore(t, d, content)
-	d.index[dg].touch.Store(time.Now().Add(-48 * time.Hour).Unix())
+	d.index.get(dg).touch.Store(time.Now().Add(-48 * time.Hour).UnixNano())
 	before, _ := d.Lookup(dg)
 	b, err := d.Peek(dg)
 	if err != nil {

@@ -8,18 +8,15 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
 	scanWorkers = 8    // directories read at a time
 	scanBatch   = 1024 // entries put into the index per turn of the lock
 )
-
-// found is a blob met by the scan.
-type found struct {
-	entry *entry
-	mtime int64
-}
 
 // scanned returns when the directory has been read; the first caller reads it.
 func (d *Dir) scanned(ctx context.Context) error {
@@ -38,14 +35,13 @@ func (d *Dir) scanned(ctx context.Context) error {
 func (d *Dir) scan() {
 	defer close(d.scanDone)
 	all := d.list()
-	slices.SortFunc(all, func(a, b found) int { return cmp.Compare(b.mtime, a.mtime) })
+	slices.SortFunc(all, func(a, b *entry) int { return cmp.Compare(b.touch.Load(), a.touch.Load()) })
 	for batch := range slices.Chunk(all, scanBatch) {
 		d.mu.Lock()
-		for _, f := range batch {
-			_, removed := d.removed[f.entry.digest]
-			if d.index[f.entry.digest] == nil && !removed {
-				d.insert(f.entry)
-				d.policy.addOld(f.entry)
+		for _, e := range batch {
+			if d.index.find(&e.key) == nil && !d.wasRemoved(e) {
+				d.insert(e)
+				d.policy.addOld(e)
 			}
 		}
 		d.mu.Unlock()
@@ -55,11 +51,20 @@ func (d *Dir) scan() {
 	d.mu.Unlock()
 }
 
+// wasRemoved says whether a blob has left since the scan began. Needs mu.
+func (d *Dir) wasRemoved(e *entry) bool {
+	if len(d.removed) == 0 {
+		return false
+	}
+	_, removed := d.removed[e.digest()]
+	return removed
+}
+
 // list reads the shards with a few workers. What cannot be read is logged and left out.
-func (d *Dir) list() []found {
+func (d *Dir) list() []*entry {
 	shards := make(chan string)
 	var mu sync.Mutex
-	var all []found
+	var all []*entry
 	var wg sync.WaitGroup
 	for range scanWorkers {
 		wg.Go(func() {
@@ -81,28 +86,35 @@ func (d *Dir) list() []found {
 	return all
 }
 
-func (d *Dir) listShard(shard string) []found {
-	dir, err := d.root.OpenRoot(shard)
+// listShard asks the system itself about each file: with a million of them, what
+// [os.Root] would allocate for that is most of the work, and of the memory.
+func (d *Dir) listShard(shard string) []*entry {
+	dir, err := d.root.Open(shard)
 	if err != nil {
 		d.log.Warn("cannot read cache directory", "dir", shard, "error", err)
 		return nil
 	}
 	defer dir.Close()
-	var part []found
-	for _, name := range d.names(shard) {
-		dg, ok := parsePath(shard + "/" + name)
+	names, err := dir.Readdirnames(-1)
+	if err != nil {
+		d.log.Warn("cannot read cache directory", "dir", shard, "error", err)
+	}
+	part := make([]*entry, 0, len(names))
+	for _, name := range names {
+		k, ok := parsePath(shard, name)
 		if !ok {
 			d.log.Warn("stranger in cache directory left alone", "file", shard+"/"+name)
 			continue
 		}
-		info, err := dir.Lstat(name)
-		if err != nil || !info.Mode().IsRegular() {
-			if !errors.Is(err, fs.ErrNotExist) {
-				d.log.Warn("blob left out of cache", "digest", dg, "error", err)
+		var s unix.Stat_t
+		err := unix.Fstatat(int(dir.Fd()), name, &s, unix.AT_SYMLINK_NOFOLLOW)
+		if err != nil || s.Mode&unix.S_IFMT != unix.S_IFREG {
+			if !errors.Is(err, unix.ENOENT) {
+				d.log.Warn("blob left out of cache", "digest", k.digest(), "error", err)
 			}
 			continue
 		}
-		part = append(part, found{newEntry(dg, info), info.ModTime().UnixNano()})
+		part = append(part, newEntry(k, s.Size, fs.FileMode(s.Mode).Perm(), time.Unix(s.Mtim.Unix())))
 	}
 	return part
 }

@@ -28,13 +28,13 @@ func (s *Simulation) Request(dg digest.Digest, size int64) (hit bool) {
 		e.hit()
 		return true
 	}
-	e := &entry{digest: dg, size: size}
+	e := &entry{key: keyOf(dg), size: size}
 	if e.blocks() > s.max {
 		return false
 	}
 	for hand := s.policy.hand(); s.used+e.blocks() > s.max; {
 		gone, _ := hand.victim(size, func(*entry) bool { return false })
-		delete(s.index, gone.digest)
+		delete(s.index, gone.digest())
 		s.used -= gone.blocks()
 	}
 	s.policy.add(e)

@@ -103,12 +103,16 @@ func (d *Dir) evict(short, coming int64) bool {
 
 // inUse says whether an entry must not be evicted now. Needs mu.
 func (d *Dir) inUse(e *entry) bool {
-	return e.pins.Load() > 0 || d.busy[e.digest] != nil || d.kept[e.digest] > 0
+	if e.pins.Load() > 0 {
+		return true
+	}
+	dg := e.digest()
+	return d.busy[dg] != nil || d.kept[dg] > 0
 }
 
 // expel dooms a victim. Needs mu.
 func (d *Dir) expel(e *entry) {
-	d.busy[e.digest] = make(chan struct{})
+	d.busy[e.digest()] = make(chan struct{})
 	d.doom(e)
 	d.m.evicted.Inc()
 	d.m.evictedBytes.Add(float64(e.size))
@@ -128,10 +132,10 @@ func (d *Dir) forget(e *entry) {
 	}
 	e.gone = true
 	if d.removed != nil {
-		d.removed[e.digest] = struct{}{}
+		d.removed[e.digest()] = struct{}{}
 	}
 	d.policy.remove(e)
-	delete(d.index, e.digest)
+	d.index.remove(e)
 	delete(d.dirty, e)
 	delete(d.suspects, e)
 }
@@ -167,7 +171,7 @@ func (d *Dir) sweep() {
 
 // unlink removes the file of an entry.
 func (d *Dir) unlink(e *entry) error {
-	name, err := blobPath(e.digest)
+	name, err := blobPath(e.digest())
 	if err != nil {
 		return err
 	}
@@ -175,7 +179,7 @@ func (d *Dir) unlink(e *entry) error {
 		return err
 	}
 	if err := d.root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		d.log.Error("cannot remove blob from cache", "digest", e.digest, "error", err)
+		d.log.Error("cannot remove blob from cache", "digest", e.digest(), "error", err)
 		return err
 	}
 	return nil
@@ -183,7 +187,7 @@ func (d *Dir) unlink(e *entry) error {
 
 // unlinked settles the account of a doomed entry and gives its name up. Needs mu.
 func (d *Dir) unlinked(e *entry, err error) {
-	defer d.yieldName(e.digest)
+	defer d.yieldName(e.digest())
 	if err == nil {
 		e.unlinked.Store(true)
 		d.settle(e)
@@ -193,7 +197,7 @@ func (d *Dir) unlinked(e *entry, err error) {
 		return
 	}
 	e.gone = false
-	d.index[e.digest] = e
+	d.index.put(e)
 	d.policy.add(e)
 	if !e.clean {
 		d.dirty[e] = struct{}{}

@@ -59,7 +59,7 @@ func (d *Dir) verifySuspects(ctx context.Context) {
 	}
 	d.mu.RUnlock()
 	for _, e := range all {
-		name, err := blobPath(e.digest)
+		name, err := blobPath(e.digest())
 		if err != nil {
 			continue
 		}
@@ -70,7 +70,7 @@ func (d *Dir) verifySuspects(ctx context.Context) {
 			return
 		}
 		if err != nil && !errors.Is(err, ErrNotFound) {
-			d.log.Error("cannot verify blob", "digest", e.digest, "error", err)
+			d.log.Error("cannot verify blob", "digest", e.digest(), "error", err)
 		}
 	}
 }
@@ -90,7 +90,7 @@ func (d *Dir) syncDirty() {
 				if err := d.mark(e); err == nil {
 					marked <- e
 				} else if !errors.Is(err, fs.ErrNotExist) {
-					d.log.Error("cannot sync blob", "digest", e.digest, "error", err)
+					d.log.Error("cannot sync blob", "digest", e.digest(), "error", err)
 				}
 			}
 		})
@@ -110,7 +110,7 @@ func (d *Dir) syncDirty() {
 func (d *Dir) finish(marked <-chan *entry) {
 	dirs := map[string][]*entry{}
 	for e := range marked {
-		if name, err := blobPath(e.digest); err == nil {
+		if name, err := blobPath(e.digest()); err == nil {
 			dirs[path.Dir(name)] = append(dirs[path.Dir(name)], e)
 		}
 	}
@@ -154,7 +154,7 @@ func (d *Dir) mark(e *entry) error {
 }
 
 func (d *Dir) markPinned(e *entry) error {
-	name, err := blobPath(e.digest)
+	name, err := blobPath(e.digest())
 	if err != nil {
 		return err
 	}
@@ -177,7 +177,7 @@ func (d *Dir) syncNow(e *entry) error {
 	if err := d.markPinned(e); err != nil {
 		return err
 	}
-	name, err := blobPath(e.digest)
+	name, err := blobPath(e.digest())
 	if err != nil {
 		return err
 	}

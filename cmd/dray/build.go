@@ -79,6 +79,7 @@ func (g *graph) buildCache(context.Context) (err error) {
 	})
 	g.background["cache"] = g.cache.Run
 	g.register(g.cache.Collectors())
+	g.register(g.disk.Collectors())
 	return nil
 }
 
