@@ -378,3 +378,36 @@ func TestTinyFileSystem(t *testing.T) {
 		}
 	})
 }
+
+// TestPullDoesNotWaitForTheList opens blobs while a slow disk is still being read after the start.
+func TestPullDoesNotWaitForTheList(t *testing.T) {
+	path := t.TempDir()
+	held := &cachetest.Origin{Data: cachetest.Random(70, size)}
+	bubble(t, disk.Options{Path: path}, func(t *testing.T, c *cache.Cache) { want(t, open(t, c, held), held.Data) })
+	slow := func(op disk.Op, _ string) error {
+		if op == disk.OpList {
+			time.Sleep(time.Minute) // in a bubble
+		}
+		return nil
+	}
+	bubble(t, disk.Options{Path: path, Fault: slow}, func(t *testing.T, c *cache.Cache) {
+		begin := time.Now()
+		want(t, open(t, c, held), held.Data)
+		if waited := time.Since(begin); waited > 0 {
+			t.Errorf("a hit waits %v", waited)
+		}
+		o := &cachetest.Origin{Data: cachetest.Random(71, size)}
+		r := open(t, c, o)
+		want(t, r, o.Data)
+		if waited := time.Since(begin); waited > 2*time.Second || r.Source() != cache.SourceDirect {
+			t.Errorf("a miss waits %v, and comes from %s", waited, r.Source())
+		}
+		wantCalls(t, o, 0)
+		time.Sleep(time.Minute)
+		want(t, open(t, c, o), o.Data)
+		synctest.Wait()
+		if _, held := c.Stat(cachetest.Blob(o.Data).Digest); !held {
+			t.Error("not held when the disk has been read")
+		}
+	})
+}

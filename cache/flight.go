@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -155,7 +156,7 @@ func (c *Cache) fly(f *flight, b Blob, origin Origin) {
 		close(f.ready)
 		return
 	}
-	in, err := c.disk.Create(c.ctx, x.size)
+	in, err := c.create(x.size)
 	if err != nil {
 		x.end = -1
 		c.ground(f, x, local("create", err))
@@ -176,6 +177,16 @@ func (c *Cache) fly(f *flight, b Blob, origin Origin) {
 	if err := file.leave(); err != nil {
 		c.log.Warn("cannot close blob", "digest", b.Digest, "error", err)
 	}
+}
+
+// roomPatience bounds how long a flight waits for a disk that is still being read after the start.
+const roomPatience = 2 * time.Second
+
+// create makes room for a blob.
+func (c *Cache) create(size int64) (*disk.Ingest, error) {
+	ctx, cancel := context.WithTimeout(c.ctx, roomPatience)
+	defer cancel()
+	return c.disk.Create(ctx, size)
 }
 
 // ground ends a flight that has an answer of the origin but no room for it.

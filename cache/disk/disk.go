@@ -63,6 +63,7 @@ const (
 	OpPublish Op = "publish"
 	OpSync    Op = "sync"
 	OpUnlink  Op = "unlink"
+	OpList    Op = "list" // of a directory of blobs, at the start
 )
 
 // Options says where a directory is and what it may take.
@@ -92,6 +93,7 @@ type Dir struct {
 
 	shards   sync.Map // name to *os.Root
 	scanning atomic.Bool
+	closing  atomic.Bool // the scan ends early
 	scanDone chan struct{} // closed when the directory has been read
 	wake     chan struct{} // tells Run that blobs wait to be synced; capacity 1
 	pinning  chan struct{} // full while one changes pins; capacity 1
@@ -146,6 +148,11 @@ func Open(opts Options) (*Dir, error) {
 
 // Close gives the directory up. Run must have returned; blobs still open stay readable.
 func (d *Dir) Close() error {
+	d.closing.Store(true)
+	if d.scanning.CompareAndSwap(false, true) {
+		close(d.scanDone) // nobody begins it any more
+	}
+	<-d.scanDone
 	var err error
 	if d.lock != nil {
 		err = d.lock.Close() // releases the lock with it

@@ -18,10 +18,10 @@ const (
 	scanBatch   = 1024 // entries put into the index per turn of the lock
 )
 
-// scanned returns when the directory has been read; the first caller reads it.
+// scanned returns when the directory has been read; the first caller has that begun. Close waits for its end.
 func (d *Dir) scanned(ctx context.Context) error {
 	if d.scanning.CompareAndSwap(false, true) {
-		d.scan()
+		go d.scan()
 	}
 	select {
 	case <-d.scanDone:
@@ -69,6 +69,9 @@ func (d *Dir) list() []*entry {
 	for range scanWorkers {
 		wg.Go(func() {
 			for shard := range shards {
+				if d.closing.Load() {
+					continue
+				}
 				part := d.listShard(shard)
 				mu.Lock()
 				all = append(all, part...)
@@ -89,7 +92,11 @@ func (d *Dir) list() []*entry {
 // listShard asks the system itself about each file: with a million of them, what
 // [os.Root] would allocate for that is most of the work, and of the memory.
 func (d *Dir) listShard(shard string) []*entry {
-	dir, err := d.root.Open(shard)
+	err := d.fault(OpList, shard)
+	var dir *os.File
+	if err == nil {
+		dir, err = d.root.Open(shard)
+	}
 	if err != nil {
 		d.log.Warn("cannot read cache directory", "dir", shard, "error", err)
 		return nil
