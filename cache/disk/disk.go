@@ -93,7 +93,7 @@ type Dir struct {
 
 	shards   sync.Map // name to *os.Root
 	scanning atomic.Bool
-	closing  atomic.Bool // the scan ends early
+	closing  atomic.Bool   // the scan ends early
 	scanDone chan struct{} // closed when the directory has been read
 	wake     chan struct{} // tells Run that blobs wait to be synced; capacity 1
 	pinning  chan struct{} // full while one changes pins; capacity 1
