@@ -153,6 +153,9 @@ func (b *Breaker) leave(probe bool, err error) {
 }
 
 func failing(err error) bool {
+	if errors.Is(err, oci.ErrRangeInvalid) {
+		return false // it answers, and says how long the blob is
+	}
 	if errors.Is(err, ErrUnreachable) || errors.Is(err, ErrStorage) {
 		return true
 	}

@@ -3,6 +3,7 @@ package upstream_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -136,6 +137,15 @@ func TestBreakerLearnsNothingFromCancelling(t *testing.T) {
 			t.Errorf("the next probe: %v, %+v", err, b.State())
 		}
 	})
+}
+
+// TestBreakerTakesARefusedRangeForAnAnswer: a storage that says how long a blob is has no failure.
+func TestBreakerTakesARefusedRangeForAnAnswer(t *testing.T) {
+	b := upstream.NewBreaker(upstream.BreakerOptions{Threshold: 1})
+	_ = b.Do(func() error { return fmt.Errorf("%w: %w", upstream.ErrStorage, oci.ErrRangeInvalid) })
+	if s := b.State(); s.Failures != 0 {
+		t.Errorf("the registry was blamed: %+v", s)
+	}
 }
 
 // TestBreakerIgnoresTheClientsFailures has pushes whose bytes fail on dray's side.

@@ -71,7 +71,7 @@ func (g *graph) buildCache(context.Context) (err error) {
 		return fmt.Errorf("cache: %w", err)
 	}
 	g.cache = cache.New(cache.Options{
-		Disk: g.disk, MemoryBytes: int64(g.cfg.Cache.MemoryBytes), Logger: g.log,
+		Disk: g.disk, MemoryBytes: int64(g.cfg.Cache.MemoryBytes), Logger: g.log, StallTimeout: g.cfg.Cache.StallTimeout.Std(),
 		Abandon: cache.Abandon{
 			StopAbove: int64(g.cfg.Cache.Abandoned.StopAbove), FinishPercent: g.cfg.Cache.Abandoned.FinishFromPercent,
 			Grace: time.Duration(g.cfg.Cache.Abandoned.Grace),

@@ -253,6 +253,8 @@ type Cache struct {
 	MinFreeBytes Bytes `yaml:"min_free_bytes"`
 	// Memory for manifests and other small content that is asked for often. Default: `64MiB`.
 	MemoryBytes Bytes `yaml:"memory_bytes"`
+	// An upstream that gives no byte of a layer for this long is asked again for the rest of it. Only progress counts, never the whole time. Default: `30s`.
+	StallTimeout Duration `yaml:"stall_timeout"`
 	// What becomes of a fetch whose clients have all left.
 	Abandoned Abandoned `yaml:"abandoned"`
 }

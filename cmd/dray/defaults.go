@@ -31,7 +31,7 @@ func Default(environ []string) Config {
 	}
 	return Config{
 		Cache: Cache{
-			Directory: directory, MaxBytes: 50 << 30, MinFreeBytes: 1 << 30, MemoryBytes: 64 << 20,
+			Directory: directory, MaxBytes: 50 << 30, MinFreeBytes: 1 << 30, MemoryBytes: 64 << 20, StallTimeout: Duration(30 * time.Second),
 			Abandoned: Abandoned{FinishFromPercent: 50, Grace: Duration(10 * time.Second)},
 		},
 		Metadata: Metadata{KeyPrefix: "dray:"},

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -16,46 +15,6 @@ import (
 
 	"github.com/opencontainers/go-digest"
 )
-
-// A client never takes wrong bytes for the blob: what it gets is an error or visibly cut off. Nothing of it is kept,
-// and the next client gets the right ones.
-func TestOutageCorruptBlob(t *testing.T) {
-	const size = 3 << 20
-	for name, fault := range map[string]ecrtest.Fault{
-		"first byte":          {CorruptAt: ecrtest.At(0)},
-		"in the middle":       {CorruptAt: ecrtest.At(size / 2), CorruptBytes: 1000},
-		"last byte":           {CorruptAt: ecrtest.At(size - 1 + 1536)}, // a tar has blocks around its file
-		"cut again and again": {CutAt: ecrtest.At(9), Count: -1},
-	} {
-		t.Run(name, func(t *testing.T) {
-			s := startStack(t, t.TempDir())
-			img := seed(t, s.ecr, "team/app", "v1", size)
-			path, total := "/v2/team/app/blobs/"+img.layer.String(), img.manifest.Layers[0].Size
-			s.want(200, "GET", "/v2/team/app/manifests/v1", nil)
-			fault.Kinds = []ecrtest.Kind{ecrtest.KindObjectGet}
-			if name == "last byte" {
-				fault.CorruptAt = ecrtest.At(total - 1)
-			}
-			s.ecr.AddFault(fault)
-			r, err := s.try("GET", path, nil)
-			switch {
-			case err == nil && r.StatusCode < 500:
-				t.Errorf("%s and %d bytes look complete", r.Status, len(r.body))
-			case err != nil && !errors.Is(err, io.ErrUnexpectedEOF):
-				t.Errorf("broken off with %v", err)
-			case int64(len(r.body)) >= total:
-				t.Errorf("all %d bytes were sent", len(r.body))
-			}
-			if _, held := s.cache.Stat(img.layer); held {
-				t.Error("the blob is in the cache")
-			}
-			s.ecr.ClearFaults()
-			if r := s.soon(path, img.layer); r.Header.Get("X-Cache") != "origin" {
-				t.Errorf("the next GET: %v", r.Header)
-			}
-		})
-	}
-}
 
 // A fetch that breaks off goes on from there, with a new signed URL, and no client sees it.
 func TestOutageResumed(t *testing.T) {

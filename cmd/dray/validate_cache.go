@@ -4,6 +4,9 @@ func (c Cache) validate(k *check, path string) {
 	if c.Directory == "" {
 		k.add(path+".directory", "is missing")
 	}
+	if c.StallTimeout <= 0 {
+		k.add(path+".stall_timeout", "must be more than zero")
+	}
 	if n := c.Abandoned.FinishFromPercent; n < 1 || n > 100 {
 		k.add(path+".abandoned.finish_from_percent", "%d is not between 1 and 100", n)
 	}

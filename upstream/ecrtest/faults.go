@@ -8,9 +8,11 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/opencontainers/go-digest"
 )
 
-// Fault is a misfortune that waits for requests. Kinds, Method, Path and Host select them; Skip and Count say which
+// Fault is a misfortune that waits for requests. Kinds, Method, Path, Host and Blob select them; Skip and Count say which
 // of those are met; the other fields say what happens. Faults that meet the same request add up.
 type Fault struct {
 	ID int `json:"id"` // assigned by AddFault
@@ -19,8 +21,10 @@ type Fault struct {
 	Method string `json:"method,omitempty"` // empty: all
 	Path   string `json:"path,omitempty"`   // part of the path; empty: all
 	Host   string `json:"host,omitempty"`   // part of the Host header; empty: all
-	Skip   int    `json:"skip,omitempty"`   // that many matching requests pass first
-	Count  int    `json:"count,omitempty"`  // that many are met; 0 is one, negative is all until the fault is removed
+	// Blob selects what asks for this blob, its object behind the redirect included; empty: all.
+	Blob  digest.Digest `json:"blob,omitempty"`
+	Skip  int           `json:"skip,omitempty"`  // that many matching requests pass first
+	Count int           `json:"count,omitempty"` // that many are met; 0 is one, negative is all until the fault is removed
 
 	Latency    time.Duration `json:"-"`                    // before anything else
 	Status     int           `json:"status,omitempty"`     // answered instead of the real thing, in the shape of the API
@@ -32,11 +36,18 @@ type Fault struct {
 
 	// Positions count bytes of a body from 0; nil means none of that.
 	CutAt        *int64 `json:"cutAt,omitempty"`        // the answer's body ends there with its connection
+	Reset        bool   `json:"reset,omitempty"`        // what is cut is reset (RST) and not closed
 	CorruptAt    *int64 `json:"corruptAt,omitempty"`    // bytes of the answer's body from there on are inverted
 	CorruptBytes int64  `json:"corruptBytes,omitempty"` // how many; 0 is one
 	StallAt      *int64 `json:"stallAt,omitempty"`      // the answer's body stops there until client or fault go away
+	HoldAt       *int64 `json:"holdAt,omitempty"`       // the answer's body waits there until the fault goes away, and goes on
+	Append       int64  `json:"append,omitempty"`       // so many bytes more than there are follow the answer's body
 	CutRequestAt *int64 `json:"cutRequestAt,omitempty"` // the connection is closed once so much of the request was read
 	Rate         int64  `json:"rate,omitempty"`         // bytes per second of either body; 0: as fast as can be
+
+	// Header is set in the answer whatever is true; an empty value takes the line out. With "Content-Length" and CutAt an
+	// answer is truncated and looks whole; with it, or without the line, Append makes it too long.
+	Header map[string]string `json:"header,omitempty"`
 }
 
 // At is a position for a Fault.
@@ -131,22 +142,25 @@ func (s *Server) Advance(d time.Duration) {
 	s.skew += d
 }
 
-func (a *armed) matches(k Kind, r *http.Request) bool {
+func (a *armed) matches(k Kind, r *http.Request, blob func() digest.Digest) bool {
+	if a.Blob != "" && a.Blob != blob() {
+		return false
+	}
 	return (len(a.Kinds) == 0 || slices.Contains(a.Kinds, k)) && (a.Method == "" || a.Method == r.Method) &&
 		strings.Contains(r.URL.Path, a.Path) && strings.Contains(r.Host, a.Host)
 }
 
-// take gathers what waits for the request.
-func (f *faults) take(k Kind, r *http.Request) *plan {
+// take gathers what waits for the request. blob tells which one it asks for.
+func (f *faults) take(k Kind, r *http.Request, blob func() digest.Digest) *plan {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	p := &plan{cutAt: -1, stallAt: -1, corruptAt: -1, cutRequest: -1}
+	p := &plan{cutAt: -1, stallAt: -1, holdAt: -1, corruptAt: -1, cutRequest: -1}
 	if len(f.bandwidth.Kinds) == 0 || slices.Contains(f.bandwidth.Kinds, k) {
 		p.pacers = p.pacers.with(newPacer(f.bandwidth.PerConnection)).with(f.total)
 		p.incoming = p.incoming.with(newPacer(f.bandwidth.PerConnection)).with(f.totalIn)
 	}
 	for _, a := range f.list {
-		if !a.matches(k, r) {
+		if !a.matches(k, r, blob) {
 			continue
 		}
 		a.seen++
@@ -163,11 +177,14 @@ func (f *faults) take(k Kind, r *http.Request) *plan {
 type plan struct {
 	delays                    []delay
 	answer                    *wireError
-	dropAnswer                bool
+	dropAnswer, reset         bool
 	cutAt, stallAt, corruptAt int64 // negative: never
+	holdAt                    int64
 	corruptLen, cutRequest    int64
+	extra                     int64  // bytes after the answer's body
 	pacers, incoming          pacers // of the answer and of the request
-	stalled                   <-chan struct{}
+	stalled, held             <-chan struct{}
+	header                    map[string]string
 }
 
 func (p *plan) add(a *armed) {
@@ -179,8 +196,15 @@ func (p *plan) add(a *armed) {
 		p.answer = &wireError{Status: a.Status, Code: a.Code, Message: a.Message, Header: retryAfter(a.RetryAfter)}
 	}
 	if a.CutAt != nil {
-		p.cutAt = *a.CutAt
+		p.cutAt, p.reset = *a.CutAt, a.Reset
 	}
+	if a.HoldAt != nil {
+		p.holdAt, p.held = *a.HoldAt, a.removed
+	}
+	if a.Header != nil {
+		p.header = a.Header
+	}
+	p.extra += a.Append
 	if a.CorruptAt != nil {
 		p.corruptAt, p.corruptLen = *a.CorruptAt, max(a.CorruptBytes, 1)
 	}
@@ -224,13 +248,13 @@ func (p *plan) paced() bool { return len(p.pacers) > 0 }
 
 // shapes reports whether the body of the answer is touched.
 func (p *plan) shapes() bool {
-	return p.paced() || p.cutAt >= 0 || p.stallAt >= 0 || p.corruptAt >= 0
+	return p.paced() || p.cutAt >= 0 || p.stallAt >= 0 || p.holdAt >= 0 || p.corruptAt >= 0
 }
 
 // room is how many of n bytes may be sent from position at before something happens.
 func (p *plan) room(at int64, n int) int {
 	room := int64(n)
-	for _, stop := range []int64{p.cutAt, p.stallAt} {
+	for _, stop := range []int64{p.cutAt, p.stallAt, p.holdAt} {
 		if stop > at {
 			room = min(room, stop-at)
 		}
@@ -252,11 +276,22 @@ func (p *plan) corrupted(b []byte, at int64) []byte {
 	return b
 }
 
-// stall waits until the client or the fault goes away.
-func (p *plan) stall(ctx context.Context) {
+// linger waits until the client or the fault goes away.
+func linger(ctx context.Context, over <-chan struct{}) {
 	select {
 	case <-ctx.Done():
-	case <-p.stalled:
+	case <-over:
+	}
+}
+
+// lie changes the lines of an answer.
+func (p *plan) lie(h http.Header) {
+	for name, v := range p.header {
+		if v == "" {
+			h.Del(name)
+			continue
+		}
+		h.Set(name, v)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -303,5 +304,77 @@ func TestConcurrentUse(t *testing.T) {
 	wg.Wait()
 	if n := r.Count(ecrtest.KindObjectGet); n != 40 {
 		t.Errorf("%d", n)
+	}
+}
+
+// An answer that is held goes on as if nothing had been, unlike one that stalls.
+func TestFaultHold(t *testing.T) {
+	r, link := linked(t, ecrtest.Options{})
+	id := r.AddFault(ecrtest.Fault{HoldAt: ecrtest.At(4)})
+	done := make(chan answer)
+	go func() { done <- r.get(link) }()
+	for log := r.Log(); len(log) < 1 || log[0].BytesOut < 4; log = r.Log() {
+		select {
+		case a := <-done:
+			t.Fatalf("not held: %+v", a)
+		default:
+			runtime.Gosched()
+		}
+	}
+	r.RemoveFault(id)
+	if a := <-done; a.Err != nil || string(a.Body) != body {
+		t.Errorf("%+v", a)
+	}
+}
+
+// Answers that are too short and look whole, too long, and told of wrongly.
+func TestFaultHeader(t *testing.T) {
+	for name, tc := range map[string]struct {
+		fault ecrtest.Fault
+		want  string
+	}{
+		"truncated":        {ecrtest.Fault{CutAt: ecrtest.At(7), Header: map[string]string{"Content-Length": "7"}}, body[:7]},
+		"overlong":         {ecrtest.Fault{Append: 3, Header: map[string]string{"Content-Length": "19"}}, body + "+++"},
+		"overlong chunked": {ecrtest.Fault{Append: 3, Header: map[string]string{"Content-Length": ""}}, body + "+++"},
+		"another range":    {ecrtest.Fault{Header: map[string]string{"Content-Range": "bytes 1-16/17"}}, body},
+	} {
+		r, link := linked(t, ecrtest.Options{})
+		r.AddFault(tc.fault)
+		a := r.get(link)
+		if a.Err != nil || string(a.Body) != tc.want {
+			t.Errorf("%s: %q, %v", name, a.Body, a.Err)
+		}
+		for k, v := range tc.fault.Header {
+			if a.Header.Get(k) != v {
+				t.Errorf("%s: %v", name, a.Header)
+			}
+		}
+		r.get(link).want(t, http.StatusOK, "", body)
+	}
+}
+
+// A reset is told apart from a connection that is closed.
+func TestFaultReset(t *testing.T) {
+	r, link := linked(t, ecrtest.Options{})
+	r.AddFault(ecrtest.Fault{CutAt: ecrtest.At(0), Reset: true})
+	if a := r.get(link); !errors.Is(a.Err, syscall.ECONNRESET) {
+		t.Errorf("%d %v", a.Status, a.Err)
+	}
+}
+
+// A fault for one blob meets its requests, behind the redirect as before it, and no others.
+func TestFaultOfOneBlob(t *testing.T) {
+	r := start(t, ecrtest.Options{})
+	a, _ := r.image("team/app", "v1", body)
+	b, _ := r.image("team/app", "v2", "another")
+	r.AddFault(ecrtest.Fault{Blob: a, Kinds: []ecrtest.Kind{ecrtest.KindObjectGet}, Status: 503})
+	r.AddFault(ecrtest.Fault{Blob: b, Kinds: []ecrtest.Kind{ecrtest.KindBlobHead}, Status: 500})
+	r.get(r.follow("team/app", b)).want(t, http.StatusOK, "", "another")
+	if x := r.get(r.follow("team/app", a)); x.Status != 503 {
+		t.Errorf("%d", x.Status)
+	}
+	r.head("/v2/team/app/blobs/"+a.String()).want(t, http.StatusOK, "", "")
+	if x := r.head("/v2/team/app/blobs/" + b.String()); x.Status != 500 {
+		t.Errorf("%d", x.Status)
 	}
 }

@@ -2,6 +2,7 @@ package ecrtest
 
 import (
 	"cmp"
+	"os"
 	"slices"
 	"time"
 
@@ -110,4 +111,13 @@ func (s *Server) Uploads() UploadCount {
 func (s *Server) Token(principal string) string {
 	principal = orDefault(principal, "arn:aws:iam::"+s.opts.Account+":user/dray")
 	return s.issue(&token{principal: principal, region: s.opts.Region, expires: s.now().Add(s.opts.TokenLife), push: true})
+}
+
+// Blob returns the bytes of a blob, whichever repository knows it.
+func (s *Server) Blob(d digest.Digest) ([]byte, bool) {
+	if d.Validate() != nil {
+		return nil, false
+	}
+	raw, err := os.ReadFile(s.blobPath(d))
+	return raw, err == nil
 }

@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+
+	"github.com/opencontainers/go-digest"
 )
 
 // surface is one of the APIs: how its requests are named and how it refuses.
@@ -39,7 +41,7 @@ func (s *Server) observe(sf surface, next http.HandlerFunc) http.Handler {
 			s.journal.end(e)
 			s.opts.Logger.Info("request", "kind", e.Kind, "method", e.Method, "host", e.Host, "path", e.Path, "status", e.Status)
 		}()
-		plan := s.faults.take(e.Kind, r)
+		plan := s.faults.take(e.Kind, r, func() digest.Digest { return s.asksFor(r) })
 		rec := &recorder{ResponseWriter: w, entry: e, journal: s.journal, plan: plan, ctx: r.Context()}
 		body := &countedBody{ReadCloser: r.Body, entry: e, journal: s.journal, ctx: r.Context(), cut: plan.cutRequest, pacers: plan.incoming}
 		r.Body = body
@@ -53,10 +55,20 @@ func (s *Server) observe(sf surface, next http.HandlerFunc) http.Handler {
 			panic(http.ErrAbortHandler) // the work is done and the answer is lost
 		}
 		next(rec, r)
+		rec.append(plan.extra)
 		if body.cut >= 0 && body.read >= body.cut {
 			panic(http.ErrAbortHandler) // the fault: the connection dies in the middle of the upload
 		}
 	})
+}
+
+// asksFor is the blob that a request is about, where it is about one: the last part of a path names a blob or an object.
+func (s *Server) asksFor(r *http.Request) digest.Digest {
+	name := r.URL.Path[strings.LastIndex(r.URL.Path, "/")+1:]
+	if l, ok := s.findObject(name); ok {
+		return l.digest
+	}
+	return digest.Digest(name)
 }
 
 // errCut is what a handler reads where a fault ends the request.

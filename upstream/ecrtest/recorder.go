@@ -26,6 +26,7 @@ var (
 func (r *recorder) WriteHeader(code int) {
 	if !r.wrote {
 		r.wrote = true
+		r.plan.lie(r.Header())
 		r.journal.status(r.entry, code, r.Header())
 	}
 	r.ResponseWriter.WriteHeader(code)
@@ -70,12 +71,17 @@ func (r *recorder) shape(p []byte) (int, error) {
 	for done < len(p) {
 		if r.sent == r.plan.cutAt {
 			r.Flush()
-			panic(http.ErrAbortHandler) // the fault: the connection dies in the middle of the answer
+			r.abort() // the fault: the connection dies in the middle of the answer
 		}
 		if r.sent == r.plan.stallAt {
 			r.Flush()
-			r.plan.stall(r.ctx)
+			linger(r.ctx, r.plan.stalled)
 			panic(http.ErrAbortHandler) // the fault is over, and so is the answer
+		}
+		if r.sent == r.plan.holdAt {
+			r.Flush()
+			linger(r.ctx, r.plan.held)
+			r.plan.holdAt = -1
 		}
 		piece := p[done:]
 		piece = piece[:r.plan.room(r.sent, len(piece))]
@@ -95,4 +101,32 @@ func (r *recorder) shape(p []byte) (int, error) {
 		}
 	}
 	return done, nil
+}
+
+// append sends bytes that nobody announced.
+func (r *recorder) append(n int64) {
+	if n > 0 {
+		r.Flush() // what fits into one buffer would get its length announced by net/http
+	}
+	for ; n > 0 && r.entry.Method != http.MethodHead; n-- {
+		if _, err := r.Write([]byte{'+'}); err != nil {
+			return // the client knows better
+		}
+	}
+}
+
+// abort ends the connection of an answer.
+func (r *recorder) abort() {
+	if !r.plan.reset {
+		panic(http.ErrAbortHandler)
+	}
+	conn, _, err := http.NewResponseController(r.ResponseWriter).Hijack()
+	if err != nil {
+		panic(http.ErrAbortHandler)
+	}
+	if c, ok := conn.(interface{ SetLinger(int) error }); ok { // not TLS
+		_ = c.SetLinger(0)
+	}
+	_ = conn.Close()
+	panic(http.ErrAbortHandler)
 }
