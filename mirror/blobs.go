@@ -19,6 +19,7 @@ import (
 const octetStream = "application/octet-stream"
 
 func (m *Mirror) getBlob(x *exchange) error {
+	m.divert(x)
 	ctx, relax := x.hurry(lookFor)
 	repo, d := x.target.Repo, x.q.Ref.Digest
 	size, shown := m.shown(ctx, x, d)
@@ -205,6 +206,7 @@ func (m *Mirror) rememberAbsent(ctx context.Context, up *Upstream, repo string, 
 // succeed. It is held for a push under way, or known at the target; else the
 // upstream is asked. A mirror without pushes answers from what it may serve.
 func (m *Mirror) headBlob(x *exchange) error {
+	m.divert(x)
 	ctx, _ := x.hurry(lookFor)
 	repo, d := x.target.Repo, x.q.Ref.Digest
 	size, ok := m.present(ctx, x, d)

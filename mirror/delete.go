@@ -22,6 +22,7 @@ func (x *exchange) mayDelete() error {
 // deleteManifest forwards the deletion of a tag or a manifest and forgets what was known of it. What the client sees
 // afterwards is the upstream's answer again.
 func (m *Mirror) deleteManifest(x *exchange) error {
+	m.divert(x)
 	if err := x.mayDelete(); err != nil {
 		return err
 	}

@@ -319,6 +319,7 @@ func (m *Mirror) getManifest(x *exchange) error {
 		x.source = x.hit.answer.source
 		return m.pulled(x, x.hit.answer, x.sendHit(x.hit))
 	}
+	m.divert(x)
 	ctx, accept, repo, ref := x.r.Context(), x.r.Header.Values("Accept"), x.target.Repo, x.q.Ref
 	leased, lease := meta.WithLease(ctx)
 	a, err := m.atHand(leased, x.up, repo, ref, accept)

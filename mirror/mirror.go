@@ -33,7 +33,9 @@ type Upstream struct {
 	Lister upstream.Lister
 	// RepositoryPrefix is put before every repository name at the upstream.
 	RepositoryPrefix string
-	Tags             TagPolicy
+	// Aside, when not nil, keeps the build caches that are pushed here.
+	Aside *Aside
+	Tags  TagPolicy
 	// Split says how large blobs are fetched by several ranges at once; Part is the
 	// Mirror's own. The zero value fetches every blob by one request.
 	Split cache.Split
@@ -147,6 +149,9 @@ func New(o Options) (*Mirror, error) {
 		}
 		if m.upstreams[u.Name] != nil {
 			return nil, fmt.Errorf("mirror: two upstreams are named %q", u.Name)
+		}
+		if err := u.checkAside(); err != nil {
+			return nil, err
 		}
 		if u.Once == nil {
 			u.Once = u.Source

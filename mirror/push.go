@@ -64,7 +64,11 @@ func (m *Mirror) putManifest(x *exchange) error {
 func (m *Mirror) bring(ctx context.Context, x *exchange, ref oci.Reference, man *oci.Manifest) (upstream.Pushed, error) {
 	key := strings.Join([]string{x.up.Name, x.target.Repo, ref.String(), man.Digest.String()}, " ")
 	return m.landings.do(ctx, m.tasks, key, landWithin, func(ctx context.Context) (upstream.Pushed, error) {
-		p, err := m.land(ctx, x.up, x.target.Repo, ref, man)
+		land := m.land
+		if x.up.Aside != nil && man.BuildCache() {
+			land = m.landAside
+		}
+		p, err := land(ctx, x.up, x.target.Repo, ref, man)
 		m.metrics.pushes.WithLabelValues(x.up.Name, outcome(err)).Inc()
 		return p, err
 	})
@@ -133,6 +137,7 @@ func (m *Mirror) land(ctx context.Context, up *Upstream, repo string, ref oci.Re
 		return upstream.Pushed{}, err
 	}
 	m.landed(ctx, up, repo, ref, man)
+	m.replaceAside(ctx, up, repo, ref, man)
 	return pushed, nil
 }
 
@@ -206,6 +211,9 @@ func (m *Mirror) settleBlob(ctx context.Context, up *Upstream, repo string, c oc
 	}
 	if !oci.NotFound(err) {
 		return err
+	}
+	if size, kept := m.keptAside(ctx, up, repo, c.Digest); kept {
+		return m.sendHeld(ctx, up, repo, c.Digest, size)
 	}
 	// Only what this repository may see may be sent into it from here.
 	if _, visible, _ := m.visible(ctx, up, repo, c.Digest); visible {

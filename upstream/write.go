@@ -49,7 +49,7 @@ func (c *Client) PutManifest(ctx context.Context, repo string, ref oci.Reference
 		return p, err
 	case c.quirks.ImmutableTagAlways && errors.Is(e, oci.ErrTagInvalid) && strings.Contains(strings.ToLower(e.Message), "immutable"):
 		return c.immutable(ctx, repo, ref, m, e)
-	case e.Status == http.StatusMethodNotAllowed && c.quirks.UnsupportedManifestHint != "":
+	case c.quirks.UnsupportedManifestHint != "" && (e.Status == http.StatusMethodNotAllowed || m.ListsBlobs() && e.Status/100 == 4):
 		explained := *e
 		explained.Message = strings.TrimSuffix(e.Message, ".") + ". " + c.quirks.UnsupportedManifestHint
 		return p, &explained

@@ -145,6 +145,7 @@ func (g *graph) buildMirror(context.Context) (err error) {
 	touches := meta.NewTouches(front, meta.TouchesOptions{})
 	facts := meta.NewExcept(front, g.cfg.hostedNames()...)
 	tags, links, known := meta.NewTags(facts, meta.TagsOptions{}), meta.NewLinks(facts, meta.LinksOptions{}), meta.NewKnown(facts, meta.KnownOptions{})
+	g.joinBuildCaches()
 	g.mirror, err = mirror.New(mirror.Options{
 		Cache: g.cache, Tags: tags, Links: links, Known: known, Touches: touches, Upstreams: g.upstreams, Logger: g.log,
 		OnPull: g.buildPulls(), UploadExpiry: g.cfg.Limits.UploadExpiry.Std(), MaxUploadsPerClient: g.cfg.Limits.MaxUploadsPerClient,

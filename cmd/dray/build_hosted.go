@@ -37,9 +37,22 @@ func (g *graph) buildHosted(ctx context.Context) error {
 // hostedNames are the upstreams whose content lies here: facts about it are not kept.
 func (c Config) hostedNames() (names []string) {
 	for _, u := range c.Upstreams {
-		if u.Kind == KindLocal {
+		if u.Kind == KindLocal && u.Name != "" {
 			names = append(names, u.Name)
 		}
 	}
 	return names
+}
+
+// joinBuildCaches leads the build caches that are pushed to an upstream to where they are kept.
+func (g *graph) joinBuildCaches() {
+	byName := map[string]*mirror.Upstream{}
+	for _, u := range g.upstreams {
+		byName[u.Name] = u
+	}
+	for _, u := range g.cfg.Upstreams {
+		if b := u.BuildCache; b.To != "" {
+			byName[u.Name].Aside = &mirror.Aside{To: byName[b.To], WriteBack: b.WriteBack == WriteBackAsync}
+		}
+	}
 }

@@ -99,6 +99,8 @@ type Upstream struct {
 	Delete bool `yaml:"delete,omitempty"`
 	// What is kept, and for how long; kind `local` only.
 	Local Local `yaml:"local,omitempty"`
+	// Build caches of BuildKit that are pushed here, which can be kept elsewhere.
+	BuildCache BuildCache `yaml:"build_cache,omitempty"`
 	// Repositories that do not exist yet at the first push; kind `ecr` only.
 	CreateRepositories CreateRepositories `yaml:"create_repositories,omitempty"`
 	// How long it is known what a tag points to.
@@ -134,6 +136,15 @@ type UpstreamLimits struct {
 	// Part of the registry's quota of pulls, in per cent, that is left to clients: with less remaining, nothing is asked that no client waits for. Docker
 	// Hub tells its quota with every manifest. Default: `20`.
 	QuotaReserve int `yaml:"quota_reserve"`
+}
+
+// BuildCache says where the build caches that BuildKit pushes to an upstream are kept (`--cache-to type=registry`, recognised by their media type). Clients find them under the name that
+// they were pushed to; lists of tags do not show them. Layers of a build cache are on their way to the upstream before it is known what they belong to, so this saves storage there and not all of the traffic.
+type BuildCache struct {
+	// Name of the upstream of kind `local` that keeps them, in repositories whose names begin with the name of this upstream. Default: they are forwarded like images.
+	To string `yaml:"to,omitempty"`
+	// Whether they are forwarded as well: `never`, or `async` (in the background, after the client has been answered). Default: `never`.
+	WriteBack WriteBack `yaml:"write_back,omitempty"`
 }
 
 // Local says how much an upstream of kind `local` keeps, and for how long. Its blobs lie in the cache directory, where they count

@@ -197,6 +197,9 @@ func (u *Upstream) complete() {
 	}
 	u.Kind = cmp.Or(u.Kind, kindOf(host))
 	u.completeLocal()
+	if u.BuildCache.To != "" {
+		u.BuildCache.WriteBack = cmp.Or(u.BuildCache.WriteBack, WriteBackNever)
+	}
 	if u.KeepAlive == unset {
 		u.KeepAlive = 0
 		if u.Kind == KindECR {

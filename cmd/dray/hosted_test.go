@@ -92,6 +92,106 @@ func TestHostedKeepsPushes(t *testing.T) {
 	s.askedNothing()
 }
 
+// cacheOf is a build cache of BuildKit with one layer: a manifest, or in the older form an index of layers.
+func cacheOf(t testing.TB, index bool, layer []byte) *oci.Manifest {
+	t.Helper()
+	desc := func(mediaType string, p []byte) string {
+		return fmt.Sprintf(`{"mediaType":%q,"digest":%q,"size":%d}`, mediaType, digest.FromBytes(p), len(p))
+	}
+	own, l := desc(oci.MediaTypeBuildKitCache, config), desc("application/vnd.oci.image.layer.v1.tar+zstd", layer)
+	raw := `{"schemaVersion":2,"mediaType":"` + oci.MediaTypeOCIManifest + `","config":` + own + `,"layers":[` + l + `]}`
+	if index {
+		raw = `{"schemaVersion":2,"mediaType":"` + oci.MediaTypeOCIIndex + `","manifests":[` + l + `,` + own + `]}`
+	}
+	m, err := oci.ParseManifest("", []byte(raw))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// A build cache that is pushed to ECR is kept here, found under its name, and never a reason to believe that ECR has its
+// layers: an image that leaves one out gets it from here.
+func TestBuildCacheKeptAside(t *testing.T) {
+	for _, index := range []bool{false, true} {
+		s := startStack(t, t.TempDir(), append(hosting(""), "push: true", "push: true\n  build_cache: {to: own}")...)
+		layer := layerOf(1, 100_000)
+		m := cacheOf(t, index, layer)
+		put := func() {
+			t.Helper()
+			s.upload("team/cache", layer)
+			s.upload("team/cache", config)
+			s.want(201, "PUT", "/v2/team/cache/manifests/main", m.Raw, "Content-Type", m.MediaType)
+		}
+		put()
+		s.served("team/cache", "main", m, layer)
+		s.served("own/ecr/team/cache", "main", m, layer)
+		if _, ok := s.ecr.Image("team/cache", "main"); ok {
+			t.Error("the build cache is in ECR")
+		}
+		// ECR loses layers that no image needs. The client was told that it is there, and need not send it again.
+		s.want(200, "HEAD", "/v2/team/cache/blobs/"+digest.FromBytes(layer).String(), nil)
+		img := imageOf(t, layer)
+		s.want(201, "PUT", "/v2/team/cache/manifests/app", img.Raw, "Content-Type", img.MediaType)
+		s.holds("team/cache", "app", img, layer)
+		s.served("team/cache", "app", img, layer)
+		// What is pushed under the tag later stands in its place, either way.
+		s.want(201, "PUT", "/v2/team/cache/manifests/main", img.Raw, "Content-Type", img.MediaType)
+		s.served("team/cache", "main", img, layer)
+		put()
+		s.served("team/cache", "main", m, layer)
+		s.want(202, "DELETE", "/v2/own/ecr/team/cache/manifests/main", nil)
+		s.served("team/cache", "main", img, layer)
+		s.stop()
+	}
+}
+
+// Layers that the client left out because ECR has them are fetched for a build cache that needs them; those that it has
+// no claim to are not.
+func TestBuildCacheOfLayersElsewhere(t *testing.T) {
+	s := startStack(t, t.TempDir(), append(hosting(""), "push: true", "push: true\n  build_cache: {to: own}")...)
+	layer, secret := layerOf(1, 50_000), layerOf(2, 50_000)
+	pushDirectly(t, s.ecr, "team/cache", "old", layer)
+	pushDirectly(t, s.ecr, "team/secret", "v1", secret)
+	s.want(200, "HEAD", "/v2/team/cache/blobs/"+digest.FromBytes(layer).String(), nil)
+	m := cacheOf(t, false, layer)
+	s.want(201, "PUT", "/v2/team/cache/manifests/main", m.Raw, "Content-Type", m.MediaType)
+	s.served("team/cache", "main", m, layer)
+	s.want(200, "GET", "/v2/team/secret/blobs/"+digest.FromBytes(secret).String(), nil)
+	m = cacheOf(t, false, secret)
+	s.refused(400, "MANIFEST_BLOB_UNKNOWN", "PUT", "/v2/team/cache/manifests/steal", m.Raw, "Content-Type", m.MediaType)
+}
+
+// With write-back the build cache reaches ECR as well, after the client has been answered.
+func TestBuildCacheWriteBack(t *testing.T) {
+	s := startStack(t, t.TempDir(), append(hosting(""), "push: true", "push: true\n  build_cache: {to: own, write_back: async}")...)
+	layer := layerOf(1, 100_000)
+	m := cacheOf(t, false, layer)
+	s.upload("team/cache", layer)
+	s.upload("team/cache", config)
+	s.want(201, "PUT", "/v2/team/cache/manifests/main", m.Raw, "Content-Type", m.MediaType)
+	s.served("team/cache", "main", m, layer)
+	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		if _, ok := s.ecr.Image("team/cache", "main"); ok {
+			break
+		}
+	}
+	s.holds("team/cache", "main", m, layer)
+}
+
+// ECR refuses the older form, and the text says what to set.
+func TestBuildCacheRefusedByECR(t *testing.T) {
+	s := startStack(t, t.TempDir())
+	layer := layerOf(1, 1000)
+	m := cacheOf(t, true, layer)
+	s.upload("team/cache", layer)
+	s.upload("team/cache", config)
+	r := s.do("PUT", "/v2/team/cache/manifests/main", m.Raw, "Content-Type", m.MediaType)
+	if r.StatusCode/100 != 4 || !strings.Contains(string(r.body), "image-manifest=true,oci-mediatypes=true") {
+		t.Errorf("%s %s", r.Status, r.body)
+	}
+}
+
 // A manifest is refused while something that it needs is missing, and the text says what.
 func TestHostedRefusesHalfImages(t *testing.T) {
 	s := startStack(t, t.TempDir(), hosting("")...)

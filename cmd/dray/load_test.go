@@ -306,6 +306,36 @@ upstreams: [{name: hub, url: docker.io}]
 			`dray.yaml:3: upstreams[1].name: name "a" is already that of upstreams[0]`,
 			`dray.yaml:12: upstreams[2].prefixes[0]: prefix "fine" is already that of upstreams[1]`,
 			"dray.yaml:13: upstreams[2].credentials.password_file: open /f: no such file or directory"}},
+		{name: "hosted", file: `upstreams:
+- {kind: local}
+- name: a/b
+  kind: local
+  url: https://h.example.com
+  repository_prefix: x
+  local: {max_bytes: 60GiB, prune: [{repositories: [A], tags: ["a:b"], keep: -1}, {group: "-"}]}
+- name: q:1
+  url: https://q.example.com
+  push: true
+  local: {unused: 1h}
+  build_cache: {to: a/b}
+- {name: r, url: "https://r.example.com", build_cache: {to: a/b}}
+- {name: s, url: "https://s.example.com", push: true, build_cache: {to: q}}
+- {name: t, url: "https://t.example.com", push: true, build_cache: {write_back: async}}
+`, want: []string{
+			"dray.yaml:2: upstreams[0].name: is missing",
+			`dray.yaml:3: upstreams[1].name: "a/b" names a directory, too, for kind local: write lower case letters and digits, with single dots, dashes or underscores between them`,
+			"dray.yaml:3: upstreams[1]: address, repository_prefix and credentials mean nothing for kind local: nothing is sent on",
+			"dray.yaml:5: upstreams[1].url: there is none for kind local: nothing is sent on",
+			"dray.yaml:7: upstreams[1].local.max_bytes: 70GiB for all upstreams of kind local leave no room for anything else in cache.max_bytes, 50GiB",
+			"dray.yaml:7: upstreams[1].local.prune[0].keep: -1 is negative",
+			`dray.yaml:7: upstreams[1].local.prune[0].repositories[0]: "A" matches no repository; names are lower case and do not begin with a slash`,
+			`dray.yaml:7: upstreams[1].local.prune[0].tags[0]: "a:b" matches no tag`,
+			"dray.yaml:7: upstreams[1].local.prune[1].group: needs keep",
+			`dray.yaml:8: upstreams[2].name: "q:1" begins the names of repositories, because of build_cache: write lower case letters and digits, with single dots, dashes or underscores between them`,
+			"dray.yaml:11: upstreams[2].local: is for kind local only",
+			"dray.yaml:13: upstreams[3].build_cache: is for upstreams with push: true that are not of kind local",
+			`dray.yaml:14: upstreams[4].build_cache.to: no upstream of kind local is called "q"; there are: a/b`,
+			"dray.yaml:15: upstreams[5].build_cache.to: is missing"}},
 		{name: "auth", file: `auth:
 - name: none
 - name: both

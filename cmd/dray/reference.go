@@ -121,7 +121,7 @@ func typeWords(typ string, sections map[string]section) string {
 		return "section"
 	}
 	switch typ {
-	case "string", "SecretURL", "Role", "Send", "Kind", "WhenFull", "Dimensions", "LogFormat", "LogLevel":
+	case "string", "SecretURL", "Role", "Send", "Kind", "WhenFull", "WriteBack", "Dimensions", "LogFormat", "LogLevel":
 		return "text"
 	case "[]string":
 		return "list of texts"

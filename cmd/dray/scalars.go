@@ -224,6 +224,20 @@ func (k *Kind) UnmarshalText(text []byte) error {
 	return oneOf(k, text, KindOCI, KindECR, KindECRPublic, KindLocal)
 }
 
+// WriteBack says whether build caches that are kept aside are forwarded as well.
+type WriteBack string
+
+// The ways to write back.
+const (
+	WriteBackNever WriteBack = "never"
+	WriteBackAsync WriteBack = "async"
+)
+
+// UnmarshalText accepts one of the ways.
+func (w *WriteBack) UnmarshalText(text []byte) error {
+	return oneOf(w, text, WriteBackNever, WriteBackAsync)
+}
+
 // WhenFull is what a push does that does not fit into an upstream of kind local.
 type WhenFull string
 

@@ -43,6 +43,7 @@ func (c Config) validate() Problems {
 	}
 	c.validateRest(k)
 	c.validateQuotas(k)
+	c.validateBuildCaches(k)
 	if len(k.problems) > 0 {
 		return k.problems // names that are wrong or given twice would be reported here again
 	}

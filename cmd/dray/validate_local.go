@@ -3,6 +3,7 @@ package main
 import (
 	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -61,6 +62,25 @@ func (c Config) validateQuotas(k *check) {
 		}
 		if sum += u.Local.MaxBytes; c.Cache.MaxBytes > 0 && sum >= c.Cache.MaxBytes {
 			k.add(at("upstreams", i)+".local.max_bytes", "%v for all upstreams of kind local leave no room for anything else in cache.max_bytes, %v", sum, c.Cache.MaxBytes)
+		}
+	}
+}
+
+// validateBuildCaches finds build caches that are to be kept where they cannot be.
+func (c Config) validateBuildCaches(k *check) {
+	locals := c.hostedNames()
+	for i, u := range c.Upstreams {
+		b, path := u.BuildCache, at("upstreams", i)+".build_cache"
+		switch {
+		case b == (BuildCache{}):
+		case b.To == "":
+			k.add(path+".to", "is missing")
+		case !slices.Contains(locals, b.To):
+			k.add(path+".to", "no upstream of kind local is called %q; there are: %s", b.To, strings.Join(locals, ", "))
+		case u.Kind == KindLocal || !u.Push:
+			k.add(path, "is for upstreams with push: true that are not of kind local")
+		case !localName.MatchString(u.Name):
+			k.add(at("upstreams", i)+".name", "%q begins the names of repositories, because of build_cache: write lower case letters and digits, with single dots, dashes or underscores between them", u.Name)
 		}
 	}
 }

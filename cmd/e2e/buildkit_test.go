@@ -13,7 +13,7 @@ import (
 )
 
 func TestBuildKit(t *testing.T) {
-	s := newStack(t, stackOptions{})
+	s := newStack(t, stackOptions{configure: withHosted})
 	m := newMachine(t, s)
 	m.deploy("buildkit/buildkitd.toml", "buildkit/buildkitd.toml")
 	write(t, filepath.Join(m.home, ".docker/config.json"), dockerAuth())
@@ -33,14 +33,16 @@ func TestBuildKit(t *testing.T) {
 	})
 	version := m.run(t, client[0], "--version")
 
-	build := func(t *testing.T, ref string) string {
-		t.Helper()
-		cache := "type=registry,ref=" + drayName + ":5000/buildkit/cache:1"
-		return m.run(t, append(client, "build", "--frontend", "dockerfile.v0", "--progress", "plain",
+	with := func(ref, cache, form string) []string {
+		cache = "type=registry,ref=" + drayName + ":5000/" + cache
+		return append(client, "build", "--frontend", "dockerfile.v0", "--progress", "plain",
 			"--local", "context="+filepath.Join(m.dir, "context"), "--local", "dockerfile="+filepath.Join(m.dir, "context"),
 			"--output", "type=image,name="+drayName+":5000/"+ref+",push=true",
-			"--export-cache", cache+",mode=max,image-manifest=true,oci-mediatypes=true,compression=zstd,force-compression=true",
-			"--import-cache", cache)...)
+			"--export-cache", cache+",mode=max,"+form, "--import-cache", cache)
+	}
+	build := func(t *testing.T, ref string) string {
+		t.Helper()
+		return m.run(t, with(ref, "buildkit/cache:1", "image-manifest=true,oci-mediatypes=true,compression=zstd,force-compression=true")...)
 	}
 	row(t, "BuildKit", version, "build on a base image from the mirror, push, export the build cache", func(t *testing.T) {
 		build(t, "buildkit/app:1")
@@ -62,4 +64,36 @@ func TestBuildKit(t *testing.T) {
 		ecr.none(t, ecrtest.KindBlobGet, ecrtest.KindObjectGet)
 		s.sameBytes(t, "buildkit/app:2")
 	})
+	for form, settings := range map[string]string{
+		"as a manifest, zstd":   "image-manifest=true,oci-mediatypes=true,compression=zstd,force-compression=true",
+		"as an index of layers": "image-manifest=false",
+	} {
+		row(t, "BuildKit", version, "build cache on a route that keeps what it gets, "+form, func(t *testing.T) {
+			cache := "hosted/buildkit/cache:" + strings.ReplaceAll(form, ", ", "-")
+			cache = strings.ReplaceAll(cache, " ", "-")
+			m.run(t, append(client, "prune", "--all")...)
+			m.run(t, with("hosted/app:1", cache, settings)...)
+			m.run(t, append(client, "prune", "--all")...)
+			s.dray.kill() // what was acknowledged survives that
+			s.start()
+			hub, ecr := s.hub.asked(), s.ecr.asked()
+			if out := m.run(t, with("hosted/app:2", cache, settings)...); !strings.Contains(out, "CACHED") {
+				t.Errorf("the step was not found in the build cache:\n%s", out)
+			}
+			hub.none(t, mirrored...)
+			ecr.none(t, mirrored...)
+		})
+	}
+	row(t, "BuildKit", version, "build cache as an index of layers, which ECR refuses: the text says what to set", func(t *testing.T) {
+		out, err := m.try(t, with("buildkit/app:3", "buildkit/cache:3", "image-manifest=false")...)
+		if err == nil || !strings.Contains(out, "image-manifest=true,oci-mediatypes=true") {
+			t.Errorf("%v\n%s", err, out)
+		}
+	})
+}
+
+// withHosted adds a route that keeps what it gets to the registry listener.
+func withHosted(config map[string]any) {
+	config["upstreams"] = append(config["upstreams"].([]any), map[string]any{"name": "hosted", "kind": "local", "prefixes": []string{"hosted"}})
+	config["listeners"].([]any)[1].(map[string]any)["upstreams"] = []string{"ecr", "hosted"}
 }

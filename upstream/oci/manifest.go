@@ -221,6 +221,23 @@ func (m *Manifest) Index() bool {
 	return m.MediaType == MediaTypeOCIIndex || m.MediaType == MediaTypeDockerList
 }
 
+// MediaTypeBuildKitCache is the configuration of a build cache of BuildKit (cache/remotecache/v1, CacheConfigMediaTypeV0).
+const MediaTypeBuildKitCache = "application/vnd.buildkit.cacheconfig.v0"
+
+// BuildCache reports whether the manifest is a build cache of BuildKit: an image whose configuration is one or, in the
+// older form, an index that lists one among its layers.
+func (m *Manifest) BuildCache() bool {
+	if m.Config != nil && m.Config.MediaType == MediaTypeBuildKitCache {
+		return true
+	}
+	return slices.ContainsFunc(m.Manifests, func(d Descriptor) bool { return d.MediaType == MediaTypeBuildKitCache })
+}
+
+// ListsBlobs reports an index that lists blobs, as the older form of BuildKit's cache does. Many registries refuse it.
+func (m *Manifest) ListsBlobs() bool {
+	return slices.ContainsFunc(m.Manifests, func(d Descriptor) bool { return !manifestType(d.MediaType) })
+}
+
 // Descriptor describes the manifest itself.
 func (m *Manifest) Descriptor() Descriptor {
 	return Descriptor{MediaType: m.MediaType, Digest: m.Digest, Size: int64(len(m.Raw))}

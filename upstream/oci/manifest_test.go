@@ -51,6 +51,30 @@ func TestParseManifest(t *testing.T) {
 	}
 }
 
+// A build cache is told by the type of its configuration, wherever that stands; an index of blobs by any of its members.
+func TestBuildCache(t *testing.T) {
+	own := `{"mediaType":"` + oci.MediaTypeBuildKitCache + `","digest":` + d1 + `,"size":1}`
+	for _, tc := range []struct {
+		raw           string
+		cache, listed bool
+	}{
+		{image, false, false},
+		{index, false, false},
+		{`{"schemaVersion":2,"config":` + own + `,"layers":[]}`, true, false},
+		{`{"schemaVersion":2,"config":{"mediaType":"x/y","digest":` + d2 + `,"size":1},"layers":[` + own + `]}`, false, false},
+		{`{"schemaVersion":2,"manifests":[{"mediaType":"application/vnd.oci.image.layer.v1.tar+gzip","digest":` + d2 + `,"size":1},` + own + `]}`, true, true},
+		{`{"schemaVersion":2,"manifests":[{"mediaType":"application/vnd.oci.image.layer.v1.tar+gzip","digest":` + d2 + `,"size":1}]}`, false, true},
+	} {
+		m, err := oci.ParseManifest("", []byte(tc.raw))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m.BuildCache() != tc.cache || m.ListsBlobs() != tc.listed {
+			t.Errorf("%s: build cache %v, lists blobs %v", tc.raw, m.BuildCache(), m.ListsBlobs())
+		}
+	}
+}
+
 func TestParseManifestRefuses(t *testing.T) {
 	for _, tc := range []struct {
 		name, mediaType, raw string
