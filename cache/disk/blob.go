@@ -190,11 +190,23 @@ func (d *Dir) Purge(ctx context.Context, dg digest.Digest, force bool) error {
 	return nil
 }
 
-// Discard drops a blob whose bytes were found to be wrong, and counts it.
+// Discard moves a blob whose bytes were found to be wrong to quarantine/, and counts it.
 func (d *Dir) Discard(ctx context.Context, dg digest.Digest) error {
 	d.m.corrupt.Inc()
 	d.log.Error("corrupt blob dropped from cache", "digest", dg)
-	return d.Delete(ctx, dg)
+	name, err := blobPath(dg)
+	if err != nil {
+		return err
+	}
+	e, err := d.lookup(ctx, dg, name)
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("discard %s: %w", dg, err)
+	}
+	defer d.unpin(e)
+	return d.quarantine(ctx, e)
 }
 
 // remove dooms and unlinks an entry that the caller has pinned.

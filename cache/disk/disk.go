@@ -14,6 +14,8 @@
 //   - The blocks of blobs, of reservations and of files about to be unlinked never
 //     exceed Options.MaxBytes. What is open or pinned is never evicted. What operators
 //     pin is named by files in pins/.
+//   - A blob that rots is moved to quarantine/, where no reader looks, and fetched
+//     anew when it is asked for.
 //   - No file is touched while Dir.mu is held.
 package disk
 
@@ -75,6 +77,8 @@ type Options struct {
 	MaxBytes int64
 	// MinFreeBytes of the file system are left to others.
 	MinFreeBytes int64
+	// Scrub says how what is held is verified again in the background.
+	Scrub Scrub
 	// Logger gets what has no caller to be returned to. Nil discards.
 	Logger *slog.Logger
 	// Fault, when set, is asked before the step on the named file is done; an error
@@ -94,26 +98,29 @@ type Dir struct {
 	shards   sync.Map // name to *os.Root
 	scanning atomic.Bool
 	closing  atomic.Bool   // the scan ends early
+	scrubbed atomic.Int64  // when the last full pass ended, in Unix seconds; 0: none did
+	aside    chan struct{} // full while one changes quarantine/; capacity 1
 	scanDone chan struct{} // closed when the directory has been read
 	wake     chan struct{} // tells Run that blobs wait to be synced; capacity 1
 	pinning  chan struct{} // full while one changes pins; capacity 1
 
-	mu       sync.RWMutex // guards all below; leaf lock
-	index    index
-	busy     map[digest.Digest]chan struct{} // names being published, verified or unlinked
-	policy   policy
-	used     int64 // blocks of blobs, in bytes, until they are unlinked and closed
-	reserved int64 // blocks promised to ingests
-	pending  int64 // the part of reserved that the file system has not yet given
-	dirty    map[*entry]struct{}
-	suspects map[*entry]struct{}
-	removed  map[digest.Digest]struct{} // what left the index while it is being read; nil afterwards
-	doomed   []*entry                   // out of the index, not yet unlinked
-	pins     map[string]Pin
-	kept     map[digest.Digest]int    // how many pins, and keys of owed, name a blob
-	former   []Left                   // of former processes, not yet handed over
-	owed     map[string]digest.Digest // what former processes committed under a key
-	sweeping chan struct{}            // closed when the sweep under way is over
+	mu          sync.RWMutex // guards all below; leaf lock
+	index       index
+	busy        map[digest.Digest]chan struct{} // names being published, verified or unlinked
+	policy      policy
+	used        int64 // blocks of blobs, in bytes, until they are unlinked and closed
+	reserved    int64 // blocks promised to ingests
+	quarantined int64 // the part of used that is of files in quarantine/
+	pending     int64 // the part of reserved that the file system has not yet given
+	dirty       map[*entry]struct{}
+	suspects    map[*entry]struct{}
+	removed     map[digest.Digest]struct{} // what left the index while it is being read; nil afterwards
+	doomed      []*entry                   // out of the index, not yet unlinked
+	pins        map[string]Pin
+	kept        map[digest.Digest]int    // how many pins, and keys of owed, name a blob
+	former      []Left                   // of former processes, not yet handed over
+	owed        map[string]digest.Digest // what former processes committed under a key
+	sweeping    chan struct{}            // closed when the sweep under way is over
 }
 
 // Open takes possession of the directory and removes what was left unfinished. It
@@ -136,7 +143,7 @@ func Open(opts Options) (*Dir, error) {
 		scanDone: make(chan struct{}), wake: make(chan struct{}, 1),
 		index: newIndex(), busy: map[digest.Digest]chan struct{}{},
 		policy: newPolicy(opts.MaxBytes), dirty: map[*entry]struct{}{}, suspects: map[*entry]struct{}{},
-		removed: map[digest.Digest]struct{}{}, pinning: make(chan struct{}, 1),
+		removed: map[digest.Digest]struct{}{}, pinning: make(chan struct{}, 1), aside: make(chan struct{}, 1),
 		pins: map[string]Pin{}, kept: map[digest.Digest]int{}, owed: map[string]digest.Digest{},
 	}
 	d.m = newMetrics(d)
@@ -165,7 +172,7 @@ func (d *Dir) Close() error {
 	return errors.Join(err, d.closeShards(), d.root.Close())
 }
 
-// prepare locks the directory, lays it out, tidies ingest/ and reads the pins.
+// prepare locks the directory, lays it out, tidies ingest/, reads the pins and counts quarantine/.
 func (d *Dir) prepare() error {
 	lock, err := d.root.OpenFile("lock", os.O_RDWR|os.O_CREATE, 0o644)
 	if err != nil {
@@ -178,12 +185,12 @@ func (d *Dir) prepare() error {
 		}
 		return fmt.Errorf("lock: %w", err)
 	}
-	for _, name := range []string{"blobs", "ingest", "pins"} {
+	for _, name := range []string{"blobs", "ingest", "pins", "quarantine"} {
 		if err := d.root.Mkdir(name, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 			return err
 		}
 	}
-	return errors.Join(d.tidy(), d.loadPins())
+	return errors.Join(d.tidy(), d.loadPins(), d.trimQuarantine())
 }
 
 // fault asks the injected fault, if there is one.

@@ -6,6 +6,7 @@ import "github.com/prometheus/client_golang/prometheus"
 type metrics struct {
 	evicted, evictedBytes prometheus.Counter
 	corrupt, verified     prometheus.Counter
+	scrubbed, rot         prometheus.Counter
 	refused               *prometheus.CounterVec
 	gauges                []prometheus.Collector
 }
@@ -26,6 +27,8 @@ func newMetrics(d *Dir) *metrics {
 		evictedBytes: counter("dray_disk_evicted_bytes_total", "Bytes of blobs removed from the disk cache to make room."),
 		corrupt:      counter("dray_disk_corrupt_total", "Blobs dropped from the disk cache because their bytes were wrong."),
 		verified:     counter("dray_disk_verified_total", "Blobs of an unclean stop that were found to be sound."),
+		scrubbed:     counter("dray_disk_scrubbed_bytes_total", "Bytes of blobs that were read again to verify them."),
+		rot:          counter("dray_disk_rot_total", "Blobs moved out of the disk cache because they were no longer what they were when they came."),
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "dray_disk_refused_total", Help: "Reservations refused, by reason: full or too large.",
 		}, []string{"reason"}),
@@ -36,6 +39,8 @@ func newMetrics(d *Dir) *metrics {
 			gauge("dray_disk_blobs", "Blobs in the disk cache.", func() int64 { return int64(d.index.len()) }),
 			gauge("dray_disk_small_bytes", "Bytes of blobs below 1 MiB in the disk cache.", func() int64 { return d.policy.small.bytes() }),
 			gauge("dray_disk_pinned_bytes", "Bytes of blobs in the disk cache that operators have pinned, in blocks.", d.pinnedBytes),
+			gauge("dray_disk_quarantine_bytes", "Bytes of corrupt blobs kept aside, in blocks.", func() int64 { return d.quarantined }),
+			gauge("dray_disk_scrub_pass_timestamp_seconds", "When every blob had last been verified again; 0 before the first time.", d.scrubbed.Load),
 			gauge("dray_disk_unsynced_blobs", "Blobs waiting to be synced.", func() int64 { return int64(len(d.dirty)) }),
 			gauge("dray_disk_unverified_blobs", "Blobs of an unclean stop waiting to be verified.", func() int64 { return int64(len(d.suspects)) }),
 		},
@@ -45,7 +50,7 @@ func newMetrics(d *Dir) *metrics {
 // Collectors returns the metrics of the directory.
 func (d *Dir) Collectors() []prometheus.Collector {
 	m := d.m
-	return append([]prometheus.Collector{m.evicted, m.evictedBytes, m.corrupt, m.verified, m.refused}, m.gauges...)
+	return append([]prometheus.Collector{m.evicted, m.evictedBytes, m.corrupt, m.verified, m.scrubbed, m.rot, m.refused}, m.gauges...)
 }
 
 // Stats is what a directory holds, at one moment.

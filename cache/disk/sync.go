@@ -15,7 +15,7 @@ const boundsEvery = 10 * time.Second
 // syncWorkers is the number of files synced at a time: file systems gather syncs that come together.
 const syncWorkers = 16
 
-// Run reads the directory, verifies what an unclean stop left, and makes new blobs
+// Run reads the directory, verifies what an unclean stop left, scrubs, and makes new blobs
 // durable in groups until ctx ends. Before it returns nil it syncs what is left, so
 // that a stop in order leaves nothing to verify.
 func (d *Dir) Run(ctx context.Context) error {
@@ -25,6 +25,7 @@ func (d *Dir) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wg.Go(func() { d.verifySuspects(ctx) })
+	wg.Go(func() { d.scrub(ctx) })
 	tick := time.NewTicker(boundsEvery)
 	defer tick.Stop()
 	d.keepBounds()

@@ -2,6 +2,7 @@ package disk
 
 import (
 	"errors"
+	"io"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -24,4 +25,20 @@ func allocate(f *os.File, n int64) (done bool, err error) {
 // datasync makes the bytes of a file durable, and of its metadata what is needed to read them.
 func datasync(f *os.File) error {
 	return os.NewSyscallError("fdatasync", unix.Fdatasync(int(f.Fd())))
+}
+
+// dontCache is RWF_DONTCACHE of Linux 6.14 and later (preadv2(2)): pages read for this alone do not stay in the page cache.
+const dontCache = 0x80
+
+// readAside is f.ReadAt that leaves the page cache to others, where the system can.
+func readAside(f *os.File, p []byte, off int64) (int, error) {
+	n, err := unix.Preadv2(int(f.Fd()), [][]byte{p}, off, dontCache)
+	switch {
+	case err != nil:
+		return f.ReadAt(p, off) // it cannot, or it has failed and fails again
+	case n == 0:
+		return 0, io.EOF
+	default:
+		return n, nil
+	}
 }

@@ -66,6 +66,7 @@ func (g *graph) buildCache(context.Context) (err error) {
 	}
 	g.disk, err = disk.Open(disk.Options{
 		Path: filepath.Join(dir, "content"), MaxBytes: int64(g.cfg.Cache.MaxBytes), MinFreeBytes: int64(g.cfg.Cache.MinFreeBytes), Logger: g.log,
+		Scrub: disk.Scrub{Interval: time.Duration(g.cfg.Cache.Scrub.Interval), BytesPerSecond: int64(g.cfg.Cache.Scrub.Rate)},
 	})
 	if err != nil {
 		return fmt.Errorf("cache: %w", err)

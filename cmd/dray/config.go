@@ -268,6 +268,17 @@ type Cache struct {
 	StallTimeout Duration `yaml:"stall_timeout"`
 	// What becomes of a fetch whose clients have all left.
 	Abandoned Abandoned `yaml:"abandoned"`
+	// How what is held is verified again in the background.
+	Scrub Scrub `yaml:"scrub"`
+}
+
+// Scrub says how content on disk is read again, to see whether it is still what it was. What is not is moved to `content/quarantine` in the cache directory, where
+// the newest of it stay, and is fetched again when a client asks for it.
+type Scrub struct {
+	// Time within which everything is read once, evenly spread, or `0` for never. Default: `30d`.
+	Interval Duration `yaml:"interval"`
+	// Bytes read in a second at most, even if it then takes longer; a busy disk is left alone besides. Default: `8MiB`.
+	Rate Bytes `yaml:"rate"`
 }
 
 // Abandoned says what becomes of the fetch of a layer when every client that read it has left. It is finished, unless `stop_above` is set: who left often comes

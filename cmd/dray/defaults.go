@@ -33,6 +33,7 @@ func Default(environ []string) Config {
 		Cache: Cache{
 			Directory: directory, MaxBytes: 50 << 30, MinFreeBytes: 1 << 30, MemoryBytes: 64 << 20, StallTimeout: Duration(30 * time.Second),
 			Abandoned: Abandoned{FinishFromPercent: 50, Grace: Duration(10 * time.Second)},
+			Scrub:     Scrub{Interval: Duration(30 * 24 * time.Hour), Rate: 8 << 20},
 		},
 		Metadata: Metadata{KeyPrefix: "dray:"},
 		Admin:    Admin{Address: "localhost:6060"},

@@ -363,7 +363,7 @@ upstreams: [{name: hub, url: docker.io}]
 			"dray.yaml:12: auth[3].token: give root_cert_bundle or jwks: without one no token can be verified",
 			"dray.yaml:13: auth[4]: give exactly one of htpasswd and token",
 			"dray.yaml:4: auth[1].htpasswd.file: htpasswd: open /nowhere/htpasswd: no such file or directory"}},
-		{name: "the rest", file: `cache: {directory: "", stall_timeout: 0s, abandoned: {finish_from_percent: 101, grace: 0s}}
+		{name: "the rest", file: `cache: {directory: "", stall_timeout: 0s, abandoned: {finish_from_percent: 101, grace: 0s}, scrub: {rate: 0}}
 admin: {address: here}
 metadata: {url: "http://h"}
 cloudwatch: {region: r, namespace: AWS/ECR, metric: "", interval: 10ms, max_series: -1, dimensions: all}
@@ -372,7 +372,7 @@ log: {format: xml}
 `, want: []string{
 			`dray.yaml:4: cloudwatch.dimensions: "all" is none of none, repository, image`, `dray.yaml:6: log.format: "xml" is none of text, json`,
 			"dray.yaml:1: cache.directory: is missing", "dray.yaml:1: cache.stall_timeout: must be more than zero", "dray.yaml:1: cache.abandoned.finish_from_percent: 101 is not between 1 and 100",
-			"dray.yaml:1: cache.abandoned.grace: must be more than zero", `dray.yaml:2: admin.address: "here" is not host:port`,
+			"dray.yaml:1: cache.abandoned.grace: must be more than zero", "dray.yaml:1: cache.scrub.rate: must be more than zero; interval: 0 turns it off", `dray.yaml:2: admin.address: "here" is not host:port`,
 			"dray.yaml:3: metadata.url: open metadata in redis: not a redis URL: redis: invalid URL scheme: http",
 			"dray.yaml:4: cloudwatch.interval: 10ms is less than one second",
 			`dray.yaml:4: cloudwatch.namespace: "AWS/ECR" cannot be a namespace: 1 to 255 characters, not beginning with AWS/`,

@@ -13,4 +13,10 @@ func (c Cache) validate(k *check, path string) {
 	if c.Abandoned.Grace <= 0 {
 		k.add(path+".abandoned.grace", "must be more than zero")
 	}
+	if c.Scrub.Interval < 0 {
+		k.add(path+".scrub.interval", "is negative; 0 is never")
+	}
+	if c.Scrub.Rate <= 0 {
+		k.add(path+".scrub.rate", "must be more than zero; interval: 0 turns it off")
+	}
 }
