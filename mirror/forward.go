@@ -28,7 +28,12 @@ type forward struct {
 	// done is closed when the upstream has the blob or will not get it: err.
 	done chan struct{}
 	err  error
+	// scan looks at the same bytes; nil where nobody wants that.
+	scan *scan
 }
+
+// errHeldBack is why a blob has not been sent: it waits for the verdict on its image.
+var errHeldBack = errors.New("held back until the verdict")
 
 func newForward() *forward {
 	return &forward{cancel: func(error) {}, identified: make(chan struct{}), done: make(chan struct{})}
@@ -53,20 +58,20 @@ func (m *Mirror) startForward(s *session, size int64, announced digest.Digest) {
 	var ctx context.Context
 	ctx, f.cancel = context.WithCancelCause(m.tasks.ctx)
 	s.forward = f
+	gate := up.gate(repo)
+	f.scan = m.startScan(gate, s, f, announced)
+	if gate != nil && gate.HoldUploads {
+		f.err = errHeldBack
+		close(f.done)
+		return
+	}
 	started := m.tasks.start(func(context.Context) {
 		defer close(f.done)
 		defer f.cancel(nil)
 		f.err = up.Sink.PutBlob(ctx, up.remote(repo), upstream.Upload{
 			Open: func() (io.ReadCloser, error) { return blob.Follow(), nil },
 			Size: size, Announced: announced,
-			Digest: func() (digest.Digest, error) {
-				select {
-				case <-f.identified:
-					return f.digest, f.refused
-				case <-ctx.Done():
-					return "", context.Cause(ctx)
-				}
-			},
+			Digest: func() (digest.Digest, error) { return f.cleared(ctx, gate, repo) },
 		})
 		if f.err == nil {
 			m.recorded(m.known.Add(ctx, up.Name, repo, meta.Holding{Digest: f.digest, KnownFact: meta.KnownFact{Kind: meta.KindBlob, Size: blob.Size()}}))

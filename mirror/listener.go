@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"dray/upstream/oci"
@@ -38,6 +39,8 @@ type Listener struct {
 	Challenge bool
 	// AllowAnonymousPush takes pushes from anybody where there is no Access.
 	AllowAnonymousPush bool
+	// ExternalURL is how clients reach the listener, without a path; empty: as their requests say.
+	ExternalURL string
 	// CopyFiles sends files by copying them through this process, and not by sendfile.
 	CopyFiles bool
 	// AccessLog writes a line for each request.
@@ -142,6 +145,9 @@ func (l *Listener) serve(x *exchange) (err error) {
 			}
 			return l.Mirror.getManifest(x)
 		}
+	}
+	if id, ok := strings.CutPrefix(x.r.URL.Path, reportPath); ok {
+		return l.Mirror.sendReport(x, id)
 	}
 	if x.q, err = oci.Parse(x.r); err != nil {
 		return err

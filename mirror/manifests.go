@@ -329,6 +329,9 @@ func (m *Mirror) getManifest(x *exchange) error {
 		m.hot.keep(x, a, lease)
 	case err != nil:
 	case ref.ByDigest():
+		if a = m.waitingAnswer(x); a != nil {
+			break
+		}
 		a, err = m.byDigest(ctx, x.up, repo, ref.Digest, accept)
 	default:
 		a, err = m.byTag(ctx, x.up, repo, ref.Tag, accept)

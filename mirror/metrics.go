@@ -93,5 +93,7 @@ func (x *metrics) collectors(m *Mirror) []prometheus.Collector {
 			func() float64 { return float64(m.toucher.waiting()) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "dray_push_blobs_pinned", Help: "Blobs held for pushes whose manifest has not landed yet."},
 			func() float64 { return float64(m.pins.count()) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "dray_push_manifests_waiting", Help: "Manifests pushed by digest that passed their checks and wait for one that refers to them."},
+			func() float64 { return float64(m.backlog.count()) }),
 	}
 }

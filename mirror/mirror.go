@@ -10,6 +10,7 @@ import (
 
 	"dray/cache"
 	"dray/cache/meta"
+	"dray/mirror/pipeline"
 	"dray/upstream"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -43,6 +44,9 @@ type Upstream struct {
 	// because clients pull it here, so that the upstream does not take it for unused.
 	// 0: there are none.
 	KeepAlive time.Duration
+	// Gates are what pushes have to pass. The first one with a pattern for a repository counts; without one, a push
+	// is forwarded as it is.
+	Gates []*Gate
 	// Prefetch says what is fetched before clients ask for it. The zero value: nothing.
 	Prefetch PrefetchPolicy
 }
@@ -107,6 +111,11 @@ type Mirror struct {
 	manifests flights[*answer]
 	vouches   flights[int64]
 	landings  flights[upstream.Pushed]
+	verdicts  flights[*pipeline.Report]
+	scans     flights[*pipeline.Scanned]
+	walks     chan struct{}
+	backlog   *backlog
+	reports   *reports
 	shares    *shares
 	uploads   *uploads
 	pins      *pins
@@ -142,7 +151,8 @@ func New(o Options) (*Mirror, error) {
 	m.shares = newShares(o.MaxUploadsPerClient, o.MaxUploadBytesPerClient)
 	m.uploads = newUploads(expiry, m.shares)
 	m.pins = newPins(expiry, m.shares)
-	m.landings.lasting = true
+	m.landings.lasting, m.verdicts.lasting = true, true
+	m.walks, m.backlog, m.reports = make(chan struct{}, maxWalks), newBacklog(), newReports()
 	for _, u := range o.Upstreams {
 		if u.Name == "" || u.Source == nil || u.Lister == nil {
 			return nil, fmt.Errorf("mirror: upstream %q is incomplete", u.Name)
@@ -182,6 +192,7 @@ func (m *Mirror) Run(ctx context.Context) error {
 		case now := <-tick.C:
 			m.uploads.expire(now)
 			m.pins.expire(now)
+			m.backlog.expire(now)
 		}
 	}
 }

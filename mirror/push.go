@@ -44,6 +44,9 @@ func (m *Mirror) putManifest(x *exchange) error {
 		// A 4xx: its text reaches the terminal, and no client repeats it by itself.
 		return oci.ErrDenied.With("the image is complete on the mirror and still being copied to %s: push again in a while to finish, no layer will be sent twice", x.up.Registry)
 	}
+	if r, ok := errors.AsType[*rejected](err); ok {
+		return x.denied(r.report)
+	}
 	if errors.Is(err, upstream.ErrCredentials) {
 		// Clients hide the text of a 5xx from whoever pushes, and try it again.
 		return oci.ErrDenied.With("the mirror has no valid credentials for %s", x.up.Registry).Because(err)
@@ -62,19 +65,41 @@ func (m *Mirror) putManifest(x *exchange) error {
 
 // bring lands a manifest under one reference, once for all who push the same.
 func (m *Mirror) bring(ctx context.Context, x *exchange, ref oci.Reference, man *oci.Manifest) (upstream.Pushed, error) {
-	key := strings.Join([]string{x.up.Name, x.target.Repo, ref.String(), man.Digest.String()}, " ")
-	return m.landings.do(ctx, m.tasks, key, landWithin, func(ctx context.Context) (upstream.Pushed, error) {
-		land := m.land
-		if x.up.Aside != nil && man.BuildCache() {
-			land = m.landAside
-		}
-		p, err := land(ctx, x.up, x.target.Repo, ref, man)
+	asks := plea{up: x.up, gate: x.up.gate(x.target.Repo), repo: x.target.Repo, user: x.user, ref: ref, man: man}
+	if asks.gate != nil {
+		asks.within = m.verdictWithin(asks.gate, x.r)
+	}
+	pushed, err := m.landings.do(ctx, m.tasks, asks.key(), landWithin, func(ctx context.Context) (upstream.Pushed, error) {
+		p, err := m.admit(ctx, asks)
 		m.metrics.pushes.WithLabelValues(x.up.Name, outcome(err)).Inc()
 		return p, err
 	})
+	if err == nil && asks.gate != nil {
+		x.warnings(m.reports.of(asks.key()))
+	}
+	return pushed, err
+}
+
+// admit lands a manifest that passes the gate of its repository, where there is one, or lets it wait.
+func (m *Mirror) admit(ctx context.Context, p plea) (upstream.Pushed, error) {
+	if p.gate != nil {
+		if err := m.pass(ctx, p); err != nil {
+			return upstream.Pushed{}, err
+		}
+	}
+	if p.up.Aside != nil && p.man.BuildCache() {
+		return m.landAside(ctx, p.up, p.repo, p.ref, p.man)
+	}
+	if m.waits(ctx, p.gate, p.up, p.repo, p.ref, p.man) {
+		return m.holdBack(p.gate, p.up, p.repo, p.man), nil
+	}
+	return m.land(ctx, p.up, p.repo, p.ref, p.man)
 }
 
 func outcome(err error) string {
+	if _, ok := errors.AsType[*rejected](err); ok {
+		return "rejected"
+	}
 	switch {
 	case err == nil:
 		return "landed"
@@ -138,7 +163,7 @@ func (m *Mirror) land(ctx context.Context, up *Upstream, repo string, ref oci.Re
 	}
 	m.landed(ctx, up, repo, ref, man)
 	m.replaceAside(ctx, up, repo, ref, man)
-	return pushed, nil
+	return pushed, m.landAbout(ctx, up, repo, man.Digest)
 }
 
 // landAgain sends the manifests of an index that are held here: the upstream has lost
@@ -188,10 +213,14 @@ func (m *Mirror) settle(ctx context.Context, up *Upstream, repo string, man *oci
 	g.SetLimit(8)
 	seen := map[digest.Digest]bool{}
 	for _, c := range man.Children() {
-		if c.Manifest || c.Foreign() || seen[c.Digest] {
-			continue // an index's manifests were pushed before it: the upstream judges
+		if c.Foreign() || seen[c.Digest] {
+			continue
 		}
 		seen[c.Digest] = true
+		if c.Manifest { // one that does not wait was pushed before its index: the upstream judges
+			g.Go(func() error { return m.landWaiting(ctx, up, repo, c.Digest) })
+			continue
+		}
 		g.Go(func() error { return m.settleBlob(ctx, up, repo, c) })
 	}
 	return g.Wait()

@@ -72,5 +72,8 @@ func (m *Mirror) forwardAgain(ctx context.Context, k pinKey, size int64) error {
 	if _, err := m.known.Get(ctx, k.upstream, k.repo, k.digest); err == nil {
 		return nil
 	}
+	if m.upstreams[k.upstream].gate(k.repo) != nil {
+		return errHeldBack // nobody has looked at it in this process
+	}
 	return m.sendHeld(ctx, m.upstreams[k.upstream], k.repo, k.digest, size)
 }

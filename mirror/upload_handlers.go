@@ -28,6 +28,9 @@ func (x *exchange) owner() string {
 // startUpload opens a session, mounts a blob, or takes a whole blob in one request
 // (spec, "Pushing blobs" and "Mounting a blob from another repository").
 func (m *Mirror) startUpload(x *exchange) error {
+	if err := m.checkName(x); err != nil {
+		return err
+	}
 	if x.q.Mount != "" {
 		if mounted, err := m.mount(x); mounted || err != nil {
 			return err

@@ -14,12 +14,13 @@ import (
 const (
 	layout = "v1/"
 
-	tagSpace    = layout + "tag/"    // upstream/repo/tag/accept → tagRecord
-	forgetSpace = layout + "forgot/" // upstream/repo/tag → epoch
-	linkSpace   = layout + "link/"   // upstream/repo/digest → linkRecord
-	knownSpace  = layout + "known/"  // upstream/repo/digest → knownRecord
-	touchSpace  = layout + "touch/"  // upstream/repo/digest → touchRecord
-	probeKey    = layout + "probe"   // never written; asked to learn whether a store answers
+	tagSpace     = layout + "tag/"     // upstream/repo/tag/accept → tagRecord
+	forgetSpace  = layout + "forgot/"  // upstream/repo/tag → epoch
+	linkSpace    = layout + "link/"    // upstream/repo/digest → linkRecord
+	knownSpace   = layout + "known/"   // upstream/repo/digest → knownRecord
+	touchSpace   = layout + "touch/"   // upstream/repo/digest → touchRecord
+	verdictSpace = layout + "verdict/" // digest/check/revision → verdictRecord
+	probeKey     = layout + "probe"    // never written; asked to learn whether a store answers
 )
 
 // path makes a key of a space and components. A component is escaped so that it
@@ -76,6 +77,10 @@ func knownKey(upstream, repo string, d digest.Digest) string {
 
 func touchKey(upstream, repo string, d digest.Digest) string {
 	return path(touchSpace, upstream, repo, d.String())
+}
+
+func verdictKey(d digest.Digest, check, revision string) string {
+	return path(verdictSpace, d.String(), check, revision)
 }
 
 // acceptSum shortens a normalised Accept, which clients make hundreds of bytes

@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"dray/cache"
@@ -50,7 +51,7 @@ type graph struct {
 // also after an error.
 func build(ctx context.Context, cfg Config, log *slog.Logger) (*graph, error) {
 	g := &graph{cfg: cfg, log: log, metrics: prometheus.NewRegistry(), background: map[string]func(context.Context) error{}}
-	for _, step := range []func(context.Context) error{g.buildCache, g.buildHosted, g.buildMetadata, g.buildUpstreams, g.buildMirror, g.buildListeners, g.buildCloudWatch, g.buildAdmin} {
+	for _, step := range []func(context.Context) error{g.buildCache, g.buildHosted, g.buildMetadata, g.buildUpstreams, g.buildChecks, g.buildMirror, g.buildListeners, g.buildCloudWatch, g.buildAdmin} {
 		if err := step(ctx); err != nil {
 			return nil, errors.Join(err, g.close())
 		}
@@ -175,7 +176,7 @@ func (g *graph) buildListeners(context.Context) error {
 		f, err := newFront(l, g.cfg.Limits, &mirror.Listener{
 			Mirror: g.mirror, Name: l.Name, Role: mirror.Role(l.Role), Routes: g.cfg.routes(l), Access: access[l.Auth],
 			Challenge: l.Challenge, AllowAnonymousPush: l.AllowAnonymousPush, AccessLog: g.cfg.Log.Access,
-			CopyFiles: l.Send == SendCopy,
+			ExternalURL: strings.TrimSuffix(l.ExternalURL, "/"), CopyFiles: l.Send == SendCopy,
 		}, g.log)
 		if err != nil {
 			return fmt.Errorf("listener %s: %w", l.Name, err)

@@ -9,6 +9,8 @@ type Config struct {
 	// The registries behind dray. Without this section there are Docker Hub, with the prefix `docker.io`, and the registry of
 	// `ECR_REGISTRY` where that is set; plain names then go to ECR.
 	Upstreams []Upstream `yaml:"upstreams"`
+	// What must be true of images before they land at an upstream that names these checks.
+	Checks []Checks `yaml:"checks,omitempty"`
 	// Where and how much content is kept.
 	Cache Cache `yaml:"cache"`
 	// Where small facts are kept, such as what a tag points to. Losing them costs some requests to the upstreams, nothing else.
@@ -101,6 +103,8 @@ type Upstream struct {
 	Local Local `yaml:"local,omitempty"`
 	// Build caches of BuildKit that are pushed here, which can be kept elsewhere.
 	BuildCache BuildCache `yaml:"build_cache,omitempty"`
+	// Names of the checks that pushed images have to pass; of several, the first with a pattern for the repository. Default: none.
+	Checks []string `yaml:"checks,omitempty"`
 	// Repositories that do not exist yet at the first push; kind `ecr` only.
 	CreateRepositories CreateRepositories `yaml:"create_repositories,omitempty"`
 	// How long it is known what a tag points to.

@@ -17,7 +17,7 @@ const exampleHead = `# What dray does without any configuration, written out. Ke
 
 // writeExample writes a configuration file that changes nothing: each key that has a default, with its meaning above it.
 func writeExample(w io.Writer) error {
-	file, err := sections(configSource, "yaml")
+	file, err := fileSections()
 	if err != nil {
 		return err
 	}

@@ -81,7 +81,13 @@ var importable = map[string][]allowance{
 		{"dray/upstream", "the suite of its sources and sinks"}, {"dray/upstream/oci", "they speak the protocol"},
 		{craneLibrary, "a registry that somebody else wrote"}, {goDigest, addresses}, {goCmp, judges},
 	},
+	"dray/mirror/pipeline": { // nothing of cache or upstreams: it judges what it is given, also without a mirror
+		{"dray/upstream/oci", "manifests"}, {"github.com/klauspost/compress/gzip", "layers, a third faster than the standard library"},
+		{"github.com/klauspost/compress/zstd", "layers, which the standard library cannot read"}, {goDigest, addresses}, {imageSpec, "configurations of images"},
+		{prometheusClient, measures}, {"golang.org/x/sync/errgroup", "layers that are waited for together"},
+	},
 	"dray/mirror": {
+		{"dray/mirror/pipeline", "what must be true of pushed images"},
 		{"dray/cache", "where bytes are kept"}, {"dray/cache/meta", "where facts are kept"},
 		{"dray/upstream", "where they come from"}, {"dray/upstream/oci", "what clients speak"},
 		{"github.com/distribution/distribution/v3/registry/auth", "recognises clients: passwords and tokens"},

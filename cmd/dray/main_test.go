@@ -136,7 +136,7 @@ func TestReferenceIsCurrent(t *testing.T) {
 
 // TestReferenceIsComplete: no key is without prose, and every type has words.
 func TestReferenceIsComplete(t *testing.T) {
-	file, err := sections(configSource, "yaml")
+	file, err := fileSections()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,10 +14,12 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// The comments in these two files are the reference; embedding the files keeps reference and program from growing apart.
+// The comments in these files are the reference; embedding the files keeps reference and program from growing apart.
 var (
 	//go:embed config.go
 	configSource string
+	//go:embed config_checks.go
+	checksSource string
 	//go:embed environment.go
 	environmentSource string
 )
@@ -55,6 +57,16 @@ type key struct {
 	name string // in YAML, or of the variable
 	doc  string
 	typ  string // as written in Go
+}
+
+// fileSections are the sections of the file.
+func fileSections() ([]section, error) {
+	file, err := sections(configSource, "yaml")
+	if err != nil {
+		return nil, err
+	}
+	checks, err := sections(checksSource, "yaml")
+	return append(file, checks...), err
 }
 
 // sections reads the structs of a source file, in their order, with the names that the given tag holds.
@@ -121,7 +133,7 @@ func typeWords(typ string, sections map[string]section) string {
 		return "section"
 	}
 	switch typ {
-	case "string", "SecretURL", "Role", "Send", "Kind", "WhenFull", "WriteBack", "Dimensions", "LogFormat", "LogLevel":
+	case "string", "SecretURL", "Role", "Send", "Kind", "WhenFull", "WriteBack", "Dimensions", "LogFormat", "LogLevel", "ForwardWhen", "DigestPush", "UnseenLayers", "CheckMode", "OnError":
 		return "text"
 	case "[]string":
 		return "list of texts"
@@ -135,6 +147,8 @@ func typeWords(typ string, sections map[string]section) string {
 		return "duration"
 	case "map":
 		return "names and texts"
+	case "Date":
+		return "day"
 	case "Secret":
 		return "secret"
 	default:
@@ -162,7 +176,7 @@ func writeReference(w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	file, err := sections(configSource, "yaml")
+	file, err := fileSections()
 	if err != nil {
 		return err
 	}

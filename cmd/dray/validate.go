@@ -35,6 +35,14 @@ func (c Config) validate() Problems {
 		auths = append(auths, a.Name)
 		a.validate(k, at("auth", i))
 	}
+	checks := make([]string, len(c.Checks))
+	for i, ch := range c.Checks {
+		checks[i] = ch.Name
+		ch.validate(k, at("checks", i))
+	}
+	for i, u := range c.Upstreams {
+		u.validateChecks(k, at("upstreams", i)+".checks", checks)
+	}
 	for i, l := range c.Listeners {
 		l.validate(k, at("listeners", i), names, auths)
 		if l.Role == RoleRegistry && !slices.ContainsFunc(c.Upstreams, func(u Upstream) bool { return u.Push && slices.Contains(l.Upstreams, u.Name) }) {
@@ -85,6 +93,10 @@ func (c Config) validateNames(k *check) {
 		if !strings.HasSuffix(l.Address, ":0") {
 			addresses(at("listeners", i)+".address", l.Address)
 		}
+	}
+	names = unique("name")
+	for i, ch := range c.Checks {
+		names(at("checks", i)+".name", ch.Name)
 	}
 	names = unique("name")
 	for i, a := range c.Auth {
@@ -297,7 +309,7 @@ func (r Rule) validate(k *check, path string) {
 		k.add(path+".repositories", "is missing; * is every repository")
 	}
 	for j, p := range r.Repositories {
-		if p == "" || strings.HasPrefix(p, "/") || p != strings.ToLower(p) {
+		if !repositoryPattern(p) {
 			k.add(at(path+".repositories", j), "%q matches no repository; names are lower case and do not begin with a slash", p)
 		}
 	}
@@ -309,6 +321,11 @@ func (r Rule) validate(k *check, path string) {
 			k.add(at(path+".actions", j), "%q is none of pull, push, delete", a)
 		}
 	}
+}
+
+// repositoryPattern reports whether a pattern can match the name of a repository.
+func repositoryPattern(p string) bool {
+	return p != "" && !strings.HasPrefix(p, "/") && p == strings.ToLower(p)
 }
 
 // sameAddress reports whether two addresses cannot be listened on at once.

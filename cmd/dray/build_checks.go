@@ -1,0 +1,61 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"slices"
+
+	"dray/cache/meta"
+	"dray/mirror"
+	"dray/mirror/pipeline"
+)
+
+// buildChecks makes the gates of all upstreams. What was found in layers is kept in the store itself: it is asked for once for each push, and
+// would only push smaller facts out of the memory before the store.
+func (g *graph) buildChecks(context.Context) error {
+	if len(g.cfg.Checks) == 0 {
+		return nil
+	}
+	verdicts := meta.NewVerdicts(g.store, meta.VerdictsOptions{})
+	metrics, workers := pipeline.NewMetrics(), pipeline.NewWorkers(runtime.GOMAXPROCS(0))
+	g.register(verdicts.Collectors())
+	g.register(metrics.Collectors())
+	gates := map[string]*mirror.Gate{}
+	for _, c := range g.cfg.Checks {
+		steps, err := c.steps()
+		if err != nil {
+			return fmt.Errorf("checks %s: %w", c.Name, err)
+		}
+		p, err := pipeline.New(pipeline.Options{
+			Name: c.Name, Steps: steps, ArchiveMode: pipeline.Mode(c.Archive.Mode), Limits: c.Archive.limits(), Waivers: waivers(c.Waivers),
+			Memory: verdicts, Match: mirror.MatchName, Workers: workers, Metrics: metrics,
+		})
+		if err != nil {
+			return fmt.Errorf("checks %s: %w", c.Name, err)
+		}
+		gates[c.Name] = &mirror.Gate{
+			Pipeline: p, Repositories: c.Repositories, HoldUploads: c.Forward == ForwardHold, ForwardDigests: c.DigestPush == DigestForward,
+			HoldFor: c.HoldFor.Std(), TrustUnseen: c.UnseenLayers == UnseenTrust, Within: c.Within.Std(), OnTimeout: pipeline.OnError(c.OnTimeout),
+		}
+	}
+	for _, u := range g.cfg.Upstreams {
+		i := slices.IndexFunc(g.upstreams, func(up *mirror.Upstream) bool { return up.Name == u.Name })
+		for _, name := range u.Checks {
+			g.upstreams[i].Gates = append(g.upstreams[i].Gates, gates[name])
+		}
+	}
+	return nil
+}
+
+func (a ArchiveCheck) limits() pipeline.Limits {
+	return pipeline.Limits{MaxRatio: a.MaxRatio, MaxEntries: a.MaxEntries, MaxDepth: a.MaxDepth, MaxPath: a.MaxPath, MaxBytes: int64(a.MaxBytes)}
+}
+
+func waivers(ws []Waiver) []pipeline.Waiver {
+	out := make([]pipeline.Waiver, len(ws))
+	for i, w := range ws {
+		out[i] = pipeline.Waiver{Repositories: w.Repositories, Stage: w.Stage, Rule: w.Rule, Path: w.Path, Fingerprint: w.Fingerprint, Reason: w.Reason, Until: w.Until.end()}
+	}
+	return out
+}

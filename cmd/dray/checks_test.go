@@ -1,0 +1,288 @@
+package main
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"testing"
+
+	"dray/mirror/pipeline"
+	"dray/upstream/ecrtest"
+	"dray/upstream/oci"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// checked are the edits that put checks before ECR.
+func checked(checks string) []string {
+	return []string{"  push: true\n", "  push: true\n  checks: [gate]\n", "upstreams:\n", "checks:\n- name: gate\n" + checks + "\nupstreams:\n"}
+}
+
+// tarOf makes a layer of files: pairs of path and content.
+func tarOf(t testing.TB, files ...string) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	for i := 0; i < len(files); i += 2 {
+		if err := w.WriteHeader(&tar.Header{Name: files[i], Mode: 0o644, Size: int64(len(files[i+1])), Typeflag: tar.TypeReg}); err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.WriteString(w, files[i+1])
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+func gzipOf(t testing.TB, p []byte) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	w := gzip.NewWriter(&b)
+	_, _ = w.Write(p)
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// image is what a test pushes: a configuration and layers.
+type image struct {
+	config string
+	layers [][]byte
+	man    *oci.Manifest
+}
+
+const plainConfig = `{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]}}`
+
+func newImage(t testing.TB, config string, layers ...[]byte) image {
+	t.Helper()
+	descs := make([]string, len(layers))
+	for i, l := range layers {
+		descs[i] = fmt.Sprintf(`{"mediaType":"application/vnd.oci.image.layer.v1.tar+gzip","digest":%q,"size":%d}`, digest.FromBytes(l), len(l))
+	}
+	raw := fmt.Sprintf(`{"schemaVersion":2,"mediaType":%q,"config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":%q,"size":%d},"layers":[%s]}`,
+		oci.MediaTypeOCIManifest, digest.FromString(config), len(config), strings.Join(descs, ","))
+	m, err := oci.ParseManifest(oci.MediaTypeOCIManifest, []byte(raw))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return image{config, layers, m}
+}
+
+// pushImage pushes an image under a tag or, with an empty one, by its digest, and returns the answer to its manifest.
+func (s *stack) pushImage(repo, tag string, img image, headers ...string) got {
+	s.Helper()
+	for _, l := range img.layers {
+		s.upload(repo, l)
+	}
+	s.upload(repo, []byte(img.config))
+	return s.putManifest(repo, tag, img.man, headers...)
+}
+
+func (s *stack) putManifest(repo, tag string, man *oci.Manifest, headers ...string) got {
+	s.Helper()
+	if tag == "" {
+		tag = man.Digest.String()
+	}
+	return s.do("PUT", "/v2/"+repo+"/manifests/"+tag, man.Raw, append([]string{"Content-Type", man.MediaType}, headers...)...)
+}
+
+func indexOf(t testing.TB, children ...*oci.Manifest) *oci.Manifest {
+	t.Helper()
+	descs := make([]string, len(children))
+	for i, c := range children {
+		descs[i] = fmt.Sprintf(`{"mediaType":%q,"digest":%q,"size":%d,"platform":{"os":"linux","architecture":"arch%d"}}`, c.MediaType, c.Digest, len(c.Raw), i)
+	}
+	m, err := oci.ParseManifest(oci.MediaTypeOCIIndex, fmt.Appendf(nil, `{"schemaVersion":2,"mediaType":%q,"manifests":[%s]}`, oci.MediaTypeOCIIndex, strings.Join(descs, ",")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// message is the text of a rejection, which is one error of the code DENIED.
+func (s *stack) message(r got) string {
+	s.Helper()
+	var body struct {
+		Errors []struct{ Code, Message string }
+	}
+	if err := json.Unmarshal(r.body, &body); err != nil || r.StatusCode != 403 || len(body.Errors) != 1 || body.Errors[0].Code != "DENIED" {
+		s.Fatalf("%s: %s, want one DENIED", r.Status, r.body)
+	}
+	if n := len(body.Errors[0].Message); n > pipeline.MaxMessage {
+		s.Errorf("the message has %d bytes", n)
+	}
+	return body.Errors[0].Message
+}
+
+// nothingStored holds ECR to having no manifest, and no layer that could be downloaded.
+func (s *stack) nothingStored(repo string, img image) {
+	s.Helper()
+	<-s.ecr.Idle()
+	if n := s.ecr.Count(ecrtest.KindManifestPut); n != 0 {
+		s.Errorf("ECR got %d manifests\n%s", n, strings.Join(s.ecr.Sequence(), "\n"))
+	}
+	if images := s.ecr.Images(); len(images) != 0 {
+		s.Errorf("ECR has %v", images)
+	}
+}
+
+// A layer that grows without bound is rejected, in words, with a report; its clean twin passes.
+func TestChecksRejectABomb(t *testing.T) {
+	s := startStack(t, t.TempDir(), checked("")...)
+	s.ecr.CreateRepository("team/app")
+	bomb := newImage(t, plainConfig, gzipOf(t, tarOf(t, "a", "small")), gzipOf(t, tarOf(t, "zeros", string(make([]byte, 80<<20)))))
+	msg := s.message(s.pushImage("team/app", "v1", bomb))
+	head, url, ok := strings.Cut(msg, "\nreport: ")
+	if want := "1 check of team/app failed, nothing was stored\n- [archive/ratio] layer 2 of 2: the layer grows to more than 200 times its size; build the layer without it, or have the limit raised"; head != want || !ok {
+		t.Errorf("the message is\n%s\nwant\n%s", msg, want)
+	}
+	s.nothingStored("team/app", bomb)
+	for i, l := range bomb.layers {
+		if has := s.ecr.HasBlob("team/app", digest.FromBytes(l)); has != (i == 0) {
+			t.Errorf("layer %d is completed at ECR: %v", i+1, has)
+		}
+	}
+	var report pipeline.Report
+	r := s.want(200, "GET", strings.TrimPrefix(url, s.url), nil)
+	if err := json.Unmarshal(r.body, &report); err != nil || report.Pass || len(report.Findings) != 1 || report.Findings[0].Where.Number != 2 || report.Digest != bomb.man.Digest {
+		t.Errorf("the report is %s, %v", r.body, err)
+	}
+	s.want(404, "GET", strings.TrimPrefix(url, s.url)+"x", nil)
+
+	clean := newImage(t, plainConfig, bomb.layers[0], gzipOf(t, tarOf(t, "zeros", string(make([]byte, 1<<20)))))
+	if r := s.pushImage("team/app", "v1", clean); r.StatusCode != 201 {
+		t.Errorf("the clean twin: %s %s", r.Status, r.body)
+	}
+	if _, ok := s.ecr.Image("team/app", "v1"); !ok {
+		t.Error("the clean twin is not in ECR")
+	}
+}
+
+// walked is how many layers were walked, and for how many memory was enough.
+func (s *stack) walked() (walks, remembered float64) {
+	s.Helper()
+	families, err := s.metrics.Gather()
+	if err != nil {
+		s.Fatal(err)
+	}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			switch {
+			case f.GetName() != "dray_check_layers_total":
+			case labelsOf(m)["source"] == "walk":
+				walks = m.GetCounter().GetValue()
+			default:
+				remembered = m.GetCounter().GetValue()
+			}
+		}
+	}
+	return walks, remembered
+}
+
+// What was found in a layer is remembered: an image whose layers the registry has already costs no walk, not even in
+// another process. A layer that nobody has seen is fetched and looked at, or trusted, as configured.
+func TestChecksRememberLayers(t *testing.T) {
+	dir := t.TempDir()
+	s := startStack(t, dir, checked("")...)
+	s.ecr.CreateRepository("team/app")
+	img := newImage(t, plainConfig, gzipOf(t, tarOf(t, "a", "small")))
+	if r := s.pushImage("team/app", "v1", img); r.StatusCode != 201 {
+		t.Fatalf("%s %s", r.Status, r.body)
+	}
+	if walks, _ := s.walked(); walks != 2 { // the layer, and the configuration, of which nobody knew what it is
+		t.Errorf("%v walks", walks)
+	}
+	s.stop()
+	for _, tc := range []struct {
+		checks            string
+		walks, remembered float64
+		status            int
+	}{{"", 0, 1, 201}, {"  archive: {max_ratio: 199}", 1, 0, 201}, {"  unseen_layers: trust\n  archive: {max_ratio: 198}", 0, 0, 201}, {"  archive: {max_entries: 1, max_depth: 1}", 1, 0, 403}} {
+		again := newImage(t, plainConfig, img.layers...)
+		s := startBefore(t, s.ecr, s.hub, dir, checked(tc.checks)...)
+		if tc.status == 403 {
+			again = newImage(t, plainConfig, gzipOf(t, tarOf(t, "a/b", "small", "c", "more")))
+			s.upload("team/app", again.layers[0])
+		}
+		if r := s.putManifest("team/app", "v2", again.man); r.StatusCode != tc.status {
+			t.Errorf("%q: %s %s", tc.checks, r.Status, r.body)
+		}
+		if walks, remembered := s.walked(); walks != tc.walks || remembered != tc.remembered {
+			t.Errorf("%q: %v walks, %v remembered, want %v and %v", tc.checks, walks, remembered, tc.walks, tc.remembered)
+		}
+		s.stop()
+	}
+}
+
+// The children of an index wait: when it is rejected, nothing is left behind. When it passes, they land before it.
+func TestChecksHoldChildrenBack(t *testing.T) {
+	s := startStack(t, t.TempDir(), checked("")...)
+	s.ecr.CreateRepository("team/app")
+	good := newImage(t, plainConfig, gzipOf(t, tarOf(t, "a", "good")))
+	fine := newImage(t, plainConfig+" ", gzipOf(t, tarOf(t, "a", "fine")))
+	bad := newImage(t, plainConfig+"  ", gzipOf(t, tarOf(t, "zeros", string(make([]byte, 80<<20)))))
+	for _, img := range []image{good, fine} {
+		r := s.pushImage("team/app", "", img)
+		if r.StatusCode != 201 || r.Header.Get("Docker-Content-Digest") != img.man.Digest.String() {
+			t.Fatalf("a child: %s %s", r.Status, r.body)
+		}
+		if r := s.want(200, "GET", "/v2/team/app/manifests/"+img.man.Digest.String(), nil); !bytes.Equal(r.body, img.man.Raw) {
+			t.Error("the waiting child is not served to who pushes")
+		}
+	}
+	s.nothingStored("team/app", good)
+	if msg := s.message(s.pushImage("team/app", "", bad)); !strings.Contains(msg, "[archive/ratio]") {
+		t.Errorf("the bad child: %s", msg)
+	}
+	s.nothingStored("team/app", good)
+	// An index with a child that was never accepted.
+	if r := s.putManifest("team/app", "v1", indexOf(t, good.man, bad.man)); r.StatusCode/100 != 4 {
+		t.Errorf("an index with a rejected child: %s %s", r.Status, r.body)
+	}
+	s.nothingStored("team/app", good)
+	if r := s.putManifest("team/app", "v1", indexOf(t, good.man, fine.man)); r.StatusCode != 201 {
+		t.Fatalf("the index: %s %s", r.Status, r.body)
+	}
+	<-s.ecr.Idle()
+	if n := s.ecr.Count(ecrtest.KindManifestPut); n != 3 {
+		t.Errorf("%d manifests were put, want 3", n)
+	}
+	for _, ref := range []string{"v1", good.man.Digest.String(), fine.man.Digest.String()} {
+		if _, ok := s.ecr.Image("team/app", ref); !ok {
+			t.Errorf("ECR lacks %s", ref)
+		}
+	}
+}
+
+// With forward: hold not a byte leaves before the verdict.
+func TestChecksHoldUploads(t *testing.T) {
+	s := startStack(t, t.TempDir(), checked("  forward: hold")...)
+	s.ecr.CreateRepository("team/app")
+	bomb := newImage(t, plainConfig, gzipOf(t, tarOf(t, "zeros", string(make([]byte, 80<<20)))))
+	nothingSent := func() {
+		t.Helper()
+		<-s.ecr.Idle()
+		if u := s.ecr.Uploads(); u.Started != 0 {
+			t.Errorf("ECR got uploads: %+v", u)
+		}
+	}
+	s.message(s.pushImage("team/app", "v1", bomb))
+	nothingSent()
+	clean := newImage(t, plainConfig, gzipOf(t, tarOf(t, "a", "good")))
+	for _, blob := range [][]byte{clean.layers[0], []byte(clean.config)} {
+		s.upload("team/app", blob)
+	}
+	nothingSent()
+	if r := s.putManifest("team/app", "v1", clean.man); r.StatusCode != 201 {
+		t.Fatalf("%s %s", r.Status, r.body)
+	}
+	if _, ok := s.ecr.Image("team/app", "v1"); !ok {
+		t.Error("the image is not in ECR")
+	}
+}

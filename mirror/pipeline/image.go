@@ -1,0 +1,366 @@
+package pipeline
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"dray/upstream/oci"
+
+	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// Kinds of a manifest.
+const (
+	KindImage = "image"
+	KindIndex = "index"
+	// KindAttestation is BuildKit's: it describes another manifest of the same index.
+	KindAttestation = "attestation"
+	// KindArtifact is everything else: a signature, an SBOM, a chart.
+	KindArtifact = "artifact"
+)
+
+// Image is all that is pushed under one manifest, as one document. Its JSON form is
+// what policies are written against; docs/pipeline.md describes it, and members are
+// only ever added.
+type Image struct {
+	Upstream   string        `json:"upstream"`
+	Repository string        `json:"repository"`
+	Tag        string        `json:"tag"`
+	Digest     digest.Digest `json:"digest"`
+	User       string        `json:"user"`
+	// Manifests has the pushed one first, and then, for an index, those below it.
+	Manifests []*Manifest `json:"manifests"`
+	// Contents reads what the document does not hold; it may be nil.
+	Contents Contents `json:"-"`
+}
+
+// Manifest is one manifest of an image.
+type Manifest struct {
+	Kind         string            `json:"kind"`
+	Digest       digest.Digest     `json:"digest"`
+	MediaType    string            `json:"mediaType"`
+	Size         int64             `json:"size"`
+	Platform     string            `json:"platform"`
+	ArtifactType string            `json:"artifactType"`
+	Subject      digest.Digest     `json:"subject"`
+	Annotations  map[string]string `json:"annotations"`
+	// Given are the annotations of its descriptor in the index.
+	Given  map[string]string `json:"descriptorAnnotations"`
+	Config *Config           `json:"config,omitempty"`
+	Layers []*LayerView      `json:"layers"`
+	// Children are the digests of an index's manifests.
+	Children []digest.Digest `json:"children,omitempty"`
+	// Statements are the attestations that its layers hold (in-toto).
+	Statements []Statement `json:"statements,omitempty"`
+	// TotalSize is the sum of its configuration and layers, in bytes as stored.
+	TotalSize int64  `json:"totalSize"`
+	Raw       []byte `json:"-"`
+}
+
+// Config is the configuration of an image.
+type Config struct {
+	Digest    digest.Digest `json:"digest"`
+	MediaType string        `json:"mediaType"`
+	Size      int64         `json:"size"`
+	// Image is its content, of an image's configuration; else it is empty.
+	v1.Image
+	Raw json.RawMessage `json:"-"`
+}
+
+// LayerView is a layer of an image.
+type LayerView struct {
+	Digest      digest.Digest     `json:"digest"`
+	MediaType   string            `json:"mediaType"`
+	Size        int64             `json:"size"`
+	Annotations map[string]string `json:"annotations"`
+	URLs        []string          `json:"urls"`
+	Foreign     bool              `json:"foreign"`
+	// Seen tells whether it was walked; what follows is zero where it was not.
+	Seen bool `json:"seen"`
+	Archive
+	facts map[string]json.RawMessage
+}
+
+// Facts gives what the layer part of a stage kept, and whether it has seen the layer.
+func (l *LayerView) Facts(stage string, into any) (bool, error) {
+	raw, ok := l.facts[stage]
+	if !ok {
+		return false, nil
+	}
+	if raw == nil {
+		return true, nil
+	}
+	return true, json.Unmarshal(raw, into)
+}
+
+// Statement is an attestation as its maker declares it. Nothing here is proven.
+type Statement struct {
+	Layer         digest.Digest   `json:"layer"`
+	PredicateType string          `json:"predicateType"`
+	Subjects      []digest.Digest `json:"subjects"`
+	// Predicate is there for provenance, of at most 1 MiB; an SBOM's is left out.
+	Predicate json.RawMessage `json:"predicate,omitempty"`
+}
+
+// Contents gives what an image consists of.
+type Contents interface {
+	// Manifest returns a manifest that an index lists.
+	Manifest(ctx context.Context, d oci.Descriptor) (*oci.Manifest, error)
+	// Open reads a blob, verified by the time of its io.EOF.
+	Open(ctx context.Context, d oci.Descriptor) (io.ReadCloser, error)
+	// Scanned returns what stages found in a layer, and nil for one that nobody is to
+	// look at.
+	Scanned(ctx context.Context, d oci.Descriptor) (*Scanned, error)
+}
+
+// Bounds of an image as a document.
+const (
+	maxManifests  = 512
+	maxNesting    = 4
+	maxConfig     = 4 << 20
+	maxStatement  = 32 << 20
+	maxPredicate  = 1 << 20
+	maxStatements = 64
+	maxDocument   = 64 << 20 // bytes of manifests and configurations in all
+)
+
+// TooLarge is an image that exceeds what the checks are made for.
+type TooLarge struct{ what string }
+
+func (e *TooLarge) Error() string { return e.what }
+
+// assembly puts the document together.
+type assembly struct {
+	img  *Image
+	from Contents
+	size int64
+	seen map[digest.Digest]bool
+}
+
+func assemble(ctx context.Context, s Subject, from Contents) (*Image, error) {
+	a := &assembly{from: from, seen: map[digest.Digest]bool{}, img: &Image{
+		Upstream: s.Upstream, Repository: s.Repository, Tag: s.Tag, Digest: s.Manifest.Digest, User: s.User, Contents: from,
+	}}
+	return a.img, a.add(ctx, s.Manifest, oci.Descriptor{}, 0)
+}
+
+func (a *assembly) add(ctx context.Context, man *oci.Manifest, by oci.Descriptor, depth int) error {
+	if a.seen[man.Digest] {
+		return nil
+	}
+	a.seen[man.Digest] = true
+	if a.size += int64(len(man.Raw)); len(a.img.Manifests) >= maxManifests || depth > maxNesting || a.size > maxDocument {
+		return &TooLarge{fmt.Sprintf("the index holds more than %d manifests, %d bytes of them, or indexes nested deeper than %d", maxManifests, maxDocument, maxNesting)}
+	}
+	m := &Manifest{
+		Digest: man.Digest, MediaType: man.MediaType, Size: int64(len(man.Raw)), ArtifactType: man.ArtifactType,
+		Annotations: orEmpty(man.Annotations), Given: orEmpty(by.Annotations), Platform: platform(by.Platform), Raw: man.Raw, Layers: []*LayerView{},
+	}
+	if man.Subject != nil {
+		m.Subject = man.Subject.Digest
+	}
+	a.img.Manifests = append(a.img.Manifests, m)
+	if man.Index() {
+		m.Kind = KindIndex
+		return a.children(ctx, m, man, depth)
+	}
+	if man.Config != nil {
+		m.TotalSize += man.Config.Size
+		if err := a.config(ctx, m, *man.Config); err != nil {
+			return err
+		}
+	}
+	for _, d := range man.Layers {
+		m.TotalSize += d.Size
+		m.Layers = append(m.Layers, &LayerView{
+			Digest: d.Digest, MediaType: d.MediaType, Size: d.Size, Annotations: orEmpty(d.Annotations), URLs: d.URLs,
+			Foreign: oci.Child{Descriptor: d}.Foreign(), facts: map[string]json.RawMessage{},
+		})
+	}
+	m.Kind = kindOf(m, man)
+	return a.statements(ctx, m)
+}
+
+func (a *assembly) children(ctx context.Context, m *Manifest, man *oci.Manifest, depth int) error {
+	for _, c := range man.Children() {
+		if !c.Manifest {
+			// BuildKit's old cache form lists blobs in an index.
+			m.TotalSize += c.Size
+			m.Layers = append(m.Layers, &LayerView{Digest: c.Digest, MediaType: c.MediaType, Size: c.Size, Annotations: orEmpty(c.Annotations), facts: map[string]json.RawMessage{}})
+			continue
+		}
+		m.Children = append(m.Children, c.Digest)
+		child, err := a.from.Manifest(ctx, c.Descriptor)
+		if err != nil {
+			return err
+		}
+		if err := a.add(ctx, child, c.Descriptor, depth+1); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func kindOf(m *Manifest, man *oci.Manifest) string {
+	switch {
+	case m.Given["vnd.docker.reference.type"] == "attestation-manifest":
+		return KindAttestation
+	case m.Config != nil && m.ArtifactType == "" && m.Subject == "" && imageConfig(m.Config.MediaType):
+		for _, l := range m.Layers {
+			if strings.HasPrefix(l.MediaType, "application/vnd.in-toto") {
+				return KindAttestation // one that is pushed before its index
+			}
+		}
+		return KindImage
+	}
+	return KindArtifact
+}
+
+func imageConfig(t string) bool {
+	return t == v1.MediaTypeImageConfig || t == "application/vnd.docker.container.image.v1+json"
+}
+
+func (a *assembly) config(ctx context.Context, m *Manifest, d oci.Descriptor) error {
+	m.Config = &Config{Digest: d.Digest, MediaType: d.MediaType, Size: d.Size}
+	if !imageConfig(d.MediaType) {
+		return nil
+	}
+	raw, err := a.read(ctx, d, maxConfig)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(raw, &m.Config.Image); err != nil {
+		return oci.ErrManifestInvalid.With("the configuration %s of the image is not what its media type says", d.Digest).Because(err)
+	}
+	m.Config.Raw = raw
+	if m.Platform == "" && m.Config.OS != "" && m.Config.OS != "unknown" {
+		m.Platform = platform(&m.Config.Platform)
+	}
+	return nil
+}
+
+// read gives a small blob whole.
+func (a *assembly) read(ctx context.Context, d oci.Descriptor, most int64) ([]byte, error) {
+	if d.Size > most {
+		return nil, &TooLarge{fmt.Sprintf("%s %s has %d bytes, more than %d", d.MediaType, short(d.Digest), d.Size, most)}
+	}
+	r, err := a.from.Open(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	raw, err := io.ReadAll(io.LimitReader(r, most+1))
+	if err != nil {
+		return nil, err
+	}
+	if a.size += int64(len(raw)); int64(len(raw)) > most || a.size > maxDocument {
+		return nil, &TooLarge{fmt.Sprintf("%s %s is larger than the checks are made for", d.MediaType, short(d.Digest))}
+	}
+	return raw, nil
+}
+
+// statements reads what attestations declare.
+func (a *assembly) statements(ctx context.Context, m *Manifest) error {
+	for _, l := range m.Layers {
+		if !strings.HasPrefix(l.MediaType, "application/vnd.in-toto") || !strings.HasSuffix(l.MediaType, "json") {
+			continue
+		}
+		if len(m.Statements) >= maxStatements {
+			return &TooLarge{fmt.Sprintf("there are more than %d attestations for one image", maxStatements)}
+		}
+		s := Statement{Layer: l.Digest, PredicateType: l.Annotations["in-toto.io/predicate-type"]}
+		before := a.size
+		raw, err := a.read(ctx, oci.Descriptor{Digest: l.Digest, Size: l.Size, MediaType: l.MediaType}, maxStatement)
+		a.size = before // it is not kept
+		if tooLarge := (*TooLarge)(nil); errors.As(err, &tooLarge) {
+			m.Statements = append(m.Statements, s)
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		s.read(raw)
+		a.size += int64(len(s.Predicate))
+		m.Statements = append(m.Statements, s)
+	}
+	return nil
+}
+
+// read takes a statement's own words, which count more than an annotation.
+func (s *Statement) read(raw []byte) {
+	var wire struct {
+		PredicateType string `json:"predicateType"`
+		Subject       []struct {
+			Digest map[string]string `json:"digest"`
+		} `json:"subject"`
+		Predicate json.RawMessage `json:"predicate"`
+	}
+	if json.Unmarshal(raw, &wire) != nil {
+		return
+	}
+	s.PredicateType = wire.PredicateType
+	for _, subject := range wire.Subject {
+		for algorithm, encoded := range subject.Digest {
+			if d := digest.NewDigestFromEncoded(digest.Algorithm(algorithm), encoded); d.Validate() == nil {
+				s.Subjects = append(s.Subjects, d)
+			}
+		}
+	}
+	if strings.Contains(wire.PredicateType, "provenance") && len(wire.Predicate) <= maxPredicate {
+		s.Predicate = bytes.Clone(wire.Predicate)
+	}
+}
+
+// Images are the manifests that can be run.
+func (i *Image) Images() []*Manifest {
+	var out []*Manifest
+	for _, m := range i.Manifests {
+		if m.Kind == KindImage {
+			out = append(out, m)
+		}
+	}
+	return out
+}
+
+// Root is the pushed manifest.
+func (i *Image) Root() *Manifest { return i.Manifests[0] }
+
+// Place names the manifest. A single image needs no platform to be told apart.
+func (i *Image) Place(m *Manifest) Place {
+	p := Place{Manifest: m.Digest}
+	if len(i.Manifests) > 1 {
+		p.Platform = m.Platform
+	}
+	return p
+}
+
+// LayerPlace names a layer of a manifest, counted from 0.
+func (i *Image) LayerPlace(m *Manifest, layer int) Place {
+	p := i.Place(m)
+	p.Layer, p.Number, p.Of = m.Layers[layer].Digest, layer+1, len(m.Layers)
+	return p
+}
+
+func platform(p *v1.Platform) string {
+	if p == nil || p.OS == "" || p.OS == "unknown" {
+		return ""
+	}
+	s := p.OS + "/" + p.Architecture
+	if p.Variant != "" {
+		s += "/" + p.Variant
+	}
+	return s
+}
+
+func orEmpty(m map[string]string) map[string]string {
+	if m == nil {
+		return map[string]string{}
+	}
+	return m
+}

@@ -1,0 +1,221 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path"
+	"runtime"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Waiver lets findings pass, for a reason.
+type Waiver struct {
+	// Repositories, Path: patterns in which * stands for any characters. Empty is all.
+	Repositories []string
+	// Stage, Rule and Fingerprint of the findings; empty is any.
+	Stage, Rule, Fingerprint string
+	Path                     string
+	// Reason is shown in reports.
+	Reason string
+	// Until is when the waiver ends; zero is never.
+	Until time.Time
+}
+
+// Options are what a Pipeline is made of.
+type Options struct {
+	// Name of the pipeline, in metrics and reports.
+	Name  string
+	Steps []Step
+	// Limits of layers, and what becomes of a layer that exceeds one. With Off they hold for layers that a stage looks
+	// into, as with Warn.
+	Limits      Limits
+	ArchiveMode Mode
+	Waivers     []Waiver
+	// Memory keeps what was found in layers; nil keeps nothing.
+	Memory Memory
+	// Match compares a name with a pattern; nil compares as path.Match does.
+	Match func(pattern, name string) bool
+	// Workers bounds the layers that are worked on at a time, over all pipelines that
+	// share them; nil makes them for this one.
+	Workers *Workers
+	// Metrics are shared by all pipelines of a process; nil counts for nobody.
+	Metrics *Metrics
+}
+
+// Pipeline is what must be true of the images of some repositories.
+type Pipeline struct {
+	o Options
+	// archive is the walk as if it were a stage.
+	archive Step
+}
+
+// New makes a pipeline.
+func New(o Options) (*Pipeline, error) {
+	o.Limits = o.Limits.withDefaults()
+	if o.Match == nil {
+		o.Match = func(pattern, name string) bool { ok, err := path.Match(pattern, name); return ok && err == nil }
+	}
+	if o.Workers == nil {
+		o.Workers = NewWorkers(runtime.GOMAXPROCS(0))
+	}
+	if o.Metrics == nil {
+		o.Metrics = NewMetrics()
+	}
+	if o.Memory == nil {
+		o.Memory = forgetful{}
+	}
+	if o.ArchiveMode == "" {
+		o.ArchiveMode = Enforce
+	}
+	p := &Pipeline{o: o, archive: Step{Stage: walkStage{o.Limits}, Mode: o.ArchiveMode, OnError: Reject}}
+	if o.ArchiveMode == Off {
+		p.archive.Mode = Warn
+	}
+	seen := map[string]bool{ArchiveStage: true}
+	steps := p.o.Steps
+	p.o.Steps = nil
+	for _, s := range steps {
+		if s.Stage == nil || s.Stage.Name() == "" {
+			return nil, errors.New("pipeline: a step without a stage")
+		}
+		if seen[s.Stage.Name()] {
+			return nil, fmt.Errorf("pipeline: two stages are named %q", s.Stage.Name())
+		}
+		seen[s.Stage.Name()] = true
+		if s.Mode == Off {
+			continue
+		}
+		if s.Mode == "" {
+			s.Mode = Enforce
+		}
+		if s.OnError == "" {
+			s.OnError = Reject
+		}
+		p.o.Steps = append(p.o.Steps, s)
+	}
+	return p, nil
+}
+
+// Name is the pipeline's name.
+func (p *Pipeline) Name() string { return p.o.Name }
+
+// Revision changes with any of its stages.
+func (p *Pipeline) Revision() string {
+	parts := []string{p.archive.Stage.Revision()}
+	for _, s := range p.o.Steps {
+		parts = append(parts, s.Stage.Name(), s.Stage.Revision(), string(s.Mode), string(s.OnError))
+	}
+	return Fingerprint(parts...)
+}
+
+// Scans reports whether anything looks into layers.
+func (p *Pipeline) Scans() bool { return p.o.ArchiveMode != Off || len(p.layerSteps()) > 0 }
+
+func (p *Pipeline) layerSteps() []Step {
+	var steps []Step
+	for _, s := range p.o.Steps {
+		if _, ok := s.Stage.(LayerStage); ok {
+			steps = append(steps, s)
+		}
+	}
+	return steps
+}
+
+// walkStage is the walk as a stage that has no part of its own.
+type walkStage struct{ limits Limits }
+
+func (walkStage) Name() string       { return ArchiveStage }
+func (w walkStage) Revision() string { return Revision(walkVersion, w.limits) }
+
+// waive marks the finding where a waiver applies.
+func (p *Pipeline) waive(f Finding, repo string, now time.Time) Finding {
+	for _, w := range p.o.Waivers {
+		if w.applies(f, repo, now, p.o.Match) {
+			f.Waived = w.Reason
+			if f.Waived == "" {
+				f.Waived = "waived"
+			}
+			return f
+		}
+	}
+	return f
+}
+
+func (w Waiver) applies(f Finding, repo string, now time.Time, match func(pattern, name string) bool) bool {
+	switch {
+	case !w.Until.IsZero() && now.After(w.Until),
+		w.Stage != "" && w.Stage != f.Stage,
+		w.Rule != "" && w.Rule != f.Rule,
+		w.Fingerprint != "" && w.Fingerprint != f.Fingerprint,
+		w.Path != "" && !match(w.Path, f.Where.Path):
+		return false
+	}
+	if len(w.Repositories) == 0 {
+		return true
+	}
+	for _, pattern := range w.Repositories {
+		if match(pattern, repo) {
+			return true
+		}
+	}
+	return false
+}
+
+// Metrics count verdicts. Labels come from the configuration alone.
+type Metrics struct {
+	findings *prometheus.CounterVec
+	verdicts *prometheus.CounterVec
+	seconds  *prometheus.HistogramVec
+	scanned  *prometheus.CounterVec
+	bytes    prometheus.Counter
+}
+
+// NewMetrics makes the metrics of all pipelines of a process.
+func NewMetrics() *Metrics {
+	return &Metrics{
+		findings: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_check_findings_total",
+			Help: "Findings in pushed images, by pipeline, stage, rule and what became of them: enforce, warn or waived."}, []string{"checks", "stage", "rule", "mode"}),
+		verdicts: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_check_verdicts_total",
+			Help: "Verdicts on pushed images, by pipeline: pass, reject, or unknown where only missing answers rejected."}, []string{"checks", "verdict"}),
+		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "dray_check_seconds",
+			Help: "Time that stages spent on one layer or image.", Buckets: []float64{.001, .01, .1, .5, 1, 5, 10, 30, 120}}, []string{"stage"}),
+		scanned: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_check_layers_total",
+			Help: "Layers that pushed images needed looked at, by where the answer came from: walk or memory."}, []string{"source"}),
+		bytes: prometheus.NewCounter(prometheus.CounterOpts{Name: "dray_check_walked_bytes_total", Help: "Uncompressed bytes of layers that were walked."}),
+	}
+}
+
+// Collectors returns the metrics.
+func (m *Metrics) Collectors() []prometheus.Collector {
+	return []prometheus.Collector{m.findings, m.verdicts, m.seconds, m.scanned, m.bytes}
+}
+
+func (m *Metrics) count(r *Report) {
+	for _, f := range r.Findings {
+		mode := string(f.Mode)
+		if f.Waived != "" {
+			mode = "waived"
+		}
+		m.findings.WithLabelValues(r.Checks, f.Stage, f.Rule, mode).Inc()
+	}
+	m.verdicts.WithLabelValues(r.Checks, r.Outcome()).Inc()
+}
+
+// Memory keeps what was found in layers. Losing any of it costs another look.
+type Memory interface {
+	// Recall returns what was remembered, and whether there is something.
+	Recall(ctx context.Context, layer digest.Digest, stage, revision string) ([]byte, bool)
+	// Remember keeps an answer of a stage for as long as it pleases.
+	Remember(ctx context.Context, layer digest.Digest, stage, revision string, answer []byte)
+}
+
+type forgetful struct{}
+
+func (forgetful) Recall(context.Context, digest.Digest, string, string) ([]byte, bool) {
+	return nil, false
+}
+func (forgetful) Remember(context.Context, digest.Digest, string, string, []byte) {}

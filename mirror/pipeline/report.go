@@ -1,0 +1,224 @@
+package pipeline
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// Report is a verdict with everything that led to it.
+type Report struct {
+	// ID is good for asking for the report again; empty where nobody keeps it.
+	ID string `json:"id,omitempty"`
+	// Pass tells whether the image may land.
+	Pass       bool          `json:"pass"`
+	Checks     string        `json:"checks"`
+	Revision   string        `json:"revision"`
+	Upstream   string        `json:"upstream"`
+	Repository string        `json:"repository"`
+	Tag        string        `json:"tag,omitempty"`
+	Digest     digest.Digest `json:"digest,omitempty"`
+	MediaType  string        `json:"mediaType,omitempty"`
+	User       string        `json:"user,omitempty"`
+	At         time.Time     `json:"at"`
+	Seconds    float64       `json:"seconds"`
+	Stages     []StageRun    `json:"stages"`
+	Findings   []Finding     `json:"findings"`
+	Unknowns   []Unknown     `json:"unknowns"`
+	// More is how many findings were left out.
+	More int `json:"more,omitempty"`
+
+	mu   sync.Mutex // guards what stages add side by side
+	seen map[string]bool
+}
+
+// StageRun is a stage that took part.
+type StageRun struct {
+	Name     string `json:"name"`
+	Revision string `json:"revision"`
+	Mode     Mode   `json:"mode"`
+}
+
+// MaxFindings of one report. Those that reject are kept first.
+const MaxFindings = 500
+
+// maxGathered bounds what is held before the report is settled.
+const maxGathered = 20 * MaxFindings
+
+func (r *Report) add(p *Pipeline, f Finding) {
+	f = p.waive(f, r.Repository, r.At)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.seen == nil {
+		r.seen = map[string]bool{}
+	}
+	if r.seen[f.key()] {
+		return
+	}
+	r.seen[f.key()] = true
+	if len(r.Findings) >= maxGathered {
+		if !f.Rejects() {
+			r.More++
+			return
+		}
+		if i := slices.IndexFunc(r.Findings, func(f Finding) bool { return !f.Rejects() }); i >= 0 {
+			r.Findings[i] = f
+		}
+		r.More++
+		return
+	}
+	r.Findings = append(r.Findings, f)
+}
+
+func (r *Report) unknown(u Unknown) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !slices.Contains(r.Unknowns, u) {
+		r.Unknowns = append(r.Unknowns, u)
+	}
+}
+
+// settle puts the report in order and draws the verdict.
+func (r *Report) settle() {
+	slices.SortStableFunc(r.Findings, func(a, b Finding) int {
+		return cmp.Or(-cmp.Compare(weight(a), weight(b)), strings.Compare(a.Stage, b.Stage), cmp.Compare(a.Where.Number, b.Where.Number),
+			strings.Compare(a.Where.Platform, b.Where.Platform), strings.Compare(a.Rule, b.Rule), strings.Compare(a.Where.Path, b.Where.Path), strings.Compare(a.What, b.What))
+	})
+	slices.SortStableFunc(r.Unknowns, func(a, b Unknown) int {
+		return cmp.Or(strings.Compare(a.Stage, b.Stage), cmp.Compare(a.Where.Number, b.Where.Number), strings.Compare(a.Why, b.Why))
+	})
+	if over := len(r.Findings) - MaxFindings; over > 0 {
+		r.Findings, r.More = r.Findings[:MaxFindings], r.More+over
+	}
+	if over := len(r.Unknowns) - MaxFindings; over > 0 {
+		slices.SortStableFunc(r.Unknowns, func(a, b Unknown) int { return cmp.Compare(b2i(b.Rejects()), b2i(a.Rejects())) })
+		r.Unknowns, r.More = r.Unknowns[:MaxFindings], r.More+over
+	}
+	r.Pass = !slices.ContainsFunc(r.Findings, Finding.Rejects) && !slices.ContainsFunc(r.Unknowns, Unknown.Rejects)
+	r.Findings, r.Unknowns = append([]Finding{}, r.Findings...), append([]Unknown{}, r.Unknowns...)
+	r.seen = nil
+}
+
+func b2i(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// weight is how much a finding matters.
+func weight(f Finding) int {
+	switch {
+	case f.Rejects():
+		return 2
+	case f.Waived == "":
+		return 1
+	}
+	return 0
+}
+
+// Outcome is the verdict in one word: pass, reject, or unknown where only missing
+// answers reject.
+func (r *Report) Outcome() string {
+	switch {
+	case r.Pass:
+		return "pass"
+	case slices.ContainsFunc(r.Findings, Finding.Rejects):
+		return "reject"
+	}
+	return "unknown"
+}
+
+// Broken lists the rules that keep the image out, as stage/rule, and the stages that could not tell.
+func (r *Report) Broken() []string {
+	var rules []string
+	for _, f := range r.Findings {
+		if name := f.Stage + "/" + f.Rule; f.Rejects() && !slices.Contains(rules, name) {
+			rules = append(rules, name)
+		}
+	}
+	for _, u := range r.Unknowns {
+		if name := u.Stage + "/unknown"; u.Rejects() && !slices.Contains(rules, name) {
+			rules = append(rules, name)
+		}
+	}
+	return rules
+}
+
+// MaxMessage is the length of a message in bytes. Clients show what is longer, but
+// people do not read it.
+const MaxMessage = 900
+
+// Message is a rejection in words for a terminal: what was found, where, and what to
+// do, one finding a line, and where the rest is. Clients put it behind "denied: ".
+func (r *Report) Message(url string) string {
+	var lines []string
+	for _, f := range r.Findings {
+		if f.Rejects() {
+			lines = append(lines, f.line())
+		}
+	}
+	found := len(lines)
+	for _, u := range r.Unknowns {
+		if u.Rejects() {
+			lines = append(lines, u.line())
+		}
+	}
+	head := fmt.Sprintf("%s of %s failed, nothing was stored", plural(found, "check"), r.Repository)
+	if found == 0 {
+		head = fmt.Sprintf("%s of %s could not be completed, nothing was stored", plural(len(lines), "check"), r.Repository)
+	}
+	tail := ""
+	if url != "" {
+		tail = "\nreport: " + url
+	}
+	const forRest = 40 // "and 123 more findings"
+	b := strings.Builder{}
+	b.WriteString(clean(head, 300))
+	for i, l := range lines {
+		left := MaxMessage - len(tail) - b.Len() - 1
+		if i+1 < len(lines) {
+			left -= forRest
+		}
+		if len(l) > left && i == 0 {
+			l = clean(l, max(left, 80))
+		} else if len(l) > left {
+			fmt.Fprintf(&b, "\nand %d more", len(lines)-i+r.More)
+			break
+		}
+		b.WriteString("\n" + l)
+	}
+	return b.String() + tail
+}
+
+func plural(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+func (f Finding) line() string {
+	l := "- [" + f.Stage + "/" + f.Rule + "] "
+	if at := f.Where.String(); at != "" {
+		l += at + ": "
+	}
+	l += f.What
+	if f.Fix != "" {
+		l += "; " + f.Fix
+	}
+	return l
+}
+
+func (u Unknown) line() string {
+	l := "- [" + u.Stage + "] "
+	if at := u.Where.String(); at != "" {
+		l += at + ": "
+	}
+	return l + "could not tell: " + u.Why
+}

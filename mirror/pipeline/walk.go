@@ -1,0 +1,405 @@
+package pipeline
+
+import (
+	"archive/tar"
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"path"
+	"strings"
+	"time"
+
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
+	"github.com/opencontainers/go-digest"
+)
+
+// Limits bound what a layer may make dray do. A layer that exceeds one is not looked
+// at any further.
+type Limits struct {
+	// MaxRatio of uncompressed to compressed bytes, looked at beyond 64 MiB; 0 means 200.
+	MaxRatio int
+	// MaxEntries of an archive; 0 means 1,000,000.
+	MaxEntries int
+	// MaxDepth of directories; 0 means 128.
+	MaxDepth int
+	// MaxPath in bytes; 0 means 4096.
+	MaxPath int
+	// MaxBytes of a layer, uncompressed; 0 means 100 GiB.
+	MaxBytes int64
+}
+
+func (l Limits) withDefaults() Limits {
+	def := func(p *int, v int) {
+		if *p <= 0 {
+			*p = v
+		}
+	}
+	def(&l.MaxRatio, 200)
+	def(&l.MaxEntries, 1_000_000)
+	def(&l.MaxDepth, 128)
+	def(&l.MaxPath, 4096)
+	if l.MaxBytes <= 0 {
+		l.MaxBytes = 100 << 30
+	}
+	return l
+}
+
+// ArchiveStage is the name under which the walk itself reports.
+const ArchiveStage = "archive"
+
+// walkVersion is part of the revision of the walk.
+const walkVersion = 1
+
+// ratioFrom is how many uncompressed bytes a layer may have whatever its ratio: small
+// layers of zeros are common, and harmless.
+const ratioFrom = 64 << 20
+
+// maxWindow bounds the memory of a zstd decoder, in bytes. The tools that make layers
+// use at most 8 MiB.
+const maxWindow = 32 << 20
+
+// Formats of what a layer may be.
+const (
+	FormatTar   = "tar"
+	FormatGzip  = "tar+gzip"
+	FormatZstd  = "tar+zstd"
+	FormatOther = "other" // no archive: a configuration, a signature, an SBOM
+	FormatEmpty = "empty"
+)
+
+// Archive is what the walk found out about a layer.
+type Archive struct {
+	Format string `json:"format"`
+	// Size is the number of bytes as stored, Uncompressed of the archive itself.
+	Size         int64 `json:"size"`
+	Uncompressed int64 `json:"uncompressed"`
+	Entries      int   `json:"entries"`
+	// DiffID is the digest of the archive itself, computed here.
+	DiffID digest.Digest `json:"diffID,omitempty"`
+}
+
+// broken is a layer that cannot be read, or that exceeds a limit: a finding of the
+// walk, and not its failure.
+type broken struct{ rule, what, path, fix string }
+
+func (b *broken) Error() string { return b.what }
+
+func (b *broken) finding() Finding {
+	return Finding{Rule: b.rule, What: b.what, Where: Place{Path: b.path}, Fix: b.fix}
+}
+
+func exceeds(rule, path, format string, args ...any) error {
+	return &broken{rule: rule, what: fmt.Sprintf(format, args...), path: path, fix: "build the layer without it, or have the limit raised"}
+}
+
+// counter counts what comes from the layer as stored. It tells a failure to read it
+// from bytes that are wrong.
+type counter struct {
+	r   io.Reader
+	n   int64
+	err error
+}
+
+func (c *counter) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	c.n += int64(n)
+	if err != nil && err != io.EOF {
+		c.err = err
+	}
+	return n, err
+}
+
+// gauge counts and hashes the archive, and holds it to the limits on its length.
+type gauge struct {
+	r      io.Reader
+	stored *counter
+	limits Limits
+	n      int64
+	sum    hash.Hash
+}
+
+func (g *gauge) Read(p []byte) (int, error) {
+	n, err := g.r.Read(p)
+	g.n += int64(n)
+	g.sum.Write(p[:n])
+	if lerr := g.check(g.n, ""); lerr != nil {
+		return n, lerr
+	}
+	return n, err
+}
+
+// check holds a number of uncompressed bytes to the limits.
+func (g *gauge) check(n int64, at string) error {
+	if n > g.limits.MaxBytes {
+		return exceeds("size", at, "the layer has more than %d bytes uncompressed", g.limits.MaxBytes)
+	}
+	if n > ratioFrom && n/int64(g.limits.MaxRatio) > max(g.stored.n, 1) {
+		return exceeds("ratio", at, "the layer grows to more than %d times its size", g.limits.MaxRatio)
+	}
+	return nil
+}
+
+// walk reads a layer to its end and shows its files to the audience. The error is a
+// *broken for what is the layer's own fault.
+func walk(ctx context.Context, r io.Reader, limits Limits, show audience) (Archive, error) {
+	w := &walker{ctx: ctx, limits: limits, show: show, stored: &counter{r: r}}
+	err := w.run()
+	w.archive.Size = w.stored.n
+	if w.stored.err != nil {
+		return w.archive, w.stored.err
+	}
+	if ctx.Err() != nil {
+		return w.archive, context.Cause(ctx)
+	}
+	if _, own := errors.AsType[*broken](err); err != nil && !own {
+		err = &broken{rule: "unreadable", what: "the layer cannot be read: " + err.Error(), fix: "build and push the image again"}
+	}
+	return w.archive, err
+}
+
+type walker struct {
+	ctx     context.Context
+	limits  Limits
+	show    audience
+	stored  *counter
+	archive Archive
+	// logical is the sum of the files' sizes, which sparse files make more than there
+	// are bytes.
+	logical int64
+}
+
+func (w *walker) run() error {
+	plain, err := w.open()
+	if plain == nil || err != nil {
+		return err
+	}
+	defer plain.Close()
+	g := &gauge{r: plain, stored: w.stored, limits: w.limits, sum: sha256.New()}
+	whole := bufio.NewReaderSize(g, 64<<10)
+	if !isTar(whole) { // compressed, but no archive
+		w.archive.Format = FormatOther
+		_, err := io.Copy(io.Discard, whole)
+		w.archive.Uncompressed = g.n
+		return err
+	}
+	if err = w.entries(tar.NewReader(whole), g); err == nil {
+		// What follows the end of the archive counts as well: it is part of the digest.
+		_, err = io.Copy(io.Discard, whole)
+	}
+	if err == nil {
+		_, err = io.Copy(io.Discard, w.stored)
+	}
+	w.archive.Uncompressed, w.archive.DiffID = g.n, digest.NewDigest(digest.SHA256, g.sum)
+	return err
+}
+
+// open finds out what the layer is. It returns nil for what is no archive, after
+// reading it to its end.
+func (w *walker) open() (io.ReadCloser, error) {
+	b := bufio.NewReaderSize(w.stored, 64<<10)
+	magic, err := b.Peek(4)
+	if len(magic) == 0 && err == io.EOF {
+		w.archive.Format = FormatEmpty
+		return nil, nil
+	}
+	switch {
+	case bytes.HasPrefix(magic, []byte{0x1f, 0x8b}):
+		w.archive.Format = FormatGzip
+		return gzip.NewReader(b)
+	case bytes.Equal(magic, []byte{0x28, 0xb5, 0x2f, 0xfd}) || len(magic) == 4 && magic[0]&0xf0 == 0x50 && bytes.Equal(magic[1:], []byte{0x2a, 0x4d, 0x18}):
+		w.archive.Format = FormatZstd
+		d, err := zstd.NewReader(b, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxWindow))
+		if err != nil {
+			return nil, err
+		}
+		return d.IOReadCloser(), nil
+	case isTar(b):
+		w.archive.Format = FormatTar
+		return io.NopCloser(b), nil
+	}
+	w.archive.Format = FormatOther
+	n, err := io.Copy(io.Discard, b)
+	w.archive.Uncompressed = n
+	return nil, err
+}
+
+// isTar looks for the first header of an archive: its magic, or, in the oldest form,
+// its checksum, as archive/tar does. An archive without entries is two blocks of zeros.
+func isTar(b *bufio.Reader) bool {
+	block, err := b.Peek(512)
+	if err != nil {
+		return false
+	}
+	if bytes.Equal(block, make([]byte, 512)) {
+		return true
+	}
+	_, err = tar.NewReader(bytes.NewReader(block)).Next()
+	// The checksum was right if what it misses is only the rest.
+	return err == nil || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, tar.ErrInsecurePath)
+}
+
+func (w *walker) entries(r *tar.Reader, g *gauge) error {
+	for {
+		h, err := r.Next()
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil && !errors.Is(err, tar.ErrInsecurePath) {
+			return err
+		}
+		if err := w.ctx.Err(); err != nil {
+			return err
+		}
+		e, err := w.entry(h)
+		if err != nil {
+			return err
+		}
+		if w.logical += max(0, h.Size); w.logical > g.n { // sparse, or not read yet
+			if err := g.checkLogical(w.logical, e.Path, h); err != nil {
+				return err
+			}
+		}
+		if err := w.show.file(e, r); err != nil {
+			return err
+		}
+	}
+}
+
+// checkLogical holds the sizes that entries state to the limit on all bytes. Their
+// ratio is that of the bytes really read, but for sparse files, which need none.
+func (g *gauge) checkLogical(n int64, at string, h *tar.Header) error {
+	if n > g.limits.MaxBytes {
+		return exceeds("size", at, "the files of the layer have more than %d bytes", g.limits.MaxBytes)
+	}
+	if sparse(h) {
+		return g.check(n, at)
+	}
+	return nil
+}
+
+func sparse(h *tar.Header) bool {
+	for k := range h.PAXRecords {
+		if strings.HasPrefix(k, "GNU.sparse.") {
+			return true
+		}
+	}
+	return h.Typeflag == tar.TypeGNUSparse
+}
+
+func (w *walker) entry(h *tar.Header) (*Entry, error) {
+	w.archive.Entries++
+	name := strings.TrimPrefix(path.Clean("/"+h.Name), "/")
+	if w.archive.Entries > w.limits.MaxEntries {
+		return nil, exceeds("entries", "", "the layer has more than %d entries", w.limits.MaxEntries)
+	}
+	if len(h.Name) > w.limits.MaxPath || len(h.Linkname) > w.limits.MaxPath {
+		return nil, exceeds("path", name, "a path of the layer is longer than %d bytes", w.limits.MaxPath)
+	}
+	if strings.Count(name, "/") >= w.limits.MaxDepth {
+		return nil, exceeds("depth", name, "directories of the layer are nested deeper than %d", w.limits.MaxDepth)
+	}
+	return &Entry{Path: name, Type: h.Typeflag, Mode: h.Mode, UID: h.Uid, GID: h.Gid, Size: h.Size, Target: h.Linkname}, nil
+}
+
+// audience are the visitors of one walk, and the buffer that they share.
+type audience struct {
+	seats []*seat
+	buf   []byte
+}
+
+// seat is the place of one visitor in a walk.
+type seat struct {
+	step    Step
+	visitor Visitor
+	err     error // ended its part
+	spent   time.Duration
+	wants   bool
+}
+
+func (a audience) file(e *Entry, content io.Reader) error {
+	wanted := false
+	for _, s := range a.seats {
+		s.wants = false
+		s.do(func() (err error) { s.wants, err = s.visitor.Begin(e); return err })
+		s.wants = s.wants && s.err == nil && e.Size > 0
+		wanted = wanted || s.wants
+	}
+	for wanted {
+		n, err := content.Read(a.buf)
+		for _, s := range a.seats {
+			if s.wants && n > 0 {
+				s.do(func() error { return s.visitor.Data(a.buf[:n]) })
+			}
+		}
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return err
+		}
+	}
+	for _, s := range a.seats {
+		if s.wants {
+			s.do(s.visitor.End)
+		}
+	}
+	return nil
+}
+
+var errSlow = errors.New("took longer than it may")
+
+// do calls the visitor, unless its part has ended.
+func (s *seat) do(call func() error) {
+	if s.err != nil {
+		return
+	}
+	start := time.Now()
+	err := contained(call)
+	if s.spent += time.Since(start); err == nil && s.spent > s.step.layerTime() {
+		err = fmt.Errorf("%w: %v for one layer", errSlow, s.step.layerTime())
+	}
+	s.err = err
+}
+
+// contained makes a panic an error.
+func contained(call func() error) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = fmt.Errorf("panic: %v", v)
+		}
+	}()
+	return call()
+}
+
+// close ends the visitor's layer.
+func (s *seat) close(complete bool) (r LayerResult, err error) {
+	failed := s.err
+	s.err = nil
+	s.do(func() (err error) { r, err = s.visitor.Close(complete && failed == nil); return err })
+	if failed == nil {
+		failed = s.err
+	}
+	if failed != nil {
+		return LayerResult{}, failed
+	}
+	if len(r.Facts) > MaxFacts {
+		return LayerResult{}, fmt.Errorf("it keeps %d bytes of facts, %d are allowed", len(r.Facts), MaxFacts)
+	}
+	if more := len(r.Findings) - MaxLayerFindings; more > 0 {
+		r.Findings, r.More = r.Findings[:MaxLayerFindings], r.More+more
+	}
+	for i, f := range r.Findings {
+		r.Findings[i] = f.settle(s.step.Stage.Name(), "")
+	}
+	if r.Facts != nil && !json.Valid(r.Facts) {
+		return LayerResult{}, errors.New("its facts are no JSON")
+	}
+	return r, nil
+}
