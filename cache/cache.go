@@ -93,12 +93,13 @@ type Options struct {
 
 // Cache gets bytes by digest. All methods may be called concurrently.
 type Cache struct {
-	opts    Options
-	log     *slog.Logger
-	disk    *disk.Dir
-	memory  *memory
-	m       *metrics
-	buffers sync.Pool // of *[]byte, bufferSize long
+	opts     Options
+	log      *slog.Logger
+	disk     *disk.Dir
+	memory   *memory
+	together *together
+	m        *metrics
+	buffers  sync.Pool // of *[]byte, bufferSize long
 
 	ctx    context.Context // of the flights
 	cancel context.CancelCauseFunc
@@ -133,7 +134,7 @@ func New(opts Options) *Cache {
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)
 	}
-	c.memory = newMemory(opts.MemoryBytes)
+	c.memory, c.together = newMemory(opts.MemoryBytes), newTogether()
 	c.buffers.New = func() any { b := make([]byte, bufferSize); return &b }
 	c.ctx, c.cancel = context.WithCancelCause(context.Background())
 	c.m = newMetrics(c)

@@ -149,6 +149,7 @@ type house struct {
 	l      *Listener
 	m      *Mirror
 	cache  *cache.Cache
+	disk   *disk.Dir
 	memory *metatest.Memory
 	store  *metatest.Faulty
 	up     *registry
@@ -178,7 +179,7 @@ func buildHouse(t testing.TB, memoryBytes int64, front func(meta.Store) meta.Sto
 	if err != nil {
 		t.Fatal(err)
 	}
-	h.cache = cache.New(cache.Options{Disk: dir, MemoryBytes: memoryBytes})
+	h.disk, h.cache = dir, cache.New(cache.Options{Disk: dir, MemoryBytes: memoryBytes})
 	facts := front(h.store)
 	h.m, err = New(Options{
 		Cache: h.cache, Tags: meta.NewTags(facts, meta.TagsOptions{}), Links: meta.NewLinks(facts, meta.LinksOptions{}), Known: meta.NewKnown(facts, meta.KnownOptions{}),
@@ -324,6 +325,28 @@ func TestFactsFlushed(t *testing.T) {
 	}
 	// Bytes that lie here are not for a repository that does not have them.
 	h.want(404, "GET", "/v2/team/other/blobs/"+digest.FromBytes(layer).String(), nil)
+}
+
+// Who gets a manifest uses the layers that it names, even without getting them from here: they are evicted together.
+func TestLayersAreUsedWithTheirManifest(t *testing.T) {
+	h := buildHouse(t, 1<<20, func(s meta.Store) meta.Store { return s })
+	layer := bytes.Repeat([]byte("layer"), 50_000)
+	m := h.push("team/app", "v1", layer)
+	wantHits := func(after string, n int) {
+		t.Helper()
+		for _, d := range []digest.Digest{m.Digest, digest.FromBytes(layer)} {
+			if i, ok := h.disk.Lookup(d); !ok || i.Hits != n {
+				t.Errorf("after %s %s has %d hits, held %v; want %d", after, d, i.Hits, ok, n)
+			}
+		}
+	}
+	wantHits("the push", 0)
+	h.want(200, "HEAD", "/v2/team/app/manifests/v1", nil)
+	wantHits("HEAD", 0)
+	for range 3 { // in less than a minute
+		h.want(200, "GET", "/v2/team/app/manifests/v1", nil)
+		wantHits("GET", 1)
+	}
 }
 
 // A disk that fails makes pulls pass through, and pushes fail with a reason; once it works again, so does the cache.

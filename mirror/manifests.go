@@ -360,10 +360,25 @@ func (x *exchange) warn() {
 	}
 }
 
+// members lists the blobs of an image. An index has none: who gets it has not chosen a platform yet.
+func (a *answer) members() (blobs []digest.Digest) {
+	man, err := oci.ParseManifest(a.mediaType, a.raw)
+	if err != nil || man.Index() {
+		return nil
+	}
+	for _, c := range man.Children() {
+		if !c.Manifest {
+			blobs = append(blobs, c.Digest)
+		}
+	}
+	return blobs
+}
+
 // pulled reports a manifest that a client got by GET.
 func (m *Mirror) pulled(x *exchange, a *answer, err error) error {
 	if got := x.w.status == http.StatusOK || x.w.status == http.StatusPartialContent; err == nil && got && x.r.Method == http.MethodGet {
 		m.toucher.pulled(x.up, x.target.Repo, x.q.Ref.Tag, a)
+		m.cache.Used(a.digest, a.members)
 		if m.onPull != nil {
 			m.onPull(x.up, x.target.Repo, x.q.Ref.String())
 		}

@@ -94,6 +94,21 @@ func (d *Dir) Peek(dg digest.Digest) (*Blob, error) {
 	return nil, fmt.Errorf("open %s: %w", dg, err)
 }
 
+// Use counts as an Open of each blob that is held, as far as eviction is concerned.
+func (d *Dir) Use(blobs ...digest.Digest) {
+	for _, dg := range blobs {
+		name, err := blobPath(dg)
+		if err != nil {
+			continue
+		}
+		if e := d.held(dg); e != nil {
+			e.hit()
+			d.touch(e, name)
+			d.unpin(e)
+		}
+	}
+}
+
 // Stat returns the length of a held blob. A blob that is yet to be verified is not held.
 func (d *Dir) Stat(dg digest.Digest) (size int64, ok bool) {
 	e, ok := d.pin(dg)
