@@ -68,6 +68,14 @@ func (m *Mirror) startForward(s *session, size int64, announced digest.Digest) {
 	started := m.tasks.start(func(context.Context) {
 		defer close(f.done)
 		defer f.cancel(nil)
+		if m.awaitMount(ctx, up, repo, announced, size) {
+			if d, err := f.cleared(ctx, gate, repo); err != nil {
+				f.err = err
+				return
+			} else if m.mountKnown(ctx, up, repo, d) {
+				return
+			}
+		}
 		f.err = up.Sink.PutBlob(ctx, up.remote(repo), upstream.Upload{
 			Open: func() (io.ReadCloser, error) { return blob.Follow(), nil },
 			Size: size, Announced: announced,
@@ -218,7 +226,7 @@ func (m *Mirror) wait(ctx context.Context, up *Upstream, repo string, d digest.D
 	}
 	// Also after a refusal: what was forbidden when the layer came may be allowed by
 	// the time the client tries its manifest again.
-	return m.sendHeld(ctx, up, repo, d, p.size)
+	return m.supply(ctx, up, repo, d, p.size)
 }
 
 // isRefusal reports whether the upstream gave an answer that another try would get

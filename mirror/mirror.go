@@ -126,6 +126,7 @@ type Mirror struct {
 	hot       hot
 	refreshes *refreshes
 	toucher   *toucher
+	mounts    *mounts
 }
 
 // lookFor bounds the questions to an upstream that a pull needs before its answer
@@ -144,7 +145,7 @@ func New(o Options) (*Mirror, error) {
 		within:  cmp.Or(o.AnswerWithin, 10*time.Minute),
 		stall:   cmp.Or(o.ClientStall, 2*time.Minute),
 		metrics: newMetrics(),
-		hot:     newHot(), refreshes: newRefreshes(),
+		hot:     newHot(), refreshes: newRefreshes(), mounts: newMounts(),
 	}
 	m.toucher = newToucher(m, o.Touches)
 	expiry := cmp.Or(o.UploadExpiry, time.Hour)

@@ -242,12 +242,12 @@ func (m *Mirror) settleBlob(ctx context.Context, up *Upstream, repo string, c oc
 		return err
 	}
 	if size, kept := m.keptAside(ctx, up, repo, c.Digest); kept {
-		return m.sendHeld(ctx, up, repo, c.Digest, size)
+		return m.supply(ctx, up, repo, c.Digest, size)
 	}
 	// Only what this repository may see may be sent into it from here.
 	if _, visible, _ := m.visible(ctx, up, repo, c.Digest); visible {
 		if size, ok := m.cache.Stat(c.Digest); ok {
-			return m.sendHeld(ctx, up, repo, c.Digest, size)
+			return m.supply(ctx, up, repo, c.Digest, size)
 		}
 	}
 	return oci.ErrManifestBlobUnknown.With("the manifest needs blob %s, which was not pushed to %s", c.Digest, repo)
@@ -263,23 +263,9 @@ func (m *Mirror) forgetKnown(ctx context.Context, up *Upstream, repo string, man
 	m.recorded(m.known.Forget(ctx, up.Name, repo, ds...))
 	for _, c := range man.Children() {
 		if p := m.pins.get(pinKey{up.Name, repo, c.Digest}); p != nil && !c.Manifest {
-			if err := m.sendHeld(ctx, up, repo, c.Digest, p.size); err != nil {
+			if err := m.supply(ctx, up, repo, c.Digest, p.size); err != nil {
 				m.log.Debug("blob not sent again", "digest", c.Digest, "error", err)
 			}
 		}
 	}
-}
-
-// mounted records that the target has a blob of another repository. The client's next
-// request may be a HEAD, to which a size belongs.
-func (m *Mirror) mounted(ctx context.Context, up *Upstream, repo string, d digest.Digest) {
-	size, held := m.cache.Stat(d)
-	if !held {
-		var err error
-		if size, err = up.Source.StatBlob(ctx, up.remote(repo), d); err != nil {
-			return // it is asked again when it matters
-		}
-	}
-	m.recorded(m.tags.Forget(ctx, up.Name, repo, absentKey(up, repo, d).Tag))
-	m.recorded(m.known.Add(ctx, up.Name, repo, meta.Holding{Digest: d, KnownFact: meta.KnownFact{Kind: meta.KindBlob, Size: size}}))
 }

@@ -75,5 +75,5 @@ func (m *Mirror) forwardAgain(ctx context.Context, k pinKey, size int64) error {
 	if m.upstreams[k.upstream].gate(k.repo) != nil {
 		return errHeldBack // nobody has looked at it in this process
 	}
-	return m.sendHeld(ctx, m.upstreams[k.upstream], k.repo, k.digest, size)
+	return m.supply(ctx, m.upstreams[k.upstream], k.repo, k.digest, size)
 }

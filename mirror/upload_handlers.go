@@ -73,37 +73,6 @@ func (m *Mirror) openSession(x *exchange) (*session, error) {
 	return m.uploads.add(id, x.up, r, blob, time.Now()), nil
 }
 
-// mountWithin bounds the attempt at a mount.
-const mountWithin = 10 * time.Second
-
-// mount answers 201 when the target has the blob, and otherwise leaves the client
-// to upload it. Whether it has, the upstream says: a guess would lose a layer.
-func (m *Mirror) mount(x *exchange) (bool, error) {
-	ctx, repo, d := x.r.Context(), x.target.Repo, x.q.Mount
-	if _, ok := m.present(ctx, x, d); ok {
-		return true, x.created(d)
-	}
-	if x.q.From == "" {
-		return false, nil
-	}
-	from, err := x.mountSource()
-	if err != nil || from.Upstream != x.target.Upstream {
-		return false, err
-	}
-	// It is an offer to save time: one that takes long is dropped for the upload.
-	ctx, cancel := context.WithTimeout(ctx, mountWithin)
-	defer cancel()
-	ok, err := x.up.Sink.Mount(ctx, x.up.remote(repo), x.up.remote(from.Repo), d)
-	if err != nil || !ok {
-		if err != nil {
-			m.log.Debug("mount refused", "upstream", x.up.Name, "repository", repo, "error", err)
-		}
-		return false, nil // the upload that follows will meet the same trouble, and say so
-	}
-	m.mounted(ctx, x.up, repo, d)
-	return true, x.created(d)
-}
-
 func (m *Mirror) patchUpload(x *exchange) error {
 	s, err := m.session(x)
 	if err != nil {

@@ -335,6 +335,21 @@ func TestKnown(t *testing.T) {
 			_, err := known.Get(t.Context(), "ecr", "app2", d)
 			wantNotFound(t, err)
 		}
+		if repo, err := known.Home(t.Context(), "ecr", two); err != nil || repo != "app" {
+			t.Errorf("a home of the referenced layer: %q, %v", repo, err)
+		}
+		for _, d := range []digest.Digest{one, three} { // a manifest, and a layer that nothing references
+			_, err := known.Home(t.Context(), "ecr", d)
+			wantNotFound(t, err)
+		}
+		_, err = known.Home(t.Context(), "other", two)
+		wantNotFound(t, err)
+		if err := known.Forget(t.Context(), "ecr", "another", two); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := known.Home(t.Context(), "ecr", two); err != nil {
+			t.Errorf("forgotten with another repository: %v", err)
+		}
 		time.Sleep(time.Hour) // a layer nothing references is not trusted for long
 		_, err = known.Get(t.Context(), "ecr", "app", three)
 		wantNotFound(t, err)
@@ -345,6 +360,8 @@ func TestKnown(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, err = known.Get(t.Context(), "ecr", "app", two)
+		wantNotFound(t, err)
+		_, err = known.Home(t.Context(), "ecr", two)
 		wantNotFound(t, err)
 		time.Sleep(11 * time.Hour)
 		_, err = known.Get(t.Context(), "ecr", "app", one)

@@ -18,6 +18,7 @@ const (
 	forgetSpace  = layout + "forgot/"  // upstream/repo/tag → epoch
 	linkSpace    = layout + "link/"    // upstream/repo/digest → linkRecord
 	knownSpace   = layout + "known/"   // upstream/repo/digest → knownRecord
+	homeSpace    = layout + "home/"    // upstream/digest → homeRecord
 	touchSpace   = layout + "touch/"   // upstream/repo/digest → touchRecord
 	verdictSpace = layout + "verdict/" // digest/check/revision → verdictRecord
 	probeKey     = layout + "probe"    // never written; asked to learn whether a store answers
@@ -73,6 +74,10 @@ func linkKey(upstream, repo string, d digest.Digest) string {
 
 func knownKey(upstream, repo string, d digest.Digest) string {
 	return path(knownSpace, upstream, repo, d.String())
+}
+
+func homeKey(upstream string, d digest.Digest) string {
+	return path(homeSpace, upstream, d.String())
 }
 
 func touchKey(upstream, repo string, d digest.Digest) string {

@@ -68,6 +68,29 @@ func (r *knownRecord) check() error {
 	return nil
 }
 
+// homeRecord names a repository that holds a blob under a manifest.
+type homeRecord struct {
+	Repo string `json:"r"`
+}
+
+func (r *homeRecord) check() error {
+	if r.Repo == "" {
+		return errors.New("home without a repository")
+	}
+	return nil
+}
+
+// Home returns a repository of upstream that holds the blob d under a manifest: the one that was added last.
+// ErrNotFound says that none is known. Whether it still holds it is not certain, and who may know of it is the
+// caller's to decide.
+func (k *Known) Home(ctx context.Context, upstream string, d digest.Digest) (string, error) {
+	var r homeRecord
+	if err := k.read(ctx, homeKey(upstream, d), &r); err != nil {
+		return "", fmt.Errorf("home of %s/%s: %w", upstream, d, err)
+	}
+	return r.Repo, nil
+}
+
 // Get returns the fact that repo of upstream holds d, ErrNotFound when that is
 // not known, or the failure of the store.
 func (k *Known) Get(ctx context.Context, upstream, repo string, d digest.Digest) (KnownFact, error) {
@@ -92,6 +115,13 @@ func (k *Known) Add(ctx context.Context, upstream, repo string, held ...Holding)
 		e := Entry{knownKey(upstream, repo, h.Digest), value}
 		if r.Referenced {
 			lasting = append(lasting, e)
+			if r.Kind == KindBlob {
+				home, err := encode(&homeRecord{repo})
+				if err != nil {
+					return fmt.Errorf("known %s/%s: %w", upstream, repo, err)
+				}
+				lasting = append(lasting, Entry{homeKey(upstream, h.Digest), home})
+			}
 		} else {
 			passing = append(passing, e)
 		}
@@ -112,6 +142,9 @@ func (k *Known) Forget(ctx context.Context, upstream, repo string, ds ...digest.
 	for _, d := range ds {
 		if err := k.store.Delete(ctx, knownKey(upstream, repo, d)); err != nil {
 			errs = append(errs, fmt.Errorf("forget %s/%s@%s: %w", upstream, repo, d, err))
+		}
+		if home, err := k.Home(ctx, upstream, d); err == nil && home == repo {
+			errs = append(errs, k.store.Delete(ctx, homeKey(upstream, d)))
 		}
 	}
 	return errors.Join(errs...)

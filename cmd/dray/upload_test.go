@@ -479,36 +479,6 @@ func TestUploadRefused(t *testing.T) {
 	}
 }
 
-// A blob that ECR had and has no more is sent again from here.
-func TestUploadBlobVanished(t *testing.T) {
-	sw := ecrtest.DefaultSwitches()
-	sw.BlobDelete = true
-	s := startBefore(t, ecrtest.Start(t, ecrtest.Options{Switches: &sw}), ecrtest.Start(t, ecrtest.Options{Quirks: ecrtest.Hub()}), t.TempDir())
-	layer := layerOf(1, 200_000)
-	m := s.push("team/app", "v1", layer)
-	remove := func(path string) {
-		req, _ := http.NewRequestWithContext(t.Context(), "DELETE", s.ecr.RegistryURL+"/v2/team/app/"+path, nil)
-		req.SetBasicAuth("AWS", s.ecr.Token(""))
-		req.Host = s.ecr.HostName()
-		resp, err := http.DefaultTransport.RoundTrip(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		resp.Body.Close()
-		if resp.StatusCode != 202 {
-			t.Fatalf("DELETE %s: %s", path, resp.Status)
-		}
-	}
-	remove("manifests/" + m.Digest.String())
-	remove("blobs/" + digest.FromBytes(layer).String())
-	if s.ecr.HasBlob("team/app", digest.FromBytes(layer)) {
-		t.Fatal("the blob is still there")
-	}
-	s.want(200, "HEAD", "/v2/team/app/blobs/"+digest.FromBytes(layer).String(), nil) // known, so the client skips it
-	s.want(201, "PUT", "/v2/team/app/manifests/v1", m.Raw, "Content-Type", m.MediaType)
-	s.holds("team/app", "v1", m, layer)
-}
-
 // Pushing the same image to an immutable tag again is success; moving the tag is not.
 func TestUploadImmutableTag(t *testing.T) {
 	s := startStack(t, t.TempDir(), "push: true", "push: true\n  create_repositories: {tag_mutability: IMMUTABLE}")

@@ -121,3 +121,21 @@ func (s *Server) Blob(d digest.Digest) ([]byte, bool) {
 	raw, err := os.ReadFile(s.blobPath(d))
 	return raw, err == nil
 }
+
+// DropBlob makes a repository lose a blob together with the images that name it, as lifecycle rules do. It reports
+// whether it was there.
+func (s *Server) DropBlob(repo string, d digest.Digest) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r, ok := s.defaultRegistry().repos[repo]
+	if !ok || r.layers[d] == nil {
+		return false
+	}
+	for id, img := range r.images {
+		if slices.ContainsFunc(img.doc.blobs, func(b blobRef) bool { return b.Digest == d }) {
+			r.remove(id)
+		}
+	}
+	delete(r.layers, d)
+	return true
+}
