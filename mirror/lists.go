@@ -80,7 +80,42 @@ func (m *Mirror) referrersByTag(x *exchange) error {
 	case a.mediaType != oci.MediaTypeOCIIndex:
 		return badListing(x.up, fmt.Errorf("tag %s is a %s", tag, a.mediaType))
 	}
-	return x.sendList(a.raw, oci.MediaTypeOCIIndex, nil)
+	if x.q.ArtifactType == "" {
+		return x.sendList(a.raw, oci.MediaTypeOCIIndex, nil)
+	}
+	list, err := ofArtifactType(a.raw, x.q.ArtifactType)
+	if err != nil {
+		return badListing(x.up, err)
+	}
+	x.w.Header().Set("OCI-Filters-Applied", "artifactType")
+	return x.sendList(list, oci.MediaTypeOCIIndex, nil)
+}
+
+// ofArtifactType leaves the descriptors of one artifact type in an index, each as it stands there.
+func ofArtifactType(index []byte, artifactType string) ([]byte, error) {
+	var members map[string]json.RawMessage
+	if err := json.Unmarshal(index, &members); err != nil {
+		return nil, err
+	}
+	var all []json.RawMessage
+	if err := json.Unmarshal(members["manifests"], &all); err != nil {
+		return nil, err
+	}
+	kept := []json.RawMessage{}
+	for _, raw := range all {
+		var d oci.Descriptor
+		if err := json.Unmarshal(raw, &d); err != nil {
+			return nil, err
+		}
+		if d.ArtifactType == artifactType {
+			kept = append(kept, raw)
+		}
+	}
+	var err error
+	if members["manifests"], err = json.Marshal(kept); err != nil {
+		return nil, err
+	}
+	return json.Marshal(members)
 }
 
 func badListing(up *Upstream, cause error) error {

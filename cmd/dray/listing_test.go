@@ -173,6 +173,18 @@ func TestListingReferrersFromTheFallbackTag(t *testing.T) {
 	if string(r.body) != index {
 		t.Errorf("referrers: %s", r.body)
 	}
+	s.header(r, "Oci-Filters-Applied", "")
+	for of, want := range map[string]int{"application/x.sbom": 1, "application/x.sig": 0} {
+		r = s.want(200, "GET", path+"?artifactType="+of, nil)
+		s.header(r, "Oci-Filters-Applied", "artifactType")
+		var list struct {
+			SchemaVersion int
+			Manifests     []oci.Descriptor
+		}
+		if err := json.Unmarshal(r.body, &list); err != nil || len(list.Manifests) != want || list.Manifests == nil || list.SchemaVersion != 2 {
+			t.Errorf("referrers of type %s: %s", of, r.body)
+		}
+	}
 }
 
 // What a client has already it is not sent again.

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -30,6 +31,9 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
+// errBroken is what a broken disk answers.
+var errBroken = errors.New("this step fails")
+
 // house is a Store on a cache, both of which can be stopped and opened again.
 type house struct {
 	testing.TB
@@ -37,16 +41,24 @@ type house struct {
 	cache *cache.Cache
 	dir   string
 	stop  func(kill bool)
+	// broken is the step of the disk that fails; empty: none.
+	broken atomic.Value
 }
 
 // begin opens a Store in a directory that may have one already.
 func begin(t testing.TB, dir string, o Options) *house {
 	t.Helper()
-	d, err := disk.Open(disk.Options{Path: filepath.Join(dir, "content")})
+	h := &house{TB: t, dir: dir}
+	d, err := disk.Open(disk.Options{Path: filepath.Join(dir, "content"), Fault: func(op disk.Op, _ string) error {
+		if h.broken.Load() == op {
+			return errBroken
+		}
+		return nil
+	}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := &house{TB: t, cache: cache.New(cache.Options{Disk: d}), dir: dir}
+	h.cache = cache.New(cache.Options{Disk: d})
 	o.Name, o.Directory, o.Cache = "own", filepath.Join(dir, "hosted"), h.cache
 	if h.Store, err = Open(t.Context(), o); err != nil {
 		t.Fatal(err)
@@ -177,6 +189,57 @@ func TestSurvivesKill(t *testing.T) {
 		if tags := h.tagged("team/app"); !slices.Equal(tags, []string{"v1"}) {
 			t.Errorf("tags %v", tags)
 		}
+	}
+}
+
+// A push whose bytes or whose file cannot be made durable is not acknowledged and leaves what was there before.
+func TestBrokenDisk(t *testing.T) {
+	h := begin(t, t.TempDir(), Options{})
+	first := h.push("team/app", "v1", 1000)
+	next := upstreamtest.NewImage(t, "next", 2000)
+	for _, step := range []disk.Op{disk.OpSync, disk.OpCreate, disk.OpWrite, disk.OpPublish} {
+		h.broken.Store(step)
+		err := h.PutBlob(t.Context(), "team/app", upstreamtest.Upload(upstreamtest.NewImage(t, string(step), 1000).Layer))
+		if e := oci.AsError(err); err == nil || e.Status != 503 {
+			t.Errorf("PutBlob without %s: %v", step, err)
+		}
+		h.broken.Store(disk.Op(""))
+	}
+	next.Push(t, h, "team/app", "v2")
+	third := upstreamtest.NewImage(t, "third", 3000)
+	for _, p := range [][]byte{third.Layer, third.Config} {
+		if err := h.PutBlob(t.Context(), "team/app", upstreamtest.Upload(p)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, step := range []disk.Op{disk.OpSync, disk.OpCreate} {
+		h.broken.Store(step)
+		if _, err := h.PutManifest(t.Context(), "team/app", oci.Reference{Tag: "v1"}, third.Manifest); err == nil {
+			t.Errorf("PutManifest without %s was acknowledged", step)
+		}
+		h.broken.Store(disk.Op(""))
+		if err := h.cache.Delete(t.Context(), third.Manifest.Digest); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// Something stands in the way of the file.
+	if err := os.Mkdir(filepath.Join(h.dir, "hosted/team/app", tempName), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.PutManifest(t.Context(), "team/app", oci.Reference{Tag: "v1"}, third.Manifest); oci.AsError(err).Status != 503 {
+		t.Errorf("PutManifest without a file: %v", err)
+	}
+	if err := os.Remove(filepath.Join(h.dir, "hosted/team/app", tempName)); err != nil {
+		t.Fatal(err)
+	}
+	h.sound()
+	for range 2 {
+		m, err := h.Manifest(t.Context(), "team/app", oci.Reference{Tag: "v1"}, nil)
+		if err != nil || m.Digest != first.Manifest.Digest {
+			t.Errorf("the tag is %v, %v", m, err)
+		}
+		h = h.again(true)
+		h.sound()
 	}
 }
 
