@@ -138,7 +138,7 @@ func (m *Mirror) pass(ctx context.Context, p plea) error {
 }
 
 func (m *Mirror) judge(ctx context.Context, p plea) (*pipeline.Report, error) {
-	r, err := p.gate.Pipeline.Judge(ctx, pipeline.Subject{Name: p.name(m), Manifest: p.man}, &pushed{m, p.up, p.gate, p.repo})
+	r, err := p.gate.Pipeline.Judge(ctx, pipeline.Subject{Name: p.name(m), Manifest: p.man, Part: p.ref.Tag == "" && !p.gate.ForwardDigests}, &pushed{m, p.up, p.gate, p.repo})
 	if err != nil {
 		return nil, err
 	}

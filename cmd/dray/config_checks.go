@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -34,6 +33,18 @@ type Checks struct {
 	OnTimeout OnError `yaml:"on_timeout"`
 	// Bounds on what a layer may make dray do.
 	Archive ArchiveCheck `yaml:"archive"`
+	// What is declared about an image: provenance and SBOM.
+	Attestations AttestationsCheck `yaml:"attestations,omitempty"`
+	// Rules of your own.
+	Rules RulesCheck `yaml:"rules,omitempty"`
+	// Credentials in layers.
+	Secrets SecretsCheck `yaml:"secrets,omitempty"`
+	// Malware in layers.
+	Clamd ClamdCheck `yaml:"clamd,omitempty"`
+	// Services that judge images.
+	Webhooks []WebhookCheck `yaml:"webhooks,omitempty"`
+	// Programs that judge images.
+	Exec []ExecCheck `yaml:"exec,omitempty"`
 	// Findings that are let pass, for a reason.
 	Waivers []Waiver `yaml:"waivers,omitempty"`
 }
@@ -251,7 +262,16 @@ func (w Waiver) validate(k *check, path string) {
 
 // steps are the stages of the checks, in the order of their cost.
 func (c Checks) steps() ([]pipeline.Step, error) {
-	var steps []pipeline.Step
-	var errs []error
-	return steps, errors.Join(errs...)
+	s := &stages{}
+	c.Attestations.add(s)
+	c.Rules.add(s)
+	c.Secrets.add(s)
+	c.Clamd.add(s)
+	for _, w := range c.Webhooks {
+		w.add(s)
+	}
+	for _, e := range c.Exec {
+		e.add(s)
+	}
+	return s.steps, s.err()
 }

@@ -103,7 +103,21 @@ var importable = map[string][]allowance{
 		{"dray/cache", "what it looks after"}, {"dray/cache/disk", "where that lies"}, {"dray/cache/meta", "whose it is"},
 		{"dray/upstream/oci", "manifests say what belongs together"}, {goDigest, addresses},
 	},
-	"dray/mirror/pipeline/secrets": {},
+	"dray/mirror/pipeline/attestations": {{"dray/mirror/pipeline", "a stage"}},
+	"dray/mirror/pipeline/base": {
+		{"dray/mirror/pipeline", "a stage"}, {"dray/mirror/pipeline/attestations", "what provenance declares an image to be made from"},
+		{"github.com/distribution/reference", "whole names of images that people write short"}, {goDigest, addresses}, {imageSpec, "annotations"},
+	},
+	"dray/mirror/pipeline/clamd": {{"dray/mirror/pipeline", "a stage"}},
+	"dray/mirror/pipeline/rules": {
+		{"dray/mirror/pipeline", "a stage"},
+		{"cel.dev/cel-go/cel", "the language of rules, which always ends and whose cost is bounded"}, {"cel.dev/cel-go/ext", "its functions on texts and lists"},
+	},
+	"dray/mirror/pipeline/scanner": {
+		{"dray/mirror/pipeline", "a stage"}, {"dray/upstream/oci", "descriptors"}, {goDigest, addresses}, {imageSpec, "the image layout"},
+	},
+	"dray/mirror/pipeline/secrets": {{"dray/mirror/pipeline", "a stage"}},
+	"dray/mirror/pipeline/webhook": {{"dray/mirror/pipeline", "a stage"}},
 	"dray/mirror/pulls":            {{prometheusClient, measures}},
 	"dray/mirror/cloudwatch": {
 		{"dray/mirror/pulls", "the counts it publishes"}, {awsSDK, "the API of CloudWatch"},

@@ -160,6 +160,13 @@ func (c *Config) readSecrets(vars map[string]string) Problems {
 			}
 		}
 	}
+	for i := range c.Checks {
+		for j := range c.Checks[i].Webhooks {
+			if w := &c.Checks[i].Webhooks[j]; w.SecretFile != "" {
+				fromFile(at(at("checks", i)+".webhooks", j)+".secret_file", w.SecretFile, &w.Secret)
+			}
+		}
+	}
 	if m := &c.Metadata; m.PasswordFile != "" && m.Password == "" {
 		fromFile("metadata.password_file", m.PasswordFile, &m.Password)
 	}

@@ -20,6 +20,8 @@ var (
 	configSource string
 	//go:embed config_checks.go
 	checksSource string
+	//go:embed config_stages.go
+	stagesSource string
 	//go:embed environment.go
 	environmentSource string
 )
@@ -61,12 +63,15 @@ type key struct {
 
 // fileSections are the sections of the file.
 func fileSections() ([]section, error) {
-	file, err := sections(configSource, "yaml")
-	if err != nil {
-		return nil, err
+	var file []section
+	for _, source := range []string{configSource, checksSource, stagesSource} {
+		part, err := sections(source, "yaml")
+		if err != nil {
+			return nil, err
+		}
+		file = append(file, part...)
 	}
-	checks, err := sections(checksSource, "yaml")
-	return append(file, checks...), err
+	return file, nil
 }
 
 // sections reads the structs of a source file, in their order, with the names that the given tag holds.

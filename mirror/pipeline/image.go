@@ -34,6 +34,8 @@ type Image struct {
 	Tag        string        `json:"tag"`
 	Digest     digest.Digest `json:"digest"`
 	User       string        `json:"user"`
+	// Part says that it was pushed by digest and waits for an index or a tag that refers to it: what only the whole can show is judged then.
+	Part bool `json:"part"`
 	// Manifests has the pushed one first, and then, for an index, those below it.
 	Manifests []*Manifest `json:"manifests"`
 	// Contents reads what the document does not hold; it may be nil.
@@ -145,7 +147,7 @@ type assembly struct {
 
 func assemble(ctx context.Context, s Subject, from Contents) (*Image, error) {
 	a := &assembly{from: from, seen: map[digest.Digest]bool{}, img: &Image{
-		Upstream: s.Upstream, Repository: s.Repository, Tag: s.Tag, Digest: s.Manifest.Digest, User: s.User, Contents: from,
+		Upstream: s.Upstream, Repository: s.Repository, Tag: s.Tag, Digest: s.Manifest.Digest, User: s.User, Part: s.Part, Contents: from,
 	}}
 	return a.img, a.add(ctx, s.Manifest, oci.Descriptor{}, 0)
 }

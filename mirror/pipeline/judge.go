@@ -18,6 +18,8 @@ import (
 type Subject struct {
 	Name
 	Manifest *oci.Manifest
+	// Part says that it waits for an index or a tag that refers to it.
+	Part bool
 }
 
 // CheckName decides by names alone, before any byte. It returns a report only where

@@ -1,0 +1,90 @@
+package main
+
+import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"dray/upstream/ecrtest"
+)
+
+// Each stage that is configured here keeps an image out of ECR, says why in the client's terminal, and lets the clean twin pass.
+func TestStagesReject(t *testing.T) {
+	key := "AK" + "IAQ7PZ3XK2MLWN5VYT"
+	policy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = fmt.Fprintf(w, `{"result":{"allowed":%t,"message":"no owner on duty"}}`, r.URL.Path == "/yes")
+	}))
+	defer policy.Close()
+	labelled := strings.Replace(plainConfig, `"os":"linux"`, `"os":"linux","config":{"Labels":{"team":"core"}}`, 1)
+	script := filepath.Join(t.TempDir(), "scan")
+	if err := os.WriteFile(script, []byte("#!/bin/sh\ngrep -q team $1/blobs/sha256/* || { echo CVE-2031-1 in libfoo; exit 1; }\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	plain := gzipOf(t, tarOf(t, "etc/motd", "hello\n"))
+	for name, c := range map[string]struct {
+		checks, twin string // twin replaces the checks for the clean image, where that is what differs
+		bad, good    image
+		says         []string
+		silent       string // what nobody is told
+	}{
+		"secrets": {
+			checks: "  secrets: {mode: enforce}",
+			bad:    newImage(t, plainConfig, plain, gzipOf(t, tarOf(t, "app/settings.ini", "region=eu\naccess="+key+"\n")), plain),
+			good:   newImage(t, plainConfig, plain),
+			says:   []string{"[secrets/aws-access-key]", "layer 2 of 3", "/app/settings.ini", "line 2", "fingerprint"},
+			silent: key,
+		},
+		"rules": {
+			checks: "  rules:\n    mode: enforce\n    rules:\n    - {name: team, each: manifest, expression: 'manifest.?config.?config.?Labels.?team.hasValue()', message: nobody owns the image, fix: set the label team}",
+			bad:    newImage(t, plainConfig, plain), good: newImage(t, labelled, plain),
+			says: []string{"[rules/team]", "nobody owns the image", "set the label team"},
+		},
+		"attestations": {
+			checks: "  attestations: {mode: enforce, provenance: true}", twin: "  attestations: {mode: warn, provenance: true}",
+			bad: newImage(t, plainConfig, plain), good: newImage(t, plainConfig, plain),
+			says: []string{"[attestations/provenance]", "no provenance is declared", "--provenance=true"},
+		},
+		"webhook": {
+			checks: "  webhooks: [{mode: enforce, form: opa, url: '" + policy.URL + "/no'}]", twin: "  webhooks: [{mode: enforce, form: opa, url: '" + policy.URL + "/yes'}]",
+			bad: newImage(t, plainConfig, plain), good: newImage(t, plainConfig, plain),
+			says: []string{"[webhook/refused]", "no owner on duty"},
+		},
+		"exec": {
+			checks: "  exec: [{mode: enforce, command: ['" + script + "', '{layout}']}]",
+			bad:    newImage(t, plainConfig, plain), good: newImage(t, labelled, plain),
+			says: []string{"[exec/refused]", "CVE-2031-1"},
+		},
+		"clamd that is not there": {
+			checks: "  clamd: {mode: enforce, address: 'unix:/nowhere/clamd.ctl'}", twin: "  clamd: {mode: enforce, on_error: warn, address: 'unix:/nowhere/clamd.ctl'}",
+			bad: newImage(t, plainConfig, plain), good: newImage(t, plainConfig, plain),
+			says: []string{"clamd", "could not"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			log := &recording{}
+			s := startLogging(t, log, ecrtest.Start(t, ecrtest.Options{}), ecrtest.Start(t, ecrtest.Options{Quirks: ecrtest.Hub()}), t.TempDir(), checked(c.checks)...)
+			s.ecr.CreateRepository("team/app")
+			msg := s.message(s.pushImage("team/app", "v1", c.bad))
+			for _, want := range c.says {
+				if !strings.Contains(msg, want) {
+					t.Errorf("%q is not in the message:\n%s", want, msg)
+				}
+			}
+			if c.silent != "" && (strings.Contains(msg, c.silent) || strings.Contains(log.String(), c.silent)) {
+				t.Error("the secret is told")
+			}
+			s.nothingStored("team/app", c.bad)
+			if c.twin != "" {
+				s = startStack(t, t.TempDir(), checked(c.twin)...)
+				s.ecr.CreateRepository("team/app")
+			}
+			if r := s.pushImage("team/app", "v1", c.good); r.StatusCode != http.StatusCreated {
+				t.Errorf("the clean twin: %s %s", r.Status, r.body)
+			}
+		})
+	}
+}

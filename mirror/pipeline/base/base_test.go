@@ -1,0 +1,114 @@
+package base
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+	"testing"
+
+	"dray/mirror/pipeline"
+
+	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// shelf is a catalogue.
+type shelf []Known
+
+func (s shelf) Bases(_ context.Context, lowest digest.Digest) ([]Known, error) {
+	if lowest == id("unreadable") {
+		return nil, errors.New("catalogue is gone")
+	}
+	var out []Known
+	for _, k := range s {
+		if k.DiffIDs[0] == lowest {
+			out = append(out, k)
+		}
+	}
+	return out, nil
+}
+
+func id(s string) digest.Digest { return digest.FromString(s) }
+
+func ids(names string) []digest.Digest {
+	var out []digest.Digest
+	for _, n := range strings.Fields(names) {
+		out = append(out, id(n))
+	}
+	return out
+}
+
+func image(layers string, annotations map[string]string, provenance string) *pipeline.Image {
+	c := &pipeline.Config{}
+	c.RootFS = v1.RootFS{Type: "layers", DiffIDs: ids(layers)}
+	m := &pipeline.Manifest{Kind: pipeline.KindImage, Digest: id("manifest"), Annotations: annotations, Config: c}
+	img := &pipeline.Image{Manifests: []*pipeline.Manifest{m}}
+	if provenance != "" {
+		img.Manifests = append(img.Manifests, &pipeline.Manifest{
+			Kind: pipeline.KindAttestation, Given: map[string]string{"vnd.docker.reference.digest": id("manifest").String()},
+			Statements: []pipeline.Statement{{PredicateType: "https://slsa.dev/provenance/v0.2", Predicate: []byte(provenance)}},
+		})
+	}
+	return img
+}
+
+func TestBases(t *testing.T) {
+	known := shelf{
+		{"docker.io/library/debian:bookworm", ids("deb")},
+		{"docker.io/library/python:3", ids("deb py1 py2")},
+		{"registry.example.com/golden/python:3", ids("deb py1 py2")},
+		{"docker.io/somebody/python:3", ids("deb py1 evil")},
+		{"docker.io/library/alpine:3", ids("alp")},
+	}
+	match := func(p, n string) bool { ok, _ := path.Match(p, n); return ok }
+	allow := func(patterns ...string) Config { return Config{Allowed: patterns, Match: match} }
+	annotated := map[string]string{v1.AnnotationBaseImageName: "alpine:3"}
+	const built = `{"materials":[{"uri":"pkg:docker/golang@1.26?platform=linux%2Famd64"},{"uri":"pkg:docker/ghcr.io/o/r@sha256:aa"},{"uri":"https://git.example.com/x"}]}`
+	for name, c := range map[string]struct {
+		config Config
+		img    *pipeline.Image
+		want   string // rule and part of the text, of each finding
+	}{
+		"allowed":                              {allow("docker.io/library/debian:*"), image("deb own", nil, ""), ""},
+		"forbidden":                            {allow("docker.io/library/debian:*"), image("alp own", nil, ""), "forbidden docker.io/library/alpine:3"},
+		"the longest one counts":               {allow("docker.io/library/debian:*"), image("deb py1 evil own", nil, ""), "forbidden docker.io/somebody/python:3"},
+		"one name of several is enough":        {allow("registry.example.com/golden/*"), image("deb py1 py2 own", nil, ""), ""},
+		"part of another image is that much":   {allow("docker.io/library/debian:*"), image("deb py1 own", nil, ""), ""},
+		"the image itself":                     {allow("docker.io/library/alpine:*"), image("alp", nil, ""), ""},
+		"unknown":                              {allow("*"), image("own", nil, ""), "unknown not known"},
+		"unknown, let pass":                    {Config{Unknown: true, Match: match}, image("own", nil, ""), ""},
+		"from scratch":                         {Config{Scratch: 1, Match: match}, image("own", nil, ""), ""},
+		"from scratch, with too many layers":   {Config{Scratch: 1, Match: match}, image("own more", nil, ""), "unknown not known"},
+		"without layers":                       {allow(), image("", nil, ""), ""},
+		"declared":                             {allow("docker.io/library/debian:*"), image("deb own", annotated, ""), "declared docker.io/library/alpine:3"},
+		"declared and allowed":                 {allow("docker.io/library/alpine:*"), image("alp own", annotated, ""), ""},
+		"made from":                            {Config{Unknown: true, Materials: []string{"docker.io/library/golang:*"}, Match: match}, image("own", nil, built), "material ghcr.io/o/r@sha256:aa"},
+		"made from what may be":                {Config{Unknown: true, Materials: []string{"docker.io/library/golang:*", "ghcr.io/o/*"}, Match: match}, image("own", nil, built), ""},
+		"made from anything where not limited": {Config{Unknown: true, Match: match}, image("own", nil, built), ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			found, err := New(c.config, known).CheckImage(t.Context(), c.img)
+			if err != nil {
+				t.Fatal(err)
+			}
+			rule, text, _ := strings.Cut(c.want, " ")
+			if c.want == "" && len(found) > 0 || c.want != "" && (len(found) != 1 || found[0].Rule != rule || !strings.Contains(found[0].What, text)) {
+				t.Errorf("found %+v, want %q", found, c.want)
+			}
+		})
+	}
+	if _, err := New(allow("*"), known).CheckImage(t.Context(), image("unreadable", nil, "")); err == nil {
+		t.Error("a catalogue that fails has judged")
+	}
+}
+
+func TestMaterials(t *testing.T) {
+	got := materials([]string{"pkg:docker/alpine", "pkg:docker/a%2Fb@1", "pkg:docker/docker/dockerfile@1.7?x", "pkg:golang/x", "pkg:docker/%zz@1", "pkg:docker/q.io:5000/x/y@v%2B1"})
+	want := []string{"docker.io/library/alpine:latest", "docker.io/a/b:1", "docker.io/docker/dockerfile:1.7", "q.io:5000/x/y:v+1"}
+	if !slices.Equal(got, want) {
+		t.Error(fmt.Sprintln(got, want))
+	}
+}

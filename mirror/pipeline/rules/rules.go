@@ -1,0 +1,208 @@
+// Package rules judges an image by expressions of the operator's.
+//
+// They are written in CEL (https://cel.dev), which ends always, changes nothing and costs what can be counted: an expression that costs more
+// than it may is stopped, and has not judged.
+package rules
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	"dray/mirror/pipeline"
+
+	"cel.dev/cel-go/cel"
+	"cel.dev/cel-go/ext"
+)
+
+// Name of the stage.
+const Name = "rules"
+
+// version goes up with every change of what expressions see or of what they mean.
+const version = 1
+
+// Bounds of one expression.
+const (
+	maxCost       = 10_000_000 // units of CEL's cost model: about a second of one processor
+	maxRules      = 500
+	checkEvery    = 100 // iterations between two looks at the clock
+	maxRegexProg  = 2000
+	maxExpression = 16 << 10 // bytes
+)
+
+// Each says what an expression is asked about.
+type Each string
+
+// The scopes.
+const (
+	// EachImage asks once about everything that was pushed, as `image`.
+	EachImage Each = "image"
+	// EachManifest asks about every manifest that can be run, as `manifest`; `image` is there, too.
+	EachManifest Each = "manifest"
+)
+
+// Rule is one expression.
+type Rule struct {
+	// Name in findings and metrics: lower-case letters, digits, - and _.
+	Name string
+	// Expression must be true. It is of type bool.
+	Expression string
+	// Each is what it is asked about. Empty is EachImage.
+	Each Each
+	// Message says what is wrong where the expression is false, and Fix what to do about it.
+	Message, Fix string
+}
+
+// Stage asks all rules about an image.
+type Stage struct {
+	rules    []Rule
+	programs []cel.Program
+}
+
+var _ pipeline.ImageStage = (*Stage)(nil)
+
+// New compiles rules. The error names every one that is wrong.
+func New(rules []Rule) (*Stage, error) {
+	env, err := cel.NewEnv(
+		cel.Variable("image", cel.DynType), cel.Variable("manifest", cel.DynType),
+		cel.OptionalTypes(), cel.CrossTypeNumericComparisons(true), ext.Strings(), ext.Sets(), ext.Lists(), ext.TwoVarComprehensions(),
+		cel.ParserExpressionSizeLimit(maxExpression), cel.RegexProgramSizeLimit(maxRegexProg),
+	)
+	if err != nil {
+		return nil, fmt.Errorf("rules: %w", err)
+	}
+	if len(rules) > maxRules {
+		return nil, fmt.Errorf("rules: %d are more than %d", len(rules), maxRules)
+	}
+	s := &Stage{rules: append([]Rule(nil), rules...)}
+	var problems []error
+	named := map[string]bool{}
+	for i := range s.rules {
+		r := &s.rules[i]
+		r.Each = cmp.Or(r.Each, EachImage)
+		p, err := compile(env, *r)
+		if err == nil && named[r.Name] {
+			err = errors.New("another rule has this name")
+		}
+		named[r.Name] = true
+		if err != nil {
+			problems = append(problems, fmt.Errorf("rule %q: %w", r.Name, err))
+		}
+		s.programs = append(s.programs, p)
+	}
+	return s, errors.Join(problems...)
+}
+
+func compile(env *cel.Env, r Rule) (cel.Program, error) {
+	if r.Name == "" || pipeline.RuleName(r.Name) != r.Name {
+		return nil, errors.New("its name is not made of at most 40 lower-case letters, digits, - and _")
+	}
+	if r.Each != EachImage && r.Each != EachManifest {
+		return nil, fmt.Errorf("each is neither %q nor %q but %q", EachImage, EachManifest, r.Each)
+	}
+	ast, issues := env.Compile(r.Expression)
+	if err := issues.Err(); err != nil {
+		return nil, err
+	}
+	if t := ast.OutputType(); !t.IsExactType(cel.BoolType) && !t.IsExactType(cel.DynType) {
+		return nil, fmt.Errorf("the expression is of type %s, not bool", t)
+	}
+	return env.Program(ast, cel.CostLimit(maxCost), cel.InterruptCheckFrequency(checkEvery), cel.EvalOptions(cel.OptOptimize))
+}
+
+// Name implements pipeline.Stage.
+func (s *Stage) Name() string { return Name }
+
+// Revision implements pipeline.Stage.
+func (s *Stage) Revision() string { return pipeline.Revision(version, s.rules) }
+
+// CheckImage implements pipeline.ImageStage. A rule that cannot be evaluated is an error, and takes no finding of others with it: errors
+// are returned beside findings.
+func (s *Stage) CheckImage(ctx context.Context, img *pipeline.Image) ([]pipeline.Finding, error) {
+	doc, err := document(img)
+	if err != nil {
+		return nil, err
+	}
+	views, _ := doc["manifests"].([]any)
+	var found []pipeline.Finding
+	var failed []error
+	ask := func(i int, manifest any, where pipeline.Place) {
+		r := s.rules[i]
+		ok, err := holds(ctx, s.programs[i], map[string]any{"image": doc, "manifest": manifest})
+		switch {
+		case err != nil:
+			failed = append(failed, fmt.Errorf("rule %q: %w", r.Name, err))
+		case !ok:
+			found = append(found, pipeline.Finding{
+				Rule: r.Name, What: cmp.Or(r.Message, "not true: "+strings.Join(strings.Fields(r.Expression), " ")), Fix: r.Fix, Where: where,
+			})
+		}
+	}
+	for i, r := range s.rules {
+		if r.Each == EachImage {
+			ask(i, nil, pipeline.Place{})
+			continue
+		}
+		for k, m := range img.Manifests {
+			if m.Kind == pipeline.KindImage {
+				ask(i, views[k], img.Place(m))
+			}
+		}
+	}
+	return found, errors.Join(failed...)
+}
+
+// holds evaluates an expression, in whose type mistakes may show only now.
+func holds(ctx context.Context, p cel.Program, vars map[string]any) (bool, error) {
+	out, _, err := p.ContextEval(ctx, vars)
+	if err != nil {
+		if ctx.Err() != nil {
+			return false, context.Cause(ctx)
+		}
+		return false, err
+	}
+	ok, isBool := out.Value().(bool)
+	if !isBool {
+		return false, fmt.Errorf("the expression gives a %s, not a bool", out.Type().TypeName())
+	}
+	return ok, nil
+}
+
+// document is the JSON view of an image as values, with whole numbers as such.
+func document(img *pipeline.Image) (map[string]any, error) {
+	raw, err := img.JSON()
+	if err != nil {
+		return nil, fmt.Errorf("rules: %w", err)
+	}
+	d := json.NewDecoder(bytes.NewReader(raw))
+	d.UseNumber()
+	var doc map[string]any
+	if err := d.Decode(&doc); err != nil {
+		return nil, fmt.Errorf("rules: %w", err)
+	}
+	return numbers(doc).(map[string]any), nil
+}
+
+func numbers(v any) any {
+	switch v := v.(type) {
+	case json.Number:
+		if n, err := v.Int64(); err == nil {
+			return n
+		}
+		f, _ := v.Float64()
+		return f
+	case map[string]any:
+		for k := range v {
+			v[k] = numbers(v[k])
+		}
+	case []any:
+		for i := range v {
+			v[i] = numbers(v[i])
+		}
+	}
+	return v
+}

@@ -1,0 +1,127 @@
+package secrets
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"dray/mirror/pipeline"
+)
+
+// Name of the stage.
+const Name = "secrets"
+
+// version goes up with every change of what the built-in rules find.
+const version = 1
+
+// Config says what is looked for.
+type Config struct {
+	// Without are IDs of built-in rules, of contents or paths, that are not looked for.
+	Without []string
+	// MaxFileBytes: of longer files only so much is read. 0 reads all.
+	MaxFileBytes int64
+}
+
+// Stage looks for credentials in layers: the layer is what is downloaded, so a secret that a later layer deletes is found all the same.
+type Stage struct {
+	config Config
+	engine *Engine
+	paths  []PathRule
+}
+
+var _ pipeline.LayerStage = (*Stage)(nil)
+
+// New makes a stage. Without must name rules that exist.
+func New(c Config) (*Stage, error) {
+	s := &Stage{config: c}
+	left := slices.Clone(c.Without)
+	drop := func(id string) bool {
+		i := slices.Index(left, id)
+		if i >= 0 {
+			left = slices.Delete(left, i, i+1)
+		}
+		return i >= 0
+	}
+	s.engine = NewEngine(slices.DeleteFunc(Rules(), func(r *Rule) bool { return drop(r.ID) }))
+	s.paths = slices.DeleteFunc(PathRules(), func(r PathRule) bool { return drop(r.ID) })
+	if len(left) > 0 {
+		return nil, fmt.Errorf("secrets: no rule is named %q", left[0])
+	}
+	return s, nil
+}
+
+// Name implements pipeline.Stage.
+func (s *Stage) Name() string { return Name }
+
+// Revision implements pipeline.Stage.
+func (s *Stage) Revision() string { return pipeline.Revision(version, s.config) }
+
+// Open implements pipeline.LayerStage.
+func (s *Stage) Open(context.Context, pipeline.Layer) (pipeline.Visitor, error) {
+	v := &visitor{stage: s}
+	v.scanner = s.engine.NewScanner(v.found)
+	return v, nil
+}
+
+// visitor looks through one layer.
+type visitor struct {
+	stage   *Stage
+	scanner *Scanner
+	path    string
+	left    int64 // bytes of the file that are still looked at
+	result  pipeline.LayerResult
+}
+
+// Begin implements pipeline.Visitor.
+func (v *visitor) Begin(e *pipeline.Entry) (bool, error) {
+	if !e.Regular() || e.Size == 0 {
+		return false, nil
+	}
+	for _, r := range v.stage.paths {
+		if r.Match(e.Path) {
+			v.add(pipeline.Finding{
+				Rule: r.ID, What: r.What + " is in the image", Where: pipeline.Place{Path: e.Path},
+				Fix: "leave the file out of the build (.dockerignore) and mount it as a secret where a build step needs it; deleting it in a later layer does not remove it",
+			})
+		}
+	}
+	v.path, v.left = e.Path, e.Size
+	if most := v.stage.config.MaxFileBytes; most > 0 {
+		v.left = min(v.left, most)
+	}
+	v.scanner.Reset()
+	return true, nil
+}
+
+// Data implements pipeline.Visitor.
+func (v *visitor) Data(p []byte) error {
+	p = p[:min(int64(len(p)), v.left)]
+	v.left -= int64(len(p))
+	_, err := v.scanner.Write(p)
+	return err
+}
+
+// End implements pipeline.Visitor.
+func (v *visitor) End() error {
+	v.scanner.End()
+	return nil
+}
+
+// Close implements pipeline.Visitor.
+func (v *visitor) Close(bool) (pipeline.LayerResult, error) { return v.result, nil }
+
+func (v *visitor) found(m Match) {
+	v.add(pipeline.Finding{
+		Rule: m.Rule.ID, What: fmt.Sprintf("%s in line %d, fingerprint %s", m.Rule.What, m.Line, m.Fingerprint),
+		Where: pipeline.Place{Path: v.path}, Fingerprint: m.Fingerprint,
+		Fix: "revoke it, since whoever has the layer has it, and give it to the build as a secret mount or to the container at run time",
+	})
+}
+
+func (v *visitor) add(f pipeline.Finding) {
+	if len(v.result.Findings) >= pipeline.MaxLayerFindings {
+		v.result.More++
+		return
+	}
+	v.result.Findings = append(v.result.Findings, f)
+}
