@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 
 	"dray/cache"
 	"dray/mirror"
@@ -51,15 +52,20 @@ func buildUpstream(u Upstream, aws func() (*ecr.Session, error), log *slog.Logge
 		if err != nil {
 			return nil, fmt.Errorf("upstream %s: %w", u.Name, err)
 		}
-		private, err := session.Open(ecr.RegistryOptions{Host: u.Host(), RoleARN: u.RoleARN, Template: template(u.CreateRepositories)})
+		made, err := template(u.CreateRepositories)
+		if err != nil {
+			return nil, fmt.Errorf("upstream %s: %w", u.Name, err)
+		}
+		private, err := session.Open(ecr.RegistryOptions{Name: u.Name, Host: u.Host(), RoleARN: u.RoleARN, Template: made})
 		if err != nil {
 			return nil, fmt.Errorf("upstream %s: %w", u.Name, err)
 		}
 		r.tokens = private.Tokens
 		credentials, expired = private.Tokens.Credential, ecr.Expired
 		deleter = private.Deleter
-		if u.CreateRepositories.Enabled {
+		if u.CreateRepositories.Mode.creates() {
 			creator = private.Creator
+			r.collectors = append(r.collectors, private.Creator.Collectors()...)
 		}
 	case u.Credentials.Username != "":
 		credentials = auth.Static(u.Credentials.Username, auth.Secret(u.Credentials.Password.Reveal()))
@@ -137,11 +143,27 @@ func buildLimiter(u Upstream, quirks upstream.Quirks) (*upstream.Limiter, error)
 	}), nil
 }
 
-func template(c CreateRepositories) ecr.Template {
-	return ecr.Template{
-		ImmutableTags: c.TagMutability == "IMMUTABLE", ScanOnPush: c.ScanOnPush,
+// template reads what the configuration, which is sound, says of new repositories.
+func template(c CreateRepositories) (ecr.Template, error) {
+	t := ecr.Template{
+		DryRun: c.Mode == CreateDryRun, ImmutableTags: c.TagMutability == "IMMUTABLE", ExceptTags: c.TagMutabilityExcept, ScanOnPush: c.ScanOnPush,
 		KMS: c.Encryption == "KMS", KMSKey: c.KMSKey, Tags: c.Tags,
 	}
+	for _, name := range c.Names {
+		re, err := regexp.Compile(name)
+		if err != nil {
+			return t, fmt.Errorf("create_repositories: %w", err)
+		}
+		t.Names = append(t.Names, re)
+	}
+	if c.LifecyclePolicy != "" {
+		text, err := os.ReadFile(filepath.Clean(c.LifecyclePolicy))
+		if err != nil {
+			return t, fmt.Errorf("create_repositories: %w", err)
+		}
+		t.LifecyclePolicy = string(text)
+	}
+	return t, nil
 }
 
 // buildTransport honours the upstream's own authorities and the address to dial in

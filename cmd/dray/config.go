@@ -229,10 +229,19 @@ type ClientTLS struct {
 
 // CreateRepositories is the template for ECR repositories that dray creates when they are pushed to for the first time.
 type CreateRepositories struct {
-	// Whether dray creates repositories. Needs `ecr:CreateRepository`. Default: `true` where `push` is.
-	Enabled bool `yaml:"enabled"`
+	// Whether dray creates repositories: `create`; `dry_run`, it refuses the push and says, to the client, in the log and in the metrics, what it would have
+	// created; or `off`. `create` needs the right `ecr:CreateRepository`. A registry that creates repositories on push by templates of its own never
+	// finds one missing, and dray has nothing to do. Default: `create` where `push` is.
+	Mode CreateMode `yaml:"mode,omitempty"`
+	// Regular expressions for the names of repositories that may be created, as they are in ECR, with the `repository_prefix` of the upstream. One of them
+	// has to match the whole name; a push that needs another one is refused with their text. Default: any name.
+	Names []string `yaml:"names,omitempty"`
 	// Whether a tag can be moved: `MUTABLE` or `IMMUTABLE`. Default: `MUTABLE`.
 	TagMutability string `yaml:"tag_mutability,omitempty"`
+	// Tags of which the contrary is true, such as `latest` and `dev-*`; at most five, in which `*` stands for any characters.
+	TagMutabilityExcept []string `yaml:"tag_mutability_except,omitempty"`
+	// File with the JSON of the lifecycle policy that a new repository gets. Needs `ecr:PutLifecyclePolicy`.
+	LifecyclePolicy string `yaml:"lifecycle_policy,omitempty"`
 	// Whether ECR scans what is pushed.
 	ScanOnPush bool `yaml:"scan_on_push,omitempty"`
 	// Encryption at rest: `AES256` or `KMS`. Default: `KMS` with a `kms_key`, otherwise `AES256`.

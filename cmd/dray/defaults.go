@@ -53,7 +53,7 @@ func Default(environ []string) Config {
 const unset = Duration(-1)
 
 func (u *Upstream) setDefaults() {
-	u.CreateRepositories.Enabled = true
+	u.CreateRepositories.Mode = CreateAll
 	u.Local = defaultLocal()
 	u.Tags = Tags{Fresh: Duration(time.Minute), Revalidate: Duration(time.Minute), Stale: Duration(24 * time.Hour), NotFound: Duration(10 * time.Second)}
 	u.ParallelFill = ParallelFill{Threshold: 16 << 20, Piece: 8 << 20, Streams: 4, Connections: 16}
@@ -217,9 +217,9 @@ func (u *Upstream) complete() {
 		}
 	}
 	if u.Kind != KindECR || !u.Push {
-		u.CreateRepositories.Enabled = false
+		u.CreateRepositories.Mode = ""
 	}
-	if create := &u.CreateRepositories; create.Enabled {
+	if create := &u.CreateRepositories; create.Mode.creates() {
 		create.TagMutability = cmp.Or(create.TagMutability, "MUTABLE")
 		if create.KMSKey != "" {
 			create.Encryption = cmp.Or(create.Encryption, "KMS")

@@ -77,10 +77,12 @@ func TestSixVariablesAlone(t *testing.T) {
 	ecr := cfg.Upstreams[1]
 	wantECR := Upstream{
 		Name: "ecr", URL: "https://" + testRegistry, Kind: KindECR, Hosts: []string{testRegistry}, Push: true,
-		CreateRepositories: CreateRepositories{Enabled: true, TagMutability: "MUTABLE", Encryption: "AES256"},
-		Tags:               Tags{Fresh: Duration(time.Minute), Stale: Duration(24 * time.Hour), NotFound: Duration(10 * time.Second)},
+		CreateRepositories: CreateRepositories{Mode: CreateAll, TagMutability: "MUTABLE", Encryption: "AES256"},
+		Tags:               Tags{Fresh: Duration(time.Minute), Revalidate: Duration(time.Minute), Stale: Duration(24 * time.Hour), NotFound: Duration(10 * time.Second)},
 		ParallelFill:       ParallelFill{Threshold: 16 << 20, Piece: 8 << 20, Streams: 4, Connections: 16},
 		Prefetch:           Prefetch{Enabled: true, MaxLayer: 32 << 20, Streams: 4},
+		KeepAlive:          Duration(24 * time.Hour),
+		Limits:             UpstreamLimits{Concurrency: 256, Queue: 1000, Wait: Duration(20 * time.Second), QuotaReserve: 20},
 	}
 	if diff := cmp.Diff(wantECR, ecr); diff != "" {
 		t.Error("upstream", diff)
@@ -285,7 +287,7 @@ upstreams: [{name: hub, url: docker.io}]
   push: true
   role_arn: nobody
   credentials: {username: u}
-  create_repositories: {tag_mutability: SOMETIMES, encryption: AES256, kms_key: k}
+  create_repositories: {tag_mutability: SOMETIMES, encryption: AES256, kms_key: k, names: ["a/.*", "("], tag_mutability_except: ["a b"], lifecycle_policy: /policy}
 `, want: []string{
 			"dray.yaml:2: upstreams[0].url: is missing",
 			"dray.yaml:4: upstreams[1].url: must not hold a user or a password",
@@ -303,8 +305,11 @@ upstreams: [{name: hub, url: docker.io}]
 			`dray.yaml:19: upstreams[3].role_arn: "nobody" is not an ARN`,
 			`dray.yaml:21: upstreams[3].create_repositories.tag_mutability: "SOMETIMES" is none of MUTABLE, IMMUTABLE`,
 			"dray.yaml:21: upstreams[3].create_repositories.kms_key: needs encryption: KMS",
+			"dray.yaml:21: upstreams[3].create_repositories.names[1]: error parsing regexp: missing closing ): `(`",
+			`dray.yaml:21: upstreams[3].create_repositories.tag_mutability_except: "a b" is no pattern of tags: letters, digits, '.', '_', '-' and at most 2 times '*'`,
 			`dray.yaml:3: upstreams[1].name: name "a" is already that of upstreams[0]`,
 			`dray.yaml:12: upstreams[2].prefixes[0]: prefix "fine" is already that of upstreams[1]`,
+			"dray.yaml:21: upstreams[3].create_repositories.lifecycle_policy: open /policy: no such file or directory",
 			"dray.yaml:13: upstreams[2].credentials.password_file: open /f: no such file or directory"}},
 		{name: "hosted", file: `upstreams:
 - {kind: local}

@@ -295,7 +295,7 @@ func TestNotices(t *testing.T) {
 			"listener :81: whoever can connect to :81 may pull, without a password, everything that dray's own credentials can read from r.example.com.",
 			"upstream r.example.com: credentials travel to http://r.example.com over plain HTTP."}},
 		{name: "admin and cloudwatch", file: "admin: {address: ':6060'}\ncloudwatch: {region: r, dimensions: image}", want: []string{
-			"admin: :6060 can be reached from other machines; whoever does sees what is pulled and pushed, and can take profiles.",
+			"admin: :6060 can be reached from other machines; whoever does sees what is pulled and pushed, can take profiles, and can empty the cache.",
 			"cloudwatch: every image becomes a metric that Amazon bills, up to 100 at a time."}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -208,6 +208,24 @@ func (s *Send) UnmarshalText(text []byte) error {
 	return oneOf(s, text, SendSendfile, SendSplice, SendCopy)
 }
 
+// CreateMode says what becomes of repositories that are missing.
+type CreateMode string
+
+// The modes of creation.
+const (
+	CreateAll    CreateMode = "create"
+	CreateDryRun CreateMode = "dry_run"
+	CreateOff    CreateMode = "off"
+)
+
+// creates says that somebody looks at what is missing; "" is the mode where nothing can be created.
+func (m CreateMode) creates() bool { return m == CreateAll || m == CreateDryRun }
+
+// UnmarshalText accepts one of the modes.
+func (m *CreateMode) UnmarshalText(text []byte) error {
+	return oneOf(m, text, CreateAll, CreateDryRun, CreateOff)
+}
+
 // Kind is how an upstream is spoken to.
 type Kind string
 

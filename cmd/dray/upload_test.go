@@ -379,7 +379,7 @@ func TestUploadRepositoryMissing(t *testing.T) {
 		})
 		t.Run(fmt.Sprintf("not created and hangs up %t", hangsUp), func(t *testing.T) {
 			s := startBefore(t, ecrtest.Start(t, ecrtest.Options{Switches: &sw}), ecrtest.Start(t, ecrtest.Options{Quirks: ecrtest.Hub()}), t.TempDir(),
-				"push: true", "push: true\n  create_repositories: {enabled: false}")
+				"push: true", "push: true\n  create_repositories: {mode: off}")
 			layer := layerOf(1, 100_000)
 			s.upload("brand/new", layer)
 			s.upload("brand/new", config)

@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"dray/upstream/ecr"
 )
 
 // check collects problems.
@@ -264,6 +266,14 @@ func (u Upstream) validateAWS(k *check, path string) {
 	}
 	if create.KMSKey != "" && create.Encryption == "AES256" {
 		k.add(path+".kms_key", "needs encryption: KMS")
+	}
+	for i, name := range create.Names {
+		if _, err := regexp.Compile(name); err != nil {
+			k.add(at(path+".names", i), "%v", err)
+		}
+	}
+	if err := ecr.CheckExceptTags(create.TagMutabilityExcept); err != nil {
+		k.add(path+".tag_mutability_except", "%v", err)
 	}
 }
 

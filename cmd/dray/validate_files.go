@@ -8,6 +8,7 @@ import (
 	"os"
 
 	"dray/mirror"
+	"dray/upstream/ecr"
 )
 
 // checkFiles opens every file that the configuration names, so that a missing one stops the start and not the first request.
@@ -23,6 +24,9 @@ func (c Config) checkFiles() Problems {
 	for i, u := range c.Upstreams {
 		if u.TLS.CAFile != "" {
 			k.file(at("upstreams", i)+".tls.ca_file", u.TLS.CAFile, hasCertificates)
+		}
+		if policy := u.CreateRepositories.LifecyclePolicy; policy != "" {
+			k.file(at("upstreams", i)+".create_repositories.lifecycle_policy", policy, ecr.CheckLifecyclePolicy)
 		}
 	}
 	for i, a := range c.Auth {

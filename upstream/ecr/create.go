@@ -4,64 +4,113 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
+	"log/slog"
 	"net/http"
-	"slices"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ecr"
 	"github.com/aws/aws-sdk-go-v2/service/ecr/types"
 	"github.com/aws/smithy-go"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"dray/upstream"
 	"dray/upstream/oci"
 )
 
-// CreateAPI is the one call of the ECR API that creating needs.
+// CreateAPI are the calls of the ECR API that creating needs.
 type CreateAPI interface {
 	CreateRepository(context.Context, *ecr.CreateRepositoryInput, ...func(*ecr.Options)) (*ecr.CreateRepositoryOutput, error)
+	PutLifecyclePolicy(context.Context, *ecr.PutLifecyclePolicyInput, ...func(*ecr.Options)) (*ecr.PutLifecyclePolicyOutput, error)
 }
 
-// Template is how repositories are created. The zero value leaves everything to ECR's defaults.
-type Template struct {
-	// ImmutableTags forbids that a tag is pushed again with another image.
-	ImmutableTags bool
-	// MutableTagFilters are wildcard patterns of tags that stay mutable all the same, at most five.
-	MutableTagFilters []string
-	// ScanOnPush asks for a scan of every image. The registry's own scanning configuration goes before it.
-	ScanOnPush bool
-	// KMS encrypts with AWS KMS in place of AES-256, with KMSKey, or with the AWS managed key when that is empty.
-	KMS    bool
-	KMSKey string
-	// Tags are put on the repository.
-	Tags map[string]string
+// CreatorOptions configure a Creator.
+type CreatorOptions struct {
+	API CreateAPI
+	// Upstream names the registry in metrics and logs.
+	Upstream string
+	// Account is the registry id, empty for the principal's own.
+	Account  string
+	Template Template
+	// Logger is told what was created, and what would have been. Nil discards.
+	Logger *slog.Logger
 }
 
-// Creator creates repositories of one registry.
+// Creator creates repositories of one registry. It is asked only when a write was refused for the lack of one: where the
+// registry creates repositories on push by itself (its creation templates with CREATE_ON_PUSH), it has nothing to do.
 type Creator struct {
 	api      CreateAPI
 	account  string
 	template Template
+	log      *slog.Logger
+	outcomes *prometheus.CounterVec
 }
 
 var _ upstream.Creator = (*Creator)(nil)
 
-// NewCreator returns a Creator. account is the registry id, empty for the principal's own.
-func NewCreator(api CreateAPI, account string, t Template) *Creator {
-	return &Creator{api: api, account: account, template: t}
+// NewCreator returns a Creator.
+func NewCreator(o CreatorOptions) *Creator {
+	log := o.Logger
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	return &Creator{
+		api: o.API, account: o.Account, template: o.Template, log: log.With("upstream", o.Upstream),
+		outcomes: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "dray_repositories_created_total", ConstLabels: prometheus.Labels{"upstream": o.Upstream},
+			Help: "Repositories that a push found missing, by result: created, incomplete (created without its lifecycle policy), existed, refused (by the patterns of names), dry_run or failed.",
+		}, []string{"result"}),
+	}
 }
 
-// Create creates a repository. One that exists already is success. The errors are *oci.Error: ErrDenied with the text of
-// AWS where the principal may not or a quota is reached, ErrNameInvalid, ErrTooManyRequests, ErrUnavailable.
+// Collectors are the metrics of a Creator.
+func (c *Creator) Collectors() []prometheus.Collector { return []prometheus.Collector{c.outcomes} }
+
+// Create creates a repository. One that exists already is success, and is left as it is. The errors are *oci.Error:
+// ErrDenied where the template does not allow the name, in a dry run, and with the text of AWS where the principal may not
+// or a quota is reached; ErrNameInvalid, ErrTooManyRequests, ErrUnavailable.
 func (c *Creator) Create(ctx context.Context, repo string) error {
-	_, err := c.api.CreateRepository(ctx, c.input(repo))
-	if _, ok := errors.AsType[*types.RepositoryAlreadyExistsException](err); ok || err == nil {
+	result, err := c.create(ctx, repo)
+	c.outcomes.WithLabelValues(result).Inc()
+	return err
+}
+
+func (c *Creator) create(ctx context.Context, repo string) (result string, err error) {
+	if err := c.template.allows(repo); err != nil {
+		return "refused", oci.ErrDenied.With("the repository %s does not exist, and %v", repo, err)
+	}
+	if c.template.DryRun {
+		c.log.Info("repository not created: dry run", "repository", repo, "template", c.template.describe())
+		return "dry_run", oci.ErrDenied.With("the repository %s does not exist; this mirror only tries out the creation of repositories (create_repositories.mode: dry_run), and would have created it with %s",
+			repo, c.template.describe())
+	}
+	_, err = c.api.CreateRepository(ctx, c.template.input(c.account, repo))
+	if _, ok := errors.AsType[*types.RepositoryAlreadyExistsException](err); ok {
+		return "existed", nil
+	}
+	if err != nil {
+		if errors.Is(ctx.Err(), context.Canceled) {
+			return "failed", context.Cause(ctx)
+		}
+		return "failed", createError(repo, err)
+	}
+	c.log.Info("repository created", "repository", repo, "template", c.template.describe())
+	if err := c.setLifecycle(ctx, repo); err != nil {
+		// The repository is there, so the push goes on; nobody would come back for the policy alone.
+		c.log.Error("repository created without its lifecycle policy: set it by hand", "repository", repo, "error", err)
+		return "incomplete", nil
+	}
+	return "created", nil
+}
+
+func (c *Creator) setLifecycle(ctx context.Context, repo string) error {
+	if c.template.LifecyclePolicy == "" {
 		return nil
 	}
-	if errors.Is(ctx.Err(), context.Canceled) {
-		return context.Cause(ctx)
+	in := &ecr.PutLifecyclePolicyInput{RepositoryName: &repo, LifecyclePolicyText: &c.template.LifecyclePolicy}
+	if c.account != "" {
+		in.RegistryId = &c.account
 	}
-	return createError(repo, err)
+	_, err := c.api.PutLifecyclePolicy(ctx, in)
+	return err
 }
 
 func createError(repo string, err error) error {
@@ -101,34 +150,4 @@ func credentialCode(api smithy.APIError) bool {
 		return true
 	}
 	return false
-}
-
-func (c *Creator) input(repo string) *ecr.CreateRepositoryInput {
-	in := &ecr.CreateRepositoryInput{RepositoryName: &repo}
-	if c.account != "" {
-		in.RegistryId = &c.account
-	}
-	t := c.template
-	if t.ImmutableTags {
-		in.ImageTagMutability = types.ImageTagMutabilityImmutable
-		for _, f := range t.MutableTagFilters {
-			in.ImageTagMutability = types.ImageTagMutabilityImmutableWithExclusion
-			in.ImageTagMutabilityExclusionFilters = append(in.ImageTagMutabilityExclusionFilters, types.ImageTagMutabilityExclusionFilter{
-				Filter: aws.String(f), FilterType: types.ImageTagMutabilityExclusionFilterTypeWildcard,
-			})
-		}
-	}
-	if t.ScanOnPush {
-		in.ImageScanningConfiguration = &types.ImageScanningConfiguration{ScanOnPush: true}
-	}
-	if t.KMS {
-		in.EncryptionConfiguration = &types.EncryptionConfiguration{EncryptionType: types.EncryptionTypeKms}
-		if t.KMSKey != "" {
-			in.EncryptionConfiguration.KmsKey = &t.KMSKey
-		}
-	}
-	for _, k := range slices.Sorted(maps.Keys(t.Tags)) {
-		in.Tags = append(in.Tags, types.Tag{Key: aws.String(k), Value: aws.String(t.Tags[k])})
-	}
-	return in
 }

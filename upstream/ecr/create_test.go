@@ -3,6 +3,8 @@ package ecr
 import (
 	"context"
 	"errors"
+	"regexp"
+	"strings"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -12,6 +14,7 @@ import (
 	"github.com/aws/smithy-go"
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"dray/upstream"
 	"dray/upstream/ecrtest"
@@ -19,8 +22,15 @@ import (
 )
 
 type createAPI struct {
-	in  *ecr.CreateRepositoryInput
-	err error
+	in        *ecr.CreateRepositoryInput
+	err       error
+	policy    *ecr.PutLifecyclePolicyInput
+	policyErr error
+}
+
+func (a *createAPI) PutLifecyclePolicy(_ context.Context, in *ecr.PutLifecyclePolicyInput, _ ...func(*ecr.Options)) (*ecr.PutLifecyclePolicyOutput, error) {
+	a.policy = in
+	return &ecr.PutLifecyclePolicyOutput{}, a.policyErr
 }
 
 func (a *createAPI) CreateRepository(_ context.Context, in *ecr.CreateRepositoryInput, _ ...func(*ecr.Options)) (*ecr.CreateRepositoryOutput, error) {
@@ -36,7 +46,7 @@ func TestTemplate(t *testing.T) {
 		"defaults": {Template{}, ecr.CreateRepositoryInput{}},
 		"everything": {
 			Template{
-				ImmutableTags: true, MutableTagFilters: []string{"latest", "dev-*"}, ScanOnPush: true,
+				ImmutableTags: true, ExceptTags: []string{"latest", "dev-*"}, ScanOnPush: true,
 				KMS: true, KMSKey: "alias/x", Tags: map[string]string{"team": "a", "by": "dray"},
 			},
 			ecr.CreateRepositoryInput{
@@ -49,13 +59,17 @@ func TestTemplate(t *testing.T) {
 				Tags:                       []types.Tag{{Key: aws.String("by"), Value: aws.String("dray")}, {Key: aws.String("team"), Value: aws.String("a")}},
 			},
 		},
+		"mutable but for": {Template{ExceptTags: []string{"v*"}}, ecr.CreateRepositoryInput{
+			ImageTagMutability:                 types.ImageTagMutabilityMutableWithExclusion,
+			ImageTagMutabilityExclusionFilters: []types.ImageTagMutabilityExclusionFilter{{Filter: aws.String("v*"), FilterType: "WILDCARD"}},
+		}},
 		"immutable": {Template{ImmutableTags: true, KMS: true}, ecr.CreateRepositoryInput{
 			ImageTagMutability:      types.ImageTagMutabilityImmutable,
 			EncryptionConfiguration: &types.EncryptionConfiguration{EncryptionType: "KMS"},
 		}},
 	} {
 		api := &createAPI{}
-		if err := NewCreator(api, "123456789012", c.template).Create(t.Context(), "a/b"); err != nil {
+		if err := NewCreator(CreatorOptions{API: api, Account: "123456789012", Template: c.template}).Create(t.Context(), "a/b"); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 		c.want.RepositoryName, c.want.RegistryId = aws.String("a/b"), aws.String("123456789012")
@@ -81,7 +95,7 @@ func TestCreateErrors(t *testing.T) {
 		"credentials": {&smithy.GenericAPIError{Code: "ExpiredTokenException"}, upstream.ErrCredentials},
 		"unreachable": {errors.New("dial tcp: refused"), oci.ErrUnavailable},
 	} {
-		err := NewCreator(&createAPI{err: c.err}, "", Template{}).Create(t.Context(), "a/b")
+		err := NewCreator(CreatorOptions{API: &createAPI{err: c.err}, Account: "", Template: Template{}}).Create(t.Context(), "a/b")
 		if c.want == nil && err != nil || !errors.Is(err, c.want) {
 			t.Errorf("%s: %v, want %v", name, err, c.want)
 		}
@@ -91,7 +105,7 @@ func TestCreateErrors(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := NewCreator(&createAPI{err: ctx.Err()}, "", Template{}).Create(ctx, "a"); !errors.Is(err, context.Canceled) {
+	if err := NewCreator(CreatorOptions{API: &createAPI{err: ctx.Err()}, Account: "", Template: Template{}}).Create(ctx, "a"); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
 	}
 }
@@ -116,6 +130,91 @@ func TestSDK(t *testing.T) {
 	run.SetDenials(ecrtest.Denial{Action: "ecr:CreateRepository"})
 	if err := r.Creator.Create(t.Context(), "other"); !errors.Is(err, oci.ErrDenied) {
 		t.Errorf("denied by IAM: %v", err)
+	}
+}
+
+const policy = `{"rules":[{"rulePriority":1,"description":"keep the newest images only","selection":{"tagStatus":"any","countType":"imageCountMoreThan","countNumber":50},"action":{"type":"expire"}}]}`
+
+// TestSDKLifecycle has ECR keep the policy of a repository that was created, and of no other.
+func TestSDKLifecycle(t *testing.T) {
+	run := ecrtest.Start(t, ecrtest.Options{})
+	run.CreateRepository("old/repo")
+	cfg := aws.Config{Credentials: credentials.NewStaticCredentialsProvider("AKIDEXAMPLE", "s", "")}
+	r, err := NewSession(cfg, nil).Open(RegistryOptions{Name: "e", Host: run.HostName(), Endpoint: run.APIURL, Template: Template{LifecyclePolicy: policy, ExceptTags: []string{"v*"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, repo := range []string{"new/repo", "old/repo"} {
+		if err := r.Creator.Create(t.Context(), repo); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cfg.Region = "eu-west-1"
+	api := ecr.NewFromConfig(cfg, func(o *ecr.Options) { o.BaseEndpoint = &run.APIURL })
+	got, err := api.GetLifecyclePolicy(t.Context(), &ecr.GetLifecyclePolicyInput{RepositoryName: aws.String("new/repo")})
+	if err != nil || *got.LifecyclePolicyText != policy {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if _, err := api.GetLifecyclePolicy(t.Context(), &ecr.GetLifecyclePolicyInput{RepositoryName: aws.String("old/repo")}); err == nil {
+		t.Error("a repository of somebody else's got the policy")
+	}
+	run.SetDenials(ecrtest.Denial{Action: "ecr:PutLifecyclePolicy"})
+	if err := r.Creator.Create(t.Context(), "third/repo"); err != nil {
+		t.Errorf("the push does not go on without the policy: %v", err)
+	}
+	for result, want := range map[string]float64{"created": 1, "existed": 1, "incomplete": 1} {
+		if n := testutil.ToFloat64(r.Creator.outcomes.WithLabelValues(result)); n != want {
+			t.Errorf("%v repositories %s, want %v", n, result, want)
+		}
+	}
+}
+
+func TestTemplateRefuses(t *testing.T) {
+	names := []*regexp.Regexp{regexp.MustCompile(`team/[a-z]+|y`), regexp.MustCompile(`x`)}
+	for repo, want := range map[string]string{
+		"team/app": "", "x": "", "team/app/sub": "match team/[a-z]+|y or x", "xx": "the repository xx does not exist",
+	} {
+		api := &createAPI{}
+		err := NewCreator(CreatorOptions{API: api, Template: Template{Names: names}}).Create(t.Context(), repo)
+		if (err == nil) != (want == "") || (api.in != nil) != (want == "") || err != nil && (!errors.Is(err, oci.ErrDenied) || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%s: %v", repo, err)
+		}
+	}
+	api := &createAPI{}
+	err := NewCreator(CreatorOptions{API: api, Template: Template{DryRun: true, ImmutableTags: true, ExceptTags: []string{"dev-*"}, KMS: true, LifecyclePolicy: policy, Tags: map[string]string{"a": "b"}}}).Create(t.Context(), "r")
+	for _, part := range []string{"dry_run", "immutable_with_exclusion (dev-*)", "KMS with the key of AWS", "a lifecycle policy", "a=b"} {
+		if !errors.Is(err, oci.ErrDenied) || !strings.Contains(err.Error(), part) || api.in != nil {
+			t.Errorf("dry run: %v lacks %q", err, part)
+		}
+	}
+}
+
+func TestCheckTemplate(t *testing.T) {
+	rule := func(more string) []byte {
+		return []byte(`{"rules":[` + more + `]}` + strings.Repeat(" ", 100))
+	}
+	good := `{"rulePriority":1,"selection":{"tagStatus":"any"},"action":{"type":"expire"}}`
+	for text, want := range map[string]string{
+		policy: "", "{}": "has 2 characters", strings.Repeat("x", 200): "is not the JSON", string(rule("")): "has 0 rules",
+		string(rule(good + "," + good)):                                  "rules[1] without a rulePriority of its own",
+		string(rule(`{"rulePriority":1,"action":{"type":"expire"}}`)):    "rules[0] without a selection",
+		string(rule(`{"rulePriority":1,"selection":{}}`)):                "rules[0] without an action",
+		string(rule(strings.Repeat(good+",", 50) + good)):                "has 51 rules",
+		`{"rules":[` + good + `]` + strings.Repeat(" ", maxPolicy) + `}`: "characters",
+	} {
+		if err := CheckLifecyclePolicy([]byte(text)); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%.60q: %v, want %q", text, err, want)
+		}
+	}
+	for _, good := range [][]string{nil, {"latest"}, {"v*", "*-dev-*", "a.b_c-d", "3", "4"}} {
+		if err := CheckExceptTags(good); err != nil {
+			t.Errorf("%q: %v", good, err)
+		}
+	}
+	for _, bad := range [][]string{{"a", "b", "c", "d", "e", "f"}, {""}, {"a b"}, {"***"}, {"ä"}} {
+		if CheckExceptTags(bad) == nil {
+			t.Errorf("%q went through", bad)
+		}
 	}
 }
 

@@ -54,6 +54,8 @@ type Registry struct {
 
 // RegistryOptions choose a registry and how it is used.
 type RegistryOptions struct {
+	// Name is the upstream in metrics and logs.
+	Name string
 	// Host is the registry's name. Required.
 	Host string
 	// RoleARN, ExternalID and Endpoint are those of Principal.
@@ -80,7 +82,7 @@ func (s *Session) Open(o RegistryOptions) (*Registry, error) {
 		Region: h.Region, RoleARN: o.RoleARN, ExternalID: o.ExternalID, Endpoint: o.Endpoint,
 		FIPS: h.FIPS, DualStack: h.DualStack,
 	})
-	return &Registry{Host: h, Tokens: a.tokens, Creator: NewCreator(a.api, h.Account, o.Template), Deleter: NewDeleter(a.api, h.Account)}, nil
+	return &Registry{Host: h, Tokens: a.tokens, Creator: NewCreator(CreatorOptions{API: a.api, Upstream: o.Name, Account: h.Account, Template: o.Template, Logger: s.log}), Deleter: NewDeleter(a.api, h.Account)}, nil
 }
 
 func (s *Session) account(p Principal) *account {

@@ -1,0 +1,117 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"dray/upstream/ecrtest"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/ecr"
+)
+
+// creating makes a stack with a section create_repositories.
+func creating(t *testing.T, o ecrtest.Options, section string) *stack {
+	t.Helper()
+	return startBefore(t, ecrtest.Start(t, o), ecrtest.Start(t, ecrtest.Options{Quirks: ecrtest.Hub()}), t.TempDir(),
+		"push: true", "push: true\n  create_repositories: {"+section+"}")
+}
+
+// pushTo pushes an image as far as its manifest, and returns the answer to that.
+func (s *stack) pushTo(repo string) got {
+	s.Helper()
+	layer := layerOf(1, 1000)
+	s.upload(repo, layer)
+	s.upload(repo, config)
+	m := imageOf(s, layer)
+	return s.do("PUT", "/v2/"+repo+"/manifests/v1", m.Raw, "Content-Type", m.MediaType)
+}
+
+// A name that no pattern allows is refused with a text that reaches the terminal, and nothing is created.
+func TestCreateOnlyAllowedNames(t *testing.T) {
+	s := creating(t, ecrtest.Options{}, `names: ["team/[a-z]+", "sandbox-.*"]`)
+	s.ecr.CreateRepository("legacy/app")
+	for repo, allowed := range map[string]bool{"team/app": true, "sandbox-me/x": true, "legacy/app": true, "team/app/sub": false, "others/app": false} {
+		r := s.pushTo(repo)
+		if allowed {
+			if r.StatusCode != 201 {
+				t.Errorf("%s: %s %s", repo, r.Status, r.body)
+			}
+			continue
+		}
+		if msg := s.checkError(r, "PUT", 403, "DENIED"); !strings.Contains(msg, repo) || !strings.Contains(msg, "match team/[a-z]+ or sandbox-.*") {
+			t.Errorf("%s: the message is %q", repo, msg)
+		}
+	}
+	if n := s.ecr.Count("CreateRepository"); n != 2 {
+		t.Errorf("%d repositories created, want 2", n)
+	}
+	if n := s.metric("dray_repositories_created_total"); n < 4 { // two created, and each refusal
+		t.Errorf("%v counted", n)
+	}
+}
+
+// A dry run says what would be created and asks AWS for nothing.
+func TestCreateDryRun(t *testing.T) {
+	s := creating(t, ecrtest.Options{}, `mode: dry_run, tag_mutability: IMMUTABLE, tag_mutability_except: [latest], scan_on_push: true`)
+	msg := s.checkError(s.pushTo("brand/new"), "PUT", 403, "DENIED")
+	for _, part := range []string{"brand/new", "dry_run", "immutable_with_exclusion (latest)", "scan on push"} {
+		if !strings.Contains(msg, part) {
+			t.Errorf("the message %q lacks %q", msg, part)
+		}
+	}
+	if n := s.ecr.Count("CreateRepository"); n != 0 {
+		t.Errorf("%d repositories created", n)
+	}
+}
+
+// A new repository has everything that the template says. Tags that are excepted move, the others do not.
+func TestCreateFromTemplate(t *testing.T) {
+	policy := filepath.Join(t.TempDir(), "lifecycle.json")
+	text := `{"rules":[{"rulePriority":1,"selection":{"tagStatus":"untagged","countType":"sinceImagePushed","countUnit":"days","countNumber":14},"action":{"type":"expire"}}]}`
+	if err := os.WriteFile(policy, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := creating(t, ecrtest.Options{}, "tag_mutability: IMMUTABLE, tag_mutability_except: [latest, dev-*], lifecycle_policy: "+policy+", tags: {owner: ci}")
+	if r := s.pushTo("brand/new"); r.StatusCode != 201 {
+		t.Fatalf("%s %s", r.Status, r.body)
+	}
+	if n := s.ecr.Count("PutLifecyclePolicy"); n != 1 {
+		t.Errorf("%d policies put", n)
+	}
+	api := ecr.NewFromConfig(aws.Config{Region: "eu-west-1", Credentials: credentials.NewStaticCredentialsProvider("AKIDEXAMPLE", "s", "")},
+		func(o *ecr.Options) { o.BaseEndpoint = &s.ecr.APIURL })
+	got, err := api.GetLifecyclePolicy(t.Context(), &ecr.GetLifecyclePolicyInput{RepositoryName: aws.String("brand/new")})
+	if err != nil || aws.ToString(got.LifecyclePolicyText) != text {
+		t.Errorf("%+v, %v", got, err)
+	}
+	other := imageOf(t, layerOf(2, 500))
+	s.upload("brand/new", layerOf(2, 500))
+	for tag, want := range map[string]int{"v1": 400, "latest": 201, "dev-1": 201} {
+		if want == 201 {
+			s.want(201, "PUT", "/v2/brand/new/manifests/"+tag, imageOf(t, layerOf(1, 1000)).Raw, "Content-Type", other.MediaType)
+		}
+		if r := s.do("PUT", "/v2/brand/new/manifests/"+tag, other.Raw, "Content-Type", other.MediaType); r.StatusCode != want {
+			t.Errorf("moving %s: %s %s", tag, r.Status, r.body)
+		}
+	}
+}
+
+// A registry whose own templates create repositories on push finds none missing: dray asks for none, whatever its mode.
+func TestCreateLeftToTheRegistry(t *testing.T) {
+	for _, mode := range []string{"create", "dry_run", "off"} {
+		t.Run(mode, func(t *testing.T) {
+			s := creating(t, ecrtest.Options{CreateOnPush: []ecrtest.CreationTemplate{{Prefix: "team"}}}, "mode: "+mode)
+			if r := s.pushTo("team/new"); r.StatusCode != 201 {
+				t.Fatalf("%s %s", r.Status, r.body)
+			}
+			spent(t, s.ecr, kinds{"GetAuthorizationToken": 1, "upload-start": 2, "upload-patch": 2, "upload-put": 2, "manifest-put": 1})
+			if r := s.pushTo("others/new"); (r.StatusCode == 201) != (mode == "create") { // no template of the registry's has the prefix
+				t.Errorf("%s %s", r.Status, r.body)
+			}
+		})
+	}
+}

@@ -1,0 +1,174 @@
+package ecr
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ecr"
+	"github.com/aws/aws-sdk-go-v2/service/ecr/types"
+)
+
+// Template is how repositories are created. The zero value creates any, and leaves everything to ECR's defaults.
+type Template struct {
+	// Names are what the whole name of a repository may be: one of them has to match. None: any name.
+	Names []*regexp.Regexp
+	// DryRun creates nothing: Create refuses, and says what it would have done.
+	DryRun bool
+	// ImmutableTags forbids that a tag is pushed again with another image.
+	ImmutableTags bool
+	// ExceptTags are patterns of tags that are mutable where the others are immutable, and the reverse: at most five, in
+	// which * stands for any characters.
+	ExceptTags []string
+	// ScanOnPush asks for a scan of every image. The registry's own scanning configuration goes before it.
+	ScanOnPush bool
+	// KMS encrypts with AWS KMS in place of AES-256, with KMSKey, or with the AWS managed key when that is empty.
+	KMS    bool
+	KMSKey string
+	// Tags are put on the repository.
+	Tags map[string]string
+	// LifecyclePolicy is the JSON of the rules by which ECR deletes images; empty: none.
+	LifecyclePolicy string
+}
+
+// allows returns why a repository of that name is not created, or nil.
+func (t Template) allows(repo string) error {
+	if len(t.Names) == 0 {
+		return nil
+	}
+	patterns := make([]string, len(t.Names))
+	for i, re := range t.Names {
+		if regexp.MustCompile("^(?:" + re.String() + ")$").MatchString(repo) { // it compiled without these
+			return nil
+		}
+		patterns[i] = re.String()
+	}
+	return fmt.Errorf("this mirror creates only repositories whose names match %s", strings.Join(patterns, " or "))
+}
+
+// mutability is ECR's word for what may become of tags.
+func (t Template) mutability() types.ImageTagMutability {
+	switch {
+	case t.ImmutableTags && len(t.ExceptTags) > 0:
+		return types.ImageTagMutabilityImmutableWithExclusion
+	case t.ImmutableTags:
+		return types.ImageTagMutabilityImmutable
+	case len(t.ExceptTags) > 0:
+		return types.ImageTagMutabilityMutableWithExclusion
+	}
+	return "" // ECR's default, MUTABLE
+}
+
+func (t Template) input(account, repo string) *ecr.CreateRepositoryInput {
+	in := &ecr.CreateRepositoryInput{RepositoryName: &repo, ImageTagMutability: t.mutability()}
+	if account != "" {
+		in.RegistryId = &account
+	}
+	for _, f := range t.ExceptTags {
+		in.ImageTagMutabilityExclusionFilters = append(in.ImageTagMutabilityExclusionFilters, types.ImageTagMutabilityExclusionFilter{
+			Filter: aws.String(f), FilterType: types.ImageTagMutabilityExclusionFilterTypeWildcard,
+		})
+	}
+	if t.ScanOnPush {
+		in.ImageScanningConfiguration = &types.ImageScanningConfiguration{ScanOnPush: true}
+	}
+	if t.KMS {
+		in.EncryptionConfiguration = &types.EncryptionConfiguration{EncryptionType: types.EncryptionTypeKms}
+		if t.KMSKey != "" {
+			in.EncryptionConfiguration.KmsKey = &t.KMSKey
+		}
+	}
+	for _, k := range slices.Sorted(maps.Keys(t.Tags)) {
+		in.Tags = append(in.Tags, types.Tag{Key: aws.String(k), Value: aws.String(t.Tags[k])})
+	}
+	return in
+}
+
+// describe says in a few words what is created, for those who look at a dry run.
+func (t Template) describe() string {
+	words := []string{"tags " + strings.ToLower(cmp.Or(string(t.mutability()), "MUTABLE"))}
+	if len(t.ExceptTags) > 0 {
+		words[0] += " (" + strings.Join(t.ExceptTags, ", ") + ")"
+	}
+	if t.ScanOnPush {
+		words = append(words, "scan on push")
+	}
+	if t.KMS {
+		words = append(words, "encrypted by KMS "+cmp.Or(t.KMSKey, "with the key of AWS"))
+	}
+	if t.LifecyclePolicy != "" {
+		words = append(words, "a lifecycle policy")
+	}
+	for _, k := range slices.Sorted(maps.Keys(t.Tags)) {
+		words = append(words, k+"="+t.Tags[k])
+	}
+	return strings.Join(words, ", ")
+}
+
+const (
+	// Lengths of a lifecycle policy in characters (ECR API, PutLifecyclePolicy).
+	minPolicy, maxPolicy = 100, 30_720
+	// maxPolicyRules is an adjustable quota of ECR (service quotas, "Rules per lifecycle policy").
+	maxPolicyRules = 50
+	// maxExceptTags and maxWildcards bound exclusion filters (ECR API, ImageTagMutabilityExclusionFilter).
+	maxExceptTags, maxWildcards = 5, 2
+)
+
+// CheckLifecyclePolicy finds what ECR would refuse in the JSON of a lifecycle policy as far as that can be told
+// without it: what a mistyped file has, not every rule of AWS.
+func CheckLifecyclePolicy(text []byte) error {
+	if n := utf8.RuneCount(text); n < minPolicy || n > maxPolicy {
+		return fmt.Errorf("has %d characters; a lifecycle policy has from %d to %d", n, minPolicy, maxPolicy)
+	}
+	var p struct {
+		Rules []struct {
+			Priority  int             `json:"rulePriority"`
+			Selection json.RawMessage `json:"selection"`
+			Action    struct {
+				Type string `json:"type"`
+			} `json:"action"`
+		} `json:"rules"`
+	}
+	if err := json.Unmarshal(text, &p); err != nil {
+		return fmt.Errorf("is not the JSON of a lifecycle policy: %w", err)
+	}
+	if n := len(p.Rules); n == 0 || n > maxPolicyRules {
+		return fmt.Errorf("has %d rules; a lifecycle policy has from 1 to %d", n, maxPolicyRules)
+	}
+	seen := map[int]bool{}
+	var errs []error
+	for i, r := range p.Rules {
+		switch {
+		case r.Priority < 1 || seen[r.Priority]:
+			errs = append(errs, fmt.Errorf("has rules[%d] without a rulePriority of its own", i))
+		case len(r.Selection) == 0:
+			errs = append(errs, fmt.Errorf("has rules[%d] without a selection", i))
+		case r.Action.Type == "":
+			errs = append(errs, fmt.Errorf("has rules[%d] without an action", i))
+		}
+		seen[r.Priority] = true
+	}
+	return errors.Join(errs...)
+}
+
+var exceptTag = regexp.MustCompile(`^[0-9a-zA-Z._*-]{1,128}$`)
+
+// CheckExceptTags finds what ECR would refuse in Template.ExceptTags.
+func CheckExceptTags(patterns []string) error {
+	if len(patterns) > maxExceptTags {
+		return fmt.Errorf("%d patterns; ECR takes %d", len(patterns), maxExceptTags)
+	}
+	for _, p := range patterns {
+		if !exceptTag.MatchString(p) || strings.Count(p, "*") > maxWildcards {
+			return fmt.Errorf("%q is no pattern of tags: letters, digits, '.', '_', '-' and at most %d times '*'", p, maxWildcards)
+		}
+	}
+	return nil
+}
