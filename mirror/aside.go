@@ -31,6 +31,9 @@ func (u *Upstream) aside(repo string) (to *Upstream, name string, ok bool) {
 	return u.Aside.To, u.Name + "/" + repo, true
 }
 
+// keepsAside says whether a manifest is one of those that are kept elsewhere.
+func (u *Upstream) keepsAside(man *oci.Manifest) bool { return u.Aside != nil && man.BuildCache() }
+
 // divert leads a request about something that was kept aside to where it is.
 func (m *Mirror) divert(x *exchange) {
 	to, name, ok := x.up.aside(x.target.Repo)

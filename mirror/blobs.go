@@ -152,6 +152,9 @@ func (m *Mirror) shown(ctx context.Context, x *exchange, d digest.Digest) (size 
 	if err == nil && visible {
 		return link.Size, true
 	}
+	if size, ok := m.queue.Blob(x.up.Name, x.target.Repo, d); ok {
+		return size, true
+	}
 	if x.listener.Role == RoleRegistry { // a push that is under way brought it
 		if p := m.pins.get(pinKey{x.up.Name, x.target.Repo, d}); p != nil {
 			return p.size, true
@@ -236,6 +239,9 @@ func (m *Mirror) present(ctx context.Context, x *exchange, d digest.Digest) (int
 	}
 	if p := m.pins.get(pinKey{x.up.Name, x.target.Repo, d}); p != nil {
 		return p.size, true
+	}
+	if size, ok := m.queue.Blob(x.up.Name, x.target.Repo, d); ok {
+		return size, true
 	}
 	fact, err := m.known.Get(ctx, x.up.Name, x.target.Repo, d)
 	return fact.Size, err == nil

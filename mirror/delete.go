@@ -28,6 +28,9 @@ func (m *Mirror) deleteManifest(x *exchange) error {
 	}
 	ctx, _ := x.hurry(lookFor)
 	up, repo, ref := x.up, x.target.Repo, x.q.Ref
+	if err := m.stillQueued(up, repo, ref); err != nil {
+		return err
+	}
 	gone := ref.Digest
 	if ref.Tag != "" {
 		// Registries may drop the manifest with its last tag, so it is to be known which one that was.
@@ -63,6 +66,9 @@ func (m *Mirror) deleteBlob(x *exchange) error {
 	}
 	ctx, _ := x.hurry(lookFor)
 	up, repo, d := x.up, x.target.Repo, x.q.Ref.Digest
+	if err := m.stillQueued(up, repo, x.q.Ref); err != nil {
+		return err
+	}
 	key := pinKey{up.Name, repo, d}
 	p := m.pins.get(key)
 	if p != nil {

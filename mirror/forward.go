@@ -125,6 +125,8 @@ type pin struct {
 	// blob keeps the bytes from being evicted until it is closed.
 	blob  keeper
 	since time.Time
+	// entrusted says that the queue keeps the blob, too. It is guarded by pins.mu while the pin is in the map.
+	entrusted bool
 }
 
 // keeper keeps a blob of a push: a *cache.Upload, or a *cache.KeptBlob of a former process.
@@ -172,9 +174,28 @@ func (p *pins) set(k pinKey, v *pin) {
 	}
 }
 
+// release ends a pin that is in the map no more.
 func (p *pins) release(v *pin) {
 	_ = v.blob.Close()
-	p.shares.refund(v.owner, v.size)
+	if !v.entrusted {
+		p.shares.refund(v.owner, v.size)
+	}
+}
+
+// entrust says that somebody else keeps these blobs from now on: they count in nobody's share any more.
+func (p *pins) entrust(keys ...pinKey) {
+	p.mu.Lock()
+	var over []pin
+	for _, k := range keys {
+		if v := p.m[k]; v != nil && !v.entrusted {
+			v.entrusted = true
+			over = append(over, *v)
+		}
+	}
+	p.mu.Unlock()
+	for _, v := range over {
+		p.shares.refund(v.owner, v.size)
+	}
 }
 
 // drop releases the blobs of a push that has landed.

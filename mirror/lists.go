@@ -24,6 +24,9 @@ func (m *Mirror) listTags(x *exchange) error {
 	}
 	ctx, _ := x.hurry(lookFor)
 	page, err := x.up.Lister.Tags(ctx, x.up.remote(x.target.Repo), query)
+	if err != nil && len(m.queue.Tags(x.up.Name, x.target.Repo)) > 0 {
+		page, err = upstream.Page{Body: []byte("{}")}, nil // what is on its way is all that can be told
+	}
 	if err != nil {
 		return err
 	}
@@ -33,6 +36,9 @@ func (m *Mirror) listTags(x *exchange) error {
 	}
 	if err := json.Unmarshal(page.Body, &list); err != nil {
 		return badListing(x.up, err)
+	}
+	if len(page.Next) == 0 {
+		list.Tags = m.withQueued(x.up, x.target.Repo, list.Tags, x.q.Last, x.q.N)
 	}
 	if list.Tags == nil { // some registries send null, which some clients cannot read
 		list.Tags = []string{}
@@ -71,7 +77,11 @@ func (m *Mirror) listReferrers(x *exchange) error {
 
 func (m *Mirror) referrersByTag(x *exchange) error {
 	tag := upstream.FallbackTag(x.q.Ref.Digest)
-	a, err := m.byTag(x.r.Context(), x.up, x.target.Repo, tag, []string{oci.MediaTypeOCIIndex})
+	accept := []string{oci.MediaTypeOCIIndex}
+	a, err := m.queued(x.up, x.target.Repo, oci.Reference{Tag: tag}, accept), error(nil)
+	if a == nil {
+		a, err = m.byTag(x.r.Context(), x.up, x.target.Repo, tag, accept)
+	}
 	switch {
 	case errors.Is(err, oci.ErrManifestUnknown):
 		return x.sendList([]byte(`{"schemaVersion":2,"mediaType":"`+oci.MediaTypeOCIIndex+`","manifests":[]}`), oci.MediaTypeOCIIndex, nil)

@@ -45,6 +45,9 @@ const pushedKey = "pushed"
 // atHand answers without a question: a digest that is held, or a tag within its
 // window, or shortly after it. It is nil, nil when a question is needed.
 func (m *Mirror) atHand(ctx context.Context, up *Upstream, repo string, ref oci.Reference, accept []string) (*answer, error) {
+	if a := m.queued(up, repo, ref, accept); a != nil {
+		return a, nil
+	}
 	if ref.ByDigest() {
 		return m.held(ctx, up, repo, ref.Digest), nil
 	}

@@ -11,6 +11,7 @@ import (
 	"dray/cache"
 	"dray/cache/meta"
 	"dray/mirror/pipeline"
+	"dray/mirror/queue"
 	"dray/upstream"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -28,6 +29,8 @@ type Upstream struct {
 	Once upstream.Source
 	// Sink takes pushes; nil refuses them.
 	Sink upstream.Sink
+	// AcknowledgeLocally answers a push when it is on stable storage here and in the queue.
+	AcknowledgeLocally bool
 	// Deleter takes deletions; nil refuses them.
 	Deleter upstream.Deleter
 	// Lister lists tags and referrers.
@@ -77,6 +80,8 @@ type Options struct {
 	// Touches is needed where images are kept alive.
 	Touches   *meta.Touches
 	Upstreams []*Upstream
+	// Queue takes the pushes to upstreams that acknowledge locally, and calls Forward for them; nil where there are none.
+	Queue *queue.Queue
 	// OnPull, when not nil, is called once for each manifest that a client got by GET.
 	OnPull func(u *Upstream, repo, reference string)
 	// Logger gets one line a request, and what background work reports; nil discards.
@@ -103,6 +108,7 @@ type Mirror struct {
 	tags      *meta.Tags
 	links     *meta.Links
 	known     *meta.Known
+	queue     *queue.Queue
 	upstreams map[string]*Upstream
 	ahead     map[string]*prefetcher // by upstream
 	onPull    func(u *Upstream, repo, reference string)
@@ -139,7 +145,7 @@ func New(o Options) (*Mirror, error) {
 		return nil, errors.New("mirror: cache and metadata are needed")
 	}
 	m := &Mirror{
-		cache: o.Cache, tags: o.Tags, links: o.Links, known: o.Known,
+		cache: o.Cache, tags: o.Tags, links: o.Links, known: o.Known, queue: o.Queue,
 		upstreams: map[string]*Upstream{}, ahead: map[string]*prefetcher{}, onPull: o.OnPull,
 		log: cmp.Or(o.Logger, slog.New(slog.DiscardHandler)), tasks: newTasks(),
 		within:  cmp.Or(o.AnswerWithin, 10*time.Minute),
@@ -157,6 +163,9 @@ func New(o Options) (*Mirror, error) {
 	for _, u := range o.Upstreams {
 		if u.Name == "" || u.Source == nil || u.Lister == nil {
 			return nil, fmt.Errorf("mirror: upstream %q is incomplete", u.Name)
+		}
+		if u.AcknowledgeLocally && (u.Sink == nil || o.Queue == nil) {
+			return nil, fmt.Errorf("mirror: upstream %q cannot acknowledge pushes: there is nowhere to queue them, or they are not taken", u.Name)
 		}
 		if m.upstreams[u.Name] != nil {
 			return nil, fmt.Errorf("mirror: two upstreams are named %q", u.Name)

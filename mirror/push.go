@@ -71,7 +71,11 @@ func (m *Mirror) bring(ctx context.Context, x *exchange, ref oci.Reference, man 
 	}
 	pushed, err := m.landings.do(ctx, m.tasks, asks.key(), landWithin, func(ctx context.Context) (upstream.Pushed, error) {
 		p, err := m.admit(ctx, asks)
-		m.metrics.pushes.WithLabelValues(x.up.Name, outcome(err)).Inc()
+		result := outcome(err)
+		if err == nil && x.up.AcknowledgeLocally && !x.up.keepsAside(man) {
+			result = "queued"
+		}
+		m.metrics.pushes.WithLabelValues(x.up.Name, result).Inc()
 		return p, err
 	})
 	if err == nil && asks.gate != nil {
@@ -87,11 +91,14 @@ func (m *Mirror) admit(ctx context.Context, p plea) (upstream.Pushed, error) {
 			return upstream.Pushed{}, err
 		}
 	}
-	if p.up.Aside != nil && p.man.BuildCache() {
+	if p.up.keepsAside(p.man) {
 		return m.landAside(ctx, p.up, p.repo, p.ref, p.man)
 	}
 	if m.waits(ctx, p.gate, p.up, p.repo, p.ref, p.man) {
 		return m.holdBack(p.gate, p.up, p.repo, p.man), nil
+	}
+	if p.up.AcknowledgeLocally {
+		return upstream.Pushed{}, m.acknowledge(ctx, p)
 	}
 	return m.land(ctx, p.up, p.repo, p.ref, p.man)
 }
@@ -240,6 +247,9 @@ func (m *Mirror) settleBlob(ctx context.Context, up *Upstream, repo string, c oc
 	}
 	if !oci.NotFound(err) {
 		return err
+	}
+	if size, ok := m.queue.Blob(up.Name, repo, c.Digest); ok {
+		return m.supply(ctx, up, repo, c.Digest, size)
 	}
 	if size, kept := m.keptAside(ctx, up, repo, c.Digest); kept {
 		return m.supply(ctx, up, repo, c.Digest, size)

@@ -3,6 +3,7 @@ package mirror
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -46,6 +47,9 @@ func (m *Mirror) takeOver(k cache.Kept, now time.Time) error {
 		m.shares.restore(r.Owner, 1, k.Upload.Size())
 		m.uploads.add(k.Key, up, r, k.Upload, k.Since)
 		return nil
+	}
+	if _, queued := m.queue.Blob(r.Upstream, r.Repository, k.Blob.Digest); queued {
+		return errors.New("it waits in the queue of pushes")
 	}
 	m.shares.restore(r.Owner, 0, k.Blob.Size)
 	again := recovered{pinKey{r.Upstream, r.Repository, k.Blob.Digest}, &pin{size: k.Blob.Size, owner: r.Owner, forward: newForward(), blob: k.Blob, since: k.Since}}

@@ -18,6 +18,7 @@ import (
 	"dray/mirror"
 	"dray/mirror/hosted"
 	"dray/mirror/inventory"
+	"dray/mirror/queue"
 	"dray/upstream/ecr"
 
 	awsconfig "github.com/aws/aws-sdk-go-v2/config"
@@ -38,6 +39,7 @@ type graph struct {
 	session    *ecr.Session // nil without private ECR
 	registries []*registry
 	hosted     []*hosted.Store
+	queue      *queue.Queue       // nil where no push is acknowledged before it is forwarded
 	upstreams  []*mirror.Upstream // of registries and hosted
 	mirror     *mirror.Mirror
 	inventory  *inventory.Inventory
@@ -51,7 +53,7 @@ type graph struct {
 // also after an error.
 func build(ctx context.Context, cfg Config, log *slog.Logger) (*graph, error) {
 	g := &graph{cfg: cfg, log: log, metrics: prometheus.NewRegistry(), background: map[string]func(context.Context) error{}}
-	for _, step := range []func(context.Context) error{g.buildCache, g.buildHosted, g.buildMetadata, g.buildUpstreams, g.buildChecks, g.buildMirror, g.buildListeners, g.buildCloudWatch, g.buildAdmin} {
+	for _, step := range []func(context.Context) error{g.buildCache, g.buildHosted, g.buildQueue, g.buildMetadata, g.buildUpstreams, g.buildChecks, g.buildMirror, g.buildListeners, g.buildCloudWatch, g.buildAdmin} {
 		if err := step(ctx); err != nil {
 			return nil, errors.Join(err, g.close())
 		}
@@ -149,7 +151,7 @@ func (g *graph) buildMirror(context.Context) (err error) {
 	tags, links, known := meta.NewTags(facts, meta.TagsOptions{}), meta.NewLinks(facts, meta.LinksOptions{}), meta.NewKnown(facts, meta.KnownOptions{})
 	g.joinBuildCaches()
 	g.mirror, err = mirror.New(mirror.Options{
-		Cache: g.cache, Tags: tags, Links: links, Known: known, Touches: touches, Upstreams: g.upstreams, Logger: g.log,
+		Cache: g.cache, Tags: tags, Links: links, Known: known, Touches: touches, Upstreams: g.upstreams, Queue: g.queue, Logger: g.log,
 		OnPull: g.buildPulls(), UploadExpiry: g.cfg.Limits.UploadExpiry.Std(), MaxUploadsPerClient: g.cfg.Limits.MaxUploadsPerClient,
 		MaxUploadBytesPerClient: int64(g.cfg.Limits.MaxUploadBytesPerClient), ClientStall: g.cfg.Limits.StallTimeout.Std(),
 	})
@@ -158,6 +160,7 @@ func (g *graph) buildMirror(context.Context) (err error) {
 	}
 	g.background["mirror"] = g.mirror.Run
 	g.inventory = &inventory.Inventory{Cache: g.cache, Disk: g.disk, Tags: tags, Links: links}
+	g.runQueue()
 	for _, c := range [][]prometheus.Collector{front.Collectors(), tags.Collectors(), links.Collectors(), known.Collectors(), touches.Collectors(), g.mirror.Collectors()} {
 		g.register(c)
 	}
@@ -231,6 +234,9 @@ func (g *graph) close() error {
 	}
 	for _, s := range g.hosted {
 		errs = append(errs, s.Close())
+	}
+	if g.queue != nil {
+		errs = append(errs, g.queue.Close())
 	}
 	if g.disk != nil {
 		errs = append(errs, g.disk.Close())

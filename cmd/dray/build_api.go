@@ -13,7 +13,7 @@ import (
 // endpoints is the API of the admin listener, one method for each part of dray that
 // can be asked. Its clients are the subcommands that have an operator.
 func (g *graph) endpoints() []admin.Endpoint {
-	return slices.Concat(g.statsAPI(), g.inventoryAPI())
+	return slices.Concat(g.statsAPI(), g.inventoryAPI(), g.queueAPI())
 }
 
 func (g *graph) statsAPI() []admin.Endpoint {

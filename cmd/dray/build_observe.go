@@ -59,6 +59,9 @@ func (g *graph) buildAdmin(context.Context) error {
 		return nil
 	}
 	checks := []admin.Check{{Name: "metadata", Run: g.store.Check}}
+	if g.queue != nil {
+		checks = append(checks, admin.Check{Name: "queue", Run: g.queue.Check})
+	}
 	for _, r := range g.registries {
 		checks = append(checks, admin.Check{Name: "upstream " + r.Name, Run: r.healthy})
 	}

@@ -111,6 +111,7 @@ func (r *registry) assemble(u Upstream, client *upstream.Client, creator upstrea
 	if u.Prefetch.Enabled {
 		r.Prefetch = mirror.PrefetchPolicy{MaxLayer: int64(u.Prefetch.MaxLayer), AtOnce: u.Prefetch.Streams}
 	}
+	r.AcknowledgeLocally = u.Acknowledge == AcknowledgeLocal
 	if u.Push {
 		r.Sink = r.breaker.Sink(client)
 		if creator != nil {

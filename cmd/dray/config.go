@@ -13,6 +13,8 @@ type Config struct {
 	Checks []Checks `yaml:"checks,omitempty"`
 	// Where and how much content is kept.
 	Cache Cache `yaml:"cache"`
+	// Pushes that were acknowledged before they were forwarded: see `acknowledge`.
+	Queue Queue `yaml:"queue"`
 	// Where small facts are kept, such as what a tag points to. Losing them costs some requests to the upstreams, nothing else.
 	Metadata Metadata `yaml:"metadata"`
 	// Ways to recognise clients. A listener names the one it uses.
@@ -96,6 +98,10 @@ type Upstream struct {
 	RoleARN string `yaml:"role_arn,omitempty"`
 	// Whether clients may push to this upstream, through a listener with role `registry`. Always so for kind `local`.
 	Push bool `yaml:"push"`
+	// When a push has succeeded: `upstream` when the registry has the image, or `local` when dray has it on stable storage. With `local` clients wait for
+	// nobody, also while the registry is down; dray forwards the image afterwards, and what the registry refuses shows in `dray queue`, the log and the metrics alone.
+	// Default: `upstream`.
+	Acknowledge Acknowledge `yaml:"acknowledge,omitempty"`
 	// Whether clients may delete from this upstream: tags and manifests, and layers where the registry has a call for that (Amazon ECR has none).
 	// Needs `push`, and for kind `ecr` the right `ecr:BatchDeleteImage`. Always so for kind `local`. Who may push does not delete for that: see `actions`.
 	Delete bool `yaml:"delete,omitempty"`
@@ -303,6 +309,16 @@ type Abandoned struct {
 	FinishFromPercent int `yaml:"finish_from_percent"`
 	// How long the fetch goes on before it is stopped. A client that comes meanwhile joins it; a later one makes it begin anew. Default: `10s`.
 	Grace Duration `yaml:"grace"`
+}
+
+// Queue holds the pushes to upstreams with `acknowledge: local` until they are forwarded, in the directory `queue` of the cache directory, with their layers in the cache.
+type Queue struct {
+	// Most pushes that may wait, those that were refused by their registry included; further ones are refused with 429. Default: `10000`.
+	MaxPushes int `yaml:"max_pushes"`
+	// Most bytes of them, which are not evicted. Default: a quarter of `cache.max_bytes`.
+	MaxBytes Bytes `yaml:"max_bytes"`
+	// `/readyz` says `degraded` when a push has waited this long. Default: `5m`.
+	ReportAfter Duration `yaml:"report_after"`
 }
 
 // Metadata says where small facts are kept.

@@ -35,6 +35,7 @@ func Default(environ []string) Config {
 			Abandoned: Abandoned{FinishFromPercent: 50, Grace: Duration(10 * time.Second)},
 			Scrub:     Scrub{Interval: Duration(30 * 24 * time.Hour), Rate: 8 << 20},
 		},
+		Queue:    Queue{MaxPushes: 10_000, ReportAfter: Duration(5 * time.Minute)},
 		Metadata: Metadata{KeyPrefix: "dray:"},
 		Admin:    Admin{Address: "localhost:6060"},
 		CloudWatch: CloudWatch{
@@ -164,6 +165,7 @@ func hub() Upstream {
 
 // complete fills in the defaults that depend on other values.
 func (c *Config) complete() {
+	c.Queue.MaxBytes = cmp.Or(c.Queue.MaxBytes, c.Cache.MaxBytes/4)
 	c.Limits.MaxUploadBytesPerClient = cmp.Or(c.Limits.MaxUploadBytesPerClient, c.Cache.MaxBytes/2)
 	if len(c.Upstreams) == 0 {
 		c.Upstreams = []Upstream{hub()}

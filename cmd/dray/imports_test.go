@@ -89,6 +89,7 @@ var importable = map[string][]allowance{
 	"dray/mirror": {
 		{"dray/mirror/pipeline", "what must be true of pushed images"},
 		{"dray/cache", "where bytes are kept"}, {"dray/cache/meta", "where facts are kept"},
+		{"dray/mirror/queue", "pushes that are forwarded later"},
 		{"dray/upstream", "where they come from"}, {"dray/upstream/oci", "what clients speak"},
 		{"github.com/distribution/distribution/v3/registry/auth", "recognises clients: passwords and tokens"},
 		{"github.com/hashicorp/golang-lru/v2", "what is remembered for a while, bounded"}, {"golang.org/x/crypto/bcrypt", "tells hashes from other text"},
@@ -119,6 +120,7 @@ var importable = map[string][]allowance{
 	"dray/mirror/pipeline/secrets": {{"dray/mirror/pipeline", "a stage"}},
 	"dray/mirror/pipeline/webhook": {{"dray/mirror/pipeline", "a stage"}},
 	"dray/mirror/pulls":            {{prometheusClient, measures}},
+	"dray/mirror/queue":            {{goDigest, addresses}, {prometheusClient, measures}},
 	"dray/mirror/cloudwatch": {
 		{"dray/mirror/pulls", "the counts it publishes"}, {awsSDK, "the API of CloudWatch"},
 		{prometheusClient, measures}, {"github.com/prometheus/client_model", "it reads what is gathered"},

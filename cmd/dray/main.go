@@ -86,7 +86,7 @@ func rootCommand(in *invocation) *cobra.Command {
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w; %w", err, errUsage) })
 	root.PersistentFlags().StringVarP(&in.configPath, "config", "c", "", "configuration file (YAML); without it, DRAY_CONFIG names it")
 	root.AddCommand(serveCommand(in), checkCommand(in), certCommand(in), configCommand(in), versionCommand(in),
-		lsCommand(in), purgeCommand(in), pinCommand(in), unpinCommand(in), evictCommand(in), statsCommand(in))
+		lsCommand(in), purgeCommand(in), pinCommand(in), unpinCommand(in), evictCommand(in), queueCommand(in), statsCommand(in))
 	return root
 }
 

@@ -138,7 +138,7 @@ func typeWords(typ string, sections map[string]section) string {
 		return "section"
 	}
 	switch typ {
-	case "string", "SecretURL", "Role", "Send", "CreateMode", "Kind", "WhenFull", "WriteBack", "Dimensions", "LogFormat", "LogLevel", "ForwardWhen", "DigestPush", "UnseenLayers", "CheckMode", "OnError":
+	case "string", "SecretURL", "Role", "Send", "CreateMode", "Kind", "WhenFull", "WriteBack", "Acknowledge", "Dimensions", "LogFormat", "LogLevel", "ForwardWhen", "DigestPush", "UnseenLayers", "CheckMode", "OnError":
 		return "text"
 	case "[]string":
 		return "list of texts"

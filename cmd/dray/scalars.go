@@ -256,6 +256,20 @@ func (w *WriteBack) UnmarshalText(text []byte) error {
 	return oneOf(w, text, WriteBackNever, WriteBackAsync)
 }
 
+// Acknowledge is what must have happened to a push before the client is told that it succeeded.
+type Acknowledge string
+
+// The levels of acknowledgement.
+const (
+	AcknowledgeUpstream Acknowledge = "upstream"
+	AcknowledgeLocal    Acknowledge = "local"
+)
+
+// UnmarshalText accepts one of the levels.
+func (a *Acknowledge) UnmarshalText(text []byte) error {
+	return oneOf(a, text, AcknowledgeUpstream, AcknowledgeLocal)
+}
+
 // WhenFull is what a push does that does not fit into an upstream of kind local.
 type WhenFull string
 

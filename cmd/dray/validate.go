@@ -51,6 +51,7 @@ func (c Config) validate() Problems {
 			k.add(at("listeners", i)+".role", "a registry needs an upstream with push: true; none of %s has it", strings.Join(l.Upstreams, ", "))
 		}
 	}
+	c.Queue.validate(k)
 	c.validateRest(k)
 	c.validateQuotas(k)
 	c.validateBuildCaches(k)
@@ -141,6 +142,7 @@ const prefixName = `^[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._
 
 func (u Upstream) validate(k *check, path string) {
 	u.validateLocal(k, path)
+	u.validateAcknowledge(k, path)
 	if u.URL == "" {
 		if u.Kind != KindLocal {
 			k.add(path+".url", "is missing")

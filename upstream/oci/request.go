@@ -239,7 +239,7 @@ func (q *Request) parseUploadQuery(v url.Values) (err error) {
 			return err
 		}
 	}
-	if s := v.Get("digest-algorithm"); s != "" && q.Kind == KindUploads && !digest.Algorithm(s).Available() {
+	if s := v.Get("digest-algorithm"); s != "" && q.Kind == KindUploads && digest.Algorithm(s) != digest.SHA256 && digest.Algorithm(s) != digest.SHA512 {
 		// A hint what to hash with; any algorithm that there is, is taken without it.
 		return ErrDigestInvalid.With("unsupported digest algorithm %q", clip(s))
 	}

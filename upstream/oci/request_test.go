@@ -116,6 +116,7 @@ func TestParseRefuses(t *testing.T) {
 		{"GET", "/v2/a/referrers/latest", oci.ErrDigestInvalid, 400},
 		{"PUT", "/v2/a/blobs/uploads/u?digest=sha256:1", oci.ErrDigestInvalid, 400},
 		{"POST", "/v2/a/blobs/uploads/?mount=zzz", oci.ErrDigestInvalid, 400},
+		{"POST", "/v2/a/blobs/uploads/?digest-algorithm=sha384", oci.ErrDigestInvalid, 400},
 		{"POST", "/v2/a/blobs/uploads/?mount=" + dgst.String() + "&from=../x", oci.ErrNameInvalid, 400},
 		{"PATCH", "/v2/a/blobs/uploads/b:c", oci.ErrBlobUploadUnknown, 404},
 		{"GET", "/v2/a/tags/list?n=-1", oci.ErrPaginationInvalid, 400},

@@ -1,0 +1,177 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"dray/mirror/queue"
+	"dray/upstream/ecrtest"
+	"dray/upstream/oci"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// acknowledging makes an upstream acknowledge pushes locally.
+var acknowledging = []string{"push: true", "push: true\n  delete: true\n  acknowledge: local"}
+
+// forwarded waits until nothing is in the queue any more.
+func (s *stack) forwarded() {
+	s.Helper()
+	s.until(func() bool { return len(s.queue.List()) == 0 })
+}
+
+func (s *stack) until(what func() bool) {
+	s.Helper()
+	for end := time.Now().Add(20 * time.Second); !what(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			s.Fatalf("it never came to that; the queue has %+v", s.queue.List())
+		}
+	}
+}
+
+// outage makes every request to ECR fail.
+func (s *stack) outage() {
+	s.ecr.AddFault(ecrtest.Fault{Close: true, Count: 1 << 30})
+}
+
+// An image that was acknowledged while ECR was down is served from here at once, by tag and digest, with its layers, and
+// after a restart as well, is listed, and is in ECR once that is back: with nothing more from the client.
+func TestQueueOutage(t *testing.T) {
+	for _, restarts := range []bool{false, true} {
+		dir := t.TempDir()
+		s := startStack(t, dir, acknowledging...)
+		first, second, third := layerOf(1, 3<<20), layerOf(2, 50_000), layerOf(3, 70_000)
+		old := s.push("team/app", "v1", first)
+		s.forwarded()
+		s.want(200, "GET", "/v2/team/app/manifests/v1", nil) // a fact about what the tag was, and a hot answer
+		s.outage()
+		m := s.push("team/app", "v1", second, third)
+		for range 2 {
+			for _, ref := range []string{"v1", m.Digest.String()} {
+				if r := s.want(200, "GET", "/v2/team/app/manifests/"+ref, nil, "Accept", oci.MediaTypeOCIManifest); !bytes.Equal(r.body, m.Raw) {
+					t.Errorf("%s is another manifest", ref)
+				}
+			}
+			for _, l := range [][]byte{second, third, config} {
+				d := digest.FromBytes(l).String()
+				if r := s.want(200, "GET", "/v2/team/app/blobs/"+d, nil); !bytes.Equal(r.body, l) {
+					t.Error("other bytes")
+				}
+				s.want(200, "HEAD", "/v2/team/app/blobs/"+d, nil)
+			}
+			if r := s.want(200, "GET", "/v2/team/app/tags/list", nil); !strings.Contains(string(r.body), `"v1"`) {
+				t.Errorf("the list is %s", r.body)
+			}
+			s.refused(403, "DENIED", "DELETE", "/v2/team/app/manifests/v1", nil)
+			if restarts {
+				s.stop()
+				s = startBefore(t, s.ecr, s.hub, dir, acknowledging...)
+			}
+		}
+		if img, ok := s.ecr.Image("team/app", "v1"); !ok || img.Digest != old.Digest {
+			t.Fatal("the outage was none")
+		}
+		s.ecr.ClearFaults()
+		s.until(func() bool { // the breaker lets nothing through for a while
+			for _, e := range s.queue.List() {
+				_ = s.queue.Retry(t.Context(), e.ID)
+			}
+			return len(s.queue.List()) == 0
+		})
+		s.holds("team/app", "v1", m, second, third)
+		if r := s.want(200, "GET", "/v2/team/app/manifests/v1", nil); !bytes.Equal(r.body, m.Raw) {
+			t.Error("the tag is not what was pushed")
+		}
+		s.stop()
+	}
+}
+
+// An index follows its children, and what a push leaves out because it is there already need not be held.
+func TestQueueIndex(t *testing.T) {
+	s := startStack(t, t.TempDir(), acknowledging...)
+	layer := layerOf(1, 100_000)
+	child := imageOf(t, layer)
+	raw := fmt.Appendf(nil, `{"schemaVersion":2,"mediaType":%q,"manifests":[{"mediaType":%q,"digest":%q,"size":%d}]}`, oci.MediaTypeOCIIndex, child.MediaType, child.Digest, len(child.Raw))
+	index := func(status int) {
+		s.want(status, "PUT", "/v2/team/app/manifests/all", raw, "Content-Type", oci.MediaTypeOCIIndex)
+	}
+	image := func(status int) {
+		s.want(status, "PUT", "/v2/team/app/manifests/"+child.Digest.String(), child.Raw, "Content-Type", child.MediaType)
+	}
+	s.ecr.CreateRepository("team/app")
+	index(400) // its child is nowhere
+	image(400) // so are the child's layers
+	s.upload("team/app", layer)
+	s.upload("team/app", config)
+	image(201)
+	index(201)
+	s.forwarded()
+	if img, ok := s.ecr.Image("team/app", "all"); !ok || !bytes.Equal(img.Raw, raw) {
+		t.Error("the index is not there")
+	}
+	s.ecr.ResetCounters()
+	image(201)
+	index(201)
+	s.forwarded()
+	if n := s.ecr.Count(ecrtest.KindUploadStart); n != 0 {
+		t.Errorf("%d layers were sent again", n)
+	}
+}
+
+// What ECR refuses for good shows: as failed in the list, in the health, and as a metric; and is sent when somebody has mended it.
+func TestQueueRefused(t *testing.T) {
+	s := startStack(t, t.TempDir(), acknowledging...)
+	s.ecr.CreateRepository("team/app")
+	s.ecr.SetDenials(ecrtest.Denial{Action: "ecr:PutImage"})
+	layer := layerOf(1, 100_000)
+	m := s.push("team/app", "v1", layer)
+	s.push("team/app", "v2", layer)
+	s.until(func() bool {
+		return !slices.ContainsFunc(s.queue.List(), func(e queue.Entry) bool { return e.State != "failed" })
+	})
+	q := operated[Queued](s, "queue")
+	if len(q.Pushes) != 2 || q.Pushes[0].State != "failed" || !strings.Contains(q.Pushes[0].Error, "not authorized to perform: ecr:PutImage") || q.Pushes[0].Bytes < 100_000 {
+		t.Errorf("%+v", q)
+	}
+	if _, out, _ := s.operator("queue"); !strings.Contains(out, "team/app:v1") || !strings.Contains(out, "failed") {
+		t.Errorf("the table is\n%s", out)
+	}
+	if err := s.queue.Check(t.Context()); err == nil || !strings.Contains(err.Error(), "2 acknowledged pushes were refused") {
+		t.Errorf("the health is %v", err)
+	}
+	s.ecr.SetDenials()
+	if code, out, stderr := s.operator("queue", "retry", fmt.Sprint(q.Pushes[0].ID)); code != 0 {
+		t.Errorf("%s %s", out, stderr)
+	}
+	s.until(func() bool { return len(s.queue.List()) == 1 })
+	s.holds("team/app", "v1", m, layer)
+	if code, out, stderr := s.operator("queue", "drop", fmt.Sprint(q.Pushes[1].ID)); code != 0 || !strings.Contains(out, "team/app:v2") {
+		t.Errorf("%s %s", out, stderr)
+	}
+	for _, args := range [][]string{{"queue", "drop", "77"}, {"queue", "retry", "77"}, {"queue", "retry", "x"}} {
+		if code, _, stderr := s.operator(args...); code == 0 {
+			t.Errorf("%q succeeded: %s", args, stderr)
+		}
+	}
+	if _, ok := s.ecr.Image("team/app", "v2"); ok {
+		t.Error("what was dropped has landed")
+	}
+	if _, out, _ := s.operator("queue"); !strings.Contains(out, "nothing waits") {
+		t.Errorf("the table is\n%s", out)
+	}
+}
+
+// A queue that may hold no more refuses pushes with a reason, and takes them again later.
+func TestQueueFull(t *testing.T) {
+	s := startStack(t, t.TempDir(), append(acknowledging, "min_free_bytes: 0}", "min_free_bytes: 0}\nqueue: {max_pushes: 1}")...)
+	s.outage()
+	layer := layerOf(1, 1000)
+	s.push("team/app", "v1", layer)
+	s.push("team/app", "v1", layer) // the same
+	m := imageOf(t, layer)
+	s.refused(429, "TOOMANYREQUESTS", "PUT", "/v2/team/app/manifests/v2", m.Raw, "Content-Type", m.MediaType)
+}

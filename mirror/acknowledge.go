@@ -1,0 +1,213 @@
+package mirror
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+
+	"dray/cache"
+	"dray/mirror/queue"
+	"dray/upstream"
+	"dray/upstream/oci"
+
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sync/errgroup"
+)
+
+// acknowledge takes a push over before its upstream has it: when it returns nil, the manifest and everything that the
+// upstream may lack for it are on stable storage, and are forwarded whatever happens to this process. What waited for the
+// manifest is taken over with it.
+func (m *Mirror) acknowledge(ctx context.Context, p plea) error {
+	of := func(man *oci.Manifest) plea {
+		other := p
+		other.ref, other.man = oci.Reference{Digest: man.Digest}, man
+		return other
+	}
+	for _, c := range p.man.Children() {
+		if man := m.backlog.get(pinKey{p.up.Name, p.repo, c.Digest}); man != nil {
+			if err := m.acknowledge(ctx, of(man)); err != nil {
+				return err
+			}
+		}
+	}
+	if err := m.enqueue(ctx, p); err != nil {
+		return err
+	}
+	self := pinKey{p.up.Name, p.repo, p.man.Digest}
+	m.backlog.drop(self)
+	for _, man := range m.backlog.about(self) {
+		if err := m.acknowledge(ctx, of(man)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// enqueue is acknowledge for the manifest alone.
+func (m *Mirror) enqueue(ctx context.Context, p plea) error {
+	up, repo := p.up, p.repo
+	blobs, err := m.gather(ctx, up, repo, p.man)
+	if err != nil {
+		return err
+	}
+	err = m.queue.Add(ctx, queue.Push{
+		Upstream: up.Name, Repository: repo, Reference: p.ref.String(), MediaType: p.man.MediaType, Digest: p.man.Digest, Manifest: p.man.Raw, Blobs: blobs, User: p.user,
+	})
+	switch {
+	case errors.Is(err, queue.ErrFull):
+		return oci.ErrTooManyRequests.With("too many pushes wait for %s already, try again later", up.Registry).Because(err)
+	case errors.Is(err, cache.ErrNotFound):
+		return oci.ErrManifestBlobUnknown.With("the manifest needs a blob that is no longer held here, push it again").Because(err)
+	case err != nil:
+		return oci.ErrUnavailable.With("the mirror cannot take the push over now").Because(err)
+	}
+	// Answers about the tag that are at hand, or on their way, are of before. From now on the queue answers.
+	after := context.WithoutCancel(ctx)
+	m.forgetTag(after, up, repo, p.ref.String())
+	m.forgetTag(after, up, repo, p.man.Digest.String())
+	m.replaceAside(after, up, repo, p.ref, p.man)
+	keys := make([]pinKey, len(blobs))
+	for i, b := range blobs {
+		keys[i] = pinKey{up.Name, repo, b.Digest}
+	}
+	m.pins.entrust(keys...)
+	return nil
+}
+
+// gather finds what a push has to bring along. What is not held here the upstream must have now: a fact about that is
+// not enough, because nobody will be there to send it when the fact turns out to be wrong.
+func (m *Mirror) gather(ctx context.Context, up *Upstream, repo string, man *oci.Manifest) ([]queue.Blob, error) {
+	var mu sync.Mutex
+	var blobs []queue.Blob
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(8)
+	seen := map[digest.Digest]bool{}
+	for _, c := range man.Children() {
+		if c.Foreign() || seen[c.Digest] {
+			continue
+		}
+		seen[c.Digest] = true
+		g.Go(func() error {
+			size, here, err := m.gatherOne(ctx, up, repo, c)
+			if err == nil && here {
+				mu.Lock()
+				defer mu.Unlock()
+				blobs = append(blobs, queue.Blob{Digest: c.Digest, Size: size})
+			}
+			return err
+		})
+	}
+	err := g.Wait()
+	slices.SortFunc(blobs, func(a, b queue.Blob) int { return compareDigests(a.Digest, b.Digest) })
+	return blobs, err
+}
+
+func compareDigests(a, b digest.Digest) int {
+	switch {
+	case a < b:
+		return -1
+	case a > b:
+		return 1
+	}
+	return 0
+}
+
+// gatherOne says whether a child is held here for the repository, or else makes sure that the upstream has it.
+func (m *Mirror) gatherOne(ctx context.Context, up *Upstream, repo string, c oci.Child) (size int64, here bool, err error) {
+	if c.Manifest {
+		return 0, false, m.gatherManifest(ctx, up, repo, c)
+	}
+	if p := m.pins.get(pinKey{up.Name, repo, c.Digest}); p != nil {
+		return p.size, true, nil
+	}
+	if size, ok := m.queue.Blob(up.Name, repo, c.Digest); ok {
+		return size, true, nil
+	}
+	_, aside := m.keptAside(ctx, up, repo, c.Digest)
+	if _, visible, _ := m.visible(ctx, up, repo, c.Digest); visible || aside {
+		if release, err := m.cache.Keep(ctx, c.Digest); err == nil { // memory alone does not outlive the process
+			defer release()
+			size, _ := m.cache.Stat(c.Digest)
+			return size, true, nil
+		}
+	}
+	_, err = up.Source.StatBlob(ctx, up.remote(repo), c.Digest)
+	if oci.NotFound(err) {
+		err = oci.ErrManifestBlobUnknown.With("the manifest needs blob %s, which was not pushed to %s", c.Digest, repo)
+	}
+	return 0, false, err
+}
+
+// gatherManifest makes sure that a manifest of an index waits before it, or is at the upstream.
+func (m *Mirror) gatherManifest(ctx context.Context, up *Upstream, repo string, c oci.Child) error {
+	if _, ok := m.queue.Find(up.Name, repo, c.Digest.String()); ok {
+		return nil
+	}
+	_, err := up.Source.StatManifest(ctx, up.remote(repo), oci.Reference{Digest: c.Digest}, anyManifest)
+	if oci.NotFound(err) {
+		err = oci.ErrManifestBlobUnknown.With("the index needs manifest %s, which was not pushed to %s", c.Digest, repo)
+	}
+	return err
+}
+
+// Forward brings a push of the queue to its upstream. It is a [queue.Forward].
+func (m *Mirror) Forward(ctx context.Context, e queue.Entry) error {
+	up := m.upstreams[e.Upstream]
+	if up == nil || up.Sink == nil {
+		return fmt.Errorf("the upstream %q takes no pushes any more", e.Upstream)
+	}
+	man, err := oci.ParseManifest(e.MediaType, e.Manifest)
+	if err != nil {
+		return fmt.Errorf("%w: %w", queue.ErrRefused, err)
+	}
+	man.Digest = e.Digest
+	ref, err := oci.ParseReference(e.Reference)
+	if err != nil {
+		return fmt.Errorf("%w: %w", queue.ErrRefused, err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, landWithin)
+	defer cancel()
+	_, err = m.land(ctx, up, e.Repository, ref, man)
+	m.metrics.pushes.WithLabelValues(up.Name, outcome(err)).Inc()
+	if err != nil && isRefusal(err) && !upstream.Transient(err) && !errors.Is(err, upstream.ErrCredentials) {
+		return fmt.Errorf("%w: %w", queue.ErrRefused, err)
+	}
+	return err
+}
+
+// queued is the answer about a push that its upstream does not have yet, or nil.
+func (m *Mirror) queued(up *Upstream, repo string, ref oci.Reference, accept []string) *answer {
+	p, ok := m.queue.Find(up.Name, repo, ref.String())
+	if !ok || !ref.ByDigest() && !oci.Accepts(accept, p.MediaType) {
+		return nil
+	}
+	return &answer{raw: p.Manifest, digest: p.Digest, mediaType: p.MediaType, source: fromCache}
+}
+
+// stillQueued refuses to delete what is on its way: it would arrive afterwards.
+func (m *Mirror) stillQueued(up *Upstream, repo string, ref oci.Reference) error {
+	_, waits := m.queue.Find(up.Name, repo, ref.String())
+	if !waits && ref.ByDigest() {
+		_, waits = m.queue.Blob(up.Name, repo, ref.Digest)
+	}
+	if waits {
+		return oci.ErrDenied.With("%s of %s is still on its way to %s: delete it once it has arrived", ref, repo, up.Registry)
+	}
+	return nil
+}
+
+// withQueued adds the tags of a repository that are on their way to the last page of those that are there.
+func (m *Mirror) withQueued(up *Upstream, repo string, tags []string, last string, n int) []string {
+	inOrder := slices.IsSorted(tags)
+	for _, t := range m.queue.Tags(up.Name, repo) {
+		if t > last && !slices.Contains(tags, t) && (n < 0 || len(tags) < n) {
+			tags = append(tags, t)
+		}
+	}
+	if inOrder {
+		slices.Sort(tags)
+	}
+	return tags
+}

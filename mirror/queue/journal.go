@@ -1,0 +1,320 @@
+package queue
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"io/fs"
+	"log/slog"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"time"
+)
+
+// The journal is a file of lines: eight hexadecimal digits of a CRC-32C, a space, and the JSON that it is of. Each line
+// is a record; the first one tells the version. A line that is torn, or does not fit its sum, is left out, and those that
+// follow are read all the same.
+
+const (
+	journalName    = "journal"
+	journalVersion = 1
+	// maxLine bounds a line, in bytes: a manifest has 4 MiB at most, and becomes a third longer in JSON.
+	maxLine = 16 << 20
+	// slack is how many bytes of records that count no longer are left in the file.
+	slack = 1 << 20
+)
+
+// op says what a record is about.
+type op string
+
+const (
+	opVersion op = "journal"
+	opPush    op = "push"   // Entry was accepted
+	opDone    op = "done"   // ID was forwarded or dropped
+	opFailed  op = "failed" // ID was refused, with Error, after Attempts
+	opRetry   op = "retry"  // ID waits again
+)
+
+type record struct {
+	Op       op     `json:"op"`
+	Version  int    `json:"version,omitempty"`
+	ID       uint64 `json:"id,omitempty"` // of the version: the last one given
+	Entry    *Entry `json:"entry,omitempty"`
+	Error    string `json:"error,omitempty"`
+	Attempts int    `json:"attempts,omitempty"`
+}
+
+// past is what a journal tells.
+type past struct {
+	lastID  uint64
+	entries map[uint64]Entry
+	damaged int // lines that make no sense
+}
+
+func (p *past) sorted() []Entry {
+	return slices.SortedFunc(maps.Values(p.entries), func(a, b Entry) int { return cmp.Compare(a.ID, b.ID) })
+}
+
+// errVersion says that a later dray wrote the journal.
+var errVersion = errors.New("the journal is of a later version")
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// line is a record as it is written.
+func (r record) line() ([]byte, error) {
+	body, err := json.Marshal(r)
+	if err != nil {
+		return nil, err
+	}
+	b := fmt.Appendf(make([]byte, 0, len(body)+10), "%08x ", crc32.Checksum(body, castagnoli))
+	return append(append(b, body...), '\n'), nil
+}
+
+// parseLine is the inverse of line, without the line break.
+func parseLine(b []byte) (record, error) {
+	var r record
+	sum, body, ok := bytes.Cut(b, []byte(" "))
+	if !ok || len(sum) != 8 {
+		return r, errors.New("no sum")
+	}
+	want, err := strconv.ParseUint(string(sum), 16, 32)
+	if err != nil || uint32(want) != crc32.Checksum(body, castagnoli) {
+		return r, errors.New("wrong sum")
+	}
+	return r, json.Unmarshal(body, &r)
+}
+
+// replay reads a journal. What is torn at its end was never acknowledged and does not count as damage.
+func replay(r io.Reader) (past, error) {
+	p := past{entries: map[uint64]Entry{}}
+	in := bufio.NewReaderSize(r, 64<<10)
+	for {
+		line, whole, err := readLine(in)
+		if err == io.EOF && !whole {
+			return p, nil
+		}
+		if err != nil && err != io.EOF {
+			return p, err
+		}
+		rec, err := parseLine(line)
+		if err == nil {
+			err = p.apply(rec)
+		}
+		if errors.Is(err, errVersion) {
+			return p, err
+		}
+		if err != nil {
+			p.damaged++
+		}
+	}
+}
+
+// readLine reads up to a line break; whole says that there was one. Of a line that is too long only a part is returned,
+// which fits no sum.
+func readLine(in *bufio.Reader) (line []byte, whole bool, err error) {
+	for {
+		part, err := in.ReadSlice('\n')
+		if len(line) <= maxLine {
+			line = append(line, part...)
+		}
+		switch err {
+		case nil:
+			return bytes.TrimSuffix(line, []byte("\n")), true, nil
+		case bufio.ErrBufferFull:
+		default:
+			return line, false, err
+		}
+	}
+}
+
+// apply does what a record says.
+func (p *past) apply(r record) error {
+	if r.Op == opVersion {
+		if r.Version > journalVersion {
+			return fmt.Errorf("%w: %d", errVersion, r.Version)
+		}
+		p.lastID = max(p.lastID, r.ID)
+		return nil
+	}
+	if r.Op == opPush {
+		return p.push(r.Entry)
+	}
+	e, ok := p.entries[r.ID]
+	if !ok {
+		return nil // of an entry whose own line was lost, or is done
+	}
+	switch r.Op {
+	case opDone:
+		delete(p.entries, r.ID)
+		return nil
+	case opFailed:
+		e.State, e.Error, e.Attempts = Failed, r.Error, r.Attempts
+	case opRetry:
+		e.State, e.Error, e.Attempts = Waiting, "", 0
+	default:
+		return fmt.Errorf("unknown record %q", r.Op)
+	}
+	p.entries[r.ID] = e
+	return nil
+}
+
+func (p *past) push(e *Entry) error {
+	if e == nil || e.ID == 0 || e.Upstream == "" || e.Repository == "" || e.Reference == "" || e.Digest.Validate() != nil {
+		return errors.New("incomplete push")
+	}
+	for _, b := range e.Blobs {
+		if b.Digest.Validate() != nil || b.Size < 0 {
+			return errors.New("a blob without a digest or size")
+		}
+	}
+	if e.State != Failed {
+		e.State = Waiting
+	}
+	e.Next = time.Time{}
+	p.entries[e.ID] = *e
+	p.lastID = max(p.lastID, e.ID)
+	return nil
+}
+
+// journal is the file. One goroutine at a time uses it.
+type journal struct {
+	dir    string
+	file   *os.File // nil: it could not be written anew
+	size   int64    // bytes of the file
+	floor  int64    // its bytes when it was written anew
+	broken bool     // a write has failed: nothing may follow it
+	sync   func(*os.File) error
+}
+
+// openJournal reads what there is and writes it anew. A journal with damage is kept aside.
+func openJournal(o Options, log *slog.Logger) (*journal, past, error) {
+	j := &journal{dir: o.Directory, sync: (*os.File).Sync}
+	if o.Sync != nil {
+		j.sync = func(*os.File) error { return o.Sync() }
+	}
+	if err := os.MkdirAll(j.dir, 0o700); err != nil {
+		return nil, past{}, err
+	}
+	p, err := j.read()
+	if err != nil {
+		return nil, p, err
+	}
+	if p.damaged > 0 {
+		aside := j.path() + ".damaged"
+		if err := os.Rename(j.path(), aside); err != nil {
+			return nil, p, err
+		}
+		log.Error("the journal of pushes is damaged: records are lost, and with them maybe acknowledged pushes", "records", p.damaged, "kept", aside)
+	}
+	return j, p, j.rewrite(p)
+}
+
+func (j *journal) path() string { return filepath.Join(j.dir, journalName) }
+
+func (j *journal) read() (past, error) {
+	f, err := os.Open(j.path())
+	if errors.Is(err, fs.ErrNotExist) {
+		return past{}, nil
+	}
+	if err != nil {
+		return past{}, err
+	}
+	defer f.Close()
+	return replay(f)
+}
+
+// append writes a record and returns when it is on stable storage. now tells what a new file has to hold, the record not
+// included. After an error the record may be found by a later process or not, but no other is written behind it.
+func (j *journal) append(r record, now func() past) error {
+	if j.broken || j.size > 2*j.floor+slack {
+		if err := j.rewrite(now()); err != nil {
+			return err
+		}
+	}
+	line, err := r.line()
+	if err != nil {
+		return err
+	}
+	_, err = j.file.Write(line)
+	if err == nil {
+		err = j.sync(j.file)
+	}
+	if err != nil {
+		j.broken = true
+		return errors.Join(err, j.rewrite(now())) // takes back what was written of it
+	}
+	j.size += int64(len(line))
+	return nil
+}
+
+// rewrite replaces the file by one with the entries of p alone.
+func (j *journal) rewrite(p past) error {
+	j.broken = true
+	tmp := j.path() + ".new"
+	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	n, err := p.write(f)
+	if err == nil {
+		err = j.sync(f)
+	}
+	if err == nil {
+		err = os.Rename(tmp, j.path())
+	}
+	if err == nil {
+		err = j.syncDir()
+	}
+	if err != nil {
+		return errors.Join(err, f.Close())
+	}
+	if j.file != nil {
+		_ = j.file.Close()
+	}
+	j.file, j.size, j.floor, j.broken = f, n, n, false
+	return nil
+}
+
+// write writes a whole journal and returns its length.
+func (p *past) write(w io.Writer) (n int64, err error) {
+	out := bufio.NewWriter(w)
+	put := func(r record) error {
+		line, err := r.line()
+		if err != nil {
+			return err
+		}
+		m, err := out.Write(line)
+		n += int64(m)
+		return err
+	}
+	err = put(record{Op: opVersion, Version: journalVersion, ID: p.lastID})
+	for _, e := range p.sorted() {
+		if err == nil {
+			err = put(record{Op: opPush, Entry: &e})
+		}
+	}
+	return n, errors.Join(err, out.Flush())
+}
+
+func (j *journal) syncDir() error {
+	d, err := os.Open(j.dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+func (j *journal) close() error {
+	if j.file == nil {
+		return nil
+	}
+	return j.file.Close()
+}

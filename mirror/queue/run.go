@@ -1,0 +1,169 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"sync"
+	"time"
+)
+
+// A push that fails is tried again for ever, at first after a second and in the end every minute.
+const (
+	firstPause = time.Second
+	lastPause  = time.Minute
+)
+
+// Forward brings an entry to its registry. An error that wraps ErrRefused ends the attempts, any other one is followed by
+// a further attempt. It may be called again for what it has done.
+type Forward func(ctx context.Context, e Entry) error
+
+// Run forwards until ctx ends: one push of a repository at a time, and so many repositories at a time as the options say.
+func (q *Queue) Run(ctx context.Context, forward Forward) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	slots := make(chan struct{}, q.opts.Parallel)
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for ctx.Err() == nil {
+		select {
+		case slots <- struct{}{}:
+		case <-ctx.Done():
+			return nil
+		}
+		e, wait := q.next(time.Now())
+		if e != nil {
+			wg.Go(func() {
+				q.try(ctx, forward, e)
+				<-slots
+				q.nudge()
+			})
+			continue
+		}
+		<-slots
+		timer.Reset(wait)
+		select {
+		case <-ctx.Done():
+		case <-q.wake:
+		case <-timer.C:
+		}
+	}
+	return nil
+}
+
+// next takes the entry that has been due for the longest, or says how long nothing will be. Its lane is then busy.
+func (q *Queue) next(now time.Time) (*entry, time.Duration) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	var first *entry
+	for _, l := range q.lanes {
+		if e := l.head(); e != nil && !l.busy && (first == nil || e.due().Before(first.due())) {
+			first = e
+		}
+	}
+	if first == nil {
+		return nil, lastPause
+	}
+	if wait := first.due().Sub(now); wait > 0 {
+		return nil, wait
+	}
+	first.State = Forwarding
+	q.lanes[place{first.Upstream, first.Repository}].busy = true
+	return first, 0
+}
+
+// head is the entry whose turn it is, or nil. Failed ones are passed over, and those that are being dropped.
+func (l *lane) head() *entry {
+	for _, e := range l.entries {
+		if e.State != Failed && e.State != dropping {
+			return e
+		}
+	}
+	return nil
+}
+
+func (e *entry) due() time.Time {
+	if e.Next.IsZero() {
+		return e.Accepted
+	}
+	return e.Next
+}
+
+// try makes one attempt and settles what becomes of the entry.
+func (q *Queue) try(ctx context.Context, forward Forward, e *entry) {
+	q.mu.Lock()
+	e.Attempts++
+	attempt := e.Entry
+	q.mu.Unlock()
+	err := forward(ctx, attempt)
+	who := []any{"push", e.ID, "upstream", e.Upstream, "repository", e.Repository, "reference", e.Reference, "digest", e.Digest, "user", e.User, "attempts", attempt.Attempts}
+	switch {
+	case err == nil:
+		q.metrics.forwarded.WithLabelValues(e.Upstream, "landed").Inc()
+		q.log.Info("acknowledged push forwarded", append(who, "age", time.Since(e.Accepted).Round(time.Millisecond))...)
+		q.finish(e)
+	case ctx.Err() != nil:
+		q.again(e, time.Now(), "")
+	case errors.Is(err, ErrRefused):
+		q.metrics.forwarded.WithLabelValues(e.Upstream, "refused").Inc()
+		q.log.Error("acknowledged push refused by its registry: see dray queue", append(who, "error", err)...)
+		q.fail(e, err.Error())
+	default:
+		q.metrics.forwarded.WithLabelValues(e.Upstream, "failed").Inc()
+		pause := pauseAfter(attempt.Attempts)
+		q.log.Warn("acknowledged push not forwarded yet", append(who, "again", pause.Round(time.Millisecond), "error", err)...)
+		q.again(e, time.Now().Add(pause), err.Error())
+	}
+}
+
+// pauseAfter is how long to wait after so many attempts, with a fifth of chance in it.
+func pauseAfter(attempts int) time.Duration {
+	d := lastPause
+	if n := attempts - 1; n < 10 {
+		d = min(d, firstPause<<n)
+	}
+	return d - rand.N(d/5)
+}
+
+// again lets an entry wait.
+func (q *Queue) again(e *entry, next time.Time, why string) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	e.State, e.Next = Waiting, next
+	if why != "" {
+		e.Error = why
+	}
+	q.lanes[place{e.Upstream, e.Repository}].busy = false
+}
+
+// finish takes out what is forwarded. Where that cannot be written down the push is forwarded again by a later process,
+// which the registry takes for a repetition.
+func (q *Queue) finish(e *entry) {
+	q.record(record{Op: opDone, ID: e.ID})
+	q.mu.Lock()
+	q.lanes[place{e.Upstream, e.Repository}].busy = false
+	releases := q.leave(e)
+	q.mu.Unlock()
+	for _, release := range releases {
+		release()
+	}
+}
+
+// fail keeps what the registry refuses, for somebody to look at.
+func (q *Queue) fail(e *entry, why string) {
+	q.mu.Lock()
+	e.State, e.Error = Failed, why
+	attempts := e.Attempts
+	q.lanes[place{e.Upstream, e.Repository}].busy = false
+	q.mu.Unlock()
+	q.record(record{Op: opFailed, ID: e.ID, Error: why, Attempts: attempts})
+}
+
+// record writes what an attempt has come to. Run has no caller to tell of a failure.
+func (q *Queue) record(r record) {
+	q.turn <- struct{}{}
+	defer q.freeTurn()
+	if err := q.journal.append(r, q.snapshot); err != nil {
+		q.log.Error("the journal of pushes cannot be written", "record", r.Op, "push", r.ID, "error", err)
+	}
+}
