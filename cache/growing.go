@@ -257,20 +257,29 @@ func (g *growing) verdict(ctx context.Context) error {
 
 // readAt reads what there is at off, waiting for the first byte of it until ctx ends.
 func (g *growing) readAt(ctx context.Context, p []byte, off int64) (int, error) {
+	limit, err := g.await(ctx, off)
+	if err != nil {
+		return 0, err
+	}
+	n, err := g.src.ReadAt(p[:min(int64(len(p)), limit-off)], off)
+	if n > 0 {
+		return n, nil
+	}
+	return 0, &localError{reasonRead, noEOF(err)}
+}
+
+// await waits until there is something at off, or ctx ends, and returns where that ends;
+// io.EOF when nothing will ever be there.
+func (g *growing) await(ctx context.Context, off int64) (limit int64, err error) {
 	for {
 		g.mu.Lock()
 		if g.err != nil {
 			defer g.mu.Unlock()
 			return 0, g.err
 		}
-		limit := g.visible(off)
-		if off < limit {
+		if limit := g.visible(off); off < limit {
 			g.mu.Unlock()
-			n, err := g.src.ReadAt(p[:min(int64(len(p)), limit-off)], off)
-			if n > 0 {
-				return n, nil
-			}
-			return 0, &localError{reasonRead, noEOF(err)}
+			return limit, nil
 		}
 		if g.over {
 			g.mu.Unlock()

@@ -34,18 +34,20 @@ const (
 //
 // Read and Seek are for one goroutine; Close may come from another and ends a Read under way.
 type Reader struct {
-	cache  *Cache
-	blob   Blob
-	origin Origin
-	ctx    context.Context
-	cancel context.CancelFunc
-	pos    int64
-	inRow  int64 // bytes read from 0 on without a gap
+	cache   *Cache
+	blob    Blob
+	origin  Origin
+	ctx     context.Context
+	cancel  context.CancelFunc
+	pos     int64
+	inRow   int64 // bytes read from 0 on without a gap
+	closely bool  // Stretch has found that the file cannot be opened once more
 
 	mu     sync.Mutex // guards below; leaf lock
 	at     bytesAt
 	source Source
 	closed bool
+	again  *os.File // of a fetch under way, opened once more by Stretch
 }
 
 // bytesAt is where a reader gets its bytes. A localError of readAt makes the reader pass through.
@@ -95,6 +97,74 @@ func (r *Reader) File() *os.File {
 	return nil
 }
 
+// minStretch is what is worth sending as a file, in bytes.
+const minStretch = 16 << 10
+
+// Stretch waits until there are bytes where the reader is in a fetch under way, and
+// returns a file that stands there and how many of them, at most n, can be taken from it,
+// for sendfile. To the reader they are then read. The file is nil where Read has to go
+// on: what there is may be few, or in no file. An error is one of Read.
+func (r *Reader) Stretch(n int64) (*os.File, int64, error) {
+	if r.ctx.Err() != nil {
+		return nil, 0, r.ended()
+	}
+	at, _ := r.now()
+	g, ok := at.(growingBytes)
+	if !ok || n < minStretch || r.closely {
+		return nil, 0, nil
+	}
+	limit, err := g.await(r.ctx, r.pos)
+	if err != nil {
+		return nil, 0, nil // Read knows what to do about it
+	}
+	if n = min(n, limit-r.pos); n < minStretch {
+		return nil, 0, nil
+	}
+	f, err := r.reopened(g)
+	if err == nil {
+		_, err = f.Seek(r.pos, io.SeekStart)
+	}
+	if err != nil {
+		r.closely = true
+		return nil, 0, nil
+	}
+	r.advance(n)
+	return f, n, nil
+}
+
+// reopened returns the file of a fetch under way with an offset of the reader's own. It
+// is closed with the reader.
+func (r *Reader) reopened(g growingBytes) (*os.File, error) {
+	r.mu.Lock()
+	f := r.again
+	r.mu.Unlock()
+	if f != nil {
+		return f, nil
+	}
+	f, err := g.reopen()
+	if err != nil {
+		return nil, err
+	}
+	r.mu.Lock()
+	closed := r.closed
+	if !closed {
+		r.again = f
+	}
+	r.mu.Unlock()
+	if closed {
+		return nil, errors.Join(ErrClosed, f.Close())
+	}
+	return f, nil
+}
+
+// advance moves behind n bytes that were read.
+func (r *Reader) advance(n int64) {
+	if r.pos == r.inRow {
+		r.inRow += n
+	}
+	r.pos += n
+}
+
 func (r *Reader) now() (bytesAt, Source) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -122,10 +192,7 @@ func (r *Reader) Read(p []byte) (int, error) {
 	if err != nil && err != io.EOF && r.ctx.Err() != nil {
 		err = r.ended()
 	}
-	if r.pos == r.inRow {
-		r.inRow += int64(n)
-	}
-	r.pos += int64(n)
+	r.advance(int64(n))
 	return n, err
 }
 
@@ -200,13 +267,16 @@ func (r *Reader) Wait() error {
 // Close ends the reader. It affects no other, and not the flight. Further calls do nothing.
 func (r *Reader) Close() error {
 	r.mu.Lock()
-	closed, at := r.closed, r.at
+	closed, at, again := r.closed, r.at, r.again
 	r.closed = true
 	r.mu.Unlock()
 	if closed {
 		return nil
 	}
 	r.cancel()
+	if again != nil {
+		return errors.Join(again.Close(), at.close())
+	}
 	return at.close()
 }
 
@@ -250,4 +320,13 @@ func (d diskBytes) verdict(context.Context) error { return nil } // it was verif
 type growingBytes struct{ *growing }
 
 func (g growingBytes) raw() io.ReaderAt { return g.src }
-func (g growingBytes) close() error     { return g.leave() }
+
+// reopen opens the file once more, with an offset of its own.
+func (g growingBytes) reopen() (*os.File, error) {
+	if f, ok := g.src.(interface{ Reopen() (*os.File, error) }); ok {
+		return f.Reopen()
+	}
+	return nil, errors.ErrUnsupported
+}
+
+func (g growingBytes) close() error { return g.leave() }

@@ -37,6 +37,8 @@ type registry struct {
 	manifests map[string]*oci.Manifest // by "repo:tag" and "repo@digest"
 	blobs     map[string][]byte        // by "repo@digest"
 	calls     map[string]int
+	// half, when not nil, is when the second half of a blob follows.
+	half chan struct{}
 }
 
 var (
@@ -96,7 +98,19 @@ func (r *registry) Blob(_ context.Context, repo string, d digest.Digest, from in
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.called("blob")
-	return upstream.BlobStream{Body: io.NopCloser(bytes.NewReader(p[from:])), Size: int64(len(p)), Ranges: true}, nil
+	body := io.Reader(bytes.NewReader(p[from:]))
+	if r.half != nil {
+		body = io.MultiReader(bytes.NewReader(p[from:len(p)/2]), lateEnd(r.half), bytes.NewReader(p[len(p)/2:]))
+	}
+	return upstream.BlobStream{Body: io.NopCloser(body), Size: int64(len(p)), Ranges: true}, nil
+}
+
+// lateEnd is a reader of nothing that ends late.
+type lateEnd chan struct{}
+
+func (w lateEnd) Read([]byte) (int, error) {
+	<-w
+	return 0, io.EOF
 }
 
 func (r *registry) StatBlob(_ context.Context, repo string, d digest.Digest) (int64, error) {

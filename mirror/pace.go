@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"net/http"
+	"os"
 	"time"
 )
 
@@ -105,6 +106,49 @@ func (p pacedWriter) sendFile(f io.Reader, length int64) (sent int64, err error)
 		}
 	}
 	return sent, err
+}
+
+// stretcher is a body that is still on its way here, of which the kernel may send what
+// has come; see [cache.Reader.Stretch].
+type stretcher interface {
+	io.Reader
+	Stretch(n int64) (*os.File, int64, error)
+}
+
+// sendArriving sends length bytes, by the kernel as far as they are in a file.
+func (p pacedWriter) sendArriving(body stretcher, length int64) (sent int64, err error) {
+	for sent < length && err == nil {
+		var f *os.File
+		var n int64
+		switch f, n, err = body.Stretch(min(sentAtOnce, length-sent)); {
+		case err != nil:
+			return sent, err
+		case f != nil:
+			n, err = p.sendFile(f, n)
+		default:
+			n, err = p.copySome(body, length-sent)
+		}
+		sent += n
+	}
+	return sent, err
+}
+
+// copySome copies what one read gives, and at most n bytes.
+func (p pacedWriter) copySome(body io.Reader, n int64) (int64, error) {
+	buf := buffers.Get().(*[]byte)
+	defer buffers.Put(buf)
+	got, err := body.Read((*buf)[:min(n, int64(len(*buf)))])
+	if got == 0 {
+		if err == io.EOF {
+			err = io.ErrUnexpectedEOF
+		}
+		return 0, err
+	}
+	put, failed := p.Write((*buf)[:got])
+	if failed == nil && err != io.EOF {
+		failed = err
+	}
+	return int64(put), failed
 }
 
 // done takes the limit off for the next request of the connection.

@@ -122,12 +122,16 @@ var buffers = sync.Pool{New: func() any { b := make([]byte, 256<<10); return &b 
 func (x *exchange) byKernel() bool { return x.r.TLS == nil && !x.listener.CopyFiles }
 
 // copyBody sends length bytes of the body, or all of it when that is -1. A file goes
-// to the kernel, where that may send it.
+// to the kernel, where that may send it, and of a file that grows what is there.
 func (x *exchange) copyBody(body io.Reader, file bool, length int64) error {
 	w := x.pacedWriter()
 	defer w.done()
 	if file && length >= 0 && x.byKernel() {
 		n, err := w.sendFile(body, length)
+		return short(n, length, err)
+	}
+	if arriving, ok := body.(stretcher); ok && length >= 0 && x.byKernel() {
+		n, err := w.sendArriving(arriving, length)
 		return short(n, length, err)
 	}
 	buf := buffers.Get().(*[]byte)

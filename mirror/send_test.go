@@ -101,6 +101,70 @@ func TestKernelSendsFiles(t *testing.T) {
 	<-done
 }
 
+// A blob that is still on its way here reaches the connection as a file, too, as far as
+// it has come.
+func TestKernelSendsWhatArrives(t *testing.T) {
+	for _, copied := range []bool{false, true} {
+		h := newHouse(t)
+		layer := bytes.Repeat([]byte("0123456789abcde"), 200_000)
+		m := h.hold("team/app", "v1", layer)
+		h.up.half = make(chan struct{})
+		h.want(200, "GET", "/v2/team/app/manifests/"+m.Digest.String(), nil)
+		ln, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		kernel := &kernelListener{Listener: ln}
+		h.l.CopyFiles = copied
+		server := &http.Server{Handler: h.l}
+		done := make(chan error, 1)
+		go func() { done <- server.Serve(kernel) }()
+		client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+		for _, span := range []struct {
+			header string
+			from   int
+		}{{"", 0}, {"bytes=1000000-", 1_000_000}} {
+			req, err := http.NewRequestWithContext(t.Context(), "GET", "http://"+ln.Addr().String()+"/v2/team/app/blobs/"+digest.FromBytes(layer).String(), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if span.header != "" {
+				req.Header.Set("Range", span.header)
+			}
+			resp, err := client.Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := layer[span.from:]
+			got := make([]byte, len(want))
+			early := len(layer)/2 - span.from - 8<<10 // net/http keeps the end of what it copies until it has more
+			n, err := io.ReadFull(resp.Body, got[:early])
+			if err != nil || n != early {
+				t.Errorf("%q: %d of %d bytes before the rest is there, %v", span.header, n, early, err)
+			}
+			if span.header != "" {
+				close(h.up.half)
+			} else {
+				resp.Body.Close()
+				continue // it leaves; the other one joins
+			}
+			_, err = io.ReadFull(resp.Body, got[early:])
+			resp.Body.Close()
+			if err != nil || !bytes.Equal(got, want) {
+				t.Errorf("%q: other bytes, %v", span.header, err)
+			}
+		}
+		if err := server.Shutdown(t.Context()); err != nil {
+			t.Error(err)
+		}
+		<-done
+		// The ends of both halves may be too short to be worth it.
+		if n := kernel.sent.Load(); copied && n > 0 || !copied && n < int64(len(layer)-100_000) {
+			t.Errorf("copied %t: %d bytes by the kernel", copied, n)
+		}
+	}
+}
+
 // gatherer writes down what it is told, and what is written meanwhile.
 type gatherer struct {
 	*httptest.ResponseRecorder

@@ -26,8 +26,9 @@ type Ingest struct {
 	file *os.File
 	want int64 // length announced, or -1
 	hash hash.Hash
-	size atomic.Int64 // of the beginning that is written and hashed
-	put  atomic.Int64 // bytes given to WriteAt
+	size atomic.Int64  // of the beginning that is written and hashed
+	put  atomic.Int64  // bytes given to WriteAt
+	turn chan struct{} // of writing: the kernel lets one write at a time into a file, and has others spin
 
 	key      string // under which it is kept; empty: it ends with the process
 	note     []byte // kept with it
@@ -43,7 +44,7 @@ type Ingest struct {
 // it grows) and starts it. It returns ErrFull or ErrTooLarge when there is none; ctx bounds the wait for
 // the directory to be read.
 func (d *Dir) Create(ctx context.Context, size int64) (*Ingest, error) {
-	in := &Ingest{dir: d, name: d.ingestName(), want: max(size, -1), hash: sha256.New()}
+	in := &Ingest{dir: d, name: d.ingestName(), want: max(size, -1), hash: sha256.New(), turn: make(chan struct{}, 1)}
 	if size >= 0 {
 		if err := d.reserve(ctx, blocks(size), size); err != nil {
 			return nil, fmt.Errorf("create: %w", err)
@@ -95,6 +96,15 @@ func (in *Ingest) ReadAt(p []byte, off int64) (int, error) {
 		return 0, err
 	}
 	return in.file.ReadAt(p, off)
+}
+
+// Reopen opens the file once more, with an offset of its own, for who reads what has been
+// written while more is. It returns errors.ErrUnsupported where a system cannot do that.
+func (in *Ingest) Reopen() (*os.File, error) {
+	if err := in.dir.fault(OpOpen, in.name); err != nil {
+		return nil, err
+	}
+	return openAgain(in.file)
 }
 
 // Write appends. It returns ErrSize when there is more than was announced, and
@@ -163,6 +173,8 @@ func (in *Ingest) writeAt(p []byte, off int64) (int, error) {
 	if err := in.dir.fault(OpWrite, in.name); err != nil {
 		return 0, err
 	}
+	in.turn <- struct{}{}
+	defer func() { <-in.turn }()
 	return in.file.WriteAt(p, off)
 }
 

@@ -52,7 +52,7 @@ func (d *Dir) CreateKept(ctx context.Context, key string, note []byte) (*Ingest,
 	if err := d.scanned(ctx); err != nil {
 		return nil, err
 	}
-	in := &Ingest{dir: d, name: partName(key), key: key, note: note, want: -1, hash: sha256.New()}
+	in := &Ingest{dir: d, name: partName(key), key: key, note: note, want: -1, hash: sha256.New(), turn: make(chan struct{}, 1)}
 	err := d.fault(OpCreate, in.name)
 	if err == nil {
 		in.file, err = d.root.OpenFile(in.name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
@@ -252,7 +252,8 @@ func (d *Dir) reopened(l Left, file *os.File) (Left, error) {
 	size := info.Size()
 	l.Since = info.ModTime()
 	l.Ingest = &Ingest{
-		dir: d, name: partName(l.Key), key: l.Key, note: l.Note, file: file, want: -1, hash: sha256.New(),
+		turn: make(chan struct{}, 1),
+		dir:  d, name: partName(l.Key), key: l.Key, note: l.Note, file: file, want: -1, hash: sha256.New(),
 		unhashed: size, reserved: blocks(size), occupied: blocks(size),
 	}
 	l.Ingest.size.Store(size)

@@ -2,6 +2,7 @@ package disk
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"os"
 
@@ -20,6 +21,18 @@ func allocate(f *os.File, n int64) (done bool, err error) {
 	default:
 		return false, nil
 	}
+}
+
+// openAgain opens a file by its descriptor: its name may change meanwhile (proc_pid_fd(5)).
+func openAgain(f *os.File) (again *os.File, err error) {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	failed := raw.Control(func(fd uintptr) {
+		again, err = os.Open(fmt.Sprintf("/proc/self/fd/%d", fd))
+	})
+	return again, errors.Join(failed, err)
 }
 
 // datasync makes the bytes of a file durable, and of its metadata what is needed to read them.

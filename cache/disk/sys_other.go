@@ -2,10 +2,16 @@
 
 package disk
 
-import "os"
+import (
+	"errors"
+	"os"
+)
 
 // allocate does nothing: there is no portable way to do it.
 func allocate(*os.File, int64) (done bool, err error) { return false, nil }
+
+// openAgain has no portable way to do it either.
+func openAgain(*os.File) (*os.File, error) { return nil, errors.ErrUnsupported }
 
 // datasync makes a file durable.
 func datasync(f *os.File) error { return f.Sync() }

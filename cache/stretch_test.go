@@ -1,0 +1,130 @@
+package cache_test
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"os"
+	"testing"
+
+	"dray/cache"
+	"dray/cache/cachetest"
+	"dray/cache/disk"
+)
+
+// stretch reads as who sends files does: stretches as far as there are any, and otherwise
+// by Read. It returns what came in stretches, too.
+func stretch(t *testing.T, r *cache.Reader, n int64) (all []byte, stretched int64, err error) {
+	t.Helper()
+	for int64(len(all)) < n {
+		f, more, err := r.Stretch(n - int64(len(all)))
+		if err != nil {
+			return all, stretched, err
+		}
+		p := make([]byte, max(more, 1))
+		if f != nil {
+			if _, err := io.ReadFull(f, p); err != nil {
+				t.Errorf("a stretch of %d bytes is not there: %v", more, err)
+			}
+			stretched += more
+		} else {
+			p = make([]byte, 8<<10)
+			got, err := r.Read(p)
+			if p = p[:got]; got == 0 {
+				return all, stretched, err
+			}
+		}
+		all = append(all, p...)
+	}
+	return all, stretched, nil
+}
+
+// What has come can be taken from a file, from anywhere, and the last byte never before
+// the digest agrees.
+func TestStretch(t *testing.T) {
+	data := cachetest.Random(60, size)
+	for _, from := range []int64{0, 1, 700_000, size - 10} {
+		bubble(t, disk.Options{}, func(t *testing.T, c *cache.Cache) {
+			gate := make(chan struct{})
+			o := &cachetest.Origin{Data: data, Chunk: 100_000, Plan: [][]cachetest.Fault{{cachetest.Hold(800_000, gate)}}}
+			r := open(t, c, o)
+			if _, err := r.Seek(from, io.SeekStart); err != nil {
+				t.Fatal(err)
+			}
+			early := max(0, 800_000-1-from)
+			got, n, err := stretch(t, r, early)
+			if err != nil || early > 32<<10 && n < early-32<<10 {
+				t.Errorf("from %d: %d bytes, %d of them in stretches, %v", from, len(got), n, err)
+			}
+			close(gate)
+			rest, _, err := stretch(t, r, size-from-int64(len(got)))
+			if got = append(got, rest...); err != nil || !bytes.Equal(got, data[from:]) {
+				t.Errorf("from %d: %d bytes or others, %v", from, len(got), err)
+			}
+			wantCalls(t, o, 0)
+		})
+	}
+}
+
+func TestStretchWithholds(t *testing.T) {
+	data := cachetest.Random(61, size)
+	for name, f := range map[string]cachetest.Fault{"corrupt": cachetest.Flip(500_000), "too long": cachetest.Extend([]byte("more"))} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, disk.Options{}, func(t *testing.T, c *cache.Cache) {
+				r := open(t, c, &cachetest.Origin{Data: data, Plan: [][]cachetest.Fault{{f}}})
+				got, _, err := stretch(t, r, size)
+				if len(got) >= size || !errors.Is(err, cache.ErrCorrupt) && !errors.Is(err, cache.ErrSize) {
+					t.Errorf("%d of %d bytes, %v", len(got), size, err)
+				}
+			})
+		})
+	}
+}
+
+// Where there is no file to be had, before or amid the fetch, all is read.
+func TestStretchSurvivesDisk(t *testing.T) {
+	data := cachetest.Random(62, size)
+	for name, f := range map[string]*fault{"no file": {op: disk.OpOpen, err: errDisk}, "disk full": {op: disk.OpWrite, after: 4, err: errDisk}} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, disk.Options{Fault: f.hit}, func(t *testing.T, c *cache.Cache) {
+				got, n, err := stretch(t, open(t, c, &cachetest.Origin{Data: data, Chunk: 50_000}), size)
+				if err != nil || !bytes.Equal(got, data) {
+					t.Errorf("%d bytes or others, %v", len(got), err)
+				}
+				if f.op == disk.OpOpen && n > 0 {
+					t.Errorf("%d bytes from a file that cannot be opened", n)
+				}
+			})
+		})
+	}
+}
+
+// What is on disk has a file of its own, and a closed reader none.
+func TestStretchElsewhere(t *testing.T) {
+	data := cachetest.Random(63, size)
+	bubble(t, disk.Options{}, func(t *testing.T, c *cache.Cache) {
+		gate := make(chan struct{})
+		o := &cachetest.Origin{Data: data, Plan: [][]cachetest.Fault{{cachetest.Hold(600_000, gate)}}}
+		r := open(t, c, o)
+		f, _, err := r.Stretch(size)
+		if f == nil || err != nil {
+			t.Fatalf("%v, %v", f, err)
+		}
+		if err := r.Close(); err != nil {
+			t.Error(err)
+		}
+		if _, err := f.Read(make([]byte, 1)); !errors.Is(err, os.ErrClosed) {
+			t.Errorf("its file reads after the end of the reader: %v", err)
+		}
+		if f, _, err := r.Stretch(size); f != nil || !errors.Is(err, cache.ErrClosed) {
+			t.Errorf("%v, %v", f, err)
+		}
+		close(gate)
+		want(t, open(t, c, o), data)
+		r = open(t, c, o)
+		if f, n, err := r.Stretch(size); f != nil || n != 0 || err != nil || r.File() == nil {
+			t.Errorf("on disk: %v, %d, %v", f, n, err)
+		}
+		want(t, r, data)
+	})
+}
