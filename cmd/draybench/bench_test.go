@@ -141,6 +141,29 @@ func TestVerdicts(t *testing.T) {
 	}
 }
 
+// A miss is explained by what was measured, and by nothing where that is not there.
+func TestWhy(t *testing.T) {
+	r := results{}
+	explained := func() string {
+		var w strings.Builder
+		page{results: r}.why(&w)
+		return w.String()
+	}
+	r.add(unshapedCPU, dray, 0.6)
+	r.add(hashAlone, dray, 0.271)
+	if got := explained(); got != "" {
+		t.Errorf("half a reason: %s", got)
+	}
+	r.add(unshapedCPU, nginx, 0.39)
+	if got := explained(); !strings.Contains(got, "0.271 s") || !strings.Contains(got, "0.390 s") {
+		t.Errorf("explained by %q", got)
+	}
+	r[unshapedCPU][dray] = []float64{0.4}
+	if got := explained(); got != "" {
+		t.Errorf("a target that was reached is explained: %s", got)
+	}
+}
+
 func TestParseStat(t *testing.T) {
 	got, err := parseStat("42 (a) b (c) S 7 42 42 0 -1 4194560 1 2 3 4 150 50 9 9 20 0 1 0 100")
 	if err != nil || got != (stat{parent: 7, ticks: 200}) {

@@ -86,6 +86,7 @@ func (b *bench) coldCPU(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	b.timeHash(img.layers[0].bytes)
 	return eachRound(b.plan.Rounds, b.peers, func(_ int, p peer) error {
 		return b.cold(ctx, p, shape{}, img, func(r *running, _ *origin) error {
 			before, err := r.cpu()

@@ -82,4 +82,5 @@ func (p page) targets(w *strings.Builder) {
 		fmt.Fprintf(w, "| %s | %s | %s | %s |\n", t.text, goal, got, word)
 	}
 	w.WriteString(beyond)
+	p.why(w)
 }
