@@ -18,6 +18,7 @@ IMAGE         ?= dray
 CONTAINER     ?= dray
 VOLUME        ?= dray-cache
 FUZZTIME      ?= 10s
+SOAKTIME      ?= 2m
 PREFIX        ?= /usr/local
 
 VERSION       := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
@@ -38,7 +39,7 @@ pass-on       = $(foreach name,$(settings),-e $(name))
 # REGISTRY without scheme, port and path.
 reached-as    = $(firstword $(subst :, ,$(subst /, ,$(patsubst http://%,%,$(patsubst https://%,%,$(REGISTRY))))))
 
-.PHONY: help bench playtest genSelfsigned build run dockerBuild dockerRun checks test install-test-tools lint fuzz clean install
+.PHONY: help bench playtest genSelfsigned build run dockerBuild dockerRun checks test install-test-tools lint fuzz soak clean install
 
 help: ## say what there is
 	@awk 'NR == 1, !/^#/ { if (/^#/) print substr($$0, 3) } \
@@ -99,6 +100,9 @@ lint: ## gofmt, vet, staticcheck, govulncheck, imports, binary size
 
 fuzz: ## run each fuzz target for FUZZTIME
 	@.ci/fuzz $(FUZZTIME)
+
+soak: ## race pulls, pushes, purges and faults against kill -9 for SOAKTIME, every byte verified; SOAKSEED repeats a run
+	SOAKTIME=$(SOAKTIME) go test ./cmd/e2e -run '^TestSoak$$' -count=1 -v -timeout 0
 
 bench: ## compare dray with nginx, distribution and no cache, and write docs/benchmarks.md; minutes on an idle machine
 	go run ./cmd/draybench -install -out docs/benchmarks.md
