@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"strings"
@@ -410,4 +411,40 @@ func TestPullDoesNotWaitForTheList(t *testing.T) {
 			t.Error("not held when the disk has been read")
 		}
 	})
+}
+
+// TestBadIsCounted once for each fetch, however it was done and however many read it.
+func TestBadIsCounted(t *testing.T) {
+	for name, fault := range map[string]cachetest.Fault{
+		"Corrupt": cachetest.Flip(size / 2), "Overlong": cachetest.Extend([]byte("x")), "Shorter": cachetest.Announce(size - 7),
+	} {
+		for _, parts := range []bool{false, true} {
+			if parts && name != "Corrupt" {
+				continue // parts end where they were asked to
+			}
+			t.Run(fmt.Sprint(name, parts), func(t *testing.T) {
+				bubble(t, disk.Options{}, func(t *testing.T, c *cache.Cache) {
+					o := &cachetest.Origin{Data: cachetest.Random(72, size), Pace: 1 << 20, At: func(int64, int64, int) []cachetest.Fault { return []cachetest.Fault{fault} }}
+					b := cachetest.Blob(o.Data)
+					if parts {
+						b = split(o, cache.NewSlots(streams))
+					}
+					var wg sync.WaitGroup
+					for range 4 {
+						wg.Go(func() {
+							r := openSplit(t, c, o, b)
+							if got, err := io.ReadAll(r); err == nil || len(got) >= size {
+								t.Errorf("read %d bytes, %v", len(got), err)
+							}
+						})
+					}
+					wg.Wait()
+					synctest.Wait()
+					if n := counted(t, c, "dray_cache_corrupt_total", "origin"); n != 1 {
+						t.Errorf("%v counted", n)
+					}
+				})
+			})
+		}
+	}
 }

@@ -13,6 +13,7 @@ import (
 // bad is an origin that cannot be survived: how it behaves in every call, how many
 // right bytes a reader may see at most, and what it is told in the end.
 type bad struct {
+	first  []Fault // of the first call, in place of faults; nil: none
 	faults []Fault
 	most   int // right bytes
 	wrong  int // position of a wrong byte, or -1
@@ -21,23 +22,40 @@ type bad struct {
 
 func badOrigins() map[string]bad {
 	return map[string]bad{
-		"FirstByte":  {[]Fault{Flip(0)}, size - 1, 0, cache.ErrCorrupt},
-		"MiddleByte": {[]Fault{Flip(size / 2)}, size - 1, size / 2, cache.ErrCorrupt},
-		"LastByte":   {[]Fault{Flip(size - 1)}, size - 1, -1, cache.ErrCorrupt},
-		"Truncated":  {[]Fault{Cut(size-10, io.EOF)}, size - 10, -1, io.ErrUnexpectedEOF},
-		"CutAtLast":  {[]Fault{Cut(size-1, errOrigin)}, size - 1, -1, errOrigin},
-		"Overlong":   {[]Fault{Extend([]byte("x"))}, size - 1, -1, cache.ErrSize},
-		"ShortSize":  {[]Fault{Announce(size - 7)}, size - 8, -1, cache.ErrSize},
-		"LongSize":   {[]Fault{Announce(size + 7)}, size, -1, io.ErrUnexpectedEOF},
-		"Stalled":    {[]Fault{Stall(size / 3)}, size / 3, -1, cache.ErrStalled},
+		"FirstByte":  {nil, []Fault{Flip(0)}, size - 1, 0, cache.ErrCorrupt},
+		"MiddleByte": {nil, []Fault{Flip(size / 2)}, size - 1, size / 2, cache.ErrCorrupt},
+		"LastByte":   {nil, []Fault{Flip(size - 1)}, size - 1, -1, cache.ErrCorrupt},
+		"Truncated":  {nil, []Fault{Cut(size-10, io.EOF)}, size - 10, -1, io.ErrUnexpectedEOF},
+		"CutAtLast":  {nil, []Fault{Cut(size-1, errOrigin)}, size - 1, -1, errOrigin},
+		"Overlong":   {nil, []Fault{Extend([]byte("x"))}, size - 1, -1, cache.ErrSize},
+		"ShortSize":  {nil, []Fault{Announce(size - 7)}, size - 8, -1, cache.ErrSize},
+		"LongSize":   {nil, []Fault{Announce(size + 7)}, size, -1, io.ErrUnexpectedEOF},
+		"Stalled":    {nil, []Fault{Stall(size / 3)}, size / 3, -1, cache.ErrStalled},
 	}
+}
+
+// brokenBadOrigins are bad from the first continuation on.
+func brokenBadOrigins() map[string]bad {
+	all := badOrigins()
+	delete(all, "FirstByte") // which is not asked for again
+	for name, b := range all {
+		b.first = []Fault{Cut(size/4, errOrigin)}
+		if name == "ShortSize" || name == "LongSize" { // than the first answer
+			b.most, b.err = size/4, cache.ErrSize
+		}
+		all[name] = b
+	}
+	return all
 }
 
 // testBad asserts byte for byte what readers of a bad origin see, that nothing of it
 // stays, and that the next one is served.
 func testBad(t *testing.T, c *cache.Cache, b bad, readers int) {
 	data := Random(20, size)
-	o := &Origin{Data: data, Plan: slices.Repeat([][]Fault{b.faults}, 6)}
+	o := &Origin{Data: data, Plan: slices.Repeat([][]Fault{b.faults}, 8)}
+	if b.first != nil {
+		o.Plan[0] = b.first
+	}
 	seen := slices.Clone(data)
 	if b.wrong >= 0 {
 		seen[b.wrong] ^= 0xff

@@ -32,11 +32,13 @@ func TestReads(t *testing.T, start func(t *testing.T) *cache.Cache) {
 			synctest.Test(t, func(t *testing.T) { test(t, start(t)) })
 		})
 	}
-	for name, faults := range badOrigins() {
-		for readers, label := range map[int]string{1: "one", 16: "many"} {
-			t.Run("Bad/"+name+"/"+label, func(t *testing.T) {
-				synctest.Test(t, func(t *testing.T) { testBad(t, start(t), faults, readers) })
-			})
+	for kind, origins := range map[string]map[string]bad{"Bad/": badOrigins(), "BadResumed/": brokenBadOrigins()} {
+		for name, faults := range origins {
+			for readers, label := range map[int]string{1: "one", 16: "many"} {
+				t.Run(kind+name+"/"+label, func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) { testBad(t, start(t), faults, readers) })
+				})
+			}
 		}
 	}
 }

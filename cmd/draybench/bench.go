@@ -35,13 +35,14 @@ type plan struct {
 	CrowdLayer             int64
 	Streams, Fewer, Pulls  int // streams at once: many, few; layers that one client pulls at once
 	ManifestClients        int
+	Blobs                  int // of the directory that is very full
 }
 
 func fullPlan() plan {
 	return plan{Rounds: 3, WarmRounds: 7, Window: 800 * time.Millisecond, RTT: 20 * time.Millisecond, Total: 100e6,
 		WarmBlobs: 10, WarmBlob: 50e6, Range: 1 << 20, Tags: 200, Layers: 10, Layer: 25e6, SmallLayers: 200, SmallLayer: 4 << 10,
 		Whole: 500e6, SlowConnection: 25e6, Herd: 32, HerdLayers: 8, HerdLayer: 25e6, FirstByteRounds: 7, DistributionHerdRounds: 1,
-		Crowd: 1000, CrowdLayers: 2, CrowdLayer: 5e6, Streams: 32, Fewer: 8, Pulls: 3, ManifestClients: 32}
+		Crowd: 1000, CrowdLayers: 2, CrowdLayer: 5e6, Streams: 32, Fewer: 8, Pulls: 3, ManifestClients: 32, Blobs: 1e6}
 }
 
 // quickPlan goes everywhere the full one goes; what it measures means nothing.
@@ -49,7 +50,7 @@ func quickPlan() plan {
 	return plan{Quick: true, Rounds: 1, WarmRounds: 1, Window: 100 * time.Millisecond, RTT: 5 * time.Millisecond, Total: 100e6,
 		WarmBlobs: 2, WarmBlob: 2e6, Range: 1 << 18, Tags: 5, Layers: 3, Layer: 1e6, SmallLayers: 10, SmallLayer: 4 << 10,
 		Whole: 20e6, SlowConnection: 25e6, Herd: 4, HerdLayers: 2, HerdLayer: 2e6, FirstByteRounds: 1, DistributionHerdRounds: 1,
-		Crowd: 50, CrowdLayers: 2, CrowdLayer: 1e5, Streams: 4, Fewer: 2, Pulls: 3, ManifestClients: 4}
+		Crowd: 50, CrowdLayers: 2, CrowdLayer: 1e5, Streams: 4, Fewer: 2, Pulls: 3, ManifestClients: 4, Blobs: 3000}
 }
 
 // A bench measures peers by a plan, and keeps what it finds.
@@ -83,6 +84,7 @@ func scenarios() []scenario {
 		{"herd", (*bench).herd},
 		{"crowd", (*bench).crowd},
 		{"cpu", (*bench).coldCPU},
+		{"million", (*bench).million},
 	}
 }
 

@@ -50,6 +50,8 @@ func tables() []table {
 		{"Many clients that want the same", "One client, then 32 at the same time, each time with an empty cache: an image of 8 layers of 25 MB, 20 ms away, 100 MB/s in all. " +
 			"Distribution has one round here, because it takes as long as everything else together. 1000 clients pull two layers of 5 MB; not from distribution.", []string{"herd", "crowd"},
 			caches, []metric{aloneWall, herdWall, aloneManifest, herdManifest, aloneLayer, herdLayer, herdBytes, herdRequests, crowdPeak, crowdBytes}},
+		{"A start with a million blobs", "A directory of 1,000,000 blobs of 8 bytes, whose names the kernel still has in memory. dray serves while it reads the directory.",
+			[]string{"million"}, []string{dray}, []metric{millionFirst, millionListed, millionPeak}},
 	}
 }
 

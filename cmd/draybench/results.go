@@ -54,6 +54,10 @@ const (
 	herdRequests  metric = "32 clients, requests to the origin"
 	crowdPeak     metric = "1000 clients, peak memory, MB"
 	crowdBytes    metric = "1000 clients, bytes from the origin / bytes of the image"
+
+	millionFirst  metric = "start to manifest and layer, s"
+	millionListed metric = "start to the end of reading the directory, s"
+	millionPeak   metric = "peak memory until then, MB"
 )
 
 // results hold the values of every round, by metric and server.
