@@ -19,6 +19,7 @@ import (
 	"strings"
 	"time"
 
+	"dray/mirror/pipeline"
 	"dray/upstream/oci"
 
 	"github.com/distribution/distribution/v3/registry/auth"
@@ -245,20 +246,7 @@ func (r Rule) grants(user, name string, action Action) bool {
 
 // fits reports whether a name is what a pattern says, in which "*" stands for any
 // characters.
-func fits(name, pattern string) bool {
-	piece, rest, open := strings.Cut(pattern, "*")
-	if !open {
-		return name == pattern
-	}
-	name, ok := strings.CutPrefix(name, piece)
-	for ok {
-		if piece, rest, open = strings.Cut(rest, "*"); !open {
-			return strings.HasSuffix(name, piece)
-		}
-		_, name, ok = strings.Cut(name, piece) // the first place leaves the most
-	}
-	return false
-}
+func fits(name, pattern string) bool { return pipeline.Matches(pattern, name) }
 
 // open reports whether some repositories need no credentials, so that a client
 // without any must not be stopped at the base of the API.

@@ -48,8 +48,8 @@ func (u *Upstream) gate(repo string) *Gate {
 	return nil
 }
 
-// MatchName reports whether a name fits a pattern in which * stands for any characters, slashes included.
-func MatchName(pattern, name string) bool { return fits(name, pattern) }
+// MatchName is [pipeline.Matches].
+func MatchName(pattern, name string) bool { return pipeline.Matches(pattern, name) }
 
 // errStillChecking ends the wait for a verdict, not the work.
 var errStillChecking = errors.New("still checking")

@@ -286,3 +286,69 @@ func TestChecksHoldUploads(t *testing.T) {
 		t.Error("the image is not in ECR")
 	}
 }
+
+// Names are refused at the start of an upload, before a byte, and tags with the manifest. A tag that must not move is
+// compared with what the registry has.
+func TestChecksOfNames(t *testing.T) {
+	s := startStack(t, t.TempDir(), checked(`  names: {mode: enforce, repositories: ["team/.+"], forbidden_tags: [latest], immutable_tags: ["v*"]}`)...)
+	s.ecr.CreateRepository("team/app")
+	msg := s.message(s.do("POST", "/v2/other/app/blobs/uploads/", nil))
+	if !strings.HasPrefix(msg, "1 check of other/app failed, nothing was stored\n- [names/repository] the repository name other/app is not allowed; push to a name that fits team/.+\nreport: http") {
+		t.Errorf("the repository: %s", msg)
+	}
+	if u := s.ecr.Uploads(); u.Started != 0 {
+		t.Errorf("ECR got uploads: %+v", u)
+	}
+	one := newImage(t, plainConfig, gzipOf(t, tarOf(t, "a", "1")))
+	if msg := s.message(s.pushImage("team/app", "latest", one)); !strings.Contains(msg, "[names/forbidden-tag] the tag latest is forbidden") {
+		t.Errorf("latest: %s", msg)
+	}
+	s.nothingStored("team/app", one)
+	two := newImage(t, plainConfig, gzipOf(t, tarOf(t, "a", "2")))
+	for i, tc := range []struct {
+		img    image
+		status int
+	}{{one, 201}, {one, 201}, {two, 403}} {
+		if r := s.pushImage("team/app", "v1", tc.img); r.StatusCode != tc.status {
+			t.Errorf("push %d of v1: %s %s", i, r.Status, r.body)
+		}
+	}
+}
+
+// Everything that is wrong with a push is in one message, the worst first; what is only warned about is in the headers of
+// a push that passes; and a waiver lets pass what it names.
+func TestChecksTellEverythingAtOnce(t *testing.T) {
+	const stages = `  shape: {mode: enforce, max_layers: 1, max_layer_bytes: 400}
+  metadata: {mode: enforce, required: [{key: team, in: label, pattern: "core|web"}]}
+  runtime: {mode: enforce, non_root: true, secret_variables: true, setuid: true, ports: ["8080"]}`
+	bad := `{"architecture":"amd64","os":"linux","config":{"User":"app","Env":["DB_PASSWORD=hunter2"],"ExposedPorts":{"22/tcp":{}},"Labels":{"team":"none"}},"rootfs":{"type":"layers","diff_ids":[]}}`
+	img := newImage(t, bad, gzipOf(t, tarOf(t, "etc/passwd", "app:x:0:0::/:/bin/sh\n")), gzipOf(t, tarOf(t, "a", string(layerOf(1, 500)))))
+	s := startStack(t, t.TempDir(), checked(stages)...)
+	s.ecr.CreateRepository("team/app")
+	msg, _, _ := strings.Cut(s.message(s.pushImage("team/app", "v1", img)), "report: ")
+	golden(t, "testdata/rejection.golden", msg)
+	if strings.Contains(msg, "hunter2") {
+		t.Error("the message holds the secret")
+	}
+	s.nothingStored("team/app", img)
+
+	s = startStack(t, t.TempDir(), checked(strings.ReplaceAll(stages, "mode: enforce", "mode: warn"))...)
+	s.ecr.CreateRepository("team/app")
+	r := s.pushImage("team/app", "v1", img)
+	if warnings := r.Header.Values("Warning"); r.StatusCode != 201 || len(warnings) != 6 || !strings.HasPrefix(warnings[0], `299 - "[metadata/required] `) {
+		t.Errorf("warned: %s %q", r.Status, r.Header.Values("Warning"))
+	}
+
+	good := newImage(t, strings.NewReplacer(`"app"`, `"1000"`, "DB_PASSWORD", "DB_HOST", "22/tcp", "8080/tcp", `"none"`, `"core"`).Replace(bad), gzipOf(t, tarOf(t, "a", "small")))
+	s = startStack(t, t.TempDir(), checked(stages)...)
+	s.ecr.CreateRepository("team/app")
+	if r := s.pushImage("team/app", "v1", good); r.StatusCode != 201 {
+		t.Errorf("the clean twin: %s %s", r.Status, r.body)
+	}
+	waived := stages + "\n  waivers: [{stage: shape, reason: r}, {stage: metadata, rule: required, reason: r}, {stage: runtime, repositories: [team/*], reason: r}]"
+	s = startStack(t, t.TempDir(), checked(waived)...)
+	s.ecr.CreateRepository("team/app")
+	if r := s.pushImage("team/app", "v1", img); r.StatusCode != 201 {
+		t.Errorf("waived: %s %s", r.Status, r.body)
+	}
+}

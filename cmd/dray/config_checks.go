@@ -33,6 +33,14 @@ type Checks struct {
 	OnTimeout OnError `yaml:"on_timeout"`
 	// Bounds on what a layer may make dray do.
 	Archive ArchiveCheck `yaml:"archive"`
+	// Names of repositories and tags.
+	Names NamesCheck `yaml:"names,omitempty"`
+	// Sizes, platforms and media types.
+	Shape ShapeCheck `yaml:"shape,omitempty"`
+	// Labels and annotations.
+	Metadata MetadataCheck `yaml:"metadata,omitempty"`
+	// Users, variables, ports and files with special rights.
+	Runtime RuntimeCheck `yaml:"runtime,omitempty"`
 	// What is declared about an image: provenance and SBOM.
 	Attestations AttestationsCheck `yaml:"attestations,omitempty"`
 	// Rules of your own.
@@ -263,6 +271,10 @@ func (w Waiver) validate(k *check, path string) {
 // steps are the stages of the checks, in the order of their cost.
 func (c Checks) steps() ([]pipeline.Step, error) {
 	s := &stages{}
+	c.Names.add(s)
+	c.Shape.add(s)
+	c.Metadata.add(s)
+	c.Runtime.add(s)
 	c.Attestations.add(s)
 	c.Rules.add(s)
 	c.Secrets.add(s)

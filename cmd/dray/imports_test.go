@@ -104,6 +104,10 @@ var importable = map[string][]allowance{
 		{"dray/cache", "what it looks after"}, {"dray/cache/disk", "where that lies"}, {"dray/cache/meta", "whose it is"},
 		{"dray/upstream/oci", "manifests say what belongs together"}, {goDigest, addresses},
 	},
+	"dray/mirror/pipeline/metadata":     {{"dray/mirror/pipeline", "a stage"}},
+	"dray/mirror/pipeline/names":        {{"dray/mirror/pipeline", "a stage"}, {goDigest, addresses}},
+	"dray/mirror/pipeline/runtime":      {{"dray/mirror/pipeline", "a stage"}},
+	"dray/mirror/pipeline/shape":        {{"dray/mirror/pipeline", "a stage"}},
 	"dray/mirror/pipeline/attestations": {{"dray/mirror/pipeline", "a stage"}},
 	"dray/mirror/pipeline/base": {
 		{"dray/mirror/pipeline", "a stage"}, {"dray/mirror/pipeline/attestations", "what provenance declares an image to be made from"},

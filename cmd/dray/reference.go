@@ -20,6 +20,8 @@ var (
 	configSource string
 	//go:embed config_checks.go
 	checksSource string
+	//go:embed config_image_stages.go
+	imageStagesSource string
 	//go:embed config_stages.go
 	stagesSource string
 	//go:embed environment.go
@@ -64,7 +66,7 @@ type key struct {
 // fileSections are the sections of the file.
 func fileSections() ([]section, error) {
 	var file []section
-	for _, source := range []string{configSource, checksSource, stagesSource} {
+	for _, source := range []string{configSource, checksSource, imageStagesSource, stagesSource} {
 		part, err := sections(source, "yaml")
 		if err != nil {
 			return nil, err

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path"
 	"runtime"
 	"time"
 
@@ -37,7 +36,7 @@ type Options struct {
 	Waivers     []Waiver
 	// Memory keeps what was found in layers; nil keeps nothing.
 	Memory Memory
-	// Match compares a name with a pattern; nil compares as path.Match does.
+	// Match compares a name with a pattern; nil is Matches.
 	Match func(pattern, name string) bool
 	// Workers bounds the layers that are worked on at a time, over all pipelines that
 	// share them; nil makes them for this one.
@@ -57,7 +56,7 @@ type Pipeline struct {
 func New(o Options) (*Pipeline, error) {
 	o.Limits = o.Limits.withDefaults()
 	if o.Match == nil {
-		o.Match = func(pattern, name string) bool { ok, err := path.Match(pattern, name); return ok && err == nil }
+		o.Match = Matches
 	}
 	if o.Workers == nil {
 		o.Workers = NewWorkers(runtime.GOMAXPROCS(0))

@@ -1,0 +1,173 @@
+// Package metadata asks for labels and annotations.
+package metadata
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"regexp"
+	"slices"
+	"time"
+
+	"dray/mirror/pipeline"
+)
+
+// Name of the stage.
+const Name = "metadata"
+
+// version goes up with every change of what the same configuration lets pass.
+const version = 1
+
+// Places where a value may stand.
+const (
+	// Label is in the configuration of the image.
+	Label = "label"
+	// Annotation is in its manifest, in the index, or in what the index says of the manifest.
+	Annotation = "annotation"
+	// Either is any of them: tools write one or the other.
+	Either = "either"
+)
+
+// Requirement is one key that each image must have.
+type Requirement struct {
+	// Key, such as org.opencontainers.image.source.
+	Key string
+	// In is where it may stand; empty is Either.
+	In string
+	// Pattern is a regular expression that must fit the whole value.
+	Pattern string
+	// Format of the value: "", "url", "semver" or "time" (RFC 3339).
+	Format string
+}
+
+// Config are the requirements.
+type Config struct{ Required []Requirement }
+
+// Stage implements [pipeline.ImageStage].
+type Stage struct {
+	config   Config
+	patterns []*regexp.Regexp // nil where there is none
+}
+
+var _ pipeline.ImageStage = (*Stage)(nil)
+
+// New compiles the requirements. The error joins all that is wrong with them.
+func New(c Config) (*Stage, error) {
+	s := &Stage{config: c, patterns: make([]*regexp.Regexp, len(c.Required))}
+	var errs []error
+	wrong := func(format string, args ...any) { errs = append(errs, fmt.Errorf("metadata: "+format, args...)) }
+	for i, r := range c.Required {
+		if r.Key == "" {
+			wrong("a requirement has no key")
+		}
+		if !slices.Contains([]string{"", Label, Annotation, Either}, r.In) {
+			wrong("%s: %q is none of label, annotation, either", r.Key, r.In)
+		}
+		if formats[r.Format] == nil {
+			wrong("%s: %q is none of url, semver, time", r.Key, r.Format)
+		}
+		if r.Pattern == "" {
+			continue
+		}
+		var err error
+		if s.patterns[i], err = regexp.Compile(`^(?:` + r.Pattern + `)$`); err != nil {
+			wrong("%s: %q is not a regular expression: %w", r.Key, r.Pattern, err)
+		}
+	}
+	return s, errors.Join(errs...)
+}
+
+// Name implements pipeline.Stage.
+func (*Stage) Name() string { return Name }
+
+// Revision implements pipeline.Stage.
+func (s *Stage) Revision() string { return pipeline.Revision(version, s.config) }
+
+// CheckImage implements pipeline.ImageStage. What an index says counts for each of its images; one that waits for its
+// index is asked only for what the index could not add.
+func (s *Stage) CheckImage(_ context.Context, img *pipeline.Image) ([]pipeline.Finding, error) {
+	var found []pipeline.Finding
+	for _, m := range img.Images() {
+		for i, r := range s.config.Required {
+			if what := s.lacks(img, m, i); what != "" {
+				found = append(found, pipeline.Finding{Rule: "required", What: what, Where: img.Place(m), Fix: fix(r)})
+			}
+		}
+	}
+	return found, nil
+}
+
+// lacks says what is wrong with a requirement at an image; "" for nothing. One right value is enough.
+func (s *Stage) lacks(img *pipeline.Image, m *pipeline.Manifest, i int) string {
+	r := s.config.Required[i]
+	values := valuesOf(img, m, r)
+	for _, v := range values {
+		if formats[r.Format](v) && (s.patterns[i] == nil || s.patterns[i].MatchString(v)) {
+			return ""
+		}
+	}
+	switch {
+	case len(values) > 0:
+		return fmt.Sprintf("the value %q of %s is not allowed", values[0], r.Key)
+	case img.Part && r.In != Label:
+		return ""
+	}
+	return fmt.Sprintf("the %s %s is missing", noun(r.In), r.Key)
+}
+
+func valuesOf(img *pipeline.Image, m *pipeline.Manifest, r Requirement) (values []string) {
+	from := func(in map[string]string) {
+		if v := in[r.Key]; v != "" {
+			values = append(values, v)
+		}
+	}
+	if r.In != Annotation && m.Config != nil {
+		from(m.Config.Config.Labels)
+	}
+	if r.In != Label {
+		from(m.Annotations)
+		from(m.Given)
+		if root := img.Root(); root != m {
+			from(root.Annotations)
+		}
+	}
+	return values
+}
+
+func noun(in string) string {
+	if in == "" || in == Either {
+		return "label or annotation"
+	}
+	return in
+}
+
+func fix(r Requirement) string {
+	text := "build with --label " + r.Key + "=…"
+	if r.In == Annotation {
+		text = "build with --annotation " + r.Key + "=…"
+	}
+	switch {
+	case r.Pattern != "":
+		text += " that fits " + r.Pattern
+	case r.Format != "":
+		text += ", in the form of a " + r.Format
+	}
+	return text
+}
+
+var semver = regexp.MustCompile(`^v?(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(?:-[0-9a-zA-Z.-]+)?(?:\+[0-9a-zA-Z.-]+)?$`)
+
+// formats of values.
+var formats = map[string]func(string) bool{
+	"":       func(string) bool { return true },
+	"semver": semver.MatchString,
+	"url": func(v string) bool {
+		u, err := url.Parse(v)
+		return err == nil && u.Host != "" && slices.Contains([]string{"http", "https", "git", "ssh"}, u.Scheme)
+	},
+	"time": func(v string) bool {
+		_, err := time.Parse(time.RFC3339, v)
+		return err == nil
+	},
+}

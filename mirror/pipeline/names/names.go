@@ -1,0 +1,156 @@
+// Package names decides by what an image is called: its repository before any byte is sent, its tag when the manifest
+// comes, and whether a tag may be moved.
+package names
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+
+	"dray/mirror/pipeline"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// Name of the stage.
+const Name = "names"
+
+// version goes up with every change of what the same configuration lets pass.
+const version = 1
+
+// Config says what names are allowed. In patterns of tags * stands for any characters. A regular expression must fit the
+// whole name.
+type Config struct {
+	// Repositories are regular expressions, one of which must fit; none allow all.
+	Repositories []string
+	// Tags likewise.
+	Tags []string
+	// Semver asks for tags that are semantic versions, with or without a leading v, and without build metadata, which
+	// a tag cannot hold.
+	Semver bool
+	// Forbidden are patterns of tags.
+	Forbidden []string
+	// Immutable are patterns of tags that are never moved to another image; Except of those that are all the same.
+	Immutable, Except []string
+}
+
+// Stage implements [pipeline.NameStage].
+type Stage struct {
+	config       Config
+	repositories []*regexp.Regexp
+	tags         []*regexp.Regexp
+}
+
+var _ pipeline.NameStage = (*Stage)(nil)
+
+// New compiles the expressions. The error joins all that is wrong with them.
+func New(c Config) (*Stage, error) {
+	s := &Stage{config: c}
+	var errs []error
+	compile := func(list []string) (out []*regexp.Regexp) {
+		for _, text := range list {
+			r, err := regexp.Compile(`^(?:` + text + `)$`)
+			if err != nil {
+				errs = append(errs, fmt.Errorf("names: %q is not a regular expression: %w", text, err))
+				continue
+			}
+			out = append(out, r)
+		}
+		return out
+	}
+	s.repositories, s.tags = compile(c.Repositories), compile(c.Tags)
+	return s, errors.Join(errs...)
+}
+
+// Name implements pipeline.Stage.
+func (*Stage) Name() string { return Name }
+
+// Revision implements pipeline.Stage.
+func (s *Stage) Revision() string { return pipeline.Revision(version, s.config) }
+
+// referrerTag is a tag that tools derive from a digest, for registries without the referrers call: it names no version
+// (distribution-spec, "Referrers Tag Schema"; cosign adds .sig, .att and .sbom).
+var referrerTag = regexp.MustCompile(`^sha(256|512)-[0-9a-f]{64,128}(\.(sig|att|sbom))?$`)
+
+// semver is the pattern that semver.org suggests, without build metadata.
+var semver = regexp.MustCompile(`^v?(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(?:-(?:0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*)(?:\.(?:0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*))*)?$`)
+
+// CheckName implements pipeline.NameStage.
+func (s *Stage) CheckName(ctx context.Context, n pipeline.Name) ([]pipeline.Finding, error) {
+	var found []pipeline.Finding
+	if !fits(s.repositories, n.Repository) {
+		found = append(found, pipeline.Finding{Rule: "repository", What: fmt.Sprintf("the repository name %s is not allowed", n.Repository), Fix: "push to a name that fits " + either(s.config.Repositories)})
+	}
+	if n.Tag == "" || referrerTag.MatchString(n.Tag) {
+		return found, nil
+	}
+	found = append(found, s.tag(n.Tag)...)
+	f, err := s.moved(ctx, n)
+	return append(found, f...), err
+}
+
+func (s *Stage) tag(tag string) (found []pipeline.Finding) {
+	switch {
+	case matches(s.config.Forbidden, tag):
+		found = append(found, pipeline.Finding{Rule: "forbidden-tag", What: fmt.Sprintf("the tag %s is forbidden", tag), Fix: "use a tag that names one version"})
+	case s.config.Semver && !semver.MatchString(tag):
+		found = append(found, pipeline.Finding{Rule: "semver", What: fmt.Sprintf("the tag %s is not a semantic version", tag), Fix: "use a tag such as 1.4.2 or v1.4.2-rc.1"})
+	}
+	if !fits(s.tags, tag) {
+		found = append(found, pipeline.Finding{Rule: "tag", What: fmt.Sprintf("the tag %s is not allowed", tag), Fix: "use a tag that fits " + either(s.config.Tags)})
+	}
+	return found
+}
+
+// moved finds a tag that would be moved and must not be.
+func (s *Stage) moved(ctx context.Context, n pipeline.Name) ([]pipeline.Finding, error) {
+	if n.Current == nil || !matches(s.config.Immutable, n.Tag) || matches(s.config.Except, n.Tag) {
+		return nil, nil
+	}
+	now, err := n.Current(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("cannot ask what the tag is now: %w", err)
+	}
+	if now == "" || now == n.Digest {
+		return nil, nil
+	}
+	return []pipeline.Finding{{Rule: "immutable", What: fmt.Sprintf("the tag %s is taken by %s and must not be moved", n.Tag, short(now)), Fix: "push under a new tag"}}, nil
+}
+
+func short(d digest.Digest) string {
+	return d.Algorithm().String() + ":" + d.Encoded()[:min(12, len(d.Encoded()))]
+}
+
+func fits(list []*regexp.Regexp, name string) bool {
+	for _, r := range list {
+		if r.MatchString(name) {
+			return true
+		}
+	}
+	return len(list) == 0
+}
+
+func matches(patterns []string, name string) bool {
+	for _, p := range patterns {
+		if pipeline.Matches(p, name) {
+			return true
+		}
+	}
+	return false
+}
+
+// either lists expressions for people.
+func either(list []string) string {
+	if len(list) > 3 {
+		return fmt.Sprintf("one of %d rules, such as %s", len(list), list[0])
+	}
+	text := ""
+	for i, l := range list {
+		if i > 0 {
+			text += " or "
+		}
+		text += l
+	}
+	return text
+}

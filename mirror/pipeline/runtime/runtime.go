@@ -1,0 +1,239 @@
+// Package runtime decides by how an image would run: as whom, with which variables and ports, and with which files that
+// give whoever starts them the rights of their owner.
+package runtime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"dray/mirror/pipeline"
+)
+
+// Name of the stage.
+const Name = "runtime"
+
+// version goes up with every change of what the same configuration lets pass, or of the facts about layers.
+const version = 1
+
+// Config says what is not allowed.
+type Config struct {
+	// NonRoot asks for a user that is not root. One that is given by name is looked up in the layers' /etc/passwd.
+	NonRoot bool
+	// Environment refuses variables whose names look like those of secrets and that have a value; Harmless are patterns
+	// of names that are none.
+	Environment bool
+	Harmless    []string
+	// Ports that may be exposed, such as "8080", "8080/tcp" or "1024-65535"; none allow all.
+	Ports []string
+	// SetUID refuses files with the set-user-ID or set-group-ID bit, but those that fit the patterns of SetUIDAllowed,
+	// without a leading slash.
+	SetUID        bool
+	SetUIDAllowed []string
+	// AddFromURL refuses images whose history has ADD with a URL.
+	AddFromURL bool
+}
+
+// Stage implements [pipeline.LayerStage] and [pipeline.ImageStage].
+type Stage struct {
+	config Config
+	ports  []portRange
+}
+
+var (
+	_ pipeline.LayerStage = (*Stage)(nil)
+	_ pipeline.ImageStage = (*Stage)(nil)
+)
+
+// New makes a stage. The error joins all that is wrong with the configuration.
+func New(c Config) (*Stage, error) {
+	s := &Stage{config: c}
+	var errs []error
+	for _, text := range c.Ports {
+		r, err := parsePorts(text)
+		if err != nil {
+			errs = append(errs, err)
+		}
+		s.ports = append(s.ports, r)
+	}
+	return s, errors.Join(errs...)
+}
+
+// Name implements pipeline.Stage.
+func (*Stage) Name() string { return Name }
+
+// Revision implements pipeline.Stage. The facts about layers do not depend on the configuration, so that changing it
+// costs no walk.
+func (*Stage) Revision() string { return pipeline.Revision(version, nil) }
+
+// CheckImage implements pipeline.ImageStage.
+func (s *Stage) CheckImage(_ context.Context, img *pipeline.Image) ([]pipeline.Finding, error) {
+	var found []pipeline.Finding
+	var errs []error
+	for _, m := range img.Images() {
+		if m.Config == nil {
+			continue
+		}
+		rest := check{stage: s, img: img, m: m}
+		rest.environment()
+		rest.exposed()
+		rest.history()
+		if s.config.NonRoot || s.config.SetUID {
+			errs = append(errs, rest.files())
+		}
+		found = append(found, rest.found...)
+	}
+	return found, errors.Join(errs...)
+}
+
+// check is the look at one image.
+type check struct {
+	stage *Stage
+	img   *pipeline.Image
+	m     *pipeline.Manifest
+	found []pipeline.Finding
+}
+
+func (c *check) add(rule, fix, format string, args ...any) {
+	c.at(c.img.Place(c.m), rule, fix, format, args...)
+}
+
+func (c *check) at(where pipeline.Place, rule, fix, format string, args ...any) {
+	c.found = append(c.found, pipeline.Finding{Rule: rule, What: fmt.Sprintf(format, args...), Where: where, Fix: fix})
+}
+
+// secretName is a variable that is likely to hold a secret.
+var secretName = regexp.MustCompile(`(?i)(^|_)(pass|passwd|password|pwd|secret|token|api_?key|private_?key|access_?key|secret_?key|auth_?key|credentials?)(_?[0-9])?(_|$)`)
+
+// elsewhere ends names of variables that say where a secret is, or how one is looked for.
+var elsewhere = regexp.MustCompile(`(?i)_(file|path|dir|url|uri|name|id|type|ttl|timeout|length|expiry|header|prefix|policy|endpoint|issuer|version|enabled)$`)
+
+func (c *check) environment() {
+	if !c.stage.config.Environment {
+		return
+	}
+	for _, v := range c.m.Config.Config.Env {
+		name, value, _ := strings.Cut(v, "=")
+		harmless := slices.ContainsFunc(c.stage.config.Harmless, func(p string) bool { return pipeline.Matches(p, name) })
+		if value == "" || harmless || !secretName.MatchString(name) || elsewhere.MatchString(name) {
+			continue
+		}
+		c.add("environment", "give it when the container is started", "the variable %s looks like a secret and has a value", name)
+	}
+}
+
+// portRange is one of the ports that may be exposed.
+type portRange struct {
+	from, to int
+	protocol string // empty: any
+}
+
+func parsePorts(text string) (r portRange, err error) {
+	ports, protocol, _ := strings.Cut(text, "/")
+	from, to, isRange := strings.Cut(ports, "-")
+	if !isRange {
+		to = from
+	}
+	r.protocol = protocol
+	var err1, err2 error
+	r.from, err1 = strconv.Atoi(from)
+	r.to, err2 = strconv.Atoi(to)
+	if err1 != nil || err2 != nil || r.from < 0 || r.to > 65535 || r.from > r.to || !slices.Contains([]string{"", "tcp", "udp", "sctp"}, protocol) {
+		return r, fmt.Errorf("runtime: %q is no port; write one like 8080, 8080/tcp or 1024-65535", text)
+	}
+	return r, nil
+}
+
+func (c *check) exposed() {
+	if len(c.stage.ports) == 0 {
+		return
+	}
+	for port := range c.m.Config.Config.ExposedPorts {
+		got, err := parsePorts(port)
+		if got.protocol == "" {
+			got.protocol = "tcp"
+		}
+		fits := func(r portRange) bool {
+			return r.from <= got.from && got.to <= r.to && (r.protocol == "" || r.protocol == got.protocol)
+		}
+		if err != nil || !slices.ContainsFunc(c.stage.ports, fits) {
+			c.add("port", "expose none but "+strings.Join(c.stage.config.Ports, ", "), "the image exposes port %s", port)
+		}
+	}
+}
+
+// addFromURL is how builders write ADD with a URL into the history. Git repositories are given like that, too.
+var addFromURL = regexp.MustCompile(`(?:^|[\s)])ADD\s+(?:--\S+\s+)*(?:https?://|git@|git://|ssh://)`)
+
+func (c *check) history() {
+	if !c.stage.config.AddFromURL {
+		return
+	}
+	for i, h := range c.m.Config.History {
+		if addFromURL.MatchString(h.CreatedBy) {
+			c.add("add-url", "fetch it in a build step that verifies its checksum", "step %d of the history adds something from a URL", i+1)
+		}
+	}
+}
+
+// files looks at what the layers say, from the first on.
+func (c *check) files() error {
+	fs := newView()
+	for i, l := range c.m.Layers {
+		if l.Foreign {
+			continue
+		}
+		var f facts
+		if seen, err := l.Facts(Name, &f); err != nil || !seen {
+			return fmt.Errorf("nobody has looked at layer %d of %s, so its files are not known", i+1, c.m.Digest)
+		}
+		fs.apply(f, i)
+	}
+	if c.stage.config.NonRoot {
+		c.user(fs)
+	}
+	if c.stage.config.SetUID {
+		c.setUID(fs)
+	}
+	return nil
+}
+
+func (c *check) setUID(fs *view) {
+	for _, f := range fs.special() {
+		if slices.ContainsFunc(c.stage.config.SetUIDAllowed, func(p string) bool { return pipeline.Matches(p, f.path) }) {
+			continue
+		}
+		where := c.img.LayerPlace(c.m, f.layer)
+		where.Path = f.path
+		c.at(where, "setuid", "clear the bit with chmod a-s", "whoever starts the file gets the rights of its owner or group")
+	}
+	if fs.more {
+		c.add("setuid", "clear the bits with chmod a-s", "there are more files with these bits than can be listed")
+	}
+}
+
+// user decides who the image would run as, in the way of container runtimes: a name or a number that /etc/passwd has
+// under that name counts before the number itself.
+func (c *check) user(fs *view) {
+	const fix = "set USER to a number other than 0"
+	name, _, _ := strings.Cut(c.m.Config.Config.User, ":")
+	uid, err := strconv.Atoi(name)
+	uids, listed := fs.passwd[name]
+	switch {
+	case name == "":
+		c.add("user", fix, "the image runs as root, because it names no user")
+	case name == "root", slices.Contains(uids, 0):
+		c.add("user", fix, "the image runs as root, by the user %s", name)
+	case err == nil && uid == 0:
+		c.add("user", fix, "the image runs as root, by the user number %s", name)
+	case err == nil && uid > 0 && !fs.opaque:
+	case fs.opaque:
+		c.add("user", fix, "it cannot be told who the user %s is: /etc/passwd is no plain file, or too long", name)
+	case !listed:
+		c.add("user", fix, "it cannot be told who the user %s is: /etc/passwd has no such name", name)
+	}
+}

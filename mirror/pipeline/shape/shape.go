@@ -1,0 +1,175 @@
+// Package shape decides by what an image consists of: its sizes, its number of layers, its platforms and media types.
+package shape
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"dray/mirror/pipeline"
+)
+
+// Name of the stage.
+const Name = "shape"
+
+// version goes up with every change of what the same configuration lets pass.
+const version = 1
+
+// Config bounds images. Zero is no bound.
+type Config struct {
+	// MaxBytes of one image as stored: its configuration and layers. MaxLayerBytes of one layer.
+	MaxBytes, MaxLayerBytes int64
+	// MaxUncompressed bytes of all layers of one image.
+	MaxUncompressed int64
+	// MaxLayers of one image.
+	MaxLayers int
+	// MaxManifestBytes of one manifest or index.
+	MaxManifestBytes int64
+	// Required platforms that an image must have, such as "linux/arm64": "linux/arm" has every variant. A manifest that
+	// waits for its index is not asked.
+	Required []string
+	// Platforms that images may have; none allow all.
+	Platforms []string
+	// MediaTypes of manifests and layers, as patterns; none allow all.
+	MediaTypes []string
+	// Foreign allows layers that live elsewhere, and URLs from which to fetch layers.
+	Foreign bool
+}
+
+// Stage implements [pipeline.ImageStage].
+type Stage struct{ config Config }
+
+var _ pipeline.ImageStage = (*Stage)(nil)
+
+// New makes a stage.
+func New(c Config) *Stage { return &Stage{c} }
+
+// Name implements pipeline.Stage.
+func (*Stage) Name() string { return Name }
+
+// Revision implements pipeline.Stage.
+func (s *Stage) Revision() string { return pipeline.Revision(version, s.config) }
+
+// CheckImage implements pipeline.ImageStage.
+func (s *Stage) CheckImage(_ context.Context, img *pipeline.Image) ([]pipeline.Finding, error) {
+	var found []pipeline.Finding
+	for _, m := range img.Manifests {
+		found = append(found, s.manifest(img, m)...)
+		for i := range m.Layers {
+			found = append(found, s.layer(img, m, i)...)
+		}
+	}
+	found = append(found, s.required(img)...)
+	return found, s.unseen(img)
+}
+
+func (s *Stage) manifest(img *pipeline.Image, m *pipeline.Manifest) (found []pipeline.Finding) {
+	add := func(rule, fix, format string, args ...any) {
+		found = append(found, pipeline.Finding{Rule: rule, What: fmt.Sprintf(format, args...), Where: img.Place(m), Fix: fix})
+	}
+	c := s.config
+	if c.MaxManifestBytes > 0 && m.Size > c.MaxManifestBytes {
+		add("manifest-size", "use fewer layers and annotations", "the manifest has %s, %s are allowed", bytes(m.Size), bytes(c.MaxManifestBytes))
+	}
+	if len(c.MediaTypes) > 0 && !allowed(c.MediaTypes, m.MediaType) {
+		add("media-type", "have the image built in an allowed format", "the media type %s is not allowed", m.MediaType)
+	}
+	if m.Kind != pipeline.KindImage {
+		return found
+	}
+	if c.MaxBytes > 0 && m.TotalSize > c.MaxBytes {
+		add("size", "leave out what the image does not need at run time", "the image has %s, %s are allowed", bytes(m.TotalSize), bytes(c.MaxBytes))
+	}
+	if c.MaxLayers > 0 && len(m.Layers) > c.MaxLayers {
+		add("layers", "join build steps", "the image has %d layers, %d are allowed", len(m.Layers), c.MaxLayers)
+	}
+	if total := uncompressed(m); c.MaxUncompressed > 0 && total > c.MaxUncompressed {
+		add("uncompressed", "leave out what the image does not need at run time", "the image has %s uncompressed, %s are allowed", bytes(total), bytes(c.MaxUncompressed))
+	}
+	if len(c.Platforms) > 0 && !slices.ContainsFunc(c.Platforms, func(p string) bool { return within(m.Platform, p) }) {
+		add("platform", "build it for "+strings.Join(c.Platforms, " or "), "the platform %s is not allowed", orUnknown(m.Platform))
+	}
+	return found
+}
+
+func (s *Stage) layer(img *pipeline.Image, m *pipeline.Manifest, i int) (found []pipeline.Finding) {
+	l := m.Layers[i]
+	add := func(rule, fix, format string, args ...any) {
+		found = append(found, pipeline.Finding{Rule: rule, What: fmt.Sprintf(format, args...), Where: img.LayerPlace(m, i), Fix: fix})
+	}
+	c := s.config
+	if c.MaxLayerBytes > 0 && l.Size > c.MaxLayerBytes {
+		add("layer-size", "split it, or leave out what the image does not need at run time", "the layer has %s, %s are allowed", bytes(l.Size), bytes(c.MaxLayerBytes))
+	}
+	if len(c.MediaTypes) > 0 && !allowed(c.MediaTypes, l.MediaType) {
+		add("media-type", "have the image built in an allowed format", "the media type %s is not allowed", l.MediaType)
+	}
+	if !c.Foreign && (l.Foreign || len(l.URLs) > 0) {
+		add("foreign", "push the layer itself", "the layer is to be fetched from elsewhere")
+	}
+	return found
+}
+
+// required finds platforms that are missing. An index that nobody will refer to by a platform is asked like an image.
+func (s *Stage) required(img *pipeline.Image) (found []pipeline.Finding) {
+	images := img.Images()
+	if img.Part || len(images) == 0 {
+		return nil
+	}
+	for _, want := range s.config.Required {
+		if !slices.ContainsFunc(images, func(m *pipeline.Manifest) bool { return within(m.Platform, want) }) {
+			found = append(found, pipeline.Finding{Rule: "required-platform", What: "the platform " + want + " is missing", Where: img.Place(img.Root()), Fix: "build it for all of " + strings.Join(s.config.Required, ", ")})
+		}
+	}
+	return found
+}
+
+// unseen is the error of not knowing how large layers are that nobody looked at.
+func (s *Stage) unseen(img *pipeline.Image) error {
+	if s.config.MaxUncompressed <= 0 {
+		return nil
+	}
+	for _, m := range img.Images() {
+		for _, l := range m.Layers {
+			if !l.Seen && !l.Foreign {
+				return fmt.Errorf("nobody has looked at layer %s, so its uncompressed size is not known", l.Digest)
+			}
+		}
+	}
+	return nil
+}
+
+func uncompressed(m *pipeline.Manifest) (total int64) {
+	for _, l := range m.Layers {
+		total += l.Uncompressed
+	}
+	return total
+}
+
+// within reports whether a platform is another one, or a variant of it.
+func within(platform, of string) bool {
+	return platform == of || strings.HasPrefix(platform, of+"/")
+}
+
+func orUnknown(platform string) string {
+	if platform == "" {
+		return "(none is given)"
+	}
+	return platform
+}
+
+func allowed(patterns []string, mediaType string) bool {
+	return slices.ContainsFunc(patterns, func(p string) bool { return pipeline.Matches(p, mediaType) })
+}
+
+// bytes is a size for people.
+func bytes(n int64) string {
+	switch {
+	case n >= 1<<30:
+		return fmt.Sprintf("%.1f GiB", float64(n)/(1<<30))
+	case n >= 1<<20:
+		return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20))
+	}
+	return fmt.Sprintf("%d bytes", n)
+}
