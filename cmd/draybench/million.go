@@ -43,7 +43,7 @@ func (b *bench) million(ctx context.Context) error {
 		return err
 	}
 	r.processes[0].stop()
-	if err := crowdDirectory(filepath.Join(r.dir, "cache", "content"), b.plan.Blobs); err != nil {
+	if err := crowdDirectory(ctx, filepath.Join(r.dir, "cache", "content"), b.plan.Blobs); err != nil {
 		return err
 	}
 	for range b.plan.Rounds {
@@ -83,7 +83,7 @@ func (b *bench) restart(ctx context.Context, p peer, r *running, img *image, adm
 }
 
 // crowdDirectory puts n blobs of 8 bytes into a directory that dray has left in order.
-func crowdDirectory(dir string, n int) error {
+func crowdDirectory(ctx context.Context, dir string, n int) error {
 	for shard := range 256 {
 		if err := os.MkdirAll(filepath.Join(dir, "blobs", "sha256", fmt.Sprintf("%02x", shard)), 0o755); err != nil {
 			return err
@@ -94,7 +94,7 @@ func crowdDirectory(dir string, n int) error {
 	var wg sync.WaitGroup
 	for w := range workers {
 		wg.Go(func() {
-			for i := w; i < n && errs[w] == nil; i += workers {
+			for i := w; i < n && errs[w] == nil && ctx.Err() == nil; i += workers {
 				blob := binary.BigEndian.AppendUint64(nil, uint64(i))
 				hex := fmt.Sprintf("%x", sha256.Sum256(blob))
 				// Without the write permission, by which dray knows that a blob is on stable storage.
@@ -103,7 +103,7 @@ func crowdDirectory(dir string, n int) error {
 		})
 	}
 	wg.Wait()
-	return errors.Join(errs...)
+	return errors.Join(append(errs, ctx.Err())...)
 }
 
 var blobsGauge = regexp.MustCompile(`(?m)^dray_disk_blobs (\S+)$`)
