@@ -19,6 +19,7 @@ CONTAINER     ?= dray
 VOLUME        ?= dray-cache
 FUZZTIME      ?= 10s
 SOAKTIME      ?= 2m
+ROUNDS        ?= 200
 PREFIX        ?= /usr/local
 
 VERSION       := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
@@ -39,7 +40,7 @@ pass-on       = $(foreach name,$(settings),-e $(name))
 # REGISTRY without scheme, port and path.
 reached-as    = $(firstword $(subst :, ,$(subst /, ,$(patsubst http://%,%,$(patsubst https://%,%,$(REGISTRY))))))
 
-.PHONY: help bench playtest genSelfsigned build run dockerBuild dockerRun checks test install-test-tools lint fuzz soak clean install
+.PHONY: help bench playtest genSelfsigned build run dockerBuild dockerRun checks test install-test-tools lint fuzz soak crashloop clean install
 
 help: ## say what there is
 	@awk 'NR == 1, !/^#/ { if (/^#/) print substr($$0, 3) } \
@@ -103,6 +104,9 @@ fuzz: ## run each fuzz target for FUZZTIME
 
 soak: ## race pulls, pushes, purges and faults against kill -9 for SOAKTIME, every byte verified; SOAKSEED repeats a run
 	SOAKTIME=$(SOAKTIME) go test ./cmd/e2e -run '^TestSoak$$' -count=1 -v -timeout 0
+
+crashloop: ## kill dray ROUNDS times in the middle of pushes, at each level of acknowledgement
+	go test -count=1 -v -timeout 60m ./cmd/dray -run '^TestCrashLoop$$' -crash-rounds $(ROUNDS)
 
 bench: ## compare dray with nginx, distribution and no cache, and write docs/benchmarks.md; minutes on an idle machine
 	go run ./cmd/draybench -install -out docs/benchmarks.md

@@ -1,7 +1,10 @@
 package main
 
 import (
+	"context"
 	"net/http"
+	"os"
+	"strings"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -16,5 +19,13 @@ func (q quiet) Run() int {
 	return code
 }
 
+// asDray makes the test program a dray with these arguments, which tests can kill.
+const asDray = "DRAY_TEST_AS_DRAY"
+
 // TestMain fails when a goroutine of a whole dray outlives it.
-func TestMain(m *testing.M) { goleak.VerifyTestMain(quiet{m}) }
+func TestMain(m *testing.M) {
+	if args := os.Getenv(asDray); args != "" {
+		os.Exit(run(context.Background(), strings.Fields(args), os.Environ(), os.Stdin, os.Stdout, os.Stderr))
+	}
+	goleak.VerifyTestMain(quiet{m})
+}

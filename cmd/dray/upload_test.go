@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"dray/upstream/ecrtest"
 	"dray/upstream/oci"
@@ -398,11 +400,11 @@ func TestUploadRepositoryMissing(t *testing.T) {
 	}
 }
 
-// Whatever goes wrong on the way to ECR, and however late, the client sees success and ECR has the bytes.
-func TestUploadHealed(t *testing.T) {
+// pushFaults are what can go wrong on the way to ECR, once or twice, at each step of a push.
+func pushFaults() map[string]ecrtest.Fault {
 	const expired = "Your authorization token has expired. Reauthenticate and try again."
 	start, patch, put, manifest := []ecrtest.Kind{ecrtest.KindUploadStart}, []ecrtest.Kind{ecrtest.KindUploadPatch}, []ecrtest.Kind{ecrtest.KindUploadPut}, []ecrtest.Kind{ecrtest.KindManifestPut}
-	for name, fault := range map[string]ecrtest.Fault{
+	return map[string]ecrtest.Fault{
 		"500 at the start":            {Kinds: start, Status: 500},
 		"429 at the start":            {Kinds: start, Status: 429, Count: 2},
 		"closed at the start":         {Kinds: start, Close: true},
@@ -425,18 +427,54 @@ func TestUploadHealed(t *testing.T) {
 		"closed for the manifest":     {Kinds: manifest, Close: true},
 		"answer to the manifest lost": {Kinds: manifest, DropAnswer: true},
 		"blob unknown once":           {Kinds: manifest, Status: 404, Code: "MANIFEST_BLOB_UNKNOWN"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			s := startStack(t, t.TempDir())
-			s.ecr.CreateRepository("team/app")
-			s.ecr.AddFault(fault)
-			layer := layerOf(1, 5<<20)
-			s.holds("team/app", "v1", s.push("team/app", "v1", layer), layer)
-			if n := s.ecr.Counters()[fault.Kinds[0]].Failed; n == 0 {
-				t.Error("the fault was not met")
-			}
-		})
 	}
+}
+
+// Whatever goes wrong on the way to ECR, and however late, the client sees success and ECR has the bytes: at once, or when
+// the queue is through where pushes are acknowledged before.
+func TestUploadHealed(t *testing.T) {
+	for level, edits := range map[string][]string{"upstream": nil, "local": acknowledging} {
+		for name, fault := range pushFaults() {
+			t.Run(level+"/"+name, func(t *testing.T) {
+				s := startStack(t, t.TempDir(), edits...)
+				s.ecr.CreateRepository("team/app")
+				s.ecr.AddFault(fault)
+				layer := layerOf(1, 5<<20)
+				m := s.push("team/app", "v1", layer)
+				if s.queue != nil {
+					s.forwarded()
+				}
+				s.holds("team/app", "v1", m, layer)
+				if n := s.ecr.Counters()[fault.Kinds[0]].Failed; n == 0 {
+					t.Error("the fault was not met")
+				}
+			})
+		}
+	}
+}
+
+// A registry that takes bytes slowly costs neither its client time nor this process memory: the bytes wait on disk.
+func TestUploadToSlowUpstream(t *testing.T) {
+	s := startStack(t, t.TempDir())
+	s.ecr.CreateRepository("team/app")
+	layer := layerOf(1, 48<<20)
+	slow := s.ecr.AddFault(ecrtest.Fault{Kinds: []ecrtest.Kind{ecrtest.KindUploadPatch}, Latency: time.Hour, Count: -1})
+	heap := func() int64 {
+		runtime.GC()
+		var now runtime.MemStats
+		runtime.ReadMemStats(&now)
+		return int64(now.HeapAlloc)
+	}
+	before := heap()
+	s.upload("team/app", layer)
+	if grown := heap() - before; grown > 16<<20 {
+		t.Errorf("a layer of %d bytes that does not get on takes %d bytes of memory", len(layer), grown)
+	}
+	s.ecr.RemoveFault(slow)
+	s.upload("team/app", config)
+	m := imageOf(t, layer)
+	s.want(201, "PUT", "/v2/team/app/manifests/v1", m.Raw, "Content-Type", m.MediaType)
+	s.holds("team/app", "v1", m, layer)
 }
 
 // What ECR refuses for good the client sees with ECR's words, and once that is mended the same push succeeds without a
