@@ -16,6 +16,7 @@ const distributionVersion = "v3.1.2"
 // tools says where the programs of the peers are; "" for what is missing, with a sentence in Missing.
 type tools struct {
 	Dray, Distribution, Nginx string
+	FakeECR                   string // the stand-in for Amazon ECR, of this tree
 	Missing                   []string
 }
 
@@ -33,6 +34,10 @@ func findTools(ctx context.Context, dir string, install bool) (tools, error) {
 	t := tools{Dray: filepath.Join(dir, "dray")}
 	build := []string{"build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", t.Dray, "dray/cmd/dray"}
 	if err := quietly(ctx, "", []string{"CGO_ENABLED=0"}, "go", build...); err != nil {
+		return t, err
+	}
+	t.FakeECR = filepath.Join(dir, "fakeecr")
+	if err := quietly(ctx, "", []string{"CGO_ENABLED=0"}, "go", "build", "-trimpath", "-buildvcs=false", "-o", t.FakeECR, "dray/cmd/fakeecr"); err != nil {
 		return t, err
 	}
 	bin, err := toolDirectory()

@@ -24,6 +24,7 @@ const (
 type peer struct {
 	name string
 	path string // of the program
+	env  []string
 	// launch writes a configuration and gives the command lines; a server that cannot have two listeners is started twice.
 	launch func(s site) ([][]string, error)
 }
@@ -58,7 +59,7 @@ func (b *bench) start(ctx context.Context, p peer, o *origin) (*running, error) 
 	lines, err := p.launch(r.site)
 	for _, line := range lines {
 		var started *process
-		if started, err = startProcess(dir, []string{"OTEL_TRACES_EXPORTER=none"}, p.path, line...); err != nil {
+		if started, err = startProcess(dir, append([]string{"OTEL_TRACES_EXPORTER=none"}, p.env...), p.path, line...); err != nil {
 			break
 		}
 		r.processes = append(r.processes, started)
@@ -135,7 +136,7 @@ func drayPeer(path string) peer { return drayWith(path, drayConfig) }
 
 // drayWith is dray with a configuration, and with one user, bench, whose password is the same.
 func drayWith(path, config string) peer {
-	return peer{dray, path, func(s site) ([][]string, error) {
+	return peer{name: dray, path: path, launch: func(s site) ([][]string, error) {
 		_, err1 := s.write("users", "bench:$2a$04$0Rkoa1kaD3YQSYc34mcMOeJ4EKc/J9ir44qbe1qbxlv3s4ZskCvGq\n")
 		config, err2 := s.write("dray.yaml", config)
 		return [][]string{{"serve", "--config", config}}, errors.Join(err1, err2)
@@ -154,7 +155,7 @@ log: {level: error, access: false}
 `
 
 func distributionPeer(path string) peer {
-	return peer{distribution, path, func(s site) ([][]string, error) {
+	return peer{name: distribution, path: path, launch: func(s site) ([][]string, error) {
 		plain, err1 := s.write("plain.yaml", strings.ReplaceAll(distributionConfig, "{http}", `{addr: "{plain}"}`))
 		secure, err2 := s.write("secure.yaml", strings.ReplaceAll(distributionConfig, "{http}",
 			`{addr: "{secure}", tls: {certificate: "{certificate}", key: "{key}"}}`))
@@ -173,7 +174,7 @@ proxy: {remoteurl: "http://{origin}"}
 `
 
 func nginxPeer(path string) peer {
-	return peer{nginx, path, func(s site) ([][]string, error) {
+	return peer{name: nginx, path: path, launch: func(s site) ([][]string, error) {
 		config, err := s.write("nginx.conf", nginxConfig)
 		return [][]string{{"-p", s.dir, "-c", config, "-e", filepath.Join(s.dir, "error.log")}}, err
 	}}

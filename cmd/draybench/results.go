@@ -41,8 +41,10 @@ const (
 	slowConnectionCount metric = "500 MB layer, connections to the origin"
 
 	unshapedWall metric = "500 MB layer, origin not throttled, s"
-	hashAlone    metric = "500 MB, SHA-256 alone, s" // a reason, in no table
-	unshapedCPU  metric = "500 MB layer, origin not throttled, CPU s"
+	pushWall     metric = "1 GB through a line of 100 MB/s, s"
+
+	hashAlone   metric = "500 MB, SHA-256 alone, s" // a reason, in no table
+	unshapedCPU metric = "500 MB layer, origin not throttled, CPU s"
 
 	aloneWall     metric = "one client, s"
 	aloneManifest metric = "one client, manifest, first byte, ms"
