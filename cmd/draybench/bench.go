@@ -49,7 +49,7 @@ func fullPlan() plan {
 
 // quickPlan goes everywhere the full one goes; what it measures means nothing.
 func quickPlan() plan {
-	return plan{Quick: true, Rounds: 1, WarmRounds: 1, Window: 100 * time.Millisecond, RTT: 5 * time.Millisecond, Total: 100e6,
+	return plan{Quick: true, Rounds: 1, WarmRounds: 1, Window: 200 * time.Millisecond, RTT: 5 * time.Millisecond, Total: 100e6,
 		WarmBlobs: 2, WarmBlob: 2e6, Range: 1 << 18, Tags: 5, Layers: 3, Layer: 1e6, SmallLayers: 10, SmallLayer: 4 << 10,
 		Whole: 20e6, Push: 20e6, PushRounds: 1, SlowConnection: 25e6, Herd: 4, HerdLayers: 2, HerdLayer: 2e6, FirstByteRounds: 1, DistributionHerdRounds: 1,
 		Crowd: 50, CrowdLayers: 2, CrowdLayer: 1e5, Streams: 4, Fewer: 2, Pulls: 3, ManifestClients: 4, Blobs: 3000}
