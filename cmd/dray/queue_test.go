@@ -175,3 +175,67 @@ func TestQueueFull(t *testing.T) {
 	m := imageOf(t, layer)
 	s.refused(429, "TOOMANYREQUESTS", "PUT", "/v2/team/app/manifests/v2", m.Raw, "Content-Type", m.MediaType)
 }
+
+// Checks come before the acknowledgement, and what passed is forwarded after a restart without being judged again: an index
+// with the children that had waited for it, too.
+func TestQueueAfterChecks(t *testing.T) {
+	dir := t.TempDir()
+	edits := []string{
+		"  push: true\n", "  push: true\n  acknowledge: local\n  checks: [gate]\n",
+		"upstreams:\n", "checks:\n- name: gate\n  names: {mode: enforce, forbidden_tags: [latest]}\nupstreams:\n",
+	}
+	s := startStack(t, dir, edits...)
+	s.ecr.CreateRepository("team/app")
+	s.ecr.AddFault(ecrtest.Fault{Kinds: []ecrtest.Kind{ecrtest.KindManifestPut}, Status: 503, Count: -1})
+	img := newImage(t, plainConfig, gzipOf(t, tarOf(t, "etc/motd", "hello")))
+	if r := s.pushImage("team/app", "latest", img); r.StatusCode != 403 {
+		t.Errorf("what is forbidden was acknowledged: %s", r.Status)
+	}
+	if n := len(s.queue.List()); n != 0 {
+		t.Errorf("%d pushes wait", n)
+	}
+	if r := s.pushImage("team/app", "", img); r.StatusCode != 201 {
+		t.Fatalf("%s %s", r.Status, r.body)
+	}
+	index := indexOf(t, img.man)
+	if r := s.putManifest("team/app", "v1", index); r.StatusCode != 201 {
+		t.Fatalf("%s %s", r.Status, r.body)
+	}
+	s.stop()
+	s.ecr.ClearFaults()
+	s = startBefore(t, s.ecr, s.hub, dir, edits...)
+	s.forwarded()
+	if got, ok := s.ecr.Image("team/app", "v1"); !ok || !bytes.Equal(got.Raw, index.Raw) {
+		t.Error("the index is not there")
+	}
+	if got, ok := s.ecr.Image("team/app", img.man.Digest.String()); !ok || !bytes.Equal(got.Raw, img.man.Raw) {
+		t.Error("its child is not there")
+	}
+}
+
+// A disk that is full refuses an upload, loses none that was taken, and takes the same one when there is room again.
+func TestUploadDiskFull(t *testing.T) {
+	for level, edits := range map[string][]string{"upstream": nil, "local": acknowledging} {
+		t.Run(level, func(t *testing.T) {
+			s := startStack(t, t.TempDir(), append([]string{"min_free_bytes: 0}", "min_free_bytes: 0, max_bytes: 8MiB}\nlimits: {max_upload_bytes_per_client: 1GiB}\nqueue: {max_bytes: 1GiB}"}, edits...)...)
+			s.ecr.CreateRepository("team/app")
+			first, second := layerOf(1, 5<<20), layerOf(2, 5<<20)
+			s.upload("team/app", first)
+			if r := s.do("PUT", s.start("team/app")+"?digest="+digest.FromBytes(second).String(), second); r.StatusCode != 503 {
+				t.Errorf("a layer without room: %s %s", r.Status, r.body)
+			}
+			s.upload("team/app", config)
+			m := imageOf(t, first)
+			s.want(201, "PUT", "/v2/team/app/manifests/v1", m.Raw, "Content-Type", m.MediaType)
+			if s.queue != nil {
+				s.forwarded()
+			}
+			s.holds("team/app", "v1", m, first)
+			next := s.push("team/app", "v2", second)
+			if s.queue != nil {
+				s.forwarded()
+			}
+			s.holds("team/app", "v2", next, second)
+		})
+	}
+}
