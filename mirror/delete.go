@@ -109,7 +109,7 @@ func (x *exchange) deleted() error {
 }
 
 // anyManifest takes every manifest that there is.
-var anyManifest = []string{oci.MediaTypeOCIIndex, oci.MediaTypeOCIManifest, oci.MediaTypeDockerList, oci.MediaTypeDockerManifest, "*/*"}
+var anyManifest = oci.AnyManifest()
 
 // forgetTag drops what is known of a tag, and answers about it that are on their way.
 func (m *Mirror) forgetTag(ctx context.Context, up *Upstream, repo, tag string) {

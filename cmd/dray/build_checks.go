@@ -23,16 +23,9 @@ func (g *graph) buildChecks(context.Context) error {
 	g.register(metrics.Collectors())
 	gates := map[string]*mirror.Gate{}
 	for _, c := range g.cfg.Checks {
-		steps, err := c.steps()
+		p, err := c.pipeline(pipeline.Options{Memory: verdicts, Workers: workers, Metrics: metrics})
 		if err != nil {
-			return fmt.Errorf("checks %s: %w", c.Name, err)
-		}
-		p, err := pipeline.New(pipeline.Options{
-			Name: c.Name, Steps: steps, ArchiveMode: pipeline.Mode(c.Archive.Mode), Limits: c.Archive.limits(), Waivers: waivers(c.Waivers),
-			Memory: verdicts, Match: mirror.MatchName, Workers: workers, Metrics: metrics,
-		})
-		if err != nil {
-			return fmt.Errorf("checks %s: %w", c.Name, err)
+			return err
 		}
 		gates[c.Name] = &mirror.Gate{
 			Pipeline: p, Repositories: c.Repositories, HoldUploads: c.Forward == ForwardHold, ForwardDigests: c.DigestPush == DigestForward,
@@ -46,6 +39,20 @@ func (g *graph) buildChecks(context.Context) error {
 		}
 	}
 	return nil
+}
+
+// pipeline makes the pipeline that the checks describe; o has what pipelines share.
+func (c Checks) pipeline(o pipeline.Options) (*pipeline.Pipeline, error) {
+	steps, err := c.steps()
+	if err != nil {
+		return nil, fmt.Errorf("checks %s: %w", c.Name, err)
+	}
+	o.Name, o.Steps, o.ArchiveMode, o.Limits, o.Waivers, o.Match = c.Name, steps, pipeline.Mode(c.Archive.Mode), c.Archive.limits(), waivers(c.Waivers), mirror.MatchName
+	p, err := pipeline.New(o)
+	if err != nil {
+		return nil, fmt.Errorf("checks %s: %w", c.Name, err)
+	}
+	return p, nil
 }
 
 func (a ArchiveCheck) limits() pipeline.Limits {

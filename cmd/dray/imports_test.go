@@ -114,6 +114,10 @@ var importable = map[string][]allowance{
 		{"github.com/distribution/reference", "whole names of images that people write short"}, {goDigest, addresses}, {imageSpec, "annotations"},
 	},
 	"dray/mirror/pipeline/clamd": {{"dray/mirror/pipeline", "a stage"}},
+	"dray/mirror/pipeline/local": {
+		{"dray/mirror/pipeline", "what judges"}, {"dray/upstream/oci", "manifests"}, {goDigest, addresses}, {imageSpec, "the image layout"},
+		{"github.com/opencontainers/image-spec/specs-go", "the version of a manifest"},
+	},
 	"dray/mirror/pipeline/rules": {
 		{"dray/mirror/pipeline", "a stage"},
 		{"cel.dev/cel-go/cel", "the language of rules, which always ends and whose cost is bounded"}, {"cel.dev/cel-go/ext", "its functions on texts and lists"},

@@ -28,6 +28,7 @@ const (
 	exitOK     = 0
 	exitFailed = 1 // what was asked for could not be done
 	exitUsage  = 2 // it is not clear what was asked for
+	exitNo     = 3 // it was done, and the answer is no
 	exitAbsent = 3 // no running dray could be asked
 )
 
@@ -53,6 +54,8 @@ func run(ctx context.Context, args, environ []string, stdin io.Reader, stdout, s
 	switch {
 	case err == nil:
 		return exitOK
+	case errors.Is(err, errRejected):
+		return exitNo
 	case errors.Is(err, errUsage):
 		fmt.Fprintln(stderr, "dray:", err)
 		return exitUsage
@@ -85,7 +88,7 @@ func rootCommand(in *invocation) *cobra.Command {
 	root.SetErr(in.stderr)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w; %w", err, errUsage) })
 	root.PersistentFlags().StringVarP(&in.configPath, "config", "c", "", "configuration file (YAML); without it, DRAY_CONFIG names it")
-	root.AddCommand(serveCommand(in), checkCommand(in), certCommand(in), configCommand(in), versionCommand(in),
+	root.AddCommand(serveCommand(in), checkCommand(in), checkImageCommand(in), policyCommand(in), certCommand(in), configCommand(in), versionCommand(in),
 		lsCommand(in), purgeCommand(in), pinCommand(in), unpinCommand(in), evictCommand(in), queueCommand(in), statsCommand(in))
 	return root
 }

@@ -366,3 +366,22 @@ func orEmpty(m map[string]string) map[string]string {
 	}
 	return m
 }
+
+// Check says what is wrong with a document that did not come from an assembly.
+func (i *Image) Check() error {
+	if len(i.Manifests) == 0 {
+		return errors.New("the document of an image has no manifests")
+	}
+	for n, m := range i.Manifests {
+		if m == nil {
+			return fmt.Errorf("manifest %d of the document is null", n+1)
+		}
+		m.Annotations, m.Given = orEmpty(m.Annotations), orEmpty(m.Given)
+		for k, l := range m.Layers {
+			if l == nil {
+				return fmt.Errorf("layer %d of manifest %d of the document is null", k+1, n+1)
+			}
+		}
+	}
+	return nil
+}

@@ -70,6 +70,25 @@ func (p *Pipeline) Judge(ctx context.Context, s Subject, from Contents) (*Report
 	return p.finish(r, start), nil
 }
 
+// View is the document that image checks and rules see of an image, with what there is to know of its layers.
+func (p *Pipeline) View(ctx context.Context, s Subject, from Contents) (*Image, error) {
+	img, err := assemble(ctx, s, from)
+	if err != nil {
+		return nil, err
+	}
+	return img, p.layers(ctx, img, from, p.report(s.Name))
+}
+
+// JudgeView judges an image of which there is nothing but its document, by names and image checks.
+func (p *Pipeline) JudgeView(ctx context.Context, img *Image) *Report {
+	start := time.Now()
+	n := Name{Upstream: img.Upstream, Repository: img.Repository, Tag: img.Tag, Digest: img.Digest, User: img.User}
+	r := p.report(n)
+	p.names(ctx, n, r)
+	p.images(ctx, img, r)
+	return p.finish(r, start)
+}
+
 func (p *Pipeline) finish(r *Report, start time.Time) *Report {
 	r.settle()
 	r.Seconds = time.Since(start).Seconds()

@@ -211,6 +211,11 @@ func (m *Manifest) descriptors() []Descriptor {
 	return all
 }
 
+// AnyManifest are the Accept lines that take every manifest there is, those of today before others.
+func AnyManifest() []string {
+	return []string{MediaTypeOCIIndex, MediaTypeOCIManifest, MediaTypeDockerList, MediaTypeDockerManifest, "*/*"}
+}
+
 // Schema1 reports whether this is Docker's first, ended format.
 func (m *Manifest) Schema1() bool {
 	return m.MediaType == MediaTypeDockerSchema1 || m.MediaType == MediaTypeDockerSchema1Signed

@@ -1,0 +1,271 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"slices"
+	"strings"
+
+	"dray/mirror"
+	"dray/mirror/pipeline"
+	"dray/mirror/pipeline/local"
+	"dray/upstream"
+	"dray/upstream/ecr"
+	"dray/upstream/oci"
+
+	"github.com/spf13/cobra"
+)
+
+// errRejected says that everything went well and that the answer is no.
+var errRejected = errors.New("rejected")
+
+func checkImageCommand(in *invocation) *cobra.Command {
+	var c imageCheck
+	cmd := &cobra.Command{
+		Use:   "check-image IMAGE",
+		Short: "Say what the checks have against an image, before it is pushed",
+		Long: `check-image runs the checks of the configuration on an image, as a push would, and prints the report. Nothing is pushed and no running dray is needed.
+
+IMAGE is one of
+  oci:DIRECTORY[:TAG]    an OCI layout, as of "docker buildx build --output type=oci,tar=false,dest=DIRECTORY"
+  docker-archive:FILE    an archive of "docker save", or of an OCI layout, uncompressed
+  NAME                   an image in a registry, named as for "docker pull" through dray
+
+--as says what it would be pushed as, which decides which checks count and what the rules about names say. Exit codes: 0 it would pass, 3 it would be
+rejected, 1 it could not be looked at.`,
+		Example: "  dray check-image docker-archive:app.tar --as dray.example.com:5000/team/app:1.2\n  dray check-image oci:build --checks strict --json",
+		Args:    between(1, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cfg, err := in.load()
+			if err != nil {
+				return err
+			}
+			return c.run(cmd.Context(), cfg, args[0], in.stdout)
+		},
+	}
+	cmd.Flags().StringVar(&c.as, "as", "", "what it would be pushed as: a name and a tag")
+	cmd.Flags().StringVar(&c.checks, "checks", "", "name of the checks (default: those of the upstream and repository of --as)")
+	cmd.Flags().BoolVar(&c.json, "json", false, "print the report as JSON")
+	cmd.Flags().BoolVar(&c.view, "view", false, "print the document that rules see, and judge nothing")
+	return cmd
+}
+
+// imageCheck is one run of check-image.
+type imageCheck struct {
+	as, checks string
+	json, view bool
+}
+
+func (c imageCheck) run(ctx context.Context, cfg Config, image string, out io.Writer) error {
+	from, err := openImage(ctx, cfg, image)
+	if err != nil {
+		return err
+	}
+	defer from.close()
+	name, err := c.name(cfg, from)
+	if err != nil {
+		return err
+	}
+	p, err := cfg.pipelineFor(c.checks, name)
+	if err != nil {
+		return err
+	}
+	name.Digest = from.root.Digest
+	subject, contents := pipeline.Subject{Name: name, Manifest: from.root}, local.Contents{Blobs: from.blobs, Pipeline: p}
+	if c.view {
+		img, err := p.View(ctx, subject, contents)
+		if err != nil {
+			return err
+		}
+		return printJSON(out, img)
+	}
+	r, err := p.Judge(ctx, subject, contents)
+	if err != nil {
+		return err
+	}
+	if c.json {
+		err = printJSON(out, r)
+	} else {
+		printReport(out, r)
+	}
+	if err == nil && !r.Pass {
+		err = errRejected
+	}
+	return err
+}
+
+// name is what the image would be pushed as.
+func (c imageCheck) name(cfg Config, from *opened) (pipeline.Name, error) {
+	if c.as == "" {
+		return from.name, nil
+	}
+	return cfg.pushedAs(c.as)
+}
+
+// pushedAs reads a name as a push through dray would.
+func (c Config) pushedAs(name string) (pipeline.Name, error) {
+	target, ref, err := c.names().routes.Resolve(name)
+	if err != nil {
+		return pipeline.Name{}, fmt.Errorf("%s: %s", name, oci.AsError(err).Message)
+	}
+	return pipeline.Name{Upstream: target.Upstream, Repository: target.Repo, Tag: ref.Tag}, nil
+}
+
+// pipelineFor finds the checks that count for a name, or those that are asked for.
+func (c Config) pipelineFor(checks string, n pipeline.Name) (*pipeline.Pipeline, error) {
+	var among []string
+	switch u := slices.IndexFunc(c.Upstreams, func(u Upstream) bool { return u.Name == n.Upstream }); {
+	case checks != "":
+		among = []string{checks}
+	case u >= 0 && len(c.Upstreams[u].Checks) > 0:
+		among = c.Upstreams[u].Checks
+	case len(c.Checks) == 1:
+		among = []string{c.Checks[0].Name}
+	}
+	for _, name := range among {
+		for _, one := range c.Checks {
+			if one.Name == name && (checks != "" || n.Repository == "" || one.countFor(n.Repository)) {
+				return one.pipeline(pipeline.Options{})
+			}
+		}
+	}
+	if checks != "" {
+		return nil, fmt.Errorf("no checks are called %q in the configuration", checks)
+	}
+	return nil, errors.New("no checks count for this image: name some with --checks, or what it would be pushed as with --as")
+}
+
+// countFor reports whether a repository fits one of the patterns.
+func (c Checks) countFor(repo string) bool {
+	return slices.ContainsFunc(c.Repositories, func(pattern string) bool { return mirror.MatchName(pattern, repo) })
+}
+
+// opened is an image that is about to be judged.
+type opened struct {
+	root  *oci.Manifest
+	blobs local.Blobs
+	name  pipeline.Name
+	close func()
+}
+
+func openImage(ctx context.Context, cfg Config, image string) (*opened, error) {
+	kind, rest, _ := strings.Cut(image, ":")
+	var files *local.Files
+	var err error
+	tag := ""
+	switch kind {
+	case "oci":
+		dir := rest
+		if i := strings.LastIndexByte(rest, ':'); i > strings.LastIndexByte(rest, '/') {
+			if _, err := os.Stat(rest); err != nil {
+				dir, tag = rest[:i], rest[i+1:]
+			}
+		}
+		files, err = local.OpenLayout(dir)
+	case "docker-archive":
+		files, err = local.OpenArchive(rest)
+	default:
+		return openRemote(ctx, cfg, image)
+	}
+	if err != nil {
+		return nil, err
+	}
+	o := &opened{blobs: files, name: pipeline.Name{Tag: tag}, close: func() { _ = files.Close() }}
+	if o.root, err = files.Root(ctx, tag); err != nil {
+		o.close()
+		return nil, fmt.Errorf("%s: %w", image, err)
+	}
+	return o, nil
+}
+
+// remote is an image in a registry.
+type remote struct {
+	source upstream.Source
+	repo   string
+}
+
+// Manifest implements local.Blobs.
+func (r remote) Manifest(ctx context.Context, d oci.Descriptor) (*oci.Manifest, error) {
+	return r.source.Manifest(ctx, r.repo, oci.Reference{Digest: d.Digest}, oci.AnyManifest())
+}
+
+// Open implements local.Blobs.
+func (r remote) Open(ctx context.Context, d oci.Descriptor) (io.ReadCloser, error) {
+	s, err := r.source.Blob(ctx, r.repo, d.Digest, 0)
+	return s.Body, err
+}
+
+// openRemote finds an image at the upstream that its name leads to, with the upstream's credentials.
+func openRemote(ctx context.Context, cfg Config, image string) (*opened, error) {
+	target, ref, err := cfg.names().routes.Resolve(image)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %s", image, oci.AsError(err).Message)
+	}
+	g := &graph{cfg: cfg, log: slog.New(slog.DiscardHandler)}
+	u := cfg.Upstreams[slices.IndexFunc(cfg.Upstreams, func(u Upstream) bool { return u.Name == target.Upstream })]
+	if u.Kind == KindLocal {
+		return nil, fmt.Errorf("%s: a hosted repository is in a running dray: ask for it by dray's own name", image)
+	}
+	reg, err := buildUpstream(u, func() (*ecr.Session, error) { return g.awsSession(ctx) }, g.log)
+	if err != nil {
+		return nil, err
+	}
+	o := &opened{
+		blobs: remote{reg.Source, u.RepositoryPrefix + target.Repo}, close: reg.wire.CloseIdleConnections,
+		name: pipeline.Name{Upstream: u.Name, Repository: target.Repo, Tag: ref.Tag},
+	}
+	if o.root, err = reg.Source.Manifest(ctx, u.RepositoryPrefix+target.Repo, ref, oci.AnyManifest()); err != nil {
+		o.close()
+		return nil, fmt.Errorf("%s: %s", image, oci.AsError(err).Message)
+	}
+	return o, nil
+}
+
+func printJSON(out io.Writer, v any) error {
+	e := json.NewEncoder(out)
+	e.SetIndent("", "  ")
+	e.SetEscapeHTML(false)
+	return e.Encode(v)
+}
+
+// printReport prints a report for people: what rejects first.
+func printReport(out io.Writer, r *pipeline.Report) {
+	verdict := "would pass"
+	if !r.Pass {
+		verdict = "would be rejected"
+	}
+	image := cmp.Or(r.Repository, "the image")
+	if r.Tag != "" {
+		image += ":" + r.Tag
+	}
+	fmt.Fprintf(out, "%s (%s) %s the checks %s\n", image, short(r.Digest), strings.Replace(verdict, "rejected", "rejected by", 1), r.Checks)
+	for _, f := range r.Findings {
+		word := string(f.Mode)
+		if f.Waived != "" {
+			word = "waived"
+		}
+		fmt.Fprintf(out, "\n%s  %s/%s  %s\n", word, f.Stage, f.Rule, f.What)
+		if place := f.Where.String(); place != "" {
+			fmt.Fprintf(out, "  where        %s\n", place)
+		}
+		if f.Fix != "" {
+			fmt.Fprintf(out, "  what to do   %s\n", f.Fix)
+		}
+		if f.Waived != "" {
+			fmt.Fprintf(out, "  waived       %s\n", f.Waived)
+		}
+		fmt.Fprintf(out, "  fingerprint  %s\n", f.Fingerprint)
+	}
+	for _, u := range r.Unknowns {
+		fmt.Fprintf(out, "\nunknown (%s)  %s  %s\n", u.OnError, u.Stage, u.Why)
+	}
+	if r.More > 0 {
+		fmt.Fprintf(out, "\nand %d more\n", r.More)
+	}
+}

@@ -1,0 +1,220 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"dray/mirror/pipeline"
+	"dray/mirror/pipeline/local"
+
+	"github.com/spf13/cobra"
+	"go.yaml.in/yaml/v3"
+)
+
+func policyCommand(in *invocation) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "policy",
+		Short: "Try out the checks of the configuration",
+		Args:  noArguments,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(&cobra.Command{
+		Use:   "test FILE...",
+		Short: "Judge the images of fixture files, and compare",
+		Long: `test reads YAML files with images and what the checks must say of them:
+
+  checks: strict                       # may be left out where --as decides, or there is one
+  tests:
+  - name: an image without an owner
+    image: fixtures/app.json           # a document, as "dray check-image --view" prints it; or oci:DIR[:TAG]; or docker-archive:FILE
+    as: dray.example.com:5000/team/app:1.2
+    findings: [rules/team, names/tag]  # stage/rule of each finding that rejects, and no other
+  - name: its clean twin
+    image: fixtures/clean.json
+
+Paths are relative to the file. A document is judged by names and image checks alone, because it has no layers. Exit codes: 0 all as expected, 3 some
+not, 1 a file could not be read.`,
+		Example: "  dray policy test --config dray.yaml policy/*.yaml",
+		Args:    between(1, 1000),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cfg, err := in.load()
+			if err != nil {
+				return err
+			}
+			return testPolicies(cmd.Context(), cfg, args, in.stdout)
+		},
+	})
+	return cmd
+}
+
+// policyFile is one file of fixtures.
+type policyFile struct {
+	Checks string       `yaml:"checks"`
+	Tests  []policyTest `yaml:"tests"`
+}
+
+// policyTest is one image and what must be found in it.
+type policyTest struct {
+	Name     string   `yaml:"name"`
+	Image    string   `yaml:"image"`
+	As       string   `yaml:"as"`
+	Findings []string `yaml:"findings"`
+}
+
+func testPolicies(ctx context.Context, cfg Config, files []string, out io.Writer) error {
+	var errs []error
+	good, bad := 0, 0
+	for _, name := range files {
+		f, err := readPolicy(name)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", name, err))
+			continue
+		}
+		for i, t := range f.Tests {
+			title := cmp.Or(t.Name, fmt.Sprintf("test %d", i+1))
+			r, err := t.judge(ctx, cfg, f.Checks, filepath.Dir(name))
+			if err != nil {
+				errs = append(errs, fmt.Errorf("%s: %s: %w", name, title, err))
+				continue
+			}
+			if problem := t.compare(r); problem != "" {
+				bad++
+				fmt.Fprintf(out, "FAIL  %s: %s\n%s", name, title, problem)
+				continue
+			}
+			good++
+			fmt.Fprintf(out, "ok    %s: %s\n", name, title)
+		}
+	}
+	fmt.Fprintf(out, "%d as expected, %d not\n", good, bad)
+	if len(errs) == 0 && bad > 0 {
+		return errRejected
+	}
+	return errors.Join(errs...)
+}
+
+// maxFixture is the longest file of fixtures, in bytes.
+const maxFixture = 16 << 20
+
+func readPolicy(name string) (policyFile, error) {
+	var f policyFile
+	raw, err := readBounded(name)
+	if err != nil {
+		return f, err
+	}
+	d := yaml.NewDecoder(bytes.NewReader(raw))
+	d.KnownFields(true)
+	if err := d.Decode(&f); err != nil {
+		return f, err
+	}
+	if len(f.Tests) == 0 {
+		return f, errors.New("holds no tests")
+	}
+	return f, nil
+}
+
+func readBounded(name string) ([]byte, error) {
+	file, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	raw, err := io.ReadAll(io.LimitReader(file, maxFixture+1))
+	if err == nil && len(raw) > maxFixture {
+		err = fmt.Errorf("is longer than %d bytes", maxFixture)
+	}
+	return raw, err
+}
+
+// judge gives the report on the test's image.
+func (t policyTest) judge(ctx context.Context, cfg Config, checks, dir string) (*pipeline.Report, error) {
+	kind, path, files := strings.Cut(t.Image, ":")
+	if t.Image == "" {
+		return nil, errors.New("names no image")
+	}
+	if !files {
+		return t.judgeView(ctx, cfg, checks, filepath.Join(dir, t.Image))
+	}
+	if kind != "oci" && kind != "docker-archive" {
+		return nil, fmt.Errorf("%q is neither a document, nor oci:DIRECTORY, nor docker-archive:FILE", t.Image)
+	}
+	from, err := openImage(ctx, cfg, kind+":"+filepath.Join(dir, path))
+	if err != nil {
+		return nil, err
+	}
+	defer from.close()
+	name := from.name
+	if t.As != "" {
+		if name, err = cfg.pushedAs(t.As); err != nil {
+			return nil, err
+		}
+	}
+	p, err := cfg.pipelineFor(checks, name)
+	if err != nil {
+		return nil, err
+	}
+	name.Digest = from.root.Digest
+	return p.Judge(ctx, pipeline.Subject{Name: name, Manifest: from.root}, local.Contents{Blobs: from.blobs, Pipeline: p})
+}
+
+func (t policyTest) judgeView(ctx context.Context, cfg Config, checks, file string) (*pipeline.Report, error) {
+	raw, err := readBounded(file)
+	if err != nil {
+		return nil, err
+	}
+	var img pipeline.Image
+	if err := json.Unmarshal(raw, &img); err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	if err := img.Check(); err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	if t.As != "" {
+		as, err := cfg.pushedAs(t.As)
+		if err != nil {
+			return nil, err
+		}
+		img.Upstream, img.Repository, img.Tag = as.Upstream, as.Repository, as.Tag
+	}
+	p, err := cfg.pipelineFor(checks, pipeline.Name{Upstream: img.Upstream, Repository: img.Repository})
+	if err != nil {
+		return nil, err
+	}
+	return p.JudgeView(ctx, &img), nil
+}
+
+// compare says what differs from what was expected.
+func (t policyTest) compare(r *pipeline.Report) string {
+	got := map[string]string{}
+	for _, f := range r.Findings {
+		if f.Rejects() {
+			got[f.Stage+"/"+f.Rule] = f.What
+		}
+	}
+	for _, u := range r.Unknowns {
+		if u.Rejects() {
+			got[u.Stage+"/unknown"] = u.Why
+		}
+	}
+	var b strings.Builder
+	for _, want := range slices.Sorted(slices.Values(t.Findings)) {
+		if _, ok := got[want]; !ok {
+			fmt.Fprintf(&b, "      expected and not found: %s\n", want)
+		}
+		delete(got, want)
+	}
+	for _, rule := range slices.Sorted(maps.Keys(got)) {
+		fmt.Fprintf(&b, "      found and not expected: %s: %s\n", rule, got[rule])
+	}
+	return b.String()
+}

@@ -1,0 +1,211 @@
+package local
+
+import (
+	"archive/tar"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+
+	"dray/upstream/oci"
+
+	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// maxDocument is the longest document of a layout or an archive that is read, in bytes.
+const maxDocument = 16 << 20
+
+// Files is an image in files: a layout (image-spec, "OCI Image Layout Specification") in a directory, or an archive.
+type Files struct {
+	open  func(name string) (io.ReadCloser, int64, error)
+	close func() error
+	// blobs are those of an archive in the old form of docker save, which names them otherwise; manifests are made up for it.
+	blobs     map[digest.Digest]string
+	manifests map[digest.Digest]*oci.Manifest
+}
+
+var _ Blobs = (*Files)(nil)
+
+// OpenLayout opens a layout in a directory.
+func OpenLayout(dir string) (*Files, error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, err
+	}
+	f := &Files{close: root.Close, open: func(name string) (io.ReadCloser, int64, error) {
+		file, err := root.Open(name)
+		if err != nil {
+			return nil, 0, err
+		}
+		info, err := file.Stat()
+		if err != nil {
+			return nil, 0, errors.Join(err, file.Close())
+		}
+		return file, info.Size(), nil
+	}}
+	if _, err := f.document(v1.ImageIndexFile); err != nil {
+		return nil, errors.Join(fmt.Errorf("%s is no OCI layout: %w", dir, err), root.Close())
+	}
+	return f, nil
+}
+
+// OpenArchive opens an archive, uncompressed: of docker save, in its old form or its newer one, or of a layout.
+func OpenArchive(name string) (*Files, error) {
+	file, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	entries, err := list(file)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("%s is no archive of an image: %w", name, err), file.Close())
+	}
+	f := &Files{close: file.Close, open: func(name string) (io.ReadCloser, int64, error) {
+		e, ok := entries[path.Clean(name)]
+		if !ok {
+			return nil, 0, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
+		}
+		return io.NopCloser(io.NewSectionReader(file, e.at, e.size)), e.size, nil
+	}}
+	if _, err := f.document(v1.ImageIndexFile); err == nil {
+		return f, nil
+	}
+	if err := f.adopt(); err != nil {
+		return nil, errors.Join(fmt.Errorf("%s is no archive of an image: %w", name, err), file.Close())
+	}
+	return f, nil
+}
+
+// extent is where an entry's content lies in an archive.
+type extent struct{ at, size int64 }
+
+// maxEntries of an archive, and links followed to one.
+const maxEntries = 100_000
+
+// list finds the entries of an archive without reading their contents.
+func list(file *os.File) (map[string]extent, error) {
+	entries, links := map[string]extent{}, map[string]string{}
+	for r := tar.NewReader(file); ; {
+		h, err := r.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+		if len(entries)+len(links) > maxEntries {
+			return nil, fmt.Errorf("more than %d entries", maxEntries)
+		}
+		at, err := file.Seek(0, io.SeekCurrent)
+		if err != nil {
+			return nil, err
+		}
+		switch name := path.Clean(h.Name); h.Typeflag {
+		case tar.TypeReg:
+			entries[name] = extent{at, h.Size}
+		case tar.TypeLink:
+			links[name] = path.Clean(h.Linkname)
+		case tar.TypeSymlink: // docker save stores a layer that two images have once
+			links[name] = path.Join(path.Dir(name), h.Linkname)
+		}
+	}
+	for name, to := range links {
+		if e, ok := entries[to]; ok {
+			entries[name] = e
+		}
+	}
+	return entries, nil
+}
+
+// Close releases the files.
+func (f *Files) Close() error { return f.close() }
+
+func (f *Files) document(name string) ([]byte, error) {
+	r, size, err := f.open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	if size > maxDocument {
+		return nil, fmt.Errorf("%s has %d bytes, more than %d", name, size, maxDocument)
+	}
+	return io.ReadAll(io.LimitReader(r, maxDocument+1))
+}
+
+// Root is the manifest of a tag, or the only one where tag is empty.
+func (f *Files) Root(ctx context.Context, tag string) (*oci.Manifest, error) {
+	if f.manifests != nil {
+		for _, m := range f.manifests {
+			return m, nil // adopt refuses archives with more
+		}
+	}
+	raw, err := f.document(v1.ImageIndexFile)
+	if err != nil {
+		return nil, err
+	}
+	var index v1.Index
+	if err := json.Unmarshal(raw, &index); err != nil {
+		return nil, fmt.Errorf("%s: %w", v1.ImageIndexFile, err)
+	}
+	var found []v1.Descriptor
+	for _, d := range index.Manifests {
+		if tag == "" || d.Annotations[v1.AnnotationRefName] == tag {
+			found = append(found, d)
+		}
+	}
+	switch {
+	case len(found) == 0:
+		return nil, fmt.Errorf("%w: a manifest with the tag %q", ErrNotFound, tag)
+	case len(found) > 1:
+		return nil, fmt.Errorf("there are %d manifests: name one by its tag", len(found))
+	}
+	return f.Manifest(ctx, found[0])
+}
+
+// Manifest implements Blobs.
+func (f *Files) Manifest(_ context.Context, d oci.Descriptor) (*oci.Manifest, error) {
+	if m := f.manifests[d.Digest]; m != nil {
+		return m, nil
+	}
+	if err := d.Digest.Validate(); err != nil {
+		return nil, fmt.Errorf("digest %q: %w", d.Digest, err)
+	}
+	raw, err := f.document(blobPath(d.Digest))
+	if err != nil {
+		return nil, absent(err, "manifest", d.Digest)
+	}
+	if got := d.Digest.Algorithm().FromBytes(raw); got != d.Digest {
+		return nil, fmt.Errorf("the manifest %s has the digest %s", d.Digest, got)
+	}
+	m, err := oci.ParseManifest(d.MediaType, raw)
+	if err != nil {
+		return nil, err
+	}
+	m.Digest = d.Digest
+	return m, nil
+}
+
+// Open implements Blobs.
+func (f *Files) Open(_ context.Context, d oci.Descriptor) (io.ReadCloser, error) {
+	name, ok := f.blobs[d.Digest]
+	if !ok {
+		name = blobPath(d.Digest)
+	}
+	r, _, err := f.open(name)
+	return r, absent(err, "blob", d.Digest)
+}
+
+func absent(err error, what string, d digest.Digest) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w: %s %s", ErrNotFound, what, d)
+	}
+	return err
+}
+
+func blobPath(d digest.Digest) string {
+	return path.Join(v1.ImageBlobsDir, d.Algorithm().String(), d.Encoded())
+}

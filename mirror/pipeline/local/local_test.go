@@ -1,0 +1,163 @@
+package local
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"dray/upstream/oci"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// entries are a tar file of names and contents; a content that begins with "->" is a symbolic link.
+func entries(t testing.TB, pairs ...string) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	for i := 0; i < len(pairs); i += 2 {
+		h := &tar.Header{Name: pairs[i], Mode: 0o644, Typeflag: tar.TypeReg, Size: int64(len(pairs[i+1]))}
+		to, link := strings.CutPrefix(pairs[i+1], "->")
+		if link {
+			h.Typeflag, h.Linkname, h.Size = tar.TypeSymlink, to, 0
+		}
+		if err := w.WriteHeader(h); err != nil {
+			t.Fatal(err)
+		}
+		if !link {
+			_, _ = io.WriteString(w, pairs[i+1])
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+func archive(t testing.TB, raw []byte) (*Files, error) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "a.tar")
+	if err := os.WriteFile(path, raw, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return OpenArchive(path)
+}
+
+const config = `{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]}}`
+
+// The old form of docker save, in which a layer that is there twice is a link.
+func TestSavedByDocker(t *testing.T) {
+	f, err := archive(t, entries(t, "c.json", config, "aa/layer.tar", "first layer", "bb/layer.tar", "->../aa/layer.tar",
+		"manifest.json", `[{"Config":"c.json","RepoTags":["app:1"],"Layers":["aa/layer.tar","bb/layer.tar"]}]`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	m, err := f.Root(t.Context(), "")
+	if err != nil || len(m.Layers) != 2 || m.Layers[0].Digest != m.Layers[1].Digest || m.Config.Digest != digest.FromString(config) {
+		t.Fatalf("%+v, %v", m, err)
+	}
+	r, err := Contents{Blobs: f}.Open(t.Context(), m.Layers[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if raw, err := io.ReadAll(r); err != nil || string(raw) != "first layer" {
+		t.Errorf("%q, %v", raw, err)
+	}
+}
+
+func TestArchivesThatAreNone(t *testing.T) {
+	for name, raw := range map[string][]byte{
+		"nothing":        nil,
+		"no tar":         []byte("hello, this is a text of some length and no archive at all"),
+		"another tar":    entries(t, "etc/passwd", "root"),
+		"no layer":       entries(t, "c.json", config, "manifest.json", `[{"Config":"c.json","Layers":["x/layer.tar"]}]`),
+		"two images":     entries(t, "c.json", config, "manifest.json", `[{"Config":"c.json"},{"Config":"c.json"}]`),
+		"a link outside": entries(t, "c.json", "->/etc/passwd", "manifest.json", `[{"Config":"c.json"}]`),
+		"no JSON":        entries(t, "manifest.json", `[`),
+	} {
+		if f, err := archive(t, raw); err == nil {
+			t.Errorf("%s: taken", name)
+			f.Close()
+		}
+	}
+}
+
+// forged gives other bytes than it is asked for.
+type forged struct{ Files }
+
+func (forged) Open(context.Context, oci.Descriptor) (io.ReadCloser, error) {
+	return io.NopCloser(strings.NewReader("something else")), nil
+}
+
+func TestBytesAreVerified(t *testing.T) {
+	r, err := Contents{Blobs: &forged{}}.Open(t.Context(), oci.Descriptor{Digest: digest.FromString("this")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if _, err := io.ReadAll(r); err == nil {
+		t.Error("forged bytes came to their end")
+	}
+	if _, err := (Contents{Blobs: &forged{}}).Open(t.Context(), oci.Descriptor{Digest: "../../etc/passwd"}); err == nil {
+		t.Error("no digest, no error")
+	}
+}
+
+func TestLayoutIsHeldToItsDigests(t *testing.T) {
+	dir := t.TempDir()
+	raw := `{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}`
+	d := digest.FromString("another")
+	for name, text := range map[string]string{
+		"index.json": fmt.Sprintf(`{"schemaVersion":2,"manifests":[{"mediaType":%q,"digest":%q,"size":%d}]}`, oci.MediaTypeOCIIndex, d, len(raw)),
+		"oci-layout": `{"imageLayoutVersion":"1.0.0"}`, "blobs/sha256/" + d.Encoded(): raw,
+	} {
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f, err := OpenLayout(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if m, err := f.Root(t.Context(), ""); err == nil {
+		t.Errorf("forged manifest %s", m.Raw)
+	}
+	if _, err := OpenLayout(t.TempDir()); err == nil {
+		t.Error("an empty directory is a layout")
+	}
+}
+
+func FuzzArchive(f *testing.F) {
+	f.Add(entries(f, "c.json", config, "l.tar", "x", "manifest.json", `[{"Config":"c.json","Layers":["l.tar"]}]`))
+	f.Add(entries(f, "index.json", `{"manifests":[{"digest":"sha256:aa"}]}`))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		files, err := archive(t, raw)
+		if err != nil {
+			return
+		}
+		defer files.Close()
+		m, err := files.Root(t.Context(), "")
+		if err != nil {
+			return
+		}
+		for _, l := range m.Layers {
+			if r, err := (Contents{Blobs: files}).Open(t.Context(), l); err == nil {
+				_, _ = io.Copy(io.Discard, r)
+				r.Close()
+			}
+		}
+	})
+}
