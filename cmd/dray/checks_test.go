@@ -7,7 +7,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net/http"
+	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"dray/mirror/pipeline"
@@ -350,5 +353,43 @@ func TestChecksTellEverythingAtOnce(t *testing.T) {
 	s.ecr.CreateRepository("team/app")
 	if r := s.pushImage("team/app", "v1", img); r.StatusCode != 201 {
 		t.Errorf("waived: %s %s", r.Status, r.body)
+	}
+}
+
+// A verdict that takes longer than the client waits is not given up: the client is told to push again, and its next push
+// joins the same work. With on_timeout: warn the image lands.
+func TestChecksThatTakeTooLong(t *testing.T) {
+	var asked atomic.Int32
+	release := make(chan struct{})
+	policy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		asked.Add(1)
+		<-release
+		_, _ = io.WriteString(w, `{"result":{"allowed":true}}`)
+	}))
+	defer policy.Close()
+	const containerd = "containerd/2.1"
+	checks := "  within: 1s\n  webhooks: [{mode: enforce, form: opa, timeout: 9s, url: '" + policy.URL + "'}]"
+	img := newImage(t, plainConfig, gzipOf(t, tarOf(t, "a", "small")))
+
+	trusting := startStack(t, t.TempDir(), checked(checks+"\n  on_timeout: warn")...)
+	trusting.ecr.CreateRepository("team/app")
+	if r := trusting.pushImage("team/app", "v1", img, "User-Agent", containerd); r.StatusCode != 201 {
+		t.Errorf("on_timeout: warn: %s %s", r.Status, r.body)
+	}
+
+	s := startStack(t, t.TempDir(), checked(checks)...)
+	s.ecr.CreateRepository("team/app")
+	before := asked.Load()
+	msg := s.message(s.pushImage("team/app", "v1", img, "User-Agent", containerd))
+	if !strings.Contains(msg, "not finished within 1s") || !strings.Contains(msg, "push again") {
+		t.Errorf("the message: %s", msg)
+	}
+	s.nothingStored("team/app", img)
+	close(release)
+	if r := s.putManifest("team/app", "v1", img.man, "User-Agent", containerd); r.StatusCode != 201 {
+		t.Errorf("the second push: %s %s", r.Status, r.body)
+	}
+	if n := asked.Load() - before; n != 1 {
+		t.Errorf("the image was judged %d times", n)
 	}
 }
