@@ -44,6 +44,7 @@ type crashed struct {
 	may    map[string][]*oci.Manifest
 	layers map[digest.Digest][]byte
 	known  map[string]bool // tags of which a push was acknowledged
+	since  map[string]bool // of these, the tags of the round
 	acked  int
 }
 
@@ -77,7 +78,7 @@ func TestCrashLoop(t *testing.T) {
 func newCrashed(t *testing.T, level Acknowledge, seed uint64) *crashed {
 	c := &crashed{
 		T: t, rnd: rand.New(rand.NewPCG(seed, uint64(len(level)))), level: level, ecr: ecrtest.Start(t, ecrtest.Options{}),
-		may: map[string][]*oci.Manifest{}, known: map[string]bool{}, layers: map[digest.Digest][]byte{digest.FromBytes(config): config},
+		may: map[string][]*oci.Manifest{}, known: map[string]bool{}, since: map[string]bool{}, layers: map[digest.Digest][]byte{digest.FromBytes(config): config},
 		client: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: time.Minute},
 	}
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -159,7 +160,8 @@ func (c *crashed) round(round int) {
 	}
 	c.ecr.ClearFaults()
 	c.start()
-	c.served()
+	c.served(c.since)
+	clear(c.since)
 	for again := range unfinished {
 		if err := again(); err != nil {
 			c.Errorf("a client's own second try: %v", err)
@@ -228,7 +230,7 @@ func (p *crashPush) send() error {
 	defer p.c.mu.Unlock()
 	p.c.acked++
 	p.c.may[p.repo+":"+p.tag] = []*oci.Manifest{p.man}
-	p.c.known[p.repo+":"+p.tag] = true
+	p.c.known[p.repo+":"+p.tag], p.c.since[p.repo+":"+p.tag] = true, true
 	return nil
 }
 
@@ -313,12 +315,9 @@ func (c *crashed) inECR() {
 	}
 }
 
-// served looks for every tag that was acknowledged, at dray, with the bytes of all its layers.
-func (c *crashed) served() {
-	for name := range c.may {
-		if !c.known[name] {
-			continue
-		}
+// served looks for tags that were acknowledged, at dray, with the bytes of all their layers.
+func (c *crashed) served(names map[string]bool) {
+	for name := range names {
 		repo, tag, _ := strings.Cut(name, ":")
 		r, err := c.do("GET", "/v2/"+repo+"/manifests/"+tag, nil, "Accept", oci.MediaTypeOCIManifest)
 		if err != nil || r.StatusCode != 200 || !c.allowed(name, r.body) {
@@ -346,6 +345,7 @@ func (c *crashed) settled() {
 		}
 	}
 	c.inECR()
+	c.served(c.known)
 }
 
 func (c *crashed) missing() (n int) {
