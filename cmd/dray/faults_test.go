@@ -33,7 +33,7 @@ const (
 // matrixEdits configure a stack with limits that a test can wait for.
 var matrixEdits = []string{
 	"prefixes: [aws]\n", "prefixes: [aws]\n  parallel_fill: {threshold: 300KiB, piece: 64KiB, streams: 3}\n",
-	"cache: {directory", "cache: {stall_timeout: 1s, directory",
+	"cache: {directory", "cache: {stall_timeout: 2s, directory",
 }
 
 // moment is when the clients and the fault meet.
