@@ -27,6 +27,7 @@ type plan struct {
 	Whole                  int64 // one large layer
 	Push                   int64 // one that is pushed
 	PushRounds             int
+	CheckRounds            int // of pushes with checks and without
 	SlowConnection         int64
 	Herd                   int // clients
 	HerdLayers             int
@@ -43,7 +44,7 @@ type plan struct {
 func fullPlan() plan {
 	return plan{Rounds: 3, WarmRounds: 7, Window: 800 * time.Millisecond, RTT: 20 * time.Millisecond, Total: 100e6,
 		WarmBlobs: 10, WarmBlob: 50e6, Range: 1 << 20, Tags: 200, Layers: 10, Layer: 25e6, SmallLayers: 200, SmallLayer: 4 << 10,
-		Whole: 500e6, Push: 1e9, PushRounds: 1, SlowConnection: 25e6, Herd: 32, HerdLayers: 8, HerdLayer: 25e6, FirstByteRounds: 7, DistributionHerdRounds: 1,
+		Whole: 500e6, Push: 1e9, PushRounds: 1, CheckRounds: 2, SlowConnection: 25e6, Herd: 32, HerdLayers: 8, HerdLayer: 25e6, FirstByteRounds: 7, DistributionHerdRounds: 1,
 		Crowd: 1000, CrowdLayers: 2, CrowdLayer: 5e6, Streams: 32, Fewer: 8, Pulls: 3, ManifestClients: 32, Blobs: 1e6}
 }
 
@@ -51,7 +52,7 @@ func fullPlan() plan {
 func quickPlan() plan {
 	return plan{Quick: true, Rounds: 1, WarmRounds: 1, Window: 200 * time.Millisecond, RTT: 5 * time.Millisecond, Total: 100e6,
 		WarmBlobs: 2, WarmBlob: 2e6, Range: 1 << 18, Tags: 5, Layers: 3, Layer: 1e6, SmallLayers: 10, SmallLayer: 4 << 10,
-		Whole: 20e6, Push: 20e6, PushRounds: 1, SlowConnection: 25e6, Herd: 4, HerdLayers: 2, HerdLayer: 2e6, FirstByteRounds: 1, DistributionHerdRounds: 1,
+		Whole: 20e6, Push: 20e6, PushRounds: 1, CheckRounds: 1, SlowConnection: 25e6, Herd: 4, HerdLayers: 2, HerdLayer: 2e6, FirstByteRounds: 1, DistributionHerdRounds: 1,
 		Crowd: 50, CrowdLayers: 2, CrowdLayer: 1e5, Streams: 4, Fewer: 2, Pulls: 3, ManifestClients: 4, Blobs: 3000}
 }
 
@@ -88,6 +89,7 @@ func scenarios() []scenario {
 		{"crowd", (*bench).crowd},
 		{"cpu", (*bench).coldCPU},
 		{"push", (*bench).push},
+		{"checks", (*bench).checks},
 		{"million", (*bench).million},
 	}
 }

@@ -40,19 +40,24 @@ type descriptor struct {
 
 // newImage makes an image of count layers with size bytes each.
 func newImage(repo, tag string, count int, size int64) (*image, error) {
-	img := &image{repo: repo, tag: tag, config: newBlob(repo+" "+tag+" config", 1<<10)}
-	type document struct {
+	var layers []blob
+	for i := range count {
+		layers = append(layers, newBlob(fmt.Sprintf("%s %s layer %d", repo, tag, i), size))
+	}
+	return assemble(repo, tag, newBlob(repo+" "+tag+" config", 1<<10), "application/vnd.oci.image.layer.v1.tar", layers)
+}
+
+// assemble makes the manifest of an image.
+func assemble(repo, tag string, config blob, layerType string, layers []blob) (*image, error) {
+	img := &image{repo: repo, tag: tag, config: config, layers: layers}
+	doc := struct {
 		SchemaVersion int          `json:"schemaVersion"`
 		MediaType     string       `json:"mediaType"`
 		Config        descriptor   `json:"config"`
 		Layers        []descriptor `json:"layers"`
-	}
-	doc := document{SchemaVersion: 2, MediaType: manifestType,
-		Config: descriptor{"application/vnd.oci.image.config.v1+json", img.config.digest, len(img.config.bytes)}}
-	for i := range count {
-		layer := newBlob(fmt.Sprintf("%s %s layer %d", repo, tag, i), size)
-		img.layers = append(img.layers, layer)
-		doc.Layers = append(doc.Layers, descriptor{"application/vnd.oci.image.layer.v1.tar", layer.digest, len(layer.bytes)})
+	}{2, manifestType, descriptor{"application/vnd.oci.image.config.v1+json", config.digest, len(config.bytes)}, nil}
+	for _, l := range layers {
+		doc.Layers = append(doc.Layers, descriptor{layerType, l.digest, len(l.bytes)})
 	}
 	raw, err := json.Marshal(doc)
 	if err != nil {

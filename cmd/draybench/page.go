@@ -49,6 +49,8 @@ func tables() []table {
 		{"A layer from an origin next door", "No delay, no limit: what the server itself needs.", []string{"cpu"}, all, []metric{unshapedWall, unshapedCPU}},
 		{"A push to Amazon ECR", "An image with one layer goes through dray to a stand-in for ECR, which is reached over a line of limited rate; the same bytes go over that line alone. " +
 			"Clients have loopback to dray, so the line is the slower part.", []string{"push"}, []string{dray, lineAlone}, []metric{pushWall}},
+		{"A push that is looked at", "An image of ten compressed layers goes the same way, with every check of contents on (names, shape, labels, how it runs, credentials, a rule in CEL), and with none. " +
+			"Files are half noise and half text. dray decompresses and reads each layer while it comes.", []string{"checks"}, []string{dray, unchecked}, []metric{checksWall}},
 		{"Many clients that want the same", "One client, then 32 at the same time, each time with an empty cache: an image of 8 layers of 25 MB, 20 ms away, 100 MB/s in all. " +
 			"Distribution has one round here, because it takes as long as everything else together. 1000 clients pull two layers of 5 MB; not from distribution.", []string{"herd", "crowd"},
 			caches, []metric{aloneWall, herdWall, aloneManifest, herdManifest, aloneLayer, herdLayer, herdBytes, herdRequests, crowdPeak, crowdBytes}},

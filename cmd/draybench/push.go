@@ -36,7 +36,7 @@ func (b *bench) push(ctx context.Context) error {
 		if p.name == lineAlone {
 			took, err = b.alongLine(ctx, img.layers[0].bytes)
 		} else {
-			took, err = b.pushThrough(ctx, d, img)
+			took, err = b.pushThrough(ctx, d, pushConfig, img)
 		}
 		b.results.add(pushWall, p.name, took.Seconds())
 		return err
@@ -123,7 +123,7 @@ func (b *bench) alongLine(ctx context.Context, body []byte) (time.Duration, erro
 	return took, err
 }
 
-func (b *bench) pushThrough(ctx context.Context, d peer, img *image) (time.Duration, error) {
+func (b *bench) pushThrough(ctx context.Context, d peer, config string, img *image) (time.Duration, error) {
 	registry, host, api, err := b.startFakeECR(ctx)
 	if err != nil {
 		return 0, err
@@ -134,7 +134,7 @@ func (b *bench) pushThrough(ctx context.Context, d peer, img *image) (time.Durat
 		return 0, err
 	}
 	defer l.close()
-	p := drayWith(d.path, strings.NewReplacer("{host}", host, "{line}", l.Addr().String()).Replace(pushConfig))
+	p := drayWith(d.path, strings.NewReplacer("{host}", host, "{line}", l.Addr().String()).Replace(config))
 	p.env = []string{"AWS_ACCESS_KEY_ID=AKIAIOSFODNN7EXAMPLE", "AWS_SECRET_ACCESS_KEY=not-a-secret", "AWS_REGION=eu-west-1", "AWS_ENDPOINT_URL_ECR=" + api}
 	r, err := b.start(ctx, p, &origin{address: l.Addr().String()})
 	if err != nil {

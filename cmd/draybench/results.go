@@ -42,6 +42,7 @@ const (
 
 	unshapedWall metric = "500 MB layer, origin not throttled, s"
 	pushWall     metric = "1 GB through a line of 100 MB/s, s"
+	checksWall   metric = "1 GB of compressed layers, s"
 
 	hashAlone   metric = "500 MB, SHA-256 alone, s" // a reason, in no table
 	unshapedCPU metric = "500 MB layer, origin not throttled, CPU s"

@@ -41,6 +41,7 @@ func targets() []target {
 		{text: "herd of 32, first byte of a layer, against one client", metric: herdLayer, to: aloneLayer, server: dray, bound: 2},
 		{text: "cold CPU for 500 MB, in seconds; depends on the machine", metric: unshapedCPU, bound: 0.5},
 		{text: "push of 1 GB to ECR, against the line alone", metric: pushWall, to: pushWall, server: lineAlone, bound: 1.1},
+		{text: "push of 1 GB with all checks of contents, against none", metric: checksWall, to: checksWall, server: unchecked, bound: 1.3},
 		{text: "peak memory after 32 streams, in MB", metric: warmPeak, bound: 64},
 		{text: "peak memory with 1000 clients, in MB", metric: crowdPeak, bound: 256},
 		{text: "cache of 1,000,000 blobs, start to first hit, in seconds", metric: millionFirst, bound: 2},
