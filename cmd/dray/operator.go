@@ -133,7 +133,7 @@ func listEnd(in *json.Decoder) error {
 	if _, err := in.Token(); err != nil {
 		return err
 	}
-	for in.More() {
+	if in.More() {
 		if name, err := in.Token(); err != nil || name != "error" {
 			return fmt.Errorf("unexpected %v: %w", name, err)
 		}

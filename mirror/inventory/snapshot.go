@@ -75,7 +75,9 @@ func (s *snapshot) readLinks(ctx context.Context) error {
 			return err
 		}
 		if p := (place{l.Upstream, l.Repo, l.Digest}); l.Kind == meta.KindManifest && l.Repo != "" {
-			s.places[p] = s.places[p] // listed, with its tags or without
+			if _, tagged := s.places[p]; !tagged {
+				s.places[p] = nil // listed without tags
+			}
 		}
 	}
 	for p := range s.places {

@@ -264,7 +264,7 @@ func TestRefused(t *testing.T) {
 			if err := q.Retry(t.Context(), 1); !errors.Is(err, ErrOvertaken) {
 				t.Errorf("retry of an overtaken push: %v", err)
 			}
-			q, h = reopened(t, q)
+			q, _ = reopened(t, q)
 		}
 		if e, err := q.Drop(t.Context(), 1); err != nil || string(e.Manifest) != "bad" {
 			t.Errorf("%+v %v", e, err)
