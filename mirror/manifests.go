@@ -343,6 +343,7 @@ func (m *Mirror) getManifest(x *exchange) error {
 		return err
 	}
 	x.source, x.stale = a.source, a.stale
+	m.learner.saw(x.up, x.target.Repo, ref, a.mediaType, a.digest)
 	x.warn()
 	if x.r.Method == http.MethodGet {
 		m.anticipate(x, a)

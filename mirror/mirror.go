@@ -22,6 +22,8 @@ type Upstream struct {
 	Name string
 	// Registry is the registry's own name, for people and for CloudWatch.
 	Registry string
+	// Public is what whole names of its images begin with, such as docker.io; empty: as Registry.
+	Public string
 	// Source reads, absorbing what is worth a second try.
 	Source upstream.Source
 	// Once reads with a single attempt: for questions whose answer is already at hand,
@@ -78,7 +80,9 @@ type Options struct {
 	Links *meta.Links
 	Known *meta.Known
 	// Touches is needed where images are kept alive.
-	Touches   *meta.Touches
+	Touches *meta.Touches
+	// Bases, when not nil, learn the layers of the images that clients pull and push.
+	Bases     *meta.Bases
 	Upstreams []*Upstream
 	// Queue takes the pushes to upstreams that acknowledge locally, and calls Forward for them; nil where there are none.
 	Queue *queue.Queue
@@ -133,6 +137,7 @@ type Mirror struct {
 	refreshes *refreshes
 	toucher   *toucher
 	mounts    *mounts
+	learner   *learner
 }
 
 // lookFor bounds the questions to an upstream that a pull needs before its answer
@@ -154,6 +159,7 @@ func New(o Options) (*Mirror, error) {
 		hot:     newHot(), refreshes: newRefreshes(), mounts: newMounts(),
 	}
 	m.toucher = newToucher(m, o.Touches)
+	m.learner = newLearner(m, o.Bases)
 	expiry := cmp.Or(o.UploadExpiry, time.Hour)
 	m.shares = newShares(o.MaxUploadsPerClient, o.MaxUploadBytesPerClient)
 	m.uploads = newUploads(expiry, m.shares)
@@ -189,6 +195,9 @@ func (m *Mirror) Run(ctx context.Context) error {
 	m.tasks.start(m.forwardRecovered)
 	if m.toucher.interval() > 0 {
 		m.tasks.start(m.toucher.run)
+	}
+	if m.learner != nil {
+		m.tasks.start(m.learner.run)
 	}
 	tick := time.NewTicker(m.uploads.expiry / 10)
 	defer tick.Stop()

@@ -206,6 +206,7 @@ func (m *Mirror) landed(ctx context.Context, up *Upstream, repo string, ref oci.
 		m.recorded(m.tags.Forget(ctx, up.Name, repo, ref.Tag))
 		key := meta.TagKey{Upstream: up.Name, Repo: repo, Tag: ref.Tag, Accept: pushedKey}
 		m.recorded(m.tags.Set(ctx, key, meta.TagFact{Digest: man.Digest, MediaType: man.MediaType, Size: int64(len(man.Raw))}, 0))
+		m.learner.saw(up, repo, ref, man.MediaType, man.Digest)
 	}
 	var done []pinKey
 	for _, c := range man.Children() {

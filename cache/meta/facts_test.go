@@ -502,3 +502,52 @@ func TestTouches(t *testing.T) {
 		wantNotFound(t, err)
 	})
 }
+
+func TestBases(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		bases := meta.NewBases(metatest.NewMemory(), meta.BasesOptions{Keep: time.Hour})
+		layers := []digest.Digest{one, two}
+		named := func(layers []digest.Digest) (names []string) {
+			t.Helper()
+			known, err := bases.Named(t.Context(), layers)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, n := range known {
+				names = append(names, n.Upstream+" "+n.Name)
+			}
+			return names
+		}
+		learn := func(name string) {
+			t.Helper()
+			if err := bases.Learn(t.Context(), layers, meta.BaseName{Name: name, Upstream: "hub", Seen: time.Now()}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		learn("a:1")
+		time.Sleep(40 * time.Minute)
+		learn("a:2")
+		learn("a:2")
+		if diff := cmp.Diff([]string{"hub a:2", "hub a:1"}, named(layers)); diff != "" {
+			t.Error(diff)
+		}
+		for _, other := range [][]digest.Digest{{one}, {two, one}, {one, two, two}, nil} {
+			if names := named(other); names != nil {
+				t.Errorf("%v is %v", other, names)
+			}
+		}
+		time.Sleep(40 * time.Minute) // each name has its own end
+		if diff := cmp.Diff([]string{"hub a:2"}, named(layers)); diff != "" {
+			t.Error(diff)
+		}
+		for i := range 100 {
+			learn(fmt.Sprintf("b:%d", i))
+		}
+		if names := named(layers); len(names) != 32 || names[0] != "hub b:99" {
+			t.Errorf("%d names are kept: %v", len(names), names)
+		}
+		if err := bases.Learn(t.Context(), []digest.Digest{"sha256:short"}, meta.BaseName{Name: "c", Seen: time.Now()}); err == nil {
+			t.Error("learnt what is no digest")
+		}
+	})
+}

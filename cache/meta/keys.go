@@ -21,6 +21,7 @@ const (
 	homeSpace    = layout + "home/"    // upstream/digest → homeRecord
 	touchSpace   = layout + "touch/"   // upstream/repo/digest → touchRecord
 	verdictSpace = layout + "verdict/" // digest/check/revision → verdictRecord
+	baseSpace    = layout + "base/"    // sum of diffIDs → baseRecord
 	probeKey     = layout + "probe"    // never written; asked to learn whether a store answers
 )
 
@@ -86,6 +87,10 @@ func touchKey(upstream, repo string, d digest.Digest) string {
 
 func verdictKey(d digest.Digest, check, revision string) string {
 	return path(verdictSpace, d.String(), check, revision)
+}
+
+func baseKey(layers []digest.Digest) string {
+	return path(baseSpace, baseSum(layers))
 }
 
 // acceptSum shortens a normalised Accept, which clients make hundreds of bytes

@@ -39,6 +39,7 @@ type graph struct {
 	session    *ecr.Session // nil without private ECR
 	registries []*registry
 	hosted     []*hosted.Store
+	bases      *meta.Bases        // nil where no check asks what images are built on
 	queue      *queue.Queue       // nil where no push is acknowledged before it is forwarded
 	upstreams  []*mirror.Upstream // of registries and hosted
 	mirror     *mirror.Mirror
@@ -151,7 +152,7 @@ func (g *graph) buildMirror(context.Context) (err error) {
 	tags, links, known := meta.NewTags(facts, meta.TagsOptions{}), meta.NewLinks(facts, meta.LinksOptions{}), meta.NewKnown(facts, meta.KnownOptions{})
 	g.joinBuildCaches()
 	g.mirror, err = mirror.New(mirror.Options{
-		Cache: g.cache, Tags: tags, Links: links, Known: known, Touches: touches, Upstreams: g.upstreams, Queue: g.queue, Logger: g.log,
+		Cache: g.cache, Tags: tags, Links: links, Known: known, Touches: touches, Bases: g.bases, Upstreams: g.upstreams, Queue: g.queue, Logger: g.log,
 		OnPull: g.buildPulls(), UploadExpiry: g.cfg.Limits.UploadExpiry.Std(), MaxUploadsPerClient: g.cfg.Limits.MaxUploadsPerClient,
 		MaxUploadBytesPerClient: int64(g.cfg.Limits.MaxUploadBytesPerClient), ClientStall: g.cfg.Limits.StallTimeout.Std(),
 	})

@@ -9,6 +9,9 @@ import (
 	"dray/cache/meta"
 	"dray/mirror"
 	"dray/mirror/pipeline"
+	imagebase "dray/mirror/pipeline/base"
+
+	"github.com/opencontainers/go-digest"
 )
 
 // buildChecks makes the gates of all upstreams. What was found in layers is kept in the store itself: it is asked for once for each push, and
@@ -21,9 +24,15 @@ func (g *graph) buildChecks(context.Context) error {
 	metrics, workers := pipeline.NewMetrics(), pipeline.NewWorkers(runtime.GOMAXPROCS(0))
 	g.register(verdicts.Collectors())
 	g.register(metrics.Collectors())
+	var bases imagebase.Catalogue
+	if slices.ContainsFunc(g.cfg.Checks, func(c Checks) bool { return c.Base.Mode.on() }) {
+		g.bases = meta.NewBases(g.store, meta.BasesOptions{})
+		g.register(g.bases.Collectors())
+		bases = learntBases{g.bases}
+	}
 	gates := map[string]*mirror.Gate{}
 	for _, c := range g.cfg.Checks {
-		p, err := c.pipeline(pipeline.Options{Memory: verdicts, Workers: workers, Metrics: metrics})
+		p, err := c.pipeline(pipeline.Options{Memory: verdicts, Workers: workers, Metrics: metrics}, bases)
 		if err != nil {
 			return err
 		}
@@ -41,9 +50,9 @@ func (g *graph) buildChecks(context.Context) error {
 	return nil
 }
 
-// pipeline makes the pipeline that the checks describe; o has what pipelines share.
-func (c Checks) pipeline(o pipeline.Options) (*pipeline.Pipeline, error) {
-	steps, err := c.steps()
+// pipeline makes the pipeline that the checks describe; o has what pipelines share, and bases the images that were learnt.
+func (c Checks) pipeline(o pipeline.Options, bases imagebase.Catalogue) (*pipeline.Pipeline, error) {
+	steps, err := c.steps(bases)
 	if err != nil {
 		return nil, fmt.Errorf("checks %s: %w", c.Name, err)
 	}
@@ -53,6 +62,19 @@ func (c Checks) pipeline(o pipeline.Options) (*pipeline.Pipeline, error) {
 		return nil, fmt.Errorf("checks %s: %w", c.Name, err)
 	}
 	return p, nil
+}
+
+// learntBases are the images that dray has seen.
+type learntBases struct{ bases *meta.Bases }
+
+// Named implements base.Catalogue.
+func (l learntBases) Named(ctx context.Context, layers []digest.Digest) ([]imagebase.Known, error) {
+	names, err := l.bases.Named(ctx, layers)
+	known := make([]imagebase.Known, len(names))
+	for i, n := range names {
+		known[i] = imagebase.Known{Name: n.Name, Upstream: n.Upstream}
+	}
+	return known, err
 }
 
 func (a ArchiveCheck) limits() pipeline.Limits {

@@ -8,6 +8,7 @@ import (
 	"dray/mirror"
 	"dray/mirror/pipeline"
 	"dray/mirror/pipeline/attestations"
+	imagebase "dray/mirror/pipeline/base"
 	"dray/mirror/pipeline/clamd"
 	"dray/mirror/pipeline/rules"
 	"dray/mirror/pipeline/scanner"
@@ -20,6 +21,8 @@ const defaultExecTime = Duration(20 * time.Second)
 
 // stages collects steps, and what is wrong with them.
 type stages struct {
+	// bases are the images that were learnt; nil knows none.
+	bases imagebase.Catalogue
 	steps []pipeline.Step
 	errs  []error
 }

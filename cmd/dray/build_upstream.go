@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 
 	"dray/cache"
 	"dray/mirror"
@@ -99,7 +100,7 @@ func (r *registry) assemble(u Upstream, client *upstream.Client, creator upstrea
 	r.breaker = upstream.NewBreaker(upstream.BreakerOptions{Name: u.Name})
 	patient := upstream.NewRetry(r.breaker.Source(client), upstream.RetryOptions{Name: u.Name, Logger: log})
 	r.Upstream = &mirror.Upstream{
-		Name: u.Name, Registry: u.Host(), RepositoryPrefix: u.RepositoryPrefix,
+		Name: u.Name, Registry: u.Host(), Public: slices.Concat(u.Hosts, []string{u.Host()})[0], RepositoryPrefix: u.RepositoryPrefix,
 		Source: patient, Once: r.breaker.Held(client), Lister: r.breaker.Lister(client),
 		Tags:      mirror.TagPolicy{Fresh: u.Tags.Fresh.Std(), Revalidate: u.Tags.Revalidate.Std(), Stale: u.Tags.Stale.Std(), NotFound: u.Tags.NotFound.Std()},
 		KeepAlive: u.KeepAlive.Std(),

@@ -131,7 +131,7 @@ func (c Config) pipelineFor(checks string, n pipeline.Name) (*pipeline.Pipeline,
 	for _, name := range among {
 		for _, one := range c.Checks {
 			if one.Name == name && (checks != "" || n.Repository == "" || one.countFor(n.Repository)) {
-				return one.pipeline(pipeline.Options{})
+				return one.pipeline(pipeline.Options{}, nil)
 			}
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"dray/mirror/pipeline"
+	imagebase "dray/mirror/pipeline/base"
 )
 
 // Checks say what must be true of images before they land at an upstream. An upstream names those that count for it; the first one with a
@@ -41,6 +42,8 @@ type Checks struct {
 	Metadata MetadataCheck `yaml:"metadata,omitempty"`
 	// Users, variables, ports and files with special rights.
 	Runtime RuntimeCheck `yaml:"runtime,omitempty"`
+	// What images are built on.
+	Base BaseCheck `yaml:"base,omitempty"`
 	// What is declared about an image: provenance and SBOM.
 	Attestations AttestationsCheck `yaml:"attestations,omitempty"`
 	// Rules of your own.
@@ -221,7 +224,7 @@ func (c Checks) validate(k *check, path string) {
 	for i, w := range c.Waivers {
 		w.validate(k, at(path+".waivers", i))
 	}
-	if _, err := c.steps(); err != nil {
+	if _, err := c.steps(nil); err != nil {
 		for _, p := range unjoined(err) {
 			k.add(path, "%v", p)
 		}
@@ -268,13 +271,14 @@ func (w Waiver) validate(k *check, path string) {
 	}
 }
 
-// steps are the stages of the checks, in the order of their cost.
-func (c Checks) steps() ([]pipeline.Step, error) {
-	s := &stages{}
+// steps are the stages of the checks, in the order of their cost. bases are the images that were learnt; nil knows none.
+func (c Checks) steps(bases imagebase.Catalogue) ([]pipeline.Step, error) {
+	s := &stages{bases: bases}
 	c.Names.add(s)
 	c.Shape.add(s)
 	c.Metadata.add(s)
 	c.Runtime.add(s)
+	c.Base.add(s)
 	c.Attestations.add(s)
 	c.Rules.add(s)
 	c.Secrets.add(s)

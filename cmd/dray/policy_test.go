@@ -15,7 +15,7 @@ func FuzzPolicy(f *testing.F) {
 	f.Add([]byte("tests: [{}]"), []byte(`{"manifests":[null]}`))
 	c := Checks{Name: "all", Rules: RulesCheck{Mode: "enforce", Rules: []CELRule{{Name: "it", Each: "manifest", Expression: `manifest.totalSize < 10 || image.tag == "x"`}}}}
 	c.Attestations = AttestationsCheck{Mode: "enforce", Provenance: true, Builders: []string{"*"}}
-	p, err := c.pipeline(pipeline.Options{})
+	p, err := c.pipeline(pipeline.Options{}, nil)
 	if err != nil {
 		f.Fatal(err)
 	}

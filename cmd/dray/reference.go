@@ -20,6 +20,8 @@ var (
 	configSource string
 	//go:embed config_checks.go
 	checksSource string
+	//go:embed config_base.go
+	baseSource string
 	//go:embed config_image_stages.go
 	imageStagesSource string
 	//go:embed config_stages.go
@@ -66,7 +68,7 @@ type key struct {
 // fileSections are the sections of the file.
 func fileSections() ([]section, error) {
 	var file []section
-	for _, source := range []string{configSource, checksSource, imageStagesSource, stagesSource} {
+	for _, source := range []string{configSource, checksSource, imageStagesSource, baseSource, stagesSource} {
 		part, err := sections(source, "yaml")
 		if err != nil {
 			return nil, err
@@ -140,7 +142,7 @@ func typeWords(typ string, sections map[string]section) string {
 		return "section"
 	}
 	switch typ {
-	case "string", "SecretURL", "Role", "Send", "CreateMode", "Kind", "WhenFull", "WriteBack", "Acknowledge", "Dimensions", "LogFormat", "LogLevel", "ForwardWhen", "DigestPush", "UnseenLayers", "CheckMode", "OnError":
+	case "string", "SecretURL", "Role", "Send", "CreateMode", "Kind", "WhenFull", "WriteBack", "Acknowledge", "Dimensions", "LogFormat", "LogLevel", "ForwardWhen", "DigestPush", "UnseenLayers", "CheckMode", "OnError", "UnknownBase":
 		return "text"
 	case "[]string":
 		return "list of texts"

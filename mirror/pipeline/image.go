@@ -225,7 +225,7 @@ func kindOf(m *Manifest, man *oci.Manifest) string {
 }
 
 func imageConfig(t string) bool {
-	return t == v1.MediaTypeImageConfig || t == "application/vnd.docker.container.image.v1+json"
+	return t == oci.MediaTypeOCIConfig || t == oci.MediaTypeDockerConfig
 }
 
 func (a *assembly) config(ctx context.Context, m *Manifest, d oci.Descriptor) error {

@@ -32,6 +32,12 @@ const (
 	MediaTypeDockerSchema1Signed = "application/vnd.docker.distribution.manifest.v1+prettyjws"
 )
 
+// The media types of the configuration of an image that can be run.
+const (
+	MediaTypeOCIConfig    = v1.MediaTypeImageConfig
+	MediaTypeDockerConfig = schema2.MediaTypeImageConfig
+)
+
 // Descriptor is the image specification's descriptor.
 type Descriptor = v1.Descriptor
 

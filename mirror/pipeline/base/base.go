@@ -6,8 +6,8 @@
 package base
 
 import (
-	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"net/url"
 	"slices"
@@ -25,7 +25,7 @@ import (
 const Name = "base"
 
 // version goes up with every change of how bases are recognised.
-const version = 1
+const version = 2
 
 // Rules of the stage. An unknown base is an outcome of its own: a squashed image, for instance, shows none.
 const (
@@ -35,18 +35,24 @@ const (
 	RuleMaterial  = "material"
 )
 
-// Known is an image that others may be built on.
+// Known is a name of an image that others may be built on.
 type Known struct {
 	// Name as people write it: "docker.io/library/debian:bookworm".
 	Name string
-	// DiffIDs of its layers, the lowest first.
-	DiffIDs []digest.Digest
+	// Upstream is the one that has it; empty for an image that is listed.
+	Upstream string
 }
 
 // Catalogue has the images that are known by their layers.
 type Catalogue interface {
-	// Bases returns the known images, of one platform each, whose lowest layer has the diffID.
-	Bases(ctx context.Context, lowest digest.Digest) ([]Known, error)
+	// Named returns the known images that consist of exactly these layers, given by their diffIDs, the lowest first.
+	Named(ctx context.Context, layers []digest.Digest) ([]Known, error)
+}
+
+// Image is one that is known because it is listed.
+type Image struct {
+	Name    string
+	DiffIDs []digest.Digest
 }
 
 // Config says what is allowed.
@@ -61,6 +67,8 @@ type Config struct {
 	// Materials are patterns of images, one of which each image among the materials of provenance must match. Builds take images for other
 	// ends than as a base, too, such as compilers. Empty lets all pass.
 	Materials []string
+	// Images are known besides those of the catalogue.
+	Images []Image
 	// Match compares a name with a pattern.
 	Match func(pattern, name string) bool `json:"-"`
 }
@@ -73,8 +81,36 @@ type Stage struct {
 
 var _ pipeline.ImageStage = (*Stage)(nil)
 
-// New makes a stage.
-func New(c Config, known Catalogue) *Stage { return &Stage{c, known} }
+// New makes a stage. known may be nil: then the listed images are all.
+func New(c Config, known Catalogue) (*Stage, error) {
+	var errs []error
+	if len(c.Allowed) == 0 && !(c.Unknown && len(c.Materials) > 0) {
+		errs = append(errs, errors.New("base: nothing is allowed"))
+	}
+	if c.Scratch < 0 {
+		errs = append(errs, errors.New("base: scratch is negative"))
+	}
+	for i, img := range c.Images {
+		if _, err := reference.ParseDockerRef(img.Name); err != nil {
+			errs = append(errs, fmt.Errorf("base: images: %q is no name of an image: %w", img.Name, err))
+			continue
+		}
+		c.Images = slices.Clone(c.Images)
+		c.Images[i].Name = full(img.Name)
+		if len(img.DiffIDs) == 0 {
+			errs = append(errs, fmt.Errorf("base: images: %s has no diff_ids", img.Name))
+		}
+		for _, d := range img.DiffIDs {
+			if err := d.Validate(); err != nil {
+				errs = append(errs, fmt.Errorf("base: images: %s: %q is no diffID: %w", img.Name, d, err))
+			}
+		}
+	}
+	if len(errs) > 0 {
+		return nil, errors.Join(errs...)
+	}
+	return &Stage{c, known}, nil
+}
 
 // Name implements pipeline.Stage.
 func (s *Stage) Name() string { return Name }
@@ -91,7 +127,7 @@ func (s *Stage) CheckImage(ctx context.Context, img *pipeline.Image) ([]pipeline
 			continue
 		}
 		where := img.Place(m)
-		fs, err := s.judge(ctx, m, where)
+		fs, err := s.judge(ctx, img, m, where)
 		if err != nil {
 			return found, err
 		}
@@ -103,18 +139,20 @@ func (s *Stage) CheckImage(ctx context.Context, img *pipeline.Image) ([]pipeline
 
 // judge finds the longest known image that this one begins with. Shorter ones do not count: what it is built on may itself be built
 // on something.
-func (s *Stage) judge(ctx context.Context, m *pipeline.Manifest, where pipeline.Place) ([]pipeline.Finding, error) {
+func (s *Stage) judge(ctx context.Context, img *pipeline.Image, m *pipeline.Manifest, where pipeline.Place) ([]pipeline.Finding, error) {
 	ids := m.Config.RootFS.DiffIDs
 	if len(ids) == 0 {
 		return nil, nil
 	}
-	known, err := s.catalogue.Bases(ctx, ids[0])
+	if i := differs(m, ids); i >= 0 {
+		return []pipeline.Finding{{
+			Rule: RuleUnknown, What: "its configuration names other layers than it has, so nobody can tell what it is built on", Where: img.LayerPlace(m, i), Fix: "build and push the image again",
+		}}, nil
+	}
+	known, err := s.longest(ctx, img.Upstream, ids)
 	if err != nil {
 		return nil, err
 	}
-	known = slices.DeleteFunc(known, func(k Known) bool {
-		return len(k.DiffIDs) == 0 || len(k.DiffIDs) > len(ids) || !slices.Equal(k.DiffIDs, ids[:len(k.DiffIDs)])
-	})
 	if len(known) == 0 {
 		if s.config.Unknown || len(ids) <= s.config.Scratch {
 			return nil, nil
@@ -124,21 +162,62 @@ func (s *Stage) judge(ctx context.Context, m *pipeline.Manifest, where pipeline.
 			Fix: "build on an allowed image, pulled through this mirror and not squashed: " + strings.Join(s.config.Allowed, ", "),
 		}}, nil
 	}
-	longest := len(slices.MaxFunc(known, func(a, b Known) int { return cmp.Compare(len(a.DiffIDs), len(b.DiffIDs)) }).DiffIDs)
 	var names []string
 	for _, k := range known {
-		if len(k.DiffIDs) == longest {
-			if s.allowed(k.Name) {
-				return nil, nil // the same image under a name that is allowed
-			}
-			names = append(names, k.Name)
+		if s.allowed(k.Name) {
+			return nil, nil // the same image under a name that is allowed
 		}
+		names = append(names, k.Name)
 	}
 	slices.Sort(names)
 	return []pipeline.Finding{{
 		Rule: RuleForbidden, What: fmt.Sprintf("it is built on %s, which is not allowed", names[0]), Where: where,
 		Fix: "allowed are: " + strings.Join(s.config.Allowed, ", "),
 	}}, nil
+}
+
+// longest finds the names of the longest known image. What the upstream has of exactly these layers is no base: it is this image,
+// pushed before.
+func (s *Stage) longest(ctx context.Context, to string, ids []digest.Digest) ([]Known, error) {
+	for n := len(ids); n > 0; n-- {
+		known, err := s.named(ctx, ids[:n])
+		if err != nil {
+			return nil, err
+		}
+		if n == len(ids) {
+			known = slices.DeleteFunc(known, func(k Known) bool { return k.Upstream != "" && k.Upstream == to })
+		}
+		if len(known) > 0 {
+			return known, nil
+		}
+	}
+	return nil, nil
+}
+
+func (s *Stage) named(ctx context.Context, layers []digest.Digest) (known []Known, err error) {
+	if s.catalogue != nil {
+		known, err = s.catalogue.Named(ctx, layers)
+	}
+	for _, img := range s.config.Images {
+		if slices.Equal(img.DiffIDs, layers) {
+			known = append(known, Known{Name: img.Name})
+		}
+	}
+	return known, err
+}
+
+// differs finds a layer whose content, where somebody has looked at it, is not what the configuration says; -1 for none. Without this
+// anybody could claim the layers of an allowed base. (Clients refuse to unpack such an image, but only some.)
+func differs(m *pipeline.Manifest, ids []digest.Digest) int {
+	if len(m.Layers) != len(ids) {
+		return len(m.Layers) - 1
+	}
+	for i, l := range m.Layers {
+		if l.Seen && l.DiffID != "" && l.DiffID.Algorithm() == ids[i].Algorithm() && l.DiffID != ids[i] {
+			return i
+		}
+	}
+	return -1
 }
 
 func (s *Stage) allowed(name string) bool {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path"
 	"slices"
 	"strings"
 	"testing"
@@ -16,16 +15,18 @@ import (
 )
 
 // shelf is a catalogue.
-type shelf []Known
+type shelf []kept
 
-func (s shelf) Bases(_ context.Context, lowest digest.Digest) ([]Known, error) {
-	if lowest == id("unreadable") {
+type kept struct{ upstream, name, layers string }
+
+func (s shelf) Named(_ context.Context, layers []digest.Digest) ([]Known, error) {
+	if layers[0] == id("unreadable") {
 		return nil, errors.New("catalogue is gone")
 	}
 	var out []Known
 	for _, k := range s {
-		if k.DiffIDs[0] == lowest {
-			out = append(out, k)
+		if slices.Equal(ids(k.layers), layers) {
+			out = append(out, Known{Name: k.name, Upstream: k.upstream})
 		}
 	}
 	return out, nil
@@ -45,7 +46,10 @@ func image(layers string, annotations map[string]string, provenance string) *pip
 	c := &pipeline.Config{}
 	c.RootFS = v1.RootFS{Type: "layers", DiffIDs: ids(layers)}
 	m := &pipeline.Manifest{Kind: pipeline.KindImage, Digest: id("manifest"), Annotations: annotations, Config: c}
-	img := &pipeline.Image{Manifests: []*pipeline.Manifest{m}}
+	for _, d := range c.RootFS.DiffIDs {
+		m.Layers = append(m.Layers, &pipeline.LayerView{Seen: true, Archive: pipeline.Archive{DiffID: d}})
+	}
+	img := &pipeline.Image{Upstream: "ecr", Manifests: []*pipeline.Manifest{m}}
 	if provenance != "" {
 		img.Manifests = append(img.Manifests, &pipeline.Manifest{
 			Kind: pipeline.KindAttestation, Given: map[string]string{"vnd.docker.reference.digest": id("manifest").String()},
@@ -57,13 +61,14 @@ func image(layers string, annotations map[string]string, provenance string) *pip
 
 func TestBases(t *testing.T) {
 	known := shelf{
-		{"docker.io/library/debian:bookworm", ids("deb")},
-		{"docker.io/library/python:3", ids("deb py1 py2")},
-		{"registry.example.com/golden/python:3", ids("deb py1 py2")},
-		{"docker.io/somebody/python:3", ids("deb py1 evil")},
-		{"docker.io/library/alpine:3", ids("alp")},
+		{"hub", "docker.io/library/debian:bookworm", "deb"},
+		{"hub", "docker.io/library/python:3", "deb py1 py2"},
+		{"ecr", "registry.example.com/golden/python:3", "deb py1 py2"},
+		{"hub", "docker.io/somebody/python:3", "deb py1 evil"},
+		{"hub", "docker.io/library/alpine:3", "alp"},
+		{"ecr", "registry.example.com/team/app:1", "deb own"},
 	}
-	match := func(p, n string) bool { ok, _ := path.Match(p, n); return ok }
+	match := pipeline.Matches
 	allow := func(patterns ...string) Config { return Config{Allowed: patterns, Match: match} }
 	annotated := map[string]string{v1.AnnotationBaseImageName: "alpine:3"}
 	const built = `{"materials":[{"uri":"pkg:docker/golang@1.26?platform=linux%2Famd64"},{"uri":"pkg:docker/ghcr.io/o/r@sha256:aa"},{"uri":"https://git.example.com/x"}]}`
@@ -79,18 +84,27 @@ func TestBases(t *testing.T) {
 		"part of another image is that much":   {allow("docker.io/library/debian:*"), image("deb py1 own", nil, ""), ""},
 		"the image itself":                     {allow("docker.io/library/alpine:*"), image("alp", nil, ""), ""},
 		"unknown":                              {allow("*"), image("own", nil, ""), "unknown not known"},
-		"unknown, let pass":                    {Config{Unknown: true, Match: match}, image("own", nil, ""), ""},
-		"from scratch":                         {Config{Scratch: 1, Match: match}, image("own", nil, ""), ""},
-		"from scratch, with too many layers":   {Config{Scratch: 1, Match: match}, image("own more", nil, ""), "unknown not known"},
-		"without layers":                       {allow(), image("", nil, ""), ""},
+		"unknown, let pass":                    {Config{Allowed: []string{"x"}, Unknown: true, Match: match}, image("own", nil, ""), ""},
+		"from scratch":                         {Config{Allowed: []string{"x"}, Scratch: 1, Match: match}, image("own", nil, ""), ""},
+		"from scratch, with too many layers":   {Config{Allowed: []string{"x"}, Scratch: 1, Match: match}, image("own more", nil, ""), "unknown not known"},
+		"the same image, pushed before":        {allow("docker.io/library/debian:*"), image("deb own", nil, ""), ""},
+		"built on one that was pushed":         {allow("docker.io/library/debian:*"), image("deb own more", nil, ""), "forbidden registry.example.com/team/app:1"},
+		"another's image, pushed as it is":     {allow("docker.io/library/debian:*"), image("deb py1 evil", nil, ""), "forbidden docker.io/somebody/python:3"},
+		"listed":                               {Config{Allowed: []string{"quay.io/*"}, Images: []Image{{"quay.io/o/r:1", ids("quay")}}, Match: match}, image("quay own", nil, ""), ""},
+		"listed and forbidden":                 {Config{Allowed: []string{"quay.io/*"}, Images: []Image{{"slim", ids("slim")}}, Match: match}, image("slim own", nil, ""), "forbidden docker.io/library/slim:latest"},
+		"without layers":                       {allow("x"), image("", nil, ""), ""},
 		"declared":                             {allow("docker.io/library/debian:*"), image("deb own", annotated, ""), "declared docker.io/library/alpine:3"},
 		"declared and allowed":                 {allow("docker.io/library/alpine:*"), image("alp own", annotated, ""), ""},
 		"made from":                            {Config{Unknown: true, Materials: []string{"docker.io/library/golang:*"}, Match: match}, image("own", nil, built), "material ghcr.io/o/r@sha256:aa"},
 		"made from what may be":                {Config{Unknown: true, Materials: []string{"docker.io/library/golang:*", "ghcr.io/o/*"}, Match: match}, image("own", nil, built), ""},
-		"made from anything where not limited": {Config{Unknown: true, Match: match}, image("own", nil, built), ""},
+		"made from anything where not limited": {Config{Allowed: []string{"x"}, Unknown: true, Match: match}, image("own", nil, built), ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			found, err := New(c.config, known).CheckImage(t.Context(), c.img)
+			stage, err := New(c.config, known)
+			if err != nil {
+				t.Fatal(err)
+			}
+			found, err := stage.CheckImage(t.Context(), c.img)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -100,8 +114,38 @@ func TestBases(t *testing.T) {
 			}
 		})
 	}
-	if _, err := New(allow("*"), known).CheckImage(t.Context(), image("unreadable", nil, "")); err == nil {
+	stage, err := New(allow("*"), known)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := stage.CheckImage(t.Context(), image("unreadable", nil, "")); err == nil {
 		t.Error("a catalogue that fails has judged")
+	}
+	lying := image("deb own", nil, "")
+	lying.Manifests[0].Layers[1].DiffID = id("other")
+	if found, err := stage.CheckImage(t.Context(), lying); err != nil || len(found) != 1 || found[0].Rule != RuleUnknown || found[0].Where.Number != 2 {
+		t.Errorf("of layers that are not what they are said to be: %+v, %v", found, err)
+	}
+	alone, err := New(allow("*"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if found, err := alone.CheckImage(t.Context(), image("deb own", nil, "")); err != nil || len(found) != 1 || found[0].Rule != RuleUnknown {
+		t.Errorf("without a catalogue: %+v, %v", found, err)
+	}
+}
+
+func TestRefusesConfigurations(t *testing.T) {
+	for name, c := range map[string]Config{
+		"nothing allowed": {},
+		"no name":         {Allowed: []string{"*"}, Images: []Image{{"Not A Name", ids("a")}}},
+		"no layers":       {Allowed: []string{"*"}, Images: []Image{{Name: "a"}}},
+		"no digest":       {Allowed: []string{"*"}, Images: []Image{{"a", []digest.Digest{"sha256:1"}}}},
+		"negative":        {Allowed: []string{"*"}, Scratch: -1},
+	} {
+		if _, err := New(c, nil); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
 	}
 }
 

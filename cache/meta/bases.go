@@ -1,0 +1,124 @@
+package meta
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// BaseName is a name of an image that others may be built on.
+type BaseName struct {
+	// Name is the whole name: "docker.io/library/debian:bookworm".
+	Name string
+	// Upstream is the one that has it.
+	Upstream string
+	// Seen is when the name was last seen to mean the image.
+	Seen time.Time
+}
+
+// BasesOptions configure [NewBases].
+type BasesOptions struct {
+	// Keep is how long a name is remembered after it was last seen; 0 means 90 days.
+	Keep time.Duration
+}
+
+// maxBaseNames bounds the names of one image. The newest ones stay.
+const maxBaseNames = 32
+
+// Bases remember which images have which layers. What is lost is learnt again with the next pull.
+type Bases struct {
+	ledger
+	keep time.Duration
+}
+
+// NewBases returns the images kept in s.
+func NewBases(s Store, o BasesOptions) *Bases {
+	return &Bases{ledger: newLedger(s, "bases"), keep: cmp.Or(o.Keep, 90*24*time.Hour)}
+}
+
+// baseRecord is the stored form of the names of one image, the newest first.
+type baseRecord struct {
+	Names []baseNameRecord `json:"n"`
+}
+
+type baseNameRecord struct {
+	Name     string `json:"n"`
+	Upstream string `json:"u"`
+	Seen     int64  `json:"t"` // Unix seconds
+}
+
+func (r *baseRecord) check() error {
+	if len(r.Names) == 0 || len(r.Names) > maxBaseNames {
+		return fmt.Errorf("base image with %d names", len(r.Names))
+	}
+	for _, n := range r.Names {
+		if n.Name == "" || n.Seen <= 0 {
+			return errors.New("base image without a name or a time")
+		}
+	}
+	return nil
+}
+
+// Named returns the images that consist of exactly these layers, given by their diffIDs, the lowest first; none where
+// none is known; or the failure of the store.
+func (b *Bases) Named(ctx context.Context, layers []digest.Digest) ([]BaseName, error) {
+	r, err := b.known(ctx, baseKey(layers))
+	if err != nil {
+		return nil, fmt.Errorf("base images of %d layers: %w", len(layers), err)
+	}
+	var names []BaseName
+	for _, n := range r.Names {
+		names = append(names, BaseName{Name: n.Name, Upstream: n.Upstream, Seen: time.Unix(n.Seen, 0)})
+	}
+	return names, nil
+}
+
+func (b *Bases) known(ctx context.Context, key string) (r baseRecord, err error) {
+	if err = b.read(ctx, key, &r); errors.Is(err, ErrNotFound) {
+		return baseRecord{}, nil
+	}
+	oldest := time.Now().Add(-b.keep).Unix()
+	r.Names = slices.DeleteFunc(r.Names, func(n baseNameRecord) bool { return n.Seen < oldest })
+	return r, err
+}
+
+// Learn records that a name means an image of these layers. Two mirrors that do so at the same moment may lose one of the names.
+func (b *Bases) Learn(ctx context.Context, layers []digest.Digest, n BaseName) error {
+	for _, d := range layers {
+		if err := checkDigest(d); err != nil {
+			return fmt.Errorf("base image %s: %w", n.Name, err)
+		}
+	}
+	key := baseKey(layers)
+	r, err := b.known(ctx, key)
+	if err != nil {
+		return fmt.Errorf("base image %s: %w", n.Name, err)
+	}
+	r.Names = slices.DeleteFunc(r.Names, func(o baseNameRecord) bool { return o.Name == n.Name && o.Upstream == n.Upstream })
+	r.Names = slices.Insert(r.Names, 0, baseNameRecord{n.Name, n.Upstream, n.Seen.Unix()})
+	slices.SortStableFunc(r.Names, func(a, b baseNameRecord) int { return cmp.Compare(b.Seen, a.Seen) })
+	r.Names = r.Names[:min(len(r.Names), maxBaseNames)]
+	if err := b.write(ctx, key, &r, b.keep); err != nil {
+		return fmt.Errorf("base image %s: %w", n.Name, err)
+	}
+	return nil
+}
+
+// Collectors returns the metrics of the facts.
+func (b *Bases) Collectors() []prometheus.Collector { return b.collectors() }
+
+// baseSum stands for a list of layers, which may be long.
+func baseSum(layers []digest.Digest) string {
+	var all strings.Builder
+	for _, d := range layers {
+		all.WriteString(d.String() + "\n")
+	}
+	return digest.FromString(all.String()).Encoded()
+}

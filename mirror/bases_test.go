@@ -1,0 +1,186 @@
+package mirror
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"dray/cache/meta"
+	"dray/upstream/oci"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// teach makes the learner of a house, which runs until the test ends.
+func (h *house) teach() *meta.Bases {
+	synctest.Wait() // Run has begun without one
+	bases := meta.NewBases(h.store, meta.BasesOptions{})
+	h.m.learner = newLearner(h.m, bases)
+	h.m.tasks.start(h.m.learner.run)
+	return bases
+}
+
+// runnable puts an image with a configuration into the upstream, under a tag where one is given.
+func (h *house) runnable(repo, tag string, layers ...string) (*oci.Manifest, []byte) {
+	h.Helper()
+	var diffs, descs []string
+	h.up.mu.Lock()
+	defer h.up.mu.Unlock()
+	for _, l := range layers {
+		diffs = append(diffs, fmt.Sprintf("%q", digest.FromString(l)))
+		descs = append(descs, fmt.Sprintf(`{"mediaType":"application/vnd.oci.image.layer.v1.tar","digest":%q,"size":%d}`, digest.FromString(l), len(l)))
+		h.up.blobs[repo+"@"+digest.FromString(l).String()] = []byte(l)
+	}
+	config := fmt.Appendf(nil, `{"os":"linux","rootfs":{"type":"layers","diff_ids":[%s]}}`, strings.Join(diffs, ","))
+	h.up.blobs[repo+"@"+digest.FromBytes(config).String()] = config
+	m, err := oci.ParseManifest(oci.MediaTypeOCIManifest, fmt.Appendf(nil, `{"schemaVersion":2,"mediaType":%q,"config":{"mediaType":%q,"digest":%q,"size":%d},"layers":[%s]}`,
+		oci.MediaTypeOCIManifest, oci.MediaTypeOCIConfig, digest.FromBytes(config), len(config), strings.Join(descs, ",")))
+	if err != nil {
+		h.Fatal(err)
+	}
+	h.up.manifests[repo+"@"+m.Digest.String()] = m
+	if tag != "" {
+		h.up.manifests[repo+":"+tag] = m
+	}
+	return m, config
+}
+
+func (h *house) index(repo, tag string, children ...*oci.Manifest) *oci.Manifest {
+	h.Helper()
+	var descs []string
+	for _, c := range children {
+		descs = append(descs, fmt.Sprintf(`{"mediaType":%q,"digest":%q,"size":%d}`, c.MediaType, c.Digest, len(c.Raw)))
+	}
+	m, err := oci.ParseManifest(oci.MediaTypeOCIIndex, fmt.Appendf(nil, `{"schemaVersion":2,"mediaType":%q,"manifests":[%s]}`, oci.MediaTypeOCIIndex, strings.Join(descs, ",")))
+	if err != nil {
+		h.Fatal(err)
+	}
+	h.up.mu.Lock()
+	defer h.up.mu.Unlock()
+	h.up.manifests[repo+"@"+m.Digest.String()], h.up.manifests[repo+":"+tag] = m, m
+	return m
+}
+
+// An image gets the name that people use: the tag by which they ask, also for its index; and a name by digest only where there is no other.
+func TestLearnsBases(t *testing.T) {
+	const repo = "library/debian"
+	ref := func(m *oci.Manifest) string { return m.Digest.String() }
+	for name, c := range map[string]struct {
+		asks func(h *house, index, child *oci.Manifest) []string // references, with HEAD before those that are not got
+		want []string
+	}{
+		"by the tag of the index":          {func(_ *house, _, c *oci.Manifest) []string { return []string{"12", ref(c)} }, []string{"up.example/library/debian:12"}},
+		"as containerd asks":               {func(_ *house, i, c *oci.Manifest) []string { return []string{"HEAD 12", ref(i), ref(c)} }, []string{"up.example/library/debian:12", "@index"}},
+		"by its own tag":                   {func(_ *house, _, c *oci.Manifest) []string { return []string{"12-amd64"} }, []string{"up.example/library/debian:12-amd64"}},
+		"by digest alone":                  {func(_ *house, _, c *oci.Manifest) []string { return []string{ref(c)} }, []string{"@child"}},
+		"by a second tag, when it is held": {func(_ *house, _, c *oci.Manifest) []string { return []string{"12", ref(c), "bookworm"} }, []string{"up.example/library/debian:12", "up.example/library/debian:bookworm"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := newHouse(t)
+				bases := h.teach()
+				child, config := h.runnable(repo, "12-amd64", "low", "high")
+				other, _ := h.runnable(repo, "", "else")
+				index := h.index(repo, "12", child, other)
+				h.index(repo, "bookworm", child, other)
+				for _, ask := range c.asks(h, index, child) {
+					method, r, ok := strings.Cut(ask, " ")
+					if !ok {
+						method, r = "GET", ask
+					}
+					h.want(200, method, "/v2/"+repo+"/manifests/"+r, nil)
+				}
+				time.Sleep(time.Second) // the client takes its time
+				if known, err := bases.Named(t.Context(), diffIDs(config)); err != nil || known != nil {
+					t.Errorf("known are %v, %v, of a configuration that is not here", known, err)
+				}
+				h.want(200, "GET", "/v2/"+repo+"/blobs/"+digest.FromBytes(config).String(), nil)
+				asked := h.up.count("blob") + h.up.count("manifest")
+				time.Sleep(10 * time.Minute)
+				known, err := bases.Named(t.Context(), diffIDs(config))
+				if err != nil {
+					t.Fatal(err)
+				}
+				var got []string
+				for _, k := range known {
+					got = append(got, k.Name)
+				}
+				slices.Sort(got)
+				var want []string
+				for _, w := range c.want {
+					switch w {
+					case "@index":
+						w = "up.example/library/debian@" + ref(index)
+					case "@child":
+						w = "up.example/library/debian@" + ref(child)
+					}
+					want = append(want, w)
+				}
+				if !slices.Equal(got, want) {
+					t.Errorf("it is called %q, want %q", got, want)
+				}
+				if n := h.up.count("blob") + h.up.count("manifest"); n != asked {
+					t.Errorf("learning asked the upstream %d times", n-asked)
+				}
+				if len(h.m.learner.later) > 0 {
+					t.Errorf("%d lessons wait for ever", len(h.m.learner.later))
+				}
+			})
+		})
+	}
+}
+
+// What is learnt is not looked at again for a day, and what a pull left unknown is learnt with the next one.
+func TestLearnsOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t)
+		bases := h.teach()
+		_, config := h.runnable("team/app", "v1", "layer")
+		pull := func() { h.want(200, "GET", "/v2/team/app/manifests/v1", nil) }
+		known := func(want int) {
+			t.Helper()
+			time.Sleep(10 * time.Minute)
+			if known, err := bases.Named(context.Background(), diffIDs(config)); err != nil || len(known) != want {
+				t.Errorf("known are %v, %v, want %d", known, err, want)
+			}
+		}
+		pull()
+		known(0) // nobody has asked for the configuration
+		h.want(200, "GET", "/v2/team/app/blobs/"+digest.FromBytes(config).String(), nil)
+		pull()
+		known(1)
+		writes := h.store.Calls("put")
+		for range 10 {
+			pull()
+		}
+		time.Sleep(time.Minute)
+		if n := h.store.Calls("put"); n != writes {
+			t.Errorf("%d more writes", n-writes)
+		}
+		h.store.Fail(errBroken, 0) // and a store that fails costs nobody a pull
+		time.Sleep(25 * time.Hour)
+		pull()
+		time.Sleep(time.Minute)
+		h.store.Fail(nil, 0)
+		pull()
+		known(1)
+	})
+}
+
+// A client's configuration may be anything.
+func FuzzDiffIDs(f *testing.F) {
+	f.Add([]byte(`{"rootfs":{"diff_ids":["sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"]}}`))
+	f.Add([]byte(`{"rootfs":{"diff_ids":["sha256:short"]}}`))
+	f.Add([]byte(`{"rootfs":[]}`))
+	f.Fuzz(func(t *testing.T, config []byte) {
+		for _, d := range diffIDs(config) {
+			if err := d.Validate(); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+}
