@@ -96,17 +96,33 @@ func (b *backlog) about(k pinKey) []*oci.Manifest {
 	return out
 }
 
-// waits reports whether a manifest that passed is to wait for one that refers to it. What describes an image that is
-// there lands at once: nothing will ever refer to it.
-func (m *Mirror) waits(ctx context.Context, g *Gate, up *Upstream, repo string, ref oci.Reference, man *oci.Manifest) bool {
+// waits reports whether a manifest that passed is to wait for one that refers to it, or for the one that it describes.
+// What describes an image that is there lands at once: nothing will ever refer to it. BuildKit pushes what describes an image before it.
+func (m *Mirror) waits(ctx context.Context, g *Gate, up *Upstream, repo string, ref oci.Reference, man *oci.Manifest) (bool, error) {
 	if g == nil || g.ForwardDigests || ref.Tag != "" {
-		return false
+		return false, nil
 	}
 	if man.Subject != nil {
-		return m.backlog.get(pinKey{up.Name, repo, man.Subject.Digest}) != nil
+		there, err := m.lies(ctx, up, repo, man.Subject.Digest)
+		return !there, err
 	}
 	_, err := m.known.Get(ctx, up.Name, repo, man.Digest)
-	return err != nil
+	return err != nil, nil
+}
+
+// lies reports whether a manifest has landed: it is served from here, or the upstream has it.
+func (m *Mirror) lies(ctx context.Context, up *Upstream, repo string, d digest.Digest) (bool, error) {
+	if m.backlog.get(pinKey{up.Name, repo, d}) != nil {
+		return false, nil
+	}
+	if m.held(ctx, up, repo, d) != nil {
+		return true, nil
+	}
+	_, err := up.Source.StatManifest(ctx, up.remote(repo), oci.Reference{Digest: d}, anyManifest)
+	if oci.NotFound(err) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // defaultHold is how long manifests wait, where nothing is said.

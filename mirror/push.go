@@ -94,7 +94,10 @@ func (m *Mirror) admit(ctx context.Context, p plea) (upstream.Pushed, error) {
 	if p.up.keepsAside(p.man) {
 		return m.landAside(ctx, p.up, p.repo, p.ref, p.man)
 	}
-	if m.waits(ctx, p.gate, p.up, p.repo, p.ref, p.man) {
+	switch waits, err := m.waits(ctx, p.gate, p.up, p.repo, p.ref, p.man); {
+	case err != nil:
+		return upstream.Pushed{}, err
+	case waits:
 		return m.holdBack(p.gate, p.up, p.repo, p.man), nil
 	}
 	if p.up.AcknowledgeLocally {

@@ -263,6 +263,57 @@ func TestChecksHoldChildrenBack(t *testing.T) {
 	}
 }
 
+// What describes an image, and is pushed before it, as BuildKit does, waits for it: when the image is rejected, nothing is left behind. What describes
+// an image that is in ECR, from wherever it came, lands at once.
+func TestChecksHoldDescriptionsBack(t *testing.T) {
+	s := startStack(t, t.TempDir(), checked("")...)
+	s.ecr.CreateRepository("team/app")
+	describe := func(img image) (*oci.Manifest, got) {
+		t.Helper()
+		s.upload("team/app", config)
+		about := referrer(t, img.man, "application/vnd.example.sbom")
+		return about, s.putManifest("team/app", "", about)
+	}
+	bad := newImage(t, plainConfig, gzipOf(t, tarOf(t, "zeros", string(make([]byte, 80<<20)))))
+	if _, r := describe(bad); r.StatusCode != 201 {
+		t.Fatalf("what describes the bad image: %s %s", r.Status, r.body)
+	}
+	s.message(s.pushImage("team/app", "", bad))
+	s.nothingStored("team/app", bad)
+
+	good := newImage(t, plainConfig, gzipOf(t, tarOf(t, "a", "good")))
+	before, r := describe(good)
+	if r.StatusCode != 201 {
+		t.Fatalf("what describes the good image: %s %s", r.Status, r.body)
+	}
+	s.nothingStored("team/app", good)
+	if r := s.pushImage("team/app", "v1", good); r.StatusCode != 201 {
+		t.Fatalf("the good image: %s %s", r.Status, r.body)
+	}
+	if _, ok := s.ecr.Image("team/app", before.Digest.String()); !ok {
+		t.Error("what describes the image has not landed with it")
+	}
+
+	foreign, err := s.ecr.Seed(ecrtest.SeedImage{Repository: "team/app", Tag: "seeded"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	seeded, _ := s.ecr.Image("team/app", foreign.String())
+	subject, err := oci.ParseManifest(seeded.MediaType, seeded.Raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.ecr.AddFault(ecrtest.Fault{Kinds: []ecrtest.Kind{ecrtest.KindManifestHead}, Count: -1, Status: http.StatusForbidden})
+	if _, r := describe(image{man: subject}); r.StatusCode == 201 {
+		t.Error("ECR could not be asked whether the image is there, and what describes it was accepted")
+	}
+	s.ecr.ClearFaults()
+	after, r := describe(image{man: subject})
+	if _, ok := s.ecr.Image("team/app", after.Digest.String()); r.StatusCode != 201 || !ok {
+		t.Errorf("what describes an image that ECR has: %s %s, in ECR: %v", r.Status, r.body, ok)
+	}
+}
+
 // With forward: hold not a byte leaves before the verdict.
 func TestChecksHoldUploads(t *testing.T) {
 	s := startStack(t, t.TempDir(), checked("  forward: hold")...)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -12,33 +13,52 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
-func TestBuildKit(t *testing.T) {
-	s := newStack(t, stackOptions{configure: withHosted})
-	m := newMachine(t, s)
+// buildkit is a BuildKit daemon of its own, and the client that speaks to it.
+type buildkit struct {
+	*machine
+	client  []string // buildctl and where the daemon is
+	context string   // directory with the Dockerfile
+	version string
+}
+
+func startBuildKit(t *testing.T, m *machine) *buildkit {
+	t.Helper()
 	m.deploy("buildkit/buildkitd.toml", "buildkit/buildkitd.toml")
 	write(t, filepath.Join(m.home, ".docker/config.json"), dockerAuth())
-	write(t, filepath.Join(m.dir, "context/Dockerfile"), []byte("FROM busybox:1\nCOPY data /data\nRUN sha256sum /data > /sum && echo built > /built\n"))
-	write(t, filepath.Join(m.dir, "context/data"), []byte(strings.Repeat("what goes into the image ", 40_000)))
-	s.hub.push(t, "library/busybox:1", busybox(t, types.OCIManifestSchema1))
-
-	client := []string{need(t, "buildctl"), "--addr", "unix://" + filepath.Join(m.dir, "buildkit.sock")}
+	b := &buildkit{machine: m, context: filepath.Join(m.dir, "context"),
+		client: []string{need(t, "buildctl"), "--addr", "unix://" + filepath.Join(m.dir, "buildkit.sock")}}
 	need(t, "runc")
 	p := m.start("buildkitd", need(t, "buildkitd"), "--config", "/etc/buildkit/buildkitd.toml", "--root", filepath.Join(m.dir, "root"),
-		"--addr", client[2], "--containerd-worker=false", "--oci-worker-snapshotter=native", "--oci-worker-net=host", "--oci-worker-no-process-sandbox=false")
+		"--addr", b.client[2], "--containerd-worker=false", "--oci-worker-snapshotter=native", "--oci-worker-net=host", "--oci-worker-no-process-sandbox=false")
 	p.await("buildctl debug workers", func(context.Context) error {
-		if out, err := m.try(t, append(client, "debug", "workers")...); err != nil {
+		if out, err := m.try(t, append(b.client, "debug", "workers")...); err != nil {
 			return errors.New(out)
 		}
 		return nil
 	})
-	version := m.run(t, client[0], "--version")
+	b.version = m.run(t, b.client[0], "--version")
+	return b
+}
+
+// build is the command that builds what lies in the context directory and pushes it.
+func (b *buildkit) build(ref string, more ...string) []string {
+	return slices.Concat(b.client, []string{"build", "--frontend", "dockerfile.v0", "--progress", "plain",
+		"--local", "context=" + b.context, "--local", "dockerfile=" + b.context,
+		"--output", "type=image,name=" + drayName + ":5000/" + ref + ",push=true"}, more)
+}
+
+func TestBuildKit(t *testing.T) {
+	s := newStack(t, stackOptions{configure: withHosted})
+	m := newMachine(t, s)
+	b := startBuildKit(t, m)
+	client, version := b.client, b.version
+	write(t, filepath.Join(b.context, "Dockerfile"), []byte("FROM busybox:1\nCOPY data /data\nRUN sha256sum /data > /sum && echo built > /built\n"))
+	write(t, filepath.Join(b.context, "data"), []byte(strings.Repeat("what goes into the image ", 40_000)))
+	s.hub.push(t, "library/busybox:1", busybox(t, types.OCIManifestSchema1))
 
 	with := func(ref, cache, form string) []string {
 		cache = "type=registry,ref=" + drayName + ":5000/" + cache
-		return append(client, "build", "--frontend", "dockerfile.v0", "--progress", "plain",
-			"--local", "context="+filepath.Join(m.dir, "context"), "--local", "dockerfile="+filepath.Join(m.dir, "context"),
-			"--output", "type=image,name="+drayName+":5000/"+ref+",push=true",
-			"--export-cache", cache+",mode=max,"+form, "--import-cache", cache)
+		return b.build(ref, "--export-cache", cache+",mode=max,"+form, "--import-cache", cache)
 	}
 	build := func(t *testing.T, ref string) string {
 		t.Helper()
