@@ -49,13 +49,11 @@ var walkBuffers = sync.Pool{New: func() any { b := make([]byte, 64<<10); return 
 
 // Scan walks a layer for all stages that have not seen it, and remembers what they
 // found. r gives the whole layer as stored, and io.EOF only when its digest is
-// verified; the digest is asked for afterwards. The error is that of r, or ctx's: what
-// is wrong with the layer is a finding.
+// verified; name tells the verified digest, and waits for it. The error is that of r, of
+// name, or ctx's: what is wrong with the layer is a finding.
 func (p *Pipeline) Scan(ctx context.Context, l Layer, r io.Reader, name func() (digest.Digest, error)) (*Scanned, error) {
-	if l.Digest != "" {
-		if s, complete := p.Recall(ctx, l.Digest); complete {
-			return s, nil
-		}
+	if s, err := p.recallVerified(ctx, l.Digest, name); s != nil || err != nil {
+		return s, err
 	}
 	w := p.o.Workers
 	select {
@@ -89,7 +87,7 @@ func (p *Pipeline) Scan(ctx context.Context, l Layer, r io.Reader, name func() (
 	if own {
 		s.results[ArchiveStage] = LayerResult{Findings: []Finding{fault.finding().settle(ArchiveStage, "")}}
 		// The rest of the layer is needed for its digest, and for nothing else.
-		rest, err := io.Copy(io.Discard, r)
+		rest, err := io.Copy(io.Discard, &yielding{r, w})
 		if err != nil {
 			return nil, err
 		}
@@ -103,6 +101,22 @@ func (p *Pipeline) Scan(ctx context.Context, l Layer, r io.Reader, name func() (
 	}
 	p.remember(ctx, d, s)
 	return s, nil
+}
+
+// recallVerified is what is remembered of a layer, once it has turned out to be the one that its client announced. It
+// is nil where a walk is needed.
+func (p *Pipeline) recallVerified(ctx context.Context, announced digest.Digest, name func() (digest.Digest, error)) (*Scanned, error) {
+	if announced == "" {
+		return nil, nil
+	}
+	s, complete := p.Recall(ctx, announced)
+	if !complete {
+		return nil, nil
+	}
+	if d, err := name(); err != nil || d == announced {
+		return s, err
+	}
+	return nil, nil
 }
 
 // errUnread is why a stage knows nothing about a layer that exceeds a limit.

@@ -1,0 +1,100 @@
+package pipeline
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"sync"
+	"testing"
+	"testing/synctest"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// memory remembers everything.
+type memory struct {
+	mu sync.Mutex
+	m  map[string][]byte
+}
+
+func (m *memory) Recall(_ context.Context, d digest.Digest, stage, revision string) ([]byte, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	text, ok := m.m[d.String()+stage+revision]
+	return text, ok
+}
+
+func (m *memory) Remember(_ context.Context, d digest.Digest, stage, revision string, text []byte) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.m[d.String()+stage+revision] = text
+}
+
+// called gives the digest that bytes turn out to have.
+func called(layer []byte) func() (digest.Digest, error) {
+	return func() (digest.Digest, error) { return digest.FromBytes(layer), nil }
+}
+
+// What a client says of its layer beforehand may be the digest of another one, which is known and harmless: the bytes
+// are looked at all the same.
+func TestAnnouncedDigestProvesNothing(t *testing.T) {
+	notes := &noting{name: "notes"}
+	p, err := New(Options{Steps: []Step{{Stage: notes}}, Memory: &memory{m: map[string][]byte{}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	good, bad := archive(t, file{name: "good", text: "x"}), archive(t, file{name: "bad", text: "x"})
+	announced := digest.FromBytes(good)
+	for i, tc := range []struct {
+		sent []byte
+		path string // seen by the stage; "" for what memory answers
+	}{{good, "good"}, {good, ""}, {bad, "bad"}} {
+		notes.seen = nil
+		s, err := p.Scan(t.Context(), Layer{Digest: announced}, bytes.NewReader(tc.sent), called(tc.sent))
+		if err != nil || s == nil {
+			t.Fatalf("scan %d: %v", i, err)
+		}
+		if (len(notes.seen) > 0) != (tc.path != "") || tc.path != "" && notes.seen[0] != tc.path {
+			t.Errorf("scan %d saw %q, want %q", i, notes.seen, tc.path)
+		}
+	}
+	if text, ok := p.o.Memory.Recall(t.Context(), announced, "notes", notes.Revision()); !ok || !json.Valid(text) {
+		t.Errorf("of the harmless layer is remembered: %s", text)
+	}
+}
+
+// A layer that cannot be read is taken to its end for its digest. A client that is slow with the rest keeps nobody
+// from working.
+func TestUnreadableLayerYieldsItsPlace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, err := New(Options{Workers: NewWorkers(1)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		scan := func(r io.Reader) error {
+			_, err := p.Scan(t.Context(), Layer{}, r, called(nil))
+			return err
+		}
+		r, w := io.Pipe()
+		slow := make(chan error, 1)
+		go func() { slow <- scan(r) }()
+		_, _ = w.Write([]byte("\x1f\x8b\x08 this is no gzip"))
+		synctest.Wait()
+		other := make(chan error, 1)
+		go func() { other <- scan(bytes.NewReader(archive(t, file{name: "a"}))) }()
+		synctest.Wait()
+		select {
+		case err := <-other:
+			if err != nil {
+				t.Error(err)
+			}
+		default:
+			t.Error("the other layer waits for the client of the unreadable one")
+		}
+		w.Close()
+		if err := <-slow; err != nil {
+			t.Error(err)
+		}
+	})
+}
