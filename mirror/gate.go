@@ -138,7 +138,9 @@ func (m *Mirror) pass(ctx context.Context, p plea) error {
 }
 
 func (m *Mirror) judge(ctx context.Context, p plea) (*pipeline.Report, error) {
-	r, err := p.gate.Pipeline.Judge(ctx, pipeline.Subject{Name: p.name(m), Manifest: p.man, Part: p.ref.Tag == "" && !p.gate.ForwardDigests}, &pushed{m, p.up, p.gate, p.repo})
+	// What describes another manifest does not wait for one that refers to it: nobody will look at it again.
+	part := p.ref.Tag == "" && !p.gate.ForwardDigests && p.man.Subject == nil
+	r, err := p.gate.Pipeline.Judge(ctx, pipeline.Subject{Name: p.name(m), Manifest: p.man, Part: part}, &pushed{m, p.up, p.gate, p.repo})
 	if err != nil {
 		return nil, err
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"dray/upstream/oci"
@@ -160,6 +161,9 @@ func (a *assembly) add(ctx context.Context, man *oci.Manifest, by oci.Descriptor
 	if a.size += int64(len(man.Raw)); len(a.img.Manifests) >= maxManifests || depth > maxNesting || a.size > maxDocument {
 		return &TooLarge{fmt.Sprintf("the index holds more than %d manifests, %d bytes of them, or indexes nested deeper than %d", maxManifests, maxDocument, maxNesting)}
 	}
+	if err := oci.CheckMembers(man.Raw); err != nil {
+		return err
+	}
 	m := &Manifest{
 		Digest: man.Digest, MediaType: man.MediaType, Size: int64(len(man.Raw)), ArtifactType: man.ArtifactType,
 		Annotations: orEmpty(man.Annotations), Given: orEmpty(by.Annotations), Platform: platform(by.Platform), Raw: man.Raw, Layers: []*LayerView{},
@@ -168,13 +172,14 @@ func (a *assembly) add(ctx context.Context, man *oci.Manifest, by oci.Descriptor
 		m.Subject = man.Subject.Digest
 	}
 	a.img.Manifests = append(a.img.Manifests, m)
-	if man.Index() {
+	if man.Index() || len(man.Manifests) > 0 { // whatever its type says: what it lists lands with it
 		m.Kind = KindIndex
 		return a.children(ctx, m, man, depth)
 	}
 	if man.Config != nil {
 		m.TotalSize += man.Config.Size
-		if err := a.config(ctx, m, *man.Config); err != nil {
+		runs := slices.ContainsFunc(man.Layers, func(d oci.Descriptor) bool { return rootLayer(d.MediaType) })
+		if err := a.config(ctx, m, *man.Config, runs); err != nil {
 			return err
 		}
 	}
@@ -185,7 +190,7 @@ func (a *assembly) add(ctx context.Context, man *oci.Manifest, by oci.Descriptor
 			Foreign: oci.Child{Descriptor: d}.Foreign(), facts: map[string]json.RawMessage{},
 		})
 	}
-	m.Kind = kindOf(m, man)
+	m.Kind = kindOf(m)
 	return a.statements(ctx, m)
 }
 
@@ -209,16 +214,19 @@ func (a *assembly) children(ctx context.Context, m *Manifest, man *oci.Manifest,
 	return nil
 }
 
-func kindOf(m *Manifest, man *oci.Manifest) string {
+// kindOf goes by what runtimes make of a manifest. A subject, an artifact type, or an annotation of the index keeps none
+// from running what has the configuration and the layers of an image.
+func kindOf(m *Manifest) string {
+	image := m.Config != nil && (imageConfig(m.Config.MediaType) || m.Config.Raw != nil)
+	attests := m.Given["vnd.docker.reference.type"] == "attestation-manifest" || slices.ContainsFunc(m.Layers, func(l *LayerView) bool {
+		return strings.HasPrefix(l.MediaType, "application/vnd.in-toto") // one that is pushed before its index
+	})
 	switch {
-	case m.Given["vnd.docker.reference.type"] == "attestation-manifest":
+	case image && slices.ContainsFunc(m.Layers, func(l *LayerView) bool { return rootLayer(l.MediaType) }):
+		return KindImage
+	case image && attests, m.Given["vnd.docker.reference.type"] == "attestation-manifest":
 		return KindAttestation
-	case m.Config != nil && m.ArtifactType == "" && m.Subject == "" && imageConfig(m.Config.MediaType):
-		for _, l := range m.Layers {
-			if strings.HasPrefix(l.MediaType, "application/vnd.in-toto") {
-				return KindAttestation // one that is pushed before its index
-			}
-		}
+	case image && m.ArtifactType == "" && m.Subject == "":
 		return KindImage
 	}
 	return KindArtifact
@@ -228,16 +236,32 @@ func imageConfig(t string) bool {
 	return t == oci.MediaTypeOCIConfig || t == oci.MediaTypeDockerConfig
 }
 
-func (a *assembly) config(ctx context.Context, m *Manifest, d oci.Descriptor) error {
+// impliedConfig is a type that says nothing, and that Docker takes for the configuration of an image, because registries
+// used to send it (moby, distribution: ImageTypes).
+func impliedConfig(t string) bool {
+	return t == "" || t == "application/octet-stream" || t == "application/json" || t == "text/html"
+}
+
+// rootLayer reports whether runtimes unpack a layer of this type into the root of a container.
+func rootLayer(t string) bool {
+	return strings.HasPrefix(t, "application/vnd.oci.image.") || strings.HasPrefix(t, "application/vnd.docker.")
+}
+
+// config reads the configuration of what may be an image. runs says that it has layers like one.
+func (a *assembly) config(ctx context.Context, m *Manifest, d oci.Descriptor, runs bool) error {
 	m.Config = &Config{Digest: d.Digest, MediaType: d.MediaType, Size: d.Size}
-	if !imageConfig(d.MediaType) {
+	implied := runs && impliedConfig(d.MediaType)
+	if !imageConfig(d.MediaType) && !implied {
 		return nil
 	}
 	raw, err := a.read(ctx, d, maxConfig)
 	if err != nil {
 		return err
 	}
-	if err := json.Unmarshal(raw, &m.Config.Image); err != nil {
+	if err := json.Unmarshal(raw, &m.Config.Image); err != nil && implied {
+		m.Config.Image = v1.Image{}
+		return nil // Docker cannot run it either
+	} else if err != nil {
 		return oci.ErrManifestInvalid.With("the configuration %s of the image is not what its media type says", d.Digest).Because(err)
 	}
 	m.Config.Raw = raw
