@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"dray/cache"
@@ -30,6 +31,8 @@ type forward struct {
 	err  error
 	// scan looks at the same bytes; nil where nobody wants that.
 	scan *scan
+	// sent is how many bytes the newest attempt has given to the upstream.
+	sent atomic.Int64
 }
 
 // errHeldBack is why a blob has not been sent: it waits for the verdict on its image.
@@ -77,7 +80,7 @@ func (m *Mirror) startForward(s *session, size int64, announced digest.Digest) {
 			}
 		}
 		f.err = up.Sink.PutBlob(ctx, up.remote(repo), upstream.Upload{
-			Open: func() (io.ReadCloser, error) { return blob.Follow(), nil },
+			Open: counted(&f.sent, func() (io.ReadCloser, error) { return blob.Follow(), nil }),
 			Size: size, Announced: announced,
 			Digest: func() (digest.Digest, error) { return f.cleared(ctx, gate, repo) },
 		})
@@ -94,8 +97,14 @@ func (m *Mirror) startForward(s *session, size int64, announced digest.Digest) {
 
 // sendHeld sends a blob from the local copy, without the client.
 func (m *Mirror) sendHeld(ctx context.Context, up *Upstream, repo string, d digest.Digest, size int64) error {
+	sent := new(atomic.Int64)
+	if p := m.pins.get(pinKey{up.Name, repo, d}); p != nil {
+		sent = &p.forward.sent
+	}
 	err := up.Sink.PutBlob(ctx, up.remote(repo), upstream.Upload{
-		Open: func() (io.ReadCloser, error) { return m.cache.Open(ctx, cache.Blob{Digest: d, Size: size}, notHeld) },
+		Open: counted(sent, func() (io.ReadCloser, error) {
+			return m.cache.Open(ctx, cache.Blob{Digest: d, Size: size}, notHeld)
+		}),
 		Size: size, Announced: d,
 		Digest: func() (digest.Digest, error) { return d, nil },
 	})

@@ -42,7 +42,8 @@ func (m *Mirror) putManifest(x *exchange) error {
 	}
 	if errors.Is(err, errStillCopying) {
 		// A 4xx: its text reaches the terminal, and no client repeats it by itself.
-		return oci.ErrDenied.With("the image is complete on the mirror and still being copied to %s: push again in a while to finish, no layer will be sent twice", x.up.Registry)
+		return oci.ErrDenied.With("the image is complete on the mirror and still being copied to %s (%d %%): push again in a while to finish, no layer will be sent twice",
+			x.up.Registry, m.percentCopied(x.r.Context(), x.up, x.target.Repo, man))
 	}
 	if r, ok := errors.AsType[*rejected](err); ok {
 		return x.denied(r.report)
