@@ -20,12 +20,16 @@ type BreakerOptions struct {
 	Name string
 	// Threshold is how many failures in a row it takes to refuse callers who have nothing else. 0 means 5.
 	Threshold int
+	// Lasting is for how long they must have failed, so that a short burst of failures is absorbed by repeating, however
+	// many callers meet it. 0 means that the number is enough.
+	Lasting time.Duration
 	// Probe is the time from a failure to the next attempt that is let through. 0 means 5 s.
 	Probe time.Duration
 }
 
 // Breaker spares an upstream that does not answer, and its callers the waiting. Failures are ErrUnreachable and answers
-// of 500 and above; anything else that the upstream says closes it.
+// of 500 and above; anything else that the upstream says closes it. The storage that a registry redirects to is judged by
+// itself: while it is down, blobs are refused and nothing else.
 //
 // Two kinds of callers share what it learns. Those who need the answer (Source, Sink) are refused from the Threshold on.
 // Those who hold an older answer (Held) are refused after one failure, because asking costs them time and gains little.
@@ -33,18 +37,25 @@ type BreakerOptions struct {
 type Breaker struct {
 	name      string
 	threshold int
+	lasting   time.Duration
 	probe     time.Duration
 	opened    prometheus.Counter
 	open      prometheus.GaugeFunc
 
-	mu       sync.Mutex // guards what follows
+	mu                sync.Mutex // guards what follows
+	registry, storage circuit
+}
+
+// circuit is what is known about one host.
+type circuit struct {
 	failures int
+	first    time.Time // of the failures in a row
 	last     error
 	next     time.Time // of the next attempt, after a failure
 	probing  bool
 }
 
-// BreakerState is what a Breaker knows about its upstream.
+// BreakerState is what a Breaker knows about its upstream, or about the storage of it where that is worse.
 type BreakerState struct {
 	// Open says that callers are refused until Next.
 	Open bool
@@ -69,7 +80,7 @@ func (e *OpenError) Unwrap() error { return e.err }
 
 // NewBreaker returns a closed Breaker.
 func NewBreaker(o BreakerOptions) *Breaker {
-	b := &Breaker{name: o.Name, threshold: cmp.Or(o.Threshold, 5), probe: cmp.Or(o.Probe, 5*time.Second)}
+	b := &Breaker{name: o.Name, threshold: cmp.Or(o.Threshold, 5), lasting: o.Lasting, probe: cmp.Or(o.Probe, 5*time.Second)}
 	labels := prometheus.Labels{"upstream": o.Name}
 	b.opened = prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "dray_upstream_breaker_refusals_total", ConstLabels: labels,
@@ -77,7 +88,7 @@ func NewBreaker(o BreakerOptions) *Breaker {
 	})
 	b.open = prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "dray_upstream_breaker_open", ConstLabels: labels,
-		Help: "1 while the upstream is taken to be down, else 0.",
+		Help: "1 while the upstream, or the storage that it redirects to, is taken to be down, else 0.",
 	}, func() float64 {
 		if b.State().Open {
 			return 1
@@ -96,14 +107,25 @@ func (b *Breaker) Collectors() []prometheus.Collector {
 func (b *Breaker) State() BreakerState {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return BreakerState{Open: b.failures >= b.threshold, Failures: b.failures, Last: b.last, Next: b.next}
+	c := &b.registry
+	if b.storage.failures > c.failures {
+		c = &b.storage
+	}
+	open := b.refuses(&b.registry, b.threshold) || b.refuses(&b.storage, b.threshold)
+	return BreakerState{Open: open, Failures: c.failures, Last: c.last, Next: c.next}
 }
 
-// Do makes one attempt, unless the breaker is open: then the error is an *OpenError and f is not called.
-func (b *Breaker) Do(f func() error) error { return b.do(b.threshold, f) }
+// Do makes one attempt at something else than a blob, unless the breaker is open: then the error is an *OpenError and f is
+// not called.
+func (b *Breaker) Do(f func() error) error { return b.do(b.threshold, false, f) }
 
-func (b *Breaker) do(threshold int, f func() error) error {
-	probe, err := b.enter(threshold)
+// do makes one attempt. blob says that it gets a blob, from wherever that is.
+func (b *Breaker) do(threshold int, blob bool, f func() error) error {
+	circuits := []*circuit{&b.registry, &b.storage}
+	if !blob {
+		circuits = circuits[:1]
+	}
+	probes, err := b.enter(threshold, circuits)
 	if err != nil {
 		b.opened.Inc()
 		return err
@@ -111,45 +133,82 @@ func (b *Breaker) do(threshold int, f func() error) error {
 	done := false
 	defer func() {
 		if !done { // f panicked: the attempt says nothing
-			b.leave(probe, context.Canceled)
+			b.leave(blob, probes, context.Canceled)
 		}
 	}()
 	err = f()
 	done = true
-	b.leave(probe, err)
+	b.leave(blob, probes, err)
 	return err
 }
 
-func (b *Breaker) enter(threshold int) (probe bool, err error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.failures < threshold {
-		return false, nil
-	}
-	if !b.probing && !time.Now().Before(b.next) {
-		b.probing = true
-		return true, nil
-	}
-	e := oci.ErrUnavailable.With("the upstream registry %s does not answer", b.name)
-	e.RetryAfter = max(time.Second, time.Until(b.next).Round(time.Second))
-	return false, &OpenError{Next: b.next, err: e.Because(fmt.Errorf("%w: refused by breaker: %w", ErrUnreachable, b.last))}
+// refuses reports whether a circuit has failed often enough; b.mu is held. Those who hold an older answer need no more
+// than one failure.
+func (b *Breaker) refuses(c *circuit, threshold int) bool {
+	return c.failures >= threshold && (threshold == 1 || time.Since(c.first) >= b.lasting)
 }
 
-func (b *Breaker) leave(probe bool, err error) {
+// enter gives the circuits that the attempt is a probe of.
+func (b *Breaker) enter(threshold int, circuits []*circuit) (probes []*circuit, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if probe {
-		b.probing = false
+	for _, c := range circuits {
+		if !b.refuses(c, threshold) {
+			continue
+		}
+		if c.probing || time.Now().Before(c.next) {
+			return nil, b.refusal(c)
+		}
+		probes = append(probes, c)
+	}
+	for _, c := range probes {
+		c.probing = true
+	}
+	return probes, nil
+}
+
+func (b *Breaker) refusal(c *circuit) error {
+	what := "the upstream registry"
+	if c == &b.storage {
+		what = "the storage of the upstream registry"
+	}
+	e := oci.ErrUnavailable.With("%s %s does not answer", what, b.name)
+	e.RetryAfter = max(time.Second, time.Until(c.next).Round(time.Second))
+	return &OpenError{Next: c.next, err: e.Because(fmt.Errorf("%w: refused by breaker: %w", ErrUnreachable, c.last))}
+}
+
+func (b *Breaker) leave(blob bool, probes []*circuit, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, c := range probes {
+		c.probing = false
 	}
 	_, own := errors.AsType[local](err)
+	_, storage := errors.AsType[elsewhere](err)
+	storage = storage || errors.Is(err, ErrStorage)
 	switch {
 	case own, errors.Is(err, context.Canceled), errors.Is(err, ErrBusy), errors.Is(err, ErrCredentials), errors.Is(err, ErrRepositoryMissing): // nothing about the registry's health
+	case failing(err) && storage:
+		b.registry = circuit{probing: b.registry.probing} // it has redirected
+		b.failed(&b.storage, err)
 	case failing(err):
-		b.failures++
-		b.last, b.next = err, time.Now().Add(b.probe)
+		b.failed(&b.registry, err)
 	default:
-		b.failures, b.last, b.next = 0, nil, time.Time{}
+		b.registry = circuit{probing: b.registry.probing}
+		if err == nil && blob {
+			b.storage = circuit{probing: b.storage.probing}
+		}
 	}
+}
+
+// failed counts a failure; b.mu is held.
+func (b *Breaker) failed(c *circuit, err error) {
+	now := time.Now()
+	if c.failures == 0 {
+		c.first = now
+	}
+	c.failures++
+	c.last, c.next = err, now.Add(b.probe)
 }
 
 func failing(err error) bool {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -115,6 +117,101 @@ func TestHeldAnswersAreSpared(t *testing.T) {
 		}
 	})
 }
+
+// TestBreakerLasting: what many callers meet in a moment is no outage.
+func TestBreakerLasting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := upstream.NewBreaker(upstream.BreakerOptions{Threshold: 3, Lasting: 2 * time.Second})
+		src := &scripted{forever: unreachable()}
+		needy := b.Source(src)
+		try := func(calls int) {
+			t.Helper()
+			if _, err := needy.StatBlob(t.Context(), "r", "d"); err == nil || src.calls != calls {
+				t.Errorf("%d calls, want %d", src.calls, calls)
+			}
+		}
+		for i := range 20 {
+			try(i + 1)
+		}
+		if b.State().Open {
+			t.Error("open at once")
+		}
+		time.Sleep(2 * time.Second)
+		if !b.State().Open {
+			t.Error("not open")
+		}
+		try(20)
+		time.Sleep(3 * time.Second)
+		try(21) // the probe
+		try(21)
+		src.forever = nil
+		time.Sleep(5 * time.Second)
+		if _, err := needy.StatBlob(t.Context(), "r", "d"); err != nil || b.State().Failures != 0 {
+			t.Errorf("%v %+v", err, b.State())
+		}
+	})
+}
+
+// TestBreakerStorage: a storage that is down costs blobs and nothing else.
+func TestBreakerStorage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for name, broken := range map[string]func(r *http.Request) (*http.Response, error){
+			"unreachable": func(*http.Request) (*http.Response, error) { return nil, errors.New("refused") },
+			"failing":     func(r *http.Request) (*http.Response, error) { return respond(r, 500, "", nil), nil },
+		} {
+			p, down := newPaced(), true
+			p.answer = func(r *http.Request, _ int) *http.Response {
+				if strings.Contains(r.URL.Path, "/blobs/") {
+					return respond(r, 307, "", http.Header{"Location": {"http://storage.example/v2/bytes"}})
+				}
+				return nil
+			}
+			asked := 0
+			via := roundTrip(func(r *http.Request) (*http.Response, error) {
+				if r.URL.Host == "storage.example" {
+					asked++
+					if down {
+						return broken(r)
+					}
+				}
+				return p.RoundTrip(r)
+			})
+			b := upstream.NewBreaker(upstream.BreakerOptions{Name: "x", Threshold: 3})
+			s := b.Source(upstreamtest.NewClient(t, upstream.Options{Name: "x", Base: parse(t, "http://registry.example"), Transport: via}))
+			open := func() error {
+				bs, err := s.Blob(t.Context(), "r", digest.FromString("x"), 0)
+				if err == nil {
+					_ = bs.Body.Close()
+				}
+				return err
+			}
+			for range 3 {
+				if _, refused := errors.AsType[*upstream.OpenError](open()); refused {
+					t.Errorf("%s: refused too early", name)
+				}
+			}
+			before := asked
+			if _, refused := errors.AsType[*upstream.OpenError](open()); !refused || asked != before || !b.State().Open {
+				t.Errorf("%s: the storage is still asked", name)
+			}
+			if err := get(t.Context(), s, "r"); err != nil {
+				t.Errorf("%s: a manifest: %v", name, err)
+			}
+			if err := open(); err == nil || asked != before {
+				t.Errorf("%s: a manifest says nothing about the storage: %v", name, err)
+			}
+			down = false
+			time.Sleep(5 * time.Second)
+			if err := open(); err != nil || b.State().Failures != 0 {
+				t.Errorf("%s: the probe: %v, %+v", name, err, b.State())
+			}
+		}
+	})
+}
+
+type roundTrip func(*http.Request) (*http.Response, error)
+
+func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
 func TestBreakerLearnsNothingFromCancelling(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

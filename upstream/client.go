@@ -194,6 +194,9 @@ const maxHops = 5
 func (c *Client) read(req *http.Request, kind oci.Kind) (*http.Response, error) {
 	for hop := 0; ; hop++ {
 		resp, err := c.send(req, kind)
+		if err != nil && !c.own(req.URL) {
+			err = elsewhere{err}
+		}
 		if err != nil {
 			return nil, err
 		}

@@ -31,6 +31,11 @@ var (
 	ErrBusy = errors.New("too much is asked of the upstream")
 )
 
+// elsewhere marks a failure of a host that the registry has redirected to.
+type elsewhere struct{ error }
+
+func (e elsewhere) Unwrap() error { return e.error }
+
 // Transient reports whether an error says nothing about the content asked for: unreachable, throttled, failing or
 // refusing credentials. A caller who holds an older answer may use it.
 func Transient(err error) bool {

@@ -63,8 +63,8 @@ func (b *Breaker) Lister(next Lister) Lister { return guardedLister{b, next} }
 // Deleter returns next behind the breaker.
 func (b *Breaker) Deleter(next Deleter) Deleter { return guardedDeleter{b, next} }
 
-func guarded[T any](b *Breaker, threshold int, f func() (T, error)) (v T, err error) {
-	err = b.do(threshold, func() (err error) {
+func guarded[T any](b *Breaker, threshold int, blob bool, f func() (T, error)) (v T, err error) {
+	err = b.do(threshold, blob, func() (err error) {
 		v, err = f()
 		return err
 	})
@@ -78,19 +78,19 @@ type guardedSource struct {
 }
 
 func (g guardedSource) Manifest(ctx context.Context, repo string, ref oci.Reference, accept []string) (*oci.Manifest, error) {
-	return guarded(g.b, g.threshold, func() (*oci.Manifest, error) { return g.next.Manifest(ctx, repo, ref, accept) })
+	return guarded(g.b, g.threshold, false, func() (*oci.Manifest, error) { return g.next.Manifest(ctx, repo, ref, accept) })
 }
 
 func (g guardedSource) StatManifest(ctx context.Context, repo string, ref oci.Reference, accept []string) (oci.Descriptor, error) {
-	return guarded(g.b, g.threshold, func() (oci.Descriptor, error) { return g.next.StatManifest(ctx, repo, ref, accept) })
+	return guarded(g.b, g.threshold, false, func() (oci.Descriptor, error) { return g.next.StatManifest(ctx, repo, ref, accept) })
 }
 
 func (g guardedSource) Blob(ctx context.Context, repo string, d digest.Digest, from int64) (BlobStream, error) {
-	return guarded(g.b, g.threshold, func() (BlobStream, error) { return g.next.Blob(ctx, repo, d, from) })
+	return guarded(g.b, g.threshold, true, func() (BlobStream, error) { return g.next.Blob(ctx, repo, d, from) })
 }
 
 func (g guardedSource) StatBlob(ctx context.Context, repo string, d digest.Digest) (int64, error) {
-	return guarded(g.b, g.threshold, func() (int64, error) { return g.next.StatBlob(ctx, repo, d) })
+	return guarded(g.b, g.threshold, false, func() (int64, error) { return g.next.StatBlob(ctx, repo, d) })
 }
 
 type guardedSink struct {
@@ -103,11 +103,11 @@ func (g guardedSink) PutBlob(ctx context.Context, repo string, b Upload) error {
 }
 
 func (g guardedSink) PutManifest(ctx context.Context, repo string, ref oci.Reference, m *oci.Manifest) (Pushed, error) {
-	return guarded(g.b, g.b.threshold, func() (Pushed, error) { return g.next.PutManifest(ctx, repo, ref, m) })
+	return guarded(g.b, g.b.threshold, false, func() (Pushed, error) { return g.next.PutManifest(ctx, repo, ref, m) })
 }
 
 func (g guardedSink) Mount(ctx context.Context, repo, from string, d digest.Digest) (bool, error) {
-	return guarded(g.b, g.b.threshold, func() (bool, error) { return g.next.Mount(ctx, repo, from, d) })
+	return guarded(g.b, g.b.threshold, false, func() (bool, error) { return g.next.Mount(ctx, repo, from, d) })
 }
 
 type guardedLister struct {
@@ -116,11 +116,11 @@ type guardedLister struct {
 }
 
 func (g guardedLister) Tags(ctx context.Context, repo string, query url.Values) (Page, error) {
-	return guarded(g.b, g.b.threshold, func() (Page, error) { return g.next.Tags(ctx, repo, query) })
+	return guarded(g.b, g.b.threshold, false, func() (Page, error) { return g.next.Tags(ctx, repo, query) })
 }
 
 func (g guardedLister) Referrers(ctx context.Context, repo string, d digest.Digest, query url.Values) (Page, error) {
-	return guarded(g.b, g.b.threshold, func() (Page, error) { return g.next.Referrers(ctx, repo, d, query) })
+	return guarded(g.b, g.b.threshold, false, func() (Page, error) { return g.next.Referrers(ctx, repo, d, query) })
 }
 
 type guardedDeleter struct {

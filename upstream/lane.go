@@ -8,10 +8,16 @@ import (
 )
 
 const (
-	// slowest is the least rate that a registry can push a lane down to, in requests per second.
+	// slowest is the least rate that a registry can push a lane down to, in requests per second; where it documents a
+	// ceiling, that is at least a hundredth of it.
 	slowest = 1
-	// recovery is the time, of answers without a refusal, in which a lane wins back its whole rate.
-	recovery = 30 * time.Second
+	// recovery is the time, of answers without a refusal, in which a lane wins back the rate at which it was refused.
+	// After four times as long, a lane without a ceiling has no rate any more.
+	recovery = 15 * time.Second
+	// probePause bounds the pauses of a lane that only sends one request after each, to see how things stand.
+	probePause = time.Second
+	// fewRequests are not what a registry refuses for their number: it is others who ask for too much, and only time helps.
+	fewRequests = 3
 	// longestPause bounds what a registry may ask for: afterwards one request finds out how it stands.
 	longestPause = time.Minute
 )
@@ -34,6 +40,9 @@ type lane struct {
 	said     string
 	// slowed is when the rate was last cut: refusals of what was sent before say nothing new. grown is when it last rose.
 	slowed, grown time.Time
+	// was is the rate at which it was refused, per second, and since how many were sent after the last refusal.
+	was   float64
+	since int
 
 	// second and sent count what is sent, lastSent what was sent in the second before.
 	second         time.Time
@@ -89,6 +98,7 @@ func (l *lane) let(now time.Time, background bool) bool {
 		l.second, l.sent = now, 0
 	}
 	l.sent++
+	l.since++
 	q.pop().settle(nil)
 	return true
 }
@@ -130,30 +140,34 @@ func (l *lane) wait(now time.Time, flow string, background bool) time.Duration {
 }
 
 // refused takes note of an answer that asks for less. The pause is one for all that wait; only what was sent after the
-// last cut makes it longer, and halves the rate where throttled.
+// last one makes it longer, and halves the rate where throttled.
 func (l *lane) refused(began, now time.Time, throttled bool, after time.Duration) {
 	if began.Before(l.slowed) {
 		return
 	}
 	if after <= 0 {
-		after = backoff(l.refusals)
+		after = min(backoff(l.refusals), probePause)
 	}
+	few := l.since < fewRequests
 	l.refusals++
-	l.slowed = now
+	l.since, l.slowed = 0, now
 	l.paused = now.Add(min(after, longestPause))
-	if !throttled {
+	if !throttled || few {
 		return
 	}
-	current := float64(max(l.sent, l.lastSent, 1))
+	l.was = float64(max(l.sent, l.lastSent, 1))
 	if l.bucket != nil {
-		current = float64(l.bucket.Limit())
-	}
-	if l.bucket == nil {
-		l.bucket = rate.NewLimiter(rate.Limit(current), 1)
-		l.bucket.AllowN(now, 1) // it begins empty
+		l.was = min(l.was, float64(l.bucket.Limit()))
+	} else {
+		l.bucket = rate.NewLimiter(rate.Limit(l.was), 1)
 	}
 	l.grown = now
-	l.setRate(now, max(current/2, min(slowest, current)))
+	least := max(slowest, l.ceiling/100)
+	if l.ceiling > 0 {
+		least = min(least, l.ceiling)
+	}
+	l.setRate(now, max(l.was/2, least))
+	l.bucket.AllowN(now, l.bucket.Burst()) // it begins empty
 }
 
 // accepted takes note of an answer that asks for nothing: the rate rises by and by.
@@ -166,14 +180,10 @@ func (l *lane) accepted(began, now time.Time) {
 		return
 	}
 	current := float64(l.bucket.Limit())
-	goal := l.ceiling
-	if goal == 0 {
-		goal = max(2*current, 8)
-	}
-	current += goal * min(now.Sub(l.grown), time.Second).Seconds() / recovery.Seconds()
+	current += max(l.was, current) * min(now.Sub(l.grown), time.Second).Seconds() / recovery.Seconds()
 	l.grown = now
 	switch {
-	case l.ceiling == 0 && now.Sub(l.slowed) > 2*recovery:
+	case l.ceiling == 0 && now.Sub(l.slowed) > 4*recovery:
 		l.bucket, l.slowed = nil, time.Time{} // it was for once
 	case l.ceiling > 0 && current >= l.ceiling:
 		l.setRate(now, l.ceiling)

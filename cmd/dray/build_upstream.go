@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"time"
 
 	"dray/cache"
 	"dray/mirror"
@@ -97,7 +98,7 @@ func buildUpstream(u Upstream, aws func() (*ecr.Session, error), log *slog.Logge
 }
 
 func (r *registry) assemble(u Upstream, client *upstream.Client, creator upstream.Creator, log *slog.Logger) {
-	r.breaker = upstream.NewBreaker(upstream.BreakerOptions{Name: u.Name})
+	r.breaker = upstream.NewBreaker(upstream.BreakerOptions{Name: u.Name, Lasting: 3 * time.Second})
 	patient := upstream.NewRetry(r.breaker.Source(client), upstream.RetryOptions{Name: u.Name, Logger: log})
 	r.Upstream = &mirror.Upstream{
 		Name: u.Name, Registry: u.Host(), Public: slices.Concat(u.Hosts, []string{u.Host()})[0], RepositoryPrefix: u.RepositoryPrefix,

@@ -129,7 +129,7 @@ type Upstream struct {
 
 // UpstreamLimits says how much is asked of a registry at a time. Requests that have to wait take turns, repository by repository, and clients go before
 // what dray does on its own. When the registry answers 429, all requests of that operation pause together and go on at half the rate, which rises again
-// within half a minute. What could not have its turn in time is refused with 429, or answered from what is held, marked as stale.
+// by and by. What could not have its turn in time is refused with 429, or answered from what is held, marked as stale.
 type UpstreamLimits struct {
 	// Requests under way at one host of the registry, its storage being another host. Blobs being received, and blobs being sent, are counted apart.
 	// Default: `256`.
