@@ -26,6 +26,8 @@ const (
 	maxUnlearnt = 1024
 	// maxImageNames bounds the names of an index's child.
 	maxImageNames = 16
+	// maxImageChildren bounds the children of an index that get its name.
+	maxImageChildren = 512
 	// maxConfigBytes and maxImageLayers bound what is taken for an image.
 	maxConfigBytes = 4 << 20
 	maxImageLayers = 512
@@ -47,18 +49,15 @@ type unlearnt struct {
 	mediaType string
 	// names are what the image is called; empty while nobody has looked.
 	names []string
-	tries int
-	due   time.Time
 }
 
-// learner learns images. A nil one learns nothing. Its maps belong to run, but for those that lock themselves.
+// learner learns images. A nil one learns nothing.
 type learner struct {
 	m        *Mirror
 	bases    *meta.Bases
 	learnt   *lru.Cache[lesson, time.Time]
-	queue    chan unlearnt
+	lessons  *chores[unlearnt]
 	children *lru.Cache[digest.Digest, []string] // names of indexes by their children
-	later    []unlearnt
 }
 
 func newLearner(m *Mirror, bases *meta.Bases) *learner {
@@ -67,7 +66,7 @@ func newLearner(m *Mirror, bases *meta.Bases) *learner {
 	}
 	learnt, _ := lru.New[lesson, time.Time](maxLessons) // they fail for sizes below 1 only
 	children, _ := lru.New[digest.Digest, []string](maxLessons)
-	return &learner{m: m, bases: bases, learnt: learnt, queue: make(chan unlearnt, maxUnlearnt/4), children: children}
+	return &learner{m: m, bases: bases, learnt: learnt, lessons: newChores[unlearnt](maxUnlearnt), children: children}
 }
 
 // saw notes what a reference means. It never waits.
@@ -80,50 +79,19 @@ func (l *learner) saw(up *Upstream, repo string, ref oci.Reference, mediaType st
 		return
 	}
 	l.learnt.Add(s, time.Now())
-	select {
-	case l.queue <- unlearnt{lesson: s, mediaType: mediaType}:
-	default:
+	if !l.lessons.add(unlearnt{lesson: s, mediaType: mediaType}) {
 		l.learnt.Remove(s)
 	}
 }
 
 // run learns until ctx ends.
-func (l *learner) run(ctx context.Context) {
-	t := time.NewTimer(time.Hour)
-	defer t.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case u := <-l.queue:
-			l.learn(ctx, u)
-		case <-t.C:
-			l.retry(ctx)
-		}
-		if len(l.later) > 0 {
-			next := slices.MinFunc(l.later, func(a, b unlearnt) int { return a.due.Compare(b.due) })
-			t.Reset(max(time.Until(next.due), 0))
-		}
-	}
-}
+func (l *learner) run(ctx context.Context) { l.lessons.run(ctx, l.learn) }
 
-// retry looks again at what is due.
-func (l *learner) retry(ctx context.Context) {
-	waiting, now := l.later, time.Now()
-	l.later = nil
-	for _, u := range waiting {
-		if now.Before(u.due) {
-			l.later = append(l.later, u)
-		} else {
-			l.learn(ctx, u)
-		}
-	}
-}
-
-func (l *learner) learn(ctx context.Context, u unlearnt) {
+func (l *learner) learn(ctx context.Context, c chore[unlearnt]) {
+	u := &c.what
 	raw, err := l.m.cache.Peek(ctx, u.digest, oci.MaxManifestBytes)
 	if err != nil {
-		l.postpone(u)
+		l.postpone(c)
 		return
 	}
 	man, err := oci.ParseManifest(u.mediaType, raw)
@@ -134,10 +102,10 @@ func (l *learner) learn(ctx context.Context, u unlearnt) {
 		u.names = l.names(u.lesson)
 	}
 	if man.Index() {
-		l.index(ctx, u, man)
+		l.index(ctx, *u, man)
 		return
 	}
-	l.image(ctx, u, man)
+	l.image(ctx, c, man)
 }
 
 // names are what people call an image that was asked for: by its tag, by the tag of its index, or else by its digest.
@@ -154,10 +122,12 @@ func (l *learner) names(s lesson) []string {
 
 // index gives the name of an index to its children: those that are held, and those that will be asked for.
 func (l *learner) index(ctx context.Context, u unlearnt, man *oci.Manifest) {
+	seen := map[digest.Digest]bool{}
 	for _, c := range man.Children() {
-		if !c.Manifest {
+		if !c.Manifest || seen[c.Digest] || len(seen) >= maxImageChildren {
 			continue
 		}
+		seen[c.Digest] = true
 		known, _ := l.children.Get(c.Digest)
 		names := slices.Clone(u.names)
 		for _, n := range known {
@@ -166,8 +136,8 @@ func (l *learner) index(ctx context.Context, u unlearnt, man *oci.Manifest) {
 			}
 		}
 		l.children.Add(c.Digest, names)
-		if l.m.held(ctx, u.up, u.repo, c.Digest) != nil {
-			l.learn(ctx, unlearnt{lesson: lesson{u.up, u.repo, c.Digest.String(), c.Digest}, mediaType: c.MediaType, names: u.names})
+		if image := c.MediaType == oci.MediaTypeOCIManifest || c.MediaType == oci.MediaTypeDockerManifest; image && l.m.held(ctx, u.up, u.repo, c.Digest) != nil {
+			l.learn(ctx, chore[unlearnt]{what: unlearnt{lesson{u.up, u.repo, c.Digest.String(), c.Digest}, c.MediaType, u.names}})
 		} else {
 			l.learnt.Remove(lesson{u.up, u.repo, c.Digest.String(), c.Digest}) // it has got a name more
 		}
@@ -175,13 +145,14 @@ func (l *learner) index(ctx context.Context, u unlearnt, man *oci.Manifest) {
 }
 
 // image records the names of an image under its layers.
-func (l *learner) image(ctx context.Context, u unlearnt, man *oci.Manifest) {
+func (l *learner) image(ctx context.Context, c chore[unlearnt], man *oci.Manifest) {
+	u := c.what
 	if man.Config == nil || !imageConfig(man.Config.MediaType) {
 		return
 	}
 	raw, err := l.m.cache.Peek(ctx, man.Config.Digest, maxConfigBytes)
 	if err != nil {
-		l.postpone(u)
+		l.postpone(c)
 		return
 	}
 	layers := diffIDs(raw)
@@ -200,14 +171,10 @@ func (l *learner) image(ctx context.Context, u unlearnt, man *oci.Manifest) {
 }
 
 // postpone waits for what is not held yet, a few times. A later pull begins anew.
-func (l *learner) postpone(u unlearnt) {
-	if u.tries >= len(learnPauses) || len(l.later) >= maxUnlearnt {
-		l.learnt.Remove(u.lesson)
-		return
+func (l *learner) postpone(c chore[unlearnt]) {
+	if !l.lessons.putOff(c, learnPauses) {
+		l.learnt.Remove(c.what.lesson)
 	}
-	u.due = time.Now().Add(learnPauses[u.tries])
-	u.tries++
-	l.later = append(l.later, u)
 }
 
 // imageConfig reports whether a configuration is that of an image to be run.

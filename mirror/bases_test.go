@@ -126,8 +126,8 @@ func TestLearnsBases(t *testing.T) {
 				if n := h.up.count("blob") + h.up.count("manifest"); n != asked {
 					t.Errorf("learning asked the upstream %d times", n-asked)
 				}
-				if len(h.m.learner.later) > 0 {
-					t.Errorf("%d lessons wait for ever", len(h.m.learner.later))
+				if len(h.m.learner.lessons.later) > 0 {
+					t.Errorf("%d lessons wait for ever", len(h.m.learner.lessons.later))
 				}
 			})
 		})

@@ -32,6 +32,8 @@ type Gate struct {
 	// TrustUnseen leaves layers alone that the client did not send, because the upstream
 	// has them. Otherwise they are fetched and looked at.
 	TrustUnseen bool
+	// Attach puts the verdict beside an image that has landed, as an artifact that refers to it.
+	Attach bool
 	// Within bounds the wait for a verdict of clients that give up after 30 s.
 	Within time.Duration
 	// OnTimeout is what becomes of a push whose verdict takes longer.
@@ -113,9 +115,9 @@ func (x *exchange) denied(r *pipeline.Report) error {
 	return oci.ErrDenied.With("%s", r.Message(x.reportURL(r.ID)))
 }
 
-// pass returns nil when the manifest may land. Its verdict is worked on independently of the client; who asks again
+// pass returns no error when the manifest may land, with the report that says so if it came in time. Its verdict is worked on independently of the client; who asks again
 // for the same one waits for the same work.
-func (m *Mirror) pass(ctx context.Context, p plea) error {
+func (m *Mirror) pass(ctx context.Context, p plea) (*pipeline.Report, error) {
 	wait, cancel := context.WithTimeoutCause(ctx, p.within, errStillChecking)
 	defer cancel()
 	r := m.reports.late(p.key(), p.within)
@@ -125,16 +127,16 @@ func (m *Mirror) pass(ctx context.Context, p plea) error {
 			return m.judge(ctx, p)
 		})
 		if errors.Is(err, errStillChecking) {
-			return m.unfinished(ctx, p)
+			return nil, m.unfinished(ctx, p)
 		}
 		if err != nil {
-			return err
+			return nil, err
 		}
 	}
 	if !r.Pass {
-		return &rejected{r}
+		return nil, &rejected{r}
 	}
-	return nil
+	return r, nil
 }
 
 func (m *Mirror) judge(ctx context.Context, p plea) (*pipeline.Report, error) {

@@ -26,6 +26,8 @@ type metrics struct {
 	prefetched *prometheus.CounterVec
 	// bases are images whose layers were learnt.
 	bases *prometheus.CounterVec
+	// attached are verdicts put beside their images.
+	attached *prometheus.CounterVec
 
 	mu    sync.RWMutex // guards ready
 	ready map[labels]*series
@@ -86,6 +88,8 @@ func newMetrics() *metrics {
 			Help: "Blobs whose fetch was begun when a client had asked for their manifest, and not yet for them."}, []string{"upstream"}),
 		bases: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_base_images_learnt_total",
 			Help: "Images whose layers were learnt from a pull or a push, so that others are known to be built on them, by upstream."}, []string{"upstream"}),
+		attached: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_verdicts_attached_total",
+			Help: "Verdicts to be attached to images that landed, by upstream and result (attached, there, failed, dropped)."}, []string{"upstream", "result"}),
 		mounts: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_mounts_total",
 			Help: "Attempts to have an upstream take a blob from another of its repositories, by upstream and result (mounted, refused, failed)."}, []string{"upstream", "result"}),
 		meta: prometheus.NewCounter(prometheus.CounterOpts{Name: "dray_facts_lost_total",
@@ -94,7 +98,7 @@ func newMetrics() *metrics {
 }
 
 func (x *metrics) collectors(m *Mirror) []prometheus.Collector {
-	return []prometheus.Collector{x.requests, x.bytes, x.seconds, x.stale, x.refreshes, x.touches, x.pushes, x.mounts, x.meta, x.prefetched, x.bases,
+	return []prometheus.Collector{x.requests, x.bytes, x.seconds, x.stale, x.refreshes, x.touches, x.pushes, x.mounts, x.meta, x.prefetched, x.bases, x.attached,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "dray_uploads_open", Help: "Upload sessions that clients have open."},
 			func() float64 { return float64(m.uploads.count()) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "dray_keep_alive_images", Help: "Images that clients have pulled since they were last asked for upstream."},

@@ -138,6 +138,8 @@ type Mirror struct {
 	toucher   *toucher
 	mounts    *mounts
 	learner   *learner
+	// attachments are verdicts that are to be put beside their images.
+	attachments *chores[attachment]
 }
 
 // lookFor bounds the questions to an upstream that a pull needs before its answer
@@ -159,6 +161,7 @@ func New(o Options) (*Mirror, error) {
 		hot:     newHot(), refreshes: newRefreshes(), mounts: newMounts(),
 	}
 	m.toucher = newToucher(m, o.Touches)
+	m.attachments = newChores[attachment](maxAttachments)
 	m.learner = newLearner(m, o.Bases)
 	expiry := cmp.Or(o.UploadExpiry, time.Hour)
 	m.shares = newShares(o.MaxUploadsPerClient, o.MaxUploadBytesPerClient)
@@ -195,6 +198,9 @@ func (m *Mirror) Run(ctx context.Context) error {
 	m.tasks.start(m.forwardRecovered)
 	if m.toucher.interval() > 0 {
 		m.tasks.start(m.toucher.run)
+	}
+	if m.attaches() {
+		m.tasks.start(func(ctx context.Context) { m.attachments.run(ctx, m.attachOne) })
 	}
 	if m.learner != nil {
 		m.tasks.start(m.learner.run)

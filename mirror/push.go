@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"dray/cache/meta"
+	"dray/mirror/pipeline"
 	"dray/upstream"
 	"dray/upstream/oci"
 
@@ -87,8 +88,10 @@ func (m *Mirror) bring(ctx context.Context, x *exchange, ref oci.Reference, man 
 
 // admit lands a manifest that passes the gate of its repository, where there is one, or lets it wait.
 func (m *Mirror) admit(ctx context.Context, p plea) (upstream.Pushed, error) {
+	var verdict *pipeline.Report
 	if p.gate != nil {
-		if err := m.pass(ctx, p); err != nil {
+		var err error
+		if verdict, err = m.pass(ctx, p); err != nil {
 			return upstream.Pushed{}, err
 		}
 	}
@@ -101,10 +104,17 @@ func (m *Mirror) admit(ctx context.Context, p plea) (upstream.Pushed, error) {
 	case waits:
 		return m.holdBack(p.gate, p.up, p.repo, p.man), nil
 	}
+	var pushed upstream.Pushed
+	var err error
 	if p.up.AcknowledgeLocally {
-		return upstream.Pushed{}, m.acknowledge(ctx, p)
+		err = m.acknowledge(ctx, p)
+	} else {
+		pushed, err = m.land(ctx, p.up, p.repo, p.ref, p.man)
 	}
-	return m.land(ctx, p.up, p.repo, p.ref, p.man)
+	if err == nil {
+		m.attach(p, verdict)
+	}
+	return pushed, err
 }
 
 func outcome(err error) string {

@@ -38,7 +38,7 @@ func (g *graph) buildChecks(context.Context) error {
 		}
 		gates[c.Name] = &mirror.Gate{
 			Pipeline: p, Repositories: c.Repositories, HoldUploads: c.Forward == ForwardHold, ForwardDigests: c.DigestPush == DigestForward,
-			HoldFor: c.HoldFor.Std(), TrustUnseen: c.UnseenLayers == UnseenTrust, Within: c.Within.Std(), OnTimeout: pipeline.OnError(c.OnTimeout),
+			HoldFor: c.HoldFor.Std(), TrustUnseen: c.UnseenLayers == UnseenTrust, Attach: c.Attach, Within: c.Within.Std(), OnTimeout: pipeline.OnError(c.OnTimeout),
 		}
 	}
 	for _, u := range g.cfg.Upstreams {

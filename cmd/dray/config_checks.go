@@ -32,6 +32,8 @@ type Checks struct {
 	Within Duration `yaml:"within"`
 	// What becomes of a push whose verdict takes longer: `reject`, with a message that asks to push again, or `warn`, it lands, and the log says so. Default: `reject`.
 	OnTimeout OnError `yaml:"on_timeout"`
+	// Whether the verdict on an image that has landed is put beside it, as an OCI artifact that refers to it (`application/vnd.dray.verdict.v1+json`). Default: `false`.
+	Attach bool `yaml:"attach,omitempty"`
 	// Bounds on what a layer may make dray do.
 	Archive ArchiveCheck `yaml:"archive"`
 	// Names of repositories and tags.

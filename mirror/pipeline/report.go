@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"cmp"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -35,6 +36,23 @@ type Report struct {
 
 	mu   sync.Mutex // guards what stages add side by side
 	seen map[string]bool
+}
+
+// Statement is the report as a JSON document that is the same for the same verdict on the same image, whoever pushed it, when, and under which
+// tag.
+func (r *Report) Statement() ([]byte, error) {
+	return json.Marshal(struct {
+		Pass       bool          `json:"pass"`
+		Checks     string        `json:"checks"`
+		Revision   string        `json:"revision"`
+		Repository string        `json:"repository"`
+		Digest     digest.Digest `json:"digest"`
+		MediaType  string        `json:"mediaType"`
+		Stages     []StageRun    `json:"stages"`
+		Findings   []Finding     `json:"findings"`
+		Unknowns   []Unknown     `json:"unknowns"`
+		More       int           `json:"more,omitempty"`
+	}{r.Pass, r.Checks, r.Revision, r.Repository, r.Digest, r.MediaType, r.Stages, r.Findings, r.Unknowns, r.More})
 }
 
 // StageRun is a stage that took part.

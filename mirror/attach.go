@@ -1,0 +1,260 @@
+package mirror
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"strings"
+	"time"
+
+	"dray/cache/meta"
+	"dray/mirror/pipeline"
+	"dray/upstream"
+	"dray/upstream/oci"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// MediaTypeVerdict is the artifact type of a verdict that is attached to an image, and the media type of its one layer, the JSON of
+// [pipeline.Report.Statement].
+const MediaTypeVerdict = "application/vnd.dray.verdict.v1+json"
+
+// mediaTypeEmpty is the type of a configuration that says nothing (image-spec, manifest.md, "Guidance for an Empty Descriptor").
+const mediaTypeEmpty = "application/vnd.oci.empty.v1+json"
+
+var emptyJSON = []byte("{}")
+
+const (
+	// maxAttachments bounds the verdicts that wait to be attached.
+	maxAttachments = 1024
+	// attachWithin bounds the requests of one.
+	attachWithin = 2 * time.Minute
+)
+
+// attachPauses are before each further try. The sum is longer than a registry is usually down, and than a push usually waits in the queue.
+var attachPauses = []time.Duration{time.Second, 10 * time.Second, time.Minute, 10 * time.Minute, time.Hour, 6 * time.Hour}
+
+// attachment is a verdict on its way to the image that it is about.
+type attachment struct {
+	up      *Upstream
+	repo    string
+	ref     oci.Reference
+	subject oci.Descriptor
+	report  *pipeline.Report
+}
+
+// attach has a verdict put beside an image that is on its way to the upstream or there. It never waits.
+func (m *Mirror) attach(p plea, r *pipeline.Report) {
+	if p.gate == nil || !p.gate.Attach || r == nil || p.man.Subject != nil || derivedTag(p.ref.Tag) {
+		return
+	}
+	subject := oci.Descriptor{MediaType: p.man.MediaType, Digest: p.man.Digest, Size: int64(len(p.man.Raw))}
+	if !m.attachments.add(attachment{p.up, p.repo, p.ref, subject, r}) {
+		m.metrics.attached.WithLabelValues(p.up.Name, "dropped").Inc()
+	}
+}
+
+// attaches reports whether any gate has its verdicts attached.
+func (m *Mirror) attaches() bool {
+	for _, up := range m.upstreams {
+		for _, g := range up.Gates {
+			if g.Attach {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// derivedTag reports a tag that tools make of a digest, for what describes an image: "sha256-….sig", or the tag of [upstream.FallbackTag].
+func derivedTag(tag string) bool {
+	hex, ok := strings.CutPrefix(tag, "sha256-")
+	return ok && len(hex) >= 64
+}
+
+// attachOne is the worker's part of attach.
+func (m *Mirror) attachOne(ctx context.Context, c chore[attachment]) {
+	a := c.what
+	if _, waits := m.queue.Find(a.up.Name, a.repo, a.ref.String()); waits {
+		m.attachAgain(c, errStillQueued)
+		return
+	}
+	bounded, cancel := context.WithTimeout(upstream.Background(ctx, nil), attachWithin)
+	defer cancel()
+	result, err := m.putVerdict(bounded, a)
+	if err != nil && ctx.Err() == nil {
+		if !isRefusal(err) || upstream.Transient(err) || errors.Is(err, upstream.ErrCredentials) {
+			m.attachAgain(c, err)
+			return
+		}
+		m.notAttached(a, err)
+		return
+	}
+	if err == nil {
+		m.metrics.attached.WithLabelValues(a.up.Name, result).Inc()
+	}
+}
+
+// errStillQueued is why a verdict waits.
+var errStillQueued = errors.New("the image is still on its way")
+
+func (m *Mirror) attachAgain(c chore[attachment], err error) {
+	if !m.attachments.putOff(c, attachPauses) {
+		m.notAttached(c.what, err)
+	}
+}
+
+func (m *Mirror) notAttached(a attachment, err error) {
+	m.metrics.attached.WithLabelValues(a.up.Name, "failed").Inc()
+	m.log.Warn("verdict not attached", "upstream", a.up.Name, "repository", a.repo, "digest", a.subject.Digest, "error", err)
+}
+
+// putVerdict brings the artifact to the upstream, unless it is there. The same verdict is always the same artifact.
+func (m *Mirror) putVerdict(ctx context.Context, a attachment) (result string, err error) {
+	statement, err := a.report.Statement()
+	if err != nil {
+		return "", err
+	}
+	man, err := artifact(a.subject, statement, a.report)
+	if err != nil {
+		return "", err
+	}
+	if there, err := m.attachedBefore(ctx, a, man); there || err != nil {
+		return "there", err
+	}
+	for _, blob := range [][]byte{emptyJSON, statement} {
+		if err := m.sendSmall(ctx, a.up, a.repo, blob); err != nil {
+			return "", err
+		}
+	}
+	pushed, err := a.up.Sink.PutManifest(ctx, a.up.remote(a.repo), oci.Reference{Digest: man.Digest}, man)
+	if err == nil && pushed.Subject == "" {
+		err = m.listByTag(ctx, a, man)
+	}
+	if err != nil {
+		return "", err
+	}
+	// Only now, so that a try which ended before the tag was written does not count as the whole.
+	m.landed(ctx, a.up, a.repo, oci.Reference{Digest: man.Digest}, man)
+	return "attached", nil
+}
+
+// attachedBefore reports whether the upstream has the artifact. What is remembered of that is asked for: it may have been deleted there
+// with the image, which is now pushed again.
+func (m *Mirror) attachedBefore(ctx context.Context, a attachment, man *oci.Manifest) (bool, error) {
+	if _, err := m.known.Get(ctx, a.up.Name, a.repo, man.Digest); err != nil {
+		return false, nil
+	}
+	_, err := a.up.Source.StatManifest(ctx, a.up.remote(a.repo), oci.Reference{Digest: man.Digest}, anyManifest)
+	if !oci.NotFound(err) {
+		return err == nil, err
+	}
+	gone := []digest.Digest{man.Digest}
+	for _, c := range man.Children() {
+		gone = append(gone, c.Digest)
+	}
+	m.recorded(m.known.Forget(ctx, a.up.Name, a.repo, gone...))
+	return false, nil
+}
+
+// artifact makes the manifest of a verdict (image-spec, manifest.md, "Guidelines for Artifact Usage").
+func artifact(subject oci.Descriptor, statement []byte, r *pipeline.Report) (*oci.Manifest, error) {
+	describe := func(mediaType string, p []byte) oci.Descriptor {
+		return oci.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(p), Size: int64(len(p))}
+	}
+	raw, err := json.Marshal(struct {
+		SchemaVersion int               `json:"schemaVersion"`
+		MediaType     string            `json:"mediaType"`
+		ArtifactType  string            `json:"artifactType"`
+		Config        oci.Descriptor    `json:"config"`
+		Layers        []oci.Descriptor  `json:"layers"`
+		Subject       oci.Descriptor    `json:"subject"`
+		Annotations   map[string]string `json:"annotations"`
+	}{
+		2, oci.MediaTypeOCIManifest, MediaTypeVerdict, describe(mediaTypeEmpty, emptyJSON), []oci.Descriptor{describe(MediaTypeVerdict, statement)}, subject,
+		map[string]string{"vnd.dray.verdict": r.Outcome(), "vnd.dray.checks": r.Checks, "vnd.dray.revision": r.Revision},
+	})
+	if err != nil {
+		return nil, err
+	}
+	return oci.ParseManifest(oci.MediaTypeOCIManifest, raw)
+}
+
+// sendSmall brings bytes to a repository of an upstream, unless it is known to have them.
+func (m *Mirror) sendSmall(ctx context.Context, up *Upstream, repo string, p []byte) error {
+	d := digest.FromBytes(p)
+	if _, err := m.known.Get(ctx, up.Name, repo, d); err == nil {
+		return nil
+	}
+	err := up.Sink.PutBlob(ctx, up.remote(repo), upstream.Upload{
+		Open: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(p)), nil },
+		Size: int64(len(p)), Announced: d, Digest: func() (digest.Digest, error) { return d, nil },
+	})
+	if err == nil {
+		m.recorded(m.known.Add(ctx, up.Name, repo, meta.Holding{Digest: d, KnownFact: meta.KnownFact{Kind: meta.KindBlob, Size: int64(len(p))}}))
+	}
+	return err
+}
+
+// listByTag puts a manifest into the index that stands in for the list of referrers, at a registry that keeps none by itself (spec, "Pushing
+// Manifests with Subject"). A registry that does not say whether it does is asked.
+func (m *Mirror) listByTag(ctx context.Context, a attachment, man *oci.Manifest) error {
+	_, err := a.up.Lister.Referrers(ctx, a.up.remote(a.repo), a.subject.Digest, nil)
+	if err == nil || !errors.Is(err, upstream.ErrReferrersUnsupported) {
+		return err
+	}
+	ref := oci.Reference{Tag: upstream.FallbackTag(a.subject.Digest)}
+	raw := []byte(`{"schemaVersion":2,"mediaType":"` + oci.MediaTypeOCIIndex + `","manifests":[]}`)
+	switch now, err := a.up.Once.Manifest(ctx, a.up.remote(a.repo), ref, []string{oci.MediaTypeOCIIndex}); {
+	case err == nil:
+		raw = now.Raw
+	case !oci.NotFound(err):
+		return err
+	}
+	raw, err = withReferrer(raw, man)
+	if err != nil || raw == nil {
+		return err
+	}
+	index, err := oci.ParseManifest(oci.MediaTypeOCIIndex, raw)
+	if err != nil {
+		return err
+	}
+	if _, err := a.up.Sink.PutManifest(ctx, a.up.remote(a.repo), ref, index); err != nil {
+		return err
+	}
+	m.landed(ctx, a.up, a.repo, ref, index)
+	return nil
+}
+
+// withReferrer adds a manifest to an index of referrers; it returns nil where it is there.
+func withReferrer(index []byte, man *oci.Manifest) ([]byte, error) {
+	var members map[string]json.RawMessage
+	if err := json.Unmarshal(index, &members); err != nil {
+		return nil, err
+	}
+	var all []json.RawMessage
+	if err := json.Unmarshal(members["manifests"], &all); err != nil {
+		return nil, err
+	}
+	for _, raw := range all {
+		var d oci.Descriptor
+		if err := json.Unmarshal(raw, &d); err != nil {
+			return nil, err
+		}
+		if d.Digest == man.Digest {
+			return nil, nil
+		}
+	}
+	d := man.Descriptor()
+	d.ArtifactType, d.Annotations = man.ArtifactType, man.Annotations
+	one, err := json.Marshal(d)
+	if err != nil {
+		return nil, err
+	}
+	if members["manifests"], err = json.Marshal(append(all, one)); err != nil {
+		return nil, err
+	}
+	return json.Marshal(members)
+}
