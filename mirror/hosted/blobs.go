@@ -96,13 +96,9 @@ func full(why string) *oci.Error {
 
 // lend makes a blob that is held a member of a repository, for Grace or until a manifest needs it.
 func (s *Store) lend(name string, d digest.Digest) {
-	r := s.open(name)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if r.gone {
-		r = newRepo(name)
-		s.repos[name] = r
-	}
+	r := s.openLocked(name)
 	s.join(r, d).until = time.Now().Add(s.opts.Grace)
 }
 

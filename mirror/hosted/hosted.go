@@ -254,6 +254,10 @@ func (s *Store) lookup(name string) *repo {
 func (s *Store) open(name string) *repo {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.openLocked(name)
+}
+
+func (s *Store) openLocked(name string) *repo {
 	r := s.repos[name]
 	if r == nil {
 		r = newRepo(name)

@@ -209,17 +209,25 @@ func (s *Store) retire(r *repo) {
 	default:
 		return // somebody is about to change that
 	}
-	s.mu.Lock()
-	if r.gone || !r.now.empty() || len(r.members) > 0 {
-		s.mu.Unlock()
+	if !s.idle(r) {
 		return
 	}
-	r.gone = true
-	delete(s.repos, r.name)
-	s.mu.Unlock()
+	// The file goes before the repository is forgotten: the next push would not wait for this turn, and write its own.
 	if err := s.erase(r.name); err != nil {
 		s.log.Warn("file of an empty hosted repository cannot be removed", "repository", r.name, "error", err)
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(r.members) == 0 {
+		r.gone = true
+		delete(s.repos, r.name)
+	}
+}
+
+func (s *Store) idle(r *repo) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !r.gone && r.now.empty() && len(r.members) == 0
 }
 
 // makeRoom drops what was not used for the longest time, until so many bytes are free, or returns ErrFull.
