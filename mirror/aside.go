@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"dray/upstream"
 	"dray/upstream/oci"
@@ -33,6 +34,17 @@ func (u *Upstream) aside(repo string) (to *Upstream, name string, ok bool) {
 
 // keepsAside says whether a manifest is one of those that are kept elsewhere.
 func (u *Upstream) keepsAside(man *oci.Manifest) bool { return u.Aside != nil && man.BuildCache() }
+
+// notInstead refuses pushes to where another upstream's build caches are kept: what is there stands before what that one
+// has, so it has to come with the rights that are needed there, and through its checks.
+func (m *Mirror) notInstead(to *Upstream, repo string) error {
+	for _, u := range m.upstreams {
+		if u.Aside != nil && u.Aside.To == to && strings.HasPrefix(repo, u.Name+"/") {
+			return oci.ErrDenied.With("%s keeps the build caches of %s under this name: push to that", to.Name, u.Name)
+		}
+	}
+	return nil
+}
 
 // divert leads a request about something that was kept aside to where it is.
 func (m *Mirror) divert(x *exchange) {

@@ -168,6 +168,11 @@ func (l *Listener) serve(x *exchange) (err error) {
 	if x.q.Write() && x.up.Sink == nil {
 		return oci.ErrDenied.With("%s takes no pushes through this mirror", x.up.Registry)
 	}
+	if x.q.Write() && !x.q.Deletes() {
+		if err := l.Mirror.notInstead(x.up, x.target.Repo); err != nil {
+			return err
+		}
+	}
 	return h(l.Mirror, x)
 }
 

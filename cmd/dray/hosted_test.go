@@ -126,6 +126,9 @@ func TestBuildCacheKeptAside(t *testing.T) {
 		put()
 		s.served("team/cache", "main", m, layer)
 		s.served("own/ecr/team/cache", "main", m, layer)
+		// Nobody puts something there himself: it would be served in place of what ECR has, without its rights and checks.
+		s.refused(403, "DENIED", "POST", "/v2/own/ecr/team/app/blobs/uploads/", nil)
+		s.refused(403, "DENIED", "PUT", "/v2/own/ecr/team/cache/manifests/other", m.Raw, "Content-Type", m.MediaType)
 		if _, ok := s.ecr.Image("team/cache", "main"); ok {
 			t.Error("the build cache is in ECR")
 		}
