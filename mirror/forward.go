@@ -63,7 +63,7 @@ func (m *Mirror) startForward(s *session, size int64, announced digest.Digest) {
 	s.forward = f
 	gate := up.gate(repo)
 	f.scan = m.startScan(gate, s, f, announced)
-	if gate != nil && gate.HoldUploads {
+	if gate != nil && (gate.HoldUploads || gate.Pipeline.Scans() && f.scan == nil) { // nobody looks at it before its manifest
 		f.err = errHeldBack
 		close(f.done)
 		return

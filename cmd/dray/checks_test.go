@@ -444,3 +444,27 @@ func TestChecksThatTakeTooLong(t *testing.T) {
 		t.Errorf("the image was judged %d times", n)
 	}
 }
+
+// A layer that finds no place to be looked at while it comes is looked at with its manifest, and is not sent on before.
+func TestChecksHoldWhatNobodyLooksAt(t *testing.T) {
+	s := startStack(t, t.TempDir(), append(checked(""), "cache: {", "limits: {max_uploads_per_client: 0}\ncache: {")...)
+	s.ecr.CreateRepository("team/app")
+	for range 64 {
+		at := s.want(202, "POST", "/v2/team/app/blobs/uploads/", nil).Header.Get("Location")
+		s.want(202, "PATCH", at, []byte{0x1f}, "Content-Type", "application/octet-stream")
+	}
+	bomb := newImage(t, plainConfig, gzipOf(t, tarOf(t, "zeros", string(make([]byte, 80<<20)))))
+	if msg := s.message(s.pushImage("team/app", "v1", bomb)); !strings.Contains(msg, "[archive/ratio]") {
+		t.Errorf("the bomb: %s", msg)
+	}
+	if s.ecr.HasBlob("team/app", digest.FromBytes(bomb.layers[0])) {
+		t.Error("its layer is completed at ECR")
+	}
+	clean := newImage(t, plainConfig+" ", gzipOf(t, tarOf(t, "a", "good")))
+	if r := s.pushImage("team/app", "v1", clean); r.StatusCode != 201 {
+		t.Errorf("the clean twin: %s %s", r.Status, r.body)
+	}
+	if _, ok := s.ecr.Image("team/app", "v1"); !ok {
+		t.Error("the clean twin is not in ECR")
+	}
+}
