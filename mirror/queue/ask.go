@@ -12,15 +12,15 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// newest is the entry that a reference means until it is forwarded, or nil. What was refused is not what the registry
-// will have. Needs mu.
+// newest is the entry that a reference means until it is forwarded, or nil. What was refused, or is being dropped, is not
+// what the registry will have. Needs mu.
 func (q *Queue) newest(upstream, repo, reference string) *entry {
 	l := q.lanes[place{upstream, repo}]
 	if l == nil {
 		return nil
 	}
 	for _, e := range slices.Backward(l.entries) {
-		if e.State != Failed && (e.Reference == reference || string(e.Digest) == reference) {
+		if e.State != Failed && e.State != dropping && (e.Reference == reference || string(e.Digest) == reference) {
 			return e
 		}
 	}
@@ -43,7 +43,8 @@ func (q *Queue) Find(upstream, repo, reference string) (Push, bool) {
 	return Push{}, false
 }
 
-// Blob returns the size of a blob that a push to a repository needs and brings along, refused ones included: they may be tried again.
+// Blob returns the size of a blob that a push to a repository needs and brings along, refused ones included: they may be
+// tried again. One that could not be held after a restart is not there: clients are to send it anew.
 func (q *Queue) Blob(upstream, repo string, d digest.Digest) (size int64, ok bool) {
 	if q.empty() {
 		return 0, false
@@ -51,7 +52,7 @@ func (q *Queue) Blob(upstream, repo string, d digest.Digest) (size int64, ok boo
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	l := q.lanes[place{upstream, repo}]
-	if l == nil || q.held[d] == nil {
+	if h := q.held[d]; l == nil || h == nil || h.release == nil {
 		return 0, false
 	}
 	for _, e := range l.entries {

@@ -169,8 +169,11 @@ func Open(ctx context.Context, opts Options) (*Queue, error) {
 	return q, nil
 }
 
-// restore takes over an entry of a former process.
+// restore takes over an entry of a former process. Its clock may have been ahead.
 func (q *Queue) restore(ctx context.Context, e Entry) {
+	if now := time.Now(); e.Accepted.After(now) {
+		e.Accepted = now
+	}
 	holds := map[digest.Digest]func(){}
 	for _, b := range e.Blobs {
 		if holds[b.Digest] != nil {
@@ -327,12 +330,12 @@ func (q *Queue) leave(e *entry) (releases []func()) {
 	return releases
 }
 
-// waits says whether a push is the newest of its reference already.
+// waits says whether a push is the newest of its reference already, with all that it needs.
 func (q *Queue) waits(p Push) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	e := q.newest(p.Upstream, p.Repository, p.Reference)
-	return e != nil && e.Digest == p.Digest && e.Reference == p.Reference
+	return e != nil && e.Digest == p.Digest && e.Reference == p.Reference && !slices.ContainsFunc(e.Blobs, func(b Blob) bool { return q.held[b.Digest].release == nil })
 }
 
 // reserve lets a push in, as far as the bounds go.

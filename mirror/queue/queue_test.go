@@ -383,3 +383,77 @@ func TestCompaction(t *testing.T) {
 	q, _ = reopened(t, q)
 	wantNames(t, q, "keep:v1 kept waiting")
 }
+
+// A push is accepted anew while an equal one is being dropped: that one's time is over, although it is still there.
+func TestAddWhileDropping(t *testing.T) {
+	q, _ := opened(t, Options{})
+	p := push("a", "v1", "one")
+	added(t, q, p)
+	if _, _, err := q.dropping(1); err != nil { // as Drop does before it writes to the journal
+		t.Fatal(err)
+	}
+	if _, ok := q.Find("ecr", "a", "v1"); ok {
+		t.Error("what is being dropped is still shown under its tag")
+	}
+	added(t, q, p)
+	wantNames(t, q, "a:v1 one dropping", "a:v1 one waiting")
+}
+
+// A blob that is gone after a restart is not promised to clients, who would not send it again; one that comes anew is
+// held with the next push that needs it. A clock that was ahead keeps no push waiting.
+func TestAfterLossAndClockAhead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := push("a", "v1", "one")
+		q, _ := opened(t, Options{})
+		time.Sleep(240 * time.Hour)
+		added(t, q, p)
+		text, err := os.ReadFile(q.journal.path())
+		if err != nil {
+			t.Fatal(err)
+		}
+		dir := t.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, journalName), ahead(t, text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		lost := &holder{err: errors.New("gone")}
+		q, err = Open(t.Context(), Options{Directory: dir, Hold: func(ctx context.Context, d digest.Digest) (func(), error) { return lost.hold(ctx, d) }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer q.Close()
+		blob := p.Blobs[1].Digest
+		if _, ok := q.Blob("ecr", "a", blob); ok {
+			t.Error("a blob that is gone is promised")
+		}
+		lost.err = nil
+		added(t, q, p, p)
+		if size, ok := q.Blob("ecr", "a", blob); !ok || size != p.Blobs[1].Size {
+			t.Errorf("a blob that came anew: %d, %v", size, ok)
+		}
+		var tried []string
+		stop := running(q, func(_ context.Context, e Entry) error { tried = append(tried, e.Reference); return nil })
+		synctest.Wait()
+		stop()
+		if !slices.Equal(tried, []string{"v1", "v1"}) {
+			t.Errorf("forwarded were %q", tried)
+		}
+	})
+}
+
+// ahead makes the entries of a journal accepted a year later.
+func ahead(t *testing.T, journal []byte) (out []byte) {
+	t.Helper()
+	p, err := replay(bytes.NewReader(journal))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range p.sorted() {
+		e.Accepted = e.Accepted.AddDate(1, 0, 0)
+		line, err := record{Op: opPush, Entry: &e}.line()
+		if err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, line...)
+	}
+	return out
+}
