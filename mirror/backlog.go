@@ -110,12 +110,12 @@ func (m *Mirror) waits(ctx context.Context, g *Gate, up *Upstream, repo string, 
 	return err != nil, nil
 }
 
-// lies reports whether a manifest has landed: it is served from here, or the upstream has it.
+// lies reports whether a manifest has landed: it is served from here, or the upstream has it. What was acknowledged will.
 func (m *Mirror) lies(ctx context.Context, up *Upstream, repo string, d digest.Digest) (bool, error) {
 	if m.backlog.get(pinKey{up.Name, repo, d}) != nil {
 		return false, nil
 	}
-	if m.held(ctx, up, repo, d) != nil {
+	if _, queued := m.queue.Find(up.Name, repo, d.String()); queued || m.held(ctx, up, repo, d) != nil {
 		return true, nil
 	}
 	_, err := up.Source.StatManifest(ctx, up.remote(repo), oci.Reference{Digest: d}, anyManifest)

@@ -87,6 +87,9 @@ func (p plea) name(m *Mirror) pipeline.Name {
 		if p.ref.Tag == "" {
 			return "", nil
 		}
+		if queued, ok := m.queue.Find(p.up.Name, p.repo, p.ref.Tag); ok {
+			return queued.Digest, nil
+		}
 		d, err := p.up.Source.StatManifest(ctx, p.up.remote(p.repo), p.ref, anyManifest)
 		if oci.NotFound(err) {
 			return "", nil

@@ -106,7 +106,10 @@ func (c *pushed) Manifest(ctx context.Context, d oci.Descriptor) (*oci.Manifest,
 	if man := c.m.backlog.get(pinKey{c.up.Name, c.repo, d.Digest}); man != nil {
 		return man, nil
 	}
-	a := c.m.held(ctx, c.up, c.repo, d.Digest)
+	a := c.m.queued(c.up, c.repo, oci.Reference{Digest: d.Digest}, anyManifest)
+	if a == nil {
+		a = c.m.held(ctx, c.up, c.repo, d.Digest)
+	}
 	if a == nil {
 		var err error
 		if a, err = c.m.byDigest(ctx, c.up, c.repo, d.Digest, anyManifest); err != nil {
@@ -133,6 +136,9 @@ func (c *pushed) Open(ctx context.Context, d oci.Descriptor) (io.ReadCloser, err
 	m := c.m
 	if p := m.pins.get(pinKey{c.up.Name, c.repo, d.Digest}); p != nil {
 		return m.cache.Open(ctx, cache.Blob{Digest: d.Digest, Size: p.size}, notHeld)
+	}
+	if size, ok := m.queue.Blob(c.up.Name, c.repo, d.Digest); ok {
+		return m.cache.Open(ctx, cache.Blob{Digest: d.Digest, Size: size}, notHeld)
 	}
 	size := d.Size
 	_, visible, _ := m.visible(ctx, c.up, c.repo, d.Digest)

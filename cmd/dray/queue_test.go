@@ -182,7 +182,7 @@ func TestQueueAfterChecks(t *testing.T) {
 	dir := t.TempDir()
 	edits := []string{
 		"  push: true\n", "  push: true\n  acknowledge: local\n  checks: [gate]\n",
-		"upstreams:\n", "checks:\n- name: gate\n  names: {mode: enforce, forbidden_tags: [latest]}\nupstreams:\n",
+		"upstreams:\n", "checks:\n- name: gate\n  names: {mode: enforce, forbidden_tags: [latest], immutable_tags: [r*]}\nupstreams:\n",
 	}
 	s := startStack(t, dir, edits...)
 	s.ecr.CreateRepository("team/app")
@@ -197,7 +197,29 @@ func TestQueueAfterChecks(t *testing.T) {
 	if r := s.pushImage("team/app", "", img); r.StatusCode != 201 {
 		t.Fatalf("%s %s", r.Status, r.body)
 	}
-	index := indexOf(t, img.man)
+	// A tag that is on its way is taken as well as one that is there.
+	if r := s.pushImage("team/app", "r1", img); r.StatusCode != 201 {
+		t.Fatalf("%s %s", r.Status, r.body)
+	}
+	if msg := s.message(s.pushImage("team/app", "r1", newImage(t, plainConfig+" ", img.layers...))); !strings.Contains(msg, "[names/immutable]") {
+		t.Errorf("a queued tag that must not move: %s", msg)
+	}
+	about, err := oci.ParseManifest(oci.MediaTypeOCIManifest, fmt.Appendf(nil, `{"schemaVersion":2,"config":{"mediaType":"application/x","digest":%q,"size":%d},"layers":[],"subject":{"mediaType":%q,"digest":%q,"size":%d}}`,
+		digest.FromString(plainConfig), len(plainConfig), img.man.MediaType, img.man.Digest, len(img.man.Raw)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r := s.putManifest("team/app", "", about); r.StatusCode != 201 {
+		t.Fatalf("%s %s", r.Status, r.body)
+	}
+	if _, ok := s.queue.Find("ecr", "team/app", about.Digest.String()); !ok {
+		t.Error("what describes a queued image does not wait behind it")
+	}
+	other := newImage(t, plainConfig+"  ", img.layers...)
+	if r := s.pushImage("team/app", "", other); r.StatusCode != 201 {
+		t.Fatalf("%s %s", r.Status, r.body)
+	}
+	index := indexOf(t, img.man, other.man) // one child waits in the queue by now, under its tag, the other one for its index
 	if r := s.putManifest("team/app", "v1", index); r.StatusCode != 201 {
 		t.Fatalf("%s %s", r.Status, r.body)
 	}
@@ -208,8 +230,10 @@ func TestQueueAfterChecks(t *testing.T) {
 	if got, ok := s.ecr.Image("team/app", "v1"); !ok || !bytes.Equal(got.Raw, index.Raw) {
 		t.Error("the index is not there")
 	}
-	if got, ok := s.ecr.Image("team/app", img.man.Digest.String()); !ok || !bytes.Equal(got.Raw, img.man.Raw) {
-		t.Error("its child is not there")
+	for _, child := range []*oci.Manifest{img.man, other.man} {
+		if got, ok := s.ecr.Image("team/app", child.Digest.String()); !ok || !bytes.Equal(got.Raw, child.Raw) {
+			t.Error("its child is not there")
+		}
 	}
 }
 

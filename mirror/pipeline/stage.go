@@ -38,7 +38,8 @@ type Name struct {
 	Digest digest.Digest
 	// User is who pushes; empty for nobody in particular.
 	User string
-	// Current tells what the tag points to at the upstream now: "" for nothing. It is
+	// Current tells what the tag points to at the upstream now, or will once what was
+	// acknowledged is there: "" for nothing. It is
 	// nil where nobody knows.
 	Current func(context.Context) (digest.Digest, error)
 }
