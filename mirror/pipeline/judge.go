@@ -162,14 +162,19 @@ func (p *Pipeline) layer(img *Image, m *Manifest, i int, s *Scanned, r *Report, 
 	for _, step := range append([]Step{p.archive}, p.layerSteps()...) {
 		stage := step.Stage.Name()
 		result, ok := s.results[stage]
+		rejects := false
 		for _, f := range result.Findings {
 			at.Path = f.Where.Path
 			f.Where = at
 			f.Mode = step.Mode
 			r.add(p, f)
+			rejects = rejects || p.waive(f, r.Repository, r.At).Rejects()
 			unread = unread || stage == ArchiveStage && f.Mode == Enforce
 		}
-		r.More += result.More
+		if r.More += result.More; result.More > 0 && !rejects {
+			at.Path = ""
+			r.add(p, Further(result.More, at).settle(stage, step.Mode)) // what is waived must not hide what is not
+		}
 		if err := s.errs[stage]; err != nil && !ok && !(unread && errors.Is(err, errUnread)) {
 			at.Path = ""
 			r.unknown(Unknown{Stage: stage, Why: clean(err.Error(), maxWhat), Where: at, OnError: step.OnError})

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -97,4 +99,35 @@ func TestUnreadableLayerYieldsItsPlace(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// Waivers let pass what they name. They hide nothing else, however much of it there is.
+func TestWaivedFindingsHideNoOthers(t *testing.T) {
+	waived := make([]Finding, MaxLayerFindings)
+	for i := range waived {
+		waived[i] = Finding{Rule: "key", What: "a key", Where: Place{Path: fmt.Sprintf("test/%d", i)}}
+	}
+	secret := Finding{Rule: "key", What: "a key", Where: Place{Path: "app/key"}}
+	layer := archive(t, file{name: "a", text: "x"})
+	for _, tc := range []struct {
+		found []Finding
+		mode  Mode
+		pass  bool
+	}{{waived, Enforce, true}, {append(slices.Clone(waived), secret), Enforce, false}, {append(slices.Clone(waived), secret), Warn, true}} {
+		stage := &noting{name: "notes", found: tc.found}
+		p, err := New(Options{Steps: []Step{{Stage: stage, Mode: tc.mode}}, Waivers: []Waiver{{Path: "test/*", Reason: "fixtures"}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := p.Scan(t.Context(), Layer{}, bytes.NewReader(layer), called(layer))
+		if err != nil {
+			t.Fatal(err)
+		}
+		m := &Manifest{Layers: []*LayerView{{Size: int64(len(layer)), facts: map[string]json.RawMessage{}}}}
+		r := &Report{}
+		p.layer(&Image{Manifests: []*Manifest{m}}, m, 0, s, r, true)
+		if r.settle(); r.Pass != tc.pass {
+			t.Errorf("%d findings with %s: pass is %v: %s", len(tc.found), tc.mode, r.Pass, r.Message(""))
+		}
+	}
 }

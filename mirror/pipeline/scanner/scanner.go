@@ -212,6 +212,9 @@ func reasons(out, complaints []byte) []pipeline.Finding {
 		for _, f := range wire.Findings[:min(len(wire.Findings), maxFindings)] {
 			fs = append(fs, pipeline.Finding{Rule: pipeline.RuleName(f.Rule), What: f.Message, Where: pipeline.Place{Path: f.Path}, Fix: f.Fix})
 		}
+		if more := len(wire.Findings) - maxFindings; more > 0 {
+			fs = append(fs, pipeline.Further(more, pipeline.Place{}))
+		}
 		return fs
 	}
 	text := tail(slices.Concat(out, complaints), 400)

@@ -207,6 +207,9 @@ func (s *Stage) ask(ctx context.Context, img *pipeline.Image) (*judgement, error
 	s.sign(req.Header, body)
 	resp, err := s.client.Do(req)
 	if err != nil {
+		if told, ok := errors.AsType[*url.Error](err); ok {
+			err = told.Err // the address may hold a credential, and this is shown to who pushes
+		}
 		return nil, fmt.Errorf("%s: %w", s.Name(), err)
 	}
 	defer resp.Body.Close()
@@ -282,6 +285,9 @@ func (j *judgement) found() []pipeline.Finding {
 		out = append(out, pipeline.Finding{
 			Rule: pipeline.RuleName(f.Rule), What: cmp.Or(f.Message, "the service gave no reason"), Where: pipeline.Place{Path: f.Path}, Fix: f.Fix,
 		})
+	}
+	if more := len(j.Findings) - maxFindings; more > 0 {
+		out = append(out, pipeline.Further(more, pipeline.Place{}))
 	}
 	if len(out) == 0 {
 		out = append(out, pipeline.Finding{Rule: RuleRefused, What: cmp.Or(j.Message, "the service gave no reason")})

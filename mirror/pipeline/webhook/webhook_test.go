@@ -203,3 +203,23 @@ func TestBadConfiguration(t *testing.T) {
 		}
 	}
 }
+
+// What is told of a service that cannot be reached goes to whoever pushes: it has nothing of its address.
+func TestErrorsKeepTheAddress(t *testing.T) {
+	s := stage(t, Config{URL: "http://user:hidden@127.0.0.1:1/hook?token=hidden"})
+	if _, err := s.CheckImage(t.Context(), image); err == nil || strings.Contains(err.Error(), "hidden") {
+		t.Errorf("%v", err)
+	}
+}
+
+// More findings than are taken are one more, which a waiver for those that are taken does not let pass.
+func TestFurtherFindings(t *testing.T) {
+	all := strings.Repeat(`{"rule":"cve","message":"x","path":"a"},`, maxFindings+2)
+	url := service(t, func(*http.Request, []byte) (int, string) {
+		return 200, `{"result":{"allowed":false,"findings":[` + strings.TrimSuffix(all, ",") + `]}}`
+	})
+	found, err := stage(t, Config{URL: url, Form: OPA}).CheckImage(t.Context(), image)
+	if err != nil || len(found) != maxFindings+1 || found[maxFindings].Rule != "more" {
+		t.Errorf("%d findings, %v", len(found), err)
+	}
+}
