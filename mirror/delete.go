@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 
+	"dray/mirror/notify"
 	"dray/upstream"
 	"dray/upstream/oci"
 
@@ -55,6 +56,7 @@ func (m *Mirror) deleteManifest(x *exchange) error {
 	if err != nil {
 		return err
 	}
+	m.tell(notify.Delete, up, x.user, x.cause(), notify.Target{Digest: gone, Repository: repo, Tag: ref.Tag})
 	return x.deleted()
 }
 
@@ -90,6 +92,7 @@ func (m *Mirror) deleteBlob(x *exchange) error {
 	if err != nil {
 		return err
 	}
+	m.tell(notify.Delete, up, x.user, x.cause(), notify.Target{Digest: d, Repository: repo})
 	return x.deleted()
 }
 

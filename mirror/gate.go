@@ -70,6 +70,7 @@ type plea struct {
 	man        *oci.Manifest
 	// within bounds the client's wait for the verdict.
 	within time.Duration
+	cause  cause
 }
 
 // key is the same for who pushes the same. A verdict may depend on who pushes.
@@ -109,7 +110,7 @@ func (m *Mirror) checkName(x *exchange) error {
 	if r == nil || r.Pass {
 		return nil
 	}
-	m.conclude(x.r.Context(), r)
+	m.conclude(x.r.Context(), r, x.cause())
 	return x.denied(r)
 }
 
@@ -149,7 +150,7 @@ func (m *Mirror) judge(ctx context.Context, p plea) (*pipeline.Report, error) {
 	if err != nil {
 		return nil, err
 	}
-	m.conclude(ctx, r)
+	m.conclude(ctx, r, p.cause)
 	m.reports.answered(p.key(), r)
 	return r, nil
 }
@@ -164,20 +165,24 @@ func (m *Mirror) unfinished(ctx context.Context, p plea) error {
 	return oci.ErrDenied.With("the checks of %s were not finished within %v, so it was not stored; they go on: push again in a while, no layer will be sent twice", p.repo, p.within)
 }
 
-// conclude keeps a report and writes the line of the audit.
-func (m *Mirror) conclude(ctx context.Context, r *pipeline.Report) {
+// conclude keeps a report, writes the line of the audit, and tells who wants to know.
+func (m *Mirror) conclude(ctx context.Context, r *pipeline.Report, by cause) {
 	m.reports.keep(r)
+	m.tellVerdict(r, by)
 	attrs := []slog.Attr{
 		slog.String("checks", r.Checks), slog.String("verdict", r.Outcome()), slog.String("upstream", r.Upstream), slog.String("repository", r.Repository),
 		slog.Int("findings", len(r.Findings)), slog.Int("unknowns", len(r.Unknowns)), slog.String("report", r.ID),
 	}
-	for _, o := range [][2]string{{"tag", r.Tag}, {"digest", r.Digest.String()}, {"user", r.User}} {
+	for _, o := range [][2]string{{"tag", r.Tag}, {"digest", r.Digest.String()}, {"user", r.User}, {"client", by.request.Addr}} {
 		if o[1] != "" {
 			attrs = append(attrs, slog.String(o[0], o[1]))
 		}
 	}
 	if rules := r.Broken(); len(rules) > 0 {
 		attrs = append(attrs, slog.String("rules", strings.Join(rules, " ")))
+	}
+	if found := r.ByRule(); len(found) > 0 {
+		attrs = append(attrs, slog.String("found", strings.Join(found, " ")))
 	}
 	m.log.LogAttrs(ctx, slog.LevelInfo, "verdict", attrs...)
 }

@@ -10,6 +10,7 @@ import (
 
 	"dray/cache"
 	"dray/cache/meta"
+	"dray/mirror/notify"
 	"dray/mirror/pipeline"
 	"dray/mirror/queue"
 	"dray/upstream"
@@ -88,6 +89,8 @@ type Options struct {
 	Queue *queue.Queue
 	// OnPull, when not nil, is called once for each manifest that a client got by GET.
 	OnPull func(u *Upstream, repo, reference string)
+	// OnEvent, when not nil, is told what was pushed, judged and deleted. It must not wait.
+	OnEvent func(notify.Event)
 	// Logger gets one line a request, and what background work reports; nil discards.
 	Logger *slog.Logger
 	// UploadExpiry ends an upload without progress, and how long a blob that no
@@ -116,6 +119,7 @@ type Mirror struct {
 	upstreams map[string]*Upstream
 	ahead     map[string]*prefetcher // by upstream
 	onPull    func(u *Upstream, repo, reference string)
+	onEvent   func(notify.Event)
 	log       *slog.Logger
 	tasks     *tasks
 	manifests flights[*answer]
@@ -153,7 +157,7 @@ func New(o Options) (*Mirror, error) {
 	}
 	m := &Mirror{
 		cache: o.Cache, tags: o.Tags, links: o.Links, known: o.Known, queue: o.Queue,
-		upstreams: map[string]*Upstream{}, ahead: map[string]*prefetcher{}, onPull: o.OnPull,
+		upstreams: map[string]*Upstream{}, ahead: map[string]*prefetcher{}, onPull: o.OnPull, onEvent: o.OnEvent,
 		log: cmp.Or(o.Logger, slog.New(slog.DiscardHandler)), tasks: newTasks(),
 		within:  cmp.Or(o.AnswerWithin, 10*time.Minute),
 		stall:   cmp.Or(o.ClientStall, 2*time.Minute),

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"dray/cache/meta"
+	"dray/mirror/notify"
 	"dray/mirror/pipeline"
 	"dray/upstream"
 	"dray/upstream/oci"
@@ -67,7 +68,7 @@ func (m *Mirror) putManifest(x *exchange) error {
 
 // bring lands a manifest under one reference, once for all who push the same.
 func (m *Mirror) bring(ctx context.Context, x *exchange, ref oci.Reference, man *oci.Manifest) (upstream.Pushed, error) {
-	asks := plea{up: x.up, gate: x.up.gate(x.target.Repo), repo: x.target.Repo, user: x.user, ref: ref, man: man}
+	asks := plea{up: x.up, gate: x.up.gate(x.target.Repo), repo: x.target.Repo, user: x.user, ref: ref, man: man, cause: x.cause()}
 	if asks.gate != nil {
 		asks.within = m.verdictWithin(asks.gate, x.r)
 	}
@@ -113,6 +114,7 @@ func (m *Mirror) admit(ctx context.Context, p plea) (upstream.Pushed, error) {
 	}
 	if err == nil {
 		m.attach(p, verdict)
+		m.tell(notify.Push, p.up, p.user, p.cause, notify.Target{MediaType: p.man.MediaType, Digest: p.man.Digest, Size: int64(len(p.man.Raw)), Repository: p.repo, Tag: p.ref.Tag})
 	}
 	return pushed, err
 }

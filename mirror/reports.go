@@ -74,14 +74,18 @@ func (x *exchange) reportURL(id string) string {
 	if id == "" {
 		return ""
 	}
-	base := x.listener.ExternalURL
-	if base == "" {
-		base = "http://" + x.r.Host
-		if x.r.TLS != nil {
-			base = "https://" + x.r.Host
-		}
+	return x.base() + reportPath + id
+}
+
+// base is the address of the listener as the client of a request can reach it.
+func (x *exchange) base() string {
+	switch {
+	case x.listener.ExternalURL != "":
+		return x.listener.ExternalURL
+	case x.r.TLS != nil:
+		return "https://" + x.r.Host
 	}
-	return base + reportPath + id
+	return "http://" + x.r.Host
 }
 
 // kindReport labels requests for reports.

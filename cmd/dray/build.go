@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -43,6 +44,7 @@ type graph struct {
 	queue      *queue.Queue       // nil where no push is acknowledged before it is forwarded
 	upstreams  []*mirror.Upstream // of registries and hosted
 	mirror     *mirror.Mirror
+	notifying  *http.Transport // to the services that are told of events; nil without any
 	inventory  *inventory.Inventory
 	fronts     []*front
 	// background is everything that runs until the program stops, by name.
@@ -151,9 +153,13 @@ func (g *graph) buildMirror(context.Context) (err error) {
 	facts := meta.NewExcept(front, g.cfg.hostedNames()...)
 	tags, links, known := meta.NewTags(facts, meta.TagsOptions{}), meta.NewLinks(facts, meta.LinksOptions{}), meta.NewKnown(facts, meta.KnownOptions{})
 	g.joinBuildCaches()
+	onEvent, err := g.buildNotifier()
+	if err != nil {
+		return fmt.Errorf("notifications: %w", err)
+	}
 	g.mirror, err = mirror.New(mirror.Options{
 		Cache: g.cache, Tags: tags, Links: links, Known: known, Touches: touches, Bases: g.bases, Upstreams: g.upstreams, Queue: g.queue, Logger: g.log,
-		OnPull: g.buildPulls(), UploadExpiry: g.cfg.Limits.UploadExpiry.Std(), MaxUploadsPerClient: g.cfg.Limits.MaxUploadsPerClient,
+		OnPull: g.buildPulls(), OnEvent: onEvent, UploadExpiry: g.cfg.Limits.UploadExpiry.Std(), MaxUploadsPerClient: g.cfg.Limits.MaxUploadsPerClient,
 		MaxUploadBytesPerClient: int64(g.cfg.Limits.MaxUploadBytesPerClient), ClientStall: g.cfg.Limits.StallTimeout.Std(),
 	})
 	if err != nil {
@@ -229,6 +235,9 @@ func (g *graph) close() error {
 	var errs []error
 	for _, r := range g.registries {
 		r.wire.CloseIdleConnections()
+	}
+	if g.notifying != nil {
+		g.notifying.CloseIdleConnections()
 	}
 	if g.store != nil {
 		errs = append(errs, g.store.Close())

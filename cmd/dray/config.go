@@ -11,6 +11,8 @@ type Config struct {
 	Upstreams []Upstream `yaml:"upstreams"`
 	// What must be true of images before they land at an upstream that names these checks.
 	Checks []Checks `yaml:"checks,omitempty"`
+	// Services that are told what was pushed, judged and deleted.
+	Notifications []Notification `yaml:"notifications,omitempty"`
 	// Where and how much content is kept.
 	Cache Cache `yaml:"cache"`
 	// Pushes that were acknowledged before they were forwarded: see `acknowledge`.

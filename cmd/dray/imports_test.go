@@ -86,7 +86,11 @@ var importable = map[string][]allowance{
 		{"github.com/klauspost/compress/zstd", "layers, which the standard library cannot read"}, {goDigest, addresses}, {imageSpec, "configurations of images"},
 		{prometheusClient, measures}, {"golang.org/x/sync/errgroup", "layers that are waited for together"},
 	},
+	"dray/mirror/notify": {
+		{"dray/mirror/pipeline/webhook", "signs alike"}, {goDigest, addresses}, {prometheusClient, measures},
+	},
 	"dray/mirror": {
+		{"dray/mirror/notify", "what those who want to know are told"},
 		{"dray/mirror/pipeline", "what must be true of pushed images"},
 		{"dray/cache", "where bytes are kept"}, {"dray/cache/meta", "where facts are kept"},
 		{"dray/mirror/queue", "pushes that are forwarded later"},

@@ -167,6 +167,11 @@ func (c *Config) readSecrets(vars map[string]string) Problems {
 			}
 		}
 	}
+	for i := range c.Notifications {
+		if n := &c.Notifications[i]; n.SecretFile != "" {
+			fromFile(at("notifications", i)+".secret_file", n.SecretFile, &n.Secret)
+		}
+	}
 	if m := &c.Metadata; m.PasswordFile != "" && m.Password == "" {
 		fromFile("metadata.password_file", m.PasswordFile, &m.Password)
 	}

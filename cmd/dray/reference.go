@@ -26,6 +26,8 @@ var (
 	imageStagesSource string
 	//go:embed config_stages.go
 	stagesSource string
+	//go:embed config_notifications.go
+	notificationsSource string
 	//go:embed environment.go
 	environmentSource string
 )
@@ -68,7 +70,7 @@ type key struct {
 // fileSections are the sections of the file.
 func fileSections() ([]section, error) {
 	var file []section
-	for _, source := range []string{configSource, checksSource, imageStagesSource, baseSource, stagesSource} {
+	for _, source := range []string{configSource, checksSource, imageStagesSource, baseSource, stagesSource, notificationsSource} {
 		part, err := sections(source, "yaml")
 		if err != nil {
 			return nil, err

@@ -52,6 +52,7 @@ func (c Config) validate() Problems {
 		}
 	}
 	c.Queue.validate(k)
+	c.validateNotifications(k)
 	c.validateRest(k)
 	c.validateQuotas(k)
 	c.validateBuildCaches(k)

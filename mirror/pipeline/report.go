@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -150,6 +151,19 @@ func (r *Report) Outcome() string {
 		return "reject"
 	}
 	return "unknown"
+}
+
+// ByRule counts the findings, whatever became of them: "secrets/aws-access-key=2".
+func (r *Report) ByRule() []string {
+	counts := map[string]int{}
+	for _, f := range r.Findings {
+		counts[f.Stage+"/"+f.Rule]++
+	}
+	var out []string
+	for _, rule := range slices.Sorted(maps.Keys(counts)) {
+		out = append(out, fmt.Sprintf("%s=%d", rule, counts[rule]))
+	}
+	return out
 }
 
 // Broken lists the rules that keep the image out, as stage/rule, and the stages that could not tell.

@@ -204,7 +204,7 @@ func (s *Stage) ask(ctx context.Context, img *pipeline.Image) (*judgement, error
 	}
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("Accept", "application/json")
-	s.sign(req.Header, body)
+	Sign(req.Header, s.config.Secret, body)
 	resp, err := s.client.Do(req)
 	if err != nil {
 		if told, ok := errors.AsType[*url.Error](err); ok {
@@ -240,12 +240,13 @@ const (
 	HeaderSignature = "X-Dray-Signature"
 )
 
-func (s *Stage) sign(h http.Header, body []byte) {
-	if len(s.config.Secret) == 0 {
+// Sign puts the signature of a body into the headers that go with it. An empty secret signs nothing.
+func Sign(h http.Header, secret, body []byte) {
+	if len(secret) == 0 {
 		return
 	}
 	now := strconv.FormatInt(time.Now().Unix(), 10)
-	mac := hmac.New(sha256.New, s.config.Secret)
+	mac := hmac.New(sha256.New, secret)
 	mac.Write([]byte(now + "."))
 	mac.Write(body)
 	h.Set(HeaderTime, now)

@@ -1,0 +1,288 @@
+// Package notify tells services of the operator's what was pushed, judged and deleted.
+//
+// Events have the form of the distribution registry (its documentation, "Notifications"), so that what listens to that one understands
+// them; what it has no word for is in members of its own. Each endpoint has a bounded backlog in memory and gets its events in order, each
+// until it has accepted it.
+package notify
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"os"
+	"sync"
+	"time"
+
+	"dray/mirror/pipeline/webhook"
+
+	"github.com/opencontainers/go-digest"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// MediaType of the envelopes.
+const MediaType = "application/vnd.docker.distribution.events.v2+json"
+
+// Actions of events. The distribution registry has the first two.
+const (
+	Push   = "push"
+	Delete = "delete"
+	// Verdict is that of the checks on a push; Event.Verdict says which.
+	Verdict = "verdict"
+)
+
+// Event is something that happened. Tell fills in what is the same for all.
+type Event struct {
+	ID        string    `json:"id"`
+	Timestamp time.Time `json:"timestamp"`
+	Action    string    `json:"action"`
+	Target    Target    `json:"target"`
+	Request   Request   `json:"request"`
+	Actor     Actor     `json:"actor"`
+	Source    Source    `json:"source"`
+	// Upstream is the name of the one that the target is at, or on its way to.
+	Upstream string `json:"upstream"`
+	// Verdict is there for the action of that name.
+	Verdict *Outcome `json:"verdict,omitempty"`
+}
+
+// Target is what it happened to. Digest is missing where a push was refused by name, before any byte.
+type Target struct {
+	MediaType  string        `json:"mediaType,omitempty"`
+	Digest     digest.Digest `json:"digest,omitempty"`
+	Size       int64         `json:"size,omitempty"`
+	Length     int64         `json:"length,omitempty"` // as Size
+	Repository string        `json:"repository"`
+	URL        string        `json:"url,omitempty"`
+	Tag        string        `json:"tag,omitempty"`
+}
+
+// Request is the one that brought it about.
+type Request struct {
+	ID        string `json:"id"`
+	Addr      string `json:"addr,omitempty"`
+	Host      string `json:"host,omitempty"`
+	Method    string `json:"method"`
+	UserAgent string `json:"useragent"`
+}
+
+// Actor is who it was. The name is empty for anonymous clients.
+type Actor struct {
+	Name string `json:"name,omitempty"`
+}
+
+// Source is the process that tells.
+type Source struct {
+	Addr       string `json:"addr,omitempty"`
+	InstanceID string `json:"instanceID,omitempty"`
+}
+
+// Outcome is a verdict, without the findings, of which there may be many.
+type Outcome struct {
+	// Result is pass, reject, or unknown where only missing answers rejected.
+	Result   string `json:"result"`
+	Checks   string `json:"checks"`
+	Findings int    `json:"findings"`
+	Unknowns int    `json:"unknowns"`
+	// Rules are those that keep the image out, as stage/rule.
+	Rules []string `json:"rules,omitempty"`
+	// Report is where all of it can be read, for as long as dray keeps it.
+	Report string `json:"report,omitempty"`
+}
+
+// Endpoint is a service that is told.
+type Endpoint struct {
+	// Name in metrics and logs; empty: the host of URL.
+	Name string
+	// URL to post to.
+	URL string
+	// Headers are sent with each request.
+	Headers map[string]string
+	// Secret signs requests as those of a webhook; empty signs nothing.
+	Secret []byte
+	// Timeout of one request. 0 means 5 s.
+	Timeout time.Duration
+	// Backlog bounds the events that wait. 0 means 1000.
+	Backlog int
+}
+
+// Notifier tells endpoints. Its methods may be called concurrently.
+type Notifier struct {
+	endpoints []*endpoint
+	source    Source
+	events    *prometheus.CounterVec
+	log       *slog.Logger
+}
+
+// endpoint is an Endpoint at work.
+type endpoint struct {
+	Endpoint
+	waiting chan Event
+	client  *http.Client
+}
+
+// New makes a Notifier. It tells nobody anything before Run. log may be nil.
+func New(endpoints []Endpoint, transport http.RoundTripper, log *slog.Logger) (*Notifier, error) {
+	host, _ := os.Hostname() // an empty one is left out
+	n := &Notifier{
+		source: Source{Addr: host, InstanceID: rand.Text()}, log: cmp.Or(log, slog.New(slog.DiscardHandler)),
+		events: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_notifications_total",
+			Help: "Events for endpoints, by endpoint and result: sent, failed (tried again), refused, or dropped because too many waited or dray stopped."}, []string{"endpoint", "result"}),
+	}
+	for _, e := range endpoints {
+		u, err := url.Parse(e.URL)
+		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+			return nil, fmt.Errorf("%q is not the URL of a service", e.URL)
+		}
+		e.Name = cmp.Or(e.Name, u.Host)
+		e.Timeout, e.Backlog = cmp.Or(e.Timeout, 5*time.Second), cmp.Or(e.Backlog, 1000)
+		if e.Timeout < 0 || e.Backlog < 0 {
+			return nil, fmt.Errorf("endpoint %s: timeout and backlog must be more than zero", e.Name)
+		}
+		n.endpoints = append(n.endpoints, &endpoint{e, make(chan Event, e.Backlog), &http.Client{
+			Transport: transport,
+			// A signed request is for the service that was named, and for no other.
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		}})
+	}
+	return n, nil
+}
+
+// Tell has every endpoint told, and never waits. Where too many events wait already, the new one is dropped.
+func (n *Notifier) Tell(e Event) {
+	e.ID, e.Timestamp, e.Source = rand.Text(), time.Now().UTC(), n.source
+	e.Target.Length = e.Target.Size
+	for _, to := range n.endpoints {
+		select {
+		case to.waiting <- e:
+		default:
+			n.count(to, "dropped")
+		}
+	}
+}
+
+func (n *Notifier) count(to *endpoint, result string) {
+	n.events.WithLabelValues(to.Name, result).Inc()
+}
+
+// Collectors returns the metrics.
+func (n *Notifier) Collectors() []prometheus.Collector { return []prometheus.Collector{n.events} }
+
+// flushWithin is how long what waits may still be sent when dray stops.
+const flushWithin = 5 * time.Second
+
+// Run tells the endpoints until ctx ends, and then what waits, once.
+func (n *Notifier) Run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	for _, to := range n.endpoints {
+		wg.Go(func() {
+			for {
+				select {
+				case e := <-to.waiting:
+					n.deliver(ctx, to, e)
+				case <-ctx.Done():
+					n.flush(context.WithoutCancel(ctx), to)
+					return
+				}
+			}
+		})
+	}
+	return nil
+}
+
+// Pauses before a further try, doubled each time.
+const (
+	firstPause = time.Second
+	lastPause  = time.Minute
+)
+
+// deliver sends an event until it is accepted, or refused for good.
+func (n *Notifier) deliver(ctx context.Context, to *endpoint, e Event) {
+	for pause := firstPause; ; pause = min(2*pause, lastPause) {
+		again, err := to.post(ctx, e)
+		switch {
+		case err == nil:
+			n.count(to, "sent")
+			return
+		case !again:
+			n.count(to, "refused")
+			n.log.Warn("event refused", "endpoint", to.Name, "event", e.ID, "action", e.Action, "error", err)
+			return
+		}
+		n.count(to, "failed")
+		if pause == firstPause {
+			n.log.Warn("event not sent; it is tried again", "endpoint", to.Name, "event", e.ID, "action", e.Action, "error", err)
+		}
+		t := time.NewTimer(pause)
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			t.Stop()
+			n.last(context.WithoutCancel(ctx), to, e)
+			return
+		}
+	}
+}
+
+// flush sends what waits, each once.
+func (n *Notifier) flush(ctx context.Context, to *endpoint) {
+	ctx, cancel := context.WithTimeout(ctx, flushWithin)
+	defer cancel()
+	for {
+		select {
+		case e := <-to.waiting:
+			n.last(ctx, to, e)
+		default:
+			return
+		}
+	}
+}
+
+// last is the only try that is left for an event.
+func (n *Notifier) last(ctx context.Context, to *endpoint, e Event) {
+	if _, err := to.post(ctx, e); err != nil {
+		n.count(to, "dropped")
+		return
+	}
+	n.count(to, "sent")
+}
+
+// post sends one event. again tells whether another try may help.
+func (to *endpoint) post(ctx context.Context, e Event) (again bool, err error) {
+	body, err := json.Marshal(map[string][]Event{"events": {e}})
+	if err != nil {
+		return false, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, to.Timeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, to.URL, bytes.NewReader(body))
+	if err != nil {
+		return false, err
+	}
+	for name, value := range to.Headers {
+		req.Header.Set(name, value)
+	}
+	req.Header.Set("Content-Type", MediaType)
+	webhook.Sign(req.Header, to.Secret, body)
+	resp, err := to.client.Do(req)
+	if err != nil {
+		return true, err
+	}
+	defer resp.Body.Close()
+	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, 64<<10)) // so that the connection can be used again
+	switch code := resp.StatusCode; {
+	case code >= 200 && code < 300:
+		return false, nil
+	case code >= 500 || code == http.StatusTooManyRequests || code == http.StatusRequestTimeout:
+		return true, fmt.Errorf("status %d", code)
+	default:
+		return false, fmt.Errorf("status %d", code)
+	}
+}
