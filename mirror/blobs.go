@@ -219,6 +219,7 @@ func (m *Mirror) headBlob(x *exchange) error {
 			return err
 		}
 	}
+	x.digest, x.size = d, size
 	h := x.w.Header()
 	h.Set("Docker-Content-Digest", d.String())
 	h.Set("Etag", etag(d))

@@ -120,6 +120,7 @@ func (x *exchange) sendHit(k *hit) error {
 			return x.sendManifest(k.answer)
 		}
 	}
+	x.digest, x.size = k.answer.digest, int64(len(k.answer.raw))
 	h := x.w.Header()
 	for _, l := range k.header {
 		h[l.name] = l.value

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"dray/upstream/oci"
+
+	"github.com/opencontainers/go-digest"
 )
 
 // Role says what a listener is for.
@@ -60,6 +62,10 @@ type exchange struct {
 	user     string
 	// source says where the bytes of the answer came from.
 	source string
+	// digest is that of the content of the answer, and size its whole length in bytes, whatever part
+	// of it was asked for; below zero: not known.
+	digest digest.Digest
+	size   int64
 	// stale is why an old answer was good enough.
 	stale error
 	// asked is the request as a key of hot answers, and hit the one that it found.
@@ -283,6 +289,12 @@ func (l *Listener) attributes(x *exchange, err error, took time.Duration) []slog
 	optional("upstream", x.target.Upstream)
 	optional("repository", x.target.Repo)
 	optional("reference", x.q.Ref.String())
+	if x.digest != "" && !x.q.Ref.ByDigest() {
+		optional("digest", x.digest.String())
+	}
+	if x.digest != "" && x.size >= 0 && x.size != x.w.bytes {
+		a = append(a, slog.Int64("size", x.size))
+	}
 	optional("upload", x.q.Upload)
 	optional("source", x.source)
 	optional("agent", x.r.UserAgent())

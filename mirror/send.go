@@ -43,6 +43,7 @@ func (x *exchange) sendManifest(a *answer) error {
 // send answers GET and HEAD for content: whole, a range of it, or "not modified".
 // What is sent never changes under its digest, so the digest is the entity tag.
 func (x *exchange) send(c content) error {
+	x.digest, x.size = c.digest, c.size
 	etag := etag(c.digest)
 	h := x.w.Header()
 	h.Set("Docker-Content-Digest", c.digest.String())

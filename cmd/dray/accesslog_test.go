@@ -44,11 +44,12 @@ func TestAccessLog(t *testing.T) {
 		not          string
 	}{
 		{"GET", "/v2/", nil, []string{"method=GET", "kind=base", "status=401", "error="}, "user="},
-		{"GET", "/v2/team/app/manifests/v1", alice, []string{"listener=main", "client=127.0.0.1:", "user=alice", "upstream=ecr", "repository=team/app", "reference=v1", "kind=manifest", "status=200", "source=origin", "agent=docker/29.0", "took="}, "error="},
-		{"GET", "/aws/v2/team/app/manifests/v1", alice, []string{"source=cache", "upstream=ecr", "repository=team/app"}, "error="},
+		{"GET", "/v2/team/app/manifests/v1", alice, []string{"listener=main", "client=127.0.0.1:", "user=alice", "upstream=ecr", "repository=team/app", "reference=v1", "kind=manifest", "status=200", "source=origin", "agent=docker/29.0", "took=", "digest=" + img.manifest.Digest.String()}, "error="},
+		{"GET", "/aws/v2/team/app/manifests/v1", alice, []string{"source=cache", "upstream=ecr", "repository=team/app", "digest=" + img.manifest.Digest.String()}, "size="},
 		{"GET", blob, alice, []string{"kind=blob", "source=origin", "bytes=" + jsonOf(size), "reference=" + img.layer.String()}, "error="},
 		{"GET", blob, alice, []string{"source=disk", "bytes=" + jsonOf(size)}, "error="},
-		{"HEAD", blob, alice, []string{"method=HEAD", "bytes=0", "status=200"}, "error="},
+		{"HEAD", blob, alice, []string{"method=HEAD", "bytes=0", "status=200", "size=" + jsonOf(size)}, "error="},
+		{"GET", blob, append([]string{"Range", "bytes=7-9"}, alice...), []string{"status=206", "bytes=3 ", "size=" + jsonOf(size)}, "digest="},
 		{"GET", "/v2/hub/alpine/manifests/9", alice, []string{"upstream=hub", "repository=library/alpine", "status=404", `error="name unknown`}, "source="},
 		{"GET", "/v2/Team/App/manifests/v1", alice, []string{"status=400", `error="name invalid`}, "upstream="},
 		{"BREW", "/v2/team/app/manifests/v1", alice, []string{"method=BREW", "status=405"}, "source="},

@@ -4,6 +4,8 @@
 // Everything happens on the loopback interface, in a network namespace of its own where the kernel permits that: an origin that throttles and
 // counts, clients that throw bodies away in the kernel, and real programs as servers, dray built from this tree. Servers and directories of
 // a run are gone when it ends.
+//
+// As draybench simulate it tells from a log of requests, or from synthetic ones, what caches of several sizes and policies would have held.
 package main
 
 import (
@@ -43,6 +45,9 @@ func main() {
 }
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	if len(args) > 0 && args[0] == "simulate" {
+		return simulate(ctx, args[1:], stdout, stderr)
+	}
 	o, err := parse(args, stderr)
 	if err != nil {
 		return err

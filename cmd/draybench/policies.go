@@ -1,0 +1,208 @@
+package main
+
+import (
+	"container/heap"
+	"container/list"
+
+	"dray/cache/disk"
+)
+
+// A policy is a cache of some size with an order of eviction: it is asked for the requests of a trace in order, and says which it held.
+type policy interface {
+	request(at int) (hit bool)
+}
+
+// A contender is a policy in the tables.
+type contender struct {
+	name string
+	make func(t *trace, capacity int64) policy
+}
+
+func contenders() []contender {
+	return []contender{
+		{"FIFO", func(t *trace, c int64) policy { return &queue{room: room{trace: t, capacity: c}} }},
+		{"LRU", func(t *trace, c int64) policy { return &queue{room: room{trace: t, capacity: c}, renew: true} }},
+		{"SIEVE", func(t *trace, c int64) policy { return &sieve{room: room{trace: t, capacity: c}} }},
+		{"S3-FIFO", func(t *trace, c int64) policy { return dirPolicy{t, disk.NewSimulation(c, true)} }},
+		{"S3-FIFO + 2 % for small blobs: dray", func(t *trace, c int64) policy { return dirPolicy{t, disk.NewSimulation(c, false)} }},
+		{"Belady, who knows the future", newBelady},
+	}
+}
+
+// dirPolicy is dray's own.
+type dirPolicy struct {
+	trace *trace
+	dir   *disk.Simulation
+}
+
+func (p dirPolicy) request(at int) bool {
+	o := p.trace.objects[p.trace.requests[at]]
+	return p.dir.Request(o.digest, o.size)
+}
+
+// room is what all the others count with.
+type room struct {
+	trace          *trace
+	capacity, used int64
+	held           map[int32]*list.Element
+	order          list.List // newest first
+}
+
+// find returns the object of a request, and its place where it is held.
+func (r *room) find(at int) (int32, *list.Element) {
+	if r.held == nil {
+		r.held = map[int32]*list.Element{}
+	}
+	o := r.trace.requests[at]
+	return o, r.held[o]
+}
+
+func (r *room) cost(o int32) int64 { return blocks(r.trace.objects[o].size) }
+
+func (r *room) fits(o int32) bool { return r.cost(o) <= r.capacity }
+
+func (r *room) full(o int32) bool { return r.used+r.cost(o) > r.capacity }
+
+func (r *room) drop(o int32, e *list.Element) {
+	r.order.Remove(e)
+	delete(r.held, o)
+	r.used -= r.cost(o)
+}
+
+func (r *room) keep(o int32, value any) {
+	r.held[o] = r.order.PushFront(value)
+	r.used += r.cost(o)
+}
+
+// queue is FIFO, or LRU where a hit renews.
+type queue struct {
+	room
+	renew bool
+}
+
+func (q *queue) request(at int) bool {
+	o, e := q.find(at)
+	if e != nil {
+		if q.renew {
+			q.order.MoveToFront(e)
+		}
+		return true
+	}
+	if !q.fits(o) {
+		return false
+	}
+	for q.full(o) {
+		last := q.order.Back()
+		q.drop(last.Value.(int32), last)
+	}
+	q.keep(o, o)
+	return false
+}
+
+// sieve is SIEVE (NSDI '24): a hand walks from the oldest to the newest and takes the first that was not asked for since it last came by.
+type sieve struct {
+	room
+	hand *list.Element
+}
+
+type sieved struct {
+	object  int32
+	visited bool
+}
+
+func (s *sieve) request(at int) bool {
+	o, e := s.find(at)
+	if e != nil {
+		e.Value.(*sieved).visited = true
+		return true
+	}
+	if !s.fits(o) {
+		return false
+	}
+	for s.full(o) {
+		s.evict()
+	}
+	s.keep(o, &sieved{object: o})
+	return false
+}
+
+func (s *sieve) evict() {
+	e := s.hand
+	for {
+		if e == nil {
+			e = s.order.Back()
+		}
+		v := e.Value.(*sieved)
+		if !v.visited {
+			s.hand = e.Prev()
+			s.drop(v.object, e)
+			return
+		}
+		v.visited = false
+		e = e.Prev()
+	}
+}
+
+// belady evicts what is asked for the latest, or never again. No policy that does not look at sizes can have more hits where all sizes
+// are alike; where they differ it is a bound in practice only.
+type belady struct {
+	trace          *trace
+	capacity, used int64
+	next           []int // by request: when its object is asked for again
+	held           map[int32]int
+	latest         uses
+}
+
+// use is an object and when it is asked for next.
+type use struct {
+	object int32
+	next   int
+}
+
+// uses is a heap with the latest on top; entries that held disagrees with are dead.
+type uses []use
+
+func (u uses) Len() int           { return len(u) }
+func (u uses) Less(i, j int) bool { return u[i].next > u[j].next }
+func (u uses) Swap(i, j int)      { u[i], u[j] = u[j], u[i] }
+func (u *uses) Push(x any)        { *u = append(*u, x.(use)) }
+func (u *uses) Pop() any {
+	last := (*u)[len(*u)-1]
+	*u = (*u)[:len(*u)-1]
+	return last
+}
+
+func newBelady(t *trace, capacity int64) policy {
+	b := &belady{trace: t, capacity: capacity, next: make([]int, len(t.requests)), held: map[int32]int{}}
+	seen := make([]int, len(t.objects))
+	for i := range seen {
+		seen[i] = len(t.requests)
+	}
+	for i := len(t.requests) - 1; i >= 0; i-- {
+		o := t.requests[i]
+		b.next[i], seen[o] = seen[o], i
+	}
+	return b
+}
+
+func (b *belady) request(at int) bool {
+	o, next := b.trace.requests[at], b.next[at]
+	cost := blocks(b.trace.objects[o].size)
+	_, hit := b.held[o]
+	if cost > b.capacity {
+		return false
+	}
+	if !hit {
+		b.used += cost
+	}
+	b.held[o] = next
+	heap.Push(&b.latest, use{o, next})
+	for b.used > b.capacity {
+		u := heap.Pop(&b.latest).(use)
+		if now, held := b.held[u.object]; held && now == u.next {
+			delete(b.held, u.object)
+			b.used -= blocks(b.trace.objects[u.object].size)
+		}
+	}
+	return hit
+}

@@ -1,0 +1,210 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// A trace is what was asked of a cache, in order.
+type trace struct {
+	objects  []object
+	requests []int32 // indexes of objects
+}
+
+// An object is content under a digest.
+type object struct {
+	digest digest.Digest
+	size   int64 // in bytes
+}
+
+// footprint is the room that all objects take together.
+func (t *trace) footprint() int64 {
+	var sum int64
+	for _, o := range t.objects {
+		sum += blocks(o.size)
+	}
+	return sum
+}
+
+// blocks is what an object takes on disk, as dray counts it.
+func blocks(n int64) int64 {
+	const block = 4096
+	return max(block, (n+block-1)/block*block)
+}
+
+// A reader makes a trace of logs.
+type reader struct {
+	trace
+	known map[digest.Digest]int32
+	parts map[part]time.Time
+	// skipped are lines that are no request for content, and unknown are requests for content whose digest or size they do not tell.
+	skipped, unknown int
+}
+
+// A part is a client that fetches an object by ranges: containerd makes several requests of what is one.
+type part struct {
+	client string
+	object int32
+}
+
+// sameFetch is for how long further ranges of an object belong to the fetch that a client has begun.
+const sameFetch = time.Minute
+
+func newReader() *reader {
+	return &reader{known: map[digest.Digest]int32{}, parts: map[part]time.Time{}}
+}
+
+// An entry is a request for content, as a line of a log has it.
+type entry struct {
+	at     time.Time
+	client string
+	digest digest.Digest
+	size   int64
+	ranged bool
+}
+
+// read adds a log: dray's own, as text or as JSON, or CSV of digest and size. Lines of all three may be mixed.
+func (r *reader) read(log io.Reader) error {
+	lines := bufio.NewScanner(log)
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		line := bytes.TrimSpace(lines.Bytes())
+		var e entry
+		var is bool
+		switch {
+		case len(line) == 0 || line[0] == '#':
+			continue
+		case line[0] == '{':
+			e, is = fromJSON(line)
+		case bytes.Contains(line, []byte("msg=")):
+			e, is = fromText(string(line))
+		default:
+			e, is = fromCSV(string(line))
+		}
+		switch {
+		case !is:
+			r.skipped++
+		case e.digest.Validate() != nil || e.size < 0:
+			r.unknown++
+		default:
+			r.add(e)
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return fmt.Errorf("read log: %w", err)
+	}
+	return nil
+}
+
+func (r *reader) add(e entry) {
+	i, ok := r.known[e.digest]
+	if !ok {
+		i = int32(len(r.objects))
+		r.known[e.digest] = i
+		r.objects = append(r.objects, object{e.digest, e.size})
+	}
+	r.objects[i].size = max(r.objects[i].size, e.size) // what broke off was shorter
+	if e.ranged {
+		p := part{e.client, i}
+		last, begun := r.parts[p]
+		r.parts[p] = e.at
+		if begun && e.at.Sub(last) < sameFetch {
+			return
+		}
+	}
+	r.requests = append(r.requests, i)
+}
+
+// fromJSON reads a line of dray's log in JSON.
+func fromJSON(line []byte) (entry, bool) {
+	var l struct {
+		Time              time.Time
+		Msg, Kind, Method string
+		Client, Reference string
+		Digest            digest.Digest
+		Status            int
+		Bytes             int64
+		Size              *int64
+	}
+	if json.Unmarshal(line, &l) != nil || l.Msg != "request" {
+		return entry{}, false
+	}
+	f := fields{"kind": l.Kind, "method": l.Method, "client": l.Client, "reference": l.Reference, "digest": string(l.Digest),
+		"status": strconv.Itoa(l.Status), "bytes": strconv.FormatInt(l.Bytes, 10), "time": l.Time.Format(time.RFC3339Nano)}
+	if l.Size != nil {
+		f["size"] = strconv.FormatInt(*l.Size, 10)
+	}
+	return f.entry()
+}
+
+// fromText reads a line of dray's log as text. Of quoted values none is of interest, so they only must not confuse.
+func fromText(line string) (entry, bool) {
+	f := fields{}
+	for line != "" {
+		name, rest, ok := strings.Cut(line, "=")
+		if !ok {
+			break
+		}
+		var value string
+		if quoted, err := strconv.QuotedPrefix(rest); err == nil && strings.HasPrefix(rest, `"`) {
+			value, rest = quoted, rest[len(quoted):]
+		} else {
+			value, _, _ = strings.Cut(rest, " ")
+			rest = rest[len(value):]
+		}
+		f[name], line = value, strings.TrimLeft(rest, " ")
+	}
+	if f["msg"] != "request" {
+		return entry{}, false
+	}
+	return f.entry()
+}
+
+// fields are what a line of dray's log says.
+type fields map[string]string
+
+// entry is the request that a line tells of; false for one that is not for content, or got none.
+func (f fields) entry() (entry, bool) {
+	content := f["kind"] == "blob" || f["kind"] == "manifest"
+	if !content || f["method"] != "GET" || f["status"] != "200" && f["status"] != "206" {
+		return entry{}, false
+	}
+	e := entry{digest: digest.Digest(f["digest"]), size: -1, ranged: f["status"] == "206", client: f["client"]}
+	if e.digest == "" {
+		e.digest = digest.Digest(f["reference"])
+	}
+	if host, _, err := net.SplitHostPort(e.client); err == nil {
+		e.client = host
+	}
+	e.at, _ = time.Parse(time.RFC3339Nano, f["time"])
+	size := f["size"]
+	if size == "" {
+		size = f["bytes"] // all of it was sent
+	}
+	if n, err := strconv.ParseInt(size, 10, 64); err == nil {
+		e.size = n
+	}
+	return e, true
+}
+
+// fromCSV reads "digest,size". What follows a second comma does not count, and a first line of names is no request.
+func fromCSV(line string) (entry, bool) {
+	columns := strings.SplitN(line, ",", 3)
+	if len(columns) < 2 || strings.TrimSpace(columns[0]) == "digest" {
+		return entry{}, false
+	}
+	e := entry{digest: digest.Digest(strings.TrimSpace(columns[0])), size: -1}
+	if n, err := strconv.ParseInt(strings.TrimSpace(columns[1]), 10, 64); err == nil {
+		e.size = n
+	}
+	return e, true
+}
