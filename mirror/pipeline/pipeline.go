@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"sync"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -164,18 +165,41 @@ func (w Waiver) applies(f Finding, repo string, now time.Time, match func(patter
 	return false
 }
 
-// Metrics count verdicts. Labels come from the configuration alone.
+// Metrics count verdicts. Labels come from the configuration, but for the rules that services and programs name: they are
+// counted by name as long as there are at most maxRuleLabels of all.
 type Metrics struct {
 	findings *prometheus.CounterVec
 	verdicts *prometheus.CounterVec
 	seconds  *prometheus.HistogramVec
 	scanned  *prometheus.CounterVec
 	bytes    prometheus.Counter
+
+	mu    sync.Mutex         // guards rules
+	rules map[[2]string]bool // by stage and rule
+}
+
+const (
+	maxRuleLabels = 2000
+	otherRule     = "other"
+)
+
+// rule is the label of a rule.
+func (m *Metrics) rule(stage, rule string) string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if key := [2]string{stage, rule}; !m.rules[key] {
+		if len(m.rules) >= maxRuleLabels {
+			return otherRule
+		}
+		m.rules[key] = true
+	}
+	return rule
 }
 
 // NewMetrics makes the metrics of all pipelines of a process.
 func NewMetrics() *Metrics {
 	return &Metrics{
+		rules: map[[2]string]bool{},
 		findings: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_check_findings_total",
 			Help: "Findings in pushed images, by pipeline, stage, rule and what became of them: enforce, warn or waived."}, []string{"checks", "stage", "rule", "mode"}),
 		verdicts: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_check_verdicts_total",
@@ -199,7 +223,7 @@ func (m *Metrics) count(r *Report) {
 		if f.Waived != "" {
 			mode = "waived"
 		}
-		m.findings.WithLabelValues(r.Checks, f.Stage, f.Rule, mode).Inc()
+		m.findings.WithLabelValues(r.Checks, f.Stage, m.rule(f.Stage, f.Rule), mode).Inc()
 	}
 	m.verdicts.WithLabelValues(r.Checks, r.Outcome()).Inc()
 }

@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 
 	"github.com/opencontainers/go-digest"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 )
 
 // memory remembers everything.
@@ -128,6 +129,23 @@ func TestWaivedFindingsHideNoOthers(t *testing.T) {
 		p.layer(&Image{Manifests: []*Manifest{m}}, m, 0, s, r, true)
 		if r.settle(); r.Pass != tc.pass {
 			t.Errorf("%d findings with %s: pass is %v: %s", len(tc.found), tc.mode, r.Pass, r.Message(""))
+		}
+	}
+}
+
+// A scanner that names a rule after each vulnerability does not fill the memory with series.
+func TestRulesOfServicesAreBoundedAsLabels(t *testing.T) {
+	m := NewMetrics()
+	for i := range maxRuleLabels + 10 {
+		m.count(&Report{Checks: "c", Findings: []Finding{{Stage: "exec", Rule: fmt.Sprintf("cve-%d", i), Mode: Warn}}})
+	}
+	m.count(&Report{Checks: "c", Findings: []Finding{{Stage: "exec", Rule: "cve-0", Mode: Warn}}})
+	if n := testutil.CollectAndCount(m.findings); n != maxRuleLabels+1 {
+		t.Errorf("%d series", n)
+	}
+	for rule, want := range map[string]float64{"cve-0": 2, otherRule: 10} {
+		if got := testutil.ToFloat64(m.findings.WithLabelValues("c", "exec", rule, string(Warn))); got != want {
+			t.Errorf("%s: %v, want %v", rule, got, want)
 		}
 	}
 }
