@@ -174,7 +174,7 @@ func TestSpliceBroken(t *testing.T) {
 		"resets": func(c *net.TCPConn) error { return errors.Join(c.SetLinger(0), c.Close()) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := startSpliced(t, "cache: {", "limits: {stall_timeout: 200ms}\ncache: {")
+			s := startSpliced(t, "cache: {", "limits: {stall_timeout: 2s}\ncache: {")
 			conn, _ := s.open()
 			if err := end(conn); err != nil {
 				t.Fatal(err)

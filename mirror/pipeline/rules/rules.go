@@ -27,7 +27,7 @@ const version = 1
 
 // Bounds of one expression.
 const (
-	maxCost       = 10_000_000 // units of CEL's cost model: about a second of one processor
+	maxCost       = 2_000_000 // units of CEL's cost model: some tenths of a second of one processor
 	maxRules      = 500
 	checkEvery    = 100 // iterations between two looks at the clock
 	maxRegexProg  = 2000
