@@ -83,7 +83,7 @@ func TestConformance(t *testing.T) {
 	suite := need(t, "conformance")
 	tool := strings.TrimPrefix(filepath.Base(suite), "conformance-")
 	s := newStack(t, stackOptions{
-		switches: func(w *ecrtest.Switches) { w.SubjectHeader = true },
+		doubles: func(o *ecrtest.Options) { o.Switches.SubjectHeader = true },
 		configure: func(config map[string]any) {
 			upstreams := config["upstreams"].([]any)
 			for _, u := range upstreams {

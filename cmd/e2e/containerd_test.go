@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -15,20 +16,23 @@ import (
 type containerd struct {
 	*machine
 	client, socket, version string
+	// local are the flags that have ctr itself speak to registries, with the certificate and password it is given.
+	local []string
 }
 
-func startContainerd(t *testing.T, m *machine) *containerd {
+// startContainerd starts a daemon that find finds, and its client.
+func startContainerd(t *testing.T, m *machine, find func(testing.TB, string) string) *containerd {
 	t.Helper()
-	c := &containerd{machine: m, client: need(t, "ctr"), socket: filepath.Join(m.dir, "containerd.sock")}
+	c := &containerd{machine: m, client: find(t, "ctr"), socket: filepath.Join(m.dir, "containerd.sock")}
 	// No service for Kubernetes, which wants a network; and the snapshotter that works on every file system.
 	m.put("containerd/config.toml", fmt.Appendf(nil, `version = 2
 root = %q
 state = %q
-disabled_plugins = ["io.containerd.grpc.v1.cri"]
+disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime"]
 [grpc]
   address = %q
 `, filepath.Join(m.dir, "root"), filepath.Join(m.dir, "state"), c.socket))
-	p := m.start("containerd", need(t, "containerd"), "--config", "/etc/containerd/config.toml")
+	p := m.start("containerd", find(t, "containerd"), "--config", "/etc/containerd/config.toml")
 	p.await("ctr version", func(context.Context) error {
 		out, err := c.try(t, "version")
 		if err != nil {
@@ -38,6 +42,9 @@ disabled_plugins = ["io.containerd.grpc.v1.cri"]
 		c.version = strings.TrimSpace(strings.TrimPrefix(firstLine(strings.TrimSpace(server)), "Version:"))
 		return nil
 	})
+	if !strings.HasPrefix(c.version, "1.") {
+		c.local = []string{"--local"}
+	}
 	return c
 }
 
@@ -46,15 +53,17 @@ func (c *containerd) try(t testing.TB, args ...string) (string, error) {
 	return c.machine.try(t, append([]string{c.client, "--address", c.socket}, args...)...)
 }
 
+// run returns what ctr says, without its warnings about the machine.
 func (c *containerd) run(t testing.TB, args ...string) string {
 	t.Helper()
-	return c.machine.run(t, append([]string{c.client, "--address", c.socket}, args...)...)
+	lines := strings.SplitAfter(c.machine.run(t, append([]string{c.client, "--address", c.socket}, args...)...), "\n")
+	return strings.Join(slices.DeleteFunc(lines, func(l string) bool { return strings.Contains(l, "level=warning") }), "")
 }
 
 // pull gets an image by way of the hosts.toml files.
 func (c *containerd) pull(t testing.TB, ref string, args ...string) {
 	t.Helper()
-	c.run(t, append(append([]string{"images", "pull", "--snapshotter", "native", "--hosts-dir", "/etc/containerd/certs.d"}, args...), ref)...)
+	c.run(t, slices.Concat([]string{"images", "pull", "--snapshotter", "native", "--hosts-dir", "/etc/containerd/certs.d"}, c.local, args, []string{ref})...)
 }
 
 // digest of the manifest that containerd has under a name.
@@ -79,30 +88,33 @@ func (c *containerd) forget(t testing.TB) {
 	}
 }
 
-func TestContainerd(t *testing.T) {
-	s := newStack(t, stackOptions{})
+func TestContainerd(t *testing.T)  { testContainerd(t, "containerd", need) }
+func TestContainerd2(t *testing.T) { testContainerd(t, "containerd 2", needBuilt) }
+
+func testContainerd(t *testing.T, name string, find func(testing.TB, string) string) {
+	s := newStack(t, stackOptions{doubles: withMounts})
 	m := newMachine(t, s)
 	m.deploy("containerd/docker.io/hosts.toml", "containerd/certs.d/docker.io/hosts.toml")
 	m.deploy("containerd/_default/hosts.toml", "containerd/certs.d/_default/hosts.toml")
-	c := startContainerd(t, m)
+	c := startContainerd(t, m, find)
 
 	s.hub.push(t, "library/busybox:1", busybox(t, types.OCIManifestSchema1))
 	s.hub.pushIndex(t, "library/multi:1", multiArch(t, types.OCIImageIndex))
 	s.quay.push(t, "org/app:1", randomImage(t, types.DockerManifestSchema2, 3, 200_000))
 
-	row(t, "containerd", c.version, "pull from Docker Hub by its hosts.toml", func(t *testing.T) {
+	row(t, name, c.version, "pull from Docker Hub by its hosts.toml", func(t *testing.T) {
 		c.pull(t, "docker.io/library/busybox:1")
 		if got, want := c.digest(t, "docker.io/library/busybox:1"), s.hub.digest(t, "library/busybox:1"); got != want {
 			t.Errorf("pulled %s, want %s", got, want)
 		}
 	})
-	row(t, "containerd", c.version, "pull again after everything was removed: nothing is asked upstream", func(t *testing.T) {
+	row(t, name, c.version, "pull again after everything was removed: nothing is asked upstream", func(t *testing.T) {
 		c.forget(t)
 		asked := s.hub.asked()
 		c.pull(t, "docker.io/library/busybox:1")
 		asked.none(t, mirrored...)
 	})
-	row(t, "containerd", c.version, "pull from another registry by _default, which says ?ns=", func(t *testing.T) {
+	row(t, name, c.version, "pull from another registry by _default, which says ?ns=", func(t *testing.T) {
 		hub := s.hub.asked()
 		c.pull(t, "quay.io/org/app:1")
 		if got, want := c.digest(t, "quay.io/org/app:1"), s.quay.digest(t, "org/app:1"); got != want {
@@ -110,34 +122,45 @@ func TestContainerd(t *testing.T) {
 		}
 		hub.none(t, mirrored...)
 	})
-	row(t, "containerd", c.version, "pull all platforms of an image", func(t *testing.T) {
+	row(t, name, c.version, "pull all platforms of an image", func(t *testing.T) {
 		c.pull(t, "docker.io/library/multi:1", "--all-platforms")
 		if got, want := c.digest(t, "docker.io/library/multi:1"), s.hub.digest(t, "library/multi:1"); got != want {
 			t.Errorf("pulled %s, want %s", got, want)
 		}
 	})
 	const ref = drayName + ":5000/containerd/app:1"
-	push := func(t *testing.T) {
+	access := append([]string{"--tlscacert", "/etc/dray/cert.pem", "--user", pusher + ":" + password}, c.local...)
+	push := func(t *testing.T, ref string) {
 		t.Helper()
-		c.run(t, "images", "push", "--tlscacert", "/etc/dray/cert.pem", "--user", pusher+":"+password, ref)
+		c.run(t, slices.Concat([]string{"images", "push"}, access, []string{ref})...)
 	}
-	row(t, "containerd", c.version, "push", func(t *testing.T) {
+	opPush.row(t, name, c.version, "push", func(t *testing.T) {
 		c.run(t, "images", "tag", "docker.io/library/busybox:1", ref)
-		push(t)
+		push(t, ref)
 		if got, want := s.ecr.digest(t, "containerd/app:1"), s.hub.digest(t, "library/busybox:1"); got != want {
 			t.Errorf("ECR has %s, want %s", got, want)
 		}
 		s.sameBytes(t, "containerd/app:1")
 	})
-	row(t, "containerd", c.version, "push again: no layer is uploaded", func(t *testing.T) {
+	opAgain.row(t, name, c.version, "push again: no layer is uploaded", func(t *testing.T) {
 		asked := s.ecr.asked()
-		push(t)
+		push(t, ref)
 		asked.none(t, uploads...)
 	})
-	row(t, "containerd", c.version, "pull what was pushed: nothing is read from ECR", func(t *testing.T) {
+	opMount.row(t, name, c.version, "push to another repository: layers are mounted", func(t *testing.T) {
+		c.run(t, "images", "tag", ref, at("containerd/copy:1"))
+		mounted(t, s, 1, func() { push(t, at("containerd/copy:1")) })
+		s.sameBytes(t, "containerd/copy:1")
+	})
+	opIndex.row(t, name, c.version, "push an image of several platforms", func(t *testing.T) {
+		c.run(t, "images", "tag", "docker.io/library/multi:1", at("containerd/multi:1"))
+		push(t, at("containerd/multi:1"))
+		wholeIndex(t, s, "containerd/multi:1")
+	})
+	opPull.row(t, name, c.version, "pull what was pushed: nothing is read from ECR", func(t *testing.T) {
 		c.forget(t)
 		asked := s.ecr.asked()
-		c.run(t, "images", "pull", "--snapshotter", "native", "--tlscacert", "/etc/dray/cert.pem", "--user", pusher+":"+password, ref)
+		c.run(t, slices.Concat([]string{"images", "pull", "--snapshotter", "native"}, access, []string{ref})...)
 		asked.none(t, mirrored...)
 	})
 }

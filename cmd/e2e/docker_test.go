@@ -154,7 +154,7 @@ func TestDockerMirror(t *testing.T) {
 }
 
 func TestDockerPush(t *testing.T) {
-	s := newStack(t, stackOptions{})
+	s := newStack(t, stackOptions{doubles: withMounts})
 	m := newMachine(t, s)
 	d := startDocker(t, m)
 	const registry = drayName + ":5000/"
@@ -172,19 +172,24 @@ func TestDockerPush(t *testing.T) {
 		}
 		d.run(t, "login", "--username", pusher, "--password", password, drayName+":5000")
 	})
-	row(t, "Docker", d.version, "push to a repository that does not exist yet", func(t *testing.T) {
+	opPush.row(t, "Docker", d.version, "push to a repository that does not exist yet", func(t *testing.T) {
 		pushed := pushedDigest(t, d.run(t, "push", registry+"team/app:1"))
 		if got := s.ecr.digest(t, "team/app:1"); got != pushed {
 			t.Errorf("ECR has %s, Docker pushed %s", got, pushed)
 		}
 	})
-	row(t, "Docker", d.version, "push the same image again: no layer is uploaded", func(t *testing.T) {
+	opAgain.row(t, "Docker", d.version, "push the same image again: no layer is uploaded", func(t *testing.T) {
 		asked := s.ecr.asked()
 		d.run(t, "push", registry+"team/app:1")
 		asked.none(t, ecrtest.KindUploadStart, ecrtest.KindUploadPatch, ecrtest.KindUploadPut, ecrtest.KindMount, "InitiateLayerUpload", "UploadLayerPart")
 	})
-	row(t, "Docker", d.version, "pull what was pushed: nothing is read from ECR", func(t *testing.T) {
+	opPull.row(t, "Docker", d.version, "pull what was pushed: nothing is read from ECR", func(t *testing.T) {
 		roundTrip(t, s, d, registry, "team/app:1")
+	})
+	opMount.row(t, "Docker", d.version, "push to another repository: layers are mounted", func(t *testing.T) {
+		d.run(t, "tag", registry+"team/app:1", registry+"team/mounted:1")
+		mounted(t, s, 1, func() { d.run(t, "push", registry+"team/mounted:1") })
+		s.sameBytes(t, "team/mounted:1")
 	})
 	row(t, "Docker", d.version, "push an image of many layers, and pull it", func(t *testing.T) {
 		d.load(t, registry+"team/layers:1", randomImage(t, types.DockerManifestSchema2, 9, 1<<20))

@@ -31,7 +31,7 @@ type double struct {
 }
 
 // newDouble starts a registry with the manners of quirks, and a certificate for its real name.
-func newDouble(t testing.TB, quirks ecrtest.Quirks, host string, alter func(*ecrtest.Switches)) *double {
+func newDouble(t testing.TB, quirks ecrtest.Quirks, host string, alter func(*ecrtest.Options)) *double {
 	t.Helper()
 	dir := shortDir(t)
 	cert, key := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
@@ -47,11 +47,12 @@ func newDouble(t testing.TB, quirks ecrtest.Quirks, host string, alter func(*ecr
 		t.Fatal(err)
 	}
 	switches := ecrtest.DefaultSwitches()
+	options := ecrtest.Options{Quirks: quirks, Switches: &switches, TLS: certificates, Dir: filepath.Join(dir, "blobs"),
+		ObjectsURL: fmt.Sprintf("https://localhost:%d", objects.Addr().(*net.TCPAddr).Port)}
 	if alter != nil {
-		alter(&switches)
+		alter(&options)
 	}
-	running := ecrtest.Start(t, ecrtest.Options{Quirks: quirks, Switches: &switches, TLS: certificates, Dir: filepath.Join(dir, "blobs"),
-		ObjectsURL: fmt.Sprintf("https://localhost:%d", objects.Addr().(*net.TCPAddr).Port)})
+	running := ecrtest.Start(t, options)
 	storage := &http.Server{Handler: running.Objects(), ReadHeaderTimeout: time.Minute, ErrorLog: log.New(io.Discard, "", 0)}
 	ended := make(chan error, 1)
 	go func() { ended <- storage.Serve(objects) }()

@@ -1,12 +1,15 @@
 package e2e
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"testing"
 )
+
+var update = flag.Bool("update", false, "write what clients were found to do into docs/clients.md")
 
 // built holds the binaries under test. It is written by TestMain alone, before any test runs.
 var built struct{ dray, fakeecr string }
@@ -34,6 +37,11 @@ func runTests(m *testing.M) int {
 	if err := matrix.write(os.Getenv("DRAY_E2E_RESULTS")); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
+	}
+	all := flag.Lookup("test.run").Value.String() == "" && flag.Lookup("test.skip").Value.String() == ""
+	if err := matrix.checkTable("../../docs/clients.md", *update, all); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return max(code, 1)
 	}
 	return code
 }

@@ -15,8 +15,10 @@ type result struct {
 	Client  string `json:"client"`
 	Version string `json:"version"`
 	Does    string `json:"does"`
-	Outcome string `json:"outcome"` // pass, fail or skip
-	Test    string `json:"test"`
+	// Operation is the column of the table in docs/clients.md, where it is one.
+	Operation operation `json:"operation,omitempty"`
+	Outcome   string    `json:"outcome"` // pass, fail or skip
+	Test      string    `json:"test"`
 }
 
 // results are what all tests found; TestMain writes them in the end.
@@ -27,8 +29,30 @@ type results struct {
 
 var matrix results
 
+// operation is a column of the table in docs/clients.md.
+type operation string
+
+const (
+	opPull   operation = "pull"
+	opPush   operation = "push"
+	opAgain  operation = "push again"
+	opIndex  operation = "index"
+	opMount  operation = "mount"
+	opAttach operation = "attach"
+	opCache  operation = "build cache"
+	opDelete operation = "delete"
+)
+
+var operations = []operation{opPull, opPush, opAgain, opIndex, opMount, opAttach, opCache, opDelete}
+
 // row runs what a client does as a subtest, and notes how it ended.
 func row(t *testing.T, client, version, does string, body func(t *testing.T)) bool {
+	t.Helper()
+	return operation("").row(t, client, version, does, body)
+}
+
+// row is row for one of the operations.
+func (op operation) row(t *testing.T, client, version, does string, body func(t *testing.T)) bool {
 	t.Helper()
 	return t.Run(does, func(t *testing.T) {
 		t.Cleanup(func() {
@@ -41,7 +65,7 @@ func row(t *testing.T, client, version, does string, body func(t *testing.T)) bo
 			}
 			matrix.mu.Lock()
 			defer matrix.mu.Unlock()
-			matrix.rows = append(matrix.rows, result{client, version, does, outcome, t.Name()})
+			matrix.rows = append(matrix.rows, result{client, version, does, op, outcome, t.Name()})
 		})
 		body(t)
 	})

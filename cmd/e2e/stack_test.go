@@ -57,7 +57,7 @@ type stack struct {
 // stackOptions alter the deployed configuration.
 type stackOptions struct {
 	configure func(config map[string]any) // last, on the decoded file
-	switches  func(*ecrtest.Switches)     // manners of the doubles
+	doubles   func(*ecrtest.Options)      // manners of the doubles
 }
 
 // newStack starts the doubles and dray.
@@ -69,9 +69,9 @@ func newStack(t testing.TB, opts stackOptions) *stack {
 	key := filepath.Join(s.dir, "privkey.pem")
 	run(t, environment(), built.dray, "cert", "--host", drayName, "--host", s.ip, "--out-cert", s.certificate, "--out-key", key)
 	s.trust = pool(t, s.certificate)
-	s.ecr = newDouble(t, ecrtest.ECR(), ecrName, opts.switches)
-	s.hub = newDouble(t, ecrtest.Hub(), "registry-1.docker.io", opts.switches)
-	s.quay = newDouble(t, ecrtest.Hub(), "quay.io", opts.switches)
+	s.ecr = newDouble(t, ecrtest.ECR(), ecrName, opts.doubles)
+	s.hub = newDouble(t, ecrtest.Hub(), "registry-1.docker.io", opts.doubles)
+	s.quay = newDouble(t, ecrtest.Hub(), "quay.io", opts.doubles)
 	s.configure(key, opts)
 	s.start()
 	return s
