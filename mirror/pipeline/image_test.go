@@ -112,3 +112,41 @@ func TestManifestsHideNothing(t *testing.T) {
 		t.Errorf("a manifest with two readings: %v", err)
 	}
 }
+
+// scanning is a shelf whose layers are looked at.
+type scanning struct {
+	shelf
+	p *Pipeline
+}
+
+func (s scanning) Scanned(ctx context.Context, d oci.Descriptor) (*Scanned, error) {
+	r, err := s.Open(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	return s.p.Scan(ctx, Layer{}, r, func() (digest.Digest, error) { return d.Digest, nil })
+}
+
+// A layer that is said to be fetched from elsewhere is looked at where it is here, since clients then take it from here.
+func TestForeignLayersThatAreHere(t *testing.T) {
+	p, err := New(Options{Steps: []Step{{Stage: &noting{name: "notes", found: []Finding{{Rule: "bad", What: "something"}}}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	layer := archive(t, file{name: "a", text: "x"})
+	for _, here := range []bool{true, false} {
+		from := scanning{shelf{blobs: map[digest.Digest][]byte{}}, p}
+		if here {
+			from.blobs[digest.FromBytes(layer)] = layer
+		}
+		man, err := oci.ParseManifest(oci.MediaTypeOCIManifest, fmt.Appendf(nil, `{"schemaVersion":2,"layers":[{"mediaType":"application/vnd.oci.image.layer.nondistributable.v1.tar","digest":%q,"size":%d}]}`,
+			digest.FromBytes(layer), len(layer)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := p.Judge(t.Context(), Subject{Manifest: man}, from)
+		if err != nil || r.Pass == here {
+			t.Errorf("here: %v: %+v, %v", here, r, err)
+		}
+	}
+}

@@ -120,12 +120,15 @@ func (p *Pipeline) layers(ctx context.Context, img *Image, from Contents, r *Rep
 	g.SetLimit(layersAtOnce)
 	for _, m := range img.Manifests {
 		for _, l := range m.Layers {
-			if l.Foreign || first[l.Digest.String()] != nil {
+			if first[l.Digest.String()] != nil {
 				continue
 			}
 			first[l.Digest.String()] = l
 			g.Go(func() error {
 				s, err := from.Scanned(gctx, oci.Descriptor{Digest: l.Digest, Size: l.Size, MediaType: l.MediaType})
+				if l.Foreign && err != nil && gctx.Err() == nil {
+					s, err = nil, nil // it may be elsewhere; but clients take it from here where it is
+				}
 				mu.Lock()
 				defer mu.Unlock()
 				scans[l] = s

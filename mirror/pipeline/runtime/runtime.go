@@ -184,7 +184,7 @@ func (c *check) history() {
 func (c *check) files() error {
 	fs := newView()
 	for i, l := range c.m.Layers {
-		if l.Foreign {
+		if l.Foreign && !l.Seen {
 			continue
 		}
 		var f facts
