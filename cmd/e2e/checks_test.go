@@ -14,6 +14,7 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+	"github.com/opencontainers/go-digest"
 	"go.yaml.in/yaml/v3"
 )
 
@@ -84,6 +85,12 @@ func TestDockerChecks(t *testing.T) {
 			checks: "attestations: {mode: enforce, provenance: true}",
 			bad:    clean,
 			says:   []string{"[attestations/provenance]", "--provenance=true"},
+		},
+		"base": {
+			checks: fmt.Sprintf("base: {mode: enforce, allowed: ['docker.io/library/good:*'], images: [{name: 'docker.io/library/good:1', diff_ids: [%s]}, {name: 'docker.io/somebody/evil:1', diff_ids: [%s]}]}",
+				digest.FromBytes(plain("etc/good")), digest.FromBytes(plain("etc/evil"))),
+			bad: img(v1.Config{}, plain("etc/evil"), plain("etc/motd")), good: img(v1.Config{}, plain("etc/good"), plain("etc/motd")),
+			says: []string{"[base/forbidden]", "docker.io/somebody/evil:1", "docker.io/library/good:*"},
 		},
 		"bomb": {
 			checks: "archive: {max_ratio: 100}",
