@@ -3,6 +3,7 @@ package e2e
 import (
 	"archive/tar"
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"net"
@@ -31,7 +32,6 @@ type checkCase struct {
 	checks    string // a member of a set of checks
 	tag       string // "" is v1
 	bad, good v1.Image
-	goodTag   string
 	says      []string // on the terminal of who pushes bad
 	silent    string   // what nobody is told
 }
@@ -116,7 +116,7 @@ func TestDockerChecks(t *testing.T) {
 	for name, c := range cases {
 		row(t, "Docker", d.version, "push what a check refuses: "+name, func(t *testing.T) {
 			repo, asked := "checked/"+name, s.ecr.asked()
-			out, err := push(t, repo, orV1(c.tag), c.bad)
+			out, err := push(t, repo, cmp.Or(c.tag, "v1"), c.bad)
 			refused(t, s, asked, repo, out, err, c.says...)
 			if c.silent != "" && strings.Contains(out, c.silent) {
 				t.Error("the secret is told")
@@ -130,13 +130,6 @@ func TestDockerChecks(t *testing.T) {
 			s.sameBytes(t, repo+":v1")
 		})
 	}
-}
-
-func orV1(tag string) string {
-	if tag == "" {
-		return "v1"
-	}
-	return tag
 }
 
 // TestBuildKitChecks is about what BuildKit alone pushes: an index with attestations, whose images are pushed by their digests before it.
