@@ -220,6 +220,18 @@ func (p *pins) expire(now time.Time) {
 	p.dropIf(p.release, func(_ pinKey, v *pin) bool { return now.Sub(v.since) >= p.expiry })
 }
 
+// renew gives pins their whole time again: a manifest that needs them is on its way.
+func (p *pins) renew(keys ...pinKey) {
+	now := time.Now()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, k := range keys {
+		if v := p.m[k]; v != nil {
+			v.since = now
+		}
+	}
+}
+
 // suspendAll leaves every pin to the next process.
 func (p *pins) suspendAll() {
 	p.dropIf(func(v *pin) { _ = v.blob.Suspend() }, func(pinKey, *pin) bool { return true })

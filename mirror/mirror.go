@@ -129,6 +129,7 @@ type Mirror struct {
 	manifests flights[*answer]
 	vouches   flights[int64]
 	landings  flights[upstream.Pushed]
+	turns     turns // of tags
 	verdicts  flights[*pipeline.Report]
 	scans     flights[*pipeline.Scanned]
 	walks     chan struct{}

@@ -89,6 +89,7 @@ func (m *Mirror) bring(ctx context.Context, x *exchange, ref oci.Reference, man 
 
 // admit lands a manifest that passes the gate of its repository, where there is one, or lets it wait.
 func (m *Mirror) admit(ctx context.Context, p plea) (upstream.Pushed, error) {
+	m.pins.renew(p.pinned()...)
 	var verdict *pipeline.Report
 	if p.gate != nil {
 		var err error
@@ -105,19 +106,42 @@ func (m *Mirror) admit(ctx context.Context, p plea) (upstream.Pushed, error) {
 	case waits:
 		return m.holdBack(p.gate, p.up, p.repo, p.man), nil
 	}
-	var pushed upstream.Pushed
-	var err error
-	if p.up.AcknowledgeLocally {
-		err = m.acknowledge(ctx, p)
-	} else {
-		pushed, err = m.land(ctx, p.up, p.repo, p.ref, p.man)
-	}
+	pushed, err := m.inTurn(ctx, p)
 	if err == nil {
 		m.attach(p, verdict)
 		m.vary(p)
 		m.tell(notify.Push, p.up, p.user, p.cause, notify.Target{MediaType: p.man.MediaType, Digest: p.man.Digest, Size: int64(len(p.man.Raw)), Repository: p.repo, Tag: p.ref.Tag})
 	}
 	return pushed, err
+}
+
+// inTurn lands an image, or puts it on record. Where there are checks, the pushes of one tag take turns, and what is said of the name is
+// asked again then: since the verdict the tag may have been given to another image.
+func (m *Mirror) inTurn(ctx context.Context, p plea) (upstream.Pushed, error) {
+	if p.gate != nil && p.ref.Tag != "" {
+		done, err := m.turns.wait(ctx, strings.Join([]string{p.up.Name, p.repo, p.ref.Tag}, " "))
+		if err != nil {
+			return upstream.Pushed{}, err
+		}
+		defer done()
+		if r := p.gate.Pipeline.CheckName(ctx, p.name(m)); r != nil && !r.Pass {
+			m.conclude(ctx, r, p.cause)
+			return upstream.Pushed{}, &rejected{r}
+		}
+	}
+	if p.up.AcknowledgeLocally {
+		return upstream.Pushed{}, m.acknowledge(ctx, p)
+	}
+	return m.land(ctx, p.up, p.repo, p.ref, p.man)
+}
+
+// pinned are the blobs that the client may have sent for the image.
+func (p plea) pinned() []pinKey {
+	var keys []pinKey
+	for _, c := range p.man.Children() {
+		keys = append(keys, pinKey{p.up.Name, p.repo, c.Digest})
+	}
+	return keys
 }
 
 func outcome(err error) string {

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -466,5 +467,37 @@ func TestChecksHoldWhatNobodyLooksAt(t *testing.T) {
 	}
 	if _, ok := s.ecr.Image("team/app", "v1"); !ok {
 		t.Error("the clean twin is not in ECR")
+	}
+}
+
+// Of pushes that want one immutable tag at the same time, one gets it.
+func TestChecksLetOneTakeATag(t *testing.T) {
+	s := startStack(t, t.TempDir(), checked("  names: {mode: enforce, immutable_tags: ['*']}")...)
+	s.ecr.CreateRepository("team/app")
+	images := make([]image, 6)
+	for i := range images {
+		images[i] = newImage(t, plainConfig, gzipOf(t, tarOf(t, "name", fmt.Sprint(i))))
+		for _, l := range images[i].layers {
+			s.upload("team/app", l)
+		}
+	}
+	s.upload("team/app", []byte(plainConfig))
+	var taken, refused atomic.Int32
+	var wg sync.WaitGroup
+	for _, img := range images {
+		wg.Go(func() {
+			switch r := s.putManifest("team/app", "v1", img.man); r.StatusCode {
+			case 201:
+				taken.Add(1)
+			case 403:
+				refused.Add(1)
+			default:
+				t.Errorf("%s: %s", r.Status, r.body)
+			}
+		})
+	}
+	wg.Wait()
+	if taken.Load() != 1 || int(refused.Load()) != len(images)-1 {
+		t.Errorf("%d pushes took the tag, %d were refused", taken.Load(), refused.Load())
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -272,6 +273,9 @@ func (to *endpoint) post(ctx context.Context, e Event) (again bool, err error) {
 	req.Header.Set("Content-Type", MediaType)
 	webhook.Sign(req.Header, to.Secret, body)
 	resp, err := to.client.Do(req)
+	if told, ok := errors.AsType[*url.Error](err); ok {
+		err = told.Err // the address may hold a token
+	}
 	if err != nil {
 		return true, err
 	}
