@@ -9,7 +9,7 @@ import (
 
 const (
 	// slowest is the least rate that a registry can push a lane down to, in requests per second; where it documents a
-	// ceiling, that is at least a hundredth of it.
+	// ceiling, that is at least a four hundredth of it.
 	slowest = 1
 	// recovery is the time, of answers without a refusal, in which a lane wins back the rate at which it was refused.
 	// After four times as long, a lane without a ceiling has no rate any more.
@@ -162,7 +162,7 @@ func (l *lane) refused(began, now time.Time, throttled bool, after time.Duration
 		l.bucket = rate.NewLimiter(rate.Limit(l.was), 1)
 	}
 	l.grown = now
-	least := max(slowest, l.ceiling/100)
+	least := max(slowest, l.ceiling/400)
 	if l.ceiling > 0 {
 		least = min(least, l.ceiling)
 	}
@@ -194,8 +194,13 @@ func (l *lane) accepted(began, now time.Time) {
 }
 
 // setRate changes the rate. Half a second's worth may go at once, so that what arrives together with others' requests does
-// not make more than a second's worth at the registry.
+// not make more than a second's worth at the registry. Below its ceiling a lane sends evenly, or each pause would end in a
+// burst that is refused again.
 func (l *lane) setRate(now time.Time, perSecond float64) {
 	l.bucket.SetLimitAt(now, rate.Limit(perSecond))
-	l.bucket.SetBurstAt(now, max(1, int(perSecond/2)))
+	burst := perSecond / 2
+	if perSecond != l.ceiling {
+		burst = perSecond / 10
+	}
+	l.bucket.SetBurstAt(now, max(1, int(burst)))
 }

@@ -48,7 +48,7 @@ func TestPushesOutlastThrottling(t *testing.T) {
 func TestPullsOutlastThrottling(t *testing.T) {
 	for name, set := range map[string]func(*ecrtest.Running){
 		"ceiling": func(r *ecrtest.Running) { r.SetQuotas(map[string]ecrtest.Quota{"BatchGetImage": {Rate: 10, Burst: 4}}) },
-		"429":     func(r *ecrtest.Running) { r.AddFault(ecrtest.Fault{Kinds: readKinds, Count: 10, Status: 429}) },
+		"429":     func(r *ecrtest.Running) { r.AddFault(ecrtest.Fault{Kinds: readKinds, Count: 6, Status: 429}) },
 		"503":     func(r *ecrtest.Running) { r.AddFault(ecrtest.Fault{Kinds: readKinds, Count: 20, Status: 503}) },
 		"closed":  func(r *ecrtest.Running) { r.AddFault(ecrtest.Fault{Kinds: readKinds, Count: 20, Close: true}) },
 	} {
