@@ -99,14 +99,15 @@ log: {level: warn, access: false}
 	if err := os.WriteFile(c.config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	c.start()
 	t.Cleanup(c.kill)
+	c.start()
 	return c
 }
 
 func (c *crashed) start() {
 	c.cmd = exec.Command(os.Args[0])
-	c.cmd.Env = append(os.Environ(), asDray+"=serve --config "+c.config, "AWS_ACCESS_KEY_ID=AKIAIOSFODNN7EXAMPLE", "AWS_SECRET_ACCESS_KEY=not-a-secret",
+	// Nothing of the surroundings: variables such as PORT would win over the file.
+	c.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "TMPDIR=" + os.TempDir()}, asDray+"=serve --config "+c.config, "AWS_ACCESS_KEY_ID=AKIAIOSFODNN7EXAMPLE", "AWS_SECRET_ACCESS_KEY=not-a-secret",
 		"AWS_REGION=eu-west-1", "AWS_ENDPOINT_URL_ECR="+c.ecr.APIURL)
 	c.cmd.Stdout, c.cmd.Stderr = c.Output(), c.Output()
 	if err := c.cmd.Start(); err != nil {

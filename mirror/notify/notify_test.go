@@ -89,6 +89,7 @@ func TestDelivers(t *testing.T) {
 			n.Tell(about(repo))
 		}
 		time.Sleep(time.Hour)
+		synctest.Wait()
 		if want := []string{"a", "c"}; !slices.Equal(s.got, want) {
 			t.Errorf("told of %v, want %v", s.got, want)
 		}
@@ -128,7 +129,8 @@ func TestBacklog(t *testing.T) {
 			t.Errorf("%d dropped, want 1", n.counted("dropped"))
 		}
 		time.Sleep(10 * time.Second) // tried after 0, 1, 3 and 7 seconds
-		stop()                       // the fifth refusal is of a
+		synctest.Wait()
+		stop() // the fifth refusal is of a
 		if want := []string{"b", "c"}; !slices.Equal(s.got, want) || n.counted("dropped") != 2 {
 			t.Errorf("told of %v, want %v; %d dropped", s.got, want, n.counted("dropped"))
 		}
