@@ -1,0 +1,122 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+const metricsPage = `# Metrics
+
+Every metric of dray's own at ` + "`/metrics`" + ` of the admin listener, beside those of the Go runtime and of the process. Which of them to watch, and what to do about them, is in [operating.md](operating.md#what-to-watch).
+Some are there only while the part that they belong to is configured. This page is written by a test.
+
+| Metric | Labels | Meaning |
+|---|---|---|
+`
+
+// described has everything switched on that counts something.
+var described = []string{
+	"  push: true\n", "  push: true\n  checks: [gate]\n  acknowledge: local\n",
+	"upstreams:\n", "notifications: [{url: 'http://127.0.0.1:1'}]\ncloudwatch: {region: eu-west-1, dimensions: image}\n" +
+		"checks:\n- {name: gate, names: {mode: enforce, forbidden_tags: [latest]}}\nupstreams:\n- {name: builds, kind: local, prefixes: [builds]}\n",
+}
+
+var descPattern = regexp.MustCompile(`^Desc\{fqName: "(\w+)", help: "(.*?)",(?: unit: ".*",)? constLabels: \{(.*)\}, variableLabels: \{(.*)\}\}$`)
+
+// metricsOf are the rows of the page, by name.
+func metricsOf(t *testing.T, r prometheus.Collector) map[string]string {
+	t.Helper()
+	descs := make(chan *prometheus.Desc)
+	go func() { r.Describe(descs); close(descs) }()
+	rows := map[string]string{}
+	for d := range descs {
+		parts := descPattern.FindStringSubmatch(d.String())
+		if parts == nil {
+			t.Errorf("not understood: %s", d)
+			continue
+		}
+		if !strings.HasPrefix(parts[1], "dray_") {
+			continue
+		}
+		var labels []string
+		for label := range strings.SplitSeq(parts[3], ",") {
+			if name, _, ok := strings.Cut(label, "="); ok {
+				labels = append(labels, name)
+			}
+		}
+		if parts[4] != "" {
+			labels = append(labels, strings.Split(parts[4], ",")...)
+		}
+		row := fmt.Sprintf("| `%s` | %s | %s |\n", parts[1], strings.Join(labels, ", "), strings.ReplaceAll(parts[2], `\"`, `"`))
+		if other := rows[parts[1]]; other != "" && other != row {
+			t.Errorf("%s has two meanings:\n%s%s", parts[1], other, row)
+		}
+		rows[parts[1]] = row
+	}
+	return rows
+}
+
+// TestMetricsAreDocumented: the page has every metric, and no page names one that does not exist.
+func TestMetricsAreDocumented(t *testing.T) {
+	s := startStack(t, t.TempDir(), described...)
+	rows := metricsOf(t, s.metrics)
+	var names []string
+	for name := range rows {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	page := metricsPage
+	for _, name := range names {
+		page += rows[name]
+	}
+	golden(t, "../../docs/metrics.md", page)
+
+	for _, name := range namedIn(t, "../..", ".go", regexp.MustCompile(`"(dray_[a-z0-9_]+)"`), "_test.go") {
+		if !slices.ContainsFunc(names, func(have string) bool { return strings.HasPrefix(have, name) }) {
+			t.Errorf("%s is in the source, and this test does not switch on what counts it", name)
+		}
+	}
+	for _, name := range namedIn(t, "../../docs", ".md", regexp.MustCompile("`(dray_[a-z0-9_]+)"), "") {
+		bare := strings.TrimSuffix(strings.TrimSuffix(strings.TrimSuffix(name, "_bucket"), "_sum"), "_count")
+		if rows[name] == "" && rows[bare] == "" {
+			t.Errorf("docs name %s, which does not exist", name)
+		}
+	}
+}
+
+// namedIn finds what a pattern catches in the files below a directory.
+func namedIn(t *testing.T, root, extension string, pattern *regexp.Regexp, except string) []string {
+	t.Helper()
+	found := map[string]bool{}
+	err := filepath.WalkDir(root, func(path string, f os.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case f.IsDir() && strings.HasPrefix(f.Name(), ".") && len(f.Name()) > 2, f.IsDir() && f.Name() == "testdata":
+			return filepath.SkipDir
+		case f.IsDir() || !strings.HasSuffix(path, extension) || except != "" && strings.HasSuffix(path, except):
+			return nil
+		}
+		text, err := os.ReadFile(path)
+		for _, m := range pattern.FindAllSubmatch(text, -1) {
+			found[string(m[1])] = true
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for name := range found {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
