@@ -101,6 +101,17 @@ func (g *graph) inventoryAPI() []admin.Endpoint {
 	}
 }
 
+// hostedImages are the images of all hosted upstreams.
+func (g *graph) hostedImages(yield func(inventory.Hosted) bool) {
+	for _, s := range g.hosted {
+		for i := range s.Images() {
+			if !yield(inventory.Hosted(i)) {
+				return
+			}
+		}
+	}
+}
+
 func number(params url.Values, name string, missing int64) (int64, error) {
 	text := params.Get(name)
 	if text == "" {
@@ -120,6 +131,8 @@ func told(err error) error {
 		return nil
 	case errors.Is(err, inventory.ErrNotHeld):
 		return admin.Errorf(admin.CodeNotFound, "%v", err)
+	case errors.Is(err, inventory.ErrHosted):
+		return admin.Errorf(admin.CodeConflict, "%v", err)
 	case errors.Is(err, inventory.ErrSelection), errors.Is(err, disk.ErrPinName), errors.Is(err, disk.ErrDigest):
 		return admin.Errorf(admin.CodeInvalid, "%v", err)
 	}

@@ -58,14 +58,17 @@ func (s *stack) pull(path, ref string, m *oci.Manifest) {
 }
 
 // idle returns when nobody reads a blob or needs one for a push: what did is over a little after the client has its answer.
-func (s *stack) idle() {
+func (s *stack) idle() { s.Helper(); s.idleBut(0) }
+
+// idleBut is idle with so many blobs that somebody needs for good.
+func (s *stack) idleBut(n int) {
 	s.Helper()
 	for give := time.Now().Add(10 * time.Second); ; runtime.Gosched() {
 		open := 0
 		if err := s.disk.List(s.Context(), func(i disk.Info) bool { open += btoi(i.Open); return true }); err != nil {
 			s.Fatal(err)
 		}
-		if open == 0 {
+		if open == n {
 			return
 		}
 		if time.Now().After(give) {
@@ -311,6 +314,29 @@ func TestPinOutlivesRestart(t *testing.T) {
 	if pins := operated[items[inventory.Pin]](s, "pin").Items; len(pins) != 0 {
 		t.Errorf("%+v", pins)
 	}
+}
+
+// TestHostedImages: what is hosted is listed under its name, and nothing that operators purge takes it away.
+func TestHostedImages(t *testing.T) {
+	s := startStack(t, t.TempDir(), "upstreams:\n", "upstreams:\n- {name: builds, kind: local, prefixes: [builds]}\n", "upstreams: [ecr, hub]", "upstreams: [ecr, hub, builds]")
+	base := noise(1, 100<<10)
+	hosted := s.push("builds/team/cache", "main", base, noise(2, 1000))
+	s.push("team/app", "v1", base)
+	s.idleBut(2 + len(hosted.Layers)) // which hosting needs
+	all := operated[items[inventory.Image]](s, "ls").Items
+	if len(all) != 2 || all[0].Upstream != "builds" || all[0].Repository != "team/cache" || fmt.Sprint(all[0].Tags) != "[main]" || all[0].HeldParts != 4 {
+		t.Errorf("%+v", all)
+	}
+	for _, args := range [][]string{{"builds/team/cache:main"}, {"builds/team/cache@" + hosted.Digest.String()}, {"--repository", "builds/*"}, {hosted.Digest.String()}} {
+		if code, _, stderr := s.operator(append([]string{"purge", "--force"}, args...)...); code != exitFailed || !strings.Contains(stderr, "is hosted here alone") {
+			t.Errorf("%q: %d %s", args, code, stderr)
+		}
+	}
+	done := operated[inventory.Purged](s, "purge", "--force", "--repository", "*")
+	if fmt.Sprint(done.Tags) != "[ecr/team/app:v1]" {
+		t.Errorf("%+v", done)
+	}
+	s.pull("/v2/builds/team/cache", "main", hosted)
 }
 
 // TestEvictDoesWhatItSaid: the dry run names what then goes, in order, and why.

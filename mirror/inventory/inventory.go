@@ -15,6 +15,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"time"
 
 	"dray/cache"
@@ -30,6 +31,8 @@ var (
 	ErrNotHeld = errors.New("not held")
 	// ErrSelection says that it is not clear what was named.
 	ErrSelection = errors.New("name one image, one digest, or one pattern of repositories")
+	// ErrHosted says that what was named has no upstream that it could be fetched from again.
+	ErrHosted = errors.New("hosted here alone: delete it as a client of the registry")
 )
 
 // Inventory is the view of a cache and of the facts about it. All methods may be called
@@ -39,6 +42,15 @@ type Inventory struct {
 	Disk  *disk.Dir // the one of Cache
 	Tags  *meta.Tags
 	Links *meta.Links
+	// Hosted are the manifests that are kept here for good, in repositories of which there are no facts; nil: none.
+	Hosted iter.Seq[Hosted]
+}
+
+// Hosted is a manifest of a repository that is hosted here.
+type Hosted struct {
+	Upstream, Repo string
+	Digest         digest.Digest
+	Tags           []string // in order
 }
 
 // Blob is what is known of one blob on disk.

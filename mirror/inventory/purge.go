@@ -58,7 +58,7 @@ type Purged struct {
 }
 
 // Purge forgets the tags and manifests that sel names, and removes the blobs that nothing else needs. It
-// returns ErrNotHeld where nothing is known of what was named, and ErrSelection where nothing was.
+// returns ErrNotHeld where nothing is known of what was named, ErrHosted where all of it is hosted, and ErrSelection where nothing was named.
 func (v *Inventory) Purge(ctx context.Context, sel Selection) (Purged, error) {
 	out := Purged{Tags: []string{}, Images: []string{}, Blobs: []Gone{}, DryRun: sel.DryRun}
 	if named := sel.Name != (Name{}); named == (sel.Pattern != "") {
@@ -69,6 +69,9 @@ func (v *Inventory) Purge(ctx context.Context, sel Selection) (Purged, error) {
 		return out, err
 	}
 	p := s.plan(sel)
+	if nothing := len(p.tags)+len(p.places)+len(p.loose) == 0; nothing && p.hosted {
+		return out, fmt.Errorf("%s is %w", cmp.Or(sel.Pattern, sel.Name.String()), ErrHosted)
+	}
 	if len(p.tags)+len(p.places)+len(p.loose) == 0 {
 		return out, fmt.Errorf("%s is %w", cmp.Or(sel.Pattern, sel.Name.String()), ErrNotHeld)
 	}
@@ -127,24 +130,31 @@ type plan struct {
 	tags   []Name
 	places []place // whose links go, in order
 	loose  []digest.Digest
+	hosted bool // some of what was named is hosted, and stays
 	// shared are the blobs that what stays needs.
 	shared map[digest.Digest]bool
 }
 
 // plan decides which tags and places go, and what those that stay need.
 func (s *snapshot) plan(sel Selection) plan {
-	tags, places := s.selected(sel)
+	tags, leaving := s.selected(sel)
 	p := plan{shared: map[digest.Digest]bool{}}
-	leaving := map[place]bool{}
-	for at := range places {
-		leaving[at] = true
+	for at := range leaving {
+		if s.hosted[at] {
+			p.hosted = true
+			delete(leaving, at)
+		}
 	}
 	s.followParts(leaving, tags)
 	for at, all := range s.places {
 		stays := !leaving[at]
 		for _, t := range all {
 			n := Name{at.upstream, at.repo, tagged(t)}
-			if tags[n] {
+			switch {
+			case !tags[n]:
+			case s.hosted[at]:
+				p.hosted = true
+			default:
 				p.tags = append(p.tags, n)
 			}
 		}

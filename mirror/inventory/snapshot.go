@@ -38,14 +38,16 @@ type snapshot struct {
 	view *Inventory
 	// places are the manifests of repositories, with their tags in order.
 	places map[place][]string
+	// hosted are those of them that are never purged.
+	hosted map[place]bool
 	// nodes are the manifests held.
 	nodes map[digest.Digest]*node
 }
 
 // snapshot reads the facts, and every manifest that is held.
 func (v *Inventory) snapshot(ctx context.Context) (*snapshot, error) {
-	s := &snapshot{view: v, places: map[place][]string{}, nodes: map[digest.Digest]*node{}}
-	for _, step := range []func(context.Context) error{s.readTags, s.readLinks, s.readStrangers} {
+	s := &snapshot{view: v, places: map[place][]string{}, hosted: map[place]bool{}, nodes: map[digest.Digest]*node{}}
+	for _, step := range []func(context.Context) error{s.readTags, s.readLinks, s.readHosted, s.readPlaces, s.readStrangers} {
 		if err := step(ctx); err != nil {
 			return nil, err
 		}
@@ -80,6 +82,21 @@ func (s *snapshot) readLinks(ctx context.Context) error {
 			}
 		}
 	}
+	return nil
+}
+
+func (s *snapshot) readHosted(context.Context) error {
+	if s.view.Hosted == nil {
+		return nil
+	}
+	for h := range s.view.Hosted {
+		p := place{h.Upstream, h.Repo, h.Digest}
+		s.places[p], s.hosted[p] = h.Tags, true
+	}
+	return nil
+}
+
+func (s *snapshot) readPlaces(ctx context.Context) error {
 	for p := range s.places {
 		if err := s.read(ctx, p.digest); err != nil {
 			return err
