@@ -47,6 +47,10 @@ func TestKilledWhileHosting(t *testing.T) {
 				})
 			}
 			time.Sleep(time.Duration(100+rnd.IntN(900)) * time.Millisecond)
+			none := func() bool { mu.Lock(); defer mu.Unlock(); return len(landed) == 0 }
+			for late := time.Now().Add(20 * time.Second); none() && time.Now().Before(late); {
+				time.Sleep(5 * time.Millisecond) // a slow machine: nothing has landed that could be lost
+			}
 			s.dray.kill()
 			cancel()
 			pushers.Wait()
