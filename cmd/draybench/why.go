@@ -20,6 +20,14 @@ func reasons() map[metric]func(r results) string {
 			return fmt.Sprintf("Clients take a good part of the same cores, so rates are closer together than costs: a request costs distribution %s × the processor time that it costs dray. "+
 				"Of the %s µs of dray most are those of net/http and of the kernel; net/http with nothing behind it takes %s.", number(cpu, true), number(own, true), number(bare, true))
 		},
+		besideCPU: func(r results) string {
+			bare, ok := r.median(besideCPU, bareNetHTTP)
+			more, ok2 := r.difference(besideCPU, dray, bareNetHTTP)
+			if !ok || !ok2 {
+				return ""
+			}
+			return fmt.Sprintf("net/http alone takes %s µs on this machine, and dray adds %s × that: rights, counters, and a line in the log, which is a system call of its own.", number(bare, true), number(more/bare, true))
+		},
 		firstManifest: func(r results) string {
 			late, ok := r.difference(firstManifest, dray, direct)
 			other, ok2 := r.difference(firstManifest, nginx, direct)
