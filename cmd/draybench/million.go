@@ -20,6 +20,10 @@ import (
 // million starts dray on a directory of very many blobs: how long the first client waits for a manifest and a layer, how long until
 // dray knows the directory, and what that takes.
 func (b *bench) million(ctx context.Context) error {
+	d, ok := b.dray()
+	if !ok {
+		return nil
+	}
 	img, err := newImage("bench/million", "v1", 1, 1e6)
 	if err != nil {
 		return err
@@ -33,7 +37,7 @@ func (b *bench) million(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	p := drayWith(b.peers[1].path, strings.Replace(drayConfig, `admin: {address: "off"}`, `admin: {address: "`+admin[0]+`"}`, 1))
+	p := drayWith(d.path, strings.Replace(drayConfig, `admin: {address: "off"}`, `admin: {address: "`+admin[0]+`"}`, 1))
 	r, err := b.start(ctx, p, o)
 	if err != nil {
 		return err
