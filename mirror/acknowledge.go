@@ -1,6 +1,7 @@
 package mirror
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,7 +13,6 @@ import (
 	"dray/upstream"
 	"dray/upstream/oci"
 
-	"github.com/opencontainers/go-digest"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -83,12 +83,7 @@ func (m *Mirror) gather(ctx context.Context, up *Upstream, repo string, man *oci
 	var blobs []queue.Blob
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(8)
-	seen := map[digest.Digest]bool{}
-	for _, c := range man.Children() {
-		if c.Foreign() || seen[c.Digest] {
-			continue
-		}
-		seen[c.Digest] = true
+	for _, c := range ownChildren(man) {
 		g.Go(func() error {
 			size, here, err := m.gatherOne(ctx, up, repo, c)
 			if err == nil && here {
@@ -100,18 +95,8 @@ func (m *Mirror) gather(ctx context.Context, up *Upstream, repo string, man *oci
 		})
 	}
 	err := g.Wait()
-	slices.SortFunc(blobs, func(a, b queue.Blob) int { return compareDigests(a.Digest, b.Digest) })
+	slices.SortFunc(blobs, func(a, b queue.Blob) int { return cmp.Compare(a.Digest, b.Digest) })
 	return blobs, err
-}
-
-func compareDigests(a, b digest.Digest) int {
-	switch {
-	case a < b:
-		return -1
-	case a > b:
-		return 1
-	}
-	return 0
 }
 
 // gatherOne says whether a child is held here for the repository, or else makes sure that the upstream has it.

@@ -6,8 +6,6 @@ import (
 	"sync/atomic"
 
 	"dray/upstream/oci"
-
-	"github.com/opencontainers/go-digest"
 )
 
 // counted counts what is read of what open gives, from its start on each time.
@@ -36,12 +34,10 @@ func (c *counter) Read(p []byte) (int, error) {
 // percentCopied is how much of an image the upstream has, in percent of its bytes and below 100.
 func (m *Mirror) percentCopied(ctx context.Context, up *Upstream, repo string, man *oci.Manifest) int {
 	var total, there int64
-	seen := map[digest.Digest]bool{}
-	for _, c := range man.Children() {
-		if c.Manifest || c.Foreign() || seen[c.Digest] {
+	for _, c := range ownChildren(man) {
+		if c.Manifest {
 			continue
 		}
-		seen[c.Digest] = true
 		total += c.Size
 		sent := c.Size
 		if p := m.pins.get(pinKey{up.Name, repo, c.Digest}); p != nil && p.forward != nil {

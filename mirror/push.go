@@ -89,7 +89,7 @@ func (m *Mirror) bring(ctx context.Context, x *exchange, ref oci.Reference, man 
 
 // admit lands a manifest that passes the gate of its repository, where there is one, or lets it wait.
 func (m *Mirror) admit(ctx context.Context, p plea) (upstream.Pushed, error) {
-	m.pins.renew(p.pinned()...)
+	m.pins.renew(pinKeys(p.up, p.repo, p.man)...)
 	var verdict *pipeline.Report
 	if p.gate != nil {
 		var err error
@@ -135,11 +135,11 @@ func (m *Mirror) inTurn(ctx context.Context, p plea) (upstream.Pushed, error) {
 	return m.land(ctx, p.up, p.repo, p.ref, p.man)
 }
 
-// pinned are the blobs that the client may have sent for the image.
-func (p plea) pinned() []pinKey {
+// pinKeys names what a push may have pinned for a manifest.
+func pinKeys(up *Upstream, repo string, man *oci.Manifest) []pinKey {
 	var keys []pinKey
-	for _, c := range p.man.Children() {
-		keys = append(keys, pinKey{p.up.Name, p.repo, c.Digest})
+	for _, c := range man.Children() {
+		keys = append(keys, pinKey{up.Name, repo, c.Digest})
 	}
 	return keys
 }
@@ -249,23 +249,27 @@ func (m *Mirror) landed(ctx context.Context, up *Upstream, repo string, ref oci.
 		m.recorded(m.tags.Set(ctx, key, meta.TagFact{Digest: man.Digest, MediaType: man.MediaType, Size: int64(len(man.Raw))}, 0))
 		m.learner.saw(up, repo, ref, man.MediaType, man.Digest)
 	}
-	var done []pinKey
+	m.pins.drop(pinKeys(up, repo, man)...)
+}
+
+// ownChildren are what the registry of a manifest has to hold for it, each once.
+func ownChildren(man *oci.Manifest) []oci.Child {
+	var own []oci.Child
+	seen := map[digest.Digest]bool{}
 	for _, c := range man.Children() {
-		done = append(done, pinKey{up.Name, repo, c.Digest})
+		if !c.Foreign() && !seen[c.Digest] {
+			seen[c.Digest] = true
+			own = append(own, c)
+		}
 	}
-	m.pins.drop(done...)
+	return own
 }
 
 // settle returns when the upstream has every blob of the manifest.
 func (m *Mirror) settle(ctx context.Context, up *Upstream, repo string, man *oci.Manifest) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(8)
-	seen := map[digest.Digest]bool{}
-	for _, c := range man.Children() {
-		if c.Foreign() || seen[c.Digest] {
-			continue
-		}
-		seen[c.Digest] = true
+	for _, c := range ownChildren(man) {
 		if c.Manifest { // one that does not wait was pushed before its index: the upstream judges
 			g.Go(func() error { return m.landWaiting(ctx, up, repo, c.Digest) })
 			continue
