@@ -1,7 +1,9 @@
 package mirror
 
 import (
+	"container/list"
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -11,30 +13,64 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// maxBacklog bounds the manifests that wait, in bytes. The oldest go first.
-const maxBacklog = 128 << 20
+// Bounds of the manifests that wait, in bytes, for all clients and for each. Beyond them the oldest go first: a client beyond its own loses
+// none but its own.
+const (
+	maxBacklog       = 128 << 20
+	maxBacklogClient = maxBacklog / 4
+	// waitingCosts is what a manifest counts for beside its own bytes, because small ones take memory as well.
+	waitingCosts = 2 << 10
+)
 
 // waiting is a manifest that passed and was pushed by digest: it lands with the one that refers to it.
 type waiting struct {
+	key   pinKey
 	man   *oci.Manifest
-	since time.Time
+	owner string // who pushed it last
 	until time.Time
+	// inAll and inOwn are its places in the two orders.
+	inAll, inOwn *list.Element
+}
+
+func (w *waiting) bytes() int64 { return int64(len(w.man.Raw)) + waitingCosts }
+
+// subject is what the manifest describes, or the zero key.
+func (w *waiting) subject() pinKey {
+	if w.man.Subject == nil {
+		return pinKey{}
+	}
+	return pinKey{w.key.upstream, w.key.repo, w.man.Subject.Digest}
+}
+
+// arrivals are manifests in the order in which they came, of all clients or of one.
+type arrivals struct {
+	order list.List // of *waiting
+	bytes int64
 }
 
 // backlog are the manifests that passed, and that nothing which passed refers to yet. They live in this process: a client
 // whose manifests are gone after a restart is told so, and pushes them again.
 type backlog struct {
-	mu    sync.Mutex // guards what follows; never held during I/O
-	bytes int64
-	m     map[pinKey]waiting
+	most, mostClient int64 // bytes
+
+	mu        sync.Mutex // guards what follows; never held during I/O
+	m         map[pinKey]*waiting
+	bySubject map[pinKey][]*waiting // in the order in which they came
+	all       arrivals
+	of        map[string]*arrivals // by owner
 }
 
-func newBacklog() *backlog { return &backlog{m: map[pinKey]waiting{}} }
+func newBacklog(most, mostClient int64) *backlog {
+	return &backlog{most: most, mostClient: mostClient, m: map[pinKey]*waiting{}, bySubject: map[pinKey][]*waiting{}, of: map[string]*arrivals{}}
+}
 
 func (b *backlog) get(k pinKey) *oci.Manifest {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.m[k].man
+	if w := b.m[k]; w != nil {
+		return w.man
+	}
+	return nil
 }
 
 func (b *backlog) count() int {
@@ -43,42 +79,68 @@ func (b *backlog) count() int {
 	return len(b.m)
 }
 
-func (b *backlog) add(k pinKey, man *oci.Manifest, now, until time.Time) {
+func (b *backlog) add(k pinKey, man *oci.Manifest, owner string, until time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.remove(k)
-	b.m[k] = waiting{man, now, until}
-	for b.bytes += int64(len(man.Raw)); b.bytes > maxBacklog; {
-		oldest := k
-		for other, w := range b.m {
-			if w.since.Before(b.m[oldest].since) {
-				oldest = other
-			}
-		}
-		b.remove(oldest)
+	b.remove(b.m[k])
+	w := &waiting{key: k, man: man, owner: owner, until: until}
+	own := b.of[owner]
+	if own == nil {
+		own = &arrivals{}
+		b.of[owner] = own
+	}
+	b.m[k] = w
+	w.inAll, w.inOwn = b.all.order.PushBack(w), own.order.PushBack(w)
+	if about := w.subject(); about != (pinKey{}) {
+		b.bySubject[about] = append(b.bySubject[about], w)
+	}
+	b.all.bytes += w.bytes()
+	own.bytes += w.bytes()
+	for own.bytes > b.mostClient {
+		b.remove(own.order.Front().Value.(*waiting))
+	}
+	for b.all.bytes > b.most {
+		b.remove(b.all.order.Front().Value.(*waiting))
 	}
 }
 
 // remove needs mu.
-func (b *backlog) remove(k pinKey) {
-	if w, ok := b.m[k]; ok {
-		b.bytes -= int64(len(w.man.Raw))
-		delete(b.m, k)
+func (b *backlog) remove(w *waiting) {
+	if w == nil {
+		return
+	}
+	own := b.of[w.owner]
+	delete(b.m, w.key)
+	b.all.order.Remove(w.inAll)
+	own.order.Remove(w.inOwn)
+	b.all.bytes -= w.bytes()
+	own.bytes -= w.bytes()
+	if own.order.Len() == 0 {
+		delete(b.of, w.owner)
+	}
+	about := w.subject()
+	if left := slices.DeleteFunc(b.bySubject[about], func(o *waiting) bool { return o == w }); len(left) > 0 {
+		b.bySubject[about] = left
+	} else {
+		delete(b.bySubject, about)
 	}
 }
 
-func (b *backlog) drop(k pinKey) {
+// drop reports whether a manifest waited that waits no longer.
+func (b *backlog) drop(k pinKey) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.remove(k)
+	w := b.m[k]
+	b.remove(w)
+	return w != nil
 }
 
 func (b *backlog) expire(now time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for k, w := range b.m {
+	for _, w := range b.m {
 		if now.After(w.until) {
-			b.remove(k)
+			b.remove(w)
 		}
 	}
 }
@@ -88,10 +150,8 @@ func (b *backlog) about(k pinKey) []*oci.Manifest {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	var out []*oci.Manifest
-	for other, w := range b.m {
-		if other.upstream == k.upstream && other.repo == k.repo && w.man.Subject != nil && w.man.Subject.Digest == k.digest {
-			out = append(out, w.man)
-		}
+	for _, w := range b.bySubject[k] {
+		out = append(out, w.man)
 	}
 	return out
 }
@@ -128,13 +188,12 @@ func (m *Mirror) lies(ctx context.Context, up *Upstream, repo string, d digest.D
 // defaultHold is how long manifests wait, where nothing is said.
 const defaultHold = time.Hour
 
-func (m *Mirror) holdBack(g *Gate, up *Upstream, repo string, man *oci.Manifest) upstream.Pushed {
-	hold := g.HoldFor
+func (m *Mirror) holdBack(p plea) upstream.Pushed {
+	hold := p.gate.HoldFor
 	if hold <= 0 {
 		hold = defaultHold
 	}
-	now := time.Now()
-	m.backlog.add(pinKey{up.Name, repo, man.Digest}, man, now, now.Add(hold))
+	m.backlog.add(pinKey{p.up.Name, p.repo, p.man.Digest}, p.man, p.owner, time.Now().Add(hold))
 	return upstream.Pushed{}
 }
 

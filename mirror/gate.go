@@ -66,6 +66,7 @@ type plea struct {
 	up         *Upstream
 	gate       *Gate
 	repo, user string
+	owner      string // who it counts for
 	ref        oci.Reference
 	man        *oci.Manifest
 	// within bounds the client's wait for the verdict.

@@ -183,7 +183,7 @@ func New(o Options) (*Mirror, error) {
 	m.uploads = newUploads(expiry, m.shares)
 	m.pins = newPins(expiry, m.shares)
 	m.landings.lasting, m.verdicts.lasting = true, true
-	m.walks, m.backlog, m.reports = make(chan struct{}, maxWalks), newBacklog(), newReports()
+	m.walks, m.backlog, m.reports = make(chan struct{}, maxWalks), newBacklog(maxBacklog, maxBacklogClient), newReports()
 	for _, u := range o.Upstreams {
 		if u.Name == "" || u.Source == nil || u.Lister == nil {
 			return nil, fmt.Errorf("mirror: upstream %q is incomplete", u.Name)
