@@ -15,6 +15,7 @@ import (
 	"io"
 	"net"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -36,6 +37,9 @@ type session struct {
 	out     *bufio.Writer
 	timeout time.Duration // of one piece sent, and of an answer
 	unhook  func() bool
+
+	mu    sync.Mutex // guards ended, and orders the end of ctx and new deadlines
+	ended error      // the cause of ctx's end
 }
 
 // dial opens a session, which ends with ctx.
@@ -46,7 +50,12 @@ func dial(ctx context.Context, network, address string, timeout time.Duration) (
 		return nil, fmt.Errorf("clamd: %w", err)
 	}
 	s := &session{conn: conn, in: bufio.NewReaderSize(conn, maxReply), out: bufio.NewWriterSize(conn, 64<<10), timeout: timeout}
-	s.unhook = context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
+	s.unhook = context.AfterFunc(ctx, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.ended = context.Cause(ctx)
+		_ = conn.SetDeadline(time.Unix(1, 0))
+	})
 	if _, err := s.out.WriteString("zIDSESSION\x00"); err != nil {
 		return nil, errors.Join(err, s.close())
 	}
@@ -56,6 +65,16 @@ func dial(ctx context.Context, network, address string, timeout time.Duration) (
 func (s *session) close() error {
 	s.unhook()
 	return s.conn.Close()
+}
+
+// allow gives what follows on the connection so much time, or returns the reason why ctx has ended: the deadline that this has set stays.
+func (s *session) allow(d time.Duration) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ended != nil {
+		return wrap("end", s.ended)
+	}
+	return s.conn.SetDeadline(time.Now().Add(d))
 }
 
 // begin starts a file.
@@ -71,7 +90,7 @@ func (s *session) send(p []byte) error {
 	}
 	var length [4]byte
 	binary.BigEndian.PutUint32(length[:], uint32(len(p)))
-	if err := s.conn.SetWriteDeadline(time.Now().Add(s.timeout)); err != nil {
+	if err := s.allow(s.timeout); err != nil {
 		return err
 	}
 	if _, err := s.out.Write(length[:]); err != nil {
@@ -85,7 +104,7 @@ func (s *session) send(p []byte) error {
 
 // end ends the file and returns the name of the signature that it has, or "".
 func (s *session) end() (string, error) {
-	if err := s.conn.SetDeadline(time.Now().Add(s.timeout)); err != nil {
+	if err := s.allow(s.timeout); err != nil {
 		return "", err
 	}
 	if _, err := s.out.Write(make([]byte, 4)); err != nil {
@@ -99,7 +118,9 @@ func (s *session) end() (string, error) {
 
 // refused looks for the reason why clamd hung up amid a file.
 func (s *session) refused(err error) error {
-	_ = s.conn.SetReadDeadline(time.Now().Add(time.Second))
+	if ended := s.allow(time.Second); ended != nil {
+		return ended
+	}
 	if _, why := s.answer(); errors.Is(why, ErrTooLarge) {
 		return why
 	}

@@ -3,6 +3,7 @@ package clamd
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -193,6 +194,34 @@ func TestNoAnswerIsNoConsent(t *testing.T) {
 	}
 	if _, err := look(t, Config{Address: "unix:/nowhere/clamd.ctl"}); err == nil {
 		t.Error("no daemon, no error")
+	}
+}
+
+// The end of a push ends its session at whichever step it is, although each step gives itself a time of its own.
+func TestEndOfContextStays(t *testing.T) {
+	for name, step := range map[string]func(*session) error{
+		"send": func(s *session) error { return s.send(make([]byte, 1<<20)) },
+		"end":  func(s *session) error { _, err := s.end(); return err },
+	} {
+		t.Run(name, func(t *testing.T) {
+			ctx, cancel := context.WithCancelCause(t.Context())
+			_, address, _ := strings.Cut(daemon(t, manners{silent: true}), ":")
+			s, err := dial(ctx, "unix", address, 30*time.Second)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := s.begin(); err != nil {
+				t.Fatal(err)
+			}
+			given := errors.New("the push was given up")
+			cancel(given)
+			_, _ = s.conn.Read(make([]byte, 1)) // until the deadline is set
+			start := time.Now()
+			if err := step(s); !errors.Is(err, given) || time.Since(start) > 10*time.Second {
+				t.Errorf("%v after %s", err, time.Since(start))
+			}
+			_ = s.close()
+		})
 	}
 }
 
