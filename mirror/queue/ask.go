@@ -116,7 +116,7 @@ func (q *Queue) Retry(ctx context.Context, id uint64) error {
 		if e.Overtaken {
 			return fmt.Errorf("push %d of %s: %w", id, e.Reference, ErrOvertaken)
 		}
-		if err := q.journal.append(record{Op: opRetry, ID: id}, q.snapshot); err != nil {
+		if err := q.write(record{Op: opRetry, ID: id}); err != nil {
 			return err
 		}
 	}
@@ -142,7 +142,7 @@ func (q *Queue) Drop(ctx context.Context, id uint64) (Entry, error) {
 	if err != nil {
 		return Entry{}, err
 	}
-	err = q.journal.append(record{Op: opDone, ID: id}, q.snapshot)
+	err = q.write(record{Op: opDone, ID: id})
 	q.mu.Lock()
 	in.State = was
 	dropped := in.Entry
@@ -187,7 +187,7 @@ func (q *Queue) look(id uint64) (Entry, error) {
 	return e.Entry, nil
 }
 
-// Check reports pushes that were refused, and those that have waited for long.
+// Check reports pushes that were refused, those that have waited for long, and a journal that cannot be written.
 func (q *Queue) Check(context.Context) error {
 	s := q.stats(time.Now())
 	var errs []error
@@ -197,6 +197,9 @@ func (q *Queue) Check(context.Context) error {
 	if s.oldest >= q.opts.Old {
 		errs = append(errs, fmt.Errorf("%d acknowledged pushes wait to be forwarded, the oldest for %s; the last error: %s", s.waiting, s.oldest.Round(time.Second), cmp.Or(s.last, "none")))
 	}
+	if s.torn != nil {
+		errs = append(errs, fmt.Errorf("the journal of acknowledged pushes cannot be written: %w", s.torn))
+	}
 	return errors.Join(errs...)
 }
 
@@ -205,12 +208,13 @@ type stats struct {
 	bytes           int64
 	oldest          time.Duration // of those that wait
 	last            string        // error of the oldest
+	torn            error
 }
 
 func (q *Queue) stats(now time.Time) stats {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	s := stats{bytes: q.bytes}
+	s := stats{bytes: q.bytes, torn: q.torn}
 	for _, e := range q.entries {
 		if e.State == Failed {
 			s.failed++

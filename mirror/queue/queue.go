@@ -6,7 +6,8 @@
 //   - Pushes to one repository are forwarded in the order in which they were accepted, so that an index follows its
 //     children and a tag ends where it was pushed last. A refused one stays, seen by everybody, and holds nobody up.
 //   - Entries and bytes are bounded.
-//   - The journal is rewritten from memory whenever a write to it fails, so that no record follows a torn one.
+//   - The journal is rewritten from memory whenever a write to it fails, so that no record follows a torn one, and none says
+//     that a push is done while an older one, done before it, is still to be found.
 package queue
 
 import (
@@ -128,6 +129,9 @@ type Queue struct {
 	held    map[digest.Digest]*hold
 	adding  int   // entries that Add has let in and that are not there yet
 	bytes   int64 // of held blobs, of manifests, and of what Add has let in
+	torn    error // why the journal does not say what is here; nil: it does
+
+	tried time.Time // when mend last tried; Run's own
 }
 
 // place is a repository.
@@ -139,7 +143,10 @@ type lane struct {
 	busy    bool // one is being forwarded
 }
 
-type entry struct{ Entry }
+type entry struct {
+	Entry
+	attempt chan struct{} // closed when the attempt under way has ended
+}
 
 // hold is a blob that entries need.
 type hold struct {
@@ -197,6 +204,10 @@ func (q *Queue) restore(ctx context.Context, e Entry) {
 
 // Close gives the journal up. Run must have returned.
 func (q *Queue) Close() error {
+	var err error
+	if q.journal.broken {
+		err = q.journal.rewrite(q.snapshot())
+	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for _, h := range q.held {
@@ -205,7 +216,7 @@ func (q *Queue) Close() error {
 		}
 	}
 	clear(q.held)
-	return q.journal.close()
+	return errors.Join(err, q.journal.close())
 }
 
 // Add accepts a push: when it returns nil, the push is on stable storage and will be forwarded. One that waits already
@@ -258,7 +269,7 @@ func (q *Queue) append(ctx context.Context, p Push, holds map[digest.Digest]func
 	q.lastID++
 	e := Entry{ID: q.lastID, Push: p, State: Waiting, Accepted: time.Now()}
 	q.mu.Unlock()
-	if err := q.journal.append(record{Op: opPush, Entry: &e}, q.snapshot); err != nil {
+	if err := q.write(record{Op: opPush, Entry: &e}); err != nil {
 		return nil, err
 	}
 	q.mu.Lock()
@@ -279,7 +290,7 @@ func (q *Queue) enter(e Entry, holds map[digest.Digest]func()) (extra []func()) 
 			old.Overtaken = true
 		}
 	}
-	in := &entry{e}
+	in := &entry{Entry: e}
 	l.entries = append(l.entries, in)
 	q.entries[e.ID] = in
 	q.size.Store(int64(len(q.entries)))
@@ -371,6 +382,23 @@ func (q *Queue) takeTurn(ctx context.Context) error {
 }
 
 func (q *Queue) freeTurn() { <-q.turn }
+
+// write puts a record into the journal. Needs the turn.
+func (q *Queue) write(r record) error {
+	err := q.journal.append(r, q.snapshot)
+	q.tore(err)
+	return err
+}
+
+// tore keeps the reason why the journal has to be written anew, if it has. Needs the turn.
+func (q *Queue) tore(err error) {
+	if !q.journal.broken {
+		err = nil // nothing of what has failed is left in it
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.torn = err
+}
 
 func (q *Queue) nudge() {
 	select {

@@ -12,6 +12,8 @@ import (
 const (
 	firstPause = time.Second
 	lastPause  = time.Minute
+	// mendEvery is how often a journal that cannot be written is tried anew.
+	mendEvery = 5 * time.Second
 )
 
 // Forward brings an entry to its registry. An error that wraps ErrRefused ends the attempts, any other one is followed by
@@ -31,6 +33,7 @@ func (q *Queue) Run(ctx context.Context, forward Forward) error {
 		case <-ctx.Done():
 			return nil
 		}
+		mend := q.mend(ctx)
 		e, wait := q.next(time.Now())
 		if e != nil {
 			wg.Go(func() {
@@ -41,7 +44,7 @@ func (q *Queue) Run(ctx context.Context, forward Forward) error {
 			continue
 		}
 		<-slots
-		timer.Reset(wait)
+		timer.Reset(min(wait, mend))
 		select {
 		case <-ctx.Done():
 		case <-q.wake:
@@ -67,7 +70,7 @@ func (q *Queue) next(now time.Time) (*entry, time.Duration) {
 	if wait := first.due().Sub(now); wait > 0 {
 		return nil, wait
 	}
-	first.State = Forwarding
+	first.State, first.attempt = Forwarding, make(chan struct{})
 	q.lanes[place{first.Upstream, first.Repository}].busy = true
 	return first, 0
 }
@@ -133,17 +136,23 @@ func (q *Queue) again(e *entry, next time.Time, why string) {
 	if why != "" {
 		e.Error = why
 	}
-	q.lanes[place{e.Upstream, e.Repository}].busy = false
+	q.stopped(e)
 }
 
-// finish takes out what is forwarded. Where that cannot be written down the push is forwarded again by a later process,
-// which the registry takes for a repetition.
-func (q *Queue) finish(e *entry) {
-	q.record(record{Op: opDone, ID: e.ID})
-	q.mu.Lock()
+// stopped ends an attempt. Needs mu.
+func (q *Queue) stopped(e *entry) {
 	q.lanes[place{e.Upstream, e.Repository}].busy = false
-	releases := q.leave(e)
-	q.mu.Unlock()
+	close(e.attempt)
+}
+
+// finish takes out what is forwarded. Where that cannot be written down now, and the process ends before it can, the push
+// is forwarded again by a later one, which the registry takes for a repetition.
+func (q *Queue) finish(e *entry) {
+	var releases []func()
+	q.settle(record{Op: opDone, ID: e.ID}, func() {
+		q.stopped(e)
+		releases = q.leave(e)
+	})
 	for _, release := range releases {
 		release()
 	}
@@ -152,18 +161,55 @@ func (q *Queue) finish(e *entry) {
 // fail keeps what the registry refuses, for somebody to look at.
 func (q *Queue) fail(e *entry, why string) {
 	q.mu.Lock()
-	e.State, e.Error = Failed, why
 	attempts := e.Attempts
-	q.lanes[place{e.Upstream, e.Repository}].busy = false
 	q.mu.Unlock()
-	q.record(record{Op: opFailed, ID: e.ID, Error: why, Attempts: attempts})
+	q.settle(record{Op: opFailed, ID: e.ID, Error: why, Attempts: attempts}, func() {
+		e.State, e.Error = Failed, why
+		q.stopped(e)
+	})
 }
 
-// record writes what an attempt has come to. Run has no caller to tell of a failure.
-func (q *Queue) record(r record) {
+// settle writes what an attempt has come to, and then does it in memory. Before, the entry is one that is being forwarded:
+// who retries or drops it would write to the journal what this record takes back. Run has no caller to tell of a failure,
+// and what has happened has happened: the journal then is behind, and is written anew before any record follows.
+func (q *Queue) settle(r record, do func()) {
 	q.turn <- struct{}{}
 	defer q.freeTurn()
-	if err := q.journal.append(r, q.snapshot); err != nil {
+	err := q.journal.append(r, q.snapshot)
+	if err != nil {
 		q.log.Error("the journal of pushes cannot be written", "record", r.Op, "push", r.ID, "error", err)
+		q.journal.broken = true
 	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.torn = err
+	do()
+}
+
+// mend writes the journal anew where the last try to write to it has failed. It returns when to look again.
+func (q *Queue) mend(ctx context.Context) time.Duration {
+	q.mu.Lock()
+	torn := q.torn != nil
+	q.mu.Unlock()
+	switch since := time.Since(q.tried); {
+	case !torn:
+		return lastPause
+	case since < mendEvery:
+		return mendEvery - since
+	}
+	q.tried = time.Now()
+	if q.takeTurn(ctx) != nil {
+		return lastPause
+	}
+	defer q.freeTurn()
+	if !q.journal.broken {
+		return lastPause // somebody else has done it
+	}
+	err := q.journal.rewrite(q.snapshot())
+	q.tore(err)
+	if err != nil {
+		q.log.Error("the journal of pushes cannot be written anew", "error", err)
+		return mendEvery
+	}
+	return lastPause
 }
