@@ -171,18 +171,6 @@ func (m *Mirror) queued(up *Upstream, repo string, ref oci.Reference, accept []s
 	return &answer{raw: p.Manifest, digest: p.Digest, mediaType: p.MediaType, source: fromCache}
 }
 
-// stillQueued refuses to delete what is on its way: it would arrive afterwards.
-func (m *Mirror) stillQueued(up *Upstream, repo string, ref oci.Reference) error {
-	_, waits := m.queue.Find(up.Name, repo, ref.String())
-	if !waits && ref.ByDigest() {
-		_, waits = m.queue.Blob(up.Name, repo, ref.Digest)
-	}
-	if waits {
-		return oci.ErrDenied.With("%s of %s is still on its way to %s: delete it once it has arrived", ref, repo, up.Registry)
-	}
-	return nil
-}
-
 // withQueued adds the tags of a repository that are on their way to the last page of those that are there.
 func (m *Mirror) withQueued(up *Upstream, repo string, tags []string, last string, n int) []string {
 	inOrder := slices.IsSorted(tags)

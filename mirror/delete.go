@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
+	"strings"
 
 	"dray/mirror/notify"
+	"dray/mirror/queue"
 	"dray/upstream"
 	"dray/upstream/oci"
 
@@ -21,7 +24,7 @@ func (x *exchange) mayDelete() error {
 }
 
 // deleteManifest forwards the deletion of a tag or a manifest and forgets what was known of it. What the client sees
-// afterwards is the upstream's answer again.
+// afterwards is the upstream's answer again. What is still on its way, or waits, is given up first: it would arrive afterwards.
 func (m *Mirror) deleteManifest(x *exchange) error {
 	m.divert(x)
 	if err := x.mayDelete(); err != nil {
@@ -29,35 +32,99 @@ func (m *Mirror) deleteManifest(x *exchange) error {
 	}
 	ctx, _ := x.hurry(lookFor)
 	up, repo, ref := x.up, x.target.Repo, x.q.Ref
-	if err := m.stillQueued(up, repo, ref); err != nil {
+	waiting, err := m.withdraw(ctx, up, repo, ref)
+	if err != nil {
 		return err
 	}
-	gone := ref.Digest
-	if ref.Tag != "" {
-		// Registries may drop the manifest with its last tag, so it is to be known which one that was.
-		d, err := up.Source.StatManifest(ctx, up.remote(repo), ref, anyManifest)
-		if err != nil && !upstream.Transient(err) && !errors.Is(err, oci.ErrDenied) {
-			m.forgetTag(ctx, up, repo, ref.Tag)
-			return err
-		}
-		gone = d.Digest
-	}
-	err := up.Deleter.DeleteManifest(ctx, up.remote(repo), ref)
+	gone, err := m.deleteThere(ctx, up, repo, ref)
 	if err != nil && !oci.NotFound(err) {
+		waiting.Restore()
 		return deniedAs403(x, err)
 	}
+	waiting.Done()
+	dropped := ref.ByDigest() && m.backlog.drop(pinKey{up.Name, repo, ref.Digest})
 	after := context.WithoutCancel(ctx)
 	if ref.Tag != "" {
 		m.forgetTag(after, up, repo, ref.Tag)
 	}
+	for _, p := range waiting.Pushes() {
+		dropped, gone = true, p.Digest
+		m.forgetManifest(after, up, repo, p.Digest)
+	}
 	if gone != "" {
 		m.forgetManifest(after, up, repo, gone)
 	}
-	if err != nil {
+	if err != nil && !dropped {
 		return err
 	}
 	m.tell(notify.Delete, up, x.user, x.cause(), notify.Target{Digest: gone, Repository: repo, Tag: ref.Tag})
 	return x.deleted()
+}
+
+// deleteThere deletes at the upstream and returns the digest of what has gone, if it is known, also with an error that says that there was nothing.
+func (m *Mirror) deleteThere(ctx context.Context, up *Upstream, repo string, ref oci.Reference) (gone digest.Digest, err error) {
+	gone = ref.Digest
+	if ref.Tag != "" {
+		// Registries may drop the manifest with its last tag, so it is to be known which one that was.
+		d, err := up.Source.StatManifest(ctx, up.remote(repo), ref, anyManifest)
+		if err != nil && !upstream.Transient(err) && !errors.Is(err, oci.ErrDenied) {
+			return "", err
+		}
+		gone = d.Digest
+	}
+	return gone, up.Deleter.DeleteManifest(ctx, up.remote(repo), ref)
+}
+
+// withdraw takes what waits here for a tag or a digest out of its queue, until it is known whether it is deleted. What is on its way at
+// this moment arrives first, and is deleted where it lies.
+func (m *Mirror) withdraw(ctx context.Context, up *Upstream, repo string, ref oci.Reference) (*queue.Withdrawal, error) {
+	meant := func(reference string, d digest.Digest) bool { return reference == ref.String() || d == ref.Digest }
+	busy := oci.ErrDenied.With("%s of %s is being copied to %s right now: delete it once it has arrived", ref, repo, up.Registry)
+	landing := func(key string) bool {
+		p := strings.Split(key, " ")
+		return p[0] == up.Name && p[1] == repo && meant(p[2], digest.Digest(p[3]))
+	}
+	if err := m.landings.settled(ctx, landing); err != nil {
+		return nil, busy.Because(err)
+	}
+	queued := func(p queue.Push) bool { return meant(p.Reference, p.Digest) }
+	if index := m.needing(up, repo, queued); index != "" {
+		return nil, oci.ErrDenied.With("%s of %s is part of the index %s, which is still on its way to %s: delete that first", ref, repo, index, up.Registry)
+	}
+	w, err := m.queue.Withdraw(ctx, up.Name, repo, queued)
+	switch {
+	case errors.Is(err, queue.ErrBusy):
+		return nil, busy.Because(err)
+	case err != nil:
+		return nil, oci.ErrUnavailable.With("the mirror cannot drop the push that waits for %s now", up.Registry).Because(err)
+	}
+	return w, nil
+}
+
+// needing returns the reference of an index in the queue that could not land without the pushes that are to go, or "".
+func (m *Mirror) needing(up *Upstream, repo string, goes func(queue.Push) bool) string {
+	pushes := m.queue.Pushes(up.Name, repo)
+	missing := map[digest.Digest]bool{}
+	for _, p := range pushes {
+		if goes(p) {
+			missing[p.Digest] = true
+		}
+	}
+	for _, p := range pushes {
+		if !goes(p) {
+			delete(missing, p.Digest)
+		}
+	}
+	for _, p := range pushes {
+		if len(missing) == 0 || goes(p) {
+			continue
+		}
+		man, err := oci.ParseManifest(p.MediaType, p.Manifest)
+		if err == nil && slices.ContainsFunc(man.Children(), func(c oci.Child) bool { return c.Manifest && missing[c.Digest] }) {
+			return p.Reference
+		}
+	}
+	return ""
 }
 
 // deleteBlob forwards the deletion of a blob. One that is still on its way arrives first: the client was told that it
@@ -68,8 +135,8 @@ func (m *Mirror) deleteBlob(x *exchange) error {
 	}
 	ctx, _ := x.hurry(lookFor)
 	up, repo, d := x.up, x.target.Repo, x.q.Ref.Digest
-	if err := m.stillQueued(up, repo, x.q.Ref); err != nil {
-		return err
+	if _, waits := m.queue.Blob(up.Name, repo, d); waits {
+		return oci.ErrDenied.With("%s of %s is needed by a push on its way to %s: delete it once that has arrived", d, repo, up.Registry)
 	}
 	key := pinKey{up.Name, repo, d}
 	p := m.pins.get(key)

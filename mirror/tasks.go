@@ -3,6 +3,7 @@ package mirror
 import (
 	"context"
 	"errors"
+	"maps"
 	"sync"
 	"time"
 )
@@ -118,6 +119,26 @@ func (f *flights[T]) leave(key string, c *call[T]) {
 	if c.waiting--; c.waiting == 0 && !f.lasting {
 		f.remove(key, c)
 		c.cancel()
+	}
+}
+
+// settled returns when no call is under way under a key that which picks, or the cause of ctx's end.
+func (f *flights[T]) settled(ctx context.Context, which func(key string) bool) error {
+	for {
+		f.mu.Lock()
+		calls := maps.Clone(f.calls)
+		f.mu.Unlock()
+		maps.DeleteFunc(calls, func(key string, _ *call[T]) bool { return !which(key) })
+		if len(calls) == 0 {
+			return nil
+		}
+		for _, c := range calls {
+			select {
+			case <-c.done:
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+		}
 	}
 }
 

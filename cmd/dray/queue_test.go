@@ -66,7 +66,6 @@ func TestQueueOutage(t *testing.T) {
 			if r := s.want(200, "GET", "/v2/team/app/tags/list", nil); !strings.Contains(string(r.body), `"v1"`) {
 				t.Errorf("the list is %s", r.body)
 			}
-			s.refused(403, "DENIED", "DELETE", "/v2/team/app/manifests/v1", nil)
 			if restarts {
 				s.stop()
 				s = startBefore(t, s.ecr, s.hub, dir, acknowledging...)

@@ -43,6 +43,26 @@ func (q *Queue) Find(upstream, repo, reference string) (Push, bool) {
 	return Push{}, false
 }
 
+// Pushes lists what waits for a repository, in order.
+func (q *Queue) Pushes(upstream, repo string) []Push {
+	if q.empty() {
+		return nil
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	l := q.lanes[place{upstream, repo}]
+	if l == nil {
+		return nil
+	}
+	var all []Push
+	for _, e := range l.entries {
+		if e.State != Failed && e.State != dropping {
+			all = append(all, e.Push)
+		}
+	}
+	return all
+}
+
 // Blob returns the size of a blob that a push to a repository needs and brings along, refused ones included: they may be
 // tried again. One that could not be held after a restart is not there: clients are to send it anew.
 func (q *Queue) Blob(upstream, repo string, d digest.Digest) (size int64, ok bool) {
@@ -78,7 +98,7 @@ func (q *Queue) Tags(upstream, repo string) []string {
 	}
 	var tags []string
 	for _, e := range l.entries {
-		if e.State != Failed && e.Reference != string(e.Digest) {
+		if e.State != Failed && e.State != dropping && e.Reference != string(e.Digest) {
 			tags = append(tags, e.Reference)
 		}
 	}
@@ -95,7 +115,9 @@ func (q *Queue) List() []Entry {
 	defer q.mu.Unlock()
 	all := make([]Entry, 0, len(q.entries))
 	for _, e := range q.entries {
-		all = append(all, e.Entry)
+		if !e.withdrawn {
+			all = append(all, e.Entry)
+		}
 	}
 	slices.SortFunc(all, func(a, b Entry) int { return cmp.Compare(a.ID, b.ID) })
 	return all
@@ -179,7 +201,7 @@ func (q *Queue) look(id uint64) (Entry, error) {
 	defer q.mu.Unlock()
 	e := q.entries[id]
 	switch {
-	case e == nil:
+	case e == nil || e.withdrawn:
 		return Entry{}, fmt.Errorf("push %d: %w", id, ErrNotFound)
 	case e.State == Forwarding:
 		return Entry{}, fmt.Errorf("push %d: %w", id, ErrBusy)

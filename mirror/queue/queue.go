@@ -2,7 +2,7 @@
 //
 // Invariants:
 //   - What Add has accepted is on stable storage, with all blobs that it needs, and is forwarded at least once, or refused
-//     by its registry for good, or dropped by hand. No other way leads out.
+//     by its registry for good, or dropped by hand, or deleted like what is there already. No other way leads out.
 //   - Pushes to one repository are forwarded in the order in which they were accepted, so that an index follows its
 //     children and a tag ends where it was pushed last. A refused one stays, seen by everybody, and holds nobody up.
 //   - Entries and bytes are bounded.
@@ -145,7 +145,9 @@ type lane struct {
 
 type entry struct {
 	Entry
-	attempt chan struct{} // closed when the attempt under way has ended
+	attempt   chan struct{} // closed when the attempt under way has ended
+	interrupt func()        // ends the attempt under way
+	withdrawn bool          // the journal does not have it any more
 }
 
 // hold is a blob that entries need.
@@ -390,6 +392,12 @@ func (q *Queue) write(r record) error {
 	return err
 }
 
+// settled says that what is here holds, although the journal may not have it: err. Needs the turn.
+func (q *Queue) settled(err error) {
+	q.journal.broken = q.journal.broken || err != nil
+	q.tore(err)
+}
+
 // tore keeps the reason why the journal has to be written anew, if it has. Needs the turn.
 func (q *Queue) tore(err error) {
 	if !q.journal.broken {
@@ -413,7 +421,9 @@ func (q *Queue) snapshot() past {
 	defer q.mu.Unlock()
 	p := past{lastID: q.lastID, entries: make(map[uint64]Entry, len(q.entries))}
 	for id, e := range q.entries {
-		p.entries[id] = e.Entry
+		if !e.withdrawn {
+			p.entries[id] = e.Entry
+		}
 	}
 	return p
 }

@@ -94,11 +94,14 @@ func (e *entry) due() time.Time {
 
 // try makes one attempt and settles what becomes of the entry.
 func (q *Queue) try(ctx context.Context, forward Forward, e *entry) {
+	own, cancel := context.WithCancel(ctx)
+	defer cancel()
 	q.mu.Lock()
 	e.Attempts++
+	e.interrupt = cancel
 	attempt := e.Entry
 	q.mu.Unlock()
-	err := forward(ctx, attempt)
+	err := forward(own, attempt)
 	who := []any{"push", e.ID, "upstream", e.Upstream, "repository", e.Repository, "reference", e.Reference, "digest", e.Digest, "user", e.User, "attempts", attempt.Attempts}
 	switch {
 	case err == nil:
@@ -107,6 +110,8 @@ func (q *Queue) try(ctx context.Context, forward Forward, e *entry) {
 		q.finish(e)
 	case ctx.Err() != nil:
 		q.again(e, time.Now(), "")
+	case own.Err() != nil: // who has interrupted it is about to take it out
+		q.again(e, time.Now().Add(firstPause), "")
 	case errors.Is(err, ErrRefused):
 		q.metrics.forwarded.WithLabelValues(e.Upstream, "refused").Inc()
 		q.log.Error("acknowledged push refused by its registry: see dray queue", append(who, "error", err)...)
@@ -178,11 +183,10 @@ func (q *Queue) settle(r record, do func()) {
 	err := q.journal.append(r, q.snapshot)
 	if err != nil {
 		q.log.Error("the journal of pushes cannot be written", "record", r.Op, "push", r.ID, "error", err)
-		q.journal.broken = true
 	}
+	q.settled(err)
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.torn = err
 	do()
 }
 

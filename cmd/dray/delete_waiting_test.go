@@ -1,0 +1,174 @@
+package main
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"dray/mirror/queue"
+	"dray/upstream/ecrtest"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// refuseManifests has ECR take nothing for the time being, so that what is acknowledged waits.
+func (s *stack) refuseManifests() {
+	s.ecr.AddFault(ecrtest.Fault{Kinds: []ecrtest.Kind{ecrtest.KindManifestPut}, Status: 503, Count: -1})
+}
+
+// arrives ends that, and waits until nothing waits any more.
+func (s *stack) arrives() {
+	s.Helper()
+	s.ecr.ClearFaults()
+	s.until(func() bool {
+		for _, e := range s.queue.List() {
+			_ = s.queue.Retry(s.Context(), e.ID)
+		}
+		return len(s.queue.List()) == 0
+	})
+}
+
+// What is deleted while it waits to be forwarded is gone at once, by tag or digest, together with what ECR has under the tag, and does not come back,
+// after a restart neither. What else waits arrives.
+func TestDeleteQueued(t *testing.T) {
+	for _, restarts := range []bool{false, true} {
+		for _, by := range []string{"tag", "digest"} {
+			dir := t.TempDir()
+			s := startStack(t, dir, acknowledging...)
+			s.ecr.CreateRepository("team/app")
+			s.push("team/app", "v1", layerOf(1, 1000))
+			s.forwarded()
+			s.refuseManifests()
+			m := s.push("team/app", "v1", layerOf(2, 1000))
+			s.push("team/app", "v2", layerOf(3, 1000))
+			s.want(200, "GET", "/v2/team/app/manifests/v1", nil)
+			ref := "v1"
+			if by == "digest" {
+				ref = m.Digest.String()
+			}
+			s.want(202, "DELETE", "/v2/team/app/manifests/"+ref, nil)
+			for _, other := range []string{ref, m.Digest.String()} {
+				s.want(404, "GET", "/v2/team/app/manifests/"+other, nil)
+			}
+			s.want(404, "DELETE", "/v2/team/app/manifests/"+ref, nil)
+			if restarts {
+				s.stop()
+				s = startBefore(t, s.ecr, s.hub, dir, acknowledging...)
+			}
+			s.arrives()
+			if _, ok := s.ecr.Image("team/app", m.Digest.String()); ok {
+				t.Errorf("what was deleted by %s is at ECR", by)
+			}
+			if _, ok := s.ecr.Image("team/app", "v1"); ok != (by == "digest") { // the older image was not deleted by the digest of the newer one
+				t.Errorf("after a deletion by %s ECR has v1: %v", by, ok)
+			}
+			if _, ok := s.ecr.Image("team/app", "v2"); !ok {
+				t.Error("another image was lost")
+			}
+			s.stop()
+		}
+	}
+}
+
+// A deletion that ECR does not carry out loses nothing. One that it has carried out is on disk by then: a process that begins after a
+// crash at that moment has not got the push any more.
+func TestDeleteQueuedSurvivesCrash(t *testing.T) {
+	const deletion = ecrtest.Kind("BatchDeleteImage")
+	dir := t.TempDir()
+	s := startStack(t, dir, acknowledging...)
+	s.ecr.CreateRepository("team/app")
+	s.refuseManifests()
+	m := s.push("team/app", "v1", layerOf(1, 1000))
+	s.ecr.SetDenials(ecrtest.Denial{Action: "ecr:BatchDeleteImage"})
+	s.refused(403, "DENIED", "DELETE", "/v2/team/app/manifests/"+m.Digest.String(), nil)
+	s.ecr.SetDenials()
+	if left := surviving(t, dir); len(left) != 1 {
+		t.Errorf("after a refused deletion a later process would have %+v", left)
+	}
+	s.want(200, "GET", "/v2/team/app/manifests/v1", nil)
+
+	s.ecr.ResetCounters()
+	held := s.ecr.AddFault(ecrtest.Fault{Kinds: []ecrtest.Kind{deletion}, HoldAt: ecrtest.At(0), Count: -1})
+	done := make(chan got)
+	go func() {
+		r, _ := s.try("DELETE", "/v2/team/app/manifests/"+m.Digest.String(), nil)
+		done <- r
+	}()
+	s.until(func() bool { return s.ecr.Count(deletion) > 0 })
+	if left := surviving(t, dir); len(left) > 0 {
+		t.Errorf("after a crash %+v would come back", left)
+	}
+	s.want(404, "GET", "/v2/team/app/manifests/v1", nil)
+	s.ecr.RemoveFault(held)
+	if r := <-done; r.Response == nil || r.StatusCode != 202 {
+		t.Errorf("%+v", r)
+	}
+	s.arrives()
+	if n := len(s.ecr.Images()); n != 0 {
+		t.Errorf("ECR has %d images", n)
+	}
+}
+
+// surviving is what a process would find in the queue that began now.
+func surviving(t *testing.T, dir string) []queue.Entry {
+	t.Helper()
+	copied := t.TempDir()
+	if err := os.CopyFS(copied, os.DirFS(filepath.Join(dir, "queue"))); err != nil {
+		t.Fatal(err)
+	}
+	q, err := queue.Open(t.Context(), queue.Options{Directory: copied, Hold: func(context.Context, digest.Digest) (func(), error) { return func() {}, nil }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer q.Close()
+	return q.List()
+}
+
+// A part of an index on its way stays, with the reason, and goes with or after the index.
+func TestDeletePartOfQueuedIndex(t *testing.T) {
+	s := startStack(t, t.TempDir(), acknowledging...)
+	s.ecr.CreateRepository("team/app")
+	s.refuseManifests()
+	img := newImage(t, plainConfig, gzipOf(t, tarOf(t, "etc/motd", "hello")))
+	if r := s.pushImage("team/app", "", img); r.StatusCode != 201 {
+		t.Fatal(r.Status)
+	}
+	index := indexOf(t, img.man)
+	if r := s.putManifest("team/app", "all", index); r.StatusCode != 201 {
+		t.Fatal(r.Status)
+	}
+	child := "/v2/team/app/manifests/" + img.man.Digest.String()
+	if _, text := s.refused(403, "DENIED", "DELETE", child, nil); !strings.Contains(text, "part of the index all") {
+		t.Errorf("the message is %q", text)
+	}
+	s.refused(403, "DENIED", "DELETE", "/v2/team/app/blobs/"+digest.FromBytes(img.layers[0]).String(), nil)
+	s.want(202, "DELETE", "/v2/team/app/manifests/all", nil)
+	s.want(202, "DELETE", child, nil)
+	s.arrives()
+	if n := len(s.ecr.Images()); n != 0 {
+		t.Errorf("ECR has %d images", n)
+	}
+}
+
+// A manifest that passed its checks and waits for its index is deleted like one that is there, and the index cannot land without it.
+func TestDeleteHeldBack(t *testing.T) {
+	s := startStack(t, t.TempDir(), append(checked("  names: {mode: enforce, forbidden_tags: [latest]}"), "  keep_alive: 0s\n", "  keep_alive: 0s\n  delete: true\n")...)
+	s.ecr.CreateRepository("team/app")
+	img := newImage(t, plainConfig, gzipOf(t, tarOf(t, "etc/motd", "hello")))
+	if r := s.pushImage("team/app", "", img); r.StatusCode != 201 {
+		t.Fatal(r.Status)
+	}
+	child := "/v2/team/app/manifests/" + img.man.Digest.String()
+	s.want(200, "GET", child, nil)
+	s.want(202, "DELETE", child, nil)
+	s.want(404, "GET", child, nil)
+	s.want(404, "DELETE", child, nil)
+	if r := s.putManifest("team/app", "all", indexOf(t, img.man)); r.StatusCode < 400 {
+		t.Errorf("the index of what was deleted: %s", r.Status)
+	}
+	if n := len(s.ecr.Images()); n != 0 {
+		t.Errorf("ECR has %d images", n)
+	}
+}

@@ -1,0 +1,165 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func tagged(tag string) func(Push) bool { return func(p Push) bool { return p.Reference == tag } }
+
+func withdrawn(t *testing.T, q *Queue, which func(Push) bool) *Withdrawal {
+	t.Helper()
+	w, err := q.Withdraw(t.Context(), "ecr", "a", which)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+// What is withdrawn is on disk no more before anything else is done about it, shows nowhere, and comes back whole and in its place
+// if it is restored.
+func TestWithdraw(t *testing.T) {
+	q, h := opened(t, Options{})
+	added(t, q, push("a", "v1", "one"), push("a", "v2", "two"), push("a", "v1", "three"), push("b", "v1", "other"))
+	q.entries[1].State = Failed
+	all := names(q)
+	w := withdrawn(t, q, tagged("v1"))
+	if ps := w.Pushes(); len(ps) != 2 || string(ps[1].Manifest) != "three" {
+		t.Errorf("%d pushes were withdrawn", len(ps))
+	}
+	left := []string{"a:v2 two waiting", "b:v1 other waiting"}
+	if got := onDisk(t, q); !slices.Equal(got, left) {
+		t.Errorf("on disk is %q", got)
+	}
+	wantNames(t, q, left...)
+	if _, ok := q.Find("ecr", "a", "v1"); ok || !slices.Equal(q.Tags("ecr", "a"), []string{"v2"}) {
+		t.Errorf("what is withdrawn shows, and the tags are %q", q.Tags("ecr", "a"))
+	}
+	for _, id := range []uint64{1, 3} {
+		_, err := q.Drop(t.Context(), id)
+		if again := q.Retry(t.Context(), id); !errors.Is(err, ErrNotFound) || !errors.Is(again, ErrNotFound) {
+			t.Errorf("by hand: %v, %v", err, again)
+		}
+	}
+	added(t, q, push("c", "v1", "meanwhile")) // writes to the journal
+	w.Restore()
+	wantNames(t, q, append(all, "c:v1 meanwhile waiting")...)
+	if got := onDisk(t, q); !slices.Equal(got, names(q)) {
+		t.Errorf("on disk is %q", got)
+	}
+
+	held := h.count()
+	withdrawn(t, q, tagged("v1")).Done()
+	wantNames(t, q, "a:v2 two waiting", "b:v1 other waiting", "c:v1 meanwhile waiting")
+	if h.count() != held-2 {
+		t.Errorf("%d blobs are held, %d were", h.count(), held)
+	}
+	if got := onDisk(t, q); !slices.Equal(got, names(q)) {
+		t.Errorf("on disk is %q", got)
+	}
+	withdrawn(t, q, tagged("v1")).Restore() // nothing
+	if w, err := (*Queue)(nil).Withdraw(t.Context(), "ecr", "a", tagged("v1")); err != nil || len(w.Pushes()) != 0 {
+		t.Errorf("of no queue: %v", err)
+	}
+}
+
+// What is being forwarded is waited for, and withdrawn if it has not arrived.
+func TestWithdrawWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q, _ := opened(t, Options{})
+		added(t, q, push("a", "v1", "lands"), push("a", "v1", "fails"))
+		stop := running(q, func(_ context.Context, e Entry) error {
+			time.Sleep(10 * time.Second)
+			if string(e.Manifest) == "fails" {
+				return errors.New("down")
+			}
+			return nil
+		})
+		synctest.Wait()
+		short, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if _, err := q.Withdraw(short, "ecr", "a", tagged("v1")); !errors.Is(err, ErrBusy) {
+			t.Errorf("in a second: %v", err)
+		}
+		time.Sleep(10 * time.Second) // the second one is under way
+		w := withdrawn(t, q, tagged("v1"))
+		if ps := w.Pushes(); len(ps) != 1 || string(ps[0].Manifest) != "fails" {
+			t.Errorf("%+v", ps)
+		}
+		time.Sleep(time.Hour)
+		w.Done()
+		wantNames(t, q)
+		stop()
+	})
+}
+
+// What does not end by itself is interrupted: a registry that fails for long, or a large layer, does not keep a push from being withdrawn.
+func TestWithdrawInterrupts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q, _ := opened(t, Options{})
+		added(t, q, push("a", "v1", "one"), push("a", "v2", "two"))
+		var tried []string
+		stop := running(q, func(ctx context.Context, e Entry) error {
+			if tried = append(tried, e.Reference); e.Reference == "v2" {
+				return nil
+			}
+			<-ctx.Done()
+			return context.Cause(ctx)
+		})
+		synctest.Wait()
+		start := time.Now()
+		w := withdrawn(t, q, tagged("v1"))
+		if took := time.Since(start); took > time.Second {
+			t.Errorf("it took %s", took)
+		}
+		synctest.Wait()
+		w.Done()
+		synctest.Wait()
+		wantNames(t, q)
+		if !slices.Equal(tried, []string{"v1", "v2"}) {
+			t.Errorf("tried were %q", tried)
+		}
+		stop()
+	})
+}
+
+// A disk that does not take it changes nothing. One that did not take what was forwarded either has to do so first.
+func TestWithdrawOnFailingDisk(t *testing.T) {
+	d := &disk{}
+	q, _ := opened(t, Options{Sync: d.sync})
+	added(t, q, push("a", "v1", "one"), push("a", "v1", "two"))
+	all := names(q)
+	for _, fails := range []int64{1, 2, 3} {
+		d.fails.Store(fails)
+		if _, err := q.Withdraw(t.Context(), "ecr", "a", tagged("v1")); !errors.Is(err, errDisk) {
+			t.Errorf("%d times: %v", fails, err)
+		}
+		wantNames(t, q, all...)
+	}
+	d.fails.Store(0)
+	q, _ = opened(t, Options{Sync: d.sync})
+	added(t, q, push("a", "v1", "one"), push("a", "v1", "two"))
+	q.finish(attempted(q, 1, func() { d.fails.Store(2) }))
+	d.fails.Store(2)
+	if _, err := q.Withdraw(t.Context(), "ecr", "a", tagged("v9")); !errors.Is(err, errDisk) {
+		t.Errorf("%v", err)
+	}
+	withdrawn(t, q, tagged("v9")).Done()
+	if got := onDisk(t, q); !slices.Equal(got, []string{"a:v1 two waiting"}) {
+		t.Errorf("on disk is %q", got)
+	}
+}
+
+// attempted is an entry that is being forwarded.
+func attempted(q *Queue, id uint64, then func()) *entry {
+	e, _ := q.next(time.Now())
+	if e.ID != id {
+		panic("another one was due")
+	}
+	then()
+	return e
+}
