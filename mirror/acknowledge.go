@@ -16,6 +16,21 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
+// acknowledgeOrLand takes a push over or, where the queue is full, brings it to its upstream while its client waits, as without a queue.
+// It may not overtake what waits for the same repository: a tag would end at the older image, and an index come before its children.
+func (m *Mirror) acknowledgeOrLand(ctx context.Context, p plea) (upstream.Pushed, error) {
+	full := m.acknowledge(ctx, p)
+	if !errors.Is(full, queue.ErrFull) || len(m.queue.Pushes(p.up.Name, p.repo)) > 0 {
+		return upstream.Pushed{}, full
+	}
+	pushed, err := m.land(ctx, p.up, p.repo, p.ref, p.man)
+	if err != nil && !isRefusal(err) {
+		m.log.Debug("push not forwarded beside the full queue", "upstream", p.up.Name, "repository", p.repo, "reference", p.ref, "error", err)
+		return upstream.Pushed{}, full // the registry is what the queue waits for, too
+	}
+	return pushed, err
+}
+
 // acknowledge takes a push over before its upstream has it: when it returns nil, the manifest and everything that the
 // upstream may lack for it are on stable storage, and are forwarded whatever happens to this process. What waited for the
 // manifest is taken over with it.

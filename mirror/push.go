@@ -75,7 +75,7 @@ func (m *Mirror) bring(ctx context.Context, x *exchange, ref oci.Reference, man 
 	pushed, err := m.landings.do(ctx, m.tasks, asks.key(), landWithin, func(ctx context.Context) (upstream.Pushed, error) {
 		p, err := m.admit(ctx, asks)
 		result := outcome(err)
-		if err == nil && x.up.AcknowledgeLocally && !x.up.keepsAside(man) {
+		if err == nil && p.Digest == "" && x.up.AcknowledgeLocally && !x.up.keepsAside(man) {
 			result = "queued"
 		}
 		m.metrics.pushes.WithLabelValues(x.up.Name, result).Inc()
@@ -130,7 +130,7 @@ func (m *Mirror) inTurn(ctx context.Context, p plea) (upstream.Pushed, error) {
 		}
 	}
 	if p.up.AcknowledgeLocally {
-		return upstream.Pushed{}, m.acknowledge(ctx, p)
+		return m.acknowledgeOrLand(ctx, p)
 	}
 	return m.land(ctx, p.up, p.repo, p.ref, p.man)
 }

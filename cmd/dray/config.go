@@ -326,7 +326,8 @@ type Abandoned struct {
 
 // Queue holds the pushes to upstreams with `acknowledge: local` until they are forwarded, in the directory `queue` of the cache directory, with their layers in the cache.
 type Queue struct {
-	// Most pushes that may wait, those that were refused by their registry included; further ones are refused with 429. Default: `10000`.
+	// Most pushes that may wait, those that were refused by their registry included. A further one is forwarded while its client waits, as with `acknowledge: upstream`, or refused
+	// with 429 where that fails or others wait for the same repository. Default: `10000`.
 	MaxPushes int `yaml:"max_pushes"`
 	// Most bytes of them, which are not evicted. Default: a quarter of `cache.max_bytes`.
 	MaxBytes Bytes `yaml:"max_bytes"`

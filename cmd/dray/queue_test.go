@@ -164,15 +164,29 @@ func TestQueueRefused(t *testing.T) {
 	}
 }
 
-// A queue that may hold no more refuses pushes with a reason, and takes them again later.
+// A push that finds the queue full is forwarded while its client waits. Where it would overtake others of
+// its repository, or the registry does not take it, it is refused with a reason.
 func TestQueueFull(t *testing.T) {
 	s := startStack(t, t.TempDir(), append(acknowledging, "min_free_bytes: 0}", "min_free_bytes: 0}\nqueue: {max_pushes: 1}")...)
-	s.outage()
-	layer := layerOf(1, 1000)
-	s.push("team/app", "v1", layer)
-	s.push("team/app", "v1", layer) // the same
-	m := imageOf(t, layer)
-	s.refused(429, "TOOMANYREQUESTS", "PUT", "/v2/team/app/manifests/v2", m.Raw, "Content-Type", m.MediaType)
+	for _, repo := range []string{"team/app", "other/app"} {
+		s.ecr.CreateRepository(repo)
+	}
+	s.ecr.AddFault(ecrtest.Fault{Kinds: []ecrtest.Kind{ecrtest.KindManifestPut}, Path: "team/app", Status: 503, Count: -1})
+	waiting := s.push("team/app", "v1", layerOf(1, 1000))
+	landed := s.push("other/app", "v1", layerOf(2, 1000))
+	if img, ok := s.ecr.Image("other/app", "v1"); !ok || img.Digest != landed.Digest {
+		t.Error("beside a full queue a push was acknowledged that ECR has not got")
+	}
+	s.want(201, "PUT", "/v2/team/app/manifests/v1", waiting.Raw, "Content-Type", waiting.MediaType) // the same as waits
+	s.refused(429, "TOOMANYREQUESTS", "PUT", "/v2/team/app/manifests/v2", waiting.Raw, "Content-Type", waiting.MediaType)
+	if list := s.queue.List(); len(list) != 1 || list[0].Digest != waiting.Digest {
+		t.Errorf("the queue has %+v", list)
+	}
+	s.ecr.AddFault(ecrtest.Fault{Kinds: []ecrtest.Kind{ecrtest.KindManifestPut}, Path: "other/app/manifests/v2", Status: 400, Code: "MANIFEST_INVALID", Count: -1})
+	m := imageOf(t, layerOf(2, 1000), layerOf(2, 1000))
+	s.refused(400, "MANIFEST_INVALID", "PUT", "/v2/other/app/manifests/v2", m.Raw, "Content-Type", m.MediaType)
+	s.ecr.AddFault(ecrtest.Fault{Kinds: []ecrtest.Kind{ecrtest.KindManifestPut}, Path: "other/app/manifests/v3", Status: 501, Count: -1})
+	s.refused(429, "TOOMANYREQUESTS", "PUT", "/v2/other/app/manifests/v3", landed.Raw, "Content-Type", landed.MediaType)
 }
 
 // Checks come before the acknowledgement, and what passed is forwarded after a restart without being judged again: an index
