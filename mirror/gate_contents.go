@@ -3,6 +3,7 @@ package mirror
 import (
 	"context"
 	"io"
+	"sync/atomic"
 
 	"dray/cache"
 	"dray/cache/meta"
@@ -17,6 +18,8 @@ type scan struct {
 	done  chan struct{}
 	found *pipeline.Scanned
 	err   error
+	// told says that an image was judged by it already.
+	told atomic.Bool
 }
 
 // maxWalks bounds the uploads that are looked at while they come. What finds no place is looked at with its manifest.
@@ -87,7 +90,11 @@ func (f *forward) cleared(ctx context.Context, g *Gate, repo string) (digest.Dig
 		return f.digest, f.refused
 	}
 	found, err := f.scan.wait(ctx)
-	if err == nil && found != nil && g.Pipeline.Refuses(found, repo) {
+	switch {
+	case err != nil:
+	case found == nil: // nobody has looked at it to its end
+		err = errHeldBack
+	case g.Pipeline.Refuses(found, repo):
 		err = errRefusedHere
 	}
 	return f.digest, err
@@ -175,8 +182,13 @@ func (c *pushed) vouched(ctx context.Context, d digest.Digest) (int64, error) {
 func (c *pushed) Scanned(ctx context.Context, d oci.Descriptor) (*pipeline.Scanned, error) {
 	p := c.m.pins.get(pinKey{c.up.Name, c.repo, d.Digest})
 	if p != nil {
-		if found, err := p.forward.scan.wait(ctx); found != nil || err != nil {
-			return found, err
+		found, err := p.forward.scan.wait(ctx)
+		if err != nil {
+			return nil, err
+		}
+		// What a stage could not tell it is asked once more when the image is pushed again: it may have been down.
+		if found != nil && (found.Complete() || p.forward.scan.told.CompareAndSwap(false, true)) {
+			return found, nil
 		}
 	}
 	if found, complete := c.gate.Pipeline.Recall(ctx, d.Digest); complete {

@@ -1,7 +1,11 @@
 package main
 
 import (
+	"bufio"
+	"encoding/binary"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -87,4 +91,61 @@ func TestStagesReject(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A layer of which a check can tell nothing is not completed at ECR, any more than one that it refuses. When the check works again the same push passes, without
+// any byte from the client.
+func TestLayerOfUnknownIsHeldBack(t *testing.T) {
+	address := filepath.Join(t.TempDir(), "clamd")
+	s := startStack(t, t.TempDir(), checked("  clamd: {mode: enforce, address: 'unix:"+address+"'}")...)
+	s.ecr.CreateRepository("team/app")
+	img := newImage(t, plainConfig, gzipOf(t, tarOf(t, "etc/motd", "hello\n")))
+	for range 2 {
+		if msg := s.message(s.pushImage("team/app", "v1", img)); !strings.Contains(msg, "could not") {
+			t.Errorf("the message is %q", msg)
+		}
+		<-s.ecr.Idle()
+		if s.ecr.HasBlob("team/app", img.man.Layers[0].Digest) {
+			t.Error("ECR has the layer")
+		}
+	}
+	s.nothingStored("team/app", img)
+	cleanBill(t, address)
+	if r := s.putManifest("team/app", "v1", img.man); r.StatusCode != http.StatusCreated {
+		t.Errorf("when clamd is back: %s %s", r.Status, r.body)
+	}
+	s.holds("team/app", "v1", img.man, img.layers...)
+}
+
+// cleanBill is a clamd that finds nothing.
+func cleanBill(t *testing.T, address string) {
+	t.Helper()
+	ln, err := net.Listen("unix", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	serve := func(c net.Conn) {
+		defer c.Close()
+		in := bufio.NewReader(c)
+		_, _ = in.ReadString(0) // zIDSESSION
+		for n := 1; ; n++ {
+			if _, err := in.ReadString(0); err != nil { // zINSTREAM
+				return
+			}
+			for length := uint32(1); length > 0; _, _ = io.CopyN(io.Discard, in, int64(length)) {
+				if binary.Read(in, binary.BigEndian, &length) != nil {
+					return
+				}
+			}
+			fmt.Fprintf(c, "%d: stream: OK\x00", n)
+		}
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for c, err := ln.Accept(); err == nil; c, err = ln.Accept() {
+			serve(c)
+		}
+	}()
+	t.Cleanup(func() { ln.Close(); <-done })
 }

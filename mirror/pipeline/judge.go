@@ -160,7 +160,12 @@ func (p *Pipeline) layer(img *Image, m *Manifest, i int, s *Scanned, r *Report, 
 	if !report {
 		return
 	}
-	at := img.LayerPlace(m, i)
+	p.found(s, img.LayerPlace(m, i), r)
+	p.misnamed(img, m, i, r)
+}
+
+// found puts what stages found in a layer, and what they could not tell of it, into a report.
+func (p *Pipeline) found(s *Scanned, at Place, r *Report) {
 	unread := false
 	for _, step := range append([]Step{p.archive}, p.layerSteps()...) {
 		stage := step.Stage.Name()
@@ -183,7 +188,6 @@ func (p *Pipeline) layer(img *Image, m *Manifest, i int, s *Scanned, r *Report, 
 			r.unknown(Unknown{Stage: stage, Why: clean(err.Error(), maxWhat), Where: at, OnError: step.OnError})
 		}
 	}
-	p.misnamed(img, m, i, r)
 }
 
 // wrong adds a finding about what a manifest says of a layer.

@@ -192,17 +192,20 @@ func (p *Pipeline) recall(ctx context.Context, d digest.Digest, step Step, into 
 	return ok && json.Unmarshal(text, into) == nil
 }
 
-// Refuses reports whether what was found in the layer keeps any image out that has it.
-// A layer in which something is waived, or unknown, is judged with its image.
+// Refuses reports whether what was found in the layer, or what is unknown of it, keeps any image out that has it.
 func (p *Pipeline) Refuses(s *Scanned, repo string) bool {
-	now := time.Now()
-	for _, step := range append(p.layerSteps(), p.archive) {
-		for _, f := range s.results[step.Stage.Name()].Findings {
-			f.Mode = step.Mode
-			if p.waive(f, repo, now).Rejects() {
-				return true
-			}
+	r := &Report{Repository: repo, At: time.Now().UTC()}
+	p.found(s, Place{}, r)
+	r.settle()
+	return !r.Pass
+}
+
+// Complete reports whether every stage could tell, or never will: another look would find the same.
+func (s *Scanned) Complete() bool {
+	for _, err := range s.errs {
+		if !errors.Is(err, errUnread) {
+			return false
 		}
 	}
-	return false
+	return true
 }

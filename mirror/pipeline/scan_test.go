@@ -2,8 +2,10 @@ package pipeline
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -129,6 +131,43 @@ func TestWaivedFindingsHideNoOthers(t *testing.T) {
 		p.layer(&Image{Manifests: []*Manifest{m}}, m, 0, s, r, true)
 		if r.settle(); r.Pass != tc.pass {
 			t.Errorf("%d findings with %s: pass is %v: %s", len(tc.found), tc.mode, r.Pass, r.Message(""))
+		}
+	}
+}
+
+// A layer goes no further when what is found in it, or is unknown of it, rejects each image with it.
+func TestRefusesWhatRejects(t *testing.T) {
+	layer := archive(t, file{name: "a", text: "x"})
+	found := []Finding{{Rule: "key", What: "a key", Where: Place{Path: "a"}}}
+	broken := func([]byte) error { return errors.New("no answer") }
+	for name, tc := range map[string]struct {
+		stage noting
+		step  Step
+		waive string
+		want  bool
+	}{
+		"nothing":                 {},
+		"a finding":               {stage: noting{found: found}, want: true},
+		"a warning":               {stage: noting{found: found}, step: Step{Mode: Warn}},
+		"a waived finding":        {stage: noting{found: found}, waive: "a"},
+		"no answer":               {stage: noting{data: broken}, want: true},
+		"no answer, which may be": {stage: noting{data: broken}, step: Step{OnError: Allow}},
+		"no answer, and a waiver": {stage: noting{data: broken}, waive: "a", want: true},
+	} {
+		tc.stage.name, tc.step.Stage = "notes", &tc.stage
+		p, err := New(Options{Steps: []Step{tc.step}, Waivers: []Waiver{{Path: cmp.Or(tc.waive, "nowhere")}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := p.Scan(t.Context(), Layer{}, bytes.NewReader(layer), called(layer))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := p.Refuses(s, "app"); got != tc.want {
+			t.Errorf("%s: refused is %v", name, got)
+		}
+		if got, want := s.Complete(), tc.stage.data == nil; got != want {
+			t.Errorf("%s: complete is %v", name, got)
 		}
 	}
 }
