@@ -3,15 +3,20 @@ package mirror
 import (
 	"context"
 	"slices"
+	"sync"
 	"time"
 )
 
 // chores are small pieces of work that nobody waits for. One worker does one after the other; what cannot be done yet
 // comes again. What finds no place, or is still to be done when the Mirror stops, is lost.
 type chores[T any] struct {
-	queue chan chore[T]
-	most  int
-	later []chore[T] // the worker's own
+	most int
+	wake chan struct{} // tells the worker of something to do; capacity 1
+
+	mu    sync.Mutex // guards what follows
+	fresh []chore[T] // in the order in which they came
+	later []chore[T]
+	doing *underway[T] // what the worker is at; nil: nothing
 }
 
 // chore is one piece of work.
@@ -22,51 +27,98 @@ type chore[T any] struct {
 	due   time.Time
 }
 
-// newChores makes room for so many pieces.
+// underway is a piece of work that is being done.
+type underway[T any] struct {
+	what    T
+	cancel  context.CancelFunc
+	done    chan struct{}
+	dropped bool
+}
+
+// newChores makes room for so many pieces, and for as many that were put off.
 func newChores[T any](most int) *chores[T] {
-	return &chores[T]{queue: make(chan chore[T], most), most: most}
+	return &chores[T]{most: most, wake: make(chan struct{}, 1)}
 }
 
 // add reports whether there is room. It never waits.
 func (c *chores[T]) add(what T) bool {
-	select {
-	case c.queue <- chore[T]{what: what}:
-		return true
-	default:
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.fresh) >= c.most {
 		return false
 	}
+	c.fresh = append(c.fresh, chore[T]{what: what})
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+	return true
 }
 
 // run has the work done until ctx ends.
 func (c *chores[T]) run(ctx context.Context, do func(context.Context, chore[T])) {
 	t := time.NewTimer(time.Hour)
 	defer t.Stop()
-	for {
+	for ctx.Err() == nil {
+		one, wait := c.next(time.Now())
+		if one != nil {
+			c.one(ctx, *one, do)
+			continue
+		}
+		t.Reset(wait)
 		select {
 		case <-ctx.Done():
-			return
-		case one := <-c.queue:
-			do(ctx, one)
+		case <-c.wake:
 		case <-t.C:
-			waiting, now := c.later, time.Now()
-			c.later = nil
-			for _, one := range waiting {
-				if now.Before(one.due) {
-					c.later = append(c.later, one)
-				} else {
-					do(ctx, one)
-				}
-			}
-		}
-		if len(c.later) > 0 {
-			next := slices.MinFunc(c.later, func(a, b chore[T]) int { return a.due.Compare(b.due) })
-			t.Reset(max(time.Until(next.due), 0))
 		}
 	}
 }
 
+// next takes what is due, or says how long nothing will be.
+func (c *chores[T]) next(now time.Time) (*chore[T], time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	wait, first := time.Hour, -1
+	for i, one := range c.later {
+		if left := one.due.Sub(now); left < wait {
+			wait, first = left, i
+		}
+	}
+	switch {
+	case first >= 0 && wait <= 0:
+		one := c.later[first]
+		c.later = slices.Delete(c.later, first, first+1)
+		return &one, 0
+	case len(c.fresh) > 0:
+		one := c.fresh[0]
+		c.fresh = slices.Delete(c.fresh, 0, 1)
+		return &one, 0
+	}
+	return nil, wait
+}
+
+// one does one piece.
+func (c *chores[T]) one(ctx context.Context, one chore[T], do func(context.Context, chore[T])) {
+	own, cancel := context.WithCancel(ctx)
+	defer cancel()
+	at := &underway[T]{what: one.what, cancel: cancel, done: make(chan struct{})}
+	c.mu.Lock()
+	c.doing = at
+	c.mu.Unlock()
+	do(own, one)
+	c.mu.Lock()
+	c.doing = nil
+	c.mu.Unlock()
+	close(at.done)
+}
+
 // putOff has a piece of work done again after the next pause. It reports false when there is none left, or no room. For the worker alone.
 func (c *chores[T]) putOff(one chore[T], pauses []time.Duration) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.doing != nil && c.doing.dropped {
+		return true // nobody wants it any more
+	}
 	if one.tries >= len(pauses) || len(c.later) >= c.most {
 		return false
 	}
@@ -74,4 +126,33 @@ func (c *chores[T]) putOff(one chore[T], pauses []time.Duration) bool {
 	one.tries++
 	c.later = append(c.later, one)
 	return true
+}
+
+// drop gives up the work that which picks, and returns it. What is being done is ended, and has ended then unless ctx ends before.
+func (c *chores[T]) drop(ctx context.Context, which func(T) bool) (dropped []T) {
+	c.mu.Lock()
+	picked := func(one chore[T]) bool {
+		if !which(one.what) {
+			return false
+		}
+		dropped = append(dropped, one.what)
+		return true
+	}
+	c.fresh, c.later = slices.DeleteFunc(c.fresh, picked), slices.DeleteFunc(c.later, picked)
+	at := c.doing
+	if at != nil && which(at.what) {
+		at.dropped = true
+		dropped = append(dropped, at.what)
+	} else {
+		at = nil
+	}
+	c.mu.Unlock()
+	if at != nil {
+		at.cancel()
+		select {
+		case <-at.done:
+		case <-ctx.Done():
+		}
+	}
+	return dropped
 }

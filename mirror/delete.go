@@ -36,9 +36,11 @@ func (m *Mirror) deleteManifest(x *exchange) error {
 	if err != nil {
 		return err
 	}
+	extras := m.dropExtras(ctx, up, repo, ref)
 	gone, err := m.deleteThere(ctx, up, repo, ref)
 	if err != nil && !oci.NotFound(err) {
 		waiting.Restore()
+		extras.restore()
 		return deniedAs403(x, err)
 	}
 	waiting.Done()
@@ -57,6 +59,7 @@ func (m *Mirror) deleteManifest(x *exchange) error {
 	if err != nil && !dropped {
 		return err
 	}
+	m.deleteVariants(ctx, up, repo, ref)
 	m.tell(notify.Delete, up, x.user, x.cause(), notify.Target{Digest: gone, Repository: repo, Tag: ref.Tag})
 	return x.deleted()
 }

@@ -56,13 +56,20 @@ type variant struct {
 	man  *oci.Manifest
 }
 
+// annotationVariantOf is what dray says in a variant: the digest of the image that it is another form of.
+const annotationVariantOf = "vnd.dray.variant.of"
+
+// fits reports whether images under a tag of a repository get a second one.
+func (v *Variants) fits(repo, tag string) bool {
+	if v == nil || tag == "" || derivedTag(tag) || strings.HasSuffix(tag, v.TagSuffix) {
+		return false
+	}
+	return slices.ContainsFunc(v.Repositories, func(pattern string) bool { return fits(repo, pattern) })
+}
+
 // vary has a variant made of what has landed, or is about to. It never waits.
 func (m *Mirror) vary(p plea) {
-	v := p.up.Variants
-	if v == nil || p.ref.Tag == "" || p.man.Subject != nil || derivedTag(p.ref.Tag) || strings.HasSuffix(p.ref.Tag, v.TagSuffix) {
-		return
-	}
-	if !slices.ContainsFunc(v.Repositories, func(pattern string) bool { return fits(p.repo, pattern) }) {
+	if p.man.Subject != nil || !p.up.Variants.fits(p.repo, p.ref.Tag) {
 		return
 	}
 	if !m.variants.add(variant{p.up, p.repo, p.ref.Tag, p.man}) {
@@ -116,6 +123,10 @@ func (m *Mirror) makeVariant(ctx context.Context, v variant) error {
 		man, err = m.zstdImage(ctx, v, v.man)
 	}
 	if err == nil {
+		man, err = annotated(man, annotationVariantOf, v.man.Digest.String())
+	}
+	if err == nil {
+		m.hasVariant(ctx, v)
 		_, err = m.land(ctx, v.up, v.repo, ref, man)
 	}
 	return err
@@ -304,6 +315,17 @@ func rewritten(raw []byte, mediaType string, with map[string]any) (*oci.Manifest
 		return nil, err
 	}
 	return oci.ParseManifest(mediaType, out)
+}
+
+// annotated is a manifest with one annotation more.
+func annotated(man *oci.Manifest, key, value string) (*oci.Manifest, error) {
+	all := map[string]string{key: value}
+	for k, v := range man.Annotations {
+		if k != key {
+			all[k] = v
+		}
+	}
+	return rewritten(man.Raw, man.MediaType, map[string]any{"annotations": all})
 }
 
 // forgets is the memory where there is none.

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"testing"
 
@@ -113,6 +114,69 @@ func TestNoVariant(t *testing.T) {
 	s.becomes(variants, 2)
 	if n := len(s.ecr.Images()); n != 2 {
 		t.Errorf("ECR has %d images, want 2", n)
+	}
+}
+
+// A variant goes with its image, by tag or by digest; what somebody else has put under such a tag stays, and so does the variant of the image that a tag has now.
+func TestZstdVariantIsDeletedWithItsImage(t *testing.T) {
+	s := startStack(t, t.TempDir(), "  push: true\n", "  push: true\n  delete: true\n  zstd: {tag_suffix: -zstd}\n")
+	s.ecr.CreateRepository("team/app")
+	first, second := builtOn(t, newImage(t, plainConfig), "one"), builtOn(t, newImage(t, plainConfig), "two")
+	has := func(tag string) bool { _, ok := s.ecr.Image("team/app", tag); return ok }
+	made := 0.
+	push := func(tag string, img image) {
+		s.pushImage("team/app", tag, img)
+		made++
+		s.becomes(variants, made)
+	}
+	for _, tag := range []string{"v1", "v2", "v3"} {
+		push(tag, first)
+	}
+	push("v3", second)
+	s.pushImage("team/app", "v4-zstd", second) // by hand
+	s.pushImage("team/app", "v5-zstd", first)
+	s.want(200, "GET", "/v2/team/app/manifests/v1-zstd", nil)
+
+	s.want(202, "DELETE", "/v2/team/app/manifests/v1", nil)
+	s.want(404, "GET", "/v2/team/app/manifests/v1-zstd", nil)
+	if has("v1-zstd") || !has("v2") || !has("v2-zstd") {
+		t.Error("the variant of the tag is there, or that of another one has gone")
+	}
+	if r := s.do("DELETE", "/v2/team/app/manifests/v5", nil); r.StatusCode != http.StatusNotFound || !has("v5-zstd") {
+		t.Errorf("of a tag that was never there: %s", r.Status)
+	}
+	s.want(202, "DELETE", "/v2/team/app/manifests/"+first.man.Digest.String(), nil)
+	if has("v2") || has("v2-zstd") {
+		t.Error("what was deleted by digest is there, or its variant is")
+	}
+	if !has("v3") || !has("v3-zstd") || !has("v4-zstd") {
+		t.Error("more was deleted than the image")
+	}
+}
+
+// What is still to be made of an image is not made once that is deleted: its variant, and the verdict beside it.
+func TestNothingIsMadeOfDeletedImage(t *testing.T) {
+	edits := checked("  attach: true\n  names: {mode: enforce, forbidden_tags: [latest]}")
+	s := startStack(t, t.TempDir(), append(edits, "  keep_alive: 0s\n", "  keep_alive: 0s\n  delete: true\n  acknowledge: local\n  zstd: {tag_suffix: -zstd}\n")...)
+	s.ecr.CreateRepository("team/app")
+	s.refuseManifests()
+	gone, stays := builtOn(t, newImage(t, plainConfig), "one"), builtOn(t, newImage(t, plainConfig), "two")
+	for i, img := range []image{gone, stays} { // one after the other, as they would be made
+		if r := s.pushImage("team/app", fmt.Sprintf("v%d", i+1), img); r.StatusCode != http.StatusCreated {
+			t.Fatalf("%s %s", r.Status, r.body)
+		}
+	}
+	s.want(202, "DELETE", "/v2/team/app/manifests/v1", nil)
+	s.arrives()
+	s.becomes(variants, 1)
+	s.becomes("dray_verdicts_attached_total", 1)
+	for _, tag := range []string{"v1", "v1-zstd"} {
+		if _, ok := s.ecr.Image("team/app", tag); ok {
+			t.Errorf("ECR has %s", tag)
+		}
+	}
+	if n := len(s.attachedTo("team/app", gone.man.Digest)); n != 0 {
+		t.Errorf("%d verdicts beside an image that is not there", n)
 	}
 }
 

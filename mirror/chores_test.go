@@ -1,0 +1,73 @@
+package mirror
+
+import (
+	"context"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// Work is done in order, one piece at a time; what cannot be done yet comes again after its pauses, and gives up after the last.
+func TestChores(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newChores[string](2)
+		ctx, stop := context.WithCancel(t.Context())
+		begun := time.Now()
+		var did []string
+		var late []time.Duration
+		given := true
+		for _, name := range []string{"one", "two", "three"} {
+			if got := c.add(name); got != (name != "three") {
+				t.Errorf("%s was taken: %v", name, got)
+			}
+		}
+		go c.run(ctx, func(_ context.Context, one chore[string]) {
+			if did = append(did, one.what); one.what == "one" {
+				late = append(late, time.Since(begun))
+				given = c.putOff(one, []time.Duration{time.Second, time.Minute})
+			}
+		})
+		time.Sleep(time.Hour)
+		stop()
+		synctest.Wait()
+		if !slices.Equal(did, []string{"one", "two", "one", "one"}) || !slices.Equal(late, []time.Duration{0, time.Second, 61 * time.Second}) || given {
+			t.Errorf("done were %q, the first after %v, put off again: %v", did, late, given)
+		}
+	})
+}
+
+// What is dropped is not done: neither what is new, nor what was put off, nor what is under way, although that wants to come again.
+func TestChoresDrop(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newChores[string](10)
+		ctx, stop := context.WithCancel(t.Context())
+		var did, ended []string
+		go c.run(ctx, func(ctx context.Context, one chore[string]) {
+			did = append(did, one.what)
+			switch one.what {
+			case "later":
+				c.putOff(one, []time.Duration{time.Minute})
+			case "now":
+				<-ctx.Done()
+				c.putOff(one, []time.Duration{time.Second})
+				ended = append(ended, one.what)
+			}
+		})
+		for _, name := range []string{"later", "now", "new", "other"} {
+			c.add(name)
+		}
+		synctest.Wait()
+		dropped := c.drop(t.Context(), func(name string) bool { return name != "other" })
+		slices.Sort(dropped)
+		if !slices.Equal(dropped, []string{"later", "new", "now"}) || !slices.Equal(ended, []string{"now"}) {
+			t.Errorf("dropped were %q, ended %q", dropped, ended)
+		}
+		time.Sleep(time.Hour)
+		stop()
+		synctest.Wait()
+		if !slices.Equal(did, []string{"later", "now", "other"}) {
+			t.Errorf("done were %q", did)
+		}
+	})
+}
