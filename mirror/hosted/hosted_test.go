@@ -569,55 +569,6 @@ func TestFamiliesStayTogether(t *testing.T) {
 	})
 }
 
-// When the quota is used up, what was not used for the longest time goes; a push under way never does.
-func TestQuota(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		const size = 100_000
-		h := begin(t, t.TempDir(), Options{MaxBytes: 3*size + 50_000})
-		for _, tag := range []string{"a", "b", "c"} {
-			h.push("r", tag, size)
-			time.Sleep(time.Hour)
-		}
-		if _, err := h.StatManifest(t.Context(), "r", oci.Reference{Tag: "a"}, nil); err != nil {
-			t.Fatal(err)
-		}
-		time.Sleep(time.Hour)
-		h.push("other", "d", size)
-		if got := h.tagged("r"); !slices.Equal(got, []string{"a", "c"}) || !h.has("other", "d") {
-			t.Errorf("after a fourth: %v", got)
-		}
-		h.sound()
-		// Blobs of pushes under way fill the quota: everything else goes, and the next one is refused.
-		var err error
-		for i := range 5 {
-			if err = h.PutBlob(t.Context(), "r", upstreamtest.Upload(upstreamtest.NewImage(t, fmt.Sprint(i), size).Layer)); err != nil {
-				break
-			}
-		}
-		if e := oci.AsError(err); !errors.Is(err, ErrFull) || e.Status != 403 || !strings.Contains(e.Message, "own is full") {
-			t.Errorf("beyond the quota: %v", err)
-		}
-		if h.bytes() > h.opts.MaxBytes {
-			t.Errorf("%d bytes are held, the quota is %d", h.bytes(), h.opts.MaxBytes)
-		}
-		h.sound()
-		time.Sleep(2 * time.Hour) // nobody finished them
-		h.push("r", "e", size)
-		h.sound()
-		h.stop(true)
-	})
-}
-
-func TestQuotaRefuses(t *testing.T) {
-	h := begin(t, t.TempDir(), Options{MaxBytes: 100_000, Refuse: true})
-	h.push("r", "a", 80_000)
-	err := h.PutBlob(t.Context(), "r", upstreamtest.Upload(upstreamtest.NewImage(t, "b", 80_000).Layer))
-	if !errors.Is(err, ErrFull) || !h.has("r", "a") {
-		t.Errorf("%v", err)
-	}
-	h.sound()
-}
-
 // Uses survive a stop in order, so that nothing looks older than it is.
 func TestUsesAreWritten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

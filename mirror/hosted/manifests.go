@@ -149,14 +149,28 @@ func (s *Store) DeleteManifest(ctx context.Context, name string, ref oci.Referen
 	})
 }
 
-// reachable are the manifests that lead on from the given ones: what indexes name, and what refers to them.
-func (st *state) reachable(from map[digest.Digest]bool) map[digest.Digest]bool {
+// graph is a state with what refers to each manifest.
+type graph struct {
+	st        *state
+	referrers map[digest.Digest][]digest.Digest
+}
+
+func (st *state) graph() graph {
 	referrers := map[digest.Digest][]digest.Digest{}
 	for d, m := range st.manifests {
 		if m.subject != "" {
 			referrers[m.subject] = append(referrers[m.subject], d)
 		}
 	}
+	return graph{st, referrers}
+}
+
+func (st *state) reachable(from map[digest.Digest]bool) map[digest.Digest]bool {
+	return st.graph().reachable(from)
+}
+
+// reachable are the manifests that lead on from the given ones: what indexes name, and what refers to them.
+func (g graph) reachable(from map[digest.Digest]bool) map[digest.Digest]bool {
 	live := map[digest.Digest]bool{}
 	var todo []digest.Digest
 	for d := range from {
@@ -165,12 +179,12 @@ func (st *state) reachable(from map[digest.Digest]bool) map[digest.Digest]bool {
 	for len(todo) > 0 {
 		d := todo[len(todo)-1]
 		todo = todo[:len(todo)-1]
-		m := st.manifests[d]
+		m := g.st.manifests[d]
 		if m == nil || live[d] {
 			continue
 		}
 		live[d] = true
-		todo = append(append(todo, m.manifests...), referrers[d]...)
+		todo = append(append(todo, m.manifests...), g.referrers[d]...)
 	}
 	return live
 }

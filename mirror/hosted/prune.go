@@ -130,13 +130,32 @@ type outdatedTag struct{ name, why string }
 // outdated finds the tags of a repository that are to go by the rules, and the manifests that no tag leads to then and
 // that nobody has used for Untagged.
 func (s *Store) outdated(st *state, repo string, now time.Time) ([]outdatedTag, []digest.Digest) {
-	type group struct {
-		rule int
-		name string
+	gone, stay, groups := s.unusedTags(st, repo, now)
+	for g, names := range groups {
+		for i, name := range st.newestFirst(names) {
+			if i < s.rules[g.rule].Keep {
+				stay[st.tags[name].Digest] = true
+			} else {
+				gone = append(gone, outdatedTag{name, reasonSurplus})
+			}
+		}
 	}
-	var gone []outdatedTag
-	groups := map[group][]string{}
-	roots := map[digest.Digest]bool{}
+	if s.opts.Untagged <= 0 {
+		return gone, nil
+	}
+	return gone, s.untagged(st, stay, now)
+}
+
+// group is tags of which a rule keeps so many.
+type group struct {
+	rule int
+	name string
+}
+
+// unusedTags finds the tags that nobody has used for as long as their rule says. Of the others it finds what they point to, and those whose
+// rule counts them, by group.
+func (s *Store) unusedTags(st *state, repo string, now time.Time) (gone []outdatedTag, stay map[digest.Digest]bool, counted map[group][]string) {
+	stay, counted = map[digest.Digest]bool{}, map[group][]string{}
 	for name, t := range st.tags {
 		i, r := s.ruleOf(repo, name)
 		used := st.manifests[t.Digest].lastUse()
@@ -148,44 +167,41 @@ func (s *Store) outdated(st *state, repo string, now time.Time) ([]outdatedTag, 
 			continue
 		}
 		if r.Keep == 0 {
-			roots[t.Digest] = true
+			stay[t.Digest] = true
 			continue
 		}
 		g := group{rule: i}
 		if at := strings.LastIndex(name, r.Group); r.Group != "" && at >= 0 {
 			g.name = name[:at]
 		}
-		groups[g] = append(groups[g], name)
+		counted[g] = append(counted[g], name)
 	}
-	for g, names := range groups {
-		slices.SortFunc(names, func(a, b string) int {
-			return cmp.Or(st.tags[b].Pushed.Compare(st.tags[a].Pushed), cmp.Compare(b, a))
-		})
-		for i, name := range names {
-			if i < s.rules[g.rule].Keep {
-				roots[st.tags[name].Digest] = true
-			} else {
-				gone = append(gone, outdatedTag{name, reasonSurplus})
-			}
-		}
-	}
-	if s.opts.Untagged <= 0 {
-		return gone, nil
-	}
-	// What was used lately keeps what it needs and what refers to it.
+	return gone, stay, counted
+}
+
+// newestFirst sorts tags by when they were pushed.
+func (st *state) newestFirst(names []string) []string {
+	slices.SortFunc(names, func(a, b string) int {
+		return cmp.Or(st.tags[b].Pushed.Compare(st.tags[a].Pushed), cmp.Compare(b, a))
+	})
+	return names
+}
+
+// untagged finds the manifests that nothing which stays leads to, and that nobody has used for Untagged. What was used lately keeps what it
+// needs and what refers to it.
+func (s *Store) untagged(st *state, stay map[digest.Digest]bool, now time.Time) (gone []digest.Digest) {
 	for d, m := range st.manifests {
 		if now.Sub(m.lastUse()) <= s.opts.Untagged {
-			roots[d] = true
+			stay[d] = true
 		}
 	}
-	live := st.reachable(roots)
-	var manifests []digest.Digest
+	live := st.reachable(stay)
 	for d := range st.manifests {
 		if !live[d] {
-			manifests = append(manifests, d)
+			gone = append(gone, d)
 		}
 	}
-	return gone, manifests
+	return gone
 }
 
 // expireMembers takes blobs out of a repository that no manifest needed in time.
@@ -228,121 +244,6 @@ func (s *Store) idle(r *repo) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return !r.gone && r.now.empty() && len(r.members) == 0
-}
-
-// makeRoom drops what was not used for the longest time, until so many bytes are free, or returns ErrFull.
-func (s *Store) makeRoom(ctx context.Context, short int64) error {
-	if s.opts.Refuse {
-		return full(fmt.Sprintf("%s is full", s.opts.Name))
-	}
-	enough, useless := s.bytes()-short, map[candidate]bool{}
-	for s.bytes() > enough {
-		for _, r := range s.all() { // blobs whose time is up are nobody's
-			s.expireMembers(r, time.Now())
-		}
-		if s.bytes() <= enough {
-			return nil
-		}
-		victim := s.oldest(time.Now(), useless)
-		switch {
-		case victim.repo == "":
-			return full(fmt.Sprintf("%s is full of what is being pushed", s.opts.Name))
-		case !s.frees(victim, time.Now()):
-			useless[victim] = true
-			continue
-		}
-		if err := s.expel(ctx, victim); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// candidate is a manifest that may have to go for others.
-type candidate struct {
-	repo   string
-	digest digest.Digest
-}
-
-// frees reports whether dropping a manifest gives room at once: some of what it needs is not kept for a push.
-func (s *Store) frees(c candidate, now time.Time) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	r := s.repos[c.repo]
-	if r == nil {
-		return false
-	}
-	below := r.now.reachable(map[digest.Digest]bool{c.digest: true})
-	for d := range below {
-		for _, b := range r.now.manifests[d].blobs {
-			if m := r.members[b.Digest]; m.needs == 1 && !now.Before(m.until) && s.holds[b.Digest].uses == 1 {
-				return true
-			}
-		}
-	}
-	return len(below) > 1 // what several of them share may go with them
-}
-
-func (s *Store) bytes() int64 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.used
-}
-
-// oldest finds the manifest that was not used for the longest time among those that stand by themselves: no index names
-// them, and they refer to nothing that is here. One without a tag that was pushed within Grace waits for its index.
-func (s *Store) oldest(now time.Time, except map[candidate]bool) (victim candidate) {
-	var least time.Time
-	for _, r := range s.all() {
-		st := s.stateOf(r)
-		named, tagged := map[digest.Digest]bool{}, map[digest.Digest]bool{}
-		for _, m := range st.manifests {
-			for _, d := range m.manifests {
-				named[d] = true
-			}
-		}
-		for _, t := range st.tags {
-			tagged[t.Digest] = true
-		}
-		for d, m := range st.manifests {
-			if !tagged[d] && (named[d] || st.manifests[m.subject] != nil || now.Sub(m.pushed) < s.opts.Grace) {
-				continue
-			}
-			c := candidate{r.name, d}
-			if used := m.lastUse(); !except[c] && (victim.repo == "" || used.Before(least)) {
-				victim, least = c, used
-			}
-		}
-	}
-	return victim
-}
-
-// expel drops a manifest with its tags, and what nothing else leads to after that.
-func (s *Store) expel(ctx context.Context, victim candidate) error {
-	err := s.change(ctx, victim.repo, func(next *state) error {
-		below := next.reachable(map[digest.Digest]bool{victim.digest: true})
-		next.remove(victim.digest)
-		others := map[digest.Digest]bool{}
-		for _, t := range next.tags {
-			others[t.Digest] = true
-		}
-		for d := range next.manifests {
-			if !below[d] {
-				others[d] = true
-			}
-		}
-		live := next.reachable(others)
-		for d := range below {
-			if !live[d] {
-				next.remove(d)
-			}
-		}
-		return nil
-	})
-	if err == nil {
-		s.dropped(victim.repo, victim.digest.String(), reasonQuota)
-	}
-	return err
 }
 
 // usesEvery bounds how often the file of a repository is written only because something in it was used.
