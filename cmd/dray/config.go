@@ -197,9 +197,9 @@ type PruneRule struct {
 type Prefetch struct {
 	// Whether anything is fetched ahead. Default: `true`.
 	Enabled bool `yaml:"enabled"`
-	// Layers larger than this are fetched when a client asks for them. Default: `32MiB`.
+	// Layers larger than this are fetched when a client asks for them: they would take the line from what it waits for, and a round trip is little of their time. Default: `8MiB`.
 	MaxLayer Bytes `yaml:"max_layer"`
-	// Blobs fetched ahead at a time. Default: `4`.
+	// Blobs fetched ahead at a time. Small ones take hardly more than a round trip each, so that many at once are what makes them fast. Default: `16`.
 	Streams int `yaml:"streams"`
 }
 
