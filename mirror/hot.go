@@ -129,9 +129,7 @@ func (x *exchange) sendHit(k *hit) error {
 	if x.r.Method == http.MethodHead {
 		return nil
 	}
-	w := x.pacedWriter()
-	n, err := w.Write(k.answer.raw)
-	w.done()
+	n, err := x.pacedWriter().Write(k.answer.raw)
 	if err = short(int64(n), int64(len(k.answer.raw)), err); err != nil {
 		x.w.broken = true
 	}

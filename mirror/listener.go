@@ -104,7 +104,7 @@ var handlers = map[oci.Kind]map[string]handler{
 // ServeHTTP implements http.Handler.
 func (l *Listener) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
-	x := &exchange{own: response{ResponseWriter: w}, r: r, listener: l}
+	x := &exchange{own: response{ResponseWriter: w, stall: l.Mirror.stall}, r: r, listener: l}
 	x.w = &x.own
 	h := w.Header()
 	h["Docker-Distribution-Api-Version"] = apiVersion
@@ -324,21 +324,30 @@ type response struct {
 	bytes  int64
 	// broken says that the answer was begun and cannot be completed.
 	broken bool
+	// stall is how long the client may stand still, and paced when it was last given so long.
+	stall time.Duration
+	paced time.Time
 }
 
 func (w *response) started() bool { return w.status != 0 }
 
-func (w *response) WriteHeader(status int) {
-	if w.status == 0 && status >= 200 {
+// begin is the start of an answer, where it has not begun.
+func (w *response) begin(status int) {
+	if w.status == 0 {
 		w.status = status
+		w.patient()
+	}
+}
+
+func (w *response) WriteHeader(status int) {
+	if status >= 200 {
+		w.begin(status)
 	}
 	w.ResponseWriter.WriteHeader(status)
 }
 
 func (w *response) Write(p []byte) (int, error) {
-	if w.status == 0 {
-		w.status = http.StatusOK
-	}
+	w.begin(http.StatusOK)
 	n, err := w.ResponseWriter.Write(p)
 	w.bytes += int64(n)
 	return n, err
@@ -346,9 +355,7 @@ func (w *response) Write(p []byte) (int, error) {
 
 // ReadFrom implements io.ReaderFrom.
 func (w *response) ReadFrom(r io.Reader) (int64, error) {
-	if w.status == 0 {
-		w.status = http.StatusOK
-	}
+	w.begin(http.StatusOK)
 	n, err := io.Copy(w.ResponseWriter, r)
 	w.bytes += n
 	return n, err

@@ -38,8 +38,9 @@ func (b pacedBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// body is the request's body.
+// body is the request's body. Its first read may ask the client for it ("100 Continue"), which is written, too.
 func (x *exchange) body() io.Reader {
+	x.w.patient()
 	return pacedBody{x.r.Body, http.NewResponseController(x.w), x.listener.Mirror.stall}
 }
 
@@ -63,16 +64,25 @@ func WithGatherer(ctx context.Context, g Gatherer) context.Context {
 // gatherFrom is the size of a write that makes more than one record.
 const gatherFrom = 16<<10 + 1
 
+// patient gives the client the stall for what is written next, from now or from a moment before. The limit stays when the
+// answer has been written, since net/http hands the last of it to the connection afterwards; the next answer has its own.
+func (w *response) patient() {
+	now := time.Now()
+	if now.Sub(w.paced) <= w.stall/16 {
+		return
+	}
+	w.paced = now
+	_ = http.NewResponseController(w.ResponseWriter).SetWriteDeadline(now.Add(w.stall)) // where it cannot be set there is no limit
+}
+
 // pacedWriter is an answer whose client must keep taking.
 type pacedWriter struct {
 	w      *response
-	conn   *http.ResponseController
-	stall  time.Duration
 	gather Gatherer // nil: none
 }
 
 func (x *exchange) pacedWriter() pacedWriter {
-	p := pacedWriter{w: x.w, conn: http.NewResponseController(x.w), stall: x.listener.Mirror.stall}
+	p := pacedWriter{w: x.w}
 	if x.r.TLS != nil {
 		p.gather, _ = x.r.Context().Value(gathererKey{}).(Gatherer)
 	}
@@ -82,7 +92,7 @@ func (x *exchange) pacedWriter() pacedWriter {
 // Write implements io.Writer. It has no ReadFrom, which would bring a small buffer
 // and one limit for the whole.
 func (p pacedWriter) Write(b []byte) (n int, err error) {
-	_ = p.conn.SetWriteDeadline(time.Now().Add(p.stall))
+	p.w.patient()
 	if p.gather != nil && len(b) >= gatherFrom {
 		p.gather.Hold()
 		defer func() {
@@ -97,7 +107,7 @@ func (p pacedWriter) Write(b []byte) (n int, err error) {
 // sendFile sends length bytes of a file, by the kernel where that can.
 func (p pacedWriter) sendFile(f io.Reader, length int64) (sent int64, err error) {
 	for sent < length && err == nil {
-		_ = p.conn.SetWriteDeadline(time.Now().Add(p.stall))
+		p.w.patient()
 		var n int64
 		n, err = p.w.ReadFrom(io.LimitReader(f, min(sentAtOnce, length-sent)))
 		sent += n
@@ -150,6 +160,3 @@ func (p pacedWriter) copySome(body io.Reader, n int64) (int64, error) {
 	}
 	return int64(put), failed
 }
-
-// done takes the limit off for the next request of the connection.
-func (p pacedWriter) done() { _ = p.conn.SetWriteDeadline(time.Time{}) }

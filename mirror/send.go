@@ -126,7 +126,6 @@ func (x *exchange) byKernel() bool { return x.r.TLS == nil && !x.listener.CopyFi
 // to the kernel, where that may send it, and of a file that grows what is there.
 func (x *exchange) copyBody(body io.Reader, file bool, length int64) error {
 	w := x.pacedWriter()
-	defer w.done()
 	if file && length >= 0 && x.byKernel() {
 		n, err := w.sendFile(body, length)
 		return short(n, length, err)

@@ -3,10 +3,12 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -271,6 +273,25 @@ func TestSilentClientIsGivenUp(t *testing.T) {
 		if time.Now().After(deadline) {
 			t.Fatal("a client that does not read is never given up")
 		}
+	}
+}
+
+// TestAnswersNobodyTakes: a client that asks on and on and reads no answer is disconnected, though each of its answers is short.
+func TestAnswersNobodyTakes(t *testing.T) {
+	s := startStack(t, t.TempDir(), "cache: {dir", "limits: {stall_timeout: 200ms}\ncache: {dir")
+	s.push("a/b", "1", []byte("layer"))
+	conn, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	questions := bytes.Repeat([]byte("GET /v2/a/b/manifests/1 HTTP/1.1\r\nHost: x\r\n\r\n"), 1000)
+	for err == nil {
+		_ = conn.SetWriteDeadline(time.Now().Add(20 * time.Second))
+		_, err = conn.Write(questions)
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Error("it is still connected")
 	}
 }
 
