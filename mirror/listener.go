@@ -45,8 +45,9 @@ type Listener struct {
 	ExternalURL string
 	// CopyFiles sends files by copying them through this process, and not by sendfile.
 	CopyFiles bool
-	// AccessLog writes a line for each request.
-	AccessLog bool
+	// AccessLog gets a line for each request; nil: none does. Those of pushes, and of what went wrong here, go the way of
+	// all that the Mirror logs, since this one may be late.
+	AccessLog slog.Handler
 }
 
 // exchange is one request on its way: what was asked, by whom, and what became of
@@ -113,7 +114,7 @@ func (l *Listener) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err != nil && !x.w.started() {
 		err = x.fail(err)
 	}
-	l.account(x, err, time.Since(start))
+	l.account(x, err, start)
 	if err != nil && x.w.broken {
 		// Part of a body is out: only a cut connection tells the client that the rest is
 		// missing, whatever the protocol version and framing.
@@ -250,7 +251,8 @@ func (m *Mirror) base(x *exchange) error {
 }
 
 // account writes what became of a request, once.
-func (l *Listener) account(x *exchange, err error, took time.Duration) {
+func (l *Listener) account(x *exchange, err error, start time.Time) {
+	took := time.Since(start)
 	is := labels{listener: l.Name, kind: string(x.q.Kind), method: methodLabel(x.r.Method), source: x.source, status: x.w.status}
 	if x.up != nil {
 		is.upstream = x.up.Name
@@ -261,15 +263,20 @@ func (l *Listener) account(x *exchange, err error, took time.Duration) {
 	if s.bytes != nil {
 		s.bytes.Add(float64(x.w.bytes))
 	}
-	if !l.AccessLog {
+	if l.AccessLog == nil {
 		return
 	}
-	level := slog.LevelInfo
+	log, level := l.AccessLog, slog.LevelInfo
 	if err != nil && x.w.status >= 500 {
 		level = slog.LevelWarn
 	}
-	if log := l.Mirror.log; log.Enabled(x.r.Context(), level) {
-		log.LogAttrs(x.r.Context(), level, "request", l.attributes(x, err, took)...)
+	if level != slog.LevelInfo || x.q.Write() {
+		log = l.Mirror.log.Handler()
+	}
+	if ctx := x.r.Context(); log.Enabled(ctx, level) {
+		line := slog.NewRecord(start.Add(took), level, "request", 0) // without the place in the program, which is always this one
+		line.AddAttrs(l.attributes(x, err, took)...)
+		_ = log.Handle(ctx, line) // as slog.Logger does
 	}
 }
 

@@ -182,10 +182,14 @@ func (g *graph) buildListeners(context.Context) error {
 			return fmt.Errorf("auth %s: %w", a.Name, err)
 		}
 	}
+	var log slog.Handler
+	if g.cfg.Log.Access {
+		log = laterOf(g.log)
+	}
 	for _, l := range g.cfg.Listeners {
 		f, err := newFront(l, g.cfg.Limits, &mirror.Listener{
 			Mirror: g.mirror, Name: l.Name, Role: mirror.Role(l.Role), Routes: g.cfg.routes(l), Access: access[l.Auth],
-			Challenge: l.Challenge, AllowAnonymousPush: l.AllowAnonymousPush, AccessLog: g.cfg.Log.Access,
+			Challenge: l.Challenge, AllowAnonymousPush: l.AllowAnonymousPush, AccessLog: log,
 			ExternalURL: strings.TrimSuffix(l.ExternalURL, "/"), CopyFiles: l.Send == SendCopy,
 		}, g.log)
 		if err != nil {

@@ -25,21 +25,27 @@ ECR_REGISTRY plain names go to that registry, and it takes pushes for it. A wron
 			if err != nil {
 				return err
 			}
-			return serve(cmd.Context(), cfg, newLogger(cfg.Log, in.stderr))
+			log, end := newLogger(cfg.Log, in.stderr)
+			defer end()
+			return serve(cmd.Context(), cfg, log)
 		},
 	}
 }
 
-// newLogger writes to w what the configuration asks for. distribution's authentication
+// newLogger writes to w what the configuration asks for, and everything by its end. distribution's authentication
 // has a log of its own for the process, in another format; what it would say is in
 // the errors that it returns.
-func newLogger(l Log, w io.Writer) *slog.Logger {
+func newLogger(l Log, w io.Writer) (log *slog.Logger, end func()) {
 	logrus.SetOutput(io.Discard)
-	o := &slog.HandlerOptions{Level: l.Level.Level()}
-	if l.Format == LogJSON {
-		return slog.New(slog.NewJSONHandler(w, o))
+	to := &lines{to: w}
+	handler := func(w io.Writer) slog.Handler {
+		o := &slog.HandlerOptions{Level: l.Level.Level()}
+		if l.Format == LogJSON {
+			return slog.NewJSONHandler(w, o)
+		}
+		return slog.NewTextHandler(w, o)
 	}
-	return slog.New(slog.NewTextHandler(w, o))
+	return slog.New(logHandler{handler(to), handler(lateLines{to})}), to.close
 }
 
 // serve runs the program until ctx ends. Servers stop first, then what they used.
