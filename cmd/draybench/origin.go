@@ -161,9 +161,10 @@ func (s *shaped) Write(p []byte) (int, error) {
 		if err := pause(s.request.Context(), until); err != nil {
 			return written, err
 		}
-		n, err := s.ResponseWriter.Write(p[written : written+n])
-		written += n
-		s.origin.bytes.Add(int64(n))
+		s.origin.bytes.Add(int64(n)) // before the client can have them, who may ask for the count
+		put, err := s.ResponseWriter.Write(p[written : written+n])
+		written += put
+		s.origin.bytes.Add(int64(put - n))
 		if err != nil {
 			return written, err
 		}

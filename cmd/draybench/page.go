@@ -36,8 +36,8 @@ func tables() []table {
 			caches, []metric{warmFew, warmFewCPU, warmMany, warmManyCPU, warmRanges, warmRangesCPU, warmTLS, warmTLSCPU, warmPeak}},
 		{"Ways to send a file", "What `send` of a listener chooses from: dray three times, each with another way. Hosts differ, above all in how their TCP controls congestion.",
 			[]string{"send"}, []string{bySendfile, bySplice, byCopy}, []metric{sendFew, sendFewCPU, sendMany, sendManyCPU}},
-		{"Manifests in the cache", "32 connections ask for manifests. The origin is next door here: what a server asks it costs more where it is far away.", []string{"manifests"},
-			caches, []metric{manifestsByDigest, manifestsByDigestCPU, manifestsByTag, manifestsByTagCPU, manifestQuestions}},
+		{"Manifests in the cache", "32 connections ask for manifests. The origin is next door here: what a server asks it costs more where it is far away. net/http is the server of Go's standard library with a handler that writes the same bytes and does nothing else.", []string{"manifests"},
+			append(caches[:len(caches):len(caches)], bareNetHTTP), []metric{manifestsByDigest, manifestsByDigestCPU, manifestsByTag, manifestsByTagCPU, manifestQuestions}},
 		{"The path of a hit beside net/http", "What dray adds when everything is on: clients have names and rights, each request is counted, and gets a line in a log. The other server " +
 			"is net/http with a handler that writes the same bytes and does nothing else.", []string{"beside"}, []string{dray, bareNetHTTP}, []metric{besideCPU}},
 		{"First byte of what is not in the cache", "The server has just started. The origin is 20 ms away, and a new connection costs a round trip more.", []string{"first-byte"},

@@ -8,7 +8,7 @@ import (
 // A standing server is filled once and measured many times.
 type standing struct {
 	*running
-	origin *origin
+	origin *origin // nil: it needs none
 }
 
 // fill starts all caches and has each pull the images once; f runs while they stand.
@@ -80,7 +80,8 @@ func (b *bench) warm(ctx context.Context) error {
 	})
 }
 
-// manifests measures many small answers, by digest and by tag, and counts what they made the caches ask the origin.
+// manifests measures many small answers, by digest and by tag, and counts what they made the caches ask the origin. Beside the caches
+// stands the bare server: what no program that is built on net/http can exceed.
 func (b *bench) manifests(ctx context.Context) error {
 	images, err := b.tagged("bench/manifests")
 	if err != nil {
@@ -89,6 +90,16 @@ func (b *bench) manifests(ctx context.Context) error {
 	byDigest := func(client, n int) (string, string) { return images[(client*31+n)%len(images)].byDigest(), "" }
 	byTag := func(client, n int) (string, string) { return images[(client*31+n)%len(images)].byTag(), "" }
 	return b.fill(ctx, images, func(servers map[string]standing) error {
+		peers := b.caches()
+		if d, ok := servers[dray]; ok {
+			bare, err := b.startBare(ctx, d.plain)
+			if err != nil {
+				return err
+			}
+			defer bare.stop()
+			servers[bareNetHTTP] = standing{running: bare}
+			peers = append(peers, peer{name: bareNetHTTP})
+		}
 		for _, s := range servers { // by digest, too: a key that is a path does not know that it has them
 			c := b.loader.client(s.plain, false)
 			for _, img := range images {
@@ -99,13 +110,17 @@ func (b *bench) manifests(ctx context.Context) error {
 			c.close()
 		}
 		measure := func(rates, costs metric, next func(int, int) (string, string)) error {
-			return eachRound(b.plan.WarmRounds, b.caches(), func(_ int, p peer) error {
+			return eachRound(b.plan.WarmRounds, peers, func(_ int, p peer) error {
 				s := servers[p.name]
-				before, answered := s.origin.counts(), b.loader.done.Load()
+				var before counts
+				if s.origin != nil {
+					before = s.origin.counts()
+				}
+				answered := b.loader.done.Load()
 				l, err := b.storm(ctx, s.running, b.plan.ManifestClients, false, next)
 				b.results.add(rates, p.name, l.RequestsPerSecond)
 				b.results.add(costs, p.name, float64(l.PerRequest.Nanoseconds())/1e3)
-				if rates == manifestsByTag {
+				if rates == manifestsByTag && s.origin != nil {
 					b.results.add(manifestQuestions, p.name, float64(s.origin.counts().since(before).Requests)/float64(b.loader.done.Load()-answered))
 				}
 				return err
