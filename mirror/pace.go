@@ -45,7 +45,8 @@ func (x *exchange) body() io.Reader {
 }
 
 // Gatherer is a connection that can hold back what is written to it, to hand it on in
-// few large pieces. TLS writes each record of 16 KiB by itself otherwise.
+// few large pieces. TLS writes each record of 16 KiB by itself otherwise, and a header goes
+// before the file that the kernel sends.
 type Gatherer interface {
 	// Hold begins to hold back, as far as there is room.
 	Hold()
@@ -56,7 +57,8 @@ type Gatherer interface {
 type gathererKey struct{}
 
 // WithGatherer returns the context of a connection that gathers. Nothing is held back
-// but during one write of a body, so that nothing that is there waits for what is not.
+// but during one write of a body, or for the file that follows at once, so that nothing
+// that is there waits for what is not.
 func WithGatherer(ctx context.Context, g Gatherer) context.Context {
 	return context.WithValue(ctx, gathererKey{}, g)
 }
@@ -79,33 +81,40 @@ func (w *response) patient() {
 type pacedWriter struct {
 	w      *response
 	gather Gatherer // nil: none
+	secure bool
 }
 
 func (x *exchange) pacedWriter() pacedWriter {
-	p := pacedWriter{w: x.w}
-	if x.r.TLS != nil {
-		p.gather, _ = x.r.Context().Value(gathererKey{}).(Gatherer)
-	}
+	p := pacedWriter{w: x.w, secure: x.r.TLS != nil}
+	p.gather, _ = x.r.Context().Value(gathererKey{}).(Gatherer)
 	return p
+}
+
+// hold gathers what is written until the returned function is called, which gives a failure to err where there is none.
+func (p pacedWriter) hold(err *error) (release func()) {
+	p.gather.Hold()
+	return func() {
+		if left := p.gather.Release(); *err == nil {
+			*err = left
+		}
+	}
 }
 
 // Write implements io.Writer. It has no ReadFrom, which would bring a small buffer
 // and one limit for the whole.
 func (p pacedWriter) Write(b []byte) (n int, err error) {
 	p.w.patient()
-	if p.gather != nil && len(b) >= gatherFrom {
-		p.gather.Hold()
-		defer func() {
-			if left := p.gather.Release(); err == nil {
-				err = left
-			}
-		}()
+	if p.gather != nil && p.secure && len(b) >= gatherFrom {
+		defer p.hold(&err)()
 	}
 	return p.w.Write(b)
 }
 
 // sendFile sends length bytes of a file, by the kernel where that can.
 func (p pacedWriter) sendFile(f io.Reader, length int64) (sent int64, err error) {
+	if p.gather != nil {
+		defer p.hold(&err)()
+	}
 	for sent < length && err == nil {
 		p.w.patient()
 		var n int64

@@ -30,6 +30,7 @@ func newFront(l Listener, limits Limits, h http.Handler, log *slog.Logger) (*fro
 		ReadHeaderTimeout: limits.ReadHeaderTimeout.Std(), IdleTimeout: limits.IdleTimeout.Std(),
 		MaxHeaderBytes: 64 << 10,
 		ErrorLog:       slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		ConnContext:    withGatherer,
 	}
 	if l.TLS.Certificate == "" {
 		if l.Send == SendSplice {
@@ -44,7 +45,6 @@ func newFront(l Listener, limits Limits, h http.Handler, log *slog.Logger) (*fro
 	// HTTP/1.1 only: for large bodies HTTP/2 costs more and gains nothing. Clients of TLS 1.3 get it, and resume
 	// their sessions by tickets, whose keys crypto/tls makes and rotates.
 	f.server.TLSConfig = &tls.Config{GetCertificate: certificate.get, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}}
-	f.server.ConnContext = withGatherer
 	f.server.TLSNextProto = map[string]func(*http.Server, *tls.Conn, http.Handler){}
 	return f, nil
 }

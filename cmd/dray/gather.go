@@ -45,9 +45,10 @@ var gatherBuffers = sync.Pool{New: func() any { b := make([]byte, 0, gatherBytes
 // withGatherer lets handlers of a connection know that it gathers.
 func withGatherer(ctx context.Context, c net.Conn) context.Context {
 	if t, ok := c.(*tls.Conn); ok {
-		if g, ok := t.NetConn().(*gathering); ok {
-			return mirror.WithGatherer(ctx, g)
-		}
+		c = t.NetConn()
+	}
+	if g, ok := c.(mirror.Gatherer); ok {
+		return mirror.WithGatherer(ctx, g)
 	}
 	return ctx
 }

@@ -7,6 +7,8 @@ import (
 	"os"
 	"sync"
 
+	"dray/mirror"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -124,13 +126,61 @@ func (l splicingListener) Accept() (net.Conn, error) {
 	if !ok {
 		return c, nil
 	}
-	return &splicing{tcp, l.pipes}, nil
+	return &splicing{TCPConn: tcp, pipes: l.pipes}, nil
 }
 
-// splicing is a connection that net/http writes files to.
+// splicing is a connection that net/http writes files to, one goroutine at a time.
 type splicing struct {
 	*net.TCPConn
-	pipes *pipes
+	pipes   *pipes
+	holding bool
+	held    bool // the kernel waits for more before it sends what was written last
+}
+
+var _ mirror.Gatherer = (*splicing)(nil)
+
+// Hold implements mirror.Gatherer. What net/http writes before a file, the header and the file's first bytes, is to leave
+// together with what is spliced after it: alone it would be a packet, and wake the client, for next to nothing.
+func (c *splicing) Hold() { c.holding = true }
+
+// Release implements mirror.Gatherer.
+func (c *splicing) Release() error {
+	c.holding = false
+	if !c.held {
+		return nil
+	}
+	c.held = false
+	return c.SetNoDelay(true) // which sends what waits (tcp(7), TCP_NODELAY)
+}
+
+// Write implements net.Conn.
+func (c *splicing) Write(p []byte) (n int, err error) {
+	if !c.holding {
+		return c.TCPConn.Write(p)
+	}
+	out, err := c.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	for n < len(p) && err == nil {
+		var sent int
+		failed := out.Write(func(fd uintptr) bool {
+			sent, err = unix.SendmsgN(int(fd), p[n:], nil, nil, unix.MSG_MORE|unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+			return !errors.Is(err, unix.EAGAIN)
+		})
+		if failed != nil {
+			return n, failed // a deadline, or the end of the connection
+		}
+		if errors.Is(err, unix.EINTR) {
+			err = nil
+			continue
+		}
+		if err != nil {
+			return n, os.NewSyscallError("sendmsg", err)
+		}
+		n, c.held = n+sent, true
+	}
+	return n, err
 }
 
 // errNotSpliced says that nothing was sent, because the file system or the kernel does not splice.
@@ -138,6 +188,14 @@ var errNotSpliced = errors.New("cannot be spliced")
 
 // ReadFrom implements io.ReaderFrom. What it cannot splice goes the way it would have gone without it.
 func (c *splicing) ReadFrom(r io.Reader) (int64, error) {
+	n, err := c.readFrom(r)
+	if n > 0 {
+		c.held = false // it left with this
+	}
+	return n, err
+}
+
+func (c *splicing) readFrom(r io.Reader) (int64, error) {
 	l, ok := r.(*io.LimitedReader)
 	if !ok || l.N <= 0 {
 		return c.TCPConn.ReadFrom(r)

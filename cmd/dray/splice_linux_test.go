@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -139,14 +140,114 @@ func TestSplice(t *testing.T) {
 		{"", 0, all}, {"bytes=0-", 0, all}, {"bytes=1-", 1, all}, {"bytes=-3000000", all - 3000000, all}, {"bytes=1048576-2097151", 1 << 20, 2 << 20},
 		{"bytes=4095-1052670", 4095, 1052671}, {"bytes=5000-9999", 5000, 10000}, {"bytes=7-7", 7, 8}, {"bytes=100-611", 100, 612},
 	} {
-		if n, want := s.fetch(tc.span, tc.from, tc.to), int64(tc.to-tc.from); n > want || n < want-512 {
+		before := s.front.pipes.counted()
+		s.fetch(tc.span, tc.from, tc.to)
+		s.front.pipes.settled(t) // who has the last byte may ask again before its pipe is back
+		if n, want := s.front.pipes.counted()-before, int64(tc.to-tc.from); n > want || n < want-512 {
 			t.Errorf("%q: %d of %d bytes were spliced", tc.span, n, want)
 		}
 	}
-	s.front.pipes.settled(t)
 	if n := s.front.pipes.open; n != 1 {
 		t.Errorf("%d pipes for one client after the other", n)
 	}
+}
+
+// What is written before a file leaves with it: all at once where there is one, and at the latest when nothing more is held
+// back. A client that waits for it gets it either way.
+func TestSpliceHoldsTheHeader(t *testing.T) {
+	p := newPipes()
+	defer p.close()
+	client, server := connected(t, p)
+	c := server.(*splicing)
+	file, err := os.CreateTemp(t.TempDir(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	if _, err := file.WriteString("the file"); err != nil {
+		t.Fatal(err)
+	}
+	c.Hold()
+	if n, err := c.Write([]byte("the header, ")); n != 12 || err != nil {
+		t.Fatal(n, err)
+	}
+	if got := waiting(t, client); got != 0 {
+		t.Errorf("%d bytes left before the file", got)
+	}
+	if _, err := file.Seek(0, io.SeekStart); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := c.ReadFrom(&io.LimitedReader{R: file, N: 8}); n != 8 || err != nil {
+		t.Fatal(n, err)
+	}
+	if err := c.Release(); err != nil {
+		t.Error(err)
+	}
+	expect(t, client, "the header, the file")
+	c.Hold()
+	large := strings.Repeat("more than the kernel holds back, ", 1<<20/32)
+	var writing sync.WaitGroup
+	writing.Go(func() {
+		if n, err := c.Write([]byte(large)); n != len(large) || err != nil {
+			t.Error(n, err)
+		}
+		if err := c.Release(); err != nil { // no file has come
+			t.Error(err)
+		}
+	})
+	expect(t, client, large)
+	writing.Wait()
+	if err := client.Close(); err != nil {
+		t.Fatal(err)
+	}
+	c.Hold()
+	for err = nil; err == nil; {
+		_, err = c.Write([]byte(large))
+	}
+	if !errors.Is(err, unix.EPIPE) && !errors.Is(err, unix.ECONNRESET) {
+		t.Errorf("the client has left: %v", err)
+	}
+}
+
+func expect(t *testing.T, from io.Reader, want string) {
+	t.Helper()
+	got := make([]byte, len(want))
+	if n, err := io.ReadFull(from, got); err != nil || string(got) != want {
+		t.Errorf("%d bytes of %d, or others, %v", n, len(want), err)
+	}
+}
+
+// waiting is how many bytes have come to a connection.
+func waiting(t *testing.T, conn net.Conn) (n int) {
+	t.Helper()
+	raw, err := conn.(*net.TCPConn).SyscallConn()
+	if err == nil {
+		err = errors.Join(raw.Control(func(fd uintptr) { n, err = unix.IoctlGetInt(int(fd), unix.TIOCINQ) }), err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// connected gives the ends of a connection, of which the server's takes files by splice.
+func connected(t *testing.T, p *pipes) (client, server net.Conn) {
+	t.Helper()
+	ln, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ln = p.through(ln)
+	defer ln.Close()
+	if client, err = new(net.Dialer).DialContext(t.Context(), "tcp", ln.Addr().String()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { client.Close() })
+	if server, err = ln.Accept(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { server.Close() })
+	return client, server
 }
 
 // Who reads slowly gets every byte, and waits for nobody; others get theirs meanwhile.
@@ -215,24 +316,9 @@ func TestSpliceWithoutPipes(t *testing.T) {
 
 // What cannot be spliced is copied, whether that is no file or a file that does not let itself be.
 func TestSpliceOfSomethingElse(t *testing.T) {
-	ln, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
 	p := newPipes()
 	defer p.close()
-	ln = p.through(ln)
-	defer ln.Close()
-	client, err := new(net.Dialer).DialContext(t.Context(), "tcp", ln.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer client.Close()
-	server, err := ln.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer server.Close()
+	client, server := connected(t, p)
 	fd, err := unix.Eventfd(5, unix.EFD_CLOEXEC)
 	if err != nil {
 		t.Fatal(err)
