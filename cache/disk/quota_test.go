@@ -1,0 +1,241 @@
+package disk
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+)
+
+func TestQuota(t *testing.T) {
+	d := opened(t, Options{MaxBytes: 10 << 20})
+	if _, err := store(d, random(5, 10<<20+1)); !errors.Is(err, ErrTooLarge) {
+		t.Errorf("larger than all: %v", err)
+	}
+	first := random(6, 4<<20)
+	dg := mustStore(t, d, first)
+	release, ok := d.Pin(dg)
+	if !ok {
+		t.Fatal("cannot pin")
+	}
+	other, _ := d.Pin(dg)
+	second := mustStore(t, d, random(7, 4<<20))
+	third := mustStore(t, d, random(8, 4<<20))
+	wantMissing(t, d, second)
+	wantBlob(t, d, first)
+	open, err := d.Open(t.Context(), third)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := store(d, random(9, 4<<20)); !errors.Is(err, ErrFull) || errors.Is(err, ErrTooLarge) {
+		t.Errorf("all in use: %v", err)
+	}
+	if s := d.Stats(); s.Blobs != 2 || s.Reserved != 0 {
+		t.Errorf("a refused reservation has changed something: %+v", s)
+	}
+	release()
+	release() // counts once
+	if _, err := store(d, random(9, 4<<20)); !errors.Is(err, ErrFull) {
+		t.Errorf("all in use still: %v", err)
+	}
+	other()
+	mustStore(t, d, random(9, 4<<20))
+	wantMissing(t, d, dg)
+	open.Close()
+	if got := counted(t, d, "dray_disk_evicted_total"); got != 2 {
+		t.Errorf("%v evictions counted", got)
+	}
+}
+
+func TestUnknownSizeWithinQuota(t *testing.T) {
+	d := opened(t, Options{MaxBytes: 3 << 20})
+	in, err := d.Create(t.Context(), -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Abort()
+	p := random(10, 4<<20)
+	if _, err := in.Write(p[:3<<20]); err != nil {
+		t.Fatalf("exactly the quota: %v", err)
+	}
+	if n, err := in.Write(p[3<<20:]); n != 0 || !errors.Is(err, ErrTooLarge) {
+		t.Errorf("beyond the quota: %d, %v", n, err)
+	}
+	b, err := in.Commit(t.Context(), digest.FromBytes(p[:3<<20]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.Close()
+}
+
+func TestFloor(t *testing.T) {
+	d := opened(t, Options{MinFreeBytes: 1 << 60})
+	if _, err := store(d, random(11, 10)); !errors.Is(err, ErrTooLarge) {
+		t.Errorf("a floor above the file system's size: %v", err)
+	}
+	free, _, err := d.statfs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.opts.MinFreeBytes = 0
+	held := mustStore(t, d, random(12, 2<<20))
+	d.opts.MinFreeBytes = free + 1<<30
+	if _, err := store(d, random(13, 10)); !errors.Is(err, ErrFull) && !errors.Is(err, ErrTooLarge) {
+		t.Errorf("below the floor: %v", err)
+	}
+	if _, ok := d.Stat(held); !ok {
+		t.Error("a blob had to go though that could not help")
+	}
+}
+
+// TestQuotaHolds has many writers and readers, and a watcher of the account.
+func TestQuotaHolds(t *testing.T) {
+	const quota = 12 << 20
+	d := opened(t, Options{MaxBytes: quota})
+	halt := running(t, d)
+	stop := make(chan struct{})
+	var watch, wg sync.WaitGroup
+	watch.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			d.mu.RLock()
+			// What has blocks now; a walk through a directory that changes would count some twice.
+			if sum := d.used + d.reserved - d.pending; sum > quota || d.pending < 0 {
+				t.Errorf("%d bytes taken, quota %d, %d pending", sum, quota, d.pending)
+			}
+			if sum := d.used - d.leaving() + d.reserved; sum > quota {
+				t.Errorf("%d bytes promised, quota %d", sum, quota)
+			}
+			d.mu.RUnlock()
+		}
+	})
+	for w := range 6 {
+		wg.Go(func() {
+			rnd := rand.New(rand.NewPCG(uint64(w), 7))
+			for range 40 {
+				p := random(byte(rnd.IntN(20)), 1+rnd.IntN(3<<20))
+				dg, err := store(d, p)
+				if err != nil && !errors.Is(err, ErrFull) {
+					t.Error(err)
+				}
+				b, err := d.Open(t.Context(), dg)
+				if errors.Is(err, ErrNotFound) {
+					continue
+				}
+				if err != nil {
+					t.Error(err)
+					continue
+				}
+				if got, err := io.ReadAll(io.NewSectionReader(b, 0, b.Size())); err != nil || !bytes.Equal(got, p) {
+					t.Errorf("%s read while others evict: %v", dg, err)
+				}
+				b.Close()
+			}
+		})
+	}
+	wg.Wait()
+	close(stop)
+	watch.Wait()
+	halt()
+	if sum, unfinished := onDisk(t, d.opts.Path); sum != d.used || unfinished != 0 {
+		t.Errorf("%d bytes on disk in the end, %d in the account, %d unfinished files", sum, d.used, unfinished)
+	}
+	var held int64
+	for e := range d.index.all() {
+		held += e.blocks()
+		if n := e.pins.Load(); n != 0 {
+			t.Errorf("%d pins left", n)
+		}
+	}
+	if s := d.Stats(); s.Bytes != held || s.Reserved != 0 || d.pending != 0 || len(d.busy) != 0 {
+		t.Errorf("stats %+v, pending %d, %d names held; %d bytes in the index", s, d.pending, len(d.busy), held)
+	}
+}
+
+// TestFullFileSystemEvicts lets the file system be full while the quota is not.
+func TestFullFileSystemEvicts(t *testing.T) {
+	full := false
+	d := opened(t, Options{})
+	d.opts.Fault = func(op Op, name string) error {
+		if op == OpWrite && full && d.Stats().Blobs > 0 {
+			return syscall.ENOSPC
+		}
+		return nil
+	}
+	mustStore(t, d, random(21, 2<<20))
+	full = true
+	p := random(22, 1<<20)
+	mustStore(t, d, p)
+	wantBlob(t, d, p)
+	if s := d.Stats(); s.Blobs != 1 {
+		t.Errorf("stats %+v", s)
+	}
+}
+
+// TestLowerQuota opens a directory that holds more than it may now.
+func TestLowerQuota(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := opened(t, Options{})
+		for i := range 8 {
+			mustStore(t, d, random(byte(60+i), 1<<20))
+		}
+		d.Close()
+		d = opened(t, Options{Path: d.opts.Path, MaxBytes: 5 << 20})
+		running(t, d)
+		synctest.Wait()
+		if s := d.Stats(); s.Bytes != 5<<20 || s.Blobs != 5 {
+			t.Errorf("stats %+v", s)
+		}
+	})
+}
+
+// TestOthersFillTheFileSystem has a stranger take what the floor is to leave free.
+func TestOthersFillTheFileSystem(t *testing.T) {
+	path := t.TempDir()
+	if err := syscall.Mount("tmpfs", path, "tmpfs", 0, "size=16m"); err != nil {
+		t.Skipf("only for those who may mount: %v", err)
+	}
+	defer func() {
+		if err := syscall.Unmount(path, 0); err != nil {
+			t.Error(err)
+		}
+	}()
+	synctest.Test(t, func(t *testing.T) {
+		d := opened(t, Options{Path: path, MinFreeBytes: 4 << 20})
+		running(t, d)
+		for i := range 20 {
+			mustStore(t, d, random(byte(70+i), 1<<20))
+			if free, _, err := d.statfs(); err != nil || free < 4<<20 {
+				t.Fatalf("%d bytes free after blob %d, %v", free, i, err)
+			}
+		}
+		before := d.Stats().Blobs
+		if before < 10 {
+			t.Errorf("%d blobs held in 12 MiB", before)
+		}
+		if err := os.WriteFile(filepath.Join(path, "stranger"), make([]byte, 3<<20), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(boundsEvery)
+		synctest.Wait()
+		if free, _, err := d.statfs(); err != nil || free < 4<<20 {
+			t.Errorf("%d bytes free, %v", free, err)
+		}
+		if n := d.Stats().Blobs; n < before-4 || n >= before {
+			t.Errorf("%d blobs left of %d", n, before)
+		}
+	})
+}

@@ -1,0 +1,204 @@
+package hosted
+
+import (
+	"bytes"
+	"errors"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"dray/cache/disk"
+	"dray/upstream/oci"
+	"dray/upstream/upstreamtest"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// What was acknowledged is there after a kill, and again after a stop in order, with nothing but the two directories.
+func TestSurvivesKill(t *testing.T) {
+	h := begin(t, t.TempDir(), Options{})
+	one, two := h.push("team/app", "v1", 5000), h.push("team", "v2", 6000)
+	for _, kill := range []bool{true, false} {
+		h = h.again(kill)
+		h.sound()
+		for repo, img := range map[string]upstreamtest.Image{"team/app": one, "team": two} {
+			m, err := h.Manifest(t.Context(), repo, oci.Reference{Digest: img.Manifest.Digest}, nil)
+			if err != nil || !bytes.Equal(m.Raw, img.Manifest.Raw) || m.MediaType != img.Manifest.MediaType {
+				t.Fatalf("%s after kill %v: %v", repo, kill, err)
+			}
+			for _, p := range [][]byte{img.Layer, img.Config} {
+				if size, err := h.StatBlob(t.Context(), repo, digest.FromBytes(p)); err != nil || size != int64(len(p)) {
+					t.Errorf("%s after kill %v: blob of %d bytes: %d, %v", repo, kill, len(p), size, err)
+				}
+			}
+		}
+		if tags := h.tagged("team/app"); !slices.Equal(tags, []string{"v1"}) {
+			t.Errorf("tags %v", tags)
+		}
+	}
+}
+
+// A push whose bytes or whose file cannot be made durable is not acknowledged and leaves what was there before.
+func TestBrokenDisk(t *testing.T) {
+	h := begin(t, t.TempDir(), Options{})
+	first := h.push("team/app", "v1", 1000)
+	next := upstreamtest.NewImage(t, "next", 2000)
+	for _, step := range []disk.Op{disk.OpSync, disk.OpCreate, disk.OpWrite, disk.OpPublish} {
+		h.broken.Store(step)
+		err := h.PutBlob(t.Context(), "team/app", upstreamtest.Upload(upstreamtest.NewImage(t, string(step), 1000).Layer))
+		if e := oci.AsError(err); err == nil || e.Status != 503 {
+			t.Errorf("PutBlob without %s: %v", step, err)
+		}
+		h.broken.Store(disk.Op(""))
+	}
+	next.Push(t, h, "team/app", "v2")
+	third := upstreamtest.NewImage(t, "third", 3000)
+	for _, p := range [][]byte{third.Layer, third.Config} {
+		if err := h.PutBlob(t.Context(), "team/app", upstreamtest.Upload(p)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, step := range []disk.Op{disk.OpSync, disk.OpCreate} {
+		h.broken.Store(step)
+		if _, err := h.PutManifest(t.Context(), "team/app", oci.Reference{Tag: "v1"}, third.Manifest); err == nil {
+			t.Errorf("PutManifest without %s was acknowledged", step)
+		}
+		h.broken.Store(disk.Op(""))
+		if err := h.cache.Delete(t.Context(), third.Manifest.Digest); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// Something stands in the way of the file.
+	if err := os.Mkdir(filepath.Join(h.dir, "hosted/team/app", tempName), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.PutManifest(t.Context(), "team/app", oci.Reference{Tag: "v1"}, third.Manifest); oci.AsError(err).Status != 503 {
+		t.Errorf("PutManifest without a file: %v", err)
+	}
+	if err := os.Remove(filepath.Join(h.dir, "hosted/team/app", tempName)); err != nil {
+		t.Fatal(err)
+	}
+	h.sound()
+	for range 2 {
+		m, err := h.Manifest(t.Context(), "team/app", oci.Reference{Tag: "v1"}, nil)
+		if err != nil || m.Digest != first.Manifest.Digest {
+			t.Errorf("the tag is %v, %v", m, err)
+		}
+		h = h.again(true)
+		h.sound()
+	}
+}
+
+// What lies in the directory besides sound files is set aside; the rest is served.
+func TestBrokenFiles(t *testing.T) {
+	h := begin(t, t.TempDir(), Options{})
+	h.push("good", "v1", 1000)
+	h.push("torn", "v1", 1000)
+	lost := h.push("lost", "v1", 1001)
+	h.stop(true)
+	at := func(name string) string { return filepath.Join(h.dir, "hosted", name) }
+	text, err := os.ReadFile(at("torn/" + fileName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	stranger := bytes.Replace(text, []byte(`"name": "torn"`), []byte(`"name": "good"`), 1)
+	for name, p := range map[string][]byte{"torn/" + fileName: text[:len(text)/2], "good/" + tempName: text[:10], "other/" + fileName: stranger, "UPPER/" + fileName: text} {
+		if err := os.MkdirAll(filepath.Dir(at(name)), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(at(name), p, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	hex := lost.Manifest.Digest.Encoded()
+	if err := os.Remove(filepath.Join(h.dir, "content/blobs/sha256", hex[:2], hex)); err != nil {
+		t.Fatal(err)
+	}
+	h = begin(t, h.dir, h.opts)
+	h.sound()
+	if got := slices.Sorted(maps.Keys(h.repos)); !slices.Equal(got, []string{"good", "lost"}) {
+		t.Errorf("repositories %v", got)
+	}
+	if h.has("lost", "v1") || !h.has("good", "v1") {
+		t.Error("a manifest whose bytes are gone is there, or a sound one is not")
+	}
+	for _, repo := range []string{"torn", "lost"} { // a push mends it
+		img := h.push(repo, "v1", 1000)
+		if _, err := h.Manifest(t.Context(), repo, oci.Reference{Digest: img.Manifest.Digest}, nil); err != nil {
+			t.Error(err)
+		}
+	}
+	h.again(true).sound()
+}
+
+// A blob whose bytes are gone is "not found", so that clients push it, and that mends it.
+func TestLostBlobHeals(t *testing.T) {
+	h := begin(t, t.TempDir(), Options{})
+	img := h.push("team/app", "v1", 5000)
+	layer := digest.FromBytes(img.Layer)
+	if err := h.cache.Delete(t.Context(), layer); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.StatBlob(t.Context(), "team/app", layer); !errors.Is(err, oci.ErrBlobUnknown) {
+		t.Errorf("StatBlob: %v", err)
+	}
+	if _, err := h.Blob(t.Context(), "team/app", layer, 0); !errors.Is(err, oci.ErrBlobUnknown) {
+		t.Errorf("Blob: %v", err)
+	}
+	if _, err := h.PutManifest(t.Context(), "team/app", oci.Reference{Tag: "v2"}, img.Manifest); !errors.Is(err, oci.ErrManifestBlobUnknown) {
+		t.Errorf("PutManifest: %v", err)
+	}
+	img.Push(t, h, "team/app", "v1")
+	if _, err := h.StatBlob(t.Context(), "team/app", layer); err != nil {
+		t.Errorf("after the push: %v", err)
+	}
+	h.again(true).sound()
+}
+
+// FuzzFileOf: whatever a name looks like, its file lies in the directory, is no other repository's, and leads back to it.
+func FuzzFileOf(f *testing.F) {
+	for _, s := range []string{"a", "a/b", "../a", "a/../b", "/a", "a//b", "a/" + fileName, fileName, ".", "a/.", "a\\b", "a\x00", strings.Repeat("a", 300), "a/_x", "A"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, name string) {
+		file, err := fileOf(name)
+		if err != nil {
+			if oci.CheckRepo(name) == nil {
+				t.Fatalf("%q is a good name: %v", name, err)
+			}
+			return
+		}
+		if !filepath.IsLocal(file) || strings.Contains(file, "..") {
+			t.Fatalf("%q lies at %q", name, file)
+		}
+		if back, ok := repoOf(file); !ok || back != name {
+			t.Fatalf("%q leads to %q and back to %q", name, file, back)
+		}
+	})
+}
+
+// FuzzDecode: no file makes dray fail, and what is read writes the same again.
+func FuzzDecode(f *testing.F) {
+	f.Add([]byte(`{"version":1,"name":"r","manifests":{"sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08":{"mediaType":"a/b","size":1,"pushed":"2026-01-02T03:04:05Z","used":5}},"tags":{"v1":{"digest":"sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08","pushed":"2026-01-02T03:04:05Z"}}}`))
+	f.Add([]byte(`{"version":1,"name":"r","tags":{"../x":{}}}`))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		st, err := decode("r", text)
+		if err != nil {
+			return
+		}
+		once, err := st.encode("r")
+		if err != nil {
+			t.Skip() // a year that JSON cannot hold
+		}
+		back, err := decode("r", once)
+		if err != nil {
+			t.Fatalf("%s: %v", once, err)
+		}
+		if twice, err := back.encode("r"); err != nil || !bytes.Equal(once, twice) {
+			t.Fatalf("%s\nbecame\n%s", once, twice)
+		}
+	})
+}
