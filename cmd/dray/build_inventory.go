@@ -45,60 +45,76 @@ const maxVictims = 10_000
 
 // inventoryAPI is what can be asked about the cache, and done with it.
 func (g *graph) inventoryAPI() []admin.Endpoint {
-	v, names := g.inventory, g.cfg.names()
+	o := inventoryOperator{g.inventory, g.cfg.names()}
 	return []admin.Endpoint{
 		admin.List("images", func(ctx context.Context, params url.Values) iter.Seq2[inventory.Image, error] {
-			return v.Images(ctx, params.Get("repository"))
+			return o.Images(ctx, params.Get("repository"))
 		}),
-		admin.List("blobs", func(ctx context.Context, _ url.Values) iter.Seq2[inventory.Blob, error] { return v.Blobs(ctx) }),
-		admin.Query("eviction", func(ctx context.Context, params url.Values) (Evicted, error) {
-			n, err := number(params, "bytes", 1<<62)
-			if err != nil {
-				return Evicted{}, err
-			}
-			most, err := number(params, "most", maxVictims)
-			if err != nil {
-				return Evicted{}, err
-			}
-			all, err := v.Eviction(ctx, n, int(min(most, maxVictims)))
-			return Evicted{all}, err
-		}),
-		admin.Change("evict", func(ctx context.Context, q EvictRequest) (Evicted, error) {
-			if q.Bytes <= 0 {
-				return Evicted{}, admin.Errorf(admin.CodeInvalid, "bytes must be positive")
-			}
-			all, err := v.Evict(ctx, q.Bytes, maxVictims)
-			return Evicted{all}, err
-		}),
-		admin.Change("purge", func(ctx context.Context, q PurgeRequest) (inventory.Purged, error) {
-			sel := inventory.Selection{Pattern: q.Repository, Force: q.Force, DryRun: q.DryRun}
-			if q.Name != "" {
-				var err error
-				if sel.Name, err = names.of(q.Name); err != nil {
-					return inventory.Purged{}, err
-				}
-			}
-			out, err := v.Purge(ctx, sel)
-			return out, told(err)
-		}),
+		admin.List("blobs", func(ctx context.Context, _ url.Values) iter.Seq2[inventory.Blob, error] { return o.Blobs(ctx) }),
+		admin.Query("eviction", o.eviction),
+		admin.Change("evict", o.evict),
+		admin.Change("purge", o.purge),
 		admin.Query("pins", func(context.Context, url.Values) (items[inventory.Pin], error) {
-			return items[inventory.Pin]{v.Pins()}, nil
+			return items[inventory.Pin]{o.Pins()}, nil
 		}),
-		admin.Change("pin", func(ctx context.Context, q NameRequest) (inventory.Pin, error) {
-			n, err := names.of(q.Name)
-			if err != nil {
-				return inventory.Pin{}, err
-			}
-			p, err := v.Pin(ctx, n)
-			return p, told(err)
-		}),
-		admin.Change("unpin", func(ctx context.Context, q NameRequest) (NameRequest, error) {
-			if n, err := names.of(q.Name); err == nil {
-				q.Name = n.String()
-			}
-			return q, told(v.Unpin(ctx, q.Name)) // also one whose upstream is gone from the configuration
-		}),
+		admin.Change("pin", o.pin),
+		admin.Change("unpin", o.unpin),
 	}
+}
+
+// inventoryOperator reads what operators ask of the inventory.
+type inventoryOperator struct {
+	*inventory.Inventory
+	names names
+}
+
+func (o inventoryOperator) eviction(ctx context.Context, params url.Values) (Evicted, error) {
+	n, err := number(params, "bytes", 1<<62)
+	if err != nil {
+		return Evicted{}, err
+	}
+	most, err := number(params, "most", maxVictims)
+	if err != nil {
+		return Evicted{}, err
+	}
+	all, err := o.Eviction(ctx, n, int(min(most, maxVictims)))
+	return Evicted{all}, err
+}
+
+func (o inventoryOperator) evict(ctx context.Context, q EvictRequest) (Evicted, error) {
+	if q.Bytes <= 0 {
+		return Evicted{}, admin.Errorf(admin.CodeInvalid, "bytes must be positive")
+	}
+	all, err := o.Evict(ctx, q.Bytes, maxVictims)
+	return Evicted{all}, err
+}
+
+func (o inventoryOperator) purge(ctx context.Context, q PurgeRequest) (inventory.Purged, error) {
+	sel := inventory.Selection{Pattern: q.Repository, Force: q.Force, DryRun: q.DryRun}
+	if q.Name != "" {
+		var err error
+		if sel.Name, err = o.names.of(q.Name); err != nil {
+			return inventory.Purged{}, err
+		}
+	}
+	out, err := o.Purge(ctx, sel)
+	return out, told(err)
+}
+
+func (o inventoryOperator) pin(ctx context.Context, q NameRequest) (inventory.Pin, error) {
+	n, err := o.names.of(q.Name)
+	if err != nil {
+		return inventory.Pin{}, err
+	}
+	p, err := o.Pin(ctx, n)
+	return p, told(err)
+}
+
+func (o inventoryOperator) unpin(ctx context.Context, q NameRequest) (NameRequest, error) {
+	if n, err := o.names.of(q.Name); err == nil {
+		q.Name = n.String()
+	}
+	return q, told(o.Unpin(ctx, q.Name)) // also one whose upstream is gone from the configuration
 }
 
 // hostedImages are the images of all hosted upstreams.

@@ -40,61 +40,81 @@ func userAgent() string { return "dray/" + buildVersion() }
 // client, breaker, retries, creation of repositories. aws is called for private ECR
 // only.
 func buildUpstream(u Upstream, aws func() (*ecr.Session, error), log *slog.Logger) (*registry, error) {
-	base, err := url.Parse(u.URL)
+	r, err := connect(u, aws, log)
 	if err != nil {
 		return nil, fmt.Errorf("upstream %s: %w", u.Name, err)
-	}
-	credentials, quirks, expired := auth.Credentials(nil), quirksOf(u.Kind), (func(auth.Refusal) bool)(nil)
-	var creator upstream.Creator
-	var deleter upstream.Deleter
-	r := &registry{}
-	switch {
-	case u.Kind == KindECR:
-		session, err := aws()
-		if err != nil {
-			return nil, fmt.Errorf("upstream %s: %w", u.Name, err)
-		}
-		made, err := template(u.CreateRepositories)
-		if err != nil {
-			return nil, fmt.Errorf("upstream %s: %w", u.Name, err)
-		}
-		private, err := session.Open(ecr.RegistryOptions{Name: u.Name, Host: u.Host(), RoleARN: u.RoleARN, Template: made})
-		if err != nil {
-			return nil, fmt.Errorf("upstream %s: %w", u.Name, err)
-		}
-		r.tokens = private.Tokens
-		credentials, expired = private.Tokens.Credential, ecr.Expired
-		deleter = private.Deleter
-		if u.CreateRepositories.Mode.creates() {
-			creator = private.Creator
-			r.collectors = append(r.collectors, private.Creator.Collectors()...)
-		}
-	case u.Credentials.Username != "":
-		credentials = auth.Static(u.Credentials.Username, auth.Secret(u.Credentials.Password.Reveal()))
-	}
-	wire, err := buildTransport(u, base)
-	if err != nil {
-		return nil, fmt.Errorf("upstream %s: %w", u.Name, err)
-	}
-	r.wire = wire
-	if r.limiter, err = buildLimiter(u, quirks); err != nil {
-		return nil, fmt.Errorf("upstream %s: %w", u.Name, err)
-	}
-	client, err := upstream.New(upstream.Options{
-		Name: u.Name, Base: base, Anonymous: credentials == nil, Quirks: quirks, Limiter: r.limiter, UserAgent: userAgent(), Logger: log,
-		Transport: auth.New(auth.Options{Base: wire, Origin: base, Credentials: credentials, Expired: expired, UserAgent: userAgent()}),
-	})
-	if err != nil {
-		return nil, fmt.Errorf("upstream %s: %w", u.Name, err)
-	}
-	r.assemble(u, client, creator, log)
-	if u.Delete {
-		if deleter == nil {
-			deleter = client
-		}
-		r.Deleter = r.breaker.Deleter(deleter)
 	}
 	return r, nil
+}
+
+// connect is buildUpstream with errors that do not name the upstream.
+func connect(u Upstream, aws func() (*ecr.Session, error), log *slog.Logger) (*registry, error) {
+	base, err := url.Parse(u.URL)
+	if err != nil {
+		return nil, err
+	}
+	r, quirks := &registry{}, quirksOf(u.Kind)
+	as, err := r.access(u, aws)
+	if err != nil {
+		return nil, err
+	}
+	if r.wire, err = buildTransport(u, base); err != nil {
+		return nil, err
+	}
+	if r.limiter, err = buildLimiter(u, quirks); err != nil {
+		return nil, err
+	}
+	client, err := upstream.New(upstream.Options{
+		Name: u.Name, Base: base, Anonymous: as.credentials == nil, Quirks: quirks, Limiter: r.limiter, UserAgent: userAgent(), Logger: log,
+		Transport: auth.New(auth.Options{Base: r.wire, Origin: base, Credentials: as.credentials, Expired: as.expired, UserAgent: userAgent()}),
+	})
+	if err != nil {
+		return nil, err
+	}
+	r.assemble(u, client, as.creator, log)
+	if u.Delete {
+		if as.deleter == nil {
+			as.deleter = client
+		}
+		r.Deleter = r.breaker.Deleter(as.deleter)
+	}
+	return r, nil
+}
+
+// access is as whom dray comes to a registry, and what that lets it do beside the protocol. Each part may be nil.
+type access struct {
+	credentials auth.Credentials
+	expired     func(auth.Refusal) bool
+	creator     upstream.Creator
+	deleter     upstream.Deleter
+}
+
+func (r *registry) access(u Upstream, aws func() (*ecr.Session, error)) (access, error) {
+	if u.Kind != KindECR {
+		if u.Credentials.Username == "" {
+			return access{}, nil
+		}
+		return access{credentials: auth.Static(u.Credentials.Username, auth.Secret(u.Credentials.Password.Reveal()))}, nil
+	}
+	session, err := aws()
+	if err != nil {
+		return access{}, err
+	}
+	made, err := template(u.CreateRepositories)
+	if err != nil {
+		return access{}, err
+	}
+	private, err := session.Open(ecr.RegistryOptions{Name: u.Name, Host: u.Host(), RoleARN: u.RoleARN, Template: made})
+	if err != nil {
+		return access{}, err
+	}
+	r.tokens = private.Tokens
+	as := access{credentials: private.Tokens.Credential, expired: ecr.Expired, deleter: private.Deleter}
+	if u.CreateRepositories.Mode.creates() {
+		as.creator = private.Creator
+		r.collectors = append(r.collectors, private.Creator.Collectors()...)
+	}
+	return as, nil
 }
 
 func (r *registry) assemble(u Upstream, client *upstream.Client, creator upstream.Creator, log *slog.Logger) {
