@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"dray/mirror/queue"
 	"dray/upstream/ecrtest"
@@ -170,5 +171,52 @@ func TestDeleteHeldBack(t *testing.T) {
 	}
 	if n := len(s.ecr.Images()); n != 0 {
 		t.Errorf("ECR has %d images", n)
+	}
+}
+
+// A push to a repository that does not exist yet is deleted like any other.
+func TestDeleteQueuedOfNewRepository(t *testing.T) {
+	s := startStack(t, t.TempDir(), acknowledging...)
+	s.ecr.AddFault(ecrtest.Fault{Kinds: []ecrtest.Kind{"CreateRepository"}, Status: 503, Count: -1})
+	m := s.push("team/new", "v1", layerOf(1, 1000))
+	s.want(202, "DELETE", "/v2/team/new/manifests/"+m.Digest.String(), nil)
+	s.want(404, "GET", "/v2/team/new/manifests/v1", nil)
+	s.arrives()
+	if n := len(s.ecr.Images()); n != 0 {
+		t.Errorf("ECR has %d images", n)
+	}
+}
+
+// A push that is under way when somebody deletes its tag or digest, as after an answer that it is still being copied, arrives first and is deleted then.
+func TestDeleteWhileLanding(t *testing.T) {
+	for _, by := range []string{"tag", "digest"} {
+		s := startStack(t, t.TempDir(), "push: true", deleting)
+		s.ecr.CreateRepository("team/app")
+		held := s.ecr.AddFault(ecrtest.Fault{Kinds: []ecrtest.Kind{ecrtest.KindManifestPut}, Latency: 300 * time.Millisecond, Count: -1})
+		layer := layerOf(1, 1000)
+		s.upload("team/app", layer)
+		s.upload("team/app", config)
+		m, ref := imageOf(t, layer), "v1"
+		if by == "digest" {
+			ref = m.Digest.String()
+		}
+		<-s.ecr.Idle()
+		s.ecr.ResetCounters()
+		done := make(chan got)
+		go func() {
+			r, _ := s.try("PUT", "/v2/team/app/manifests/v1", m.Raw, "Content-Type", m.MediaType)
+			done <- r
+		}()
+		for s.ecr.Count(ecrtest.KindManifestPut) == 0 {
+			time.Sleep(time.Millisecond)
+		}
+		s.want(202, "DELETE", "/v2/team/app/manifests/"+ref, nil)
+		if r := <-done; r.Response == nil || r.StatusCode != 201 {
+			t.Errorf("the push: %+v", r)
+		}
+		s.ecr.RemoveFault(held)
+		if n := len(s.ecr.Images()); n != 0 {
+			t.Errorf("deleted by %s, ECR has %d images", by, n)
+		}
 	}
 }
