@@ -63,11 +63,12 @@ type Blob struct {
 
 // Stream is the answer of an origin.
 type Stream struct {
-	Body io.ReadCloser // from the byte asked for to the end
+	Body io.ReadCloser // from Skip bytes before the byte asked for to the end
 	Size int64         // length of the whole blob; below zero: not known
-	// Whole says that the origin sends all although it was asked for a part. Body
-	// drops what lies before the part.
+	// Whole says that the origin sends all although it was asked for a part.
 	Whole bool
+	// Skip is how many bytes Body gives before the one asked for. They are read and dropped.
+	Skip int64
 }
 
 // Origin fetches a blob from byte from on. One that cannot start there returns an

@@ -34,6 +34,7 @@ type fetch struct {
 	whole   bool  // the origin's newest answer was all, although a part was asked for
 	resumes int
 	broken  error // seen together with bytes
+	skip    int64 // bytes of body that lie before off
 	body    io.ReadCloser
 	attempt context.Context // of body, which is closed when it ends
 	stop    context.CancelCauseFunc
@@ -62,7 +63,7 @@ func (f *fetch) connect(first bool) error {
 		stop(nil)
 		return err
 	}
-	f.attempt, f.stop, f.body = attempt, stop, s.Body
+	f.attempt, f.stop, f.body, f.skip = attempt, stop, s.Body, s.Skip
 	f.shut = sync.OnceFunc(func() { s.Body.Close() }) // what a body says when given up helps nobody
 	f.unhook = context.AfterFunc(attempt, f.shut)     // in case it does not watch its context
 	if f.whole = s.Whole; f.whole && f.part {
@@ -138,8 +139,32 @@ func (f *fetch) ended(err error) bool {
 	return f.off == f.size // whatever happens behind the last byte
 }
 
-// readBody reads from the body, which must give something before the stall timeout.
+// readBody reads from the body, behind what is to be skipped.
 func (f *fetch) readBody(p []byte) (int, error) {
+	if f.skip > 0 {
+		if err := f.drop(); err != nil {
+			return 0, err
+		}
+	}
+	return f.readSome(p)
+}
+
+// drop reads what is to be skipped. That may take longer than any timeout, which each read has for itself.
+func (f *fetch) drop() error {
+	buf := f.cache.buffers.Get().(*[]byte)
+	defer f.cache.buffers.Put(buf)
+	for f.skip > 0 {
+		n, err := f.readSome((*buf)[:min(int64(len(*buf)), f.skip)])
+		f.skip -= int64(n)
+		if err != nil {
+			return noEOF(err)
+		}
+	}
+	return nil
+}
+
+// readSome reads from the body, which must give something before the stall timeout.
+func (f *fetch) readSome(p []byte) (int, error) {
 	patience := f.cache.opts.StallTimeout
 	if f.off == f.size {
 		patience = min(patience, endPatience)

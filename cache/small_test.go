@@ -244,6 +244,36 @@ func TestStall(t *testing.T) {
 	})
 }
 
+// TestStallAmidWhatIsSkipped resumes at an origin that sends all again, which takes far longer than the timeout.
+func TestStallAmidWhatIsSkipped(t *testing.T) {
+	p := cachetest.Random(47, 100_000)
+	for name, c := range map[string]struct {
+		plan  [][]cachetest.Fault
+		calls []int64
+	}{
+		"slow":  {plan: [][]cachetest.Fault{{cachetest.Cut(99_999, io.ErrUnexpectedEOF)}, {cachetest.Whole()}}, calls: []int64{0, 99_999}},
+		"cut":   {plan: [][]cachetest.Fault{{cachetest.Cut(90_000, io.ErrUnexpectedEOF)}, {cachetest.Whole(), cachetest.Cut(50_000, io.EOF)}}, calls: []int64{0, 90_000, 90_000}},
+		"still": {plan: [][]cachetest.Fault{{cachetest.Cut(90_000, io.ErrUnexpectedEOF)}, {cachetest.Whole(), cachetest.Stall(50_000)}}, calls: []int64{0, 90_000, 90_000}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				cc, _ := cachetest.Start(t, cache.Options{StallTimeout: 10 * time.Second}, disk.Options{})
+				o := &cachetest.Origin{Data: p, Chunk: 1000, Pace: 1000, Plan: c.plan}
+				r, err := cc.Open(t.Context(), cachetest.Blob(p), o.Fetch)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer r.Close()
+				want(t, r, p)
+				wantCalls(t, o, c.calls...)
+				if n := o.Unclosed(); n != 0 {
+					t.Errorf("%d bodies left open", n)
+				}
+			})
+		})
+	}
+}
+
 // dripping gives something every nine seconds, and its end at once.
 type dripping struct{ io.ReadCloser }
 

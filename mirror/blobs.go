@@ -133,7 +133,7 @@ func (o *origin) get(ctx context.Context, source upstream.Source, from int64) (c
 	if !o.answered.Swap(true) {
 		o.m.vouched(ctx, o.up, o.repo, o.digest, -1) // the size is not verified yet
 	}
-	return cache.Stream{Body: s.Body, Size: s.Size, Whole: !s.Ranges}, nil
+	return cache.Stream{Body: s.Body, Size: s.Size, Whole: !s.Ranges, Skip: s.Skip}, nil
 }
 
 // vouched records that the upstream has a blob in a repository.

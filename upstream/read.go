@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"strconv"
 	"strings"
@@ -104,7 +103,7 @@ func (c *Client) Blob(ctx context.Context, repo string, d digest.Digest, from in
 		return s, nil
 	}
 	if resp.StatusCode == http.StatusOK {
-		s.Body, s.Ranges = &skipping{ReadCloser: resp.Body, skip: from}, false
+		s.Skip, s.Ranges = from, false
 		return s, nil
 	}
 	start, size, err := contentRange(resp)
@@ -198,24 +197,4 @@ func contentRange(resp *http.Response) (start, size int64, err error) {
 		return 0, 0, bad
 	}
 	return a, size, nil
-}
-
-// skipping drops the first bytes of a body, when it is first read.
-type skipping struct {
-	io.ReadCloser
-	skip int64
-}
-
-func (s *skipping) Read(p []byte) (int, error) {
-	if s.skip > 0 {
-		n, err := io.CopyN(io.Discard, s.ReadCloser, s.skip)
-		s.skip -= n
-		if errors.Is(err, io.EOF) {
-			err = io.ErrUnexpectedEOF
-		}
-		if err != nil {
-			return 0, err
-		}
-	}
-	return s.ReadCloser.Read(p)
 }

@@ -40,13 +40,16 @@ type Source interface {
 
 // BlobStream is a blob on its way. The bytes are not verified.
 type BlobStream struct {
-	// Body begins at the offset asked for. The caller closes it.
+	// Body begins at the offset asked for, or Skip bytes before it. The caller closes it.
 	Body io.ReadCloser
 	// Size is that of the whole blob in bytes, -1 when not known.
 	Size int64
-	// Ranges is false when a range was asked for and the registry sent the whole blob all the same: Body then reads and
-	// drops what lies before the offset, so asking for several ranges at once costs more than it gains.
+	// Ranges is false when a range was asked for and the registry sent the whole blob all the same: asking for several
+	// ranges at once then costs more than it gains.
 	Ranges bool
+	// Skip is how many bytes come before the offset, for the caller to read and drop. They may be most of the blob, and
+	// only who reads them sees that there is progress.
+	Skip int64
 }
 
 // Sink writes to one registry. All methods may be called concurrently. Errors are those of Source, and

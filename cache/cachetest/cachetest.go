@@ -107,7 +107,7 @@ func Refuse(err error) Fault { return Fault{refuse: err} }
 // Announce answers with another size; below zero: with none.
 func Announce(size int64) Fault { return Fault{size: &size} }
 
-// Whole ignores that a part was asked for: it announces and gives all that follows.
+// Whole ignores that a part was asked for: it announces and gives all.
 func Whole() Fault { return Fault{whole: true} }
 
 // Cut ends the body at byte n with err; io.EOF looks like an orderly end.
@@ -210,7 +210,12 @@ func (o *Origin) answer(ctx context.Context, from, to int64) (cache.Stream, erro
 	o.open++
 	o.most = max(o.most, o.open)
 	o.mu.Unlock()
-	return cache.Stream{Body: &body{origin: o, ctx: ctx, faults: faults, data: data, off: from}, Size: size, Whole: whole && to >= 0}, nil
+	s := cache.Stream{Size: size, Whole: whole && to >= 0}
+	if whole {
+		s.Skip = from
+	}
+	s.Body = &body{origin: o, ctx: ctx, faults: faults, data: data, off: from - s.Skip}
+	return s, nil
 }
 
 // Calls returns from which byte on each call asked, in order.
