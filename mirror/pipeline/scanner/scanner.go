@@ -171,7 +171,7 @@ func (s *Stage) command(ctx context.Context, layout, home string, img *pipeline.
 	cmd := exec.CommandContext(ctx, "/bin/sh", args...)
 	cmd.Dir = home
 	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + home, "TMPDIR=" + home}, s.config.Environment...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	cmd.SysProcAttr = apart()
 	if s.config.UID != 0 || s.config.GID != 0 {
 		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(s.config.UID), Gid: uint32(s.config.GID)}
 	}
