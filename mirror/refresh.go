@@ -27,10 +27,12 @@ type refreshes struct {
 	under map[meta.TagKey]bool
 	// later are tags that are left alone until then.
 	later map[meta.TagKey]time.Time
+	// refused says which fact, by when it was checked, the upstream has refused to confirm.
+	refused map[meta.TagKey]time.Time
 }
 
 func newRefreshes() *refreshes {
-	return &refreshes{under: map[meta.TagKey]bool{}, later: map[meta.TagKey]time.Time{}}
+	return &refreshes{under: map[meta.TagKey]bool{}, later: map[meta.TagKey]time.Time{}, refused: map[meta.TagKey]time.Time{}}
 }
 
 // begin reports whether a tag is to be asked for now; if so, end follows.
@@ -43,6 +45,30 @@ func (r *refreshes) begin(k meta.TagKey, now time.Time) bool {
 	r.under[k] = true
 	delete(r.later, k)
 	return true
+}
+
+// refuse says that the upstream refuses to tell whether a fact still holds.
+func (r *refreshes) refuse(k meta.TagKey, checked time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.refused) >= maxRefreshes {
+		for other := range r.refused { // which costs that tag one more question
+			delete(r.refused, other)
+			break
+		}
+	}
+	r.refused[k] = checked
+}
+
+// isRefused reports whether a fact is not to be served again without a question. A newer one is.
+func (r *refreshes) isRefused(k meta.TagKey, checked time.Time) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	refused, ok := r.refused[k]
+	if ok && checked.After(refused) {
+		delete(r.refused, k)
+	}
+	return ok && !checked.After(refused)
 }
 
 // end says whether the attempt told something.
@@ -70,7 +96,7 @@ func (r *refreshes) end(k meta.TagKey, told bool) {
 // upstream for the next answer without anybody waiting for it: one HEAD, however many
 // clients come. It is nil where a client has to wait.
 func (m *Mirror) aging(ctx context.Context, up *Upstream, key meta.TagKey, accept []string, fact meta.TagFact, ok bool) *answer {
-	if !ok || fact.NotFound || up.Tags.Fresh <= 0 || time.Since(fact.CheckedAt) >= up.Tags.Fresh+up.Tags.Revalidate {
+	if !ok || fact.NotFound || up.Tags.Fresh <= 0 || time.Since(fact.CheckedAt) >= up.Tags.Fresh+up.Tags.Revalidate || m.refreshes.isRefused(key, fact.CheckedAt) {
 		return nil
 	}
 	a := m.held(ctx, up, key.Repo, fact.Digest)
@@ -107,8 +133,7 @@ func (m *Mirror) refresh(ctx context.Context, up *Upstream, key meta.TagKey, acc
 	case err != nil:
 		result = "refused"
 		if !oci.NotFound(err) && ok {
-			fact.CheckedAt = fact.CheckedAt.Add(-up.Tags.Revalidate)
-			m.recorded(m.tags.Set(ctx, key, fact, 0))
+			m.refreshes.refuse(key, fact.CheckedAt)
 		}
 	case a.stale != nil:
 		result, err = "failed", a.stale

@@ -155,6 +155,26 @@ func TestRefreshRefused(t *testing.T) {
 	}
 }
 
+// So it is with a tag that was pushed here, whose fact is not one of the client's Accept.
+func TestRefreshRefusedPushed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, a, _ := aged(t)
+		m := h.push("team/app", "v1", []byte("pushed layer"))
+		time.Sleep(time.Minute)
+		a.asked(t, 0)
+		a.fail(oci.ErrDenied.With("no longer"))
+		h.get(m, "updating", 0, isStale)
+		time.Sleep(2 * time.Second)
+		for range 3 {
+			h.want(403, "GET", "/v2/team/app/manifests/v1", nil)
+		}
+		a.fail(nil)
+		h.get(m, "cache", time.Second)
+		time.Sleep(time.Minute) // what was refused once is no reason to wait the next time
+		h.get(m, "updating", 0, isStale)
+	})
+}
+
 // A tag that is pushed while it is asked for is what was pushed.
 func TestRefreshPushed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -188,3 +208,15 @@ func TestRefreshesBounded(t *testing.T) {
 }
 
 func tagKeyOf(i int) meta.TagKey { return meta.TagKey{Repo: "r", Tag: fmt.Sprint(i)} }
+
+// What was refused is remembered for a bounded number of tags, and for no newer fact.
+func TestRefusedBounded(t *testing.T) {
+	r, now := newRefreshes(), time.Now()
+	for i := range maxRefreshes + 10 {
+		r.refuse(tagKeyOf(i), now)
+	}
+	last := tagKeyOf(maxRefreshes + 9)
+	if len(r.refused) != maxRefreshes || !r.isRefused(last, now) || r.isRefused(last, now.Add(1)) || len(r.refused) != maxRefreshes-1 {
+		t.Errorf("%d refused", len(r.refused))
+	}
+}
