@@ -1,0 +1,77 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+
+	"dray/upstream/ecrtest"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// mounted is an empty file system of the test's own.
+func mounted(t *testing.T, flags uintptr, options string) (path string) {
+	path = t.TempDir()
+	if err := syscall.Mount("tmpfs", path, "tmpfs", flags, options); err != nil {
+		t.Skipf("only for those who may mount: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(path, syscall.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	return path
+}
+
+// A dray that is restarted on a full file system starts, serves what it holds, passes the rest through, and keeps things again when there is room.
+func TestStartOnAFullDisk(t *testing.T) {
+	path := mounted(t, 0, "size=16m")
+	ecr, hub := ecrtest.Start(t, ecrtest.Options{}), ecrtest.Start(t, ecrtest.Options{Quirks: ecrtest.Hub()})
+	one, two := seed(t, ecr, "team/app", "v1", 1<<20), seed(t, ecr, "team/app", "v2", 2<<20)
+	layer := func(s *stack, img seeded) []byte {
+		return s.want(200, "GET", "/v2/team/app/blobs/"+img.layer.String(), nil).body
+	}
+	var first []byte
+	t.Run("with room", func(t *testing.T) {
+		s := startBefore(t, ecr, hub, path)
+		s.want(200, "GET", "/v2/team/app/manifests/v1", nil)
+		first = layer(s, one)
+	})
+	fill := filepath.Join(path, "fill")
+	if err := os.WriteFile(fill, make([]byte, 20<<20), 0o600); err == nil {
+		t.Fatal("it is not full")
+	}
+	s := startBefore(t, ecr, hub, path)
+	<-ecr.Idle()
+	before := ecr.Count("blob-get")
+	if !bytes.Equal(layer(s, one), first) || ecr.Count("blob-get") != before {
+		t.Error("what is held is not served")
+	}
+	s.want(200, "GET", "/v2/team/app/manifests/v2", nil)
+	if digest.FromBytes(layer(s, two)) != two.layer {
+		t.Error("other bytes")
+	}
+	if err := os.Remove(fill); err != nil {
+		t.Fatal(err)
+	}
+	layer(s, two)
+	<-ecr.Idle()
+	before = ecr.Count("blob-get")
+	if layer(s, two); ecr.Count("blob-get") != before {
+		t.Error("nothing is kept again")
+	}
+}
+
+// A directory that cannot be written at the start is taken for a wrong mount, and told of before clients meet it.
+func TestStartOnAReadOnlyDisk(t *testing.T) {
+	path := mounted(t, syscall.MS_RDONLY, "")
+	g, err := build(t.Context(), Config{Cache: Cache{Directory: path}}, slog.New(slog.DiscardHandler))
+	if g != nil || !errors.Is(err, syscall.EROFS) {
+		t.Errorf("got %v", err)
+	}
+}
