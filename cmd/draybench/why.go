@@ -34,7 +34,7 @@ func reasons() map[metric]func(r results) string {
 			if !ok || !ok2 {
 				return ""
 			}
-			return fmt.Sprintf("%s ms more than direct, of which a server between takes some in any case (nginx %s): dray has just started, has the whole manifest, has verified and kept it before the first byte leaves.",
+			return fmt.Sprintf("%s ms more than direct, of which a server between takes some in any case: nginx, which passes bytes on as they come, takes %s. dray has just started, and has the whole manifest, verified and kept, before its first byte leaves.",
 				number(late, true), number(other, true))
 		},
 		herdWall: func(r results) string {
@@ -51,7 +51,9 @@ func reasons() map[metric]func(r results) string {
 			if !ok || !ok2 {
 				return ""
 			}
-			return fmt.Sprintf("SHA-256 alone takes %s s of one core here, and nginx, which verifies nothing, %s s for everything.", number(alone, true), number(other, true))
+			own, _ := r.median(unshapedCPU, dray)
+			return fmt.Sprintf("SHA-256 alone takes %s s of one core here, and nginx, which verifies nothing, %s s for everything: dray needs %s × what these two need together.",
+				number(alone, true), number(other, true), number(own/(alone+other), true))
 		},
 	}
 }
