@@ -84,7 +84,7 @@ type Options struct {
 	MemoryBytes int64
 	// StallTimeout ends a request to an origin that gives nothing for so long. Zero means 30 s.
 	StallTimeout time.Duration
-	// MaxResumes bounds how often one fetch is continued after its origin broke. Zero means 5.
+	// MaxResumes bounds how often one fetch is continued after its origin broke, counted anew when it has got 32 MiB since. Zero means 5.
 	MaxResumes int
 	// Abandon says what becomes of a fetch whose readers have all left.
 	Abandon Abandon

@@ -33,6 +33,7 @@ type fetch struct {
 	part    bool  // an origin that sends all in place of a part is refused
 	whole   bool  // the origin's newest answer was all, although a part was asked for
 	resumes int
+	gained  int64 // bytes since the origin last broke
 	broken  error // seen together with bytes
 	skip    int64 // bytes of body that lie before off
 	body    io.ReadCloser
@@ -115,7 +116,7 @@ func (f *fetch) Read(p []byte) (int, error) {
 		if f.size >= 0 && f.off+int64(n) > f.size {
 			return 0, fmt.Errorf("origin gives more than %d bytes: %w", f.size, ErrSize)
 		}
-		f.off += int64(n)
+		f.off, f.gained = f.off+int64(n), f.gained+int64(n)
 		f.broken = err
 		if n > 0 {
 			return n, nil
@@ -184,12 +185,19 @@ func (f *fetch) readSome(p []byte) (int, error) {
 	return 0, io.ErrNoProgress
 }
 
+// resumeGain is how many bytes make up for what broke before them: over a bad line a large blob breaks more often than a small one.
+const resumeGain = 32 << 20
+
 // resume continues a broken fetch at off, or returns why it cannot.
 func (f *fetch) resume(cause error) error {
 	if cause == io.EOF {
 		cause = io.ErrUnexpectedEOF
 	}
 	f.disconnect()
+	if f.gained >= resumeGain {
+		f.resumes = 0
+	}
+	f.gained = 0
 	for {
 		if f.ctx.Err() != nil {
 			return context.Cause(f.ctx)

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"testing"
+	"testing/iotest"
 	"testing/synctest"
 	"time"
 
@@ -271,6 +272,34 @@ func TestStallAmidWhatIsSkipped(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// TestResumesAreCountedAnew: what bounds the resumes of a fetch is how little it gets between them.
+func TestResumesAreCountedAnew(t *testing.T) {
+	const gain = 32 << 20
+	for _, tc := range []struct {
+		each, whole int64
+		calls       int
+	}{{gain, 4*gain + 100, 5}, {gain - 1, 4 * gain, 2}} {
+		c, _ := cachetest.Start(t, cache.Options{MaxResumes: 1}, disk.Options{})
+		p := cachetest.Random(48, int(tc.whole))
+		calls := 0
+		origin := func(_ context.Context, from int64) (cache.Stream, error) {
+			calls++
+			left := p[from:]
+			body := io.MultiReader(bytes.NewReader(left[:min(tc.each, int64(len(left)))]), iotest.ErrReader(io.ErrUnexpectedEOF))
+			return cache.Stream{Body: io.NopCloser(body), Size: tc.whole}, nil
+		}
+		r, err := c.Open(t.Context(), cachetest.Blob(p), origin)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := io.ReadAll(r)
+		if right := tc.each == gain; right != (err == nil && bytes.Equal(got, p)) || calls != tc.calls {
+			t.Errorf("breaks after %d bytes each time: %d bytes, %v, %d requests", tc.each, len(got), err, calls)
+		}
+		r.Close()
 	}
 }
 
