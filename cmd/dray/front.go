@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"time"
 )
 
@@ -29,7 +30,7 @@ func newFront(l Listener, limits Limits, h http.Handler, log *slog.Logger) (*fro
 		Addr: l.Address, Handler: h,
 		ReadHeaderTimeout: limits.ReadHeaderTimeout.Std(), IdleTimeout: limits.IdleTimeout.Std(),
 		MaxHeaderBytes: 64 << 10,
-		ErrorLog:       slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		ErrorLog:       slog.NewLogLogger(serverLog{log.Handler()}, slog.LevelDebug),
 		ConnContext:    withGatherer,
 	}
 	if l.TLS.Certificate == "" {
@@ -47,6 +48,23 @@ func newFront(l Listener, limits Limits, h http.Handler, log *slog.Logger) (*fro
 	f.server.TLSConfig = &tls.Config{GetCertificate: certificate.get, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}}
 	f.server.TLSNextProto = map[string]func(*http.Server, *tls.Conn, http.Handler){}
 	return f, nil
+}
+
+// serverLog is for what net/http says of connections: mostly that a client left, which is noise. A panic that nobody has recovered is not.
+type serverLog struct{ slog.Handler }
+
+// Enabled implements slog.Handler: what a line says decides.
+func (serverLog) Enabled(context.Context, slog.Level) bool { return true }
+
+// Handle implements slog.Handler.
+func (h serverLog) Handle(ctx context.Context, line slog.Record) error {
+	if strings.HasPrefix(line.Message, "http: panic serving") {
+		line.Level = slog.LevelError
+	}
+	if !h.Handler.Enabled(ctx, line.Level) {
+		return nil
+	}
+	return h.Handler.Handle(ctx, line)
 }
 
 // listen takes the address. An address in use stops the start.

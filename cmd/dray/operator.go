@@ -156,7 +156,7 @@ func (o *operator) send(ctx context.Context, method, path string, body []byte) (
 	}
 	resp, err := o.client.Do(req)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errUnreachable, err)
+		return nil, o.unanswered(err)
 	}
 	if resp.StatusCode == http.StatusOK {
 		return resp, nil
@@ -168,6 +168,21 @@ func (o *operator) send(ctx context.Context, method, path string, body []byte) (
 		return nil, fmt.Errorf("%s answered %s: %.200s", o.base, resp.Status, bytes.TrimSpace(text))
 	}
 	return nil, f.Error
+}
+
+// unanswered says what became of a question without an answer. Only who was never connected is not running: one that was may have
+// done what it was asked for.
+func (o *operator) unanswered(err error) error {
+	if broken, ok := errors.AsType[*url.Error](err); ok {
+		err = broken.Err // without the address, which is said in other words
+	}
+	if dial, ok := errors.AsType[*net.OpError](err); ok && dial.Op == "dial" {
+		return fmt.Errorf("%w: %w", errUnreachable, err)
+	}
+	if errors.Is(err, io.EOF) {
+		err = errors.New("it closed the connection")
+	}
+	return fmt.Errorf("%s was asked and did not answer: %w", o.base, err)
 }
 
 func query(params url.Values) string {

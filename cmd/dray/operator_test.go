@@ -76,6 +76,13 @@ func TestAdminURL(t *testing.T) {
 	}
 }
 
+// hangsUp is the address of a server that reads a request and closes the connection.
+func hangsUp(t *testing.T) string {
+	s := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }))
+	t.Cleanup(s.Close)
+	return s.URL
+}
+
 // TestOperatorFailures: whatever is wrong, the user is told what, and the exit code says of which kind it is.
 func TestOperatorFailures(t *testing.T) {
 	answer := func(status int, body string) *httptest.Server {
@@ -92,6 +99,7 @@ func TestOperatorFailures(t *testing.T) {
 		stderr  string
 	}{
 		{"127.0.0.1:" + freePort(t), exitAbsent, "dray is not running, or its admin listener is elsewhere"},
+		{hangsUp(t), exitFailed, "did not answer: it closed the connection"},
 		{answer(404, "404 page not found\n").URL, exitFailed, "answered 404 Not Found: 404 page not found"},
 		{answer(200, "<html>").URL, exitFailed, "is not understood"},
 		{answer(409, `{"error": {"code": "conflict", "message": "somebody reads it"}}`).URL, exitFailed, "somebody reads it\n"},

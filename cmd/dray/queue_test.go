@@ -276,3 +276,19 @@ func TestUploadDiskFull(t *testing.T) {
 		})
 	}
 }
+
+// Where nothing was ever acknowledged locally there is no queue, and no number is that of a push.
+func TestQueueAbsent(t *testing.T) {
+	s := startStack(t, t.TempDir())
+	if s.queue != nil {
+		t.Fatal("there is a queue")
+	}
+	for _, what := range []string{"retry", "drop"} {
+		if code, stdout, stderr := s.operator("queue", what, "7"); code != exitFailed || stdout != "" || !strings.Contains(stderr, "push 7: no such push in the queue") {
+			t.Errorf("%s: %d %s%s", what, code, stdout, stderr)
+		}
+	}
+	if code, stdout, _ := s.operator("queue"); code != exitOK || stdout != "nothing waits\n" {
+		t.Errorf("%d %s", code, stdout)
+	}
+}

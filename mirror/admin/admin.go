@@ -79,7 +79,7 @@ func NewHandler(o Options) http.Handler {
 	mux.HandleFunc("POST /debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 	api(mux, o.API, log)
-	return guard(o.Hosts, mux)
+	return recovering(log, guard(o.Hosts, mux))
 }
 
 func text(s string) http.HandlerFunc {

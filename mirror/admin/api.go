@@ -130,10 +130,12 @@ func Change[Q, A any](path string, do func(ctx context.Context, q Q) (A, error))
 			return err
 		}
 		answer, err := do(r.Context(), q)
-		log.Info("operator", "did", path, "with", string(body), "client", r.RemoteAddr, "error", err)
+		line := log.With("did", path, "with", string(body), "client", r.RemoteAddr)
 		if err != nil {
+			line.Info("operator", "error", err)
 			return err
 		}
+		line.Info("operator")
 		return sendJSON(w, http.StatusOK, answer)
 	}}
 }

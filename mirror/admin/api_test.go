@@ -146,6 +146,9 @@ func TestChange(t *testing.T) {
 	if w.Code != 200 || len(done) != 1 || done[0] != (wish{"kettle", 2}) {
 		t.Errorf("%d %s %v", w.Code, w.Body, done)
 	}
+	if strings.Contains(log.String(), "error=<nil>") {
+		t.Errorf("an error is told that was none: %s", log.String())
+	}
 	if !strings.Contains(log.String(), `msg=operator did=grant with="{\"name\": \"kettle\", \"times\": 2}"`) {
 		t.Errorf("log: %s", log.String())
 	}

@@ -126,6 +126,9 @@ func (q *Queue) List() []Entry {
 // Retry has an entry tried at once: a failed one waits again, and one that waits does so no longer.
 // It returns ErrNotFound, ErrOvertaken, ErrBusy, or a failure of the disk.
 func (q *Queue) Retry(ctx context.Context, id uint64) error {
+	if q == nil {
+		return unknown(id)
+	}
 	if err := q.takeTurn(ctx); err != nil {
 		return err
 	}
@@ -156,6 +159,9 @@ func (q *Queue) Retry(ctx context.Context, id uint64) error {
 
 // Drop gives a push up. It returns ErrNotFound, ErrBusy, or a failure of the disk.
 func (q *Queue) Drop(ctx context.Context, id uint64) (Entry, error) {
+	if q == nil {
+		return Entry{}, unknown(id)
+	}
 	if err := q.takeTurn(ctx); err != nil {
 		return Entry{}, err
 	}
@@ -202,12 +208,14 @@ func (q *Queue) look(id uint64) (Entry, error) {
 	e := q.entries[id]
 	switch {
 	case e == nil || e.withdrawn:
-		return Entry{}, fmt.Errorf("push %d: %w", id, ErrNotFound)
+		return Entry{}, unknown(id)
 	case e.State == Forwarding:
 		return Entry{}, fmt.Errorf("push %d: %w", id, ErrBusy)
 	}
 	return e.Entry, nil
 }
+
+func unknown(id uint64) error { return fmt.Errorf("push %d: %w", id, ErrNotFound) }
 
 // Check reports pushes that were refused, those that have waited for long, and a journal that cannot be written.
 func (q *Queue) Check(context.Context) error {

@@ -1,0 +1,50 @@
+package main
+
+import (
+	"bytes"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+)
+
+// TestServerLog: a panic that got past everything is an error in the log; what net/http says of clients that leave shows for debugging alone.
+func TestServerLog(t *testing.T) {
+	var log bytes.Buffer
+	l := Listener{Name: "admin", Address: "127.0.0.1:0"}
+	f, err := newFront(l, Limits{}, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("a nil in it") }), slog.New(slog.NewTextHandler(&log, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.server.ErrorLog.Print("http: TLS handshake error from 127.0.0.1:1: EOF")
+	if log.Len() > 0 {
+		t.Errorf("noise: %s", log.String())
+	}
+	ours, theirs := net.Pipe()
+	defer ours.Close()
+	served := make(chan error, 1)
+	go func() { served <- f.server.Serve(&once{conn: theirs}) }()
+	if _, err := io.WriteString(ours, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	_, _ = io.ReadAll(ours)
+	<-served
+	if text := log.String(); strings.Count(text, "level=ERROR") != 1 || !strings.Contains(text, "a nil in it") {
+		t.Errorf("the log has %q", text)
+	}
+}
+
+// once is a listener with one connection.
+type once struct{ conn net.Conn }
+
+func (o *once) Accept() (net.Conn, error) {
+	c := o.conn
+	if o.conn = nil; c == nil {
+		return nil, io.EOF
+	}
+	return c, nil
+}
+func (o *once) Close() error   { return nil }
+func (o *once) Addr() net.Addr { return &net.TCPAddr{} }
