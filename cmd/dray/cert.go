@@ -33,7 +33,7 @@ func certCommand(in *invocation) *cobra.Command {
 		Short: "Make a self-signed server certificate for a listener",
 		Long: `cert makes a private key (ECDSA P-256) and a certificate that it signs itself, valid for one year and for the names and addresses given
 by --host, whose ports do not count. Clients must be told to trust the certificate file; it is its own authority.`,
-		Example: "  dray cert --host dray.example.com --host 10.0.0.7 --out-cert cert.pem --out-key key.pem",
+		Example: "  dray cert --host dray.example.com --host 10.0.0.7 --out-cert cert.pem --out-key privkey.pem",
 		Args:    noArguments,
 		RunE: func(*cobra.Command, []string) error {
 			sum, err := writeCertificate(opts, time.Now())
@@ -47,7 +47,7 @@ by --host, whose ports do not count. Clients must be told to trust the certifica
 	}
 	cmd.Flags().StringArrayVar(&opts.hosts, "host", []string{"localhost", "127.0.0.1", "::1"}, "name or IP address that clients connect to (repeatable)")
 	cmd.Flags().StringVar(&opts.outCert, "out-cert", "cert.pem", "file for the certificate")
-	cmd.Flags().StringVar(&opts.outKey, "out-key", "key.pem", "file for the private key, readable by its owner only")
+	cmd.Flags().StringVar(&opts.outKey, "out-key", "privkey.pem", "file for the private key, readable by its owner only")
 	cmd.Flags().BoolVar(&opts.force, "force", false, "replace files that exist")
 	return cmd
 }

@@ -3,7 +3,8 @@
 //
 // It uses dray as a stranger would: as a binary with the environment variables of its README, over TLS, with a certificate that the binary made.
 // Every number in the table was measured by it or read from dray's metrics. What it starts it stops, and its files are below one temporary
-// directory that it removes. With ECR_REGISTRY it uses that registry instead of the stand-in, and there the repository dray-playtest alone.
+// directory that it removes, but for the binaries, in bin/playtest. With ECR_REGISTRY it uses that registry instead of the stand-in, and there the
+// repository dray-playtest alone. Other machines can connect only where REGISTRY leads to more than the loopback interface, or DRAY_ADDRESS says so.
 package main
 
 import (
@@ -38,8 +39,8 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	var o options
 	flags := flag.NewFlagSet("playtest", flag.ContinueOnError)
 	flags.SetOutput(stderr)
-	flags.StringVar(&o.dray, "dray", "", "use this binary of dray; without it bin/dray is built")
-	flags.StringVar(&o.fakeecr, "fakeecr", "", "use this binary of fakeecr; without it bin/fakeecr is built")
+	flags.StringVar(&o.dray, "dray", "", "use this binary of dray; without it bin/playtest/dray is built")
+	flags.StringVar(&o.fakeecr, "fakeecr", "", "use this binary of fakeecr; without it bin/playtest/fakeecr is built")
 	flags.BoolVar(&o.once, "once", false, "end after the table")
 	flags.IntVar(&o.clients, "clients", 8, "clients that pull at the same time")
 	if err := flags.Parse(args); err != nil {

@@ -159,6 +159,38 @@ func TestPlaytestWithARegistry(t *testing.T) {
 	http.DefaultClient.CloseIdleConnections()
 }
 
+// TestListensWhereItsClientsAre: nobody else can connect, unless the name that clients use leads elsewhere or somebody asked for it.
+func TestListensWhereItsClientsAre(t *testing.T) {
+	for _, tc := range []struct {
+		name           string
+		registry, vars string
+		want, dial     string
+		open           bool
+	}{
+		{"as it comes", "localhost:5000", "", "127.0.0.1", "127.0.0.1:5000", false},
+		{"an address of the loopback interface", "127.0.0.1:5000", "", "127.0.0.1", "127.0.0.1:5000", false},
+		{"a name that leads nowhere", "dray.invalid:5000", "", "127.0.0.1", "127.0.0.1:5000", false},
+		{"an address of this network", "192.0.2.7:5000", "", "", "127.0.0.1:5000", true},
+		{"asked for", "localhost:5000", ":5000", "", "127.0.0.1:5000", true},
+		{"asked for on IPv6", "localhost:5000", "[::1]:5000", "::1", "[::1]:5000", false},
+		{"closed in spite of the name", "192.0.2.7:5000", "127.0.0.2:5000", "127.0.0.2", "127.0.0.2:5000", false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			s := &stage{registry: tc.registry, vars: map[string]string{"DRAY_ADDRESS": tc.vars, "PORT": "5000"}}
+			got := s.listenAt(t.Context())
+			s.vars["DRAY_ADDRESS"] = net.JoinHostPort(got, "5000")
+			if got != tc.want || s.isOpen() != tc.open || s.dialAt() != tc.dial {
+				t.Errorf("%q, open %v, dialled at %s", got, s.isOpen(), s.dialAt())
+			}
+			var next strings.Builder
+			s.printNext(&next)
+			if strings.Contains(next.String(), "WARNING: other machines") != tc.open {
+				t.Errorf("printed: %s", &next)
+			}
+		})
+	}
+}
+
 // getTrusting is curl --cacert.
 func getTrusting(t *testing.T, certificate, url string) string {
 	t.Helper()

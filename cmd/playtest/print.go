@@ -47,6 +47,10 @@ func (s *stage) printNext(w io.Writer) {
 	if s.control == "" {
 		about = "ECR is " + s.ecrHost + "; nothing there was touched but the repository " + repository + ". dray and its files end with Ctrl-C."
 	}
+	if s.isOpen() {
+		about += "\n\nWARNING: other machines can connect to dray at port " + s.vars["PORT"] + ", and pull without a password what its credentials can read;" +
+			"\nDRAY_ADDRESS=127.0.0.1:" + s.vars["PORT"] + " keeps them out."
+	}
 	certificate, registry := s.vars["TLS_CERTIFICATE"], s.registry
 	fmt.Fprintf(w, `
 %s
@@ -59,7 +63,7 @@ Everything is up: dray at https://%[2]s, its metrics at http://%[3]s/metrics. In
   # pull through dray, and run dray out of dray:
   docker pull %[2]s/%[5]s:one && docker run --rm %[2]s/%[5]s:one
 
-  # push through dray to ECR (from this machine; others are refused until there is authentication):
+  # push through dray to ECR (from this machine only):
   docker tag %[2]s/%[5]s:one %[2]s/%[5]s:mine && docker push %[2]s/%[5]s:mine
 
   # as a mirror of Docker Hub, in /etc/docker/daemon.json (Docker 24 and later), then: sudo systemctl restart docker

@@ -100,14 +100,15 @@ func (p *process) tail() string {
 	return strings.Join(lines[max(0, len(lines)-15):], "\n")
 }
 
-// build makes a binary of this module, without cgo, so that it runs in an image that holds nothing else.
+// build makes a binary of this module, without cgo, so that it runs in an image that holds nothing else. It lies beside what `make build`
+// makes, which has a version and stays as it is.
 func build(ctx context.Context, name string) (string, error) {
 	out, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}").Output()
 	if err != nil {
 		return "", fmt.Errorf("find the source of dray: %w", err)
 	}
 	root := strings.TrimSpace(string(out))
-	path := filepath.Join(root, "bin", name)
+	path := filepath.Join(root, "bin", "playtest", name)
 	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", path, "./cmd/"+name)
 	cmd.Dir = root
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")

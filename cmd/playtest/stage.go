@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -28,6 +29,9 @@ const lineRate = 25_000_000
 
 // readyTimeout is what dray has to answer its first request.
 const readyTimeout = 30 * time.Second
+
+// lookupTimeout is what the name in REGISTRY has to be found.
+const lookupTimeout = 3 * time.Second
 
 // stage is everything that stands while the scenario plays.
 type stage struct {
@@ -193,8 +197,9 @@ func (s *stage) startDray(ctx context.Context) error {
 		}
 	}
 	s.admin = s.vars["DRAY_ADMIN_ADDRESS"]
-	if port := s.vars["PORT"]; !isFree(":" + port) {
-		return fmt.Errorf("port %s is in use; try another: make -e PORT=5001 playtest", port)
+	s.vars["DRAY_ADDRESS"] = net.JoinHostPort(s.listenAt(ctx), s.vars["PORT"])
+	if !isFree(s.vars["DRAY_ADDRESS"]) {
+		return fmt.Errorf("port %s is in use; try another: make -e PORT=5001 playtest", s.vars["PORT"])
 	}
 	p, err := start(s.dir, s.drayBinary, environment(s.vars), "serve")
 	if err != nil {
@@ -202,6 +207,30 @@ func (s *stage) startDray(ctx context.Context) error {
 	}
 	s.dray = p
 	return s.waitForDray(ctx)
+}
+
+// listenAt is the host that dray listens on, empty for all interfaces. A listener with a certificate takes all of them by default; here it takes
+// the loopback interface, because it has no passwords and maybe somebody's AWS credentials, unless its clients have to come another way.
+func (s *stage) listenAt(ctx context.Context) string {
+	if given := s.vars["DRAY_ADDRESS"]; given != "" {
+		host, _, _ := net.SplitHostPort(given)
+		return host
+	}
+	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
+	defer cancel()
+	host, _, _ := net.SplitHostPort(s.registry)
+	addresses, _ := net.DefaultResolver.LookupIPAddr(ctx, cmp.Or(host, s.registry)) // a name that leads nowhere is for this machine's hosts file
+	if slices.ContainsFunc(addresses, func(a net.IPAddr) bool { return !a.IP.IsLoopback() }) {
+		return ""
+	}
+	return "127.0.0.1"
+}
+
+// isOpen reports whether other machines can connect to dray.
+func (s *stage) isOpen() bool {
+	host, _, _ := net.SplitHostPort(s.vars["DRAY_ADDRESS"])
+	ip := net.ParseIP(host)
+	return host != "localhost" && (ip == nil || !ip.IsLoopback())
 }
 
 // waitForDray asks until dray answers.
@@ -232,12 +261,21 @@ func (s *stage) waitForDray(ctx context.Context) error {
 	}
 }
 
+// dialAt is where dray listens, as a client on this machine dials it.
+func (s *stage) dialAt() string {
+	host, port, _ := net.SplitHostPort(s.vars["DRAY_ADDRESS"])
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	return net.JoinHostPort(host, port)
+}
+
 // client is somebody who uses dray, with new connections.
 func (s *stage) client() *client {
 	t := &http.Transport{
 		TLSClientConfig: &tls.Config{RootCAs: s.roots}, ForceAttemptHTTP2: true, MaxIdleConnsPerHost: 16,
 		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) { // dray is here, whatever its name resolves to
-			return new(net.Dialer).DialContext(ctx, network, net.JoinHostPort("127.0.0.1", s.vars["PORT"]))
+			return new(net.Dialer).DialContext(ctx, network, s.dialAt())
 		},
 	}
 	return &client{transport: &countingTransport{base: t}, auth: authn.Anonymous, registry: s.registry}
