@@ -65,17 +65,20 @@ func build(ctx context.Context, cfg Config, log *slog.Logger) (*graph, error) {
 	return g, nil
 }
 
+// directorySetting says what to change where the directory of the cache is of no use.
+const directorySetting = "cache.directory or DRAY_CACHE_DIRECTORY sets the directory"
+
 func (g *graph) buildCache(context.Context) (err error) {
 	dir := g.cfg.Cache.Directory
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fmt.Errorf("cache: %w", err)
+		return fmt.Errorf("cache: %w; %s", err, directorySetting)
 	}
 	g.disk, err = disk.Open(disk.Options{
 		Path: filepath.Join(dir, "content"), MaxBytes: int64(g.cfg.Cache.MaxBytes), MinFreeBytes: int64(g.cfg.Cache.MinFreeBytes), Logger: g.log,
 		Scrub: disk.Scrub{Interval: time.Duration(g.cfg.Cache.Scrub.Interval), BytesPerSecond: int64(g.cfg.Cache.Scrub.Rate)},
 	})
 	if err != nil {
-		return fmt.Errorf("cache: %w", err)
+		return fmt.Errorf("cache: %w; %s", err, directorySetting)
 	}
 	g.cache = cache.New(cache.Options{
 		Disk: g.disk, MemoryBytes: int64(g.cfg.Cache.MemoryBytes), Logger: g.log, StallTimeout: g.cfg.Cache.StallTimeout.Std(),
@@ -186,7 +189,7 @@ func (g *graph) buildListeners(context.Context) error {
 	if g.cfg.Log.Access {
 		log = laterOf(g.log)
 	}
-	for _, l := range g.cfg.Listeners {
+	for i, l := range g.cfg.Listeners {
 		f, err := newFront(l, g.cfg.Limits, &mirror.Listener{
 			Mirror: g.mirror, Name: l.Name, Role: mirror.Role(l.Role), Routes: g.cfg.routes(l), Access: access[l.Auth],
 			Challenge: l.Challenge, AllowAnonymousPush: l.AllowAnonymousPush, AccessLog: log,
@@ -194,6 +197,9 @@ func (g *graph) buildListeners(context.Context) error {
 		}, g.log)
 		if err != nil {
 			return fmt.Errorf("listener %s: %w", l.Name, err)
+		}
+		if f.set = at("listeners", i) + ".address"; i == 0 {
+			f.set += ", DRAY_ADDRESS or PORT"
 		}
 		g.fronts = append(g.fronts, f)
 	}

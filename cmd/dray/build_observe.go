@@ -70,6 +70,7 @@ func (g *graph) buildAdmin(context.Context) error {
 	if err != nil {
 		return err
 	}
+	f.set = "admin.address or DRAY_ADMIN_ADDRESS"
 	g.fronts = append(g.fronts, f)
 	return nil
 }

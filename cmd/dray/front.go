@@ -15,6 +15,7 @@ import (
 // front is one HTTP server on its address.
 type front struct {
 	name   string
+	set    string // what in the configuration sets its address
 	server *http.Server
 	files  ServerTLS
 	pipes  *pipes // nil: files take no detour
@@ -72,7 +73,7 @@ func (f *front) listen(ctx context.Context) (net.Listener, error) {
 	var lc net.ListenConfig
 	ln, err := lc.Listen(ctx, "tcp", f.server.Addr)
 	if err != nil {
-		return nil, fmt.Errorf("listener %s: %w", f.name, err)
+		return nil, fmt.Errorf("listener %s: %w; %s sets the address", f.name, err, f.set)
 	}
 	return f.wrap(ln), nil
 }

@@ -432,3 +432,19 @@ func TestPurgeAmongOthers(t *testing.T) {
 		s.pull("/v2/team/app", fmt.Sprint(i), m)
 	}
 }
+
+// TestNothingMatches: an empty table is told apart from a pattern that fits nothing.
+func TestNothingMatches(t *testing.T) {
+	s := startStack(t, t.TempDir())
+	for _, args := range [][]string{{"ls", "nosuch"}, {"ls", "nosuch", "--json"}} {
+		if code, _, stderr := s.operator(args...); code != exitOK || stderr != "dray: no image is in a repository that matches \"nosuch\"\n" {
+			t.Errorf("%q: %d %s", args, code, stderr)
+		}
+	}
+	if code, _, stderr := s.operator("ls"); code != exitOK || stderr != "" {
+		t.Errorf("%d %s", code, stderr)
+	}
+	if code, _, stderr := s.operator("purge", "ecr/nosuch:1"); code != exitFailed || stderr != "dray: ecr/nosuch:1 is not held\n" {
+		t.Errorf("%d %s", code, stderr)
+	}
+}

@@ -23,7 +23,7 @@ func lsCommand(in *invocation) *cobra.Command {
 		Short: "List the images, or the blobs, that a running dray holds",
 		Long: `ls lists images by repository: their tags and digest, how many of their parts (manifests, configuration, layers) are held, and when one of
 them was last used. PATTERN chooses repositories by name, as UPSTREAM/REPOSITORY or REPOSITORY; * in it stands for any characters. Images
-whose repository is not known, because facts were lost, stand below "?". Manifests that are part of a listed index are left out unless --all says otherwise.
+whose repository is not known, because facts were lost, stand below "?". That nothing matches is told on standard error and is no failure. Manifests that are part of a listed index are left out unless --all says otherwise.
 
 With --blobs it lists the blobs on disk instead, those that were not used for the longest time first.`,
 		Example: "  dray ls\n  dray ls 'ecr/team/*' --json\n  dray ls --blobs",
@@ -56,6 +56,9 @@ func (o *operator) listImages(ctx context.Context, pattern string, all bool) err
 		if all || !i.Part {
 			found = append(found, i)
 		}
+	}
+	if len(found) == 0 && pattern != "" {
+		fmt.Fprintf(o.stderr, "dray: no image is in a repository that matches %q\n", pattern)
 	}
 	return o.print(items[inventory.Image]{found}, func(w io.Writer) {
 		fmt.Fprintln(w, "REPOSITORY\tTAGS\tDIGEST\tHELD\tSIZE\tLAST USE\tPINNED")

@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -50,20 +51,25 @@ func run(ctx context.Context, args, environ []string, stdin io.Reader, stdout, s
 	in := &invocation{environ: environ, stdin: stdin, stdout: stdout, stderr: stderr}
 	root := rootCommand(in)
 	root.SetArgs(append([]string{}, args...)) // with nil cobra would read os.Args
-	err := root.ExecuteContext(ctx)
+	cmd, err := root.ExecuteContextC(ctx)
+	_, listed := errors.AsType[Problems](err)
 	switch {
 	case err == nil:
 		return exitOK
 	case errors.Is(err, errRejected):
 		return exitNo
 	case errors.Is(err, errUsage):
-		fmt.Fprintln(stderr, "dray:", err)
+		see := "see " + cmd.CommandPath() + " --help" // of the subcommand that was misunderstood
+		fmt.Fprintln(stderr, "dray:", strings.ReplaceAll(err.Error(), errUsage.Error(), see))
 		return exitUsage
 	case errors.Is(err, errUnreachable):
 		fmt.Fprintln(stderr, "dray:", err)
 		return exitAbsent
-	default:
+	case listed: // each line begins with where the problem is
 		fmt.Fprintln(stderr, err)
+		return exitFailed
+	default:
+		fmt.Fprintln(stderr, "dray:", err)
 		return exitFailed
 	}
 }

@@ -59,6 +59,10 @@ func TestUsage(t *testing.T) {
 		{args: []string{"--version"}, code: 0, stdout: "dray version "},
 		{args: []string{"bogus"}, code: 2, stderr: `unknown command "bogus"; see dray --help`},
 		{args: []string{"check", "me"}, code: 2, stderr: `dray check takes no argument, got "me"`},
+		{args: []string{"evict"}, code: 2, stderr: "dray: say --dry-run, or how much to evict with --bytes; see dray evict --help\n"},
+		{args: []string{"purge"}, code: 2, stderr: "dray: name one image or digest, or --repository; see dray purge --help\n"},
+		{args: []string{"queue", "drop"}, code: 2, stderr: "see dray queue drop --help\n"},
+		{args: []string{"pin", "--bogus"}, code: 2, stderr: "dray: unknown flag: --bogus; see dray pin --help\n"},
 		{args: []string{"check", "--bogus"}, code: 2, stderr: "unknown flag: --bogus"},
 		{args: []string{"check", "--config", "/nowhere/dray.yaml"}, code: 1, stderr: "open /nowhere/dray.yaml: no such file"},
 	} {
@@ -192,7 +196,7 @@ func TestCert(t *testing.T) {
 		t.Errorf("key: %v, %v", info.Mode(), err)
 	}
 	before, _ := os.ReadFile(key)
-	if code, _, stderr := runDray(t, nil, args...); code != 1 || !strings.Contains(stderr, "exists; --force replaces it") {
+	if code, _, stderr := runDray(t, nil, args...); code != 1 || !strings.HasPrefix(stderr, "dray: ") || !strings.Contains(stderr, "exists; --force replaces it") {
 		t.Errorf("second run: code %d, %s", code, stderr)
 	}
 	if after, _ := os.ReadFile(key); !bytes.Equal(before, after) {

@@ -28,12 +28,13 @@ type operator struct {
 	base   string // http://host:port
 	client *http.Client
 	stdout io.Writer
-	json   bool // print what was answered, for programs
+	stderr io.Writer // what is to be known beside the answer
+	json   bool      // print what was answered, for programs
 }
 
 // operate makes a subcommand of one that needs an operator, with the flags that all of them have.
 func (in *invocation) operate(cmd *cobra.Command, do func(ctx context.Context, o *operator, args []string) error) *cobra.Command {
-	o := &operator{client: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}, stdout: in.stdout}
+	o := &operator{client: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}, stdout: in.stdout, stderr: in.stderr}
 	var address string
 	cmd.Flags().StringVar(&address, "admin", "", "address of the admin listener (default: the one in the configuration)")
 	cmd.Flags().BoolVar(&o.json, "json", false, "print JSON")

@@ -81,7 +81,7 @@ func (in *invocation) queueRetry() *cobra.Command {
 		Use:   "retry ID",
 		Short: "Try a push again at once",
 		Long:  `retry has a push forwarded at once that failed, or waits for its next attempt.`,
-		Args:  cobra.ExactArgs(1),
+		Args:  between(1, 1),
 	}, func(ctx context.Context, o *operator, args []string) error {
 		id, err := pushID(args[0])
 		if err != nil {
@@ -100,7 +100,7 @@ func (in *invocation) queueDrop() *cobra.Command {
 		Use:   "drop ID",
 		Short: "Give a push up",
 		Long:  `drop gives a push up: its registry does not get it, although the client was told that it would. What it brought along can then be evicted.`,
-		Args:  cobra.ExactArgs(1),
+		Args:  between(1, 1),
 	}, func(ctx context.Context, o *operator, args []string) error {
 		id, err := pushID(args[0])
 		if err != nil {

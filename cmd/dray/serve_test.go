@@ -186,8 +186,27 @@ func TestServeAddressInUse(t *testing.T) {
 	}
 	defer l.Close()
 	_, port, _ := net.SplitHostPort(l.Addr().String())
-	code, _, stderr := runDray(t, []string{"XDG_CACHE_HOME=" + t.TempDir(), "PORT=" + port, "DRAY_ADMIN_ADDRESS=off"}, "serve")
-	if code != 1 || !strings.Contains(stderr, "address already in use") {
+	for _, tc := range []struct{ address, admin, want string }{
+		{"PORT=" + port, "DRAY_ADMIN_ADDRESS=off", "address already in use; listeners[0].address, DRAY_ADDRESS or PORT sets the address"},
+		{"DRAY_ADDRESS=127.0.0.1:0", "DRAY_ADMIN_ADDRESS=127.0.0.1:" + port, "address already in use; admin.address or DRAY_ADMIN_ADDRESS sets the address"},
+	} {
+		code, _, stderr := runDray(t, []string{"XDG_CACHE_HOME=" + t.TempDir(), tc.address, tc.admin}, "serve")
+		if code != 1 || !strings.Contains(stderr, tc.want) {
+			t.Errorf("code %d\n%s", code, stderr)
+		}
+	}
+}
+
+// TestServeDirectoryInUse: a second dray on the directory of another says what to change.
+func TestServeDirectoryInUse(t *testing.T) {
+	s := startStack(t, t.TempDir())
+	code, _, stderr := runDray(t, []string{"DRAY_CACHE_DIRECTORY=" + s.cfg.Cache.Directory, "DRAY_ADDRESS=127.0.0.1:0", "DRAY_ADMIN_ADDRESS=off"}, "serve")
+	if code != 1 || !strings.HasPrefix(lastLine(stderr), "dray: cache: ") || !strings.Contains(stderr, "in use by another process; cache.directory or DRAY_CACHE_DIRECTORY sets") {
 		t.Errorf("code %d\n%s", code, stderr)
 	}
+}
+
+func lastLine(text string) string {
+	text = strings.TrimSuffix(text, "\n")
+	return text[strings.LastIndexByte(text, '\n')+1:]
 }
