@@ -17,17 +17,22 @@ func newMetrics(c *Cache) *metrics {
 	counter := func(name, help string) prometheus.Counter {
 		return prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
 	}
-	vector := func(name, label, help string) *prometheus.CounterVec {
-		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, []string{label})
+	vector := func(name, label, help string, from0 ...string) *prometheus.CounterVec {
+		v := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, []string{label})
+		for _, value := range from0 { // so that the first one is an increase, which alerts look for
+			v.WithLabelValues(value)
+		}
+		return v
 	}
 	gauge := func(name, help string, value func() float64) prometheus.Collector {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value)
 	}
 	return &metrics{
-		opens:        vector("dray_cache_opens_total", "source", "Readers opened, by where their bytes come from."),
-		degraded:     vector("dray_cache_degraded_total", "reason", "Failures of the cache that pulls survived by passing through, by what failed."),
-		corrupt:      vector("dray_cache_corrupt_total", "from", "Bytes refused because digest or length were wrong, by who gave them."),
-		abandoned:    vector("dray_cache_abandoned_total", "outcome", "Fetches whose readers had all left when they ended, by what became of them: finished or stopped."),
+		opens: vector("dray_cache_opens_total", "source", "Readers opened, by where their bytes come from."),
+		degraded: vector("dray_cache_degraded_total", "reason", "Failures of the cache that pulls survived by passing through, by what failed.",
+			"full", "too large", "create", "write", "commit", "hash", reasonRead),
+		corrupt:      vector("dray_cache_corrupt_total", "from", "Bytes refused because digest or length were wrong, by who gave them.", "origin", "direct", "upload"),
+		abandoned:    vector("dray_cache_abandoned_total", "outcome", "Fetches whose readers had all left when they ended, by what became of them: finished or stopped.", "finished", "stopped"),
 		requests:     counter("dray_cache_origin_requests_total", "Requests made to origins, resumed ones included."),
 		resumes:      counter("dray_cache_resumes_total", "Fetches continued after their origin broke."),
 		refusedParts: counter("dray_cache_refused_parts_total", "Parts of large blobs that origins refused, or broke off for good; fewer streams were used from then on."),

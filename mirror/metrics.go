@@ -101,6 +101,16 @@ func newMetrics() *metrics {
 	}
 }
 
+// from0 has what alerts look at stand at 0 before it happens to an upstream: the first one is then an increase.
+func (x *metrics) from0(up *Upstream) {
+	x.stale.WithLabelValues(up.Name)
+	if up.Sink != nil {
+		for _, result := range []string{"landed", "queued", "rejected", "refused", "failed"} {
+			x.pushes.WithLabelValues(up.Name, result)
+		}
+	}
+}
+
 func (x *metrics) collectors(m *Mirror) []prometheus.Collector {
 	return []prometheus.Collector{x.requests, x.bytes, x.seconds, x.stale, x.refreshes, x.touches, x.pushes, x.mounts, x.meta, x.prefetched, x.bases, x.attached, x.variants,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "dray_uploads_open", Help: "Upload sessions that clients have open."},

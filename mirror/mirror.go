@@ -201,6 +201,7 @@ func New(o Options) (*Mirror, error) {
 			u.Once = u.Source
 		}
 		m.upstreams[u.Name] = u
+		m.metrics.from0(u)
 		m.ahead[u.Name] = newPrefetcher(u.Prefetch)
 	}
 	m.recover(time.Now())

@@ -74,7 +74,21 @@ func NewLimiter(o LimiterOptions) *Limiter {
 		}
 	}
 	l.told = newLimiterMetrics(l)
+	for _, c := range Classes() {
+		l.told.throttled.WithLabelValues(l.operation("", c)) // from 0, so that the first one is an increase
+	}
 	return l
+}
+
+// operation is the name under which requests of a class to a host are told of; an empty host is the registry's.
+func (l *Limiter) operation(host string, class Class) string {
+	if host != "" {
+		return "storage"
+	}
+	if r, ok := l.rates[class]; ok {
+		return r.Name
+	}
+	return string(class)
 }
 
 // passage is a request on its way.
@@ -210,11 +224,9 @@ func (l *Limiter) leave(lane *lane, w *waiter, why func() error) error {
 
 // lane finds or makes the lane of a request; l.mu is held.
 func (l *Limiter) lane(host string, class Class) *lane {
-	name, ceiling := string(class), 0.0
-	if host != "" {
-		name = "storage"
-	} else if r, ok := l.rates[class]; ok {
-		name, ceiling = r.Name, r.PerSecond
+	name, ceiling := l.operation(host, class), 0.0
+	if host == "" {
+		ceiling = l.rates[class].PerSecond
 	}
 	key := laneKey{host, name}
 	if x := l.lanes[key]; x != nil {

@@ -22,16 +22,20 @@ func newMetrics(d *Dir) *metrics {
 			return float64(value())
 		})
 	}
+	refused := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "dray_disk_refused_total", Help: "Reservations refused, by reason: full or too large.",
+	}, []string{"reason"})
+	for _, reason := range []string{"full", "too large"} {
+		refused.WithLabelValues(reason)
+	}
 	return &metrics{
+		refused:      refused,
 		evicted:      counter("dray_disk_evicted_total", "Blobs removed from the disk cache to make room."),
 		evictedBytes: counter("dray_disk_evicted_bytes_total", "Bytes of blobs removed from the disk cache to make room."),
 		corrupt:      counter("dray_disk_corrupt_total", "Blobs dropped from the disk cache because their bytes were wrong."),
 		verified:     counter("dray_disk_verified_total", "Blobs of an unclean stop that were found to be sound."),
 		scrubbed:     counter("dray_disk_scrubbed_bytes_total", "Bytes of blobs that were read again to verify them."),
 		rot:          counter("dray_disk_rot_total", "Blobs moved out of the disk cache because they were no longer what they were when they came."),
-		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "dray_disk_refused_total", Help: "Reservations refused, by reason: full or too large.",
-		}, []string{"reason"}),
 		gauges: []prometheus.Collector{
 			gauge("dray_disk_bytes", "Bytes of blobs in the disk cache, in blocks.", func() int64 { return d.used }),
 			gauge("dray_disk_max_bytes", "Quota of the disk cache; 0 when only the free-space floor bounds it.", func() int64 { return d.opts.MaxBytes }),

@@ -91,6 +91,38 @@ func TestMetricsAreDocumented(t *testing.T) {
 	}
 }
 
+// TestAlertsBeginAtZero: what operators are told to watch is there before it happens for the first time, as alerts look for increases.
+func TestAlertsBeginAtZero(t *testing.T) {
+	s := startStack(t, t.TempDir(), described...)
+	families, err := s.metrics.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	there := map[string]bool{}
+	for _, f := range families {
+		there[f.GetName()] = true
+	}
+	page, err := os.ReadFile("../../docs/operating.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, table, _ := strings.Cut(string(page), "\n## What to watch\n")
+	table, _, _ = strings.Cut(table, "\n## ")
+	watched := 0
+	for _, m := range regexp.MustCompile("`(dray_[a-z0-9_]+_total)`").FindAllStringSubmatch(table, -1) {
+		watched++
+		if !there[m[1]] && !slices.Contains([]string{
+			"dray_response_bytes_total", "dray_ecr_token_calls_total", // grow all the time
+			"dray_check_verdicts_total", // shows shares
+		}, m[1]) {
+			t.Errorf("%s is not there until it happens", m[1])
+		}
+	}
+	if watched < 10 {
+		t.Errorf("operators are told to watch %d counters", watched)
+	}
+}
+
 // namedIn finds what a pattern catches in the files below a directory.
 func namedIn(t *testing.T, root, extension string, pattern *regexp.Regexp, except string) []string {
 	t.Helper()

@@ -151,6 +151,9 @@ func New(endpoints []Endpoint, transport http.RoundTripper, log *slog.Logger) (*
 			// A signed request is for the service that was named, and for no other.
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		}})
+		for _, result := range []string{"sent", "failed", "refused", "dropped"} {
+			n.events.WithLabelValues(e.Name, result) // from 0, so that the first one is an increase
+		}
 	}
 	return n, nil
 }
