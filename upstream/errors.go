@@ -72,9 +72,14 @@ func (c *Client) transportError(ctx context.Context, err error) error {
 }
 
 func (c *Client) credentialError(cause error) error {
-	return oci.ErrUnavailable.
-		With("the upstream registry %s refuses the credentials of this mirror", c.name).
-		Because(fmt.Errorf("%w: %w", ErrCredentials, cause))
+	text := "the upstream registry %s refuses the credentials of this mirror"
+	if errors.Is(cause, auth.ErrMissing) {
+		text = "this mirror has no credentials for the upstream registry %s"
+	}
+	if !errors.Is(cause, ErrCredentials) {
+		cause = fmt.Errorf("%w: %w", ErrCredentials, cause)
+	}
+	return oci.ErrUnavailable.With(text, c.name).Because(cause)
 }
 
 // corrupt is an answer that must not be used.

@@ -12,6 +12,9 @@ import (
 // are none to be had. It never stands for a refusal of what an accepted identity wanted to do.
 var ErrRefused = errors.New("upstream credentials refused")
 
+// ErrMissing reports, beside ErrRefused, that nobody was asked, because there are no credentials to be had.
+var ErrMissing = fmt.Errorf("%w: none to be had", ErrRefused)
+
 // TokenError is a failed token request. errors.Is(err, ErrRefused) holds when the endpoint refused the credentials.
 type TokenError struct {
 	// Realm is the token endpoint without its query.

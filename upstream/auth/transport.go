@@ -140,7 +140,7 @@ func (t *Transport) credential(ctx context.Context) (Credential, error) {
 	}
 	c, err := t.credentials(ctx, t.host)
 	if err != nil && ctx.Err() == nil {
-		err = fmt.Errorf("%w: credentials for %s: %w", ErrRefused, t.host, err)
+		err = fmt.Errorf("%w for %s: %w", ErrMissing, t.host, err)
 	}
 	return c, err
 }

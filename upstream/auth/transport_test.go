@@ -492,7 +492,7 @@ func TestCredentialsFail(t *testing.T) {
 	rt := newTransport(t, &world{}, func(o *Options) {
 		o.Credentials = func(context.Context, string) (Credential, error) { return Credential{}, cause }
 	})
-	if _, _, err := do(t, rt, "GET", alpine, nil); !errors.Is(err, ErrRefused) || !errors.Is(err, cause) {
+	if _, _, err := do(t, rt, "GET", alpine, nil); !errors.Is(err, ErrRefused) || !errors.Is(err, ErrMissing) || !errors.Is(err, cause) {
 		t.Errorf("got %v, want ErrRefused with its cause", err)
 	}
 }
