@@ -21,7 +21,7 @@ error instead and ends with code 1.`,
 			if err != nil {
 				return err
 			}
-			for _, notice := range cfg.Notices() {
+			for _, notice := range in.notices(cfg) {
 				fmt.Fprintln(in.stderr, "notice:", notice)
 			}
 			return printConfig(in.stdout, cfg)

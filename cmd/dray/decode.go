@@ -143,10 +143,11 @@ func join(path, key string) string {
 
 // suggestion names the known key that differs by a letter or two, or only by its separators.
 func suggestion(key string, known map[string]int) string {
-	plain := strings.NewReplacer("-", "", "_", "").Replace(strings.ToLower(key))
+	separators := strings.NewReplacer("-", "", "_", "")
+	plain := strings.ToLower(separators.Replace(key))
 	best, least := "", 3
 	for name := range known {
-		d := editDistance(plain, strings.ReplaceAll(name, "_", ""))
+		d := editDistance(plain, strings.ToLower(separators.Replace(name)))
 		if d < least || d == least && best != "" && name < best {
 			best, least = name, d
 		}

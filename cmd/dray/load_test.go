@@ -80,7 +80,7 @@ func TestSixVariablesAlone(t *testing.T) {
 		CreateRepositories: CreateRepositories{Mode: CreateAll, TagMutability: "MUTABLE", Encryption: "AES256"},
 		Tags:               Tags{Fresh: Duration(time.Minute), Revalidate: Duration(time.Minute), Stale: Duration(24 * time.Hour), NotFound: Duration(10 * time.Second)},
 		ParallelFill:       ParallelFill{Threshold: 16 << 20, Piece: 8 << 20, Streams: 4, Connections: 16},
-		Prefetch:           Prefetch{Enabled: true, MaxLayer: 32 << 20, Streams: 4},
+		Prefetch:           Prefetch{Enabled: true, MaxLayer: 8 << 20, Streams: 16},
 		KeepAlive:          Duration(24 * time.Hour),
 		Limits:             UpstreamLimits{Concurrency: 256, Queue: 1000, Wait: Duration(20 * time.Second), QuotaReserve: 20},
 	}
@@ -92,6 +92,7 @@ func TestSixVariablesAlone(t *testing.T) {
 	}
 	wantNotices := []string{
 		"listener :8443: pushes from other machines are refused until auth is configured, or allow_anonymous_push is set to true.",
+		"listener :8443: its certificate is not for registry.example.com, the name in external_url (REGISTRY), but for localhost; clients will not trust it.",
 		"listener :8443: whoever can connect to :8443 may pull, without a password, everything that dray's own credentials can read from ecr.",
 	}
 	if diff := cmp.Diff(wantNotices, cfg.Notices()); diff != "" {

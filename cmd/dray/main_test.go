@@ -75,7 +75,7 @@ func TestUsage(t *testing.T) {
 
 func TestCheckPrintsEffectiveConfiguration(t *testing.T) {
 	password := write(t, "password", "from-a-file\n")
-	htpasswd := write(t, "htpasswd", "")
+	htpasswd := write(t, "htpasswd", "ci:$2y$05$"+strings.Repeat("a", 53)+"\n")
 	cert, key := keyPair(t)
 	file, err := os.ReadFile("testdata/full.yaml")
 	if err != nil {
@@ -303,7 +303,8 @@ func TestNotices(t *testing.T) {
 			"cloudwatch: every image becomes a metric that Amazon bills, up to 100 at a time."}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			cfg, err := Load(write(t, "dray.yaml", tc.file), []string{"P=x"})
+			users := write(t, "htpasswd", "# builders\nci:$2y$05$"+strings.Repeat("a", 53)+"\n")
+			cfg, err := Load(write(t, "dray.yaml", strings.ReplaceAll(tc.file, "/dev/null", users)), []string{"P=x"})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -16,7 +16,8 @@ func (l Listener) PushLocalOnly() bool {
 	return l.Role == RoleRegistry && l.Auth == noAuth && !l.AllowAnonymousPush
 }
 
-// Notices are facts about a valid configuration that its owner should know of, one sentence or two each, in the order of the file.
+// Notices are facts about a valid configuration, and about the files that it names, that its owner should know of, one sentence or two each, in
+// the order of the configuration.
 func (c Config) Notices() []string {
 	var notices []string
 	add := func(format string, args ...any) { notices = append(notices, fmt.Sprintf(format, args...)) }
@@ -27,6 +28,7 @@ func (c Config) Notices() []string {
 		if !slices.ContainsFunc(c.Listeners, func(l Listener) bool { return l.Auth == a.Name }) {
 			add("auth %s: no listener uses it; name it as auth of a listener.", a.Name)
 		}
+		a.usersNotice(add)
 	}
 	for _, u := range c.Upstreams {
 		if u.TLS.InsecureSkipVerify {
@@ -55,6 +57,7 @@ func (c Config) listenerNotices(l Listener, add func(format string, args ...any)
 	if l.Auth != noAuth && l.TLS.Certificate == "" && !l.LocalOnly() {
 		add("listener %s: passwords and tokens of clients travel to %s over plain HTTP.", l.Name, l.Address)
 	}
+	l.certificateNotice(add)
 	if l.Challenge && l.Role == RoleMirror {
 		add("listener %s: classic Docker answers the challenge of a mirror with the user's Docker Hub password.", l.Name)
 	}

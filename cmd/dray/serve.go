@@ -7,6 +7,8 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"path/filepath"
+	"strings"
 
 	"github.com/sirupsen/logrus"
 	"github.com/spf13/cobra"
@@ -27,6 +29,7 @@ ECR_REGISTRY plain names go to that registry, and it takes pushes for it. A wron
 			}
 			log, end := newLogger(cfg.Log, in.stderr)
 			defer end()
+			logStart(cfg, in.notices(cfg), log)
 			return serve(cmd.Context(), cfg, log)
 		},
 	}
@@ -48,11 +51,24 @@ func newLogger(l Log, w io.Writer) (log *slog.Logger, end func()) {
 	return slog.New(logHandler{handler(to), handler(lateLines{to})}), to.close
 }
 
-// serve runs the program until ctx ends. Servers stop first, then what they used.
-func serve(ctx context.Context, cfg Config, log *slog.Logger) (err error) {
-	for _, n := range cfg.Notices() {
+// logStart writes what is about to run, in one line, and then each notice.
+func logStart(cfg Config, notices []string, log *slog.Logger) {
+	directory := cfg.Cache.Directory
+	if absolute, err := filepath.Abs(directory); err == nil {
+		directory = absolute
+	}
+	upstreams := make([]string, len(cfg.Upstreams))
+	for i, u := range cfg.Upstreams {
+		upstreams[i] = u.Name
+	}
+	log.Info("starting", "version", buildVersion(), "cache", directory, "cache_max_bytes", cfg.Cache.MaxBytes, "upstreams", strings.Join(upstreams, ","))
+	for _, n := range notices {
 		log.Warn(n)
 	}
+}
+
+// serve runs the program until ctx ends. Servers stop first, then what they used.
+func serve(ctx context.Context, cfg Config, log *slog.Logger) (err error) {
 	g, err := build(ctx, cfg, log)
 	if err != nil {
 		return err

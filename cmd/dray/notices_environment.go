@@ -1,0 +1,65 @@
+package main
+
+import (
+	"fmt"
+	"maps"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// own begins the names of the variables that are dray's alone.
+const own = "DRAY_"
+
+// forTests begins the names of variables that the tests of dray read.
+const forTests = own + "TEST_"
+
+// ofService matches what Kubernetes gives every container of a namespace for a Service, here for one called dray or dray-something
+// (Kubernetes documentation, "Discovering services", environment variables).
+var ofService = regexp.MustCompile(`^DRAY_(?:[A-Z0-9_]+_)?(?:SERVICE_HOST|SERVICE_PORT(?:_[A-Z0-9_]+)?|PORT_[0-9]+_(?:TCP|UDP|SCTP)(?:_(?:PROTO|PORT|ADDR))?)$`)
+
+// notices are those of the configuration, and those of the environment that it was made from.
+func (in *invocation) notices(cfg Config) []string {
+	return slices.Concat(unknownVariables(in.environ, cfg), cfg.Notices())
+}
+
+// unknownVariables says which variables look like dray's and are not read by it.
+func unknownVariables(environ []string, cfg Config) (notices []string) {
+	vars, known := variables(environ), map[string]int{}
+	for i := range reflect.TypeFor[Environment]().NumField() {
+		known[reflect.TypeFor[Environment]().Field(i).Tag.Get("env")] = i
+	}
+	for _, u := range cfg.Upstreams {
+		if name := u.Credentials.PasswordEnv; name != "" {
+			known[name] = 0
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(vars)) {
+		_, isKnown := known[name]
+		switch {
+		case isKnown, !strings.HasPrefix(name, own), strings.HasPrefix(name, forTests), ofService.MatchString(name):
+		case strings.HasSuffix(name, "_PORT") && strings.Contains(vars[name], "://"): // of a Service, too: DRAY_PORT=tcp://10.0.0.1:5000
+		default:
+			notices = append(notices, fmt.Sprintf("%s: dray reads no such variable%s", name, nearest(name, known)))
+		}
+	}
+	return notices
+}
+
+// nearest names the known variable that differs by a letter or two, has no DRAY_ before it, or goes on where name ends.
+func nearest(name string, known map[string]int) string {
+	plain := strings.TrimPrefix(name, own)
+	if _, bare := known[plain]; bare {
+		return fmt.Sprintf("; is %s meant?", plain)
+	}
+	if similar := suggestion(name, known); similar != "" {
+		return similar
+	}
+	for _, longer := range slices.Sorted(maps.Keys(known)) {
+		if strings.HasPrefix(longer, name) {
+			return fmt.Sprintf("; is %s meant?", longer)
+		}
+	}
+	return "; dray config reference lists those that it does read."
+}
