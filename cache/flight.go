@@ -29,6 +29,7 @@ type flight struct {
 	// Guarded by Cache.mu.
 	waiting int    // callers between joining and having their reader
 	spare   *fetch // of a flight without file, for the first reader to take over
+	ahead   bool   // begun for readers of whom none has come
 }
 
 // seat is one caller's place in a flight. Who boards before there is a file is
@@ -80,12 +81,16 @@ func (c *Cache) board(b Blob, origin Origin) *seat {
 	defer c.mu.Unlock()
 	if f := c.flights[b.Digest]; f != nil {
 		f.waiting++
-		return &seat{flight: f, source: SourceFlight, early: f.file == nil}
+		s := &seat{flight: f, source: SourceFlight, early: f.file == nil}
+		if f.ahead && !b.Ahead {
+			s.source, f.ahead = SourceOrigin, false
+		}
+		return s
 	}
 	if c.closed {
 		return nil
 	}
-	f := &flight{digest: b.Digest, via: b.Via, ready: make(chan struct{}), waiting: 1}
+	f := &flight{digest: b.Digest, via: b.Via, ready: make(chan struct{}), waiting: 1, ahead: b.Ahead}
 	c.flights[b.Digest] = f
 	c.flying.Go(func() { c.fly(f, b, origin) })
 	return &seat{flight: f, source: SourceOrigin, early: true}

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/opencontainers/go-digest"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"dray/cache/disk"
 )
@@ -44,5 +45,54 @@ func TestLookAgain(t *testing.T) {
 	}
 	if asked != 0 {
 		t.Error("the origin was asked for what is on disk")
+	}
+}
+
+// TestAhead: a fetch that was begun ahead is that of the first reader who joins it, and counts as no opening; the next one shares it.
+func TestAhead(t *testing.T) {
+	d, err := disk.Open(disk.Options{Path: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	c := New(Options{Disk: d})
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- c.Run(ctx) }()
+	defer func() {
+		stop()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}()
+	p := []byte("fetched before anybody asks")
+	b := Blob{Digest: digest.FromBytes(p), Size: int64(len(p))}
+	body, feed := io.Pipe()
+	origin := func(context.Context, int64) (Stream, error) { return Stream{Body: body, Size: b.Size}, nil }
+	ahead := b
+	ahead.Ahead = true
+	readers := make([]*Reader, 4)
+	for i, asked := range []Blob{ahead, ahead, b, b} {
+		if readers[i], err = c.Open(t.Context(), asked, origin); err != nil {
+			t.Fatal(err)
+		}
+		defer readers[i].Close()
+	}
+	if first, next := readers[2].Source(), readers[3].Source(); first != SourceOrigin || next != SourceFlight {
+		t.Errorf("the first reader has it from %s, the next one from %s", first, next)
+	}
+	for source, want := range map[Source]float64{SourceOrigin: 1, SourceFlight: 1} {
+		if n := testutil.ToFloat64(c.m.opens.WithLabelValues(string(source))); n != want {
+			t.Errorf("%v readers from %s", n, source)
+		}
+	}
+	if _, err := feed.Write(p); err != nil {
+		t.Fatal(err)
+	}
+	feed.Close()
+	for _, r := range readers[2:] {
+		if got, err := io.ReadAll(r); err != nil || !bytes.Equal(got, p) {
+			t.Errorf("%q, %v", got, err)
+		}
 	}
 }

@@ -28,7 +28,7 @@ func newMetrics(c *Cache) *metrics {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value)
 	}
 	return &metrics{
-		opens: vector("dray_cache_opens_total", "source", "Readers opened, by where their bytes come from."),
+		opens: vector("dray_cache_opens_total", "source", "Readers opened, by where their bytes come from: memory, disk, origin (their fetch), flight (a fetch that was under way for another), direct (uncached)."),
 		degraded: vector("dray_cache_degraded_total", "reason", "Failures of the cache that pulls survived by passing through, by what failed.",
 			"full", "too large", "create", "write", "commit", "hash", reasonRead),
 		corrupt:      vector("dray_cache_corrupt_total", "from", "Bytes refused because digest or length were wrong, by who gave them.", "origin", "direct", "upload"),

@@ -19,8 +19,8 @@ type Source string
 const (
 	SourceMemory Source = "memory"
 	SourceDisk   Source = "disk"
-	SourceFlight Source = "flight" // joined a fetch under way
-	SourceOrigin Source = "origin" // started the fetch
+	SourceFlight Source = "flight" // joined a fetch that is under way for another reader
+	SourceOrigin Source = "origin" // started the fetch, or is the first for whom one was begun ahead
 	SourceDirect Source = "direct" // passed through, because the cache could not take it
 )
 
@@ -68,7 +68,9 @@ var (
 
 // reader returns a reader of at.
 func (c *Cache) reader(ctx context.Context, b Blob, origin Origin, at bytesAt, source Source) *Reader {
-	c.m.opens.WithLabelValues(string(source)).Inc()
+	if !b.Ahead {
+		c.m.opens.WithLabelValues(string(source)).Inc()
+	}
 	r := &Reader{cache: c, blob: b, origin: origin, at: at, source: source}
 	r.ctx, r.cancel = context.WithCancel(ctx)
 	return r

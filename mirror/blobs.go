@@ -97,7 +97,7 @@ func (m *Mirror) origin(up *Upstream, repo string, d digest.Digest) *origin {
 func (o *origin) blob(size int64) cache.Blob {
 	split := o.up.Split
 	split.Part = o.part
-	return cache.Blob{Digest: o.digest, Size: size, Via: o.up.Name + " " + o.repo, Split: &split}
+	return cache.Blob{Digest: o.digest, Size: size, Via: o.up.Name + " " + o.repo, Split: &split, Ahead: o.ahead != nil}
 }
 
 // fetch is a [cache.Origin].

@@ -3,6 +3,9 @@ package mirror
 import (
 	"context"
 	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
@@ -171,4 +174,55 @@ func TestPrefetchForgets(t *testing.T) {
 	if p.first(of(-1 - maxAhead)) {
 		t.Error("no bound of images at a time")
 	}
+}
+
+// dripping is a source whose blobs arrive when they are fed.
+type dripping struct {
+	upstream.Source
+	asked chan struct{}
+	body  io.ReadCloser
+}
+
+func (d dripping) Blob(ctx context.Context, repo string, dg digest.Digest, from int64) (upstream.BlobStream, error) {
+	s, err := d.Source.Blob(ctx, repo, dg, from)
+	if err == nil {
+		s.Body = d.body
+	}
+	close(d.asked)
+	return s, err
+}
+
+// Who pulled the image has its layers from the upstream, although their fetch was begun before the layers were asked for.
+func TestPrefetchIsForWhoPulls(t *testing.T) {
+	h := newHouse(t)
+	body, feed := io.Pipe()
+	from := dripping{h.up, make(chan struct{}), body}
+	h.m.upstreams["up"].Source, h.m.ahead["up"] = from, newPrefetcher(PrefetchPolicy{MaxLayer: 20, AtOnce: 3})
+	d := h.layered("team/app", "v1", []string{"layer"}).Layers[0].Digest
+	server := httptest.NewServer(h.l)
+	defer server.Close()
+	h.want(200, "GET", "/v2/team/app/manifests/v1", nil)
+	<-from.asked
+	var answers []*http.Response
+	for _, want := range []string{"origin", "flight"} {
+		resp, err := server.Client().Get(server.URL + "/v2/team/app/blobs/" + d.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		if got := resp.Header.Get("X-Cache"); got != want {
+			t.Errorf("X-Cache is %s, want %s", got, want)
+		}
+		answers = append(answers, resp)
+	}
+	if _, err := io.WriteString(feed, "layer"); err != nil {
+		t.Fatal(err)
+	}
+	feed.Close()
+	for _, resp := range answers {
+		if got, err := io.ReadAll(resp.Body); err != nil || string(got) != "layer" {
+			t.Errorf("%q, %v", got, err)
+		}
+	}
+	settled(t, h.m.ahead["up"])
 }

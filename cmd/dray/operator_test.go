@@ -193,3 +193,17 @@ func TestStats(t *testing.T) {
 	}
 	golden(t, "testdata/stats.golden", stdout)
 }
+
+// TestStatsWords: the table says what the sources of the metrics mean, and nothing of sources that gave no bytes.
+func TestStatsWords(t *testing.T) {
+	var out strings.Builder
+	Stats{Opens: map[string]int64{"flight": 2, "direct": 1}, Upstreams: map[string]map[string]int64{"hub": {"origin": 0, "flight": 1500}}}.table(&out)
+	for _, want := range []string{"blobs shared, from a fetch under way\t2\n", "blobs passed through uncached\t1\n", "hub, shared, from a fetch under way\t1.5 kB\n"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("%q is not in\n%s", want, out.String())
+		}
+	}
+	if strings.Contains(out.String(), "hub, from origin") || strings.Contains(out.String(), "flight\t") {
+		t.Error(out.String())
+	}
+}
