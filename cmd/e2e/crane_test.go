@@ -35,7 +35,7 @@ func TestCrane(t *testing.T) {
 	})
 	row(t, client, version, "pull by prefix, in both places", func(t *testing.T) {
 		asked := s.hub.asked()
-		ref, options := s.mirror(t, "hub/library/app:1")
+		ref, options := s.mirror(t, "docker.io/library/app:1")
 		blobs(t, ref, options)
 		asked.none(t, ecrtest.KindBlobGet, ecrtest.KindObjectGet)
 	})
