@@ -16,6 +16,9 @@ WORKDIR /
 
 FROM scratch
 COPY --from=build /image /
+# Without a certificate dray listens on the loopback interface, which in a container nobody reaches: give TLS_CERTIFICATE and TLS_PRIVATE_KEY, or
+# -e DRAY_ADDRESS=:5000. It is not set here, because it would go before the address in a configuration file.
+#
 # The cache lies in a volume. Its directory is like /tmp, open to whichever user the container is started as.
 ENV DRAY_CACHE_DIRECTORY=/cache HOME=/ PATH=/bin
 VOLUME /cache

@@ -33,6 +33,11 @@ export PORT
 # In a container the files are elsewhere than on the host, so each of run and dockerRun has its own default.
 on-host       = TLS_CERTIFICATE="$(or $(TLS_CERTIFICATE),credentials/cert.pem)" TLS_PRIVATE_KEY="$(or $(TLS_PRIVATE_KEY),credentials/privkey.pem)"
 in-container  = -e TLS_CERTIFICATE="$(or $(TLS_CERTIFICATE),/credentials/cert.pem)" -e TLS_PRIVATE_KEY="$(or $(TLS_PRIVATE_KEY),/credentials/privkey.pem)"
+# must-exist refuses when a file is missing here, $(1) being what comes before the paths in the container; other paths there are the image's own.
+must-exist    = @for file in "$(or $(TLS_CERTIFICATE),$(1)credentials/cert.pem)" "$(or $(TLS_PRIVATE_KEY),$(1)credentials/privkey.pem)"; do \
+	  case "$(1)$$file" in //credentials/*) file=".$$file" ;; //*) continue ;; esac; \
+	  [ -r "$$file" ] || { echo "cannot read $$file: make -e REGISTRY=$(REGISTRY) genSelfsigned puts a certificate and its key into ./credentials" >&2; exit 1; }; \
+	done
 settings      = $(sort $(filter-out DRAY_TEST_% DRAY_CACHE_DIRECTORY,$(filter DRAY_%,$(.VARIABLES))) \
                   $(foreach name,PROFILE REGION DEFAULT_REGION ROLE_ARN ACCESS_KEY_ID SECRET_ACCESS_KEY SESSION_TOKEN ENDPOINT_URL EC2_METADATA_DISABLED,$(if $(AWS_$(name)),AWS_$(name))))
 pass-on       = $(foreach name,$(settings),-e $(name))
@@ -61,6 +66,7 @@ install: build ## copy bin/dray to PREFIX/bin
 	install -D -m 0755 bin/dray $(DESTDIR)$(PREFIX)/bin/dray
 
 run: checks ## run dray from source
+	$(call must-exist,)
 	$(on-host) ECR_REGISTRY="$(ECR_REGISTRY)" REGISTRY="$(REGISTRY)" REGION="$(REGION)" go run ./cmd/dray serve
 
 # The build stage of the Dockerfile happens here, on the host: no base image is needed, and the image holds the authorities
@@ -77,6 +83,8 @@ dockerBuild: ## build the container image; needs a Docker daemon, but no network
 # The container runs as whoever runs make, because only they can read the private key and ~/.aws; without any capability.
 # Profiles can hold what passes through dray, so port 6060 is published to this host alone.
 dockerRun: checks ## run the container image
+	$(call must-exist,/)
+	@mkdir -p -m 0700 credentials # or Docker makes it, and root owns it
 	docker run --rm --name $(CONTAINER) $(if $(CI),,-it) \
 	  --user "$$(id -u):$$(id -g)" --cap-drop ALL --security-opt no-new-privileges --read-only \
 	  -p $(PORT):$(PORT) -p 127.0.0.1:6060:6060 \

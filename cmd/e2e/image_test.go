@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -71,6 +72,26 @@ func TestContainerImage(t *testing.T) {
 		d.run(t, "pull", ref)
 		d.run(t, "stop", "--time", "20", "dray")
 	})
+}
+
+// TestMakeSaysHowToMakeACertificate: without one neither dray nor Docker is started, which would make the directory as root.
+func TestMakeSaysHowToMakeACertificate(t *testing.T) {
+	makefile, err := filepath.Abs("../../Makefile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	for _, target := range []string{"run", "dockerRun"} {
+		cmd := exec.CommandContext(t.Context(), need(t, "make"), "-C", dir, "-f", makefile, "-e", "REGION=eu-west-1", "REGISTRY=dray.example.com", "ECR_REGISTRY="+ecrName, target)
+		cmd.Env = environment("DOCKER_HOST=unix://" + dir + "/nobody.sock")
+		out, err := cmd.CombinedOutput()
+		if err == nil || !strings.Contains(string(out), "credentials/cert.pem: make -e REGISTRY=dray.example.com genSelfsigned") {
+			t.Errorf("make %s: %v\n%s", target, err, out)
+		}
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+		t.Errorf("made %v, %v", left, err)
+	}
 }
 
 // fakeECR is the fakeecr program.
