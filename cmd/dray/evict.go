@@ -18,8 +18,9 @@ func evictCommand(in *invocation) *cobra.Command {
 	cmd := in.operate(&cobra.Command{
 		Use:   "evict --dry-run | --bytes N",
 		Short: "Say what a running dray evicts next and why, or make it evict",
-		Long: `evict --dry-run says which blobs go next, in order, and why: those that nobody asked for since they came, and those that were asked for the
-longest ago. With --bytes it says what goes for so many bytes. Without --dry-run these are evicted now, as if somebody had come with a blob of that size.
+		Long: `evict --dry-run says which blobs go next, in order, and why: those that nobody asked for since they came, or since dray was started, and
+those that were asked for and whose rounds are over: each time that a blob is asked for lets it pass one turn of eviction, up to three turns. What is here is the order if nobody
+asked for anything meanwhile; where it names much of the cache, that turns several times, and what is asked for often is named, too, behind the rest. With --bytes it says what goes for so many bytes. Without --dry-run these are evicted now, as if somebody had come with a blob of that size.
 What is open or pinned never goes.`,
 		Example: "  dray evict --dry-run\n  dray evict --bytes 20GB",
 		Args:    noArguments,
@@ -61,9 +62,9 @@ func (e Evicted) table(w io.Writer) {
 		why := string(v.Reason)
 		switch v.Reason {
 		case disk.ReasonUnused:
-			why = "nobody asked for it since it came"
+			why = "nobody asked for it since it came, or since the start of dray"
 		case disk.ReasonCold:
-			why = "not asked for since its last turn"
+			why = "asked for before, and the rounds for that are over by its turn"
 		}
 		sum += v.Size
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", short(v.Digest), size(v.Size), day(v.LastUse), v.Pool, why)

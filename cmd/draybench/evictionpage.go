@@ -13,6 +13,9 @@ soon after it left. The main queue gives each blob another round for each time i
 
 What is open, needed by a push, or pinned by an operator (` + "`dray pin`" + `) is never evicted. ` + "`dray evict --dry-run`" + ` says what goes next, and why.
 
+The dry run turns the queues, on paper, until it has found what it was asked for, as if nobody asked for anything meanwhile. In a cache that holds few blobs it may so come to those that ` + "`dray ls --blobs`" + ` shows with hits and a use just now: behind the others, after as many turns
+as they have hits. "Asked for before, and the rounds for that are over by its turn" means just that. After a start all blobs are new ones again, with no hits, in the order of their last use.
+
 ## How it compares
 
 Mean of synthetic traces, %[2]d of each kind with %[1]d requests each; the first fifth fills the cache and does not count. The size of the cache is a share of the room that everything in the trace takes together. In each cell: requests that are hits / bytes that are hits / share of the waiting for the upstream that

@@ -100,7 +100,7 @@ func (v *Inventory) Blobs(ctx context.Context) func(yield func(Blob, error) bool
 }
 
 // Victim is a blob that eviction takes, and why: "unused" for the oldest of those that
-// nobody asked for since they came, "cold" for one that was asked for once, the longest ago.
+// nobody asked for since they came, "cold" for one that was asked for and whose rounds are over by its turn. Its Hits are those at its turn: none.
 type Victim struct {
 	Blob
 	Reason disk.Reason `json:"reason"`
