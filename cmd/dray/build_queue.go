@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"dray/mirror/admin"
 	"dray/mirror/queue"
@@ -47,18 +48,25 @@ func (g *graph) queueAPI() []admin.Endpoint {
 		admin.Query("queue", func(context.Context, url.Values) (Queued, error) { return queuedOf(g.queue.List()), nil }),
 		admin.Change("queue/retry", func(ctx context.Context, q queueID) (queueID, error) { return q, queueError(g.queue.Retry(ctx, q.ID)) }),
 		admin.Change("queue/drop", func(ctx context.Context, q queueID) (QueuedPush, error) {
+			ctx, cancel := context.WithTimeout(ctx, dropWithin)
+			defer cancel()
 			e, err := g.queue.Drop(ctx, q.ID)
 			return queuedPush(e), queueError(err)
 		}),
 	}
 }
 
+// dropWithin is how long an attempt under way may take to end, once it is interrupted for a push to be dropped.
+const dropWithin = 10 * time.Second
+
 // queueError tells the API what kind of failure it is.
 func queueError(err error) error {
 	switch {
 	case errors.Is(err, queue.ErrNotFound):
 		return admin.Errorf(admin.CodeNotFound, "%v", err)
-	case errors.Is(err, queue.ErrBusy), errors.Is(err, queue.ErrOvertaken):
+	case errors.Is(err, queue.ErrBusy):
+		return admin.Errorf(admin.CodeConflict, "%v; try again", err)
+	case errors.Is(err, queue.ErrOvertaken):
 		return admin.Errorf(admin.CodeConflict, "%v", err)
 	}
 	return err

@@ -99,7 +99,7 @@ func (in *invocation) queueDrop() *cobra.Command {
 	return in.operate(&cobra.Command{
 		Use:   "drop ID",
 		Short: "Give a push up",
-		Long:  `drop gives a push up: its registry does not get it, although the client was told that it would. What it brought along can then be evicted.`,
+		Long:  `drop gives a push up: its registry does not get it, although the client was told that it would. An attempt under way is interrupted. What it brought along can then be evicted.`,
 		Args:  between(1, 1),
 	}, func(ctx context.Context, o *operator, args []string) error {
 		id, err := pushID(args[0])

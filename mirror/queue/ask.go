@@ -157,48 +157,38 @@ func (q *Queue) Retry(ctx context.Context, id uint64) error {
 	return nil
 }
 
-// Drop gives a push up. It returns ErrNotFound, ErrBusy, or a failure of the disk.
+// Drop gives a push up, and interrupts the attempt that is under way if there is one, as [Queue.Withdraw] does. It returns ErrNotFound, also
+// where that attempt has just succeeded, ErrBusy when ctx ends before, or a failure of the disk.
 func (q *Queue) Drop(ctx context.Context, id uint64) (Entry, error) {
-	if q == nil {
+	at, held := q.placeOf(id)
+	if !held {
 		return Entry{}, unknown(id)
 	}
-	if err := q.takeTurn(ctx); err != nil {
-		return Entry{}, err
-	}
-	defer q.freeTurn()
-	in, was, err := q.dropping(id)
+	w, err := q.takeOut(ctx, at, func(e *entry) bool { return e.ID == id })
 	if err != nil {
-		return Entry{}, err
+		return Entry{}, fmt.Errorf("push %d: %w", id, err)
 	}
-	err = q.write(record{Op: opDone, ID: id})
-	q.mu.Lock()
-	in.State = was
-	dropped := in.Entry
-	var releases []func()
-	if err == nil {
-		releases = q.leave(in)
+	if len(w.entries) == 0 {
+		return Entry{}, fmt.Errorf("%w any more: it was forwarded or dropped just now", unknown(id))
 	}
-	q.mu.Unlock()
-	for _, release := range releases {
-		release()
-	}
-	q.nudge()
-	return dropped, err
+	dropped := w.entries[0].Entry // nobody else changes what is withdrawn
+	dropped.State = w.was[0]
+	w.Done()
+	return dropped, nil
 }
 
-// dropping takes an entry out of its turn.
-func (q *Queue) dropping(id uint64) (e *entry, was State, err error) {
-	if _, err := q.look(id); err != nil {
-		return nil, "", err
+// placeOf is where an entry is, if there is one.
+func (q *Queue) placeOf(id uint64) (at place, held bool) {
+	if q == nil {
+		return place{}, false
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	e = q.entries[id] // only who has the turn takes waiting or failed entries out
-	if was = e.State; was == Forwarding {
-		return nil, "", fmt.Errorf("push %d: %w", id, ErrBusy)
+	e := q.entries[id]
+	if e == nil || e.withdrawn {
+		return place{}, false
 	}
-	e.State = dropping
-	return e, was, nil
+	return place{e.Upstream, e.Repository}, true
 }
 
 // look finds an entry that nobody works on.

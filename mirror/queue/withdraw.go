@@ -3,6 +3,7 @@ package queue
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -20,8 +21,13 @@ func (q *Queue) Withdraw(ctx context.Context, upstream, repo string, which func(
 	if q == nil {
 		return &Withdrawal{}, nil
 	}
+	return q.takeOut(ctx, place{upstream, repo}, func(e *entry) bool { return which(e.Push) })
+}
+
+// takeOut is Withdraw for entries.
+func (q *Queue) takeOut(ctx context.Context, at place, which func(*entry) bool) (*Withdrawal, error) {
 	for {
-		w, busy, err := q.withdraw(ctx, place{upstream, repo}, which)
+		w, busy, err := q.withdraw(ctx, at, which)
 		if busy == nil {
 			return w, err
 		}
@@ -52,14 +58,14 @@ func (q *Queue) stop(e *entry) {
 }
 
 // withdraw is one try of Withdraw: busy is what is just being forwarded.
-func (q *Queue) withdraw(ctx context.Context, at place, which func(Push) bool) (w *Withdrawal, busy *entry, err error) {
+func (q *Queue) withdraw(ctx context.Context, at place, which func(*entry) bool) (w *Withdrawal, busy *entry, err error) {
 	if err := q.takeTurn(ctx); err != nil {
 		return nil, nil, err
 	}
 	defer q.freeTurn()
 	w = &Withdrawal{q: q}
 	for _, e := range q.in(at) { // none leaves while the turn is taken
-		if which(e.Push) {
+		if which(e) {
 			w.entries = append(w.entries, e)
 		}
 	}
@@ -83,12 +89,12 @@ func (q *Queue) withdraw(ctx context.Context, at place, which func(Push) bool) (
 	return w, nil, nil
 }
 
-// in lists the entries of a repository in their order.
+// in lists the entries of a repository in their order, without those that somebody else has withdrawn.
 func (q *Queue) in(at place) []*entry {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if l := q.lanes[at]; l != nil {
-		return append([]*entry(nil), l.entries...)
+		return slices.DeleteFunc(slices.Clone(l.entries), func(e *entry) bool { return e.withdrawn })
 	}
 	return nil
 }

@@ -127,6 +127,55 @@ func TestWithdrawInterrupts(t *testing.T) {
 	})
 }
 
+// Who drops a push that is being forwarded interrupts that, unless it ends by itself at once; the push is then told to be gone.
+func TestDropInterrupts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q, h := opened(t, Options{})
+		added(t, q, push("a", "v1", "hangs"), push("b", "v1", "lands"), push("c", "v1", "stuck"))
+		begun := map[string]int{}
+		end := make(chan bool)
+		stop := running(q, func(ctx context.Context, e Entry) error {
+			q.mu.Lock()
+			begun[e.Repository]++
+			q.mu.Unlock()
+			switch e.Repository {
+			case "b":
+				time.Sleep(grace / 2)
+				return nil
+			case "c":
+				<-end // whatever becomes of ctx
+			}
+			<-ctx.Done()
+			return context.Cause(ctx)
+		})
+		synctest.Wait()
+		if _, err := q.Drop(t.Context(), 2); !errors.Is(err, ErrNotFound) {
+			t.Errorf("what has just landed: %v", err)
+		}
+		if e, err := q.Drop(t.Context(), 1); err != nil || string(e.Manifest) != "hangs" {
+			t.Errorf("%+v, %v", e, err)
+		}
+		short, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		if _, err := q.Drop(short, 3); !errors.Is(err, ErrBusy) {
+			t.Errorf("what does not end: %v", err)
+		}
+		close(end)
+		if _, err := q.Drop(t.Context(), 3); err != nil {
+			t.Error(err)
+		}
+		time.Sleep(time.Hour)
+		wantNames(t, q)
+		if begun["a"] != 1 || h.count() != 0 {
+			t.Errorf("%d attempts, %d blobs held", begun["a"], h.count())
+		}
+		if got := onDisk(t, q); len(got) != 0 {
+			t.Errorf("on disk is %q", got)
+		}
+		stop()
+	})
+}
+
 // A disk that does not take it changes nothing. One that did not take what was forwarded either has to do so first.
 func TestWithdrawOnFailingDisk(t *testing.T) {
 	d := &disk{}
