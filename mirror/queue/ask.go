@@ -87,19 +87,10 @@ func (q *Queue) Blob(upstream, repo string, d digest.Digest) (size int64, ok boo
 
 // Tags returns the tags of a repository that wait, in order.
 func (q *Queue) Tags(upstream, repo string) []string {
-	if q.empty() {
-		return nil
-	}
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	l := q.lanes[place{upstream, repo}]
-	if l == nil {
-		return nil
-	}
 	var tags []string
-	for _, e := range l.entries {
-		if e.State != Failed && e.State != dropping && e.Reference != string(e.Digest) {
-			tags = append(tags, e.Reference)
+	for _, p := range q.Pushes(upstream, repo) {
+		if p.Reference != string(p.Digest) {
+			tags = append(tags, p.Reference)
 		}
 	}
 	slices.Sort(tags)
