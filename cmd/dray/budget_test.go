@@ -31,6 +31,22 @@ func warm(t *testing.T, edits ...string) (*stack, seeded) {
 	return s, img
 }
 
+// At the start each upstream is asked once: what the first client would have to wait for is there, and what it would find out is in the log.
+func TestBudgetStart(t *testing.T) {
+	log := &recording{}
+	s := startLogging(t, log, ecrtest.Start(t, ecrtest.Options{}), ecrtest.Start(t, ecrtest.Options{Quirks: ecrtest.Hub()}), t.TempDir())
+	seed(t, s.ecr, "team/app", "v1", 10<<10)
+	s.greet(t.Context())
+	spent(t, s.ecr, kinds{"GetAuthorizationToken": 1, "base": 1})
+	s.want(200, "GET", "/v2/team/app/manifests/v1", nil)
+	spent(t, s.ecr, kinds{"manifest-get": 1})
+	for _, name := range []string{"ecr", "hub"} {
+		if want := `msg="upstream answers" upstream=` + name; !strings.Contains(log.String(), want) {
+			t.Errorf("the log has no %q:\n%s", want, log)
+		}
+	}
+}
+
 func TestBudgetTagOrDigestHeldAndFresh(t *testing.T) {
 	s, img := warm(t)
 	for range 3 {

@@ -30,6 +30,7 @@ type registry struct {
 	limiter    *upstream.Limiter
 	tokens     *ecr.Tokens // nil unless private ECR
 	wire       *http.Transport
+	hello      func(context.Context) error
 	collectors []prometheus.Collector
 }
 
@@ -71,6 +72,7 @@ func connect(u Upstream, aws func() (*ecr.Session, error), log *slog.Logger) (*r
 	if err != nil {
 		return nil, err
 	}
+	r.hello = client.Hello
 	r.assemble(u, client, as.creator, log)
 	if u.Delete {
 		if as.deleter == nil {

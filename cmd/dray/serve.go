@@ -9,6 +9,8 @@ import (
 	"net"
 	"path/filepath"
 	"strings"
+	"sync"
+	"time"
 
 	"github.com/sirupsen/logrus"
 	"github.com/spf13/cobra"
@@ -86,9 +88,32 @@ func serve(ctx context.Context, cfg Config, log *slog.Logger) (err error) {
 			return nil
 		})
 	}
+	background.Go(func() error { g.greet(inner); return nil })
 	err = g.serveFronts(ctx, inner)
 	stop()
 	return errors.Join(err, background.Wait())
+}
+
+// greetWithin bounds the first question to an upstream.
+const greetWithin = 15 * time.Second
+
+// greet asks each registry once whether it talks to dray. The first client then finds a connection and a token, and the operator reads at
+// the start what else would be found out by that client. Nothing depends on it.
+func (g *graph) greet(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, greetWithin)
+	defer cancel()
+	var asking sync.WaitGroup
+	for _, r := range g.registries {
+		asking.Go(func() {
+			switch err := r.hello(ctx); {
+			case err == nil:
+				g.log.Info("upstream answers", "upstream", r.Name)
+			case !errors.Is(ctx.Err(), context.Canceled):
+				g.log.Warn("upstream cannot be used now", "upstream", r.Name, "error", err)
+			}
+		})
+	}
+	asking.Wait()
 }
 
 // serveFronts listens everywhere before it serves anywhere, so that a start that

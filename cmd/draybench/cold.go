@@ -8,7 +8,10 @@ import (
 	"time"
 )
 
-// firstByte asks a server that has just started for a manifest and then for a layer, each on a new connection: so does a client
+// settle is how long a server is left alone after its start before it is asked for something that it has to fetch.
+const settle = 200 * time.Millisecond
+
+// firstByte asks a server that has started a moment ago for a manifest and then for a layer, each on a new connection: so does a client
 // that fetches several layers at once.
 func (b *bench) firstByte(ctx context.Context) error {
 	return eachRound(b.plan.FirstByteRounds, b.peers, func(round int, p peer) error {
@@ -17,6 +20,9 @@ func (b *bench) firstByte(ctx context.Context) error {
 			return err
 		}
 		return b.cold(ctx, p, shape{RTT: b.plan.RTT}, img, func(r *running, _ *origin) error {
+			if err := pause(ctx, time.Now().Add(settle)); err != nil {
+				return err
+			}
 			for _, ask := range []struct {
 				to   metric
 				path string

@@ -40,7 +40,7 @@ func tables() []table {
 			append(caches[:len(caches):len(caches)], bareNetHTTP), []metric{manifestsByDigest, manifestsByDigestCPU, manifestsByTag, manifestsByTagCPU, manifestQuestions}},
 		{"The path of a hit beside net/http", "What dray adds when everything is on: clients have names and rights, each request is counted, and gets a line in a log. The other server " +
 			"is net/http with a handler that writes the same bytes and does nothing else.", []string{"beside"}, []string{dray, bareNetHTTP}, []metric{besideCPU}},
-		{"First byte of what is not in the cache", "The server has just started. The origin is 20 ms away, and a new connection costs a round trip more.", []string{"first-byte"},
+		{"First byte of what is not in the cache", "The server has started a moment ago. The origin is 20 ms away, and a new connection costs a round trip more; dray, which greets its upstreams at the start, has one.", []string{"first-byte"},
 			all, []metric{firstManifest, firstLayer}},
 		{"Images that are not in the cache", "The origin is 20 ms away and gives 100 MB/s in all, any part of it to one connection. The image has 10 layers of 25 MB.", []string{"cold", "small"},
 			all, []metric{coldWall, coldBytes, smallWall, smallRequests, smallConnections}},

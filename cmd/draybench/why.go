@@ -34,7 +34,7 @@ func reasons() map[metric]func(r results) string {
 			if !ok || !ok2 {
 				return ""
 			}
-			return fmt.Sprintf("%s ms more than direct, of which a server between takes some in any case: nginx, which passes bytes on as they come, takes %s. dray has just started, and has the whole manifest, verified and kept, before its first byte leaves.",
+			return fmt.Sprintf("%s ms more than direct, of which a server between takes some in any case: nginx, which passes bytes on as they come, takes %s. dray has the whole manifest, verified and kept, before its first byte leaves.",
 				number(late, true), number(other, true))
 		},
 		herdWall: func(r results) string {

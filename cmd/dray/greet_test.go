@@ -1,0 +1,26 @@
+package main
+
+import (
+	"strings"
+	"testing"
+
+	"dray/upstream/ecrtest"
+)
+
+// TestStartWithoutUpstreams: what would keep clients from an upstream is in the log from the start, and keeps dray from nothing.
+func TestStartWithoutUpstreams(t *testing.T) {
+	log := &recording{}
+	s := startLogging(t, log, ecrtest.Start(t, ecrtest.Options{}), ecrtest.Start(t, ecrtest.Options{Quirks: ecrtest.Hub()}), t.TempDir())
+	s.ecr.AddFault(ecrtest.Fault{Kinds: []ecrtest.Kind{"GetAuthorizationToken"}, Count: -1, Status: 503})
+	s.hub.AddFault(ecrtest.Fault{Kinds: []ecrtest.Kind{"base"}, Count: -1, Status: 500})
+	s.greet(t.Context())
+	for name, why := range map[string]string{"ecr": "this mirror has no credentials for the upstream registry ecr", "hub": "Internal Server Error"} {
+		found := false
+		for line := range strings.Lines(log.String()) {
+			found = found || strings.Contains(line, `level=WARN msg="upstream cannot be used now" upstream=`+name) && strings.Contains(line, why)
+		}
+		if !found {
+			t.Errorf("the log does not say that %s cannot be used because of %q:\n%s", name, why, log.String())
+		}
+	}
+}
