@@ -147,7 +147,7 @@ func told(err error) error {
 		return nil
 	case errors.Is(err, inventory.ErrNotHeld):
 		return admin.Errorf(admin.CodeNotFound, "%v", err)
-	case errors.Is(err, inventory.ErrHosted):
+	case errors.Is(err, inventory.ErrHosted), errors.Is(err, inventory.ErrPinned):
 		return admin.Errorf(admin.CodeConflict, "%v", err)
 	case errors.Is(err, inventory.ErrSelection), errors.Is(err, disk.ErrPinName), errors.Is(err, disk.ErrDigest):
 		return admin.Errorf(admin.CodeInvalid, "%v", err)

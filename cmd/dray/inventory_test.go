@@ -106,8 +106,8 @@ func TestOperatorsSee(t *testing.T) {
 	var shown strings.Builder
 	for _, args := range [][]string{
 		{"ls"}, {"ls", "*/job"}, {"ls", "none"}, {"pin", "team/job"}, {"pin"}, {"ls", "team/job"},
-		{"purge", "ecr/team/app:v1", "--dry-run"}, {"purge", "team/job"}, {"purge", "team/app:v1"}, {"ls", "--all"},
-		{"unpin", "localhost:5000/team/job:latest"}, {"pin"}, {"purge", "--repository", "team/*"}, {"ls"}, {"ls", "--blobs"},
+		{"purge", "ecr/team/app:v1", "--dry-run"}, {"purge", "--repository", "team/*", "--dry-run"}, {"purge", "team/app:v1"}, {"ls", "--all"},
+		{"unpin", "localhost:5000/team/job:latest"}, {"pin"}, {"purge", "--repository", "team/a*"}, {"ls"}, {"ls", "--blobs"},
 	} {
 		shown.WriteString(s.printed(args...))
 	}
@@ -307,8 +307,19 @@ func TestPinOutlivesRestart(t *testing.T) {
 			t.Errorf("the plan takes what is pinned: %+v", v)
 		}
 	}
-	if done := operated[inventory.Purged](s, "purge", "team/app:v1"); done.RemovedBytes != 0 {
-		t.Errorf("what is pinned was purged: %+v", done)
+	for _, args := range [][]string{{"team/app:v1"}, {"team/app:v1", "--dry-run"}, {m.Digest.String()}, {m.Layers[0].Digest.String()}, {"--repository", "team/app"}} {
+		if code, _, stderr := s.operator(append([]string{"purge"}, args...)...); code != exitFailed || !strings.Contains(stderr, "is pinned, as ecr/team/app:v1: dray unpin ends that") {
+			t.Errorf("%q, of what is pinned: %d %s", args, code, stderr)
+		}
+	}
+	done := operated[inventory.Purged](s, "purge", "--repository", "team/*")
+	if fmt.Sprint(done.Kept) != "[ecr/team/app@"+m.Digest.String()+"]" || slices.ContainsFunc(done.Tags, func(t string) bool { return strings.Contains(t, "team/app") }) {
+		t.Errorf("%+v", done)
+	}
+	for _, i := range operated[items[inventory.Image]](s, "ls").Items {
+		if i.Upstream != "ecr" || i.Repository != "team/app" || fmt.Sprint(i.Tags) != "[v1]" || i.HeldParts != 3 || !i.Pinned {
+			t.Errorf("left is %+v", i)
+		}
 	}
 	operated[NameRequest](s, "unpin", "team/app:v1")
 	if pins := operated[items[inventory.Pin]](s, "pin").Items; len(pins) != 0 {

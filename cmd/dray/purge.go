@@ -20,8 +20,8 @@ func purgeCommand(in *invocation) *cobra.Command {
 that no other image needs. The next client that asks gets what the upstream has then. NAME is written as clients write it: docker.io/library/alpine:3,
 dray.example.com/team/app:1, or UPSTREAM/REPOSITORY:TAG. A tag goes alone where another one points to the same image.
 
-What is being read, what is pinned, and a blob named by its digest that images need, stay unless --force is given; who reads it then reads on. What a push
-needs stays in any case.`,
+A pinned image stays whole, with its tags: to name it is refused, and a pattern passes over it. It goes with --force, or after dray unpin. What is being read, and
+a blob named by its digest that images need, stay as well unless --force is given; who reads it then reads on. What a push needs stays in any case.`,
 		Example: "  dray purge docker.io/library/alpine:3\n  dray purge --repository 'ecr/team/*' --dry-run",
 		Args:    between(0, 1),
 	}, func(ctx context.Context, o *operator, args []string) error {
@@ -48,6 +48,9 @@ func purgedTable(w io.Writer, done inventory.Purged) {
 	}
 	for _, name := range append(done.Tags, done.Images...) {
 		fmt.Fprintf(w, "%s\t%s\n", name, forgotten)
+	}
+	for _, name := range done.Kept {
+		fmt.Fprintf(w, "%s\tstays: pinned\n", name)
 	}
 	for _, b := range done.Blobs {
 		fate := string(b.Fate)

@@ -31,6 +31,8 @@ var (
 	ErrNotHeld = errors.New("not held")
 	// ErrSelection says that it is not clear what was named.
 	ErrSelection = errors.New("name one image, one digest, or one pattern of repositories")
+	// ErrPinned says that what was named is not purged without force, because a pin keeps it.
+	ErrPinned = errors.New("pinned")
 	// ErrHosted says that what was named has no upstream that it could be fetched from again.
 	ErrHosted = errors.New("hosted here alone: delete it as a client of the registry")
 )

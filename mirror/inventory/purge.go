@@ -51,14 +51,17 @@ type Purged struct {
 	Tags []string `json:"tags"`
 	// Images are the manifests that repositories may no longer see without a question to the upstream.
 	Images []string `json:"images"`
-	Blobs  []Gone   `json:"blobs"`
+	// Kept are the images that a pattern matches and that stay, with their tags, because a pin keeps them.
+	Kept  []string `json:"kept,omitempty"`
+	Blobs []Gone   `json:"blobs"`
 	// RemovedBytes is the size of what was removed.
 	RemovedBytes int64 `json:"removed_bytes"`
 	DryRun       bool  `json:"dry_run"`
 }
 
 // Purge forgets the tags and manifests that sel names, and removes the blobs that nothing else needs. It
-// returns ErrNotHeld where nothing is known of what was named, ErrHosted where all of it is hosted, and ErrSelection where nothing was named.
+// returns ErrNotHeld where nothing is known of what was named, ErrHosted where all of it is hosted, ErrPinned where all of
+// it is pinned and sel does not force it, and ErrSelection where nothing was named.
 func (v *Inventory) Purge(ctx context.Context, sel Selection) (Purged, error) {
 	out := Purged{Tags: []string{}, Images: []string{}, Blobs: []Gone{}, DryRun: sel.DryRun}
 	if named := sel.Name != (Name{}); named == (sel.Pattern != "") {
@@ -69,11 +72,8 @@ func (v *Inventory) Purge(ctx context.Context, sel Selection) (Purged, error) {
 		return out, err
 	}
 	p := s.plan(sel)
-	if nothing := len(p.tags)+len(p.places)+len(p.loose) == 0; nothing && p.hosted {
-		return out, fmt.Errorf("%s is %w", cmp.Or(sel.Pattern, sel.Name.String()), ErrHosted)
-	}
-	if len(p.tags)+len(p.places)+len(p.loose) == 0 {
-		return out, fmt.Errorf("%s is %w", cmp.Or(sel.Pattern, sel.Name.String()), ErrNotHeld)
+	if err := p.refusal(); err != nil {
+		return out, fmt.Errorf("%s is %w", cmp.Or(sel.Pattern, sel.Name.String()), err)
 	}
 	if !sel.DryRun {
 		// Facts first: who asks from now on asks the upstream, and does not find half an image.
@@ -86,6 +86,9 @@ func (v *Inventory) Purge(ctx context.Context, sel Selection) (Purged, error) {
 	}
 	for _, at := range p.places {
 		out.Images = append(out.Images, Name{at.upstream, at.repo, referenceTo(at.digest)}.String())
+	}
+	for _, at := range p.kept {
+		out.Kept = append(out.Kept, at.String())
 	}
 	for _, c := range p.blobs(s) {
 		g := v.remove(ctx, c, p.shared[c.digest], sel)
@@ -130,30 +133,66 @@ type plan struct {
 	tags   []Name
 	places []place // whose links go, in order
 	loose  []digest.Digest
-	hosted bool // some of what was named is hosted, and stays
+	hosted bool    // some of what was named is hosted, and stays
+	kept   []place // what was named and is pinned, and stays; in order
+	pin    string  // one that keeps some of it
 	// shared are the blobs that what stays needs.
 	shared map[digest.Digest]bool
+}
+
+// refusal is why nothing of what was named goes, if so.
+func (p *plan) refusal() error {
+	switch {
+	case len(p.tags)+len(p.places)+len(p.loose) > 0:
+		return nil
+	case p.pin != "":
+		return fmt.Errorf("%w, as %s: dray unpin ends that, and --force purges it all the same", ErrPinned, p.pin)
+	case p.hosted:
+		return ErrHosted
+	}
+	return ErrNotHeld
+}
+
+// String names the image as operators do.
+func (p place) String() string {
+	return Name{p.upstream, p.repo, referenceTo(p.digest)}.String()
+}
+
+// keep takes what stays in any case out of what leaves. Of a tag that goes alone the image stays, too, and so does the tag if that is pinned.
+func (p *plan) keep(s *snapshot, leaving map[place]bool, tags map[Name]bool, force bool) {
+	indexed := s.indexed()
+	for at := range s.places {
+		named := leaving[at]
+		for _, t := range s.places[at] {
+			named = named || tags[Name{at.upstream, at.repo, tagged(t)}]
+		}
+		switch pin := s.pinned[at.digest]; {
+		case !named:
+		case s.hosted[at]:
+			p.hosted = true
+			delete(leaving, at)
+		case pin != "" && !force:
+			p.pin = pin
+			delete(leaving, at)
+			if len(s.places[at]) > 0 || !indexed[at] { // else the index tells of it
+				p.kept = append(p.kept, at)
+			}
+		}
+	}
 }
 
 // plan decides which tags and places go, and what those that stay need.
 func (s *snapshot) plan(sel Selection) plan {
 	tags, leaving := s.selected(sel)
 	p := plan{shared: map[digest.Digest]bool{}}
-	for at := range leaving {
-		if s.hosted[at] {
-			p.hosted = true
-			delete(leaving, at)
-		}
-	}
-	s.followParts(leaving, tags)
+	p.keep(s, leaving, tags, sel.Force)
+	s.followParts(leaving, tags, sel.Force)
 	for at, all := range s.places {
 		stays := !leaving[at]
 		for _, t := range all {
 			n := Name{at.upstream, at.repo, tagged(t)}
 			switch {
-			case !tags[n]:
-			case s.hosted[at]:
-				p.hosted = true
+			case !tags[n], s.hosted[at], s.pinned[at.digest] != "" && !sel.Force:
 			default:
 				p.tags = append(p.tags, n)
 			}
@@ -171,7 +210,9 @@ func (s *snapshot) plan(sel Selection) plan {
 		p.places = append(p.places, at)
 	}
 	if d := sel.Name.Digest; sel.Name.Upstream == "" && d != "" && s.nodes[d] == nil { // a blob
-		if _, held := s.view.Disk.Lookup(d); held {
+		if pin := s.pinned[d]; pin != "" && !sel.Force {
+			p.pin = pin
+		} else if _, held := s.view.Disk.Lookup(d); held {
 			p.loose = append(p.loose, d)
 		}
 	}
@@ -220,8 +261,8 @@ func (s *snapshot) selected(sel Selection) (map[Name]bool, map[place]bool) {
 }
 
 // followParts adds to what leaves the manifests that an index which leaves refers to, unless they have a tag
-// that stays, or an index that stays refers to them as well.
-func (s *snapshot) followParts(leaving map[place]bool, tags map[Name]bool) {
+// that stays, or an index that stays refers to them as well, or a pin keeps them.
+func (s *snapshot) followParts(leaving map[place]bool, tags map[Name]bool, force bool) {
 	for {
 		staying := map[place]bool{}
 		for at := range s.places {
@@ -241,6 +282,7 @@ func (s *snapshot) followParts(leaving map[place]bool, tags map[Name]bool) {
 				part := place{at.upstream, at.repo, c.digest}
 				all, known := s.places[part]
 				keepsTag := slices.ContainsFunc(all, func(t string) bool { return !tags[Name{at.upstream, at.repo, tagged(t)}] })
+				keepsTag = keepsTag || s.pinned[c.digest] != "" && !force
 				if c.manifest && known && !leaving[part] && !keepsTag && !staying[part] {
 					more = append(more, part)
 				}
@@ -258,9 +300,11 @@ func (s *snapshot) followParts(leaving map[place]bool, tags map[Name]bool) {
 func (p *plan) sort() {
 	slices.SortFunc(p.tags, func(a, b Name) int { return strings.Compare(a.String(), b.String()) })
 	p.tags = slices.Compact(p.tags)
-	slices.SortFunc(p.places, func(a, b place) int {
-		return cmp.Or(strings.Compare(a.upstream, b.upstream), strings.Compare(a.repo, b.repo), cmp.Compare(a.digest, b.digest))
-	})
+	for _, places := range [][]place{p.places, p.kept} {
+		slices.SortFunc(places, func(a, b place) int {
+			return cmp.Or(strings.Compare(a.upstream, b.upstream), strings.Compare(a.repo, b.repo), cmp.Compare(a.digest, b.digest))
+		})
+	}
 	slices.Sort(p.loose)
 }
 

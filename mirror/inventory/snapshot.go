@@ -40,14 +40,16 @@ type snapshot struct {
 	places map[place][]string
 	// hosted are those of them that are never purged.
 	hosted map[place]bool
+	// pinned are the names of pins, by what they keep.
+	pinned map[digest.Digest]string
 	// nodes are the manifests held.
 	nodes map[digest.Digest]*node
 }
 
 // snapshot reads the facts, and every manifest that is held.
 func (v *Inventory) snapshot(ctx context.Context) (*snapshot, error) {
-	s := &snapshot{view: v, places: map[place][]string{}, hosted: map[place]bool{}, nodes: map[digest.Digest]*node{}}
-	for _, step := range []func(context.Context) error{s.readTags, s.readLinks, s.readHosted, s.readPlaces, s.readStrangers} {
+	s := &snapshot{view: v, places: map[place][]string{}, hosted: map[place]bool{}, pinned: map[digest.Digest]string{}, nodes: map[digest.Digest]*node{}}
+	for _, step := range []func(context.Context) error{s.readTags, s.readLinks, s.readHosted, s.readPins, s.readPlaces, s.readStrangers} {
 		if err := step(ctx); err != nil {
 			return nil, err
 		}
@@ -92,6 +94,15 @@ func (s *snapshot) readHosted(context.Context) error {
 	for h := range s.view.Hosted {
 		p := place{h.Upstream, h.Repo, h.Digest}
 		s.places[p], s.hosted[p] = h.Tags, true
+	}
+	return nil
+}
+
+func (s *snapshot) readPins(context.Context) error {
+	for _, p := range s.view.Disk.Pins() {
+		for _, d := range p.Blobs {
+			s.pinned[d] = p.Name
+		}
 	}
 	return nil
 }
