@@ -14,6 +14,7 @@ import (
 	"dray/mirror"
 	"dray/mirror/admin"
 	"dray/mirror/inventory"
+	"dray/mirror/queue"
 	"dray/upstream/oci"
 )
 
@@ -128,6 +129,23 @@ func (g *graph) hostedImages(yield func(inventory.Hosted) bool) {
 	}
 }
 
+// queuedImages are the pushes that clients get although their registry does not have them yet: all but those that it has refused.
+func (g *graph) queuedImages(yield func(inventory.Queued) bool) {
+	for _, e := range g.queue.List() {
+		m, err := oci.ParseManifest(e.MediaType, e.Manifest)
+		if e.State == queue.Failed || err != nil { // it was read when it was pushed
+			continue
+		}
+		i := inventory.Queued{Upstream: e.Upstream, Repo: e.Repository, Digest: e.Digest, Manifest: m}
+		if e.Reference != e.Digest.String() {
+			i.Tag = e.Reference
+		}
+		if !yield(i) {
+			return
+		}
+	}
+}
+
 func number(params url.Values, name string, missing int64) (int64, error) {
 	text := params.Get(name)
 	if text == "" {
@@ -147,7 +165,7 @@ func told(err error) error {
 		return nil
 	case errors.Is(err, inventory.ErrNotHeld):
 		return admin.Errorf(admin.CodeNotFound, "%v", err)
-	case errors.Is(err, inventory.ErrHosted), errors.Is(err, inventory.ErrPinned):
+	case errors.Is(err, inventory.ErrHosted), errors.Is(err, inventory.ErrPinned), errors.Is(err, inventory.ErrQueued):
 		return admin.Errorf(admin.CodeConflict, "%v", err)
 	case errors.Is(err, inventory.ErrSelection), errors.Is(err, disk.ErrPinName), errors.Is(err, disk.ErrDigest):
 		return admin.Errorf(admin.CodeInvalid, "%v", err)

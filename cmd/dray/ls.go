@@ -22,7 +22,7 @@ func lsCommand(in *invocation) *cobra.Command {
 		Use:   "ls [PATTERN]",
 		Short: "List the images, or the blobs, that a running dray holds",
 		Long: `ls lists images by repository: their tags and digest, how many of their parts (manifests, configuration, layers) are held, and when one of
-them was last used. PATTERN chooses repositories by name, as UPSTREAM/REPOSITORY or REPOSITORY; * in it stands for any characters. Images
+them was last used, whether a pin keeps them, and whether they are queued: pushed, to be had here, and still to be forwarded to their registry (dray queue). PATTERN chooses repositories by name, as UPSTREAM/REPOSITORY or REPOSITORY; * in it stands for any characters. Images
 whose repository is not known, because facts were lost, stand below "?". That nothing matches is told on standard error and is no failure. Manifests that are part of a listed index are left out unless --all says otherwise.
 
 With --blobs it lists the blobs on disk instead, those that were not used for the longest time first.`,
@@ -61,10 +61,10 @@ func (o *operator) listImages(ctx context.Context, pattern string, all bool) err
 		fmt.Fprintf(o.stderr, "dray: no image is in a repository that matches %q\n", pattern)
 	}
 	return o.print(items[inventory.Image]{found}, func(w io.Writer) {
-		fmt.Fprintln(w, "REPOSITORY\tTAGS\tDIGEST\tHELD\tSIZE\tLAST USE\tPINNED")
+		fmt.Fprintln(w, "REPOSITORY\tTAGS\tDIGEST\tHELD\tSIZE\tLAST USE\tPINNED\tQUEUED")
 		for _, i := range found {
-			fmt.Fprintf(w, "%s\t%s\t%s\t%d of %d\t%s\t%s\t%s\n", repositoryOf(i), cmp.Or(strings.Join(i.Tags, " "), "-"), short(i.Digest),
-				i.HeldParts, i.Parts, size(i.HeldBytes), day(i.LastUse), yes(i.Pinned))
+			fmt.Fprintf(w, "%s\t%s\t%s\t%d of %d\t%s\t%s\t%s\t%s\n", repositoryOf(i), cmp.Or(strings.Join(i.Tags, " "), "-"), short(i.Digest),
+				i.HeldParts, i.Parts, size(i.HeldBytes), day(i.LastUse), yes(i.Pinned), yes(i.Queued))
 		}
 	})
 }

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"dray/mirror/inventory"
 	"dray/mirror/queue"
 	"dray/upstream/ecrtest"
 	"dray/upstream/oci"
@@ -290,5 +291,49 @@ func TestQueueAbsent(t *testing.T) {
 	}
 	if code, stdout, _ := s.operator("queue"); code != exitOK || stdout != "nothing waits\n" {
 		t.Errorf("%d %s", code, stdout)
+	}
+}
+
+// What was acknowledged and is still to be forwarded is listed as clients get it, can be pinned, and is not purged; once it is forwarded it is listed the same, and no longer as queued.
+func TestQueueIsListed(t *testing.T) {
+	s := startStack(t, t.TempDir(), acknowledging...)
+	old := s.push("team/app", "v1", layerOf(1, 50_000))
+	s.forwarded()
+	s.outage()
+	layer := layerOf(2, 70_000)
+	m := s.push("team/app", "v1", layer)
+	shows := func(d digest.Digest) (found *inventory.Image) {
+		for _, i := range operated[items[inventory.Image]](s, "ls", "team/app").Items {
+			if i.Digest == d {
+				found = &i
+			}
+		}
+		return found
+	}
+	if i := shows(m.Digest); i == nil || !i.Queued || fmt.Sprint(i.Tags) != "[v1]" || i.HeldParts != 3 || i.Parts != 3 || i.Bytes != i.HeldBytes || i.Upstream != "ecr" {
+		t.Errorf("it is listed as %+v", i)
+	}
+	if i := shows(old.Digest); i == nil || i.Queued || len(i.Tags) != 0 {
+		t.Errorf("what the tag was before is listed as %+v", i)
+	}
+	for _, args := range [][]string{{"team/app:v1"}, {m.Digest.String()}, {"team/app:v1", "--force"}} {
+		if code, _, stderr := s.operator(append([]string{"purge"}, args...)...); code != exitFailed || !strings.Contains(stderr, "is still to be forwarded") {
+			t.Errorf("purge %q: %d %s", args, code, stderr)
+		}
+	}
+	if p := operated[inventory.Pin](s, "pin", "team/app:v1"); p.HeldBlobs != 2 || len(p.Missing) != 1 {
+		t.Errorf("%+v", p)
+	}
+	operated[NameRequest](s, "unpin", "team/app:v1")
+	s.ecr.ClearFaults()
+	s.until(func() bool {
+		for _, e := range s.queue.List() {
+			_ = s.queue.Retry(t.Context(), e.ID)
+		}
+		return len(s.queue.List()) == 0
+	})
+	s.pull("/v2/team/app", "v1", m)
+	if i := shows(m.Digest); i == nil || i.Queued || fmt.Sprint(i.Tags) != "[v1]" || i.HeldParts != 3 {
+		t.Errorf("afterwards it is listed as %+v", i)
 	}
 }

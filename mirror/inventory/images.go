@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"dray/cache/disk"
+
 	"github.com/opencontainers/go-digest"
 )
 
@@ -33,6 +35,8 @@ type Image struct {
 	LastUse time.Time `json:"last_use"`
 	// Pinned says that a pin keeps the manifest.
 	Pinned bool `json:"pinned"`
+	// Queued says that its registry is still to get it.
+	Queued bool `json:"queued"`
 	// Part says that it has no tag and is part of an index of the same repository.
 	Part bool `json:"part"`
 }
@@ -102,13 +106,16 @@ func (s *snapshot) indexed() map[place]bool {
 }
 
 func (s *snapshot) image(p place) Image {
-	i := Image{Upstream: p.upstream, Repository: p.repo, Digest: p.digest, Tags: append([]string{}, s.places[p]...)}
+	i := Image{Upstream: p.upstream, Repository: p.repo, Digest: p.digest, Tags: append([]string{}, s.places[p]...), Queued: s.queued[p]}
 	if n := s.nodes[p.digest]; n != nil {
 		i.MediaType = n.mediaType
 	}
 	for _, c := range s.parts(p.digest) {
 		i.Parts++
 		info, held := s.view.Disk.Lookup(c.digest)
+		if !held && c.digest == p.digest && i.Queued { // the queue itself has the manifest
+			info, held = disk.Info{Size: c.size, Pinned: s.pinned[c.digest] != ""}, true
+		}
 		if !held {
 			i.Bytes += max(0, c.size)
 			continue

@@ -21,6 +21,7 @@ import (
 	"dray/cache"
 	"dray/cache/disk"
 	"dray/cache/meta"
+	"dray/upstream/oci"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -33,6 +34,8 @@ var (
 	ErrSelection = errors.New("name one image, one digest, or one pattern of repositories")
 	// ErrPinned says that what was named is not purged without force, because a pin keeps it.
 	ErrPinned = errors.New("pinned")
+	// ErrQueued says that what was named is on its way to its registry, which has to get it first.
+	ErrQueued = errors.New("still to be forwarded: dray queue shows it, and dray queue drop gives it up")
 	// ErrHosted says that what was named has no upstream that it could be fetched from again.
 	ErrHosted = errors.New("hosted here alone: delete it as a client of the registry")
 )
@@ -46,6 +49,17 @@ type Inventory struct {
 	Links *meta.Links
 	// Hosted are the manifests that are kept here for good, in repositories of which there are no facts; nil: none.
 	Hosted iter.Seq[Hosted]
+	// Queued are the manifests that were acknowledged and are still to be forwarded, in the order of their acknowledgement; nil: none. There may be no
+	// facts of them yet, and clients get them all the same.
+	Queued iter.Seq[Queued]
+}
+
+// Queued is a manifest on its way to its registry.
+type Queued struct {
+	Upstream, Repo string
+	Tag            string // empty where it was pushed by its digest
+	Digest         digest.Digest
+	Manifest       *oci.Manifest
 }
 
 // Hosted is a manifest of a repository that is hosted here.

@@ -52,7 +52,7 @@ func (v *Inventory) Pin(ctx context.Context, n Name) (Pin, error) {
 	}
 	var blobs []digest.Digest
 	for _, root := range s.named(n) {
-		if _, held := v.Disk.Lookup(root); !held {
+		if _, held := v.Disk.Lookup(root); !held && !s.waits(root) {
 			continue
 		}
 		for _, c := range s.parts(root) {
@@ -118,6 +118,16 @@ func (s *snapshot) named(n Name) []digest.Digest {
 	}
 	slices.SortFunc(out, func(a, b digest.Digest) int { return cmp.Compare(a, b) })
 	return out
+}
+
+// waits says whether a manifest is still to be forwarded, and so is here without being on disk.
+func (s *snapshot) waits(d digest.Digest) bool {
+	for p := range s.queued {
+		if p.digest == d {
+			return true
+		}
+	}
+	return false
 }
 
 func tagged(tag string) oci.Reference { return oci.Reference{Tag: tag} }

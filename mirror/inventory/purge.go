@@ -60,7 +60,7 @@ type Purged struct {
 }
 
 // Purge forgets the tags and manifests that sel names, and removes the blobs that nothing else needs. It
-// returns ErrNotHeld where nothing is known of what was named, ErrHosted where all of it is hosted, ErrPinned where all of
+// returns ErrNotHeld where nothing is known of what was named, ErrHosted where all of it is hosted, ErrQueued where all of it is still to be forwarded, ErrPinned where all of
 // it is pinned and sel does not force it, and ErrSelection where nothing was named.
 func (v *Inventory) Purge(ctx context.Context, sel Selection) (Purged, error) {
 	out := Purged{Tags: []string{}, Images: []string{}, Blobs: []Gone{}, DryRun: sel.DryRun}
@@ -133,6 +133,7 @@ type plan struct {
 	tags   []Name
 	places []place // whose links go, in order
 	loose  []digest.Digest
+	queued bool    // some of what was named is still to be forwarded, and stays
 	hosted bool    // some of what was named is hosted, and stays
 	kept   []place // what was named and is pinned, and stays; in order
 	pin    string  // one that keeps some of it
@@ -147,6 +148,8 @@ func (p *plan) refusal() error {
 		return nil
 	case p.pin != "":
 		return fmt.Errorf("%w, as %s: dray unpin ends that, and --force purges it all the same", ErrPinned, p.pin)
+	case p.queued:
+		return ErrQueued
 	case p.hosted:
 		return ErrHosted
 	}
@@ -168,6 +171,9 @@ func (p *plan) keep(s *snapshot, leaving map[place]bool, tags map[Name]bool, for
 		}
 		switch pin := s.pinned[at.digest]; {
 		case !named:
+		case s.queued[at]:
+			p.queued = true
+			delete(leaving, at)
 		case s.hosted[at]:
 			p.hosted = true
 			delete(leaving, at)
@@ -192,7 +198,7 @@ func (s *snapshot) plan(sel Selection) plan {
 		for _, t := range all {
 			n := Name{at.upstream, at.repo, tagged(t)}
 			switch {
-			case !tags[n], s.hosted[at], s.pinned[at.digest] != "" && !sel.Force:
+			case !tags[n], s.hosted[at], s.queued[at], s.pinned[at.digest] != "" && !sel.Force:
 			default:
 				p.tags = append(p.tags, n)
 			}
@@ -282,7 +288,7 @@ func (s *snapshot) followParts(leaving map[place]bool, tags map[Name]bool, force
 				part := place{at.upstream, at.repo, c.digest}
 				all, known := s.places[part]
 				keepsTag := slices.ContainsFunc(all, func(t string) bool { return !tags[Name{at.upstream, at.repo, tagged(t)}] })
-				keepsTag = keepsTag || s.pinned[c.digest] != "" && !force
+				keepsTag = keepsTag || s.queued[part] || s.pinned[c.digest] != "" && !force
 				if c.manifest && known && !leaving[part] && !keepsTag && !staying[part] {
 					more = append(more, part)
 				}

@@ -40,6 +40,8 @@ type snapshot struct {
 	places map[place][]string
 	// hosted are those of them that are never purged.
 	hosted map[place]bool
+	// queued are those that are still to be forwarded, and not purged before.
+	queued map[place]bool
 	// pinned are the names of pins, by what they keep.
 	pinned map[digest.Digest]string
 	// nodes are the manifests held.
@@ -48,8 +50,8 @@ type snapshot struct {
 
 // snapshot reads the facts, and every manifest that is held.
 func (v *Inventory) snapshot(ctx context.Context) (*snapshot, error) {
-	s := &snapshot{view: v, places: map[place][]string{}, hosted: map[place]bool{}, pinned: map[digest.Digest]string{}, nodes: map[digest.Digest]*node{}}
-	for _, step := range []func(context.Context) error{s.readTags, s.readLinks, s.readHosted, s.readPins, s.readPlaces, s.readStrangers} {
+	s := &snapshot{view: v, places: map[place][]string{}, hosted: map[place]bool{}, queued: map[place]bool{}, pinned: map[digest.Digest]string{}, nodes: map[digest.Digest]*node{}}
+	for _, step := range []func(context.Context) error{s.readTags, s.readLinks, s.readHosted, s.readQueued, s.readPins, s.readPlaces, s.readStrangers} {
 		if err := step(ctx); err != nil {
 			return nil, err
 		}
@@ -96,6 +98,37 @@ func (s *snapshot) readHosted(context.Context) error {
 		s.places[p], s.hosted[p] = h.Tags, true
 	}
 	return nil
+}
+
+// readQueued has what a client gets: of a tag that was pushed anew, the newest push, whatever the registry has under it.
+func (s *snapshot) readQueued(ctx context.Context) error {
+	if s.view.Queued == nil {
+		return nil
+	}
+	for q := range s.view.Queued {
+		p := place{q.Upstream, q.Repo, q.Digest}
+		s.queued[p] = true
+		if q.Tag != "" {
+			s.untag(q.Upstream, q.Repo, q.Tag)
+			s.places[p] = append(s.places[p], q.Tag)
+			slices.Sort(s.places[p])
+		} else if _, listed := s.places[p]; !listed {
+			s.places[p] = nil
+		}
+		if err := s.learn(ctx, p.digest, q.Manifest); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// untag takes a tag from what it points to.
+func (s *snapshot) untag(upstream, repo, tag string) {
+	for p, tags := range s.places {
+		if at, found := slices.BinarySearch(tags, tag); found && p.upstream == upstream && p.repo == repo {
+			s.places[p] = slices.Delete(slices.Clone(tags), at, at+1)
+		}
+	}
 }
 
 func (s *snapshot) readPins(context.Context) error {
@@ -180,7 +213,12 @@ func (s *snapshot) read(ctx context.Context, d digest.Digest) error {
 	if err != nil {
 		return nil
 	}
-	n := &node{mediaType: m.MediaType, size: int64(len(raw))}
+	return s.learn(ctx, d, m)
+}
+
+// learn makes a manifest a node under the digest that it is named by, and reads the manifests that it refers to.
+func (s *snapshot) learn(ctx context.Context, d digest.Digest, m *oci.Manifest) error {
+	n := &node{mediaType: m.MediaType, size: int64(len(m.Raw))}
 	s.nodes[d] = n // before its children: it may name itself
 	for _, c := range m.Children() {
 		if c.Foreign() {

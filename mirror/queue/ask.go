@@ -97,7 +97,7 @@ func (q *Queue) Tags(upstream, repo string) []string {
 	return slices.Compact(tags)
 }
 
-// List returns all entries in the order in which they were accepted, without their manifests.
+// List returns all entries in the order in which they were accepted.
 func (q *Queue) List() []Entry {
 	if q.empty() {
 		return nil
