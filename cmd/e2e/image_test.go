@@ -33,6 +33,9 @@ func TestContainerImage(t *testing.T) {
 
 	// make finds the daemon by the variable that every Docker client reads.
 	env := append(m.env(), append(ecr.variables(), "DOCKER_HOST="+d.socket, "CI=true", "HOME="+dir)...)
+	for _, cache := range []string{"GOCACHE", "GOMODCACHE"} { // another HOME would have everything fetched and built anew
+		env = append(env, cache+"="+run(t, environment(), need(t, "go"), "env", cache))
+	}
 	run(t, env, need(t, "make"), "-C", "../..", "dockerBuild", "IMAGE=dray:e2e")
 	if files := d.run(t, "image", "inspect", "--format", "{{.Config.User}} {{.Config.Entrypoint}}", "dray:e2e"); files != "65532:65532 [/bin/dray]" {
 		t.Errorf("the image has user and entry point %s", files)
