@@ -167,7 +167,7 @@ func (m *Mirror) Forward(ctx context.Context, e queue.Entry) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", queue.ErrRefused, err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, landWithin)
+	ctx, cancel := context.WithTimeout(upstream.Telling(ctx, func(err error) { m.queue.Trouble(e.ID, err) }), landWithin)
 	defer cancel()
 	_, err = m.land(ctx, up, e.Repository, ref, man)
 	m.metrics.pushes.WithLabelValues(up.Name, outcome(err)).Inc()

@@ -30,9 +30,38 @@ type forward struct {
 	done chan struct{}
 	err  error
 	// scan looks at the same bytes; nil where nobody wants that.
-	scan *scan
+	scan    *scan
+	trouble trouble
 	// sent is how many bytes the newest attempt has given to the upstream.
 	sent atomic.Int64
+}
+
+// trouble passes on what keeps a forward from getting on, to who comes to wait for it.
+type trouble struct {
+	mu   sync.Mutex // guards below; leaf lock
+	last error
+	tell func(error)
+}
+
+func (t *trouble) hear(err error) {
+	t.mu.Lock()
+	t.last = err
+	tell := t.tell
+	t.mu.Unlock()
+	if tell != nil {
+		tell(err)
+	}
+}
+
+// listen has tell called with the last trouble and all that follows. Of several who listen the last one hears it.
+func (t *trouble) listen(tell func(error)) {
+	t.mu.Lock()
+	t.tell = tell
+	last := t.last
+	t.mu.Unlock()
+	if last != nil {
+		tell(last)
+	}
 }
 
 // errHeldBack is why a blob has not been sent: it waits for the verdict on its image.
@@ -59,7 +88,7 @@ func (m *Mirror) startForward(s *session, size int64, announced digest.Digest) {
 	f := newForward()
 	blob, up, repo := s.blob, s.up, s.repo
 	var ctx context.Context
-	ctx, f.cancel = context.WithCancelCause(m.tasks.ctx)
+	ctx, f.cancel = context.WithCancelCause(upstream.Telling(m.tasks.ctx, f.trouble.hear))
 	s.forward = f
 	gate := up.gate(repo)
 	f.scan = m.startScan(gate, s, f, announced)
@@ -255,6 +284,7 @@ func (p *pins) dropIf(release func(*pin), gone func(pinKey, *pin) bool) {
 // wait returns when the upstream has the pinned blob, sending it again from the
 // local copy where the first way failed.
 func (m *Mirror) wait(ctx context.Context, up *Upstream, repo string, d digest.Digest, p *pin) error {
+	p.forward.trouble.listen(func(err error) { upstream.Tell(ctx, err) })
 	select {
 	case <-p.forward.done:
 	case <-ctx.Done():

@@ -36,6 +36,20 @@ func backoff(n int) time.Duration {
 	return d/2 + rand.N(d/2)
 }
 
+type troubleKey struct{}
+
+// Telling has tell called with each failure that a repetition is to absorb, as long as ctx is used. tell must not block.
+func Telling(ctx context.Context, tell func(error)) context.Context {
+	return context.WithValue(ctx, troubleKey{}, tell)
+}
+
+// Tell tells whoever wants to know by [Telling].
+func Tell(ctx context.Context, err error) {
+	if tell, ok := ctx.Value(troubleKey{}).(func(error)); ok {
+		tell(err)
+	}
+}
+
 // rest waits, or ends with ctx.
 func rest(ctx context.Context, d time.Duration) error {
 	t := time.NewTimer(d)

@@ -90,6 +90,7 @@ func retried[T any](ctx context.Context, r *Retry, f func(context.Context) (T, e
 			return v, err
 		}
 		last = err
+		Tell(ctx, err)
 		d := pause(n, err)
 		if time.Now().Add(d).After(end) || rest(ctx, d) != nil {
 			return v, err

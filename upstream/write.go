@@ -170,6 +170,7 @@ func (c *Client) attempts(ctx context.Context, what string, try func(context.Con
 			return err
 		}
 		restarted = restarted || again
+		Tell(ctx, err)
 		d := pause(n, err)
 		if errors.Is(err, errPaced) && time.Now().Before(end) {
 			n-- // the limiter makes it wait for its turn, and that is bounded

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -32,7 +33,7 @@ type QueuedPush struct {
 	Attempts int       `json:"attempts"`
 	// Next is when it is tried again, where it was tried.
 	Next time.Time `json:"next,omitzero"`
-	// Error of the last attempt.
+	// Error of the last attempt, or the last failure within the attempt that is under way.
 	Error string `json:"error,omitempty"`
 	// Overtaken says that the tag was pushed again since: it cannot be tried again.
 	Overtaken bool `json:"overtaken,omitempty"`
@@ -139,6 +140,6 @@ func (q Queued) table(w io.Writer) {
 	fmt.Fprintln(w, "ID\tSTATE\tAGE\tATTEMPTS\tSIZE\tUPSTREAM\tIMAGE\tERROR")
 	for _, p := range q.Pushes {
 		fmt.Fprintf(w, "%d\t%s\t%s\t%d\t%s\t%s\t%s\t%s\n",
-			p.ID, p.State, time.Since(p.Accepted).Round(time.Second), p.Attempts, size(p.Bytes), p.Upstream, p.name(), p.Error)
+			p.ID, p.State, time.Since(p.Accepted).Round(time.Second), p.Attempts, size(p.Bytes), p.Upstream, p.name(), cmp.Or(p.Error, "-"))
 	}
 }

@@ -337,3 +337,16 @@ func TestQueueIsListed(t *testing.T) {
 		t.Errorf("afterwards it is listed as %+v", i)
 	}
 }
+
+// Why a push is not at its registry shows from the first failure on, and not only when a whole attempt has come to nothing.
+func TestQueueShowsTrouble(t *testing.T) {
+	s := startStack(t, t.TempDir(), acknowledging...)
+	s.push("team/app", "v0", layerOf(1, 1000))
+	s.forwarded()
+	s.ecr.AddFault(ecrtest.Fault{Status: 503, Count: 1 << 30})
+	s.push("team/app", "v1", layerOf(2, 1000))
+	s.until(func() bool { return s.queue.List()[0].Error != "" })
+	if e := s.queue.List()[0]; e.State != queue.Forwarding || e.Attempts != 1 {
+		t.Errorf("it shows after attempt %d, when the push is %s", e.Attempts, e.State)
+	}
+}

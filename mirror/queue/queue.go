@@ -79,7 +79,7 @@ type Entry struct {
 	Attempts int       `json:"attempts"`
 	// Next is when it is tried again, if it was tried.
 	Next  time.Time `json:"next,omitzero"`
-	Error string    `json:"error,omitempty"` // of the last attempt
+	Error string    `json:"error,omitempty"` // of the last attempt, or what keeps the one under way from getting on
 	// Overtaken says that the tag was pushed again since.
 	Overtaken bool `json:"overtaken,omitempty"`
 }

@@ -301,6 +301,28 @@ func TestBusy(t *testing.T) {
 	wantNames(t, q)
 }
 
+// What keeps an attempt from getting on shows while it is under way, and is forgotten with it.
+func TestTrouble(t *testing.T) {
+	q, _ := opened(t, Options{})
+	added(t, q, push("a", "v1", "one"))
+	q.Trouble(1, errors.New("nothing is under way"))
+	begun, end := make(chan bool), make(chan bool)
+	stop := running(q, func(_ context.Context, e Entry) error {
+		q.Trouble(e.ID, errors.New("connection refused"))
+		begun <- true
+		<-end
+		return nil
+	})
+	<-begun
+	if e := q.List()[0]; e.State != Forwarding || e.Error != "connection refused" {
+		t.Errorf("%s, %q", e.State, e.Error)
+	}
+	close(end)
+	stop()
+	q.Trouble(1, errors.New("it is gone"))
+	wantNames(t, q)
+}
+
 // A queue that stops in the middle of an attempt has the push for the next process.
 func TestStopped(t *testing.T) {
 	q, _ := opened(t, Options{})

@@ -124,6 +124,15 @@ func (q *Queue) try(ctx context.Context, forward Forward, e *entry) {
 	}
 }
 
+// Trouble says what keeps an attempt under way from getting on. An attempt may go on for long, and who looks meanwhile is to see why.
+func (q *Queue) Trouble(id uint64, err error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if e := q.entries[id]; e != nil && e.State == Forwarding {
+		e.Error = err.Error()
+	}
+}
+
 // pauseAfter is how long to wait after so many attempts, with a fifth of chance in it.
 func pauseAfter(attempts int) time.Duration {
 	d := lastPause
