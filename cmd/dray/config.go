@@ -215,7 +215,7 @@ type Zstd struct {
 // ParallelFill says how large layers are fetched by several ranges at once. Each range costs one request more, with its redirect. A registry that
 // ignores or refuses ranges is asked for the layer as a whole.
 type ParallelFill struct {
-	// Layers at least this large are fetched by ranges. Default: `16MiB`.
+	// Layers at least this large are fetched by ranges. Smaller ones gain little where several are fetched at the same time, and the client gets their bytes in order anyway. Default: `32MiB`.
 	Threshold Bytes `yaml:"threshold"`
 	// Length of a range. Default: `8MiB`.
 	Piece Bytes `yaml:"piece"`

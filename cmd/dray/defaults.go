@@ -57,7 +57,7 @@ func (u *Upstream) setDefaults() {
 	u.CreateRepositories.Mode = CreateAll
 	u.Local = defaultLocal()
 	u.Tags = Tags{Fresh: Duration(time.Minute), Revalidate: Duration(time.Minute), Stale: Duration(24 * time.Hour), NotFound: Duration(10 * time.Second)}
-	u.ParallelFill = ParallelFill{Threshold: 16 << 20, Piece: 8 << 20, Streams: 4, Connections: 16}
+	u.ParallelFill = ParallelFill{Threshold: 32 << 20, Piece: 8 << 20, Streams: 4, Connections: 16}
 	u.Prefetch = Prefetch{Enabled: true, MaxLayer: 8 << 20, Streams: 16}
 	u.KeepAlive = unset
 	u.Limits = UpstreamLimits{Concurrency: 256, Queue: 1000, Wait: Duration(20 * time.Second), QuotaReserve: 20}

@@ -79,7 +79,7 @@ func TestSixVariablesAlone(t *testing.T) {
 		Name: "ecr", URL: "https://" + testRegistry, Kind: KindECR, Hosts: []string{testRegistry}, Push: true,
 		CreateRepositories: CreateRepositories{Mode: CreateAll, TagMutability: "MUTABLE", Encryption: "AES256"},
 		Tags:               Tags{Fresh: Duration(time.Minute), Revalidate: Duration(time.Minute), Stale: Duration(24 * time.Hour), NotFound: Duration(10 * time.Second)},
-		ParallelFill:       ParallelFill{Threshold: 16 << 20, Piece: 8 << 20, Streams: 4, Connections: 16},
+		ParallelFill:       ParallelFill{Threshold: 32 << 20, Piece: 8 << 20, Streams: 4, Connections: 16},
 		Prefetch:           Prefetch{Enabled: true, MaxLayer: 8 << 20, Streams: 16},
 		KeepAlive:          Duration(24 * time.Hour),
 		Limits:             UpstreamLimits{Concurrency: 256, Queue: 1000, Wait: Duration(20 * time.Second), QuotaReserve: 20},

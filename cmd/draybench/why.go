@@ -10,15 +10,8 @@ import (
 // reasons say what stands behind targets that a run missed, with what that run measured. A reason is one only if its numbers are there.
 func reasons() map[metric]func(r results) string {
 	return map[metric]func(r results) string{
-		manifestsByDigest: func(r results) string {
-			cpu, ok1 := r.ratio(manifestsByDigestCPU, distribution, manifestsByDigestCPU, dray)
-			most, ok2 := r.ratio(manifestsByDigest, bareNetHTTP, manifestsByDigest, distribution)
-			if !ok1 || !ok2 {
-				return ""
-			}
-			return fmt.Sprintf("net/http with nothing behind it reaches %s × distribution here: clients take a good part of the same cores, so rates are closer together than costs. "+
-				"A request costs distribution %s × the processor time that it costs dray.", number(most, true), number(cpu, true))
-		},
+		manifestsByDigest: func(r results) string { return besideBare(r, manifestsByDigest, manifestsByDigestCPU) },
+		manifestsByTag:    func(r results) string { return besideBare(r, manifestsByTag, manifestsByTagCPU) },
 		besideCPU: func(r results) string {
 			bare, ok := r.median(besideCPU, bareNetHTTP)
 			more, ok2 := r.difference(besideCPU, dray, bareNetHTTP)
@@ -56,6 +49,17 @@ func reasons() map[metric]func(r results) string {
 				number(alone, true), number(other, true), number(own/(alone+other), true))
 		},
 	}
+}
+
+// besideBare says how far net/http itself comes in a comparison of rates with distribution.
+func besideBare(r results, rates, costs metric) string {
+	cpu, ok1 := r.ratio(costs, distribution, costs, dray)
+	most, ok2 := r.ratio(rates, bareNetHTTP, rates, distribution)
+	if !ok1 || !ok2 {
+		return ""
+	}
+	return fmt.Sprintf("net/http with nothing behind it reaches %s × distribution here: clients take a good part of the same cores, so rates are closer together than costs. "+
+		"A request costs distribution %s × the processor time that it costs dray.", number(most, true), number(cpu, true))
 }
 
 // bareMicroseconds is the processor time that net/http took for a request with nothing behind it where the goal for the path of a hit was set.
