@@ -221,7 +221,7 @@ func TestBudgetBlobForManyClientsAtOnce(t *testing.T) {
 }
 
 func TestBudgetLargeBlob(t *testing.T) {
-	const layer = 20 << 20
+	const layer = 36 << 20
 	for _, clients := range []int{1, 16} {
 		t.Run(fmt.Sprint(clients), func(t *testing.T) {
 			s := startStack(t, t.TempDir())
@@ -329,7 +329,7 @@ func TestLargeBlobWithoutRanges(t *testing.T) {
 	cut := ecrtest.Fault{Kinds: []ecrtest.Kind{ecrtest.KindObjectGet}, Skip: 1, Count: 2, CutAt: ecrtest.At(1 << 20)}
 	for name, fault := range map[string]ecrtest.Fault{"throttled": throttled, "cut": cut} {
 		t.Run(name, func(t *testing.T) {
-			s := startStack(t, t.TempDir())
+			s := startStack(t, t.TempDir(), "prefixes: [aws]\n", "prefixes: [aws]\n  parallel_fill: {threshold: 16MiB}\n")
 			img := seed(t, s.ecr, "team/app", "v1", layer)
 			s.want(200, "GET", "/v2/team/app/manifests/v1", nil)
 			s.ecr.AddFault(fault)
