@@ -13,23 +13,30 @@ import (
 	"dray/cache/disk"
 )
 
-// TestLookAgain has a caller board after it has missed on disk what was published a moment later.
-func TestLookAgain(t *testing.T) {
+// running is a cache on a directory of its own, until the end of the test.
+func running(t *testing.T) *Cache {
+	t.Helper()
 	d, err := disk.Open(disk.Options{Path: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer d.Close()
 	c := New(Options{Disk: d})
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- c.Run(ctx) }()
-	defer func() {
+	t.Cleanup(func() {
 		stop()
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
-	}()
+		d.Close()
+	})
+	return c
+}
+
+// TestLookAgain has a caller board after it has missed on disk what was published a moment later.
+func TestLookAgain(t *testing.T) {
+	c := running(t)
 	p := []byte("published a moment later")
 	b := Blob{Digest: digest.FromBytes(p), Size: int64(len(p))}
 	asked := 0
@@ -50,21 +57,7 @@ func TestLookAgain(t *testing.T) {
 
 // TestAhead: a fetch that was begun ahead is that of the first reader who joins it, and counts as no opening; the next one shares it.
 func TestAhead(t *testing.T) {
-	d, err := disk.Open(disk.Options{Path: t.TempDir()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer d.Close()
-	c := New(Options{Disk: d})
-	ctx, stop := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- c.Run(ctx) }()
-	defer func() {
-		stop()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	}()
+	c := running(t)
 	p := []byte("fetched before anybody asks")
 	b := Blob{Digest: digest.FromBytes(p), Size: int64(len(p))}
 	body, feed := io.Pipe()
@@ -73,10 +66,12 @@ func TestAhead(t *testing.T) {
 	ahead.Ahead = true
 	readers := make([]*Reader, 4)
 	for i, asked := range []Blob{ahead, ahead, b, b} {
-		if readers[i], err = c.Open(t.Context(), asked, origin); err != nil {
+		r, err := c.Open(t.Context(), asked, origin)
+		if err != nil {
 			t.Fatal(err)
 		}
-		defer readers[i].Close()
+		defer r.Close()
+		readers[i] = r
 	}
 	if first, next := readers[2].Source(), readers[3].Source(); first != SourceOrigin || next != SourceFlight {
 		t.Errorf("the first reader has it from %s, the next one from %s", first, next)
