@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net/http"
 	"slices"
-	"strings"
 
 	"dray/mirror/notify"
 	"dray/mirror/queue"
@@ -83,10 +82,7 @@ func (m *Mirror) deleteThere(ctx context.Context, up *Upstream, repo string, ref
 func (m *Mirror) withdraw(ctx context.Context, up *Upstream, repo string, ref oci.Reference) (*queue.Withdrawal, error) {
 	meant := func(reference string, d digest.Digest) bool { return reference == ref.String() || d == ref.Digest }
 	busy := oci.ErrDenied.With("%s of %s is being copied to %s right now: delete it once it has arrived", ref, repo, up.Registry)
-	landing := func(key string) bool {
-		p := strings.Split(key, " ")
-		return p[0] == up.Name && p[1] == repo && meant(p[2], digest.Digest(p[3]))
-	}
+	landing := func(key string) bool { return keyAbout(key, up, repo, meant) }
 	if err := m.landings.settled(ctx, landing); err != nil {
 		return nil, busy.Because(err)
 	}

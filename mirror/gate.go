@@ -83,6 +83,12 @@ func (p plea) key() string {
 	return strings.Join(key, " ")
 }
 
+// keyAbout reports whether a key is that of a push to a repository whose reference and digest meant picks. Nothing before the user in a key has a space.
+func keyAbout(key string, up *Upstream, repo string, meant func(reference string, d digest.Digest) bool) bool {
+	p := strings.Split(key, " ")
+	return p[0] == up.Name && p[1] == repo && meant(p[2], digest.Digest(p[3]))
+}
+
 func (p plea) name(m *Mirror) pipeline.Name {
 	n := pipeline.Name{Upstream: p.up.Name, Repository: p.repo, Tag: p.ref.Tag, Digest: p.man.Digest, User: p.user}
 	n.Current = func(ctx context.Context) (digest.Digest, error) {
