@@ -92,7 +92,6 @@ func newPool() *pool {
 }
 
 func (p *pool) bytes() int64 { return p.fresh.bytes + p.main.bytes }
-func (p *pool) len() int     { return p.fresh.len + p.main.len }
 
 func (p *pool) add(e *entry) {
 	if p.ghosts.take(e.prefix()) {

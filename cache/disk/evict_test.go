@@ -96,6 +96,9 @@ func TestGhostReturnsToMain(t *testing.T) {
 	}
 }
 
+// len counts the entries of a pool.
+func (p *pool) len() int { return p.fresh.len + p.main.len }
+
 // len counts the ghosts in their order.
 func (g *ghosts) len() (n int) {
 	for x := g.head.next; x != &g.head; x = x.next {
