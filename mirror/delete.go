@@ -35,11 +35,15 @@ func (m *Mirror) deleteManifest(x *exchange) error {
 	if err != nil {
 		return err
 	}
-	extras := m.dropExtras(ctx, up, repo, ref)
+	verdicts := m.attachments.drop(ctx, func(a attachment) bool {
+		return a.up == up && a.repo == repo && (a.subject.Digest == ref.Digest || a.ref == ref)
+	})
 	gone, err := m.deleteThere(ctx, up, repo, ref)
 	if err != nil && !oci.NotFound(err) {
 		waiting.Restore()
-		extras.restore()
+		for _, a := range verdicts {
+			m.attachments.add(a)
+		}
 		return deniedAs403(x, err)
 	}
 	waiting.Done()
@@ -58,7 +62,6 @@ func (m *Mirror) deleteManifest(x *exchange) error {
 	if err != nil && !dropped {
 		return err
 	}
-	m.deleteVariants(ctx, up, repo, ref)
 	m.tell(notify.Delete, up, x.user, x.cause(), notify.Target{Digest: gone, Repository: repo, Tag: ref.Tag})
 	return x.deleted()
 }

@@ -28,8 +28,6 @@ type metrics struct {
 	bases *prometheus.CounterVec
 	// attached are verdicts put beside their images.
 	attached *prometheus.CounterVec
-	// variants are images that got a second tag.
-	variants *prometheus.CounterVec
 
 	mu    sync.RWMutex // guards ready
 	ready map[labels]*series
@@ -92,8 +90,6 @@ func newMetrics() *metrics {
 			Help: "Images whose layers were learnt from a pull or a push, so that others are known to be built on them, by upstream."}, []string{"upstream"}),
 		attached: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_verdicts_attached_total",
 			Help: "Verdicts to be attached to images that landed, by upstream and result (attached, there, failed, dropped)."}, []string{"upstream", "result"}),
-		variants: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_zstd_variants_total",
-			Help: "Images that were to have a second tag with layers as zstd, by upstream and result (made, none where nothing would be different, failed, dropped)."}, []string{"upstream", "result"}),
 		mounts: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_mounts_total",
 			Help: "Attempts to have an upstream take a blob from another of its repositories, by upstream and result (mounted, refused, failed)."}, []string{"upstream", "result"}),
 		meta: prometheus.NewCounter(prometheus.CounterOpts{Name: "dray_facts_lost_total",
@@ -112,7 +108,7 @@ func (x *metrics) from0(up *Upstream) {
 }
 
 func (x *metrics) collectors(m *Mirror) []prometheus.Collector {
-	return []prometheus.Collector{x.requests, x.bytes, x.seconds, x.stale, x.refreshes, x.touches, x.pushes, x.mounts, x.meta, x.prefetched, x.bases, x.attached, x.variants,
+	return []prometheus.Collector{x.requests, x.bytes, x.seconds, x.stale, x.refreshes, x.touches, x.pushes, x.mounts, x.meta, x.prefetched, x.bases, x.attached,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "dray_uploads_open", Help: "Upload sessions that clients have open."},
 			func() float64 { return float64(m.uploads.count()) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "dray_keep_alive_images", Help: "Images that clients have pulled since they were last asked for upstream."},

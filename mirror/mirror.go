@@ -53,8 +53,6 @@ type Upstream struct {
 	// Gates are what pushes have to pass. The first one with a pattern for a repository counts; without one, a push
 	// is forwarded as it is.
 	Gates []*Gate
-	// Variants, when not nil, says which images get a second tag with layers as zstd.
-	Variants *Variants
 	// Prefetch says what is fetched before clients ask for it. The zero value: nothing.
 	Prefetch PrefetchPolicy
 }
@@ -85,9 +83,7 @@ type Options struct {
 	// Touches is needed where images are kept alive.
 	Touches *meta.Touches
 	// Bases, when not nil, learn the layers of the images that clients pull and push.
-	Bases *meta.Bases
-	// Remade, when not nil, remembers what layers have become in variants.
-	Remade    pipeline.Memory
+	Bases     *meta.Bases
 	Upstreams []*Upstream
 	// Queue takes the pushes to upstreams that acknowledge locally, and calls Forward for them; nil where there are none.
 	Queue *queue.Queue
@@ -149,9 +145,6 @@ type Mirror struct {
 	learner   *learner
 	// attachments are verdicts that are to be put beside their images.
 	attachments *chores[attachment]
-	// variants are images that are to have another form, and remade what has become of their layers.
-	variants *chores[variant]
-	remade   pipeline.Memory
 }
 
 // lookFor bounds the questions to an upstream that a pull needs before its answer
@@ -173,10 +166,7 @@ func New(o Options) (*Mirror, error) {
 		hot:     newHot(), refreshes: newRefreshes(), mounts: newMounts(),
 	}
 	m.toucher = newToucher(m, o.Touches)
-	m.attachments, m.variants = newChores[attachment](maxAttachments), newChores[variant](maxVariants)
-	if m.remade = o.Remade; m.remade == nil {
-		m.remade = forgets{}
-	}
+	m.attachments = newChores[attachment](maxAttachments)
 	m.learner = newLearner(m, o.Bases)
 	expiry := cmp.Or(o.UploadExpiry, time.Hour)
 	m.shares = newShares(o.MaxUploadsPerClient, o.MaxUploadBytesPerClient)
@@ -214,9 +204,6 @@ func (m *Mirror) Run(ctx context.Context) error {
 	m.tasks.start(m.forwardRecovered)
 	if m.toucher.interval() > 0 {
 		m.tasks.start(m.toucher.run)
-	}
-	if m.varies() {
-		m.tasks.start(func(ctx context.Context) { m.variants.run(ctx, m.varyOne) })
 	}
 	if m.attaches() {
 		m.tasks.start(func(ctx context.Context) { m.attachments.run(ctx, m.attachOne) })

@@ -109,7 +109,6 @@ func (m *Mirror) admit(ctx context.Context, p plea) (upstream.Pushed, error) {
 	pushed, err := m.inTurn(ctx, p)
 	if err == nil {
 		m.attach(p, verdict)
-		m.vary(p)
 		m.tell(notify.Push, p.up, p.user, p.cause, notify.Target{MediaType: p.man.MediaType, Digest: p.man.Digest, Size: int64(len(p.man.Raw)), Repository: p.repo, Tag: p.ref.Tag})
 	}
 	return pushed, err

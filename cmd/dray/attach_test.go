@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/url"
 	"strings"
@@ -136,5 +137,28 @@ func TestVerdictNotAttached(t *testing.T) {
 	s.becomes(attached, 3)
 	if _, there := s.ecr.Image("team/app", found[0].Digest.String()); !there {
 		t.Error("the verdict did not come back")
+	}
+}
+
+// A verdict that is still to be attached is not attached once its image is deleted.
+func TestVerdictOfDeletedImage(t *testing.T) {
+	edits := checked("  attach: true\n  names: {mode: enforce, forbidden_tags: [latest]}")
+	s := startStack(t, t.TempDir(), append(edits, "  keep_alive: 0s\n", "  keep_alive: 0s\n  delete: true\n  acknowledge: local\n")...)
+	s.ecr.CreateRepository("team/app")
+	s.refuseManifests()
+	gone, stays := builtOn(t, newImage(t, plainConfig), "one"), builtOn(t, newImage(t, plainConfig), "two")
+	for i, img := range []image{gone, stays} { // one after the other, as they would be made
+		if r := s.pushImage("team/app", fmt.Sprintf("v%d", i+1), img); r.StatusCode != http.StatusCreated {
+			t.Fatalf("%s %s", r.Status, r.body)
+		}
+	}
+	s.want(202, "DELETE", "/v2/team/app/manifests/v1", nil)
+	s.arrives()
+	s.becomes(attached, 1)
+	if _, ok := s.ecr.Image("team/app", "v1"); ok {
+		t.Error("ECR has the deleted image")
+	}
+	if n := len(s.attachedTo("team/app", gone.man.Digest)); n != 0 {
+		t.Errorf("%d verdicts beside an image that is not there", n)
 	}
 }

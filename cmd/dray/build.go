@@ -161,7 +161,7 @@ func (g *graph) buildMirror(context.Context) (err error) {
 		return fmt.Errorf("notifications: %w", err)
 	}
 	g.mirror, err = mirror.New(mirror.Options{
-		Cache: g.cache, Tags: tags, Links: links, Known: known, Touches: touches, Bases: g.bases, Remade: meta.NewVerdicts(g.store, meta.VerdictsOptions{}), Upstreams: g.upstreams, Queue: g.queue, Logger: g.log,
+		Cache: g.cache, Tags: tags, Links: links, Known: known, Touches: touches, Bases: g.bases, Upstreams: g.upstreams, Queue: g.queue, Logger: g.log,
 		OnPull: g.buildPulls(), OnEvent: onEvent, UploadExpiry: g.cfg.Limits.UploadExpiry.Std(), MaxUploadsPerClient: g.cfg.Limits.MaxUploadsPerClient,
 		MaxUploadBytesPerClient: int64(g.cfg.Limits.MaxUploadBytesPerClient), ClientStall: g.cfg.Limits.StallTimeout.Std(),
 	})

@@ -135,12 +135,6 @@ func (r *registry) assemble(u Upstream, client *upstream.Client, creator upstrea
 	if u.Prefetch.Enabled {
 		r.Prefetch = mirror.PrefetchPolicy{MaxLayer: int64(u.Prefetch.MaxLayer), AtOnce: u.Prefetch.Streams}
 	}
-	if u.Zstd.TagSuffix != "" {
-		r.Variants = &mirror.Variants{TagSuffix: u.Zstd.TagSuffix, Repositories: u.Zstd.Repositories}
-		if len(u.Zstd.Repositories) == 0 {
-			r.Variants.Repositories = []string{"*"}
-		}
-	}
 	r.AcknowledgeLocally = u.Acknowledge == AcknowledgeLocal
 	if u.Push {
 		r.Sink = r.breaker.Sink(client)

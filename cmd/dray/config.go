@@ -121,8 +121,6 @@ type Upstream struct {
 	ParallelFill ParallelFill `yaml:"parallel_fill"`
 	// What of an image is fetched as soon as a client has got its manifest, before the client asks for it.
 	Prefetch Prefetch `yaml:"prefetch"`
-	// A second tag for what is pushed, with layers that clients unpack faster.
-	Zstd Zstd `yaml:"zstd,omitempty"`
 	// Amazon ECR can delete images that nobody has pulled for a while, and pulls that dray answers do not reach it. So dray asks for the manifest of each image
 	// that clients have pulled here since it was last asked for, once in this time, and after everything that clients wait for. Lifecycle rules count in
 	// days; give less than the smallest of them. `0s` never. Default: `24h` for kind `ecr`, otherwise `0s`.
@@ -201,15 +199,6 @@ type Prefetch struct {
 	MaxLayer Bytes `yaml:"max_layer"`
 	// Blobs fetched ahead at a time. Small ones take hardly more than a round trip each, so that many at once are what makes them fast. Default: `16`.
 	Streams int `yaml:"streams"`
-}
-
-// Zstd says which pushed images get a second tag, under which their layers are compressed by zstd instead of gzip. They are made after the push, in the background, one at a
-// time, and pushed beside the image, which stays as it is: another digest would not be the one that clients know.
-type Zstd struct {
-	// What is put behind the tag, such as `-zstd`. Default: nothing, and there are no such tags.
-	TagSuffix string `yaml:"tag_suffix,omitempty"`
-	// Patterns of repository names; `*` stands for any characters. Default: `*`, every repository.
-	Repositories []string `yaml:"repositories,omitempty"`
 }
 
 // ParallelFill says how large layers are fetched by several ranges at once. Each range costs one request more, with its redirect. A registry that

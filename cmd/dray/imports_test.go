@@ -97,7 +97,6 @@ var importable = map[string][]allowance{
 		{"dray/upstream", "where they come from"}, {"dray/upstream/oci", "what clients speak"},
 		{"github.com/distribution/distribution/v3/registry/auth", "recognises clients: passwords and tokens"},
 		{"github.com/hashicorp/golang-lru/v2", "what is remembered for a while, bounded"}, {"golang.org/x/crypto/bcrypt", "tells hashes from other text"},
-		{"github.com/klauspost/compress/gzip", "the form that layers have"}, {"github.com/klauspost/compress/zstd", "the form that they get"},
 		{goDigest, addresses}, {prometheusClient, measures}, {"golang.org/x/sync/errgroup", "work that ends together"},
 	},
 	"dray/mirror/hosted": {
@@ -166,7 +165,6 @@ var testable = []allowance{
 	{"github.com/fxamacker/cbor/v2", "the wire format of CloudWatch"},
 	{"go.yaml.in/yaml/v3", "reads configuration"}, {"golang.org/x/crypto/bcrypt", "makes password files"},
 	{goDigest, addresses}, {imageSpec, "manifests"}, {"dray/upstream/oci", "the protocol as values"},
-	{"github.com/klauspost/compress/zstd", "reads layers as clients do"},
 	{"dray/cache/cachetest", "a suite"}, {"dray/cache/meta/metatest", "a suite"},
 	{"dray/upstream/ecrtest", "a registry that misbehaves"}, {"dray/upstream/upstreamtest", "a suite"},
 }

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"dray/upstream/ecr"
-	"dray/upstream/oci"
 )
 
 // check collects problems.
@@ -142,22 +141,6 @@ func (l Listener) validate(k *check, path string, upstreams, auths []string) {
 // prefixName is a path component as the distribution specification allows it in a repository name, several with slashes between.
 const prefixName = `^[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*$`
 
-func (z Zstd) validate(k *check, path string, u Upstream) {
-	if z.TagSuffix == "" {
-		if len(z.Repositories) > 0 {
-			k.add(path+".tag_suffix", "is missing")
-		}
-		return
-	}
-	if ref, err := oci.ParseReference("a" + z.TagSuffix); err != nil || ref.Tag == "" {
-		k.add(path+".tag_suffix", "%q cannot end a tag", z.TagSuffix)
-	}
-	patterns(k, path+".repositories", z.Repositories, false)
-	if !u.Push || u.Kind == KindLocal {
-		k.add(path, "needs push: true, and a registry that is not local")
-	}
-}
-
 func (u Upstream) validate(k *check, path string) {
 	u.validateLocal(k, path)
 	u.validateAcknowledge(k, path)
@@ -187,7 +170,6 @@ func (u Upstream) validate(k *check, path string) {
 	if u.Address != "" {
 		address(k, path+".address", u.Address)
 	}
-	u.Zstd.validate(k, path+".zstd", u)
 	if u.Delete && !u.Push {
 		k.add(path+".delete", "needs push: true")
 	}
