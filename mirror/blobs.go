@@ -102,7 +102,7 @@ func (o *origin) blob(size int64) cache.Blob {
 
 // fetch is a [cache.Origin].
 func (o *origin) fetch(ctx context.Context, from int64) (cache.Stream, error) {
-	return o.get(ctx, o.up.Source, from)
+	return o.get(ctx, o.up.Source, from, 0)
 }
 
 // part is the Part of a [cache.Split]. Where a registry refuses ranges even of what
@@ -110,23 +110,24 @@ func (o *origin) fetch(ctx context.Context, from int64) (cache.Stream, error) {
 // throttled upstream is asked twice.
 func (o *origin) part(ctx context.Context, from, to int64) (cache.Stream, error) {
 	if from > 0 {
-		return o.get(upstream.Until(ctx, to), o.up.Once, from)
+		return o.get(ctx, o.up.Once, from, to)
 	}
-	s, err := o.get(upstream.Until(ctx, to), o.up.Source, 0)
+	s, err := o.get(ctx, o.up.Source, 0, to)
 	if errors.Is(err, oci.ErrRangeInvalid) {
-		s, err = o.get(ctx, o.up.Source, 0)
+		s, err = o.get(ctx, o.up.Source, 0, 0)
 		s.Whole = true
 	}
 	return s, err
 }
 
-func (o *origin) get(ctx context.Context, source upstream.Source, from int64) (cache.Stream, error) {
+// get opens the bytes from from to to; 0 for to means the end of the blob.
+func (o *origin) get(ctx context.Context, source upstream.Source, from, to int64) (cache.Stream, error) {
 	now := time.Now()
 	o.asked.Store(&now)
 	if o.ahead != nil {
 		ctx = upstream.Background(ctx, o.ahead)
 	}
-	s, err := source.Blob(ctx, o.up.remote(o.repo), o.digest, from)
+	s, err := source.Blob(ctx, upstream.BlobRequest{Repo: o.up.remote(o.repo), Digest: o.digest, From: from, To: to})
 	if err != nil {
 		return cache.Stream{}, err
 	}

@@ -90,17 +90,17 @@ func (r *registry) blob(repo string, d digest.Digest) ([]byte, error) {
 	return nil, oci.ErrBlobUnknown
 }
 
-func (r *registry) Blob(_ context.Context, repo string, d digest.Digest, from int64) (upstream.BlobStream, error) {
-	p, err := r.blob(repo, d)
+func (r *registry) Blob(_ context.Context, q upstream.BlobRequest) (upstream.BlobStream, error) {
+	p, err := r.blob(q.Repo, q.Digest)
 	if err != nil {
 		return upstream.BlobStream{}, err
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.called("blob")
-	body := io.Reader(bytes.NewReader(p[from:]))
+	body := io.Reader(bytes.NewReader(p[q.From:]))
 	if r.half != nil {
-		body = io.MultiReader(bytes.NewReader(p[from:len(p)/2]), lateEnd(r.half), bytes.NewReader(p[len(p)/2:]))
+		body = io.MultiReader(bytes.NewReader(p[q.From:len(p)/2]), lateEnd(r.half), bytes.NewReader(p[len(p)/2:]))
 	}
 	return upstream.BlobStream{Body: io.NopCloser(body), Size: int64(len(p)), Ranges: true}, nil
 }

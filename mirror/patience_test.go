@@ -138,7 +138,7 @@ func (silent) Manifest(ctx context.Context, _ string, _ oci.Reference, _ []strin
 func (silent) StatManifest(ctx context.Context, _ string, _ oci.Reference, _ []string) (oci.Descriptor, error) {
 	return hang[oci.Descriptor](ctx)
 }
-func (silent) Blob(ctx context.Context, _ string, _ digest.Digest, _ int64) (upstream.BlobStream, error) {
+func (silent) Blob(ctx context.Context, _ upstream.BlobRequest) (upstream.BlobStream, error) {
 	return hang[upstream.BlobStream](ctx)
 }
 func (silent) StatBlob(ctx context.Context, _ string, _ digest.Digest) (int64, error) {

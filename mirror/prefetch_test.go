@@ -26,7 +26,7 @@ type gated struct {
 	open, most int
 }
 
-func (g *gated) Blob(ctx context.Context, repo string, d digest.Digest, from int64) (upstream.BlobStream, error) {
+func (g *gated) Blob(ctx context.Context, r upstream.BlobRequest) (upstream.BlobStream, error) {
 	g.mu.Lock()
 	g.open++
 	g.most = max(g.most, g.open)
@@ -38,7 +38,7 @@ func (g *gated) Blob(ctx context.Context, repo string, d digest.Digest, from int
 	g.mu.Lock()
 	g.open--
 	g.mu.Unlock()
-	return g.Source.Blob(ctx, repo, d, from)
+	return g.Source.Blob(ctx, r)
 }
 
 // prefetching makes a house fetch ahead through a gate.
@@ -183,8 +183,8 @@ type dripping struct {
 	body  io.ReadCloser
 }
 
-func (d dripping) Blob(ctx context.Context, repo string, dg digest.Digest, from int64) (upstream.BlobStream, error) {
-	s, err := d.Source.Blob(ctx, repo, dg, from)
+func (d dripping) Blob(ctx context.Context, r upstream.BlobRequest) (upstream.BlobStream, error) {
+	s, err := d.Source.Blob(ctx, r)
 	if err == nil {
 		s.Body = d.body
 	}

@@ -179,7 +179,7 @@ func TestBreakerStorage(t *testing.T) {
 			b := upstream.NewBreaker(upstream.BreakerOptions{Name: "x", Threshold: 3})
 			s := b.Source(upstreamtest.NewClient(t, upstream.Options{Name: "x", Base: parse(t, "http://registry.example"), Transport: via}))
 			open := func() error {
-				bs, err := s.Blob(t.Context(), "r", digest.FromString("x"), 0)
+				bs, err := s.Blob(t.Context(), upstream.BlobRequest{Repo: "r", Digest: digest.FromString("x")})
 				if err == nil {
 					_ = bs.Body.Close()
 				}

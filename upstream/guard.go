@@ -46,8 +46,8 @@ func (i impatient) StatManifest(ctx context.Context, repo string, ref oci.Refere
 	return i.next.StatManifest(hurried(ctx), repo, ref, accept)
 }
 
-func (i impatient) Blob(ctx context.Context, repo string, d digest.Digest, from int64) (BlobStream, error) {
-	return i.next.Blob(hurried(ctx), repo, d, from)
+func (i impatient) Blob(ctx context.Context, r BlobRequest) (BlobStream, error) {
+	return i.next.Blob(hurried(ctx), r)
 }
 
 func (i impatient) StatBlob(ctx context.Context, repo string, d digest.Digest) (int64, error) {
@@ -85,8 +85,8 @@ func (g guardedSource) StatManifest(ctx context.Context, repo string, ref oci.Re
 	return guarded(g.b, g.threshold, false, func() (oci.Descriptor, error) { return g.next.StatManifest(ctx, repo, ref, accept) })
 }
 
-func (g guardedSource) Blob(ctx context.Context, repo string, d digest.Digest, from int64) (BlobStream, error) {
-	return guarded(g.b, g.threshold, true, func() (BlobStream, error) { return g.next.Blob(ctx, repo, d, from) })
+func (g guardedSource) Blob(ctx context.Context, r BlobRequest) (BlobStream, error) {
+	return guarded(g.b, g.threshold, true, func() (BlobStream, error) { return g.next.Blob(ctx, r) })
 }
 
 func (g guardedSource) StatBlob(ctx context.Context, repo string, d digest.Digest) (int64, error) {

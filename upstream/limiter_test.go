@@ -203,7 +203,7 @@ func TestLimiterPlaces(t *testing.T) {
 				}
 			})
 			wg.Go(func() {
-				s, err := c.Blob(t.Context(), fmt.Sprint(i), digest.FromString("x"), 0)
+				s, err := c.Blob(t.Context(), upstream.BlobRequest{Repo: fmt.Sprint(i), Digest: digest.FromString("x")})
 				if err != nil {
 					t.Error(err)
 					return

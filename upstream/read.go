@@ -89,28 +89,28 @@ func statedDigest(resp *http.Response) digest.Digest {
 
 // Blob implements Source. Where the storage behind a redirect refuses it, as S3 does when the signature has run out
 // between the two, the registry is asked once more.
-func (c *Client) Blob(ctx context.Context, repo string, d digest.Digest, from int64) (BlobStream, error) {
-	resp, err := c.blob(ctx, http.MethodGet, repo, d, from, "")
+func (c *Client) Blob(ctx context.Context, r BlobRequest) (BlobStream, error) {
+	resp, err := c.blob(ctx, http.MethodGet, r)
 	if errors.Is(err, ErrStorage) && !errors.Is(err, oci.ErrRangeInvalid) {
-		resp, err = c.blob(ctx, http.MethodGet, repo, d, from, "")
+		resp, err = c.blob(ctx, http.MethodGet, r)
 	}
 	if err != nil {
 		return BlobStream{}, err
 	}
 	s := BlobStream{Body: resp.Body, Size: resp.ContentLength, Ranges: true}
-	if from == 0 && resp.StatusCode == http.StatusOK {
-		s.Ranges = until(ctx) == 0
+	if r.From == 0 && resp.StatusCode == http.StatusOK {
+		s.Ranges = r.To == 0
 		return s, nil
 	}
 	if resp.StatusCode == http.StatusOK {
-		s.Skip, s.Ranges = from, false
+		s.Skip, s.Ranges = r.From, false
 		return s, nil
 	}
 	start, size, err := contentRange(resp)
-	if err != nil || start != from {
+	if err != nil || start != r.From {
 		_ = resp.Body.Close()
 		return BlobStream{}, c.corrupt("blob %s of %s: status %d with range %q for offset %d",
-			d, repo, resp.StatusCode, resp.Header.Get("Content-Range"), from)
+			r.Digest, r.Repo, resp.StatusCode, resp.Header.Get("Content-Range"), r.From)
 	}
 	s.Size = size
 	return s, nil
@@ -119,14 +119,14 @@ func (c *Client) Blob(ctx context.Context, repo string, d digest.Digest, from in
 // StatBlob implements Source.
 func (c *Client) StatBlob(ctx context.Context, repo string, d digest.Digest) (int64, error) {
 	if !c.quirks.BlobHeadUnsupported {
-		resp, err := c.blob(ctx, http.MethodHead, repo, d, 0, "")
+		resp, err := c.blob(ctx, http.MethodHead, BlobRequest{Repo: repo, Digest: d})
 		if err != nil {
 			return 0, err
 		}
 		discard(resp)
 		return resp.ContentLength, nil
 	}
-	resp, err := c.blob(ctx, http.MethodGet, repo, d, 0, "bytes=0-0")
+	resp, err := c.blob(ctx, http.MethodGet, BlobRequest{Repo: repo, Digest: d, To: 1})
 	if errors.Is(err, oci.ErrRangeInvalid) { // the one blob that has no first byte
 		return 0, nil
 	}
@@ -144,34 +144,18 @@ func (c *Client) StatBlob(ctx context.Context, repo string, d digest.Digest) (in
 	return size, nil
 }
 
-func (c *Client) blob(ctx context.Context, method, repo string, d digest.Digest, from int64, bytes string) (*http.Response, error) {
-	q := oci.Request{Method: method, Kind: oci.KindBlob, Repo: repo, Ref: oci.Reference{Digest: d}}
-	req, err := c.request(scoped(ctx, repo, false), q, nil)
+func (c *Client) blob(ctx context.Context, method string, r BlobRequest) (*http.Response, error) {
+	q := oci.Request{Method: method, Kind: oci.KindBlob, Repo: r.Repo, Ref: oci.Reference{Digest: r.Digest}}
+	req, err := c.request(scoped(ctx, r.Repo, false), q, nil)
 	if err != nil {
 		return nil, err
 	}
-	if to := until(ctx); to > from && method == http.MethodGet && bytes == "" {
-		bytes = fmt.Sprintf("bytes=%d-%d", from, to-1)
-	} else if from > 0 {
-		bytes = fmt.Sprintf("bytes=%d-", from)
-	}
-	if bytes != "" {
-		req.Header.Set("Range", bytes)
+	if r.To > r.From {
+		req.Header.Set("Range", fmt.Sprintf("bytes=%d-%d", r.From, r.To-1))
+	} else if r.From > 0 {
+		req.Header.Set("Range", fmt.Sprintf("bytes=%d-", r.From))
 	}
 	return c.read(req, oci.KindBlob)
-}
-
-type untilKey struct{}
-
-// Until makes Source.Blob ask for the bytes before to only. A registry may send more all the same: the caller stops
-// reading there. It is part of the context, as a scope is, so that no wrapper needs to know of it.
-func Until(ctx context.Context, to int64) context.Context {
-	return context.WithValue(ctx, untilKey{}, to)
-}
-
-func until(ctx context.Context) int64 {
-	to, _ := ctx.Value(untilKey{}).(int64)
-	return to
 }
 
 // contentRange reads the Content-Range of a 206 (RFC 9110 section 14.4): the first byte and the size of the whole, -1

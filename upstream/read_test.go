@@ -70,7 +70,7 @@ func TestRedirectGoesWithoutCredentials(t *testing.T) {
 		}
 		return plain.RoundTrip(req)
 	})})
-	s, err := c.Blob(t.Context(), "a", blob, 4)
+	s, err := c.Blob(t.Context(), upstream.BlobRequest{Repo: "a", Digest: blob, From: 4})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -114,7 +114,7 @@ func TestStorageRefuses(t *testing.T) {
 			r, client := serve(t, func(w http.ResponseWriter, r *http.Request) {
 				http.Redirect(w, r, storage.URL.String()+"/x", http.StatusTemporaryRedirect)
 			})
-			s, err := client.Blob(t.Context(), "a", blob, 0)
+			s, err := client.Blob(t.Context(), upstream.BlobRequest{Repo: "a", Digest: blob})
 			if err == nil {
 				_ = s.Body.Close()
 			}
@@ -130,7 +130,7 @@ func TestStorageRefuses(t *testing.T) {
 
 func TestRedirectsThatAreNotFollowed(t *testing.T) {
 	r, c := serve(t, func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, r.URL.Path, http.StatusFound) })
-	if _, err := c.Blob(t.Context(), "a", blob, 0); !errors.Is(err, upstream.ErrCorrupt) {
+	if _, err := c.Blob(t.Context(), upstream.BlobRequest{Repo: "a", Digest: blob}); !errors.Is(err, upstream.ErrCorrupt) {
 		t.Errorf("a loop: %v", err)
 	}
 	if n := len(r.Recorder.Take()); n != 6 {
@@ -140,7 +140,7 @@ func TestRedirectsThatAreNotFollowed(t *testing.T) {
 		w.Header().Set("Location", "file:///etc/passwd")
 		w.WriteHeader(http.StatusFound)
 	})
-	if _, err := c.Blob(t.Context(), "a", blob, 0); !errors.Is(err, upstream.ErrCorrupt) {
+	if _, err := c.Blob(t.Context(), upstream.BlobRequest{Repo: "a", Digest: blob}); !errors.Is(err, upstream.ErrCorrupt) {
 		t.Errorf("another scheme: %v", err)
 	}
 
@@ -154,7 +154,7 @@ func TestRedirectsThatAreNotFollowed(t *testing.T) {
 	transport := upstream.NewTransport(upstream.TransportOptions{RootCAs: roots})
 	t.Cleanup(transport.CloseIdleConnections)
 	c = upstreamtest.NewClient(t, upstream.Options{Base: parse(t, server.URL), Transport: transport})
-	if _, err := c.Blob(t.Context(), "a", blob, 0); !errors.Is(err, upstream.ErrCorrupt) {
+	if _, err := c.Blob(t.Context(), upstream.BlobRequest{Repo: "a", Digest: blob}); !errors.Is(err, upstream.ErrCorrupt) {
 		t.Errorf("from TLS to plain HTTP: %v", err)
 	}
 	plain.Recorder.Expect(t)
@@ -189,7 +189,7 @@ func TestRangeAnswers(t *testing.T) {
 				w.WriteHeader(c.status)
 				_, _ = io.WriteString(w, c.body)
 			})
-			s, err := client.Blob(t.Context(), "a", blob, 4)
+			s, err := client.Blob(t.Context(), upstream.BlobRequest{Repo: "a", Digest: blob, From: 4})
 			if c.corrupt {
 				if !errors.Is(err, upstream.ErrCorrupt) || status(err) != 502 {
 					t.Errorf("got %v, want ErrCorrupt", err)
@@ -216,7 +216,7 @@ func TestBytesAreNotDecoded(t *testing.T) {
 		w.Header().Set("Content-Encoding", "gzip")
 		_, _ = io.WriteString(w, text)
 	})
-	s, err := c.Blob(t.Context(), "a", blob, 0)
+	s, err := c.Blob(t.Context(), upstream.BlobRequest{Repo: "a", Digest: blob})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -400,7 +400,7 @@ func TestSilentAnswers(t *testing.T) {
 			return err
 		}, upstream.ErrUnreachable},
 		"error text": {404, func(ctx context.Context, c *upstream.Client) error {
-			_, err := c.Blob(ctx, "a", blob, 0)
+			_, err := c.Blob(ctx, upstream.BlobRequest{Repo: "a", Digest: blob})
 			return err
 		}, oci.ErrBlobUnknown},
 		"mounted": {201, func(ctx context.Context, c *upstream.Client) error {
@@ -429,8 +429,8 @@ func TestSilentAnswers(t *testing.T) {
 	}
 }
 
-// TestBlobUntil asks for a part, of a registry that has ranges and of one that has not.
-func TestBlobUntil(t *testing.T) {
+// TestBlobPart asks for a part, of a registry that has ranges and of one that has not.
+func TestBlobPart(t *testing.T) {
 	for _, ranges := range []bool{true, false} {
 		_, c := serve(t, func(w http.ResponseWriter, r *http.Request) {
 			if !ranges {
@@ -440,7 +440,7 @@ func TestBlobUntil(t *testing.T) {
 		})
 		for _, part := range [][2]int64{{0, 3}, {4, 7}, {9, 10}} {
 			from, to := part[0], part[1]
-			s, err := c.Blob(upstream.Until(t.Context(), to), "a", blob, from)
+			s, err := c.Blob(t.Context(), upstream.BlobRequest{Repo: "a", Digest: blob, From: from, To: to})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -65,8 +65,8 @@ func (r *Retry) StatManifest(ctx context.Context, repo string, ref oci.Reference
 }
 
 // Blob implements Source.
-func (r *Retry) Blob(ctx context.Context, repo string, d digest.Digest, from int64) (BlobStream, error) {
-	return retried(ctx, r, func(ctx context.Context) (BlobStream, error) { return r.next.Blob(ctx, repo, d, from) })
+func (r *Retry) Blob(ctx context.Context, q BlobRequest) (BlobStream, error) {
+	return retried(ctx, r, func(ctx context.Context) (BlobStream, error) { return r.next.Blob(ctx, q) })
 }
 
 // StatBlob implements Source.

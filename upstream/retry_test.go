@@ -52,7 +52,7 @@ func (s *scripted) StatManifest(ctx context.Context, _ string, _ oci.Reference, 
 	return oci.Descriptor{}, s.next(ctx)
 }
 
-func (s *scripted) Blob(ctx context.Context, _ string, _ digest.Digest, _ int64) (upstream.BlobStream, error) {
+func (s *scripted) Blob(ctx context.Context, _ upstream.BlobRequest) (upstream.BlobStream, error) {
 	return upstream.BlobStream{}, s.next(ctx)
 }
 
@@ -120,7 +120,7 @@ func TestRetryKeepsItsBudget(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		src := &scripted{forever: unreachable()}
 		began := time.Now()
-		_, err := upstream.NewRetry(src, upstream.RetryOptions{}).Blob(t.Context(), "r", "d", 0)
+		_, err := upstream.NewRetry(src, upstream.RetryOptions{}).Blob(t.Context(), upstream.BlobRequest{Repo: "r", Digest: "d"})
 		if d := time.Since(began); !errors.Is(err, upstream.ErrUnreachable) || d > 20*time.Second || d < 14*time.Second {
 			t.Errorf("gave up after %v with %v; the budget is 20s", d, err)
 		}

@@ -32,10 +32,21 @@ type Source interface {
 	Manifest(ctx context.Context, repo string, ref oci.Reference, accept []string) (*oci.Manifest, error)
 	// StatManifest describes a manifest with 1 HEAD, or with 1 GET more where the registry's HEAD names no digest.
 	StatManifest(ctx context.Context, repo string, ref oci.Reference, accept []string) (oci.Descriptor, error)
-	// Blob opens a blob from byte from on, with 1 GET and its redirect. ctx covers the reading of the body too.
-	Blob(ctx context.Context, repo string, d digest.Digest, from int64) (BlobStream, error)
+	// Blob opens a blob with 1 GET and its redirect. ctx covers the reading of the body too.
+	Blob(ctx context.Context, r BlobRequest) (BlobStream, error)
 	// StatBlob gives a blob's size in bytes (-1: not told), with 1 HEAD or what the registry has instead.
 	StatBlob(ctx context.Context, repo string, d digest.Digest) (int64, error)
+}
+
+// BlobRequest says which bytes of a blob are asked for.
+type BlobRequest struct {
+	Repo   string
+	Digest digest.Digest
+	// From is the offset of the first byte.
+	From int64
+	// To is the offset after the last byte; 0 asks for all that follow From. A registry may send more: the caller stops
+	// reading there.
+	To int64
 }
 
 // BlobStream is a blob on its way. The bytes are not verified.

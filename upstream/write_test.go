@@ -71,7 +71,7 @@ func TestBudgets(t *testing.T) {
 
 func readAll(t *testing.T, c upstream.Source, repo string, d digest.Digest, from int64, want []byte) {
 	t.Helper()
-	s, err := c.Blob(t.Context(), repo, d, from)
+	s, err := c.Blob(t.Context(), upstream.BlobRequest{Repo: repo, Digest: d, From: from})
 	if err != nil {
 		t.Fatal(err)
 	}

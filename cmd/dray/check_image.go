@@ -197,7 +197,7 @@ func (r remote) Manifest(ctx context.Context, d oci.Descriptor) (*oci.Manifest, 
 
 // Open implements local.Blobs.
 func (r remote) Open(ctx context.Context, d oci.Descriptor) (io.ReadCloser, error) {
-	s, err := r.source.Blob(ctx, r.repo, d.Digest, 0)
+	s, err := r.source.Blob(ctx, upstream.BlobRequest{Repo: r.repo, Digest: d.Digest})
 	return s.Body, err
 }
 

@@ -130,21 +130,21 @@ func (s *Store) renew(name string, d digest.Digest) bool {
 }
 
 // Blob implements upstream.Source.
-func (s *Store) Blob(ctx context.Context, name string, d digest.Digest, from int64) (upstream.BlobStream, error) {
-	if _, err := s.StatBlob(ctx, name, d); err != nil {
+func (s *Store) Blob(ctx context.Context, q upstream.BlobRequest) (upstream.BlobStream, error) {
+	if _, err := s.StatBlob(ctx, q.Repo, q.Digest); err != nil {
 		return upstream.BlobStream{}, err
 	}
-	r, err := s.cache.OpenHeld(ctx, d)
+	r, err := s.cache.OpenHeld(ctx, q.Digest)
 	if err != nil {
-		return upstream.BlobStream{}, s.keepError(ctx, d, err)
+		return upstream.BlobStream{}, s.keepError(ctx, q.Digest, err)
 	}
-	if from > 0 && from >= r.Size() {
+	if q.From > 0 && q.From >= r.Size() {
 		_ = r.Close()
 		return upstream.BlobStream{}, oci.ErrRangeInvalid.With("the range does not lie within the blob")
 	}
-	if _, err := r.Seek(from, io.SeekStart); err != nil {
+	if _, err := r.Seek(q.From, io.SeekStart); err != nil {
 		_ = r.Close()
-		return upstream.BlobStream{}, s.keepError(ctx, d, err)
+		return upstream.BlobStream{}, s.keepError(ctx, q.Digest, err)
 	}
 	return upstream.BlobStream{Body: r, Size: r.Size(), Ranges: true}, nil
 }

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"dray/cache/disk"
+	"dray/upstream"
 	"dray/upstream/oci"
 	"dray/upstream/upstreamtest"
 
@@ -145,7 +146,7 @@ func TestLostBlobHeals(t *testing.T) {
 	if _, err := h.StatBlob(t.Context(), "team/app", layer); !errors.Is(err, oci.ErrBlobUnknown) {
 		t.Errorf("StatBlob: %v", err)
 	}
-	if _, err := h.Blob(t.Context(), "team/app", layer, 0); !errors.Is(err, oci.ErrBlobUnknown) {
+	if _, err := h.Blob(t.Context(), upstream.BlobRequest{Repo: "team/app", Digest: layer}); !errors.Is(err, oci.ErrBlobUnknown) {
 		t.Errorf("Blob: %v", err)
 	}
 	if _, err := h.PutManifest(t.Context(), "team/app", oci.Reference{Tag: "v2"}, img.Manifest); !errors.Is(err, oci.ErrManifestBlobUnknown) {

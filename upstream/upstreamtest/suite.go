@@ -69,7 +69,7 @@ func TestSource(t *testing.T, from upstream.Source, to upstream.Sink, repo strin
 
 func readBlob(t *testing.T, from upstream.Source, repo string, d digest.Digest, offset int64, want []byte) {
 	t.Helper()
-	s, err := from.Blob(t.Context(), repo, d, offset)
+	s, err := from.Blob(t.Context(), upstream.BlobRequest{Repo: repo, Digest: d, From: offset})
 	if err != nil {
 		t.Errorf("Blob from %d: %v", offset, err)
 		return
@@ -96,7 +96,9 @@ func testMissing(t *testing.T, from upstream.Source, repo string) {
 		"StatManifest by tag": func(repo string) error {
 			return second(from.StatManifest(t.Context(), repo, oci.Reference{Tag: "absent"}, nil))
 		},
-		"Blob":     func(repo string) error { return second(from.Blob(t.Context(), repo, absent, 0)) },
+		"Blob": func(repo string) error {
+			return second(from.Blob(t.Context(), upstream.BlobRequest{Repo: repo, Digest: absent}))
+		},
 		"StatBlob": func(repo string) error { return second(from.StatBlob(t.Context(), repo, absent)) },
 	} {
 		for _, repo := range []string{repo, repo + "-absent"} {
