@@ -20,7 +20,7 @@ const octetStream = "application/octet-stream"
 
 func (m *Mirror) getBlob(x *exchange) error {
 	m.divert(x)
-	ctx, relax := x.hurry(lookFor)
+	ctx := x.hurry(lookFor)
 	repo, d := x.target.Repo, x.q.Ref.Digest
 	size, shown := m.shown(ctx, x, d)
 	if !shown {
@@ -58,7 +58,7 @@ func (m *Mirror) getBlob(x *exchange) error {
 			}
 		}
 	}
-	relax()
+	x.relax()
 	return x.send(content{digest: d, mediaType: octetStream, size: r.Size(), body: r, file: r.File(), arriving: r.File() == nil})
 }
 
@@ -211,7 +211,7 @@ func (m *Mirror) rememberAbsent(ctx context.Context, up *Upstream, repo string, 
 // upstream is asked. A mirror without pushes answers from what it may serve.
 func (m *Mirror) headBlob(x *exchange) error {
 	m.divert(x)
-	ctx, _ := x.hurry(lookFor)
+	ctx := x.hurry(lookFor)
 	repo, d := x.target.Repo, x.q.Ref.Digest
 	size, ok := m.present(ctx, x, d)
 	if !ok {

@@ -29,7 +29,7 @@ func (m *Mirror) deleteManifest(x *exchange) error {
 	if err := x.mayDelete(); err != nil {
 		return err
 	}
-	ctx, _ := x.hurry(lookFor)
+	ctx := x.hurry(lookFor)
 	up, repo, ref := x.up, x.target.Repo, x.q.Ref
 	waiting, err := m.withdraw(ctx, up, repo, ref)
 	if err != nil {
@@ -135,7 +135,7 @@ func (m *Mirror) deleteBlob(x *exchange) error {
 	if err := x.mayDelete(); err != nil {
 		return err
 	}
-	ctx, _ := x.hurry(lookFor)
+	ctx := x.hurry(lookFor)
 	up, repo, d := x.up, x.target.Repo, x.q.Ref.Digest
 	if _, waits := m.queue.Blob(up.Name, repo, d); waits {
 		return oci.ErrDenied.With("%s of %s is needed by a push on its way to %s: delete it once that has arrived", d, repo, up.Registry)

@@ -72,6 +72,10 @@ type exchange struct {
 	// asked is the request as a key of hot answers, and hit the one that it found.
 	asked asked
 	hit   *hit
+	// late ends what comes before the answer, by end, when that takes too long; nil: nothing is
+	// bounded.
+	late *time.Timer
+	end  context.CancelCauseFunc
 }
 
 // errSlow ends what takes too long before an answer has begun.
@@ -81,12 +85,24 @@ var errSlow = func() error {
 	return e
 }()
 
-// hurry gives a context that ends with errSlow after bound, unless relax is called
-// before: clients wait 30 s for a header, and as long as it takes for a body.
-func (x *exchange) hurry(bound time.Duration) (ctx context.Context, relax func()) {
-	ctx, cancel := context.WithCancelCause(x.r.Context())
-	late := time.AfterFunc(bound, func() { cancel(errSlow) })
-	return ctx, func() { late.Stop() }
+// hurry gives the context of what comes before the answer, once for each exchange. It ends with
+// errSlow after bound, unless relax is called before: clients wait 30 s for a header, and as long
+// as it takes for a body. It ends with the exchange, so that no handler has anything to release.
+func (x *exchange) hurry(bound time.Duration) context.Context {
+	ctx, end := context.WithCancelCause(x.r.Context())
+	x.late, x.end = time.AfterFunc(bound, func() { end(errSlow) }), end
+	return ctx
+}
+
+// relax lifts the bound of hurry.
+func (x *exchange) relax() { x.late.Stop() }
+
+// close releases what the exchange holds.
+func (x *exchange) close() {
+	if x.late != nil {
+		x.late.Stop()
+		x.end(nil)
+	}
 }
 
 type handler func(*Mirror, *exchange) error
@@ -106,6 +122,7 @@ var handlers = map[oci.Kind]map[string]handler{
 func (l *Listener) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
 	x := &exchange{own: response{ResponseWriter: w, stall: l.Mirror.stall}, r: r, listener: l}
+	defer x.close()
 	x.w = &x.own
 	h := w.Header()
 	h["Docker-Distribution-Api-Version"] = apiVersion

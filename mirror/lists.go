@@ -22,7 +22,7 @@ func (m *Mirror) listTags(x *exchange) error {
 	if x.q.Last != "" {
 		query.Set("last", x.q.Last)
 	}
-	ctx, _ := x.hurry(lookFor)
+	ctx := x.hurry(lookFor)
 	page, err := x.up.Lister.Tags(ctx, x.up.remote(x.target.Repo), query)
 	if err != nil && len(m.queue.Tags(x.up.Name, x.target.Repo)) > 0 {
 		page, err = upstream.Page{Body: []byte("{}")}, nil // what is on its way is all that can be told
@@ -61,7 +61,7 @@ func (m *Mirror) listReferrers(x *exchange) error {
 	if x.q.ArtifactType != "" {
 		query.Set("artifactType", x.q.ArtifactType)
 	}
-	ctx, _ := x.hurry(lookFor)
+	ctx := x.hurry(lookFor)
 	page, err := x.up.Lister.Referrers(ctx, x.up.remote(x.target.Repo), x.q.Ref.Digest, query)
 	if errors.Is(err, upstream.ErrReferrersUnsupported) {
 		return m.referrersByTag(x)
