@@ -87,8 +87,6 @@ func (f *forward) abort(cause error) {
 func (m *Mirror) startForward(s *session, size int64, announced digest.Digest) {
 	f := newForward()
 	blob, up, repo := s.blob, s.up, s.repo
-	var ctx context.Context
-	ctx, f.cancel = context.WithCancelCause(upstream.Telling(m.tasks.ctx, f.trouble.hear))
 	s.forward = f
 	gate := up.gate(repo)
 	f.scan = m.startScan(gate, s, f, announced)
@@ -97,6 +95,8 @@ func (m *Mirror) startForward(s *session, size int64, announced digest.Digest) {
 		close(f.done)
 		return
 	}
+	var ctx context.Context
+	ctx, f.cancel = context.WithCancelCause(upstream.Telling(m.tasks.ctx, f.trouble.hear))
 	started := m.tasks.start(func(context.Context) {
 		defer close(f.done)
 		defer f.cancel(nil)

@@ -9,9 +9,11 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 	"weak"
 
 	"dray/cache/meta"
+	"dray/mirror/pipeline"
 	"dray/upstream/oci"
 
 	"github.com/opencontainers/go-digest"
@@ -111,5 +113,27 @@ func TestNothingLingersAfterAnAnswer(t *testing.T) {
 				t.Errorf("%d of %d requests are still held", n, requests)
 			}
 		})
+	}
+}
+
+// An upload that is held back until the verdict leaves nothing behind when it has gone.
+func TestNothingLingersAfterAnUpload(t *testing.T) {
+	h := newHouse(t)
+	pipe, err := pipeline.New(pipeline.Options{Name: "checks"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.m.upstreams["up"].Gates = []*Gate{{Pipeline: pipe, Repositories: []string{"*"}, HoldUploads: true}}
+	const uploads = 20
+	var forwards []weak.Pointer[forward]
+	for i := range uploads {
+		blob := bytes.Repeat([]byte{byte(i)}, 1000)
+		d := digest.FromBytes(blob)
+		h.want(201, "POST", "/v2/team/app/blobs/uploads/?digest="+d.String(), blob)
+		forwards = append(forwards, weak.Make(h.m.pins.get(pinKey{"up", "team/app", d}).forward))
+	}
+	h.m.pins.expire(time.Now().Add(2 * h.m.pins.expiry))
+	if n := reachable(forwards); n > uploads/2 {
+		t.Errorf("%d of %d uploads are still held", n, uploads)
 	}
 }
