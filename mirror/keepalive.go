@@ -171,7 +171,7 @@ func (k *toucher) look(ctx context.Context) []kept {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for image, i := range k.images {
-		if !i.due.IsZero() && !now.Before(i.due) {
+		if !i.due.IsZero() && meta.Age(now, i.due.Add(-image.up.KeepAlive)) >= image.up.KeepAlive {
 			due = append(due, image)
 		}
 	}
@@ -212,7 +212,7 @@ func (k *toucher) touch(ctx context.Context, image kept) bool {
 	delete(k.images, image)
 	k.mu.Unlock()
 	now := time.Now()
-	if !there || err == nil && now.Sub(fact.Touched) < up.KeepAlive {
+	if !there || err == nil && meta.Age(now, fact.Touched) < up.KeepAlive {
 		return true
 	}
 	claim := meta.TouchFact{Touched: now, MediaType: i.mediaType, Tag: i.tag}

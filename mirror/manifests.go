@@ -77,7 +77,9 @@ func (m *Mirror) tagFact(ctx context.Context, key meta.TagKey, accept []string) 
 	fact, err := m.tags.Get(ctx, key)
 	pushed := key
 	pushed.Accept = pushedKey
-	if p, perr := m.tags.Get(ctx, pushed); perr == nil && oci.Accepts(accept, p.MediaType) && (err != nil || p.CheckedAt.After(fact.CheckedAt)) {
+	p, perr := m.tags.Get(ctx, pushed)
+	now := time.Now()
+	if perr == nil && oci.Accepts(accept, p.MediaType) && (err != nil || meta.Age(now, p.CheckedAt) < meta.Age(now, fact.CheckedAt)) {
 		return p, true
 	}
 	return fact, err == nil
@@ -88,7 +90,7 @@ func (m *Mirror) fresh(ctx context.Context, up *Upstream, repo string, fact meta
 	if !ok {
 		return nil, nil
 	}
-	age := time.Since(fact.CheckedAt)
+	age := meta.Age(time.Now(), fact.CheckedAt)
 	if fact.NotFound {
 		return nil, remembered(up, fact)
 	}
@@ -144,7 +146,7 @@ func (m *Mirror) staleOr(ctx context.Context, up *Upstream, key meta.TagKey, old
 		return nil, err
 	}
 	failing := upstream.Transient(err) || errors.Is(err, context.DeadlineExceeded)
-	if old == nil || !failing || asked.Sub(fact.CheckedAt) > up.Tags.Stale {
+	if old == nil || !failing || meta.Age(asked, fact.CheckedAt) > up.Tags.Stale {
 		return nil, err
 	}
 	a := *old
@@ -212,7 +214,7 @@ func (m *Mirror) remember(ctx context.Context, up *Upstream, key meta.TagKey, as
 
 // remembered is such an answer for as long as it is believed, else nil.
 func remembered(up *Upstream, fact meta.TagFact) error {
-	if !fact.NotFound || time.Since(fact.CheckedAt) >= up.Tags.NotFound {
+	if !fact.NotFound || meta.Age(time.Now(), fact.CheckedAt) >= up.Tags.NotFound {
 		return nil
 	}
 	return &oci.Error{Code: cmp.Or(fact.Reason.Code, oci.ErrManifestUnknown.Code), Status: http.StatusNotFound, Message: fact.Reason.Text}

@@ -38,6 +38,9 @@ func (m *Mirror) takeOver(k cache.Kept, now time.Time) error {
 		return fmt.Errorf("its receipt is not understood: %w", err)
 	}
 	up := m.upstreams[r.Upstream]
+	if k.Since.After(now) { // the clock was ahead: it gets its whole time again
+		k.Since = now
+	}
 	switch {
 	case up == nil || up.Sink == nil:
 		return fmt.Errorf("upstream %q takes no pushes any more", r.Upstream)

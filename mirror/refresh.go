@@ -96,7 +96,8 @@ func (r *refreshes) end(k meta.TagKey, told bool) {
 // upstream for the next answer without anybody waiting for it: one HEAD, however many
 // clients come. It is nil where a client has to wait.
 func (m *Mirror) aging(ctx context.Context, up *Upstream, key meta.TagKey, accept []string, fact meta.TagFact, ok bool) *answer {
-	if !ok || fact.NotFound || up.Tags.Fresh <= 0 || time.Since(fact.CheckedAt) >= up.Tags.Fresh+up.Tags.Revalidate || m.refreshes.isRefused(key, fact.CheckedAt) {
+	if !ok || fact.NotFound || up.Tags.Fresh <= 0 ||
+		meta.Age(time.Now(), fact.CheckedAt) >= up.Tags.Fresh+up.Tags.Revalidate || m.refreshes.isRefused(key, fact.CheckedAt) {
 		return nil
 	}
 	a := m.held(ctx, up, key.Repo, fact.Digest)

@@ -84,8 +84,8 @@ func (b *Bases) known(ctx context.Context, key string) (r baseRecord, err error)
 	if err = b.read(ctx, key, &r); errors.Is(err, ErrNotFound) {
 		return baseRecord{}, nil
 	}
-	oldest := time.Now().Add(-b.keep).Unix()
-	r.Names = slices.DeleteFunc(r.Names, func(n baseNameRecord) bool { return n.Seen < oldest })
+	now := time.Now()
+	r.Names = slices.DeleteFunc(r.Names, func(n baseNameRecord) bool { return Age(now, time.Unix(n.Seen, 0)) > b.keep })
 	return r, err
 }
 

@@ -52,7 +52,7 @@ type Store interface {
 	Get(ctx context.Context, key string) ([]byte, error)
 	// Put replaces what is under key. The value is not kept by reference. A ttl
 	// of 0 never expires; a negative one has expired already, so that the call
-	// removes the entry.
+	// removes the entry. A ttl above [MaxTTL] may count as MaxTTL.
 	Put(ctx context.Context, key string, value []byte, ttl time.Duration) error
 	// Delete removes what is under key; a key that is not there is no error.
 	Delete(ctx context.Context, key string) error

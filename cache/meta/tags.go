@@ -124,6 +124,9 @@ func (t *Tags) epoch(ctx context.Context, upstream, repo, tag string) (epoch, er
 	if errors.Is(err, ErrNotFound) {
 		return epoch{}, nil
 	}
+	if now := time.Now(); Age(now, time.Unix(0, e.Began)) > t.maxKeep+time.Hour {
+		e.Began = 0 // by a clock that was ahead: else nothing about the tag would be recorded until then
+	}
 	return e, err
 }
 

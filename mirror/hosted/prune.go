@@ -81,6 +81,7 @@ func (s *Store) prune(ctx context.Context, now time.Time) {
 			return
 		}
 		s.expireMembers(r, now)
+		s.stateOf(r).rewind(now)
 		if tags, manifests := s.outdated(s.stateOf(r), r.name, now); len(tags)+len(manifests) > 0 {
 			err := s.change(ctx, r.name, func(next *state) error { // what was used meanwhile stays
 				tags, manifests = s.outdated(next, r.name, now)
@@ -104,6 +105,15 @@ func (s *Store) prune(ctx context.Context, now time.Time) {
 			}
 		}
 		s.retire(r)
+	}
+}
+
+// rewind brings uses that a clock noted while it was ahead back to now.
+func (st *state) rewind(now time.Time) {
+	for _, m := range st.manifests {
+		if used := m.used.Load(); used > now.Unix() {
+			m.used.CompareAndSwap(used, now.Unix())
+		}
 	}
 }
 

@@ -138,3 +138,37 @@ func TestUsesAreWritten(t *testing.T) {
 		h.stop(true)
 	})
 }
+
+// What was pushed and used while the clock was ahead goes neither at once nor only when that time comes.
+func TestClockAhead(t *testing.T) {
+	dir := t.TempDir()
+	o := Options{Unused: 48 * time.Hour, Untagged: 24 * time.Hour}
+	var name string
+	synctest.Test(t, func(t *testing.T) {
+		time.Sleep(70 * 365 * 24 * time.Hour) // from the year 2000 on
+		h := begin(t, dir, o)
+		h.push("team/app", "main", 1000)
+		h.stop(false)
+		name = filepath.Join(h.dir, "hosted/team/app/_repository.json")
+	})
+	if _, err := os.Stat(name); err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) { // in the year 2000
+		h := begin(t, dir, o)
+		h.prune(t.Context(), time.Now())
+		if !h.has("team/app", "main") {
+			t.Fatal("it went at once")
+		}
+		for _, m := range h.stateOf(h.lookup("team/app")).manifests {
+			m.used.Store(time.Now().Add(1000 * time.Hour).Unix()) // the clock was set back just now
+		}
+		h.prune(t.Context(), time.Now())
+		time.Sleep(49 * time.Hour)
+		h.prune(t.Context(), time.Now())
+		if h.has("team/app", "main") {
+			t.Error("it is still here")
+		}
+		h.stop(true)
+	})
+}

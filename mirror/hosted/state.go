@@ -57,6 +57,15 @@ func (m *manifest) lastUse() time.Time {
 	return m.pushed
 }
 
+// past is when something happened: now, where a clock that was ahead has noted a later time. What
+// is here alone must neither go at once for that, nor stay until then.
+func past(noted, now time.Time) time.Time {
+	if noted.After(now) {
+		return now
+	}
+	return noted
+}
+
 func (st *state) clone() *state {
 	c := &state{manifests: maps.Clone(st.manifests), tags: maps.Clone(st.tags)}
 	if c.manifests == nil {
@@ -117,12 +126,13 @@ func decode(name string, text []byte) (*state, error) {
 		return nil, fmt.Errorf("it is of version %d, for repository %.100q", r.Version, r.Name)
 	}
 	st := (&state{}).clone()
+	now := time.Now()
 	for d, m := range r.Manifests {
 		if _, err := oci.ParseDigest(d.String()); err != nil {
 			return nil, err
 		}
-		st.manifests[d] = &manifest{mediaType: m.MediaType, size: m.Size, pushed: m.Pushed}
-		st.manifests[d].used.Store(m.Used)
+		st.manifests[d] = &manifest{mediaType: m.MediaType, size: m.Size, pushed: past(m.Pushed, now)}
+		st.manifests[d].used.Store(past(time.Unix(m.Used, 0), now).Unix())
 	}
 	for name, t := range r.Tags {
 		if ref, err := oci.ParseReference(name); err != nil || ref.Tag == "" {
@@ -131,6 +141,7 @@ func decode(name string, text []byte) (*state, error) {
 		if st.manifests[t.Digest] == nil {
 			return nil, fmt.Errorf("tag %s points to nothing", name)
 		}
+		t.Pushed = past(t.Pushed, now)
 		st.tags[name] = t
 	}
 	return st, nil

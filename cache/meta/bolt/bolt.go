@@ -103,20 +103,21 @@ func unseal(sealed []byte, now int64) ([]byte, bool) {
 	return sealed[expirySize:], true
 }
 
-// expired also holds for what is too short to have been written here.
+// expired also holds for what is too short to have been written here, and for what a clock
+// that was ahead wrote: it would live until then.
 func expired(sealed []byte, now int64) bool {
 	if len(sealed) < expirySize {
 		return true
 	}
 	at := int64(binary.BigEndian.Uint64(sealed))
-	return at != 0 && at <= now
+	return at != 0 && meta.Expired(time.Unix(0, now), time.Unix(0, at))
 }
 
 func expiry(ttl time.Duration) int64 {
 	if ttl == 0 {
 		return 0
 	}
-	return time.Now().Add(ttl).UnixNano()
+	return time.Now().Add(min(ttl, meta.MaxTTL)).UnixNano()
 }
 
 // Open opens or creates the file. It returns ErrLocked when another process has

@@ -1,0 +1,98 @@
+package mirror
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"dray/cache/meta"
+	"dray/upstream/oci"
+)
+
+// redate changes the time at which a fact was recorded.
+func (h *house) redate(key meta.TagKey, checked time.Time) {
+	h.Helper()
+	fact, err := h.m.tags.Get(h.Context(), key)
+	if err != nil {
+		h.Fatal(err)
+	}
+	fact.CheckedAt = checked
+	if err := h.m.tags.Set(h.Context(), key, fact, 0); err != nil {
+		h.Fatal(err)
+	}
+}
+
+// A fact from a clock that was ahead is neither fresh, nor served once more, nor good enough while the upstream fails.
+func TestFactFromTheFuture(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, a, _ := aged(t)
+		key := meta.TagKey{Upstream: "up", Repo: "team/app", Tag: "v1", Accept: oci.AcceptKey(nil)}
+		h.redate(key, time.Now().Add(1000*24*time.Hour))
+		moved := h.hold("team/app", "v1", []byte("another layer"))
+		h.get(moved, "origin", time.Second)
+		a.asked(t, 1)
+		h.get(moved, "cache", 0)
+
+		h.redate(key, time.Now().Add(2*time.Second)) // as another mirror's clock may be
+		h.get(moved, "cache", 0)
+
+		h.redate(key, time.Now().Add(time.Hour))
+		a.fail(oci.ErrUnavailable.With("away"))
+		h.want(503, "GET", "/v2/team/app/manifests/v1", nil)
+	})
+}
+
+// A push that a clock which was ahead recorded does not win over what the upstream said since.
+func TestPushFromTheFuture(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, a, old := aged(t)
+		h.get(old, "updating", 0, isStale)
+		time.Sleep(2 * time.Second)
+		a.asked(t, 1)
+		key := meta.TagKey{Upstream: "up", Repo: "team/app", Tag: "v1", Accept: pushedKey}
+		fact := meta.TagFact{Digest: old.Digest, MediaType: old.MediaType, CheckedAt: time.Now().Add(time.Hour)}
+		if err := h.m.tags.Set(t.Context(), key, fact, 0); err != nil {
+			t.Fatal(err)
+		}
+		h.get(old, "cache", 0)
+		a.asked(t, 0)
+	})
+}
+
+// "Not found" from a clock that was ahead is asked again.
+func TestAbsentInTheFuture(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, _, m := aged(t)
+		h.want(404, "GET", "/v2/team/app/manifests/v2", nil)
+		h.redate(meta.TagKey{Upstream: "up", Repo: "team/app", Tag: "v2", Accept: oci.AcceptKey(nil)}, time.Now().Add(time.Hour))
+		h.hold("team/app", "v2", []byte("layer"))
+		if w := h.want(200, "GET", "/v2/team/app/manifests/v2", nil); w.Body.Len() != len(m.Raw) {
+			t.Errorf("%d bytes", w.Body.Len())
+		}
+	})
+}
+
+// An image whose last touch lies in the future is touched, and then a day later.
+func TestTouchedInTheFuture(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, s, l, stop := keptHouse(t)
+		stop()
+		touches := meta.NewTouches(h.store, meta.TouchesOptions{})
+		for touch, err := range touches.All(t.Context()) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			touch.Touched, touch.Pulled = time.Now().Add(1000*day), touch.Repo == "a"
+			if err := touches.Set(t.Context(), touch.Upstream, touch.Repo, touch.Digest, touch.TouchFact); err != nil {
+				t.Fatal(err)
+			}
+		}
+		l, stop = h.keeping(h.store, s)
+		defer stop()
+		h.pullBy(l, "b") // a was pulled before the restart
+		time.Sleep(3 * time.Minute)
+		s.want(t, "a", 1, "b", 1)
+		time.Sleep(day / 2)
+		s.want(t)
+	})
+}
