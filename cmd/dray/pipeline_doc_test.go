@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -54,17 +55,11 @@ func TestPipelineExamples(t *testing.T) {
 // keysOfChecks are the sections of checks that are stages.
 func keysOfChecks() []string {
 	var out []string
-	all, err := fileSections()
-	if err != nil {
-		return nil
-	}
-	byName := map[string]section{}
-	for _, s := range all {
-		byName[s.name] = s
-	}
-	for _, k := range byName["Checks"].keys {
-		if s, ok := byName[strings.TrimPrefix(k.typ, "[]")]; ok && slices.ContainsFunc(s.keys, func(k key) bool { return k.name == "on_error" }) {
-			out = append(out, k.name)
+	for name, i := range keysOf(reflect.TypeFor[Checks]()) {
+		if section, ok := sectionOf(reflect.TypeFor[Checks]().Field(i).Type); ok {
+			if _, isStage := keysOf(section)["on_error"]; isStage {
+				out = append(out, name)
+			}
 		}
 	}
 	return out

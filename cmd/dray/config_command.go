@@ -1,0 +1,34 @@
+package main
+
+import (
+	"io"
+
+	"github.com/spf13/cobra"
+)
+
+func configCommand(in *invocation) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "config",
+		Short: "Explain the configuration",
+		Args:  noArguments,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(&cobra.Command{
+		Use:   "reference",
+		Short: "Print the reference of all keys and variables, as Markdown",
+		Args:  noArguments,
+		RunE:  func(*cobra.Command, []string) error { return in.page(Reference) },
+	}, &cobra.Command{
+		Use:   "example",
+		Short: "Print a file that says what dray does by default, with the meaning of each key",
+		Args:  noArguments,
+		RunE:  func(*cobra.Command, []string) error { return in.page(Example) },
+	})
+	return cmd
+}
+
+// page prints a page as it is.
+func (in *invocation) page(text string) error {
+	_, err := io.WriteString(in.stdout, text)
+	return err
+}

@@ -1,0 +1,300 @@
+package main
+
+import (
+	"encoding"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"go.yaml.in/yaml/v3"
+)
+
+// TestGenerated holds the pages that are embedded, and docs/config.md, to the types of the configuration and
+// their comments. With -update, which go generate gives, it writes them.
+func TestGenerated(t *testing.T) {
+	all := proseOf(t)
+	reference := all.reference(t)
+	golden(t, "reference.md", reference)
+	golden(t, "../../docs/config.md", reference)
+	golden(t, "example.yaml", all.example(t))
+}
+
+// TestReferenceIsComplete: no key is without prose.
+func TestReferenceIsComplete(t *testing.T) {
+	all := proseOf(t)
+	var look func(section reflect.Type, tag string)
+	look = func(section reflect.Type, tag string) {
+		for _, k := range all.keys(t, section, tag) {
+			if k.name == "" || !strings.HasSuffix(k.doc, ".") {
+				t.Errorf("%s: key %q has the prose %q", section.Name(), k.name, k.doc)
+			}
+			if inner, ok := sectionOf(k.typ); ok {
+				look(inner, tag)
+			}
+		}
+	}
+	look(reflect.TypeFor[Config](), "yaml")
+	look(reflect.TypeFor[Environment](), "env")
+}
+
+// TestExampleIsTheDefault: the example changes nothing.
+func TestExampleIsTheDefault(t *testing.T) {
+	plain, err := Load("", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	read, err := Load(write(t, "dray.yaml", Example), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(plain, read); diff != "" {
+		t.Error(diff)
+	}
+	if !strings.Contains(Example, "# Where clients reach dray.") || !strings.Contains(Example, "  # Address to listen on,") {
+		t.Error("the keys are not explained")
+	}
+}
+
+// prose holds the comments of the package: of types by their names, and of fields by "Type.Field".
+type prose map[string]string
+
+// proseOf reads the comments of the types in this directory.
+func proseOf(t *testing.T) prose {
+	t.Helper()
+	all := prose{}
+	for _, name := range goFiles(t) {
+		file, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.ParseComments)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, decl := range file.Decls {
+			general, ok := decl.(*ast.GenDecl)
+			if !ok || general.Tok != token.TYPE {
+				continue
+			}
+			for _, spec := range general.Specs {
+				named := spec.(*ast.TypeSpec)
+				all[named.Name.Name] = paragraph(general.Doc)
+				structure, ok := named.Type.(*ast.StructType)
+				if !ok {
+					continue
+				}
+				for _, f := range structure.Fields.List {
+					for _, n := range f.Names {
+						all[named.Name.Name+"."+n.Name] = paragraph(f.Doc)
+					}
+				}
+			}
+		}
+	}
+	return all
+}
+
+// goFiles are the files of this directory that are not tests.
+func goFiles(t *testing.T) []string {
+	t.Helper()
+	all, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return slices.DeleteFunc(all, func(name string) bool { return strings.HasSuffix(name, "_test.go") })
+}
+
+// paragraph is a comment as one paragraph.
+func paragraph(c *ast.CommentGroup) string { return strings.Join(strings.Fields(c.Text()), " ") }
+
+// key is one field of a section.
+type key struct {
+	name string // in YAML, or of the variable
+	doc  string
+	typ  reflect.Type
+}
+
+// keys are the fields of a section, in their order, with the names that the given tag holds.
+func (p prose) keys(t *testing.T, section reflect.Type, tag string) (keys []key) {
+	t.Helper()
+	for i := range section.NumField() {
+		f := section.Field(i)
+		name, _, _ := strings.Cut(f.Tag.Get(tag), ",")
+		keys = append(keys, key{name: name, doc: p[section.Name()+"."+f.Name], typ: f.Type})
+	}
+	return keys
+}
+
+// sectionOf is the struct that a key of type t holds, or lists.
+func sectionOf(t reflect.Type) (section reflect.Type, ok bool) {
+	if t.Kind() == reflect.Slice {
+		t = t.Elem()
+	}
+	isText := reflect.PointerTo(t).Implements(reflect.TypeFor[encoding.TextUnmarshaler]())
+	return t, t.Kind() == reflect.Struct && !isText
+}
+
+// typeWords says in words what a key of type typ takes.
+func typeWords(t *testing.T, typ reflect.Type) string {
+	t.Helper()
+	_, isSection := sectionOf(typ)
+	special := map[reflect.Type]string{
+		reflect.TypeFor[Bytes](): "size", reflect.TypeFor[Duration](): "duration", reflect.TypeFor[Date](): "day", reflect.TypeFor[Secret](): "secret",
+	}
+	switch kind := typ.Kind(); {
+	case kind == reflect.Pointer:
+		return typeWords(t, typ.Elem())
+	case special[typ] != "":
+		return special[typ]
+	case isSection && kind == reflect.Slice:
+		return "list of sections"
+	case isSection:
+		return "section"
+	case kind == reflect.Slice && typ.Elem().Kind() == reflect.String:
+		return "list of texts"
+	case kind == reflect.String:
+		return "text"
+	case kind == reflect.Bool:
+		return "true or false"
+	case kind == reflect.Int, kind == reflect.Uint16:
+		return "number"
+	case kind == reflect.Map:
+		return "names and texts"
+	}
+	t.Errorf("there are no words for the type %s", typ)
+	return ""
+}
+
+const referenceHead = `# Configuration
+
+This page is generated from the comments of the program. ` + "`dray config reference`" + ` prints it.
+
+dray starts without any configuration. What it should do otherwise it learns from the environment, from a YAML file (` + "`--config`, or `DRAY_CONFIG`" + `), or from
+both; the environment overrides the file. Keys that are not listed here are refused. ` + "`dray check`" + ` prints the effective configuration with secrets redacted, or
+everything that is wrong with it, and ` + "`dray config example`" + ` prints a file to start from.
+
+A **size** is a whole number with an optional unit: ` + "`200GiB`, `500MB`, `4096`" + `. A **duration** is written as ` + "`90s`, `10m`, `1h30m` or `7d`" + `. A **secret** is never
+written in the file: a file or an environment variable holds it.
+
+## Environment
+`
+
+// reference is the Markdown page.
+func (p prose) reference(t *testing.T) string {
+	t.Helper()
+	var b strings.Builder
+	b.WriteString(referenceHead + "\n" + p.sentence(reflect.TypeFor[Environment]()) + "\n\n| Variable | Takes | Meaning |\n|---|---|---|\n")
+	for _, k := range p.keys(t, reflect.TypeFor[Environment](), "env") {
+		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", k.name, typeWords(t, k.typ), k.doc)
+	}
+	b.WriteString("\n## File\n\n" + p.sentence(reflect.TypeFor[Config]()) + "\n")
+	p.section(t, &b, "", reflect.TypeFor[Config]())
+	return b.String()
+}
+
+// section writes the table of one section and then the sections within it, depth first, as they stand in the file.
+func (p prose) section(t *testing.T, b *strings.Builder, path string, section reflect.Type) {
+	t.Helper()
+	b.WriteString("\n| Key | Takes | Meaning |\n|---|---|---|\n")
+	keys := p.keys(t, section, "yaml")
+	for _, k := range keys {
+		fmt.Fprintf(b, "| `%s` | %s | %s |\n", k.name, typeWords(t, k.typ), k.doc)
+	}
+	for _, k := range keys {
+		inner, ok := sectionOf(k.typ)
+		if !ok {
+			continue
+		}
+		at := join(path, k.name)
+		if k.typ.Kind() == reflect.Slice {
+			at += "[]"
+		}
+		fmt.Fprintf(b, "\n### `%s`\n\n%s\n", at, p.sentence(inner))
+		p.section(t, b, at, inner)
+	}
+}
+
+// sentence is the comment of a type without the name that Go's convention puts first.
+func (p prose) sentence(section reflect.Type) string {
+	text := strings.TrimPrefix(p[section.Name()], section.Name()+" ")
+	for _, verb := range []string{"is ", "are ", "says ", "holds "} {
+		text = strings.TrimPrefix(text, verb)
+	}
+	return strings.ToUpper(text[:1]) + text[1:]
+}
+
+const exampleWidth = 100
+
+const exampleHead = `# What dray does without any configuration, written out. Keys that are empty by default are left out here;
+# "dray config reference" prints all of them.
+
+`
+
+// example is a configuration file that changes nothing: each key that has a default, with its meaning above it.
+func (p prose) example(t *testing.T) string {
+	t.Helper()
+	cfg := Default(nil)
+	u := hub()
+	u.complete()
+	cfg.Upstreams = []Upstream{u}
+	cfg.Listeners = []Listener{{}}
+	cfg.Listeners[0].complete(cfg.Upstreams)
+
+	var node yaml.Node
+	if err := node.Encode(cfg); err != nil {
+		t.Fatal(err)
+	}
+	p.annotate(t, &node, reflect.TypeFor[Config]())
+	var b strings.Builder
+	out := yaml.NewEncoder(&b)
+	out.SetIndent(2)
+	out.CompactSeqIndent()
+	if err := out.Encode(&node); err != nil {
+		t.Fatal(err)
+	}
+	return exampleHead + b.String()
+}
+
+// annotate puts the prose of each key above it.
+func (p prose) annotate(t *testing.T, n *yaml.Node, section reflect.Type) {
+	t.Helper()
+	if n.Kind == yaml.SequenceNode {
+		for _, element := range n.Content {
+			p.annotate(t, element, section)
+		}
+		return
+	}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		for _, k := range p.keys(t, section, "yaml") {
+			if k.name != n.Content[i].Value {
+				continue
+			}
+			n.Content[i].HeadComment = wrap(k.doc, exampleWidth)
+			if inner, ok := sectionOf(k.typ); ok {
+				p.annotate(t, n.Content[i+1], inner)
+			}
+		}
+	}
+}
+
+// wrap breaks a paragraph into comment lines.
+func wrap(text string, width int) string {
+	var b strings.Builder
+	column := 0
+	for _, word := range strings.Fields(text) {
+		switch {
+		case column == 0:
+			b.WriteString("#")
+			column = 1
+		case column+1+len(word) > width:
+			b.WriteString("\n#")
+			column = 1
+		}
+		b.WriteString(" " + word)
+		column += 1 + len(word)
+	}
+	return b.String()
+}
