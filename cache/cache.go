@@ -1,21 +1,8 @@
-// Package cache gets bytes by digest: from memory, from disk, from a flight under
-// way, or by starting one fetch.
-//
-// Invariants:
-//   - One flight per digest, whoever asks and for whichever range. It belongs to the
-//     cache: its context is detached from every caller's and bounded by lack of
-//     progress, and no reader, slow or leaving, affects another.
-//   - A reader that reads from byte 0 never receives the last byte before the digest
-//     of the whole is known to match, so wrong bytes always look cut off, never complete.
-//   - The cache may fail, the pull may not: when the disk does, each reader goes on
-//     with a fetch of its own, and the failure is counted.
-//   - Errors of an origin are handed on as they are and never remembered.
 package cache
 
 import (
 	"context"
 	"errors"
-	"io"
 	"log/slog"
 	"sync"
 	"time"
@@ -24,60 +11,6 @@ import (
 
 	"dray/cache/disk"
 )
-
-// Errors of this package beside those of an origin; test for them with errors.Is.
-var (
-	// ErrNotFound says that neither memory nor disk holds the blob.
-	ErrNotFound = disk.ErrNotFound
-	// ErrFull says that the disk has no room now.
-	ErrFull = disk.ErrFull
-	// ErrTooLarge says that the blob could never be held, or is longer than the caller allows.
-	ErrTooLarge = disk.ErrTooLarge
-	// ErrCorrupt says that the bytes given do not have the digest they should have.
-	ErrCorrupt = disk.ErrCorrupt
-	// ErrSize says that there were more or fewer bytes than announced.
-	ErrSize = disk.ErrSize
-	// ErrDigest says that a digest is malformed or of an algorithm that is not supported.
-	ErrDigest = disk.ErrDigest
-	// ErrInUse says that a blob is open or pinned, and was left alone for that.
-	ErrInUse = disk.ErrInUse
-	// ErrStalled says that an origin gave nothing for Options.StallTimeout.
-	ErrStalled = errors.New("origin makes no progress")
-	// ErrAborted is what followers of an upload get that was given up without a reason.
-	ErrAborted = errors.New("upload aborted")
-	// ErrClosed says that the reader, upload or cache is closed.
-	ErrClosed = errors.New("closed")
-)
-
-// Blob names bytes.
-type Blob struct {
-	Digest digest.Digest
-	Size   int64 // length in bytes; below zero: not known
-	// Via names the place that the caller's origin asks. Callers share one fetch
-	// whatever they name, but the refusal of one place says nothing about another:
-	// who named another one asks there.
-	Via string
-	// Split says how a large blob is fetched in several parts at once; nil: never.
-	Split *Split
-	// Ahead says that the caller does not read, and fetches for those who come. It counts as no opening, and who joins its fetch first
-	// has [SourceOrigin], as if they had begun it.
-	Ahead bool
-}
-
-// Stream is the answer of an origin.
-type Stream struct {
-	Body io.ReadCloser // from Skip bytes before the byte asked for to the end
-	Size int64         // length of the whole blob; below zero: not known
-	// Whole says that the origin sends all although it was asked for a part.
-	Whole bool
-	// Skip is how many bytes Body gives before the one asked for. They are read and dropped.
-	Skip int64
-}
-
-// Origin fetches a blob from byte from on. One that cannot start there returns an
-// error. It returns soon after ctx ends; Body is then closed, maybe during a Read. It
-// may be called again, later and concurrently.
-type Origin func(ctx context.Context, from int64) (Stream, error)
 
 // Options of a cache.
 type Options struct {
@@ -197,6 +130,19 @@ func (c *Cache) Open(ctx context.Context, b Blob, origin Origin) (*Reader, error
 // maxLooks bounds how often Open looks on disk for what a flight has just put there.
 const maxLooks = 3
 
+// OpenHeld is Open for a blob that must come from here: it returns ErrNotFound where neither memory nor disk holds it.
+func (c *Cache) OpenHeld(ctx context.Context, d digest.Digest) (*Reader, error) {
+	none := func(context.Context, int64) (Stream, error) { return Stream{}, ErrNotFound }
+	if p, ok := c.memory.get(d); ok {
+		return c.reader(ctx, Blob{Digest: d, Size: int64(len(p))}, none, memoryBytes(p), SourceMemory), nil
+	}
+	blob, err := c.disk.Open(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	return c.reader(ctx, Blob{Digest: d, Size: blob.Size()}, none, diskBytes{blob}, SourceDisk), nil
+}
+
 // Stat returns the length of a blob held in memory or on disk.
 func (c *Cache) Stat(d digest.Digest) (size int64, ok bool) {
 	if p, ok := c.memory.get(d); ok {
@@ -207,6 +153,12 @@ func (c *Cache) Stat(d digest.Digest) (size int64, ok bool) {
 
 // Pin keeps a blob that is on disk from being evicted until release is called; see [disk.Dir.Pin].
 func (c *Cache) Pin(d digest.Digest) (release func(), ok bool) { return c.disk.Pin(d) }
+
+// Keep keeps a blob that is on disk from being evicted until release is called, and returns once it is on stable storage.
+// It returns ErrNotFound when the disk does not hold it; see [disk.Dir.Keep].
+func (c *Cache) Keep(ctx context.Context, d digest.Digest) (release func(), err error) {
+	return c.disk.Keep(ctx, d)
+}
 
 // Delete removes a blob from memory and disk. Who reads it reads on. A missing blob is no error.
 func (c *Cache) Delete(ctx context.Context, d digest.Digest) error {
@@ -221,29 +173,6 @@ func (c *Cache) Purge(ctx context.Context, d digest.Digest, force bool) error {
 	}
 	c.memory.remove(d)
 	return nil
-}
-
-// localError is a failure of the cache itself, never of an origin.
-type localError struct {
-	reason string // a metric label
-	err    error
-}
-
-func (e *localError) Error() string { return "cache " + e.reason + ": " + e.err.Error() }
-func (e *localError) Unwrap() error { return e.err }
-
-// reasonRead is the reason of a localError that a reader met by itself.
-const reasonRead = "read"
-
-// local makes an error of the disk a localError; reason is what was being done.
-func local(reason string, err error) *localError {
-	switch {
-	case errors.Is(err, ErrFull):
-		reason = "full"
-	case errors.Is(err, ErrTooLarge):
-		reason = "too large"
-	}
-	return &localError{reason, err}
 }
 
 // degraded counts a failure that a pull survives.
