@@ -34,45 +34,45 @@ func (a *Abandon) worth(length, arrived int64) bool {
 }
 
 // watch has a flight looked at when it has been without readers for a while.
-func (c *Cache) watch(f *flight, g *growing, x *fetch) {
-	if c.opts.Abandon.StopAbove > 0 {
-		g.grace = c.opts.Abandon.Grace
-		g.lonely = time.AfterFunc(g.grace, func() { c.desert(f, x) })
+func (s *flights) watch(f *flight, g *growing, x *fetch) {
+	if s.abandoned.StopAbove > 0 {
+		g.grace = s.abandoned.Grace
+		g.lonely = time.AfterFunc(g.grace, func() { s.abandon(f, x) })
 	}
 }
 
-// desert stops a flight that nobody reads and that is not worth finishing.
-func (c *Cache) desert(f *flight, x *fetch) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+// abandon stops a flight that nobody reads and that is not worth finishing.
+func (s *flights) abandon(f *flight, x *fetch) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	g := f.file
-	g.mu.Lock() // the two together: nobody may board meanwhile
+	g.mu.Lock() // the two together: nobody may join meanwhile
 	defer g.mu.Unlock()
 	switch {
 	case g.over || g.users > 1:
 		return
-	case f.waiting > 0: // somebody is about to board, or to leave
+	case f.waiting > 0: // somebody is about to join, or to leave
 		g.lonely.Reset(g.grace)
 		return
-	case c.opts.Abandon.worth(g.length, g.arrived):
+	case s.abandoned.worth(g.length, g.arrived):
 		if g.length < 0 { // for now
 			g.lonely.Reset(g.grace)
 		}
 		return
 	}
-	delete(c.flights, f.digest) // who comes now starts anew
+	delete(s.byDigest, f.digest) // who comes now starts anew
 	x.giveUp(ErrAbandoned)
 }
 
 // unread counts a flight that ended without readers.
-func (c *Cache) unread(g *growing, err error) {
+func (s *flights) unread(g *growing, err error) {
 	g.mu.Lock()
 	alone := g.users == 1
 	g.mu.Unlock()
 	switch {
 	case errors.Is(err, ErrAbandoned):
-		c.m.abandoned.WithLabelValues("stopped").Inc()
+		s.m.abandoned.WithLabelValues("stopped").Inc()
 	case err == nil && alone:
-		c.m.abandoned.WithLabelValues("finished").Inc()
+		s.m.abandoned.WithLabelValues("finished").Inc()
 	}
 }

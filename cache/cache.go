@@ -1,13 +1,14 @@
 package cache
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
-	"sync"
 	"time"
 
 	"github.com/opencontainers/go-digest"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"dray/cache/disk"
 )
@@ -30,71 +31,44 @@ type Options struct {
 
 // Cache gets bytes by digest. All methods may be called concurrently.
 type Cache struct {
-	opts     Options
-	log      *slog.Logger
-	disk     *disk.Dir
-	memory   *memory
-	together *together
-	m        *metrics
-	buffers  sync.Pool // of *[]byte, bufferSize long
-
-	ctx    context.Context // of the flights
-	cancel context.CancelCauseFunc
-	flying sync.WaitGroup
-
-	mu      sync.Mutex // guards below; leaf lock
-	flights map[digest.Digest]*flight
-	closed  bool // no more flights
+	*resources
+	*objects
+	*together
+	fetcher *fetcher
+	flights *flights
 }
 
-// bufferSize of one read from an origin: pieces of this size end up in large folios of the page cache.
-const bufferSize = 256 << 10
-
-// New returns a cache. It serves at once; Run does its background work.
+// New returns a cache. It serves at once; Run does its background work. The caller ends it by Run or by Close.
 func New(opts Options) *Cache {
-	if opts.MemoryBytes == 0 {
-		opts.MemoryBytes = 64 << 20
+	if opts.Logger == nil {
+		opts.Logger = slog.New(slog.DiscardHandler)
 	}
-	if opts.StallTimeout == 0 {
-		opts.StallTimeout = 30 * time.Second
-	}
-	if opts.MaxResumes == 0 {
-		opts.MaxResumes = 5
-	}
-	if opts.Abandon.FinishPercent == 0 {
-		opts.Abandon.FinishPercent = 50
-	}
-	if opts.Abandon.Grace == 0 {
-		opts.Abandon.Grace = 10 * time.Second
-	}
-	c := &Cache{opts: opts, log: opts.Logger, disk: opts.Disk, flights: map[digest.Digest]*flight{}}
-	if c.log == nil {
-		c.log = slog.New(slog.DiscardHandler)
-	}
-	c.memory, c.together = newMemory(opts.MemoryBytes), newTogether()
+	c := &Cache{resources: &resources{disk: opts.Disk, log: opts.Logger}}
 	c.buffers.New = func() any { b := make([]byte, bufferSize); return &b }
-	c.ctx, c.cancel = context.WithCancelCause(context.Background())
-	c.m = newMetrics(c)
+	c.objects = &objects{c.resources, newMemory(cmp.Or(opts.MemoryBytes, 64<<20))}
+	c.together = newTogether(c.resources)
+	c.fetcher = &fetcher{c.resources, cmp.Or(opts.StallTimeout, 30*time.Second), cmp.Or(opts.MaxResumes, 5)}
+	c.flights = newFlights(c.fetcher, opts.Abandon)
+	c.m = newMetrics(c.flights.number, c.memory.size)
 	return c
 }
 
-// Run does the background work of cache and disk until ctx ends. It then cancels
-// the flights, waits for them, and makes durable what was published. From then on
-// Open serves what is held and passes the rest through.
+// Run does the background work of cache and disk until ctx ends. It then closes the cache
+// and makes durable what was published.
 func (c *Cache) Run(ctx context.Context) error {
 	diskCtx, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	done := make(chan error, 1)
 	go func() { done <- c.disk.Run(diskCtx) }()
 	<-ctx.Done()
-	c.mu.Lock()
-	c.closed = true
-	c.mu.Unlock()
-	c.cancel(ErrClosed)
-	c.flying.Wait()
+	c.Close()
 	stop()
 	return <-done
 }
+
+// Close cancels the flights and waits for them. From then on Open serves what is held and
+// passes the rest through. Run does so in the end; only a cache that is never run needs it. Further calls do nothing.
+func (c *Cache) Close() { c.flights.close() }
 
 // Open returns a reader of the blob, and its origin's error as it is when the blob
 // is not held and cannot be fetched. The refusal may have been that of an origin of
@@ -103,28 +77,28 @@ func (c *Cache) Run(ctx context.Context) error {
 // of the reader; a flight it started goes on without it.
 func (c *Cache) Open(ctx context.Context, b Blob, origin Origin) (*Reader, error) {
 	if p, ok := c.memory.get(b.Digest); ok {
-		return c.reader(ctx, b, origin, memoryBytes(p), SourceMemory), nil
+		return c.fetcher.reader(ctx, b, origin, memoryBytes(p), SourceMemory), nil
 	}
 	for range maxLooks {
 		blob, err := c.disk.Open(ctx, b.Digest)
 		switch {
 		case err == nil:
-			return c.reader(ctx, b, origin, diskBytes{blob}, SourceDisk), nil
+			return c.fetcher.reader(ctx, b, origin, diskBytes{blob}, SourceDisk), nil
 		case ctx.Err() != nil:
 			return nil, context.Cause(ctx)
 		case errors.Is(err, ErrDigest):
 			return nil, err
 		case !errors.Is(err, ErrNotFound):
 			c.degraded(&localError{"open", err}, b.Digest)
-			return c.passThrough(ctx, b, origin, nil)
+			return c.fetcher.passThrough(ctx, b, origin, nil)
 		}
-		r, err := c.ride(ctx, b, origin)
+		r, err := c.flights.open(ctx, b, origin)
 		if !errors.Is(err, errLookAgain) {
 			return r, err
 		}
 	}
 	c.degraded(&localError{"evicted", ErrFull}, b.Digest) // what was fetched is gone at once, again and again
-	return c.passThrough(ctx, b, origin, nil)
+	return c.fetcher.passThrough(ctx, b, origin, nil)
 }
 
 // maxLooks bounds how often Open looks on disk for what a flight has just put there.
@@ -134,13 +108,13 @@ const maxLooks = 3
 func (c *Cache) OpenHeld(ctx context.Context, d digest.Digest) (*Reader, error) {
 	none := func(context.Context, int64) (Stream, error) { return Stream{}, ErrNotFound }
 	if p, ok := c.memory.get(d); ok {
-		return c.reader(ctx, Blob{Digest: d, Size: int64(len(p))}, none, memoryBytes(p), SourceMemory), nil
+		return c.fetcher.reader(ctx, Blob{Digest: d, Size: int64(len(p))}, none, memoryBytes(p), SourceMemory), nil
 	}
 	blob, err := c.disk.Open(ctx, d)
 	if err != nil {
 		return nil, err
 	}
-	return c.reader(ctx, Blob{Digest: d, Size: blob.Size()}, none, diskBytes{blob}, SourceDisk), nil
+	return c.fetcher.reader(ctx, Blob{Digest: d, Size: blob.Size()}, none, diskBytes{blob}, SourceDisk), nil
 }
 
 // Stat returns the length of a blob held in memory or on disk.
@@ -175,8 +149,5 @@ func (c *Cache) Purge(ctx context.Context, d digest.Digest, force bool) error {
 	return nil
 }
 
-// degraded counts a failure that a pull survives.
-func (c *Cache) degraded(e *localError, d digest.Digest) {
-	c.m.degraded.WithLabelValues(e.reason).Inc()
-	c.log.Warn("blob passed through uncached", "digest", d, "error", e)
-}
+// Collectors returns the metrics of the cache; those of its disk are the disk's own.
+func (c *Cache) Collectors() []prometheus.Collector { return c.m.collectors() }

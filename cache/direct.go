@@ -14,7 +14,7 @@ import (
 // without the disk. Read from byte 0 on they are hashed, and the newest byte is
 // withheld until more come or the digest of all agrees.
 type directBytes struct {
-	cache  *Cache
+	*fetcher
 	blob   Blob
 	origin Origin
 
@@ -30,10 +30,27 @@ type directBytes struct {
 	closed bool
 }
 
+// passThrough returns a reader that fetches for itself. x, if not nil, is a
+// fetch from byte 0 that was already answered.
+func (f *fetcher) passThrough(ctx context.Context, b Blob, origin Origin, x *fetch) (*Reader, error) {
+	if x == nil {
+		x = f.fetch(ctx, origin, 0, b.Size)
+		if err := x.begin(); err != nil {
+			x.close()
+			return nil, err
+		}
+	}
+	d := &directBytes{fetcher: f, blob: b, origin: origin, check: b.Digest.Verifier()}
+	d.use(x)
+	r := f.reader(ctx, b, origin, d, SourceDirect)
+	context.AfterFunc(r.ctx, x.cancel) // one that was handed over was begun by a flight
+	return r, nil
+}
+
 // start asks the origin for the bytes from at on. Its size must be the one known, if one is.
 func (d *directBytes) start(ctx context.Context) error {
-	x := d.cache.newFetch(ctx, d.origin, d.at, d.blob.Size)
-	if err := x.connect(false); err != nil {
+	x := d.fetcher.fetch(ctx, d.origin, d.at, d.blob.Size)
+	if err := x.connect(); err != nil {
 		x.close()
 		return err
 	}
@@ -74,7 +91,7 @@ func (d *directBytes) readAt(ctx context.Context, p []byte, off int64) (int, err
 	if d.over {
 		return 0, io.EOF
 	}
-	if x := d.fetch(); x == nil {
+	if x := d.now(); x == nil {
 		if err := d.start(ctx); err != nil {
 			return 0, fmt.Errorf("fetch %s: %w", d.blob.Digest, err)
 		}
@@ -113,7 +130,7 @@ func (d *directBytes) skip() error {
 	if d.at >= d.off {
 		return nil
 	}
-	n, err := io.CopyN(d.check, d.fetch(), d.off-d.at)
+	n, err := io.CopyN(d.check, d.now(), d.off-d.at)
 	d.at += n
 	return noEOF(err)
 }
@@ -128,7 +145,7 @@ func (d *directBytes) next(ctx context.Context, p []byte) (int, error) {
 	}
 	for {
 		held := copy(p, d.last)
-		n, err := d.fetch().Read(p[held:])
+		n, err := d.now().Read(p[held:])
 		if err == io.EOF {
 			return d.finish(ctx, p)
 		}
@@ -155,18 +172,18 @@ func (d *directBytes) finish(ctx context.Context, p []byte) (int, error) {
 		}
 	}
 	if d.check != nil && !d.check.Verified() {
-		d.cache.m.corrupt.WithLabelValues("direct").Inc()
+		d.m.corrupt.WithLabelValues("direct").Inc()
 		return 0, ErrCorrupt
 	}
 	d.over = true
-	d.fetch().close()
+	d.now().close()
 	if len(d.last) == 0 {
 		return 0, io.EOF
 	}
 	return copy(p, d.last), nil
 }
 
-func (d *directBytes) fetch() *fetch {
+func (d *directBytes) now() *fetch {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.x
@@ -174,7 +191,7 @@ func (d *directBytes) fetch() *fetch {
 
 // total implements bytesAt. It is for the goroutine that reads.
 func (d *directBytes) total() int64 {
-	if x := d.fetch(); x != nil {
+	if x := d.now(); x != nil {
 		return x.size
 	}
 	return d.blob.Size

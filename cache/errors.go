@@ -2,6 +2,7 @@ package cache
 
 import (
 	"errors"
+	"io"
 
 	"dray/cache/disk"
 )
@@ -51,4 +52,12 @@ func local(reason string, err error) *localError {
 		reason = "too large"
 	}
 	return &localError{reason, err}
+}
+
+// noEOF makes the end of a file that should be longer an error.
+func noEOF(err error) error {
+	if err == io.EOF {
+		return io.ErrUnexpectedEOF
+	}
+	return err
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"sync"
 	"time"
 )
 
@@ -14,17 +13,24 @@ const (
 	resumePause = 100 * time.Millisecond
 	// endPatience bounds the wait for a body to say that it ends where its size says so.
 	endPatience = time.Second
-	// maxEmptyReads of a body in a row that give neither bytes nor an error.
-	maxEmptyReads = 100
 )
+
+// errNoRanges says that an origin sent all in place of a part.
+var errNoRanges = errors.New("origin ignores ranges")
+
+// fetcher asks origins.
+type fetcher struct {
+	*resources
+	stall      time.Duration // how long an origin may give nothing
+	maxResumes int
+}
 
 // fetch reads one blob from its origin and survives an origin that breaks: it then
 // goes on from the byte it has reached. It is used by one goroutine.
 type fetch struct {
-	cache  *Cache
+	*fetcher
 	origin Origin
 	ctx    context.Context
-	cancel context.CancelFunc
 	giveUp context.CancelCauseFunc // cancel with a reason
 
 	off     int64 // of the next byte
@@ -33,67 +39,74 @@ type fetch struct {
 	part    bool  // an origin that sends all in place of a part is refused
 	whole   bool  // the origin's newest answer was all, although a part was asked for
 	resumes int
-	gained  int64 // bytes since the origin last broke
-	broken  error // seen together with bytes
-	skip    int64 // bytes of body that lie before off
-	body    io.ReadCloser
-	attempt context.Context // of body, which is closed when it ends
-	stop    context.CancelCauseFunc
-	shut    func()      // closes body; returns when it is closed
-	unhook  func() bool // keeps the end of attempt from closing body
+	gained  int64   // bytes since the origin last broke
+	broken  error   // seen together with bytes
+	answer  *answer // nil before the first one and between two
 	over    bool
 }
 
-// newFetch prepares a fetch of bytes from off on; hint is the length of the whole if the origin does not say it.
-func (c *Cache) newFetch(ctx context.Context, origin Origin, off, hint int64) *fetch {
-	f := &fetch{cache: c, origin: origin, off: off, size: max(hint, -1), end: -1}
-	f.ctx, f.giveUp = context.WithCancelCause(ctx)
-	f.cancel = func() { f.giveUp(nil) }
-	return f
+// fetch prepares a fetch of bytes from off on; hint is the length of the whole if the origin does not say it.
+func (f *fetcher) fetch(ctx context.Context, origin Origin, off, hint int64) *fetch {
+	x := &fetch{fetcher: f, origin: origin, off: off, size: max(hint, -1), end: -1}
+	x.ctx, x.giveUp = context.WithCancelCause(ctx)
+	return x
 }
 
-// connect asks the origin for the bytes from off on. first: its size decides, otherwise it must agree.
-func (f *fetch) connect(first bool) error {
-	f.cache.m.requests.Inc()
-	attempt, stop := context.WithCancelCause(f.ctx)
-	timer := time.AfterFunc(f.cache.opts.StallTimeout, func() { stop(ErrStalled) })
-	s, err := f.origin(attempt, f.off)
-	timer.Stop()
-	if err != nil {
-		err = stalled(attempt, err)
-		stop(nil)
-		return err
+// begin asks the origin, whose word about the size counts.
+func (f *fetch) begin() error {
+	size, err := f.ask()
+	if err == nil && size >= 0 {
+		f.size = size
 	}
-	f.attempt, f.stop, f.body, f.skip = attempt, stop, s.Body, s.Skip
-	f.shut = sync.OnceFunc(func() { s.Body.Close() }) // what a body says when given up helps nobody
-	f.unhook = context.AfterFunc(attempt, f.shut)     // in case it does not watch its context
-	if f.whole = s.Whole; f.whole && f.part {
-		f.disconnect()
-		return errNoRanges
-	}
+	return err
+}
+
+// connect asks the origin, who must agree about the size if it is known.
+func (f *fetch) connect() error {
+	size, err := f.ask()
 	switch {
-	case s.Size < 0:
-	case first || f.size < 0:
-		f.size = s.Size
-	case s.Size != f.size:
+	case err != nil:
+		return err
+	case size >= 0 && f.size >= 0 && size != f.size:
 		f.disconnect()
-		return fmt.Errorf("origin now has %d bytes instead of %d: %w", s.Size, f.size, ErrSize)
+		return fmt.Errorf("origin now has %d bytes instead of %d: %w", size, f.size, ErrSize)
 	}
+	f.size = max(f.size, size)
 	return nil
 }
 
-// disconnect gives up the body, if there is one.
-func (f *fetch) disconnect() {
-	if f.body == nil {
-		return
+// ask asks the origin for the bytes from off on, and returns the size of the whole that it gives.
+func (f *fetch) ask() (size int64, err error) {
+	f.m.requests.Inc()
+	ctx, stop := context.WithCancelCause(f.ctx)
+	timer := time.AfterFunc(f.stall, func() { stop(ErrStalled) })
+	s, err := f.origin(ctx, f.off)
+	timer.Stop()
+	if err != nil {
+		err = stalled(ctx, err)
+		stop(nil)
+		return 0, err
 	}
-	f.unhook()
-	f.stop(nil)
-	f.shut()
-	f.body = nil
+	f.answer = newAnswer(ctx, stop, s)
+	if f.whole = s.Whole; f.whole && f.part {
+		f.disconnect()
+		return 0, errNoRanges
+	}
+	return s.Size, nil
 }
 
-// close ends the fetch; cancel does so from another goroutine.
+// disconnect gives up the answer, if there is one.
+func (f *fetch) disconnect() {
+	if f.answer != nil {
+		f.answer.close()
+		f.answer = nil
+	}
+}
+
+// cancel has the fetch end; any goroutine may call it.
+func (f *fetch) cancel() { f.giveUp(nil) }
+
+// close ends the fetch.
 func (f *fetch) close() {
 	f.cancel()
 	f.disconnect()
@@ -140,49 +153,16 @@ func (f *fetch) ended(err error) bool {
 	return f.off == f.size // whatever happens behind the last byte
 }
 
-// readBody reads from the body, behind what is to be skipped.
+// readBody reads from the answer, behind what is to be skipped.
 func (f *fetch) readBody(p []byte) (int, error) {
-	if f.skip > 0 {
-		if err := f.drop(); err != nil {
-			return 0, err
-		}
-	}
-	return f.readSome(p)
-}
-
-// drop reads what is to be skipped. That may take longer than any timeout, which each read has for itself.
-func (f *fetch) drop() error {
-	buf := f.cache.buffers.Get().(*[]byte)
-	defer f.cache.buffers.Put(buf)
-	for f.skip > 0 {
-		n, err := f.readSome((*buf)[:min(int64(len(*buf)), f.skip)])
-		f.skip -= int64(n)
-		if err != nil {
-			return noEOF(err)
-		}
-	}
-	return nil
-}
-
-// readSome reads from the body, which must give something before the stall timeout.
-func (f *fetch) readSome(p []byte) (int, error) {
-	patience := f.cache.opts.StallTimeout
+	patience := f.stall
 	if f.off == f.size {
 		patience = min(patience, endPatience)
 	}
-	stop := f.stop
-	timer := time.AfterFunc(patience, func() { stop(ErrStalled) })
-	defer timer.Stop()
-	for range maxEmptyReads {
-		n, err := f.body.Read(p)
-		if err != nil && err != io.EOF {
-			err = stalled(f.attempt, err)
-		}
-		if n > 0 || err != nil {
-			return n, err
-		}
+	if err := f.answer.drop(&f.buffers, patience); err != nil {
+		return 0, err
 	}
-	return 0, io.ErrNoProgress
+	return f.answer.read(p, patience)
 }
 
 // resumeGain is how many bytes make up for what broke before them: over a bad line a large blob breaks more often than a small one.
@@ -202,33 +182,19 @@ func (f *fetch) resume(cause error) error {
 		if f.ctx.Err() != nil {
 			return context.Cause(f.ctx)
 		}
-		if f.resumes >= f.cache.opts.MaxResumes || errors.Is(cause, ErrSize) || errors.Is(cause, errNoRanges) {
+		if f.resumes >= f.maxResumes || errors.Is(cause, ErrSize) || errors.Is(cause, errNoRanges) {
 			return fmt.Errorf("read origin at byte %d: %w", f.off, cause)
 		}
 		if f.resumes++; f.resumes > 1 {
-			f.pause(resumePause << min(f.resumes-2, 5))
+			select {
+			case <-time.After(resumePause << min(f.resumes-2, 5)):
+			case <-f.ctx.Done():
+			}
 		}
-		f.cache.m.resumes.Inc()
-		if cause = f.connect(false); cause == nil {
+		f.m.resumes.Inc()
+		if cause = f.connect(); cause == nil {
 			f.broken = nil
 			return nil
 		}
 	}
-}
-
-func (f *fetch) pause(d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-f.ctx.Done():
-	}
-}
-
-// stalled adds to an error that it comes from the stall timeout.
-func stalled(attempt context.Context, err error) error {
-	if errors.Is(context.Cause(attempt), ErrStalled) && !errors.Is(err, ErrStalled) {
-		return fmt.Errorf("%w: %w", ErrStalled, err)
-	}
-	return err
 }

@@ -1,10 +1,12 @@
 package cache
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -28,28 +30,64 @@ type flight struct {
 	local *localError // why the readers are on their own
 	// Guarded by Cache.mu.
 	waiting int    // callers between joining and having their reader
-	spare   *fetch // of a flight without file, for the first reader to take over
-	ahead   bool   // begun for readers of whom none has come
+	handOff *fetch // of a flight without file, for the first reader to take over
+	ahead   bool   // started for readers of whom none has joined yet
 }
 
-// seat is one caller's place in a flight. Who boards before there is a file is
+// member is one caller who waits for a flight. One who joins before there is a file is
 // counted as its user when it comes, so that a fast flight does not end without them.
-type seat struct {
+type member struct {
 	*flight
 	source Source
 	early  bool
 	used   bool // the use of the file went to a reader
 }
 
-// ride joins the flight of a blob, or starts it, and returns a reader as soon as the
+// flights are the fetches under way, one per digest. They are ended by close, and by nothing else.
+type flights struct {
+	*fetcher
+	abandoned Abandon
+	ctx       context.Context // of the flights
+	cancel    context.CancelCauseFunc
+	running   sync.WaitGroup
+
+	mu       sync.Mutex // guards below; leaf lock
+	byDigest map[digest.Digest]*flight
+	closed   bool // no more flights
+}
+
+func newFlights(f *fetcher, a Abandon) *flights {
+	a.FinishPercent, a.Grace = cmp.Or(a.FinishPercent, 50), cmp.Or(a.Grace, 10*time.Second)
+	s := &flights{fetcher: f, abandoned: a, byDigest: map[digest.Digest]*flight{}}
+	s.ctx, s.cancel = context.WithCancelCause(context.Background())
+	return s
+}
+
+// close cancels the flights and waits for them; there will be no more.
+func (s *flights) close() {
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	s.cancel(ErrClosed)
+	s.running.Wait()
+}
+
+// number returns how many flights are under way.
+func (s *flights) number() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.byDigest)
+}
+
+// open joins the flight of a blob, or starts it, and returns a reader as soon as the
 // origin has answered.
-func (c *Cache) ride(ctx context.Context, b Blob, origin Origin) (*Reader, error) {
-	f := c.board(b, origin)
+func (s *flights) open(ctx context.Context, b Blob, origin Origin) (*Reader, error) {
+	f := s.join(b, origin)
 	if f == nil {
-		c.degraded(&localError{"closed", ErrClosed}, b.Digest)
-		return c.passThrough(ctx, b, origin, nil)
+		s.degraded(&localError{"closed", ErrClosed}, b.Digest)
+		return s.passThrough(ctx, b, origin, nil)
 	}
-	defer c.alight(f)
+	defer s.leave(f)
 	select {
 	case <-f.ready:
 	case <-ctx.Done():
@@ -61,126 +99,128 @@ func (c *Cache) ride(ctx context.Context, b Blob, origin Origin) (*Reader, error
 	case f.err != nil:
 		return nil, f.err
 	case f.local != nil:
-		return c.passThrough(ctx, b, origin, c.takeSpare(f.flight))
+		return s.passThrough(ctx, b, origin, s.takeHandOff(f.flight))
 	case f.file != nil && (f.early || f.file.join()):
 		f.used = true
-		return c.reader(ctx, b, origin, growingBytes{f.file}, f.source), nil
+		return s.reader(ctx, b, origin, growingBytes{f.file}, f.source), nil
 	case f.file != nil && f.file.failure() != nil: // it has ended, and all who were in time have left
 		if _, ours := errors.AsType[*localError](f.file.failure()); ours {
-			return c.passThrough(ctx, b, origin, nil)
+			return s.passThrough(ctx, b, origin, nil)
 		}
 		return nil, f.file.failure()
 	}
 	return nil, errLookAgain
 }
 
-// board takes a seat in the flight of a digest, started if there was none; nil after
+// join makes the caller a member of the flight of a digest, started if there was none; nil after
 // the cache was closed.
-func (c *Cache) board(b Blob, origin Origin) *seat {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if f := c.flights[b.Digest]; f != nil {
+func (s *flights) join(b Blob, origin Origin) *member {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if f := s.byDigest[b.Digest]; f != nil {
 		f.waiting++
-		s := &seat{flight: f, source: SourceFlight, early: f.file == nil}
+		m := &member{flight: f, source: SourceFlight, early: f.file == nil}
 		if f.ahead && !b.Ahead {
-			s.source, f.ahead = SourceOrigin, false
+			m.source, f.ahead = SourceOrigin, false
 		}
-		return s
+		return m
 	}
-	if c.closed {
+	if s.closed {
 		return nil
 	}
 	f := &flight{digest: b.Digest, via: b.Via, ready: make(chan struct{}), waiting: 1, ahead: b.Ahead}
-	c.flights[b.Digest] = f
-	c.flying.Go(func() { c.fly(f, b, origin) })
-	return &seat{flight: f, source: SourceOrigin, early: true}
+	s.byDigest[b.Digest] = f
+	s.running.Go(func() { s.run(f, b, origin) })
+	return &member{flight: f, source: SourceOrigin, early: true}
 }
 
-// depart lets the callers have the file.
-func (c *Cache) depart(f *flight, file *growing) {
-	c.mu.Lock()
+// deliver lets the callers have the file.
+func (s *flights) deliver(f *flight, file *growing) {
+	s.mu.Lock()
 	f.file = file
 	file.users += f.waiting // nobody else knows the file yet
-	c.mu.Unlock()
+	s.mu.Unlock()
 	close(f.ready)
 }
 
-// alight ends the wait of one caller. The last one drops a spare that nobody took.
-func (c *Cache) alight(s *seat) {
-	c.mu.Lock()
-	s.waiting--
-	file, spare := s.file, s.spare
-	if s.waiting > 0 {
-		spare = nil
+// leave ends the wait of one caller. The last one drops a hand-off that nobody took.
+func (s *flights) leave(m *member) {
+	s.mu.Lock()
+	m.waiting--
+	file, rest := m.file, m.handOff
+	if m.waiting > 0 {
+		rest = nil
 	}
-	if spare != nil {
-		s.spare = nil
+	if rest != nil {
+		m.handOff = nil
 	}
-	c.mu.Unlock()
-	if spare != nil {
-		spare.close()
+	s.mu.Unlock()
+	if rest != nil {
+		rest.close()
 	}
-	if s.early && !s.used && file != nil {
+	if m.early && !m.used && file != nil {
 		if err := file.leave(); err != nil {
-			c.log.Warn("cannot close blob", "digest", s.digest, "error", err)
+			s.log.Warn("cannot close blob", "digest", m.digest, "error", err)
 		}
 	}
 }
 
-// takeSpare returns the answer of the origin that a failed flight left, to one caller.
-func (c *Cache) takeSpare(f *flight) *fetch {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	spare := f.spare
-	f.spare = nil
-	return spare
+// takeHandOff returns the answer of the origin that a failed flight left, to one caller.
+func (s *flights) takeHandOff(f *flight) *fetch {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	x := f.handOff
+	f.handOff = nil
+	return x
 }
 
-// land takes the flight off the board: the next caller looks on disk.
-func (c *Cache) land(f *flight) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.flights[f.digest] == f {
-		delete(c.flights, f.digest)
+// remove takes the flight out of the table: the next caller looks on disk.
+func (s *flights) remove(f *flight) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.byDigest[f.digest] == f {
+		delete(s.byDigest, f.digest)
 	}
 }
 
-// fly runs a flight from take-off to landing.
-func (c *Cache) fly(f *flight, b Blob, origin Origin) {
-	defer c.land(f)
-	if _, held := c.disk.Stat(b.Digest); held { // published since the caller looked
+// run does the work of a flight.
+func (s *flights) run(f *flight, b Blob, origin Origin) {
+	defer s.remove(f)
+	if _, held := s.disk.Stat(b.Digest); held { // published since the caller looked
 		close(f.ready)
 		return
 	}
-	x := c.newFetch(c.ctx, origin, 0, b.Size)
-	crew := b.Split.begin(x)
-	defer crew.leave()
-	if f.err = x.connect(true); f.err != nil {
+	x := s.fetcher.fetch(s.ctx, origin, 0, b.Size)
+	work := b.Split.begin(x)
+	defer work.leave()
+	if f.err = x.begin(); f.err != nil {
 		x.close()
-		c.land(f) // who looks again must not meet this flight
+		s.remove(f) // who looks again must not meet this flight
 		close(f.ready)
 		return
 	}
-	in, err := c.create(x.size)
+	in, err := s.create(x.size)
 	if err != nil {
 		x.end = -1
-		c.ground(f, x, local("create", err))
+		s.fail(f, x, local("create", err))
 		return
 	}
 	defer x.close()
 	file := newGrowing(in, x.size, in.Abort)
-	fill := c.fill
-	if crew.join(x) {
+	fill := s.fill
+	if work.join(x) {
 		file.wish = make(chan struct{}, 1)
-		fill = crew.fill
+		fill = work.fill
 	}
-	c.watch(f, file, x)
-	c.depart(f, file)
-	err = fill(file, in, x, b.Digest)
-	c.unread(file, err)
-	c.finish(file, b.Digest, err)
+	s.watch(f, file, x)
+	s.deliver(f, file)
+	if err = fill(file, in, x); err == nil {
+		err = s.publish(file, in, b.Digest)
+	}
+	s.unread(file, err)
+	s.finish(file, b.Digest, err)
 	if err := file.leave(); err != nil {
-		c.log.Warn("cannot close blob", "digest", b.Digest, "error", err)
+		s.log.Warn("cannot close blob", "digest", b.Digest, "error", err)
 	}
 }
 
@@ -188,31 +228,31 @@ func (c *Cache) fly(f *flight, b Blob, origin Origin) {
 const roomPatience = 2 * time.Second
 
 // create makes room for a blob.
-func (c *Cache) create(size int64) (*disk.Ingest, error) {
-	ctx, cancel := context.WithTimeout(c.ctx, roomPatience)
+func (s *flights) create(size int64) (*disk.Ingest, error) {
+	ctx, cancel := context.WithTimeout(s.ctx, roomPatience)
 	defer cancel()
-	return c.disk.Create(ctx, size)
+	return s.disk.Create(ctx, size)
 }
 
-// ground ends a flight that has an answer of the origin but no room for it.
-func (c *Cache) ground(f *flight, x *fetch, why *localError) {
-	c.mu.Lock()
+// fail ends a flight that has an answer of the origin but no room for it.
+func (s *flights) fail(f *flight, x *fetch, why *localError) {
+	s.mu.Lock()
 	f.local = why
 	if f.waiting > 0 {
-		f.spare, x = x, nil
+		f.handOff, x = x, nil
 	}
-	c.mu.Unlock()
+	s.mu.Unlock()
 	close(f.ready)
-	c.degraded(why, f.digest)
+	s.degraded(why, f.digest)
 	if x != nil {
 		x.close()
 	}
 }
 
-// fill moves the bytes from the origin to the file and publishes them.
-func (c *Cache) fill(g *growing, in *disk.Ingest, x *fetch, d digest.Digest) error {
-	buf := c.buffers.Get().(*[]byte)
-	defer c.buffers.Put(buf)
+// fill moves the bytes from the origin to the file.
+func (s *flights) fill(g *growing, in *disk.Ingest, x *fetch) error {
+	buf := s.buffers.Get().(*[]byte)
+	defer s.buffers.Put(buf)
 	for {
 		n, err := x.Read(*buf)
 		if n > 0 {
@@ -220,26 +260,25 @@ func (c *Cache) fill(g *growing, in *disk.Ingest, x *fetch, d digest.Digest) err
 				return local("write", err)
 			}
 			g.advance(n)
-			c.m.fetched.Add(float64(n))
+			s.m.fetched.Add(float64(n))
 		}
 		if err == io.EOF {
-			break
+			return nil
 		}
 		if err != nil {
 			return err
 		}
 	}
-	return c.publish(g, in, d)
 }
 
 // publish verifies the digest of a file that is whole and lets the readers have its end.
-func (c *Cache) publish(g *growing, in *disk.Ingest, d digest.Digest) error {
-	blob, err := in.Commit(c.ctx, d)
+func (s *flights) publish(g *growing, in *disk.Ingest, d digest.Digest) error {
+	blob, err := in.Commit(s.ctx, d)
 	switch {
 	case err == nil:
 		g.complete(blob.Close)
 		return nil
-	case errors.Is(err, ErrCorrupt), errors.Is(err, ErrSize), c.ctx.Err() != nil:
+	case errors.Is(err, ErrCorrupt), errors.Is(err, ErrSize), s.ctx.Err() != nil:
 		return err
 	default:
 		return local("commit", err)
@@ -247,35 +286,17 @@ func (c *Cache) publish(g *growing, in *disk.Ingest, d digest.Digest) error {
 }
 
 // finish tells the readers how the flight ended.
-func (c *Cache) finish(g *growing, d digest.Digest, err error) {
+func (s *flights) finish(g *growing, d digest.Digest, err error) {
 	if err == nil {
 		return
 	}
 	if why, ok := errors.AsType[*localError](err); ok {
 		g.fail(why)
-		c.degraded(why, d)
+		s.degraded(why, d)
 		return
 	}
 	if errors.Is(err, ErrCorrupt) || errors.Is(err, ErrSize) {
-		c.m.corrupt.WithLabelValues("origin").Inc()
+		s.m.corrupt.WithLabelValues("origin").Inc()
 	}
 	g.fail(fmt.Errorf("fetch %s: %w", d, err))
-}
-
-// passThrough returns a reader that fetches for itself. spare, if not nil, is a
-// fetch from byte 0 that was already answered.
-func (c *Cache) passThrough(ctx context.Context, b Blob, origin Origin, spare *fetch) (*Reader, error) {
-	x := spare
-	if x == nil {
-		x = c.newFetch(ctx, origin, 0, b.Size)
-		if err := x.connect(true); err != nil {
-			x.close()
-			return nil, err
-		}
-	}
-	d := &directBytes{cache: c, blob: b, origin: origin, check: b.Digest.Verifier()}
-	d.use(x)
-	r := c.reader(ctx, b, origin, d, SourceDirect)
-	context.AfterFunc(r.ctx, x.cancel) // a spare was begun by a flight
-	return r, nil
 }

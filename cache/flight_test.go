@@ -34,7 +34,7 @@ func running(t *testing.T) *Cache {
 	return c
 }
 
-// TestLookAgain has a caller board after it has missed on disk what was published a moment later.
+// TestLookAgain has a caller join after it has missed on disk what was published a moment later.
 func TestLookAgain(t *testing.T) {
 	c := running(t)
 	p := []byte("published a moment later")
@@ -47,7 +47,7 @@ func TestLookAgain(t *testing.T) {
 	if why := c.store(t.Context(), b.Digest, p); why != nil {
 		t.Fatal(why)
 	}
-	if _, err := c.ride(t.Context(), b, origin); !errors.Is(err, errLookAgain) {
+	if _, err := c.flights.open(t.Context(), b, origin); !errors.Is(err, errLookAgain) {
 		t.Errorf("got %v", err)
 	}
 	if asked != 0 {

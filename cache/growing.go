@@ -300,11 +300,3 @@ func (g *growing) await(ctx context.Context, off int64) (limit int64, err error)
 		end()
 	}
 }
-
-// noEOF makes the end of a file that should be longer an error.
-func noEOF(err error) error {
-	if err == io.EOF {
-		return io.ErrUnexpectedEOF
-	}
-	return err
-}

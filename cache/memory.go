@@ -79,25 +79,31 @@ func (m *memory) size() int64 {
 	return m.bytes
 }
 
+// objects are small ones, held in memory over the disk.
+type objects struct {
+	*resources
+	memory *memory
+}
+
 // Put keeps a small object in memory and on disk. It returns ErrCorrupt, ErrSize or
 // ErrDigest when p is not b; a disk that cannot take it is only counted. p must not be changed afterwards.
-func (c *Cache) Put(ctx context.Context, b Blob, p []byte) error {
+func (o *objects) Put(ctx context.Context, b Blob, p []byte) error {
 	if err := verify(b, p); err != nil {
 		return fmt.Errorf("put %s: %w", b.Digest, err)
 	}
-	c.memory.add(b.Digest, p)
-	if _, held := c.disk.Stat(b.Digest); held {
+	o.memory.add(b.Digest, p)
+	if _, held := o.disk.Stat(b.Digest); held {
 		return nil
 	}
-	if why := c.store(ctx, b.Digest, p); why != nil {
-		c.degraded(why, b.Digest)
+	if why := o.store(ctx, b.Digest, p); why != nil {
+		o.degraded(why, b.Digest)
 	}
 	return nil
 }
 
 // store writes an object to disk.
-func (c *Cache) store(ctx context.Context, d digest.Digest, p []byte) *localError {
-	in, err := c.disk.Create(ctx, int64(len(p)))
+func (o *objects) store(ctx context.Context, d digest.Digest, p []byte) *localError {
+	in, err := o.disk.Create(ctx, int64(len(p)))
 	if err != nil {
 		return local("create", err)
 	}
@@ -117,49 +123,49 @@ func (c *Cache) store(ctx context.Context, d digest.Digest, p []byte) *localErro
 
 // Bytes returns a small object from memory or disk, verified. It returns ErrNotFound,
 // also when the disk fails, and ErrTooLarge when it is longer than maxBytes. The bytes must not be changed.
-func (c *Cache) Bytes(ctx context.Context, d digest.Digest, maxBytes int64) ([]byte, error) {
-	if p, ok := c.memory.get(d); ok {
+func (o *objects) Bytes(ctx context.Context, d digest.Digest, maxBytes int64) ([]byte, error) {
+	if p, ok := o.memory.get(d); ok {
 		if int64(len(p)) > maxBytes {
 			return nil, fmt.Errorf("read %s: more than %d bytes: %w", d, maxBytes, ErrTooLarge)
 		}
 		return p, nil
 	}
-	p, err := c.load(ctx, d, maxBytes)
+	p, err := o.load(ctx, d, maxBytes)
 	if err == nil {
-		c.memory.add(d, p)
+		o.memory.add(d, p)
 		return p, nil
 	}
 	if errors.Is(err, ErrNotFound) || errors.Is(err, ErrDigest) || errors.Is(err, ErrTooLarge) || ctx.Err() != nil {
 		return nil, err
 	}
-	c.degraded(local(reasonRead, err), d)
+	o.degraded(local(reasonRead, err), d)
 	return nil, fmt.Errorf("%w: %w", ErrNotFound, err)
 }
 
 // Peek is Bytes for those who look after the cache: it counts as no use of the object, which
 // keeps its place in the order of eviction, and memory keeps what it had.
-func (c *Cache) Peek(ctx context.Context, d digest.Digest, maxBytes int64) ([]byte, error) {
-	if p, ok := c.memory.peek(d); ok && int64(len(p)) <= maxBytes {
+func (o *objects) Peek(ctx context.Context, d digest.Digest, maxBytes int64) ([]byte, error) {
+	if p, ok := o.memory.peek(d); ok && int64(len(p)) <= maxBytes {
 		return p, nil
 	}
-	blob, err := c.disk.Peek(d)
+	blob, err := o.disk.Peek(d)
 	if err != nil {
 		return nil, err
 	}
-	return c.read(ctx, blob, maxBytes)
+	return o.read(ctx, blob, maxBytes)
 }
 
 // load reads an object from disk. One that is not what its name says is dropped.
-func (c *Cache) load(ctx context.Context, d digest.Digest, maxBytes int64) ([]byte, error) {
-	blob, err := c.disk.Open(ctx, d)
+func (o *objects) load(ctx context.Context, d digest.Digest, maxBytes int64) ([]byte, error) {
+	blob, err := o.disk.Open(ctx, d)
 	if err != nil {
 		return nil, err
 	}
-	return c.read(ctx, blob, maxBytes)
+	return o.read(ctx, blob, maxBytes)
 }
 
 // read is the rest of load. It closes the blob.
-func (c *Cache) read(ctx context.Context, blob *disk.Blob, maxBytes int64) ([]byte, error) {
+func (o *objects) read(ctx context.Context, blob *disk.Blob, maxBytes int64) ([]byte, error) {
 	defer blob.Close()
 	d := blob.Digest()
 	if blob.Size() > maxBytes {
@@ -172,7 +178,7 @@ func (c *Cache) read(ctx context.Context, blob *disk.Blob, maxBytes int64) ([]by
 	if verify(Blob{Digest: d, Size: blob.Size()}, p) == nil {
 		return p, nil
 	}
-	if err := c.disk.Discard(ctx, d); err != nil {
+	if err := o.disk.Discard(ctx, d); err != nil {
 		return nil, err
 	}
 	return nil, fmt.Errorf("read %s: %w", d, ErrNotFound)

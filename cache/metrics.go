@@ -10,10 +10,11 @@ type metrics struct {
 	refusedParts             prometheus.Counter
 	fetched, received        prometheus.Counter
 	uploads                  prometheus.Gauge
-	flights, memory          prometheus.Collector
+	gauges                   []prometheus.Collector
 }
 
-func newMetrics(c *Cache) *metrics {
+// newMetrics returns counters of zero, and gauges of the fetches under way and of the bytes in memory.
+func newMetrics(fetches func() int, inMemory func() int64) *metrics {
 	counter := func(name, help string) prometheus.Counter {
 		return prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
 	}
@@ -39,21 +40,16 @@ func newMetrics(c *Cache) *metrics {
 		fetched:      counter("dray_cache_fetched_bytes_total", "Bytes that flights got from origins."),
 		received:     counter("dray_cache_received_bytes_total", "Bytes that clients uploaded."),
 		uploads:      prometheus.NewGauge(prometheus.GaugeOpts{Name: "dray_cache_uploads", Help: "Uploads open."}),
-		flights: gauge("dray_cache_flights", "Fetches under way.", func() float64 {
-			c.mu.Lock()
-			defer c.mu.Unlock()
-			return float64(len(c.flights))
-		}),
-		memory: gauge("dray_cache_memory_bytes", "Bytes of objects held in memory.", func() float64 {
-			return float64(c.memory.size())
-		}),
+		gauges: []prometheus.Collector{
+			gauge("dray_cache_flights", "Fetches under way.", func() float64 { return float64(fetches()) }),
+			gauge("dray_cache_memory_bytes", "Bytes of objects held in memory.", func() float64 { return float64(inMemory()) }),
+		},
 	}
 }
 
-// Collectors returns the metrics of the cache; those of its disk are the disk's own.
-func (c *Cache) Collectors() []prometheus.Collector {
-	m := c.m
-	return []prometheus.Collector{
-		m.opens, m.degraded, m.corrupt, m.abandoned, m.requests, m.resumes, m.refusedParts, m.fetched, m.received, m.uploads, m.flights, m.memory,
-	}
+// collectors returns all of them.
+func (m *metrics) collectors() []prometheus.Collector {
+	return append([]prometheus.Collector{
+		m.opens, m.degraded, m.corrupt, m.abandoned, m.requests, m.resumes, m.refusedParts, m.fetched, m.received, m.uploads,
+	}, m.gauges...)
 }

@@ -8,13 +8,8 @@ import (
 	"slices"
 	"sync"
 
-	"github.com/opencontainers/go-digest"
-
 	"dray/cache/disk"
 )
-
-// errNoRanges says that an origin sent all in place of a part.
-var errNoRanges = errors.New("origin ignores ranges")
 
 // windowPieces is how many pieces per stream a fetch may be ahead of the byte up to
 // which it is complete: what is hashed later has then not left the page cache.
@@ -25,7 +20,7 @@ const windowPieces = 2
 // takes no more; when no helper is left, the leader gets the rest by one request.
 type crew struct {
 	*Split
-	cache  *Cache
+	*fetcher
 	origin Origin
 	size   int64
 	ctx    context.Context
@@ -45,7 +40,7 @@ type crew struct {
 
 // begin takes slots for a fetch whose size is known, and has it ask for its first piece only.
 func (s *Split) begin(x *fetch) *crew {
-	w := &crew{Split: s, cache: x.cache, origin: x.origin, changed: make(chan struct{})}
+	w := &crew{Split: s, fetcher: x.fetcher, origin: x.origin, changed: make(chan struct{})}
 	if !w.worth(x.size) {
 		return w
 	}
@@ -99,8 +94,8 @@ func (w *crew) leave() {
 	}
 }
 
-// fill moves the bytes from the origin to the file and publishes them.
-func (w *crew) fill(g *growing, in *disk.Ingest, x *fetch, d digest.Digest) error {
+// fill moves the bytes from the origin to the file.
+func (w *crew) fill(g *growing, in *disk.Ingest, x *fetch) error {
 	w.g, w.in, w.size = g, in, x.size
 	w.ctx, w.cancel = context.WithCancel(x.ctx)
 	defer w.cancel()
@@ -117,10 +112,7 @@ func (w *crew) fill(g *growing, in *disk.Ingest, x *fetch, d digest.Digest) erro
 		w.fail(err)
 	}
 	team.Wait()
-	if w.err != nil {
-		return w.err
-	}
-	return w.cache.publish(g, in, d)
+	return w.err
 }
 
 // lead fetches the first piece from x and then others, until all have arrived.
@@ -259,8 +251,8 @@ func (w *crew) done() {
 // refused gives back what is missing of a piece. Without ranges the crew ends.
 func (w *crew) refused(p span, err error) {
 	if w.ctx.Err() == nil {
-		w.cache.m.refusedParts.Inc()
-		w.cache.log.Debug("part of blob refused, using fewer streams", "from", p.from, "to", p.to, "error", err)
+		w.m.refusedParts.Inc()
+		w.log.Debug("part of blob refused, using fewer streams", "from", p.from, "to", p.to, "error", err)
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -295,10 +287,10 @@ func (w *crew) fail(err error) {
 
 // get fetches a piece; p is then what is missing of it.
 func (w *crew) get(p *span) error {
-	y := w.cache.newFetch(w.ctx, func(ctx context.Context, from int64) (Stream, error) { return w.Part(ctx, from, p.to) }, p.from, w.size)
+	y := w.fetch(w.ctx, func(ctx context.Context, from int64) (Stream, error) { return w.Part(ctx, from, p.to) }, p.from, w.size)
 	defer y.close()
 	y.part, y.end = true, p.to
-	if err := y.connect(false); err != nil {
+	if err := y.connect(); err != nil {
 		return err
 	}
 	return w.copy(y, p)
@@ -314,8 +306,8 @@ func (w *crew) copy(y *fetch, p *span) error {
 }
 
 func (w *crew) each(y *fetch, use func(b []byte, off int64) error) error {
-	buf := w.cache.buffers.Get().(*[]byte)
-	defer w.cache.buffers.Put(buf)
+	buf := w.buffers.Get().(*[]byte)
+	defer w.buffers.Put(buf)
 	for w.ctx.Err() == nil {
 		at := y.off
 		n, err := y.Read(*buf)
@@ -338,7 +330,7 @@ func (w *crew) put(b []byte, off int64) error {
 	n, err := w.in.WriteAt(b, off)
 	if n > 0 {
 		w.g.arrive(off, n)
-		w.cache.m.fetched.Add(float64(n))
+		w.m.fetched.Add(float64(n))
 	}
 	if err != nil {
 		return local("write", err)
@@ -353,11 +345,11 @@ func (w *crew) rest(x *fetch) error {
 		return nil
 	}
 	first, last := w.free[0], w.free[len(w.free)-1]
-	if x.off != first.from || x.body == nil {
+	if x.off != first.from || x.answer == nil {
 		x.disconnect()
-		x = w.cache.newFetch(w.ctx, w.origin, first.from, w.size)
+		x = w.fetch(w.ctx, w.origin, first.from, w.size)
 		defer x.close()
-		if err := x.connect(false); err != nil {
+		if err := x.connect(); err != nil {
 			if err = x.resume(err); err != nil {
 				return err
 			}
@@ -382,8 +374,8 @@ func (w *crew) rest(x *fetch) error {
 
 // hash follows the byte up to which the file is complete.
 func (w *crew) hash() {
-	buf := w.cache.buffers.Get().(*[]byte)
-	defer w.cache.buffers.Put(buf)
+	buf := w.buffers.Get().(*[]byte)
+	defer w.buffers.Put(buf)
 	for w.in.Size() < w.size {
 		w.g.mu.Lock()
 		mark, changed := w.g.written, w.g.wait()

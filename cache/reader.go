@@ -34,7 +34,7 @@ const (
 //
 // Read and Seek are for one goroutine; Close may come from another and ends a Read under way.
 type Reader struct {
-	cache   *Cache
+	*fetcher
 	blob    Blob
 	origin  Origin
 	ctx     context.Context
@@ -67,11 +67,11 @@ var (
 )
 
 // reader returns a reader of at.
-func (c *Cache) reader(ctx context.Context, b Blob, origin Origin, at bytesAt, source Source) *Reader {
+func (f *fetcher) reader(ctx context.Context, b Blob, origin Origin, at bytesAt, source Source) *Reader {
 	if !b.Ahead {
-		c.m.opens.WithLabelValues(string(source)).Inc()
+		f.m.opens.WithLabelValues(string(source)).Inc()
 	}
-	r := &Reader{cache: c, blob: b, origin: origin, at: at, source: source}
+	r := &Reader{fetcher: f, blob: b, origin: origin, at: at, source: source}
 	r.ctx, r.cancel = context.WithCancel(ctx)
 	return r
 }
@@ -212,16 +212,16 @@ func (r *Reader) ended() error {
 // 0 without a gap, it goes on to verify the whole.
 func (r *Reader) failOver(old bytesAt, why *localError) (bytesAt, error) {
 	if why.reason == reasonRead { // the others were counted by the flight
-		r.cache.degraded(why, r.blob.Digest)
+		r.degraded(why, r.blob.Digest)
 	}
-	r.cache.m.opens.WithLabelValues(string(SourceDirect)).Inc()
-	d := &directBytes{cache: r.cache, blob: Blob{Digest: r.blob.Digest, Size: old.total()}, origin: r.origin, off: r.pos, at: r.pos}
+	r.m.opens.WithLabelValues(string(SourceDirect)).Inc()
+	d := &directBytes{fetcher: r.fetcher, blob: Blob{Digest: r.blob.Digest, Size: old.total()}, origin: r.origin, off: r.pos, at: r.pos}
 	if r.pos == r.inRow {
 		d.replay(old)
 	}
 	if _, wasDisk := old.(diskBytes); wasDisk && errors.Is(why, io.ErrUnexpectedEOF) {
-		if err := r.cache.disk.Discard(r.ctx, r.blob.Digest); err != nil {
-			r.cache.log.Warn("cannot drop blob", "digest", r.blob.Digest, "error", err)
+		if err := r.disk.Discard(r.ctx, r.blob.Digest); err != nil {
+			r.log.Warn("cannot drop blob", "digest", r.blob.Digest, "error", err)
 		}
 	}
 	r.mu.Lock()
@@ -234,7 +234,7 @@ func (r *Reader) failOver(old bytesAt, why *localError) (bytesAt, error) {
 		return nil, ErrClosed
 	}
 	if err := old.close(); err != nil {
-		r.cache.log.Warn("cannot close blob", "digest", r.blob.Digest, "error", err)
+		r.log.Warn("cannot close blob", "digest", r.blob.Digest, "error", err)
 	}
 	return d, nil
 }

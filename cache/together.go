@@ -15,15 +15,16 @@ const (
 	togetherHeads = 8192
 )
 
-// together remembers when the use of a head was counted.
+// together counts uses of blobs that are used together, and remembers when it did.
 type together struct {
+	*resources
 	mu   sync.Mutex // guards below; leaf lock
 	seen *simplelru.LRU[digest.Digest, time.Time]
 }
 
-func newTogether() *together {
+func newTogether(r *resources) *together {
 	seen, _ := simplelru.NewLRU[digest.Digest, time.Time](togetherHeads, nil) // fails for sizes below one only
-	return &together{seen: seen}
+	return &together{resources: r, seen: seen}
 }
 
 // due says whether a use of the head is to be counted now.
@@ -40,8 +41,8 @@ func (t *together) due(head digest.Digest, now time.Time) bool {
 // Used says that a client was given head, from wherever, and is going to need the members. What of them is on disk then
 // counts as asked for, so that they are evicted neither before their head, because this client has some of them from elsewhere,
 // nor after it, because it was always sent from memory. members is asked for at most once a minute for each head.
-func (c *Cache) Used(head digest.Digest, members func() []digest.Digest) {
-	if c.together.due(head, time.Now()) {
-		c.disk.Use(append(members(), head)...)
+func (t *together) Used(head digest.Digest, members func() []digest.Digest) {
+	if t.due(head, time.Now()) {
+		t.disk.Use(append(members(), head)...)
 	}
 }

@@ -16,11 +16,11 @@ import (
 // Upload is a blob received from a client. One goroutine at a time writes and
 // commits; all else may come from any. Whoever receives one closes it in the end.
 type Upload struct {
-	cache *Cache
-	key   string // under which it is kept; empty: it ends with the process
-	in    *disk.Ingest
-	file  *growing
-	once  sync.Once
+	*resources
+	key  string // under which it is kept; empty: it ends with the process
+	in   *disk.Ingest
+	file *growing
+	once sync.Once
 	// suspended says that it is the next process's.
 	suspended atomic.Bool
 }
@@ -36,7 +36,7 @@ func (c *Cache) Receive(ctx context.Context) (*Upload, error) {
 
 func (c *Cache) upload(key string, in *disk.Ingest) *Upload {
 	c.m.uploads.Inc()
-	return &Upload{cache: c, key: key, in: in, file: newGrowing(in, -1, in.Abort)}
+	return &Upload{resources: c.resources, key: key, in: in, file: newGrowing(in, -1, in.Abort)}
 }
 
 // Write appends. What it says was written stays when it fails, for instance with
@@ -48,15 +48,15 @@ func (u *Upload) Write(p []byte) (int, error) {
 	n, err := u.in.Write(p)
 	if n > 0 {
 		u.file.advance(n)
-		u.cache.m.received.Add(float64(n))
+		u.m.received.Add(float64(n))
 	}
 	return n, err
 }
 
 // ReadFrom appends what r gives until io.EOF. When r fails, what it gave before stays.
 func (u *Upload) ReadFrom(r io.Reader) (int64, error) {
-	buf := u.cache.buffers.Get().(*[]byte)
-	defer u.cache.buffers.Put(buf)
+	buf := u.buffers.Get().(*[]byte)
+	defer u.buffers.Put(buf)
 	var total int64
 	for {
 		n, err := r.Read(*buf)
@@ -123,7 +123,7 @@ func (u *Upload) commit(ctx context.Context, d digest.Digest, commit func(contex
 			return Blob{}, err
 		}
 		if errors.Is(err, ErrCorrupt) {
-			u.cache.m.corrupt.WithLabelValues("upload").Inc()
+			u.m.corrupt.WithLabelValues("upload").Inc()
 		}
 		u.end(err)
 		return Blob{}, err
@@ -161,15 +161,15 @@ func (u *Upload) Close() error {
 	if u.key == "" || u.suspended.Load() {
 		return nil
 	}
-	return u.cache.disk.Forget(u.key)
+	return u.disk.Forget(u.key)
 }
 
 // leave ends the writer's use of the file.
 func (u *Upload) leave() {
 	u.once.Do(func() {
-		u.cache.m.uploads.Dec()
+		u.m.uploads.Dec()
 		if err := u.file.leave(); err != nil {
-			u.cache.log.Warn("cannot close upload", "error", err)
+			u.log.Warn("cannot close upload", "error", err)
 		}
 	})
 }

@@ -243,6 +243,9 @@ func (g *graph) register(cs []prometheus.Collector) { g.metrics.MustRegister(cs.
 // close releases what build opened.
 func (g *graph) close() error {
 	var errs []error
+	if g.cache != nil {
+		g.cache.Close()
+	}
 	for _, r := range g.registries {
 		r.wire.CloseIdleConnections()
 	}

@@ -1,0 +1,27 @@
+package cache
+
+import (
+	"log/slog"
+	"sync"
+
+	"github.com/opencontainers/go-digest"
+
+	"dray/cache/disk"
+)
+
+// bufferSize of one read from an origin: pieces of this size end up in large folios of the page cache.
+const bufferSize = 256 << 10
+
+// resources are what all parts of a cache share.
+type resources struct {
+	disk    *disk.Dir
+	log     *slog.Logger
+	m       *metrics
+	buffers sync.Pool // of *[]byte, bufferSize long
+}
+
+// degraded counts a failure that a pull survives.
+func (r *resources) degraded(e *localError, d digest.Digest) {
+	r.m.degraded.WithLabelValues(e.reason).Inc()
+	r.log.Warn("blob passed through uncached", "digest", d, "error", e)
+}
