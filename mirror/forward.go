@@ -95,11 +95,9 @@ func (m *Mirror) startForward(s *session, size int64, announced digest.Digest) {
 		close(f.done)
 		return
 	}
-	var ctx context.Context
-	ctx, f.cancel = context.WithCancelCause(upstream.Telling(m.tasks.ctx, f.trouble.hear))
-	started := m.tasks.start(func(context.Context) {
+	cancel, started := m.tasks.startCancellable(func(ctx context.Context) {
 		defer close(f.done)
-		defer f.cancel(nil)
+		ctx = upstream.Telling(ctx, f.trouble.hear)
 		if m.awaitMount(ctx, up, repo, announced, size) {
 			if d, err := f.cleared(ctx, gate, repo); err != nil {
 				f.err = err
@@ -117,9 +115,9 @@ func (m *Mirror) startForward(s *session, size int64, announced digest.Digest) {
 			m.recorded(m.known.Add(ctx, up.Name, repo, meta.Holding{Digest: f.digest, KnownFact: meta.KnownFact{Kind: meta.KindBlob, Size: blob.Size()}}))
 		}
 	})
+	f.cancel = cancel
 	if !started {
 		f.err = errStopped
-		f.cancel(errStopped)
 		close(f.done)
 	}
 }

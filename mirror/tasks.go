@@ -38,6 +38,20 @@ func (t *tasks) start(fn func(ctx context.Context)) bool {
 	return true
 }
 
+// startCancellable is start for a task that ends before stop when cancel is called. When the
+// task is not started, cancel does nothing.
+func (t *tasks) startCancellable(fn func(ctx context.Context)) (cancel context.CancelCauseFunc, started bool) {
+	ctx, cancel := context.WithCancelCause(t.ctx)
+	started = t.start(func(context.Context) {
+		defer cancel(nil)
+		fn(ctx)
+	})
+	if !started {
+		cancel(errStopped)
+	}
+	return cancel, started
+}
+
 // stop cancels everything and waits for it.
 func (t *tasks) stop() {
 	t.mu.Lock()
@@ -59,7 +73,7 @@ type flights[T any] struct {
 
 type call[T any] struct {
 	waiting int
-	cancel  context.CancelFunc
+	cancel  context.CancelCauseFunc
 	done    chan struct{}
 	value   T
 	err     error
@@ -90,9 +104,10 @@ func (f *flights[T]) join(t *tasks, key string, bound time.Duration, fn func(con
 		c.waiting++
 		return c, nil
 	}
-	ctx, cancel := context.WithTimeout(t.ctx, bound)
-	c := &call[T]{waiting: 1, cancel: cancel, done: make(chan struct{})}
-	started := t.start(func(context.Context) {
+	c := &call[T]{waiting: 1, done: make(chan struct{})}
+	var started bool
+	c.cancel, started = t.startCancellable(func(ctx context.Context) {
+		ctx, cancel := context.WithTimeout(ctx, bound)
 		defer cancel()
 		c.value, c.err = fn(ctx)
 		f.mu.Lock()
@@ -101,7 +116,6 @@ func (f *flights[T]) join(t *tasks, key string, bound time.Duration, fn func(con
 		close(c.done)
 	})
 	if !started {
-		cancel()
 		return nil, errStopped
 	}
 	if f.calls == nil {
@@ -118,7 +132,7 @@ func (f *flights[T]) leave(key string, c *call[T]) {
 	defer f.mu.Unlock()
 	if c.waiting--; c.waiting == 0 && !f.lasting {
 		f.remove(key, c)
-		c.cancel()
+		c.cancel(nil)
 	}
 }
 
