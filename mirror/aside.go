@@ -99,7 +99,7 @@ func (m *Mirror) landAside(ctx context.Context, up *Upstream, repo string, ref o
 		m.pins.drop(brought...)
 		return pushed, nil
 	}
-	m.tasks.start(func(ctx context.Context) {
+	m.tasks.Start(func(ctx context.Context) {
 		ctx, cancel := context.WithTimeout(ctx, landWithin)
 		defer cancel()
 		_, err := m.land(ctx, up, repo, ref, man)

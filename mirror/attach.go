@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"dray/cache/meta"
+	"dray/mirror/flight"
 	"dray/mirror/pipeline"
 	"dray/upstream"
 	"dray/upstream/oci"
@@ -51,7 +52,7 @@ func (m *Mirror) attach(p plea, r *pipeline.Report) {
 		return
 	}
 	subject := oci.Descriptor{MediaType: p.man.MediaType, Digest: p.man.Digest, Size: int64(len(p.man.Raw))}
-	if !m.attachments.add(attachment{p.up, p.repo, p.ref, subject, r}) {
+	if !m.attachments.Add(attachment{p.up, p.repo, p.ref, subject, r}) {
 		m.metrics.attached.WithLabelValues(p.up.Name, "dropped").Inc()
 	}
 }
@@ -75,8 +76,8 @@ func derivedTag(tag string) bool {
 }
 
 // attachOne is the worker's part of attach.
-func (m *Mirror) attachOne(ctx context.Context, c chore[attachment]) {
-	a := c.what
+func (m *Mirror) attachOne(ctx context.Context, c flight.Chore[attachment]) {
+	a := c.What
 	if _, waits := m.queue.Find(a.up.Name, a.repo, a.ref.String()); waits {
 		m.attachAgain(c, errStillQueued)
 		return
@@ -100,9 +101,9 @@ func (m *Mirror) attachOne(ctx context.Context, c chore[attachment]) {
 // errStillQueued is why a verdict waits.
 var errStillQueued = errors.New("the image is still on its way")
 
-func (m *Mirror) attachAgain(c chore[attachment], err error) {
-	if !m.attachments.putOff(c, attachPauses) {
-		m.notAttached(c.what, err)
+func (m *Mirror) attachAgain(c flight.Chore[attachment], err error) {
+	if !m.attachments.PutOff(c, attachPauses) {
+		m.notAttached(c.What, err)
 	}
 }
 

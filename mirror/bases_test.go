@@ -20,7 +20,7 @@ func (h *house) teach() *meta.Bases {
 	synctest.Wait() // Run has begun without one
 	bases := meta.NewBases(h.store, meta.BasesOptions{})
 	h.m.learner = newLearner(h.m, bases)
-	h.m.tasks.start(h.m.learner.run)
+	h.m.tasks.Start(h.m.learner.run)
 	return bases
 }
 
@@ -126,8 +126,8 @@ func TestLearnsBases(t *testing.T) {
 				if n := h.up.count("blob") + h.up.count("manifest"); n != asked {
 					t.Errorf("learning asked the upstream %d times", n-asked)
 				}
-				if len(h.m.learner.lessons.later) > 0 {
-					t.Errorf("%d lessons wait for ever", len(h.m.learner.lessons.later))
+				if waiting := h.m.learner.lessons.Drop(t.Context(), func(unlearnt) bool { return true }); len(waiting) > 0 {
+					t.Errorf("%d lessons wait for ever", len(waiting))
 				}
 			})
 		})

@@ -35,14 +35,14 @@ func (m *Mirror) deleteManifest(x *exchange) error {
 	if err != nil {
 		return err
 	}
-	verdicts := m.attachments.drop(ctx, func(a attachment) bool {
+	verdicts := m.attachments.Drop(ctx, func(a attachment) bool {
 		return a.up == up && a.repo == repo && (a.subject.Digest == ref.Digest || a.ref == ref)
 	})
 	gone, err := m.deleteThere(ctx, up, repo, ref)
 	if err != nil && !oci.NotFound(err) {
 		waiting.Restore()
 		for _, a := range verdicts {
-			m.attachments.add(a)
+			m.attachments.Add(a)
 		}
 		return deniedAs403(x, err)
 	}
@@ -86,7 +86,7 @@ func (m *Mirror) withdraw(ctx context.Context, up *Upstream, repo string, ref oc
 	meant := func(reference string, d digest.Digest) bool { return reference == ref.String() || d == ref.Digest }
 	busy := oci.ErrDenied.With("%s of %s is being copied to %s right now: delete it once it has arrived", ref, repo, up.Registry)
 	landing := func(key string) bool { return keyAbout(key, up, repo, meant) }
-	if err := m.landings.settled(ctx, landing); err != nil {
+	if err := m.landings.Settled(ctx, landing); err != nil {
 		return nil, busy.Because(err)
 	}
 	queued := func(p queue.Push) bool { return meant(p.Reference, p.Digest) }

@@ -10,6 +10,7 @@ import (
 
 	"dray/cache"
 	"dray/cache/meta"
+	"dray/mirror/flight"
 	"dray/upstream"
 	"dray/upstream/oci"
 
@@ -95,7 +96,7 @@ func (m *Mirror) startForward(s *session, size int64, announced digest.Digest) {
 		close(f.done)
 		return
 	}
-	cancel, started := m.tasks.startCancellable(func(ctx context.Context) {
+	cancel, started := m.tasks.StartCancellable(func(ctx context.Context) {
 		defer close(f.done)
 		ctx = upstream.Telling(ctx, f.trouble.hear)
 		if m.awaitMount(ctx, up, repo, announced, size) {
@@ -117,7 +118,7 @@ func (m *Mirror) startForward(s *session, size int64, announced digest.Digest) {
 	})
 	f.cancel = cancel
 	if !started {
-		f.err = errStopped
+		f.err = flight.ErrStopped
 		close(f.done)
 	}
 }

@@ -134,7 +134,7 @@ func (m *Mirror) pass(ctx context.Context, p plea) (*pipeline.Report, error) {
 	r := m.reports.late(p.key(), p.within)
 	if r == nil {
 		var err error
-		r, err = m.verdicts.do(wait, m.tasks, p.key(), landWithin, func(ctx context.Context) (*pipeline.Report, error) {
+		r, err = m.verdicts.Do(wait, m.tasks, p.key(), landWithin, func(ctx context.Context) (*pipeline.Report, error) {
 			return m.judge(ctx, p)
 		})
 		if errors.Is(err, errStillChecking) {

@@ -37,7 +37,7 @@ func (m *Mirror) startScan(g *Gate, s *session, f *forward, announced digest.Dig
 	}
 	w := &scan{done: make(chan struct{})}
 	blob, up, repo := s.blob, s.up.Name, s.repo
-	started := m.tasks.start(func(ctx context.Context) {
+	started := m.tasks.Start(func(ctx context.Context) {
 		defer func() { <-m.walks }()
 		defer close(w.done)
 		r := blob.Follow()
@@ -198,7 +198,7 @@ func (c *pushed) Scanned(ctx context.Context, d oci.Descriptor) (*pipeline.Scann
 		return nil, nil
 	}
 	key := c.up.Name + " " + c.repo + " " + c.gate.Pipeline.Name() + " " + d.Digest.String()
-	return c.m.scans.do(ctx, c.m.tasks, key, landWithin, func(ctx context.Context) (*pipeline.Scanned, error) {
+	return c.m.scans.Do(ctx, c.m.tasks, key, landWithin, func(ctx context.Context) (*pipeline.Scanned, error) {
 		r, err := c.Open(ctx, d)
 		if err != nil {
 			return nil, err

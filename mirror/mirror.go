@@ -10,6 +10,7 @@ import (
 
 	"dray/cache"
 	"dray/cache/meta"
+	"dray/mirror/flight"
 	"dray/mirror/notify"
 	"dray/mirror/pipeline"
 	"dray/mirror/queue"
@@ -121,13 +122,13 @@ type Mirror struct {
 	onPull    func(u *Upstream, repo, reference string)
 	onEvent   func(notify.Event)
 	log       *slog.Logger
-	tasks     *tasks
-	manifests flights[*answer]
-	vouches   flights[int64]
-	landings  flights[upstream.Pushed]
-	turns     turns // of tags
-	verdicts  flights[*pipeline.Report]
-	scans     flights[*pipeline.Scanned]
+	tasks     *flight.Tasks
+	manifests flight.Flights[*answer]
+	vouches   flight.Flights[int64]
+	landings  flight.Flights[upstream.Pushed]
+	turns     flight.Turns // of tags
+	verdicts  flight.Flights[*pipeline.Report]
+	scans     flight.Flights[*pipeline.Scanned]
 	walks     chan struct{}
 	backlog   *backlog
 	reports   *reports
@@ -144,7 +145,7 @@ type Mirror struct {
 	mounts    *mounts
 	learner   *learner
 	// attachments are verdicts that are to be put beside their images.
-	attachments *chores[attachment]
+	attachments *flight.Chores[attachment]
 }
 
 // lookFor bounds the questions to an upstream that a pull needs before its answer
@@ -159,20 +160,20 @@ func New(o Options) (*Mirror, error) {
 	m := &Mirror{
 		cache: o.Cache, tags: o.Tags, links: o.Links, known: o.Known, queue: o.Queue,
 		upstreams: map[string]*Upstream{}, ahead: map[string]*prefetcher{}, onPull: o.OnPull, onEvent: o.OnEvent,
-		log: cmp.Or(o.Logger, slog.New(slog.DiscardHandler)), tasks: newTasks(),
+		log: cmp.Or(o.Logger, slog.New(slog.DiscardHandler)), tasks: flight.NewTasks(),
 		within:  cmp.Or(o.AnswerWithin, 10*time.Minute),
 		stall:   cmp.Or(o.ClientStall, 2*time.Minute),
 		metrics: newMetrics(),
 		hot:     newHot(), refreshes: newRefreshes(), mounts: newMounts(),
 	}
 	m.toucher = newToucher(m, o.Touches)
-	m.attachments = newChores[attachment](maxAttachments)
+	m.attachments = flight.NewChores[attachment](maxAttachments)
 	m.learner = newLearner(m, o.Bases)
 	expiry := cmp.Or(o.UploadExpiry, time.Hour)
 	m.shares = newShares(o.MaxUploadsPerClient, o.MaxUploadBytesPerClient)
 	m.uploads = newUploads(expiry, m.shares)
 	m.pins = newPins(expiry, m.shares)
-	m.landings.lasting, m.verdicts.lasting = true, true
+	m.landings.Lasting, m.verdicts.Lasting = true, true
 	m.walks, m.backlog, m.reports = make(chan struct{}, maxWalks), newBacklog(maxBacklog, maxBacklogClient), newReports()
 	for _, u := range o.Upstreams {
 		if u.Name == "" || u.Source == nil || u.Lister == nil {
@@ -201,15 +202,15 @@ func New(o Options) (*Mirror, error) {
 // Run goes on with what a former process received, and drops uploads that nobody continues until ctx ends; then it ends
 // everything that the Mirror does in the background and waits for it. Uploads are left to the next process.
 func (m *Mirror) Run(ctx context.Context) error {
-	m.tasks.start(m.forwardRecovered)
+	m.tasks.Start(m.forwardRecovered)
 	if m.toucher.interval() > 0 {
-		m.tasks.start(m.toucher.run)
+		m.tasks.Start(m.toucher.run)
 	}
 	if m.attaches() {
-		m.tasks.start(func(ctx context.Context) { m.attachments.run(ctx, m.attachOne) })
+		m.tasks.Start(func(ctx context.Context) { m.attachments.Run(ctx, m.attachOne) })
 	}
 	if m.learner != nil {
-		m.tasks.start(m.learner.run)
+		m.tasks.Start(m.learner.run)
 	}
 	tick := time.NewTicker(m.uploads.expiry / 10)
 	defer tick.Stop()
@@ -217,7 +218,7 @@ func (m *Mirror) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			m.uploads.suspendAll()
-			m.tasks.stop()
+			m.tasks.Stop()
 			m.pins.suspendAll()
 			return nil
 		case now := <-tick.C:

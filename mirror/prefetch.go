@@ -121,7 +121,7 @@ func (m *Mirror) anticipate(x *exchange, a *answer) {
 		return
 	}
 	blobs := m.missing(a, p.MaxLayer)
-	started := len(blobs) > 0 && m.tasks.start(func(ctx context.Context) {
+	started := len(blobs) > 0 && m.tasks.Start(func(ctx context.Context) {
 		defer p.done()
 		var wg sync.WaitGroup
 		defer wg.Wait()

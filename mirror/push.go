@@ -72,7 +72,7 @@ func (m *Mirror) bring(ctx context.Context, x *exchange, ref oci.Reference, man 
 	if asks.gate != nil {
 		asks.within = m.verdictWithin(asks.gate, x.r)
 	}
-	pushed, err := m.landings.do(ctx, m.tasks, asks.key(), landWithin, func(ctx context.Context) (upstream.Pushed, error) {
+	pushed, err := m.landings.Do(ctx, m.tasks, asks.key(), landWithin, func(ctx context.Context) (upstream.Pushed, error) {
 		p, err := m.admit(ctx, asks)
 		result := outcome(err)
 		if err == nil && p.Digest == "" && x.up.AcknowledgeLocally && !x.up.keepsAside(man) {
@@ -118,7 +118,7 @@ func (m *Mirror) admit(ctx context.Context, p plea) (upstream.Pushed, error) {
 // asked again then: since the verdict the tag may have been given to another image.
 func (m *Mirror) inTurn(ctx context.Context, p plea) (upstream.Pushed, error) {
 	if p.gate != nil && p.ref.Tag != "" {
-		done, err := m.turns.wait(ctx, strings.Join([]string{p.up.Name, p.repo, p.ref.Tag}, " "))
+		done, err := m.turns.Wait(ctx, strings.Join([]string{p.up.Name, p.repo, p.ref.Tag}, " "))
 		if err != nil {
 			return upstream.Pushed{}, err
 		}

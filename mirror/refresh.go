@@ -107,7 +107,7 @@ func (m *Mirror) aging(ctx context.Context, up *Upstream, key meta.TagKey, accep
 	a.source = fromUpdating
 	if m.refreshes.begin(key, time.Now()) {
 		accept = slices.Clone(accept)
-		started := m.tasks.start(func(ctx context.Context) {
+		started := m.tasks.Start(func(ctx context.Context) {
 			ctx, cancel := context.WithTimeout(upstream.Background(ctx, nil), refreshWithin)
 			defer cancel()
 			m.refreshes.end(key, m.refresh(ctx, up, key, accept))

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"dray/cache"
+	"dray/mirror/flight"
 	"dray/upstream/oci"
 )
 
@@ -81,7 +82,7 @@ func (s *session) suspend() {
 	s.ended = true
 	_ = s.blob.Suspend()
 	if s.forward != nil {
-		s.forward.abort(errStopped)
+		s.forward.abort(flight.ErrStopped)
 	}
 }
 

@@ -89,7 +89,9 @@ var importable = map[string][]allowance{
 	"dray/mirror/notify": {
 		{"dray/mirror/pipeline/webhook", "signs alike"}, {goDigest, addresses}, {prometheusClient, measures},
 	},
+	"dray/mirror/flight": {}, // it knows nothing of what is done
 	"dray/mirror": {
+		{"dray/mirror/flight", "work that is shared, ordered or done later"},
 		{"dray/mirror/notify", "what those who want to know are told"},
 		{"dray/mirror/pipeline", "what must be true of pushed images"},
 		{"dray/cache", "where bytes are kept"}, {"dray/cache/meta", "where facts are kept"},

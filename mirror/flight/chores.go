@@ -1,4 +1,4 @@
-package mirror
+package flight
 
 import (
 	"context"
@@ -7,21 +7,21 @@ import (
 	"time"
 )
 
-// chores are small pieces of work that nobody waits for. One worker does one after the other; what cannot be done yet
+// Chores are small pieces of work that nobody waits for. One worker does one after the other; what cannot be done yet
 // comes again. What finds no place, or is still to be done when the Mirror stops, is lost.
-type chores[T any] struct {
+type Chores[T any] struct {
 	most int
 	wake chan struct{} // tells the worker of something to do; capacity 1
 
 	mu    sync.Mutex // guards what follows
-	fresh []chore[T] // in the order in which they came
-	later []chore[T]
+	fresh []Chore[T] // in the order in which they came
+	later []Chore[T]
 	doing *underway[T] // what the worker is at; nil: nothing
 }
 
-// chore is one piece of work.
-type chore[T any] struct {
-	what T
+// Chore is one piece of work.
+type Chore[T any] struct {
+	What T
 	// tries is how often it was put off.
 	tries int
 	due   time.Time
@@ -35,19 +35,19 @@ type underway[T any] struct {
 	dropped bool
 }
 
-// newChores makes room for so many pieces, and for as many that were put off.
-func newChores[T any](most int) *chores[T] {
-	return &chores[T]{most: most, wake: make(chan struct{}, 1)}
+// NewChores makes room for so many pieces, and for as many that were put off.
+func NewChores[T any](most int) *Chores[T] {
+	return &Chores[T]{most: most, wake: make(chan struct{}, 1)}
 }
 
-// add reports whether there is room. It never waits.
-func (c *chores[T]) add(what T) bool {
+// Add reports whether there is room. It never waits.
+func (c *Chores[T]) Add(what T) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if len(c.fresh) >= c.most {
 		return false
 	}
-	c.fresh = append(c.fresh, chore[T]{what: what})
+	c.fresh = append(c.fresh, Chore[T]{What: what})
 	select {
 	case c.wake <- struct{}{}:
 	default:
@@ -55,8 +55,8 @@ func (c *chores[T]) add(what T) bool {
 	return true
 }
 
-// run has the work done until ctx ends.
-func (c *chores[T]) run(ctx context.Context, do func(context.Context, chore[T])) {
+// Run has the work done until ctx ends.
+func (c *Chores[T]) Run(ctx context.Context, do func(context.Context, Chore[T])) {
 	t := time.NewTimer(time.Hour)
 	defer t.Stop()
 	for ctx.Err() == nil {
@@ -75,7 +75,7 @@ func (c *chores[T]) run(ctx context.Context, do func(context.Context, chore[T]))
 }
 
 // next takes what is due, or says how long nothing will be.
-func (c *chores[T]) next(now time.Time) (*chore[T], time.Duration) {
+func (c *Chores[T]) next(now time.Time) (*Chore[T], time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	wait, first := time.Hour, -1
@@ -98,10 +98,10 @@ func (c *chores[T]) next(now time.Time) (*chore[T], time.Duration) {
 }
 
 // one does one piece.
-func (c *chores[T]) one(ctx context.Context, one chore[T], do func(context.Context, chore[T])) {
+func (c *Chores[T]) one(ctx context.Context, one Chore[T], do func(context.Context, Chore[T])) {
 	own, cancel := context.WithCancel(ctx)
 	defer cancel()
-	at := &underway[T]{what: one.what, cancel: cancel, done: make(chan struct{})}
+	at := &underway[T]{what: one.What, cancel: cancel, done: make(chan struct{})}
 	c.mu.Lock()
 	c.doing = at
 	c.mu.Unlock()
@@ -112,8 +112,8 @@ func (c *chores[T]) one(ctx context.Context, one chore[T], do func(context.Conte
 	close(at.done)
 }
 
-// putOff has a piece of work done again after the next pause. It reports false when there is none left, or no room. For the worker alone.
-func (c *chores[T]) putOff(one chore[T], pauses []time.Duration) bool {
+// PutOff has a piece of work done again after the next pause. It reports false when there is none left, or no room. For the worker alone.
+func (c *Chores[T]) PutOff(one Chore[T], pauses []time.Duration) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.doing != nil && c.doing.dropped {
@@ -128,14 +128,14 @@ func (c *chores[T]) putOff(one chore[T], pauses []time.Duration) bool {
 	return true
 }
 
-// drop gives up the work that which picks, and returns it. What is being done is ended, and has ended then unless ctx ends before.
-func (c *chores[T]) drop(ctx context.Context, which func(T) bool) (dropped []T) {
+// Drop gives up the work that which picks, and returns it. What is being done is ended, and has ended then unless ctx ends before.
+func (c *Chores[T]) Drop(ctx context.Context, which func(T) bool) (dropped []T) {
 	c.mu.Lock()
-	picked := func(one chore[T]) bool {
-		if !which(one.what) {
+	picked := func(one Chore[T]) bool {
+		if !which(one.What) {
 			return false
 		}
-		dropped = append(dropped, one.what)
+		dropped = append(dropped, one.What)
 		return true
 	}
 	c.fresh, c.later = slices.DeleteFunc(c.fresh, picked), slices.DeleteFunc(c.later, picked)

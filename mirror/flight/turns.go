@@ -1,12 +1,12 @@
-package mirror
+package flight
 
 import (
 	"context"
 	"sync"
 )
 
-// turns let one at a time do what is named alike.
-type turns struct {
+// Turns let one at a time do what is named alike.
+type Turns struct {
 	mu sync.Mutex
 	m  map[string]*turn
 }
@@ -14,11 +14,11 @@ type turns struct {
 // turn is one name. Its token is in free while nobody has it.
 type turn struct {
 	free  chan struct{}
-	users int // who have it or wait for it; guarded by turns.mu
+	users int // who have it or wait for it; guarded by Turns.mu
 }
 
-// wait returns when it is the caller's turn, who calls done afterwards, or the cause of ctx's end.
-func (t *turns) wait(ctx context.Context, name string) (done func(), err error) {
+// Wait returns when it is the caller's turn, who calls done afterwards, or the cause of ctx's end.
+func (t *Turns) Wait(ctx context.Context, name string) (done func(), err error) {
 	t.mu.Lock()
 	if t.m == nil {
 		t.m = map[string]*turn{}

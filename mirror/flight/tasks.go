@@ -1,4 +1,4 @@
-package mirror
+package flight
 
 import (
 	"context"
@@ -8,11 +8,11 @@ import (
 	"time"
 )
 
-// errStopped ends what still runs when the Mirror stops.
-var errStopped = errors.New("the mirror is stopping")
+// ErrStopped ends what still runs when the Mirror stops.
+var ErrStopped = errors.New("the mirror is stopping")
 
-// tasks owns the goroutines that outlive the requests that start them.
-type tasks struct {
+// Tasks owns the goroutines that outlive the requests that start them.
+type Tasks struct {
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 	mu     sync.Mutex
@@ -20,15 +20,16 @@ type tasks struct {
 	wg     sync.WaitGroup
 }
 
-func newTasks() *tasks {
-	t := &tasks{}
+// NewTasks returns an owner of no tasks.
+func NewTasks() *Tasks {
+	t := &Tasks{}
 	t.ctx, t.cancel = context.WithCancelCause(context.Background())
 	return t
 }
 
-// start runs fn on a context that lives until stop and reports false, without
+// Start runs fn on a context that lives until stop and reports false, without
 // running it, after stop.
-func (t *tasks) start(fn func(ctx context.Context)) bool {
+func (t *Tasks) Start(fn func(ctx context.Context)) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.closed {
@@ -38,35 +39,35 @@ func (t *tasks) start(fn func(ctx context.Context)) bool {
 	return true
 }
 
-// startCancellable is start for a task that ends before stop when cancel is called. When the
+// StartCancellable is Start for a task that ends before stop when cancel is called. When the
 // task is not started, cancel does nothing.
-func (t *tasks) startCancellable(fn func(ctx context.Context)) (cancel context.CancelCauseFunc, started bool) {
+func (t *Tasks) StartCancellable(fn func(ctx context.Context)) (cancel context.CancelCauseFunc, started bool) {
 	ctx, cancel := context.WithCancelCause(t.ctx)
-	started = t.start(func(context.Context) {
+	started = t.Start(func(context.Context) {
 		defer cancel(nil)
 		fn(ctx)
 	})
 	if !started {
-		cancel(errStopped)
+		cancel(ErrStopped)
 	}
 	return cancel, started
 }
 
-// stop cancels everything and waits for it.
-func (t *tasks) stop() {
+// Stop cancels everything and waits for it.
+func (t *Tasks) Stop() {
 	t.mu.Lock()
 	t.closed = true
 	t.mu.Unlock()
-	t.cancel(errStopped)
+	t.cancel(ErrStopped)
 	t.wg.Wait()
 }
 
-// flights makes one call of many equal ones. The call belongs to the tasks and not
+// Flights makes one call of many equal ones. The call belongs to the tasks and not
 // to the client that asked first: that one may leave.
-type flights[T any] struct {
-	// lasting calls go on when everybody has left; the others are cancelled, so that a
+type Flights[T any] struct {
+	// Lasting calls go on when everybody has left; the others are cancelled, so that a
 	// client cannot leave more work behind than it has connections.
-	lasting bool
+	Lasting bool
 	mu      sync.Mutex // guards calls and their waiting
 	calls   map[string]*call[T]
 }
@@ -79,9 +80,9 @@ type call[T any] struct {
 	err     error
 }
 
-// do returns the result of the call under key, starting fn where there is none. fn
+// Do returns the result of the call under key, starting fn where there is none. fn
 // is bounded by bound, waiting by ctx.
-func (f *flights[T]) do(ctx context.Context, t *tasks, key string, bound time.Duration, fn func(context.Context) (T, error)) (T, error) {
+func (f *Flights[T]) Do(ctx context.Context, t *Tasks, key string, bound time.Duration, fn func(context.Context) (T, error)) (T, error) {
 	c, err := f.join(t, key, bound, fn)
 	if err != nil {
 		var zero T
@@ -97,7 +98,7 @@ func (f *flights[T]) do(ctx context.Context, t *tasks, key string, bound time.Du
 	}
 }
 
-func (f *flights[T]) join(t *tasks, key string, bound time.Duration, fn func(context.Context) (T, error)) (*call[T], error) {
+func (f *Flights[T]) join(t *Tasks, key string, bound time.Duration, fn func(context.Context) (T, error)) (*call[T], error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if c := f.calls[key]; c != nil {
@@ -106,7 +107,7 @@ func (f *flights[T]) join(t *tasks, key string, bound time.Duration, fn func(con
 	}
 	c := &call[T]{waiting: 1, done: make(chan struct{})}
 	var started bool
-	c.cancel, started = t.startCancellable(func(ctx context.Context) {
+	c.cancel, started = t.StartCancellable(func(ctx context.Context) {
 		ctx, cancel := context.WithTimeout(ctx, bound)
 		defer cancel()
 		c.value, c.err = fn(ctx)
@@ -116,7 +117,7 @@ func (f *flights[T]) join(t *tasks, key string, bound time.Duration, fn func(con
 		close(c.done)
 	})
 	if !started {
-		return nil, errStopped
+		return nil, ErrStopped
 	}
 	if f.calls == nil {
 		f.calls = map[string]*call[T]{}
@@ -127,17 +128,17 @@ func (f *flights[T]) join(t *tasks, key string, bound time.Duration, fn func(con
 
 // leave ends the wait of one caller. Who comes after the last one has left starts
 // anew: the call that is being cancelled would only give them its end.
-func (f *flights[T]) leave(key string, c *call[T]) {
+func (f *Flights[T]) leave(key string, c *call[T]) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if c.waiting--; c.waiting == 0 && !f.lasting {
+	if c.waiting--; c.waiting == 0 && !f.Lasting {
 		f.remove(key, c)
 		c.cancel(nil)
 	}
 }
 
-// settled returns when no call is under way under a key that which picks, or the cause of ctx's end.
-func (f *flights[T]) settled(ctx context.Context, which func(key string) bool) error {
+// Settled returns when no call is under way under a key that which picks, or the cause of ctx's end.
+func (f *Flights[T]) Settled(ctx context.Context, which func(key string) bool) error {
 	for {
 		f.mu.Lock()
 		calls := maps.Clone(f.calls)
@@ -157,7 +158,7 @@ func (f *flights[T]) settled(ctx context.Context, which func(key string) bool) e
 }
 
 // remove needs mu.
-func (f *flights[T]) remove(key string, c *call[T]) {
+func (f *Flights[T]) remove(key string, c *call[T]) {
 	if f.calls[key] == c {
 		delete(f.calls, key)
 	}

@@ -1,4 +1,4 @@
-package mirror
+package flight
 
 import (
 	"context"
@@ -11,21 +11,21 @@ import (
 // Work is done in order, one piece at a time; what cannot be done yet comes again after its pauses, and gives up after the last.
 func TestChores(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newChores[string](2)
+		c := NewChores[string](2)
 		ctx, stop := context.WithCancel(t.Context())
 		begun := time.Now()
 		var did []string
 		var late []time.Duration
 		given := true
 		for _, name := range []string{"one", "two", "three"} {
-			if got := c.add(name); got != (name != "three") {
+			if got := c.Add(name); got != (name != "three") {
 				t.Errorf("%s was taken: %v", name, got)
 			}
 		}
-		go c.run(ctx, func(_ context.Context, one chore[string]) {
-			if did = append(did, one.what); one.what == "one" {
+		go c.Run(ctx, func(_ context.Context, one Chore[string]) {
+			if did = append(did, one.What); one.What == "one" {
 				late = append(late, time.Since(begun))
-				given = c.putOff(one, []time.Duration{time.Second, time.Minute})
+				given = c.PutOff(one, []time.Duration{time.Second, time.Minute})
 			}
 		})
 		time.Sleep(time.Hour)
@@ -40,25 +40,25 @@ func TestChores(t *testing.T) {
 // What is dropped is not done: neither what is new, nor what was put off, nor what is under way, although that wants to come again.
 func TestChoresDrop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newChores[string](10)
+		c := NewChores[string](10)
 		ctx, stop := context.WithCancel(t.Context())
 		var did, ended []string
-		go c.run(ctx, func(ctx context.Context, one chore[string]) {
-			did = append(did, one.what)
-			switch one.what {
+		go c.Run(ctx, func(ctx context.Context, one Chore[string]) {
+			did = append(did, one.What)
+			switch one.What {
 			case "later":
-				c.putOff(one, []time.Duration{time.Minute})
+				c.PutOff(one, []time.Duration{time.Minute})
 			case "now":
 				<-ctx.Done()
-				c.putOff(one, []time.Duration{time.Second})
-				ended = append(ended, one.what)
+				c.PutOff(one, []time.Duration{time.Second})
+				ended = append(ended, one.What)
 			}
 		})
 		for _, name := range []string{"later", "now", "new", "other"} {
-			c.add(name)
+			c.Add(name)
 		}
 		synctest.Wait()
-		dropped := c.drop(t.Context(), func(name string) bool { return name != "other" })
+		dropped := c.Drop(t.Context(), func(name string) bool { return name != "other" })
 		slices.Sort(dropped)
 		if !slices.Equal(dropped, []string{"later", "new", "now"}) || !slices.Equal(ended, []string{"now"}) {
 			t.Errorf("dropped were %q, ended %q", dropped, ended)
