@@ -133,22 +133,6 @@ func TestRulePatterns(t *testing.T) {
 	}
 }
 
-// FuzzMatches: a list of entity tags matches when the tag is in it.
-func FuzzMatches(f *testing.F) {
-	f.Add(`"a", W/"b"`)
-	f.Add(`*`)
-	f.Add(`,,"`)
-	f.Fuzz(func(t *testing.T, header string) {
-		const etag = `"sha256:abc"`
-		if matches(header, etag) && !strings.Contains(header, etag) && !strings.Contains(header, "*") {
-			t.Fatalf("%q matches", header)
-		}
-		if !matches(header+","+etag, etag) || !matches("W/"+etag+" , "+header, etag) {
-			t.Fatalf("the tag after %q does not match", header)
-		}
-	})
-}
-
 // A password file is looked at as a whole before it is used, and what is wrong with it
 // is told without what stands in it.
 func TestCheckHTPasswd(t *testing.T) {

@@ -10,6 +10,7 @@ import (
 
 	"dray/cache"
 	"dray/cache/meta"
+	"dray/mirror/wire"
 	"dray/upstream"
 	"dray/upstream/oci"
 
@@ -59,7 +60,7 @@ func (m *Mirror) getBlob(x *exchange) error {
 		}
 	}
 	x.relax()
-	return x.send(content{digest: d, mediaType: octetStream, size: r.Size(), body: r, file: r.File(), arriving: r.File() == nil})
+	return x.send(d, wire.Content{MediaType: octetStream, Size: r.Size(), Body: r, File: r.File(), Arriving: r.File() == nil})
 }
 
 // brokenOrigin makes what the cache found wrong with an upstream's bytes an answer.

@@ -129,11 +129,7 @@ func (x *exchange) sendHit(k *hit) error {
 	if x.r.Method == http.MethodHead {
 		return nil
 	}
-	n, err := x.pacedWriter().Write(k.answer.raw)
-	if err = short(int64(n), int64(len(k.answer.raw)), err); err != nil {
-		x.w.broken = true
-	}
-	return err
+	return x.w.SendWhole(k.answer.raw)
 }
 
 // sighting is the question whether a repository may see a digest.

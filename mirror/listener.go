@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"dray/mirror/wire"
 	"dray/upstream/oci"
 
 	"github.com/opencontainers/go-digest"
@@ -53,8 +54,7 @@ type Listener struct {
 // exchange is one request on its way: what was asked, by whom, and what became of
 // it.
 type exchange struct {
-	w        *response
-	own      response // what w points to, so that both are one allocation
+	w        wire.Response
 	r        *http.Request
 	listener *Listener
 	q        oci.Request
@@ -121,18 +121,17 @@ var handlers = map[oci.Kind]map[string]handler{
 // ServeHTTP implements http.Handler.
 func (l *Listener) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
-	x := &exchange{own: response{ResponseWriter: w, stall: l.Mirror.stall}, r: r, listener: l}
+	x := &exchange{w: wire.NewResponse(w, r, wire.Options{Stall: l.Mirror.stall, CopyFiles: l.CopyFiles}), r: r, listener: l}
 	defer x.close()
-	x.w = &x.own
 	h := w.Header()
 	h["Docker-Distribution-Api-Version"] = apiVersion
 	h["X-Content-Type-Options"] = noSniff
 	err := l.guarded(x)
-	if err != nil && !x.w.started() {
+	if err != nil && !x.w.Started() {
 		err = x.fail(err)
 	}
 	l.account(x, err, start)
-	if err != nil && x.w.broken {
+	if err != nil && x.w.Broken() {
 		// Part of a body is out: only a cut connection tells the client that the rest is
 		// missing, whatever the protocol version and framing.
 		panic(http.ErrAbortHandler)
@@ -149,7 +148,9 @@ var (
 func (l *Listener) guarded(x *exchange) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
-			x.w.broken = x.w.started()
+			if x.w.Started() {
+				x.w.Break()
+			}
 			err = fmt.Errorf("panic: %v", v)
 			l.Mirror.log.Error("panic", "value", v, "stack", string(debug.Stack()))
 		}
@@ -244,14 +245,14 @@ func (x *exchange) fail(err error) error {
 	if x.r.Context().Err() != nil {
 		err = errors.Join(errClientLeft, err)
 		if _, verdict := errors.AsType[*oci.Error](err); !verdict {
-			x.w.broken = true
+			x.w.Break()
 			return err
 		}
 	}
 	for _, h := range identity {
 		x.w.Header().Del(h)
 	}
-	oci.WriteError(x.w, err)
+	oci.WriteError(&x.w, err)
 	return err
 }
 
@@ -263,14 +264,14 @@ var errClientLeft = errors.New("the client left")
 func (m *Mirror) base(x *exchange) error {
 	x.w.Header().Set("Content-Type", "application/json; charset=utf-8")
 	x.w.Header().Set("Content-Length", "2")
-	_, err := io.WriteString(x.w, "{}")
+	_, err := io.WriteString(&x.w, "{}")
 	return err
 }
 
 // account writes what became of a request, once.
 func (l *Listener) account(x *exchange, err error, start time.Time) {
 	took := time.Since(start)
-	is := labels{listener: l.Name, kind: string(x.q.Kind), method: methodLabel(x.r.Method), source: x.source, status: x.w.status}
+	is := labels{listener: l.Name, kind: string(x.q.Kind), method: methodLabel(x.r.Method), source: x.source, status: x.w.Status()}
 	if x.up != nil {
 		is.upstream = x.up.Name
 	}
@@ -278,13 +279,13 @@ func (l *Listener) account(x *exchange, err error, start time.Time) {
 	s.requests.Inc()
 	s.seconds.Observe(took.Seconds())
 	if s.bytes != nil {
-		s.bytes.Add(float64(x.w.bytes))
+		s.bytes.Add(float64(x.w.Sent()))
 	}
 	if l.AccessLog == nil {
 		return
 	}
 	log, level := l.AccessLog, slog.LevelInfo
-	if err != nil && x.w.status >= 500 {
+	if err != nil && x.w.Status() >= 500 {
 		level = slog.LevelWarn
 	}
 	if level != slog.LevelInfo || x.q.Write() {
@@ -303,7 +304,7 @@ func (l *Listener) attributes(x *exchange, err error, took time.Duration) []slog
 	a := append(make([]slog.Attr, 0, 16),
 		slog.String("listener", l.Name), slog.String("client", x.r.RemoteAddr),
 		slog.String("method", x.r.Method), slog.String("kind", string(x.q.Kind)),
-		slog.Int("status", x.w.status), slog.Int64("bytes", x.w.bytes), slog.Duration("took", took))
+		slog.Int("status", x.w.Status()), slog.Int64("bytes", x.w.Sent()), slog.Duration("took", took))
 	optional := func(k, v string) {
 		if v != "" {
 			a = append(a, slog.String(k, v))
@@ -316,7 +317,7 @@ func (l *Listener) attributes(x *exchange, err error, took time.Duration) []slog
 	if x.digest != "" && !x.q.Ref.ByDigest() {
 		optional("digest", x.digest.String())
 	}
-	if x.digest != "" && x.size >= 0 && x.size != x.w.bytes {
+	if x.digest != "" && x.size >= 0 && x.size != x.w.Sent() {
 		a = append(a, slog.Int64("size", x.size))
 	}
 	optional("upload", x.q.Upload)
@@ -339,50 +340,3 @@ func methodLabel(m string) string {
 	}
 	return "other"
 }
-
-// response remembers what was sent. It keeps io.ReaderFrom, and with it sendfile,
-// and Unwrap for http.ResponseController.
-type response struct {
-	http.ResponseWriter
-	status int
-	bytes  int64
-	// broken says that the answer was begun and cannot be completed.
-	broken bool
-	// stall is how long the client may stand still, and paced when it was last given so long.
-	stall time.Duration
-	paced time.Time
-}
-
-func (w *response) started() bool { return w.status != 0 }
-
-// begin is the start of an answer, where it has not begun.
-func (w *response) begin(status int) {
-	if w.status == 0 {
-		w.status = status
-		w.patient()
-	}
-}
-
-func (w *response) WriteHeader(status int) {
-	if status >= 200 {
-		w.begin(status)
-	}
-	w.ResponseWriter.WriteHeader(status)
-}
-
-func (w *response) Write(p []byte) (int, error) {
-	w.begin(http.StatusOK)
-	n, err := w.ResponseWriter.Write(p)
-	w.bytes += int64(n)
-	return n, err
-}
-
-// ReadFrom implements io.ReaderFrom.
-func (w *response) ReadFrom(r io.Reader) (int64, error) {
-	w.begin(http.StatusOK)
-	n, err := io.Copy(w.ResponseWriter, r)
-	w.bytes += n
-	return n, err
-}
-
-func (w *response) Unwrap() http.ResponseWriter { return w.ResponseWriter }

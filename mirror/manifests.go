@@ -382,7 +382,7 @@ func (a *answer) members() (blobs []digest.Digest) {
 
 // pulled reports a manifest that a client got by GET.
 func (m *Mirror) pulled(x *exchange, a *answer, err error) error {
-	if got := x.w.status == http.StatusOK || x.w.status == http.StatusPartialContent; err == nil && got && x.r.Method == http.MethodGet {
+	if got := x.w.Status() == http.StatusOK || x.w.Status() == http.StatusPartialContent; err == nil && got && x.r.Method == http.MethodGet {
 		m.toucher.pulled(x.up, x.target.Repo, x.q.Ref.Tag, a)
 		m.cache.Used(a.digest, a.members)
 		if m.onPull != nil {

@@ -166,7 +166,7 @@ func (m *Mirror) patience(r *http.Request) time.Duration {
 
 // readManifest reads the body and holds it to the reference in the URL.
 func (x *exchange) readManifest() (*oci.Manifest, error) {
-	raw, err := io.ReadAll(io.LimitReader(x.body(), oci.MaxManifestBytes+1))
+	raw, err := io.ReadAll(io.LimitReader(x.w.Body(), oci.MaxManifestBytes+1))
 	if err != nil {
 		return nil, oci.ErrManifestInvalid.With("the manifest broke off after %d bytes", len(raw)).Because(err)
 	}

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"strconv"
 	"time"
@@ -167,15 +166,12 @@ func (m *Mirror) receive(x *exchange, s *session, announced digest.Digest) error
 		}
 		m.startForward(s, size, announced)
 	}
-	buf := buffers.Get().(*[]byte)
-	defer buffers.Put(buf)
-	src := &errorKeeper{r: x.body()}
-	_, err := io.CopyBuffer(metered{s, m.shares}, src, *buf)
+	lost, err := x.w.Receive(metered{s, m.shares})
 	switch {
 	case errors.Is(err, oci.ErrTooManyRequests):
 		return err // what is here stays: others of the client's uploads may end
-	case src.err != nil:
-		return oci.ErrBlobUploadInvalid.With("the body broke off after %d bytes of the upload", s.blob.Size()).Because(src.err)
+	case lost != nil:
+		return oci.ErrBlobUploadInvalid.With("the body broke off after %d bytes of the upload", s.blob.Size()).Because(lost)
 	case err != nil:
 		m.uploads.drop(s, err)
 		return noRoom(err)
@@ -195,20 +191,6 @@ func (w metered) Write(p []byte) (int, error) {
 	}
 	n, err := w.s.blob.Write(p)
 	w.shares.refund(w.s.owner, int64(len(p)-n))
-	return n, err
-}
-
-// errorKeeper remembers a failure of the source, to tell it from one of the sink.
-type errorKeeper struct {
-	r   io.Reader
-	err error
-}
-
-func (k *errorKeeper) Read(p []byte) (int, error) {
-	n, err := k.r.Read(p)
-	if err != nil && err != io.EOF {
-		k.err = err
-	}
 	return n, err
 }
 

@@ -59,8 +59,7 @@ func benchmarkDray(b *testing.B, path func(seeded) string) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	defer s.fronts[0].server.Close()
-	go func() { _ = s.fronts[0].server.Serve(s.fronts[0].wrap(ln)) }() // ends with Close
+	go func() { _ = s.fronts[0].Serve(b.Context(), ln) }() // ends with the benchmark
 	ask := requestFor(path(img))
 	c := dialBench(b, ln.Addr().String())
 	for range 2 { // the second answer is a hit

@@ -20,6 +20,7 @@ import (
 	"dray/mirror/hosted"
 	"dray/mirror/inventory"
 	"dray/mirror/queue"
+	"dray/mirror/wire"
 	"dray/upstream/ecr"
 
 	awsconfig "github.com/aws/aws-sdk-go-v2/config"
@@ -46,7 +47,7 @@ type graph struct {
 	mirror     *mirror.Mirror
 	notifying  *http.Transport // to the services that are told of events; nil without any
 	inventory  *inventory.Inventory
-	fronts     []*front
+	fronts     []*wire.Server
 	// background is everything that runs until the program stops, by name.
 	background map[string]func(context.Context) error
 }
@@ -190,20 +191,31 @@ func (g *graph) buildListeners(context.Context) error {
 		log = laterOf(g.log)
 	}
 	for i, l := range g.cfg.Listeners {
-		f, err := newFront(l, g.cfg.Limits, &mirror.Listener{
-			Mirror: g.mirror, Name: l.Name, Role: mirror.Role(l.Role), Routes: g.cfg.routes(l), Access: access[l.Auth],
-			Challenge: l.Challenge, AllowAnonymousPush: l.AllowAnonymousPush, AccessLog: log,
-			ExternalURL: strings.TrimSuffix(l.ExternalURL, "/"), CopyFiles: l.Send == SendCopy,
-		}, g.log)
+		setting := at("listeners", i) + ".address"
+		if i == 0 {
+			setting += ", DRAY_ADDRESS or PORT"
+		}
+		f, err := g.newServer(wire.ServerOptions{
+			Name: l.Name, Setting: setting, Address: l.Address, Certificate: l.TLS.Certificate, PrivateKey: l.TLS.PrivateKey, Splice: l.Send == SendSplice,
+			Handler: &mirror.Listener{
+				Mirror: g.mirror, Name: l.Name, Role: mirror.Role(l.Role), Routes: g.cfg.routes(l), Access: access[l.Auth],
+				Challenge: l.Challenge, AllowAnonymousPush: l.AllowAnonymousPush, AccessLog: log,
+				ExternalURL: strings.TrimSuffix(l.ExternalURL, "/"), CopyFiles: l.Send == SendCopy,
+			},
+		})
 		if err != nil {
 			return fmt.Errorf("listener %s: %w", l.Name, err)
-		}
-		if f.set = at("listeners", i) + ".address"; i == 0 {
-			f.set += ", DRAY_ADDRESS or PORT"
 		}
 		g.fronts = append(g.fronts, f)
 	}
 	return nil
+}
+
+// newServer makes a server with what all listeners have in common.
+func (g *graph) newServer(o wire.ServerOptions) (*wire.Server, error) {
+	limits := g.cfg.Limits
+	o.ReadHeaderTimeout, o.IdleTimeout, o.Grace, o.Logger = limits.ReadHeaderTimeout.Std(), limits.IdleTimeout.Std(), limits.ShutdownGrace.Std(), g.log
+	return wire.NewServer(o)
 }
 
 // routes lists a listener's upstreams in its order.

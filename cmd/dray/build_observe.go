@@ -9,6 +9,7 @@ import (
 	"dray/mirror/admin"
 	"dray/mirror/cloudwatch"
 	"dray/mirror/pulls"
+	"dray/mirror/wire"
 
 	awsconfig "github.com/aws/aws-sdk-go-v2/config"
 	awscloudwatch "github.com/aws/aws-sdk-go-v2/service/cloudwatch"
@@ -66,11 +67,10 @@ func (g *graph) buildAdmin(context.Context) error {
 		checks = append(checks, admin.Check{Name: "upstream " + r.Name, Run: r.healthy})
 	}
 	h := admin.NewHandler(admin.Options{Gatherer: g.metrics, Checks: checks, API: g.endpoints(), Logger: g.log})
-	f, err := newFront(Listener{Name: "admin", Address: g.cfg.Admin.Address}, g.cfg.Limits, h, g.log)
+	f, err := g.newServer(wire.ServerOptions{Name: "admin", Setting: "admin.address or DRAY_ADMIN_ADDRESS", Address: g.cfg.Admin.Address, Handler: h})
 	if err != nil {
 		return err
 	}
-	f.set = "admin.address or DRAY_ADMIN_ADDRESS"
 	g.fronts = append(g.fronts, f)
 	return nil
 }

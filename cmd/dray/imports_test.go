@@ -90,12 +90,14 @@ var importable = map[string][]allowance{
 		{"dray/mirror/pipeline/webhook", "signs alike"}, {goDigest, addresses}, {prometheusClient, measures},
 	},
 	"dray/mirror/flight": {}, // it knows nothing of what is done
+	"dray/mirror/wire":   {{"dray/upstream/oci", "parts of bodies, and the error for one that there is not"}, {"golang.org/x/sys/unix", "splice"}},
 	"dray/mirror": {
 		{"dray/mirror/flight", "work that is shared, ordered or done later"},
 		{"dray/mirror/notify", "what those who want to know are told"},
 		{"dray/mirror/pipeline", "what must be true of pushed images"},
 		{"dray/cache", "where bytes are kept"}, {"dray/cache/meta", "where facts are kept"},
 		{"dray/mirror/queue", "pushes that are forwarded later"},
+		{"dray/mirror/wire", "how answers leave"},
 		{"dray/upstream", "where they come from"}, {"dray/upstream/oci", "what clients speak"},
 		{"github.com/distribution/distribution/v3/registry/auth", "recognises clients: passwords and tokens"},
 		{"github.com/hashicorp/golang-lru/v2", "what is remembered for a while, bounded"}, {"golang.org/x/crypto/bcrypt", "tells hashes from other text"},
@@ -144,7 +146,7 @@ var importable = map[string][]allowance{
 		{awsSDK, "one AWS configuration for all who need one"}, {goDigest, "operators are shown digests"}, {"github.com/caarlos0/env/v11", "configuration from the environment"},
 		{"go.yaml.in/yaml/v3", "configuration from a file"}, {"github.com/spf13/cobra", "subcommands"},
 		{prometheusClient, "the one registry of metrics"}, {"github.com/prometheus/client_model", "what it has counted is read back for operators"}, {"golang.org/x/sync/errgroup", "everything that runs, in one group"},
-		{"github.com/sirupsen/logrus", "distribution's log, to switch it off"}, {"golang.org/x/sys/unix", "splice"},
+		{"github.com/sirupsen/logrus", "distribution's log, to switch it off"},
 	},
 	"dray/cmd/draybench": { // of dray the order of eviction alone: it measures the program
 		{"dray/cache/disk", "the order in which dray evicts is simulated by dray's own code, not by a copy"}, {goDigest, addresses},

@@ -124,7 +124,7 @@ func (g *graph) serveFronts(ctx, inner context.Context) error {
 	defer context.AfterFunc(inner, cancel)()
 	var listening []net.Listener
 	for _, f := range g.fronts {
-		ln, err := f.listen(ctx)
+		ln, err := f.Listen(ctx)
 		if err != nil {
 			for _, l := range listening {
 				_ = l.Close()
@@ -135,8 +135,8 @@ func (g *graph) serveFronts(ctx, inner context.Context) error {
 	}
 	servers, ctx := errgroup.WithContext(ctx)
 	for i, f := range g.fronts {
-		g.log.Info("listening", "listener", f.name, "address", listening[i].Addr().String(), "tls", f.server.TLSConfig != nil)
-		servers.Go(func() error { return f.serve(ctx, listening[i]) })
+		g.log.Info("listening", "listener", f.Name, "address", listening[i].Addr().String(), "tls", f.Certificate != "")
+		servers.Go(func() error { return f.Serve(ctx, listening[i]) })
 	}
 	err := servers.Wait()
 	g.log.Info("stopped")

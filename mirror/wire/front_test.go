@@ -1,4 +1,4 @@
-package main
+package wire
 
 import (
 	"bytes"
@@ -13,8 +13,10 @@ import (
 // TestServerLog: a panic that got past everything is an error in the log; what net/http says of clients that leave shows for debugging alone.
 func TestServerLog(t *testing.T) {
 	var log bytes.Buffer
-	l := Listener{Name: "admin", Address: "127.0.0.1:0"}
-	f, err := newFront(l, Limits{}, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("a nil in it") }), slog.New(slog.NewTextHandler(&log, nil)))
+	f, err := NewServer(ServerOptions{
+		Name: "admin", Address: "127.0.0.1:0", Logger: slog.New(slog.NewTextHandler(&log, nil)),
+		Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("a nil in it") }),
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

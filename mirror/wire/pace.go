@@ -1,7 +1,6 @@
-package mirror
+package wire
 
 import (
-	"context"
 	"io"
 	"net/http"
 	"os"
@@ -10,7 +9,7 @@ import (
 
 // Bodies have no time limit, since a layer may take an hour over a slow line. What is
 // bounded is standing still: a client that neither sends nor takes a byte for the
-// Mirror's stall is disconnected, and what it held is free for others.
+// stall is disconnected, and what it held is free for others.
 
 // sentAtOnce is how many bytes a client has the stall for when the kernel sends a
 // file: at the default of 2 minutes, 9 kB/s are enough.
@@ -38,29 +37,35 @@ func (b pacedBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// body is the request's body. Its first read may ask the client for it ("100 Continue"), which is written, too.
-func (x *exchange) body() io.Reader {
-	x.w.patient()
-	return pacedBody{x.r.Body, http.NewResponseController(x.w), x.listener.Mirror.stall}
+// Body returns the body of the request. Its first read may ask the client for it ("100 Continue"),
+// which is written, too.
+func (w *Response) Body() io.Reader {
+	w.patient()
+	return pacedBody{w.r.Body, http.NewResponseController(w), w.options.Stall}
 }
 
-// Gatherer is a connection that can hold back what is written to it, to hand it on in
-// few large pieces. TLS writes each record of 16 KiB by itself otherwise, and a header goes
-// before the file that the kernel sends.
-type Gatherer interface {
-	// Hold begins to hold back, as far as there is room.
-	Hold()
-	// Release hands on what was held back, and ends it.
-	Release() error
+// Receive copies the body of the request to dst. lost is what failed of the body, to tell it from
+// what failed of dst; err is either.
+func (w *Response) Receive(dst io.Writer) (lost, err error) {
+	buf := buffers.Get().(*[]byte)
+	defer buffers.Put(buf)
+	src := &errorKeeper{r: w.Body()}
+	_, err = io.CopyBuffer(dst, src, *buf)
+	return src.err, err
 }
 
-type gathererKey struct{}
+// errorKeeper remembers a failure of the source, to tell it from one of the sink.
+type errorKeeper struct {
+	r   io.Reader
+	err error
+}
 
-// WithGatherer returns the context of a connection that gathers. Nothing is held back
-// but during one write of a body, or for the file that follows at once, so that nothing
-// that is there waits for what is not.
-func WithGatherer(ctx context.Context, g Gatherer) context.Context {
-	return context.WithValue(ctx, gathererKey{}, g)
+func (k *errorKeeper) Read(p []byte) (int, error) {
+	n, err := k.r.Read(p)
+	if err != nil && err != io.EOF {
+		k.err = err
+	}
+	return n, err
 }
 
 // gatherFrom is the size of a write that makes more than one record.
@@ -68,25 +73,25 @@ const gatherFrom = 16<<10 + 1
 
 // patient gives the client the stall for what is written next, from now or from a moment before. The limit stays when the
 // answer has been written, since net/http hands the last of it to the connection afterwards; the next answer has its own.
-func (w *response) patient() {
+func (w *Response) patient() {
 	now := time.Now()
-	if now.Sub(w.paced) <= w.stall/16 {
+	if now.Sub(w.paced) <= w.options.Stall/16 {
 		return
 	}
 	w.paced = now
-	_ = http.NewResponseController(w.ResponseWriter).SetWriteDeadline(now.Add(w.stall)) // where it cannot be set there is no limit
+	_ = http.NewResponseController(w.ResponseWriter).SetWriteDeadline(now.Add(w.options.Stall)) // where it cannot be set there is no limit
 }
 
 // pacedWriter is an answer whose client must keep taking.
 type pacedWriter struct {
-	w      *response
-	gather Gatherer // nil: none
+	w      *Response
+	gather gatherer // nil: none
 	secure bool
 }
 
-func (x *exchange) pacedWriter() pacedWriter {
-	p := pacedWriter{w: x.w, secure: x.r.TLS != nil}
-	p.gather, _ = x.r.Context().Value(gathererKey{}).(Gatherer)
+func (w *Response) pacedWriter() pacedWriter {
+	p := pacedWriter{w: w, secure: w.r.TLS != nil}
+	p.gather, _ = w.r.Context().Value(gathererKey{}).(gatherer)
 	return p
 }
 

@@ -1,4 +1,4 @@
-package main
+package wire
 
 import (
 	"errors"
@@ -7,12 +7,10 @@ import (
 	"os"
 	"sync"
 
-	"dray/mirror"
-
 	"golang.org/x/sys/unix"
 )
 
-// The bounds of pipes: one holds what mirror sends of a file at once. Users without
+// The bounds of pipes: one holds what is sent of a file at once. Users without
 // privileges get 64 pipes of that size in all (pipe-user-pages-soft, pipe(7)), and
 // others than dray may want some.
 const (
@@ -137,13 +135,13 @@ type splicing struct {
 	held    bool // the kernel waits for more before it sends what was written last
 }
 
-var _ mirror.Gatherer = (*splicing)(nil)
+var _ gatherer = (*splicing)(nil)
 
-// Hold implements mirror.Gatherer. What net/http writes before a file, the header and the file's first bytes, is to leave
+// Hold implements gatherer. What net/http writes before a file, the header and the file's first bytes, is to leave
 // together with what is spliced after it: alone it would be a packet, and wake the client, for next to nothing.
 func (c *splicing) Hold() { c.holding = true }
 
-// Release implements mirror.Gatherer.
+// Release implements gatherer.
 func (c *splicing) Release() error {
 	c.holding = false
 	if !c.held {

@@ -1,13 +1,26 @@
-package main
+package wire
 
 import (
 	"context"
 	"crypto/tls"
 	"net"
 	"sync"
-
-	"dray/mirror"
 )
+
+// gatherer is a connection that can hold back what is written to it, to hand it on in
+// few large pieces. TLS writes each record of 16 KiB by itself otherwise, and a header goes
+// before the file that the kernel sends. Nothing is held back but during one write of a body, or
+// for the file that follows at once, so that nothing that is there waits for what is not.
+type gatherer interface {
+	// Hold begins to hold back, as far as there is room.
+	Hold()
+	// Release hands on what was held back, and ends it.
+	Release() error
+}
+
+// gathererKey is where the context of a connection has its gatherer: net/http hands the context
+// to handlers, and not the connection.
+type gathererKey struct{}
 
 // gatherBytes is room for eight full TLS records with their headers and tags (RFC 8446,
 // 5.1 and 5.2: 16 KiB and at most 261 bytes), and so for 128 KiB of a body.
@@ -37,18 +50,18 @@ type gathering struct {
 	err     error   // the first failure; what follows would leave a hole
 }
 
-var _ mirror.Gatherer = (*gathering)(nil)
+var _ gatherer = (*gathering)(nil)
 
 // gatherBuffers are in use only while a piece of a body is being written.
 var gatherBuffers = sync.Pool{New: func() any { b := make([]byte, 0, gatherBytes); return &b }}
 
-// withGatherer lets handlers of a connection know that it gathers.
-func withGatherer(ctx context.Context, c net.Conn) context.Context {
+// connContext lets handlers of a connection know that it gathers.
+func connContext(ctx context.Context, c net.Conn) context.Context {
 	if t, ok := c.(*tls.Conn); ok {
 		c = t.NetConn()
 	}
-	if g, ok := c.(mirror.Gatherer); ok {
-		return mirror.WithGatherer(ctx, g)
+	if g, ok := c.(gatherer); ok {
+		return context.WithValue(ctx, gathererKey{}, g)
 	}
 	return ctx
 }
@@ -79,14 +92,14 @@ func (g *gathering) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Hold implements mirror.Gatherer.
+// Hold implements gatherer.
 func (g *gathering) Hold() {
 	g.mu.Lock()
 	g.holding = true
 	g.mu.Unlock()
 }
 
-// Release implements mirror.Gatherer.
+// Release implements gatherer.
 func (g *gathering) Release() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()

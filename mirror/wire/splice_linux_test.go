@@ -1,53 +1,68 @@
-package main
+package wire
 
 import (
 	"bufio"
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 )
 
-// spliced is a stack behind the listener that serve would use with `send: splice`.
+// spliced is a server of one file behind a listener that splices.
 type spliced struct {
-	*stack
-	front   *front
+	*testing.T
+	front   *Server
 	address string
-	path    string
 	layer   []byte
 }
 
-func startSpliced(t *testing.T, edits ...string) *spliced {
+func startSpliced(t *testing.T, o Options) *spliced {
 	t.Helper()
-	s := &spliced{stack: startStack(t, t.TempDir(), edits...), layer: layerOf(1, 24<<20)}
-	s.push("team/app", "v1", s.layer)
-	s.path = "/v2/team/app/blobs/" + digest.FromBytes(s.layer).String()
-	f, err := newFront(Listener{Name: "plain", Address: "127.0.0.1:0", Send: SendSplice},
-		Limits{ReadHeaderTimeout: Duration(time.Minute), IdleTimeout: Duration(time.Minute), ShutdownGrace: Duration(time.Minute)},
-		s.fronts[0].server.Handler, slog.New(slog.DiscardHandler))
+	s := &spliced{T: t, layer: make([]byte, 24<<20)}
+	_, _ = rand.NewChaCha8([32]byte{1}).Read(s.layer) // never fails
+	path := filepath.Join(t.TempDir(), "layer")
+	if err := os.WriteFile(path, s.layer, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f, err := NewServer(ServerOptions{
+		Name: "plain", Address: "127.0.0.1:0", Splice: true,
+		ReadHeaderTimeout: time.Minute, IdleTimeout: time.Minute, Grace: time.Minute, Logger: slog.New(slog.DiscardHandler),
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			file, err := os.Open(path)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer file.Close()
+			answer := NewResponse(w, r, o)
+			if err := answer.Send(Content{ETag: `"layer"`, Size: int64(len(s.layer)), Body: file, File: file}); err != nil && answer.Broken() {
+				panic(http.ErrAbortHandler)
+			}
+		}),
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	ln, err := f.listen(t.Context())
+	ln, err := f.Listen(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	s.front, s.address = f, ln.Addr().String()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- f.serve(ctx, ln) }()
+	go func() { done <- f.Serve(ctx, ln) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {
@@ -64,7 +79,7 @@ func startSpliced(t *testing.T, edits ...string) *spliced {
 func (s *spliced) fetch(span string, from, to int) int64 {
 	s.Helper()
 	before := s.front.pipes.counted()
-	req, err := http.NewRequestWithContext(s.Context(), "GET", "http://"+s.address+s.path, http.NoBody)
+	req, err := http.NewRequestWithContext(s.Context(), "GET", "http://"+s.address+"/", http.NoBody)
 	if err != nil {
 		s.Fatal(err)
 	}
@@ -117,7 +132,7 @@ func (s *spliced) open() (*net.TCPConn, io.Reader) {
 	if err := conn.SetReadBuffer(64 << 10); err != nil {
 		s.Fatal(err)
 	}
-	if _, err := fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: x\r\n\r\n", s.path); err != nil {
+	if _, err := io.WriteString(conn, "GET / HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
 		s.Fatal(err)
 	}
 	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
@@ -131,7 +146,7 @@ func (s *spliced) open() (*net.TCPConn, io.Reader) {
 // What is spliced is what was asked for, to the byte, whatever pieces it makes; all but
 // the first bytes, which net/http writes with the header, go through a pipe.
 func TestSplice(t *testing.T) {
-	s := startSpliced(t)
+	s := startSpliced(t, Options{Stall: time.Minute})
 	all := len(s.layer)
 	for _, tc := range []struct {
 		span     string
@@ -252,7 +267,7 @@ func connected(t *testing.T, p *pipes) (client, server net.Conn) {
 
 // Who reads slowly gets every byte, and waits for nobody; others get theirs meanwhile.
 func TestSpliceSlowly(t *testing.T) {
-	s := startSpliced(t)
+	s := startSpliced(t, Options{Stall: time.Minute})
 	_, body := s.open()
 	s.fetch("", 0, len(s.layer))
 	got := make([]byte, 6<<20)
@@ -275,7 +290,7 @@ func TestSpliceBroken(t *testing.T) {
 		"resets": func(c *net.TCPConn) error { return errors.Join(c.SetLinger(0), c.Close()) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := startSpliced(t, "cache: {", "limits: {stall_timeout: 2s}\ncache: {")
+			s := startSpliced(t, Options{Stall: 2 * time.Second})
 			conn, _ := s.open()
 			if err := end(conn); err != nil {
 				t.Fatal(err)
@@ -290,14 +305,14 @@ func TestSpliceBroken(t *testing.T) {
 // Where there is no pipe the file goes the ordinary way.
 func TestSpliceWithoutPipes(t *testing.T) {
 	t.Run("refused", func(t *testing.T) {
-		s := startSpliced(t)
+		s := startSpliced(t, Options{Stall: time.Minute})
 		s.front.pipes.make = func() (*pipe, error) { return nil, os.NewSyscallError("fcntl", unix.EPERM) }
 		if n := s.fetch("", 0, len(s.layer)); n != 0 || s.front.pipes.open != 0 {
 			t.Errorf("%d bytes were spliced, %d pipes", n, s.front.pipes.open)
 		}
 	})
 	t.Run("in use", func(t *testing.T) {
-		s := startSpliced(t)
+		s := startSpliced(t, Options{Stall: time.Minute})
 		var taken []*pipe
 		for range maxPipes {
 			taken = append(taken, s.front.pipes.take())

@@ -2,14 +2,10 @@ package mirror
 
 import (
 	"bytes"
-	"crypto/tls"
-	"errors"
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"os"
-	"slices"
 	"sync/atomic"
 	"testing"
 
@@ -163,89 +159,4 @@ func TestKernelSendsWhatArrives(t *testing.T) {
 			t.Errorf("copied %t: %d bytes by the kernel", copied, n)
 		}
 	}
-}
-
-// gatherer writes down what it is told, and what is written meanwhile.
-type gatherer struct {
-	*httptest.ResponseRecorder
-	events  []string
-	broken  error
-	release error
-}
-
-func (g *gatherer) Hold()          { g.events = append(g.events, "hold") }
-func (g *gatherer) Release() error { g.events = append(g.events, "release"); return g.release }
-
-func (g *gatherer) WriteHeader(status int) {
-	g.events = append(g.events, "header")
-	g.ResponseRecorder.WriteHeader(status)
-}
-
-func (g *gatherer) Write(p []byte) (int, error) {
-	if g.broken != nil {
-		return 0, g.broken
-	}
-	g.events = append(g.events, "write")
-	return g.ResponseRecorder.Write(p)
-}
-
-// Of what is encrypted only writes of many records are gathered, each for itself, and released
-// on each way out; headers and small answers never. Without TLS the beginning of a file is
-// gathered with its rest.
-func TestBodiesAreGathered(t *testing.T) {
-	h := newHouse(t)
-	layer := bytes.Repeat([]byte("layer"), 100_000)
-	m := h.hold("team/app", "v1", layer)
-	h.pull("team/app", "v1", m, layer)
-	blob, manifest := "/v2/team/app/blobs/"+digest.FromBytes(layer).String(), "/v2/team/app/manifests/v1"
-	failing := errors.New("the connection is gone")
-	for _, test := range []struct {
-		name, path, span string
-		plain            bool
-		broken, release  error
-		want             []string
-	}{
-		{name: "large", path: blob, want: []string{"header", "hold", "write", "release", "hold", "write", "release"}},
-		{name: "plain", path: blob, plain: true, want: []string{"header", "hold", "write", "release"}},
-		{name: "plain and small", path: manifest, plain: true, want: []string{"header", "write"}},
-		{name: "plain, fails", path: blob, plain: true, broken: failing, want: []string{"header", "hold", "release"}},
-		{name: "plain, fails late", path: blob, plain: true, release: failing, want: []string{"header", "hold", "write", "release"}},
-		{name: "small", path: manifest, want: []string{"header", "write"}},
-		{name: "one record", path: blob, span: "bytes=0-16383", want: []string{"header", "write"}},
-		{name: "fails", path: blob, broken: failing, want: []string{"header", "hold", "release"}},
-		{name: "fails late", path: blob, release: failing, want: []string{"header", "hold", "write", "release"}},
-	} {
-		g := &gatherer{ResponseRecorder: httptest.NewRecorder(), broken: test.broken, release: test.release}
-		r := httptest.NewRequestWithContext(WithGatherer(t.Context(), g), "GET", test.path, http.NoBody)
-		if !test.plain {
-			r.TLS = &tls.ConnectionState{}
-		}
-		if test.span != "" {
-			r.Header.Set("Range", test.span)
-		}
-		cut := serve(h.l, g, r)
-		if fails := test.broken != nil || test.release != nil; cut != fails {
-			t.Errorf("%s: cut %v", test.name, cut)
-		}
-		if test.plain { // recorders take no file, and net/http decides how to copy it
-			g.events = slices.Compact(g.events)
-		}
-		if !slices.Equal(g.events, test.want) {
-			t.Errorf("%s: %v, want %v", test.name, g.events, test.want)
-		}
-	}
-}
-
-// serve reports whether the connection would be cut.
-func serve(h http.Handler, w http.ResponseWriter, r *http.Request) (cut bool) {
-	defer func() {
-		if v := recover(); v != nil {
-			if err, ok := v.(error); !ok || !errors.Is(err, http.ErrAbortHandler) {
-				panic(v)
-			}
-			cut = true
-		}
-	}()
-	h.ServeHTTP(w, r)
-	return false
 }

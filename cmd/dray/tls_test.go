@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -17,38 +16,33 @@ import (
 	"testing"
 	"time"
 
+	"dray/mirror/wire"
+
 	"github.com/opencontainers/go-digest"
 )
 
-// wire remembers each write.
-type wire struct {
+// recorded remembers each write.
+type recorded struct {
 	net.Conn
 	mu     sync.Mutex
 	writes [][]byte
-	broken error
 	closed chan struct{}
 	once   sync.Once
 }
 
-func (w *wire) Close() error {
+func (w *recorded) Close() error {
 	w.once.Do(func() { close(w.closed) })
 	return w.Conn.Close()
 }
 
-func (w *wire) Write(p []byte) (int, error) {
+func (w *recorded) Write(p []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.broken != nil {
-		return 0, w.broken
-	}
 	w.writes = append(w.writes, bytes.Clone(p))
-	if w.Conn != nil {
-		return w.Conn.Write(p)
-	}
-	return len(p), nil
+	return w.Conn.Write(p)
 }
 
-func (w *wire) sizes() (sizes []int) {
+func (w *recorded) sizes() (sizes []int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, p := range w.writes {
@@ -57,129 +51,10 @@ func (w *wire) sizes() (sizes []int) {
 	return sizes
 }
 
-// records are n pieces of the size of full TLS records, each of its own byte.
-func records(n int) (pieces [][]byte) {
-	for i := range n {
-		pieces = append(pieces, bytes.Repeat([]byte{byte(i)}, 16<<10+22))
-	}
-	return pieces
-}
-
-func TestGathering(t *testing.T) {
-	record := 16<<10 + 22
-	for name, test := range map[string]struct {
-		run  func(g *gathering)
-		want []int
-	}{
-		"not held":              {func(g *gathering) { _, _ = g.Write([]byte("header")); _, _ = g.Write([]byte("small")) }, []int{6, 5}},
-		"held and not released": {func(g *gathering) { g.Hold(); _, _ = g.Write([]byte("x")) }, nil},
-		"released": {func(g *gathering) {
-			g.Hold()
-			for _, p := range records(3) {
-				_, _ = g.Write(p)
-			}
-			_ = g.Release()
-			_, _ = g.Write([]byte("next"))
-		}, []int{3 * record, 4}},
-		"room runs out": {func(g *gathering) {
-			g.Hold()
-			for _, p := range records(19) {
-				_, _ = g.Write(p)
-			}
-			_ = g.Release()
-		}, []int{8 * record, 8 * record, 3 * record}},
-		"larger than the room": {func(g *gathering) {
-			g.Hold()
-			_, _ = g.Write([]byte("first"))
-			_, _ = g.Write(make([]byte, gatherBytes+1))
-			_, _ = g.Write([]byte("last"))
-			_ = g.Release()
-		}, []int{5, gatherBytes + 1, 4}},
-		"nothing to release": {func(g *gathering) { g.Hold(); _ = g.Release(); _ = g.Release() }, nil},
-	} {
-		t.Run(name, func(t *testing.T) {
-			w := &wire{}
-			test.run(&gathering{Conn: w})
-			if got := w.sizes(); fmt.Sprint(got) != fmt.Sprint(test.want) {
-				t.Errorf("%v, want %v", got, test.want)
-			}
-		})
-	}
-}
-
-// Every byte arrives, in order, whatever the pieces are.
-func TestGatheringKeepsOrder(t *testing.T) {
-	w := &wire{}
-	g := &gathering{Conn: w}
-	var want []byte
-	for i := range 500 {
-		if i%7 == 0 {
-			g.Hold()
-		}
-		p := bytes.Repeat([]byte{byte(i)}, i*131%(40<<10))
-		want = append(want, p...)
-		if n, err := g.Write(p); n != len(p) || err != nil {
-			t.Fatal(n, err)
-		}
-		if i%7 == 4 {
-			if err := g.Release(); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	if err := g.Release(); err != nil || !bytes.Equal(bytes.Join(w.writes, nil), want) {
-		t.Error("the bytes differ", err)
-	}
-}
-
-// A failure is reported, and nothing is sent after the hole it leaves.
-func TestGatheringFails(t *testing.T) {
-	w := &wire{broken: net.ErrClosed}
-	g := &gathering{Conn: w}
-	g.Hold()
-	if _, err := g.Write([]byte("held")); err != nil {
-		t.Error(err)
-	}
-	if err := g.Release(); !errors.Is(err, net.ErrClosed) {
-		t.Errorf("release: %v", err)
-	}
-	w.broken = nil
-	if _, err := g.Write([]byte("more")); !errors.Is(err, net.ErrClosed) || len(w.writes) != 0 {
-		t.Errorf("%v after the failure, %v", w.sizes(), err)
-	}
-	if g.held != nil {
-		t.Error("the buffer was not given back")
-	}
-}
-
-// A deadline, and Close, end a release that a client does not take.
-func TestGatheringEnds(t *testing.T) {
-	for name, end := range map[string]func(net.Conn){
-		"deadline": func(c net.Conn) { _ = c.SetWriteDeadline(time.Now().Add(-time.Second)) },
-		"close":    func(c net.Conn) { _ = c.Close() },
-	} {
-		t.Run(name, func(t *testing.T) {
-			here, there := net.Pipe()
-			defer there.Close()
-			defer here.Close()
-			g := &gathering{Conn: here}
-			g.Hold()
-			if _, err := g.Write([]byte("nobody reads this")); err != nil {
-				t.Fatal(err)
-			}
-			released := make(chan error, 1)
-			go func() { released <- g.Release() }()
-			if end(g); <-released == nil {
-				t.Error("it was sent")
-			}
-		})
-	}
-}
-
 type wireListener struct {
 	net.Listener
 	mu    sync.Mutex
-	wires []*wire
+	wires []*recorded
 }
 
 func (l *wireListener) Accept() (net.Conn, error) {
@@ -189,7 +64,7 @@ func (l *wireListener) Accept() (net.Conn, error) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.wires = append(l.wires, &wire{Conn: c, closed: make(chan struct{})})
+	l.wires = append(l.wires, &recorded{Conn: c, closed: make(chan struct{})})
 	return l.wires[len(l.wires)-1], nil
 }
 
@@ -211,19 +86,21 @@ func (l *wireListener) sizes() (sizes []int) {
 func serveTLS(t *testing.T, h http.Handler) (url string, client *http.Client, wires *wireListener) {
 	t.Helper()
 	cert, key := keyPair(t)
-	f, err := newFront(Listener{Name: "tls", Address: "127.0.0.1:0", TLS: ServerTLS{Certificate: cert, PrivateKey: key}},
-		Limits{ReadHeaderTimeout: Duration(time.Minute), IdleTimeout: Duration(time.Minute), ShutdownGrace: Duration(time.Minute)}, h, slog.New(slog.DiscardHandler))
+	f, err := wire.NewServer(wire.ServerOptions{
+		Name: "tls", Address: "127.0.0.1:0", Certificate: cert, PrivateKey: key,
+		ReadHeaderTimeout: time.Minute, IdleTimeout: time.Minute, Grace: time.Minute, Handler: h, Logger: slog.New(slog.DiscardHandler),
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	ln, err := new(net.ListenConfig).Listen(t.Context(), "tcp", f.server.Addr)
+	ln, err := f.Listen(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	wires = &wireListener{Listener: ln}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- f.serve(ctx, f.wrap(wires)) }()
+	go func() { done <- f.Serve(ctx, wires) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {
@@ -247,7 +124,7 @@ func TestTLSGathers(t *testing.T) {
 	s := startStack(t, t.TempDir())
 	layer := bytes.Repeat([]byte("0123456789abcdef"), 8<<20/16)
 	m := s.push("team/app", "v1", layer)
-	url, client, wires := serveTLS(t, s.fronts[0].server.Handler)
+	url, client, wires := serveTLS(t, s.fronts[0].Handler)
 	for i, test := range []struct {
 		path string
 		want []byte
@@ -311,7 +188,7 @@ func TestTLSStall(t *testing.T) {
 	s := startStack(t, t.TempDir(), "cache: {", "limits: {stall_timeout: 200ms}\ncache: {")
 	layer := bytes.Repeat([]byte("0123456789abcdef"), 24<<20/16)
 	s.push("team/app", "v1", layer)
-	url, _, wires := serveTLS(t, s.fronts[0].server.Handler)
+	url, _, wires := serveTLS(t, s.fronts[0].Handler)
 	conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", strings.TrimPrefix(url, "https://"))
 	if err != nil {
 		t.Fatal(err)
