@@ -23,7 +23,7 @@ func (m *Mirror) acknowledgeOrLand(ctx context.Context, p plea) (upstream.Pushed
 	if !errors.Is(full, queue.ErrFull) || len(m.queue.Pushes(p.up.Name, p.repo)) > 0 {
 		return upstream.Pushed{}, full
 	}
-	pushed, err := m.land(ctx, p.up, p.repo, p.ref, p.man)
+	pushed, err := m.land(ctx, upstream.Call{}, p.up, p.repo, p.ref, p.man)
 	if err != nil && !isRefusal(err) {
 		m.log.Debug("push not forwarded beside the full queue", "upstream", p.up.Name, "repository", p.repo, "reference", p.ref, "error", err)
 		return upstream.Pushed{}, full // the registry is what the queue waits for, too
@@ -167,9 +167,10 @@ func (m *Mirror) Forward(ctx context.Context, e queue.Entry) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", queue.ErrRefused, err)
 	}
-	ctx, cancel := context.WithTimeout(upstream.Telling(ctx, func(err error) { m.queue.Trouble(e.ID, err) }), landWithin)
+	ctx, cancel := context.WithTimeout(ctx, landWithin)
 	defer cancel()
-	_, err = m.land(ctx, up, e.Repository, ref, man)
+	how := upstream.Call{OnRetry: func(err error) { m.queue.Trouble(e.ID, err) }}
+	_, err = m.land(ctx, how, up, e.Repository, ref, man)
 	m.metrics.pushes.WithLabelValues(up.Name, outcome(err)).Inc()
 	if err != nil && isRefusal(err) && !upstream.Transient(err) && !errors.Is(err, upstream.ErrCredentials) {
 		return fmt.Errorf("%w: %w", queue.ErrRefused, err)

@@ -54,9 +54,9 @@ func (m *Mirror) divert(x *exchange) {
 	}
 	var err error
 	if ctx := x.r.Context(); x.q.Kind == oci.KindBlob {
-		_, err = to.Source.StatBlob(ctx, name, x.q.Ref.Digest)
+		_, err = to.Source.StatBlob(ctx, to.remote(name), x.q.Ref.Digest)
 	} else {
-		_, err = to.Source.StatManifest(ctx, name, x.q.Ref, nil)
+		_, err = to.Source.StatManifest(ctx, to.remote(name), x.q.Ref, nil)
 	}
 	if err == nil {
 		x.up, x.target.Upstream, x.target.Repo = to, to.Name, name
@@ -70,7 +70,7 @@ func (m *Mirror) keptAside(ctx context.Context, up *Upstream, repo string, d dig
 	if !ok {
 		return 0, false
 	}
-	size, err := to.Source.StatBlob(ctx, name, d)
+	size, err := to.Source.StatBlob(ctx, to.remote(name), d)
 	return size, err == nil
 }
 
@@ -89,7 +89,7 @@ func (m *Mirror) landAside(ctx context.Context, up *Upstream, repo string, ref o
 	if err := g.Wait(); err != nil {
 		return upstream.Pushed{}, err
 	}
-	pushed, err := to.Sink.PutManifest(ctx, name, ref, man)
+	pushed, err := to.Sink.PutManifest(ctx, to.remote(name), ref, man)
 	if err != nil {
 		return upstream.Pushed{}, err
 	}
@@ -102,7 +102,7 @@ func (m *Mirror) landAside(ctx context.Context, up *Upstream, repo string, ref o
 	m.tasks.Start(func(ctx context.Context) {
 		ctx, cancel := context.WithTimeout(ctx, landWithin)
 		defer cancel()
-		_, err := m.land(ctx, up, repo, ref, man)
+		_, err := m.land(ctx, upstream.Call{}, up, repo, ref, man)
 		m.metrics.pushes.WithLabelValues(up.Name, outcome(err)).Inc()
 		if err != nil {
 			m.log.Warn("build cache kept here alone: it could not be forwarded", "upstream", up.Name, "repository", repo, "reference", ref.String(), "error", err)
@@ -130,7 +130,7 @@ func (m *Mirror) lendAside(ctx context.Context, up *Upstream, repo string, c oci
 		}
 	}
 	o := m.origin(up, repo, c.Digest)
-	return to.Sink.PutBlob(ctx, name, upstream.Upload{
+	return to.Sink.PutBlob(ctx, to.remote(name), upstream.Upload{
 		Open: func() (io.ReadCloser, error) { return m.cache.Open(ctx, o.blob(size), o.fetch) },
 		Size: size, Announced: c.Digest,
 		Digest: func() (digest.Digest, error) { return c.Digest, nil },
@@ -143,7 +143,7 @@ func (m *Mirror) replaceAside(ctx context.Context, up *Upstream, repo string, re
 	if !ok || ref.Tag == "" || man.BuildCache() {
 		return
 	}
-	if err := to.Deleter.DeleteManifest(ctx, name, ref); err != nil && !oci.NotFound(err) {
+	if err := to.Deleter.DeleteManifest(ctx, to.remote(name), ref); err != nil && !oci.NotFound(err) {
 		m.log.Warn("a build cache stands before what was pushed under its tag", "upstream", up.Name, "repository", repo, "tag", ref.Tag, "error", err)
 	}
 }

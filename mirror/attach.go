@@ -46,6 +46,9 @@ type attachment struct {
 	report  *pipeline.Report
 }
 
+// remote is the image's repository at its upstream, for requests that no client waits for.
+func (a attachment) remote() upstream.Repo { return a.up.remote(a.repo).With(inBackground()) }
+
 // attach has a verdict put beside an image that is on its way to the upstream or there. It never waits.
 func (m *Mirror) attach(p plea, r *pipeline.Report) {
 	if p.gate == nil || !p.gate.Attach || r == nil || p.man.Subject != nil || derivedTag(p.ref.Tag) {
@@ -82,7 +85,7 @@ func (m *Mirror) attachOne(ctx context.Context, c flight.Chore[attachment]) {
 		m.attachAgain(c, errStillQueued)
 		return
 	}
-	bounded, cancel := context.WithTimeout(upstream.Background(ctx, nil), attachWithin)
+	bounded, cancel := context.WithTimeout(ctx, attachWithin)
 	defer cancel()
 	result, err := m.putVerdict(bounded, a)
 	if err != nil && ctx.Err() == nil {
@@ -126,11 +129,11 @@ func (m *Mirror) putVerdict(ctx context.Context, a attachment) (result string, e
 		return "there", err
 	}
 	for _, blob := range [][]byte{emptyJSON, statement} {
-		if err := m.sendSmall(ctx, a.up, a.repo, blob); err != nil {
+		if err := m.sendSmall(ctx, a, blob); err != nil {
 			return "", err
 		}
 	}
-	pushed, err := a.up.Sink.PutManifest(ctx, a.up.remote(a.repo), oci.Reference{Digest: man.Digest}, man)
+	pushed, err := a.up.Sink.PutManifest(ctx, a.remote(), oci.Reference{Digest: man.Digest}, man)
 	if err == nil && pushed.Subject == "" {
 		err = m.listByTag(ctx, a, man)
 	}
@@ -148,7 +151,7 @@ func (m *Mirror) attachedBefore(ctx context.Context, a attachment, man *oci.Mani
 	if _, err := m.known.Get(ctx, a.up.Name, a.repo, man.Digest); err != nil {
 		return false, nil
 	}
-	_, err := a.up.Source.StatManifest(ctx, a.up.remote(a.repo), oci.Reference{Digest: man.Digest}, anyManifest)
+	_, err := a.up.Source.StatManifest(ctx, a.remote(), oci.Reference{Digest: man.Digest}, anyManifest)
 	if !oci.NotFound(err) {
 		return err == nil, err
 	}
@@ -183,18 +186,18 @@ func artifact(subject oci.Descriptor, statement []byte, r *pipeline.Report) (*oc
 	return oci.ParseManifest(oci.MediaTypeOCIManifest, raw)
 }
 
-// sendSmall brings bytes to a repository of an upstream, unless it is known to have them.
-func (m *Mirror) sendSmall(ctx context.Context, up *Upstream, repo string, p []byte) error {
+// sendSmall brings bytes to the repository of an image, unless it is known to have them.
+func (m *Mirror) sendSmall(ctx context.Context, a attachment, p []byte) error {
 	d := digest.FromBytes(p)
-	if _, err := m.known.Get(ctx, up.Name, repo, d); err == nil {
+	if _, err := m.known.Get(ctx, a.up.Name, a.repo, d); err == nil {
 		return nil
 	}
-	err := up.Sink.PutBlob(ctx, up.remote(repo), upstream.Upload{
+	err := a.up.Sink.PutBlob(ctx, a.remote(), upstream.Upload{
 		Open: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(p)), nil },
 		Size: int64(len(p)), Announced: d, Digest: func() (digest.Digest, error) { return d, nil },
 	})
 	if err == nil {
-		m.recorded(m.known.Add(ctx, up.Name, repo, meta.Holding{Digest: d, KnownFact: meta.KnownFact{Kind: meta.KindBlob, Size: int64(len(p))}}))
+		m.recorded(m.known.Add(ctx, a.up.Name, a.repo, meta.Holding{Digest: d, KnownFact: meta.KnownFact{Kind: meta.KindBlob, Size: int64(len(p))}}))
 	}
 	return err
 }
@@ -202,13 +205,13 @@ func (m *Mirror) sendSmall(ctx context.Context, up *Upstream, repo string, p []b
 // listByTag puts a manifest into the index that stands in for the list of referrers, at a registry that keeps none by itself (spec, "Pushing
 // Manifests with Subject"). A registry that does not say whether it does is asked.
 func (m *Mirror) listByTag(ctx context.Context, a attachment, man *oci.Manifest) error {
-	_, err := a.up.Lister.Referrers(ctx, a.up.remote(a.repo), a.subject.Digest, nil)
+	_, err := a.up.Lister.Referrers(ctx, a.remote(), a.subject.Digest, nil)
 	if err == nil || !errors.Is(err, upstream.ErrReferrersUnsupported) {
 		return err
 	}
 	ref := oci.Reference{Tag: upstream.FallbackTag(a.subject.Digest)}
 	raw := []byte(`{"schemaVersion":2,"mediaType":"` + oci.MediaTypeOCIIndex + `","manifests":[]}`)
-	switch now, err := a.up.Once.Manifest(ctx, a.up.remote(a.repo), ref, []string{oci.MediaTypeOCIIndex}); {
+	switch now, err := a.up.Once.Manifest(ctx, a.remote(), ref, []string{oci.MediaTypeOCIIndex}); {
 	case err == nil:
 		raw = now.Raw
 	case !oci.NotFound(err):
@@ -222,7 +225,7 @@ func (m *Mirror) listByTag(ctx context.Context, a attachment, man *oci.Manifest)
 	if err != nil {
 		return err
 	}
-	if _, err := a.up.Sink.PutManifest(ctx, a.up.remote(a.repo), ref, index); err != nil {
+	if _, err := a.up.Sink.PutManifest(ctx, a.remote(), ref, index); err != nil {
 		return err
 	}
 	m.landed(ctx, a.up, a.repo, ref, index)

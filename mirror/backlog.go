@@ -198,24 +198,22 @@ func (m *Mirror) holdBack(p plea) upstream.Pushed {
 }
 
 // landWaiting lands a manifest that waited, if it did, and afterwards what describes it.
-func (m *Mirror) landWaiting(ctx context.Context, up *Upstream, repo string, d digest.Digest) error {
+func (m *Mirror) landWaiting(ctx context.Context, how upstream.Call, up *Upstream, repo string, d digest.Digest) error {
 	k := pinKey{up.Name, repo, d}
 	man := m.backlog.get(k)
 	if man == nil {
 		return nil
 	}
-	if _, err := m.land(ctx, up, repo, oci.Reference{Digest: d}, man); err != nil {
-		return err
-	}
-	return nil
+	_, err := m.land(ctx, how, up, repo, oci.Reference{Digest: d}, man)
+	return err
 }
 
 // landAbout lands what waited for a manifest because it describes it.
-func (m *Mirror) landAbout(ctx context.Context, up *Upstream, repo string, d digest.Digest) error {
+func (m *Mirror) landAbout(ctx context.Context, how upstream.Call, up *Upstream, repo string, d digest.Digest) error {
 	k := pinKey{up.Name, repo, d}
 	m.backlog.drop(k)
 	for _, man := range m.backlog.about(k) {
-		if err := m.landWaiting(ctx, up, repo, man.Digest); err != nil {
+		if err := m.landWaiting(ctx, how, up, repo, man.Digest); err != nil {
 			return err
 		}
 	}

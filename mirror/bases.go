@@ -111,7 +111,7 @@ func (l *learner) learn(ctx context.Context, c flight.Chore[unlearnt]) {
 
 // names are what people call an image that was asked for: by its tag, by the tag of its index, or else by its digest.
 func (l *learner) names(s lesson) []string {
-	name := cmp.Or(s.up.Public, s.up.Registry) + "/" + s.up.remote(s.repo)
+	name := cmp.Or(s.up.Public, s.up.Registry) + "/" + s.up.remote(s.repo).Name
 	if s.ref != s.digest.String() {
 		return []string{name + ":" + s.ref}
 	}

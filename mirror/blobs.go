@@ -125,10 +125,7 @@ func (o *origin) part(ctx context.Context, from, to int64) (cache.Stream, error)
 func (o *origin) get(ctx context.Context, source upstream.Source, from, to int64) (cache.Stream, error) {
 	now := time.Now()
 	o.asked.Store(&now)
-	if o.ahead != nil {
-		ctx = upstream.Background(ctx, o.ahead)
-	}
-	s, err := source.Blob(ctx, upstream.BlobRequest{Repo: o.up.remote(o.repo), Digest: o.digest, From: from, To: to})
+	s, err := source.Blob(ctx, upstream.BlobRequest{Repo: o.up.remote(o.repo).With(upstream.Call{Background: o.ahead}), Digest: o.digest, From: from, To: to})
 	if err != nil {
 		return cache.Stream{}, err
 	}

@@ -98,7 +98,6 @@ func (m *Mirror) startForward(s *session, size int64, announced digest.Digest) {
 	}
 	cancel, started := m.tasks.StartCancellable(func(ctx context.Context) {
 		defer close(f.done)
-		ctx = upstream.Telling(ctx, f.trouble.hear)
 		if m.awaitMount(ctx, up, repo, announced, size) {
 			if d, err := f.cleared(ctx, gate, repo); err != nil {
 				f.err = err
@@ -107,7 +106,7 @@ func (m *Mirror) startForward(s *session, size int64, announced digest.Digest) {
 				return
 			}
 		}
-		f.err = up.Sink.PutBlob(ctx, up.remote(repo), upstream.Upload{
+		f.err = up.Sink.PutBlob(ctx, up.remote(repo).With(upstream.Call{OnRetry: f.trouble.hear}), upstream.Upload{
 			Open: counted(&f.sent, func() (io.ReadCloser, error) { return blob.Follow(), nil }),
 			Size: size, Announced: announced,
 			Digest: func() (digest.Digest, error) { return f.cleared(ctx, gate, repo) },
@@ -124,12 +123,12 @@ func (m *Mirror) startForward(s *session, size int64, announced digest.Digest) {
 }
 
 // sendHeld sends a blob from the local copy, without the client.
-func (m *Mirror) sendHeld(ctx context.Context, up *Upstream, repo string, d digest.Digest, size int64) error {
+func (m *Mirror) sendHeld(ctx context.Context, how upstream.Call, up *Upstream, repo string, d digest.Digest, size int64) error {
 	sent := new(atomic.Int64)
 	if p := m.pins.get(pinKey{up.Name, repo, d}); p != nil {
 		sent = &p.forward.sent
 	}
-	err := up.Sink.PutBlob(ctx, up.remote(repo), upstream.Upload{
+	err := up.Sink.PutBlob(ctx, up.remote(repo).With(how), upstream.Upload{
 		Open: counted(sent, func() (io.ReadCloser, error) {
 			return m.cache.Open(ctx, cache.Blob{Digest: d, Size: size}, notHeld)
 		}),
@@ -282,8 +281,10 @@ func (p *pins) dropIf(release func(*pin), gone func(pinKey, *pin) bool) {
 
 // wait returns when the upstream has the pinned blob, sending it again from the
 // local copy where the first way failed.
-func (m *Mirror) wait(ctx context.Context, up *Upstream, repo string, d digest.Digest, p *pin) error {
-	p.forward.trouble.listen(func(err error) { upstream.Tell(ctx, err) })
+func (m *Mirror) wait(ctx context.Context, how upstream.Call, up *Upstream, repo string, d digest.Digest, p *pin) error {
+	if how.OnRetry != nil {
+		p.forward.trouble.listen(how.OnRetry)
+	}
 	select {
 	case <-p.forward.done:
 	case <-ctx.Done():
@@ -297,7 +298,7 @@ func (m *Mirror) wait(ctx context.Context, up *Upstream, repo string, d digest.D
 	}
 	// Also after a refusal: what was forbidden when the layer came may be allowed by
 	// the time the client tries its manifest again.
-	return m.supply(ctx, up, repo, d, p.size)
+	return m.supply(ctx, how, up, repo, d, p.size)
 }
 
 // isRefusal reports whether the upstream gave an answer that another try would get

@@ -62,18 +62,18 @@ func (r *registry) count(what string) int {
 	return r.calls[what]
 }
 
-func (r *registry) Manifest(_ context.Context, repo string, ref oci.Reference, _ []string) (*oci.Manifest, error) {
+func (r *registry) Manifest(_ context.Context, repo upstream.Repo, ref oci.Reference, _ []string) (*oci.Manifest, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.called("manifest")
-	if m := r.manifests[at(repo, ref)]; m != nil {
+	if m := r.manifests[at(repo.Name, ref)]; m != nil {
 		c := *m
 		return &c, nil
 	}
 	return nil, oci.ErrManifestUnknown
 }
 
-func (r *registry) StatManifest(ctx context.Context, repo string, ref oci.Reference, accept []string) (oci.Descriptor, error) {
+func (r *registry) StatManifest(ctx context.Context, repo upstream.Repo, ref oci.Reference, accept []string) (oci.Descriptor, error) {
 	m, err := r.Manifest(ctx, repo, ref, accept)
 	if err != nil {
 		return oci.Descriptor{}, err
@@ -91,7 +91,7 @@ func (r *registry) blob(repo string, d digest.Digest) ([]byte, error) {
 }
 
 func (r *registry) Blob(_ context.Context, q upstream.BlobRequest) (upstream.BlobStream, error) {
-	p, err := r.blob(q.Repo, q.Digest)
+	p, err := r.blob(q.Repo.Name, q.Digest)
 	if err != nil {
 		return upstream.BlobStream{}, err
 	}
@@ -113,12 +113,12 @@ func (w lateEnd) Read([]byte) (int, error) {
 	return 0, io.EOF
 }
 
-func (r *registry) StatBlob(_ context.Context, repo string, d digest.Digest) (int64, error) {
-	p, err := r.blob(repo, d)
+func (r *registry) StatBlob(_ context.Context, repo upstream.Repo, d digest.Digest) (int64, error) {
+	p, err := r.blob(repo.Name, d)
 	return int64(len(p)), err
 }
 
-func (r *registry) PutBlob(_ context.Context, repo string, u upstream.Upload) error {
+func (r *registry) PutBlob(_ context.Context, repo upstream.Repo, u upstream.Upload) error {
 	rc, err := u.Open()
 	if err != nil {
 		return err
@@ -134,26 +134,26 @@ func (r *registry) PutBlob(_ context.Context, repo string, u upstream.Upload) er
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.blobs[repo+"@"+d.String()] = p
+	r.blobs[repo.Name+"@"+d.String()] = p
 	return nil
 }
 
-func (r *registry) PutManifest(_ context.Context, repo string, ref oci.Reference, m *oci.Manifest) (upstream.Pushed, error) {
+func (r *registry) PutManifest(_ context.Context, repo upstream.Repo, ref oci.Reference, m *oci.Manifest) (upstream.Pushed, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.manifests[at(repo, ref)], r.manifests[repo+"@"+m.Digest.String()] = m, m
+	r.manifests[at(repo.Name, ref)], r.manifests[repo.Name+"@"+m.Digest.String()] = m, m
 	return upstream.Pushed{Digest: m.Digest}, nil
 }
 
-func (r *registry) Mount(context.Context, string, string, digest.Digest) (bool, error) {
+func (r *registry) Mount(context.Context, upstream.Repo, string, digest.Digest) (bool, error) {
 	return false, nil
 }
 
-func (r *registry) Tags(context.Context, string, url.Values) (upstream.Page, error) {
+func (r *registry) Tags(context.Context, upstream.Repo, url.Values) (upstream.Page, error) {
 	return upstream.Page{Body: []byte(`{"name":"x","tags":["v1"]}`)}, nil
 }
 
-func (r *registry) Referrers(context.Context, string, digest.Digest, url.Values) (upstream.Page, error) {
+func (r *registry) Referrers(context.Context, upstream.Repo, digest.Digest, url.Values) (upstream.Page, error) {
 	return upstream.Page{}, upstream.ErrReferrersUnsupported
 }
 

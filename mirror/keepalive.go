@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"dray/cache/meta"
-	"dray/upstream"
 	"dray/upstream/oci"
 
 	"github.com/opencontainers/go-digest"
@@ -255,12 +254,12 @@ func (k *toucher) again(image kept, i keeping, now time.Time) {
 // by any reading of its documentation. What a registry has made to fit Accept it may not
 // know by its digest: then the tag is asked for.
 func (k *toucher) get(ctx context.Context, image kept, i keeping) error {
-	ctx, cancel := context.WithTimeout(upstream.Background(ctx, nil), touchWithin)
+	ctx, cancel := context.WithTimeout(ctx, touchWithin)
 	defer cancel()
-	accept := []string{i.mediaType}
-	_, err := image.up.Once.Manifest(ctx, image.up.remote(image.repo), oci.Reference{Digest: image.digest}, accept)
+	repo, accept := image.up.remote(image.repo).With(inBackground()), []string{i.mediaType}
+	_, err := image.up.Once.Manifest(ctx, repo, oci.Reference{Digest: image.digest}, accept)
 	if oci.NotFound(err) && i.tag != "" {
-		man, terr := image.up.Once.Manifest(ctx, image.up.remote(image.repo), oci.Reference{Tag: i.tag}, accept)
+		man, terr := image.up.Once.Manifest(ctx, repo, oci.Reference{Tag: i.tag}, accept)
 		if terr != nil || man.Digest == image.digest {
 			return terr
 		}

@@ -24,9 +24,9 @@ type timed struct {
 	err  error
 }
 
-func (s *timed) Manifest(ctx context.Context, repo string, ref oci.Reference, accept []string) (*oci.Manifest, error) {
+func (s *timed) Manifest(ctx context.Context, repo upstream.Repo, ref oci.Reference, accept []string) (*oci.Manifest, error) {
 	s.mu.Lock()
-	s.gets[repo] = append(s.gets[repo], time.Now())
+	s.gets[repo.Name] = append(s.gets[repo.Name], time.Now())
 	err := s.err
 	s.mu.Unlock()
 	if err != nil {

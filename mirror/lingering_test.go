@@ -14,6 +14,7 @@ import (
 
 	"dray/cache/meta"
 	"dray/mirror/pipeline"
+	"dray/upstream"
 	"dray/upstream/oci"
 
 	"github.com/opencontainers/go-digest"
@@ -56,8 +57,8 @@ func reachable[T any](all []weak.Pointer[T]) (n int) {
 // remover is a registry that deletes nothing and says that it did.
 type remover struct{ *registry }
 
-func (remover) DeleteManifest(context.Context, string, oci.Reference) error { return nil }
-func (remover) DeleteBlob(context.Context, string, digest.Digest) error     { return nil }
+func (remover) DeleteManifest(context.Context, upstream.Repo, oci.Reference) error { return nil }
+func (remover) DeleteBlob(context.Context, upstream.Repo, digest.Digest) error     { return nil }
 
 // An answer leaves no timer and no context behind, whatever was asked for and whatever became of
 // it.

@@ -68,7 +68,7 @@ func (m *Mirror) byTag(ctx context.Context, up *Upstream, repo, tag string, acce
 		if a, err := m.fresh(ctx, up, repo, fact, ok); a != nil || err != nil {
 			return a, err
 		}
-		return m.askTag(ctx, up, key, accept, fact, ok)
+		return m.askTag(ctx, upstream.Call{}, up, key, accept, fact, ok)
 	})
 }
 
@@ -106,9 +106,9 @@ func (m *Mirror) fresh(ctx context.Context, up *Upstream, repo string, fact meta
 
 // askTag asks the upstream what a tag is now: with one HEAD where the last answer is
 // held, else with one GET.
-func (m *Mirror) askTag(ctx context.Context, up *Upstream, key meta.TagKey, accept []string, fact meta.TagFact, ok bool) (*answer, error) {
+func (m *Mirror) askTag(ctx context.Context, how upstream.Call, up *Upstream, key meta.TagKey, accept []string, fact meta.TagFact, ok bool) (*answer, error) {
 	asked := time.Now()
-	ref := oci.Reference{Tag: key.Tag}
+	ref, repo := oci.Reference{Tag: key.Tag}, up.remote(key.Repo).With(how)
 	var old *answer
 	if ok && !fact.NotFound {
 		old = m.held(ctx, up, key.Repo, fact.Digest)
@@ -116,7 +116,7 @@ func (m *Mirror) askTag(ctx context.Context, up *Upstream, key meta.TagKey, acce
 	source := up.Source
 	if old != nil {
 		source = up.Once
-		d, err := source.StatManifest(ctx, up.remote(key.Repo), ref, accept)
+		d, err := source.StatManifest(ctx, repo, ref, accept)
 		if err == nil && d.Digest == fact.Digest {
 			fact.CheckedAt = asked
 			m.recorded(m.tags.Set(ctx, key, fact, 0))
@@ -128,7 +128,7 @@ func (m *Mirror) askTag(ctx context.Context, up *Upstream, key meta.TagKey, acce
 			return m.staleOr(ctx, up, key, old, fact, asked, err)
 		}
 	}
-	man, err := source.Manifest(ctx, up.remote(key.Repo), ref, accept)
+	man, err := source.Manifest(ctx, repo, ref, accept)
 	if err != nil {
 		return m.staleOr(ctx, up, key, old, fact, asked, err)
 	}

@@ -72,8 +72,10 @@ type TagPolicy struct {
 	NotFound time.Duration
 }
 
-// remote is the repository's name at the upstream.
-func (u *Upstream) remote(repo string) string { return u.RepositoryPrefix + repo }
+// remote is the repository as it is asked for at the upstream.
+func (u *Upstream) remote(repo string) upstream.Repo {
+	return upstream.Repo{Name: u.RepositoryPrefix + repo}
+}
 
 // Options are what a Mirror is made of.
 type Options struct {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"dray/cache/meta"
+	"dray/upstream"
 
 	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/opencontainers/go-digest"
@@ -115,7 +116,7 @@ func (m *Mirror) elsewhere(ctx context.Context, up *Upstream, repo string, d dig
 
 // mountFrom asks the upstream to mount a blob. The caller has made sure that the repository may have it.
 func (m *Mirror) mountFrom(ctx context.Context, up *Upstream, repo, from string, d digest.Digest) bool {
-	ok, err := up.Sink.Mount(ctx, up.remote(repo), up.remote(from), d)
+	ok, err := up.Sink.Mount(ctx, up.remote(repo), up.remote(from).Name, d)
 	if err != nil {
 		m.log.Debug("mount failed", "upstream", up.Name, "repository", repo, "from", from, "error", err)
 		m.metrics.mounts.WithLabelValues(up.Name, "failed").Inc()
@@ -141,11 +142,11 @@ func (m *Mirror) mountKnown(ctx context.Context, up *Upstream, repo string, d di
 
 // supply brings a blob that the repository may have to the upstream without the client: by a mount, or from the local
 // copy.
-func (m *Mirror) supply(ctx context.Context, up *Upstream, repo string, d digest.Digest, size int64) error {
+func (m *Mirror) supply(ctx context.Context, how upstream.Call, up *Upstream, repo string, d digest.Digest, size int64) error {
 	if m.mountKnown(ctx, up, repo, d) {
 		return nil
 	}
-	return m.sendHeld(ctx, up, repo, d, size)
+	return m.sendHeld(ctx, how, up, repo, d, size)
 }
 
 // awaitMount reports whether an upload of a blob whose digest is announced waits for the bytes, which prove that the

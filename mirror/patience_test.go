@@ -27,7 +27,7 @@ type slowSink struct {
 	blobs int
 }
 
-func (s *slowSink) PutBlob(ctx context.Context, repo string, u upstream.Upload) error {
+func (s *slowSink) PutBlob(ctx context.Context, repo upstream.Repo, u upstream.Upload) error {
 	s.mu.Lock()
 	s.blobs++
 	s.mu.Unlock()
@@ -132,21 +132,21 @@ func hang[T any](ctx context.Context) (T, error) {
 	return zero, context.Cause(ctx)
 }
 
-func (silent) Manifest(ctx context.Context, _ string, _ oci.Reference, _ []string) (*oci.Manifest, error) {
+func (silent) Manifest(ctx context.Context, _ upstream.Repo, _ oci.Reference, _ []string) (*oci.Manifest, error) {
 	return hang[*oci.Manifest](ctx)
 }
-func (silent) StatManifest(ctx context.Context, _ string, _ oci.Reference, _ []string) (oci.Descriptor, error) {
+func (silent) StatManifest(ctx context.Context, _ upstream.Repo, _ oci.Reference, _ []string) (oci.Descriptor, error) {
 	return hang[oci.Descriptor](ctx)
 }
 func (silent) Blob(ctx context.Context, _ upstream.BlobRequest) (upstream.BlobStream, error) {
 	return hang[upstream.BlobStream](ctx)
 }
-func (silent) StatBlob(ctx context.Context, _ string, _ digest.Digest) (int64, error) {
+func (silent) StatBlob(ctx context.Context, _ upstream.Repo, _ digest.Digest) (int64, error) {
 	return hang[int64](ctx)
 }
-func (silent) Tags(ctx context.Context, _ string, _ url.Values) (upstream.Page, error) {
+func (silent) Tags(ctx context.Context, _ upstream.Repo, _ url.Values) (upstream.Page, error) {
 	return hang[upstream.Page](ctx)
 }
-func (silent) Referrers(ctx context.Context, _ string, _ digest.Digest, _ url.Values) (upstream.Page, error) {
+func (silent) Referrers(ctx context.Context, _ upstream.Repo, _ digest.Digest, _ url.Values) (upstream.Page, error) {
 	return hang[upstream.Page](ctx)
 }

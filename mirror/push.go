@@ -131,7 +131,7 @@ func (m *Mirror) inTurn(ctx context.Context, p plea) (upstream.Pushed, error) {
 	if p.up.AcknowledgeLocally {
 		return m.acknowledgeOrLand(ctx, p)
 	}
-	return m.land(ctx, p.up, p.repo, p.ref, p.man)
+	return m.land(ctx, upstream.Call{}, p.up, p.repo, p.ref, p.man)
 }
 
 // pinKeys names what a push may have pinned for a manifest.
@@ -192,30 +192,30 @@ func (x *exchange) readManifest() (*oci.Manifest, error) {
 }
 
 // land brings a manifest to the upstream after everything it needs. A blob that was
-// thought to be there and is not is sent from the local copy, once.
-func (m *Mirror) land(ctx context.Context, up *Upstream, repo string, ref oci.Reference, man *oci.Manifest) (upstream.Pushed, error) {
-	if err := m.settle(ctx, up, repo, man); err != nil {
+// thought to be there and is not is sent from the local copy, once. how says who hears of failures that are repeated.
+func (m *Mirror) land(ctx context.Context, how upstream.Call, up *Upstream, repo string, ref oci.Reference, man *oci.Manifest) (upstream.Pushed, error) {
+	if err := m.settle(ctx, how, up, repo, man); err != nil {
 		return upstream.Pushed{}, err
 	}
-	pushed, err := up.Sink.PutManifest(ctx, up.remote(repo), ref, man)
+	pushed, err := up.Sink.PutManifest(ctx, up.remote(repo).With(how), ref, man)
 	if errors.Is(err, oci.ErrManifestBlobUnknown) || errors.Is(err, oci.ErrBlobUnknown) {
-		m.forgetKnown(ctx, up, repo, man)
-		if err := errors.Join(m.settle(ctx, up, repo, man), m.landAgain(ctx, up, repo, man)); err != nil {
+		m.forgetKnown(ctx, how, up, repo, man)
+		if err := errors.Join(m.settle(ctx, how, up, repo, man), m.landAgain(ctx, how, up, repo, man)); err != nil {
 			return upstream.Pushed{}, err
 		}
-		pushed, err = up.Sink.PutManifest(ctx, up.remote(repo), ref, man)
+		pushed, err = up.Sink.PutManifest(ctx, up.remote(repo).With(how), ref, man)
 	}
 	if err != nil {
 		return upstream.Pushed{}, err
 	}
 	m.landed(ctx, up, repo, ref, man)
 	m.replaceAside(ctx, up, repo, ref, man)
-	return pushed, m.landAbout(ctx, up, repo, man.Digest)
+	return pushed, m.landAbout(ctx, how, up, repo, man.Digest)
 }
 
 // landAgain sends the manifests of an index that are held here: the upstream has lost
 // one of those that the client was told are there.
-func (m *Mirror) landAgain(ctx context.Context, up *Upstream, repo string, index *oci.Manifest) error {
+func (m *Mirror) landAgain(ctx context.Context, how upstream.Call, up *Upstream, repo string, index *oci.Manifest) error {
 	for _, c := range index.Children() {
 		if !c.Manifest {
 			continue
@@ -229,7 +229,7 @@ func (m *Mirror) landAgain(ctx context.Context, up *Upstream, repo string, index
 			return err
 		}
 		man.Digest = c.Digest
-		if _, err := m.land(ctx, up, repo, oci.Reference{Digest: c.Digest}, man); err != nil {
+		if _, err := m.land(ctx, how, up, repo, oci.Reference{Digest: c.Digest}, man); err != nil {
 			return err
 		}
 	}
@@ -265,27 +265,27 @@ func ownChildren(man *oci.Manifest) []oci.Child {
 }
 
 // settle returns when the upstream has every blob of the manifest.
-func (m *Mirror) settle(ctx context.Context, up *Upstream, repo string, man *oci.Manifest) error {
+func (m *Mirror) settle(ctx context.Context, how upstream.Call, up *Upstream, repo string, man *oci.Manifest) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(8)
 	for _, c := range ownChildren(man) {
 		if c.Manifest { // one that does not wait was pushed before its index: the upstream judges
-			g.Go(func() error { return m.landWaiting(ctx, up, repo, c.Digest) })
+			g.Go(func() error { return m.landWaiting(ctx, how, up, repo, c.Digest) })
 			continue
 		}
-		g.Go(func() error { return m.settleBlob(ctx, up, repo, c) })
+		g.Go(func() error { return m.settleBlob(ctx, how, up, repo, c) })
 	}
 	return g.Wait()
 }
 
-func (m *Mirror) settleBlob(ctx context.Context, up *Upstream, repo string, c oci.Child) error {
+func (m *Mirror) settleBlob(ctx context.Context, how upstream.Call, up *Upstream, repo string, c oci.Child) error {
 	if p := m.pins.get(pinKey{up.Name, repo, c.Digest}); p != nil {
-		return m.wait(ctx, up, repo, c.Digest, p)
+		return m.wait(ctx, how, up, repo, c.Digest, p)
 	}
 	if _, err := m.known.Get(ctx, up.Name, repo, c.Digest); err == nil {
 		return nil
 	}
-	size, err := up.Source.StatBlob(ctx, up.remote(repo), c.Digest)
+	size, err := up.Source.StatBlob(ctx, up.remote(repo).With(how), c.Digest)
 	if err == nil {
 		m.recorded(m.known.Add(ctx, up.Name, repo, meta.Holding{Digest: c.Digest, KnownFact: meta.KnownFact{Kind: meta.KindBlob, Size: size}}))
 		return nil
@@ -294,15 +294,15 @@ func (m *Mirror) settleBlob(ctx context.Context, up *Upstream, repo string, c oc
 		return err
 	}
 	if size, ok := m.queue.Blob(up.Name, repo, c.Digest); ok {
-		return m.supply(ctx, up, repo, c.Digest, size)
+		return m.supply(ctx, how, up, repo, c.Digest, size)
 	}
 	if size, kept := m.keptAside(ctx, up, repo, c.Digest); kept {
-		return m.supply(ctx, up, repo, c.Digest, size)
+		return m.supply(ctx, how, up, repo, c.Digest, size)
 	}
 	// Only what this repository may see may be sent into it from here.
 	if _, visible, _ := m.visible(ctx, up, repo, c.Digest); visible {
 		if size, ok := m.cache.Stat(c.Digest); ok {
-			return m.supply(ctx, up, repo, c.Digest, size)
+			return m.supply(ctx, how, up, repo, c.Digest, size)
 		}
 	}
 	return oci.ErrManifestBlobUnknown.With("the manifest needs blob %s, which was not pushed to %s", c.Digest, repo)
@@ -310,7 +310,7 @@ func (m *Mirror) settleBlob(ctx context.Context, up *Upstream, repo string, c oc
 
 // forgetKnown drops the facts about a manifest's children that the upstream has
 // proven wrong, and sends again what is held of this push.
-func (m *Mirror) forgetKnown(ctx context.Context, up *Upstream, repo string, man *oci.Manifest) {
+func (m *Mirror) forgetKnown(ctx context.Context, how upstream.Call, up *Upstream, repo string, man *oci.Manifest) {
 	var ds []digest.Digest
 	for _, c := range man.Children() {
 		ds = append(ds, c.Digest)
@@ -318,7 +318,7 @@ func (m *Mirror) forgetKnown(ctx context.Context, up *Upstream, repo string, man
 	m.recorded(m.known.Forget(ctx, up.Name, repo, ds...))
 	for _, c := range man.Children() {
 		if p := m.pins.get(pinKey{up.Name, repo, c.Digest}); p != nil && !c.Manifest {
-			if err := m.supply(ctx, up, repo, c.Digest, p.size); err != nil {
+			if err := m.supply(ctx, how, up, repo, c.Digest, p.size); err != nil {
 				m.log.Debug("blob not sent again", "digest", c.Digest, "error", err)
 			}
 		}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"dray/cache"
+	"dray/upstream"
 
 	"golang.org/x/sync/errgroup"
 )
@@ -82,5 +83,5 @@ func (m *Mirror) forwardAgain(ctx context.Context, k pinKey, size int64) error {
 	if m.upstreams[k.upstream].gate(k.repo) != nil {
 		return errHeldBack // nobody has looked at it in this process
 	}
-	return m.supply(ctx, m.upstreams[k.upstream], k.repo, k.digest, size)
+	return m.supply(ctx, upstream.Call{}, m.upstreams[k.upstream], k.repo, k.digest, size)
 }

@@ -108,7 +108,7 @@ func (m *Mirror) aging(ctx context.Context, up *Upstream, key meta.TagKey, accep
 	if m.refreshes.begin(key, time.Now()) {
 		accept = slices.Clone(accept)
 		started := m.tasks.Start(func(ctx context.Context) {
-			ctx, cancel := context.WithTimeout(upstream.Background(ctx, nil), refreshWithin)
+			ctx, cancel := context.WithTimeout(ctx, refreshWithin)
 			defer cancel()
 			m.refreshes.end(key, m.refresh(ctx, up, key, accept))
 		})
@@ -119,6 +119,9 @@ func (m *Mirror) aging(ctx context.Context, up *Upstream, key meta.TagKey, accep
 	return a
 }
 
+// inBackground is the way to send requests that no client will ever wait for.
+func inBackground() upstream.Call { return upstream.Call{Background: upstream.NewUrgency()} }
+
 // refresh asks what a tag is now, and reports whether that is known afterwards. What the
 // upstream refuses is not served any longer: the next client asks, and is told why.
 func (m *Mirror) refresh(ctx context.Context, up *Upstream, key meta.TagKey, accept []string) bool {
@@ -126,7 +129,7 @@ func (m *Mirror) refresh(ctx context.Context, up *Upstream, key meta.TagKey, acc
 	if a, err := m.fresh(ctx, up, key.Repo, fact, ok); a != nil || err != nil {
 		return true // somebody else has asked
 	}
-	a, err := m.askTag(ctx, up, key, accept, fact, ok)
+	a, err := m.askTag(ctx, inBackground(), up, key, accept, fact, ok)
 	result := "unchanged"
 	switch {
 	case ctx.Err() != nil:

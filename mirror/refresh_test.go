@@ -24,7 +24,7 @@ type asking struct {
 	asks int
 }
 
-func (a *asking) StatManifest(ctx context.Context, repo string, ref oci.Reference, accept []string) (oci.Descriptor, error) {
+func (a *asking) StatManifest(ctx context.Context, repo upstream.Repo, ref oci.Reference, accept []string) (oci.Descriptor, error) {
 	a.mu.Lock()
 	a.asks++
 	err := a.err
@@ -40,7 +40,7 @@ func (a *asking) StatManifest(ctx context.Context, repo string, ref oci.Referenc
 	return a.Source.StatManifest(ctx, repo, ref, accept)
 }
 
-func (a *asking) Manifest(ctx context.Context, repo string, ref oci.Reference, accept []string) (*oci.Manifest, error) {
+func (a *asking) Manifest(ctx context.Context, repo upstream.Repo, ref oci.Reference, accept []string) (*oci.Manifest, error) {
 	a.mu.Lock()
 	err := a.err
 	a.mu.Unlock()

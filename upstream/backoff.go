@@ -2,12 +2,11 @@ package upstream
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"time"
 
 	"dray/upstream/oci"
-
-	"errors"
 )
 
 const (
@@ -34,20 +33,6 @@ func backoff(n int) time.Duration {
 		d = min(firstPause<<n, lastPause)
 	}
 	return d/2 + rand.N(d/2)
-}
-
-type troubleKey struct{}
-
-// Telling has tell called with each failure that a repetition is to absorb, as long as ctx is used. tell must not block.
-func Telling(ctx context.Context, tell func(error)) context.Context {
-	return context.WithValue(ctx, troubleKey{}, tell)
-}
-
-// Tell tells whoever wants to know by [Telling].
-func Tell(ctx context.Context, err error) {
-	if tell, ok := ctx.Value(troubleKey{}).(func(error)); ok {
-		tell(err)
-	}
 }
 
 // rest waits, or ends with ctx.

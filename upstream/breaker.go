@@ -117,12 +117,21 @@ func (b *Breaker) State() BreakerState {
 
 // Do makes one attempt at something else than a blob, unless the breaker is open: then the error is an *OpenError and f is
 // not called.
-func (b *Breaker) Do(f func() error) error { return b.do(b.threshold, false, f) }
+func (b *Breaker) Do(f func() error) error { return b.do(b.threshold, ofRegistry, f) }
 
-// do makes one attempt. blob says that it gets a blob, from wherever that is.
-func (b *Breaker) do(threshold int, blob bool, f func() error) error {
+// origin is where the answer to a question comes from.
+type origin int
+
+const (
+	ofRegistry origin = iota
+	// ofStorage is where a blob comes from: the storage that the registry redirects to, or the registry itself.
+	ofStorage
+)
+
+// do makes one attempt.
+func (b *Breaker) do(threshold int, from origin, f func() error) error {
 	circuits := []*circuit{&b.registry, &b.storage}
-	if !blob {
+	if from == ofRegistry {
 		circuits = circuits[:1]
 	}
 	probes, err := b.enter(threshold, circuits)
@@ -133,12 +142,12 @@ func (b *Breaker) do(threshold int, blob bool, f func() error) error {
 	done := false
 	defer func() {
 		if !done { // f panicked: the attempt says nothing
-			b.leave(blob, probes, context.Canceled)
+			b.leave(from, probes, context.Canceled)
 		}
 	}()
 	err = f()
 	done = true
-	b.leave(blob, probes, err)
+	b.leave(from, probes, err)
 	return err
 }
 
@@ -177,7 +186,7 @@ func (b *Breaker) refusal(c *circuit) error {
 	return &OpenError{Next: c.next, err: e.Because(fmt.Errorf("%w: refused by breaker: %w", ErrUnreachable, c.last))}
 }
 
-func (b *Breaker) leave(blob bool, probes []*circuit, err error) {
+func (b *Breaker) leave(from origin, probes []*circuit, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, c := range probes {
@@ -195,7 +204,7 @@ func (b *Breaker) leave(blob bool, probes []*circuit, err error) {
 		b.failed(&b.registry, err)
 	default:
 		b.registry = circuit{probing: b.registry.probing}
-		if err == nil && blob {
+		if err == nil && from == ofStorage {
 			b.storage = circuit{probing: b.storage.probing}
 		}
 	}

@@ -27,7 +27,7 @@ func TestBreaker(t *testing.T) {
 		needy := b.Source(src)
 		try := func(calls int, open bool) {
 			t.Helper()
-			_, err := needy.StatBlob(t.Context(), "r", "d")
+			_, err := needy.StatBlob(t.Context(), upstream.Repo{Name: "r"}, "d")
 			_, refused := errors.AsType[*upstream.OpenError](err)
 			if src.calls != calls || refused != open {
 				t.Fatalf("%d calls, refused %v (%v); want %d, %v", src.calls, refused, err, calls, open)
@@ -62,7 +62,7 @@ func TestBreaker(t *testing.T) {
 		var mu sync.Mutex
 		for range 10 {
 			wg.Go(func() {
-				_, err := needy.StatBlob(t.Context(), "r", "d")
+				_, err := needy.StatBlob(t.Context(), upstream.Repo{Name: "r"}, "d")
 				mu.Lock()
 				defer mu.Unlock()
 				if err == nil {
@@ -91,27 +91,27 @@ func TestHeldAnswersAreSpared(t *testing.T) {
 		held, needy := b.Held(src), b.Source(src)
 		ref := oci.Reference{Tag: "t"}
 		for range 100 {
-			if _, err := held.StatManifest(t.Context(), "r", ref, nil); !upstream.Transient(err) {
+			if _, err := held.StatManifest(t.Context(), upstream.Repo{Name: "r"}, ref, nil); !upstream.Transient(err) {
 				t.Fatal(err)
 			}
 		}
 		if src.calls != 1 {
 			t.Fatalf("%d attempts for callers with an older answer, want 1", src.calls)
 		}
-		if _, err := needy.Manifest(t.Context(), "r", ref, nil); err == nil || src.calls != 2 {
+		if _, err := needy.Manifest(t.Context(), upstream.Repo{Name: "r"}, ref, nil); err == nil || src.calls != 2 {
 			t.Errorf("a caller with nothing was refused after one failure")
 		}
 		time.Sleep(5 * time.Second)
 		for range 100 {
-			_, _ = held.StatManifest(t.Context(), "r", ref, nil)
+			_, _ = held.StatManifest(t.Context(), upstream.Repo{Name: "r"}, ref, nil)
 		}
 		if src.calls != 3 {
 			t.Errorf("%d attempts after the probe, want 3", src.calls)
 		}
 		time.Sleep(5 * time.Second)
 		src.forever = oci.ErrManifestUnknown // an answer, even if it is no
-		_, _ = held.StatManifest(t.Context(), "r", ref, nil)
-		_, _ = held.StatManifest(t.Context(), "r", ref, nil)
+		_, _ = held.StatManifest(t.Context(), upstream.Repo{Name: "r"}, ref, nil)
+		_, _ = held.StatManifest(t.Context(), upstream.Repo{Name: "r"}, ref, nil)
 		if src.calls != 5 {
 			t.Errorf("%d attempts once the upstream answers, want 5", src.calls)
 		}
@@ -126,7 +126,7 @@ func TestBreakerLasting(t *testing.T) {
 		needy := b.Source(src)
 		try := func(calls int) {
 			t.Helper()
-			if _, err := needy.StatBlob(t.Context(), "r", "d"); err == nil || src.calls != calls {
+			if _, err := needy.StatBlob(t.Context(), upstream.Repo{Name: "r"}, "d"); err == nil || src.calls != calls {
 				t.Errorf("%d calls, want %d", src.calls, calls)
 			}
 		}
@@ -146,7 +146,7 @@ func TestBreakerLasting(t *testing.T) {
 		try(21)
 		src.forever = nil
 		time.Sleep(5 * time.Second)
-		if _, err := needy.StatBlob(t.Context(), "r", "d"); err != nil || b.State().Failures != 0 {
+		if _, err := needy.StatBlob(t.Context(), upstream.Repo{Name: "r"}, "d"); err != nil || b.State().Failures != 0 {
 			t.Errorf("%v %+v", err, b.State())
 		}
 	})
@@ -179,7 +179,7 @@ func TestBreakerStorage(t *testing.T) {
 			b := upstream.NewBreaker(upstream.BreakerOptions{Name: "x", Threshold: 3})
 			s := b.Source(upstreamtest.NewClient(t, upstream.Options{Name: "x", Base: parse(t, "http://registry.example"), Transport: via}))
 			open := func() error {
-				bs, err := s.Blob(t.Context(), upstream.BlobRequest{Repo: "r", Digest: digest.FromString("x")})
+				bs, err := s.Blob(t.Context(), upstream.BlobRequest{Repo: upstream.Repo{Name: "r"}, Digest: digest.FromString("x")})
 				if err == nil {
 					_ = bs.Body.Close()
 				}
@@ -194,7 +194,7 @@ func TestBreakerStorage(t *testing.T) {
 			if _, refused := errors.AsType[*upstream.OpenError](open()); !refused || asked != before || !b.State().Open {
 				t.Errorf("%s: the storage is still asked", name)
 			}
-			if err := get(t.Context(), s, "r"); err != nil {
+			if err := get(t.Context(), s, upstream.Repo{Name: "r"}); err != nil {
 				t.Errorf("%s: a manifest: %v", name, err)
 			}
 			if err := open(); err == nil || asked != before {
@@ -251,7 +251,7 @@ func TestBreakerIgnoresTheClientsFailures(t *testing.T) {
 	sink := b.Sink(upstreamtest.NewRegistry(t).Client(t, upstream.Quirks{}))
 	u := upstreamtest.Stream([]byte("x"))
 	u.Digest = func() (digest.Digest, error) { return "", unreachable() } // of another registry
-	if err := sink.PutBlob(t.Context(), "a", u); err == nil {
+	if err := sink.PutBlob(t.Context(), upstream.Repo{Name: "a"}, u); err == nil {
 		t.Fatal("unverified bytes were taken")
 	}
 	if s := b.State(); s.Failures != 0 {

@@ -140,9 +140,9 @@ func (c *Client) requestTo(ctx context.Context, method string, u *url.URL) (*htt
 // own reports whether u is dialled at the registry.
 func (c *Client) own(u *url.URL) bool { return u.Scheme == c.base.Scheme && u.Host == c.base.Host }
 
-// send makes one round trip, when its turn has come. A nil error means that there is an answer, of whatever status; the
-// caller closes it.
-func (c *Client) send(req *http.Request, kind oci.Kind) (*http.Response, error) {
+// send makes one round trip about a repository, when its turn has come. A nil error means that there is an answer, of
+// whatever status; the caller closes it.
+func (c *Client) send(req *http.Request, repo Repo, kind oci.Kind) (*http.Response, error) {
 	if c.limiter == nil {
 		return c.roundTrip(req, kind)
 	}
@@ -150,7 +150,7 @@ func (c *Client) send(req *http.Request, kind oci.Kind) (*http.Response, error) 
 	if !c.own(req.URL) {
 		host = req.URL.Host
 	}
-	p, err := c.limiter.enter(req.Context(), host, classOf(kind, req.Method))
+	p, err := c.limiter.enter(req.Context(), repo, host, classOf(kind, req.Method))
 	if errors.Is(err, ErrBusy) {
 		return nil, err
 	}
@@ -191,9 +191,9 @@ func (c *Client) roundTrip(req *http.Request, kind oci.Kind) (*http.Response, er
 const maxHops = 5
 
 // read sends a GET or HEAD and follows redirects. A nil error means a 2xx answer, which the caller closes.
-func (c *Client) read(req *http.Request, kind oci.Kind) (*http.Response, error) {
+func (c *Client) read(req *http.Request, repo Repo, kind oci.Kind) (*http.Response, error) {
 	for hop := 0; ; hop++ {
-		resp, err := c.send(req, kind)
+		resp, err := c.send(req, repo, kind)
 		if err != nil && !c.own(req.URL) {
 			err = elsewhere{err}
 		}
@@ -294,9 +294,8 @@ func (c *Client) bodyError(ctx context.Context, err error) error {
 	return c.transportError(ctx, err)
 }
 
-// scoped names the repositories of a request to the transport, for URLs that do not show them, and to the limiter.
+// scoped names the repositories of a request to the transport, for URLs that do not show them.
 func scoped(ctx context.Context, repo string, write bool, also ...string) context.Context {
-	ctx = context.WithValue(ctx, flowKey{}, repo)
 	scopes := []string{auth.RepositoryScope(repo, write)}
 	for _, r := range also {
 		if r != "" && r != repo {

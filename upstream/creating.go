@@ -51,9 +51,9 @@ func NewCreating(next Sink, c Creator) *Creating {
 }
 
 // PutBlob implements Sink.
-func (c *Creating) PutBlob(ctx context.Context, repo string, b Upload) error {
+func (c *Creating) PutBlob(ctx context.Context, repo Repo, b Upload) error {
 	told := b.Accepted
-	return c.do(ctx, repo, func(accepted func()) error {
+	return c.do(ctx, repo.Name, func(accepted func()) error {
 		b.Accepted = func() {
 			accepted()
 			if told != nil {
@@ -65,8 +65,8 @@ func (c *Creating) PutBlob(ctx context.Context, repo string, b Upload) error {
 }
 
 // PutManifest implements Sink.
-func (c *Creating) PutManifest(ctx context.Context, repo string, ref oci.Reference, m *oci.Manifest) (p Pushed, err error) {
-	err = c.do(ctx, repo, func(func()) (err error) {
+func (c *Creating) PutManifest(ctx context.Context, repo Repo, ref oci.Reference, m *oci.Manifest) (p Pushed, err error) {
+	err = c.do(ctx, repo.Name, func(func()) (err error) {
 		p, err = c.next.PutManifest(ctx, repo, ref, m)
 		return err
 	})
@@ -74,8 +74,8 @@ func (c *Creating) PutManifest(ctx context.Context, repo string, ref oci.Referen
 }
 
 // Mount implements Sink.
-func (c *Creating) Mount(ctx context.Context, repo, from string, d digest.Digest) (ok bool, err error) {
-	err = c.do(ctx, repo, func(func()) (err error) {
+func (c *Creating) Mount(ctx context.Context, repo Repo, from string, d digest.Digest) (ok bool, err error) {
+	err = c.do(ctx, repo.Name, func(func()) (err error) {
 		ok, err = c.next.Mount(ctx, repo, from, d)
 		return err
 	})

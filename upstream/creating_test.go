@@ -41,8 +41,8 @@ func (r *repos) start(repo string) error {
 	return nil
 }
 
-func (r *repos) PutBlob(_ context.Context, repo string, b upstream.Upload) error {
-	if err := r.start(repo); err != nil {
+func (r *repos) PutBlob(_ context.Context, repo upstream.Repo, b upstream.Upload) error {
+	if err := r.start(repo.Name); err != nil {
 		return err
 	}
 	if b.Accepted != nil {
@@ -52,12 +52,12 @@ func (r *repos) PutBlob(_ context.Context, repo string, b upstream.Upload) error
 	return nil
 }
 
-func (r *repos) PutManifest(_ context.Context, repo string, _ oci.Reference, m *oci.Manifest) (upstream.Pushed, error) {
-	return upstream.Pushed{Digest: "x"}, r.start(repo)
+func (r *repos) PutManifest(_ context.Context, repo upstream.Repo, _ oci.Reference, m *oci.Manifest) (upstream.Pushed, error) {
+	return upstream.Pushed{Digest: "x"}, r.start(repo.Name)
 }
 
-func (r *repos) Mount(_ context.Context, repo, _ string, _ digest.Digest) (bool, error) {
-	return true, r.start(repo)
+func (r *repos) Mount(_ context.Context, repo upstream.Repo, _ string, _ digest.Digest) (bool, error) {
+	return true, r.start(repo.Name)
 }
 
 func (r *repos) Create(ctx context.Context, repo string) error {
@@ -99,7 +99,7 @@ func TestFirstPushCostsOneRefusalAndOneCreation(t *testing.T) {
 		var wg sync.WaitGroup
 		for range 8 {
 			wg.Go(func() {
-				err := s.PutBlob(t.Context(), "new", upstream.Upload{Accepted: func() { mu.Lock(); told++; mu.Unlock() }})
+				err := s.PutBlob(t.Context(), upstream.Repo{Name: "new"}, upstream.Upload{Accepted: func() { mu.Lock(); told++; mu.Unlock() }})
 				if err != nil {
 					t.Error(err)
 				}
@@ -117,17 +117,17 @@ func TestFirstPushCostsOneRefusalAndOneCreation(t *testing.T) {
 
 		began = time.Now()
 		for range 3 {
-			wg.Go(func() { _ = s.PutBlob(t.Context(), "old", upstream.Upload{}) })
+			wg.Go(func() { _ = s.PutBlob(t.Context(), upstream.Repo{Name: "old"}, upstream.Upload{}) })
 		}
 		wg.Wait()
 		r.expect(t, 1, 11, 1)
 		if d := time.Since(began); d != 12*time.Second {
 			t.Errorf("a push to an existing repository took %v, want 12s", d)
 		}
-		if p, err := s.PutManifest(t.Context(), "new", oci.Reference{Tag: "t"}, nil); err != nil || p.Digest != "x" {
+		if p, err := s.PutManifest(t.Context(), upstream.Repo{Name: "new"}, oci.Reference{Tag: "t"}, nil); err != nil || p.Digest != "x" {
 			t.Errorf("PutManifest = %+v, %v", p, err)
 		}
-		if ok, err := s.Mount(t.Context(), "mounted", "old", "d"); err != nil || !ok {
+		if ok, err := s.Mount(t.Context(), upstream.Repo{Name: "mounted"}, "old", "d"); err != nil || !ok {
 			t.Errorf("Mount = %v, %v", ok, err)
 		}
 		r.expect(t, 2, 13, 2)
@@ -138,14 +138,14 @@ func TestRepositoryVanishes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := &repos{there: map[string]bool{"a": true}}
 		s := upstream.NewCreating(r, r)
-		if err := s.PutBlob(t.Context(), "a", upstream.Upload{}); err != nil {
+		if err := s.PutBlob(t.Context(), upstream.Repo{Name: "a"}, upstream.Upload{}); err != nil {
 			t.Fatal(err)
 		}
 		r.drop("a")
 		var wg sync.WaitGroup
 		for range 4 {
 			wg.Go(func() {
-				if err := s.PutBlob(t.Context(), "a", upstream.Upload{}); err != nil {
+				if err := s.PutBlob(t.Context(), upstream.Repo{Name: "a"}, upstream.Upload{}); err != nil {
 					t.Error(err)
 				}
 			})
@@ -162,7 +162,7 @@ func TestCreationFails(t *testing.T) {
 		var wg sync.WaitGroup
 		for range 6 {
 			wg.Go(func() {
-				if err := s.PutBlob(t.Context(), "a", upstream.Upload{}); !errors.Is(err, oci.ErrDenied) {
+				if err := s.PutBlob(t.Context(), upstream.Repo{Name: "a"}, upstream.Upload{}); !errors.Is(err, oci.ErrDenied) {
 					t.Errorf("got %v, want the refusal to create", err)
 				}
 			})
@@ -170,12 +170,12 @@ func TestCreationFails(t *testing.T) {
 		wg.Wait()
 		r.expect(t, 1, 0, 1)
 		r.createErr = nil
-		if err := s.PutBlob(t.Context(), "a", upstream.Upload{}); err != nil {
+		if err := s.PutBlob(t.Context(), upstream.Repo{Name: "a"}, upstream.Upload{}); err != nil {
 			t.Errorf("after the right was given: %v", err)
 		}
 
 		r.stubborn = true
-		if err := s.PutBlob(t.Context(), "b", upstream.Upload{}); !errors.Is(err, upstream.ErrRepositoryMissing) {
+		if err := s.PutBlob(t.Context(), upstream.Repo{Name: "b"}, upstream.Upload{}); !errors.Is(err, upstream.ErrRepositoryMissing) {
 			t.Errorf("missing after creation: %v", err)
 		}
 		r.expect(t, 4, 1, 3) // no loop
@@ -188,16 +188,16 @@ func TestCreatingOutlivesItsCaller(t *testing.T) {
 		s := upstream.NewCreating(r, r)
 		ctx, cancel := context.WithCancel(t.Context())
 		var wg sync.WaitGroup
-		wg.Go(func() { _ = s.PutBlob(ctx, "a", upstream.Upload{}) })
+		wg.Go(func() { _ = s.PutBlob(ctx, upstream.Repo{Name: "a"}, upstream.Upload{}) })
 		time.Sleep(1500 * time.Millisecond) // creating
 		wg.Go(func() {
-			if err := s.PutBlob(t.Context(), "a", upstream.Upload{}); err != nil {
+			if err := s.PutBlob(t.Context(), upstream.Repo{Name: "a"}, upstream.Upload{}); err != nil {
 				t.Error(err)
 			}
 		})
 		impatient, stop := context.WithTimeout(t.Context(), 100*time.Millisecond)
 		defer stop()
-		if err := s.PutBlob(impatient, "a", upstream.Upload{}); !errors.Is(err, context.DeadlineExceeded) {
+		if err := s.PutBlob(impatient, upstream.Repo{Name: "a"}, upstream.Upload{}); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("an impatient caller got %v", err)
 		}
 		cancel()

@@ -11,28 +11,28 @@ import (
 )
 
 // DeleteManifest implements Deleter.
-func (c *Client) DeleteManifest(ctx context.Context, repo string, ref oci.Reference) error {
-	return c.remove(ctx, oci.Request{Kind: oci.KindManifest, Repo: repo, Ref: ref})
+func (c *Client) DeleteManifest(ctx context.Context, repo Repo, ref oci.Reference) error {
+	return c.remove(ctx, repo, oci.Request{Kind: oci.KindManifest, Ref: ref})
 }
 
 // DeleteBlob implements Deleter.
-func (c *Client) DeleteBlob(ctx context.Context, repo string, d digest.Digest) error {
-	return c.remove(ctx, oci.Request{Kind: oci.KindBlob, Repo: repo, Ref: oci.Reference{Digest: d}})
+func (c *Client) DeleteBlob(ctx context.Context, repo Repo, d digest.Digest) error {
+	return c.remove(ctx, repo, oci.Request{Kind: oci.KindBlob, Ref: oci.Reference{Digest: d}})
 }
 
 // remove sends one DELETE. It is repeated like other writes; when an earlier attempt was not answered, "not found" may
 // be the answer to a deletion that took place, and is success.
-func (c *Client) remove(ctx context.Context, q oci.Request) error {
-	q.Method = http.MethodDelete
+func (c *Client) remove(ctx context.Context, repo Repo, q oci.Request) error {
+	q.Method, q.Repo = http.MethodDelete, repo.Name
 	tried := false
-	return c.attempts(ctx, "deletion from "+q.Repo, func(ctx context.Context) error {
+	return c.attempts(ctx, repo, "deletion from "+q.Repo, func(repo Repo) error {
 		again := tried
 		tried = true
 		req, err := c.request(auth.WithScope(ctx, auth.DeleteScope(q.Repo)), q, nil)
 		if err != nil {
 			return err
 		}
-		resp, err := c.send(idempotent(req), q.Kind)
+		resp, err := c.send(idempotent(req), repo, q.Kind)
 		if err != nil {
 			return err
 		}

@@ -69,7 +69,7 @@ func TestExpiredToken(t *testing.T) {
 			Transport: auth.New(auth.Options{Base: rec.Transport(o), Origin: base, Credentials: tokens.Credential, Expired: ecr.Expired}),
 		})
 		get := func() error {
-			_, err := c.Manifest(t.Context(), "aa", oci.Reference{Tag: "absent"}, nil)
+			_, err := c.Manifest(t.Context(), upstream.Repo{Name: "aa"}, oci.Reference{Tag: "absent"}, nil)
 			return err
 		}
 		expect := func(calls int, want ...string) {
@@ -93,7 +93,7 @@ func TestExpiredToken(t *testing.T) {
 
 		time.Sleep(time.Hour)
 		server.ExpireTokens()
-		if _, err := c.StatManifest(t.Context(), "aa", oci.Reference{Tag: "absent"}, nil); !errors.Is(err, oci.ErrManifestUnknown) {
+		if _, err := c.StatManifest(t.Context(), upstream.Repo{Name: "aa"}, oci.Reference{Tag: "absent"}, nil); !errors.Is(err, oci.ErrManifestUnknown) {
 			t.Errorf("HEAD after the token expired: %v", err)
 		}
 		expect(3, "HEAD /v2/aa/manifests/absent", "HEAD /v2/aa/manifests/absent")
@@ -137,7 +137,7 @@ func TestExpiredToken(t *testing.T) {
 				server.ExpireTokens()
 			}
 		}
-		if err := c.PutBlob(t.Context(), "aa", u); err != nil {
+		if err := c.PutBlob(t.Context(), upstream.Repo{Name: "aa"}, u); err != nil {
 			t.Error(err)
 		}
 		if lines := rec.Take(); len(lines) != 5 || lines[1] != patch || lines[2] != start {

@@ -11,47 +11,77 @@ import (
 )
 
 var (
-	_ Source = guardedSource{}
+	_ Source = around{}
 	_ Sink   = guardedSink{}
 	_ Lister = guardedLister{}
 
 	_ Deleter = guardedDeleter{}
 )
 
-// Source returns next as callers see it who have no other answer: refused from the Threshold on.
-func (b *Breaker) Source(next Source) Source { return guardedSource{b, b.threshold, next} }
+// around is a Source whose questions are asked by do: as often as it likes, and about the repository that it names.
+type around struct {
+	next Source
+	do   func(ctx context.Context, repo Repo, from origin, ask func(Repo) error) error
+}
 
-// Held returns next as callers see it who hold an older answer: refused after one failure, until the next probe. It is
-// not meant to be wrapped in a Retry.
-func (b *Breaker) Held(next Source) Source { return guardedSource{b, 1, impatient{next}} }
+// Manifest implements Source.
+func (a around) Manifest(ctx context.Context, repo Repo, ref oci.Reference, accept []string) (m *oci.Manifest, err error) {
+	err = a.do(ctx, repo, ofRegistry, func(repo Repo) (err error) {
+		m, err = a.next.Manifest(ctx, repo, ref, accept)
+		return err
+	})
+	return m, err
+}
+
+// StatManifest implements Source.
+func (a around) StatManifest(ctx context.Context, repo Repo, ref oci.Reference, accept []string) (d oci.Descriptor, err error) {
+	err = a.do(ctx, repo, ofRegistry, func(repo Repo) (err error) {
+		d, err = a.next.StatManifest(ctx, repo, ref, accept)
+		return err
+	})
+	return d, err
+}
+
+// Blob implements Source.
+func (a around) Blob(ctx context.Context, r BlobRequest) (s BlobStream, err error) {
+	err = a.do(ctx, r.Repo, ofStorage, func(repo Repo) (err error) {
+		r.Repo = repo
+		s, err = a.next.Blob(ctx, r)
+		return err
+	})
+	return s, err
+}
+
+// StatBlob implements Source.
+func (a around) StatBlob(ctx context.Context, repo Repo, d digest.Digest) (size int64, err error) {
+	err = a.do(ctx, repo, ofRegistry, func(repo Repo) (err error) {
+		size, err = a.next.StatBlob(ctx, repo, d)
+		return err
+	})
+	return size, err
+}
+
+// Source returns next as callers see it who have no other answer: refused from the Threshold on.
+func (b *Breaker) Source(next Source) Source {
+	return around{next, func(_ context.Context, repo Repo, from origin, ask func(Repo) error) error {
+		return b.do(b.threshold, from, func() error { return ask(repo) })
+	}}
+}
 
 // heldPatience is how long a request stands in a queue for whose question there is an older answer.
 const heldPatience = time.Second
 
-// impatient asks at once or not at all. Background work has a patience of its own.
-type impatient struct{ next Source }
-
-func hurried(ctx context.Context) context.Context {
-	if isBackground(ctx) {
-		return ctx
-	}
-	return waiting(ctx, heldPatience)
-}
-
-func (i impatient) Manifest(ctx context.Context, repo string, ref oci.Reference, accept []string) (*oci.Manifest, error) {
-	return i.next.Manifest(hurried(ctx), repo, ref, accept)
-}
-
-func (i impatient) StatManifest(ctx context.Context, repo string, ref oci.Reference, accept []string) (oci.Descriptor, error) {
-	return i.next.StatManifest(hurried(ctx), repo, ref, accept)
-}
-
-func (i impatient) Blob(ctx context.Context, r BlobRequest) (BlobStream, error) {
-	return i.next.Blob(hurried(ctx), r)
-}
-
-func (i impatient) StatBlob(ctx context.Context, repo string, d digest.Digest) (int64, error) {
-	return i.next.StatBlob(hurried(ctx), repo, d)
+// Held returns next as callers see it who hold an older answer: refused after one failure, until the next probe, and
+// asked at once or not at all. Background work has a patience of its own. It is not meant to be wrapped in a Retry.
+func (b *Breaker) Held(next Source) Source {
+	return around{next, func(_ context.Context, repo Repo, from origin, ask func(Repo) error) error {
+		return b.do(1, from, func() error {
+			if !repo.inBackground() {
+				repo.patience = heldPatience
+			}
+			return ask(repo)
+		})
+	}}
 }
 
 // Sink returns next behind the breaker.
@@ -63,34 +93,12 @@ func (b *Breaker) Lister(next Lister) Lister { return guardedLister{b, next} }
 // Deleter returns next behind the breaker.
 func (b *Breaker) Deleter(next Deleter) Deleter { return guardedDeleter{b, next} }
 
-func guarded[T any](b *Breaker, threshold int, blob bool, f func() (T, error)) (v T, err error) {
-	err = b.do(threshold, blob, func() (err error) {
+func guarded[T any](b *Breaker, f func() (T, error)) (v T, err error) {
+	err = b.Do(func() (err error) {
 		v, err = f()
 		return err
 	})
 	return v, err
-}
-
-type guardedSource struct {
-	b         *Breaker
-	threshold int
-	next      Source
-}
-
-func (g guardedSource) Manifest(ctx context.Context, repo string, ref oci.Reference, accept []string) (*oci.Manifest, error) {
-	return guarded(g.b, g.threshold, false, func() (*oci.Manifest, error) { return g.next.Manifest(ctx, repo, ref, accept) })
-}
-
-func (g guardedSource) StatManifest(ctx context.Context, repo string, ref oci.Reference, accept []string) (oci.Descriptor, error) {
-	return guarded(g.b, g.threshold, false, func() (oci.Descriptor, error) { return g.next.StatManifest(ctx, repo, ref, accept) })
-}
-
-func (g guardedSource) Blob(ctx context.Context, r BlobRequest) (BlobStream, error) {
-	return guarded(g.b, g.threshold, true, func() (BlobStream, error) { return g.next.Blob(ctx, r) })
-}
-
-func (g guardedSource) StatBlob(ctx context.Context, repo string, d digest.Digest) (int64, error) {
-	return guarded(g.b, g.threshold, false, func() (int64, error) { return g.next.StatBlob(ctx, repo, d) })
 }
 
 type guardedSink struct {
@@ -98,16 +106,16 @@ type guardedSink struct {
 	next Sink
 }
 
-func (g guardedSink) PutBlob(ctx context.Context, repo string, b Upload) error {
+func (g guardedSink) PutBlob(ctx context.Context, repo Repo, b Upload) error {
 	return g.b.Do(func() error { return g.next.PutBlob(ctx, repo, b) })
 }
 
-func (g guardedSink) PutManifest(ctx context.Context, repo string, ref oci.Reference, m *oci.Manifest) (Pushed, error) {
-	return guarded(g.b, g.b.threshold, false, func() (Pushed, error) { return g.next.PutManifest(ctx, repo, ref, m) })
+func (g guardedSink) PutManifest(ctx context.Context, repo Repo, ref oci.Reference, m *oci.Manifest) (Pushed, error) {
+	return guarded(g.b, func() (Pushed, error) { return g.next.PutManifest(ctx, repo, ref, m) })
 }
 
-func (g guardedSink) Mount(ctx context.Context, repo, from string, d digest.Digest) (bool, error) {
-	return guarded(g.b, g.b.threshold, false, func() (bool, error) { return g.next.Mount(ctx, repo, from, d) })
+func (g guardedSink) Mount(ctx context.Context, repo Repo, from string, d digest.Digest) (bool, error) {
+	return guarded(g.b, func() (bool, error) { return g.next.Mount(ctx, repo, from, d) })
 }
 
 type guardedLister struct {
@@ -115,12 +123,12 @@ type guardedLister struct {
 	next Lister
 }
 
-func (g guardedLister) Tags(ctx context.Context, repo string, query url.Values) (Page, error) {
-	return guarded(g.b, g.b.threshold, false, func() (Page, error) { return g.next.Tags(ctx, repo, query) })
+func (g guardedLister) Tags(ctx context.Context, repo Repo, query url.Values) (Page, error) {
+	return guarded(g.b, func() (Page, error) { return g.next.Tags(ctx, repo, query) })
 }
 
-func (g guardedLister) Referrers(ctx context.Context, repo string, d digest.Digest, query url.Values) (Page, error) {
-	return guarded(g.b, g.b.threshold, false, func() (Page, error) { return g.next.Referrers(ctx, repo, d, query) })
+func (g guardedLister) Referrers(ctx context.Context, repo Repo, d digest.Digest, query url.Values) (Page, error) {
+	return guarded(g.b, func() (Page, error) { return g.next.Referrers(ctx, repo, d, query) })
 }
 
 type guardedDeleter struct {
@@ -128,10 +136,10 @@ type guardedDeleter struct {
 	next Deleter
 }
 
-func (g guardedDeleter) DeleteManifest(ctx context.Context, repo string, ref oci.Reference) error {
+func (g guardedDeleter) DeleteManifest(ctx context.Context, repo Repo, ref oci.Reference) error {
 	return g.b.Do(func() error { return g.next.DeleteManifest(ctx, repo, ref) })
 }
 
-func (g guardedDeleter) DeleteBlob(ctx context.Context, repo string, d digest.Digest) error {
+func (g guardedDeleter) DeleteBlob(ctx context.Context, repo Repo, d digest.Digest) error {
 	return g.b.Do(func() error { return g.next.DeleteBlob(ctx, repo, d) })
 }

@@ -14,7 +14,7 @@ func (c *Client) Hello(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	resp, err := c.read(req, oci.KindBase)
+	resp, err := c.read(req, Repo{}, oci.KindBase)
 	if err != nil {
 		return err
 	}

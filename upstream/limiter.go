@@ -103,14 +103,17 @@ type passage struct {
 
 // enter waits for the turn of a request. host is empty for the registry itself. The caller tells the turn of the answer,
 // and ends it when the body has been read.
-func (l *Limiter) enter(ctx context.Context, host string, class Class) (*passage, error) {
-	background := isBackground(ctx)
+func (l *Limiter) enter(ctx context.Context, repo Repo, host string, class Class) (*passage, error) {
+	background := repo.inBackground()
 	if background && host == "" && (class == ManifestGet || class == ManifestHead) && l.quota.low(time.Now()) {
 		l.told.refusals.WithLabelValues(string(class)).Inc()
 		return nil, oci.ErrTooManyRequests.With("what is left of the quota at %s is for clients", l.name).Because(ErrBusy)
 	}
-	w := &waiter{flow: flowOf(ctx), ready: make(chan error, 1), background: background}
-	most, began := patience(ctx, l.usual), time.Now()
+	w := &waiter{flow: repo.Name, ready: make(chan error, 1), background: background, urgent: repo.raised()}
+	most, began := repo.waits(l.usual), time.Now()
+	if end, ok := ctx.Deadline(); ok {
+		most = min(most, time.Until(end))
+	}
 	lane, err := l.join(w, host, class, most)
 	if err != nil {
 		return nil, err
@@ -169,7 +172,7 @@ func (l *Limiter) await(ctx context.Context, lane *lane, w *waiter, most time.Du
 	}
 	late := time.NewTimer(most)
 	defer late.Stop()
-	urgent := raised(ctx)
+	urgent := w.urgent
 	for {
 		select {
 		case err := <-w.ready:

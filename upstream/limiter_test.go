@@ -98,7 +98,7 @@ func limited(t *testing.T, p *paced, o upstream.LimiterOptions) (*upstream.Clien
 	return upstreamtest.NewClient(t, upstream.Options{Name: "x", Base: parse(t, "http://registry.example"), Transport: p, Limiter: l}), l
 }
 
-func get(ctx context.Context, c upstream.Source, repo string) error {
+func get(ctx context.Context, c upstream.Source, repo upstream.Repo) error {
 	_, err := c.Manifest(ctx, repo, oci.Reference{Tag: "v1"}, nil)
 	return err
 }
@@ -126,7 +126,7 @@ func TestLimiterRate(t *testing.T) {
 		var wg sync.WaitGroup
 		for range 25 {
 			wg.Go(func() {
-				if _, err := c.PutManifest(t.Context(), "app", oci.Reference{Tag: "v1"}, m); err != nil {
+				if _, err := c.PutManifest(t.Context(), upstream.Repo{Name: "app"}, oci.Reference{Tag: "v1"}, m); err != nil {
 					t.Error(err)
 				}
 			})
@@ -141,7 +141,7 @@ func TestLimiterRate(t *testing.T) {
 		}
 		// Other operations have rates of their own.
 		began := time.Now()
-		if err := get(t.Context(), c, "app"); err != nil || time.Since(began) != 0 {
+		if err := get(t.Context(), c, upstream.Repo{Name: "app"}); err != nil || time.Since(began) != 0 {
 			t.Errorf("a pull waited %v: %v", time.Since(began), err)
 		}
 		idle(t, l)
@@ -154,23 +154,23 @@ func TestLimiterFair(t *testing.T) {
 		p := newPaced()
 		c, l := limited(t, p, upstream.LimiterOptions{Rates: []upstream.Rate{{Name: "pull", Classes: []upstream.Class{upstream.ManifestGet}, PerSecond: 2}}, Wait: time.Minute})
 		var wg sync.WaitGroup
-		ask := func(ctx context.Context, repo string, n int) {
+		ask := func(how upstream.Call, repo string, n int) {
 			for range n {
 				wg.Go(func() {
-					if err := get(ctx, c, repo); err != nil {
+					if err := get(t.Context(), c, upstream.Repo{Name: repo, Call: how}); err != nil {
 						t.Errorf("%s: %v", repo, err)
 					}
 				})
 			}
 			synctest.Wait()
 		}
-		background := upstream.Background(t.Context(), nil)
-		ask(t.Context(), "first", 1) // takes what may go at once
+		background := upstream.Call{Background: upstream.NewUrgency()}
+		ask(upstream.Call{}, "first", 1) // takes what may go at once
 		ask(background, "ahead", 2)
-		ask(t.Context(), "busy", 20)
-		ask(t.Context(), "small", 2)
+		ask(upstream.Call{}, "busy", 20)
+		ask(upstream.Call{}, "small", 2)
 		joined := upstream.NewUrgency()
-		ask(upstream.Background(t.Context(), joined), "joined", 1)
+		ask(upstream.Call{Background: joined}, "joined", 1)
 		joined.Raise()
 		wg.Wait()
 		if got := p.seen[:8]; !slices.Equal(got, []string{"first", "busy", "small", "joined", "busy", "small", "busy", "busy"}) {
@@ -198,12 +198,12 @@ func TestLimiterPlaces(t *testing.T) {
 		var wg sync.WaitGroup
 		for i := range 20 {
 			wg.Go(func() {
-				if err := get(t.Context(), c, fmt.Sprint(i)); err != nil {
+				if err := get(t.Context(), c, upstream.Repo{Name: fmt.Sprint(i)}); err != nil {
 					t.Error(err)
 				}
 			})
 			wg.Go(func() {
-				s, err := c.Blob(t.Context(), upstream.BlobRequest{Repo: fmt.Sprint(i), Digest: digest.FromString("x")})
+				s, err := c.Blob(t.Context(), upstream.BlobRequest{Repo: upstream.Repo{Name: fmt.Sprint(i)}, Digest: digest.FromString("x")})
 				if err != nil {
 					t.Error(err)
 					return
@@ -243,7 +243,7 @@ func TestLimiterThrottled(t *testing.T) {
 		var wg sync.WaitGroup
 		for i := range 40 {
 			wg.Go(func() {
-				if err := get(t.Context(), r, fmt.Sprint(i%5)); err != nil {
+				if err := get(t.Context(), r, upstream.Repo{Name: fmt.Sprint(i % 5)}); err != nil {
 					t.Errorf("after %v: %v", time.Since(p.began), err)
 				}
 			})
@@ -275,7 +275,7 @@ func TestLimiterPause(t *testing.T) {
 		var wg sync.WaitGroup
 		for range 5 {
 			wg.Go(func() {
-				if err := get(t.Context(), r, "app"); err != nil {
+				if err := get(t.Context(), r, upstream.Repo{Name: "app"}); err != nil {
 					t.Error(err)
 				}
 			})
@@ -284,7 +284,7 @@ func TestLimiterPause(t *testing.T) {
 		// Who has an older answer is told at once.
 		b := upstream.NewBreaker(upstream.BreakerOptions{Name: "x"})
 		began := time.Now()
-		if err := get(t.Context(), b.Held(c), "app"); !errors.Is(err, upstream.ErrBusy) || !upstream.Transient(err) || time.Since(began) != 0 {
+		if err := get(t.Context(), b.Held(c), upstream.Repo{Name: "app"}); !errors.Is(err, upstream.ErrBusy) || !upstream.Transient(err) || time.Since(began) != 0 {
 			t.Errorf("%v after %v", err, time.Since(began))
 		}
 		if s := b.State(); s.Failures != 0 {
@@ -310,7 +310,7 @@ func TestLimiterTooLate(t *testing.T) {
 		var refused []error
 		for range 20 {
 			wg.Go(func() {
-				if err := get(t.Context(), c, "app"); err != nil {
+				if err := get(t.Context(), c, upstream.Repo{Name: "app"}); err != nil {
 					if time.Since(p.began) != 0 {
 						t.Errorf("refused after %v", time.Since(p.began))
 					}
@@ -335,7 +335,7 @@ func TestLimiterTooLate(t *testing.T) {
 		get := func(within time.Duration) error {
 			ctx, cancel := context.WithTimeout(t.Context(), within)
 			defer cancel()
-			return get(ctx, c, "app")
+			return get(ctx, c, upstream.Repo{Name: "app"})
 		}
 		if err := errors.Join(get(1500*time.Millisecond), get(1500*time.Millisecond)); err != nil {
 			t.Error(err)
@@ -359,10 +359,10 @@ func TestLimiterFullQueue(t *testing.T) {
 		var wg sync.WaitGroup
 		refused := map[string]int{}
 		var mu sync.Mutex
-		ask := func(ctx context.Context, repo string, n int) {
+		ask := func(how upstream.Call, repo string, n int) {
 			for range n {
 				wg.Go(func() {
-					if err := get(ctx, c, repo); err != nil {
+					if err := get(t.Context(), c, upstream.Repo{Name: repo, Call: how}); err != nil {
 						mu.Lock()
 						refused[repo]++
 						mu.Unlock()
@@ -371,11 +371,11 @@ func TestLimiterFullQueue(t *testing.T) {
 				synctest.Wait()
 			}
 		}
-		background := upstream.Background(t.Context(), nil)
-		ask(t.Context(), "busy", 1)
+		background := upstream.Call{Background: upstream.NewUrgency()}
+		ask(upstream.Call{}, "busy", 1)
 		ask(background, "ahead", 1)
-		ask(t.Context(), "busy", 6) // drives out the background, and is refused itself
-		ask(t.Context(), "small", 3)
+		ask(upstream.Call{}, "busy", 6) // drives out the background, and is refused itself
+		ask(upstream.Call{}, "small", 3)
 		wg.Wait()
 		if diff := cmp.Diff(map[string]int{"ahead": 1, "busy": 3, "small": 1}, refused); diff != "" {
 			t.Error(diff)
@@ -394,7 +394,7 @@ func TestLimiterCancel(t *testing.T) {
 		var wg sync.WaitGroup
 		for i := range 30 {
 			wg.Go(func() {
-				if err := get(ctx, c, fmt.Sprint(i)); i > 3 && err != nil && !errors.Is(err, context.Canceled) {
+				if err := get(ctx, c, upstream.Repo{Name: fmt.Sprint(i)}); i > 3 && err != nil && !errors.Is(err, context.Canceled) {
 					t.Error(err)
 				}
 			})
@@ -406,7 +406,7 @@ func TestLimiterCancel(t *testing.T) {
 			t.Errorf("%d requests, the last left after %v", len(p.seen), d)
 		}
 		idle(t, l)
-		if err := get(t.Context(), c, "next"); err != nil {
+		if err := get(t.Context(), c, upstream.Repo{Name: "next"}); err != nil {
 			t.Error(err)
 		}
 	})
@@ -432,13 +432,13 @@ func TestQuota(t *testing.T) {
 			}
 		}
 		shown("")
-		background := upstream.Background(t.Context(), nil)
-		for _, ctx := range []context.Context{background, t.Context(), background} { // 70, 40, 10 are left
-			if err := get(ctx, c, "app"); err != nil {
+		client, background := upstream.Repo{Name: "app"}, upstream.Repo{Name: "app", Call: upstream.Call{Background: upstream.NewUrgency()}}
+		for _, repo := range []upstream.Repo{background, client, background} { // 70, 40, 10 are left
+			if err := get(t.Context(), c, repo); err != nil {
 				t.Error(err)
 			}
 		}
-		if err := get(background, c, "app"); !errors.Is(err, upstream.ErrBusy) || len(p.seen) != 3 {
+		if err := get(t.Context(), c, background); !errors.Is(err, upstream.ErrBusy) || len(p.seen) != 3 {
 			t.Errorf("%v, %d requests", err, len(p.seen))
 		}
 		shown(`
@@ -454,7 +454,7 @@ dray_upstream_quota_source{source="192.0.2.1",upstream="x"} 1
 `)
 		left = 100
 		time.Sleep(6 * time.Hour) // the window has passed
-		if err := get(background, c, "app"); err != nil {
+		if err := get(t.Context(), c, background); err != nil {
 			t.Error(err)
 		}
 	})

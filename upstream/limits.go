@@ -1,14 +1,11 @@
 package upstream
 
 import (
-	"context"
 	"fmt"
 	"maps"
 	"net/http"
 	"slices"
 	"strings"
-	"sync"
-	"time"
 
 	"dray/upstream/oci"
 )
@@ -104,79 +101,4 @@ func (q Quirks) rateNames() []string {
 		}
 	}
 	return names
-}
-
-type (
-	backgroundKey struct{}
-	patienceKey   struct{}
-	flowKey       struct{}
-)
-
-// backgroundPatience is how long work that nobody waits for stands in a queue.
-const backgroundPatience = 25 * time.Second
-
-// Urgency lets work that began in the background become what somebody waits for.
-type Urgency struct {
-	once   sync.Once
-	urgent chan struct{}
-}
-
-// NewUrgency returns an Urgency for one piece of work.
-func NewUrgency() *Urgency { return &Urgency{urgent: make(chan struct{})} }
-
-// Raise makes the requests of that work which still wait, and those that follow, ordinary ones. It may be called again.
-func (u *Urgency) Raise() { u.once.Do(func() { close(u.urgent) }) }
-
-// Background marks requests that no client waits for: they stand behind all others, leave the last quarter of the places
-// free, and are not sent while a quota is nearly used up. u may be nil for work that nobody will ever wait for.
-func Background(ctx context.Context, u *Urgency) context.Context {
-	if u == nil {
-		u = &Urgency{}
-	}
-	return waiting(context.WithValue(ctx, backgroundKey{}, u), backgroundPatience)
-}
-
-// raised is closed once the request of a background context has become urgent; nil where that cannot happen.
-func raised(ctx context.Context) <-chan struct{} {
-	u, _ := ctx.Value(backgroundKey{}).(*Urgency)
-	if u == nil {
-		return nil
-	}
-	return u.urgent
-}
-
-// isBackground reports whether nobody waits for a request, as things stand.
-func isBackground(ctx context.Context) bool {
-	u, _ := ctx.Value(backgroundKey{}).(*Urgency)
-	if u == nil {
-		return false
-	}
-	select {
-	case <-u.urgent:
-		return false
-	default:
-		return true
-	}
-}
-
-// waiting bounds the time that each request of a context stands in a Limiter's queue.
-func waiting(ctx context.Context, most time.Duration) context.Context {
-	return context.WithValue(ctx, patienceKey{}, most)
-}
-
-// patience is that bound, or the one given, but never more than what is left of ctx.
-func patience(ctx context.Context, usual time.Duration) time.Duration {
-	if d, ok := ctx.Value(patienceKey{}).(time.Duration); ok {
-		usual = d
-	}
-	if end, ok := ctx.Deadline(); ok {
-		usual = min(usual, time.Until(end))
-	}
-	return usual
-}
-
-// flowOf is whose turn a request takes: its repository's.
-func flowOf(ctx context.Context) string {
-	s, _ := ctx.Value(flowKey{}).(string)
-	return s
 }

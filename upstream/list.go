@@ -18,22 +18,23 @@ import (
 const maxPageBytes = 16 << 20
 
 // Tags implements Lister.
-func (c *Client) Tags(ctx context.Context, repo string, query url.Values) (Page, error) {
-	return c.page(ctx, oci.Request{Method: http.MethodGet, Kind: oci.KindTags, Repo: repo}, query)
+func (c *Client) Tags(ctx context.Context, repo Repo, query url.Values) (Page, error) {
+	return c.page(ctx, repo, oci.Request{Method: http.MethodGet, Kind: oci.KindTags}, query)
 }
 
 // Referrers implements Lister. The spec demands 200 with an empty list where there are none (1.1, "Listing Referrers"),
 // so 404 means that the registry does not know the call.
-func (c *Client) Referrers(ctx context.Context, repo string, d digest.Digest, query url.Values) (Page, error) {
-	q := oci.Request{Method: http.MethodGet, Kind: oci.KindReferrers, Repo: repo, Ref: oci.Reference{Digest: d}}
-	p, err := c.page(ctx, q, query)
+func (c *Client) Referrers(ctx context.Context, repo Repo, d digest.Digest, query url.Values) (Page, error) {
+	q := oci.Request{Method: http.MethodGet, Kind: oci.KindReferrers, Ref: oci.Reference{Digest: d}}
+	p, err := c.page(ctx, repo, q, query)
 	if e, ok := errors.AsType[*oci.Error](err); ok && e.Status == http.StatusNotFound {
 		return Page{}, e.Because(fmt.Errorf("%w: %s", ErrReferrersUnsupported, e.Message))
 	}
 	return p, err
 }
 
-func (c *Client) page(ctx context.Context, q oci.Request, query url.Values) (Page, error) {
+func (c *Client) page(ctx context.Context, repo Repo, q oci.Request, query url.Values) (Page, error) {
+	q.Repo = repo.Name
 	query = maps.Clone(query)
 	if n, err := strconv.Atoi(query.Get("n")); err == nil && c.quirks.MaxPage > 0 && n > c.quirks.MaxPage {
 		query.Set("n", strconv.Itoa(c.quirks.MaxPage))
@@ -45,7 +46,7 @@ func (c *Client) page(ctx context.Context, q oci.Request, query url.Values) (Pag
 	if err != nil {
 		return Page{}, err
 	}
-	resp, err := c.read(req, q.Kind)
+	resp, err := c.read(req, repo, q.Kind)
 	if err != nil {
 		return Page{}, err
 	}

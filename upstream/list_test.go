@@ -32,7 +32,7 @@ func TestTagsArePassedThroughPageByPage(t *testing.T) {
 	var got []string
 	query := url.Values{"n": {"2"}}
 	for pages := 1; query != nil; pages++ {
-		p, err := r.client.Tags(t.Context(), "a", query)
+		p, err := r.client.Tags(t.Context(), upstream.Repo{Name: "a"}, query)
 		if err != nil || pages > 3 {
 			t.Fatalf("page %d: %v", pages, err)
 		}
@@ -53,14 +53,14 @@ func TestTagsArePassedThroughPageByPage(t *testing.T) {
 		t.Errorf("%d requests for 3 pages", n)
 	}
 	mine := url.Values{"n": {"5000"}}
-	if _, err := r.client.Tags(t.Context(), "a", mine); err != nil { // ECR refuses more than 1000
+	if _, err := r.client.Tags(t.Context(), upstream.Repo{Name: "a"}, mine); err != nil { // ECR refuses more than 1000
 		t.Error(err)
 	}
 	r.recorder.Expect(t, "GET /v2/a/tags/list?n=1000")
 	if mine.Get("n") != "5000" {
 		t.Error("the caller's query was changed")
 	}
-	if _, err := r.client.Tags(t.Context(), "absent", nil); !errors.Is(err, oci.ErrNameUnknown) {
+	if _, err := r.client.Tags(t.Context(), upstream.Repo{Name: "absent"}, nil); !errors.Is(err, oci.ErrNameUnknown) {
 		t.Errorf("tags of a missing repository: %v", err)
 	}
 }
@@ -69,12 +69,12 @@ func TestReferrers(t *testing.T) {
 	subject := digest.FromString("subject")
 	c := upstreamtest.NewRegistry(t).Client(t, upstream.Quirks{})
 	upstreamtest.NewImage(t, "x", 10).Push(t, c, "a", "t")
-	p, err := c.Referrers(t.Context(), "a", subject, url.Values{"artifactType": {"x/y"}})
+	p, err := c.Referrers(t.Context(), upstream.Repo{Name: "a"}, subject, url.Values{"artifactType": {"x/y"}})
 	if err != nil || !strings.Contains(string(p.Body), "manifests") || p.Next != nil {
 		t.Errorf("got %+v, %v", p, err)
 	}
 	r, c := serve(t, func(w http.ResponseWriter, r *http.Request) { http.NotFound(w, r) })
-	if _, err := c.Referrers(t.Context(), "a", subject, nil); !errors.Is(err, upstream.ErrReferrersUnsupported) {
+	if _, err := c.Referrers(t.Context(), upstream.Repo{Name: "a"}, subject, nil); !errors.Is(err, upstream.ErrReferrersUnsupported) {
 		t.Errorf("without the call: %v", err)
 	}
 	r.Recorder.Expect(t, "GET /v2/a/referrers/"+subject.String())
@@ -83,7 +83,7 @@ func TestReferrers(t *testing.T) {
 		w.Header().Set("Link", `</v2/a/referrers/x?token=abc>; rel="next"`)
 		_, _ = w.Write([]byte(`{}`))
 	})
-	if p, err := c.Referrers(t.Context(), "a", subject, nil); err != nil || p.FiltersApplied != "artifactType" || p.Next.Get("token") != "abc" {
+	if p, err := c.Referrers(t.Context(), upstream.Repo{Name: "a"}, subject, nil); err != nil || p.FiltersApplied != "artifactType" || p.Next.Get("token") != "abc" {
 		t.Errorf("got %+v, %v", p, err)
 	}
 	if got := upstream.FallbackTag(subject); got != "sha256-"+subject.Encoded() {

@@ -9,6 +9,8 @@ type waiter struct {
 	ready chan error
 	// background says in which queue it stands, settled that it stands in none any more.
 	background, settled bool
+	// urgent is closed when somebody comes to wait for it; nil where that cannot happen.
+	urgent <-chan struct{}
 }
 
 func (w *waiter) settle(err error) {

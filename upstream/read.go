@@ -14,7 +14,7 @@ import (
 )
 
 // Manifest implements Source.
-func (c *Client) Manifest(ctx context.Context, repo string, ref oci.Reference, accept []string) (*oci.Manifest, error) {
+func (c *Client) Manifest(ctx context.Context, repo Repo, ref oci.Reference, accept []string) (*oci.Manifest, error) {
 	resp, err := c.manifest(ctx, http.MethodGet, repo, ref, accept)
 	if err != nil {
 		return nil, err
@@ -31,11 +31,11 @@ func (c *Client) Manifest(ctx context.Context, repo string, ref oci.Reference, a
 	}
 	m, err := oci.ParseManifest(resp.Header.Get("Content-Type"), raw)
 	if err != nil {
-		return nil, c.corrupt("manifest %s of %s: %s", ref, repo, err.Error())
+		return nil, c.corrupt("manifest %s of %s: %s", ref, repo.Name, err.Error())
 	}
 	for _, want := range []digest.Digest{ref.Digest, statedDigest(resp)} {
 		if want != "" && want != m.Digest && want != want.Algorithm().FromBytes(raw) {
-			return nil, c.corrupt("manifest %s of %s: digest is %s, not %s", ref, repo, m.Digest, want)
+			return nil, c.corrupt("manifest %s of %s: digest is %s, not %s", ref, repo.Name, m.Digest, want)
 		}
 	}
 	if d := statedDigest(resp); ref.Tag != "" && d != "" {
@@ -45,7 +45,7 @@ func (c *Client) Manifest(ctx context.Context, repo string, ref oci.Reference, a
 }
 
 // StatManifest implements Source.
-func (c *Client) StatManifest(ctx context.Context, repo string, ref oci.Reference, accept []string) (oci.Descriptor, error) {
+func (c *Client) StatManifest(ctx context.Context, repo Repo, ref oci.Reference, accept []string) (oci.Descriptor, error) {
 	resp, err := c.manifest(ctx, http.MethodHead, repo, ref, accept)
 	if err != nil {
 		return oci.Descriptor{}, err
@@ -54,7 +54,7 @@ func (c *Client) StatManifest(ctx context.Context, repo string, ref oci.Referenc
 	mediaType, _, _ := strings.Cut(resp.Header.Get("Content-Type"), ";")
 	d := oci.Descriptor{MediaType: strings.TrimSpace(mediaType), Digest: statedDigest(resp), Size: resp.ContentLength}
 	if ref.Digest != "" && d.Digest != "" && d.Digest != ref.Digest && d.Digest.Algorithm() == ref.Digest.Algorithm() {
-		return oci.Descriptor{}, c.corrupt("manifest %s of %s: registry states %s", ref, repo, d.Digest)
+		return oci.Descriptor{}, c.corrupt("manifest %s of %s: registry states %s", ref, repo.Name, d.Digest)
 	}
 	if d.Digest == "" || d.Size < 0 || d.MediaType == "" {
 		m, err := c.Manifest(ctx, repo, ref, accept)
@@ -66,16 +66,16 @@ func (c *Client) StatManifest(ctx context.Context, repo string, ref oci.Referenc
 	return d, nil
 }
 
-func (c *Client) manifest(ctx context.Context, method, repo string, ref oci.Reference, accept []string) (*http.Response, error) {
-	q := oci.Request{Method: method, Kind: oci.KindManifest, Repo: repo, Ref: ref}
-	req, err := c.request(scoped(ctx, repo, false), q, nil)
+func (c *Client) manifest(ctx context.Context, method string, repo Repo, ref oci.Reference, accept []string) (*http.Response, error) {
+	q := oci.Request{Method: method, Kind: oci.KindManifest, Repo: repo.Name, Ref: ref}
+	req, err := c.request(scoped(ctx, repo.Name, false), q, nil)
 	if err != nil {
 		return nil, err
 	}
 	if len(accept) > 0 {
 		req.Header["Accept"] = accept
 	}
-	return c.read(req, oci.KindManifest)
+	return c.read(req, repo, oci.KindManifest)
 }
 
 // statedDigest is the digest an answer claims, empty when it claims none that can be checked.
@@ -110,14 +110,14 @@ func (c *Client) Blob(ctx context.Context, r BlobRequest) (BlobStream, error) {
 	if err != nil || start != r.From {
 		_ = resp.Body.Close()
 		return BlobStream{}, c.corrupt("blob %s of %s: status %d with range %q for offset %d",
-			r.Digest, r.Repo, resp.StatusCode, resp.Header.Get("Content-Range"), r.From)
+			r.Digest, r.Repo.Name, resp.StatusCode, resp.Header.Get("Content-Range"), r.From)
 	}
 	s.Size = size
 	return s, nil
 }
 
 // StatBlob implements Source.
-func (c *Client) StatBlob(ctx context.Context, repo string, d digest.Digest) (int64, error) {
+func (c *Client) StatBlob(ctx context.Context, repo Repo, d digest.Digest) (int64, error) {
 	if !c.quirks.BlobHeadUnsupported {
 		resp, err := c.blob(ctx, http.MethodHead, BlobRequest{Repo: repo, Digest: d})
 		if err != nil {
@@ -139,14 +139,14 @@ func (c *Client) StatBlob(ctx context.Context, repo string, d digest.Digest) (in
 	}
 	_, size, err := contentRange(resp)
 	if err != nil {
-		return 0, c.corrupt("blob %s of %s: %w", d, repo, err)
+		return 0, c.corrupt("blob %s of %s: %w", d, repo.Name, err)
 	}
 	return size, nil
 }
 
 func (c *Client) blob(ctx context.Context, method string, r BlobRequest) (*http.Response, error) {
-	q := oci.Request{Method: method, Kind: oci.KindBlob, Repo: r.Repo, Ref: oci.Reference{Digest: r.Digest}}
-	req, err := c.request(scoped(ctx, r.Repo, false), q, nil)
+	q := oci.Request{Method: method, Kind: oci.KindBlob, Repo: r.Repo.Name, Ref: oci.Reference{Digest: r.Digest}}
+	req, err := c.request(scoped(ctx, r.Repo.Name, false), q, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -155,7 +155,7 @@ func (c *Client) blob(ctx context.Context, method string, r BlobRequest) (*http.
 	} else if r.From > 0 {
 		req.Header.Set("Range", fmt.Sprintf("bytes=%d-", r.From))
 	}
-	return c.read(req, oci.KindBlob)
+	return c.read(req, r.Repo, oci.KindBlob)
 }
 
 // contentRange reads the Content-Range of a 206 (RFC 9110 section 14.4): the first byte and the size of the whole, -1

@@ -70,7 +70,7 @@ func TestRedirectGoesWithoutCredentials(t *testing.T) {
 		}
 		return plain.RoundTrip(req)
 	})})
-	s, err := c.Blob(t.Context(), upstream.BlobRequest{Repo: "a", Digest: blob, From: 4})
+	s, err := c.Blob(t.Context(), upstream.BlobRequest{Repo: upstream.Repo{Name: "a"}, Digest: blob, From: 4})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -114,7 +114,7 @@ func TestStorageRefuses(t *testing.T) {
 			r, client := serve(t, func(w http.ResponseWriter, r *http.Request) {
 				http.Redirect(w, r, storage.URL.String()+"/x", http.StatusTemporaryRedirect)
 			})
-			s, err := client.Blob(t.Context(), upstream.BlobRequest{Repo: "a", Digest: blob})
+			s, err := client.Blob(t.Context(), upstream.BlobRequest{Repo: upstream.Repo{Name: "a"}, Digest: blob})
 			if err == nil {
 				_ = s.Body.Close()
 			}
@@ -130,7 +130,7 @@ func TestStorageRefuses(t *testing.T) {
 
 func TestRedirectsThatAreNotFollowed(t *testing.T) {
 	r, c := serve(t, func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, r.URL.Path, http.StatusFound) })
-	if _, err := c.Blob(t.Context(), upstream.BlobRequest{Repo: "a", Digest: blob}); !errors.Is(err, upstream.ErrCorrupt) {
+	if _, err := c.Blob(t.Context(), upstream.BlobRequest{Repo: upstream.Repo{Name: "a"}, Digest: blob}); !errors.Is(err, upstream.ErrCorrupt) {
 		t.Errorf("a loop: %v", err)
 	}
 	if n := len(r.Recorder.Take()); n != 6 {
@@ -140,7 +140,7 @@ func TestRedirectsThatAreNotFollowed(t *testing.T) {
 		w.Header().Set("Location", "file:///etc/passwd")
 		w.WriteHeader(http.StatusFound)
 	})
-	if _, err := c.Blob(t.Context(), upstream.BlobRequest{Repo: "a", Digest: blob}); !errors.Is(err, upstream.ErrCorrupt) {
+	if _, err := c.Blob(t.Context(), upstream.BlobRequest{Repo: upstream.Repo{Name: "a"}, Digest: blob}); !errors.Is(err, upstream.ErrCorrupt) {
 		t.Errorf("another scheme: %v", err)
 	}
 
@@ -154,7 +154,7 @@ func TestRedirectsThatAreNotFollowed(t *testing.T) {
 	transport := upstream.NewTransport(upstream.TransportOptions{RootCAs: roots})
 	t.Cleanup(transport.CloseIdleConnections)
 	c = upstreamtest.NewClient(t, upstream.Options{Base: parse(t, server.URL), Transport: transport})
-	if _, err := c.Blob(t.Context(), upstream.BlobRequest{Repo: "a", Digest: blob}); !errors.Is(err, upstream.ErrCorrupt) {
+	if _, err := c.Blob(t.Context(), upstream.BlobRequest{Repo: upstream.Repo{Name: "a"}, Digest: blob}); !errors.Is(err, upstream.ErrCorrupt) {
 		t.Errorf("from TLS to plain HTTP: %v", err)
 	}
 	plain.Recorder.Expect(t)
@@ -189,7 +189,7 @@ func TestRangeAnswers(t *testing.T) {
 				w.WriteHeader(c.status)
 				_, _ = io.WriteString(w, c.body)
 			})
-			s, err := client.Blob(t.Context(), upstream.BlobRequest{Repo: "a", Digest: blob, From: 4})
+			s, err := client.Blob(t.Context(), upstream.BlobRequest{Repo: upstream.Repo{Name: "a"}, Digest: blob, From: 4})
 			if c.corrupt {
 				if !errors.Is(err, upstream.ErrCorrupt) || status(err) != 502 {
 					t.Errorf("got %v, want ErrCorrupt", err)
@@ -216,7 +216,7 @@ func TestBytesAreNotDecoded(t *testing.T) {
 		w.Header().Set("Content-Encoding", "gzip")
 		_, _ = io.WriteString(w, text)
 	})
-	s, err := c.Blob(t.Context(), upstream.BlobRequest{Repo: "a", Digest: blob})
+	s, err := c.Blob(t.Context(), upstream.BlobRequest{Repo: upstream.Repo{Name: "a"}, Digest: blob})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -254,7 +254,7 @@ func TestManifestsThatAreNotPublished(t *testing.T) {
 				}
 				_, _ = w.Write(c.body)
 			})
-			m, err := client.Manifest(t.Context(), "a", c.ref, nil)
+			m, err := client.Manifest(t.Context(), upstream.Repo{Name: "a"}, c.ref, nil)
 			if !errors.Is(err, c.want) || (c.want == nil) != (err == nil) {
 				t.Fatalf("got %v, want %v", err, c.want)
 			}
@@ -276,7 +276,7 @@ func TestStatManifestWithoutDigest(t *testing.T) {
 		w.Header().Set("Content-Type", img.Manifest.MediaType)
 		_, _ = w.Write(img.Manifest.Raw)
 	})
-	d, err := c.StatManifest(t.Context(), "a", tag, []string{"x/y;q=0.5", "z/z, */*"})
+	d, err := c.StatManifest(t.Context(), upstream.Repo{Name: "a"}, tag, []string{"x/y;q=0.5", "z/z, */*"})
 	if err != nil || d.Digest != img.Manifest.Digest {
 		t.Errorf("got %+v, %v", d, err)
 	}
@@ -320,7 +320,7 @@ func TestRefusals(t *testing.T) {
 			client := upstreamtest.NewClient(t, upstream.Options{
 				Base: r.URL, Anonymous: c.anonymous, Quirks: upstream.Quirks{CredentialTexts: []string{"authorization token has expired"}},
 			})
-			_, err := client.Manifest(t.Context(), "a", tag, nil)
+			_, err := client.Manifest(t.Context(), upstream.Repo{Name: "a"}, tag, nil)
 			if !errors.Is(err, c.want) || status(err) != c.wantStatus || errors.Is(err, upstream.ErrCredentials) != c.credentials {
 				t.Errorf("got %v (%d), want %v (%d)", err, status(err), c.want, c.wantStatus)
 			}
@@ -358,7 +358,7 @@ func TestUnreachable(t *testing.T) {
 			transport := upstream.NewTransport(upstream.TransportOptions{Timeout: 100 * time.Millisecond})
 			t.Cleanup(transport.CloseIdleConnections)
 			c := upstreamtest.NewClient(t, upstream.Options{Name: "up", Base: parse(t, base), Transport: transport})
-			_, err := c.StatManifest(t.Context(), "a", tag, nil)
+			_, err := c.StatManifest(t.Context(), upstream.Repo{Name: "a"}, tag, nil)
 			if !errors.Is(err, upstream.ErrUnreachable) || !upstream.Transient(err) || status(err) != 503 {
 				t.Errorf("got %v (%d), want ErrUnreachable with 503", err, status(err))
 			}
@@ -373,7 +373,7 @@ func TestDeadlineIsUnreachable(t *testing.T) {
 	_, c := serve(t, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	if _, err := c.StatManifest(ctx, "a", tag, nil); !errors.Is(err, upstream.ErrUnreachable) || !errors.Is(err, context.DeadlineExceeded) {
+	if _, err := c.StatManifest(ctx, upstream.Repo{Name: "a"}, tag, nil); !errors.Is(err, upstream.ErrUnreachable) || !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got %v, want ErrUnreachable", err)
 	}
 }
@@ -392,19 +392,19 @@ func TestSilentAnswers(t *testing.T) {
 		want   error
 	}{
 		"manifest": {200, func(ctx context.Context, c *upstream.Client) error {
-			_, err := c.Manifest(ctx, "a", tag, nil)
+			_, err := c.Manifest(ctx, upstream.Repo{Name: "a"}, tag, nil)
 			return err
 		}, upstream.ErrUnreachable},
 		"tags": {200, func(ctx context.Context, c *upstream.Client) error {
-			_, err := c.Tags(ctx, "a", nil)
+			_, err := c.Tags(ctx, upstream.Repo{Name: "a"}, nil)
 			return err
 		}, upstream.ErrUnreachable},
 		"error text": {404, func(ctx context.Context, c *upstream.Client) error {
-			_, err := c.Blob(ctx, upstream.BlobRequest{Repo: "a", Digest: blob})
+			_, err := c.Blob(ctx, upstream.BlobRequest{Repo: upstream.Repo{Name: "a"}, Digest: blob})
 			return err
 		}, oci.ErrBlobUnknown},
 		"mounted": {201, func(ctx context.Context, c *upstream.Client) error {
-			_, err := c.Mount(ctx, "a", "b", blob)
+			_, err := c.Mount(ctx, upstream.Repo{Name: "a"}, "b", blob)
 			return err
 		}, nil},
 	} {
@@ -440,7 +440,7 @@ func TestBlobPart(t *testing.T) {
 		})
 		for _, part := range [][2]int64{{0, 3}, {4, 7}, {9, 10}} {
 			from, to := part[0], part[1]
-			s, err := c.Blob(t.Context(), upstream.BlobRequest{Repo: "a", Digest: blob, From: from, To: to})
+			s, err := c.Blob(t.Context(), upstream.BlobRequest{Repo: upstream.Repo{Name: "a"}, Digest: blob, From: from, To: to})
 			if err != nil {
 				t.Fatal(err)
 			}

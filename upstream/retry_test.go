@@ -44,11 +44,11 @@ func (s *scripted) next(ctx context.Context) error {
 	return s.forever
 }
 
-func (s *scripted) Manifest(ctx context.Context, _ string, _ oci.Reference, _ []string) (*oci.Manifest, error) {
+func (s *scripted) Manifest(ctx context.Context, _ upstream.Repo, _ oci.Reference, _ []string) (*oci.Manifest, error) {
 	return &oci.Manifest{}, s.next(ctx)
 }
 
-func (s *scripted) StatManifest(ctx context.Context, _ string, _ oci.Reference, _ []string) (oci.Descriptor, error) {
+func (s *scripted) StatManifest(ctx context.Context, _ upstream.Repo, _ oci.Reference, _ []string) (oci.Descriptor, error) {
 	return oci.Descriptor{}, s.next(ctx)
 }
 
@@ -56,7 +56,7 @@ func (s *scripted) Blob(ctx context.Context, _ upstream.BlobRequest) (upstream.B
 	return upstream.BlobStream{}, s.next(ctx)
 }
 
-func (s *scripted) StatBlob(ctx context.Context, _ string, _ digest.Digest) (int64, error) {
+func (s *scripted) StatBlob(ctx context.Context, _ upstream.Repo, _ digest.Digest) (int64, error) {
 	return 7, s.next(ctx)
 }
 
@@ -101,7 +101,7 @@ func TestRetry(t *testing.T) {
 					src.forever, c.want = b.Do(unreachable), upstream.ErrUnreachable
 				}
 				began := time.Now()
-				_, err := upstream.NewRetry(src, upstream.RetryOptions{}).Manifest(t.Context(), "r", oci.Reference{Tag: "t"}, nil)
+				_, err := upstream.NewRetry(src, upstream.RetryOptions{}).Manifest(t.Context(), upstream.Repo{Name: "r"}, oci.Reference{Tag: "t"}, nil)
 				if !errors.Is(err, c.want) || c.want == nil && err != nil {
 					t.Errorf("got %v, want %v", err, c.want)
 				}
@@ -120,7 +120,7 @@ func TestRetryKeepsItsBudget(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		src := &scripted{forever: unreachable()}
 		began := time.Now()
-		_, err := upstream.NewRetry(src, upstream.RetryOptions{}).Blob(t.Context(), upstream.BlobRequest{Repo: "r", Digest: "d"})
+		_, err := upstream.NewRetry(src, upstream.RetryOptions{}).Blob(t.Context(), upstream.BlobRequest{Repo: upstream.Repo{Name: "r"}, Digest: "d"})
 		if d := time.Since(began); !errors.Is(err, upstream.ErrUnreachable) || d > 20*time.Second || d < 14*time.Second {
 			t.Errorf("gave up after %v with %v; the budget is 20s", d, err)
 		}
@@ -131,7 +131,7 @@ func TestRetryKeepsItsBudget(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		began = time.Now()
-		if _, err := upstream.NewRetry(src, upstream.RetryOptions{}).StatBlob(ctx, "r", "d"); !errors.Is(err, upstream.ErrUnreachable) {
+		if _, err := upstream.NewRetry(src, upstream.RetryOptions{}).StatBlob(ctx, upstream.Repo{Name: "r"}, "d"); !errors.Is(err, upstream.ErrUnreachable) {
 			t.Errorf("got %v, want the last failure", err)
 		}
 		if d := time.Since(began); d != time.Second {

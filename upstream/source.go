@@ -29,18 +29,18 @@ import (
 type Source interface {
 	// Manifest gets a manifest with 1 GET. The digest is computed, and compared with a digest asked for and with the one
 	// the registry states. accept are the client's Accept lines, sent unchanged.
-	Manifest(ctx context.Context, repo string, ref oci.Reference, accept []string) (*oci.Manifest, error)
+	Manifest(ctx context.Context, repo Repo, ref oci.Reference, accept []string) (*oci.Manifest, error)
 	// StatManifest describes a manifest with 1 HEAD, or with 1 GET more where the registry's HEAD names no digest.
-	StatManifest(ctx context.Context, repo string, ref oci.Reference, accept []string) (oci.Descriptor, error)
+	StatManifest(ctx context.Context, repo Repo, ref oci.Reference, accept []string) (oci.Descriptor, error)
 	// Blob opens a blob with 1 GET and its redirect. ctx covers the reading of the body too.
 	Blob(ctx context.Context, r BlobRequest) (BlobStream, error)
 	// StatBlob gives a blob's size in bytes (-1: not told), with 1 HEAD or what the registry has instead.
-	StatBlob(ctx context.Context, repo string, d digest.Digest) (int64, error)
+	StatBlob(ctx context.Context, repo Repo, d digest.Digest) (int64, error)
 }
 
 // BlobRequest says which bytes of a blob are asked for.
 type BlobRequest struct {
-	Repo   string
+	Repo   Repo
 	Digest digest.Digest
 	// From is the offset of the first byte.
 	From int64
@@ -68,12 +68,12 @@ type BlobStream struct {
 type Sink interface {
 	// PutBlob uploads one blob. It is repeated from byte 0 in a fresh session when the registry or the connection
 	// fails, within the bounds of the Client's Options.
-	PutBlob(ctx context.Context, repo string, b Upload) error
+	PutBlob(ctx context.Context, repo Repo, b Upload) error
 	// PutManifest sends a manifest byte for byte under ref.
-	PutManifest(ctx context.Context, repo string, ref oci.Reference, m *oci.Manifest) (Pushed, error)
+	PutManifest(ctx context.Context, repo Repo, ref oci.Reference, m *oci.Manifest) (Pushed, error)
 	// Mount makes a blob of another repository of the same registry visible in repo. False means that the registry
 	// wants it uploaded.
-	Mount(ctx context.Context, repo, from string, d digest.Digest) (bool, error)
+	Mount(ctx context.Context, repo Repo, from string, d digest.Digest) (bool, error)
 }
 
 // Upload is a blob to be sent.
@@ -106,11 +106,11 @@ type Pushed struct {
 // continuation belong to the registry.
 type Lister interface {
 	// Tags gets one page of a repository's tags. query is the client's (n, last); it may be nil.
-	Tags(ctx context.Context, repo string, query url.Values) (Page, error)
+	Tags(ctx context.Context, repo Repo, query url.Values) (Page, error)
 	// Referrers gets one page of the manifests that refer to d. query is the client's (artifactType); it may be nil.
 	// ErrReferrersUnsupported tells that the registry does not have the call: the list is then the manifest under the
 	// tag FallbackTag(d), if there is one.
-	Referrers(ctx context.Context, repo string, d digest.Digest, query url.Values) (Page, error)
+	Referrers(ctx context.Context, repo Repo, d digest.Digest, query url.Values) (Page, error)
 }
 
 // Page is one page of a listing.
@@ -129,9 +129,9 @@ type Page struct {
 type Deleter interface {
 	// DeleteManifest deletes a tag, or a manifest together with its tags. Some registries (ECR) also drop a manifest with
 	// its last tag.
-	DeleteManifest(ctx context.Context, repo string, ref oci.Reference) error
+	DeleteManifest(ctx context.Context, repo Repo, ref oci.Reference) error
 	// DeleteBlob takes a blob out of a repository.
-	DeleteBlob(ctx context.Context, repo string, d digest.Digest) error
+	DeleteBlob(ctx context.Context, repo Repo, d digest.Digest) error
 }
 
 // Creator creates repositories. An existing repository is success.

@@ -24,13 +24,16 @@ const cancelTimeout = 5 * time.Second
 
 // PutBlob implements Sink: POST, one PATCH with all bytes, and a PUT with the digest. One PATCH is what every registry
 // takes; ECR answers several with ranges that do not hold.
-func (c *Client) PutBlob(ctx context.Context, repo string, b Upload) error {
+func (c *Client) PutBlob(ctx context.Context, repo Repo, b Upload) error {
 	if b.Size == 0 && c.quirks.RefusesEmptyBlobs {
 		return c.emptyBlob()
 	}
-	ctx = scoped(ctx, repo, true)
-	u := &upload{c: c, repo: repo, Upload: b}
-	return c.attempts(ctx, "blob of "+repo, u.try)
+	ctx = scoped(ctx, repo.Name, true)
+	u := &upload{c: c, Upload: b}
+	return c.attempts(ctx, repo, "blob of "+repo.Name, func(repo Repo) error {
+		u.repo = repo
+		return u.try(ctx)
+	})
 }
 
 func (c *Client) emptyBlob() error {
@@ -41,7 +44,7 @@ func (c *Client) emptyBlob() error {
 type upload struct {
 	Upload
 	c    *Client
-	repo string
+	repo Repo // as this attempt is sent
 	// closing is the digest of an attempt that failed while it was being completed: the registry may have the blob.
 	closing digest.Digest
 }
@@ -67,7 +70,7 @@ func (u *upload) try(ctx context.Context) (err error) {
 	}()
 	body, err := open(u.Open)
 	if err != nil {
-		return local{fmt.Errorf("upload to %s: %w", u.repo, err)}
+		return local{fmt.Errorf("upload to %s: %w", u.repo.Name, err)}
 	}
 	defer body.Close()
 	if u.c.quirks.SingleRequestUpload && u.Size > 0 && u.Announced != "" {
@@ -80,24 +83,24 @@ func (u *upload) try(ctx context.Context) (err error) {
 	at = next
 	d, err := u.digest()
 	if err != nil {
-		return local{fmt.Errorf("upload to %s: %w", u.repo, err)}
+		return local{fmt.Errorf("upload to %s: %w", u.repo.Name, err)}
 	}
 	return u.complete(ctx, at, d, nil)
 }
 
 // begin opens a session and returns its address.
 func (u *upload) begin(ctx context.Context) (*url.URL, error) {
-	req, err := u.c.request(ctx, oci.Request{Method: http.MethodPost, Kind: oci.KindUploads, Repo: u.repo}, nil)
+	req, err := u.c.request(ctx, oci.Request{Method: http.MethodPost, Kind: oci.KindUploads, Repo: u.repo.Name}, nil)
 	if err != nil {
 		return nil, err
 	}
-	resp, err := u.c.send(idempotent(req), oci.KindUploads)
+	resp, err := u.c.send(idempotent(req), u.repo, oci.KindUploads)
 	if err != nil {
-		return nil, u.c.startError(u.repo, err)
+		return nil, u.c.startError(u.repo.Name, err)
 	}
 	defer discard(resp)
 	if resp.StatusCode != http.StatusAccepted && resp.StatusCode != http.StatusCreated {
-		return nil, u.c.writeError(resp, u.repo)
+		return nil, u.c.writeError(resp, u.repo.Name)
 	}
 	return u.c.resolve(req.URL, cmp.Or(resp.Header.Get("Location"), "\x00"))
 }
@@ -115,17 +118,17 @@ func (u *upload) patch(ctx context.Context, at *url.URL, body *source) (*url.URL
 		_, _ = io.Copy(io.Discard, body) // nothing, but the end must be seen
 		req.Body = http.NoBody
 	}
-	resp, err := u.c.send(req, oci.KindUpload)
+	resp, err := u.c.send(req, u.repo, oci.KindUpload)
 	if err == nil {
 		defer discard(resp)
 		if resp.StatusCode/100 != 2 {
-			err = restartable(u.c.writeError(resp, u.repo))
+			err = restartable(u.c.writeError(resp, u.repo.Name))
 		} else if body.failure() == nil && !body.ended.Load() {
-			err = restart{u.c.corrupt("upload to %s: status %d before the last byte", u.repo, resp.StatusCode)}
+			err = restart{u.c.corrupt("upload to %s: status %d before the last byte", u.repo.Name, resp.StatusCode)}
 		}
 	}
 	if cause := body.failure(); cause != nil {
-		return nil, local{fmt.Errorf("upload to %s: %w", u.repo, cause)}
+		return nil, local{fmt.Errorf("upload to %s: %w", u.repo.Name, cause)}
 	}
 	if err != nil {
 		return nil, err
@@ -151,13 +154,13 @@ func (u *upload) complete(ctx context.Context, at *url.URL, d digest.Digest, bod
 		req.Header.Set("Content-Type", "application/octet-stream")
 		req.Body, req.ContentLength = body, u.Size
 	}
-	resp, err := u.c.send(req, oci.KindUpload)
+	resp, err := u.c.send(req, u.repo, oci.KindUpload)
 	if body != nil {
 		if cause := body.body.failure(); cause != nil {
 			if err == nil {
 				discard(resp)
 			}
-			return local{fmt.Errorf("upload to %s: %w", u.repo, cause)}
+			return local{fmt.Errorf("upload to %s: %w", u.repo.Name, cause)}
 		}
 	}
 	if err != nil {
@@ -171,7 +174,7 @@ func (u *upload) complete(ctx context.Context, at *url.URL, d digest.Digest, bod
 	if resp.StatusCode >= http.StatusInternalServerError {
 		u.closing = d
 	}
-	return restartable(u.c.writeError(resp, u.repo))
+	return restartable(u.c.writeError(resp, u.repo.Name))
 }
 
 // digest waits for the identity of the bytes.
@@ -208,7 +211,7 @@ func (u *upload) cancel(ctx context.Context, at *url.URL) {
 	if err != nil {
 		return
 	}
-	if resp, err := u.c.send(req, oci.KindUpload); err == nil {
+	if resp, err := u.c.send(req, u.repo, oci.KindUpload); err == nil {
 		discard(resp)
 	}
 }

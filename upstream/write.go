@@ -16,15 +16,15 @@ import (
 )
 
 // Mount implements Sink. A session that the registry opens because it cannot mount is left to run out.
-func (c *Client) Mount(ctx context.Context, repo, from string, d digest.Digest) (bool, error) {
-	q := oci.Request{Method: http.MethodPost, Kind: oci.KindUploads, Repo: repo, Mount: d, From: from}
-	req, err := c.request(scoped(ctx, repo, true, from), q, nil)
+func (c *Client) Mount(ctx context.Context, repo Repo, from string, d digest.Digest) (bool, error) {
+	q := oci.Request{Method: http.MethodPost, Kind: oci.KindUploads, Repo: repo.Name, Mount: d, From: from}
+	req, err := c.request(scoped(ctx, repo.Name, true, from), q, nil)
 	if err != nil {
 		return false, err
 	}
-	resp, err := c.send(idempotent(req), oci.KindUploads)
+	resp, err := c.send(idempotent(req), repo, oci.KindUploads)
 	if err != nil {
-		return false, c.startError(repo, err)
+		return false, c.startError(repo.Name, err)
 	}
 	defer discard(resp)
 	switch resp.StatusCode {
@@ -33,14 +33,14 @@ func (c *Client) Mount(ctx context.Context, repo, from string, d digest.Digest) 
 	case http.StatusAccepted:
 		return false, nil
 	}
-	return false, c.writeError(resp, repo)
+	return false, c.writeError(resp, repo.Name)
 }
 
 // PutManifest implements Sink.
-func (c *Client) PutManifest(ctx context.Context, repo string, ref oci.Reference, m *oci.Manifest) (Pushed, error) {
+func (c *Client) PutManifest(ctx context.Context, repo Repo, ref oci.Reference, m *oci.Manifest) (Pushed, error) {
 	var p Pushed
-	err := c.attempts(ctx, "manifest of "+repo, func(context.Context) (err error) {
-		p, err = c.putTagged(scoped(ctx, repo, true), repo, ref, m)
+	err := c.attempts(ctx, repo, "manifest of "+repo.Name, func(Repo) (err error) { // no attempt waits longer than a read
+		p, err = c.putTagged(scoped(ctx, repo.Name, true), repo, ref, m)
 		return err
 	})
 	e, ok := errors.AsType[*oci.Error](err)
@@ -59,20 +59,20 @@ func (c *Client) PutManifest(ctx context.Context, repo string, ref oci.Reference
 
 // putTagged sends a manifest under ref. A registry computes sha256 of what comes under a tag; one that is known by
 // another digest is sent by that with the tag beside it, where the registry understands that (its answer has OCI-Tag).
-func (c *Client) putTagged(ctx context.Context, repo string, ref oci.Reference, m *oci.Manifest) (Pushed, error) {
+func (c *Client) putTagged(ctx context.Context, repo Repo, ref oci.Reference, m *oci.Manifest) (Pushed, error) {
 	if ref.Tag != "" && m.Digest.Algorithm() != digest.SHA256 {
-		p, tagged, err := c.putManifest(ctx, oci.Request{Repo: repo, Ref: oci.Reference{Digest: m.Digest}, Tags: []string{ref.Tag}}, m)
+		p, tagged, err := c.putManifest(ctx, repo, oci.Request{Ref: oci.Reference{Digest: m.Digest}, Tags: []string{ref.Tag}}, m)
 		if err != nil || tagged {
 			return p, err
 		}
 	}
-	p, _, err := c.putManifest(ctx, oci.Request{Repo: repo, Ref: ref}, m)
+	p, _, err := c.putManifest(ctx, repo, oci.Request{Ref: ref}, m)
 	return p, err
 }
 
 // putManifest makes one PUT. tagged says that the registry took the tags that were sent beside the digest.
-func (c *Client) putManifest(ctx context.Context, q oci.Request, m *oci.Manifest) (p Pushed, tagged bool, err error) {
-	q.Method, q.Kind = http.MethodPut, oci.KindManifest
+func (c *Client) putManifest(ctx context.Context, repo Repo, q oci.Request, m *oci.Manifest) (p Pushed, tagged bool, err error) {
+	q.Method, q.Kind, q.Repo = http.MethodPut, oci.KindManifest, repo.Name
 	req, err := c.request(ctx, q, nil)
 	if err != nil {
 		return Pushed{}, false, err
@@ -81,7 +81,7 @@ func (c *Client) putManifest(ctx context.Context, q oci.Request, m *oci.Manifest
 	req.ContentLength = int64(len(m.Raw))
 	req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(m.Raw)), nil }
 	req.Body, _ = req.GetBody()
-	resp, err := c.send(idempotent(req), oci.KindManifest)
+	resp, err := c.send(idempotent(req), repo, oci.KindManifest)
 	if err != nil {
 		return Pushed{}, false, err
 	}
@@ -101,7 +101,7 @@ func (c *Client) putManifest(ctx context.Context, q oci.Request, m *oci.Manifest
 
 // immutable tells a repetition, which is success, from an attempt to move a tag. The refusal alone does not: ECR sends
 // the same for both.
-func (c *Client) immutable(ctx context.Context, repo string, ref oci.Reference, m *oci.Manifest, refusal *oci.Error) (Pushed, error) {
+func (c *Client) immutable(ctx context.Context, repo Repo, ref oci.Reference, m *oci.Manifest, refusal *oci.Error) (Pushed, error) {
 	held, err := c.StatManifest(ctx, repo, ref, []string{m.MediaType})
 	if err != nil {
 		return Pushed{}, refusal
@@ -159,18 +159,20 @@ type local struct{ error }
 
 func (l local) Unwrap() error { return l.error }
 
-// attempts repeats a write that failed in a way that a repetition may mend.
-func (c *Client) attempts(ctx context.Context, what string, try func(context.Context) error) error {
+// attempts repeats a write that failed in a way that a repetition may mend. Each attempt may stand in a queue until the
+// end of the write's budget.
+func (c *Client) attempts(ctx context.Context, repo Repo, what string, try func(Repo) error) error {
 	end := time.Now().Add(c.writeBudget)
 	restarted := false
 	for n := 0; ; n++ {
-		err := try(waiting(ctx, time.Until(end)))
+		repo.patience = time.Until(end)
+		err := try(repo)
 		_, again := errors.AsType[restart](err)
 		if !repeatable(err) && (!again || restarted) {
 			return err
 		}
 		restarted = restarted || again
-		Tell(ctx, err)
+		repo.hearOf(err)
 		d := pause(n, err)
 		if errors.Is(err, errPaced) && time.Now().Before(end) {
 			n-- // the limiter makes it wait for its turn, and that is bounded

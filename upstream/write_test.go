@@ -40,19 +40,19 @@ func TestBudgets(t *testing.T) {
 
 	img.Push(t, r.client, "aa", "t")
 	expect(start, patch, put+config.String(), start, patch, put+layer.String(), "PUT /v2/aa/manifests/t")
-	if _, err := r.client.PutManifest(t.Context(), "aa", tag, img.Manifest); err != nil {
+	if _, err := r.client.PutManifest(t.Context(), upstream.Repo{Name: "aa"}, tag, img.Manifest); err != nil {
 		t.Error(err)
 	}
 	expect("PUT /v2/aa/manifests/t")
-	if ok, err := r.client.Mount(t.Context(), "aa", "b", layer); ok || err != nil { // off unless the account turns it on
+	if ok, err := r.client.Mount(t.Context(), upstream.Repo{Name: "aa"}, "b", layer); ok || err != nil { // off unless the account turns it on
 		t.Errorf("Mount = %v, %v", ok, err)
 	}
 	expect("POST /v2/aa/blobs/uploads/?from=b&mount=" + layer.String())
-	if _, err := r.client.Manifest(t.Context(), "aa", tag, upstreamtest.ManifestTypes()); err != nil {
+	if _, err := r.client.Manifest(t.Context(), upstream.Repo{Name: "aa"}, tag, upstreamtest.ManifestTypes()); err != nil {
 		t.Error(err)
 	}
 	expect("GET /v2/aa/manifests/t")
-	if _, err := r.client.StatManifest(t.Context(), "aa", tag, upstreamtest.ManifestTypes()); err != nil {
+	if _, err := r.client.StatManifest(t.Context(), upstream.Repo{Name: "aa"}, tag, upstreamtest.ManifestTypes()); err != nil {
 		t.Error(err)
 	}
 	expect("HEAD /v2/aa/manifests/t")
@@ -60,7 +60,7 @@ func TestBudgets(t *testing.T) {
 		readAll(t, r.client, "aa", layer, from, img.Layer)
 		expect("GET /v2/aa/blobs/"+layer.String(), "GET elsewhere")
 	}
-	if size, err := r.client.StatBlob(t.Context(), "aa", layer); size != 1000 || err != nil {
+	if size, err := r.client.StatBlob(t.Context(), upstream.Repo{Name: "aa"}, layer); size != 1000 || err != nil {
 		t.Errorf("StatBlob = %d, %v", size, err)
 	}
 	expect("HEAD /v2/aa/blobs/" + layer.String())
@@ -71,7 +71,7 @@ func TestBudgets(t *testing.T) {
 
 func readAll(t *testing.T, c upstream.Source, repo string, d digest.Digest, from int64, want []byte) {
 	t.Helper()
-	s, err := c.Blob(t.Context(), upstream.BlobRequest{Repo: repo, Digest: d, From: from})
+	s, err := c.Blob(t.Context(), upstream.BlobRequest{Repo: upstream.Repo{Name: repo}, Digest: d, From: from})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -93,7 +93,7 @@ func TestBudgetOfFirstPush(t *testing.T) {
 				p := fmt.Appendf(nil, "layer %d", i)
 				want = append(want, start, patch, put+digest.FromBytes(p).String())
 				wg.Go(func() {
-					if err := r.sink.PutBlob(t.Context(), "aa", upstreamtest.Upload(p)); err != nil {
+					if err := r.sink.PutBlob(t.Context(), upstream.Repo{Name: "aa"}, upstreamtest.Upload(p)); err != nil {
 						t.Error(err)
 					}
 				})
@@ -112,7 +112,7 @@ func TestMissingRepositoryWithoutCreator(t *testing.T) {
 		sw := ecrtest.DefaultSwitches()
 		sw.MissingRepositoryHangsUp = hangsUp
 		r := startECR(t, ecrtest.Options{Switches: &sw})
-		err := r.client.PutBlob(t.Context(), "aa", upstreamtest.Upload([]byte("x")))
+		err := r.client.PutBlob(t.Context(), upstream.Repo{Name: "aa"}, upstreamtest.Upload([]byte("x")))
 		if !errors.Is(err, upstream.ErrRepositoryMissing) || errors.Is(err, upstream.ErrUnreachable) != hangsUp {
 			t.Errorf("hangs up %v: %v, want ErrRepositoryMissing", hangsUp, err)
 		}
@@ -153,7 +153,7 @@ func TestUploadFaults(t *testing.T) {
 			u := upstreamtest.Stream(p)
 			accepted := 0
 			u.Accepted = func() { accepted++ }
-			if err := r.client.PutBlob(t.Context(), "aa", u); err != nil {
+			if err := r.client.PutBlob(t.Context(), upstream.Repo{Name: "aa"}, u); err != nil {
 				t.Fatal(err)
 			}
 			if !r.HasBlob("aa", digest.Digest(d)) {
@@ -182,7 +182,7 @@ func TestUploadGivesUp(t *testing.T) {
 			r := startECR(t, ecrtest.Options{})
 			r.CreateRepository("aa")
 			r.AddFault(c.fault)
-			if err := r.client.PutBlob(t.Context(), "aa", upstreamtest.Upload([]byte("x"))); !errors.Is(err, c.want) {
+			if err := r.client.PutBlob(t.Context(), upstream.Repo{Name: "aa"}, upstreamtest.Upload([]byte("x"))); !errors.Is(err, c.want) {
 				t.Errorf("got %v, want %v", err, c.want)
 			}
 			if lines := r.recorder.Take(); len(lines) > c.most {
@@ -224,7 +224,7 @@ func TestNothingCompletesUnverified(t *testing.T) {
 				return digest.FromBytes(p), nil
 			}
 			done := make(chan error, 1)
-			go func() { done <- r.Client(t, c.quirks).PutBlob(t.Context(), "aa", u) }()
+			go func() { done <- r.Client(t, c.quirks).PutBlob(t.Context(), upstream.Repo{Name: "aa"}, u) }()
 			<-asked
 			if n := received.Load(); n > c.early || completed.Load() != 0 {
 				t.Errorf("before the bytes were verified the registry had %d and completed %d", n, completed.Load())
@@ -247,7 +247,7 @@ func TestAbandonedSessions(t *testing.T) {
 	u.Digest = func() (digest.Digest, error) { return "", cause }
 	for _, none := range []bool{false, true} {
 		r := upstreamtest.NewRegistry(t)
-		if err := r.Client(t, upstream.Quirks{NoUploadCancel: none}).PutBlob(t.Context(), "aa", u); !errors.Is(err, cause) {
+		if err := r.Client(t, upstream.Quirks{NoUploadCancel: none}).PutBlob(t.Context(), upstream.Repo{Name: "aa"}, u); !errors.Is(err, cause) {
 			t.Error(err)
 		}
 		want := []string{start, patch}
@@ -263,7 +263,7 @@ func TestCancelledUpload(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	pr, pw := io.Pipe()
 	u := upstream.Upload{Open: func() (io.ReadCloser, error) { return pr, nil }, Size: -1, Accepted: cancel}
-	err := r.Client(t, upstream.Quirks{}).PutBlob(ctx, "aa", u)
+	err := r.Client(t, upstream.Quirks{}).PutBlob(ctx, upstream.Repo{Name: "aa"}, u)
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
@@ -280,7 +280,7 @@ func TestEmptyBlob(t *testing.T) {
 	r := startECR(t, ecrtest.Options{})
 	r.CreateRepository("aa")
 	for name, u := range map[string]upstream.Upload{"known": upstreamtest.Upload(nil), "stream": upstreamtest.Stream(nil)} {
-		err := r.client.PutBlob(t.Context(), "aa", u)
+		err := r.client.PutBlob(t.Context(), upstream.Repo{Name: "aa"}, u)
 		if s := status(err); s < 400 || s >= 500 || !strings.Contains(err.Error(), "without bytes") {
 			t.Errorf("%s: %v (%d), want a clear refusal with 4xx", name, err, s)
 		}
@@ -290,11 +290,11 @@ func TestEmptyBlob(t *testing.T) {
 	}
 	plain := upstreamtest.NewRegistry(t).Client(t, upstream.Quirks{})
 	for name, u := range map[string]upstream.Upload{"known": upstreamtest.Upload(nil), "stream": upstreamtest.Stream(nil)} {
-		if err := plain.PutBlob(t.Context(), "aa", u); err != nil {
+		if err := plain.PutBlob(t.Context(), upstream.Repo{Name: "aa"}, u); err != nil {
 			t.Errorf("%s at a registry that takes them: %v", name, err)
 		}
 	}
-	if size, err := plain.StatBlob(t.Context(), "aa", digest.FromBytes(nil)); size != 0 || err != nil {
+	if size, err := plain.StatBlob(t.Context(), upstream.Repo{Name: "aa"}, digest.FromBytes(nil)); size != 0 || err != nil {
 		t.Errorf("StatBlob of nothing = %d, %v", size, err)
 	}
 }
@@ -322,7 +322,7 @@ func TestImmutableTag(t *testing.T) {
 				w.Header().Set("Docker-Content-Digest", held.Manifest.Digest.String())
 				w.Header().Set("Content-Length", fmt.Sprint(len(held.Manifest.Raw)))
 			}))
-			p, err := r.Client(t, c.quirks).PutManifest(t.Context(), "aa", tag, c.img.Manifest)
+			p, err := r.Client(t, c.quirks).PutManifest(t.Context(), upstream.Repo{Name: "aa"}, tag, c.img.Manifest)
 			if (err == nil) != c.ok {
 				t.Fatalf("got %v", err)
 			}
@@ -371,7 +371,7 @@ func TestManifestPut(t *testing.T) {
 				c.answer(w, r)
 			}))
 			client := upstreamtest.NewClient(t, upstream.Options{Base: r.URL, Quirks: ecr.Private(), WriteAttempts: 2})
-			_, err := client.PutManifest(t.Context(), "aa", tag, img.Manifest)
+			_, err := client.PutManifest(t.Context(), upstream.Repo{Name: "aa"}, tag, img.Manifest)
 			if !errors.Is(err, c.want) || (c.want == nil) != (err == nil) || err != nil && !strings.Contains(err.Error(), c.text) {
 				t.Errorf("got %v, want %v", err, c.want)
 			}
@@ -390,7 +390,7 @@ func TestManifestPut(t *testing.T) {
 		w.Header().Set("OCI-Subject", subject.String())
 		w.WriteHeader(201)
 	})
-	if p, err := client.PutManifest(t.Context(), "aa", tag, img.Manifest); err != nil || p.Subject != subject {
+	if p, err := client.PutManifest(t.Context(), upstream.Repo{Name: "aa"}, tag, img.Manifest); err != nil || p.Subject != subject {
 		t.Errorf("throttled, then accepted: %+v, %v", p, err)
 	}
 }
@@ -405,7 +405,7 @@ func TestStaleConnection(t *testing.T) {
 		w.WriteHeader(http.StatusCreated)
 	})
 	for range 2 {
-		if ok, err := client.Mount(t.Context(), "aa", "b", blob); !ok || err != nil {
+		if ok, err := client.Mount(t.Context(), upstream.Repo{Name: "aa"}, "b", blob); !ok || err != nil {
 			t.Errorf("Mount = %v, %v", ok, err)
 		}
 	}
@@ -447,7 +447,7 @@ func TestLocations(t *testing.T) {
 			}))
 			server = r.URL
 			client := upstreamtest.NewClient(t, upstream.Options{Base: parse(t, r.URL.String()+c.base), Host: c.host})
-			if err := client.PutBlob(t.Context(), "aa", upstreamtest.Upload([]byte(text))); err != nil {
+			if err := client.PutBlob(t.Context(), upstream.Repo{Name: "aa"}, upstreamtest.Upload([]byte(text))); err != nil {
 				t.Fatal(err)
 			}
 			sep := "?"
@@ -461,7 +461,7 @@ func TestLocations(t *testing.T) {
 		})
 	}
 	_, client := serve(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(202) })
-	if err := client.PutBlob(t.Context(), "aa", upstreamtest.Upload([]byte(text))); !errors.Is(err, upstream.ErrCorrupt) {
+	if err := client.PutBlob(t.Context(), upstream.Repo{Name: "aa"}, upstreamtest.Upload([]byte(text))); !errors.Is(err, upstream.ErrCorrupt) {
 		t.Errorf("no location: %v", err)
 	}
 }
@@ -470,7 +470,7 @@ func TestDeniedPush(t *testing.T) {
 	r := startECR(t, ecrtest.Options{})
 	r.CreateRepository("aa")
 	r.SetDenials(ecrtest.Denial{Action: "ecr:InitiateLayerUpload"})
-	err := r.sink.PutBlob(t.Context(), "aa", upstreamtest.Upload([]byte("x")))
+	err := r.sink.PutBlob(t.Context(), upstream.Repo{Name: "aa"}, upstreamtest.Upload([]byte("x")))
 	if !errors.Is(err, oci.ErrDenied) || errors.Is(err, upstream.ErrCredentials) || !strings.Contains(err.Error(), "is not authorized to perform: ecr:InitiateLayerUpload") {
 		t.Errorf("got %v, want the text of IAM", err)
 	}

@@ -187,7 +187,7 @@ func openImage(ctx context.Context, cfg Config, image string) (*opened, error) {
 // remote is an image in a registry.
 type remote struct {
 	source upstream.Source
-	repo   string
+	repo   upstream.Repo
 }
 
 // Manifest implements local.Blobs.
@@ -216,11 +216,12 @@ func openRemote(ctx context.Context, cfg Config, image string) (*opened, error) 
 	if err != nil {
 		return nil, err
 	}
+	from := remote{reg.Source, upstream.Repo{Name: u.RepositoryPrefix + target.Repo}}
 	o := &opened{
-		blobs: remote{reg.Source, u.RepositoryPrefix + target.Repo}, close: reg.wire.CloseIdleConnections,
+		blobs: from, close: reg.wire.CloseIdleConnections,
 		name: pipeline.Name{Upstream: u.Name, Repository: target.Repo, Tag: ref.Tag},
 	}
-	if o.root, err = reg.Source.Manifest(ctx, u.RepositoryPrefix+target.Repo, ref, oci.AnyManifest()); err != nil {
+	if o.root, err = from.source.Manifest(ctx, from.repo, ref, oci.AnyManifest()); err != nil {
 		o.close()
 		return nil, fmt.Errorf("%s: %s", image, oci.AsError(err).Message)
 	}

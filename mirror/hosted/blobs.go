@@ -15,7 +15,8 @@ import (
 
 // PutBlob implements upstream.Sink. A client's upload is in the cache by the time its digest is known, so its bytes are
 // read only where they are not.
-func (s *Store) PutBlob(ctx context.Context, name string, u upstream.Upload) error {
+func (s *Store) PutBlob(ctx context.Context, at upstream.Repo, u upstream.Upload) error {
+	name := at.Name
 	if err := oci.CheckRepo(name); err != nil {
 		return err
 	}
@@ -103,7 +104,8 @@ func (s *Store) lend(name string, d digest.Digest) {
 }
 
 // StatBlob implements upstream.Source. Who is told that a blob is here may leave it out of a push: it stays for Grace.
-func (s *Store) StatBlob(_ context.Context, name string, d digest.Digest) (int64, error) {
+func (s *Store) StatBlob(_ context.Context, at upstream.Repo, d digest.Digest) (int64, error) {
+	name := at.Name
 	if size, ok := s.owes(name, d); ok {
 		return size, nil
 	}
@@ -150,7 +152,8 @@ func (s *Store) Blob(ctx context.Context, q upstream.BlobRequest) (upstream.Blob
 }
 
 // Mount implements upstream.Sink. What another repository has is here.
-func (s *Store) Mount(ctx context.Context, name, from string, d digest.Digest) (bool, error) {
+func (s *Store) Mount(ctx context.Context, at upstream.Repo, from string, d digest.Digest) (bool, error) {
+	name := at.Name
 	if err := oci.CheckRepo(name); err != nil {
 		return false, err
 	}
@@ -166,7 +169,8 @@ func (s *Store) Mount(ctx context.Context, name, from string, d digest.Digest) (
 }
 
 // DeleteBlob implements upstream.Deleter. What a manifest needs is not deleted from under it.
-func (s *Store) DeleteBlob(_ context.Context, name string, d digest.Digest) error {
+func (s *Store) DeleteBlob(_ context.Context, at upstream.Repo, d digest.Digest) error {
+	name := at.Name
 	free, err := s.deleteBlob(name, d)
 	for _, release := range free {
 		release()

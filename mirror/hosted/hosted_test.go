@@ -14,6 +14,7 @@ import (
 
 	"dray/cache"
 	"dray/cache/disk"
+	"dray/upstream"
 	"dray/upstream/oci"
 	"dray/upstream/upstreamtest"
 
@@ -171,17 +172,17 @@ func TestIndexOfLayers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := h.PutManifest(t.Context(), "cache", oci.Reference{Tag: "v1"}, m); !errors.Is(err, oci.ErrManifestBlobUnknown) {
+	if _, err := h.PutManifest(t.Context(), upstream.Repo{Name: "cache"}, oci.Reference{Tag: "v1"}, m); !errors.Is(err, oci.ErrManifestBlobUnknown) {
 		t.Errorf("without its layer: %v", err)
 	}
-	if err := h.PutBlob(t.Context(), "cache", upstreamtest.Upload(layer)); err != nil {
+	if err := h.PutBlob(t.Context(), upstream.Repo{Name: "cache"}, upstreamtest.Upload(layer)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := h.PutManifest(t.Context(), "cache", oci.Reference{Tag: "v1"}, m); err != nil {
+	if _, err := h.PutManifest(t.Context(), upstream.Repo{Name: "cache"}, oci.Reference{Tag: "v1"}, m); err != nil {
 		t.Fatal(err)
 	}
 	h.expireMembers(h.lookup("cache"), time.Now().Add(24*time.Hour))
-	if _, err := h.StatBlob(t.Context(), "cache", digest.FromBytes(layer)); err != nil {
+	if _, err := h.StatBlob(t.Context(), upstream.Repo{Name: "cache"}, digest.FromBytes(layer)); err != nil {
 		t.Errorf("after its time for a push: %v", err)
 	}
 	h.sound()
@@ -211,7 +212,7 @@ func (h *house) manifest(repo, tag string, fields map[string]any) *oci.Manifest 
 	if tag == "" {
 		ref.Digest = m.Digest
 	}
-	if _, err := h.PutManifest(h.Context(), repo, ref, m); err != nil {
+	if _, err := h.PutManifest(h.Context(), upstream.Repo{Name: repo}, ref, m); err != nil {
 		h.Fatal(err)
 	}
 	return m
@@ -221,7 +222,7 @@ func (h *house) manifest(repo, tag string, fields map[string]any) *oci.Manifest 
 func (h *house) referrer(repo, artifactType string, to oci.Descriptor) *oci.Manifest {
 	h.Helper()
 	empty := []byte("{}")
-	if err := h.PutBlob(h.Context(), repo, upstreamtest.Upload(empty)); err != nil {
+	if err := h.PutBlob(h.Context(), upstream.Repo{Name: repo}, upstreamtest.Upload(empty)); err != nil {
 		h.Fatal(err)
 	}
 	config := oci.Descriptor{MediaType: "application/vnd.oci.empty.v1+json", Digest: digest.FromBytes(empty), Size: 2}
@@ -265,12 +266,12 @@ func TestTogether(t *testing.T) {
 				}
 				img.Push(t, h, repo, tag)
 				for _, p := range [][]byte{img.Layer, img.Config} {
-					if _, err := h.StatBlob(t.Context(), repo, digest.FromBytes(p)); err != nil {
+					if _, err := h.StatBlob(t.Context(), upstream.Repo{Name: repo}, digest.FromBytes(p)); err != nil {
 						t.Error(err)
 					}
 				}
 				if n%4 == 3 {
-					if err := h.DeleteManifest(t.Context(), repo, oci.Reference{Tag: tag}); err != nil && !oci.NotFound(err) {
+					if err := h.DeleteManifest(t.Context(), upstream.Repo{Name: repo}, oci.Reference{Tag: tag}); err != nil && !oci.NotFound(err) {
 						t.Error(err)
 					}
 				}

@@ -19,7 +19,8 @@ import (
 const pageSize = 1000
 
 // Tags implements upstream.Lister, in lexical order; "last" is a tag, which need not exist (spec 1.1, "Listing Tags").
-func (s *Store) Tags(_ context.Context, name string, query url.Values) (upstream.Page, error) {
+func (s *Store) Tags(_ context.Context, at upstream.Repo, query url.Values) (upstream.Page, error) {
+	name := at.Name
 	all, err := s.tags(name)
 	if err != nil {
 		return upstream.Page{}, err
@@ -69,7 +70,8 @@ func (s *Store) tags(name string) ([]string, error) {
 }
 
 // Referrers implements upstream.Lister. A subject that nothing refers to has an empty list, also one that is not here.
-func (s *Store) Referrers(_ context.Context, name string, d digest.Digest, query url.Values) (upstream.Page, error) {
+func (s *Store) Referrers(_ context.Context, at upstream.Repo, d digest.Digest, query url.Values) (upstream.Page, error) {
+	name := at.Name
 	all := s.referrers(name, d)
 	p := upstream.Page{ContentType: oci.MediaTypeOCIIndex}
 	if want := query.Get("artifactType"); want != "" {

@@ -18,7 +18,7 @@ func TestReferrers(t *testing.T) {
 	sig, sbom := h.referrer("team/app", "application/sig", subject), h.referrer("team/app", "application/sbom", subject)
 	list := func(repo string, query url.Values) ([]string, upstream.Page) {
 		t.Helper()
-		p, err := h.Referrers(t.Context(), repo, subject.Digest, query)
+		p, err := h.Referrers(t.Context(), upstream.Repo{Name: repo}, subject.Digest, query)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -62,7 +62,7 @@ func TestTagsPages(t *testing.T) {
 	}
 	read := func(q url.Values) ([]string, url.Values) {
 		t.Helper()
-		p, err := h.Tags(t.Context(), "r", q)
+		p, err := h.Tags(t.Context(), upstream.Repo{Name: "r"}, q)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -90,10 +90,10 @@ func TestTagsPages(t *testing.T) {
 	if got, _ := read(url.Values{"last": {"aa"}}); !slices.Equal(got, []string{"B", "b", "c"}) {
 		t.Errorf("after what is not there: %v", got)
 	}
-	if _, err := h.Tags(t.Context(), "r", url.Values{"n": {"x"}}); !errors.Is(err, oci.ErrPaginationInvalid) {
+	if _, err := h.Tags(t.Context(), upstream.Repo{Name: "r"}, url.Values{"n": {"x"}}); !errors.Is(err, oci.ErrPaginationInvalid) {
 		t.Errorf("n=x: %v", err)
 	}
-	if _, err := h.Tags(t.Context(), "s", nil); !errors.Is(err, oci.ErrNameUnknown) {
+	if _, err := h.Tags(t.Context(), upstream.Repo{Name: "s"}, nil); !errors.Is(err, oci.ErrNameUnknown) {
 		t.Errorf("no repository: %v", err)
 	}
 }

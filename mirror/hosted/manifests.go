@@ -12,7 +12,8 @@ import (
 )
 
 // Manifest implements upstream.Source.
-func (s *Store) Manifest(ctx context.Context, name string, ref oci.Reference, _ []string) (*oci.Manifest, error) {
+func (s *Store) Manifest(ctx context.Context, at upstream.Repo, ref oci.Reference, _ []string) (*oci.Manifest, error) {
+	name := at.Name
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
@@ -33,7 +34,8 @@ func (s *Store) Manifest(ctx context.Context, name string, ref oci.Reference, _ 
 }
 
 // StatManifest implements upstream.Source.
-func (s *Store) StatManifest(ctx context.Context, name string, ref oci.Reference, _ []string) (oci.Descriptor, error) {
+func (s *Store) StatManifest(ctx context.Context, at upstream.Repo, ref oci.Reference, _ []string) (oci.Descriptor, error) {
+	name := at.Name
 	desc, err := s.find(name, ref)
 	if err != nil {
 		return oci.Descriptor{}, err
@@ -78,7 +80,8 @@ func (s *Store) find(name string, ref oci.Reference) (oci.Descriptor, error) {
 
 // PutManifest implements upstream.Sink. It returns when the manifest, everything that it names and the file that says so
 // are on stable storage.
-func (s *Store) PutManifest(ctx context.Context, name string, ref oci.Reference, m *oci.Manifest) (upstream.Pushed, error) {
+func (s *Store) PutManifest(ctx context.Context, at upstream.Repo, ref oci.Reference, m *oci.Manifest) (upstream.Pushed, error) {
+	name := at.Name
 	if err := oci.CheckRepo(name); err != nil {
 		return upstream.Pushed{}, err
 	}
@@ -129,7 +132,8 @@ func (s *Store) complete(name string, m *manifest) error {
 }
 
 // DeleteManifest implements upstream.Deleter. A manifest without a tag stays for Options.Untagged.
-func (s *Store) DeleteManifest(ctx context.Context, name string, ref oci.Reference) error {
+func (s *Store) DeleteManifest(ctx context.Context, at upstream.Repo, ref oci.Reference) error {
+	name := at.Name
 	if s.lookup(name) == nil {
 		return nameUnknown(name)
 	}

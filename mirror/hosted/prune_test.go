@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"dray/upstream"
 	"dray/upstream/oci"
 	"dray/upstream/upstreamtest"
 
@@ -28,7 +29,7 @@ func TestUnusedTagsGo(t *testing.T) {
 		h.push("team/app", "keep", 1003)
 		h.push("other", "pr-1", 1004)
 		time.Sleep(47 * time.Hour)
-		if _, err := h.StatManifest(t.Context(), "team/app", oci.Reference{Tag: "pr-2"}, nil); err != nil {
+		if _, err := h.StatManifest(t.Context(), upstream.Repo{Name: "team/app"}, oci.Reference{Tag: "pr-2"}, nil); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(2 * time.Hour)
@@ -39,10 +40,10 @@ func TestUnusedTagsGo(t *testing.T) {
 		if h.has("team/app", old.Manifest.Digest.String()) {
 			t.Error("an old manifest without a tag is there")
 		}
-		if _, err := h.StatBlob(t.Context(), "team/app", digest.FromBytes(old.Layer)); err == nil {
+		if _, err := h.StatBlob(t.Context(), upstream.Repo{Name: "team/app"}, digest.FromBytes(old.Layer)); err == nil {
 			t.Error("its layer is there")
 		}
-		if _, err := h.StatBlob(t.Context(), "team/app", digest.FromBytes(pulled.Layer)); err != nil {
+		if _, err := h.StatBlob(t.Context(), upstream.Repo{Name: "team/app"}, digest.FromBytes(pulled.Layer)); err != nil {
 			t.Error(err)
 		}
 		h.sound()
@@ -102,7 +103,7 @@ func TestFamiliesStayTogether(t *testing.T) {
 			}
 			return n
 		}
-		if err := h.DeleteManifest(t.Context(), "r", oci.Reference{Tag: "child"}); err != nil {
+		if err := h.DeleteManifest(t.Context(), upstream.Repo{Name: "r"}, oci.Reference{Tag: "child"}); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(9 * time.Hour)
@@ -126,7 +127,7 @@ func TestUsesAreWritten(t *testing.T) {
 		h := begin(t, t.TempDir(), Options{Unused: 10 * time.Hour, Untagged: time.Hour})
 		h.push("r", "v1", 100)
 		time.Sleep(9 * time.Hour)
-		if _, err := h.Manifest(t.Context(), "r", oci.Reference{Tag: "v1"}, nil); err != nil {
+		if _, err := h.Manifest(t.Context(), upstream.Repo{Name: "r"}, oci.Reference{Tag: "v1"}, nil); err != nil {
 			t.Fatal(err)
 		}
 		h = h.again(false)

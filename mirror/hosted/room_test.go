@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"dray/upstream"
 	"dray/upstream/oci"
 	"dray/upstream/upstreamtest"
 
@@ -24,7 +25,7 @@ func TestQuota(t *testing.T) {
 			h.push("r", tag, size)
 			time.Sleep(time.Hour)
 		}
-		if _, err := h.StatManifest(t.Context(), "r", oci.Reference{Tag: "a"}, nil); err != nil {
+		if _, err := h.StatManifest(t.Context(), upstream.Repo{Name: "r"}, oci.Reference{Tag: "a"}, nil); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Hour)
@@ -36,7 +37,7 @@ func TestQuota(t *testing.T) {
 		// Blobs of pushes under way fill the quota: everything else goes, and the next one is refused.
 		var err error
 		for i := range 5 {
-			if err = h.PutBlob(t.Context(), "r", upstreamtest.Upload(upstreamtest.NewImage(t, fmt.Sprint(i), size).Layer)); err != nil {
+			if err = h.PutBlob(t.Context(), upstream.Repo{Name: "r"}, upstreamtest.Upload(upstreamtest.NewImage(t, fmt.Sprint(i), size).Layer)); err != nil {
 				break
 			}
 		}
@@ -57,7 +58,7 @@ func TestQuota(t *testing.T) {
 func TestQuotaRefuses(t *testing.T) {
 	h := begin(t, t.TempDir(), Options{MaxBytes: 100_000, Refuse: true})
 	h.push("r", "a", 80_000)
-	err := h.PutBlob(t.Context(), "r", upstreamtest.Upload(upstreamtest.NewImage(t, "b", 80_000).Layer))
+	err := h.PutBlob(t.Context(), upstream.Repo{Name: "r"}, upstreamtest.Upload(upstreamtest.NewImage(t, "b", 80_000).Layer))
 	if !errors.Is(err, ErrFull) || !h.has("r", "a") {
 		t.Errorf("%v", err)
 	}
@@ -76,7 +77,7 @@ func TestQuotaOfShared(t *testing.T) {
 		time.Sleep(2 * time.Hour)
 		h.push("three", "c", size)
 		time.Sleep(2 * time.Hour)
-		if _, err := h.StatManifest(t.Context(), "two", oci.Reference{Tag: "b"}, nil); err != nil {
+		if _, err := h.StatManifest(t.Context(), upstream.Repo{Name: "two"}, oci.Reference{Tag: "b"}, nil); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(2 * time.Hour)
@@ -86,7 +87,7 @@ func TestQuotaOfShared(t *testing.T) {
 		}
 		h.sound()
 		time.Sleep(2 * time.Hour)
-		if err := h.PutBlob(t.Context(), "three", upstreamtest.Upload(upstreamtest.NewImage(t, "e", 2*size).Layer)); err != nil {
+		if err := h.PutBlob(t.Context(), upstream.Repo{Name: "three"}, upstreamtest.Upload(upstreamtest.NewImage(t, "e", 2*size).Layer)); err != nil {
 			t.Errorf("beside shared ones: %v", err)
 		}
 		if len(h.tagged("one"))+len(h.tagged("two"))+len(h.tagged("three")) != 0 {

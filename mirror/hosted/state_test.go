@@ -26,12 +26,12 @@ func TestSurvivesKill(t *testing.T) {
 		h = h.again(kill)
 		h.sound()
 		for repo, img := range map[string]upstreamtest.Image{"team/app": one, "team": two} {
-			m, err := h.Manifest(t.Context(), repo, oci.Reference{Digest: img.Manifest.Digest}, nil)
+			m, err := h.Manifest(t.Context(), upstream.Repo{Name: repo}, oci.Reference{Digest: img.Manifest.Digest}, nil)
 			if err != nil || !bytes.Equal(m.Raw, img.Manifest.Raw) || m.MediaType != img.Manifest.MediaType {
 				t.Fatalf("%s after kill %v: %v", repo, kill, err)
 			}
 			for _, p := range [][]byte{img.Layer, img.Config} {
-				if size, err := h.StatBlob(t.Context(), repo, digest.FromBytes(p)); err != nil || size != int64(len(p)) {
+				if size, err := h.StatBlob(t.Context(), upstream.Repo{Name: repo}, digest.FromBytes(p)); err != nil || size != int64(len(p)) {
 					t.Errorf("%s after kill %v: blob of %d bytes: %d, %v", repo, kill, len(p), size, err)
 				}
 			}
@@ -49,7 +49,7 @@ func TestBrokenDisk(t *testing.T) {
 	next := upstreamtest.NewImage(t, "next", 2000)
 	for _, step := range []disk.Op{disk.OpSync, disk.OpCreate, disk.OpWrite, disk.OpPublish} {
 		h.broken.Store(step)
-		err := h.PutBlob(t.Context(), "team/app", upstreamtest.Upload(upstreamtest.NewImage(t, string(step), 1000).Layer))
+		err := h.PutBlob(t.Context(), upstream.Repo{Name: "team/app"}, upstreamtest.Upload(upstreamtest.NewImage(t, string(step), 1000).Layer))
 		if e := oci.AsError(err); err == nil || e.Status != 503 {
 			t.Errorf("PutBlob without %s: %v", step, err)
 		}
@@ -58,13 +58,13 @@ func TestBrokenDisk(t *testing.T) {
 	next.Push(t, h, "team/app", "v2")
 	third := upstreamtest.NewImage(t, "third", 3000)
 	for _, p := range [][]byte{third.Layer, third.Config} {
-		if err := h.PutBlob(t.Context(), "team/app", upstreamtest.Upload(p)); err != nil {
+		if err := h.PutBlob(t.Context(), upstream.Repo{Name: "team/app"}, upstreamtest.Upload(p)); err != nil {
 			t.Fatal(err)
 		}
 	}
 	for _, step := range []disk.Op{disk.OpSync, disk.OpCreate} {
 		h.broken.Store(step)
-		if _, err := h.PutManifest(t.Context(), "team/app", oci.Reference{Tag: "v1"}, third.Manifest); err == nil {
+		if _, err := h.PutManifest(t.Context(), upstream.Repo{Name: "team/app"}, oci.Reference{Tag: "v1"}, third.Manifest); err == nil {
 			t.Errorf("PutManifest without %s was acknowledged", step)
 		}
 		h.broken.Store(disk.Op(""))
@@ -76,7 +76,7 @@ func TestBrokenDisk(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(h.dir, "hosted/team/app", tempName), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := h.PutManifest(t.Context(), "team/app", oci.Reference{Tag: "v1"}, third.Manifest); oci.AsError(err).Status != 503 {
+	if _, err := h.PutManifest(t.Context(), upstream.Repo{Name: "team/app"}, oci.Reference{Tag: "v1"}, third.Manifest); oci.AsError(err).Status != 503 {
 		t.Errorf("PutManifest without a file: %v", err)
 	}
 	if err := os.Remove(filepath.Join(h.dir, "hosted/team/app", tempName)); err != nil {
@@ -84,7 +84,7 @@ func TestBrokenDisk(t *testing.T) {
 	}
 	h.sound()
 	for range 2 {
-		m, err := h.Manifest(t.Context(), "team/app", oci.Reference{Tag: "v1"}, nil)
+		m, err := h.Manifest(t.Context(), upstream.Repo{Name: "team/app"}, oci.Reference{Tag: "v1"}, nil)
 		if err != nil || m.Digest != first.Manifest.Digest {
 			t.Errorf("the tag is %v, %v", m, err)
 		}
@@ -128,7 +128,7 @@ func TestBrokenFiles(t *testing.T) {
 	}
 	for _, repo := range []string{"torn", "lost"} { // a push mends it
 		img := h.push(repo, "v1", 1000)
-		if _, err := h.Manifest(t.Context(), repo, oci.Reference{Digest: img.Manifest.Digest}, nil); err != nil {
+		if _, err := h.Manifest(t.Context(), upstream.Repo{Name: repo}, oci.Reference{Digest: img.Manifest.Digest}, nil); err != nil {
 			t.Error(err)
 		}
 	}
@@ -143,17 +143,17 @@ func TestLostBlobHeals(t *testing.T) {
 	if err := h.cache.Delete(t.Context(), layer); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := h.StatBlob(t.Context(), "team/app", layer); !errors.Is(err, oci.ErrBlobUnknown) {
+	if _, err := h.StatBlob(t.Context(), upstream.Repo{Name: "team/app"}, layer); !errors.Is(err, oci.ErrBlobUnknown) {
 		t.Errorf("StatBlob: %v", err)
 	}
-	if _, err := h.Blob(t.Context(), upstream.BlobRequest{Repo: "team/app", Digest: layer}); !errors.Is(err, oci.ErrBlobUnknown) {
+	if _, err := h.Blob(t.Context(), upstream.BlobRequest{Repo: upstream.Repo{Name: "team/app"}, Digest: layer}); !errors.Is(err, oci.ErrBlobUnknown) {
 		t.Errorf("Blob: %v", err)
 	}
-	if _, err := h.PutManifest(t.Context(), "team/app", oci.Reference{Tag: "v2"}, img.Manifest); !errors.Is(err, oci.ErrManifestBlobUnknown) {
+	if _, err := h.PutManifest(t.Context(), upstream.Repo{Name: "team/app"}, oci.Reference{Tag: "v2"}, img.Manifest); !errors.Is(err, oci.ErrManifestBlobUnknown) {
 		t.Errorf("PutManifest: %v", err)
 	}
 	img.Push(t, h, "team/app", "v1")
-	if _, err := h.StatBlob(t.Context(), "team/app", layer); err != nil {
+	if _, err := h.StatBlob(t.Context(), upstream.Repo{Name: "team/app"}, layer); err != nil {
 		t.Errorf("after the push: %v", err)
 	}
 	h.again(true).sound()

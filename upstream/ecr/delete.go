@@ -35,14 +35,14 @@ func NewDeleter(api DeleteAPI, account string) *Deleter { return &Deleter{api: a
 
 // DeleteManifest implements upstream.Deleter. ECR deletes an image together with its last tag (API reference,
 // BatchDeleteImage), and keeps one that an index names.
-func (d *Deleter) DeleteManifest(ctx context.Context, repo string, ref oci.Reference) error {
+func (d *Deleter) DeleteManifest(ctx context.Context, repo upstream.Repo, ref oci.Reference) error {
 	id := types.ImageIdentifier{}
 	if ref.ByDigest() {
 		id.ImageDigest = aws.String(ref.Digest.String())
 	} else {
 		id.ImageTag = &ref.Tag
 	}
-	in := &ecr.BatchDeleteImageInput{RepositoryName: &repo, ImageIds: []types.ImageIdentifier{id}}
+	in := &ecr.BatchDeleteImageInput{RepositoryName: &repo.Name, ImageIds: []types.ImageIdentifier{id}}
 	if d.account != "" {
 		in.RegistryId = &d.account
 	}
@@ -51,16 +51,16 @@ func (d *Deleter) DeleteManifest(ctx context.Context, repo string, ref oci.Refer
 	case errors.Is(ctx.Err(), context.Canceled):
 		return context.Cause(ctx)
 	case err != nil:
-		return deleteError(repo, err)
+		return deleteError(repo.Name, err)
 	case len(out.Failures) > 0:
-		return deleteFailure(repo, ref, out.Failures[0])
+		return deleteFailure(repo.Name, ref, out.Failures[0])
 	}
 	return nil
 }
 
 // DeleteBlob implements upstream.Deleter: there is no such call.
-func (d *Deleter) DeleteBlob(_ context.Context, repo string, dg digest.Digest) error {
-	return oci.ErrUnsupported.With("Amazon ECR cannot delete single layers (%s of %s): it drops those that no image needs by itself. Delete the image instead", dg, repo)
+func (d *Deleter) DeleteBlob(_ context.Context, repo upstream.Repo, dg digest.Digest) error {
+	return oci.ErrUnsupported.With("Amazon ECR cannot delete single layers (%s of %s): it drops those that no image needs by itself. Delete the image instead", dg, repo.Name)
 }
 
 // deleteFailure maps what ECR says about the one image that was named.

@@ -50,7 +50,7 @@ func TestDeleteErrors(t *testing.T) {
 		"nobody answers":   {&deleteAPI{err: errors.New("dial")}, upstream.ErrUnreachable, 503},
 		"nothing is wrong": {&deleteAPI{}, nil, 0},
 	} {
-		err := NewDeleter(c.api, "123456789012").DeleteManifest(t.Context(), "a/b", oci.Reference{Tag: "v1"})
+		err := NewDeleter(c.api, "123456789012").DeleteManifest(t.Context(), upstream.Repo{Name: "a/b"}, oci.Reference{Tag: "v1"})
 		if !errors.Is(err, c.want) || err != nil && oci.AsError(err).Status != c.status {
 			t.Errorf("%s: %v, want %v with status %d", name, err, c.want, c.status)
 		}
@@ -61,7 +61,7 @@ func TestDeleteErrors(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	api := &deleteAPI{err: context.Canceled}
-	err := NewDeleter(api, "").DeleteManifest(ctx, "a/b", oci.Reference{Digest: digest.FromString("x")})
+	err := NewDeleter(api, "").DeleteManifest(ctx, upstream.Repo{Name: "a/b"}, oci.Reference{Digest: digest.FromString("x")})
 	if !errors.Is(err, context.Canceled) || errors.Is(err, oci.ErrUnavailable) || api.in.RegistryId != nil || aws.ToString(api.in.ImageIds[0].ImageDigest) == "" {
 		t.Errorf("cancelled: %v, asked for %+v", err, api.in)
 	}

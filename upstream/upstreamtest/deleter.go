@@ -28,7 +28,7 @@ func TestDeleter(t *testing.T, del upstream.Deleter, to upstream.Sink, from upst
 	img.Push(t, to, repo, "v2")
 	there := func(ref oci.Reference) bool {
 		t.Helper()
-		_, err := from.StatManifest(t.Context(), repo, ref, ManifestTypes())
+		_, err := from.StatManifest(t.Context(), upstream.Repo{Name: repo}, ref, ManifestTypes())
 		if err != nil && !oci.NotFound(err) {
 			t.Fatalf("StatManifest(%s): %v", ref, err)
 		}
@@ -37,7 +37,7 @@ func TestDeleter(t *testing.T, del upstream.Deleter, to upstream.Sink, from upst
 	one, two, self := oci.Reference{Tag: "v1"}, oci.Reference{Tag: "v2"}, oci.Reference{Digest: img.Manifest.Digest}
 
 	t.Run("tag", func(t *testing.T) {
-		if err := del.DeleteManifest(t.Context(), repo, one); err != nil {
+		if err := del.DeleteManifest(t.Context(), upstream.Repo{Name: repo}, one); err != nil {
 			t.Fatal(err)
 		}
 		if there(one) || !there(two) || !there(self) {
@@ -45,7 +45,7 @@ func TestDeleter(t *testing.T, del upstream.Deleter, to upstream.Sink, from upst
 		}
 	})
 	t.Run("last tag", func(t *testing.T) {
-		if err := del.DeleteManifest(t.Context(), repo, two); err != nil {
+		if err := del.DeleteManifest(t.Context(), upstream.Repo{Name: repo}, two); err != nil {
 			t.Fatal(err)
 		}
 		if there(two) || there(self) == o.LastTag {
@@ -55,7 +55,7 @@ func TestDeleter(t *testing.T, del upstream.Deleter, to upstream.Sink, from upst
 	t.Run("manifest", func(t *testing.T) {
 		img.Push(t, to, repo, "v1")
 		img.Push(t, to, repo, "v2")
-		if err := del.DeleteManifest(t.Context(), repo, self); err != nil {
+		if err := del.DeleteManifest(t.Context(), upstream.Repo{Name: repo}, self); err != nil {
 			t.Fatal(err)
 		}
 		if there(one) || there(two) || there(self) {
@@ -65,19 +65,19 @@ func TestDeleter(t *testing.T, del upstream.Deleter, to upstream.Sink, from upst
 	t.Run("missing", func(t *testing.T) {
 		absent := oci.Reference{Digest: digest.FromString("absent " + t.Name())}
 		for _, ref := range []oci.Reference{{Tag: "absent"}, absent} {
-			if err := del.DeleteManifest(t.Context(), repo, ref); !oci.NotFound(err) {
+			if err := del.DeleteManifest(t.Context(), upstream.Repo{Name: repo}, ref); !oci.NotFound(err) {
 				t.Errorf("DeleteManifest(%s): %v, want not found", ref, err)
 			}
 		}
-		if err := del.DeleteBlob(t.Context(), repo, absent.Digest); o.Blobs && !oci.NotFound(err) {
+		if err := del.DeleteBlob(t.Context(), upstream.Repo{Name: repo}, absent.Digest); o.Blobs && !oci.NotFound(err) {
 			t.Errorf("DeleteBlob of what is not there: %v", err)
 		}
 	})
 	t.Run("blob", func(t *testing.T) {
-		if err := to.PutBlob(t.Context(), repo, Upload(img.Layer)); err != nil {
+		if err := to.PutBlob(t.Context(), upstream.Repo{Name: repo}, Upload(img.Layer)); err != nil {
 			t.Fatal(err)
 		}
-		err := del.DeleteBlob(t.Context(), repo, layer)
+		err := del.DeleteBlob(t.Context(), upstream.Repo{Name: repo}, layer)
 		if !o.Blobs {
 			if !errors.Is(err, oci.ErrUnsupported) {
 				t.Errorf("DeleteBlob: %v, want unsupported", err)
@@ -87,7 +87,7 @@ func TestDeleter(t *testing.T, del upstream.Deleter, to upstream.Sink, from upst
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := from.StatBlob(t.Context(), repo, layer); !oci.NotFound(err) {
+		if _, err := from.StatBlob(t.Context(), upstream.Repo{Name: repo}, layer); !oci.NotFound(err) {
 			t.Errorf("a deleted blob: %v", err)
 		}
 	})

@@ -148,11 +148,11 @@ func Stream(p []byte) upstream.Upload {
 func (i Image) Push(tb testing.TB, to upstream.Sink, repo, tag string) {
 	tb.Helper()
 	for _, p := range [][]byte{i.Config, i.Layer} {
-		if err := to.PutBlob(tb.Context(), repo, Upload(p)); err != nil {
+		if err := to.PutBlob(tb.Context(), upstream.Repo{Name: repo}, Upload(p)); err != nil {
 			tb.Fatalf("push blob to %s: %v", repo, err)
 		}
 	}
-	if _, err := to.PutManifest(tb.Context(), repo, oci.Reference{Tag: tag}, i.Manifest); err != nil {
+	if _, err := to.PutManifest(tb.Context(), upstream.Repo{Name: repo}, oci.Reference{Tag: tag}, i.Manifest); err != nil {
 		tb.Fatalf("push manifest to %s: %v", repo, err)
 	}
 }

@@ -28,14 +28,14 @@ func TestSource(t *testing.T, from upstream.Source, to upstream.Sink, repo strin
 
 	t.Run("manifest", func(t *testing.T) {
 		for _, ref := range []oci.Reference{{Tag: "v1"}, {Digest: img.Manifest.Digest}} {
-			m, err := from.Manifest(t.Context(), repo, ref, accept)
+			m, err := from.Manifest(t.Context(), upstream.Repo{Name: repo}, ref, accept)
 			if err != nil {
 				t.Fatalf("Manifest(%s): %v", ref, err)
 			}
 			if !bytes.Equal(m.Raw, img.Manifest.Raw) || m.Digest != img.Manifest.Digest || m.MediaType != img.Manifest.MediaType {
 				t.Errorf("Manifest(%s) = %s %s, pushed %s %s", ref, m.MediaType, m.Digest, img.Manifest.MediaType, img.Manifest.Digest)
 			}
-			d, err := from.StatManifest(t.Context(), repo, ref, accept)
+			d, err := from.StatManifest(t.Context(), upstream.Repo{Name: repo}, ref, accept)
 			if want := img.Manifest.Descriptor(); err != nil || d.Digest != want.Digest || d.Size != want.Size || d.MediaType != want.MediaType {
 				t.Errorf("StatManifest(%s) = %+v, %v; want %+v", ref, d, err, want)
 			}
@@ -45,7 +45,7 @@ func TestSource(t *testing.T, from upstream.Source, to upstream.Sink, repo strin
 		for _, offset := range []int64{0, 1, layerSize / 2, layerSize - 1} {
 			readBlob(t, from, repo, layer, offset, img.Layer)
 		}
-		if size, err := from.StatBlob(t.Context(), repo, layer); err != nil || size != layerSize {
+		if size, err := from.StatBlob(t.Context(), upstream.Repo{Name: repo}, layer); err != nil || size != layerSize {
 			t.Errorf("StatBlob = %d, %v; want %d", size, err, layerSize)
 		}
 	})
@@ -53,7 +53,7 @@ func TestSource(t *testing.T, from upstream.Source, to upstream.Sink, repo strin
 	t.Run("cancelled", func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		_, err := from.Manifest(ctx, repo, oci.Reference{Tag: "v1"}, accept)
+		_, err := from.Manifest(ctx, upstream.Repo{Name: repo}, oci.Reference{Tag: "v1"}, accept)
 		if !errors.Is(err, context.Canceled) || errors.Is(err, upstream.ErrUnreachable) {
 			t.Errorf("Manifest with a cancelled context: %v", err)
 		}
@@ -69,7 +69,7 @@ func TestSource(t *testing.T, from upstream.Source, to upstream.Sink, repo strin
 
 func readBlob(t *testing.T, from upstream.Source, repo string, d digest.Digest, offset int64, want []byte) {
 	t.Helper()
-	s, err := from.Blob(t.Context(), upstream.BlobRequest{Repo: repo, Digest: d, From: offset})
+	s, err := from.Blob(t.Context(), upstream.BlobRequest{Repo: upstream.Repo{Name: repo}, Digest: d, From: offset})
 	if err != nil {
 		t.Errorf("Blob from %d: %v", offset, err)
 		return
@@ -88,18 +88,18 @@ func testMissing(t *testing.T, from upstream.Source, repo string) {
 	absent := digest.FromString("absent " + t.Name())
 	for name, get := range map[string]func(repo string) error{
 		"Manifest by tag": func(repo string) error {
-			return second(from.Manifest(t.Context(), repo, oci.Reference{Tag: "absent"}, nil))
+			return second(from.Manifest(t.Context(), upstream.Repo{Name: repo}, oci.Reference{Tag: "absent"}, nil))
 		},
 		"Manifest by digest": func(repo string) error {
-			return second(from.Manifest(t.Context(), repo, oci.Reference{Digest: absent}, nil))
+			return second(from.Manifest(t.Context(), upstream.Repo{Name: repo}, oci.Reference{Digest: absent}, nil))
 		},
 		"StatManifest by tag": func(repo string) error {
-			return second(from.StatManifest(t.Context(), repo, oci.Reference{Tag: "absent"}, nil))
+			return second(from.StatManifest(t.Context(), upstream.Repo{Name: repo}, oci.Reference{Tag: "absent"}, nil))
 		},
 		"Blob": func(repo string) error {
-			return second(from.Blob(t.Context(), upstream.BlobRequest{Repo: repo, Digest: absent}))
+			return second(from.Blob(t.Context(), upstream.BlobRequest{Repo: upstream.Repo{Name: repo}, Digest: absent}))
 		},
-		"StatBlob": func(repo string) error { return second(from.StatBlob(t.Context(), repo, absent)) },
+		"StatBlob": func(repo string) error { return second(from.StatBlob(t.Context(), upstream.Repo{Name: repo}, absent)) },
 	} {
 		for _, repo := range []string{repo, repo + "-absent"} {
 			err := get(repo)
@@ -130,7 +130,7 @@ func TestSink(t *testing.T, to upstream.Sink, from upstream.Source, repo string)
 			accepted := 0
 			u.Accepted = func() { accepted++ }
 			for range 2 { // the second is a repetition of what is there
-				if err := to.PutBlob(t.Context(), repo, u); err != nil {
+				if err := to.PutBlob(t.Context(), upstream.Repo{Name: repo}, u); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -141,31 +141,31 @@ func TestSink(t *testing.T, to upstream.Sink, from upstream.Source, repo string)
 	}
 	t.Run("manifest", func(t *testing.T) {
 		for _, ref := range []oci.Reference{{Digest: img.Manifest.Digest}, {Tag: "v1"}} {
-			p, err := to.PutManifest(t.Context(), repo, ref, img.Manifest)
+			p, err := to.PutManifest(t.Context(), upstream.Repo{Name: repo}, ref, img.Manifest)
 			if err != nil || p.Digest != img.Manifest.Digest {
 				t.Fatalf("PutManifest(%s) = %+v, %v", ref, p, err)
 			}
 		}
-		m, err := from.Manifest(t.Context(), repo, oci.Reference{Tag: "v1"}, ManifestTypes())
+		m, err := from.Manifest(t.Context(), upstream.Repo{Name: repo}, oci.Reference{Tag: "v1"}, ManifestTypes())
 		if err != nil || !bytes.Equal(m.Raw, img.Manifest.Raw) {
 			t.Fatalf("read back: %v", err)
 		}
 		readBlob(t, from, repo, layer, 0, img.Layer)
 	})
 	t.Run("mount", func(t *testing.T) {
-		ok, err := to.Mount(t.Context(), mounted, repo, layer)
+		ok, err := to.Mount(t.Context(), upstream.Repo{Name: mounted}, repo, layer)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if !ok {
-			if err := to.PutBlob(t.Context(), mounted, Upload(img.Layer)); err != nil {
+			if err := to.PutBlob(t.Context(), upstream.Repo{Name: mounted}, Upload(img.Layer)); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if err := to.PutBlob(t.Context(), mounted, Upload(img.Config)); err != nil {
+		if err := to.PutBlob(t.Context(), upstream.Repo{Name: mounted}, Upload(img.Config)); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := to.PutManifest(t.Context(), mounted, oci.Reference{Tag: "v1"}, img.Manifest); err != nil {
+		if _, err := to.PutManifest(t.Context(), upstream.Repo{Name: mounted}, oci.Reference{Tag: "v1"}, img.Manifest); err != nil {
 			t.Fatal(err)
 		}
 		readBlob(t, from, mounted, layer, 0, img.Layer)
@@ -186,11 +186,11 @@ func testUnverified(t *testing.T, to upstream.Sink, from upstream.Source, repo s
 	unopened := Stream(p)
 	unopened.Open = func() (io.ReadCloser, error) { return nil, cause }
 	for name, u := range map[string]upstream.Upload{"unverified": unverified, "announced": announced, "broken": broken, "unopened": unopened} {
-		err := to.PutBlob(t.Context(), repo, u)
+		err := to.PutBlob(t.Context(), upstream.Repo{Name: repo}, u)
 		if !errors.Is(err, cause) {
 			t.Errorf("PutBlob of %s bytes: %v, want the cause", name, err)
 		}
-		if _, err := from.StatBlob(t.Context(), repo, digest.FromBytes(p)); err == nil {
+		if _, err := from.StatBlob(t.Context(), upstream.Repo{Name: repo}, digest.FromBytes(p)); err == nil {
 			t.Errorf("PutBlob of %s bytes: they are there", name)
 		}
 	}
