@@ -15,6 +15,7 @@ import (
 	"dray/mirror/pipeline"
 	"dray/mirror/queue"
 	"dray/upstream"
+	"dray/upstream/oci"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -39,7 +40,8 @@ type Upstream struct {
 	Deleter upstream.Deleter
 	// Lister lists tags and referrers.
 	Lister upstream.Lister
-	// RepositoryPrefix is put before every repository name at the upstream.
+	// RepositoryPrefix is put before every repository name at the upstream, with a slash between
+	// them; empty: nothing is.
 	RepositoryPrefix string
 	// Aside, when not nil, keeps the build caches that are pushed here.
 	Aside *Aside
@@ -74,7 +76,7 @@ type TagPolicy struct {
 
 // remote is the repository as it is asked for at the upstream.
 func (u *Upstream) remote(repo string) upstream.Repo {
-	return upstream.Repo{Name: u.RepositoryPrefix + repo}
+	return upstream.Repo{Name: oci.JoinRepo(u.RepositoryPrefix, repo)}
 }
 
 // Options are what a Mirror is made of.

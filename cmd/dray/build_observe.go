@@ -10,6 +10,7 @@ import (
 	"dray/mirror/cloudwatch"
 	"dray/mirror/pulls"
 	"dray/mirror/wire"
+	"dray/upstream/oci"
 
 	awsconfig "github.com/aws/aws-sdk-go-v2/config"
 	awscloudwatch "github.com/aws/aws-sdk-go-v2/service/cloudwatch"
@@ -24,7 +25,7 @@ func (g *graph) buildPulls() func(u *mirror.Upstream, repo, reference string) {
 	})
 	g.register(counted.Collectors())
 	return func(u *mirror.Upstream, repo, reference string) {
-		counted.Inc(u.Name, u.Registry, u.RepositoryPrefix+repo, reference)
+		counted.Inc(u.Name, u.Registry, oci.JoinRepo(u.RepositoryPrefix, repo), reference)
 	}
 }
 

@@ -216,7 +216,7 @@ func openRemote(ctx context.Context, cfg Config, image string) (*opened, error) 
 	if err != nil {
 		return nil, err
 	}
-	from := remote{reg.Source, upstream.Repo{Name: u.RepositoryPrefix + target.Repo}}
+	from := remote{reg.Source, upstream.Repo{Name: oci.JoinRepo(u.RepositoryPrefix, target.Repo)}}
 	o := &opened{
 		blobs: from, close: reg.wire.CloseIdleConnections,
 		name: pipeline.Name{Upstream: u.Name, Repository: target.Repo, Tag: ref.Tag},

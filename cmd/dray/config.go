@@ -87,7 +87,9 @@ type Upstream struct {
 	Prefixes []string `yaml:"prefixes,omitempty"`
 	// Namespace of names without a slash. For Docker Hub the default is `library`; elsewhere there is none.
 	DefaultNamespace string `yaml:"default_namespace,omitempty"`
-	// Put before every repository name at the upstream, such as the prefix of a pull-through cache rule.
+	// Put before every repository name at the upstream, with a slash between them; a slash at its end
+	// makes no difference. It is the prefix of a pull-through cache rule of ECR, or the project of
+	// Harbor: with `docker-hub`, `library/alpine` is asked for as `docker-hub/library/alpine`.
 	RepositoryPrefix string `yaml:"repository_prefix,omitempty"`
 	// Who dray is at the upstream; not for kind `ecr`, where the AWS SDK knows. Default: anonymous.
 	Credentials Credentials `yaml:"credentials,omitempty"`

@@ -5,6 +5,8 @@ import (
 	"net"
 	"slices"
 	"strings"
+
+	"dray/upstream/oci"
 )
 
 // LocalOnly reports whether only this machine can connect to the listener.
@@ -36,6 +38,10 @@ func (c Config) Notices() []string {
 		}
 		if strings.HasPrefix(u.URL, "http://") && (u.Kind == KindECR || u.Credentials.Username != "") && !isLoopback(u.dialAddress()) {
 			add("upstream %s: credentials travel to %s over plain HTTP.", u.Name, u.URL)
+		}
+		if u.RepositoryPrefix != "" {
+			name := oci.JoinRepo(u.DefaultNamespace, "alpine")
+			add("upstream %s: alpine is asked for as %s there, because of repository_prefix.", u.Name, oci.JoinRepo(u.RepositoryPrefix, name))
 		}
 	}
 	if c.Admin.Address != adminOff && !isLoopback(c.Admin.Address) {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"net"
@@ -157,7 +158,8 @@ func (u Upstream) validate(k *check, path string) {
 			k.add(at(path+".prefixes", j), "%q cannot be a prefix; write lower case path components, none of them v2", p)
 		}
 	}
-	for _, kv := range [][2]string{{"default_namespace", u.DefaultNamespace}, {"repository_prefix", u.RepositoryPrefix}} {
+	prefix := cmp.Or(strings.TrimSuffix(u.RepositoryPrefix, "/"), u.RepositoryPrefix)
+	for _, kv := range [][2]string{{"default_namespace", u.DefaultNamespace}, {"repository_prefix", prefix}} {
 		if key, value := kv[0], kv[1]; value != "" && !name.MatchString(value) {
 			k.add(path+"."+key, "%q cannot begin a repository name; write lower case path components", value)
 		}

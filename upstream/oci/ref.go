@@ -74,6 +74,15 @@ func CheckRepo(name string) error {
 	return nil
 }
 
+// JoinRepo returns the name that a repository has below a prefix, with one slash between them.
+// The prefix may be empty, and may end with a slash.
+func JoinRepo(prefix, repo string) string {
+	if prefix = strings.TrimSuffix(prefix, "/"); prefix == "" {
+		return repo
+	}
+	return prefix + "/" + repo
+}
+
 // lowerPath refuses what the reference grammar allows only because its first
 // component may be a host name (upper case, a port).
 func lowerPath(name string) bool {

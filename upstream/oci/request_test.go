@@ -181,3 +181,11 @@ func FuzzParseReference(f *testing.F) {
 		}
 	})
 }
+
+func TestJoinRepo(t *testing.T) {
+	for _, tc := range [][3]string{{"", "app", "app"}, {"team", "app", "team/app"}, {"team/", "a/b", "team/a/b"}, {"a/b/", "c", "a/b/c"}} {
+		if got := oci.JoinRepo(tc[0], tc[1]); got != tc[2] {
+			t.Errorf("%q below %q is %q, want %q", tc[1], tc[0], got, tc[2])
+		}
+	}
+}
