@@ -60,7 +60,11 @@ func (m *Mirror) getBlob(x *exchange) error {
 		}
 	}
 	x.relax()
-	return x.send(d, wire.Content{MediaType: octetStream, Size: r.Size(), Body: r, File: r.File(), Arriving: r.File() == nil})
+	c := wire.Content{MediaType: octetStream, Size: r.Size(), Body: r}
+	if file := r.File(); file != nil {
+		c.Body = file
+	}
+	return x.send(d, c)
 }
 
 // brokenOrigin makes what the cache found wrong with an upstream's bytes an answer.

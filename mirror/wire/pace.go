@@ -116,7 +116,7 @@ func (p pacedWriter) Write(b []byte) (n int, err error) {
 }
 
 // sendFile sends length bytes of a file, by the kernel where that can.
-func (p pacedWriter) sendFile(f io.Reader, length int64) (sent int64, err error) {
+func (p pacedWriter) sendFile(f *os.File, length int64) (sent int64, err error) {
 	if p.gather != nil {
 		defer p.hold(&err)()
 	}
@@ -132,15 +132,8 @@ func (p pacedWriter) sendFile(f io.Reader, length int64) (sent int64, err error)
 	return sent, err
 }
 
-// stretcher is a body that is still on its way here, of which the kernel may send what
-// has come; see [cache.Reader.Stretch].
-type stretcher interface {
-	io.Reader
-	Stretch(n int64) (*os.File, int64, error)
-}
-
 // sendArriving sends length bytes, by the kernel as far as they are in a file.
-func (p pacedWriter) sendArriving(body stretcher, length int64) (sent int64, err error) {
+func (p pacedWriter) sendArriving(body Arriving, length int64) (sent int64, err error) {
 	for sent < length && err == nil {
 		var f *os.File
 		var n int64

@@ -19,14 +19,21 @@ type Content struct {
 	MediaType string
 	// Size in bytes, -1 when the origin did not tell.
 	Size int64
+	// Body is an *os.File where the kernel may send it, and Arriving where it is still on its way
+	// here.
 	Body io.ReadSeeker
-	// File is the body as a file, where it is one: the kernel then sends it.
-	File *os.File
 	// Small says that a client has no use for ranges, and is not told of them.
 	Small bool
-	// Arriving says that the body is still on its way here. The header then does not
-	// wait for it.
-	Arriving bool
+}
+
+// Arriving is a body that is still on its way here. The header of its answer does not wait for it,
+// and the kernel sends of it what has come.
+type Arriving interface {
+	io.ReadSeeker
+	// Stretch waits for bytes, and returns a file that stands at them and how many of them, at most
+	// n, can be taken from it. They are then read. The file is nil where Read has to go on. An error
+	// is one of Read.
+	Stretch(n int64) (file *os.File, bytes int64, err error)
 }
 
 // Send answers GET and HEAD for content: whole, a range of it, or "not modified". What fails before
@@ -38,13 +45,13 @@ func (w *Response) Send(c Content) error {
 		w.WriteHeader(http.StatusNotModified)
 		return nil
 	}
-	if c.Arriving && c.Size == 0 {
+	if _, arriving := c.Body.(Arriving); arriving && c.Size == 0 {
 		// Not even a last byte is there to be withheld until the digest is known to match.
 		if _, err := c.Body.Read(make([]byte, 1)); err != io.EOF {
 			return err
 		}
 	}
-	part, partial := oci.Range{Length: c.Size}, false
+	part, status := oci.Range{Length: c.Size}, http.StatusOK
 	if c.Size >= 0 {
 		if !c.Small {
 			h.Set("Accept-Ranges", "bytes")
@@ -57,41 +64,36 @@ func (w *Response) Send(c Content) error {
 				return err
 			}
 			if ok {
-				part, partial = r, true
+				part, status = r, http.StatusPartialContent
 			}
 		}
 	}
-	return w.sendPart(c, part, partial)
+	return w.sendPart(c, status, part)
 }
 
-func (w *Response) sendPart(c Content, part oci.Range, partial bool) error {
+// sendPart sends the header of a status, and the part of the body.
+func (w *Response) sendPart(c Content, status int, part oci.Range) error {
 	h := w.Header()
 	h.Set("Content-Type", c.MediaType)
 	if c.Size >= 0 {
 		h.Set("Content-Length", strconv.FormatInt(part.Length, 10))
 	}
-	status := http.StatusOK
-	if partial {
+	if status == http.StatusPartialContent {
 		h.Set("Content-Range", part.ContentRange(c.Size))
-		status = http.StatusPartialContent
 	}
 	if w.r.Method == http.MethodHead {
 		w.WriteHeader(status)
 		return nil
 	}
-	body := c.Body
-	if c.File != nil {
-		body = c.File
-	}
-	if _, err := body.Seek(part.Start, io.SeekStart); err != nil {
+	if _, err := c.Body.Seek(part.Start, io.SeekStart); err != nil {
 		return err
 	}
 	w.WriteHeader(status)
-	if c.Arriving {
+	if _, arriving := c.Body.(Arriving); arriving {
 		_ = http.NewResponseController(w).Flush() // what fails here fails below
 	}
-	err := w.copyBody(body, c.File != nil, part.Length)
-	if err != nil {
+	n, err := w.copyBody(c.Body, part.Length)
+	if err = short(n, part.Length, err); err != nil {
 		w.Break()
 	}
 	return err
@@ -106,23 +108,22 @@ func (w *Response) byKernel() bool { return w.r.TLS == nil && !w.options.CopyFil
 
 // copyBody sends length bytes of the body, or all of it when that is -1. A file goes
 // to the kernel, where that may send it, and of a file that grows what is there.
-func (w *Response) copyBody(body io.Reader, file bool, length int64) error {
+func (w *Response) copyBody(body io.Reader, length int64) (int64, error) {
 	p := w.pacedWriter()
-	if file && length >= 0 && w.byKernel() {
-		n, err := p.sendFile(body, length)
-		return short(n, length, err)
-	}
-	if arriving, ok := body.(stretcher); ok && length >= 0 && w.byKernel() {
-		n, err := p.sendArriving(arriving, length)
-		return short(n, length, err)
+	if length >= 0 && w.byKernel() {
+		switch body := body.(type) {
+		case *os.File:
+			return p.sendFile(body, length)
+		case Arriving:
+			return p.sendArriving(body, length)
+		}
 	}
 	buf := buffers.Get().(*[]byte)
 	defer buffers.Put(buf)
 	if length >= 0 {
 		body = io.LimitReader(body, length)
 	}
-	n, err := io.CopyBuffer(p, body, *buf)
-	return short(n, length, err)
+	return io.CopyBuffer(p, body, *buf)
 }
 
 // SendWhole sends a body that is at hand as a whole.
@@ -134,6 +135,7 @@ func (w *Response) SendWhole(body []byte) error {
 	return err
 }
 
+// short is the error of a body of which n bytes were sent of those wanted, -1 for all there are.
 func short(n, want int64, err error) error {
 	if err == nil && want >= 0 && n < want {
 		err = io.ErrUnexpectedEOF

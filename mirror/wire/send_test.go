@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -57,7 +58,7 @@ func TestBodiesAreGathered(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer file.Close()
-	large := Content{ETag: `"layer"`, Size: int64(len(layer)), Body: file, File: file}
+	large := Content{ETag: `"layer"`, Size: int64(len(layer)), Body: file}
 	small := Content{ETag: `"layer"`, Size: 300, Body: bytes.NewReader(layer[:300]), Small: true}
 	failing := errors.New("the connection is gone")
 	for _, test := range []struct {
@@ -96,6 +97,76 @@ func TestBodiesAreGathered(t *testing.T) {
 		}
 		if !slices.Equal(g.events, test.want) {
 			t.Errorf("%s: %v, want %v", test.name, g.events, test.want)
+		}
+	}
+}
+
+// coming is a body of which the first bytes have come, in a file; the rest comes with Read, and fails
+// where fails says so.
+type coming struct {
+	*bytes.Reader
+	file  *os.File
+	there int64
+	fails error
+	asked int
+}
+
+func (c *coming) Stretch(n int64) (*os.File, int64, error) {
+	c.asked++
+	at := c.Size() - int64(c.Len())
+	if n = min(n, c.there-at); n <= 0 {
+		return nil, 0, c.fails
+	}
+	if _, err := c.file.Seek(at, io.SeekStart); err != nil {
+		return nil, 0, err
+	}
+	_, err := c.Seek(n, io.SeekCurrent)
+	return c.file, n, err
+}
+
+// What arrives is taken from the file as far as it has come, and then from the body, and never from
+// the file where files are to be copied. What fails breaks the answer.
+func TestSendArriving(t *testing.T) {
+	data := bytes.Repeat([]byte("0123456789abcdef"), 200_000)
+	path := filepath.Join(t.TempDir(), "growing")
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	file, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	failing := errors.New("the origin is gone")
+	for _, test := range []struct {
+		name, span string
+		copied     bool
+		fails      error
+		from       int
+		sent       int
+		asked      bool
+	}{
+		{name: "whole", sent: len(data), asked: true},
+		{name: "range", span: "bytes=1000000-", from: 1_000_000, sent: len(data) - 1_000_000, asked: true},
+		{name: "copied", copied: true, sent: len(data)},
+		{name: "fails", fails: failing, sent: 2_000_000, asked: true},
+	} {
+		body := &coming{Reader: bytes.NewReader(data), file: file, there: 2_000_000, fails: test.fails}
+		r := httptest.NewRequestWithContext(t.Context(), "GET", "/", http.NoBody)
+		if test.span != "" {
+			r.Header.Set("Range", test.span)
+		}
+		recorder := httptest.NewRecorder()
+		w := NewResponse(recorder, r, Options{Stall: time.Minute, CopyFiles: test.copied})
+		err := w.Send(Content{ETag: `"layer"`, Size: int64(len(data)), Body: body})
+		if !errors.Is(err, test.fails) || w.Broken() != (test.fails != nil) {
+			t.Errorf("%s: %v, broken %v", test.name, err, w.Broken())
+		}
+		if got := recorder.Body.Bytes(); !bytes.Equal(got, data[test.from:test.from+test.sent]) || w.Sent() != int64(test.sent) {
+			t.Errorf("%s: %d bytes of %d, or others", test.name, len(got), test.sent)
+		}
+		if !recorder.Flushed || (body.asked > 0) != test.asked {
+			t.Errorf("%s: flushed %v, asked for a file %d times", test.name, recorder.Flushed, body.asked)
 		}
 	}
 }

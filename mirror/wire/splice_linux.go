@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -30,8 +31,11 @@ type pipes struct {
 	spent  int64 // bytes that went through
 }
 
-// pipe has two ends; it is empty while it is idle.
-type pipe struct{ read, write int }
+// pipe has two ends, and holds bytes that were not taken out yet. It is empty while it is idle.
+type pipe struct {
+	read, write int
+	holds       int64
+}
 
 func newPipes() *pipes { return &pipes{make: makePipe} }
 
@@ -40,7 +44,7 @@ func makePipe() (*pipe, error) {
 	if err := unix.Pipe2(ends[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
 		return nil, os.NewSyscallError("pipe2", err)
 	}
-	p := &pipe{ends[0], ends[1]}
+	p := &pipe{read: ends[0], write: ends[1]}
 	if _, err := unix.FcntlInt(uintptr(p.write), unix.F_SETPIPE_SZ, pipeBytes); err != nil {
 		p.close()
 		return nil, os.NewSyscallError("fcntl", err)
@@ -78,11 +82,12 @@ func (s *pipes) take() *pipe {
 	return p
 }
 
-// give takes a pipe back. One that is not empty would mix two files.
-func (s *pipes) give(p *pipe, empty bool, sent int64) {
+// give takes a pipe back through which so many bytes went. One that is not empty would mix two
+// files, and is closed.
+func (s *pipes) give(p *pipe, sent int64) {
 	s.mu.Lock()
 	s.spent += sent
-	keep := empty && !s.closed
+	keep := p.holds == 0 && !s.closed
 	if keep {
 		s.idle = append(s.idle, p)
 	} else {
@@ -206,8 +211,8 @@ func (c *splicing) readFrom(r io.Reader) (int64, error) {
 	if p == nil {
 		return c.TCPConn.ReadFrom(r)
 	}
-	n, left, err := p.move(c.TCPConn, f, l.N)
-	c.pipes.give(p, left == 0, n)
+	n, err := p.move(c.TCPConn, f, l.N)
+	c.pipes.give(p, n)
 	l.N -= n
 	if errors.Is(err, errNotSpliced) {
 		return c.TCPConn.ReadFrom(r)
@@ -215,49 +220,50 @@ func (c *splicing) readFrom(r io.Reader) (int64, error) {
 	return n, err
 }
 
-// move sends up to n bytes of a file from where it is, or all up to its end, and says
-// how many it sent and how many are left in the pipe, which are lost.
-func (p *pipe) move(to *net.TCPConn, f *os.File, n int64) (sent, left int64, err error) {
+// move sends up to n bytes of a file from where it is, or all up to its end, and returns how many it
+// sent. What the pipe still holds after a failure is lost.
+func (p *pipe) move(to *net.TCPConn, f *os.File, n int64) (sent int64, err error) {
 	out, err := to.SyscallConn()
 	if err != nil {
-		return 0, 0, err
+		return 0, err
 	}
 	in, err := f.SyscallConn()
 	if err != nil {
-		return 0, 0, err
+		return 0, err
 	}
 	for sent < n && err == nil {
-		if left, err = p.fill(in, n-sent); left == 0 {
+		if err = p.fill(in, n-sent); p.holds == 0 {
 			break // the end of the file, or a failure
 		}
 		more := 0
-		if sent+left < n {
+		if sent+p.holds < n {
 			more = unix.SPLICE_F_MORE
 		}
-		for left > 0 && err == nil {
+		for p.holds > 0 && err == nil {
 			var moved int64
-			moved, err = p.drain(out, left, more)
-			sent, left = sent+moved, left-moved
+			moved, err = p.drain(out, more)
+			sent += moved
 		}
 	}
-	if err != nil && sent == 0 && left == 0 && (errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS)) {
+	if err != nil && sent == 0 && p.holds == 0 && (errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS)) {
 		err = errNotSpliced
 	}
-	return sent, left, err
+	return sent, err
 }
 
 // fill moves up to n bytes of a file into the empty pipe; none at the end of the file.
-func (p *pipe) fill(in syscallConn, n int64) (got int64, err error) {
+func (p *pipe) fill(in syscall.RawConn, n int64) (err error) {
 	failed := in.Control(func(fd uintptr) {
-		got, err = splice(int(fd), p.write, min(n, pipeBytes), 0)
+		p.holds, err = splice(int(fd), p.write, min(n, pipeBytes), 0)
 	})
-	return got, errors.Join(failed, err)
+	return errors.Join(failed, err)
 }
 
-// drain moves up to n bytes, which the pipe holds, to a connection, waiting for it as long as its deadline allows.
-func (p *pipe) drain(out syscallConn, n int64, more int) (moved int64, err error) {
+// drain moves what the pipe holds to a connection, waiting for it as long as its deadline allows,
+// and returns how many bytes it took at once.
+func (p *pipe) drain(out syscall.RawConn, more int) (moved int64, err error) {
 	failed := out.Write(func(fd uintptr) bool {
-		moved, err = spliceAtOnce(p.read, int(fd), n, more)
+		moved, err = spliceAtOnce(p.read, int(fd), p.holds, more)
 		return !errors.Is(err, unix.EAGAIN)
 	})
 	if failed != nil {
@@ -266,13 +272,8 @@ func (p *pipe) drain(out syscallConn, n int64, more int) (moved int64, err error
 	if moved == 0 && err == nil {
 		err = io.ErrUnexpectedEOF
 	}
+	p.holds -= moved
 	return moved, err
-}
-
-// syscallConn is the part of syscall.RawConn that is used here.
-type syscallConn interface {
-	Control(f func(fd uintptr)) error
-	Write(f func(fd uintptr) bool) error
 }
 
 // splice may have to wait for the disk.

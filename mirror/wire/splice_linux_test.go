@@ -47,7 +47,7 @@ func startSpliced(t *testing.T, o Options) *spliced {
 			}
 			defer file.Close()
 			answer := NewResponse(w, r, o)
-			if err := answer.Send(Content{ETag: `"layer"`, Size: int64(len(s.layer)), Body: file, File: file}); err != nil && answer.Broken() {
+			if err := answer.Send(Content{ETag: `"layer"`, Size: int64(len(s.layer)), Body: file}); err != nil && answer.Broken() {
 				panic(http.ErrAbortHandler)
 			}
 		}),
@@ -321,7 +321,7 @@ func TestSpliceWithoutPipes(t *testing.T) {
 			t.Errorf("%d bytes were spliced", n)
 		}
 		for _, p := range taken {
-			s.front.pipes.give(p, true, 0)
+			s.front.pipes.give(p, 0)
 		}
 		if n := s.fetch("", 0, len(s.layer)); n == 0 {
 			t.Error("nothing was spliced when there were pipes again")
