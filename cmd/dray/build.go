@@ -170,7 +170,7 @@ func (g *graph) buildMirror(context.Context) (err error) {
 		return err
 	}
 	g.background["mirror"] = g.mirror.Run
-	g.inventory = &inventory.Inventory{Cache: g.cache, Disk: g.disk, Tags: tags, Links: links, Hosted: g.hostedImages, Queued: g.queuedImages}
+	g.inventory = &inventory.Inventory{Cache: g.cache, Disk: g.disk, Tags: tags, Links: links, Known: known, Hosted: g.hostedImages, Queued: g.queuedImages}
 	g.runQueue()
 	for _, c := range [][]prometheus.Collector{front.Collectors(), tags.Collectors(), links.Collectors(), known.Collectors(), touches.Collectors(), g.mirror.Collectors()} {
 		g.register(c)

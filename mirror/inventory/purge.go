@@ -77,7 +77,7 @@ func (v *Inventory) Purge(ctx context.Context, sel Selection) (Purged, error) {
 	}
 	if !sel.DryRun {
 		// Facts first: who asks from now on asks the upstream, and does not find half an image.
-		if err := v.forget(ctx, p); err != nil {
+		if err := v.forget(ctx, s, p); err != nil {
 			return out, err
 		}
 	}
@@ -336,8 +336,9 @@ func (p *plan) blobs(s *snapshot) []child {
 }
 
 // forget makes what goes invisible: tags for every Accept, and manifests in their repositories.
-// That a repository may see the layers stays true, and is no use without them.
-func (v *Inventory) forget(ctx context.Context, p plan) error {
+// That a repository may see the layers stays true, and is no use without them. That its registry has them is no longer believed: who pushes
+// them again must not leave out what could not be sent from here.
+func (v *Inventory) forget(ctx context.Context, s *snapshot, p plan) error {
 	for _, t := range p.tags {
 		if err := v.Tags.Forget(ctx, t.Upstream, t.Repo, t.Tag); err != nil {
 			return err
@@ -348,5 +349,28 @@ func (v *Inventory) forget(ctx context.Context, p plan) error {
 			return err
 		}
 	}
+	for at, gone := range p.held(s) {
+		if err := v.Known.Forget(ctx, at.upstream, at.repo, gone...); err != nil {
+			return err
+		}
+	}
 	return nil
+}
+
+// held are the digests that go, by the repositories whose registry may be thought to have them. A blob that was named by itself belongs to all
+// that need it.
+func (p *plan) held(s *snapshot) map[place][]digest.Digest {
+	out := map[place][]digest.Digest{}
+	for at := range s.places {
+		if at.upstream == "" {
+			continue
+		}
+		whole := slices.Contains(p.places, at)
+		for _, c := range s.parts(at.digest) {
+			if whole || slices.Contains(p.loose, c.digest) {
+				out[at] = append(out[at], c.digest)
+			}
+		}
+	}
+	return out
 }
