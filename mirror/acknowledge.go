@@ -35,14 +35,9 @@ func (m *Mirror) acknowledgeOrLand(ctx context.Context, p plea) (upstream.Pushed
 // upstream may lack for it are on stable storage, and are forwarded whatever happens to this process. What waited for the
 // manifest is taken over with it.
 func (m *Mirror) acknowledge(ctx context.Context, p plea) error {
-	of := func(man *oci.Manifest) plea {
-		other := p
-		other.ref, other.man = oci.Reference{Digest: man.Digest}, man
-		return other
-	}
 	for _, c := range p.man.Children() {
 		if man := m.backlog.get(pinKey{p.up.Name, p.repo, c.Digest}); man != nil {
-			if err := m.acknowledge(ctx, of(man)); err != nil {
+			if err := m.acknowledge(ctx, p.of(man)); err != nil {
 				return err
 			}
 		}
@@ -53,17 +48,23 @@ func (m *Mirror) acknowledge(ctx context.Context, p plea) error {
 	self := pinKey{p.up.Name, p.repo, p.man.Digest}
 	m.backlog.drop(self)
 	for _, man := range m.backlog.about(self) {
-		if err := m.acknowledge(ctx, of(man)); err != nil {
+		if err := m.acknowledge(ctx, p.of(man)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+// of is the same client's push of another manifest by its digest.
+func (p plea) of(man *oci.Manifest) plea {
+	p.ref, p.man = oci.Reference{Digest: man.Digest}, man
+	return p
+}
+
 // enqueue is acknowledge for the manifest alone.
 func (m *Mirror) enqueue(ctx context.Context, p plea) error {
 	up, repo := p.up, p.repo
-	blobs, err := m.gather(ctx, up, repo, p.man)
+	blobs, err := m.gather(ctx, p)
 	if err != nil {
 		return err
 	}
@@ -93,14 +94,17 @@ func (m *Mirror) enqueue(ctx context.Context, p plea) error {
 
 // gather finds what a push has to bring along. What is not held here the upstream must have now: a fact about that is
 // not enough, because nobody will be there to send it when the fact turns out to be wrong.
-func (m *Mirror) gather(ctx context.Context, up *Upstream, repo string, man *oci.Manifest) ([]queue.Blob, error) {
+func (m *Mirror) gather(ctx context.Context, p plea) ([]queue.Blob, error) {
 	var mu sync.Mutex
 	var blobs []queue.Blob
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(8)
-	for _, c := range ownChildren(man) {
+	for _, c := range ownChildren(p.man) {
 		g.Go(func() error {
-			size, here, err := m.gatherOne(ctx, up, repo, c)
+			if c.Manifest {
+				return m.gatherManifest(ctx, p, c)
+			}
+			size, here, err := m.gatherBlob(ctx, p.up, p.repo, c)
 			if err == nil && here {
 				mu.Lock()
 				defer mu.Unlock()
@@ -114,11 +118,8 @@ func (m *Mirror) gather(ctx context.Context, up *Upstream, repo string, man *oci
 	return blobs, err
 }
 
-// gatherOne says whether a child is held here for the repository, or else makes sure that the upstream has it.
-func (m *Mirror) gatherOne(ctx context.Context, up *Upstream, repo string, c oci.Child) (size int64, here bool, err error) {
-	if c.Manifest {
-		return 0, false, m.gatherManifest(ctx, up, repo, c)
-	}
+// gatherBlob says whether a blob is held here for the repository, or else makes sure that the upstream has it.
+func (m *Mirror) gatherBlob(ctx context.Context, up *Upstream, repo string, c oci.Child) (size int64, here bool, err error) {
 	if p := m.pins.get(pinKey{up.Name, repo, c.Digest}); p != nil {
 		return p.size, true, nil
 	}
@@ -140,16 +141,25 @@ func (m *Mirror) gatherOne(ctx context.Context, up *Upstream, repo string, c oci
 	return 0, false, err
 }
 
-// gatherManifest makes sure that a manifest of an index waits before it, or is at the upstream.
-func (m *Mirror) gatherManifest(ctx context.Context, up *Upstream, repo string, c oci.Child) error {
+// gatherManifest makes sure that a manifest of an index waits before it, or is at the upstream. One
+// that the upstream has lost and that is held here, so that the client did not send it, is taken
+// over first.
+func (m *Mirror) gatherManifest(ctx context.Context, p plea, c oci.Child) error {
+	up, repo := p.up, p.repo
 	if _, ok := m.queue.Find(up.Name, repo, c.Digest.String()); ok {
 		return nil
 	}
 	_, err := up.Source.StatManifest(ctx, up.remote(repo), oci.Reference{Digest: c.Digest}, anyManifest)
-	if oci.NotFound(err) {
-		err = oci.ErrManifestBlobUnknown.With("the index needs manifest %s, which was not pushed to %s", c.Digest, repo)
+	if !oci.NotFound(err) {
+		return err
 	}
-	return err
+	switch man, err := m.heldManifest(ctx, up, repo, c.Digest); {
+	case err != nil:
+		return err
+	case man != nil:
+		return m.acknowledge(ctx, p.of(man))
+	}
+	return oci.ErrManifestBlobUnknown.With("the index needs manifest %s, which was not pushed to %s", c.Digest, repo)
 }
 
 // Forward brings a push of the queue to its upstream. It is a [queue.Forward].
@@ -172,11 +182,16 @@ func (m *Mirror) Forward(ctx context.Context, e queue.Entry) error {
 	how := upstream.Call{OnRetry: func(err error) { m.queue.Trouble(e.ID, err) }}
 	_, err = m.land(ctx, how, up, e.Repository, ref, man)
 	m.metrics.pushes.WithLabelValues(up.Name, outcome(err)).Inc()
-	if err != nil && isRefusal(err) && !upstream.Transient(err) && !errors.Is(err, upstream.ErrCredentials) {
+	if isRefusal(err) && !upstream.Transient(err) && !errors.Is(err, upstream.ErrCredentials) && !(errors.Is(err, upstream.ErrPartsMissing) && e.Attempts < maxPartsMissing) {
 		return fmt.Errorf("%w: %w", queue.ErrRefused, err)
 	}
 	return err
 }
+
+// maxPartsMissing bounds the attempts at a push whose parts the registry says that it lacks. Each of
+// them has sent what is held here, and a registry may take some time to see that. They take about
+// two minutes.
+const maxPartsMissing = 8
 
 // queued is the answer about a push that its upstream does not have yet, or nil.
 func (m *Mirror) queued(up *Upstream, repo string, ref oci.Reference, accept []string) *answer {

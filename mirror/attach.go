@@ -128,12 +128,11 @@ func (m *Mirror) putVerdict(ctx context.Context, a attachment) (result string, e
 	if there, err := m.attachedBefore(ctx, a, man); there || err != nil {
 		return "there", err
 	}
-	for _, blob := range [][]byte{emptyJSON, statement} {
-		if err := m.sendSmall(ctx, a, blob); err != nil {
-			return "", err
-		}
+	pushed, err := m.sendArtifact(ctx, a, man, statement)
+	if errors.Is(err, upstream.ErrPartsMissing) {
+		m.forgetChildren(ctx, a.up, a.repo, man)
+		pushed, err = m.sendArtifact(ctx, a, man, statement)
 	}
-	pushed, err := a.up.Sink.PutManifest(ctx, a.remote(), oci.Reference{Digest: man.Digest}, man)
 	if err == nil && pushed.Subject == "" {
 		err = m.listByTag(ctx, a, man)
 	}
@@ -143,6 +142,16 @@ func (m *Mirror) putVerdict(ctx context.Context, a attachment) (result string, e
 	// Only now, so that a try which ended before the tag was written does not count as the whole.
 	m.landed(ctx, a.up, a.repo, oci.Reference{Digest: man.Digest}, man)
 	return "attached", nil
+}
+
+// sendArtifact brings the artifact of a verdict to the upstream, after its blobs.
+func (m *Mirror) sendArtifact(ctx context.Context, a attachment, man *oci.Manifest, statement []byte) (upstream.Pushed, error) {
+	for _, blob := range [][]byte{emptyJSON, statement} {
+		if err := m.sendSmall(ctx, a, blob); err != nil {
+			return upstream.Pushed{}, err
+		}
+	}
+	return a.up.Sink.PutManifest(ctx, a.remote(), oci.Reference{Digest: man.Digest}, man)
 }
 
 // attachedBefore reports whether the upstream has the artifact. What is remembered of that is asked for: it may have been deleted there
@@ -155,11 +164,8 @@ func (m *Mirror) attachedBefore(ctx context.Context, a attachment, man *oci.Mani
 	if !oci.NotFound(err) {
 		return err == nil, err
 	}
-	gone := []digest.Digest{man.Digest}
-	for _, c := range man.Children() {
-		gone = append(gone, c.Digest)
-	}
-	m.recorded(m.known.Forget(ctx, a.up.Name, a.repo, gone...))
+	m.recorded(m.known.Forget(ctx, a.up.Name, a.repo, man.Digest))
+	m.forgetChildren(ctx, a.up, a.repo, man)
 	return false, nil
 }
 

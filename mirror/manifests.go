@@ -233,6 +233,20 @@ func (m *Mirror) held(ctx context.Context, up *Upstream, repo string, d digest.D
 	return &answer{raw: raw, digest: d, mediaType: link.MediaType, source: fromCache}
 }
 
+// heldManifest is held as a manifest; nil where there is none.
+func (m *Mirror) heldManifest(ctx context.Context, up *Upstream, repo string, d digest.Digest) (*oci.Manifest, error) {
+	a := m.held(ctx, up, repo, d)
+	if a == nil {
+		return nil, nil
+	}
+	man, err := oci.ParseManifest(a.mediaType, a.raw)
+	if err != nil {
+		return nil, err
+	}
+	man.Digest = d
+	return man, nil
+}
+
 func answerOf(man *oci.Manifest) *answer {
 	return &answer{raw: man.Raw, digest: man.Digest, mediaType: man.MediaType, source: fromOrigin}
 }

@@ -198,8 +198,9 @@ func (m *Mirror) land(ctx context.Context, how upstream.Call, up *Upstream, repo
 		return upstream.Pushed{}, err
 	}
 	pushed, err := up.Sink.PutManifest(ctx, up.remote(repo).With(how), ref, man)
-	if errors.Is(err, oci.ErrManifestBlobUnknown) || errors.Is(err, oci.ErrBlobUnknown) {
-		m.forgetKnown(ctx, how, up, repo, man)
+	if errors.Is(err, upstream.ErrPartsMissing) {
+		m.forgetChildren(ctx, up, repo, man)
+		m.sendPinned(ctx, how, up, repo, man)
 		if err := errors.Join(m.settle(ctx, how, up, repo, man), m.landAgain(ctx, how, up, repo, man)); err != nil {
 			return upstream.Pushed{}, err
 		}
@@ -220,15 +221,13 @@ func (m *Mirror) landAgain(ctx context.Context, how upstream.Call, up *Upstream,
 		if !c.Manifest {
 			continue
 		}
-		a := m.held(ctx, up, repo, c.Digest)
-		if a == nil {
-			continue // never here: the upstream's refusal stands
-		}
-		man, err := oci.ParseManifest(a.mediaType, a.raw)
+		man, err := m.heldManifest(ctx, up, repo, c.Digest)
 		if err != nil {
 			return err
 		}
-		man.Digest = c.Digest
+		if man == nil {
+			continue // never here: the upstream's refusal stands
+		}
 		if _, err := m.land(ctx, how, up, repo, oci.Reference{Digest: c.Digest}, man); err != nil {
 			return err
 		}
@@ -308,14 +307,17 @@ func (m *Mirror) settleBlob(ctx context.Context, how upstream.Call, up *Upstream
 	return oci.ErrManifestBlobUnknown.With("the manifest needs blob %s, which was not pushed to %s", c.Digest, repo)
 }
 
-// forgetKnown drops the facts about a manifest's children that the upstream has
-// proven wrong, and sends again what is held of this push.
-func (m *Mirror) forgetKnown(ctx context.Context, how upstream.Call, up *Upstream, repo string, man *oci.Manifest) {
+// forgetChildren drops the facts about a manifest's children that the upstream has proven wrong.
+func (m *Mirror) forgetChildren(ctx context.Context, up *Upstream, repo string, man *oci.Manifest) {
 	var ds []digest.Digest
 	for _, c := range man.Children() {
 		ds = append(ds, c.Digest)
 	}
 	m.recorded(m.known.Forget(ctx, up.Name, repo, ds...))
+}
+
+// sendPinned sends again what is held of the push of a manifest.
+func (m *Mirror) sendPinned(ctx context.Context, how upstream.Call, up *Upstream, repo string, man *oci.Manifest) {
 	for _, c := range man.Children() {
 		if p := m.pins.get(pinKey{up.Name, repo, c.Digest}); p != nil && !c.Manifest {
 			if err := m.supply(ctx, how, up, repo, c.Digest, p.size); err != nil {

@@ -25,6 +25,8 @@ var (
 	ErrStorage = errors.New("upstream storage refused the redirect")
 	// ErrRepositoryMissing: the repository written to does not exist.
 	ErrRepositoryMissing = errors.New("repository missing at the upstream")
+	// ErrPartsMissing: the registry refuses a manifest because it lacks a blob or a manifest that this one names.
+	ErrPartsMissing = errors.New("the registry lacks parts of the manifest")
 	// ErrReferrersUnsupported: the registry has no referrers call.
 	ErrReferrersUnsupported = errors.New("upstream without referrers")
 	// ErrBusy: a request was not sent, because its turn would have come too late.

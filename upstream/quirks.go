@@ -24,6 +24,9 @@ type Quirks struct {
 	// CredentialTexts are parts of refusals with status 400 or 403 that concern the credentials and not what was asked
 	// for, in lower case.
 	CredentialTexts []string
+	// MissingPartsTexts are parts of refusals of a manifest for the lack of what it names, in lower case. They count
+	// whatever code they come with.
+	MissingPartsTexts []string
 	// UnsupportedManifestHint is added to the text of a refusal with status 405 of a manifest, and to any refusal of an index
 	// that lists blobs, for registries whose text does not say what to do.
 	UnsupportedManifestHint string

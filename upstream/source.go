@@ -69,7 +69,8 @@ type Sink interface {
 	// PutBlob uploads one blob. It is repeated from byte 0 in a fresh session when the registry or the connection
 	// fails, within the bounds of the Client's Options.
 	PutBlob(ctx context.Context, repo Repo, b Upload) error
-	// PutManifest sends a manifest byte for byte under ref.
+	// PutManifest sends a manifest byte for byte under ref. ErrPartsMissing says that something that it names has to be
+	// sent first.
 	PutManifest(ctx context.Context, repo Repo, ref oci.Reference, m *oci.Manifest) (Pushed, error)
 	// Mount makes a blob of another repository of the same registry visible in repo. False means that the registry
 	// wants it uploaded.

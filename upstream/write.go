@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -87,7 +88,7 @@ func (c *Client) putManifest(ctx context.Context, repo Repo, q oci.Request, m *o
 	}
 	defer discard(resp)
 	if resp.StatusCode != http.StatusCreated && resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusAccepted {
-		return Pushed{}, false, c.writeError(resp, q.Repo)
+		return Pushed{}, false, c.manifestError(resp, q.Repo)
 	}
 	if d := statedDigest(resp); d != "" && d != m.Digest && d != d.Algorithm().FromBytes(m.Raw) {
 		return Pushed{}, false, c.corrupt("manifest %s of %s: accepted as %s, sent %s", q.Ref, q.Repo, d, m.Digest)
@@ -112,6 +113,26 @@ func (c *Client) immutable(ctx context.Context, repo Repo, ref oci.Reference, m 
 	e := *refusal
 	e.Message = fmt.Sprintf("%s (it holds %s, the push was of %s)", strings.TrimSuffix(e.Message, "."), held.Digest, m.Digest)
 	return Pushed{}, &e
+}
+
+// manifestError maps a refused manifest.
+func (c *Client) manifestError(resp *http.Response, repo string) error {
+	err := c.writeError(resp, repo)
+	if e, ok := errors.AsType[*oci.Error](err); ok && c.partsMissing(e) {
+		return e.Because(errors.Join(ErrPartsMissing, e.Err))
+	}
+	return err
+}
+
+// partsMissing reports whether a refusal of a manifest says that the registry lacks something that the manifest names. The
+// codes about blobs and uploads can mean nothing else there.
+func (c *Client) partsMissing(e *oci.Error) bool {
+	if e.Status/100 != 4 {
+		return false
+	}
+	text := strings.ToLower(e.Message)
+	return errors.Is(e, oci.ErrManifestBlobUnknown) || errors.Is(e, oci.ErrBlobUnknown) || errors.Is(e, oci.ErrBlobUploadUnknown) ||
+		slices.ContainsFunc(c.quirks.MissingPartsTexts, func(t string) bool { return strings.Contains(text, t) })
 }
 
 // writeError maps a refused write.

@@ -355,9 +355,13 @@ func TestManifestPut(t *testing.T) {
 		"405": {func(w http.ResponseWriter, _ *http.Request) {
 			wire(w, 405, "UNSUPPORTED", "Invalid parameter at 'ImageManifest'")
 		}, oci.ErrUnsupported, "Invalid parameter at 'ImageManifest'. Amazon ECR answers this", 1},
-		"missing layers": {func(w http.ResponseWriter, _ *http.Request) { wire(w, 404, "MANIFEST_BLOB_UNKNOWN", "x") }, oci.ErrManifestBlobUnknown, "", 1},
-		"no repository":  {func(w http.ResponseWriter, _ *http.Request) { wire(w, 404, "NAME_UNKNOWN", "x") }, upstream.ErrRepositoryMissing, "", 1},
-		"never":          {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) }, oci.ErrUnknown, "", 2},
+		"missing layers":                     {func(w http.ResponseWriter, _ *http.Request) { wire(w, 404, "MANIFEST_BLOB_UNKNOWN", "x") }, oci.ErrManifestBlobUnknown, "", 1},
+		"missing layers, and no such upload": {func(w http.ResponseWriter, _ *http.Request) { wire(w, 404, "BLOB_UPLOAD_UNKNOWN", "x") }, upstream.ErrPartsMissing, "", 1},
+		"missing layers, by the text": {func(w http.ResponseWriter, _ *http.Request) {
+			wire(w, 400, "NEW", "Layers with digests '[x]' required")
+		}, upstream.ErrPartsMissing, "", 1},
+		"no repository": {func(w http.ResponseWriter, _ *http.Request) { wire(w, 404, "NAME_UNKNOWN", "x") }, upstream.ErrRepositoryMissing, "", 1},
+		"never":         {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) }, oci.ErrUnknown, "", 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := upstreamtest.Serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

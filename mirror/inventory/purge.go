@@ -336,8 +336,9 @@ func (p *plan) blobs(s *snapshot) []child {
 }
 
 // forget makes what goes invisible: tags for every Accept, and manifests in their repositories.
-// That a repository may see the layers stays true, and is no use without them. That its registry has them is no longer believed: who pushes
-// them again must not leave out what could not be sent from here.
+// That a repository may see the layers stays true, and is no use without them. That its registry has
+// them is no longer believed: a client that pushes them again must not leave out what could not be
+// sent from here.
 func (v *Inventory) forget(ctx context.Context, s *snapshot, p plan) error {
 	for _, t := range p.tags {
 		if err := v.Tags.Forget(ctx, t.Upstream, t.Repo, t.Tag); err != nil {
@@ -357,8 +358,8 @@ func (v *Inventory) forget(ctx context.Context, s *snapshot, p plan) error {
 	return nil
 }
 
-// held are the digests that go, by the repositories whose registry may be thought to have them. A blob that was named by itself belongs to all
-// that need it.
+// held are the digests that go, by the repositories whose registry may be thought to have them. A
+// blob that was named by itself belongs to all that need it.
 func (p *plan) held(s *snapshot) map[place][]digest.Digest {
 	out := map[place][]digest.Digest{}
 	for at := range s.places {

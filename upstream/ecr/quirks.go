@@ -20,6 +20,12 @@ func credentialTexts() []string {
 	return []string{"authorization token has expired", "authorization token is invalid"}
 }
 
+// missingPartsTexts are what ECR writes, in lower case, when it lacks layers (oras-project/oras-py#54) or images
+// (int128/docker-manifest-create-action#63) that a manifest names. The codes beside them have changed over the years.
+func missingPartsTexts() []string {
+	return []string{"layers with digests", "images with digests"}
+}
+
 // Private are the quirks of a private registry.
 func Private() upstream.Quirks {
 	return upstream.Quirks{
@@ -30,6 +36,7 @@ func Private() upstream.Quirks {
 		MaxPage:                 1000, // API reference, ListImages, maxResults
 		Rates:                   rates(),
 		CredentialTexts:         credentialTexts(),
+		MissingPartsTexts:       missingPartsTexts(),
 		UnsupportedManifestHint: "Amazon ECR answers this to manifests that its parser does not know. " +
 			"A BuildKit cache needs image-manifest=true,oci-mediatypes=true.",
 	}
@@ -60,6 +67,7 @@ func Public() upstream.Quirks {
 		NoUploadCancel:      true,
 		MaxPage:             1000,
 		CredentialTexts:     credentialTexts(),
+		MissingPartsTexts:   missingPartsTexts(),
 	}
 }
 

@@ -112,9 +112,9 @@ func asException(err *wireError) *wireError {
 		class = "ImageTagAlreadyExistsException"
 	case err.Code == "MANIFEST_INVALID":
 		class = "ImageDigestDoesNotMatchException"
-	case err.Code == "MANIFEST_BLOB_UNKNOWN" && strings.HasPrefix(err.Message, "Images"):
+	case strings.HasPrefix(err.Message, "Images with digests"):
 		class = "ReferencedImagesNotFoundException"
-	case err.Code == "MANIFEST_BLOB_UNKNOWN":
+	case strings.HasPrefix(err.Message, "Layers with digests"):
 		class = "LayersNotFoundException"
 	}
 	return &wireError{Status: http.StatusBadRequest, Code: class, Message: err.Message}

@@ -127,11 +127,11 @@ func (s *Server) store(x *exchange, repo *repository, doc *document) error {
 			x.Digest, x.Repo, x.reg.account)
 	}
 	if missing := repo.missingImages(doc); len(missing) > 0 {
-		return refuse(x.sw.MissingImagesStatus, "MANIFEST_BLOB_UNKNOWN", "Images with digests '%s' required for pushing image into repository with name '%s' in the registry with id '%s' do not exist",
+		return refuse(x.sw.MissingImages.Status, x.sw.MissingImages.Code, "Images with digests '%s' required for pushing image into repository with name '%s' in the registry with id '%s' do not exist",
 			joinDigests(missing), x.Repo, x.reg.account)
 	}
 	if missing := repo.missingLayers(doc); len(missing) > 0 {
-		return refuse(x.sw.MissingLayersStatus, "MANIFEST_BLOB_UNKNOWN", "Layers with digests '%s' required for pushing image into repository with name '%s' in the registry with id '%s' do not exist",
+		return refuse(x.sw.MissingLayers.Status, x.sw.MissingLayers.Code, "Layers with digests '%s' required for pushing image into repository with name '%s' in the registry with id '%s' do not exist",
 			joinDigests(missing), x.Repo, x.reg.account)
 	}
 	if _, taken := repo.tags[x.Tag]; taken && x.Tag != "" && repo.immutable(x.Tag) {

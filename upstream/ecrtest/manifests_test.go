@@ -169,7 +169,7 @@ func TestImmutableTags(t *testing.T) {
 	}
 }
 
-// Source: int128/docker-manifest-create-action#63 (index), ECR model (layers).
+// Source: int128/docker-manifest-create-action#63 (index), oras-project/oras-py#54 (layers).
 func TestMissingParts(t *testing.T) {
 	r := start(t, ecrtest.Options{})
 	r.image("team/app", "v1", "layer")
@@ -183,7 +183,7 @@ func TestMissingParts(t *testing.T) {
 	r.putManifest("team/app", "multi", marshal(t, index), v1.MediaTypeImageIndex).want(t, http.StatusCreated, "", "")
 
 	lost := bytes.ReplaceAll(img.Raw, []byte(digest.FromString("layer")), []byte(child))
-	a := r.putManifest("team/app", "v2", lost, v1.MediaTypeImageManifest).want(t, http.StatusNotFound, "MANIFEST_BLOB_UNKNOWN", "")
+	a := r.putManifest("team/app", "v2", lost, v1.MediaTypeImageManifest).want(t, http.StatusNotFound, "BLOB_UPLOAD_UNKNOWN", "")
 	if !strings.Contains(a.message(), child.String()) {
 		t.Error(a.message())
 	}

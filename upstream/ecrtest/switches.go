@@ -41,10 +41,13 @@ type Switches struct {
 	// ManifestPutDigest sends Docker-Content-Digest with the answer to a manifest PUT. Reports of 2016–2017 say no;
 	// docker 20 fails without it, so today's ECR is likely to send it.
 	ManifestPutDigest bool `json:"manifestPutDigest"`
-	// MissingImagesStatus answers an index that names absent images: 404 or 400.
-	MissingImagesStatus int `json:"missingImagesStatus"`
-	// MissingLayersStatus answers an image that names absent layers: 404 or 400; text and code are not known either.
-	MissingLayersStatus int `json:"missingLayersStatus"`
+	// MissingImages answers an index that names absent images: MANIFEST_BLOB_UNKNOWN in docker's words "manifest blob
+	// unknown: Images with digests …" (int128/docker-manifest-create-action#63, 2023). The status, 404 or 400, was not shown.
+	MissingImages Refusal `json:"missingImages"`
+	// MissingLayers answers an image that names absent layers: BLOB_UPLOAD_UNKNOWN with "Layers with digests …" (the JSON is
+	// in oras-project/oras-py#54, 2022-12; docker's "blob upload unknown" in mapbox/ecs-conex#50, 2016), or
+	// MANIFEST_BLOB_UNKNOWN, which is the specification's code. The status, 404 or 400, was not shown.
+	MissingLayers Refusal `json:"missingLayers"`
 	// ManifestTooLargeStatus answers a manifest over 4,194,304 bytes: 405 or 413.
 	ManifestTooLargeStatus int `json:"manifestTooLargeStatus"`
 	// PageSizeStatus answers n above 1000: 405 or 400.
@@ -86,6 +89,12 @@ type Switches struct {
 	PullThroughDigestMissing bool `json:"pullThroughDigestMissing"`
 }
 
+// Refusal is the status and the code of an answer whose text is known.
+type Refusal struct {
+	Status int    `json:"status"`
+	Code   string `json:"code"`
+}
+
 // DefaultSwitches returns the likelier value of each switch.
 func DefaultSwitches() Switches {
 	return Switches{
@@ -96,8 +105,8 @@ func DefaultSwitches() Switches {
 		UploadLife:             12 * time.Hour,
 		DigestMismatchStatus:   http.StatusBadRequest,
 		ManifestPutDigest:      true,
-		MissingImagesStatus:    http.StatusNotFound,
-		MissingLayersStatus:    http.StatusNotFound,
+		MissingImages:          Refusal{http.StatusNotFound, "MANIFEST_BLOB_UNKNOWN"},
+		MissingLayers:          Refusal{http.StatusNotFound, "BLOB_UPLOAD_UNKNOWN"},
 		ManifestTooLargeStatus: http.StatusMethodNotAllowed,
 		PageSizeStatus:         http.StatusMethodNotAllowed,
 		NoReferrersStatus:      http.StatusOK,

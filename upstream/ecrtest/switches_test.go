@@ -31,6 +31,12 @@ func switchCases() map[string]switchCase {
 	const repo = "/v2/team/app"
 	on := [2]any{false, true}
 	status := func(f func(r *rig) answer) func(*rig) any { return func(r *rig) any { return f(r).Status } }
+	refusals := func(likely, other string) [2]any {
+		return [2]any{ecrtest.Refusal{Status: 404, Code: likely}, ecrtest.Refusal{Status: 400, Code: other}}
+	}
+	refusal := func(f func(r *rig) answer) func(*rig) any {
+		return func(r *rig) any { a := f(r); return ecrtest.Refusal{Status: a.Status, Code: a.code()} }
+	}
 	image := func(r *rig) []byte { _, raw := r.image("team/app", "v1", "layer"); return raw }
 	layer := repo + "/blobs/" + digest.FromString("layer").String()
 	return map[string]switchCase{
@@ -92,11 +98,11 @@ func switchCases() map[string]switchCase {
 			raw := image(r)
 			return r.putManifest("team/app", "v1", raw, v1.MediaTypeImageManifest).Header.Get("Docker-Content-Digest") == digest.FromBytes(raw).String()
 		}},
-		"MissingImagesStatus": {[2]any{404, 400}, [2]any{404, 400}, status(func(r *rig) answer {
+		"MissingImages": {refusals("MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN"), refusals("MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN"), refusal(func(r *rig) answer {
 			r.CreateRepository("team/app")
 			return r.putManifest("team/app", "v1", []byte(`{"schemaVersion":2,"mediaType":"`+dockerList+`","manifests":[{"mediaType":"`+dockerManifest+`","digest":"`+digest.FromString("x").String()+`","size":1}]}`), dockerList)
 		})},
-		"MissingLayersStatus": {[2]any{404, 400}, [2]any{404, 400}, status(func(r *rig) answer {
+		"MissingLayers": {refusals("BLOB_UPLOAD_UNKNOWN", "MANIFEST_BLOB_UNKNOWN"), refusals("BLOB_UPLOAD_UNKNOWN", "MANIFEST_BLOB_UNKNOWN"), refusal(func(r *rig) answer {
 			raw := image(r)
 			r.CreateRepository("team/other")
 			return r.putManifest("team/other", "v1", raw, v1.MediaTypeImageManifest)
