@@ -441,7 +441,7 @@ func TestAccessSecretsStayOnTheirSide(t *testing.T) {
 		} {
 			note("GET", path, nil)
 		}
-		note("POST", "/v2/team/new/blobs/uploads/?digest="+digest.FromBytes(config).String(), config)
+		note("POST", "/v2/team/new/blobs/uploads/?digest="+digest.FromBytes(imageConfig).String(), imageConfig)
 		note("PUT", "/v2/team/new/manifests/v1", imageOf(t).Raw, "Content-Type", oci.MediaTypeOCIManifest)
 	}
 	secrets := map[string]string{

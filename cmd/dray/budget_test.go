@@ -446,7 +446,7 @@ func TestBudgetPush(t *testing.T) {
 	spent(t, s.ecr, kinds{})
 
 	// An identical image: no blob, at most one manifest request.
-	for _, l := range append(layers, config) {
+	for _, l := range append(layers, imageConfig) {
 		s.want(200, "HEAD", "/v2/team/app/blobs/"+digest.FromBytes(l).String(), nil)
 	}
 	s.want(201, "PUT", "/v2/team/app/manifests/v1", m.Raw, "Content-Type", m.MediaType)

@@ -16,6 +16,7 @@ import (
 	"dray/cache/disk"
 	"dray/cache/meta"
 	"dray/cache/meta/bolt"
+	"dray/cmd/dray/config"
 	"dray/mirror"
 	"dray/mirror/hosted"
 	"dray/mirror/inventory"
@@ -32,7 +33,7 @@ const dialTimeout = 20 * time.Second
 
 // graph is the whole program, put together and not yet running.
 type graph struct {
-	cfg        Config
+	cfg        config.Config
 	log        *slog.Logger
 	metrics    *prometheus.Registry
 	disk       *disk.Dir
@@ -55,7 +56,7 @@ type graph struct {
 // build puts the program together, in the order in which its parts depend on each
 // other. It listens nowhere and starts nothing; what it opened is closed by close,
 // also after an error.
-func build(ctx context.Context, cfg Config, log *slog.Logger) (*graph, error) {
+func build(ctx context.Context, cfg config.Config, log *slog.Logger) (*graph, error) {
 	g := &graph{cfg: cfg, log: log, metrics: prometheus.NewRegistry(), background: map[string]func(context.Context) error{}}
 	for _, step := range []func(context.Context) error{g.buildCache, g.buildHosted, g.buildQueue, g.buildMetadata, g.buildUpstreams, g.buildChecks, g.buildMirror, g.buildListeners, g.buildCloudWatch, g.buildAdmin} {
 		if err := step(ctx); err != nil {
@@ -120,7 +121,7 @@ func (g *graph) buildMetadata(context.Context) error {
 
 func (g *graph) buildUpstreams(ctx context.Context) error {
 	for _, u := range g.cfg.Upstreams {
-		if u.Kind == KindLocal {
+		if u.Kind == config.KindLocal {
 			continue
 		}
 		r, err := buildUpstream(u, func() (*ecr.Session, error) { return g.awsSession(ctx) }, g.log)
@@ -154,7 +155,7 @@ func (g *graph) awsSession(ctx context.Context) (*ecr.Session, error) {
 func (g *graph) buildMirror(context.Context) (err error) {
 	front := meta.NewFronted(g.store, meta.FrontOptions{})
 	touches := meta.NewTouches(front, meta.TouchesOptions{})
-	facts := meta.NewExcept(front, g.cfg.hostedNames()...)
+	facts := meta.NewExcept(front, g.cfg.HostedNames()...)
 	tags, links, known := meta.NewTags(facts, meta.TagsOptions{}), meta.NewLinks(facts, meta.LinksOptions{}), meta.NewKnown(facts, meta.KnownOptions{})
 	g.joinBuildCaches()
 	onEvent, err := g.buildNotifier()
@@ -191,16 +192,16 @@ func (g *graph) buildListeners(context.Context) error {
 		log = laterOf(g.log)
 	}
 	for i, l := range g.cfg.Listeners {
-		setting := at("listeners", i) + ".address"
+		setting := config.At("listeners", i) + ".address"
 		if i == 0 {
 			setting += ", DRAY_ADDRESS or PORT"
 		}
 		f, err := g.newServer(wire.ServerOptions{
-			Name: l.Name, Setting: setting, Address: l.Address, Certificate: l.TLS.Certificate, PrivateKey: l.TLS.PrivateKey, Splice: l.Send == SendSplice,
+			Name: l.Name, Setting: setting, Address: l.Address, Certificate: l.TLS.Certificate, PrivateKey: l.TLS.PrivateKey, Splice: l.Send == config.SendSplice,
 			Handler: &mirror.Listener{
-				Mirror: g.mirror, Name: l.Name, Role: mirror.Role(l.Role), Routes: g.cfg.routes(l), Access: access[l.Auth],
+				Mirror: g.mirror, Name: l.Name, Role: mirror.Role(l.Role), Routes: routesOf(g.cfg, l), Access: access[l.Auth],
 				Challenge: l.Challenge, AllowAnonymousPush: l.AllowAnonymousPush, AccessLog: log,
-				ExternalURL: strings.TrimSuffix(l.ExternalURL, "/"), CopyFiles: l.Send == SendCopy,
+				ExternalURL: strings.TrimSuffix(l.ExternalURL, "/"), CopyFiles: l.Send == config.SendCopy,
 			},
 		})
 		if err != nil {
@@ -218,8 +219,8 @@ func (g *graph) newServer(o wire.ServerOptions) (*wire.Server, error) {
 	return wire.NewServer(o)
 }
 
-// routes lists a listener's upstreams in its order.
-func (c Config) routes(l Listener) *mirror.Routes {
+// routesOf lists a listener's upstreams in its order.
+func routesOf(c config.Config, l config.Listener) *mirror.Routes {
 	r := &mirror.Routes{}
 	if u, err := url.Parse(l.ExternalURL); err == nil && u.Host != "" {
 		r.Own = []string{u.Host}
@@ -234,7 +235,7 @@ func (c Config) routes(l Listener) *mirror.Routes {
 	return r
 }
 
-func buildAccess(a Auth) (*mirror.Access, error) {
+func buildAccess(a config.Auth) (*mirror.Access, error) {
 	rules := make([]mirror.Rule, len(a.Rules))
 	for i, r := range a.Rules {
 		rules[i] = mirror.Rule{Users: r.Users, Anonymous: r.Anonymous, Repositories: r.Repositories}

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"dray/cache/meta"
+	"dray/cmd/dray/config"
 	"dray/mirror"
 	"dray/mirror/pipeline"
 	imagebase "dray/mirror/pipeline/base"
@@ -25,20 +26,20 @@ func (g *graph) buildChecks(context.Context) error {
 	g.register(verdicts.Collectors())
 	g.register(metrics.Collectors())
 	var bases imagebase.Catalogue
-	if slices.ContainsFunc(g.cfg.Checks, func(c Checks) bool { return c.Base.Mode.on() }) {
+	if slices.ContainsFunc(g.cfg.Checks, func(c config.Checks) bool { return c.Base.Mode.On() }) {
 		g.bases = meta.NewBases(g.store, meta.BasesOptions{})
 		g.register(g.bases.Collectors())
 		bases = learntBases{g.bases}
 	}
 	gates := map[string]*mirror.Gate{}
 	for _, c := range g.cfg.Checks {
-		p, err := c.pipeline(pipeline.Options{Memory: verdicts, Workers: workers, Metrics: metrics}, bases)
+		p, err := pipelineOf(c, pipeline.Options{Memory: verdicts, Workers: workers, Metrics: metrics}, bases)
 		if err != nil {
 			return err
 		}
 		gates[c.Name] = &mirror.Gate{
-			Pipeline: p, Repositories: c.Repositories, HoldUploads: c.Forward == ForwardHold, ForwardDigests: c.DigestPush == DigestForward,
-			HoldFor: c.HoldFor.Std(), TrustUnseen: c.UnseenLayers == UnseenTrust, Attach: c.Attach, Within: c.Within.Std(), OnTimeout: pipeline.OnError(c.OnTimeout),
+			Pipeline: p, Repositories: c.Repositories, HoldUploads: c.Forward == config.ForwardHold, ForwardDigests: c.DigestPush == config.DigestForward,
+			HoldFor: c.HoldFor.Std(), TrustUnseen: c.UnseenLayers == config.UnseenTrust, Attach: c.Attach, Within: c.Within.Std(), OnTimeout: pipeline.OnError(c.OnTimeout),
 		}
 	}
 	for _, u := range g.cfg.Upstreams {
@@ -50,13 +51,13 @@ func (g *graph) buildChecks(context.Context) error {
 	return nil
 }
 
-// pipeline makes the pipeline that the checks describe; o has what pipelines share, and bases the images that were learnt.
-func (c Checks) pipeline(o pipeline.Options, bases imagebase.Catalogue) (*pipeline.Pipeline, error) {
-	steps, err := c.steps(bases)
+// pipelineOf makes the pipeline that the checks describe; o has what pipelines share, and bases the images that were learnt.
+func pipelineOf(c config.Checks, o pipeline.Options, bases imagebase.Catalogue) (*pipeline.Pipeline, error) {
+	steps, err := stepsOf(c, bases)
 	if err != nil {
 		return nil, fmt.Errorf("checks %s: %w", c.Name, err)
 	}
-	o.Name, o.Steps, o.ArchiveMode, o.Limits, o.Waivers, o.Match = c.Name, steps, pipeline.Mode(c.Archive.Mode), c.Archive.limits(), waivers(c.Waivers), mirror.MatchName
+	o.Name, o.Steps, o.ArchiveMode, o.Limits, o.Waivers, o.Match = c.Name, steps, pipeline.Mode(c.Archive.Mode), limitsOf(c.Archive), waivers(c.Waivers), mirror.MatchName
 	p, err := pipeline.New(o)
 	if err != nil {
 		return nil, fmt.Errorf("checks %s: %w", c.Name, err)
@@ -77,14 +78,14 @@ func (l learntBases) Named(ctx context.Context, layers []digest.Digest) ([]image
 	return known, err
 }
 
-func (a ArchiveCheck) limits() pipeline.Limits {
+func limitsOf(a config.ArchiveCheck) pipeline.Limits {
 	return pipeline.Limits{MaxRatio: a.MaxRatio, MaxEntries: a.MaxEntries, MaxDepth: a.MaxDepth, MaxPath: a.MaxPath, MaxBytes: int64(a.MaxBytes)}
 }
 
-func waivers(ws []Waiver) []pipeline.Waiver {
+func waivers(ws []config.Waiver) []pipeline.Waiver {
 	out := make([]pipeline.Waiver, len(ws))
 	for i, w := range ws {
-		out[i] = pipeline.Waiver{Repositories: w.Repositories, Stage: w.Stage, Rule: w.Rule, Path: w.Path, Fingerprint: w.Fingerprint, Reason: w.Reason, Until: w.Until.end()}
+		out[i] = pipeline.Waiver{Repositories: w.Repositories, Stage: w.Stage, Rule: w.Rule, Path: w.Path, Fingerprint: w.Fingerprint, Reason: w.Reason, Until: w.Until.End()}
 	}
 	return out
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"path/filepath"
 
+	"dray/cmd/dray/config"
 	"dray/mirror"
 	"dray/mirror/hosted"
 )
@@ -11,7 +12,7 @@ import (
 // buildHosted opens what is hosted, before anything can evict its blobs.
 func (g *graph) buildHosted(ctx context.Context) error {
 	for _, u := range g.cfg.Upstreams {
-		if u.Kind != KindLocal {
+		if u.Kind != config.KindLocal {
 			continue
 		}
 		rules := make([]hosted.Rule, len(u.Local.Prune))
@@ -20,7 +21,7 @@ func (g *graph) buildHosted(ctx context.Context) error {
 		}
 		s, err := hosted.Open(ctx, hosted.Options{
 			Name: u.Name, Directory: filepath.Join(g.cfg.Cache.Directory, "hosted", u.Name), Cache: g.cache, MaxBytes: int64(u.Local.MaxBytes),
-			Refuse: u.Local.WhenFull == WhenFullRefuse, Unused: u.Local.Unused.Std(), Untagged: u.Local.Untagged.Std(), Rules: rules,
+			Refuse: u.Local.WhenFull == config.WhenFullRefuse, Unused: u.Local.Unused.Std(), Untagged: u.Local.Untagged.Std(), Rules: rules,
 			Grace: g.cfg.Limits.UploadExpiry.Std(), Logger: g.log,
 		})
 		if err != nil {
@@ -34,16 +35,6 @@ func (g *graph) buildHosted(ctx context.Context) error {
 	return nil
 }
 
-// hostedNames are the upstreams whose content lies here: facts about it are not kept.
-func (c Config) hostedNames() (names []string) {
-	for _, u := range c.Upstreams {
-		if u.Kind == KindLocal && u.Name != "" {
-			names = append(names, u.Name)
-		}
-	}
-	return names
-}
-
 // joinBuildCaches leads the build caches that are pushed to an upstream to where they are kept.
 func (g *graph) joinBuildCaches() {
 	byName := map[string]*mirror.Upstream{}
@@ -52,7 +43,7 @@ func (g *graph) joinBuildCaches() {
 	}
 	for _, u := range g.cfg.Upstreams {
 		if b := u.BuildCache; b.To != "" {
-			byName[u.Name].Aside = &mirror.Aside{To: byName[b.To], WriteBack: b.WriteBack == WriteBackAsync}
+			byName[u.Name].Aside = &mirror.Aside{To: byName[b.To], WriteBack: b.WriteBack == config.WriteBackAsync}
 		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"dray/cache/disk"
+	"dray/cmd/dray/config"
 	"dray/mirror"
 	"dray/mirror/admin"
 	"dray/mirror/inventory"
@@ -46,7 +47,7 @@ const maxVictims = 10_000
 
 // inventoryAPI is what can be asked about the cache, and done with it.
 func (g *graph) inventoryAPI() []admin.Endpoint {
-	o := inventoryOperator{g.inventory, g.cfg.names()}
+	o := inventoryOperator{g.inventory, namesOf(g.cfg)}
 	return []admin.Endpoint{
 		admin.List("images", func(ctx context.Context, params url.Values) iter.Seq2[inventory.Image, error] {
 			return o.Images(ctx, params.Get("repository"))
@@ -176,12 +177,12 @@ func told(err error) error {
 // names reads what operators write.
 type names struct{ routes *mirror.Routes }
 
-// names knows every upstream, those of the first listener first, and every name of dray.
-func (c Config) names() names {
+// namesOf knows every upstream, those of the first listener first, and every name of dray.
+func namesOf(c config.Config) names {
 	r := &mirror.Routes{}
 	var order []string
 	for _, l := range c.Listeners {
-		lr := c.routes(l)
+		lr := routesOf(c, l)
 		r.Own = append(r.Own, lr.Own...)
 		if host, _, err := net.SplitHostPort(l.Address); err == nil && host != "" {
 			r.Own = append(r.Own, l.Address)

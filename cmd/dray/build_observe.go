@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"dray/cmd/dray/config"
 	"dray/mirror"
 	"dray/mirror/admin"
 	"dray/mirror/cloudwatch"
@@ -41,7 +42,7 @@ func (g *graph) buildCloudWatch(ctx context.Context) error {
 	}
 	var ecr []string
 	for _, u := range g.cfg.Upstreams {
-		if u.Kind == KindECR {
+		if u.Kind == config.KindECR {
 			ecr = append(ecr, u.Name)
 		}
 	}
@@ -57,7 +58,7 @@ func (g *graph) buildCloudWatch(ctx context.Context) error {
 // buildAdmin makes the listener for those who look after dray. Nothing it checks is
 // critical: without an upstream, its token or the facts, dray serves what it holds.
 func (g *graph) buildAdmin(context.Context) error {
-	if g.cfg.Admin.Address == adminOff {
+	if g.cfg.Admin.Address == config.AdminOff {
 		return nil
 	}
 	checks := []admin.Check{{Name: "metadata", Run: g.store.Check}}

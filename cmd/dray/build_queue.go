@@ -10,23 +10,24 @@ import (
 	"slices"
 	"time"
 
+	"dray/cmd/dray/config"
 	"dray/mirror/admin"
 	"dray/mirror/queue"
 )
 
 // queueDirectory is where the journal of pushes lies: in the cache directory, beside what may be lost.
-func (c Config) queueDirectory() string { return filepath.Join(c.Cache.Directory, "queue") }
+func queueDirectory(c config.Config) string { return filepath.Join(c.Cache.Directory, "queue") }
 
 // buildQueue opens the queue of pushes where an upstream wants one, and where there is one of before: what was
 // acknowledged is forwarded even if the configuration has changed.
 func (g *graph) buildQueue(ctx context.Context) error {
-	wanted := slices.ContainsFunc(g.cfg.Upstreams, func(u Upstream) bool { return u.Acknowledge == AcknowledgeLocal })
-	if _, err := os.Stat(g.cfg.queueDirectory()); errors.Is(err, fs.ErrNotExist) && !wanted {
+	wanted := slices.ContainsFunc(g.cfg.Upstreams, func(u config.Upstream) bool { return u.Acknowledge == config.AcknowledgeLocal })
+	if _, err := os.Stat(queueDirectory(g.cfg)); errors.Is(err, fs.ErrNotExist) && !wanted {
 		return nil
 	}
 	var err error
 	g.queue, err = queue.Open(ctx, queue.Options{
-		Directory: g.cfg.queueDirectory(), Hold: g.cache.Keep, MaxEntries: g.cfg.Queue.MaxPushes, MaxBytes: int64(g.cfg.Queue.MaxBytes),
+		Directory: queueDirectory(g.cfg), Hold: g.cache.Keep, MaxEntries: g.cfg.Queue.MaxPushes, MaxBytes: int64(g.cfg.Queue.MaxBytes),
 		Old: g.cfg.Queue.ReportAfter.Std(), Logger: g.log,
 	})
 	if err != nil {

@@ -6,11 +6,12 @@ import (
 	"strings"
 
 	"dray/cache/meta/redis"
+	"dray/cmd/dray/config"
 )
 
 // openRedis connects lazily: a Redis that is not there yet is a state of health,
 // not a reason not to start.
-func openRedis(m Metadata) (*redis.Store, error) {
+func openRedis(m config.Metadata) (*redis.Store, error) {
 	raw, err := withPassword(m.URL.Reveal(), m.Password.Reveal())
 	if err != nil {
 		return nil, err

@@ -1,23 +1,31 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"time"
 
+	"dray/cmd/dray/config"
 	"dray/mirror"
 	"dray/mirror/pipeline"
 	"dray/mirror/pipeline/attestations"
 	imagebase "dray/mirror/pipeline/base"
 	"dray/mirror/pipeline/clamd"
+	"dray/mirror/pipeline/metadata"
+	imagenames "dray/mirror/pipeline/names"
 	"dray/mirror/pipeline/rules"
+	"dray/mirror/pipeline/runtime"
 	"dray/mirror/pipeline/scanner"
 	"dray/mirror/pipeline/secrets"
+	"dray/mirror/pipeline/shape"
 	"dray/mirror/pipeline/webhook"
+
+	"github.com/opencontainers/go-digest"
 )
 
 // defaultExecTime leaves a client that gives up after 30 s time for its answer.
-const defaultExecTime = Duration(20 * time.Second)
+const defaultExecTime = config.Duration(20 * time.Second)
 
 // stages collects steps, and what is wrong with them.
 type stages struct {
@@ -28,8 +36,8 @@ type stages struct {
 }
 
 // add puts a stage that is on at the end.
-func (s *stages) add(mode CheckMode, onError OnError, within Duration, stage func() (pipeline.Stage, error)) {
-	if !mode.on() {
+func (s *stages) add(mode config.CheckMode, onError config.OnError, within config.Duration, stage func() (pipeline.Stage, error)) {
+	if !mode.On() {
 		return
 	}
 	made, err := stage()
@@ -40,9 +48,96 @@ func (s *stages) add(mode CheckMode, onError OnError, within Duration, stage fun
 	s.steps = append(s.steps, pipeline.Step{Stage: made, Mode: pipeline.Mode(mode), OnError: pipeline.OnError(onError), Within: within.Std()})
 }
 
-func (s *stages) err() error { return errors.Join(s.errs...) }
+// stepsOf gives the stages of the checks, in the order of their cost. bases are the images that were
+// learnt; nil knows none.
+func stepsOf(c config.Checks, bases imagebase.Catalogue) ([]pipeline.Step, error) {
+	s := &stages{bases: bases}
+	s.names(c.Names)
+	s.shape(c.Shape)
+	s.metadata(c.Metadata)
+	s.runtime(c.Runtime)
+	s.base(c.Base)
+	s.attestations(c.Attestations)
+	s.rules(c.Rules)
+	s.secrets(c.Secrets)
+	s.clamd(c.Clamd)
+	for _, w := range c.Webhooks {
+		s.webhook(w)
+	}
+	for _, e := range c.Exec {
+		s.exec(e)
+	}
+	return s.steps, errors.Join(s.errs...)
+}
 
-func (c AttestationsCheck) add(s *stages) {
+// unjoined are the errors that were joined into err.
+func unjoined(err error) []error {
+	if j, ok := err.(interface{ Unwrap() []error }); ok {
+		return j.Unwrap()
+	}
+	return []error{err}
+}
+
+func (s *stages) names(c config.NamesCheck) {
+	s.add(c.Mode, c.OnError, 0, func() (pipeline.Stage, error) {
+		return imagenames.New(imagenames.Config{
+			Repositories: c.Repositories, Tags: c.Tags, Semver: c.Semver, Forbidden: c.ForbiddenTags, Immutable: c.ImmutableTags, Except: c.MutableTags,
+		})
+	})
+}
+
+func (s *stages) shape(c config.ShapeCheck) {
+	s.add(c.Mode, c.OnError, 0, func() (pipeline.Stage, error) {
+		if min(int64(c.MaxBytes), int64(c.MaxLayerBytes), int64(c.MaxUncompressed), int64(c.MaxLayers), int64(c.MaxManifestBytes)) < 0 {
+			return nil, errors.New("shape: a bound is negative")
+		}
+		return shape.New(shape.Config{
+			MaxBytes: int64(c.MaxBytes), MaxLayerBytes: int64(c.MaxLayerBytes), MaxUncompressed: int64(c.MaxUncompressed), MaxLayers: c.MaxLayers, MaxManifestBytes: int64(c.MaxManifestBytes),
+			Required: c.RequiredPlatforms, Platforms: c.Platforms, MediaTypes: c.MediaTypes, Foreign: c.ForeignLayers,
+		}), nil
+	})
+}
+
+func (s *stages) metadata(c config.MetadataCheck) {
+	s.add(c.Mode, "", 0, func() (pipeline.Stage, error) {
+		if len(c.Required) == 0 {
+			return nil, errors.New("metadata: nothing is asked for")
+		}
+		required := make([]metadata.Requirement, len(c.Required))
+		for i, r := range c.Required {
+			required[i] = metadata.Requirement(r)
+		}
+		return metadata.New(metadata.Config{Required: required})
+	})
+}
+
+func (s *stages) runtime(c config.RuntimeCheck) {
+	s.add(c.Mode, c.OnError, 0, func() (pipeline.Stage, error) {
+		if !c.NonRoot && !c.SecretVariables && len(c.Ports) == 0 && !c.SetUID && !c.AddFromURL {
+			return nil, errors.New("runtime: nothing is asked for")
+		}
+		return runtime.New(runtime.Config{
+			NonRoot: c.NonRoot, Environment: c.SecretVariables, Harmless: c.HarmlessVariables, Ports: c.Ports, SetUID: c.SetUID, SetUIDAllowed: c.SetUIDAllowed, AddFromURL: c.AddFromURL,
+		})
+	})
+}
+
+func (s *stages) base(c config.BaseCheck) {
+	s.add(c.Mode, c.OnError, c.Within, func() (pipeline.Stage, error) {
+		images := make([]imagebase.Image, len(c.Images))
+		for i, img := range c.Images {
+			images[i] = imagebase.Image{Name: img.Name}
+			for _, d := range img.DiffIDs {
+				images[i].DiffIDs = append(images[i].DiffIDs, digest.Digest(d))
+			}
+		}
+		return imagebase.New(imagebase.Config{
+			Allowed: c.Allowed, Unknown: c.Unknown == config.UnknownPass, Scratch: c.Scratch, Materials: c.Materials, Images: images, Match: mirror.MatchName,
+		}, s.bases)
+	})
+}
+
+func (s *stages) attestations(c config.AttestationsCheck) {
 	s.add(c.Mode, c.OnError, c.Within, func() (pipeline.Stage, error) {
 		if !c.Provenance && !c.SBOM && len(c.Builders) == 0 && len(c.Sources) == 0 {
 			return nil, errors.New("attestations: nothing is asked for")
@@ -51,7 +146,7 @@ func (c AttestationsCheck) add(s *stages) {
 	})
 }
 
-func (c RulesCheck) add(s *stages) {
+func (s *stages) rules(c config.RulesCheck) {
 	s.add(c.Mode, c.OnError, c.Within, func() (pipeline.Stage, error) {
 		list := make([]rules.Rule, len(c.Rules))
 		for i, r := range c.Rules {
@@ -61,19 +156,19 @@ func (c RulesCheck) add(s *stages) {
 	})
 }
 
-func (c SecretsCheck) add(s *stages) {
+func (s *stages) secrets(c config.SecretsCheck) {
 	s.add(c.Mode, c.OnError, c.Within, func() (pipeline.Stage, error) {
 		return secrets.New(secrets.Config{Without: c.Without, MaxFileBytes: int64(c.MaxFile)})
 	})
 }
 
-func (c ClamdCheck) add(s *stages) {
+func (s *stages) clamd(c config.ClamdCheck) {
 	s.add(c.Mode, c.OnError, c.Within, func() (pipeline.Stage, error) {
 		return clamd.New(clamd.Config{Address: c.Address, MaxFileBytes: int64(c.MaxFile), Rescan: c.Rescan.Std()})
 	})
 }
 
-func (c WebhookCheck) add(s *stages) {
+func (s *stages) webhook(c config.WebhookCheck) {
 	s.add(c.Mode, c.OnError, c.Within, func() (pipeline.Stage, error) {
 		return webhook.New(webhook.Config{
 			Name: c.Name, URL: c.URL, Form: webhook.Form(c.Form), Timeout: c.Timeout.Std(), Secret: []byte(c.Secret.Reveal()),
@@ -81,11 +176,8 @@ func (c WebhookCheck) add(s *stages) {
 	})
 }
 
-func (c ExecCheck) add(s *stages) {
-	within := c.Within
-	if within == 0 {
-		within = defaultExecTime
-	}
+func (s *stages) exec(c config.ExecCheck) {
+	within := cmp.Or(c.Within, defaultExecTime)
 	s.add(c.Mode, c.OnError, within, func() (pipeline.Stage, error) {
 		if c.Refuses < 0 || c.Refuses > 255 {
 			return nil, fmt.Errorf("exec: %d is no exit code", c.Refuses)

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"dray/cache"
+	"dray/cmd/dray/config"
 	"dray/mirror"
 	"dray/upstream"
 	"dray/upstream/auth"
@@ -40,7 +41,7 @@ func userAgent() string { return "dray/" + buildVersion() }
 // buildUpstream wraps one registry's client, from the wire inwards: credentials,
 // client, breaker, retries, creation of repositories. aws is called for private ECR
 // only.
-func buildUpstream(u Upstream, aws func() (*ecr.Session, error), log *slog.Logger) (*registry, error) {
+func buildUpstream(u config.Upstream, aws func() (*ecr.Session, error), log *slog.Logger) (*registry, error) {
 	r, err := connect(u, aws, log)
 	if err != nil {
 		return nil, fmt.Errorf("upstream %s: %w", u.Name, err)
@@ -49,7 +50,7 @@ func buildUpstream(u Upstream, aws func() (*ecr.Session, error), log *slog.Logge
 }
 
 // connect is buildUpstream with errors that do not name the upstream.
-func connect(u Upstream, aws func() (*ecr.Session, error), log *slog.Logger) (*registry, error) {
+func connect(u config.Upstream, aws func() (*ecr.Session, error), log *slog.Logger) (*registry, error) {
 	base, err := url.Parse(u.URL)
 	if err != nil {
 		return nil, err
@@ -91,8 +92,8 @@ type access struct {
 	deleter     upstream.Deleter
 }
 
-func (r *registry) access(u Upstream, aws func() (*ecr.Session, error)) (access, error) {
-	if u.Kind != KindECR {
+func (r *registry) access(u config.Upstream, aws func() (*ecr.Session, error)) (access, error) {
+	if u.Kind != config.KindECR {
 		if u.Credentials.Username == "" {
 			return access{}, nil
 		}
@@ -112,14 +113,14 @@ func (r *registry) access(u Upstream, aws func() (*ecr.Session, error)) (access,
 	}
 	r.tokens = private.Tokens
 	as := access{credentials: private.Tokens.Credential, expired: ecr.Expired, deleter: private.Deleter}
-	if u.CreateRepositories.Mode.creates() {
+	if u.CreateRepositories.Mode.Creates() {
 		as.creator = private.Creator
 		r.collectors = append(r.collectors, private.Creator.Collectors()...)
 	}
 	return as, nil
 }
 
-func (r *registry) assemble(u Upstream, client *upstream.Client, creator upstream.Creator, log *slog.Logger) {
+func (r *registry) assemble(u config.Upstream, client *upstream.Client, creator upstream.Creator, log *slog.Logger) {
 	r.breaker = upstream.NewBreaker(upstream.BreakerOptions{Name: u.Name, Lasting: 3 * time.Second})
 	patient := upstream.NewRetry(r.breaker.Source(client), upstream.RetryOptions{Name: u.Name, Logger: log})
 	r.Upstream = &mirror.Upstream{
@@ -135,7 +136,7 @@ func (r *registry) assemble(u Upstream, client *upstream.Client, creator upstrea
 	if u.Prefetch.Enabled {
 		r.Prefetch = mirror.PrefetchPolicy{MaxLayer: int64(u.Prefetch.MaxLayer), AtOnce: u.Prefetch.Streams}
 	}
-	r.AcknowledgeLocally = u.Acknowledge == AcknowledgeLocal
+	r.AcknowledgeLocally = u.Acknowledge == config.AcknowledgeLocal
 	if u.Push {
 		r.Sink = r.breaker.Sink(client)
 		if creator != nil {
@@ -148,17 +149,17 @@ func (r *registry) assemble(u Upstream, client *upstream.Client, creator upstrea
 	r.collectors = append(r.collectors, patient.Collectors()...)
 }
 
-func quirksOf(kind Kind) upstream.Quirks {
+func quirksOf(kind config.Kind) upstream.Quirks {
 	switch kind {
-	case KindECR:
+	case config.KindECR:
 		return ecr.Private()
-	case KindECRPublic:
+	case config.KindECRPublic:
 		return ecr.Public()
 	}
 	return upstream.Quirks{}
 }
 
-func buildLimiter(u Upstream, quirks upstream.Quirks) (*upstream.Limiter, error) {
+func buildLimiter(u config.Upstream, quirks upstream.Quirks) (*upstream.Limiter, error) {
 	rates, err := quirks.RatesWith(u.Limits.Rates)
 	if err != nil {
 		return nil, err
@@ -169,9 +170,9 @@ func buildLimiter(u Upstream, quirks upstream.Quirks) (*upstream.Limiter, error)
 }
 
 // template reads what the configuration, which is sound, says of new repositories.
-func template(c CreateRepositories) (ecr.Template, error) {
+func template(c config.CreateRepositories) (ecr.Template, error) {
 	t := ecr.Template{
-		DryRun: c.Mode == CreateDryRun, ImmutableTags: c.TagMutability == "IMMUTABLE", ExceptTags: c.TagMutabilityExcept, ScanOnPush: c.ScanOnPush,
+		DryRun: c.Mode == config.CreateDryRun, ImmutableTags: c.TagMutability == "IMMUTABLE", ExceptTags: c.TagMutabilityExcept, ScanOnPush: c.ScanOnPush,
 		KMS: c.Encryption == "KMS", KMSKey: c.KMSKey, Tags: c.Tags,
 	}
 	for _, name := range c.Names {
@@ -193,7 +194,7 @@ func template(c CreateRepositories) (ecr.Template, error) {
 
 // buildTransport honours the upstream's own authorities and the address to dial in
 // place of its host. What the registry redirects to is dialled as it is named.
-func buildTransport(u Upstream, base *url.URL) (*http.Transport, error) {
+func buildTransport(u config.Upstream, base *url.URL) (*http.Transport, error) {
 	o := upstream.TransportOptions{InsecureSkipVerify: u.TLS.InsecureSkipVerify}
 	if u.TLS.CAFile != "" {
 		pool, err := x509.SystemCertPool()

@@ -3,6 +3,9 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
+
+	"dray/cmd/dray/config"
 
 	"github.com/spf13/cobra"
 	"go.yaml.in/yaml/v3"
@@ -29,8 +32,13 @@ error instead and ends with code 1.`,
 	}
 }
 
+// notices are those of the configuration, and those of the environment that it was made from.
+func (in *invocation) notices(cfg config.Config) []string {
+	return slices.Concat(config.UnknownVariables(in.environ, cfg), cfg.Notices())
+}
+
 // printConfig writes the configuration as YAML; the types of secrets see to it that none is in there.
-func printConfig(w io.Writer, cfg Config) error {
+func printConfig(w io.Writer, cfg config.Config) error {
 	out := yaml.NewEncoder(w)
 	out.SetIndent(2)
 	out.CompactSeqIndent()

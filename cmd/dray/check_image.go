@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 
+	"dray/cmd/dray/config"
 	"dray/mirror"
 	"dray/mirror/pipeline"
 	"dray/mirror/pipeline/local"
@@ -62,7 +63,7 @@ type imageCheck struct {
 	json, view bool
 }
 
-func (c imageCheck) run(ctx context.Context, cfg Config, image string, out io.Writer) error {
+func (c imageCheck) run(ctx context.Context, cfg config.Config, image string, out io.Writer) error {
 	from, err := openImage(ctx, cfg, image)
 	if err != nil {
 		return err
@@ -72,7 +73,7 @@ func (c imageCheck) run(ctx context.Context, cfg Config, image string, out io.Wr
 	if err != nil {
 		return err
 	}
-	p, err := cfg.pipelineFor(c.checks, name)
+	p, err := pipelineFor(cfg, c.checks, name)
 	if err != nil {
 		return err
 	}
@@ -101,16 +102,16 @@ func (c imageCheck) run(ctx context.Context, cfg Config, image string, out io.Wr
 }
 
 // name is what the image would be pushed as.
-func (c imageCheck) name(cfg Config, from *opened) (pipeline.Name, error) {
+func (c imageCheck) name(cfg config.Config, from *opened) (pipeline.Name, error) {
 	if c.as == "" {
 		return from.name, nil
 	}
-	return cfg.pushedAs(c.as)
+	return pushedAs(cfg, c.as)
 }
 
 // pushedAs reads a name as a push through dray would.
-func (c Config) pushedAs(name string) (pipeline.Name, error) {
-	target, ref, err := c.names().routes.Resolve(name)
+func pushedAs(c config.Config, name string) (pipeline.Name, error) {
+	target, ref, err := namesOf(c).routes.Resolve(name)
 	if err != nil {
 		return pipeline.Name{}, fmt.Errorf("%s: %s", name, oci.AsError(err).Message)
 	}
@@ -118,9 +119,9 @@ func (c Config) pushedAs(name string) (pipeline.Name, error) {
 }
 
 // pipelineFor finds the checks that count for a name, or those that are asked for.
-func (c Config) pipelineFor(checks string, n pipeline.Name) (*pipeline.Pipeline, error) {
+func pipelineFor(c config.Config, checks string, n pipeline.Name) (*pipeline.Pipeline, error) {
 	var among []string
-	switch u := slices.IndexFunc(c.Upstreams, func(u Upstream) bool { return u.Name == n.Upstream }); {
+	switch u := slices.IndexFunc(c.Upstreams, func(u config.Upstream) bool { return u.Name == n.Upstream }); {
 	case checks != "":
 		among = []string{checks}
 	case u >= 0 && len(c.Upstreams[u].Checks) > 0:
@@ -130,8 +131,8 @@ func (c Config) pipelineFor(checks string, n pipeline.Name) (*pipeline.Pipeline,
 	}
 	for _, name := range among {
 		for _, one := range c.Checks {
-			if one.Name == name && (checks != "" || n.Repository == "" || one.countFor(n.Repository)) {
-				return one.pipeline(pipeline.Options{}, nil)
+			if one.Name == name && (checks != "" || n.Repository == "" || countFor(one, n.Repository)) {
+				return pipelineOf(one, pipeline.Options{}, nil)
 			}
 		}
 	}
@@ -141,8 +142,8 @@ func (c Config) pipelineFor(checks string, n pipeline.Name) (*pipeline.Pipeline,
 	return nil, errors.New("no checks count for this image: name some with --checks, or what it would be pushed as with --as")
 }
 
-// countFor reports whether a repository fits one of the patterns.
-func (c Checks) countFor(repo string) bool {
+// countFor reports whether a repository fits one of the patterns of the checks.
+func countFor(c config.Checks, repo string) bool {
 	return slices.ContainsFunc(c.Repositories, func(pattern string) bool { return mirror.MatchName(pattern, repo) })
 }
 
@@ -154,7 +155,7 @@ type opened struct {
 	close func()
 }
 
-func openImage(ctx context.Context, cfg Config, image string) (*opened, error) {
+func openImage(ctx context.Context, cfg config.Config, image string) (*opened, error) {
 	kind, rest, _ := strings.Cut(image, ":")
 	var files *local.Files
 	var err error
@@ -202,14 +203,14 @@ func (r remote) Open(ctx context.Context, d oci.Descriptor) (io.ReadCloser, erro
 }
 
 // openRemote finds an image at the upstream that its name leads to, with the upstream's credentials.
-func openRemote(ctx context.Context, cfg Config, image string) (*opened, error) {
-	target, ref, err := cfg.names().routes.Resolve(image)
+func openRemote(ctx context.Context, cfg config.Config, image string) (*opened, error) {
+	target, ref, err := namesOf(cfg).routes.Resolve(image)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %s", image, oci.AsError(err).Message)
 	}
 	g := &graph{cfg: cfg, log: slog.New(slog.DiscardHandler)}
-	u := cfg.Upstreams[slices.IndexFunc(cfg.Upstreams, func(u Upstream) bool { return u.Name == target.Upstream })]
-	if u.Kind == KindLocal {
+	u := cfg.Upstreams[slices.IndexFunc(cfg.Upstreams, func(u config.Upstream) bool { return u.Name == target.Upstream })]
+	if u.Kind == config.KindLocal {
 		return nil, fmt.Errorf("%s: a hosted repository is in a running dray: ask for it by dray's own name", image)
 	}
 	reg, err := buildUpstream(u, func() (*ecr.Session, error) { return g.awsSession(ctx) }, g.log)

@@ -271,7 +271,7 @@ func TestChecksHoldDescriptionsBack(t *testing.T) {
 	s.ecr.CreateRepository("team/app")
 	describe := func(img image) (*oci.Manifest, got) {
 		t.Helper()
-		s.upload("team/app", config)
+		s.upload("team/app", imageConfig)
 		about := referrer(t, img.man, "application/vnd.example.sbom")
 		return about, s.putManifest("team/app", "", about)
 	}

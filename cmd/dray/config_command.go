@@ -3,6 +3,8 @@ package main
 import (
 	"io"
 
+	"dray/cmd/dray/config"
+
 	"github.com/spf13/cobra"
 )
 
@@ -17,12 +19,12 @@ func configCommand(in *invocation) *cobra.Command {
 		Use:   "reference",
 		Short: "Print the reference of all keys and variables, as Markdown",
 		Args:  noArguments,
-		RunE:  func(*cobra.Command, []string) error { return in.page(Reference) },
+		RunE:  func(*cobra.Command, []string) error { return in.page(config.Reference) },
 	}, &cobra.Command{
 		Use:   "example",
 		Short: "Print a file that says what dray does by default, with the meaning of each key",
 		Args:  noArguments,
-		RunE:  func(*cobra.Command, []string) error { return in.page(Example) },
+		RunE:  func(*cobra.Command, []string) error { return in.page(config.Example) },
 	})
 	return cmd
 }

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"dray/cmd/dray/config"
 	"dray/upstream/ecrtest"
 	"dray/upstream/oci"
 
@@ -32,7 +33,7 @@ var (
 type crashed struct {
 	*testing.T
 	rnd    *rand.Rand
-	level  Acknowledge
+	level  config.Acknowledge
 	ecr    *ecrtest.Running
 	config string
 	url    string
@@ -56,7 +57,7 @@ func TestCrashLoop(t *testing.T) {
 	if seed == 0 {
 		seed = rand.Uint64()
 	}
-	for _, level := range []Acknowledge{AcknowledgeUpstream, AcknowledgeLocal} {
+	for _, level := range []config.Acknowledge{config.AcknowledgeUpstream, config.AcknowledgeLocal} {
 		t.Run(string(level), func(t *testing.T) {
 			t.Logf("again with -crash-seed %d -crash-rounds %d", seed, *crashRounds)
 			c := newCrashed(t, level, seed)
@@ -75,10 +76,10 @@ func TestCrashLoop(t *testing.T) {
 	}
 }
 
-func newCrashed(t *testing.T, level Acknowledge, seed uint64) *crashed {
+func newCrashed(t *testing.T, level config.Acknowledge, seed uint64) *crashed {
 	c := &crashed{
 		T: t, rnd: rand.New(rand.NewPCG(seed, uint64(len(level)))), level: level, ecr: ecrtest.Start(t, ecrtest.Options{}),
-		may: map[string][]*oci.Manifest{}, known: map[string]bool{}, since: map[string]bool{}, layers: map[digest.Digest][]byte{digest.FromBytes(config): config},
+		may: map[string][]*oci.Manifest{}, known: map[string]bool{}, since: map[string]bool{}, layers: map[digest.Digest][]byte{digest.FromBytes(imageConfig): imageConfig},
 		client: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: time.Minute},
 	}
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -156,7 +157,7 @@ func (c *crashed) round(round int) {
 	close(stop)
 	clients.Wait()
 	close(unfinished)
-	if c.level == AcknowledgeUpstream {
+	if c.level == config.AcknowledgeUpstream {
 		c.inECR()
 	}
 	c.ecr.ClearFaults()
@@ -215,7 +216,7 @@ func (c *crashed) newPush(rnd *rand.Rand, repo, tag string) *crashPush {
 
 // send pushes what is not there yet, as clients do.
 func (p *crashPush) send() error {
-	for i, l := range append(slices.Clone(p.layers), config) {
+	for i, l := range append(slices.Clone(p.layers), imageConfig) {
 		if err := p.sendBlob(i, l); err != nil {
 			return err
 		}

@@ -25,7 +25,7 @@ func (s *stack) pushTo(repo string) got {
 	s.Helper()
 	layer := layerOf(1, 1000)
 	s.upload(repo, layer)
-	s.upload(repo, config)
+	s.upload(repo, imageConfig)
 	m := imageOf(s, layer)
 	return s.do("PUT", "/v2/"+repo+"/manifests/v1", m.Raw, "Content-Type", m.MediaType)
 }

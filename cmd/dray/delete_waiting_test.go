@@ -195,7 +195,7 @@ func TestDeleteWhileLanding(t *testing.T) {
 		held := s.ecr.AddFault(ecrtest.Fault{Kinds: []ecrtest.Kind{ecrtest.KindManifestPut}, Latency: 300 * time.Millisecond, Count: -1})
 		layer := layerOf(1, 1000)
 		s.upload("team/app", layer)
-		s.upload("team/app", config)
+		s.upload("team/app", imageConfig)
 		m, ref := imageOf(t, layer), "v1"
 		if by == "digest" {
 			ref = m.Digest.String()

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -39,7 +40,7 @@ func TestDependenciesAreExplained(t *testing.T) {
 	for _, m := range regexp.MustCompile("(?m)^\\| `([^`]+)` \\| [^|]+\\. \\|$").FindAllStringSubmatch(string(page), -1) {
 		explained = append(explained, m[1])
 	}
-	if diff := cmp.Diff(sorted(required), sorted(explained)); diff != "" {
+	if diff := cmp.Diff(slices.Sorted(slices.Values(required)), slices.Sorted(slices.Values(explained))); diff != "" {
 		t.Errorf("go.mod and docs/dependencies.md differ (-go.mod +page):\n%s", diff)
 	}
 }

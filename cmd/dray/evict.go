@@ -8,6 +8,7 @@ import (
 	"strconv"
 
 	"dray/cache/disk"
+	"dray/cmd/dray/config"
 
 	"github.com/spf13/cobra"
 )
@@ -25,7 +26,7 @@ What is open or pinned never goes.`,
 		Example: "  dray evict --dry-run\n  dray evict --bytes 20GB",
 		Args:    noArguments,
 	}, func(ctx context.Context, o *operator, _ []string) error {
-		var n Bytes
+		var n config.Bytes
 		if bytes != "" {
 			if err := n.UnmarshalText([]byte(bytes)); err != nil || n <= 0 {
 				return fmt.Errorf("--bytes %s: write a size such as 500MB or 20GiB; %w", bytes, errUsage)

@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"testing"
 
+	"dray/cmd/dray/config"
 	"dray/upstream/ecrtest"
 
 	"github.com/opencontainers/go-digest"
@@ -70,7 +71,7 @@ func TestStartOnAFullDisk(t *testing.T) {
 // A directory that cannot be written at the start is taken for a wrong mount, and told of before clients meet it.
 func TestStartOnAReadOnlyDisk(t *testing.T) {
 	path := mounted(t, syscall.MS_RDONLY, "")
-	g, err := build(t.Context(), Config{Cache: Cache{Directory: path}}, slog.New(slog.DiscardHandler))
+	g, err := build(t.Context(), config.Config{Cache: config.Cache{Directory: path}}, slog.New(slog.DiscardHandler))
 	if g != nil || !errors.Is(err, syscall.EROFS) {
 		t.Errorf("got %v", err)
 	}

@@ -28,7 +28,7 @@ func (s *stack) served(repo, tag string, m *oci.Manifest, layers ...[]byte) {
 		s.Errorf("%s:%s: another manifest, or as another", repo, tag)
 	}
 	s.want(200, "GET", "/v2/"+repo+"/manifests/"+m.Digest.String(), nil)
-	for _, l := range append(layers, config) {
+	for _, l := range append(layers, imageConfig) {
 		at := "/v2/" + repo + "/blobs/" + digest.FromBytes(l).String()
 		if r := s.want(200, "GET", at, nil); !bytes.Equal(r.body, l) {
 			s.Errorf("%s: other bytes", at)
@@ -75,7 +75,7 @@ func TestHostedKeepsPushes(t *testing.T) {
 	// Another repository gets the layer by a mount, and an image without an upload.
 	mount := "/v2/own/team/other/blobs/uploads/?mount="
 	s.want(201, "POST", mount+digest.FromBytes(layer).String()+"&from=own/team/app", nil)
-	s.want(201, "POST", mount+digest.FromBytes(config).String()+"&from=own/team/app", nil)
+	s.want(201, "POST", mount+digest.FromBytes(imageConfig).String()+"&from=own/team/app", nil)
 	s.want(201, "PUT", "/v2/own/team/other/manifests/v1", m.Raw, "Content-Type", m.MediaType)
 	s.want(202, "POST", mount+digest.FromString("nowhere").String()+"&from=own/team/app", nil)
 	s.served("own/team/other", "v1", m, layer)
@@ -98,7 +98,7 @@ func cacheOf(t testing.TB, index bool, layer []byte) *oci.Manifest {
 	desc := func(mediaType string, p []byte) string {
 		return fmt.Sprintf(`{"mediaType":%q,"digest":%q,"size":%d}`, mediaType, digest.FromBytes(p), len(p))
 	}
-	own, l := desc(oci.MediaTypeBuildKitCache, config), desc("application/vnd.oci.image.layer.v1.tar+zstd", layer)
+	own, l := desc(oci.MediaTypeBuildKitCache, imageConfig), desc("application/vnd.oci.image.layer.v1.tar+zstd", layer)
 	raw := `{"schemaVersion":2,"mediaType":"` + oci.MediaTypeOCIManifest + `","config":` + own + `,"layers":[` + l + `]}`
 	if index {
 		raw = `{"schemaVersion":2,"mediaType":"` + oci.MediaTypeOCIIndex + `","manifests":[` + l + `,` + own + `]}`
@@ -120,7 +120,7 @@ func TestBuildCacheKeptAside(t *testing.T) {
 		put := func() {
 			t.Helper()
 			s.upload("team/cache", layer)
-			s.upload("team/cache", config)
+			s.upload("team/cache", imageConfig)
 			s.want(201, "PUT", "/v2/team/cache/manifests/main", m.Raw, "Content-Type", m.MediaType)
 		}
 		put()
@@ -171,7 +171,7 @@ func TestBuildCacheWriteBack(t *testing.T) {
 	layer := layerOf(1, 100_000)
 	m := cacheOf(t, false, layer)
 	s.upload("team/cache", layer)
-	s.upload("team/cache", config)
+	s.upload("team/cache", imageConfig)
 	s.want(201, "PUT", "/v2/team/cache/manifests/main", m.Raw, "Content-Type", m.MediaType)
 	s.served("team/cache", "main", m, layer)
 	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
@@ -188,7 +188,7 @@ func TestBuildCacheRefusedByECR(t *testing.T) {
 	layer := layerOf(1, 1000)
 	m := cacheOf(t, true, layer)
 	s.upload("team/cache", layer)
-	s.upload("team/cache", config)
+	s.upload("team/cache", imageConfig)
 	r := s.do("PUT", "/v2/team/cache/manifests/main", m.Raw, "Content-Type", m.MediaType)
 	if r.StatusCode/100 != 4 || !strings.Contains(string(r.body), "image-manifest=true,oci-mediatypes=true") {
 		t.Errorf("%s %s", r.Status, r.body)
@@ -199,7 +199,7 @@ func TestBuildCacheRefusedByECR(t *testing.T) {
 func TestHostedRefusesHalfImages(t *testing.T) {
 	s := startStack(t, t.TempDir(), hosting("")...)
 	m := imageOf(t, layerOf(1, 100))
-	s.upload("own/team/app", config)
+	s.upload("own/team/app", imageConfig)
 	_, text := s.refused(400, "MANIFEST_BLOB_UNKNOWN", "PUT", "/v2/own/team/app/manifests/v1", m.Raw, "Content-Type", m.MediaType)
 	if !strings.Contains(text, m.Layers[0].Digest.String()) {
 		t.Errorf("the message is %q", text)
@@ -232,7 +232,7 @@ func TestHostedQuotaIsSeenByClients(t *testing.T) {
 	s.want(404, "HEAD", "/v2/own/a/blobs/"+digest.FromBytes(layerOf(1, 600_000)).String(), nil)
 	big := layerOf(3, 1<<20)
 	s.upload("own/c", big)
-	s.upload("own/c", config)
+	s.upload("own/c", imageConfig)
 	img := imageOf(t, big)
 	if _, text := s.refused(http.StatusForbidden, "DENIED", "PUT", "/v2/own/c/manifests/v1", img.Raw, "Content-Type", img.MediaType); !strings.Contains(text, "own is full") {
 		t.Errorf("the message is %q", text)

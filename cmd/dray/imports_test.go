@@ -69,8 +69,9 @@ var importable = map[string][]allowance{
 		{"dray/upstream/auth", "requests carry credentials"}, {"dray/upstream/oci", "it speaks the protocol"}, {goDigest, addresses}, {prometheusClient, measures},
 		{"golang.org/x/time/rate", "token buckets"},
 	},
+	"dray/upstream/ecr/host": {},
 	"dray/upstream/ecr": {
-		{"dray/upstream", "it adds to the client of any registry"}, {"dray/upstream/auth", "ECR's tokens"}, {"dray/upstream/oci", "errors of the protocol"},
+		{"dray/upstream/ecr/host", "names of registries"}, {"dray/upstream", "it adds to the client of any registry"}, {"dray/upstream/auth", "ECR's tokens"}, {"dray/upstream/oci", "errors of the protocol"},
 		{awsSDK, "the API of ECR"}, {"github.com/aws/smithy-go", "the errors of that API"}, {goDigest, addresses}, {prometheusClient, measures},
 	},
 	"dray/upstream/ecrtest": { // nothing of dray: it judges dray
@@ -141,10 +142,15 @@ var importable = map[string][]allowance{
 		{"dray/mirror/pulls", "the counts it publishes"}, {awsSDK, "the API of CloudWatch"},
 		{prometheusClient, measures}, {"github.com/prometheus/client_model", "it reads what is gathered"},
 	},
+	"dray/cmd/dray/config": { // none of the parts that it configures
+		{"dray/upstream/ecr/host", "the kind of an upstream by its host name"},
+		{"github.com/caarlos0/env/v11", "configuration from the environment"}, {"go.yaml.in/yaml/v3", "configuration from a file"},
+	},
 	"dray/cmd/dray": {
+		{"dray/cmd/dray/config", "what it is told"},
 		{"dray/cache", "chosen here"}, {"dray/mirror", "chosen here"}, {"dray/upstream", "chosen here"},
-		{awsSDK, "one AWS configuration for all who need one"}, {goDigest, "operators are shown digests"}, {"github.com/caarlos0/env/v11", "configuration from the environment"},
-		{"go.yaml.in/yaml/v3", "configuration from a file"}, {"github.com/spf13/cobra", "subcommands"},
+		{awsSDK, "one AWS configuration for all who need one"}, {goDigest, "operators are shown digests"}, {"go.yaml.in/yaml/v3", "the effective configuration, printed, and files of fixtures"},
+		{"github.com/spf13/cobra", "subcommands"},
 		{prometheusClient, "the one registry of metrics"}, {"github.com/prometheus/client_model", "what it has counted is read back for operators"}, {"golang.org/x/sync/errgroup", "everything that runs, in one group"},
 		{"github.com/sirupsen/logrus", "distribution's log, to switch it off"},
 	},

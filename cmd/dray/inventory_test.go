@@ -429,7 +429,7 @@ func TestPurgeAmongOthers(t *testing.T) {
 	}
 	work(func(i int) {
 		m := imageOf(t, base, noise(byte(100+i), 20<<10))
-		for _, blob := range [][]byte{base, noise(byte(100+i), 20<<10), config} {
+		for _, blob := range [][]byte{base, noise(byte(100+i), 20<<10), imageConfig} {
 			path := "/v2/team/new/blobs/uploads/?digest=" + digest.FromBytes(blob).String()
 			if got, err := s.try("POST", path, blob, "Content-Type", "application/octet-stream"); err != nil || got.StatusCode != 201 && got.StatusCode != 202 {
 				t.Errorf("upload: %v %s", err, got.body)

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"dray/cmd/dray/config"
 )
 
 // calls is where a log goes to: what each call of Write got.
@@ -148,9 +150,9 @@ func TestLinesAfterAnError(t *testing.T) {
 
 // TestLoggerHoldsBack: the program's log and the lines of its requests are one, in the order in which they were written.
 func TestLoggerHoldsBack(t *testing.T) {
-	for _, format := range []LogFormat{LogText, LogJSON} {
+	for _, format := range []config.LogFormat{config.LogText, config.LogJSON} {
 		var out bytes.Buffer
-		log, end := newLogger(Log{Format: format}, &out)
+		log, end := newLogger(config.Log{Format: format}, &out)
 		late := slog.New(laterOf(log))
 		late.Info("first")
 		if out.Len() > 0 {

@@ -95,7 +95,7 @@ func TestListingTags(t *testing.T) {
 func referrer(t *testing.T, subject *oci.Manifest, artifactType string) *oci.Manifest {
 	t.Helper()
 	raw := fmt.Sprintf(`{"schemaVersion":2,"mediaType":%q,"artifactType":%q,"config":{"mediaType":"application/vnd.oci.empty.v1+json","digest":%q,"size":%d},"layers":[],"subject":{"mediaType":%q,"digest":%q,"size":%d}}`,
-		oci.MediaTypeOCIManifest, artifactType, digest.FromBytes(config), len(config), subject.MediaType, subject.Digest, len(subject.Raw))
+		oci.MediaTypeOCIManifest, artifactType, digest.FromBytes(imageConfig), len(imageConfig), subject.MediaType, subject.Digest, len(subject.Raw))
 	m, err := oci.ParseManifest(oci.MediaTypeOCIManifest, []byte(raw))
 	if err != nil {
 		t.Fatal(err)

@@ -14,6 +14,8 @@ import (
 	"strings"
 	"syscall"
 
+	"dray/cmd/dray/config"
+
 	"github.com/spf13/cobra"
 )
 
@@ -44,7 +46,7 @@ type invocation struct {
 }
 
 // load makes the effective configuration of this run.
-func (in *invocation) load() (Config, error) { return Load(in.configPath, in.environ) }
+func (in *invocation) load() (config.Config, error) { return load(in.configPath, in.environ) }
 
 // run is the program: it returns the exit code.
 func run(ctx context.Context, args, environ []string, stdin io.Reader, stdout, stderr io.Writer) int {
@@ -52,7 +54,7 @@ func run(ctx context.Context, args, environ []string, stdin io.Reader, stdout, s
 	root := rootCommand(in)
 	root.SetArgs(append([]string{}, args...)) // with nil cobra would read os.Args
 	cmd, err := root.ExecuteContextC(ctx)
-	_, listed := errors.AsType[Problems](err)
+	_, listed := errors.AsType[config.Problems](err)
 	switch {
 	case err == nil:
 		return exitOK

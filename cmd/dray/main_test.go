@@ -16,10 +16,12 @@ import (
 	"testing"
 	"time"
 
+	"dray/cmd/dray/config"
+
 	"github.com/google/go-cmp/cmp"
 )
 
-var update = flag.Bool("update", false, "write golden files and docs/config.md anew")
+var update = flag.Bool("update", false, "write golden files anew")
 
 // runDray runs the program and returns its exit code and what it wrote.
 func runDray(t *testing.T, environ []string, args ...string) (code int, stdout, stderr string) {
@@ -94,7 +96,7 @@ func TestCheckPrintsEffectiveConfiguration(t *testing.T) {
 			t.Errorf("%s is printed", secret)
 		}
 	}
-	if n := strings.Count(stdout, redacted); n != 3 {
+	if n := strings.Count(stdout, "[redacted]"); n != 3 {
 		t.Errorf("%d redacted secrets, want 3", n)
 	}
 	back := strings.NewReplacer(password, "$PASSWORD_FILE", htpasswd, "$HTPASSWD", cert, "$CERT", key, "$KEY")
@@ -105,7 +107,7 @@ func TestCheckPrintsEffectiveConfiguration(t *testing.T) {
 // TestCheckedConfigurationIsAFile: what check prints, but for the secrets, is a file with the same meaning.
 func TestCheckedConfigurationIsAFile(t *testing.T) {
 	cert, key := keyPair(t)
-	first, err := Load("", []string{"TLS_CERTIFICATE=" + cert, "TLS_PRIVATE_KEY=" + key, "ECR_REGISTRY=" + testRegistry, "REGISTRY=r.example.com", "PORT=444", "REGION=r"})
+	first, err := load("", []string{"TLS_CERTIFICATE=" + cert, "TLS_PRIVATE_KEY=" + key, "ECR_REGISTRY=" + testRegistry, "REGISTRY=r.example.com", "PORT=444", "REGION=r"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,7 +115,7 @@ func TestCheckedConfigurationIsAFile(t *testing.T) {
 	if err := printConfig(&printed, first); err != nil {
 		t.Fatal(err)
 	}
-	second, err := Load(write(t, "dray.yaml", printed.String()), nil)
+	second, err := load(write(t, "dray.yaml", printed.String()), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -131,7 +133,7 @@ func TestCheckListsAllProblems(t *testing.T) {
 }
 
 func TestConfigPages(t *testing.T) {
-	for page, want := range map[string]string{"reference": Reference, "example": Example} {
+	for page, want := range map[string]string{"reference": config.Reference, "example": config.Example} {
 		if code, stdout, stderr := runDray(t, nil, "config", page); code != 0 || stdout != want {
 			t.Errorf("%s: code %d\nstdout %s\nstderr %s", page, code, stdout, stderr)
 		}
@@ -232,38 +234,8 @@ func TestUnusedMethodsAreDropped(t *testing.T) {
 	}
 }
 
-func TestNotices(t *testing.T) {
-	for _, tc := range []struct {
-		name, file string
-		want       []string
-	}{
-		{name: "skipped verification", file: "upstreams: [{url: ghcr.io, tls: {insecure_skip_verify: true}}]", want: []string{
-			"upstream ghcr.io: insecure_skip_verify accepts any certificate, so whoever is in between can read credentials and change what tags point to."}},
-		{name: "password over plain HTTP", file: "listeners: [{address: ':80', auth: a, upstreams: [docker.io], role: mirror, challenge: true}]\nauth: [{name: a, htpasswd: {file: /dev/null}}]", want: []string{
-			"listener :80: passwords and tokens of clients travel to :80 over plain HTTP.",
-			"listener :80: classic Docker answers the challenge of a mirror with the user's Docker Hub password."}},
-		{name: "anonymous push", file: "listeners: [{address: '0.0.0.0:80', allow_anonymous_push: true}]\nupstreams: [{url: ghcr.io, push: true}]", want: []string{
-			"listener 0.0.0.0:80: whoever can connect to 0.0.0.0:80 may push."}},
-		{name: "push from this machine is no news on loopback", file: "listeners: [{address: '[::1]:80'}]\nupstreams: [{url: ghcr.io, push: true}]"},
-		{name: "a recognised client is needed", file: "listeners: [{address: '127.0.0.1:80'},{address: ':81', auth: a}]\nupstreams: [{url: ghcr.io, push: true, credentials: {username: u, password_env: P}}]\nauth: [{name: a, htpasswd: {file: /dev/null}}]", want: []string{
-			"listener :81: passwords and tokens of clients travel to :81 over plain HTTP."}},
-		{name: "an anonymous rule exposes", file: "listeners: [{address: ':81', auth: a}]\nupstreams: [{url: 'http://r.example.com', push: true, credentials: {username: u, password_env: P}}]\nauth: [{name: a, htpasswd: {file: /dev/null}, rules: [{anonymous: true, repositories: ['*'], actions: [pull]}]}]", want: []string{
-			"listener :81: passwords and tokens of clients travel to :81 over plain HTTP.",
-			"listener :81: whoever can connect to :81 may pull, without a password, everything that dray's own credentials can read from r.example.com.",
-			"upstream r.example.com: credentials travel to http://r.example.com over plain HTTP."}},
-		{name: "admin and cloudwatch", file: "admin: {address: ':6060'}\ncloudwatch: {region: r, dimensions: image}", want: []string{
-			"admin: :6060 can be reached from other machines; whoever does sees what is pulled and pushed, can take profiles, and can empty the cache.",
-			"cloudwatch: every image becomes a metric that Amazon bills, up to 100 at a time."}},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			users := write(t, "htpasswd", "# builders\nci:$2y$05$"+strings.Repeat("a", 53)+"\n")
-			cfg, err := Load(write(t, "dray.yaml", strings.ReplaceAll(tc.file, "/dev/null", users)), []string{"P=x"})
-			if err != nil {
-				t.Fatal(err)
-			}
-			if diff := cmp.Diff(tc.want, cfg.Notices()); diff != "" {
-				t.Error(diff)
-			}
-		})
+func TestCheckNamesUnknownVariables(t *testing.T) {
+	if code, _, stderr := runDray(t, []string{"DRAY_LOG_LEVL=debug"}, "check"); code != 0 || !strings.Contains(stderr, "notice: DRAY_LOG_LEVL: ") {
+		t.Errorf("check: code %d\n%s", code, stderr)
 	}
 }

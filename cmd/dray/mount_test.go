@@ -45,7 +45,7 @@ func TestMountInPlaceOfAnUpload(t *testing.T) {
 		s.want(200, "GET", "/v2/team/a/manifests/v1", nil)
 		s.ecr.ResetCounters()
 		s.monolithic("team/b", layer)
-		s.monolithic("team/b", config)
+		s.monolithic("team/b", imageConfig)
 		s.want(201, "PUT", "/v2/team/b/manifests/v1", m.Raw, "Content-Type", m.MediaType)
 		if mounting {
 			spent(t, s.ecr, kinds{"mount": 2, "manifest-put": 1})
@@ -131,7 +131,7 @@ func TestMountGivesNobodyWhatTheyMayNotRead(t *testing.T) {
 	at = s.want(202, "POST", start, nil, bob...).Header.Get("Location")
 	s.want(201, "PUT", at+"?digest="+d.String(), layer, bob...)
 	at = s.want(202, "POST", start, nil, bob...).Header.Get("Location")
-	s.want(201, "PUT", at+"?digest="+digest.FromBytes(config).String(), config, bob...)
+	s.want(201, "PUT", at+"?digest="+digest.FromBytes(imageConfig).String(), imageConfig, bob...)
 	s.want(201, "PUT", "/v2/team/b/manifests/v1", m.Raw, append(bob, "Content-Type", m.MediaType)...)
 	// Who may pull the source needs no bytes.
 	s.ecr.CreateRepository("team/c")

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"text/tabwriter"
 
+	"dray/cmd/dray/config"
 	"dray/mirror/admin"
 
 	"github.com/spf13/cobra"
@@ -54,7 +55,7 @@ func (in *invocation) adminURL(address string) (string, error) {
 		if err != nil {
 			return "", fmt.Errorf("%w\nwith --admin ADDRESS no configuration is needed", err)
 		}
-		if address = cfg.Admin.Address; address == adminOff {
+		if address = cfg.Admin.Address; address == config.AdminOff {
 			return "", errors.New("the admin listener is off in the configuration (admin.address), and dray is asked through it")
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"dray/cmd/dray/config"
 	"dray/mirror/pipeline/secrets"
 )
 
@@ -30,7 +31,7 @@ func TestPipelineExamples(t *testing.T) {
 		if err := os.WriteFile(path, []byte(text+"cache: {directory: "+t.TempDir()+"}\n"), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := Load(path, nil); err != nil {
+		if _, err := load(path, nil); err != nil {
 			t.Errorf("the example of %s: %v\n%s", key, err, text)
 		}
 	}
@@ -53,14 +54,19 @@ func TestPipelineExamples(t *testing.T) {
 }
 
 // keysOfChecks are the sections of checks that are stages.
-func keysOfChecks() []string {
-	var out []string
-	for name, i := range keysOf(reflect.TypeFor[Checks]()) {
-		if section, ok := sectionOf(reflect.TypeFor[Checks]().Field(i).Type); ok {
-			if _, isStage := keysOf(section)["on_error"]; isStage {
-				out = append(out, name)
-			}
+func keysOfChecks() (keys []string) {
+	for _, f := range reflect.VisibleFields(reflect.TypeFor[config.Checks]()) {
+		section := f.Type
+		if section.Kind() == reflect.Slice {
+			section = section.Elem()
+		}
+		if section.Kind() != reflect.Struct {
+			continue
+		}
+		if _, isStage := section.FieldByName("OnError"); isStage {
+			name, _, _ := strings.Cut(f.Tag.Get("yaml"), ",")
+			keys = append(keys, name)
 		}
 	}
-	return out
+	return keys
 }

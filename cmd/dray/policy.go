@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 
+	"dray/cmd/dray/config"
 	"dray/mirror/pipeline"
 	"dray/mirror/pipeline/local"
 
@@ -71,7 +72,7 @@ type policyTest struct {
 	Findings []string `yaml:"findings"`
 }
 
-func testPolicies(ctx context.Context, cfg Config, files []string, out io.Writer) error {
+func testPolicies(ctx context.Context, cfg config.Config, files []string, out io.Writer) error {
 	var errs []error
 	good, bad := 0, 0
 	for _, name := range files {
@@ -137,7 +138,7 @@ func readBounded(name string) ([]byte, error) {
 }
 
 // judge gives the report on the test's image.
-func (t policyTest) judge(ctx context.Context, cfg Config, checks, dir string) (*pipeline.Report, error) {
+func (t policyTest) judge(ctx context.Context, cfg config.Config, checks, dir string) (*pipeline.Report, error) {
 	kind, path, files := strings.Cut(t.Image, ":")
 	if t.Image == "" {
 		return nil, errors.New("names no image")
@@ -155,11 +156,11 @@ func (t policyTest) judge(ctx context.Context, cfg Config, checks, dir string) (
 	defer from.close()
 	name := from.name
 	if t.As != "" {
-		if name, err = cfg.pushedAs(t.As); err != nil {
+		if name, err = pushedAs(cfg, t.As); err != nil {
 			return nil, err
 		}
 	}
-	p, err := cfg.pipelineFor(checks, name)
+	p, err := pipelineFor(cfg, checks, name)
 	if err != nil {
 		return nil, err
 	}
@@ -167,7 +168,7 @@ func (t policyTest) judge(ctx context.Context, cfg Config, checks, dir string) (
 	return p.Judge(ctx, pipeline.Subject{Name: name, Manifest: from.root}, local.Contents{Blobs: from.blobs, Pipeline: p})
 }
 
-func (t policyTest) judgeView(ctx context.Context, cfg Config, checks, file string) (*pipeline.Report, error) {
+func (t policyTest) judgeView(ctx context.Context, cfg config.Config, checks, file string) (*pipeline.Report, error) {
 	raw, err := readBounded(file)
 	if err != nil {
 		return nil, err
@@ -180,13 +181,13 @@ func (t policyTest) judgeView(ctx context.Context, cfg Config, checks, file stri
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
 	if t.As != "" {
-		as, err := cfg.pushedAs(t.As)
+		as, err := pushedAs(cfg, t.As)
 		if err != nil {
 			return nil, err
 		}
 		img.Upstream, img.Repository, img.Tag = as.Upstream, as.Repository, as.Tag
 	}
-	p, err := cfg.pipelineFor(checks, pipeline.Name{Upstream: img.Upstream, Repository: img.Repository})
+	p, err := pipelineFor(cfg, checks, pipeline.Name{Upstream: img.Upstream, Repository: img.Repository})
 	if err != nil {
 		return nil, err
 	}

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"dray/cmd/dray/config"
 	"dray/mirror/pipeline"
 )
 
@@ -13,9 +14,9 @@ import (
 func FuzzPolicy(f *testing.F) {
 	f.Add([]byte("tests:\n- {name: a, image: b.json, findings: [x/y]}\n"), []byte(`{"manifests":[{"kind":"image","layers":[{"size":1}],"config":{"config":{"User":"0"}}}]}`))
 	f.Add([]byte("tests: [{}]"), []byte(`{"manifests":[null]}`))
-	c := Checks{Name: "all", Rules: RulesCheck{Mode: "enforce", Rules: []CELRule{{Name: "it", Each: "manifest", Expression: `manifest.totalSize < 10 || image.tag == "x"`}}}}
-	c.Attestations = AttestationsCheck{Mode: "enforce", Provenance: true, Builders: []string{"*"}}
-	p, err := c.pipeline(pipeline.Options{}, nil)
+	c := config.Checks{Name: "all", Rules: config.RulesCheck{Mode: "enforce", Rules: []config.CELRule{{Name: "it", Each: "manifest", Expression: `manifest.totalSize < 10 || image.tag == "x"`}}}}
+	c.Attestations = config.AttestationsCheck{Mode: "enforce", Provenance: true, Builders: []string{"*"}}
+	p, err := pipelineOf(c, pipeline.Options{}, nil)
 	if err != nil {
 		f.Fatal(err)
 	}

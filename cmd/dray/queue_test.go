@@ -57,7 +57,7 @@ func TestQueueOutage(t *testing.T) {
 					t.Errorf("%s is another manifest", ref)
 				}
 			}
-			for _, l := range [][]byte{second, third, config} {
+			for _, l := range [][]byte{second, third, imageConfig} {
 				d := digest.FromBytes(l).String()
 				if r := s.want(200, "GET", "/v2/team/app/blobs/"+d, nil); !bytes.Equal(r.body, l) {
 					t.Error("other bytes")
@@ -106,7 +106,7 @@ func TestQueueIndex(t *testing.T) {
 	index(400) // its child is nowhere
 	image(400) // so are the child's layers
 	s.upload("team/app", layer)
-	s.upload("team/app", config)
+	s.upload("team/app", imageConfig)
 	image(201)
 	index(201)
 	s.forwarded()
@@ -262,7 +262,7 @@ func TestUploadDiskFull(t *testing.T) {
 			if r := s.do("PUT", s.start("team/app")+"?digest="+digest.FromBytes(second).String(), second); r.StatusCode != 503 {
 				t.Errorf("a layer without room: %s %s", r.Status, r.body)
 			}
-			s.upload("team/app", config)
+			s.upload("team/app", imageConfig)
 			m := imageOf(t, first)
 			s.want(201, "PUT", "/v2/team/app/manifests/v1", m.Raw, "Content-Type", m.MediaType)
 			if s.queue != nil {

@@ -103,7 +103,7 @@ func TestRestartContinuesUploads(t *testing.T) {
 	s.want(201, "PUT", whole+"?digest="+digest.FromBytes(third).String(), nil)
 	s.refused(404, "BLOB_UPLOAD_UNKNOWN", "GET", gone, nil)
 	s.want(200, "HEAD", "/v2/team/app/blobs/"+digest.FromBytes(second).String(), nil)
-	s.upload("team/app", config)
+	s.upload("team/app", imageConfig)
 	m := imageOf(t, first, second, third)
 	s.want(201, "PUT", "/v2/team/app/manifests/v1", m.Raw, "Content-Type", m.MediaType)
 	s.holds("team/app", "v1", m, first, second, third)
@@ -131,7 +131,7 @@ func TestRestartKeepsLimits(t *testing.T) {
 	s.want(201, "PUT", at+"?digest="+digest.FromBytes(blob).String(), nil)
 	s.want(204, "DELETE", other, nil)
 	s.refused(429, "TOOMANYREQUESTS", "PUT", s.start("team/app")+"?digest="+digest.FromBytes(blob).String(), blob) // it is kept for its manifest
-	s.upload("team/app", config)
+	s.upload("team/app", imageConfig)
 	m := imageOf(t, blob)
 	s.want(201, "PUT", "/v2/team/app/manifests/v1", m.Raw, "Content-Type", m.MediaType)
 	s.push("team/app", "v2", layerOf(3, 190_000))

@@ -12,6 +12,8 @@ import (
 	"sync"
 	"time"
 
+	"dray/cmd/dray/config"
+
 	"github.com/sirupsen/logrus"
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
@@ -40,12 +42,12 @@ ECR_REGISTRY plain names go to that registry, and it takes pushes for it. A wron
 // newLogger writes to w what the configuration asks for, and everything by its end. distribution's authentication
 // has a log of its own for the process, in another format; what it would say is in
 // the errors that it returns.
-func newLogger(l Log, w io.Writer) (log *slog.Logger, end func()) {
+func newLogger(l config.Log, w io.Writer) (log *slog.Logger, end func()) {
 	logrus.SetOutput(io.Discard)
 	to := &lines{to: w}
 	handler := func(w io.Writer) slog.Handler {
 		o := &slog.HandlerOptions{Level: l.Level.Level()}
-		if l.Format == LogJSON {
+		if l.Format == config.LogJSON {
 			return slog.NewJSONHandler(w, o)
 		}
 		return slog.NewTextHandler(w, o)
@@ -54,7 +56,7 @@ func newLogger(l Log, w io.Writer) (log *slog.Logger, end func()) {
 }
 
 // logStart writes what is about to run, in one line, and then each notice.
-func logStart(cfg Config, notices []string, log *slog.Logger) {
+func logStart(cfg config.Config, notices []string, log *slog.Logger) {
 	directory := cfg.Cache.Directory
 	if absolute, err := filepath.Abs(directory); err == nil {
 		directory = absolute
@@ -70,7 +72,7 @@ func logStart(cfg Config, notices []string, log *slog.Logger) {
 }
 
 // serve runs the program until ctx ends. Servers stop first, then what they used.
-func serve(ctx context.Context, cfg Config, log *slog.Logger) (err error) {
+func serve(ctx context.Context, cfg config.Config, log *slog.Logger) (err error) {
 	g, err := build(ctx, cfg, log)
 	if err != nil {
 		return err

@@ -1,10 +1,12 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -209,4 +211,27 @@ func TestServeDirectoryInUse(t *testing.T) {
 func lastLine(text string) string {
 	text = strings.TrimSuffix(text, "\n")
 	return text[strings.LastIndexByte(text, '\n')+1:]
+}
+
+// TestStartIsOneLine: the first line of the log says what runs, and where its cache lies.
+func TestStartIsOneLine(t *testing.T) {
+	cfg, err := load("", []string{"ECR_REGISTRY=" + testRegistry, "DRAY_CACHE_MAX_BYTES=200GiB"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	here, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	logStart(cfg, []string{"beware."}, slog.New(slog.NewTextHandler(&out, nil)))
+	first, rest, _ := strings.Cut(out.String(), "\n")
+	for _, want := range []string{"level=INFO msg=starting ", "version=" + buildVersion(), "cache=" + filepath.Join(here, "data") + " ", "cache_max_bytes=200GiB", "upstreams=docker.io,ecr"} {
+		if !strings.Contains(first, want) {
+			t.Errorf("%q is not in %s", want, first)
+		}
+	}
+	if !strings.Contains(rest, "level=WARN msg=beware.") || strings.Count(rest, "\n") != 1 {
+		t.Errorf("then: %s", rest)
+	}
 }

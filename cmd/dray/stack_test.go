@@ -86,7 +86,7 @@ func startLogging(t testing.TB, log io.Writer, ecr, hub *ecrtest.Running, dir st
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cfg, err := Load(path, nil)
+	cfg, err := load(path, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -189,12 +189,12 @@ func (s *stack) push(repo, tag string, layers ...[]byte) *oci.Manifest {
 		s.upload(repo, l)
 	}
 	m := imageOf(s, layers...)
-	s.upload(repo, config)
+	s.upload(repo, imageConfig)
 	s.want(201, "PUT", "/v2/"+repo+"/manifests/"+tag, m.Raw, "Content-Type", m.MediaType)
 	return m
 }
 
-var config = []byte(`{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]}}`)
+var imageConfig = []byte(`{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]}}`)
 
 func imageOf(t testing.TB, layers ...[]byte) *oci.Manifest {
 	t.Helper()
@@ -203,7 +203,7 @@ func imageOf(t testing.TB, layers ...[]byte) *oci.Manifest {
 		descs[i] = fmt.Sprintf(`{"mediaType":"application/vnd.oci.image.layer.v1.tar","digest":%q,"size":%d}`, digest.FromBytes(l), len(l))
 	}
 	raw := fmt.Sprintf(`{"schemaVersion":2,"mediaType":%q,"config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":%q,"size":%d},"layers":[%s]}`,
-		oci.MediaTypeOCIManifest, digest.FromBytes(config), len(config), strings.Join(descs, ","))
+		oci.MediaTypeOCIManifest, digest.FromBytes(imageConfig), len(imageConfig), strings.Join(descs, ","))
 	m, err := oci.ParseManifest(oci.MediaTypeOCIManifest, []byte(raw))
 	if err != nil {
 		t.Fatal(err)
@@ -270,7 +270,7 @@ func pushDirectly(t testing.TB, r *ecrtest.Running, repo, tag string, layer []by
 		}
 		return resp
 	}
-	for _, blob := range [][]byte{config, layer} {
+	for _, blob := range [][]byte{imageConfig, layer} {
 		resp := send("POST", r.RegistryURL+"/v2/"+repo+"/blobs/uploads/", nil, "")
 		at, err := resp.Location()
 		if err != nil {

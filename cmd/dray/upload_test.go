@@ -75,7 +75,7 @@ func TestUploadAnswers(t *testing.T) {
 		s.want(200, "HEAD", and(form.base+"/blobs/"+d.String(), ""), nil)
 		s.refused(404, "BLOB_UPLOAD_UNKNOWN", "GET", at, nil)
 
-		s.want(201, "POST", and(form.base+"/blobs/uploads/", "?digest="+digest.FromBytes(config).String()), config)
+		s.want(201, "POST", and(form.base+"/blobs/uploads/", "?digest="+digest.FromBytes(imageConfig).String()), imageConfig)
 		m := imageOf(t, blob)
 		r = s.want(201, "PUT", and(form.base+"/manifests/v1", ""), m.Raw, "Content-Type", m.MediaType)
 		s.header(r, "Location", form.base+"/manifests/"+m.Digest.String()+form.query)
@@ -116,7 +116,7 @@ func TestUploadManyChunksBecomeOneUpload(t *testing.T) {
 		s.header(r, "Range", fmt.Sprintf("0-%d", to-1))
 	}
 	s.want(201, "PUT", at+"?digest="+digest.FromBytes(blob).String(), nil)
-	s.upload("team/app", config)
+	s.upload("team/app", imageConfig)
 	m := imageOf(t, blob)
 	s.want(201, "PUT", "/v2/team/app/manifests/v1", m.Raw, "Content-Type", m.MediaType)
 	spent(t, s.ecr, kinds{"GetAuthorizationToken": 1, "upload-start": 2, "upload-patch": 2, "upload-put": 2, "manifest-put": 1})
@@ -135,7 +135,7 @@ func (s *stack) holds(repo, tag string, m *oci.Manifest, layers ...[]byte) {
 	}
 	clean := startBefore(s.TB, s.ecr, s.hub, s.TempDir())
 	defer clean.stop()
-	for _, l := range append(layers, config) {
+	for _, l := range append(layers, imageConfig) {
 		if r := clean.do("GET", "/v2/"+repo+"/blobs/"+digest.FromBytes(l).String(), nil); r.StatusCode != 200 || !bytes.Equal(r.body, l) {
 			s.Errorf("a layer of %d bytes is at the upstream with %s and %d bytes", len(l), r.Status, len(r.body))
 		}
@@ -174,7 +174,7 @@ func TestUploadForms(t *testing.T) {
 	send("PATCH", at, blobs[3][:30_000])
 	send("PUT", at+d(3), blobs[3][30_000:])
 	s.want(201, "PUT", s.start("team/app")+d(4), blobs[4])
-	s.upload("team/app", config)
+	s.upload("team/app", imageConfig)
 	m := imageOf(t, blobs...)
 	s.want(201, "PUT", "/v2/team/app/manifests/v1", m.Raw, "Content-Type", m.MediaType)
 	s.holds("team/app", "v1", m, blobs...)
@@ -209,7 +209,7 @@ func TestUploadSameBlobTwiceAtOnce(t *testing.T) {
 	for i := range 6 {
 		wg.Go(func() {
 			s.upload("team/app", blob)
-			s.upload("team/app", config)
+			s.upload("team/app", imageConfig)
 			s.want(201, "PUT", fmt.Sprintf("/v2/team/app/manifests/v%d", i%3), m.Raw, "Content-Type", m.MediaType)
 		})
 	}
@@ -232,7 +232,7 @@ func TestUploadSHA512(t *testing.T) {
 	if r := s.want(200, "GET", "/v2/team/app/blobs/"+d, nil); !bytes.Equal(r.body, blob) {
 		t.Error("other bytes")
 	}
-	s.upload("team/app", config)
+	s.upload("team/app", imageConfig)
 	raw := bytes.Replace(imageOf(t, blob).Raw, []byte(digest.FromBytes(blob)), []byte(d), 1)
 	if _, msg := s.refused(400, "DIGEST_INVALID", "PUT", "/v2/team/app/manifests/v1", raw, "Content-Type", oci.MediaTypeOCIManifest); msg == "" {
 		t.Error("no reason is given")
@@ -256,7 +256,7 @@ func TestUploadEmptyBlob(t *testing.T) {
 				s.raw("PATCH "+at+" HTTP/1.1\r\nHost: dray\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", false)
 				s.want(201, "PUT", at+empty, nil)
 			}
-			s.upload("team/app", config)
+			s.upload("team/app", imageConfig)
 			m := imageOf(t, nil)
 			_, msg := s.refused(400, "SIZE_INVALID", "PUT", "/v2/team/app/manifests/v1", m.Raw, "Content-Type", m.MediaType)
 			if !strings.Contains(msg, "without bytes") {
@@ -283,7 +283,7 @@ func TestUploadResumed(t *testing.T) {
 	}
 	s.want(202, "PATCH", at, blob[n:], "Content-Range", fmt.Sprintf("%d-%d", n, len(blob)-1))
 	s.want(201, "PUT", at+"?digest="+digest.FromBytes(blob).String(), nil)
-	s.upload("team/app", config)
+	s.upload("team/app", imageConfig)
 	m := imageOf(t, blob)
 	s.want(201, "PUT", "/v2/team/app/manifests/v1", m.Raw, "Content-Type", m.MediaType)
 	s.holds("team/app", "v1", m, blob)
@@ -302,10 +302,10 @@ func TestUploadLimitPerClient(t *testing.T) {
 	s.want(204, "DELETE", first, nil, alice...)
 	s.want(202, "POST", start, nil, alice...)
 	s.refused(429, "TOOMANYREQUESTS", "POST", start, nil, alice...)
-	s.want(201, "PUT", second+"?digest="+digest.FromBytes(config).String(), config, alice...)
+	s.want(201, "PUT", second+"?digest="+digest.FromBytes(imageConfig).String(), imageConfig, alice...)
 	third := s.want(202, "POST", start, nil, alice...).Header.Get("Location")
-	s.want(400, "PUT", third+"?digest="+digest.FromString("x").String(), config, alice...)
-	s.want(400, "POST", start+"?digest="+digest.FromString("x").String(), config, alice...)
+	s.want(400, "PUT", third+"?digest="+digest.FromString("x").String(), imageConfig, alice...)
+	s.want(400, "POST", start+"?digest="+digest.FromString("x").String(), imageConfig, alice...)
 	s.want(202, "POST", start, nil, alice...)
 }
 
@@ -344,7 +344,7 @@ func TestUploadMount(t *testing.T) {
 				}
 				s.want(200, "HEAD", "/v2/team/b/blobs/"+d.String(), nil)
 			}
-			s.upload("team/b", config)
+			s.upload("team/b", imageConfig)
 			m := imageOf(t, layer)
 			s.want(201, "PUT", "/v2/team/b/manifests/v1", m.Raw, "Content-Type", m.MediaType)
 			s.holds("team/b", "v1", m, layer)
@@ -384,7 +384,7 @@ func TestUploadRepositoryMissing(t *testing.T) {
 				"push: true", "push: true\n  create_repositories: {mode: off}")
 			layer := layerOf(1, 100_000)
 			s.upload("brand/new", layer)
-			s.upload("brand/new", config)
+			s.upload("brand/new", imageConfig)
 			m := imageOf(t, layer)
 			r := s.do("PUT", "/v2/brand/new/manifests/v1", m.Raw, "Content-Type", m.MediaType)
 			if hangsUp { // ECR gave no answer: dray says what that most likely means
@@ -471,7 +471,7 @@ func TestUploadToSlowUpstream(t *testing.T) {
 		t.Errorf("a layer of %d bytes that does not get on takes %d bytes of memory", len(layer), grown)
 	}
 	s.ecr.RemoveFault(slow)
-	s.upload("team/app", config)
+	s.upload("team/app", imageConfig)
 	m := imageOf(t, layer)
 	s.want(201, "PUT", "/v2/team/app/manifests/v1", m.Raw, "Content-Type", m.MediaType)
 	s.holds("team/app", "v1", m, layer)
@@ -490,7 +490,7 @@ func TestUploadRefused(t *testing.T) {
 				s.ecr.SetDenials(ecrtest.Denial{Action: action})
 				layer := layerOf(1, 200_000)
 				s.upload("team/app", layer)
-				s.upload("team/app", config)
+				s.upload("team/app", imageConfig)
 				m := imageOf(t, layer)
 				put := func() got {
 					return s.do("PUT", "/v2/team/app/manifests/v1", m.Raw, "Content-Type", m.MediaType)

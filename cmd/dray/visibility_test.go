@@ -38,7 +38,7 @@ func refuse(w http.ResponseWriter, status int, code string) {
 // naming is an image manifest that names a digest in the given members.
 func naming(members string) []byte {
 	return fmt.Appendf(nil, `{"schemaVersion":2,"mediaType":%q,"config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":%q,"size":%d},%s}`,
-		oci.MediaTypeOCIManifest, digest.FromBytes(config), len(config), members)
+		oci.MediaTypeOCIManifest, digest.FromBytes(imageConfig), len(imageConfig), members)
 }
 
 // TestVisibilityNamingIsNotHaving: whoever can publish a manifest can name any digest
@@ -72,7 +72,7 @@ func TestVisibilityNamingIsNotHaving(t *testing.T) {
 			s.want(404, "HEAD", "/v2/hub/evil/x/blobs/"+d.String(), nil)
 
 			// The same by pushing: the registry refuses it, or nobody looks there.
-			s.upload("mine/app", config)
+			s.upload("mine/app", imageConfig)
 			s.do("PUT", "/v2/mine/app/manifests/1", naming(members), "Content-Type", oci.MediaTypeOCIManifest)
 			s.want(404, "GET", "/v2/mine/app/blobs/"+d.String(), nil)
 			s.want(404, "GET", "/v2/mine/app/manifests/"+private.Digest.String(), nil)
@@ -171,7 +171,7 @@ func TestPushHealsALostChild(t *testing.T) {
 	s := startStack(t, t.TempDir())
 	layer := []byte("layer")
 	s.upload("mine/app", layer)
-	s.upload("mine/app", config)
+	s.upload("mine/app", imageConfig)
 	m := imageOf(t, layer)
 	s.want(201, "PUT", "/v2/mine/app/manifests/"+m.Digest.String(), m.Raw, "Content-Type", m.MediaType)
 	req, err := http.NewRequestWithContext(t.Context(), "DELETE", s.ecr.RegistryURL+"/v2/mine/app/manifests/"+m.Digest.String(), nil)
@@ -198,7 +198,7 @@ func TestPushHealsALostChild(t *testing.T) {
 // TestStrangeManifestIsNoOutage: what a client sends is its own fault.
 func TestStrangeManifestIsNoOutage(t *testing.T) {
 	s := startStack(t, t.TempDir())
-	s.upload("mine/app", config)
+	s.upload("mine/app", imageConfig)
 	raw := bytes.Replace(naming(`"layers":[]`), []byte(oci.MediaTypeOCIManifest), []byte(`a/b\nX: y`), 1)
 	s.want(400, "PUT", "/v2/mine/app/manifests/1", raw)
 	if st := s.registries[0].breaker.State(); st.Failures != 0 {

@@ -14,6 +14,8 @@ import (
 	"strings"
 	"testing"
 
+	"dray/cmd/dray/config"
+
 	"github.com/google/go-cmp/cmp"
 	"github.com/spf13/cobra"
 )
@@ -209,13 +211,15 @@ func (s *source) spread(e ast.Expr, keys map[string]bool, seen map[ast.Expr]bool
 func TestConfigurationWords(t *testing.T) {
 	var b strings.Builder
 	b.WriteString("# file\n")
-	b.WriteString(lineEach(configPaths(reflect.TypeFor[Config](), "yaml"), "%s"))
+	b.WriteString(lineEach(configPaths(reflect.TypeFor[config.Config](), "yaml"), "%s"))
 	b.WriteString("\n# files of dray policy test\n")
 	b.WriteString(lineEach(configPaths(reflect.TypeFor[policyFile](), "yaml"), "%s"))
 	b.WriteString("\n# environment\n")
-	b.WriteString(lineEach(configPaths(reflect.TypeFor[Environment](), "env"), "%s"))
+	b.WriteString(lineEach(configPaths(reflect.TypeFor[config.Environment](), "env"), "%s"))
 	goldenWords(t, "testdata/words/configuration.golden", b.String())
 }
+
+func join(path, key string) string { return strings.TrimPrefix(path+"."+key, ".") }
 
 func configPaths(of reflect.Type, tag string) map[string]bool {
 	found := map[string]bool{}

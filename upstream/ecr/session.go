@@ -11,6 +11,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ecr"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"dray/upstream/ecr/host"
 )
 
 // Principal is an identity in a region, with the endpoints by which it reaches AWS.
@@ -44,7 +46,7 @@ type account struct {
 // Registry is the AWS part of one private registry.
 type Registry struct {
 	// Host is what the name of the registry says.
-	Host Host
+	Host host.Name
 	// Tokens gives the credential.
 	Tokens *Tokens
 	// Creator creates repositories, and Deleter deletes images.
@@ -71,7 +73,7 @@ func NewSession(cfg aws.Config, log *slog.Logger) *Session {
 
 // Open returns the AWS part of a private registry. It calls nothing. The error is about the name.
 func (s *Session) Open(o RegistryOptions) (*Registry, error) {
-	h, err := ParseHost(o.Host)
+	h, err := host.Parse(o.Host)
 	if err != nil {
 		return nil, err
 	}

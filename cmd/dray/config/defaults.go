@@ -1,4 +1,4 @@
-package main
+package config
 
 import (
 	"cmp"
@@ -11,14 +11,14 @@ import (
 	"strings"
 	"time"
 
-	"dray/upstream/ecr"
+	"dray/upstream/ecr/host"
 )
 
 const (
 	dockerHub     = "docker.io"
 	dockerHubHost = "registry-1.docker.io"
 	noAuth        = "none"
-	adminOff      = "off"
+	AdminOff      = "off"
 	defaultPort   = "5000"
 )
 
@@ -221,7 +221,7 @@ func (u *Upstream) complete() {
 	if u.Kind != KindECR || !u.Push {
 		u.CreateRepositories.Mode = ""
 	}
-	if create := &u.CreateRepositories; create.Mode.creates() {
+	if create := &u.CreateRepositories; create.Mode.Creates() {
 		create.TagMutability = cmp.Or(create.TagMutability, "MUTABLE")
 		if create.KMSKey != "" {
 			create.Encryption = cmp.Or(create.Encryption, "KMS")
@@ -291,12 +291,12 @@ func (l *Listener) complete(upstreams []Upstream) {
 }
 
 // kindOf tells the registries of Amazon by their names.
-func kindOf(host string) Kind {
-	name, err := ecr.ParseHost(host)
+func kindOf(name string) Kind {
+	registry, err := host.Parse(name)
 	switch {
 	case err != nil:
 		return KindOCI
-	case name.Public:
+	case registry.Public:
 		return KindECRPublic
 	default:
 		return KindECR

@@ -1,4 +1,4 @@
-package main
+package config
 
 // SecretsCheck finds credentials in the contents and by the paths of files. A file that a later layer deletes is found as well, because it can be downloaded all the
 // same. Findings show a fingerprint, never the secret; a waiver can name it.

@@ -1,4 +1,4 @@
-package main
+package config
 
 import (
 	"fmt"
@@ -19,13 +19,8 @@ const forTests = own + "TEST_"
 // (Kubernetes documentation, "Discovering services", environment variables).
 var ofService = regexp.MustCompile(`^DRAY_(?:[A-Z0-9_]+_)?(?:SERVICE_HOST|SERVICE_PORT(?:_[A-Z0-9_]+)?|PORT_[0-9]+_(?:TCP|UDP|SCTP)(?:_(?:PROTO|PORT|ADDR))?)$`)
 
-// notices are those of the configuration, and those of the environment that it was made from.
-func (in *invocation) notices(cfg Config) []string {
-	return slices.Concat(unknownVariables(in.environ, cfg), cfg.Notices())
-}
-
-// unknownVariables says which variables look like dray's and are not read by it.
-func unknownVariables(environ []string, cfg Config) (notices []string) {
+// UnknownVariables says which variables look like dray's and are not read by it.
+func UnknownVariables(environ []string, cfg Config) (notices []string) {
 	vars, known := variables(environ), map[string]int{}
 	for i := range reflect.TypeFor[Environment]().NumField() {
 		known[reflect.TypeFor[Environment]().Field(i).Tag.Get("env")] = i

@@ -1,6 +1,13 @@
-package main
+package config
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"math/big"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -22,15 +29,31 @@ func write(t *testing.T, name, content string) string {
 	return path
 }
 
-// keyPair makes a certificate as dray cert does and returns the two paths.
-func keyPair(t *testing.T) (cert, key string) {
+// keyPair makes a certificate for the names and returns the paths of it and of its key.
+func keyPair(t *testing.T, names ...string) (cert, key string) {
 	t.Helper()
-	dir := t.TempDir()
-	opts := certOptions{hosts: []string{"localhost"}, outCert: filepath.Join(dir, "cert.pem"), outKey: filepath.Join(dir, "key.pem")}
-	if _, err := writeCertificate(opts, time.Now()); err != nil {
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
 		t.Fatal(err)
 	}
-	return opts.outCert, opts.outKey
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
+	for _, n := range names {
+		if ip := net.ParseIP(n); ip != nil {
+			template.IPAddresses = append(template.IPAddresses, ip)
+		} else {
+			template.DNSNames = append(template.DNSNames, n)
+		}
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &private.PublicKey, private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return write(t, "cert.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))),
+		write(t, "key.pem", string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8})))
 }
 
 func TestDefaultsAlone(t *testing.T) {
@@ -61,7 +84,7 @@ func TestCacheDirectoryFollowsXDG(t *testing.T) {
 }
 
 func TestSixVariablesAlone(t *testing.T) {
-	cert, key := keyPair(t)
+	cert, key := keyPair(t, "localhost")
 	cfg, err := Load("", []string{"TLS_CERTIFICATE=" + cert, "TLS_PRIVATE_KEY=" + key, "ECR_REGISTRY=" + testRegistry,
 		"REGISTRY=registry.example.com:8443", "PORT=8443", "REGION=eu-central-1", "DRAY_LOG_LEVEL="})
 	if err != nil {
@@ -104,7 +127,7 @@ func TestSixVariablesAlone(t *testing.T) {
 }
 
 func TestAddressOfFirstListener(t *testing.T) {
-	cert, key := keyPair(t)
+	cert, key := keyPair(t, "localhost")
 	tls := []string{"TLS_CERTIFICATE=" + cert, "TLS_PRIVATE_KEY=" + key}
 	for _, tc := range []struct {
 		name string
@@ -260,14 +283,11 @@ upstreams: [{name: hub, url: docker.io}]
   limits: {concurrency: 0, queue: 0, wait: 0s, quota_reserve: 101, rates: {manifest_get: -1}}
 - url: quay.io
   keep_alive: 15d
-  limits:
-    rates: {PutImage: 10}
 `, want: []string{
 			"dray.yaml:3: upstreams[0].limits.concurrency: 0 is not between 1 and 10000", "dray.yaml:3: upstreams[0].limits.queue: 0 is not between 1 and 100000",
 			"dray.yaml:3: upstreams[0].limits.quota_reserve: 101 is not between 0 and 100", "dray.yaml:3: upstreams[0].limits.wait: 0s is not between 1s and 1m",
 			"dray.yaml:3: upstreams[0].limits.rates.manifest_get: -1 is not between 0 and 1000000",
-			"dray.yaml:5: upstreams[1].keep_alive: 360h is more than 336h",
-			`dray.yaml:7: upstreams[1].limits.rates: "PutImage" is no operation with a rate; there are: manifest_get, manifest_head, manifest_put, blob_get, blob_head, upload_start, upload_part, upload_end, list, delete`}},
+			"dray.yaml:5: upstreams[1].keep_alive: 360h is more than 336h"}},
 		{name: "upstreams", file: `upstreams:
 - name: a
 - name: a
@@ -288,7 +308,7 @@ upstreams: [{name: hub, url: docker.io}]
   push: true
   role_arn: nobody
   credentials: {username: u}
-  create_repositories: {tag_mutability: SOMETIMES, encryption: AES256, kms_key: k, names: ["a/.*", "("], tag_mutability_except: ["a b"], lifecycle_policy: /policy}
+  create_repositories: {tag_mutability: SOMETIMES, encryption: AES256, kms_key: k, names: ["a/.*", "("]}
 `, want: []string{
 			"dray.yaml:2: upstreams[0].url: is missing",
 			"dray.yaml:4: upstreams[1].url: must not hold a user or a password",
@@ -307,10 +327,8 @@ upstreams: [{name: hub, url: docker.io}]
 			`dray.yaml:21: upstreams[3].create_repositories.tag_mutability: "SOMETIMES" is none of MUTABLE, IMMUTABLE`,
 			"dray.yaml:21: upstreams[3].create_repositories.kms_key: needs encryption: KMS",
 			"dray.yaml:21: upstreams[3].create_repositories.names[1]: error parsing regexp: missing closing ): `(`",
-			`dray.yaml:21: upstreams[3].create_repositories.tag_mutability_except: "a b" is no pattern of tags: letters, digits, '.', '_', '-' and at most 2 times '*'`,
 			`dray.yaml:3: upstreams[1].name: name "a" is already that of upstreams[0]`,
 			`dray.yaml:12: upstreams[2].prefixes[0]: prefix "fine" is already that of upstreams[1]`,
-			"dray.yaml:21: upstreams[3].create_repositories.lifecycle_policy: open /policy: no such file or directory",
 			"dray.yaml:13: upstreams[2].credentials.password_file: open /f: no such file or directory"}},
 		{name: "hosted", file: `upstreams:
 - {kind: local}
@@ -367,11 +385,10 @@ upstreams: [{name: hub, url: docker.io}]
 			`dray.yaml:12: auth[3].token.realm: "tokens.example.com" is not an http or https URL`,
 			"dray.yaml:12: auth[3].token.service: is missing", "dray.yaml:12: auth[3].token.issuer: is missing",
 			"dray.yaml:12: auth[3].token: give root_cert_bundle or jwks: without one no token can be verified",
-			"dray.yaml:13: auth[4]: give exactly one of htpasswd and token",
-			"dray.yaml:4: auth[1].htpasswd.file: htpasswd: open /nowhere/htpasswd: no such file or directory"}},
+			"dray.yaml:13: auth[4]: give exactly one of htpasswd and token"}},
 		{name: "the rest", file: `cache: {directory: "", stall_timeout: 0s, abandoned: {finish_from_percent: 101, grace: 0s}, scrub: {rate: 0}}
 admin: {address: here}
-metadata: {url: "http://h"}
+metadata: {url: ""}
 cloudwatch: {region: r, namespace: AWS/ECR, metric: "", interval: 10ms, max_series: -1, dimensions: all}
 limits: {max_uploads_per_client: -1, upload_expiry: 0s, read_header_timeout: 0s, idle_timeout: 0s}
 log: {format: xml}
@@ -379,7 +396,6 @@ log: {format: xml}
 			`dray.yaml:4: cloudwatch.dimensions: "all" is none of none, repository, image`, `dray.yaml:6: log.format: "xml" is none of text, json`,
 			"dray.yaml:1: cache.directory: is missing", "dray.yaml:1: cache.stall_timeout: must be more than zero", "dray.yaml:1: cache.abandoned.finish_from_percent: 101 is not between 1 and 100",
 			"dray.yaml:1: cache.abandoned.grace: must be more than zero", "dray.yaml:1: cache.scrub.rate: must be more than zero; interval: 0 turns it off", `dray.yaml:2: admin.address: "here" is not host:port`,
-			"dray.yaml:3: metadata.url: open metadata in redis: not a redis URL: redis: invalid URL scheme: http",
 			"dray.yaml:4: cloudwatch.interval: 10ms is less than one second",
 			`dray.yaml:4: cloudwatch.namespace: "AWS/ECR" cannot be a namespace: 1 to 255 characters, not beginning with AWS/`,
 			"dray.yaml:4: cloudwatch.metric: must have 1 to 255 characters", "dray.yaml:4: cloudwatch.max_series: -1 is negative",

@@ -1,12 +1,4 @@
-package main
-
-import (
-	"dray/mirror"
-	"dray/mirror/pipeline"
-	imagebase "dray/mirror/pipeline/base"
-
-	"github.com/opencontainers/go-digest"
-)
+package config
 
 // BaseCheck decides by what an image is built on. Images are known by their layers when they were pulled or pushed through dray in the last 90 days, or are listed.
 type BaseCheck struct {
@@ -49,19 +41,4 @@ const (
 // UnmarshalText accepts one of the ways.
 func (u *UnknownBase) UnmarshalText(text []byte) error {
 	return oneOf(u, text, UnknownReject, UnknownPass)
-}
-
-func (c BaseCheck) add(s *stages) {
-	s.add(c.Mode, c.OnError, c.Within, func() (pipeline.Stage, error) {
-		images := make([]imagebase.Image, len(c.Images))
-		for i, img := range c.Images {
-			images[i] = imagebase.Image{Name: img.Name}
-			for _, d := range img.DiffIDs {
-				images[i].DiffIDs = append(images[i].DiffIDs, digest.Digest(d))
-			}
-		}
-		return imagebase.New(imagebase.Config{
-			Allowed: c.Allowed, Unknown: c.Unknown == UnknownPass, Scratch: c.Scratch, Materials: c.Materials, Images: images, Match: mirror.MatchName,
-		}, s.bases)
-	})
 }

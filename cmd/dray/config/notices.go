@@ -1,4 +1,4 @@
-package main
+package config
 
 import (
 	"fmt"
@@ -44,7 +44,7 @@ func (c Config) Notices() []string {
 			add("upstream %s: alpine is asked for as %s there, because of repository_prefix.", u.Name, oci.JoinRepo(u.RepositoryPrefix, name))
 		}
 	}
-	if c.Admin.Address != adminOff && !isLoopback(c.Admin.Address) {
+	if c.Admin.Address != AdminOff && !isLoopback(c.Admin.Address) {
 		add("admin: %s can be reached from other machines; whoever does sees what is pulled and pushed, can take profiles, and can empty the cache.", c.Admin.Address)
 	}
 	if c.CloudWatch.Region != "" && c.CloudWatch.Dimensions != DimensionsNone {

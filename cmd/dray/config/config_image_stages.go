@@ -1,14 +1,4 @@
-package main
-
-import (
-	"errors"
-
-	"dray/mirror/pipeline"
-	"dray/mirror/pipeline/metadata"
-	imagenames "dray/mirror/pipeline/names"
-	"dray/mirror/pipeline/runtime"
-	"dray/mirror/pipeline/shape"
-)
+package config
 
 // NamesCheck decides by names: repositories before a byte is sent, tags when the manifest comes. Tags that tools derive from digests, such as cosign's, and pushes by
 // digest are not asked for their tags.
@@ -97,48 +87,4 @@ type RuntimeCheck struct {
 	SetUIDAllowed []string `yaml:"setuid_allowed,omitempty"`
 	// Whether `ADD` from URLs is refused, as the history of the image tells.
 	AddFromURL bool `yaml:"add_from_url,omitempty"`
-}
-
-func (c NamesCheck) add(s *stages) {
-	s.add(c.Mode, c.OnError, 0, func() (pipeline.Stage, error) {
-		return imagenames.New(imagenames.Config{
-			Repositories: c.Repositories, Tags: c.Tags, Semver: c.Semver, Forbidden: c.ForbiddenTags, Immutable: c.ImmutableTags, Except: c.MutableTags,
-		})
-	})
-}
-
-func (c ShapeCheck) add(s *stages) {
-	s.add(c.Mode, c.OnError, 0, func() (pipeline.Stage, error) {
-		if min(int64(c.MaxBytes), int64(c.MaxLayerBytes), int64(c.MaxUncompressed), int64(c.MaxLayers), int64(c.MaxManifestBytes)) < 0 {
-			return nil, errors.New("shape: a bound is negative")
-		}
-		return shape.New(shape.Config{
-			MaxBytes: int64(c.MaxBytes), MaxLayerBytes: int64(c.MaxLayerBytes), MaxUncompressed: int64(c.MaxUncompressed), MaxLayers: c.MaxLayers, MaxManifestBytes: int64(c.MaxManifestBytes),
-			Required: c.RequiredPlatforms, Platforms: c.Platforms, MediaTypes: c.MediaTypes, Foreign: c.ForeignLayers,
-		}), nil
-	})
-}
-
-func (c MetadataCheck) add(s *stages) {
-	s.add(c.Mode, "", 0, func() (pipeline.Stage, error) {
-		if len(c.Required) == 0 {
-			return nil, errors.New("metadata: nothing is asked for")
-		}
-		required := make([]metadata.Requirement, len(c.Required))
-		for i, r := range c.Required {
-			required[i] = metadata.Requirement(r)
-		}
-		return metadata.New(metadata.Config{Required: required})
-	})
-}
-
-func (c RuntimeCheck) add(s *stages) {
-	s.add(c.Mode, c.OnError, 0, func() (pipeline.Stage, error) {
-		if !c.NonRoot && !c.SecretVariables && len(c.Ports) == 0 && !c.SetUID && !c.AddFromURL {
-			return nil, errors.New("runtime: nothing is asked for")
-		}
-		return runtime.New(runtime.Config{
-			NonRoot: c.NonRoot, Environment: c.SecretVariables, Harmless: c.HarmlessVariables, Ports: c.Ports, SetUID: c.SetUID, SetUIDAllowed: c.SetUIDAllowed, AddFromURL: c.AddFromURL,
-		})
-	})
 }

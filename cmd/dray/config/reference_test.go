@@ -1,11 +1,13 @@
-package main
+package config
 
 import (
 	"encoding"
+	"flag"
 	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"os"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -16,13 +18,32 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
+var update = flag.Bool("update", false, "write the generated pages anew")
+
+// golden compares got with a file, or writes the file with -update.
+func golden(t *testing.T, path, got string) {
+	t.Helper()
+	if *update {
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), got); diff != "" {
+		t.Errorf("%s is not current (go generate writes it anew):\n%s", path, diff)
+	}
+}
+
 // TestGenerated holds the pages that are embedded, and docs/config.md, to the types of the configuration and
 // their comments. With -update, which go generate gives, it writes them.
 func TestGenerated(t *testing.T) {
 	all := proseOf(t)
 	reference := all.reference(t)
 	golden(t, "reference.md", reference)
-	golden(t, "../../docs/config.md", reference)
+	golden(t, "../../../docs/config.md", reference)
 	golden(t, "example.yaml", all.example(t))
 }
 

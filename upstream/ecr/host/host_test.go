@@ -1,12 +1,12 @@
-package ecr
+package host
 
 import (
 	"testing"
 )
 
-func TestParseHost(t *testing.T) {
+func TestParse(t *testing.T) {
 	const account = "123456789012"
-	for name, want := range map[string]Host{
+	for name, want := range map[string]Name{
 		"123456789012.dkr.ecr.eu-west-1.amazonaws.com":                {Account: account, Region: "eu-west-1"},
 		"123456789012.dkr.ecr.eu-west-1.amazonaws.com:443":            {Account: account, Region: "eu-west-1"},
 		"123456789012.DKR.ecr.us-gov-west-1.amazonaws.com":            {Account: account, Region: "us-gov-west-1"},
@@ -24,8 +24,8 @@ func TestParseHost(t *testing.T) {
 		"ecr-public.aws.com": {Region: "us-east-1", Public: true},
 		"public.ecr.aws:443": {Region: "us-east-1", Public: true},
 	} {
-		if got, err := ParseHost(name); err != nil || got != want {
-			t.Errorf("ParseHost(%q) = %+v, %v; want %+v", name, got, err, want)
+		if got, err := Parse(name); err != nil || got != want {
+			t.Errorf("Parse(%q) = %+v, %v; want %+v", name, got, err, want)
 		}
 	}
 	for _, name := range []string{
@@ -34,19 +34,19 @@ func TestParseHost(t *testing.T) {
 		"123456789012.dkr.ecr..amazonaws.com", "123456789012.dkr.ecr.eu.west.amazonaws.com", "123456789012xdkr.ecr.eu-west-1.amazonaws.com",
 		"x.public.ecr.aws", "123456789012.dkr.ecr.eu-west-1.amazonawsxcom", "123456789012.dkr.ecr.-west.amazonaws.com",
 	} {
-		if got, err := ParseHost(name); err == nil {
-			t.Errorf("ParseHost(%q) = %+v, want an error", name, got)
+		if got, err := Parse(name); err == nil {
+			t.Errorf("Parse(%q) = %+v, want an error", name, got)
 		}
 	}
 }
 
-func FuzzParseHost(f *testing.F) {
+func FuzzParse(f *testing.F) {
 	f.Add("123456789012.dkr.ecr.eu-west-1.amazonaws.com:443")
 	f.Add("public.ecr.aws")
 	f.Fuzz(func(t *testing.T, name string) {
-		h, err := ParseHost(name)
+		h, err := Parse(name)
 		if err == nil && (h.Region == "" || (h.Account == "") != h.Public) {
-			t.Errorf("ParseHost(%q) = %+v", name, h)
+			t.Errorf("Parse(%q) = %+v", name, h)
 		}
 	})
 }

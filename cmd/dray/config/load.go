@@ -1,4 +1,4 @@
-package main
+package config
 
 import (
 	"bytes"
@@ -50,8 +50,8 @@ func (ps Problems) err() error {
 
 // Load makes the effective configuration: the defaults, then the file at path (none where path is empty), then the variables of
 // environ, which has the form of os.Environ. Defaults that depend on other values are filled in, and passwords are read from where they
-// are kept. The error is of type Problems and holds everything that is wrong; the configuration is then good for looking at only.
-func Load(path string, environ []string) (Config, error) {
+// are kept. also looks at the result like what is known here. The error is of type Problems and holds everything that is wrong; the configuration is then good for looking at only.
+func Load(path string, environ []string, also ...Validator) (Config, error) {
 	vars := variables(environ)
 	over, problems := readEnvironment(vars)
 	cfg := Default(environ)
@@ -69,8 +69,10 @@ func Load(path string, environ []string) (Config, error) {
 	}
 	over.override(&cfg, origins)
 	cfg.complete()
-	found := slices.Concat(cfg.readSecrets(vars), cfg.validate(), cfg.checkFiles())
-	return cfg, merge(problems, found, origins).err()
+	found, k := cfg.readSecrets(vars), &Report{}
+	cfg.validate(k, also)
+	cfg.checkFiles(k)
+	return cfg, merge(problems, append(found, k.problems...), origins).err()
 }
 
 // merge adds the problems found in the completed configuration to those found while reading it. What could not be read is not reported
@@ -163,13 +165,13 @@ func (c *Config) readSecrets(vars map[string]string) Problems {
 	for i := range c.Checks {
 		for j := range c.Checks[i].Webhooks {
 			if w := &c.Checks[i].Webhooks[j]; w.SecretFile != "" {
-				fromFile(at(at("checks", i)+".webhooks", j)+".secret_file", w.SecretFile, &w.Secret)
+				fromFile(At(At("checks", i)+".webhooks", j)+".secret_file", w.SecretFile, &w.Secret)
 			}
 		}
 	}
 	for i := range c.Notifications {
 		if n := &c.Notifications[i]; n.SecretFile != "" {
-			fromFile(at("notifications", i)+".secret_file", n.SecretFile, &n.Secret)
+			fromFile(At("notifications", i)+".secret_file", n.SecretFile, &n.Secret)
 		}
 	}
 	if m := &c.Metadata; m.PasswordFile != "" && m.Password == "" {

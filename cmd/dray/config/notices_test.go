@@ -1,25 +1,15 @@
-package main
+package config
 
 import (
-	"bytes"
-	"log/slog"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
 
 // TestNoticesOfFiles: what files say is looked at beyond their being well-formed.
 func TestNoticesOfFiles(t *testing.T) {
-	dir := t.TempDir()
-	cert, key := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "privkey.pem")
-	opts := certOptions{hosts: []string{"dray.example.com", "*.internal.example.com", "10.0.0.7"}, outCert: cert, outKey: key}
-	if _, err := writeCertificate(opts, time.Now()); err != nil {
-		t.Fatal(err)
-	}
+	cert, key := keyPair(t, "dray.example.com", "*.internal.example.com", "10.0.0.7")
 	covers := func(name string) []string {
 		t.Helper()
 		cfg, err := Load("", []string{"TLS_CERTIFICATE=" + cert, "TLS_PRIVATE_KEY=" + key, "REGISTRY=" + name})
@@ -74,34 +64,44 @@ func TestUnknownVariablesAreNamed(t *testing.T) {
 		"DRAY_PORT_443_TCP=tcp://10.0.0.1:443": "", "DRAY_PORT_443_TCP_PROTO=tcp": "", "DRAY_PORT_443_TCP_PORT=443": "", "DRAY_PORT_443_TCP_ADDR=10.0.0.1": "",
 		"DRAY_ADMIN_SERVICE_HOST=10.0.0.2": "", "DRAY_ADMIN_PORT=tcp://10.0.0.2:6060": "", "DRAY_ADMIN_PORT_6060_TCP_ADDR=10.0.0.2": "",
 	} {
-		if got := strings.Join(unknownVariables([]string{variable}, cfg), "\n"); got != want {
+		if got := strings.Join(UnknownVariables([]string{variable}, cfg), "\n"); got != want {
 			t.Errorf("%s\n got %q\nwant %q", variable, got, want)
 		}
 	}
-	if code, _, stderr := runDray(t, []string{"DRAY_LOG_LEVL=debug"}, "check"); code != 0 || !strings.Contains(stderr, "notice: DRAY_LOG_LEVL: ") {
-		t.Errorf("check: code %d\n%s", code, stderr)
-	}
 }
 
-// TestStartIsOneLine: the first line of the log says what runs, and where its cache lies.
-func TestStartIsOneLine(t *testing.T) {
-	cfg, err := Load("", []string{"ECR_REGISTRY=" + testRegistry, "DRAY_CACHE_MAX_BYTES=200GiB"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	here, err := os.Getwd()
-	if err != nil {
-		t.Fatal(err)
-	}
-	var out bytes.Buffer
-	logStart(cfg, []string{"beware."}, slog.New(slog.NewTextHandler(&out, nil)))
-	first, rest, _ := strings.Cut(out.String(), "\n")
-	for _, want := range []string{"level=INFO msg=starting ", "version=" + buildVersion(), "cache=" + filepath.Join(here, "data") + " ", "cache_max_bytes=200GiB", "upstreams=docker.io,ecr"} {
-		if !strings.Contains(first, want) {
-			t.Errorf("%q is not in %s", want, first)
-		}
-	}
-	if !strings.Contains(rest, "level=WARN msg=beware.") || strings.Count(rest, "\n") != 1 {
-		t.Errorf("then: %s", rest)
+func TestNotices(t *testing.T) {
+	for _, tc := range []struct {
+		name, file string
+		want       []string
+	}{
+		{name: "skipped verification", file: "upstreams: [{url: ghcr.io, tls: {insecure_skip_verify: true}}]", want: []string{
+			"upstream ghcr.io: insecure_skip_verify accepts any certificate, so whoever is in between can read credentials and change what tags point to."}},
+		{name: "password over plain HTTP", file: "listeners: [{address: ':80', auth: a, upstreams: [docker.io], role: mirror, challenge: true}]\nauth: [{name: a, htpasswd: {file: /dev/null}}]", want: []string{
+			"listener :80: passwords and tokens of clients travel to :80 over plain HTTP.",
+			"listener :80: classic Docker answers the challenge of a mirror with the user's Docker Hub password."}},
+		{name: "anonymous push", file: "listeners: [{address: '0.0.0.0:80', allow_anonymous_push: true}]\nupstreams: [{url: ghcr.io, push: true}]", want: []string{
+			"listener 0.0.0.0:80: whoever can connect to 0.0.0.0:80 may push."}},
+		{name: "push from this machine is no news on loopback", file: "listeners: [{address: '[::1]:80'}]\nupstreams: [{url: ghcr.io, push: true}]"},
+		{name: "a recognised client is needed", file: "listeners: [{address: '127.0.0.1:80'},{address: ':81', auth: a}]\nupstreams: [{url: ghcr.io, push: true, credentials: {username: u, password_env: P}}]\nauth: [{name: a, htpasswd: {file: /dev/null}}]", want: []string{
+			"listener :81: passwords and tokens of clients travel to :81 over plain HTTP."}},
+		{name: "an anonymous rule exposes", file: "listeners: [{address: ':81', auth: a}]\nupstreams: [{url: 'http://r.example.com', push: true, credentials: {username: u, password_env: P}}]\nauth: [{name: a, htpasswd: {file: /dev/null}, rules: [{anonymous: true, repositories: ['*'], actions: [pull]}]}]", want: []string{
+			"listener :81: passwords and tokens of clients travel to :81 over plain HTTP.",
+			"listener :81: whoever can connect to :81 may pull, without a password, everything that dray's own credentials can read from r.example.com.",
+			"upstream r.example.com: credentials travel to http://r.example.com over plain HTTP."}},
+		{name: "admin and cloudwatch", file: "admin: {address: ':6060'}\ncloudwatch: {region: r, dimensions: image}", want: []string{
+			"admin: :6060 can be reached from other machines; whoever does sees what is pulled and pushed, can take profiles, and can empty the cache.",
+			"cloudwatch: every image becomes a metric that Amazon bills, up to 100 at a time."}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			users := write(t, "htpasswd", "# builders\nci:$2y$05$"+strings.Repeat("a", 53)+"\n")
+			cfg, err := Load(write(t, "dray.yaml", strings.ReplaceAll(tc.file, "/dev/null", users)), []string{"P=x"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(tc.want, cfg.Notices()); diff != "" {
+				t.Error(diff)
+			}
+		})
 	}
 }

@@ -1,4 +1,4 @@
-package main
+package config
 
 // Environment holds the variables that override the file. Those without `DRAY_` in their names configure a working proxy by themselves.
 // A variable that is set to nothing counts as not set. The first listener is the first of `listeners`.

@@ -1,13 +1,10 @@
-package main
+package config
 
 import (
 	"fmt"
 	"slices"
 	"strings"
 	"time"
-
-	"dray/mirror/pipeline"
-	imagebase "dray/mirror/pipeline/base"
 )
 
 // Checks say what must be true of images before they land at an upstream. An upstream names those that count for it; the first one with a
@@ -100,8 +97,8 @@ type Waiver struct {
 func (c *Checks) setDefaults() {
 	*c = Checks{
 		Repositories: []string{"*"}, Forward: ForwardEarly, DigestPush: DigestHold, HoldFor: Duration(time.Hour), UnseenLayers: UnseenScan,
-		Within: Duration(20 * time.Second), OnTimeout: OnError(pipeline.Reject),
-		Archive: ArchiveCheck{Mode: CheckMode(pipeline.Enforce), MaxRatio: 200, MaxEntries: 1_000_000, MaxDepth: 128, MaxPath: 4096, MaxBytes: 100 << 30},
+		Within: Duration(20 * time.Second), OnTimeout: Reject,
+		Archive: ArchiveCheck{Mode: Enforce, MaxRatio: 200, MaxEntries: 1_000_000, MaxDepth: 128, MaxPath: 4096, MaxBytes: 100 << 30},
 	}
 }
 
@@ -150,22 +147,35 @@ func (u *UnseenLayers) UnmarshalText(text []byte) error {
 // CheckMode is what becomes of the findings of a stage.
 type CheckMode string
 
+// The modes.
+const (
+	Enforce CheckMode = "enforce"
+	Warn    CheckMode = "warn"
+	Off     CheckMode = "off"
+)
+
 // UnmarshalText accepts one of the modes.
 func (m *CheckMode) UnmarshalText(text []byte) error {
-	return oneOf(m, text, CheckMode(pipeline.Enforce), CheckMode(pipeline.Warn), CheckMode(pipeline.Off))
+	return oneOf(m, text, Enforce, Warn, Off)
 }
 
-// on reports whether the stage runs.
-func (m CheckMode) on() bool {
-	return m == CheckMode(pipeline.Enforce) || m == CheckMode(pipeline.Warn)
+// On reports whether the stage runs.
+func (m CheckMode) On() bool {
+	return m == Enforce || m == Warn
 }
 
 // OnError is what becomes of an image about which a stage could not tell.
 type OnError string
 
+// The answers.
+const (
+	Reject OnError = "reject"
+	Allow  OnError = "warn"
+)
+
 // UnmarshalText accepts one of the answers.
 func (o *OnError) UnmarshalText(text []byte) error {
-	return oneOf(o, text, OnError(pipeline.Reject), OnError(pipeline.Allow))
+	return oneOf(o, text, Reject, Allow)
 }
 
 // Date is a day, as in `2027-03-31`.
@@ -192,104 +202,71 @@ func (d Date) MarshalText() ([]byte, error) {
 // IsZero reports whether there is no day.
 func (d Date) IsZero() bool { return time.Time(d).IsZero() }
 
-// end is the first moment after the day; zero for none.
-func (d Date) end() time.Time {
+// End is the first moment after the day; zero for none.
+func (d Date) End() time.Time {
 	if d.IsZero() {
 		return time.Time{}
 	}
 	return time.Time(d).AddDate(0, 0, 1)
 }
 
-func (u Upstream) validateChecks(k *check, path string, checks []string) {
+func (u Upstream) validateChecks(k *Report, path string, checks []string) {
 	for j, name := range u.Checks {
 		if !slices.Contains(checks, name) {
-			k.add(at(path, j), "no checks are called %q; there are: %s", name, strings.Join(checks, ", "))
+			k.Add(At(path, j), "no checks are called %q; there are: %s", name, strings.Join(checks, ", "))
 		}
 	}
 	if len(u.Checks) > 0 && !u.Push && u.Kind != KindLocal {
-		k.add(path, "needs push: true")
+		k.Add(path, "needs push: true")
 	}
 }
 
-func (c Checks) validate(k *check, path string) {
+func (c Checks) validate(k *Report, path string) {
 	if c.Name == "" {
-		k.add(path+".name", "is missing")
+		k.Add(path+".name", "is missing")
 	}
 	patterns(k, path+".repositories", c.Repositories, true)
 	if c.HoldFor < Duration(time.Minute) {
-		k.add(path+".hold_for", "%v is less than 1m", c.HoldFor)
+		k.Add(path+".hold_for", "%v is less than 1m", c.HoldFor)
 	}
 	if c.Within < Duration(time.Second) || c.Within > Duration(25*time.Second) {
-		k.add(path+".within", "%v is not between 1s and 25s", c.Within)
+		k.Add(path+".within", "%v is not between 1s and 25s", c.Within)
 	}
 	c.Archive.validate(k, path+".archive")
 	for i, w := range c.Waivers {
-		w.validate(k, at(path+".waivers", i))
+		w.validate(k, At(path+".waivers", i))
 	}
-	if _, err := c.steps(nil); err != nil {
-		for _, p := range unjoined(err) {
-			k.add(path, "%v", p)
-		}
-	}
-}
-
-func unjoined(err error) []error {
-	if j, ok := err.(interface{ Unwrap() []error }); ok {
-		return j.Unwrap()
-	}
-	return []error{err}
 }
 
 // patterns checks patterns of repository names.
-func patterns(k *check, path string, list []string, needed bool) {
+func patterns(k *Report, path string, list []string, needed bool) {
 	if needed && len(list) == 0 {
-		k.add(path, "is missing; * is every repository")
+		k.Add(path, "is missing; * is every repository")
 	}
 	for i, p := range list {
 		if !repositoryPattern(p) {
-			k.add(at(path, i), "%q matches no repository; names are lower case and do not begin with a slash", p)
+			k.Add(At(path, i), "%q matches no repository; names are lower case and do not begin with a slash", p)
 		}
 	}
 }
 
-func (a ArchiveCheck) validate(k *check, path string) {
+func (a ArchiveCheck) validate(k *Report, path string) {
 	for _, bound := range []struct {
 		key   string
 		value int64
 	}{{"max_ratio", int64(a.MaxRatio)}, {"max_entries", int64(a.MaxEntries)}, {"max_depth", int64(a.MaxDepth)}, {"max_path", int64(a.MaxPath)}, {"max_bytes", int64(a.MaxBytes)}} {
 		if bound.value < 1 {
-			k.add(path+"."+bound.key, "must be more than zero")
+			k.Add(path+"."+bound.key, "must be more than zero")
 		}
 	}
 }
 
-func (w Waiver) validate(k *check, path string) {
+func (w Waiver) validate(k *Report, path string) {
 	patterns(k, path+".repositories", w.Repositories, false)
 	if w.Reason == "" {
-		k.add(path+".reason", "is missing: it is what people read in the report")
+		k.Add(path+".reason", "is missing: it is what people read in the report")
 	}
 	if w.Stage == "" && w.Rule == "" && w.Fingerprint == "" {
-		k.add(path, "lets everything pass; give stage, rule or fingerprint")
+		k.Add(path, "lets everything pass; give stage, rule or fingerprint")
 	}
-}
-
-// steps are the stages of the checks, in the order of their cost. bases are the images that were learnt; nil knows none.
-func (c Checks) steps(bases imagebase.Catalogue) ([]pipeline.Step, error) {
-	s := &stages{bases: bases}
-	c.Names.add(s)
-	c.Shape.add(s)
-	c.Metadata.add(s)
-	c.Runtime.add(s)
-	c.Base.add(s)
-	c.Attestations.add(s)
-	c.Rules.add(s)
-	c.Secrets.add(s)
-	c.Clamd.add(s)
-	for _, w := range c.Webhooks {
-		w.add(s)
-	}
-	for _, e := range c.Exec {
-		e.add(s)
-	}
-	return s.steps, s.err()
 }

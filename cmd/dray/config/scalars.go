@@ -1,4 +1,4 @@
-package main
+package config
 
 import (
 	"errors"
@@ -218,8 +218,8 @@ const (
 	CreateOff    CreateMode = "off"
 )
 
-// creates says that somebody looks at what is missing; "" is the mode where nothing can be created.
-func (m CreateMode) creates() bool { return m == CreateAll || m == CreateDryRun }
+// Creates says that somebody looks at what is missing; "" is the mode where nothing can be created.
+func (m CreateMode) Creates() bool { return m == CreateAll || m == CreateDryRun }
 
 // UnmarshalText accepts one of the modes.
 func (m *CreateMode) UnmarshalText(text []byte) error {

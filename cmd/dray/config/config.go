@@ -1,4 +1,7 @@
-package main
+// Package config is what dray can be told: the types of the file and of the environment, how they are read,
+// their defaults, and what can be wrong with them. It knows none of the parts that it configures; they look at a
+// configuration through a [Validator].
+package config
 
 // Config is everything dray can be told. A YAML file gives it, the environment overrides the file, and a value that
 // neither gives has the default named here. Keys that are not listed here are refused.

@@ -1,0 +1,32 @@
+package main
+
+import (
+	"net/http"
+
+	"dray/cmd/dray/config"
+	"dray/mirror/notify"
+)
+
+func endpointOf(n config.Notification) notify.Endpoint {
+	return notify.Endpoint{Name: n.Name, URL: n.URL, Headers: n.Headers, Secret: []byte(n.Secret.Reveal()), Timeout: n.Timeout.Std(), Backlog: n.Backlog}
+}
+
+// buildNotifier makes what tells the services; nil where there are none.
+func (g *graph) buildNotifier() (func(notify.Event), error) {
+	if len(g.cfg.Notifications) == 0 {
+		return nil, nil
+	}
+	endpoints := make([]notify.Endpoint, len(g.cfg.Notifications))
+	for i, n := range g.cfg.Notifications {
+		endpoints[i] = endpointOf(n)
+	}
+	wire := http.DefaultTransport.(*http.Transport).Clone()
+	n, err := notify.New(endpoints, wire, g.log)
+	if err != nil {
+		return nil, err
+	}
+	g.notifying = wire
+	g.register(n.Collectors())
+	g.background["notifications"] = n.Run
+	return n.Tell, nil
+}

@@ -1,0 +1,54 @@
+package config
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"os"
+)
+
+// checkFiles opens the files that the configuration names, so that a missing one stops the start and not the first request.
+func (c Config) checkFiles(k *Report) {
+	for i, l := range c.Listeners {
+		if l.TLS.Certificate != "" && l.TLS.PrivateKey != "" {
+			if _, err := tls.LoadX509KeyPair(l.TLS.Certificate, l.TLS.PrivateKey); err != nil {
+				k.Add(At("listeners", i)+".tls", "%v", err)
+			}
+		}
+	}
+	for i, u := range c.Upstreams {
+		if u.TLS.CAFile != "" {
+			k.File(At("upstreams", i)+".tls.ca_file", u.TLS.CAFile, hasCertificates)
+		}
+	}
+	for i, a := range c.Auth {
+		path := At("auth", i)
+		if a.Token.RootCertBundle != "" {
+			k.File(path+".token.root_cert_bundle", a.Token.RootCertBundle, hasCertificates)
+		}
+		if a.Token.JWKS != "" {
+			k.File(path+".token.jwks", a.Token.JWKS, nil)
+		}
+	}
+}
+
+// File reads the file at name and shows its content to good, where that is not nil.
+func (k *Report) File(path, name string, good func([]byte) error) {
+	text, err := os.ReadFile(name)
+	if err == nil && good != nil {
+		if err = good(text); err != nil {
+			err = fmt.Errorf("%s %w", name, err)
+		}
+	}
+	if err != nil {
+		k.Add(path, "%v", err)
+	}
+}
+
+func hasCertificates(pem []byte) error {
+	if !x509.NewCertPool().AppendCertsFromPEM(pem) {
+		return errors.New("holds no PEM certificate")
+	}
+	return nil
+}

@@ -1,0 +1,96 @@
+package config
+
+import (
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// localName is a name that can also be a directory.
+var localName = regexp.MustCompile(`^[a-z0-9]+(?:[._-][a-z0-9]+)*$`)
+
+func (u Upstream) validateLocal(k *Report, path string) {
+	if u.Kind != KindLocal {
+		if !reflect.DeepEqual(u.Local, Local{}) {
+			k.Add(path+".local", "is for kind local only")
+		}
+		return
+	}
+	switch {
+	case u.Name == "":
+		k.Add(path+".name", "is missing")
+	case !localName.MatchString(u.Name):
+		k.Add(path+".name", "%q names a directory, too, for kind local: write lower case letters and digits, with single dots, dashes or underscores between them", u.Name)
+	}
+	if u.URL != "" {
+		k.Add(path+".url", "there is none for kind local: nothing is sent on")
+	}
+	if u.Address != "" || u.RepositoryPrefix != "" || u.Credentials != (Credentials{}) {
+		k.Add(path, "address, repository_prefix and credentials mean nothing for kind local: nothing is sent on")
+	}
+	for i, r := range u.Local.Prune {
+		r.validate(k, At(path+".local.prune", i))
+	}
+}
+
+func (r PruneRule) validate(k *Report, path string) {
+	if r.Keep < 0 {
+		k.Add(path+".keep", "%d is negative", r.Keep)
+	}
+	if r.Group != "" && r.Keep == 0 {
+		k.Add(path+".group", "needs keep")
+	}
+	for j, p := range r.Repositories {
+		if p == "" || p != strings.ToLower(p) || strings.HasPrefix(p, "/") {
+			k.Add(At(path+".repositories", j), "%q matches no repository; names are lower case and do not begin with a slash", p)
+		}
+	}
+	for j, p := range r.Tags {
+		if p == "" || strings.ContainsAny(p, "/:") {
+			k.Add(At(path+".tags", j), "%q matches no tag", p)
+		}
+	}
+}
+
+// validateQuotas leaves room in the cache beside what is hosted.
+func (c Config) validateQuotas(k *Report) {
+	var sum Bytes
+	for i, u := range c.Upstreams {
+		if u.Kind != KindLocal {
+			continue
+		}
+		if sum += u.Local.MaxBytes; c.Cache.MaxBytes > 0 && sum >= c.Cache.MaxBytes {
+			k.Add(At("upstreams", i)+".local.max_bytes", "%v for all upstreams of kind local leave no room for anything else in cache.max_bytes, %v", sum, c.Cache.MaxBytes)
+		}
+	}
+}
+
+// validateBuildCaches finds build caches that are to be kept where they cannot be.
+func (c Config) validateBuildCaches(k *Report) {
+	locals := c.HostedNames()
+	for i, u := range c.Upstreams {
+		b, path := u.BuildCache, At("upstreams", i)+".build_cache"
+		switch {
+		case b == (BuildCache{}):
+		case b.To == "":
+			k.Add(path+".to", "is missing")
+		case !slices.Contains(locals, b.To):
+			k.Add(path+".to", "no upstream of kind local is called %q; there are: %s", b.To, strings.Join(locals, ", "))
+		case u.Kind == KindLocal || !u.Push:
+			k.Add(path, "is for upstreams with push: true that are not of kind local")
+		case !localName.MatchString(u.Name):
+			k.Add(At("upstreams", i)+".name", "%q begins the names of repositories, because of build_cache: write lower case letters and digits, with single dots, dashes or underscores between them", u.Name)
+		}
+	}
+}
+
+// HostedNames are the upstreams whose content lies here: facts about it are not kept.
+func (c Config) HostedNames() (names []string) {
+	for _, u := range c.Upstreams {
+		if u.Kind == KindLocal && u.Name != "" {
+			names = append(names, u.Name)
+		}
+	}
+	return names
+}

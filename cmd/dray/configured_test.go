@@ -1,0 +1,81 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+const testRegistry = "123456789012.dkr.ecr.eu-west-1.amazonaws.com"
+
+// write puts a file into a new directory and returns its path.
+func write(t *testing.T, name, content string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// keyPair makes a certificate as dray cert does and returns the two paths.
+func keyPair(t *testing.T) (cert, key string) {
+	t.Helper()
+	dir := t.TempDir()
+	opts := certOptions{hosts: []string{"localhost"}, outCert: filepath.Join(dir, "cert.pem"), outKey: filepath.Join(dir, "key.pem")}
+	if _, err := writeCertificate(opts, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	return opts.outCert, opts.outKey
+}
+
+// TestProblemsOfParts: what only the parts of the program can tell is reported like everything else that is wrong.
+func TestProblemsOfParts(t *testing.T) {
+	path := write(t, "dray.yaml", `upstreams:
+- url: 123456789012.dkr.ecr.eu-west-1.amazonaws.com
+  push: true
+  create_repositories: {tag_mutability_except: ["a b"], lifecycle_policy: /policy}
+- url: quay.io
+  limits:
+    rates: {PutImage: 10}
+checks:
+- name: strict
+  names: {mode: enforce, repositories: ["("]}
+  metadata: {mode: warn}
+notifications: [{url: nowhere}]
+auth:
+- name: users
+  htpasswd: {file: /nowhere/htpasswd}
+metadata: {url: "http://h"}
+`)
+	_, err := load(path, nil)
+	if err == nil {
+		t.Fatal("no problem found")
+	}
+	want := []string{
+		`dray.yaml:4: upstreams[0].create_repositories.tag_mutability_except: "a b" is no pattern of tags: letters, digits, '.', '_', '-' and at most 2 times '*'`,
+		"dray.yaml:4: upstreams[0].create_repositories.lifecycle_policy: open /policy: no such file or directory",
+		`dray.yaml:7: upstreams[1].limits.rates: "PutImage" is no operation with a rate; there are: manifest_get, manifest_head, manifest_put, ` +
+			"blob_get, blob_head, upload_start, upload_part, upload_end, list, delete",
+		`dray.yaml:9: checks[0]: names: "(" is not a regular expression: error parsing regexp: missing closing ): ` + "`^(?:()$`",
+		"dray.yaml:9: checks[0]: metadata: nothing is asked for",
+		`dray.yaml:12: notifications[0]: "nowhere" is not the URL of a service`,
+		"dray.yaml:16: metadata.url: open metadata in redis: not a redis URL: redis: invalid URL scheme: http",
+		"dray.yaml:15: auth[0].htpasswd.file: htpasswd: open /nowhere/htpasswd: no such file or directory",
+	}
+	if diff := cmp.Diff(want, strings.Split(err.Error(), "\n")); diff != "" {
+		t.Error(diff)
+	}
+	path = write(t, "dray.yaml", `upstreams:
+- {name: a, url: "https://a.example.com"}
+- {name: b, url: "https://b.example.com", prefixes: [a]}
+listeners: [{upstreams: [b, a]}]
+`)
+	if _, err := load(path, nil); err == nil || !strings.Contains(err.Error(), "listeners[0].upstreams: rights could not tell repositories apart: ") {
+		t.Errorf("got %v", err)
+	}
+}
