@@ -175,7 +175,7 @@ func (m *Mirror) vouch(ctx context.Context, up *Upstream, repo string, d digest.
 	if err := m.absent(ctx, up, repo, d); err != nil {
 		return 0, err
 	}
-	return m.vouches.Do(ctx, m.tasks, up.Name+" "+repo+" "+d.String(), lookFor, func(ctx context.Context) (int64, error) {
+	return m.vouches.Do(ctx, pinKey{up.Name, repo, d}, func(ctx context.Context) (int64, error) {
 		asked := time.Now()
 		size, err := up.Source.StatBlob(ctx, up.remote(repo), d)
 		if err != nil {

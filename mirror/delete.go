@@ -85,7 +85,9 @@ func (m *Mirror) deleteThere(ctx context.Context, up *Upstream, repo string, ref
 func (m *Mirror) withdraw(ctx context.Context, up *Upstream, repo string, ref oci.Reference) (*queue.Withdrawal, error) {
 	meant := func(reference string, d digest.Digest) bool { return reference == ref.String() || d == ref.Digest }
 	busy := oci.ErrDenied.With("%s of %s is being copied to %s right now: delete it once it has arrived", ref, repo, up.Registry)
-	landing := func(key string) bool { return keyAbout(key, up, repo, meant) }
+	landing := func(k pleaKey) bool {
+		return k.upstream == up.Name && k.repo == repo && meant(k.ref.String(), k.digest)
+	}
 	if err := m.landings.Settled(ctx, landing); err != nil {
 		return nil, busy.Because(err)
 	}

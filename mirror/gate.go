@@ -74,19 +74,21 @@ type plea struct {
 	cause  cause
 }
 
-// key is the same for who pushes the same. A verdict may depend on who pushes.
-func (p plea) key() string {
-	key := []string{p.up.Name, p.repo, p.ref.String(), p.man.Digest.String()}
-	if p.gate != nil {
-		key = append(key, p.user)
-	}
-	return strings.Join(key, " ")
+// pleaKey is equal for pushes that share their work.
+type pleaKey struct {
+	upstream, repo string
+	ref            oci.Reference
+	digest         digest.Digest
+	// user is empty where there are no checks: only a verdict may depend on who pushes.
+	user string
 }
 
-// keyAbout reports whether a key is that of a push to a repository whose reference and digest meant picks. Nothing before the user in a key has a space.
-func keyAbout(key string, up *Upstream, repo string, meant func(reference string, d digest.Digest) bool) bool {
-	p := strings.Split(key, " ")
-	return p[0] == up.Name && p[1] == repo && meant(p[2], digest.Digest(p[3]))
+func (p plea) key() pleaKey {
+	k := pleaKey{upstream: p.up.Name, repo: p.repo, ref: p.ref, digest: p.man.Digest}
+	if p.gate != nil {
+		k.user = p.user
+	}
+	return k
 }
 
 func (p plea) name(m *Mirror) pipeline.Name {
@@ -134,7 +136,7 @@ func (m *Mirror) pass(ctx context.Context, p plea) (*pipeline.Report, error) {
 	r := m.reports.late(p.key(), p.within)
 	if r == nil {
 		var err error
-		r, err = m.verdicts.Do(wait, m.tasks, p.key(), landWithin, func(ctx context.Context) (*pipeline.Report, error) {
+		r, err = m.verdicts.Do(wait, p.key(), func(ctx context.Context) (*pipeline.Report, error) {
 			return m.judge(ctx, p)
 		})
 		if errors.Is(err, errStillChecking) {

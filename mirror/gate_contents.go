@@ -177,6 +177,12 @@ func (c *pushed) vouched(ctx context.Context, d digest.Digest) (int64, error) {
 	return size, err
 }
 
+// scanKey names the look of some checks at a layer.
+type scanKey struct {
+	blob   pinKey
+	checks string
+}
+
 // Scanned implements pipeline.Contents: what was found while the layer came, or what is remembered of it, or a look at
 // it now.
 func (c *pushed) Scanned(ctx context.Context, d oci.Descriptor) (*pipeline.Scanned, error) {
@@ -197,8 +203,8 @@ func (c *pushed) Scanned(ctx context.Context, d oci.Descriptor) (*pipeline.Scann
 	if p == nil && c.gate.TrustUnseen {
 		return nil, nil
 	}
-	key := c.up.Name + " " + c.repo + " " + c.gate.Pipeline.Name() + " " + d.Digest.String()
-	return c.m.scans.Do(ctx, c.m.tasks, key, landWithin, func(ctx context.Context) (*pipeline.Scanned, error) {
+	key := scanKey{pinKey{c.up.Name, c.repo, d.Digest}, c.gate.Pipeline.Name()}
+	return c.m.scans.Do(ctx, key, func(ctx context.Context) (*pipeline.Scanned, error) {
 		r, err := c.Open(ctx, d)
 		if err != nil {
 			return nil, err

@@ -59,10 +59,17 @@ func (m *Mirror) atHand(ctx context.Context, up *Upstream, repo string, ref oci.
 	return m.aging(ctx, up, key, accept, fact, ok), nil
 }
 
+// manifestKey names a question for a manifest, whose answer depends on the types that are accepted.
+type manifestKey struct {
+	upstream, repo string
+	ref            oci.Reference
+	accept         string
+}
+
 // byTag finds a manifest by tag that is not at hand.
 func (m *Mirror) byTag(ctx context.Context, up *Upstream, repo, tag string, accept []string) (*answer, error) {
 	key := meta.TagKey{Upstream: up.Name, Repo: repo, Tag: tag, Accept: oci.AcceptKey(accept)}
-	return m.manifests.Do(ctx, m.tasks, "tag "+key.String()+" "+key.Accept, lookFor, func(ctx context.Context) (*answer, error) {
+	return m.manifests.Do(ctx, manifestKey{up.Name, repo, oci.Reference{Tag: tag}, key.Accept}, func(ctx context.Context) (*answer, error) {
 		// Another flight may have landed since it was not at hand.
 		fact, ok := m.tagFact(ctx, key, accept)
 		if a, err := m.fresh(ctx, up, repo, fact, ok); a != nil || err != nil {
@@ -164,8 +171,8 @@ func (m *Mirror) byDigest(ctx context.Context, up *Upstream, repo string, d dige
 			return nil, err
 		}
 	}
-	key := strings.Join([]string{"digest", up.Name, repo, absent.Tag, absent.Accept}, " ")
-	return m.manifests.Do(ctx, m.tasks, key, lookFor, func(ctx context.Context) (*answer, error) {
+	key := manifestKey{up.Name, repo, oci.Reference{Digest: d}, absent.Accept}
+	return m.manifests.Do(ctx, key, func(ctx context.Context) (*answer, error) {
 		if a := m.held(ctx, up, repo, d); a != nil {
 			return a, nil
 		}

@@ -127,12 +127,12 @@ type Mirror struct {
 	onEvent   func(notify.Event)
 	log       *slog.Logger
 	tasks     *flight.Tasks
-	manifests flight.Flights[*answer]
-	vouches   flight.Flights[int64]
-	landings  flight.Flights[upstream.Pushed]
-	turns     flight.Turns // of tags
-	verdicts  flight.Flights[*pipeline.Report]
-	scans     flight.Flights[*pipeline.Scanned]
+	manifests *flight.Flights[manifestKey, *answer]
+	vouches   *flight.Flights[pinKey, int64]
+	landings  *flight.Flights[pleaKey, upstream.Pushed]
+	turns     flight.Turns[tagKey]
+	verdicts  *flight.Flights[pleaKey, *pipeline.Report]
+	scans     *flight.Flights[scanKey, *pipeline.Scanned]
 	walks     chan struct{}
 	backlog   *backlog
 	reports   *reports
@@ -177,7 +177,11 @@ func New(o Options) (*Mirror, error) {
 	m.shares = newShares(o.MaxUploadsPerClient, o.MaxUploadBytesPerClient)
 	m.uploads = newUploads(expiry, m.shares)
 	m.pins = newPins(expiry, m.shares)
-	m.landings.Lasting, m.verdicts.Lasting = true, true
+	questions := flight.FlightOptions{Tasks: m.tasks, Within: lookFor}
+	m.manifests, m.vouches = flight.NewFlights[manifestKey, *answer](questions), flight.NewFlights[pinKey, int64](questions)
+	pushes := flight.FlightOptions{Tasks: m.tasks, Within: landWithin, Lasting: true}
+	m.landings, m.verdicts = flight.NewFlights[pleaKey, upstream.Pushed](pushes), flight.NewFlights[pleaKey, *pipeline.Report](pushes)
+	m.scans = flight.NewFlights[scanKey, *pipeline.Scanned](flight.FlightOptions{Tasks: m.tasks, Within: landWithin})
 	m.walks, m.backlog, m.reports = make(chan struct{}, maxWalks), newBacklog(maxBacklog, maxBacklogClient), newReports()
 	for _, u := range o.Upstreams {
 		if u.Name == "" || u.Source == nil || u.Lister == nil {

@@ -72,7 +72,7 @@ func (m *Mirror) bring(ctx context.Context, x *exchange, ref oci.Reference, man 
 	if asks.gate != nil {
 		asks.within = m.verdictWithin(asks.gate, x.r)
 	}
-	pushed, err := m.landings.Do(ctx, m.tasks, asks.key(), landWithin, func(ctx context.Context) (upstream.Pushed, error) {
+	pushed, err := m.landings.Do(ctx, asks.key(), func(ctx context.Context) (upstream.Pushed, error) {
 		p, err := m.admit(ctx, asks)
 		result := outcome(err)
 		if err == nil && p.Digest == "" && x.up.AcknowledgeLocally && !x.up.keepsAside(man) {
@@ -114,11 +114,14 @@ func (m *Mirror) admit(ctx context.Context, p plea) (upstream.Pushed, error) {
 	return pushed, err
 }
 
+// tagKey names a tag at an upstream.
+type tagKey struct{ upstream, repo, tag string }
+
 // inTurn lands an image, or puts it on record. Where there are checks, the pushes of one tag take turns, and what is said of the name is
 // asked again then: since the verdict the tag may have been given to another image.
 func (m *Mirror) inTurn(ctx context.Context, p plea) (upstream.Pushed, error) {
 	if p.gate != nil && p.ref.Tag != "" {
-		done, err := m.turns.Wait(ctx, strings.Join([]string{p.up.Name, p.repo, p.ref.Tag}, " "))
+		done, err := m.turns.Wait(ctx, tagKey{p.up.Name, p.repo, p.ref.Tag})
 		if err != nil {
 			return upstream.Pushed{}, err
 		}

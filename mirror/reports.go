@@ -22,12 +22,12 @@ const lateFor = 10 * time.Minute
 // reports keeps the newest verdicts, in memory.
 type reports struct {
 	byID   *lru.Cache[string, *pipeline.Report]
-	answer *lru.Cache[string, *pipeline.Report] // by the key of a plea
+	answer *lru.Cache[pleaKey, *pipeline.Report]
 }
 
 func newReports() *reports {
 	byID, _ := lru.New[string, *pipeline.Report](maxReports) // fails for sizes below 1 only
-	answer, _ := lru.New[string, *pipeline.Report](maxReports)
+	answer, _ := lru.New[pleaKey, *pipeline.Report](maxReports)
 	return &reports{byID, answer}
 }
 
@@ -37,15 +37,15 @@ func (r *reports) keep(report *pipeline.Report) {
 	r.byID.Add(report.ID, report)
 }
 
-func (r *reports) answered(key string, report *pipeline.Report) { r.answer.Add(key, report) }
+func (r *reports) answered(key pleaKey, report *pipeline.Report) { r.answer.Add(key, report) }
 
-func (r *reports) of(key string) *pipeline.Report {
+func (r *reports) of(key pleaKey) *pipeline.Report {
 	report, _ := r.answer.Get(key)
 	return report
 }
 
 // late is the verdict that a client did not wait for, once.
-func (r *reports) late(key string, within time.Duration) *pipeline.Report {
+func (r *reports) late(key pleaKey, within time.Duration) *pipeline.Report {
 	report := r.of(key)
 	if report == nil || report.Seconds < within.Seconds() || time.Since(report.At) > lateFor+within {
 		return nil

@@ -187,10 +187,14 @@ func TestDeleteQueuedOfNewRepository(t *testing.T) {
 	}
 }
 
-// A push that is under way when somebody deletes its tag or digest, as after an answer that it is still being copied, arrives first and is deleted then.
+// A push that is under way when somebody deletes its tag or digest, as after an answer that it is still being copied, arrives first and is deleted then,
+// whatever the upstream's name.
 func TestDeleteWhileLanding(t *testing.T) {
-	for _, by := range []string{"tag", "digest"} {
-		s := startStack(t, t.TempDir(), "push: true", deleting)
+	for _, c := range []struct{ name, by string }{{"ecr", "tag"}, {"ecr", "digest"}, {"my ecr", "tag"}, {"my ecr", "digest"}} {
+		by := c.by
+		s, cfg := configured(t, ecrtest.Start(t, ecrtest.Options{}), ecrtest.Start(t, ecrtest.Options{Quirks: ecrtest.Hub()}), t.TempDir(), "push: true", deleting)
+		cfg.Upstreams[0].Name, cfg.Listeners[0].Upstreams[0] = c.name, c.name // not read from a file, which would refuse a space
+		s.launch(cfg, t.Output())
 		s.ecr.CreateRepository("team/app")
 		held := s.ecr.AddFault(ecrtest.Fault{Kinds: []ecrtest.Kind{ecrtest.KindManifestPut}, Latency: 300 * time.Millisecond, Count: -1})
 		layer := layerOf(1, 1000)
@@ -216,7 +220,9 @@ func TestDeleteWhileLanding(t *testing.T) {
 		}
 		s.ecr.RemoveFault(held)
 		if n := len(s.ecr.Images()); n != 0 {
-			t.Errorf("deleted by %s, ECR has %d images", by, n)
+			t.Errorf("deleted by %s, upstream %q has %d images", by, c.name, n)
 		}
+		s.want(404, "GET", "/v2/team/app/manifests/v1", nil)
+		s.stop()
 	}
 }

@@ -74,6 +74,14 @@ func startBefore(t testing.TB, ecr, hub *ecrtest.Running, dir string, edits ...s
 // startLogging is startBefore with another place for the log, which gets every line there is.
 func startLogging(t testing.TB, log io.Writer, ecr, hub *ecrtest.Running, dir string, edits ...string) *stack {
 	t.Helper()
+	s, cfg := configured(t, ecr, hub, dir, edits...)
+	s.launch(cfg, log)
+	return s
+}
+
+// configured is a stack that is not started, and what it is configured with.
+func configured(t testing.TB, ecr, hub *ecrtest.Running, dir string, edits ...string) (*stack, Config) {
+	t.Helper()
 	s := &stack{TB: t, ecr: ecr, hub: hub}
 	setenv(t, "AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE")
 	setenv(t, "AWS_SECRET_ACCESS_KEY", "not-a-secret")
@@ -90,12 +98,17 @@ func startLogging(t testing.TB, log io.Writer, ecr, hub *ecrtest.Running, dir st
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.graph, err = build(t.Context(), cfg, slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})))
+	return s, cfg
+}
+
+func (s *stack) launch(cfg Config, log io.Writer) {
+	s.Helper()
+	var err error
+	s.graph, err = build(s.Context(), cfg, slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})))
 	if err != nil {
-		t.Fatal(err)
+		s.Fatal(err)
 	}
 	s.run()
-	return s
 }
 
 func (s *stack) run() {

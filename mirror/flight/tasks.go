@@ -64,12 +64,21 @@ func (t *Tasks) Stop() {
 
 // Flights makes one call of many equal ones. The call belongs to the tasks and not
 // to the client that asked first: that one may leave.
-type Flights[T any] struct {
+type Flights[K comparable, T any] struct {
+	FlightOptions
+	mu    sync.Mutex // guards calls and their waiting
+	calls map[K]*call[T]
+}
+
+// FlightOptions say how the calls are made.
+type FlightOptions struct {
+	// Tasks run the calls.
+	Tasks *Tasks
+	// Within bounds each call.
+	Within time.Duration
 	// Lasting calls go on when everybody has left; the others are cancelled, so that a
 	// client cannot leave more work behind than it has connections.
 	Lasting bool
-	mu      sync.Mutex // guards calls and their waiting
-	calls   map[string]*call[T]
 }
 
 type call[T any] struct {
@@ -80,10 +89,15 @@ type call[T any] struct {
 	err     error
 }
 
-// Do returns the result of the call under key, starting fn where there is none. fn
-// is bounded by bound, waiting by ctx.
-func (f *Flights[T]) Do(ctx context.Context, t *Tasks, key string, bound time.Duration, fn func(context.Context) (T, error)) (T, error) {
-	c, err := f.join(t, key, bound, fn)
+// NewFlights returns flights of which none is under way.
+func NewFlights[K comparable, T any](o FlightOptions) *Flights[K, T] {
+	return &Flights[K, T]{FlightOptions: o, calls: map[K]*call[T]{}}
+}
+
+// Do returns the result of the call under key, starting fn where there is none. The
+// wait is bounded by ctx.
+func (f *Flights[K, T]) Do(ctx context.Context, key K, fn func(context.Context) (T, error)) (T, error) {
+	c, err := f.join(key, fn)
 	if err != nil {
 		var zero T
 		return zero, err
@@ -98,7 +112,7 @@ func (f *Flights[T]) Do(ctx context.Context, t *Tasks, key string, bound time.Du
 	}
 }
 
-func (f *Flights[T]) join(t *Tasks, key string, bound time.Duration, fn func(context.Context) (T, error)) (*call[T], error) {
+func (f *Flights[K, T]) join(key K, fn func(context.Context) (T, error)) (*call[T], error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if c := f.calls[key]; c != nil {
@@ -107,8 +121,8 @@ func (f *Flights[T]) join(t *Tasks, key string, bound time.Duration, fn func(con
 	}
 	c := &call[T]{waiting: 1, done: make(chan struct{})}
 	var started bool
-	c.cancel, started = t.StartCancellable(func(ctx context.Context) {
-		ctx, cancel := context.WithTimeout(ctx, bound)
+	c.cancel, started = f.Tasks.StartCancellable(func(ctx context.Context) {
+		ctx, cancel := context.WithTimeout(ctx, f.Within)
 		defer cancel()
 		c.value, c.err = fn(ctx)
 		f.mu.Lock()
@@ -119,16 +133,13 @@ func (f *Flights[T]) join(t *Tasks, key string, bound time.Duration, fn func(con
 	if !started {
 		return nil, ErrStopped
 	}
-	if f.calls == nil {
-		f.calls = map[string]*call[T]{}
-	}
 	f.calls[key] = c
 	return c, nil
 }
 
 // leave ends the wait of one caller. Who comes after the last one has left starts
 // anew: the call that is being cancelled would only give them its end.
-func (f *Flights[T]) leave(key string, c *call[T]) {
+func (f *Flights[K, T]) leave(key K, c *call[T]) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if c.waiting--; c.waiting == 0 && !f.Lasting {
@@ -138,12 +149,12 @@ func (f *Flights[T]) leave(key string, c *call[T]) {
 }
 
 // Settled returns when no call is under way under a key that which picks, or the cause of ctx's end.
-func (f *Flights[T]) Settled(ctx context.Context, which func(key string) bool) error {
+func (f *Flights[K, T]) Settled(ctx context.Context, which func(key K) bool) error {
 	for {
 		f.mu.Lock()
 		calls := maps.Clone(f.calls)
 		f.mu.Unlock()
-		maps.DeleteFunc(calls, func(key string, _ *call[T]) bool { return !which(key) })
+		maps.DeleteFunc(calls, func(key K, _ *call[T]) bool { return !which(key) })
 		if len(calls) == 0 {
 			return nil
 		}
@@ -158,7 +169,7 @@ func (f *Flights[T]) Settled(ctx context.Context, which func(key string) bool) e
 }
 
 // remove needs mu.
-func (f *Flights[T]) remove(key string, c *call[T]) {
+func (f *Flights[K, T]) remove(key K, c *call[T]) {
 	if f.calls[key] == c {
 		delete(f.calls, key)
 	}

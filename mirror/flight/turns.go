@@ -6,9 +6,9 @@ import (
 )
 
 // Turns let one at a time do what is named alike.
-type Turns struct {
+type Turns[K comparable] struct {
 	mu sync.Mutex
-	m  map[string]*turn
+	m  map[K]*turn
 }
 
 // turn is one name. Its token is in free while nobody has it.
@@ -18,10 +18,10 @@ type turn struct {
 }
 
 // Wait returns when it is the caller's turn, who calls done afterwards, or the cause of ctx's end.
-func (t *Turns) Wait(ctx context.Context, name string) (done func(), err error) {
+func (t *Turns[K]) Wait(ctx context.Context, name K) (done func(), err error) {
 	t.mu.Lock()
 	if t.m == nil {
-		t.m = map[string]*turn{}
+		t.m = map[K]*turn{}
 	}
 	one := t.m[name]
 	if one == nil {
