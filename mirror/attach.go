@@ -79,8 +79,8 @@ func derivedTag(tag string) bool {
 }
 
 // attachOne is the worker's part of attach.
-func (m *Mirror) attachOne(ctx context.Context, c flight.Chore[attachment]) {
-	a := c.What
+func (m *Mirror) attachOne(ctx context.Context, c flight.Job[attachment]) {
+	a := c.Value
 	if _, waits := m.queue.Find(a.up.Name, a.repo, a.ref.String()); waits {
 		m.attachAgain(c, errStillQueued)
 		return
@@ -104,9 +104,9 @@ func (m *Mirror) attachOne(ctx context.Context, c flight.Chore[attachment]) {
 // errStillQueued is why a verdict waits.
 var errStillQueued = errors.New("the image is still on its way")
 
-func (m *Mirror) attachAgain(c flight.Chore[attachment], err error) {
-	if !m.attachments.PutOff(c, attachPauses) {
-		m.notAttached(c.What, err)
+func (m *Mirror) attachAgain(c flight.Job[attachment], err error) {
+	if !m.attachments.Retry(c, attachPauses) {
+		m.notAttached(c.Value, err)
 	}
 }
 

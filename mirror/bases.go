@@ -57,7 +57,7 @@ type learner struct {
 	m        *Mirror
 	bases    *meta.Bases
 	learnt   *lru.Cache[lesson, time.Time]
-	lessons  *flight.Chores[unlearnt]
+	lessons  *flight.Jobs[unlearnt]
 	children *lru.Cache[digest.Digest, []string] // names of indexes by their children
 }
 
@@ -67,7 +67,7 @@ func newLearner(m *Mirror, bases *meta.Bases) *learner {
 	}
 	learnt, _ := lru.New[lesson, time.Time](maxLessons) // they fail for sizes below 1 only
 	children, _ := lru.New[digest.Digest, []string](maxLessons)
-	return &learner{m: m, bases: bases, learnt: learnt, lessons: flight.NewChores[unlearnt](maxUnlearnt), children: children}
+	return &learner{m: m, bases: bases, learnt: learnt, lessons: flight.NewJobs[unlearnt](maxUnlearnt), children: children}
 }
 
 // saw notes what a reference means. It never waits.
@@ -88,8 +88,8 @@ func (l *learner) saw(up *Upstream, repo string, ref oci.Reference, mediaType st
 // run learns until ctx ends.
 func (l *learner) run(ctx context.Context) { l.lessons.Run(ctx, l.learn) }
 
-func (l *learner) learn(ctx context.Context, c flight.Chore[unlearnt]) {
-	u := &c.What
+func (l *learner) learn(ctx context.Context, c flight.Job[unlearnt]) {
+	u := &c.Value
 	raw, err := l.m.cache.Peek(ctx, u.digest, oci.MaxManifestBytes)
 	if err != nil {
 		l.postpone(c)
@@ -138,7 +138,7 @@ func (l *learner) index(ctx context.Context, u unlearnt, man *oci.Manifest) {
 		}
 		l.children.Add(c.Digest, names)
 		if image := c.MediaType == oci.MediaTypeOCIManifest || c.MediaType == oci.MediaTypeDockerManifest; image && l.m.held(ctx, u.up, u.repo, c.Digest) != nil {
-			l.learn(ctx, flight.Chore[unlearnt]{What: unlearnt{lesson{u.up, u.repo, c.Digest.String(), c.Digest}, c.MediaType, u.names}})
+			l.learn(ctx, flight.Job[unlearnt]{Value: unlearnt{lesson{u.up, u.repo, c.Digest.String(), c.Digest}, c.MediaType, u.names}})
 		} else {
 			l.learnt.Remove(lesson{u.up, u.repo, c.Digest.String(), c.Digest}) // it has got a name more
 		}
@@ -146,8 +146,8 @@ func (l *learner) index(ctx context.Context, u unlearnt, man *oci.Manifest) {
 }
 
 // image records the names of an image under its layers.
-func (l *learner) image(ctx context.Context, c flight.Chore[unlearnt], man *oci.Manifest) {
-	u := c.What
+func (l *learner) image(ctx context.Context, c flight.Job[unlearnt], man *oci.Manifest) {
+	u := c.Value
 	if man.Config == nil || !imageConfig(man.Config.MediaType) {
 		return
 	}
@@ -172,9 +172,9 @@ func (l *learner) image(ctx context.Context, c flight.Chore[unlearnt], man *oci.
 }
 
 // postpone waits for what is not held yet, a few times. A later pull begins anew.
-func (l *learner) postpone(c flight.Chore[unlearnt]) {
-	if !l.lessons.PutOff(c, learnPauses) {
-		l.learnt.Remove(c.What.lesson)
+func (l *learner) postpone(c flight.Job[unlearnt]) {
+	if !l.lessons.Retry(c, learnPauses) {
+		l.learnt.Remove(c.Value.lesson)
 	}
 }
 

@@ -88,7 +88,7 @@ func (m *Mirror) withdraw(ctx context.Context, up *Upstream, repo string, ref oc
 	landing := func(k pleaKey) bool {
 		return k.upstream == up.Name && k.repo == repo && meant(k.ref.String(), k.digest)
 	}
-	if err := m.landings.Settled(ctx, landing); err != nil {
+	if err := m.landings.Wait(ctx, landing); err != nil {
 		return nil, busy.Because(err)
 	}
 	queued := func(p queue.Push) bool { return meant(p.Reference, p.Digest) }

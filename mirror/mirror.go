@@ -127,12 +127,12 @@ type Mirror struct {
 	onEvent   func(notify.Event)
 	log       *slog.Logger
 	tasks     *flight.Tasks
-	manifests *flight.Flights[manifestKey, *answer]
-	vouches   *flight.Flights[pinKey, int64]
-	landings  *flight.Flights[pleaKey, upstream.Pushed]
-	turns     flight.Turns[tagKey]
-	verdicts  *flight.Flights[pleaKey, *pipeline.Report]
-	scans     *flight.Flights[scanKey, *pipeline.Scanned]
+	manifests *flight.Group[manifestKey, *answer]
+	vouches   *flight.Group[pinKey, int64]
+	landings  *flight.Group[pleaKey, upstream.Pushed]
+	tagLocks  flight.Mutex[tagKey]
+	verdicts  *flight.Group[pleaKey, *pipeline.Report]
+	scans     *flight.Group[scanKey, *pipeline.Scanned]
 	walks     chan struct{}
 	backlog   *backlog
 	reports   *reports
@@ -149,7 +149,7 @@ type Mirror struct {
 	mounts    *mounts
 	learner   *learner
 	// attachments are verdicts that are to be put beside their images.
-	attachments *flight.Chores[attachment]
+	attachments *flight.Jobs[attachment]
 }
 
 // lookFor bounds the questions to an upstream that a pull needs before its answer
@@ -171,17 +171,17 @@ func New(o Options) (*Mirror, error) {
 		hot:     newHot(), refreshes: newRefreshes(), mounts: newMounts(),
 	}
 	m.toucher = newToucher(m, o.Touches)
-	m.attachments = flight.NewChores[attachment](maxAttachments)
+	m.attachments = flight.NewJobs[attachment](maxAttachments)
 	m.learner = newLearner(m, o.Bases)
 	expiry := cmp.Or(o.UploadExpiry, time.Hour)
 	m.shares = newShares(o.MaxUploadsPerClient, o.MaxUploadBytesPerClient)
 	m.uploads = newUploads(expiry, m.shares)
 	m.pins = newPins(expiry, m.shares)
-	questions := flight.FlightOptions{Tasks: m.tasks, Within: lookFor}
-	m.manifests, m.vouches = flight.NewFlights[manifestKey, *answer](questions), flight.NewFlights[pinKey, int64](questions)
-	pushes := flight.FlightOptions{Tasks: m.tasks, Within: landWithin, Lasting: true}
-	m.landings, m.verdicts = flight.NewFlights[pleaKey, upstream.Pushed](pushes), flight.NewFlights[pleaKey, *pipeline.Report](pushes)
-	m.scans = flight.NewFlights[scanKey, *pipeline.Scanned](flight.FlightOptions{Tasks: m.tasks, Within: landWithin})
+	questions := flight.Options{Tasks: m.tasks, Timeout: lookFor}
+	m.manifests, m.vouches = flight.NewGroup[manifestKey, *answer](questions), flight.NewGroup[pinKey, int64](questions)
+	pushes := flight.Options{Tasks: m.tasks, Timeout: landWithin, Detached: true}
+	m.landings, m.verdicts = flight.NewGroup[pleaKey, upstream.Pushed](pushes), flight.NewGroup[pleaKey, *pipeline.Report](pushes)
+	m.scans = flight.NewGroup[scanKey, *pipeline.Scanned](flight.Options{Tasks: m.tasks, Timeout: landWithin})
 	m.walks, m.backlog, m.reports = make(chan struct{}, maxWalks), newBacklog(maxBacklog, maxBacklogClient), newReports()
 	for _, u := range o.Upstreams {
 		if u.Name == "" || u.Source == nil || u.Lister == nil {

@@ -121,7 +121,7 @@ type tagKey struct{ upstream, repo, tag string }
 // asked again then: since the verdict the tag may have been given to another image.
 func (m *Mirror) inTurn(ctx context.Context, p plea) (upstream.Pushed, error) {
 	if p.gate != nil && p.ref.Tag != "" {
-		done, err := m.turns.Wait(ctx, tagKey{p.up.Name, p.repo, p.ref.Tag})
+		done, err := m.tagLocks.Lock(ctx, tagKey{p.up.Name, p.repo, p.ref.Tag})
 		if err != nil {
 			return upstream.Pushed{}, err
 		}

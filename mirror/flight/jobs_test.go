@@ -9,9 +9,9 @@ import (
 )
 
 // Work is done in order, one piece at a time; what cannot be done yet comes again after its pauses, and gives up after the last.
-func TestChores(t *testing.T) {
+func TestJobs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := NewChores[string](2)
+		c := NewJobs[string](2)
 		ctx, stop := context.WithCancel(t.Context())
 		begun := time.Now()
 		var did []string
@@ -22,10 +22,10 @@ func TestChores(t *testing.T) {
 				t.Errorf("%s was taken: %v", name, got)
 			}
 		}
-		go c.Run(ctx, func(_ context.Context, one Chore[string]) {
-			if did = append(did, one.What); one.What == "one" {
+		go c.Run(ctx, func(_ context.Context, one Job[string]) {
+			if did = append(did, one.Value); one.Value == "one" {
 				late = append(late, time.Since(begun))
-				given = c.PutOff(one, []time.Duration{time.Second, time.Minute})
+				given = c.Retry(one, []time.Duration{time.Second, time.Minute})
 			}
 		})
 		time.Sleep(time.Hour)
@@ -38,20 +38,20 @@ func TestChores(t *testing.T) {
 }
 
 // What is dropped is not done: neither what is new, nor what was put off, nor what is under way, although that wants to come again.
-func TestChoresDrop(t *testing.T) {
+func TestJobsDrop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := NewChores[string](10)
+		c := NewJobs[string](10)
 		ctx, stop := context.WithCancel(t.Context())
 		var did, ended []string
-		go c.Run(ctx, func(ctx context.Context, one Chore[string]) {
-			did = append(did, one.What)
-			switch one.What {
+		go c.Run(ctx, func(ctx context.Context, one Job[string]) {
+			did = append(did, one.Value)
+			switch one.Value {
 			case "later":
-				c.PutOff(one, []time.Duration{time.Minute})
+				c.Retry(one, []time.Duration{time.Minute})
 			case "now":
 				<-ctx.Done()
-				c.PutOff(one, []time.Duration{time.Second})
-				ended = append(ended, one.What)
+				c.Retry(one, []time.Duration{time.Second})
+				ended = append(ended, one.Value)
 			}
 		})
 		for _, name := range []string{"later", "now", "new", "other"} {

@@ -1,0 +1,48 @@
+package flight
+
+import (
+	"context"
+	"sync"
+)
+
+// Mutex is a mutex per key. The zero value is ready for use.
+type Mutex[K comparable] struct {
+	mu    sync.Mutex // guards what follows
+	locks map[K]*lock
+}
+
+// lock is the mutex of one key. Its token is in free while nobody holds it.
+type lock struct {
+	free  chan struct{}
+	users int // who hold it or wait for it; guarded by Mutex.mu
+}
+
+// Lock waits for the mutex of key, which unlock gives back, or returns the cause of ctx's end.
+func (m *Mutex[K]) Lock(ctx context.Context, key K) (unlock func(), err error) {
+	m.mu.Lock()
+	if m.locks == nil {
+		m.locks = map[K]*lock{}
+	}
+	l := m.locks[key]
+	if l == nil {
+		l = &lock{free: make(chan struct{}, 1)}
+		l.free <- struct{}{}
+		m.locks[key] = l
+	}
+	l.users++
+	m.mu.Unlock()
+	leave := func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		if l.users--; l.users == 0 {
+			delete(m.locks, key)
+		}
+	}
+	select {
+	case <-l.free:
+		return func() { l.free <- struct{}{}; leave() }, nil
+	case <-ctx.Done():
+		leave()
+		return nil, context.Cause(ctx)
+	}
+}
