@@ -1,22 +1,3 @@
-// Package disk keeps a directory of verified blobs that survives kill -9 and
-// never exceeds its quota.
-//
-// Invariants:
-//   - A file below blobs/ has the digest its name says and was checked, with its
-//     length, by [Ingest.Commit] before one rename put it there. Unfinished files live
-//     in ingest/ only, where no reader looks, and are removed by [Open], but for those
-//     that are kept for [Dir.Recover].
-//   - The directory is the index: presence, size and last use (the modification
-//     time) are read from it, so no database can disagree with it.
-//   - A blob without any write permission is known to be on stable storage. One
-//     that still has it when the directory is opened comes from an unclean stop and
-//     is read and verified before its first use.
-//   - The blocks of blobs, of reservations and of files about to be unlinked never
-//     exceed Options.MaxBytes. What is open or pinned is never evicted. What operators
-//     pin is named by files in pins/.
-//   - A blob that rots is moved to quarantine/, where no reader looks, and fetched
-//     anew when it is asked for.
-//   - No file is touched while Dir.mu is held.
 package disk
 
 import (
@@ -31,26 +12,6 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
-)
-
-// Errors of this package; test for them with errors.Is.
-var (
-	// ErrNotFound says that the directory does not hold a (sound) copy of the blob.
-	ErrNotFound = errors.New("blob not found")
-	// ErrFull says that there is no room now; there may be later.
-	ErrFull = errors.New("no room left")
-	// ErrTooLarge says that the blob could not be held even if everything else were evicted.
-	ErrTooLarge = errors.New("larger than the cache")
-	// ErrCorrupt says that the bytes do not have the digest they should have.
-	ErrCorrupt = errors.New("digest mismatch")
-	// ErrSize says that there were more or fewer bytes than announced.
-	ErrSize = errors.New("length mismatch")
-	// ErrInUse says that the blob is open or pinned, and was left alone for that.
-	ErrInUse = errors.New("blob is in use")
-	// ErrLocked says that another process, or another Dir of this one, uses the directory.
-	ErrLocked = errors.New("directory is in use by another process")
-	// ErrDigest says that a digest is malformed or of an algorithm other than sha256 and sha512.
-	ErrDigest = errors.New("unsupported digest")
 )
 
 // Op names a step that [Options.Fault] may fail.

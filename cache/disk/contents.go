@@ -142,6 +142,29 @@ func (d *Dir) need(e *entry) (release func()) {
 	})
 }
 
+// Keep pins a held blob, as Pin does, and returns once the blob is on stable storage. A blob from an unclean stop is
+// verified first. It returns ErrNotFound when the blob is not held.
+func (d *Dir) Keep(ctx context.Context, dg digest.Digest) (release func(), err error) {
+	name, err := blobPath(dg)
+	if err != nil {
+		return nil, err
+	}
+	e, err := d.find(ctx, dg, name)
+	if err != nil {
+		return nil, fmt.Errorf("keep %s: %w", dg, err)
+	}
+	d.mu.RLock()
+	clean := e.clean
+	d.mu.RUnlock()
+	if !clean {
+		if err := d.syncNow(e); err != nil {
+			d.unpin(e)
+			return nil, fmt.Errorf("keep %s: %w", dg, asFull(err))
+		}
+	}
+	return d.need(e), nil
+}
+
 func (d *Dir) pin(dg digest.Digest) (*entry, bool) {
 	name, err := blobPath(dg)
 	if err != nil {
@@ -320,14 +343,6 @@ func (d *Dir) held(dg digest.Digest) *entry {
 	if e != nil {
 		e.pins.Add(1)
 	}
-	return e
-}
-
-// newEntry describes a file found in the directory.
-func newEntry(k key, size int64, mode fs.FileMode, mtime time.Time) *entry {
-	e := &entry{key: k, size: size, clean: mode&0o222 == 0}
-	e.suspect = !e.clean
-	e.touch.Store(mtime.UnixNano())
 	return e
 }
 

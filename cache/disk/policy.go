@@ -1,7 +1,5 @@
 package disk
 
-import "sync/atomic"
-
 const (
 	blockSize    = 4096    // what a file is rounded up to in all accounts
 	smallBlob    = 1 << 20 // blobs below this many bytes are kept in a pool of their own
@@ -9,38 +7,6 @@ const (
 	probation    = 10      // percent of a pool's bytes that blobs seen once may take
 	maxHits      = 3       // saturation of the hit counter: two bits
 )
-
-// entry is one blob of the index.
-type entry struct {
-	key
-	size  int64
-	pins  atomic.Int32  // readers and pins; while above zero the entry is not evicted
-	hits  atomic.Uint32 // saturating; all that a hit writes
-	touch atomic.Int64  // last use in Unix nanoseconds, as far as the file knows it
-
-	unlinked atomic.Bool // the file is gone, its blocks are held by readers at most
-
-	// Guarded by Dir.mu.
-	suspect bool // from an unclean stop, not yet verified
-	clean   bool // marked on disk as synced
-	gone    bool // out of the index
-
-	queue      *fifo // guarded as the policy is
-	prev, next *entry
-}
-
-func (e *entry) blocks() int64 { return blocks(e.size) }
-
-func (e *entry) hit() {
-	if n := e.hits.Load(); n < maxHits {
-		e.hits.CompareAndSwap(n, n+1) // a lost race loses one hit of many
-	}
-}
-
-// blocks rounds a length up to what it is taken to occupy; an empty file counts for one block.
-func blocks(n int64) int64 {
-	return max(blockSize, (n+blockSize-1)/blockSize*blockSize)
-}
 
 // policy is the order in which blobs are evicted: from the pool of small blobs while it
 // has more than its share, else from the large ones. Not safe for concurrent use, except entry.hit.

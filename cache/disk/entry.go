@@ -1,0 +1,47 @@
+package disk
+
+import (
+	"io/fs"
+	"sync/atomic"
+	"time"
+)
+
+// entry is one blob of the index.
+type entry struct {
+	key
+	size  int64
+	pins  atomic.Int32  // readers and pins; while above zero the entry is not evicted
+	hits  atomic.Uint32 // saturating; all that a hit writes
+	touch atomic.Int64  // last use in Unix nanoseconds, as far as the file knows it
+
+	unlinked atomic.Bool // the file is gone, its blocks are held by readers at most
+
+	// Guarded by Dir.mu.
+	suspect bool // from an unclean stop, not yet verified
+	clean   bool // marked on disk as synced
+	gone    bool // out of the index
+
+	queue      *fifo // guarded as the policy is
+	prev, next *entry
+}
+
+func (e *entry) blocks() int64 { return blocks(e.size) }
+
+func (e *entry) hit() {
+	if n := e.hits.Load(); n < maxHits {
+		e.hits.CompareAndSwap(n, n+1) // a lost race loses one hit of many
+	}
+}
+
+// blocks rounds a length up to what it is taken to occupy; an empty file counts for one block.
+func blocks(n int64) int64 {
+	return max(blockSize, (n+blockSize-1)/blockSize*blockSize)
+}
+
+// newEntry describes a file found in the directory.
+func newEntry(k key, size int64, mode fs.FileMode, mtime time.Time) *entry {
+	e := &entry{key: k, size: size, clean: mode&0o222 == 0}
+	e.suspect = !e.clean
+	e.touch.Store(mtime.UnixNano())
+	return e
+}

@@ -1,0 +1,23 @@
+package disk
+
+import "errors"
+
+// Errors of this package; test for them with errors.Is.
+var (
+	// ErrNotFound says that the directory does not hold a (sound) copy of the blob.
+	ErrNotFound = errors.New("blob not found")
+	// ErrFull says that there is no room now; there may be later.
+	ErrFull = errors.New("no room left")
+	// ErrTooLarge says that the blob could not be held even if everything else were evicted.
+	ErrTooLarge = errors.New("larger than the cache")
+	// ErrCorrupt says that the bytes do not have the digest they should have.
+	ErrCorrupt = errors.New("digest mismatch")
+	// ErrSize says that there were more or fewer bytes than announced.
+	ErrSize = errors.New("length mismatch")
+	// ErrInUse says that the blob is open or pinned, and was left alone for that.
+	ErrInUse = errors.New("blob is in use")
+	// ErrLocked says that another process, or another Dir of this one, uses the directory.
+	ErrLocked = errors.New("directory is in use by another process")
+	// ErrDigest says that a digest is malformed or of an algorithm other than sha256 and sha512.
+	ErrDigest = errors.New("unsupported digest")
+)
