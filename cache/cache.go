@@ -141,8 +141,8 @@ func (c *Cache) Delete(ctx context.Context, d digest.Digest) error {
 }
 
 // Purge is Delete by an operator: see [disk.Dir.Purge]. What is only in memory is dropped, too.
-func (c *Cache) Purge(ctx context.Context, d digest.Digest, force bool) error {
-	if err := c.disk.Purge(ctx, d, force); err != nil && !errors.Is(err, ErrNotFound) {
+func (c *Cache) Purge(ctx context.Context, d digest.Digest, unless disk.Unless) error {
+	if err := c.disk.Purge(ctx, d, unless); err != nil && !errors.Is(err, ErrNotFound) {
 		return err
 	}
 	c.memory.remove(d)

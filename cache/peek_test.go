@@ -45,17 +45,17 @@ func TestPeekAndPurge(t *testing.T) {
 	if !ok {
 		t.Fatal("not held")
 	}
-	if err := c.Purge(t.Context(), d, true); !errors.Is(err, ErrInUse) {
+	if err := c.Purge(t.Context(), d, disk.UnlessNeeded); !errors.Is(err, ErrInUse) {
 		t.Errorf("what a push needs: %v", err)
 	}
 	release()
-	if err := c.Purge(t.Context(), d, false); err != nil {
+	if err := c.Purge(t.Context(), d, disk.UnlessInUse); err != nil {
 		t.Error(err)
 	}
 	if _, held := c.Stat(d); held {
 		t.Error("still held")
 	}
-	if err := c.Purge(t.Context(), d, false); err != nil {
+	if err := c.Purge(t.Context(), d, disk.UnlessInUse); err != nil {
 		t.Errorf("what is gone: %v", err)
 	}
 }

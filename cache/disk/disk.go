@@ -1,32 +1,16 @@
 package disk
 
 import (
+	"cmp"
+	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"os"
-	"strconv"
 	"sync"
-	"sync/atomic"
+	"time"
 
-	"github.com/opencontainers/go-digest"
-	"golang.org/x/sys/unix"
-)
-
-// Op names a step that [Options.Fault] may fail.
-type Op string
-
-// The steps at which [Options.Fault] is asked.
-const (
-	OpCreate  Op = "create"
-	OpWrite   Op = "write"
-	OpRead    Op = "read" // of an unfinished file or of an open blob
-	OpOpen    Op = "open"
-	OpPublish Op = "publish"
-	OpSync    Op = "sync"
-	OpUnlink  Op = "unlink"
-	OpList    Op = "list" // of a directory of blobs, at the start
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // Options says where a directory is and what it may take.
@@ -50,38 +34,11 @@ type Options struct {
 // Dir is an open directory of blobs. All methods may be called concurrently.
 type Dir struct {
 	opts Options
-	log  *slog.Logger
-	root *os.Root
-	lock *os.File
-	seq  atomic.Uint64 // of names in ingest/
-	m    *metrics
-
-	shards   sync.Map // name to *os.Root
-	scanning atomic.Bool
-	closing  atomic.Bool   // the scan ends early
-	scrubbed atomic.Int64  // when the last full pass ended, in Unix seconds; 0: none did
-	aside    chan struct{} // full while one changes quarantine/; capacity 1
-	scanDone chan struct{} // closed when the directory has been read
-	wake     chan struct{} // tells Run that blobs wait to be synced; capacity 1
-	pinning  chan struct{} // full while one changes pins; capacity 1
-
-	mu          sync.RWMutex // guards all below; leaf lock
-	index       index
-	busy        map[digest.Digest]chan struct{} // names being published, verified or unlinked
-	policy      policy
-	used        int64 // blocks of blobs, in bytes, until they are unlinked and closed
-	reserved    int64 // blocks promised to ingests
-	quarantined int64 // the part of used that is of files in quarantine/
-	pending     int64 // the part of reserved that the file system has not yet given
-	dirty       map[*entry]struct{}
-	suspects    map[*entry]struct{}
-	removed     map[digest.Digest]struct{} // what left the index while it is being read; nil afterwards
-	doomed      []*entry                   // out of the index, not yet unlinked
-	pins        map[string]Pin
-	kept        map[digest.Digest]int    // how many pins, and keys of owed, name a blob
-	former      []Left                   // of former processes, not yet handed over
-	owed        map[string]digest.Digest // what former processes committed under a key
-	sweeping    chan struct{}            // closed when the sweep under way is over
+	*resources
+	*contents
+	*evictor
+	*ingests
+	*pins
 }
 
 // Open takes possession of the directory and removes what was left unfinished. It
@@ -99,70 +56,83 @@ func Open(opts Options) (*Dir, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open cache directory: %w", err)
 	}
+	a := newAccount(opts.MaxBytes, opts.MinFreeBytes)
+	r := &resources{&tree{root: root, log: log, inject: opts.Fault}, a, newMetrics(a)}
+	scan, sync := &scanner{resources: r, done: make(chan struct{})}, &syncer{r, make(chan struct{}, 1)}
+	room := &evictor{resources: r, scan: scan}
 	d := &Dir{
-		opts: opts, log: log, root: root,
-		scanDone: make(chan struct{}), wake: make(chan struct{}, 1),
-		index: newIndex(), busy: map[digest.Digest]chan struct{}{},
-		policy: newPolicy(opts.MaxBytes), dirty: map[*entry]struct{}{}, suspects: map[*entry]struct{}{},
-		removed: map[digest.Digest]struct{}{}, pinning: make(chan struct{}, 1), aside: make(chan struct{}, 1),
-		pins: map[string]Pin{}, kept: map[digest.Digest]int{}, owed: map[string]digest.Digest{},
+		opts: opts, resources: r, evictor: room, ingests: newIngests(r, scan, room, sync), pins: newPins(r),
+		contents: &contents{r, scan, room, sync, &checker{r, room, sync}, &quarantine{r, room, make(chan struct{}, 1)}},
 	}
-	d.m = newMetrics(d)
 	if err := d.prepare(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open cache directory %s: %w", opts.Path, err), d.Close())
 	}
 	return d, nil
 }
 
+// prepare locks the directory, lays it out, tidies ingest/, reads the pins and counts quarantine/.
+func (d *Dir) prepare() error {
+	if err := d.tree.take(); err != nil {
+		return err
+	}
+	return errors.Join(d.ingests.tidy(), d.pins.load(), d.quarantine.trim())
+}
+
 // Close gives the directory up. Run must have returned; blobs still open stay readable.
 func (d *Dir) Close() error {
-	d.closing.Store(true)
-	if d.scanning.CompareAndSwap(false, true) {
-		close(d.scanDone) // nobody begins it any more
-	}
-	<-d.scanDone
+	d.contents.scan.stop()
 	var err error
-	if d.lock != nil {
-		err = d.lock.Close() // releases the lock with it
-	}
 	for _, l := range d.Recover() {
 		if l.Ingest != nil {
 			err = errors.Join(err, l.Ingest.Suspend())
 		}
 	}
-	return errors.Join(err, d.closeShards(), d.root.Close())
+	return errors.Join(err, d.tree.close())
 }
 
-// prepare locks the directory, lays it out, tidies ingest/, reads the pins and counts quarantine/.
-func (d *Dir) prepare() error {
-	lock, err := d.root.OpenFile("lock", os.O_RDWR|os.O_CREATE, 0o644)
-	if err != nil {
-		return err
+// boundsEvery is how often the free-space floor is looked after when nothing is reserved: others fill the file system too.
+const boundsEvery = 10 * time.Second
+
+// Run reads the directory, verifies what an unclean stop left, scrubs, and makes new blobs
+// durable in groups until ctx ends. Before it returns nil it syncs what is left, so
+// that a stop in order leaves nothing to verify.
+func (d *Dir) Run(ctx context.Context) error {
+	if err := d.contents.scan.wait(ctx); err != nil {
+		return nil // asked to stop
 	}
-	d.lock = lock
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			return ErrLocked
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() { d.checks.run(ctx) })
+	wg.Go(func() { d.scrub(ctx) })
+	tick := time.NewTicker(boundsEvery)
+	defer tick.Stop()
+	d.keepBounds()
+	for {
+		d.contents.sync.syncDirty()
+		select {
+		case <-d.contents.sync.wake:
+		case <-tick.C:
+			d.keepBounds()
+		case <-ctx.Done():
+			wg.Wait()
+			d.contents.sync.syncDirty()
+			return nil
 		}
-		return fmt.Errorf("lock: %w", err)
 	}
-	for _, name := range []string{"blobs", "ingest", "pins", "quarantine"} {
-		if err := d.root.Mkdir(name, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
-			return err
-		}
-	}
-	return errors.Join(d.tidy(), d.loadPins(), d.trimQuarantine())
 }
 
-// fault asks the injected fault, if there is one.
-func (d *Dir) fault(op Op, name string) error {
-	if d.opts.Fault == nil {
-		return nil
+// scrub verifies what is held in the background, if it is to.
+func (d *Dir) scrub(ctx context.Context) {
+	if s := d.opts.Scrub; s.Interval > 0 {
+		(&scrubber{
+			resources: d.resources, room: d.evictor, quarantine: d.quarantine, ctx: ctx,
+			interval: s.Interval, rate: cmp.Or(s.BytesPerSecond, 8<<20), buf: make([]byte, scrubPiece),
+		}).run()
 	}
-	return d.opts.Fault(op, name)
 }
 
-// ingestName returns a name in ingest/ that no other ingest has.
-func (d *Dir) ingestName() string {
-	return "ingest/" + strconv.FormatUint(d.seq.Add(1), 10)
-}
+// Collectors returns the metrics of the directory.
+func (d *Dir) Collectors() []prometheus.Collector { return d.m.collectors() }
+
+// Stats returns what the directory holds.
+func (d *Dir) Stats() Stats { return d.stats() }

@@ -257,7 +257,7 @@ func TestTouch(t *testing.T) {
 	d.Close()
 	d = opened(t, d.opts)
 	running(t, d)
-	<-d.scanDone
+	<-d.contents.scan.done
 	wantBlob(t, d, p) // verified first, as nobody has marked it
 	if time.Since(mtime()) > time.Minute {
 		t.Error("use not recorded")
@@ -274,8 +274,8 @@ func TestScanWaitsForNobody(t *testing.T) {
 		d.Close()
 		d = opened(t, d.opts)
 		wantBlob(t, d, p) // found by stat: nobody has read the directory
-		if s := d.Stats(); s.Blobs != 1 || d.scanning.Load() {
-			t.Errorf("stats %+v, scanned %v", s, d.scanning.Load())
+		if s := d.Stats(); s.Blobs != 1 || d.contents.scan.begun.Load() {
+			t.Errorf("stats %+v, scanned %v", s, d.contents.scan.begun.Load())
 		}
 		wantMissing(t, d, digest.FromString("none"))
 		running(t, d)

@@ -16,5 +16,5 @@
 //     pin is named by files in pins/.
 //   - A blob that rots is moved to quarantine/, where no reader looks, and fetched
 //     anew when it is asked for.
-//   - No file is touched while Dir.mu is held.
+//   - No file is touched while account.mu is held.
 package disk

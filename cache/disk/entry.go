@@ -6,17 +6,23 @@ import (
 	"time"
 )
 
+// blockSize is what a file is rounded up to in all accounts, in bytes.
+const blockSize = 4096
+
+// maxHits is where the counter of hits ends: two bits.
+const maxHits = 3
+
 // entry is one blob of the index.
 type entry struct {
 	key
 	size  int64
-	pins  atomic.Int32  // readers and pins; while above zero the entry is not evicted
+	refs  atomic.Int32  // readers, and pins of a push; while above zero the entry is not evicted
 	hits  atomic.Uint32 // saturating; all that a hit writes
 	touch atomic.Int64  // last use in Unix nanoseconds, as far as the file knows it
 
 	unlinked atomic.Bool // the file is gone, its blocks are held by readers at most
 
-	// Guarded by Dir.mu.
+	// Guarded by account.mu.
 	suspect bool // from an unclean stop, not yet verified
 	clean   bool // marked on disk as synced
 	gone    bool // out of the index

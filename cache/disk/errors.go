@@ -1,6 +1,11 @@
 package disk
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
 
 // Errors of this package; test for them with errors.Is.
 var (
@@ -21,3 +26,11 @@ var (
 	// ErrDigest says that a digest is malformed or of an algorithm other than sha256 and sha512.
 	ErrDigest = errors.New("unsupported digest")
 )
+
+// asFull makes the file system's own answers about room an ErrFull.
+func asFull(err error) error {
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		return fmt.Errorf("%w: %w", ErrFull, err)
+	}
+	return err
+}

@@ -125,11 +125,11 @@ func TestBusyIsNeverVictim(t *testing.T) {
 	for i := range 20 {
 		e := blob(i, smallBlob+int64(i))
 		if i%3 == 0 {
-			e.pins.Add(1)
+			e.refs.Add(1)
 		}
 		p.add(e)
 	}
-	got := victims(&p, func(e *entry) bool { return e.pins.Load() > 0 })
+	got := victims(&p, func(e *entry) bool { return e.refs.Load() > 0 })
 	if len(got) != 13 || p.large.len() != 7 {
 		t.Errorf("%d evicted, %d left; want 13 and 7", len(got), p.large.len())
 	}

@@ -137,7 +137,7 @@ func TestStrangersAreLeftAlone(t *testing.T) {
 	}
 	d = opened(t, d.opts)
 	running(t, d)
-	<-d.scanDone
+	<-d.contents.scan.done
 	if s := d.Stats(); s.Blobs != 1 {
 		t.Errorf("stats %+v", s)
 	}

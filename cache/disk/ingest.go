@@ -21,7 +21,7 @@ import (
 // with Advance behind. One goroutine writes, advances and commits; WriteAt, ReadAt, Size
 // and Abort may be called from any. Whoever creates one calls Abort in the end.
 type Ingest struct {
-	dir  *Dir
+	home *ingests
 	name string
 	file *os.File
 	want int64 // length announced, or -1
@@ -40,21 +40,32 @@ type Ingest struct {
 	occupied int64 // of these, bytes the file system has given
 }
 
+// ingests are the files on their way to become blobs. Some of them outlive the process.
+type ingests struct {
+	*resources
+	scan   *scanner
+	room   *evictor
+	sync   *syncer
+	former []Left                   // of former processes, not yet handed over; guarded by account.mu
+	owed   map[string]digest.Digest // what former processes committed under a key; guarded by account.mu
+}
+
+func newIngests(r *resources, scan *scanner, room *evictor, sync *syncer) *ingests {
+	return &ingests{resources: r, scan: scan, room: room, sync: sync, owed: map[string]digest.Digest{}}
+}
+
 // Create reserves room for a blob of size bytes (below zero: not known, reserved as
 // it grows) and starts it. It returns ErrFull or ErrTooLarge when there is none; ctx bounds the wait for
 // the directory to be read.
-func (d *Dir) Create(ctx context.Context, size int64) (*Ingest, error) {
-	in := &Ingest{dir: d, name: d.ingestName(), want: max(size, -1), hash: sha256.New(), turn: make(chan struct{}, 1)}
+func (s *ingests) Create(ctx context.Context, size int64) (*Ingest, error) {
+	in := s.ingest(s.ingestName(), max(size, -1))
 	if size >= 0 {
-		if err := d.reserve(ctx, blocks(size), size); err != nil {
+		if err := s.room.reserve(ctx, blocks(size), size); err != nil {
 			return nil, fmt.Errorf("create: %w", err)
 		}
 		in.reserved = blocks(size)
 	}
-	err := d.fault(OpCreate, in.name)
-	if err == nil {
-		in.file, err = d.root.OpenFile(in.name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
-	}
+	err := in.create()
 	if err == nil && size > 0 {
 		err = in.allocate()
 	}
@@ -64,11 +75,24 @@ func (d *Dir) Create(ctx context.Context, size int64) (*Ingest, error) {
 	return in, nil
 }
 
+// ingest returns one without a file.
+func (s *ingests) ingest(name string, want int64) *Ingest {
+	return &Ingest{home: s, name: name, want: want, hash: sha256.New(), turn: make(chan struct{}, 1)}
+}
+
+// create makes the file.
+func (in *Ingest) create() (err error) {
+	if err = in.home.fault(OpCreate, in.name); err == nil {
+		in.file, err = in.home.root.OpenFile(in.name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	}
+	return err
+}
+
 // allocate takes the announced length from the file system at once: it says early
 // when there is no room, and makes the writes cheaper. Not all file systems can.
 func (in *Ingest) allocate() error {
 	done, err := allocate(in.file, in.want)
-	if errors.Is(err, unix.ENOSPC) && in.dir.makeRoom(in.reserved, in.want) {
+	if errors.Is(err, unix.ENOSPC) && in.home.room.makeRoom(in.reserved, in.want) {
 		done, err = allocate(in.file, in.want)
 	}
 	if done {
@@ -82,7 +106,7 @@ func (in *Ingest) gotBlocks(n int64) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	if n = min(n, in.reserved); !in.over && n > in.occupied {
-		in.dir.occupied(n - in.occupied)
+		in.home.occupied(n - in.occupied)
 		in.occupied = n
 	}
 }
@@ -92,7 +116,7 @@ func (in *Ingest) Size() int64 { return in.size.Load() }
 
 // ReadAt is io.ReaderAt over what has been written so far.
 func (in *Ingest) ReadAt(p []byte, off int64) (int, error) {
-	if err := in.dir.fault(OpRead, in.name); err != nil {
+	if err := in.home.fault(OpRead, in.name); err != nil {
 		return 0, err
 	}
 	return in.file.ReadAt(p, off)
@@ -101,7 +125,7 @@ func (in *Ingest) ReadAt(p []byte, off int64) (int, error) {
 // Reopen opens the file once more, with an offset of its own, for who reads what has been
 // written while more is. It returns errors.ErrUnsupported where a system cannot do that.
 func (in *Ingest) Reopen() (*os.File, error) {
-	if err := in.dir.fault(OpOpen, in.name); err != nil {
+	if err := in.home.fault(OpOpen, in.name); err != nil {
 		return nil, err
 	}
 	return openAgain(in.file)
@@ -122,7 +146,7 @@ func (in *Ingest) Write(p []byte) (int, error) {
 		return 0, fmt.Errorf("write at %d: %w", at, err)
 	}
 	n, err := in.writeAt(p, at)
-	if errors.Is(err, unix.ENOSPC) && in.dir.makeRoom(blocks(int64(len(p)-n)), at) {
+	if errors.Is(err, unix.ENOSPC) && in.home.room.makeRoom(blocks(int64(len(p)-n)), at) {
 		var more int
 		more, err = in.writeAt(p[n:], at+int64(n))
 		n += more
@@ -143,7 +167,7 @@ func (in *Ingest) WriteAt(p []byte, off int64) (int, error) {
 		return 0, fmt.Errorf("write at %d: outside of %d bytes: %w", off, in.want, ErrSize)
 	}
 	n, err := in.writeAt(p, off)
-	if errors.Is(err, unix.ENOSPC) && in.dir.makeRoom(blocks(int64(len(p)-n)), off) {
+	if errors.Is(err, unix.ENOSPC) && in.home.room.makeRoom(blocks(int64(len(p)-n)), off) {
 		var more int
 		more, err = in.writeAt(p[n:], off+int64(n))
 		n += more
@@ -170,7 +194,7 @@ func (in *Ingest) Advance(to int64, buf []byte) error {
 }
 
 func (in *Ingest) writeAt(p []byte, off int64) (int, error) {
-	if err := in.dir.fault(OpWrite, in.name); err != nil {
+	if err := in.home.fault(OpWrite, in.name); err != nil {
 		return 0, err
 	}
 	in.turn <- struct{}{}
@@ -186,12 +210,12 @@ func (in *Ingest) grow(n int64) error {
 	if missing <= 0 {
 		return nil
 	}
-	d := in.dir
+	home := in.home
 	step := max(missing, growStep)
-	err := d.reserve(context.Background(), step, n)
+	err := home.room.reserve(context.Background(), step, n)
 	if err != nil && step > missing { // a step may be more than the blob needs
 		step = missing
-		err = d.reserve(context.Background(), step, n)
+		err = home.room.reserve(context.Background(), step, n)
 	}
 	if err != nil {
 		return err
@@ -199,7 +223,7 @@ func (in *Ingest) grow(n int64) error {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	if in.over {
-		d.release(step, step)
+		home.release(step, step)
 		return fs.ErrClosed
 	}
 	in.reserved += step
@@ -221,7 +245,7 @@ func (in *Ingest) Commit(ctx context.Context, dg digest.Digest) (*Blob, error) {
 func (in *Ingest) CommitDurable(ctx context.Context, dg digest.Digest) (*Blob, error) {
 	b, err := in.commit(ctx, dg, in.publishDurably)
 	if err == nil {
-		err = in.dir.syncNow(b.entry)
+		err = in.home.sync.syncNow(b.entry)
 		if err != nil {
 			err = errors.Join(err, b.Close())
 		}
@@ -240,18 +264,18 @@ func (in *Ingest) commit(ctx context.Context, dg digest.Digest, publish func(nam
 	if err := in.check(dg); err != nil {
 		return nil, err
 	}
-	d := in.dir
-	if err := d.takeName(ctx, dg); err != nil {
+	home := in.home
+	if err := home.takeName(ctx, dg); err != nil {
 		return nil, err
 	}
-	defer d.freeName(dg)
+	defer home.freeName(dg)
 	if err := in.committing(dg); err != nil {
 		return nil, asFull(err)
 	}
 	if !in.end() {
 		return nil, fs.ErrClosed
 	}
-	if e := d.present(dg, name); e != nil {
+	if e := home.present(dg, name); e != nil {
 		return in.duplicate(e), nil
 	}
 	if err := publish(name); err != nil {
@@ -300,24 +324,24 @@ func (in *Ingest) check(dg digest.Digest) error {
 	return nil
 }
 
-// present returns the sound entry of a digest, pinned, if its file is really there.
+// present returns the sound entry of a digest, referenced, if its file is really there.
 // Otherwise a stale entry is dropped; its file, if any, is about to be replaced.
 // Needs the name.
-func (d *Dir) present(dg digest.Digest, name string) *entry {
-	e := d.held(dg)
+func (s *ingests) present(dg digest.Digest, name string) *entry {
+	e, _ := s.held(dg)
 	if e == nil {
 		return nil
 	}
-	info, err := d.root.Lstat(name)
-	d.mu.Lock()
+	info, err := s.root.Lstat(name)
+	s.mu.Lock()
 	if err == nil && info.Size() == e.size && !e.suspect {
-		d.mu.Unlock()
+		s.mu.Unlock()
 		return e
 	}
-	d.forget(e)
-	d.mu.Unlock()
+	s.forget(e)
+	s.mu.Unlock()
 	e.unlinked.Store(true)
-	d.unpin(e)
+	s.unref(e)
 	return nil
 }
 
@@ -329,7 +353,7 @@ func (in *Ingest) publish(name string) error {
 
 // publishDurably syncs the bytes before the rename; the directory is synced by the caller.
 func (in *Ingest) publishDurably(name string) error {
-	if err := in.dir.fault(OpSync, in.name); err != nil {
+	if err := in.home.fault(OpSync, in.name); err != nil {
 		return err
 	}
 	if err := datasync(in.file); err != nil {
@@ -339,8 +363,8 @@ func (in *Ingest) publishDurably(name string) error {
 }
 
 func (in *Ingest) rename(name string, mode fs.FileMode) error {
-	root := in.dir.root
-	if err := in.dir.fault(OpPublish, in.name); err != nil {
+	root := in.home.root
+	if err := in.home.fault(OpPublish, in.name); err != nil {
 		return err
 	}
 	if err := in.file.Chmod(mode); err != nil {
@@ -358,24 +382,14 @@ func (in *Ingest) rename(name string, mode fs.FileMode) error {
 
 // enter turns the reservation into an entry of the index.
 func (in *Ingest) enter(dg digest.Digest) *Blob {
-	d := in.dir
 	e := &entry{key: keyOf(dg), size: in.size.Load()}
 	if info, err := in.file.Stat(); err == nil {
 		e.touch.Store(info.ModTime().UnixNano())
 	}
-	e.pins.Add(1)
-	d.mu.Lock()
-	d.reserved -= in.reserved
-	d.pending -= in.reserved - in.occupied
-	if d.removed != nil {
-		delete(d.removed, dg)
-	}
-	d.insert(e)
-	d.policy.add(e)
-	d.dirty[e] = struct{}{}
-	d.mu.Unlock()
-	d.nudge()
-	return &Blob{dir: d, entry: e, file: in.file}
+	e.refs.Add(1)
+	in.home.admit(e, in.reserved, in.occupied)
+	in.home.sync.nudge()
+	return &Blob{home: in.home.resources, entry: e, file: in.file}
 }
 
 // duplicate ends the ingest of a blob that is held already: its file serves those
@@ -383,11 +397,11 @@ func (in *Ingest) enter(dg digest.Digest) *Blob {
 func (in *Ingest) duplicate(e *entry) *Blob {
 	extra := in.reserved
 	if err := in.unlink(); err != nil {
-		in.dir.log.Warn("cannot remove unfinished file", "error", err)
+		in.home.log.Warn("cannot remove unfinished file", "error", err)
 		extra = 0 // its blocks stay taken
 	}
-	in.dir.release(0, in.reserved-in.occupied)
-	return &Blob{dir: in.dir, entry: e, file: in.file, extra: extra}
+	in.home.release(0, in.reserved-in.occupied)
+	return &Blob{home: in.home.resources, entry: e, file: in.file, extra: extra}
 }
 
 // Abort removes the unfinished file and gives its room back. It does nothing while Commit is
@@ -400,32 +414,24 @@ func (in *Ingest) Abort() error {
 	reserved, pending := in.reserved, in.reserved-in.occupied
 	in.mu.Unlock()
 	if in.file == nil {
-		in.dir.release(reserved, pending)
+		in.home.release(reserved, pending)
 		return nil
 	}
 	err := in.unlink()
 	if err != nil && in.file.Truncate(0) != nil {
 		reserved = pending // the rest stays taken
 	}
-	in.dir.release(reserved, pending)
+	in.home.release(reserved, pending)
 	if in.key != "" {
-		err = errors.Join(err, in.dir.removeNote(in.key))
+		err = errors.Join(err, in.home.removeNote(in.key))
 	}
 	return errors.Join(err, in.file.Close())
 }
 
 // unlink removes the unfinished file from its directory.
 func (in *Ingest) unlink() error {
-	if err := in.dir.fault(OpUnlink, in.name); err != nil {
+	if err := in.home.fault(OpUnlink, in.name); err != nil {
 		return err
 	}
-	return in.dir.root.Remove(in.name)
-}
-
-// asFull makes the file system's own answers about room an ErrFull.
-func asFull(err error) error {
-	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
-		return fmt.Errorf("%w: %w", ErrFull, err)
-	}
-	return err
+	return in.home.root.Remove(in.name)
 }

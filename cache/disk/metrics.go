@@ -1,6 +1,10 @@
 package disk
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"sync/atomic"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
 
 // metrics of one directory.
 type metrics struct {
@@ -9,16 +13,17 @@ type metrics struct {
 	scrubbed, rot         prometheus.Counter
 	refused               *prometheus.CounterVec
 	gauges                []prometheus.Collector
+	passed                atomic.Int64 // when the last full pass of the scrub ended, in Unix seconds; 0: none did
 }
 
-func newMetrics(d *Dir) *metrics {
+func newMetrics(a *account) *metrics {
 	counter := func(name, help string) prometheus.Counter {
 		return prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
 	}
 	gauge := func(name, help string, value func() int64) prometheus.Collector {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 {
-			d.mu.RLock()
-			defer d.mu.RUnlock()
+			a.mu.RLock()
+			defer a.mu.RUnlock()
 			return float64(value())
 		})
 	}
@@ -28,7 +33,7 @@ func newMetrics(d *Dir) *metrics {
 	for _, reason := range []string{"full", "too large"} {
 		refused.WithLabelValues(reason)
 	}
-	return &metrics{
+	m := &metrics{
 		refused:      refused,
 		evicted:      counter("dray_disk_evicted_total", "Blobs removed from the disk cache to make room."),
 		evictedBytes: counter("dray_disk_evicted_bytes_total", "Bytes of blobs removed from the disk cache to make room."),
@@ -36,41 +41,23 @@ func newMetrics(d *Dir) *metrics {
 		verified:     counter("dray_disk_verified_total", "Blobs of an unclean stop that were found to be sound."),
 		scrubbed:     counter("dray_disk_scrubbed_bytes_total", "Bytes of blobs that were read again to verify them."),
 		rot:          counter("dray_disk_rot_total", "Blobs moved out of the disk cache because they were no longer what they were when they came."),
-		gauges: []prometheus.Collector{
-			gauge("dray_disk_bytes", "Bytes of blobs in the disk cache, in blocks.", func() int64 { return d.used }),
-			gauge("dray_disk_max_bytes", "Quota of the disk cache; 0 when only the free-space floor bounds it.", func() int64 { return d.opts.MaxBytes }),
-			gauge("dray_disk_reserved_bytes", "Bytes promised to blobs being written.", func() int64 { return d.reserved }),
-			gauge("dray_disk_blobs", "Blobs in the disk cache.", func() int64 { return int64(d.index.len()) }),
-			gauge("dray_disk_small_bytes", "Bytes of blobs below 1 MiB in the disk cache.", func() int64 { return d.policy.small.bytes() }),
-			gauge("dray_disk_pinned_bytes", "Bytes of blobs in the disk cache that operators have pinned, in blocks.", d.pinnedBytes),
-			gauge("dray_disk_quarantine_bytes", "Bytes of corrupt blobs kept aside, in blocks.", func() int64 { return d.quarantined }),
-			gauge("dray_disk_scrub_pass_timestamp_seconds", "When every blob had last been verified again; 0 before the first time.", d.scrubbed.Load),
-			gauge("dray_disk_unsynced_blobs", "Blobs waiting to be synced.", func() int64 { return int64(len(d.dirty)) }),
-			gauge("dray_disk_unverified_blobs", "Blobs of an unclean stop waiting to be verified.", func() int64 { return int64(len(d.suspects)) }),
-		},
 	}
+	m.gauges = []prometheus.Collector{
+		gauge("dray_disk_bytes", "Bytes of blobs in the disk cache, in blocks.", func() int64 { return a.used }),
+		gauge("dray_disk_max_bytes", "Quota of the disk cache; 0 when only the free-space floor bounds it.", func() int64 { return a.maxBytes }),
+		gauge("dray_disk_reserved_bytes", "Bytes promised to blobs being written.", func() int64 { return a.reserved }),
+		gauge("dray_disk_blobs", "Blobs in the disk cache.", func() int64 { return int64(a.index.len()) }),
+		gauge("dray_disk_small_bytes", "Bytes of blobs below 1 MiB in the disk cache.", func() int64 { return a.policy.small.bytes() }),
+		gauge("dray_disk_pinned_bytes", "Bytes of blobs in the disk cache that operators have pinned, in blocks.", a.pinnedBytes),
+		gauge("dray_disk_quarantine_bytes", "Bytes of corrupt blobs kept aside, in blocks.", func() int64 { return a.quarantined }),
+		gauge("dray_disk_scrub_pass_timestamp_seconds", "When every blob had last been verified again; 0 before the first time.", m.passed.Load),
+		gauge("dray_disk_unsynced_blobs", "Blobs waiting to be synced.", func() int64 { return int64(len(a.dirty)) }),
+		gauge("dray_disk_unverified_blobs", "Blobs of an unclean stop waiting to be verified.", func() int64 { return int64(len(a.suspects)) }),
+	}
+	return m
 }
 
-// Collectors returns the metrics of the directory.
-func (d *Dir) Collectors() []prometheus.Collector {
-	m := d.m
+// collectors returns all of them.
+func (m *metrics) collectors() []prometheus.Collector {
 	return append([]prometheus.Collector{m.evicted, m.evictedBytes, m.corrupt, m.verified, m.scrubbed, m.rot, m.refused}, m.gauges...)
-}
-
-// Stats is what a directory holds, at one moment.
-type Stats struct {
-	Bytes, Reserved, MaxBytes int64 // in bytes, rounded to blocks
-	Pinned                    int64 // the part of Bytes that operators have pinned
-	Blobs, Unsynced           int
-	Unverified                int
-}
-
-// Stats returns what the directory holds.
-func (d *Dir) Stats() Stats {
-	d.mu.RLock()
-	defer d.mu.RUnlock()
-	return Stats{
-		Bytes: d.used, Reserved: d.reserved, MaxBytes: d.opts.MaxBytes, Pinned: d.pinnedBytes(),
-		Blobs: d.index.len(), Unsynced: len(d.dirty), Unverified: len(d.suspects),
-	}
 }

@@ -8,16 +8,16 @@ import (
 
 // takeName waits until nobody else publishes, verifies or unlinks the file of a
 // digest. The holder ends with freeName, or hands the name on by doom.
-func (d *Dir) takeName(ctx context.Context, dg digest.Digest) error {
+func (a *account) takeName(ctx context.Context, dg digest.Digest) error {
 	for {
-		d.mu.Lock()
-		held := d.busy[dg]
+		a.mu.Lock()
+		held := a.busy[dg]
 		if held == nil {
-			d.busy[dg] = make(chan struct{})
-			d.mu.Unlock()
+			a.busy[dg] = make(chan struct{})
+			a.mu.Unlock()
 			return nil
 		}
-		d.mu.Unlock()
+		a.mu.Unlock()
 		select {
 		case <-held:
 		case <-ctx.Done():
@@ -27,14 +27,14 @@ func (d *Dir) takeName(ctx context.Context, dg digest.Digest) error {
 }
 
 // freeName lets the next one work on the file of a digest.
-func (d *Dir) freeName(dg digest.Digest) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.yieldName(dg)
+func (a *account) freeName(dg digest.Digest) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.yieldName(dg)
 }
 
 // yieldName is freeName for holders of mu.
-func (d *Dir) yieldName(dg digest.Digest) {
-	close(d.busy[dg])
-	delete(d.busy, dg)
+func (a *account) yieldName(dg digest.Digest) {
+	close(a.busy[dg])
+	delete(a.busy, dg)
 }

@@ -9,8 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
-	"path"
 	"slices"
 	"strings"
 	"time"
@@ -33,9 +31,20 @@ type Pin struct {
 	Since time.Time // when it was set
 }
 
+// pins are what operators keep.
+type pins struct {
+	*resources
+	turn   chan struct{}  // full while one changes them; capacity 1
+	byName map[string]Pin // guarded by account.mu
+}
+
+func newPins(r *resources) *pins {
+	return &pins{resources: r, turn: make(chan struct{}, 1), byName: map[string]Pin{}}
+}
+
 // SetPin sets the pin of that name, in place of an older one. It is on stable storage when SetPin returns nil.
 // It returns ErrPinName or ErrDigest where one is malformed. ctx bounds the wait for others who change pins.
-func (d *Dir) SetPin(ctx context.Context, name string, blobs []digest.Digest) error {
+func (ps *pins) SetPin(ctx context.Context, name string, blobs []digest.Digest) error {
 	if name == "" || len(name) > maxPinName || strings.ContainsFunc(name, func(r rune) bool { return r < ' ' }) {
 		return fmt.Errorf("pin %.100q: %w", name, ErrPinName)
 	}
@@ -45,49 +54,49 @@ func (d *Dir) SetPin(ctx context.Context, name string, blobs []digest.Digest) er
 			return fmt.Errorf("pin %q: %w", name, err)
 		}
 	}
-	if err := d.takePins(ctx); err != nil {
+	if err := ps.takeTurn(ctx); err != nil {
 		return err
 	}
-	defer d.freePins()
+	defer ps.giveTurn()
 	p := Pin{Name: name, Blobs: blobs, Since: time.Now()}
-	if err := d.writeFile(pinFile(name), p.text()); err != nil {
+	if err := ps.writeFile(pinFile(name), p.text()); err != nil {
 		return fmt.Errorf("pin %q: %w", name, asFull(err))
 	}
-	d.setPin(p)
+	ps.set(p)
 	return nil
 }
 
 // RemovePin removes a pin and says whether there was one. Its blobs stay until they are evicted in their turn.
-func (d *Dir) RemovePin(ctx context.Context, name string) (was bool, err error) {
-	if err := d.takePins(ctx); err != nil {
+func (ps *pins) RemovePin(ctx context.Context, name string) (was bool, err error) {
+	if err := ps.takeTurn(ctx); err != nil {
 		return false, err
 	}
-	defer d.freePins()
-	d.mu.RLock()
-	_, was = d.pins[name]
-	d.mu.RUnlock()
+	defer ps.giveTurn()
+	ps.mu.RLock()
+	_, was = ps.byName[name]
+	ps.mu.RUnlock()
 	if !was {
 		return false, nil
 	}
-	if err := d.root.Remove(pinFile(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := ps.root.Remove(pinFile(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return true, fmt.Errorf("remove pin %q: %w", name, err)
 	}
-	if err := d.syncDirs("pins"); err != nil {
+	if err := ps.syncDirs("pins"); err != nil {
 		return true, fmt.Errorf("remove pin %q: %w", name, err)
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.keep(d.pins[name].Blobs, -1)
-	delete(d.pins, name)
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	ps.keep(ps.byName[name].Blobs, claims{pinned: -1})
+	delete(ps.byName, name)
 	return true, nil
 }
 
 // Pins returns all pins by name.
-func (d *Dir) Pins() []Pin {
-	d.mu.RLock()
-	defer d.mu.RUnlock()
-	all := make([]Pin, 0, len(d.pins))
-	for _, p := range d.pins {
+func (ps *pins) Pins() []Pin {
+	ps.mu.RLock()
+	defer ps.mu.RUnlock()
+	all := make([]Pin, 0, len(ps.byName))
+	for _, p := range ps.byName {
 		p.Blobs = slices.Clone(p.Blobs)
 		all = append(all, p)
 	}
@@ -95,56 +104,25 @@ func (d *Dir) Pins() []Pin {
 	return all
 }
 
-// takePins waits until nobody else changes pins.
-func (d *Dir) takePins(ctx context.Context) error {
+// takeTurn waits until nobody else changes pins.
+func (ps *pins) takeTurn(ctx context.Context) error {
 	select {
-	case d.pinning <- struct{}{}:
+	case ps.turn <- struct{}{}:
 		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
 }
 
-func (d *Dir) freePins() { <-d.pinning }
+func (ps *pins) giveTurn() { <-ps.turn }
 
-// setPin puts a pin into the index.
-func (d *Dir) setPin(p Pin) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.keep(p.Blobs, 1)
-	d.keep(d.pins[p.Name].Blobs, -1)
-	d.pins[p.Name] = p
-}
-
-// keep counts one pin more or less for each blob. Needs mu.
-func (d *Dir) keep(blobs []digest.Digest, n int) {
-	for _, dg := range blobs {
-		if d.kept[dg] += n; d.kept[dg] == 0 {
-			delete(d.kept, dg)
-		}
-	}
-}
-
-// operatorPins returns how many pins name a blob. Uploads that outlive the process keep blobs, too. Needs mu.
-func (d *Dir) operatorPins(dg digest.Digest) int {
-	n := 0
-	for _, p := range d.pins {
-		if slices.Contains(p.Blobs, dg) {
-			n++
-		}
-	}
-	return n
-}
-
-// pinnedBytes returns the blocks of blobs that are held and pinned. Needs mu.
-func (d *Dir) pinnedBytes() int64 {
-	var sum int64
-	for dg := range d.kept {
-		if e := d.index.get(dg); e != nil {
-			sum += e.blocks()
-		}
-	}
-	return sum
+// set puts a pin into the index.
+func (ps *pins) set(p Pin) {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	ps.keep(p.Blobs, claims{pinned: 1})
+	ps.keep(ps.byName[p.Name].Blobs, claims{pinned: -1})
+	ps.byName[p.Name] = p
 }
 
 // pinFile returns where a pin lives. Its name is in the file, as it may have any characters.
@@ -183,29 +161,29 @@ func parsePin(b []byte) (Pin, error) {
 	return p, lines.Err()
 }
 
-// loadPins reads what pins there are. A file that makes no sense is logged and left alone.
-func (d *Dir) loadPins() error {
-	files, err := fs.ReadDir(d.root.FS(), "pins")
+// load reads what pins there are. A file that makes no sense is logged and left alone.
+func (ps *pins) load() error {
+	files, err := fs.ReadDir(ps.root.FS(), "pins")
 	if err != nil {
 		return err
 	}
 	for _, f := range files {
-		p, err := d.loadPin("pins/" + f.Name())
+		p, err := ps.loadOne("pins/" + f.Name())
 		if err != nil {
-			d.log.Error("pin left out", "file", "pins/"+f.Name(), "error", err)
+			ps.log.Error("pin left out", "file", "pins/"+f.Name(), "error", err)
 			continue
 		}
-		d.setPin(p)
+		ps.set(p)
 	}
 	return nil
 }
 
-func (d *Dir) loadPin(file string) (Pin, error) {
-	info, err := d.root.Stat(file)
+func (ps *pins) loadOne(file string) (Pin, error) {
+	info, err := ps.root.Stat(file)
 	if err != nil {
 		return Pin{}, err
 	}
-	b, err := d.root.ReadFile(file)
+	b, err := ps.root.ReadFile(file)
 	if err != nil {
 		return Pin{}, err
 	}
@@ -215,25 +193,4 @@ func (d *Dir) loadPin(file string) (Pin, error) {
 	}
 	p.Since = info.ModTime()
 	return p, err
-}
-
-// writeFile replaces a file of the directory by one atomic step that outlives a power cut.
-func (d *Dir) writeFile(name string, b []byte) error {
-	tmp := d.ingestName()
-	if err := d.fault(OpCreate, tmp); err != nil {
-		return err
-	}
-	f, err := d.root.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(b)
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err == nil {
-		err = d.root.Rename(tmp, name)
-	}
-	if err != nil {
-		return errors.Join(err, d.root.Remove(tmp))
-	}
-	return d.syncDirs(path.Dir(name))
 }

@@ -1,11 +1,9 @@
 package disk
 
 const (
-	blockSize    = 4096    // what a file is rounded up to in all accounts
 	smallBlob    = 1 << 20 // blobs below this many bytes are kept in a pool of their own
 	smallPercent = 2       // share of MaxBytes the pool of small blobs is sure of
 	probation    = 10      // percent of a pool's bytes that blobs seen once may take
-	maxHits      = 3       // saturation of the hit counter: two bits
 )
 
 // policy is the order in which blobs are evicted: from the pool of small blobs while it

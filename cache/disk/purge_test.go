@@ -13,17 +13,17 @@ func TestPurge(t *testing.T) {
 	d := opened(t, Options{})
 	content := random(1, 9000)
 	dg := digest.FromBytes(content)
-	purge := func(force bool, want error) {
+	purge := func(unless Unless, want error) {
 		t.Helper()
-		if err := d.Purge(t.Context(), dg, force); !errors.Is(err, want) || want == nil && err != nil {
-			t.Fatalf("force %v: %v, want %v", force, err, want)
+		if err := d.Purge(t.Context(), dg, unless); !errors.Is(err, want) || want == nil && err != nil {
+			t.Fatalf("unless %v: %v, want %v", unless, err, want)
 		}
 	}
-	purge(false, ErrNotFound)
-	purge(true, ErrNotFound)
+	purge(UnlessInUse, ErrNotFound)
+	purge(UnlessNeeded, ErrNotFound)
 
 	mustStore(t, d, content)
-	purge(false, nil)
+	purge(UnlessInUse, nil)
 	wantMissing(t, d, dg)
 
 	mustStore(t, d, content)
@@ -31,8 +31,8 @@ func TestPurge(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	purge(false, ErrInUse)
-	purge(true, nil)
+	purge(UnlessInUse, ErrInUse)
+	purge(UnlessNeeded, nil)
 	wantMissing(t, d, dg)
 	got := make([]byte, len(content))
 	if _, err := b.ReadAt(got, 0); err != nil || digest.FromBytes(got) != dg {
@@ -46,8 +46,8 @@ func TestPurge(t *testing.T) {
 	if err := d.SetPin(t.Context(), "kept", []digest.Digest{dg}); err != nil {
 		t.Fatal(err)
 	}
-	purge(false, ErrInUse)
-	purge(true, nil)
+	purge(UnlessInUse, ErrInUse)
+	purge(UnlessNeeded, nil)
 	wantMissing(t, d, dg)
 	if _, err := d.RemovePin(t.Context(), "kept"); err != nil {
 		t.Fatal(err)
@@ -62,12 +62,12 @@ func TestPurge(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	purge(true, ErrInUse)
+	purge(UnlessNeeded, ErrInUse)
 	release()
 	release()
-	purge(true, ErrInUse)
+	purge(UnlessNeeded, ErrInUse)
 	again()
-	purge(false, nil)
+	purge(UnlessInUse, nil)
 	wantMissing(t, d, dg)
 	if s := d.Stats(); s.Bytes != 0 || s.Blobs != 0 {
 		t.Errorf("%+v are left of nothing", s)

@@ -16,65 +16,66 @@ const (
 	quarantinePercent = 1       // of the quota otherwise
 )
 
-// quarantine moves the file of a pinned entry whose bytes are wrong to where operators can look at it and no reader does.
+// quarantine is where blobs go whose bytes are wrong. Operators can look at them there, and no reader does.
+type quarantine struct {
+	*resources
+	room *evictor
+	turn chan struct{} // full while one changes the directory; capacity 1
+}
+
+// put moves the file of a referenced entry whose bytes are wrong to where operators can look at it and no reader does.
 // Who has it open reads on. One that is larger than all that is kept there is removed.
-func (d *Dir) quarantine(ctx context.Context, e *entry) error {
-	if err := d.takeName(ctx, e.digest()); err != nil {
+func (q *quarantine) put(ctx context.Context, e *entry) error {
+	if err := q.takeName(ctx, e.digest()); err != nil {
 		return err
 	}
 	name, err := blobPath(e.digest())
 	to := "quarantine/" + path.Base(name)
-	d.mu.Lock()
+	q.mu.Lock()
 	if e.gone {
-		d.yieldName(e.digest())
-		d.mu.Unlock()
+		q.yieldName(e.digest())
+		q.mu.Unlock()
 		return nil
 	}
-	d.suspect(e) // if it cannot be moved nor removed
-	d.mu.Unlock()
-	if err == nil && e.blocks() <= d.quarantineLimit() {
-		err = d.fault(OpUnlink, name)
+	q.suspect(e) // if it cannot be moved nor removed
+	q.mu.Unlock()
+	if err == nil && e.blocks() <= q.limit() {
+		err = q.fault(OpUnlink, name)
 		if err == nil {
-			err = d.root.Rename(name, to)
+			err = q.root.Rename(name, to)
 		}
 	} else {
 		err = cmp.Or(err, ErrTooLarge)
 	}
 	if err != nil {
-		d.log.Warn("corrupt blob is not kept aside", "digest", e.digest(), "error", err)
-		d.mu.Lock()
-		d.doom(e)
-		d.mu.Unlock()
-		d.sweep()
+		q.log.Warn("corrupt blob is not kept aside", "digest", e.digest(), "error", err)
+		q.mu.Lock()
+		q.doom(e)
+		q.mu.Unlock()
+		q.room.sweep()
 		return nil
 	}
-	d.mu.Lock()
-	d.forget(e)
+	q.mu.Lock()
+	q.forget(e)
 	e.unlinked.Store(true) // what is open counts until it is closed; the rest is counted by trim
-	d.yieldName(e.digest())
-	d.mu.Unlock()
+	q.yieldName(e.digest())
+	q.mu.Unlock()
 	now := time.Now()
-	d.aside <- struct{}{}
-	defer func() { <-d.aside }()
-	return errors.Join(d.root.Chtimes(to, now, now), d.trimQuarantine())
+	q.turn <- struct{}{}
+	defer func() { <-q.turn }()
+	return errors.Join(q.root.Chtimes(to, now, now), q.trim())
 }
 
-// suspect makes an entry one that is never served again unverified. Needs mu.
-func (d *Dir) suspect(e *entry) {
-	e.suspect = true
-	d.suspects[e] = struct{}{}
-}
-
-func (d *Dir) quarantineLimit() int64 {
-	if d.opts.MaxBytes == 0 {
+func (q *quarantine) limit() int64 {
+	if q.maxBytes == 0 {
 		return quarantineBytes
 	}
-	return d.opts.MaxBytes / 100 * quarantinePercent
+	return q.maxBytes / 100 * quarantinePercent
 }
 
-// trimQuarantine removes what is too much, the oldest first, and counts the rest.
-func (d *Dir) trimQuarantine() error {
-	files, err := fs.ReadDir(d.root.FS(), "quarantine")
+// trim removes what is too much, the oldest first, and counts the rest.
+func (q *quarantine) trim() error {
+	files, err := fs.ReadDir(q.root.FS(), "quarantine")
 	if err != nil {
 		return err
 	}
@@ -87,15 +88,15 @@ func (d *Dir) trimQuarantine() error {
 	slices.SortFunc(infos, func(a, b fs.FileInfo) int { return b.ModTime().Compare(a.ModTime()) })
 	var sum int64
 	for i, info := range infos {
-		if n := blocks(info.Size()); i < quarantineFiles && sum+n <= d.quarantineLimit() {
+		if n := blocks(info.Size()); i < quarantineFiles && sum+n <= q.limit() {
 			sum += n
 			continue
 		}
-		err = errors.Join(err, d.root.Remove("quarantine/"+info.Name()))
+		err = errors.Join(err, q.root.Remove("quarantine/"+info.Name()))
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.used += sum - d.quarantined
-	d.quarantined = sum
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.used += sum - q.quarantined
+	q.quarantined = sum
 	return err
 }

@@ -86,9 +86,9 @@ func TestFloor(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d.opts.MinFreeBytes = 0
+	d.minFree = 0
 	held := mustStore(t, d, random(12, 2<<20))
-	d.opts.MinFreeBytes = free + 1<<30
+	d.minFree = free + 1<<30
 	if _, err := store(d, random(13, 10)); !errors.Is(err, ErrFull) && !errors.Is(err, ErrTooLarge) {
 		t.Errorf("below the floor: %v", err)
 	}
@@ -156,7 +156,7 @@ func TestQuotaHolds(t *testing.T) {
 	var held int64
 	for e := range d.index.all() {
 		held += e.blocks()
-		if n := e.pins.Load(); n != 0 {
+		if n := e.refs.Load(); n != 0 {
 			t.Errorf("%d pins left", n)
 		}
 	}
@@ -169,7 +169,7 @@ func TestQuotaHolds(t *testing.T) {
 func TestFullFileSystemEvicts(t *testing.T) {
 	full := false
 	d := opened(t, Options{})
-	d.opts.Fault = func(op Op, name string) error {
+	d.inject = func(op Op, name string) error {
 		if op == OpWrite && full && d.Stats().Blobs > 0 {
 			return syscall.ENOSPC
 		}

@@ -3,7 +3,6 @@ package disk
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -45,20 +44,18 @@ type Left struct {
 
 // CreateKept is Create of an ingest of unknown length that outlives the process: the next one gets it by Recover, with
 // its note. The key consists of letters, digits, - and _, and is no other's.
-func (d *Dir) CreateKept(ctx context.Context, key string, note []byte) (*Ingest, error) {
+func (s *ingests) CreateKept(ctx context.Context, key string, note []byte) (*Ingest, error) {
 	if !validKey(key) || len(note) > maxNote {
 		return nil, fmt.Errorf("create %.100q: %w", key, ErrKey)
 	}
-	if err := d.scanned(ctx); err != nil {
+	if err := s.scan.wait(ctx); err != nil {
 		return nil, err
 	}
-	in := &Ingest{dir: d, name: partName(key), key: key, note: note, want: -1, hash: sha256.New(), turn: make(chan struct{}, 1)}
-	err := d.fault(OpCreate, in.name)
+	in := s.ingest(partName(key), -1)
+	in.key, in.note = key, note
+	err := in.create()
 	if err == nil {
-		in.file, err = d.root.OpenFile(in.name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
-	}
-	if err == nil {
-		err = d.writeNote(key, "", note)
+		err = s.writeNote(key, "", note)
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("create: %w", asFull(err)), in.Abort())
@@ -87,30 +84,30 @@ func (in *Ingest) Suspend() error {
 	in.mu.Lock()
 	reserved, pending := in.reserved, in.reserved-in.occupied
 	in.mu.Unlock()
-	in.dir.release(reserved, pending)
+	in.home.release(reserved, pending)
 	return in.file.Close()
 }
 
 // Forget removes the note of what was committed under a key; from then on it is kept no longer for that. An unknown key is no error.
-func (d *Dir) Forget(key string) error {
-	d.mu.Lock()
-	if dg, ok := d.owed[key]; ok {
-		delete(d.owed, key)
-		d.keep([]digest.Digest{dg}, -1)
+func (s *ingests) Forget(key string) error {
+	s.mu.Lock()
+	if dg, ok := s.owed[key]; ok {
+		delete(s.owed, key)
+		s.keep([]digest.Digest{dg}, claims{received: -1})
 	}
-	d.mu.Unlock()
-	if err := d.removeNote(key); err != nil {
+	s.mu.Unlock()
+	if err := s.removeNote(key); err != nil {
 		return fmt.Errorf("forget %s: %w", key, err)
 	}
 	return nil
 }
 
 // Recover hands over what former processes left, once. It is accounted for from Open on.
-func (d *Dir) Recover() []Left {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	former := d.former
-	d.former = nil
+func (s *ingests) Recover() []Left {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	former := s.former
+	s.former = nil
 	return former
 }
 
@@ -119,7 +116,7 @@ func (in *Ingest) committing(dg digest.Digest) error {
 	if in.key == "" {
 		return nil
 	}
-	return in.dir.writeNote(in.key, dg, in.note)
+	return in.home.writeNote(in.key, dg, in.note)
 }
 
 // rehash hashes what a former process has written.
@@ -137,27 +134,27 @@ func (in *Ingest) rehash() error {
 }
 
 // writeNote replaces a note by one step, without syncing it.
-func (d *Dir) writeNote(key string, dg digest.Digest, note []byte) error {
-	tmp := d.ingestName()
-	if err := d.root.WriteFile(tmp, append([]byte(dg+"\n"), note...), 0o600); err != nil {
-		return errors.Join(err, d.root.Remove(tmp))
+func (s *ingests) writeNote(key string, dg digest.Digest, note []byte) error {
+	tmp := s.ingestName()
+	if err := s.root.WriteFile(tmp, append([]byte(dg+"\n"), note...), 0o600); err != nil {
+		return errors.Join(err, s.root.Remove(tmp))
 	}
-	if err := d.root.Rename(tmp, noteName(key)); err != nil {
-		return errors.Join(err, d.root.Remove(tmp))
+	if err := s.root.Rename(tmp, noteName(key)); err != nil {
+		return errors.Join(err, s.root.Remove(tmp))
 	}
 	return nil
 }
 
-func (d *Dir) removeNote(key string) error {
-	if err := d.root.Remove(noteName(key)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+func (s *ingests) removeNote(key string) error {
+	if err := s.root.Remove(noteName(key)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return nil
 }
 
 // tidy removes from ingest/ what was left unfinished, but for what is kept. A note that makes no sense keeps nothing.
-func (d *Dir) tidy() error {
-	files, err := fs.ReadDir(d.root.FS(), "ingest")
+func (s *ingests) tidy() error {
+	files, err := fs.ReadDir(s.root.FS(), "ingest")
 	if err != nil {
 		return err
 	}
@@ -167,10 +164,10 @@ func (d *Dir) tidy() error {
 		if !ok {
 			continue
 		}
-		l, err := d.loadLeft(key)
+		l, err := s.loadLeft(key)
 		switch {
 		case err != nil:
-			d.log.Error("unfinished upload dropped", "key", key, "error", err)
+			s.log.Error("unfinished upload dropped", "key", key, "error", err)
 			continue
 		case l.Ingest != nil:
 			kept[key+partSuffix] = true
@@ -178,13 +175,13 @@ func (d *Dir) tidy() error {
 			continue // it was killed before it had begun
 		}
 		kept[f.Name()] = true
-		d.former = append(d.former, l)
+		s.former = append(s.former, l)
 	}
 	for _, f := range files {
 		if kept[f.Name()] {
 			continue
 		}
-		if err := d.root.RemoveAll("ingest/" + f.Name()); err != nil {
+		if err := s.root.RemoveAll("ingest/" + f.Name()); err != nil {
 			return err
 		}
 	}
@@ -192,19 +189,19 @@ func (d *Dir) tidy() error {
 }
 
 // loadLeft reads what lies under a key and takes it into the account.
-func (d *Dir) loadLeft(key string) (Left, error) {
+func (s *ingests) loadLeft(key string) (Left, error) {
 	if !validKey(key) {
 		return Left{}, ErrKey
 	}
 	l := Left{Key: key}
-	info, err := d.root.Stat(noteName(key))
+	info, err := s.root.Stat(noteName(key))
 	if err != nil {
 		return l, err
 	}
 	if info.Size() > maxNote+1024 {
 		return l, ErrTooLarge
 	}
-	b, err := d.root.ReadFile(noteName(key))
+	b, err := s.root.ReadFile(noteName(key))
 	if err != nil {
 		return l, err
 	}
@@ -213,7 +210,7 @@ func (d *Dir) loadLeft(key string) (Left, error) {
 		return l, errors.New("the note breaks off")
 	}
 	l.Note, l.Since = note, info.ModTime()
-	file, err := d.root.OpenFile(partName(key), os.O_RDWR, 0)
+	file, err := s.root.OpenFile(partName(key), os.O_RDWR, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		if len(first) == 0 {
 			return l, nil
@@ -223,25 +220,25 @@ func (d *Dir) loadLeft(key string) (Left, error) {
 		if err != nil {
 			return l, err
 		}
-		info, err := d.root.Stat(name)
+		info, err := s.root.Stat(name)
 		if err != nil {
 			return l, err
 		}
 		l.Size = info.Size()
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		d.owed[key] = l.Digest
-		d.keep([]digest.Digest{l.Digest}, 1)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.owed[key] = l.Digest
+		s.keep([]digest.Digest{l.Digest}, claims{received: 1})
 		return l, nil
 	}
 	if err != nil {
 		return l, err
 	}
-	return d.reopened(l, file)
+	return s.reopened(l, file)
 }
 
 // reopened goes on with the ingest whose file that is.
-func (d *Dir) reopened(l Left, file *os.File) (Left, error) {
+func (s *ingests) reopened(l Left, file *os.File) (Left, error) {
 	info, err := file.Stat()
 	if err == nil && !info.Mode().IsRegular() {
 		err = errors.New("it is no file")
@@ -251,14 +248,12 @@ func (d *Dir) reopened(l Left, file *os.File) (Left, error) {
 	}
 	size := info.Size()
 	l.Since = info.ModTime()
-	l.Ingest = &Ingest{
-		turn: make(chan struct{}, 1),
-		dir:  d, name: partName(l.Key), key: l.Key, note: l.Note, file: file, want: -1, hash: sha256.New(),
-		unhashed: size, reserved: blocks(size), occupied: blocks(size),
-	}
-	l.Ingest.size.Store(size)
-	d.mu.Lock()
-	d.reserved += blocks(size)
-	d.mu.Unlock()
+	in := s.ingest(partName(l.Key), -1)
+	in.key, in.note, in.file, in.unhashed, in.reserved, in.occupied = l.Key, l.Note, file, size, blocks(size), blocks(size)
+	in.size.Store(size)
+	l.Ingest = in
+	s.mu.Lock()
+	s.reserved += blocks(size)
+	s.mu.Unlock()
 	return l, nil
 }

@@ -77,8 +77,8 @@ func TestKeptIngest(t *testing.T) {
 		if d.makeRoom(blocks(int64(len(p))), 1) {
 			t.Error("a kept blob can be evicted")
 		}
-		for _, force := range []bool{false, true} {
-			if err := d.Purge(t.Context(), digest.FromBytes(p), force); !errors.Is(err, ErrInUse) {
+		for _, unless := range []Unless{UnlessInUse, UnlessNeeded} {
+			if err := d.Purge(t.Context(), digest.FromBytes(p), unless); !errors.Is(err, ErrInUse) {
 				t.Errorf("a kept blob can be purged: %v", err)
 			}
 		}

@@ -8,8 +8,10 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
+	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 )
 
@@ -18,50 +20,58 @@ const (
 	scanBatch   = 1024 // entries put into the index per turn of the lock
 )
 
-// scanned returns when the directory has been read; the first caller has that begun. Close waits for its end.
-func (d *Dir) scanned(ctx context.Context) error {
-	if d.scanning.CompareAndSwap(false, true) {
-		go d.scan()
+// scanner reads the directory into the account, once, and finds entries before and after that.
+type scanner struct {
+	*resources
+	begun    atomic.Bool
+	stopping atomic.Bool   // it ends early
+	done     chan struct{} // closed when the directory has been read
+}
+
+// wait returns when the directory has been read; the first caller has that begun. stop waits for its end.
+func (s *scanner) wait(ctx context.Context) error {
+	if s.begun.CompareAndSwap(false, true) {
+		go s.run()
 	}
 	select {
-	case <-d.scanDone:
+	case <-s.done:
 		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
 }
 
-// scan fills the index, the most recently used blobs first.
-func (d *Dir) scan() {
-	defer close(d.scanDone)
-	all := d.list()
-	slices.SortFunc(all, func(a, b *entry) int { return cmp.Compare(b.touch.Load(), a.touch.Load()) })
-	for batch := range slices.Chunk(all, scanBatch) {
-		d.mu.Lock()
-		for _, e := range batch {
-			if d.index.find(&e.key) == nil && !d.wasRemoved(e) {
-				d.insert(e)
-				d.policy.addOld(e)
-			}
-		}
-		d.mu.Unlock()
+// stop ends the reading early, and returns when it has ended. Nothing begins it any more.
+func (s *scanner) stop() {
+	s.stopping.Store(true)
+	if s.begun.CompareAndSwap(false, true) {
+		close(s.done)
 	}
-	d.mu.Lock()
-	d.removed = nil
-	d.mu.Unlock()
+	<-s.done
 }
 
-// wasRemoved says whether a blob has left since the scan began. Needs mu.
-func (d *Dir) wasRemoved(e *entry) bool {
-	if len(d.removed) == 0 {
-		return false
+// run fills the index, the most recently used blobs first.
+func (s *scanner) run() {
+	defer close(s.done)
+	all := s.list()
+	slices.SortFunc(all, func(a, b *entry) int { return cmp.Compare(b.touch.Load(), a.touch.Load()) })
+	for batch := range slices.Chunk(all, scanBatch) {
+		s.mu.Lock()
+		for _, e := range batch {
+			if s.index.find(&e.key) == nil && !s.wasRemoved(e) {
+				s.insert(e)
+				s.policy.addOld(e)
+			}
+		}
+		s.mu.Unlock()
 	}
-	_, removed := d.removed[e.digest()]
-	return removed
+	s.mu.Lock()
+	s.removed = nil
+	s.mu.Unlock()
 }
 
 // list reads the shards with a few workers. What cannot be read is logged and left out.
-func (d *Dir) list() []*entry {
+func (s *scanner) list() []*entry {
 	shards := make(chan string)
 	var mu sync.Mutex
 	var all []*entry
@@ -69,18 +79,18 @@ func (d *Dir) list() []*entry {
 	for range scanWorkers {
 		wg.Go(func() {
 			for shard := range shards {
-				if d.closing.Load() {
+				if s.stopping.Load() {
 					continue
 				}
-				part := d.listShard(shard)
+				part := s.listShard(shard)
 				mu.Lock()
 				all = append(all, part...)
 				mu.Unlock()
 			}
 		})
 	}
-	for _, alg := range d.names("blobs") {
-		for _, shard := range d.names("blobs/" + alg) {
+	for _, alg := range s.names("blobs") {
+		for _, shard := range s.names("blobs/" + alg) {
 			shards <- "blobs/" + alg + "/" + shard
 		}
 	}
@@ -91,52 +101,77 @@ func (d *Dir) list() []*entry {
 
 // listShard asks the system itself about each file: with a million of them, what
 // [os.Root] would allocate for that is most of the work, and of the memory.
-func (d *Dir) listShard(shard string) []*entry {
-	err := d.fault(OpList, shard)
+func (s *scanner) listShard(shard string) []*entry {
+	err := s.fault(OpList, shard)
 	var dir *os.File
 	if err == nil {
-		dir, err = d.root.Open(shard)
+		dir, err = openIn(s.root, shard)
 	}
 	if err != nil {
-		d.log.Warn("cannot read cache directory", "dir", shard, "error", err)
+		s.log.Warn("cannot read cache directory", "dir", shard, "error", err)
 		return nil
 	}
 	defer dir.Close()
 	names, err := dir.Readdirnames(-1)
 	if err != nil {
-		d.log.Warn("cannot read cache directory", "dir", shard, "error", err)
+		s.log.Warn("cannot read cache directory", "dir", shard, "error", err)
 	}
 	part := make([]*entry, 0, len(names))
 	for _, name := range names {
 		k, ok := parsePath(shard, name)
 		if !ok {
-			d.log.Warn("stranger in cache directory left alone", "file", shard+"/"+name)
+			s.log.Warn("stranger in cache directory left alone", "file", shard+"/"+name)
 			continue
 		}
-		var s unix.Stat_t
-		err := unix.Fstatat(int(dir.Fd()), name, &s, unix.AT_SYMLINK_NOFOLLOW)
-		if err != nil || s.Mode&unix.S_IFMT != unix.S_IFREG {
+		var st unix.Stat_t
+		err := unix.Fstatat(int(dir.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW)
+		if err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
 			if !errors.Is(err, unix.ENOENT) {
-				d.log.Warn("blob left out of cache", "digest", k.digest(), "error", err)
+				s.log.Warn("blob left out of cache", "digest", k.digest(), "error", err)
 			}
 			continue
 		}
-		part = append(part, newEntry(k, s.Size, fs.FileMode(s.Mode).Perm(), time.Unix(s.Mtim.Unix())))
+		part = append(part, newEntry(k, st.Size, fs.FileMode(st.Mode).Perm(), time.Unix(st.Mtim.Unix())))
 	}
 	return part
 }
 
-// names lists a directory.
-func (d *Dir) names(dir string) []string {
-	f, err := d.root.Open(dir)
-	if err != nil {
-		d.log.Warn("cannot read cache directory", "dir", dir, "error", err)
-		return nil
+// lookup returns the entry, referenced, and whether it is yet to be verified. Before the directory
+// has been read, the file system is asked about what the index does not have.
+func (s *scanner) lookup(ctx context.Context, dg digest.Digest, name string) (e *entry, suspect bool, err error) {
+	if e, suspect := s.held(dg); e != nil {
+		return e, suspect, nil
 	}
-	defer f.Close()
-	names, err := f.Readdirnames(-1)
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		d.log.Warn("cannot read cache directory", "dir", dir, "error", err)
+	select {
+	case <-s.done:
+		return nil, false, ErrNotFound
+	default:
 	}
-	return names
+	if err := s.takeName(ctx, dg); err != nil {
+		return nil, false, err
+	}
+	defer s.freeName(dg)
+	if e, suspect := s.held(dg); e != nil {
+		return e, suspect, nil
+	}
+	info, err := s.root.Lstat(name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, false, ErrNotFound
+	case err != nil:
+		return nil, false, err
+	case !info.Mode().IsRegular():
+		return nil, false, ErrNotFound
+	}
+	e = newEntry(keyOf(dg), info.Size(), info.Mode().Perm(), info.ModTime())
+	e.refs.Add(1)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if other := s.index.get(dg); other != nil { // the scan came first
+		other.refs.Add(1)
+		return other, other.suspect, nil
+	}
+	s.insert(e)
+	s.policy.add(e)
+	return e, e.suspect, nil
 }

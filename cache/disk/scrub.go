@@ -3,7 +3,6 @@ package disk
 import (
 	"bufio"
 	"bytes"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -42,18 +41,27 @@ type place struct {
 	ended time.Time     // of the pass before; zero: there was none
 }
 
-// scrub reads all blobs again and again until ctx ends, and moves those aside that are not what they were.
-func (d *Dir) scrub(ctx context.Context) {
-	if d.opts.Scrub.Interval <= 0 {
-		return
-	}
-	s := &scrubber{dir: d, ctx: ctx, rate: cmp.Or(d.opts.Scrub.BytesPerSecond, 8<<20), buf: make([]byte, scrubPiece)}
+// scrubber verifies what is held, again and again.
+type scrubber struct {
+	*resources
+	place
+	room       *evictor
+	quarantine *quarantine
+	ctx        context.Context
+	interval   time.Duration // of one pass
+	rate       int64         // bytes per second
+	buf        []byte
+	noted      time.Time // when the place was written down
+}
+
+// run reads all blobs again and again until ctx ends, and moves those aside that are not what they were.
+func (s *scrubber) run() {
 	s.load()
 	for s.pass() {
 		s.ended, s.after = time.Now(), ""
-		d.scrubbed.Store(s.ended.Unix())
+		s.m.passed.Store(s.ended.Unix())
 		s.save()
-		if !s.rest(time.Until(s.began.Add(d.opts.Scrub.Interval))) {
+		if !s.rest(time.Until(s.began.Add(s.interval))) {
 			break
 		}
 		s.began = time.Now()
@@ -61,35 +69,21 @@ func (d *Dir) scrub(ctx context.Context) {
 	s.save()
 }
 
-type scrubber struct {
-	place
-	dir   *Dir
-	ctx   context.Context
-	rate  int64
-	buf   []byte
-	noted time.Time // when the place was written down
-}
-
 // rest returns false when ctx has ended.
 func (s *scrubber) rest(pause time.Duration) bool {
-	if pause <= 0 {
-		return s.ctx.Err() == nil
+	if pause > 0 {
+		select {
+		case <-time.After(pause):
+		case <-s.ctx.Done():
+		}
 	}
-	t := time.NewTimer(pause)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-s.ctx.Done():
-		return false
-	}
+	return s.ctx.Err() == nil
 }
 
 // pass goes from the place to the last digest; false when ctx has ended.
 func (s *scrubber) pass() bool {
-	d := s.dir
-	for _, alg := range slices.Sorted(slices.Values(d.names("blobs"))) {
-		for _, two := range slices.Sorted(slices.Values(d.names("blobs/" + alg))) {
+	for _, alg := range slices.Sorted(slices.Values(s.names("blobs"))) {
+		for _, two := range slices.Sorted(slices.Values(s.names("blobs/" + alg))) {
 			if digest.Digest(alg+":"+two+"~") < s.after { // a whole shard
 				continue
 			}
@@ -102,7 +96,7 @@ func (s *scrubber) pass() bool {
 }
 
 func (s *scrubber) shard(shard string) bool {
-	for _, name := range slices.Sorted(slices.Values(s.dir.names(shard))) {
+	for _, name := range slices.Sorted(slices.Values(s.names(shard))) {
 		if s.ctx.Err() != nil {
 			return false
 		}
@@ -119,14 +113,14 @@ func (s *scrubber) shard(shard string) bool {
 
 // visit verifies one blob and then rests for as long as its share of the interval lasts.
 func (s *scrubber) visit(dg digest.Digest) bool {
-	d, began := s.dir, time.Now()
-	d.mu.RLock()
-	e, used := d.index.get(dg), max(d.used, blockSize)
+	began := time.Now()
+	s.mu.RLock()
+	e, used := s.index.get(dg), max(s.used, blockSize)
 	held := e != nil && !e.suspect // others verify suspects
 	if held {
-		e.pins.Add(1)
+		e.refs.Add(1)
 	}
-	d.mu.RUnlock()
+	s.mu.RUnlock()
 	if !held {
 		return true
 	}
@@ -135,19 +129,19 @@ func (s *scrubber) visit(dg digest.Digest) bool {
 	switch {
 	case s.ctx.Err() != nil:
 	case rotten:
-		d.m.rot.Inc()
-		d.log.Error("blob has rotted on disk; it is fetched again when it is asked for", "digest", dg, "error", err)
-		err = d.quarantine(s.ctx, e)
+		s.m.rot.Inc()
+		s.log.Error("blob has rotted on disk; it is fetched again when it is asked for", "digest", dg, "error", err)
+		err = s.quarantine.put(s.ctx, e)
 	case errors.Is(err, fs.ErrNotExist):
-		err = d.remove(s.ctx, e)
+		err = s.room.remove(s.ctx, e)
 	}
-	share := time.Duration(float64(d.opts.Scrub.Interval) * float64(e.blocks()) / float64(used))
-	d.unpin(e)
+	share := time.Duration(float64(s.interval) * float64(e.blocks()) / float64(used))
+	s.unref(e)
 	if s.ctx.Err() != nil {
 		return false
 	}
 	if err != nil {
-		d.log.Warn("cannot scrub blob", "digest", dg, "error", err)
+		s.log.Warn("cannot scrub blob", "digest", dg, "error", err)
 	}
 	s.after = dg
 	if time.Since(s.noted) >= scrubNote {
@@ -156,14 +150,14 @@ func (s *scrubber) visit(dg digest.Digest) bool {
 	return s.rest(share - time.Since(began))
 }
 
-// verify hashes the file of a pinned entry, at the pace of the rate or slower.
+// verify hashes the file of a referenced entry, at the pace of the rate or slower.
 func (s *scrubber) verify(e *entry) error {
 	dg := e.digest()
 	name, err := blobPath(dg)
 	if err != nil {
 		return err
 	}
-	f, err := s.dir.openFile(name)
+	f, err := s.open(name)
 	if err != nil {
 		return err
 	}
@@ -188,12 +182,12 @@ func (s *scrubber) verify(e *entry) error {
 // read reads one piece and waits until it may read the next one.
 func (s *scrubber) read(f *os.File, at int64) (int, error) {
 	began := time.Now()
-	err := s.dir.fault(OpRead, f.Name())
+	err := s.fault(OpRead, f.Name())
 	n := 0
 	if err == nil {
 		n, err = readAside(f, s.buf, at)
 	}
-	s.dir.m.scrubbed.Add(float64(n))
+	s.m.scrubbed.Add(float64(n))
 	took := time.Since(began)
 	pause := time.Duration(int64(n)*int64(time.Second)/s.rate) - took
 	if took > slowRead {
@@ -208,20 +202,20 @@ func (s *scrubber) read(f *os.File, at int64) (int, error) {
 // save writes the place down. Losing it costs reading some blobs once more.
 func (s *scrubber) save() {
 	s.noted = time.Now()
-	if err := s.dir.writeFile(scrubFile, s.text()); err != nil {
-		s.dir.log.Warn("cannot record how far the cache has been verified", "error", err)
+	if err := s.writeFile(scrubFile, s.text()); err != nil {
+		s.log.Warn("cannot record how far the cache has been verified", "error", err)
 	}
 }
 
 // load reads the place, or starts at the beginning.
 func (s *scrubber) load() {
-	b, err := s.dir.root.ReadFile(scrubFile)
+	b, err := s.root.ReadFile(scrubFile)
 	if err == nil {
 		s.place, err = parsePlace(b)
 	}
 	if err != nil {
 		if !errors.Is(err, fs.ErrNotExist) {
-			s.dir.log.Warn("begins to verify the cache from the start", "error", err)
+			s.log.Warn("begins to verify the cache from the start", "error", err)
 		}
 		s.place = place{}
 	}
@@ -229,7 +223,7 @@ func (s *scrubber) load() {
 		s.began = time.Now()
 	}
 	if !s.ended.IsZero() {
-		s.dir.scrubbed.Store(s.ended.Unix())
+		s.m.passed.Store(s.ended.Unix())
 	}
 	s.noted = time.Now()
 }

@@ -129,7 +129,7 @@ func TestScrubStops(t *testing.T) {
 			t.Errorf("the end took %v", waited)
 		}
 		for e := range d.index.all() {
-			if e.pins.Load() != 0 {
+			if e.refs.Load() != 0 {
 				t.Error("a pin is left")
 			}
 		}

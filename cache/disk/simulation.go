@@ -11,11 +11,19 @@ type Simulation struct {
 	max, used int64
 }
 
+// Pools says in how many pools a Simulation holds its blobs.
+type Pools int
+
+// The pools of a Simulation.
+const (
+	TwoPools Pools = iota // small blobs have one of their own, as in a directory
+	OnePool               // they have not, to show what that is worth
+)
+
 // NewSimulation returns an empty one with a quota of maxBytes, counted in blocks as Options.MaxBytes is.
-// onePool leaves small blobs without a pool of their own, which no directory does, to show what that pool is worth.
-func NewSimulation(maxBytes int64, onePool bool) *Simulation {
+func NewSimulation(maxBytes int64, pools Pools) *Simulation {
 	s := &Simulation{policy: newPolicy(maxBytes), index: map[digest.Digest]*entry{}, max: maxBytes}
-	if onePool {
+	if pools == OnePool {
 		s.policy.small = s.policy.large
 	}
 	return s

@@ -13,7 +13,7 @@ import (
 func TestSimulation(t *testing.T) {
 	const quota = 8 << 20
 	d := opened(t, Options{Path: t.TempDir(), MaxBytes: quota})
-	s := NewSimulation(quota, false)
+	s := NewSimulation(quota, TwoPools)
 	random := rand.New(rand.NewPCG(1, 2))
 	hits := 0
 	for i := range 500 {
@@ -47,7 +47,7 @@ func TestSimulation(t *testing.T) {
 
 // TestSimulationBounds: what is larger than the quota is never held, and one pool is one order.
 func TestSimulationBounds(t *testing.T) {
-	s := NewSimulation(2*smallBlob, true)
+	s := NewSimulation(2*smallBlob, OnePool)
 	huge, large, small := digest.FromString("huge"), digest.FromString("large"), digest.FromString("small")
 	for _, step := range []struct {
 		dg   digest.Digest

@@ -1,42 +1,191 @@
 package disk
 
 import (
+	"context"
 	"errors"
+	"fmt"
+	"io"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path"
+	"strconv"
+	"sync"
+	"sync/atomic"
+
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
 )
 
-// openFile opens a file of blobs/ for reading. The directories of the shards, a few
+// tree is the directory as the file system has it. It knows neither entries nor accounts.
+type tree struct {
+	root   *os.Root
+	lock   *os.File
+	log    *slog.Logger
+	inject func(op Op, name string) error // Options.Fault
+	seq    atomic.Uint64                  // of names in ingest/
+	shards sync.Map                       // name to *os.Root
+}
+
+// take locks the directory and lays it out.
+func (t *tree) take() error {
+	lock, err := t.root.OpenFile("lock", os.O_RDWR|os.O_CREATE, 0o644)
+	if err != nil {
+		return err
+	}
+	t.lock = lock
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return ErrLocked
+		}
+		return fmt.Errorf("lock: %w", err)
+	}
+	for _, name := range []string{"blobs", "ingest", "pins", "quarantine"} {
+		if err := t.root.Mkdir(name, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// close gives the directory up.
+func (t *tree) close() error {
+	var err error
+	if t.lock != nil {
+		err = t.lock.Close() // releases the lock with it
+	}
+	for _, shard := range t.shards.Range {
+		err = errors.Join(err, shard.(*os.Root).Close())
+	}
+	return errors.Join(err, t.root.Close())
+}
+
+// fault asks the injected fault, if there is one.
+func (t *tree) fault(op Op, name string) error {
+	if t.inject == nil {
+		return nil
+	}
+	return t.inject(op, name)
+}
+
+// ingestName returns a name in ingest/ that no other ingest has.
+func (t *tree) ingestName() string {
+	return "ingest/" + strconv.FormatUint(t.seq.Add(1), 10)
+}
+
+// openIn opens a file or directory for reading.
+func openIn(dir *os.Root, name string) (*os.File, error) { return dir.OpenFile(name, os.O_RDONLY, 0) }
+
+// open opens a file of blobs/ for reading. The directories of the shards, a few
 // hundred, are kept open, as to walk down to the file costs several times what opening it does.
-func (d *Dir) openFile(name string) (*os.File, error) {
+func (t *tree) open(name string) (*os.File, error) {
 	dir, base := path.Split(name)
-	if shard, ok := d.shards.Load(dir); ok {
-		f, err := shard.(*os.Root).Open(base)
+	if shard, ok := t.shards.Load(dir); ok {
+		f, err := openIn(shard.(*os.Root), base)
 		if !errors.Is(err, fs.ErrNotExist) {
 			return f, err
 		}
-		return d.root.Open(name) // the shard may have been removed and made again
+		return openIn(t.root, name) // the shard may have been removed and made again
 	}
-	shard, err := d.root.OpenRoot(dir)
+	shard, err := t.root.OpenRoot(dir)
 	if err != nil {
 		return nil, err
 	}
-	kept, had := d.shards.LoadOrStore(dir, shard)
+	kept, had := t.shards.LoadOrStore(dir, shard)
 	if had {
 		if err := shard.Close(); err != nil {
 			return nil, err
 		}
 	}
-	return kept.(*os.Root).Open(base)
+	return openIn(kept.(*os.Root), base)
 }
 
-// closeShards closes the directories that openFile has kept.
-func (d *Dir) closeShards() error {
-	var err error
-	for dir, shard := range d.shards.Range {
-		d.shards.Delete(dir)
-		err = errors.Join(err, shard.(*os.Root).Close())
+// statfs returns the free and the total bytes of the file system.
+func (t *tree) statfs() (free, total int64, err error) {
+	var s unix.Statfs_t
+	if err := unix.Fstatfs(int(t.lock.Fd()), &s); err != nil {
+		return 0, 0, fmt.Errorf("statfs: %w", err)
 	}
-	return err
+	return int64(s.Bavail) * int64(s.Bsize), int64(s.Blocks) * int64(s.Bsize), nil // types differ between systems
+}
+
+// names lists a directory.
+func (t *tree) names(dir string) []string {
+	f, err := openIn(t.root, dir)
+	if err != nil {
+		t.log.Warn("cannot read cache directory", "dir", dir, "error", err)
+		return nil
+	}
+	defer f.Close()
+	names, err := f.Readdirnames(-1)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		t.log.Warn("cannot read cache directory", "dir", dir, "error", err)
+	}
+	return names
+}
+
+// check hashes the file of a blob.
+func (t *tree) check(ctx context.Context, dg digest.Digest, name string, size int64) error {
+	if err := t.fault(OpRead, name); err != nil {
+		return err
+	}
+	f, err := t.open(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	v := dg.Verifier()
+	n, err := io.CopyBuffer(v, contextReader{ctx, f}, make([]byte, 256<<10))
+	if err != nil {
+		return err
+	}
+	if n != size || !v.Verified() {
+		return ErrCorrupt
+	}
+	return nil
+}
+
+// contextReader stops reading when its context ends.
+type contextReader struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (r contextReader) Read(p []byte) (int, error) {
+	if r.ctx.Err() != nil {
+		return 0, context.Cause(r.ctx)
+	}
+	return r.r.Read(p)
+}
+
+// seal syncs the bytes of a blob and says so in its file: only then is the write
+// permission taken away, so no order of writes after a power cut can show a
+// sealed file with other bytes.
+func (t *tree) seal(name string) error {
+	if err := t.fault(OpSync, name); err != nil {
+		return err
+	}
+	f, err := openIn(t.root, name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := datasync(f); err != nil {
+		return err
+	}
+	return f.Chmod(0o444)
+}
+
+// syncDirs syncs a shard and, as it may be new, the directories above it.
+func (t *tree) syncDirs(shard string) error {
+	for dir := shard; dir != "."; dir = path.Dir(dir) {
+		f, err := openIn(t.root, dir)
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(f.Sync(), f.Close()); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -23,8 +23,8 @@ func contenders() []contender {
 		{"FIFO", func(t *trace, c int64) policy { return &queue{room: room{trace: t, capacity: c}} }},
 		{"LRU", func(t *trace, c int64) policy { return &queue{room: room{trace: t, capacity: c}, renew: true} }},
 		{"SIEVE", func(t *trace, c int64) policy { return &sieve{room: room{trace: t, capacity: c}} }},
-		{"S3-FIFO", func(t *trace, c int64) policy { return dirPolicy{t, disk.NewSimulation(c, true)} }},
-		{"S3-FIFO + 2 % for small blobs: dray", func(t *trace, c int64) policy { return dirPolicy{t, disk.NewSimulation(c, false)} }},
+		{"S3-FIFO", func(t *trace, c int64) policy { return dirPolicy{t, disk.NewSimulation(c, disk.OnePool)} }},
+		{"S3-FIFO + 2 % for small blobs: dray", func(t *trace, c int64) policy { return dirPolicy{t, disk.NewSimulation(c, disk.TwoPools)} }},
 		{"Belady, who knows the future", newBelady},
 	}
 }

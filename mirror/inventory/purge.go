@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"dray/cache"
+	"dray/cache/disk"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -116,7 +117,11 @@ func (v *Inventory) remove(ctx context.Context, c child, shared bool, sel Select
 	case sel.DryRun:
 		g.Fate = FateRemoved
 	default:
-		switch err := v.Cache.Purge(ctx, c.digest, sel.Force); {
+		unless := disk.UnlessInUse
+		if sel.Force {
+			unless = disk.UnlessNeeded
+		}
+		switch err := v.Cache.Purge(ctx, c.digest, unless); {
 		case err == nil:
 			g.Fate = FateRemoved
 		case errors.Is(err, cache.ErrInUse):

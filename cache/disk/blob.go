@@ -1,0 +1,47 @@
+package disk
+
+import (
+	"os"
+	"sync"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// Blob is an open blob. It is not evicted before it is closed.
+type Blob struct {
+	home  *resources
+	entry *entry
+	file  *os.File
+	once  sync.Once
+	extra int64 // reservation of a second copy whose file this is
+}
+
+// Digest returns the identity of the blob.
+func (b *Blob) Digest() digest.Digest { return b.entry.digest() }
+
+// Size returns its length in bytes.
+func (b *Blob) Size() int64 { return b.entry.size }
+
+// File returns the file, for sendfile. It belongs to the blob: do not close or write it.
+func (b *Blob) File() *os.File { return b.file }
+
+// ReadAt is io.ReaderAt; it may be called concurrently.
+func (b *Blob) ReadAt(p []byte, off int64) (int, error) {
+	if err := b.home.fault(OpRead, b.file.Name()); err != nil {
+		return 0, err
+	}
+	return b.file.ReadAt(p, off)
+}
+
+// Close ends the use of the blob. Further calls do nothing.
+func (b *Blob) Close() error {
+	var err error
+	b.once.Do(func() {
+		err = b.file.Close()
+		b.home.unref(b.entry)
+		if b.extra > 0 {
+			b.home.release(b.extra, 0)
+		}
+	})
+	return err
+}

@@ -1,0 +1,79 @@
+package disk
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+)
+
+// checker verifies what an unclean stop left.
+type checker struct {
+	*resources
+	room *evictor
+	sync *syncer
+}
+
+// run clears or drops every blob of an unclean stop, one after the other.
+func (c *checker) run(ctx context.Context) {
+	c.mu.RLock()
+	var all []*entry
+	for e := range c.suspects {
+		all = append(all, e)
+	}
+	c.mu.RUnlock()
+	for _, e := range all {
+		name, err := blobPath(e.digest())
+		if err != nil {
+			continue
+		}
+		e.refs.Add(1)
+		err = c.verify(ctx, e, name)
+		c.unref(e)
+		if ctx.Err() != nil {
+			return
+		}
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			c.log.Error("cannot verify blob", "digest", e.digest(), "error", err)
+		}
+	}
+}
+
+// verify reads a referenced suspect and clears it, or drops it and returns ErrNotFound.
+func (c *checker) verify(ctx context.Context, e *entry, name string) error {
+	if err := c.takeName(ctx, e.digest()); err != nil {
+		return err
+	}
+	c.mu.RLock()
+	suspect, gone := e.suspect, e.gone
+	c.mu.RUnlock()
+	if gone || !suspect {
+		c.freeName(e.digest())
+		if gone {
+			return ErrNotFound
+		}
+		return nil
+	}
+	err := c.check(ctx, e.digest(), name, e.size)
+	if err == nil {
+		c.m.verified.Inc()
+		c.mu.Lock()
+		e.suspect = false
+		delete(c.suspects, e)
+		c.dirty[e] = struct{}{}
+		c.yieldName(e.digest())
+		c.mu.Unlock()
+		c.sync.nudge()
+		return nil
+	}
+	if !errors.Is(err, ErrCorrupt) && !errors.Is(err, fs.ErrNotExist) {
+		c.freeName(e.digest())
+		return err
+	}
+	c.m.corrupt.Inc()
+	c.log.Error("blob of an unclean stop dropped from cache", "digest", e.digest(), "error", err)
+	c.mu.Lock()
+	c.doom(e)
+	c.mu.Unlock()
+	c.room.sweep()
+	return ErrNotFound
+}

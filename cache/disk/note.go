@@ -1,0 +1,28 @@
+package disk
+
+import (
+	"errors"
+	"os"
+	"path"
+)
+
+// writeFile replaces a file of the directory by one atomic step that outlives a power cut.
+func (t *tree) writeFile(name string, b []byte) error {
+	tmp := t.ingestName()
+	if err := t.fault(OpCreate, tmp); err != nil {
+		return err
+	}
+	f, err := t.root.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	err = errors.Join(err, f.Sync(), f.Close())
+	if err == nil {
+		err = t.root.Rename(tmp, name)
+	}
+	if err != nil {
+		return errors.Join(err, t.root.Remove(tmp))
+	}
+	return t.syncDirs(path.Dir(name))
+}
