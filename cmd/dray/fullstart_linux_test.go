@@ -6,11 +6,13 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 
 	"dray/cmd/dray/config"
 	"dray/upstream/ecrtest"
+	"dray/upstream/oci"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -65,6 +67,52 @@ func TestStartOnAFullDisk(t *testing.T) {
 	before = ecr.Count("blob-get")
 	if layer(s, two); ecr.Count("blob-get") != before {
 		t.Error("nothing is kept again")
+	}
+}
+
+// Where pushes are acknowledged before they are forwarded, a restart on a full file system loses none of
+// them: what waits is served and forwarded, and once there is room pushes are acknowledged here again.
+func TestStartOnAFullDiskWithPushesThatWait(t *testing.T) {
+	path := mounted(t, 0, "size=16m")
+	ecr, hub := ecrtest.Start(t, ecrtest.Options{}), ecrtest.Start(t, ecrtest.Options{Quirks: ecrtest.Hub()})
+	one, two := layerOf(1, 100_000), layerOf(2, 1000)
+	var m *oci.Manifest
+	t.Run("with room", func(t *testing.T) {
+		s := startBefore(t, ecr, hub, path, acknowledging...)
+		s.outage()
+		m = s.push("team/app", "v1", one)
+		s.stop()
+	})
+	fill := filepath.Join(path, "fill")
+	if err := os.WriteFile(fill, make([]byte, 20<<20), 0o600); err == nil {
+		t.Fatal("it is not full")
+	}
+	var log bytes.Buffer
+	s := startLogging(t, &log, ecr, hub, path, acknowledging...)
+	if len(s.queue.List()) != 1 {
+		t.Fatalf("the queue has %+v", s.queue.List())
+	}
+	if r := s.want(200, "GET", "/v2/team/app/manifests/v1", nil); !bytes.Equal(r.body, m.Raw) {
+		t.Errorf("got %s", r.body)
+	}
+	if _, err := os.Stat(filepath.Join(path, "queue", "journal.new")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a part of a new journal: %v", err)
+	}
+	ecr.ClearFaults()
+	s.forwarded()
+	s.holds("team/app", "v1", m, one)
+	if err := os.Remove(fill); err != nil {
+		t.Fatal(err)
+	}
+	s.until(func() bool { return s.queue.Check(t.Context()) == nil })
+	s.outage()
+	s.push("team/app", "v2", two)
+	if len(s.queue.List()) != 1 {
+		t.Errorf("the queue has %+v", s.queue.List())
+	}
+	s.stop()
+	if text := log.String(); !strings.Contains(text, "the journal of pushes cannot be written anew") {
+		t.Errorf("it does not say that the journal was left as it was:\n%s", text)
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"syscall"
 	"time"
 )
 
@@ -191,33 +192,35 @@ type journal struct {
 	size   int64    // bytes of the file
 	floor  int64    // its bytes when it was written anew
 	broken bool     // a write has failed: nothing may follow it
-	sync   func(*os.File) error
+	// damaged says that the file has lines that make no sense, and is kept aside when it is replaced.
+	damaged bool
+	sync    func(*os.File) error
 }
 
-// openJournal reads what there is and writes it anew. A journal with damage is kept aside.
-func openJournal(o Options, log *slog.Logger) (*journal, past, error) {
-	j := &journal{dir: o.Directory, sync: (*os.File).Sync}
+// openJournal reads what there is and writes it anew. A journal with damage is kept aside. On a full
+// disk the file stays as it is: full is why, and the journal is broken as after any write that failed.
+func openJournal(o Options, log *slog.Logger) (j *journal, p past, full, err error) {
+	j = &journal{dir: o.Directory, sync: (*os.File).Sync}
 	if o.Sync != nil {
 		j.sync = func(*os.File) error { return o.Sync() }
 	}
-	if err := os.MkdirAll(j.dir, 0o700); err != nil {
-		return nil, past{}, err
+	if p, err = j.read(); err != nil {
+		return nil, p, nil, err
 	}
-	p, err := j.read()
-	if err != nil {
-		return nil, p, err
+	if j.damaged = p.damaged > 0; j.damaged {
+		log.Error("the journal of pushes is damaged: records are lost, and with them maybe acknowledged pushes", "records", p.damaged, "kept", j.aside())
 	}
-	if p.damaged > 0 {
-		aside := j.path() + ".damaged"
-		if err := os.Rename(j.path(), aside); err != nil {
-			return nil, p, err
-		}
-		log.Error("the journal of pushes is damaged: records are lost, and with them maybe acknowledged pushes", "records", p.damaged, "kept", aside)
+	err = j.rewrite(p)
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return j, p, err, nil
 	}
-	return j, p, j.rewrite(p)
+	return j, p, nil, err
 }
 
 func (j *journal) path() string { return filepath.Join(j.dir, journalName) }
+
+// aside is where a damaged journal is kept.
+func (j *journal) aside() string { return j.path() + ".damaged" }
 
 func (j *journal) read() (past, error) {
 	f, err := os.Open(j.path())
@@ -255,9 +258,13 @@ func (j *journal) append(r record, now func() past) error {
 	return nil
 }
 
-// rewrite replaces the file by one with the entries of p alone.
+// rewrite replaces the file by one with the entries of p alone. After an error the old file is there,
+// and no part of the new one.
 func (j *journal) rewrite(p past) error {
 	j.broken = true
+	if err := os.MkdirAll(j.dir, 0o700); err != nil {
+		return err
+	}
 	tmp := j.path() + ".new"
 	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|os.O_APPEND, 0o600)
 	if err != nil {
@@ -267,6 +274,9 @@ func (j *journal) rewrite(p past) error {
 	if err == nil {
 		err = j.sync(f)
 	}
+	if err == nil && j.damaged {
+		err = j.setAside()
+	}
 	if err == nil {
 		err = os.Rename(tmp, j.path())
 	}
@@ -274,12 +284,26 @@ func (j *journal) rewrite(p past) error {
 		err = j.syncDir()
 	}
 	if err != nil {
+		_ = os.Remove(tmp) // what there is of it takes room
 		return errors.Join(err, f.Close())
 	}
 	if j.file != nil {
 		_ = j.file.Close()
 	}
 	j.file, j.size, j.floor, j.broken = f, n, n, false
+	return nil
+}
+
+// setAside gives the damaged file its second name. The first one stays until the new file has it: an
+// end in between loses nothing.
+func (j *journal) setAside() error {
+	if err := os.Remove(j.aside()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := os.Link(j.path(), j.aside()); err != nil {
+		return err
+	}
+	j.damaged = false
 	return nil
 }
 

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"syscall"
 	"testing"
 )
 
@@ -151,4 +152,62 @@ func same(a, b past) bool {
 		}
 	}
 	return true
+}
+
+// On a full disk the queue opens with the old journal, says so, and writes it anew when there is room.
+func TestOpenOnAFullDisk(t *testing.T) {
+	for name, damage := range map[string]string{"intact": "", "damaged": "no record\n"} {
+		t.Run(name, func(t *testing.T) {
+			q, _ := opened(t, Options{})
+			added(t, q, push("a", "v1", "one"), push("a", "v2", "two"))
+			if err := q.Close(); err != nil {
+				t.Fatal(err)
+			}
+			path := filepath.Join(q.opts.Directory, journalName)
+			old, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			old = append([]byte(damage), old...)
+			if err := os.WriteFile(path, old, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			full := fmt.Errorf("sync: %w", syscall.ENOSPC)
+			q, _ = opened(t, Options{Directory: q.opts.Directory, Sync: func() error { return full }})
+			wantNames(t, q, "a:v1 one waiting", "a:v2 two waiting")
+			if err := q.Check(t.Context()); !errors.Is(err, syscall.ENOSPC) {
+				t.Errorf("it reports %v", err)
+			}
+			if err := q.Add(t.Context(), push("a", "v3", "three")); !errors.Is(err, syscall.ENOSPC) {
+				t.Errorf("a push is accepted: %v", err)
+			}
+			if now, err := os.ReadFile(path); err != nil || !bytes.Equal(now, old) {
+				t.Errorf("the old journal has %d bytes and not %d, %v", len(now), len(old), err)
+			}
+			if files, err := os.ReadDir(q.opts.Directory); err != nil || len(files) != 1 {
+				t.Errorf("beside it: %v, %v", files, err)
+			}
+			full = nil
+			added(t, q, push("a", "v3", "three"))
+			if err := q.Check(t.Context()); err != nil {
+				t.Errorf("it reports %v", err)
+			}
+			if aside, err := os.ReadFile(path + ".damaged"); damage != "" && !bytes.Equal(aside, old) {
+				t.Errorf("the damaged journal is not kept: %v", err)
+			}
+			q, _ = reopened(t, q)
+			wantNames(t, q, "a:v1 one waiting", "a:v2 two waiting", "a:v3 three waiting")
+		})
+	}
+}
+
+// A disk that fails in another way is most often a wrong mount, and keeps the queue from opening.
+func TestOpenOnABrokenDisk(t *testing.T) {
+	dir := t.TempDir()
+	if _, err := Open(t.Context(), Options{Directory: dir, Hold: (&holder{}).hold, Sync: func() error { return syscall.EIO }}); !errors.Is(err, syscall.EIO) {
+		t.Error(err)
+	}
+	if files, err := os.ReadDir(dir); err != nil || len(files) != 0 {
+		t.Errorf("it left %v, %v", files, err)
+	}
 }

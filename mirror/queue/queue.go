@@ -157,7 +157,8 @@ type hold struct {
 	release func() // nil: it could not be held
 }
 
-// Open reads the journal and holds again what it names. It starts nothing. A journal of a later version is an error.
+// Open reads the journal and holds again what it names. It starts nothing. A journal of a later version
+// is an error. A full disk is none: what waits is forwarded, and Run writes the journal anew as soon as it can.
 func Open(ctx context.Context, opts Options) (*Queue, error) {
 	opts.MaxEntries = cmp.Or(opts.MaxEntries, 10_000)
 	opts.Parallel = cmp.Or(opts.Parallel, 4)
@@ -167,11 +168,14 @@ func Open(ctx context.Context, opts Options) (*Queue, error) {
 		entries: map[uint64]*entry{}, lanes: map[place]*lane{}, held: map[digest.Digest]*hold{},
 	}
 	q.metrics = newMetrics(q)
-	j, past, err := openJournal(opts, q.log)
+	j, past, full, err := openJournal(opts, q.log)
 	if err != nil {
 		return nil, fmt.Errorf("queue: %w", err)
 	}
-	q.journal, q.lastID = j, past.lastID
+	if full != nil {
+		q.log.Error("the journal of pushes cannot be written anew", "error", full)
+	}
+	q.journal, q.lastID, q.torn = j, past.lastID, full
 	for _, e := range past.sorted() {
 		q.restore(ctx, e)
 	}
