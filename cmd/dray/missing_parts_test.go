@@ -82,12 +82,12 @@ func TestPushOfWhatWasLost(t *testing.T) {
 				index := indexOf(t, img)
 				pushes := func(want int) {
 					t.Helper()
-					n, _ := s.pushAsking("team/app", img.Digest.String(), img, config, layer)
+					n, _ := s.pushAsking("team/app", img.Digest.String(), img, imageConfig, layer)
 					_, put := s.pushAsking("team/app", "multi", index)
 					if n != want || put.StatusCode != http.StatusCreated {
 						t.Fatalf("%d blobs sent, the answer to the index is %s %s", n, put.Status, put.body)
 					}
-					if _, put := s.pushAsking("team/app", "v1", img, config, layer); put.StatusCode != http.StatusCreated {
+					if _, put := s.pushAsking("team/app", "v1", img, imageConfig, layer); put.StatusCode != http.StatusCreated {
 						t.Fatalf("%s %s", put.Status, put.body)
 					}
 					if s.queue != nil {
@@ -155,7 +155,7 @@ func TestPushOfWhatWasPurged(t *testing.T) {
 			m := s.push("team/app", "v1", layer)
 			s.lose("team/app", m)
 			operated[inventory.Purged](s, append([]string{"purge"}, args...)...)
-			sent, put := s.pushAsking("team/app", "v1", m, config, layer)
+			sent, put := s.pushAsking("team/app", "v1", m, imageConfig, layer)
 			if sent == 0 || put.StatusCode != http.StatusCreated {
 				t.Fatalf("%d blobs sent, then %s %s", sent, put.Status, put.body)
 			}

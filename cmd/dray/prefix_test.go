@@ -173,7 +173,7 @@ func TestPrefixIsChecked(t *testing.T) {
 		if err := os.WriteFile(path, []byte("upstreams: [{name: up, url: 'http://127.0.0.1:1', repository_prefix: '"+prefix+"'}]"), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := Load(path, nil); (err == nil) != ok {
+		if _, err := load(path, nil); (err == nil) != ok {
 			t.Errorf("%q: %v", prefix, err)
 		}
 	}
