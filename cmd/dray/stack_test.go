@@ -15,6 +15,7 @@ import (
 	"sync"
 	"testing"
 
+	"dray/cmd/dray/config"
 	"dray/upstream/ecrtest"
 	"dray/upstream/oci"
 
@@ -80,7 +81,7 @@ func startLogging(t testing.TB, log io.Writer, ecr, hub *ecrtest.Running, dir st
 }
 
 // configured is a stack that is not started, and what it is configured with.
-func configured(t testing.TB, ecr, hub *ecrtest.Running, dir string, edits ...string) (*stack, Config) {
+func configured(t testing.TB, ecr, hub *ecrtest.Running, dir string, edits ...string) (*stack, config.Config) {
 	t.Helper()
 	s := &stack{TB: t, ecr: ecr, hub: hub}
 	setenv(t, "AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE")
@@ -101,7 +102,7 @@ func configured(t testing.TB, ecr, hub *ecrtest.Running, dir string, edits ...st
 	return s, cfg
 }
 
-func (s *stack) launch(cfg Config, log io.Writer) {
+func (s *stack) launch(cfg config.Config, log io.Writer) {
 	s.Helper()
 	var err error
 	s.graph, err = build(s.Context(), cfg, slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})))
