@@ -59,7 +59,7 @@ func benchmarkDray(b *testing.B, path func(seeded) string) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	go func() { _ = s.fronts[0].Serve(b.Context(), ln) }() // ends with the benchmark
+	go func() { _ = s.servers[0].Serve(b.Context(), ln) }() // ends with the benchmark
 	ask := requestFor(path(img))
 	c := dialBench(b, ln.Addr().String())
 	for range 2 { // the second answer is a hit

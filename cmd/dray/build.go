@@ -48,7 +48,7 @@ type graph struct {
 	mirror     *mirror.Mirror
 	notifying  *http.Transport // to the services that are told of events; nil without any
 	inventory  *inventory.Inventory
-	fronts     []*wire.Server
+	servers    []*wire.Server
 	// background is everything that runs until the program stops, by name.
 	background map[string]func(context.Context) error
 }
@@ -196,7 +196,7 @@ func (g *graph) buildListeners(context.Context) error {
 		if i == 0 {
 			setting += ", DRAY_ADDRESS or PORT"
 		}
-		f, err := g.newServer(wire.ServerOptions{
+		server, err := g.newServer(wire.ServerOptions{
 			Name: l.Name, Setting: setting, Address: l.Address, Certificate: l.TLS.Certificate, PrivateKey: l.TLS.PrivateKey, Splice: l.Send == config.SendSplice,
 			Handler: &mirror.Listener{
 				Mirror: g.mirror, Name: l.Name, Role: mirror.Role(l.Role), Routes: routesOf(g.cfg, l), Access: access[l.Auth],
@@ -207,7 +207,7 @@ func (g *graph) buildListeners(context.Context) error {
 		if err != nil {
 			return fmt.Errorf("listener %s: %w", l.Name, err)
 		}
-		g.fronts = append(g.fronts, f)
+		g.servers = append(g.servers, server)
 	}
 	return nil
 }

@@ -22,7 +22,7 @@ import (
 func (s *stack) admin() string {
 	s.Helper()
 	if s.adminURL == "" {
-		server := httptest.NewServer(s.fronts[len(s.fronts)-1].Handler)
+		server := httptest.NewServer(s.servers[len(s.servers)-1].Handler)
 		s.Cleanup(server.Close)
 		s.adminURL = server.URL
 	}

@@ -91,7 +91,7 @@ func serve(ctx context.Context, cfg config.Config, log *slog.Logger) (err error)
 		})
 	}
 	background.Go(func() error { g.greet(inner); return nil })
-	err = g.serveFronts(ctx, inner)
+	err = g.serveAll(ctx, inner)
 	stop()
 	return errors.Join(err, background.Wait())
 }
@@ -118,15 +118,15 @@ func (g *graph) greet(ctx context.Context) {
 	asking.Wait()
 }
 
-// serveFronts listens everywhere before it serves anywhere, so that a start that
+// serveAll listens everywhere before it serves anywhere, so that a start that
 // cannot succeed has answered nobody. It ends with either context.
-func (g *graph) serveFronts(ctx, inner context.Context) error {
+func (g *graph) serveAll(ctx, inner context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(inner, cancel)()
 	var listening []net.Listener
-	for _, f := range g.fronts {
-		ln, err := f.Listen(ctx)
+	for _, server := range g.servers {
+		ln, err := server.Listen(ctx)
 		if err != nil {
 			for _, l := range listening {
 				_ = l.Close()
@@ -135,12 +135,12 @@ func (g *graph) serveFronts(ctx, inner context.Context) error {
 		}
 		listening = append(listening, ln)
 	}
-	servers, ctx := errgroup.WithContext(ctx)
-	for i, f := range g.fronts {
-		g.log.Info("listening", "listener", f.Name, "address", listening[i].Addr().String(), "tls", f.Certificate != "")
-		servers.Go(func() error { return f.Serve(ctx, listening[i]) })
+	running, ctx := errgroup.WithContext(ctx)
+	for i, server := range g.servers {
+		g.log.Info("listening", "listener", server.Name, "address", listening[i].Addr().String(), "tls", server.Certificate != "")
+		running.Go(func() error { return server.Serve(ctx, listening[i]) })
 	}
-	err := servers.Wait()
+	err := running.Wait()
 	g.log.Info("stopped")
 	return err
 }

@@ -122,7 +122,7 @@ func (s *stack) run() {
 			}
 		})
 	}
-	front := httptest.NewServer(s.fronts[0].Handler)
+	front := httptest.NewServer(s.servers[0].Handler)
 	s.url = front.URL
 	s.stop = sync.OnceFunc(func() {
 		front.Close()

@@ -44,7 +44,8 @@ func (l gatheringListener) Accept() (net.Conn, error) {
 type gathering struct {
 	net.Conn
 
-	mu      sync.Mutex // orders the records: the handler, and the reader that answers a key update, both write
+	// mu orders the records: the handler, and the reader that answers a key update, both write.
+	mu      sync.Mutex
 	holding bool
 	held    *[]byte // nil while nothing is held
 	err     error   // the first failure; what follows would leave a hole

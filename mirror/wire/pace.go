@@ -71,15 +71,17 @@ func (k *errorKeeper) Read(p []byte) (int, error) {
 // gatherFrom is the size of a write that makes more than one record.
 const gatherFrom = 16<<10 + 1
 
-// patient gives the client the stall for what is written next, from now or from a moment before. The limit stays when the
-// answer has been written, since net/http hands the last of it to the connection afterwards; the next answer has its own.
+// patient gives the client the stall for what is written next, from now or from a moment before.
+// The limit stays when the answer has been written, since net/http hands the last of it to the
+// connection afterwards. The next answer has its own.
 func (w *Response) patient() {
 	now := time.Now()
 	if now.Sub(w.paced) <= w.options.Stall/16 {
 		return
 	}
 	w.paced = now
-	_ = http.NewResponseController(w.ResponseWriter).SetWriteDeadline(now.Add(w.options.Stall)) // where it cannot be set there is no limit
+	// Where it cannot be set there is no limit.
+	_ = http.NewResponseController(w.ResponseWriter).SetWriteDeadline(now.Add(w.options.Stall))
 }
 
 // pacedWriter is an answer whose client must keep taking.
@@ -95,7 +97,8 @@ func (w *Response) pacedWriter() pacedWriter {
 	return p
 }
 
-// hold gathers what is written until the returned function is called, which gives a failure to err where there is none.
+// hold gathers what is written until release is called, which sets err where that is nil and what
+// was gathered cannot be written.
 func (p pacedWriter) hold(err *error) (release func()) {
 	p.gather.Hold()
 	return func() {

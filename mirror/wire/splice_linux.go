@@ -57,7 +57,7 @@ func (p *pipe) close() {
 	_ = unix.Close(p.write)
 }
 
-// take returns a pipe, or nil when there is none to be had.
+// take returns a pipe, or nil when all are in use or none can be made.
 func (s *pipes) take() *pipe {
 	s.mu.Lock()
 	if n := len(s.idle); n > 0 {
@@ -142,8 +142,9 @@ type splicing struct {
 
 var _ gatherer = (*splicing)(nil)
 
-// Hold implements gatherer. What net/http writes before a file, the header and the file's first bytes, is to leave
-// together with what is spliced after it: alone it would be a packet, and wake the client, for next to nothing.
+// Hold implements gatherer. What net/http writes before a file, the header and the file's first
+// bytes, is to leave together with what is spliced after it: alone it would be a packet, and wake
+// the client, for next to nothing.
 func (c *splicing) Hold() { c.holding = true }
 
 // Release implements gatherer.
@@ -189,7 +190,7 @@ func (c *splicing) Write(p []byte) (n int, err error) {
 // errNotSpliced says that nothing was sent, because the file system or the kernel does not splice.
 var errNotSpliced = errors.New("cannot be spliced")
 
-// ReadFrom implements io.ReaderFrom. What it cannot splice goes the way it would have gone without it.
+// ReadFrom implements io.ReaderFrom. What it cannot splice goes the way of a net.TCPConn.
 func (c *splicing) ReadFrom(r io.Reader) (int64, error) {
 	n, err := c.readFrom(r)
 	if n > 0 {
@@ -287,8 +288,9 @@ func splice(from, to int, n int64, flags int) (int64, error) {
 	}
 }
 
-// spliceAtOnce is splice from memory to a connection. It never waits, and so does not tell Go's scheduler, which would hand on the processor and
-// take it back for each call that takes longer than some 20 µs: a tenth of the processor time.
+// spliceAtOnce is splice from memory to a connection. It never waits, and so does not tell Go's
+// scheduler, which would hand on the processor and take it back for each call that takes longer than
+// some 20 µs: a tenth of the processor time.
 func spliceAtOnce(from, to int, n int64, flags int) (int64, error) {
 	for {
 		moved, _, errno := unix.RawSyscall6(unix.SYS_SPLICE, uintptr(from), 0, uintptr(to), 0, uintptr(n), uintptr(unix.SPLICE_F_MOVE|unix.SPLICE_F_NONBLOCK|flags))

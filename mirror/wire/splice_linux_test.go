@@ -23,7 +23,7 @@ import (
 // spliced is a server of one file behind a listener that splices.
 type spliced struct {
 	*testing.T
-	front   *Server
+	server  *Server
 	address string
 	layer   []byte
 }
@@ -36,7 +36,7 @@ func startSpliced(t *testing.T, o Options) *spliced {
 	if err := os.WriteFile(path, s.layer, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	f, err := NewServer(ServerOptions{
+	server, err := NewServer(ServerOptions{
 		Name: "plain", Address: "127.0.0.1:0", Splice: true,
 		ReadHeaderTimeout: time.Minute, IdleTimeout: time.Minute, Grace: time.Minute, Logger: slog.New(slog.DiscardHandler),
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -55,30 +55,31 @@ func startSpliced(t *testing.T, o Options) *spliced {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ln, err := f.Listen(t.Context())
+	ln, err := server.Listen(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.front, s.address = f, ln.Addr().String()
+	s.server, s.address = server, ln.Addr().String()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- f.Serve(ctx, ln) }()
+	go func() { done <- server.Serve(ctx, ln) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
-		if idle, open := len(f.pipes.idle), f.pipes.open; idle+open > 0 {
+		if idle, open := len(server.pipes.idle), server.pipes.open; idle+open > 0 {
 			t.Errorf("%d pipes are idle and %d open after the end", idle, open)
 		}
 	})
 	return s
 }
 
-// fetch gets a range of the layer, "" for all of it, and checks every byte; it returns how many were spliced.
+// fetch gets a range of the layer, "" for all of it, and checks every byte. It returns how many were
+// spliced.
 func (s *spliced) fetch(span string, from, to int) int64 {
 	s.Helper()
-	before := s.front.pipes.counted()
+	before := s.server.pipes.counted()
 	req, err := http.NewRequestWithContext(s.Context(), "GET", "http://"+s.address+"/", http.NoBody)
 	if err != nil {
 		s.Fatal(err)
@@ -95,7 +96,7 @@ func (s *spliced) fetch(span string, from, to int) int64 {
 	if err != nil || !bytes.Equal(got, s.layer[from:to]) {
 		s.Errorf("%q: %d bytes of %d, or others, %v", span, len(got), to-from, err)
 	}
-	return s.front.pipes.counted() - before
+	return s.server.pipes.counted() - before
 }
 
 func (s *pipes) counted() int64 {
@@ -155,20 +156,20 @@ func TestSplice(t *testing.T) {
 		{"", 0, all}, {"bytes=0-", 0, all}, {"bytes=1-", 1, all}, {"bytes=-3000000", all - 3000000, all}, {"bytes=1048576-2097151", 1 << 20, 2 << 20},
 		{"bytes=4095-1052670", 4095, 1052671}, {"bytes=5000-9999", 5000, 10000}, {"bytes=7-7", 7, 8}, {"bytes=100-611", 100, 612},
 	} {
-		before := s.front.pipes.counted()
+		before := s.server.pipes.counted()
 		s.fetch(tc.span, tc.from, tc.to)
-		s.front.pipes.settled(t) // who has the last byte may ask again before its pipe is back
-		if n, want := s.front.pipes.counted()-before, int64(tc.to-tc.from); n > want || n < want-512 {
+		s.server.pipes.settled(t) // who has the last byte may ask again before its pipe is back
+		if n, want := s.server.pipes.counted()-before, int64(tc.to-tc.from); n > want || n < want-512 {
 			t.Errorf("%q: %d of %d bytes were spliced", tc.span, n, want)
 		}
 	}
-	if n := s.front.pipes.open; n != 1 {
+	if n := s.server.pipes.open; n != 1 {
 		t.Errorf("%d pipes for one client after the other", n)
 	}
 }
 
-// What is written before a file leaves with it: all at once where there is one, and at the latest when nothing more is held
-// back. A client that waits for it gets it either way.
+// What is written before a file leaves with it: all at once where there is one, and at the latest
+// when nothing more is held back. A client that waits for it gets it either way.
 func TestSpliceHoldsTheHeader(t *testing.T) {
 	p := newPipes()
 	defer p.close()
@@ -295,7 +296,7 @@ func TestSpliceBroken(t *testing.T) {
 			if err := end(conn); err != nil {
 				t.Fatal(err)
 			}
-			s.front.pipes.settled(t)
+			s.server.pipes.settled(t)
 			s.fetch("", 0, len(s.layer))
 			s.fetch("bytes=1000000-", 1000000, len(s.layer))
 		})
@@ -306,22 +307,22 @@ func TestSpliceBroken(t *testing.T) {
 func TestSpliceWithoutPipes(t *testing.T) {
 	t.Run("refused", func(t *testing.T) {
 		s := startSpliced(t, Options{Stall: time.Minute})
-		s.front.pipes.make = func() (*pipe, error) { return nil, os.NewSyscallError("fcntl", unix.EPERM) }
-		if n := s.fetch("", 0, len(s.layer)); n != 0 || s.front.pipes.open != 0 {
-			t.Errorf("%d bytes were spliced, %d pipes", n, s.front.pipes.open)
+		s.server.pipes.make = func() (*pipe, error) { return nil, os.NewSyscallError("fcntl", unix.EPERM) }
+		if n := s.fetch("", 0, len(s.layer)); n != 0 || s.server.pipes.open != 0 {
+			t.Errorf("%d bytes were spliced, %d pipes", n, s.server.pipes.open)
 		}
 	})
 	t.Run("in use", func(t *testing.T) {
 		s := startSpliced(t, Options{Stall: time.Minute})
 		var taken []*pipe
 		for range maxPipes {
-			taken = append(taken, s.front.pipes.take())
+			taken = append(taken, s.server.pipes.take())
 		}
 		if n := s.fetch("", 0, len(s.layer)); n != 0 {
 			t.Errorf("%d bytes were spliced", n)
 		}
 		for _, p := range taken {
-			s.front.pipes.give(p, 0)
+			s.server.pipes.give(p, 0)
 		}
 		if n := s.fetch("", 0, len(s.layer)); n == 0 {
 			t.Error("nothing was spliced when there were pipes again")

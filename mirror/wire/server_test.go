@@ -10,24 +10,25 @@ import (
 	"testing"
 )
 
-// TestServerLog: a panic that got past everything is an error in the log; what net/http says of clients that leave shows for debugging alone.
+// A panic that got past everything is an error in the log. What net/http says of clients that leave
+// shows for debugging alone.
 func TestServerLog(t *testing.T) {
 	var log bytes.Buffer
-	f, err := NewServer(ServerOptions{
+	s, err := NewServer(ServerOptions{
 		Name: "admin", Address: "127.0.0.1:0", Logger: slog.New(slog.NewTextHandler(&log, nil)),
 		Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("a nil in it") }),
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.server.ErrorLog.Print("http: TLS handshake error from 127.0.0.1:1: EOF")
+	s.server.ErrorLog.Print("http: TLS handshake error from 127.0.0.1:1: EOF")
 	if log.Len() > 0 {
 		t.Errorf("noise: %s", log.String())
 	}
 	ours, theirs := net.Pipe()
 	defer ours.Close()
 	served := make(chan error, 1)
-	go func() { served <- f.server.Serve(&once{conn: theirs}) }()
+	go func() { served <- s.server.Serve(&once{conn: theirs}) }()
 	if _, err := io.WriteString(ours, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"); err != nil {
 		t.Fatal(err)
 	}

@@ -34,14 +34,14 @@ type ServerOptions struct {
 type Server struct {
 	ServerOptions
 	server *http.Server
-	pipes  *pipes // nil: files take no detour
+	pipes  *pipes // nil: files are not spliced
 }
 
-// NewServer makes the server of a listener. Its certificate is read here, so that a
-// bad one stops the start, and again for each connection after it changed on disk.
+// NewServer makes a server that does not listen yet. It reads the certificate, so that a bad one
+// stops the start; later the certificate follows its files. An error is one of the certificate.
 func NewServer(o ServerOptions) (*Server, error) {
-	f := &Server{ServerOptions: o}
-	f.server = &http.Server{
+	s := &Server{ServerOptions: o}
+	s.server = &http.Server{
 		Addr: o.Address, Handler: o.Handler,
 		ReadHeaderTimeout: o.ReadHeaderTimeout, IdleTimeout: o.IdleTimeout,
 		MaxHeaderBytes: 64 << 10,
@@ -50,22 +50,23 @@ func NewServer(o ServerOptions) (*Server, error) {
 	}
 	if o.Certificate == "" {
 		if o.Splice {
-			f.pipes = newPipes()
+			s.pipes = newPipes()
 		}
-		return f, nil
+		return s, nil
 	}
 	certificate := &reloading{certificate: o.Certificate, key: o.PrivateKey}
 	if err := certificate.load(); err != nil {
 		return nil, err
 	}
-	// HTTP/1.1 only: for large bodies HTTP/2 costs more and gains nothing. Clients of TLS 1.3 get it, and resume
-	// their sessions by tickets, whose keys crypto/tls makes and rotates.
-	f.server.TLSConfig = &tls.Config{GetCertificate: certificate.get, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}}
-	f.server.TLSNextProto = map[string]func(*http.Server, *tls.Conn, http.Handler){}
-	return f, nil
+	// HTTP/1.1 only: for large bodies HTTP/2 costs more and gains nothing. Clients of TLS 1.3 get it,
+	// and resume their sessions by tickets, whose keys crypto/tls makes and rotates.
+	s.server.TLSConfig = &tls.Config{GetCertificate: certificate.get, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}}
+	s.server.TLSNextProto = map[string]func(*http.Server, *tls.Conn, http.Handler){}
+	return s, nil
 }
 
-// serverLog is for what net/http says of connections: mostly that a client left, which is noise. A panic that nobody has recovered is not.
+// serverLog is for what net/http says of connections: mostly that a client left, which is noise. A
+// panic that nothing has recovered is not.
 type serverLog struct{ slog.Handler }
 
 // Enabled implements slog.Handler: what a line says decides.
@@ -83,47 +84,47 @@ func (h serverLog) Handle(ctx context.Context, line slog.Record) error {
 }
 
 // Listen takes the address. An address in use stops the start.
-func (f *Server) Listen(ctx context.Context) (net.Listener, error) {
+func (s *Server) Listen(ctx context.Context) (net.Listener, error) {
 	var lc net.ListenConfig
-	ln, err := lc.Listen(ctx, "tcp", f.Address)
+	ln, err := lc.Listen(ctx, "tcp", s.Address)
 	if err != nil {
-		return nil, fmt.Errorf("listener %s: %w; %s sets the address", f.Name, err, f.Setting)
+		return nil, fmt.Errorf("listener %s: %w; %s sets the address", s.Name, err, s.Setting)
 	}
 	return ln, nil
 }
 
 // wrap puts TLS on a listener, where that is configured, and otherwise the way that files are sent.
-func (f *Server) wrap(ln net.Listener) net.Listener {
-	if f.pipes != nil {
-		return f.pipes.through(ln)
+func (s *Server) wrap(ln net.Listener) net.Listener {
+	if s.pipes != nil {
+		return s.pipes.through(ln)
 	}
-	if f.server.TLSConfig == nil {
+	if s.server.TLSConfig == nil {
 		return ln
 	}
-	return tls.NewListener(gatheringListener{ln}, f.server.TLSConfig)
+	return tls.NewListener(gatheringListener{ln}, s.server.TLSConfig)
 }
 
 // Serve answers requests that come to ln until ctx ends, and then gives the running ones their
 // grace. It closes ln.
-func (f *Server) Serve(ctx context.Context, ln net.Listener) error {
-	if f.pipes != nil {
-		defer f.pipes.close()
+func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
+	if s.pipes != nil {
+		defer s.pipes.close()
 	}
 	done := make(chan error, 1)
-	go func() { done <- f.server.Serve(f.wrap(ln)) }()
+	go func() { done <- s.server.Serve(s.wrap(ln)) }()
 	select {
 	case err := <-done:
-		return fmt.Errorf("listener %s: %w", f.Name, err)
+		return fmt.Errorf("listener %s: %w", s.Name, err)
 	case <-ctx.Done():
 	}
-	late, cancel := context.WithTimeout(context.WithoutCancel(ctx), f.Grace)
+	late, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.Grace)
 	defer cancel()
-	if err := f.server.Shutdown(late); err != nil {
-		f.Logger.Warn("requests cut short", "listener", f.Name, "error", err)
-		_ = f.server.Close()
+	if err := s.server.Shutdown(late); err != nil {
+		s.Logger.Warn("requests cut short", "listener", s.Name, "error", err)
+		_ = s.server.Close()
 	}
 	if err := <-done; !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("listener %s: %w", f.Name, err)
+		return fmt.Errorf("listener %s: %w", s.Name, err)
 	}
 	return nil
 }
