@@ -136,7 +136,7 @@ func (m *Mirror) gatherBlob(ctx context.Context, up *Upstream, repo string, c oc
 	}
 	_, err = up.Source.StatBlob(ctx, up.remote(repo), c.Digest)
 	if oci.NotFound(err) {
-		err = oci.ErrManifestBlobUnknown.With("the manifest needs blob %s, which was not pushed to %s", c.Digest, repo)
+		err = oci.NotPushed(oci.KindBlob, c.Digest, repo)
 	}
 	return 0, false, err
 }
@@ -159,7 +159,7 @@ func (m *Mirror) gatherManifest(ctx context.Context, p plea, c oci.Child) error 
 	case man != nil:
 		return m.acknowledge(ctx, p.of(man))
 	}
-	return oci.ErrManifestBlobUnknown.With("the index needs manifest %s, which was not pushed to %s", c.Digest, repo)
+	return oci.NotPushed(oci.KindManifest, c.Digest, repo)
 }
 
 // Forward brings a push of the queue to its upstream. It is a [queue.Forward].

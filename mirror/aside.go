@@ -124,7 +124,7 @@ func (m *Mirror) lendAside(ctx context.Context, up *Upstream, repo string, c oci
 	} else {
 		var err error
 		if size, err = up.Source.StatBlob(ctx, up.remote(repo), c.Digest); oci.NotFound(err) {
-			return oci.ErrManifestBlobUnknown.With("the manifest needs blob %s, which was not pushed to %s", c.Digest, repo)
+			return oci.NotPushed(oci.KindBlob, c.Digest, repo)
 		} else if err != nil {
 			return err
 		}

@@ -6,7 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
-	"strings"
+	"slices"
 	"time"
 
 	"dray/cache/meta"
@@ -51,11 +51,11 @@ func (a attachment) remote() upstream.Repo { return a.up.remote(a.repo).With(inB
 
 // attach has a verdict put beside an image that is on its way to the upstream or there. It never waits.
 func (m *Mirror) attach(p plea, r *pipeline.Report) {
-	if p.gate == nil || !p.gate.Attach || r == nil || p.man.Subject != nil || derivedTag(p.ref.Tag) {
+	if p.gate == nil || !p.gate.Attach || r == nil || p.man.Subject != nil || oci.DerivedTag(p.ref.Tag) {
 		return
 	}
 	subject := oci.Descriptor{MediaType: p.man.MediaType, Digest: p.man.Digest, Size: int64(len(p.man.Raw))}
-	if !m.attachments.Add(attachment{p.up, p.repo, p.ref, subject, r}) {
+	if !m.attachments.Add(attachment{up: p.up, repo: p.repo, ref: p.ref, subject: subject, report: r}) {
 		m.metrics.attached.WithLabelValues(p.up.Name, "dropped").Inc()
 	}
 }
@@ -70,12 +70,6 @@ func (m *Mirror) attaches() bool {
 		}
 	}
 	return false
-}
-
-// derivedTag reports a tag that tools make of a digest, for what describes an image: "sha256-….sig", or the tag of [upstream.FallbackTag].
-func derivedTag(tag string) bool {
-	hex, ok := strings.CutPrefix(tag, "sha256-")
-	return ok && len(hex) >= 64
 }
 
 // attachOne is the worker's part of attach.
@@ -240,31 +234,15 @@ func (m *Mirror) listByTag(ctx context.Context, a attachment, man *oci.Manifest)
 
 // withReferrer adds a manifest to an index of referrers; it returns nil where it is there.
 func withReferrer(index []byte, man *oci.Manifest) ([]byte, error) {
-	var members map[string]json.RawMessage
-	if err := json.Unmarshal(index, &members); err != nil {
-		return nil, err
+	there := false
+	raw, err := oci.EditIndex(index, func(all []oci.IndexEntry) []oci.IndexEntry {
+		there = slices.ContainsFunc(all, func(e oci.IndexEntry) bool { return e.Digest == man.Digest })
+		d := man.Descriptor()
+		d.ArtifactType, d.Annotations = man.ArtifactType, man.Annotations
+		return append(all, oci.IndexEntry{Descriptor: d})
+	})
+	if there {
+		return nil, nil
 	}
-	var all []json.RawMessage
-	if err := json.Unmarshal(members["manifests"], &all); err != nil {
-		return nil, err
-	}
-	for _, raw := range all {
-		var d oci.Descriptor
-		if err := json.Unmarshal(raw, &d); err != nil {
-			return nil, err
-		}
-		if d.Digest == man.Digest {
-			return nil, nil
-		}
-	}
-	d := man.Descriptor()
-	d.ArtifactType, d.Annotations = man.ArtifactType, man.Annotations
-	one, err := json.Marshal(d)
-	if err != nil {
-		return nil, err
-	}
-	if members["manifests"], err = json.Marshal(append(all, one)); err != nil {
-		return nil, err
-	}
-	return json.Marshal(members)
+	return raw, err
 }

@@ -148,7 +148,7 @@ func (l *learner) index(ctx context.Context, u unlearnt, man *oci.Manifest) {
 // image records the names of an image under its layers.
 func (l *learner) image(ctx context.Context, c flight.Job[unlearnt], man *oci.Manifest) {
 	u := c.Value
-	if man.Config == nil || !imageConfig(man.Config.MediaType) {
+	if man.Config == nil || !oci.ImageConfig(man.Config.MediaType) {
 		return
 	}
 	raw, err := l.m.cache.Peek(ctx, man.Config.Digest, maxConfigBytes)
@@ -176,11 +176,6 @@ func (l *learner) postpone(c flight.Job[unlearnt]) {
 	if !l.lessons.Retry(c, learnPauses) {
 		l.learnt.Remove(c.Value.lesson)
 	}
-}
-
-// imageConfig reports whether a configuration is that of an image to be run.
-func imageConfig(mediaType string) bool {
-	return mediaType == oci.MediaTypeOCIConfig || mediaType == oci.MediaTypeDockerConfig
 }
 
 // diffIDs are those of a configuration; none of one that has something else in their place.

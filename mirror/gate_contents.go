@@ -120,7 +120,7 @@ func (c *pushed) Manifest(ctx context.Context, d oci.Descriptor) (*oci.Manifest,
 	if a == nil {
 		var err error
 		if a, err = c.m.byDigest(ctx, c.up, c.repo, d.Digest, anyManifest); err != nil {
-			return nil, missing(err, "manifest", d.Digest, c.repo)
+			return nil, missing(err, oci.KindManifest, d.Digest, c.repo)
 		}
 	}
 	man, err := oci.ParseManifest(a.mediaType, a.raw)
@@ -130,9 +130,9 @@ func (c *pushed) Manifest(ctx context.Context, d oci.Descriptor) (*oci.Manifest,
 	return man, err
 }
 
-func missing(err error, what string, d digest.Digest, repo string) error {
+func missing(err error, kind oci.Kind, d digest.Digest, repo string) error {
 	if oci.NotFound(err) {
-		return oci.ErrManifestBlobUnknown.With("the manifest needs %s %s, which was not pushed to %s", what, d, repo).Because(err)
+		return oci.NotPushed(kind, d, repo).Because(err)
 	}
 	return err
 }
@@ -152,7 +152,7 @@ func (c *pushed) Open(ctx context.Context, d oci.Descriptor) (io.ReadCloser, err
 	if !visible {
 		var err error
 		if size, err = c.vouched(ctx, d.Digest); err != nil {
-			return nil, missing(err, "blob", d.Digest, c.repo)
+			return nil, missing(err, oci.KindBlob, d.Digest, c.repo)
 		}
 	} else if held, ok := m.cache.Stat(d.Digest); ok {
 		size = held

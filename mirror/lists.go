@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 
 	"dray/upstream"
@@ -103,29 +104,9 @@ func (m *Mirror) referrersByTag(x *exchange) error {
 
 // ofArtifactType leaves the descriptors of one artifact type in an index, each as it stands there.
 func ofArtifactType(index []byte, artifactType string) ([]byte, error) {
-	var members map[string]json.RawMessage
-	if err := json.Unmarshal(index, &members); err != nil {
-		return nil, err
-	}
-	var all []json.RawMessage
-	if err := json.Unmarshal(members["manifests"], &all); err != nil {
-		return nil, err
-	}
-	kept := []json.RawMessage{}
-	for _, raw := range all {
-		var d oci.Descriptor
-		if err := json.Unmarshal(raw, &d); err != nil {
-			return nil, err
-		}
-		if d.ArtifactType == artifactType {
-			kept = append(kept, raw)
-		}
-	}
-	var err error
-	if members["manifests"], err = json.Marshal(kept); err != nil {
-		return nil, err
-	}
-	return json.Marshal(members)
+	return oci.EditIndex(index, func(all []oci.IndexEntry) []oci.IndexEntry {
+		return slices.DeleteFunc(all, func(e oci.IndexEntry) bool { return e.ArtifactType != artifactType })
+	})
 }
 
 func badListing(up *Upstream, cause error) error {

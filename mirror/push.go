@@ -307,7 +307,7 @@ func (m *Mirror) settleBlob(ctx context.Context, how upstream.Call, up *Upstream
 			return m.supply(ctx, how, up, repo, c.Digest, size)
 		}
 	}
-	return oci.ErrManifestBlobUnknown.With("the manifest needs blob %s, which was not pushed to %s", c.Digest, repo)
+	return oci.NotPushed(oci.KindBlob, c.Digest, repo)
 }
 
 // forgetChildren drops the facts about a manifest's children that the upstream has proven wrong.

@@ -246,7 +246,7 @@ func printReport(out io.Writer, r *pipeline.Report) {
 	if r.Tag != "" {
 		image += ":" + r.Tag
 	}
-	fmt.Fprintf(out, "%s (%s) %s the checks %s\n", image, short(r.Digest), strings.Replace(verdict, "rejected", "rejected by", 1), r.Checks)
+	fmt.Fprintf(out, "%s (%s) %s the checks %s\n", image, oci.Short(r.Digest), strings.Replace(verdict, "rejected", "rejected by", 1), r.Checks)
 	for _, f := range r.Findings {
 		word := string(f.Mode)
 		if f.Waived != "" {

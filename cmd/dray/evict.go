@@ -9,6 +9,7 @@ import (
 
 	"dray/cache/disk"
 	"dray/cmd/dray/config"
+	"dray/upstream/oci"
 
 	"github.com/spf13/cobra"
 )
@@ -68,7 +69,7 @@ func (e Evicted) table(w io.Writer) {
 			why = "asked for before, and the rounds for that are over by its turn"
 		}
 		sum += v.Size
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", short(v.Digest), size(v.Size), day(v.LastUse), v.Pool, why)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", oci.Short(v.Digest), size(v.Size), day(v.LastUse), v.Pool, why)
 	}
 	fmt.Fprintf(w, "in all\t%s\n", size(sum))
 }

@@ -387,7 +387,7 @@ func TestPlanOfWhatIsUsed(t *testing.T) {
 		t.Fatalf("%d hits", i.Hits)
 	}
 	for line := range strings.Lines(s.printed("evict", "--dry-run")) {
-		if strings.HasPrefix(line, short(layer)) && !strings.Contains(line, "asked for before, and the rounds for that are over by its turn") {
+		if strings.HasPrefix(line, oci.Short(layer)) && !strings.Contains(line, "asked for before, and the rounds for that are over by its turn") {
 			t.Error(line)
 		}
 	}

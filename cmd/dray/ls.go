@@ -11,8 +11,8 @@ import (
 	"time"
 
 	"dray/mirror/inventory"
+	"dray/upstream/oci"
 
-	"github.com/opencontainers/go-digest"
 	"github.com/spf13/cobra"
 )
 
@@ -63,7 +63,7 @@ func (o *operator) listImages(ctx context.Context, pattern string, all bool) err
 	return o.print(items[inventory.Image]{found}, func(w io.Writer) {
 		fmt.Fprintln(w, "REPOSITORY\tTAGS\tDIGEST\tHELD\tSIZE\tLAST USE\tPINNED\tQUEUED")
 		for _, i := range found {
-			fmt.Fprintf(w, "%s\t%s\t%s\t%d of %d\t%s\t%s\t%s\t%s\n", repositoryOf(i), cmp.Or(strings.Join(i.Tags, " "), "-"), short(i.Digest),
+			fmt.Fprintf(w, "%s\t%s\t%s\t%d of %d\t%s\t%s\t%s\t%s\n", repositoryOf(i), cmp.Or(strings.Join(i.Tags, " "), "-"), oci.Short(i.Digest),
 				i.HeldParts, i.Parts, size(i.HeldBytes), day(i.LastUse), yes(i.Pinned), yes(i.Queued))
 		}
 	})
@@ -107,14 +107,6 @@ func state(b inventory.Blob) string {
 		}
 	}
 	return strings.Join(words, " ")
-}
-
-// short is as much of a digest as people compare.
-func short(d digest.Digest) string {
-	if d.Validate() != nil {
-		return string(d)
-	}
-	return d.Algorithm().String() + ":" + d.Encoded()[:12]
 }
 
 func hits(n int) string {

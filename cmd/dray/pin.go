@@ -6,6 +6,7 @@ import (
 	"io"
 
 	"dray/mirror/inventory"
+	"dray/upstream/oci"
 
 	"github.com/spf13/cobra"
 )
@@ -38,7 +39,7 @@ pinned as what it points to now. Without an argument pin lists the pins.`,
 		return o.print(p, func(w io.Writer) {
 			fmt.Fprintf(w, "%s\tpinned: %d blobs\t%s\n", p.Name, p.HeldBlobs, size(p.HeldBytes))
 			for _, d := range p.Missing {
-				fmt.Fprintf(w, "%s\tnot held; kept once it comes\t\n", short(d))
+				fmt.Fprintf(w, "%s\tnot held; kept once it comes\t\n", oci.Short(d))
 			}
 		})
 	})

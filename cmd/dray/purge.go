@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"dray/mirror/inventory"
+	"dray/upstream/oci"
 
 	"github.com/spf13/cobra"
 )
@@ -68,7 +69,7 @@ func purgedTable(w io.Writer, done inventory.Purged) {
 		case inventory.FateFailed:
 			fate = "stays: " + b.Error
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\n", short(b.Digest), fate, size(b.Size))
+		fmt.Fprintf(w, "%s\t%s\t%s\n", oci.Short(b.Digest), fate, size(b.Size))
 	}
 	fmt.Fprintf(w, "in all\t%s\t%s\n", removed, size(done.RemovedBytes))
 }

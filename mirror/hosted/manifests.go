@@ -117,7 +117,7 @@ func (s *Store) PutManifest(ctx context.Context, at upstream.Repo, ref oci.Refer
 func (s *Store) complete(name string, m *manifest) error {
 	for _, b := range m.blobs {
 		if _, ok := s.owes(name, b.Digest); !ok {
-			return oci.ErrManifestBlobUnknown.With("the manifest needs blob %s, which was not pushed to %s", b.Digest, name).Because(upstream.ErrPartsMissing)
+			return oci.NotPushed(oci.KindBlob, b.Digest, name).Because(upstream.ErrPartsMissing)
 		}
 	}
 	s.mu.Lock()
@@ -125,7 +125,7 @@ func (s *Store) complete(name string, m *manifest) error {
 	r := s.repos[name]
 	for _, d := range m.manifests {
 		if r == nil || r.now.manifests[d] == nil {
-			return oci.ErrManifestBlobUnknown.With("the index needs manifest %s, which was not pushed to %s", d, name).Because(upstream.ErrPartsMissing)
+			return oci.NotPushed(oci.KindManifest, d, name).Because(upstream.ErrPartsMissing)
 		}
 	}
 	return nil

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/opencontainers/go-digest"
+
+	"dray/upstream/oci"
 )
 
 // Mode is what becomes of the findings of a stage.
@@ -57,19 +59,12 @@ func (p Place) String() string {
 	case p.Number > 0:
 		parts = append(parts, fmt.Sprintf("layer %d of %d", p.Number, p.Of))
 	case p.Layer != "":
-		parts = append(parts, "layer "+short(p.Layer))
+		parts = append(parts, "layer "+oci.Short(p.Layer))
 	}
 	if p.Path != "" {
 		parts = append(parts, "/"+p.Path)
 	}
 	return strings.Join(parts, ", ")
-}
-
-func short(d digest.Digest) string {
-	if e := d.Encoded(); len(e) > 12 {
-		return e[:12]
-	}
-	return d.String()
 }
 
 // Finding is one thing that a stage has against an image.

@@ -217,7 +217,7 @@ func (a *assembly) children(ctx context.Context, m *Manifest, man *oci.Manifest,
 // kindOf goes by what runtimes make of a manifest. A subject, an artifact type, or an annotation of the index keeps none
 // from running what has the configuration and the layers of an image.
 func kindOf(m *Manifest) string {
-	image := m.Config != nil && (imageConfig(m.Config.MediaType) || m.Config.Raw != nil)
+	image := m.Config != nil && (oci.ImageConfig(m.Config.MediaType) || m.Config.Raw != nil)
 	attests := m.Given["vnd.docker.reference.type"] == "attestation-manifest" || slices.ContainsFunc(m.Layers, func(l *LayerView) bool {
 		return strings.HasPrefix(l.MediaType, "application/vnd.in-toto") // one that is pushed before its index
 	})
@@ -230,10 +230,6 @@ func kindOf(m *Manifest) string {
 		return KindImage
 	}
 	return KindArtifact
-}
-
-func imageConfig(t string) bool {
-	return t == oci.MediaTypeOCIConfig || t == oci.MediaTypeDockerConfig
 }
 
 // impliedConfig is a type that says nothing, and that Docker takes for the configuration of an image, because registries
@@ -251,7 +247,7 @@ func rootLayer(t string) bool {
 func (a *assembly) config(ctx context.Context, m *Manifest, d oci.Descriptor, runs bool) error {
 	m.Config = &Config{Digest: d.Digest, MediaType: d.MediaType, Size: d.Size}
 	implied := runs && impliedConfig(d.MediaType)
-	if !imageConfig(d.MediaType) && !implied {
+	if !oci.ImageConfig(d.MediaType) && !implied {
 		return nil
 	}
 	raw, err := a.read(ctx, d, maxConfig)
@@ -274,7 +270,7 @@ func (a *assembly) config(ctx context.Context, m *Manifest, d oci.Descriptor, ru
 // read gives a small blob whole.
 func (a *assembly) read(ctx context.Context, d oci.Descriptor, most int64) ([]byte, error) {
 	if d.Size > most {
-		return nil, &TooLarge{fmt.Sprintf("%s %s has %d bytes, more than %d", d.MediaType, short(d.Digest), d.Size, most)}
+		return nil, &TooLarge{fmt.Sprintf("%s %s has %d bytes, more than %d", d.MediaType, oci.Short(d.Digest), d.Size, most)}
 	}
 	r, err := a.from.Open(ctx, d)
 	if err != nil {
@@ -286,7 +282,7 @@ func (a *assembly) read(ctx context.Context, d oci.Descriptor, most int64) ([]by
 		return nil, err
 	}
 	if a.size += int64(len(raw)); int64(len(raw)) > most || a.size > maxDocument {
-		return nil, &TooLarge{fmt.Sprintf("%s %s is larger than the checks are made for", d.MediaType, short(d.Digest))}
+		return nil, &TooLarge{fmt.Sprintf("%s %s is larger than the checks are made for", d.MediaType, oci.Short(d.Digest))}
 	}
 	return raw, nil
 }

@@ -1,6 +1,9 @@
 package pipeline
 
-import "strings"
+import (
+	"regexp"
+	"strings"
+)
 
 // Matches reports whether a name is what a pattern says, in which "*" stands for any
 // characters, slashes included.
@@ -18,3 +21,11 @@ func Matches(pattern, name string) bool {
 	}
 	return false
 }
+
+// semver is the pattern that semver.org suggests for version 2.0.0, with the v that tags of releases begin with.
+var semver = regexp.MustCompile(`^v?(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)` +
+	`(?:-(?:0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*)(?:\.(?:0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*))*)?` +
+	`(?:\+[0-9a-zA-Z-]+(?:\.[0-9a-zA-Z-]+)*)?$`)
+
+// Semver reports whether a version is a semantic one, with or without a v before it.
+func Semver(version string) bool { return semver.MatchString(version) }

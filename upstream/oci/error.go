@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/distribution/distribution/v3/registry/api/errcode"
+	"github.com/opencontainers/go-digest"
 )
 
 // Error is an answer that is not a success, as the protocol expresses it (spec,
@@ -117,6 +118,16 @@ func (e *Error) Is(target error) bool {
 func NotFound(err error) bool {
 	e, ok := errors.AsType[*Error](err)
 	return ok && e.Status == http.StatusNotFound
+}
+
+// NotPushed refuses a manifest that names a blob or a manifest which was not pushed to its repository before. kind is
+// KindBlob or KindManifest.
+func NotPushed(kind Kind, d digest.Digest, repo string) *Error {
+	by := "manifest"
+	if kind == KindManifest {
+		by = "index"
+	}
+	return ErrManifestBlobUnknown.With("the %s needs %s %s, which was not pushed to %s", by, kind, d, repo)
 }
 
 // wireErrors is the body of every error answer (spec, "Error Codes").

@@ -222,6 +222,11 @@ func AnyManifest() []string {
 	return []string{MediaTypeOCIIndex, MediaTypeOCIManifest, MediaTypeDockerList, MediaTypeDockerManifest, "*/*"}
 }
 
+// ImageConfig reports whether a media type is that of the configuration of an image that can be run.
+func ImageConfig(mediaType string) bool {
+	return mediaType == MediaTypeOCIConfig || mediaType == MediaTypeDockerConfig
+}
+
 // Schema1 reports whether this is Docker's first, ended format.
 func (m *Manifest) Schema1() bool {
 	return m.MediaType == MediaTypeDockerSchema1 || m.MediaType == MediaTypeDockerSchema1Signed

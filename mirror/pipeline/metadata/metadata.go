@@ -17,7 +17,7 @@ import (
 const Name = "metadata"
 
 // version goes up with every change of what the same configuration lets pass.
-const version = 1
+const version = 2
 
 // Places where a value may stand.
 const (
@@ -156,12 +156,10 @@ func fix(r Requirement) string {
 	return text
 }
 
-var semver = regexp.MustCompile(`^v?(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(?:-[0-9a-zA-Z.-]+)?(?:\+[0-9a-zA-Z.-]+)?$`)
-
 // formats of values.
 var formats = map[string]func(string) bool{
 	"":       func(string) bool { return true },
-	"semver": semver.MatchString,
+	"semver": pipeline.Semver,
 	"url": func(v string) bool {
 		u, err := url.Parse(v)
 		return err == nil && u.Host != "" && slices.Contains([]string{"http", "https", "git", "ssh"}, u.Scheme)

@@ -9,15 +9,14 @@ import (
 	"regexp"
 
 	"dray/mirror/pipeline"
-
-	"github.com/opencontainers/go-digest"
+	"dray/upstream/oci"
 )
 
 // Name of the stage.
 const Name = "names"
 
 // version goes up with every change of what the same configuration lets pass.
-const version = 1
+const version = 2
 
 // Config says what names are allowed. In patterns of tags * stands for any characters. A regular expression must fit the
 // whole name.
@@ -69,20 +68,13 @@ func (*Stage) Name() string { return Name }
 // Revision implements pipeline.Stage.
 func (s *Stage) Revision() string { return pipeline.Revision(version, s.config) }
 
-// referrerTag is a tag that tools derive from a digest, for registries without the referrers call: it names no version
-// (distribution-spec, "Referrers Tag Schema"; cosign adds .sig, .att and .sbom).
-var referrerTag = regexp.MustCompile(`^sha(256|512)-[0-9a-f]{64,128}(\.(sig|att|sbom))?$`)
-
-// semver is the pattern that semver.org suggests, without build metadata.
-var semver = regexp.MustCompile(`^v?(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(?:-(?:0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*)(?:\.(?:0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*))*)?$`)
-
 // CheckName implements pipeline.NameStage.
 func (s *Stage) CheckName(ctx context.Context, n pipeline.Name) ([]pipeline.Finding, error) {
 	var found []pipeline.Finding
 	if !fits(s.repositories, n.Repository) {
 		found = append(found, pipeline.Finding{Rule: "repository", What: fmt.Sprintf("the repository name %s is not allowed", n.Repository), Fix: "push to a name that fits " + either(s.config.Repositories)})
 	}
-	if n.Tag == "" || referrerTag.MatchString(n.Tag) {
+	if n.Tag == "" || oci.DerivedTag(n.Tag) {
 		return found, nil
 	}
 	found = append(found, s.tag(n.Tag)...)
@@ -94,7 +86,7 @@ func (s *Stage) tag(tag string) (found []pipeline.Finding) {
 	switch {
 	case matches(s.config.Forbidden, tag):
 		found = append(found, pipeline.Finding{Rule: "forbidden-tag", What: fmt.Sprintf("the tag %s is forbidden", tag), Fix: "use a tag that names one version"})
-	case s.config.Semver && !semver.MatchString(tag):
+	case s.config.Semver && !pipeline.Semver(tag):
 		found = append(found, pipeline.Finding{Rule: "semver", What: fmt.Sprintf("the tag %s is not a semantic version", tag), Fix: "use a tag such as 1.4.2 or v1.4.2-rc.1"})
 	}
 	if !fits(s.tags, tag) {
@@ -115,11 +107,7 @@ func (s *Stage) moved(ctx context.Context, n pipeline.Name) ([]pipeline.Finding,
 	if now == "" || now == n.Digest {
 		return nil, nil
 	}
-	return []pipeline.Finding{{Rule: "immutable", What: fmt.Sprintf("the tag %s is taken by %s and must not be moved", n.Tag, short(now)), Fix: "push under a new tag"}}, nil
-}
-
-func short(d digest.Digest) string {
-	return d.Algorithm().String() + ":" + d.Encoded()[:min(12, len(d.Encoded()))]
+	return []pipeline.Finding{{Rule: "immutable", What: fmt.Sprintf("the tag %s is taken by %s and must not be moved", n.Tag, oci.Short(now)), Fix: "push under a new tag"}}, nil
 }
 
 func fits(list []*regexp.Regexp, name string) bool {
