@@ -175,6 +175,7 @@ var testable = []allowance{
 	{"github.com/fxamacker/cbor/v2", "the wire format of CloudWatch"},
 	{"go.yaml.in/yaml/v3", "reads configuration"}, {"golang.org/x/crypto/bcrypt", "makes password files"},
 	{goDigest, addresses}, {imageSpec, "manifests"}, {"dray/upstream/oci", "the protocol as values"},
+	{"go.etcd.io/bbolt", "moves the times of facts that a former program left"},
 	{"dray/cache/cachetest", "a suite"}, {"dray/cache/meta/metatest", "a suite"},
 	{"dray/upstream/ecrtest", "a registry that misbehaves"}, {"dray/upstream/upstreamtest", "a suite"},
 }

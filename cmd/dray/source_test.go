@@ -21,7 +21,8 @@ import (
 type source struct {
 	types.Info
 	files []*ast.File
-	// flows are the expressions that are assigned to a variable, a field or a parameter, or that a function returns.
+	// flows are the expressions that are assigned to a variable, a field or a parameter, or that a
+	// function returns.
 	flows map[types.Object][]ast.Expr
 }
 
@@ -78,7 +79,8 @@ func readSource() (*source, error) {
 	return s, nil
 }
 
-// ownPackages imports packages of dray as they were checked here, so that an object is the same wherever it is used.
+// ownPackages imports packages of dray as they were checked here, so that an object is the same
+// wherever it is used.
 type ownPackages struct {
 	checked map[string]*types.Package
 	others  types.Importer
@@ -298,7 +300,8 @@ func (s *source) wordsIn(o types.Object, found map[string]bool, seen map[ast.Exp
 	}
 }
 
-// calls calls f for each call of a function or method that the full name describes, such as "(*log/slog.Logger).Info".
+// calls calls f for each call of a function or method that the full name describes, such as
+// "(*log/slog.Logger).Info".
 func (s *source) calls(f func(name string, call *ast.CallExpr)) {
 	s.each(func(n ast.Node) {
 		if call, ok := n.(*ast.CallExpr); ok {

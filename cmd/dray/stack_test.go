@@ -89,13 +89,7 @@ func configured(t testing.TB, ecr, hub *ecrtest.Running, dir string, edits ...st
 	setenv(t, "AWS_REGION", "eu-west-1")
 	setenv(t, "AWS_ENDPOINT_URL_ECR", s.ecr.APIURL)
 	setenv(t, "AWS_ENDPOINT_URL_CLOUDWATCH", s.ecr.APIURL)
-	text := strings.NewReplacer(edits...).Replace(stackConfig)
-	text = strings.NewReplacer("ECR_HOST", s.ecr.RegistryHost, "ECR_ADDR", s.ecr.RegistryAddr, "HUB_ADDR", s.hub.RegistryAddr, "CACHE_DIR", dir).Replace(text)
-	path := filepath.Join(t.TempDir(), "dray.yaml")
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	cfg, err := load(path, nil)
+	cfg, err := load(s.file(dir, edits...), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,6 +104,18 @@ func (s *stack) launch(cfg config.Config, log io.Writer) {
 		s.Fatal(err)
 	}
 	s.run()
+}
+
+// file writes the configuration and returns its path.
+func (s *stack) file(dir string, edits ...string) string {
+	s.Helper()
+	text := strings.NewReplacer(edits...).Replace(stackConfig)
+	text = strings.NewReplacer("ECR_HOST", s.ecr.RegistryHost, "ECR_ADDR", s.ecr.RegistryAddr, "HUB_ADDR", s.hub.RegistryAddr, "CACHE_DIR", dir).Replace(text)
+	path := filepath.Join(s.TempDir(), "dray.yaml")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		s.Fatal(err)
+	}
+	return path
 }
 
 func (s *stack) run() {

@@ -20,9 +20,10 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// The words of users: what dashboards, alerts, scripts and configurations depend on. Their golden files say nothing of where in the program
-// a word stands, so that code can move. A file changes where the changelog tells users so. Values of labels and computed keys are found by
-// following constants through the code: a change there that no user can see may come from the code alone.
+// The words of users: what dashboards, alerts, scripts and configurations depend on. Their golden
+// files say nothing of where in the program a word stands, so that code can move. A file changes
+// where the changelog tells users so. Values of labels and computed keys are found by following
+// constants through the code: a change there that no user can see may come from the code alone.
 
 func lineEach(words map[string]bool, format string) string {
 	var b strings.Builder
@@ -56,7 +57,8 @@ func sourceFor(t *testing.T) *source {
 	return src
 }
 
-// TestMetricWords: names of metrics with their labels, the series that are there from the start, and every value that the code gives to labels.
+// TestMetricWords: names of metrics with their labels, the series that are there from the start,
+// and every value that the code gives to labels.
 func TestMetricWords(t *testing.T) {
 	s := startStack(t, t.TempDir(), described...)
 	var b strings.Builder
@@ -207,7 +209,8 @@ func (s *source) spread(e ast.Expr, keys map[string]bool, seen map[ast.Expr]bool
 	}
 }
 
-// TestConfigurationWords: every path of the file with the words that it takes where these are few, and the variables of the environment.
+// TestConfigurationWords: every path of the file with the words that it takes where these are few,
+// and the variables of the environment.
 func TestConfigurationWords(t *testing.T) {
 	var b strings.Builder
 	b.WriteString("# file\n")
@@ -260,8 +263,8 @@ func configPaths(of reflect.Type, tag string) map[string]bool {
 	return found
 }
 
-// TestJSONWords: paths, methods, parameters, and members of what the API takes and answers; then the members of all other JSON that
-// the program reads or writes, for others and for itself.
+// TestJSONWords: paths, methods, parameters, and members of what the API takes and answers; then
+// the members of all other JSON that the program reads or writes, for others and for itself.
 func TestJSONWords(t *testing.T) {
 	src := sourceFor(t)
 	endpoints := map[string]bool{}

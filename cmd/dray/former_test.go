@@ -1,0 +1,799 @@
+package main
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"dray/cache/meta/metatest"
+	"dray/cache/meta/redis"
+	"dray/mirror/inventory"
+	"dray/upstream/ecrtest"
+	"dray/upstream/oci"
+
+	"github.com/opencontainers/go-digest"
+	"go.etcd.io/bbolt"
+)
+
+var remake = flag.Bool("former", false, "make testdata/former anew with the binary that DRAY_OLD names")
+
+const (
+	formerDirectory = "testdata/former/directory.tar.gz"
+	formerRedis     = "testdata/former/redis.json"
+)
+
+// formerEdits configure what has left something in testdata/former, and who takes it over. Content
+// of the cache and facts go by the names of upstreams, so addresses may differ.
+var formerEdits = []string{
+	"upstreams: [ecr, hub]", "upstreams: [ecr, hub, own]",
+	"upstreams:\n", "checks:\n- {name: gate, repositories: ['checked/*'], secrets: {mode: enforce}, base: {mode: enforce, allowed: ['docker.io/library/*']}}\nupstreams:\n- {name: own, kind: local, prefixes: [own]}\n",
+	"  push: true\n", "  push: true\n  acknowledge: local\n  checks: [gate]\n  build_cache: {to: own}\n",
+	"keep_alive: 0s", "keep_alive: 6h",
+	"default_namespace: library\n", "default_namespace: library\n  push: true\n",
+	"not_found: 1h}", "not_found: 20h}", "fresh: 1h", "fresh: 20h", "stale: 24h", "stale: 240h",
+}
+
+// made is what a test must know about the archive.
+type made struct {
+	At      time.Time         `json:"at"`
+	By      string            `json:"by"`
+	Uploads map[string]string `json:"uploads"` // locations by repository
+}
+
+// oldBinary is a dray to compare with, or "".
+func oldBinary() string { return os.Getenv("DRAY_OLD") }
+
+// startBinary starts a dray that was built before, in a process of its own, as startBefore starts
+// this one.
+func startBinary(t *testing.T, binary string, ecr, hub *ecrtest.Running, dir string, edits ...string) *stack {
+	t.Helper()
+	front, admin := "127.0.0.1:"+freePort(t), "127.0.0.1:"+freePort(t)
+	s := &stack{TB: t, ecr: ecr, hub: hub, url: "http://" + front, adminURL: "http://" + admin}
+	config := s.file(dir, append(edits, "listeners: [{", "admin: {address: '"+admin+"'}\nlisteners: [{address: '"+front+"', ")...)
+	cmd := exec.Command(binary, "serve", "--config", config)
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "TMPDIR=" + os.TempDir(), "AWS_ACCESS_KEY_ID=AKIAIOSFODNN7EXAMPLE", "AWS_SECRET_ACCESS_KEY=not-a-secret",
+		"AWS_REGION=eu-west-1", "AWS_ENDPOINT_URL_ECR=" + ecr.APIURL, "AWS_ENDPOINT_URL_CLOUDWATCH=" + ecr.APIURL}
+	cmd.Stdout, cmd.Stderr = t.Output(), t.Output()
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	s.stop = sync.OnceFunc(func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		if err := cmd.Wait(); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(s.stop)
+	s.client = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		_, err := s.try("GET", "/v2/", nil)
+		if resp, failed := http.Get(s.adminURL + "/healthz"); err == nil && failed == nil {
+			resp.Body.Close()
+			return s
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%s does not start", binary)
+		}
+	}
+}
+
+// series is the sum of a metric at the admin listener, of this process or another one.
+func (s *stack) series(name string) (sum float64) {
+	s.Helper()
+	resp, err := http.Get("http://" + s.admin() + "/metrics")
+	if err != nil {
+		s.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, _ := io.ReadAll(resp.Body)
+	for _, m := range regexp.MustCompile(`(?m)^`+regexp.QuoteMeta(name)+`(?:\{.*\})? (\S+)$`).FindAllStringSubmatch(string(text), -1) {
+		v, _ := strconv.ParseFloat(m[1], 64)
+		sum += v
+	}
+	return sum
+}
+
+// eventually waits for what happens in the background.
+func (s *stack) eventually(what string, done func() bool) {
+	s.Helper()
+	for end := time.Now().Add(30 * time.Second); !done(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			s.Fatalf("it never came to that: %s", what)
+		}
+	}
+}
+
+// pending are the pushes that the queue holds, as REPOSITORY:REFERENCE STATE, in order.
+func (s *stack) pending() (found []string) {
+	s.Helper()
+	for _, p := range operated[Queued](s, "queue").Pushes {
+		state := "waiting"
+		if p.State == "failed" {
+			state = "failed"
+		}
+		found = append(found, fmt.Sprintf("%s:%s %s", p.Repository, p.Reference, state))
+	}
+	return found
+}
+
+// flush lets the queue forward everything that is not refused, without its pauses.
+func (s *stack) flush() {
+	s.Helper()
+	s.eventually("the queue is empty", func() bool {
+		left := 0
+		for _, p := range operated[Queued](s, "queue").Pushes {
+			if p.State != "failed" {
+				left++
+				s.operator("queue", "retry", fmt.Sprint(p.ID))
+			}
+		}
+		return left == 0
+	})
+}
+
+// former is the content that testdata/former is about. It is the same each time that it is made.
+type former struct {
+	pulled, base seeded // at the registries
+	// Images of layers, pushed while the registry answered; all others are pushed while it did not.
+	done, refused, hosted, waited, second, other, first *oci.Manifest
+	cache, index                                        *oci.Manifest
+	children                                            []*oci.Manifest
+}
+
+func newFormer(t *testing.T) *former {
+	f := &former{}
+	f.done, f.refused, f.hosted = imageOf(t, layerOf(1, 9000)), imageOf(t, layerOf(2, 3000)), imageOf(t, layerOf(3, 5000))
+	f.first, f.second, f.other = imageOf(t, layerOf(4, 4000)), imageOf(t, layerOf(5, 4001), layerOf(6, 200)), imageOf(t, layerOf(7, 4002))
+	f.children = []*oci.Manifest{imageOf(t, layerOf(8, 2000)), imageOf(t, layerOf(9, 2001))}
+	f.index = indexOf(t, f.children...)
+	f.waited = imageOf(t, layerOf(10, 6000))
+	f.cache = cacheOf(t, false, layerOf(11, 7000))
+	return f
+}
+
+// registries start what the former dray was before, with the images that were there at first.
+func (f *former) registries(t *testing.T) (ecr, hub *ecrtest.Running) {
+	t.Helper()
+	ecr, hub = ecrtest.Start(t, ecrtest.Options{}), ecrtest.Start(t, ecrtest.Options{Quirks: ecrtest.Hub()})
+	f.pulled = seed(t, ecr, "team/pulled", "v1", 20_000)
+	f.base = seed(t, hub, "library/base", "12", 10_000)
+	for _, name := range []string{"team/done", "team/refused", "team/a", "team/b", "team/c", "team/staged", "team/session", "team/late", "checked/app"} {
+		ecr.CreateRepository(name)
+	}
+	return ecr, hub
+}
+
+const sessionBytes, sessionSent = 12_000, 7_000
+
+func session() []byte { return layerOf(12, sessionBytes) }
+
+// fill makes a dray leave everything that can be left, and returns the locations of its uploads.
+func (f *former) fill(s *stack) map[string]string {
+	s.Helper()
+	pull := func(at, tag string, img seeded) {
+		s.want(200, "GET", at+"/manifests/"+tag, nil)
+		s.want(200, "GET", at+"/blobs/"+img.manifest.Config.Digest.String(), nil)
+		s.want(200, "GET", at+"/blobs/"+img.layer.String(), nil)
+	}
+	pull("/v2/team/pulled", "v1", f.pulled)
+	pull("/v2/hub/library/base", "12", f.base)
+	s.want(404, "GET", "/v2/team/pulled/manifests/none", nil)
+	s.eventually("the base is learnt", func() bool { return s.series("dray_base_images_learnt_total") >= 2 })
+	if r := s.pushImage("checked/app", "v1", f.built(s)); r.StatusCode != 201 {
+		s.Fatalf("%s %s", r.Status, r.body)
+	}
+	s.push("team/done", "v1", layerOf(1, 9000))
+	s.push("own/team/app", "v1", layerOf(3, 5000))
+	f.pushCache(s)
+	for _, name := range []string{"team/pulled:v1", "docker.io/library/base:12"} {
+		operated[inventory.Pin](s, "pin", name)
+	}
+	s.flush()
+	s.ecr.SetDenials(ecrtest.Denial{Action: "ecr:PutImage"})
+	s.push("team/refused", "v1", layerOf(2, 3000))
+	s.eventually("the push is refused", func() bool { return slices.Equal(s.pending(), []string{"team/refused:v1 failed"}) })
+	s.ecr.SetDenials()
+
+	s.outage()
+	s.hub.AddFault(ecrtest.Fault{Close: true, Count: 1 << 30})
+	s.push("team/a", "v1", layerOf(4, 4000))
+	s.push("team/b", "v1", layerOf(7, 4002))
+	s.push("team/a", "v1", layerOf(5, 4001), layerOf(6, 200))
+	s.push("team/c", f.children[0].Digest.String(), layerOf(8, 2000))
+	s.push("team/c", f.children[1].Digest.String(), layerOf(9, 2001))
+	s.want(201, "PUT", "/v2/team/c/manifests/all", f.index.Raw, "Content-Type", f.index.MediaType)
+	at := map[string]string{}
+	for _, repo := range []string{"team/", "hub/library/"} {
+		s.upload(repo+"staged", layerOf(10, 6000))
+		at[repo+"session"] = s.start(repo + "session")
+		s.want(202, "PATCH", at[repo+"session"], session()[:sessionSent])
+	}
+	return at
+}
+
+// built is an image on the base, which the checks let pass.
+func (f *former) built(s *stack) image {
+	s.Helper()
+	base := image{man: f.base.manifest}
+	base.config = string(s.want(200, "GET", "/v2/hub/library/base/blobs/"+f.base.manifest.Config.Digest.String(), nil).body)
+	base.layers = append(base.layers, s.want(200, "GET", "/v2/hub/library/base/blobs/"+f.base.layer.String(), nil).body)
+	return builtOn(s, base, "one")
+}
+
+func (f *former) pushCache(s *stack) {
+	s.upload("team/cache", layerOf(11, 7000))
+	s.upload("team/cache", imageConfig)
+	s.want(201, "PUT", "/v2/team/cache/manifests/main", f.cache.Raw, "Content-Type", f.cache.MediaType)
+}
+
+// everythingWaits is the queue that the former dray left.
+func (f *former) everythingWaits() []string {
+	return []string{"team/refused:v1 failed", "team/a:v1 waiting", "team/b:v1 waiting", "team/a:v1 waiting",
+		"team/c:" + f.children[0].Digest.String() + " waiting", "team/c:" + f.children[1].Digest.String() + " waiting", "team/c:all waiting"}
+}
+
+// asked are the requests for one repository that a registry got, without those of its token
+// service.
+func asked(r *ecrtest.Running, repo string) (found []string) {
+	<-r.Idle()
+	for _, line := range r.Sequence("registry", "objects") {
+		if strings.Contains(line, "/"+repo+"/") {
+			found = append(found, line)
+		}
+	}
+	return found
+}
+
+// TestFormerDirectory starts on what a former program left. Nothing of it is lost, and nothing is
+// asked for again.
+func TestFormerDirectory(t *testing.T) {
+	f := newFormer(t)
+	if *remake {
+		f.make(t)
+	}
+	dir := t.TempDir()
+	m := unpack(t, dir)
+	f.shiftFacts(t, filepath.Join(dir, "facts.db"), time.Since(m.At))
+	ecr, hub := f.registries(t)
+	var log syncBuffer
+	ecr.AddFault(ecrtest.Fault{Close: true, Count: 1 << 30})
+	s := startLogging(t, io.MultiWriter(&log, t.Output()), ecr, hub, dir, formerEdits...)
+	f.usesFacts(s)
+
+	// What the cache holds is served, pins hold, and what is hosted is there.
+	for _, name := range []string{"team/pulled:v1", "hub/library/base:12"} {
+		if code, _, stderr := s.operator("purge", name); code != exitFailed || !strings.Contains(stderr, "pin") {
+			t.Errorf("what is pinned can be purged: %s", stderr)
+		}
+	}
+	pins := operated[items[inventory.Pin]](s, "pin").Items
+	if len(pins) != 2 || pins[0].HeldBlobs == 0 || len(pins[0].Missing)+len(pins[1].Missing) != 0 {
+		t.Errorf("the pins are %+v", pins)
+	}
+	s.served("own/team/app", "v1", f.hosted, layerOf(3, 5000))
+	s.served("team/cache", "main", f.cache, layerOf(11, 7000))
+	s.served("own/ecr/team/cache", "main", f.cache, layerOf(11, 7000))
+	if n := s.series("dray_keep_alive_images"); n < 1 {
+		t.Errorf("%v images are kept alive", n)
+	}
+
+	// Every push is queued as it was, and is served meanwhile.
+	if got := s.pending(); !slices.Equal(got, append(f.everythingWaits(), "checked/app:v2 waiting")) { // the last one is of this test
+		t.Errorf("the queue has %q", got)
+	}
+	if p := operated[Queued](s, "queue").Pushes[0]; !strings.Contains(p.Error, "ecr:PutImage") {
+		t.Errorf("the refused push has the error %q", p.Error)
+	}
+	for _, b := range append(f.refused.Layers, *f.refused.Config) {
+		s.want(200, "HEAD", "/v2/team/refused/blobs/"+b.Digest.String(), nil)
+	}
+	s.served("team/a", "v1", f.second, layerOf(5, 4001), layerOf(6, 200))
+	s.served("team/b", "v1", f.other, layerOf(7, 4002))
+	if r := s.want(200, "GET", "/v2/team/c/manifests/all", nil); !bytes.Equal(r.body, f.index.Raw) {
+		t.Error("another index")
+	}
+	f.continues(s, m)
+
+	ecr.ClearFaults()
+	s.flush()
+	f.arrived(s)
+	if got := s.pending(); !slices.Equal(got, f.everythingWaits()[:1]) {
+		t.Errorf("the queue still has %q", got)
+	}
+	if _, ok := ecr.Image("team/refused", "v1"); ok {
+		t.Error("the refused push was forwarded without anybody's retry")
+	}
+	if code, _, stderr := s.operator("queue", "retry", fmt.Sprint(operated[Queued](s, "queue").Pushes[0].ID)); code != 0 {
+		t.Error(stderr)
+	}
+	s.flush()
+	f.image(s, "team/refused", "v1", f.refused)
+	if n := s.series("dray_meta_unreadable_total"); n != 0 {
+		t.Errorf("%v facts were not understood", n)
+	}
+	for line := range strings.Lines(log.String()) {
+		for _, word := range []string{"level=ERROR", "left alone", "dropped", "damaged", "set aside", "left out", "corrupt"} {
+			if strings.Contains(line, word) && !strings.Contains(line, "it waits in the queue of pushes") {
+				t.Errorf("something was lost: %s", line)
+			}
+		}
+	}
+
+	// And back: the former program starts on what this one leaves.
+	if oldBinary() == "" {
+		s.stop()
+		return
+	}
+	s.outage()
+	late := s.push("team/late", "v1", layerOf(13, 3000))
+	at := s.start("team/late")
+	s.want(202, "PATCH", at, session()[:sessionSent])
+	s.stop()
+	old := startBinary(t, oldBinary(), ecr, hub, dir, formerEdits...)
+	f.usesFacts(old)
+	old.served("own/team/app", "v1", f.hosted, layerOf(3, 5000))
+	old.served("team/cache", "main", f.cache, layerOf(11, 7000))
+	old.served("team/late", "v1", late, layerOf(13, 3000))
+	if pins := operated[items[inventory.Pin]](old, "pin").Items; len(pins) != 2 {
+		t.Errorf("the old program has the pins %+v", pins)
+	}
+	old.header(old.want(204, "GET", at, nil), "Range", fmt.Sprintf("0-%d", sessionSent-1))
+	ecr.ClearFaults()
+	old.flush()
+	f.image(old, "team/late", "v1", late)
+	if n := old.series("dray_meta_unreadable_total"); n != 0 {
+		t.Errorf("the old program did not understand %v facts", n)
+	}
+	old.stop()
+}
+
+// usesFacts holds that what is known costs no request.
+func (f *former) usesFacts(s *stack) {
+	s.Helper()
+	s.ecr.ResetCounters()
+	s.hub.ResetCounters()
+	for _, img := range []struct {
+		at, tag string
+		seeded
+	}{{"/v2/team/pulled", "v1", f.pulled}, {"/v2/hub/library/base", "12", f.base}} {
+		if r := s.want(200, "GET", img.at+"/manifests/"+img.tag, nil); !bytes.Equal(r.body, img.manifest.Raw) {
+			s.Errorf("%s: another manifest", img.at)
+		}
+		s.want(200, "HEAD", img.at+"/manifests/"+img.tag, nil)
+		for _, d := range []digest.Digest{img.manifest.Config.Digest, img.layer} {
+			if r := s.want(200, "GET", img.at+"/blobs/"+d.String(), nil); digest.FromBytes(r.body) != d {
+				s.Errorf("%s: another blob", img.at)
+			}
+		}
+	}
+	s.want(404, "GET", "/v2/team/pulled/manifests/none", nil)
+	// The registry has the layers of the image, so no layer is asked for; what the checks know of
+	// them and of their base is enough for a new tag.
+	walks := s.series(`dray_check_layers_total{source="walk"}`)
+	if r := s.putManifest("checked/app", "v2", f.built(s).man); r.StatusCode != 201 {
+		s.Errorf("an image whose layers are known: %s %s", r.Status, r.body)
+	}
+	if n := s.series(`dray_check_layers_total{source="walk"}`); n != walks {
+		s.Errorf("%v layers were walked again", n-walks)
+	}
+	for _, got := range [][]string{asked(s.ecr, "team/pulled"), asked(s.hub, "library/base")} {
+		if len(got) > 0 {
+			s.Errorf("the registry was asked %q", got)
+		}
+	}
+}
+
+// continues holds that uploads go on where they were, and that what was received needs no second
+// upload.
+func (f *former) continues(s *stack, m made) {
+	s.Helper()
+	s.hub.ClearFaults()
+	for _, repo := range []string{"team/", "hub/library/"} {
+		s.want(200, "HEAD", "/v2/"+repo+"staged/blobs/"+digest.FromBytes(layerOf(10, 6000)).String(), nil)
+		s.upload(repo+"staged", imageConfig)
+		s.want(201, "PUT", "/v2/"+repo+"staged/manifests/v1", f.waited.Raw, "Content-Type", f.waited.MediaType)
+		at, blob := m.Uploads[repo+"session"], session()
+		s.header(s.want(204, "GET", at, nil), "Range", fmt.Sprintf("0-%d", sessionSent-1))
+		s.refused(416, "RANGE_INVALID", "PATCH", at, blob[:100], "Content-Range", "0-99")
+		s.want(202, "PATCH", at, blob[sessionSent:])
+		s.want(201, "PUT", at+"?digest="+digest.FromBytes(blob).String(), nil)
+		s.want(200, "HEAD", "/v2/"+repo+"session/blobs/"+digest.FromBytes(blob).String(), nil)
+	}
+}
+
+// arrived holds that the registries have everything, in the order in which it was pushed.
+func (f *former) arrived(s *stack) {
+	s.Helper()
+	f.image(s, "team/a", "v1", f.second)
+	f.image(s, "team/b", "v1", f.other)
+	f.image(s, "team/c", "all", f.index, f.children...)
+	f.image(s, "team/staged", "v1", f.waited)
+	if img, ok := s.hub.Image("library/staged", "v1"); !ok || !bytes.Equal(img.Raw, f.waited.Raw) {
+		s.Error("the image of staged layers did not arrive at the hub")
+	}
+	var order []string
+	for _, line := range s.ecr.Sequence("registry") {
+		if name, ok := strings.CutPrefix(line, "PUT /v2/team/c/manifests/"); ok {
+			order = append(order, name)
+		}
+	}
+	order = slices.Compact(order) // an attempt may have failed
+	if len(order) < 3 || order[len(order)-1] != "all" || slices.Index(order, "all") < 2 {
+		s.Errorf("the index and its children came in the order %q", order)
+	}
+}
+
+// image holds that the registry has an image with all its blobs.
+func (f *former) image(s *stack, repo, ref string, m *oci.Manifest, children ...*oci.Manifest) {
+	s.Helper()
+	img, ok := s.ecr.Image(repo, ref)
+	if !ok || !bytes.Equal(img.Raw, m.Raw) {
+		s.Errorf("%s:%s did not arrive, or is another", repo, ref)
+	}
+	blobs := slices.Clone(m.Layers)
+	if m.Config != nil {
+		blobs = append(blobs, *m.Config)
+	}
+	for _, b := range blobs {
+		if !s.ecr.HasBlob(repo, b.Digest) {
+			s.Errorf("%s:%s: blob %s did not arrive", repo, ref, b.Digest)
+		}
+	}
+	for _, c := range children {
+		f.image(s, repo, c.Digest.String(), c)
+	}
+}
+
+// make writes testdata/former with an old program.
+func (f *former) make(t *testing.T) {
+	t.Helper()
+	if oldBinary() == "" {
+		t.Fatal("DRAY_OLD names no binary")
+	}
+	version, err := exec.Command(oldBinary(), "version").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	ecr, hub := f.registries(t)
+	s := startBinary(t, oldBinary(), ecr, hub, dir, formerEdits...)
+	m := made{By: strings.TrimSpace(string(version)), Uploads: f.fill(s)}
+	s.stop()
+	m.At = time.Now()
+	pack(t, dir, m)
+
+	server := metatest.StartRedis(t)
+	ecr, hub = f.registries(t)
+	s = startBinary(t, oldBinary(), ecr, hub, t.TempDir(), append(formerEdits, "cache: {dir", "metadata: {url: 'redis://"+server.Addr+"'}\ncache: {dir")...)
+	f.fill(s)
+	s.stop()
+	dump(t, server, m.At)
+}
+
+// pack writes a directory with the modes and times of its files.
+func pack(t *testing.T, dir string, m made) {
+	t.Helper()
+	file, err := os.Create(formerDirectory)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	z, _ := gzip.NewWriterLevel(file, gzip.BestCompression)
+	out := tar.NewWriter(z)
+	text, _ := json.MarshalIndent(m, "", "  ")
+	add := func(h *tar.Header, content []byte) {
+		h.Format, h.Uid, h.Gid, h.Uname, h.Gname, h.AccessTime, h.ChangeTime = tar.FormatPAX, 0, 0, "", "", time.Time{}, time.Time{}
+		if err := out.WriteHeader(h); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := out.Write(content); err != nil {
+			t.Fatal(err)
+		}
+	}
+	add(&tar.Header{Name: "made.json", Mode: 0o644, Size: int64(len(text)), ModTime: m.At, Typeflag: tar.TypeReg}, text)
+	err = filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if err != nil || path == dir {
+			return err
+		}
+		info, err := e.Info()
+		if err != nil {
+			return err
+		}
+		name, _ := filepath.Rel(dir, path)
+		if !info.Mode().IsRegular() && !info.IsDir() || strings.HasSuffix(name, "lock") {
+			return nil
+		}
+		h, err := tar.FileInfoHeader(info, "")
+		if err != nil {
+			return err
+		}
+		h.Name = filepath.ToSlash(name)
+		if info.IsDir() {
+			h.Name += "/"
+			add(h, nil)
+			return nil
+		}
+		content, err := os.ReadFile(path)
+		if err == nil {
+			add(h, content)
+		}
+		return err
+	})
+	if err := errors.Join(err, out.Close(), z.Close()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// unpack makes the directory again, as it would be had the former program ended now.
+func unpack(t *testing.T, dir string) (m made) {
+	t.Helper()
+	file, err := os.Open(formerDirectory)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	z, err := gzip.NewReader(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var directories []*tar.Header
+	touch := func(h *tar.Header) error {
+		path, at := filepath.Join(dir, h.Name), h.ModTime.Add(time.Since(m.At))
+		return errors.Join(os.Chmod(path, h.FileInfo().Mode().Perm()), os.Chtimes(path, at, at))
+	}
+	for in := tar.NewReader(z); ; {
+		h, err := in.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		content, err := io.ReadAll(in)
+		switch {
+		case err != nil:
+		case h.Name == "made.json":
+			err = json.Unmarshal(content, &m)
+		case h.Typeflag == tar.TypeDir:
+			err = os.MkdirAll(filepath.Join(dir, h.Name), 0o700)
+			directories = append(directories, h)
+		default:
+			err = errors.Join(os.WriteFile(filepath.Join(dir, h.Name), content, 0o600), touch(h))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, h := range slices.Backward(directories) { // a file that is written changes the time of its directory
+		if err := touch(h); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return m
+}
+
+// shifted is the value of a fact with its times moved.
+func shifted(t *testing.T, key string, value []byte, by time.Duration) []byte {
+	t.Helper()
+	_, space, _ := strings.Cut(key, "v1/")
+	space, _, _ = strings.Cut(space, "/")
+	member := map[string]string{"tag": "c", "forgot": "b", "touch": "t"}[space] // Unix nanoseconds
+	var rec map[string]json.RawMessage
+	if err := json.Unmarshal(value, &rec); err != nil {
+		t.Fatalf("%s: %v", key, err)
+	}
+	move := func(rec map[string]json.RawMessage, member string, by int64) {
+		n, err := strconv.ParseInt(string(rec[member]), 10, 64)
+		if err != nil {
+			t.Fatalf("%s: %v", key, err)
+		}
+		rec[member] = json.RawMessage(strconv.FormatInt(n+by, 10))
+	}
+	switch {
+	case member != "":
+		move(rec, member, by.Nanoseconds())
+	case space == "base":
+		var names []map[string]json.RawMessage
+		if err := json.Unmarshal(rec["n"], &names); err != nil {
+			t.Fatal(err)
+		}
+		for _, n := range names {
+			move(n, "t", int64(by/time.Second))
+		}
+		rec["n"], _ = json.Marshal(names)
+	default:
+		return value
+	}
+	moved, _ := json.Marshal(rec)
+	return moved
+}
+
+// shiftFacts moves the times of facts in a file.
+func (f *former) shiftFacts(t *testing.T, path string, by time.Duration) {
+	t.Helper()
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	spaces := map[string]bool{}
+	err = db.Update(func(tx *bbolt.Tx) error {
+		b := tx.Bucket([]byte("facts"))
+		changed := map[string][]byte{}
+		err := b.ForEach(func(k, v []byte) error {
+			value := bytes.Clone(v[:8])
+			if at := binary.BigEndian.Uint64(v); at != 0 {
+				binary.BigEndian.PutUint64(value, at+uint64(by))
+			}
+			changed[string(k)] = append(value, shifted(t, string(k), v[8:], by)...)
+			spaces[strings.Split(string(k), "/")[1]] = true
+			return nil
+		})
+		for k, v := range changed {
+			err = errors.Join(err, b.Put([]byte(k), v))
+		}
+		return err
+	})
+	if err := errors.Join(err, db.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if got := slices.Sorted(maps.Keys(spaces)); !slices.Equal(got, []string{"base", "forgot", "home", "known", "link", "tag", "touch", "verdict"}) {
+		t.Errorf("the archive has facts of the kinds %v", got)
+	}
+}
+
+// dumped is an entry of Redis.
+type dumped struct {
+	Key   string `json:"key"`
+	Value string `json:"value"`
+	Left  int64  `json:"left"` // milliseconds to live at the time of the dump, -1 for ever
+}
+
+type dumpFile struct {
+	At      time.Time `json:"at"`
+	Entries []dumped  `json:"entries"`
+}
+
+func redisOf(t *testing.T, server *metatest.RedisServer) *redis.Store {
+	t.Helper()
+	store, err := redis.Open(redis.Options{URL: "redis://" + server.Addr, Timeout: 10 * time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = store.Close() })
+	return store
+}
+
+func dump(t *testing.T, server *metatest.RedisServer, at time.Time) {
+	t.Helper()
+	d := dumpFile{At: at}
+	for e, err := range redisOf(t, server).Scan(t.Context(), "") {
+		if err != nil {
+			t.Fatal(err)
+		}
+		left, err := strconv.ParseInt(strings.Trim(server.Do("PTTL", "dray:"+e.Key), ":\r\n"), 10, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d.Entries = append(d.Entries, dumped{e.Key, string(e.Value), left})
+	}
+	slices.SortFunc(d.Entries, func(a, b dumped) int { return strings.Compare(a.Key, b.Key) })
+	text, _ := json.MarshalIndent(d, "", " ")
+	if err := os.WriteFile(formerRedis, append(text, '\n'), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// restore writes the dump into a Redis as if it had been made now.
+func restore(t *testing.T, server *metatest.RedisServer) {
+	t.Helper()
+	text, err := os.ReadFile(formerRedis)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var d dumpFile
+	if err := json.Unmarshal(text, &d); err != nil {
+		t.Fatal(err)
+	}
+	store := redisOf(t, server)
+	for _, e := range d.Entries {
+		left := time.Duration(max(e.Left, 0)) * time.Millisecond
+		if err := store.Put(context.Background(), e.Key, shifted(t, e.Key, []byte(e.Value), time.Since(d.At)), left); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestFormerRedis uses the facts that a former program left in Redis, and shares one with it.
+func TestFormerRedis(t *testing.T) {
+	f := newFormer(t)
+	server := metatest.StartRedis(t)
+	restore(t, server)
+	edits := append(slices.Clone(formerEdits), "cache: {dir", "metadata: {url: 'redis://"+server.Addr+"'}\ncache: {dir")
+	directory := func() string {
+		dir := t.TempDir()
+		unpack(t, dir)
+		if err := os.Remove(filepath.Join(dir, "facts.db")); err != nil {
+			t.Fatal(err)
+		}
+		return dir
+	}
+	ecr, hub := f.registries(t)
+	s := startBefore(t, ecr, hub, directory(), edits...)
+	f.usesFacts(s)
+	if n := s.series("dray_meta_unreadable_total"); n != 0 {
+		t.Errorf("%v facts were not understood", n)
+	}
+	if oldBinary() == "" {
+		return
+	}
+	old := startBinary(t, oldBinary(), ecr, hub, directory(), edits...)
+	f.usesFacts(old)
+	for _, pair := range []struct {
+		name            string
+		asks, remembers *stack
+	}{{"new", s, old}, {"old", old, s}} {
+		// What one has heard about a tag the other knows.
+		img := seed(t, ecr, "team/shared", pair.name, 5000)
+		pair.remembers.want(200, "GET", "/v2/team/shared/manifests/"+img.manifest.Digest.String(), nil)
+		pair.asks.want(200, "GET", "/v2/team/shared/manifests/"+pair.name, nil)
+		pair.asks.want(404, "GET", "/v2/team/shared/manifests/no-"+pair.name, nil)
+		ecr.ResetCounters()
+		pair.remembers.want(404, "GET", "/v2/team/shared/manifests/no-"+pair.name, nil)
+		if r := pair.remembers.want(200, "GET", "/v2/team/shared/manifests/"+pair.name, nil); !bytes.Equal(r.body, img.manifest.Raw) {
+			t.Error("another manifest")
+		}
+		if got := asked(ecr, "team/shared"); len(got) > 0 {
+			t.Errorf("after the %s one had asked, the other one asked %q", pair.name, got)
+		}
+		// A push through one is what the tag is at the other.
+		pushed := pair.asks.push("team/shared", pair.name, layerOf(20, 3000))
+		pair.asks.flush()
+		pair.remembers.eventually("the tag is what was pushed", func() bool {
+			return bytes.Equal(pair.remembers.want(200, "GET", "/v2/team/shared/manifests/"+pair.name, nil).body, pushed.Raw)
+		})
+	}
+	for _, one := range []*stack{s, old} {
+		if n := one.series("dray_meta_unreadable_total"); n != 0 {
+			t.Errorf("%v facts were not understood", n)
+		}
+	}
+}
+
+// syncBuffer is a log that may be written and read at once.
+type syncBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *syncBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *syncBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
