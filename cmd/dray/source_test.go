@@ -24,6 +24,8 @@ type source struct {
 	// flows are the expressions that are assigned to a variable, a field or a parameter, or that a
 	// function returns.
 	flows map[types.Object][]ast.Expr
+	// configured are the fields that the configuration fills, whatever defaults they have.
+	configured map[types.Object]bool
 }
 
 // productSource is read once for all tests that look into it.
@@ -37,7 +39,7 @@ func readSource() (*source, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &source{flows: map[types.Object][]ast.Expr{}, Info: types.Info{
+	s := &source{flows: map[types.Object][]ast.Expr{}, configured: map[types.Object]bool{}, Info: types.Info{
 		Types: map[ast.Expr]types.TypeAndValue{}, Defs: map[*ast.Ident]types.Object{}, Uses: map[*ast.Ident]types.Object{},
 		Selections: map[*ast.SelectorExpr]*types.Selection{}, Instances: map[*ast.Ident]types.Instance{}, Implicits: map[ast.Node]types.Object{},
 	}}
@@ -148,6 +150,12 @@ func (s *source) follow(file *ast.File) {
 			for _, e := range []ast.Expr{n.Key, n.Value} {
 				if e != nil {
 					s.flow(s.object(e), n.X)
+				}
+			}
+		case *ast.StructType:
+			for _, f := range n.Fields.List {
+				for _, name := range f.Names {
+					s.configured[s.Defs[name]] = f.Tag != nil && strings.Contains(f.Tag.Value, `yaml:"`)
 				}
 			}
 		case *ast.CompositeLit:
@@ -295,6 +303,9 @@ func (s *source) column(row ast.Expr, at constant.Value, found map[string]bool, 
 }
 
 func (s *source) wordsIn(o types.Object, found map[string]bool, seen map[ast.Expr]bool) {
+	if s.configured[o] {
+		return
+	}
 	for _, from := range s.flows[o] {
 		s.wordsOf(from, found, seen)
 	}

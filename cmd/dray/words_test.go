@@ -4,6 +4,7 @@ import (
 	"encoding"
 	"fmt"
 	"go/ast"
+	"go/constant"
 	"go/types"
 	"maps"
 	"os"
@@ -96,8 +97,11 @@ func TestMetricWords(t *testing.T) {
 	values, src := map[string]bool{}, sourceFor(t)
 	src.calls(func(name string, call *ast.CallExpr) {
 		if strings.HasPrefix(name, "(*github.com/prometheus/client_golang/prometheus.") && strings.HasSuffix(name, ").WithLabelValues") {
-			for _, arg := range call.Args {
-				src.words(arg, values)
+			labels := src.labels(call.Fun.(*ast.SelectorExpr).X)
+			for i, arg := range call.Args {
+				if i >= len(labels) || !slices.Contains([]string{"upstream", "repository", "image"}, labels[i]) { // names that users give
+					src.words(arg, values)
+				}
 			}
 		}
 		if name == "github.com/prometheus/client_golang/prometheus.MustNewConstMetric" {
@@ -108,6 +112,24 @@ func TestMetricWords(t *testing.T) {
 	})
 	b.WriteString(lineEach(values, "%q"))
 	goldenWords(t, "testdata/words/metrics.golden", b.String())
+}
+
+// labels are the names of the labels of a metric, where they are written down with it.
+func (s *source) labels(metric ast.Expr) (names []string) {
+	for _, from := range s.flows[s.object(metric)] {
+		call, ok := from.(*ast.CallExpr)
+		if !ok || len(call.Args) != 2 {
+			continue
+		}
+		if list, ok := call.Args[1].(*ast.CompositeLit); ok {
+			for _, e := range list.Elts {
+				if v := s.Types[e].Value; v != nil && v.Kind() == constant.String {
+					names = append(names, constant.StringVal(v))
+				}
+			}
+		}
+	}
+	return names
 }
 
 // TestLogWords: the messages of the log with their level, and all keys.
