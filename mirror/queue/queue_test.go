@@ -121,8 +121,8 @@ func TestSurvives(t *testing.T) {
 	added(t, q, push("a", "v1", "one"), push("b", "v1", "two"), push("a", "v1", "one")) // twice the same is once
 	q, h := reopened(t, q)
 	wantNames(t, q, "a:v1 one waiting", "b:v1 two waiting")
-	if h.count() != 3 || q.bytes != 2*1000+100+6 {
-		t.Errorf("%d blobs are held, %d bytes", h.count(), q.bytes)
+	if h.count() != 3 || q.index.bytes != 2*1000+100+6 {
+		t.Errorf("%d blobs are held, %d bytes", h.count(), q.index.bytes)
 	}
 	if p, ok := q.Find("ecr", "a", "v1"); !ok || string(p.Manifest) != "one" {
 		t.Errorf("found %+v %t", p, ok)
@@ -146,8 +146,8 @@ func TestSurvives(t *testing.T) {
 	}
 	stop()
 	wantNames(t, q)
-	if h.count() != 0 || q.bytes != 0 {
-		t.Errorf("%d blobs are still held, %d bytes", h.count(), q.bytes)
+	if h.count() != 0 || q.index.bytes != 0 {
+		t.Errorf("%d blobs are still held, %d bytes", h.count(), q.index.bytes)
 	}
 	q, _ = reopened(t, q)
 	wantNames(t, q)
@@ -352,15 +352,15 @@ func TestBounds(t *testing.T) {
 	if err := q.Add(t.Context(), push("a", "v3", "three")); !errors.Is(err, ErrFull) {
 		t.Error(err)
 	}
-	if h.count() != 3 || q.adding != 0 {
-		t.Errorf("%d held, %d", h.count(), q.adding)
+	if h.count() != 3 || q.index.adding != 0 {
+		t.Errorf("%d held, %d", h.count(), q.index.adding)
 	}
 	h.err = errors.New("gone")
 	if err := q.Add(t.Context(), push("a", "v1", "x")); err == nil {
 		t.Error("a push without its blobs was accepted")
 	}
-	if q.bytes != 2*1000+100+6 {
-		t.Errorf("%d bytes", q.bytes)
+	if q.index.bytes != 2*1000+100+6 {
+		t.Errorf("%d bytes", q.index.bytes)
 	}
 }
 
@@ -431,7 +431,7 @@ func TestAfterLossAndClockAhead(t *testing.T) {
 		q, _ := opened(t, Options{})
 		time.Sleep(240 * time.Hour)
 		added(t, q, p)
-		text, err := os.ReadFile(q.journal.path())
+		text, err := os.ReadFile(q.writer.journal.path())
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -34,7 +34,7 @@ func (d *disk) sync() error {
 // onDisk is what a process that begins now would find.
 func onDisk(t *testing.T, q *Queue) (all []string) {
 	t.Helper()
-	f, err := os.Open(q.journal.path())
+	f, err := os.Open(q.writer.journal.path())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -57,7 +57,7 @@ func TestFailedOnDiskFirst(t *testing.T) {
 	added(t, q, push("a", "v1", "bad"))
 	seen := make(chan []string, 1)
 	d.onSync = func() {
-		if _, err := q.look(1); !errors.Is(err, ErrBusy) {
+		if _, err := q.index.look(1); !errors.Is(err, ErrBusy) {
 			t.Errorf("it could be tried again or dropped: %v", err)
 		}
 		seen <- names(q)

@@ -3,7 +3,6 @@ package queue
 import (
 	"context"
 	"fmt"
-	"slices"
 	"time"
 )
 
@@ -35,7 +34,7 @@ func (q *Queue) takeOut(ctx context.Context, at place, which func(*entry) bool) 
 		select {
 		case <-busy.attempt:
 		case <-late.C:
-			q.stop(busy)
+			q.index.stop(busy)
 		case <-ctx.Done():
 			err = fmt.Errorf("%w: %w", ErrBusy, context.Cause(ctx))
 		}
@@ -48,80 +47,35 @@ func (q *Queue) takeOut(ctx context.Context, at place, which func(*entry) bool) 
 // grace is what an attempt under way gets to end by itself. One that is interrupted while its manifest is on the line might arrive later.
 const grace = 300 * time.Millisecond
 
-// stop interrupts an attempt.
-func (q *Queue) stop(e *entry) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if e.State == Forwarding && e.interrupt != nil {
-		e.interrupt()
-	}
-}
-
 // withdraw is one try of Withdraw: busy is what is just being forwarded.
 func (q *Queue) withdraw(ctx context.Context, at place, which func(*entry) bool) (w *Withdrawal, busy *entry, err error) {
-	if err := q.takeTurn(ctx); err != nil {
+	if err := q.writer.take(ctx); err != nil {
 		return nil, nil, err
 	}
-	defer q.freeTurn()
+	defer q.writer.free()
 	w = &Withdrawal{q: q}
-	for _, e := range q.in(at) { // none leaves while the turn is taken
+	for _, e := range q.index.in(at) { // none leaves while the turn is taken
 		if which(e) {
 			w.entries = append(w.entries, e)
 		}
 	}
-	if busy := w.take(); busy != nil {
+	if w.was, busy = q.index.take(w.entries); busy != nil {
 		return nil, busy, nil
 	}
 	for _, e := range w.entries {
 		if err == nil {
-			err = q.write(record{Op: opDone, ID: e.ID})
+			err = q.writer.write(record{Op: opDone, ID: e.ID})
 		}
 	}
-	if err == nil && q.journal.broken {
-		err = q.journal.rewrite(q.snapshot()) // what was forwarded, and could not be struck out, is not to come back either
-		q.tore(err)
+	if err == nil {
+		err = q.writer.catchUp() // what was forwarded, and could not be struck out, is not to come back either
 	}
 	if err != nil {
-		w.giveBack()
-		q.settled(q.journal.rewrite(q.snapshot())) // some of them may be gone in it
+		q.index.giveBack(w.entries, w.was)
+		_ = q.writer.rewrite() // some of them may be gone in it
 		return nil, nil, fmt.Errorf("queue: %w", err)
 	}
 	return w, nil, nil
-}
-
-// in lists the entries of a repository in their order, without those that somebody else has withdrawn.
-func (q *Queue) in(at place) []*entry {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if l := q.lanes[at]; l != nil {
-		return slices.DeleteFunc(slices.Clone(l.entries), func(e *entry) bool { return e.withdrawn })
-	}
-	return nil
-}
-
-// take takes the entries out of their turns, or returns one that is being forwarded.
-func (w *Withdrawal) take() (busy *entry) {
-	w.q.mu.Lock()
-	defer w.q.mu.Unlock()
-	for _, e := range w.entries {
-		if e.State == Forwarding {
-			return e
-		}
-	}
-	for _, e := range w.entries {
-		w.was = append(w.was, e.State)
-		e.State, e.withdrawn = dropping, true
-	}
-	return nil
-}
-
-// giveBack undoes take.
-func (w *Withdrawal) giveBack() {
-	w.q.mu.Lock()
-	defer w.q.mu.Unlock()
-	for i, e := range w.entries {
-		e.State, e.withdrawn = w.was[i], false
-	}
 }
 
 // Pushes are what was taken out.
@@ -138,13 +92,7 @@ func (w *Withdrawal) Done() {
 	if len(w.entries) == 0 {
 		return
 	}
-	var releases []func()
-	w.q.mu.Lock()
-	for _, e := range w.entries {
-		releases = append(releases, w.q.leave(e)...)
-	}
-	w.q.mu.Unlock()
-	for _, release := range releases {
+	for _, release := range w.q.index.remove(w.entries) {
 		release()
 	}
 	w.q.nudge()
@@ -155,13 +103,11 @@ func (w *Withdrawal) Restore() {
 	if len(w.entries) == 0 {
 		return
 	}
-	w.q.turn <- struct{}{}
-	defer w.q.freeTurn()
-	w.giveBack()
-	err := w.q.journal.rewrite(w.q.snapshot())
-	if err != nil {
+	_ = w.q.writer.take(context.Background()) // which does not end
+	defer w.q.writer.free()
+	w.q.index.giveBack(w.entries, w.was)
+	if err := w.q.writer.rewrite(); err != nil {
 		w.q.log.Error("the journal of pushes cannot be written", "pushes restored", len(w.entries), "error", err)
 	}
-	w.q.settled(err)
 	w.q.nudge()
 }

@@ -25,7 +25,7 @@ func withdrawn(t *testing.T, q *Queue, which func(Push) bool) *Withdrawal {
 func TestWithdraw(t *testing.T) {
 	q, h := opened(t, Options{})
 	added(t, q, push("a", "v1", "one"), push("a", "v2", "two"), push("a", "v1", "three"), push("b", "v1", "other"))
-	q.entries[1].State = Failed
+	q.index.entries[1].State = Failed
 	all := names(q)
 	w := withdrawn(t, q, tagged("v1"))
 	if ps := w.Pushes(); len(ps) != 2 || string(ps[1].Manifest) != "three" {
@@ -135,9 +135,9 @@ func TestDropInterrupts(t *testing.T) {
 		begun := map[string]int{}
 		end := make(chan bool)
 		stop := running(q, func(ctx context.Context, e Entry) error {
-			q.mu.Lock()
+			q.index.mu.Lock()
 			begun[e.Repository]++
-			q.mu.Unlock()
+			q.index.mu.Unlock()
 			switch e.Repository {
 			case "b":
 				time.Sleep(grace / 2)
@@ -205,7 +205,7 @@ func TestWithdrawOnFailingDisk(t *testing.T) {
 
 // attempted is an entry that is being forwarded.
 func attempted(q *Queue, id uint64, then func()) *entry {
-	e, _ := q.next(time.Now())
+	e, _ := q.index.next(time.Now())
 	if e.ID != id {
 		panic("another one was due")
 	}
