@@ -45,7 +45,7 @@ type Rule struct {
 	Users []string
 	// Anonymous extends the rule to clients without credentials.
 	Anonymous bool
-	// Repositories are patterns of Target.Name; "*" stands for any characters,
+	// Repositories are patterns of the name of a target; "*" stands for any characters,
 	// slashes included.
 	Repositories []string
 	Actions      []Action

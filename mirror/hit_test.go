@@ -15,6 +15,7 @@ import (
 
 	"dray/cache"
 	"dray/cache/meta"
+	"dray/mirror/route"
 	"dray/upstream/oci"
 
 	"github.com/google/go-cmp/cmp"
@@ -195,7 +196,7 @@ func TestHotAnswerEnds(t *testing.T) {
 	t.Run("listener", func(t *testing.T) {
 		h, _, _ := atHome(t)
 		other := *h.l
-		other.Routes = &Routes{}
+		other.Routes = &route.Routes{}
 		h.l = &other
 		h.want(404, "GET", tag, nil)
 	})

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"dray/cache/meta"
+	"dray/mirror/route"
 	"dray/upstream/oci"
 
 	lru "github.com/hashicorp/golang-lru/v2"
@@ -62,7 +63,7 @@ func askedFor(l *Listener, r *http.Request) asked {
 // hit is an answer that was at hand, ready to be sent again. It is never written to.
 type hit struct {
 	q      oci.Request
-	target Target
+	target route.Target
 	up     *Upstream
 	answer *answer
 	lease  *meta.Lease

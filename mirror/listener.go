@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"dray/mirror/route"
 	"dray/mirror/wire"
 	"dray/upstream/oci"
 
@@ -34,7 +35,7 @@ type Listener struct {
 	Mirror *Mirror
 	Name   string
 	Role   Role
-	Routes *Routes
+	Routes *route.Routes
 	// Access recognises clients; nil recognises nobody.
 	Access *Access
 	// Challenge makes a mirror ask for credentials. Classic Docker answers a mirror's
@@ -58,7 +59,7 @@ type exchange struct {
 	r        *http.Request
 	listener *Listener
 	q        oci.Request
-	target   Target
+	target   route.Target
 	up       *Upstream
 	user     string
 	// source says where the bytes of the answer came from.
@@ -232,7 +233,7 @@ func (x *exchange) authorise() (err error) {
 }
 
 // mountSource routes the repository that a mount names as its source.
-func (x *exchange) mountSource() (Target, error) {
+func (x *exchange) mountSource() (route.Target, error) {
 	q := x.q
 	q.Repo = q.From
 	return x.listener.Routes.Match(x.r.Host, q)

@@ -96,7 +96,7 @@ func (m *Mirror) mount(x *exchange) (bool, error) {
 
 // mayPull reports whether the client may read another repository of the upstream that it writes to.
 func (x *exchange) mayPull(repo string) bool {
-	t, ok := x.listener.Routes.at(x.up.Name, repo)
+	t, ok := x.listener.Routes.At(x.up.Name, repo)
 	if !ok {
 		return false
 	}
@@ -171,15 +171,4 @@ func (m *Mirror) mounted(ctx context.Context, up *Upstream, repo string, d diges
 	}
 	m.recorded(m.tags.Forget(ctx, up.Name, repo, absentKey(up, repo, d).Tag))
 	m.recorded(m.known.Add(ctx, up.Name, repo, meta.Holding{Digest: d, KnownFact: meta.KnownFact{Kind: meta.KindBlob, Size: size}}))
-}
-
-// at is where a repository of an upstream is found on the listener.
-func (r *Routes) at(upstream, repo string) (Target, bool) {
-	for i := range r.Order {
-		if r.Order[i].Upstream == upstream {
-			t := r.target(&r.Order[i], repo)
-			return t, t.Repo == repo
-		}
-	}
-	return Target{}, false
 }

@@ -21,6 +21,7 @@ import (
 	"dray/mirror/hosted"
 	"dray/mirror/inventory"
 	"dray/mirror/queue"
+	"dray/mirror/route"
 	"dray/mirror/wire"
 	"dray/upstream/ecr"
 
@@ -220,15 +221,15 @@ func (g *graph) newServer(o wire.ServerOptions) (*wire.Server, error) {
 }
 
 // routesOf lists a listener's upstreams in its order.
-func routesOf(c config.Config, l config.Listener) *mirror.Routes {
-	r := &mirror.Routes{}
+func routesOf(c config.Config, l config.Listener) *route.Routes {
+	r := &route.Routes{}
 	if u, err := url.Parse(l.ExternalURL); err == nil && u.Host != "" {
 		r.Own = []string{u.Host}
 	}
 	for _, name := range l.Upstreams {
 		for _, u := range c.Upstreams {
 			if u.Name == name {
-				r.Order = append(r.Order, mirror.Route{Upstream: u.Name, Hosts: u.Hosts, Prefixes: u.Prefixes, DefaultNamespace: u.DefaultNamespace})
+				r.Order = append(r.Order, route.Route{Upstream: u.Name, Hosts: u.Hosts, Prefixes: u.Prefixes, DefaultNamespace: u.DefaultNamespace})
 			}
 		}
 	}

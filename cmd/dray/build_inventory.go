@@ -12,10 +12,10 @@ import (
 
 	"dray/cache/disk"
 	"dray/cmd/dray/config"
-	"dray/mirror"
 	"dray/mirror/admin"
 	"dray/mirror/inventory"
 	"dray/mirror/queue"
+	"dray/mirror/route"
 	"dray/upstream/oci"
 )
 
@@ -175,11 +175,11 @@ func told(err error) error {
 }
 
 // names reads what operators write.
-type names struct{ routes *mirror.Routes }
+type names struct{ routes *route.Routes }
 
 // namesOf knows every upstream, those of the first listener first, and every name of dray.
 func namesOf(c config.Config) names {
-	r := &mirror.Routes{}
+	r := &route.Routes{}
 	var order []string
 	for _, l := range c.Listeners {
 		lr := routesOf(c, l)

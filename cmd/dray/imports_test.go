@@ -92,13 +92,14 @@ var importable = map[string][]allowance{
 	},
 	"dray/mirror/flight": {}, // it knows nothing of what is done
 	"dray/mirror/wire":   {{"dray/upstream/oci", "parts of bodies, and the error for one that there is not"}, {"golang.org/x/sys/unix", "splice"}},
+	"dray/mirror/route":  {{"dray/upstream/oci", "requests and references as values"}},
 	"dray/mirror": {
 		{"dray/mirror/flight", "work that is shared, ordered or done later"},
 		{"dray/mirror/notify", "what those who want to know are told"},
 		{"dray/mirror/pipeline", "what must be true of pushed images"},
 		{"dray/cache", "where bytes are kept"}, {"dray/cache/meta", "where facts are kept"},
 		{"dray/mirror/queue", "pushes that are forwarded later"},
-		{"dray/mirror/wire", "how answers leave"},
+		{"dray/mirror/route", "which upstream a request means"}, {"dray/mirror/wire", "how answers leave"},
 		{"dray/upstream", "where they come from"}, {"dray/upstream/oci", "what clients speak"},
 		{"github.com/distribution/distribution/v3/registry/auth", "recognises clients: passwords and tokens"},
 		{"github.com/hashicorp/golang-lru/v2", "what is remembered for a while, bounded"}, {"golang.org/x/crypto/bcrypt", "tells hashes from other text"},
@@ -143,7 +144,7 @@ var importable = map[string][]allowance{
 		{prometheusClient, measures}, {"github.com/prometheus/client_model", "it reads what is gathered"},
 	},
 	"dray/cmd/dray/config": { // none of the parts that it configures
-		{"dray/upstream/ecr/host", "the kind of an upstream by its host name"},
+		{"dray/upstream/ecr/host", "the kind of an upstream by its host name"}, {"dray/upstream/oci", "a prefix is joined to a repository as requests do"},
 		{"github.com/caarlos0/env/v11", "configuration from the environment"}, {"go.yaml.in/yaml/v3", "configuration from a file"},
 	},
 	"dray/cmd/dray": {

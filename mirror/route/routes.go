@@ -1,4 +1,4 @@
-package mirror
+package route
 
 import (
 	"fmt"
@@ -99,6 +99,17 @@ func (route *Route) label() string {
 
 func (r *Routes) ambiguous(repo string) bool {
 	return slices.ContainsFunc(r.Order, func(route Route) bool { return strings.HasPrefix(repo, route.label()+"/") })
+}
+
+// At is where a repository of an upstream is found on the listener.
+func (r *Routes) At(upstream, repo string) (Target, bool) {
+	for i := range r.Order {
+		if r.Order[i].Upstream == upstream {
+			t := r.target(&r.Order[i], repo)
+			return t, t.Repo == repo
+		}
+	}
+	return Target{}, false
 }
 
 // Check reports routes whose repositories could not be told apart by name: labels
