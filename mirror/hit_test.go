@@ -196,7 +196,7 @@ func TestHotAnswerEnds(t *testing.T) {
 	t.Run("listener", func(t *testing.T) {
 		h, _, _ := atHome(t)
 		other := *h.l
-		other.Routes = &route.Routes{}
+		other.Routes = &route.Table{}
 		h.l = &other
 		h.want(404, "GET", tag, nil)
 	})

@@ -204,7 +204,7 @@ func buildHouse(t testing.TB, memoryBytes int64, front func(meta.Store) meta.Sto
 	if err != nil {
 		t.Fatal(err)
 	}
-	h.l = &Listener{Mirror: h.m, Name: "l", Role: RoleRegistry, Routes: &route.Routes{Order: []route.Route{{Upstream: "up"}}}, AllowAnonymousPush: true}
+	h.l = &Listener{Mirror: h.m, Name: "l", Role: RoleRegistry, Routes: &route.Table{Order: []route.Route{{Upstream: "up"}}}, AllowAnonymousPush: true}
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = h.cache.Run(ctx) })

@@ -35,7 +35,7 @@ type Listener struct {
 	Mirror *Mirror
 	Name   string
 	Role   Role
-	Routes *route.Routes
+	Routes *route.Table
 	// Access recognises clients; nil recognises nobody.
 	Access *Access
 	// Challenge makes a mirror ask for credentials. Classic Docker answers a mirror's

@@ -221,8 +221,8 @@ func (g *graph) newServer(o wire.ServerOptions) (*wire.Server, error) {
 }
 
 // routesOf lists a listener's upstreams in its order.
-func routesOf(c config.Config, l config.Listener) *route.Routes {
-	r := &route.Routes{}
+func routesOf(c config.Config, l config.Listener) *route.Table {
+	r := &route.Table{}
 	if u, err := url.Parse(l.ExternalURL); err == nil && u.Host != "" {
 		r.Own = []string{u.Host}
 	}

@@ -175,11 +175,11 @@ func told(err error) error {
 }
 
 // names reads what operators write.
-type names struct{ routes *route.Routes }
+type names struct{ routes *route.Table }
 
 // namesOf knows every upstream, those of the first listener first, and every name of dray.
 func namesOf(c config.Config) names {
-	r := &route.Routes{}
+	r := &route.Table{}
 	var order []string
 	for _, l := range c.Listeners {
 		lr := routesOf(c, l)

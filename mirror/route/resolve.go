@@ -12,7 +12,7 @@ import (
 // an upstream's registry before it, with a prefix, with the name of an upstream, or plain. Without a tag
 // and a digest it means the tag "latest"; a digest makes a tag beside it meaningless. A registry that is neither dray nor an
 // upstream is ErrNameUnknown.
-func (r *Routes) Resolve(name string) (Target, oci.Reference, error) {
+func (r *Table) Resolve(name string) (Target, oci.Reference, error) {
 	repo, ref, err := splitName(name)
 	if err != nil {
 		return Target{}, ref, err
@@ -49,7 +49,7 @@ func splitName(name string) (repo string, ref oci.Reference, err error) {
 }
 
 // resolve finds the route of a name and what of the name is the repository.
-func (r *Routes) resolve(name string) (*Route, string) {
+func (r *Table) resolve(name string) (*Route, string) {
 	first, rest, deep := strings.Cut(name, "/")
 	foreign := deep && (strings.ContainsAny(first, ".:") || first == "localhost")
 	if foreign && (has(r.Own, first) || thisMachine(first)) {

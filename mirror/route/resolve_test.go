@@ -7,7 +7,7 @@ import (
 
 func TestResolve(t *testing.T) {
 	const sum = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
-	routes := &Routes{Own: []string{"dray.example.com:5000"}, Order: []Route{
+	routes := &Table{Own: []string{"dray.example.com:5000"}, Order: []Route{
 		{Upstream: "ecr", Hosts: []string{"123456789012.dkr.ecr.eu-west-1.amazonaws.com"}, Prefixes: []string{"aws"}},
 		{Upstream: "hub", Hosts: []string{"docker.io", "registry-1.docker.io"}, Prefixes: []string{"docker.io", "mirror/hub"}, DefaultNamespace: "library"},
 		{Upstream: "inner", Hosts: []string{"127.0.0.1:7000"}},
@@ -55,7 +55,7 @@ func TestResolve(t *testing.T) {
 			t.Errorf("%q: %s, want %s", name, got, want)
 		}
 	}
-	if _, _, err := new(Routes).Resolve("alpine"); err == nil {
+	if _, _, err := new(Table).Resolve("alpine"); err == nil {
 		t.Error("resolved without an upstream")
 	}
 }
@@ -65,7 +65,7 @@ func FuzzResolve(f *testing.F) {
 	for _, s := range []string{"docker.io/library/alpine:3", "a@b", ":", "@", "/", "localhost//x", "hub/x@sha256:", "[::1]/x:1", "x:\x00"} {
 		f.Add(s)
 	}
-	routes := &Routes{Own: []string{"dray"}, Order: []Route{{Upstream: "ecr"}, {Upstream: "hub", Hosts: []string{"docker.io"}, DefaultNamespace: "library"}}}
+	routes := &Table{Own: []string{"dray"}, Order: []Route{{Upstream: "ecr"}, {Upstream: "hub", Hosts: []string{"docker.io"}, DefaultNamespace: "library"}}}
 	f.Fuzz(func(t *testing.T, name string) {
 		target, ref, err := routes.Resolve(name)
 		if err != nil {

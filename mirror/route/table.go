@@ -23,9 +23,9 @@ type Route struct {
 	DefaultNamespace string
 }
 
-// Routes chooses the upstream of a request. It is a value: matching does no I/O and
+// Table chooses the upstream of a request. It is a value: matching does no I/O and
 // depends on nothing else.
-type Routes struct {
+type Table struct {
 	// Own are the names under which clients reach dray itself; ?ns= with one of them
 	// is as good as none.
 	Own []string
@@ -49,7 +49,7 @@ type Target struct {
 // Match finds the target. In order: the path before /v2/, a prefix after /v2/, ?ns=,
 // the Host header, the first route. A path before /v2/ or a namespace that no
 // route has is ErrNameUnknown, never the default: the client meant something else.
-func (r *Routes) Match(host string, q oci.Request) (Target, error) {
+func (r *Table) Match(host string, q oci.Request) (Target, error) {
 	if len(r.Order) == 0 {
 		return Target{}, oci.ErrNameUnknown.With("this listener has no upstream")
 	}
@@ -74,7 +74,7 @@ func (r *Routes) Match(host string, q oci.Request) (Target, error) {
 	return r.target(&r.Order[0], q.Repo), nil
 }
 
-func (r *Routes) target(route *Route, repo string) Target {
+func (r *Table) target(route *Route, repo string) Target {
 	t := Target{Upstream: route.Upstream}
 	if repo == "" {
 		return t
@@ -97,12 +97,12 @@ func (route *Route) label() string {
 	return route.Upstream
 }
 
-func (r *Routes) ambiguous(repo string) bool {
+func (r *Table) ambiguous(repo string) bool {
 	return slices.ContainsFunc(r.Order, func(route Route) bool { return strings.HasPrefix(repo, route.label()+"/") })
 }
 
 // At is where a repository of an upstream is found on the listener.
-func (r *Routes) At(upstream, repo string) (Target, bool) {
+func (r *Table) At(upstream, repo string) (Target, bool) {
 	for i := range r.Order {
 		if r.Order[i].Upstream == upstream {
 			t := r.target(&r.Order[i], repo)
@@ -114,7 +114,7 @@ func (r *Routes) At(upstream, repo string) (Target, bool) {
 
 // Check reports routes whose repositories could not be told apart by name: labels
 // that are equal, or of which one begins the other.
-func (r *Routes) Check() error {
+func (r *Table) Check() error {
 	for i := range r.Order {
 		for j := range r.Order[:i] {
 			a, b := r.Order[i].label()+"/", r.Order[j].label()+"/"
@@ -127,7 +127,7 @@ func (r *Routes) Check() error {
 	return nil
 }
 
-func (r *Routes) byPrefix(p string) *Route {
+func (r *Table) byPrefix(p string) *Route {
 	for i := range r.Order {
 		for _, have := range r.Order[i].Prefixes {
 			if have == p {
@@ -141,7 +141,7 @@ func (r *Routes) byPrefix(p string) *Route {
 // afterPrefix finds the route whose prefix is the longest that the repository name
 // begins with, and the rest of the name. A name that is nothing but a prefix is an
 // ordinary name.
-func (r *Routes) afterPrefix(repo string) (route *Route, rest string) {
+func (r *Table) afterPrefix(repo string) (route *Route, rest string) {
 	longest := 0
 	for i := range r.Order {
 		for _, p := range r.Order[i].Prefixes {
@@ -156,7 +156,7 @@ func (r *Routes) afterPrefix(repo string) (route *Route, rest string) {
 
 // byHost looks for a route by registry name, first as it stands and then without
 // the port.
-func (r *Routes) byHost(host string) *Route {
+func (r *Table) byHost(host string) *Route {
 	host = strings.ToLower(host)
 	bare := host
 	if h, _, err := net.SplitHostPort(host); err == nil {

@@ -7,8 +7,8 @@ import (
 	"dray/upstream/oci"
 )
 
-func TestRoutesMatch(t *testing.T) {
-	routes := &Routes{
+func TestMatch(t *testing.T) {
+	routes := &Table{
 		Own: []string{"dray.example.com:5000"},
 		Order: []Route{
 			{Upstream: "ecr", Hosts: []string{"123456789012.dkr.ecr.eu-west-1.amazonaws.com"}, Prefixes: []string{"aws"}},
@@ -55,14 +55,14 @@ func TestRoutesMatch(t *testing.T) {
 			}
 		})
 	}
-	if _, err := (&Routes{}).Match("", oci.Request{Repo: "a"}); !errors.Is(err, oci.ErrNameUnknown) {
+	if _, err := (&Table{}).Match("", oci.Request{Repo: "a"}); !errors.Is(err, oci.ErrNameUnknown) {
 		t.Errorf("without routes: %v", err)
 	}
 }
 
-// FuzzRoutesName: rights are given by name, so one name must mean one repository.
-func FuzzRoutesName(f *testing.F) {
-	routes := &Routes{Order: []Route{
+// FuzzMatchName: rights are given by name, so one name must mean one repository.
+func FuzzMatchName(f *testing.F) {
+	routes := &Table{Order: []Route{
 		{Upstream: "ecr", Prefixes: []string{"aws"}}, {Upstream: "hub", Prefixes: []string{"hub"}, DefaultNamespace: "library"}, {Upstream: "quay", Hosts: []string{"quay.io"}},
 	}}
 	if err := routes.Check(); err != nil {
@@ -83,15 +83,15 @@ func FuzzRoutesName(f *testing.F) {
 	})
 }
 
-func TestRoutesCheck(t *testing.T) {
+func TestCheck(t *testing.T) {
 	for _, tc := range []struct {
-		routes Routes
+		routes Table
 		ok     bool
 	}{
-		{Routes{Order: []Route{{Upstream: "a"}, {Upstream: "b", Prefixes: []string{"a2"}}}}, true},
-		{Routes{Order: []Route{{Upstream: "a"}, {Upstream: "b", Prefixes: []string{"a"}}}}, false},
-		{Routes{Order: []Route{{Upstream: "a", Prefixes: []string{"x"}}, {Upstream: "b", Prefixes: []string{"x/y"}}}}, false},
-		{Routes{Order: []Route{{Upstream: "a", Prefixes: []string{"x/y"}}, {Upstream: "x"}}}, false},
+		{Table{Order: []Route{{Upstream: "a"}, {Upstream: "b", Prefixes: []string{"a2"}}}}, true},
+		{Table{Order: []Route{{Upstream: "a"}, {Upstream: "b", Prefixes: []string{"a"}}}}, false},
+		{Table{Order: []Route{{Upstream: "a", Prefixes: []string{"x"}}, {Upstream: "b", Prefixes: []string{"x/y"}}}}, false},
+		{Table{Order: []Route{{Upstream: "a", Prefixes: []string{"x/y"}}, {Upstream: "x"}}}, false},
 	} {
 		if err := tc.routes.Check(); (err == nil) != tc.ok {
 			t.Errorf("%+v: %v", tc.routes, err)
