@@ -6,7 +6,8 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// account is what the directory holds, in which order that is evicted, how many bytes it takes, and of how many.
+// account is what the directory holds, in which order that is evicted, how many bytes it takes,
+// and against which quota.
 type account struct {
 	maxBytes, minFree int64 // as in Options
 
@@ -33,7 +34,8 @@ func newAccount(maxBytes, minFree int64) *account {
 	}
 }
 
-// held returns the entry of the index with one reference more, or nil. A suspect is yet to be verified.
+// held returns the entry of the index with one reference more, or nil. A suspect is yet to be
+// verified.
 func (a *account) held(dg digest.Digest) (e *entry, suspect bool) {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
@@ -53,7 +55,7 @@ func (a *account) insert(e *entry) {
 	}
 }
 
-// admit puts in the entry of a file whose reservation that was, of which the file system had given occupied bytes.
+// admit turns a reservation, of which the file system has given occupied bytes, into a new entry.
 func (a *account) admit(e *entry, reserved, occupied int64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -115,7 +117,8 @@ func (a *account) doom(e *entry) {
 // counted apart because nobody, not even an operator, takes away what a push needs.
 const needed = 1 << 16
 
-// need turns the caller's reference to an entry into that of somebody who needs the blob. It lasts until release.
+// need turns the caller's reference to an entry into that of somebody who needs the blob. It
+// lasts until release.
 func (a *account) need(e *entry) (release func()) {
 	e.refs.Add(needed - 1)
 	return sync.OnceFunc(func() {
@@ -226,7 +229,8 @@ func (a *account) takeDirty() []*entry {
 	return batch
 }
 
-func (a *account) setClean(entries ...*entry) {
+// setClean notes that the files of entries are on stable storage and marked.
+func (a *account) setClean(entries []*entry) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, e := range entries {

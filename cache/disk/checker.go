@@ -22,12 +22,8 @@ func (c *checker) run(ctx context.Context) {
 	}
 	c.mu.RUnlock()
 	for _, e := range all {
-		name, err := blobPath(e.digest())
-		if err != nil {
-			continue
-		}
 		e.refs.Add(1)
-		err = c.verify(ctx, e, name)
+		err := c.verify(ctx, e, e.path())
 		c.unref(e)
 		if ctx.Err() != nil {
 			return

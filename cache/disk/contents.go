@@ -51,15 +51,12 @@ func (c *contents) Peek(dg digest.Digest) (*Blob, error) {
 	if !ok {
 		return nil, fmt.Errorf("open %s: %w", dg, ErrNotFound)
 	}
-	name, err := blobPath(dg)
-	if err == nil {
-		var b *Blob
-		if b, err = c.openEntry(e, name); err == nil {
-			return b, nil
-		}
+	b, err := c.openEntry(e, e.path())
+	if err != nil {
+		c.unref(e)
+		return nil, fmt.Errorf("open %s: %w", dg, err)
 	}
-	c.unref(e)
-	return nil, fmt.Errorf("open %s: %w", dg, err)
+	return b, nil
 }
 
 // Use counts as an Open of each blob that is held, as far as eviction is concerned.
@@ -138,8 +135,8 @@ const (
 	UnlessNeeded               // a push needs it
 )
 
-// Purge is Delete by an operator: it returns ErrInUse for a blob that is in use as unless says, and leaves it
-// alone. It returns ErrNotFound for a blob that is not held.
+// Purge is Delete by an operator. It returns ErrInUse, and leaves the blob alone, where unless
+// applies, and ErrNotFound for a blob that is not held.
 func (c *contents) Purge(ctx context.Context, dg digest.Digest, unless Unless) error {
 	return c.with(ctx, "purge", dg, func(e *entry) error {
 		return c.room.removeIf(ctx, e, func() bool {
@@ -162,7 +159,8 @@ func (c *contents) Discard(ctx context.Context, dg digest.Digest) error {
 	return err
 }
 
-// with has work done on the entry of a blob, referenced meanwhile and maybe not verified. what names it in errors.
+// with calls work with the entry of a blob, referenced meanwhile and maybe not verified. what
+// names the work in errors.
 func (c *contents) with(ctx context.Context, what string, dg digest.Digest, work func(*entry) error) error {
 	name, err := blobPath(dg)
 	if err != nil {

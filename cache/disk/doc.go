@@ -17,4 +17,16 @@
 //   - A blob that rots is moved to quarantine/, where no reader looks, and fetched
 //     anew when it is asked for.
 //   - No file is touched while account.mu is held.
+//
+// A [Dir] holds parts, and each part knows only those before it:
+//   - tree: the directory as the file system has it
+//   - account: what is held, in which order it is evicted (policy), and how many bytes it takes
+//   - scanner: reads the directory into the account, once
+//   - evictor: makes room, says what it would evict, unlinks
+//   - syncer: makes new blobs durable in groups and marks their files clean
+//   - checker: verifies what an unclean stop left
+//   - quarantine and scrubber: verify again what is held, and keep aside what has rotted
+//   - contents: what callers read and remove
+//   - ingests: files on their way to become blobs, also those that outlive the process
+//   - pins: what operators keep
 package disk

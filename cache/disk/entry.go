@@ -31,6 +31,9 @@ type entry struct {
 	prev, next *entry
 }
 
+// path returns where the file of the blob lives.
+func (e *entry) path() string { return validPath(e.digest()) }
+
 func (e *entry) blocks() int64 { return blocks(e.size) }
 
 func (e *entry) hit() {

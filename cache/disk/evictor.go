@@ -157,10 +157,7 @@ func (v *evictor) sweep() {
 
 // unlink removes the file of an entry.
 func (v *evictor) unlink(e *entry) error {
-	name, err := blobPath(e.digest())
-	if err != nil {
-		return err
-	}
+	name := e.path()
 	if err := v.fault(OpUnlink, name); err != nil {
 		return err
 	}

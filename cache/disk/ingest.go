@@ -43,11 +43,13 @@ type Ingest struct {
 // ingests are the files on their way to become blobs. Some of them outlive the process.
 type ingests struct {
 	*resources
-	scan   *scanner
-	room   *evictor
-	sync   *syncer
-	former []Left                   // of former processes, not yet handed over; guarded by account.mu
-	owed   map[string]digest.Digest // what former processes committed under a key; guarded by account.mu
+	scan *scanner
+	room *evictor
+	sync *syncer
+
+	// Guarded by account.mu.
+	former []Left                   // of former processes, not yet handed over
+	owed   map[string]digest.Digest // what former processes committed under a key
 }
 
 func newIngests(r *resources, scan *scanner, room *evictor, sync *syncer) *ingests {

@@ -17,8 +17,13 @@ func blobPath(d digest.Digest) (string, error) {
 	if alg := d.Algorithm(); alg != digest.SHA256 && alg != digest.SHA512 {
 		return "", fmt.Errorf("%w %.100q", ErrDigest, string(d))
 	}
+	return validPath(d), nil
+}
+
+// validPath is blobPath of a digest that is known to be valid.
+func validPath(d digest.Digest) string {
 	hex := d.Encoded()
-	return "blobs/" + string(d.Algorithm()) + "/" + hex[:2] + "/" + hex, nil
+	return "blobs/" + string(d.Algorithm()) + "/" + hex[:2] + "/" + hex
 }
 
 // parsePath is the inverse of blobPath, with the path in its two parts; it refuses every path that blobPath does

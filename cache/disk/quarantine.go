@@ -1,7 +1,6 @@
 package disk
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"io/fs"
@@ -16,20 +15,21 @@ const (
 	quarantinePercent = 1       // of the quota otherwise
 )
 
-// quarantine is where blobs go whose bytes are wrong. Operators can look at them there, and no reader does.
+// quarantine is where blobs go whose bytes are wrong. Operators can look at them there, and no
+// reader does.
 type quarantine struct {
 	*resources
 	room *evictor
 	turn chan struct{} // full while one changes the directory; capacity 1
 }
 
-// put moves the file of a referenced entry whose bytes are wrong to where operators can look at it and no reader does.
+// put moves the file of a referenced entry whose bytes are wrong to quarantine/.
 // Who has it open reads on. One that is larger than all that is kept there is removed.
 func (q *quarantine) put(ctx context.Context, e *entry) error {
 	if err := q.takeName(ctx, e.digest()); err != nil {
 		return err
 	}
-	name, err := blobPath(e.digest())
+	name := e.path()
 	to := "quarantine/" + path.Base(name)
 	q.mu.Lock()
 	if e.gone {
@@ -39,13 +39,11 @@ func (q *quarantine) put(ctx context.Context, e *entry) error {
 	}
 	q.suspect(e) // if it cannot be moved nor removed
 	q.mu.Unlock()
-	if err == nil && e.blocks() <= q.limit() {
-		err = q.fault(OpUnlink, name)
-		if err == nil {
+	err := ErrTooLarge
+	if e.blocks() <= q.limit() {
+		if err = q.fault(OpUnlink, name); err == nil {
 			err = q.root.Rename(name, to)
 		}
-	} else {
-		err = cmp.Or(err, ErrTooLarge)
 	}
 	if err != nil {
 		q.log.Warn("corrupt blob is not kept aside", "digest", e.digest(), "error", err)

@@ -28,7 +28,8 @@ type scanner struct {
 	done     chan struct{} // closed when the directory has been read
 }
 
-// wait returns when the directory has been read; the first caller has that begun. stop waits for its end.
+// wait returns when the directory has been read. The first caller starts that; stop waits for its
+// end.
 func (s *scanner) wait(ctx context.Context) error {
 	if s.begun.CompareAndSwap(false, true) {
 		go s.run()

@@ -54,7 +54,8 @@ type scrubber struct {
 	noted      time.Time // when the place was written down
 }
 
-// run reads all blobs again and again until ctx ends, and moves those aside that are not what they were.
+// run reads all blobs again and again until ctx ends, and moves those aside that are not what
+// they were.
 func (s *scrubber) run() {
 	s.load()
 	for s.pass() {
@@ -152,17 +153,12 @@ func (s *scrubber) visit(dg digest.Digest) bool {
 
 // verify hashes the file of a referenced entry, at the pace of the rate or slower.
 func (s *scrubber) verify(e *entry) error {
-	dg := e.digest()
-	name, err := blobPath(dg)
-	if err != nil {
-		return err
-	}
-	f, err := s.open(name)
+	f, err := s.open(e.path())
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	v := dg.Verifier()
+	v := e.digest().Verifier()
 	for at := int64(0); ; {
 		n, err := s.read(f, at)
 		v.Write(s.buf[:n]) // never fails

@@ -36,7 +36,7 @@ func (s *syncer) syncDirty() {
 	for range min(syncWorkers, len(batch)) {
 		wg.Go(func() {
 			for e := range work {
-				err := s.mark(e)
+				err := s.seal(e.path())
 				s.unref(e)
 				if err == nil {
 					marked <- e
@@ -61,43 +61,30 @@ func (s *syncer) syncDirty() {
 func (s *syncer) finish(marked <-chan *entry) {
 	dirs := map[string][]*entry{}
 	for e := range marked {
-		if name, err := blobPath(e.digest()); err == nil {
-			dirs[path.Dir(name)] = append(dirs[path.Dir(name)], e)
-		}
+		dir := path.Dir(e.path())
+		dirs[dir] = append(dirs[dir], e)
 	}
 	for dir, entries := range dirs {
 		if err := s.syncDirs(dir); err != nil {
 			s.log.Error("cannot sync cache directory", "dir", dir, "error", err)
 			continue
 		}
-		s.setClean(entries...)
+		s.setClean(entries)
 	}
-}
-
-// mark syncs the bytes of a referenced entry and says so in its file.
-func (s *syncer) mark(e *entry) error {
-	name, err := blobPath(e.digest())
-	if err != nil {
-		return err
-	}
-	return s.seal(name)
 }
 
 // syncNow makes one referenced entry durable.
 func (s *syncer) syncNow(e *entry) error {
-	if err := s.mark(e); err != nil {
-		return err
-	}
-	name, err := blobPath(e.digest())
-	if err != nil {
+	name := e.path()
+	if err := s.seal(name); err != nil {
 		return err
 	}
 	if err := s.syncDirs(path.Dir(name)); err != nil {
 		return err
 	}
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	delete(s.dirty, e)
-	s.mu.Unlock()
-	s.setClean(e)
+	e.clean = true
 	return nil
 }
