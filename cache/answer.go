@@ -36,7 +36,8 @@ func (a *answer) close() {
 	a.shut()
 }
 
-// drop reads what is to be skipped. That may take longer than patience, which each read has for itself.
+// drop reads what is to be skipped. That may take longer than patience, which each read has for
+// itself.
 func (a *answer) drop(buffers *sync.Pool, patience time.Duration) error {
 	if a.skip <= 0 {
 		return nil

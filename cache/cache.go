@@ -38,7 +38,8 @@ type Cache struct {
 	flights *flights
 }
 
-// New returns a cache. It serves at once; Run does its background work. The caller ends it by Run or by Close.
+// New returns a cache. It serves at once; Run does its background work. The caller ends it by Run
+// or by Close.
 func New(opts Options) *Cache {
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
@@ -67,7 +68,8 @@ func (c *Cache) Run(ctx context.Context) error {
 }
 
 // Close cancels the flights and waits for them. From then on Open serves what is held and
-// passes the rest through. Run does so in the end; only a cache that is never run needs it. Further calls do nothing.
+// passes the rest through. Run calls it in the end; only a cache that is never run needs it.
+// Further calls do nothing.
 func (c *Cache) Close() { c.flights.close() }
 
 // Open returns a reader of the blob, and its origin's error as it is when the blob

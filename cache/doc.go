@@ -10,4 +10,13 @@
 //   - The cache may fail, the pull may not: when the disk does, each reader goes on
 //     with a fetch of its own, and the failure is counted.
 //   - Errors of an origin are handed on as they are and never remembered.
+//
+// A [Cache] holds parts that share the disk, the log, counters and buffers, and do not know
+// the cache itself:
+//   - fetcher: asks origins, resumes what breaks off (fetch), and makes readers, also of bytes
+//     that are passed through (directBytes)
+//   - flights: the fetches under way, whose bytes arrive in a growing file; workers fetch large
+//     blobs in parts
+//   - objects: small ones, such as manifests, in memory over the disk
+//   - together: counts uses of blobs that are used together
 package cache

@@ -45,14 +45,15 @@ type fetch struct {
 	over    bool
 }
 
-// fetch prepares a fetch of bytes from off on; hint is the length of the whole if the origin does not say it.
+// fetch prepares a fetch of bytes from off on. hint is the length of the whole, if the origin
+// does not say it.
 func (f *fetcher) fetch(ctx context.Context, origin Origin, off, hint int64) *fetch {
 	x := &fetch{fetcher: f, origin: origin, off: off, size: max(hint, -1), end: -1}
 	x.ctx, x.giveUp = context.WithCancelCause(ctx)
 	return x
 }
 
-// begin asks the origin, whose word about the size counts.
+// begin asks the origin for the first time: it decides about the size.
 func (f *fetch) begin() error {
 	size, err := f.ask()
 	if err == nil && size >= 0 {
@@ -61,7 +62,7 @@ func (f *fetch) begin() error {
 	return err
 }
 
-// connect asks the origin, who must agree about the size if it is known.
+// connect asks the origin, which must agree about the size if that is known; else it is ErrSize.
 func (f *fetch) connect() error {
 	size, err := f.ask()
 	switch {

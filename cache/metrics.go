@@ -13,7 +13,8 @@ type metrics struct {
 	gauges                   []prometheus.Collector
 }
 
-// newMetrics returns counters of zero, and gauges of the fetches under way and of the bytes in memory.
+// newMetrics returns counters of zero, and gauges of the fetches under way and of the bytes in
+// memory.
 func newMetrics(fetches func() int, inMemory func() int64) *metrics {
 	counter := func(name, help string) prometheus.Counter {
 		return prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})

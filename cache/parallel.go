@@ -15,10 +15,10 @@ import (
 // which it is complete: what is hashed later has then not left the page cache.
 const windowPieces = 2
 
-// crew fetches one blob in parts: a leader, who is the goroutine of the flight, and
-// helpers. Each takes one piece after another. Who is refused gives the piece back and
-// takes no more; when no helper is left, the leader gets the rest by one request.
-type crew struct {
+// workers fetch one blob in parts: a leader, which is the goroutine of the flight, and
+// helpers. Each takes one piece after another. A helper whose request is refused returns its
+// piece and stops. When no helper is left, the leader gets the rest by one request.
+type workers struct {
 	*Split
 	*fetcher
 	origin Origin
@@ -39,8 +39,8 @@ type crew struct {
 }
 
 // begin takes slots for a fetch whose size is known, and has it ask for its first piece only.
-func (s *Split) begin(x *fetch) *crew {
-	w := &crew{Split: s, fetcher: x.fetcher, origin: x.origin, changed: make(chan struct{})}
+func (s *Split) begin(x *fetch) *workers {
+	w := &workers{Split: s, fetcher: x.fetcher, origin: x.origin, changed: make(chan struct{})}
 	if !w.worth(x.size) {
 		return w
 	}
@@ -59,19 +59,19 @@ func (s *Split) begin(x *fetch) *crew {
 	return w
 }
 
-func (w *crew) worth(size int64) bool {
+func (w *workers) worth(size int64) bool {
 	return w.Split != nil && w.Streams > 1 && size >= w.Threshold && size > w.Piece
 }
 
 // wanted is the number of helpers for a blob.
-func (w *crew) wanted(size int64) int {
+func (w *workers) wanted(size int64) int {
 	return int(min(int64(w.Streams), (size+w.Piece-1)/w.Piece)) - 1
 }
 
 // join reports, when the origin has answered, whether the blob is fetched in parts. One
 // whose size was not known before has been asked for as a whole; its first piece is then
 // cut off that.
-func (w *crew) join(x *fetch) bool {
+func (w *workers) join(x *fetch) bool {
 	if x.end < 0 && !x.whole && w.worth(x.size) {
 		if w.slots = w.Slots.take(w.wanted(x.size)); w.slots > 0 {
 			x.end = w.Piece
@@ -87,7 +87,7 @@ func (w *crew) join(x *fetch) bool {
 }
 
 // leave returns the slots.
-func (w *crew) leave() {
+func (w *workers) leave() {
 	if w.slots > 0 { // nobody works any more
 		w.Slots.give(w.slots)
 		w.slots = 0
@@ -95,7 +95,7 @@ func (w *crew) leave() {
 }
 
 // fill moves the bytes from the origin to the file.
-func (w *crew) fill(g *growing, in *disk.Ingest, x *fetch) error {
+func (w *workers) fill(g *growing, in *disk.Ingest, x *fetch) error {
 	w.g, w.in, w.size = g, in, x.size
 	w.ctx, w.cancel = context.WithCancel(x.ctx)
 	defer w.cancel()
@@ -116,7 +116,7 @@ func (w *crew) fill(g *growing, in *disk.Ingest, x *fetch) error {
 }
 
 // lead fetches the first piece from x and then others, until all have arrived.
-func (w *crew) lead(x *fetch) error {
+func (w *workers) lead(x *fetch) error {
 	if err := w.copy(x, &span{}); err != nil {
 		return err
 	}
@@ -145,7 +145,7 @@ func (w *crew) lead(x *fetch) error {
 }
 
 // help fetches pieces until there are no more, or one is refused.
-func (w *crew) help() {
+func (w *workers) help() {
 	defer w.dismiss()
 	for {
 		p, _, err := w.next(helps)
@@ -163,7 +163,7 @@ func (w *crew) help() {
 	}
 }
 
-// job is what a member of a crew does.
+// job is what one of the workers does.
 type job int
 
 const (
@@ -174,7 +174,7 @@ const (
 
 // next returns a piece to fetch, waiting for one; none when there are no more. Only the
 // leader is told to go on alone, and waits for what others may give back.
-func (w *crew) next(j job) (p span, alone bool, err error) {
+func (w *workers) next(j job) (p span, alone bool, err error) {
 	leader := j != helps
 	for {
 		w.mu.Lock()
@@ -203,7 +203,7 @@ func (w *crew) next(j job) (p span, alone bool, err error) {
 	}
 }
 
-func (w *crew) wait(changed <-chan struct{}) {
+func (w *workers) wait(changed <-chan struct{}) {
 	select {
 	case <-changed:
 	case <-w.g.wish:
@@ -212,7 +212,7 @@ func (w *crew) wait(changed <-chan struct{}) {
 }
 
 // claim takes a piece that a reader waits for, or else the first one within the window. Needs mu.
-func (w *crew) claim() span {
+func (w *workers) claim() span {
 	w.g.mu.Lock()
 	mark, wishes := w.g.written, slices.Clone(w.g.wishes)
 	w.g.mu.Unlock()
@@ -236,20 +236,20 @@ func (w *crew) claim() span {
 }
 
 // tell wakes who waits. Needs mu.
-func (w *crew) tell() {
+func (w *workers) tell() {
 	close(w.changed)
 	w.changed = make(chan struct{})
 }
 
-func (w *crew) done() {
+func (w *workers) done() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.working--
 	w.tell()
 }
 
-// refused gives back what is missing of a piece. Without ranges the crew ends.
-func (w *crew) refused(p span, err error) {
+// refused gives back what is missing of a piece. Without ranges all helpers stop.
+func (w *workers) refused(p span, err error) {
 	if w.ctx.Err() == nil {
 		w.m.refusedParts.Inc()
 		w.log.Debug("part of blob refused, using fewer streams", "from", p.from, "to", p.to, "error", err)
@@ -266,7 +266,7 @@ func (w *crew) refused(p span, err error) {
 }
 
 // dismiss ends the work of one helper and frees its slot for other fetches.
-func (w *crew) dismiss() {
+func (w *workers) dismiss() {
 	w.mu.Lock()
 	w.helpers--
 	w.slots--
@@ -276,7 +276,7 @@ func (w *crew) dismiss() {
 }
 
 // fail ends the work of all.
-func (w *crew) fail(err error) {
+func (w *workers) fail(err error) {
 	w.mu.Lock()
 	if w.err == nil {
 		w.err = err
@@ -286,7 +286,7 @@ func (w *crew) fail(err error) {
 }
 
 // get fetches a piece; p is then what is missing of it.
-func (w *crew) get(p *span) error {
+func (w *workers) get(p *span) error {
 	y := w.fetch(w.ctx, func(ctx context.Context, from int64) (Stream, error) { return w.Part(ctx, from, p.to) }, p.from, w.size)
 	defer y.close()
 	y.part, y.end = true, p.to
@@ -297,7 +297,7 @@ func (w *crew) get(p *span) error {
 }
 
 // copy writes what y gives; p begins where y is.
-func (w *crew) copy(y *fetch, p *span) error {
+func (w *workers) copy(y *fetch, p *span) error {
 	return w.each(y, func(b []byte, off int64) error {
 		err := w.put(b, off)
 		p.from = y.off
@@ -305,7 +305,7 @@ func (w *crew) copy(y *fetch, p *span) error {
 	})
 }
 
-func (w *crew) each(y *fetch, use func(b []byte, off int64) error) error {
+func (w *workers) each(y *fetch, use func(b []byte, off int64) error) error {
 	buf := w.buffers.Get().(*[]byte)
 	defer w.buffers.Put(buf)
 	for w.ctx.Err() == nil {
@@ -326,7 +326,7 @@ func (w *crew) each(y *fetch, use func(b []byte, off int64) error) error {
 	return context.Cause(w.ctx)
 }
 
-func (w *crew) put(b []byte, off int64) error {
+func (w *workers) put(b []byte, off int64) error {
 	n, err := w.in.WriteAt(b, off)
 	if n > 0 {
 		w.g.arrive(off, n)
@@ -340,7 +340,7 @@ func (w *crew) put(b []byte, off int64) error {
 
 // rest fetches all that is missing by one request, for the leader, who is alone. What is
 // there already is not written again: it may have been hashed.
-func (w *crew) rest(x *fetch) error {
+func (w *workers) rest(x *fetch) error {
 	if len(w.free) == 0 {
 		return nil
 	}
@@ -373,7 +373,7 @@ func (w *crew) rest(x *fetch) error {
 }
 
 // hash follows the byte up to which the file is complete.
-func (w *crew) hash() {
+func (w *workers) hash() {
 	buf := w.buffers.Get().(*[]byte)
 	defer w.buffers.Put(buf)
 	for w.in.Size() < w.size {

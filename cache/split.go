@@ -14,8 +14,8 @@ type Split struct {
 	// Slots bounds the streams beside the first one of each fetch, over all fetches that share it.
 	Slots *Slots
 	// Part fetches the bytes between from and to as an [Origin] does; more are ignored. The part
-	// from 0 is the first one, and worth the patience of an Origin. The others are better
-	// refused than delayed: a refusal makes the fetch use fewer streams, in the end one Origin.
+	// from 0 is the first one and may wait as long as an Origin does. The others should rather
+	// fail fast: a refusal makes the fetch use fewer streams, in the end one Origin.
 	Part func(ctx context.Context, from, to int64) (Stream, error)
 }
 

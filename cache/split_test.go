@@ -312,7 +312,7 @@ func TestSplitFarReader(t *testing.T) {
 	bubble(t, disk.Options{}, func(t *testing.T, c *cache.Cache) {
 		gate := make(chan struct{})
 		o := &cachetest.Origin{Data: cachetest.Random(7, size), At: func(from, _ int64, _ int) []cachetest.Fault {
-			if from < 4*piece { // the leader and one helper more than half of the crew
+			if from < 4*piece { // the leader and one helper more than half of the workers
 				return []cachetest.Fault{cachetest.Hold(from, gate)}
 			}
 			return nil
