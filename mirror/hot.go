@@ -66,7 +66,6 @@ type hit struct {
 	target route.Target
 	up     *Upstream
 	answer *answer
-	lease  *meta.Lease
 	// header has six lines at most: with the two of every answer they are as many as a
 	// map holds before it grows.
 	header []line
@@ -89,15 +88,15 @@ func (h hot) find(key asked) *hit {
 }
 
 func (k *hit) valid(now time.Time) bool {
-	return k.lease.Valid(now) && (k.answer.until.IsZero() || now.Before(k.answer.until))
+	return k.answer.lease.Valid(now) && (k.answer.until.IsZero() || now.Before(k.answer.until))
 }
 
 // keep remembers an answer that needed no question, where its lease is worth something.
-func (h hot) keep(x *exchange, a *answer, lease *meta.Lease) {
-	if x.asked.uri == "" || len(a.raw) > hotBytes || !lease.Valid(time.Now()) {
+func (h hot) keep(x *exchange, a *answer) {
+	if x.asked.uri == "" || len(a.raw) > hotBytes || !a.lease.Valid(time.Now()) {
 		return
 	}
-	k := &hit{q: x.q, target: x.target, up: x.up, answer: a, lease: lease, header: []line{
+	k := &hit{q: x.q, target: x.target, up: x.up, answer: a, header: []line{
 		{"Docker-Content-Digest", []string{a.digest.String()}},
 		{"Etag", []string{etag(a.digest)}},
 		{"X-Cache", []string{a.source}},

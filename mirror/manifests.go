@@ -25,6 +25,8 @@ type answer struct {
 	source string
 	// stale is why an old fact was used; nil for a fresh one.
 	stale error
+	// lease says how long the facts behind an answer from here hold; nil for any other answer.
+	lease *meta.Lease
 	// until is the end of a tag's window; zero for what was asked for by digest.
 	until time.Time
 }
@@ -52,8 +54,12 @@ func (m *Mirror) atHand(ctx context.Context, up *Upstream, repo string, ref oci.
 		return m.held(ctx, up, repo, ref.Digest), nil
 	}
 	key := meta.TagKey{Upstream: up.Name, Repo: repo, Tag: ref.Tag, Accept: oci.AcceptKey(accept)}
-	fact, ok := m.tagFact(ctx, key, accept)
+	lease := &meta.Lease{}
+	fact, ok := m.tagFact(ctx, m.tags.Under(lease), key, accept)
 	if a, err := m.fresh(ctx, up, repo, fact, ok); a != nil || err != nil {
+		if a != nil {
+			a.lease.Join(lease)
+		}
 		return a, err
 	}
 	return m.aging(ctx, up, key, accept, fact, ok), nil
@@ -71,7 +77,7 @@ func (m *Mirror) byTag(ctx context.Context, up *Upstream, repo, tag string, acce
 	key := meta.TagKey{Upstream: up.Name, Repo: repo, Tag: tag, Accept: oci.AcceptKey(accept)}
 	return m.manifests.Do(ctx, manifestKey{up.Name, repo, oci.Reference{Tag: tag}, key.Accept}, func(ctx context.Context) (*answer, error) {
 		// Another flight may have landed since it was not at hand.
-		fact, ok := m.tagFact(ctx, key, accept)
+		fact, ok := m.tagFact(ctx, m.tags, key, accept)
 		if a, err := m.fresh(ctx, up, repo, fact, ok); a != nil || err != nil {
 			return a, err
 		}
@@ -80,11 +86,11 @@ func (m *Mirror) byTag(ctx context.Context, up *Upstream, repo, tag string, acce
 }
 
 // tagFact is the newest fact that answers a client with these Accept lines.
-func (m *Mirror) tagFact(ctx context.Context, key meta.TagKey, accept []string) (meta.TagFact, bool) {
-	fact, err := m.tags.Get(ctx, key)
+func (m *Mirror) tagFact(ctx context.Context, tags *meta.Tags, key meta.TagKey, accept []string) (meta.TagFact, bool) {
+	fact, err := tags.Get(ctx, key)
 	pushed := key
 	pushed.Accept = pushedKey
-	p, perr := m.tags.Get(ctx, pushed)
+	p, perr := tags.Get(ctx, pushed)
 	now := time.Now()
 	if perr == nil && oci.Accepts(accept, p.MediaType) && (err != nil || meta.Age(now, p.CheckedAt) < meta.Age(now, fact.CheckedAt)) {
 		return p, true
@@ -229,7 +235,8 @@ func remembered(up *Upstream, fact meta.TagFact) error {
 
 // held is a manifest that lies here and that may be served to the repository, or nil.
 func (m *Mirror) held(ctx context.Context, up *Upstream, repo string, d digest.Digest) *answer {
-	link, visible, err := m.lookUp(ctx, up, repo, d)
+	lease := &meta.Lease{}
+	link, visible, err := lookUp(ctx, m.links.Under(lease), up, repo, d)
 	if err != nil || !visible || link.Kind != meta.KindManifest {
 		return nil
 	}
@@ -237,7 +244,7 @@ func (m *Mirror) held(ctx context.Context, up *Upstream, repo string, d digest.D
 	if err != nil {
 		return nil
 	}
-	return &answer{raw: raw, digest: d, mediaType: link.MediaType, source: fromCache}
+	return &answer{raw: raw, digest: d, mediaType: link.MediaType, source: fromCache, lease: lease}
 }
 
 // heldManifest is held as a manifest; nil where there is none.
@@ -272,8 +279,8 @@ func (m *Mirror) visible(ctx context.Context, up *Upstream, repo string, d diges
 	if s, ok := m.hot.seen.Get(key); ok && s.lease.Valid(time.Now()) {
 		return s.link, true, nil
 	}
-	ctx, lease := meta.WithLease(ctx)
-	link, visible, err := m.lookUp(ctx, up, repo, d)
+	lease := &meta.Lease{}
+	link, visible, err := lookUp(ctx, m.links.Under(lease), up, repo, d)
 	if visible {
 		m.hot.seen.Add(key, sight{link, lease})
 	}
@@ -281,12 +288,12 @@ func (m *Mirror) visible(ctx context.Context, up *Upstream, repo string, d diges
 }
 
 // lookUp is visible, from the facts.
-func (m *Mirror) lookUp(ctx context.Context, up *Upstream, repo string, d digest.Digest) (meta.LinkFact, bool, error) {
-	link, err := m.links.Get(ctx, up.Name, repo, d)
+func lookUp(ctx context.Context, links *meta.Links, up *Upstream, repo string, d digest.Digest) (meta.LinkFact, bool, error) {
+	link, err := links.Get(ctx, up.Name, repo, d)
 	if err != nil {
 		return link, false, err
 	}
-	_, err = m.links.Get(ctx, up.Name, anywhere, d)
+	_, err = links.Get(ctx, up.Name, anywhere, d)
 	return link, err == nil, nil
 }
 
@@ -347,12 +354,11 @@ func (m *Mirror) getManifest(x *exchange) error {
 	}
 	m.divert(x)
 	ctx, accept, repo, ref := x.r.Context(), x.r.Header.Values("Accept"), x.target.Repo, x.q.Ref
-	leased, lease := meta.WithLease(ctx)
-	a, err := m.atHand(leased, x.up, repo, ref, accept)
+	a, err := m.atHand(ctx, x.up, repo, ref, accept)
 	switch {
 	case a != nil && a.source == fromUpdating:
 	case a != nil:
-		m.hot.keep(x, a, lease)
+		m.hot.keep(x, a)
 	case err != nil:
 	case ref.ByDigest():
 		if a = m.waitingAnswer(x); a != nil {

@@ -125,7 +125,7 @@ func inBackground() upstream.Call { return upstream.Call{Background: upstream.Ne
 // refresh asks what a tag is now, and reports whether that is known afterwards. What the
 // upstream refuses is not served any longer: the next client asks, and is told why.
 func (m *Mirror) refresh(ctx context.Context, up *Upstream, key meta.TagKey, accept []string) bool {
-	fact, ok := m.tagFact(ctx, key, accept)
+	fact, ok := m.tagFact(ctx, m.tags, key, accept)
 	if a, err := m.fresh(ctx, up, key.Repo, fact, ok); a != nil || err != nil {
 		return true // somebody else has asked
 	}

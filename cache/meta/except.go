@@ -40,11 +40,15 @@ func (e *Except) drops(key string) bool {
 
 // Get implements Store.
 func (e *Except) Get(ctx context.Context, key string) ([]byte, error) {
+	return e.getLeased(ctx, key, nil)
+}
+
+func (e *Except) getLeased(ctx context.Context, key string, l *Lease) ([]byte, error) {
 	if e.drops(key) {
-		leaseOf(ctx).refuse()
+		l.refuse()
 		return nil, ErrNotFound
 	}
-	return e.Store.Get(ctx, key)
+	return GetLeased(ctx, e.Store, key, l)
 }
 
 // Put implements Store.

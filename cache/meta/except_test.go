@@ -29,8 +29,8 @@ func TestExcept(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		leased, lease := meta.WithLease(ctx)
-		_, tagErr := tags.Get(leased, key)
+		lease := &meta.Lease{}
+		_, tagErr := tags.Under(lease).Get(ctx, key)
 		_, linkErr := links.Get(ctx, up, "r", d)
 		_, knownErr := known.Get(ctx, up, "r", d)
 		for what, err := range map[string]error{"tag": tagErr, "link": linkErr, "known": knownErr} {

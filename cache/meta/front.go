@@ -101,6 +101,10 @@ func (f *Fronted) stripe(key string) *stripe {
 
 // Get implements [Store].
 func (f *Fronted) Get(ctx context.Context, key string) ([]byte, error) {
+	return f.getLeased(ctx, key, nil)
+}
+
+func (f *Fronted) getLeased(ctx context.Context, key string, lease *Lease) ([]byte, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -113,7 +117,6 @@ func (f *Fronted) Get(ctx context.Context, key string) ([]byte, error) {
 		// process may have written since.
 		ok = false
 	}
-	lease := leaseOf(ctx)
 	if ok && now.Before(h.fresh) {
 		lease.note(s, before, h)
 		f.answers.WithLabelValues("memory").Inc()

@@ -7,7 +7,7 @@ import (
 
 // Lease says how long what was made of several reads may be used again without
 // reading: exactly as long as a [Fronted] would answer each of them from memory, and
-// until anything is written here that could change one of them. The zero value is no
+// until anything is written here that could change one of them. The zero value and nil are no
 // longer valid, and neither is one without reads: what comes from a store that is not
 // fronted, from one that failed, or is not yet saved, has to be read each time.
 //
@@ -24,24 +24,23 @@ type mark struct {
 	writes uint64
 }
 
-type leaseKey struct{}
-
-// WithLease returns a context whose reads the lease covers.
-func WithLease(ctx context.Context) (context.Context, *Lease) {
-	l := &Lease{}
-	return context.WithValue(ctx, leaseKey{}, l), l
+// leasing is a [Store] that knows how long its answers hold. l may be nil.
+type leasing interface {
+	getLeased(ctx context.Context, key string, l *Lease) ([]byte, error)
 }
 
-// leaseOf is nil where nobody wants a lease.
-func leaseOf(ctx context.Context) *Lease {
-	l, _ := ctx.Value(leaseKey{}).(*Lease)
-	return l
+// GetLeased is s.Get, covered by l where s can tell how long its answer holds.
+func GetLeased(ctx context.Context, s Store, key string, l *Lease) ([]byte, error) {
+	if s, ok := s.(leasing); ok {
+		return s.getLeased(ctx, key, l)
+	}
+	return s.Get(ctx, key)
 }
 
 // Valid reports whether all reads would still be answered alike from memory. It costs
 // some ten nanoseconds.
 func (l *Lease) Valid(now time.Time) bool {
-	if len(l.marks) == 0 || l.refused || !now.Before(l.until) {
+	if l == nil || len(l.marks) == 0 || l.refused || !now.Before(l.until) {
 		return false
 	}
 	for _, m := range l.marks {
@@ -50,6 +49,15 @@ func (l *Lease) Valid(now time.Time) bool {
 		}
 	}
 	return true
+}
+
+// Join makes the lease cover what another one covers, too.
+func (l *Lease) Join(o *Lease) {
+	if len(o.marks) > 0 && (len(l.marks) == 0 || o.until.Before(l.until)) {
+		l.until = o.until
+	}
+	l.refused = l.refused || o.refused
+	l.marks = append(l.marks, o.marks...)
 }
 
 // note covers the read of h from a stripe that had seen so many writes before.
@@ -61,7 +69,7 @@ func (l *Lease) note(s *stripe, writes uint64, h held) {
 	if !h.dead.IsZero() && h.dead.Before(end) {
 		end = h.dead
 	}
-	if len(l.marks) == 0 || end.Before(l.until) {
+	if l == nil || len(l.marks) == 0 || end.Before(l.until) {
 		l.until = end
 	}
 	l.marks = append(l.marks, mark{s, writes})

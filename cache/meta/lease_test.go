@@ -1,7 +1,6 @@
 package meta_test
 
 import (
-	"context"
 	"encoding/binary"
 	"errors"
 	"sync"
@@ -17,9 +16,9 @@ import (
 // leased reads keys and returns what the lease on them is worth.
 func leased(t *testing.T, s meta.Store, keys ...string) func() bool {
 	t.Helper()
-	ctx, lease := meta.WithLease(t.Context())
+	lease := &meta.Lease{}
 	for _, k := range keys {
-		if _, err := s.Get(ctx, k); err != nil && !errors.Is(err, meta.ErrNotFound) {
+		if _, err := meta.GetLeased(t.Context(), s, k, lease); err != nil && !errors.Is(err, meta.ErrNotFound) {
 			t.Logf("get %s: %v", k, err)
 		}
 	}
@@ -123,7 +122,7 @@ func TestLeaseReadsItsWrites(t *testing.T) {
 	for range 4 {
 		wg.Go(func() {
 			var have uint32
-			_, lease := meta.WithLease(t.Context())
+			lease := &meta.Lease{}
 			for landed.Load() < 2000 {
 				least := landed.Load()
 				if lease.Valid(time.Now()) {
@@ -133,9 +132,8 @@ func TestLeaseReadsItsWrites(t *testing.T) {
 					}
 					continue
 				}
-				var ctx context.Context
-				ctx, lease = meta.WithLease(t.Context())
-				v, err := f.Get(ctx, "a")
+				lease = &meta.Lease{}
+				v, err := meta.GetLeased(t.Context(), f, "a", lease)
 				if err != nil {
 					t.Error(err)
 					return

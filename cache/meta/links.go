@@ -47,6 +47,13 @@ func NewLinks(s Store, o LinksOptions) *Links {
 	return &Links{ledger: newLedger(s, "links"), keep: cmp.Or(o.Keep, 30*24*time.Hour)}
 }
 
+// Under returns the links with reads that lease covers.
+func (l *Links) Under(lease *Lease) *Links {
+	leased := *l
+	leased.lease = lease
+	return &leased
+}
+
 // linkRecord is the stored form of a LinkFact.
 type linkRecord struct {
 	MediaType string `json:"m,omitempty"`

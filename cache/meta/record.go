@@ -30,6 +30,7 @@ type record interface{ check() error }
 // those that could not be read.
 type ledger struct {
 	store      Store
+	lease      *Lease // covers the reads; nil: nothing does
 	unreadable prometheus.Counter
 }
 
@@ -43,7 +44,7 @@ func newLedger(s Store, facts string) ledger {
 
 // read fills rec from what is under key. What cannot be read is not found.
 func (l *ledger) read(ctx context.Context, key string, rec record) error {
-	value, err := l.store.Get(ctx, key)
+	value, err := GetLeased(ctx, l.store, key, l.lease)
 	if err != nil {
 		return err
 	}

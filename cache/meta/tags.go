@@ -72,6 +72,13 @@ func NewTags(s Store, o TagsOptions) *Tags {
 	return &Tags{ledger: newLedger(s, "tags"), maxKeep: cmp.Or(o.MaxKeep, 30*24*time.Hour)}
 }
 
+// Under returns the facts with reads that l covers.
+func (t *Tags) Under(l *Lease) *Tags {
+	leased := *t
+	leased.lease = l
+	return &leased
+}
+
 // tagRecord is the stored form of a TagFact.
 type tagRecord struct {
 	Digest    digest.Digest `json:"d,omitempty"`
