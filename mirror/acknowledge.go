@@ -99,12 +99,15 @@ func (m *Mirror) gather(ctx context.Context, p plea) ([]queue.Blob, error) {
 	var blobs []queue.Blob
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(8)
-	for _, c := range ownChildren(p.man) {
+	for _, c := range m.neededChildren(ctx, p.up, p.repo, p.man) {
 		g.Go(func() error {
 			if c.Manifest {
 				return m.gatherManifest(ctx, p, c)
 			}
 			size, here, err := m.gatherBlob(ctx, p.up, p.repo, c)
+			if c.Foreign() && errors.Is(err, oci.ErrManifestBlobUnknown) {
+				return nil // it is nowhere any more, and need not be
+			}
 			if err == nil && here {
 				mu.Lock()
 				defer mu.Unlock()

@@ -80,8 +80,8 @@ func (m *Mirror) landAside(ctx context.Context, up *Upstream, repo string, ref o
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(8)
 	var brought []pinKey
-	for _, c := range man.Children() {
-		if !c.Manifest && !c.Foreign() {
+	for _, c := range m.neededChildren(ctx, up, repo, man) {
+		if !c.Manifest {
 			brought = append(brought, pinKey{up.Name, repo, c.Digest})
 			g.Go(func() error { return m.lendAside(gctx, up, repo, c) })
 		}

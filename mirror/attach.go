@@ -134,7 +134,7 @@ func (m *Mirror) putVerdict(ctx context.Context, a attachment) (result string, e
 		return "", err
 	}
 	// Only now, so that a try which ended before the tag was written does not count as the whole.
-	m.landed(ctx, a.up, a.repo, oci.Reference{Digest: man.Digest}, man)
+	m.landed(ctx, a.up, a.repo, oci.Reference{Digest: man.Digest}, man, ownChildren(man))
 	return "attached", nil
 }
 
@@ -228,7 +228,7 @@ func (m *Mirror) listByTag(ctx context.Context, a attachment, man *oci.Manifest)
 	if _, err := a.up.Sink.PutManifest(ctx, a.remote(), ref, index); err != nil {
 		return err
 	}
-	m.landed(ctx, a.up, a.repo, ref, index)
+	m.landed(ctx, a.up, a.repo, ref, index, ownChildren(index))
 	return nil
 }
 

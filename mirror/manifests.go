@@ -145,7 +145,7 @@ func (m *Mirror) askTag(ctx context.Context, how upstream.Call, up *Upstream, ke
 	if err != nil {
 		return m.staleOr(ctx, up, key, old, fact, asked, err)
 	}
-	m.keep(ctx, up, key.Repo, man)
+	m.keep(ctx, up, key.Repo, man, ownChildren(man))
 	m.toucher.touched(ctx, up, key.Repo, key.Tag, man)
 	m.recorded(m.tags.Set(ctx, key, meta.TagFact{Digest: man.Digest, MediaType: man.MediaType, Size: int64(len(man.Raw)), CheckedAt: asked}, 0))
 	return answerOf(man), nil
@@ -198,7 +198,7 @@ func (m *Mirror) askDigest(ctx context.Context, up *Upstream, repo string, d dig
 		}
 		if man, err := oci.ParseManifest(desc.MediaType, raw); err == nil {
 			man.Digest = d // the algorithm asked for
-			m.keep(ctx, up, repo, man)
+			m.keep(ctx, up, repo, man, ownChildren(man))
 			return &answer{raw: raw, digest: d, mediaType: man.MediaType, source: fromCache}, nil
 		}
 	}
@@ -207,7 +207,7 @@ func (m *Mirror) askDigest(ctx context.Context, up *Upstream, repo string, d dig
 		return nil, err
 	}
 	man.Digest = d
-	m.keep(ctx, up, repo, man)
+	m.keep(ctx, up, repo, man, ownChildren(man))
 	m.toucher.touched(ctx, up, repo, "", man)
 	return answerOf(man), nil
 }
@@ -303,13 +303,14 @@ func (m *Mirror) supplied(ctx context.Context, up *Upstream, links ...meta.Link)
 }
 
 // keep stores a manifest that came from the upstream or landed there, and what it
-// says of its children. Nothing here may fail the pull.
-func (m *Mirror) keep(ctx context.Context, up *Upstream, repo string, man *oci.Manifest) {
+// says of its children: of those that the registry vouches for by having the manifest. Nothing here
+// may fail the pull.
+func (m *Mirror) keep(ctx context.Context, up *Upstream, repo string, man *oci.Manifest, vouched []oci.Child) {
 	if err := m.cache.Put(ctx, cache.Blob{Digest: man.Digest, Size: int64(len(man.Raw))}, man.Raw); err != nil {
 		m.log.Debug("manifest not cached", "digest", man.Digest, "error", err)
 	}
 	self := meta.Link{Digest: man.Digest, LinkFact: meta.LinkFact{MediaType: man.MediaType, Size: int64(len(man.Raw)), Kind: meta.KindManifest}}
-	children := childLinks(man)
+	children := childLinks(vouched)
 	m.recorded(m.links.Add(ctx, up.Name, repo, append(children, self)...))
 	m.supplied(ctx, up, self)
 	if up.Sink == nil {
@@ -322,14 +323,10 @@ func (m *Mirror) keep(ctx context.Context, up *Upstream, repo string, man *oci.M
 	m.recorded(m.known.Add(ctx, up.Name, repo, held...))
 }
 
-// childLinks are the children that a registry vouches for by having the manifest. It
-// never looks for foreign layers.
-func childLinks(man *oci.Manifest) []meta.Link {
+// childLinks are what a manifest says of its children.
+func childLinks(children []oci.Child) []meta.Link {
 	var links []meta.Link
-	for _, c := range man.Children() {
-		if c.Foreign() {
-			continue
-		}
+	for _, c := range children {
 		kind := meta.KindBlob
 		if c.Manifest {
 			kind = meta.KindManifest

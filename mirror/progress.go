@@ -34,7 +34,7 @@ func (c *counter) Read(p []byte) (int, error) {
 // percentCopied is how much of an image the upstream has, in percent of its bytes and below 100.
 func (m *Mirror) percentCopied(ctx context.Context, up *Upstream, repo string, man *oci.Manifest) int {
 	var total, there int64
-	for _, c := range ownChildren(man) {
+	for _, c := range m.neededChildren(ctx, up, repo, man) {
 		if c.Manifest {
 			continue
 		}

@@ -89,7 +89,7 @@ func (m *Mirror) bring(ctx context.Context, x *exchange, ref oci.Reference, man 
 
 // admit lands a manifest that passes the gate of its repository, where there is one, or lets it wait.
 func (m *Mirror) admit(ctx context.Context, p plea) (upstream.Pushed, error) {
-	m.pins.renew(pinKeys(p.up, p.repo, p.man)...)
+	m.pins.renew(pinKeys(p.up, p.repo, p.man.Children())...)
 	var verdict *pipeline.Report
 	if p.gate != nil {
 		var err error
@@ -137,10 +137,10 @@ func (m *Mirror) inTurn(ctx context.Context, p plea) (upstream.Pushed, error) {
 	return m.land(ctx, upstream.Call{}, p.up, p.repo, p.ref, p.man)
 }
 
-// pinKeys names what a push may have pinned for a manifest.
-func pinKeys(up *Upstream, repo string, man *oci.Manifest) []pinKey {
+// pinKeys names what a push may have pinned for the children of a manifest.
+func pinKeys(up *Upstream, repo string, children []oci.Child) []pinKey {
 	var keys []pinKey
-	for _, c := range man.Children() {
+	for _, c := range children {
 		keys = append(keys, pinKey{up.Name, repo, c.Digest})
 	}
 	return keys
@@ -197,14 +197,16 @@ func (x *exchange) readManifest() (*oci.Manifest, error) {
 // land brings a manifest to the upstream after everything it needs. A blob that was
 // thought to be there and is not is sent from the local copy, once. how says who hears of failures that are repeated.
 func (m *Mirror) land(ctx context.Context, how upstream.Call, up *Upstream, repo string, ref oci.Reference, man *oci.Manifest) (upstream.Pushed, error) {
-	if err := m.settle(ctx, how, up, repo, man); err != nil {
+	there, err := m.settle(ctx, how, up, repo, man)
+	if err != nil {
 		return upstream.Pushed{}, err
 	}
 	pushed, err := up.Sink.PutManifest(ctx, up.remote(repo).With(how), ref, man)
 	if errors.Is(err, upstream.ErrPartsMissing) {
 		m.forgetChildren(ctx, up, repo, man)
 		m.sendPinned(ctx, how, up, repo, man)
-		if err := errors.Join(m.settle(ctx, how, up, repo, man), m.landAgain(ctx, how, up, repo, man)); err != nil {
+		there, err = m.settle(ctx, how, up, repo, man)
+		if err := errors.Join(err, m.landAgain(ctx, how, up, repo, man)); err != nil {
 			return upstream.Pushed{}, err
 		}
 		pushed, err = up.Sink.PutManifest(ctx, up.remote(repo).With(how), ref, man)
@@ -212,7 +214,7 @@ func (m *Mirror) land(ctx context.Context, how upstream.Call, up *Upstream, repo
 	if err != nil {
 		return upstream.Pushed{}, err
 	}
-	m.landed(ctx, up, repo, ref, man)
+	m.landed(ctx, up, repo, ref, man, there)
 	m.replaceAside(ctx, up, repo, ref, man)
 	return pushed, m.landAbout(ctx, how, up, repo, man.Digest)
 }
@@ -238,11 +240,11 @@ func (m *Mirror) landAgain(ctx context.Context, how upstream.Call, up *Upstream,
 	return nil
 }
 
-// landed records what the upstream now has. The tag is forgotten first, so that no
+// landed records what the upstream now has: a manifest, and the children that it was waited for. The tag is forgotten first, so that no
 // answer that was on its way meanwhile can bring the old one back.
-func (m *Mirror) landed(ctx context.Context, up *Upstream, repo string, ref oci.Reference, man *oci.Manifest) {
-	m.keep(ctx, up, repo, man)
-	m.supplied(ctx, up, childLinks(man)...)
+func (m *Mirror) landed(ctx context.Context, up *Upstream, repo string, ref oci.Reference, man *oci.Manifest, children []oci.Child) {
+	m.keep(ctx, up, repo, man, children)
+	m.supplied(ctx, up, childLinks(children)...)
 	m.recorded(m.tags.Forget(ctx, up.Name, repo, man.Digest.String()))
 	if ref.Tag != "" {
 		m.recorded(m.tags.Forget(ctx, up.Name, repo, ref.Tag))
@@ -250,34 +252,74 @@ func (m *Mirror) landed(ctx context.Context, up *Upstream, repo string, ref oci.
 		m.recorded(m.tags.Set(ctx, key, meta.TagFact{Digest: man.Digest, MediaType: man.MediaType, Size: int64(len(man.Raw))}, 0))
 		m.learner.saw(up, repo, ref, man.MediaType, man.Digest)
 	}
-	m.pins.drop(pinKeys(up, repo, man)...)
+	m.pins.drop(pinKeys(up, repo, children)...)
 }
 
 // ownChildren are what the registry of a manifest has to hold for it, each once.
 func ownChildren(man *oci.Manifest) []oci.Child {
-	var own []oci.Child
-	seen := map[digest.Digest]bool{}
-	for _, c := range man.Children() {
-		if !c.Foreign() && !seen[c.Digest] {
-			seen[c.Digest] = true
-			own = append(own, c)
-		}
-	}
-	return own
+	return childrenWith(man, func(oci.Child) bool { return false })
 }
 
-// settle returns when the upstream has every blob of the manifest.
-func (m *Mirror) settle(ctx context.Context, how upstream.Call, up *Upstream, repo string, man *oci.Manifest) error {
+// neededChildren are what a push waits for: ownChildren, and the foreign layers that the repository
+// has, because its client sent them as well.
+func (m *Mirror) neededChildren(ctx context.Context, up *Upstream, repo string, man *oci.Manifest) []oci.Child {
+	return childrenWith(man, func(c oci.Child) bool {
+		if m.pins.get(pinKey{up.Name, repo, c.Digest}) != nil {
+			return true
+		}
+		if _, queued := m.queue.Blob(up.Name, repo, c.Digest); queued {
+			return true
+		}
+		if _, err := m.known.Get(ctx, up.Name, repo, c.Digest); err == nil {
+			return true
+		}
+		_, visible, _ := m.visible(ctx, up, repo, c.Digest)
+		return visible
+	})
+}
+
+// childrenWith are the children of a manifest, each once, and of the foreign ones those that with
+// picks.
+func childrenWith(man *oci.Manifest, with func(oci.Child) bool) []oci.Child {
+	var all []oci.Child
+	seen := map[digest.Digest]bool{}
+	for _, c := range man.Children() {
+		if !seen[c.Digest] && (!c.Foreign() || with(c)) {
+			seen[c.Digest] = true
+			all = append(all, c)
+		}
+	}
+	return all
+}
+
+// settle returns when the upstream has every blob of the manifest, with the children that it was
+// waited for.
+func (m *Mirror) settle(ctx context.Context, how upstream.Call, up *Upstream, repo string, man *oci.Manifest) ([]oci.Child, error) {
+	children := m.neededChildren(ctx, up, repo, man)
+	lost := make([]bool, len(children))
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(8)
-	for _, c := range ownChildren(man) {
+	for i, c := range children {
 		if c.Manifest { // one that does not wait was pushed before its index: the upstream judges
 			g.Go(func() error { return m.landWaiting(ctx, how, up, repo, c.Digest) })
 			continue
 		}
-		g.Go(func() error { return m.settleBlob(ctx, how, up, repo, c) })
+		g.Go(func() error {
+			err := m.settleBlob(ctx, how, up, repo, c)
+			if lost[i] = c.Foreign() && errors.Is(err, oci.ErrManifestBlobUnknown); lost[i] {
+				return nil // it is nowhere any more, and need not be
+			}
+			return err
+		})
 	}
-	return g.Wait()
+	err := g.Wait()
+	var there []oci.Child
+	for i, c := range children {
+		if !lost[i] {
+			there = append(there, c)
+		}
+	}
+	return there, err
 }
 
 func (m *Mirror) settleBlob(ctx context.Context, how upstream.Call, up *Upstream, repo string, c oci.Child) error {

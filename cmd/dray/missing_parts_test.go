@@ -45,8 +45,10 @@ func (s *stack) lose(repo string, manifests ...*oci.Manifest) {
 		}
 		resp.Body.Close()
 		if resp.StatusCode != http.StatusAccepted {
-			s.Fatalf("ECR deletes nothing: %s", resp.Status)
+			s.Fatalf("ECR does not delete %s, but says %s", m.Digest, resp.Status)
 		}
+	}
+	for _, m := range manifests {
 		for _, c := range m.Children() {
 			s.ecr.DropBlob(repo, c.Digest)
 		}

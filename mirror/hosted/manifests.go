@@ -85,7 +85,10 @@ func (s *Store) PutManifest(ctx context.Context, at upstream.Repo, ref oci.Refer
 	if err := oci.CheckRepo(name); err != nil {
 		return upstream.Pushed{}, err
 	}
-	entry := &manifest{mediaType: m.MediaType, size: int64(len(m.Raw)), refs: refsOf(m)}
+	entry := &manifest{mediaType: m.MediaType, size: int64(len(m.Raw)), refs: refsOf(m, func(d digest.Digest) bool {
+		_, here := s.owes(name, d)
+		return here
+	})}
 	if err := s.complete(name, entry); err != nil {
 		return upstream.Pushed{}, err
 	}

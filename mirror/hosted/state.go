@@ -10,6 +10,7 @@ import (
 	"maps"
 	"os"
 	"path"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -38,6 +39,7 @@ type manifest struct {
 // refs is what a manifest says of others.
 type refs struct {
 	blobs        []oci.Descriptor // what has to be here
+	foreign      []digest.Digest  // those of them that clients may have left out, and did not
 	manifests    []digest.Digest
 	subject      digest.Digest
 	artifactType string
@@ -77,10 +79,10 @@ func (st *state) clone() *state {
 	return c
 }
 
-// has reports whether a manifest is there and needs the same: under another type other members count.
+// has reports whether a manifest is there and needs the same: under another type other members count, and foreign layers may have been pushed since.
 func (st *state) has(d digest.Digest, m *manifest) bool {
 	there := st.manifests[d]
-	return there != nil && there.mediaType == m.mediaType
+	return there != nil && there.mediaType == m.mediaType && slices.Equal(there.foreign, m.foreign)
 }
 
 func (st *state) empty() bool { return len(st.manifests) == 0 && len(st.tags) == 0 }
@@ -104,6 +106,8 @@ type manifestRecord struct {
 	Size      int64     `json:"size"`
 	Pushed    time.Time `json:"pushed"`
 	Used      int64     `json:"used"` // Unix seconds
+	// Foreign are the foreign layers that were pushed as well.
+	Foreign []digest.Digest `json:"foreign,omitempty"`
 }
 
 const recordVersion = 1
@@ -111,7 +115,7 @@ const recordVersion = 1
 func (st *state) encode(name string) ([]byte, error) {
 	r := record{Version: recordVersion, Name: name, Manifests: make(map[digest.Digest]manifestRecord, len(st.manifests)), Tags: st.tags}
 	for d, m := range st.manifests {
-		r.Manifests[d] = manifestRecord{m.mediaType, m.size, m.pushed, m.used.Load()}
+		r.Manifests[d] = manifestRecord{m.mediaType, m.size, m.pushed, m.used.Load(), m.foreign}
 	}
 	return json.MarshalIndent(r, "", "\t")
 }
@@ -131,7 +135,7 @@ func decode(name string, text []byte) (*state, error) {
 		if _, err := oci.ParseDigest(d.String()); err != nil {
 			return nil, err
 		}
-		st.manifests[d] = &manifest{mediaType: m.MediaType, size: m.Size, pushed: past(m.Pushed, now)}
+		st.manifests[d] = &manifest{mediaType: m.MediaType, size: m.Size, pushed: past(m.Pushed, now), refs: refs{foreign: m.Foreign}}
 		st.manifests[d].used.Store(past(time.Unix(m.Used, 0), now).Unix())
 	}
 	for name, t := range r.Tags {
@@ -147,12 +151,17 @@ func decode(name string, text []byte) (*state, error) {
 	return st, nil
 }
 
-// refsOf reads what a manifest says of others.
-func refsOf(m *oci.Manifest) refs {
+// refsOf reads what a manifest says of others. Of the foreign layers it names those count that are here.
+func refsOf(m *oci.Manifest, here func(digest.Digest) bool) refs {
 	r := refs{}
 	for _, c := range m.Children() {
+		if c.Foreign() {
+			if !here(c.Digest) {
+				continue
+			}
+			r.foreign = append(r.foreign, c.Digest)
+		}
 		switch {
-		case c.Foreign():
 		case c.Manifest:
 			r.manifests = append(r.manifests, c.Digest)
 		default:
@@ -311,7 +320,8 @@ func (s *Store) adopt(ctx context.Context, name string, st *state) {
 		if err == nil {
 			var parsed *oci.Manifest
 			if parsed, err = oci.ParseManifest(m.mediaType, raw); err == nil {
-				m.refs = refsOf(parsed)
+				foreign := m.foreign
+				m.refs = refsOf(parsed, func(d digest.Digest) bool { return slices.Contains(foreign, d) })
 				continue
 			}
 		}

@@ -3,12 +3,14 @@ package hosted
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"dray/cache/disk"
 	"dray/upstream"
@@ -202,4 +204,47 @@ func FuzzDecode(f *testing.F) {
 			t.Fatalf("%s\nbecame\n%s", once, twice)
 		}
 	})
+}
+
+// A foreign layer that was pushed as well is kept with its image, also after a kill and past Grace. One that was not is not missed, and joins when
+// the image is pushed again after it.
+func TestForeignLayers(t *testing.T) {
+	h := begin(t, t.TempDir(), Options{Grace: time.Millisecond})
+	img := upstreamtest.NewImage(t, "x", 1000)
+	foreign := []byte("foreign")
+	d := digest.FromBytes(foreign)
+	layer := fmt.Sprintf(`"layers":[{"mediaType":"application/vnd.docker.image.rootfs.foreign.diff.tar.gzip","digest":%q,"size":%d},`, d, len(foreign))
+	man, err := oci.ParseManifest(img.Manifest.MediaType, bytes.Replace(img.Manifest.Raw, []byte(`"layers":[`), []byte(layer), 1))
+	if err != nil || bytes.Equal(man.Raw, img.Manifest.Raw) {
+		t.Fatal("no foreign layer", err)
+	}
+	img.Push(t, h.Store, "win/app", "plain")
+	put := func() {
+		t.Helper()
+		if _, err := h.PutManifest(t.Context(), upstream.Repo{Name: "win/app"}, oci.Reference{Tag: "v1"}, man); err != nil {
+			t.Fatal(err)
+		}
+		h.sound()
+	}
+	put()
+	if _, err := h.StatBlob(t.Context(), upstream.Repo{Name: "win/app"}, d); !oci.NotFound(err) {
+		t.Errorf("a layer that nobody sent: %v", err)
+	}
+	if err := h.PutBlob(t.Context(), upstream.Repo{Name: "win/app"}, upstreamtest.Upload(foreign)); err != nil {
+		t.Fatal(err)
+	}
+	put()
+	for range 2 {
+		time.Sleep(2 * time.Millisecond)
+		h.prune(t.Context(), time.Now())
+		if n, err := h.StatBlob(t.Context(), upstream.Repo{Name: "win/app"}, d); err != nil || n != int64(len(foreign)) {
+			t.Errorf("the foreign layer: %d bytes, %v", n, err)
+		}
+		h.sound()
+		h = h.again(true)
+	}
+	if err := h.DeleteManifest(t.Context(), upstream.Repo{Name: "win/app"}, oci.Reference{Digest: man.Digest}); err != nil {
+		t.Fatal(err)
+	}
+	h.sound()
 }

@@ -221,7 +221,7 @@ func (s *snapshot) learn(ctx context.Context, d digest.Digest, m *oci.Manifest) 
 	n := &node{mediaType: m.MediaType, size: int64(len(m.Raw))}
 	s.nodes[d] = n // before its children: it may name itself
 	for _, c := range m.Children() {
-		if c.Foreign() {
+		if _, held := s.view.Disk.Lookup(c.Digest); c.Foreign() && !held {
 			continue
 		}
 		n.children = append(n.children, child{c.Digest, c.Size, c.Manifest})
