@@ -36,7 +36,7 @@ type Config struct {
 
 // Listener is one address that clients connect to.
 type Listener struct {
-	// Name in logs and metrics. Default: the address.
+	// Name in logs and metrics, written like the name of an upstream. Default: the address.
 	Name string `yaml:"name"`
 	// Address to listen on, `host:port`; `:5000` is port 5000 of every interface. Default: `127.0.0.1:5000`.
 	Address string `yaml:"address"`
@@ -74,7 +74,7 @@ type ServerTLS struct {
 
 // Upstream is one registry behind dray.
 type Upstream struct {
-	// Name in the configuration, in logs and in metrics. Default: the host of `url`.
+	// Name in the configuration, in logs and in metrics: at most 64 lower case letters and digits, with single dots, colons, dashes or underscores between them. Default: the host of `url`.
 	Name string `yaml:"name"`
 	// Where the registry is, unless it is of kind `local`: `https://host[:port]`, or a bare host name. `docker.io` stands for `https://registry-1.docker.io`.
 	URL string `yaml:"url"`
@@ -344,7 +344,7 @@ type Metadata struct {
 
 // Auth recognises clients, by a password file or by tokens of a token service, and says what each of them may do.
 type Auth struct {
-	// Name by which a listener refers to it.
+	// Name by which a listener refers to it, written like the name of an upstream.
 	Name string `yaml:"name"`
 	// Users and bcrypt hashes in a file of Apache's htpasswd (`htpasswd -B`; Debian has it in apache2-utils).
 	HTPasswd HTPasswd `yaml:"htpasswd,omitempty"`

@@ -10,7 +10,7 @@ import (
 // Checks say what must be true of images before they land at an upstream. An upstream names those that count for it; the first one with a
 // pattern for a repository is used. docs/pipeline.md explains each stage, with an example.
 type Checks struct {
-	// Name by which an upstream refers to them, in metrics and reports.
+	// Name by which an upstream refers to them, in metrics and reports: written like the name of an upstream.
 	Name string `yaml:"name"`
 	// Patterns of repository names; `*` stands for any characters, slashes included. Default: `*`, every repository.
 	Repositories []string `yaml:"repositories"`
@@ -225,6 +225,7 @@ func (c Checks) validate(k *Report, path string) {
 	if c.Name == "" {
 		k.Add(path+".name", "is missing")
 	}
+	k.name(path+".name", c.Name, "")
 	patterns(k, path+".repositories", c.Repositories, true)
 	if c.HoldFor < Duration(time.Minute) {
 		k.Add(path+".hold_for", "%v is less than 1m", c.HoldFor)

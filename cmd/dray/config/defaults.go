@@ -243,12 +243,14 @@ func (u *Upstream) completeLocal() {
 }
 
 // name is the name given, or else the host of the URL as people know it.
-func (u *Upstream) name() string {
+func (u *Upstream) name() string { return cmp.Or(u.Name, u.hostName()) }
+
+func (u *Upstream) hostName() string {
 	host := u.Host()
 	if host == dockerHubHost {
-		host = dockerHub
+		return dockerHub
 	}
-	return cmp.Or(u.Name, host)
+	return host
 }
 
 // Host is the host of the URL, with its port where it has one.

@@ -347,7 +347,7 @@ upstreams: [{name: hub, url: docker.io}]
 - {name: t, url: "https://t.example.com", push: true, build_cache: {write_back: async}}
 `, want: []string{
 			"dray.yaml:2: upstreams[0].name: is missing",
-			`dray.yaml:3: upstreams[1].name: "a/b" names a directory, too, for kind local: write lower case letters and digits, with single dots, dashes or underscores between them`,
+			`dray.yaml:3: upstreams[1].name: "a/b" names a directory, too, for kind local: write at most 64 lower case letters and digits, with single dots, dashes or underscores between them`,
 			"dray.yaml:3: upstreams[1]: address, repository_prefix and credentials mean nothing for kind local: nothing is sent on",
 			"dray.yaml:5: upstreams[1].url: there is none for kind local: nothing is sent on",
 			"dray.yaml:7: upstreams[1].local.max_bytes: 70GiB for all upstreams of kind local leave no room for anything else in cache.max_bytes, 50GiB",
@@ -386,6 +386,15 @@ upstreams: [{name: hub, url: docker.io}]
 			"dray.yaml:12: auth[3].token.service: is missing", "dray.yaml:12: auth[3].token.issuer: is missing",
 			"dray.yaml:12: auth[3].token: give root_cert_bundle or jwks: without one no token can be verified",
 			"dray.yaml:13: auth[4]: give exactly one of htpasswd and token"}},
+		{name: "names", file: `listeners: [{name: "a b", upstreams: [Hub, quay.io]}]
+upstreams: [{name: Hub, url: docker.io}, {url: quay.io}]
+checks: [{name: a--b}]
+auth: [{name: ` + strings.Repeat("a", 65) + `, htpasswd: {file: /dev/null}}]
+`, want: []string{
+			`dray.yaml:1: listeners[0].name: "a b" cannot be a name: write at most 64 lower case letters and digits, with single dots, colons, dashes or underscores between them`,
+			`dray.yaml:2: upstreams[0].name: "Hub" cannot be a name: write at most 64 lower case letters and digits, with single dots, colons, dashes or underscores between them`,
+			`dray.yaml:3: checks[0].name: "a--b" cannot be a name: write at most 64 lower case letters and digits, with single dots, colons, dashes or underscores between them`,
+			`dray.yaml:4: auth[0].name: "` + strings.Repeat("a", 65) + `" cannot be a name: write at most 64 lower case letters and digits, with single dots, colons, dashes or underscores between them`}},
 		{name: "the rest", file: `cache: {directory: "", stall_timeout: 0s, abandoned: {finish_from_percent: 101, grace: 0s}, scrub: {rate: 0}}
 admin: {address: here}
 metadata: {url: ""}
@@ -427,6 +436,25 @@ log: {format: xml}
 				t.Error(diff)
 			}
 		})
+	}
+}
+
+// An entry without a name has that of its host or address, whatever that is.
+func TestDerivedNames(t *testing.T) {
+	long := "vpce-0123456789abcdef0-abcdefgh.dkr.ecr.eu-west-1.vpce.amazonaws.com"
+	want := []string{"[::1]:5000", "xn--dckerx.example", long, "docker.io", "registry.example.com:5443"}
+	c, err := Load(write(t, "dray.yaml", `listeners: [{address: ":7000"}, {address: "[::1]:7001"}]
+upstreams: [{url: "http://[::1]:5000"}, {url: xn--dckerx.example}, {url: `+long+`}, {url: registry-1.docker.io}, {name: "registry.example.com:5443", url: q.example}]
+`), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, u := range c.Upstreams {
+		got = append(got, u.Name)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
 	}
 }
 

@@ -106,7 +106,22 @@ func (c Config) validateNames(k *Report) {
 	}
 }
 
+// maxName bounds the names of upstreams, listeners, checks and auth entries, in bytes.
+const maxName = 64
+
+// entryName is a name that can be a label of a metric and a part of keys and of lines of the log.
+var entryName = regexp.MustCompile(`^[a-z0-9]+(?:[._:-][a-z0-9]+)*$`)
+
+// name checks the name of an entry. derived is the name of an entry that is given none, which may be
+// any host or address.
+func (k *Report) name(path, name, derived string) {
+	if name != derived && (len(name) > maxName || !entryName.MatchString(name)) {
+		k.Add(path, "%q cannot be a name: write at most %d lower case letters and digits, with single dots, colons, dashes or underscores between them", name, maxName)
+	}
+}
+
 func (l Listener) validate(k *Report, path string, upstreams, auths []string) {
+	k.name(path+".name", l.Name, l.Address)
 	address(k, path+".address", l.Address)
 	for j, name := range l.Upstreams {
 		switch {
@@ -140,6 +155,9 @@ func (l Listener) validate(k *Report, path string, upstreams, auths []string) {
 const prefixName = `^[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*$`
 
 func (u Upstream) validate(k *Report, path string) {
+	if u.Kind != KindLocal {
+		k.name(path+".name", u.Name, u.hostName())
+	}
 	u.validateLocal(k, path)
 	u.validateAcknowledge(k, path)
 	if u.URL == "" {
@@ -285,6 +303,7 @@ func (a Auth) validate(k *Report, path string) {
 	case token:
 		a.Token.validate(k, path+".token")
 	}
+	k.name(path+".name", a.Name, "")
 	for i, r := range a.Rules {
 		r.validate(k, At(path+".rules", i))
 	}

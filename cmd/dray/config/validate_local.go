@@ -20,8 +20,8 @@ func (u Upstream) validateLocal(k *Report, path string) {
 	switch {
 	case u.Name == "":
 		k.Add(path+".name", "is missing")
-	case !localName.MatchString(u.Name):
-		k.Add(path+".name", "%q names a directory, too, for kind local: write lower case letters and digits, with single dots, dashes or underscores between them", u.Name)
+	case len(u.Name) > maxName || !localName.MatchString(u.Name):
+		k.Add(path+".name", "%q names a directory, too, for kind local: write at most %d lower case letters and digits, with single dots, dashes or underscores between them", u.Name, maxName)
 	}
 	if u.URL != "" {
 		k.Add(path+".url", "there is none for kind local: nothing is sent on")
