@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"dray/mirror/admin"
+	"dray/mirror/admin/api"
 
 	dto "github.com/prometheus/client_model/go"
 )
@@ -18,7 +19,7 @@ func (g *graph) endpoints() []admin.Endpoint {
 
 func (g *graph) statsAPI() []admin.Endpoint {
 	return []admin.Endpoint{
-		admin.Query("stats", func(context.Context, url.Values) (Stats, error) {
+		admin.Query("stats", func(context.Context, url.Values) (api.Stats, error) {
 			families, err := g.metrics.Gather()
 			return statsOf(families), err
 		}),
@@ -26,8 +27,8 @@ func (g *graph) statsAPI() []admin.Endpoint {
 }
 
 // statsOf adds up the counters of dray.
-func statsOf(families []*dto.MetricFamily) Stats {
-	s := Stats{Opens: map[string]int64{}, Upstreams: map[string]map[string]int64{}}
+func statsOf(families []*dto.MetricFamily) api.Stats {
+	s := api.Stats{Opens: map[string]int64{}, Upstreams: map[string]map[string]int64{}}
 	for _, f := range families {
 		for _, m := range f.GetMetric() {
 			n, label := int64(m.GetCounter().GetValue()), labelsOf(m)

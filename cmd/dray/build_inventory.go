@@ -13,34 +13,12 @@ import (
 	"dray/cache/disk"
 	"dray/cmd/dray/config"
 	"dray/mirror/admin"
+	"dray/mirror/admin/api"
 	"dray/mirror/inventory"
 	"dray/mirror/queue"
 	"dray/mirror/route"
 	"dray/upstream/oci"
 )
-
-// PurgeRequest says what to purge: an image, a digest, or repositories by a pattern.
-type PurgeRequest struct {
-	Name       string `json:"name,omitempty"`
-	Repository string `json:"repository,omitempty"`
-	Force      bool   `json:"force,omitempty"`
-	DryRun     bool   `json:"dry_run,omitempty"`
-}
-
-// NameRequest names an image, a digest or a pin.
-type NameRequest struct {
-	Name string `json:"name"`
-}
-
-// EvictRequest says how many bytes to find.
-type EvictRequest struct {
-	Bytes int64 `json:"bytes"`
-}
-
-// Evicted is what was evicted, in order.
-type Evicted struct {
-	Victims []inventory.Victim `json:"victims"`
-}
 
 // maxVictims bounds one answer about eviction.
 const maxVictims = 10_000
@@ -49,15 +27,15 @@ const maxVictims = 10_000
 func (g *graph) inventoryAPI() []admin.Endpoint {
 	o := inventoryOperator{g.inventory, namesOf(g.cfg)}
 	return []admin.Endpoint{
-		admin.List("images", func(ctx context.Context, params url.Values) iter.Seq2[inventory.Image, error] {
+		admin.List("images", func(ctx context.Context, params url.Values) iter.Seq2[api.Image, error] {
 			return o.Images(ctx, params.Get("repository"))
 		}),
-		admin.List("blobs", func(ctx context.Context, _ url.Values) iter.Seq2[inventory.Blob, error] { return o.Blobs(ctx) }),
+		admin.List("blobs", func(ctx context.Context, _ url.Values) iter.Seq2[api.Blob, error] { return o.Blobs(ctx) }),
 		admin.Query("eviction", o.eviction),
 		admin.Change("evict", o.evict),
 		admin.Change("purge", o.purge),
-		admin.Query("pins", func(context.Context, url.Values) (items[inventory.Pin], error) {
-			return items[inventory.Pin]{o.Pins()}, nil
+		admin.Query("pins", func(context.Context, url.Values) (api.Items[api.Pin], error) {
+			return api.Items[api.Pin]{Items: o.Pins()}, nil
 		}),
 		admin.Change("pin", o.pin),
 		admin.Change("unpin", o.unpin),
@@ -70,49 +48,49 @@ type inventoryOperator struct {
 	names names
 }
 
-func (o inventoryOperator) eviction(ctx context.Context, params url.Values) (Evicted, error) {
+func (o inventoryOperator) eviction(ctx context.Context, params url.Values) (api.Evicted, error) {
 	n, err := number(params, "bytes", 1<<62)
 	if err != nil {
-		return Evicted{}, err
+		return api.Evicted{}, err
 	}
 	most, err := number(params, "most", maxVictims)
 	if err != nil {
-		return Evicted{}, err
+		return api.Evicted{}, err
 	}
 	all, err := o.Eviction(ctx, n, int(min(most, maxVictims)))
-	return Evicted{all}, err
+	return api.Evicted{Victims: all}, err
 }
 
-func (o inventoryOperator) evict(ctx context.Context, q EvictRequest) (Evicted, error) {
+func (o inventoryOperator) evict(ctx context.Context, q api.EvictRequest) (api.Evicted, error) {
 	if q.Bytes <= 0 {
-		return Evicted{}, admin.Errorf(admin.CodeInvalid, "bytes must be positive")
+		return api.Evicted{}, api.Errorf(api.CodeInvalid, "bytes must be positive")
 	}
 	all, err := o.Evict(ctx, q.Bytes, maxVictims)
-	return Evicted{all}, err
+	return api.Evicted{Victims: all}, err
 }
 
-func (o inventoryOperator) purge(ctx context.Context, q PurgeRequest) (inventory.Purged, error) {
+func (o inventoryOperator) purge(ctx context.Context, q api.PurgeRequest) (api.Purged, error) {
 	sel := inventory.Selection{Pattern: q.Repository, Force: q.Force, DryRun: q.DryRun}
 	if q.Name != "" {
 		var err error
 		if sel.Name, err = o.names.of(q.Name); err != nil {
-			return inventory.Purged{}, err
+			return api.Purged{}, err
 		}
 	}
 	out, err := o.Purge(ctx, sel)
 	return out, told(err)
 }
 
-func (o inventoryOperator) pin(ctx context.Context, q NameRequest) (inventory.Pin, error) {
+func (o inventoryOperator) pin(ctx context.Context, q api.NameRequest) (api.Pin, error) {
 	n, err := o.names.of(q.Name)
 	if err != nil {
-		return inventory.Pin{}, err
+		return api.Pin{}, err
 	}
 	p, err := o.Pin(ctx, n)
 	return p, told(err)
 }
 
-func (o inventoryOperator) unpin(ctx context.Context, q NameRequest) (NameRequest, error) {
+func (o inventoryOperator) unpin(ctx context.Context, q api.NameRequest) (api.NameRequest, error) {
 	if n, err := o.names.of(q.Name); err == nil {
 		q.Name = n.String()
 	}
@@ -154,7 +132,7 @@ func number(params url.Values, name string, missing int64) (int64, error) {
 	}
 	n, err := strconv.ParseInt(text, 10, 64)
 	if err != nil || n <= 0 {
-		return 0, admin.Errorf(admin.CodeInvalid, "%s must be a positive number", name)
+		return 0, api.Errorf(api.CodeInvalid, "%s must be a positive number", name)
 	}
 	return n, nil
 }
@@ -165,11 +143,11 @@ func told(err error) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, inventory.ErrNotHeld):
-		return admin.Errorf(admin.CodeNotFound, "%v", err)
+		return api.Errorf(api.CodeNotFound, "%v", err)
 	case errors.Is(err, inventory.ErrHosted), errors.Is(err, inventory.ErrPinned), errors.Is(err, inventory.ErrQueued):
-		return admin.Errorf(admin.CodeConflict, "%v", err)
+		return api.Errorf(api.CodeConflict, "%v", err)
 	case errors.Is(err, inventory.ErrSelection), errors.Is(err, disk.ErrPinName), errors.Is(err, disk.ErrDigest):
-		return admin.Errorf(admin.CodeInvalid, "%v", err)
+		return api.Errorf(api.CodeInvalid, "%v", err)
 	}
 	return err
 }
@@ -201,13 +179,13 @@ func (n names) of(text string) (inventory.Name, error) {
 	if strings.HasPrefix(text, "sha256:") || strings.HasPrefix(text, "sha512:") {
 		d, err := oci.ParseDigest(text)
 		if err != nil {
-			return inventory.Name{}, admin.Errorf(admin.CodeInvalid, "%s", oci.AsError(err).Message)
+			return inventory.Name{}, api.Errorf(api.CodeInvalid, "%s", oci.AsError(err).Message)
 		}
 		return inventory.Name{Reference: oci.Reference{Digest: d}}, nil
 	}
 	target, ref, err := n.routes.Resolve(text)
 	if err != nil {
-		return inventory.Name{}, admin.Errorf(admin.CodeInvalid, "%s", oci.AsError(err).Message)
+		return inventory.Name{}, api.Errorf(api.CodeInvalid, "%s", oci.AsError(err).Message)
 	}
 	return inventory.Name{Upstream: target.Upstream, Repo: target.Repo, Reference: ref}, nil
 }

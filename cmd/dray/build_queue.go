@@ -12,6 +12,7 @@ import (
 
 	"dray/cmd/dray/config"
 	"dray/mirror/admin"
+	"dray/mirror/admin/api"
 	"dray/mirror/queue"
 )
 
@@ -46,9 +47,11 @@ func (g *graph) runQueue() {
 
 func (g *graph) queueAPI() []admin.Endpoint {
 	return []admin.Endpoint{
-		admin.Query("queue", func(context.Context, url.Values) (Queued, error) { return queuedOf(g.queue.List()), nil }),
-		admin.Change("queue/retry", func(ctx context.Context, q queueID) (queueID, error) { return q, queueError(g.queue.Retry(ctx, q.ID)) }),
-		admin.Change("queue/drop", func(ctx context.Context, q queueID) (QueuedPush, error) {
+		admin.Query("queue", func(context.Context, url.Values) (api.Queued, error) { return queuedOf(g.queue.List()), nil }),
+		admin.Change("queue/retry", func(ctx context.Context, q api.QueueID) (api.QueueID, error) {
+			return q, queueError(g.queue.Retry(ctx, q.ID))
+		}),
+		admin.Change("queue/drop", func(ctx context.Context, q api.QueueID) (api.QueuedPush, error) {
 			ctx, cancel := context.WithTimeout(ctx, dropWithin)
 			defer cancel()
 			e, err := g.queue.Drop(ctx, q.ID)
@@ -64,11 +67,26 @@ const dropWithin = 10 * time.Second
 func queueError(err error) error {
 	switch {
 	case errors.Is(err, queue.ErrNotFound):
-		return admin.Errorf(admin.CodeNotFound, "%v", err)
+		return api.Errorf(api.CodeNotFound, "%v", err)
 	case errors.Is(err, queue.ErrBusy):
-		return admin.Errorf(admin.CodeConflict, "%v; try again", err)
+		return api.Errorf(api.CodeConflict, "%v; try again", err)
 	case errors.Is(err, queue.ErrOvertaken):
-		return admin.Errorf(admin.CodeConflict, "%v", err)
+		return api.Errorf(api.CodeConflict, "%v", err)
 	}
 	return err
+}
+
+func queuedPush(e queue.Entry) api.QueuedPush {
+	return api.QueuedPush{
+		ID: e.ID, State: string(e.State), Upstream: e.Upstream, Repository: e.Repository, Reference: e.Reference, Digest: e.Digest.String(), User: e.User,
+		Bytes: e.Bytes(), Accepted: e.Accepted, Attempts: e.Attempts, Next: e.Next, Error: e.Error, Overtaken: e.Overtaken,
+	}
+}
+
+func queuedOf(entries []queue.Entry) api.Queued {
+	q := api.Queued{Pushes: make([]api.QueuedPush, len(entries))}
+	for i, e := range entries {
+		q.Pushes[i] = queuedPush(e)
+	}
+	return q
 }

@@ -7,8 +7,8 @@ import (
 	"net/url"
 	"strconv"
 
-	"dray/cache/disk"
 	"dray/cmd/dray/config"
+	"dray/mirror/admin/api"
 	"dray/upstream/oci"
 
 	"github.com/spf13/cobra"
@@ -33,7 +33,7 @@ What is open or pinned never goes.`,
 				return fmt.Errorf("--bytes %s: write a size such as 500MB or 20GiB; %w", bytes, errUsage)
 			}
 		}
-		var out Evicted
+		var out api.Evicted
 		switch {
 		case dryRun && n > 0:
 			if err := o.get(ctx, "eviction", url.Values{"bytes": {strconv.FormatInt(int64(n), 10)}}, &out); err != nil {
@@ -44,28 +44,28 @@ What is open or pinned never goes.`,
 				return err
 			}
 		case n > 0:
-			if err := o.change(ctx, "evict", EvictRequest{int64(n)}, &out); err != nil {
+			if err := o.change(ctx, "evict", api.EvictRequest{Bytes: int64(n)}, &out); err != nil {
 				return err
 			}
 		default:
 			return fmt.Errorf("say --dry-run, or how much to evict with --bytes; %w", errUsage)
 		}
-		return o.print(out, out.table)
+		return o.print(out, func(w io.Writer) { victimsTable(w, out) })
 	})
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only say what would go: the next 20 blobs, or those of --bytes")
 	cmd.Flags().StringVar(&bytes, "bytes", "", "how many bytes to find, such as 20GiB")
 	return cmd
 }
 
-func (e Evicted) table(w io.Writer) {
+func victimsTable(w io.Writer, e api.Evicted) {
 	var sum int64
 	fmt.Fprintln(w, "DIGEST\tSIZE\tLAST USE\tPOOL\tWHY")
 	for _, v := range e.Victims {
 		why := string(v.Reason)
 		switch v.Reason {
-		case disk.ReasonUnused:
+		case api.ReasonUnused:
 			why = "nobody asked for it since it came, or since the start of dray"
-		case disk.ReasonCold:
+		case api.ReasonCold:
 			why = "asked for before, and the rounds for that are over by its turn"
 		}
 		sum += v.Size

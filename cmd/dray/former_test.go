@@ -28,7 +28,7 @@ import (
 
 	"dray/cache/meta/metatest"
 	"dray/cache/meta/redis"
-	"dray/mirror/inventory"
+	"dray/mirror/admin/api"
 	"dray/upstream/ecrtest"
 	"dray/upstream/oci"
 
@@ -127,7 +127,7 @@ func (s *stack) eventually(what string, done func() bool) {
 // pending are the pushes that the queue holds, as REPOSITORY:REFERENCE STATE, in order.
 func (s *stack) pending() (found []string) {
 	s.Helper()
-	for _, p := range operated[Queued](s, "queue").Pushes {
+	for _, p := range operated[api.Queued](s, "queue").Pushes {
 		state := "waiting"
 		if p.State == "failed" {
 			state = "failed"
@@ -142,7 +142,7 @@ func (s *stack) flush() {
 	s.Helper()
 	s.eventually("the queue is empty", func() bool {
 		left := 0
-		for _, p := range operated[Queued](s, "queue").Pushes {
+		for _, p := range operated[api.Queued](s, "queue").Pushes {
 			if p.State != "failed" {
 				left++
 				s.operator("queue", "retry", fmt.Sprint(p.ID))
@@ -207,7 +207,7 @@ func (f *former) fill(s *stack) map[string]string {
 	s.push("own/team/app", "v1", layerOf(3, 5000))
 	f.pushCache(s)
 	for _, name := range []string{"team/pulled:v1", "docker.io/library/base:12"} {
-		operated[inventory.Pin](s, "pin", name)
+		operated[api.Pin](s, "pin", name)
 	}
 	s.flush()
 	s.ecr.SetDenials(ecrtest.Denial{Action: "ecr:PutImage"})
@@ -287,7 +287,7 @@ func TestFormerDirectory(t *testing.T) {
 			t.Errorf("what is pinned can be purged: %s", stderr)
 		}
 	}
-	pins := operated[items[inventory.Pin]](s, "pin").Items
+	pins := operated[api.Items[api.Pin]](s, "pin").Items
 	if len(pins) != 2 || pins[0].HeldBlobs == 0 || len(pins[0].Missing)+len(pins[1].Missing) != 0 {
 		t.Errorf("the pins are %+v", pins)
 	}
@@ -302,7 +302,7 @@ func TestFormerDirectory(t *testing.T) {
 	if got := s.pending(); !slices.Equal(got, append(f.everythingWaits(), "checked/app:v2 waiting")) { // the last one is of this test
 		t.Errorf("the queue has %q", got)
 	}
-	if p := operated[Queued](s, "queue").Pushes[0]; !strings.Contains(p.Error, "ecr:PutImage") {
+	if p := operated[api.Queued](s, "queue").Pushes[0]; !strings.Contains(p.Error, "ecr:PutImage") {
 		t.Errorf("the refused push has the error %q", p.Error)
 	}
 	for _, b := range append(f.refused.Layers, *f.refused.Config) {
@@ -324,7 +324,7 @@ func TestFormerDirectory(t *testing.T) {
 	if _, ok := ecr.Image("team/refused", "v1"); ok {
 		t.Error("the refused push was forwarded without anybody's retry")
 	}
-	if code, _, stderr := s.operator("queue", "retry", fmt.Sprint(operated[Queued](s, "queue").Pushes[0].ID)); code != 0 {
+	if code, _, stderr := s.operator("queue", "retry", fmt.Sprint(operated[api.Queued](s, "queue").Pushes[0].ID)); code != 0 {
 		t.Error(stderr)
 	}
 	s.flush()
@@ -355,7 +355,7 @@ func TestFormerDirectory(t *testing.T) {
 	old.served("own/team/app", "v1", f.hosted, layerOf(3, 5000))
 	old.served("team/cache", "main", f.cache, layerOf(11, 7000))
 	old.served("team/late", "v1", late, layerOf(13, 3000))
-	if pins := operated[items[inventory.Pin]](old, "pin").Items; len(pins) != 2 {
+	if pins := operated[api.Items[api.Pin]](old, "pin").Items; len(pins) != 2 {
 		t.Errorf("the old program has the pins %+v", pins)
 	}
 	old.header(old.want(204, "GET", at, nil), "Range", fmt.Sprintf("0-%d", sessionSent-1))

@@ -109,8 +109,10 @@ var importable = map[string][]allowance{
 		{"dray/cache", "where the bytes lie"}, {"dray/upstream", "the contracts it fulfils"}, {"dray/upstream/oci", "what clients push"},
 		{goDigest, addresses}, {prometheusClient, measures},
 	},
-	"dray/mirror/admin": {{prometheusClient, "it shows what is gathered"}}, // everything else through views of its own
+	"dray/mirror/admin/api": {{goDigest, addresses}},
+	"dray/mirror/admin":     {{"dray/mirror/admin/api", "failures as it tells them"}, {prometheusClient, "it shows what is gathered"}}, // everything else through views of its own
 	"dray/mirror/inventory": {
+		{"dray/mirror/admin/api", "what operators are shown"},
 		{"dray/cache", "what it looks after"}, {"dray/cache/disk", "where that lies"}, {"dray/cache/meta", "whose it is"},
 		{"dray/upstream/oci", "manifests say what belongs together"}, {goDigest, addresses},
 	},

@@ -17,7 +17,7 @@ import (
 	"time"
 
 	"dray/cache/disk"
-	"dray/mirror/inventory"
+	"dray/mirror/admin/api"
 	"dray/upstream/ecrtest"
 	"dray/upstream/oci"
 
@@ -152,8 +152,8 @@ func TestPurge(t *testing.T) {
 	v1, v2, other := twoImages(s)
 	s.ecr.ResetCounters()
 	s.hub.ResetCounters()
-	done := operated[inventory.Purged](s, "purge", "team/app:v1")
-	fates := map[inventory.Fate]int{}
+	done := operated[api.Purged](s, "purge", "team/app:v1")
+	fates := map[api.Fate]int{}
 	for _, b := range done.Blobs {
 		fates[b.Fate]++
 	}
@@ -175,7 +175,7 @@ func TestPurge(t *testing.T) {
 		t.Errorf("%d requests for the manifest that was purged\n%s", n, strings.Join(s.ecr.Sequence(), "\n"))
 	}
 	s.idle()
-	if got := operated[inventory.Purged](s, "purge", "--repository", "*"); len(got.Tags) != 3 {
+	if got := operated[api.Purged](s, "purge", "--repository", "*"); len(got.Tags) != 3 {
 		t.Errorf("%+v", got.Tags)
 	}
 	if st := s.disk.Stats(); st.Blobs != 0 {
@@ -189,12 +189,12 @@ func TestPurgeOfTagThatIsNotAlone(t *testing.T) {
 	s := startStack(t, t.TempDir())
 	m := s.push("team/app", "v1", noise(1, 5000))
 	s.push("team/app", "latest", noise(1, 5000))
-	if done := operated[inventory.Purged](s, "purge", "team/app"); len(done.Blobs) != 0 || fmt.Sprint(done.Tags) != "[ecr/team/app:latest]" {
+	if done := operated[api.Purged](s, "purge", "team/app"); len(done.Blobs) != 0 || fmt.Sprint(done.Tags) != "[ecr/team/app:latest]" {
 		t.Errorf("%+v", done)
 	}
 	s.push("team/app", "latest", noise(1, 5000))
 	s.idle()
-	done := operated[inventory.Purged](s, "purge", m.Digest.String())
+	done := operated[api.Purged](s, "purge", m.Digest.String())
 	if len(done.Blobs) != 3 || fmt.Sprint(done.Tags) != "[ecr/team/app:latest ecr/team/app:v1]" || s.disk.Stats().Blobs != 0 {
 		t.Errorf("%+v", done)
 	}
@@ -214,8 +214,8 @@ func TestPurgeSparesReaders(t *testing.T) {
 	if _, err := io.ReadFull(resp.Body, head); err != nil {
 		t.Fatal(err)
 	}
-	fate := func(args ...string) inventory.Fate {
-		for _, b := range operated[inventory.Purged](s, append([]string{"purge"}, args...)...).Blobs {
+	fate := func(args ...string) api.Fate {
+		for _, b := range operated[api.Purged](s, append([]string{"purge"}, args...)...).Blobs {
 			if b.Digest == m.Layers[0].Digest {
 				return b.Fate
 			}
@@ -223,16 +223,16 @@ func TestPurgeSparesReaders(t *testing.T) {
 		return ""
 	}
 	at := m.Layers[0].Digest.String()
-	if got := fate(at); got != inventory.FateShared {
+	if got := fate(at); got != api.FateShared {
 		t.Errorf("what its image needs: %s", got)
 	}
-	if got := fate("team/app:v1", "--dry-run"); got != inventory.FateInUse {
+	if got := fate("team/app:v1", "--dry-run"); got != api.FateInUse {
 		t.Errorf("would be %s", got)
 	}
-	if got := fate("team/app:v1"); got != inventory.FateInUse {
+	if got := fate("team/app:v1"); got != api.FateInUse {
 		t.Errorf("%s", got)
 	}
-	if got := fate(at, "--force"); got != inventory.FateRemoved {
+	if got := fate(at, "--force"); got != api.FateRemoved {
 		t.Errorf("by force %s", got)
 	}
 	rest, err := io.ReadAll(resp.Body)
@@ -252,7 +252,7 @@ func TestFactsLost(t *testing.T) {
 		t.Fatal(err)
 	}
 	s = startBefore(t, ecr, hub, dir)
-	all := operated[items[inventory.Image]](s, "ls").Items
+	all := operated[api.Items[api.Image]](s, "ls").Items
 	if len(all) != 3 {
 		t.Fatalf("%+v", all)
 	}
@@ -262,15 +262,15 @@ func TestFactsLost(t *testing.T) {
 		}
 	}
 	// What is nobody's protects what it needs, and can be named by digest.
-	done := operated[inventory.Purged](s, "purge", v1.Digest.String())
-	fates := map[inventory.Fate]int{}
+	done := operated[api.Purged](s, "purge", v1.Digest.String())
+	fates := map[api.Fate]int{}
 	for _, b := range done.Blobs {
 		fates[b.Fate]++
 	}
 	if fmt.Sprint(fates) != "map[removed:2 shared:2]" {
 		t.Errorf("%+v", done)
 	}
-	if p := operated[inventory.Pin](s, "pin", other.manifest.Digest.String()); p.HeldBlobs != 1+len(other.manifest.Children()) || len(p.Missing) != 0 {
+	if p := operated[api.Pin](s, "pin", other.manifest.Digest.String()); p.HeldBlobs != 1+len(other.manifest.Children()) || len(p.Missing) != 0 {
 		t.Errorf("%+v", p)
 	}
 }
@@ -283,7 +283,7 @@ func TestPinOutlivesRestart(t *testing.T) {
 	s := startBefore(t, ecr, hub, dir, quota...)
 	m := pushDirectly(t, ecr, "team/app", "v1", noise(1, 2<<20))
 	s.want(200, "GET", "/v2/team/app/manifests/v1", nil)
-	p := operated[inventory.Pin](s, "pin", "team/app:v1")
+	p := operated[api.Pin](s, "pin", "team/app:v1")
 	if p.Name != "ecr/team/app:v1" || p.HeldBlobs != 1 || len(p.Missing) != 2 || !slices.Contains(p.Missing, m.Layers[0].Digest) {
 		t.Errorf("%+v", p)
 	}
@@ -295,14 +295,14 @@ func TestPinOutlivesRestart(t *testing.T) {
 		d := pushDirectly(t, ecr, "team/other", fmt.Sprint(i), noise(byte(10+i), 2<<20))
 		s.pull("/v2/team/other", fmt.Sprint(i), d)
 	}
-	pins := operated[items[inventory.Pin]](s, "pin").Items
+	pins := operated[api.Items[api.Pin]](s, "pin").Items
 	if len(pins) != 1 || pins[0].HeldBlobs != 3 || len(pins[0].Missing) != 0 || pins[0].HeldBytes < 2<<20 {
 		t.Errorf("%+v", pins)
 	}
 	ecr.ResetCounters()
 	s.pull("/v2/team/app", "v1", m)
 	spent(t, ecr, map[ecrtest.Kind]int64{})
-	for _, v := range operated[Evicted](s, "evict", "--dry-run", "--bytes", "1GiB").Victims {
+	for _, v := range operated[api.Evicted](s, "evict", "--dry-run", "--bytes", "1GiB").Victims {
 		if v.Digest == m.Layers[0].Digest || v.Digest == m.Digest {
 			t.Errorf("the plan takes what is pinned: %+v", v)
 		}
@@ -312,17 +312,17 @@ func TestPinOutlivesRestart(t *testing.T) {
 			t.Errorf("%q, of what is pinned: %d %s", args, code, stderr)
 		}
 	}
-	done := operated[inventory.Purged](s, "purge", "--repository", "team/*")
+	done := operated[api.Purged](s, "purge", "--repository", "team/*")
 	if fmt.Sprint(done.Kept) != "[ecr/team/app@"+m.Digest.String()+"]" || slices.ContainsFunc(done.Tags, func(t string) bool { return strings.Contains(t, "team/app") }) {
 		t.Errorf("%+v", done)
 	}
-	for _, i := range operated[items[inventory.Image]](s, "ls").Items {
+	for _, i := range operated[api.Items[api.Image]](s, "ls").Items {
 		if i.Upstream != "ecr" || i.Repository != "team/app" || fmt.Sprint(i.Tags) != "[v1]" || i.HeldParts != 3 || !i.Pinned {
 			t.Errorf("left is %+v", i)
 		}
 	}
-	operated[NameRequest](s, "unpin", "team/app:v1")
-	if pins := operated[items[inventory.Pin]](s, "pin").Items; len(pins) != 0 {
+	operated[api.NameRequest](s, "unpin", "team/app:v1")
+	if pins := operated[api.Items[api.Pin]](s, "pin").Items; len(pins) != 0 {
 		t.Errorf("%+v", pins)
 	}
 }
@@ -334,7 +334,7 @@ func TestHostedImages(t *testing.T) {
 	hosted := s.push("builds/team/cache", "main", base, noise(2, 1000))
 	s.push("team/app", "v1", base)
 	s.idleBut(2 + len(hosted.Layers)) // which hosting needs
-	all := operated[items[inventory.Image]](s, "ls").Items
+	all := operated[api.Items[api.Image]](s, "ls").Items
 	if len(all) != 2 || all[0].Upstream != "builds" || all[0].Repository != "team/cache" || fmt.Sprint(all[0].Tags) != "[main]" || all[0].HeldParts != 4 {
 		t.Errorf("%+v", all)
 	}
@@ -343,7 +343,7 @@ func TestHostedImages(t *testing.T) {
 			t.Errorf("%q: %d %s", args, code, stderr)
 		}
 	}
-	done := operated[inventory.Purged](s, "purge", "--force", "--repository", "*")
+	done := operated[api.Purged](s, "purge", "--force", "--repository", "*")
 	if fmt.Sprint(done.Tags) != "[ecr/team/app:v1]" {
 		t.Errorf("%+v", done)
 	}
@@ -356,11 +356,11 @@ func TestEvictDoesWhatItSaid(t *testing.T) {
 	_, v2, _ := twoImages(s)
 	s.pull("/v2/team/app", "v2", v2)
 	s.idle()
-	if next := operated[Evicted](s, "evict", "--dry-run").Victims; len(next) != s.disk.Stats().Blobs {
+	if next := operated[api.Evicted](s, "evict", "--dry-run").Victims; len(next) != s.disk.Stats().Blobs {
 		t.Errorf("%d of %d blobs in the plan", len(next), s.disk.Stats().Blobs)
 	}
-	want := operated[Evicted](s, "evict", "--dry-run", "--bytes", "2MiB").Victims
-	got := operated[Evicted](s, "evict", "--bytes", "2MiB").Victims
+	want := operated[api.Evicted](s, "evict", "--dry-run", "--bytes", "2MiB").Victims
+	got := operated[api.Evicted](s, "evict", "--bytes", "2MiB").Victims
 	if len(want) == 0 || fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("planned %+v\ndone %+v", want, got)
 	}

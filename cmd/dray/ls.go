@@ -10,7 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"dray/mirror/inventory"
+	"dray/mirror/admin/api"
 	"dray/upstream/oci"
 
 	"github.com/spf13/cobra"
@@ -48,8 +48,8 @@ func (o *operator) listImages(ctx context.Context, pattern string, all bool) err
 	if pattern != "" {
 		params.Set("repository", pattern)
 	}
-	found := []inventory.Image{}
-	for i, err := range listing[inventory.Image](ctx, o, "images", params) {
+	found := []api.Image{}
+	for i, err := range listing[api.Image](ctx, o, "images", params) {
 		if err != nil {
 			return err
 		}
@@ -60,7 +60,7 @@ func (o *operator) listImages(ctx context.Context, pattern string, all bool) err
 	if len(found) == 0 && pattern != "" {
 		fmt.Fprintf(o.stderr, "dray: no image is in a repository that matches %q\n", pattern)
 	}
-	return o.print(items[inventory.Image]{found}, func(w io.Writer) {
+	return o.print(api.Items[api.Image]{Items: found}, func(w io.Writer) {
 		fmt.Fprintln(w, "REPOSITORY\tTAGS\tDIGEST\tHELD\tSIZE\tLAST USE\tPINNED\tQUEUED")
 		for _, i := range found {
 			fmt.Fprintf(w, "%s\t%s\t%s\t%d of %d\t%s\t%s\t%s\t%s\n", repositoryOf(i), cmp.Or(strings.Join(i.Tags, " "), "-"), oci.Short(i.Digest),
@@ -70,17 +70,17 @@ func (o *operator) listImages(ctx context.Context, pattern string, all bool) err
 }
 
 func (o *operator) listBlobs(ctx context.Context) error {
-	found := []inventory.Blob{}
-	for b, err := range listing[inventory.Blob](ctx, o, "blobs", nil) {
+	found := []api.Blob{}
+	for b, err := range listing[api.Blob](ctx, o, "blobs", nil) {
 		if err != nil {
 			return err
 		}
 		found = append(found, b)
 	}
-	slices.SortFunc(found, func(a, b inventory.Blob) int {
+	slices.SortFunc(found, func(a, b api.Blob) int {
 		return cmp.Or(a.LastUse.Compare(b.LastUse), cmp.Compare(a.Digest, b.Digest))
 	})
-	return o.print(items[inventory.Blob]{found}, func(w io.Writer) {
+	return o.print(api.Items[api.Blob]{Items: found}, func(w io.Writer) {
 		fmt.Fprintln(w, "DIGEST\tSIZE\tLAST USE\tHITS\tPOOL\tSTATE")
 		for _, b := range found {
 			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", b.Digest, size(b.Size), day(b.LastUse), hits(b.Hits), b.Pool, cmp.Or(state(b), "-"))
@@ -88,7 +88,7 @@ func (o *operator) listBlobs(ctx context.Context) error {
 	})
 }
 
-func repositoryOf(i inventory.Image) string {
+func repositoryOf(i api.Image) string {
 	if i.Upstream == "" {
 		return "?"
 	}
@@ -96,7 +96,7 @@ func repositoryOf(i inventory.Image) string {
 }
 
 // state is what keeps a blob from being evicted, or tells it apart.
-func state(b inventory.Blob) string {
+func state(b api.Blob) string {
 	var words []string
 	for _, s := range []struct {
 		is   bool

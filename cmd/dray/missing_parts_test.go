@@ -5,7 +5,7 @@ import (
 	"net/http"
 	"testing"
 
-	"dray/mirror/inventory"
+	"dray/mirror/admin/api"
 	"dray/upstream/ecrtest"
 	"dray/upstream/oci"
 
@@ -156,7 +156,7 @@ func TestPushOfWhatWasPurged(t *testing.T) {
 			s := startStack(t, t.TempDir())
 			m := s.push("team/app", "v1", layer)
 			s.lose("team/app", m)
-			operated[inventory.Purged](s, append([]string{"purge"}, args...)...)
+			operated[api.Purged](s, append([]string{"purge"}, args...)...)
 			sent, put := s.pushAsking("team/app", "v1", m, imageConfig, layer)
 			if sent == 0 || put.StatusCode != http.StatusCreated {
 				t.Fatalf("%d blobs sent, then %s %s", sent, put.Status, put.body)

@@ -15,7 +15,7 @@ import (
 	"text/tabwriter"
 
 	"dray/cmd/dray/config"
-	"dray/mirror/admin"
+	"dray/mirror/admin/api"
 
 	"github.com/spf13/cobra"
 )
@@ -139,7 +139,7 @@ func listEnd(in *json.Decoder) error {
 		if name, err := in.Token(); err != nil || name != "error" {
 			return fmt.Errorf("unexpected %v: %w", name, err)
 		}
-		failed := new(admin.Error)
+		failed := new(api.Error)
 		return errors.Join(in.Decode(failed), failed)
 	}
 	_, err := in.Token()
@@ -148,7 +148,7 @@ func listEnd(in *json.Decoder) error {
 
 // send returns the answer of a success, and any other as an error.
 func (o *operator) send(ctx context.Context, method, path string, body []byte) (*http.Response, error) {
-	req, err := http.NewRequestWithContext(ctx, method, o.base+admin.APIPrefix+path, bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, method, o.base+api.Prefix+path, bytes.NewReader(body))
 	if err != nil {
 		return nil, err
 	}
@@ -165,7 +165,7 @@ func (o *operator) send(ctx context.Context, method, path string, body []byte) (
 	}
 	defer resp.Body.Close()
 	text, _ := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
-	var f admin.Failure
+	var f api.Failure
 	if err := json.Unmarshal(text, &f); err != nil || f.Error == nil {
 		return nil, fmt.Errorf("%s answered %s: %.200s", o.base, resp.Status, bytes.TrimSpace(text))
 	}
@@ -205,11 +205,6 @@ func (o *operator) print(answer any, table func(w io.Writer)) error {
 	w := tabwriter.NewWriter(o.stdout, 0, 0, 2, ' ', 0)
 	table(w)
 	return w.Flush()
-}
-
-// items is the JSON form of a list, as the API has it.
-type items[A any] struct {
-	Items []A `json:"items"`
 }
 
 // size writes bytes for people.

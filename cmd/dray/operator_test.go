@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"dray/mirror/admin"
+	"dray/mirror/admin/api"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -119,7 +120,7 @@ func TestListing(t *testing.T) {
 			for _, n := range params["name"] {
 				var err error
 				if n == "broken" {
-					err = admin.Errorf(admin.CodeUnavailable, "no more")
+					err = api.Errorf(api.CodeUnavailable, "no more")
 				}
 				if !yield(n, err) || err != nil {
 					return
@@ -179,7 +180,7 @@ func TestStats(t *testing.T) {
 		s.want(200, "GET", "/v2/team/app/manifests/v1", nil)
 		s.want(200, "GET", "/v2/team/app/blobs/"+img.layer.String(), nil)
 	}
-	got := operated[Stats](s, "stats")
+	got := operated[api.Stats](s, "stats")
 	manifest := int64(len(img.manifest.Raw))
 	if got.SentBytes != 3*(layer+manifest) || got.FetchedBytes != layer || got.SavedBytes != got.SentBytes-got.FetchedBytes || got.Requests != 6 {
 		t.Errorf("%+v for a layer of %d bytes", got, layer)
@@ -197,7 +198,7 @@ func TestStats(t *testing.T) {
 // TestStatsWords: the table says what the sources of the metrics mean, and nothing of sources that gave no bytes.
 func TestStatsWords(t *testing.T) {
 	var out strings.Builder
-	Stats{Opens: map[string]int64{"flight": 2, "direct": 1}, Upstreams: map[string]map[string]int64{"hub": {"origin": 0, "flight": 1500}}}.table(&out)
+	statsTable(&out, api.Stats{Opens: map[string]int64{"flight": 2, "direct": 1}, Upstreams: map[string]map[string]int64{"hub": {"origin": 0, "flight": 1500}}})
 	for _, want := range []string{"blobs shared, from a fetch under way\t2\n", "blobs passed through uncached\t1\n", "hub, shared, from a fetch under way\t1.5 kB\n"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%q is not in\n%s", want, out.String())

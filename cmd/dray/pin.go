@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"io"
 
-	"dray/mirror/inventory"
+	"dray/mirror/admin/api"
 	"dray/upstream/oci"
 
 	"github.com/spf13/cobra"
@@ -21,7 +21,7 @@ pinned as what it points to now. Without an argument pin lists the pins.`,
 		Args: between(0, 1),
 	}, func(ctx context.Context, o *operator, args []string) error {
 		if len(args) == 0 {
-			var pins items[inventory.Pin]
+			var pins api.Items[api.Pin]
 			if err := o.get(ctx, "pins", nil, &pins); err != nil {
 				return err
 			}
@@ -32,8 +32,8 @@ pinned as what it points to now. Without an argument pin lists the pins.`,
 				}
 			})
 		}
-		var p inventory.Pin
-		if err := o.change(ctx, "pin", NameRequest{args[0]}, &p); err != nil {
+		var p api.Pin
+		if err := o.change(ctx, "pin", api.NameRequest{Name: args[0]}, &p); err != nil {
 			return err
 		}
 		return o.print(p, func(w io.Writer) {
@@ -52,8 +52,8 @@ func unpinCommand(in *invocation) *cobra.Command {
 		Long:  "unpin ends a pin, under the name that dray pin lists or any other way to write it. What was kept stays until its turn of eviction.",
 		Args:  between(1, 1),
 	}, func(ctx context.Context, o *operator, args []string) error {
-		var done NameRequest
-		if err := o.change(ctx, "unpin", NameRequest{args[0]}, &done); err != nil {
+		var done api.NameRequest
+		if err := o.change(ctx, "unpin", api.NameRequest{Name: args[0]}, &done); err != nil {
 			return err
 		}
 		return o.print(done, func(w io.Writer) { fmt.Fprintf(w, "%s\tunpinned\n", done.Name) })

@@ -6,14 +6,14 @@ import (
 	"io"
 	"strings"
 
-	"dray/mirror/inventory"
+	"dray/mirror/admin/api"
 	"dray/upstream/oci"
 
 	"github.com/spf13/cobra"
 )
 
 func purgeCommand(in *invocation) *cobra.Command {
-	var q PurgeRequest
+	var q api.PurgeRequest
 	cmd := in.operate(&cobra.Command{
 		Use:   "purge NAME|DIGEST|--repository PATTERN",
 		Short: "Make a running dray forget images and remove what only they need",
@@ -30,7 +30,7 @@ a blob named by its digest that images need, stay as well unless --force is give
 		if (q.Name == "") == (q.Repository == "") {
 			return fmt.Errorf("name one image or digest, or --repository; %w", errUsage)
 		}
-		var done inventory.Purged
+		var done api.Purged
 		if err := o.change(ctx, "purge", q, &done); err != nil {
 			return err
 		}
@@ -42,7 +42,7 @@ a blob named by its digest that images need, stay as well unless --force is give
 	return cmd
 }
 
-func purgedTable(w io.Writer, done inventory.Purged) {
+func purgedTable(w io.Writer, done api.Purged) {
 	forgotten, removed := "forgotten", "removed"
 	if done.DryRun {
 		forgotten, removed = "would be forgotten", "would be removed"
@@ -56,17 +56,17 @@ func purgedTable(w io.Writer, done inventory.Purged) {
 	for _, b := range done.Blobs {
 		fate := string(b.Fate)
 		switch b.Fate {
-		case inventory.FateNotHeld:
+		case api.FateNotHeld:
 			continue
-		case inventory.FateRemoved:
+		case api.FateRemoved:
 			fate = removed
-		case inventory.FateShared:
+		case api.FateShared:
 			fate = "stays: another image needs it"
-		case inventory.FateInUse:
+		case api.FateInUse:
 			fate = "stays: in use"
-		case inventory.FatePinned:
+		case api.FatePinned:
 			fate = "stays: pinned"
-		case inventory.FateFailed:
+		case api.FateFailed:
 			fate = "stays: " + b.Error
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\n", oci.Short(b.Digest), fate, size(b.Size))

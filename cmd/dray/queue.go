@@ -8,56 +8,10 @@ import (
 	"strconv"
 	"time"
 
-	"dray/mirror/queue"
+	"dray/mirror/admin/api"
 
 	"github.com/spf13/cobra"
 )
-
-// Queued is what was acknowledged to clients and is not at its registry.
-type Queued struct {
-	Pushes []QueuedPush `json:"pushes"`
-}
-
-// QueuedPush is one push, in the order in which they were acknowledged.
-type QueuedPush struct {
-	ID         uint64 `json:"id"`
-	State      string `json:"state"` // waiting, forwarding or failed
-	Upstream   string `json:"upstream"`
-	Repository string `json:"repository"`
-	Reference  string `json:"reference"`
-	Digest     string `json:"digest"`
-	User       string `json:"user,omitempty"`
-	// Bytes of the manifest and of what it brings along.
-	Bytes    int64     `json:"bytes"`
-	Accepted time.Time `json:"accepted"`
-	Attempts int       `json:"attempts"`
-	// Next is when it is tried again, where it was tried.
-	Next time.Time `json:"next,omitzero"`
-	// Error of the last attempt, or the last failure within the attempt that is under way.
-	Error string `json:"error,omitempty"`
-	// Overtaken says that the tag was pushed again since: it cannot be tried again.
-	Overtaken bool `json:"overtaken,omitempty"`
-}
-
-func queuedPush(e queue.Entry) QueuedPush {
-	return QueuedPush{
-		ID: e.ID, State: string(e.State), Upstream: e.Upstream, Repository: e.Repository, Reference: e.Reference, Digest: e.Digest.String(), User: e.User,
-		Bytes: e.Bytes(), Accepted: e.Accepted, Attempts: e.Attempts, Next: e.Next, Error: e.Error, Overtaken: e.Overtaken,
-	}
-}
-
-func queuedOf(entries []queue.Entry) Queued {
-	q := Queued{Pushes: make([]QueuedPush, len(entries))}
-	for i, e := range entries {
-		q.Pushes[i] = queuedPush(e)
-	}
-	return q
-}
-
-// queueID names a push to the API.
-type queueID struct {
-	ID uint64 `json:"id"`
-}
 
 func queueCommand(in *invocation) *cobra.Command {
 	cmd := in.operate(&cobra.Command{
@@ -67,11 +21,11 @@ func queueCommand(in *invocation) *cobra.Command {
 by its registry, and stays until it is tried again with success, or dropped.`,
 		Args: noArguments,
 	}, func(ctx context.Context, o *operator, _ []string) error {
-		var q Queued
+		var q api.Queued
 		if err := o.get(ctx, "queue", nil, &q); err != nil {
 			return err
 		}
-		return o.print(q, q.table)
+		return o.print(q, func(w io.Writer) { queueTable(w, q) })
 	})
 	cmd.AddCommand(in.queueRetry(), in.queueDrop())
 	return cmd
@@ -88,7 +42,7 @@ func (in *invocation) queueRetry() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		var answer queueID
+		var answer api.QueueID
 		if err := o.change(ctx, "queue/retry", id, &answer); err != nil {
 			return err
 		}
@@ -107,32 +61,32 @@ func (in *invocation) queueDrop() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		var gone QueuedPush
+		var gone api.QueuedPush
 		if err := o.change(ctx, "queue/drop", id, &gone); err != nil {
 			return err
 		}
 		return o.print(gone, func(w io.Writer) {
-			fmt.Fprintf(w, "push %d of %s to %s is dropped\n", gone.ID, gone.name(), gone.Upstream)
+			fmt.Fprintf(w, "push %d of %s to %s is dropped\n", gone.ID, pushName(gone), gone.Upstream)
 		})
 	})
 }
 
-func pushID(arg string) (queueID, error) {
+func pushID(arg string) (api.QueueID, error) {
 	n, err := strconv.ParseUint(arg, 10, 64)
 	if err != nil {
-		return queueID{}, fmt.Errorf("%q is no number of a push: dray queue prints them; %w", arg, errUsage)
+		return api.QueueID{}, fmt.Errorf("%q is no number of a push: dray queue prints them; %w", arg, errUsage)
 	}
-	return queueID{n}, nil
+	return api.QueueID{ID: n}, nil
 }
 
-func (p QueuedPush) name() string {
+func pushName(p api.QueuedPush) string {
 	if p.Reference == p.Digest {
 		return p.Repository + "@" + p.Digest
 	}
 	return p.Repository + ":" + p.Reference
 }
 
-func (q Queued) table(w io.Writer) {
+func queueTable(w io.Writer, q api.Queued) {
 	if len(q.Pushes) == 0 {
 		fmt.Fprintln(w, "nothing waits")
 		return
@@ -140,6 +94,6 @@ func (q Queued) table(w io.Writer) {
 	fmt.Fprintln(w, "ID\tSTATE\tAGE\tATTEMPTS\tSIZE\tUPSTREAM\tIMAGE\tERROR")
 	for _, p := range q.Pushes {
 		fmt.Fprintf(w, "%d\t%s\t%s\t%d\t%s\t%s\t%s\t%s\n",
-			p.ID, p.State, time.Since(p.Accepted).Round(time.Second), p.Attempts, size(p.Bytes), p.Upstream, p.name(), cmp.Or(p.Error, "-"))
+			p.ID, p.State, time.Since(p.Accepted).Round(time.Second), p.Attempts, size(p.Bytes), p.Upstream, pushName(p), cmp.Or(p.Error, "-"))
 	}
 }

@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"dray/mirror/inventory"
+	"dray/mirror/admin/api"
 	"dray/mirror/queue"
 	"dray/upstream/ecrtest"
 	"dray/upstream/oci"
@@ -133,7 +133,7 @@ func TestQueueRefused(t *testing.T) {
 	s.until(func() bool {
 		return !slices.ContainsFunc(s.queue.List(), func(e queue.Entry) bool { return e.State != "failed" })
 	})
-	q := operated[Queued](s, "queue")
+	q := operated[api.Queued](s, "queue")
 	if len(q.Pushes) != 2 || q.Pushes[0].State != "failed" || !strings.Contains(q.Pushes[0].Error, "not authorized to perform: ecr:PutImage") || q.Pushes[0].Bytes < 100_000 {
 		t.Errorf("%+v", q)
 	}
@@ -302,8 +302,8 @@ func TestQueueIsListed(t *testing.T) {
 	s.outage()
 	layer := layerOf(2, 70_000)
 	m := s.push("team/app", "v1", layer)
-	shows := func(d digest.Digest) (found *inventory.Image) {
-		for _, i := range operated[items[inventory.Image]](s, "ls", "team/app").Items {
+	shows := func(d digest.Digest) (found *api.Image) {
+		for _, i := range operated[api.Items[api.Image]](s, "ls", "team/app").Items {
 			if i.Digest == d {
 				found = &i
 			}
@@ -321,10 +321,10 @@ func TestQueueIsListed(t *testing.T) {
 			t.Errorf("purge %q: %d %s", args, code, stderr)
 		}
 	}
-	if p := operated[inventory.Pin](s, "pin", "team/app:v1"); p.HeldBlobs != 2 || len(p.Missing) != 1 {
+	if p := operated[api.Pin](s, "pin", "team/app:v1"); p.HeldBlobs != 2 || len(p.Missing) != 1 {
 		t.Errorf("%+v", p)
 	}
-	operated[NameRequest](s, "unpin", "team/app:v1")
+	operated[api.NameRequest](s, "unpin", "team/app:v1")
 	s.ecr.ClearFaults()
 	s.until(func() bool {
 		for _, e := range s.queue.List() {

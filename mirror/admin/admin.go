@@ -40,7 +40,7 @@ type Options struct {
 	// Hosts are names, without a port, by which the listener may be reached
 	// besides localhost and any IP address.
 	Hosts []string
-	// API is what can be asked and done below [APIPrefix].
+	// API is what can be asked and done below [api.Prefix].
 	API []Endpoint
 	// Logger hears of metrics that could not be gathered, and of what the API changed;
 	// nil discards.
@@ -78,7 +78,7 @@ func NewHandler(o Options) http.Handler {
 	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("POST /debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
-	api(mux, o.API, log)
+	mount(mux, o.API, log)
 	return recovering(log, guard(o.Hosts, mux))
 }
 

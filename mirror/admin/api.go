@@ -12,72 +12,20 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
-)
 
-// APIPrefix is where the API lives. Its number changes when a client of the older
-// one would misread what it gets; members may be added to answers at any time.
-const APIPrefix = "/api/v1/"
+	"dray/mirror/admin/api"
+)
 
 // maxRequestBytes bounds the body of a request to the API.
 const maxRequestBytes = 64 << 10
 
-// Code says what kind of failure an [Error] is.
-type Code string
-
-// The codes.
-const (
-	CodeInvalid     Code = "invalid"     // the request is not understood; 400
-	CodeForbidden   Code = "forbidden"   // it came from another site, or could have; 403
-	CodeNotFound    Code = "not_found"   // nothing fits what was named; 404
-	CodeConflict    Code = "conflict"    // what is under way forbids it; 409
-	CodeUnavailable Code = "unavailable" // a part of dray that it needs does not work; 503
-	CodeInternal    Code = "internal"    // everything else; 500
-)
-
-// Status is the HTTP status of answers with this code.
-func (c Code) Status() int {
-	switch c {
-	case CodeInvalid:
-		return http.StatusBadRequest
-	case CodeForbidden:
-		return http.StatusForbidden
-	case CodeNotFound:
-		return http.StatusNotFound
-	case CodeConflict:
-		return http.StatusConflict
-	case CodeUnavailable:
-		return http.StatusServiceUnavailable
-	}
-	return http.StatusInternalServerError
-}
-
-// Error is a failure as the API tells it. Endpoints return it, or wrap it, where the
-// kind of failure matters; any other error has the code [CodeInternal].
-type Error struct {
-	Code    Code   `json:"code"`
-	Message string `json:"message"`
-}
-
-// Error is the message.
-func (e *Error) Error() string { return e.Message }
-
-// Errorf makes an Error of a code.
-func Errorf(code Code, format string, args ...any) *Error {
-	return &Error{Code: code, Message: fmt.Sprintf(format, args...)}
-}
-
 // asError finds the Error in err. The message is that of the whole chain.
-func asError(err error) *Error {
-	e := &Error{Code: CodeInternal, Message: err.Error()}
-	if inner, ok := errors.AsType[*Error](err); ok {
+func asError(err error) *api.Error {
+	e := &api.Error{Code: api.CodeInternal, Message: err.Error()}
+	if inner, ok := errors.AsType[*api.Error](err); ok {
 		e.Code = inner.Code
 	}
 	return e
-}
-
-// Failure is the body of every answer of the API that is not a success.
-type Failure struct {
-	Error *Error `json:"error"`
 }
 
 // Endpoint is one thing that the API does: make it with [Query], [List] or [Change].
@@ -86,9 +34,9 @@ type Endpoint struct {
 	serve   func(log *slog.Logger, w http.ResponseWriter, r *http.Request) error
 }
 
-// Query answers GET of a path below [APIPrefix]. ask changes nothing.
+// Query answers GET of a path below [api.Prefix]. ask changes nothing.
 func Query[A any](path string, ask func(ctx context.Context, params url.Values) (A, error)) Endpoint {
-	return Endpoint{"GET " + APIPrefix + path, func(_ *slog.Logger, w http.ResponseWriter, r *http.Request) error {
+	return Endpoint{"GET " + api.Prefix + path, func(_ *slog.Logger, w http.ResponseWriter, r *http.Request) error {
 		answer, err := ask(r.Context(), r.URL.Query())
 		if err != nil {
 			return err
@@ -97,12 +45,12 @@ func Query[A any](path string, ask func(ctx context.Context, params url.Values) 
 	}}
 }
 
-// List answers GET of a path below [APIPrefix] with items that are written as they come, as
+// List answers GET of a path below [api.Prefix] with items that are written as they come, as
 // {"items": [...]}: a cache may hold a million. ask changes nothing. An error before
 // the first item is answered as one; a later one follows the items as the member
 // "error", beside a status that says success, because that is sent by then.
 func List[A any](path string, ask func(ctx context.Context, params url.Values) iter.Seq2[A, error]) Endpoint {
-	return Endpoint{"GET " + APIPrefix + path, func(_ *slog.Logger, w http.ResponseWriter, r *http.Request) error {
+	return Endpoint{"GET " + api.Prefix + path, func(_ *slog.Logger, w http.ResponseWriter, r *http.Request) error {
 		out := &listing{w: w}
 		for item, err := range ask(r.Context(), r.URL.Query()) {
 			if err == nil {
@@ -116,11 +64,11 @@ func List[A any](path string, ask func(ctx context.Context, params url.Values) i
 	}}
 }
 
-// Change answers POST of a path below [APIPrefix]: the one way to change anything. Its body is a JSON
+// Change answers POST of a path below [api.Prefix]: the one way to change anything. Its body is a JSON
 // object with the members of Q and no others. do is called for requests only that no page of
 // another site can have sent: see [checkChange].
 func Change[Q, A any](path string, do func(ctx context.Context, q Q) (A, error)) Endpoint {
-	return Endpoint{"POST " + APIPrefix + path, func(log *slog.Logger, w http.ResponseWriter, r *http.Request) error {
+	return Endpoint{"POST " + api.Prefix + path, func(log *slog.Logger, w http.ResponseWriter, r *http.Request) error {
 		if err := checkChange(r); err != nil {
 			return err
 		}
@@ -146,10 +94,10 @@ func Change[Q, A any](path string, do func(ctx context.Context, q Q) (A, error))
 // question that the browser then asks. The name in Host was judged by [guard].
 func checkChange(r *http.Request) error {
 	if t, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || t != "application/json" {
-		return Errorf(CodeInvalid, "Content-Type must be application/json")
+		return api.Errorf(api.CodeInvalid, "Content-Type must be application/json")
 	}
 	if err := http.NewCrossOriginProtection().Check(r); err != nil {
-		return Errorf(CodeForbidden, "requests from other sites are refused")
+		return api.Errorf(api.CodeForbidden, "requests from other sites are refused")
 	}
 	return nil
 }
@@ -158,39 +106,39 @@ func checkChange(r *http.Request) error {
 func readJSON(from io.Reader, into any) ([]byte, error) {
 	body, err := io.ReadAll(io.LimitReader(from, maxRequestBytes+1))
 	if err != nil {
-		return nil, Errorf(CodeInvalid, "the request broke off: %v", err)
+		return nil, api.Errorf(api.CodeInvalid, "the request broke off: %v", err)
 	}
 	if len(body) > maxRequestBytes {
-		return nil, Errorf(CodeInvalid, "the request is longer than %d bytes", maxRequestBytes)
+		return nil, api.Errorf(api.CodeInvalid, "the request is longer than %d bytes", maxRequestBytes)
 	}
 	if !bytes.HasPrefix(bytes.TrimLeft(body, " \t\r\n"), []byte("{")) {
-		return nil, Errorf(CodeInvalid, "the request is not a JSON object")
+		return nil, api.Errorf(api.CodeInvalid, "the request is not a JSON object")
 	}
 	d := json.NewDecoder(bytes.NewReader(body))
 	d.DisallowUnknownFields()
 	if err := d.Decode(into); err != nil {
-		return nil, Errorf(CodeInvalid, "the request is not understood: %v", err)
+		return nil, api.Errorf(api.CodeInvalid, "the request is not understood: %v", err)
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return nil, Errorf(CodeInvalid, "something follows the JSON object")
+		return nil, api.Errorf(api.CodeInvalid, "something follows the JSON object")
 	}
 	return body, nil
 }
 
-// api puts endpoints on a mux, and an answer in its own form on every other path below [APIPrefix].
-func api(mux *http.ServeMux, endpoints []Endpoint, log *slog.Logger) {
+// mount puts endpoints on a mux, and an answer in its own form on every other path below [api.Prefix].
+func mount(mux *http.ServeMux, endpoints []Endpoint, log *slog.Logger) {
 	for _, e := range endpoints {
 		mux.HandleFunc(e.pattern, func(w http.ResponseWriter, r *http.Request) {
 			header(w)
 			if err := e.serve(log, w, r); err != nil {
 				failed := asError(err)
-				_ = sendJSON(w, failed.Code.Status(), Failure{failed}) // the client is gone
+				_ = sendJSON(w, failed.Code.Status(), api.Failure{Error: failed}) // the client is gone
 			}
 		})
 	}
-	mux.HandleFunc(APIPrefix, func(w http.ResponseWriter, r *http.Request) {
+	mux.HandleFunc(api.Prefix, func(w http.ResponseWriter, r *http.Request) {
 		header(w)
-		_ = sendJSON(w, http.StatusNotFound, Failure{Errorf(CodeNotFound, "there is no %s of %s", r.Method, r.URL.Path)})
+		_ = sendJSON(w, http.StatusNotFound, api.Failure{Error: api.Errorf(api.CodeNotFound, "there is no %s of %s", r.Method, r.URL.Path)})
 	})
 }
 

@@ -18,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"dray/mirror/admin"
+	"dray/mirror/admin/api"
 )
 
 type wish struct {
@@ -34,11 +35,11 @@ func things(done *[]wish, log io.Writer) http.Handler {
 			admin.Query("thing", func(_ context.Context, params url.Values) (wish, error) {
 				switch name := params.Get("name"); name {
 				case "":
-					return wish{}, admin.Errorf(admin.CodeInvalid, "name is missing")
+					return wish{}, api.Errorf(api.CodeInvalid, "name is missing")
 				case "broken":
 					return wish{}, errors.New("disk on fire")
 				case "wrapped":
-					return wish{}, fmt.Errorf("find it: %w", admin.Errorf(admin.CodeNotFound, "no thing"))
+					return wish{}, fmt.Errorf("find it: %w", api.Errorf(api.CodeNotFound, "no thing"))
 				default:
 					return wish{Name: name}, nil
 				}
@@ -47,7 +48,7 @@ func things(done *[]wish, log io.Writer) http.Handler {
 				return func(yield func(wish, error) bool) {
 					for i, name := range params["name"] {
 						if name == "broken" {
-							yield(wish{}, admin.Errorf(admin.CodeUnavailable, "no more"))
+							yield(wish{}, api.Errorf(api.CodeUnavailable, "no more"))
 							return
 						}
 						if !yield(wish{name, i}, nil) {
@@ -58,7 +59,7 @@ func things(done *[]wish, log io.Writer) http.Handler {
 			}),
 			admin.Change("grant", func(_ context.Context, w wish) (wish, error) {
 				if w.Name == "taken" {
-					return w, admin.Errorf(admin.CodeConflict, "%s is taken", w.Name)
+					return w, api.Errorf(api.CodeConflict, "%s is taken", w.Name)
 				}
 				*done = append(*done, w)
 				return w, nil
@@ -80,9 +81,9 @@ func send(h http.Handler, target, body string, header ...string) *httptest.Respo
 
 const isJSON = "application/json"
 
-func failure(t *testing.T, w *httptest.ResponseRecorder) *admin.Error {
+func failure(t *testing.T, w *httptest.ResponseRecorder) *api.Error {
 	t.Helper()
-	var f admin.Failure
+	var f api.Failure
 	if err := json.Unmarshal(w.Body.Bytes(), &f); err != nil || f.Error == nil {
 		t.Fatalf("%d is not a failure in JSON: %v\n%s", w.Code, err, w.Body)
 	}
@@ -102,12 +103,12 @@ func TestQuery(t *testing.T) {
 	if w.Header().Get("Cache-Control") != "no-store" {
 		t.Error("the answer may be stored")
 	}
-	for target, want := range map[string]admin.Error{
-		"/api/v1/thing":              {Code: admin.CodeInvalid, Message: "name is missing"},
-		"/api/v1/thing?name=broken":  {Code: admin.CodeInternal, Message: "disk on fire"},
-		"/api/v1/thing?name=wrapped": {Code: admin.CodeNotFound, Message: "find it: no thing"},
-		"/api/v1/none":               {Code: admin.CodeNotFound, Message: "there is no GET of /api/v1/none"},
-		"/api/v1/grant":              {Code: admin.CodeNotFound, Message: "there is no GET of /api/v1/grant"},
+	for target, want := range map[string]api.Error{
+		"/api/v1/thing":              {Code: api.CodeInvalid, Message: "name is missing"},
+		"/api/v1/thing?name=broken":  {Code: api.CodeInternal, Message: "disk on fire"},
+		"/api/v1/thing?name=wrapped": {Code: api.CodeNotFound, Message: "find it: no thing"},
+		"/api/v1/none":               {Code: api.CodeNotFound, Message: "there is no GET of /api/v1/none"},
+		"/api/v1/grant":              {Code: api.CodeNotFound, Message: "there is no GET of /api/v1/grant"},
 	} {
 		if got := failure(t, get(h, target)); *got != want {
 			t.Errorf("%s: %+v", target, got)
@@ -118,14 +119,14 @@ func TestQuery(t *testing.T) {
 func TestList(t *testing.T) {
 	h := things(nil, io.Discard)
 	type answer struct {
-		Items []wish       `json:"items"`
-		Error *admin.Error `json:"error"`
+		Items []wish     `json:"items"`
+		Error *api.Error `json:"error"`
 	}
 	for target, want := range map[string]answer{
 		"/api/v1/things":                           {Items: []wish{}},
 		"/api/v1/things?name=a":                    {Items: []wish{{"a", 0}}},
 		"/api/v1/things?name=a&name=b":             {Items: []wish{{"a", 0}, {"b", 1}}},
-		"/api/v1/things?name=a&name=broken&name=c": {Items: []wish{{"a", 0}}, Error: admin.Errorf(admin.CodeUnavailable, "no more")},
+		"/api/v1/things?name=a&name=broken&name=c": {Items: []wish{{"a", 0}}, Error: api.Errorf(api.CodeUnavailable, "no more")},
 	} {
 		w := get(h, target)
 		var got answer
@@ -133,7 +134,7 @@ func TestList(t *testing.T) {
 			t.Errorf("%s: %d %v %s", target, w.Code, err, w.Body)
 		}
 	}
-	if e := failure(t, get(h, "/api/v1/things?name=broken")); e.Code != admin.CodeUnavailable {
+	if e := failure(t, get(h, "/api/v1/things?name=broken")); e.Code != api.CodeUnavailable {
 		t.Errorf("%+v", e)
 	}
 }
@@ -152,7 +153,7 @@ func TestChange(t *testing.T) {
 	if !strings.Contains(log.String(), `msg=operator did=grant with="{\"name\": \"kettle\", \"times\": 2}"`) {
 		t.Errorf("log: %s", log.String())
 	}
-	if e := failure(t, send(h, "/api/v1/grant", `{"name": "taken"}`, "Content-Type", isJSON)); e.Code != admin.CodeConflict || e.Message != "taken is taken" {
+	if e := failure(t, send(h, "/api/v1/grant", `{"name": "taken"}`, "Content-Type", isJSON)); e.Code != api.CodeConflict || e.Message != "taken is taken" {
 		t.Errorf("%+v", e)
 	}
 }
@@ -233,7 +234,7 @@ func FuzzChange(f *testing.F) {
 func TestLongChange(t *testing.T) {
 	var done []wish
 	w := send(things(&done, io.Discard), "/api/v1/grant", `{"name":"`+strings.Repeat("a", 1<<20)+`"}`, "Content-Type", isJSON)
-	if e := failure(t, w); e.Code != admin.CodeInvalid || !strings.Contains(e.Message, "65536 bytes") || len(done) != 0 {
+	if e := failure(t, w); e.Code != api.CodeInvalid || !strings.Contains(e.Message, "65536 bytes") || len(done) != 0 {
 		t.Errorf("%+v %v", e, done)
 	}
 }

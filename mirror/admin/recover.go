@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"runtime/debug"
 	"strings"
+
+	"dray/mirror/admin/api"
 )
 
 // recovering makes a panic of next an answer like others: logged once as an error, and a 500. Where part of another answer is
@@ -24,9 +26,9 @@ func recovering(log *slog.Logger, next http.Handler) http.Handler {
 			if out.begun {
 				panic(http.ErrAbortHandler)
 			}
-			failed := Errorf(CodeInternal, "panic: %v; this is a mistake in dray, and its log says where", v)
-			if strings.HasPrefix(r.URL.Path, APIPrefix) {
-				_ = sendJSON(w, failed.Code.Status(), Failure{failed}) // two strings
+			failed := api.Errorf(api.CodeInternal, "panic: %v; this is a mistake in dray, and its log says where", v)
+			if strings.HasPrefix(r.URL.Path, api.Prefix) {
+				_ = sendJSON(w, failed.Code.Status(), api.Failure{Error: failed}) // two strings
 				return
 			}
 			http.Error(w, failed.Message, failed.Code.Status())

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"dray/mirror/admin"
+	"dray/mirror/admin/api"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -40,7 +41,7 @@ func TestPanic(t *testing.T) {
 		log.Reset()
 	}
 	for what, w := range map[string]*httptest.ResponseRecorder{"query": get(h, "/api/v1/thing"), "change": send(h, "/api/v1/grant", "{}", "Content-Type", "application/json")} {
-		if e := failure(t, w); w.Code != http.StatusInternalServerError || e.Code != admin.CodeInternal || !strings.Contains(e.Message, "a nil in it") {
+		if e := failure(t, w); w.Code != http.StatusInternalServerError || e.Code != api.CodeInternal || !strings.Contains(e.Message, "a nil in it") {
 			t.Errorf("%s: %d %+v", what, w.Code, e)
 		}
 	}

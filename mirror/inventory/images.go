@@ -8,46 +8,18 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"time"
 
 	"dray/cache/disk"
-
-	"github.com/opencontainers/go-digest"
+	"dray/mirror/admin/api"
 )
-
-// Image is a manifest of a repository, and what is held of it.
-type Image struct {
-	// Upstream and Repository are empty where facts were lost and it is not known whose it is.
-	Upstream   string `json:"upstream"`
-	Repository string `json:"repository"`
-	// Tags that point to it, as far as is known.
-	Tags      []string      `json:"tags"`
-	Digest    digest.Digest `json:"digest"`
-	MediaType string        `json:"media_type,omitempty"`
-	// Parts are the manifest and everything it refers to, as far as its manifests are held; HeldParts those that are
-	// on disk.
-	Parts     int `json:"parts"`
-	HeldParts int `json:"held_parts"`
-	// Bytes of the parts, as the manifests say, and of those on disk.
-	Bytes     int64 `json:"bytes"`
-	HeldBytes int64 `json:"held_bytes"`
-	// LastUse is when one of its parts was last opened, to the hour; zero where none is held.
-	LastUse time.Time `json:"last_use"`
-	// Pinned says that a pin keeps the manifest.
-	Pinned bool `json:"pinned"`
-	// Queued says that its registry is still to get it.
-	Queued bool `json:"queued"`
-	// Part says that it has no tag and is part of an index of the same repository.
-	Part bool `json:"part"`
-}
 
 // Images yields the images of repositories whose name, UPSTREAM/REPOSITORY, matches the pattern, in which * stands for any
 // characters; an empty one matches all. They come in order of name.
-func (v *Inventory) Images(ctx context.Context, pattern string) iter.Seq2[Image, error] {
-	return func(yield func(Image, error) bool) {
+func (v *Inventory) Images(ctx context.Context, pattern string) iter.Seq2[api.Image, error] {
+	return func(yield func(api.Image, error) bool) {
 		s, err := v.snapshot(ctx)
 		if err != nil {
-			yield(Image{}, err)
+			yield(api.Image{}, err)
 			return
 		}
 		indexed := s.indexed()
@@ -105,8 +77,8 @@ func (s *snapshot) indexed() map[place]bool {
 	return out
 }
 
-func (s *snapshot) image(p place) Image {
-	i := Image{Upstream: p.upstream, Repository: p.repo, Digest: p.digest, Tags: append([]string{}, s.places[p]...), Queued: s.queued[p]}
+func (s *snapshot) image(p place) api.Image {
+	i := api.Image{Upstream: p.upstream, Repository: p.repo, Digest: p.digest, Tags: append([]string{}, s.places[p]...), Queued: s.queued[p]}
 	if n := s.nodes[p.digest]; n != nil {
 		i.MediaType = n.mediaType
 	}

@@ -16,11 +16,11 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"time"
 
 	"dray/cache"
 	"dray/cache/disk"
 	"dray/cache/meta"
+	"dray/mirror/admin/api"
 	"dray/upstream/oci"
 
 	"github.com/opencontainers/go-digest"
@@ -70,29 +70,8 @@ type Hosted struct {
 	Tags           []string // in order
 }
 
-// Blob is what is known of one blob on disk.
-type Blob struct {
-	Digest digest.Digest `json:"digest"`
-	// Size in bytes.
-	Size int64 `json:"size"`
-	// LastUse is when it was last opened, to the hour.
-	LastUse time.Time `json:"last_use"`
-	// Hits is how often it was asked for since its last turn of eviction; 3 stands for more.
-	Hits int `json:"hits"`
-	// Pool is "small" below 1 MiB, else "large": they are evicted apart.
-	Pool string `json:"pool"`
-	// Proven says that it was asked for again since it came. Others are evicted first.
-	Proven bool `json:"proven"`
-	// Open says that it is being read, or needed by a push.
-	Open bool `json:"open"`
-	// Pinned says that a pin keeps it.
-	Pinned bool `json:"pinned"`
-	// Unverified says that it comes from an unclean stop and is verified before its next use.
-	Unverified bool `json:"unverified"`
-}
-
-func blobOf(i disk.Info) Blob {
-	b := Blob{
+func blobOf(i disk.Info) api.Blob {
+	b := api.Blob{
 		Digest: i.Digest, Size: i.Size, LastUse: i.LastUse.UTC(), Hits: i.Hits, Pool: "large",
 		Proven: i.Proven, Open: i.Open, Pinned: i.Pinned, Unverified: i.Suspect,
 	}
@@ -103,41 +82,34 @@ func blobOf(i disk.Info) Blob {
 }
 
 // Blobs yields every blob on disk, in no particular order.
-func (v *Inventory) Blobs(ctx context.Context) func(yield func(Blob, error) bool) {
-	return func(yield func(Blob, error) bool) {
+func (v *Inventory) Blobs(ctx context.Context) func(yield func(api.Blob, error) bool) {
+	return func(yield func(api.Blob, error) bool) {
 		going := true
 		err := v.Disk.List(ctx, func(i disk.Info) bool {
 			going = yield(blobOf(i), nil)
 			return going
 		})
 		if err != nil && going {
-			yield(Blob{}, err)
+			yield(api.Blob{}, err)
 		}
 	}
 }
 
-// Victim is a blob that eviction takes, and why: "unused" for the oldest of those that
-// nobody asked for since they came, "cold" for one that was asked for and whose rounds are over by its turn. Its Hits are those at its turn: none.
-type Victim struct {
-	Blob
-	Reason disk.Reason `json:"reason"`
-}
-
 // Eviction returns what goes, in this order, when n bytes more are needed, at most so many
 // blobs as most says. Nothing changes.
-func (v *Inventory) Eviction(ctx context.Context, n int64, most int) ([]Victim, error) {
+func (v *Inventory) Eviction(ctx context.Context, n int64, most int) ([]api.Victim, error) {
 	return victims(v.Disk.Plan(ctx, n, most))
 }
 
 // Evict does what Eviction says.
-func (v *Inventory) Evict(ctx context.Context, n int64, most int) ([]Victim, error) {
+func (v *Inventory) Evict(ctx context.Context, n int64, most int) ([]api.Victim, error) {
 	return victims(v.Disk.Evict(ctx, n, most))
 }
 
-func victims(all []disk.Victim, err error) ([]Victim, error) {
-	out := make([]Victim, len(all))
+func victims(all []disk.Victim, err error) ([]api.Victim, error) {
+	out := make([]api.Victim, len(all))
 	for i, a := range all {
-		out[i] = Victim{blobOf(a.Info), a.Reason}
+		out[i] = api.Victim{Blob: blobOf(a.Info), Reason: api.Reason(a.Reason)}
 	}
 	if err != nil {
 		return out, fmt.Errorf("eviction: %w", err)

@@ -5,9 +5,9 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"time"
 
 	"dray/cache/disk"
+	"dray/mirror/admin/api"
 	"dray/upstream/oci"
 
 	"github.com/opencontainers/go-digest"
@@ -30,25 +30,12 @@ func (n Name) String() string {
 	return n.Upstream + "/" + n.Repo + ":" + n.Tag
 }
 
-// Pin is a set of blobs that is kept.
-type Pin struct {
-	// Name under which it was set.
-	Name string `json:"name"`
-	// Since is when.
-	Since time.Time `json:"since"`
-	// HeldBlobs and HeldBytes are what it keeps.
-	HeldBlobs int   `json:"held_blobs"`
-	HeldBytes int64 `json:"held_bytes"`
-	// Missing are blobs that are not held. They are kept once they come; the pin does not fetch them.
-	Missing []digest.Digest `json:"missing"`
-}
-
 // Pin keeps an image, with everything that it refers to, or a single blob, until Unpin; it lasts over
 // restarts. What a tag points to later is not what is kept. Who names what is not held gets ErrNotHeld.
-func (v *Inventory) Pin(ctx context.Context, n Name) (Pin, error) {
+func (v *Inventory) Pin(ctx context.Context, n Name) (api.Pin, error) {
 	s, err := v.snapshot(ctx)
 	if err != nil {
-		return Pin{}, err
+		return api.Pin{}, err
 	}
 	var blobs []digest.Digest
 	for _, root := range s.named(n) {
@@ -60,17 +47,17 @@ func (v *Inventory) Pin(ctx context.Context, n Name) (Pin, error) {
 		}
 	}
 	if len(blobs) == 0 {
-		return Pin{}, fmt.Errorf("%s is %w", n, ErrNotHeld)
+		return api.Pin{}, fmt.Errorf("%s is %w", n, ErrNotHeld)
 	}
 	if err := v.Disk.SetPin(ctx, n.String(), blobs); err != nil {
-		return Pin{}, err
+		return api.Pin{}, err
 	}
 	for _, p := range v.Pins() {
 		if p.Name == n.String() {
 			return p, nil
 		}
 	}
-	return Pin{}, fmt.Errorf("%s was unpinned meanwhile: %w", n, ErrNotHeld)
+	return api.Pin{}, fmt.Errorf("%s was unpinned meanwhile: %w", n, ErrNotHeld)
 }
 
 // Unpin ends a pin of that name. Its blobs go in their turn. Without one it returns ErrNotHeld.
@@ -83,16 +70,16 @@ func (v *Inventory) Unpin(ctx context.Context, name string) error {
 }
 
 // Pins are all pins in order of name.
-func (v *Inventory) Pins() []Pin {
-	out := []Pin{}
+func (v *Inventory) Pins() []api.Pin {
+	out := []api.Pin{}
 	for _, p := range v.Disk.Pins() {
 		out = append(out, v.pinOf(p))
 	}
 	return out
 }
 
-func (v *Inventory) pinOf(p disk.Pin) Pin {
-	out := Pin{Name: p.Name, Since: p.Since.UTC(), Missing: []digest.Digest{}}
+func (v *Inventory) pinOf(p disk.Pin) api.Pin {
+	out := api.Pin{Name: p.Name, Since: p.Since.UTC(), Missing: []digest.Digest{}}
 	for _, d := range p.Blobs {
 		if info, held := v.Disk.Lookup(d); held {
 			out.HeldBlobs++

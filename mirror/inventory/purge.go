@@ -10,6 +10,7 @@ import (
 
 	"dray/cache"
 	"dray/cache/disk"
+	"dray/mirror/admin/api"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -25,46 +26,11 @@ type Selection struct {
 	DryRun bool
 }
 
-// Fate is what became of a blob that belongs to what was purged.
-type Fate string
-
-// The fates.
-const (
-	FateRemoved Fate = "removed"
-	FateNotHeld Fate = "not held"
-	FateShared  Fate = "shared" // another manifest that is held needs it, or another tag or repository has it
-	FateInUse   Fate = "in use" // it is being read, or needed by a push
-	FatePinned  Fate = "pinned" // a pin keeps it
-	FateFailed  Fate = "failed" // it could not be removed; Error says why
-)
-
-// Gone is a blob of what was purged.
-type Gone struct {
-	Digest digest.Digest `json:"digest"`
-	Size   int64         `json:"size"` // in bytes, where it is held
-	Fate   Fate          `json:"fate"`
-	Error  string        `json:"error,omitempty"`
-}
-
-// Purged is what a purge did, or would do.
-type Purged struct {
-	// Tags are forgotten: the next client that asks for one makes dray ask the upstream.
-	Tags []string `json:"tags"`
-	// Images are the manifests that repositories may no longer see without a question to the upstream.
-	Images []string `json:"images"`
-	// Kept are the images that a pattern matches and that stay, with their tags, because a pin keeps them.
-	Kept  []string `json:"kept,omitempty"`
-	Blobs []Gone   `json:"blobs"`
-	// RemovedBytes is the size of what was removed.
-	RemovedBytes int64 `json:"removed_bytes"`
-	DryRun       bool  `json:"dry_run"`
-}
-
 // Purge forgets the tags and manifests that sel names, and removes the blobs that nothing else needs. It
 // returns ErrNotHeld where nothing is known of what was named, ErrHosted where all of it is hosted, ErrQueued where all of it is still to be forwarded, ErrPinned where all of
 // it is pinned and sel does not force it, and ErrSelection where nothing was named.
-func (v *Inventory) Purge(ctx context.Context, sel Selection) (Purged, error) {
-	out := Purged{Tags: []string{}, Images: []string{}, Blobs: []Gone{}, DryRun: sel.DryRun}
+func (v *Inventory) Purge(ctx context.Context, sel Selection) (api.Purged, error) {
+	out := api.Purged{Tags: []string{}, Images: []string{}, Blobs: []api.Gone{}, DryRun: sel.DryRun}
 	if named := sel.Name != (Name{}); named == (sel.Pattern != "") {
 		return out, ErrSelection
 	}
@@ -93,7 +59,7 @@ func (v *Inventory) Purge(ctx context.Context, sel Selection) (Purged, error) {
 	}
 	for _, c := range p.blobs(s) {
 		g := v.remove(ctx, c, p.shared[c.digest], sel)
-		if g.Fate == FateRemoved {
+		if g.Fate == api.FateRemoved {
 			out.RemovedBytes += g.Size
 		}
 		out.Blobs = append(out.Blobs, g)
@@ -102,20 +68,20 @@ func (v *Inventory) Purge(ctx context.Context, sel Selection) (Purged, error) {
 }
 
 // remove decides about one blob.
-func (v *Inventory) remove(ctx context.Context, c child, shared bool, sel Selection) Gone {
+func (v *Inventory) remove(ctx context.Context, c child, shared bool, sel Selection) api.Gone {
 	info, held := v.Disk.Lookup(c.digest)
-	g := Gone{Digest: c.digest, Size: info.Size}
+	g := api.Gone{Digest: c.digest, Size: info.Size}
 	switch {
 	case !held:
-		g.Fate = FateNotHeld
+		g.Fate = api.FateNotHeld
 	case shared && !(sel.Force && c.digest == sel.Name.Digest && sel.Name.Upstream == ""):
-		g.Fate = FateShared
+		g.Fate = api.FateShared
 	case info.Pinned && !sel.Force:
-		g.Fate = FatePinned
+		g.Fate = api.FatePinned
 	case info.Open && !sel.Force:
-		g.Fate = FateInUse
+		g.Fate = api.FateInUse
 	case sel.DryRun:
-		g.Fate = FateRemoved
+		g.Fate = api.FateRemoved
 	default:
 		unless := disk.UnlessInUse
 		if sel.Force {
@@ -123,11 +89,11 @@ func (v *Inventory) remove(ctx context.Context, c child, shared bool, sel Select
 		}
 		switch err := v.Cache.Purge(ctx, c.digest, unless); {
 		case err == nil:
-			g.Fate = FateRemoved
+			g.Fate = api.FateRemoved
 		case errors.Is(err, cache.ErrInUse):
-			g.Fate = FateInUse
+			g.Fate = api.FateInUse
 		default:
-			g.Fate, g.Error = FateFailed, err.Error()
+			g.Fate, g.Error = api.FateFailed, err.Error()
 		}
 	}
 	return g
