@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"dray/mirror/inventory"
+	"dray/mirror/admin/api"
 	"dray/upstream/ecrtest"
 	"dray/upstream/oci"
 
@@ -117,7 +117,7 @@ func TestForeignLayerBehindChecks(t *testing.T) {
 	}
 	s.shows("win/app", foreign)
 	s.idle()
-	operated[inventory.Purged](s, "purge", "win/app:v1")
+	operated[api.Purged](s, "purge", "win/app:v1")
 	if _, held := s.disk.Lookup(digest.FromBytes(foreign)); held {
 		t.Error("the foreign layer is held after its image was purged")
 	}
