@@ -179,8 +179,8 @@ func newHouse(t testing.TB) *house {
 	return buildHouse(t, 1, func(s meta.Store) meta.Store { return s })
 }
 
-// buildHouse makes a house with so much memory for small content, and something before its store of facts.
-func buildHouse(t testing.TB, memoryBytes int64, front func(meta.Store) meta.Store) *house {
+// buildHouse makes a house with so much memory for small content, something before its store of facts, and gates.
+func buildHouse(t testing.TB, memoryBytes int64, front func(meta.Store) meta.Store, gates ...*Gate) *house {
 	t.Helper()
 	h := &house{TB: t, memory: metatest.NewMemory(), up: &registry{manifests: map[string]*oci.Manifest{}, blobs: map[string][]byte{}, calls: map[string]int{}}}
 	h.store = metatest.NewFaulty(h.memory)
@@ -199,7 +199,7 @@ func buildHouse(t testing.TB, memoryBytes int64, front func(meta.Store) meta.Sto
 	h.m, err = New(Options{
 		Cache: h.cache, Tags: meta.NewTags(facts, meta.TagsOptions{}), Links: meta.NewLinks(facts, meta.LinksOptions{}), Known: meta.NewKnown(facts, meta.KnownOptions{}),
 		Touches:   meta.NewTouches(facts, meta.TouchesOptions{}),
-		Upstreams: []*Upstream{{Name: "up", Registry: "up.example", Source: h.up, Sink: h.up, Lister: h.up, Tags: TagPolicy{Fresh: time.Hour, Stale: time.Hour}}},
+		Upstreams: []*Upstream{{Name: "up", Registry: "up.example", Source: h.up, Sink: h.up, Lister: h.up, Tags: TagPolicy{Fresh: time.Hour, Stale: time.Hour}, Gates: gates}},
 	})
 	if err != nil {
 		t.Fatal(err)

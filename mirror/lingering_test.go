@@ -119,12 +119,11 @@ func TestNothingLingersAfterAnAnswer(t *testing.T) {
 
 // An upload that is held back until the verdict leaves nothing behind when it has gone.
 func TestNothingLingersAfterAnUpload(t *testing.T) {
-	h := newHouse(t)
 	pipe, err := pipeline.New(pipeline.Options{Name: "checks"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	h.m.upstreams["up"].Gates = []*Gate{{Pipeline: pipe, Repositories: []string{"*"}, HoldUploads: true}}
+	h := buildHouse(t, 1, func(s meta.Store) meta.Store { return s }, &Gate{Pipeline: pipe, Repositories: []string{"*"}, HoldUploads: true})
 	const uploads = 20
 	var forwards []weak.Pointer[forward]
 	for i := range uploads {
