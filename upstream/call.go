@@ -34,15 +34,18 @@ const backgroundPatience = 25 * time.Second
 
 // Urgency lets work that began in the background become what somebody waits for.
 type Urgency struct {
-	once   sync.Once
 	urgent chan struct{}
+	raise  func()
 }
 
 // NewUrgency returns an Urgency for one piece of work.
-func NewUrgency() *Urgency { return &Urgency{urgent: make(chan struct{})} }
+func NewUrgency() *Urgency {
+	urgent := make(chan struct{})
+	return &Urgency{urgent: urgent, raise: sync.OnceFunc(func() { close(urgent) })}
+}
 
 // Raise makes the requests of that work which still wait, and those that follow, ordinary ones. It may be called again.
-func (u *Urgency) Raise() { u.once.Do(func() { close(u.urgent) }) }
+func (u *Urgency) Raise() { u.raise() }
 
 // raised is closed once the request has become urgent; nil where that cannot happen.
 func (c Call) raised() <-chan struct{} {

@@ -15,7 +15,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"dray/upstream/auth"
 	"dray/upstream/oci"
 )
 
@@ -292,15 +291,4 @@ func (c *Client) bodyError(ctx context.Context, err error) error {
 		err = io.ErrUnexpectedEOF
 	}
 	return c.transportError(ctx, err)
-}
-
-// scoped names the repositories of a request to the transport, for URLs that do not show them.
-func scoped(ctx context.Context, repo string, write bool, also ...string) context.Context {
-	scopes := []string{auth.RepositoryScope(repo, write)}
-	for _, r := range also {
-		if r != "" && r != repo {
-			scopes = append(scopes, auth.RepositoryScope(r, false))
-		}
-	}
-	return auth.WithScope(ctx, scopes...)
 }

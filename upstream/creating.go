@@ -45,6 +45,12 @@ type turn struct {
 	err  error
 }
 
+// outcome is what a turn has shown.
+type outcome struct {
+	known   bool  // the registry took a write, or the repository was created
+	failure error // of the creation
+}
+
 // NewCreating wraps next.
 func NewCreating(next Sink, c Creator) *Creating {
 	return &Creating{next: next, creator: c, repos: map[string]*repoState{}}
@@ -87,10 +93,10 @@ func (c *Creating) do(ctx context.Context, repo string, write func(accepted func
 	if err != nil {
 		return err
 	}
-	defer func() { c.leave(repo, t, false, nil) }() // if nothing below did
-	accepted := func() { c.leave(repo, t, true, nil) }
+	defer func() { c.leave(repo, t, outcome{}) }() // if nothing below did
+	accepted := func() { c.leave(repo, t, outcome{known: true}) }
 	if err = write(accepted); !errors.Is(err, ErrRepositoryMissing) {
-		c.leave(repo, t, err == nil, nil)
+		c.leave(repo, t, outcome{known: err == nil})
 		return err
 	}
 	if t == nil {
@@ -148,20 +154,20 @@ func (c *Creating) create(ctx context.Context, repo string, t *turn) error {
 		c.state(repo).made++
 		c.mu.Unlock()
 	}
-	c.leave(repo, t, err == nil, err)
+	c.leave(repo, t, outcome{known: err == nil, failure: err})
 	return err
 }
 
 // leave ends a turn, once; it does nothing for a nil or ended one.
-func (c *Creating) leave(repo string, t *turn, known bool, err error) {
+func (c *Creating) leave(repo string, t *turn, o outcome) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s := c.repos[repo]
 	if t == nil || s == nil || s.turn != t {
 		return
 	}
-	s.turn, s.known = nil, known
-	t.err = err
+	s.turn, s.known = nil, o.known
+	t.err = o.failure
 	close(t.done)
 }
 

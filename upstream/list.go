@@ -11,6 +11,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"dray/upstream/auth"
 	"dray/upstream/oci"
 )
 
@@ -42,7 +43,7 @@ func (c *Client) page(ctx context.Context, repo Repo, q oci.Request, query url.V
 	if query == nil {
 		query = url.Values{}
 	}
-	req, err := c.request(scoped(ctx, q.Repo, false), q, query)
+	req, err := c.request(auth.WithScope(ctx, auth.PullScope(q.Repo)), q, query)
 	if err != nil {
 		return Page{}, err
 	}

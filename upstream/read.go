@@ -10,6 +10,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"dray/upstream/auth"
 	"dray/upstream/oci"
 )
 
@@ -68,7 +69,7 @@ func (c *Client) StatManifest(ctx context.Context, repo Repo, ref oci.Reference,
 
 func (c *Client) manifest(ctx context.Context, method string, repo Repo, ref oci.Reference, accept []string) (*http.Response, error) {
 	q := oci.Request{Method: method, Kind: oci.KindManifest, Repo: repo.Name, Ref: ref}
-	req, err := c.request(scoped(ctx, repo.Name, false), q, nil)
+	req, err := c.request(auth.WithScope(ctx, auth.PullScope(repo.Name)), q, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -146,7 +147,7 @@ func (c *Client) StatBlob(ctx context.Context, repo Repo, d digest.Digest) (int6
 
 func (c *Client) blob(ctx context.Context, method string, r BlobRequest) (*http.Response, error) {
 	q := oci.Request{Method: method, Kind: oci.KindBlob, Repo: r.Repo.Name, Ref: oci.Reference{Digest: r.Digest}}
-	req, err := c.request(scoped(ctx, r.Repo.Name, false), q, nil)
+	req, err := c.request(auth.WithScope(ctx, auth.PullScope(r.Repo.Name)), q, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"dray/upstream/auth"
 	"dray/upstream/oci"
 )
 
@@ -26,9 +27,9 @@ const cancelTimeout = 5 * time.Second
 // takes; ECR answers several with ranges that do not hold.
 func (c *Client) PutBlob(ctx context.Context, repo Repo, b Upload) error {
 	if b.Size == 0 && c.quirks.RefusesEmptyBlobs {
-		return c.emptyBlob()
+		return emptyBlob(c.name)
 	}
-	ctx = scoped(ctx, repo.Name, true)
+	ctx = auth.WithScope(ctx, auth.PushScope(repo.Name))
 	u := &upload{c: c, Upload: b}
 	return c.attempts(ctx, repo, "blob of "+repo.Name, func(repo Repo) error {
 		u.repo = repo
@@ -36,8 +37,8 @@ func (c *Client) PutBlob(ctx context.Context, repo Repo, b Upload) error {
 	})
 }
 
-func (c *Client) emptyBlob() error {
-	return local{oci.ErrSizeInvalid.With("the upstream registry %s does not take layers without bytes", c.name)}
+func emptyBlob(registry string) error {
+	return local{oci.ErrSizeInvalid.With("the upstream registry %s does not take layers without bytes", registry)}
 }
 
 // upload is one blob over all its attempts.
@@ -134,7 +135,7 @@ func (u *upload) patch(ctx context.Context, at *url.URL, body *source) (*url.URL
 		return nil, err
 	}
 	if body.read.Load() == 0 && u.c.quirks.RefusesEmptyBlobs {
-		return nil, u.c.emptyBlob()
+		return nil, emptyBlob(u.c.name)
 	}
 	if loc := resp.Header.Get("Location"); loc != "" {
 		return u.c.resolve(req.URL, loc)

@@ -13,13 +13,18 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"dray/upstream/auth"
 	"dray/upstream/oci"
 )
 
 // Mount implements Sink. A session that the registry opens because it cannot mount is left to run out.
 func (c *Client) Mount(ctx context.Context, repo Repo, from string, d digest.Digest) (bool, error) {
 	q := oci.Request{Method: http.MethodPost, Kind: oci.KindUploads, Repo: repo.Name, Mount: d, From: from}
-	req, err := c.request(scoped(ctx, repo.Name, true, from), q, nil)
+	scopes := []string{auth.PushScope(repo.Name)}
+	if from != "" && from != repo.Name {
+		scopes = append(scopes, auth.PullScope(from))
+	}
+	req, err := c.request(auth.WithScope(ctx, scopes...), q, nil)
 	if err != nil {
 		return false, err
 	}
@@ -41,7 +46,7 @@ func (c *Client) Mount(ctx context.Context, repo Repo, from string, d digest.Dig
 func (c *Client) PutManifest(ctx context.Context, repo Repo, ref oci.Reference, m *oci.Manifest) (Pushed, error) {
 	var p Pushed
 	err := c.attempts(ctx, repo, "manifest of "+repo.Name, func(Repo) (err error) { // no attempt waits longer than a read
-		p, err = c.putTagged(scoped(ctx, repo.Name, true), repo, ref, m)
+		p, err = c.putTagged(auth.WithScope(ctx, auth.PushScope(repo.Name)), repo, ref, m)
 		return err
 	})
 	e, ok := errors.AsType[*oci.Error](err)
@@ -118,7 +123,7 @@ func (c *Client) immutable(ctx context.Context, repo Repo, ref oci.Reference, m 
 // manifestError maps a refused manifest.
 func (c *Client) manifestError(resp *http.Response, repo string) error {
 	err := c.writeError(resp, repo)
-	if e, ok := errors.AsType[*oci.Error](err); ok && c.partsMissing(e) {
+	if e, ok := errors.AsType[*oci.Error](err); ok && c.quirks.partsMissing(e) {
 		return e.Because(errors.Join(ErrPartsMissing, e.Err))
 	}
 	return err
@@ -126,13 +131,13 @@ func (c *Client) manifestError(resp *http.Response, repo string) error {
 
 // partsMissing reports whether a refusal of a manifest says that the registry lacks something that the manifest names. The
 // codes about blobs and uploads can mean nothing else there.
-func (c *Client) partsMissing(e *oci.Error) bool {
+func (q Quirks) partsMissing(e *oci.Error) bool {
 	if e.Status/100 != 4 {
 		return false
 	}
 	text := strings.ToLower(e.Message)
 	return errors.Is(e, oci.ErrManifestBlobUnknown) || errors.Is(e, oci.ErrBlobUnknown) || errors.Is(e, oci.ErrBlobUploadUnknown) ||
-		slices.ContainsFunc(c.quirks.MissingPartsTexts, func(t string) bool { return strings.Contains(text, t) })
+		slices.ContainsFunc(q.MissingPartsTexts, func(t string) bool { return strings.Contains(text, t) })
 }
 
 // writeError maps a refused write.

@@ -184,22 +184,23 @@ func Scope(req *http.Request) []string {
 	if err != nil || q.Repo == "" {
 		return nil
 	}
-	scopes := []string{RepositoryScope(q.Repo, req.Method != http.MethodGet && req.Method != http.MethodHead)}
+	scopes := []string{PullScope(q.Repo)}
+	if req.Method != http.MethodGet && req.Method != http.MethodHead {
+		scopes[0] = PushScope(q.Repo)
+	}
 	if q.From != "" && q.From != q.Repo {
-		scopes = append(scopes, RepositoryScope(q.From, false))
+		scopes = append(scopes, PullScope(q.From))
 	}
 	return scopes
 }
 
-// RepositoryScope is the scope for reading a repository, or for reading and writing it.
-func RepositoryScope(repo string, write bool) string {
-	if write {
-		return "repository:" + repo + ":pull,push"
-	}
-	return "repository:" + repo + ":pull"
-}
+// PullScope is the scope for reading a repository (distribution, "Token Scope Documentation").
+func PullScope(repo string) string { return "repository:" + repo + ":pull" }
 
-// DeleteScope is the scope for deleting from a repository (distribution, "Token Scope Documentation").
+// PushScope is the scope for reading and writing a repository.
+func PushScope(repo string) string { return "repository:" + repo + ":pull,push" }
+
+// DeleteScope is the scope for deleting from a repository.
 func DeleteScope(repo string) string { return "repository:" + repo + ":pull,delete" }
 
 type scopeKey struct{}
