@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"time"
 
 	"dray/cache"
 	"dray/upstream"
@@ -34,8 +33,8 @@ func (s *Store) PutBlob(ctx context.Context, at upstream.Repo, u upstream.Upload
 	if err != nil {
 		return err
 	}
-	s.lend(name, d)
-	s.drop(d)
+	s.contents.lend(name, d)
+	s.contents.drop(d)
 	return nil
 }
 
@@ -83,26 +82,6 @@ func (s *source) Read(p []byte) (int, error) {
 	return n, err
 }
 
-func noRoom(err error) error {
-	if errors.Is(err, cache.ErrFull) || errors.Is(err, cache.ErrTooLarge) {
-		return full("the mirror's disk has no room for it").Because(err)
-	}
-	return oci.ErrUnavailable.With("the mirror cannot store content now").Because(err)
-}
-
-// full is a refusal whose text reaches the terminal: a 5xx would not, and would be repeated at once.
-func full(why string) *oci.Error {
-	return oci.ErrDenied.With("the push does not fit: %s", why).Because(ErrFull)
-}
-
-// lend makes a blob that is held a member of a repository, for Grace or until a manifest needs it.
-func (s *Store) lend(name string, d digest.Digest) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	r := s.openLocked(name)
-	s.join(r, d).until = time.Now().Add(s.opts.Grace)
-}
-
 // StatBlob implements upstream.Source. Who is told that a blob is here may leave it out of a push: it stays for Grace.
 func (s *Store) StatBlob(_ context.Context, at upstream.Repo, d digest.Digest) (int64, error) {
 	name := at.Name
@@ -114,21 +93,10 @@ func (s *Store) StatBlob(_ context.Context, at upstream.Repo, d digest.Digest) (
 
 // owes reports whether a repository has a blob, and its length, and keeps it for Grace.
 func (s *Store) owes(name string, d digest.Digest) (int64, bool) {
-	if !s.renew(name, d) {
+	if !s.contents.renew(name, d) {
 		return 0, false
 	}
 	return s.cache.Stat(d)
-}
-
-func (s *Store) renew(name string, d digest.Digest) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	r := s.repos[name]
-	if r == nil || r.members[d] == nil {
-		return false
-	}
-	r.members[d].until = time.Now().Add(s.opts.Grace)
-	return true
 }
 
 // Blob implements upstream.Source.
@@ -138,7 +106,7 @@ func (s *Store) Blob(ctx context.Context, q upstream.BlobRequest) (upstream.Blob
 	}
 	r, err := s.cache.OpenHeld(ctx, q.Digest)
 	if err != nil {
-		return upstream.BlobStream{}, s.keepError(ctx, q.Digest, err)
+		return upstream.BlobStream{}, keepError(ctx, q.Digest, err)
 	}
 	if q.From > 0 && q.From >= r.Size() {
 		_ = r.Close()
@@ -146,7 +114,7 @@ func (s *Store) Blob(ctx context.Context, q upstream.BlobRequest) (upstream.Blob
 	}
 	if _, err := r.Seek(q.From, io.SeekStart); err != nil {
 		_ = r.Close()
-		return upstream.BlobStream{}, s.keepError(ctx, q.Digest, err)
+		return upstream.BlobStream{}, keepError(ctx, q.Digest, err)
 	}
 	return upstream.BlobStream{Body: r, Size: r.Size(), Ranges: true}, nil
 }
@@ -163,32 +131,17 @@ func (s *Store) Mount(ctx context.Context, at upstream.Repo, from string, d dige
 	if _, err := s.take(ctx, d); err != nil {
 		return false, err
 	}
-	s.lend(name, d)
-	s.drop(d)
+	s.contents.lend(name, d)
+	s.contents.drop(d)
 	return true, nil
 }
 
 // DeleteBlob implements upstream.Deleter. What a manifest needs is not deleted from under it.
 func (s *Store) DeleteBlob(_ context.Context, at upstream.Repo, d digest.Digest) error {
 	name := at.Name
-	free, err := s.deleteBlob(name, d)
+	free, err := s.contents.deleteBlob(name, d)
 	for _, release := range free {
 		release()
 	}
 	return err
-}
-
-func (s *Store) deleteBlob(name string, d digest.Digest) ([]func(), error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	r := s.repos[name]
-	if r == nil || r.members[d] == nil {
-		return nil, oci.ErrBlobUnknown.With("%s has no blob %s", name, d)
-	}
-	m := r.members[d]
-	if m.needs > 0 {
-		return nil, oci.ErrUnsupported.With("a manifest of %s needs blob %s: delete that first", name, d)
-	}
-	m.until = time.Time{}
-	return s.leave(r, d, time.Now()), nil
 }

@@ -10,7 +10,7 @@
 //     that needs a blob that is gone answers "not found", and the next push of it heals that.
 //   - A blob that a repository was asked about is its for Options.Grace, so that no garbage collection comes between a
 //     client that leaves out a layer and the manifest that needs it.
-//   - No file is touched while Store.mu is held.
+//   - No file is touched while contents.mu is held.
 package hosted
 
 import (
@@ -20,7 +20,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"sync"
+	"slices"
 	"time"
 
 	"dray/cache"
@@ -28,10 +28,8 @@ import (
 	"dray/upstream/oci"
 
 	"github.com/opencontainers/go-digest"
+	"github.com/prometheus/client_golang/prometheus"
 )
-
-// ErrFull says that the quota is used up, by what may not be dropped for this.
-var ErrFull = errors.New("quota of the hosted registry used up")
 
 // Options of a Store.
 type Options struct {
@@ -60,17 +58,13 @@ type Options struct {
 
 // Store is a hosted registry. All methods may be called concurrently.
 type Store struct {
-	opts  Options
-	cache *cache.Cache
-	log   *slog.Logger
-	rules []rule
-	root  *os.Root
-	m     *metrics
-
-	mu    sync.Mutex // guards below, and what hangs on it; leaf lock
-	repos map[string]*repo
-	holds map[digest.Digest]*hold
-	used  int64 // bytes of the holds
+	opts     Options
+	cache    *cache.Cache
+	log      *slog.Logger
+	policy   *policy
+	files    files
+	contents *contents
+	m        *metrics
 }
 
 var (
@@ -80,90 +74,44 @@ var (
 	_ upstream.Deleter = (*Store)(nil)
 )
 
-// repo is one repository.
-type repo struct {
-	name string
-	// turn is full while one changes the repository's file; capacity 1.
-	turn chan struct{}
-	// now is what the file says. It is replaced, never changed.
-	now *state
-	// members are the blobs that the repository has.
-	members map[digest.Digest]*member
-	// stale says that uses have not been written to the file since written.
-	stale   bool
-	written time.Time
-	// gone says that the repository was empty and is no longer in Store.repos.
-	gone bool
-}
-
-// member is a blob of one repository.
-type member struct {
-	size int64
-	// needs counts the manifests that name it; without any it stays until until.
-	needs int
-	until time.Time
-}
-
-// hold keeps the bytes of one digest for all repositories.
-type hold struct {
-	size    int64
-	uses    int
-	release func() // nil: the bytes were not there when the Store was opened
-}
-
 // Open reads what is hosted and keeps it from being evicted. It is called before the cache's Run, which may evict. What
 // cannot be read is set aside and logged: the rest is served.
 func Open(ctx context.Context, o Options) (*Store, error) {
+	o.Grace = cmp.Or(o.Grace, time.Hour)
 	s := &Store{
 		opts: o, cache: o.Cache, log: cmp.Or(o.Logger, slog.New(slog.DiscardHandler)).With("upstream", o.Name),
-		repos: map[string]*repo{}, holds: map[digest.Digest]*hold{},
+		contents: &contents{maxBytes: o.MaxBytes, grace: o.Grace, repos: map[string]*repo{}, holds: map[digest.Digest]*hold{}},
 	}
-	s.opts.Grace = cmp.Or(o.Grace, time.Hour)
-	var err error
-	if s.rules, err = compile(o.Rules); err != nil {
+	rules, err := compile(o.Rules)
+	if err != nil {
 		return nil, fmt.Errorf("hosted %s: %w", o.Name, err)
 	}
+	s.policy = &policy{rules: rules, unused: o.Unused, dangling: o.Untagged}
 	if err := os.MkdirAll(o.Directory, 0o700); err != nil {
 		return nil, fmt.Errorf("hosted %s: %w", o.Name, err)
 	}
-	if s.root, err = os.OpenRoot(o.Directory); err != nil {
+	if s.files.root, err = os.OpenRoot(o.Directory); err != nil {
 		return nil, fmt.Errorf("hosted %s: %w", o.Name, err)
 	}
-	s.m = newMetrics(s)
+	s.m = newMetrics(o.Name, s.contents)
 	if err := s.load(ctx); err != nil {
-		return nil, errors.Join(fmt.Errorf("hosted %s: %w", o.Name, err), s.root.Close())
+		return nil, errors.Join(fmt.Errorf("hosted %s: %w", o.Name, err), s.files.root.Close())
 	}
 	return s, nil
 }
 
-// pruneEvery is how often the Store looks for what is to go.
-const pruneEvery = time.Minute
-
-// Run drops what has become old until ctx ends, and then writes what was used when.
-func (s *Store) Run(ctx context.Context) error {
-	tick := time.NewTicker(pruneEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			s.writeUses(context.WithoutCancel(ctx), 0)
-			return nil
-		case now := <-tick.C:
-			s.prune(ctx, now)
-			s.writeUses(ctx, usesEvery)
-		}
-	}
-}
-
 // Close gives up the directory. Run must have returned.
-func (s *Store) Close() error { return s.root.Close() }
+func (s *Store) Close() error { return s.files.root.Close() }
+
+// Collectors are the metrics of the Store.
+func (s *Store) Collectors() []prometheus.Collector { return append(s.m.gauges, s.m.dropped) }
 
 // take holds the bytes of a digest that the cache has, on stable storage, making room under the quota. Each take needs
 // a drop. It returns oci.ErrBlobUnknown when the cache does not have them.
 func (s *Store) take(ctx context.Context, d digest.Digest) (size int64, err error) {
 	release, err := s.cache.Keep(ctx, d)
 	if err != nil {
-		return 0, s.keepError(ctx, d, err)
+		return 0, keepError(ctx, d, err)
 	}
 	size, ok := s.cache.Stat(d)
 	if !ok {
@@ -171,7 +119,7 @@ func (s *Store) take(ctx context.Context, d digest.Digest) (size int64, err erro
 		return 0, oci.ErrBlobUnknown.With("blob %s is not here", d)
 	}
 	for {
-		old, short := s.tryTake(d, size, release)
+		old, short := s.contents.tryTake(d, size, release)
 		if short <= 0 {
 			if old != nil {
 				old()
@@ -185,91 +133,95 @@ func (s *Store) take(ctx context.Context, d digest.Digest) (size int64, err erro
 	}
 }
 
-func (s *Store) keepError(ctx context.Context, d digest.Digest, err error) error {
-	switch {
-	case ctx.Err() != nil:
-		return context.Cause(ctx)
-	case errors.Is(err, cache.ErrNotFound):
-		return oci.ErrBlobUnknown.With("blob %s is not here", d).Because(err)
-	}
-	return oci.ErrUnavailable.With("the mirror cannot store content now").Because(err)
+// dropped reports what went, and why.
+func (s *Store) dropped(repo, what, why string) {
+	s.m.dropped.WithLabelValues(why).Inc()
+	s.log.Info("dropped from hosted repository", "repository", repo, "what", what, "why", why)
 }
 
-// tryTake adds a use of a digest, with a release that replaces the older one: the file may have been replaced meanwhile.
-// short is by how many bytes there is not enough room.
-func (s *Store) tryTake(d digest.Digest, size int64, release func()) (old func(), short int64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	h := s.holds[d]
-	if h == nil {
-		if short = s.used + size - s.opts.MaxBytes; s.opts.MaxBytes > 0 && short > 0 {
-			return nil, short
+// load reads the files of all repositories. One that cannot be understood is renamed, so that the repository
+// can be pushed anew.
+func (s *Store) load(ctx context.Context) error {
+	return s.files.each(ctx, func(name, file string) error {
+		text, err := s.files.read(file)
+		if err != nil {
+			return err
 		}
-		h = &hold{size: size}
-		s.holds[d] = h
-		s.used += size
-	}
-	h.uses++
-	old, h.release = h.release, release
-	return old, 0
+		st, err := decode(name, text)
+		if err != nil {
+			s.log.Error("hosted repository cannot be read and is set aside", "repository", name, "error", err)
+			return s.files.setAside(file)
+		}
+		s.adopt(ctx, name, st)
+		return nil
+	})
 }
 
-// drop ends uses of digests. What nobody uses any more is left to the cache to evict.
-func (s *Store) drop(ds ...digest.Digest) {
-	s.mu.Lock()
-	free := s.dropLocked(ds...)
-	s.mu.Unlock()
-	for _, release := range free {
+// adopt makes a state that was read the repository's, without the manifests whose bytes are gone.
+func (s *Store) adopt(ctx context.Context, name string, st *state) {
+	for d, m := range st.manifests {
+		raw, err := s.cache.Bytes(ctx, d, oci.MaxManifestBytes)
+		if err == nil {
+			var parsed *oci.Manifest
+			if parsed, err = oci.ParseManifest(m.mediaType, raw); err == nil {
+				foreign := m.foreign
+				m.refs = refsOf(parsed, func(d digest.Digest) bool { return slices.Contains(foreign, d) })
+				continue
+			}
+		}
+		s.log.Warn("hosted manifest is gone", "repository", name, "digest", d, "error", err)
+		st.remove(d)
+	}
+	for d, m := range st.manifests {
+		s.restore(ctx, d, m.size)
+		for _, b := range m.blobs {
+			s.restore(ctx, b.Digest, b.Size)
+		}
+	}
+	r := s.contents.open(name)
+	s.contents.swap(r, st, time.Now())
+	for d, m := range st.manifests {
+		s.contents.drop(d)
+		for _, b := range m.blobs {
+			s.contents.drop(b.Digest)
+		}
+	}
+}
+
+// restore is take for what a file says is here: it is held even where its bytes are gone, and over the quota.
+func (s *Store) restore(ctx context.Context, d digest.Digest, size int64) {
+	release, err := s.cache.Keep(ctx, d)
+	if err != nil {
+		s.log.Warn("hosted blob is gone", "digest", d, "error", err)
+		if !errors.Is(err, cache.ErrNotFound) {
+			release = nil
+		}
+	}
+	if actual, ok := s.cache.Stat(d); ok {
+		size = actual
+	}
+	if old := s.contents.takeAgain(d, size, release); old != nil {
+		old()
+	}
+}
+
+// change replaces the state of a repository by what f makes of a copy. When f returns an error, or the file cannot be
+// written, nothing changes.
+func (s *Store) change(ctx context.Context, name string, f func(next *state) error) error {
+	r, err := s.contents.takeTurn(ctx, name)
+	if err != nil {
+		return err
+	}
+	defer func() { <-r.turn }()
+	next := r.now.clone() // only the holder of the turn replaces it
+	if err := f(next); err != nil {
+		return err
+	}
+	if err := s.files.write(name, next); err != nil {
+		return oci.ErrUnavailable.With("the mirror cannot store content now").Because(err)
+	}
+	for _, release := range s.contents.swap(r, next, time.Now()) {
 		release()
 	}
-}
-
-// dropLocked needs mu; the caller releases what it returns afterwards.
-func (s *Store) dropLocked(ds ...digest.Digest) (free []func()) {
-	for _, d := range ds {
-		h := s.holds[d]
-		if h == nil {
-			continue
-		}
-		if h.uses--; h.uses > 0 {
-			continue
-		}
-		delete(s.holds, d)
-		s.used -= h.size
-		if h.release != nil {
-			free = append(free, h.release)
-		}
-	}
-	return free
-}
-
-// lookup finds a repository. It is nil where there is none.
-func (s *Store) lookup(name string) *repo {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.repos[name]
-}
-
-// open finds a repository or makes it.
-func (s *Store) open(name string) *repo {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.openLocked(name)
-}
-
-func (s *Store) openLocked(name string) *repo {
-	r := s.repos[name]
-	if r == nil {
-		r = newRepo(name)
-		s.repos[name] = r
-	}
-	return r
-}
-
-func newRepo(name string) *repo {
-	return &repo{name: name, turn: make(chan struct{}, 1), now: &state{}, members: map[digest.Digest]*member{}}
-}
-
-func nameUnknown(name string) error {
-	return oci.ErrNameUnknown.With("there is no repository %s", name)
+	return nil
 }

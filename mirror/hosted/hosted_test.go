@@ -98,12 +98,12 @@ func (h *house) has(repo, ref string) bool {
 	if err != nil {
 		h.Fatal(err)
 	}
-	h.mu.Lock() // without using it
-	defer h.mu.Unlock()
-	if h.repos[repo] == nil {
+	h.contents.mu.Lock() // without using it
+	defer h.contents.mu.Unlock()
+	if h.contents.repos[repo] == nil {
 		return false
 	}
-	st := h.repos[repo].now
+	st := h.contents.repos[repo].now
 	if r.Tag != "" {
 		return st.tags[r.Tag].Digest != ""
 	}
@@ -112,7 +112,7 @@ func (h *house) has(repo, ref string) bool {
 
 // tagged are the tags of a repository.
 func (h *house) tagged(repo string) []string {
-	tags, err := h.tags(repo)
+	tags, err := h.contents.tagNames(repo)
 	if err != nil && !oci.NotFound(err) {
 		h.Fatal(err)
 	}
@@ -122,10 +122,10 @@ func (h *house) tagged(repo string) []string {
 // sound holds the account of holds to what repositories have.
 func (h *house) sound() {
 	h.Helper()
-	h.mu.Lock()
-	defer h.mu.Unlock()
+	h.contents.mu.Lock()
+	defer h.contents.mu.Unlock()
 	uses, used := map[digest.Digest]int{}, int64(0)
-	for _, r := range h.repos {
+	for _, r := range h.contents.repos {
 		needs := map[digest.Digest]int{}
 		for d, m := range r.now.manifests {
 			uses[d]++
@@ -145,12 +145,12 @@ func (h *house) sound() {
 		}
 	}
 	got := map[digest.Digest]int{}
-	for d, x := range h.holds {
+	for d, x := range h.contents.holds {
 		got[d] = x.uses
 		used += x.size
 	}
-	if diff := cmp.Diff(uses, got); diff != "" || used != h.used {
-		h.Errorf("uses (-repositories +account), %d bytes of %d:\n%s", used, h.used, diff)
+	if diff := cmp.Diff(uses, got); diff != "" || used != h.contents.used {
+		h.Errorf("uses (-repositories +account), %d bytes of %d:\n%s", used, h.contents.used, diff)
 	}
 }
 
@@ -181,7 +181,7 @@ func TestIndexOfLayers(t *testing.T) {
 	if _, err := h.PutManifest(t.Context(), upstream.Repo{Name: "cache"}, oci.Reference{Tag: "v1"}, m); err != nil {
 		t.Fatal(err)
 	}
-	h.expireMembers(h.lookup("cache"), time.Now().Add(24*time.Hour))
+	h.contents.expireMembers(h.contents.lookup("cache"), time.Now().Add(24*time.Hour))
 	if _, err := h.StatBlob(t.Context(), upstream.Repo{Name: "cache"}, digest.FromBytes(layer)); err != nil {
 		t.Errorf("after its time for a push: %v", err)
 	}

@@ -18,8 +18,8 @@ type Image struct {
 // Images yields every manifest that is hosted, in no particular order.
 func (s *Store) Images() iter.Seq[Image] {
 	return func(yield func(Image) bool) {
-		for _, r := range s.all() {
-			now := s.stateOf(r)
+		for _, r := range s.contents.all() {
+			now := s.contents.stateOf(r)
 			tags := map[digest.Digest][]string{}
 			for _, name := range slices.Sorted(maps.Keys(now.tags)) {
 				d := now.tags[name].Digest

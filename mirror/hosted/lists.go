@@ -7,7 +7,6 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
-	"strings"
 
 	"dray/upstream"
 	"dray/upstream/oci"
@@ -21,7 +20,7 @@ const pageSize = 1000
 // Tags implements upstream.Lister, in lexical order; "last" is a tag, which need not exist (spec 1.1, "Listing Tags").
 func (s *Store) Tags(_ context.Context, at upstream.Repo, query url.Values) (upstream.Page, error) {
 	name := at.Name
-	all, err := s.tags(name)
+	all, err := s.contents.tagNames(name)
 	if err != nil {
 		return upstream.Page{}, err
 	}
@@ -48,31 +47,10 @@ func (s *Store) Tags(_ context.Context, at upstream.Repo, query url.Values) (ups
 	return upstream.Page{Body: body, ContentType: "application/json", Next: next}, err
 }
 
-// compareTags is the order of the specification: alphanumeric, without regard to case; what differs by case alone is told
-// apart all the same.
-func compareTags(a, b string) int {
-	if c := strings.Compare(strings.ToLower(a), strings.ToLower(b)); c != 0 {
-		return c
-	}
-	return strings.Compare(a, b)
-}
-
-func (s *Store) tags(name string) ([]string, error) {
-	s.mu.Lock()
-	r := s.repos[name]
-	if r == nil {
-		s.mu.Unlock()
-		return nil, nameUnknown(name)
-	}
-	now := r.now
-	s.mu.Unlock()
-	return slices.SortedFunc(maps.Keys(now.tags), compareTags), nil
-}
-
 // Referrers implements upstream.Lister. A subject that nothing refers to has an empty list, also one that is not here.
 func (s *Store) Referrers(_ context.Context, at upstream.Repo, d digest.Digest, query url.Values) (upstream.Page, error) {
 	name := at.Name
-	all := s.referrers(name, d)
+	all := s.contents.referrersOf(name, d)
 	p := upstream.Page{ContentType: oci.MediaTypeOCIIndex}
 	if want := query.Get("artifactType"); want != "" {
 		all = slices.DeleteFunc(all, func(r oci.Descriptor) bool { return r.ArtifactType != want })
@@ -89,23 +67,4 @@ func (s *Store) Referrers(_ context.Context, at upstream.Repo, d digest.Digest, 
 	var err error
 	p.Body, err = json.Marshal(map[string]any{"schemaVersion": 2, "mediaType": oci.MediaTypeOCIIndex, "manifests": all})
 	return p, err
-}
-
-// referrers are sorted by digest, so that pages go on where they ended.
-func (s *Store) referrers(name string, d digest.Digest) []oci.Descriptor {
-	all := []oci.Descriptor{}
-	r := s.lookup(name)
-	if r == nil {
-		return all
-	}
-	s.mu.Lock()
-	now := r.now
-	s.mu.Unlock()
-	for self, m := range now.manifests {
-		if m.subject == d {
-			all = append(all, oci.Descriptor{MediaType: m.mediaType, Digest: self, Size: m.size, ArtifactType: m.artifactType, Annotations: m.annotations})
-		}
-	}
-	slices.SortFunc(all, func(a, b oci.Descriptor) int { return strings.Compare(a.Digest.String(), b.Digest.String()) })
-	return all
 }

@@ -17,7 +17,7 @@ func (s *Store) Manifest(ctx context.Context, at upstream.Repo, ref oci.Referenc
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
-	desc, err := s.find(name, ref)
+	desc, err := s.contents.find(name, ref)
 	if err != nil {
 		return nil, err
 	}
@@ -36,7 +36,7 @@ func (s *Store) Manifest(ctx context.Context, at upstream.Repo, ref oci.Referenc
 // StatManifest implements upstream.Source.
 func (s *Store) StatManifest(ctx context.Context, at upstream.Repo, ref oci.Reference, _ []string) (oci.Descriptor, error) {
 	name := at.Name
-	desc, err := s.find(name, ref)
+	desc, err := s.contents.find(name, ref)
 	if err != nil {
 		return oci.Descriptor{}, err
 	}
@@ -51,31 +51,6 @@ func (s *Store) lost(ctx context.Context, name string, ref oci.Reference, err er
 		return context.Cause(ctx)
 	}
 	return unknown(name, ref).Because(err)
-}
-
-func unknown(name string, ref oci.Reference) *oci.Error {
-	return oci.ErrManifestUnknown.With("%s has no %s", name, ref)
-}
-
-// find looks a manifest up and marks it used.
-func (s *Store) find(name string, ref oci.Reference) (oci.Descriptor, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	r := s.repos[name]
-	if r == nil {
-		return oci.Descriptor{}, nameUnknown(name)
-	}
-	d := ref.Digest
-	if ref.Tag != "" {
-		d = r.now.tags[ref.Tag].Digest
-	}
-	m := r.now.manifests[d]
-	if m == nil {
-		return oci.Descriptor{}, unknown(name, ref)
-	}
-	m.used.Store(time.Now().Unix())
-	r.stale = true
-	return oci.Descriptor{MediaType: m.mediaType, Digest: d, Size: m.size}, nil
 }
 
 // PutManifest implements upstream.Sink. It returns when the manifest, everything that it names and the file that says so
@@ -93,12 +68,12 @@ func (s *Store) PutManifest(ctx context.Context, at upstream.Repo, ref oci.Refer
 		return upstream.Pushed{}, err
 	}
 	if err := s.cache.Put(ctx, cache.Blob{Digest: m.Digest, Size: entry.size}, m.Raw); err != nil {
-		return upstream.Pushed{}, s.keepError(ctx, m.Digest, err)
+		return upstream.Pushed{}, keepError(ctx, m.Digest, err)
 	}
 	if _, err := s.take(ctx, m.Digest); err != nil {
 		return upstream.Pushed{}, err
 	}
-	defer s.drop(m.Digest)
+	defer s.contents.drop(m.Digest)
 	err := s.change(ctx, name, func(next *state) error {
 		now := time.Now()
 		entry.pushed = now
@@ -123,13 +98,8 @@ func (s *Store) complete(name string, m *manifest) error {
 			return oci.NotPushed(oci.KindBlob, b.Digest, name).Because(upstream.ErrPartsMissing)
 		}
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	r := s.repos[name]
-	for _, d := range m.manifests {
-		if r == nil || r.now.manifests[d] == nil {
-			return oci.NotPushed(oci.KindManifest, d, name).Because(upstream.ErrPartsMissing)
-		}
+	if d := s.contents.lacks(name, m.manifests); d != "" {
+		return oci.NotPushed(oci.KindManifest, d, name).Because(upstream.ErrPartsMissing)
 	}
 	return nil
 }
@@ -137,7 +107,7 @@ func (s *Store) complete(name string, m *manifest) error {
 // DeleteManifest implements upstream.Deleter. A manifest without a tag stays for Options.Untagged.
 func (s *Store) DeleteManifest(ctx context.Context, at upstream.Repo, ref oci.Reference) error {
 	name := at.Name
-	if s.lookup(name) == nil {
+	if s.contents.lookup(name) == nil {
 		return nameUnknown(name)
 	}
 	return s.change(ctx, name, func(next *state) error {
@@ -154,44 +124,4 @@ func (s *Store) DeleteManifest(ctx context.Context, at upstream.Repo, ref oci.Re
 		next.remove(ref.Digest)
 		return nil
 	})
-}
-
-// graph is a state with what refers to each manifest.
-type graph struct {
-	st        *state
-	referrers map[digest.Digest][]digest.Digest
-}
-
-func (st *state) graph() graph {
-	referrers := map[digest.Digest][]digest.Digest{}
-	for d, m := range st.manifests {
-		if m.subject != "" {
-			referrers[m.subject] = append(referrers[m.subject], d)
-		}
-	}
-	return graph{st, referrers}
-}
-
-func (st *state) reachable(from map[digest.Digest]bool) map[digest.Digest]bool {
-	return st.graph().reachable(from)
-}
-
-// reachable are the manifests that lead on from the given ones: what indexes name, and what refers to them.
-func (g graph) reachable(from map[digest.Digest]bool) map[digest.Digest]bool {
-	live := map[digest.Digest]bool{}
-	var todo []digest.Digest
-	for d := range from {
-		todo = append(todo, d)
-	}
-	for len(todo) > 0 {
-		d := todo[len(todo)-1]
-		todo = todo[:len(todo)-1]
-		m := g.st.manifests[d]
-		if m == nil || live[d] {
-			continue
-		}
-		live[d] = true
-		todo = append(append(todo, m.manifests...), g.referrers[d]...)
-	}
-	return live
 }

@@ -7,8 +7,8 @@ type metrics struct {
 	gauges  []prometheus.Collector
 }
 
-func newMetrics(s *Store) *metrics {
-	labels := prometheus.Labels{"upstream": s.opts.Name}
+func newMetrics(name string, c *contents) *metrics {
+	labels := prometheus.Labels{"upstream": name}
 	gauge := func(name, help string, f func() float64) prometheus.Collector {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: labels}, f)
 	}
@@ -18,18 +18,15 @@ func newMetrics(s *Store) *metrics {
 			Help: "Tags and manifests dropped from a hosted registry, by reason.",
 		}, []string{"reason"}),
 		gauges: []prometheus.Collector{
-			gauge("dray_hosted_bytes", "Bytes that a hosted registry needs, each blob counted once.", func() float64 { return float64(s.bytes()) }),
-			gauge("dray_hosted_quota_bytes", "Quota of a hosted registry; 0 is none.", func() float64 { return float64(s.opts.MaxBytes) }),
+			gauge("dray_hosted_bytes", "Bytes that a hosted registry needs, each blob counted once.", func() float64 { return float64(c.bytes()) }),
+			gauge("dray_hosted_quota_bytes", "Quota of a hosted registry; 0 is none.", func() float64 { return float64(c.maxBytes) }),
 			gauge("dray_hosted_tags", "Tags in a hosted registry.", func() float64 {
 				n := 0
-				for _, r := range s.all() {
-					n += len(s.stateOf(r).tags)
+				for _, r := range c.all() {
+					n += len(c.stateOf(r).tags)
 				}
 				return float64(n)
 			}),
 		},
 	}
 }
-
-// Collectors are the metrics of the Store.
-func (s *Store) Collectors() []prometheus.Collector { return append(s.m.gauges, s.m.dropped) }

@@ -4,9 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"maps"
 	"regexp"
-	"slices"
 	"strings"
 	"time"
 
@@ -30,6 +28,13 @@ type Rule struct {
 type rule struct {
 	Rule
 	repositories, tags *regexp.Regexp
+}
+
+// policy says which tags and manifests go when.
+type policy struct {
+	rules []rule
+	// unused and dangling are Unused and Untagged of the Options.
+	unused, dangling time.Duration
 }
 
 func compile(rs []Rule) ([]rule, error) {
@@ -57,13 +62,13 @@ func patterns(ps []string) (*regexp.Regexp, error) {
 }
 
 // ruleOf is the rule for a tag: the first that fits, or what holds for the whole Store.
-func (s *Store) ruleOf(repo, tag string) (int, Rule) {
-	for i, r := range s.rules {
+func (p *policy) ruleOf(repo, tag string) (int, Rule) {
+	for i, r := range p.rules {
 		if r.repositories.MatchString(repo) && r.tags.MatchString(tag) {
 			return i, r.Rule
 		}
 	}
-	return -1, Rule{Unused: s.opts.Unused}
+	return -1, Rule{Unused: p.unused}
 }
 
 // The reasons for which something goes, as metric labels.
@@ -74,17 +79,36 @@ const (
 	reasonQuota    = "quota"
 )
 
+// pruneEvery is how often the Store looks for what is to go.
+const pruneEvery = time.Minute
+
+// Run drops what has become old until ctx ends, and then writes what was used when.
+func (s *Store) Run(ctx context.Context) error {
+	tick := time.NewTicker(pruneEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			s.writeUses(context.WithoutCancel(ctx), 0)
+			return nil
+		case now := <-tick.C:
+			s.prune(ctx, now)
+			s.writeUses(ctx, usesEvery)
+		}
+	}
+}
+
 // prune drops what has become old by now.
 func (s *Store) prune(ctx context.Context, now time.Time) {
-	for _, r := range s.all() {
+	for _, r := range s.contents.all() {
 		if ctx.Err() != nil {
 			return
 		}
-		s.expireMembers(r, now)
-		s.stateOf(r).rewind(now)
-		if tags, manifests := s.outdated(s.stateOf(r), r.name, now); len(tags)+len(manifests) > 0 {
+		s.contents.expireMembers(r, now)
+		s.contents.stateOf(r).rewind(now)
+		if tags, manifests := s.policy.outdated(s.contents.stateOf(r), r.name, now); len(tags)+len(manifests) > 0 {
 			err := s.change(ctx, r.name, func(next *state) error { // what was used meanwhile stays
-				tags, manifests = s.outdated(next, r.name, now)
+				tags, manifests = s.policy.outdated(next, r.name, now)
 				for _, t := range tags {
 					delete(next.tags, t.name)
 				}
@@ -108,52 +132,26 @@ func (s *Store) prune(ctx context.Context, now time.Time) {
 	}
 }
 
-// rewind brings uses that a clock noted while it was ahead back to now.
-func (st *state) rewind(now time.Time) {
-	for _, m := range st.manifests {
-		if used := m.used.Load(); used > now.Unix() {
-			m.used.CompareAndSwap(used, now.Unix())
-		}
-	}
-}
-
-func (s *Store) dropped(repo, what, why string) {
-	s.m.dropped.WithLabelValues(why).Inc()
-	s.log.Info("dropped from hosted repository", "repository", repo, "what", what, "why", why)
-}
-
-func (s *Store) all() []*repo {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return slices.Collect(maps.Values(s.repos))
-}
-
-func (s *Store) stateOf(r *repo) *state {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return r.now
-}
-
 // outdatedTag is a tag that is to go.
 type outdatedTag struct{ name, why string }
 
 // outdated finds the tags of a repository that are to go by the rules, and the manifests that no tag leads to then and
 // that nobody has used for Untagged.
-func (s *Store) outdated(st *state, repo string, now time.Time) ([]outdatedTag, []digest.Digest) {
-	gone, stay, groups := s.unusedTags(st, repo, now)
+func (p *policy) outdated(st *state, repo string, now time.Time) ([]outdatedTag, []digest.Digest) {
+	gone, stay, groups := p.unusedTags(st, repo, now)
 	for g, names := range groups {
 		for i, name := range st.newestFirst(names) {
-			if i < s.rules[g.rule].Keep {
+			if i < p.rules[g.rule].Keep {
 				stay[st.tags[name].Digest] = true
 			} else {
 				gone = append(gone, outdatedTag{name, reasonSurplus})
 			}
 		}
 	}
-	if s.opts.Untagged <= 0 {
+	if p.dangling <= 0 {
 		return gone, nil
 	}
-	return gone, s.untagged(st, stay, now)
+	return gone, p.untagged(st, stay, now)
 }
 
 // group is tags of which a rule keeps so many.
@@ -164,10 +162,10 @@ type group struct {
 
 // unusedTags finds the tags that nobody has used for as long as their rule says. Of the others it finds what they point to, and those whose
 // rule counts them, by group.
-func (s *Store) unusedTags(st *state, repo string, now time.Time) (gone []outdatedTag, stay map[digest.Digest]bool, counted map[group][]string) {
+func (p *policy) unusedTags(st *state, repo string, now time.Time) (gone []outdatedTag, stay map[digest.Digest]bool, counted map[group][]string) {
 	stay, counted = map[digest.Digest]bool{}, map[group][]string{}
 	for name, t := range st.tags {
-		i, r := s.ruleOf(repo, name)
+		i, r := p.ruleOf(repo, name)
 		used := st.manifests[t.Digest].lastUse()
 		if t.Pushed.After(used) {
 			used = t.Pushed
@@ -189,19 +187,11 @@ func (s *Store) unusedTags(st *state, repo string, now time.Time) (gone []outdat
 	return gone, stay, counted
 }
 
-// newestFirst sorts tags by when they were pushed.
-func (st *state) newestFirst(names []string) []string {
-	slices.SortFunc(names, func(a, b string) int {
-		return cmp.Or(st.tags[b].Pushed.Compare(st.tags[a].Pushed), cmp.Compare(b, a))
-	})
-	return names
-}
-
 // untagged finds the manifests that nothing which stays leads to, and that nobody has used for Untagged. What was used lately keeps what it
 // needs and what refers to it.
-func (s *Store) untagged(st *state, stay map[digest.Digest]bool, now time.Time) (gone []digest.Digest) {
+func (p *policy) untagged(st *state, stay map[digest.Digest]bool, now time.Time) (gone []digest.Digest) {
 	for d, m := range st.manifests {
-		if now.Sub(m.lastUse()) <= s.opts.Untagged {
+		if now.Sub(m.lastUse()) <= p.dangling {
 			stay[d] = true
 		}
 	}
@@ -214,19 +204,6 @@ func (s *Store) untagged(st *state, stay map[digest.Digest]bool, now time.Time) 
 	return gone
 }
 
-// expireMembers takes blobs out of a repository that no manifest needed in time.
-func (s *Store) expireMembers(r *repo, now time.Time) {
-	s.mu.Lock()
-	var free []func()
-	for d := range r.members {
-		free = append(free, s.leave(r, d, now)...)
-	}
-	s.mu.Unlock()
-	for _, release := range free {
-		release()
-	}
-}
-
 // retire forgets a repository that has nothing any more.
 func (s *Store) retire(r *repo) {
 	select {
@@ -235,25 +212,14 @@ func (s *Store) retire(r *repo) {
 	default:
 		return // somebody is about to change that
 	}
-	if !s.idle(r) {
+	if !s.contents.idle(r) {
 		return
 	}
 	// The file goes before the repository is forgotten: the next push would not wait for this turn, and write its own.
-	if err := s.erase(r.name); err != nil {
+	if err := s.files.erase(r.name); err != nil {
 		s.log.Warn("file of an empty hosted repository cannot be removed", "repository", r.name, "error", err)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(r.members) == 0 {
-		r.gone = true
-		delete(s.repos, r.name)
-	}
-}
-
-func (s *Store) idle(r *repo) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return !r.gone && r.now.empty() && len(r.members) == 0
+	s.contents.forget(r)
 }
 
 // usesEvery bounds how often the file of a repository is written only because something in it was used.
@@ -261,11 +227,8 @@ const usesEvery = time.Hour
 
 // writeUses writes the files of repositories whose uses were not written for so long.
 func (s *Store) writeUses(ctx context.Context, age time.Duration) {
-	for _, r := range s.all() {
-		s.mu.Lock()
-		due := r.stale && !r.gone && time.Since(r.written) >= age
-		s.mu.Unlock()
-		if !due {
+	for _, r := range s.contents.all() {
+		if !s.contents.unwritten(r, age) {
 			continue
 		}
 		if err := s.change(ctx, r.name, func(*state) error { return nil }); err != nil {

@@ -49,7 +49,7 @@ func TestUnusedTagsGo(t *testing.T) {
 		h.sound()
 		time.Sleep(200 * time.Hour)
 		h.prune(t.Context(), time.Now())
-		if got := h.tagged("team/app"); !slices.Equal(got, []string{"keep"}) || h.lookup("other") != nil {
+		if got := h.tagged("team/app"); !slices.Equal(got, []string{"keep"}) || h.contents.lookup("other") != nil {
 			t.Errorf("after 249 h: %v", got)
 		}
 		if _, err := os.Stat(filepath.Join(h.dir, "hosted/other")); !errors.Is(err, os.ErrNotExist) {
@@ -161,7 +161,7 @@ func TestClockAhead(t *testing.T) {
 		if !h.has("team/app", "main") {
 			t.Fatal("it went at once")
 		}
-		for _, m := range h.stateOf(h.lookup("team/app")).manifests {
+		for _, m := range h.contents.stateOf(h.contents.lookup("team/app")).manifests {
 			m.used.Store(time.Now().Add(1000 * time.Hour).Unix()) // the clock was set back just now
 		}
 		h.prune(t.Context(), time.Now())

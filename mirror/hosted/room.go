@@ -14,15 +14,15 @@ func (s *Store) makeRoom(ctx context.Context, short int64) error {
 	if s.opts.Refuse {
 		return full(fmt.Sprintf("%s is full", s.opts.Name))
 	}
-	for enough := s.bytes() - short; s.bytes() > enough; {
+	for enough := s.contents.bytes() - short; s.contents.bytes() > enough; {
 		now := time.Now()
-		for _, r := range s.all() { // blobs whose time is up are nobody's
-			s.expireMembers(r, now)
+		for _, r := range s.contents.all() { // blobs whose time is up are nobody's
+			s.contents.expireMembers(r, now)
 		}
-		if s.bytes() <= enough {
+		if s.contents.bytes() <= enough {
 			return nil
 		}
-		victims := s.victims(now)
+		victims := s.contents.victims(now)
 		if len(victims) == 0 {
 			return full(fmt.Sprintf("%s is full of what is being pushed", s.opts.Name))
 		}
@@ -35,12 +35,6 @@ func (s *Store) makeRoom(ctx context.Context, short int64) error {
 	return nil
 }
 
-func (s *Store) bytes() int64 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.used
-}
-
 // candidate is a manifest that may have to go for others.
 type candidate struct {
 	repo   string
@@ -51,10 +45,10 @@ type candidate struct {
 
 // victims finds what was not used for the longest time and gives room when it goes: one manifest, or several that have bytes in common, as
 // when one image is in two repositories. What gives no room, because a newer one or a push under way needs the same, stays.
-func (s *Store) victims(now time.Time) []candidate {
+func (c *contents) victims(now time.Time) []candidate {
 	left := balance{uses: map[digest.Digest]int{}, needs: map[share]int{}, by: map[digest.Digest][]candidate{}, seen: map[share]bool{}}
-	for _, c := range s.candidates(now) {
-		if freed := s.without(c, left, now); freed != "" {
+	for _, one := range c.candidates(now) {
+		if freed := c.without(one, left, now); freed != "" {
 			return left.by[freed]
 		}
 	}
@@ -63,9 +57,9 @@ func (s *Store) victims(now time.Time) []candidate {
 
 // candidates are the manifests that stand by themselves, those first that were not used for the longest time: no index names
 // them, and they refer to nothing that is here. One without a tag that was pushed within Grace waits for its index.
-func (s *Store) candidates(now time.Time) (all []candidate) {
-	for _, r := range s.all() {
-		st := s.stateOf(r)
+func (c *contents) candidates(now time.Time) (all []candidate) {
+	for _, r := range c.all() {
+		st := c.stateOf(r)
 		g := st.graph()
 		named, tagged := map[digest.Digest]bool{}, map[digest.Digest]bool{}
 		for _, m := range st.manifests {
@@ -77,7 +71,7 @@ func (s *Store) candidates(now time.Time) (all []candidate) {
 			tagged[t.Digest] = true
 		}
 		for d, m := range st.manifests {
-			if !tagged[d] && (named[d] || st.manifests[m.subject] != nil || now.Sub(m.pushed) < s.opts.Grace) {
+			if !tagged[d] && (named[d] || st.manifests[m.subject] != nil || now.Sub(m.pushed) < c.grace) {
 				continue
 			}
 			all = append(all, candidate{r.name, d, m.lastUse(), g})
@@ -103,22 +97,22 @@ type balance struct {
 
 // without takes a candidate out of the balance, with what it leads to, and returns the blob that nobody uses any more then, or "": of several the one
 // that the fewest have used.
-func (s *Store) without(c candidate, left balance, now time.Time) (freed digest.Digest) {
-	below := c.graph.reachable(map[digest.Digest]bool{c.digest: true})
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	r := s.repos[c.repo]
+func (c *contents) without(one candidate, left balance, now time.Time) (freed digest.Digest) {
+	below := one.graph.reachable(map[digest.Digest]bool{one.digest: true})
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	r := c.repos[one.repo]
 	if r == nil {
 		return ""
 	}
 	for d := range below {
 		m := r.now.manifests[d]
-		if m == nil || left.seen[share{c.repo, d}] {
+		if m == nil || left.seen[share{one.repo, d}] {
 			continue
 		}
-		left.seen[share{c.repo, d}] = true
+		left.seen[share{one.repo, d}] = true
 		for _, b := range m.blobs {
-			if s.unneed(r, b.Digest, c, left, now) && (freed == "" || len(left.by[b.Digest]) < len(left.by[freed])) {
+			if c.unneed(r, b.Digest, one, left, now) && (freed == "" || len(left.by[b.Digest]) < len(left.by[freed])) {
 				freed = b.Digest
 			}
 		}
@@ -127,8 +121,8 @@ func (s *Store) without(c candidate, left balance, now time.Time) (freed digest.
 }
 
 // unneed takes one need of a blob out of the balance, and reports whether nobody uses it any more then. Needs mu.
-func (s *Store) unneed(r *repo, d digest.Digest, c candidate, left balance, now time.Time) bool {
-	member, held := r.members[d], s.holds[d]
+func (c *contents) unneed(r *repo, d digest.Digest, one candidate, left balance, now time.Time) bool {
+	member, held := r.members[d], c.holds[d]
 	if member == nil || held == nil {
 		return false
 	}
@@ -139,8 +133,8 @@ func (s *Store) unneed(r *repo, d digest.Digest, c candidate, left balance, now 
 	if _, begun := left.uses[d]; !begun {
 		left.uses[d] = held.uses
 	}
-	if by := left.by[d]; len(by) == 0 || by[len(by)-1].digest != c.digest || by[len(by)-1].repo != c.repo {
-		left.by[d] = append(by, c)
+	if by := left.by[d]; len(by) == 0 || by[len(by)-1].digest != one.digest || by[len(by)-1].repo != one.repo {
+		left.by[d] = append(by, one)
 	}
 	if left.needs[at]--; left.needs[at] > 0 || now.Before(member.until) {
 		return false

@@ -44,8 +44,8 @@ func TestQuota(t *testing.T) {
 		if e := oci.AsError(err); !errors.Is(err, ErrFull) || e.Status != 403 || !strings.Contains(e.Message, "own is full") {
 			t.Errorf("beyond the quota: %v", err)
 		}
-		if h.bytes() > h.opts.MaxBytes {
-			t.Errorf("%d bytes are held, the quota is %d", h.bytes(), h.opts.MaxBytes)
+		if h.contents.bytes() > h.opts.MaxBytes {
+			t.Errorf("%d bytes are held, the quota is %d", h.contents.bytes(), h.opts.MaxBytes)
 		}
 		h.sound()
 		time.Sleep(2 * time.Hour) // nobody finished them
@@ -104,10 +104,10 @@ func TestQuotaOfManyUseless(t *testing.T) {
 	const n = 20_000
 	st := (&state{}).clone()
 	layer := oci.Descriptor{Digest: digest.FromString("layer"), Size: 1}
-	h.mu.Lock()
-	h.used = 1
-	h.holds[layer.Digest] = &hold{size: 1, uses: 1}
-	r := h.openLocked("r")
+	h.contents.mu.Lock()
+	h.contents.used = 1
+	h.contents.holds[layer.Digest] = &hold{size: 1, uses: 1}
+	r := h.contents.openLocked("r")
 	for i := range n {
 		d := digest.FromString(fmt.Sprint(i))
 		st.manifests[d] = &manifest{pushed: time.Now().Add(-time.Duration(i) * time.Hour), refs: refs{blobs: []oci.Descriptor{layer}}}
@@ -115,7 +115,7 @@ func TestQuotaOfManyUseless(t *testing.T) {
 	}
 	r.now = st
 	r.members[layer.Digest] = &member{size: 1, needs: n, until: time.Now().Add(time.Hour)} // owed to a push
-	h.mu.Unlock()
+	h.contents.mu.Unlock()
 	start := time.Now()
 	if err := h.makeRoom(t.Context(), 1); !errors.Is(err, ErrFull) {
 		t.Errorf("%v", err)

@@ -122,7 +122,7 @@ func TestBrokenFiles(t *testing.T) {
 	}
 	h = begin(t, h.dir, h.opts)
 	h.sound()
-	if got := slices.Sorted(maps.Keys(h.repos)); !slices.Equal(got, []string{"good", "lost"}) {
+	if got := slices.Sorted(maps.Keys(h.contents.repos)); !slices.Equal(got, []string{"good", "lost"}) {
 		t.Errorf("repositories %v", got)
 	}
 	if h.has("lost", "v1") || !h.has("good", "v1") {

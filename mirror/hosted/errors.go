@@ -1,0 +1,44 @@
+package hosted
+
+import (
+	"context"
+	"errors"
+
+	"github.com/opencontainers/go-digest"
+
+	"dray/cache"
+	"dray/upstream/oci"
+)
+
+// ErrFull says that the quota is used up, by what may not be dropped for this.
+var ErrFull = errors.New("quota of the hosted registry used up")
+
+func noRoom(err error) error {
+	if errors.Is(err, cache.ErrFull) || errors.Is(err, cache.ErrTooLarge) {
+		return full("the mirror's disk has no room for it").Because(err)
+	}
+	return oci.ErrUnavailable.With("the mirror cannot store content now").Because(err)
+}
+
+// full is a refusal whose text reaches the terminal: a 5xx would not, and would be repeated at once.
+func full(why string) *oci.Error {
+	return oci.ErrDenied.With("the push does not fit: %s", why).Because(ErrFull)
+}
+
+func nameUnknown(name string) error {
+	return oci.ErrNameUnknown.With("there is no repository %s", name)
+}
+
+func unknown(name string, ref oci.Reference) *oci.Error {
+	return oci.ErrManifestUnknown.With("%s has no %s", name, ref)
+}
+
+func keepError(ctx context.Context, d digest.Digest, err error) error {
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case errors.Is(err, cache.ErrNotFound):
+		return oci.ErrBlobUnknown.With("blob %s is not here", d).Because(err)
+	}
+	return oci.ErrUnavailable.With("the mirror cannot store content now").Because(err)
+}

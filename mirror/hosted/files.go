@@ -1,0 +1,147 @@
+package hosted
+
+import (
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"strings"
+
+	"dray/upstream/oci"
+)
+
+// The file of a repository lies in directories named like the parts of its name. Its own name begins with a character
+// that no part of a repository's name begins with.
+const (
+	fileName = "_repository.json"
+	tempName = "_repository.new"
+	badName  = "_repository.bad"
+)
+
+// fileOf is where the file of a repository lies; the name may come from anybody.
+func fileOf(name string) (string, error) {
+	if err := oci.CheckRepo(name); err != nil {
+		return "", err
+	}
+	if p := path.Join(name, fileName); fs.ValidPath(p) && p == name+"/"+fileName {
+		return p, nil
+	}
+	return "", oci.ErrNameInvalid.With("invalid repository name %q", name)
+}
+
+// repoOf is the inverse of fileOf.
+func repoOf(file string) (string, bool) {
+	name, ok := strings.CutSuffix(file, "/"+fileName)
+	if !ok {
+		return "", false
+	}
+	back, err := fileOf(name)
+	return name, err == nil && back == file
+}
+
+// files are the files of the repositories, one each.
+type files struct{ root *os.Root }
+
+// write puts a state on stable storage in place of the older one.
+func (w files) write(name string, st *state) error {
+	file, err := fileOf(name)
+	if err != nil {
+		return err
+	}
+	text, err := st.encode(name)
+	if err != nil {
+		return err
+	}
+	dir := path.Dir(file)
+	temp := path.Join(dir, tempName)
+	f, err := w.create(dir, temp)
+	if errors.Is(err, fs.ErrNotExist) { // a repository beside this one was erased meanwhile
+		f, err = w.create(dir, temp)
+	}
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(text)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	if err := w.root.Rename(temp, file); err != nil {
+		return err
+	}
+	return w.syncDirs(dir)
+}
+
+func (w files) create(dir, file string) (*os.File, error) {
+	if err := w.root.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	return w.root.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+}
+
+// erase removes the file of a repository that has nothing any more, and directories that are empty then.
+func (w files) erase(name string) error {
+	file, err := fileOf(name)
+	if err != nil {
+		return err
+	}
+	if err := w.root.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	for dir := path.Dir(file); dir != "."; dir = path.Dir(dir) {
+		_ = w.root.Remove(path.Join(dir, tempName))
+		if w.root.Remove(dir) != nil { // another repository lies below it
+			break
+		}
+	}
+	return nil
+}
+
+// syncDirs makes a rename in a directory durable; the directories above may be new.
+func (w files) syncDirs(dir string) error {
+	for {
+		f, err := w.root.Open(dir)
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(f.Sync(), f.Close()); err != nil {
+			return err
+		}
+		if dir == "." {
+			return nil
+		}
+		dir = path.Dir(dir)
+	}
+}
+
+// each calls read for the file of every repository.
+func (w files) each(ctx context.Context, read func(name, file string) error) error {
+	return fs.WalkDir(w.root.FS(), ".", func(file string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		name, ok := repoOf(file)
+		if !ok || !e.Type().IsRegular() {
+			return nil
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		return read(name, file)
+	})
+}
+
+func (w files) read(file string) ([]byte, error) {
+	f, err := w.root.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	text, err := io.ReadAll(f)
+	return text, errors.Join(err, f.Close())
+}
+
+// setAside renames a file that cannot be understood.
+func (w files) setAside(file string) error {
+	return w.root.Rename(file, path.Join(path.Dir(file), badName))
+}
