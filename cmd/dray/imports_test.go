@@ -192,8 +192,9 @@ var unlinkable = []allowance{
 
 // listed is what go list says of a package.
 type listed struct {
-	ImportPath                         string
+	ImportPath, Dir                    string
 	Standard                           bool
+	GoFiles                            []string
 	Imports, TestImports, XTestImports []string
 }
 
@@ -274,7 +275,7 @@ func beneath(name string) []allowance {
 
 func goList(t *testing.T, args ...string) []listed {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "go", append([]string{"list", "-json=ImportPath,Standard,Imports,TestImports,XTestImports"}, args...)...)
+	cmd := exec.CommandContext(t.Context(), "go", append([]string{"list", "-json=ImportPath,Dir,Standard,GoFiles,Imports,TestImports,XTestImports"}, args...)...)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
