@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -69,7 +68,7 @@ func (r *baseRecord) check() error {
 // Named returns the images that consist of exactly these layers, given by their diffIDs, the lowest first; none where
 // none is known; or the failure of the store.
 func (b *Bases) Named(ctx context.Context, layers []digest.Digest) ([]BaseName, error) {
-	r, err := b.known(ctx, baseKey(layers))
+	r, err := b.known(ctx, baseKey(layers).key())
 	if err != nil {
 		return nil, fmt.Errorf("base images of %d layers: %w", len(layers), err)
 	}
@@ -96,7 +95,7 @@ func (b *Bases) Learn(ctx context.Context, layers []digest.Digest, n BaseName) e
 			return fmt.Errorf("base image %s: %w", n.Name, err)
 		}
 	}
-	key := baseKey(layers)
+	key := baseKey(layers).key()
 	r, err := b.known(ctx, key)
 	if err != nil {
 		return fmt.Errorf("base image %s: %w", n.Name, err)
@@ -113,12 +112,3 @@ func (b *Bases) Learn(ctx context.Context, layers []digest.Digest, n BaseName) e
 
 // Collectors returns the metrics of the facts.
 func (b *Bases) Collectors() []prometheus.Collector { return b.collectors() }
-
-// baseSum stands for a list of layers, which may be long.
-func baseSum(layers []digest.Digest) string {
-	var all strings.Builder
-	for _, d := range layers {
-		all.WriteString(d.String() + "\n")
-	}
-	return digest.FromString(all.String()).Encoded()
-}

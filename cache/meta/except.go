@@ -3,9 +3,7 @@ package meta
 import (
 	"context"
 	"iter"
-	"net/url"
 	"slices"
-	"strings"
 	"time"
 )
 
@@ -13,7 +11,7 @@ import (
 // no more than reading facts would, and whose facts must not be taken for those of a namesake on another machine with the same store.
 type Except struct {
 	Store
-	upstreams []string // escaped, as in keys
+	upstreams []string
 }
 
 var (
@@ -23,19 +21,13 @@ var (
 
 // NewExcept returns s without facts about the given upstreams.
 func NewExcept(s Store, upstreams ...string) *Except {
-	e := &Except{Store: s}
-	for _, u := range upstreams {
-		e.upstreams = append(e.upstreams, url.PathEscape(u))
-	}
-	return e
+	return &Except{Store: s, upstreams: upstreams}
 }
 
-// drops reports whether a key is about one of the upstreams: its first component after the space.
+// drops reports whether a key is about one of the upstreams.
 func (e *Except) drops(key string) bool {
-	rest, _ := strings.CutPrefix(key, layout)
-	_, rest, ok := strings.Cut(rest, "/")
-	upstream, _, more := strings.Cut(rest, "/")
-	return ok && more && slices.Contains(e.upstreams, upstream)
+	upstream, ok := upstreamOf(key)
+	return ok && slices.Contains(e.upstreams, upstream)
 }
 
 // Get implements Store.

@@ -61,36 +61,92 @@ func split(space, key string, n int) ([]string, bool) {
 	return parts, true
 }
 
-func tagKey(k TagKey) string {
+// below is what the keys of a space begin with that are about an upstream, or about any where it is empty.
+func below(space, upstream string) string {
+	if upstream == "" {
+		return space
+	}
+	return path(space, upstream, "")
+}
+
+// upstreamOf returns the upstream that a key is about. It is false where a key is about content alone.
+func upstreamOf(key string) (upstream string, ok bool) {
+	for _, space := range []string{tagSpace, forgetSpace, linkSpace, knownSpace, homeSpace, touchSpace} {
+		if rest, found := strings.CutPrefix(key, space); found {
+			escaped, _, more := strings.Cut(rest, "/")
+			upstream, err := url.PathUnescape(escaped)
+			return upstream, more && err == nil
+		}
+	}
+	return "", false
+}
+
+func (k TagKey) key() string {
 	return path(tagSpace, k.Upstream, k.Repo, k.Tag, acceptSum(k.Accept))
 }
 
-func forgetKey(upstream, repo, tag string) string {
-	return path(forgetSpace, upstream, repo, tag)
+// forgetKey is the key of the epoch, which is one for every Accept.
+func (k TagKey) forgetKey() string { return path(forgetSpace, k.Upstream, k.Repo, k.Tag) }
+
+// parseTagKey is the inverse of key, but for the Accept, which cannot be read back.
+func parseTagKey(key string) (TagKey, bool) {
+	parts, ok := split(tagSpace, key, 4)
+	if !ok {
+		return TagKey{}, false
+	}
+	return TagKey{Upstream: parts[0], Repo: parts[1], Tag: parts[2]}, true
 }
 
-func linkKey(upstream, repo string, d digest.Digest) string {
-	return path(linkSpace, upstream, repo, d.String())
+// digestKey names what is known of a digest in a repository.
+type digestKey struct {
+	upstream, repo string
+	digest         digest.Digest
 }
 
-func knownKey(upstream, repo string, d digest.Digest) string {
-	return path(knownSpace, upstream, repo, d.String())
+func (k digestKey) in(space string) string {
+	return path(space, k.upstream, k.repo, k.digest.String())
 }
 
-func homeKey(upstream string, d digest.Digest) string {
-	return path(homeSpace, upstream, d.String())
+// digestKeyIn returns the inverse of in for a space.
+func digestKeyIn(space string) func(key string) (digestKey, bool) {
+	return func(key string) (digestKey, bool) {
+		parts, ok := split(space, key, 3)
+		if !ok || checkDigest(digest.Digest(parts[2])) != nil {
+			return digestKey{}, false
+		}
+		return digestKey{parts[0], parts[1], digest.Digest(parts[2])}, true
+	}
 }
 
-func touchKey(upstream, repo string, d digest.Digest) string {
-	return path(touchSpace, upstream, repo, d.String())
+// String names the digest for messages.
+func (k digestKey) String() string { return k.upstream + "/" + k.repo + "@" + k.digest.String() }
+
+// homeKey names what is known of a digest at an upstream.
+type homeKey struct {
+	upstream string
+	digest   digest.Digest
 }
 
-func verdictKey(d digest.Digest, check, revision string) string {
-	return path(verdictSpace, d.String(), check, revision)
+func (k homeKey) key() string { return path(homeSpace, k.upstream, k.digest.String()) }
+
+// verdictKey names what a revision of a check found in a digest.
+type verdictKey struct {
+	digest          digest.Digest
+	check, revision string
 }
 
-func baseKey(layers []digest.Digest) string {
-	return path(baseSpace, baseSum(layers))
+func (k verdictKey) key() string { return path(verdictSpace, k.digest.String(), k.check, k.revision) }
+
+// baseKey names an image by its layers.
+type baseKey []digest.Digest
+
+// key has the sum of the layers, of which there may be many.
+func (k baseKey) key() string {
+	var all strings.Builder
+	for _, d := range k {
+		all.WriteString(d.String() + "\n")
+	}
+	return path(baseSpace, digest.FromString(all.String()).Encoded())
 }
 
 // acceptSum shortens a normalised Accept, which clients make hundreds of bytes

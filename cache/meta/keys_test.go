@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/opencontainers/go-digest"
 )
 
 // FuzzPath checks that components can be read back, so that no two lists of
@@ -33,5 +35,34 @@ func TestAcceptSumIsAlwaysAHash(t *testing.T) {
 	sum := acceptSum("application/json")
 	if acceptSum(sum) == sum || len(sum) != 32 || acceptSum("") == acceptSum("*/*") {
 		t.Fatalf("sum %q can be chosen by a client", sum)
+	}
+}
+
+// The keys are those that other mirrors on the same store write and read.
+func TestKeys(t *testing.T) {
+	const hex = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+	d := digest.Digest("sha256:" + hex)
+	tag, in := TagKey{Upstream: "my ecr", Repo: "team/app", Tag: "v1", Accept: "x"}, digestKey{"my ecr", "team/app", d}
+	for key, want := range map[string][2]string{ // with the upstream that it is about
+		tag.key():                                 {"v1/tag/my%20ecr/team%2Fapp/v1/2d711642b726b04401627ca9fbac32f5", "my ecr"},
+		tag.forgetKey():                           {"v1/forgot/my%20ecr/team%2Fapp/v1", "my ecr"},
+		in.in(linkSpace):                          {"v1/link/my%20ecr/team%2Fapp/sha256:" + hex, "my ecr"},
+		in.in(knownSpace):                         {"v1/known/my%20ecr/team%2Fapp/sha256:" + hex, "my ecr"},
+		in.in(touchSpace):                         {"v1/touch/my%20ecr/team%2Fapp/sha256:" + hex, "my ecr"},
+		homeKey{"my ecr", d}.key():                {"v1/home/my%20ecr/sha256:" + hex, "my ecr"},
+		verdictKey{d, "ecr", "1/2"}.key():         {"v1/verdict/sha256:" + hex + "/ecr/1%2F2", ""},
+		baseKey([]digest.Digest{d}).key():         {"v1/base/" + digest.FromString(d.String()+"\n").Encoded(), ""},
+		below(linkSpace, "my ecr") + "team%2Fapp": {"v1/link/my%20ecr/team%2Fapp", "my ecr"},
+	} {
+		upstream, ok := upstreamOf(key)
+		if key != want[0] || upstream != want[1] || ok != (want[1] != "") {
+			t.Errorf("%s is about %q; want %q", key, upstream, want)
+		}
+	}
+	if got, ok := parseTagKey(tag.key()); !ok || got.Upstream != tag.Upstream || got.Repo != tag.Repo || got.Tag != tag.Tag {
+		t.Errorf("read as %+v", got)
+	}
+	if got, ok := digestKeyIn(linkSpace)(in.in(linkSpace)); !ok || got != in {
+		t.Errorf("read as %+v", got)
 	}
 }

@@ -85,7 +85,7 @@ func (r *homeRecord) check() error {
 // caller's to decide.
 func (k *Known) Home(ctx context.Context, upstream string, d digest.Digest) (string, error) {
 	var r homeRecord
-	if err := k.read(ctx, homeKey(upstream, d), &r); err != nil {
+	if err := k.read(ctx, homeKey{upstream, d}.key(), &r); err != nil {
 		return "", fmt.Errorf("home of %s/%s: %w", upstream, d, err)
 	}
 	return r.Repo, nil
@@ -95,7 +95,7 @@ func (k *Known) Home(ctx context.Context, upstream string, d digest.Digest) (str
 // not known, or the failure of the store.
 func (k *Known) Get(ctx context.Context, upstream, repo string, d digest.Digest) (KnownFact, error) {
 	var r knownRecord
-	if err := k.read(ctx, knownKey(upstream, repo, d), &r); err != nil {
+	if err := k.read(ctx, digestKey{upstream, repo, d}.in(knownSpace), &r); err != nil {
 		return KnownFact{}, fmt.Errorf("known %s/%s@%s: %w", upstream, repo, d, err)
 	}
 	return KnownFact(r), nil
@@ -112,7 +112,7 @@ func (k *Known) Add(ctx context.Context, upstream, repo string, held ...Holding)
 		if err = errors.Join(err, checkDigest(h.Digest)); err != nil {
 			return fmt.Errorf("known %s/%s: %w", upstream, repo, err)
 		}
-		e := Entry{knownKey(upstream, repo, h.Digest), value}
+		e := Entry{digestKey{upstream, repo, h.Digest}.in(knownSpace), value}
 		if r.Referenced {
 			lasting = append(lasting, e)
 			if r.Kind == KindBlob {
@@ -120,7 +120,7 @@ func (k *Known) Add(ctx context.Context, upstream, repo string, held ...Holding)
 				if err != nil {
 					return fmt.Errorf("known %s/%s: %w", upstream, repo, err)
 				}
-				lasting = append(lasting, Entry{homeKey(upstream, h.Digest), home})
+				lasting = append(lasting, Entry{homeKey{upstream, h.Digest}.key(), home})
 			}
 		} else {
 			passing = append(passing, e)
@@ -140,11 +140,11 @@ func (k *Known) Add(ctx context.Context, upstream, repo string, held ...Holding)
 func (k *Known) Forget(ctx context.Context, upstream, repo string, ds ...digest.Digest) error {
 	var errs []error
 	for _, d := range ds {
-		if err := k.store.Delete(ctx, knownKey(upstream, repo, d)); err != nil {
+		if err := k.store.Delete(ctx, digestKey{upstream, repo, d}.in(knownSpace)); err != nil {
 			errs = append(errs, fmt.Errorf("forget %s/%s@%s: %w", upstream, repo, d, err))
 		}
 		if home, err := k.Home(ctx, upstream, d); err == nil && home == repo {
-			errs = append(errs, k.store.Delete(ctx, homeKey(upstream, d)))
+			errs = append(errs, k.store.Delete(ctx, homeKey{upstream, d}.key()))
 		}
 	}
 	return errors.Join(errs...)

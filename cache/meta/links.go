@@ -72,7 +72,7 @@ func (r *linkRecord) check() error {
 // failure of the store.
 func (l *Links) Get(ctx context.Context, upstream, repo string, d digest.Digest) (LinkFact, error) {
 	var r linkRecord
-	if err := l.read(ctx, linkKey(upstream, repo, d), &r); err != nil {
+	if err := l.read(ctx, digestKey{upstream, repo, d}.in(linkSpace), &r); err != nil {
 		return LinkFact{}, fmt.Errorf("link %s/%s@%s: %w", upstream, repo, d, err)
 	}
 	return LinkFact(r), nil
@@ -88,7 +88,7 @@ func (l *Links) Add(ctx context.Context, upstream, repo string, links ...Link) e
 		if err = errors.Join(err, checkDigest(link.Digest)); err != nil {
 			return fmt.Errorf("link %s/%s: %w", upstream, repo, err)
 		}
-		entries = append(entries, Entry{linkKey(upstream, repo, link.Digest), value})
+		entries = append(entries, Entry{digestKey{upstream, repo, link.Digest}.in(linkSpace), value})
 	}
 	if err := PutAll(ctx, l.store, entries, l.keep); err != nil {
 		return fmt.Errorf("link %s/%s: %w", upstream, repo, err)
@@ -98,7 +98,7 @@ func (l *Links) Add(ctx context.Context, upstream, repo string, links ...Link) e
 
 // Forget removes the link of repo to d, because it was deleted there.
 func (l *Links) Forget(ctx context.Context, upstream, repo string, d digest.Digest) error {
-	if err := l.store.Delete(ctx, linkKey(upstream, repo, d)); err != nil {
+	if err := l.store.Delete(ctx, digestKey{upstream, repo, d}.in(linkSpace)); err != nil {
 		return fmt.Errorf("unlink %s/%s@%s: %w", upstream, repo, d, err)
 	}
 	return nil
@@ -114,12 +114,8 @@ type Linked struct {
 // listings. It reads the whole store where that keeps no order of keys; it is not for
 // the path of a pull.
 func (l *Links) All(ctx context.Context, upstream string) iter.Seq2[Linked, error] {
-	prefix := linkSpace
-	if upstream != "" {
-		prefix = path(linkSpace, upstream, "")
-	}
 	return func(yield func(Linked, error) bool) {
-		for entry, err := range l.store.Scan(ctx, prefix) {
+		for entry, err := range l.store.Scan(ctx, below(linkSpace, upstream)) {
 			if err != nil {
 				yield(Linked{}, fmt.Errorf("list links: %w", err))
 				return
@@ -132,7 +128,7 @@ func (l *Links) All(ctx context.Context, upstream string) iter.Seq2[Linked, erro
 }
 
 func (l *Links) linked(entry Entry) (Linked, bool) {
-	parts, ok := split(linkSpace, entry.Key, 3)
+	key, ok := digestKeyIn(linkSpace)(entry.Key)
 	if !ok {
 		l.unreadable.Inc()
 		return Linked{}, false
@@ -141,7 +137,7 @@ func (l *Links) linked(entry Entry) (Linked, bool) {
 	if err := l.decode(entry.Value, &r); err != nil { // counted
 		return Linked{}, false
 	}
-	return Linked{parts[0], parts[1], Link{digest.Digest(parts[2]), LinkFact(r)}}, true
+	return Linked{key.upstream, key.repo, Link{key.digest, LinkFact(r)}}, true
 }
 
 // Collectors returns the metrics of the links.

@@ -127,7 +127,7 @@ func (e *epoch) hides(r *tagRecord) bool { return r.Epoch != e.Name || r.Checked
 // epoch returns the zero epoch for a tag that was never forgotten.
 func (t *Tags) epoch(ctx context.Context, upstream, repo, tag string) (epoch, error) {
 	var e epoch
-	err := t.read(ctx, forgetKey(upstream, repo, tag), &e)
+	err := t.read(ctx, TagKey{Upstream: upstream, Repo: repo, Tag: tag}.forgetKey(), &e)
 	if errors.Is(err, ErrNotFound) {
 		return epoch{}, nil
 	}
@@ -141,7 +141,7 @@ func (t *Tags) epoch(ctx context.Context, upstream, repo, tag string) (epoch, er
 // of the store. A fact with NotFound set is an answer, not ErrNotFound.
 func (t *Tags) Get(ctx context.Context, k TagKey) (TagFact, error) {
 	var r tagRecord
-	if err := t.read(ctx, tagKey(k), &r); err != nil {
+	if err := t.read(ctx, k.key(), &r); err != nil {
 		return TagFact{}, fmt.Errorf("tag %s: %w", k, err)
 	}
 	e, err := t.epoch(ctx, k.Upstream, k.Repo, k.Tag)
@@ -178,7 +178,7 @@ func (t *Tags) Set(ctx context.Context, k TagKey, f TagFact, keep time.Duration)
 	if e.hides(&r) {
 		return nil
 	}
-	if err := t.write(ctx, tagKey(k), &r, keep); err != nil {
+	if err := t.write(ctx, k.key(), &r, keep); err != nil {
 		return fmt.Errorf("set tag %s: %w", k, err)
 	}
 	return nil
@@ -198,7 +198,7 @@ func (t *Tags) SetNotFound(ctx context.Context, k TagKey, asked time.Time, windo
 func (t *Tags) Forget(ctx context.Context, upstream, repo, tag string) error {
 	e := epoch{Name: rand.Text(), Began: time.Now().UnixNano()}
 	// The epoch must outlive every fact that it hides.
-	if err := t.write(ctx, forgetKey(upstream, repo, tag), &e, t.maxKeep+time.Hour); err != nil {
+	if err := t.write(ctx, TagKey{Upstream: upstream, Repo: repo, Tag: tag}.forgetKey(), &e, t.maxKeep+time.Hour); err != nil {
 		return fmt.Errorf("forget tag %s/%s:%s: %w", upstream, repo, tag, err)
 	}
 	return nil
@@ -208,12 +208,8 @@ func (t *Tags) Forget(ctx context.Context, upstream, repo, tag string) error {
 // empty, for listings. It reads the whole store where that keeps no order of
 // keys; it is not for the path of a pull.
 func (t *Tags) All(ctx context.Context, upstream string) iter.Seq2[Tag, error] {
-	prefix := tagSpace
-	if upstream != "" {
-		prefix = path(tagSpace, upstream, "")
-	}
 	return func(yield func(Tag, error) bool) {
-		for entry, err := range t.store.Scan(ctx, prefix) {
+		for entry, err := range t.store.Scan(ctx, below(tagSpace, upstream)) {
 			if err != nil {
 				yield(Tag{}, fmt.Errorf("list tags: %w", err))
 				return
@@ -231,7 +227,7 @@ func (t *Tags) All(ctx context.Context, upstream string) iter.Seq2[Tag, error] {
 }
 
 func (t *Tags) visible(ctx context.Context, entry Entry) (Tag, bool, error) {
-	parts, ok := split(tagSpace, entry.Key, 4)
+	key, ok := parseTagKey(entry.Key)
 	if !ok {
 		t.unreadable.Inc()
 		return Tag{}, false, nil
@@ -240,7 +236,7 @@ func (t *Tags) visible(ctx context.Context, entry Entry) (Tag, bool, error) {
 	if err := t.decode(entry.Value, &r); err != nil {
 		return Tag{}, false, nil
 	}
-	tag := Tag{Upstream: parts[0], Repo: parts[1], Tag: parts[2], TagFact: r.fact()}
+	tag := Tag{Upstream: key.Upstream, Repo: key.Repo, Tag: key.Tag, TagFact: r.fact()}
 	e, err := t.epoch(ctx, tag.Upstream, tag.Repo, tag.Tag)
 	if err != nil {
 		return Tag{}, false, err

@@ -74,7 +74,7 @@ func (r *touchRecord) fact() TouchFact {
 // of the store.
 func (t *Touches) Get(ctx context.Context, upstream, repo string, d digest.Digest) (TouchFact, error) {
 	var r touchRecord
-	if err := t.read(ctx, touchKey(upstream, repo, d), &r); err != nil {
+	if err := t.read(ctx, digestKey{upstream, repo, d}.in(touchSpace), &r); err != nil {
 		return TouchFact{}, fmt.Errorf("touch %s/%s@%s: %w", upstream, repo, d, err)
 	}
 	return r.fact(), nil
@@ -83,7 +83,7 @@ func (t *Touches) Get(ctx context.Context, upstream, repo string, d digest.Diges
 // Set records the fact about an image.
 func (t *Touches) Set(ctx context.Context, upstream, repo string, d digest.Digest, f TouchFact) error {
 	r := touchRecord{Touched: f.Touched.UnixNano(), Pulled: f.Pulled, MediaType: f.MediaType, Tag: f.Tag}
-	if err := errors.Join(checkDigest(d), t.write(ctx, touchKey(upstream, repo, d), &r, t.keep)); err != nil {
+	if err := errors.Join(checkDigest(d), t.write(ctx, digestKey{upstream, repo, d}.in(touchSpace), &r, t.keep)); err != nil {
 		return fmt.Errorf("touch %s/%s@%s: %w", upstream, repo, d, err)
 	}
 	return nil
@@ -98,16 +98,16 @@ func (t *Touches) All(ctx context.Context) iter.Seq2[Touch, error] {
 				yield(Touch{}, fmt.Errorf("list touches: %w", err))
 				return
 			}
-			parts, ok := split(touchSpace, entry.Key, 3)
+			key, ok := digestKeyIn(touchSpace)(entry.Key)
 			var r touchRecord
-			if !ok || checkDigest(digest.Digest(parts[2])) != nil {
+			if !ok {
 				t.unreadable.Inc()
 				continue
 			}
 			if t.decode(entry.Value, &r) != nil {
 				continue
 			}
-			if !yield(Touch{Upstream: parts[0], Repo: parts[1], Digest: digest.Digest(parts[2]), TouchFact: r.fact()}, nil) {
+			if !yield(Touch{Upstream: key.upstream, Repo: key.repo, Digest: key.digest, TouchFact: r.fact()}, nil) {
 				return
 			}
 		}

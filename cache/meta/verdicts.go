@@ -45,7 +45,7 @@ func (r *verdictRecord) check() error {
 // store fails: then the content is looked at again.
 func (v *Verdicts) Recall(ctx context.Context, d digest.Digest, check, revision string) ([]byte, bool) {
 	var r verdictRecord
-	if err := v.read(ctx, verdictKey(d, check, revision), &r); err != nil {
+	if err := v.read(ctx, verdictKey{d, check, revision}.key(), &r); err != nil {
 		return nil, false
 	}
 	return r.Answer, true
@@ -55,7 +55,7 @@ func (v *Verdicts) Recall(ctx context.Context, d digest.Digest, check, revision 
 // costs another look.
 func (v *Verdicts) Remember(ctx context.Context, d digest.Digest, check, revision string, answer []byte) {
 	if checkDigest(d) == nil {
-		_ = v.write(ctx, verdictKey(d, check, revision), &verdictRecord{Answer: answer}, v.keep)
+		_ = v.write(ctx, verdictKey{d, check, revision}.key(), &verdictRecord{Answer: answer}, v.keep)
 	}
 }
 
