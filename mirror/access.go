@@ -19,7 +19,7 @@ import (
 	"strings"
 	"time"
 
-	"dray/mirror/pipeline"
+	"dray/mirror/pattern"
 	"dray/upstream/oci"
 
 	"github.com/distribution/distribution/v3/registry/auth"
@@ -241,12 +241,8 @@ func (r Rule) grants(user, name string, action Action) bool {
 	if !who || !slices.Contains(r.Actions, action) {
 		return false
 	}
-	return slices.ContainsFunc(r.Repositories, func(pattern string) bool { return fits(name, pattern) })
+	return pattern.Any(r.Repositories, name)
 }
-
-// fits reports whether a name is what a pattern says, in which "*" stands for any
-// characters.
-func fits(name, pattern string) bool { return pipeline.Matches(pattern, name) }
 
 // open reports whether some repositories need no credentials, so that a client
 // without any must not be stopped at the base of the API.

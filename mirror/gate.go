@@ -7,10 +7,10 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"slices"
 	"strings"
 	"time"
 
+	"dray/mirror/pattern"
 	"dray/mirror/pipeline"
 	"dray/upstream/oci"
 
@@ -43,15 +43,12 @@ type Gate struct {
 // gate finds what a push to a repository has to pass: the first gate with a pattern for it, or nil.
 func (u *Upstream) gate(repo string) *Gate {
 	for _, g := range u.Gates {
-		if slices.ContainsFunc(g.Repositories, func(pattern string) bool { return fits(repo, pattern) }) {
+		if pattern.Any(g.Repositories, repo) {
 			return g
 		}
 	}
 	return nil
 }
-
-// MatchName is [pipeline.Matches].
-func MatchName(pattern, name string) bool { return pipeline.Matches(pattern, name) }
 
 // errStillChecking ends the wait for a verdict, not the work.
 var errStillChecking = errors.New("still checking")

@@ -57,7 +57,7 @@ func pipelineOf(c config.Checks, o pipeline.Options, bases imagebase.Catalogue) 
 	if err != nil {
 		return nil, fmt.Errorf("checks %s: %w", c.Name, err)
 	}
-	o.Name, o.Steps, o.ArchiveMode, o.Limits, o.Waivers, o.Match = c.Name, steps, pipeline.Mode(c.Archive.Mode), limitsOf(c.Archive), waivers(c.Waivers), mirror.MatchName
+	o.Name, o.Steps, o.ArchiveMode, o.Limits, o.Waivers = c.Name, steps, pipeline.Mode(c.Archive.Mode), limitsOf(c.Archive), waivers(c.Waivers)
 	p, err := pipeline.New(o)
 	if err != nil {
 		return nil, fmt.Errorf("checks %s: %w", c.Name, err)

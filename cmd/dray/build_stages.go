@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"dray/cmd/dray/config"
-	"dray/mirror"
 	"dray/mirror/pipeline"
 	"dray/mirror/pipeline/attestations"
 	imagebase "dray/mirror/pipeline/base"
@@ -132,7 +131,7 @@ func (s *stages) base(c config.BaseCheck) {
 			}
 		}
 		return imagebase.New(imagebase.Config{
-			Allowed: c.Allowed, Unknown: c.Unknown == config.UnknownPass, Scratch: c.Scratch, Materials: c.Materials, Images: images, Match: mirror.MatchName,
+			Allowed: c.Allowed, Unknown: c.Unknown == config.UnknownPass, Scratch: c.Scratch, Materials: c.Materials, Images: images,
 		}, s.bases)
 	})
 }
@@ -142,7 +141,7 @@ func (s *stages) attestations(c config.AttestationsCheck) {
 		if !c.Provenance && !c.SBOM && len(c.Builders) == 0 && len(c.Sources) == 0 {
 			return nil, errors.New("attestations: nothing is asked for")
 		}
-		return attestations.New(attestations.Config{Provenance: c.Provenance, SBOM: c.SBOM, Builders: c.Builders, Sources: c.Sources, Match: mirror.MatchName}), nil
+		return attestations.New(attestations.Config{Provenance: c.Provenance, SBOM: c.SBOM, Builders: c.Builders, Sources: c.Sources}), nil
 	})
 }
 

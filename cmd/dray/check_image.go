@@ -13,7 +13,7 @@ import (
 	"strings"
 
 	"dray/cmd/dray/config"
-	"dray/mirror"
+	"dray/mirror/pattern"
 	"dray/mirror/pipeline"
 	"dray/mirror/pipeline/local"
 	"dray/upstream"
@@ -144,7 +144,7 @@ func pipelineFor(c config.Config, checks string, n pipeline.Name) (*pipeline.Pip
 
 // countFor reports whether a repository fits one of the patterns of the checks.
 func countFor(c config.Checks, repo string) bool {
-	return slices.ContainsFunc(c.Repositories, func(pattern string) bool { return mirror.MatchName(pattern, repo) })
+	return pattern.Any(c.Repositories, repo)
 }
 
 // opened is an image that is about to be judged.

@@ -82,7 +82,9 @@ var importable = map[string][]allowance{
 		{"dray/upstream", "the suite of its sources and sinks"}, {"dray/upstream/oci", "they speak the protocol"},
 		{craneLibrary, "a registry that somebody else wrote"}, {goDigest, addresses}, {goCmp, judges},
 	},
+	"dray/mirror/pattern": {},
 	"dray/mirror/pipeline": { // nothing of cache or upstreams: it judges what it is given, also without a mirror
+		{"dray/mirror/pattern", "patterns of names"},
 		{"dray/upstream/oci", "manifests"}, {"github.com/klauspost/compress/gzip", "layers, a third faster than the standard library"},
 		{"github.com/klauspost/compress/zstd", "layers, which the standard library cannot read"}, {goDigest, addresses}, {imageSpec, "configurations of images"},
 		{prometheusClient, measures}, {"golang.org/x/sync/errgroup", "layers that are waited for together"},
@@ -94,6 +96,7 @@ var importable = map[string][]allowance{
 	"dray/mirror/wire":   {{"dray/upstream/oci", "parts of bodies, and the error for one that there is not"}, {"golang.org/x/sys/unix", "splice"}},
 	"dray/mirror/route":  {{"dray/upstream/oci", "requests and references as values"}},
 	"dray/mirror": {
+		{"dray/mirror/pattern", "patterns of names"},
 		{"dray/mirror/flight", "work that is shared, ordered or done later"},
 		{"dray/mirror/notify", "what those who want to know are told"},
 		{"dray/mirror/pipeline", "what must be true of pushed images"},
@@ -106,6 +109,7 @@ var importable = map[string][]allowance{
 		{goDigest, addresses}, {prometheusClient, measures}, {"golang.org/x/sync/errgroup", "work that ends together"},
 	},
 	"dray/mirror/hosted": {
+		{"dray/mirror/pattern", "patterns of names"},
 		{"dray/cache", "where the bytes lie"}, {"dray/upstream", "the contracts it fulfils"}, {"dray/upstream/oci", "what clients push"},
 		{goDigest, addresses}, {prometheusClient, measures},
 	},
@@ -113,15 +117,17 @@ var importable = map[string][]allowance{
 	"dray/mirror/admin":     {{"dray/mirror/admin/api", "failures as it tells them"}, {prometheusClient, "it shows what is gathered"}}, // everything else through views of its own
 	"dray/mirror/inventory": {
 		{"dray/mirror/admin/api", "what operators are shown"},
+		{"dray/mirror/pattern", "patterns of names"},
 		{"dray/cache", "what it looks after"}, {"dray/cache/disk", "where that lies"}, {"dray/cache/meta", "whose it is"},
 		{"dray/upstream/oci", "manifests say what belongs together"}, {goDigest, addresses},
 	},
 	"dray/mirror/pipeline/metadata":     {{"dray/mirror/pipeline", "a stage"}},
-	"dray/mirror/pipeline/names":        {{"dray/mirror/pipeline", "a stage"}, {"dray/upstream/oci", "tags that tools derive from a digest"}},
-	"dray/mirror/pipeline/runtime":      {{"dray/mirror/pipeline", "a stage"}},
-	"dray/mirror/pipeline/shape":        {{"dray/mirror/pipeline", "a stage"}},
-	"dray/mirror/pipeline/attestations": {{"dray/mirror/pipeline", "a stage"}},
+	"dray/mirror/pipeline/names":        {{"dray/mirror/pattern", "patterns of names"}, {"dray/mirror/pipeline", "a stage"}, {"dray/upstream/oci", "tags that tools derive from a digest"}},
+	"dray/mirror/pipeline/runtime":      {{"dray/mirror/pattern", "patterns of names"}, {"dray/mirror/pipeline", "a stage"}},
+	"dray/mirror/pipeline/shape":        {{"dray/mirror/pattern", "patterns of names"}, {"dray/mirror/pipeline", "a stage"}},
+	"dray/mirror/pipeline/attestations": {{"dray/mirror/pattern", "patterns of names"}, {"dray/mirror/pipeline", "a stage"}},
 	"dray/mirror/pipeline/base": {
+		{"dray/mirror/pattern", "patterns of names"},
 		{"dray/mirror/pipeline", "a stage"}, {"dray/mirror/pipeline/attestations", "what provenance declares an image to be made from"},
 		{"github.com/distribution/reference", "whole names of images that people write short"}, {goDigest, addresses}, {imageSpec, "annotations"},
 	},

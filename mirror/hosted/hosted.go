@@ -81,15 +81,12 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	s := &Store{
 		opts: o, cache: o.Cache, log: cmp.Or(o.Logger, slog.New(slog.DiscardHandler)).With("upstream", o.Name),
 		contents: &contents{maxBytes: o.MaxBytes, grace: o.Grace, repos: map[string]*repo{}, holds: map[digest.Digest]*hold{}},
+		policy:   &policy{rules: o.Rules, unused: o.Unused, dangling: o.Untagged},
 	}
-	rules, err := compile(o.Rules)
-	if err != nil {
-		return nil, fmt.Errorf("hosted %s: %w", o.Name, err)
-	}
-	s.policy = &policy{rules: rules, unused: o.Unused, dangling: o.Untagged}
 	if err := os.MkdirAll(o.Directory, 0o700); err != nil {
 		return nil, fmt.Errorf("hosted %s: %w", o.Name, err)
 	}
+	var err error
 	if s.files.root, err = os.OpenRoot(o.Directory); err != nil {
 		return nil, fmt.Errorf("hosted %s: %w", o.Name, err)
 	}

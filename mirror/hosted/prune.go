@@ -1,14 +1,13 @@
 package hosted
 
 import (
-	"cmp"
 	"context"
-	"fmt"
-	"regexp"
 	"strings"
 	"time"
 
 	"github.com/opencontainers/go-digest"
+
+	"dray/mirror/pattern"
 )
 
 // Rule says for how long, or how many, tags are kept. Patterns are whole names in which "*" stands for any characters.
@@ -24,48 +23,22 @@ type Rule struct {
 	Group string
 }
 
-// rule is a Rule with its patterns compiled.
-type rule struct {
-	Rule
-	repositories, tags *regexp.Regexp
-}
-
 // policy says which tags and manifests go when.
 type policy struct {
-	rules []rule
+	rules []Rule
 	// unused and dangling are Unused and Untagged of the Options.
 	unused, dangling time.Duration
 }
 
-func compile(rs []Rule) ([]rule, error) {
-	out := make([]rule, 0, len(rs))
-	for i, r := range rs {
-		repositories, err1 := patterns(r.Repositories)
-		tags, err2 := patterns(r.Tags)
-		if err := cmp.Or(err1, err2); err != nil {
-			return nil, fmt.Errorf("rule %d: %w", i+1, err)
-		}
-		out = append(out, rule{r, repositories, tags})
-	}
-	return out, nil
-}
-
-func patterns(ps []string) (*regexp.Regexp, error) {
-	if len(ps) == 0 {
-		ps = []string{"*"}
-	}
-	quoted := make([]string, len(ps))
-	for i, p := range ps {
-		quoted[i] = strings.ReplaceAll(regexp.QuoteMeta(p), `\*`, `.*`)
-	}
-	return regexp.Compile("^(?:" + strings.Join(quoted, "|") + ")$")
+func (r Rule) fits(repo, tag string) bool {
+	return (len(r.Repositories) == 0 || pattern.Any(r.Repositories, repo)) && (len(r.Tags) == 0 || pattern.Any(r.Tags, tag))
 }
 
 // ruleOf is the rule for a tag: the first that fits, or what holds for the whole Store.
 func (p *policy) ruleOf(repo, tag string) (int, Rule) {
 	for i, r := range p.rules {
-		if r.repositories.MatchString(repo) && r.tags.MatchString(tag) {
-			return i, r.Rule
+		if r.fits(repo, tag) {
+			return i, r
 		}
 	}
 	return -1, Rule{Unused: p.unused}

@@ -5,12 +5,12 @@ import (
 	"context"
 	"iter"
 	"maps"
-	"regexp"
 	"slices"
 	"strings"
 
 	"dray/cache/disk"
 	"dray/mirror/admin/api"
+	"dray/mirror/pattern"
 )
 
 // Images yields the images of repositories whose name, UPSTREAM/REPOSITORY, matches the pattern, in which * stands for any
@@ -38,13 +38,13 @@ func (v *Inventory) Images(ctx context.Context, pattern string) iter.Seq2[api.Im
 }
 
 // matcher tells which places a pattern of repositories means: with the upstream's name before them or without.
-func matcher(pattern string) func(place) bool {
-	if pattern == "" {
+func matcher(wanted string) func(place) bool {
+	if wanted == "" {
 		return func(place) bool { return true }
 	}
-	// What is quoted always compiles.
-	re := regexp.MustCompile("^(?:" + strings.ReplaceAll(regexp.QuoteMeta(pattern), `\*`, `.*`) + ")$")
-	return func(p place) bool { return re.MatchString(p.upstream+"/"+p.repo) || re.MatchString(p.repo) }
+	return func(p place) bool {
+		return pattern.Match(wanted, p.upstream+"/"+p.repo) || pattern.Match(wanted, p.repo)
+	}
 }
 
 func (s *snapshot) sorted() []place {

@@ -10,6 +10,8 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"dray/mirror/pattern"
 )
 
 // Waiver lets findings pass, for a reason.
@@ -37,8 +39,6 @@ type Options struct {
 	Waivers     []Waiver
 	// Memory keeps what was found in layers; nil keeps nothing.
 	Memory Memory
-	// Match compares a name with a pattern; nil is Matches.
-	Match func(pattern, name string) bool
 	// Workers bounds the layers that are worked on at a time, over all pipelines that
 	// share them; nil makes them for this one.
 	Workers *Workers
@@ -56,9 +56,6 @@ type Pipeline struct {
 // New makes a pipeline.
 func New(o Options) (*Pipeline, error) {
 	o.Limits = o.Limits.withDefaults()
-	if o.Match == nil {
-		o.Match = Matches
-	}
 	if o.Workers == nil {
 		o.Workers = NewWorkers(runtime.GOMAXPROCS(0))
 	}
@@ -134,7 +131,7 @@ func (w walkStage) Revision() string { return Revision(walkVersion, w.limits) }
 // waive marks the finding where a waiver applies.
 func (p *Pipeline) waive(f Finding, repo string, now time.Time) Finding {
 	for _, w := range p.o.Waivers {
-		if w.applies(f, repo, now, p.o.Match) {
+		if w.applies(f, repo, now) {
 			f.Waived = w.Reason
 			if f.Waived == "" {
 				f.Waived = "waived"
@@ -145,24 +142,16 @@ func (p *Pipeline) waive(f Finding, repo string, now time.Time) Finding {
 	return f
 }
 
-func (w Waiver) applies(f Finding, repo string, now time.Time, match func(pattern, name string) bool) bool {
+func (w Waiver) applies(f Finding, repo string, now time.Time) bool {
 	switch {
 	case !w.Until.IsZero() && now.After(w.Until),
 		w.Stage != "" && w.Stage != f.Stage,
 		w.Rule != "" && w.Rule != f.Rule,
 		w.Fingerprint != "" && w.Fingerprint != f.Fingerprint,
-		w.Path != "" && !match(w.Path, f.Where.Path):
+		w.Path != "" && !pattern.Match(w.Path, f.Where.Path):
 		return false
 	}
-	if len(w.Repositories) == 0 {
-		return true
-	}
-	for _, pattern := range w.Repositories {
-		if match(pattern, repo) {
-			return true
-		}
-	}
-	return false
+	return len(w.Repositories) == 0 || pattern.Any(w.Repositories, repo)
 }
 
 // Metrics count verdicts. Labels come from the configuration, but for the rules that services and programs name: they are

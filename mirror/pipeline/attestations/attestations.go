@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 
+	"dray/mirror/pattern"
 	"dray/mirror/pipeline"
 )
 
@@ -36,8 +37,6 @@ type Config struct {
 	// Builders and Sources are patterns, with * for any characters, one of which the provenance's builder and source repository must
 	// match. Empty asks for none; otherwise provenance must be there.
 	Builders, Sources []string
-	// Match compares a name with a pattern.
-	Match func(pattern, name string) bool `json:"-"`
 }
 
 // Stage judges declarations.
@@ -197,7 +196,7 @@ func (s *Stage) compare(rule, what string, patterns, names []string, say func(ru
 		say(rule, "the provenance declares no "+what, fix)
 	}
 	for _, n := range names {
-		if !slices.ContainsFunc(patterns, func(p string) bool { return s.config.Match(p, n) }) {
+		if !pattern.Any(patterns, n) {
 			say(rule, fmt.Sprintf("the provenance declares the %s %q, which is not allowed", what, n), fix)
 		}
 	}

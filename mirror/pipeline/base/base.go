@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 
+	"dray/mirror/pattern"
 	"dray/mirror/pipeline"
 	"dray/mirror/pipeline/attestations"
 
@@ -69,8 +70,6 @@ type Config struct {
 	Materials []string
 	// Images are known besides those of the catalogue.
 	Images []Image
-	// Match compares a name with a pattern.
-	Match func(pattern, name string) bool `json:"-"`
 }
 
 // Stage judges bases.
@@ -221,7 +220,7 @@ func differs(m *pipeline.Manifest, ids []digest.Digest) int {
 }
 
 func (s *Stage) allowed(name string) bool {
-	return slices.ContainsFunc(s.config.Allowed, func(p string) bool { return s.config.Match(p, name) })
+	return pattern.Any(s.config.Allowed, name)
 }
 
 // declared looks at what is said of the base: the annotation of the image specification, and the images among the materials of provenance.
@@ -239,7 +238,7 @@ func (s *Stage) declared(img *pipeline.Image, m *pipeline.Manifest, where pipeli
 		return found
 	}
 	for _, name := range materials(attestations.About(img, m).Materials) {
-		if !slices.ContainsFunc(s.config.Materials, func(p string) bool { return s.config.Match(p, name) }) {
+		if !pattern.Any(s.config.Materials, name) {
 			found = append(found, pipeline.Finding{
 				Rule: RuleMaterial, What: fmt.Sprintf("its provenance declares that it is made from %s, which is not allowed", name), Where: where,
 				Fix: "allowed are: " + strings.Join(s.config.Materials, ", "),

@@ -68,8 +68,7 @@ func TestBases(t *testing.T) {
 		{"hub", "docker.io/library/alpine:3", "alp"},
 		{"ecr", "registry.example.com/team/app:1", "deb own"},
 	}
-	match := pipeline.Matches
-	allow := func(patterns ...string) Config { return Config{Allowed: patterns, Match: match} }
+	allow := func(patterns ...string) Config { return Config{Allowed: patterns} }
 	annotated := map[string]string{v1.AnnotationBaseImageName: "alpine:3"}
 	const built = `{"materials":[{"uri":"pkg:docker/golang@1.26?platform=linux%2Famd64"},{"uri":"pkg:docker/ghcr.io/o/r@sha256:aa"},{"uri":"https://git.example.com/x"}]}`
 	for name, c := range map[string]struct {
@@ -84,20 +83,20 @@ func TestBases(t *testing.T) {
 		"part of another image is that much":   {allow("docker.io/library/debian:*"), image("deb py1 own", nil, ""), ""},
 		"the image itself":                     {allow("docker.io/library/alpine:*"), image("alp", nil, ""), ""},
 		"unknown":                              {allow("*"), image("own", nil, ""), "unknown not known"},
-		"unknown, let pass":                    {Config{Allowed: []string{"x"}, Unknown: true, Match: match}, image("own", nil, ""), ""},
-		"from scratch":                         {Config{Allowed: []string{"x"}, Scratch: 1, Match: match}, image("own", nil, ""), ""},
-		"from scratch, with too many layers":   {Config{Allowed: []string{"x"}, Scratch: 1, Match: match}, image("own more", nil, ""), "unknown not known"},
+		"unknown, let pass":                    {Config{Allowed: []string{"x"}, Unknown: true}, image("own", nil, ""), ""},
+		"from scratch":                         {Config{Allowed: []string{"x"}, Scratch: 1}, image("own", nil, ""), ""},
+		"from scratch, with too many layers":   {Config{Allowed: []string{"x"}, Scratch: 1}, image("own more", nil, ""), "unknown not known"},
 		"the same image, pushed before":        {allow("docker.io/library/debian:*"), image("deb own", nil, ""), ""},
 		"built on one that was pushed":         {allow("docker.io/library/debian:*"), image("deb own more", nil, ""), "forbidden registry.example.com/team/app:1"},
 		"another's image, pushed as it is":     {allow("docker.io/library/debian:*"), image("deb py1 evil", nil, ""), "forbidden docker.io/somebody/python:3"},
-		"listed":                               {Config{Allowed: []string{"quay.io/*"}, Images: []Image{{"quay.io/o/r:1", ids("quay")}}, Match: match}, image("quay own", nil, ""), ""},
-		"listed and forbidden":                 {Config{Allowed: []string{"quay.io/*"}, Images: []Image{{"slim", ids("slim")}}, Match: match}, image("slim own", nil, ""), "forbidden docker.io/library/slim:latest"},
+		"listed":                               {Config{Allowed: []string{"quay.io/*"}, Images: []Image{{"quay.io/o/r:1", ids("quay")}}}, image("quay own", nil, ""), ""},
+		"listed and forbidden":                 {Config{Allowed: []string{"quay.io/*"}, Images: []Image{{"slim", ids("slim")}}}, image("slim own", nil, ""), "forbidden docker.io/library/slim:latest"},
 		"without layers":                       {allow("x"), image("", nil, ""), ""},
 		"declared":                             {allow("docker.io/library/debian:*"), image("deb own", annotated, ""), "declared docker.io/library/alpine:3"},
 		"declared and allowed":                 {allow("docker.io/library/alpine:*"), image("alp own", annotated, ""), ""},
-		"made from":                            {Config{Unknown: true, Materials: []string{"docker.io/library/golang:*"}, Match: match}, image("own", nil, built), "material ghcr.io/o/r@sha256:aa"},
-		"made from what may be":                {Config{Unknown: true, Materials: []string{"docker.io/library/golang:*", "ghcr.io/o/*"}, Match: match}, image("own", nil, built), ""},
-		"made from anything where not limited": {Config{Allowed: []string{"x"}, Unknown: true, Match: match}, image("own", nil, built), ""},
+		"made from":                            {Config{Unknown: true, Materials: []string{"docker.io/library/golang:*"}}, image("own", nil, built), "material ghcr.io/o/r@sha256:aa"},
+		"made from what may be":                {Config{Unknown: true, Materials: []string{"docker.io/library/golang:*", "ghcr.io/o/*"}}, image("own", nil, built), ""},
+		"made from anything where not limited": {Config{Allowed: []string{"x"}, Unknown: true}, image("own", nil, built), ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			stage, err := New(c.config, known)

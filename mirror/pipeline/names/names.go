@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"regexp"
 
+	"dray/mirror/pattern"
 	"dray/mirror/pipeline"
 	"dray/upstream/oci"
 )
@@ -84,7 +85,7 @@ func (s *Stage) CheckName(ctx context.Context, n pipeline.Name) ([]pipeline.Find
 
 func (s *Stage) tag(tag string) (found []pipeline.Finding) {
 	switch {
-	case matches(s.config.Forbidden, tag):
+	case pattern.Any(s.config.Forbidden, tag):
 		found = append(found, pipeline.Finding{Rule: "forbidden-tag", What: fmt.Sprintf("the tag %s is forbidden", tag), Fix: "use a tag that names one version"})
 	case s.config.Semver && !pipeline.Semver(tag):
 		found = append(found, pipeline.Finding{Rule: "semver", What: fmt.Sprintf("the tag %s is not a semantic version", tag), Fix: "use a tag such as 1.4.2 or v1.4.2-rc.1"})
@@ -97,7 +98,7 @@ func (s *Stage) tag(tag string) (found []pipeline.Finding) {
 
 // moved finds a tag that would be moved and must not be.
 func (s *Stage) moved(ctx context.Context, n pipeline.Name) ([]pipeline.Finding, error) {
-	if n.Current == nil || !matches(s.config.Immutable, n.Tag) || matches(s.config.Except, n.Tag) {
+	if n.Current == nil || !pattern.Any(s.config.Immutable, n.Tag) || pattern.Any(s.config.Except, n.Tag) {
 		return nil, nil
 	}
 	now, err := n.Current(ctx)
@@ -117,15 +118,6 @@ func fits(list []*regexp.Regexp, name string) bool {
 		}
 	}
 	return len(list) == 0
-}
-
-func matches(patterns []string, name string) bool {
-	for _, p := range patterns {
-		if pipeline.Matches(p, name) {
-			return true
-		}
-	}
-	return false
 }
 
 // either lists expressions for people.

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 
+	"dray/mirror/pattern"
 	"dray/mirror/pipeline"
 )
 
@@ -118,7 +119,7 @@ func (c *check) environment() {
 	}
 	for _, v := range c.m.Config.Config.Env {
 		name, value, _ := strings.Cut(v, "=")
-		harmless := slices.ContainsFunc(c.stage.config.Harmless, func(p string) bool { return pipeline.Matches(p, name) })
+		harmless := pattern.Any(c.stage.config.Harmless, name)
 		if value == "" || harmless || !secretName.MatchString(name) || elsewhere.MatchString(name) {
 			continue
 		}
@@ -204,7 +205,7 @@ func (c *check) files() error {
 
 func (c *check) setUID(fs *view) {
 	for _, f := range fs.special() {
-		if slices.ContainsFunc(c.stage.config.SetUIDAllowed, func(p string) bool { return pipeline.Matches(p, f.path) }) {
+		if pattern.Any(c.stage.config.SetUIDAllowed, f.path) {
 			continue
 		}
 		where := c.img.LayerPlace(c.m, f.layer)

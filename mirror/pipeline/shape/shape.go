@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"dray/mirror/pattern"
 	"dray/mirror/pipeline"
 )
 
@@ -72,7 +73,7 @@ func (s *Stage) manifest(img *pipeline.Image, m *pipeline.Manifest) (found []pip
 	if c.MaxManifestBytes > 0 && m.Size > c.MaxManifestBytes {
 		add("manifest-size", "use fewer layers and annotations", "the manifest has %s, %s are allowed", bytes(m.Size), bytes(c.MaxManifestBytes))
 	}
-	if len(c.MediaTypes) > 0 && !allowed(c.MediaTypes, m.MediaType) {
+	if len(c.MediaTypes) > 0 && !pattern.Any(c.MediaTypes, m.MediaType) {
 		add("media-type", "have the image built in an allowed format", "the media type %s is not allowed", m.MediaType)
 	}
 	if m.Kind != pipeline.KindImage {
@@ -102,7 +103,7 @@ func (s *Stage) layer(img *pipeline.Image, m *pipeline.Manifest, i int) (found [
 	if c.MaxLayerBytes > 0 && l.Size > c.MaxLayerBytes {
 		add("layer-size", "split it, or leave out what the image does not need at run time", "the layer has %s, %s are allowed", bytes(l.Size), bytes(c.MaxLayerBytes))
 	}
-	if len(c.MediaTypes) > 0 && !allowed(c.MediaTypes, l.MediaType) {
+	if len(c.MediaTypes) > 0 && !pattern.Any(c.MediaTypes, l.MediaType) {
 		add("media-type", "have the image built in an allowed format", "the media type %s is not allowed", l.MediaType)
 	}
 	if !c.Foreign && (l.Foreign || len(l.URLs) > 0) {
@@ -157,10 +158,6 @@ func orUnknown(platform string) string {
 		return "(none is given)"
 	}
 	return platform
-}
-
-func allowed(patterns []string, mediaType string) bool {
-	return slices.ContainsFunc(patterns, func(p string) bool { return pipeline.Matches(p, mediaType) })
 }
 
 // bytes is a size for people.

@@ -1,0 +1,29 @@
+// Package pattern compares names with patterns: whole names in which "*" stands for any characters,
+// slashes included.
+package pattern
+
+import (
+	"slices"
+	"strings"
+)
+
+// Match reports whether a name is what a pattern says.
+func Match(pattern, name string) bool {
+	piece, rest, open := strings.Cut(pattern, "*")
+	if !open {
+		return name == pattern
+	}
+	name, ok := strings.CutPrefix(name, piece)
+	for ok {
+		if piece, rest, open = strings.Cut(rest, "*"); !open {
+			return strings.HasSuffix(name, piece)
+		}
+		_, name, ok = strings.Cut(name, piece) // the first place leaves the most
+	}
+	return false
+}
+
+// Any reports whether a name is what one of the patterns says.
+func Any(patterns []string, name string) bool {
+	return slices.ContainsFunc(patterns, func(p string) bool { return Match(p, name) })
+}
