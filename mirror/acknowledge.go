@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"dray/cache"
 	"dray/mirror/queue"
@@ -59,6 +60,43 @@ func (m *Mirror) acknowledge(ctx context.Context, p plea) error {
 func (p plea) of(man *oci.Manifest) plea {
 	p.ref, p.man = oci.Reference{Digest: man.Digest}, man
 	return p
+}
+
+// answerWithin is how long a client whose push is acknowledged here is kept waiting for what the
+// registry has of it already.
+const answerWithin = 2 * time.Second
+
+// orSend asks the upstream whether it has what a client may be about to push. The client of a push
+// that is acknowledged here waits for no registry: where that gives no answer, because it is down,
+// throttles or refuses dray's credentials, the answer is missing, so that the client sends the
+// content. After one question without an answer the next ones are not asked for a few seconds.
+func (x *exchange) orSend(ctx context.Context, missing *oci.Error, ask func(context.Context) error) error {
+	if !x.up.AcknowledgeLocally || !x.mayPush() {
+		return ask(ctx)
+	}
+	var err error
+	unanswered := x.up.answers.Do(func() error {
+		bounded, cancel := context.WithTimeout(ctx, answerWithin)
+		defer cancel()
+		err = ask(bounded)
+		switch {
+		case ctx.Err() != nil:
+			return context.Canceled
+		case upstream.Transient(err), errors.Is(err, context.DeadlineExceeded):
+			return upstream.ErrUnreachable
+		}
+		return nil
+	})
+	if unanswered == nil || ctx.Err() != nil {
+		return err
+	}
+	return missing.With("%s does not say whether it has it: send it", x.up.Registry).Because(cmp.Or(err, unanswered))
+}
+
+// mayPush reports whether the client may push to the repository that it asks about.
+func (x *exchange) mayPush() bool {
+	_, err := x.listener.authorise(x.r, Push, x.target.Name)
+	return err == nil
 }
 
 // enqueue is acknowledge for the manifest alone.
@@ -145,22 +183,27 @@ func (m *Mirror) gatherBlob(ctx context.Context, up *Upstream, repo string, c oc
 }
 
 // gatherManifest makes sure that a manifest of an index waits before it, or is at the upstream. One
-// that the upstream has lost and that is held here, so that the client did not send it, is taken
-// over first.
+// that is held here, so that the client did not send it, is taken over first where the upstream has
+// lost it or does not answer.
 func (m *Mirror) gatherManifest(ctx context.Context, p plea, c oci.Child) error {
 	up, repo := p.up, p.repo
 	if _, ok := m.queue.Find(up.Name, repo, c.Digest.String()); ok {
 		return nil
 	}
-	_, err := up.Source.StatManifest(ctx, up.remote(repo), oci.Reference{Digest: c.Digest}, anyManifest)
-	if !oci.NotFound(err) {
+	man, err := m.heldManifest(ctx, up, repo, c.Digest)
+	if err != nil {
 		return err
 	}
-	switch man, err := m.heldManifest(ctx, up, repo, c.Digest); {
-	case err != nil:
-		return err
-	case man != nil:
+	source := up.Source
+	if man != nil {
+		source = up.Once
+	}
+	_, err = source.StatManifest(ctx, up.remote(repo), oci.Reference{Digest: c.Digest}, anyManifest)
+	switch {
+	case man != nil && (oci.NotFound(err) || upstream.Transient(err)):
 		return m.acknowledge(ctx, p.of(man))
+	case !oci.NotFound(err):
+		return err
 	}
 	return oci.NotPushed(oci.KindManifest, c.Digest, repo)
 }

@@ -217,8 +217,11 @@ func (m *Mirror) headBlob(x *exchange) error {
 	repo, d := x.target.Repo, x.q.Ref.Digest
 	size, ok := m.present(ctx, x, d)
 	if !ok {
-		var err error
-		if size, err = m.vouch(ctx, x.up, repo, d); err != nil {
+		err := x.orSend(ctx, oci.ErrBlobUnknown, func(ctx context.Context) (err error) {
+			size, err = m.vouch(ctx, x.up, repo, d)
+			return err
+		})
+		if err != nil {
 			return err
 		}
 	}
@@ -248,5 +251,11 @@ func (m *Mirror) present(ctx context.Context, x *exchange, d digest.Digest) (int
 		return size, true
 	}
 	fact, err := m.known.Get(ctx, x.up.Name, x.target.Repo, d)
-	return fact.Size, err == nil
+	if err != nil || !x.up.AcknowledgeLocally {
+		return fact.Size, err == nil
+	}
+	// A fact is not enough for gatherBlob, which needs the upstream or the bytes.
+	_, visible, _ := m.visible(ctx, x.up, x.target.Repo, d)
+	_, held := m.cache.Stat(d)
+	return fact.Size, visible && held
 }

@@ -357,13 +357,10 @@ func (m *Mirror) getManifest(x *exchange) error {
 	case a != nil:
 		m.hot.keep(x, a)
 	case err != nil:
-	case ref.ByDigest():
-		if a = m.waitingAnswer(x); a != nil {
-			break
-		}
-		a, err = m.byDigest(ctx, x.up, repo, ref.Digest, accept)
 	default:
-		a, err = m.byTag(ctx, x.up, repo, ref.Tag, accept)
+		if a = m.waitingAnswer(x); a == nil {
+			a, err = m.asked(ctx, x, accept)
+		}
 	}
 	if err != nil {
 		return err
@@ -375,6 +372,34 @@ func (m *Mirror) getManifest(x *exchange) error {
 		m.anticipate(x, a)
 	}
 	return m.pulled(x, a, x.sendManifest(a))
+}
+
+// asked finds a manifest that is not at hand.
+func (m *Mirror) asked(ctx context.Context, x *exchange, accept []string) (a *answer, err error) {
+	up, repo, ref := x.up, x.target.Repo, x.q.Ref
+	ask := func(ctx context.Context) error {
+		if ref.ByDigest() {
+			a, err = m.byDigest(ctx, up, repo, ref.Digest, accept)
+		} else {
+			a, err = m.byTag(ctx, up, repo, ref.Tag, accept)
+		}
+		return err
+	}
+	if x.r.Method != http.MethodHead || m.agedAnswer(ctx, up, repo, ref, accept) {
+		return a, ask(ctx)
+	}
+	err = x.orSend(ctx, oci.ErrManifestUnknown, ask)
+	return a, err
+}
+
+// agedAnswer reports whether there is an old answer about a tag, for as long as the upstream gives
+// none.
+func (m *Mirror) agedAnswer(ctx context.Context, up *Upstream, repo string, ref oci.Reference, accept []string) bool {
+	if ref.ByDigest() {
+		return false
+	}
+	fact, ok := m.tagFact(ctx, m.tags, meta.TagKey{Upstream: up.Name, Repo: repo, Tag: ref.Tag, Accept: oci.AcceptKey(accept)}, accept)
+	return ok && !fact.NotFound && time.Since(fact.CheckedAt) <= up.Tags.Stale && m.held(ctx, up, repo, fact.Digest) != nil
 }
 
 // warn marks an old answer. RFC 9111 dropped Warning, but it is the header that clients

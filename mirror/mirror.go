@@ -36,6 +36,8 @@ type Upstream struct {
 	Sink upstream.Sink
 	// AcknowledgeLocally answers a push when it is on stable storage here and in the queue.
 	AcknowledgeLocally bool
+	// answers notes whether the registry answers clients that are about to push; see orSend.
+	answers *upstream.Breaker
 	// Deleter takes deletions; nil refuses them.
 	Deleter upstream.Deleter
 	// Lister lists tags and referrers.
@@ -199,6 +201,7 @@ func New(o Options) (*Mirror, error) {
 		if u.Once == nil {
 			u.Once = u.Source
 		}
+		u.answers = upstream.NewBreaker(upstream.BreakerOptions{Name: u.Name, Threshold: 1})
 		m.upstreams[u.Name] = u
 		m.metrics.from0(u)
 		m.ahead[u.Name] = newPrefetcher(u.Prefetch)
