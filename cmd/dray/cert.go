@@ -16,6 +16,8 @@ import (
 	"strings"
 	"time"
 
+	"dray/cmd/dray/usage"
+
 	"github.com/spf13/cobra"
 )
 
@@ -34,7 +36,7 @@ func certCommand(in *invocation) *cobra.Command {
 		Long: `cert makes a private key (ECDSA P-256) and a certificate that it signs itself, valid for one year and for the names and addresses given
 by --host, whose ports do not count. Clients must be told to trust the certificate file; it is its own authority.`,
 		Example: "  dray cert --host dray.example.com --host 10.0.0.7 --out-cert cert.pem --out-key privkey.pem",
-		Args:    noArguments,
+		Args:    usage.NoArguments,
 		RunE: func(*cobra.Command, []string) error {
 			sum, err := writeCertificate(opts, time.Now())
 			if err != nil {

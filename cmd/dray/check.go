@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"dray/cmd/dray/config"
+	"dray/cmd/dray/usage"
 
 	"github.com/spf13/cobra"
 	"go.yaml.in/yaml/v3"
@@ -18,7 +19,7 @@ func checkCommand(in *invocation) *cobra.Command {
 		Long: `check reads the configuration as serve would, opens the files it names, and prints the result with every default filled in and every
 secret redacted. Notices, facts that an owner should know of, go to standard error. With a wrong configuration it prints all problems on standard
 error instead and ends with code 1.`,
-		Args: noArguments,
+		Args: usage.NoArguments,
 		RunE: func(*cobra.Command, []string) error {
 			cfg, err := in.load()
 			if err != nil {

@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"dray/cmd/dray/config"
+	"dray/cmd/dray/usage"
 	"dray/mirror/pattern"
 	"dray/mirror/pipeline"
 	"dray/mirror/pipeline/local"
@@ -41,7 +42,7 @@ IMAGE is one of
 --as says what it would be pushed as, which decides which checks count and what the rules about names say. Exit codes: 0 it would pass, 3 it would be
 rejected, 1 it could not be looked at.`,
 		Example: "  dray check-image docker-archive:app.tar --as dray.example.com:5000/team/app:1.2\n  dray check-image oci:build --checks strict --json",
-		Args:    between(1, 1),
+		Args:    usage.Between(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cfg, err := in.load()
 			if err != nil {

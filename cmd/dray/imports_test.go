@@ -155,8 +155,13 @@ var importable = map[string][]allowance{
 		{"dray/upstream/ecr/host", "the kind of an upstream by its host name"}, {"dray/upstream/oci", "a prefix is joined to a repository as requests do"},
 		{"github.com/caarlos0/env/v11", "configuration from the environment"}, {"go.yaml.in/yaml/v3", "configuration from a file"},
 	},
+	"dray/cmd/dray/usage": {{"github.com/spf13/cobra", "subcommands"}},
+	"dray/cmd/dray/ctl": {
+		{"dray/cmd/dray/config", "where the admin listener is, and sizes"}, {"dray/cmd/dray/usage", "arguments that are refused"},
+		{"dray/mirror/admin/api", "what is asked and answered"}, {"dray/upstream/oci", "digests as people compare them"}, {"github.com/spf13/cobra", "subcommands"},
+	},
 	"dray/cmd/dray": {
-		{"dray/cmd/dray/config", "what it is told"},
+		{"dray/cmd/dray/config", "what it is told"}, {"dray/cmd/dray/ctl", "subcommands that ask a running dray"}, {"dray/cmd/dray/usage", "arguments that are refused"},
 		{"dray/cache", "chosen here"}, {"dray/mirror", "chosen here"}, {"dray/upstream", "chosen here"},
 		{awsSDK, "one AWS configuration for all who need one"}, {goDigest, "operators are shown digests"}, {"go.yaml.in/yaml/v3", "the effective configuration, printed, and files of fixtures"},
 		{"github.com/spf13/cobra", "subcommands"},
@@ -185,7 +190,7 @@ var testable = []allowance{
 	{"go.yaml.in/yaml/v3", "reads configuration"}, {"golang.org/x/crypto/bcrypt", "makes password files"},
 	{goDigest, addresses}, {imageSpec, "manifests"}, {"dray/upstream/oci", "the protocol as values"},
 	{"go.etcd.io/bbolt", "moves the times of facts that a former program left"},
-	{"dray/cache/cachetest", "a suite"}, {"dray/cache/meta/metatest", "a suite"},
+	{"dray/mirror/admin", "the API that operators ask"}, {"dray/cache/cachetest", "a suite"}, {"dray/cache/meta/metatest", "a suite"},
 	{"dray/upstream/ecrtest", "a registry that misbehaves"}, {"dray/upstream/upstreamtest", "a suite"},
 }
 

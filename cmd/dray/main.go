@@ -15,6 +15,8 @@ import (
 	"syscall"
 
 	"dray/cmd/dray/config"
+	"dray/cmd/dray/ctl"
+	"dray/cmd/dray/usage"
 
 	"github.com/spf13/cobra"
 )
@@ -35,19 +37,6 @@ const (
 	exitAbsent = 3 // no running dray could be asked
 )
 
-var errUsage = errors.New("see dray --help")
-
-// invocation is one run of the program: what it was given by its caller, for all subcommands.
-type invocation struct {
-	environ        []string
-	stdin          io.Reader
-	stdout, stderr io.Writer
-	configPath     string
-}
-
-// load makes the effective configuration of this run.
-func (in *invocation) load() (config.Config, error) { return load(in.configPath, in.environ) }
-
 // run is the program: it returns the exit code.
 func run(ctx context.Context, args, environ []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	in := &invocation{environ: environ, stdin: stdin, stdout: stdout, stderr: stderr}
@@ -60,11 +49,11 @@ func run(ctx context.Context, args, environ []string, stdin io.Reader, stdout, s
 		return exitOK
 	case errors.Is(err, errRejected):
 		return exitNo
-	case errors.Is(err, errUsage):
+	case errors.Is(err, usage.Err):
 		see := "see " + cmd.CommandPath() + " --help" // of the subcommand that was misunderstood
-		fmt.Fprintln(stderr, "dray:", strings.ReplaceAll(err.Error(), errUsage.Error(), see))
+		fmt.Fprintln(stderr, "dray:", strings.ReplaceAll(err.Error(), usage.Err.Error(), see))
 		return exitUsage
-	case errors.Is(err, errUnreachable):
+	case errors.Is(err, ctl.ErrUnreachable):
 		fmt.Fprintln(stderr, "dray:", err)
 		return exitAbsent
 	case listed: // each line begins with where the problem is
@@ -85,7 +74,7 @@ func rootCommand(in *invocation) *cobra.Command {
 		SilenceUsage:  true,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return fmt.Errorf("unknown command %q; %w", args[0], errUsage)
+				return fmt.Errorf("unknown command %q; %w", args[0], usage.Err)
 			}
 			return nil
 		},
@@ -94,27 +83,9 @@ func rootCommand(in *invocation) *cobra.Command {
 	root.SetIn(in.stdin)
 	root.SetOut(in.stdout)
 	root.SetErr(in.stderr)
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w; %w", err, errUsage) })
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w; %w", err, usage.Err) })
 	root.PersistentFlags().StringVarP(&in.configPath, "config", "c", "", "configuration file (YAML); without it, DRAY_CONFIG names it")
-	root.AddCommand(serveCommand(in), checkCommand(in), checkImageCommand(in), policyCommand(in), certCommand(in), configCommand(in), versionCommand(in),
-		lsCommand(in), purgeCommand(in), pinCommand(in), unpinCommand(in), evictCommand(in), queueCommand(in), statsCommand(in))
+	root.AddCommand(serveCommand(in), checkCommand(in), checkImageCommand(in), policyCommand(in), certCommand(in), configCommand(in), versionCommand(in))
+	root.AddCommand(ctl.Commands(ctl.Options{Stdout: in.stdout, Stderr: in.stderr, Load: in.load})...)
 	return root
-}
-
-// noArguments refuses arguments as a mistake in usage.
-func noArguments(cmd *cobra.Command, args []string) error {
-	if len(args) > 0 {
-		return fmt.Errorf("%s takes no argument, got %q; %w", cmd.CommandPath(), args[0], errUsage)
-	}
-	return nil
-}
-
-// between refuses fewer and more arguments as a mistake in usage.
-func between(least, most int) cobra.PositionalArgs {
-	return func(cmd *cobra.Command, args []string) error {
-		if err := cobra.RangeArgs(least, most)(cmd, args); err != nil {
-			return fmt.Errorf("%s: %w; %w", cmd.CommandPath(), err, errUsage)
-		}
-		return nil
-	}
 }

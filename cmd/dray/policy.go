@@ -15,6 +15,7 @@ import (
 	"strings"
 
 	"dray/cmd/dray/config"
+	"dray/cmd/dray/usage"
 	"dray/mirror/pipeline"
 	"dray/mirror/pipeline/local"
 
@@ -26,7 +27,7 @@ func policyCommand(in *invocation) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "policy",
 		Short: "Try out the checks of the configuration",
-		Args:  noArguments,
+		Args:  usage.NoArguments,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(&cobra.Command{
@@ -46,7 +47,7 @@ func policyCommand(in *invocation) *cobra.Command {
 Paths are relative to the file. A document is judged by names and image checks alone, because it has no layers. Exit codes: 0 all as expected, 3 some
 not, 1 a file could not be read.`,
 		Example: "  dray policy test --config dray.yaml policy/*.yaml",
-		Args:    between(1, 1000),
+		Args:    usage.Between(1, 1000),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cfg, err := in.load()
 			if err != nil {

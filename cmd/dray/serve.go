@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"dray/cmd/dray/config"
+	"dray/cmd/dray/usage"
 
 	"github.com/sirupsen/logrus"
 	"github.com/spf13/cobra"
@@ -25,7 +26,7 @@ func serveCommand(in *invocation) *cobra.Command {
 		Short: "Run the mirror",
 		Long: `serve runs the mirror until it is interrupted or terminated. Without any configuration it mirrors Docker Hub on 127.0.0.1:5000; with
 ECR_REGISTRY plain names go to that registry, and it takes pushes for it. A wrong configuration stops the start with every problem listed.`,
-		Args: noArguments,
+		Args: usage.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := in.load()
 			if err != nil {

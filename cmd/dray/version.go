@@ -6,6 +6,8 @@ import (
 	"runtime"
 	"runtime/debug"
 
+	"dray/cmd/dray/usage"
+
 	"github.com/spf13/cobra"
 )
 
@@ -16,7 +18,7 @@ func versionCommand(in *invocation) *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
 		Short: "Print the version",
-		Args:  noArguments,
+		Args:  usage.NoArguments,
 		RunE: func(*cobra.Command, []string) error {
 			_, err := fmt.Fprintf(in.stdout, "dray %s %s %s/%s\n", buildVersion(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 			return err

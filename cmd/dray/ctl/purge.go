@@ -1,4 +1,4 @@
-package main
+package ctl
 
 import (
 	"context"
@@ -6,13 +6,14 @@ import (
 	"io"
 	"strings"
 
+	"dray/cmd/dray/usage"
 	"dray/mirror/admin/api"
 	"dray/upstream/oci"
 
 	"github.com/spf13/cobra"
 )
 
-func purgeCommand(in *invocation) *cobra.Command {
+func purgeCommand(in Options) *cobra.Command {
 	var q api.PurgeRequest
 	cmd := in.operate(&cobra.Command{
 		Use:   "purge NAME|DIGEST|--repository PATTERN",
@@ -24,11 +25,11 @@ dray.example.com/team/app:1, or UPSTREAM/REPOSITORY:TAG. A tag goes alone where 
 A pinned image stays whole, with its tags: to name it is refused, and a pattern passes over it. It goes with --force, or after dray unpin. What is being read, and
 a blob named by its digest that images need, stay as well unless --force is given; who reads it then reads on. What a push needs stays in any case.`,
 		Example: "  dray purge docker.io/library/alpine:3\n  dray purge --repository 'ecr/team/*' --dry-run",
-		Args:    between(0, 1),
+		Args:    usage.Between(0, 1),
 	}, func(ctx context.Context, o *operator, args []string) error {
 		q.Name = strings.Join(args, "")
 		if (q.Name == "") == (q.Repository == "") {
-			return fmt.Errorf("name one image or digest, or --repository; %w", errUsage)
+			return fmt.Errorf("name one image or digest, or --repository; %w", usage.Err)
 		}
 		var done api.Purged
 		if err := o.change(ctx, "purge", q, &done); err != nil {

@@ -1,4 +1,4 @@
-package main
+package ctl
 
 import (
 	"context"
@@ -7,13 +7,13 @@ import (
 	"maps"
 	"slices"
 
-	"dray/cache"
+	"dray/cmd/dray/usage"
 	"dray/mirror/admin/api"
 
 	"github.com/spf13/cobra"
 )
 
-func statsCommand(in *invocation) *cobra.Command {
+func statsCommand(in Options) *cobra.Command {
 	return in.operate(&cobra.Command{
 		Use:   "stats",
 		Short: "Print what a running dray has saved",
@@ -23,7 +23,7 @@ where they can be watched over time.
 Blobs, and bytes by upstream, are told apart by where they came from: memory or disk; cache (manifests that were held); origin, fetched for this client; shared, a fetch
 that was under way for another client and was joined; direct, passed through because the cache could not take it; stale and updating, old answers that were good enough.
 What is fetched ahead of clients, and is whole before one asks, comes from the disk.`,
-		Args: noArguments,
+		Args: usage.NoArguments,
 	}, func(ctx context.Context, o *operator, _ []string) error {
 		var s api.Stats
 		if err := o.get(ctx, "stats", nil, &s); err != nil {
@@ -52,10 +52,10 @@ func statsTable(w io.Writer, s api.Stats) {
 
 // origination says in words where bytes came from.
 func origination(source string) string {
-	switch cache.Source(source) {
-	case cache.SourceFlight:
+	switch source {
+	case "flight":
 		return "shared, from a fetch under way"
-	case cache.SourceDirect:
+	case "direct":
 		return "passed through uncached"
 	}
 	return "from " + source

@@ -1,24 +1,25 @@
-package main
+package ctl
 
 import (
 	"context"
 	"fmt"
 	"io"
 
+	"dray/cmd/dray/usage"
 	"dray/mirror/admin/api"
 	"dray/upstream/oci"
 
 	"github.com/spf13/cobra"
 )
 
-func pinCommand(in *invocation) *cobra.Command {
+func pinCommand(in Options) *cobra.Command {
 	return in.operate(&cobra.Command{
 		Use:   "pin [NAME|DIGEST]",
 		Short: "Keep an image from being evicted, or list what is kept",
 		Long: `pin keeps an image, with everything that its manifest refers to, from being evicted until dray unpin, over restarts, too. NAME is written
 as clients write it, as for dray purge. Nothing is fetched for it: what is not held is named, and is kept as soon as a client has asked for it. A tag is
 pinned as what it points to now. Without an argument pin lists the pins.`,
-		Args: between(0, 1),
+		Args: usage.Between(0, 1),
 	}, func(ctx context.Context, o *operator, args []string) error {
 		if len(args) == 0 {
 			var pins api.Items[api.Pin]
@@ -45,12 +46,12 @@ pinned as what it points to now. Without an argument pin lists the pins.`,
 	})
 }
 
-func unpinCommand(in *invocation) *cobra.Command {
+func unpinCommand(in Options) *cobra.Command {
 	return in.operate(&cobra.Command{
 		Use:   "unpin NAME|DIGEST",
 		Short: "Let an image be evicted in its turn",
 		Long:  "unpin ends a pin, under the name that dray pin lists or any other way to write it. What was kept stays until its turn of eviction.",
-		Args:  between(1, 1),
+		Args:  usage.Between(1, 1),
 	}, func(ctx context.Context, o *operator, args []string) error {
 		var done api.NameRequest
 		if err := o.change(ctx, "unpin", api.NameRequest{Name: args[0]}, &done); err != nil {

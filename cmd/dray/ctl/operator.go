@@ -1,4 +1,5 @@
-package main
+// Package ctl has the subcommands that ask a running dray, through its API for operators.
+package ctl
 
 import (
 	"bytes"
@@ -15,13 +16,26 @@ import (
 	"text/tabwriter"
 
 	"dray/cmd/dray/config"
+	"dray/cmd/dray/usage"
 	"dray/mirror/admin/api"
 
 	"github.com/spf13/cobra"
 )
 
-// errUnreachable says that no dray answers where its admin listener should be.
-var errUnreachable = errors.New("dray is not running, or its admin listener is elsewhere: name it with --admin")
+// ErrUnreachable says that no dray answers where its admin listener should be.
+var ErrUnreachable = errors.New("dray is not running, or its admin listener is elsewhere: name it with --admin")
+
+// Options are what the subcommands are given.
+type Options struct {
+	Stdout, Stderr io.Writer
+	// Load makes the configuration that serve would use.
+	Load func() (config.Config, error)
+}
+
+// Commands are the subcommands.
+func Commands(o Options) []*cobra.Command {
+	return []*cobra.Command{lsCommand(o), purgeCommand(o), pinCommand(o), unpinCommand(o), evictCommand(o), queueCommand(o), statsCommand(o)}
+}
 
 // operator is how subcommands talk to a dray that runs: by the API of its admin
 // listener. It is found by --admin, or else in the configuration that serve would use.
@@ -34,8 +48,8 @@ type operator struct {
 }
 
 // operate makes a subcommand of one that needs an operator, with the flags that all of them have.
-func (in *invocation) operate(cmd *cobra.Command, do func(ctx context.Context, o *operator, args []string) error) *cobra.Command {
-	o := &operator{client: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}, stdout: in.stdout, stderr: in.stderr}
+func (in Options) operate(cmd *cobra.Command, do func(ctx context.Context, o *operator, args []string) error) *cobra.Command {
+	o := &operator{client: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}, stdout: in.Stdout, stderr: in.Stderr}
 	var address string
 	cmd.Flags().StringVar(&address, "admin", "", "address of the admin listener (default: the one in the configuration)")
 	cmd.Flags().BoolVar(&o.json, "json", false, "print JSON")
@@ -49,9 +63,9 @@ func (in *invocation) operate(cmd *cobra.Command, do func(ctx context.Context, o
 }
 
 // adminURL is where the admin listener is, as far as it was told.
-func (in *invocation) adminURL(address string) (string, error) {
+func (in Options) adminURL(address string) (string, error) {
 	if address == "" {
-		cfg, err := in.load()
+		cfg, err := in.Load()
 		if err != nil {
 			return "", fmt.Errorf("%w\nwith --admin ADDRESS no configuration is needed", err)
 		}
@@ -64,7 +78,7 @@ func (in *invocation) adminURL(address string) (string, error) {
 	}
 	host, port, err := net.SplitHostPort(address)
 	if err != nil || strings.Contains(host+port, "/") {
-		return "", fmt.Errorf("--admin %s: write an address like localhost:6060; %w", address, errUsage)
+		return "", fmt.Errorf("--admin %s: write an address like localhost:6060; %w", address, usage.Err)
 	}
 	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
 		host = "localhost" // it listens on every interface
@@ -179,7 +193,7 @@ func (o *operator) unanswered(err error) error {
 		err = broken.Err // without the address, which is said in other words
 	}
 	if dial, ok := errors.AsType[*net.OpError](err); ok && dial.Op == "dial" {
-		return fmt.Errorf("%w: %w", errUnreachable, err)
+		return fmt.Errorf("%w: %w", ErrUnreachable, err)
 	}
 	if errors.Is(err, io.EOF) {
 		err = errors.New("it closed the connection")

@@ -1,4 +1,4 @@
-package main
+package ctl
 
 import (
 	"context"
@@ -8,13 +8,14 @@ import (
 	"strconv"
 
 	"dray/cmd/dray/config"
+	"dray/cmd/dray/usage"
 	"dray/mirror/admin/api"
 	"dray/upstream/oci"
 
 	"github.com/spf13/cobra"
 )
 
-func evictCommand(in *invocation) *cobra.Command {
+func evictCommand(in Options) *cobra.Command {
 	var dryRun bool
 	var bytes string
 	cmd := in.operate(&cobra.Command{
@@ -25,12 +26,12 @@ those that were asked for and whose rounds are over: each time that a blob is as
 asked for anything meanwhile; where it names much of the cache, that turns several times, and what is asked for often is named, too, behind the rest. With --bytes it says what goes for so many bytes. Without --dry-run these are evicted now, as if somebody had come with a blob of that size.
 What is open or pinned never goes.`,
 		Example: "  dray evict --dry-run\n  dray evict --bytes 20GB",
-		Args:    noArguments,
+		Args:    usage.NoArguments,
 	}, func(ctx context.Context, o *operator, _ []string) error {
 		var n config.Bytes
 		if bytes != "" {
 			if err := n.UnmarshalText([]byte(bytes)); err != nil || n <= 0 {
-				return fmt.Errorf("--bytes %s: write a size such as 500MB or 20GiB; %w", bytes, errUsage)
+				return fmt.Errorf("--bytes %s: write a size such as 500MB or 20GiB; %w", bytes, usage.Err)
 			}
 		}
 		var out api.Evicted
@@ -48,7 +49,7 @@ What is open or pinned never goes.`,
 				return err
 			}
 		default:
-			return fmt.Errorf("say --dry-run, or how much to evict with --bytes; %w", errUsage)
+			return fmt.Errorf("say --dry-run, or how much to evict with --bytes; %w", usage.Err)
 		}
 		return o.print(out, func(w io.Writer) { victimsTable(w, out) })
 	})

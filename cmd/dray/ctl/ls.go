@@ -1,4 +1,4 @@
-package main
+package ctl
 
 import (
 	"cmp"
@@ -10,13 +10,14 @@ import (
 	"strings"
 	"time"
 
+	"dray/cmd/dray/usage"
 	"dray/mirror/admin/api"
 	"dray/upstream/oci"
 
 	"github.com/spf13/cobra"
 )
 
-func lsCommand(in *invocation) *cobra.Command {
+func lsCommand(in Options) *cobra.Command {
 	var blobs, all bool
 	cmd := in.operate(&cobra.Command{
 		Use:   "ls [PATTERN]",
@@ -27,14 +28,14 @@ whose repository is not known, because facts were lost, stand below "?". That no
 
 With --blobs it lists the blobs on disk instead, those that were not used for the longest time first.`,
 		Example: "  dray ls\n  dray ls 'ecr/team/*' --json\n  dray ls --blobs",
-		Args:    between(0, 1),
+		Args:    usage.Between(0, 1),
 	}, func(ctx context.Context, o *operator, args []string) error {
 		pattern := strings.Join(args, "")
 		if !blobs {
 			return o.listImages(ctx, pattern, all)
 		}
 		if pattern != "" {
-			return fmt.Errorf("blobs belong to no repository, so --blobs takes no pattern; %w", errUsage)
+			return fmt.Errorf("blobs belong to no repository, so --blobs takes no pattern; %w", usage.Err)
 		}
 		return o.listBlobs(ctx)
 	})

@@ -1,4 +1,4 @@
-package main
+package ctl
 
 import (
 	"cmp"
@@ -8,18 +8,19 @@ import (
 	"strconv"
 	"time"
 
+	"dray/cmd/dray/usage"
 	"dray/mirror/admin/api"
 
 	"github.com/spf13/cobra"
 )
 
-func queueCommand(in *invocation) *cobra.Command {
+func queueCommand(in Options) *cobra.Command {
 	cmd := in.operate(&cobra.Command{
 		Use:   "queue",
 		Short: "Print the pushes that were acknowledged and are not forwarded yet",
 		Long: `queue prints what upstreams with acknowledge: local have still to get: each push with its state, age, attempts and last error. One that failed was refused
 by its registry, and stays until it is tried again with success, or dropped.`,
-		Args: noArguments,
+		Args: usage.NoArguments,
 	}, func(ctx context.Context, o *operator, _ []string) error {
 		var q api.Queued
 		if err := o.get(ctx, "queue", nil, &q); err != nil {
@@ -31,12 +32,12 @@ by its registry, and stays until it is tried again with success, or dropped.`,
 	return cmd
 }
 
-func (in *invocation) queueRetry() *cobra.Command {
+func (in Options) queueRetry() *cobra.Command {
 	return in.operate(&cobra.Command{
 		Use:   "retry ID",
 		Short: "Try a push again at once",
 		Long:  `retry has a push forwarded at once that failed, or waits for its next attempt.`,
-		Args:  between(1, 1),
+		Args:  usage.Between(1, 1),
 	}, func(ctx context.Context, o *operator, args []string) error {
 		id, err := pushID(args[0])
 		if err != nil {
@@ -50,12 +51,12 @@ func (in *invocation) queueRetry() *cobra.Command {
 	})
 }
 
-func (in *invocation) queueDrop() *cobra.Command {
+func (in Options) queueDrop() *cobra.Command {
 	return in.operate(&cobra.Command{
 		Use:   "drop ID",
 		Short: "Give a push up",
 		Long:  `drop gives a push up: its registry does not get it, although the client was told that it would. An attempt under way is interrupted. What it brought along can then be evicted.`,
-		Args:  between(1, 1),
+		Args:  usage.Between(1, 1),
 	}, func(ctx context.Context, o *operator, args []string) error {
 		id, err := pushID(args[0])
 		if err != nil {
@@ -74,7 +75,7 @@ func (in *invocation) queueDrop() *cobra.Command {
 func pushID(arg string) (api.QueueID, error) {
 	n, err := strconv.ParseUint(arg, 10, 64)
 	if err != nil {
-		return api.QueueID{}, fmt.Errorf("%q is no number of a push: dray queue prints them; %w", arg, errUsage)
+		return api.QueueID{}, fmt.Errorf("%q is no number of a push: dray queue prints them; %w", arg, usage.Err)
 	}
 	return api.QueueID{ID: n}, nil
 }

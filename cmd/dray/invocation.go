@@ -1,0 +1,18 @@
+package main
+
+import (
+	"io"
+
+	"dray/cmd/dray/config"
+)
+
+// invocation is one run of the program: what it was given by its caller, for all subcommands.
+type invocation struct {
+	environ        []string
+	stdin          io.Reader
+	stdout, stderr io.Writer
+	configPath     string
+}
+
+// load makes the effective configuration of this run.
+func (in *invocation) load() (config.Config, error) { return load(in.configPath, in.environ) }
