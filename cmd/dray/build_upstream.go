@@ -97,7 +97,7 @@ func (r *registry) access(u config.Upstream, aws func() (*ecr.Session, error)) (
 		if u.Credentials.Username == "" {
 			return access{}, nil
 		}
-		return access{credentials: auth.Static(u.Credentials.Username, auth.Secret(u.Credentials.Password.Reveal()))}, nil
+		return access{credentials: auth.Static(u.Credentials.Username, u.Credentials.Password)}, nil
 	}
 	session, err := aws()
 	if err != nil {

@@ -15,20 +15,25 @@ type Secret string
 // Reveal returns the secret itself.
 func (s Secret) Reveal() string { return string(s) }
 
-// String returns a fixed text in place of the secret.
-func (s Secret) String() string { return redacted }
+// String tells only whether there is a secret.
+func (s Secret) String() string {
+	if s == "" {
+		return ""
+	}
+	return redacted
+}
 
-// GoString returns a fixed text in place of the secret.
-func (s Secret) GoString() string { return redacted }
+// Format keeps every verb of package fmt, %x and %q included, from showing the secret.
+func (s Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, s.String()) }
 
-// Format writes a fixed text for every verb, including %x and %q.
-func (s Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, redacted) }
+// LogValue keeps the secret out of logs.
+func (s Secret) LogValue() slog.Value { return slog.StringValue(s.String()) }
 
-// LogValue returns a fixed text in place of the secret.
-func (s Secret) LogValue() slog.Value { return slog.StringValue(redacted) }
+// MarshalText keeps the secret out of JSON and YAML.
+func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
-// MarshalText returns a fixed text in place of the secret; encoding/json and YAML encoders use it too.
-func (s Secret) MarshalText() ([]byte, error) { return []byte(redacted), nil }
-
-// MarshalJSON returns a fixed text in place of the secret.
-func (s Secret) MarshalJSON() ([]byte, error) { return []byte(`"` + redacted + `"`), nil }
+// UnmarshalText takes the secret from a variable of the environment.
+func (s *Secret) UnmarshalText(text []byte) error {
+	*s = Secret(text)
+	return nil
+}

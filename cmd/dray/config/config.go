@@ -3,6 +3,8 @@
 // configuration through a [Validator].
 package config
 
+import "dray/upstream/auth"
+
 // Config is everything dray can be told. A YAML file gives it, the environment overrides the file, and a value that
 // neither gives has the default named here. Keys that are not listed here are refused.
 type Config struct {
@@ -229,7 +231,7 @@ type Credentials struct {
 	// Environment variable that holds the password.
 	PasswordEnv string `yaml:"password_env,omitempty"`
 	// The password as found in the file or the variable. It is shown by `dray check` as redacted, and cannot be set here.
-	Password Secret `yaml:"password,omitempty"`
+	Password auth.Secret `yaml:"password,omitempty"`
 }
 
 // ClientTLS says how the certificate of an upstream is checked.
@@ -337,7 +339,7 @@ type Metadata struct {
 	// File that holds the Redis password; white space around it does not count.
 	PasswordFile string `yaml:"password_file,omitempty"`
 	// The Redis password, from the file or from `DRAY_METADATA_PASSWORD`. It is shown by `dray check` as redacted, and cannot be set here.
-	Password Secret `yaml:"password,omitempty"`
+	Password auth.Secret `yaml:"password,omitempty"`
 	// Put before every key in Redis. Default: `dray:`.
 	KeyPrefix string `yaml:"key_prefix"`
 }

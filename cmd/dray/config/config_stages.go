@@ -1,5 +1,7 @@
 package config
 
+import "dray/upstream/auth"
+
 // SecretsCheck finds credentials in the contents and by the paths of files. A file that a later layer deletes is found as well, because it can be downloaded all the
 // same. Findings show a fingerprint, never the secret; a waiver can name it.
 type SecretsCheck struct {
@@ -94,7 +96,7 @@ type WebhookCheck struct {
 	// File with the key that requests are signed by (HMAC-SHA-256); white space around it does not count.
 	SecretFile string `yaml:"secret_file,omitempty"`
 	// The key as found in the file. It is shown by `dray check` as redacted, and cannot be set here.
-	Secret Secret `yaml:"secret,omitempty"`
+	Secret auth.Secret `yaml:"secret,omitempty"`
 }
 
 // ExecCheck has images looked at by a program, such as a vulnerability scanner, which finds them as an OCI layout.

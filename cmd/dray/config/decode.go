@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"dray/upstream/auth"
 )
 
 // decoder fills a configuration from YAML nodes. It walks the struct itself, rather than let the YAML package do it, because that stops
@@ -76,7 +78,7 @@ func (d *decoder) scalar(path string, n *yaml.Node, v reflect.Value, to encoding
 	switch {
 	case n.Kind != yaml.ScalarNode:
 		d.problem(path, n, "must be a single value")
-	case v.Type() == reflect.TypeFor[Secret]():
+	case v.Type() == reflect.TypeFor[auth.Secret]():
 		d.problem(path, n, "%v", errSecretInFile)
 	default:
 		if err := to.UnmarshalText([]byte(n.Value)); err != nil {

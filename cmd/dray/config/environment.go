@@ -1,5 +1,7 @@
 package config
 
+import "dray/upstream/auth"
+
 // Environment holds the variables that override the file. Those without `DRAY_` in their names configure a working proxy by themselves.
 // A variable that is set to nothing counts as not set. The first listener is the first of `listeners`.
 type Environment struct {
@@ -38,7 +40,7 @@ type Environment struct {
 	// Where small facts are kept.
 	MetadataURL *SecretURL `env:"DRAY_METADATA_URL"`
 	// The Redis password.
-	MetadataPassword *Secret `env:"DRAY_METADATA_PASSWORD"`
+	MetadataPassword *auth.Secret `env:"DRAY_METADATA_PASSWORD"`
 	// Address of the admin listener, or `off`.
 	AdminAddress *string `env:"DRAY_ADMIN_ADDRESS"`
 	// Least level written to the log.

@@ -13,6 +13,8 @@ import (
 	"strings"
 
 	"github.com/caarlos0/env/v11"
+
+	"dray/upstream/auth"
 )
 
 // Problem is one thing wrong with a configuration.
@@ -143,11 +145,11 @@ func readEnvironment(vars map[string]string) (Environment, Problems) {
 // readSecrets takes the passwords from the files and variables that hold them.
 func (c *Config) readSecrets(vars map[string]string) Problems {
 	var problems Problems
-	fromFile := func(path, file string, to *Secret) {
+	fromFile := func(path, file string, to *auth.Secret) {
 		text, err := os.ReadFile(file)
 		if err != nil {
 			problems = append(problems, Problem{Path: path, Message: err.Error()})
-		} else if *to = Secret(bytes.TrimSpace(text)); *to == "" {
+		} else if *to = auth.Secret(bytes.TrimSpace(text)); *to == "" {
 			problems = append(problems, Problem{Path: path, Message: file + " is empty"})
 		}
 	}
@@ -157,7 +159,7 @@ func (c *Config) readSecrets(vars map[string]string) Problems {
 		case cred.PasswordFile != "":
 			fromFile(path+".password_file", cred.PasswordFile, &cred.Password)
 		case cred.PasswordEnv != "":
-			if cred.Password = Secret(vars[cred.PasswordEnv]); cred.Password == "" {
+			if cred.Password = auth.Secret(vars[cred.PasswordEnv]); cred.Password == "" {
 				problems = append(problems, Problem{Path: path + ".password_env", Message: cred.PasswordEnv + " is not set"})
 			}
 		}

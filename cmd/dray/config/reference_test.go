@@ -16,6 +16,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"go.yaml.in/yaml/v3"
+
+	"dray/upstream/auth"
 )
 
 var update = flag.Bool("update", false, "write the generated pages anew")
@@ -163,7 +165,7 @@ func typeWords(t *testing.T, typ reflect.Type) string {
 	t.Helper()
 	_, isSection := sectionOf(typ)
 	special := map[reflect.Type]string{
-		reflect.TypeFor[Bytes](): "size", reflect.TypeFor[Duration](): "duration", reflect.TypeFor[Date](): "day", reflect.TypeFor[Secret](): "secret",
+		reflect.TypeFor[Bytes](): "size", reflect.TypeFor[Duration](): "duration", reflect.TypeFor[Date](): "day", reflect.TypeFor[auth.Secret](): "secret",
 	}
 	switch kind := typ.Kind(); {
 	case kind == reflect.Pointer:

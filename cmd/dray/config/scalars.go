@@ -112,35 +112,6 @@ const redacted = "[redacted]"
 // errSecretInFile answers the attempt to write a secret into the file, where backups and reviews would carry it on.
 var errSecretInFile = errors.New("a secret does not belong in this file; name a file or an environment variable that holds it")
 
-// Secret is text that no way of printing shows. Reveal gives it to the code that needs it.
-type Secret string
-
-// Reveal is the secret itself.
-func (s Secret) Reveal() string { return string(s) }
-
-// String tells only whether there is a secret.
-func (s Secret) String() string {
-	if s == "" {
-		return ""
-	}
-	return redacted
-}
-
-// Format keeps every verb of package fmt from showing the secret.
-func (s Secret) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(s.String())) }
-
-// LogValue keeps the secret out of logs.
-func (s Secret) LogValue() slog.Value { return slog.StringValue(s.String()) }
-
-// MarshalText keeps the secret out of printed configurations.
-func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
-
-// UnmarshalText takes the secret from the environment; the file cannot give one.
-func (s *Secret) UnmarshalText(text []byte) error {
-	*s = Secret(text)
-	return nil
-}
-
 // SecretURL is a URL whose password is not shown. Reveal gives the whole URL.
 type SecretURL string
 

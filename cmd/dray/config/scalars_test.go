@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"dray/upstream/auth"
 )
 
 func sorted(s []string) []string { return slices.Sorted(slices.Values(s)) }
@@ -86,7 +88,7 @@ func FuzzDuration(f *testing.F) {
 
 func TestSecretsAreNeverPrinted(t *testing.T) {
 	type holder struct {
-		Password Secret
+		Password auth.Secret
 		URL      SecretURL
 	}
 	h := holder{"hunter2", "redis://me:hunter2@redis:6379/0?password=hunter2"}
