@@ -24,9 +24,6 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// errRejected says that everything went well and that the answer is no.
-var errRejected = errors.New("rejected")
-
 func checkImageCommand(in *invocation) *cobra.Command {
 	var c imageCheck
 	cmd := &cobra.Command{
@@ -39,7 +36,7 @@ IMAGE is one of
   docker-archive:FILE    an archive of "docker save", or of an OCI layout, uncompressed
   NAME                   an image in a registry, named as for "docker pull" through dray
 
---as says what it would be pushed as, which decides which checks count and what the rules about names say. Exit codes: 0 it would pass, 3 it would be
+--as says what it would be pushed as, which decides which checks count and what the rules about names say. Exit codes: 0 it would pass, 4 it would be
 rejected, 1 it could not be looked at.`,
 		Example: "  dray check-image docker-archive:app.tar --as dray.example.com:5000/team/app:1.2\n  dray check-image oci:build --checks strict --json",
 		Args:    usage.Between(1, 1),

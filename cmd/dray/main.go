@@ -28,15 +28,6 @@ func main() {
 	os.Exit(code)
 }
 
-// Exit codes of run.
-const (
-	exitOK     = 0
-	exitFailed = 1 // what was asked for could not be done
-	exitUsage  = 2 // it is not clear what was asked for
-	exitNo     = 3 // it was done, and the answer is no
-	exitAbsent = 3 // no running dray could be asked
-)
-
 // run is the program: it returns the exit code.
 func run(ctx context.Context, args, environ []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	in := &invocation{environ: environ, stdin: stdin, stdout: stdout, stderr: stderr}
@@ -65,10 +56,13 @@ func run(ctx context.Context, args, environ []string, stdin io.Reader, stdout, s
 	}
 }
 
+const short = "A caching mirror for container registries that forwards pushes to Amazon ECR"
+
 func rootCommand(in *invocation) *cobra.Command {
 	root := &cobra.Command{
 		Use:           "dray",
-		Short:         "A caching mirror for container registries that forwards pushes to Amazon ECR",
+		Short:         short,
+		Long:          short + ".\n\nExit codes:\n" + exitCodes(),
 		Version:       buildVersion(),
 		SilenceErrors: true,
 		SilenceUsage:  true,

@@ -239,3 +239,18 @@ func TestCheckNamesUnknownVariables(t *testing.T) {
 		t.Errorf("check: code %d\n%s", code, stderr)
 	}
 }
+
+// TestExitCodesAreDocumented: the table of docs/operating.md is that of the help.
+func TestExitCodesAreDocumented(t *testing.T) {
+	page, err := os.ReadFile("../../docs/operating.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, help, _ := runDray(t, nil, "--help")
+	for line := range strings.Lines(exitCodes()) {
+		code, meaning, _ := strings.Cut(strings.TrimSpace(line), "  ")
+		if !strings.Contains(string(page), "| "+code+" | "+meaning+" |\n") || !strings.Contains(help, strings.TrimSpace(line)) {
+			t.Errorf("code %s, %s, is not in docs/operating.md or not in the help", code, meaning)
+		}
+	}
+}

@@ -44,7 +44,7 @@ func policyCommand(in *invocation) *cobra.Command {
   - name: its clean twin
     image: fixtures/clean.json
 
-Paths are relative to the file. A document is judged by names and image checks alone, because it has no layers. Exit codes: 0 all as expected, 3 some
+Paths are relative to the file. A document is judged by names and image checks alone, because it has no layers. Exit codes: 0 all as expected, 4 some
 not, 1 a file could not be read.`,
 		Example: "  dray policy test --config dray.yaml policy/*.yaml",
 		Args:    usage.Between(1, 1000),
