@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/http"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -18,41 +16,13 @@ import (
 	"dray/cache/meta/bolt"
 	"dray/cmd/dray/config"
 	"dray/mirror"
-	"dray/mirror/hosted"
 	"dray/mirror/inventory"
-	"dray/mirror/queue"
-	"dray/mirror/route"
 	"dray/mirror/wire"
 	"dray/upstream/ecr"
 
-	awsconfig "github.com/aws/aws-sdk-go-v2/config"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 )
-
-const dialTimeout = 20 * time.Second
-
-// graph is the whole program, put together and not yet running.
-type graph struct {
-	cfg        config.Config
-	log        *slog.Logger
-	metrics    *prometheus.Registry
-	disk       *disk.Dir
-	cache      *cache.Cache
-	store      *meta.Guarded
-	session    *ecr.Session // nil without private ECR
-	registries []*registry
-	hosted     []*hosted.Store
-	bases      *meta.Bases        // nil where no check asks what images are built on
-	queue      *queue.Queue       // nil where no push is acknowledged before it is forwarded
-	upstreams  []*mirror.Upstream // of registries and hosted
-	mirror     *mirror.Mirror
-	notifying  *http.Transport // to the services that are told of events; nil without any
-	inventory  *inventory.Inventory
-	servers    []*wire.Server
-	// background is everything that runs until the program stops, by name.
-	background map[string]func(context.Context) error
-}
 
 // build puts the program together, in the order in which its parts depend on each
 // other. It listens nowhere and starts nothing; what it opened is closed by close,
@@ -140,19 +110,6 @@ func (g *graph) buildUpstreams(ctx context.Context) error {
 	return nil
 }
 
-// awsSession reads the configuration of the AWS SDK once. It asks AWS for nothing:
-// missing credentials show at the first request, and in the health.
-func (g *graph) awsSession(ctx context.Context) (*ecr.Session, error) {
-	if g.session == nil {
-		cfg, err := awsconfig.LoadDefaultConfig(ctx)
-		if err != nil {
-			return nil, fmt.Errorf("AWS configuration: %w", err)
-		}
-		g.session = ecr.NewSession(cfg, g.log)
-	}
-	return g.session, nil
-}
-
 func (g *graph) buildMirror(context.Context) (err error) {
 	front := meta.NewFronted(g.store, meta.FrontOptions{})
 	touches := meta.NewTouches(front, meta.TouchesOptions{})
@@ -213,29 +170,6 @@ func (g *graph) buildListeners(context.Context) error {
 	return nil
 }
 
-// newServer makes a server with what all listeners have in common.
-func (g *graph) newServer(o wire.ServerOptions) (*wire.Server, error) {
-	limits := g.cfg.Limits
-	o.ReadHeaderTimeout, o.IdleTimeout, o.Grace, o.Logger = limits.ReadHeaderTimeout.Std(), limits.IdleTimeout.Std(), limits.ShutdownGrace.Std(), g.log
-	return wire.NewServer(o)
-}
-
-// routesOf lists a listener's upstreams in its order.
-func routesOf(c config.Config, l config.Listener) *route.Table {
-	r := &route.Table{}
-	if u, err := url.Parse(l.ExternalURL); err == nil && u.Host != "" {
-		r.Own = []string{u.Host}
-	}
-	for _, name := range l.Upstreams {
-		for _, u := range c.Upstreams {
-			if u.Name == name {
-				r.Order = append(r.Order, route.Route{Upstream: u.Name, Hosts: u.Hosts, Prefixes: u.Prefixes, DefaultNamespace: u.DefaultNamespace})
-			}
-		}
-	}
-	return r
-}
-
 func buildAccess(a config.Auth) (*mirror.Access, error) {
 	rules := make([]mirror.Rule, len(a.Rules))
 	for i, r := range a.Rules {
@@ -250,33 +184,4 @@ func buildAccess(a config.Auth) (*mirror.Access, error) {
 	return mirror.NewToken(mirror.TokenOptions{
 		Realm: a.Token.Realm, Service: a.Token.Service, Issuer: a.Token.Issuer, RootCertBundle: a.Token.RootCertBundle, JWKS: a.Token.JWKS,
 	}, rules)
-}
-
-func (g *graph) register(cs []prometheus.Collector) { g.metrics.MustRegister(cs...) }
-
-// close releases what build opened.
-func (g *graph) close() error {
-	var errs []error
-	if g.cache != nil {
-		g.cache.Close()
-	}
-	for _, r := range g.registries {
-		r.wire.CloseIdleConnections()
-	}
-	if g.notifying != nil {
-		g.notifying.CloseIdleConnections()
-	}
-	if g.store != nil {
-		errs = append(errs, g.store.Close())
-	}
-	for _, s := range g.hosted {
-		errs = append(errs, s.Close())
-	}
-	if g.queue != nil {
-		errs = append(errs, g.queue.Close())
-	}
-	if g.disk != nil {
-		errs = append(errs, g.disk.Close())
-	}
-	return errors.Join(errs...)
 }

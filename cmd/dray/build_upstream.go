@@ -24,6 +24,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
+const dialTimeout = 20 * time.Second
+
 // registry is one upstream with the parts of it that health and metrics look at.
 type registry struct {
 	*mirror.Upstream

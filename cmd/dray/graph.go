@@ -1,0 +1,94 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+
+	awsconfig "github.com/aws/aws-sdk-go-v2/config"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"dray/cache"
+	"dray/cache/disk"
+	"dray/cache/meta"
+	"dray/cmd/dray/config"
+	"dray/mirror"
+	"dray/mirror/hosted"
+	"dray/mirror/inventory"
+	"dray/mirror/queue"
+	"dray/mirror/wire"
+	"dray/upstream/ecr"
+)
+
+// graph is the whole program, put together and not yet running.
+type graph struct {
+	cfg        config.Config
+	log        *slog.Logger
+	metrics    *prometheus.Registry
+	disk       *disk.Dir
+	cache      *cache.Cache
+	store      *meta.Guarded
+	session    *ecr.Session // nil without private ECR
+	registries []*registry
+	hosted     []*hosted.Store
+	bases      *meta.Bases        // nil where no check asks what images are built on
+	queue      *queue.Queue       // nil where no push is acknowledged before it is forwarded
+	upstreams  []*mirror.Upstream // of registries and hosted
+	mirror     *mirror.Mirror
+	notifying  *http.Transport // to the services that are told of events; nil without any
+	inventory  *inventory.Inventory
+	servers    []*wire.Server
+	// background is everything that runs until the program stops, by name.
+	background map[string]func(context.Context) error
+}
+
+// awsSession reads the configuration of the AWS SDK once. It asks AWS for nothing:
+// missing credentials show at the first request, and in the health.
+func (g *graph) awsSession(ctx context.Context) (*ecr.Session, error) {
+	if g.session == nil {
+		cfg, err := awsconfig.LoadDefaultConfig(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("AWS configuration: %w", err)
+		}
+		g.session = ecr.NewSession(cfg, g.log)
+	}
+	return g.session, nil
+}
+
+// newServer makes a server with what all listeners have in common.
+func (g *graph) newServer(o wire.ServerOptions) (*wire.Server, error) {
+	limits := g.cfg.Limits
+	o.ReadHeaderTimeout, o.IdleTimeout, o.Grace, o.Logger = limits.ReadHeaderTimeout.Std(), limits.IdleTimeout.Std(), limits.ShutdownGrace.Std(), g.log
+	return wire.NewServer(o)
+}
+
+func (g *graph) register(cs []prometheus.Collector) { g.metrics.MustRegister(cs...) }
+
+// close releases what build opened.
+func (g *graph) close() error {
+	var errs []error
+	if g.cache != nil {
+		g.cache.Close()
+	}
+	for _, r := range g.registries {
+		r.wire.CloseIdleConnections()
+	}
+	if g.notifying != nil {
+		g.notifying.CloseIdleConnections()
+	}
+	if g.store != nil {
+		errs = append(errs, g.store.Close())
+	}
+	for _, s := range g.hosted {
+		errs = append(errs, s.Close())
+	}
+	if g.queue != nil {
+		errs = append(errs, g.queue.Close())
+	}
+	if g.disk != nil {
+		errs = append(errs, g.disk.Close())
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,68 @@
+package main
+
+import (
+	"net"
+	"net/url"
+	"slices"
+	"strings"
+
+	"dray/cmd/dray/config"
+	"dray/mirror/admin/api"
+	"dray/mirror/inventory"
+	"dray/mirror/route"
+	"dray/upstream/oci"
+)
+
+// routesOf lists a listener's upstreams in its order.
+func routesOf(c config.Config, l config.Listener) *route.Table {
+	r := &route.Table{}
+	if u, err := url.Parse(l.ExternalURL); err == nil && u.Host != "" {
+		r.Own = []string{u.Host}
+	}
+	for _, name := range l.Upstreams {
+		for _, u := range c.Upstreams {
+			if u.Name == name {
+				r.Order = append(r.Order, route.Route{Upstream: u.Name, Hosts: u.Hosts, Prefixes: u.Prefixes, DefaultNamespace: u.DefaultNamespace})
+			}
+		}
+	}
+	return r
+}
+
+// names reads what operators write.
+type names struct{ routes *route.Table }
+
+// namesOf knows every upstream, those of the first listener first, and every name of dray.
+func namesOf(c config.Config) names {
+	r := &route.Table{}
+	var order []string
+	for _, l := range c.Listeners {
+		lr := routesOf(c, l)
+		r.Own = append(r.Own, lr.Own...)
+		if host, _, err := net.SplitHostPort(l.Address); err == nil && host != "" {
+			r.Own = append(r.Own, l.Address)
+		}
+		for _, route := range lr.Order {
+			if !slices.Contains(order, route.Upstream) {
+				order = append(order, route.Upstream)
+				r.Order = append(r.Order, route)
+			}
+		}
+	}
+	return names{r}
+}
+
+func (n names) of(text string) (inventory.Name, error) {
+	if strings.HasPrefix(text, "sha256:") || strings.HasPrefix(text, "sha512:") {
+		d, err := oci.ParseDigest(text)
+		if err != nil {
+			return inventory.Name{}, api.Errorf(api.CodeInvalid, "%s", oci.AsError(err).Message)
+		}
+		return inventory.Name{Reference: oci.Reference{Digest: d}}, nil
+	}
+	target, ref, err := n.routes.Resolve(text)
+	if err != nil {
+		return inventory.Name{}, api.Errorf(api.CodeInvalid, "%s", oci.AsError(err).Message)
+	}
+	return inventory.Name{Upstream: target.Upstream, Repo: target.Repo, Reference: ref}, nil
+}
