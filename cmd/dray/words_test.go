@@ -253,16 +253,13 @@ func configPaths(of reflect.Type, tag string) map[string]bool {
 		for of.Kind() == reflect.Pointer {
 			of = of.Elem()
 		}
-		text, reads := reflect.New(of).Interface().(encoding.TextUnmarshaler)
+		_, reads := reflect.New(of).Interface().(encoding.TextUnmarshaler)
+		words := config.Words(of)
 		switch {
+		case words != nil:
+			found[at+": "+strings.Join(words, ", ")] = true
 		case reads:
-			line := at
-			if err := text.UnmarshalText([]byte("?")); err != nil {
-				if _, words, ok := strings.Cut(err.Error(), `"?" is none of `); ok {
-					line += ": " + words
-				}
-			}
-			found[line] = true
+			found[at] = true
 		case of.Kind() == reflect.Struct:
 			for i := range of.NumField() {
 				name, options, _ := strings.Cut(of.Field(i).Tag.Get(tag), ",")

@@ -59,10 +59,10 @@ func (d *decoder) value(path string, n *yaml.Node, v reflect.Value) {
 	if n.Kind == yaml.ScalarNode && n.Tag == "!!null" {
 		return // a key without a value keeps its default
 	}
-	text, isText := v.Addr().Interface().(encoding.TextUnmarshaler)
+	read := textReader(v)
 	switch {
-	case isText:
-		d.scalar(path, n, v, text)
+	case read != nil:
+		d.scalar(path, n, v, read)
 	case v.Kind() == reflect.Struct:
 		d.mapping(path, n, v)
 	case v.Kind() == reflect.Slice:
@@ -74,14 +74,31 @@ func (d *decoder) value(path string, n *yaml.Node, v reflect.Value) {
 	}
 }
 
-func (d *decoder) scalar(path string, n *yaml.Node, v reflect.Value, to encoding.TextUnmarshaler) {
+// textReader sets v from a text; it is nil where v takes more than that.
+func textReader(v reflect.Value) func(text string) error {
+	if to, ok := v.Addr().Interface().(encoding.TextUnmarshaler); ok {
+		return func(text string) error { return to.UnmarshalText([]byte(text)) }
+	}
+	if Words(v.Type()) == nil {
+		return nil
+	}
+	return func(text string) error {
+		if err := oneOf(v.Type(), text); err != nil {
+			return err
+		}
+		v.SetString(text)
+		return nil
+	}
+}
+
+func (d *decoder) scalar(path string, n *yaml.Node, v reflect.Value, read func(text string) error) {
 	switch {
 	case n.Kind != yaml.ScalarNode:
 		d.problem(path, n, "must be a single value")
 	case v.Type() == reflect.TypeFor[auth.Secret]():
 		d.problem(path, n, "%v", errSecretInFile)
 	default:
-		if err := to.UnmarshalText([]byte(n.Value)); err != nil {
+		if err := read(n.Value); err != nil {
 			d.problem(path, n, "%v", err)
 		}
 	}

@@ -1,6 +1,13 @@
 package config
 
-import "dray/upstream/auth"
+import (
+	"errors"
+	"reflect"
+
+	"github.com/caarlos0/env/v11"
+
+	"dray/upstream/auth"
+)
 
 // Environment holds the variables that override the file. Those without `DRAY_` in their names configure a working proxy by themselves.
 // A variable that is set to nothing counts as not set. The first listener is the first of `listeners`.
@@ -49,4 +56,48 @@ type Environment struct {
 	LogFormat *LogFormat `env:"DRAY_LOG_FORMAT"`
 	// Whether every request gets a line in the log.
 	LogAccess *bool `env:"DRAY_LOG_ACCESS"`
+}
+
+// variables drops what is set to nothing: Compose files and unit files often pass on a variable that nobody gave a value.
+func variables(environ []string) map[string]string {
+	vars := env.ToMap(environ)
+	for name, value := range vars {
+		if value == "" {
+			delete(vars, name)
+		}
+	}
+	return vars
+}
+
+func readEnvironment(vars map[string]string) (Environment, Problems) {
+	var over Environment
+	readers := map[reflect.Type]env.ParserFunc{}
+	for _, e := range enums() {
+		readers[e.typ] = func(text string) (any, error) {
+			return reflect.ValueOf(text).Convert(e.typ).Interface(), oneOf(e.typ, text)
+		}
+	}
+	err := env.ParseWithOptions(&over, env.Options{Environment: vars, FuncMap: readers})
+	if err == nil {
+		return over, nil
+	}
+	all, ok := errors.AsType[env.AggregateError](err)
+	if !ok {
+		return over, Problems{{Origin: "environment", Message: err.Error()}}
+	}
+	var problems Problems
+	for _, err := range all.Errors {
+		bad, ok := errors.AsType[env.ParseError](err)
+		if !ok {
+			problems = append(problems, Problem{Origin: "environment", Message: err.Error()})
+			continue
+		}
+		field, _ := reflect.TypeFor[Environment]().FieldByName(bad.Name)
+		message := bad.Err.Error()
+		if field.Type == reflect.TypeFor[*bool]() {
+			message = "must be true or false"
+		}
+		problems = append(problems, Problem{Origin: field.Tag.Get("env"), Message: message})
+	}
+	return over, problems
 }

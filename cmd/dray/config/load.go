@@ -3,52 +3,14 @@ package config
 import (
 	"bytes"
 	"cmp"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
-	"reflect"
-	"slices"
 	"strconv"
 	"strings"
 
-	"github.com/caarlos0/env/v11"
-
 	"dray/upstream/auth"
 )
-
-// Problem is one thing wrong with a configuration.
-type Problem struct {
-	Path    string // the key, such as upstreams[1].url; empty where the whole file is meant
-	Origin  string // where the value came from, such as dray.yaml:12 or PORT; empty where nobody gave one
-	Message string
-}
-
-// String is the problem on one line.
-func (p Problem) String() string {
-	parts := slices.DeleteFunc([]string{p.Origin, p.Path, p.Message}, func(s string) bool { return s == "" })
-	return strings.Join(parts, ": ")
-}
-
-// Problems is everything wrong with a configuration, as an error with one line for each.
-type Problems []Problem
-
-// Error is one line for each problem.
-func (ps Problems) Error() string {
-	lines := make([]string, len(ps))
-	for i, p := range ps {
-		lines[i] = p.String()
-	}
-	return strings.Join(lines, "\n")
-}
-
-// err is nil where there is no problem.
-func (ps Problems) err() error {
-	if len(ps) == 0 {
-		return nil
-	}
-	return ps
-}
 
 // Load makes the effective configuration: the defaults, then the file at path (none where path is empty), then the variables of
 // environ, which has the form of os.Environ. Defaults that depend on other values are filled in, and passwords are read from where they
@@ -102,44 +64,6 @@ func originOf(path string, origins map[string]string) string {
 		path = path[:max(strings.LastIndexAny(path, ".["), 0)]
 	}
 	return ""
-}
-
-// variables drops what is set to nothing: Compose files and unit files often pass on a variable that nobody gave a value.
-func variables(environ []string) map[string]string {
-	vars := env.ToMap(environ)
-	for name, value := range vars {
-		if value == "" {
-			delete(vars, name)
-		}
-	}
-	return vars
-}
-
-func readEnvironment(vars map[string]string) (Environment, Problems) {
-	var over Environment
-	err := env.ParseWithOptions(&over, env.Options{Environment: vars})
-	if err == nil {
-		return over, nil
-	}
-	all, ok := errors.AsType[env.AggregateError](err)
-	if !ok {
-		return over, Problems{{Origin: "environment", Message: err.Error()}}
-	}
-	var problems Problems
-	for _, err := range all.Errors {
-		bad, ok := errors.AsType[env.ParseError](err)
-		if !ok {
-			problems = append(problems, Problem{Origin: "environment", Message: err.Error()})
-			continue
-		}
-		field, _ := reflect.TypeFor[Environment]().FieldByName(bad.Name)
-		message := bad.Err.Error()
-		if field.Type == reflect.TypeFor[*bool]() {
-			message = "must be true or false"
-		}
-		problems = append(problems, Problem{Origin: field.Tag.Get("env"), Message: message})
-	}
-	return over, problems
 }
 
 // readSecrets takes the passwords from the files and variables that hold them.

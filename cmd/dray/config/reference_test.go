@@ -49,7 +49,7 @@ func TestGenerated(t *testing.T) {
 	golden(t, "example.yaml", all.example(t))
 }
 
-// TestReferenceIsComplete: no key is without prose.
+// TestReferenceIsComplete: no key is without prose, and no type of texts without its words.
 func TestReferenceIsComplete(t *testing.T) {
 	all := proseOf(t)
 	var look func(section reflect.Type, tag string)
@@ -57,6 +57,9 @@ func TestReferenceIsComplete(t *testing.T) {
 		for _, k := range all.keys(t, section, tag) {
 			if k.name == "" || !strings.HasSuffix(k.doc, ".") {
 				t.Errorf("%s: key %q has the prose %q", section.Name(), k.name, k.doc)
+			}
+			if own := k.typ.Kind() == reflect.String && k.typ != reflect.TypeFor[string](); own && Words(k.typ) == nil && !isText(k.typ) {
+				t.Errorf("%s: any text is taken for the type %s of %s", section.Name(), k.typ, k.name)
 			}
 			if inner, ok := sectionOf(k.typ); ok {
 				look(inner, tag)
@@ -156,8 +159,11 @@ func sectionOf(t reflect.Type) (section reflect.Type, ok bool) {
 	if t.Kind() == reflect.Slice {
 		t = t.Elem()
 	}
-	isText := reflect.PointerTo(t).Implements(reflect.TypeFor[encoding.TextUnmarshaler]())
-	return t, t.Kind() == reflect.Struct && !isText
+	return t, t.Kind() == reflect.Struct && !isText(t)
+}
+
+func isText(t reflect.Type) bool {
+	return reflect.PointerTo(t).Implements(reflect.TypeFor[encoding.TextUnmarshaler]())
 }
 
 // typeWords says in words what a key of type typ takes.

@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"math"
 	"net/url"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -152,158 +151,6 @@ func (s *SecretURL) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// Role is what clients may do at a listener.
-type Role string
-
-// The two roles.
-const (
-	RoleMirror   Role = "mirror"   // pull
-	RoleRegistry Role = "registry" // push and pull
-)
-
-// UnmarshalText accepts one of the roles.
-func (r *Role) UnmarshalText(text []byte) error { return oneOf(r, text, RoleMirror, RoleRegistry) }
-
-// Send is how blobs on disk are sent.
-type Send string
-
-// The ways to send.
-const (
-	SendSendfile Send = "sendfile"
-	SendSplice   Send = "splice"
-	SendCopy     Send = "copy"
-)
-
-// UnmarshalText accepts one of the ways.
-func (s *Send) UnmarshalText(text []byte) error {
-	return oneOf(s, text, SendSendfile, SendSplice, SendCopy)
-}
-
-// CreateMode says what becomes of repositories that are missing.
-type CreateMode string
-
-// The modes of creation.
-const (
-	CreateAll    CreateMode = "create"
-	CreateDryRun CreateMode = "dry_run"
-	CreateOff    CreateMode = "off"
-)
-
-// Creates says that somebody looks at what is missing; "" is the mode where nothing can be created.
-func (m CreateMode) Creates() bool { return m == CreateAll || m == CreateDryRun }
-
-// UnmarshalText accepts one of the modes.
-func (m *CreateMode) UnmarshalText(text []byte) error {
-	return oneOf(m, text, CreateAll, CreateDryRun, CreateOff)
-}
-
-// Kind is how an upstream is spoken to.
-type Kind string
-
-// The kinds of upstream.
-const (
-	KindOCI       Kind = "oci"
-	KindECR       Kind = "ecr"
-	KindECRPublic Kind = "ecr-public"
-	KindLocal     Kind = "local"
-)
-
-// UnmarshalText accepts one of the kinds.
-func (k *Kind) UnmarshalText(text []byte) error {
-	return oneOf(k, text, KindOCI, KindECR, KindECRPublic, KindLocal)
-}
-
-// WriteBack says whether build caches that are kept aside are forwarded as well.
-type WriteBack string
-
-// The ways to write back.
-const (
-	WriteBackNever WriteBack = "never"
-	WriteBackAsync WriteBack = "async"
-)
-
-// UnmarshalText accepts one of the ways.
-func (w *WriteBack) UnmarshalText(text []byte) error {
-	return oneOf(w, text, WriteBackNever, WriteBackAsync)
-}
-
-// Acknowledge is what must have happened to a push before the client is told that it succeeded.
-type Acknowledge string
-
-// The levels of acknowledgement.
-const (
-	AcknowledgeUpstream Acknowledge = "upstream"
-	AcknowledgeLocal    Acknowledge = "local"
-)
-
-// UnmarshalText accepts one of the levels.
-func (a *Acknowledge) UnmarshalText(text []byte) error {
-	return oneOf(a, text, AcknowledgeUpstream, AcknowledgeLocal)
-}
-
-// WhenFull is what a push does that does not fit into an upstream of kind local.
-type WhenFull string
-
-// The answers to a push that does not fit.
-const (
-	WhenFullEvict  WhenFull = "evict"
-	WhenFullRefuse WhenFull = "refuse"
-)
-
-// UnmarshalText accepts one of the answers.
-func (w *WhenFull) UnmarshalText(text []byte) error {
-	return oneOf(w, text, WhenFullEvict, WhenFullRefuse)
-}
-
-// Dimensions says by what CloudWatch metrics are told apart.
-type Dimensions string
-
-// The sets of dimensions.
-const (
-	DimensionsNone       Dimensions = "none"
-	DimensionsRepository Dimensions = "repository"
-	DimensionsImage      Dimensions = "image"
-)
-
-// UnmarshalText accepts one of the sets.
-func (d *Dimensions) UnmarshalText(text []byte) error {
-	return oneOf(d, text, DimensionsNone, DimensionsRepository, DimensionsImage)
-}
-
-// LogFormat is how a line of the log looks.
-type LogFormat string
-
-// The formats.
-const (
-	LogText LogFormat = "text"
-	LogJSON LogFormat = "json"
-)
-
-// UnmarshalText accepts one of the formats.
-func (f *LogFormat) UnmarshalText(text []byte) error { return oneOf(f, text, LogText, LogJSON) }
-
-// LogLevel is the least level that is written.
-type LogLevel string
-
-// UnmarshalText accepts one of the levels.
-func (l *LogLevel) UnmarshalText(text []byte) error {
-	return oneOf(l, text, "debug", "info", "warn", "error")
-}
-
-// Level is the level as package slog knows it; the zero value is info.
-func (l LogLevel) Level() slog.Level {
-	switch l {
-	case "debug":
-		return slog.LevelDebug
-	case "warn":
-		return slog.LevelWarn
-	case "error":
-		return slog.LevelError
-	default:
-		return slog.LevelInfo
-	}
-}
-
 // Port is a TCP port, 1 to 65535.
 type Port uint16
 
@@ -315,20 +162,4 @@ func (p *Port) UnmarshalText(text []byte) error {
 	}
 	*p = Port(n)
 	return nil
-}
-
-func oneOf[T ~string](to *T, text []byte, allowed ...T) error {
-	if !slices.Contains(allowed, T(text)) {
-		return fmt.Errorf("%q is none of %s", text, joinQuoted(allowed))
-	}
-	*to = T(text)
-	return nil
-}
-
-func joinQuoted[T ~string](words []T) string {
-	quoted := make([]string, len(words))
-	for i, w := range words {
-		quoted[i] = string(w)
-	}
-	return strings.Join(quoted, ", ")
 }

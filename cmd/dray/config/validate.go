@@ -2,7 +2,6 @@ package config
 
 import (
 	"cmp"
-	"fmt"
 	"maps"
 	"net"
 	"net/url"
@@ -12,17 +11,6 @@ import (
 	"strings"
 	"time"
 )
-
-// Report collects what is wrong with a configuration.
-type Report struct{ problems Problems }
-
-// Add says what is wrong with the value at path.
-func (k *Report) Add(path, format string, args ...any) {
-	k.problems = append(k.problems, Problem{Path: path, Message: fmt.Sprintf(format, args...)})
-}
-
-// Sound reports whether nothing wrong was found.
-func (k *Report) Sound() bool { return len(k.problems) == 0 }
 
 // A Validator adds what is wrong with a completed configuration.
 type Validator func(c Config, k *Report)
@@ -63,9 +51,6 @@ func (c Config) validate(k *Report, also []Validator) {
 		v(c, k)
 	}
 }
-
-// At is the path of the element i of a list.
-func At(list string, i int) string { return list + "[" + strconv.Itoa(i) + "]" }
 
 // validateNames finds what two entries claim for themselves.
 func (c Config) validateNames(k *Report) {

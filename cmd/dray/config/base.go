@@ -28,17 +28,3 @@ type BaseImage struct {
 	// DiffIDs of its layers, the lowest first, as its configuration (`rootfs`) has them; `dray check-image --view` shows them.
 	DiffIDs []string `yaml:"diff_ids"`
 }
-
-// UnknownBase is what becomes of images that are built on none that is known.
-type UnknownBase string
-
-// The two ways.
-const (
-	UnknownReject UnknownBase = "reject"
-	UnknownPass   UnknownBase = "pass"
-)
-
-// UnmarshalText accepts one of the ways.
-func (u *UnknownBase) UnmarshalText(text []byte) error {
-	return oneOf(u, text, UnknownReject, UnknownPass)
-}
