@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
-	"github.com/prometheus/client_golang/prometheus"
 )
 
 // BaseName is a name of an image that others may be built on.
@@ -33,13 +32,12 @@ const maxBaseNames = 32
 
 // Bases remember which images have which layers. What is lost is learnt again with the next pull.
 type Bases struct {
-	ledger
-	keep time.Duration
+	ledger[baseRecord]
 }
 
 // NewBases returns the images kept in s.
 func NewBases(s Store, o BasesOptions) *Bases {
-	return &Bases{ledger: newLedger(s, "bases"), keep: cmp.Or(o.Keep, 90*24*time.Hour)}
+	return &Bases{newLedger[baseRecord](s, "bases", cmp.Or(o.Keep, 90*24*time.Hour))}
 }
 
 // baseRecord is the stored form of the names of one image, the newest first.
@@ -53,7 +51,7 @@ type baseNameRecord struct {
 	Seen     int64  `json:"t"` // Unix seconds
 }
 
-func (r *baseRecord) check() error {
+func (r baseRecord) check() error {
 	if len(r.Names) == 0 || len(r.Names) > maxBaseNames {
 		return fmt.Errorf("base image with %d names", len(r.Names))
 	}
@@ -80,7 +78,7 @@ func (b *Bases) Named(ctx context.Context, layers []digest.Digest) ([]BaseName, 
 }
 
 func (b *Bases) known(ctx context.Context, key string) (r baseRecord, err error) {
-	if err = b.read(ctx, key, &r); errors.Is(err, ErrNotFound) {
+	if r, err = b.read(ctx, key); errors.Is(err, ErrNotFound) {
 		return baseRecord{}, nil
 	}
 	now := time.Now()
@@ -104,11 +102,8 @@ func (b *Bases) Learn(ctx context.Context, layers []digest.Digest, n BaseName) e
 	r.Names = slices.Insert(r.Names, 0, baseNameRecord{n.Name, n.Upstream, n.Seen.Unix()})
 	slices.SortStableFunc(r.Names, func(a, b baseNameRecord) int { return cmp.Compare(b.Seen, a.Seen) })
 	r.Names = r.Names[:min(len(r.Names), maxBaseNames)]
-	if err := b.write(ctx, key, &r, b.keep); err != nil {
+	if err := b.write(ctx, key, r); err != nil {
 		return fmt.Errorf("base image %s: %w", n.Name, err)
 	}
 	return nil
 }
-
-// Collectors returns the metrics of the facts.
-func (b *Bases) Collectors() []prometheus.Collector { return b.collectors() }

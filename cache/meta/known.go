@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
-	"github.com/prometheus/client_golang/prometheus"
 )
 
 // KnownFact says that a target holds something.
@@ -41,15 +40,14 @@ type KnownOptions struct {
 // twice. There are only positive facts. One can be wrong, when the target
 // deleted something meanwhile: whoever learns so calls Forget and sends it again.
 type Known struct {
-	ledger
-	keep, keepUnreferenced time.Duration
+	ledger[knownRecord]
+	keepUnreferenced time.Duration
 }
 
 // NewKnown returns the facts about targets kept in s.
 func NewKnown(s Store, o KnownOptions) *Known {
 	return &Known{
-		ledger:           newLedger(s, "known"),
-		keep:             cmp.Or(o.Keep, 12*time.Hour),
+		ledger:           newLedger[knownRecord](s, "known", cmp.Or(o.Keep, 12*time.Hour)),
 		keepUnreferenced: cmp.Or(o.KeepUnreferenced, time.Hour),
 	}
 }
@@ -61,7 +59,7 @@ type knownRecord struct {
 	Referenced bool  `json:"r,omitempty"`
 }
 
-func (r *knownRecord) check() error {
+func (r knownRecord) check() error {
 	if !r.Kind.valid() {
 		return fmt.Errorf("known content of kind %q", string(r.Kind))
 	}
@@ -73,19 +71,21 @@ type homeRecord struct {
 	Repo string `json:"r"`
 }
 
-func (r *homeRecord) check() error {
+func (r homeRecord) check() error {
 	if r.Repo == "" {
 		return errors.New("home without a repository")
 	}
 	return nil
 }
 
+func (k *Known) homes() ledger[homeRecord] { return beside[homeRecord](k.ledger) }
+
 // Home returns a repository of upstream that holds the blob d under a manifest: the one that was added last.
 // ErrNotFound says that none is known. Whether it still holds it is not certain, and who may know of it is the
 // caller's to decide.
 func (k *Known) Home(ctx context.Context, upstream string, d digest.Digest) (string, error) {
-	var r homeRecord
-	if err := k.read(ctx, homeKey{upstream, d}.key(), &r); err != nil {
+	r, err := k.homes().read(ctx, homeKey{upstream, d}.key())
+	if err != nil {
 		return "", fmt.Errorf("home of %s/%s: %w", upstream, d, err)
 	}
 	return r.Repo, nil
@@ -94,8 +94,8 @@ func (k *Known) Home(ctx context.Context, upstream string, d digest.Digest) (str
 // Get returns the fact that repo of upstream holds d, ErrNotFound when that is
 // not known, or the failure of the store.
 func (k *Known) Get(ctx context.Context, upstream, repo string, d digest.Digest) (KnownFact, error) {
-	var r knownRecord
-	if err := k.read(ctx, digestKey{upstream, repo, d}.in(knownSpace), &r); err != nil {
+	r, err := k.read(ctx, digestKey{upstream, repo, d}.in(knownSpace))
+	if err != nil {
 		return KnownFact{}, fmt.Errorf("known %s/%s@%s: %w", upstream, repo, d, err)
 	}
 	return KnownFact(r), nil
@@ -108,19 +108,18 @@ func (k *Known) Add(ctx context.Context, upstream, repo string, held ...Holding)
 	for _, h := range held {
 		r := knownRecord(h.KnownFact)
 		r.Referenced = r.Referenced || r.Kind == KindManifest
-		value, err := encode(&r)
+		e, err := k.entry(digestKey{upstream, repo, h.Digest}.in(knownSpace), r)
 		if err = errors.Join(err, checkDigest(h.Digest)); err != nil {
 			return fmt.Errorf("known %s/%s: %w", upstream, repo, err)
 		}
-		e := Entry{digestKey{upstream, repo, h.Digest}.in(knownSpace), value}
 		if r.Referenced {
 			lasting = append(lasting, e)
 			if r.Kind == KindBlob {
-				home, err := encode(&homeRecord{repo})
+				home, err := k.homes().entry(homeKey{upstream, h.Digest}.key(), homeRecord{repo})
 				if err != nil {
 					return fmt.Errorf("known %s/%s: %w", upstream, repo, err)
 				}
-				lasting = append(lasting, Entry{homeKey{upstream, h.Digest}.key(), home})
+				lasting = append(lasting, home)
 			}
 		} else {
 			passing = append(passing, e)
@@ -149,6 +148,3 @@ func (k *Known) Forget(ctx context.Context, upstream, repo string, ds ...digest.
 	}
 	return errors.Join(errs...)
 }
-
-// Collectors returns the metrics of the facts about targets.
-func (k *Known) Collectors() []prometheus.Collector { return k.collectors() }

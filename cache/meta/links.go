@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
-	"github.com/prometheus/client_golang/prometheus"
 )
 
 // LinkFact is what a manifest said about something it references.
@@ -38,13 +37,12 @@ type LinksOptions struct {
 // a manifest that came through this repository references it. A missing link
 // means that the upstream must be asked, not that access is denied.
 type Links struct {
-	ledger
-	keep time.Duration
+	ledger[linkRecord]
 }
 
 // NewLinks returns the links kept in s.
 func NewLinks(s Store, o LinksOptions) *Links {
-	return &Links{ledger: newLedger(s, "links"), keep: cmp.Or(o.Keep, 30*24*time.Hour)}
+	return &Links{newLedger[linkRecord](s, "links", cmp.Or(o.Keep, 30*24*time.Hour))}
 }
 
 // Under returns the links with reads that lease covers.
@@ -61,7 +59,7 @@ type linkRecord struct {
 	Kind      Kind   `json:"k"`
 }
 
-func (r *linkRecord) check() error {
+func (r linkRecord) check() error {
 	if !r.Kind.valid() {
 		return fmt.Errorf("link of kind %q", string(r.Kind))
 	}
@@ -71,8 +69,8 @@ func (r *linkRecord) check() error {
 // Get returns the link of repo to d, ErrNotFound when there is none, or the
 // failure of the store.
 func (l *Links) Get(ctx context.Context, upstream, repo string, d digest.Digest) (LinkFact, error) {
-	var r linkRecord
-	if err := l.read(ctx, digestKey{upstream, repo, d}.in(linkSpace), &r); err != nil {
+	r, err := l.read(ctx, digestKey{upstream, repo, d}.in(linkSpace))
+	if err != nil {
 		return LinkFact{}, fmt.Errorf("link %s/%s@%s: %w", upstream, repo, d, err)
 	}
 	return LinkFact(r), nil
@@ -83,12 +81,11 @@ func (l *Links) Get(ctx context.Context, upstream, repo string, d digest.Digest)
 func (l *Links) Add(ctx context.Context, upstream, repo string, links ...Link) error {
 	entries := make([]Entry, 0, len(links))
 	for _, link := range links {
-		r := linkRecord(link.LinkFact)
-		value, err := encode(&r)
+		e, err := l.entry(digestKey{upstream, repo, link.Digest}.in(linkSpace), linkRecord(link.LinkFact))
 		if err = errors.Join(err, checkDigest(link.Digest)); err != nil {
 			return fmt.Errorf("link %s/%s: %w", upstream, repo, err)
 		}
-		entries = append(entries, Entry{digestKey{upstream, repo, link.Digest}.in(linkSpace), value})
+		entries = append(entries, e)
 	}
 	if err := PutAll(ctx, l.store, entries, l.keep); err != nil {
 		return fmt.Errorf("link %s/%s: %w", upstream, repo, err)
@@ -115,30 +112,14 @@ type Linked struct {
 // the path of a pull.
 func (l *Links) All(ctx context.Context, upstream string) iter.Seq2[Linked, error] {
 	return func(yield func(Linked, error) bool) {
-		for entry, err := range l.store.Scan(ctx, below(linkSpace, upstream)) {
+		for row, err := range list(ctx, l.ledger, below(linkSpace, upstream), digestKeyIn(linkSpace)) {
 			if err != nil {
 				yield(Linked{}, fmt.Errorf("list links: %w", err))
 				return
 			}
-			if link, ok := l.linked(entry); ok && !yield(link, nil) {
+			if !yield(Linked{row.key.upstream, row.key.repo, Link{row.key.digest, LinkFact(row.record)}}, nil) {
 				return
 			}
 		}
 	}
 }
-
-func (l *Links) linked(entry Entry) (Linked, bool) {
-	key, ok := digestKeyIn(linkSpace)(entry.Key)
-	if !ok {
-		l.unreadable.Inc()
-		return Linked{}, false
-	}
-	var r linkRecord
-	if err := l.decode(entry.Value, &r); err != nil { // counted
-		return Linked{}, false
-	}
-	return Linked{key.upstream, key.repo, Link{key.digest, LinkFact(r)}}, true
-}
-
-// Collectors returns the metrics of the links.
-func (l *Links) Collectors() []prometheus.Collector { return l.collectors() }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"iter"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -22,61 +23,105 @@ const (
 
 func (k Kind) valid() bool { return k == KindBlob || k == KindManifest }
 
-// record is what a facade keeps under a key. check refuses what decodes but
-// cannot have been written by this version.
+// record is the stored form of a fact. check refuses what decodes but cannot have been
+// written by this version.
 type record interface{ check() error }
 
-// ledger is the part the facades share: values as compact JSON, and a count of
-// those that could not be read.
-type ledger struct {
+// ledger keeps records of one type: as compact JSON, each for a while, with a count of
+// those that could not be read. The facades are made of ledgers.
+type ledger[R record] struct {
 	store      Store
 	lease      *Lease // covers the reads; nil: nothing does
+	keep       time.Duration
 	unreadable prometheus.Counter
 }
 
-func newLedger(s Store, facts string) ledger {
-	return ledger{store: s, unreadable: prometheus.NewCounter(prometheus.CounterOpts{
+func newLedger[R record](s Store, facts string, keep time.Duration) ledger[R] {
+	return ledger[R]{store: s, keep: keep, unreadable: prometheus.NewCounter(prometheus.CounterOpts{
 		Name:        "dray_meta_unreadable_total",
 		Help:        "Facts found in the metadata store that could not be read and were treated as not found.",
 		ConstLabels: prometheus.Labels{"facts": facts},
 	})}
 }
 
-// read fills rec from what is under key. What cannot be read is not found.
-func (l *ledger) read(ctx context.Context, key string, rec record) error {
-	value, err := GetLeased(ctx, l.store, key, l.lease)
-	if err != nil {
-		return err
-	}
-	return l.decode(value, rec)
+// beside returns a ledger of other records that belong to the same facts.
+func beside[R, O record](l ledger[O]) ledger[R] {
+	return ledger[R]{l.store, l.lease, l.keep, l.unreadable}
 }
 
-func (l *ledger) decode(value []byte, rec record) error {
-	err := json.Unmarshal(value, rec)
-	if err == nil {
-		err = rec.check()
+// read returns what is under key. What cannot be read is not found.
+func (l ledger[R]) read(ctx context.Context, key string) (r R, err error) {
+	value, err := GetLeased(ctx, l.store, key, l.lease)
+	if err != nil {
+		return r, err
+	}
+	return l.decode(value)
+}
+
+func (l ledger[R]) decode(value []byte) (r R, err error) {
+	if err = json.Unmarshal(value, &r); err == nil {
+		err = r.check()
 	}
 	if err != nil {
 		l.unreadable.Inc()
-		return fmt.Errorf("%w: unreadable value: %w", ErrNotFound, err)
+		return *new(R), fmt.Errorf("%w: unreadable value: %w", ErrNotFound, err)
 	}
-	return nil
+	return r, nil
 }
 
-func (l *ledger) write(ctx context.Context, key string, rec record, ttl time.Duration) error {
-	value, err := encode(rec)
+// write puts r under key for as long as the ledger keeps records.
+func (l ledger[R]) write(ctx context.Context, key string, r R) error {
+	return l.writeFor(ctx, key, r, l.keep)
+}
+
+func (l ledger[R]) writeFor(ctx context.Context, key string, r R, keep time.Duration) error {
+	e, err := l.entry(key, r)
 	if err != nil {
 		return err
 	}
-	return l.store.Put(ctx, key, value, ttl)
+	return l.store.Put(ctx, e.Key, e.Value, keep)
 }
 
-// encode refuses to write what read would not accept.
-func encode(rec record) ([]byte, error) {
-	if err := rec.check(); err != nil {
-		return nil, err
+// entry refuses to write what read would not accept.
+func (l ledger[R]) entry(key string, r R) (Entry, error) {
+	if err := r.check(); err != nil {
+		return Entry{}, err
 	}
-	return json.Marshal(rec)
+	value, err := json.Marshal(r)
+	return Entry{key, value}, err
+}
+
+// row is a record of a listing, with what its key says.
+type row[K any, R record] struct {
+	key    K
+	record R
+}
+
+// list yields the records whose keys begin with prefix. What cannot be read is counted and left
+// out. It reads the whole store where that keeps no order of keys.
+func list[K any, R record](ctx context.Context, l ledger[R], prefix string, parse func(string) (K, bool)) iter.Seq2[row[K, R], error] {
+	return func(yield func(row[K, R], error) bool) {
+		for entry, err := range l.store.Scan(ctx, prefix) {
+			if err != nil {
+				yield(row[K, R]{}, err)
+				return
+			}
+			key, ok := parse(entry.Key)
+			if !ok {
+				l.unreadable.Inc()
+				continue
+			}
+			r, err := l.decode(entry.Value)
+			if err == nil && !yield(row[K, R]{key, r}, nil) {
+				return
+			}
+		}
+	}
+}
+
+// Collectors returns the metrics of the facts.
+func (l ledger[R]) Collectors() []prometheus.Collector {
+	return []prometheus.Collector{l.unreadable}
 }
 
 func checkDigest(d digest.Digest) error {
@@ -84,8 +129,4 @@ func checkDigest(d digest.Digest) error {
 		return fmt.Errorf("digest %q: %w", string(d), err)
 	}
 	return nil
-}
-
-func (l *ledger) collectors() []prometheus.Collector {
-	return []prometheus.Collector{l.unreadable}
 }

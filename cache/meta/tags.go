@@ -3,14 +3,11 @@ package meta
 import (
 	"cmp"
 	"context"
-	"crypto/rand"
-	"errors"
 	"fmt"
 	"iter"
 	"time"
 
 	"github.com/opencontainers/go-digest"
-	"github.com/prometheus/client_golang/prometheus"
 )
 
 // TagKey names one question about a tag. Accept is the normalised Accept header
@@ -63,13 +60,12 @@ type TagsOptions struct {
 // must agree to within seconds; a disagreement of n seconds can hide or keep
 // facts around a push for n seconds.
 type Tags struct {
-	ledger
-	maxKeep time.Duration
+	ledger[tagRecord]
 }
 
 // NewTags returns the tag facts kept in s.
 func NewTags(s Store, o TagsOptions) *Tags {
-	return &Tags{ledger: newLedger(s, "tags"), maxKeep: cmp.Or(o.MaxKeep, 30*24*time.Hour)}
+	return &Tags{newLedger[tagRecord](s, "tags", cmp.Or(o.MaxKeep, 30*24*time.Hour))}
 }
 
 // Under returns the facts with reads that l covers.
@@ -90,14 +86,14 @@ type tagRecord struct {
 	Epoch     string        `json:"e,omitempty"`
 }
 
-func (r *tagRecord) check() error {
+func (r tagRecord) check() error {
 	if r.NotFound {
 		return nil
 	}
 	return checkDigest(r.Digest)
 }
 
-func (r *tagRecord) fact() TagFact {
+func (r tagRecord) fact() TagFact {
 	f := TagFact{
 		Digest: r.Digest, MediaType: r.MediaType, Size: r.Size,
 		CheckedAt: time.Unix(0, r.Checked), NotFound: r.NotFound,
@@ -108,47 +104,18 @@ func (r *tagRecord) fact() TagFact {
 	return f
 }
 
-// epoch is written by Forget: facts under another name are invisible, and
-// answers to questions asked before Began are not recorded.
-type epoch struct {
-	Name  string `json:"e"`
-	Began int64  `json:"b"` // Unix nanoseconds
-}
-
-func (e *epoch) check() error {
-	if e.Name == "" {
-		return errors.New("epoch without a name")
-	}
-	return nil
-}
-
-func (e *epoch) hides(r *tagRecord) bool { return r.Epoch != e.Name || r.Checked < e.Began }
-
-// epoch returns the zero epoch for a tag that was never forgotten.
-func (t *Tags) epoch(ctx context.Context, upstream, repo, tag string) (epoch, error) {
-	var e epoch
-	err := t.read(ctx, TagKey{Upstream: upstream, Repo: repo, Tag: tag}.forgetKey(), &e)
-	if errors.Is(err, ErrNotFound) {
-		return epoch{}, nil
-	}
-	if now := time.Now(); Age(now, time.Unix(0, e.Began)) > t.maxKeep+time.Hour {
-		e.Began = 0 // by a clock that was ahead: else nothing about the tag would be recorded until then
-	}
-	return e, err
-}
-
 // Get returns the fact about k, ErrNotFound when there is none, or the failure
 // of the store. A fact with NotFound set is an answer, not ErrNotFound.
 func (t *Tags) Get(ctx context.Context, k TagKey) (TagFact, error) {
-	var r tagRecord
-	if err := t.read(ctx, k.key(), &r); err != nil {
-		return TagFact{}, fmt.Errorf("tag %s: %w", k, err)
-	}
-	e, err := t.epoch(ctx, k.Upstream, k.Repo, k.Tag)
+	r, err := t.read(ctx, k.key())
 	if err != nil {
 		return TagFact{}, fmt.Errorf("tag %s: %w", k, err)
 	}
-	if e.hides(&r) {
+	e, err := epochsOf(t.ledger).at(ctx, k.forgetKey())
+	if err != nil {
+		return TagFact{}, fmt.Errorf("tag %s: %w", k, err)
+	}
+	if e.hides(r.Epoch, r.Checked) {
 		return TagFact{}, fmt.Errorf("tag %s: %w", k, ErrNotFound)
 	}
 	return r.fact(), nil
@@ -158,13 +125,13 @@ func (t *Tags) Get(ctx context.Context, k TagKey) (TagFact, error) {
 // 0. A zero CheckedAt means now. A fact whose question was asked before the last
 // Forget of its tag is dropped without an error.
 func (t *Tags) Set(ctx context.Context, k TagKey, f TagFact, keep time.Duration) error {
-	if keep == 0 || keep > t.maxKeep {
-		keep = t.maxKeep
+	if keep == 0 || keep > t.keep {
+		keep = t.keep
 	}
 	if f.CheckedAt.IsZero() {
 		f.CheckedAt = time.Now()
 	}
-	e, err := t.epoch(ctx, k.Upstream, k.Repo, k.Tag)
+	e, err := epochsOf(t.ledger).at(ctx, k.forgetKey())
 	if err != nil {
 		return fmt.Errorf("set tag %s: %w", k, err)
 	}
@@ -175,10 +142,10 @@ func (t *Tags) Set(ctx context.Context, k TagKey, f TagFact, keep time.Duration)
 	if f.NotFound && f.Reason != (Reason{}) {
 		r.Reason = &f.Reason
 	}
-	if e.hides(&r) {
+	if e.hides(r.Epoch, r.Checked) {
 		return nil
 	}
-	if err := t.write(ctx, k.key(), &r, keep); err != nil {
+	if err := t.writeFor(ctx, k.key(), r, keep); err != nil {
 		return fmt.Errorf("set tag %s: %w", k, err)
 	}
 	return nil
@@ -196,9 +163,7 @@ func (t *Tags) SetNotFound(ctx context.Context, k TagKey, asked time.Time, windo
 // Forget makes every fact about a tag invisible, for every Accept, as well as
 // answers still on their way. A push calls it before it records the new digest.
 func (t *Tags) Forget(ctx context.Context, upstream, repo, tag string) error {
-	e := epoch{Name: rand.Text(), Began: time.Now().UnixNano()}
-	// The epoch must outlive every fact that it hides.
-	if err := t.write(ctx, TagKey{Upstream: upstream, Repo: repo, Tag: tag}.forgetKey(), &e, t.maxKeep+time.Hour); err != nil {
+	if err := epochsOf(t.ledger).begin(ctx, TagKey{Upstream: upstream, Repo: repo, Tag: tag}.forgetKey()); err != nil {
 		return fmt.Errorf("forget tag %s/%s:%s: %w", upstream, repo, tag, err)
 	}
 	return nil
@@ -209,43 +174,22 @@ func (t *Tags) Forget(ctx context.Context, upstream, repo, tag string) error {
 // keys; it is not for the path of a pull.
 func (t *Tags) All(ctx context.Context, upstream string) iter.Seq2[Tag, error] {
 	return func(yield func(Tag, error) bool) {
-		for entry, err := range t.store.Scan(ctx, below(tagSpace, upstream)) {
+		for row, err := range list(ctx, t.ledger, below(tagSpace, upstream), parseTagKey) {
+			var e epoch
+			if err == nil {
+				e, err = epochsOf(t.ledger).at(ctx, row.key.forgetKey())
+			}
 			if err != nil {
 				yield(Tag{}, fmt.Errorf("list tags: %w", err))
 				return
 			}
-			tag, ok, err := t.visible(ctx, entry)
-			if err != nil {
-				yield(Tag{}, fmt.Errorf("list tags: %w", err))
-				return
-			}
-			if ok && !yield(tag, nil) {
+			tag := Tag{Upstream: row.key.Upstream, Repo: row.key.Repo, Tag: row.key.Tag, TagFact: row.record.fact()}
+			if !e.hides(row.record.Epoch, row.record.Checked) && !yield(tag, nil) {
 				return
 			}
 		}
 	}
 }
-
-func (t *Tags) visible(ctx context.Context, entry Entry) (Tag, bool, error) {
-	key, ok := parseTagKey(entry.Key)
-	if !ok {
-		t.unreadable.Inc()
-		return Tag{}, false, nil
-	}
-	var r tagRecord
-	if err := t.decode(entry.Value, &r); err != nil {
-		return Tag{}, false, nil
-	}
-	tag := Tag{Upstream: key.Upstream, Repo: key.Repo, Tag: key.Tag, TagFact: r.fact()}
-	e, err := t.epoch(ctx, tag.Upstream, tag.Repo, tag.Tag)
-	if err != nil {
-		return Tag{}, false, err
-	}
-	return tag, !e.hides(&r), nil
-}
-
-// Collectors returns the metrics of the tag facts.
-func (t *Tags) Collectors() []prometheus.Collector { return t.collectors() }
 
 // String names the tag for messages.
 func (k TagKey) String() string { return k.Upstream + "/" + k.Repo + ":" + k.Tag }

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
-	"github.com/prometheus/client_golang/prometheus"
 )
 
 // TouchFact says when an upstream last saw a pull of an image, for upstreams that
@@ -42,13 +41,12 @@ type TouchesOptions struct {
 // share a store ask once between them, and a restart does not repeat it. A lost fact
 // costs one request more.
 type Touches struct {
-	ledger
-	keep time.Duration
+	ledger[touchRecord]
 }
 
 // NewTouches returns the facts kept in s.
 func NewTouches(s Store, o TouchesOptions) *Touches {
-	return &Touches{ledger: newLedger(s, "touches"), keep: cmp.Or(o.Keep, 30*24*time.Hour)}
+	return &Touches{newLedger[touchRecord](s, "touches", cmp.Or(o.Keep, 30*24*time.Hour))}
 }
 
 // touchRecord is the stored form of a TouchFact.
@@ -59,22 +57,22 @@ type touchRecord struct {
 	Tag       string `json:"g,omitempty"`
 }
 
-func (r *touchRecord) check() error {
+func (r touchRecord) check() error {
 	if r.Touched <= 0 {
 		return errors.New("touch without a time")
 	}
 	return nil
 }
 
-func (r *touchRecord) fact() TouchFact {
+func (r touchRecord) fact() TouchFact {
 	return TouchFact{Touched: time.Unix(0, r.Touched), Pulled: r.Pulled, MediaType: r.MediaType, Tag: r.Tag}
 }
 
 // Get returns the fact about an image, ErrNotFound when there is none, or the failure
 // of the store.
 func (t *Touches) Get(ctx context.Context, upstream, repo string, d digest.Digest) (TouchFact, error) {
-	var r touchRecord
-	if err := t.read(ctx, digestKey{upstream, repo, d}.in(touchSpace), &r); err != nil {
+	r, err := t.read(ctx, digestKey{upstream, repo, d}.in(touchSpace))
+	if err != nil {
 		return TouchFact{}, fmt.Errorf("touch %s/%s@%s: %w", upstream, repo, d, err)
 	}
 	return r.fact(), nil
@@ -83,7 +81,7 @@ func (t *Touches) Get(ctx context.Context, upstream, repo string, d digest.Diges
 // Set records the fact about an image.
 func (t *Touches) Set(ctx context.Context, upstream, repo string, d digest.Digest, f TouchFact) error {
 	r := touchRecord{Touched: f.Touched.UnixNano(), Pulled: f.Pulled, MediaType: f.MediaType, Tag: f.Tag}
-	if err := errors.Join(checkDigest(d), t.write(ctx, digestKey{upstream, repo, d}.in(touchSpace), &r, t.keep)); err != nil {
+	if err := errors.Join(checkDigest(d), t.write(ctx, digestKey{upstream, repo, d}.in(touchSpace), r)); err != nil {
 		return fmt.Errorf("touch %s/%s@%s: %w", upstream, repo, d, err)
 	}
 	return nil
@@ -93,26 +91,14 @@ func (t *Touches) Set(ctx context.Context, upstream, repo string, d digest.Diges
 // order of keys.
 func (t *Touches) All(ctx context.Context) iter.Seq2[Touch, error] {
 	return func(yield func(Touch, error) bool) {
-		for entry, err := range t.store.Scan(ctx, touchSpace) {
+		for row, err := range list(ctx, t.ledger, touchSpace, digestKeyIn(touchSpace)) {
 			if err != nil {
 				yield(Touch{}, fmt.Errorf("list touches: %w", err))
 				return
 			}
-			key, ok := digestKeyIn(touchSpace)(entry.Key)
-			var r touchRecord
-			if !ok {
-				t.unreadable.Inc()
-				continue
-			}
-			if t.decode(entry.Value, &r) != nil {
-				continue
-			}
-			if !yield(Touch{Upstream: key.upstream, Repo: key.repo, Digest: key.digest, TouchFact: r.fact()}, nil) {
+			if !yield(Touch{Upstream: row.key.upstream, Repo: row.key.repo, Digest: row.key.digest, TouchFact: row.record.fact()}, nil) {
 				return
 			}
 		}
 	}
 }
-
-// Collectors returns the metrics of the facts.
-func (t *Touches) Collectors() []prometheus.Collector { return t.collectors() }

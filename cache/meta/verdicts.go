@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
-	"github.com/prometheus/client_golang/prometheus"
 )
 
 // VerdictsOptions configure [NewVerdicts].
@@ -20,13 +19,12 @@ type VerdictsOptions struct {
 // Verdicts remember what a check found in the content of a digest. The key has the
 // check's revision, so that an answer is never used after the check has changed.
 type Verdicts struct {
-	ledger
-	keep time.Duration
+	ledger[verdictRecord]
 }
 
 // NewVerdicts returns the verdicts kept in s.
 func NewVerdicts(s Store, o VerdictsOptions) *Verdicts {
-	return &Verdicts{ledger: newLedger(s, "verdicts"), keep: cmp.Or(o.Keep, 30*24*time.Hour)}
+	return &Verdicts{newLedger[verdictRecord](s, "verdicts", cmp.Or(o.Keep, 30*24*time.Hour))}
 }
 
 // verdictRecord is the stored form: an answer is the check's own JSON.
@@ -34,7 +32,7 @@ type verdictRecord struct {
 	Answer json.RawMessage `json:"a"`
 }
 
-func (r *verdictRecord) check() error {
+func (r verdictRecord) check() error {
 	if len(r.Answer) == 0 {
 		return errors.New("verdict without an answer")
 	}
@@ -44,20 +42,14 @@ func (r *verdictRecord) check() error {
 // Recall returns the answer of a check about d; false where there is none, or where the
 // store fails: then the content is looked at again.
 func (v *Verdicts) Recall(ctx context.Context, d digest.Digest, check, revision string) ([]byte, bool) {
-	var r verdictRecord
-	if err := v.read(ctx, verdictKey{d, check, revision}.key(), &r); err != nil {
-		return nil, false
-	}
-	return r.Answer, true
+	r, err := v.read(ctx, verdictKey{d, check, revision}.key())
+	return r.Answer, err == nil
 }
 
 // Remember keeps the answer of a check, a JSON value, about d. What cannot be kept
 // costs another look.
 func (v *Verdicts) Remember(ctx context.Context, d digest.Digest, check, revision string, answer []byte) {
 	if checkDigest(d) == nil {
-		_ = v.write(ctx, verdictKey{d, check, revision}.key(), &verdictRecord{Answer: answer}, v.keep)
+		_ = v.write(ctx, verdictKey{d, check, revision}.key(), verdictRecord{Answer: answer})
 	}
 }
-
-// Collectors returns the metrics of the verdicts.
-func (v *Verdicts) Collectors() []prometheus.Collector { return v.collectors() }

@@ -1,0 +1,52 @@
+package meta
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"time"
+)
+
+// epoch is what hides all facts about something at once: those under another name are
+// invisible, and answers to questions asked before Began are not recorded.
+type epoch struct {
+	Name  string `json:"e"`
+	Began int64  `json:"b"` // Unix nanoseconds
+}
+
+func (e epoch) check() error {
+	if e.Name == "" {
+		return errors.New("epoch without a name")
+	}
+	return nil
+}
+
+// hides reports whether a fact is invisible, by the epoch that it was recorded in and the time
+// of its question.
+func (e epoch) hides(name string, checked int64) bool { return name != e.Name || checked < e.Began }
+
+// epochs are the epochs of the facts in a ledger.
+type epochs struct{ ledger[epoch] }
+
+func epochsOf[R record](l ledger[R]) epochs {
+	e := beside[epoch](l)
+	e.keep += time.Hour // an epoch must outlive every fact that it hides
+	return epochs{e}
+}
+
+// at returns the zero epoch for what was never forgotten.
+func (s epochs) at(ctx context.Context, key string) (epoch, error) {
+	e, err := s.read(ctx, key)
+	if errors.Is(err, ErrNotFound) {
+		return epoch{}, nil
+	}
+	if Age(time.Now(), time.Unix(0, e.Began)) > s.keep {
+		e.Began = 0 // by a clock that was ahead: else nothing would be recorded until then
+	}
+	return e, err
+}
+
+// begin makes what was recorded so far invisible.
+func (s epochs) begin(ctx context.Context, key string) error {
+	return s.write(ctx, key, epoch{Name: rand.Text(), Began: time.Now().UnixNano()})
+}
