@@ -119,8 +119,8 @@ func (m *Mirror) enqueue(ctx context.Context, p plea) error {
 	}
 	// Answers about the tag that are at hand, or on their way, are of before. From now on the queue answers.
 	after := context.WithoutCancel(ctx)
-	m.forgetTag(after, up, repo, p.ref.String())
-	m.forgetTag(after, up, repo, p.man.Digest.String())
+	m.forgetReference(after, up, repo, p.ref)
+	m.recorded(m.absences.Forget(after, up.Name, repo, p.man.Digest))
 	m.replaceAside(after, up, repo, p.ref, p.man)
 	keys := make([]pinKey, len(blobs))
 	for i, b := range blobs {

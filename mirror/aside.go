@@ -94,7 +94,7 @@ func (m *Mirror) landAside(ctx context.Context, up *Upstream, repo string, ref o
 		return upstream.Pushed{}, err
 	}
 	// What was known of the tag at the upstream is no longer what clients get.
-	m.forgetTag(ctx, up, repo, ref.String())
+	m.forgetReference(ctx, up, repo, ref)
 	if !up.Aside.WriteBack {
 		m.pins.drop(brought...)
 		return pushed, nil

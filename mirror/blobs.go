@@ -33,7 +33,7 @@ func (m *Mirror) getBlob(x *exchange) error {
 				return err
 			}
 			shown = true
-		} else if err := m.absent(ctx, x.up, repo, d); err != nil {
+		} else if err := m.absent(ctx, x.up, absentBlob(x.up, repo, d)); err != nil {
 			return err
 		}
 	}
@@ -43,7 +43,7 @@ func (m *Mirror) getBlob(x *exchange) error {
 	joined()
 	if err != nil {
 		if asked := o.asked.Load(); asked != nil {
-			m.rememberAbsent(ctx, x.up, repo, d, *asked, err)
+			m.rememberAbsent(ctx, x.up, absentBlob(x.up, repo, d), *asked, err)
 		}
 		return brokenOrigin(x.up, err)
 	}
@@ -172,14 +172,14 @@ func (m *Mirror) shown(ctx context.Context, x *exchange, d digest.Digest) (size 
 // vouch asks the upstream whether the repository has a blob, once for all who ask,
 // and links it. A recent "no" is not asked again.
 func (m *Mirror) vouch(ctx context.Context, up *Upstream, repo string, d digest.Digest) (int64, error) {
-	if err := m.absent(ctx, up, repo, d); err != nil {
+	if err := m.absent(ctx, up, absentBlob(up, repo, d)); err != nil {
 		return 0, err
 	}
 	return m.vouches.Do(ctx, pinKey{up.Name, repo, d}, func(ctx context.Context) (int64, error) {
 		asked := time.Now()
 		size, err := up.Source.StatBlob(ctx, up.remote(repo), d)
 		if err != nil {
-			m.rememberAbsent(ctx, up, repo, d, asked, err)
+			m.rememberAbsent(ctx, up, absentBlob(up, repo, d), asked, err)
 			return 0, err
 		}
 		m.vouched(ctx, up, repo, d, size)
@@ -190,22 +190,9 @@ func (m *Mirror) vouch(ctx context.Context, up *Upstream, repo string, d digest.
 	})
 }
 
-// absentKey is the fact that a repository lacks a blob. It is kept with the tags'
-// facts, whose names never hold a slash.
-func absentKey(up *Upstream, repo string, d digest.Digest) meta.TagKey {
-	return meta.TagKey{Upstream: up.Name, Repo: repo, Tag: "blobs/" + d.String()}
-}
-
-func (m *Mirror) absent(ctx context.Context, up *Upstream, repo string, d digest.Digest) error {
-	fact, err := m.tags.Get(ctx, absentKey(up, repo, d))
-	if err != nil {
-		return nil
-	}
-	return remembered(up, fact)
-}
-
-func (m *Mirror) rememberAbsent(ctx context.Context, up *Upstream, repo string, d digest.Digest, asked time.Time, err error) {
-	m.remember(ctx, up, absentKey(up, repo, d), asked, err)
+// absentBlob names the fact that a repository lacks a blob.
+func absentBlob(up *Upstream, repo string, d digest.Digest) meta.AbsentKey {
+	return meta.AbsentKey{Upstream: up.Name, Repo: repo, Digest: d, Kind: meta.KindBlob}
 }
 
 // headBlob never guesses: 200 means that a push which leaves the blob out will

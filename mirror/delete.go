@@ -50,7 +50,7 @@ func (m *Mirror) deleteManifest(x *exchange) error {
 	dropped := ref.ByDigest() && m.backlog.drop(pinKey{up.Name, repo, ref.Digest})
 	after := context.WithoutCancel(ctx)
 	if ref.Tag != "" {
-		m.forgetTag(after, up, repo, ref.Tag)
+		m.forgetReference(after, up, repo, ref)
 	}
 	for _, p := range waiting.Pushes() {
 		dropped, gone = true, p.Digest
@@ -185,9 +185,14 @@ func (x *exchange) deleted() error {
 // anyManifest takes every manifest that there is.
 var anyManifest = oci.AnyManifest()
 
-// forgetTag drops what is known of a tag, and answers about it that are on their way.
-func (m *Mirror) forgetTag(ctx context.Context, up *Upstream, repo, tag string) {
-	m.recorded(m.tags.Forget(ctx, up.Name, repo, tag))
+// forgetReference drops what is known of a tag, or that a digest was not found, and answers about it
+// that are on their way.
+func (m *Mirror) forgetReference(ctx context.Context, up *Upstream, repo string, ref oci.Reference) {
+	if ref.ByDigest() {
+		m.recorded(m.absences.Forget(ctx, up.Name, repo, ref.Digest))
+		return
+	}
+	m.recorded(m.tags.Forget(ctx, up.Name, repo, ref.Tag))
 }
 
 // forgetManifest drops what is known of a manifest and its children. Without its link no fact about a tag leads to it any
@@ -201,7 +206,6 @@ func (m *Mirror) forgetManifest(ctx context.Context, up *Upstream, repo string, 
 			}
 		}
 	}
-	m.forgetTag(ctx, up, repo, d.String()) // "not found" by digest is kept as if it were a tag
 	m.forgetDigest(ctx, up, repo, gone...)
 }
 
@@ -210,6 +214,6 @@ func (m *Mirror) forgetDigest(ctx context.Context, up *Upstream, repo string, ds
 	m.recorded(m.known.Forget(ctx, up.Name, repo, ds...))
 	for _, d := range ds {
 		m.recorded(m.links.Forget(ctx, up.Name, repo, d))
-		m.recorded(m.tags.Forget(ctx, up.Name, repo, absentKey(up, repo, d).Tag))
+		m.recorded(m.absences.Forget(ctx, up.Name, repo, d))
 	}
 }

@@ -105,7 +105,7 @@ func (m *Mirror) fresh(ctx context.Context, up *Upstream, repo string, fact meta
 	}
 	age := meta.Age(time.Now(), fact.CheckedAt)
 	if fact.NotFound {
-		return nil, remembered(up, fact)
+		return nil, remembered(up, meta.AbsentFact{CheckedAt: fact.CheckedAt, Reason: fact.Reason})
 	}
 	if age >= up.Tags.Fresh {
 		return nil, nil
@@ -155,7 +155,7 @@ func (m *Mirror) askTag(ctx context.Context, how upstream.Call, up *Upstream, ke
 // remembers that there is no such tag when it says so.
 func (m *Mirror) staleOr(ctx context.Context, up *Upstream, key meta.TagKey, old *answer, fact meta.TagFact, asked time.Time, err error) (*answer, error) {
 	if oci.NotFound(err) {
-		m.remember(ctx, up, key, asked, err)
+		m.recorded(m.tags.SetNotFound(ctx, key, asked, up.Tags.NotFound, reasonOf(err)))
 		return nil, err
 	}
 	failing := upstream.Transient(err) || errors.Is(err, context.DeadlineExceeded)
@@ -171,11 +171,9 @@ func (m *Mirror) staleOr(ctx context.Context, up *Upstream, key meta.TagKey, old
 // it, or sends it.
 func (m *Mirror) byDigest(ctx context.Context, up *Upstream, repo string, d digest.Digest, accept []string) (*answer, error) {
 	// Some registries answer "not found" to who does not take the type.
-	absent := meta.TagKey{Upstream: up.Name, Repo: repo, Tag: d.String(), Accept: oci.AcceptKey(accept)}
-	if fact, err := m.tags.Get(ctx, absent); err == nil {
-		if err := remembered(up, fact); err != nil {
-			return nil, err
-		}
+	absent := meta.AbsentKey{Upstream: up.Name, Repo: repo, Digest: d, Kind: meta.KindManifest, Accept: oci.AcceptKey(accept)}
+	if err := m.absent(ctx, up, absent); err != nil {
+		return nil, err
 	}
 	key := manifestKey{up.Name, repo, oci.Reference{Digest: d}, absent.Accept}
 	return m.manifests.Do(ctx, key, func(ctx context.Context) (*answer, error) {
@@ -184,7 +182,7 @@ func (m *Mirror) byDigest(ctx context.Context, up *Upstream, repo string, d dige
 		}
 		asked := time.Now()
 		a, err := m.askDigest(ctx, up, repo, d, accept)
-		m.remember(ctx, up, absent, asked, err)
+		m.rememberAbsent(ctx, up, absent, asked, err)
 		return a, err
 	})
 }
@@ -215,19 +213,31 @@ func (m *Mirror) askDigest(ctx context.Context, up *Upstream, repo string, d dig
 // maxReason bounds what is kept of an upstream's text, in bytes.
 const maxReason = 512
 
-// remember keeps an upstream's answer that something does not exist, in its words.
-func (m *Mirror) remember(ctx context.Context, up *Upstream, key meta.TagKey, asked time.Time, err error) {
-	if !oci.NotFound(err) || up.Tags.NotFound <= 0 {
-		return
-	}
+// reasonOf is an upstream's answer that something does not exist, in its words.
+func reasonOf(err error) meta.Reason {
 	e := oci.AsError(err)
-	why := meta.Reason{Code: e.Code, Text: strings.ToValidUTF8(e.Message[:min(len(e.Message), maxReason)], "")}
-	m.recorded(m.tags.SetNotFound(ctx, key, asked, up.Tags.NotFound, why))
+	return meta.Reason{Code: e.Code, Text: strings.ToValidUTF8(e.Message[:min(len(e.Message), maxReason)], "")}
 }
 
-// remembered is such an answer for as long as it is believed, else nil.
-func remembered(up *Upstream, fact meta.TagFact) error {
-	if !fact.NotFound || meta.Age(time.Now(), fact.CheckedAt) >= up.Tags.NotFound {
+// rememberAbsent keeps such an answer about a digest. Any other error is none.
+func (m *Mirror) rememberAbsent(ctx context.Context, up *Upstream, key meta.AbsentKey, asked time.Time, err error) {
+	if oci.NotFound(err) {
+		m.recorded(m.absences.Set(ctx, key, meta.AbsentFact{CheckedAt: asked, Reason: reasonOf(err)}, up.Tags.NotFound))
+	}
+}
+
+// absent is such an answer about a digest for as long as it is believed, else nil.
+func (m *Mirror) absent(ctx context.Context, up *Upstream, key meta.AbsentKey) error {
+	fact, err := m.absences.Get(ctx, key)
+	if err != nil {
+		return nil
+	}
+	return remembered(up, fact)
+}
+
+// remembered is an error in the upstream's words, while its "not found" is believed.
+func remembered(up *Upstream, fact meta.AbsentFact) error {
+	if meta.Age(time.Now(), fact.CheckedAt) >= up.Tags.NotFound {
 		return nil
 	}
 	return &oci.Error{Code: cmp.Or(fact.Reason.Code, oci.ErrManifestUnknown.Code), Status: http.StatusNotFound, Message: fact.Reason.Text}

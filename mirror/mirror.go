@@ -120,6 +120,7 @@ type Options struct {
 type Mirror struct {
 	cache     *cache.Cache
 	tags      *meta.Tags
+	absences  *meta.Absences
 	links     *meta.Links
 	known     *meta.Known
 	queue     *queue.Queue
@@ -164,7 +165,7 @@ func New(o Options) (*Mirror, error) {
 		return nil, errors.New("mirror: cache and metadata are needed")
 	}
 	m := &Mirror{
-		cache: o.Cache, tags: o.Tags, links: o.Links, known: o.Known, queue: o.Queue,
+		cache: o.Cache, tags: o.Tags, absences: o.Tags.Absences(), links: o.Links, known: o.Known, queue: o.Queue,
 		upstreams: map[string]*Upstream{}, ahead: map[string]*prefetcher{}, onPull: o.OnPull, onEvent: o.OnEvent,
 		log: cmp.Or(o.Logger, slog.New(slog.DiscardHandler)), tasks: flight.NewTasks(),
 		within:  cmp.Or(o.AnswerWithin, 10*time.Minute),

@@ -169,6 +169,6 @@ func (m *Mirror) mounted(ctx context.Context, up *Upstream, repo string, d diges
 			return // it is asked again when it matters
 		}
 	}
-	m.recorded(m.tags.Forget(ctx, up.Name, repo, absentKey(up, repo, d).Tag))
+	m.recorded(m.absences.Forget(ctx, up.Name, repo, d))
 	m.recorded(m.known.Add(ctx, up.Name, repo, meta.Holding{Digest: d, KnownFact: meta.KnownFact{Kind: meta.KindBlob, Size: size}}))
 }

@@ -165,7 +165,7 @@ func (m *Mirror) missing(a *answer, most int64) []oci.Child {
 // prefetch starts or joins the fetch of a blob and stays until it has ended. What it
 // learns is on record for the client, who then asks nobody a second time.
 func (m *Mirror) prefetch(ctx context.Context, up *Upstream, repo string, b oci.Child) {
-	if _, held := m.cache.Stat(b.Digest); held || m.absent(ctx, up, repo, b.Digest) != nil {
+	if _, held := m.cache.Stat(b.Digest); held || m.absent(ctx, up, absentBlob(up, repo, b.Digest)) != nil {
 		return
 	}
 	o, began := m.origin(up, repo, b.Digest), time.Now()
@@ -176,7 +176,7 @@ func (m *Mirror) prefetch(ctx context.Context, up *Upstream, repo string, b oci.
 		err = r.Wait()
 		_ = r.Close() // nothing was read
 	} else if o.asked.Load() != nil {
-		m.rememberAbsent(ctx, up, repo, b.Digest, began, err)
+		m.rememberAbsent(ctx, up, absentBlob(up, repo, b.Digest), began, err)
 	}
 	if o.asked.Load() != nil {
 		m.metrics.prefetched.WithLabelValues(up.Name).Inc()

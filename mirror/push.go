@@ -245,7 +245,7 @@ func (m *Mirror) landAgain(ctx context.Context, how upstream.Call, up *Upstream,
 func (m *Mirror) landed(ctx context.Context, up *Upstream, repo string, ref oci.Reference, man *oci.Manifest, children []oci.Child) {
 	m.keep(ctx, up, repo, man, children)
 	m.supplied(ctx, up, childLinks(children)...)
-	m.recorded(m.tags.Forget(ctx, up.Name, repo, man.Digest.String()))
+	m.recorded(m.absences.Forget(ctx, up.Name, repo, man.Digest))
 	if ref.Tag != "" {
 		m.recorded(m.tags.Forget(ctx, up.Name, repo, ref.Tag))
 		key := meta.TagKey{Upstream: up.Name, Repo: repo, Tag: ref.Tag, Accept: pushedKey}

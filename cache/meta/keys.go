@@ -16,6 +16,8 @@ const (
 
 	tagSpace     = layout + "tag/"     // upstream/repo/tag/accept → tagRecord
 	forgetSpace  = layout + "forgot/"  // upstream/repo/tag → epoch
+	absentSpace  = layout + "absent/"  // upstream/repo/digest/kind/accept → absentRecord
+	returnSpace  = layout + "return/"  // upstream/repo/digest → epoch
 	linkSpace    = layout + "link/"    // upstream/repo/digest → linkRecord
 	knownSpace   = layout + "known/"   // upstream/repo/digest → knownRecord
 	homeSpace    = layout + "home/"    // upstream/digest → homeRecord
@@ -71,7 +73,7 @@ func below(space, upstream string) string {
 
 // upstreamOf returns the upstream that a key is about. It is false where a key is about content alone.
 func upstreamOf(key string) (upstream string, ok bool) {
-	for _, space := range []string{tagSpace, forgetSpace, linkSpace, knownSpace, homeSpace, touchSpace} {
+	for _, space := range []string{tagSpace, forgetSpace, absentSpace, returnSpace, linkSpace, knownSpace, homeSpace, touchSpace} {
 		if rest, found := strings.CutPrefix(key, space); found {
 			escaped, _, more := strings.Cut(rest, "/")
 			upstream, err := url.PathUnescape(escaped)
@@ -95,6 +97,15 @@ func parseTagKey(key string) (TagKey, bool) {
 		return TagKey{}, false
 	}
 	return TagKey{Upstream: parts[0], Repo: parts[1], Tag: parts[2]}, true
+}
+
+func (k AbsentKey) key() string {
+	return path(absentSpace, k.Upstream, k.Repo, k.Digest.String(), string(k.Kind), acceptSum(k.Accept))
+}
+
+// returnedKey is the key of the epoch, which is one for every kind and Accept.
+func (k AbsentKey) returnedKey() string {
+	return digestKey{k.Upstream, k.Repo, k.Digest}.in(returnSpace)
 }
 
 // digestKey names what is known of a digest in a repository.

@@ -44,8 +44,10 @@ func TestKeys(t *testing.T) {
 	d := digest.Digest("sha256:" + hex)
 	tag, in := TagKey{Upstream: "my ecr", Repo: "team/app", Tag: "v1", Accept: "x"}, digestKey{"my ecr", "team/app", d}
 	for key, want := range map[string][2]string{ // with the upstream that it is about
-		tag.key():                                 {"v1/tag/my%20ecr/team%2Fapp/v1/2d711642b726b04401627ca9fbac32f5", "my ecr"},
-		tag.forgetKey():                           {"v1/forgot/my%20ecr/team%2Fapp/v1", "my ecr"},
+		tag.key():       {"v1/tag/my%20ecr/team%2Fapp/v1/2d711642b726b04401627ca9fbac32f5", "my ecr"},
+		tag.forgetKey(): {"v1/forgot/my%20ecr/team%2Fapp/v1", "my ecr"},
+		AbsentKey{"my ecr", "team/app", d, KindBlob, "x"}.key():        {"v1/absent/my%20ecr/team%2Fapp/sha256:" + hex + "/blob/2d711642b726b04401627ca9fbac32f5", "my ecr"},
+		AbsentKey{"my ecr", "team/app", d, KindBlob, ""}.returnedKey(): {"v1/return/my%20ecr/team%2Fapp/sha256:" + hex, "my ecr"},
 		in.in(linkSpace):                          {"v1/link/my%20ecr/team%2Fapp/sha256:" + hex, "my ecr"},
 		in.in(knownSpace):                         {"v1/known/my%20ecr/team%2Fapp/sha256:" + hex, "my ecr"},
 		in.in(touchSpace):                         {"v1/touch/my%20ecr/team%2Fapp/sha256:" + hex, "my ecr"},

@@ -6,7 +6,7 @@
 //     upstream, never a wrong answer and never a pull.
 //   - Bytes of images are never kept here, and neither are secrets.
 //   - Keys are made in keys.go and nowhere else; values are written and read by
-//     the facades [Tags], [Links], [Known], [Touches], [Verdicts] and [Bases] and by nobody else. A value
+//     the facades [Tags], [Absences], [Links], [Known], [Touches], [Verdicts] and [Bases] and by nobody else. A value
 //     that cannot be read is counted and treated as not found.
 //   - A [Store] knows nothing about facts. What makes a store fast ([Fronted])
 //     and harmless when it fails ([Guarded]) is wrapped around it.

@@ -1,0 +1,94 @@
+package meta
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// AbsentKey names one question about a digest. Accept is the normalised Accept header of the
+// question about a manifest: some registries say "not found" to clients that do not take its type.
+type AbsentKey struct {
+	Upstream, Repo string
+	Digest         digest.Digest
+	Kind           Kind
+	Accept         string
+}
+
+// AbsentFact says that an upstream answered that there is no such content.
+type AbsentFact struct {
+	CheckedAt time.Time // when it was asked
+	Reason    Reason
+}
+
+// Absences remember what an upstream does not have. As with [Tags], all facts about a digest can be
+// forgotten at once, answers that are still on their way included.
+type Absences struct{ ledger[absentRecord] }
+
+// Absences returns the facts about digests in the same store. They are counted with those of t.
+func (t *Tags) Absences() *Absences { return &Absences{beside[absentRecord](t.ledger)} }
+
+// absentRecord is the stored form of an AbsentFact.
+type absentRecord struct {
+	Checked int64  `json:"c"` // Unix nanoseconds
+	Reason  Reason `json:"r,omitzero"`
+	Epoch   string `json:"e,omitempty"`
+}
+
+func (r absentRecord) check() error {
+	if r.Checked <= 0 {
+		return errors.New("absence without a time")
+	}
+	return nil
+}
+
+// Get returns the fact about k, ErrNotFound when there is none, or the failure of the store.
+func (a *Absences) Get(ctx context.Context, k AbsentKey) (AbsentFact, error) {
+	r, err := a.read(ctx, k.key())
+	if err != nil {
+		return AbsentFact{}, fmt.Errorf("absence of %s: %w", k, err)
+	}
+	e, err := epochsOf(a.ledger).at(ctx, k.returnedKey())
+	if err == nil && e.hides(r.Epoch, r.Checked) {
+		err = ErrNotFound
+	}
+	if err != nil {
+		return AbsentFact{}, fmt.Errorf("absence of %s: %w", k, err)
+	}
+	return AbsentFact{time.Unix(0, r.Checked), r.Reason}, nil
+}
+
+// Set records f for window. A fact whose question was asked before the last Forget of its digest is
+// dropped without an error.
+func (a *Absences) Set(ctx context.Context, k AbsentKey, f AbsentFact, window time.Duration) error {
+	if window <= 0 {
+		return nil
+	}
+	e, err := epochsOf(a.ledger).at(ctx, k.returnedKey())
+	if err != nil {
+		return fmt.Errorf("set absence of %s: %w", k, err)
+	}
+	r := absentRecord{Checked: f.CheckedAt.UnixNano(), Reason: f.Reason, Epoch: e.Name}
+	if e.hides(r.Epoch, r.Checked) {
+		return nil
+	}
+	if err := a.writeFor(ctx, k.key(), r, min(window, a.keep)); err != nil {
+		return fmt.Errorf("set absence of %s: %w", k, err)
+	}
+	return nil
+}
+
+// Forget makes every fact about a digest in a repository invisible, because the digest came there.
+func (a *Absences) Forget(ctx context.Context, upstream, repo string, d digest.Digest) error {
+	k := AbsentKey{Upstream: upstream, Repo: repo, Digest: d}
+	if err := epochsOf(a.ledger).begin(ctx, k.returnedKey()); err != nil {
+		return fmt.Errorf("forget absence of %s: %w", k, err)
+	}
+	return nil
+}
+
+// String names the digest for messages.
+func (k AbsentKey) String() string { return digestKey{k.Upstream, k.Repo, k.Digest}.String() }
