@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"dray/mirror/identity"
 	"dray/upstream"
 	"dray/upstream/oci"
 
@@ -222,7 +223,7 @@ func (m *Mirror) landAbout(ctx context.Context, how upstream.Call, up *Upstream,
 
 // waitingAnswer is a manifest that waits, for clients of the push that brought it.
 func (m *Mirror) waitingAnswer(x *exchange) *answer {
-	if x.listener.Role != RoleRegistry || x.q.Ref.Digest == "" {
+	if x.listener.Policy.Role != identity.RoleRegistry || x.q.Ref.Digest == "" {
 		return nil
 	}
 	man := m.backlog.get(pinKey{x.up.Name, x.target.Repo, x.q.Ref.Digest})

@@ -10,6 +10,7 @@ import (
 
 	"dray/cache"
 	"dray/cache/meta"
+	"dray/mirror/identity"
 	"dray/mirror/wire"
 	"dray/upstream"
 	"dray/upstream/oci"
@@ -158,7 +159,7 @@ func (m *Mirror) shown(ctx context.Context, x *exchange, d digest.Digest) (size 
 	if size, ok := m.queue.Blob(x.up.Name, x.target.Repo, d); ok {
 		return size, true
 	}
-	if x.listener.Role == RoleRegistry { // a push that is under way brought it
+	if x.listener.Policy.Role == identity.RoleRegistry { // a push that is under way brought it
 		if p := m.pins.get(pinKey{x.up.Name, x.target.Repo, d}); p != nil {
 			return p.size, true
 		}
@@ -226,7 +227,7 @@ func (m *Mirror) headBlob(x *exchange) error {
 }
 
 func (m *Mirror) present(ctx context.Context, x *exchange, d digest.Digest) (int64, bool) {
-	if x.up.Sink == nil || x.listener.Role == RoleMirror {
+	if x.up.Sink == nil || x.listener.Policy.Role == identity.RoleMirror {
 		size, held := m.cache.Stat(d)
 		_, shown := m.shown(ctx, x, d)
 		return size, held && shown

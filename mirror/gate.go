@@ -20,7 +20,7 @@ import (
 // Gate says what must be true of what is pushed to some repositories of an upstream.
 type Gate struct {
 	Pipeline *pipeline.Pipeline
-	// Repositories are patterns as in a Rule.
+	// Repositories are patterns as in an [identity.Rule].
 	Repositories []string
 	// HoldUploads sends no byte of a layer before the verdict. Otherwise layers flow on
 	// while they come, and each is completed at the upstream when it has been looked at.

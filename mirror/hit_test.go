@@ -15,6 +15,7 @@ import (
 
 	"dray/cache"
 	"dray/cache/meta"
+	"dray/mirror/identity"
 	"dray/mirror/route"
 	"dray/upstream/oci"
 
@@ -182,13 +183,13 @@ func TestHotAnswerEnds(t *testing.T) {
 	})
 	t.Run("rights", func(t *testing.T) {
 		h, _, _ := atHome(t)
-		rule := func(repo string) *Access {
-			return &Access{rules: []Rule{{Anonymous: true, Repositories: []string{repo}, Actions: []Action{Pull}}}}
+		rule := func(repo string) *identity.Access {
+			return &identity.Access{Rules: []identity.Rule{{Anonymous: true, Repositories: []string{repo}, Actions: []identity.Action{identity.Pull}}}}
 		}
-		h.l.Role = RoleMirror
-		h.l.Access = rule("team/*")
+		h.l.Policy.Role = identity.RoleMirror
+		h.l.Policy.Access = rule("team/*")
 		h.want(200, "GET", tag, nil)
-		h.l.Access = rule("others/*")
+		h.l.Policy.Access = rule("others/*")
 		if h.want(403, "GET", tag, nil); !h.hot(tag) {
 			t.Error("it was not the hot answer that was denied")
 		}

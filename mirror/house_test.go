@@ -22,6 +22,7 @@ import (
 	"dray/cache/disk"
 	"dray/cache/meta"
 	"dray/cache/meta/metatest"
+	"dray/mirror/identity"
 	"dray/mirror/route"
 	"dray/upstream"
 	"dray/upstream/oci"
@@ -204,7 +205,7 @@ func buildHouse(t testing.TB, memoryBytes int64, front func(meta.Store) meta.Sto
 	if err != nil {
 		t.Fatal(err)
 	}
-	h.l = &Listener{Mirror: h.m, Name: "l", Role: RoleRegistry, Routes: &route.Table{Order: []route.Route{{Upstream: "up"}}}, AllowAnonymousPush: true}
+	h.l = &Listener{Mirror: h.m, Name: "l", Policy: identity.Policy{Role: identity.RoleRegistry, AllowAnonymousPush: true}, Routes: &route.Table{Order: []route.Route{{Upstream: "up"}}}}
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = h.cache.Run(ctx) })

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"dray/cache/meta"
+	"dray/mirror/identity"
 	"dray/mirror/route"
 	"dray/upstream"
 	"dray/upstream/oci"
@@ -73,7 +74,7 @@ func (h *house) keeping(facts meta.Store, s *timed) (l *Listener, stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = m.Run(ctx) })
-	return &Listener{Mirror: m, Name: "l", Role: RoleMirror, Routes: &route.Table{Order: []route.Route{{Upstream: "up"}, {Upstream: "other", Prefixes: []string{"other"}}}}},
+	return &Listener{Mirror: m, Name: "l", Policy: identity.Policy{Role: identity.RoleMirror}, Routes: &route.Table{Order: []route.Route{{Upstream: "up"}, {Upstream: "other", Prefixes: []string{"other"}}}}},
 		func() { cancel(); wg.Wait() }
 }
 

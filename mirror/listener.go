@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"dray/mirror/identity"
 	"dray/mirror/route"
 	"dray/mirror/wire"
 	"dray/upstream/oci"
@@ -18,31 +19,12 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// Role says what a listener is for.
-type Role string
-
-// The roles.
-const (
-	// RoleMirror pulls only, for anybody who reaches the listener unless it has an
-	// Access.
-	RoleMirror Role = "mirror"
-	// RoleRegistry pulls and pushes, for whom its Access allows.
-	RoleRegistry Role = "registry"
-)
-
 // Listener is the http.Handler of one listener.
 type Listener struct {
 	Mirror *Mirror
 	Name   string
-	Role   Role
+	Policy identity.Policy
 	Routes *route.Table
-	// Access recognises clients; nil recognises nobody.
-	Access *Access
-	// Challenge makes a mirror ask for credentials. Classic Docker answers a mirror's
-	// challenge with the user's Docker Hub password, hence the default.
-	Challenge bool
-	// AllowAnonymousPush takes pushes from anybody where there is no Access.
-	AllowAnonymousPush bool
 	// ExternalURL is how clients reach the listener, without a path; empty: as their requests say.
 	ExternalURL string
 	// CopyFiles sends files by copying them through this process, and not by sendfile.
@@ -202,24 +184,20 @@ func (l *Listener) serve(x *exchange) (err error) {
 	return h(l.Mirror, x)
 }
 
-// authorise asks for what the request needs. The base of the API needs nothing but
-// an identity where there are identities: clients log in there, so that credentials
-// that are shown are checked even where none are asked for.
+// authorise asks for what the request needs.
 func (x *exchange) authorise() (err error) {
-	l := x.listener
+	policy := &x.listener.Policy
 	if x.q.Kind == oci.KindBase {
-		if l.Access != nil && (hasCredentials(x.r) || (l.Role == RoleRegistry || l.Challenge) && !l.Access.open()) {
-			x.user, err = l.authorise(x.r, Pull)
-		}
+		x.user, err = policy.Login(x.r)
 		return err
 	}
 	names := []string{x.target.Name}
-	action := Pull
+	action := identity.Pull
 	switch {
 	case x.q.Deletes():
-		action = Delete
+		action = identity.Delete
 	case x.q.Write():
-		action = Push
+		action = identity.Push
 	}
 	if x.q.From != "" {
 		from, err := x.mountSource()
@@ -228,7 +206,7 @@ func (x *exchange) authorise() (err error) {
 		}
 		names = append(names, from.Name)
 	}
-	x.user, err = l.authorise(x.r, action, names...)
+	x.user, err = policy.Authorise(x.r, action, names...)
 	return err
 }
 
@@ -250,15 +228,15 @@ func (x *exchange) fail(err error) error {
 			return err
 		}
 	}
-	for _, h := range identity {
+	for _, h := range contentHeaders {
 		x.w.Header().Del(h)
 	}
 	oci.WriteError(&x.w, err)
 	return err
 }
 
-// identity are the headers that describe content and must not describe an error.
-var identity = []string{"Accept-Ranges", "Cache-Control", "Docker-Content-Digest", "Etag", "Warning", "X-Cache"}
+// contentHeaders are the headers that describe content and must not describe an error.
+var contentHeaders = []string{"Accept-Ranges", "Cache-Control", "Docker-Content-Digest", "Etag", "Warning", "X-Cache"}
 
 var errClientLeft = errors.New("the client left")
 

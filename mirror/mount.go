@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"dray/cache/meta"
+	"dray/mirror/identity"
 	"dray/upstream"
 
 	lru "github.com/hashicorp/golang-lru/v2"
@@ -100,7 +101,7 @@ func (x *exchange) mayPull(repo string) bool {
 	if !ok {
 		return false
 	}
-	_, err := x.listener.authorise(x.r, Pull, t.Name)
+	_, err := x.listener.Policy.Authorise(x.r, identity.Pull, t.Name)
 	return err == nil
 }
 

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"time"
 
+	"dray/mirror/identity"
 	"dray/mirror/pipeline"
 	"dray/upstream/oci"
 
@@ -98,7 +99,7 @@ func (m *Mirror) sendReport(x *exchange, id string) error {
 		return oci.ErrUnsupported.With("reports can only be read")
 	}
 	report, ok := m.reports.byID.Get(id)
-	if !ok || x.listener.Role != RoleRegistry {
+	if !ok || x.listener.Policy.Role != identity.RoleRegistry {
 		e := oci.ErrUnknown.With("there is no such report any more: push again to get a new one")
 		e.Status = http.StatusNotFound
 		return e

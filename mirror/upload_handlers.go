@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"dray/cache"
+	"dray/mirror/identity"
 	"dray/upstream/oci"
 
 	"github.com/opencontainers/go-digest"
@@ -21,7 +22,7 @@ func (x *exchange) owner() string {
 	if x.user != "" {
 		return "user " + x.user
 	}
-	return "address " + clientAddr(x.r).String()
+	return "address " + identity.ClientAddr(x.r).String()
 }
 
 // startUpload opens a session, mounts a blob, or takes a whole blob in one request

@@ -16,6 +16,7 @@ import (
 	"dray/cache/meta/bolt"
 	"dray/cmd/dray/config"
 	"dray/mirror"
+	"dray/mirror/identity"
 	"dray/mirror/inventory"
 	"dray/mirror/wire"
 	"dray/upstream/ecr"
@@ -138,7 +139,7 @@ func (g *graph) buildMirror(context.Context) (err error) {
 }
 
 func (g *graph) buildListeners(context.Context) error {
-	access := map[string]*mirror.Access{}
+	access := map[string]*identity.Access{}
 	for _, a := range g.cfg.Auth {
 		var err error
 		if access[a.Name], err = buildAccess(a); err != nil {
@@ -157,8 +158,8 @@ func (g *graph) buildListeners(context.Context) error {
 		server, err := g.newServer(wire.ServerOptions{
 			Name: l.Name, Setting: setting, Address: l.Address, Certificate: l.TLS.Certificate, PrivateKey: l.TLS.PrivateKey, Splice: l.Send == config.SendSplice,
 			Handler: &mirror.Listener{
-				Mirror: g.mirror, Name: l.Name, Role: mirror.Role(l.Role), Routes: routesOf(g.cfg, l), Access: access[l.Auth],
-				Challenge: l.Challenge, AllowAnonymousPush: l.AllowAnonymousPush, AccessLog: log,
+				Mirror: g.mirror, Name: l.Name, Routes: routesOf(g.cfg, l), AccessLog: log,
+				Policy:      identity.Policy{Role: identity.Role(l.Role), Access: access[l.Auth], Challenge: l.Challenge, AllowAnonymousPush: l.AllowAnonymousPush},
 				ExternalURL: strings.TrimSuffix(l.ExternalURL, "/"), CopyFiles: l.Send == config.SendCopy,
 			},
 		})
@@ -170,18 +171,18 @@ func (g *graph) buildListeners(context.Context) error {
 	return nil
 }
 
-func buildAccess(a config.Auth) (*mirror.Access, error) {
-	rules := make([]mirror.Rule, len(a.Rules))
+func buildAccess(a config.Auth) (*identity.Access, error) {
+	rules := make([]identity.Rule, len(a.Rules))
 	for i, r := range a.Rules {
-		rules[i] = mirror.Rule{Users: r.Users, Anonymous: r.Anonymous, Repositories: r.Repositories}
+		rules[i] = identity.Rule{Users: r.Users, Anonymous: r.Anonymous, Repositories: r.Repositories}
 		for _, action := range r.Actions {
-			rules[i].Actions = append(rules[i].Actions, mirror.Action(action))
+			rules[i].Actions = append(rules[i].Actions, identity.Action(action))
 		}
 	}
 	if a.HTPasswd.File != "" {
-		return mirror.NewHTPasswd(a.HTPasswd.File, a.HTPasswd.Realm, rules)
+		return identity.NewHTPasswd(a.HTPasswd.File, a.HTPasswd.Realm, rules)
 	}
-	return mirror.NewToken(mirror.TokenOptions{
+	return identity.NewToken(identity.TokenOptions{
 		Realm: a.Token.Realm, Service: a.Token.Service, Issuer: a.Token.Issuer, RootCertBundle: a.Token.RootCertBundle, JWKS: a.Token.JWKS,
 	}, rules)
 }

@@ -2,7 +2,7 @@ package main
 
 import (
 	"dray/cmd/dray/config"
-	"dray/mirror"
+	"dray/mirror/identity"
 	"dray/mirror/notify"
 	"dray/upstream/ecr"
 )
@@ -44,7 +44,7 @@ func askParts(c config.Config, k *config.Report) {
 	}
 	for i, a := range c.Auth {
 		if a.HTPasswd.File != "" {
-			if err := mirror.CheckHTPasswd(a.HTPasswd.File); err != nil {
+			if err := identity.CheckHTPasswd(a.HTPasswd.File); err != nil {
 				k.Add(config.At("auth", i)+".htpasswd.file", "%v", err)
 			}
 		}

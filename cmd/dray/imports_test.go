@@ -95,7 +95,13 @@ var importable = map[string][]allowance{
 	"dray/mirror/flight": {}, // it knows nothing of what is done
 	"dray/mirror/wire":   {{"dray/upstream/oci", "parts of bodies, and the error for one that there is not"}, {"golang.org/x/sys/unix", "splice"}},
 	"dray/mirror/route":  {{"dray/upstream/oci", "requests and references as values"}},
+	"dray/mirror/identity": {
+		{"dray/mirror/pattern", "repositories that a rule is for"}, {"dray/upstream/oci", "refusals are errors of the protocol"},
+		{"github.com/distribution/distribution/v3/registry/auth", "recognises clients: passwords and tokens"},
+		{"github.com/hashicorp/golang-lru/v2", "passwords that were right, bounded"}, {"golang.org/x/crypto/bcrypt", "tells hashes from other text"},
+	},
 	"dray/mirror": {
+		{"dray/mirror/identity", "who is calling, and what they may do"},
 		{"dray/mirror/pattern", "patterns of names"},
 		{"dray/mirror/flight", "work that is shared, ordered or done later"},
 		{"dray/mirror/notify", "what those who want to know are told"},
@@ -104,8 +110,7 @@ var importable = map[string][]allowance{
 		{"dray/mirror/queue", "pushes that are forwarded later"},
 		{"dray/mirror/route", "which upstream a request means"}, {"dray/mirror/wire", "how answers leave"},
 		{"dray/upstream", "where they come from"}, {"dray/upstream/oci", "what clients speak"},
-		{"github.com/distribution/distribution/v3/registry/auth", "recognises clients: passwords and tokens"},
-		{"github.com/hashicorp/golang-lru/v2", "what is remembered for a while, bounded"}, {"golang.org/x/crypto/bcrypt", "tells hashes from other text"},
+		{"github.com/hashicorp/golang-lru/v2", "what is remembered for a while, bounded"},
 		{goDigest, addresses}, {prometheusClient, measures}, {"golang.org/x/sync/errgroup", "work that ends together"},
 	},
 	"dray/mirror/hosted": {

@@ -1,4 +1,4 @@
-package mirror
+package identity
 
 import (
 	"encoding/base64"
@@ -101,7 +101,7 @@ func TestRulePatterns(t *testing.T) {
 		{"team/app", "team/app", true}, {"team/app", "team/app2", false}, {"team/app", "x/team/app", false}, {"team.app", "teamxapp", false},
 		{"*/app", "a/b/app", true}, {"a|b", "a", false}, {"team/*-dev", "team/x-dev", true}, {"team/*-dev", "team/x-dev2", false}, {"", "team", false},
 	} {
-		a := &Access{rules: []Rule{{Users: []string{"alice"}, Repositories: []string{tc.pattern}, Actions: []Action{Pull}}}}
+		a := &Access{Rules: []Rule{{Users: []string{"alice"}, Repositories: []string{tc.pattern}, Actions: []Action{Pull}}}}
 		if got := a.allows("alice", tc.name, Pull); got != tc.want {
 			t.Errorf("%q on %q: %t", tc.pattern, tc.name, got)
 		}

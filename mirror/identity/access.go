@@ -1,4 +1,4 @@
-package mirror
+package identity
 
 import (
 	"cmp"
@@ -62,7 +62,7 @@ type Access struct {
 	hashing chan struct{}
 	// file is the password file, to say what is wrong with it.
 	file  string
-	rules []Rule
+	Rules []Rule
 	token bool
 }
 
@@ -122,7 +122,7 @@ func NewHTPasswd(file, realm string, rules []Rule) (*Access, error) {
 	_, _ = rand.Read(key) // never fails (crypto/rand)
 	return &Access{
 		controller: c, key: key, hashing: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
-		verified: verified, file: file, rules: rules,
+		verified: verified, file: file, Rules: rules,
 	}, nil
 }
 
@@ -147,7 +147,7 @@ func NewToken(o TokenOptions, rules []Rule) (*Access, error) {
 	if err != nil {
 		return nil, fmt.Errorf("token authentication: %w", err)
 	}
-	return &Access{controller: c, token: true, rules: rules}, nil
+	return &Access{controller: c, token: true, Rules: rules}, nil
 }
 
 // authenticate returns the user, "" for anonymous, or a challenge. want is what the
@@ -224,10 +224,10 @@ func hasCredentials(r *http.Request) bool {
 // allows reports whether a rule grants the action. Without rules every recognised
 // user may do everything; anonymous is "".
 func (a *Access) allows(user, name string, action Action) bool {
-	if len(a.rules) == 0 {
+	if len(a.Rules) == 0 {
 		return user != "" || a.token
 	}
-	for _, r := range a.rules {
+	for _, r := range a.Rules {
 		if r.grants(user, name, action) {
 			return true
 		}
@@ -247,12 +247,46 @@ func (r Rule) grants(user, name string, action Action) bool {
 // open reports whether some repositories need no credentials, so that a client
 // without any must not be stopped at the base of the API.
 func (a *Access) open() bool {
-	return slices.ContainsFunc(a.rules, func(r Rule) bool { return r.Anonymous })
+	return slices.ContainsFunc(a.Rules, func(r Rule) bool { return r.Anonymous })
 }
 
-// authorise decides whether the request may do what it wants with the named
+// Role says what a listener is for.
+type Role string
+
+// The roles.
+const (
+	// RoleMirror pulls only, for anybody who reaches the listener unless it has an
+	// Access.
+	RoleMirror Role = "mirror"
+	// RoleRegistry pulls and pushes, for whom its Access allows.
+	RoleRegistry Role = "registry"
+)
+
+// Policy is what a listener allows.
+type Policy struct {
+	Role Role
+	// Access recognises clients; nil recognises nobody.
+	Access *Access
+	// Challenge makes a mirror ask for credentials. Classic Docker answers a mirror's
+	// challenge with the user's Docker Hub password, hence the default.
+	Challenge bool
+	// AllowAnonymousPush takes pushes from anybody where there is no Access.
+	AllowAnonymousPush bool
+}
+
+// Login returns the user of a request for the base of the API. It needs nothing but an identity
+// where there are identities: clients log in there, so that credentials that are shown are checked
+// even where none are asked for.
+func (l *Policy) Login(r *http.Request) (string, error) {
+	if l.Access != nil && (hasCredentials(r) || (l.Role == RoleRegistry || l.Challenge) && !l.Access.open()) {
+		return l.Authorise(r, Pull)
+	}
+	return "", nil
+}
+
+// Authorise decides whether the request may do what it wants with the named
 // repositories (the second one is the source of a mount) and returns the user.
-func (l *Listener) authorise(r *http.Request, action Action, names ...string) (string, error) {
+func (l *Policy) Authorise(r *http.Request, action Action, names ...string) (string, error) {
 	if action != Pull {
 		if err := l.mayWrite(r, action); err != nil {
 			return "", err
@@ -295,7 +329,7 @@ func actionOf(action Action, i int) Action {
 }
 
 func (a *Access) anonymously(action Action, names []string) bool {
-	if len(names) == 0 || len(a.rules) == 0 {
+	if len(names) == 0 || len(a.Rules) == 0 {
 		return false
 	}
 	for i, n := range names {
@@ -309,7 +343,7 @@ func (a *Access) anonymously(action Action, names []string) bool {
 // mayWrite refuses pushes where nobody said who may: without client authentication
 // they are accepted from this machine only, and never from a browser, which could
 // be made to write by any page it shows. Who may push because anybody may does not delete for that.
-func (l *Listener) mayWrite(r *http.Request, action Action) error {
+func (l *Policy) mayWrite(r *http.Request, action Action) error {
 	if l.Role != RoleRegistry {
 		return oci.ErrDenied.With("this address is a pull mirror and takes no pushes")
 	}
@@ -337,11 +371,11 @@ func local(r *http.Request) bool {
 		}
 	}
 	return r.ProtoAtLeast(1, 1) && // nginx speaks 1.0 to what it stands before, unless told otherwise
-		clientAddr(r).IsLoopback()
+		ClientAddr(r).IsLoopback()
 }
 
-// clientAddr is the address of the connection's other end.
-func clientAddr(r *http.Request) netip.Addr {
+// ClientAddr is the address of the connection's other end.
+func ClientAddr(r *http.Request) netip.Addr {
 	host, _, err := net.SplitHostPort(r.RemoteAddr)
 	if err != nil {
 		return netip.Addr{}
