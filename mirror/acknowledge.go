@@ -96,7 +96,7 @@ func (x *exchange) orSend(ctx context.Context, missing *oci.Error, ask func(cont
 
 // mayPush reports whether the client may push to the repository that it asks about.
 func (x *exchange) mayPush() bool {
-	_, err := x.listener.Policy.Authorise(x.r, identity.Push, x.target.Name)
+	_, err := x.listener.Policy.Authorise(x.r, identity.Need{Action: identity.Push, Repository: x.target.Name})
 	return err == nil
 }
 

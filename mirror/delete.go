@@ -62,7 +62,7 @@ func (m *Mirror) deleteManifest(x *exchange) error {
 	if err != nil && !dropped {
 		return err
 	}
-	m.tell(notify.Delete, up, x.user, x.cause(), notify.Target{Digest: gone, Repository: repo, Tag: ref.Tag})
+	m.tell(notify.Delete, up, x.caller.Name, x.cause(), notify.Target{Digest: gone, Repository: repo, Tag: ref.Tag})
 	return x.deleted()
 }
 
@@ -163,7 +163,7 @@ func (m *Mirror) deleteBlob(x *exchange) error {
 	if err != nil {
 		return err
 	}
-	m.tell(notify.Delete, up, x.user, x.cause(), notify.Target{Digest: d, Repository: repo})
+	m.tell(notify.Delete, up, x.caller.Name, x.cause(), notify.Target{Digest: d, Repository: repo})
 	return x.deleted()
 }
 

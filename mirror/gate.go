@@ -112,7 +112,7 @@ func (m *Mirror) checkName(x *exchange) error {
 	if g == nil {
 		return nil
 	}
-	r := g.Pipeline.CheckName(x.r.Context(), pipeline.Name{Upstream: x.up.Name, Repository: x.target.Repo, User: x.user})
+	r := g.Pipeline.CheckName(x.r.Context(), pipeline.Name{Upstream: x.up.Name, Repository: x.target.Repo, User: x.caller.Name})
 	if r == nil || r.Pass {
 		return nil
 	}

@@ -43,7 +43,7 @@ type exchange struct {
 	q        oci.Request
 	target   route.Target
 	up       *Upstream
-	user     string
+	caller   identity.Principal
 	// source says where the bytes of the answer came from.
 	source string
 	// digest is that of the content of the answer, and size its whole length in bytes, whatever part
@@ -188,25 +188,24 @@ func (l *Listener) serve(x *exchange) (err error) {
 func (x *exchange) authorise() (err error) {
 	policy := &x.listener.Policy
 	if x.q.Kind == oci.KindBase {
-		x.user, err = policy.Login(x.r)
+		x.caller, err = policy.Login(x.r)
 		return err
 	}
-	names := []string{x.target.Name}
-	action := identity.Pull
+	needs := []identity.Need{{Action: identity.Pull, Repository: x.target.Name}}
 	switch {
 	case x.q.Deletes():
-		action = identity.Delete
+		needs[0].Action = identity.Delete
 	case x.q.Write():
-		action = identity.Push
+		needs[0].Action = identity.Push
 	}
 	if x.q.From != "" {
 		from, err := x.mountSource()
 		if err != nil {
 			return err
 		}
-		names = append(names, from.Name)
+		needs = append(needs, identity.Need{Action: identity.Pull, Repository: from.Name})
 	}
-	x.user, err = policy.Authorise(x.r, action, names...)
+	x.caller, err = policy.Authorise(x.r, needs...)
 	return err
 }
 
@@ -289,7 +288,7 @@ func (l *Listener) attributes(x *exchange, err error, took time.Duration) []slog
 			a = append(a, slog.String(k, v))
 		}
 	}
-	optional("user", x.user)
+	optional("user", x.caller.Name)
 	optional("upstream", x.target.Upstream)
 	optional("repository", x.target.Repo)
 	optional("reference", x.q.Ref.String())

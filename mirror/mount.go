@@ -101,7 +101,7 @@ func (x *exchange) mayPull(repo string) bool {
 	if !ok {
 		return false
 	}
-	_, err := x.listener.Policy.Authorise(x.r, identity.Pull, t.Name)
+	_, err := x.listener.Policy.Authorise(x.r, identity.Need{Action: identity.Pull, Repository: t.Name})
 	return err == nil
 }
 

@@ -68,7 +68,7 @@ func (m *Mirror) putManifest(x *exchange) error {
 
 // bring lands a manifest under one reference, once for all who push the same.
 func (m *Mirror) bring(ctx context.Context, x *exchange, ref oci.Reference, man *oci.Manifest) (upstream.Pushed, error) {
-	asks := plea{up: x.up, gate: x.up.gate(x.target.Repo), repo: x.target.Repo, user: x.user, owner: x.owner(), ref: ref, man: man, cause: x.cause()}
+	asks := plea{up: x.up, gate: x.up.gate(x.target.Repo), repo: x.target.Repo, user: x.caller.Name, owner: x.owner(), ref: ref, man: man, cause: x.cause()}
 	if asks.gate != nil {
 		asks.within = m.verdictWithin(asks.gate, x.r)
 	}

@@ -19,8 +19,8 @@ import (
 
 // owner is who an upload counts for.
 func (x *exchange) owner() string {
-	if x.user != "" {
-		return "user " + x.user
+	if x.caller.Name != "" {
+		return "user " + x.caller.Name
 	}
 	return "address " + identity.ClientAddr(x.r).String()
 }
@@ -56,7 +56,7 @@ func (m *Mirror) startUpload(x *exchange) error {
 }
 
 func (m *Mirror) openSession(x *exchange) (*session, error) {
-	r := receipt{Upstream: x.up.Name, Repository: x.target.Repo, User: x.user, Owner: x.owner()}
+	r := receipt{Upstream: x.up.Name, Repository: x.target.Repo, User: x.caller.Name, Owner: x.owner()}
 	note, err := json.Marshal(r)
 	if err != nil {
 		return nil, err
@@ -118,7 +118,7 @@ func (m *Mirror) closeUpload(x *exchange) error {
 }
 
 func (m *Mirror) session(x *exchange) (*session, error) {
-	return m.uploads.take(x.r.Context(), x.q.Upload, x.up, x.target.Repo, x.user)
+	return m.uploads.take(x.r.Context(), x.q.Upload, x.up, x.target.Repo, x.caller.Name)
 }
 
 // finishUpload takes the rest of the body, verifies the whole and pins it for the

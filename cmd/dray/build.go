@@ -179,10 +179,15 @@ func buildAccess(a config.Auth) (*identity.Access, error) {
 			rules[i].Actions = append(rules[i].Actions, identity.Action(action))
 		}
 	}
+	authenticator, err := buildAuthenticator(a)
+	return &identity.Access{Authenticator: authenticator, Rules: rules}, err
+}
+
+func buildAuthenticator(a config.Auth) (identity.Authenticator, error) {
 	if a.HTPasswd.File != "" {
-		return identity.NewHTPasswd(a.HTPasswd.File, a.HTPasswd.Realm, rules)
+		return identity.NewHTPasswd(a.HTPasswd.File, a.HTPasswd.Realm)
 	}
 	return identity.NewToken(identity.TokenOptions{
 		Realm: a.Token.Realm, Service: a.Token.Service, Issuer: a.Token.Issuer, RootCertBundle: a.Token.RootCertBundle, JWKS: a.Token.JWKS,
-	}, rules)
+	})
 }

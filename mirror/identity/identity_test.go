@@ -47,14 +47,14 @@ func TestPasswordsAreHashedOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	synctest.Test(t, func(t *testing.T) {
-		a, err := NewHTPasswd(file, "dray", nil)
+		a, err := NewHTPasswd(file, "dray")
 		if err != nil {
 			t.Fatal(err)
 		}
 		counted := &hashed{AccessController: a.controller}
 		a.controller = counted
 		for range 50 {
-			if user, err := a.authenticate(as("alice", "wonderland"), nil); err != nil || user != "alice" {
+			if user, err := a.Authenticate(as("alice", "wonderland"), nil); err != nil || user.Name != "alice" {
 				t.Fatal(user, err)
 			}
 		}
@@ -63,8 +63,8 @@ func TestPasswordsAreHashedOnce(t *testing.T) {
 		}
 		for range 3 {
 			for _, r := range []*http.Request{as("alice", "wrong"), as("alice", ""), as("alice", "wonderland "), as("mallory", "wonderland")} {
-				if user, err := a.authenticate(r, nil); !errors.Is(err, oci.ErrUnauthorized) {
-					t.Errorf("%s: %q, %v", r.Header.Get("Authorization"), user, err)
+				if user, err := a.Authenticate(r, nil); !errors.Is(err, oci.ErrUnauthorized) {
+					t.Errorf("%s: %v, %v", r.Header.Get("Authorization"), user, err)
 				}
 			}
 		}
@@ -72,7 +72,7 @@ func TestPasswordsAreHashedOnce(t *testing.T) {
 			t.Errorf("passwords were hashed %d times, want 13", counted.n)
 		}
 		time.Sleep(verifiedFor - time.Second)
-		_, _ = a.authenticate(as("alice", "wonderland"), nil)
+		_, _ = a.Authenticate(as("alice", "wonderland"), nil)
 		if counted.n != 13 {
 			t.Error("it was hashed again too early")
 		}
@@ -85,8 +85,8 @@ func TestPasswordsAreHashedOnce(t *testing.T) {
 		if err := os.Chtimes(file, later, later); err != nil {
 			t.Fatal(err)
 		}
-		if user, err := a.authenticate(as("alice", "wonderland"), nil); !errors.Is(err, oci.ErrUnauthorized) {
-			t.Errorf("%q, %v", user, err)
+		if user, err := a.Authenticate(as("alice", "wonderland"), nil); !errors.Is(err, oci.ErrUnauthorized) {
+			t.Errorf("%v, %v", user, err)
 		}
 	})
 }
@@ -101,11 +101,11 @@ func TestRulePatterns(t *testing.T) {
 		{"team/app", "team/app", true}, {"team/app", "team/app2", false}, {"team/app", "x/team/app", false}, {"team.app", "teamxapp", false},
 		{"*/app", "a/b/app", true}, {"a|b", "a", false}, {"team/*-dev", "team/x-dev", true}, {"team/*-dev", "team/x-dev2", false}, {"", "team", false},
 	} {
-		a := &Access{Rules: []Rule{{Users: []string{"alice"}, Repositories: []string{tc.pattern}, Actions: []Action{Pull}}}}
-		if got := a.allows("alice", tc.name, Pull); got != tc.want {
+		alice, a := Principal{Name: "alice"}, &Access{Rules: []Rule{{Users: []string{"alice"}, Repositories: []string{tc.pattern}, Actions: []Action{Pull}}}}
+		if got := a.allows(alice, Need{Pull, tc.name}); got != tc.want {
 			t.Errorf("%q on %q: %t", tc.pattern, tc.name, got)
 		}
-		if a.allows("alice", tc.name, Push) || a.allows("bob", tc.name, Pull) || a.allows("", tc.name, Pull) {
+		if a.allows(alice, Need{Push, tc.name}) || a.allows(Principal{Name: "bob"}, Need{Pull, tc.name}) || a.allows(Principal{}, Need{Pull, tc.name}) {
 			t.Errorf("%q on %q: somebody else, or something else, is allowed", tc.pattern, tc.name)
 		}
 	}
@@ -137,7 +137,7 @@ func TestCheckHTPasswd(t *testing.T) {
 		case tc.want != "" && (err == nil || !strings.HasSuffix(err.Error(), tc.want) || strings.Contains(err.Error(), "hunter2")):
 			t.Errorf("%q: %v, want %s", tc.text, err, tc.want)
 		}
-		if _, err := NewHTPasswd(file, "dray", nil); (err == nil) != (tc.want == "") {
+		if _, err := NewHTPasswd(file, "dray"); (err == nil) != (tc.want == "") {
 			t.Errorf("%q: started: %v", tc.text, err)
 		}
 	}
@@ -147,14 +147,14 @@ func TestCheckHTPasswd(t *testing.T) {
 	if err := os.WriteFile(file, []byte(good), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	a, err := NewHTPasswd(file, "dray", nil)
+	a, err := NewHTPasswd(file, "dray")
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := os.WriteFile(file, []byte(good+"hunter2\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := a.authenticate(as("ci", "pw"), nil); err == nil || !strings.Contains(err.Error(), "line 2") || strings.Contains(err.Error(), "hunter2") {
+	if _, err := a.Authenticate(as("ci", "pw"), nil); err == nil || !strings.Contains(err.Error(), "line 2") || strings.Contains(err.Error(), "hunter2") {
 		t.Errorf("broken while it is used: %v", err)
 	}
 }

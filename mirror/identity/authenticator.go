@@ -1,0 +1,78 @@
+package identity
+
+import (
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net/http"
+
+	"dray/upstream/oci"
+
+	"github.com/distribution/distribution/v3/registry/auth"
+)
+
+// Principal is the caller of a request. The zero value is an anonymous one.
+type Principal struct {
+	// Name is empty for an anonymous caller.
+	Name string
+}
+
+// Need is an action on a repository, which is named as rules name it.
+type Need struct {
+	Action     Action
+	Repository string
+}
+
+// Authenticator recognises the callers of requests by what they carry.
+type Authenticator interface {
+	// Authenticate returns the caller of a request. needs is what the request wants to do: an
+	// Authenticator whose credentials say what they are good for refuses more than that. The error
+	// is [oci.ErrUnauthorized], with a challenge, for a caller that is refused or not recognised.
+	Authenticate(r *http.Request, needs []Need) (Principal, error)
+}
+
+// authorized asks a controller of distribution. The error that is no challenge is its own.
+func authorized(c auth.AccessController, r *http.Request, needs []Need) (Principal, error) {
+	want := make([]auth.Access, 0, len(needs))
+	for _, n := range needs {
+		want = append(want, auth.Access{Resource: auth.Resource{Type: "repository", Name: n.Repository}, Action: string(n.Action)})
+	}
+	g, err := c.Authorized(r, want...)
+	if err != nil {
+		return Principal{}, err
+	}
+	return Principal{Name: g.User.Name}, nil
+}
+
+// challenge turns the error of an access controller into a 401 with its header
+// lines, and anything else into a 500.
+func challenge(r *http.Request, err error) error {
+	c, ok := errors.AsType[auth.Challenge](err)
+	if !ok {
+		return fmt.Errorf("authenticate: %w", err)
+	}
+	h := headerOnly{}
+	c.SetHeaders(r, h)
+	e := oci.ErrUnauthorized.Because(err)
+	if hasCredentials(r) {
+		e = oci.ErrUnauthorized.With("the credentials are wrong, or not enough for this").Because(err)
+	}
+	e.Challenge = http.Header(h).Values("WWW-Authenticate")
+	return e
+}
+
+// headerOnly is a response of which only the header is of interest.
+type headerOnly http.Header
+
+func (h headerOnly) Header() http.Header       { return http.Header(h) }
+func (headerOnly) Write(p []byte) (int, error) { return len(p), nil }
+func (headerOnly) WriteHeader(int)             {}
+
+// anonymousBasic is what skopeo sends when it has no credentials: an empty user and
+// an empty password.
+var anonymousBasic = "Basic " + base64.StdEncoding.EncodeToString([]byte(":"))
+
+func hasCredentials(r *http.Request) bool {
+	h := r.Header.Get("Authorization")
+	return h != "" && h != anonymousBasic
+}
