@@ -35,8 +35,8 @@ type stages struct {
 }
 
 // add puts a stage that is on at the end.
-func (s *stages) add(mode config.CheckMode, onError config.OnError, within config.Duration, stage func() (pipeline.Stage, error)) {
-	if !mode.On() {
+func (s *stages) add(c config.StageSettings, stage func() (pipeline.Stage, error)) {
+	if !c.Mode.On() {
 		return
 	}
 	made, err := stage()
@@ -44,7 +44,7 @@ func (s *stages) add(mode config.CheckMode, onError config.OnError, within confi
 		s.errs = append(s.errs, unjoined(err)...)
 		return
 	}
-	s.steps = append(s.steps, pipeline.Step{Stage: made, Mode: pipeline.Mode(mode), OnError: pipeline.OnError(onError), Within: within.Std()})
+	s.steps = append(s.steps, pipeline.Step{Stage: made, Mode: pipeline.Mode(c.Mode), OnError: pipeline.OnError(c.OnError), Within: c.Within.Std()})
 }
 
 // stepsOf gives the stages of the checks, in the order of their cost. bases are the images that were
@@ -78,7 +78,7 @@ func unjoined(err error) []error {
 }
 
 func (s *stages) names(c config.NamesCheck) {
-	s.add(c.Mode, c.OnError, 0, func() (pipeline.Stage, error) {
+	s.add(config.StageSettings{Mode: c.Mode, OnError: c.OnError}, func() (pipeline.Stage, error) {
 		return imagenames.New(imagenames.Config{
 			Repositories: c.Repositories, Tags: c.Tags, Semver: c.Semver, Forbidden: c.ForbiddenTags, Immutable: c.ImmutableTags, Except: c.MutableTags,
 		})
@@ -86,7 +86,7 @@ func (s *stages) names(c config.NamesCheck) {
 }
 
 func (s *stages) shape(c config.ShapeCheck) {
-	s.add(c.Mode, c.OnError, 0, func() (pipeline.Stage, error) {
+	s.add(config.StageSettings{Mode: c.Mode, OnError: c.OnError}, func() (pipeline.Stage, error) {
 		if min(int64(c.MaxBytes), int64(c.MaxLayerBytes), int64(c.MaxUncompressed), int64(c.MaxLayers), int64(c.MaxManifestBytes)) < 0 {
 			return nil, errors.New("shape: a bound is negative")
 		}
@@ -98,7 +98,7 @@ func (s *stages) shape(c config.ShapeCheck) {
 }
 
 func (s *stages) metadata(c config.MetadataCheck) {
-	s.add(c.Mode, "", 0, func() (pipeline.Stage, error) {
+	s.add(config.StageSettings{Mode: c.Mode}, func() (pipeline.Stage, error) {
 		if len(c.Required) == 0 {
 			return nil, errors.New("metadata: nothing is asked for")
 		}
@@ -111,7 +111,7 @@ func (s *stages) metadata(c config.MetadataCheck) {
 }
 
 func (s *stages) runtime(c config.RuntimeCheck) {
-	s.add(c.Mode, c.OnError, 0, func() (pipeline.Stage, error) {
+	s.add(config.StageSettings{Mode: c.Mode, OnError: c.OnError}, func() (pipeline.Stage, error) {
 		if !c.NonRoot && !c.SecretVariables && len(c.Ports) == 0 && !c.SetUID && !c.AddFromURL {
 			return nil, errors.New("runtime: nothing is asked for")
 		}
@@ -122,7 +122,7 @@ func (s *stages) runtime(c config.RuntimeCheck) {
 }
 
 func (s *stages) base(c config.BaseCheck) {
-	s.add(c.Mode, c.OnError, c.Within, func() (pipeline.Stage, error) {
+	s.add(c.StageSettings, func() (pipeline.Stage, error) {
 		images := make([]imagebase.Image, len(c.Images))
 		for i, img := range c.Images {
 			images[i] = imagebase.Image{Name: img.Name}
@@ -137,7 +137,7 @@ func (s *stages) base(c config.BaseCheck) {
 }
 
 func (s *stages) attestations(c config.AttestationsCheck) {
-	s.add(c.Mode, c.OnError, c.Within, func() (pipeline.Stage, error) {
+	s.add(c.StageSettings, func() (pipeline.Stage, error) {
 		if !c.Provenance && !c.SBOM && len(c.Builders) == 0 && len(c.Sources) == 0 {
 			return nil, errors.New("attestations: nothing is asked for")
 		}
@@ -146,7 +146,7 @@ func (s *stages) attestations(c config.AttestationsCheck) {
 }
 
 func (s *stages) rules(c config.RulesCheck) {
-	s.add(c.Mode, c.OnError, c.Within, func() (pipeline.Stage, error) {
+	s.add(c.StageSettings, func() (pipeline.Stage, error) {
 		list := make([]rules.Rule, len(c.Rules))
 		for i, r := range c.Rules {
 			list[i] = rules.Rule{Name: r.Name, Expression: r.Expression, Each: rules.Each(r.Each), Message: r.Message, Fix: r.Fix}
@@ -156,19 +156,19 @@ func (s *stages) rules(c config.RulesCheck) {
 }
 
 func (s *stages) secrets(c config.SecretsCheck) {
-	s.add(c.Mode, c.OnError, c.Within, func() (pipeline.Stage, error) {
+	s.add(c.StageSettings, func() (pipeline.Stage, error) {
 		return secrets.New(secrets.Config{Without: c.Without, MaxFileBytes: int64(c.MaxFile)})
 	})
 }
 
 func (s *stages) clamd(c config.ClamdCheck) {
-	s.add(c.Mode, c.OnError, c.Within, func() (pipeline.Stage, error) {
+	s.add(c.StageSettings, func() (pipeline.Stage, error) {
 		return clamd.New(clamd.Config{Address: c.Address, MaxFileBytes: int64(c.MaxFile), Rescan: c.Rescan.Std()})
 	})
 }
 
 func (s *stages) webhook(c config.WebhookCheck) {
-	s.add(c.Mode, c.OnError, c.Within, func() (pipeline.Stage, error) {
+	s.add(c.StageSettings, func() (pipeline.Stage, error) {
 		return webhook.New(webhook.Config{
 			Name: c.Name, URL: c.URL, Form: webhook.Form(c.Form), Timeout: c.Timeout.Std(), Secret: []byte(c.Secret.Reveal()),
 		})
@@ -176,13 +176,13 @@ func (s *stages) webhook(c config.WebhookCheck) {
 }
 
 func (s *stages) exec(c config.ExecCheck) {
-	within := cmp.Or(c.Within, defaultExecTime)
-	s.add(c.Mode, c.OnError, within, func() (pipeline.Stage, error) {
+	c.Within = cmp.Or(c.Within, defaultExecTime)
+	s.add(c.StageSettings, func() (pipeline.Stage, error) {
 		if c.Refuses < 0 || c.Refuses > 255 {
 			return nil, fmt.Errorf("exec: %d is no exit code", c.Refuses)
 		}
 		return scanner.New(scanner.Config{
-			Name: c.Name, Command: c.Command, Environment: c.Environment, Refuses: c.Refuses, Timeout: within.Std(), MaxImageBytes: int64(c.MaxImage),
+			Name: c.Name, Command: c.Command, Environment: c.Environment, Refuses: c.Refuses, Timeout: c.Within.Std(), MaxImageBytes: int64(c.MaxImage),
 			MemoryBytes: int64(c.Memory), AtOnce: c.AtOnce, Directory: c.Directory, UID: c.UID, GID: c.GID,
 		})
 	})

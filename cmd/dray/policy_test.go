@@ -14,8 +14,8 @@ import (
 func FuzzPolicy(f *testing.F) {
 	f.Add([]byte("tests:\n- {name: a, image: b.json, findings: [x/y]}\n"), []byte(`{"manifests":[{"kind":"image","layers":[{"size":1}],"config":{"config":{"User":"0"}}}]}`))
 	f.Add([]byte("tests: [{}]"), []byte(`{"manifests":[null]}`))
-	c := config.Checks{Name: "all", Rules: config.RulesCheck{Mode: "enforce", Rules: []config.CELRule{{Name: "it", Each: "manifest", Expression: `manifest.totalSize < 10 || image.tag == "x"`}}}}
-	c.Attestations = config.AttestationsCheck{Mode: "enforce", Provenance: true, Builders: []string{"*"}}
+	c := config.Checks{Name: "all", Rules: config.RulesCheck{StageSettings: config.StageSettings{Mode: config.Enforce}, Rules: []config.CELRule{{Name: "it", Each: "manifest", Expression: `manifest.totalSize < 10 || image.tag == "x"`}}}}
+	c.Attestations = config.AttestationsCheck{StageSettings: config.StageSettings{Mode: config.Enforce}, Provenance: true, Builders: []string{"*"}}
 	p, err := pipelineOf(c, pipeline.Options{}, nil)
 	if err != nil {
 		f.Fatal(err)

@@ -2,12 +2,8 @@ package config
 
 // BaseCheck decides by what an image is built on. Images are known by their layers when they were pulled or pushed through dray in the last 90 days, or are listed.
 type BaseCheck struct {
-	// What becomes of findings: `enforce`, `warn` or `off`. Default: `off`.
-	Mode CheckMode `yaml:"mode,omitempty"`
-	// What becomes of images while it cannot be looked up which images are known: `reject` or `warn`. Default: `reject`.
-	OnError OnError `yaml:"on_error,omitempty"`
-	// Time for an image. Default: `10s`.
-	Within Duration `yaml:"within,omitempty"`
+	// on_error: What becomes of images while it cannot be looked up which images are known: `reject` or `warn`. Default: `reject`.
+	StageSettings `yaml:",inline"`
 	// Patterns of whole names of images that others may be built on, such as `docker.io/library/debian:*`; `*` stands for any characters. The registry is called by the
 	// first of the `hosts` of its upstream; an image that was pulled by digest alone is `docker.io/library/debian@sha256:…`.
 	Allowed []string `yaml:"allowed,omitempty"`

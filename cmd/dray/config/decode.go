@@ -122,7 +122,7 @@ func (d *decoder) mapping(path string, n *yaml.Node, v reflect.Value) {
 			d.problem(at, key, "is given twice")
 		default:
 			seen[key.Value] = true
-			d.value(at, content, v.Field(index))
+			d.value(at, content, v.FieldByIndex(index))
 		}
 	}
 }
@@ -143,12 +143,13 @@ func (d *decoder) sequence(path string, n *yaml.Node, v reflect.Value) {
 	v.Set(list)
 }
 
-// keysOf maps the keys of a section to the fields of its struct.
-func keysOf(t reflect.Type) map[string]int {
-	keys := map[string]int{}
-	for i := range t.NumField() {
-		name, _, _ := strings.Cut(t.Field(i).Tag.Get("yaml"), ",")
-		keys[name] = i
+// keysOf maps the keys of a section to the fields of its struct, those of an inlined struct included.
+func keysOf(t reflect.Type) map[string][]int {
+	keys := map[string][]int{}
+	for _, f := range reflect.VisibleFields(t) {
+		if name, _, _ := strings.Cut(f.Tag.Get("yaml"), ","); name != "" {
+			keys[name] = f.Index
+		}
 	}
 	return keys
 }
@@ -161,7 +162,7 @@ func join(path, key string) string {
 }
 
 // suggestion names the known key that differs by a letter or two, or only by its separators.
-func suggestion(key string, known map[string]int) string {
+func suggestion[V any](key string, known map[string]V) string {
 	separators := strings.NewReplacer("-", "", "_", "")
 	plain := strings.ToLower(separators.Replace(key))
 	best, least := "", 3

@@ -88,7 +88,8 @@ func TestExampleIsTheDefault(t *testing.T) {
 	}
 }
 
-// prose holds the comments of the package: of types by their names, and of fields by "Type.Field".
+// prose holds the comments of the package: of types by their names, of fields by "Type.Field", and of the keys of
+// inlined structs by "Type.Field.key".
 type prose map[string]string
 
 // proseOf reads the comments of the types in this directory.
@@ -115,6 +116,12 @@ func proseOf(t *testing.T) prose {
 				for _, f := range structure.Fields.List {
 					for _, n := range f.Names {
 						all[named.Name.Name+"."+n.Name] = paragraph(f.Doc)
+					}
+					if embedded, ok := f.Type.(*ast.Ident); ok && len(f.Names) == 0 {
+						for line := range strings.Lines(f.Doc.Text()) {
+							name, doc, _ := strings.Cut(strings.TrimSpace(line), ": ")
+							all[named.Name.Name+"."+embedded.Name+"."+name] = doc
+						}
 					}
 				}
 			}
@@ -143,13 +150,24 @@ type key struct {
 	typ  reflect.Type
 }
 
-// keys are the fields of a section, in their order, with the names that the given tag holds.
+// keys are the fields of a section, in their order, with the names that the given tag holds, those of an inlined
+// struct included. Lines "name: prose" in the comment of that field go before the prose within.
 func (p prose) keys(t *testing.T, section reflect.Type, tag string) (keys []key) {
 	t.Helper()
 	for i := range section.NumField() {
 		f := section.Field(i)
-		name, _, _ := strings.Cut(f.Tag.Get(tag), ",")
-		keys = append(keys, key{name: name, doc: p[section.Name()+"."+f.Name], typ: f.Type})
+		name, options, _ := strings.Cut(f.Tag.Get(tag), ",")
+		doc := section.Name() + "." + f.Name
+		if options != "inline" {
+			keys = append(keys, key{name: name, doc: p[doc], typ: f.Type})
+			continue
+		}
+		for _, k := range p.keys(t, f.Type, tag) {
+			if own := p[doc+"."+k.name]; own != "" {
+				k.doc = own
+			}
+			keys = append(keys, k)
+		}
 	}
 	return keys
 }

@@ -2,15 +2,22 @@ package config
 
 import "dray/upstream/auth"
 
-// SecretsCheck finds credentials in the contents and by the paths of files. A file that a later layer deletes is found as well, because it can be downloaded all the
-// same. Findings show a fingerprint, never the secret; a waiver can name it.
-type SecretsCheck struct {
+// StageSettings are what most stages have. Where one means something else by a key, the comment of its field says so,
+// as "key: prose".
+type StageSettings struct {
 	// What becomes of findings: `enforce`, `warn` or `off`. Default: `off`.
 	Mode CheckMode `yaml:"mode,omitempty"`
 	// What becomes of images about which the stage could not tell: `reject` or `warn`. Default: `reject`.
 	OnError OnError `yaml:"on_error,omitempty"`
-	// Time for a layer. Default: `1m`.
+	// Time for an image. Default: `10s`.
 	Within Duration `yaml:"within,omitempty"`
+}
+
+// SecretsCheck finds credentials in the contents and by the paths of files. A file that a later layer deletes is found as well, because it can be downloaded all the
+// same. Findings show a fingerprint, never the secret; a waiver can name it.
+type SecretsCheck struct {
+	// within: Time for a layer. Default: `1m`.
+	StageSettings `yaml:",inline"`
 	// Built-in rules that are left out; docs/pipeline.md lists them.
 	Without []string `yaml:"without,omitempty"`
 	// How much of a file is looked at. Default: all.
@@ -19,12 +26,7 @@ type SecretsCheck struct {
 
 // AttestationsCheck asks for what BuildKit declares about an image in its index. Declared is not proven: whoever pushes can write it.
 type AttestationsCheck struct {
-	// What becomes of findings: `enforce`, `warn` or `off`. Default: `off`.
-	Mode CheckMode `yaml:"mode,omitempty"`
-	// What becomes of images about which the stage could not tell: `reject` or `warn`. Default: `reject`.
-	OnError OnError `yaml:"on_error,omitempty"`
-	// Time for an image. Default: `10s`.
-	Within Duration `yaml:"within,omitempty"`
+	StageSettings `yaml:",inline"`
 	// Whether every image must declare its provenance.
 	Provenance bool `yaml:"provenance,omitempty"`
 	// Whether every image must declare its SBOM.
@@ -37,12 +39,8 @@ type AttestationsCheck struct {
 
 // RulesCheck asks expressions in CEL about the JSON view of an image. docs/pipeline.md describes the view.
 type RulesCheck struct {
-	// What becomes of findings: `enforce`, `warn` or `off`. Default: `off`.
-	Mode CheckMode `yaml:"mode,omitempty"`
-	// What becomes of images about which a rule could not tell: `reject` or `warn`. Default: `reject`.
-	OnError OnError `yaml:"on_error,omitempty"`
-	// Time for an image. Default: `10s`.
-	Within Duration `yaml:"within,omitempty"`
+	// on_error: What becomes of images about which a rule could not tell: `reject` or `warn`. Default: `reject`.
+	StageSettings `yaml:",inline"`
 	// The rules.
 	Rules []CELRule `yaml:"rules,omitempty"`
 }
@@ -63,12 +61,9 @@ type CELRule struct {
 
 // ClamdCheck has every file of a layer looked at by a ClamAV daemon.
 type ClamdCheck struct {
-	// What becomes of findings: `enforce`, `warn` or `off`. Default: `off`.
-	Mode CheckMode `yaml:"mode,omitempty"`
-	// What becomes of images while the daemon cannot be reached: `reject` or `warn`. Default: `reject`.
-	OnError OnError `yaml:"on_error,omitempty"`
-	// Time for a layer. Default: `1m`.
-	Within Duration `yaml:"within,omitempty"`
+	// on_error: What becomes of images while the daemon cannot be reached: `reject` or `warn`. Default: `reject`.
+	// within: Time for a layer. Default: `1m`.
+	StageSettings `yaml:",inline"`
 	// Where the daemon is: `unix:/run/clamav/clamd.ctl` or `tcp:127.0.0.1:3310`.
 	Address string `yaml:"address,omitempty"`
 	// Longest file that is looked at; a longer one is a finding. It must not exceed the daemon's `StreamMaxLength`. Default: `100MB`.
@@ -81,12 +76,8 @@ type ClamdCheck struct {
 type WebhookCheck struct {
 	// Name, to tell several apart.
 	Name string `yaml:"name,omitempty"`
-	// What becomes of findings: `enforce`, `warn` or `off`. Default: `off`.
-	Mode CheckMode `yaml:"mode,omitempty"`
-	// What becomes of images while the service cannot be reached: `reject` or `warn`. Default: `reject`.
-	OnError OnError `yaml:"on_error,omitempty"`
-	// Time for an image. Default: `10s`.
-	Within Duration `yaml:"within,omitempty"`
+	// on_error: What becomes of images while the service cannot be reached: `reject` or `warn`. Default: `reject`.
+	StageSettings `yaml:",inline"`
 	// Where the service is.
 	URL string `yaml:"url"`
 	// How it is spoken to: `review`, a form like the admission reviews of Kubernetes, or `opa`, that of Open Policy Agent. Default: `review`.
@@ -103,12 +94,9 @@ type WebhookCheck struct {
 type ExecCheck struct {
 	// Name, to tell several apart.
 	Name string `yaml:"name,omitempty"`
-	// What becomes of findings: `enforce`, `warn` or `off`. Default: `off`.
-	Mode CheckMode `yaml:"mode,omitempty"`
-	// What becomes of images about which the program could not tell: `reject` or `warn`. Default: `reject`.
-	OnError OnError `yaml:"on_error,omitempty"`
-	// Time for an image, in which it is written out and the program ends. Default: `20s`.
-	Within Duration `yaml:"within,omitempty"`
+	// on_error: What becomes of images about which the program could not tell: `reject` or `warn`. Default: `reject`.
+	// within: Time for an image, in which it is written out and the program ends. Default: `20s`.
+	StageSettings `yaml:",inline"`
 	// The program and its arguments; no shell reads them. In each, `{layout}`, `{repository}`, `{tag}` and `{digest}` are replaced.
 	Command []string `yaml:"command"`
 	// `NAME=value` for the program, which sees nothing of dray's own environment but `PATH`.
