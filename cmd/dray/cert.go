@@ -72,19 +72,19 @@ func writeCertificate(opts certOptions, now time.Time) ([sha256.Size]byte, error
 	if err != nil {
 		return none, fmt.Errorf("encode private key: %w", err)
 	}
-	if err := replaceFile(opts.outKey, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}), 0o600, opts.force); err != nil {
+	if err := opts.write(opts.outKey, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}), 0o600); err != nil {
 		return none, err
 	}
-	if err := replaceFile(opts.outCert, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o644, opts.force); err != nil {
+	if err := opts.write(opts.outCert, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o644); err != nil {
 		return none, err
 	}
 	return sha256.Sum256(der), nil
 }
 
-// replaceFile creates the file with its permissions from the first byte on. A file to be replaced is removed first, so that the permissions
+// write creates the file with its permissions from the first byte on. A file to be replaced is removed first, so that the permissions
 // of the old one do not stay.
-func replaceFile(name string, content []byte, perm os.FileMode, force bool) error {
-	if force {
+func (opts certOptions) write(name string, content []byte, perm os.FileMode) error {
+	if opts.force {
 		if err := os.Remove(name); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}

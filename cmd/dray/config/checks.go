@@ -150,7 +150,10 @@ func (c Checks) validate(k *Report, path string) {
 		k.Add(path+".name", "is missing")
 	}
 	k.name(path+".name", c.Name, "")
-	patterns(k, path+".repositories", c.Repositories, true)
+	if len(c.Repositories) == 0 {
+		k.Add(path+".repositories", "is missing; * is every repository")
+	}
+	patterns(k, path+".repositories", c.Repositories)
 	if c.HoldFor < Duration(time.Minute) {
 		k.Add(path+".hold_for", "%v is less than 1m", c.HoldFor)
 	}
@@ -164,10 +167,7 @@ func (c Checks) validate(k *Report, path string) {
 }
 
 // patterns checks patterns of repository names.
-func patterns(k *Report, path string, list []string, needed bool) {
-	if needed && len(list) == 0 {
-		k.Add(path, "is missing; * is every repository")
-	}
+func patterns(k *Report, path string, list []string) {
 	for i, p := range list {
 		if !repositoryPattern(p) {
 			k.Add(At(path, i), "%q matches no repository; names are lower case and do not begin with a slash", p)
@@ -187,7 +187,7 @@ func (a ArchiveCheck) validate(k *Report, path string) {
 }
 
 func (w Waiver) validate(k *Report, path string) {
-	patterns(k, path+".repositories", w.Repositories, false)
+	patterns(k, path+".repositories", w.Repositories)
 	if w.Reason == "" {
 		k.Add(path+".reason", "is missing: it is what people read in the report")
 	}

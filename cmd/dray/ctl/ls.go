@@ -18,7 +18,8 @@ import (
 )
 
 func lsCommand(in Options) *cobra.Command {
-	var blobs, all bool
+	var blobs bool
+	var q imageQuery
 	cmd := in.operate(&cobra.Command{
 		Use:   "ls [PATTERN]",
 		Short: "List the images, or the blobs, that a running dray holds",
@@ -30,36 +31,42 @@ With --blobs it lists the blobs on disk instead, those that were not used for th
 		Example: "  dray ls\n  dray ls 'ecr/team/*' --json\n  dray ls --blobs",
 		Args:    usage.Between(0, 1),
 	}, func(ctx context.Context, o *operator, args []string) error {
-		pattern := strings.Join(args, "")
+		q.pattern = strings.Join(args, "")
 		if !blobs {
-			return o.listImages(ctx, pattern, all)
+			return o.listImages(ctx, q)
 		}
-		if pattern != "" {
+		if q.pattern != "" {
 			return fmt.Errorf("blobs belong to no repository, so --blobs takes no pattern; %w", usage.Err)
 		}
 		return o.listBlobs(ctx)
 	})
 	cmd.Flags().BoolVar(&blobs, "blobs", false, "list blobs")
-	cmd.Flags().BoolVar(&all, "all", false, "list the parts of indexes, too")
+	cmd.Flags().BoolVar(&q.parts, "all", false, "list the parts of indexes, too")
 	return cmd
 }
 
-func (o *operator) listImages(ctx context.Context, pattern string, all bool) error {
+// imageQuery says which images are listed.
+type imageQuery struct {
+	pattern string // of repositories; empty for all
+	parts   bool   // of indexes, too
+}
+
+func (o *operator) listImages(ctx context.Context, q imageQuery) error {
 	params := url.Values{}
-	if pattern != "" {
-		params.Set("repository", pattern)
+	if q.pattern != "" {
+		params.Set("repository", q.pattern)
 	}
 	found := []api.Image{}
 	for i, err := range listing[api.Image](ctx, o, "images", params) {
 		if err != nil {
 			return err
 		}
-		if all || !i.Part {
+		if q.parts || !i.Part {
 			found = append(found, i)
 		}
 	}
-	if len(found) == 0 && pattern != "" {
-		fmt.Fprintf(o.stderr, "dray: no image is in a repository that matches %q\n", pattern)
+	if len(found) == 0 && q.pattern != "" {
+		fmt.Fprintf(o.stderr, "dray: no image is in a repository that matches %q\n", q.pattern)
 	}
 	return o.print(api.Items[api.Image]{Items: found}, func(w io.Writer) {
 		fmt.Fprintln(w, "REPOSITORY\tTAGS\tDIGEST\tHELD\tSIZE\tLAST USE\tPINNED\tQUEUED")
