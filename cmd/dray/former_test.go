@@ -64,11 +64,21 @@ type made struct {
 // oldBinary is a dray to compare with, or "".
 func oldBinary() string { return os.Getenv("DRAY_OLD") }
 
+// lone makes a connection for each request, so that none is left behind.
+var lone = &http.Client{
+	Transport:     &http.Transport{DisableKeepAlives: true},
+	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+}
+
 // startBinary starts a dray that was built before, in a process of its own, as startBefore starts
 // this one.
 func startBinary(t *testing.T, binary string, ecr, hub *ecrtest.Running, dir string, edits ...string) *stack {
 	t.Helper()
-	front, admin := "127.0.0.1:"+freePort(t), "127.0.0.1:"+freePort(t)
+	front := "127.0.0.1:" + freePort(t)
+	admin := front
+	for admin == front {
+		admin = "127.0.0.1:" + freePort(t)
+	}
 	s := &stack{TB: t, ecr: ecr, hub: hub, url: "http://" + front, adminURL: "http://" + admin}
 	config := s.file(dir, append(edits, "listeners: [{", "admin: {address: '"+admin+"'}\nlisteners: [{address: '"+front+"', ")...)
 	cmd := exec.Command(binary, "serve", "--config", config)
@@ -85,10 +95,10 @@ func startBinary(t *testing.T, binary string, ecr, hub *ecrtest.Running, dir str
 		}
 	})
 	t.Cleanup(s.stop)
-	s.client = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	s.client = lone
 	for end := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
 		_, err := s.try("GET", "/v2/", nil)
-		if resp, failed := http.Get(s.adminURL + "/healthz"); err == nil && failed == nil {
+		if resp, failed := lone.Get(s.adminURL + "/healthz"); err == nil && failed == nil {
 			resp.Body.Close()
 			return s
 		}
@@ -101,7 +111,7 @@ func startBinary(t *testing.T, binary string, ecr, hub *ecrtest.Running, dir str
 // series is the sum of a metric at the admin listener, of this process or another one.
 func (s *stack) series(name string) (sum float64) {
 	s.Helper()
-	resp, err := http.Get("http://" + s.admin() + "/metrics")
+	resp, err := lone.Get("http://" + s.admin() + "/metrics")
 	if err != nil {
 		s.Fatal(err)
 	}
