@@ -6,18 +6,19 @@ import (
 	"time"
 
 	"dray/cache/meta"
+	"dray/mirror/repository"
 	"dray/upstream/oci"
 )
 
 // redate changes the time at which a fact was recorded.
 func (h *house) redate(key meta.TagKey, checked time.Time) {
 	h.Helper()
-	fact, err := h.m.tags.Get(h.Context(), key)
+	fact, err := h.tags.Get(h.Context(), key)
 	if err != nil {
 		h.Fatal(err)
 	}
 	fact.CheckedAt = checked
-	if err := h.m.tags.Set(h.Context(), key, fact, 0); err != nil {
+	if err := h.tags.Set(h.Context(), key, fact, 0); err != nil {
 		h.Fatal(err)
 	}
 }
@@ -49,9 +50,9 @@ func TestPushFromTheFuture(t *testing.T) {
 		h.get(old, "updating", 0, isStale)
 		time.Sleep(2 * time.Second)
 		a.asked(t, 1)
-		key := meta.TagKey{Upstream: "up", Repo: "team/app", Tag: "v1", Accept: pushedKey}
+		key := meta.TagKey{Upstream: "up", Repo: "team/app", Tag: "v1", Accept: repository.PushedAccept}
 		fact := meta.TagFact{Digest: old.Digest, MediaType: old.MediaType, CheckedAt: time.Now().Add(time.Hour)}
-		if err := h.m.tags.Set(t.Context(), key, fact, 0); err != nil {
+		if err := h.tags.Set(t.Context(), key, fact, 0); err != nil {
 			t.Fatal(err)
 		}
 		h.get(old, "cache", 0)

@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strconv"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,7 +15,10 @@ import (
 	"dray/cache"
 	"dray/cache/meta"
 	"dray/mirror/identity"
+	"dray/mirror/repository"
+	"dray/mirror/request"
 	"dray/mirror/route"
+	"dray/mirror/wire"
 	"dray/upstream/oci"
 
 	"github.com/google/go-cmp/cmp"
@@ -100,8 +102,9 @@ func (h *house) hot(path string, headers ...string) bool {
 	for i := 0; i < len(headers); i += 2 {
 		r.Header.Add(headers[i], headers[i+1])
 	}
-	k := h.m.hot.find(askedFor(h.l, r))
-	return k != nil && k.valid(time.Now())
+	x := request.New(&h.l.Listener, h.m.repos, httptest.NewRecorder(), r, wire.Options{})
+	k := h.m.pull.Hit(x)
+	return k != nil && k.Valid(time.Now())
 }
 
 // A hot manifest costs no read of a fact and no question, and its answer is the same in
@@ -109,7 +112,6 @@ func (h *house) hot(path string, headers ...string) bool {
 func TestHotAnswer(t *testing.T) {
 	h, m, layer := atHome(t)
 	for _, path := range []string{"/v2/team/app/manifests/v1", "/v2/team/app/manifests/" + m.Digest.String()} {
-		h.m.hot.answers.Purge()
 		cold := h.want(200, "GET", path, nil)
 		if !h.hot(path) {
 			t.Fatalf("%s is not hot", path)
@@ -126,7 +128,7 @@ func TestHotAnswer(t *testing.T) {
 		if w := h.want(200, "HEAD", path, nil); w.Body.Len() != 0 || w.Header().Get("Content-Length") != strconv.Itoa(len(m.Raw)) {
 			t.Errorf("HEAD %s: %d bytes, %v", path, w.Body.Len(), w.Header())
 		}
-		h.want(304, "GET", path, nil, "If-None-Match", etag(m.Digest))
+		h.want(304, "GET", path, nil, "If-None-Match", request.ETag(m.Digest))
 		if w := h.want(206, "GET", path, nil, "Range", "bytes=2-5"); w.Body.String() != string(m.Raw[2:6]) {
 			t.Errorf("%s: %q", path, w.Body)
 		}
@@ -135,8 +137,10 @@ func TestHotAnswer(t *testing.T) {
 			t.Errorf("%s: %d reads of facts, %d questions", path, h.store.Calls("get")-calls, h.up.count("manifest")-questions)
 		}
 	}
-	if _, ok, err := h.m.visible(t.Context(), h.m.upstreams["up"], "team/app", digest.FromBytes(layer)); !ok || err != nil || h.m.hot.seen.Len() == 0 {
-		t.Errorf("the layer: %v, %v", ok, err)
+	calls := h.store.Calls("get")
+	h.want(200, "GET", "/v2/team/app/blobs/"+digest.FromBytes(layer).String(), nil)
+	if n := h.store.Calls("get"); n != calls {
+		t.Errorf("the layer: %d reads of facts", n-calls)
 	}
 }
 
@@ -160,14 +164,14 @@ func TestHotAnswerEnds(t *testing.T) {
 	t.Run("forgotten", func(t *testing.T) {
 		h, m, _ := atHome(t)
 		questions := h.up.count("manifest")
-		if err := h.m.tags.Forget(t.Context(), "up", "team/app", "v1"); err != nil || h.hot(tag) {
+		if err := h.tags.Forget(t.Context(), "up", "team/app", "v1"); err != nil || h.hot(tag) {
 			t.Error("the tag is hot", err)
 		}
 		if h.want(200, "GET", tag, nil); h.up.count("manifest") != questions+1 {
 			t.Error("the upstream was not asked")
 		}
 		byDigest := "/v2/team/app/manifests/" + m.Digest.String()
-		if err := h.m.links.Forget(t.Context(), "up", "team/app", m.Digest); err != nil || h.hot(byDigest) {
+		if err := h.links.Forget(t.Context(), "up", "team/app", m.Digest); err != nil || h.hot(byDigest) {
 			t.Error("the digest is hot", err)
 		}
 		h.up.mu.Lock()
@@ -186,8 +190,7 @@ func TestHotAnswerEnds(t *testing.T) {
 		rule := func(repo string) *identity.Access {
 			return &identity.Access{Rules: []identity.Rule{{Anonymous: true, Repositories: []string{repo}, Actions: []identity.Action{identity.Pull}}}}
 		}
-		h.l.Policy.Role = identity.RoleMirror
-		h.l.Policy.Access = rule("team/*")
+		h.l.Policy = identity.Policy{Role: identity.RoleMirror, Access: rule("team/*")}
 		h.want(200, "GET", tag, nil)
 		h.l.Policy.Access = rule("others/*")
 		if h.want(403, "GET", tag, nil); !h.hot(tag) {
@@ -209,8 +212,8 @@ func TestHotAnswerAges(t *testing.T) {
 	tag := "/v2/team/app/manifests/v1"
 	synctest.Test(t, func(t *testing.T) {
 		h := withMemory(t, meta.FrontOptions{})
-		up := h.m.upstreams["up"]
-		up.Tags = TagPolicy{Fresh: 10 * time.Second, Stale: time.Hour, NotFound: 5 * time.Second}
+		up := h.m.repos.Upstream("up")
+		up.Tags = repository.TagPolicy{Fresh: 10 * time.Second, Stale: time.Hour, NotFound: 5 * time.Second}
 		layer := []byte("a layer of some bytes")
 		first := h.hold("team/app", "v1", layer)
 		h.pull("team/app", "v1", first, layer)
@@ -224,8 +227,8 @@ func TestHotAnswerAges(t *testing.T) {
 		links := meta.NewLinks(h.memory, meta.LinksOptions{})
 		link := meta.Link{Digest: second.Digest, LinkFact: meta.LinkFact{MediaType: second.MediaType, Size: int64(len(second.Raw)), Kind: meta.KindManifest}}
 		err := errors.Join(theirs.Forget(t.Context(), "up", "team/app", "v1"),
-			theirs.Set(t.Context(), meta.TagKey{Upstream: "up", Repo: "team/app", Tag: "v1", Accept: pushedKey}, meta.TagFact{Digest: second.Digest, MediaType: second.MediaType, Size: -1}, 0),
-			links.Add(t.Context(), "up", "team/app", link), links.Add(t.Context(), "up", anywhere, link),
+			theirs.Set(t.Context(), meta.TagKey{Upstream: "up", Repo: "team/app", Tag: "v1", Accept: repository.PushedAccept}, meta.TagFact{Digest: second.Digest, MediaType: second.MediaType, Size: -1}, 0),
+			links.Add(t.Context(), "up", "team/app", link), links.Add(t.Context(), "up", "", link),
 			h.cache.Put(t.Context(), cache.Blob{Digest: second.Digest, Size: int64(len(second.Raw))}, second.Raw))
 		if err != nil {
 			t.Fatal(err)
@@ -268,35 +271,6 @@ func TestHotAnswerAges(t *testing.T) {
 			t.Error("a tag that is gone is hot")
 		}
 	})
-}
-
-// What would take too much memory is answered from the facts.
-func TestHotAnswersAreBounded(t *testing.T) {
-	h, m, _ := atHome(t)
-	for i := range 2 * hotAnswers {
-		h.want(200, "GET", "/v2/team/app/manifests/v1?n="+strconv.Itoa(i), nil)
-	}
-	if n := h.m.hot.answers.Len(); n > hotAnswers {
-		t.Errorf("%d answers", n)
-	}
-	long := "/v2/team/app/manifests/" + m.Digest.String() + "?n=" + strings.Repeat("x", hotRequest)
-	if h.want(200, "GET", long, nil); h.hot(long) {
-		t.Error("a request of any length is kept")
-	}
-	large := bytes.Repeat([]byte(" "), hotBytes)
-	big, err := oci.ParseManifest(m.MediaType, append(bytes.Clone(m.Raw), large...))
-	if err != nil {
-		t.Fatal(err)
-	}
-	h.up.mu.Lock()
-	h.up.manifests["team/app:big"] = big
-	h.up.mu.Unlock()
-	for range 3 {
-		h.want(200, "GET", "/v2/team/app/manifests/big", nil)
-	}
-	if h.hot("/v2/team/app/manifests/big") {
-		t.Error("a manifest of any size is kept")
-	}
 }
 
 // A hit is cheap: loosely, so that only a mistake of kind fails.

@@ -23,11 +23,14 @@ import (
 	"dray/cache/meta"
 	"dray/cache/meta/metatest"
 	"dray/mirror/identity"
+	"dray/mirror/repository"
+	"dray/mirror/request"
 	"dray/mirror/route"
 	"dray/upstream"
 	"dray/upstream/oci"
 
 	"github.com/opencontainers/go-digest"
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
 )
 
@@ -169,6 +172,8 @@ type house struct {
 	memory *metatest.Memory
 	store  *metatest.Faulty
 	up     *registry
+	tags   *meta.Tags
+	links  *meta.Links
 	// broken is the step of the disk that fails; empty: none.
 	broken atomic.Value
 }
@@ -177,11 +182,19 @@ var errBroken = errors.New("this step fails")
 
 func newHouse(t testing.TB) *house {
 	t.Helper()
-	return buildHouse(t, 1, func(s meta.Store) meta.Store { return s })
+	return buildHouse(t, 1, plainFacts)
 }
 
-// buildHouse makes a house with so much memory for small content, something before its store of facts, and gates.
-func buildHouse(t testing.TB, memoryBytes int64, front func(meta.Store) meta.Store, gates ...*Gate) *house {
+// plainFacts puts nothing before the store of facts.
+func plainFacts(s meta.Store) meta.Store { return s }
+
+// repo is a repository of the one upstream.
+func (h *house) repo(name string) repository.Repo {
+	return h.m.repos.Repo(h.m.repos.Upstream("up"), name)
+}
+
+// buildHouse makes a house with so much memory for small content, and something before its store of facts.
+func buildHouse(t testing.TB, memoryBytes int64, front func(meta.Store) meta.Store, changes ...func(*house, *Options)) *house {
 	t.Helper()
 	h := &house{TB: t, memory: metatest.NewMemory(), up: &registry{manifests: map[string]*oci.Manifest{}, blobs: map[string][]byte{}, calls: map[string]int{}}}
 	h.store = metatest.NewFaulty(h.memory)
@@ -197,15 +210,23 @@ func buildHouse(t testing.TB, memoryBytes int64, front func(meta.Store) meta.Sto
 	}
 	h.disk, h.cache = dir, cache.New(cache.Options{Disk: dir, MemoryBytes: memoryBytes})
 	facts := front(h.store)
-	h.m, err = New(Options{
-		Cache: h.cache, Tags: meta.NewTags(facts, meta.TagsOptions{}), Links: meta.NewLinks(facts, meta.LinksOptions{}), Known: meta.NewKnown(facts, meta.KnownOptions{}),
-		Touches:   meta.NewTouches(facts, meta.TouchesOptions{}),
-		Upstreams: []*Upstream{{Name: "up", Registry: "up.example", Source: h.up, Sink: h.up, Lister: h.up, Tags: TagPolicy{Fresh: time.Hour, Stale: time.Hour}, Gates: gates}},
-	})
+	h.tags, h.links = meta.NewTags(facts, meta.TagsOptions{}), meta.NewLinks(facts, meta.LinksOptions{})
+	o := Options{
+		Cache: h.cache, Tags: h.tags, Links: h.links, Known: meta.NewKnown(facts, meta.KnownOptions{}), Touches: meta.NewTouches(facts, meta.TouchesOptions{}),
+		Upstreams: []*repository.Upstream{{
+			Name: "up", Registry: "up.example", Source: h.up, Sink: h.up, Lister: h.up, Tags: repository.TagPolicy{Fresh: time.Hour, Stale: time.Hour},
+		}},
+	}
+	for _, change := range changes {
+		change(h, &o)
+	}
+	h.m, err = New(o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	h.l = &Listener{Mirror: h.m, Name: "l", Policy: identity.Policy{Role: identity.RoleRegistry, AllowAnonymousPush: true}, Routes: &route.Table{Order: []route.Route{{Upstream: "up"}}}}
+	h.l = &Listener{Mirror: h.m, Listener: request.Listener{
+		Name: "l", Routes: &route.Table{Order: []route.Route{{Upstream: "up"}}}, Policy: identity.Policy{Role: identity.RoleRegistry, AllowAnonymousPush: true},
+	}}
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = h.cache.Run(ctx) })
@@ -218,6 +239,44 @@ func buildHouse(t testing.TB, memoryBytes int64, front func(meta.Store) meta.Sto
 		}
 	})
 	return h
+}
+
+// counted is the sum of a metric of a mirror.
+func counted(t testing.TB, m *Mirror, name string) (sum float64) {
+	t.Helper()
+	r := prometheus.NewRegistry()
+	r.MustRegister(m.Collectors()...)
+	families, err := r.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() != name {
+			continue
+		}
+		for _, one := range f.GetMetric() {
+			sum += one.GetCounter().GetValue() + one.GetGauge().GetValue()
+		}
+	}
+	return sum
+}
+
+// until waits for what the mirror does in the background.
+func (h *house) until(done func() bool) {
+	h.Helper()
+	for range 1000 {
+		if done() {
+			return
+		}
+		<-time.After(5 * time.Millisecond) // the work belongs to the mirror and not to the test
+	}
+	h.Fatal("the work in the background does not end")
+}
+
+// fetchedAhead waits until so many blobs have been fetched ahead.
+func (h *house) fetchedAhead(n float64) {
+	h.Helper()
+	h.until(func() bool { return counted(h, h.m, "dray_prefetched_blobs_total") >= n })
 }
 
 // do hands one request to the listener.
@@ -379,8 +438,8 @@ func TestDiskFails(t *testing.T) {
 				if w.Code != 503 || !strings.Contains(w.Body.String(), "UNAVAILABLE") || strings.Contains(w.Body.String(), errBroken.Error()) {
 					t.Errorf("push: %d %s", w.Code, w.Body)
 				}
-				if n := h.m.uploads.count(); n != 0 {
-					t.Errorf("%d uploads are left", n)
+				if n := counted(t, h.m, "dray_uploads_open"); n != 0 {
+					t.Errorf("%v uploads are left", n)
 				}
 			}
 			h.broken.Store(disk.Op(""))
@@ -395,23 +454,29 @@ func TestDiskFails(t *testing.T) {
 
 // An upload that its client left alone ends, and gives back its bytes and its place; one in use does not.
 func TestUploadExpires(t *testing.T) {
-	h := newHouse(t)
-	h.m.shares.maxUploads = 2
+	h := buildHouse(t, 1, plainFacts, func(_ *house, o *Options) { o.MaxUploadsPerClient = 2 })
 	start := func() string {
 		return h.want(202, "POST", "/v2/team/app/blobs/uploads/", nil).Header().Get("Location")
 	}
 	idle, busy := start(), start()
 	h.want(429, "POST", "/v2/team/app/blobs/uploads/", nil)
 	h.want(202, "PATCH", idle, []byte("some bytes"))
-	id := busy[strings.LastIndex(busy, "/")+1:]
-	h.m.uploads.mu.Lock()
-	s := h.m.uploads.byID[id]
-	h.m.uploads.mu.Unlock()
-	<-s.turn // a request is on it
-	h.m.uploads.expire(time.Now().Add(h.m.uploads.expiry - time.Minute))
+	body, feed := io.Pipe()
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		w := httptest.NewRecorder()
+		if h.l.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), "PATCH", busy, body)); w.Code != 202 {
+			t.Errorf("PATCH: %d %s", w.Code, w.Body)
+		}
+	})
+	if _, err := feed.Write([]byte("a request is on it")); err != nil {
+		t.Fatal(err)
+	}
+	h.m.push.Expire(time.Now().Add(h.m.expiry - time.Minute))
 	h.want(204, "GET", idle, nil)
-	h.m.uploads.expire(time.Now().Add(h.m.uploads.expiry + time.Minute))
-	s.release()
+	h.m.push.Expire(time.Now().Add(h.m.expiry + time.Minute))
+	feed.Close()
+	wg.Wait()
 	h.want(404, "GET", idle, nil)
 	h.want(404, "PATCH", idle, []byte("x"))
 	h.want(204, "GET", busy, nil)
@@ -420,17 +485,17 @@ func TestUploadExpires(t *testing.T) {
 }
 
 // Blobs of a push that never got its manifest are let go.
-func TestPinsExpire(t *testing.T) {
+func TestStagedExpire(t *testing.T) {
 	h := newHouse(t)
 	blob := []byte("a blob without manifest")
 	h.want(201, "POST", "/v2/team/app/blobs/uploads/?digest="+digest.FromBytes(blob).String(), blob)
-	h.m.pins.expire(time.Now())
-	if n := h.m.pins.count(); n != 1 {
-		t.Errorf("%d pins, want 1", n)
+	h.m.repos.Expire(time.Now())
+	if n := h.m.repos.Staged().Len(); n != 1 {
+		t.Errorf("%d staged, want 1", n)
 	}
-	h.m.pins.expire(time.Now().Add(2 * h.m.pins.expiry))
-	if n := h.m.pins.count(); n != 0 {
-		t.Errorf("%d pins are left", n)
+	h.m.repos.Expire(time.Now().Add(2 * h.m.expiry))
+	if n := h.m.repos.Staged().Len(); n != 0 {
+		t.Errorf("%d staged are left", n)
 	}
 }
 

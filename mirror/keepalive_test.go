@@ -11,11 +11,11 @@ import (
 
 	"dray/cache/meta"
 	"dray/mirror/identity"
+	"dray/mirror/repository"
+	"dray/mirror/request"
 	"dray/mirror/route"
 	"dray/upstream"
 	"dray/upstream/oci"
-
-	"github.com/prometheus/client_golang/prometheus/testutil"
 )
 
 // timed is a Source that keeps the times at which manifests were got.
@@ -63,10 +63,11 @@ func (h *house) keeping(facts meta.Store, s *timed) (l *Listener, stop func()) {
 	m, err := New(Options{
 		Cache: h.cache, Tags: meta.NewTags(facts, meta.TagsOptions{}), Links: meta.NewLinks(facts, meta.LinksOptions{}), Known: meta.NewKnown(facts, meta.KnownOptions{}),
 		Touches: meta.NewTouches(facts, meta.TouchesOptions{}),
-		Upstreams: []*Upstream{
-			{Name: "up", Registry: "up.example", Source: s, Sink: h.up, Lister: h.up, KeepAlive: day, Tags: TagPolicy{Fresh: 1000 * time.Hour}},
-			{Name: "other", Registry: "other.example", Source: s, Lister: h.up, Tags: TagPolicy{Fresh: 1000 * time.Hour}},
+		Upstreams: []*repository.Upstream{
+			{Name: "up", Registry: "up.example", Source: s, Sink: h.up, Lister: h.up, Tags: repository.TagPolicy{Fresh: 1000 * time.Hour}},
+			{Name: "other", Registry: "other.example", Source: s, Lister: h.up, Tags: repository.TagPolicy{Fresh: 1000 * time.Hour}},
 		},
+		KeepAlive: map[string]time.Duration{"up": day},
 	})
 	if err != nil {
 		h.Fatal(err)
@@ -74,7 +75,7 @@ func (h *house) keeping(facts meta.Store, s *timed) (l *Listener, stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = m.Run(ctx) })
-	return &Listener{Mirror: m, Name: "l", Policy: identity.Policy{Role: identity.RoleMirror}, Routes: &route.Table{Order: []route.Route{{Upstream: "up"}, {Upstream: "other", Prefixes: []string{"other"}}}}},
+	return &Listener{Mirror: m, Listener: request.Listener{Name: "l", Policy: identity.Policy{Role: identity.RoleMirror}, Routes: &route.Table{Order: []route.Route{{Upstream: "up"}, {Upstream: "other", Prefixes: []string{"other"}}}}}},
 		func() { cancel(); wg.Wait() }
 }
 
@@ -143,7 +144,7 @@ func TestKeepAlive(t *testing.T) {
 		h.want(200, "HEAD", "/v2/a/manifests/v1", nil)
 		time.Sleep(2 * day)
 		s.want(t)
-		if n := testutil.ToFloat64(l.Mirror.metrics.touches.WithLabelValues("up", "touched")); n < 11 {
+		if n := counted(t, l.Mirror, "dray_keep_alive_touches_total"); n < 11 {
 			t.Errorf("%v touches counted", n)
 		}
 	})

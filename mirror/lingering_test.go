@@ -12,8 +12,9 @@ import (
 	"time"
 	"weak"
 
-	"dray/cache/meta"
+	"dray/mirror/gate"
 	"dray/mirror/pipeline"
+	"dray/mirror/repository"
 	"dray/upstream"
 	"dray/upstream/oci"
 
@@ -63,8 +64,8 @@ func (remover) DeleteBlob(context.Context, upstream.Repo, digest.Digest) error  
 // An answer leaves no timer and no context behind, whatever was asked for and whatever became of
 // it.
 func TestNothingLingersAfterAnAnswer(t *testing.T) {
-	h := buildHouse(t, 1<<20, func(s meta.Store) meta.Store { return s })
-	h.m.upstreams["up"].Deleter = remover{h.up}
+	h := buildHouse(t, 1<<20, plainFacts)
+	h.m.repos.Upstream("up").Deleter = remover{h.up}
 	layer := bytes.Repeat([]byte("layer"), 50_000)
 	m := h.hold("team/app", "v1", layer)
 	h.pull("team/app", "v1", m, layer)
@@ -123,17 +124,19 @@ func TestNothingLingersAfterAnUpload(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := buildHouse(t, 1, func(s meta.Store) meta.Store { return s }, &Gate{Pipeline: pipe, Repositories: []string{"*"}, HoldUploads: true})
+	h := buildHouse(t, 1, plainFacts, func(_ *house, o *Options) {
+		o.Gates = map[string][]*gate.Gate{"up": {{Pipeline: pipe, Repositories: []string{"*"}, HoldUploads: true}}}
+	})
 	const uploads = 20
-	var forwards []weak.Pointer[forward]
+	var staged []weak.Pointer[repository.Staged]
 	for i := range uploads {
 		blob := bytes.Repeat([]byte{byte(i)}, 1000)
 		d := digest.FromBytes(blob)
 		h.want(201, "POST", "/v2/team/app/blobs/uploads/?digest="+d.String(), blob)
-		forwards = append(forwards, weak.Make(h.m.pins.get(pinKey{"up", "team/app", d}).forward))
+		staged = append(staged, weak.Make(h.repo("team/app").Staged(d)))
 	}
-	h.m.pins.expire(time.Now().Add(2 * h.m.pins.expiry))
-	if n := reachable(forwards); n > uploads/2 {
+	h.m.repos.Staged().Expire(time.Now().Add(2 * h.m.expiry))
+	if n := reachable(staged); n > uploads/2 {
 		t.Errorf("%d of %d uploads are still held", n, uploads)
 	}
 }

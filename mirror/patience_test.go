@@ -57,7 +57,7 @@ func TestPushAnswersInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse(t)
 		sink := &slowSink{registry: h.up, gate: make(chan struct{})}
-		h.m.upstreams["up"].Sink = sink
+		h.m.repos.Upstream("up").Sink = sink
 		layer := []byte("a layer that ECR takes its time for")
 		at := h.want(202, "POST", "/v2/a/blobs/uploads/", nil).Header().Get("Location")
 		h.want(201, "PUT", at+"?digest="+digest.FromBytes(layer).String(), layer)
@@ -110,7 +110,7 @@ func TestPushAnswersInTime(t *testing.T) {
 func TestQuestionsEndInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse(t)
-		up := h.m.upstreams["up"]
+		up := h.m.repos.Upstream("up")
 		up.Source, up.Once, up.Lister = silent{}, silent{}, silent{}
 		d := digest.FromString("x")
 		for _, path := range []string{"/v2/a/manifests/v1", "/v2/a/manifests/" + d.String(), "/v2/a/blobs/" + d.String(), "/v2/a/tags/list", "/v2/a/referrers/" + d.String()} {

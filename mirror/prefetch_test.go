@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"dray/mirror/pull"
 	"dray/upstream"
 	"dray/upstream/oci"
 
@@ -41,11 +42,12 @@ func (g *gated) Blob(ctx context.Context, r upstream.BlobRequest) (upstream.Blob
 	return g.Source.Blob(ctx, r)
 }
 
-// prefetching makes a house fetch ahead through a gate.
-func prefetching(h *house, p PrefetchPolicy) *gated {
+// prefetching is a house that fetches ahead through a gate.
+func prefetching(t *testing.T, p pull.Prefetch) (*house, *gated) {
+	h := buildHouse(t, 1, plainFacts, func(_ *house, o *Options) { o.Prefetch = map[string]pull.Prefetch{"up": p} })
 	g := &gated{Source: h.up, gate: make(chan struct{})}
-	h.m.upstreams["up"].Source, h.m.ahead["up"] = g, newPrefetcher(p)
-	return g
+	h.m.repos.Upstream("up").Source = g
+	return h, g
 }
 
 // layered puts an image of layers into the upstream, of which it lacks those that are absent.
@@ -71,25 +73,9 @@ func (h *house) layered(repo, tag string, layers []string, absent ...string) *oc
 	return m
 }
 
-// settled waits until nothing is fetched ahead any more.
-func settled(t *testing.T, p *prefetcher) {
-	t.Helper()
-	for range 1000 {
-		p.mu.Lock()
-		images := p.images
-		p.mu.Unlock()
-		if images == 0 {
-			return
-		}
-		<-time.After(5 * time.Millisecond) // the work belongs to the mirror and not to the test
-	}
-	t.Fatal("fetching ahead does not end")
-}
-
 // What is fetched ahead is bounded, joined by clients and asked for once.
 func TestPrefetchBounded(t *testing.T) {
-	h := newHouse(t)
-	g := prefetching(h, PrefetchPolicy{MaxLayer: 20, AtOnce: 3})
+	h, g := prefetching(t, pull.Prefetch{MaxLayer: 20, AtOnce: 3})
 	large := strings.Repeat("large", 10)
 	layers := []string{"a", "b", "c", "d", "e", "f", "g", "a", large}
 	h.layered("team/app", "v1", layers)
@@ -104,7 +90,7 @@ func TestPrefetchBounded(t *testing.T) {
 	wg.Go(func() { h.want(200, "GET", "/v2/team/app/blobs/"+digest.FromString("a").String(), nil) })
 	close(g.gate)
 	wg.Wait()
-	settled(t, h.m.ahead["up"])
+	h.until(func() bool { return h.up.count("blob") >= 7 })
 	if g.most > 3+1 {
 		t.Errorf("%d blobs at once", g.most)
 	}
@@ -121,13 +107,12 @@ func TestPrefetchBounded(t *testing.T) {
 
 // A layer that the upstream lacks costs one question, whoever asked it, and keeps nothing else from coming.
 func TestPrefetchOfWhatIsNotThere(t *testing.T) {
-	h := newHouse(t)
-	h.m.upstreams["up"].Tags.NotFound = time.Hour
-	g := prefetching(h, PrefetchPolicy{MaxLayer: 20, AtOnce: 3})
+	h, g := prefetching(t, pull.Prefetch{MaxLayer: 20, AtOnce: 3})
+	h.m.repos.Upstream("up").Tags.NotFound = time.Hour
 	close(g.gate)
 	h.layered("team/app", "v1", []string{"there", "not there"}, "not there")
 	h.want(200, "GET", "/v2/team/app/manifests/v1", nil)
-	settled(t, h.m.ahead["up"])
+	h.fetchedAhead(2)
 	g.mu.Lock()
 	g.most = 0
 	g.mu.Unlock()
@@ -140,40 +125,9 @@ func TestPrefetchOfWhatIsNotThere(t *testing.T) {
 
 // The mirror stops while blobs are being fetched ahead.
 func TestPrefetchStops(t *testing.T) {
-	h := newHouse(t) // its end waits for everything
-	prefetching(h, PrefetchPolicy{MaxLayer: 20, AtOnce: 1})
+	h, _ := prefetching(t, pull.Prefetch{MaxLayer: 20, AtOnce: 1}) // its end waits for everything
 	h.layered("team/app", "v1", []string{"a", "b", "c"})
 	h.want(200, "GET", "/v2/team/app/manifests/v1", nil)
-}
-
-// Manifests are remembered, but not all there ever were.
-func TestPrefetchForgets(t *testing.T) {
-	p := newPrefetcher(PrefetchPolicy{AtOnce: 1})
-	of := func(i int) digest.Digest { return digest.FromString(fmt.Sprint(i)) }
-	for i := range 2*seenManifests + 5 {
-		if !p.first(of(i)) {
-			t.Fatalf("manifest %d was seen before", i)
-		}
-		p.done()
-		if p.first(of(i)) {
-			t.Fatalf("manifest %d is new again", i)
-		}
-	}
-	if len(p.seen) != seenManifests || len(p.oldest) != seenManifests {
-		t.Errorf("%d manifests are remembered", len(p.seen))
-	}
-	if !p.first(of(0)) {
-		t.Error("the first manifest is never forgotten")
-	}
-	p.done()
-	for i := range maxAhead {
-		if !p.first(of(-1 - i)) {
-			t.Fatalf("image %d is refused", i)
-		}
-	}
-	if p.first(of(-1 - maxAhead)) {
-		t.Error("no bound of images at a time")
-	}
 }
 
 // dripping is a source whose blobs arrive when they are fed.
@@ -194,10 +148,10 @@ func (d dripping) Blob(ctx context.Context, r upstream.BlobRequest) (upstream.Bl
 
 // Who pulled the image has its layers from the upstream, although their fetch was begun before the layers were asked for.
 func TestPrefetchIsForWhoPulls(t *testing.T) {
-	h := newHouse(t)
+	h, _ := prefetching(t, pull.Prefetch{MaxLayer: 20, AtOnce: 3})
 	body, feed := io.Pipe()
 	from := dripping{h.up, make(chan struct{}), body}
-	h.m.upstreams["up"].Source, h.m.ahead["up"] = from, newPrefetcher(PrefetchPolicy{MaxLayer: 20, AtOnce: 3})
+	h.m.repos.Upstream("up").Source = from
 	d := h.layered("team/app", "v1", []string{"layer"}).Layers[0].Digest
 	server := httptest.NewServer(h.l)
 	defer server.Close()
@@ -224,5 +178,5 @@ func TestPrefetchIsForWhoPulls(t *testing.T) {
 			t.Errorf("%q, %v", got, err)
 		}
 	}
-	settled(t, h.m.ahead["up"])
+	h.fetchedAhead(1)
 }

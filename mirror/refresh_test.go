@@ -3,13 +3,12 @@ package mirror
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"dray/cache/meta"
+	"dray/mirror/repository"
 	"dray/upstream"
 	"dray/upstream/oci"
 
@@ -53,10 +52,10 @@ func (a *asking) Manifest(ctx context.Context, repo upstream.Repo, ref oci.Refer
 // aged is a house in which a tag's window of a minute has just ended; its old answer is served for another minute.
 func aged(t *testing.T) (*house, *asking, *oci.Manifest) {
 	h := newHouse(t)
-	up := h.m.upstreams["up"]
+	up := h.m.repos.Upstream("up")
 	a := &asking{Source: h.up}
 	up.Once, up.Source = a, a
-	up.Tags = TagPolicy{Fresh: time.Minute, Revalidate: time.Minute, Stale: time.Hour, NotFound: time.Minute}
+	up.Tags = repository.TagPolicy{Fresh: time.Minute, Revalidate: time.Minute, Stale: time.Hour, NotFound: time.Minute}
 	m := h.hold("team/app", "v1", []byte("layer"))
 	h.want(200, "GET", "/v2/team/app/manifests/v1", nil)
 	time.Sleep(time.Minute)
@@ -186,37 +185,10 @@ func TestRefreshPushed(t *testing.T) {
 	})
 }
 
-// The work ends with the mirror, and is bounded.
-func TestRefreshesBounded(t *testing.T) {
+// The work ends with the mirror.
+func TestRefreshStops(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h, _, old := aged(t)
-		h.get(old, "updating", 0, isStale) // and the mirror stops amid it
+		h.get(old, "updating", 0, isStale) // and the mirror stops meanwhile
 	})
-	r := newRefreshes()
-	for i := range maxRefreshes + 10 {
-		k := tagKeyOf(i)
-		if began := r.begin(k, time.Now()); began != (i < maxRefreshes) {
-			t.Fatalf("refresh %d: %v", i, began)
-		}
-	}
-	for i := range maxRefreshes {
-		r.end(tagKeyOf(i), false)
-	}
-	if r.begin(tagKeyOf(0), time.Now()) || !r.begin(tagKeyOf(0), time.Now().Add(refreshAgain+time.Second)) {
-		t.Error("a tag that could not be asked for has no pause, or one without end")
-	}
-}
-
-func tagKeyOf(i int) meta.TagKey { return meta.TagKey{Repo: "r", Tag: fmt.Sprint(i)} }
-
-// What was refused is remembered for a bounded number of tags, and for no newer fact.
-func TestRefusedBounded(t *testing.T) {
-	r, now := newRefreshes(), time.Now()
-	for i := range maxRefreshes + 10 {
-		r.refuse(tagKeyOf(i), now)
-	}
-	last := tagKeyOf(maxRefreshes + 9)
-	if len(r.refused) != maxRefreshes || !r.isRefused(last, now) || r.isRefused(last, now.Add(1)) || len(r.refused) != maxRefreshes-1 {
-		t.Errorf("%d refused", len(r.refused))
-	}
 }

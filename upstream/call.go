@@ -47,6 +47,9 @@ func NewUrgency() *Urgency {
 // Raise makes the requests of that work which still wait, and those that follow, ordinary ones. It may be called again.
 func (u *Urgency) Raise() { u.raise() }
 
+// InBackground is the way to send requests that no client will ever wait for.
+func InBackground() Call { return Call{Background: NewUrgency()} }
+
 // raised is closed once the request has become urgent; nil where that cannot happen.
 func (c Call) raised() <-chan struct{} {
 	if c.Background == nil {

@@ -38,6 +38,12 @@ type elsewhere struct{ error }
 
 func (e elsewhere) Unwrap() error { return e.error }
 
+// Refused reports whether the registry gave an answer that another try would get again.
+func Refused(err error) bool {
+	e, ok := errors.AsType[*oci.Error](err)
+	return ok && e.Status >= 400 && e.Status < 500
+}
+
 // Transient reports whether an error says nothing about the content asked for: unreachable, throttled, failing or
 // refusing credentials. A caller who holds an older answer may use it.
 func Transient(err error) bool {

@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"dray/mirror"
+	"dray/mirror/jobs"
 	"dray/upstream/ecrtest"
 	"dray/upstream/oci"
 
@@ -30,7 +30,7 @@ func (s *stack) becomes(name string, want float64) {
 func (s *stack) attachedTo(repo string, d digest.Digest) []oci.Descriptor {
 	s.Helper()
 	var index struct{ Manifests []oci.Descriptor }
-	r := s.want(200, "GET", "/v2/"+repo+"/referrers/"+d.String()+"?artifactType="+url.QueryEscape(mirror.MediaTypeVerdict), nil)
+	r := s.want(200, "GET", "/v2/"+repo+"/referrers/"+d.String()+"?artifactType="+url.QueryEscape(jobs.MediaTypeVerdict), nil)
 	if err := json.Unmarshal(r.body, &index); err != nil {
 		s.Fatal(err)
 	}
@@ -77,7 +77,7 @@ func TestVerdictAttached(t *testing.T) {
 				t.Errorf("a child has %v", other)
 			}
 			found := s.attachedTo("team/app", index.Digest)
-			if len(found) != 1 || found[0].ArtifactType != mirror.MediaTypeVerdict || found[0].Annotations["vnd.dray.verdict"] != "pass" || found[0].Annotations["vnd.dray.checks"] != "gate" {
+			if len(found) != 1 || found[0].ArtifactType != jobs.MediaTypeVerdict || found[0].Annotations["vnd.dray.verdict"] != "pass" || found[0].Annotations["vnd.dray.checks"] != "gate" {
 				t.Fatalf("found %+v\n%s", found, strings.Join(s.ecr.Sequence(), "\n"))
 			}
 			man := s.want(200, "GET", "/v2/team/app/manifests/"+found[0].Digest.String(), nil)

@@ -18,6 +18,7 @@ import (
 	"dray/mirror"
 	"dray/mirror/identity"
 	"dray/mirror/inventory"
+	"dray/mirror/request"
 	"dray/mirror/wire"
 	"dray/upstream/ecr"
 
@@ -122,7 +123,7 @@ func (g *graph) buildMirror(context.Context) (err error) {
 		return fmt.Errorf("notifications: %w", err)
 	}
 	g.mirror, err = mirror.New(mirror.Options{
-		Cache: g.cache, Tags: tags, Links: links, Known: known, Touches: touches, Bases: g.bases, Upstreams: g.upstreams, Queue: g.queue, Logger: g.log,
+		Cache: g.cache, Tags: tags, Links: links, Known: known, Touches: touches, Bases: g.bases, Upstreams: g.upstreams, Gates: g.gates, Prefetch: g.prefetch(), KeepAlive: g.keepAlive(), Queue: g.queue, Logger: g.log,
 		OnPull: g.buildPulls(), OnEvent: onEvent, UploadExpiry: g.cfg.Limits.UploadExpiry.Std(), MaxUploadsPerClient: g.cfg.Limits.MaxUploadsPerClient,
 		MaxUploadBytesPerClient: int64(g.cfg.Limits.MaxUploadBytesPerClient), ClientStall: g.cfg.Limits.StallTimeout.Std(),
 	})
@@ -158,9 +159,13 @@ func (g *graph) buildListeners(context.Context) error {
 		server, err := g.newServer(wire.ServerOptions{
 			Name: l.Name, Setting: setting, Address: l.Address, Certificate: l.TLS.Certificate, PrivateKey: l.TLS.PrivateKey, Splice: l.Send == config.SendSplice,
 			Handler: &mirror.Listener{
-				Mirror: g.mirror, Name: l.Name, Routes: routesOf(g.cfg, l), AccessLog: log,
-				Policy:      identity.Policy{Role: identity.Role(l.Role), Access: access[l.Auth], Challenge: l.Challenge, AllowAnonymousPush: l.AllowAnonymousPush},
-				ExternalURL: strings.TrimSuffix(l.ExternalURL, "/"), CopyFiles: l.Send == config.SendCopy,
+				Mirror: g.mirror, AccessLog: log, CopyFiles: l.Send == config.SendCopy,
+				Listener: request.Listener{
+					Name: l.Name, Routes: routesOf(g.cfg, l), ExternalURL: strings.TrimSuffix(l.ExternalURL, "/"),
+					Policy: identity.Policy{
+						Role: identity.Role(l.Role), Access: access[l.Auth], Challenge: l.Challenge, AllowAnonymousPush: l.AllowAnonymousPush,
+					},
+				},
 			},
 		})
 		if err != nil {

@@ -8,7 +8,7 @@ import (
 
 	"dray/cache/meta"
 	"dray/cmd/dray/config"
-	"dray/mirror"
+	"dray/mirror/gate"
 	"dray/mirror/pipeline"
 	imagebase "dray/mirror/pipeline/base"
 
@@ -31,21 +31,21 @@ func (g *graph) buildChecks(context.Context) error {
 		g.register(g.bases.Collectors())
 		bases = learntBases{g.bases}
 	}
-	gates := map[string]*mirror.Gate{}
+	gates := map[string]*gate.Gate{}
 	for _, c := range g.cfg.Checks {
 		p, err := pipelineOf(c, pipeline.Options{Memory: verdicts, Workers: workers, Metrics: metrics}, bases)
 		if err != nil {
 			return err
 		}
-		gates[c.Name] = &mirror.Gate{
+		gates[c.Name] = &gate.Gate{
 			Pipeline: p, Repositories: c.Repositories, HoldUploads: c.Forward == config.ForwardHold, ForwardDigests: c.DigestPush == config.DigestForward,
 			HoldFor: c.HoldFor.Std(), TrustUnseen: c.UnseenLayers == config.UnseenTrust, Attach: c.Attach, Within: c.Within.Std(), OnTimeout: pipeline.OnError(c.OnTimeout),
 		}
 	}
+	g.gates = map[string][]*gate.Gate{}
 	for _, u := range g.cfg.Upstreams {
-		i := slices.IndexFunc(g.upstreams, func(up *mirror.Upstream) bool { return up.Name == u.Name })
 		for _, name := range u.Checks {
-			g.upstreams[i].Gates = append(g.upstreams[i].Gates, gates[name])
+			g.gates[u.Name] = append(g.gates[u.Name], gates[name])
 		}
 	}
 	return nil

@@ -5,8 +5,8 @@ import (
 	"path/filepath"
 
 	"dray/cmd/dray/config"
-	"dray/mirror"
 	"dray/mirror/hosted"
+	"dray/mirror/repository"
 )
 
 // buildHosted opens what is hosted, before anything can evict its blobs.
@@ -30,20 +30,20 @@ func (g *graph) buildHosted(ctx context.Context) error {
 		g.hosted = append(g.hosted, s)
 		g.background["hosted "+u.Name] = s.Run
 		g.register(s.Collectors())
-		g.upstreams = append(g.upstreams, &mirror.Upstream{Name: u.Name, Registry: u.Name, Source: s, Sink: s, Lister: s, Deleter: s})
+		g.upstreams = append(g.upstreams, &repository.Upstream{Name: u.Name, Registry: u.Name, Source: s, Sink: s, Lister: s, Deleter: s})
 	}
 	return nil
 }
 
 // joinBuildCaches leads the build caches that are pushed to an upstream to where they are kept.
 func (g *graph) joinBuildCaches() {
-	byName := map[string]*mirror.Upstream{}
+	byName := map[string]*repository.Upstream{}
 	for _, u := range g.upstreams {
 		byName[u.Name] = u
 	}
 	for _, u := range g.cfg.Upstreams {
 		if b := u.BuildCache; b.To != "" {
-			byName[u.Name].Aside = &mirror.Aside{To: byName[b.To], WriteBack: b.WriteBack == config.WriteBackAsync}
+			byName[u.Name].BuildCaches = &repository.BuildCaches{To: byName[b.To], WriteBack: b.WriteBack == config.WriteBackAsync}
 		}
 	}
 }

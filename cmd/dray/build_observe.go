@@ -6,12 +6,11 @@ import (
 	"time"
 
 	"dray/cmd/dray/config"
-	"dray/mirror"
 	"dray/mirror/admin"
 	"dray/mirror/cloudwatch"
 	"dray/mirror/pulls"
+	"dray/mirror/repository"
 	"dray/mirror/wire"
-	"dray/upstream/oci"
 
 	awsconfig "github.com/aws/aws-sdk-go-v2/config"
 	awscloudwatch "github.com/aws/aws-sdk-go-v2/service/cloudwatch"
@@ -19,14 +18,14 @@ import (
 
 // buildPulls counts pulls where clients are answered; metrics and CloudWatch read
 // the same counters.
-func (g *graph) buildPulls() func(u *mirror.Upstream, repo, reference string) {
+func (g *graph) buildPulls() func(r repository.Repo, reference string) {
 	c := g.cfg.CloudWatch
 	counted := pulls.New(pulls.Options{
 		Detail: pulls.Detail(c.Dimensions), MaxSeries: c.MaxSeries, Idle: max(15*time.Minute, 2*c.Interval.Std()),
 	})
 	g.register(counted.Collectors())
-	return func(u *mirror.Upstream, repo, reference string) {
-		counted.Inc(u.Name, u.Registry, oci.JoinRepo(u.RepositoryPrefix, repo), reference)
+	return func(r repository.Repo, reference string) {
+		counted.Inc(r.Up.Name, r.Up.Registry, r.Remote().Name, reference)
 	}
 }
 

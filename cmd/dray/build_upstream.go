@@ -16,7 +16,8 @@ import (
 
 	"dray/cache"
 	"dray/cmd/dray/config"
-	"dray/mirror"
+	"dray/mirror/pull"
+	"dray/mirror/repository"
 	"dray/upstream"
 	"dray/upstream/auth"
 	"dray/upstream/ecr"
@@ -28,7 +29,7 @@ const dialTimeout = 20 * time.Second
 
 // registry is one upstream with the parts of it that health and metrics look at.
 type registry struct {
-	*mirror.Upstream
+	*repository.Upstream
 	breaker    *upstream.Breaker
 	limiter    *upstream.Limiter
 	tokens     *ecr.Tokens // nil unless private ECR
@@ -125,18 +126,14 @@ func (r *registry) access(u config.Upstream, aws func() (*ecr.Session, error)) (
 func (r *registry) assemble(u config.Upstream, client *upstream.Client, creator upstream.Creator, log *slog.Logger) {
 	r.breaker = upstream.NewBreaker(upstream.BreakerOptions{Name: u.Name, Lasting: 3 * time.Second})
 	patient := upstream.NewRetry(r.breaker.Source(client), upstream.RetryOptions{Name: u.Name, Logger: log})
-	r.Upstream = &mirror.Upstream{
+	r.Upstream = &repository.Upstream{
 		Name: u.Name, Registry: u.Host(), Public: slices.Concat(u.Hosts, []string{u.Host()})[0], RepositoryPrefix: u.RepositoryPrefix,
 		Source: patient, Once: r.breaker.Held(client), Lister: r.breaker.Lister(client),
-		Tags:      mirror.TagPolicy{Fresh: u.Tags.Fresh.Std(), Revalidate: u.Tags.Revalidate.Std(), Stale: u.Tags.Stale.Std(), NotFound: u.Tags.NotFound.Std()},
-		KeepAlive: u.KeepAlive.Std(),
+		Tags: repository.TagPolicy{Fresh: u.Tags.Fresh.Std(), Revalidate: u.Tags.Revalidate.Std(), Stale: u.Tags.Stale.Std(), NotFound: u.Tags.NotFound.Std()},
 		Split: cache.Split{
 			Threshold: int64(u.ParallelFill.Threshold), Piece: int64(u.ParallelFill.Piece), Streams: u.ParallelFill.Streams,
 			Slots: cache.NewSlots(u.ParallelFill.Connections),
 		},
-	}
-	if u.Prefetch.Enabled {
-		r.Prefetch = mirror.PrefetchPolicy{MaxLayer: int64(u.Prefetch.MaxLayer), AtOnce: u.Prefetch.Streams}
 	}
 	r.AcknowledgeLocally = u.Acknowledge == config.AcknowledgeLocal
 	if u.Push {
@@ -149,6 +146,29 @@ func (r *registry) assemble(u config.Upstream, client *upstream.Client, creator 
 	r.collectors = append(r.collectors, r.limiter.Collectors()...)
 	r.collectors = append(r.collectors, r.breaker.Collectors()...)
 	r.collectors = append(r.collectors, patient.Collectors()...)
+}
+
+// prefetch says what is fetched ahead of clients, by the name of the upstream.
+func (g *graph) prefetch() map[string]pull.Prefetch {
+	ahead := map[string]pull.Prefetch{}
+	for _, u := range g.cfg.Upstreams {
+		if u.Prefetch.Enabled && u.Kind != config.KindLocal {
+			ahead[u.Name] = pull.Prefetch{MaxLayer: int64(u.Prefetch.MaxLayer), AtOnce: u.Prefetch.Streams}
+		}
+	}
+	return ahead
+}
+
+// keepAlive says how often images are asked for that only clients of dray pull, by the name of the
+// upstream.
+func (g *graph) keepAlive() map[string]time.Duration {
+	every := map[string]time.Duration{}
+	for _, u := range g.cfg.Upstreams {
+		if u.Kind != config.KindLocal {
+			every[u.Name] = u.KeepAlive.Std()
+		}
+	}
+	return every
 }
 
 func quirksOf(kind config.Kind) upstream.Quirks {

@@ -15,9 +15,11 @@ import (
 	"dray/cache/meta"
 	"dray/cmd/dray/config"
 	"dray/mirror"
+	"dray/mirror/gate"
 	"dray/mirror/hosted"
 	"dray/mirror/inventory"
 	"dray/mirror/queue"
+	"dray/mirror/repository"
 	"dray/mirror/wire"
 	"dray/upstream/ecr"
 )
@@ -33,9 +35,10 @@ type graph struct {
 	session    *ecr.Session // nil without private ECR
 	registries []*registry
 	hosted     []*hosted.Store
-	bases      *meta.Bases        // nil where no check asks what images are built on
-	queue      *queue.Queue       // nil where no push is acknowledged before it is forwarded
-	upstreams  []*mirror.Upstream // of registries and hosted
+	bases      *meta.Bases             // nil where no check asks what images are built on
+	queue      *queue.Queue            // nil where no push is acknowledged before it is forwarded
+	upstreams  []*repository.Upstream  // of registries and hosted
+	gates      map[string][]*gate.Gate // of upstreams, by name
 	mirror     *mirror.Mirror
 	notifying  *http.Transport // to the services that are told of events; nil without any
 	inventory  *inventory.Inventory

@@ -23,7 +23,6 @@ var largeTypes = map[string]string{
 	"dray/cmd/dray/config.Upstream":    "mirrors a section of the file",
 	"dray/cmd/draybench.plan":          "mirrors flags",
 	"dray/cmd/fakeecr.flags":           "mirrors flags",
-	"dray/mirror.Mirror":               "being split",
 	"dray/upstream/ecrtest.Fault":      "mirrors the JSON of the control API",
 	"dray/upstream/ecrtest.Options":    "mirrors flags",
 	"dray/upstream/ecrtest.Quirks":     "mirrors the JSON of the control API",

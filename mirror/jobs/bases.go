@@ -1,0 +1,214 @@
+package jobs
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"slices"
+	"time"
+
+	"dray/cache"
+	"dray/cache/meta"
+	"dray/mirror/flight"
+	"dray/mirror/repository"
+	"dray/upstream/oci"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+	"github.com/opencontainers/go-digest"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Checks of what an image is built on need to know images by their layers. The index takes them
+// from what clients pull and push: the name by which they asked, and the diffIDs in the
+// configuration, which they fetch right after the manifest. It asks no upstream for anything.
+
+const (
+	// relearnAfter is how long a name is not looked at again.
+	relearnAfter = 24 * time.Hour
+	// maxLearned bounds what is remembered as learnt, and the indexes' children whose names are remembered.
+	maxLearned = 8192
+	// maxSightings bounds what waits to be learnt. What finds no place is learnt with a later pull.
+	maxSightings = 1024
+	// maxImageNames bounds the names of an index's child.
+	maxImageNames = 16
+	// maxImageChildren bounds the children of an index that get its name.
+	maxImageChildren = 512
+	// maxConfigBytes and maxImageLayers bound what is taken for an image.
+	maxConfigBytes = 4 << 20
+	maxImageLayers = 512
+)
+
+// learnPauses are how long the learner waits for a configuration that is not held yet, before each further look.
+var learnPauses = []time.Duration{100 * time.Millisecond, 2 * time.Second, 15 * time.Second, time.Minute, 5 * time.Minute}
+
+// nameOf is a name that means an image.
+type nameOf struct {
+	image repository.Key
+	ref   string
+}
+
+// sighting is a name on its way into the index.
+type sighting struct {
+	nameOf
+	mediaType string
+	// names are what the image is called; empty while nobody has looked.
+	names []string
+}
+
+// BaseIndex learns by which layers images are known.
+type BaseIndex struct {
+	repos    *repository.Store
+	cache    *cache.Cache
+	bases    *meta.Bases
+	learned  *lru.Cache[nameOf, time.Time]
+	queue    *flight.Jobs[sighting]
+	children *lru.Cache[digest.Digest, []string] // names of indexes by their children
+	images   *prometheus.CounterVec
+}
+
+// NewBaseIndex returns an index that is stored in bases; with nil bases it learns nothing.
+func NewBaseIndex(repos *repository.Store, c *cache.Cache, bases *meta.Bases) *BaseIndex {
+	learned, _ := lru.New[nameOf, time.Time](maxLearned) // they fail for sizes below 1 only
+	children, _ := lru.New[digest.Digest, []string](maxLearned)
+	return &BaseIndex{
+		repos: repos, cache: c, bases: bases, learned: learned, queue: flight.NewJobs[sighting](maxSightings), children: children,
+		images: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_base_images_learnt_total",
+			Help: "Images whose layers were learnt from a pull or a push, so that others are known to be built on them, by upstream."}, []string{"upstream"}),
+	}
+}
+
+// Saw notes what a reference means. It never waits.
+func (l *BaseIndex) Saw(r repository.Repo, ref oci.Reference, mediaType string, d digest.Digest) {
+	if l.bases == nil {
+		return
+	}
+	s := nameOf{r.Key(d), ref.String()}
+	if at, known := l.learned.Get(s); known && time.Since(at) < relearnAfter {
+		return
+	}
+	l.learned.Add(s, time.Now())
+	if !l.queue.Add(sighting{nameOf: s, mediaType: mediaType}) {
+		l.learned.Remove(s)
+	}
+}
+
+// Run learns until ctx ends.
+func (l *BaseIndex) Run(ctx context.Context) {
+	if l.bases != nil {
+		l.queue.Run(ctx, l.learn)
+	}
+}
+
+func (l *BaseIndex) learn(ctx context.Context, c flight.Job[sighting]) {
+	u := &c.Value
+	raw, err := l.cache.Peek(ctx, u.image.Digest, oci.MaxManifestBytes)
+	if err != nil {
+		l.postpone(c)
+		return
+	}
+	man, err := oci.ParseManifest(u.mediaType, raw)
+	if err != nil {
+		return
+	}
+	if len(u.names) == 0 {
+		u.names = l.names(u.nameOf)
+	}
+	if man.Index() {
+		l.index(ctx, *u, man)
+		return
+	}
+	l.image(ctx, c, man)
+}
+
+// names are what people call an image that was asked for: by its tag, by the tag of its index, or else by its digest.
+func (l *BaseIndex) names(s nameOf) []string {
+	name := cmp.Or(s.image.Repo.Up.Public, s.image.Repo.Up.Registry) + "/" + s.image.Repo.Remote().Name
+	if s.ref != s.image.Digest.String() {
+		return []string{name + ":" + s.ref}
+	}
+	if names, ok := l.children.Get(s.image.Digest); ok {
+		return names
+	}
+	return []string{name + "@" + s.image.Digest.String()}
+}
+
+// index gives the name of an index to its children: those that are held, and those that will be asked for.
+func (l *BaseIndex) index(ctx context.Context, u sighting, man *oci.Manifest) {
+	seen := map[digest.Digest]bool{}
+	for _, c := range man.Children() {
+		if !c.Manifest || seen[c.Digest] || len(seen) >= maxImageChildren {
+			continue
+		}
+		seen[c.Digest] = true
+		known, _ := l.children.Get(c.Digest)
+		names := slices.Clone(u.names)
+		for _, n := range known {
+			if !slices.Contains(names, n) && len(names) < maxImageNames {
+				names = append(names, n)
+			}
+		}
+		l.children.Add(c.Digest, names)
+		child := nameOf{u.image.Repo.Key(c.Digest), c.Digest.String()}
+		if image := c.MediaType == oci.MediaTypeOCIManifest || c.MediaType == oci.MediaTypeDockerManifest; image && u.image.Repo.Held(ctx, c.Digest) != nil {
+			l.learn(ctx, flight.Job[sighting]{Value: sighting{nameOf: child, mediaType: c.MediaType, names: u.names}})
+		} else {
+			l.learned.Remove(child) // it has got a name more
+		}
+	}
+}
+
+// image records the names of an image under its layers.
+func (l *BaseIndex) image(ctx context.Context, c flight.Job[sighting], man *oci.Manifest) {
+	u := c.Value
+	if man.Config == nil || !oci.ImageConfig(man.Config.MediaType) {
+		return
+	}
+	raw, err := l.cache.Peek(ctx, man.Config.Digest, maxConfigBytes)
+	if err != nil {
+		l.postpone(c)
+		return
+	}
+	layers := diffIDs(raw)
+	if len(layers) == 0 || len(layers) > maxImageLayers {
+		return
+	}
+	for _, n := range u.names {
+		err := l.bases.Learn(ctx, layers, meta.BaseName{Name: n, Upstream: u.image.Repo.Up.Name, Seen: time.Now()})
+		l.repos.Recorded(err)
+		if err != nil {
+			l.learned.Remove(u.nameOf)
+			return
+		}
+	}
+	l.images.WithLabelValues(u.image.Repo.Up.Name).Inc()
+}
+
+// postpone waits for what is not held yet, a few times. A later pull begins anew.
+func (l *BaseIndex) postpone(c flight.Job[sighting]) {
+	if !l.queue.Retry(c, learnPauses) {
+		l.learned.Remove(c.Value.nameOf)
+	}
+}
+
+// diffIDs are those of a configuration; none of one that has something else in their place.
+func diffIDs(config []byte) []digest.Digest {
+	var c struct {
+		RootFS struct {
+			DiffIDs []digest.Digest `json:"diff_ids"`
+		} `json:"rootfs"`
+	}
+	if json.Unmarshal(config, &c) != nil {
+		return nil
+	}
+	for _, d := range c.RootFS.DiffIDs {
+		if d.Validate() != nil {
+			return nil
+		}
+	}
+	return c.RootFS.DiffIDs
+}
+
+// Collectors returns the metrics of the index.
+func (l *BaseIndex) Collectors() []prometheus.Collector {
+	return []prometheus.Collector{l.images}
+}

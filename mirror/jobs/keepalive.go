@@ -1,0 +1,296 @@
+package jobs
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"dray/cache/meta"
+	"dray/mirror/repository"
+	"dray/upstream"
+	"dray/upstream/oci"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// A cache hides pulls from the registry behind it, and a registry that deletes what was not pulled
+// for a while then deletes what is hot here. KeepAlive asks such a registry for the manifest of
+// every image that clients have pulled since it was last asked for, at most once in an interval.
+
+const (
+	// maxKept bounds the images that wait for their touch. A day has time for more.
+	maxKept = 64 << 10
+	// touchWithin bounds one request.
+	touchWithin = time.Minute
+)
+
+// keeping is an image that was pulled since its last touch.
+type keeping struct {
+	mediaType, tag string
+	// due is when it is to be touched; zero while the facts were not looked at.
+	due time.Time
+}
+
+// KeepAlive asks upstreams for images that clients pull here, so that the upstreams do not take them
+// for unused.
+type KeepAlive struct {
+	repos   *repository.Store
+	touches *meta.Touches
+	every   map[string]time.Duration
+	log     *slog.Logger
+	results *prometheus.CounterVec
+
+	mu     sync.Mutex // guards below; leaf lock
+	images map[repository.Key]keeping
+}
+
+// KeepAliveOptions are what a KeepAlive is made of.
+type KeepAliveOptions struct {
+	Repositories *repository.Store
+	// Touches remember what was asked for; nil keeps nothing alive.
+	Touches *meta.Touches
+	// Every is the least time between two requests for an image that are sent only because clients
+	// pull it here, by the name of the upstream. 0: there are none.
+	Every  map[string]time.Duration
+	Logger *slog.Logger
+}
+
+// NewKeepAlive returns a KeepAlive that knows of no image.
+func NewKeepAlive(o KeepAliveOptions) *KeepAlive {
+	return &KeepAlive{
+		repos: o.Repositories, touches: o.Touches, every: o.Every, log: o.Logger, images: map[repository.Key]keeping{},
+		results: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_keep_alive_touches_total",
+			Help: "Manifests asked for only because clients pull them here, by upstream and result (touched, absent, failed)."}, []string{"upstream", "result"}),
+	}
+}
+
+// Collectors returns the metrics of what is kept alive.
+func (k *KeepAlive) Collectors() []prometheus.Collector {
+	return []prometheus.Collector{k.results,
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "dray_keep_alive_images", Help: "Images that clients have pulled since they were last asked for upstream."},
+			func() float64 { return float64(k.waiting()) }),
+	}
+}
+
+// keeps reports whether an upstream's images are kept alive.
+func (k *KeepAlive) keeps(up *repository.Upstream) bool {
+	return k.every[up.Name] > 0 && k.touches != nil
+}
+
+// interval is the shortest between two touches, 0 where there is nothing to do.
+func (k *KeepAlive) interval() time.Duration {
+	shortest := time.Duration(0)
+	for _, every := range k.every {
+		if k.touches != nil && every > 0 && (shortest == 0 || every < shortest) {
+			shortest = every
+		}
+	}
+	return shortest
+}
+
+func (k *KeepAlive) waiting() int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return len(k.images)
+}
+
+// Pulled notes that a client got an image that was here, by a tag or, where tag is empty, by its
+// digest. What comes from the upstream just now is a pull there as well: see [KeepAlive.Touched].
+func (k *KeepAlive) Pulled(r repository.Repo, tag string, m *repository.Manifest) {
+	if !k.keeps(r.Up) {
+		return
+	}
+	image := r.Key(m.Digest)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if _, known := k.images[image]; !known && len(k.images) < maxKept {
+		k.images[image] = keeping{mediaType: m.MediaType, tag: tag}
+	}
+}
+
+// Touched notes that the upstream gave a manifest by GET.
+func (k *KeepAlive) Touched(ctx context.Context, r repository.Repo, tag string, man *oci.Manifest) {
+	if !k.keeps(r.Up) {
+		return
+	}
+	k.mu.Lock()
+	delete(k.images, r.Key(man.Digest))
+	k.mu.Unlock()
+	k.repos.Recorded(k.touches.Set(ctx, r.Up.Name, r.Name, man.Digest, meta.TouchFact{Touched: time.Now(), MediaType: man.MediaType, Tag: tag}))
+}
+
+// Run touches images until ctx ends; it returns at once where nothing is to be kept alive. It looks around each minute, and spreads what is
+// due by a second each; shorter intervals shrink both.
+func (k *KeepAlive) Run(ctx context.Context) {
+	interval := k.interval()
+	if interval == 0 {
+		return
+	}
+	tick, gap := min(time.Minute, interval/60), min(time.Second, interval/(24*60*60))
+	k.recall(ctx)
+	for k.rest(ctx, tick) {
+		failing := map[*repository.Upstream]bool{} // until the next look
+		for _, image := range k.look(ctx) {
+			if failing[image.Repo.Up] {
+				continue
+			}
+			failing[image.Repo.Up] = !k.touch(ctx, image)
+			if !k.rest(ctx, gap) {
+				return
+			}
+		}
+	}
+}
+
+// rest waits for about d, so that mirrors with a common store do not keep in step.
+func (k *KeepAlive) rest(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d/2 + rand.N(d+1))
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// recall finds what was pulled before a restart.
+func (k *KeepAlive) recall(ctx context.Context) {
+	for t, err := range k.touches.All(ctx) {
+		if err != nil {
+			k.log.Debug("images to be kept alive not recalled", "error", err)
+			return
+		}
+		up := k.repos.Upstream(t.Upstream)
+		if up == nil || !k.keeps(up) || !t.Pulled {
+			continue
+		}
+		image := k.repos.Repo(up, t.Repo).Key(t.Digest)
+		k.mu.Lock()
+		if len(k.images) < maxKept {
+			k.images[image] = keeping{mediaType: t.MediaType, tag: t.Tag, due: t.Touched.Add(k.every[up.Name])}
+		}
+		k.mu.Unlock()
+	}
+}
+
+// look lists what is due, the oldest first, after it has found out when new images are.
+// While facts cannot be read nothing is: without them hot images would be touched again
+// and again.
+func (k *KeepAlive) look(ctx context.Context) []repository.Key {
+	k.mu.Lock()
+	var fresh, due []repository.Key
+	now := time.Now()
+	for image, i := range k.images {
+		if i.due.IsZero() {
+			fresh = append(fresh, image)
+		}
+	}
+	k.mu.Unlock()
+	for _, image := range fresh {
+		k.arrange(ctx, image)
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for image, i := range k.images {
+		if every := k.every[image.Repo.Up.Name]; !i.due.IsZero() && meta.Age(now, i.due.Add(-every)) >= every {
+			due = append(due, image)
+		}
+	}
+	slices.SortFunc(due, func(a, b repository.Key) int { return k.images[a].due.Compare(k.images[b].due) })
+	return due
+}
+
+// arrange finds out when a new image is due, and puts on record that it was pulled.
+func (k *KeepAlive) arrange(ctx context.Context, image repository.Key) {
+	fact, err := k.touches.Get(ctx, image.Repo.Up.Name, image.Repo.Name, image.Digest)
+	if err != nil && !errors.Is(err, meta.ErrNotFound) {
+		return
+	}
+	k.mu.Lock()
+	i, there := k.images[image]
+	if there {
+		i.due = cmp.Or(fact.Touched, time.Now().Add(-k.every[image.Repo.Up.Name])).Add(k.every[image.Repo.Up.Name])
+		k.images[image] = i
+	}
+	k.mu.Unlock()
+	if there && err == nil && !fact.Pulled {
+		fact.Pulled, fact.MediaType, fact.Tag = true, i.mediaType, cmp.Or(i.tag, fact.Tag)
+		k.repos.Recorded(k.touches.Set(ctx, image.Repo.Up.Name, image.Repo.Name, image.Digest, fact))
+	}
+}
+
+// touch asks for an image, unless another mirror did so meanwhile. That it is being done
+// is on record first, so that the others leave it alone. It is false where there is no use
+// in asking for another image at once.
+func (k *KeepAlive) touch(ctx context.Context, image repository.Key) bool {
+	up, name := image.Repo.Up, image.Repo.Up.Name
+	fact, err := k.touches.Get(ctx, name, image.Repo.Name, image.Digest)
+	if err != nil && !errors.Is(err, meta.ErrNotFound) {
+		return false
+	}
+	k.mu.Lock()
+	i, there := k.images[image]
+	delete(k.images, image)
+	k.mu.Unlock()
+	now := time.Now()
+	if !there || err == nil && meta.Age(now, fact.Touched) < k.every[up.Name] {
+		return true
+	}
+	claim := meta.TouchFact{Touched: now, MediaType: i.mediaType, Tag: i.tag}
+	if err := k.touches.Set(ctx, name, image.Repo.Name, image.Digest, claim); err != nil {
+		k.again(image, i, now)
+		k.repos.Recorded(err)
+		return false
+	}
+	result := "touched"
+	switch err := k.get(ctx, image, i); {
+	case ctx.Err() != nil:
+		result = ""
+	case oci.NotFound(err):
+		result = "absent"
+	case err != nil:
+		result = "failed"
+		k.log.Debug("image not kept alive", "upstream", name, "repository", image.Repo.Name, "digest", image.Digest, "error", err)
+	}
+	if result != "touched" && result != "absent" {
+		// The claim is taken back, also when the mirror stops amid it.
+		claim.Touched, claim.Pulled = cmp.Or(fact.Touched, now.Add(-k.every[up.Name])), true
+		k.repos.Recorded(k.touches.Set(context.WithoutCancel(ctx), name, image.Repo.Name, image.Digest, claim))
+		k.again(image, i, now)
+	}
+	if result != "" {
+		k.results.WithLabelValues(name, result).Inc()
+	}
+	return result == "touched" || result == "absent"
+}
+
+// again puts an image off that could not be touched.
+func (k *KeepAlive) again(image repository.Key, i keeping, now time.Time) {
+	i.due = now.Add(k.every[image.Repo.Up.Name] / 100)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.images[image] = i
+}
+
+// get is the request: a full GET by digest, which is what counts as a pull of Amazon ECR
+// by any reading of its documentation. What a registry has made to fit Accept it may not
+// know by its digest: then the tag is asked for.
+func (k *KeepAlive) get(ctx context.Context, image repository.Key, i keeping) error {
+	ctx, cancel := context.WithTimeout(ctx, touchWithin)
+	defer cancel()
+	source, repo, accept := image.Repo.Up.OneTry(), image.Repo.Remote().With(upstream.InBackground()), []string{i.mediaType}
+	_, err := source.Manifest(ctx, repo, oci.Reference{Digest: image.Digest}, accept)
+	if oci.NotFound(err) && i.tag != "" {
+		man, terr := source.Manifest(ctx, repo, oci.Reference{Tag: i.tag}, accept)
+		if terr != nil || man.Digest == image.Digest {
+			return terr
+		}
+	}
+	return err
+}

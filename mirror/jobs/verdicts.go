@@ -1,0 +1,270 @@
+package jobs
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"slices"
+	"time"
+
+	"dray/mirror/flight"
+	"dray/mirror/pipeline"
+	"dray/mirror/repository"
+	"dray/upstream"
+	"dray/upstream/oci"
+
+	"github.com/opencontainers/go-digest"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// MediaTypeVerdict is the artifact type of a verdict that is attached to an image, and the media type of its one layer, the JSON of
+// [pipeline.Report.Statement].
+const MediaTypeVerdict = "application/vnd.dray.verdict.v1+json"
+
+// mediaTypeEmpty is the type of a configuration that says nothing (image-spec, manifest.md, "Guidance for an Empty Descriptor").
+const mediaTypeEmpty = "application/vnd.oci.empty.v1+json"
+
+var emptyJSON = []byte("{}")
+
+const (
+	// maxAttachments bounds the verdicts that wait to be attached.
+	maxAttachments = 1024
+	// attachWithin bounds the requests of one.
+	attachWithin = 2 * time.Minute
+)
+
+// attachPauses are before each further try. The sum is longer than a registry is usually down, and than a push usually waits in the queue.
+var attachPauses = []time.Duration{time.Second, 10 * time.Second, time.Minute, 10 * time.Minute, time.Hour, 6 * time.Hour}
+
+// attachment is a verdict on its way to the image that it is about.
+type attachment struct {
+	repo    repository.Repo
+	ref     oci.Reference
+	subject oci.Descriptor
+	report  *pipeline.Report
+}
+
+// remote is the image's repository at its upstream, for requests that no client waits for.
+func (a attachment) remote() upstream.Repo { return a.repo.Remote().With(upstream.InBackground()) }
+
+// Verdicts puts verdicts beside the images that they are about, as artifacts that refer to them.
+type Verdicts struct {
+	queue   *flight.Jobs[attachment]
+	log     *slog.Logger
+	results *prometheus.CounterVec
+}
+
+// NewVerdicts returns Verdicts with nothing to do.
+func NewVerdicts(log *slog.Logger) *Verdicts {
+	return &Verdicts{
+		queue: flight.NewJobs[attachment](maxAttachments), log: log,
+		results: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_verdicts_attached_total",
+			Help: "Verdicts to be attached to images that landed, by upstream and result (attached, there, failed, dropped)."}, []string{"upstream", "result"}),
+	}
+}
+
+// Collectors returns the metrics of the verdicts.
+func (v *Verdicts) Collectors() []prometheus.Collector { return []prometheus.Collector{v.results} }
+
+// Run attaches verdicts until ctx ends.
+func (v *Verdicts) Run(ctx context.Context) { v.queue.Run(ctx, v.attachOne) }
+
+// Attach has a verdict put beside the image that ref means, which is on its way to the upstream or
+// there. It never waits. What describes another image gets no verdict of its own.
+func (v *Verdicts) Attach(repo repository.Repo, ref oci.Reference, man *oci.Manifest, r *pipeline.Report) {
+	if r == nil || man.Subject != nil || oci.DerivedTag(ref.Tag) {
+		return
+	}
+	subject := oci.Descriptor{MediaType: man.MediaType, Digest: man.Digest, Size: int64(len(man.Raw))}
+	if !v.queue.Add(attachment{repo: repo, ref: ref, subject: subject, report: r}) {
+		v.results.WithLabelValues(repo.Up.Name, "dropped").Inc()
+	}
+}
+
+// Drop gives up the verdicts that are to be put beside what ref means, which is about to be deleted,
+// and returns what puts them back. Of one that is being attached it waits for the end, unless ctx
+// ends before.
+func (v *Verdicts) Drop(ctx context.Context, repo repository.Repo, ref oci.Reference) (restore func()) {
+	dropped := v.queue.Drop(ctx, func(a attachment) bool {
+		return a.repo == repo && (a.subject.Digest == ref.Digest || a.ref == ref)
+	})
+	return func() {
+		for _, a := range dropped {
+			v.queue.Add(a)
+		}
+	}
+}
+
+// attachOne is the worker's part of attach.
+func (v *Verdicts) attachOne(ctx context.Context, c flight.Job[attachment]) {
+	a := c.Value
+	if a.repo.Queued(a.ref, oci.AnyManifest()) != nil {
+		v.attachAgain(c, errStillQueued)
+		return
+	}
+	bounded, cancel := context.WithTimeout(ctx, attachWithin)
+	defer cancel()
+	result, err := v.putVerdict(bounded, a)
+	if err != nil && ctx.Err() == nil {
+		if !upstream.Refused(err) || upstream.Transient(err) || errors.Is(err, upstream.ErrCredentials) {
+			v.attachAgain(c, err)
+			return
+		}
+		v.notAttached(a, err)
+		return
+	}
+	if err == nil {
+		v.results.WithLabelValues(a.repo.Up.Name, result).Inc()
+	}
+}
+
+// errStillQueued is why a verdict waits.
+var errStillQueued = errors.New("the image is still on its way")
+
+func (v *Verdicts) attachAgain(c flight.Job[attachment], err error) {
+	if !v.queue.Retry(c, attachPauses) {
+		v.notAttached(c.Value, err)
+	}
+}
+
+func (v *Verdicts) notAttached(a attachment, err error) {
+	v.results.WithLabelValues(a.repo.Up.Name, "failed").Inc()
+	v.log.Warn("verdict not attached", "upstream", a.repo.Up.Name, "repository", a.repo.Name, "digest", a.subject.Digest, "error", err)
+}
+
+// putVerdict brings the artifact to the upstream, unless it is there. The same verdict is always the same artifact.
+func (v *Verdicts) putVerdict(ctx context.Context, a attachment) (result string, err error) {
+	statement, err := a.report.Statement()
+	if err != nil {
+		return "", err
+	}
+	man, err := artifact(a.subject, statement, a.report)
+	if err != nil {
+		return "", err
+	}
+	if there, err := attachedBefore(ctx, a, man); there || err != nil {
+		return "there", err
+	}
+	pushed, err := sendArtifact(ctx, a, man, statement)
+	if errors.Is(err, upstream.ErrPartsMissing) {
+		a.repo.ForgetChildren(ctx, man)
+		pushed, err = sendArtifact(ctx, a, man, statement)
+	}
+	if err == nil && pushed.Subject == "" {
+		err = listByTag(ctx, a, man)
+	}
+	if err != nil {
+		return "", err
+	}
+	// Only now, so that a try which ended before the tag was written does not count as the whole.
+	a.repo.StorePushed(ctx, oci.Reference{Digest: man.Digest}, man, repository.Children(man))
+	return "attached", nil
+}
+
+// sendArtifact brings the artifact of a verdict to the upstream, after its blobs.
+func sendArtifact(ctx context.Context, a attachment, man *oci.Manifest, statement []byte) (upstream.Pushed, error) {
+	for _, blob := range [][]byte{emptyJSON, statement} {
+		if err := sendSmall(ctx, a.repo, blob); err != nil {
+			return upstream.Pushed{}, err
+		}
+	}
+	return a.repo.Up.Sink.PutManifest(ctx, a.remote(), oci.Reference{Digest: man.Digest}, man)
+}
+
+// attachedBefore reports whether the upstream has the artifact. What is remembered of that is asked for: it may have been deleted there
+// with the image, which is now pushed again.
+func attachedBefore(ctx context.Context, a attachment, man *oci.Manifest) (bool, error) {
+	if _, known := a.repo.KnownAtTarget(ctx, man.Digest); !known {
+		return false, nil
+	}
+	_, err := a.repo.AskManifest(ctx, oci.Reference{Digest: man.Digest})
+	if !oci.NotFound(err) {
+		return err == nil, err
+	}
+	a.repo.ForgetAtTarget(ctx, man.Digest)
+	a.repo.ForgetChildren(ctx, man)
+	return false, nil
+}
+
+// artifact makes the manifest of a verdict (image-spec, manifest.md, "Guidelines for Artifact Usage").
+func artifact(subject oci.Descriptor, statement []byte, r *pipeline.Report) (*oci.Manifest, error) {
+	describe := func(mediaType string, p []byte) oci.Descriptor {
+		return oci.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(p), Size: int64(len(p))}
+	}
+	raw, err := json.Marshal(struct {
+		SchemaVersion int               `json:"schemaVersion"`
+		MediaType     string            `json:"mediaType"`
+		ArtifactType  string            `json:"artifactType"`
+		Config        oci.Descriptor    `json:"config"`
+		Layers        []oci.Descriptor  `json:"layers"`
+		Subject       oci.Descriptor    `json:"subject"`
+		Annotations   map[string]string `json:"annotations"`
+	}{
+		2, oci.MediaTypeOCIManifest, MediaTypeVerdict, describe(mediaTypeEmpty, emptyJSON), []oci.Descriptor{describe(MediaTypeVerdict, statement)}, subject,
+		map[string]string{"vnd.dray.verdict": r.Outcome(), "vnd.dray.checks": r.Checks, "vnd.dray.revision": r.Revision},
+	})
+	if err != nil {
+		return nil, err
+	}
+	return oci.ParseManifest(oci.MediaTypeOCIManifest, raw)
+}
+
+// sendSmall brings bytes to a repository, unless its upstream is known to have them.
+func sendSmall(ctx context.Context, r repository.Repo, p []byte) error {
+	d, size := digest.FromBytes(p), int64(len(p))
+	if _, known := r.KnownAtTarget(ctx, d); known {
+		return nil
+	}
+	return r.Send(ctx, upstream.InBackground(), upstream.Upload{
+		Open: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(p)), nil },
+		Size: size, Announced: d, Digest: func() (digest.Digest, error) { return d, nil },
+	}, func() (digest.Digest, int64) { return d, size })
+}
+
+// listByTag puts a manifest into the index that stands in for the list of referrers, at a registry that keeps none by itself (spec, "Pushing
+// Manifests with Subject"). A registry that does not say whether it does is asked.
+func listByTag(ctx context.Context, a attachment, man *oci.Manifest) error {
+	_, err := a.repo.Up.Lister.Referrers(ctx, a.remote(), a.subject.Digest, nil)
+	if err == nil || !errors.Is(err, upstream.ErrReferrersUnsupported) {
+		return err
+	}
+	ref := oci.Reference{Tag: upstream.FallbackTag(a.subject.Digest)}
+	raw := []byte(`{"schemaVersion":2,"mediaType":"` + oci.MediaTypeOCIIndex + `","manifests":[]}`)
+	switch now, err := a.repo.Up.OneTry().Manifest(ctx, a.remote(), ref, []string{oci.MediaTypeOCIIndex}); {
+	case err == nil:
+		raw = now.Raw
+	case !oci.NotFound(err):
+		return err
+	}
+	raw, err = withReferrer(raw, man)
+	if err != nil || raw == nil {
+		return err
+	}
+	index, err := oci.ParseManifest(oci.MediaTypeOCIIndex, raw)
+	if err != nil {
+		return err
+	}
+	if _, err := a.repo.Up.Sink.PutManifest(ctx, a.remote(), ref, index); err != nil {
+		return err
+	}
+	a.repo.StorePushed(ctx, ref, index, repository.Children(index))
+	return nil
+}
+
+// withReferrer adds a manifest to an index of referrers; it returns nil where it is there.
+func withReferrer(index []byte, man *oci.Manifest) ([]byte, error) {
+	there := false
+	raw, err := oci.EditIndex(index, func(all []oci.IndexEntry) []oci.IndexEntry {
+		there = slices.ContainsFunc(all, func(e oci.IndexEntry) bool { return e.Digest == man.Digest })
+		d := man.Descriptor()
+		d.ArtifactType, d.Annotations = man.ArtifactType, man.Annotations
+		return append(all, oci.IndexEntry{Descriptor: d})
+	})
+	if there {
+		return nil, nil
+	}
+	return raw, err
+}

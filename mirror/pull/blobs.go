@@ -1,0 +1,89 @@
+package pull
+
+import (
+	"context"
+	"net/http"
+	"strconv"
+
+	"dray/cache"
+	"dray/mirror/repository"
+	"dray/mirror/request"
+	"dray/mirror/wire"
+	"dray/upstream/oci"
+)
+
+const octetStream = "application/octet-stream"
+
+// Blob handles GET of a blob.
+func (p *Puller) Blob(x *request.Request) error {
+	x.Divert()
+	ctx := x.Hurry(repository.LookFor)
+	r, d := x.Repo, x.Q.Ref.Digest
+	at, err := r.LocateBlob(ctx, d, x.Need())
+	if err != nil {
+		return err
+	}
+	f := r.Fetch(d, nil)
+	joined := p.ahead[r.Up.Name].want(d)
+	content, err := f.Open(ctx, at.Size)
+	joined()
+	if err != nil {
+		if asked, ok := f.Asked(); ok {
+			r.NoBlob(d).Remember(ctx, asked, err)
+		}
+		return err
+	}
+	defer content.Close()
+	if x.Source = string(content.Source()); f.Answered() && content.Source() == cache.SourceDisk {
+		x.Source = fromOrigin // a small blob may be on disk before its fetch is looked at
+	}
+	if at.Place == repository.Nowhere && !f.Answered() {
+		// The fetch that was joined, or that has just ended, was another repository's.
+		if at, err = r.LocateBlob(ctx, d, x.Need()); err == nil && at.Place == repository.Nowhere {
+			_, err = r.Confirm(ctx, d)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	x.Relax()
+	c := wire.Content{MediaType: octetStream, Size: content.Size(), Body: content}
+	if file := content.File(); file != nil {
+		c.Body = file
+	}
+	return x.Send(d, c)
+}
+
+// HeadBlob handles HEAD of a blob. It never guesses: 200 means that a push which leaves the blob out
+// will succeed. It is held for a push under way, or known at the target; else the upstream is
+// asked. A mirror without pushes answers from what it may serve.
+func (p *Puller) HeadBlob(x *request.Request) error {
+	x.Divert()
+	ctx := x.Hurry(repository.LookFor)
+	r, d := x.Repo, x.Q.Ref.Digest
+	at, err := r.LocateBlob(ctx, d, x.HeadNeed())
+	if err != nil {
+		return err
+	}
+	size := at.Size
+	if at.Place == repository.Nowhere {
+		err := p.orSend(ctx, x, oci.ErrBlobUnknown, func(ctx context.Context) (err error) {
+			size, err = r.Confirm(ctx, d)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	x.Describe(d, size)
+	h := x.W.Header()
+	h.Set("Docker-Content-Digest", d.String())
+	h.Set("Etag", request.ETag(d))
+	h.Set("Accept-Ranges", "bytes")
+	h.Set("Content-Type", octetStream)
+	if size >= 0 {
+		h.Set("Content-Length", strconv.FormatInt(size, 10))
+	}
+	x.W.WriteHeader(http.StatusOK)
+	return nil
+}

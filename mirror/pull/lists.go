@@ -1,0 +1,126 @@
+package pull
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/url"
+	"slices"
+	"strconv"
+
+	"dray/mirror/repository"
+	"dray/mirror/request"
+	"dray/upstream"
+	"dray/upstream/oci"
+)
+
+// Tags passes a page of the upstream's tags on. Order and continuation are the
+// upstream's (ECR's are opaque); the name and the link become the client's.
+func (p *Puller) Tags(x *request.Request) error {
+	query := url.Values{}
+	if x.Q.N >= 0 {
+		query.Set("n", strconv.Itoa(x.Q.N))
+	}
+	if x.Q.Last != "" {
+		query.Set("last", x.Q.Last)
+	}
+	ctx := x.Hurry(repository.LookFor)
+	page, err := x.Repo.Up.Lister.Tags(ctx, x.Repo.Remote(), query)
+	if err != nil && len(x.Repo.QueuedTags()) > 0 {
+		page, err = upstream.Page{Body: []byte("{}")}, nil // what is on its way is all that can be told
+	}
+	if err != nil {
+		return err
+	}
+	var list struct {
+		Name string   `json:"name"`
+		Tags []string `json:"tags"`
+	}
+	if err := json.Unmarshal(page.Body, &list); err != nil {
+		return badListing(x.Repo, err)
+	}
+	if len(page.Next) == 0 {
+		list.Tags = withQueued(x.Repo.QueuedTags(), list.Tags, x.Q.Last, x.Q.N)
+	}
+	if list.Tags == nil { // some registries send null, which some clients cannot read
+		list.Tags = []string{}
+	}
+	list.Name = x.Q.Repo
+	body, err := json.Marshal(list)
+	if err != nil {
+		return err
+	}
+	return x.SendList(body, "application/json; charset=utf-8", page.Next)
+}
+
+// Referrers passes the referrers of a manifest on, from the tag that stands in
+// for the call at registries without it (spec, "Listing Referrers").
+func (p *Puller) Referrers(x *request.Request) error {
+	query, err := url.ParseQuery(x.Q.Page)
+	if err != nil {
+		return oci.ErrPaginationInvalid.Because(err)
+	}
+	if x.Q.ArtifactType != "" {
+		query.Set("artifactType", x.Q.ArtifactType)
+	}
+	ctx := x.Hurry(repository.LookFor)
+	page, err := x.Repo.Up.Lister.Referrers(ctx, x.Repo.Remote(), x.Q.Ref.Digest, query)
+	if errors.Is(err, upstream.ErrReferrersUnsupported) {
+		return p.referrersByTag(x)
+	}
+	if err != nil {
+		return err
+	}
+	if page.FiltersApplied != "" {
+		x.W.Header().Set("OCI-Filters-Applied", page.FiltersApplied)
+	}
+	return x.SendList(page.Body, oci.MediaTypeOCIIndex, page.Next)
+}
+
+func (p *Puller) referrersByTag(x *request.Request) error {
+	name := upstream.FallbackTag(x.Q.Ref.Digest)
+	accept := []string{oci.MediaTypeOCIIndex}
+	a, err := p.byTagOrQueued(x.R.Context(), tag{repo: x.Repo, name: name, accept: accept})
+	switch {
+	case errors.Is(err, oci.ErrManifestUnknown):
+		return x.SendList([]byte(`{"schemaVersion":2,"mediaType":"`+oci.MediaTypeOCIIndex+`","manifests":[]}`), oci.MediaTypeOCIIndex, nil)
+	case err != nil:
+		return err
+	case a.MediaType != oci.MediaTypeOCIIndex:
+		return badListing(x.Repo, fmt.Errorf("tag %s is a %s", name, a.MediaType))
+	}
+	if x.Q.ArtifactType == "" {
+		return x.SendList(a.Raw, oci.MediaTypeOCIIndex, nil)
+	}
+	list, err := ofArtifactType(a.Raw, x.Q.ArtifactType)
+	if err != nil {
+		return badListing(x.Repo, err)
+	}
+	x.W.Header().Set("OCI-Filters-Applied", "artifactType")
+	return x.SendList(list, oci.MediaTypeOCIIndex, nil)
+}
+
+// ofArtifactType leaves the descriptors of one artifact type in an index, each as it stands there.
+func ofArtifactType(index []byte, artifactType string) ([]byte, error) {
+	return oci.EditIndex(index, func(all []oci.IndexEntry) []oci.IndexEntry {
+		return slices.DeleteFunc(all, func(e oci.IndexEntry) bool { return e.ArtifactType != artifactType })
+	})
+}
+
+func badListing(r repository.Repo, cause error) error {
+	return r.Up.BadAnswer("a listing that cannot be read", cause)
+}
+
+// withQueued adds the tags that are on their way to the last page of those that are there.
+func withQueued(queued, tags []string, last string, n int) []string {
+	inOrder := slices.IsSorted(tags)
+	for _, t := range queued {
+		if t > last && !slices.Contains(tags, t) && (n < 0 || len(tags) < n) {
+			tags = append(tags, t)
+		}
+	}
+	if inOrder {
+		slices.Sort(tags)
+	}
+	return tags
+}

@@ -1,0 +1,190 @@
+package pull
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"dray/mirror/repository"
+	"dray/upstream"
+	"dray/upstream/oci"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// Prefetch says what of an image is fetched as soon as a client has asked for its
+// manifest, before the client asks for it. The fetches are those that the client joins:
+// nothing is fetched twice.
+type Prefetch struct {
+	// MaxLayer is the size in bytes of the largest blob fetched ahead.
+	MaxLayer int64
+	// AtOnce bounds the blobs being fetched ahead; 0 fetches none. Together with MaxLayer
+	// it bounds the bytes that nobody may want.
+	AtOnce int
+}
+
+const (
+	// seenManifests is how many manifests are remembered as dealt with.
+	seenManifests = 4096
+	// maxAhead bounds the images being fetched ahead; further ones are left to their clients.
+	maxAhead = 64
+)
+
+// prefetcher fetches ahead for one upstream.
+type prefetcher struct {
+	Prefetch
+	places chan struct{} // one for each blob being fetched
+
+	mu     sync.Mutex                          // guards below; leaf lock
+	under  map[digest.Digest]*upstream.Urgency // blobs being fetched
+	wanted map[digest.Digest]int               // blobs that clients are asking for
+	seen   map[digest.Digest]bool
+	oldest []digest.Digest // of seen, a ring
+	next   int
+	images int
+}
+
+func newPrefetcher(p Prefetch) *prefetcher {
+	return &prefetcher{Prefetch: p, places: make(chan struct{}, max(p.AtOnce, 0)), seen: map[digest.Digest]bool{},
+		under: map[digest.Digest]*upstream.Urgency{}, wanted: map[digest.Digest]int{}}
+}
+
+// first reports whether a manifest was not seen lately and there is room for its image,
+// which is then counted until done.
+func (p *prefetcher) first(d digest.Digest) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.seen[d] || p.images >= maxAhead {
+		return false
+	}
+	p.seen[d] = true
+	if len(p.oldest) < seenManifests {
+		p.oldest = append(p.oldest, d)
+	} else {
+		delete(p.seen, p.oldest[p.next])
+		p.oldest[p.next] = d
+		p.next = (p.next + 1) % seenManifests
+	}
+	p.images++
+	return true
+}
+
+func (p *prefetcher) done() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.images--
+}
+
+// begin says that a blob is being fetched ahead. A client that asks for it raises the
+// urgency, also one that does so already.
+func (p *prefetcher) begin(d digest.Digest) *upstream.Urgency {
+	u := upstream.NewUrgency()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.under[d] = u
+	if p.wanted[d] > 0 {
+		u.Raise()
+	}
+	return u
+}
+
+func (p *prefetcher) end(d digest.Digest) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.under, d)
+}
+
+// want says that a client asks for a blob, until it calls what is returned.
+func (p *prefetcher) want(d digest.Digest) (done func()) {
+	if p.AtOnce == 0 {
+		return func() {}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.wanted[d]++
+	if u := p.under[d]; u != nil {
+		u.Raise()
+	}
+	return func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if p.wanted[d]--; p.wanted[d] == 0 {
+			delete(p.wanted, d)
+		}
+	}
+}
+
+// anticipate fetches what a client that got a manifest is about to ask for, if it is the
+// manifest of an image: a client that gets an index has not chosen a platform yet.
+func (p *Puller) anticipate(r repository.Repo, m *repository.Manifest) {
+	ahead := p.ahead[r.Up.Name]
+	if ahead.AtOnce == 0 || !ahead.first(m.Digest) {
+		return
+	}
+	blobs := p.missing(m, ahead.MaxLayer)
+	started := len(blobs) > 0 && p.tasks.Start(func(ctx context.Context) {
+		defer ahead.done()
+		var wg sync.WaitGroup
+		defer wg.Wait()
+		for _, b := range blobs {
+			select {
+			case ahead.places <- struct{}{}:
+			case <-ctx.Done():
+				return
+			}
+			wg.Go(func() {
+				defer func() { <-ahead.places }()
+				p.prefetch(ctx, r, b)
+			})
+		}
+	})
+	if !started {
+		ahead.done()
+	}
+}
+
+// missing lists the blobs of an image that are not held and not too large.
+func (p *Puller) missing(m *repository.Manifest, most int64) []oci.Child {
+	man, err := m.Parse()
+	if err != nil || man.Index() {
+		return nil
+	}
+	var blobs []oci.Child
+	named := map[digest.Digest]bool{}
+	for _, c := range man.Children() {
+		if c.Manifest || c.Foreign() || c.Size > most || named[c.Digest] {
+			continue
+		}
+		named[c.Digest] = true
+		if _, held := p.cache.Stat(c.Digest); !held {
+			blobs = append(blobs, c)
+		}
+	}
+	return blobs
+}
+
+// prefetch starts or joins the fetch of a blob and stays until it has ended. What it
+// learns is on record for the client, who then asks nobody a second time.
+func (p *Puller) prefetch(ctx context.Context, r repository.Repo, b oci.Child) {
+	if _, held := p.cache.Stat(b.Digest); held || r.NoBlob(b.Digest).Err(ctx) != nil {
+		return
+	}
+	ahead, began := p.ahead[r.Up.Name], time.Now()
+	f := r.Fetch(b.Digest, ahead.begin(b.Digest))
+	defer ahead.end(b.Digest)
+	content, err := f.Open(ctx, b.Size)
+	_, asked := f.Asked()
+	if err == nil {
+		err = content.Wait()
+		_ = content.Close() // nothing was read
+		_, asked = f.Asked()
+	} else if asked {
+		r.NoBlob(b.Digest).Remember(ctx, began, err)
+	}
+	if asked {
+		p.prefetched.WithLabelValues(r.Up.Name).Inc()
+	}
+	if err != nil && ctx.Err() == nil {
+		p.log.Debug("blob not fetched ahead", "upstream", r.Up.Name, "repository", r.Name, "digest", b.Digest, "error", err)
+	}
+}

@@ -1,0 +1,38 @@
+package pull
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// Manifests are remembered, but not all there ever were.
+func TestPrefetchForgets(t *testing.T) {
+	p := newPrefetcher(Prefetch{AtOnce: 1})
+	of := func(i int) digest.Digest { return digest.FromString(fmt.Sprint(i)) }
+	for i := range 2*seenManifests + 5 {
+		if !p.first(of(i)) {
+			t.Fatalf("manifest %d was seen before", i)
+		}
+		p.done()
+		if p.first(of(i)) {
+			t.Fatalf("manifest %d is new again", i)
+		}
+	}
+	if len(p.seen) != seenManifests || len(p.oldest) != seenManifests {
+		t.Errorf("%d manifests are remembered", len(p.seen))
+	}
+	if !p.first(of(0)) {
+		t.Error("the first manifest is never forgotten")
+	}
+	p.done()
+	for i := range maxAhead {
+		if !p.first(of(-1 - i)) {
+			t.Fatalf("image %d is refused", i)
+		}
+	}
+	if p.first(of(-1 - maxAhead)) {
+		t.Error("no bound of images at a time")
+	}
+}

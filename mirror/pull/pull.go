@@ -1,0 +1,173 @@
+package pull
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+
+	"dray/cache"
+	"dray/cache/meta"
+	"dray/mirror/flight"
+	"dray/mirror/jobs"
+	"dray/mirror/repository"
+	"dray/mirror/request"
+	"dray/upstream"
+	"dray/upstream/oci"
+
+	"github.com/opencontainers/go-digest"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Options are what a Puller is made of.
+type Options struct {
+	Repositories *repository.Store
+	Cache        *cache.Cache
+	Tags         *meta.Tags
+	Tasks        *flight.Tasks
+	KeepAlive    *jobs.KeepAlive
+	Bases        *jobs.BaseIndex
+	// Prefetch says what is fetched before clients ask for it, by the name of the upstream.
+	Prefetch map[string]Prefetch
+	// OnPull, when not nil, is called once for each manifest that a client got by GET.
+	OnPull func(r repository.Repo, reference string)
+	Logger *slog.Logger
+}
+
+// Puller handles the requests that read.
+type Puller struct {
+	finder
+	bases *jobs.BaseIndex
+	ahead map[string]*prefetcher // by upstream
+	hot   hot
+	// answers says whether the registries answer clients that are about to push; see orSend.
+	answers    map[string]*upstream.Breaker
+	onPull     func(r repository.Repo, reference string)
+	stale      *prometheus.CounterVec
+	prefetched *prometheus.CounterVec
+}
+
+// New returns a Puller that has served nothing.
+func New(o Options) *Puller {
+	p := &Puller{
+		finder: finder{
+			tags: o.Tags, repos: o.Repositories, cache: o.Cache, tasks: o.Tasks, keepAlive: o.KeepAlive, log: o.Logger, refreshes: newRefreshes(),
+			questions: flight.NewGroup[question, *answer](flight.Options{Tasks: o.Tasks, Timeout: repository.LookFor}),
+			refreshed: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_tag_refreshes_total",
+				Help: "Tags asked for in the background while the old answer was served, by upstream and result."}, []string{"upstream", "result"}),
+		},
+		bases: o.Bases, ahead: map[string]*prefetcher{}, answers: map[string]*upstream.Breaker{}, hot: newHot(), onPull: o.OnPull,
+		stale: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_stale_answers_total",
+			Help: "Tags answered from an old fact because the upstream failed."}, []string{"upstream"}),
+		prefetched: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_prefetched_blobs_total",
+			Help: "Blobs whose fetch was begun when a client had asked for their manifest, and not yet for them."}, []string{"upstream"}),
+	}
+	for name := range o.Repositories.Upstreams() {
+		p.ahead[name] = newPrefetcher(o.Prefetch[name])
+		p.answers[name] = upstream.NewBreaker(upstream.BreakerOptions{Name: name, Threshold: 1})
+		p.stale.WithLabelValues(name) // alerts look for an increase from 0
+	}
+	return p
+}
+
+// Collectors returns the metrics of pulls.
+func (p *Puller) Collectors() []prometheus.Collector {
+	return []prometheus.Collector{p.stale, p.refreshed, p.prefetched}
+}
+
+// Manifest handles GET and HEAD of a manifest.
+func (p *Puller) Manifest(x *request.Request) error {
+	x.Divert()
+	r := x.Repo
+	a, err := p.find(x, x.R.Header.Values("Accept"))
+	if err != nil {
+		return err
+	}
+	x.Source, x.Stale = a.source, a.stale
+	p.bases.Saw(r, x.Q.Ref, a.MediaType, a.Digest)
+	p.warn(x)
+	if x.R.Method == http.MethodGet {
+		p.anticipate(r, a.Manifest)
+	}
+	return p.pulled(x, a, x.SendManifest(a.Manifest))
+}
+
+// warn marks an old answer. RFC 9111 dropped Warning, but it is the header that clients
+// and people know (RFC 7234, 5.5.1 and 5.5.2).
+func (p *Puller) warn(x *request.Request) {
+	if x.Stale == nil && x.Source != fromUpdating {
+		return
+	}
+	x.W.Header().Add("Warning", `110 dray "Response is Stale"`)
+	if x.Stale != nil {
+		x.W.Header().Add("Warning", `111 dray "Revalidation Failed"`)
+		p.stale.WithLabelValues(x.Repo.Up.Name).Inc()
+	}
+}
+
+// pulled reports a manifest that a client got by GET.
+func (p *Puller) pulled(x *request.Request, a *answer, err error) error {
+	if got := x.W.Status() == http.StatusOK || x.W.Status() == http.StatusPartialContent; err == nil && got && x.R.Method == http.MethodGet {
+		if a.source != fromOrigin { // what comes from the upstream just now is a pull there as well
+			p.keepAlive.Pulled(x.Repo, x.Q.Ref.Tag, a.Manifest)
+		}
+		p.cache.Used(a.Digest, func() []digest.Digest { return members(a.Manifest) })
+		if p.onPull != nil {
+			p.onPull(x.Repo, x.Q.Ref.String())
+		}
+	}
+	return err
+}
+
+// members lists the blobs of an image. An index has none: a client that gets it has not chosen a
+// platform yet.
+func members(m *repository.Manifest) (blobs []digest.Digest) {
+	man, err := m.Parse()
+	if err != nil || man.Index() {
+		return nil
+	}
+	for _, c := range man.Children() {
+		if !c.Manifest {
+			blobs = append(blobs, c.Digest)
+		}
+	}
+	return blobs
+}
+
+// find finds the manifest that a request asks for.
+func (p *Puller) find(x *request.Request, accept []string) (*answer, error) {
+	ctx, r, ref := x.R.Context(), x.Repo, x.Q.Ref
+	if !ref.ByDigest() {
+		t := tag{repo: r, name: ref.Tag, accept: accept}
+		a, err := p.tagAtHand(ctx, t)
+		switch {
+		case err != nil:
+			return nil, err
+		case a == nil:
+			return p.ask(x, accept)
+		case a.source != fromUpdating:
+			p.hot.keep(x, a)
+		}
+		return a, nil
+	}
+	at, err := r.LocateManifest(ctx, ref.Digest, accept, x.Need())
+	if err != nil {
+		return nil, err
+	}
+	if at.Manifest == nil {
+		return p.ask(x, accept)
+	}
+	a := &answer{Manifest: at.Manifest, source: fromCache}
+	if at.Place == repository.Held {
+		p.hot.keep(x, a)
+	}
+	return a, nil
+}
+
+// ByDigest finds a manifest by digest that is not here: the upstream confirms it, or sends it.
+func (p *Puller) ByDigest(ctx context.Context, r repository.Repo, d digest.Digest) (*repository.Manifest, error) {
+	a, err := p.byDigest(ctx, r, d, oci.AnyManifest())
+	if err != nil {
+		return nil, err
+	}
+	return a.Manifest, nil
+}

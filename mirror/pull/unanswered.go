@@ -1,0 +1,72 @@
+package pull
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"net/http"
+	"time"
+
+	"dray/cache/meta"
+	"dray/mirror/identity"
+	"dray/mirror/request"
+	"dray/upstream"
+	"dray/upstream/oci"
+)
+
+// answerWithin is how long a client whose push is acknowledged here is kept waiting for what the
+// registry has of it already.
+const answerWithin = 2 * time.Second
+
+// orSend asks the upstream whether it has what a client may be about to push. The client of a push
+// that is acknowledged here waits for no registry: where that gives no answer, because it is down,
+// throttles or refuses dray's credentials, the answer is missing, so that the client sends the
+// content. After one question without an answer the next ones are not asked for a few seconds.
+func (p *Puller) orSend(ctx context.Context, x *request.Request, missing *oci.Error, ask func(context.Context) error) error {
+	if !x.Repo.Up.AcknowledgeLocally || !x.May(identity.Push) {
+		return ask(ctx)
+	}
+	var err error
+	unanswered := p.answers[x.Repo.Up.Name].Do(func() error {
+		bounded, cancel := context.WithTimeout(ctx, answerWithin)
+		defer cancel()
+		err = ask(bounded)
+		switch {
+		case ctx.Err() != nil:
+			return context.Canceled
+		case upstream.Transient(err), errors.Is(err, context.DeadlineExceeded):
+			return upstream.ErrUnreachable
+		}
+		return nil
+	})
+	if unanswered == nil || ctx.Err() != nil {
+		return err
+	}
+	return missing.With("%s does not say whether it has it: send it", x.Repo.Up.Registry).Because(cmp.Or(err, unanswered))
+}
+
+// ask finds a manifest that is not at hand.
+func (p *Puller) ask(x *request.Request, accept []string) (a *answer, err error) {
+	ctx, ref := x.R.Context(), x.Q.Ref
+	t := tag{repo: x.Repo, name: ref.Tag, accept: accept}
+	ask := func(ctx context.Context) error {
+		if ref.ByDigest() {
+			a, err = p.byDigest(ctx, x.Repo, ref.Digest, accept)
+		} else {
+			a, err = p.byTag(ctx, t)
+		}
+		return err
+	}
+	if x.R.Method != http.MethodHead || !ref.ByDigest() && p.mayBeStale(ctx, t) {
+		return a, ask(ctx)
+	}
+	err = p.orSend(ctx, x, oci.ErrManifestUnknown, ask)
+	return a, err
+}
+
+// mayBeStale reports whether there is an old answer about a tag, for as long as the upstream gives
+// none.
+func (f *finder) mayBeStale(ctx context.Context, t tag) bool {
+	fact := newest(ctx, f.tags, t)
+	return fact != nil && !fact.NotFound && meta.Age(time.Now(), fact.CheckedAt) <= t.repo.Up.Tags.Stale && t.repo.Held(ctx, fact.Digest) != nil
+}

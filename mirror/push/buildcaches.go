@@ -1,0 +1,70 @@
+package push
+
+import (
+	"context"
+	"io"
+
+	"dray/mirror/repository"
+	"dray/upstream"
+	"dray/upstream/oci"
+
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sync/errgroup"
+)
+
+// publishBuildCache brings a build cache to where such are stored.
+func (p *publisher) publishBuildCache(ctx context.Context, r repository.Repo, ref oci.Reference, man *oci.Manifest) (upstream.Pushed, error) {
+	to, _ := r.BuildCaches()
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(atOnce)
+	var brought []repository.Key
+	for _, c := range r.Needed(ctx, man) {
+		if !c.Manifest {
+			brought = append(brought, r.Key(c.Digest))
+			g.Go(func() error { return p.lend(gctx, r, to, c.Digest) })
+		}
+	}
+	if err := g.Wait(); err != nil {
+		return upstream.Pushed{}, err
+	}
+	pushed, err := to.Up.Sink.PutManifest(ctx, to.Remote(), ref, man)
+	if err != nil {
+		return upstream.Pushed{}, err
+	}
+	// What was known of the tag at the upstream is no longer what clients get.
+	r.ForgetReference(ctx, ref)
+	if !r.Up.BuildCaches.WriteBack {
+		p.repos.Staged().Drop(brought...)
+		return pushed, nil
+	}
+	p.tasks.Start(func(ctx context.Context) {
+		ctx, cancel := context.WithTimeout(ctx, forwardWithin)
+		defer cancel()
+		_, err := p.publish(ctx, upstream.Call{}, r, ref, man)
+		p.pushes.WithLabelValues(r.Up.Name, outcome(err)).Inc()
+		if err != nil {
+			p.log.Warn("build cache kept here alone: it could not be forwarded", "upstream", r.Up.Name, "repository", r.Name, "reference", ref.String(), "error", err)
+		}
+	})
+	return pushed, nil
+}
+
+// lend gives a blob to where build caches are stored. It is one that the client has pushed, or that
+// the upstream confirms; what is not here is fetched.
+func (p *publisher) lend(ctx context.Context, r, to repository.Repo, d digest.Digest) error {
+	at, err := r.LocateBlob(ctx, d, repository.Lend)
+	if err != nil {
+		return err
+	}
+	switch at.Place {
+	case repository.InBuildCache:
+		return nil
+	case repository.Nowhere:
+		return oci.NotPushed(oci.KindBlob, d, r.Name)
+	}
+	return to.Up.Sink.PutBlob(ctx, to.Remote(), upstream.Upload{
+		Open: func() (io.ReadCloser, error) { return r.Fetch(d, nil).Open(ctx, at.Size) },
+		Size: at.Size, Announced: d,
+		Digest: func() (digest.Digest, error) { return d, nil },
+	})
+}

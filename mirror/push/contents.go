@@ -1,0 +1,78 @@
+package push
+
+import (
+	"context"
+	"io"
+
+	"dray/mirror/gate"
+	"dray/mirror/pipeline"
+	"dray/mirror/repository"
+	"dray/upstream/oci"
+)
+
+// contents are what checks see of an image on its way to a repository.
+type contents struct {
+	*Pusher
+	repo repository.Repo
+	gate *gate.Gate
+}
+
+var _ pipeline.Contents = contents{}
+
+// Manifest implements pipeline.Contents.
+func (c contents) Manifest(ctx context.Context, d oci.Descriptor) (*oci.Manifest, error) {
+	at, err := c.repo.LocateManifest(ctx, d.Digest, oci.AnyManifest(), repository.Judge)
+	m := at.Manifest
+	if err == nil && m == nil {
+		m, err = c.manifests.ByDigest(ctx, c.repo, d.Digest)
+	}
+	if err != nil {
+		return nil, missing(err, oci.NotPushed(oci.KindManifest, d.Digest, c.repo.Name))
+	}
+	return m.Parse()
+}
+
+// missing is the error of what cannot be looked at: not, where the upstream has no such content.
+func missing(err error, not *oci.Error) error {
+	if oci.NotFound(err) {
+		return not.Because(err)
+	}
+	return err
+}
+
+// Open implements pipeline.Contents. Bytes that came through another repository are looked at only where the upstream
+// says that this one has them, too.
+func (c contents) Open(ctx context.Context, d oci.Descriptor) (io.ReadCloser, error) {
+	at, err := c.repo.LocateBlob(ctx, d.Digest, repository.Judge)
+	if err != nil {
+		return nil, err
+	}
+	size := at.Size
+	switch at.Place {
+	case repository.InStaging, repository.InQueue:
+		return c.repo.OpenHere(ctx, d.Digest, size)
+	case repository.Nowhere:
+		return nil, oci.NotPushed(oci.KindBlob, d.Digest, c.repo.Name)
+	case repository.Visible:
+		size = d.Size
+		if held, ok := c.cache.Stat(d.Digest); ok {
+			size = held
+		}
+	}
+	r, err := c.repo.Fetch(d.Digest, nil).Open(ctx, size)
+	if err != nil {
+		return nil, missing(err, oci.NotPushed(oci.KindBlob, d.Digest, c.repo.Name))
+	}
+	return r, nil
+}
+
+// Scanned implements pipeline.Contents: what was found while the layer came, or what is remembered of it, or a look at
+// it now.
+func (c contents) Scanned(ctx context.Context, d oci.Descriptor) (*pipeline.Scanned, error) {
+	var scan *gate.Scan
+	seen := gate.Unseen
+	if b := c.repo.Staged(d.Digest); b != nil {
+		scan, seen = forwardOf(b).scan, gate.Brought
+	}
+	return c.checks.Scanned(ctx, c.gate, c.repo.Key(d.Digest), scan, seen, func(ctx context.Context) (io.ReadCloser, error) { return c.Open(ctx, d) })
+}

@@ -1,0 +1,172 @@
+package push
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"dray/mirror/gate"
+	"dray/mirror/notify"
+	"dray/mirror/queue"
+	"dray/mirror/repository"
+	"dray/mirror/request"
+	"dray/upstream"
+	"dray/upstream/oci"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// mayDelete refuses deletions that nobody switched on: it takes one mistake to lose what many depend on.
+func mayDelete(x *request.Request) error {
+	if x.Repo.Up.Deleter == nil {
+		return oci.ErrUnsupported.With("nothing is deleted from %s through this mirror", x.Repo.Up.Registry)
+	}
+	return nil
+}
+
+// DeleteManifest forwards the deletion of a tag or a manifest and forgets what was known of it. What the client sees
+// afterwards is the upstream's answer again. What is still on its way, or waits, is given up first: it would arrive afterwards.
+func (p *Pusher) DeleteManifest(x *request.Request) error {
+	x.Divert()
+	if err := mayDelete(x); err != nil {
+		return err
+	}
+	ctx := x.Hurry(repository.LookFor)
+	r, ref := x.Repo, x.Q.Ref
+	waiting, err := p.withdraw(ctx, r, ref)
+	if err != nil {
+		return err
+	}
+	restore := p.verdicts.Drop(ctx, r, ref)
+	gone, err := deleteThere(ctx, r, ref)
+	if err != nil && !oci.NotFound(err) {
+		waiting.Restore()
+		restore()
+		return deniedAs403(r, err)
+	}
+	waiting.Done()
+	dropped := ref.ByDigest() && p.repos.Waiting().Drop(r.Key(ref.Digest))
+	after := context.WithoutCancel(ctx)
+	if ref.Tag != "" {
+		r.ForgetReference(after, ref)
+	}
+	for _, push := range waiting.Pushes() {
+		dropped, gone = true, push.Digest
+		r.ForgetManifest(after, push.Digest)
+	}
+	if gone != "" {
+		r.ForgetManifest(after, gone)
+	}
+	if err != nil && !dropped {
+		return err
+	}
+	p.checks.Tell(notify.Delete, r.Up.Name, x.Caller.Name, x.Cause(), notify.Target{Digest: gone, Repository: r.Name, Tag: ref.Tag})
+	return x.Deleted()
+}
+
+// deleteThere deletes at the upstream and returns the digest of what has gone, if it is known, also with an error that says that there was nothing.
+func deleteThere(ctx context.Context, r repository.Repo, ref oci.Reference) (gone digest.Digest, err error) {
+	gone = ref.Digest
+	if ref.Tag != "" {
+		// Registries may drop the manifest with its last tag, so it is to be known which one that was.
+		d, err := r.AskManifest(ctx, ref)
+		if err != nil && !upstream.Transient(err) && !errors.Is(err, oci.ErrDenied) {
+			return "", err
+		}
+		gone = d.Digest
+	}
+	return gone, r.Up.Deleter.DeleteManifest(ctx, r.Remote(), ref)
+}
+
+// withdraw takes what waits here for a tag or a digest out of its queue, until it is known whether it is deleted. What is on its way at
+// this moment arrives first, and is deleted where it lies.
+func (p *Pusher) withdraw(ctx context.Context, r repository.Repo, ref oci.Reference) (*queue.Withdrawal, error) {
+	meant := func(reference string, d digest.Digest) bool { return reference == ref.String() || d == ref.Digest }
+	busy := oci.ErrDenied.With("%s of %s is being copied to %s right now: delete it once it has arrived", ref, r.Name, r.Up.Registry)
+	about := func(k gate.Key) bool { return k.Repo == r && meant(k.Ref, k.Digest) }
+	if err := p.pushing.Wait(ctx, about); err != nil {
+		return nil, busy.Because(err)
+	}
+	queued := func(q queue.Push) bool { return meant(q.Reference, q.Digest) }
+	if index := p.needing(r, queued); index != "" {
+		return nil, oci.ErrDenied.With("%s of %s is part of the index %s, which is still on its way to %s: delete that first", ref, r.Name, index, r.Up.Registry)
+	}
+	w, err := p.queue.Withdraw(ctx, r.Up.Name, r.Name, queued)
+	switch {
+	case errors.Is(err, queue.ErrBusy):
+		return nil, busy.Because(err)
+	case err != nil:
+		return nil, oci.ErrUnavailable.With("the mirror cannot drop the push that waits for %s now", r.Up.Registry).Because(err)
+	}
+	return w, nil
+}
+
+// needing returns the reference of an index in the queue that could not be forwarded without the pushes that are to go, or "".
+func (p *Pusher) needing(r repository.Repo, goes func(queue.Push) bool) string {
+	pushes := p.queue.Pushes(r.Up.Name, r.Name)
+	missing := map[digest.Digest]bool{}
+	for _, q := range pushes {
+		if goes(q) {
+			missing[q.Digest] = true
+		}
+	}
+	for _, q := range pushes {
+		if !goes(q) {
+			delete(missing, q.Digest)
+		}
+	}
+	for _, q := range pushes {
+		if len(missing) == 0 || goes(q) {
+			continue
+		}
+		man, err := oci.ParseManifest(q.MediaType, q.Manifest)
+		if err == nil && slices.ContainsFunc(man.Children(), func(c oci.Child) bool { return c.Manifest && missing[c.Digest] }) {
+			return q.Reference
+		}
+	}
+	return ""
+}
+
+// DeleteBlob forwards the deletion of a blob. One that is still on its way arrives first: the client was told that it
+// is there.
+func (p *Pusher) DeleteBlob(x *request.Request) error {
+	if err := mayDelete(x); err != nil {
+		return err
+	}
+	ctx := x.Hurry(repository.LookFor)
+	r, d := x.Repo, x.Q.Ref.Digest
+	if _, waits := p.queue.Blob(r.Up.Name, r.Name, d); waits {
+		return oci.ErrDenied.With("%s of %s is needed by a push on its way to %s: delete it once that has arrived", d, r.Name, r.Up.Registry)
+	}
+	staged := r.Staged(d)
+	if staged != nil {
+		select {
+		case <-staged.Forward.Done():
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	err := r.Up.Deleter.DeleteBlob(ctx, r.Remote(), d)
+	if staged != nil && staged.Forward.Err() != nil && oci.NotFound(err) {
+		err = nil // it was here alone, and that ends now
+	}
+	if err != nil && !oci.NotFound(err) {
+		return deniedAs403(r, err)
+	}
+	p.repos.Staged().Drop(r.Key(d))
+	r.Forget(context.WithoutCancel(ctx), d)
+	if err != nil {
+		return err
+	}
+	p.checks.Tell(notify.Delete, r.Up.Name, x.Caller.Name, x.Cause(), notify.Target{Digest: d, Repository: r.Name})
+	return x.Deleted()
+}
+
+// deniedAs403 makes refused credentials of dray a text that reaches the terminal: clients hide the
+// text of a 5xx from whoever pushes, and try it again.
+func deniedAs403(r repository.Repo, err error) error {
+	if errors.Is(err, upstream.ErrCredentials) {
+		return oci.ErrDenied.With("the mirror has no valid credentials for %s", r.Up.Registry).Because(err)
+	}
+	return err
+}

@@ -1,0 +1,276 @@
+package push
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"dray/mirror/gate"
+	"dray/mirror/notify"
+	"dray/mirror/pipeline"
+	"dray/mirror/repository"
+	"dray/mirror/request"
+	"dray/upstream"
+	"dray/upstream/oci"
+)
+
+// containerdWaits is how long a client with containerd's transport is kept waiting
+// for the answer to a push: it gives up 30 s after its last byte.
+const containerdWaits = 25 * time.Second
+
+// errStillCopying ends the wait of a client, not the work.
+var errStillCopying = errors.New("still copying")
+
+// PutManifest handles PUT of a manifest.
+func (p *Pusher) PutManifest(x *request.Request) error {
+	man, err := readManifest(x)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeoutCause(x.R.Context(), p.patience(x.R), errStillCopying)
+	defer cancel()
+	pushed, err := p.push(ctx, x, x.Q.Ref, man)
+	for _, tag := range x.Q.Tags {
+		if err == nil {
+			_, err = p.push(ctx, x, oci.Reference{Tag: tag}, man)
+		}
+	}
+	if errors.Is(err, errStillCopying) {
+		// A 4xx: its text reaches the terminal, and no client repeats it by itself.
+		return oci.ErrDenied.With("the image is complete on the mirror and still being copied to %s (%d %%): push again in a while to finish, no layer will be sent twice",
+			x.Repo.Up.Registry, percentCopied(x.R.Context(), x.Repo, man))
+	}
+	if r, ok := errors.AsType[*gate.Rejected](err); ok {
+		return denied(x, r.Report)
+	}
+	if err != nil {
+		return deniedAs403(x.Repo, err)
+	}
+	if pushed.Subject != "" {
+		x.W.Header().Set("OCI-Subject", pushed.Subject.String())
+	}
+	for _, tag := range x.Q.Tags {
+		x.W.Header().Add("OCI-Tag", tag)
+	}
+	return x.CreatedAt(oci.Request{Kind: oci.KindManifest, Ref: oci.Reference{Digest: man.Digest}}, man.Digest)
+}
+
+// push brings a manifest to its upstream under one reference, once for all who push the same.
+func (p *Pusher) push(ctx context.Context, x *request.Request, ref oci.Reference, man *oci.Manifest) (upstream.Pushed, error) {
+	asks := gatedPush{
+		Push:  gate.Push{Repo: x.Repo, Gate: p.checks.For(x.Repo), User: x.Caller.Name, Ref: ref, Manifest: man, Cause: x.Cause()},
+		owner: x.Owner(),
+	}
+	if asks.Gate != nil {
+		asks.Within = p.verdictWithin(asks.Gate, x.R)
+	}
+	up := x.Repo.Up
+	pushed, err := p.pushing.Do(ctx, asks.Key(), func(ctx context.Context) (upstream.Pushed, error) {
+		pushed, err := p.check(ctx, asks)
+		result := outcome(err)
+		if err == nil && pushed.Digest == "" && up.AcknowledgeLocally && !up.TakesBuildCache(man) {
+			result = "queued"
+		}
+		p.pushes.WithLabelValues(up.Name, result).Inc()
+		return pushed, err
+	})
+	if err == nil && asks.Gate != nil {
+		warn(x, p.checks.ReportOf(asks.Key()))
+	}
+	return pushed, err
+}
+
+// check brings a manifest that passes the gate of its repository, where there is one, to its upstream,
+// or lets it wait.
+func (p *Pusher) check(ctx context.Context, asks gatedPush) (upstream.Pushed, error) {
+	r := asks.Repo
+	p.repos.Staged().Renew(repository.Keys(r, asks.Manifest.Children())...)
+	var verdict *pipeline.Report
+	if asks.Gate != nil {
+		var err error
+		if verdict, err = p.checks.Pass(ctx, asks.Push, contents{p, r, asks.Gate}); err != nil {
+			return upstream.Pushed{}, err
+		}
+	}
+	if r.Up.TakesBuildCache(asks.Manifest) {
+		return p.publishBuildCache(ctx, r, asks.Ref, asks.Manifest)
+	}
+	switch waits, err := waits(ctx, asks.Push); {
+	case err != nil:
+		return upstream.Pushed{}, err
+	case waits:
+		p.holdBack(asks)
+		return upstream.Pushed{}, nil
+	}
+	pushed, err := p.inTurn(ctx, asks)
+	if err == nil {
+		if asks.Gate != nil && asks.Gate.Attach {
+			p.verdicts.Attach(r, asks.Ref, asks.Manifest, verdict)
+		}
+		p.checks.Tell(notify.Push, r.Up.Name, asks.User, asks.Cause, notify.Target{
+			MediaType: asks.Manifest.MediaType, Digest: asks.Manifest.Digest, Size: int64(len(asks.Manifest.Raw)), Repository: r.Name, Tag: asks.Ref.Tag,
+		})
+	}
+	return pushed, err
+}
+
+// inTurn forwards an image, or puts it into the queue. Where there are checks, one push of a tag follows the other, and what is said of the name is
+// asked again then: since the verdict the tag may have been given to another image.
+func (p *Pusher) inTurn(ctx context.Context, asks gatedPush) (upstream.Pushed, error) {
+	if asks.Gate != nil && asks.Ref.Tag != "" {
+		unlock, err := p.names.Lock(ctx, tagKey{asks.Repo, asks.Ref.Tag})
+		if err != nil {
+			return upstream.Pushed{}, err
+		}
+		defer unlock()
+		if err := p.checks.CheckName(ctx, asks.Push); err != nil {
+			return upstream.Pushed{}, err
+		}
+	}
+	if asks.Repo.Up.AcknowledgeLocally {
+		return p.acknowledgeOrPublish(ctx, asks)
+	}
+	return p.publish(ctx, upstream.Call{}, asks.Repo, asks.Ref, asks.Manifest)
+}
+
+// waits reports whether a manifest that passed is to wait for one that refers to it, or for the one that it describes.
+// What describes an image that is there is forwarded at once: nothing will ever refer to it. BuildKit pushes what describes an image before it.
+func waits(ctx context.Context, p gate.Push) (bool, error) {
+	if p.Gate == nil || p.Gate.ForwardDigests || p.Ref.Tag != "" {
+		return false, nil
+	}
+	if p.Manifest.Subject != nil {
+		at, err := p.Repo.LocateManifest(ctx, p.Manifest.Subject.Digest, nil, repository.Landed)
+		return at.Place == repository.Nowhere || at.Place == repository.InWaiting, err
+	}
+	_, known := p.Repo.KnownAtTarget(ctx, p.Manifest.Digest)
+	return !known, nil
+}
+
+// defaultHold is how long manifests wait, where nothing is said.
+const defaultHold = time.Hour
+
+func (p *Pusher) holdBack(asks gatedPush) {
+	hold := asks.Gate.HoldFor
+	if hold <= 0 {
+		hold = defaultHold
+	}
+	p.repos.Waiting().Add(asks.Repo.Key(asks.Manifest.Digest), asks.Manifest, asks.owner, time.Now().Add(hold))
+}
+
+// patience is how long the client is kept waiting.
+func (p *Pusher) patience(r *http.Request) time.Duration {
+	if strings.Contains(strings.ToLower(r.UserAgent()), "containerd") {
+		return min(containerdWaits, p.within)
+	}
+	return p.within
+}
+
+// verdictWithin is how long a client waits for a verdict. What is left of its patience is for the way to the upstream.
+func (p *Pusher) verdictWithin(g *gate.Gate, r *http.Request) time.Duration {
+	patience := p.patience(r)
+	if patience > containerdWaits {
+		return patience - patience/10
+	}
+	return min(cmp.Or(g.Within, 20*time.Second), patience)
+}
+
+// readManifest reads the body and holds it to the reference in the URL.
+func readManifest(x *request.Request) (*oci.Manifest, error) {
+	raw, err := io.ReadAll(io.LimitReader(x.W.Body(), oci.MaxManifestBytes+1))
+	if err != nil {
+		return nil, oci.ErrManifestInvalid.With("the manifest broke off after %d bytes", len(raw)).Because(err)
+	}
+	if len(raw) > oci.MaxManifestBytes {
+		e := oci.ErrSizeInvalid.With("the manifest is over the limit of %d bytes", oci.MaxManifestBytes)
+		e.Status = http.StatusRequestEntityTooLarge
+		return nil, e
+	}
+	man, err := oci.ParseManifest(x.R.Header.Get("Content-Type"), raw)
+	if err != nil {
+		return nil, err
+	}
+	if man.Schema1() {
+		return nil, oci.ErrManifestInvalid.With("manifests of schema version 1 are no longer accepted, use a current client")
+	}
+	if want := x.Q.Ref.Digest; want != "" {
+		if got := want.Algorithm().FromBytes(raw); got != want {
+			return nil, oci.ErrDigestInvalid.With("the manifest has the digest %s, not %s", got, want)
+		}
+		man.Digest = want
+	}
+	return man, nil
+}
+
+// checkName refuses by name alone, before any byte.
+func (p *Pusher) checkName(x *request.Request) error {
+	g := p.checks.For(x.Repo)
+	if g == nil {
+		return nil
+	}
+	err := p.checks.CheckName(x.R.Context(), gate.Push{Repo: x.Repo, Gate: g, User: x.Caller.Name, Cause: x.Cause()})
+	if r, ok := errors.AsType[*gate.Rejected](err); ok {
+		return denied(x, r.Report)
+	}
+	return err
+}
+
+// denied puts a rejection into the words that reach the terminal.
+func denied(x *request.Request, r *pipeline.Report) error {
+	return oci.ErrDenied.With("%s", r.Message(x.ReportURL(r.ID)))
+}
+
+// warn tells a client that sees warnings what a passing push had against it (spec, "Warnings").
+func warn(x *request.Request, r *pipeline.Report) {
+	if r == nil {
+		return
+	}
+	size := 0
+	for _, f := range r.Findings {
+		text := fmt.Sprintf("299 - %q", strings.ReplaceAll(fmt.Sprintf("[%s/%s] %s", f.Stage, f.Rule, f.What), `"`, "'"))
+		if size += len(text); f.Waived != "" || size > maxWarnings {
+			continue
+		}
+		x.W.Header().Add("Warning", text)
+	}
+}
+
+// maxWarnings is what the specification allows in all, in bytes, less the names of the headers.
+const maxWarnings = 3 << 10
+
+// kindReport labels requests for reports.
+const kindReport oci.Kind = "report"
+
+// Report shows a report to a client that knows its id.
+func (p *Pusher) Report(x *request.Request, id string) error {
+	x.Q.Kind = kindReport
+	if x.R.Method != http.MethodGet && x.R.Method != http.MethodHead {
+		return oci.ErrUnsupported.With("reports can only be read")
+	}
+	report := p.checks.Report(id)
+	if report == nil || !x.Listener.TakesPushes() {
+		e := oci.ErrUnknown.With("there is no such report any more: push again to get a new one")
+		e.Status = http.StatusNotFound
+		return e
+	}
+	text, err := json.MarshalIndent(report, "", "  ")
+	if err != nil {
+		return err
+	}
+	h := x.W.Header()
+	h.Set("Content-Type", "application/json; charset=utf-8")
+	h.Set("Cache-Control", "no-store")
+	h.Set("Content-Length", strconv.Itoa(len(text)+1))
+	if x.R.Method == http.MethodHead {
+		return nil
+	}
+	_, err = x.W.Write(append(text, '\n'))
+	return err
+}

@@ -1,0 +1,73 @@
+package push
+
+import (
+	"cmp"
+	"log/slog"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"dray/cache"
+	"dray/mirror/flight"
+	"dray/mirror/gate"
+	"dray/mirror/jobs"
+	"dray/mirror/pull"
+	"dray/mirror/queue"
+	"dray/mirror/repository"
+	"dray/upstream"
+)
+
+// Options are what a Pusher is made of.
+type Options struct {
+	Repositories *repository.Store
+	Cache        *cache.Cache
+	// Queue takes the pushes to upstreams that acknowledge locally, and calls Forward for them; nil
+	// where there are none.
+	Queue  *queue.Queue
+	Checks *gate.Checks
+	Tasks  *flight.Tasks
+	// Manifests finds the parts of an index that are not here, for its checks.
+	Manifests *pull.Puller
+	Verdicts  *jobs.Verdicts
+	Bases     *jobs.BaseIndex
+	Quotas    *Quotas
+	// UploadExpiry ends an upload without progress.
+	UploadExpiry time.Duration
+	// AnswerWithin bounds what a client that gives no limit of its own waits for the
+	// answer to a manifest that it pushes; 0 means 10 minutes. Clients built on
+	// containerd wait 30 s and are answered within 25.
+	AnswerWithin time.Duration
+	Logger       *slog.Logger
+}
+
+// New returns a Pusher, with the uploads that a former process left in the cache. It starts nothing.
+func New(o Options) *Pusher {
+	p := &Pusher{
+		acknowledger: acknowledger{
+			publisher: &publisher{
+				sender: &sender{
+					repos: o.Repositories, checks: o.Checks, tasks: o.Tasks, mounts: newMounts(), log: o.Logger,
+					mounted: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_mounts_total",
+						Help: "Attempts to have an upstream take a blob from another of its repositories, by upstream and result (mounted, refused, failed)."}, []string{"upstream", "result"}),
+				},
+				bases: o.Bases,
+				pushes: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_pushes_total",
+					Help: "Manifests pushed, by upstream and result."}, []string{"upstream", "result"}),
+			},
+			queue: o.Queue, cache: o.Cache,
+		},
+		manifests: o.Manifests, verdicts: o.Verdicts, quotas: o.Quotas, sessions: newSessions(o.UploadExpiry, o.Quotas),
+		pushing: flight.NewGroup[gate.Key, upstream.Pushed](flight.Options{Tasks: o.Tasks, Timeout: forwardWithin, Detached: true}),
+		within:  cmp.Or(o.AnswerWithin, 10*time.Minute),
+	}
+	for name, up := range o.Repositories.Upstreams() {
+		if up.Sink == nil {
+			continue
+		}
+		for _, result := range []string{"landed", "queued", "rejected", "refused", "failed"} {
+			p.pushes.WithLabelValues(name, result) // alerts look for an increase from 0
+		}
+	}
+	p.recover(time.Now())
+	return p
+}

@@ -1,0 +1,80 @@
+package push
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"dray/cache"
+	"dray/mirror/gate"
+	"dray/mirror/repository"
+	"dray/upstream"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// recover takes over the uploads and staged blobs of a former process. What has expired meanwhile, or belongs to no upstream any
+// more, is dropped.
+func (p *Pusher) recover(now time.Time) {
+	for _, k := range p.cache.Recover() {
+		if err := p.takeOver(k, now); err != nil {
+			p.log.Info("upload of a former process dropped", "upload", k.Key, "reason", err)
+			_ = k.Close()
+		}
+	}
+}
+
+func (p *Pusher) takeOver(k cache.Kept, now time.Time) error {
+	var r receipt
+	if err := json.Unmarshal(k.Note, &r); err != nil {
+		return fmt.Errorf("its receipt is not understood: %w", err)
+	}
+	if k.Since.After(now) { // the clock was ahead: it gets its whole time again
+		k.Since = now
+	}
+	up := p.repos.Upstream(r.Upstream)
+	repo := p.repos.Repo(up, r.Repository)
+	switch {
+	case up == nil || up.Sink == nil:
+		return fmt.Errorf("upstream %q takes no pushes any more", r.Upstream)
+	case now.Sub(k.Since) >= p.sessions.expiry:
+		return errExpired
+	case k.Upload != nil:
+		p.quotas.restore(r.Owner, 1, k.Upload.Size())
+		p.sessions.add(k.Key, repo, r, k.Upload, k.Since)
+		return nil
+	}
+	if _, queued := p.queue.Blob(r.Upstream, r.Repository, k.Blob.Digest); queued {
+		return errors.New("it waits in the queue of pushes")
+	}
+	p.quotas.restore(r.Owner, 0, k.Blob.Size)
+	again := recovered{repo.Key(k.Blob.Digest), &repository.Staged{Size: k.Blob.Size, Owner: r.Owner, Forward: newForward(), Blob: k.Blob, Since: k.Since}}
+	p.repos.Staged().Set(again.key, again.blob)
+	p.recovered = append(p.recovered, again)
+	return nil
+}
+
+// Recover sends the blobs of a former process on, without their clients.
+func (p *Pusher) Recover(ctx context.Context) {
+	var g errgroup.Group
+	g.SetLimit(atOnce)
+	for _, r := range p.recovered {
+		g.Go(func() error {
+			forwardOf(r.blob).end(p.forwardAgain(ctx, r.key, r.blob.Size))
+			return nil
+		})
+	}
+	_ = g.Wait() // each has its own error
+}
+
+func (p *Pusher) forwardAgain(ctx context.Context, k repository.Key, size int64) error {
+	if _, known := k.Repo.KnownAtTarget(ctx, k.Digest); known {
+		return nil
+	}
+	if p.checks.For(k.Repo) != nil {
+		return gate.ErrHeldBack // nobody has looked at it in this process
+	}
+	return p.sender.supply(ctx, upstream.Call{}, k.Repo, k.Digest, size)
+}

@@ -1,0 +1,159 @@
+package push
+
+import (
+	"context"
+	"io"
+	"log/slog"
+
+	"dray/mirror/flight"
+	"dray/mirror/gate"
+	"dray/mirror/pipeline"
+	"dray/mirror/repository"
+	"dray/upstream"
+
+	"github.com/opencontainers/go-digest"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// sender brings blobs to their upstream: while a client sends them, from the local copy, or by a
+// mount.
+type sender struct {
+	repos  *repository.Store
+	checks *gate.Checks
+	tasks  *flight.Tasks
+	mounts *mounts
+	log    *slog.Logger
+	// mounted counts attempts to have the upstream take a blob from another of its repositories.
+	mounted *prometheus.CounterVec
+}
+
+// start begins to send a session's bytes to the upstream. size and announced are what the client said
+// of them beforehand: -1 and "" for nothing.
+func (s *sender) start(u *session, size int64, announced digest.Digest) {
+	f := newForward()
+	blob, r := u.blob, u.repo
+	u.forward = f
+	g := s.checks.For(r)
+	layer := pipeline.Layer{Upstream: r.Up.Name, Repository: r.Name, Digest: announced}
+	f.scan = s.checks.Follow(g, layer, func() io.ReadCloser { return blob.Follow() }, f.identity)
+	if g != nil && (g.HoldUploads || g.Pipeline.Scans() && f.scan == nil) { // nobody looks at it before its manifest
+		f.end(gate.ErrHeldBack)
+		return
+	}
+	cancel, started := s.tasks.StartCancellable(func(ctx context.Context) {
+		f.end(s.stream(ctx, u, g, size, announced))
+	})
+	f.cancel = cancel
+	if !started {
+		f.end(flight.ErrStopped)
+	}
+}
+
+// stream sends a session's bytes to the upstream as they come.
+func (s *sender) stream(ctx context.Context, u *session, g *gate.Gate, size int64, announced digest.Digest) error {
+	f, blob, r := u.forward, u.blob, u.repo
+	how := upstream.Call{OnRetry: f.trouble.hear}
+	if s.awaitsMount(ctx, r, announced, size) {
+		d, err := f.cleared(ctx, g, r)
+		if err != nil {
+			return err
+		}
+		if s.mountKnown(ctx, how, r, d) {
+			return nil
+		}
+	}
+	return r.Send(ctx, how, upstream.Upload{
+		Open: f.counted(func() (io.ReadCloser, error) { return blob.Follow(), nil }),
+		Size: size, Announced: announced,
+		Digest: func() (digest.Digest, error) { return f.cleared(ctx, g, r) },
+	}, func() (digest.Digest, int64) { return f.digest, blob.Size() })
+}
+
+// sendHeld sends a blob of size bytes from the local copy, without the client.
+func (s *sender) sendHeld(ctx context.Context, how upstream.Call, r repository.Repo, d digest.Digest, size int64) error {
+	f := newForward()
+	if b := r.Staged(d); b != nil {
+		f = forwardOf(b)
+	}
+	return r.Send(ctx, how, upstream.Upload{
+		Open: f.counted(func() (io.ReadCloser, error) { return r.OpenHere(ctx, d, size) }),
+		Size: size, Announced: d,
+		Digest: func() (digest.Digest, error) { return d, nil },
+	}, func() (digest.Digest, int64) { return d, size })
+}
+
+// supply brings a blob that the repository may have to the upstream without the client: by a mount,
+// or from the local copy.
+func (s *sender) supply(ctx context.Context, how upstream.Call, r repository.Repo, d digest.Digest, size int64) error {
+	if s.mountKnown(ctx, how, r, d) {
+		return nil
+	}
+	return s.sendHeld(ctx, how, r, d, size)
+}
+
+// wait returns when the upstream has the staged blob, sending it again from the
+// local copy where the first way failed.
+func (s *sender) wait(ctx context.Context, how upstream.Call, r repository.Repo, d digest.Digest, b *repository.Staged) error {
+	f := forwardOf(b)
+	if how.OnRetry != nil {
+		f.trouble.listen(how.OnRetry)
+	}
+	select {
+	case <-f.done:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	if f.err == nil {
+		return nil
+	}
+	if _, known := r.KnownAtTarget(ctx, d); known {
+		return nil // an earlier try has sent it
+	}
+	// Also after a refusal: what was forbidden when the layer came may be allowed by
+	// the time the client tries its manifest again.
+	return s.supply(ctx, how, r, d, b.Size)
+}
+
+// elsewhere finds another repository of the upstream that holds a blob under a manifest, and from which a mount has not
+// just been refused.
+func (s *sender) elsewhere(ctx context.Context, r repository.Repo, d digest.Digest) (repository.Repo, bool) {
+	from, ok := r.Elsewhere(ctx, d)
+	return from, ok && !s.mounts.paused(pair{from, r})
+}
+
+// mountFrom asks the upstream to mount a blob. The caller has made sure that the repository may have it.
+func (s *sender) mountFrom(ctx context.Context, how upstream.Call, r, from repository.Repo, d digest.Digest) bool {
+	ok, err := r.Up.Sink.Mount(ctx, r.Remote().With(how), from.Remote().Name, d)
+	result := mountRefused
+	switch {
+	case err != nil:
+		s.log.Debug("mount failed", "upstream", r.Up.Name, "repository", r.Name, "from", from.Name, "error", err)
+		result = mountFailed
+	case ok:
+		result = mountDone
+	}
+	s.mounts.note(pair{from, r}, result)
+	s.mounted.WithLabelValues(r.Up.Name, string(result)).Inc()
+	if result == mountDone {
+		r.RecordMounted(ctx, d)
+	}
+	return result == mountDone
+}
+
+// mountKnown mounts a blob that the repository may have from wherever it is known to be.
+func (s *sender) mountKnown(ctx context.Context, how upstream.Call, r repository.Repo, d digest.Digest) bool {
+	ctx, cancel := context.WithTimeout(ctx, mountWithin)
+	defer cancel()
+	from, ok := s.elsewhere(ctx, r, d)
+	return ok && s.mountFrom(ctx, how, r, from, d)
+}
+
+// awaitsMount reports whether an upload of a blob whose digest is announced waits for the bytes, which prove that the
+// client has them, to be spared by a mount. Where mounts may not work, a large one rather keeps pace with the client.
+func (s *sender) awaitsMount(ctx context.Context, r repository.Repo, d digest.Digest, size int64) bool {
+	if d == "" || !s.mounts.reliable(r.Up) && (size < 0 || size > tryBytes) {
+		return false
+	}
+	_, ok := s.elsewhere(ctx, r, d)
+	return ok
+}

@@ -1,0 +1,275 @@
+package push
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"dray/cache"
+	"dray/mirror/repository"
+	"dray/mirror/request"
+	"dray/upstream"
+	"dray/upstream/oci"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// StartUpload opens a session, mounts a blob, or takes a whole blob in one request
+// (spec, "Pushing blobs" and "Mounting a blob from another repository").
+func (p *Pusher) StartUpload(x *request.Request) error {
+	if err := p.checkName(x); err != nil {
+		return err
+	}
+	if x.Q.Mount != "" {
+		if mounted, err := p.mount(x); mounted || err != nil {
+			return err
+		}
+	}
+	s, err := p.openSession(x)
+	if err != nil {
+		return err
+	}
+	if x.Q.Ref.Digest == "" {
+		return progress(x, s, http.StatusAccepted)
+	}
+	if err := s.acquire(x.R.Context()); err != nil {
+		p.sessions.discard(s, err)
+		return err
+	}
+	defer s.release()
+	err = p.finishUpload(x, s)
+	if err != nil { // nobody knows the session's id: it cannot be continued
+		p.sessions.drop(s, err)
+	}
+	return err
+}
+
+// mount answers 201 when the target has the blob, and otherwise leaves the client to upload it. Without a source, or
+// where the client's does not serve, one that dray knows of is tried: but only if the client may pull from it, as it
+// has shown nothing yet but the digest.
+func (p *Pusher) mount(x *request.Request) (bool, error) {
+	ctx, r, d := x.R.Context(), x.Repo, x.Q.Mount
+	at, err := r.LocateBlob(ctx, d, x.HeadNeed())
+	if err != nil {
+		return false, err
+	}
+	if at.Place != repository.Nowhere {
+		return true, x.Created(d)
+	}
+	ctx, cancel := context.WithTimeout(ctx, mountWithin)
+	defer cancel()
+	var tried repository.Repo
+	if x.Q.From != "" {
+		from, _, err := x.MountSource()
+		if err != nil {
+			return false, err
+		}
+		if from.Up == r.Up {
+			if tried = from; p.sender.mountFrom(ctx, upstream.Call{}, r, from, d) {
+				return true, x.Created(d)
+			}
+		}
+	}
+	from, ok := p.sender.elsewhere(ctx, r, d)
+	if !ok || from == tried || !x.MayPull(from) || !p.sender.mountFrom(ctx, upstream.Call{}, r, from, d) {
+		return false, nil // the upload that follows will meet the same trouble, and say so
+	}
+	return true, x.Created(d)
+}
+
+func (p *Pusher) openSession(x *request.Request) (*session, error) {
+	r := receipt{Upstream: x.Repo.Up.Name, Repository: x.Repo.Name, User: x.Caller.Name, Owner: x.Owner()}
+	note, err := json.Marshal(r)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.quotas.begin(r.Owner); err != nil {
+		return nil, err
+	}
+	id := rand.Text()
+	blob, err := p.cache.ReceiveKept(x.R.Context(), id, note)
+	if err != nil {
+		p.quotas.end(r.Owner)
+		return nil, noRoom(err)
+	}
+	return p.sessions.add(id, x.Repo, r, blob, time.Now()), nil
+}
+
+// PatchUpload takes a chunk of an upload.
+func (p *Pusher) PatchUpload(x *request.Request) error {
+	s, err := p.session(x)
+	if err != nil {
+		return err
+	}
+	defer s.release()
+	if err := p.receive(x, s, ""); err != nil {
+		return err
+	}
+	return progress(x, s, http.StatusAccepted)
+}
+
+// UploadStatus tells how much of an upload is here.
+func (p *Pusher) UploadStatus(x *request.Request) error {
+	s, err := p.session(x)
+	if err != nil {
+		return err
+	}
+	defer s.release()
+	return progress(x, s, http.StatusNoContent)
+}
+
+// CancelUpload drops an upload.
+func (p *Pusher) CancelUpload(x *request.Request) error {
+	s, err := p.session(x)
+	if err != nil {
+		return err
+	}
+	defer s.release()
+	p.sessions.drop(s, errCancelled)
+	x.W.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+// CloseUpload takes the rest of an upload and stages the blob.
+func (p *Pusher) CloseUpload(x *request.Request) error {
+	if x.Q.Ref.Digest == "" {
+		return oci.ErrDigestInvalid.With("the digest parameter is missing")
+	}
+	s, err := p.session(x)
+	if err != nil {
+		return err
+	}
+	defer s.release()
+	return p.finishUpload(x, s)
+}
+
+func (p *Pusher) session(x *request.Request) (*session, error) {
+	return p.sessions.take(x.R.Context(), x.Q.Upload, x.Repo, x.Caller.Name)
+}
+
+// finishUpload takes the rest of the body, verifies the whole and stages it for the
+// manifest that will follow.
+func (p *Pusher) finishUpload(x *request.Request, s *session) error {
+	d := x.Q.Ref.Digest
+	if err := p.receive(x, s, d); err != nil {
+		return err
+	}
+	if s.forward == nil { // an empty blob, or one that a former process received
+		p.sender.start(s, s.blob.Size(), d)
+	}
+	// The bytes are here: a client that leaves now finds the blob when it comes back.
+	blob, err := s.blob.Commit(context.WithoutCancel(x.R.Context()), d)
+	if err != nil {
+		p.sessions.drop(s, err)
+		if errors.Is(err, cache.ErrCorrupt) {
+			return oci.ErrDigestInvalid.With("the uploaded bytes do not have the digest %s", d).Because(err)
+		}
+		return noRoom(err)
+	}
+	p.repos.Staged().Set(s.repo.Key(d), &repository.Staged{Size: blob.Size, Owner: s.owner, Forward: s.forward, Blob: s.blob})
+	s.forward.identify(d)
+	s.ended = true
+	p.sessions.remove(s)
+	return x.Created(d)
+}
+
+// receive appends the request's body to the upload, and lets the bytes flow on to
+// the upstream from the first one on. What arrived before a body broke off stays:
+// the client may continue there.
+func (p *Pusher) receive(x *request.Request, s *session, announced digest.Digest) error {
+	if err := checkChunk(x, s); err != nil {
+		return err
+	}
+	if x.R.ContentLength == 0 {
+		return nil
+	}
+	if err := p.quotas.fits(s.owner, max(0, x.R.ContentLength)); err != nil {
+		return err
+	}
+	if s.forward == nil {
+		size := int64(-1)
+		if announced != "" && s.blob.Size() == 0 {
+			size = x.R.ContentLength // -1 for a chunked body
+		}
+		p.sender.start(s, size, announced)
+	}
+	lost, err := x.W.Receive(metered{s, p.quotas})
+	switch {
+	case errors.Is(err, oci.ErrTooManyRequests):
+		return err // what is here stays: others of the client's uploads may end
+	case lost != nil:
+		return oci.ErrBlobUploadInvalid.With("the body broke off after %d bytes of the upload", s.blob.Size()).Because(lost)
+	case err != nil:
+		p.sessions.drop(s, err)
+		return noRoom(err)
+	}
+	return nil
+}
+
+// metered charges what is written to a session to its client.
+type metered struct {
+	s      *session
+	quotas *Quotas
+}
+
+func (w metered) Write(p []byte) (int, error) {
+	if err := w.quotas.charge(w.s.owner, int64(len(p))); err != nil {
+		return 0, err
+	}
+	n, err := w.s.blob.Write(p)
+	w.quotas.Refund(w.s.owner, int64(len(p)-n))
+	return n, err
+}
+
+// checkChunk holds a chunk with a Content-Range to the end of what is there.
+func checkChunk(x *request.Request, s *session) error {
+	header := x.R.Header.Get("Content-Range")
+	if header == "" {
+		return nil
+	}
+	c, err := oci.ParseContentRange(header)
+	if err != nil {
+		return err
+	}
+	if c.Start != s.blob.Size() {
+		sessionHeader(x, s)
+		return oci.ErrRangeInvalid.With("the chunk begins at byte %d, %d bytes are here", c.Start, s.blob.Size())
+	}
+	if x.R.ContentLength >= 0 && c.Length != x.R.ContentLength {
+		return oci.ErrSizeInvalid.With("Content-Range names %d bytes, Content-Length %d", c.Length, x.R.ContentLength)
+	}
+	return nil
+}
+
+// sessionHeader describes an upload (spec, "Pushing a blob in chunks"). The location
+// is a path: a scheme or host would have to be guessed behind a proxy.
+func sessionHeader(x *request.Request, s *session) {
+	h := x.W.Header()
+	h.Set("Location", x.Location(oci.Request{Kind: oci.KindUpload, Upload: s.id}))
+	h.Set("Docker-Upload-UUID", s.id)
+	h.Set("Range", fmt.Sprintf("0-%d", max(0, s.blob.Size()-1)))
+}
+
+func progress(x *request.Request, s *session, status int) error {
+	sessionHeader(x, s)
+	if status != http.StatusNoContent {
+		x.W.Header().Set("Content-Length", "0")
+	}
+	x.W.WriteHeader(status)
+	return nil
+}
+
+// noRoom is the answer to an upload that the disk has no place for. The registry is
+// not at fault and the client may try again, so it is a 503.
+func noRoom(err error) error {
+	if errors.Is(err, cache.ErrTooLarge) {
+		e := oci.ErrSizeInvalid.With("the blob is larger than this mirror can hold")
+		e.Status = http.StatusRequestEntityTooLarge
+		return e.Because(err)
+	}
+	return oci.ErrUnavailable.With("the mirror cannot store the upload now").Because(err)
+}

@@ -1,0 +1,161 @@
+package repository
+
+import (
+	"sync"
+	"time"
+)
+
+// Staged is a blob that a push brought: its bytes are here, and the upstream
+// gets them before the manifest that they were pushed for.
+type Staged struct {
+	// Size is in bytes.
+	Size int64
+	// Owner is the client whose quota the blob counts against.
+	Owner string
+	// Forward is how the blob gets to the upstream. The push that staged the
+	// blob drives it.
+	Forward Forward
+	// Blob keeps the bytes from being evicted until it is closed.
+	Blob Retained
+	// Since is when the blob was staged, or last needed by a manifest.
+	Since time.Time
+	// queued says that the queue keeps the blob, too. It is guarded by
+	// Staging.mu while the blob is in the table.
+	queued bool
+}
+
+// Forward is the way of a staged blob to the upstream.
+type Forward interface {
+	// Done is closed when the upstream has the blob, or will not get it.
+	Done() <-chan struct{}
+	// Err returns, after Done, why the upstream will not get the blob.
+	Err() error
+	// Sent returns how many bytes the newest attempt has given to the upstream.
+	Sent() int64
+}
+
+// Retained keeps the bytes of a push from being evicted: a *cache.Upload, or a
+// *cache.KeptBlob of a former process.
+type Retained interface {
+	// Close lets the bytes be evicted.
+	Close() error
+	// Suspend leaves the bytes to the next process.
+	Suspend() error
+}
+
+// Staging is the table of the blobs that pushes have brought and whose manifest
+// has not been forwarded yet.
+type Staging struct {
+	expiry time.Duration
+	refund func(owner string, bytes int64)
+	mu     sync.Mutex // guards blobs; they are closed outside
+	blobs  map[Key]*Staged
+}
+
+// NewStaging returns an empty table. A blob expires when no manifest has needed
+// it for expiry. refund is called when a blob no longer counts against its
+// owner's quota.
+func NewStaging(expiry time.Duration, refund func(owner string, bytes int64)) *Staging {
+	return &Staging{expiry: expiry, refund: refund, blobs: map[Key]*Staged{}}
+}
+
+// Get returns the staged blob, or nil.
+func (s *Staging) Get(k Key) *Staged {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.blobs[k]
+}
+
+// Len returns the number of staged blobs.
+func (s *Staging) Len() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.blobs)
+}
+
+// Set stages a blob that counts against its owner's quota already. It replaces
+// and releases an earlier one of the same key.
+func (s *Staging) Set(k Key, b *Staged) {
+	if b.Since.IsZero() {
+		b.Since = time.Now()
+	}
+	s.mu.Lock()
+	old := s.blobs[k]
+	s.blobs[k] = b
+	s.mu.Unlock()
+	if old != nil {
+		s.release(old)
+	}
+}
+
+// release ends a blob that is in the table no more.
+func (s *Staging) release(b *Staged) {
+	_ = b.Blob.Close()
+	if !b.queued {
+		s.refund(b.Owner, b.Size)
+	}
+}
+
+// Queued says that the queue keeps these blobs from now on: they count against
+// no quota any more.
+func (s *Staging) Queued(keys ...Key) {
+	s.mu.Lock()
+	var over []*Staged
+	for _, k := range keys {
+		if b := s.blobs[k]; b != nil && !b.queued {
+			b.queued = true
+			over = append(over, b)
+		}
+	}
+	s.mu.Unlock()
+	for _, b := range over {
+		s.refund(b.Owner, b.Size)
+	}
+}
+
+// Drop releases the blobs of a push that has been forwarded.
+func (s *Staging) Drop(keys ...Key) {
+	gone := make(map[Key]bool, len(keys))
+	for _, k := range keys {
+		gone[k] = true
+	}
+	s.dropIf(s.release, func(k Key, _ *Staged) bool { return gone[k] })
+}
+
+// Expire releases the blobs that no manifest has needed for the expiry.
+func (s *Staging) Expire(now time.Time) {
+	s.dropIf(s.release, func(_ Key, b *Staged) bool { return now.Sub(b.Since) >= s.expiry })
+}
+
+// Renew gives blobs their whole time again: a manifest that needs them is on
+// its way.
+func (s *Staging) Renew(keys ...Key) {
+	now := time.Now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, k := range keys {
+		if b := s.blobs[k]; b != nil {
+			b.Since = now
+		}
+	}
+}
+
+// SuspendAll leaves every blob to the next process.
+func (s *Staging) SuspendAll() {
+	s.dropIf(func(b *Staged) { _ = b.Blob.Suspend() }, func(Key, *Staged) bool { return true })
+}
+
+func (s *Staging) dropIf(release func(*Staged), gone func(Key, *Staged) bool) {
+	var drop []*Staged
+	s.mu.Lock()
+	for k, b := range s.blobs {
+		if gone(k, b) {
+			drop = append(drop, b)
+			delete(s.blobs, k)
+		}
+	}
+	s.mu.Unlock()
+	for _, b := range drop {
+		release(b)
+	}
+}

@@ -1,0 +1,226 @@
+package repository
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"dray/cache"
+	"dray/cache/meta"
+	"dray/mirror/flight"
+	"dray/mirror/queue"
+	"dray/upstream"
+	"dray/upstream/oci"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+	"github.com/opencontainers/go-digest"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Options are what a Store is made of.
+type Options struct {
+	Upstreams []*Upstream
+	Cache     *cache.Cache
+	Tags      *meta.Tags
+	Links     *meta.Links
+	Known     *meta.Known
+	// Queue holds the pushes that were acknowledged before they were forwarded; nil where
+	// there are none.
+	Queue  *queue.Queue
+	Staged *Staging
+	// Tasks owns the questions to upstreams that several requests wait for.
+	Tasks  *flight.Tasks
+	Logger *slog.Logger
+}
+
+// Store is what all repositories share: the cache, the facts, and the tables of staged blobs and
+// of waiting manifests.
+type Store struct {
+	cache     *cache.Cache
+	tags      *meta.Tags
+	absences  *meta.Absences
+	links     *meta.Links
+	known     *meta.Known
+	queue     *queue.Queue
+	upstreams map[string]*Upstream
+	log       *slog.Logger
+	staged    *Staging
+	waiting   *Waiting
+	// seen remembers what repositories may see, each with a lease on the facts that say so.
+	seen     *lru.Cache[Key, sight]
+	confirms *flight.Group[Key, int64]
+	lost     prometheus.Counter
+}
+
+// seenDigests bounds what is remembered of visibility.
+const seenDigests = 8192
+
+// sight is the answer that a repository may see a digest.
+type sight struct {
+	link  meta.LinkFact
+	lease *meta.Lease
+}
+
+// NewStore checks the upstreams and returns their repositories.
+func NewStore(o Options) (*Store, error) {
+	if o.Cache == nil || o.Tags == nil || o.Links == nil || o.Known == nil {
+		return nil, errors.New("mirror: cache and metadata are needed")
+	}
+	seen, _ := lru.New[Key, sight](seenDigests) // fails for sizes below 1 only
+	s := &Store{
+		cache: o.Cache, tags: o.Tags, absences: o.Tags.Absences(), links: o.Links, known: o.Known, queue: o.Queue,
+		upstreams: map[string]*Upstream{}, log: o.Logger,
+		staged: o.Staged, waiting: newWaiting(maxWaiting, maxWaitingClient), seen: seen,
+		lost: prometheus.NewCounter(prometheus.CounterOpts{Name: "dray_facts_lost_total",
+			Help: "Facts that could not be recorded; each costs a question to an upstream later."}),
+	}
+	s.confirms = flight.NewGroup[Key, int64](flight.Options{Tasks: o.Tasks, Timeout: LookFor})
+	for _, u := range o.Upstreams {
+		if err := u.check(); err != nil {
+			return nil, err
+		}
+		if u.AcknowledgeLocally && (u.Sink == nil || o.Queue == nil) {
+			return nil, fmt.Errorf("mirror: upstream %q cannot acknowledge pushes: there is nowhere to queue them, or they are not taken", u.Name)
+		}
+		if s.upstreams[u.Name] != nil {
+			return nil, fmt.Errorf("mirror: two upstreams are named %q", u.Name)
+		}
+		s.upstreams[u.Name] = u
+	}
+	return s, nil
+}
+
+// Upstreams are the upstreams by their names. They must not be changed.
+func (s *Store) Upstreams() map[string]*Upstream { return s.upstreams }
+
+// Upstream returns the upstream of a name, or nil.
+func (s *Store) Upstream(name string) *Upstream { return s.upstreams[name] }
+
+// Repo returns a repository of an upstream.
+func (s *Store) Repo(up *Upstream, name string) Repo { return Repo{Up: up, Name: name, store: s} }
+
+// Staged is the table of the blobs that pushes have brought.
+func (s *Store) Staged() *Staging { return s.staged }
+
+// Waiting is the table of the manifests that wait for one that refers to them.
+func (s *Store) Waiting() *Waiting { return s.waiting }
+
+// Expire releases what has been staged or has waited for too long.
+func (s *Store) Expire(now time.Time) {
+	s.staged.Expire(now)
+	s.waiting.Expire(now)
+}
+
+// Collectors returns the metrics of the repositories.
+func (s *Store) Collectors() []prometheus.Collector {
+	return []prometheus.Collector{s.lost,
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "dray_push_blobs_pinned", Help: "Blobs held for pushes whose manifest has not landed yet."},
+			func() float64 { return float64(s.staged.Len()) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "dray_push_manifests_waiting", Help: "Manifests pushed by digest that passed their checks and wait for one that refers to them."},
+			func() float64 { return float64(s.waiting.Len()) }),
+	}
+}
+
+// Recorded counts a fact that could not be stored. It costs a question later.
+func (s *Store) Recorded(err error) {
+	if err != nil {
+		s.lost.Inc()
+		s.log.Debug("fact not recorded", "error", err)
+	}
+}
+
+// Repo is one repository of one upstream. Two values for the same repository are equal, so a Repo
+// can be part of a key.
+type Repo struct {
+	Up    *Upstream
+	Name  string
+	store *Store
+}
+
+// Key names content of a repository.
+type Key struct {
+	Repo   Repo
+	Digest digest.Digest
+}
+
+// Key returns the key of content of the repository.
+func (r Repo) Key(d digest.Digest) Key { return Key{r, d} }
+
+// Remote is the repository's name at the upstream.
+func (r Repo) Remote() upstream.Repo { return r.Up.Remote(r.Name) }
+
+// Staged returns the blob that a push has brought to the repository, or nil.
+func (r Repo) Staged(d digest.Digest) *Staged { return r.store.staged.Get(r.Key(d)) }
+
+// Waiting returns the manifest of the repository that waits for one that refers to it, or nil.
+func (r Repo) Waiting(d digest.Digest) *oci.Manifest { return r.store.waiting.Get(r.Key(d)) }
+
+// BuildCaches is where the repository's build caches are stored, if somewhere else.
+func (r Repo) BuildCaches() (to Repo, ok bool) {
+	if r.Up.BuildCaches == nil {
+		return Repo{}, false
+	}
+	return Repo{Up: r.Up.BuildCaches.To, Name: r.Up.Name + "/" + r.Name, store: r.store}, true
+}
+
+// Stored returns where a build cache of the repository is stored, if it is one that q asks for.
+func (r Repo) Stored(ctx context.Context, q oci.Request) (to Repo, ok bool) {
+	if to, ok = r.BuildCaches(); !ok {
+		return to, false
+	}
+	var err error
+	if q.Kind == oci.KindBlob {
+		_, err = to.Up.Source.StatBlob(ctx, to.Remote(), q.Ref.Digest)
+	} else {
+		_, err = to.Up.Source.StatManifest(ctx, to.Remote(), q.Ref, nil)
+	}
+	return to, err == nil
+}
+
+// CheckPush refuses pushes to where another upstream's build caches are stored: what is there stands
+// before what that one has, so it has to come with the rights that are needed there, and through
+// its checks.
+func (r Repo) CheckPush() error {
+	for _, u := range r.store.upstreams {
+		if u.BuildCaches != nil && u.BuildCaches.To == r.Up && strings.HasPrefix(r.Name, u.Name+"/") {
+			return oci.ErrDenied.With("%s keeps the build caches of %s under this name: push to that", r.Up.Name, u.Name)
+		}
+	}
+	return nil
+}
+
+// Ask asks the upstream for the size of a blob, in bytes, and records that it has the blob.
+func (r Repo) Ask(ctx context.Context, d digest.Digest) (int64, error) {
+	size, err := r.Up.Source.StatBlob(ctx, r.Remote(), d)
+	if err == nil {
+		r.RecordAtTarget(ctx, d, size)
+	}
+	return size, err
+}
+
+// AskManifest asks the upstream what a reference means now.
+func (r Repo) AskManifest(ctx context.Context, ref oci.Reference) (oci.Descriptor, error) {
+	return r.Up.Source.StatManifest(ctx, r.Remote(), ref, oci.AnyManifest())
+}
+
+// Current returns the digest that a tag means, or will mean when what is queued has been forwarded;
+// "" where there is no such tag, or ref is none.
+func (r Repo) Current(ctx context.Context, ref oci.Reference) (digest.Digest, error) {
+	if ref.Tag == "" {
+		return "", nil
+	}
+	if queued := r.Queued(ref, nil); queued != nil {
+		return queued.Digest, nil
+	}
+	d, err := r.AskManifest(ctx, ref)
+	if oci.NotFound(err) {
+		return "", nil
+	}
+	return d.Digest, err
+}
+
+// QueuedTags are the tags of pushes that the upstream does not have yet.
+func (r Repo) QueuedTags() []string { return r.store.queue.Tags(r.Up.Name, r.Name) }

@@ -1,0 +1,108 @@
+package repository
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"dray/upstream/oci"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// manifestOf makes a manifest of n bytes that describes another one, or none.
+func manifestOf(name string, n int, subject digest.Digest) *oci.Manifest {
+	man := &oci.Manifest{Raw: fmt.Appendf(nil, "%-*s", n, name)}
+	man.Digest = digest.FromBytes(man.Raw)
+	if subject != "" {
+		man.Subject = &oci.Descriptor{Digest: subject}
+	}
+	return man
+}
+
+// key names content of the one repository of these tests.
+func key(d digest.Digest) Key { return Repo{Name: "app"}.Key(d) }
+
+// wait puts manifests of a kilobyte into a backlog.
+func wait(b *Waiting, owner string, names ...string) {
+	for _, name := range names {
+		man := manifestOf(name, 1000, "")
+		b.Add(key(man.Digest), man, owner, time.Now().Add(time.Hour))
+	}
+}
+
+func waits(b *Waiting, name string) bool {
+	return b.Get(key(manifestOf(name, 1000, "").Digest)) != nil
+}
+
+func wantWaiting(t *testing.T, b *Waiting, names ...string) {
+	t.Helper()
+	for _, name := range names {
+		if !waits(b, name) {
+			t.Errorf("%s waits no longer", name)
+		}
+	}
+	if b.Len() != len(names) {
+		t.Errorf("%d wait, want %q", b.Len(), names)
+	}
+}
+
+// A client that pushes more than its share loses its oldest manifests, and nobody else's; what everybody has beyond the bound goes by age.
+func TestWaitingShares(t *testing.T) {
+	const each = 1000 + waitingCosts
+	b := newWaiting(5*each, 3*each)
+	wait(b, "other", "o1")
+	wait(b, "greedy", "g1", "g2", "g3", "g4", "g5")
+	wantWaiting(t, b, "o1", "g3", "g4", "g5")
+	wait(b, "greedy", "g3") // again: it is the newest now
+	wait(b, "greedy", "g6")
+	wantWaiting(t, b, "o1", "g5", "g3", "g6")
+	wait(b, "third", "t1", "t2")
+	wantWaiting(t, b, "g5", "g3", "g6", "t1", "t2")
+	wait(b, "third", "g6") // pushed by another client, for whom it counts then
+	wait(b, "greedy", "g7")
+	wantWaiting(t, b, "g3", "t1", "t2", "g6", "g7")
+
+	b.Expire(time.Now().Add(2 * time.Hour))
+	wantWaiting(t, b)
+	if b.all.bytes != 0 || len(b.of) != 0 || b.all.order.Len() != 0 {
+		t.Errorf("what has gone is counted: %d bytes, %d clients", b.all.bytes, len(b.of))
+	}
+}
+
+// What describes a manifest is found in its order, whatever else waits, and in its own repository alone.
+func TestWaitingAbout(t *testing.T) {
+	b := newWaiting(maxWaiting, maxWaitingClient)
+	wait(b, "one", "x", "y")
+	subject := digest.FromString("image")
+	var keys []Key
+	for i := range 5 {
+		for _, repo := range []string{"app", "elsewhere"} {
+			man := manifestOf(fmt.Sprint(repo, i), 100, subject)
+			k := Repo{Name: repo}.Key(man.Digest)
+			b.Add(k, man, "one", time.Now().Add(time.Hour))
+			if repo == "app" {
+				keys = append(keys, k)
+			}
+		}
+	}
+	b.Drop(keys[1])
+	about := b.About(key(subject))
+	if len(about) != 4 {
+		t.Fatalf("%d describe the image, want 4", len(about))
+	}
+	for i, at := range []int{0, 2, 3, 4} {
+		if about[i].Digest != keys[at].Digest {
+			t.Errorf("number %d is %s", i, about[i].Raw)
+		}
+	}
+	for _, k := range keys {
+		b.Drop(k)
+	}
+	if n := len(b.About(key(subject))); n != 0 || len(b.bySubject) != 1 {
+		t.Errorf("%d describe the image after they have gone", n)
+	}
+	if b.Drop(keys[0]) {
+		t.Error("it went twice")
+	}
+}

@@ -1,0 +1,118 @@
+package request
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+
+	"dray/mirror/repository"
+	"dray/mirror/wire"
+	"dray/upstream/oci"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// Immutable is what a cache may think of an answer by digest.
+const Immutable = "max-age=31536000, immutable"
+
+// ETag is the entity tag of content: what is sent never changes under its digest.
+func ETag(d digest.Digest) string { return `"` + d.String() + `"` }
+
+// Describe notes which content the answer is about, and its size in bytes; below zero: not known.
+func (x *Request) Describe(d digest.Digest, size int64) { x.digest, x.size = d, size }
+
+// Content is what the answer is about, with its size in bytes; "" for nothing.
+func (x *Request) Content() (d digest.Digest, size int64) { return x.digest, x.size }
+
+// SendManifest answers GET and HEAD for a manifest.
+func (x *Request) SendManifest(m *repository.Manifest) error {
+	return x.Send(m.Digest, wire.Content{MediaType: m.MediaType, Size: int64(len(m.Raw)), Body: bytes.NewReader(m.Raw), Small: true})
+}
+
+// Send answers GET and HEAD for content: whole, a range of it, or "not modified".
+func (x *Request) Send(d digest.Digest, c wire.Content) error {
+	x.Describe(d, c.Size)
+	c.ETag = ETag(d)
+	h := x.W.Header()
+	h.Set("Docker-Content-Digest", d.String())
+	h.Set("X-Cache", x.Source)
+	if x.Q.Ref.ByDigest() {
+		h.Set("Cache-Control", Immutable)
+	}
+	err := x.W.Send(c)
+	if err != nil && !x.W.Started() {
+		return x.Repo.Up.Broken(err)
+	}
+	return err
+}
+
+// SendList sends one page, with the link to the next one as a path that the client
+// can follow.
+func (x *Request) SendList(body []byte, mediaType string, next url.Values) error {
+	h := x.W.Header()
+	if len(next) > 0 {
+		if x.Q.Namespace != "" {
+			next.Set("ns", x.Q.Namespace)
+		}
+		h.Set("Link", fmt.Sprintf("<%s?%s>; rel=\"next\"", x.Q.Path(), next.Encode()))
+	}
+	h.Set("Content-Type", mediaType)
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	_, err := x.W.Write(body)
+	return err
+}
+
+// Created answers that the repository has a blob.
+func (x *Request) Created(d digest.Digest) error {
+	return x.CreatedAt(oci.Request{Kind: oci.KindBlob, Ref: oci.Reference{Digest: d}}, d)
+}
+
+// CreatedAt answers that the repository has content, which q asks for.
+func (x *Request) CreatedAt(q oci.Request, d digest.Digest) error {
+	h := x.W.Header()
+	h.Set("Location", x.Location(q))
+	h.Set("Docker-Content-Digest", d.String())
+	h.Set("Content-Length", strconv.Itoa(0))
+	x.W.WriteHeader(http.StatusCreated)
+	return nil
+}
+
+// Location is the path of something in the request's repository, in the form that
+// the client chose for the repository: ?ns= may be what selects the upstream.
+func (x *Request) Location(q oci.Request) string {
+	q.Prefix, q.Repo, q.Namespace, q.N = x.Q.Prefix, x.Q.Repo, x.Q.Namespace, -1
+	return q.URL()
+}
+
+// Deleted is the answer to a deletion (spec, "Deleting Tags").
+func (x *Request) Deleted() error {
+	x.W.Header().Set("Content-Length", "0")
+	x.W.WriteHeader(http.StatusAccepted)
+	return nil
+}
+
+// contentHeaders are the headers that describe content and must not describe an error.
+var contentHeaders = []string{"Accept-Ranges", "Cache-Control", "Docker-Content-Digest", "Etag", "Warning", "X-Cache"}
+
+var errClientLeft = errors.New("the client left")
+
+// Fail puts an error on the wire, and returns what is to be logged. What is only the echo of a client
+// that left is logged alone; a verdict is sent nevertheless, as a client that has merely stopped
+// sending looks alike.
+func (x *Request) Fail(err error) error {
+	if x.R.Context().Err() != nil {
+		err = errors.Join(errClientLeft, err)
+		if _, verdict := errors.AsType[*oci.Error](err); !verdict {
+			x.W.Break()
+			return err
+		}
+	}
+	for _, h := range contentHeaders {
+		x.W.Header().Del(h)
+	}
+	oci.WriteError(&x.W, err)
+	return err
+}

@@ -1,0 +1,206 @@
+package request
+
+import (
+	"context"
+	"crypto/rand"
+	"net/http"
+	"time"
+
+	"dray/mirror/gate"
+	"dray/mirror/identity"
+	"dray/mirror/notify"
+	"dray/mirror/repository"
+	"dray/mirror/route"
+	"dray/mirror/wire"
+	"dray/upstream/oci"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// Listener is what a request needs to know of the listener that it came through.
+type Listener struct {
+	Name   string
+	Routes *route.Table
+	// Policy says who may do what.
+	Policy identity.Policy
+	// ExternalURL is how clients reach the listener, without a path; empty: as their requests say.
+	ExternalURL string
+}
+
+// TakesPushes reports whether clients may push through the listener, as far as they have the rights.
+func (l *Listener) TakesPushes() bool { return l.Policy.Role == identity.RoleRegistry }
+
+// Meaning is what a request means: it follows from the request and the configuration alone.
+type Meaning struct {
+	// Q is what was asked for.
+	Q oci.Request
+	// Target is the repository as the listener's routes name it, and Repo the repository. Repo has no
+	// upstream until the request is routed.
+	Target route.Target
+	Repo   repository.Repo
+}
+
+// Request is one request on its way.
+type Request struct {
+	W        wire.Response
+	R        *http.Request
+	Listener *Listener
+	Meaning
+	Caller identity.Principal
+	// Source says where the bytes of the answer came from.
+	Source string
+	// Stale is why an old answer was good enough.
+	Stale error
+
+	repos *repository.Store
+	// digest is that of the content of the answer, and size its whole length in bytes, whatever part
+	// of it was asked for; below zero: not known.
+	digest digest.Digest
+	size   int64
+	// late ends what comes before the answer, by end, when that takes too long; nil: nothing is
+	// bounded.
+	late *time.Timer
+	end  context.CancelCauseFunc
+}
+
+// New returns a request that came through a listener. Its Close releases what it holds.
+func New(l *Listener, repos *repository.Store, w http.ResponseWriter, r *http.Request, o wire.Options) *Request {
+	return &Request{W: wire.NewResponse(w, r, o), R: r, Listener: l, repos: repos}
+}
+
+// errSlow ends what takes too long before an answer has begun.
+var errSlow = func() error {
+	e := oci.ErrUnavailable.With("the upstream registry did not answer in time")
+	e.Status = http.StatusGatewayTimeout
+	return e
+}()
+
+// Hurry gives the context of what comes before the answer, once for each request. It ends with an
+// error after bound, unless Relax is called before: clients wait 30 s for a header, and as long
+// as it takes for a body. It ends with the request, so that no handler has anything to release.
+func (x *Request) Hurry(bound time.Duration) context.Context {
+	ctx, end := context.WithCancelCause(x.R.Context())
+	x.late, x.end = time.AfterFunc(bound, func() { end(errSlow) }), end
+	return ctx
+}
+
+// Relax lifts the bound of Hurry.
+func (x *Request) Relax() { x.late.Stop() }
+
+// Close releases what the request holds.
+func (x *Request) Close() {
+	if x.late != nil {
+		x.late.Stop()
+		x.end(nil)
+	}
+}
+
+// Route finds out what the request means.
+func (x *Request) Route() (err error) {
+	if x.Q, err = oci.Parse(x.R); err != nil {
+		return err
+	}
+	if x.Target, err = x.Listener.Routes.Match(x.R.Host, x.Q); err != nil {
+		return err
+	}
+	x.Repo, err = x.repo(x.Target)
+	return err
+}
+
+func (x *Request) repo(t route.Target) (repository.Repo, error) {
+	up := x.repos.Upstream(t.Upstream)
+	if up == nil {
+		return repository.Repo{}, oci.ErrNameUnknown.With("the upstream %q is not configured", t.Upstream)
+	}
+	return x.repos.Repo(up, t.Repo), nil
+}
+
+// Divert leads a request about a build cache to where that is stored.
+func (x *Request) Divert() {
+	if to, ok := x.Repo.Stored(x.R.Context(), x.Q); ok {
+		x.Repo, x.Target.Upstream, x.Target.Repo = to, to.Up.Name, to.Name
+	}
+}
+
+// Need is what the request wants content for: a client of a listener that takes pushes sees what a
+// push under way has brought.
+func (x *Request) Need() repository.Need {
+	if x.Listener.TakesPushes() {
+		return repository.ServePusher
+	}
+	return repository.Serve
+}
+
+// HeadNeed is Need for a HEAD of a blob, by which clients that push ask what they may leave out.
+func (x *Request) HeadNeed() repository.Need {
+	switch {
+	case x.Repo.Up.Sink == nil || !x.Listener.TakesPushes():
+		return repository.ServeHere
+	case x.Repo.Up.AcknowledgeLocally:
+		return repository.LeaveToQueue
+	}
+	return repository.LeaveOut
+}
+
+// MountSource is the repository that a mount names as its source, with the name that rights refer to.
+func (x *Request) MountSource() (repository.Repo, route.Target, error) {
+	q := x.Q
+	q.Repo = q.From
+	t, err := x.Listener.Routes.Match(x.R.Host, q)
+	if err != nil {
+		return repository.Repo{}, t, err
+	}
+	r, err := x.repo(t)
+	return r, t, err
+}
+
+// MayPull reports whether the client may read another repository of the upstream that it writes to.
+func (x *Request) MayPull(r repository.Repo) bool {
+	t, ok := x.Listener.Routes.At(r.Up.Name, r.Name)
+	if !ok {
+		return false
+	}
+	_, err := x.Listener.Policy.Authorise(x.R, identity.Need{Action: identity.Pull, Repository: t.Name})
+	return err == nil
+}
+
+// May reports whether the client may do something with the repository.
+func (x *Request) May(action identity.Action) bool {
+	_, err := x.Listener.Policy.Authorise(x.R, identity.Need{Action: action, Repository: x.Target.Name})
+	return err == nil
+}
+
+// Owner is the client whose quota an upload counts against.
+func (x *Request) Owner() string {
+	if x.Caller.Name != "" {
+		return "user " + x.Caller.Name
+	}
+	return "address " + identity.ClientAddr(x.R).String()
+}
+
+// Base is the address of the listener as the client can reach it.
+func (x *Request) Base() string {
+	switch {
+	case x.Listener.ExternalURL != "":
+		return x.Listener.ExternalURL
+	case x.R.TLS != nil:
+		return "https://" + x.R.Host
+	}
+	return "http://" + x.R.Host
+}
+
+// ReportURL is the address of a report as the client can reach it; "" where there is none.
+func (x *Request) ReportURL(id string) string {
+	if id == "" {
+		return ""
+	}
+	return x.Base() + gate.ReportPath + id
+}
+
+// Cause is the request as events tell of it.
+func (x *Request) Cause() gate.Cause {
+	return gate.Cause{
+		Request: notify.Request{ID: rand.Text(), Addr: x.R.RemoteAddr, Host: x.R.Host, Method: x.R.Method, UserAgent: x.R.UserAgent()},
+		Base:    x.Base(), Query: x.Q,
+	}
+}
