@@ -39,10 +39,11 @@ func TestGroup(t *testing.T) {
 			if n, err := do(time.Hour, key{"a b", "c"}); n != 1 || err != nil {
 				t.Errorf("the caller that stays gets %d, %v", n, err)
 			}
-			if _, err := do(time.Second, key{"a", "b c"}); !errors.Is(err, context.DeadlineExceeded) || calls != 2 {
+			_, err := do(time.Second, key{"a", "b c"})
+			synctest.Wait()
+			if !errors.Is(err, context.DeadlineExceeded) || calls != 2 {
 				t.Errorf("another key: %v, and there were %d calls", err, calls)
 			}
-			synctest.Wait()
 			if (ended == nil) != detached {
 				t.Errorf("detached: %v, and the call that everybody left has ended with %v", detached, ended)
 			}
