@@ -315,18 +315,20 @@ func TestLinksRefuseNonsense(t *testing.T) {
 func TestKnown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		known := meta.NewKnown(metatest.NewMemory(), meta.KnownOptions{})
+		now := time.Unix(time.Now().Unix(), 0)
+		before := now.Add(-time.Hour)
 		three := digest.FromString("three")
 		err := known.Add(t.Context(), "ecr", "app",
 			meta.Holding{Digest: one, KnownFact: meta.KnownFact{Kind: meta.KindManifest, Size: 3}},
-			meta.Holding{Digest: two, KnownFact: meta.KnownFact{Kind: meta.KindBlob, Size: 5, Referenced: true}},
+			meta.Holding{Digest: two, KnownFact: meta.KnownFact{Kind: meta.KindBlob, Size: 5, Referenced: true, Confirmed: before}},
 			meta.Holding{Digest: three, KnownFact: meta.KnownFact{Kind: meta.KindBlob, Size: 7}})
 		if err != nil {
 			t.Fatal(err)
 		}
 		want := map[digest.Digest]meta.KnownFact{
-			one:   {Kind: meta.KindManifest, Size: 3, Referenced: true},
-			two:   {Kind: meta.KindBlob, Size: 5, Referenced: true},
-			three: {Kind: meta.KindBlob, Size: 7},
+			one:   {Kind: meta.KindManifest, Size: 3, Referenced: true, Confirmed: now},
+			two:   {Kind: meta.KindBlob, Size: 5, Referenced: true, Confirmed: before},
+			three: {Kind: meta.KindBlob, Size: 7, Confirmed: now},
 		}
 		for d, f := range want {
 			if got, err := known.Get(t.Context(), "ecr", "app", d); err != nil || got != f {

@@ -17,6 +17,9 @@ type KnownFact struct {
 	// Referenced says that the target holds a manifest that references it, or
 	// that it is a manifest. A registry may drop what nothing references.
 	Referenced bool
+	// Confirmed is when the target was last known to hold it; zero in a fact that an older dray
+	// recorded, which did not say. Add takes zero for now.
+	Confirmed time.Time
 }
 
 // Holding is a digest together with what is known about it.
@@ -57,6 +60,7 @@ type knownRecord struct {
 	Kind       Kind  `json:"k"`
 	Size       int64 `json:"s"`
 	Referenced bool  `json:"r,omitempty"`
+	Confirmed  int64 `json:"c,omitempty"` // Unix seconds
 }
 
 func (r knownRecord) check() error {
@@ -98,7 +102,11 @@ func (k *Known) Get(ctx context.Context, upstream, repo string, d digest.Digest)
 	if err != nil {
 		return KnownFact{}, fmt.Errorf("known %s/%s@%s: %w", upstream, repo, d, err)
 	}
-	return KnownFact(r), nil
+	fact := KnownFact{Kind: r.Kind, Size: r.Size, Referenced: r.Referenced}
+	if r.Confirmed != 0 {
+		fact.Confirmed = time.Unix(r.Confirmed, 0)
+	}
+	return fact, nil
 }
 
 // Add records that repo of upstream holds everything in held. A manifest counts
@@ -106,8 +114,10 @@ func (k *Known) Get(ctx context.Context, upstream, repo string, d digest.Digest)
 func (k *Known) Add(ctx context.Context, upstream, repo string, held ...Holding) error {
 	var lasting, passing []Entry
 	for _, h := range held {
-		r := knownRecord(h.KnownFact)
-		r.Referenced = r.Referenced || r.Kind == KindManifest
+		r := knownRecord{Kind: h.Kind, Size: h.Size, Referenced: h.Referenced || h.Kind == KindManifest, Confirmed: time.Now().Unix()}
+		if !h.Confirmed.IsZero() {
+			r.Confirmed = h.Confirmed.Unix()
+		}
 		e, err := k.entry(digestKey{upstream, repo, h.Digest}.in(knownSpace), r)
 		if err = errors.Join(err, checkDigest(h.Digest)); err != nil {
 			return fmt.Errorf("known %s/%s: %w", upstream, repo, err)

@@ -150,8 +150,7 @@ func waits(ctx context.Context, p gate.Push) (bool, error) {
 		at, err := p.Repo.LocateManifest(ctx, p.Manifest.Subject.Digest, nil, repository.Landed)
 		return at.Place == repository.Nowhere || at.Place == repository.InWaiting, err
 	}
-	_, known := p.Repo.KnownAtTarget(ctx, p.Manifest.Digest)
-	return !known, nil
+	return !p.Repo.KnownAtTarget(ctx, p.Manifest.Digest), nil
 }
 
 // defaultHold is how long manifests wait, where nothing is said.

@@ -182,7 +182,7 @@ func percentCopied(ctx context.Context, r repository.Repo, man *oci.Manifest) in
 		total += c.Size
 		sent := c.Size
 		if b := r.Staged(c.Digest); b != nil {
-			if _, known := r.KnownAtTarget(ctx, c.Digest); !known {
+			if !r.KnownAtTarget(ctx, c.Digest) {
 				sent = min(b.Forward.Sent(), c.Size)
 			}
 		}

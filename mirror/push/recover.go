@@ -70,7 +70,7 @@ func (p *Pusher) Recover(ctx context.Context) {
 }
 
 func (p *Pusher) forwardAgain(ctx context.Context, k repository.Key, size int64) error {
-	if _, known := k.Repo.KnownAtTarget(ctx, k.Digest); known {
+	if k.Repo.KnownAtTarget(ctx, k.Digest) {
 		return nil
 	}
 	if p.checks.For(k.Repo) != nil {

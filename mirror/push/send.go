@@ -106,7 +106,7 @@ func (s *sender) wait(ctx context.Context, how upstream.Call, r repository.Repo,
 	if f.err == nil {
 		return nil
 	}
-	if _, known := r.KnownAtTarget(ctx, d); known {
+	if r.KnownAtTarget(ctx, d) {
 		return nil // an earlier try has sent it
 	}
 	// Also after a refusal: what was forbidden when the layer came may be allowed by

@@ -81,7 +81,8 @@ type Location struct {
 	Place Place
 	// Size is in bytes, -1 where it is not known. A manifest may tell the size of what is Nowhere.
 	Size int64
-	// When is when the upstream confirmed it; zero where that is not on record.
+	// When is when the upstream confirmed it, for what is Remembered, Confirmed, Answered or Shared;
+	// zero where an older dray recorded it.
 	When time.Time
 	// Manifest is the content, where a manifest was located and is here.
 	Manifest *Manifest
@@ -199,7 +200,7 @@ func blobAt(ctx context.Context, r Repo, d digest.Digest, place Place) (at Locat
 			return Location{Size: size}, err == nil, nil
 		}
 	case Remembered:
-		at.Size, ok = r.KnownAtTarget(ctx, d)
+		return remembered(ctx, r, d)
 	case Confirmed:
 		asked := time.Now()
 		size, err := r.Ask(ctx, d)
@@ -218,6 +219,12 @@ func blobAt(ctx context.Context, r Repo, d digest.Digest, place Place) (at Locat
 		return at, err != nil, err
 	}
 	return at, ok, nil
+}
+
+// remembered finds content that the upstream confirmed some time ago.
+func remembered(ctx context.Context, r Repo, d digest.Digest) (at Location, ok bool, err error) {
+	fact, err := r.store.known.Get(ctx, r.Up.Name, r.Name, d)
+	return Location{Size: fact.Size, When: fact.Confirmed}, err == nil, nil
 }
 
 // kept finds a blob on stable storage, and puts there what is in memory alone.
@@ -261,8 +268,7 @@ func manifestAt(ctx context.Context, r Repo, d digest.Digest, accept []string, p
 			at.Manifest = ManifestOf(man)
 		}
 	case Remembered:
-		at.Size, ok = r.KnownAtTarget(ctx, d)
-		return at, ok, nil
+		return remembered(ctx, r, d)
 	case Confirmed, Answered:
 		asked, source := time.Now(), r.Up.Source
 		if place == Answered {

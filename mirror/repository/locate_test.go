@@ -261,7 +261,7 @@ func (f *fixture) wants(what string, want Place, at Location, err error, order [
 		if at.Manifest == nil || at.Manifest.Digest != f.digest {
 			f.Errorf("%s: found no manifest", what)
 		}
-	case Confirmed, Answered, Shared:
+	case Confirmed, Answered, Shared, Remembered:
 		if at.When.IsZero() {
 			f.Errorf("%s: confirmed at no time", what)
 		}

@@ -30,11 +30,10 @@ func (r Repo) confirmed(ctx context.Context, d digest.Digest, size int64) {
 	}
 }
 
-// KnownAtTarget returns the size in bytes of content that the upstream confirmed some time ago, if it
-// did.
-func (r Repo) KnownAtTarget(ctx context.Context, d digest.Digest) (size int64, known bool) {
-	fact, err := r.store.known.Get(ctx, r.Up.Name, r.Name, d)
-	return fact.Size, err == nil
+// KnownAtTarget reports whether the upstream confirmed content some time ago.
+func (r Repo) KnownAtTarget(ctx context.Context, d digest.Digest) bool {
+	_, ok, _ := remembered(ctx, r, d)
+	return ok
 }
 
 // RecordAtTarget records that the upstream has a blob of so many bytes in the repository, so that a push
