@@ -1,8 +1,3 @@
-// Package notify tells services of the operator's what was pushed, judged and deleted.
-//
-// Events have the form of the distribution registry (its documentation, "Notifications"), so that what listens to that one understands
-// them; what it has no word for is in members of its own. Each endpoint has a bounded backlog in memory and gets its events in order, each
-// until it has accepted it.
 package notify
 
 import (

@@ -1,5 +1,3 @@
-// Package pattern compares names with patterns: whole names in which "*" stands for any characters,
-// slashes included.
 package pattern
 
 import (

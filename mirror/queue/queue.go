@@ -1,13 +1,3 @@
-// Package queue keeps pushes that were acknowledged before they were forwarded, until they are.
-//
-// Invariants:
-//   - What Add has accepted is on stable storage, with all blobs that it needs, and is forwarded at least once, or refused
-//     by its registry for good, or dropped by hand, or deleted like what is there already. No other way leads out.
-//   - Pushes to one repository are forwarded in the order in which they were accepted, so that an index follows its
-//     children and a tag ends where it was pushed last. A refused one stays, seen by everybody, and holds nobody up.
-//   - Entries and bytes are bounded.
-//   - The journal is rewritten from memory whenever a write to it fails, so that no record follows a torn one, and none says
-//     that a push is done while an older one, done before it, is still to be found.
 package queue
 
 import (

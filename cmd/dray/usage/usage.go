@@ -1,4 +1,3 @@
-// Package usage says how a subcommand refuses arguments that it cannot understand.
 package usage
 
 import (

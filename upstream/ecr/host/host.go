@@ -1,4 +1,3 @@
-// Package host reads the host names of registries of Amazon ECR. It needs nothing of the AWS SDK.
 package host
 
 import (

@@ -1,0 +1,2 @@
+// Package ctl has the subcommands that ask a running dray, through its API for operators.
+package ctl

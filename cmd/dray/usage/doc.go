@@ -1,0 +1,2 @@
+// Package usage says how a subcommand refuses arguments that it cannot understand.
+package usage
