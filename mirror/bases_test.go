@@ -1,4 +1,4 @@
-package mirror
+package mirror_test
 
 import (
 	"context"
@@ -11,20 +11,22 @@ import (
 	"time"
 
 	"dray/cache/meta"
+	"dray/mirror"
+	"dray/mirror/mirrortest"
 	"dray/upstream/oci"
 
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// learning is a house that learns base images.
-func learning(t *testing.T) (*house, *meta.Bases) {
+// learning is a fixture that learns base images.
+func learning(t *testing.T) (*fixture, *meta.Bases) {
 	var bases *meta.Bases
-	h := buildHouse(t, 1, plainFacts, func(h *house, o *Options) {
-		bases = meta.NewBases(h.store, meta.BasesOptions{})
+	h := mirrortest.New(t, mirrortest.Options{Change: func(h *mirrortest.Fixture, o *mirror.Options) {
+		bases = meta.NewBases(h.Facts, meta.BasesOptions{})
 		o.Bases = bases
-	})
-	return h, bases
+	}})
+	return &fixture{Fixture: h}, bases
 }
 
 // layersOf are the layers that a configuration names.
@@ -38,31 +40,26 @@ func layersOf(t *testing.T, config []byte) []digest.Digest {
 }
 
 // runnable puts an image with a configuration into the upstream, under a tag where one is given.
-func (h *house) runnable(repo, tag string, layers ...string) (*oci.Manifest, []byte) {
+func (h *fixture) runnable(repo, tag string, layers ...string) (*oci.Manifest, []byte) {
 	h.Helper()
 	var diffs, descs []string
-	h.up.mu.Lock()
-	defer h.up.mu.Unlock()
 	for _, l := range layers {
 		diffs = append(diffs, fmt.Sprintf("%q", digest.FromString(l)))
 		descs = append(descs, fmt.Sprintf(`{"mediaType":"application/vnd.oci.image.layer.v1.tar","digest":%q,"size":%d}`, digest.FromString(l), len(l)))
-		h.up.blobs[repo+"@"+digest.FromString(l).String()] = []byte(l)
+		h.Registry.HoldBlob(repo, []byte(l))
 	}
 	config := fmt.Appendf(nil, `{"os":"linux","rootfs":{"type":"layers","diff_ids":[%s]}}`, strings.Join(diffs, ","))
-	h.up.blobs[repo+"@"+digest.FromBytes(config).String()] = config
+	h.Registry.HoldBlob(repo, config)
 	m, err := oci.ParseManifest(oci.MediaTypeOCIManifest, fmt.Appendf(nil, `{"schemaVersion":2,"mediaType":%q,"config":{"mediaType":%q,"digest":%q,"size":%d},"layers":[%s]}`,
 		oci.MediaTypeOCIManifest, oci.MediaTypeOCIConfig, digest.FromBytes(config), len(config), strings.Join(descs, ",")))
 	if err != nil {
 		h.Fatal(err)
 	}
-	h.up.manifests[repo+"@"+m.Digest.String()] = m
-	if tag != "" {
-		h.up.manifests[repo+":"+tag] = m
-	}
+	h.Registry.HoldManifest(repo, tag, m)
 	return m, config
 }
 
-func (h *house) index(repo, tag string, children ...*oci.Manifest) *oci.Manifest {
+func (h *fixture) index(repo, tag string, children ...*oci.Manifest) *oci.Manifest {
 	h.Helper()
 	var descs []string
 	for _, c := range children {
@@ -72,9 +69,7 @@ func (h *house) index(repo, tag string, children ...*oci.Manifest) *oci.Manifest
 	if err != nil {
 		h.Fatal(err)
 	}
-	h.up.mu.Lock()
-	defer h.up.mu.Unlock()
-	h.up.manifests[repo+"@"+m.Digest.String()], h.up.manifests[repo+":"+tag] = m, m
+	h.Registry.HoldManifest(repo, tag, m)
 	return m
 }
 
@@ -83,14 +78,14 @@ func TestLearnsBases(t *testing.T) {
 	const repo = "library/debian"
 	ref := func(m *oci.Manifest) string { return m.Digest.String() }
 	for name, c := range map[string]struct {
-		asks func(h *house, index, child *oci.Manifest) []string // references, with HEAD before those that are not got
+		asks func(h *fixture, index, child *oci.Manifest) []string // references, with HEAD before those that are not got
 		want []string
 	}{
-		"by the tag of the index":          {func(_ *house, _, c *oci.Manifest) []string { return []string{"12", ref(c)} }, []string{"up.example/library/debian:12"}},
-		"as containerd asks":               {func(_ *house, i, c *oci.Manifest) []string { return []string{"HEAD 12", ref(i), ref(c)} }, []string{"up.example/library/debian:12", "@index"}},
-		"by its own tag":                   {func(_ *house, _, c *oci.Manifest) []string { return []string{"12-amd64"} }, []string{"up.example/library/debian:12-amd64"}},
-		"by digest alone":                  {func(_ *house, _, c *oci.Manifest) []string { return []string{ref(c)} }, []string{"@child"}},
-		"by a second tag, when it is held": {func(_ *house, _, c *oci.Manifest) []string { return []string{"12", ref(c), "bookworm"} }, []string{"up.example/library/debian:12", "up.example/library/debian:bookworm"}},
+		"by the tag of the index":          {func(_ *fixture, _, c *oci.Manifest) []string { return []string{"12", ref(c)} }, []string{"up.example/library/debian:12"}},
+		"as containerd asks":               {func(_ *fixture, i, c *oci.Manifest) []string { return []string{"HEAD 12", ref(i), ref(c)} }, []string{"up.example/library/debian:12", "@index"}},
+		"by its own tag":                   {func(_ *fixture, _, c *oci.Manifest) []string { return []string{"12-amd64"} }, []string{"up.example/library/debian:12-amd64"}},
+		"by digest alone":                  {func(_ *fixture, _, c *oci.Manifest) []string { return []string{ref(c)} }, []string{"@child"}},
+		"by a second tag, when it is held": {func(_ *fixture, _, c *oci.Manifest) []string { return []string{"12", ref(c), "bookworm"} }, []string{"up.example/library/debian:12", "up.example/library/debian:bookworm"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -104,14 +99,14 @@ func TestLearnsBases(t *testing.T) {
 					if !ok {
 						method, r = "GET", ask
 					}
-					h.want(200, method, "/v2/"+repo+"/manifests/"+r, nil)
+					h.Want(200, method, "/v2/"+repo+"/manifests/"+r, nil)
 				}
 				time.Sleep(time.Second) // the client takes its time
 				if known, err := bases.Named(t.Context(), layersOf(t, config)); err != nil || known != nil {
 					t.Errorf("known are %v, %v, of a configuration that is not here", known, err)
 				}
-				h.want(200, "GET", "/v2/"+repo+"/blobs/"+digest.FromBytes(config).String(), nil)
-				asked := h.up.count("blob") + h.up.count("manifest")
+				h.Want(200, "GET", "/v2/"+repo+"/blobs/"+digest.FromBytes(config).String(), nil)
+				asked := h.Registry.Count("blob") + h.Registry.Count("manifest")
 				time.Sleep(10 * time.Minute)
 				known, err := bases.Named(t.Context(), layersOf(t, config))
 				if err != nil {
@@ -135,7 +130,7 @@ func TestLearnsBases(t *testing.T) {
 				if !slices.Equal(got, want) {
 					t.Errorf("it is called %q, want %q", got, want)
 				}
-				if n := h.up.count("blob") + h.up.count("manifest"); n != asked {
+				if n := h.Registry.Count("blob") + h.Registry.Count("manifest"); n != asked {
 					t.Errorf("learning asked the upstream %d times", n-asked)
 				}
 			})
@@ -148,7 +143,7 @@ func TestLearnsOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h, bases := learning(t)
 		_, config := h.runnable("team/app", "v1", "layer")
-		pull := func() { h.want(200, "GET", "/v2/team/app/manifests/v1", nil) }
+		pull := func() { h.Want(200, "GET", "/v2/team/app/manifests/v1", nil) }
 		known := func(want int) {
 			t.Helper()
 			time.Sleep(10 * time.Minute)
@@ -158,22 +153,22 @@ func TestLearnsOnce(t *testing.T) {
 		}
 		pull()
 		known(0) // nobody has asked for the configuration
-		h.want(200, "GET", "/v2/team/app/blobs/"+digest.FromBytes(config).String(), nil)
+		h.Want(200, "GET", "/v2/team/app/blobs/"+digest.FromBytes(config).String(), nil)
 		pull()
 		known(1)
-		writes := h.store.Calls("put")
+		writes := h.Facts.Calls("put")
 		for range 10 {
 			pull()
 		}
 		time.Sleep(time.Minute)
-		if n := h.store.Calls("put"); n != writes {
+		if n := h.Facts.Calls("put"); n != writes {
 			t.Errorf("%d more writes", n-writes)
 		}
-		h.store.Fail(errBroken, 0) // and a store that fails costs nobody a pull
+		h.Facts.Fail(mirrortest.ErrBroken, 0) // and a store that fails costs nobody a pull
 		time.Sleep(25 * time.Hour)
 		pull()
 		time.Sleep(time.Minute)
-		h.store.Fail(nil, 0)
+		h.Facts.Fail(nil, 0)
 		pull()
 		known(1)
 	})

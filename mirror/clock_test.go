@@ -1,4 +1,4 @@
-package mirror
+package mirror_test
 
 import (
 	"testing"
@@ -11,14 +11,14 @@ import (
 )
 
 // redate changes the time at which a fact was recorded.
-func (h *house) redate(key meta.TagKey, checked time.Time) {
+func (h *fixture) redate(key meta.TagKey, checked time.Time) {
 	h.Helper()
-	fact, err := h.tags.Get(h.Context(), key)
+	fact, err := h.Tags.Get(h.Context(), key)
 	if err != nil {
 		h.Fatal(err)
 	}
 	fact.CheckedAt = checked
-	if err := h.tags.Set(h.Context(), key, fact, 0); err != nil {
+	if err := h.Tags.Set(h.Context(), key, fact, 0); err != nil {
 		h.Fatal(err)
 	}
 }
@@ -29,7 +29,7 @@ func TestFactFromTheFuture(t *testing.T) {
 		h, a, _ := aged(t)
 		key := meta.TagKey{Upstream: "up", Repo: "team/app", Tag: "v1", Accept: oci.AcceptKey(nil)}
 		h.redate(key, time.Now().Add(1000*24*time.Hour))
-		moved := h.hold("team/app", "v1", []byte("another layer"))
+		moved := h.Hold("team/app", "v1", []byte("another layer"))
 		h.get(moved, "origin", time.Second)
 		a.asked(t, 1)
 		h.get(moved, "cache", 0)
@@ -39,7 +39,7 @@ func TestFactFromTheFuture(t *testing.T) {
 
 		h.redate(key, time.Now().Add(time.Hour))
 		a.fail(oci.ErrUnavailable.With("away"))
-		h.want(503, "GET", "/v2/team/app/manifests/v1", nil)
+		h.Want(503, "GET", "/v2/team/app/manifests/v1", nil)
 	})
 }
 
@@ -52,7 +52,7 @@ func TestPushFromTheFuture(t *testing.T) {
 		a.asked(t, 1)
 		key := meta.TagKey{Upstream: "up", Repo: "team/app", Tag: "v1", Accept: repository.PushedAccept}
 		fact := meta.TagFact{Digest: old.Digest, MediaType: old.MediaType, CheckedAt: time.Now().Add(time.Hour)}
-		if err := h.tags.Set(t.Context(), key, fact, 0); err != nil {
+		if err := h.Tags.Set(t.Context(), key, fact, 0); err != nil {
 			t.Fatal(err)
 		}
 		h.get(old, "cache", 0)
@@ -64,10 +64,10 @@ func TestPushFromTheFuture(t *testing.T) {
 func TestAbsentInTheFuture(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h, _, m := aged(t)
-		h.want(404, "GET", "/v2/team/app/manifests/v2", nil)
+		h.Want(404, "GET", "/v2/team/app/manifests/v2", nil)
 		h.redate(meta.TagKey{Upstream: "up", Repo: "team/app", Tag: "v2", Accept: oci.AcceptKey(nil)}, time.Now().Add(time.Hour))
-		h.hold("team/app", "v2", []byte("layer"))
-		if w := h.want(200, "GET", "/v2/team/app/manifests/v2", nil); w.Body.Len() != len(m.Raw) {
+		h.Hold("team/app", "v2", []byte("layer"))
+		if w := h.Want(200, "GET", "/v2/team/app/manifests/v2", nil); w.Body.Len() != len(m.Raw) {
 			t.Errorf("%d bytes", w.Body.Len())
 		}
 	})
@@ -76,9 +76,9 @@ func TestAbsentInTheFuture(t *testing.T) {
 // An image whose last touch lies in the future is touched, and then a day later.
 func TestTouchedInTheFuture(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h, s, l, stop := keptHouse(t)
+		h, s, l, stop := kept(t)
 		stop()
-		touches := meta.NewTouches(h.store, meta.TouchesOptions{})
+		touches := meta.NewTouches(h.Facts, meta.TouchesOptions{})
 		for touch, err := range touches.All(t.Context()) {
 			if err != nil {
 				t.Fatal(err)
@@ -88,7 +88,7 @@ func TestTouchedInTheFuture(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		l, stop = h.keeping(h.store, s)
+		l, stop = h.keeping(h.Facts, s)
 		defer stop()
 		h.pullBy(l, "b") // a was pulled before the restart
 		time.Sleep(3 * time.Minute)

@@ -1,4 +1,4 @@
-package mirror
+package mirror_test
 
 import (
 	"bytes"
@@ -44,16 +44,16 @@ func (l *kernelListener) Accept() (net.Conn, error) {
 // A blob on disk reaches the connection as a file, through everything that is wrapped
 // around it on the way, unless files are to be copied.
 func TestKernelSendsFiles(t *testing.T) {
-	h := newHouse(t)
+	h := newFixture(t)
 	layer := bytes.Repeat([]byte("layer"), 700_000)
-	m := h.hold("team/app", "v1", layer)
-	h.pull("team/app", "v1", m, layer)
+	m := h.Hold("team/app", "v1", layer)
+	h.Pull("team/app", "v1", m, layer)
 	ln, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	kernel := &kernelListener{Listener: ln}
-	server := &http.Server{Handler: h.l}
+	server := &http.Server{Handler: h.Listener}
 	done := make(chan error, 1)
 	go func() { done <- server.Serve(kernel) }()
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
@@ -68,7 +68,7 @@ func TestKernelSendsFiles(t *testing.T) {
 		{"copied", "", true, layer, 0},
 		{"range copied", "bytes=100-1500099", true, layer[100:1500100], 0},
 	} {
-		h.l.CopyFiles = test.copied
+		h.Listener.CopyFiles = test.copied
 		kernel.sent.Store(0)
 		req, err := http.NewRequestWithContext(t.Context(), "GET", "http://"+ln.Addr().String()+"/v2/team/app/blobs/"+digest.FromBytes(layer).String(), nil)
 		if err != nil {
@@ -101,18 +101,19 @@ func TestKernelSendsFiles(t *testing.T) {
 // it has come.
 func TestKernelSendsWhatArrives(t *testing.T) {
 	for _, copied := range []bool{false, true} {
-		h := newHouse(t)
+		h := newFixture(t)
 		layer := bytes.Repeat([]byte("0123456789abcde"), 200_000)
-		m := h.hold("team/app", "v1", layer)
-		h.up.half = make(chan struct{})
-		h.want(200, "GET", "/v2/team/app/manifests/"+m.Digest.String(), nil)
+		m := h.Hold("team/app", "v1", layer)
+		half := make(chan struct{})
+		h.Registry.Halve(half)
+		h.Want(200, "GET", "/v2/team/app/manifests/"+m.Digest.String(), nil)
 		ln, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)
 		}
 		kernel := &kernelListener{Listener: ln}
-		h.l.CopyFiles = copied
-		server := &http.Server{Handler: h.l}
+		h.Listener.CopyFiles = copied
+		server := &http.Server{Handler: h.Listener}
 		done := make(chan error, 1)
 		go func() { done <- server.Serve(kernel) }()
 		client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
@@ -139,7 +140,7 @@ func TestKernelSendsWhatArrives(t *testing.T) {
 				t.Errorf("%q: %d of %d bytes before the rest is there, %v", span.header, n, early, err)
 			}
 			if span.header != "" {
-				close(h.up.half)
+				close(half)
 			} else {
 				resp.Body.Close()
 				continue // it leaves; the other one joins

@@ -1,4 +1,4 @@
-package mirror
+package mirror_test
 
 import (
 	"bytes"
@@ -15,21 +15,26 @@ import (
 	"dray/cache"
 	"dray/cache/meta"
 	"dray/mirror/identity"
+	"dray/mirror/mirrortest"
 	"dray/mirror/repository"
 	"dray/mirror/request"
 	"dray/mirror/route"
-	"dray/mirror/wire"
 	"dray/upstream/oci"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/opencontainers/go-digest"
 )
 
-// withMemory gives a house what a production mirror has: a memory before the store of
+// withMemory gives a fixture what a production mirror has: a memory before the store of
 // facts, and one for small content.
-func withMemory(t testing.TB, o meta.FrontOptions) *house {
+func withMemory(t testing.TB, o meta.FrontOptions) *fixture {
 	t.Helper()
-	return buildHouse(t, 8<<20, func(s meta.Store) meta.Store { return meta.NewFronted(s, o) })
+	h := &fixture{}
+	h.Fixture = mirrortest.New(t, mirrortest.Options{MemoryBytes: 8 << 20, Before: func(s meta.Store) meta.Store {
+		h.front = meta.NewFronted(s, o)
+		return h.front
+	}})
+	return h
 }
 
 // client is a ResponseWriter that costs next to nothing, so that benchmarks show what
@@ -59,14 +64,14 @@ const dockerAccept = "application/vnd.oci.image.index.v1+json, application/vnd.d
 func benchmarkHit(b *testing.B, path func(m, layer digest.Digest) string) {
 	h := withMemory(b, meta.FrontOptions{})
 	layer := bytes.Repeat([]byte("layer"), 300_000)
-	m := h.hold("team/app", "v1", layer)
-	h.pull("team/app", "v1", m, layer)
+	m := h.Hold("team/app", "v1", layer)
+	h.Pull("team/app", "v1", m, layer)
 	r := httptest.NewRequestWithContext(b.Context(), "GET", path(m.Digest, digest.FromBytes(layer)), http.NoBody)
 	r.Header.Set("Accept", dockerAccept)
 	b.ReportAllocs()
 	for b.Loop() {
 		c := &client{header: http.Header{}}
-		h.l.ServeHTTP(c, r)
+		h.Listener.ServeHTTP(c, r)
 		if c.status != 200 || c.bytes == 0 {
 			b.Fatalf("%d, %d bytes", c.status, c.bytes)
 		}
@@ -85,26 +90,46 @@ func BenchmarkHitBlob(b *testing.B) {
 	benchmarkHit(b, func(_, layer digest.Digest) string { return "/v2/team/app/blobs/" + layer.String() })
 }
 
-// atHome is a house whose facts are read once an hour, with an image that is hot.
-func atHome(t *testing.T) (*house, *oci.Manifest, []byte) {
+// atHome is a fixture whose facts are read once an hour, with an image that is hot.
+func atHome(t *testing.T) (*fixture, *oci.Manifest, []byte) {
 	t.Helper()
 	h := withMemory(t, meta.FrontOptions{Staleness: time.Hour})
 	layer := bytes.Repeat([]byte("layer"), 50_000)
-	m := h.hold("team/app", "v1", layer)
-	h.pull("team/app", "v1", m, layer)
+	m := h.Hold("team/app", "v1", layer)
+	h.Pull("team/app", "v1", m, layer)
 	return h, m, layer
 }
 
-// hot reports whether a request would get a hot answer.
-func (h *house) hot(path string, headers ...string) bool {
+// hot asks for a manifest and reports whether its answer was hot: it costs no read of a fact, not
+// even from memory.
+func (h *fixture) hot(path string) (w *httptest.ResponseRecorder, hot bool) {
 	h.Helper()
-	r := httptest.NewRequestWithContext(h.Context(), "GET", path, http.NoBody)
-	for i := 0; i < len(headers); i += 2 {
-		r.Header.Add(headers[i], headers[i+1])
+	reads := h.reads()
+	w = h.Do("GET", path, nil)
+	return w, h.reads() == reads
+}
+
+// reads counts the reads of facts, wherever they were answered from.
+func (h *fixture) reads() float64 {
+	return mirrortest.Counted(h, h.front.Collectors(), "dray_meta_front_reads_total")
+}
+
+func (h *fixture) wantHot(path string) *httptest.ResponseRecorder {
+	h.Helper()
+	w, hot := h.hot(path)
+	if w.Code != 200 || !hot {
+		h.Errorf("%s: %d, hot %t; want a hot answer", path, w.Code, hot)
 	}
-	x := request.New(&h.l.Listener, h.m.repos, httptest.NewRecorder(), r, wire.Options{})
-	k := h.m.pull.Hit(x)
-	return k != nil && k.Valid(time.Now())
+	return w
+}
+
+func (h *fixture) wantCold(status int, path string) *httptest.ResponseRecorder {
+	h.Helper()
+	w, hot := h.hot(path)
+	if w.Code != status || hot {
+		h.Errorf("%s: %d, hot %t; want a cold answer of %d", path, w.Code, hot, status)
+	}
+	return w
 }
 
 // A hot manifest costs no read of a fact and no question, and its answer is the same in
@@ -112,34 +137,32 @@ func (h *house) hot(path string, headers ...string) bool {
 func TestHotAnswer(t *testing.T) {
 	h, m, layer := atHome(t)
 	for _, path := range []string{"/v2/team/app/manifests/v1", "/v2/team/app/manifests/" + m.Digest.String()} {
-		cold := h.want(200, "GET", path, nil)
-		if !h.hot(path) {
-			t.Fatalf("%s is not hot", path)
-		}
-		calls, questions := h.store.Calls("get"), h.up.count("manifest")
-		warm := h.want(200, "GET", path, nil)
+		cold := h.Want(200, "GET", path, nil)
+		h.wantHot(path)
+		calls, questions := h.Facts.Calls("get"), h.Registry.Count("manifest")
+		warm := h.Want(200, "GET", path, nil)
 		if diff := cmp.Diff(cold.Header(), warm.Header()); diff != "" || !bytes.Equal(cold.Body.Bytes(), warm.Body.Bytes()) {
 			t.Errorf("%s: another answer:\n%s", path, diff)
 		}
 		if warm.Header().Get("X-Cache") != "cache" || warm.Header().Get("Content-Length") != strconv.Itoa(len(m.Raw)) {
 			t.Errorf("%s: %v", path, warm.Header())
 		}
-		h.want(200, "HEAD", path, nil)
-		if w := h.want(200, "HEAD", path, nil); w.Body.Len() != 0 || w.Header().Get("Content-Length") != strconv.Itoa(len(m.Raw)) {
+		h.Want(200, "HEAD", path, nil)
+		if w := h.Want(200, "HEAD", path, nil); w.Body.Len() != 0 || w.Header().Get("Content-Length") != strconv.Itoa(len(m.Raw)) {
 			t.Errorf("HEAD %s: %d bytes, %v", path, w.Body.Len(), w.Header())
 		}
-		h.want(304, "GET", path, nil, "If-None-Match", request.ETag(m.Digest))
-		if w := h.want(206, "GET", path, nil, "Range", "bytes=2-5"); w.Body.String() != string(m.Raw[2:6]) {
+		h.Want(304, "GET", path, nil, "If-None-Match", request.ETag(m.Digest))
+		if w := h.Want(206, "GET", path, nil, "Range", "bytes=2-5"); w.Body.String() != string(m.Raw[2:6]) {
 			t.Errorf("%s: %q", path, w.Body)
 		}
-		h.want(200, "GET", path, nil, "Range", "bytes=2-5", "If-Range", `"other"`)
-		if h.store.Calls("get") != calls || h.up.count("manifest") != questions {
-			t.Errorf("%s: %d reads of facts, %d questions", path, h.store.Calls("get")-calls, h.up.count("manifest")-questions)
+		h.Want(200, "GET", path, nil, "Range", "bytes=2-5", "If-Range", `"other"`)
+		if h.Facts.Calls("get") != calls || h.Registry.Count("manifest") != questions {
+			t.Errorf("%s: %d reads of facts, %d questions", path, h.Facts.Calls("get")-calls, h.Registry.Count("manifest")-questions)
 		}
 	}
-	calls := h.store.Calls("get")
-	h.want(200, "GET", "/v2/team/app/blobs/"+digest.FromBytes(layer).String(), nil)
-	if n := h.store.Calls("get"); n != calls {
+	calls := h.Facts.Calls("get")
+	h.Want(200, "GET", "/v2/team/app/blobs/"+digest.FromBytes(layer).String(), nil)
+	if n := h.Facts.Calls("get"); n != calls {
 		t.Errorf("the layer: %d reads of facts", n-calls)
 	}
 }
@@ -150,59 +173,57 @@ func TestHotAnswerEnds(t *testing.T) {
 	t.Run("push", func(t *testing.T) {
 		h, _, _ := atHome(t)
 		for i := range 20 {
-			m := h.push("team/app", "v1", fmt.Appendf(nil, "layer %d", i))
+			m := h.Push("team/app", "v1", fmt.Appendf(nil, "layer %d", i))
 			for range 3 {
-				if w := h.want(200, "GET", tag, nil); !bytes.Equal(w.Body.Bytes(), m.Raw) {
+				if w := h.Want(200, "GET", tag, nil); !bytes.Equal(w.Body.Bytes(), m.Raw) {
 					t.Fatalf("push %d: an older manifest", i)
 				}
 			}
-			if !h.hot(tag) {
-				t.Fatal("it is not hot again")
-			}
+			h.wantHot(tag)
 		}
 	})
 	t.Run("forgotten", func(t *testing.T) {
 		h, m, _ := atHome(t)
-		questions := h.up.count("manifest")
-		if err := h.tags.Forget(t.Context(), "up", "team/app", "v1"); err != nil || h.hot(tag) {
-			t.Error("the tag is hot", err)
+		questions := h.Registry.Count("manifest")
+		if err := h.Tags.Forget(t.Context(), "up", "team/app", "v1"); err != nil {
+			t.Fatal(err)
 		}
-		if h.want(200, "GET", tag, nil); h.up.count("manifest") != questions+1 {
+		if h.wantCold(200, tag); h.Registry.Count("manifest") != questions+1 {
 			t.Error("the upstream was not asked")
 		}
 		byDigest := "/v2/team/app/manifests/" + m.Digest.String()
-		if err := h.links.Forget(t.Context(), "up", "team/app", m.Digest); err != nil || h.hot(byDigest) {
-			t.Error("the digest is hot", err)
+		h.Want(200, "GET", byDigest, nil)
+		h.wantHot(byDigest)
+		if err := h.Links.Forget(t.Context(), "up", "team/app", m.Digest); err != nil {
+			t.Fatal(err)
 		}
-		h.up.mu.Lock()
-		delete(h.up.manifests, "team/app@"+m.Digest.String())
-		h.up.mu.Unlock()
-		h.want(404, "GET", byDigest, nil)
+		h.Registry.DropManifest("team/app", oci.Reference{Digest: m.Digest})
+		h.wantCold(404, byDigest)
 	})
 	t.Run("not visible", func(t *testing.T) {
 		h, m, layer := atHome(t)
-		h.want(404, "GET", "/v2/team/other/manifests/"+m.Digest.String(), nil)
-		h.want(404, "GET", "/v2/team/other/manifests/v1", nil)
-		h.want(404, "GET", "/v2/team/other/blobs/"+digest.FromBytes(layer).String(), nil)
+		h.Want(404, "GET", "/v2/team/other/manifests/"+m.Digest.String(), nil)
+		h.Want(404, "GET", "/v2/team/other/manifests/v1", nil)
+		h.Want(404, "GET", "/v2/team/other/blobs/"+digest.FromBytes(layer).String(), nil)
 	})
 	t.Run("rights", func(t *testing.T) {
 		h, _, _ := atHome(t)
 		rule := func(repo string) *identity.Access {
 			return &identity.Access{Rules: []identity.Rule{{Anonymous: true, Repositories: []string{repo}, Actions: []identity.Action{identity.Pull}}}}
 		}
-		h.l.Policy = identity.Policy{Role: identity.RoleMirror, Access: rule("team/*")}
-		h.want(200, "GET", tag, nil)
-		h.l.Policy.Access = rule("others/*")
-		if h.want(403, "GET", tag, nil); !h.hot(tag) {
-			t.Error("it was not the hot answer that was denied")
-		}
+		h.Listener.Policy = identity.Policy{Role: identity.RoleMirror, Access: rule("team/*")}
+		h.Want(200, "GET", tag, nil)
+		h.Listener.Policy.Access = rule("others/*")
+		h.Want(403, "GET", tag, nil)
+		h.Listener.Policy.Access = rule("team/*")
+		h.wantHot(tag) // and so it was when it was denied
 	})
 	t.Run("listener", func(t *testing.T) {
 		h, _, _ := atHome(t)
-		other := *h.l
+		other := *h.Listener
 		other.Routes = &route.Table{}
-		h.l = &other
-		h.want(404, "GET", tag, nil)
+		h.Listener = &other
+		h.Want(404, "GET", tag, nil)
 	})
 }
 
@@ -212,64 +233,48 @@ func TestHotAnswerAges(t *testing.T) {
 	tag := "/v2/team/app/manifests/v1"
 	synctest.Test(t, func(t *testing.T) {
 		h := withMemory(t, meta.FrontOptions{})
-		up := h.m.repos.Upstream("up")
+		up := h.Upstream
 		up.Tags = repository.TagPolicy{Fresh: 10 * time.Second, Stale: time.Hour, NotFound: 5 * time.Second}
 		layer := []byte("a layer of some bytes")
-		first := h.hold("team/app", "v1", layer)
-		h.pull("team/app", "v1", first, layer)
-		if !h.hot(tag) {
-			t.Fatal("it is not hot")
-		}
+		first := h.Hold("team/app", "v1", layer)
+		h.Pull("team/app", "v1", first, layer)
+		h.wantHot(tag)
 
 		// Another mirror on the same store takes a push.
-		second := image(t, []byte("another layer of some bytes"))
-		theirs := meta.NewTags(h.memory, meta.TagsOptions{})
-		links := meta.NewLinks(h.memory, meta.LinksOptions{})
+		second := mirrortest.Image(t, []byte("another layer of some bytes"))
+		theirs := meta.NewTags(h.Memory, meta.TagsOptions{})
+		links := meta.NewLinks(h.Memory, meta.LinksOptions{})
 		link := meta.Link{Digest: second.Digest, LinkFact: meta.LinkFact{MediaType: second.MediaType, Size: int64(len(second.Raw)), Kind: meta.KindManifest}}
 		err := errors.Join(theirs.Forget(t.Context(), "up", "team/app", "v1"),
 			theirs.Set(t.Context(), meta.TagKey{Upstream: "up", Repo: "team/app", Tag: "v1", Accept: repository.PushedAccept}, meta.TagFact{Digest: second.Digest, MediaType: second.MediaType, Size: -1}, 0),
 			links.Add(t.Context(), "up", "team/app", link), links.Add(t.Context(), "up", "", link),
-			h.cache.Put(t.Context(), cache.Blob{Digest: second.Digest, Size: int64(len(second.Raw))}, second.Raw))
+			h.Cache.Put(t.Context(), cache.Blob{Digest: second.Digest, Size: int64(len(second.Raw))}, second.Raw))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if time.Sleep(time.Second); h.hot(tag) {
-			t.Error("it is hot after a second")
-		}
-		if w := h.want(200, "GET", tag, nil); !bytes.Equal(w.Body.Bytes(), second.Raw) {
+		time.Sleep(time.Second)
+		if w := h.wantCold(200, tag); !bytes.Equal(w.Body.Bytes(), second.Raw) {
 			t.Error("the push of another mirror is not seen after a second")
 		}
-		if !h.hot(tag) {
-			t.Error("it is not hot again")
-		}
+		h.wantHot(tag)
 
 		// The window ends amid a lease.
-		h.up.mu.Lock()
-		h.up.manifests["team/app:v1"] = second
-		h.up.mu.Unlock()
+		h.Registry.HoldManifest("team/app", "v1", second)
 		time.Sleep(8500 * time.Millisecond)
-		if h.want(200, "GET", tag, nil); !h.hot(tag) {
-			t.Error("it is not hot within its window")
-		}
-		if time.Sleep(500 * time.Millisecond); h.hot(tag) {
-			t.Error("it is hot after its window")
-		}
-		questions := h.up.count("manifest")
-		if h.want(200, "GET", tag, nil); h.up.count("manifest") != questions+1 {
+		h.Want(200, "GET", tag, nil)
+		h.wantHot(tag)
+		time.Sleep(500 * time.Millisecond)
+		questions := h.Registry.Count("manifest")
+		if h.wantCold(200, tag); h.Registry.Count("manifest") != questions+1 {
 			t.Error("the upstream was not asked after the window")
 		}
 
 		// The upstream loses the tag.
-		h.want(200, "GET", tag, nil)
-		h.up.mu.Lock()
-		delete(h.up.manifests, "team/app:v1")
-		h.up.mu.Unlock()
+		h.Want(200, "GET", tag, nil)
+		h.Registry.DropManifest("team/app", oci.Reference{Tag: "v1"})
 		time.Sleep(10 * time.Second)
-		h.want(404, "GET", tag, nil)
-		h.want(404, "GET", tag, nil)
-		if h.hot(tag) {
-			t.Error("a tag that is gone is hot")
-		}
+		h.wantCold(404, tag)
+		h.wantCold(404, tag)
 	})
 }
 
@@ -278,8 +283,8 @@ func TestHotAnswerAllocates(t *testing.T) {
 	h, _, _ := atHome(t)
 	r := httptest.NewRequestWithContext(t.Context(), "GET", "/v2/team/app/manifests/v1", http.NoBody)
 	c := &client{header: http.Header{}}
-	h.l.ServeHTTP(c, r)
-	if n := testing.AllocsPerRun(100, func() { h.l.ServeHTTP(c, r) }); n > 10 {
+	h.Listener.ServeHTTP(c, r)
+	if n := testing.AllocsPerRun(100, func() { h.Listener.ServeHTTP(c, r) }); n > 10 {
 		t.Errorf("%v allocations", n)
 	}
 }

@@ -1,4 +1,4 @@
-package mirror
+package mirror_test
 
 import (
 	"context"
@@ -10,7 +10,9 @@ import (
 	"time"
 
 	"dray/cache/meta"
+	"dray/mirror"
 	"dray/mirror/identity"
+	"dray/mirror/mirrortest"
 	"dray/mirror/repository"
 	"dray/mirror/request"
 	"dray/mirror/route"
@@ -57,35 +59,29 @@ func (s *timed) take() map[string]int {
 
 const day = 24 * time.Hour
 
-// keeping runs a mirror that keeps images alive, on the facts of a house and before its registry, until stop.
-func (h *house) keeping(facts meta.Store, s *timed) (l *Listener, stop func()) {
+// keeping runs a mirror that keeps images alive, on the facts of a fixture and before its registry, until stop.
+func (h *fixture) keeping(facts meta.Store, s *timed) (l *mirror.Listener, stop func()) {
 	h.Helper()
-	m, err := New(Options{
-		Cache: h.cache, Tags: meta.NewTags(facts, meta.TagsOptions{}), Links: meta.NewLinks(facts, meta.LinksOptions{}), Known: meta.NewKnown(facts, meta.KnownOptions{}),
+	m, stop := mirrortest.Run(h, mirror.Options{
+		Cache: h.Cache, Tags: meta.NewTags(facts, meta.TagsOptions{}), Links: meta.NewLinks(facts, meta.LinksOptions{}), Known: meta.NewKnown(facts, meta.KnownOptions{}),
 		Touches: meta.NewTouches(facts, meta.TouchesOptions{}),
 		Upstreams: []*repository.Upstream{
-			{Name: "up", Registry: "up.example", Source: s, Sink: h.up, Lister: h.up, Tags: repository.TagPolicy{Fresh: 1000 * time.Hour}},
-			{Name: "other", Registry: "other.example", Source: s, Lister: h.up, Tags: repository.TagPolicy{Fresh: 1000 * time.Hour}},
+			{Name: "up", Registry: "up.example", Source: s, Sink: h.Registry, Lister: h.Registry, Tags: repository.TagPolicy{Fresh: 1000 * time.Hour}},
+			{Name: "other", Registry: "other.example", Source: s, Lister: h.Registry, Tags: repository.TagPolicy{Fresh: 1000 * time.Hour}},
 		},
 		KeepAlive: map[string]time.Duration{"up": day},
 	})
-	if err != nil {
-		h.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	var wg sync.WaitGroup
-	wg.Go(func() { _ = m.Run(ctx) })
-	return &Listener{Mirror: m, Listener: request.Listener{Name: "l", Policy: identity.Policy{Role: identity.RoleMirror}, Routes: &route.Table{Order: []route.Route{{Upstream: "up"}, {Upstream: "other", Prefixes: []string{"other"}}}}}},
-		func() { cancel(); wg.Wait() }
+	return &mirror.Listener{Mirror: m, Listener: request.Listener{Name: "l", Policy: identity.Policy{Role: identity.RoleMirror}, Routes: &route.Table{Order: []route.Route{{Upstream: "up"}, {Upstream: "other", Prefixes: []string{"other"}}}}}},
+		stop
 }
 
-// keptHouse has images in repositories a and b, pulled once.
-func keptHouse(t *testing.T) (h *house, s *timed, l *Listener, stop func()) {
-	h = newHouse(t)
-	s = &timed{Source: h.up, gets: map[string][]time.Time{}}
-	l, stop = h.keeping(h.store, s)
+// kept has images in repositories a and b, pulled once.
+func kept(t *testing.T) (h *fixture, s *timed, l *mirror.Listener, stop func()) {
+	h = newFixture(t)
+	s = &timed{Source: h.Registry, gets: map[string][]time.Time{}}
+	l, stop = h.keeping(h.Facts, s)
 	for _, repo := range []string{"a", "b"} {
-		h.hold(repo, "v1", []byte("layer of "+repo))
+		h.Hold(repo, "v1", []byte("layer of "+repo))
 		h.pullBy(l, repo)
 	}
 	s.want(t, "a", 1, "b", 1)
@@ -93,12 +89,12 @@ func keptHouse(t *testing.T) (h *house, s *timed, l *Listener, stop func()) {
 }
 
 // pullBy gets an image through a listener.
-func (h *house) pullBy(l *Listener, path string) {
+func (h *fixture) pullBy(l *mirror.Listener, path string) {
 	h.Helper()
-	before := h.l
-	h.l = l
-	defer func() { h.l = before }()
-	h.want(200, "GET", "/v2/"+path+"/manifests/v1", nil)
+	before := h.Listener
+	h.Listener = l
+	defer func() { h.Listener = before }()
+	h.Want(200, "GET", "/v2/"+path+"/manifests/v1", nil)
 }
 
 func (s *timed) want(t *testing.T, pairs ...any) {
@@ -115,7 +111,7 @@ func (s *timed) want(t *testing.T, pairs ...any) {
 // An image that clients pull from here is asked for once a day, and one that they do not pull is not.
 func TestKeepAlive(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h, s, l, stop := keptHouse(t)
+		h, s, l, stop := kept(t)
 		defer stop()
 		for range 10 * 24 {
 			h.pullBy(l, "a")
@@ -140,11 +136,11 @@ func TestKeepAlive(t *testing.T) {
 		time.Sleep(2 * time.Minute)
 		s.want(t, "b", 1) // the last touch was long ago
 		// HEAD is no pull.
-		h.l = l
-		h.want(200, "HEAD", "/v2/a/manifests/v1", nil)
+		h.Listener = l
+		h.Want(200, "HEAD", "/v2/a/manifests/v1", nil)
 		time.Sleep(2 * day)
 		s.want(t)
-		if n := counted(t, l.Mirror, "dray_keep_alive_touches_total"); n < 11 {
+		if n := mirrortest.Counted(t, l.Mirror.Collectors(), "dray_keep_alive_touches_total"); n < 11 {
 			t.Errorf("%v touches counted", n)
 		}
 	})
@@ -153,9 +149,9 @@ func TestKeepAlive(t *testing.T) {
 // Other registries are not asked.
 func TestKeepAliveElsewhere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h, s, l, stop := keptHouse(t)
+		h, s, l, stop := kept(t)
 		defer stop()
-		h.hold("c", "v1", []byte("layer of c"))
+		h.Hold("c", "v1", []byte("layer of c"))
 		for range 100 {
 			h.pullBy(l, "other/c")
 			time.Sleep(time.Hour)
@@ -168,8 +164,8 @@ func TestKeepAliveElsewhere(t *testing.T) {
 // as well. Without facts an image costs one request more.
 func TestKeepAliveShared(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h, s, l, stop := keptHouse(t)
-		other, stopOther := h.keeping(h.store, s)
+		h, s, l, stop := kept(t)
+		other, stopOther := h.keeping(h.Facts, s)
 		pull := func(days int) {
 			for range 24 * days {
 				h.pullBy(l, "a")
@@ -188,26 +184,26 @@ func TestKeepAliveShared(t *testing.T) {
 		stopOther()
 		stop()
 		time.Sleep(day)
-		l, stop = h.keeping(h.store, s)
+		l, stop = h.keeping(h.Facts, s)
 		time.Sleep(2 * time.Minute)
 		s.want(t, "a", 1) // pulled before the restart
 		stop()
-		l, stop = h.keeping(h.store, s)
+		l, stop = h.keeping(h.Facts, s)
 		defer func() { stop() }()
 		h.pullBy(l, "a")
 		time.Sleep(time.Hour)
 		s.want(t)
 
-		for e, err := range h.memory.Scan(t.Context(), "v1/touch/") {
+		for e, err := range h.Memory.Scan(t.Context(), "v1/touch/") {
 			if err == nil {
-				err = h.memory.Delete(t.Context(), e.Key)
+				err = h.Memory.Delete(t.Context(), e.Key)
 			}
 			if err != nil {
 				t.Fatal(err)
 			}
 		}
 		stop()
-		l, stop = h.keeping(h.store, s)
+		l, stop = h.keeping(h.Facts, s)
 		h.pullBy(l, "a")
 		h.pullBy(l, "b")
 		time.Sleep(2 * time.Hour)
@@ -218,7 +214,7 @@ func TestKeepAliveShared(t *testing.T) {
 // A registry or a store that fails costs nothing but time.
 func TestKeepAliveFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h, s, l, stop := keptHouse(t)
+		h, s, l, stop := kept(t)
 		defer stop()
 		time.Sleep(day)
 		s.fail(oci.ErrUnavailable)
@@ -234,14 +230,14 @@ func TestKeepAliveFails(t *testing.T) {
 
 		// Facts that cannot be read are no reason to ask.
 		time.Sleep(2 * day)
-		h.store.Fail(errors.New("down"), 0)
-		h.l = l
+		h.Facts.Fail(errors.New("down"), 0)
+		h.Listener = l
 		for range 100 {
 			h.pullBy(l, "a")
 			time.Sleep(time.Minute)
 		}
 		asked := s.take()["a"]
-		h.store.Fail(nil, 0)
+		h.Facts.Fail(nil, 0)
 		time.Sleep(2 * time.Minute)
 		if n := s.take()["a"]; n != 1 && asked < 100 { // a pull by tag without facts asks, which counts as well
 			t.Errorf("%d touches", n)
@@ -252,13 +248,11 @@ func TestKeepAliveFails(t *testing.T) {
 // An image that the registry no longer has is left alone.
 func TestKeepAliveAbsent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h, s, l, stop := keptHouse(t)
+		h, s, l, stop := kept(t)
 		defer stop()
 		time.Sleep(day)
 		h.pullBy(l, "a")
-		h.up.mu.Lock()
-		clear(h.up.manifests)
-		h.up.mu.Unlock()
+		h.Registry.DropManifests()
 		time.Sleep(time.Hour)
 		s.want(t, "a", 2) // by digest, and by the tag it was pulled by
 		time.Sleep(3 * day)

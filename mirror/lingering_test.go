@@ -1,4 +1,4 @@
-package mirror
+package mirror_test
 
 import (
 	"bytes"
@@ -9,12 +9,9 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"time"
 	"weak"
 
-	"dray/mirror/gate"
-	"dray/mirror/pipeline"
-	"dray/mirror/repository"
+	"dray/mirror/mirrortest"
 	"dray/upstream"
 	"dray/upstream/oci"
 
@@ -56,7 +53,7 @@ func reachable[T any](all []weak.Pointer[T]) (n int) {
 }
 
 // remover is a registry that deletes nothing and says that it did.
-type remover struct{ *registry }
+type remover struct{ *mirrortest.Registry }
 
 func (remover) DeleteManifest(context.Context, upstream.Repo, oci.Reference) error { return nil }
 func (remover) DeleteBlob(context.Context, upstream.Repo, digest.Digest) error     { return nil }
@@ -64,11 +61,11 @@ func (remover) DeleteBlob(context.Context, upstream.Repo, digest.Digest) error  
 // An answer leaves no timer and no context behind, whatever was asked for and whatever became of
 // it.
 func TestNothingLingersAfterAnAnswer(t *testing.T) {
-	h := buildHouse(t, 1<<20, plainFacts)
-	h.m.repos.Upstream("up").Deleter = remover{h.up}
+	h := &fixture{Fixture: mirrortest.New(t, mirrortest.Options{MemoryBytes: 1 << 20})}
+	h.Upstream.Deleter = remover{h.Registry}
 	layer := bytes.Repeat([]byte("layer"), 50_000)
-	m := h.hold("team/app", "v1", layer)
-	h.pull("team/app", "v1", m, layer)
+	m := h.Hold("team/app", "v1", layer)
+	h.Pull("team/app", "v1", m, layer)
 	blob, unknown := digest.FromBytes(layer).String(), digest.FromString("unknown").String()
 	for _, test := range []struct {
 		method, path string
@@ -101,11 +98,11 @@ func TestNothingLingersAfterAnAnswer(t *testing.T) {
 				}
 				r.RemoteAddr = "127.0.0.1:1"
 				w := httptest.NewRecorder()
-				if h.l.ServeHTTP(w, r); w.Code != test.status {
+				if h.Listener.ServeHTTP(w, r); w.Code != test.status {
 					t.Fatalf("%d %s", w.Code, w.Body)
 				}
 				if at := w.Header().Get("Location"); strings.Contains(at, "/uploads/") {
-					h.want(204, "DELETE", at, nil)
+					h.Want(204, "DELETE", at, nil)
 				}
 				if n := ctx.held.Load(); n != 0 {
 					t.Fatalf("%d contexts are derived from that of the request", n)
@@ -115,28 +112,5 @@ func TestNothingLingersAfterAnAnswer(t *testing.T) {
 				t.Errorf("%d of %d requests are still held", n, requests)
 			}
 		})
-	}
-}
-
-// An upload that is held back until the verdict leaves nothing behind when it has gone.
-func TestNothingLingersAfterAnUpload(t *testing.T) {
-	pipe, err := pipeline.New(pipeline.Options{Name: "checks"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	h := buildHouse(t, 1, plainFacts, func(_ *house, o *Options) {
-		o.Gates = map[string][]*gate.Gate{"up": {{Pipeline: pipe, Repositories: []string{"*"}, HoldUploads: true}}}
-	})
-	const uploads = 20
-	var staged []weak.Pointer[repository.Staged]
-	for i := range uploads {
-		blob := bytes.Repeat([]byte{byte(i)}, 1000)
-		d := digest.FromBytes(blob)
-		h.want(201, "POST", "/v2/team/app/blobs/uploads/?digest="+d.String(), blob)
-		staged = append(staged, weak.Make(h.repo("team/app").Staged(d)))
-	}
-	h.m.repos.Staged().Expire(time.Now().Add(2 * h.m.expiry))
-	if n := reachable(staged); n > uploads/2 {
-		t.Errorf("%d of %d uploads are still held", n, uploads)
 	}
 }

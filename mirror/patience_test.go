@@ -1,4 +1,4 @@
-package mirror
+package mirror_test
 
 import (
 	"context"
@@ -13,6 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"dray/mirror/mirrortest"
 	"dray/upstream"
 	"dray/upstream/oci"
 
@@ -21,7 +22,7 @@ import (
 
 // slowSink takes half of a blob, and the blob when its gate opens.
 type slowSink struct {
-	*registry
+	*mirrortest.Registry
 	gate  chan struct{}
 	mu    sync.Mutex
 	blobs int
@@ -44,7 +45,7 @@ func (s *slowSink) PutBlob(ctx context.Context, repo upstream.Repo, u upstream.U
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	return s.registry.PutBlob(ctx, repo, u)
+	return s.Registry.PutBlob(ctx, repo, u)
 }
 
 // halfDone is a share of the bytes that is neither none nor all of them.
@@ -55,15 +56,15 @@ var halfDone = regexp.MustCompile(`\([1-9]\d? %\)`)
 // kept waiting; who leaves does not stop anything.
 func TestPushAnswersInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := newHouse(t)
-		sink := &slowSink{registry: h.up, gate: make(chan struct{})}
-		h.m.repos.Upstream("up").Sink = sink
+		h := newFixture(t)
+		sink := &slowSink{Registry: h.Registry, gate: make(chan struct{})}
+		h.Upstream.Sink = sink
 		layer := []byte("a layer that ECR takes its time for")
-		at := h.want(202, "POST", "/v2/a/blobs/uploads/", nil).Header().Get("Location")
-		h.want(201, "PUT", at+"?digest="+digest.FromBytes(layer).String(), layer)
-		m := image(h, layer)
+		at := h.Want(202, "POST", "/v2/a/blobs/uploads/", nil).Header().Get("Location")
+		h.Want(201, "PUT", at+"?digest="+digest.FromBytes(layer).String(), layer)
+		m := mirrortest.Image(h, layer)
 		put := func(agent string) *httptest.ResponseRecorder {
-			return h.do("PUT", "/v2/a/manifests/v1", m.Raw, "Content-Type", m.MediaType, "User-Agent", agent)
+			return h.Do("PUT", "/v2/a/manifests/v1", m.Raw, "Content-Type", m.MediaType, "User-Agent", agent)
 		}
 
 		start := time.Now()
@@ -71,7 +72,7 @@ func TestPushAnswersInTime(t *testing.T) {
 		if took := time.Since(start); w.Code != 403 || took > 26*time.Second || !strings.Contains(w.Body.String(), "push again") || !halfDone.MatchString(w.Body.String()) {
 			t.Errorf("after %s: %d %s", took, w.Code, w.Body)
 		}
-		h.want(200, "HEAD", "/v2/a/blobs/"+digest.FromBytes(layer).String(), nil)
+		h.Want(200, "HEAD", "/v2/a/blobs/"+digest.FromBytes(layer).String(), nil)
 
 		var wg sync.WaitGroup
 		wg.Go(func() {
@@ -85,7 +86,7 @@ func TestPushAnswersInTime(t *testing.T) {
 			r.Header.Set("Content-Type", m.MediaType)
 			func() {
 				defer func() { _ = recover() }() // net/http cuts the connection of who has left
-				h.l.ServeHTTP(httptest.NewRecorder(), r)
+				h.Listener.ServeHTTP(httptest.NewRecorder(), r)
 			}()
 		})
 		synctest.Wait()
@@ -93,7 +94,7 @@ func TestPushAnswersInTime(t *testing.T) {
 		time.Sleep(2 * time.Minute)
 		close(sink.gate)
 		wg.Wait()
-		if _, ok := h.up.manifests["a:v1"]; !ok {
+		if h.Registry.Held("a", oci.Reference{Tag: "v1"}) == nil {
 			t.Error("the manifest did not land")
 		}
 		if w := put("containerd/2.4.2"); w.Code != 201 {
@@ -109,13 +110,13 @@ func TestPushAnswersInTime(t *testing.T) {
 // give up, and never "not found".
 func TestQuestionsEndInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := newHouse(t)
-		up := h.m.repos.Upstream("up")
+		h := newFixture(t)
+		up := h.Upstream
 		up.Source, up.Once, up.Lister = silent{}, silent{}, silent{}
 		d := digest.FromString("x")
 		for _, path := range []string{"/v2/a/manifests/v1", "/v2/a/manifests/" + d.String(), "/v2/a/blobs/" + d.String(), "/v2/a/tags/list", "/v2/a/referrers/" + d.String()} {
 			start := time.Now()
-			w := h.do("GET", path, nil)
+			w := h.Do("GET", path, nil)
 			if took := time.Since(start); w.Code != 504 || took > 26*time.Second {
 				t.Errorf("%s: %d after %s\n%s", path, w.Code, took, w.Body)
 			}

@@ -1,4 +1,4 @@
-package mirror
+package mirror_test
 
 import (
 	"context"
@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"dray/mirror"
+	"dray/mirror/mirrortest"
 	"dray/mirror/pull"
 	"dray/upstream"
 	"dray/upstream/oci"
@@ -42,16 +44,24 @@ func (g *gated) Blob(ctx context.Context, r upstream.BlobRequest) (upstream.Blob
 	return g.Source.Blob(ctx, r)
 }
 
-// prefetching is a house that fetches ahead through a gate.
-func prefetching(t *testing.T, p pull.Prefetch) (*house, *gated) {
-	h := buildHouse(t, 1, plainFacts, func(_ *house, o *Options) { o.Prefetch = map[string]pull.Prefetch{"up": p} })
-	g := &gated{Source: h.up, gate: make(chan struct{})}
-	h.m.repos.Upstream("up").Source = g
+// fetchedAhead waits until so many blobs have been fetched ahead.
+func (h *fixture) fetchedAhead(n float64) {
+	h.Helper()
+	h.Until(func() bool { return h.Counted("dray_prefetched_blobs_total") >= n })
+}
+
+// prefetching is a fixture that fetches ahead through a gate.
+func prefetching(t *testing.T, p pull.Prefetch) (*fixture, *gated) {
+	h := &fixture{Fixture: mirrortest.New(t, mirrortest.Options{Change: func(_ *mirrortest.Fixture, o *mirror.Options) {
+		o.Prefetch = map[string]pull.Prefetch{"up": p}
+	}})}
+	g := &gated{Source: h.Registry, gate: make(chan struct{})}
+	h.Upstream.Source = g
 	return h, g
 }
 
 // layered puts an image of layers into the upstream, of which it lacks those that are absent.
-func (h *house) layered(repo, tag string, layers []string, absent ...string) *oci.Manifest {
+func (h *fixture) layered(repo, tag string, layers []string, absent ...string) *oci.Manifest {
 	h.Helper()
 	var descs []string
 	for _, l := range layers {
@@ -61,14 +71,12 @@ func (h *house) layered(repo, tag string, layers []string, absent ...string) *oc
 	if err != nil {
 		h.Fatal(err)
 	}
-	h.up.mu.Lock()
-	defer h.up.mu.Unlock()
-	h.up.manifests[repo+":"+tag], h.up.manifests[repo+"@"+m.Digest.String()] = m, m
+	h.Registry.HoldManifest(repo, tag, m)
 	for _, l := range layers {
-		h.up.blobs[repo+"@"+digest.FromString(l).String()] = []byte(l)
+		h.Registry.HoldBlob(repo, []byte(l))
 	}
 	for _, l := range absent {
-		delete(h.up.blobs, repo+"@"+digest.FromString(l).String())
+		h.Registry.DropBlob(repo, digest.FromString(l))
 	}
 	return m
 }
@@ -79,28 +87,28 @@ func TestPrefetchBounded(t *testing.T) {
 	large := strings.Repeat("large", 10)
 	layers := []string{"a", "b", "c", "d", "e", "f", "g", "a", large}
 	h.layered("team/app", "v1", layers)
-	h.want(200, "HEAD", "/v2/team/app/manifests/v1", nil)
+	h.Want(200, "HEAD", "/v2/team/app/manifests/v1", nil)
 	if g.most != 0 {
 		t.Error("a HEAD fetches blobs")
 	}
 	for range 3 {
-		h.want(200, "GET", "/v2/team/app/manifests/v1", nil)
+		h.Want(200, "GET", "/v2/team/app/manifests/v1", nil)
 	}
 	var wg sync.WaitGroup
-	wg.Go(func() { h.want(200, "GET", "/v2/team/app/blobs/"+digest.FromString("a").String(), nil) })
+	wg.Go(func() { h.Want(200, "GET", "/v2/team/app/blobs/"+digest.FromString("a").String(), nil) })
 	close(g.gate)
 	wg.Wait()
-	h.until(func() bool { return h.up.count("blob") >= 7 })
+	h.Until(func() bool { return h.Registry.Count("blob") >= 7 })
 	if g.most > 3+1 {
 		t.Errorf("%d blobs at once", g.most)
 	}
-	if n := h.up.count("blob"); n != 7 {
+	if n := h.Registry.Count("blob"); n != 7 {
 		t.Errorf("%d requests for 7 small layers", n)
 	}
 	for _, l := range layers {
-		h.want(200, "GET", "/v2/team/app/blobs/"+digest.FromString(l).String(), nil)
+		h.Want(200, "GET", "/v2/team/app/blobs/"+digest.FromString(l).String(), nil)
 	}
-	if n := h.up.count("blob"); n != 8 {
+	if n := h.Registry.Count("blob"); n != 8 {
 		t.Errorf("%d requests for 8 layers", n)
 	}
 }
@@ -108,16 +116,16 @@ func TestPrefetchBounded(t *testing.T) {
 // A layer that the upstream lacks costs one question, whoever asked it, and keeps nothing else from coming.
 func TestPrefetchOfWhatIsNotThere(t *testing.T) {
 	h, g := prefetching(t, pull.Prefetch{MaxLayer: 20, AtOnce: 3})
-	h.m.repos.Upstream("up").Tags.NotFound = time.Hour
+	h.Upstream.Tags.NotFound = time.Hour
 	close(g.gate)
 	h.layered("team/app", "v1", []string{"there", "not there"}, "not there")
-	h.want(200, "GET", "/v2/team/app/manifests/v1", nil)
+	h.Want(200, "GET", "/v2/team/app/manifests/v1", nil)
 	h.fetchedAhead(2)
 	g.mu.Lock()
 	g.most = 0
 	g.mu.Unlock()
-	h.want(404, "GET", "/v2/team/app/blobs/"+digest.FromString("not there").String(), nil)
-	h.want(200, "GET", "/v2/team/app/blobs/"+digest.FromString("there").String(), nil)
+	h.Want(404, "GET", "/v2/team/app/blobs/"+digest.FromString("not there").String(), nil)
+	h.Want(200, "GET", "/v2/team/app/blobs/"+digest.FromString("there").String(), nil)
 	if g.most != 0 {
 		t.Error("the upstream was asked again")
 	}
@@ -127,7 +135,7 @@ func TestPrefetchOfWhatIsNotThere(t *testing.T) {
 func TestPrefetchStops(t *testing.T) {
 	h, _ := prefetching(t, pull.Prefetch{MaxLayer: 20, AtOnce: 1}) // its end waits for everything
 	h.layered("team/app", "v1", []string{"a", "b", "c"})
-	h.want(200, "GET", "/v2/team/app/manifests/v1", nil)
+	h.Want(200, "GET", "/v2/team/app/manifests/v1", nil)
 }
 
 // dripping is a source whose blobs arrive when they are fed.
@@ -150,12 +158,12 @@ func (d dripping) Blob(ctx context.Context, r upstream.BlobRequest) (upstream.Bl
 func TestPrefetchIsForWhoPulls(t *testing.T) {
 	h, _ := prefetching(t, pull.Prefetch{MaxLayer: 20, AtOnce: 3})
 	body, feed := io.Pipe()
-	from := dripping{h.up, make(chan struct{}), body}
-	h.m.repos.Upstream("up").Source = from
+	from := dripping{h.Registry, make(chan struct{}), body}
+	h.Upstream.Source = from
 	d := h.layered("team/app", "v1", []string{"layer"}).Layers[0].Digest
-	server := httptest.NewServer(h.l)
+	server := httptest.NewServer(h.Listener)
 	defer server.Close()
-	h.want(200, "GET", "/v2/team/app/manifests/v1", nil)
+	h.Want(200, "GET", "/v2/team/app/manifests/v1", nil)
 	<-from.asked
 	var answers []*http.Response
 	for _, want := range []string{"origin", "flight"} {

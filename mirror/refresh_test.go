@@ -1,4 +1,4 @@
-package mirror
+package mirror_test
 
 import (
 	"bytes"
@@ -49,24 +49,24 @@ func (a *asking) Manifest(ctx context.Context, repo upstream.Repo, ref oci.Refer
 	return a.Source.Manifest(ctx, repo, ref, accept)
 }
 
-// aged is a house in which a tag's window of a minute has just ended; its old answer is served for another minute.
-func aged(t *testing.T) (*house, *asking, *oci.Manifest) {
-	h := newHouse(t)
-	up := h.m.repos.Upstream("up")
-	a := &asking{Source: h.up}
+// aged is a fixture in which a tag's window of a minute has just ended; its old answer is served for another minute.
+func aged(t *testing.T) (*fixture, *asking, *oci.Manifest) {
+	h := newFixture(t)
+	up := h.Upstream
+	a := &asking{Source: h.Registry}
 	up.Once, up.Source = a, a
 	up.Tags = repository.TagPolicy{Fresh: time.Minute, Revalidate: time.Minute, Stale: time.Hour, NotFound: time.Minute}
-	m := h.hold("team/app", "v1", []byte("layer"))
-	h.want(200, "GET", "/v2/team/app/manifests/v1", nil)
+	m := h.Hold("team/app", "v1", []byte("layer"))
+	h.Want(200, "GET", "/v2/team/app/manifests/v1", nil)
 	time.Sleep(time.Minute)
 	return h, a, m
 }
 
 // get asks for the tag and reports where the answer comes from, after the time that it took.
-func (h *house) get(want *oci.Manifest, source string, took time.Duration, warnings ...string) {
+func (h *fixture) get(want *oci.Manifest, source string, took time.Duration, warnings ...string) {
 	h.Helper()
 	began := time.Now()
-	w := h.want(200, "GET", "/v2/team/app/manifests/v1", nil)
+	w := h.Want(200, "GET", "/v2/team/app/manifests/v1", nil)
 	if !bytes.Equal(w.Body.Bytes(), want.Raw) || w.Header().Get("X-Cache") != source || time.Since(began) != took {
 		h.Errorf("%d bytes from %q after %v, want %d from %q after %v", w.Body.Len(), w.Header().Get("X-Cache"), time.Since(began), len(want.Raw), source, took)
 	}
@@ -105,7 +105,7 @@ func TestRefresh(t *testing.T) {
 				h, a, old := aged(t)
 				now := old
 				if moves {
-					now = h.hold("team/app", "v1", []byte("another layer"))
+					now = h.Hold("team/app", "v1", []byte("another layer"))
 				}
 				for range 10 {
 					h.get(old, "updating", 0, isStale)
@@ -134,7 +134,7 @@ func TestRefreshFails(t *testing.T) {
 		time.Sleep(20 * time.Second)
 		h.get(old, "stale", time.Second, isStale, notAsked)
 		time.Sleep(aDayLater)
-		h.want(429, "GET", "/v2/team/app/manifests/v1", nil)
+		h.Want(429, "GET", "/v2/team/app/manifests/v1", nil)
 	})
 }
 
@@ -146,10 +146,10 @@ func TestRefreshRefused(t *testing.T) {
 			a.fail(err)
 			h.get(old, "updating", 0, isStale)
 			time.Sleep(2 * time.Second)
-			h.want(status, "GET", "/v2/team/app/manifests/v1", nil)
+			h.Want(status, "GET", "/v2/team/app/manifests/v1", nil)
 			a.fail(nil)
 			time.Sleep(time.Minute)
-			h.want(200, "GET", "/v2/team/app/manifests/v1", nil)
+			h.Want(200, "GET", "/v2/team/app/manifests/v1", nil)
 		})
 	}
 }
@@ -158,14 +158,14 @@ func TestRefreshRefused(t *testing.T) {
 func TestRefreshRefusedPushed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h, a, _ := aged(t)
-		m := h.push("team/app", "v1", []byte("pushed layer"))
+		m := h.Push("team/app", "v1", []byte("pushed layer"))
 		time.Sleep(time.Minute)
 		a.asked(t, 0)
 		a.fail(oci.ErrDenied.With("no longer"))
 		h.get(m, "updating", 0, isStale)
 		time.Sleep(2 * time.Second)
 		for range 3 {
-			h.want(403, "GET", "/v2/team/app/manifests/v1", nil)
+			h.Want(403, "GET", "/v2/team/app/manifests/v1", nil)
 		}
 		a.fail(nil)
 		h.get(m, "cache", time.Second)
@@ -179,7 +179,7 @@ func TestRefreshPushed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h, _, old := aged(t)
 		h.get(old, "updating", 0, isStale)
-		m := h.push("team/app", "v1", []byte("pushed layer"))
+		m := h.Push("team/app", "v1", []byte("pushed layer"))
 		time.Sleep(2 * time.Second)
 		h.get(m, "cache", 0)
 	})

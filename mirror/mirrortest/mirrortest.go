@@ -1,0 +1,261 @@
+// Package mirrortest has what tests of a mirror, and of one of its rooms, need: a mirror on a
+// temporary directory before a registry in memory, each part of which can be made to fail, and a
+// client of it.
+package mirrortest
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/http/httptest"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"dray/cache"
+	"dray/cache/disk"
+	"dray/cache/meta"
+	"dray/cache/meta/metatest"
+	"dray/mirror"
+	"dray/mirror/identity"
+	"dray/mirror/repository"
+	"dray/mirror/request"
+	"dray/mirror/route"
+	"dray/upstream/oci"
+
+	"github.com/opencontainers/go-digest"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Fixture is a Mirror with all that it needs.
+type Fixture struct {
+	testing.TB
+	// Listener is where Do sends requests. It takes pushes from everybody.
+	Listener *mirror.Listener
+	Mirror   *mirror.Mirror
+	// Upstream is the one upstream, which is named "up". Its parts may be replaced before the first
+	// request.
+	Upstream *repository.Upstream
+	Registry *Registry
+	Cache    *cache.Cache
+	Disk     *disk.Dir
+	// Facts is the store of facts, and Memory what lies behind it and does not fail.
+	Facts  *metatest.Faulty
+	Memory *metatest.Memory
+	Tags   *meta.Tags
+	Links  *meta.Links
+
+	options Options
+	path    string
+	stop    func()
+	broken  atomic.Value // of disk.Op
+}
+
+// Options are what a Fixture is made of. The zero value is good.
+type Options struct {
+	// MemoryBytes is the memory for small content; 0 means next to none.
+	MemoryBytes int64
+	// Before, when not nil, puts something before the store of facts.
+	Before func(meta.Store) meta.Store
+	// Change, when not nil, changes what the Mirror is made of.
+	Change func(*Fixture, *mirror.Options)
+}
+
+// ErrBroken is the error of what is made to fail.
+var ErrBroken = errors.New("this step fails")
+
+// New returns a running Fixture, which ends with its test.
+func New(t testing.TB, o Options) *Fixture {
+	t.Helper()
+	f := &Fixture{TB: t, Memory: metatest.NewMemory(), Registry: NewRegistry(), options: o, path: filepath.Join(t.TempDir(), "content")}
+	f.Facts = metatest.NewFaulty(f.Memory)
+	f.Break("")
+	f.Upstream = &repository.Upstream{
+		Name: "up", Registry: "up.example", Source: f.Registry, Sink: f.Registry, Lister: f.Registry, Tags: repository.TagPolicy{Fresh: time.Hour, Stale: time.Hour},
+	}
+	f.start()
+	t.Cleanup(func() { f.stop() })
+	return f
+}
+
+// Restart ends the mirror and starts another one on what it has left behind.
+func (f *Fixture) Restart() {
+	f.Helper()
+	f.stop()
+	f.start()
+}
+
+func (f *Fixture) start() {
+	f.Helper()
+	var err error
+	f.Disk, err = disk.Open(disk.Options{Path: f.path, Fault: func(op disk.Op, _ string) error {
+		if f.broken.Load() == op {
+			return ErrBroken
+		}
+		return nil
+	}})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Cache = cache.New(cache.Options{Disk: f.Disk, MemoryBytes: cmp.Or(f.options.MemoryBytes, 1)})
+	facts := meta.Store(f.Facts)
+	if f.options.Before != nil {
+		facts = f.options.Before(facts)
+	}
+	f.Tags, f.Links = meta.NewTags(facts, meta.TagsOptions{}), meta.NewLinks(facts, meta.LinksOptions{})
+	o := mirror.Options{
+		Cache: f.Cache, Tags: f.Tags, Links: f.Links, Known: meta.NewKnown(facts, meta.KnownOptions{}), Touches: meta.NewTouches(facts, meta.TouchesOptions{}),
+		Upstreams: []*repository.Upstream{f.Upstream},
+	}
+	if f.options.Change != nil {
+		f.options.Change(f, &o)
+	}
+	var stop func()
+	f.Mirror, stop = Run(f, o)
+	f.Listener = &mirror.Listener{Mirror: f.Mirror, Listener: request.Listener{
+		Name: "l", Routes: &route.Table{Order: []route.Route{{Upstream: "up"}}}, Policy: identity.Policy{Role: identity.RoleRegistry, AllowAnonymousPush: true},
+	}}
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = f.Cache.Run(ctx) })
+	f.stop = func() {
+		cancel()
+		stop()
+		wg.Wait()
+		if err := f.Disk.Close(); err != nil {
+			f.Error(err)
+		}
+	}
+}
+
+// Run runs a Mirror until stop is called, which waits for its end.
+func Run(t testing.TB, o mirror.Options) (m *mirror.Mirror, stop func()) {
+	t.Helper()
+	m, err := mirror.New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = m.Run(ctx) })
+	return m, func() { cancel(); wg.Wait() }
+}
+
+// Break makes a step of the disk fail; "": none.
+func (f *Fixture) Break(step disk.Op) { f.broken.Store(step) }
+
+// Counted is the sum of a metric of the mirror.
+func (f *Fixture) Counted(name string) float64 {
+	f.Helper()
+	return Counted(f, f.Mirror.Collectors(), name)
+}
+
+// Counted is the sum of a metric of some collectors.
+func Counted(t testing.TB, all []prometheus.Collector, name string) (sum float64) {
+	t.Helper()
+	r := prometheus.NewRegistry()
+	r.MustRegister(all...)
+	families, err := r.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() != name {
+			continue
+		}
+		for _, one := range f.GetMetric() {
+			sum += one.GetCounter().GetValue() + one.GetGauge().GetValue()
+		}
+	}
+	return sum
+}
+
+// Until waits for what the mirror does in the background.
+func (f *Fixture) Until(done func() bool) {
+	f.Helper()
+	for range 1000 {
+		if done() {
+			return
+		}
+		<-time.After(5 * time.Millisecond) // the work belongs to the mirror and not to the test
+	}
+	f.Fatal("the work in the background does not end")
+}
+
+// Do hands one request to the listener. headers are names and values by turns.
+func (f *Fixture) Do(method, path string, body []byte, headers ...string) *httptest.ResponseRecorder {
+	f.Helper()
+	r := httptest.NewRequestWithContext(f.Context(), method, path, bytes.NewReader(body))
+	for i := 0; i < len(headers); i += 2 {
+		r.Header.Set(headers[i], headers[i+1])
+	}
+	w := httptest.NewRecorder()
+	f.Listener.ServeHTTP(w, r)
+	return w
+}
+
+// Want is Do for a request whose answer has to have a status.
+func (f *Fixture) Want(status int, method, path string, body []byte, headers ...string) *httptest.ResponseRecorder {
+	f.Helper()
+	w := f.Do(method, path, body, headers...)
+	if w.Code != status {
+		f.Fatalf("%s %s: %d, want %d\n%s", method, path, w.Code, status, w.Body)
+	}
+	return w
+}
+
+// Image is the manifest of an image of one layer.
+func Image(t testing.TB, layer []byte) *oci.Manifest {
+	t.Helper()
+	raw := fmt.Sprintf(`{"schemaVersion":2,"mediaType":%q,"layers":[{"mediaType":"application/vnd.oci.image.layer.v1.tar","digest":%q,"size":%d}]}`, oci.MediaTypeOCIManifest, digest.FromBytes(layer), len(layer))
+	m, err := oci.ParseManifest(oci.MediaTypeOCIManifest, []byte(raw))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// Hold puts an image into the registry.
+func (f *Fixture) Hold(repo, tag string, layer []byte) *oci.Manifest {
+	f.Helper()
+	m := Image(f, layer)
+	f.Registry.HoldManifest(repo, tag, m)
+	f.Registry.HoldBlob(repo, layer)
+	return m
+}
+
+// Pull gets an image twice, by tag and by digest, with its layer, and holds it to its bytes.
+func (f *Fixture) Pull(repo, tag string, m *oci.Manifest, layer []byte) {
+	f.Helper()
+	for range 2 {
+		for _, ref := range []string{tag, m.Digest.String()} {
+			if w := f.Want(200, "GET", "/v2/"+repo+"/manifests/"+ref, nil); !bytes.Equal(w.Body.Bytes(), m.Raw) {
+				f.Errorf("%s: another manifest", ref)
+			}
+		}
+		path := "/v2/" + repo + "/blobs/" + digest.FromBytes(layer).String()
+		if w := f.Want(200, "GET", path, nil); !bytes.Equal(w.Body.Bytes(), layer) {
+			f.Errorf("another blob of %d bytes", w.Body.Len())
+		}
+		if w := f.Want(206, "GET", path, nil, "Range", "bytes=10-19"); !bytes.Equal(w.Body.Bytes(), layer[10:20]) {
+			f.Error("another range")
+		}
+	}
+}
+
+// Push pushes an image, and holds the registry to its bytes.
+func (f *Fixture) Push(repo, tag string, layer []byte) *oci.Manifest {
+	f.Helper()
+	at := f.Want(202, "POST", "/v2/"+repo+"/blobs/uploads/", nil).Header().Get("Location")
+	f.Want(201, "PUT", at+"?digest="+digest.FromBytes(layer).String(), layer)
+	m := Image(f, layer)
+	f.Want(201, "PUT", "/v2/"+repo+"/manifests/"+tag, m.Raw, "Content-Type", m.MediaType)
+	if got, err := f.Registry.HeldBlob(repo, digest.FromBytes(layer)); err != nil || !bytes.Equal(got, layer) {
+		f.Errorf("the upstream has %d bytes, %v", len(got), err)
+	}
+	return m
+}
