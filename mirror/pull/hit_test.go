@@ -1,4 +1,4 @@
-package mirror_test
+package pull_test
 
 import (
 	"bytes"
@@ -23,7 +23,21 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/opencontainers/go-digest"
+	"go.uber.org/goleak"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// fixture is a mirror, with what several tests need.
+type fixture struct {
+	*mirrortest.Fixture
+	front *meta.Fronted // the memory before the store of facts, where there is one
+}
+
+func newFixture(t testing.TB) *fixture {
+	t.Helper()
+	return &fixture{Fixture: mirrortest.New(t, mirrortest.Options{})}
+}
 
 // withMemory gives a fixture what a production mirror has: a memory before the store of
 // facts, and one for small content.
@@ -286,5 +300,27 @@ func TestHotAnswerAllocates(t *testing.T) {
 	h.Listener.ServeHTTP(c, r)
 	if n := testing.AllocsPerRun(100, func() { h.Listener.ServeHTTP(c, r) }); n > 10 {
 		t.Errorf("%v allocations", n)
+	}
+}
+
+// A client that gets a manifest uses the layers that it names, also where it does not get them from here: they are evicted together.
+func TestLayersAreUsedWithTheirManifest(t *testing.T) {
+	h := mirrortest.New(t, mirrortest.Options{MemoryBytes: 1 << 20})
+	layer := bytes.Repeat([]byte("layer"), 50_000)
+	m := h.Push("team/app", "v1", layer)
+	wantHits := func(after string, n int) {
+		t.Helper()
+		for _, d := range []digest.Digest{m.Digest, digest.FromBytes(layer)} {
+			if i, ok := h.Disk.Lookup(d); !ok || i.Hits != n {
+				t.Errorf("after %s %s has %d hits, held %v; want %d", after, d, i.Hits, ok, n)
+			}
+		}
+	}
+	wantHits("the push", 0)
+	h.Want(200, "HEAD", "/v2/team/app/manifests/v1", nil)
+	wantHits("HEAD", 0)
+	for range 3 { // in less than a minute
+		h.Want(200, "GET", "/v2/team/app/manifests/v1", nil)
+		wantHits("GET", 1)
 	}
 }

@@ -1,4 +1,4 @@
-package mirror_test
+package pull_test
 
 import (
 	"bytes"

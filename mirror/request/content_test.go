@@ -1,7 +1,8 @@
-package mirror_test
+package request_test
 
 import (
 	"bytes"
+	"dray/mirror/mirrortest"
 	"io"
 	"net"
 	"net/http"
@@ -44,7 +45,7 @@ func (l *kernelListener) Accept() (net.Conn, error) {
 // A blob on disk reaches the connection as a file, through everything that is wrapped
 // around it on the way, unless files are to be copied.
 func TestKernelSendsFiles(t *testing.T) {
-	h := newFixture(t)
+	h := mirrortest.New(t, mirrortest.Options{})
 	layer := bytes.Repeat([]byte("layer"), 700_000)
 	m := h.Hold("team/app", "v1", layer)
 	h.Pull("team/app", "v1", m, layer)
@@ -101,7 +102,7 @@ func TestKernelSendsFiles(t *testing.T) {
 // it has come.
 func TestKernelSendsWhatArrives(t *testing.T) {
 	for _, copied := range []bool{false, true} {
-		h := newFixture(t)
+		h := mirrortest.New(t, mirrortest.Options{})
 		layer := bytes.Repeat([]byte("0123456789abcde"), 200_000)
 		m := h.Hold("team/app", "v1", layer)
 		half := make(chan struct{})

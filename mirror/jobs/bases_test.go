@@ -1,4 +1,4 @@
-package mirror_test
+package jobs_test
 
 import (
 	"context"
@@ -17,7 +17,18 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+	"go.uber.org/goleak"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// fixture is a mirror, with what several tests need.
+type fixture struct{ *mirrortest.Fixture }
+
+func newFixture(t testing.TB) *fixture {
+	t.Helper()
+	return &fixture{mirrortest.New(t, mirrortest.Options{})}
+}
 
 // learning is a fixture that learns base images.
 func learning(t *testing.T) (*fixture, *meta.Bases) {
@@ -26,7 +37,7 @@ func learning(t *testing.T) (*fixture, *meta.Bases) {
 		bases = meta.NewBases(h.Facts, meta.BasesOptions{})
 		o.Bases = bases
 	}})
-	return &fixture{Fixture: h}, bases
+	return &fixture{h}, bases
 }
 
 // layersOf are the layers that a configuration names.

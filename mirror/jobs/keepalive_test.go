@@ -1,4 +1,4 @@
-package mirror_test
+package jobs_test
 
 import (
 	"context"
@@ -256,6 +256,31 @@ func TestKeepAliveAbsent(t *testing.T) {
 		time.Sleep(time.Hour)
 		s.want(t, "a", 2) // by digest, and by the tag it was pulled by
 		time.Sleep(3 * day)
+		s.want(t)
+	})
+}
+
+// An image whose last touch lies in the future is touched, and then a day later.
+func TestTouchedInTheFuture(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, s, l, stop := kept(t)
+		stop()
+		touches := meta.NewTouches(h.Facts, meta.TouchesOptions{})
+		for touch, err := range touches.All(t.Context()) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			touch.Touched, touch.Pulled = time.Now().Add(1000*day), touch.Repo == "a"
+			if err := touches.Set(t.Context(), touch.Upstream, touch.Repo, touch.Digest, touch.TouchFact); err != nil {
+				t.Fatal(err)
+			}
+		}
+		l, stop = h.keeping(h.Facts, s)
+		defer stop()
+		h.pullBy(l, "b") // a was pulled before the restart
+		time.Sleep(3 * time.Minute)
+		s.want(t, "a", 1, "b", 1)
+		time.Sleep(day / 2)
 		s.want(t)
 	})
 }

@@ -1,4 +1,4 @@
-package mirror_test
+package pull_test
 
 import (
 	"testing"
@@ -70,30 +70,5 @@ func TestAbsentInTheFuture(t *testing.T) {
 		if w := h.Want(200, "GET", "/v2/team/app/manifests/v2", nil); w.Body.Len() != len(m.Raw) {
 			t.Errorf("%d bytes", w.Body.Len())
 		}
-	})
-}
-
-// An image whose last touch lies in the future is touched, and then a day later.
-func TestTouchedInTheFuture(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		h, s, l, stop := kept(t)
-		stop()
-		touches := meta.NewTouches(h.Facts, meta.TouchesOptions{})
-		for touch, err := range touches.All(t.Context()) {
-			if err != nil {
-				t.Fatal(err)
-			}
-			touch.Touched, touch.Pulled = time.Now().Add(1000*day), touch.Repo == "a"
-			if err := touches.Set(t.Context(), touch.Upstream, touch.Repo, touch.Digest, touch.TouchFact); err != nil {
-				t.Fatal(err)
-			}
-		}
-		l, stop = h.keeping(h.Facts, s)
-		defer stop()
-		h.pullBy(l, "b") // a was pulled before the restart
-		time.Sleep(3 * time.Minute)
-		s.want(t, "a", 1, "b", 1)
-		time.Sleep(day / 2)
-		s.want(t)
 	})
 }

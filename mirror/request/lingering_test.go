@@ -1,4 +1,4 @@
-package mirror_test
+package request_test
 
 import (
 	"bytes"
@@ -16,7 +16,10 @@ import (
 	"dray/upstream/oci"
 
 	"github.com/opencontainers/go-digest"
+	"go.uber.org/goleak"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // requestContext is the context of a request that counts what was derived from it and has not been
 // released. It does not end with its request, so that nothing is released by that.
@@ -61,7 +64,7 @@ func (remover) DeleteBlob(context.Context, upstream.Repo, digest.Digest) error  
 // An answer leaves no timer and no context behind, whatever was asked for and whatever became of
 // it.
 func TestNothingLingersAfterAnAnswer(t *testing.T) {
-	h := &fixture{Fixture: mirrortest.New(t, mirrortest.Options{MemoryBytes: 1 << 20})}
+	h := mirrortest.New(t, mirrortest.Options{MemoryBytes: 1 << 20})
 	h.Upstream.Deleter = remover{h.Registry}
 	layer := bytes.Repeat([]byte("layer"), 50_000)
 	m := h.Hold("team/app", "v1", layer)

@@ -1,0 +1,69 @@
+package push_test
+
+import (
+	"io"
+	"net/http/httptest"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"dray/mirror"
+	"dray/mirror/mirrortest"
+
+	"github.com/opencontainers/go-digest"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// An upload that its client left alone ends, and gives back its bytes and its place; one in use does not.
+func TestUploadExpires(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := mirrortest.New(t, mirrortest.Options{Change: func(_ *mirrortest.Fixture, o *mirror.Options) { o.MaxUploadsPerClient = 2 }})
+		start := func() string {
+			return h.Want(202, "POST", "/v2/team/app/blobs/uploads/", nil).Header().Get("Location")
+		}
+		idle, busy := start(), start()
+		h.Want(429, "POST", "/v2/team/app/blobs/uploads/", nil)
+		h.Want(202, "PATCH", idle, []byte("some bytes"))
+		body, feed := io.Pipe()
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			w := httptest.NewRecorder()
+			if h.Listener.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), "PATCH", busy, body)); w.Code != 202 {
+				t.Errorf("PATCH: %d %s", w.Code, w.Body)
+			}
+		})
+		if _, err := feed.Write([]byte("a request is on it")); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(59 * time.Minute)
+		h.Want(204, "GET", idle, nil)
+		time.Sleep(70 * time.Minute)
+		feed.Close()
+		wg.Wait()
+		h.Want(404, "GET", idle, nil)
+		h.Want(404, "PATCH", idle, []byte("x"))
+		h.Want(204, "GET", busy, nil)
+		start()
+		h.Want(429, "POST", "/v2/team/app/blobs/uploads/", nil)
+	})
+}
+
+// Blobs of a push that never got its manifest are let go.
+func TestStagedExpire(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := mirrortest.New(t, mirrortest.Options{})
+		blob := []byte("a blob without manifest")
+		h.Want(201, "POST", "/v2/team/app/blobs/uploads/?digest="+digest.FromBytes(blob).String(), blob)
+		time.Sleep(59 * time.Minute)
+		if n := h.Counted("dray_push_blobs_pinned"); n != 1 {
+			t.Errorf("%v staged, want 1", n)
+		}
+		time.Sleep(10 * time.Minute)
+		if n := h.Counted("dray_push_blobs_pinned"); n != 0 {
+			t.Errorf("%v staged are left", n)
+		}
+	})
+}
