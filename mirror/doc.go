@@ -1,21 +1,17 @@
-// Package mirror is the front door: listeners with a role, routes, pulls, pushes
-// and upload sessions.
+// Package mirror is the front door of the process: it serves listeners, and puts the rooms behind
+// them together.
 //
-// It is where the cache, which has never heard of the protocol, and the upstreams,
-// which have never heard of the cache, meet. One Mirror is shared by all listeners
-// of a process; a Listener is the http.Handler of one of them.
+// A [Listener] is the http.Handler of one address. It finds out what a request means, checks the
+// rights, looks up the handler in one table from kind and method, and writes the line of the access
+// log. The handlers are in pull and push. A [Mirror] is what all listeners share: the store of
+// repositories, the checks, the jobs, the handlers, and the tasks that Run waits for. It knows no
+// policy, and talks to no upstream itself.
+//
+// The composition root gives it what it hands on: the cache and the facts, the queue, and a
+// function that takes events for notify. It shows the reports of pipeline.
 //
 // Invariants:
-//   - bytes are shared by all repositories, visibility is not: a digest is served
-//     to a repository only when a manifest that came through it references the
-//     digest, or when the upstream vouches for it;
-//   - a failing cache or metadata store costs a question to the upstream, never a
-//     pull; an upstream that fails is never answered as "not found";
-//   - a push is acknowledged when the upstream has accepted the manifest, and a
-//     blob is called present only when it is held for this push or known at the
-//     target;
-//   - what is answered again without reading facts has a lease on them, and rights
-//     are checked before every answer;
-//   - work that serves more than the client who asked first runs on the Mirror's
-//     account and is waited for by Run.
+//   - Rights are checked before every answer, also before one that is sent again from memory.
+//   - Work that serves more than the client that asked first runs on the Mirror's account, and Run
+//     waits for it.
 package mirror

@@ -9,6 +9,7 @@
 //     the caller's to verify;
 //   - redirects are followed here, without credentials;
 //   - what registries do differently is data (Quirks), not code that looks at host names;
-//   - one concern per wrapper: Retry repeats, Breaker refuses, Limiter paces, Creating creates. Client itself repeats only
+//   - one concern per wrapper: Retry repeats, Breaker refuses while a registry fails, Limiter paces, Creating creates
+//     repositories that are missing. Client itself repeats only
 //     uploads, because only it can tell whether a repetition is safe.
 package upstream

@@ -2,7 +2,7 @@
 // minute.
 //
 // Invariants:
-//   - It only reads the Prometheus gatherer: what is published was counted once,
+//   - It only reads the Prometheus gatherer, and of package pulls the names of its counters: what is published was counted once,
 //     elsewhere. A pull never causes a call.
 //   - What could not be published keeps the minute it happened in and goes with
 //     a later request. Only a bounded number of data points waits; the oldest

@@ -1,6 +1,7 @@
 // Package hosted is a registry whose content lies here alone: what is pushed to it is never sent on.
 //
-// It is an upstream like others to the mirror: a Source, a Sink, a Lister and a Deleter. Invariants:
+// It is an upstream like others to the mirror: a Source, a Sink, a Lister and a Deleter. Rules that
+// drop what is old name repositories by patterns. Invariants:
 //
 //   - What a repository has (its manifests and tags) is one file, replaced by one rename after it is on stable storage, and
 //     only after everything that it names is. An acknowledged push survives a kill -9, and a half one was never there.

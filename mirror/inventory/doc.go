@@ -1,5 +1,6 @@
 // Package inventory shows those who look after dray what its cache holds, as the
-// images that it belongs to, and takes away or keeps what they name.
+// images that it belongs to, and takes away or keeps what they name. Its answers are the types
+// of admin/api.
 //
 // Invariants:
 //   - Facts say which repository an image belongs to, the directory says what is held.

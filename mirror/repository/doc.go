@@ -1,14 +1,15 @@
-// Package repository is one repository of one upstream: where its content is,
-// and which request may have it.
+// Package repository is one repository of one upstream: where its content is, and which request may
+// have it.
 //
-// [Repo.LocateBlob] and [Repo.LocateManifest] are the only answer to the
-// question where content is. The places, and for each need the order in which
-// they are asked, stand in one table in locate.go. A new place, such as another
+// [Repo.LocateBlob] and [Repo.LocateManifest] are the only answer to the question where content is.
+// The places are the cache, the blobs that pushes have staged, the queue of pushes, the build
+// caches, what facts (cache/meta) remember of the upstream, and the upstream itself. For each need,
+// the order in which they are asked stands in one table in locate.go. A new place, such as another
 // member of a fleet, is one more row of it.
 //
-// The package also records and forgets what it learns about content, and holds
-// two tables: the blobs that pushes have staged here, and the manifests that
-// wait for one that refers to them.
+// The package records what it learns about content, and forgets it. It owns two tables, since
+// Locate looks into both: [Staging], the blobs that pushes have brought, and [Waiting], the
+// manifests that passed their checks and wait for the index that refers to them.
 //
 // Invariants:
 //   - Bytes are shared by all repositories, visibility is not. A repository may
