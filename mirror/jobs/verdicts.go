@@ -180,7 +180,7 @@ func attachedBefore(ctx context.Context, a attachment, man *oci.Manifest) (bool,
 	if !a.repo.KnownAtTarget(ctx, man.Digest) {
 		return false, nil
 	}
-	_, err := a.repo.AskManifest(ctx, oci.Reference{Digest: man.Digest})
+	_, err := a.repo.Up.Source.StatManifest(ctx, a.remote(), oci.Reference{Digest: man.Digest}, oci.AnyManifest())
 	if !oci.NotFound(err) {
 		return err == nil, err
 	}
