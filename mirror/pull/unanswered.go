@@ -58,7 +58,8 @@ func (p *Puller) ask(x *request.Request, accept []string) (a *answer, err error)
 		return err
 	}
 	if x.R.Method != http.MethodHead || !ref.ByDigest() && p.mayBeStale(ctx, t) {
-		return a, ask(ctx)
+		err = ask(ctx)
+		return a, err
 	}
 	err = p.orSend(ctx, x, oci.ErrManifestUnknown, ask)
 	return a, err
