@@ -338,15 +338,26 @@ func TestQueueIsListed(t *testing.T) {
 	}
 }
 
-// Why a push is not at its registry shows from the first failure on, and not only when a whole attempt has come to nothing.
+// Why a push is not at its registry shows from the first failure on, and not only when a whole attempt has come to nothing: also when the
+// first thing that fails is the question whether the registry has a blob.
 func TestQueueShowsTrouble(t *testing.T) {
-	s := startStack(t, t.TempDir(), acknowledging...)
+	dir := t.TempDir()
+	s := startStack(t, dir, acknowledging...)
+	shows := func() {
+		t.Helper()
+		s.until(func() bool { return s.queue.List()[0].Error != "" })
+		if e := s.queue.List()[0]; e.State != queue.Forwarding || e.Attempts != 1 {
+			t.Errorf("it shows after attempt %d, when the push is %s", e.Attempts, e.State)
+		}
+	}
 	s.push("team/app", "v0", layerOf(1, 1000))
 	s.forwarded()
 	s.ecr.AddFault(ecrtest.Fault{Status: 503, Count: 1 << 30})
 	s.push("team/app", "v1", layerOf(2, 1000))
-	s.until(func() bool { return s.queue.List()[0].Error != "" })
-	if e := s.queue.List()[0]; e.State != queue.Forwarding || e.Attempts != 1 {
-		t.Errorf("it shows after attempt %d, when the push is %s", e.Attempts, e.State)
-	}
+	shows()
+	s.stop()
+	s.ecr.ClearFaults()
+	s.ecr.AddFault(ecrtest.Fault{Kinds: []ecrtest.Kind{ecrtest.KindBlobHead}, Status: 503, Count: -1})
+	s = startBefore(t, s.ecr, s.hub, dir, acknowledging...)
+	shows()
 }

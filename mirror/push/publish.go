@@ -135,7 +135,7 @@ func (p *publisher) ensure(ctx context.Context, how upstream.Call, r repository.
 }
 
 func (p *publisher) ensureBlob(ctx context.Context, how upstream.Call, r repository.Repo, d digest.Digest) error {
-	at, err := r.LocateBlob(ctx, d, repository.Publish)
+	at, err := r.LocateBlobBy(ctx, how, d, repository.Publish)
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"dray/upstream"
 	"dray/upstream/oci"
 
 	"github.com/opencontainers/go-digest"
@@ -55,6 +56,9 @@ const (
 	Held
 	// Kept: it is visible or in the build caches, and its bytes are on stable storage.
 	Kept
+	// RememberedHeld: the upstream confirmed it some time ago, it is visible, and its bytes are in
+	// memory or on disk.
+	RememberedHeld
 	// InStaging: a push that is under way has brought it.
 	InStaging
 	// InQueue: a push that was acknowledged and is still to be forwarded has brought it.
@@ -81,8 +85,8 @@ type Location struct {
 	Place Place
 	// Size is in bytes, -1 where it is not known. A manifest may tell the size of what is Nowhere.
 	Size int64
-	// When is when the upstream confirmed it, for what is Remembered, Confirmed, Answered or Shared;
-	// zero where an older dray recorded it.
+	// When is when the upstream confirmed it, for what is Remembered, RememberedHeld, Confirmed,
+	// Answered or Shared; zero where an older dray recorded it.
 	When time.Time
 	// Manifest is the content, where a manifest was located and is here.
 	Manifest *Manifest
@@ -119,9 +123,9 @@ var orders = [needs]order{
 		"A 200 promises that a push which leaves the blob out will succeed: it is on its way, or the upstream has it. That the " +
 			"cache holds it proves nothing about the upstream."},
 	LeaveToQueue: {LeaveToQueue,
-		[]Place{InStaging, InQueue, Held},
+		[]Place{InStaging, InQueue, RememberedHeld},
 		[]Place{InQueue},
-		"The push that follows needs the bytes, or the upstream's word at that moment: a remembered fact is not enough."},
+		"The push that follows needs the bytes, or the upstream's word at that moment: a remembered fact has to come with the bytes."},
 	Wait: {Wait,
 		[]Place{InStaging, InQueue, Remembered, Visible},
 		nil,
@@ -158,9 +162,14 @@ var orders = [needs]order{
 // LocateBlob finds a blob for a need. An error is the upstream's, for a place where it is asked, or
 // its recent answer that there is no such blob. A store of facts that fails has nothing.
 func (r Repo) LocateBlob(ctx context.Context, d digest.Digest, need Need) (Location, error) {
+	return r.LocateBlobBy(ctx, upstream.Call{}, d, need)
+}
+
+// LocateBlobBy is LocateBlob with questions to the upstream that are sent as how says.
+func (r Repo) LocateBlobBy(ctx context.Context, how upstream.Call, d digest.Digest, need Need) (Location, error) {
 	size := int64(-1)
 	for _, place := range orders[need].blobs {
-		at, ok, err := blobAt(ctx, r, d, place)
+		at, ok, err := blobAt(ctx, how, r, d, place)
 		if ok || err != nil {
 			at.Place = place
 			return at, err
@@ -173,7 +182,7 @@ func (r Repo) LocateBlob(ctx context.Context, d digest.Digest, need Need) (Locat
 }
 
 // blobAt asks one place for a blob.
-func blobAt(ctx context.Context, r Repo, d digest.Digest, place Place) (at Location, ok bool, err error) {
+func blobAt(ctx context.Context, how upstream.Call, r Repo, d digest.Digest, place Place) (at Location, ok bool, err error) {
 	s := r.store
 	switch place {
 	case Visible:
@@ -185,6 +194,10 @@ func blobAt(ctx context.Context, r Repo, d digest.Digest, place Place) (at Locat
 	case Held:
 		if _, visible, _ := r.visible(ctx, d); visible {
 			at.Size, ok = s.cache.Stat(d)
+		}
+	case RememberedHeld:
+		if at, ok, _ = remembered(ctx, r, d); ok {
+			_, ok, _ = blobAt(ctx, how, r, d, Held)
 		}
 	case Kept:
 		return kept(ctx, r, d)
@@ -203,7 +216,7 @@ func blobAt(ctx context.Context, r Repo, d digest.Digest, place Place) (at Locat
 		return remembered(ctx, r, d)
 	case Confirmed:
 		asked := time.Now()
-		size, err := r.Ask(ctx, d)
+		size, err := r.Ask(ctx, how, d)
 		if oci.NotFound(err) {
 			return at, false, nil
 		}
@@ -229,7 +242,7 @@ func remembered(ctx context.Context, r Repo, d digest.Digest) (at Location, ok b
 
 // kept finds a blob on stable storage, and puts there what is in memory alone.
 func kept(ctx context.Context, r Repo, d digest.Digest) (at Location, ok bool, err error) {
-	_, stored, _ := blobAt(ctx, r, d, InBuildCache)
+	_, stored, _ := blobAt(ctx, upstream.Call{}, r, d, InBuildCache)
 	if _, visible, _ := r.visible(ctx, d); !visible && !stored {
 		return at, false, nil
 	}
@@ -294,7 +307,7 @@ func (r Repo) Confirm(ctx context.Context, d digest.Digest) (int64, error) {
 	}
 	return r.store.confirms.Do(ctx, r.Key(d), func(ctx context.Context) (int64, error) {
 		asked := time.Now()
-		size, err := r.Ask(ctx, d)
+		size, err := r.Ask(ctx, upstream.Call{}, d)
 		if err != nil {
 			r.NoBlob(d).Remember(ctx, asked, err)
 			return 0, err

@@ -148,9 +148,18 @@ var arrangements = []struct {
 		name: "held",
 		put:  func(f *fixture) { f.put(); f.link() },
 		blob: map[Need]Place{
-			Serve: Visible, ServePusher: Visible, ServeHere: Held, LeaveToQueue: Held, Judge: Visible, Wait: Visible, Publish: Held, Acknowledge: Kept,
+			Serve: Visible, ServePusher: Visible, ServeHere: Held, Judge: Visible, Wait: Visible, Publish: Held, Acknowledge: Kept,
 		},
 		manifest: map[Need]Place{Serve: Held, ServePusher: Held, ServeHere: Held, Judge: Held, Landed: Held},
+	},
+	{
+		name: "held, and confirmed some time ago",
+		put:  func(f *fixture) { f.put(); f.link(); f.RecordAtTarget(f.Context(), f.digest, f.size()) },
+		blob: map[Need]Place{
+			Serve: Visible, ServePusher: Visible, ServeHere: Held, LeaveOut: Remembered, LeaveToQueue: RememberedHeld, Judge: Visible, Wait: Remembered,
+			Publish: Remembered, Acknowledge: Kept,
+		},
+		manifest: map[Need]Place{Serve: Held, ServePusher: Held, ServeHere: Held, LeaveOut: Remembered, Judge: Held, Landed: Held},
 	},
 	{
 		name: "here through another repository, and not in this one",
@@ -261,7 +270,7 @@ func (f *fixture) wants(what string, want Place, at Location, err error, order [
 		if at.Manifest == nil || at.Manifest.Digest != f.digest {
 			f.Errorf("%s: found no manifest", what)
 		}
-	case Confirmed, Answered, Shared, Remembered:
+	case Confirmed, Answered, Shared, Remembered, RememberedHeld:
 		if at.When.IsZero() {
 			f.Errorf("%s: confirmed at no time", what)
 		}

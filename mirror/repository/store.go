@@ -193,8 +193,8 @@ func (r Repo) CheckPush() error {
 }
 
 // Ask asks the upstream for the size of a blob, in bytes, and records that it has the blob.
-func (r Repo) Ask(ctx context.Context, d digest.Digest) (int64, error) {
-	size, err := r.Up.Source.StatBlob(ctx, r.Remote(), d)
+func (r Repo) Ask(ctx context.Context, how upstream.Call, d digest.Digest) (int64, error) {
+	size, err := r.Up.Source.StatBlob(ctx, r.Remote().With(how), d)
 	if err == nil {
 		r.RecordAtTarget(ctx, d, size)
 	}
