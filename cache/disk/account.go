@@ -137,6 +137,26 @@ func (a *account) unref(e *entry) {
 	a.settle(e)
 }
 
+// tend references an entry for work of the directory's own, such as syncing it. Until untend the
+// entry is not evicted, but that is no use of it, and operators may purge it. Needs mu.
+func (a *account) tend(e *entry) {
+	e.refs.Add(1)
+	e.tended++
+}
+
+// untend ends what tend began.
+func (a *account) untend(e *entry) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	e.tended-- // under the lock with the reference, else a user would seem to come
+	if e.refs.Add(-1) == 0 && e.unlinked.Load() {
+		a.settle(e)
+	}
+}
+
+// users returns the references of those who read an entry or need it. Needs mu.
+func (a *account) users(e *entry) int32 { return e.refs.Load() - int32(e.tended) }
+
 // settle takes the blocks of an unlinked entry that nobody holds off the account, once. Needs mu.
 func (a *account) settle(e *entry) {
 	if e.refs.CompareAndSwap(0, -1) {
@@ -215,14 +235,14 @@ func (a *account) occupied(n int64) {
 	a.pending -= n
 }
 
-// takeDirty returns what waits to be synced, referenced: an unlinked name must not be
-// taken for another file.
+// takeDirty returns what waits to be synced, tended. An operator may purge one all the same; the
+// file that then comes under its name has the same bytes.
 func (a *account) takeDirty() []*entry {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	batch := make([]*entry, 0, len(a.dirty))
 	for e := range a.dirty {
-		e.refs.Add(1)
+		a.tend(e)
 		batch = append(batch, e)
 	}
 	clear(a.dirty)

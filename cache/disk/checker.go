@@ -22,9 +22,11 @@ func (c *checker) run(ctx context.Context) {
 	}
 	c.mu.RUnlock()
 	for _, e := range all {
-		e.refs.Add(1)
+		c.mu.Lock()
+		c.tend(e)
+		c.mu.Unlock()
 		err := c.verify(ctx, e, e.path())
-		c.unref(e)
+		c.untend(e)
 		if ctx.Err() != nil {
 			return
 		}

@@ -141,9 +141,9 @@ func (c *contents) Purge(ctx context.Context, dg digest.Digest, unless Unless) e
 	return c.with(ctx, "purge", dg, func(e *entry) error {
 		return c.room.removeIf(ctx, e, func() bool {
 			if unless == UnlessNeeded {
-				return e.refs.Load() < needed && c.kept[dg].received == 0
+				return c.users(e) < needed && c.kept[dg].received == 0
 			}
-			return e.refs.Load() == 1 && c.kept[dg] == claims{} // the one is this call
+			return c.users(e) == 1 && c.kept[dg] == claims{} // the one is this call
 		})
 	})
 }

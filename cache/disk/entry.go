@@ -16,16 +16,17 @@ const maxHits = 3
 type entry struct {
 	key
 	size  int64
-	refs  atomic.Int32  // readers, and pins of a push; while above zero the entry is not evicted
+	refs  atomic.Int32  // readers, pins of a push, tended; while above zero the entry is not evicted
 	hits  atomic.Uint32 // saturating; all that a hit writes
 	touch atomic.Int64  // last use in Unix nanoseconds, as far as the file knows it
 
 	unlinked atomic.Bool // the file is gone, its blocks are held by readers at most
 
 	// Guarded by account.mu.
-	suspect bool // from an unclean stop, not yet verified
-	clean   bool // marked on disk as synced
-	gone    bool // out of the index
+	suspect bool  // from an unclean stop, not yet verified
+	clean   bool  // marked on disk as synced
+	gone    bool  // out of the index
+	tended  uint8 // how many of refs are the directory's own; see account.tend
 
 	queue      *fifo // guarded as the policy is
 	prev, next *entry

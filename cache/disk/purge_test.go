@@ -2,6 +2,7 @@ package disk
 
 import (
 	"errors"
+	"sync"
 	"testing"
 	"time"
 
@@ -71,6 +72,52 @@ func TestPurge(t *testing.T) {
 	wantMissing(t, d, dg)
 	if s := d.Stats(); s.Bytes != 0 || s.Blobs != 0 {
 		t.Errorf("%+v are left of nothing", s)
+	}
+}
+
+// TestPurgeOfWhatIsTended: that the directory syncs a blob, or verifies it again, is no use of it.
+func TestPurgeOfWhatIsTended(t *testing.T) {
+	for _, op := range []Op{OpSync, OpRead} {
+		t.Run(string(op), func(t *testing.T) {
+			reached, gate := make(chan struct{}), make(chan struct{})
+			wait := sync.OnceFunc(func() { close(reached); <-gate })
+			d := opened(t, Options{Scrub: Scrub{Interval: time.Hour}, Fault: func(at Op, _ string) error {
+				if at == op {
+					wait()
+				}
+				return nil
+			}})
+			dg := mustStore(t, d, random(1, 9000))
+			stop := running(t, d)
+			goOn := sync.OnceFunc(func() { close(gate) })
+			defer goOn()
+			<-reached
+			if i, held := d.Lookup(dg); !held || i.Open {
+				t.Errorf("%+v, held: %v", i, held)
+			}
+			release, ok := d.Pin(dg)
+			if !ok {
+				t.Fatal("not held")
+			}
+			if i, _ := d.Lookup(dg); !i.Open {
+				t.Error("who needs it does not count")
+			}
+			for _, unless := range []Unless{UnlessInUse, UnlessNeeded} {
+				if err := d.Purge(t.Context(), dg, unless); !errors.Is(err, ErrInUse) {
+					t.Errorf("unless %v: %v, want %v", unless, err, ErrInUse)
+				}
+			}
+			release()
+			if err := d.Purge(t.Context(), dg, UnlessInUse); err != nil {
+				t.Error(err)
+			}
+			wantMissing(t, d, dg)
+			goOn()
+			stop()
+			if s := d.Stats(); s.Bytes != 0 || s.Blobs != 0 || s.Unsynced != 0 {
+				t.Errorf("%+v are left of nothing", s)
+			}
+		})
 	}
 }
 

@@ -115,13 +115,13 @@ func (s *scrubber) shard(shard string) bool {
 // visit verifies one blob and then rests for as long as its share of the interval lasts.
 func (s *scrubber) visit(dg digest.Digest) bool {
 	began := time.Now()
-	s.mu.RLock()
+	s.mu.Lock()
 	e, used := s.index.get(dg), max(s.used, blockSize)
 	held := e != nil && !e.suspect // others verify suspects
 	if held {
-		e.refs.Add(1)
+		s.tend(e)
 	}
-	s.mu.RUnlock()
+	s.mu.Unlock()
 	if !held {
 		return true
 	}
@@ -137,7 +137,7 @@ func (s *scrubber) visit(dg digest.Digest) bool {
 		err = s.room.remove(s.ctx, e)
 	}
 	share := time.Duration(float64(s.interval) * float64(e.blocks()) / float64(used))
-	s.unref(e)
+	s.untend(e)
 	if s.ctx.Err() != nil {
 		return false
 	}

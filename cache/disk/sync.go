@@ -37,7 +37,7 @@ func (s *syncer) syncDirty() {
 		wg.Go(func() {
 			for e := range work {
 				err := s.seal(e.path())
-				s.unref(e)
+				s.untend(e)
 				if err == nil {
 					marked <- e
 				} else if !errors.Is(err, fs.ErrNotExist) {
