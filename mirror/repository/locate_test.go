@@ -19,7 +19,10 @@ import (
 	"dray/upstream/oci"
 
 	"github.com/opencontainers/go-digest"
+	"go.uber.org/goleak"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // source is an upstream that has some content, and counts the questions about it.
 type source struct {
