@@ -3,6 +3,7 @@ package push_test
 import (
 	"io"
 	"net/http/httptest"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -45,6 +46,7 @@ func TestUploadExpires(t *testing.T) {
 		wg.Wait()
 		h.Want(404, "GET", idle, nil)
 		h.Want(404, "PATCH", idle, []byte("x"))
+		time.Sleep(30 * time.Minute) // its time begins with the end of its last request
 		h.Want(204, "GET", busy, nil)
 		start()
 		h.Want(429, "POST", "/v2/team/app/blobs/uploads/", nil)
@@ -65,5 +67,33 @@ func TestStagedExpire(t *testing.T) {
 		if n := h.Counted("dray_push_blobs_pinned"); n != 0 {
 			t.Errorf("%v staged are left", n)
 		}
+	})
+}
+
+// A request waits for another one on the same upload, for a while: a client that reconnects meets
+// its own dying request.
+func TestUploadIsUsedByOneRequest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := mirrortest.New(t, mirrortest.Options{})
+		at := h.Want(202, "POST", "/v2/team/app/blobs/uploads/", nil).Header().Get("Location")
+		body, feed := io.Pipe()
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			h.Listener.ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(t.Context(), "PATCH", at, body))
+		})
+		if _, err := feed.Write([]byte("half of it")); err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		w := h.Do("GET", at, nil)
+		if took := time.Since(began); w.Code != 400 || took != 10*time.Second {
+			t.Errorf("beside another request: %d after %v\n%s", w.Code, took, w.Body)
+		}
+		wg.Go(func() { time.Sleep(5 * time.Second); feed.Close() })
+		if w := h.Want(204, "GET", at, nil); w.Header().Get("Range") != "0-9" {
+			t.Errorf("of the upload is here: %s", w.Header().Get("Range"))
+		}
+		wg.Wait()
+		h.Want(404, "GET", strings.Replace(at, "team/app", "team/other", 1), nil)
 	})
 }
