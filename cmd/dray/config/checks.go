@@ -7,72 +7,85 @@ import (
 	"time"
 )
 
-// Checks say what must be true of images before they land at an upstream. An upstream names those that count for it; the first one with a
-// pattern for a repository is used. docs/pipeline.md explains each stage, with an example.
+// Checks lists the conditions that images must meet before dray forwards them to an upstream. An
+// upstream names the entries that apply to it, and dray uses the first with a pattern for the
+// repository. docs/pipeline.md explains each stage, with an example.
 type Checks struct {
-	// Name by which an upstream refers to them, in metrics and reports: written like the name of an upstream.
+	// The name by which an upstream, metrics and reports refer to this entry. It follows the rules
+	// for names of upstreams.
 	Name string `yaml:"name"`
-	// Patterns of repository names; `*` stands for any characters, slashes included. Default: `*`, every repository.
+	// Patterns of repository names; `*` stands for any characters, slashes included. Default: `*`,
+	// every repository.
 	Repositories []string `yaml:"repositories"`
-	// When layers flow on: `early`, while they come, each being completed at the registry when it has been looked at (a registry shows nobody a
-	// layer without a manifest); or `hold`, not a byte before the verdict, which makes pushes take longer. Default: `early`.
+	// The time at which dray forwards layers: `early` sends them while they arrive, and completes
+	// each at the registry when its own checks are done (a registry shows nobody a layer without a
+	// manifest). `hold` sends no byte before the verdict, which makes pushes take longer. Default:
+	// `early`.
 	Forward ForwardWhen `yaml:"forward"`
-	// What becomes of manifests pushed by digest that pass: `hold`, they wait until an index or a tag that refers to them passes, so that a rejected
-	// index leaves nothing behind; or `forward`, for who deploys by digest. Default: `hold`.
+	// The handling of manifests that clients push by digest and that pass: with `hold` they wait
+	// until an index or a tag that refers to them passes, so that a rejected index leaves nothing
+	// behind. `forward` forwards them at once; use it if you deploy by digest. Default: `hold`.
 	DigestPush DigestPush `yaml:"digest_push"`
-	// How long they wait. Default: `1h`.
+	// The time for which `hold` waits. Default: `1h`.
 	HoldFor Duration `yaml:"hold_for"`
-	// Layers that a client does not send, because the registry has them: `scan` fetches those that nobody has looked at, `trust` leaves them alone.
-	// Default: `scan`.
+	// The handling of layers that a client does not send because the registry has them: `scan`
+	// fetches those that the stages have not examined yet, `trust` accepts them. Default: `scan`.
 	UnseenLayers UnseenLayers `yaml:"unseen_layers"`
-	// How long a client built on containerd waits for the verdict; it gives up after 30 s. Other clients wait ten minutes. Default: `20s`.
+	// The time for which dray lets a client that is built on containerd wait for the verdict. Such
+	// a client gives up after 30 s. Other clients wait for ten minutes. Default: `20s`.
 	Within Duration `yaml:"within"`
-	// What becomes of a push whose verdict takes longer: `reject`, with a message that asks to push again, or `warn`, it lands, and the log says so. Default: `reject`.
+	// The answer to a push whose verdict takes longer: `reject` refuses it, with a message that
+	// asks to push again. `warn` forwards the image, and the log says so. Default: `reject`.
 	OnTimeout OnError `yaml:"on_timeout"`
-	// Whether the verdict on an image that has landed is put beside it, as an OCI artifact that refers to it (`application/vnd.dray.verdict.v1+json`). Default: `false`.
+	// If `true`, dray stores the verdict beside the image in the registry, as an OCI artifact that
+	// refers to it (`application/vnd.dray.verdict.v1+json`). Default: `false`.
 	Attach bool `yaml:"attach,omitempty"`
-	// Bounds on what a layer may make dray do.
+	// The bounds on what a layer may make dray do.
 	Archive ArchiveCheck `yaml:"archive"`
-	// Names of repositories and tags.
+	// The stage for names of repositories and tags.
 	Names NamesCheck `yaml:"names,omitempty"`
-	// Sizes, platforms and media types.
+	// The stage for sizes, platforms and media types.
 	Shape ShapeCheck `yaml:"shape,omitempty"`
-	// Labels and annotations.
+	// The stage for labels and annotations.
 	Metadata MetadataCheck `yaml:"metadata,omitempty"`
-	// Users, variables, ports and files with special rights.
+	// The stage for users, variables, ports, and files with special rights.
 	Runtime RuntimeCheck `yaml:"runtime,omitempty"`
-	// What images are built on.
+	// The stage for the images that others are built on.
 	Base BaseCheck `yaml:"base,omitempty"`
-	// What is declared about an image: provenance and SBOM.
+	// The stage for the provenance and the SBOM that an image declares.
 	Attestations AttestationsCheck `yaml:"attestations,omitempty"`
-	// Rules of your own.
+	// The stage for rules of your own.
 	Rules RulesCheck `yaml:"rules,omitempty"`
-	// Credentials in layers.
+	// The stage for credentials in layers.
 	Secrets SecretsCheck `yaml:"secrets,omitempty"`
-	// Malware in layers.
+	// The stage for malware in layers.
 	Clamd ClamdCheck `yaml:"clamd,omitempty"`
 	// Services that judge images.
 	Webhooks []WebhookCheck `yaml:"webhooks,omitempty"`
 	// Programs that judge images.
 	Exec []ExecCheck `yaml:"exec,omitempty"`
-	// Findings that are let pass, for a reason.
+	// Findings that may pass, with the reason.
 	Waivers []Waiver `yaml:"waivers,omitempty"`
 }
 
-// ArchiveCheck bounds layers. Each is decompressed once, in memory, and never written to disk; one that exceeds a bound is looked at no further.
+// ArchiveCheck bounds layers. dray decompresses each layer once, in memory, and never writes its
+// files to disk. It stops reading a layer that exceeds a bound.
 type ArchiveCheck struct {
-	// What becomes of images with a layer that exceeds one of the bounds or cannot be read: `enforce` rejects them, `warn` reports them, and what the other stages cannot
-	// tell of the layer then follows their `on_error`; `off` is `warn`, and looks into layers only where another stage does. Default: `enforce`.
+	// The action for an image with a layer that exceeds a bound or cannot be read: `enforce`
+	// rejects it. `warn` reports it, and each other stage that then cannot judge the layer follows
+	// its own `on_error`. `off` is like `warn`, but dray reads layers only if another stage needs
+	// them. Default: `enforce`.
 	Mode CheckMode `yaml:"mode"`
-	// Most uncompressed bytes for each byte, looked at beyond 64 MiB. Default: `200`.
+	// The most uncompressed bytes for each compressed byte; dray compares them once a layer has
+	// more than 64 MiB. Default: `200`.
 	MaxRatio int `yaml:"max_ratio"`
-	// Most entries of a layer. Default: `1000000`.
+	// The most entries of a layer. Default: `1000000`.
 	MaxEntries int `yaml:"max_entries"`
-	// Most nested directories. Default: `128`.
+	// The most nested directories. Default: `128`.
 	MaxDepth int `yaml:"max_depth"`
-	// Longest path, in bytes. Default: `4096`.
+	// The length of the longest path, in bytes. Default: `4096`.
 	MaxPath int `yaml:"max_path"`
-	// Most uncompressed bytes of a layer. Default: `100GiB`.
+	// The most uncompressed bytes of a layer. Default: `100GiB`.
 	MaxBytes Bytes `yaml:"max_bytes"`
 }
 
@@ -80,17 +93,17 @@ type ArchiveCheck struct {
 type Waiver struct {
 	// Patterns of repository names. Default: every repository.
 	Repositories []string `yaml:"repositories,omitempty"`
-	// Stage of the findings, such as `secrets`. Default: any.
+	// The stage of the findings, such as `secrets`. Default: any.
 	Stage string `yaml:"stage,omitempty"`
-	// Rule of the findings. Default: any.
+	// The rule of the findings. Default: any.
 	Rule string `yaml:"rule,omitempty"`
-	// Pattern of paths within layers, without a leading slash. Default: any.
+	// A pattern of paths within layers, without a leading slash. Default: any.
 	Path string `yaml:"path,omitempty"`
-	// Fingerprint of a finding, from a report. Default: any.
+	// The fingerprint of a finding, from a report. Default: any.
 	Fingerprint string `yaml:"fingerprint,omitempty"`
-	// Why they are let pass.
+	// The reason for the waiver, which the report shows.
 	Reason string `yaml:"reason"`
-	// Last day on which they are, such as `2027-03-31`. Default: no last day.
+	// The last day of the waiver, such as `2027-03-31`. Default: no last day.
 	Until Date `yaml:"until,omitempty"`
 }
 

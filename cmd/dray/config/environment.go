@@ -9,52 +9,53 @@ import (
 	"dray/upstream/auth"
 )
 
-// Environment holds the variables that override the file. Those without `DRAY_` in their names configure a working proxy by themselves.
-// A variable that is set to nothing counts as not set. The first listener is the first of `listeners`.
+// Environment holds variables that override the file. Those without `DRAY_` in their names are
+// enough to configure a working proxy. A variable with an empty value counts as not set. The first
+// listener is the first of `listeners`.
 type Environment struct {
-	// PEM file with the certificate of the first listener.
+	// The PEM file with the certificate of the first listener.
 	TLSCertificate *string `env:"TLS_CERTIFICATE"`
-	// PEM file with the private key of the first listener.
+	// The PEM file with the private key of the first listener.
 	TLSPrivateKey *string `env:"TLS_PRIVATE_KEY"`
-	// Host name of the Amazon ECR registry that plain names on the first listener go to, such as
-	// `123456789012.dkr.ecr.eu-west-1.amazonaws.com`; clients may push to it.
+	// The host name of the Amazon ECR registry that plain names on the first listener go to, such
+	// as `123456789012.dkr.ecr.eu-west-1.amazonaws.com`. Clients may push to it.
 	ECRRegistry *string `env:"ECR_REGISTRY"`
-	// Name that clients use for the first listener, `host[:port]` or a URL; see `external_url`.
+	// The name that clients use for the first listener, `host[:port]` or a URL; see `external_url`.
 	Registry *string `env:"REGISTRY"`
-	// Port of the first listener.
+	// The port of the first listener.
 	Port *Port `env:"PORT"`
-	// AWS region of CloudWatch; without it nothing is published.
+	// The AWS region of CloudWatch. Without it dray publishes nothing.
 	Region *string `env:"REGION"`
 
-	// The configuration file; `--config` goes before it.
+	// The configuration file; `--config` overrides it.
 	Config *string `env:"DRAY_CONFIG"`
-	// Address of the first listener; `PORT` goes before its port.
+	// The address of the first listener; `PORT` overrides its port.
 	Address *string `env:"DRAY_ADDRESS"`
-	// Whether anybody who can connect to the first listener may push.
+	// If `true`, anybody who can connect to the first listener may push.
 	AllowAnonymousPush *bool `env:"DRAY_ALLOW_ANONYMOUS_PUSH"`
-	// Dial this `host:port` for `ECR_REGISTRY`: a VPC endpoint, or a double in tests.
+	// A `host:port` that dray dials for `ECR_REGISTRY`: a VPC endpoint, or a stand-in for tests.
 	ECRAddress *string `env:"DRAY_ECR_ADDRESS"`
-	// PEM file with authorities trusted for `ECR_REGISTRY` besides those of the system.
+	// A PEM file with authorities that dray trusts for `ECR_REGISTRY` besides those of the system.
 	ECRCAFile *string `env:"DRAY_ECR_CA_FILE"`
-	// Directory of the cache.
+	// The directory of the cache.
 	CacheDirectory *string `env:"DRAY_CACHE_DIRECTORY"`
-	// Most bytes kept on disk.
+	// The most bytes on disk.
 	CacheMaxBytes *Bytes `env:"DRAY_CACHE_MAX_BYTES"`
-	// Bytes of the file system that dray leaves free.
+	// The bytes of the file system that dray leaves free.
 	CacheMinFreeBytes *Bytes `env:"DRAY_CACHE_MIN_FREE_BYTES"`
-	// Memory for small content.
+	// The memory for small content.
 	CacheMemoryBytes *Bytes `env:"DRAY_CACHE_MEMORY_BYTES"`
-	// Where small facts are kept.
+	// The address of the Redis for small facts; see `metadata.url`.
 	MetadataURL *SecretURL `env:"DRAY_METADATA_URL"`
 	// The Redis password.
 	MetadataPassword *auth.Secret `env:"DRAY_METADATA_PASSWORD"`
-	// Address of the admin listener, or `off`.
+	// The address of the admin listener, or `off`.
 	AdminAddress *string `env:"DRAY_ADMIN_ADDRESS"`
-	// Least level written to the log.
+	// The lowest level that dray writes to the log.
 	LogLevel *LogLevel `env:"DRAY_LOG_LEVEL"`
-	// Format of the log.
+	// The format of the log.
 	LogFormat *LogFormat `env:"DRAY_LOG_FORMAT"`
-	// Whether every request gets a line in the log.
+	// If `true`, dray writes a line for every request to the log.
 	LogAccess *bool `env:"DRAY_LOG_ACCESS"`
 }
 

@@ -1,90 +1,101 @@
 package config
 
-// NamesCheck decides by names: repositories before a byte is sent, tags when the manifest comes. Tags that tools derive from digests, such as cosign's, and pushes by
-// digest are not asked for their tags.
+// NamesCheck judges names: those of repositories before a client sends a byte, and tags when the
+// manifest comes. The rules for tags do not apply to pushes by digest, nor to tags that tools
+// derive from digests, such as those of cosign.
 type NamesCheck struct {
-	// What becomes of findings: `enforce`, `warn` or `off`. Default: `off`.
+	// The action on findings: `enforce` rejects the image, `warn` reports them, `off` disables the
+	// stage. Default: `off`.
 	Mode CheckMode `yaml:"mode,omitempty"`
-	// What becomes of a push while the registry cannot be asked what a tag is now: `reject` or `warn`. Default: `reject`.
+	// The answer to a push while the registry cannot tell which image a tag points to now: `reject`
+	// or `warn`. Default: `reject`.
 	OnError OnError `yaml:"on_error,omitempty"`
-	// Regular expressions, one of which must fit the whole name of a repository. Default: all names are allowed.
+	// Regular expressions, one of which must match the whole name of a repository. Default: all
+	// names are allowed.
 	Repositories []string `yaml:"repositories,omitempty"`
-	// Regular expressions, one of which must fit the whole tag. Default: all tags are allowed.
+	// Regular expressions, one of which must match the whole tag. Default: all tags are allowed.
 	Tags []string `yaml:"tags,omitempty"`
-	// Whether tags must be semantic versions, such as `1.4.2` or `v1.4.2-rc.1`.
+	// If `true`, tags must be semantic versions, such as `1.4.2` or `v1.4.2-rc.1`.
 	Semver bool `yaml:"semver,omitempty"`
-	// Patterns of tags that are forbidden, such as `latest`.
+	// Patterns of forbidden tags, such as `latest`.
 	ForbiddenTags []string `yaml:"forbidden_tags,omitempty"`
-	// Patterns of tags that are never moved to another image.
+	// Patterns of tags that no push may move to another image.
 	ImmutableTags []string `yaml:"immutable_tags,omitempty"`
-	// Patterns of those that may be moved all the same, such as `*-dev`.
+	// Patterns of tags that are exempt from `immutable_tags`, such as `*-dev`.
 	MutableTags []string `yaml:"mutable_tags,omitempty"`
 }
 
-// ShapeCheck decides by what an image consists of. A bound of `0` is none.
+// ShapeCheck judges the parts of an image: sizes, layers, platforms and media types. A bound of `0`
+// is no bound.
 type ShapeCheck struct {
-	// What becomes of findings: `enforce`, `warn` or `off`. Default: `off`.
+	// The action on findings: `enforce` rejects the image, `warn` reports them, `off` disables the
+	// stage. Default: `off`.
 	Mode CheckMode `yaml:"mode,omitempty"`
-	// What becomes of images with layers that nobody has looked at, where `max_uncompressed` is set: `reject` or `warn`. Default: `reject`.
+	// The answer to an image with layers that dray has not examined, if `max_uncompressed` is set:
+	// `reject` or `warn`. Default: `reject`.
 	OnError OnError `yaml:"on_error,omitempty"`
-	// Most bytes of an image as stored, for each platform.
+	// The most bytes of an image as stored, for each platform.
 	MaxBytes Bytes `yaml:"max_bytes,omitempty"`
-	// Most bytes of a layer as stored.
+	// The most bytes of a layer as stored.
 	MaxLayerBytes Bytes `yaml:"max_layer_bytes,omitempty"`
-	// Most bytes of an image's layers, uncompressed.
+	// The most bytes of an image's layers, uncompressed.
 	MaxUncompressed Bytes `yaml:"max_uncompressed,omitempty"`
-	// Most layers.
+	// The most layers.
 	MaxLayers int `yaml:"max_layers,omitempty"`
-	// Most bytes of a manifest.
+	// The most bytes of a manifest.
 	MaxManifestBytes Bytes `yaml:"max_manifest_bytes,omitempty"`
-	// Platforms that must be there, such as `linux/arm64`.
+	// The platforms that an index must contain, such as `linux/arm64`.
 	RequiredPlatforms []string `yaml:"required_platforms,omitempty"`
-	// Platforms that may be there. Default: all.
+	// The platforms that are allowed. Default: all.
 	Platforms []string `yaml:"platforms,omitempty"`
-	// Patterns of media types of manifests and layers. Default: all.
+	// Patterns of allowed media types of manifests and layers. Default: all.
 	MediaTypes []string `yaml:"media_types,omitempty"`
-	// Whether layers may be such as are fetched from elsewhere.
+	// If `true`, an image may have layers that clients fetch from elsewhere.
 	ForeignLayers bool `yaml:"foreign_layers,omitempty"`
 }
 
-// MetadataCheck asks for labels and annotations of every image.
+// MetadataCheck requires labels and annotations of every image.
 type MetadataCheck struct {
-	// What becomes of findings: `enforce`, `warn` or `off`. Default: `off`.
+	// The action on findings: `enforce` rejects the image, `warn` reports them, `off` disables the
+	// stage. Default: `off`.
 	Mode CheckMode `yaml:"mode,omitempty"`
-	// What must be there.
+	// The labels and annotations that an image must have.
 	Required []MetadataRequirement `yaml:"required,omitempty"`
 }
 
-// MetadataRequirement is a label or an annotation.
+// MetadataRequirement describes a label or an annotation.
 type MetadataRequirement struct {
-	// Its key, such as `org.opencontainers.image.source`.
+	// The key of the label or annotation, such as `org.opencontainers.image.source`.
 	Key string `yaml:"key"`
-	// Where it stands: `label`, in the configuration of the image; `annotation`, in its manifest or index; or `either`. Default: `either`.
+	// The place of the key: `label`, in the configuration of the image; `annotation`, in its
+	// manifest or index; or `either`. Default: `either`.
 	In string `yaml:"in,omitempty"`
-	// Regular expression that must fit the whole value. Default: any value.
+	// A regular expression that must match the whole value. Default: any value.
 	Pattern string `yaml:"pattern,omitempty"`
-	// Form of the value: `url`, `semver` or `time`. Default: any.
+	// The form of the value: `url`, `semver` or `time`. Default: any.
 	Format string `yaml:"format,omitempty"`
 }
 
-// RuntimeCheck decides by how an image would run.
+// RuntimeCheck judges how an image would run.
 type RuntimeCheck struct {
-	// What becomes of findings: `enforce`, `warn` or `off`. Default: `off`.
+	// The action on findings: `enforce` rejects the image, `warn` reports them, `off` disables the
+	// stage. Default: `off`.
 	Mode CheckMode `yaml:"mode,omitempty"`
-	// What becomes of images with layers that nobody has looked at: `reject` or `warn`. Default: `reject`.
+	// The answer to an image with layers that dray has not examined: `reject` or `warn`. Default:
+	// `reject`.
 	OnError OnError `yaml:"on_error,omitempty"`
-	// Whether the user must be another than root. A name is looked up in the image's `/etc/passwd`.
+	// If `true`, the user must not be root. dray looks up a name in the image's `/etc/passwd`.
 	NonRoot bool `yaml:"non_root,omitempty"`
-	// Whether variables with names like those of secrets are refused, where they have a value.
+	// If `true`, variables with a value and a name like that of a secret are findings.
 	SecretVariables bool `yaml:"secret_variables,omitempty"`
-	// Patterns of variables that are none.
+	// Patterns of variable names that `secret_variables` ignores.
 	HarmlessVariables []string `yaml:"harmless_variables,omitempty"`
-	// Ports that may be exposed, such as `8080`, `8080/tcp` or `1024-65535`. Default: all.
+	// The ports that an image may expose, such as `8080`, `8080/tcp` or `1024-65535`. Default: all.
 	Ports []string `yaml:"ports,omitempty"`
-	// Whether files with the set-user-ID or set-group-ID bit are refused.
+	// If `true`, files with the set-user-ID or set-group-ID bit are findings.
 	SetUID bool `yaml:"setuid,omitempty"`
-	// Patterns of paths, without a leading slash, that may have it.
+	// Patterns of paths, without a leading slash, that may have one of these bits.
 	SetUIDAllowed []string `yaml:"setuid_allowed,omitempty"`
-	// Whether `ADD` from URLs is refused, as the history of the image tells.
+	// If `true`, an `ADD` from a URL in the history of the image is a finding.
 	AddFromURL bool `yaml:"add_from_url,omitempty"`
 }

@@ -2,22 +2,25 @@ package config
 
 import "dray/upstream/auth"
 
-// Notification is a service that is told what was pushed, judged by checks, and deleted: one JSON document by POST for each, in the form of the notifications of the distribution
+// Notification is a service that dray tells about pushes, verdicts of checks, and deletions. dray
+// sends one JSON document by POST for each, in the form of the notifications of the distribution
 // registry. docs/operating.md describes them.
 type Notification struct {
-	// Name in metrics and logs. Default: the host of `url`.
+	// The name in metrics and logs. Default: the host of `url`.
 	Name string `yaml:"name,omitempty"`
-	// Where the service is.
+	// The URL of the service.
 	URL string `yaml:"url"`
-	// Headers that are sent along.
+	// Headers that dray adds to each request.
 	Headers map[string]string `yaml:"headers,omitempty"`
-	// File with the key that requests are signed by (HMAC-SHA-256), as those of `webhooks`; white space around it does not count.
+	// A file with the key that signs requests (HMAC-SHA-256), in the same way as those of
+	// `webhooks`; dray ignores white space around it.
 	SecretFile string `yaml:"secret_file,omitempty"`
-	// The key as found in the file. It is shown by `dray check` as redacted, and cannot be set here.
+	// The key from the file. `dray check` shows it redacted; you cannot set it here.
 	Secret auth.Secret `yaml:"secret,omitempty"`
-	// Time for one request. Default: `5s`.
+	// The time for one request. Default: `5s`.
 	Timeout Duration `yaml:"timeout,omitempty"`
-	// How many events wait while the service cannot be reached; further ones are dropped and counted. Default: `1000`.
+	// The most events that wait while dray cannot reach the service; dray drops and counts further
+	// ones. Default: `1000`.
 	Backlog int `yaml:"backlog,omitempty"`
 }
 

@@ -10,9 +10,12 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 	"go.yaml.in/yaml/v3"
@@ -49,13 +52,13 @@ func TestGenerated(t *testing.T) {
 	golden(t, "example.yaml", all.example(t))
 }
 
-// TestReferenceIsComplete: no key is without prose, and no type of texts without its words.
+// TestReferenceIsComplete: every key has prose, and every type of texts the list of its words.
 func TestReferenceIsComplete(t *testing.T) {
 	all := proseOf(t)
 	var look func(section reflect.Type, tag string)
 	look = func(section reflect.Type, tag string) {
 		for _, k := range all.keys(t, section, tag) {
-			if k.name == "" || !strings.HasSuffix(k.doc, ".") {
+			if k.name == "" || !isProse(k.doc) {
 				t.Errorf("%s: key %q has the prose %q", section.Name(), k.name, k.doc)
 			}
 			if own := k.typ.Kind() == reflect.String && k.typ != reflect.TypeFor[string](); own && Words(k.typ) == nil && !isText(k.typ) {
@@ -68,6 +71,28 @@ func TestReferenceIsComplete(t *testing.T) {
 	}
 	look(reflect.TypeFor[Config](), "yaml")
 	look(reflect.TypeFor[Environment](), "env")
+}
+
+// TestIsProse: fragments are refused, sentences are not.
+func TestIsProse(t *testing.T) {
+	for text, want := range map[string]bool{
+		"This section bounds what clients may use.": true,
+		"`opa` is a form.":                          true,
+		"The name. Default: the host.":              true,
+		"The tag. Who pushes may move it.":          false,
+		"How much is stored.":                       false,
+		"What is stored.":                           false,
+		"Whether clients may push.":                 false,
+		"Where the service is.":                     false,
+		"Most bytes on disk.":                       false,
+		"the name.":                                 false,
+		"The name":                                  false,
+		"":                                          false,
+	} {
+		if isProse(text) != want {
+			t.Errorf("%q: prose %v", text, !want)
+		}
+	}
 }
 
 // TestExampleIsTheDefault: the example changes nothing.
@@ -83,14 +108,19 @@ func TestExampleIsTheDefault(t *testing.T) {
 	if diff := cmp.Diff(plain, read); diff != "" {
 		t.Error(diff)
 	}
-	if !strings.Contains(Example, "# Where clients reach dray.") || !strings.Contains(Example, "  # Address to listen on,") {
-		t.Error("the keys are not explained")
+	for _, prose := range []string{"# The addresses on which dray serves clients.", "  # The address to listen on,"} {
+		if !strings.Contains(Example, prose) {
+			t.Errorf("the keys are not explained: no %q", prose)
+		}
 	}
 }
 
 // prose holds the comments of the package: of types by their names, of fields by "Type.Field", and of the keys of
 // inlined structs by "Type.Field.key".
 type prose map[string]string
+
+// keyedLine begins the prose of a key in the comment of an embedded struct.
+var keyedLine = regexp.MustCompile(`^([a-z_]+): (.*)`)
 
 // proseOf reads the comments of the types in this directory.
 func proseOf(t *testing.T) prose {
@@ -118,9 +148,13 @@ func proseOf(t *testing.T) prose {
 						all[named.Name.Name+"."+n.Name] = paragraph(f.Doc)
 					}
 					if embedded, ok := f.Type.(*ast.Ident); ok && len(f.Names) == 0 {
+						at := ""
 						for line := range strings.Lines(f.Doc.Text()) {
-							name, doc, _ := strings.Cut(strings.TrimSpace(line), ": ")
-							all[named.Name.Name+"."+embedded.Name+"."+name] = doc
+							if m := keyedLine.FindStringSubmatch(line); m != nil {
+								at = named.Name.Name + "." + embedded.Name + "." + m[1]
+								line = m[2]
+							}
+							all[at] = strings.TrimSpace(all[at] + " " + strings.TrimSpace(line))
 						}
 					}
 				}
@@ -219,12 +253,14 @@ const referenceHead = `# Configuration
 
 This page is generated from the comments of the program. ` + "`dray config reference`" + ` prints it.
 
-dray starts without any configuration. What it should do otherwise it learns from the environment, from a YAML file (` + "`--config`, or `DRAY_CONFIG`" + `), or from
-both; the environment overrides the file. Keys that are not listed here are refused. ` + "`dray check`" + ` prints the effective configuration with secrets redacted, or
-everything that is wrong with it, and ` + "`dray config example`" + ` prints a file to start from.
+dray starts without any configuration. To change what it does, set environment variables, or write a
+YAML file and name it with ` + "`--config` or `DRAY_CONFIG`" + `. The environment overrides the file. dray
+refuses keys that are not listed here. ` + "`dray check`" + ` prints the effective configuration with secrets
+redacted, or everything that is wrong with it. ` + "`dray config example`" + ` prints a file to start from.
 
-A **size** is a whole number with an optional unit: ` + "`200GiB`, `500MB`, `4096`" + `. A **duration** is written as ` + "`90s`, `10m`, `1h30m` or `7d`" + `. A **secret** is never
-written in the file: a file or an environment variable holds it.
+A **size** is a whole number of bytes, with an optional unit: ` + "`200GiB`, `500MB`, `4096`" + `. A
+**duration** is written as ` + "`90s`, `10m`, `1h30m` or `7d`" + `. A **secret** is never written in the file
+itself: another file or an environment variable holds it.
 
 ## Environment
 `
@@ -233,11 +269,12 @@ written in the file: a file or an environment variable holds it.
 func (p prose) reference(t *testing.T) string {
 	t.Helper()
 	var b strings.Builder
-	b.WriteString(referenceHead + "\n" + p.sentence(reflect.TypeFor[Environment]()) + "\n\n| Variable | Takes | Meaning |\n|---|---|---|\n")
+	b.WriteString(referenceHead + "\n" + p.introduction(t, "The environment", reflect.TypeFor[Environment]()))
+	b.WriteString("\n\n| Variable | Takes | Meaning |\n|---|---|---|\n")
 	for _, k := range p.keys(t, reflect.TypeFor[Environment](), "env") {
 		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", k.name, typeWords(t, k.typ), k.doc)
 	}
-	b.WriteString("\n## File\n\n" + p.sentence(reflect.TypeFor[Config]()) + "\n")
+	b.WriteString("\n## File\n\n" + p.introduction(t, "The file", reflect.TypeFor[Config]()) + "\n")
 	p.section(t, &b, "", reflect.TypeFor[Config]())
 	return b.String()
 }
@@ -255,28 +292,47 @@ func (p prose) section(t *testing.T, b *strings.Builder, path string, section re
 		if !ok {
 			continue
 		}
-		at := join(path, k.name)
-		if k.typ.Kind() == reflect.Slice {
-			at += "[]"
+		at, subject := join(path, k.name), "This section"
+		switch {
+		case k.typ.Kind() == reflect.Slice:
+			at, subject = at+"[]", "Each entry"
+		case strings.HasSuffix(inner.Name(), "Check"):
+			subject = "This stage"
 		}
-		fmt.Fprintf(b, "\n### `%s`\n\n%s\n", at, p.sentence(inner))
+		fmt.Fprintf(b, "\n### `%s`\n\n%s\n", at, p.introduction(t, subject, inner))
 		p.section(t, b, at, inner)
 	}
 }
 
-// sentence is the comment of a type without the name that Go's convention puts first.
-func (p prose) sentence(section reflect.Type) string {
-	text := strings.TrimPrefix(p[section.Name()], section.Name()+" ")
-	for _, verb := range []string{"is ", "are ", "says ", "holds "} {
-		text = strings.TrimPrefix(text, verb)
+// introduction is the comment of a type as the introduction of its section, with subject in place of
+// the name that Go's convention puts first. A comment from which that makes no sentence is an error.
+func (p prose) introduction(t *testing.T, subject string, section reflect.Type) string {
+	t.Helper()
+	rest, ok := strings.CutPrefix(p[section.Name()], section.Name()+" ")
+	text := subject + " " + rest
+	if !ok || !verbFirst.MatchString(rest) || !isProse(text) {
+		t.Errorf("the comment of %s makes no introduction; write its name, a verb in the third person, and whole sentences:\n%s",
+			section.Name(), p[section.Name()])
 	}
-	return strings.ToUpper(text[:1]) + text[1:]
+	return wrap(text, "", pageWidth)
 }
 
-const exampleWidth = 100
+var (
+	verbFirst = regexp.MustCompile(`^[a-z]+s `)
+	headless  = regexp.MustCompile(`^(Where|When|Why|Most|Least|Longest) |(^|[.] )(What|Who|Whether|How) `)
+)
 
-const exampleHead = `# What dray does without any configuration, written out. Keys that are empty by default are left out here;
-# "dray config reference" prints all of them.
+// isProse reports whether a text begins with a capital letter or with a literal, ends with a full
+// stop, and has no sentence that begins with a question word in place of a subject.
+func isProse(text string) bool {
+	first, _ := utf8.DecodeRuneInString(text)
+	return (unicode.IsUpper(first) || first == '`') && strings.HasSuffix(text, ".") && !headless.MatchString(text)
+}
+
+const pageWidth = 100
+
+const exampleHead = `# This file changes nothing: it gives each key its default. It leaves out the keys that are empty by
+# default; "dray config reference" prints all keys.
 
 `
 
@@ -319,7 +375,7 @@ func (p prose) annotate(t *testing.T, n *yaml.Node, section reflect.Type) {
 			if k.name != n.Content[i].Value {
 				continue
 			}
-			n.Content[i].HeadComment = wrap(k.doc, exampleWidth)
+			n.Content[i].HeadComment = wrap(k.doc, "# ", pageWidth)
 			if inner, ok := sectionOf(k.typ); ok {
 				p.annotate(t, n.Content[i+1], inner)
 			}
@@ -327,21 +383,25 @@ func (p prose) annotate(t *testing.T, n *yaml.Node, section reflect.Type) {
 	}
 }
 
-// wrap breaks a paragraph into comment lines.
-func wrap(text string, width int) string {
+// wrap breaks a paragraph into lines that begin with prefix.
+func wrap(text, prefix string, width int) string {
 	var b strings.Builder
 	column := 0
 	for _, word := range strings.Fields(text) {
+		n := utf8.RuneCountInString(word)
 		switch {
 		case column == 0:
-			b.WriteString("#")
-			column = 1
-		case column+1+len(word) > width:
-			b.WriteString("\n#")
-			column = 1
+			b.WriteString(prefix)
+			column = len(prefix)
+		case column+1+n > width:
+			b.WriteString("\n" + prefix)
+			column = len(prefix)
+		default:
+			b.WriteString(" ")
+			column++
 		}
-		b.WriteString(" " + word)
-		column += 1 + len(word)
+		b.WriteString(word)
+		column += n
 	}
 	return b.String()
 }
