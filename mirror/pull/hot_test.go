@@ -19,10 +19,12 @@ import (
 // What would take too much memory is answered from the facts.
 func TestHotAnswersAreBounded(t *testing.T) {
 	front := meta.NewFronted(metatest.NewMemory(), meta.FrontOptions{Staleness: time.Hour})
+	if err := front.Put(t.Context(), "fact", nil, 0); err != nil { // the lease of one that is not there ends within a second
+		t.Fatal(err)
+	}
 	lease := &meta.Lease{}
-	_, _ = meta.NewTags(front, meta.TagsOptions{}).Under(lease).Get(t.Context(), meta.TagKey{Upstream: "up", Repo: "app", Tag: "v1"}) // there is none
-	if !lease.Valid(time.Now()) {
-		t.Fatal("no lease")
+	if _, err := meta.GetLeased(t.Context(), front, "fact", lease); err != nil || !lease.Valid(time.Now()) {
+		t.Fatalf("no lease: %v", err)
 	}
 	p, l := &Puller{hot: newHot()}, &request.Listener{}
 	asks := func(path string) *request.Request {
