@@ -546,7 +546,8 @@ func (r *recorder) failures() {
 		r.pushed("team/push", "f"+fmt.Sprint(fault.Status), layerOf(uint64(fault.Status), 100))
 		r.ecr.ClearFaults()
 		r.hub.ClearFaults()
-		r.counts(fmt.Sprintf("after %d", fault.Status), unfinished...)
+		// An upload asks for its repository to be created, or finds that another one has just done so.
+		r.counts(fmt.Sprintf("after %d", fault.Status), append(slices.Clip(unfinished), "CreateRepository")...)
 	}
 }
 
