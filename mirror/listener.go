@@ -9,8 +9,8 @@ import (
 	"strings"
 	"time"
 
-	"dray/mirror/gate"
 	"dray/mirror/identity"
+	"dray/mirror/notify"
 	"dray/mirror/request"
 	"dray/mirror/wire"
 	"dray/upstream/oci"
@@ -91,7 +91,7 @@ func (l *Listener) serve(x *request.Request) error {
 		}
 		return m.pull.Again(x, hit)
 	}
-	if id, ok := strings.CutPrefix(x.R.URL.Path, gate.ReportPath); ok {
+	if id, ok := strings.CutPrefix(x.R.URL.Path, notify.ReportPath); ok {
 		return m.push.Report(x, id)
 	}
 	if err := x.Route(); err != nil {

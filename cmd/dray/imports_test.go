@@ -90,7 +90,7 @@ var importable = map[string][]allowance{
 		{prometheusClient, measures}, {"golang.org/x/sync/errgroup", "layers that are waited for together"},
 	},
 	"dray/mirror/notify": {
-		{"dray/mirror/pipeline/webhook", "signs alike"}, {goDigest, addresses}, {prometheusClient, measures},
+		{"dray/mirror/pipeline/webhook", "signs alike"}, {"dray/upstream/oci", "addresses of manifests"}, {goDigest, addresses}, {prometheusClient, measures},
 	},
 	"dray/mirror/flight": {}, // it knows nothing of what is done
 	"dray/mirror/wire":   {{"dray/upstream/oci", "parts of bodies, and the error for one that there is not"}, {"golang.org/x/sys/unix", "splice"}},
@@ -117,7 +117,7 @@ var importable = map[string][]allowance{
 		{"dray/upstream/oci", "manifests"}, {"github.com/hashicorp/golang-lru/v2", "what was learnt, bounded"}, {goDigest, addresses}, {prometheusClient, measures},
 	},
 	"dray/mirror/request": {
-		{"dray/mirror/gate", "what events tell of a request"}, {"dray/mirror/notify", "what events tell of a request"}, {"dray/mirror/identity", "who asks"},
+		{"dray/mirror/notify", "what events tell of a request"}, {"dray/mirror/identity", "who asks"},
 		{"dray/mirror/repository", "for which repository"}, {"dray/mirror/route", "which one it means"}, {"dray/mirror/wire", "its answer"},
 		{"dray/upstream/oci", "what was asked for"}, {goDigest, addresses},
 	},

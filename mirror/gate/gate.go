@@ -104,7 +104,7 @@ type Push struct {
 	Manifest *oci.Manifest
 	// Within bounds the client's wait for the verdict.
 	Within time.Duration
-	Cause  Cause
+	Cause  notify.Cause
 }
 
 // Key is equal for pushes that are the same. A verdict may depend on who pushes, so the user is part
@@ -196,7 +196,7 @@ func (c *Checks) unfinished(ctx context.Context, p Push) error {
 }
 
 // conclude keeps a report, writes the line of the audit, and sends the event.
-func (c *Checks) conclude(ctx context.Context, r *pipeline.Report, by Cause) {
+func (c *Checks) conclude(ctx context.Context, r *pipeline.Report, by notify.Cause) {
 	c.reports.keep(r)
 	c.tellVerdict(r, by)
 	attrs := []slog.Attr{

@@ -328,7 +328,7 @@ func (broken) Read([]byte) (int, error) { return 0, errors.New("the client left"
 func TestEvents(t *testing.T) {
 	f := judging(t, &stage{against: "it smells"})
 	d := digest.FromString("x")
-	by := Cause{
+	by := notify.Cause{
 		Request: notify.Request{ID: "1", Addr: "127.0.0.1:1"}, Base: "https://mirror.example",
 		Query: oci.Request{Kind: oci.KindManifest, Repo: "team/app", Ref: oci.Reference{Tag: "v1"}, N: -1},
 	}

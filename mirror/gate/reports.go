@@ -16,9 +16,6 @@ const maxReports = 512
 // lateFor is how long a verdict that came too late for its client is good for the client's next try.
 const lateFor = 10 * time.Minute
 
-// ReportPath is where a listener shows reports. No repository can be there: it is not below /v2/.
-const ReportPath = "/dray/reports/"
-
 // reports keeps the newest verdicts, in memory.
 type reports struct {
 	byID   *lru.Cache[string, *pipeline.Report]

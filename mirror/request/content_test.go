@@ -2,13 +2,14 @@ package request_test
 
 import (
 	"bytes"
-	"dray/mirror/mirrortest"
 	"io"
 	"net"
 	"net/http"
 	"os"
 	"sync/atomic"
 	"testing"
+
+	"dray/mirror/mirrortest"
 
 	"github.com/opencontainers/go-digest"
 )

@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"time"
 
-	"dray/mirror/gate"
 	"dray/mirror/identity"
 	"dray/mirror/notify"
 	"dray/mirror/repository"
@@ -194,12 +193,12 @@ func (x *Request) ReportURL(id string) string {
 	if id == "" {
 		return ""
 	}
-	return x.Base() + gate.ReportPath + id
+	return x.Base() + notify.ReportPath + id
 }
 
 // Cause is the request as events tell of it.
-func (x *Request) Cause() gate.Cause {
-	return gate.Cause{
+func (x *Request) Cause() notify.Cause {
+	return notify.Cause{
 		Request: notify.Request{ID: rand.Text(), Addr: x.R.RemoteAddr, Host: x.R.Host, Method: x.R.Method, UserAgent: x.R.UserAgent()},
 		Base:    x.Base(), Query: x.Q,
 	}
