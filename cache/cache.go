@@ -41,10 +41,7 @@ type Cache struct {
 // New returns a cache. It serves at once; Run does its background work. The caller ends it by Run
 // or by Close.
 func New(opts Options) *Cache {
-	if opts.Logger == nil {
-		opts.Logger = slog.New(slog.DiscardHandler)
-	}
-	c := &Cache{resources: &resources{disk: opts.Disk, log: opts.Logger}}
+	c := &Cache{resources: &resources{disk: opts.Disk, log: cmp.Or(opts.Logger, slog.New(slog.DiscardHandler))}}
 	c.buffers.New = func() any { b := make([]byte, bufferSize); return &b }
 	c.objects = &objects{c.resources, newMemory(cmp.Or(opts.MemoryBytes, 64<<20))}
 	c.together = newTogether(c.resources)
@@ -126,9 +123,6 @@ func (c *Cache) Stat(d digest.Digest) (size int64, ok bool) {
 	}
 	return c.disk.Stat(d)
 }
-
-// Pin keeps a blob that is on disk from being evicted until release is called; see [disk.Dir.Pin].
-func (c *Cache) Pin(d digest.Digest) (release func(), ok bool) { return c.disk.Pin(d) }
 
 // Keep keeps a blob that is on disk from being evicted until release is called, and returns once it is on stable storage.
 // It returns ErrNotFound when the disk does not hold it; see [disk.Dir.Keep].

@@ -41,9 +41,9 @@ func TestPeekAndPurge(t *testing.T) {
 	if got, err := c.Bytes(t.Context(), d, 100); err != nil || string(got) != string(p) {
 		t.Errorf("%q, %v", got, err)
 	}
-	release, ok := c.Pin(d)
-	if !ok {
-		t.Fatal("not held")
+	release, err := c.Keep(t.Context(), d)
+	if err != nil {
+		t.Fatal(err)
 	}
 	if err := c.Purge(t.Context(), d, disk.UnlessNeeded); !errors.Is(err, ErrInUse) {
 		t.Errorf("what a push needs: %v", err)

@@ -105,19 +105,10 @@ func (u *Upload) Follow() io.ReadCloser {
 // When it fails with ErrCorrupt or because of the disk, nothing is published and the upload is over.
 // When ctx ends first it may be called again.
 func (u *Upload) Commit(ctx context.Context, d digest.Digest) (Blob, error) {
-	return u.commit(ctx, d, u.in.Commit)
-}
-
-// CommitDurable is Commit that returns when the blob is on stable storage.
-func (u *Upload) CommitDurable(ctx context.Context, d digest.Digest) (Blob, error) {
-	return u.commit(ctx, d, u.in.CommitDurable)
-}
-
-func (u *Upload) commit(ctx context.Context, d digest.Digest, commit func(context.Context, digest.Digest) (*disk.Blob, error)) (Blob, error) {
 	if err := u.open(); err != nil {
 		return Blob{}, err
 	}
-	b, err := commit(ctx, d)
+	b, err := u.in.Commit(ctx, d)
 	if err != nil {
 		if ctx.Err() != nil {
 			return Blob{}, err

@@ -93,13 +93,16 @@ func TestUpload(t *testing.T) {
 			synctest.Wait()
 			early.want(t, p[:size-1], nil)
 			late.want(t, p[:size-1], nil)
-			commit := u.Commit
-			if durable {
-				commit = u.CommitDurable
-			}
-			b, err := commit(t.Context(), dg)
+			b, err := u.Commit(t.Context(), dg)
 			if err != nil || b != (cache.Blob{Digest: dg, Size: size}) {
 				t.Fatal(b, err)
+			}
+			if durable {
+				release, err := c.Keep(t.Context(), dg)
+				if err != nil {
+					t.Fatal(err)
+				}
+				release()
 			}
 			synctest.Wait()
 			early.want(t, p, io.EOF)

@@ -84,18 +84,9 @@ func (c *contents) Stat(dg digest.Digest) (size int64, ok bool) {
 	return e.size, true
 }
 
-// Pin keeps a held blob until release is called; further calls
-// of release do nothing. Pins are counted. ok is false when the blob is not held.
-func (c *contents) Pin(dg digest.Digest) (release func(), ok bool) {
-	e, ok := c.pin(dg)
-	if !ok {
-		return nil, false
-	}
-	return c.need(e), true
-}
-
-// Keep pins a held blob, as Pin does, and returns once the blob is on stable storage. A blob from an unclean stop is
-// verified first. It returns ErrNotFound when the blob is not held.
+// Keep keeps a held blob until release is called, and returns once the blob is on stable storage.
+// Calls are counted; further calls of release do nothing. A blob from an unclean stop is verified
+// first. It returns ErrNotFound when the blob is not held.
 func (c *contents) Keep(ctx context.Context, dg digest.Digest) (release func(), err error) {
 	name, err := blobPath(dg)
 	if err != nil {

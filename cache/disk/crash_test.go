@@ -65,13 +65,16 @@ func fillOne(d *Dir, p []byte, i int) error {
 		}
 		p = p[n:]
 	}
-	commit := in.Commit
-	if i%5 == 0 {
-		commit = in.CommitDurable
-	}
-	b, err := commit(context.Background(), digest.NewDigest(digest.SHA256, in.hash))
+	b, err := in.Commit(context.Background(), digest.NewDigest(digest.SHA256, in.hash))
 	if err != nil {
 		return err
+	}
+	if i%5 == 0 {
+		release, err := d.Keep(context.Background(), b.Digest())
+		if err != nil {
+			return err
+		}
+		release()
 	}
 	return b.Close()
 }
@@ -190,11 +193,16 @@ func TestMark(t *testing.T) {
 		if _, err := in.Write([]byte("abc")); err != nil {
 			t.Fatal(err)
 		}
-		b, err := in.CommitDurable(t.Context(), digest.FromString("abc"))
+		b, err := in.Commit(t.Context(), digest.FromString("abc"))
 		if err != nil {
 			t.Fatal(err)
 		}
 		b.Close()
+		release, err := d.Keep(t.Context(), b.Digest())
+		if err != nil {
+			t.Fatal(err)
+		}
+		release()
 		if !marked(t, d, b.Digest()) || d.Stats().Unsynced != 0 {
 			t.Error("a durable blob is not marked")
 		}

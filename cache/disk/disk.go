@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/opencontainers/go-digest"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -45,10 +46,6 @@ type Dir struct {
 // returns ErrLocked when the directory is in use. It does not wait for the blobs
 // to be listed: that is done by Run, or by the first reservation.
 func Open(opts Options) (*Dir, error) {
-	log := opts.Logger
-	if log == nil {
-		log = slog.New(slog.DiscardHandler)
-	}
 	if err := os.MkdirAll(opts.Path, 0o755); err != nil {
 		return nil, fmt.Errorf("open cache directory: %w", err)
 	}
@@ -57,11 +54,14 @@ func Open(opts Options) (*Dir, error) {
 		return nil, fmt.Errorf("open cache directory: %w", err)
 	}
 	a := newAccount(opts.MaxBytes, opts.MinFreeBytes)
+	log := cmp.Or(opts.Logger, slog.New(slog.DiscardHandler))
 	r := &resources{&tree{root: root, log: log, inject: opts.Fault}, a, newMetrics(a)}
 	scan, sync := &scanner{resources: r, done: make(chan struct{})}, &syncer{r, make(chan struct{}, 1)}
 	room := &evictor{resources: r, scan: scan}
 	d := &Dir{
-		opts: opts, resources: r, evictor: room, ingests: newIngests(r, scan, room, sync), pins: newPins(r),
+		opts: opts, resources: r, evictor: room,
+		ingests:  &ingests{resources: r, scan: scan, room: room, sync: sync, owed: map[string]digest.Digest{}},
+		pins:     &pins{resources: r, turn: make(chan struct{}, 1), byName: map[string]Pin{}},
 		contents: &contents{r, scan, room, sync, &checker{r, room, sync}, &quarantine{r, room, make(chan struct{}, 1)}},
 	}
 	if err := d.prepare(); err != nil {

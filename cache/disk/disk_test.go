@@ -112,8 +112,8 @@ func wantMissing(t *testing.T, d *Dir, dg digest.Digest) {
 	if _, ok := d.Stat(dg); ok {
 		t.Error("stat finds a missing blob")
 	}
-	if _, ok := d.Pin(dg); ok {
-		t.Error("pin finds a missing blob")
+	if _, err := d.Keep(t.Context(), dg); !errors.Is(err, ErrNotFound) {
+		t.Errorf("keep: %v, want %v", err, ErrNotFound)
 	}
 }
 

@@ -52,10 +52,6 @@ type ingests struct {
 	owed   map[string]digest.Digest // what former processes committed under a key
 }
 
-func newIngests(r *resources, scan *scanner, room *evictor, sync *syncer) *ingests {
-	return &ingests{resources: r, scan: scan, room: room, sync: sync, owed: map[string]digest.Digest{}}
-}
-
 // Create reserves room for a blob of size bytes (below zero: not known, reserved as
 // it grows) and starts it. It returns ErrFull or ErrTooLarge when there is none; ctx bounds the wait for
 // the directory to be read.
@@ -148,11 +144,6 @@ func (in *Ingest) Write(p []byte) (int, error) {
 		return 0, fmt.Errorf("write at %d: %w", at, err)
 	}
 	n, err := in.writeAt(p, at)
-	if errors.Is(err, unix.ENOSPC) && in.home.room.makeRoom(blocks(int64(len(p)-n)), at) {
-		var more int
-		more, err = in.writeAt(p[n:], at+int64(n))
-		n += more
-	}
 	in.hash.Write(p[:n]) // never fails
 	in.size.Add(int64(n))
 	in.gotBlocks(blocks(at + int64(n)))
@@ -169,11 +160,6 @@ func (in *Ingest) WriteAt(p []byte, off int64) (int, error) {
 		return 0, fmt.Errorf("write at %d: outside of %d bytes: %w", off, in.want, ErrSize)
 	}
 	n, err := in.writeAt(p, off)
-	if errors.Is(err, unix.ENOSPC) && in.home.room.makeRoom(blocks(int64(len(p)-n)), off) {
-		var more int
-		more, err = in.writeAt(p[n:], off+int64(n))
-		n += more
-	}
 	in.gotBlocks(blocks(in.put.Add(int64(n))))
 	if err != nil {
 		return n, fmt.Errorf("write at %d: %w", off, asFull(err))
@@ -195,7 +181,18 @@ func (in *Ingest) Advance(to int64, buf []byte) error {
 	return nil
 }
 
-func (in *Ingest) writeAt(p []byte, off int64) (int, error) {
+// writeAt writes p at off. When the file system is full it evicts blobs and goes on.
+func (in *Ingest) writeAt(p []byte, off int64) (n int, err error) {
+	n, err = in.writePart(p, off)
+	if errors.Is(err, unix.ENOSPC) && in.home.room.makeRoom(blocks(int64(len(p)-n)), off) {
+		var more int
+		more, err = in.writePart(p[n:], off+int64(n))
+		n += more
+	}
+	return n, err
+}
+
+func (in *Ingest) writePart(p []byte, off int64) (int, error) {
 	if err := in.home.fault(OpWrite, in.name); err != nil {
 		return 0, err
 	}
@@ -236,29 +233,14 @@ func (in *Ingest) grow(n int64) error {
 // A blob already held is success. ErrCorrupt and ErrSize leave nothing published. ctx bounds only the wait for
 // others working on the same digest. The bytes are made durable later, by Run.
 func (in *Ingest) Commit(ctx context.Context, dg digest.Digest) (*Blob, error) {
-	b, err := in.commit(ctx, dg, in.publish)
+	b, err := in.commit(ctx, dg)
 	if err != nil {
 		return nil, fmt.Errorf("commit %s: %w", dg, err)
 	}
 	return b, nil
 }
 
-// CommitDurable is Commit that returns only when the blob is on stable storage.
-func (in *Ingest) CommitDurable(ctx context.Context, dg digest.Digest) (*Blob, error) {
-	b, err := in.commit(ctx, dg, in.publishDurably)
-	if err == nil {
-		err = in.home.sync.syncNow(b.entry)
-		if err != nil {
-			err = errors.Join(err, b.Close())
-		}
-	}
-	if err != nil {
-		return nil, fmt.Errorf("commit %s: %w", dg, err)
-	}
-	return b, nil
-}
-
-func (in *Ingest) commit(ctx context.Context, dg digest.Digest, publish func(name string) error) (*Blob, error) {
+func (in *Ingest) commit(ctx context.Context, dg digest.Digest) (*Blob, error) {
 	name, err := blobPath(dg)
 	if err != nil {
 		return nil, err
@@ -280,7 +262,7 @@ func (in *Ingest) commit(ctx context.Context, dg digest.Digest, publish func(nam
 	if e := home.present(dg, name); e != nil {
 		return in.duplicate(e), nil
 	}
-	if err := publish(name); err != nil {
+	if err := in.publish(name); err != nil {
 		in.reopen()
 		return nil, asFull(err)
 	}
@@ -350,26 +332,11 @@ func (s *ingests) present(dg digest.Digest, name string) *entry {
 // publish puts the file where readers look, by one rename. It is not synced: the
 // write permission says so until Run has done it.
 func (in *Ingest) publish(name string) error {
-	return in.rename(name, 0o644)
-}
-
-// publishDurably syncs the bytes before the rename; the directory is synced by the caller.
-func (in *Ingest) publishDurably(name string) error {
-	if err := in.home.fault(OpSync, in.name); err != nil {
-		return err
-	}
-	if err := datasync(in.file); err != nil {
-		return err
-	}
-	return in.rename(name, 0o644)
-}
-
-func (in *Ingest) rename(name string, mode fs.FileMode) error {
 	root := in.home.root
 	if err := in.home.fault(OpPublish, in.name); err != nil {
 		return err
 	}
-	if err := in.file.Chmod(mode); err != nil {
+	if err := in.file.Chmod(0o644); err != nil {
 		return err
 	}
 	err := root.Rename(in.name, name)

@@ -53,7 +53,7 @@ func TestPlanIsWhatHappens(t *testing.T) {
 	for range 4 {
 		d := opened(t, Options{MaxBytes: []int64{0, 5 << 20, 1 << 30}[rnd.IntN(3)]})
 		blobs := mixed(t, d, rnd)
-		if release, ok := d.Pin(blobs[rnd.IntN(len(blobs))]); ok {
+		if release, err := d.Keep(t.Context(), blobs[rnd.IntN(len(blobs))]); err == nil {
 			defer release()
 		}
 		if err := d.SetPin(t.Context(), "one", blobs[:1]); err != nil {
@@ -98,7 +98,10 @@ func TestPlanForBlob(t *testing.T) {
 func TestPlanIsBounded(t *testing.T) {
 	d := opened(t, Options{})
 	a, b := mustStore(t, d, random(1, 10)), mustStore(t, d, random(2, 10))
-	release, _ := d.Pin(b)
+	release, err := d.Keep(t.Context(), b)
+	if err != nil {
+		t.Fatal(err)
+	}
 	defer release()
 	got, err := d.Plan(t.Context(), 1<<40, 10)
 	if err != nil || len(got) != 1 || got[0].Digest != a || got[0].Reason != ReasonUnused {

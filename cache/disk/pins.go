@@ -38,10 +38,6 @@ type pins struct {
 	byName map[string]Pin // guarded by account.mu
 }
 
-func newPins(r *resources) *pins {
-	return &pins{resources: r, turn: make(chan struct{}, 1), byName: map[string]Pin{}}
-}
-
 // SetPin sets the pin of that name, in place of an older one. It is on stable storage when SetPin returns nil.
 // It returns ErrPinName or ErrDigest where one is malformed. ctx bounds the wait for others who change pins.
 func (ps *pins) SetPin(ctx context.Context, name string, blobs []digest.Digest) error {

@@ -55,9 +55,9 @@ func TestPurge(t *testing.T) {
 	}
 
 	mustStore(t, d, content)
-	release, ok := d.Pin(dg)
-	if !ok {
-		t.Fatal("not held")
+	release, err := d.Keep(t.Context(), dg)
+	if err != nil {
+		t.Fatal(err)
 	}
 	again, err := d.Keep(t.Context(), dg)
 	if err != nil {
@@ -95,10 +95,11 @@ func TestPurgeOfWhatIsTended(t *testing.T) {
 			if i, held := d.Lookup(dg); !held || i.Open {
 				t.Errorf("%+v, held: %v", i, held)
 			}
-			release, ok := d.Pin(dg)
+			e, ok := d.pin(dg)
 			if !ok {
 				t.Fatal("not held")
 			}
+			release := d.need(e)
 			if i, _ := d.Lookup(dg); !i.Open {
 				t.Error("who needs it does not count")
 			}

@@ -23,11 +23,14 @@ func TestQuota(t *testing.T) {
 	}
 	first := random(6, 4<<20)
 	dg := mustStore(t, d, first)
-	release, ok := d.Pin(dg)
-	if !ok {
-		t.Fatal("cannot pin")
+	release, err := d.Keep(t.Context(), dg)
+	if err != nil {
+		t.Fatal(err)
 	}
-	other, _ := d.Pin(dg)
+	other, err := d.Keep(t.Context(), dg)
+	if err != nil {
+		t.Fatal(err)
+	}
 	second := mustStore(t, d, random(7, 4<<20))
 	third := mustStore(t, d, random(8, 4<<20))
 	wantMissing(t, d, second)

@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"regexp"
 	"strings"
 	"time"
 
@@ -45,7 +46,7 @@ type Left struct {
 // CreateKept is Create of an ingest of unknown length that outlives the process: the next one gets it by Recover, with
 // its note. The key consists of letters, digits, - and _, and is no other's.
 func (s *ingests) CreateKept(ctx context.Context, key string, note []byte) (*Ingest, error) {
-	if !validKey(key) || len(note) > maxNote {
+	if !validKey.MatchString(key) || len(note) > maxNote {
 		return nil, fmt.Errorf("create %.100q: %w", key, ErrKey)
 	}
 	if err := s.scan.wait(ctx); err != nil {
@@ -63,11 +64,7 @@ func (s *ingests) CreateKept(ctx context.Context, key string, note []byte) (*Ing
 	return in, nil
 }
 
-func validKey(key string) bool {
-	return key != "" && len(key) <= 100 && !strings.ContainsFunc(key, func(c rune) bool {
-		return (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '-' && c != '_'
-	})
-}
+var validKey = regexp.MustCompile(`^[a-zA-Z0-9_-]{1,100}$`)
 
 func partName(key string) string { return "ingest/" + key + partSuffix }
 func noteName(key string) string { return "ingest/" + key + noteSuffix }
@@ -190,7 +187,7 @@ func (s *ingests) tidy() error {
 
 // loadLeft reads what lies under a key and takes it into the account.
 func (s *ingests) loadLeft(key string) (Left, error) {
-	if !validKey(key) {
+	if !validKey.MatchString(key) {
 		return Left{}, ErrKey
 	}
 	l := Left{Key: key}
