@@ -12,7 +12,7 @@ import (
 func TestAbsences(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, store := t.Context(), metatest.NewMemory()
-		absences := meta.NewTags(store, meta.TagsOptions{}).Absences()
+		absences := meta.NewTags(store, meta.Options{}).Absences()
 		blob := meta.AbsentKey{Upstream: "ecr", Repo: "team/app", Digest: one, Kind: meta.KindBlob}
 		manifest := meta.AbsentKey{Upstream: "ecr", Repo: "team/app", Digest: one, Kind: meta.KindManifest, Accept: "oci"}
 		asked := time.Now()

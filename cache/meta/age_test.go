@@ -46,7 +46,7 @@ func TestExpired(t *testing.T) {
 // A push through a mirror whose clock was ahead does not keep others from recording what the tag is.
 func TestTagForgottenInTheFuture(t *testing.T) {
 	store := metatest.NewMemory()
-	tags := meta.NewTags(store, meta.TagsOptions{})
+	tags := meta.NewTags(store, meta.Options{})
 	synctest.Test(t, func(t *testing.T) {
 		time.Sleep(70 * 365 * 24 * time.Hour) // from the year 2000 on
 		if err := tags.Forget(t.Context(), "ecr", "team/app", "latest"); err != nil {
@@ -63,7 +63,7 @@ func TestTagForgottenInTheFuture(t *testing.T) {
 
 // A name that a clock that was ahead has seen is known no longer, rather than for ever.
 func TestBaseSeenInTheFuture(t *testing.T) {
-	bases := meta.NewBases(metatest.NewMemory(), meta.BasesOptions{})
+	bases := meta.NewBases(metatest.NewMemory(), meta.Options{})
 	layers := []digest.Digest{one, two}
 	for name, seen := range map[string]time.Time{"future": time.Now().Add(1000 * 24 * time.Hour), "now": time.Now()} {
 		if err := bases.Learn(t.Context(), layers, meta.BaseName{Name: name, Upstream: "hub", Seen: seen}); err != nil {

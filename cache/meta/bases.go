@@ -21,12 +21,6 @@ type BaseName struct {
 	Seen time.Time
 }
 
-// BasesOptions configure [NewBases].
-type BasesOptions struct {
-	// Keep is how long a name is remembered after it was last seen; 0 means 90 days.
-	Keep time.Duration
-}
-
 // maxBaseNames bounds the names of one image. The newest ones stay.
 const maxBaseNames = 32
 
@@ -35,8 +29,8 @@ type Bases struct {
 	ledger[baseRecord]
 }
 
-// NewBases returns the images kept in s.
-func NewBases(s Store, o BasesOptions) *Bases {
+// NewBases returns the images kept in s, by default for 90 days after a name was last seen.
+func NewBases(s Store, o Options) *Bases {
 	return &Bases{newLedger[baseRecord](s, "bases", cmp.Or(o.Keep, 90*24*time.Hour))}
 }
 
@@ -66,7 +60,7 @@ func (r baseRecord) check() error {
 // Named returns the images that consist of exactly these layers, given by their diffIDs, the lowest first; none where
 // none is known; or the failure of the store.
 func (b *Bases) Named(ctx context.Context, layers []digest.Digest) ([]BaseName, error) {
-	r, err := b.known(ctx, baseKey(layers).key())
+	r, err := b.known(ctx, baseKey(layers))
 	if err != nil {
 		return nil, fmt.Errorf("base images of %d layers: %w", len(layers), err)
 	}
@@ -93,7 +87,7 @@ func (b *Bases) Learn(ctx context.Context, layers []digest.Digest, n BaseName) e
 			return fmt.Errorf("base image %s: %w", n.Name, err)
 		}
 	}
-	key := baseKey(layers).key()
+	key := baseKey(layers)
 	r, err := b.known(ctx, key)
 	if err != nil {
 		return fmt.Errorf("base image %s: %w", n.Name, err)

@@ -53,13 +53,8 @@ func (e *Except) Put(ctx context.Context, key string, value []byte, ttl time.Dur
 
 // PutAll implements Batch.
 func (e *Except) PutAll(ctx context.Context, entries []Entry, ttl time.Duration) error {
-	for _, entry := range entries {
-		if e.drops(entry.Key) {
-			entries = slices.DeleteFunc(slices.Clone(entries), func(one Entry) bool { return e.drops(one.Key) })
-			break
-		}
-	}
-	return PutAll(ctx, e.Store, entries, ttl)
+	kept := slices.DeleteFunc(slices.Clone(entries), func(one Entry) bool { return e.drops(one.Key) })
+	return PutAll(ctx, e.Store, kept, ttl)
 }
 
 // Delete implements Store.

@@ -17,7 +17,7 @@ func TestExcept(t *testing.T) {
 	ctx, under := t.Context(), metatest.NewMemory()
 	front := meta.NewFronted(under, meta.FrontOptions{})
 	s := meta.NewExcept(front, "own/é")
-	tags, links, known := meta.NewTags(s, meta.TagsOptions{}), meta.NewLinks(s, meta.LinksOptions{}), meta.NewKnown(s, meta.KnownOptions{})
+	tags, links, known := meta.NewTags(s, meta.Options{}), meta.NewLinks(s, meta.Options{}), meta.NewKnown(s, meta.KnownOptions{})
 	d := digest.FromString("x")
 	for _, up := range []string{"own/é", "own", "own/é/"} {
 		key := meta.TagKey{Upstream: up, Repo: "own/é", Tag: "t"}
@@ -46,7 +46,7 @@ func TestExcept(t *testing.T) {
 		}
 	}
 	// What was there before is hidden, too.
-	if err := meta.NewLinks(front, meta.LinksOptions{}).Add(ctx, "own/é", "r", meta.Link{Digest: d, LinkFact: meta.LinkFact{Kind: meta.KindBlob}}); err != nil {
+	if err := meta.NewLinks(front, meta.Options{}).Add(ctx, "own/é", "r", meta.Link{Digest: d, LinkFact: meta.LinkFact{Kind: meta.KindBlob}}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := links.Get(ctx, "own/é", "r", d); !errors.Is(err, meta.ErrNotFound) {

@@ -37,7 +37,7 @@ func wantNotFound(t *testing.T, err error) {
 
 func TestTags(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		tags := meta.NewTags(metatest.NewMemory(), meta.TagsOptions{})
+		tags := meta.NewTags(metatest.NewMemory(), meta.Options{})
 		_, err := tags.Get(t.Context(), latest("oci"))
 		wantNotFound(t, err)
 
@@ -72,7 +72,7 @@ func TestTags(t *testing.T) {
 
 func TestTagNotFound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		tags := meta.NewTags(metatest.NewMemory(), meta.TagsOptions{})
+		tags := meta.NewTags(metatest.NewMemory(), meta.Options{})
 		if err := tags.SetNotFound(t.Context(), latest("oci"), time.Now(), 10*time.Second, meta.Reason{Code: "NAME_UNKNOWN", Text: "no such repository"}); err != nil {
 			t.Fatal(err)
 		}
@@ -96,7 +96,7 @@ func TestTagNotFound(t *testing.T) {
 // any Accept, not even one whose question was on its way meanwhile.
 func TestTagForget(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		tags := meta.NewTags(meta.NewFronted(metatest.NewMemory(), meta.FrontOptions{}), meta.TagsOptions{})
+		tags := meta.NewTags(meta.NewFronted(metatest.NewMemory(), meta.FrontOptions{}), meta.Options{})
 		other := meta.TagKey{Upstream: "ecr", Repo: "team/app", Tag: "v1", Accept: "oci"}
 		old := meta.TagFact{Digest: one, CheckedAt: time.Now()}
 		for _, k := range []meta.TagKey{latest("oci"), latest("docker"), other} {
@@ -146,7 +146,7 @@ func TestTagForget(t *testing.T) {
 // it never comes back.
 func TestTagForgetOutlivesFacts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		tags := meta.NewTags(metatest.NewMemory(), meta.TagsOptions{MaxKeep: 24 * time.Hour})
+		tags := meta.NewTags(metatest.NewMemory(), meta.Options{Keep: 24 * time.Hour})
 		if err := tags.Set(t.Context(), latest("oci"), meta.TagFact{Digest: one}, 1000*time.Hour); err != nil {
 			t.Fatal(err)
 		}
@@ -162,7 +162,7 @@ func TestTagForgetOutlivesFacts(t *testing.T) {
 }
 
 func TestTagForgetConcurrent(t *testing.T) {
-	tags := meta.NewTags(metatest.NewMemory(), meta.TagsOptions{})
+	tags := meta.NewTags(metatest.NewMemory(), meta.Options{})
 	asked := time.Now()
 	var wg sync.WaitGroup
 	for i := range 8 {
@@ -186,7 +186,7 @@ func TestTagForgetConcurrent(t *testing.T) {
 }
 
 func TestTagsAll(t *testing.T) {
-	tags := meta.NewTags(metatest.NewMemory(), meta.TagsOptions{})
+	tags := meta.NewTags(metatest.NewMemory(), meta.Options{})
 	set := func(upstream, repo, tag string) {
 		k := meta.TagKey{Upstream: upstream, Repo: repo, Tag: tag, Accept: "oci"}
 		if err := tags.Set(t.Context(), k, meta.TagFact{Digest: one}, 0); err != nil {
@@ -219,7 +219,7 @@ func TestTagsAll(t *testing.T) {
 
 func TestLinks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		links := meta.NewLinks(metatest.NewMemory(), meta.LinksOptions{Keep: time.Hour})
+		links := meta.NewLinks(metatest.NewMemory(), meta.Options{Keep: time.Hour})
 		blob := meta.LinkFact{MediaType: "application/vnd.oci.image.layer.v1.tar+gzip", Size: 9, Kind: meta.KindBlob}
 		manifest := meta.LinkFact{MediaType: manifestType, Size: -1, Kind: meta.KindManifest}
 		err := links.Add(t.Context(), "ecr", "team/app", meta.Link{Digest: one, LinkFact: manifest}, meta.Link{Digest: two, LinkFact: blob})
@@ -261,7 +261,7 @@ func TestLinks(t *testing.T) {
 
 func TestLinksAll(t *testing.T) {
 	store := metatest.NewMemory()
-	links := meta.NewLinks(store, meta.LinksOptions{})
+	links := meta.NewLinks(store, meta.Options{})
 	manifest := meta.LinkFact{MediaType: "m", Size: 7, Kind: meta.KindManifest}
 	blob := meta.LinkFact{Size: -1, Kind: meta.KindBlob}
 	for _, err := range []error{
@@ -297,7 +297,7 @@ func TestLinksAll(t *testing.T) {
 
 func TestLinksRefuseNonsense(t *testing.T) {
 	store := metatest.NewMemory()
-	links := meta.NewLinks(store, meta.LinksOptions{})
+	links := meta.NewLinks(store, meta.Options{})
 	good := meta.Link{Digest: one, LinkFact: meta.LinkFact{Kind: meta.KindBlob}}
 	for _, bad := range []meta.Link{
 		{Digest: "sha256:short", LinkFact: meta.LinkFact{Kind: meta.KindBlob}},
@@ -375,8 +375,8 @@ func TestKnown(t *testing.T) {
 func TestUnreadable(t *testing.T) {
 	for _, garbage := range []string{"", "{", "null", `"text"`, `{"d":"sha256:12","k":"x"}`, `{"d":7}`, "\x00\x01"} {
 		store := metatest.NewMemory()
-		tags := meta.NewTags(store, meta.TagsOptions{})
-		links := meta.NewLinks(store, meta.LinksOptions{})
+		tags := meta.NewTags(store, meta.Options{})
+		links := meta.NewLinks(store, meta.Options{})
 		known := meta.NewKnown(store, meta.KnownOptions{})
 		write := func() error {
 			return errors.Join(
@@ -430,8 +430,8 @@ func TestFailingStore(t *testing.T) {
 	store := metatest.NewFaulty(metatest.NewMemory())
 	broken := errors.New("broken")
 	store.Fail(broken, 0)
-	tags := meta.NewTags(store, meta.TagsOptions{})
-	links := meta.NewLinks(store, meta.LinksOptions{})
+	tags := meta.NewTags(store, meta.Options{})
+	links := meta.NewLinks(store, meta.Options{})
 	known := meta.NewKnown(store, meta.KnownOptions{})
 	_, tag := tags.Get(t.Context(), latest("oci"))
 	_, link := links.Get(t.Context(), "ecr", "app", one)
@@ -461,7 +461,7 @@ func TestFailingStore(t *testing.T) {
 func TestTouches(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		memory := metatest.NewMemory()
-		touches := meta.NewTouches(memory, meta.TouchesOptions{Keep: time.Hour})
+		touches := meta.NewTouches(memory, meta.Options{Keep: time.Hour})
 		_, err := touches.Get(t.Context(), "ecr", "team/app", one)
 		wantNotFound(t, err)
 		want := meta.TouchFact{Touched: time.Now(), Pulled: true, MediaType: manifestType, Tag: "v1"}
@@ -507,7 +507,7 @@ func TestTouches(t *testing.T) {
 
 func TestBases(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		bases := meta.NewBases(metatest.NewMemory(), meta.BasesOptions{Keep: time.Hour})
+		bases := meta.NewBases(metatest.NewMemory(), meta.Options{Keep: time.Hour})
 		layers := []digest.Digest{one, two}
 		named := func(layers []digest.Digest) (names []string) {
 			t.Helper()

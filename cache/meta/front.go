@@ -42,10 +42,8 @@ const heldValueMax = 16 << 10
 // answered without an error, and a write the store refused is answered from
 // memory and offered to the store again when it is next read.
 type Fronted struct {
-	store     Store
-	staleness time.Duration
-	negative  time.Duration
-	onError   time.Duration
+	store Store
+	o     FrontOptions
 
 	// held is filled only under the lock of the key's stripe.
 	held    *lru.Cache[string, held]
@@ -80,19 +78,22 @@ type stripe struct {
 // NewFronted returns s with a memory before it. Closing it closes s.
 func NewFronted(s Store, o FrontOptions) *Fronted {
 	cache, _ := lru.New[string, held](max(cmp.Or(o.Entries, 65536), 1)) // fails for sizes below 1 only
-	f := &Fronted{
-		store:     s,
-		staleness: cmp.Or(o.Staleness, time.Second),
-		onError:   cmp.Or(o.OnError, time.Hour),
-		held:      cache,
-		seed:      maphash.MakeSeed(),
+	o.Staleness, o.OnError = cmp.Or(o.Staleness, time.Second), cmp.Or(o.OnError, time.Hour)
+	return &Fronted{
+		store: s,
+		o:     o,
+		held:  cache,
+		seed:  maphash.MakeSeed(),
 		answers: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "dray_meta_front_reads_total",
 			Help: "Reads of facts by where the answer came from: memory, store, or bridged (memory, because the store failed).",
 		}, []string{"from"}),
 	}
-	f.negative = min(f.staleness, time.Second)
-	return f
+}
+
+// absent is the answer that there is nothing, which is remembered for at most a second.
+func (f *Fronted) absent(now time.Time) held {
+	return held{absent: true, fresh: now.Add(min(f.o.Staleness, time.Second))}
 }
 
 func (f *Fronted) stripe(key string) *stripe {
@@ -146,9 +147,11 @@ func (f *Fronted) getLeased(ctx context.Context, key string, lease *Lease) ([]by
 
 func (f *Fronted) readFrom(value []byte, err error, now time.Time) held {
 	if err != nil {
-		return held{absent: true, fresh: now.Add(f.negative), dead: now.Add(f.negative)}
+		h := f.absent(now)
+		h.dead = h.fresh
+		return h
 	}
-	return held{value: bytes.Clone(value), fresh: now.Add(f.staleness), dead: now.Add(f.onError)}
+	return held{value: bytes.Clone(value), fresh: now.Add(f.o.Staleness), dead: now.Add(f.o.OnError)}
 }
 
 func (h held) expired(now time.Time) bool { return !h.dead.IsZero() && !now.Before(h.dead) }
@@ -189,10 +192,10 @@ func (f *Fronted) note(key string, h held) {
 }
 
 func (f *Fronted) written(value []byte, ttl time.Duration, now time.Time) held {
-	h := held{value: bytes.Clone(value), fresh: now.Add(f.staleness)}
+	h := held{value: bytes.Clone(value), fresh: now.Add(f.o.Staleness)}
 	switch {
 	case ttl < 0:
-		h = held{absent: true, fresh: now.Add(f.negative)}
+		h = f.absent(now)
 	case ttl > 0:
 		h.dead = now.Add(ttl)
 	}
@@ -210,7 +213,7 @@ func (f *Fronted) settle(key string, h held, err error) {
 	case h.absent && !h.unsaved:
 		h.dead = h.fresh
 	case h.dead.IsZero() && (h.absent || !h.unsaved):
-		h.dead = h.fresh.Add(f.onError)
+		h.dead = h.fresh.Add(f.o.OnError)
 	}
 	f.note(key, h)
 }
@@ -224,7 +227,7 @@ func (f *Fronted) save(ctx context.Context, key string, h held, now time.Time) {
 		s.mu.Unlock()
 		return
 	}
-	current.fresh = now.Add(f.staleness)
+	current.fresh = now.Add(f.o.Staleness)
 	f.hold(key, current)
 	writes := s.writes.Add(1)
 	s.mu.Unlock()
@@ -288,7 +291,7 @@ func (f *Fronted) Delete(ctx context.Context, key string) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	h := held{absent: true, fresh: time.Now().Add(f.negative)}
+	h := f.absent(time.Now())
 	f.note(key, h)
 	err := f.store.Delete(ctx, key)
 	f.settle(key, h, err)

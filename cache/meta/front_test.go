@@ -191,8 +191,8 @@ func TestGuardedCircuit(t *testing.T) {
 		var log bytes.Buffer
 		guard := meta.NewGuarded(store, meta.GuardOptions{Logger: slog.New(slog.NewTextHandler(&log, nil))})
 		metatest.WantAbsent(t, guard, "k")
-		if f := guard.LastFailure(); !guard.Healthy() || f.Err != nil {
-			t.Fatalf("a new guard: %v", f)
+		if !metatest.Asked(guard) {
+			t.Fatal("a new guard asks nothing")
 		}
 		broken := errors.New("connection refused")
 		store.Fail(broken, time.Hour) // a host that swallows packets
@@ -206,7 +206,7 @@ func TestGuardedCircuit(t *testing.T) {
 		if waited := time.Since(start); waited != 750*time.Millisecond {
 			t.Errorf("three requests waited %v", waited)
 		}
-		if guard.Healthy() {
+		if metatest.Asked(guard) {
 			t.Error("healthy after three failures")
 		}
 		asked := store.Calls("get")
@@ -239,8 +239,8 @@ func TestGuardedCircuit(t *testing.T) {
 		if err := <-probe; !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("probe: %v", err)
 		}
-		if f := guard.LastFailure(); f.Operation != "get" || f.Err == nil || !f.At.Equal(time.Now()) {
-			t.Errorf("last failure %+v", f)
+		if _, err := guard.Get(t.Context(), "k"); !errors.Is(err, meta.ErrUnavailable) || !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("the refusal does not say why: %v", err)
 		}
 
 		store.Fail(nil, 0)
@@ -248,7 +248,7 @@ func TestGuardedCircuit(t *testing.T) {
 			t.Errorf("probed too early: %v", err)
 		}
 		time.Sleep(5 * time.Second)
-		if err := guard.Check(t.Context()); err != nil || !guard.Healthy() {
+		if err := guard.Check(t.Context()); err != nil || !metatest.Asked(guard) {
 			t.Errorf("after recovery: %v", err)
 		}
 		metatest.Put(t, guard, "k", "v", 0)
@@ -274,7 +274,7 @@ func TestGuardedIgnoresCallers(t *testing.T) {
 			cancel()
 			metatest.WantAbsent(t, guard, "k")
 		}
-		if !guard.Healthy() {
+		if !metatest.Asked(guard) {
 			t.Error("callers broke the circuit")
 		}
 	})

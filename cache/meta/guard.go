@@ -33,29 +33,19 @@ type GuardOptions struct {
 // only briefly, and after a few failures in a row not at all, but gets
 // [ErrUnavailable] at once until the store answers again.
 type Guarded struct {
-	store   Store
-	timeout time.Duration
-	limit   int
-	retry   time.Duration
-	log     *slog.Logger
+	store Store
+	o     GuardOptions
 
 	mu       sync.Mutex // guards what follows
 	failures int        // in a row
 	open     bool       // the store is not asked
 	probing  bool       // one request is out to learn whether it is back
 	retryAt  time.Time
-	last     Failure
+	last     error // of the store; nil: it never failed
 
 	operations *prometheus.CounterVec
 	seconds    *prometheus.HistogramVec
 	up         prometheus.Gauge
-}
-
-// Failure is the latest failure of a store.
-type Failure struct {
-	Err       error // nil: it never failed
-	Operation string
-	At        time.Time
 }
 
 var (
@@ -65,12 +55,13 @@ var (
 
 // NewGuarded returns s guarded. Closing it closes s.
 func NewGuarded(s Store, o GuardOptions) *Guarded {
+	o.Timeout = cmp.Or(o.Timeout, 250*time.Millisecond)
+	o.Failures = cmp.Or(o.Failures, 3)
+	o.Retry = cmp.Or(o.Retry, 5*time.Second)
+	o.Logger = cmp.Or(o.Logger, slog.New(slog.DiscardHandler))
 	g := &Guarded{
-		store:   s,
-		timeout: cmp.Or(o.Timeout, 250*time.Millisecond),
-		limit:   cmp.Or(o.Failures, 3),
-		retry:   cmp.Or(o.Retry, 5*time.Second),
-		log:     o.Logger,
+		store: s,
+		o:     o,
 		operations: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "dray_meta_operations_total",
 			Help: "Operations on the metadata store by outcome: ok, absent, error, refused (not asked after failures), cancelled.",
@@ -85,16 +76,13 @@ func NewGuarded(s Store, o GuardOptions) *Guarded {
 			Help: "1 while the metadata store is being asked, 0 while it is left alone after failures.",
 		}),
 	}
-	if g.log == nil {
-		g.log = slog.New(slog.DiscardHandler)
-	}
 	g.up.Set(1)
 	return g
 }
 
 // Get implements [Store].
 func (g *Guarded) Get(ctx context.Context, key string) (value []byte, err error) {
-	err = g.do(ctx, "get", g.timeout, func(ctx context.Context) error {
+	err = g.do(ctx, "get", g.o.Timeout, func(ctx context.Context) error {
 		value, err = g.store.Get(ctx, key)
 		return err
 	})
@@ -103,21 +91,21 @@ func (g *Guarded) Get(ctx context.Context, key string) (value []byte, err error)
 
 // Put implements [Store].
 func (g *Guarded) Put(ctx context.Context, key string, value []byte, ttl time.Duration) error {
-	return g.do(ctx, "put", g.timeout, func(ctx context.Context) error {
+	return g.do(ctx, "put", g.o.Timeout, func(ctx context.Context) error {
 		return g.store.Put(ctx, key, value, ttl)
 	})
 }
 
 // PutAll implements [Batch].
 func (g *Guarded) PutAll(ctx context.Context, entries []Entry, ttl time.Duration) error {
-	return g.do(ctx, "put", 4*g.timeout, func(ctx context.Context) error {
+	return g.do(ctx, "put", 4*g.o.Timeout, func(ctx context.Context) error {
 		return PutAll(ctx, g.store, entries, ttl)
 	})
 }
 
 // Delete implements [Store].
 func (g *Guarded) Delete(ctx context.Context, key string) error {
-	return g.do(ctx, "delete", g.timeout, func(ctx context.Context) error {
+	return g.do(ctx, "delete", g.o.Timeout, func(ctx context.Context) error {
 		return g.store.Delete(ctx, key)
 	})
 }
@@ -143,20 +131,6 @@ func (g *Guarded) Scan(ctx context.Context, prefix string) iter.Seq2[Entry, erro
 
 // Close implements [Store].
 func (g *Guarded) Close() error { return g.store.Close() }
-
-// Healthy reports whether the store is being asked.
-func (g *Guarded) Healthy() bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return !g.open
-}
-
-// LastFailure returns the latest failure, even if the store has recovered since.
-func (g *Guarded) LastFailure() Failure {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.last
-}
 
 // Check asks the store a question and returns why it did not answer. It is a
 // readiness check that notices an outage, and its end, without other traffic.
@@ -198,7 +172,7 @@ func (g *Guarded) admit(op string) error {
 	}
 	if g.probing || time.Now().Before(g.retryAt) {
 		g.operations.WithLabelValues(op, "refused").Inc()
-		return fmt.Errorf("%w: %w", ErrUnavailable, g.last.Err)
+		return fmt.Errorf("%w: %w", ErrUnavailable, g.last)
 	}
 	g.probing = true
 	return nil
@@ -217,36 +191,34 @@ func (g *Guarded) settle(ctx context.Context, op string, err error) {
 		outcome = "error"
 	}
 	g.operations.WithLabelValues(op, outcome).Inc()
-	switch change := g.turn(op, outcome, err); change {
+	switch change := g.turn(outcome, err); change {
 	case "down":
-		g.log.Warn("metadata store does not answer, continuing without it", "operation", op, "error", err)
+		g.o.Logger.Warn("metadata store does not answer, continuing without it", "operation", op, "error", err)
 	case "up":
-		g.log.Info("metadata store answers again")
+		g.o.Logger.Info("metadata store answers again")
 	}
 }
 
 // turn moves the circuit and says whether it changed.
-func (g *Guarded) turn(op, outcome string, err error) (change string) {
+func (g *Guarded) turn(outcome string, err error) (change string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	g.probing = false
 	switch outcome {
 	case "cancelled":
-		g.probing = false
 	case "error":
-		g.probing = false
 		g.failures++
-		g.last = Failure{Err: err, Operation: op, At: time.Now()}
-		if g.failures < g.limit && !g.open {
+		g.last = err
+		if g.failures < g.o.Failures && !g.open {
 			return ""
 		}
-		g.retryAt = g.last.At.Add(g.retry)
+		g.retryAt = time.Now().Add(g.o.Retry)
 		if !g.open {
 			g.open = true
 			g.up.Set(0)
 			return "down"
 		}
 	default:
-		g.probing = false
 		g.failures = 0
 		if g.open {
 			g.open = false

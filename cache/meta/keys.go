@@ -133,28 +133,17 @@ func digestKeyIn(space string) func(key string) (digestKey, bool) {
 func (k digestKey) String() string { return k.upstream + "/" + k.repo + "@" + k.digest.String() }
 
 // homeKey names what is known of a digest at an upstream.
-type homeKey struct {
-	upstream string
-	digest   digest.Digest
-}
-
-func (k homeKey) key() string { return path(homeSpace, k.upstream, k.digest.String()) }
+func homeKey(upstream string, d digest.Digest) string { return path(homeSpace, upstream, d.String()) }
 
 // verdictKey names what a revision of a check found in a digest.
-type verdictKey struct {
-	digest          digest.Digest
-	check, revision string
+func verdictKey(d digest.Digest, check, revision string) string {
+	return path(verdictSpace, d.String(), check, revision)
 }
 
-func (k verdictKey) key() string { return path(verdictSpace, k.digest.String(), k.check, k.revision) }
-
-// baseKey names an image by its layers.
-type baseKey []digest.Digest
-
-// key has the sum of the layers, of which there may be many.
-func (k baseKey) key() string {
+// baseKey names an image by the sum of its layers, of which there may be many.
+func baseKey(layers []digest.Digest) string {
 	var all strings.Builder
-	for _, d := range k {
+	for _, d := range layers {
 		all.WriteString(d.String() + "\n")
 	}
 	return path(baseSpace, digest.FromString(all.String()).Encoded())

@@ -51,9 +51,9 @@ func TestKeys(t *testing.T) {
 		in.in(linkSpace):                          {"v1/link/my%20ecr/team%2Fapp/sha256:" + hex, "my ecr"},
 		in.in(knownSpace):                         {"v1/known/my%20ecr/team%2Fapp/sha256:" + hex, "my ecr"},
 		in.in(touchSpace):                         {"v1/touch/my%20ecr/team%2Fapp/sha256:" + hex, "my ecr"},
-		homeKey{"my ecr", d}.key():                {"v1/home/my%20ecr/sha256:" + hex, "my ecr"},
-		verdictKey{d, "ecr", "1/2"}.key():         {"v1/verdict/sha256:" + hex + "/ecr/1%2F2", ""},
-		baseKey([]digest.Digest{d}).key():         {"v1/base/" + digest.FromString(d.String()+"\n").Encoded(), ""},
+		homeKey("my ecr", d):                      {"v1/home/my%20ecr/sha256:" + hex, "my ecr"},
+		verdictKey(d, "ecr", "1/2"):               {"v1/verdict/sha256:" + hex + "/ecr/1%2F2", ""},
+		baseKey([]digest.Digest{d}):               {"v1/base/" + digest.FromString(d.String()+"\n").Encoded(), ""},
 		below(linkSpace, "my ecr") + "team%2Fapp": {"v1/link/my%20ecr/team%2Fapp", "my ecr"},
 	} {
 		upstream, ok := upstreamOf(key)

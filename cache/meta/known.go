@@ -88,7 +88,7 @@ func (k *Known) homes() ledger[homeRecord] { return beside[homeRecord](k.ledger)
 // ErrNotFound says that none is known. Whether it still holds it is not certain, and who may know of it is the
 // caller's to decide.
 func (k *Known) Home(ctx context.Context, upstream string, d digest.Digest) (string, error) {
-	r, err := k.homes().read(ctx, homeKey{upstream, d}.key())
+	r, err := k.homes().read(ctx, homeKey(upstream, d))
 	if err != nil {
 		return "", fmt.Errorf("home of %s/%s: %w", upstream, d, err)
 	}
@@ -125,7 +125,7 @@ func (k *Known) Add(ctx context.Context, upstream, repo string, held ...Holding)
 		if r.Referenced {
 			lasting = append(lasting, e)
 			if r.Kind == KindBlob {
-				home, err := k.homes().entry(homeKey{upstream, h.Digest}.key(), homeRecord{repo})
+				home, err := k.homes().entry(homeKey(upstream, h.Digest), homeRecord{repo})
 				if err != nil {
 					return fmt.Errorf("known %s/%s: %w", upstream, repo, err)
 				}
@@ -153,7 +153,7 @@ func (k *Known) Forget(ctx context.Context, upstream, repo string, ds ...digest.
 			errs = append(errs, fmt.Errorf("forget %s/%s@%s: %w", upstream, repo, d, err))
 		}
 		if home, err := k.Home(ctx, upstream, d); err == nil && home == repo {
-			errs = append(errs, k.store.Delete(ctx, homeKey{upstream, d}.key()))
+			errs = append(errs, k.store.Delete(ctx, homeKey(upstream, d)))
 		}
 	}
 	return errors.Join(errs...)

@@ -24,14 +24,6 @@ type Link struct {
 	LinkFact
 }
 
-// LinksOptions configure [NewLinks].
-type LinksOptions struct {
-	// Keep is how long a link lives after it was last added; 0 means 30 days. It
-	// bounds how long a digest stays visible through a repository whose upstream
-	// no longer vouches for it.
-	Keep time.Duration
-}
-
 // Links remembers which repository may see which digest. Bytes are shared by all
 // repositories, visibility is not: a digest is visible to a repository only when
 // a manifest that came through this repository references it. A missing link
@@ -40,8 +32,10 @@ type Links struct {
 	ledger[linkRecord]
 }
 
-// NewLinks returns the links kept in s.
-func NewLinks(s Store, o LinksOptions) *Links {
+// NewLinks returns the links kept in s, by default for 30 days after they were last added. That
+// bounds how long a digest stays visible through a repository whose upstream no longer vouches for
+// it.
+func NewLinks(s Store, o Options) *Links {
 	return &Links{newLedger[linkRecord](s, "links", cmp.Or(o.Keep, 30*24*time.Hour))}
 }
 
@@ -111,15 +105,7 @@ type Linked struct {
 // listings. It reads the whole store where that keeps no order of keys; it is not for
 // the path of a pull.
 func (l *Links) All(ctx context.Context, upstream string) iter.Seq2[Linked, error] {
-	return func(yield func(Linked, error) bool) {
-		for row, err := range list(ctx, l.ledger, below(linkSpace, upstream), digestKeyIn(linkSpace)) {
-			if err != nil {
-				yield(Linked{}, fmt.Errorf("list links: %w", err))
-				return
-			}
-			if !yield(Linked{row.key.upstream, row.key.repo, Link{row.key.digest, LinkFact(row.record)}}, nil) {
-				return
-			}
-		}
-	}
+	return list(ctx, l.ledger, below(linkSpace, upstream), digestKeyIn(linkSpace), func(k digestKey, r linkRecord) (Linked, error) {
+		return Linked{k.upstream, k.repo, Link{k.digest, LinkFact(r)}}, nil
+	})
 }

@@ -3,6 +3,7 @@ package meta
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"iter"
 	"time"
@@ -23,6 +24,12 @@ const (
 
 func (k Kind) valid() bool { return k == KindBlob || k == KindManifest }
 
+// Options configure the facades.
+type Options struct {
+	// Keep is how long a fact is kept after it was set; 0 means the default of the facade.
+	Keep time.Duration
+}
+
 // record is the stored form of a fact. check refuses what decodes but cannot have been
 // written by this version.
 type record interface{ check() error }
@@ -30,6 +37,7 @@ type record interface{ check() error }
 // ledger keeps records of one type: as compact JSON, each for a while, with a count of
 // those that could not be read. The facades are made of ledgers.
 type ledger[R record] struct {
+	facts      string // what the records are, for people
 	store      Store
 	lease      *Lease // covers the reads; nil: nothing does
 	keep       time.Duration
@@ -37,7 +45,7 @@ type ledger[R record] struct {
 }
 
 func newLedger[R record](s Store, facts string, keep time.Duration) ledger[R] {
-	return ledger[R]{store: s, keep: keep, unreadable: prometheus.NewCounter(prometheus.CounterOpts{
+	return ledger[R]{facts: facts, store: s, keep: keep, unreadable: prometheus.NewCounter(prometheus.CounterOpts{
 		Name:        "dray_meta_unreadable_total",
 		Help:        "Facts found in the metadata store that could not be read and were treated as not found.",
 		ConstLabels: prometheus.Labels{"facts": facts},
@@ -46,7 +54,7 @@ func newLedger[R record](s Store, facts string, keep time.Duration) ledger[R] {
 
 // beside returns a ledger of other records that belong to the same facts.
 func beside[R, O record](l ledger[O]) ledger[R] {
-	return ledger[R]{l.store, l.lease, l.keep, l.unreadable}
+	return ledger[R]{l.facts, l.store, l.lease, l.keep, l.unreadable}
 }
 
 // read returns what is under key. What cannot be read is not found.
@@ -91,28 +99,32 @@ func (l ledger[R]) entry(key string, r R) (Entry, error) {
 	return Entry{key, value}, err
 }
 
-// row is a record of a listing, with what its key says.
-type row[K any, R record] struct {
-	key    K
-	record R
-}
-
-// list yields the records whose keys begin with prefix. What cannot be read is counted and left
-// out. It reads the whole store where that keeps no order of keys.
-func list[K any, R record](ctx context.Context, l ledger[R], prefix string, parse func(string) (K, bool)) iter.Seq2[row[K, R], error] {
-	return func(yield func(row[K, R], error) bool) {
+// list yields the facts made of the records whose keys begin with prefix. What cannot be read is
+// counted and left out, and so is what fact does not find. It reads the whole store where that keeps
+// no order of keys.
+func list[F, K any, R record](ctx context.Context, l ledger[R], prefix string, parse func(string) (K, bool), fact func(K, R) (F, error)) iter.Seq2[F, error] {
+	return func(yield func(F, error) bool) {
 		for entry, err := range l.store.Scan(ctx, prefix) {
-			if err != nil {
-				yield(row[K, R]{}, err)
-				return
-			}
 			key, ok := parse(entry.Key)
-			if !ok {
+			if err == nil && !ok {
 				l.unreadable.Inc()
 				continue
 			}
-			r, err := l.decode(entry.Value)
-			if err == nil && !yield(row[K, R]{key, r}, nil) {
+			var r R
+			var f F
+			if err == nil {
+				r, err = l.decode(entry.Value)
+			}
+			if err == nil {
+				f, err = fact(key, r)
+			}
+			if errors.Is(err, ErrNotFound) {
+				continue
+			}
+			if err != nil {
+				err = fmt.Errorf("list %s: %w", l.facts, err)
+			}
+			if !yield(f, err) || err != nil {
 				return
 			}
 		}

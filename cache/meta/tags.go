@@ -44,14 +44,6 @@ type Tag struct {
 	TagFact
 }
 
-// TagsOptions configure [NewTags].
-type TagsOptions struct {
-	// MaxKeep bounds how long any tag fact is kept; 0 means 30 days. It has
-	// nothing to do with how long a fact counts as fresh, which the caller
-	// decides by CheckedAt: an old fact still serves while the upstream is down.
-	MaxKeep time.Duration
-}
-
 // Tags remembers what tags point to.
 //
 // A tag can be forgotten for every Accept at once without searching for its
@@ -63,9 +55,11 @@ type Tags struct {
 	ledger[tagRecord]
 }
 
-// NewTags returns the tag facts kept in s.
-func NewTags(s Store, o TagsOptions) *Tags {
-	return &Tags{newLedger[tagRecord](s, "tags", cmp.Or(o.MaxKeep, 30*24*time.Hour))}
+// NewTags returns the tag facts kept in s, by default for at most 30 days. That has nothing to do
+// with how long a fact counts as fresh, which the caller decides by CheckedAt: an old fact still
+// serves while the upstream is down.
+func NewTags(s Store, o Options) *Tags {
+	return &Tags{newLedger[tagRecord](s, "tags", cmp.Or(o.Keep, 30*24*time.Hour))}
 }
 
 // Under returns the facts with reads that l covers.
@@ -112,16 +106,16 @@ func (t *Tags) Get(ctx context.Context, k TagKey) (TagFact, error) {
 		return TagFact{}, fmt.Errorf("tag %s: %w", k, err)
 	}
 	e, err := epochsOf(t.ledger).at(ctx, k.forgetKey())
+	if err == nil && e.hides(r.Epoch, r.Checked) {
+		err = ErrNotFound
+	}
 	if err != nil {
 		return TagFact{}, fmt.Errorf("tag %s: %w", k, err)
-	}
-	if e.hides(r.Epoch, r.Checked) {
-		return TagFact{}, fmt.Errorf("tag %s: %w", k, ErrNotFound)
 	}
 	return r.fact(), nil
 }
 
-// Set records f for at most keep, which is cut to MaxKeep and means MaxKeep when
+// Set records f for at most keep, which is cut to Options.Keep and means that when
 // 0. A zero CheckedAt means now. A fact whose question was asked before the last
 // Forget of its tag is dropped without an error.
 func (t *Tags) Set(ctx context.Context, k TagKey, f TagFact, keep time.Duration) error {
@@ -173,22 +167,13 @@ func (t *Tags) Forget(ctx context.Context, upstream, repo, tag string) error {
 // empty, for listings. It reads the whole store where that keeps no order of
 // keys; it is not for the path of a pull.
 func (t *Tags) All(ctx context.Context, upstream string) iter.Seq2[Tag, error] {
-	return func(yield func(Tag, error) bool) {
-		for row, err := range list(ctx, t.ledger, below(tagSpace, upstream), parseTagKey) {
-			var e epoch
-			if err == nil {
-				e, err = epochsOf(t.ledger).at(ctx, row.key.forgetKey())
-			}
-			if err != nil {
-				yield(Tag{}, fmt.Errorf("list tags: %w", err))
-				return
-			}
-			tag := Tag{Upstream: row.key.Upstream, Repo: row.key.Repo, Tag: row.key.Tag, TagFact: row.record.fact()}
-			if !e.hides(row.record.Epoch, row.record.Checked) && !yield(tag, nil) {
-				return
-			}
+	return list(ctx, t.ledger, below(tagSpace, upstream), parseTagKey, func(k TagKey, r tagRecord) (Tag, error) {
+		e, err := epochsOf(t.ledger).at(ctx, k.forgetKey())
+		if err == nil && e.hides(r.Epoch, r.Checked) {
+			err = ErrNotFound
 		}
-	}
+		return Tag{Upstream: k.Upstream, Repo: k.Repo, Tag: k.Tag, TagFact: r.fact()}, err
+	})
 }
 
 // String names the tag for messages.

@@ -30,13 +30,6 @@ type Touch struct {
 	TouchFact
 }
 
-// TouchesOptions configure [NewTouches].
-type TouchesOptions struct {
-	// Keep is how long a fact lives after it was set; 0 means 30 days. It must be more
-	// than the time between two touches.
-	Keep time.Duration
-}
-
 // Touches remembers when images were last asked for upstream, so that mirrors which
 // share a store ask once between them, and a restart does not repeat it. A lost fact
 // costs one request more.
@@ -44,8 +37,9 @@ type Touches struct {
 	ledger[touchRecord]
 }
 
-// NewTouches returns the facts kept in s.
-func NewTouches(s Store, o TouchesOptions) *Touches {
+// NewTouches returns the facts kept in s, by default for 30 days, which must be more than the time
+// between two touches.
+func NewTouches(s Store, o Options) *Touches {
 	return &Touches{newLedger[touchRecord](s, "touches", cmp.Or(o.Keep, 30*24*time.Hour))}
 }
 
@@ -90,15 +84,7 @@ func (t *Touches) Set(ctx context.Context, upstream, repo string, d digest.Diges
 // All yields every fact, in no order. It reads the whole store where that keeps no
 // order of keys.
 func (t *Touches) All(ctx context.Context) iter.Seq2[Touch, error] {
-	return func(yield func(Touch, error) bool) {
-		for row, err := range list(ctx, t.ledger, touchSpace, digestKeyIn(touchSpace)) {
-			if err != nil {
-				yield(Touch{}, fmt.Errorf("list touches: %w", err))
-				return
-			}
-			if !yield(Touch{Upstream: row.key.upstream, Repo: row.key.repo, Digest: row.key.digest, TouchFact: row.record.fact()}, nil) {
-				return
-			}
-		}
-	}
+	return list(ctx, t.ledger, touchSpace, digestKeyIn(touchSpace), func(k digestKey, r touchRecord) (Touch, error) {
+		return Touch{Upstream: k.upstream, Repo: k.repo, Digest: k.digest, TouchFact: r.fact()}, nil
+	})
 }

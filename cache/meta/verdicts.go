@@ -10,20 +10,14 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// VerdictsOptions configure [NewVerdicts].
-type VerdictsOptions struct {
-	// Keep is how long an answer lives; 0 means 30 days.
-	Keep time.Duration
-}
-
 // Verdicts remember what a check found in the content of a digest. The key has the
 // check's revision, so that an answer is never used after the check has changed.
 type Verdicts struct {
 	ledger[verdictRecord]
 }
 
-// NewVerdicts returns the verdicts kept in s.
-func NewVerdicts(s Store, o VerdictsOptions) *Verdicts {
+// NewVerdicts returns the verdicts kept in s, by default for 30 days.
+func NewVerdicts(s Store, o Options) *Verdicts {
 	return &Verdicts{newLedger[verdictRecord](s, "verdicts", cmp.Or(o.Keep, 30*24*time.Hour))}
 }
 
@@ -42,7 +36,7 @@ func (r verdictRecord) check() error {
 // Recall returns the answer of a check about d; false where there is none, or where the
 // store fails: then the content is looked at again.
 func (v *Verdicts) Recall(ctx context.Context, d digest.Digest, check, revision string) ([]byte, bool) {
-	r, err := v.read(ctx, verdictKey{d, check, revision}.key())
+	r, err := v.read(ctx, verdictKey(d, check, revision))
 	return r.Answer, err == nil
 }
 
@@ -50,6 +44,6 @@ func (v *Verdicts) Recall(ctx context.Context, d digest.Digest, check, revision 
 // costs another look.
 func (v *Verdicts) Remember(ctx context.Context, d digest.Digest, check, revision string, answer []byte) {
 	if checkDigest(d) == nil {
-		_ = v.write(ctx, verdictKey{d, check, revision}.key(), verdictRecord{Answer: answer})
+		_ = v.write(ctx, verdictKey(d, check, revision), verdictRecord{Answer: answer})
 	}
 }

@@ -114,9 +114,9 @@ func (g *graph) buildUpstreams(ctx context.Context) error {
 
 func (g *graph) buildMirror(context.Context) (err error) {
 	front := meta.NewFronted(g.store, meta.FrontOptions{})
-	touches := meta.NewTouches(front, meta.TouchesOptions{})
+	touches := meta.NewTouches(front, meta.Options{})
 	facts := meta.NewExcept(front, g.cfg.HostedNames()...)
-	tags, links, known := meta.NewTags(facts, meta.TagsOptions{}), meta.NewLinks(facts, meta.LinksOptions{}), meta.NewKnown(facts, meta.KnownOptions{})
+	tags, links, known := meta.NewTags(facts, meta.Options{}), meta.NewLinks(facts, meta.Options{}), meta.NewKnown(facts, meta.KnownOptions{})
 	g.joinBuildCaches()
 	onEvent, err := g.buildNotifier()
 	if err != nil {

@@ -21,13 +21,13 @@ func (g *graph) buildChecks(context.Context) error {
 	if len(g.cfg.Checks) == 0 {
 		return nil
 	}
-	verdicts := meta.NewVerdicts(g.store, meta.VerdictsOptions{})
+	verdicts := meta.NewVerdicts(g.store, meta.Options{})
 	metrics, workers := pipeline.NewMetrics(), pipeline.NewWorkers(runtime.GOMAXPROCS(0))
 	g.register(verdicts.Collectors())
 	g.register(metrics.Collectors())
 	var bases imagebase.Catalogue
 	if slices.ContainsFunc(g.cfg.Checks, func(c config.Checks) bool { return c.Base.Mode.On() }) {
-		g.bases = meta.NewBases(g.store, meta.BasesOptions{})
+		g.bases = meta.NewBases(g.store, meta.Options{})
 		g.register(g.bases.Collectors())
 		bases = learntBases{g.bases}
 	}

@@ -34,7 +34,7 @@ func newFixture(t testing.TB) *fixture {
 func learning(t *testing.T) (*fixture, *meta.Bases) {
 	var bases *meta.Bases
 	h := mirrortest.New(t, mirrortest.Options{Change: func(h *mirrortest.Fixture, o *mirror.Options) {
-		bases = meta.NewBases(h.Facts, meta.BasesOptions{})
+		bases = meta.NewBases(h.Facts, meta.Options{})
 		o.Bases = bases
 	}})
 	return &fixture{h}, bases

@@ -63,8 +63,8 @@ const day = 24 * time.Hour
 func (h *fixture) keeping(facts meta.Store, s *timed) (l *mirror.Listener, stop func()) {
 	h.Helper()
 	m, stop := mirrortest.Run(h, mirror.Options{
-		Cache: h.Cache, Tags: meta.NewTags(facts, meta.TagsOptions{}), Links: meta.NewLinks(facts, meta.LinksOptions{}), Known: meta.NewKnown(facts, meta.KnownOptions{}),
-		Touches: meta.NewTouches(facts, meta.TouchesOptions{}),
+		Cache: h.Cache, Tags: meta.NewTags(facts, meta.Options{}), Links: meta.NewLinks(facts, meta.Options{}), Known: meta.NewKnown(facts, meta.KnownOptions{}),
+		Touches: meta.NewTouches(facts, meta.Options{}),
 		Upstreams: []*repository.Upstream{
 			{Name: "up", Registry: "up.example", Source: s, Sink: h.Registry, Lister: h.Registry, Tags: repository.TagPolicy{Fresh: 1000 * time.Hour}},
 			{Name: "other", Registry: "other.example", Source: s, Lister: h.Registry, Tags: repository.TagPolicy{Fresh: 1000 * time.Hour}},
@@ -265,7 +265,7 @@ func TestTouchedInTheFuture(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h, s, l, stop := kept(t)
 		stop()
-		touches := meta.NewTouches(h.Facts, meta.TouchesOptions{})
+		touches := meta.NewTouches(h.Facts, meta.Options{})
 		for touch, err := range touches.All(t.Context()) {
 			if err != nil {
 				t.Fatal(err)

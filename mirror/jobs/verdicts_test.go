@@ -46,7 +46,7 @@ func TestAttachedBeforeAsksInBackground(t *testing.T) {
 	up := &repository.Upstream{Name: "up", Source: registry, Sink: registry, Lister: registry}
 	repos, err := repository.NewStore(repository.Options{
 		Upstreams: []*repository.Upstream{up}, Cache: c, Logger: slog.New(slog.DiscardHandler),
-		Tags: meta.NewTags(facts, meta.TagsOptions{}), Links: meta.NewLinks(facts, meta.LinksOptions{}), Known: meta.NewKnown(facts, meta.KnownOptions{}),
+		Tags: meta.NewTags(facts, meta.Options{}), Links: meta.NewLinks(facts, meta.Options{}), Known: meta.NewKnown(facts, meta.KnownOptions{}),
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -106,9 +106,9 @@ func (f *Fixture) start() {
 	if f.options.Before != nil {
 		facts = f.options.Before(facts)
 	}
-	f.Tags, f.Links = meta.NewTags(facts, meta.TagsOptions{}), meta.NewLinks(facts, meta.LinksOptions{})
+	f.Tags, f.Links = meta.NewTags(facts, meta.Options{}), meta.NewLinks(facts, meta.Options{})
 	o := mirror.Options{
-		Cache: f.Cache, Tags: f.Tags, Links: f.Links, Known: meta.NewKnown(facts, meta.KnownOptions{}), Touches: meta.NewTouches(facts, meta.TouchesOptions{}),
+		Cache: f.Cache, Tags: f.Tags, Links: f.Links, Known: meta.NewKnown(facts, meta.KnownOptions{}), Touches: meta.NewTouches(facts, meta.Options{}),
 		Upstreams: []*repository.Upstream{f.Upstream},
 	}
 	if f.options.Change != nil {

@@ -256,8 +256,8 @@ func TestHotAnswerAges(t *testing.T) {
 
 		// Another mirror on the same store takes a push.
 		second := mirrortest.Image(t, []byte("another layer of some bytes"))
-		theirs := meta.NewTags(h.Memory, meta.TagsOptions{})
-		links := meta.NewLinks(h.Memory, meta.LinksOptions{})
+		theirs := meta.NewTags(h.Memory, meta.Options{})
+		links := meta.NewLinks(h.Memory, meta.Options{})
 		link := meta.Link{Digest: second.Digest, LinkFact: meta.LinkFact{MediaType: second.MediaType, Size: int64(len(second.Raw)), Kind: meta.KindManifest}}
 		err := errors.Join(theirs.Forget(t.Context(), "up", "team/app", "v1"),
 			theirs.Set(t.Context(), meta.TagKey{Upstream: "up", Repo: "team/app", Tag: "v1", Accept: repository.PushedAccept}, meta.TagFact{Digest: second.Digest, MediaType: second.MediaType, Size: -1}, 0),

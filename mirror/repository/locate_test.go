@@ -87,7 +87,7 @@ func newFixture(t *testing.T) *fixture {
 	t.Cleanup(tasks.Stop)
 	s, err := NewStore(Options{
 		Upstreams: []*Upstream{up, to}, Cache: c, Queue: q, Tasks: tasks, Logger: slog.New(slog.DiscardHandler),
-		Tags: meta.NewTags(facts, meta.TagsOptions{}), Links: meta.NewLinks(facts, meta.LinksOptions{}), Known: meta.NewKnown(facts, meta.KnownOptions{}),
+		Tags: meta.NewTags(facts, meta.Options{}), Links: meta.NewLinks(facts, meta.Options{}), Known: meta.NewKnown(facts, meta.KnownOptions{}),
 		Staged: NewStaging(time.Hour, func(string, int64) {}),
 	})
 	if err != nil {
@@ -309,7 +309,7 @@ func TestLocateWithoutFacts(t *testing.T) {
 	f.link()
 	broken := metatest.NewFaulty(metatest.NewMemory())
 	broken.Fail(errors.New("down"), 0)
-	f.store.tags, f.store.links, f.store.known = meta.NewTags(broken, meta.TagsOptions{}), meta.NewLinks(broken, meta.LinksOptions{}), meta.NewKnown(broken, meta.KnownOptions{})
+	f.store.tags, f.store.links, f.store.known = meta.NewTags(broken, meta.Options{}), meta.NewLinks(broken, meta.Options{}), meta.NewKnown(broken, meta.KnownOptions{})
 	f.source.has[f.digest] = f.size()
 	for need, want := range map[Need]Place{Serve: Shared, LeaveOut: Nowhere, Publish: Confirmed, Acknowledge: Confirmed} {
 		if at, err := f.LocateBlob(t.Context(), f.digest, need); at.Place != want || err != nil {
