@@ -97,9 +97,6 @@ func New(o Options) (*Client, error) {
 	return c, nil
 }
 
-// Name is the upstream's name in messages and metrics.
-func (c *Client) Name() string { return c.name }
-
 // Collectors are the client's metrics.
 func (c *Client) Collectors() []prometheus.Collector {
 	return []prometheus.Collector{c.requests, c.latency}

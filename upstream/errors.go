@@ -92,9 +92,8 @@ func (c *Client) credentialError(cause error) error {
 
 // corrupt is an answer that must not be used.
 func (c *Client) corrupt(format string, args ...any) error {
-	e := oci.ErrUnknown.With("the upstream registry %s sent something else than was asked for", c.name)
-	e.Status = http.StatusBadGateway
-	return e.Because(fmt.Errorf("%w: %w", ErrCorrupt, fmt.Errorf(format, args...)))
+	return oci.ErrUnknown.With("the upstream registry %s sent something else than was asked for", c.name).
+		WithStatus(http.StatusBadGateway).Because(fmt.Errorf("%w: %w", ErrCorrupt, fmt.Errorf(format, args...)))
 }
 
 // answerError maps an answer of the registry that is not a success.

@@ -26,9 +26,8 @@ func (c *Client) Manifest(ctx context.Context, repo Repo, ref oci.Reference, acc
 		return nil, c.bodyError(ctx, err)
 	}
 	if len(raw) > oci.MaxManifestBytes {
-		e := oci.ErrSizeInvalid.With("the manifest of the upstream registry %s is over the limit of %d bytes", c.name, oci.MaxManifestBytes)
-		e.Status = http.StatusBadGateway
-		return nil, e.Because(ErrCorrupt) // it will not be shorter the next time
+		return nil, oci.ErrSizeInvalid.With("the manifest of the upstream registry %s is over the limit of %d bytes", c.name, oci.MaxManifestBytes).
+			WithStatus(http.StatusBadGateway).Because(ErrCorrupt) // it will not be shorter the next time
 	}
 	m, err := oci.ParseManifest(resp.Header.Get("Content-Type"), raw)
 	if err != nil {

@@ -188,9 +188,7 @@ func readManifest(x *request.Request) (*oci.Manifest, error) {
 		return nil, oci.ErrManifestInvalid.With("the manifest broke off after %d bytes", len(raw)).Because(err)
 	}
 	if len(raw) > oci.MaxManifestBytes {
-		e := oci.ErrSizeInvalid.With("the manifest is over the limit of %d bytes", oci.MaxManifestBytes)
-		e.Status = http.StatusRequestEntityTooLarge
-		return nil, e
+		return nil, oci.ErrSizeInvalid.With("the manifest is over the limit of %d bytes", oci.MaxManifestBytes).WithStatus(http.StatusRequestEntityTooLarge)
 	}
 	man, err := oci.ParseManifest(x.R.Header.Get("Content-Type"), raw)
 	if err != nil {
@@ -255,9 +253,7 @@ func (p *Pusher) Report(x *request.Request, id string) error {
 	}
 	report := p.checks.Report(id)
 	if report == nil || !x.Listener.TakesPushes() {
-		e := oci.ErrUnknown.With("there is no such report any more: push again to get a new one")
-		e.Status = http.StatusNotFound
-		return e
+		return oci.ErrUnknown.With("there is no such report any more: push again to get a new one").WithStatus(http.StatusNotFound)
 	}
 	text, err := json.MarshalIndent(report, "", "  ")
 	if err != nil {

@@ -267,9 +267,7 @@ func progress(x *request.Request, s *session, status int) error {
 // not at fault and the client may try again, so it is a 503.
 func noRoom(err error) error {
 	if errors.Is(err, cache.ErrTooLarge) {
-		e := oci.ErrSizeInvalid.With("the blob is larger than this mirror can hold")
-		e.Status = http.StatusRequestEntityTooLarge
-		return e.Because(err)
+		return oci.ErrSizeInvalid.With("the blob is larger than this mirror can hold").WithStatus(http.StatusRequestEntityTooLarge).Because(err)
 	}
 	return oci.ErrUnavailable.With("the mirror cannot store the upload now").Because(err)
 }

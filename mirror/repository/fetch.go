@@ -114,7 +114,5 @@ func (u *Upstream) Broken(err error) error {
 
 // BadAnswer is a 502 that says what was wrong with an upstream's answer.
 func (u *Upstream) BadAnswer(what string, cause error) error {
-	e := oci.ErrUnknown.With("%s sent %s", u.Registry, what).Because(cause)
-	e.Status = http.StatusBadGateway
-	return e
+	return oci.ErrUnknown.With("%s sent %s", u.Registry, what).WithStatus(http.StatusBadGateway).Because(cause)
 }

@@ -68,11 +68,7 @@ func New(l *Listener, repos *repository.Store, w http.ResponseWriter, r *http.Re
 }
 
 // errSlow ends what takes too long before an answer has begun.
-var errSlow = func() error {
-	e := oci.ErrUnavailable.With("the upstream registry did not answer in time")
-	e.Status = http.StatusGatewayTimeout
-	return e
-}()
+var errSlow = oci.ErrUnavailable.With("the upstream registry did not answer in time").WithStatus(http.StatusGatewayTimeout)
 
 // Hurry gives the context of what comes before the answer, once for each request. It ends with an
 // error after bound, unless Relax is called before: clients wait 30 s for a header, and as long

@@ -129,10 +129,8 @@ func (r *Table) Check() error {
 
 func (r *Table) byPrefix(p string) *Route {
 	for i := range r.Order {
-		for _, have := range r.Order[i].Prefixes {
-			if have == p {
-				return &r.Order[i]
-			}
+		if slices.Contains(r.Order[i].Prefixes, p) {
+			return &r.Order[i]
 		}
 	}
 	return nil
@@ -173,10 +171,5 @@ func (r *Table) byHost(host string) *Route {
 }
 
 func has(names []string, name string) bool {
-	for _, n := range names {
-		if strings.EqualFold(n, name) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(names, func(n string) bool { return strings.EqualFold(n, name) })
 }

@@ -1,11 +1,11 @@
 package ecr
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/http"
 
 	"github.com/aws/aws-sdk-go-v2/service/ecr"
 	"github.com/aws/aws-sdk-go-v2/service/ecr/types"
@@ -48,12 +48,8 @@ var _ upstream.Creator = (*Creator)(nil)
 
 // NewCreator returns a Creator.
 func NewCreator(o CreatorOptions) *Creator {
-	log := o.Logger
-	if log == nil {
-		log = slog.New(slog.DiscardHandler)
-	}
 	return &Creator{
-		api: o.API, account: o.Account, template: o.Template, log: log.With("upstream", o.Upstream),
+		api: o.API, account: o.Account, template: o.Template, log: cmp.Or(o.Logger, slog.New(slog.DiscardHandler)).With("upstream", o.Upstream),
 		outcomes: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "dray_repositories_created_total", ConstLabels: prometheus.Labels{"upstream": o.Upstream},
 			Help: "Repositories that a push found missing, by result: created, incomplete (created without its lifecycle policy), existed, refused (by the patterns of names), dry_run or failed.",
@@ -122,12 +118,7 @@ func createError(repo string, err error) error {
 		return oci.ErrUnavailable.With("the repository %s does not exist, and AWS refuses the credentials of this mirror to create it", repo).
 			Because(fmt.Errorf("%w: %w", upstream.ErrCredentials, err))
 	}
-	base := baseOf(api)
-	e := base.With("the repository %s does not exist and cannot be created: %s", repo, api.ErrorMessage())
-	if base == oci.ErrDenied {
-		e.Status = http.StatusForbidden
-	}
-	return e.Because(err)
+	return baseOf(api).With("the repository %s does not exist and cannot be created: %s", repo, api.ErrorMessage()).Because(err)
 }
 
 // baseOf is the error of the protocol that comes nearest to one of the API.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ecr"
@@ -81,14 +80,11 @@ func deleteError(repo string, err error) error {
 	if !ok {
 		return oci.ErrUnavailable.With("Amazon ECR cannot be reached to delete from %s", repo).Because(fmt.Errorf("%w: %w", upstream.ErrUnreachable, err))
 	}
-	e := baseOf(api).With("Amazon ECR does not delete from %s: %s", repo, api.ErrorMessage())
 	switch {
 	case credentialCode(api):
 		return oci.ErrUnavailable.With("AWS refuses the credentials of this mirror to delete from %s", repo).Because(fmt.Errorf("%w: %w", upstream.ErrCredentials, err))
 	case api.ErrorCode() == "RepositoryNotFoundException":
-		e = oci.ErrNameUnknown.With("there is no repository %s", repo)
-	case errors.Is(e, oci.ErrDenied):
-		e.Status = http.StatusForbidden
+		return oci.ErrNameUnknown.With("there is no repository %s", repo).Because(err)
 	}
-	return e.Because(err)
+	return baseOf(api).With("Amazon ECR does not delete from %s: %s", repo, api.ErrorMessage()).Because(err)
 }

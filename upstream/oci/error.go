@@ -1,6 +1,7 @@
 package oci
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -60,16 +61,17 @@ var (
 	ErrManifestBlobUnknown = sentinel(errcode.ErrorCodeManifestBlobUnknown)
 	ErrBlobUnknown         = sentinel(errcode.ErrorCodeBlobUnknown)
 	ErrBlobUploadUnknown   = sentinel(errcode.ErrorCodeBlobUploadUnknown)
-	ErrBlobUploadInvalid   = withStatus(sentinel(errcode.ErrorCodeBlobUploadInvalid), http.StatusBadRequest)
-	ErrPaginationInvalid   = sentinel(errcode.ErrorCodePaginationNumberInvalid)
+	// distribution answers 404 for an upload that exists but is invalid, which clients read as
+	// "start again".
+	ErrBlobUploadInvalid = sentinel(errcode.ErrorCodeBlobUploadInvalid).WithStatus(http.StatusBadRequest)
+	ErrPaginationInvalid = sentinel(errcode.ErrorCodePaginationNumberInvalid)
 )
 
-// withStatus corrects a code whose registered status contradicts its meaning:
-// distribution answers 404 for an upload that exists but is invalid, which
-// clients read as "start again".
-func withStatus(e *Error, status int) *Error {
-	e.Status = status
-	return e
+// WithStatus returns a copy with another HTTP status than that of its code.
+func (e *Error) WithStatus(status int) *Error {
+	c := *e
+	c.Status = status
+	return &c
 }
 
 // With returns a copy that carries a message; a %w verb keeps the cause for
@@ -148,8 +150,7 @@ func AsError(err error) *Error {
 		return e
 	}
 	if errors.Is(err, context.DeadlineExceeded) {
-		e := ErrUnavailable.With("the upstream registry did not answer in time").Because(err)
-		return withStatus(e, http.StatusGatewayTimeout)
+		return ErrUnavailable.With("the upstream registry did not answer in time").Because(err).WithStatus(http.StatusGatewayTimeout)
 	}
 	return (&Error{Code: ErrUnknown.Code, Status: http.StatusInternalServerError, Message: "internal error, see the log of the mirror"}).Because(err)
 }
@@ -171,18 +172,13 @@ func WriteError(w http.ResponseWriter, err error) *Error {
 	}
 	h.Set("Content-Type", "application/json; charset=utf-8")
 	h.Set("Content-Length", strconv.Itoa(len(body)))
-	w.WriteHeader(wireStatus(e.Status))
+	status := e.Status
+	if status < 400 || status > 599 { // an upstream's redirect, or a 2xx where there should be none
+		status = http.StatusBadGateway
+	}
+	w.WriteHeader(status)
 	_, _ = w.Write(body) // the client is gone; the access log has the error already
 	return e
-}
-
-// wireStatus keeps an upstream's unexpected answer (a redirect, a 2xx where there
-// should be none) from looking like one of dray's.
-func wireStatus(s int) int {
-	if s < 400 || s > 599 {
-		return http.StatusBadGateway
-	}
-	return s
 }
 
 // maxErrorBody bounds what is read of an upstream's error answer, in bytes. The
@@ -210,26 +206,25 @@ func DecodeError(resp *http.Response) *Error {
 	return e
 }
 
+// codes are the codes of answers without a body, by their status.
+var codes = map[int]string{
+	http.StatusUnauthorized:                 ErrUnauthorized.Code,
+	http.StatusForbidden:                    ErrDenied.Code,
+	http.StatusMethodNotAllowed:             ErrUnsupported.Code,
+	http.StatusRequestedRangeNotSatisfiable: ErrRangeInvalid.Code,
+	http.StatusTooManyRequests:              ErrTooManyRequests.Code,
+	http.StatusBadGateway:                   ErrUnavailable.Code,
+	http.StatusServiceUnavailable:           ErrUnavailable.Code,
+	http.StatusGatewayTimeout:               ErrUnavailable.Code,
+}
+
 // codeOf guesses the code of an answer without a body from its status and, for
 // 404, from what was asked for.
 func codeOf(resp *http.Response) string {
-	switch resp.StatusCode {
-	case http.StatusUnauthorized:
-		return ErrUnauthorized.Code
-	case http.StatusForbidden:
-		return ErrDenied.Code
-	case http.StatusNotFound:
+	if resp.StatusCode == http.StatusNotFound {
 		return notFoundCode(resp)
-	case http.StatusMethodNotAllowed:
-		return ErrUnsupported.Code
-	case http.StatusRequestedRangeNotSatisfiable:
-		return ErrRangeInvalid.Code
-	case http.StatusTooManyRequests:
-		return ErrTooManyRequests.Code
-	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
-		return ErrUnavailable.Code
 	}
-	return ErrUnknown.Code
+	return cmp.Or(codes[resp.StatusCode], ErrUnknown.Code)
 }
 
 func notFoundCode(resp *http.Response) string {

@@ -3,6 +3,7 @@ package oci
 import (
 	"bytes"
 	"encoding/json"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -329,12 +330,7 @@ func AcceptKey(accept []string) string {
 	case len(set) == 0:
 		return "*"
 	}
-	keys := make([]string, 0, len(set))
-	for t := range set {
-		keys = append(keys, t)
-	}
-	slices.Sort(keys)
-	return strings.Join(keys, ",")
+	return strings.Join(slices.Sorted(maps.Keys(set)), ",")
 }
 
 // Accepts reports whether a client with these Accept lines takes the media type. A

@@ -1,8 +1,10 @@
 package oci
 
 import (
+	"maps"
 	"net/http"
 	"net/url"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -84,15 +86,13 @@ func Parse(r *http.Request) (Request, error) {
 	}
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
-		return q, ErrUnsupported.With("invalid query string").Because(err).withStatus(http.StatusBadRequest)
+		return q, ErrUnsupported.With("invalid query string").Because(err).WithStatus(http.StatusBadRequest)
 	}
 	if err := q.parseQuery(query); err != nil {
 		return q, err
 	}
 	return q, q.checkMethod()
 }
-
-func (e *Error) withStatus(status int) *Error { return withStatus(e, status) }
 
 // splitPath cuts the escaped path at its first "/v2" segment.
 func splitPath(u *url.URL) (prefix, rest string, err error) {
@@ -169,25 +169,15 @@ func (q *Request) parseLast(last string) (err error) {
 	case KindBlob, KindReferrers:
 		q.Ref.Digest, err = ParseDigest(last)
 	case KindUpload:
-		if !uploadID(last) {
+		if !uploadID.MatchString(last) {
 			err = ErrBlobUploadUnknown.With("unknown upload %q", clip(last))
 		}
 	}
 	return err
 }
 
-// uploadID accepts the ids that dray issues: anything else was never one.
-func uploadID(s string) bool {
-	if len(s) > 64 {
-		return false
-	}
-	for _, c := range s {
-		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' && c != '_' && (c < 'A' || c > 'Z') {
-			return false
-		}
-	}
-	return s != ""
-}
+// uploadID matches the ids that dray issues: anything else was never one.
+var uploadID = regexp.MustCompile(`^[a-zA-Z0-9_-]{1,64}$`)
 
 // parseQuery reads the parameters that the kind has; others are ignored, as
 // proxies and clients add their own.
@@ -220,7 +210,7 @@ func (q *Request) parseTags(tags []string) error {
 		return nil
 	}
 	if len(tags) > maxTags {
-		return ErrTagInvalid.With("%d tags for one manifest, %d are allowed", len(tags), maxTags).withStatus(http.StatusRequestURITooLong)
+		return ErrTagInvalid.With("%d tags for one manifest, %d are allowed", len(tags), maxTags).WithStatus(http.StatusRequestURITooLong)
 	}
 	for _, t := range tags {
 		if !tagPattern.MatchString(t) {
@@ -268,24 +258,22 @@ func pageSize(v url.Values) (int, error) {
 }
 
 // methods lists what each kind can be asked.
-var methods = map[Kind]string{
-	KindBase:      "GET HEAD",
-	KindManifest:  "GET HEAD PUT DELETE",
-	KindTags:      "GET HEAD",
-	KindBlob:      "GET HEAD DELETE",
-	KindUploads:   "POST",
-	KindUpload:    "GET PATCH PUT DELETE",
-	KindCatalog:   "GET HEAD",
-	KindReferrers: "GET HEAD",
+var methods = map[Kind][]string{
+	KindBase:      {"GET", "HEAD"},
+	KindManifest:  {"GET", "HEAD", "PUT", "DELETE"},
+	KindTags:      {"GET", "HEAD"},
+	KindBlob:      {"GET", "HEAD", "DELETE"},
+	KindUploads:   {"POST"},
+	KindUpload:    {"GET", "PATCH", "PUT", "DELETE"},
+	KindCatalog:   {"GET", "HEAD"},
+	KindReferrers: {"GET", "HEAD"},
 }
 
 func (q *Request) checkMethod() error {
-	for m := range strings.SplitSeq(methods[q.Kind], " ") {
-		if m == q.Method {
-			return nil
-		}
+	if !slices.Contains(methods[q.Kind], q.Method) {
+		return ErrUnsupported.With("the %s resource has no method %q", q.Kind, clip(q.Method))
 	}
-	return ErrUnsupported.With("the %s resource has no method %q", q.Kind, clip(q.Method))
+	return nil
 }
 
 // Write reports whether the request changes the registry.
@@ -347,9 +335,7 @@ func (q Request) URL() string {
 	case KindReferrers:
 		set("artifactType", q.ArtifactType)
 		if page, err := url.ParseQuery(q.Page); err == nil {
-			for k := range page {
-				v[k] = page[k]
-			}
+			maps.Copy(v, page)
 		}
 	}
 	if len(v) == 0 {
