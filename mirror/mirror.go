@@ -93,6 +93,7 @@ func New(o Options) (*Mirror, error) {
 		stall: cmp.Or(o.ClientStall, 2*time.Minute), metrics: newMetrics(),
 	}
 	quotas := push.NewQuotas(o.MaxUploadsPerClient, o.MaxUploadBytesPerClient)
+	o.Queue = cmp.Or(o.Queue, queue.Empty())
 	var err error
 	m.repos, err = repository.NewStore(repository.Options{
 		Upstreams: o.Upstreams, Cache: o.Cache, Tags: o.Tags, Links: o.Links, Known: o.Known, Queue: o.Queue,

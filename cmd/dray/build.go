@@ -132,7 +132,6 @@ func (g *graph) buildMirror(context.Context) (err error) {
 	}
 	g.background["mirror"] = g.mirror.Run
 	g.inventory = &inventory.Inventory{Cache: g.cache, Disk: g.disk, Tags: tags, Links: links, Known: known, Hosted: g.hostedImages, Queued: g.queuedImages}
-	g.runQueue()
 	for _, c := range [][]prometheus.Collector{front.Collectors(), tags.Collectors(), links.Collectors(), known.Collectors(), touches.Collectors(), g.mirror.Collectors()} {
 		g.register(c)
 	}

@@ -61,7 +61,7 @@ func (g *graph) buildAdmin(context.Context) error {
 		return nil
 	}
 	checks := []admin.Check{{Name: "metadata", Run: g.store.Check}}
-	if g.queue != nil {
+	if _, runs := g.background["queue"]; runs {
 		checks = append(checks, admin.Check{Name: "queue", Run: g.queue.Check})
 	}
 	for _, r := range g.registries {

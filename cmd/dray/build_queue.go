@@ -24,6 +24,7 @@ func queueDirectory(c config.Config) string { return filepath.Join(c.Cache.Direc
 func (g *graph) buildQueue(ctx context.Context) error {
 	wanted := slices.ContainsFunc(g.cfg.Upstreams, func(u config.Upstream) bool { return u.Acknowledge == config.AcknowledgeLocal })
 	if _, err := os.Stat(queueDirectory(g.cfg)); errors.Is(err, fs.ErrNotExist) && !wanted {
+		g.queue = queue.Empty()
 		return nil
 	}
 	var err error
@@ -35,14 +36,8 @@ func (g *graph) buildQueue(ctx context.Context) error {
 		return err
 	}
 	g.register(g.queue.Collectors())
+	g.background["queue"] = func(ctx context.Context) error { return g.queue.Run(ctx, g.mirror.Forward) }
 	return nil
-}
-
-// runQueue lets the mirror forward what the queue holds.
-func (g *graph) runQueue() {
-	if g.queue != nil {
-		g.background["queue"] = func(ctx context.Context) error { return g.queue.Run(ctx, g.mirror.Forward) }
-	}
 }
 
 func (g *graph) queueAPI() []admin.Endpoint {

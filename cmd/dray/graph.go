@@ -36,7 +36,7 @@ type graph struct {
 	registries []*registry
 	hosted     []*hosted.Store
 	bases      *meta.Bases             // nil where no check asks what images are built on
-	queue      *queue.Queue            // nil where no push is acknowledged before it is forwarded
+	queue      *queue.Queue            // always empty where no push is acknowledged before it is forwarded
 	upstreams  []*repository.Upstream  // of registries and hosted
 	gates      map[string][]*gate.Gate // of upstreams, by name
 	mirror     *mirror.Mirror

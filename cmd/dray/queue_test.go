@@ -265,12 +265,12 @@ func TestUploadDiskFull(t *testing.T) {
 			s.upload("team/app", imageConfig)
 			m := imageOf(t, first)
 			s.want(201, "PUT", "/v2/team/app/manifests/v1", m.Raw, "Content-Type", m.MediaType)
-			if s.queue != nil {
+			if s.queue.Takes() {
 				s.forwarded()
 			}
 			s.holds("team/app", "v1", m, first)
 			next := s.push("team/app", "v2", second)
-			if s.queue != nil {
+			if s.queue.Takes() {
 				s.forwarded()
 			}
 			s.holds("team/app", "v2", next, second)
@@ -281,7 +281,7 @@ func TestUploadDiskFull(t *testing.T) {
 // Where nothing was ever acknowledged locally there is no queue, and no number is that of a push.
 func TestQueueAbsent(t *testing.T) {
 	s := startStack(t, t.TempDir())
-	if s.queue != nil {
+	if s.queue.Takes() {
 		t.Fatal("there is a queue")
 	}
 	for _, what := range []string{"retry", "drop"} {

@@ -441,7 +441,7 @@ func TestUploadHealed(t *testing.T) {
 				s.ecr.AddFault(fault)
 				layer := layerOf(1, 5<<20)
 				m := s.push("team/app", "v1", layer)
-				if s.queue != nil {
+				if s.queue.Takes() {
 					s.forwarded()
 				}
 				s.holds("team/app", "v1", m, layer)

@@ -8,33 +8,8 @@ import (
 	"slices"
 	"time"
 
-	"github.com/opencontainers/go-digest"
 	"github.com/prometheus/client_golang/prometheus"
 )
-
-// all is what the queue has; nil where there is no queue.
-func (q *Queue) all() *index {
-	if q == nil {
-		return nil
-	}
-	return q.index
-}
-
-// Find returns the push that a tag or digest of a repository means, as long as it waits.
-func (q *Queue) Find(upstream, repo, reference string) (Push, bool) {
-	return q.all().find(upstream, repo, reference)
-}
-
-// Pushes lists what waits for a repository, in order.
-func (q *Queue) Pushes(upstream, repo string) []Push {
-	return q.all().pushes(upstream, repo)
-}
-
-// Blob returns the size of a blob that a push to a repository needs and brings along, refused ones included: they may be
-// tried again. One that could not be held after a restart is not there: clients are to send it anew.
-func (q *Queue) Blob(upstream, repo string, d digest.Digest) (size int64, ok bool) {
-	return q.all().blob(upstream, repo, d)
-}
 
 // Tags returns the tags of a repository that wait, in order.
 func (q *Queue) Tags(upstream, repo string) []string {
@@ -48,17 +23,9 @@ func (q *Queue) Tags(upstream, repo string) []string {
 	return slices.Compact(tags)
 }
 
-// List returns all entries in the order in which they were accepted.
-func (q *Queue) List() []Entry {
-	return q.all().list()
-}
-
 // Retry has an entry tried at once: a failed one waits again, and one that waits does so no longer.
 // It returns ErrNotFound, ErrOvertaken, ErrBusy, or a failure of the disk.
 func (q *Queue) Retry(ctx context.Context, id uint64) error {
-	if q == nil {
-		return unknown(id)
-	}
 	if err := q.writer.take(ctx); err != nil {
 		return err
 	}
@@ -83,7 +50,7 @@ func (q *Queue) Retry(ctx context.Context, id uint64) error {
 // Drop gives a push up, and interrupts the attempt that is under way if there is one, as [Queue.Withdraw] does. It returns ErrNotFound, also
 // where that attempt has just succeeded, ErrBusy when ctx ends before, or a failure of the disk.
 func (q *Queue) Drop(ctx context.Context, id uint64) (Entry, error) {
-	at, held := q.all().placeOf(id)
+	at, held := q.index.placeOf(id)
 	if !held {
 		return Entry{}, unknown(id)
 	}
@@ -118,45 +85,22 @@ func (q *Queue) Check(context.Context) error {
 	return errors.Join(errs...)
 }
 
-type metrics struct {
-	q         *Queue
-	forwarded *prometheus.CounterVec
-	entries   *prometheus.Desc
-	bytes     *prometheus.Desc
-	oldest    *prometheus.Desc
-}
-
-func newMetrics(q *Queue) *metrics {
-	return &metrics{
-		q: q,
-		forwarded: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_queue_attempts_total",
-			Help: "Attempts to forward acknowledged pushes, by upstream and result: landed, refused (for good), failed (tried again)."}, []string{"upstream", "result"}),
-		entries: prometheus.NewDesc("dray_queue_pushes", "Acknowledged pushes that are not forwarded, by state: waiting or failed.", []string{"state"}, nil),
-		bytes:   prometheus.NewDesc("dray_queue_bytes", "Bytes held for acknowledged pushes.", nil, nil),
-		oldest:  prometheus.NewDesc("dray_queue_oldest_seconds", "Age of the oldest push that waits to be forwarded.", nil, nil),
-	}
-}
-
 // Collectors returns the metrics of the queue.
 func (q *Queue) Collectors() []prometheus.Collector {
-	return []prometheus.Collector{q.metrics.forwarded, q.metrics}
-}
-
-// Describe implements prometheus.Collector.
-func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
-	ch <- m.entries
-	ch <- m.bytes
-	ch <- m.oldest
-}
-
-// Collect implements prometheus.Collector.
-func (m *metrics) Collect(ch chan<- prometheus.Metric) {
-	s := m.q.index.stats(time.Now())
-	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
-		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	gauge := func(o prometheus.GaugeOpts, value func(stats) float64) prometheus.Collector {
+		return prometheus.NewGaugeFunc(o, func() float64 { return value(q.index.stats(time.Now())) })
 	}
-	gauge(m.entries, float64(s.waiting), string(Waiting))
-	gauge(m.entries, float64(s.failed), string(Failed))
-	gauge(m.bytes, float64(s.bytes))
-	gauge(m.oldest, s.oldest.Seconds())
+	pushes := func(state State) prometheus.GaugeOpts {
+		return prometheus.GaugeOpts{Name: "dray_queue_pushes", ConstLabels: prometheus.Labels{"state": string(state)},
+			Help: "Acknowledged pushes that are not forwarded, by state: waiting or failed."}
+	}
+	return []prometheus.Collector{
+		q.forwarded,
+		gauge(pushes(Waiting), func(s stats) float64 { return float64(s.waiting) }),
+		gauge(pushes(Failed), func(s stats) float64 { return float64(s.failed) }),
+		gauge(prometheus.GaugeOpts{Name: "dray_queue_bytes", Help: "Bytes held for acknowledged pushes."},
+			func(s stats) float64 { return float64(s.bytes) }),
+		gauge(prometheus.GaugeOpts{Name: "dray_queue_oldest_seconds", Help: "Age of the oldest push that waits to be forwarded."},
+			func(s stats) float64 { return s.oldest.Seconds() }),
+	}
 }

@@ -234,12 +234,13 @@ func (x *index) begin(e *entry, interrupt func()) Entry {
 	return e.Entry
 }
 
-// trouble notes what keeps an attempt under way from getting on.
-func (x *index) trouble(id uint64, why string) {
+// Trouble says what keeps an attempt under way from getting on. An attempt may go on for long, and
+// who looks meanwhile is to see why.
+func (x *index) Trouble(id uint64, err error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if e := x.entries[id]; e != nil && e.State == Forwarding {
-		e.Error = why
+		e.Error = err.Error()
 	}
 }
 
@@ -407,9 +408,10 @@ func (x *index) stats(now time.Time) stats {
 }
 
 // empty says that there are no entries at all, which is the usual case, or no index.
-func (x *index) empty() bool { return x == nil || x.size.Load() == 0 }
+func (x *index) empty() bool { return x.size.Load() == 0 }
 
-func (x *index) find(upstream, repo, reference string) (Push, bool) {
+// Find returns the push that a tag or digest of a repository means, as long as it waits.
+func (x *index) Find(upstream, repo, reference string) (Push, bool) {
 	if x.empty() {
 		return Push{}, false
 	}
@@ -421,7 +423,8 @@ func (x *index) find(upstream, repo, reference string) (Push, bool) {
 	return Push{}, false
 }
 
-func (x *index) pushes(upstream, repo string) []Push {
+// Pushes lists what waits for a repository, in order.
+func (x *index) Pushes(upstream, repo string) []Push {
 	if x.empty() {
 		return nil
 	}
@@ -440,7 +443,10 @@ func (x *index) pushes(upstream, repo string) []Push {
 	return all
 }
 
-func (x *index) blob(upstream, repo string, d digest.Digest) (size int64, ok bool) {
+// Blob returns the size of a blob that a push to a repository needs and brings along, refused ones
+// included: they may be tried again. One that could not be held after a restart is not there: clients
+// are to send it anew.
+func (x *index) Blob(upstream, repo string, d digest.Digest) (size int64, ok bool) {
 	if x.empty() {
 		return 0, false
 	}
@@ -460,7 +466,8 @@ func (x *index) blob(upstream, repo string, d digest.Digest) (size int64, ok boo
 	return 0, false
 }
 
-func (x *index) list() []Entry {
+// List returns all entries in the order in which they were accepted.
+func (x *index) List() []Entry {
 	if x.empty() {
 		return nil
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // Errors of this package; test for them with errors.Is.
@@ -99,14 +100,14 @@ type Options struct {
 	Sync func() error
 }
 
-// Queue is an open queue. All methods may be called concurrently. A nil Queue is empty.
+// Queue is an open queue. All methods may be called concurrently.
 type Queue struct {
-	opts    Options
-	log     *slog.Logger
-	index   *index
-	writer  *writer
-	wake    chan struct{} // tells Run of something to do; capacity 1
-	metrics *metrics
+	*index
+	opts      Options
+	log       *slog.Logger
+	writer    *writer
+	wake      chan struct{} // tells Run of something to do; capacity 1
+	forwarded *prometheus.CounterVec
 }
 
 // Open reads the journal and holds again what it names. It starts nothing. A journal of a later version
@@ -116,7 +117,8 @@ func Open(ctx context.Context, opts Options) (*Queue, error) {
 	opts.Parallel = cmp.Or(opts.Parallel, 4)
 	opts.Old = cmp.Or(opts.Old, 5*time.Minute)
 	q := &Queue{opts: opts, log: cmp.Or(opts.Logger, slog.New(slog.DiscardHandler)), wake: make(chan struct{}, 1)}
-	q.metrics = newMetrics(q)
+	q.forwarded = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_queue_attempts_total",
+		Help: "Attempts to forward acknowledged pushes, by upstream and result: landed, refused (for good), failed (tried again)."}, []string{"upstream", "result"})
 	j, past, full, err := openJournal(opts, q.log)
 	if err != nil {
 		return nil, fmt.Errorf("queue: %w", err)
@@ -131,6 +133,16 @@ func Open(ctx context.Context, opts Options) (*Queue, error) {
 	}
 	return q, nil
 }
+
+// Empty returns a queue that holds nothing and takes nothing, for where pushes are not acknowledged
+// before they are forwarded.
+func Empty() *Queue {
+	x := newIndex(0, 0, 0)
+	return &Queue{index: x, writer: &writer{journal: &journal{}, now: x.snapshot, turn: make(chan struct{}, 1)}, wake: make(chan struct{}, 1)}
+}
+
+// Takes reports whether pushes can be added: not to a queue that is always empty.
+func (q *Queue) Takes() bool { return q.maxEntries > 0 }
 
 // restore takes over an entry of a former process. Its clock may have been ahead.
 func (q *Queue) restore(ctx context.Context, e Entry) {

@@ -61,7 +61,7 @@ func (q *Queue) try(ctx context.Context, forward Forward, e *entry) {
 	who := []any{"push", e.ID, "upstream", e.Upstream, "repository", e.Repository, "reference", e.Reference, "digest", e.Digest, "user", e.User, "attempts", attempt.Attempts}
 	switch {
 	case err == nil:
-		q.metrics.forwarded.WithLabelValues(e.Upstream, "landed").Inc()
+		q.forwarded.WithLabelValues(e.Upstream, "landed").Inc()
 		q.log.Info("acknowledged push forwarded", append(who, "age", time.Since(e.Accepted).Round(time.Millisecond))...)
 		q.finish(e)
 	case ctx.Err() != nil:
@@ -69,20 +69,15 @@ func (q *Queue) try(ctx context.Context, forward Forward, e *entry) {
 	case own.Err() != nil: // who has interrupted it is about to take it out
 		q.index.again(e, time.Now().Add(firstPause), "")
 	case errors.Is(err, ErrRefused):
-		q.metrics.forwarded.WithLabelValues(e.Upstream, "refused").Inc()
+		q.forwarded.WithLabelValues(e.Upstream, "refused").Inc()
 		q.log.Error("acknowledged push refused by its registry: see dray queue", append(who, "error", err)...)
 		q.fail(e, attempt.Attempts, err.Error())
 	default:
-		q.metrics.forwarded.WithLabelValues(e.Upstream, "failed").Inc()
+		q.forwarded.WithLabelValues(e.Upstream, "failed").Inc()
 		pause := pauseAfter(attempt.Attempts)
 		q.log.Warn("acknowledged push not forwarded yet", append(who, "again", pause.Round(time.Millisecond), "error", err)...)
 		q.index.again(e, time.Now().Add(pause), err.Error())
 	}
-}
-
-// Trouble says what keeps an attempt under way from getting on. An attempt may go on for long, and who looks meanwhile is to see why.
-func (q *Queue) Trouble(id uint64, err error) {
-	q.index.trouble(id, err.Error())
 }
 
 // pauseAfter is how long to wait after so many attempts, with a fifth of chance in it.

@@ -17,9 +17,6 @@ type Withdrawal struct {
 // not forwarded, not shown under their references, and unknown to a process that begins later. One that is just being forwarded may arrive
 // within grace, or else is interrupted. It returns ErrBusy when ctx ends before all that, or a failure of the disk.
 func (q *Queue) Withdraw(ctx context.Context, upstream, repo string, which func(Push) bool) (*Withdrawal, error) {
-	if q == nil {
-		return &Withdrawal{}, nil
-	}
 	return q.takeOut(ctx, place{upstream, repo}, func(e *entry) bool { return which(e.Push) })
 }
 

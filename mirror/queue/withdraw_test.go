@@ -62,8 +62,8 @@ func TestWithdraw(t *testing.T) {
 		t.Errorf("on disk is %q", got)
 	}
 	withdrawn(t, q, tagged("v1")).Restore() // nothing
-	if w, err := (*Queue)(nil).Withdraw(t.Context(), "ecr", "a", tagged("v1")); err != nil || len(w.Pushes()) != 0 {
-		t.Errorf("of no queue: %v", err)
+	if w, err := Empty().Withdraw(t.Context(), "ecr", "a", tagged("v1")); err != nil || len(w.Pushes()) != 0 {
+		t.Errorf("of an empty queue: %v", err)
 	}
 }
 

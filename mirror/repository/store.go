@@ -82,7 +82,7 @@ func NewStore(o Options) (*Store, error) {
 		if err := u.check(); err != nil {
 			return nil, err
 		}
-		if u.AcknowledgeLocally && (u.Sink == nil || o.Queue == nil) {
+		if u.AcknowledgeLocally && (u.Sink == nil || !o.Queue.Takes()) {
 			return nil, fmt.Errorf("mirror: upstream %q cannot acknowledge pushes: there is nowhere to queue them, or they are not taken", u.Name)
 		}
 		if s.upstreams[u.Name] != nil {

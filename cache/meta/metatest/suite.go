@@ -12,8 +12,6 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"dray/cache/meta"
 )
@@ -442,14 +440,4 @@ func (s Suite) expire(t *testing.T, ttl time.Duration, wait func(gone func() boo
 		t.Error(diff)
 	}
 	Want(t, store, "hours", "v")
-}
-
-// Asked reports whether the guard asks its store, as its metric says.
-func Asked(g *meta.Guarded) bool {
-	for _, c := range g.Collectors() {
-		if up, ok := c.(prometheus.Gauge); ok {
-			return testutil.ToFloat64(up) == 1
-		}
-	}
-	return false
 }
