@@ -35,12 +35,9 @@ type BreakerOptions struct {
 // Those who hold an older answer (Held) are refused after one failure, because asking costs them time and gains little.
 // Either way one attempt at a time is let through once in a Probe.
 type Breaker struct {
-	name      string
-	threshold int
-	lasting   time.Duration
-	probe     time.Duration
-	opened    prometheus.Counter
-	open      prometheus.GaugeFunc
+	o      BreakerOptions
+	opened prometheus.Counter
+	open   prometheus.GaugeFunc
 
 	mu                sync.Mutex // guards what follows
 	registry, storage circuit
@@ -80,7 +77,8 @@ func (e *OpenError) Unwrap() error { return e.err }
 
 // NewBreaker returns a closed Breaker.
 func NewBreaker(o BreakerOptions) *Breaker {
-	b := &Breaker{name: o.Name, threshold: cmp.Or(o.Threshold, 5), lasting: o.Lasting, probe: cmp.Or(o.Probe, 5*time.Second)}
+	o.Threshold, o.Probe = cmp.Or(o.Threshold, 5), cmp.Or(o.Probe, 5*time.Second)
+	b := &Breaker{o: o}
 	labels := prometheus.Labels{"upstream": o.Name}
 	b.opened = prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "dray_upstream_breaker_refusals_total", ConstLabels: labels,
@@ -111,13 +109,13 @@ func (b *Breaker) State() BreakerState {
 	if b.storage.failures > c.failures {
 		c = &b.storage
 	}
-	open := b.refuses(&b.registry, b.threshold) || b.refuses(&b.storage, b.threshold)
+	open := b.refuses(&b.registry, b.o.Threshold) || b.refuses(&b.storage, b.o.Threshold)
 	return BreakerState{Open: open, Failures: c.failures, Last: c.last, Next: c.next}
 }
 
 // Do makes one attempt at something else than a blob, unless the breaker is open: then the error is an *OpenError and f is
 // not called.
-func (b *Breaker) Do(f func() error) error { return b.do(b.threshold, ofRegistry, f) }
+func (b *Breaker) Do(f func() error) error { return b.do(b.o.Threshold, ofRegistry, f) }
 
 // origin is where the answer to a question comes from.
 type origin int
@@ -154,7 +152,7 @@ func (b *Breaker) do(threshold int, from origin, f func() error) error {
 // refuses reports whether a circuit has failed often enough; b.mu is held. Those who hold an older answer need no more
 // than one failure.
 func (b *Breaker) refuses(c *circuit, threshold int) bool {
-	return c.failures >= threshold && (threshold == 1 || time.Since(c.first) >= b.lasting)
+	return c.failures >= threshold && (threshold == 1 || time.Since(c.first) >= b.o.Lasting)
 }
 
 // enter gives the circuits that the attempt is a probe of.
@@ -181,7 +179,7 @@ func (b *Breaker) refusal(c *circuit) error {
 	if c == &b.storage {
 		what = "the storage of the upstream registry"
 	}
-	e := oci.ErrUnavailable.With("%s %s does not answer", what, b.name)
+	e := oci.ErrUnavailable.With("%s %s does not answer", what, b.o.Name)
 	e.RetryAfter = max(time.Second, time.Until(c.next).Round(time.Second))
 	return &OpenError{Next: c.next, err: e.Because(fmt.Errorf("%w: refused by breaker: %w", ErrUnreachable, c.last))}
 }
@@ -217,7 +215,7 @@ func (b *Breaker) failed(c *circuit, err error) {
 		c.first = now
 	}
 	c.failures++
-	c.last, c.next = err, now.Add(b.probe)
+	c.last, c.next = err, now.Add(b.o.Probe)
 }
 
 func failing(err error) bool {

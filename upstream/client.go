@@ -46,17 +46,7 @@ type Options struct {
 
 // Client talks to one registry. It is a Source, a Sink, a Lister and a Deleter, and safe for concurrent use.
 type Client struct {
-	name          string
-	base          *url.URL
-	host          string
-	transport     http.RoundTripper
-	anonymous     bool
-	quirks        Quirks
-	limiter       *Limiter
-	userAgent     string
-	writeAttempts int
-	writeBudget   time.Duration
-	log           *slog.Logger
+	o Options
 
 	requests *prometheus.CounterVec
 	latency  *prometheus.HistogramVec
@@ -78,13 +68,12 @@ func New(o Options) (*Client, error) {
 	if o.Transport == nil {
 		return nil, fmt.Errorf("upstream %s: no transport", o.Name)
 	}
-	c := &Client{
-		name: cmp.Or(o.Name, o.Host, o.Base.Host), base: o.Base, host: cmp.Or(o.Host, o.Base.Host),
-		transport: o.Transport, anonymous: o.Anonymous, quirks: o.Quirks, limiter: o.Limiter, userAgent: cmp.Or(o.UserAgent, "dray"),
-		writeAttempts: cmp.Or(o.WriteAttempts, 5), writeBudget: cmp.Or(o.WriteBudget, 5*time.Minute),
-		log: cmp.Or(o.Logger, slog.New(slog.DiscardHandler)),
-	}
-	labels := prometheus.Labels{"upstream": c.name}
+	o.Name, o.Host = cmp.Or(o.Name, o.Host, o.Base.Host), cmp.Or(o.Host, o.Base.Host)
+	o.UserAgent = cmp.Or(o.UserAgent, "dray")
+	o.WriteAttempts, o.WriteBudget = cmp.Or(o.WriteAttempts, 5), cmp.Or(o.WriteBudget, 5*time.Minute)
+	o.Logger = cmp.Or(o.Logger, slog.New(slog.DiscardHandler))
+	c := &Client{o: o}
+	labels := prometheus.Labels{"upstream": c.o.Name}
 	c.requests = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "dray_upstream_requests_total", ConstLabels: labels,
 		Help: "Requests sent to the upstream, by resource, method and status (0: no answer), redirects included.",
@@ -104,8 +93,8 @@ func (c *Client) Collectors() []prometheus.Collector {
 
 // url is the address of a request at this registry.
 func (c *Client) url(q oci.Request) *url.URL {
-	q.Prefix = strings.Trim(c.base.Path, "/")
-	u, err := c.base.Parse(q.URL())
+	q.Prefix = strings.Trim(c.o.Base.Path, "/")
+	u, err := c.o.Base.Parse(q.URL())
 	if err != nil { // q is made of checked parts; an empty URL fails as unreachable
 		return &url.URL{}
 	}
@@ -127,26 +116,26 @@ func (c *Client) requestTo(ctx context.Context, method string, u *url.URL) (*htt
 		return nil, c.corrupt("url: %w", err)
 	}
 	if c.own(u) {
-		req.Host = c.host
+		req.Host = c.o.Host
 	}
-	req.Header.Set("User-Agent", c.userAgent)
+	req.Header.Set("User-Agent", c.o.UserAgent)
 	return req, nil
 }
 
 // own reports whether u is dialled at the registry.
-func (c *Client) own(u *url.URL) bool { return u.Scheme == c.base.Scheme && u.Host == c.base.Host }
+func (c *Client) own(u *url.URL) bool { return u.Scheme == c.o.Base.Scheme && u.Host == c.o.Base.Host }
 
 // send makes one round trip about a repository, when its turn has come. A nil error means that there is an answer, of
 // whatever status; the caller closes it.
 func (c *Client) send(req *http.Request, repo Repo, kind oci.Kind) (*http.Response, error) {
-	if c.limiter == nil {
+	if c.o.Limiter == nil {
 		return c.roundTrip(req, kind)
 	}
 	host := ""
 	if !c.own(req.URL) {
 		host = req.URL.Host
 	}
-	p, err := c.limiter.enter(req.Context(), repo, host, classOf(kind, req.Method))
+	p, err := c.o.Limiter.enter(req.Context(), repo, host, classOf(kind, req.Method))
 	if errors.Is(err, ErrBusy) {
 		return nil, err
 	}
@@ -160,7 +149,7 @@ func (c *Client) send(req *http.Request, repo Repo, kind oci.Kind) (*http.Respon
 	}
 	p.answered(resp.StatusCode, oci.RetryAfter(resp.Header))
 	if host == "" {
-		c.limiter.quota.hear(resp.Header, time.Now())
+		c.o.Limiter.quota.hear(resp.Header, time.Now())
 	}
 	if a, ok := resp.Body.(*answer); ok {
 		a.passage = p
@@ -170,7 +159,7 @@ func (c *Client) send(req *http.Request, repo Repo, kind oci.Kind) (*http.Respon
 
 func (c *Client) roundTrip(req *http.Request, kind oci.Kind) (*http.Response, error) {
 	began := time.Now()
-	resp, err := sent(c.transport, req)
+	resp, err := sent(c.o.Transport, req)
 	c.latency.WithLabelValues(string(kind), req.Method).Observe(time.Since(began).Seconds())
 	status := 0
 	if err == nil {
@@ -218,7 +207,7 @@ func (c *Client) readError(req *http.Request, resp *http.Response) error {
 	if c.own(req.URL) {
 		return c.answerError(resp)
 	}
-	e := oci.ErrUnavailable.With("the storage of the upstream registry %s answered %d", c.name, resp.StatusCode)
+	e := oci.ErrUnavailable.With("the storage of the upstream registry %s answered %d", c.o.Name, resp.StatusCode)
 	e.RetryAfter = oci.RetryAfter(resp.Header)
 	if resp.StatusCode == http.StatusRequestedRangeNotSatisfiable {
 		e = oci.ErrRangeInvalid.With("the range does not lie within the blob")
@@ -260,13 +249,13 @@ func (c *Client) resolve(from *url.URL, location string) (*url.URL, error) {
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
 		return nil, c.corrupt("location is not a URL")
 	}
-	if u.Host != c.base.Host && sameHost(u, c.host) {
-		u.Scheme, u.Host = c.base.Scheme, c.base.Host
-		if prefix := strings.TrimRight(c.base.Path, "/"); !strings.HasPrefix(u.Path, prefix+"/") {
+	if u.Host != c.o.Base.Host && sameHost(u, c.o.Host) {
+		u.Scheme, u.Host = c.o.Base.Scheme, c.o.Base.Host
+		if prefix := strings.TrimRight(c.o.Base.Path, "/"); !strings.HasPrefix(u.Path, prefix+"/") {
 			u.Path, u.RawPath = prefix+u.Path, ""
 		}
 	}
-	if u.Scheme == "http" && c.base.Scheme == "https" {
+	if u.Scheme == "http" && c.o.Base.Scheme == "https" {
 		return nil, c.corrupt("location leaves TLS")
 	}
 	u.User, u.Fragment = nil, ""

@@ -61,9 +61,9 @@ func Transient(err error) bool {
 func (c *Client) transportError(ctx context.Context, err error) error {
 	if errors.Is(ctx.Err(), context.Canceled) {
 		if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
-			return fmt.Errorf("%s: %w: %w", c.name, context.Canceled, cause)
+			return fmt.Errorf("%s: %w: %w", c.o.Name, context.Canceled, cause)
 		}
-		return fmt.Errorf("%s: %w", c.name, context.Canceled)
+		return fmt.Errorf("%s: %w", c.o.Name, context.Canceled)
 	}
 	if e, ok := errors.AsType[*oci.Error](err); ok { // from a wrapper of the transport
 		return e
@@ -71,9 +71,9 @@ func (c *Client) transportError(ctx context.Context, err error) error {
 	if errors.Is(err, auth.ErrRefused) {
 		return c.credentialError(err)
 	}
-	e := oci.ErrUnavailable.With("the upstream registry %s cannot be reached", c.name)
+	e := oci.ErrUnavailable.With("the upstream registry %s cannot be reached", c.o.Name)
 	if te, ok := errors.AsType[*auth.TokenError](err); ok {
-		e = oci.ErrUnavailable.With("the token endpoint of the upstream registry %s does not answer", c.name)
+		e = oci.ErrUnavailable.With("the token endpoint of the upstream registry %s does not answer", c.o.Name)
 		e.RetryAfter = te.RetryAfter
 	}
 	return e.Because(fmt.Errorf("%w: %w", ErrUnreachable, err))
@@ -87,12 +87,12 @@ func (c *Client) credentialError(cause error) error {
 	if !errors.Is(cause, ErrCredentials) {
 		cause = fmt.Errorf("%w: %w", ErrCredentials, cause)
 	}
-	return oci.ErrUnavailable.With(text, c.name).Because(cause)
+	return oci.ErrUnavailable.With(text, c.o.Name).Because(cause)
 }
 
 // corrupt is an answer that must not be used.
 func (c *Client) corrupt(format string, args ...any) error {
-	return oci.ErrUnknown.With("the upstream registry %s sent something else than was asked for", c.name).
+	return oci.ErrUnknown.With("the upstream registry %s sent something else than was asked for", c.o.Name).
 		WithStatus(http.StatusBadGateway).Because(fmt.Errorf("%w: %w", ErrCorrupt, fmt.Errorf(format, args...)))
 }
 
@@ -106,14 +106,14 @@ func (c *Client) answerError(resp *http.Response) error {
 	}
 	switch e.Status {
 	case http.StatusUnauthorized:
-		if c.anonymous || insufficientScope(e) {
-			denied := oci.ErrDenied.With("the repository does not exist at %s, or this mirror may not use it: %s", c.name, e.Message)
+		if c.o.Anonymous || insufficientScope(e) {
+			denied := oci.ErrDenied.With("the repository does not exist at %s, or this mirror may not use it: %s", c.o.Name, e.Message)
 			return denied.Because(errors.New(e.Error()))
 		}
 		return c.credentialError(errors.New(e.Error()))
 	case http.StatusForbidden, http.StatusBadRequest:
 		text := strings.ToLower(e.Message)
-		for _, t := range c.quirks.CredentialTexts {
+		for _, t := range c.o.Quirks.CredentialTexts {
 			if strings.Contains(text, t) {
 				return c.credentialError(errors.New(e.Error()))
 			}

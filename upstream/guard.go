@@ -64,7 +64,7 @@ func (a around) StatBlob(ctx context.Context, repo Repo, d digest.Digest) (size 
 // Source returns next as callers see it who have no other answer: refused from the Threshold on.
 func (b *Breaker) Source(next Source) Source {
 	return around{next, func(_ context.Context, repo Repo, from origin, ask func(Repo) error) error {
-		return b.do(b.threshold, from, func() error { return ask(repo) })
+		return b.do(b.o.Threshold, from, func() error { return ask(repo) })
 	}}
 }
 

@@ -37,8 +37,8 @@ func (c *Client) Referrers(ctx context.Context, repo Repo, d digest.Digest, quer
 func (c *Client) page(ctx context.Context, repo Repo, q oci.Request, query url.Values) (Page, error) {
 	q.Repo = repo.Name
 	query = maps.Clone(query)
-	if n, err := strconv.Atoi(query.Get("n")); err == nil && c.quirks.MaxPage > 0 && n > c.quirks.MaxPage {
-		query.Set("n", strconv.Itoa(c.quirks.MaxPage))
+	if n, err := strconv.Atoi(query.Get("n")); err == nil && c.o.Quirks.MaxPage > 0 && n > c.o.Quirks.MaxPage {
+		query.Set("n", strconv.Itoa(c.o.Quirks.MaxPage))
 	}
 	if query == nil {
 		query = url.Values{}

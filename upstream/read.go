@@ -26,7 +26,7 @@ func (c *Client) Manifest(ctx context.Context, repo Repo, ref oci.Reference, acc
 		return nil, c.bodyError(ctx, err)
 	}
 	if len(raw) > oci.MaxManifestBytes {
-		return nil, oci.ErrSizeInvalid.With("the manifest of the upstream registry %s is over the limit of %d bytes", c.name, oci.MaxManifestBytes).
+		return nil, oci.ErrSizeInvalid.With("the manifest of the upstream registry %s is over the limit of %d bytes", c.o.Name, oci.MaxManifestBytes).
 			WithStatus(http.StatusBadGateway).Because(ErrCorrupt) // it will not be shorter the next time
 	}
 	m, err := oci.ParseManifest(resp.Header.Get("Content-Type"), raw)
@@ -118,7 +118,7 @@ func (c *Client) Blob(ctx context.Context, r BlobRequest) (BlobStream, error) {
 
 // StatBlob implements Source.
 func (c *Client) StatBlob(ctx context.Context, repo Repo, d digest.Digest) (int64, error) {
-	if !c.quirks.BlobHeadUnsupported {
+	if !c.o.Quirks.BlobHeadUnsupported {
 		resp, err := c.blob(ctx, http.MethodHead, BlobRequest{Repo: repo, Digest: d})
 		if err != nil {
 			return 0, err

@@ -26,8 +26,8 @@ const cancelTimeout = 5 * time.Second
 // PutBlob implements Sink: POST, one PATCH with all bytes, and a PUT with the digest. One PATCH is what every registry
 // takes; ECR answers several with ranges that do not hold.
 func (c *Client) PutBlob(ctx context.Context, repo Repo, b Upload) error {
-	if b.Size == 0 && c.quirks.RefusesEmptyBlobs {
-		return emptyBlob(c.name)
+	if b.Size == 0 && c.o.Quirks.RefusesEmptyBlobs {
+		return emptyBlob(c.o.Name)
 	}
 	ctx = auth.WithScope(ctx, auth.PushScope(repo.Name))
 	u := &upload{c: c, Upload: b}
@@ -74,7 +74,7 @@ func (u *upload) try(ctx context.Context) (err error) {
 		return local{fmt.Errorf("upload to %s: %w", u.repo.Name, err)}
 	}
 	defer body.Close()
-	if u.c.quirks.SingleRequestUpload && u.Size > 0 && u.Announced != "" {
+	if u.c.o.Quirks.SingleRequestUpload && u.Size > 0 && u.Announced != "" {
 		return u.complete(ctx, at, u.Announced, &sealed{body: body, left: u.Size, verify: u.verify})
 	}
 	next, err := u.patch(ctx, at, body)
@@ -134,8 +134,8 @@ func (u *upload) patch(ctx context.Context, at *url.URL, body *source) (*url.URL
 	if err != nil {
 		return nil, err
 	}
-	if body.read.Load() == 0 && u.c.quirks.RefusesEmptyBlobs {
-		return nil, emptyBlob(u.c.name)
+	if body.read.Load() == 0 && u.c.o.Quirks.RefusesEmptyBlobs {
+		return nil, emptyBlob(u.c.o.Name)
 	}
 	if loc := resp.Header.Get("Location"); loc != "" {
 		return u.c.resolve(req.URL, loc)
@@ -203,7 +203,7 @@ func restartable(err error) error {
 
 // cancel gives an abandoned session back, if the registry can take it. It is done even when ctx has ended.
 func (u *upload) cancel(ctx context.Context, at *url.URL) {
-	if u.c.quirks.NoUploadCancel || u.closing != "" {
+	if u.c.o.Quirks.NoUploadCancel || u.closing != "" {
 		return
 	}
 	ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), cancelTimeout)

@@ -53,11 +53,11 @@ func (c *Client) PutManifest(ctx context.Context, repo Repo, ref oci.Reference, 
 	switch {
 	case !ok:
 		return p, err
-	case c.quirks.ImmutableTagAlways && errors.Is(e, oci.ErrTagInvalid) && strings.Contains(strings.ToLower(e.Message), "immutable"):
+	case c.o.Quirks.ImmutableTagAlways && errors.Is(e, oci.ErrTagInvalid) && strings.Contains(strings.ToLower(e.Message), "immutable"):
 		return c.immutable(ctx, repo, ref, m, e)
-	case c.quirks.UnsupportedManifestHint != "" && (e.Status == http.StatusMethodNotAllowed || m.ListsBlobs() && e.Status/100 == 4):
+	case c.o.Quirks.UnsupportedManifestHint != "" && (e.Status == http.StatusMethodNotAllowed || m.ListsBlobs() && e.Status/100 == 4):
 		explained := *e
-		explained.Message = strings.TrimSuffix(e.Message, ".") + ". " + c.quirks.UnsupportedManifestHint
+		explained.Message = strings.TrimSuffix(e.Message, ".") + ". " + c.o.Quirks.UnsupportedManifestHint
 		return p, &explained
 	}
 	return p, err
@@ -123,7 +123,7 @@ func (c *Client) immutable(ctx context.Context, repo Repo, ref oci.Reference, m 
 // manifestError maps a refused manifest.
 func (c *Client) manifestError(resp *http.Response, repo string) error {
 	err := c.writeError(resp, repo)
-	if e, ok := errors.AsType[*oci.Error](err); ok && c.quirks.partsMissing(e) {
+	if e, ok := errors.AsType[*oci.Error](err); ok && c.o.Quirks.partsMissing(e) {
 		return e.Because(errors.Join(ErrPartsMissing, e.Err))
 	}
 	return err
@@ -160,11 +160,11 @@ func (c *Client) writeError(resp *http.Response, repo string) error {
 // startError maps the lack of an answer to the start of an upload. It is a 403, whose text reaches the user: who reads it
 // has to create something or to grant something.
 func (c *Client) startError(repo string, err error) error {
-	if !c.quirks.MissingRepositoryCloses || !closedUnanswered(err) {
+	if !c.o.Quirks.MissingRepositoryCloses || !closedUnanswered(err) {
 		return err
 	}
 	return oci.ErrDenied.
-		With("the upstream registry %s closed the connection, as it does when the repository %s does not exist or when this mirror may not upload to it", c.name, repo).
+		With("the upstream registry %s closed the connection, as it does when the repository %s does not exist or when this mirror may not upload to it", c.o.Name, repo).
 		Because(fmt.Errorf("%w: %w", ErrRepositoryMissing, err))
 }
 
@@ -188,7 +188,7 @@ func (l local) Unwrap() error { return l.error }
 // attempts repeats a write that failed in a way that a repetition may mend. Each attempt may stand in a queue until the
 // end of the write's budget.
 func (c *Client) attempts(ctx context.Context, repo Repo, what string, try func(Repo) error) error {
-	end := time.Now().Add(c.writeBudget)
+	end := time.Now().Add(c.o.WriteBudget)
 	restarted := false
 	for n := 0; ; n++ {
 		repo.patience = time.Until(end)
@@ -203,10 +203,10 @@ func (c *Client) attempts(ctx context.Context, repo Repo, what string, try func(
 		if errors.Is(err, errPaced) && time.Now().Before(end) {
 			n-- // the limiter makes it wait for its turn, and that is bounded
 		}
-		if n+1 >= c.writeAttempts || time.Now().Add(d).After(end) {
+		if n+1 >= c.o.WriteAttempts || time.Now().Add(d).After(end) {
 			return err
 		}
-		c.log.DebugContext(ctx, "write repeated", "upstream", c.name, "what", what, "attempt", n+1, "error", err)
+		c.o.Logger.DebugContext(ctx, "write repeated", "upstream", c.o.Name, "what", what, "attempt", n+1, "error", err)
 		if rest(ctx, d) != nil {
 			return err
 		}

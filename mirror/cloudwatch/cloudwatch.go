@@ -62,8 +62,7 @@ type Options struct {
 
 // Publisher publishes counters. [Publisher.Run] does the work.
 type Publisher struct {
-	o   Options
-	log *slog.Logger
+	o Options
 
 	// Of Run alone:
 	reader  reader
@@ -81,9 +80,9 @@ func New(o Options) *Publisher {
 	o.Timeout = cmp.Or(o.Timeout, 30*time.Second)
 	o.FlushTimeout = cmp.Or(o.FlushTimeout, 5*time.Second)
 	o.MaxPending = cmp.Or(o.MaxPending, 20000)
-	p := &Publisher{
+	o.Logger = cmp.Or(o.Logger, slog.New(slog.DiscardHandler))
+	return &Publisher{
 		o:      o,
-		log:    o.Logger,
 		reader: newReader(o.Gatherer, o.Series),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "dray_cloudwatch_requests_total",
@@ -98,10 +97,6 @@ func New(o Options) *Publisher {
 			Help: "Data points that wait to be published.",
 		}),
 	}
-	if p.log == nil {
-		p.log = slog.New(slog.DiscardHandler)
-	}
-	return p
 }
 
 // Run publishes on every full interval of the clock until ctx ends, then once
@@ -190,10 +185,10 @@ func refused(err error) bool {
 func (p *Publisher) note(err error) {
 	switch {
 	case err != nil && !p.failing:
-		p.log.Warn("publishing to CloudWatch fails, trying again every interval",
+		p.o.Logger.Warn("publishing to CloudWatch fails, trying again every interval",
 			"error", err, "interval", p.o.Interval, "pending", len(p.pending))
 	case err == nil && p.failing:
-		p.log.Info("publishing to CloudWatch works again")
+		p.o.Logger.Info("publishing to CloudWatch works again")
 	}
 	p.failing = err != nil
 }

@@ -39,10 +39,7 @@ type keeping struct {
 // KeepAlive asks upstreams for images that clients pull here, so that the upstreams do not take them
 // for unused.
 type KeepAlive struct {
-	repos   *repository.Store
-	touches *meta.Touches
-	every   map[string]time.Duration
-	log     *slog.Logger
+	o       KeepAliveOptions
 	results *prometheus.CounterVec
 
 	mu     sync.Mutex // guards below; leaf lock
@@ -63,7 +60,7 @@ type KeepAliveOptions struct {
 // NewKeepAlive returns a KeepAlive that knows of no image.
 func NewKeepAlive(o KeepAliveOptions) *KeepAlive {
 	return &KeepAlive{
-		repos: o.Repositories, touches: o.Touches, every: o.Every, log: o.Logger, images: map[repository.Key]keeping{},
+		o: o, images: map[repository.Key]keeping{},
 		results: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_keep_alive_touches_total",
 			Help: "Manifests asked for only because clients pull them here, by upstream and result (touched, absent, failed)."}, []string{"upstream", "result"}),
 	}
@@ -79,14 +76,14 @@ func (k *KeepAlive) Collectors() []prometheus.Collector {
 
 // keeps reports whether an upstream's images are kept alive.
 func (k *KeepAlive) keeps(up *repository.Upstream) bool {
-	return k.every[up.Name] > 0 && k.touches != nil
+	return k.o.Every[up.Name] > 0 && k.o.Touches != nil
 }
 
 // interval is the shortest between two touches, 0 where there is nothing to do.
 func (k *KeepAlive) interval() time.Duration {
 	shortest := time.Duration(0)
-	for _, every := range k.every {
-		if k.touches != nil && every > 0 && (shortest == 0 || every < shortest) {
+	for _, every := range k.o.Every {
+		if k.o.Touches != nil && every > 0 && (shortest == 0 || every < shortest) {
 			shortest = every
 		}
 	}
@@ -121,7 +118,7 @@ func (k *KeepAlive) Touched(ctx context.Context, r repository.Repo, tag string, 
 	k.mu.Lock()
 	delete(k.images, r.Key(man.Digest))
 	k.mu.Unlock()
-	k.repos.Recorded(k.touches.Set(ctx, r.Up.Name, r.Name, man.Digest, meta.TouchFact{Touched: time.Now(), MediaType: man.MediaType, Tag: tag}))
+	k.o.Repositories.Recorded(k.o.Touches.Set(ctx, r.Up.Name, r.Name, man.Digest, meta.TouchFact{Touched: time.Now(), MediaType: man.MediaType, Tag: tag}))
 }
 
 // Run touches images until ctx ends; it returns at once where nothing is to be kept alive. It looks around each minute, and spreads what is
@@ -161,19 +158,19 @@ func (k *KeepAlive) rest(ctx context.Context, d time.Duration) bool {
 
 // recall finds what was pulled before a restart.
 func (k *KeepAlive) recall(ctx context.Context) {
-	for t, err := range k.touches.All(ctx) {
+	for t, err := range k.o.Touches.All(ctx) {
 		if err != nil {
-			k.log.Debug("images to be kept alive not recalled", "error", err)
+			k.o.Logger.Debug("images to be kept alive not recalled", "error", err)
 			return
 		}
-		up := k.repos.Upstream(t.Upstream)
+		up := k.o.Repositories.Upstream(t.Upstream)
 		if up == nil || !k.keeps(up) || !t.Pulled {
 			continue
 		}
-		image := k.repos.Repo(up, t.Repo).Key(t.Digest)
+		image := k.o.Repositories.Repo(up, t.Repo).Key(t.Digest)
 		k.mu.Lock()
 		if len(k.images) < maxKept {
-			k.images[image] = keeping{mediaType: t.MediaType, tag: t.Tag, due: t.Touched.Add(k.every[up.Name])}
+			k.images[image] = keeping{mediaType: t.MediaType, tag: t.Tag, due: t.Touched.Add(k.o.Every[up.Name])}
 		}
 		k.mu.Unlock()
 	}
@@ -198,7 +195,7 @@ func (k *KeepAlive) look(ctx context.Context) []repository.Key {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for image, i := range k.images {
-		if every := k.every[image.Repo.Up.Name]; !i.due.IsZero() && meta.Age(now, i.due.Add(-every)) >= every {
+		if every := k.o.Every[image.Repo.Up.Name]; !i.due.IsZero() && meta.Age(now, i.due.Add(-every)) >= every {
 			due = append(due, image)
 		}
 	}
@@ -208,20 +205,20 @@ func (k *KeepAlive) look(ctx context.Context) []repository.Key {
 
 // arrange finds out when a new image is due, and puts on record that it was pulled.
 func (k *KeepAlive) arrange(ctx context.Context, image repository.Key) {
-	fact, err := k.touches.Get(ctx, image.Repo.Up.Name, image.Repo.Name, image.Digest)
+	fact, err := k.o.Touches.Get(ctx, image.Repo.Up.Name, image.Repo.Name, image.Digest)
 	if err != nil && !errors.Is(err, meta.ErrNotFound) {
 		return
 	}
 	k.mu.Lock()
 	i, there := k.images[image]
 	if there {
-		i.due = cmp.Or(fact.Touched, time.Now().Add(-k.every[image.Repo.Up.Name])).Add(k.every[image.Repo.Up.Name])
+		i.due = cmp.Or(fact.Touched, time.Now().Add(-k.o.Every[image.Repo.Up.Name])).Add(k.o.Every[image.Repo.Up.Name])
 		k.images[image] = i
 	}
 	k.mu.Unlock()
 	if there && err == nil && !fact.Pulled {
 		fact.Pulled, fact.MediaType, fact.Tag = true, i.mediaType, cmp.Or(i.tag, fact.Tag)
-		k.repos.Recorded(k.touches.Set(ctx, image.Repo.Up.Name, image.Repo.Name, image.Digest, fact))
+		k.o.Repositories.Recorded(k.o.Touches.Set(ctx, image.Repo.Up.Name, image.Repo.Name, image.Digest, fact))
 	}
 }
 
@@ -230,7 +227,7 @@ func (k *KeepAlive) arrange(ctx context.Context, image repository.Key) {
 // in asking for another image at once.
 func (k *KeepAlive) touch(ctx context.Context, image repository.Key) bool {
 	up, name := image.Repo.Up, image.Repo.Up.Name
-	fact, err := k.touches.Get(ctx, name, image.Repo.Name, image.Digest)
+	fact, err := k.o.Touches.Get(ctx, name, image.Repo.Name, image.Digest)
 	if err != nil && !errors.Is(err, meta.ErrNotFound) {
 		return false
 	}
@@ -239,13 +236,13 @@ func (k *KeepAlive) touch(ctx context.Context, image repository.Key) bool {
 	delete(k.images, image)
 	k.mu.Unlock()
 	now := time.Now()
-	if !there || err == nil && meta.Age(now, fact.Touched) < k.every[up.Name] {
+	if !there || err == nil && meta.Age(now, fact.Touched) < k.o.Every[up.Name] {
 		return true
 	}
 	claim := meta.TouchFact{Touched: now, MediaType: i.mediaType, Tag: i.tag}
-	if err := k.touches.Set(ctx, name, image.Repo.Name, image.Digest, claim); err != nil {
+	if err := k.o.Touches.Set(ctx, name, image.Repo.Name, image.Digest, claim); err != nil {
 		k.again(image, i, now)
-		k.repos.Recorded(err)
+		k.o.Repositories.Recorded(err)
 		return false
 	}
 	result := "touched"
@@ -256,12 +253,12 @@ func (k *KeepAlive) touch(ctx context.Context, image repository.Key) bool {
 		result = "absent"
 	case err != nil:
 		result = "failed"
-		k.log.Debug("image not kept alive", "upstream", name, "repository", image.Repo.Name, "digest", image.Digest, "error", err)
+		k.o.Logger.Debug("image not kept alive", "upstream", name, "repository", image.Repo.Name, "digest", image.Digest, "error", err)
 	}
 	if result != "touched" && result != "absent" {
 		// The claim is taken back, also when the mirror stops amid it.
-		claim.Touched, claim.Pulled = cmp.Or(fact.Touched, now.Add(-k.every[up.Name])), true
-		k.repos.Recorded(k.touches.Set(context.WithoutCancel(ctx), name, image.Repo.Name, image.Digest, claim))
+		claim.Touched, claim.Pulled = cmp.Or(fact.Touched, now.Add(-k.o.Every[up.Name])), true
+		k.o.Repositories.Recorded(k.o.Touches.Set(context.WithoutCancel(ctx), name, image.Repo.Name, image.Digest, claim))
 		k.again(image, i, now)
 	}
 	if result != "" {
@@ -272,7 +269,7 @@ func (k *KeepAlive) touch(ctx context.Context, image repository.Key) bool {
 
 // again puts an image off that could not be touched.
 func (k *KeepAlive) again(image repository.Key, i keeping, now time.Time) {
-	i.due = now.Add(k.every[image.Repo.Up.Name] / 100)
+	i.due = now.Add(k.o.Every[image.Repo.Up.Name] / 100)
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.images[image] = i

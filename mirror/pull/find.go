@@ -3,13 +3,10 @@ package pull
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"time"
 
-	"dray/cache"
 	"dray/cache/meta"
 	"dray/mirror/flight"
-	"dray/mirror/jobs"
 	"dray/mirror/repository"
 	"dray/upstream"
 	"dray/upstream/oci"
@@ -40,12 +37,7 @@ const (
 
 // finder finds manifests: here, or at their upstream.
 type finder struct {
-	tags      *meta.Tags
-	repos     *repository.Store
-	cache     *cache.Cache
-	tasks     *flight.Tasks
-	keepAlive *jobs.KeepAlive
-	log       *slog.Logger
+	o         Options
 	questions *flight.Group[question, *answer]
 	refreshes *refreshes
 	refreshed *prometheus.CounterVec
@@ -78,7 +70,7 @@ func (f *finder) tagAtHand(ctx context.Context, t tag) (*answer, error) {
 		return &answer{Manifest: m, source: fromCache}, nil
 	}
 	lease := &meta.Lease{}
-	fact := newest(ctx, f.tags.Under(lease), t)
+	fact := newest(ctx, f.o.Tags.Under(lease), t)
 	if a, err := f.fresh(ctx, t, fact); a != nil || err != nil {
 		if a != nil {
 			a.Lease.Join(lease)
@@ -93,7 +85,7 @@ func (f *finder) byTag(ctx context.Context, t tag) (*answer, error) {
 	key := t.key()
 	return f.questions.Do(ctx, question{t.repo, t.name, key.Accept}, func(ctx context.Context) (*answer, error) {
 		// Another question may have been answered since it was not at hand.
-		fact := newest(ctx, f.tags, t)
+		fact := newest(ctx, f.o.Tags, t)
 		if a, err := f.fresh(ctx, t, fact); a != nil || err != nil {
 			return a, err
 		}
@@ -161,7 +153,7 @@ func (f *finder) askTag(ctx context.Context, how upstream.Call, t tag, fact *met
 		if err == nil && d.Digest == fact.Digest {
 			again := *fact
 			again.CheckedAt = asked
-			f.repos.Recorded(f.tags.Set(ctx, t.key(), again, 0))
+			f.o.Repositories.Recorded(f.o.Tags.Set(ctx, t.key(), again, 0))
 			return old, nil
 		}
 		// The refusal of a HEAD has no text. That of a GET tells whether the right is
@@ -175,8 +167,8 @@ func (f *finder) askTag(ctx context.Context, how upstream.Call, t tag, fact *met
 		return f.staleOr(ctx, t, old, fact, asked, err)
 	}
 	t.repo.Store(ctx, man, repository.Children(man))
-	f.keepAlive.Touched(ctx, t.repo, t.name, man)
-	f.repos.Recorded(f.tags.Set(ctx, t.key(), meta.TagFact{Digest: man.Digest, MediaType: man.MediaType, Size: int64(len(man.Raw)), CheckedAt: asked}, 0))
+	f.o.KeepAlive.Touched(ctx, t.repo, t.name, man)
+	f.o.Repositories.Recorded(f.o.Tags.Set(ctx, t.key(), meta.TagFact{Digest: man.Digest, MediaType: man.MediaType, Size: int64(len(man.Raw)), CheckedAt: asked}, 0))
 	return &answer{Manifest: repository.ManifestOf(man), source: fromOrigin}, nil
 }
 
@@ -184,7 +176,7 @@ func (f *finder) askTag(ctx context.Context, how upstream.Call, t tag, fact *met
 // remembers that there is no such tag when it says so.
 func (f *finder) staleOr(ctx context.Context, t tag, old *answer, fact *meta.TagFact, asked time.Time, err error) (*answer, error) {
 	if oci.NotFound(err) {
-		f.repos.Recorded(f.tags.SetNotFound(ctx, t.key(), asked, t.repo.Up.Tags.NotFound, repository.ReasonOf(err)))
+		f.o.Repositories.Recorded(f.o.Tags.SetNotFound(ctx, t.key(), asked, t.repo.Up.Tags.NotFound, repository.ReasonOf(err)))
 		return nil, err
 	}
 	failing := upstream.Transient(err) || errors.Is(err, context.DeadlineExceeded)
@@ -213,7 +205,7 @@ func (f *finder) byDigest(ctx context.Context, r repository.Repo, d digest.Diges
 
 func (f *finder) askDigest(ctx context.Context, r repository.Repo, d digest.Digest, accept []string) (*answer, error) {
 	ref := oci.Reference{Digest: d}
-	if raw, err := f.cache.Bytes(ctx, d, oci.MaxManifestBytes); err == nil {
+	if raw, err := f.o.Cache.Bytes(ctx, d, oci.MaxManifestBytes); err == nil {
 		desc, err := r.Up.Source.StatManifest(ctx, r.Remote(), ref, accept)
 		if err != nil {
 			return nil, err
@@ -230,6 +222,6 @@ func (f *finder) askDigest(ctx context.Context, r repository.Repo, d digest.Dige
 	}
 	man.Digest = d
 	r.Store(ctx, man, repository.Children(man))
-	f.keepAlive.Touched(ctx, r, "", man)
+	f.o.KeepAlive.Touched(ctx, r, "", man)
 	return &answer{Manifest: repository.ManifestOf(man), source: fromOrigin}, nil
 }

@@ -122,7 +122,7 @@ func (p *Puller) anticipate(r repository.Repo, m *repository.Manifest) {
 		return
 	}
 	blobs := p.missing(m, ahead.MaxLayer)
-	started := len(blobs) > 0 && p.tasks.Start(func(ctx context.Context) {
+	started := len(blobs) > 0 && p.o.Tasks.Start(func(ctx context.Context) {
 		defer ahead.done()
 		var wg sync.WaitGroup
 		defer wg.Wait()
@@ -156,7 +156,7 @@ func (p *Puller) missing(m *repository.Manifest, most int64) []oci.Child {
 			continue
 		}
 		named[c.Digest] = true
-		if _, held := p.cache.Stat(c.Digest); !held {
+		if _, held := p.o.Cache.Stat(c.Digest); !held {
 			blobs = append(blobs, c)
 		}
 	}
@@ -166,7 +166,7 @@ func (p *Puller) missing(m *repository.Manifest, most int64) []oci.Child {
 // prefetch starts or joins the fetch of a blob and stays until it has ended. What it
 // learns is on record for the client, who then asks nobody a second time.
 func (p *Puller) prefetch(ctx context.Context, r repository.Repo, b oci.Child) {
-	if _, held := p.cache.Stat(b.Digest); held || r.NoBlob(b.Digest).Err(ctx) != nil {
+	if _, held := p.o.Cache.Stat(b.Digest); held || r.NoBlob(b.Digest).Err(ctx) != nil {
 		return
 	}
 	ahead, began := p.ahead[r.Up.Name], time.Now()
@@ -185,6 +185,6 @@ func (p *Puller) prefetch(ctx context.Context, r repository.Repo, b oci.Child) {
 		p.prefetched.WithLabelValues(r.Up.Name).Inc()
 	}
 	if err != nil && ctx.Err() == nil {
-		p.log.Debug("blob not fetched ahead", "upstream", r.Up.Name, "repository", r.Name, "digest", b.Digest, "error", err)
+		p.o.Logger.Debug("blob not fetched ahead", "upstream", r.Up.Name, "repository", r.Name, "digest", b.Digest, "error", err)
 	}
 }

@@ -36,12 +36,10 @@ type Options struct {
 // Puller handles the requests that read.
 type Puller struct {
 	finder
-	bases *jobs.BaseIndex
 	ahead map[string]*prefetcher // by upstream
 	hot   hot
 	// answers says whether the registries answer clients that are about to push; see orSend.
 	answers    map[string]*upstream.Breaker
-	onPull     func(r repository.Repo, reference string)
 	stale      *prometheus.CounterVec
 	prefetched *prometheus.CounterVec
 }
@@ -50,12 +48,12 @@ type Puller struct {
 func New(o Options) *Puller {
 	p := &Puller{
 		finder: finder{
-			tags: o.Tags, repos: o.Repositories, cache: o.Cache, tasks: o.Tasks, keepAlive: o.KeepAlive, log: o.Logger, refreshes: newRefreshes(),
+			o: o, refreshes: newRefreshes(),
 			questions: flight.NewGroup[question, *answer](flight.Options{Tasks: o.Tasks, Timeout: repository.LookFor}),
 			refreshed: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_tag_refreshes_total",
 				Help: "Tags asked for in the background while the old answer was served, by upstream and result."}, []string{"upstream", "result"}),
 		},
-		bases: o.Bases, ahead: map[string]*prefetcher{}, answers: map[string]*upstream.Breaker{}, hot: newHot(), onPull: o.OnPull,
+		ahead: map[string]*prefetcher{}, answers: map[string]*upstream.Breaker{}, hot: newHot(),
 		stale: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_stale_answers_total",
 			Help: "Tags answered from an old fact because the upstream failed."}, []string{"upstream"}),
 		prefetched: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_prefetched_blobs_total",
@@ -83,7 +81,7 @@ func (p *Puller) Manifest(x *request.Request) error {
 		return err
 	}
 	x.Source, x.Stale = a.source, a.stale
-	p.bases.Saw(r, x.Q.Ref, a.MediaType, a.Digest)
+	p.o.Bases.Saw(r, x.Q.Ref, a.MediaType, a.Digest)
 	p.warn(x)
 	if x.R.Method == http.MethodGet {
 		p.anticipate(r, a.Manifest)
@@ -108,11 +106,11 @@ func (p *Puller) warn(x *request.Request) {
 func (p *Puller) pulled(x *request.Request, a *answer, err error) error {
 	if got := x.W.Status() == http.StatusOK || x.W.Status() == http.StatusPartialContent; err == nil && got && x.R.Method == http.MethodGet {
 		if a.source != fromOrigin { // what comes from the upstream just now is a pull there as well
-			p.keepAlive.Pulled(x.Repo, x.Q.Ref.Tag, a.Manifest)
+			p.o.KeepAlive.Pulled(x.Repo, x.Q.Ref.Tag, a.Manifest)
 		}
-		p.cache.Used(a.Digest, func() []digest.Digest { return members(a.Manifest) })
-		if p.onPull != nil {
-			p.onPull(x.Repo, x.Q.Ref.String())
+		p.o.Cache.Used(a.Digest, func() []digest.Digest { return members(a.Manifest) })
+		if p.o.OnPull != nil {
+			p.o.OnPull(x.Repo, x.Q.Ref.String())
 		}
 	}
 	return err

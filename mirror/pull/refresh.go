@@ -106,7 +106,7 @@ func (f *finder) aging(ctx context.Context, t tag, fact *meta.TagFact) *answer {
 	}
 	if f.refreshes.begin(key, time.Now()) {
 		t.accept = slices.Clone(t.accept)
-		started := f.tasks.Start(func(ctx context.Context) {
+		started := f.o.Tasks.Start(func(ctx context.Context) {
 			ctx, cancel := context.WithTimeout(ctx, refreshWithin)
 			defer cancel()
 			f.refreshes.end(key, f.refresh(ctx, t))
@@ -121,7 +121,7 @@ func (f *finder) aging(ctx context.Context, t tag, fact *meta.TagFact) *answer {
 // refresh asks what a tag is now, and reports whether that is known afterwards. What the
 // upstream refuses is not served any longer: the next client asks, and is told why.
 func (f *finder) refresh(ctx context.Context, t tag) bool {
-	fact := newest(ctx, f.tags, t)
+	fact := newest(ctx, f.o.Tags, t)
 	if a, err := f.fresh(ctx, t, fact); a != nil || err != nil {
 		return true // somebody else has asked
 	}
@@ -142,7 +142,7 @@ func (f *finder) refresh(ctx context.Context, t tag) bool {
 	}
 	f.refreshed.WithLabelValues(t.repo.Up.Name, result).Inc()
 	if err != nil {
-		f.log.Debug("tag not refreshed", "tag", t.key().String(), "error", err)
+		f.o.Logger.Debug("tag not refreshed", "tag", t.key().String(), "error", err)
 	}
 	return result != "failed"
 }

@@ -68,6 +68,6 @@ func (p *Puller) ask(x *request.Request, accept []string) (a *answer, err error)
 // mayBeStale reports whether there is an old answer about a tag, for as long as the upstream gives
 // none.
 func (f *finder) mayBeStale(ctx context.Context, t tag) bool {
-	fact := newest(ctx, f.tags, t)
+	fact := newest(ctx, f.o.Tags, t)
 	return fact != nil && !fact.NotFound && meta.Age(time.Now(), fact.CheckedAt) <= t.repo.Up.Tags.Stale && t.repo.Held(ctx, fact.Digest) != nil
 }

@@ -31,23 +31,16 @@ func (p gatedPush) of(man *oci.Manifest) gatedPush {
 	return p
 }
 
-// acknowledger answers pushes when they are on stable storage here and in the queue.
-type acknowledger struct {
-	*publisher
-	queue *queue.Queue
-	cache *cache.Cache
-}
-
 // acknowledgeOrPublish takes a push over or, where the queue is full, brings it to its upstream while its client waits, as without a queue.
 // It may not overtake what waits for the same repository: a tag would end at the older image, and an index come before its children.
-func (a *acknowledger) acknowledgeOrPublish(ctx context.Context, p gatedPush) (upstream.Pushed, error) {
+func (a *publisher) acknowledgeOrPublish(ctx context.Context, p gatedPush) (upstream.Pushed, error) {
 	full := a.acknowledge(ctx, p)
-	if !errors.Is(full, queue.ErrFull) || len(a.queue.Pushes(p.Repo.Up.Name, p.Repo.Name)) > 0 {
+	if !errors.Is(full, queue.ErrFull) || len(a.o.Queue.Pushes(p.Repo.Up.Name, p.Repo.Name)) > 0 {
 		return upstream.Pushed{}, full
 	}
 	pushed, err := a.publish(ctx, upstream.Call{}, p.Repo, p.Ref, p.Manifest)
 	if err != nil && !upstream.Refused(err) {
-		a.log.Debug("push not forwarded beside the full queue", "upstream", p.Repo.Up.Name, "repository", p.Repo.Name, "reference", p.Ref, "error", err)
+		a.o.Logger.Debug("push not forwarded beside the full queue", "upstream", p.Repo.Up.Name, "repository", p.Repo.Name, "reference", p.Ref, "error", err)
 		return upstream.Pushed{}, full // the registry is what the queue waits for, too
 	}
 	return pushed, err
@@ -56,7 +49,7 @@ func (a *acknowledger) acknowledgeOrPublish(ctx context.Context, p gatedPush) (u
 // acknowledge takes a push over before its upstream has it: when it returns nil, the manifest and everything that the
 // upstream may lack for it are on stable storage, and are forwarded whatever happens to this process. What waited for the
 // manifest is taken over with it.
-func (a *acknowledger) acknowledge(ctx context.Context, p gatedPush) error {
+func (a *publisher) acknowledge(ctx context.Context, p gatedPush) error {
 	for _, c := range p.Manifest.Children() {
 		if man := p.Repo.Waiting(c.Digest); man != nil {
 			if err := a.acknowledge(ctx, p.of(man)); err != nil {
@@ -67,7 +60,7 @@ func (a *acknowledger) acknowledge(ctx context.Context, p gatedPush) error {
 	if err := a.enqueue(ctx, p); err != nil {
 		return err
 	}
-	waiting, self := a.repos.Waiting(), p.Repo.Key(p.Manifest.Digest)
+	waiting, self := a.o.Repositories.Waiting(), p.Repo.Key(p.Manifest.Digest)
 	waiting.Drop(self)
 	for _, man := range waiting.About(self) {
 		if err := a.acknowledge(ctx, p.of(man)); err != nil {
@@ -78,13 +71,13 @@ func (a *acknowledger) acknowledge(ctx context.Context, p gatedPush) error {
 }
 
 // enqueue is acknowledge for the manifest alone.
-func (a *acknowledger) enqueue(ctx context.Context, p gatedPush) error {
+func (a *publisher) enqueue(ctx context.Context, p gatedPush) error {
 	r := p.Repo
 	blobs, err := a.gather(ctx, p)
 	if err != nil {
 		return err
 	}
-	err = a.queue.Add(ctx, queue.Push{
+	err = a.o.Queue.Add(ctx, queue.Push{
 		Upstream: r.Up.Name, Repository: r.Name, Reference: p.Ref.String(), MediaType: p.Manifest.MediaType, Digest: p.Manifest.Digest,
 		Manifest: p.Manifest.Raw, Blobs: blobs, User: p.User,
 	})
@@ -105,13 +98,13 @@ func (a *acknowledger) enqueue(ctx context.Context, p gatedPush) error {
 	for i, b := range blobs {
 		keys[i] = r.Key(b.Digest)
 	}
-	a.repos.Staged().Queued(keys...)
+	a.o.Repositories.Staged().Queued(keys...)
 	return nil
 }
 
 // gather finds what a push has to bring along. What is not held here the upstream must have now: a fact about that is
 // not enough, because nobody will be there to send it when the fact turns out to be wrong.
-func (a *acknowledger) gather(ctx context.Context, p gatedPush) ([]queue.Blob, error) {
+func (a *publisher) gather(ctx context.Context, p gatedPush) ([]queue.Blob, error) {
 	var mu sync.Mutex
 	var blobs []queue.Blob
 	g, ctx := errgroup.WithContext(ctx)
@@ -145,7 +138,7 @@ func (a *acknowledger) gather(ctx context.Context, p gatedPush) ([]queue.Blob, e
 // gatherManifest makes sure that a manifest of an index waits before it, or is at the upstream. One
 // that is held here, so that the client did not send it, is taken over first where the upstream has
 // lost it or does not answer.
-func (a *acknowledger) gatherManifest(ctx context.Context, p gatedPush, d digest.Digest) error {
+func (a *publisher) gatherManifest(ctx context.Context, p gatedPush, d digest.Digest) error {
 	need := repository.Acknowledge
 	held := p.Repo.Held(ctx, d)
 	if held != nil {
@@ -166,8 +159,8 @@ func (a *acknowledger) gatherManifest(ctx context.Context, p gatedPush, d digest
 }
 
 // Forward brings a push of the queue to its upstream. It is a [queue.Forward].
-func (a *acknowledger) Forward(ctx context.Context, e queue.Entry) error {
-	up := a.repos.Upstream(e.Upstream)
+func (a *publisher) Forward(ctx context.Context, e queue.Entry) error {
+	up := a.o.Repositories.Upstream(e.Upstream)
 	if up == nil || up.Sink == nil {
 		return fmt.Errorf("the upstream %q takes no pushes any more", e.Upstream)
 	}
@@ -182,8 +175,8 @@ func (a *acknowledger) Forward(ctx context.Context, e queue.Entry) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, forwardWithin)
 	defer cancel()
-	how := upstream.Call{OnRetry: func(err error) { a.queue.Trouble(e.ID, err) }}
-	_, err = a.publish(ctx, how, a.repos.Repo(up, e.Repository), ref, man)
+	how := upstream.Call{OnRetry: func(err error) { a.o.Queue.Trouble(e.ID, err) }}
+	_, err = a.publish(ctx, how, a.o.Repositories.Repo(up, e.Repository), ref, man)
 	a.pushes.WithLabelValues(up.Name, outcome(err)).Inc()
 	if upstream.Refused(err) && !upstream.Transient(err) && !errors.Is(err, upstream.ErrCredentials) && !(errors.Is(err, upstream.ErrPartsMissing) && e.Attempts < maxPartsMissing) {
 		return fmt.Errorf("%w: %w", queue.ErrRefused, err)

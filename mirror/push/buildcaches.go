@@ -34,16 +34,16 @@ func (p *publisher) publishBuildCache(ctx context.Context, r repository.Repo, re
 	// What was known of the tag at the upstream is no longer what clients get.
 	r.ForgetReference(ctx, ref)
 	if !r.Up.BuildCaches.WriteBack {
-		p.repos.Staged().Drop(brought...)
+		p.o.Repositories.Staged().Drop(brought...)
 		return pushed, nil
 	}
-	p.tasks.Start(func(ctx context.Context) {
+	p.o.Tasks.Start(func(ctx context.Context) {
 		ctx, cancel := context.WithTimeout(ctx, forwardWithin)
 		defer cancel()
 		_, err := p.publish(ctx, upstream.Call{}, r, ref, man)
 		p.pushes.WithLabelValues(r.Up.Name, outcome(err)).Inc()
 		if err != nil {
-			p.log.Warn("build cache kept here alone: it could not be forwarded", "upstream", r.Up.Name, "repository", r.Name, "reference", ref.String(), "error", err)
+			p.o.Logger.Warn("build cache kept here alone: it could not be forwarded", "upstream", r.Up.Name, "repository", r.Name, "reference", ref.String(), "error", err)
 		}
 	})
 	return pushed, nil

@@ -24,7 +24,7 @@ func (c contents) Manifest(ctx context.Context, d oci.Descriptor) (*oci.Manifest
 	at, err := c.repo.LocateManifest(ctx, d.Digest, oci.AnyManifest(), repository.Judge)
 	m := at.Manifest
 	if err == nil && m == nil {
-		m, err = c.manifests.ByDigest(ctx, c.repo, d.Digest)
+		m, err = c.o.Manifests.ByDigest(ctx, c.repo, d.Digest)
 	}
 	if err != nil {
 		return nil, missing(err, oci.NotPushed(oci.KindManifest, d.Digest, c.repo.Name))
@@ -55,7 +55,7 @@ func (c contents) Open(ctx context.Context, d oci.Descriptor) (io.ReadCloser, er
 		return nil, oci.NotPushed(oci.KindBlob, d.Digest, c.repo.Name)
 	case repository.Visible:
 		size = d.Size
-		if held, ok := c.cache.Stat(d.Digest); ok {
+		if held, ok := c.o.Cache.Stat(d.Digest); ok {
 			size = held
 		}
 	}
@@ -74,5 +74,5 @@ func (c contents) Scanned(ctx context.Context, d oci.Descriptor) (*pipeline.Scan
 	if b := c.repo.Staged(d.Digest); b != nil {
 		scan, seen = forwardOf(b).scan, gate.Brought
 	}
-	return c.checks.Scanned(ctx, c.gate, c.repo.Key(d.Digest), scan, seen, func(ctx context.Context) (io.ReadCloser, error) { return c.Open(ctx, d) })
+	return c.o.Checks.Scanned(ctx, c.gate, c.repo.Key(d.Digest), scan, seen, func(ctx context.Context) (io.ReadCloser, error) { return c.Open(ctx, d) })
 }

@@ -37,7 +37,7 @@ func (p *Pusher) DeleteManifest(x *request.Request) error {
 	if err != nil {
 		return err
 	}
-	restore := p.verdicts.Drop(ctx, r, ref)
+	restore := p.o.Verdicts.Drop(ctx, r, ref)
 	gone, err := deleteThere(ctx, r, ref)
 	if err != nil && !oci.NotFound(err) {
 		waiting.Restore()
@@ -45,7 +45,7 @@ func (p *Pusher) DeleteManifest(x *request.Request) error {
 		return deniedAs403(r, err)
 	}
 	waiting.Done()
-	dropped := ref.ByDigest() && p.repos.Waiting().Drop(r.Key(ref.Digest))
+	dropped := ref.ByDigest() && p.o.Repositories.Waiting().Drop(r.Key(ref.Digest))
 	after := context.WithoutCancel(ctx)
 	if ref.Tag != "" {
 		r.ForgetReference(after, ref)
@@ -60,7 +60,7 @@ func (p *Pusher) DeleteManifest(x *request.Request) error {
 	if err != nil && !dropped {
 		return err
 	}
-	p.checks.Tell(notify.Delete, r.Up.Name, x.Caller.Name, x.Cause(), notify.Target{Digest: gone, Repository: r.Name, Tag: ref.Tag})
+	p.o.Checks.Tell(notify.Delete, r.Up.Name, x.Caller.Name, x.Cause(), notify.Target{Digest: gone, Repository: r.Name, Tag: ref.Tag})
 	return x.Deleted()
 }
 
@@ -91,7 +91,7 @@ func (p *Pusher) withdraw(ctx context.Context, r repository.Repo, ref oci.Refere
 	if index := p.needing(r, queued); index != "" {
 		return nil, oci.ErrDenied.With("%s of %s is part of the index %s, which is still on its way to %s: delete that first", ref, r.Name, index, r.Up.Registry)
 	}
-	w, err := p.queue.Withdraw(ctx, r.Up.Name, r.Name, queued)
+	w, err := p.o.Queue.Withdraw(ctx, r.Up.Name, r.Name, queued)
 	switch {
 	case errors.Is(err, queue.ErrBusy):
 		return nil, busy.Because(err)
@@ -103,7 +103,7 @@ func (p *Pusher) withdraw(ctx context.Context, r repository.Repo, ref oci.Refere
 
 // needing returns the reference of an index in the queue that could not be forwarded without the pushes that are to go, or "".
 func (p *Pusher) needing(r repository.Repo, goes func(queue.Push) bool) string {
-	pushes := p.queue.Pushes(r.Up.Name, r.Name)
+	pushes := p.o.Queue.Pushes(r.Up.Name, r.Name)
 	missing := map[digest.Digest]bool{}
 	for _, q := range pushes {
 		if goes(q) {
@@ -135,7 +135,7 @@ func (p *Pusher) DeleteBlob(x *request.Request) error {
 	}
 	ctx := x.Hurry(repository.LookFor)
 	r, d := x.Repo, x.Q.Ref.Digest
-	if _, waits := p.queue.Blob(r.Up.Name, r.Name, d); waits {
+	if _, waits := p.o.Queue.Blob(r.Up.Name, r.Name, d); waits {
 		return oci.ErrDenied.With("%s of %s is needed by a push on its way to %s: delete it once that has arrived", d, r.Name, r.Up.Registry)
 	}
 	staged := r.Staged(d)
@@ -153,12 +153,12 @@ func (p *Pusher) DeleteBlob(x *request.Request) error {
 	if err != nil && !oci.NotFound(err) {
 		return deniedAs403(r, err)
 	}
-	p.repos.Staged().Drop(r.Key(d))
+	p.o.Repositories.Staged().Drop(r.Key(d))
 	r.Forget(context.WithoutCancel(ctx), d)
 	if err != nil {
 		return err
 	}
-	p.checks.Tell(notify.Delete, r.Up.Name, x.Caller.Name, x.Cause(), notify.Target{Digest: d, Repository: r.Name})
+	p.o.Checks.Tell(notify.Delete, r.Up.Name, x.Caller.Name, x.Cause(), notify.Target{Digest: d, Repository: r.Name})
 	return x.Deleted()
 }
 

@@ -65,7 +65,7 @@ func (p *Pusher) PutManifest(x *request.Request) error {
 // push brings a manifest to its upstream under one reference, once for all who push the same.
 func (p *Pusher) push(ctx context.Context, x *request.Request, ref oci.Reference, man *oci.Manifest) (upstream.Pushed, error) {
 	asks := gatedPush{
-		Push:  gate.Push{Repo: x.Repo, Gate: p.checks.For(x.Repo), User: x.Caller.Name, Ref: ref, Manifest: man, Cause: x.Cause()},
+		Push:  gate.Push{Repo: x.Repo, Gate: p.o.Checks.For(x.Repo), User: x.Caller.Name, Ref: ref, Manifest: man, Cause: x.Cause()},
 		owner: x.Owner(),
 	}
 	if asks.Gate != nil {
@@ -82,7 +82,7 @@ func (p *Pusher) push(ctx context.Context, x *request.Request, ref oci.Reference
 		return pushed, err
 	})
 	if err == nil && asks.Gate != nil {
-		warn(x, p.checks.ReportOf(asks.Key()))
+		warn(x, p.o.Checks.ReportOf(asks.Key()))
 	}
 	return pushed, err
 }
@@ -91,11 +91,11 @@ func (p *Pusher) push(ctx context.Context, x *request.Request, ref oci.Reference
 // or lets it wait.
 func (p *Pusher) check(ctx context.Context, asks gatedPush) (upstream.Pushed, error) {
 	r := asks.Repo
-	p.repos.Staged().Renew(repository.Keys(r, asks.Manifest.Children())...)
+	p.o.Repositories.Staged().Renew(repository.Keys(r, asks.Manifest.Children())...)
 	var verdict *pipeline.Report
 	if asks.Gate != nil {
 		var err error
-		if verdict, err = p.checks.Pass(ctx, asks.Push, contents{p, r, asks.Gate}); err != nil {
+		if verdict, err = p.o.Checks.Pass(ctx, asks.Push, contents{p, r, asks.Gate}); err != nil {
 			return upstream.Pushed{}, err
 		}
 	}
@@ -112,9 +112,9 @@ func (p *Pusher) check(ctx context.Context, asks gatedPush) (upstream.Pushed, er
 	pushed, err := p.inTurn(ctx, asks)
 	if err == nil {
 		if asks.Gate != nil && asks.Gate.Attach {
-			p.verdicts.Attach(r, asks.Ref, asks.Manifest, verdict)
+			p.o.Verdicts.Attach(r, asks.Ref, asks.Manifest, verdict)
 		}
-		p.checks.Tell(notify.Push, r.Up.Name, asks.User, asks.Cause, notify.Target{
+		p.o.Checks.Tell(notify.Push, r.Up.Name, asks.User, asks.Cause, notify.Target{
 			MediaType: asks.Manifest.MediaType, Digest: asks.Manifest.Digest, Size: int64(len(asks.Manifest.Raw)), Repository: r.Name, Tag: asks.Ref.Tag,
 		})
 	}
@@ -130,7 +130,7 @@ func (p *Pusher) inTurn(ctx context.Context, asks gatedPush) (upstream.Pushed, e
 			return upstream.Pushed{}, err
 		}
 		defer unlock()
-		if err := p.checks.CheckName(ctx, asks.Push); err != nil {
+		if err := p.o.Checks.CheckName(ctx, asks.Push); err != nil {
 			return upstream.Pushed{}, err
 		}
 	}
@@ -161,7 +161,7 @@ func (p *Pusher) holdBack(asks gatedPush) {
 	if hold <= 0 {
 		hold = defaultHold
 	}
-	p.repos.Waiting().Add(asks.Repo.Key(asks.Manifest.Digest), asks.Manifest, asks.owner, time.Now().Add(hold))
+	p.o.Repositories.Waiting().Add(asks.Repo.Key(asks.Manifest.Digest), asks.Manifest, asks.owner, time.Now().Add(hold))
 }
 
 // patience is how long the client is kept waiting.
@@ -208,11 +208,11 @@ func readManifest(x *request.Request) (*oci.Manifest, error) {
 
 // checkName refuses by name alone, before any byte.
 func (p *Pusher) checkName(x *request.Request) error {
-	g := p.checks.For(x.Repo)
+	g := p.o.Checks.For(x.Repo)
 	if g == nil {
 		return nil
 	}
-	err := p.checks.CheckName(x.R.Context(), gate.Push{Repo: x.Repo, Gate: g, User: x.Caller.Name, Cause: x.Cause()})
+	err := p.o.Checks.CheckName(x.R.Context(), gate.Push{Repo: x.Repo, Gate: g, User: x.Caller.Name, Cause: x.Cause()})
 	if r, ok := errors.AsType[*gate.Rejected](err); ok {
 		return denied(x, r.Report)
 	}
@@ -251,7 +251,7 @@ func (p *Pusher) Report(x *request.Request, id string) error {
 	if x.R.Method != http.MethodGet && x.R.Method != http.MethodHead {
 		return oci.ErrUnsupported.With("reports can only be read")
 	}
-	report := p.checks.Report(id)
+	report := p.o.Checks.Report(id)
 	if report == nil || !x.Listener.TakesPushes() {
 		return oci.ErrUnknown.With("there is no such report any more: push again to get a new one").WithStatus(http.StatusNotFound)
 	}

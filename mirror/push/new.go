@@ -43,22 +43,18 @@ type Options struct {
 // New returns a Pusher, with the uploads that a former process left in the cache. It starts nothing.
 func New(o Options) *Pusher {
 	p := &Pusher{
-		acknowledger: acknowledger{
-			publisher: &publisher{
-				sender: &sender{
-					repos: o.Repositories, checks: o.Checks, tasks: o.Tasks, mounts: newMounts(), log: o.Logger,
-					mounted: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_mounts_total",
-						Help: "Attempts to have an upstream take a blob from another of its repositories, by upstream and result (mounted, refused, failed)."}, []string{"upstream", "result"}),
-				},
-				bases: o.Bases,
-				pushes: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_pushes_total",
-					Help: "Manifests pushed, by upstream and result."}, []string{"upstream", "result"}),
+		publisher: &publisher{
+			sender: &sender{
+				o: o, mounts: newMounts(),
+				mounted: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_mounts_total",
+					Help: "Attempts to have an upstream take a blob from another of its repositories, by upstream and result (mounted, refused, failed)."}, []string{"upstream", "result"}),
 			},
-			queue: o.Queue, cache: o.Cache,
+			pushes: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_pushes_total",
+				Help: "Manifests pushed, by upstream and result."}, []string{"upstream", "result"}),
 		},
-		manifests: o.Manifests, verdicts: o.Verdicts, quotas: o.Quotas, sessions: newSessions(o.UploadExpiry, o.Quotas),
-		pushing: flight.NewGroup[gate.Key, upstream.Pushed](flight.Options{Tasks: o.Tasks, Timeout: forwardWithin, Detached: true}),
-		within:  cmp.Or(o.AnswerWithin, 10*time.Minute),
+		sessions: newSessions(o.UploadExpiry, o.Quotas),
+		pushing:  flight.NewGroup[gate.Key, upstream.Pushed](flight.Options{Tasks: o.Tasks, Timeout: forwardWithin, Detached: true}),
+		within:   cmp.Or(o.AnswerWithin, 10*time.Minute),
 	}
 	for name, up := range o.Repositories.Upstreams() {
 		if up.Sink == nil {

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"dray/mirror/gate"
-	"dray/mirror/jobs"
 	"dray/mirror/repository"
 	"dray/upstream"
 	"dray/upstream/oci"
@@ -26,7 +25,6 @@ const atOnce = 8
 // publisher forwards manifests to their upstream, after everything that they need.
 type publisher struct {
 	*sender
-	bases *jobs.BaseIndex
 	// pushes counts manifests pushed, by upstream and result.
 	pushes *prometheus.CounterVec
 }
@@ -54,7 +52,7 @@ func (p *publisher) publish(ctx context.Context, how upstream.Call, r repository
 	}
 	r.StorePushed(ctx, ref, man, there)
 	if ref.Tag != "" {
-		p.bases.Saw(r, ref, man.MediaType, man.Digest)
+		p.o.Bases.Saw(r, ref, man.MediaType, man.Digest)
 	}
 	p.replaceBuildCache(ctx, r, ref, man)
 	return pushed, p.publishAbout(ctx, how, r, man.Digest)
@@ -94,7 +92,7 @@ func (p *publisher) publishWaiting(ctx context.Context, how upstream.Call, r rep
 
 // publishAbout publishes what waited for a manifest because it describes it.
 func (p *publisher) publishAbout(ctx context.Context, how upstream.Call, r repository.Repo, d digest.Digest) error {
-	waiting, k := p.repos.Waiting(), r.Key(d)
+	waiting, k := p.o.Repositories.Waiting(), r.Key(d)
 	waiting.Drop(k)
 	for _, man := range waiting.About(k) {
 		if err := p.publishWaiting(ctx, how, r, man.Digest); err != nil {
@@ -157,7 +155,7 @@ func (p *publisher) replaceBuildCache(ctx context.Context, r repository.Repo, re
 		return
 	}
 	if err := to.Up.Deleter.DeleteManifest(ctx, to.Remote(), ref); err != nil && !oci.NotFound(err) {
-		p.log.Warn("a build cache stands before what was pushed under its tag", "upstream", r.Up.Name, "repository", r.Name, "tag", ref.Tag, "error", err)
+		p.o.Logger.Warn("a build cache stands before what was pushed under its tag", "upstream", r.Up.Name, "repository", r.Name, "tag", ref.Tag, "error", err)
 	}
 }
 
@@ -166,7 +164,7 @@ func (p *publisher) sendStaged(ctx context.Context, how upstream.Call, r reposit
 	for _, c := range man.Children() {
 		if b := r.Staged(c.Digest); b != nil && !c.Manifest {
 			if err := p.supply(ctx, how, r, c.Digest, b.Size); err != nil {
-				p.log.Debug("blob not sent again", "digest", c.Digest, "error", err)
+				p.o.Logger.Debug("blob not sent again", "digest", c.Digest, "error", err)
 			}
 		}
 	}

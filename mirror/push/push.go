@@ -5,8 +5,6 @@ import (
 
 	"dray/mirror/flight"
 	"dray/mirror/gate"
-	"dray/mirror/jobs"
-	"dray/mirror/pull"
 	"dray/mirror/repository"
 	"dray/upstream"
 
@@ -15,10 +13,7 @@ import (
 
 // Pusher handles the requests that write.
 type Pusher struct {
-	acknowledger
-	manifests *pull.Puller
-	verdicts  *jobs.Verdicts
-	quotas    *Quotas
+	*publisher
 	sessions  *sessions
 	recovered []recovered
 	// pushing has the manifests that are being checked and forwarded.

@@ -18,9 +18,9 @@ import (
 // recover takes over the uploads and staged blobs of a former process. What has expired meanwhile, or belongs to no upstream any
 // more, is dropped.
 func (p *Pusher) recover(now time.Time) {
-	for _, k := range p.cache.Recover() {
+	for _, k := range p.o.Cache.Recover() {
 		if err := p.takeOver(k, now); err != nil {
-			p.log.Info("upload of a former process dropped", "upload", k.Key, "reason", err)
+			p.o.Logger.Info("upload of a former process dropped", "upload", k.Key, "reason", err)
 			_ = k.Close()
 		}
 	}
@@ -34,24 +34,24 @@ func (p *Pusher) takeOver(k cache.Kept, now time.Time) error {
 	if k.Since.After(now) { // the clock was ahead: it gets its whole time again
 		k.Since = now
 	}
-	up := p.repos.Upstream(r.Upstream)
-	repo := p.repos.Repo(up, r.Repository)
+	up := p.o.Repositories.Upstream(r.Upstream)
+	repo := p.o.Repositories.Repo(up, r.Repository)
 	switch {
 	case up == nil || up.Sink == nil:
 		return fmt.Errorf("upstream %q takes no pushes any more", r.Upstream)
 	case now.Sub(k.Since) >= p.sessions.expiry:
 		return errExpired
 	case k.Upload != nil:
-		p.quotas.restore(r.Owner, 1, k.Upload.Size())
+		p.o.Quotas.restore(r.Owner, 1, k.Upload.Size())
 		p.sessions.add(k.Key, repo, r, k.Upload, k.Since)
 		return nil
 	}
-	if _, queued := p.queue.Blob(r.Upstream, r.Repository, k.Blob.Digest); queued {
+	if _, queued := p.o.Queue.Blob(r.Upstream, r.Repository, k.Blob.Digest); queued {
 		return errors.New("it waits in the queue of pushes")
 	}
-	p.quotas.restore(r.Owner, 0, k.Blob.Size)
+	p.o.Quotas.restore(r.Owner, 0, k.Blob.Size)
 	again := recovered{repo.Key(k.Blob.Digest), &repository.Staged{Size: k.Blob.Size, Owner: r.Owner, Forward: newForward(), Blob: k.Blob, Since: k.Since}}
-	p.repos.Staged().Set(again.key, again.blob)
+	p.o.Repositories.Staged().Set(again.key, again.blob)
 	p.recovered = append(p.recovered, again)
 	return nil
 }
@@ -73,7 +73,7 @@ func (p *Pusher) forwardAgain(ctx context.Context, k repository.Key, size int64)
 	if k.Repo.KnownAtTarget(ctx, k.Digest) {
 		return nil
 	}
-	if p.checks.For(k.Repo) != nil {
+	if p.o.Checks.For(k.Repo) != nil {
 		return gate.ErrHeldBack // nobody has looked at it in this process
 	}
 	return p.sender.supply(ctx, upstream.Call{}, k.Repo, k.Digest, size)

@@ -3,7 +3,6 @@ package push
 import (
 	"context"
 	"io"
-	"log/slog"
 
 	"dray/mirror/flight"
 	"dray/mirror/gate"
@@ -18,11 +17,8 @@ import (
 // sender brings blobs to their upstream: while a client sends them, from the local copy, or by a
 // mount.
 type sender struct {
-	repos  *repository.Store
-	checks *gate.Checks
-	tasks  *flight.Tasks
+	o      Options
 	mounts *mounts
-	log    *slog.Logger
 	// mounted counts attempts to have the upstream take a blob from another of its repositories.
 	mounted *prometheus.CounterVec
 }
@@ -33,14 +29,14 @@ func (s *sender) start(u *session, size int64, announced digest.Digest) {
 	f := newForward()
 	blob, r := u.blob, u.repo
 	u.forward = f
-	g := s.checks.For(r)
+	g := s.o.Checks.For(r)
 	layer := pipeline.Layer{Upstream: r.Up.Name, Repository: r.Name, Digest: announced}
-	f.scan = s.checks.Follow(g, layer, func() io.ReadCloser { return blob.Follow() }, f.identity)
+	f.scan = s.o.Checks.Follow(g, layer, func() io.ReadCloser { return blob.Follow() }, f.identity)
 	if g != nil && (g.HoldUploads || g.Pipeline.Scans() && f.scan == nil) { // nobody looks at it before its manifest
 		f.end(gate.ErrHeldBack)
 		return
 	}
-	cancel, started := s.tasks.StartCancellable(func(ctx context.Context) {
+	cancel, started := s.o.Tasks.StartCancellable(func(ctx context.Context) {
 		f.end(s.stream(ctx, u, g, size, announced))
 	})
 	f.cancel = cancel
@@ -127,7 +123,7 @@ func (s *sender) mountFrom(ctx context.Context, how upstream.Call, r, from repos
 	result := mountRefused
 	switch {
 	case err != nil:
-		s.log.Debug("mount failed", "upstream", r.Up.Name, "repository", r.Name, "from", from.Name, "error", err)
+		s.o.Logger.Debug("mount failed", "upstream", r.Up.Name, "repository", r.Name, "from", from.Name, "error", err)
 		result = mountFailed
 	case ok:
 		result = mountDone

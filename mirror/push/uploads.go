@@ -87,13 +87,13 @@ func (p *Pusher) openSession(x *request.Request) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := p.quotas.begin(r.Owner); err != nil {
+	if err := p.o.Quotas.begin(r.Owner); err != nil {
 		return nil, err
 	}
 	id := rand.Text()
-	blob, err := p.cache.ReceiveKept(x.R.Context(), id, note)
+	blob, err := p.o.Cache.ReceiveKept(x.R.Context(), id, note)
 	if err != nil {
-		p.quotas.end(r.Owner)
+		p.o.Quotas.end(r.Owner)
 		return nil, noRoom(err)
 	}
 	return p.sessions.add(id, x.Repo, r, blob, time.Now()), nil
@@ -170,7 +170,7 @@ func (p *Pusher) finishUpload(x *request.Request, s *session) error {
 		}
 		return noRoom(err)
 	}
-	p.repos.Staged().Set(s.repo.Key(d), &repository.Staged{Size: blob.Size, Owner: s.owner, Forward: s.forward, Blob: s.blob})
+	p.o.Repositories.Staged().Set(s.repo.Key(d), &repository.Staged{Size: blob.Size, Owner: s.owner, Forward: s.forward, Blob: s.blob})
 	s.forward.identify(d)
 	s.ended = true
 	p.sessions.remove(s)
@@ -187,7 +187,7 @@ func (p *Pusher) receive(x *request.Request, s *session, announced digest.Digest
 	if x.R.ContentLength == 0 {
 		return nil
 	}
-	if err := p.quotas.fits(s.owner, max(0, x.R.ContentLength)); err != nil {
+	if err := p.o.Quotas.fits(s.owner, max(0, x.R.ContentLength)); err != nil {
 		return err
 	}
 	if s.forward == nil {
@@ -197,7 +197,7 @@ func (p *Pusher) receive(x *request.Request, s *session, announced digest.Digest
 		}
 		p.sender.start(s, size, announced)
 	}
-	lost, err := x.W.Receive(metered{s, p.quotas})
+	lost, err := x.W.Receive(metered{s, p.o.Quotas})
 	switch {
 	case errors.Is(err, oci.ErrTooManyRequests):
 		return err // what is here stays: others of the client's uploads may end

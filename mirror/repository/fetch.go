@@ -39,7 +39,7 @@ func (f *Fetch) Open(ctx context.Context, size int64) (*cache.Reader, error) {
 	split := f.repo.Up.Split
 	split.Part = f.part
 	blob := cache.Blob{Digest: f.digest, Size: size, Via: f.repo.Up.Name + " " + f.repo.Name, Split: &split, Ahead: f.ahead != nil}
-	r, err := f.repo.store.cache.Open(ctx, blob, f.whole)
+	r, err := f.repo.store.o.Cache.Open(ctx, blob, f.whole)
 	if err != nil {
 		return nil, f.repo.Up.Broken(err)
 	}
@@ -93,7 +93,7 @@ func (f *Fetch) get(ctx context.Context, source upstream.Source, from, to int64)
 
 // OpenHere opens a blob that can only come from here.
 func (r Repo) OpenHere(ctx context.Context, d digest.Digest, size int64) (io.ReadCloser, error) {
-	return r.store.cache.Open(ctx, cache.Blob{Digest: d, Size: size}, notHeld)
+	return r.store.o.Cache.Open(ctx, cache.Blob{Digest: d, Size: size}, notHeld)
 }
 
 // notHeld is the origin of a blob that can only come from here.

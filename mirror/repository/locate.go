@@ -193,7 +193,7 @@ func blobAt(ctx context.Context, how upstream.Call, r Repo, d digest.Digest, pla
 		return Location{Size: link.Size}, visible, nil
 	case Held:
 		if _, visible, _ := r.visible(ctx, d); visible {
-			at.Size, ok = s.cache.Stat(d)
+			at.Size, ok = s.o.Cache.Stat(d)
 		}
 	case RememberedHeld:
 		if at, ok, _ = remembered(ctx, r, d); ok {
@@ -206,7 +206,7 @@ func blobAt(ctx context.Context, how upstream.Call, r Repo, d digest.Digest, pla
 			return Location{Size: b.Size, Staged: b}, true, nil
 		}
 	case InQueue:
-		at.Size, ok = s.queue.Blob(r.Up.Name, r.Name, d)
+		at.Size, ok = s.o.Queue.Blob(r.Up.Name, r.Name, d)
 	case InBuildCache:
 		if to, stored := r.BuildCaches(); stored {
 			size, err := to.Up.Source.StatBlob(ctx, to.Remote(), d)
@@ -222,7 +222,7 @@ func blobAt(ctx context.Context, how upstream.Call, r Repo, d digest.Digest, pla
 		}
 		return Location{Size: size, When: asked}, err == nil, err
 	case Shared:
-		if _, here := s.cache.Stat(d); here {
+		if _, here := s.o.Cache.Stat(d); here {
 			asked := time.Now()
 			size, err := r.Confirm(ctx, d)
 			return Location{Size: size, When: asked}, err == nil, err
@@ -236,7 +236,7 @@ func blobAt(ctx context.Context, how upstream.Call, r Repo, d digest.Digest, pla
 
 // remembered finds content that the upstream confirmed some time ago.
 func remembered(ctx context.Context, r Repo, d digest.Digest) (at Location, ok bool, err error) {
-	fact, err := r.store.known.Get(ctx, r.Up.Name, r.Name, d)
+	fact, err := r.store.o.Known.Get(ctx, r.Up.Name, r.Name, d)
 	return Location{Size: fact.Size, When: fact.Confirmed}, err == nil, nil
 }
 
@@ -246,12 +246,12 @@ func kept(ctx context.Context, r Repo, d digest.Digest) (at Location, ok bool, e
 	if _, visible, _ := r.visible(ctx, d); !visible && !stored {
 		return at, false, nil
 	}
-	release, err := r.store.cache.Keep(ctx, d)
+	release, err := r.store.o.Cache.Keep(ctx, d)
 	if err != nil {
 		return at, false, nil
 	}
 	defer release()
-	at.Size, _ = r.store.cache.Stat(d)
+	at.Size, _ = r.store.o.Cache.Stat(d)
 	return at, true, nil
 }
 

@@ -114,14 +114,14 @@ func (f *fixture) must(err error) {
 // put puts the content into the cache, for nobody.
 func (f *fixture) put() {
 	f.Helper()
-	f.must(f.store.cache.Put(f.Context(), cache.Blob{Digest: f.digest, Size: f.size()}, f.raw))
+	f.must(f.store.o.Cache.Put(f.Context(), cache.Blob{Digest: f.digest, Size: f.size()}, f.raw))
 }
 
 // link lets the repository see the content.
 func (f *fixture) link() {
 	f.Helper()
 	link := meta.Link{Digest: f.digest, LinkFact: meta.LinkFact{MediaType: oci.MediaTypeOCIManifest, Size: f.size(), Kind: meta.KindManifest}}
-	f.must(f.store.links.Add(f.Context(), "up", f.Name, link))
+	f.must(f.store.o.Links.Add(f.Context(), "up", f.Name, link))
 	f.supplied(f.Context(), link)
 }
 
@@ -178,7 +178,7 @@ var arrangements = []struct {
 	},
 	{
 		name: "staged for a push",
-		put:  func(f *fixture) { f.store.staged.Set(f.Key(f.digest), &Staged{Size: f.size(), Blob: retained{}}) },
+		put:  func(f *fixture) { f.store.o.Staged.Set(f.Key(f.digest), &Staged{Size: f.size(), Blob: retained{}}) },
 		blob: map[Need]Place{
 			ServePusher: InStaging, LeaveOut: InStaging, LeaveToQueue: InStaging, Wait: InStaging, Publish: InStaging, Acknowledge: InStaging, Judge: InStaging, Lend: InStaging,
 		},
@@ -187,7 +187,7 @@ var arrangements = []struct {
 		name: "queued",
 		put: func(f *fixture) {
 			f.put()
-			f.must(f.store.queue.Add(f.Context(), queue.Push{
+			f.must(f.store.o.Queue.Add(f.Context(), queue.Push{
 				Upstream: "up", Repository: f.Name, Reference: f.digest.String(), MediaType: f.manifest.MediaType, Digest: f.digest, Manifest: f.raw,
 				Blobs: []queue.Blob{{Digest: f.digest, Size: f.size()}},
 			}))
@@ -309,7 +309,7 @@ func TestLocateWithoutFacts(t *testing.T) {
 	f.link()
 	broken := metatest.NewFaulty(metatest.NewMemory())
 	broken.Fail(errors.New("down"), 0)
-	f.store.tags, f.store.links, f.store.known = meta.NewTags(broken, meta.Options{}), meta.NewLinks(broken, meta.Options{}), meta.NewKnown(broken, meta.KnownOptions{})
+	f.store.o.Tags, f.store.o.Links, f.store.o.Known = meta.NewTags(broken, meta.Options{}), meta.NewLinks(broken, meta.Options{}), meta.NewKnown(broken, meta.KnownOptions{})
 	f.source.has[f.digest] = f.size()
 	for need, want := range map[Need]Place{Serve: Shared, LeaveOut: Nowhere, Publish: Confirmed, Acknowledge: Confirmed} {
 		if at, err := f.LocateBlob(t.Context(), f.digest, need); at.Place != want || err != nil {

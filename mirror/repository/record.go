@@ -17,7 +17,7 @@ const PushedAccept = "pushed"
 
 // supplied records that the upstream gave digests, or took them.
 func (r Repo) supplied(ctx context.Context, links ...meta.Link) {
-	r.store.Recorded(r.store.links.Add(ctx, r.Up.Name, anywhere, links...))
+	r.store.Recorded(r.store.o.Links.Add(ctx, r.Up.Name, anywhere, links...))
 }
 
 // confirmed records that the upstream has a blob in the repository. size is in bytes, -1 where it
@@ -25,8 +25,8 @@ func (r Repo) supplied(ctx context.Context, links ...meta.Link) {
 func (r Repo) confirmed(ctx context.Context, d digest.Digest, size int64) {
 	link := meta.Link{Digest: d, LinkFact: meta.LinkFact{MediaType: octetStream, Size: size, Kind: meta.KindBlob}}
 	r.supplied(ctx, link)
-	if _, err := r.store.links.Get(ctx, r.Up.Name, r.Name, d); err != nil { // what a manifest says of it is more
-		r.store.Recorded(r.store.links.Add(ctx, r.Up.Name, r.Name, link))
+	if _, err := r.store.o.Links.Get(ctx, r.Up.Name, r.Name, d); err != nil { // what a manifest says of it is more
+		r.store.Recorded(r.store.o.Links.Add(ctx, r.Up.Name, r.Name, link))
 	}
 }
 
@@ -43,7 +43,7 @@ func (r Repo) RecordAtTarget(ctx context.Context, d digest.Digest, size int64) {
 		return
 	}
 	blob := meta.Holding{Digest: d, KnownFact: meta.KnownFact{Kind: meta.KindBlob, Size: size}}
-	r.store.Recorded(r.store.known.Add(ctx, r.Up.Name, r.Name, blob))
+	r.store.Recorded(r.store.o.Known.Add(ctx, r.Up.Name, r.Name, blob))
 }
 
 // Send sends a blob to the upstream and records that it has the blob. blob is called afterwards, for
@@ -60,7 +60,7 @@ func (r Repo) Send(ctx context.Context, how upstream.Call, u upstream.Upload, bl
 // RecordMounted records that the upstream has taken a blob from another repository into this one.
 // The client's next request may be a HEAD, to which a size belongs.
 func (r Repo) RecordMounted(ctx context.Context, d digest.Digest) {
-	size, held := r.store.cache.Stat(d)
+	size, held := r.store.o.Cache.Stat(d)
 	if !held {
 		var err error
 		if size, err = r.Up.Source.StatBlob(ctx, r.Remote(), d); err != nil {
@@ -74,7 +74,7 @@ func (r Repo) RecordMounted(ctx context.Context, d digest.Digest) {
 // Elsewhere returns another repository of the upstream that holds a blob under a manifest, if one is
 // known.
 func (r Repo) Elsewhere(ctx context.Context, d digest.Digest) (Repo, bool) {
-	from, err := r.store.known.Home(ctx, r.Up.Name, d)
+	from, err := r.store.o.Known.Home(ctx, r.Up.Name, d)
 	return r.store.Repo(r.Up, from), err == nil && from != r.Name
 }
 
@@ -82,12 +82,12 @@ func (r Repo) Elsewhere(ctx context.Context, d digest.Digest) (Repo, bool) {
 // those of its children that the registry confirms by having it. Nothing here may fail the pull.
 func (r Repo) Store(ctx context.Context, man *oci.Manifest, confirmed []oci.Child) {
 	s := r.store
-	if err := s.cache.Put(ctx, cache.Blob{Digest: man.Digest, Size: int64(len(man.Raw))}, man.Raw); err != nil {
-		s.log.Debug("manifest not cached", "digest", man.Digest, "error", err)
+	if err := s.o.Cache.Put(ctx, cache.Blob{Digest: man.Digest, Size: int64(len(man.Raw))}, man.Raw); err != nil {
+		s.o.Logger.Debug("manifest not cached", "digest", man.Digest, "error", err)
 	}
 	self := meta.Link{Digest: man.Digest, LinkFact: meta.LinkFact{MediaType: man.MediaType, Size: int64(len(man.Raw)), Kind: meta.KindManifest}}
 	children := childLinks(confirmed)
-	s.Recorded(s.links.Add(ctx, r.Up.Name, r.Name, append(children, self)...))
+	s.Recorded(s.o.Links.Add(ctx, r.Up.Name, r.Name, append(children, self)...))
 	r.supplied(ctx, self)
 	if r.Up.Sink == nil {
 		return
@@ -96,7 +96,7 @@ func (r Repo) Store(ctx context.Context, man *oci.Manifest, confirmed []oci.Chil
 	for _, c := range children {
 		held = append(held, meta.Holding{Digest: c.Digest, KnownFact: meta.KnownFact{Kind: c.Kind, Size: c.Size, Referenced: true}})
 	}
-	s.Recorded(s.known.Add(ctx, r.Up.Name, r.Name, held...))
+	s.Recorded(s.o.Known.Add(ctx, r.Up.Name, r.Name, held...))
 }
 
 // StorePushed stores a manifest that the upstream has accepted, and records what the upstream now
@@ -111,9 +111,9 @@ func (r Repo) StorePushed(ctx context.Context, ref oci.Reference, man *oci.Manif
 	if ref.Tag != "" {
 		r.ForgetReference(ctx, ref)
 		key := meta.TagKey{Upstream: r.Up.Name, Repo: r.Name, Tag: ref.Tag, Accept: PushedAccept}
-		s.Recorded(s.tags.Set(ctx, key, meta.TagFact{Digest: man.Digest, MediaType: man.MediaType, Size: int64(len(man.Raw))}, 0))
+		s.Recorded(s.o.Tags.Set(ctx, key, meta.TagFact{Digest: man.Digest, MediaType: man.MediaType, Size: int64(len(man.Raw))}, 0))
 	}
-	s.staged.Drop(Keys(r, children)...)
+	s.o.Staged.Drop(Keys(r, children)...)
 }
 
 // Keys are the keys of a manifest's children: what a push may have staged for it.
@@ -173,7 +173,7 @@ func (r Repo) ForgetReference(ctx context.Context, ref oci.Reference) {
 		r.store.Recorded(r.store.absences.Forget(ctx, r.Up.Name, r.Name, ref.Digest))
 		return
 	}
-	r.store.Recorded(r.store.tags.Forget(ctx, r.Up.Name, r.Name, ref.Tag))
+	r.store.Recorded(r.store.o.Tags.Forget(ctx, r.Up.Name, r.Name, ref.Tag))
 }
 
 // ForgetManifest drops what is known of a manifest and its children. Without its link no fact about
@@ -196,7 +196,7 @@ func (r Repo) ForgetManifest(ctx context.Context, d digest.Digest) {
 func (r Repo) Forget(ctx context.Context, ds ...digest.Digest) {
 	r.ForgetAtTarget(ctx, ds...)
 	for _, d := range ds {
-		r.store.Recorded(r.store.links.Forget(ctx, r.Up.Name, r.Name, d))
+		r.store.Recorded(r.store.o.Links.Forget(ctx, r.Up.Name, r.Name, d))
 		r.ForgetReference(ctx, oci.Reference{Digest: d})
 	}
 }
@@ -213,5 +213,5 @@ func (r Repo) ForgetChildren(ctx context.Context, man *oci.Manifest) {
 
 // ForgetAtTarget drops the facts that the upstream has digests, because it has proven them wrong.
 func (r Repo) ForgetAtTarget(ctx context.Context, ds ...digest.Digest) {
-	r.store.Recorded(r.store.known.Forget(ctx, r.Up.Name, r.Name, ds...))
+	r.store.Recorded(r.store.o.Known.Forget(ctx, r.Up.Name, r.Name, ds...))
 }

@@ -27,8 +27,8 @@ type Options struct {
 	Tags      *meta.Tags
 	Links     *meta.Links
 	Known     *meta.Known
-	// Queue holds the pushes that were acknowledged before they were forwarded; nil where
-	// there are none.
+	// Queue holds the pushes that were acknowledged before they were forwarded; an empty one
+	// where there are none.
 	Queue  *queue.Queue
 	Staged *Staging
 	// Tasks owns the questions to upstreams that several requests wait for.
@@ -39,15 +39,9 @@ type Options struct {
 // Store is what all repositories share: the cache, the facts, and the tables of staged blobs and
 // of waiting manifests.
 type Store struct {
-	cache     *cache.Cache
-	tags      *meta.Tags
+	o         Options
 	absences  *meta.Absences
-	links     *meta.Links
-	known     *meta.Known
-	queue     *queue.Queue
 	upstreams map[string]*Upstream
-	log       *slog.Logger
-	staged    *Staging
 	waiting   *Waiting
 	// seen remembers what repositories may see, each with a lease on the facts that say so.
 	seen     *lru.Cache[Key, sight]
@@ -71,9 +65,7 @@ func NewStore(o Options) (*Store, error) {
 	}
 	seen, _ := lru.New[Key, sight](seenDigests) // fails for sizes below 1 only
 	s := &Store{
-		cache: o.Cache, tags: o.Tags, absences: o.Tags.Absences(), links: o.Links, known: o.Known, queue: o.Queue,
-		upstreams: map[string]*Upstream{}, log: o.Logger,
-		staged: o.Staged, waiting: newWaiting(maxWaiting, maxWaitingClient), seen: seen,
+		o: o, absences: o.Tags.Absences(), upstreams: map[string]*Upstream{}, waiting: newWaiting(maxWaiting, maxWaitingClient), seen: seen,
 		lost: prometheus.NewCounter(prometheus.CounterOpts{Name: "dray_facts_lost_total",
 			Help: "Facts that could not be recorded; each costs a question to an upstream later."}),
 	}
@@ -103,14 +95,14 @@ func (s *Store) Upstream(name string) *Upstream { return s.upstreams[name] }
 func (s *Store) Repo(up *Upstream, name string) Repo { return Repo{Up: up, Name: name, store: s} }
 
 // Staged is the table of the blobs that pushes have brought.
-func (s *Store) Staged() *Staging { return s.staged }
+func (s *Store) Staged() *Staging { return s.o.Staged }
 
 // Waiting is the table of the manifests that wait for one that refers to them.
 func (s *Store) Waiting() *Waiting { return s.waiting }
 
 // Expire releases what has been staged or has waited for too long.
 func (s *Store) Expire(now time.Time) {
-	s.staged.Expire(now)
+	s.o.Staged.Expire(now)
 	s.waiting.Expire(now)
 }
 
@@ -118,7 +110,7 @@ func (s *Store) Expire(now time.Time) {
 func (s *Store) Collectors() []prometheus.Collector {
 	return []prometheus.Collector{s.lost,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "dray_push_blobs_pinned", Help: "Blobs held for pushes whose manifest has not landed yet."},
-			func() float64 { return float64(s.staged.Len()) }),
+			func() float64 { return float64(s.o.Staged.Len()) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "dray_push_manifests_waiting", Help: "Manifests pushed by digest that passed their checks and wait for one that refers to them."},
 			func() float64 { return float64(s.waiting.Len()) }),
 	}
@@ -128,7 +120,7 @@ func (s *Store) Collectors() []prometheus.Collector {
 func (s *Store) Recorded(err error) {
 	if err != nil {
 		s.lost.Inc()
-		s.log.Debug("fact not recorded", "error", err)
+		s.o.Logger.Debug("fact not recorded", "error", err)
 	}
 }
 
@@ -153,7 +145,7 @@ func (r Repo) Key(d digest.Digest) Key { return Key{r, d} }
 func (r Repo) Remote() upstream.Repo { return r.Up.Remote(r.Name) }
 
 // Staged returns the blob that a push has brought to the repository, or nil.
-func (r Repo) Staged(d digest.Digest) *Staged { return r.store.staged.Get(r.Key(d)) }
+func (r Repo) Staged(d digest.Digest) *Staged { return r.store.o.Staged.Get(r.Key(d)) }
 
 // Waiting returns the manifest of the repository that waits for one that refers to it, or nil.
 func (r Repo) Waiting(d digest.Digest) *oci.Manifest { return r.store.waiting.Get(r.Key(d)) }
@@ -223,4 +215,4 @@ func (r Repo) Current(ctx context.Context, ref oci.Reference) (digest.Digest, er
 }
 
 // QueuedTags are the tags of pushes that the upstream does not have yet.
-func (r Repo) QueuedTags() []string { return r.store.queue.Tags(r.Up.Name, r.Name) }
+func (r Repo) QueuedTags() []string { return r.store.o.Queue.Tags(r.Up.Name, r.Name) }

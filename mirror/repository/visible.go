@@ -27,7 +27,7 @@ func (r Repo) visible(ctx context.Context, d digest.Digest) (meta.LinkFact, bool
 		return s.link, true, nil
 	}
 	lease := &meta.Lease{}
-	link, visible, err := lookUp(ctx, r.store.links.Under(lease), r, d)
+	link, visible, err := lookUp(ctx, r.store.o.Links.Under(lease), r, d)
 	if visible {
 		r.store.seen.Add(key, sight{link, lease})
 	}
@@ -47,11 +47,11 @@ func lookUp(ctx context.Context, links *meta.Links, r Repo, d digest.Digest) (me
 // Held returns a manifest that is in the cache and that may be served to the repository, or nil.
 func (r Repo) Held(ctx context.Context, d digest.Digest) *Manifest {
 	lease := &meta.Lease{}
-	link, visible, err := lookUp(ctx, r.store.links.Under(lease), r, d)
+	link, visible, err := lookUp(ctx, r.store.o.Links.Under(lease), r, d)
 	if err != nil || !visible || link.Kind != meta.KindManifest {
 		return nil
 	}
-	raw, err := r.store.cache.Bytes(ctx, d, oci.MaxManifestBytes)
+	raw, err := r.store.o.Cache.Bytes(ctx, d, oci.MaxManifestBytes)
 	if err != nil {
 		return nil
 	}
@@ -61,7 +61,7 @@ func (r Repo) Held(ctx context.Context, d digest.Digest) *Manifest {
 // Queued returns the manifest of a push that its upstream does not have yet, or nil. A tag means a
 // manifest that fits accept.
 func (r Repo) Queued(ref oci.Reference, accept []string) *Manifest {
-	p, ok := r.store.queue.Find(r.Up.Name, r.Name, ref.String())
+	p, ok := r.store.o.Queue.Find(r.Up.Name, r.Name, ref.String())
 	if !ok || !ref.ByDigest() && !oci.Accepts(accept, p.MediaType) {
 		return nil
 	}

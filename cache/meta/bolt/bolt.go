@@ -50,11 +50,8 @@ type Options struct {
 // Store is a [meta.Store] in a bbolt file. [Store.Run] must run for the file to
 // be synced and swept.
 type Store struct {
-	path       string
-	file       *file
-	log        *slog.Logger
-	syncEvery  time.Duration
-	sweepEvery time.Duration
+	o    Options
+	file *file
 
 	dirty     atomic.Bool // written since the last sync
 	closeOnce sync.Once
@@ -111,20 +108,16 @@ func expiry(ttl time.Duration) int64 {
 // Open opens or creates the file. It returns ErrLocked when another process has
 // it, and starts afresh, with a warning, when it is damaged.
 func Open(o Options) (*Store, error) {
+	o.SyncEvery, o.SweepEvery = cmp.Or(o.SyncEvery, 5*time.Second), cmp.Or(o.SweepEvery, time.Minute)
+	o.Logger = cmp.Or(o.Logger, slog.New(slog.DiscardHandler))
 	s := &Store{
-		path:       o.Path,
-		log:        o.Logger,
-		syncEvery:  cmp.Or(o.SyncEvery, 5*time.Second),
-		sweepEvery: cmp.Or(o.SweepEvery, time.Minute),
+		o: o,
 		swept: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "dray_meta_swept_total",
 			Help: "Expired facts removed from the metadata file.",
 		}),
 	}
-	if s.log == nil {
-		s.log = slog.New(slog.DiscardHandler)
-	}
-	f, err := openSound(o.Path, cmp.Or(o.LockTimeout, time.Second), s.log)
+	f, err := openSound(o.Path, cmp.Or(o.LockTimeout, time.Second), o.Logger)
 	if err != nil {
 		return nil, fmt.Errorf("open metadata %s: %w", o.Path, err)
 	}
@@ -137,7 +130,7 @@ func Open(o Options) (*Store, error) {
 }
 
 func (s *Store) size() float64 {
-	info, err := os.Stat(s.path)
+	info, err := os.Stat(s.o.Path)
 	if err != nil {
 		return 0
 	}
@@ -278,9 +271,9 @@ func readPage(b *bbolt.Bucket, prefix, from string) (page []meta.Entry, next str
 // does nothing and says so: the marker has the next process check the file.
 func (s *Store) Close() error {
 	s.closeOnce.Do(func() {
-		s.closeErr = s.file.close(func() error { return removeMarker(s.path) })
+		s.closeErr = s.file.close(func() error { return removeMarker(s.o.Path) })
 		if s.closeErr != nil {
-			s.closeErr = fmt.Errorf("close metadata %s: %w", s.path, s.closeErr)
+			s.closeErr = fmt.Errorf("close metadata %s: %w", s.o.Path, s.closeErr)
 		}
 	})
 	return s.closeErr

@@ -10,13 +10,13 @@ import (
 // Run syncs and sweeps until ctx ends, and returns nil then. A sync or sweep that
 // fails is logged once until one succeeds again.
 func (s *Store) Run(ctx context.Context) error {
-	syncs, sweeps := time.NewTicker(s.syncEvery), time.NewTicker(s.sweepEvery)
+	syncs, sweeps := time.NewTicker(s.o.SyncEvery), time.NewTicker(s.o.SweepEvery)
 	defer syncs.Stop()
 	defer sweeps.Stop()
 	failing := map[string]bool{}
 	note := func(work string, err error) {
 		if err != nil && !failing[work] && ctx.Err() == nil {
-			s.log.Warn("metadata file", "path", s.path, "work", work, "error", err)
+			s.o.Logger.Warn("metadata file", "path", s.o.Path, "work", work, "error", err)
 		}
 		failing[work] = err != nil
 	}
