@@ -69,10 +69,11 @@ func (u *upload) try(ctx context.Context) (err error) {
 			u.cancel(ctx, at)
 		}
 	}()
-	body, err := open(u.Open)
+	rc, err := u.Open()
 	if err != nil {
 		return local{fmt.Errorf("upload to %s: %w", u.repo.Name, err)}
 	}
+	body := &source{rc: rc}
 	defer body.Close()
 	if u.c.o.Quirks.SingleRequestUpload && u.Size > 0 && u.Announced != "" {
 		return u.complete(ctx, at, u.Announced, &sealed{body: body, left: u.Size, verify: u.verify})
@@ -232,14 +233,6 @@ type source struct {
 	ended atomic.Bool // io.EOF was seen
 	cause atomic.Pointer[error]
 	shut  atomic.Bool
-}
-
-func open(from func() (io.ReadCloser, error)) (*source, error) {
-	rc, err := from()
-	if err != nil {
-		return nil, err
-	}
-	return &source{rc: rc}, nil
 }
 
 func (s *source) Read(p []byte) (int, error) {

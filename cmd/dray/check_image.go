@@ -67,9 +67,11 @@ func (c imageCheck) run(ctx context.Context, cfg config.Config, image string, ou
 		return err
 	}
 	defer from.close()
-	name, err := c.name(cfg, from)
-	if err != nil {
-		return err
+	name := from.name
+	if c.as != "" {
+		if name, err = pushedAs(cfg, c.as); err != nil {
+			return err
+		}
 	}
 	p, err := pipelineFor(cfg, c.checks, name)
 	if err != nil {
@@ -99,14 +101,6 @@ func (c imageCheck) run(ctx context.Context, cfg config.Config, image string, ou
 	return err
 }
 
-// name is what the image would be pushed as.
-func (c imageCheck) name(cfg config.Config, from *opened) (pipeline.Name, error) {
-	if c.as == "" {
-		return from.name, nil
-	}
-	return pushedAs(cfg, c.as)
-}
-
 // pushedAs reads a name as a push through dray would.
 func pushedAs(c config.Config, name string) (pipeline.Name, error) {
 	target, ref, err := namesOf(c).routes.Resolve(name)
@@ -129,7 +123,7 @@ func pipelineFor(c config.Config, checks string, n pipeline.Name) (*pipeline.Pip
 	}
 	for _, name := range among {
 		for _, one := range c.Checks {
-			if one.Name == name && (checks != "" || n.Repository == "" || countFor(one, n.Repository)) {
+			if one.Name == name && (checks != "" || n.Repository == "" || pattern.Any(one.Repositories, n.Repository)) {
 				return pipelineOf(one, pipeline.Options{}, nil)
 			}
 		}
@@ -138,11 +132,6 @@ func pipelineFor(c config.Config, checks string, n pipeline.Name) (*pipeline.Pip
 		return nil, fmt.Errorf("no checks are called %q in the configuration", checks)
 	}
 	return nil, errors.New("no checks count for this image: name some with --checks, or what it would be pushed as with --as")
-}
-
-// countFor reports whether a repository fits one of the patterns of the checks.
-func countFor(c config.Checks, repo string) bool {
-	return pattern.Any(c.Repositories, repo)
 }
 
 // opened is an image that is about to be judged.

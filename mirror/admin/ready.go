@@ -2,7 +2,6 @@ package admin
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"sync"
@@ -71,12 +70,8 @@ func (s *readiness) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			answer.Status = Degraded
 		}
 	}
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Cache-Control", "no-store")
-	w.WriteHeader(status)
-	out := json.NewEncoder(w)
-	out.SetIndent("", "  ")
-	_ = out.Encode(answer) // the client is gone
+	header(w)
+	_ = sendJSON(w, status, answer) // texts and numbers
 }
 
 func (c Check) result(ctx context.Context, timeout time.Duration) Result {

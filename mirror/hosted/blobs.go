@@ -15,8 +15,7 @@ import (
 // PutBlob implements upstream.Sink. A client's upload is in the cache by the time its digest is known, so its bytes are
 // read only where they are not.
 func (s *Store) PutBlob(ctx context.Context, at upstream.Repo, u upstream.Upload) error {
-	name := at.Name
-	if err := oci.CheckRepo(name); err != nil {
+	if err := oci.CheckRepo(at.Name); err != nil {
 		return err
 	}
 	if u.Accepted != nil {
@@ -33,7 +32,7 @@ func (s *Store) PutBlob(ctx context.Context, at upstream.Repo, u upstream.Upload
 	if err != nil {
 		return err
 	}
-	s.contents.lend(name, d)
+	s.contents.lend(at.Name, d)
 	s.contents.drop(d)
 	return nil
 }
@@ -84,11 +83,10 @@ func (s *source) Read(p []byte) (int, error) {
 
 // StatBlob implements upstream.Source. Who is told that a blob is here may leave it out of a push: it stays for Grace.
 func (s *Store) StatBlob(_ context.Context, at upstream.Repo, d digest.Digest) (int64, error) {
-	name := at.Name
-	if size, ok := s.owes(name, d); ok {
+	if size, ok := s.owes(at.Name, d); ok {
 		return size, nil
 	}
-	return 0, oci.ErrBlobUnknown.With("%s has no blob %s", name, d)
+	return 0, oci.ErrBlobUnknown.With("%s has no blob %s", at.Name, d)
 }
 
 // owes reports whether a repository has a blob, and its length, and keeps it for Grace.
@@ -121,8 +119,7 @@ func (s *Store) Blob(ctx context.Context, q upstream.BlobRequest) (upstream.Blob
 
 // Mount implements upstream.Sink. What another repository has is here.
 func (s *Store) Mount(ctx context.Context, at upstream.Repo, from string, d digest.Digest) (bool, error) {
-	name := at.Name
-	if err := oci.CheckRepo(name); err != nil {
+	if err := oci.CheckRepo(at.Name); err != nil {
 		return false, err
 	}
 	if _, ok := s.owes(from, d); !ok {
@@ -131,17 +128,14 @@ func (s *Store) Mount(ctx context.Context, at upstream.Repo, from string, d dige
 	if _, err := s.take(ctx, d); err != nil {
 		return false, err
 	}
-	s.contents.lend(name, d)
+	s.contents.lend(at.Name, d)
 	s.contents.drop(d)
 	return true, nil
 }
 
 // DeleteBlob implements upstream.Deleter. What a manifest needs is not deleted from under it.
 func (s *Store) DeleteBlob(_ context.Context, at upstream.Repo, d digest.Digest) error {
-	name := at.Name
-	free, err := s.contents.deleteBlob(name, d)
-	for _, release := range free {
-		release()
-	}
+	free, err := s.contents.deleteBlob(at.Name, d)
+	releaseAll(free)
 	return err
 }

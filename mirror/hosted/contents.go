@@ -65,24 +65,21 @@ func newRepo(name string) *repo {
 func (c *contents) tryTake(d digest.Digest, size int64, release func()) (old func(), short int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	h := c.holds[d]
-	if h == nil {
-		if short = c.used + size - c.maxBytes; c.maxBytes > 0 && short > 0 {
-			return nil, short
-		}
-		h = &hold{size: size}
-		c.holds[d] = h
-		c.used += size
+	if short = c.used + size - c.maxBytes; c.holds[d] == nil && c.maxBytes > 0 && short > 0 {
+		return nil, short
 	}
-	h.uses++
-	old, h.release = h.release, release
-	return old, 0
+	return c.takeLocked(d, size, release), 0
 }
 
 // takeAgain is tryTake for what a file says is here, over the quota as well. Without a release the older one stays.
 func (c *contents) takeAgain(d digest.Digest, size int64, release func()) (old func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	return c.takeLocked(d, size, release)
+}
+
+// takeLocked needs mu.
+func (c *contents) takeLocked(d digest.Digest, size int64, release func()) (old func()) {
 	h := c.holds[d]
 	if h == nil {
 		h = &hold{size: size}
@@ -101,6 +98,10 @@ func (c *contents) drop(ds ...digest.Digest) {
 	c.mu.Lock()
 	free := c.dropLocked(ds...)
 	c.mu.Unlock()
+	releaseAll(free)
+}
+
+func releaseAll(free []func()) {
 	for _, release := range free {
 		release()
 	}
@@ -254,9 +255,7 @@ func (c *contents) expireMembers(r *repo, now time.Time) {
 		free = append(free, c.leave(r, d, now)...)
 	}
 	c.mu.Unlock()
-	for _, release := range free {
-		release()
-	}
+	releaseAll(free)
 }
 
 func (c *contents) idle(r *repo) bool {

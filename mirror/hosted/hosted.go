@@ -204,8 +204,6 @@ func (s *Store) change(ctx context.Context, name string, f func(next *state) err
 	if err := s.files.write(name, next); err != nil {
 		return oci.ErrUnavailable.With("the mirror cannot store content now").Because(err)
 	}
-	for _, release := range s.contents.swap(r, next, time.Now()) {
-		release()
-	}
+	releaseAll(s.contents.swap(r, next, time.Now()))
 	return nil
 }

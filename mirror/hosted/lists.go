@@ -19,8 +19,7 @@ const pageSize = 1000
 
 // Tags implements upstream.Lister, in lexical order; "last" is a tag, which need not exist (spec 1.1, "Listing Tags").
 func (s *Store) Tags(_ context.Context, at upstream.Repo, query url.Values) (upstream.Page, error) {
-	name := at.Name
-	all, err := s.contents.tagNames(name)
+	all, err := s.contents.tagNames(at.Name)
 	if err != nil {
 		return upstream.Page{}, err
 	}
@@ -43,14 +42,13 @@ func (s *Store) Tags(_ context.Context, at upstream.Repo, query url.Values) (ups
 			next = url.Values{"n": {strconv.Itoa(n)}, "last": {all[n-1]}}
 		}
 	}
-	body, err := json.Marshal(map[string]any{"name": name, "tags": all})
+	body, err := json.Marshal(map[string]any{"name": at.Name, "tags": all})
 	return upstream.Page{Body: body, ContentType: "application/json", Next: next}, err
 }
 
 // Referrers implements upstream.Lister. A subject that nothing refers to has an empty list, also one that is not here.
 func (s *Store) Referrers(_ context.Context, at upstream.Repo, d digest.Digest, query url.Values) (upstream.Page, error) {
-	name := at.Name
-	all := s.contents.referrersOf(name, d)
+	all := s.contents.referrersOf(at.Name, d)
 	p := upstream.Page{ContentType: oci.MediaTypeOCIIndex}
 	if want := query.Get("artifactType"); want != "" {
 		all = slices.DeleteFunc(all, func(r oci.Descriptor) bool { return r.ArtifactType != want })

@@ -13,17 +13,16 @@ import (
 
 // Manifest implements upstream.Source.
 func (s *Store) Manifest(ctx context.Context, at upstream.Repo, ref oci.Reference, _ []string) (*oci.Manifest, error) {
-	name := at.Name
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
-	desc, err := s.contents.find(name, ref)
+	desc, err := s.contents.find(at.Name, ref)
 	if err != nil {
 		return nil, err
 	}
 	raw, err := s.cache.Bytes(ctx, desc.Digest, oci.MaxManifestBytes)
 	if err != nil {
-		return nil, s.lost(ctx, name, ref, err)
+		return nil, s.lost(ctx, at.Name, ref, err)
 	}
 	m, err := oci.ParseManifest(desc.MediaType, raw)
 	if err != nil {
@@ -35,13 +34,12 @@ func (s *Store) Manifest(ctx context.Context, at upstream.Repo, ref oci.Referenc
 
 // StatManifest implements upstream.Source.
 func (s *Store) StatManifest(ctx context.Context, at upstream.Repo, ref oci.Reference, _ []string) (oci.Descriptor, error) {
-	name := at.Name
-	desc, err := s.contents.find(name, ref)
+	desc, err := s.contents.find(at.Name, ref)
 	if err != nil {
 		return oci.Descriptor{}, err
 	}
 	if _, ok := s.cache.Stat(desc.Digest); !ok {
-		return oci.Descriptor{}, s.lost(ctx, name, ref, cache.ErrNotFound)
+		return oci.Descriptor{}, s.lost(ctx, at.Name, ref, cache.ErrNotFound)
 	}
 	return desc, nil
 }
@@ -56,15 +54,14 @@ func (s *Store) lost(ctx context.Context, name string, ref oci.Reference, err er
 // PutManifest implements upstream.Sink. It returns when the manifest, everything that it names and the file that says so
 // are on stable storage.
 func (s *Store) PutManifest(ctx context.Context, at upstream.Repo, ref oci.Reference, m *oci.Manifest) (upstream.Pushed, error) {
-	name := at.Name
-	if err := oci.CheckRepo(name); err != nil {
+	if err := oci.CheckRepo(at.Name); err != nil {
 		return upstream.Pushed{}, err
 	}
 	entry := &manifest{mediaType: m.MediaType, size: int64(len(m.Raw)), refs: refsOf(m, func(d digest.Digest) bool {
-		_, here := s.owes(name, d)
+		_, here := s.owes(at.Name, d)
 		return here
 	})}
-	if err := s.complete(name, entry); err != nil {
+	if err := s.complete(at.Name, entry); err != nil {
 		return upstream.Pushed{}, err
 	}
 	if err := s.cache.Put(ctx, cache.Blob{Digest: m.Digest, Size: entry.size}, m.Raw); err != nil {
@@ -74,7 +71,7 @@ func (s *Store) PutManifest(ctx context.Context, at upstream.Repo, ref oci.Refer
 		return upstream.Pushed{}, err
 	}
 	defer s.contents.drop(m.Digest)
-	err := s.change(ctx, name, func(next *state) error {
+	err := s.change(ctx, at.Name, func(next *state) error {
 		now := time.Now()
 		entry.pushed = now
 		next.manifests[m.Digest] = entry
@@ -82,7 +79,7 @@ func (s *Store) PutManifest(ctx context.Context, at upstream.Repo, ref oci.Refer
 			next.tags[ref.Tag] = tag{Digest: m.Digest, Pushed: now}
 		}
 		// Nothing that it needs has gone while it waited for its turn.
-		return s.complete(name, entry)
+		return s.complete(at.Name, entry)
 	})
 	if err != nil {
 		return upstream.Pushed{}, err
@@ -106,20 +103,19 @@ func (s *Store) complete(name string, m *manifest) error {
 
 // DeleteManifest implements upstream.Deleter. A manifest without a tag stays for Options.Untagged.
 func (s *Store) DeleteManifest(ctx context.Context, at upstream.Repo, ref oci.Reference) error {
-	name := at.Name
-	if s.contents.lookup(name) == nil {
-		return nameUnknown(name)
+	if s.contents.lookup(at.Name) == nil {
+		return nameUnknown(at.Name)
 	}
-	return s.change(ctx, name, func(next *state) error {
+	return s.change(ctx, at.Name, func(next *state) error {
 		if ref.Tag != "" {
 			if next.tags[ref.Tag].Digest == "" {
-				return unknown(name, ref)
+				return unknown(at.Name, ref)
 			}
 			delete(next.tags, ref.Tag)
 			return nil
 		}
 		if next.manifests[ref.Digest] == nil {
-			return unknown(name, ref)
+			return unknown(at.Name, ref)
 		}
 		next.remove(ref.Digest)
 		return nil

@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -56,18 +57,10 @@ type Pipeline struct {
 // New makes a pipeline.
 func New(o Options) (*Pipeline, error) {
 	o.Limits = o.Limits.withDefaults()
-	if o.Workers == nil {
-		o.Workers = NewWorkers(runtime.GOMAXPROCS(0))
-	}
-	if o.Metrics == nil {
-		o.Metrics = NewMetrics()
-	}
-	if o.Memory == nil {
-		o.Memory = forgetful{}
-	}
-	if o.ArchiveMode == "" {
-		o.ArchiveMode = Enforce
-	}
+	o.Workers = cmp.Or(o.Workers, NewWorkers(runtime.GOMAXPROCS(0)))
+	o.Metrics = cmp.Or(o.Metrics, NewMetrics())
+	o.Memory = cmp.Or[Memory](o.Memory, forgetful{})
+	o.ArchiveMode = cmp.Or(o.ArchiveMode, Enforce)
 	p := &Pipeline{o: o, archive: Step{Stage: walkStage{o.Limits}, Mode: o.ArchiveMode, OnError: Reject}}
 	if o.ArchiveMode == Off {
 		p.archive.Mode = Warn
@@ -86,12 +79,7 @@ func New(o Options) (*Pipeline, error) {
 		if s.Mode == Off {
 			continue
 		}
-		if s.Mode == "" {
-			s.Mode = Enforce
-		}
-		if s.OnError == "" {
-			s.OnError = Reject
-		}
+		s.Mode, s.OnError = cmp.Or(s.Mode, Enforce), cmp.Or(s.OnError, Reject)
 		p.o.Steps = append(p.o.Steps, s)
 	}
 	return p, nil
@@ -132,10 +120,7 @@ func (w walkStage) Revision() string { return Revision(walkVersion, w.limits) }
 func (p *Pipeline) waive(f Finding, repo string, now time.Time) Finding {
 	for _, w := range p.o.Waivers {
 		if w.applies(f, repo, now) {
-			f.Waived = w.Reason
-			if f.Waived == "" {
-				f.Waived = "waived"
-			}
+			f.Waived = cmp.Or(w.Reason, "waived")
 			return f
 		}
 	}

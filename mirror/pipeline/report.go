@@ -201,9 +201,9 @@ func (r *Report) Message(url string) string {
 			lines = append(lines, u.line())
 		}
 	}
-	head := fmt.Sprintf("%s of %s failed, nothing was stored", plural(found, "check"), r.Repository)
+	head := fmt.Sprintf("%s of %s failed, nothing was stored", checks(found), r.Repository)
 	if found == 0 {
-		head = fmt.Sprintf("%s of %s could not be completed, nothing was stored", plural(len(lines), "check"), r.Repository)
+		head = fmt.Sprintf("%s of %s could not be completed, nothing was stored", checks(len(lines)), r.Repository)
 	}
 	tail := ""
 	if url != "" {
@@ -228,11 +228,11 @@ func (r *Report) Message(url string) string {
 	return b.String() + tail
 }
 
-func plural(n int, what string) string {
+func checks(n int) string {
 	if n == 1 {
-		return "1 " + what
+		return "1 check"
 	}
-	return fmt.Sprintf("%d %ss", n, what)
+	return fmt.Sprintf("%d checks", n)
 }
 
 func (f Finding) line() string {

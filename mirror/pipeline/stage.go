@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"time"
@@ -131,16 +132,6 @@ type Step struct {
 	Within time.Duration
 }
 
-func (s Step) imageTime() time.Duration {
-	if s.Within > 0 {
-		return s.Within
-	}
-	return 10 * time.Second
-}
+func (s Step) imageTime() time.Duration { return cmp.Or(max(s.Within, 0), 10*time.Second) }
 
-func (s Step) layerTime() time.Duration {
-	if s.Within > 0 {
-		return s.Within
-	}
-	return time.Minute
-}
+func (s Step) layerTime() time.Duration { return cmp.Or(max(s.Within, 0), time.Minute) }

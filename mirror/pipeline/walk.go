@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
@@ -36,19 +37,13 @@ type Limits struct {
 }
 
 func (l Limits) withDefaults() Limits {
-	def := func(p *int, v int) {
-		if *p <= 0 {
-			*p = v
-		}
+	return Limits{
+		MaxRatio:   cmp.Or(max(l.MaxRatio, 0), 200),
+		MaxEntries: cmp.Or(max(l.MaxEntries, 0), 1_000_000),
+		MaxDepth:   cmp.Or(max(l.MaxDepth, 0), 128),
+		MaxPath:    cmp.Or(max(l.MaxPath, 0), 4096),
+		MaxBytes:   cmp.Or(max(l.MaxBytes, 0), 100<<30),
 	}
-	def(&l.MaxRatio, 200)
-	def(&l.MaxEntries, 1_000_000)
-	def(&l.MaxDepth, 128)
-	def(&l.MaxPath, 4096)
-	if l.MaxBytes <= 0 {
-		l.MaxBytes = 100 << 30
-	}
-	return l
 }
 
 // ArchiveStage is the name under which the walk itself reports.
@@ -383,10 +378,7 @@ func (s *seat) close(complete bool) (r LayerResult, err error) {
 	failed := s.err
 	s.err = nil
 	s.do(func() (err error) { r, err = s.visitor.Close(complete && failed == nil); return err })
-	if failed == nil {
-		failed = s.err
-	}
-	if failed != nil {
+	if failed = cmp.Or(failed, s.err); failed != nil {
 		return LayerResult{}, failed
 	}
 	if len(r.Facts) > MaxFacts {

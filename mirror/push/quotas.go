@@ -37,11 +37,7 @@ func (q *Quotas) begin(owner string) error {
 	return nil
 }
 
-func (q *Quotas) end(owner string) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.add(owner, -1, 0)
-}
+func (q *Quotas) end(owner string) { q.count(owner, -1, 0) }
 
 // fits says whether n bytes more could be charged now: a body that is too long had better be refused before any of it is taken.
 func (q *Quotas) fits(owner string, n int64) error {
@@ -74,14 +70,10 @@ func (q *Quotas) charge(owner string, n int64) error {
 }
 
 // Refund counts n bytes less.
-func (q *Quotas) Refund(owner string, n int64) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.add(owner, 0, -n)
-}
+func (q *Quotas) Refund(owner string, n int64) { q.count(owner, 0, -n) }
 
-// restore counts what a former process had let in, whatever the bounds are now.
-func (q *Quotas) restore(owner string, uploads int, bytes int64) {
+// count adds to what a client has under way, past its bounds as well.
+func (q *Quotas) count(owner string, uploads int, bytes int64) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.add(owner, uploads, bytes)

@@ -38,7 +38,7 @@ func TestQuotas(t *testing.T) {
 	q.Refund("a", 50)
 	must("50 bytes after a refund", q.fits("a", 50))
 
-	q.restore("a", 5, 500) // a former process had larger bounds
+	q.count("a", 5, 500) // a former process had larger bounds
 	full("an upload beside those of a former process", q.begin("a"))
 	full("a byte beside those of a former process", q.charge("a", 1))
 

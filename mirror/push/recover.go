@@ -42,14 +42,14 @@ func (p *Pusher) takeOver(k cache.Kept, now time.Time) error {
 	case now.Sub(k.Since) >= p.sessions.expiry:
 		return errExpired
 	case k.Upload != nil:
-		p.o.Quotas.restore(r.Owner, 1, k.Upload.Size())
+		p.o.Quotas.count(r.Owner, 1, k.Upload.Size())
 		p.sessions.add(k.Key, repo, r, k.Upload, k.Since)
 		return nil
 	}
 	if _, queued := p.o.Queue.Blob(r.Upstream, r.Repository, k.Blob.Digest); queued {
 		return errors.New("it waits in the queue of pushes")
 	}
-	p.o.Quotas.restore(r.Owner, 0, k.Blob.Size)
+	p.o.Quotas.count(r.Owner, 0, k.Blob.Size)
 	again := recovered{repo.Key(k.Blob.Digest), &repository.Staged{Size: k.Blob.Size, Owner: r.Owner, Forward: newForward(), Blob: k.Blob, Since: k.Since}}
 	p.o.Repositories.Staged().Set(again.key, again.blob)
 	p.recovered = append(p.recovered, again)

@@ -3,6 +3,8 @@ package push
 import (
 	"context"
 	"errors"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -165,11 +167,7 @@ func (u *sessions) discard(s *session, cause error) {
 func (u *sessions) all() []*session {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	out := make([]*session, 0, len(u.byID))
-	for _, s := range u.byID {
-		out = append(out, s)
-	}
-	return out
+	return slices.Collect(maps.Values(u.byID))
 }
 
 // expire aborts the sessions that nobody used for the expiry. One in use has moved.

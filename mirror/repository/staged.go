@@ -1,6 +1,7 @@
 package repository
 
 import (
+	"slices"
 	"sync"
 	"time"
 )
@@ -115,11 +116,7 @@ func (s *Staging) Queued(keys ...Key) {
 
 // Drop releases the blobs of a push that has been forwarded.
 func (s *Staging) Drop(keys ...Key) {
-	gone := make(map[Key]bool, len(keys))
-	for _, k := range keys {
-		gone[k] = true
-	}
-	s.dropIf(s.release, func(k Key, _ *Staged) bool { return gone[k] })
+	s.dropIf(s.release, func(k Key, _ *Staged) bool { return slices.Contains(keys, k) })
 }
 
 // Expire releases the blobs that no manifest has needed for the expiry.

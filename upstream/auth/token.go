@@ -182,8 +182,9 @@ func (t *Transport) requestToken(ctx context.Context, scopes []string) (token, e
 	if b == nil {
 		return token{}, &TokenError{Err: errors.New("no challenge seen")}
 	}
+	var after time.Duration
 	fail := func(status int, err error) (token, error) {
-		return token{}, &TokenError{Realm: b.realm.Scheme + "://" + b.realm.Host + b.realm.Path, Status: status, Err: err}
+		return token{}, &TokenError{Realm: b.realm.Scheme + "://" + b.realm.Host + b.realm.Path, Status: status, RetryAfter: after, Err: err}
 	}
 	req, err := t.tokenRequest(ctx, b, scopes)
 	if err != nil {
@@ -200,12 +201,8 @@ func (t *Transport) requestToken(ctx context.Context, scopes []string) (token, e
 		return fail(resp.StatusCode, err)
 	}
 	if resp.StatusCode != http.StatusOK {
-		_, err := fail(resp.StatusCode, statusCause(resp.StatusCode))
-		var te *TokenError
-		if errors.As(err, &te) {
-			te.RetryAfter = seconds(resp.Header.Get("Retry-After"))
-		}
-		return token{}, err
+		after = seconds(resp.Header.Get("Retry-After"))
+		return fail(resp.StatusCode, statusCause(resp.StatusCode))
 	}
 	var a tokenAnswer
 	if err := json.Unmarshal(body, &a); err != nil {

@@ -189,14 +189,11 @@ func patterns(k *Report, path string, list []string) {
 }
 
 func (a ArchiveCheck) validate(k *Report, path string) {
-	for _, bound := range []struct {
-		key   string
-		value int64
-	}{{"max_ratio", int64(a.MaxRatio)}, {"max_entries", int64(a.MaxEntries)}, {"max_depth", int64(a.MaxDepth)}, {"max_path", int64(a.MaxPath)}, {"max_bytes", int64(a.MaxBytes)}} {
-		if bound.value < 1 {
-			k.Add(path+"."+bound.key, "must be more than zero")
-		}
-	}
+	positive(k, path+".max_ratio", a.MaxRatio)
+	positive(k, path+".max_entries", a.MaxEntries)
+	positive(k, path+".max_depth", a.MaxDepth)
+	positive(k, path+".max_path", a.MaxPath)
+	positive(k, path+".max_bytes", a.MaxBytes)
 }
 
 func (w Waiver) validate(k *Report, path string) {

@@ -181,9 +181,7 @@ func (u Upstream) validate(k *Report, path string) {
 		k.Add(path+".tags.stale", "%v is less than fresh, %v", u.Tags.Stale, u.Tags.Fresh)
 	}
 	u.ParallelFill.validate(k, path+".parallel_fill")
-	if n := u.Prefetch.Streams; n < 1 || n > 64 {
-		k.Add(path+".prefetch.streams", "%d is not between 1 and 64", n)
-	}
+	k.between(path+".prefetch.streams", u.Prefetch.Streams, 1, 64)
 	if u.KeepAlive > maxKeepAlive {
 		k.Add(path+".keep_alive", "%v is more than %v", u.KeepAlive, maxKeepAlive)
 	}
@@ -194,14 +192,9 @@ func (u Upstream) validate(k *Report, path string) {
 const maxKeepAlive = Duration(14 * 24 * time.Hour)
 
 func (l UpstreamLimits) validate(k *Report, path string) {
-	between := func(key string, n, least, most int) {
-		if n < least || n > most {
-			k.Add(path+"."+key, "%d is not between %d and %d", n, least, most)
-		}
-	}
-	between("concurrency", l.Concurrency, 1, 10_000)
-	between("queue", l.Queue, 1, 100_000)
-	between("quota_reserve", l.QuotaReserve, 0, 100)
+	k.between(path+".concurrency", l.Concurrency, 1, 10_000)
+	k.between(path+".queue", l.Queue, 1, 100_000)
+	k.between(path+".quota_reserve", l.QuotaReserve, 0, 100)
 	if l.Wait < Duration(time.Second) || l.Wait > Duration(time.Minute) {
 		k.Add(path+".wait", "%v is not between 1s and 1m", l.Wait)
 	}
@@ -219,12 +212,8 @@ func (p ParallelFill) validate(k *Report, path string) {
 	if p.Piece < minPiece {
 		k.Add(path+".piece", "%v is less than %v", p.Piece, Bytes(minPiece))
 	}
-	if p.Streams < 1 || p.Streams > 64 {
-		k.Add(path+".streams", "%d is not between 1 and 64", p.Streams)
-	}
-	if p.Connections < 0 || p.Connections > 4096 {
-		k.Add(path+".connections", "%d is not between 0 and 4096", p.Connections)
-	}
+	k.between(path+".streams", p.Streams, 1, 64)
+	k.between(path+".connections", p.Connections, 0, 4096)
 }
 
 func (cr Credentials) validate(k *Report, path string, kind Kind) {
@@ -380,18 +369,21 @@ func (l Limits) validate(k *Report) {
 	if l.MaxUploadsPerClient < 0 {
 		k.Add("limits.max_uploads_per_client", "%d is negative", l.MaxUploadsPerClient)
 	}
-	for _, bound := range []struct {
-		key  string
-		time Duration
-	}{
-		{"upload_expiry", l.UploadExpiry},
-		{"read_header_timeout", l.ReadHeaderTimeout},
-		{"idle_timeout", l.IdleTimeout},
-		{"stall_timeout", l.StallTimeout},
-	} {
-		if bound.time == 0 {
-			k.Add("limits."+bound.key, "must be more than zero")
-		}
+	positive(k, "limits.upload_expiry", l.UploadExpiry)
+	positive(k, "limits.read_header_timeout", l.ReadHeaderTimeout)
+	positive(k, "limits.idle_timeout", l.IdleTimeout)
+	positive(k, "limits.stall_timeout", l.StallTimeout)
+}
+
+func positive[N ~int | ~int64](k *Report, path string, n N) {
+	if n <= 0 {
+		k.Add(path, "must be more than zero")
+	}
+}
+
+func (k *Report) between(path string, n, least, most int) {
+	if n < least || n > most {
+		k.Add(path, "%d is not between %d and %d", n, least, most)
 	}
 }
 

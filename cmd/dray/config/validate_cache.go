@@ -4,15 +4,9 @@ func (c Cache) validate(k *Report, path string) {
 	if c.Directory == "" {
 		k.Add(path+".directory", "is missing")
 	}
-	if c.StallTimeout <= 0 {
-		k.Add(path+".stall_timeout", "must be more than zero")
-	}
-	if n := c.Abandoned.FinishFromPercent; n < 1 || n > 100 {
-		k.Add(path+".abandoned.finish_from_percent", "%d is not between 1 and 100", n)
-	}
-	if c.Abandoned.Grace <= 0 {
-		k.Add(path+".abandoned.grace", "must be more than zero")
-	}
+	positive(k, path+".stall_timeout", c.StallTimeout)
+	k.between(path+".abandoned.finish_from_percent", c.Abandoned.FinishFromPercent, 1, 100)
+	positive(k, path+".abandoned.grace", c.Abandoned.Grace)
 	if c.Scrub.Interval < 0 {
 		k.Add(path+".scrub.interval", "is negative; 0 is never")
 	}
