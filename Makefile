@@ -45,7 +45,7 @@ pass-on       = $(foreach name,$(settings),-e $(name))
 # REGISTRY without scheme, port and path.
 reached-as    = $(firstword $(subst :, ,$(subst /, ,$(patsubst http://%,%,$(patsubst https://%,%,$(REGISTRY))))))
 
-.PHONY: help bench playtest genSelfsigned build run dockerBuild dockerRun checks test install-test-tools lint fuzz soak crashloop clean install
+.PHONY: help bench playtest genSelfsigned build run dockerBuild dockerRun variables check test install-test-tools lint fuzz soak crashloop clean install
 
 help: ## say what there is
 	@awk 'NR == 1, !/^#/ { if (/^#/) print substr($$0, 3) } \
@@ -65,7 +65,7 @@ build: ## build bin/dray, and bin/fakeecr, the stand-in for ECR
 install: build ## copy bin/dray to PREFIX/bin
 	install -D -m 0755 bin/dray $(DESTDIR)$(PREFIX)/bin/dray
 
-run: checks ## run dray from source
+run: variables ## run dray from source
 	$(call must-exist,)
 	$(on-host) ECR_REGISTRY="$(ECR_REGISTRY)" REGISTRY="$(REGISTRY)" REGION="$(REGION)" go run ./cmd/dray serve
 
@@ -82,7 +82,7 @@ dockerBuild: ## build the container image; needs a Docker daemon, but no network
 
 # The container runs as whoever runs make, because only they can read the private key and ~/.aws; without any capability.
 # Profiles can hold what passes through dray, so port 6060 is published to this host alone.
-dockerRun: checks ## run the container image
+dockerRun: variables ## run the container image
 	$(call must-exist,/)
 	@mkdir -p -m 0700 credentials # or Docker makes it, and root owns it
 	docker run --rm --name $(CONTAINER) $(if $(CI),,-it) \
@@ -92,11 +92,14 @@ dockerRun: checks ## run the container image
 	  $(in-container) -e REGION="$(REGION)" -e REGISTRY="$(REGISTRY)" -e ECR_REGISTRY="$(ECR_REGISTRY)" -e PORT=$(PORT) \
 	  -e DRAY_ADMIN_ADDRESS=0.0.0.0:6060 $(pass-on) $(IMAGE)
 
-checks: ## refuse when a variable is missing that `run` and `dockerRun` need
+variables: ## refuse when a variable is missing that `run` and `dockerRun` need
 	@missing="$(strip $(foreach name,REGION REGISTRY ECR_REGISTRY,$(if $($(name)),,$(name))))"; \
 	if [ -n "$$missing" ]; then \
 	  echo "not set: $$missing. Give them as in: make -e$$(printf ' %s=...' $$missing) $(firstword $(MAKECMDGOALS))" >&2; exit 1; \
 	fi
+
+check: ## the checks of two minutes: gofmt, prose, vet, house rules, and the tests that are quick
+	@.ci/check
 
 test: install-test-tools ## run all tests with the race detector, those with real clients included
 	@.ci/test
@@ -104,7 +107,7 @@ test: install-test-tools ## run all tests with the race detector, those with rea
 install-test-tools: ## install what the tests with real clients need (Debian, root or sudo)
 	@.ci/install-test-tools || test $$? -eq 3 # something was left out, and it has said what
 
-lint: ## gofmt, vet, staticcheck, govulncheck, imports, binary size
+lint: ## gofmt, prose, vet, staticcheck, govulncheck, imports, binary size
 	@.ci/lint
 
 fuzz: ## run each fuzz target for FUZZTIME
