@@ -35,7 +35,7 @@ func newRefreshes() *refreshes {
 	return &refreshes{under: map[meta.TagKey]bool{}, later: map[meta.TagKey]time.Time{}, refused: map[meta.TagKey]time.Time{}}
 }
 
-// begin reports whether a tag is to be asked for now; if so, end follows.
+// begin reports whether a tag is to be asked for now; if so, end or putOff follows.
 func (r *refreshes) begin(k meta.TagKey, now time.Time) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -71,14 +71,18 @@ func (r *refreshes) isRefused(k meta.TagKey, checked time.Time) bool {
 	return ok && !checked.After(refused)
 }
 
-// end says whether the attempt told something.
-func (r *refreshes) end(k meta.TagKey, told bool) {
+// end follows an attempt that told something.
+func (r *refreshes) end(k meta.TagKey) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.under, k)
-	if told {
-		return
-	}
+}
+
+// putOff follows an attempt that told nothing: the tag is left alone for a while.
+func (r *refreshes) putOff(k meta.TagKey) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.under, k)
 	now := time.Now()
 	if len(r.later) >= maxRefreshes {
 		for k, t := range r.later {
@@ -109,10 +113,14 @@ func (f *finder) aging(ctx context.Context, t tag, fact *meta.TagFact) *answer {
 		started := f.o.Tasks.Start(func(ctx context.Context) {
 			ctx, cancel := context.WithTimeout(ctx, refreshWithin)
 			defer cancel()
-			f.refreshes.end(key, f.refresh(ctx, t))
+			if f.refresh(ctx, t) {
+				f.refreshes.end(key)
+			} else {
+				f.refreshes.putOff(key)
+			}
 		})
 		if !started {
-			f.refreshes.end(key, false)
+			f.refreshes.putOff(key)
 		}
 	}
 	return &answer{Manifest: m, source: fromUpdating}

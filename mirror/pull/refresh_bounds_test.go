@@ -18,7 +18,7 @@ func TestRefreshesBounded(t *testing.T) {
 		}
 	}
 	for i := range maxRefreshes {
-		r.end(tagKeyOf(i), false)
+		r.putOff(tagKeyOf(i))
 	}
 	if r.begin(tagKeyOf(0), time.Now()) || !r.begin(tagKeyOf(0), time.Now().Add(refreshAgain+time.Second)) {
 		t.Error("a tag that could not be asked for has no pause, or one without end")
