@@ -30,20 +30,20 @@ func newMetrics(fetches func() int, inMemory func() int64) *metrics {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value)
 	}
 	return &metrics{
-		opens: vector("dray_cache_opens_total", "source", "Readers opened, by where their bytes come from: memory, disk, origin (their fetch), flight (a fetch that was under way for another), direct (uncached)."),
-		degraded: vector("dray_cache_degraded_total", "reason", "Failures of the cache that pulls survived by passing through, by what failed.",
+		opens: vector("dray_cache_opens_total", "source", "Readers opened, by the source of their bytes: memory, disk, origin (a fetch of their own), flight (a fetch that another reader had started), direct (a fetch that is not cached)."),
+		degraded: vector("dray_cache_degraded_total", "reason", "Failures of the cache after which dray passed the content through from the upstream, by reason.",
 			"full", "too large", "create", "write", "commit", "hash", reasonRead),
-		corrupt:      vector("dray_cache_corrupt_total", "from", "Bytes refused because digest or length were wrong, by who gave them.", "origin", "direct", "upload"),
-		abandoned:    vector("dray_cache_abandoned_total", "outcome", "Fetches whose readers had all left when they ended, by what became of them: finished or stopped.", "finished", "stopped"),
-		requests:     counter("dray_cache_origin_requests_total", "Requests made to origins, resumed ones included."),
-		resumes:      counter("dray_cache_resumes_total", "Fetches continued after their origin broke."),
-		refusedParts: counter("dray_cache_refused_parts_total", "Parts of large blobs that origins refused, or broke off for good; fewer streams were used from then on."),
-		fetched:      counter("dray_cache_fetched_bytes_total", "Bytes that flights got from origins."),
+		corrupt:      vector("dray_cache_corrupt_total", "from", "Contents refused because their digest or length was wrong, by source: origin (a fetch), direct (a fetch that was not cached), upload (a client).", "origin", "direct", "upload"),
+		abandoned:    vector("dray_cache_abandoned_total", "outcome", "Fetches that all readers had left when they ended, by outcome: finished or stopped.", "finished", "stopped"),
+		requests:     counter("dray_cache_origin_requests_total", "Requests to origins, including those that resume a fetch."),
+		resumes:      counter("dray_cache_resumes_total", "Fetches that dray resumed after their origin broke off."),
+		refusedParts: counter("dray_cache_refused_parts_total", "Parts of large blobs that origins refused, or broke off for good. dray uses fewer streams for the rest of such a blob."),
+		fetched:      counter("dray_cache_fetched_bytes_total", "Bytes that fetches received from origins."),
 		received:     counter("dray_cache_received_bytes_total", "Bytes that clients uploaded."),
-		uploads:      prometheus.NewGauge(prometheus.GaugeOpts{Name: "dray_cache_uploads", Help: "Uploads open."}),
+		uploads:      prometheus.NewGauge(prometheus.GaugeOpts{Name: "dray_cache_uploads", Help: "Uploads in progress."}),
 		gauges: []prometheus.Collector{
-			gauge("dray_cache_flights", "Fetches under way.", func() float64 { return float64(fetches()) }),
-			gauge("dray_cache_memory_bytes", "Bytes of objects held in memory.", func() float64 { return float64(inMemory()) }),
+			gauge("dray_cache_flights", "Fetches in progress.", func() float64 { return float64(fetches()) }),
+			gauge("dray_cache_memory_bytes", "Bytes of objects in the in-memory cache.", func() float64 { return float64(inMemory()) }),
 		},
 	}
 }

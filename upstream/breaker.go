@@ -82,11 +82,11 @@ func NewBreaker(o BreakerOptions) *Breaker {
 	labels := prometheus.Labels{"upstream": o.Name}
 	b.opened = prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "dray_upstream_breaker_refusals_total", ConstLabels: labels,
-		Help: "Requests that were not sent because the upstream had just failed.",
+		Help: "Requests that dray did not send because the upstream had just failed.",
 	})
 	b.open = prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "dray_upstream_breaker_open", ConstLabels: labels,
-		Help: "1 while the upstream, or the storage that it redirects to, is taken to be down, else 0.",
+		Help: "1 while dray considers the upstream, or the storage that it redirects to, to be down; otherwise 0.",
 	}, func() float64 {
 		if b.State().Open {
 			return 1

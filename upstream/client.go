@@ -76,11 +76,11 @@ func New(o Options) (*Client, error) {
 	labels := prometheus.Labels{"upstream": c.o.Name}
 	c.requests = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "dray_upstream_requests_total", ConstLabels: labels,
-		Help: "Requests sent to the upstream, by resource, method and status (0: no answer), redirects included.",
+		Help: "Requests that dray sent to the upstream, including redirects, by kind, method and status (0 means no answer).",
 	}, []string{"kind", "method", "status"})
 	c.latency = prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Name: "dray_upstream_response_seconds", ConstLabels: labels,
-		Help:    "Time from a request to the headers of its answer, the sending of a body included.",
+		Help:    "Time from a request to the headers of its answer, including the time to send a body.",
 		Buckets: []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
 	}, []string{"kind", "method"})
 	return c, nil

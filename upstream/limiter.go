@@ -337,18 +337,18 @@ func newLimiterMetrics(l *Limiter) limiterMetrics {
 	return limiterMetrics{
 		waits: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "dray_upstream_wait_seconds", ConstLabels: labels, Buckets: []float64{.001, .01, .1, .5, 1, 2.5, 5, 10, 20, 60},
-			Help: "Time that requests stood in a queue before they were sent to the upstream, by operation.",
+			Help: "Time that requests waited before dray sent them to the upstream, by operation.",
 		}, []string{"operation"}),
 		refusals: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "dray_upstream_busy_refusals_total", ConstLabels: labels,
-			Help: "Requests that were not sent because their turn would have come too late, or because the quota was nearly used up, by operation.",
+			Help: "Requests that dray did not send because they would have waited too long, or because the quota was nearly used up, by operation.",
 		}, []string{"operation"}),
 		throttled: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "dray_upstream_throttled_total", ConstLabels: labels,
-			Help: "Answers 429, and 503 with Retry-After: the requests of that operation pause and go on at a lower rate.",
+			Help: "Answers 429, and 503 with Retry-After, by operation. The requests of that operation then pause and continue at a lower rate.",
 		}, []string{"operation"}),
 		standing: prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "dray_upstream_waiting", ConstLabels: labels, Help: "Requests that stand in a queue for the upstream now.",
+			Name: "dray_upstream_waiting", ConstLabels: labels, Help: "Requests that wait now to be sent to the upstream.",
 		}, func() float64 { return float64(l.waiting()) }),
 	}
 }

@@ -33,10 +33,10 @@ func newQuota(name string, reserve int) *quota {
 	}
 	return &quota{
 		reserve: reserve,
-		limits:  desc("limit", "Pulls that the upstream allows within its window."),
-		remains: desc("remaining", "Pulls that were left when the upstream last answered."),
-		windows: desc("window_seconds", "Length of that window."),
-		sources: desc("source", "1, with the address or account that the upstream counts the pulls of.", "source"),
+		limits:  desc("limit", "Pulls that the upstream allows in its window."),
+		remains: desc("remaining", "Pulls that remained when the upstream last answered."),
+		windows: desc("window_seconds", "Length of the window in which the upstream counts pulls."),
+		sources: desc("source", "Always 1. The label source is the address or the account whose pulls the upstream counts.", "source"),
 	}
 }
 

@@ -45,7 +45,7 @@ func NewRetry(next Source, o RetryOptions) *Retry {
 		log: cmp.Or(o.Logger, slog.New(slog.DiscardHandler)),
 		repeats: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "dray_upstream_retries_total", ConstLabels: prometheus.Labels{"upstream": o.Name},
-			Help: "Reads sent again because the upstream throttled, failed or did not answer.",
+			Help: "Reads that dray sent again because the upstream throttled, failed or did not answer.",
 		}),
 	}
 	r.around = around{next, r.retried}

@@ -28,7 +28,7 @@ func newMetrics(a *account) *metrics {
 		})
 	}
 	refused := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "dray_disk_refused_total", Help: "Reservations refused, by reason: full or too large.",
+		Name: "dray_disk_refused_total", Help: "Blobs that the disk cache refused to store, by reason: full or too large.",
 	}, []string{"reason"})
 	for _, reason := range []string{"full", "too large"} {
 		refused.WithLabelValues(reason)
@@ -37,22 +37,22 @@ func newMetrics(a *account) *metrics {
 		refused:      refused,
 		evicted:      counter("dray_disk_evicted_total", "Blobs removed from the disk cache to make room."),
 		evictedBytes: counter("dray_disk_evicted_bytes_total", "Bytes of blobs removed from the disk cache to make room."),
-		corrupt:      counter("dray_disk_corrupt_total", "Blobs dropped from the disk cache because their bytes were wrong."),
-		verified:     counter("dray_disk_verified_total", "Blobs of an unclean stop that were found to be sound."),
-		scrubbed:     counter("dray_disk_scrubbed_bytes_total", "Bytes of blobs that were read again to verify them."),
-		rot:          counter("dray_disk_rot_total", "Blobs moved out of the disk cache because they were no longer what they were when they came."),
+		corrupt:      counter("dray_disk_corrupt_total", "Blobs that dray removed from the disk cache because their bytes were wrong."),
+		verified:     counter("dray_disk_verified_total", "Blobs that dray verified after an unclean stop and found intact."),
+		scrubbed:     counter("dray_disk_scrubbed_bytes_total", "Bytes of blobs that dray read again to verify them."),
+		rot:          counter("dray_disk_rot_total", "Blobs that dray moved to quarantine because their bytes on disk had changed."),
 	}
 	m.gauges = []prometheus.Collector{
-		gauge("dray_disk_bytes", "Bytes of blobs in the disk cache, in blocks.", func() int64 { return a.used }),
-		gauge("dray_disk_max_bytes", "Quota of the disk cache; 0 when only the free-space floor bounds it.", func() int64 { return a.maxBytes }),
-		gauge("dray_disk_reserved_bytes", "Bytes promised to blobs being written.", func() int64 { return a.reserved }),
+		gauge("dray_disk_bytes", "Bytes of the blobs in the disk cache, counted in blocks of the file system.", func() int64 { return a.used }),
+		gauge("dray_disk_max_bytes", "Quota of the disk cache in bytes; 0 if only the free space that dray leaves bounds it.", func() int64 { return a.maxBytes }),
+		gauge("dray_disk_reserved_bytes", "Bytes reserved for blobs that dray is writing.", func() int64 { return a.reserved }),
 		gauge("dray_disk_blobs", "Blobs in the disk cache.", func() int64 { return int64(a.index.len()) }),
-		gauge("dray_disk_small_bytes", "Bytes of blobs below 1 MiB in the disk cache.", func() int64 { return a.policy.small.bytes() }),
-		gauge("dray_disk_pinned_bytes", "Bytes of blobs in the disk cache that operators have pinned, in blocks.", a.pinnedBytes),
-		gauge("dray_disk_quarantine_bytes", "Bytes of corrupt blobs kept aside, in blocks.", func() int64 { return a.quarantined }),
-		gauge("dray_disk_scrub_pass_timestamp_seconds", "When every blob had last been verified again; 0 before the first time.", m.passed.Load),
-		gauge("dray_disk_unsynced_blobs", "Blobs waiting to be synced.", func() int64 { return int64(len(a.dirty)) }),
-		gauge("dray_disk_unverified_blobs", "Blobs of an unclean stop waiting to be verified.", func() int64 { return int64(len(a.suspects)) }),
+		gauge("dray_disk_small_bytes", "Bytes of the blobs below 1 MiB in the disk cache.", func() int64 { return a.policy.small.bytes() }),
+		gauge("dray_disk_pinned_bytes", "Bytes of the blobs that operators have pinned in the disk cache, counted in blocks of the file system.", a.pinnedBytes),
+		gauge("dray_disk_quarantine_bytes", "Bytes of the corrupt blobs in quarantine, counted in blocks of the file system.", func() int64 { return a.quarantined }),
+		gauge("dray_disk_scrub_pass_timestamp_seconds", "Unix time at which dray had last verified every blob again; 0 before the first pass.", m.passed.Load),
+		gauge("dray_disk_unsynced_blobs", "Blobs that are not yet synced to stable storage.", func() int64 { return int64(len(a.dirty)) }),
+		gauge("dray_disk_unverified_blobs", "Blobs that dray has not yet verified after an unclean stop.", func() int64 { return int64(len(a.suspects)) }),
 	}
 	return m
 }

@@ -86,7 +86,7 @@ func NewFronted(s Store, o FrontOptions) *Fronted {
 		seed:  maphash.MakeSeed(),
 		answers: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "dray_meta_front_reads_total",
-			Help: "Reads of facts by where the answer came from: memory, store, or bridged (memory, because the store failed).",
+			Help: "Reads of facts, by the source of the answer: memory, store, or bridged (memory, because the store failed).",
 		}, []string{"from"}),
 	}
 }

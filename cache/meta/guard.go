@@ -64,16 +64,16 @@ func NewGuarded(s Store, o GuardOptions) *Guarded {
 		o:     o,
 		operations: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "dray_meta_operations_total",
-			Help: "Operations on the metadata store by outcome: ok, absent, error, refused (not asked after failures), cancelled.",
+			Help: "Operations on the metadata store, by outcome: ok, absent, error, refused (not sent, because the store had failed), cancelled.",
 		}, []string{"operation", "outcome"}),
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "dray_meta_operation_seconds",
-			Help:    "Time the metadata store took to answer or fail.",
+			Help:    "Time until the metadata store answered or failed.",
 			Buckets: prometheus.ExponentialBuckets(50e-6, 4, 8), // 50 µs … 0.8 s
 		}, []string{"operation"}),
 		up: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "dray_meta_up",
-			Help: "1 while the metadata store is being asked, 0 while it is left alone after failures.",
+			Help: "1 while dray uses the metadata store, 0 while it sends nothing there because the store failed.",
 		}),
 	}
 	g.up.Set(1)

@@ -47,7 +47,7 @@ type ledger[R record] struct {
 func newLedger[R record](s Store, facts string, keep time.Duration) ledger[R] {
 	return ledger[R]{facts: facts, store: s, keep: keep, unreadable: prometheus.NewCounter(prometheus.CounterOpts{
 		Name:        "dray_meta_unreadable_total",
-		Help:        "Facts found in the metadata store that could not be read and were treated as not found.",
+		Help:        "Facts in the metadata store that dray could not read and treated as absent, by type of facts.",
 		ConstLabels: prometheus.Labels{"facts": facts},
 	})}
 }

@@ -14,8 +14,11 @@ import (
 
 const metricsPage = `# Metrics
 
-Every metric of dray's own at ` + "`/metrics`" + ` of the admin listener, beside those of the Go runtime and of the process. Which of them to watch, and what to do about them, is in [operating.md](operating.md#what-to-watch).
-Some are there only while the part that they belong to is configured. This page is written by a test.
+The admin listener serves these metrics at ` + "`/metrics`" + `, beside those of the Go runtime and of the
+process. [operating.md](operating.md#what-to-watch) says which of them to watch and what to do about
+them. A metric may be missing while the part of dray that counts it is not configured. An *origin* is
+the place from which the cache fetches content: an upstream. A test writes this page from the help
+texts in the program.
 
 | Metric | Labels | Meaning |
 |---|---|---|

@@ -86,15 +86,15 @@ func New(o Options) *Publisher {
 		reader: newReader(o.Gatherer, o.Series),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "dray_cloudwatch_requests_total",
-			Help: "Requests to publish to CloudWatch by outcome: ok, error (tried again later), refused (dropped).",
+			Help: "Requests to CloudWatch, by outcome: ok, error (dray tries again later), refused (dray drops the data points).",
 		}, []string{"outcome"}),
 		dropped: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "dray_cloudwatch_dropped_total",
-			Help: "Data points that were never published, because too many waited or CloudWatch refused them.",
+			Help: "Data points that dray dropped, because too many waited or CloudWatch refused them.",
 		}),
 		waiting: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "dray_cloudwatch_pending",
-			Help: "Data points that wait to be published.",
+			Help: "Data points that wait for publication.",
 		}),
 	}
 }

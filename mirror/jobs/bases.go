@@ -73,7 +73,7 @@ func NewBaseIndex(repos *repository.Store, c *cache.Cache, bases *meta.Bases) *B
 	return &BaseIndex{
 		repos: repos, cache: c, bases: bases, learned: learned, queue: flight.NewJobs[sighting](maxSightings), children: children,
 		images: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_base_images_learnt_total",
-			Help: "Images whose layers were learnt from a pull or a push, so that others are known to be built on them, by upstream."}, []string{"upstream"}),
+			Help: "Images whose layers dray recorded at a pull or a push, so that it recognises images that are built on them, by upstream."}, []string{"upstream"}),
 	}
 }
 

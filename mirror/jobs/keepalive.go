@@ -62,14 +62,14 @@ func NewKeepAlive(o KeepAliveOptions) *KeepAlive {
 	return &KeepAlive{
 		o: o, images: map[repository.Key]keeping{},
 		results: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_keep_alive_touches_total",
-			Help: "Manifests asked for only because clients pull them here, by upstream and result (touched, absent, failed)."}, []string{"upstream", "result"}),
+			Help: "Manifests that dray requested only to mark an image as in use, by upstream and result: touched, absent or failed."}, []string{"upstream", "result"}),
 	}
 }
 
 // Collectors returns the metrics of what is kept alive.
 func (k *KeepAlive) Collectors() []prometheus.Collector {
 	return []prometheus.Collector{k.results,
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "dray_keep_alive_images", Help: "Images that clients have pulled since they were last asked for upstream."},
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "dray_keep_alive_images", Help: "Images that clients have pulled since dray last asked the upstream for them."},
 			func() float64 { return float64(k.waiting()) }),
 	}
 }

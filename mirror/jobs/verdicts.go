@@ -62,7 +62,7 @@ func NewVerdicts(log *slog.Logger) *Verdicts {
 	return &Verdicts{
 		queue: flight.NewJobs[attachment](maxAttachments), log: log,
 		results: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_verdicts_attached_total",
-			Help: "Verdicts to be attached to images that landed, by upstream and result (attached, there, failed, dropped)."}, []string{"upstream", "result"}),
+			Help: "Verdicts to attach to forwarded images, by upstream and result: attached, there (an equal one existed), failed, or dropped (too many waited)."}, []string{"upstream", "result"}),
 	}
 }
 

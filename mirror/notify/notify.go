@@ -129,7 +129,7 @@ func New(endpoints []Endpoint, transport http.RoundTripper, log *slog.Logger) (*
 	n := &Notifier{
 		source: Source{Addr: host, InstanceID: rand.Text()}, log: cmp.Or(log, slog.New(slog.DiscardHandler)),
 		events: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_notifications_total",
-			Help: "Events for endpoints, by endpoint and result: sent, failed (tried again), refused, or dropped because too many waited or dray stopped."}, []string{"endpoint", "result"}),
+			Help: "Events for endpoints, by endpoint and result: sent, failed (dray tries again), refused, or dropped (too many waited, or dray stopped)."}, []string{"endpoint", "result"}),
 	}
 	for _, e := range endpoints {
 		u, err := url.Parse(e.URL)

@@ -175,14 +175,14 @@ func NewMetrics() *Metrics {
 	return &Metrics{
 		rules: map[[2]string]bool{},
 		findings: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_check_findings_total",
-			Help: "Findings in pushed images, by pipeline, stage, rule and what became of them: enforce, warn or waived."}, []string{"checks", "stage", "rule", "mode"}),
+			Help: "Findings in pushed images, by checks, stage, rule and mode: enforce, warn or waived."}, []string{"checks", "stage", "rule", "mode"}),
 		verdicts: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_check_verdicts_total",
-			Help: "Verdicts on pushed images, by pipeline: pass, reject, or unknown where only missing answers rejected."}, []string{"checks", "verdict"}),
+			Help: "Verdicts on pushed images, by checks and verdict: pass, reject, or unknown (rejected only because a stage gave no result)."}, []string{"checks", "verdict"}),
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "dray_check_seconds",
-			Help: "Time that stages spent on one layer or image.", Buckets: []float64{.001, .01, .1, .5, 1, 5, 10, 30, 120}}, []string{"stage"}),
+			Help: "Time that a stage took for one layer or image.", Buckets: []float64{.001, .01, .1, .5, 1, 5, 10, 30, 120}}, []string{"stage"}),
 		scanned: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_check_layers_total",
-			Help: "Layers that pushed images needed looked at, by where the answer came from: walk or memory."}, []string{"source"}),
-		bytes: prometheus.NewCounter(prometheus.CounterOpts{Name: "dray_check_walked_bytes_total", Help: "Uncompressed bytes of layers that were walked."}),
+			Help: "Layers of pushed images that stages had to check, by the source of the result: walk (dray read the layer) or memory (an earlier result)."}, []string{"source"}),
+		bytes: prometheus.NewCounter(prometheus.CounterOpts{Name: "dray_check_walked_bytes_total", Help: "Uncompressed bytes of the layers that dray read for checks."}),
 	}
 }
 

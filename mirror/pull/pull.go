@@ -51,13 +51,13 @@ func New(o Options) *Puller {
 			o: o, refreshes: newRefreshes(),
 			questions: flight.NewGroup[question, *answer](flight.Options{Tasks: o.Tasks, Timeout: repository.LookFor}),
 			refreshed: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_tag_refreshes_total",
-				Help: "Tags asked for in the background while the old answer was served, by upstream and result."}, []string{"upstream", "result"}),
+				Help: "Tags that dray refreshed in the background while it served the old answer, by upstream and result."}, []string{"upstream", "result"}),
 		},
 		ahead: map[string]*prefetcher{}, answers: map[string]*upstream.Breaker{}, hot: newHot(),
 		stale: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_stale_answers_total",
-			Help: "Tags answered from an old fact because the upstream failed."}, []string{"upstream"}),
+			Help: "Answers about a tag from an expired fact because the upstream failed, by upstream."}, []string{"upstream"}),
 		prefetched: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_prefetched_blobs_total",
-			Help: "Blobs whose fetch was begun when a client had asked for their manifest, and not yet for them."}, []string{"upstream"}),
+			Help: "Blobs that dray began to fetch after a client asked for their manifest and before it asked for the blob, by upstream."}, []string{"upstream"}),
 	}
 	for name := range o.Repositories.Upstreams() {
 		p.ahead[name] = newPrefetcher(o.Prefetch[name])

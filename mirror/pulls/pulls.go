@@ -75,11 +75,11 @@ func New(o Options) *Pulls {
 		idle:      cmp.Or(o.Idle, 15*time.Minute),
 		total: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: Total,
-			Help: "Images pulled by clients: manifests answered to a GET.",
+			Help: "Images that clients pulled: manifests that dray sent in answer to a GET.",
 		}, []string{LabelUpstream}),
 		detailed: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: Detailed,
-			Help: "Images pulled by clients, by repository and, if asked for, by tag or digest; the rest as other.",
+			Help: "Images that clients pulled, by repository and, if cloudwatch.dimensions says so, by tag or digest; pulls beyond cloudwatch.max_series count as other.",
 		}, []string{LabelUpstream, LabelRepository, LabelImage}),
 		series: map[labels]*list.Element{},
 		order:  list.New(),

@@ -47,10 +47,10 @@ func New(o Options) *Pusher {
 			sender: &sender{
 				o: o, mounts: newMounts(),
 				mounted: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_mounts_total",
-					Help: "Attempts to have an upstream take a blob from another of its repositories, by upstream and result (mounted, refused, failed)."}, []string{"upstream", "result"}),
+					Help: "Attempts to mount a blob at an upstream from another of its repositories, by upstream and result: mounted, refused or failed."}, []string{"upstream", "result"}),
 			},
 			pushes: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_pushes_total",
-				Help: "Manifests pushed, by upstream and result."}, []string{"upstream", "result"}),
+				Help: "Manifests that clients pushed, by upstream and result."}, []string{"upstream", "result"}),
 		},
 		sessions: newSessions(o.UploadExpiry, o.Quotas),
 		pushing:  flight.NewGroup[gate.Key, upstream.Pushed](flight.Options{Tasks: o.Tasks, Timeout: forwardWithin, Detached: true}),

@@ -44,7 +44,7 @@ func (p *Pusher) Suspend() { p.sessions.suspendAll() }
 // Collectors returns the metrics of pushes.
 func (p *Pusher) Collectors() []prometheus.Collector {
 	return []prometheus.Collector{p.pushes, p.mounted,
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "dray_uploads_open", Help: "Upload sessions that clients have open."},
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "dray_uploads_open", Help: "Upload sessions that clients have opened and not ended."},
 			func() float64 { return float64(p.sessions.count()) }),
 	}
 }

@@ -92,15 +92,15 @@ func (q *Queue) Collectors() []prometheus.Collector {
 	}
 	pushes := func(state State) prometheus.GaugeOpts {
 		return prometheus.GaugeOpts{Name: "dray_queue_pushes", ConstLabels: prometheus.Labels{"state": string(state)},
-			Help: "Acknowledged pushes that are not forwarded, by state: waiting or failed."}
+			Help: "Acknowledged pushes that dray has not forwarded, by state: waiting or failed."}
 	}
 	return []prometheus.Collector{
 		q.forwarded,
 		gauge(pushes(Waiting), func(s stats) float64 { return float64(s.waiting) }),
 		gauge(pushes(Failed), func(s stats) float64 { return float64(s.failed) }),
-		gauge(prometheus.GaugeOpts{Name: "dray_queue_bytes", Help: "Bytes held for acknowledged pushes."},
+		gauge(prometheus.GaugeOpts{Name: "dray_queue_bytes", Help: "Bytes that dray holds for acknowledged pushes."},
 			func(s stats) float64 { return float64(s.bytes) }),
-		gauge(prometheus.GaugeOpts{Name: "dray_queue_oldest_seconds", Help: "Age of the oldest push that waits to be forwarded."},
+		gauge(prometheus.GaugeOpts{Name: "dray_queue_oldest_seconds", Help: "Age in seconds of the oldest push that waits to be forwarded."},
 			func(s stats) float64 { return s.oldest.Seconds() }),
 	}
 }

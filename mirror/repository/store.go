@@ -67,7 +67,7 @@ func NewStore(o Options) (*Store, error) {
 	s := &Store{
 		o: o, absences: o.Tags.Absences(), upstreams: map[string]*Upstream{}, waiting: newWaiting(maxWaiting, maxWaitingClient), seen: seen,
 		lost: prometheus.NewCounter(prometheus.CounterOpts{Name: "dray_facts_lost_total",
-			Help: "Facts that could not be recorded; each costs a question to an upstream later."}),
+			Help: "Facts that dray could not store. Each costs a request to an upstream later."}),
 	}
 	s.confirms = flight.NewGroup[Key, int64](flight.Options{Tasks: o.Tasks, Timeout: LookFor})
 	for _, u := range o.Upstreams {
@@ -109,9 +109,9 @@ func (s *Store) Expire(now time.Time) {
 // Collectors returns the metrics of the repositories.
 func (s *Store) Collectors() []prometheus.Collector {
 	return []prometheus.Collector{s.lost,
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "dray_push_blobs_pinned", Help: "Blobs held for pushes whose manifest has not landed yet."},
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "dray_push_blobs_pinned", Help: "Blobs that dray holds for pushes whose manifest is not forwarded yet."},
 			func() float64 { return float64(s.o.Staged.Len()) }),
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "dray_push_manifests_waiting", Help: "Manifests pushed by digest that passed their checks and wait for one that refers to them."},
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "dray_push_manifests_waiting", Help: "Manifests that clients pushed by digest, that passed their checks, and that wait for a manifest that refers to them."},
 			func() float64 { return float64(s.waiting.Len()) }),
 	}
 }

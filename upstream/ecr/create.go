@@ -52,7 +52,7 @@ func NewCreator(o CreatorOptions) *Creator {
 		api: o.API, account: o.Account, template: o.Template, log: cmp.Or(o.Logger, slog.New(slog.DiscardHandler)).With("upstream", o.Upstream),
 		outcomes: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "dray_repositories_created_total", ConstLabels: prometheus.Labels{"upstream": o.Upstream},
-			Help: "Repositories that a push found missing, by result: created, incomplete (created without its lifecycle policy), existed, refused (by the patterns of names), dry_run or failed.",
+			Help: "Repositories that a push needed and that were missing, by result: created, incomplete (created without its lifecycle policy), existed, refused (no pattern of names matched), dry_run or failed.",
 		}, []string{"result"}),
 	}
 }

@@ -89,11 +89,11 @@ func NewTokens(o TokenOptions) *Tokens {
 	labels := prometheus.Labels{"region": o.Region, "role": o.Role, "via": o.Via}
 	t.calls = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "dray_ecr_token_calls_total", ConstLabels: labels,
-		Help: "Calls of GetAuthorizationToken, by result (ok, error).",
+		Help: "Calls of GetAuthorizationToken, by result: ok or error.",
 	}, []string{"result"})
 	t.expiry = prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "dray_ecr_token_expiry_timestamp_seconds", ConstLabels: labels,
-		Help: "Unix time at which the held ECR token expires, 0 when there is none.",
+		Help: "Unix time at which the current ECR token expires; 0 without a token.",
 	}, func() float64 {
 		if h := t.Health(); !h.Expires.IsZero() {
 			return float64(h.Expires.Unix())

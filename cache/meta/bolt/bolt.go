@@ -114,7 +114,7 @@ func Open(o Options) (*Store, error) {
 		o: o,
 		swept: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "dray_meta_swept_total",
-			Help: "Expired facts removed from the metadata file.",
+			Help: "Expired facts that dray removed from the metadata file.",
 		}),
 	}
 	f, err := openSound(o.Path, cmp.Or(o.LockTimeout, time.Second), o.Logger)
@@ -124,7 +124,7 @@ func Open(o Options) (*Store, error) {
 	s.file = f
 	s.bytes = prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "dray_meta_file_bytes",
-		Help: "Size of the metadata file.",
+		Help: "Size of the metadata file in bytes.",
 	}, s.size)
 	return s, nil
 }
