@@ -186,13 +186,14 @@ func (f *Fixture) Until(done func() bool) {
 	f.Fatal("the work in the background does not end")
 }
 
-// Do hands one request to the listener. headers are names and values by turns.
+// Do hands one request from this machine to the listener. headers are names and values by turns.
 func (f *Fixture) Do(method, path string, body []byte, headers ...string) *httptest.ResponseRecorder {
 	f.Helper()
 	r := httptest.NewRequestWithContext(f.Context(), method, path, bytes.NewReader(body))
 	for i := 0; i < len(headers); i += 2 {
 		r.Header.Set(headers[i], headers[i+1])
 	}
+	r.RemoteAddr = "127.0.0.1:1"
 	w := httptest.NewRecorder()
 	f.Listener.ServeHTTP(w, r)
 	return w

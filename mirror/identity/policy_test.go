@@ -1,0 +1,108 @@
+package identity
+
+import (
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+
+	"dray/upstream/oci"
+)
+
+// A listener takes pushes where its role says so, and only from those that it can tell: without
+// client authentication from this machine alone, and never from a browser.
+func TestPolicyWithoutAccess(t *testing.T) {
+	const here, there = "127.0.0.1:1", "192.0.2.1:1"
+	mirror, registry, open := Policy{Role: RoleMirror}, Policy{Role: RoleRegistry}, Policy{Role: RoleRegistry, AllowAnonymousPush: true}
+	for name, test := range map[string]struct {
+		policy Policy
+		action Action
+		from   string
+		header string // of a proxy or a browser
+		denied bool
+	}{
+		"a pull":                        {mirror, Pull, there, "", false},
+		"a pull by a browser":           {registry, Pull, there, "Origin", false},
+		"a push to a mirror":            {mirror, Push, here, "", true},
+		"a push from here":              {registry, Push, here, "", false},
+		"a push through a proxy here":   {registry, Push, here, "X-Forwarded-For", true},
+		"a push from elsewhere":         {registry, Push, there, "", true},
+		"an anonymous push":             {open, Push, there, "", false},
+		"an anonymous push, by browser": {open, Push, here, "Sec-Fetch-Mode", true},
+		"a deletion from here":          {registry, Delete, here, "", false},
+		"an anonymous deletion":         {open, Delete, there, "", true},
+	} {
+		r := httptest.NewRequestWithContext(t.Context(), "PUT", "/v2/team/app/manifests/v1", http.NoBody)
+		r.RemoteAddr = test.from
+		if test.header != "" {
+			r.Header.Set(test.header, "x")
+		}
+		// What may be read does not open what may not be written.
+		_, err := test.policy.Authorise(r, Need{Pull, "team/base"}, Need{test.action, "team/app"})
+		if errors.Is(err, oci.ErrDenied) != test.denied || (err != nil) != test.denied {
+			t.Errorf("%s: %v, want denied %t", name, err, test.denied)
+		}
+	}
+}
+
+// byName recognises everybody by the user name alone, but for mallory.
+type byName struct{}
+
+func (byName) Authenticate(r *http.Request, _ []Need) (Principal, error) {
+	name, _, ok := r.BasicAuth()
+	if !ok || name == "mallory" {
+		return Principal{}, oci.ErrUnauthorized
+	}
+	return Principal{Name: name}, nil
+}
+
+// Rules decide for callers that are recognised, and for anonymous ones; the others are challenged,
+// but for those of a mirror, unless it is told to.
+func TestPolicyWithAccess(t *testing.T) {
+	access := &Access{Authenticator: byName{}, Rules: []Rule{
+		{Anonymous: true, Repositories: []string{"public/*"}, Actions: []Action{Pull}},
+		{Users: []string{"ann"}, Repositories: []string{"team/*"}, Actions: []Action{Pull, Push}},
+	}}
+	registry, mirror, challenging := Policy{Role: RoleRegistry, Access: access}, Policy{Role: RoleMirror, Access: access}, Policy{Role: RoleMirror, Access: access, Challenge: true}
+	for name, test := range map[string]struct {
+		policy Policy
+		user   string
+		need   Need
+		want   error
+	}{
+		"ann pushes":                     {registry, "ann", Need{Push, "team/app"}, nil},
+		"ann deletes":                    {registry, "ann", Need{Delete, "team/app"}, oci.ErrDenied},
+		"ann pushes to another team":     {registry, "ann", Need{Push, "other/app"}, oci.ErrDenied},
+		"bob pulls":                      {registry, "bob", Need{Pull, "team/app"}, oci.ErrDenied},
+		"mallory pulls what anybody may": {registry, "mallory", Need{Pull, "public/app"}, oci.ErrUnauthorized},
+		"anybody pulls":                  {registry, "", Need{Pull, "public/app"}, nil},
+		"anybody pulls something else":   {registry, "", Need{Pull, "team/app"}, oci.ErrUnauthorized},
+		"anybody pulls from a mirror":    {mirror, "", Need{Pull, "team/app"}, oci.ErrDenied},
+		"a mirror that asks":             {challenging, "", Need{Pull, "team/app"}, oci.ErrUnauthorized},
+		"ann pushes to a mirror":         {mirror, "ann", Need{Push, "team/app"}, oci.ErrDenied},
+	} {
+		r := httptest.NewRequestWithContext(t.Context(), "PUT", "/v2/x/manifests/v1", http.NoBody)
+		if test.user != "" {
+			r.SetBasicAuth(test.user, "password")
+		}
+		who, err := test.policy.Authorise(r, test.need)
+		if !errors.Is(err, test.want) || (err == nil) != (test.want == nil) || err == nil && who.Name != test.user {
+			t.Errorf("%s: %q, %v, want %v", name, who.Name, err, test.want)
+		}
+	}
+	for name, test := range map[string]struct {
+		policy Policy
+		user   string
+		want   error
+	}{
+		"right": {registry, "ann", nil}, "wrong": {mirror, "mallory", oci.ErrUnauthorized}, "asked for": {challenging, "", nil}, "not asked for": {mirror, "", nil},
+	} {
+		r := httptest.NewRequestWithContext(t.Context(), "GET", "/v2/", http.NoBody)
+		if test.user != "" {
+			r.SetBasicAuth(test.user, "password")
+		}
+		if who, err := test.policy.Login(r); !errors.Is(err, test.want) || (err == nil) != (test.want == nil) || who.Name != test.user && err == nil {
+			t.Errorf("login, %s: %q, %v", name, who.Name, err)
+		}
+	}
+}
