@@ -2,46 +2,77 @@ package main
 
 // evictionPage is docs/eviction.md: requests of a trace, seeds, the table, the workloads.
 const evictionPage = "# Which blobs leave the cache\n" + `
-What dray evicts when its quota (` + "`cache.max_bytes`" + `) is used up, what that is worth, and how to find out for one's own clients which quota is worth its disk. The numbers on this page are written by
-` + "`go run ./cmd/draybench simulate -page docs/eviction.md`" + `; what is simulated for dray is the code that runs in dray, without files.
+When the quota of the cache (` + "`cache.max_bytes`" + `) is used up, dray evicts blobs to make room. This
+page says in which order, what that order is worth, and how you find out from your own log which
+quota is worth its disk. ` + "`go run ./cmd/draybench simulate -page docs/eviction.md`" + ` writes the numbers
+on this page. The row for dray comes from the code that runs in dray, without files.
 
 ## The order
 
-Blobs of 1 MiB and more, and smaller ones (manifests, configurations, small layers), are evicted apart from each other. The small ones are sure of 2 %% of the quota, which is more than enough for nearly all of them: they are a small part of
-the bytes and most of the requests. In each of the two pools a new blob waits in a queue that may take a tenth of the pool ([S3-FIFO](https://s3fifo.com)). What nobody asks for there leaves first; what is asked for moves on to the main queue, and so does what comes back
-soon after it left. The main queue gives each blob another round for each time it was asked for, three at most. A hit counts up to three and does nothing else: no list, no lock, no write.
+The cache has two pools. One has the blobs of 1 MiB and more, the other the smaller ones: manifests,
+configurations and small layers. dray evicts from each pool separately. 2 %% of the quota is
+reserved for the small blobs. That is enough for nearly all of them, because they are a small part
+of the bytes and most of the requests.
 
-What is open, needed by a push, or pinned by an operator (` + "`dray pin`" + `) is never evicted. ` + "`dray evict --dry-run`" + ` says what goes next, and why.
+Each pool has two queues, as in [S3-FIFO](https://s3fifo.com):
 
-The dry run turns the queues, on paper, until it has found what it was asked for, as if nobody asked for anything meanwhile. In a cache that holds few blobs it may so come to those that ` + "`dray ls --blobs`" + ` shows with hits and a use just now: behind the others, after as many turns
-as they have hits. "Asked for before, and the rounds for that are over by its turn" means just that. After a start all blobs are new ones again, with no hits, in the order of their last use.
+- A new blob waits in a first queue, which may take a tenth of the pool. If nobody asks for the blob
+  there, dray evicts it. Otherwise the blob moves on to the main queue.
+- A blob that comes back soon after its eviction goes to the main queue at once.
+- The main queue gives a blob another round for each time that somebody asked for it, three at most.
+
+A hit only increases a counter, up to three. It changes no list, takes no lock and writes nothing.
+
+dray never evicts a blob that is open, that a push needs, or that an operator has pinned
+(` + "`dray pin`" + `).
+
+` + "`dray evict --dry-run`" + ` lists the blobs that go next, with the reason. It computes the order as if
+nobody asked for anything in the meantime, until it has found the number of bytes that you asked
+for. In a cache with few blobs the list can therefore contain blobs that ` + "`dray ls --blobs`" + ` shows
+with hits and a recent use. They come after the others, once they have had a round for each of their
+hits. The list then says "asked for before, and the rounds for that are over by its turn". After a
+start, all blobs are new again: they have no hits, and their order is that of their last use.
 
 ## How it compares
 
-Mean of synthetic traces, %[2]d of each kind with %[1]d requests each; the first fifth fills the cache and does not count. The size of the cache is a share of the room that everything in the trace takes together. In each cell: requests that are hits / bytes that are hits / share of the waiting for the upstream that
-is saved, in percent, where a miss costs 50 ms and its bytes at 100 MB/s.
+The table shows the mean of synthetic traces, %[2]d of each kind with %[1]d requests each. The first
+fifth of a trace fills the cache and does not count. The size of the cache is a share of the room
+that everything in the trace takes together. Each cell has three numbers, in percent: the requests
+that are hits / the bytes that are hits / the waiting for the upstream that the cache saves. A miss
+costs 50 ms, and its bytes arrive at 100 MB/s.
 
 %[3]s
 %[4]s
-Sizes of layers are those found in public registries (65 %% below 1 MB, 80 %% below 10 MB, 3 %% from 100 MB to 1 GB). Real clients are none of the three; they lie somewhere between.
+The sizes of layers are those found in public registries: 65 %% below 1 MB, 80 %% below 10 MB, 3 %%
+from 100 MB to 1 GB. Your clients will be a mixture of the three kinds.
 
-- **Bytes** are what one pays for where the upstream charges for egress. **Waiting** is what clients feel. **Requests** are what a registry with limits counts.
-- The pool for small blobs costs next to no bytes and gives nearly all of the additional hits: without it one large layer pushes out hundreds of manifests.
-- Belady's policy knows the future and no sizes. Nothing without such knowledge does better in bytes; in requests a policy that prefers small blobs can.
-- Twice the disk is worth four to nine points of bytes here, an order of eviction better than the plainest three to fourteen. Where two sizes of one's own log differ little, the disk is large enough.
+- **Bytes** are what you pay for if the upstream charges for egress. **Waiting** is what clients
+  notice. **Requests** are what a registry with limits counts.
+- The pool for small blobs costs next to no bytes and gives nearly all of the additional hits.
+  Without it, one large layer pushes out hundreds of manifests.
+- Belady's policy knows the future but not the sizes. No policy without that knowledge saves more
+  bytes; in requests, a policy that prefers small blobs can do better.
+- In these traces, twice the disk saves four to nine more percent of the bytes. A better order than
+  that of the plainest policy saves three to fourteen. If two sizes differ little for your own log,
+  the disk is large enough.
 
-## One's own log
+## Your own log
 
-dray writes a line for each request to standard error, unless ` + "`log.access`" + ` is off. As text or as JSON, those lines have all that is needed (` + "`kind`, `method`, `status`, `digest` or `reference`, `bytes`, `size`" + `):
+Unless ` + "`log.access`" + ` is off, dray writes a line for each request to standard error, as text or as
+JSON. These lines have all that the simulation needs (` + "`kind`, `method`, `status`, `digest`" + ` or
+` + "`reference`, `bytes`, `size`" + `):
 
 ` + "```console" + `
 $ journalctl -u dray -o cat | go run ./cmd/draybench simulate -log - -sizes 2%%,5%%,10%%,20%%
 $ go run ./cmd/draybench simulate -log monday.log -log tuesday.log
 ` + "```" + `
 
-It prints the same table, with the sizes in GB, and how many lines it could not use. Take a log that is long enough for the largest size to fill several times over. Requests for ranges of a blob by one client within a minute of each other are one request.
+The simulation prints the same table, with the sizes in GB, and the number of lines that it could
+not use. Take a log that is long enough to fill the largest size several times. Requests for ranges
+of a blob by one client within a minute of each other count as one request.
 
-Other logs can be brought into the form of CSV, one request a line in order of time, ` + "`digest,size`" + ` with the size in bytes:
+For another log, convert it to CSV: one request a line in order of time, ` + "`digest,size`" + ` with the size
+in bytes:
 
 ` + "```" + `
 digest,size

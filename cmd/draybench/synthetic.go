@@ -17,9 +17,9 @@ type workload struct {
 
 func workloads() []workload {
 	return []workload{
-		{"cluster", "1,500 repositories on 300 nodes that keep what they pulled: new versions roll out, pods move, nodes are replaced", func(n int, seed uint64) *trace { return clusterTrace(n, seed, false) }},
-		{"+ci+scan", "the same, with builds whose images are pulled once or twice, and a scanner that reads everything now and then", func(n int, seed uint64) *trace { return clusterTrace(n, seed, true) }},
-		{"irm", "objects asked for independently of each other (Zipf 0.9), and one in seven never again", independentTrace},
+		{"cluster", "1,500 repositories, 300 nodes that store images; new versions, moving pods, replaced nodes", func(n int, seed uint64) *trace { return clusterTrace(n, seed, false) }},
+		{"+ci+scan", "the same, with builds pulled once or twice, and now and then a scan of everything", func(n int, seed uint64) *trace { return clusterTrace(n, seed, true) }},
+		{"irm", "independent requests (Zipf 0.9); one in seven is for an object that nobody asks for again", independentTrace},
 	}
 }
 
