@@ -23,8 +23,7 @@ import (
 
 const (
 	exemptFile = ".ci/prose-exempt"
-	maxColumns = 100
-	tabColumns = 4
+	maxColumns = 100 // a tab counts as one
 )
 
 // The rules, as they are named in the list of exempt files.
@@ -122,7 +121,7 @@ func checkDocument(path, source string) []problem {
 		}
 		prose = append(prose, line{i + 1, text})
 		table, link := strings.HasPrefix(text, "|"), !strings.Contains(strings.TrimSpace(text), " ")
-		if columns(text) > maxColumns && !table && !link {
+		if utf8.RuneCountInString(text) > maxColumns && !table && !link {
 			found = append(found, problem{ruleWidth, path, i + 1, text})
 		}
 	}
@@ -150,7 +149,7 @@ func checkGo(path string, source []byte) ([]problem, error) {
 			if code := strings.TrimSpace(whole); !strings.HasPrefix(code, "//") {
 				continue // beside code, whose width is gofmt's and the author's affair
 			}
-			if columns(whole) > maxColumns {
+			if utf8.RuneCountInString(whole) > maxColumns {
 				found = append(found, problem{ruleWidth, path, at.Line, whole})
 			}
 		}
@@ -224,11 +223,6 @@ func checkImports(path string, set *token.FileSet, file *ast.File) []problem {
 		group, end = next, set.Position(spec.End()).Line
 	}
 	return nil
-}
-
-func columns(text string) int {
-	tabs := strings.Count(text, "\t")
-	return utf8.RuneCountInString(text) + tabs*(tabColumns-1)
 }
 
 // report prints what is wrong in files that are not exempt.
