@@ -339,11 +339,14 @@ func (c *crashed) served(names map[string]bool) {
 	}
 }
 
-// settled waits until everything is in ECR.
+// settled waits until everything is in ECR, for as long as something more gets there: pushes of one
+// repository are forwarded one after the other, and a busy machine takes its time for thousands.
 func (c *crashed) settled() {
-	for end := time.Now().Add(2 * time.Minute); c.missing() > 0; time.Sleep(50 * time.Millisecond) {
-		if time.Now().After(end) {
-			break
+	left, end := c.missing(), time.Now().Add(2*time.Minute)
+	for left > 0 && time.Now().Before(end) {
+		time.Sleep(50 * time.Millisecond)
+		if n := c.missing(); n < left {
+			left, end = n, time.Now().Add(2*time.Minute)
 		}
 	}
 	c.inECR()
