@@ -52,9 +52,9 @@ from 100 MB to 1 GB. Your clients will be a mixture of the three kinds.
   Without it, one large layer pushes out hundreds of manifests.
 - Belady's policy knows the future but not the sizes. No policy without that knowledge saves more
   bytes; in requests, a policy that prefers small blobs can do better.
-- In these traces, twice the disk saves four to nine more percent of the bytes. A better order than
-  that of the plainest policy saves three to fourteen. If two sizes differ little for your own log,
-  the disk is large enough.
+- In these traces, twice the disk saves four to nine percentage points more of the bytes. A better
+  order than that of the plainest policy saves three to fourteen. If two sizes differ little for
+  your own log, the disk is large enough.
 
 ## Your own log
 

@@ -7,8 +7,8 @@ type BaseCheck struct {
 	// Default: `reject`.
 	StageSettings `yaml:",inline"`
 	// Patterns of whole names of allowed base images, such as `docker.io/library/debian:*`; `*`
-	// stands for any characters. The registry has the name that is first in the `hosts` of its
-	// upstream. An image that clients pulled by digest alone is
+	// stands for any characters. The name of the registry is the first of the `hosts` of its
+	// upstream. The name of an image that clients pulled by digest alone has the form
 	// `docker.io/library/debian@sha256:…`.
 	Allowed []string `yaml:"allowed,omitempty"`
 	// The answer to an image whose base dray does not know: `reject` or `pass`. Default: `reject`.

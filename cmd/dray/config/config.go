@@ -153,12 +153,12 @@ type Upstream struct {
 	// The fetching of an image's blobs as soon as a client has got its manifest, before the client
 	// asks for them.
 	Prefetch Prefetch `yaml:"prefetch"`
-	// The least time between two requests for the same image that dray makes only to show Amazon
-	// ECR that the image is in use. ECR can delete images that nobody has pulled for a while, and
-	// it does not see the pulls that dray answers. So, once in this time, dray asks for the
-	// manifest of each image that clients have pulled here since it last did. These requests come
-	// after all requests of clients. Lifecycle rules count in days; give less than the smallest of
-	// them. `0s` turns it off. Default: `24h` for kind `ecr`, otherwise `0s`.
+	// The time between two requests by which dray shows Amazon ECR that an image is in use. ECR can
+	// delete images that nobody has pulled for a while, and it does not see the pulls that dray
+	// answers. So, once in this time, dray asks for the manifest of each image that clients have
+	// pulled here since it last did. These requests come after all requests of clients. Lifecycle
+	// rules count in days; give less than the smallest of them. `0s` turns it off. Default: `24h`
+	// for kind `ecr`, otherwise `0s`.
 	KeepAlive Duration `yaml:"keep_alive"`
 	// The bounds on what dray asks of the registry at a time.
 	Limits UpstreamLimits `yaml:"limits"`
@@ -170,8 +170,9 @@ type Upstream struct {
 // at half the rate, which then slowly rises again. If a request cannot be sent in time, dray
 // refuses it with 429, or answers it from its cache, marked as stale.
 type UpstreamLimits struct {
-	// The most requests at the same time to one host of the registry; its storage is another host.
-	// dray counts blobs that it receives and blobs that it sends separately. Default: `256`.
+	// The most requests at the same time to one host of the registry. The storage of a registry is
+	// a host of its own. dray counts blobs that it receives and blobs that it sends separately.
+	// Default: `256`.
 	Concurrency int `yaml:"concurrency"`
 	// The most requests of one operation that may wait. When there are more, dray first refuses
 	// those of the repository that has the most. Default: `1000`.
@@ -201,15 +202,15 @@ type BuildCache struct {
 	// The name of the upstream of kind `local` that stores them, in repositories whose names begin
 	// with the name of this upstream. Default: dray forwards them like images.
 	To string `yaml:"to,omitempty"`
-	// `never` does not forward them. `async` also forwards them, in the background, after the
-	// client has its answer. Default: `never`.
+	// With `never`, dray does not forward them. With `async`, it also forwards them, in the
+	// background, after the client has its answer. Default: `never`.
 	WriteBack WriteBack `yaml:"write_back,omitempty"`
 }
 
 // Local bounds what an upstream of kind `local` stores, and for how long. Its blobs are in the
 // cache directory, where they count towards `cache.max_bytes` and are never evicted; its tags are
-// beside them in `hosted`. Unlike the rest of the cache, dray cannot fetch this content again once
-// it is lost. Mirrors that share a Redis do not share this content.
+// beside them in `hosted`. Once this content is lost, dray cannot fetch it again, unlike the rest
+// of the cache. Mirrors that share a Redis do not share this content.
 type Local struct {
 	// The most bytes that its images may take. With `0`, only `cache.max_bytes` bounds them.
 	// Default: a fifth of `cache.max_bytes`.
@@ -252,8 +253,8 @@ type PruneRule struct {
 type Prefetch struct {
 	// If `false`, dray fetches nothing before a client asks for it. Default: `true`.
 	Enabled bool `yaml:"enabled"`
-	// The size of the largest layer that dray fetches ahead. A larger one would take the line from
-	// what the client waits for, and saving its round trip gains little. Default: `8MiB`.
+	// The size of the largest layer that dray fetches ahead of the client. A larger one would take
+	// bandwidth from what the client waits for, and its round trip matters little. Default: `8MiB`.
 	MaxLayer Bytes `yaml:"max_layer"`
 	// The number of blobs that dray fetches ahead at a time. A small blob takes hardly more than a
 	// round trip, so many at once make the pull fast. Default: `16`.
@@ -264,9 +265,9 @@ type Prefetch struct {
 // additional request, with its redirect. If a registry ignores or refuses ranges, dray asks it for
 // the layer as a whole.
 type ParallelFill struct {
-	// The size from which on dray fetches a layer by ranges. Smaller layers gain little when dray
-	// fetches several at the same time, and the client gets their bytes in order anyway. Default:
-	// `32MiB`.
+	// The size of the smallest layer that dray fetches by ranges. Smaller layers gain little when
+	// dray fetches several at the same time, and the client gets their bytes in order anyway.
+	// Default: `32MiB`.
 	Threshold Bytes `yaml:"threshold"`
 	// The length of a range. Default: `8MiB`.
 	Piece Bytes `yaml:"piece"`
@@ -366,10 +367,10 @@ type Cache struct {
 	// The memory for manifests and other small content that clients often ask for. Default:
 	// `64MiB`.
 	MemoryBytes Bytes `yaml:"memory_bytes"`
-	// The time after which dray asks an upstream again for the rest of a layer if no byte has
-	// arrived. As long as bytes arrive, a fetch may take any time. Default: `30s`.
+	// If an upstream sends no byte of a layer for this long, dray asks it again for the rest. As
+	// long as bytes arrive, a fetch may take any time. Default: `30s`.
 	StallTimeout Duration `yaml:"stall_timeout"`
-	// The end of a fetch whose clients have all left.
+	// The rules for a fetch whose clients have all left.
 	Abandoned Abandoned `yaml:"abandoned"`
 	// The repeated verification, in the background, of content on disk.
 	Scrub Scrub `yaml:"scrub"`
@@ -394,8 +395,8 @@ type Abandoned struct {
 	// The size, such as `1GiB`, above which dray stops the fetch of a layer, unless
 	// `finish_from_percent` of it has arrived. `0` finishes all. Default: `0`.
 	StopAbove Bytes `yaml:"stop_above"`
-	// The share of a layer, in percent, from which on dray finishes its fetch, however large it is.
-	// Default: `50`.
+	// If this share of a layer, in percent, has arrived, dray finishes its fetch, however large the
+	// layer is. Default: `50`.
 	FinishFromPercent int `yaml:"finish_from_percent"`
 	// The time for which the fetch goes on before dray stops it. A client that asks for the layer
 	// in this time joins the fetch; after it, a new fetch begins. Default: `10s`.
@@ -412,7 +413,7 @@ type Queue struct {
 	// The most bytes that these pushes may take. The cache does not evict them. Default: a quarter
 	// of `cache.max_bytes`.
 	MaxBytes Bytes `yaml:"max_bytes"`
-	// The waiting time of a push from which on `/readyz` says `degraded`. Default: `5m`.
+	// If a push has waited for this long, `/readyz` says `degraded`. Default: `5m`.
 	ReportAfter Duration `yaml:"report_after"`
 }
 
@@ -527,8 +528,8 @@ type Limits struct {
 	UploadExpiry Duration `yaml:"upload_expiry"`
 	// The time that a client has to send the header of a request. Default: `10s`.
 	ReadHeaderTimeout Duration `yaml:"read_header_timeout"`
-	// The time after which dray disconnects a client that, in the middle of a body, neither sends
-	// nor takes a byte. Default: `2m`.
+	// If a client neither sends nor takes a byte for this long in the middle of a body, dray
+	// disconnects it. Default: `2m`.
 	StallTimeout Duration `yaml:"stall_timeout"`
 	// The time for which dray leaves an idle connection open. Default: `2m`.
 	IdleTimeout Duration `yaml:"idle_timeout"`

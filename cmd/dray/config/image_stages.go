@@ -44,7 +44,7 @@ type ShapeCheck struct {
 	MaxLayers int `yaml:"max_layers,omitempty"`
 	// The most bytes of a manifest.
 	MaxManifestBytes Bytes `yaml:"max_manifest_bytes,omitempty"`
-	// The platforms that an index must contain, such as `linux/arm64`.
+	// The platforms that a pushed image must have, such as `linux/arm64`.
 	RequiredPlatforms []string `yaml:"required_platforms,omitempty"`
 	// The platforms that are allowed. Default: all.
 	Platforms []string `yaml:"platforms,omitempty"`
