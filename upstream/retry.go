@@ -30,9 +30,7 @@ type RetryOptions struct {
 // hold an older answer use the Source without it.
 type Retry struct {
 	around
-	budget  time.Duration
-	name    string
-	log     *slog.Logger
+	o       RetryOptions
 	repeats prometheus.Counter
 }
 
@@ -40,9 +38,9 @@ var _ Source = (*Retry)(nil)
 
 // NewRetry wraps next.
 func NewRetry(next Source, o RetryOptions) *Retry {
+	o.Budget, o.Logger = cmp.Or(o.Budget, 20*time.Second), cmp.Or(o.Logger, slog.New(slog.DiscardHandler))
 	r := &Retry{
-		budget: cmp.Or(o.Budget, 20*time.Second), name: o.Name,
-		log: cmp.Or(o.Logger, slog.New(slog.DiscardHandler)),
+		o: o,
 		repeats: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "dray_upstream_retries_total", ConstLabels: prometheus.Labels{"upstream": o.Name},
 			Help: "Reads that dray sent again because the upstream throttled, failed or did not answer.",
@@ -57,7 +55,7 @@ func (r *Retry) Collectors() []prometheus.Collector { return []prometheus.Collec
 
 // retried asks until there is an answer that a repetition would not change, or the budget is spent.
 func (r *Retry) retried(ctx context.Context, repo Repo, _ origin, ask func(Repo) error) error {
-	end := time.Now().Add(r.budget)
+	end := time.Now().Add(r.o.Budget)
 	var last error // what the registry itself said
 	for n := 0; ; n++ {
 		if n > 0 {
@@ -77,7 +75,7 @@ func (r *Retry) retried(ctx context.Context, repo Repo, _ origin, ask func(Repo)
 			return err
 		}
 		r.repeats.Inc()
-		r.log.DebugContext(ctx, "read repeated", "upstream", r.name, "attempt", n+1, "error", err)
+		r.o.Logger.DebugContext(ctx, "read repeated", "upstream", r.o.Name, "attempt", n+1, "error", err)
 	}
 }
 

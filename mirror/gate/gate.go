@@ -57,9 +57,7 @@ type Options struct {
 // Checks has pushes judged by the gates of their repositories.
 type Checks struct {
 	Events
-	gates    map[string][]*Gate
-	tasks    *flight.Tasks
-	log      *slog.Logger
+	o        Options
 	verdicts *flight.Group[Key, *pipeline.Report]
 	scans    *flight.Group[layerKey, *pipeline.Scanned]
 	walks    chan struct{}
@@ -69,7 +67,7 @@ type Checks struct {
 // New returns Checks that have judged nothing.
 func New(o Options) *Checks {
 	return &Checks{
-		Events: Events{o.OnEvent}, gates: o.Gates, tasks: o.Tasks, log: o.Logger,
+		Events: Events{o.OnEvent}, o: o,
 		verdicts: flight.NewGroup[Key, *pipeline.Report](flight.Options{Tasks: o.Tasks, Timeout: o.Bound, Detached: true}),
 		scans:    flight.NewGroup[layerKey, *pipeline.Scanned](flight.Options{Tasks: o.Tasks, Timeout: o.Bound}),
 		walks:    make(chan struct{}, maxWalks), reports: newReports(),
@@ -78,7 +76,7 @@ func New(o Options) *Checks {
 
 // For finds what a push to a repository has to pass: the first gate with a pattern for it, or nil.
 func (c *Checks) For(r repository.Repo) *Gate {
-	for _, g := range c.gates[r.Up.Name] {
+	for _, g := range c.o.Gates[r.Up.Name] {
 		if pattern.Any(g.Repositories, r.Name) {
 			return g
 		}
@@ -187,7 +185,7 @@ func (c *Checks) judge(ctx context.Context, p Push, contents pipeline.Contents) 
 
 // unfinished is the configured answer when a verdict takes longer than the client waits.
 func (c *Checks) unfinished(ctx context.Context, p Push) error {
-	c.log.LogAttrs(ctx, slog.LevelWarn, "verdict not in time", slog.String("checks", p.Gate.Pipeline.Name()), slog.String("upstream", p.Repo.Up.Name),
+	c.o.Logger.LogAttrs(ctx, slog.LevelWarn, "verdict not in time", slog.String("checks", p.Gate.Pipeline.Name()), slog.String("upstream", p.Repo.Up.Name),
 		slog.String("repository", p.Repo.Name), slog.String("reference", p.Ref.String()), slog.String("answer", string(cmp.Or(p.Gate.OnTimeout, pipeline.Reject))))
 	if p.Gate.OnTimeout == pipeline.Allow {
 		return nil
@@ -214,5 +212,5 @@ func (c *Checks) conclude(ctx context.Context, r *pipeline.Report, by notify.Cau
 	if found := r.ByRule(); len(found) > 0 {
 		attrs = append(attrs, slog.String("found", strings.Join(found, " ")))
 	}
-	c.log.LogAttrs(ctx, slog.LevelInfo, "verdict", attrs...)
+	c.o.Logger.LogAttrs(ctx, slog.LevelInfo, "verdict", attrs...)
 }

@@ -43,7 +43,7 @@ func (c *Checks) Follow(g *Gate, layer pipeline.Layer, open func() io.ReadCloser
 		return nil
 	}
 	w := &Scan{done: make(chan struct{})}
-	started := c.tasks.Start(func(ctx context.Context) {
+	started := c.o.Tasks.Start(func(ctx context.Context) {
 		defer func() { <-c.walks }()
 		defer close(w.done)
 		r := open()

@@ -51,7 +51,12 @@ type snapshot struct {
 // snapshot reads the facts, and every manifest that is held.
 func (v *Inventory) snapshot(ctx context.Context) (*snapshot, error) {
 	s := &snapshot{view: v, places: map[place][]string{}, hosted: map[place]bool{}, queued: map[place]bool{}, pinned: map[digest.Digest]string{}, nodes: map[digest.Digest]*node{}}
-	for _, step := range []func(context.Context) error{s.readTags, s.readLinks, s.readHosted, s.readQueued, s.readPins, s.readPlaces, s.readStrangers} {
+	for _, p := range v.Disk.Pins() {
+		for _, d := range p.Blobs {
+			s.pinned[d] = p.Name
+		}
+	}
+	for _, step := range []func(context.Context) error{s.readTags, s.readLinks, s.readHosted, s.readQueued, s.readPlaces, s.readStrangers} {
 		if err := step(ctx); err != nil {
 			return nil, err
 		}
@@ -129,15 +134,6 @@ func (s *snapshot) untag(upstream, repo, tag string) {
 			s.places[p] = slices.Delete(slices.Clone(tags), at, at+1)
 		}
 	}
-}
-
-func (s *snapshot) readPins(context.Context) error {
-	for _, p := range s.view.Disk.Pins() {
-		for _, d := range p.Blobs {
-			s.pinned[d] = p.Name
-		}
-	}
-	return nil
 }
 
 func (s *snapshot) readPlaces(ctx context.Context) error {

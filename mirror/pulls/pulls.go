@@ -48,9 +48,7 @@ type Options struct {
 
 // Pulls counts pulls. Its methods may be called concurrently.
 type Pulls struct {
-	detail    Detail
-	maxSeries int
-	idle      time.Duration
+	o Options
 
 	total    *prometheus.CounterVec
 	detailed *prometheus.CounterVec
@@ -69,10 +67,9 @@ type used struct {
 
 // New returns a count of nothing yet.
 func New(o Options) *Pulls {
+	o.Detail, o.MaxSeries, o.Idle = cmp.Or(o.Detail, None), cmp.Or(o.MaxSeries, 100), cmp.Or(o.Idle, 15*time.Minute)
 	return &Pulls{
-		detail:    cmp.Or(o.Detail, None),
-		maxSeries: cmp.Or(o.MaxSeries, 100),
-		idle:      cmp.Or(o.Idle, 15*time.Minute),
+		o: o,
 		total: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: Total,
 			Help: "Images that clients pulled: manifests that dray sent in answer to a GET.",
@@ -90,21 +87,21 @@ func New(o Options) *Pulls {
 // that goes by host at an upstream. An empty host is left out of the name.
 func (p *Pulls) Inc(upstream, host, repo, reference string) {
 	p.total.WithLabelValues(upstream).Inc()
-	if p.detail == None {
+	if p.o.Detail == None {
 		return
 	}
 	l := labels{upstream: upstream, repository: repo}
 	if host != "" {
 		l.repository = host + "/" + repo
 	}
-	if p.detail == PerImage {
+	if p.o.Detail == PerImage {
 		l.image = reference
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.admit(l, time.Now()) {
 		l.repository = Other
-		if p.detail == PerImage {
+		if p.o.Detail == PerImage {
 			l.image = Other
 		}
 	}
@@ -118,10 +115,10 @@ func (p *Pulls) admit(l labels, now time.Time) bool {
 		p.order.MoveToFront(e)
 		return true
 	}
-	if len(p.series) >= p.maxSeries {
+	if len(p.series) >= p.o.MaxSeries {
 		e := p.order.Back()
 		oldest := e.Value.(*used)
-		if now.Sub(oldest.at) < p.idle {
+		if now.Sub(oldest.at) < p.o.Idle {
 			return false
 		}
 		p.order.Remove(e)

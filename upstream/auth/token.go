@@ -191,7 +191,7 @@ func (t *Transport) requestToken(ctx context.Context, scopes []string) (token, e
 		return fail(0, err)
 	}
 	asked := time.Now()
-	resp, err := t.base.RoundTrip(req)
+	resp, err := t.o.Base.RoundTrip(req)
 	if err != nil {
 		return fail(0, err)
 	}
@@ -240,7 +240,7 @@ func (t *Transport) tokenRequest(ctx context.Context, b *bearer, scopes []string
 	if err != nil {
 		return nil, err
 	}
-	req.Header.Set("User-Agent", t.userAgent)
+	req.Header.Set("User-Agent", t.o.UserAgent)
 	cred, err := t.credential(ctx)
 	if err != nil {
 		return nil, err

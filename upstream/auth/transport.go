@@ -48,13 +48,9 @@ type Options struct {
 
 // Transport authorises the requests to one registry. Requests to any other host pass through without credentials.
 type Transport struct {
-	base        http.RoundTripper
-	origin      string
-	host        string
-	secure      bool
-	credentials Credentials
-	expired     func(Refusal) bool
-	userAgent   string
+	o      Options
+	origin string // scheme and host
+	secure bool
 
 	challenge atomic.Pointer[bearer] // the last Bearer challenge; nil before the first
 	shared    atomic.Pointer[string] // the scope of a registry that has one for everything (ECR Public)
@@ -66,11 +62,8 @@ var _ http.RoundTripper = (*Transport)(nil)
 
 // New returns a Transport. It sends nothing before the first request.
 func New(o Options) *Transport {
-	t := &Transport{
-		base: o.Base, origin: o.Origin.Scheme + "://" + o.Origin.Host, host: cmp.Or(o.Host, o.Origin.Host),
-		secure: o.Origin.Scheme == "https", credentials: o.Credentials, expired: o.Expired,
-		userAgent: cmp.Or(o.UserAgent, "dray"),
-	}
+	o.Host, o.UserAgent = cmp.Or(o.Host, o.Origin.Host), cmp.Or(o.UserAgent, "dray")
+	t := &Transport{o: o, origin: o.Origin.Scheme + "://" + o.Origin.Host, secure: o.Origin.Scheme == "https"}
 	t.tokens.fetch = t.requestToken
 	return t
 }
@@ -88,14 +81,14 @@ type shown struct {
 // from it serves the next request.
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if req.URL.Scheme+"://"+req.URL.Host != t.origin {
-		return t.base.RoundTrip(req)
+		return t.o.Base.RoundTrip(req)
 	}
 	s, err := t.authorize(req)
 	if err != nil {
 		closeBody(req)
 		return nil, err
 	}
-	resp, err := t.base.RoundTrip(s.on(req))
+	resp, err := t.o.Base.RoundTrip(s.on(req))
 	if err != nil {
 		return nil, err
 	}
@@ -115,7 +108,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	_, _ = io.CopyN(io.Discard, resp.Body, maxRefusal) // so that the connection can be used again
 	_ = resp.Body.Close()
-	return t.base.RoundTrip(again)
+	return t.o.Base.RoundTrip(again)
 }
 
 // on returns a copy of the request that carries s.
@@ -135,12 +128,12 @@ func closeBody(req *http.Request) {
 }
 
 func (t *Transport) credential(ctx context.Context) (Credential, error) {
-	if t.credentials == nil {
+	if t.o.Credentials == nil {
 		return Credential{}, nil
 	}
-	c, err := t.credentials(ctx, t.host)
+	c, err := t.o.Credentials(ctx, t.o.Host)
 	if err != nil && ctx.Err() == nil {
-		err = fmt.Errorf("%w for %s: %w", ErrMissing, t.host, err)
+		err = fmt.Errorf("%w for %s: %w", ErrMissing, t.o.Host, err)
 	}
 	return c, err
 }
@@ -235,7 +228,7 @@ func (t *Transport) reconsider(req *http.Request, resp *http.Response, s shown) 
 			}
 		}
 	}
-	if t.expired != nil && t.expired(t.refusal(req, resp, s)) {
+	if t.o.Expired != nil && t.o.Expired(t.refusal(req, resp, s)) {
 		return t.again(req, s, nil)
 	}
 	return nil, nil

@@ -37,10 +37,7 @@ type CreatorOptions struct {
 // Creator creates repositories of one registry. It is asked only when a write was refused for the lack of one: where the
 // registry creates repositories on push by itself (its creation templates with CREATE_ON_PUSH), it has nothing to do.
 type Creator struct {
-	api      CreateAPI
-	account  string
-	template Template
-	log      *slog.Logger
+	o        CreatorOptions
 	outcomes *prometheus.CounterVec
 }
 
@@ -48,8 +45,9 @@ var _ upstream.Creator = (*Creator)(nil)
 
 // NewCreator returns a Creator.
 func NewCreator(o CreatorOptions) *Creator {
+	o.Logger = cmp.Or(o.Logger, slog.New(slog.DiscardHandler)).With("upstream", o.Upstream)
 	return &Creator{
-		api: o.API, account: o.Account, template: o.Template, log: cmp.Or(o.Logger, slog.New(slog.DiscardHandler)).With("upstream", o.Upstream),
+		o: o,
 		outcomes: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "dray_repositories_created_total", ConstLabels: prometheus.Labels{"upstream": o.Upstream},
 			Help: "Repositories that a push needed and that were missing, by result: created, incomplete (created without its lifecycle policy), existed, refused (no pattern of names matched), dry_run or failed.",
@@ -70,15 +68,15 @@ func (c *Creator) Create(ctx context.Context, repo string) error {
 }
 
 func (c *Creator) create(ctx context.Context, repo string) (result string, err error) {
-	if err := c.template.allows(repo); err != nil {
+	if err := c.o.Template.allows(repo); err != nil {
 		return "refused", oci.ErrDenied.With("the repository %s does not exist, and %v", repo, err)
 	}
-	if c.template.DryRun {
-		c.log.Info("repository not created: dry run", "repository", repo, "template", c.template.describe())
+	if c.o.Template.DryRun {
+		c.o.Logger.Info("repository not created: dry run", "repository", repo, "template", c.o.Template.describe())
 		return "dry_run", oci.ErrDenied.With("the repository %s does not exist; this mirror only tries out the creation of repositories (create_repositories.mode: dry_run), and would have created it with %s",
-			repo, c.template.describe())
+			repo, c.o.Template.describe())
 	}
-	_, err = c.api.CreateRepository(ctx, c.template.input(c.account, repo))
+	_, err = c.o.API.CreateRepository(ctx, c.o.Template.input(c.o.Account, repo))
 	if _, ok := errors.AsType[*types.RepositoryAlreadyExistsException](err); ok {
 		return "existed", nil
 	}
@@ -88,24 +86,24 @@ func (c *Creator) create(ctx context.Context, repo string) (result string, err e
 		}
 		return "failed", createError(repo, err)
 	}
-	c.log.Info("repository created", "repository", repo, "template", c.template.describe())
+	c.o.Logger.Info("repository created", "repository", repo, "template", c.o.Template.describe())
 	if err := c.setLifecycle(ctx, repo); err != nil {
 		// The repository is there, so the push goes on; nobody would come back for the policy alone.
-		c.log.Error("repository created without its lifecycle policy: set it by hand", "repository", repo, "error", err)
+		c.o.Logger.Error("repository created without its lifecycle policy: set it by hand", "repository", repo, "error", err)
 		return "incomplete", nil
 	}
 	return "created", nil
 }
 
 func (c *Creator) setLifecycle(ctx context.Context, repo string) error {
-	if c.template.LifecyclePolicy == "" {
+	if c.o.Template.LifecyclePolicy == "" {
 		return nil
 	}
-	in := &ecr.PutLifecyclePolicyInput{RepositoryName: &repo, LifecyclePolicyText: &c.template.LifecyclePolicy}
-	if c.account != "" {
-		in.RegistryId = &c.account
+	in := &ecr.PutLifecyclePolicyInput{RepositoryName: &repo, LifecyclePolicyText: &c.o.Template.LifecyclePolicy}
+	if c.o.Account != "" {
+		in.RegistryId = &c.o.Account
 	}
-	_, err := c.api.PutLifecyclePolicy(ctx, in)
+	_, err := c.o.API.PutLifecyclePolicy(ctx, in)
 	return err
 }
 

@@ -48,11 +48,9 @@ type TokenOptions struct {
 // Tokens holds the authorization token of one principal and region. The token serves every registry that the principal
 // may use in the region (ECR user guide, "Private registry authentication").
 type Tokens struct {
-	api          TokenAPI
-	region, role string
-	log          *slog.Logger
-	calls        *prometheus.CounterVec
-	expiry       prometheus.GaugeFunc
+	o      TokenOptions
+	calls  *prometheus.CounterVec
+	expiry prometheus.GaugeFunc
 
 	mu       sync.Mutex // guards what follows; never held during a call
 	held     auth.Credential
@@ -85,7 +83,8 @@ type Health struct {
 
 // NewTokens returns Tokens that hold none yet.
 func NewTokens(o TokenOptions) *Tokens {
-	t := &Tokens{api: o.API, region: o.Region, role: o.Role, log: cmp.Or(o.Logger, slog.New(slog.DiscardHandler))}
+	o.Logger = cmp.Or(o.Logger, slog.New(slog.DiscardHandler))
+	t := &Tokens{o: o}
 	labels := prometheus.Labels{"region": o.Region, "role": o.Role, "via": o.Via}
 	t.calls = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "dray_ecr_token_calls_total", ConstLabels: labels,
@@ -113,7 +112,7 @@ func (t *Tokens) Health() Health {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return Health{
-		Region: t.region, Role: t.role, Healthy: t.valid(time.Now()), Issued: t.held.Issued, Expires: t.held.Expires,
+		Region: t.o.Region, Role: t.o.Role, Healthy: t.valid(time.Now()), Issued: t.held.Issued, Expires: t.held.Expires,
 		LastError: t.lastErr, Failures: t.failures,
 	}
 }
@@ -169,7 +168,7 @@ func (t *Tokens) lead(ctx context.Context, f *flight) {
 	result := "ok"
 	if err != nil {
 		result = "error"
-		t.log.WarnContext(ctx, "ecr token not renewed", "region", t.region, "role", t.role, "error", err)
+		t.o.Logger.WarnContext(ctx, "ecr token not renewed", "region", t.o.Region, "role", t.o.Role, "error", err)
 	}
 	t.calls.WithLabelValues(result).Inc()
 	t.mu.Lock()
@@ -189,12 +188,12 @@ func (t *Tokens) lead(ctx context.Context, f *flight) {
 // call gets a token from AWS. The texts of its errors hold nothing of the token.
 func (t *Tokens) call(ctx context.Context) (auth.Credential, error) {
 	issued := time.Now()
-	out, err := t.api.GetAuthorizationToken(ctx, &ecr.GetAuthorizationTokenInput{})
+	out, err := t.o.API.GetAuthorizationToken(ctx, &ecr.GetAuthorizationTokenInput{})
 	if err != nil {
-		return auth.Credential{}, fmt.Errorf("ecr token for %s: %w", t.region, err)
+		return auth.Credential{}, fmt.Errorf("ecr token for %s: %w", t.o.Region, err)
 	}
 	bad := func(why string) (auth.Credential, error) {
-		return auth.Credential{}, fmt.Errorf("ecr token for %s: %s", t.region, why)
+		return auth.Credential{}, fmt.Errorf("ecr token for %s: %s", t.o.Region, why)
 	}
 	if len(out.AuthorizationData) == 0 || out.AuthorizationData[0].AuthorizationToken == nil || out.AuthorizationData[0].ExpiresAt == nil {
 		return bad("answer without a token")

@@ -82,10 +82,7 @@ func (s *Store) Get(ctx context.Context, key string) ([]byte, error) {
 		return nil, err
 	}
 	value, err := s.client.Get(ctx, s.prefix+key).Bytes()
-	if err != nil {
-		return nil, translate(err)
-	}
-	return value, nil
+	return value, translate(err)
 }
 
 // Put implements [meta.Store].

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
+	"strings"
 
 	"dray/mirror/pattern"
 	"dray/mirror/pipeline"
@@ -112,12 +114,7 @@ func (s *Stage) moved(ctx context.Context, n pipeline.Name) ([]pipeline.Finding,
 }
 
 func fits(list []*regexp.Regexp, name string) bool {
-	for _, r := range list {
-		if r.MatchString(name) {
-			return true
-		}
-	}
-	return len(list) == 0
+	return len(list) == 0 || slices.ContainsFunc(list, func(r *regexp.Regexp) bool { return r.MatchString(name) })
 }
 
 // either lists expressions for people.
@@ -125,12 +122,5 @@ func either(list []string) string {
 	if len(list) > 3 {
 		return fmt.Sprintf("one of %d rules, such as %s", len(list), list[0])
 	}
-	text := ""
-	for i, l := range list {
-		if i > 0 {
-			text += " or "
-		}
-		text += l
-	}
-	return text
+	return strings.Join(list, " or ")
 }

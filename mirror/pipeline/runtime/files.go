@@ -137,12 +137,6 @@ func (v *visitor) Close(bool) (pipeline.LayerResult, error) {
 	return pipeline.LayerResult{Facts: text}, err
 }
 
-// special is a file with one of the bits, and the layer that brought it.
-type special struct {
-	path  string
-	layer int
-}
-
 // view is the file system as the layers make it, as far as it is looked at.
 type view struct {
 	passwd map[string][]int
@@ -150,8 +144,6 @@ type view struct {
 	more   bool
 	files  map[string]int
 }
-
-func newView() *view { return &view{files: map[string]int{}} }
 
 // apply puts a layer on top. What it deletes are files of lower layers alone.
 func (v *view) apply(f facts, layer int) {
@@ -179,14 +171,4 @@ func (v *view) apply(f facts, layer int) {
 	} else if f.Opaque {
 		v.opaque = true
 	}
-}
-
-// special lists the files with one of the bits by their paths.
-func (v *view) special() []special {
-	out := make([]special, 0, len(v.files))
-	for p, layer := range v.files {
-		out = append(out, special{p, layer})
-	}
-	slices.SortFunc(out, func(a, b special) int { return strings.Compare(a.path, b.path) })
-	return out
 }

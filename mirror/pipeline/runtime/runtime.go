@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strconv"
@@ -183,7 +184,7 @@ func (c *check) history() {
 
 // files looks at what the layers say, from the first on.
 func (c *check) files() error {
-	fs := newView()
+	fs := &view{files: map[string]int{}}
 	for i, l := range c.m.Layers {
 		if l.Foreign && !l.Seen {
 			continue
@@ -204,12 +205,12 @@ func (c *check) files() error {
 }
 
 func (c *check) setUID(fs *view) {
-	for _, f := range fs.special() {
-		if pattern.Any(c.stage.config.SetUIDAllowed, f.path) {
+	for _, name := range slices.Sorted(maps.Keys(fs.files)) {
+		if pattern.Any(c.stage.config.SetUIDAllowed, name) {
 			continue
 		}
-		where := c.img.LayerPlace(c.m, f.layer)
-		where.Path = f.path
+		where := c.img.LayerPlace(c.m, fs.files[name])
+		where.Path = name
 		c.at(where, "setuid", "clear the bit with chmod a-s", "whoever starts the file gets the rights of its owner or group")
 	}
 	if fs.more {

@@ -36,11 +36,8 @@ const version = 1
 // Rule of what the program says in plain text.
 const RuleRefused = "refused"
 
-// Most bytes of the program's output that are read, and findings taken from it.
-const (
-	maxOutput   = 1 << 20
-	maxFindings = 100
-)
+// maxOutput bounds what is read of the output of a program.
+const maxOutput = 1 << 20
 
 // Config says what is run.
 type Config struct {
@@ -194,28 +191,13 @@ func (b *bounded) Write(p []byte) (int, error) {
 // ReadFrom hides that of bytes.Buffer, which has no bound.
 func (b *bounded) ReadFrom(r io.Reader) (int64, error) { return io.Copy(struct{ io.Writer }{b}, r) }
 
-// finding is one that the program names in JSON.
-type finding struct {
-	Rule    string `json:"rule"`
-	Message string `json:"message"`
-	Path    string `json:"path"`
-	Fix     string `json:"fix"`
-}
-
 // reasons reads {"findings": [...]}, or else takes the end of what was written as it is.
 func reasons(out, complaints []byte) []pipeline.Finding {
 	var wire struct {
-		Findings []finding `json:"findings"`
+		Findings []pipeline.Told `json:"findings"`
 	}
 	if json.Unmarshal(out, &wire) == nil && len(wire.Findings) > 0 {
-		var fs []pipeline.Finding
-		for _, f := range wire.Findings[:min(len(wire.Findings), maxFindings)] {
-			fs = append(fs, pipeline.Finding{Rule: pipeline.RuleName(f.Rule), What: f.Message, Where: pipeline.Place{Path: f.Path}, Fix: f.Fix})
-		}
-		if more := len(wire.Findings) - maxFindings; more > 0 {
-			fs = append(fs, pipeline.Further(more, pipeline.Place{}))
-		}
-		return fs
+		return pipeline.FindingsOf(wire.Findings, "")
 	}
 	text := tail(slices.Concat(out, complaints), 400)
 	return []pipeline.Finding{{Rule: RuleRefused, What: cmp.Or(text, "the program gave no reason")}}

@@ -2,6 +2,7 @@
 package shape
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -89,7 +90,7 @@ func (s *Stage) manifest(img *pipeline.Image, m *pipeline.Manifest) (found []pip
 		add("uncompressed", "leave out what the image does not need at run time", "the image has %s uncompressed, %s are allowed", bytes(total), bytes(c.MaxUncompressed))
 	}
 	if len(c.Platforms) > 0 && !slices.ContainsFunc(c.Platforms, func(p string) bool { return within(m.Platform, p) }) {
-		add("platform", "build it for "+strings.Join(c.Platforms, " or "), "the platform %s is not allowed", orUnknown(m.Platform))
+		add("platform", "build it for "+strings.Join(c.Platforms, " or "), "the platform %s is not allowed", cmp.Or(m.Platform, "(none is given)"))
 	}
 	return found
 }
@@ -151,13 +152,6 @@ func uncompressed(m *pipeline.Manifest) (total int64) {
 // within reports whether a platform is another one, or a variant of it.
 func within(platform, of string) bool {
 	return platform == of || strings.HasPrefix(platform, of+"/")
-}
-
-func orUnknown(platform string) string {
-	if platform == "" {
-		return "(none is given)"
-	}
-	return platform
 }
 
 // bytes is a size for people.

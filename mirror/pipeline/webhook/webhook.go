@@ -131,22 +131,11 @@ type answer struct {
 
 // judgement is what the service says.
 type judgement struct {
-	UID      string    `json:"uid"`
-	Allowed  *bool     `json:"allowed"`
-	Message  string    `json:"message"`
-	Findings []finding `json:"findings"`
+	UID      string          `json:"uid"`
+	Allowed  *bool           `json:"allowed"`
+	Message  string          `json:"message"`
+	Findings []pipeline.Told `json:"findings"`
 }
-
-// finding is one reason.
-type finding struct {
-	Rule    string `json:"rule"`
-	Message string `json:"message"`
-	Path    string `json:"path"`
-	Fix     string `json:"fix"`
-}
-
-// maxFindings of one answer.
-const maxFindings = 100
 
 // CheckImage implements pipeline.ImageStage.
 func (s *Stage) CheckImage(ctx context.Context, img *pipeline.Image) ([]pipeline.Finding, error) {
@@ -281,15 +270,7 @@ func (j *judgement) found() []pipeline.Finding {
 	if *j.Allowed {
 		return nil
 	}
-	var out []pipeline.Finding
-	for _, f := range j.Findings[:min(len(j.Findings), maxFindings)] {
-		out = append(out, pipeline.Finding{
-			Rule: pipeline.RuleName(f.Rule), What: cmp.Or(f.Message, "the service gave no reason"), Where: pipeline.Place{Path: f.Path}, Fix: f.Fix,
-		})
-	}
-	if more := len(j.Findings) - maxFindings; more > 0 {
-		out = append(out, pipeline.Further(more, pipeline.Place{}))
-	}
+	out := pipeline.FindingsOf(j.Findings, "the service gave no reason")
 	if len(out) == 0 {
 		out = append(out, pipeline.Finding{Rule: RuleRefused, What: cmp.Or(j.Message, "the service gave no reason")})
 	}

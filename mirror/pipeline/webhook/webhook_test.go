@@ -214,6 +214,7 @@ func TestErrorsKeepTheAddress(t *testing.T) {
 
 // More findings than are taken are one more, which a waiver for those that are taken does not let pass.
 func TestFurtherFindings(t *testing.T) {
+	const maxFindings = 100
 	all := strings.Repeat(`{"rule":"cve","message":"x","path":"a"},`, maxFindings+2)
 	url := service(t, func(*http.Request, []byte) (int, string) {
 		return 200, `{"result":{"allowed":false,"findings":[` + strings.TrimSuffix(all, ",") + `]}}`
