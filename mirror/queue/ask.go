@@ -87,20 +87,14 @@ func (q *Queue) Check(context.Context) error {
 
 // Collectors returns the metrics of the queue.
 func (q *Queue) Collectors() []prometheus.Collector {
-	gauge := func(o prometheus.GaugeOpts, value func(stats) float64) prometheus.Collector {
-		return prometheus.NewGaugeFunc(o, func() float64 { return value(q.index.stats(time.Now())) })
-	}
-	pushes := func(state State) prometheus.GaugeOpts {
-		return prometheus.GaugeOpts{Name: "dray_queue_pushes", ConstLabels: prometheus.Labels{"state": string(state)},
-			Help: "Acknowledged pushes that dray has not forwarded, by state: waiting or failed."}
-	}
-	return []prometheus.Collector{
-		q.forwarded,
-		gauge(pushes(Waiting), func(s stats) float64 { return float64(s.waiting) }),
-		gauge(pushes(Failed), func(s stats) float64 { return float64(s.failed) }),
-		gauge(prometheus.GaugeOpts{Name: "dray_queue_bytes", Help: "Bytes that dray holds for acknowledged pushes."},
-			func(s stats) float64 { return float64(s.bytes) }),
-		gauge(prometheus.GaugeOpts{Name: "dray_queue_oldest_seconds", Help: "Age in seconds of the oldest push that waits to be forwarded."},
-			func(s stats) float64 { return s.oldest.Seconds() }),
-	}
+	pushes := prometheus.NewDesc("dray_queue_pushes", "Acknowledged pushes that dray has not forwarded, by state: waiting or failed.", []string{"state"}, nil)
+	bytes := prometheus.NewDesc("dray_queue_bytes", "Bytes that dray holds for acknowledged pushes.", nil, nil)
+	oldest := prometheus.NewDesc("dray_queue_oldest_seconds", "Age in seconds of the oldest push that waits to be forwarded.", nil, nil)
+	return []prometheus.Collector{q.forwarded, prometheus.CollectorFunc(func(ch chan<- prometheus.Metric) {
+		s := q.index.stats(time.Now())
+		ch <- prometheus.MustNewConstMetric(pushes, prometheus.GaugeValue, float64(s.waiting), string(Waiting))
+		ch <- prometheus.MustNewConstMetric(pushes, prometheus.GaugeValue, float64(s.failed), string(Failed))
+		ch <- prometheus.MustNewConstMetric(bytes, prometheus.GaugeValue, float64(s.bytes))
+		ch <- prometheus.MustNewConstMetric(oldest, prometheus.GaugeValue, s.oldest.Seconds())
+	})}
 }
