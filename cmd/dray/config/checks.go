@@ -22,9 +22,10 @@ type Checks struct {
 	// manifest). `hold` sends no byte before the verdict, which makes pushes take longer. Default:
 	// `early`.
 	Forward ForwardWhen `yaml:"forward"`
-	// The handling of manifests that clients push by digest and that pass: with `hold` they wait
-	// until an index or a tag that refers to them passes, so that a rejected index leaves nothing
-	// behind. `forward` forwards them at once; use it if you deploy by digest. Default: `hold`.
+	// The handling of manifests that clients push by digest. With `hold`, a manifest that passes
+	// waits until an index or a tag that refers to it passes, too, so a rejected index leaves
+	// nothing behind. With `forward`, dray forwards it at once; use that if you deploy by digest.
+	// Default: `hold`.
 	DigestPush DigestPush `yaml:"digest_push"`
 	// The time for which `hold` waits. Default: `1h`.
 	HoldFor Duration `yaml:"hold_for"`

@@ -183,10 +183,10 @@ type UpstreamLimits struct {
 	// The highest rates in requests per second, by operation; `0` removes a bound. For kind `ecr`
 	// the operations are `BatchGetImage`, `GetDownloadUrlForLayer`, `BatchCheckLayerAvailability`,
 	// `InitiateLayerUpload`, `UploadLayerPart`, `CompleteLayerUpload` and `PutImage`, and the
-	// defaults are the quotas that Amazon gives every account and region: lower them by what others
-	// use, or raise them with the quotas. For other kinds they are `manifest_get`, `manifest_head`,
-	// `manifest_put`, `blob_get`, `blob_head`, `upload_start`, `upload_part` and `upload_end`,
-	// without defaults. All kinds also have `list` and `delete`.
+	// defaults are the quotas that Amazon gives every account and region. Lower them by what others
+	// in the account use, or raise them with the quotas. For other kinds they are `manifest_get`,
+	// `manifest_head`, `manifest_put`, `blob_get`, `blob_head`, `upload_start`, `upload_part` and
+	// `upload_end`, without defaults. All kinds also have `list` and `delete`.
 	Rates map[string]float64 `yaml:"rates,omitempty"`
 	// The share of the registry's quota of pulls, in percent, that dray leaves to clients. When
 	// less remains, dray makes only the requests that a client waits for. Docker Hub tells its
@@ -221,7 +221,7 @@ type Local struct {
 	// The time after which dray removes a tag that clients neither pushed nor pulled. `0s` never
 	// removes it. Default: `720h`.
 	Unused Duration `yaml:"unused"`
-	// The time after which dray removes a manifest without a tag that clients neither pushed nor
+	// The time after which dray removes an untagged manifest that clients neither pushed nor
 	// pulled, unless an index or a subject leads to it. `0s` never removes it. Default: `24h`.
 	Untagged Duration `yaml:"untagged"`
 	// The rules for certain tags. The first rule that matches a tag decides, in place of `unused`.

@@ -242,8 +242,10 @@ func typeWords(t *testing.T, typ reflect.Type) string {
 		return "true or false"
 	case kind == reflect.Int, kind == reflect.Uint16:
 		return "number"
-	case kind == reflect.Map:
+	case kind == reflect.Map && typ.Elem().Kind() == reflect.String:
 		return "names and texts"
+	case kind == reflect.Map && typ.Elem().Kind() == reflect.Float64:
+		return "names and numbers"
 	}
 	t.Errorf("there are no words for the type %s", typ)
 	return ""
