@@ -12,14 +12,14 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/opencontainers/go-digest"
+
 	"dray/mirror"
 	"dray/mirror/identity"
 	"dray/mirror/mirrortest"
 	"dray/mirror/repository"
 	"dray/upstream"
 	"dray/upstream/oci"
-
-	"github.com/opencontainers/go-digest"
 )
 
 // lines are what was logged, one JSON object a line.

@@ -37,7 +37,7 @@ func TestPolicyWithoutAccess(t *testing.T) {
 		if test.header != "" {
 			r.Header.Set(test.header, "x")
 		}
-		// What may be read does not open what may not be written.
+		// A right to read one repository does not open another for writing.
 		_, err := test.policy.Authorise(r, Need{Pull, "team/base"}, Need{test.action, "team/app"})
 		if errors.Is(err, oci.ErrDenied) != test.denied || (err != nil) != test.denied {
 			t.Errorf("%s: %v, want denied %t", name, err, test.denied)

@@ -4,9 +4,9 @@ import (
 	"testing"
 	"time"
 
-	"dray/upstream/oci"
-
 	"github.com/opencontainers/go-digest"
+
+	"dray/upstream/oci"
 )
 
 // bytesOf is how the bytes of a staged blob are released.
