@@ -442,13 +442,13 @@ func TestQuota(t *testing.T) {
 			t.Errorf("%v, %d requests", err, len(p.seen))
 		}
 		shown(`
-# HELP dray_upstream_quota_limit Pulls that the upstream allows within its window.
+# HELP dray_upstream_quota_limit Pulls that the upstream allows in its window.
 # TYPE dray_upstream_quota_limit gauge
 dray_upstream_quota_limit{upstream="x"} 100
-# HELP dray_upstream_quota_remaining Pulls that were left when the upstream last answered.
+# HELP dray_upstream_quota_remaining Pulls that remained when the upstream last answered.
 # TYPE dray_upstream_quota_remaining gauge
 dray_upstream_quota_remaining{upstream="x"} 10
-# HELP dray_upstream_quota_source 1, with the address or account that the upstream counts the pulls of.
+# HELP dray_upstream_quota_source Always 1. The label source is the address or the account whose pulls the upstream counts.
 # TYPE dray_upstream_quota_source gauge
 dray_upstream_quota_source{source="192.0.2.1",upstream="x"} 1
 `)

@@ -293,14 +293,14 @@ func TestGuardedCounts(t *testing.T) {
 	reg := prometheus.NewPedanticRegistry()
 	reg.MustRegister(guard.Collectors()...)
 	want := `
-		# HELP dray_meta_operations_total Operations on the metadata store by outcome: ok, absent, error, refused (not asked after failures), cancelled.
+		# HELP dray_meta_operations_total Operations on the metadata store, by outcome: ok, absent, error, refused (not sent, because the store had failed), cancelled.
 		# TYPE dray_meta_operations_total counter
 		dray_meta_operations_total{operation="delete",outcome="error"} 2
 		dray_meta_operations_total{operation="delete",outcome="refused"} 3
 		dray_meta_operations_total{operation="get",outcome="absent"} 1
 		dray_meta_operations_total{operation="get",outcome="ok"} 1
 		dray_meta_operations_total{operation="put",outcome="ok"} 1
-		# HELP dray_meta_up 1 while the metadata store is being asked, 0 while it is left alone after failures.
+		# HELP dray_meta_up 1 while dray uses the metadata store, 0 while it sends nothing there because the store failed.
 		# TYPE dray_meta_up gauge
 		dray_meta_up 0
 	`
