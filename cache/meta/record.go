@@ -54,7 +54,7 @@ func newLedger[R record](s Store, facts string, keep time.Duration) ledger[R] {
 
 // beside returns a ledger of other records that belong to the same facts.
 func beside[R, O record](l ledger[O]) ledger[R] {
-	return ledger[R]{l.facts, l.store, l.lease, l.keep, l.unreadable}
+	return ledger[R](l)
 }
 
 // read returns what is under key. What cannot be read is not found.

@@ -532,8 +532,9 @@ func (r *recorder) failures() {
 	for _, fault := range []ecrtest.Fault{
 		{Status: 400, Count: -1}, {Status: 401, Count: -1}, {Status: 403, Count: -1}, {Status: 404, Count: -1}, {Status: 405, Count: -1}, {Status: 410, Count: -1}, {Status: 418, Count: -1},
 	} {
-		for _, kind := range []ecrtest.Kind{ecrtest.KindManifestGet, ecrtest.KindManifestHead, ecrtest.KindBlobGet, ecrtest.KindBlobHead, ecrtest.KindTags, ecrtest.KindUploadStart, ecrtest.KindManifestPut} {
-			fault.Kinds = append(fault.Kinds, kind)
+		fault.Kinds = []ecrtest.Kind{
+			ecrtest.KindManifestGet, ecrtest.KindManifestHead, ecrtest.KindBlobGet, ecrtest.KindBlobHead, ecrtest.KindTags,
+			ecrtest.KindUploadStart, ecrtest.KindManifestPut,
 		}
 		r.ecr.AddFault(fault)
 		r.hub.AddFault(fault)

@@ -263,7 +263,7 @@ func TestKeepAliveAbsent(t *testing.T) {
 // An image whose last touch lies in the future is touched, and then a day later.
 func TestTouchedInTheFuture(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h, s, l, stop := kept(t)
+		h, s, _, stop := kept(t)
 		stop()
 		touches := meta.NewTouches(h.Facts, meta.Options{})
 		for touch, err := range touches.All(t.Context()) {
@@ -275,7 +275,7 @@ func TestTouchedInTheFuture(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		l, stop = h.keeping(h.Facts, s)
+		l, stop := h.keeping(h.Facts, s)
 		defer stop()
 		h.pullBy(l, "b") // a was pulled before the restart
 		time.Sleep(3 * time.Minute)
