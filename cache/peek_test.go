@@ -4,9 +4,9 @@ import (
 	"errors"
 	"testing"
 
-	"dray/cache/disk"
-
 	"github.com/opencontainers/go-digest"
+
+	"dray/cache/disk"
 )
 
 // TestPeekAndPurge: who looks after the cache leaves no trace by looking, and what is purged is nowhere.

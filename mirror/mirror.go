@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"dray/cache"
 	"dray/cache/meta"
 	"dray/mirror/flight"
@@ -18,8 +20,6 @@ import (
 	"dray/mirror/queue"
 	"dray/mirror/repository"
 	"dray/upstream/oci"
-
-	"github.com/prometheus/client_golang/prometheus"
 )
 
 // Options are what a Mirror is made of.

@@ -12,11 +12,11 @@ import (
 	"strings"
 	"testing"
 
-	"dray/cache/disk"
-	"dray/mirror/mirrortest"
-
 	"github.com/opencontainers/go-digest"
 	"go.uber.org/goleak"
+
+	"dray/cache/disk"
+	"dray/mirror/mirrortest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

@@ -5,10 +5,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+
 	"dray/cache/meta"
 	"dray/cache/meta/metatest"
-
-	"github.com/opencontainers/go-digest"
 )
 
 // Facts about one upstream are neither kept nor found, and answers made without them have no lease; all others are as

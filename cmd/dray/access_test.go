@@ -25,11 +25,11 @@ import (
 	"testing"
 	"time"
 
-	"dray/upstream/ecrtest"
-	"dray/upstream/oci"
-
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/crypto/bcrypt"
+
+	"dray/upstream/ecrtest"
+	"dray/upstream/oci"
 )
 
 func basic(user, password string) string {

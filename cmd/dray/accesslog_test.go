@@ -12,9 +12,9 @@ import (
 	"testing"
 	"time"
 
-	"dray/upstream/ecrtest"
-
 	"github.com/opencontainers/go-digest"
+
+	"dray/upstream/ecrtest"
 )
 
 // lines are the access log's lines by a text in them.

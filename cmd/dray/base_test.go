@@ -7,10 +7,10 @@ import (
 	"testing"
 	"time"
 
-	"dray/upstream/ecrtest"
-
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"dray/upstream/ecrtest"
 )
 
 // builtOn is an image whose configuration names the layers of a base before its own.

@@ -13,9 +13,9 @@ import (
 	"testing"
 	"time"
 
-	"dray/upstream/ecrtest"
-
 	"golang.org/x/crypto/bcrypt"
+
+	"dray/upstream/ecrtest"
 )
 
 // These benchmarks show what dray adds to net/http when it answers from its cache, with

@@ -10,6 +10,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
 	"dray/cache"
 	"dray/cache/disk"
 	"dray/cache/meta"
@@ -21,9 +24,6 @@ import (
 	"dray/mirror/request"
 	"dray/mirror/wire"
 	"dray/upstream/ecr"
-
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
 )
 
 // build puts the program together, in the order in which its parts depend on each

@@ -5,10 +5,10 @@ import (
 	"net/url"
 	"slices"
 
+	dto "github.com/prometheus/client_model/go"
+
 	"dray/mirror/admin"
 	"dray/mirror/admin/api"
-
-	dto "github.com/prometheus/client_model/go"
 )
 
 // endpoints is the API of the admin listener, one method for each part of dray that

@@ -6,13 +6,13 @@ import (
 	"runtime"
 	"slices"
 
+	"github.com/opencontainers/go-digest"
+
 	"dray/cache/meta"
 	"dray/cmd/dray/config"
 	"dray/mirror/gate"
 	"dray/mirror/pipeline"
 	imagebase "dray/mirror/pipeline/base"
-
-	"github.com/opencontainers/go-digest"
 )
 
 // buildChecks makes the gates of all upstreams. What was found in layers is kept in the store itself: it is asked for once for each push, and

@@ -5,15 +5,15 @@ import (
 	"fmt"
 	"time"
 
+	awsconfig "github.com/aws/aws-sdk-go-v2/config"
+	awscloudwatch "github.com/aws/aws-sdk-go-v2/service/cloudwatch"
+
 	"dray/cmd/dray/config"
 	"dray/mirror/admin"
 	"dray/mirror/cloudwatch"
 	"dray/mirror/pulls"
 	"dray/mirror/repository"
 	"dray/mirror/wire"
-
-	awsconfig "github.com/aws/aws-sdk-go-v2/config"
-	awscloudwatch "github.com/aws/aws-sdk-go-v2/service/cloudwatch"
 )
 
 // buildPulls counts pulls where clients are answered; metrics and CloudWatch read

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+
 	"dray/cmd/dray/config"
 	"dray/mirror/pipeline"
 	"dray/mirror/pipeline/attestations"
@@ -19,8 +21,6 @@ import (
 	"dray/mirror/pipeline/secrets"
 	"dray/mirror/pipeline/shape"
 	"dray/mirror/pipeline/webhook"
-
-	"github.com/opencontainers/go-digest"
 )
 
 // defaultExecTime leaves a client that gives up after 30 s time for its answer.

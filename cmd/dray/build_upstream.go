@@ -14,6 +14,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"dray/cache"
 	"dray/cmd/dray/config"
 	"dray/mirror/pull"
@@ -21,8 +23,6 @@ import (
 	"dray/upstream"
 	"dray/upstream/auth"
 	"dray/upstream/ecr"
-
-	"github.com/prometheus/client_golang/prometheus"
 )
 
 const dialTimeout = 20 * time.Second

@@ -16,9 +16,9 @@ import (
 	"strings"
 	"time"
 
-	"dray/cmd/dray/usage"
-
 	"github.com/spf13/cobra"
+
+	"dray/cmd/dray/usage"
 )
 
 // certOptions are the flags of dray cert.

@@ -5,11 +5,11 @@ import (
 	"io"
 	"slices"
 
-	"dray/cmd/dray/config"
-	"dray/cmd/dray/usage"
-
 	"github.com/spf13/cobra"
 	"go.yaml.in/yaml/v3"
+
+	"dray/cmd/dray/config"
+	"dray/cmd/dray/usage"
 )
 
 func checkCommand(in *invocation) *cobra.Command {

@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/spf13/cobra"
+
 	"dray/cmd/dray/config"
 	"dray/cmd/dray/usage"
 	"dray/mirror/pattern"
@@ -20,8 +22,6 @@ import (
 	"dray/upstream"
 	"dray/upstream/ecr"
 	"dray/upstream/oci"
-
-	"github.com/spf13/cobra"
 )
 
 func checkImageCommand(in *invocation) *cobra.Command {

@@ -10,8 +10,6 @@ import (
 	"strings"
 	"testing"
 
-	"dray/mirror/pipeline"
-
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
@@ -20,6 +18,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/static"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"dray/mirror/pipeline"
 )
 
 // madeOf is an image of uncompressed layers, made by a library that somebody else wrote.

@@ -13,11 +13,11 @@ import (
 	"testing"
 	"time"
 
-	"dray/upstream/ecrtest"
-	"dray/upstream/oci"
-
 	"github.com/google/go-cmp/cmp"
 	"github.com/opencontainers/go-digest"
+
+	"dray/upstream/ecrtest"
+	"dray/upstream/oci"
 )
 
 // intended are the texts of the program that DRAY_OLD names which this one has changed, in the

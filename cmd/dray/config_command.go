@@ -3,10 +3,10 @@ package main
 import (
 	"io"
 
+	"github.com/spf13/cobra"
+
 	"dray/cmd/dray/config"
 	"dray/cmd/dray/usage"
-
-	"github.com/spf13/cobra"
 )
 
 func configCommand(in *invocation) *cobra.Command {

@@ -6,11 +6,11 @@ import (
 	"strings"
 	"testing"
 
-	"dray/upstream/ecrtest"
-
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/ecr"
+
+	"dray/upstream/ecrtest"
 )
 
 // creating makes a stack with a section create_repositories.

@@ -6,9 +6,9 @@ import (
 	"strings"
 	"testing"
 
-	"dray/upstream/ecrtest"
-
 	"github.com/opencontainers/go-digest"
+
+	"dray/upstream/ecrtest"
 )
 
 const deleting = "push: true\n  delete: true"

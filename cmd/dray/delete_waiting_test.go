@@ -8,10 +8,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+
 	"dray/mirror/queue"
 	"dray/upstream/ecrtest"
-
-	"github.com/opencontainers/go-digest"
 )
 
 // refuseManifests has ECR take nothing for the time being, so that what is acknowledged waits.

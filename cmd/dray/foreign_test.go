@@ -7,11 +7,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+
 	"dray/mirror/admin/api"
 	"dray/upstream/ecrtest"
 	"dray/upstream/oci"
-
-	"github.com/opencontainers/go-digest"
 )
 
 // foreignTypes are media types of layers that a registry need not hold.

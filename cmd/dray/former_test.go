@@ -26,14 +26,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+	"go.etcd.io/bbolt"
+
 	"dray/cache/meta/metatest"
 	"dray/cache/meta/redis"
 	"dray/mirror/admin/api"
 	"dray/upstream/ecrtest"
 	"dray/upstream/oci"
-
-	"github.com/opencontainers/go-digest"
-	"go.etcd.io/bbolt"
 )
 
 var remake = flag.Bool("former", false, "make testdata/former anew with the binary that DRAY_OLD names")

@@ -10,10 +10,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+
 	"dray/upstream/ecrtest"
 	"dray/upstream/oci"
-
-	"github.com/opencontainers/go-digest"
 )
 
 // hosting are the edits that give a stack an upstream of kind local, with more settings of its own in YAML.

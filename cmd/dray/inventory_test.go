@@ -16,12 +16,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+
 	"dray/cache/disk"
 	"dray/mirror/admin/api"
 	"dray/upstream/ecrtest"
 	"dray/upstream/oci"
-
-	"github.com/opencontainers/go-digest"
 )
 
 // noise is content that no other test has.

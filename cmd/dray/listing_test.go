@@ -11,10 +11,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/opencontainers/go-digest"
+
 	"dray/upstream/ecrtest"
 	"dray/upstream/oci"
-
-	"github.com/opencontainers/go-digest"
 )
 
 var nextLink = regexp.MustCompile(`^<([^>]+)>; rel="next"$`)

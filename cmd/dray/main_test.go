@@ -16,9 +16,9 @@ import (
 	"testing"
 	"time"
 
-	"dray/cmd/dray/config"
-
 	"github.com/google/go-cmp/cmp"
+
+	"dray/cmd/dray/config"
 )
 
 var update = flag.Bool("update", false, "write golden files anew")

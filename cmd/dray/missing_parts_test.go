@@ -5,11 +5,11 @@ import (
 	"net/http"
 	"testing"
 
+	"github.com/opencontainers/go-digest"
+
 	"dray/mirror/admin/api"
 	"dray/upstream/ecrtest"
 	"dray/upstream/oci"
-
-	"github.com/opencontainers/go-digest"
 )
 
 // pushAsking pushes as clients do, who ask for each blob first and send what is not there. It returns how many were sent and the answer to the

@@ -6,10 +6,10 @@ import (
 	"net/http"
 	"testing"
 
+	"github.com/opencontainers/go-digest"
+
 	"dray/upstream/ecrtest"
 	"dray/upstream/oci"
-
-	"github.com/opencontainers/go-digest"
 )
 
 // mountStack is a stack before an ECR whose account setting BLOB_MOUNTING is as told. team/a holds an image of the layer,

@@ -11,9 +11,9 @@ import (
 	"testing"
 	"time"
 
-	"dray/upstream/ecrtest"
-
 	"github.com/opencontainers/go-digest"
+
+	"dray/upstream/ecrtest"
 )
 
 // A fetch that breaks off goes on from there, with a new signed URL, and no client sees it.

@@ -14,13 +14,13 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/spf13/cobra"
+	"go.yaml.in/yaml/v3"
+
 	"dray/cmd/dray/config"
 	"dray/cmd/dray/usage"
 	"dray/mirror/pipeline"
 	"dray/mirror/pipeline/local"
-
-	"github.com/spf13/cobra"
-	"go.yaml.in/yaml/v3"
 )
 
 func policyCommand(in *invocation) *cobra.Command {

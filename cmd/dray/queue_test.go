@@ -8,12 +8,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+
 	"dray/mirror/admin/api"
 	"dray/mirror/queue"
 	"dray/upstream/ecrtest"
 	"dray/upstream/oci"
-
-	"github.com/opencontainers/go-digest"
 )
 
 // acknowledging makes an upstream acknowledge pushes locally.

@@ -7,11 +7,11 @@ import (
 	"io"
 	"strings"
 
+	"github.com/spf13/cobra"
+
 	"dray/cmd/dray/config"
 	"dray/cmd/dray/ctl"
 	"dray/cmd/dray/usage"
-
-	"github.com/spf13/cobra"
 )
 
 // run is the program: it returns the exit code.

@@ -12,12 +12,12 @@ import (
 	"sync"
 	"time"
 
-	"dray/cmd/dray/config"
-	"dray/cmd/dray/usage"
-
 	"github.com/sirupsen/logrus"
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
+
+	"dray/cmd/dray/config"
+	"dray/cmd/dray/usage"
 )
 
 func serveCommand(in *invocation) *cobra.Command {

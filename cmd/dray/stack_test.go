@@ -15,11 +15,11 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/opencontainers/go-digest"
+
 	"dray/cmd/dray/config"
 	"dray/upstream/ecrtest"
 	"dray/upstream/oci"
-
-	"github.com/opencontainers/go-digest"
 )
 
 // stack is a whole dray, put together as serve does, before a fake ECR and a fake

@@ -16,9 +16,9 @@ import (
 	"testing"
 	"time"
 
-	"dray/mirror/wire"
-
 	"github.com/opencontainers/go-digest"
+
+	"dray/mirror/wire"
 )
 
 // recorded remembers each write.

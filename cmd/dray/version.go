@@ -6,9 +6,9 @@ import (
 	"runtime"
 	"runtime/debug"
 
-	"dray/cmd/dray/usage"
-
 	"github.com/spf13/cobra"
+
+	"dray/cmd/dray/usage"
 )
 
 // version is set by the linker in releases: -ldflags "-X main.version=1.2.3".

@@ -15,10 +15,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+
 	"dray/upstream/ecrtest"
 	"dray/upstream/oci"
-
-	"github.com/opencontainers/go-digest"
 )
 
 // strangeHub is a Docker Hub of which the test answers every request.

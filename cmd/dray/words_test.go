@@ -15,10 +15,10 @@ import (
 	"strings"
 	"testing"
 
-	"dray/cmd/dray/config"
-
 	"github.com/google/go-cmp/cmp"
 	"github.com/spf13/cobra"
+
+	"dray/cmd/dray/config"
 )
 
 // The words of users: what dashboards, alerts, scripts and configurations depend on. Their golden

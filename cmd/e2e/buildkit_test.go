@@ -9,9 +9,9 @@ import (
 	"strings"
 	"testing"
 
-	"dray/upstream/ecrtest"
-
 	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"dray/upstream/ecrtest"
 )
 
 // buildkit is a BuildKit daemon of its own, and the client that speaks to it.

@@ -11,12 +11,12 @@ import (
 	"strings"
 	"testing"
 
-	"dray/upstream/ecrtest"
-
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/opencontainers/go-digest"
 	"go.yaml.in/yaml/v3"
+
+	"dray/upstream/ecrtest"
 )
 
 // What the checks have to find is put together here, so that nobody who looks for it finds it in this file.

@@ -10,9 +10,9 @@ import (
 	"strings"
 	"testing"
 
-	"dray/upstream/ecrtest"
-
 	"github.com/google/go-cmp/cmp"
+
+	"dray/upstream/ecrtest"
 )
 
 // listOfECR names the tests of the conformance suite that fail with ECR behind dray, each with the reason, which is ECR's.

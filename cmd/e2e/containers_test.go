@@ -6,9 +6,9 @@ import (
 	"strings"
 	"testing"
 
-	"dray/upstream/ecrtest"
-
 	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"dray/upstream/ecrtest"
 )
 
 // mirrored are the kinds of requests that a pull of something dray holds must not cause, where its tag is fresh.

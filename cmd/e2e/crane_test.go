@@ -5,13 +5,13 @@ import (
 	"testing"
 	"time"
 
-	"dray/upstream/ecrtest"
-
 	"github.com/google/go-containerregistry/pkg/authn"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"dray/upstream/ecrtest"
 )
 
 // TestCrane uses go-containerregistry, the library of crane, ko and kaniko. It needs no client to be installed.

@@ -10,11 +10,11 @@ import (
 	"testing"
 	"time"
 
-	"dray/upstream/ecrtest"
-
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"dray/upstream/ecrtest"
 )
 
 const layerSize = 24 << 20

@@ -8,13 +8,12 @@ import (
 	"strings"
 	"testing"
 
-	"dray/upstream/ecrtest"
-
+	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
-	"github.com/google/go-containerregistry/pkg/name"
+	"dray/upstream/ecrtest"
 )
 
 // docker is a Docker daemon of its own, and the client that speaks to it.

@@ -13,12 +13,12 @@ import (
 	"testing"
 	"time"
 
-	"dray/upstream/ecrtest"
-
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
+
+	"dray/upstream/ecrtest"
 )
 
 // double plays a registry under its real name; it is also how a test looks at that registry, past dray.

@@ -7,13 +7,13 @@ import (
 	"strings"
 	"testing"
 
-	"dray/upstream/ecrtest"
-
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/match"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"dray/upstream/ecrtest"
 )
 
 // tool is a client without a daemon. What it cannot do is nil. References are repository and tag at dray.

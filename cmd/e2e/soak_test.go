@@ -21,10 +21,10 @@ import (
 	"testing"
 	"time"
 
-	"dray/upstream/ecrtest"
-
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/opencontainers/go-digest"
+
+	"dray/upstream/ecrtest"
 )
 
 const (

@@ -15,14 +15,14 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"dray/upstream/ecrtest"
-
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"go.yaml.in/yaml/v3"
 	"golang.org/x/crypto/bcrypt"
+
+	"dray/upstream/ecrtest"
 )
 
 const (

@@ -5,9 +5,9 @@ import (
 	"strings"
 	"testing"
 
-	"dray/upstream/ecrtest"
-
 	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"dray/upstream/ecrtest"
 )
 
 // TestDockerInTrouble is about what a user of Docker sees while the registries behind dray fail. Docker itself gives up at the first 429 of a push,

@@ -11,10 +11,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"dray/mirror/admin"
 	"dray/mirror/admin/api"
-
-	"github.com/prometheus/client_golang/prometheus"
 )
 
 // TestPanic: a mistake in an endpoint is an error in the log, told once, and a 500 in the form of the API; amid a list it cuts the connection.

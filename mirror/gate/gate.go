@@ -8,14 +8,14 @@ import (
 	"strings"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+
 	"dray/mirror/flight"
 	"dray/mirror/notify"
 	"dray/mirror/pattern"
 	"dray/mirror/pipeline"
 	"dray/mirror/repository"
 	"dray/upstream/oci"
-
-	"github.com/opencontainers/go-digest"
 )
 
 // Gate says what must be true of what is pushed to some repositories of an upstream.

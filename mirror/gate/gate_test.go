@@ -15,15 +15,15 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/opencontainers/go-digest"
+	"go.uber.org/goleak"
+
 	"dray/mirror/flight"
 	"dray/mirror/notify"
 	"dray/mirror/pipeline"
 	"dray/mirror/repository"
 	"dray/upstream/oci"
-
-	"github.com/google/go-cmp/cmp"
-	"github.com/opencontainers/go-digest"
-	"go.uber.org/goleak"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

@@ -5,9 +5,9 @@ import (
 	"slices"
 	"time"
 
-	"dray/mirror/pipeline"
-
 	lru "github.com/hashicorp/golang-lru/v2"
+
+	"dray/mirror/pipeline"
 )
 
 // maxReports is how many reports are kept. One has some hundred KiB at most, and usually a few.

@@ -6,11 +6,11 @@ import (
 	"io"
 	"sync/atomic"
 
+	"github.com/opencontainers/go-digest"
+
 	"dray/mirror/pipeline"
 	"dray/mirror/repository"
 	"dray/upstream/oci"
-
-	"github.com/opencontainers/go-digest"
 )
 
 // ErrHeldBack is why a blob has not been sent: it waits for the verdict on its image.

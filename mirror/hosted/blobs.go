@@ -5,11 +5,11 @@ import (
 	"errors"
 	"io"
 
+	"github.com/opencontainers/go-digest"
+
 	"dray/cache"
 	"dray/upstream"
 	"dray/upstream/oci"
-
-	"github.com/opencontainers/go-digest"
 )
 
 // PutBlob implements upstream.Sink. A client's upload is in the cache by the time its digest is known, so its bytes are

@@ -12,15 +12,15 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/opencontainers/go-digest"
+	"go.uber.org/goleak"
+
 	"dray/cache"
 	"dray/cache/disk"
 	"dray/upstream"
 	"dray/upstream/oci"
 	"dray/upstream/upstreamtest"
-
-	"github.com/google/go-cmp/cmp"
-	"github.com/opencontainers/go-digest"
-	"go.uber.org/goleak"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

@@ -8,10 +8,10 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/opencontainers/go-digest"
+
 	"dray/upstream"
 	"dray/upstream/oci"
-
-	"github.com/opencontainers/go-digest"
 )
 
 // pageSize is the length of a page where the client gives none.

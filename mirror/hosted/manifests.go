@@ -4,11 +4,11 @@ import (
 	"context"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+
 	"dray/cache"
 	"dray/upstream"
 	"dray/upstream/oci"
-
-	"github.com/opencontainers/go-digest"
 )
 
 // Manifest implements upstream.Source.

@@ -9,11 +9,11 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+
 	"dray/upstream"
 	"dray/upstream/oci"
 	"dray/upstream/upstreamtest"
-
-	"github.com/opencontainers/go-digest"
 )
 
 // A tag goes when it was neither pushed nor pulled for as long as its rule says, and what only it needed goes when

@@ -9,11 +9,11 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+
 	"dray/upstream"
 	"dray/upstream/oci"
 	"dray/upstream/upstreamtest"
-
-	"github.com/opencontainers/go-digest"
 )
 
 // When the quota is used up, what was not used for the longest time goes; a push under way never does.

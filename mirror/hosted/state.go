@@ -9,9 +9,9 @@ import (
 	"sync/atomic"
 	"time"
 
-	"dray/upstream/oci"
-
 	"github.com/opencontainers/go-digest"
+
+	"dray/upstream/oci"
 )
 
 // state is what the file of a repository says.

@@ -12,12 +12,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+
 	"dray/cache/disk"
 	"dray/upstream"
 	"dray/upstream/oci"
 	"dray/upstream/upstreamtest"
-
-	"github.com/opencontainers/go-digest"
 )
 
 // What was acknowledged is there after a kill, and again after a stop in order, with nothing but the two directories.

@@ -6,9 +6,9 @@ import (
 	"fmt"
 	"net/http"
 
-	"dray/upstream/oci"
-
 	"github.com/distribution/distribution/v3/registry/auth"
+
+	"dray/upstream/oci"
 )
 
 // Principal is the caller of a request. The zero value is an anonymous one.

@@ -15,12 +15,12 @@ import (
 	"strings"
 	"time"
 
-	"dray/upstream/oci"
-
 	"github.com/distribution/distribution/v3/registry/auth"
 	_ "github.com/distribution/distribution/v3/registry/auth/htpasswd" // registers itself
 	lru "github.com/hashicorp/golang-lru/v2"
 	"golang.org/x/crypto/bcrypt"
+
+	"dray/upstream/oci"
 )
 
 // HTPasswd is the [Authenticator] of the users in a password file.

@@ -13,10 +13,10 @@ import (
 	"testing/synctest"
 	"time"
 
-	"dray/upstream/oci"
-
 	"github.com/distribution/distribution/v3/registry/auth"
 	"golang.org/x/crypto/bcrypt"
+
+	"dray/upstream/oci"
 )
 
 // hashed counts how often passwords are really checked.

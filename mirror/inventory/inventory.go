@@ -6,13 +6,13 @@ import (
 	"fmt"
 	"iter"
 
+	"github.com/opencontainers/go-digest"
+
 	"dray/cache"
 	"dray/cache/disk"
 	"dray/cache/meta"
 	"dray/mirror/admin/api"
 	"dray/upstream/oci"
-
-	"github.com/opencontainers/go-digest"
 )
 
 // Errors of this package; test for them with errors.Is.

@@ -6,11 +6,11 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/opencontainers/go-digest"
+
 	"dray/cache/disk"
 	"dray/mirror/admin/api"
 	"dray/upstream/oci"
-
-	"github.com/opencontainers/go-digest"
 )
 
 // Name is what an operator named: an image of a repository, or a digest wherever it is.

@@ -8,11 +8,11 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/opencontainers/go-digest"
+
 	"dray/cache"
 	"dray/cache/disk"
 	"dray/mirror/admin/api"
-
-	"github.com/opencontainers/go-digest"
 )
 
 // Selection says what to purge: one name, or the repositories that a pattern matches (see Images).

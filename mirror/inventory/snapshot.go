@@ -6,11 +6,11 @@ import (
 	"io"
 	"slices"
 
+	"github.com/opencontainers/go-digest"
+
 	"dray/cache/disk"
 	"dray/cache/meta"
 	"dray/upstream/oci"
-
-	"github.com/opencontainers/go-digest"
 )
 
 // place is a manifest in a repository. Without an upstream it is nobody's that is known.

@@ -7,15 +7,15 @@ import (
 	"slices"
 	"time"
 
+	lru "github.com/hashicorp/golang-lru/v2"
+	"github.com/opencontainers/go-digest"
+	"github.com/prometheus/client_golang/prometheus"
+
 	"dray/cache"
 	"dray/cache/meta"
 	"dray/mirror/flight"
 	"dray/mirror/repository"
 	"dray/upstream/oci"
-
-	lru "github.com/hashicorp/golang-lru/v2"
-	"github.com/opencontainers/go-digest"
-	"github.com/prometheus/client_golang/prometheus"
 )
 
 // Checks of what an image is built on need to know images by their layers. The index takes them

@@ -10,12 +10,12 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"dray/cache/meta"
 	"dray/mirror/repository"
 	"dray/upstream"
 	"dray/upstream/oci"
-
-	"github.com/prometheus/client_golang/prometheus"
 )
 
 // A cache hides pulls from the registry behind it, and a registry that deletes what was not pulled

@@ -10,14 +10,14 @@ import (
 	"slices"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+	"github.com/prometheus/client_golang/prometheus"
+
 	"dray/mirror/flight"
 	"dray/mirror/pipeline"
 	"dray/mirror/repository"
 	"dray/upstream"
 	"dray/upstream/oci"
-
-	"github.com/opencontainers/go-digest"
-	"github.com/prometheus/client_golang/prometheus"
 )
 
 // MediaTypeVerdict is the artifact type of a verdict that is attached to an image, and the media type of its one layer, the JSON of

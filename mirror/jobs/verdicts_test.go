@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/opencontainers/go-digest"
+
 	"dray/cache"
 	"dray/cache/disk"
 	"dray/cache/meta"
@@ -14,8 +16,6 @@ import (
 	"dray/mirror/repository"
 	"dray/upstream"
 	"dray/upstream/oci"
-
-	"github.com/opencontainers/go-digest"
 )
 
 // emptied is a registry that has lost everything, and remembers how it was asked for manifests.

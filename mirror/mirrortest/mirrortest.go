@@ -16,6 +16,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+	"github.com/prometheus/client_golang/prometheus"
+
 	"dray/cache"
 	"dray/cache/disk"
 	"dray/cache/meta"
@@ -26,9 +29,6 @@ import (
 	"dray/mirror/request"
 	"dray/mirror/route"
 	"dray/upstream/oci"
-
-	"github.com/opencontainers/go-digest"
-	"github.com/prometheus/client_golang/prometheus"
 )
 
 // Fixture is a Mirror with all that it needs.

@@ -7,10 +7,10 @@ import (
 	"net/url"
 	"sync"
 
+	"github.com/opencontainers/go-digest"
+
 	"dray/upstream"
 	"dray/upstream/oci"
-
-	"github.com/opencontainers/go-digest"
 )
 
 // Registry is an upstream in memory.

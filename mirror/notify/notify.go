@@ -16,10 +16,10 @@ import (
 	"sync"
 	"time"
 
-	"dray/mirror/pipeline/webhook"
-
 	"github.com/opencontainers/go-digest"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"dray/mirror/pipeline/webhook"
 )
 
 // MediaType of the envelopes.

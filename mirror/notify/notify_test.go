@@ -13,10 +13,10 @@ import (
 	"testing/synctest"
 	"time"
 
-	"dray/mirror/pipeline/webhook"
-
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"go.uber.org/goleak"
+
+	"dray/mirror/pipeline/webhook"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

@@ -10,10 +10,10 @@ import (
 	"slices"
 	"strings"
 
-	"dray/upstream/oci"
-
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"dray/upstream/oci"
 )
 
 // Kinds of a manifest.

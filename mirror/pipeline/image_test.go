@@ -8,9 +8,9 @@ import (
 	"io"
 	"testing"
 
-	"dray/upstream/oci"
-
 	"github.com/opencontainers/go-digest"
+
+	"dray/upstream/oci"
 )
 
 // shelf is Contents in memory.

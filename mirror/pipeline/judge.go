@@ -9,9 +9,9 @@ import (
 	"sync"
 	"time"
 
-	"dray/upstream/oci"
-
 	"golang.org/x/sync/errgroup"
+
+	"dray/upstream/oci"
 )
 
 // Subject is what is judged.

@@ -5,14 +5,14 @@ import (
 	"errors"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+	"github.com/prometheus/client_golang/prometheus"
+
 	"dray/cache/meta"
 	"dray/mirror/flight"
 	"dray/mirror/repository"
 	"dray/upstream"
 	"dray/upstream/oci"
-
-	"github.com/opencontainers/go-digest"
-	"github.com/prometheus/client_golang/prometheus"
 )
 
 // answer is a manifest on its way to a client.

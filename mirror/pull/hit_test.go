@@ -12,6 +12,10 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/opencontainers/go-digest"
+	"go.uber.org/goleak"
+
 	"dray/cache"
 	"dray/cache/meta"
 	"dray/mirror/identity"
@@ -20,10 +24,6 @@ import (
 	"dray/mirror/request"
 	"dray/mirror/route"
 	"dray/upstream/oci"
-
-	"github.com/google/go-cmp/cmp"
-	"github.com/opencontainers/go-digest"
-	"go.uber.org/goleak"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

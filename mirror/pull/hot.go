@@ -6,9 +6,9 @@ import (
 	"strings"
 	"time"
 
-	"dray/mirror/request"
-
 	lru "github.com/hashicorp/golang-lru/v2"
+
+	"dray/mirror/request"
 )
 
 // hot keeps answers that were made of facts, so that asking the same again costs one look. Nothing

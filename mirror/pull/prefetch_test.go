@@ -11,13 +11,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+
 	"dray/mirror"
 	"dray/mirror/mirrortest"
 	"dray/mirror/pull"
 	"dray/upstream"
 	"dray/upstream/oci"
-
-	"github.com/opencontainers/go-digest"
 )
 
 // gated is a source whose blobs wait, and are counted.

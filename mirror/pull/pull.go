@@ -5,6 +5,9 @@ import (
 	"log/slog"
 	"net/http"
 
+	"github.com/opencontainers/go-digest"
+	"github.com/prometheus/client_golang/prometheus"
+
 	"dray/cache"
 	"dray/cache/meta"
 	"dray/mirror/flight"
@@ -13,9 +16,6 @@ import (
 	"dray/mirror/request"
 	"dray/upstream"
 	"dray/upstream/oci"
-
-	"github.com/opencontainers/go-digest"
-	"github.com/prometheus/client_golang/prometheus"
 )
 
 // Options are what a Puller is made of.

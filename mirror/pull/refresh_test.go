@@ -8,11 +8,11 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"dray/mirror/repository"
 	"dray/upstream"
 	"dray/upstream/oci"
-
-	"github.com/google/go-cmp/cmp"
 )
 
 // asking is a Source whose questions about tags take a while, and can be made to fail.

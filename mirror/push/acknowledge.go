@@ -8,15 +8,15 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sync/errgroup"
+
 	"dray/cache"
 	"dray/mirror/gate"
 	"dray/mirror/queue"
 	"dray/mirror/repository"
 	"dray/upstream"
 	"dray/upstream/oci"
-
-	"github.com/opencontainers/go-digest"
-	"golang.org/x/sync/errgroup"
 )
 
 // gatedPush is a push that asks to pass its gate.

@@ -4,12 +4,12 @@ import (
 	"context"
 	"io"
 
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sync/errgroup"
+
 	"dray/mirror/repository"
 	"dray/upstream"
 	"dray/upstream/oci"
-
-	"github.com/opencontainers/go-digest"
-	"golang.org/x/sync/errgroup"
 )
 
 // publishBuildCache brings a build cache to where such are stored.

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"slices"
 
+	"github.com/opencontainers/go-digest"
+
 	"dray/mirror/gate"
 	"dray/mirror/notify"
 	"dray/mirror/queue"
@@ -12,8 +14,6 @@ import (
 	"dray/mirror/request"
 	"dray/upstream"
 	"dray/upstream/oci"
-
-	"github.com/opencontainers/go-digest"
 )
 
 // mayDelete refuses deletions that nobody switched on: it takes one mistake to lose what many depend on.

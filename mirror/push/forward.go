@@ -6,10 +6,10 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/opencontainers/go-digest"
+
 	"dray/mirror/gate"
 	"dray/mirror/repository"
-
-	"github.com/opencontainers/go-digest"
 )
 
 // forward is the way of one blob to an upstream. It begins with the first byte that

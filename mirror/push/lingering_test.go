@@ -10,6 +10,8 @@ import (
 	"time"
 	"weak"
 
+	"github.com/opencontainers/go-digest"
+
 	"dray/cache"
 	"dray/cache/disk"
 	"dray/cache/meta"
@@ -23,8 +25,6 @@ import (
 	"dray/mirror/route"
 	"dray/mirror/wire"
 	"dray/upstream"
-
-	"github.com/opencontainers/go-digest"
 )
 
 // unasked is an upstream that no request reaches.

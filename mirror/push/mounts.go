@@ -4,9 +4,9 @@ import (
 	"sync"
 	"time"
 
-	"dray/mirror/repository"
-
 	lru "github.com/hashicorp/golang-lru/v2"
+
+	"dray/mirror/repository"
 )
 
 // A mount makes a blob of one repository visible in another one of the same registry, so that its bytes are not sent

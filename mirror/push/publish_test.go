@@ -7,11 +7,11 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"github.com/opencontainers/go-digest"
+
 	"dray/mirror/mirrortest"
 	"dray/upstream"
 	"dray/upstream/oci"
-
-	"github.com/opencontainers/go-digest"
 )
 
 // strict is a registry that takes no manifest before its blobs, and writes down what it is sent.

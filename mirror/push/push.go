@@ -3,12 +3,12 @@ package push
 import (
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"dray/mirror/flight"
 	"dray/mirror/gate"
 	"dray/mirror/repository"
 	"dray/upstream"
-
-	"github.com/prometheus/client_golang/prometheus"
 )
 
 // Pusher handles the requests that write.

@@ -7,12 +7,12 @@ import (
 	"fmt"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"dray/cache"
 	"dray/mirror/gate"
 	"dray/mirror/repository"
 	"dray/upstream"
-
-	"golang.org/x/sync/errgroup"
 )
 
 // recover takes over the uploads and staged blobs of a former process. What has expired meanwhile, or belongs to no upstream any

@@ -6,12 +6,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+
 	"dray/mirror"
 	"dray/mirror/mirrortest"
 	"dray/upstream"
 	"dray/upstream/oci"
-
-	"github.com/opencontainers/go-digest"
 )
 
 // away is a registry that takes no blob while it is away.

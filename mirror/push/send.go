@@ -4,14 +4,14 @@ import (
 	"context"
 	"io"
 
+	"github.com/opencontainers/go-digest"
+	"github.com/prometheus/client_golang/prometheus"
+
 	"dray/mirror/flight"
 	"dray/mirror/gate"
 	"dray/mirror/pipeline"
 	"dray/mirror/repository"
 	"dray/upstream"
-
-	"github.com/opencontainers/go-digest"
-	"github.com/prometheus/client_golang/prometheus"
 )
 
 // sender brings blobs to their upstream: while a client sends them, from the local copy, or by a

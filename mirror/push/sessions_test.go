@@ -9,11 +9,11 @@ import (
 	"testing/synctest"
 	"time"
 
-	"dray/mirror"
-	"dray/mirror/mirrortest"
-
 	"github.com/opencontainers/go-digest"
 	"go.uber.org/goleak"
+
+	"dray/mirror"
+	"dray/mirror/mirrortest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

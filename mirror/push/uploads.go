@@ -9,13 +9,13 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+
 	"dray/cache"
 	"dray/mirror/repository"
 	"dray/mirror/request"
 	"dray/upstream"
 	"dray/upstream/oci"
-
-	"github.com/opencontainers/go-digest"
 )
 
 // StartUpload opens a session, mounts a blob, or takes a whole blob in one request

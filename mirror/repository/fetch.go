@@ -8,11 +8,11 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+
 	"dray/cache"
 	"dray/upstream"
 	"dray/upstream/oci"
-
-	"github.com/opencontainers/go-digest"
 )
 
 // Fetch is how the cache gets a blob of a repository from the upstream. Whoever joins the fetch

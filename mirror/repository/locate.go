@@ -4,10 +4,10 @@ import (
 	"context"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+
 	"dray/upstream"
 	"dray/upstream/oci"
-
-	"github.com/opencontainers/go-digest"
 )
 
 // Need is what the caller of [Repo.LocateBlob] or [Repo.LocateManifest] wants to do with content.

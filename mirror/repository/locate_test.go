@@ -9,6 +9,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+	"go.uber.org/goleak"
+
 	"dray/cache"
 	"dray/cache/disk"
 	"dray/cache/meta"
@@ -17,9 +20,6 @@ import (
 	"dray/mirror/queue"
 	"dray/upstream"
 	"dray/upstream/oci"
-
-	"github.com/opencontainers/go-digest"
-	"go.uber.org/goleak"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

@@ -3,12 +3,12 @@ package repository
 import (
 	"context"
 
+	"github.com/opencontainers/go-digest"
+
 	"dray/cache"
 	"dray/cache/meta"
 	"dray/upstream"
 	"dray/upstream/oci"
-
-	"github.com/opencontainers/go-digest"
 )
 
 // PushedAccept is the Accept key of a fact about a tag that a push recorded. It holds for every

@@ -8,16 +8,16 @@ import (
 	"strings"
 	"time"
 
+	lru "github.com/hashicorp/golang-lru/v2"
+	"github.com/opencontainers/go-digest"
+	"github.com/prometheus/client_golang/prometheus"
+
 	"dray/cache"
 	"dray/cache/meta"
 	"dray/mirror/flight"
 	"dray/mirror/queue"
 	"dray/upstream"
 	"dray/upstream/oci"
-
-	lru "github.com/hashicorp/golang-lru/v2"
-	"github.com/opencontainers/go-digest"
-	"github.com/prometheus/client_golang/prometheus"
 )
 
 // Options are what a Store is made of.

@@ -4,10 +4,10 @@ import (
 	"context"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+
 	"dray/cache/meta"
 	"dray/upstream/oci"
-
-	"github.com/opencontainers/go-digest"
 )
 
 // octetStream is the media type of a blob of which no manifest says more.

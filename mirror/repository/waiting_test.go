@@ -5,9 +5,9 @@ import (
 	"testing"
 	"time"
 
-	"dray/upstream/oci"
-
 	"github.com/opencontainers/go-digest"
+
+	"dray/upstream/oci"
 )
 
 // manifestOf makes a manifest of n bytes that describes another one, or none.

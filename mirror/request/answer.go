@@ -8,11 +8,11 @@ import (
 	"net/url"
 	"strconv"
 
+	"github.com/opencontainers/go-digest"
+
 	"dray/mirror/repository"
 	"dray/mirror/wire"
 	"dray/upstream/oci"
-
-	"github.com/opencontainers/go-digest"
 )
 
 // Immutable is what a cache may think of an answer by digest.

@@ -9,9 +9,9 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"dray/mirror/mirrortest"
-
 	"github.com/opencontainers/go-digest"
+
+	"dray/mirror/mirrortest"
 )
 
 // kernelConn counts the bytes that net/http hands to the connection as a file.

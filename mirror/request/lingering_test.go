@@ -11,12 +11,12 @@ import (
 	"testing"
 	"weak"
 
+	"github.com/opencontainers/go-digest"
+	"go.uber.org/goleak"
+
 	"dray/mirror/mirrortest"
 	"dray/upstream"
 	"dray/upstream/oci"
-
-	"github.com/opencontainers/go-digest"
-	"go.uber.org/goleak"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

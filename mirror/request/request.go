@@ -6,14 +6,14 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+
 	"dray/mirror/identity"
 	"dray/mirror/notify"
 	"dray/mirror/repository"
 	"dray/mirror/route"
 	"dray/mirror/wire"
 	"dray/upstream/oci"
-
-	"github.com/opencontainers/go-digest"
 )
 
 // Listener is what a request needs to know of the listener that it came through.

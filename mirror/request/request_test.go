@@ -9,6 +9,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+
 	"dray/mirror"
 	"dray/mirror/mirrortest"
 	"dray/mirror/repository"
@@ -16,8 +18,6 @@ import (
 	"dray/mirror/route"
 	"dray/mirror/wire"
 	"dray/upstream/oci"
-
-	"github.com/opencontainers/go-digest"
 )
 
 // A location has the form that the client chose for the repository, and leads back to where the

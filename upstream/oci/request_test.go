@@ -8,10 +8,10 @@ import (
 	"strings"
 	"testing"
 
-	"dray/upstream/oci"
-
 	"github.com/google/go-cmp/cmp"
 	"github.com/opencontainers/go-digest"
+
+	"dray/upstream/oci"
 )
 
 const hex64 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"

@@ -7,12 +7,12 @@ import (
 	"net/url"
 	"strconv"
 
+	"github.com/spf13/cobra"
+
 	"dray/cmd/dray/config"
 	"dray/cmd/dray/usage"
 	"dray/mirror/admin/api"
 	"dray/upstream/oci"
-
-	"github.com/spf13/cobra"
 )
 
 func evictCommand(in Options) *cobra.Command {

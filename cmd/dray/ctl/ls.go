@@ -10,11 +10,11 @@ import (
 	"strings"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"dray/cmd/dray/usage"
 	"dray/mirror/admin/api"
 	"dray/upstream/oci"
-
-	"github.com/spf13/cobra"
 )
 
 func lsCommand(in Options) *cobra.Command {

@@ -14,11 +14,11 @@ import (
 	"strings"
 	"text/tabwriter"
 
+	"github.com/spf13/cobra"
+
 	"dray/cmd/dray/config"
 	"dray/cmd/dray/usage"
 	"dray/mirror/admin/api"
-
-	"github.com/spf13/cobra"
 )
 
 // ErrUnreachable says that no dray answers where its admin listener should be.

@@ -13,11 +13,11 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"dray/cmd/dray/config"
 	"dray/mirror/admin"
 	"dray/mirror/admin/api"
-
-	"github.com/prometheus/client_golang/prometheus"
 )
 
 // write puts a configuration into a new directory and returns its path.

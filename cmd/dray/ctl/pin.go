@@ -5,11 +5,11 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/spf13/cobra"
+
 	"dray/cmd/dray/usage"
 	"dray/mirror/admin/api"
 	"dray/upstream/oci"
-
-	"github.com/spf13/cobra"
 )
 
 func pinCommand(in Options) *cobra.Command {

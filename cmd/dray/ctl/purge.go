@@ -6,11 +6,11 @@ import (
 	"io"
 	"strings"
 
+	"github.com/spf13/cobra"
+
 	"dray/cmd/dray/usage"
 	"dray/mirror/admin/api"
 	"dray/upstream/oci"
-
-	"github.com/spf13/cobra"
 )
 
 func purgeCommand(in Options) *cobra.Command {

@@ -8,10 +8,10 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"dray/cmd/dray/usage"
 	"dray/mirror/admin/api"
-
-	"github.com/spf13/cobra"
 )
 
 func queueCommand(in Options) *cobra.Command {

@@ -7,10 +7,10 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/spf13/cobra"
+
 	"dray/cmd/dray/usage"
 	"dray/mirror/admin/api"
-
-	"github.com/spf13/cobra"
 )
 
 func statsCommand(in Options) *cobra.Command {

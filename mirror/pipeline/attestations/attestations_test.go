@@ -5,9 +5,9 @@ import (
 	"strings"
 	"testing"
 
-	"dray/mirror/pipeline"
-
 	"github.com/opencontainers/go-digest"
+
+	"dray/mirror/pipeline"
 )
 
 const (

@@ -13,13 +13,13 @@ import (
 	"slices"
 	"strings"
 
-	"dray/mirror/pattern"
-	"dray/mirror/pipeline"
-	"dray/mirror/pipeline/attestations"
-
 	"github.com/distribution/reference"
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"dray/mirror/pattern"
+	"dray/mirror/pipeline"
+	"dray/mirror/pipeline/attestations"
 )
 
 // Name of the stage.

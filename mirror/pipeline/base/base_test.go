@@ -8,10 +8,10 @@ import (
 	"strings"
 	"testing"
 
-	"dray/mirror/pipeline"
-
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"dray/mirror/pipeline"
 )
 
 // shelf is a catalogue.

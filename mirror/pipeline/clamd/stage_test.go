@@ -14,9 +14,9 @@ import (
 	"testing"
 	"time"
 
-	"dray/mirror/pipeline"
-
 	"go.uber.org/goleak"
+
+	"dray/mirror/pipeline"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

@@ -11,10 +11,10 @@ import (
 	"os"
 	"path"
 
-	"dray/upstream/oci"
-
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"dray/upstream/oci"
 )
 
 // maxDocument is the longest document of a layout or an archive that is read, in bytes.

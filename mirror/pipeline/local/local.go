@@ -7,10 +7,10 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/opencontainers/go-digest"
+
 	"dray/mirror/pipeline"
 	"dray/upstream/oci"
-
-	"github.com/opencontainers/go-digest"
 )
 
 // ErrNotFound says that a layout or an archive lacks what it, or somebody, names.

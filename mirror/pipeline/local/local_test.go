@@ -11,9 +11,9 @@ import (
 	"strings"
 	"testing"
 
-	"dray/upstream/oci"
-
 	"github.com/opencontainers/go-digest"
+
+	"dray/upstream/oci"
 )
 
 // entries are a tar file of names and contents; a content that begins with "->" is a symbolic link.

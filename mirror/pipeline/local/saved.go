@@ -5,11 +5,11 @@ import (
 	"errors"
 	"fmt"
 
-	"dray/upstream/oci"
-
 	"github.com/opencontainers/go-digest"
 	specs "github.com/opencontainers/image-spec/specs-go"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"dray/upstream/oci"
 )
 
 // savedFile is what lists the images in the old form of docker save (moby, image/spec/v1.2.md, "Combined Image JSON + Filesystem Changeset Format").

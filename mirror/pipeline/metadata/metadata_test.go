@@ -4,9 +4,9 @@ import (
 	"strings"
 	"testing"
 
-	"dray/mirror/pipeline"
-
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"dray/mirror/pipeline"
 )
 
 const source = "org.opencontainers.image.source"

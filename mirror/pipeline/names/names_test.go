@@ -7,9 +7,9 @@ import (
 	"strings"
 	"testing"
 
-	"dray/mirror/pipeline"
-
 	"github.com/opencontainers/go-digest"
+
+	"dray/mirror/pipeline"
 )
 
 func rules(t *testing.T, c Config, n pipeline.Name) string {

@@ -13,10 +13,10 @@ import (
 	"fmt"
 	"strings"
 
-	"dray/mirror/pipeline"
-
 	"cel.dev/cel-go/cel"
 	"cel.dev/cel-go/ext"
+
+	"dray/mirror/pipeline"
 )
 
 // Name of the stage.

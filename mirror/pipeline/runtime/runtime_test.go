@@ -3,17 +3,16 @@ package runtime
 import (
 	"archive/tar"
 	"bytes"
+	"context"
+	"fmt"
 	"io"
 	"strings"
 	"testing"
 
+	"github.com/opencontainers/go-digest"
+
 	"dray/mirror/pipeline"
 	"dray/upstream/oci"
-
-	"context"
-	"fmt"
-
-	"github.com/opencontainers/go-digest"
 )
 
 // contents are the blobs of an image that a test makes.

@@ -8,11 +8,11 @@ import (
 	"os"
 	"path/filepath"
 
-	"dray/mirror/pipeline"
-	"dray/upstream/oci"
-
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"dray/mirror/pipeline"
+	"dray/upstream/oci"
 )
 
 // writer writes an image layout (image-spec, "OCI Image Layout Specification").

@@ -12,12 +12,12 @@ import (
 	"testing"
 	"time"
 
-	"dray/mirror/pipeline"
-	"dray/upstream/oci"
-
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/validate"
 	"github.com/opencontainers/go-digest"
+
+	"dray/mirror/pipeline"
+	"dray/upstream/oci"
 )
 
 // contents are blobs by digest.
