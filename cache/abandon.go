@@ -21,7 +21,8 @@ type Abandon struct {
 	Grace time.Duration
 }
 
-// worth says whether a fetch of length bytes (-1: not known) of which some have arrived is finished for nobody.
+// worth says whether a fetch of length bytes (-1: not known) of which some have arrived is finished
+// for nobody.
 func (a *Abandon) worth(length, arrived int64) bool {
 	switch {
 	case max(length, arrived) <= a.StopAbove:

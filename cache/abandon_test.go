@@ -121,7 +121,8 @@ func TestAbandonedTakenOver(t *testing.T) {
 	})
 }
 
-// TestAbandonedAnew has a reader come after the end, who starts from the beginning and notices nothing.
+// TestAbandonedAnew has a reader come after the end, who starts from the beginning and notices
+// nothing.
 func TestAbandonedAnew(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, _ := cachetest.Start(t, cache.Options{Abandon: cache.Abandon{StopAbove: 1}}, disk.Options{})

@@ -21,7 +21,8 @@ type Options struct {
 	MemoryBytes int64
 	// StallTimeout ends a request to an origin that gives nothing for so long. Zero means 30 s.
 	StallTimeout time.Duration
-	// MaxResumes bounds how often one fetch is continued after its origin broke, counted anew when it has got 32 MiB since. Zero means 5.
+	// MaxResumes bounds how often one fetch is continued after its origin broke, counted anew when
+	// it has got 32 MiB since. Zero means 5.
 	MaxResumes int
 	// Abandon says what becomes of a fetch whose readers have all left.
 	Abandon Abandon
@@ -103,7 +104,8 @@ func (c *Cache) Open(ctx context.Context, b Blob, origin Origin) (*Reader, error
 // maxLooks bounds how often Open looks on disk for what a flight has just put there.
 const maxLooks = 3
 
-// OpenHeld is Open for a blob that must come from here: it returns ErrNotFound where neither memory nor disk holds it.
+// OpenHeld is Open for a blob that must come from here: it returns ErrNotFound where neither memory
+// nor disk holds it.
 func (c *Cache) OpenHeld(ctx context.Context, d digest.Digest) (*Reader, error) {
 	none := func(context.Context, int64) (Stream, error) { return Stream{}, ErrNotFound }
 	if p, ok := c.memory.get(d); ok {
@@ -124,8 +126,8 @@ func (c *Cache) Stat(d digest.Digest) (size int64, ok bool) {
 	return c.disk.Stat(d)
 }
 
-// Keep keeps a blob that is on disk from being evicted until release is called, and returns once it is on stable storage.
-// It returns ErrNotFound when the disk does not hold it; see [disk.Dir.Keep].
+// Keep keeps a blob that is on disk from being evicted until release is called, and returns once it
+// is on stable storage. It returns ErrNotFound when the disk does not hold it; see [disk.Dir.Keep].
 func (c *Cache) Keep(ctx context.Context, d digest.Digest) (release func(), err error) {
 	return c.disk.Keep(ctx, d)
 }

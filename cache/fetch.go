@@ -166,7 +166,8 @@ func (f *fetch) readBody(p []byte) (int, error) {
 	return f.answer.read(p, patience)
 }
 
-// resumeGain is how many bytes make up for what broke before them: over a bad line a large blob breaks more often than a small one.
+// resumeGain is how many bytes make up for what broke before them: over a bad line a large blob
+// breaks more often than a small one.
 const resumeGain = 32 << 20
 
 // resume continues a broken fetch at off, or returns why it cannot.

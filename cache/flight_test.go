@@ -55,7 +55,8 @@ func TestLookAgain(t *testing.T) {
 	}
 }
 
-// TestAhead: a fetch that was begun ahead is that of the first reader who joins it, and counts as no opening; the next one shares it.
+// TestAhead: a fetch that was begun ahead is that of the first reader who joins it, and counts as
+// no opening; the next one shares it.
 func TestAhead(t *testing.T) {
 	c := running(t)
 	p := []byte("fetched before anybody asks")

@@ -6,7 +6,8 @@ import (
 	"testing"
 )
 
-// TestArrive has bytes arrive in any order, and compares what readers may have with a map of single bytes.
+// TestArrive has bytes arrive in any order, and compares what readers may have with a map of single
+// bytes.
 func TestArrive(t *testing.T) {
 	for seed := range uint64(200) {
 		rnd := rand.New(rand.NewPCG(seed, 1))

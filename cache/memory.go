@@ -85,8 +85,8 @@ type objects struct {
 	memory *memory
 }
 
-// Put keeps a small object in memory and on disk. It returns ErrCorrupt, ErrSize or
-// ErrDigest when p is not b; a disk that cannot take it is only counted. p must not be changed afterwards.
+// Put keeps a small object in memory and on disk. It returns ErrCorrupt, ErrSize or ErrDigest when
+// p is not b; a disk that cannot take it is only counted. p must not be changed afterwards.
 func (o *objects) Put(ctx context.Context, b Blob, p []byte) error {
 	if err := verify(b, p); err != nil {
 		return fmt.Errorf("put %s: %w", b.Digest, err)
@@ -121,8 +121,8 @@ func (o *objects) store(ctx context.Context, d digest.Digest, p []byte) *localEr
 	return nil
 }
 
-// Bytes returns a small object from memory or disk, verified. It returns ErrNotFound,
-// also when the disk fails, and ErrTooLarge when it is longer than maxBytes. The bytes must not be changed.
+// Bytes returns a small object from memory or disk, verified. It returns ErrNotFound, also when the
+// disk fails, and ErrTooLarge when it is longer than maxBytes. The bytes must not be changed.
 func (o *objects) Bytes(ctx context.Context, d digest.Digest, maxBytes int64) ([]byte, error) {
 	if p, ok := o.memory.get(d); ok {
 		if int64(len(p)) > maxBytes {

@@ -17,8 +17,8 @@ type Blob struct {
 	Via string
 	// Split says how a large blob is fetched in several parts at once; nil: never.
 	Split *Split
-	// Ahead says that the caller does not read, and fetches for those who come. It counts as no opening, and who joins its fetch first
-	// has [SourceOrigin], as if they had begun it.
+	// Ahead says that the caller does not read, and fetches for those who come. It counts as no
+	// opening, and who joins its fetch first has [SourceOrigin], as if they had begun it.
 	Ahead bool
 }
 

@@ -9,7 +9,8 @@ import (
 	"dray/cache/disk"
 )
 
-// TestPeekAndPurge: who looks after the cache leaves no trace by looking, and what is purged is nowhere.
+// TestPeekAndPurge: who looks after the cache leaves no trace by looking, and what is purged is
+// nowhere.
 func TestPeekAndPurge(t *testing.T) {
 	dir, err := disk.Open(disk.Options{Path: t.TempDir()})
 	if err != nil {

@@ -259,8 +259,8 @@ func (r *Reader) Seek(offset int64, whence int) (int64, error) {
 	return offset, nil
 }
 
-// Wait returns when the fetch behind the reader has ended, with its error if it failed. Where Source
-// is SourceDirect nothing is fetched before it is read, and Wait returns at once.
+// Wait returns when the fetch behind the reader has ended, with its error if it failed. Where
+// Source is SourceDirect nothing is fetched before it is read, and Wait returns at once.
 func (r *Reader) Wait() error {
 	at, _ := r.now()
 	return at.verdict(r.ctx)

@@ -9,7 +9,8 @@ import (
 	"dray/cache/disk"
 )
 
-// bufferSize of one read from an origin: pieces of this size end up in large folios of the page cache.
+// bufferSize of one read from an origin: pieces of this size end up in large folios of the page
+// cache.
 const bufferSize = 256 << 10
 
 // resources are what all parts of a cache share.

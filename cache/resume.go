@@ -8,7 +8,8 @@ import (
 	"dray/cache/disk"
 )
 
-// Kept is what a former process received under a key: an upload that can be written on, or the blob that it became.
+// Kept is what a former process received under a key: an upload that can be written on, or the blob
+// that it became.
 type Kept struct {
 	Key  string
 	Note []byte
@@ -27,8 +28,8 @@ func (k Kept) Close() error {
 	return k.Blob.Close()
 }
 
-// ReceiveKept is Receive of an upload that outlives the process: the next one gets it by Recover, with its note, whether
-// this one ends in order or not. See [disk.Dir.CreateKept] about the key.
+// ReceiveKept is Receive of an upload that outlives the process: the next one gets it by Recover,
+// with its note, whether this one ends in order or not. See [disk.Dir.CreateKept] about the key.
 func (c *Cache) ReceiveKept(ctx context.Context, key string, note []byte) (*Upload, error) {
 	in, err := c.disk.CreateKept(ctx, key, note)
 	if err != nil {
@@ -65,8 +66,9 @@ func (b *KeptBlob) Close() error { return b.disk.Forget(b.key) }
 // Suspend leaves the keeping to the next process.
 func (b *KeptBlob) Suspend() error { return nil }
 
-// Suspend ends the use of an upload by this process. One that was received under a key is left to the next process,
-// whether it is committed or not; any other is closed. Followers of an upload that is not committed get ErrClosed.
+// Suspend ends the use of an upload by this process. One that was received under a key is left to
+// the next process, whether it is committed or not; any other is closed. Followers of an upload
+// that is not committed get ErrClosed.
 func (u *Upload) Suspend() error {
 	if u.key == "" {
 		return u.Close()

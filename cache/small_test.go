@@ -245,7 +245,8 @@ func TestStall(t *testing.T) {
 	})
 }
 
-// TestStallAmidWhatIsSkipped resumes at an origin that sends all again, which takes far longer than the timeout.
+// TestStallAmidWhatIsSkipped resumes at an origin that sends all again, which takes far longer than
+// the timeout.
 func TestStallAmidWhatIsSkipped(t *testing.T) {
 	p := cachetest.Random(47, 100_000)
 	for name, c := range map[string]struct {

@@ -210,7 +210,8 @@ func TestSplitSurvives(t *testing.T) {
 	}
 }
 
-// TestSplitAllRefused has each stream beside the first one refused once, and then all the rest asked for at once.
+// TestSplitAllRefused has each stream beside the first one refused once, and then all the rest
+// asked for at once.
 func TestSplitAllRefused(t *testing.T) {
 	for _, readers := range []int{1, 16} {
 		slots := cache.NewSlots(16)
@@ -351,7 +352,8 @@ func TestSplitFarReader(t *testing.T) {
 	})
 }
 
-// TestSplitWishes fetches next what a reader waits for, far outside of the window, but nothing else there.
+// TestSplitWishes fetches next what a reader waits for, far outside of the window, but nothing else
+// there.
 func TestSplitWishes(t *testing.T) {
 	bubble(t, disk.Options{}, func(t *testing.T, c *cache.Cache) {
 		gate := make(chan struct{})
@@ -455,7 +457,8 @@ func TestSplitStops(t *testing.T) {
 	})
 }
 
-// TestSplitRatio measures, on the clock of a bubble, how much sooner a blob is whole where each connection is slow.
+// TestSplitRatio measures, on the clock of a bubble, how much sooner a blob is whole where each
+// connection is slow.
 func TestSplitRatio(t *testing.T) {
 	bubble(t, disk.Options{}, func(t *testing.T, c *cache.Cache) {
 		took := map[int]time.Duration{}
@@ -493,7 +496,8 @@ func TestSplitMemory(t *testing.T) {
 	}
 }
 
-// BenchmarkSplit compares one stream with several: where each connection is slow, and where nothing is.
+// BenchmarkSplit compares one stream with several: where each connection is slow, and where nothing
+// is.
 func BenchmarkSplit(b *testing.B) {
 	const blob = 64 << 20
 	for _, pace := range []int64{64 << 20, 0} {

@@ -9,7 +9,8 @@ import (
 )
 
 const (
-	// togetherEvery bounds how often a use of the same blobs is counted: eviction tells seldom from often, not often from always.
+	// togetherEvery bounds how often a use of the same blobs is counted: eviction tells seldom from
+	// often, not often from always.
 	togetherEvery = time.Minute
 	// togetherHeads is how many heads are remembered as counted.
 	togetherHeads = 8192
@@ -38,9 +39,10 @@ func (t *together) due(head digest.Digest, now time.Time) bool {
 	return true
 }
 
-// Used says that a client was given head, from wherever, and is going to need the members. What of them is on disk then
-// counts as asked for, so that they are evicted neither before their head, because this client has some of them from elsewhere,
-// nor after it, because it was always sent from memory. members is asked for at most once a minute for each head.
+// Used says that a client was given head, from wherever, and is going to need the members. What of
+// them is on disk then counts as asked for, so that they are evicted neither before their head,
+// because this client has some of them from elsewhere, nor after it, because it was always sent
+// from memory. members is asked for at most once a minute for each head.
 func (t *together) Used(head digest.Digest, members func() []digest.Digest) {
 	if t.due(head, time.Now()) {
 		t.disk.Use(append(members(), head)...)

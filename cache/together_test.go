@@ -13,8 +13,8 @@ import (
 	"dray/cache/disk"
 )
 
-// TestUsedTogether lets others drive out the layers of an image whose manifest clients get from memory again and again, and
-// those of one that nobody asks for.
+// TestUsedTogether lets others drive out the layers of an image whose manifest clients get from
+// memory again and again, and those of one that nobody asks for.
 func TestUsedTogether(t *testing.T) {
 	bubble(t, disk.Options{MaxBytes: 24 << 20}, func(t *testing.T, c *cache.Cache) {
 		put := func(seed byte, n int) digest.Digest {

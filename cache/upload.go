@@ -89,9 +89,9 @@ func (u *Upload) open() error {
 // Size returns the number of bytes received.
 func (u *Upload) Size() int64 { return u.in.Size() }
 
-// Follow returns a reader from byte 0. It receives all but the newest byte as they
-// arrive, and the rest and io.EOF after Commit; after a failed Commit or Abort, the error. It may be
-// called at any time before Close, also after Commit. Its Close may be called during a Read.
+// Follow returns a reader from byte 0. It receives all but the newest byte as they arrive, and the
+// rest and io.EOF after Commit; after a failed Commit or Abort, the error. It may be called at any
+// time before Close, also after Commit. Its Close may be called during a Read.
 func (u *Upload) Follow() io.ReadCloser {
 	f := &follower{file: u.file}
 	f.ctx, f.cancel = context.WithCancelCause(context.Background())
@@ -101,9 +101,9 @@ func (u *Upload) Follow() io.ReadCloser {
 	return f
 }
 
-// Commit verifies the digest and publishes the blob, which stays pinned until Close.
-// When it fails with ErrCorrupt or because of the disk, nothing is published and the upload is over.
-// When ctx ends first it may be called again.
+// Commit verifies the digest and publishes the blob, which stays pinned until Close. When it fails
+// with ErrCorrupt or because of the disk, nothing is published and the upload is over. When ctx
+// ends first it may be called again.
 func (u *Upload) Commit(ctx context.Context, d digest.Digest) (Blob, error) {
 	if err := u.open(); err != nil {
 		return Blob{}, err

@@ -22,8 +22,8 @@ type Listener struct {
 	Mirror *Mirror
 	// CopyFiles sends files by copying them through this process, and not by sendfile.
 	CopyFiles bool
-	// AccessLog gets a line for each request; nil: none does. Those of pushes, and of what went wrong here, go the way of
-	// all that the Mirror logs, since this one may be late.
+	// AccessLog gets a line for each request; nil: none does. Those of pushes, and of what went
+	// wrong here, go the way of all that the Mirror logs, since this one may be late.
 	AccessLog slog.Handler
 }
 

@@ -42,7 +42,8 @@ type Options struct {
 	// because clients pull it here, so that the upstream does not take it for unused, by the
 	// name of the upstream. 0: there are none.
 	KeepAlive map[string]time.Duration
-	// Queue takes the pushes to upstreams that acknowledge locally, and calls Forward for them; nil where there are none.
+	// Queue takes the pushes to upstreams that acknowledge locally, and calls Forward for them; nil
+	// where there are none.
 	Queue *queue.Queue
 	// OnPull, when not nil, is called once for each manifest that a client got by GET.
 	OnPull func(r repository.Repo, reference string)
@@ -55,7 +56,8 @@ type Options struct {
 	UploadExpiry time.Duration
 	// MaxUploadsPerClient bounds open uploads; 0 is no bound.
 	MaxUploadsPerClient int
-	// MaxUploadBytesPerClient bounds the bytes of open uploads and of blobs whose manifest has not been forwarded; 0 is no bound.
+	// MaxUploadBytesPerClient bounds the bytes of open uploads and of blobs whose manifest has not
+	// been forwarded; 0 is no bound.
 	MaxUploadBytesPerClient int64
 	// ClientStall disconnects a client that neither sends nor takes a byte for so long;
 	// 0 means 2 minutes.
@@ -86,7 +88,8 @@ type Mirror struct {
 // judgeWithin bounds the work on one verdict, which goes on when the client has been answered.
 const judgeWithin = time.Hour
 
-// New puts a Mirror together, with the uploads that a former process left in the cache. It starts nothing.
+// New puts a Mirror together, with the uploads that a former process left in the cache. It starts
+// nothing.
 func New(o Options) (*Mirror, error) {
 	m := &Mirror{
 		tasks: flight.NewTasks(), log: cmp.Or(o.Logger, slog.New(slog.DiscardHandler)), expiry: cmp.Or(o.UploadExpiry, time.Hour),
@@ -118,8 +121,9 @@ func New(o Options) (*Mirror, error) {
 	return m, nil
 }
 
-// Run goes on with what a former process received, and drops uploads that nobody continues until ctx ends; then it ends
-// everything that the Mirror does in the background and waits for it. Uploads are left to the next process.
+// Run goes on with what a former process received, and drops uploads that nobody continues until
+// ctx ends; then it ends everything that the Mirror does in the background and waits for it.
+// Uploads are left to the next process.
 func (m *Mirror) Run(ctx context.Context) error {
 	for _, job := range []func(context.Context){m.push.Recover, m.keepAlive.Run, m.verdicts.Run, m.bases.Run} {
 		m.tasks.Start(job)

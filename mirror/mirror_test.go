@@ -71,7 +71,8 @@ func TestFactsFlushed(t *testing.T) {
 	h.Want(404, "GET", "/v2/team/other/blobs/"+digest.FromBytes(layer).String(), nil)
 }
 
-// A disk that fails makes pulls pass through, and pushes fail with a reason; once it works again, so does the cache.
+// A disk that fails makes pulls pass through, and pushes fail with a reason; once it works again,
+// so does the cache.
 func TestDiskFails(t *testing.T) {
 	layer := bytes.Repeat([]byte("layer"), 300_000)
 	for _, op := range []disk.Op{disk.OpCreate, disk.OpWrite, disk.OpPublish, disk.OpOpen, disk.OpRead} {
@@ -120,8 +121,8 @@ func TestClientLeaves(t *testing.T) {
 	h.Want(200, "GET", "/v2/team/app/manifests/v1", nil)
 }
 
-// FuzzListener: whatever a stranger sends, the answer has a status and says which API it is of, an error is one of the
-// protocol, and nothing is published.
+// FuzzListener: whatever a stranger sends, the answer has a status and says which API it is of, an
+// error is one of the protocol, and nothing is published.
 func FuzzListener(f *testing.F) {
 	f.Add("GET", "/v2/team/app/manifests/v1", "", "bytes=0-1", "*/*", "")
 	f.Add("PUT", "/v2/team/app/manifests/v1", "digest=x", "", "application/vnd.oci.image.index.v1+json", `{"schemaVersion":2,"manifests":[]}`)

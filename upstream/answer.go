@@ -9,14 +9,15 @@ import (
 	"time"
 )
 
-// answerTimeout bounds the reading of everything that is not a blob: manifests, lists, the texts of errors. Blobs have
-// no limit here, because only whoever wants the bytes knows how long to wait for them.
+// answerTimeout bounds the reading of everything that is not a blob: manifests, lists, the texts of
+// errors. Blobs have no limit here, because only whoever wants the bytes knows how long to wait for
+// them.
 const answerTimeout = 20 * time.Second
 
 var errStalled = errors.New("the answer stopped")
 
-// answer is the body of an answer together with the request behind it, so that a reader is not at the mercy of a
-// connection that stays open and silent.
+// answer is the body of an answer together with the request behind it, so that a reader is not at
+// the mercy of a connection that stays open and silent.
 type answer struct {
 	io.ReadCloser
 	cancel  context.CancelFunc

@@ -14,9 +14,10 @@ const (
 	lastPause  = 5 * time.Second
 )
 
-// pause is how long to wait after the n-th failure (from 0): what the registry asked for, else twice as long each time,
-// and spread by up to a half so that those who failed together do not come back together.
-// Where a Limiter has taken note of the failure, the pause is one for all, and made there.
+// pause is how long to wait after the n-th failure (from 0): what the registry asked for, else
+// twice as long each time, and spread by up to a half so that those who failed together do not come
+// back together. Where a Limiter has taken note of the failure, the pause is one for all, and made
+// there.
 func pause(n int, err error) time.Duration {
 	if errors.Is(err, errPaced) {
 		return 0

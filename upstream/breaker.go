@@ -18,22 +18,25 @@ import (
 type BreakerOptions struct {
 	// Name is the upstream in messages and metrics.
 	Name string
-	// Threshold is how many failures in a row it takes to refuse callers who have nothing else. 0 means 5.
+	// Threshold is how many failures in a row it takes to refuse callers who have nothing else. 0
+	// means 5.
 	Threshold int
-	// Lasting is for how long they must have failed, so that a short burst of failures is absorbed by repeating, however
-	// many callers meet it. 0 means that the number is enough.
+	// Lasting is for how long they must have failed, so that a short burst of failures is absorbed
+	// by repeating, however many callers meet it. 0 means that the number is enough.
 	Lasting time.Duration
 	// Probe is the time from a failure to the next attempt that is let through. 0 means 5 s.
 	Probe time.Duration
 }
 
-// Breaker spares an upstream that does not answer, and its callers the waiting. Failures are ErrUnreachable and answers
-// of 500 and above; anything else that the upstream says closes it. The storage that a registry redirects to is judged by
-// itself: while it is down, blobs are refused and nothing else.
+// Breaker spares an upstream that does not answer, and its callers the waiting. Failures are
+// ErrUnreachable and answers of 500 and above; anything else that the upstream says closes it. The
+// storage that a registry redirects to is judged by itself: while it is down, blobs are refused and
+// nothing else.
 //
-// Two kinds of callers share what it learns. Those who need the answer (Source, Sink) are refused from the Threshold on.
-// Those who hold an older answer (Held) are refused after one failure, because asking costs them time and gains little.
-// Either way one attempt at a time is let through once in a Probe.
+// Two kinds of callers share what it learns. Those who need the answer (Source, Sink) are refused
+// from the Threshold on. Those who hold an older answer (Held) are refused after one failure,
+// because asking costs them time and gains little. Either way one attempt at a time is let through
+// once in a Probe.
 type Breaker struct {
 	o      BreakerOptions
 	opened prometheus.Counter
@@ -52,11 +55,13 @@ type circuit struct {
 	probing  bool
 }
 
-// BreakerState is what a Breaker knows about its upstream, or about the storage of it where that is worse.
+// BreakerState is what a Breaker knows about its upstream, or about the storage of it where that is
+// worse.
 type BreakerState struct {
 	// Open says that callers are refused until Next.
 	Open bool
-	// Failures is the number of failures in a row, and Last the newest of them (nil when there are none).
+	// Failures is the number of failures in a row, and Last the newest of them (nil when there are
+	// none).
 	Failures int
 	Last     error
 	Next     time.Time
@@ -113,8 +118,8 @@ func (b *Breaker) State() BreakerState {
 	return BreakerState{Open: open, Failures: c.failures, Last: c.last, Next: c.next}
 }
 
-// Do makes one attempt at something else than a blob, unless the breaker is open: then the error is an *OpenError and f is
-// not called.
+// Do makes one attempt at something else than a blob, unless the breaker is open: then the error is
+// an *OpenError and f is not called.
 func (b *Breaker) Do(f func() error) error { return b.do(b.o.Threshold, ofRegistry, f) }
 
 // origin is where the answer to a question comes from.
@@ -122,7 +127,8 @@ type origin int
 
 const (
 	ofRegistry origin = iota
-	// ofStorage is where a blob comes from: the storage that the registry redirects to, or the registry itself.
+	// ofStorage is where a blob comes from: the storage that the registry redirects to, or the
+	// registry itself.
 	ofStorage
 )
 
@@ -149,8 +155,8 @@ func (b *Breaker) do(threshold int, from origin, f func() error) error {
 	return err
 }
 
-// refuses reports whether a circuit has failed often enough; b.mu is held. Those who hold an older answer need no more
-// than one failure.
+// refuses reports whether a circuit has failed often enough; b.mu is held. Those who hold an older
+// answer need no more than one failure.
 func (b *Breaker) refuses(c *circuit, threshold int) bool {
 	return c.failures >= threshold && (threshold == 1 || time.Since(c.first) >= b.o.Lasting)
 }

@@ -83,7 +83,8 @@ func TestBreaker(t *testing.T) {
 	})
 }
 
-// TestHeldAnswersAreSpared is the budget "tag, held, upstream down: 1 attempt, then 0 until the breaker's next probe".
+// TestHeldAnswersAreSpared is the budget "tag, held, upstream down: 1 attempt, then 0 until the
+// breaker's next probe".
 func TestHeldAnswersAreSpared(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := upstream.NewBreaker(upstream.BreakerOptions{Probe: 5 * time.Second})

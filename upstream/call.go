@@ -18,14 +18,18 @@ func (r Repo) With(c Call) Repo {
 	return r
 }
 
-// Call says how a request is sent, and again where it fails. The zero value is for what a client waits for.
+// Call says how a request is sent, and again where it fails. The zero value is for what a client
+// waits for.
 type Call struct {
-	// Background, when not nil, marks a request that no client waits for until it is raised: it stands behind all others,
-	// leaves the last quarter of the places free, and is not sent while a quota is nearly used up.
+	// Background, when not nil, marks a request that no client waits for until it is raised: it
+	// stands behind all others, leaves the last quarter of the places free, and is not sent while a
+	// quota is nearly used up.
 	Background *Urgency
-	// OnRetry, when not nil, is called with each failure that a repetition is to absorb. It must not block.
+	// OnRetry, when not nil, is called with each failure that a repetition is to absorb. It must
+	// not block.
 	OnRetry func(error)
-	// patience bounds the time that the request stands in a Limiter's queue; 0 means what is usual for it.
+	// patience bounds the time that the request stands in a Limiter's queue; 0 means what is usual
+	// for it.
 	patience time.Duration
 }
 
@@ -44,7 +48,8 @@ func NewUrgency() *Urgency {
 	return &Urgency{urgent: urgent, raise: sync.OnceFunc(func() { close(urgent) })}
 }
 
-// Raise makes the requests of that work which still wait, and those that follow, ordinary ones. It may be called again.
+// Raise makes the requests of that work which still wait, and those that follow, ordinary ones. It
+// may be called again.
 func (u *Urgency) Raise() { u.raise() }
 
 // InBackground is the way to send requests that no client will ever wait for.
@@ -71,7 +76,8 @@ func (c Call) inBackground() bool {
 	}
 }
 
-// waits is how long the request stands in a queue at most, where usual is the bound of those that clients wait for.
+// waits is how long the request stands in a queue at most, where usual is the bound of those that
+// clients wait for.
 func (c Call) waits(usual time.Duration) time.Duration {
 	if c.Background != nil {
 		usual = backgroundPatience

@@ -22,29 +22,33 @@ import (
 type Options struct {
 	// Name is the upstream in messages and metrics. Empty means the host.
 	Name string
-	// Base is where the registry is dialled: http or https, host, and the path in front of /v2/, if any. Required.
+	// Base is where the registry is dialled: http or https, host, and the path in front of /v2/, if
+	// any. Required.
 	Base *url.URL
-	// Host is the registry's own name where it differs from the host of Base. ECR finds the account in it.
+	// Host is the registry's own name where it differs from the host of Base. ECR finds the account
+	// in it.
 	Host string
-	// Transport sends the requests, those to redirect targets too; it authorises the ones to Base (auth.Transport) and no
-	// others. Required.
+	// Transport sends the requests, those to redirect targets too; it authorises the ones to Base
+	// (auth.Transport) and no others. Required.
 	Transport http.RoundTripper
-	// Anonymous says that the transport has no credentials to show: a refusal then concerns the content.
+	// Anonymous says that the transport has no credentials to show: a refusal then concerns the
+	// content.
 	Anonymous bool
 	Quirks    Quirks
 	// Limiter paces the requests; nil lets them go as they come.
 	Limiter *Limiter
 	// UserAgent is sent with every request. Empty means "dray".
 	UserAgent string
-	// WriteAttempts bounds the attempts at one upload or manifest, WriteBudget the time in which a further one may
-	// begin. 0 means 5 and 5 minutes.
+	// WriteAttempts bounds the attempts at one upload or manifest, WriteBudget the time in which a
+	// further one may begin. 0 means 5 and 5 minutes.
 	WriteAttempts int
 	WriteBudget   time.Duration
 	// Logger is told of failures that a repetition absorbed. Nil discards.
 	Logger *slog.Logger
 }
 
-// Client talks to one registry. It is a Source, a Sink, a Lister and a Deleter, and safe for concurrent use.
+// Client talks to one registry. It is a Source, a Sink, a Lister and a Deleter, and safe for
+// concurrent use.
 type Client struct {
 	o Options
 
@@ -125,8 +129,8 @@ func (c *Client) requestTo(ctx context.Context, method string, u *url.URL) (*htt
 // own reports whether u is dialled at the registry.
 func (c *Client) own(u *url.URL) bool { return u.Scheme == c.o.Base.Scheme && u.Host == c.o.Base.Host }
 
-// send makes one round trip about a repository, when its turn has come. A nil error means that there is an answer, of
-// whatever status; the caller closes it.
+// send makes one round trip about a repository, when its turn has come. A nil error means that
+// there is an answer, of whatever status; the caller closes it.
 func (c *Client) send(req *http.Request, repo Repo, kind oci.Kind) (*http.Response, error) {
 	if c.o.Limiter == nil {
 		return c.roundTrip(req, kind)
@@ -175,7 +179,8 @@ func (c *Client) roundTrip(req *http.Request, kind oci.Kind) (*http.Response, er
 // maxHops bounds the redirects of one read.
 const maxHops = 5
 
-// read sends a GET or HEAD and follows redirects. A nil error means a 2xx answer, which the caller closes.
+// read sends a GET or HEAD and follows redirects. A nil error means a 2xx answer, which the caller
+// closes.
 func (c *Client) read(req *http.Request, repo Repo, kind oci.Kind) (*http.Response, error) {
 	for hop := 0; ; hop++ {
 		resp, err := c.send(req, repo, kind)
@@ -224,8 +229,9 @@ func redirect(resp *http.Response) bool {
 	return false
 }
 
-// follow makes the request to a redirect's target. Only what chooses the bytes goes along: credentials are the
-// transport's, which adds them at the registry alone; S3 refuses a signed URL that comes with an Authorization header.
+// follow makes the request to a redirect's target. Only what chooses the bytes goes along:
+// credentials are the transport's, which adds them at the registry alone; S3 refuses a signed URL
+// that comes with an Authorization header.
 func (c *Client) follow(req *http.Request, location string) (*http.Request, error) {
 	u, err := c.resolve(req.URL, location)
 	if err != nil {
@@ -243,7 +249,8 @@ func (c *Client) follow(req *http.Request, location string) (*http.Request, erro
 	return next, nil
 }
 
-// resolve reads a Location. The registry's own name in it becomes the address that is dialled. Leaving TLS is refused.
+// resolve reads a Location. The registry's own name in it becomes the address that is dialled.
+// Leaving TLS is refused.
 func (c *Client) resolve(from *url.URL, location string) (*url.URL, error) {
 	u, err := from.Parse(location)
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
@@ -262,7 +269,8 @@ func (c *Client) resolve(from *url.URL, location string) (*url.URL, error) {
 	return u, nil
 }
 
-// sameHost reports whether a URL names a registry. A name without a port stands for the usual ports.
+// sameHost reports whether a URL names a registry. A name without a port stands for the usual
+// ports.
 func sameHost(u *url.URL, name string) bool {
 	if strings.EqualFold(u.Host, name) {
 		return true

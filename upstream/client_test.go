@@ -96,8 +96,8 @@ func TestECR(t *testing.T) {
 	}
 }
 
-// TestBearerRegistry runs the suites against an anonymous registry with a token endpoint, one that refuses HEAD on
-// blobs as ECR Public does.
+// TestBearerRegistry runs the suites against an anonymous registry with a token endpoint, one that
+// refuses HEAD on blobs as ECR Public does.
 func TestBearerRegistry(t *testing.T) {
 	for name, head := range map[string]int{"hub": 0, "public": http.StatusUnauthorized} {
 		t.Run(name, func(t *testing.T) {

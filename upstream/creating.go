@@ -19,9 +19,9 @@ const (
 	maxKnownRepos = 10_000
 )
 
-// Creating is a Sink that creates a repository when a write shows that it is missing, and repeats the write once. The
-// first write to a repository goes alone until the registry accepts it, so that the layers of a first push cost one
-// refused request and one creation together.
+// Creating is a Sink that creates a repository when a write shows that it is missing, and repeats
+// the write once. The first write to a repository goes alone until the registry accepts it, so that
+// the layers of a first push cost one refused request and one creation together.
 type Creating struct {
 	next    Sink
 	creator Creator
@@ -39,7 +39,8 @@ type repoState struct {
 	turn  *turn // whoever is finding out, nil when nobody is
 }
 
-// turn is the time in which one write goes alone. err is set before done closes, and only by a failed creation.
+// turn is the time in which one write goes alone. err is set before done closes, and only by a
+// failed creation.
 type turn struct {
 	done chan struct{}
 	err  error
@@ -112,8 +113,9 @@ func (c *Creating) do(ctx context.Context, repo string, write func(accepted func
 	return write(func() {})
 }
 
-// enter takes the turn of a repository, or waits for whoever has it. The turn is nil when the repository is known to
-// be there: refused is the count of creations that a caller saw before it was refused, -1 when it was not.
+// enter takes the turn of a repository, or waits for whoever has it. The turn is nil when the
+// repository is known to be there: refused is the count of creations that a caller saw before it
+// was refused, -1 when it was not.
 func (c *Creating) enter(ctx context.Context, repo string, refused int) (made int, mine *turn, err error) {
 	for {
 		c.mu.Lock()
@@ -142,7 +144,8 @@ func (c *Creating) enter(ctx context.Context, repo string, refused int) (made in
 	}
 }
 
-// create makes the repository during t. It is not cancelled with the write that needs it, because others wait for it.
+// create makes the repository during t. It is not cancelled with the write that needs it, because
+// others wait for it.
 func (c *Creating) create(ctx context.Context, repo string, t *turn) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), createTimeout)
 	defer cancel()

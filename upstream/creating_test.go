@@ -15,7 +15,8 @@ import (
 	"dray/upstream/oci"
 )
 
-// repos is a Sink and a Creator over a set of repositories. Starting takes a second, sending ten more.
+// repos is a Sink and a Creator over a set of repositories. Starting takes a second, sending ten
+// more.
 type repos struct {
 	mu                     sync.Mutex
 	there                  map[string]bool

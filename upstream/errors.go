@@ -13,11 +13,11 @@ import (
 )
 
 var (
-	// ErrUnreachable: the registry, its token endpoint or its storage gave no answer (refused, reset, timed out, TLS), or
-	// the breaker did not let the request pass.
+	// ErrUnreachable: the registry, its token endpoint or its storage gave no answer (refused,
+	// reset, timed out, TLS), or the breaker did not let the request pass.
 	ErrUnreachable = errors.New("upstream unreachable")
-	// ErrCredentials: the registry refuses dray's own credentials, or there are none to be had. A refusal of what an
-	// accepted identity may do is oci.ErrDenied and not this.
+	// ErrCredentials: the registry refuses dray's own credentials, or there are none to be had. A
+	// refusal of what an accepted identity may do is oci.ErrDenied and not this.
 	ErrCredentials = auth.ErrRefused
 	// ErrCorrupt: the answer is not what was asked for: wrong digest, wrong range, no manifest.
 	ErrCorrupt = errors.New("upstream answer corrupt")
@@ -25,7 +25,8 @@ var (
 	ErrStorage = errors.New("upstream storage refused the redirect")
 	// ErrRepositoryMissing: the repository written to does not exist.
 	ErrRepositoryMissing = errors.New("repository missing at the upstream")
-	// ErrPartsMissing: the registry refuses a manifest because it lacks a blob or a manifest that this one names.
+	// ErrPartsMissing: the registry refuses a manifest because it lacks a blob or a manifest that
+	// this one names.
 	ErrPartsMissing = errors.New("the registry lacks parts of the manifest")
 	// ErrReferrersUnsupported: the registry has no referrers call.
 	ErrReferrersUnsupported = errors.New("upstream without referrers")
@@ -44,8 +45,8 @@ func Refused(err error) bool {
 	return ok && e.Status >= 400 && e.Status < 500
 }
 
-// Transient reports whether an error says nothing about the content asked for: unreachable, throttled, failing or
-// refusing credentials. A caller who holds an older answer may use it.
+// Transient reports whether an error says nothing about the content asked for: unreachable,
+// throttled, failing or refusing credentials. A caller who holds an older answer may use it.
 func Transient(err error) bool {
 	if errors.Is(err, context.Canceled) {
 		return false
@@ -125,8 +126,8 @@ func (c *Client) answerError(resp *http.Response) error {
 	return e
 }
 
-// insufficientScope reports a refusal of an accepted identity that came as 401 (RFC 6750 section 3.1): token registries
-// answer so for a repository that the token does not cover.
+// insufficientScope reports a refusal of an accepted identity that came as 401 (RFC 6750 section
+// 3.1): token registries answer so for a repository that the token does not cover.
 func insufficientScope(e *oci.Error) bool {
 	return slices.ContainsFunc(auth.ParseChallenges(e.Challenge), func(c auth.Challenge) bool {
 		return c.Scheme == "bearer" && c.Params["error"] == "insufficient_scope"

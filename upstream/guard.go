@@ -18,7 +18,8 @@ var (
 	_ Deleter = guardedDeleter{}
 )
 
-// around is a Source whose questions are asked by do: as often as it likes, and about the repository that it names.
+// around is a Source whose questions are asked by do: as often as it likes, and about the
+// repository that it names.
 type around struct {
 	next Source
 	do   func(ctx context.Context, repo Repo, from origin, ask func(Repo) error) error
@@ -71,8 +72,9 @@ func (b *Breaker) Source(next Source) Source {
 // heldPatience is how long a request stands in a queue for whose question there is an older answer.
 const heldPatience = time.Second
 
-// Held returns next as callers see it who hold an older answer: refused after one failure, until the next probe, and
-// asked at once or not at all. Background work has a patience of its own. It is not meant to be wrapped in a Retry.
+// Held returns next as callers see it who hold an older answer: refused after one failure, until
+// the next probe, and asked at once or not at all. Background work has a patience of its own. It is
+// not meant to be wrapped in a Retry.
 func (b *Breaker) Held(next Source) Source {
 	return around{next, func(_ context.Context, repo Repo, from origin, ask func(Repo) error) error {
 		return b.do(1, from, func() error {

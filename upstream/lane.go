@@ -8,15 +8,18 @@ import (
 )
 
 const (
-	// slowest is the least rate that a registry can push a lane down to, in requests per second; where it documents a
-	// ceiling, that is at least a four hundredth of it.
+	// slowest is the least rate that a registry can push a lane down to, in requests per second;
+	// where it documents a ceiling, that is at least a four hundredth of it.
 	slowest = 1
-	// recovery is the time, of answers without a refusal, in which a lane wins back the rate at which it was refused.
-	// After four times as long, a lane without a ceiling has no rate any more.
+	// recovery is the time, of answers without a refusal, in which a lane wins back the rate at
+	// which it was refused. After four times as long, a lane without a ceiling has no rate any
+	// more.
 	recovery = 15 * time.Second
-	// probePause bounds the pauses of a lane that only sends one request after each, to see how things stand.
+	// probePause bounds the pauses of a lane that only sends one request after each, to see how
+	// things stand.
 	probePause = time.Second
-	// fewRequests are not what a registry refuses for their number: it is others who ask for too much, and only time helps.
+	// fewRequests are not what a registry refuses for their number: it is others who ask for too
+	// much, and only time helps.
 	fewRequests = 3
 	// longestPause bounds what a registry may ask for: afterwards one request finds out how it stands.
 	longestPause = time.Minute
@@ -34,13 +37,16 @@ type lane struct {
 	back   queue // what nobody waits for
 	wake   *time.Timer
 
-	// paused is until when nothing is sent, refusals how many there were in a row, and said what the last of them said.
+	// paused is until when nothing is sent, refusals how many there were in a row, and said what
+	// the last of them said.
 	paused   time.Time
 	refusals int
 	said     string
-	// slowed is when the rate was last cut: refusals of what was sent before say nothing new. grown is when it last rose.
+	// slowed is when the rate was last cut: refusals of what was sent before say nothing new. grown
+	// is when it last rose.
 	slowed, grown time.Time
-	// was is the rate at which it was refused, per second, and since how many were sent after the last refusal.
+	// was is the rate at which it was refused, per second, and since how many were sent after the
+	// last refusal.
 	was   float64
 	since int
 
@@ -56,7 +62,8 @@ type pool struct {
 	turn          int // of the lanes
 }
 
-// room reports whether a request may be sent. Background work leaves a quarter of the places to clients.
+// room reports whether a request may be sent. Background work leaves a quarter of the places to
+// clients.
 func (p *pool) room(background bool) bool {
 	if background {
 		return p.taken < p.places-p.places/4
@@ -64,7 +71,8 @@ func (p *pool) room(background bool) bool {
 	return p.taken < p.places
 }
 
-// pump sends what may be sent now, lane by lane in turns, clients first, and sees to it that the rest is looked at again.
+// pump sends what may be sent now, lane by lane in turns, clients first, and sees to it that the
+// rest is looked at again.
 func (p *pool) pump(now time.Time, again func(*lane)) {
 	for _, background := range []bool{false, true} {
 		for let := true; let; {
@@ -103,8 +111,8 @@ func (l *lane) let(now time.Time, background bool) bool {
 	return true
 }
 
-// schedule looks again at what waits for the end of a pause or for its rate. What waits for a place is looked at when one
-// becomes free.
+// schedule looks again at what waits for the end of a pause or for its rate. What waits for a place
+// is looked at when one becomes free.
 func (l *lane) schedule(now time.Time, again func(*lane)) {
 	if l.wake != nil {
 		l.wake.Stop()
@@ -139,8 +147,8 @@ func (l *lane) wait(now time.Time, flow string, background bool) time.Duration {
 	return max(l.paused.Sub(now), l.due(now, n))
 }
 
-// refused takes note of an answer that asks for less. The pause is one for all that wait; only what was sent after the
-// last one makes it longer, and halves the rate where throttled.
+// refused takes note of an answer that asks for less. The pause is one for all that wait; only what
+// was sent after the last one makes it longer, and halves the rate where throttled.
 func (l *lane) refused(began, now time.Time, throttled bool, after time.Duration) {
 	if began.Before(l.slowed) {
 		return
@@ -193,9 +201,9 @@ func (l *lane) accepted(began, now time.Time) {
 	}
 }
 
-// setRate changes the rate. Half a second's worth may go at once, so that what arrives together with others' requests does
-// not make more than a second's worth at the registry. Below its ceiling a lane sends evenly, or each pause would end in a
-// burst that is refused again.
+// setRate changes the rate. Half a second's worth may go at once, so that what arrives together
+// with others' requests does not make more than a second's worth at the registry. Below its ceiling
+// a lane sends evenly, or each pause would end in a burst that is refused again.
 func (l *lane) setRate(now time.Time, perSecond float64) {
 	l.bucket.SetLimitAt(now, rate.Limit(perSecond))
 	burst := perSecond / 2

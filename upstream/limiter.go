@@ -15,7 +15,8 @@ import (
 	"dray/upstream/oci"
 )
 
-// errPaced marks an answer that a Limiter has taken note of: whoever repeats the request is made to wait there.
+// errPaced marks an answer that a Limiter has taken note of: whoever repeats the request is made to
+// wait there.
 var errPaced = errors.New("the requests pause")
 
 // LimiterOptions configure a Limiter.
@@ -24,23 +25,26 @@ type LimiterOptions struct {
 	Name string
 	// Rates are the ceilings of the registry.
 	Rates []Rate
-	// Places bounds the requests under way at one host. Blobs being received, and blobs being sent, are counted apart, so
-	// that they keep nothing else waiting. 0 means 256.
+	// Places bounds the requests under way at one host. Blobs being received, and blobs being sent,
+	// are counted apart, so that they keep nothing else waiting. 0 means 256.
 	Places int
 	// Queue bounds the requests that wait for one rate, or one host. 0 means 1,000.
 	Queue int
-	// Wait bounds the time that a request waits. 0 means 20 s: clients give up after 30 s without headers.
+	// Wait bounds the time that a request waits. 0 means 20 s: clients give up after 30 s without
+	// headers.
 	Wait time.Duration
 	// Reserve is the part of a quota, in per cent, that is left to clients.
 	Reserve int
 }
 
-// Limiter paces the requests of one Client: so many at a time for each host, so many a second for each operation that the
-// registry counts, in turns between repositories, clients before background work. Where the registry refuses with 429,
-// all requests of that operation pause together and go on at half the rate, which rises again by and by; after 502 to 504
-// they only pause. What cannot have its turn in time is refused at once (ErrBusy, 429 on the wire).
+// Limiter paces the requests of one Client: so many at a time for each host, so many a second for
+// each operation that the registry counts, in turns between repositories, clients before background
+// work. Where the registry refuses with 429, all requests of that operation pause together and go
+// on at half the rate, which rises again by and by; after 502 to 504 they only pause. What cannot
+// have its turn in time is refused at once (ErrBusy, 429 on the wire).
 //
-// It paces requests and not the calls of a Sink, because one upload is several operations with ceilings of their own.
+// It paces requests and not the calls of a Sink, because one upload is several operations with
+// ceilings of their own.
 type Limiter struct {
 	name   string
 	rates  map[Class]Rate
@@ -80,7 +84,8 @@ func NewLimiter(o LimiterOptions) *Limiter {
 	return l
 }
 
-// operation is the name under which requests of a class to a host are told of; an empty host is the registry's.
+// operation is the name under which requests of a class to a host are told of; an empty host is the
+// registry's.
 func (l *Limiter) operation(host string, class Class) string {
 	if host != "" {
 		return "storage"
@@ -101,8 +106,8 @@ type passage struct {
 	pausing bool
 }
 
-// enter waits for the turn of a request. host is empty for the registry itself. The caller tells the turn of the answer,
-// and ends it when the body has been read.
+// enter waits for the turn of a request. host is empty for the registry itself. The caller tells
+// the turn of the answer, and ends it when the body has been read.
 func (l *Limiter) enter(ctx context.Context, repo Repo, host string, class Class) (*passage, error) {
 	background := repo.inBackground()
 	if background && host == "" && (class == ManifestGet || class == ManifestHead) && l.quota.low(time.Now()) {
@@ -206,7 +211,8 @@ func (l *Limiter) hasten(lane *lane, w *waiter) {
 	lane.pool.pump(time.Now(), l.again)
 }
 
-// leave takes a request out of its queue; one that was let go in the same moment gives its place back.
+// leave takes a request out of its queue; one that was let go in the same moment gives its place
+// back.
 func (l *Limiter) leave(lane *lane, w *waiter, why func() error) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -275,7 +281,8 @@ func (l *Limiter) forgetIdle() {
 	}
 }
 
-// busy is the refusal of what cannot be sent in time, in the registry's own words where it has said some.
+// busy is the refusal of what cannot be sent in time, in the registry's own words where it has said
+// some.
 func (l *Limiter) busy(lane *lane, wait time.Duration) error {
 	l.told.refusals.WithLabelValues(lane.name).Inc()
 	e := oci.ErrTooManyRequests.With("more is asked of the upstream registry %s than it answers (%s); try again later", l.name, lane.name)
@@ -286,7 +293,8 @@ func (l *Limiter) busy(lane *lane, wait time.Duration) error {
 	return e.Because(fmt.Errorf("%w: %s of %s", ErrBusy, lane.name, l.name))
 }
 
-// answered tells the turn of its answer. One that says "later" makes the lane pause; one that says "less" slows it down.
+// answered tells the turn of its answer. One that says "later" makes the lane pause; one that says
+// "less" slows it down.
 func (p *passage) answered(status int, after time.Duration) {
 	p.l.mu.Lock()
 	defer p.l.mu.Unlock()
@@ -324,7 +332,8 @@ func (p *passage) end() {
 	})
 }
 
-// limiterMetrics are the Limiter's own. Their labels are operations, of which there is a fixed list.
+// limiterMetrics are the Limiter's own. Their labels are operations, of which there is a fixed
+// list.
 type limiterMetrics struct {
 	waits     *prometheus.HistogramVec
 	refusals  *prometheus.CounterVec

@@ -148,7 +148,8 @@ func TestLimiterRate(t *testing.T) {
 	})
 }
 
-// A repository that asks for much does not make another one wait, and what nobody waits for goes last.
+// A repository that asks for much does not make another one wait, and what nobody waits for goes
+// last.
 func TestLimiterFair(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPaced()
@@ -183,7 +184,8 @@ func TestLimiterFair(t *testing.T) {
 	})
 }
 
-// No host has more requests under way than it has places, blobs are counted apart, and a body keeps its place.
+// No host has more requests under way than it has places, blobs are counted apart, and a body keeps
+// its place.
 func TestLimiterPlaces(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPaced()
@@ -220,7 +222,8 @@ func TestLimiterPlaces(t *testing.T) {
 	})
 }
 
-// A registry that throttles is asked by all at its own rate in the end, and everybody is answered in time.
+// A registry that throttles is asked by all at its own rate in the end, and everybody is answered
+// in time.
 func TestLimiterThrottled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPaced()
@@ -300,7 +303,8 @@ func TestLimiterPause(t *testing.T) {
 	})
 }
 
-// What cannot have its turn in time is refused before it waits, in the registry's words where it said some.
+// What cannot have its turn in time is refused before it waits, in the registry's words where it
+// said some.
 func TestLimiterTooLate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPaced()
@@ -384,7 +388,8 @@ func TestLimiterFullQueue(t *testing.T) {
 	})
 }
 
-// Who leaves gives back the place in the queue, and what was just let go gives back the place at the host.
+// Who leaves gives back the place in the queue, and what was just let go gives back the place at
+// the host.
 func TestLimiterCancel(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPaced()

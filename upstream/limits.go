@@ -67,8 +67,8 @@ type Rate struct {
 	PerSecond float64
 }
 
-// RatesWith are the ceilings of a registry with some of them set anew, by the Name of a Rate or by a Class that has none;
-// 0 lifts one. Names that mean nothing are an error.
+// RatesWith are the ceilings of a registry with some of them set anew, by the Name of a Rate or by
+// a Class that has none; 0 lifts one. Names that mean nothing are an error.
 func (q Quirks) RatesWith(perSecond map[string]float64) ([]Rate, error) {
 	rates := slices.Clone(q.Rates)
 	for _, name := range slices.Sorted(maps.Keys(perSecond)) {

@@ -6,9 +6,9 @@ import (
 	"strings"
 )
 
-// nextPage reads the query of the next page from the Link header lines of an answer (RFC 8288): the target of the first
-// link whose relation is "next". Registries write it absolute, relative, or as a path; only the query means anything.
-// It is nil when there is none.
+// nextPage reads the query of the next page from the Link header lines of an answer (RFC 8288): the
+// target of the first link whose relation is "next". Registries write it absolute, relative, or as
+// a path; only the query means anything. It is nil when there is none.
 func nextPage(h http.Header) url.Values {
 	for _, line := range h.Values("Link") {
 		for line != "" {
@@ -31,8 +31,8 @@ func nextPage(h http.Header) url.Values {
 	return nil
 }
 
-// cutLink takes the first link off a header line: its target, its parameters, and the rest of the line. A malformed
-// line has no rest.
+// cutLink takes the first link off a header line: its target, its parameters, and the rest of the
+// line. A malformed line has no rest.
 func cutLink(s string) (target, params, rest string) {
 	s = strings.TrimLeft(s, " \t,")
 	if !strings.HasPrefix(s, "<") {

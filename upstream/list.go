@@ -23,8 +23,8 @@ func (c *Client) Tags(ctx context.Context, repo Repo, query url.Values) (Page, e
 	return c.page(ctx, repo, oci.Request{Method: http.MethodGet, Kind: oci.KindTags}, query)
 }
 
-// Referrers implements Lister. The spec demands 200 with an empty list where there are none (1.1, "Listing Referrers"),
-// so 404 means that the registry does not know the call.
+// Referrers implements Lister. The spec demands 200 with an empty list where there are none (1.1,
+// "Listing Referrers"), so 404 means that the registry does not know the call.
 func (c *Client) Referrers(ctx context.Context, repo Repo, d digest.Digest, query url.Values) (Page, error) {
 	q := oci.Request{Method: http.MethodGet, Kind: oci.KindReferrers, Ref: oci.Reference{Digest: d}}
 	p, err := c.page(ctx, repo, q, query)

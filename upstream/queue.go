@@ -18,7 +18,8 @@ func (w *waiter) settle(err error) {
 	w.ready <- err // has room for one
 }
 
-// queue lets flows take turns, one request each, so that none of them waits for more than one of every other.
+// queue lets flows take turns, one request each, so that none of them waits for more than one of
+// every other.
 type queue struct {
 	flows map[string]*flow
 	ring  []*flow // those that wait, in the order of their turns
@@ -94,7 +95,8 @@ func (q *queue) length(of string) int {
 	return 0
 }
 
-// yield takes the newest request of the longest flow out, if that has more than so many; else it is nil.
+// yield takes the newest request of the longest flow out, if that has more than so many; else it is
+// nil.
 func (q *queue) yield(than int) *waiter {
 	var longest *flow
 	for _, f := range q.ring {

@@ -10,10 +10,11 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// quota is what a registry says about the pulls that are left: Docker Hub's ratelimit-limit and ratelimit-remaining, as
-// "100;w=21600" (a number, and the seconds of its window), and docker-ratelimit-source, whom it counts them for
-// (docs.docker.com, "Docker Hub pull usage and limits"). It is a prometheus.Collector, which shows nothing before the
-// registry has said something.
+// quota is what a registry says about the pulls that are left: Docker Hub's ratelimit-limit and
+// ratelimit-remaining, as "100;w=21600" (a number, and the seconds of its window), and
+// docker-ratelimit-source, whom it counts them for (docs.docker.com, "Docker Hub pull usage and
+// limits"). It is a prometheus.Collector, which shows nothing before the registry has said
+// something.
 type quota struct {
 	reserve int // per cent
 
@@ -72,7 +73,8 @@ func quotaValue(v string) (n int, window time.Duration, ok bool) {
 	return n, window, true
 }
 
-// low reports whether what is left is for clients alone. What was heard longer ago than the window says nothing.
+// low reports whether what is left is for clients alone. What was heard longer ago than the window
+// says nothing.
 func (q *quota) low(now time.Time) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -87,8 +87,8 @@ func statedDigest(resp *http.Response) digest.Digest {
 	return d
 }
 
-// Blob implements Source. Where the storage behind a redirect refuses it, as S3 does when the signature has run out
-// between the two, the registry is asked once more.
+// Blob implements Source. Where the storage behind a redirect refuses it, as S3 does when the
+// signature has run out between the two, the registry is asked once more.
 func (c *Client) Blob(ctx context.Context, r BlobRequest) (BlobStream, error) {
 	resp, err := c.blob(ctx, http.MethodGet, r)
 	if errors.Is(err, ErrStorage) && !errors.Is(err, oci.ErrRangeInvalid) {
@@ -158,8 +158,8 @@ func (c *Client) blob(ctx context.Context, method string, r BlobRequest) (*http.
 	return c.read(req, r.Repo, oci.KindBlob)
 }
 
-// contentRange reads the Content-Range of a 206 (RFC 9110 section 14.4): the first byte and the size of the whole, -1
-// when that is not told.
+// contentRange reads the Content-Range of a 206 (RFC 9110 section 14.4): the first byte and the
+// size of the whole, -1 when that is not told.
 func contentRange(resp *http.Response) (start, size int64, err error) {
 	v := resp.Header.Get("Content-Range")
 	bad := fmt.Errorf("content range %q", v)

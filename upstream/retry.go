@@ -18,16 +18,16 @@ import (
 type RetryOptions struct {
 	// Name is the upstream in metrics and logs.
 	Name string
-	// Budget is the time after the first attempt in which a further one may begin. 0 means 20 s: clients give up when
-	// they see no headers for 30 s, and most do not wait on 429 themselves.
+	// Budget is the time after the first attempt in which a further one may begin. 0 means 20 s:
+	// clients give up when they see no headers for 30 s, and most do not wait on 429 themselves.
 	Budget time.Duration
 	// Logger is told of failures that a repetition absorbed. Nil discards.
 	Logger *slog.Logger
 }
 
-// Retry repeats reads while the registry throttles, fails or does not answer, until the first byte. It passes what the
-// registry says about the content, refused credentials, and the refusal of a Breaker beneath it, at once. Callers who
-// hold an older answer use the Source without it.
+// Retry repeats reads while the registry throttles, fails or does not answer, until the first byte.
+// It passes what the registry says about the content, refused credentials, and the refusal of a
+// Breaker beneath it, at once. Callers who hold an older answer use the Source without it.
 type Retry struct {
 	around
 	o       RetryOptions

@@ -16,7 +16,8 @@ import (
 	"dray/upstream/oci"
 )
 
-// scripted is a Source whose every call takes latency and then fails as the script says; past its end it succeeds.
+// scripted is a Source whose every call takes latency and then fails as the script says; past its
+// end it succeeds.
 type scripted struct {
 	mu      sync.Mutex
 	script  []error

@@ -21,11 +21,11 @@ type TransportOptions struct {
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// Proxy chooses a proxy for a request; nil means the environment (HTTPS_PROXY, NO_PROXY …).
 	Proxy func(*http.Request) (*url.URL, error)
-	// Timeout bounds dialling, the TLS handshake, and the wait for the headers of an answer once the request is sent,
-	// each by itself. Bodies have no time limit here. 0 means 20 s.
+	// Timeout bounds dialling, the TLS handshake, and the wait for the headers of an answer once
+	// the request is sent, each by itself. Bodies have no time limit here. 0 means 20 s.
 	Timeout time.Duration
-	// IdlePerHost is the number of idle connections kept for each host. 0 means 64: a registry's hosts speak HTTP/1.1,
-	// so a herd of requests needs as many connections.
+	// IdlePerHost is the number of idle connections kept for each host. 0 means 64: a registry's
+	// hosts speak HTTP/1.1, so a herd of requests needs as many connections.
 	IdlePerHost int
 }
 

@@ -23,8 +23,8 @@ import (
 // cancelTimeout bounds the cancelling of an abandoned session.
 const cancelTimeout = 5 * time.Second
 
-// PutBlob implements Sink: POST, one PATCH with all bytes, and a PUT with the digest. One PATCH is what every registry
-// takes; ECR answers several with ranges that do not hold.
+// PutBlob implements Sink: POST, one PATCH with all bytes, and a PUT with the digest. One PATCH is
+// what every registry takes; ECR answers several with ranges that do not hold.
 func (c *Client) PutBlob(ctx context.Context, repo Repo, b Upload) error {
 	if b.Size == 0 && c.o.Quirks.RefusesEmptyBlobs {
 		return emptyBlob(c.o.Name)
@@ -46,7 +46,8 @@ type upload struct {
 	Upload
 	c    *Client
 	repo Repo // as this attempt is sent
-	// closing is the digest of an attempt that failed while it was being completed: the registry may have the blob.
+	// closing is the digest of an attempt that failed while it was being completed: the registry
+	// may have the blob.
 	closing digest.Digest
 }
 
@@ -107,8 +108,8 @@ func (u *upload) begin(ctx context.Context) (*url.URL, error) {
 	return u.c.resolve(req.URL, cmp.Or(resp.Header.Get("Location"), "\x00"))
 }
 
-// patch sends all bytes and returns the session's address after it. What the registry says in Range is not looked at:
-// ECR's may stay behind although it has every byte.
+// patch sends all bytes and returns the session's address after it. What the registry says in Range
+// is not looked at: ECR's may stay behind although it has every byte.
 func (u *upload) patch(ctx context.Context, at *url.URL, body *source) (*url.URL, error) {
 	req, err := u.c.requestTo(ctx, http.MethodPatch, at)
 	if err != nil {
@@ -193,7 +194,8 @@ func (u *upload) verify() error {
 	return err
 }
 
-// restartable marks refusals that concern the session or, for a body that cannot be sent twice, the token.
+// restartable marks refusals that concern the session or, for a body that cannot be sent twice, the
+// token.
 func restartable(err error) error {
 	if errors.Is(err, oci.ErrBlobUploadUnknown) || errors.Is(err, oci.ErrBlobUploadInvalid) ||
 		errors.Is(err, oci.ErrRangeInvalid) || errors.Is(err, ErrCredentials) {
@@ -202,7 +204,8 @@ func restartable(err error) error {
 	return err
 }
 
-// cancel gives an abandoned session back, if the registry can take it. It is done even when ctx has ended.
+// cancel gives an abandoned session back, if the registry can take it. It is done even when ctx has
+// ended.
 func (u *upload) cancel(ctx context.Context, at *url.URL) {
 	if u.c.o.Quirks.NoUploadCancel || u.closing != "" {
 		return
@@ -224,8 +227,8 @@ func closedUnanswered(err error) bool {
 		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
 
-// source is the body of one attempt. The transport may still hold it when its round trip is over, so what it tells
-// about its bytes is safe to ask for at any time.
+// source is the body of one attempt. The transport may still hold it when its round trip is over,
+// so what it tells about its bytes is safe to ask for at any time.
 type source struct {
 	rc    io.ReadCloser
 	once  sync.Once
@@ -264,8 +267,8 @@ func (s *source) Close() (err error) {
 	return err
 }
 
-// sealed passes a body of known length on, but its last byte only after verify: a registry completes such an upload
-// with the last byte.
+// sealed passes a body of known length on, but its last byte only after verify: a registry
+// completes such an upload with the last byte.
 type sealed struct {
 	body   *source
 	left   int64

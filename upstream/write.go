@@ -17,7 +17,8 @@ import (
 	"dray/upstream/oci"
 )
 
-// Mount implements Sink. A session that the registry opens because it cannot mount is left to run out.
+// Mount implements Sink. A session that the registry opens because it cannot mount is left to run
+// out.
 func (c *Client) Mount(ctx context.Context, repo Repo, from string, d digest.Digest) (bool, error) {
 	q := oci.Request{Method: http.MethodPost, Kind: oci.KindUploads, Repo: repo.Name, Mount: d, From: from}
 	scopes := []string{auth.PushScope(repo.Name)}
@@ -63,8 +64,9 @@ func (c *Client) PutManifest(ctx context.Context, repo Repo, ref oci.Reference, 
 	return p, err
 }
 
-// putTagged sends a manifest under ref. A registry computes sha256 of what comes under a tag; one that is known by
-// another digest is sent by that with the tag beside it, where the registry understands that (its answer has OCI-Tag).
+// putTagged sends a manifest under ref. A registry computes sha256 of what comes under a tag; one
+// that is known by another digest is sent by that with the tag beside it, where the registry
+// understands that (its answer has OCI-Tag).
 func (c *Client) putTagged(ctx context.Context, repo Repo, ref oci.Reference, m *oci.Manifest) (Pushed, error) {
 	if ref.Tag != "" && m.Digest.Algorithm() != digest.SHA256 {
 		p, tagged, err := c.putManifest(ctx, repo, oci.Request{Ref: oci.Reference{Digest: m.Digest}, Tags: []string{ref.Tag}}, m)
@@ -76,7 +78,8 @@ func (c *Client) putTagged(ctx context.Context, repo Repo, ref oci.Reference, m 
 	return p, err
 }
 
-// putManifest makes one PUT. tagged says that the registry took the tags that were sent beside the digest.
+// putManifest makes one PUT. tagged says that the registry took the tags that were sent beside the
+// digest.
 func (c *Client) putManifest(ctx context.Context, repo Repo, q oci.Request, m *oci.Manifest) (p Pushed, tagged bool, err error) {
 	q.Method, q.Kind, q.Repo = http.MethodPut, oci.KindManifest, repo.Name
 	req, err := c.request(ctx, q, nil)
@@ -105,8 +108,8 @@ func (c *Client) putManifest(ctx context.Context, repo Repo, q oci.Request, m *o
 	return Pushed{Digest: m.Digest, Subject: subject}, resp.Header.Get("OCI-Tag") != "", nil
 }
 
-// immutable tells a repetition, which is success, from an attempt to move a tag. The refusal alone does not: ECR sends
-// the same for both.
+// immutable tells a repetition, which is success, from an attempt to move a tag. The refusal alone
+// does not: ECR sends the same for both.
 func (c *Client) immutable(ctx context.Context, repo Repo, ref oci.Reference, m *oci.Manifest, refusal *oci.Error) (Pushed, error) {
 	held, err := c.StatManifest(ctx, repo, ref, []string{m.MediaType})
 	if err != nil {
@@ -129,8 +132,8 @@ func (c *Client) manifestError(resp *http.Response, repo string) error {
 	return err
 }
 
-// partsMissing reports whether a refusal of a manifest says that the registry lacks something that the manifest names. The
-// codes about blobs and uploads can mean nothing else there.
+// partsMissing reports whether a refusal of a manifest says that the registry lacks something that
+// the manifest names. The codes about blobs and uploads can mean nothing else there.
 func (q Quirks) partsMissing(e *oci.Error) bool {
 	if e.Status/100 != 4 {
 		return false
@@ -157,8 +160,8 @@ func (c *Client) writeError(resp *http.Response, repo string) error {
 	return err
 }
 
-// startError maps the lack of an answer to the start of an upload. It is a 403, whose text reaches the user: who reads it
-// has to create something or to grant something.
+// startError maps the lack of an answer to the start of an upload. It is a 403, whose text reaches
+// the user: who reads it has to create something or to grant something.
 func (c *Client) startError(repo string, err error) error {
 	if !c.o.Quirks.MissingRepositoryCloses || !closedUnanswered(err) {
 		return err
@@ -168,8 +171,8 @@ func (c *Client) startError(repo string, err error) error {
 		Because(fmt.Errorf("%w: %w", ErrRepositoryMissing, err))
 }
 
-// idempotent lets the transport repeat a request on another connection when a reused one turns out to be closed. An
-// empty key is not sent (net/http, Transport).
+// idempotent lets the transport repeat a request on another connection when a reused one turns out
+// to be closed. An empty key is not sent (net/http, Transport).
 func idempotent(req *http.Request) *http.Request {
 	req.Header["Idempotency-Key"] = []string{}
 	return req
@@ -185,8 +188,8 @@ type local struct{ error }
 
 func (l local) Unwrap() error { return l.error }
 
-// attempts repeats a write that failed in a way that a repetition may mend. Each attempt may stand in a queue until the
-// end of the write's budget.
+// attempts repeats a write that failed in a way that a repetition may mend. Each attempt may stand
+// in a queue until the end of the write's budget.
 func (c *Client) attempts(ctx context.Context, repo Repo, what string, try func(Repo) error) error {
 	end := time.Now().Add(c.o.WriteBudget)
 	restarted := false

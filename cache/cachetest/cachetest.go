@@ -78,7 +78,8 @@ type Origin struct {
 	Chunk int
 	// Plan has the faults of the first call, the second, and so on. Calls beyond it have none.
 	Plan [][]Fault
-	// At has the faults of a request for bytes from "from" to "to" (-1: the end), the n-th for this place, beside those of Plan. Nil means none.
+	// At has the faults of a request for bytes from "from" to "to" (-1: the end), the n-th for this
+	// place, beside those of Plan. Nil means none.
 	At func(from, to int64, n int) []Fault
 	// Pace is how many bytes per second one body gives. Zero means no bound.
 	Pace int64

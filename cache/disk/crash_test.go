@@ -135,7 +135,8 @@ func kill(t *testing.T, path string, seed uint64, rnd *rand.Rand) {
 	}
 }
 
-// checkAll verifies every file below blobs/ without the help of the package, and that nothing unfinished is left.
+// checkAll verifies every file below blobs/ without the help of the package, and that nothing
+// unfinished is left.
 func checkAll(t *testing.T, d *Dir) {
 	t.Helper()
 	if sum, unfinished := onDisk(t, d.opts.Path); unfinished != 0 || sum > 48<<20 {

@@ -90,7 +90,8 @@ func (d *Dir) Close() error {
 	return errors.Join(err, d.tree.close())
 }
 
-// boundsEvery is how often the free-space floor is looked after when nothing is reserved: others fill the file system too.
+// boundsEvery is how often the free-space floor is looked after when nothing is reserved: others
+// fill the file system too.
 const boundsEvery = 10 * time.Second
 
 // Run reads the directory, verifies what an unclean stop left, scrubs, and makes new blobs

@@ -232,7 +232,8 @@ func TestDelete(t *testing.T) {
 	wantBlob(t, d, p)
 }
 
-// TestTouch checks that the order of last use outlives the process, at the cost of one write an hour.
+// TestTouch checks that the order of last use outlives the process, at the cost of one write an
+// hour.
 func TestTouch(t *testing.T) {
 	d := opened(t, Options{})
 	p := random(15, 10)

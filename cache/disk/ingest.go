@@ -52,9 +52,9 @@ type ingests struct {
 	owed   map[string]digest.Digest // what former processes committed under a key
 }
 
-// Create reserves room for a blob of size bytes (below zero: not known, reserved as
-// it grows) and starts it. It returns ErrFull or ErrTooLarge when there is none; ctx bounds the wait for
-// the directory to be read.
+// Create reserves room for a blob of size bytes (below zero: not known, reserved as it grows) and
+// starts it. It returns ErrFull or ErrTooLarge when there is none; ctx bounds the wait for the
+// directory to be read.
 func (s *ingests) Create(ctx context.Context, size int64) (*Ingest, error) {
 	in := s.ingest(s.ingestName(), max(size, -1))
 	if size >= 0 {
@@ -153,8 +153,8 @@ func (in *Ingest) Write(p []byte) (int, error) {
 	return n, nil
 }
 
-// WriteAt writes within a blob of announced length, in any order. Callers write no byte
-// twice, and each byte counts once Advance has passed it. It returns ErrSize for a place outside of the blob.
+// WriteAt writes within a blob of announced length, in any order. Callers write no byte twice, and
+// each byte counts once Advance has passed it. It returns ErrSize for a place outside of the blob.
 func (in *Ingest) WriteAt(p []byte, off int64) (int, error) {
 	if off < 0 || off+int64(len(p)) > in.want {
 		return 0, fmt.Errorf("write at %d: outside of %d bytes: %w", off, in.want, ErrSize)
@@ -229,8 +229,8 @@ func (in *Ingest) grow(n int64) error {
 	return nil
 }
 
-// Commit verifies digest and length and publishes the blob, which it returns open.
-// A blob already held is success. ErrCorrupt and ErrSize leave nothing published. ctx bounds only the wait for
+// Commit verifies digest and length and publishes the blob, which it returns open. A blob already
+// held is success. ErrCorrupt and ErrSize leave nothing published. ctx bounds only the wait for
 // others working on the same digest. The bytes are made durable later, by Run.
 func (in *Ingest) Commit(ctx context.Context, dg digest.Digest) (*Blob, error) {
 	b, err := in.commit(ctx, dg)

@@ -9,8 +9,9 @@ import (
 // listBatch is how many entries are looked at per turn of the lock.
 const listBatch = 1024
 
-// List calls yield with each blob held, in no particular order, until it returns false. Blobs that come or leave
-// meanwhile may be left out. The only error is that of ctx, which also bounds the wait for the directory to be read.
+// List calls yield with each blob held, in no particular order, until it returns false. Blobs that
+// come or leave meanwhile may be left out. The only error is that of ctx, which also bounds the
+// wait for the directory to be read.
 func (c *contents) List(ctx context.Context, yield func(Info) bool) error {
 	if err := c.scan.wait(ctx); err != nil {
 		return err
@@ -38,7 +39,8 @@ func (c *contents) List(ctx context.Context, yield func(Info) bool) error {
 	return context.Cause(ctx)
 }
 
-// Lookup returns what is known of one blob, and whether it is held at all. One that is yet to be verified is.
+// Lookup returns what is known of one blob, and whether it is held at all. One that is yet to be
+// verified is.
 func (c *contents) Lookup(dg digest.Digest) (Info, bool) {
 	name, err := blobPath(dg)
 	if err != nil {

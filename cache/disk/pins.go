@@ -19,12 +19,13 @@ import (
 // maxPinName bounds the name of a pin, in bytes.
 const maxPinName = 1024
 
-// ErrPinName says that a pin cannot have that name: it is empty, too long, or has control characters.
+// ErrPinName says that a pin cannot have that name: it is empty, too long, or has control
+// characters.
 var ErrPinName = errors.New("bad name of a pin")
 
 // Pin is a set of blobs that an operator keeps, under a name such as that of an image. While any
-// pin names a blob, it is not evicted; a pin fetches nothing, but also waits for blobs that come later. Delete
-// removes pinned blobs like others.
+// pin names a blob, it is not evicted; a pin fetches nothing, but also waits for blobs that come
+// later. Delete removes pinned blobs like others.
 type Pin struct {
 	Name  string
 	Blobs []digest.Digest
@@ -38,8 +39,9 @@ type pins struct {
 	byName map[string]Pin // guarded by account.mu
 }
 
-// SetPin sets the pin of that name, in place of an older one. It is on stable storage when SetPin returns nil.
-// It returns ErrPinName or ErrDigest where one is malformed. ctx bounds the wait for others who change pins.
+// SetPin sets the pin of that name, in place of an older one. It is on stable storage when SetPin
+// returns nil. It returns ErrPinName or ErrDigest where one is malformed. ctx bounds the wait for
+// others who change pins.
 func (ps *pins) SetPin(ctx context.Context, name string, blobs []digest.Digest) error {
 	if name == "" || len(name) > maxPinName || strings.ContainsFunc(name, func(r rune) bool { return r < ' ' }) {
 		return fmt.Errorf("pin %.100q: %w", name, ErrPinName)
@@ -62,7 +64,8 @@ func (ps *pins) SetPin(ctx context.Context, name string, blobs []digest.Digest) 
 	return nil
 }
 
-// RemovePin removes a pin and says whether there was one. Its blobs stay until they are evicted in their turn.
+// RemovePin removes a pin and says whether there was one. Its blobs stay until they are evicted in
+// their turn.
 func (ps *pins) RemovePin(ctx context.Context, name string) (was bool, err error) {
 	if err := ps.takeTurn(ctx); err != nil {
 		return false, err

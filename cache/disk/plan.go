@@ -5,9 +5,9 @@ import (
 	"fmt"
 )
 
-// Plan returns what would be evicted, in this order, if n more bytes had to be found now for a blob of that
-// length, and changes nothing. It returns at most so many victims as most says; they have fewer than n bytes together when
-// these are too few, or when all else is open or pinned.
+// Plan returns what would be evicted, in this order, if n more bytes had to be found now for a blob
+// of that length, and changes nothing. It returns at most so many victims as most says; they have
+// fewer than n bytes together when these are too few, or when all else is open or pinned.
 func (v *evictor) Plan(ctx context.Context, n int64, most int) ([]Victim, error) {
 	if err := v.scan.wait(ctx); err != nil {
 		return nil, err
@@ -26,7 +26,8 @@ func (v *evictor) Plan(ctx context.Context, n int64, most int) ([]Victim, error)
 	return all, nil
 }
 
-// Evict does what [Dir.Plan] says. The victims are unlinked when it returns nil; who has one open reads on.
+// Evict does what [Dir.Plan] says. The victims are unlinked when it returns nil; who has one open
+// reads on.
 func (v *evictor) Evict(ctx context.Context, n int64, most int) ([]Victim, error) {
 	if err := v.scan.wait(ctx); err != nil {
 		return nil, err

@@ -15,10 +15,10 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// An ingest that is kept outlives the process. Its bytes are in ingest/<key>.part and what its owner notes about it is
-// in ingest/<key>.note, beside the digest once it is committed. Neither is synced: they survive the end of the process,
-// however sudden, because the kernel has them. After a power cut either may be gone, and bytes may be wrong, which the
-// digest shows.
+// An ingest that is kept outlives the process. Its bytes are in ingest/<key>.part and what its
+// owner notes about it is in ingest/<key>.note, beside the digest once it is committed. Neither is
+// synced: they survive the end of the process, however sudden, because the kernel has them. After a
+// power cut either may be gone, and bytes may be wrong, which the digest shows.
 
 // ErrKey says that an ingest cannot be kept under that key.
 var ErrKey = errors.New("bad key of an ingest")
@@ -43,8 +43,8 @@ type Left struct {
 	Size   int64
 }
 
-// CreateKept is Create of an ingest of unknown length that outlives the process: the next one gets it by Recover, with
-// its note. The key consists of letters, digits, - and _, and is no other's.
+// CreateKept is Create of an ingest of unknown length that outlives the process: the next one gets
+// it by Recover, with its note. The key consists of letters, digits, - and _, and is no other's.
 func (s *ingests) CreateKept(ctx context.Context, key string, note []byte) (*Ingest, error) {
 	if !validKey.MatchString(key) || len(note) > maxNote {
 		return nil, fmt.Errorf("create %.100q: %w", key, ErrKey)
@@ -69,8 +69,8 @@ var validKey = regexp.MustCompile(`^[a-zA-Z0-9_-]{1,100}$`)
 func partName(key string) string { return "ingest/" + key + partSuffix }
 func noteName(key string) string { return "ingest/" + key + noteSuffix }
 
-// Suspend ends the use of a kept ingest by this process and leaves it to the next one. Any other ingest is aborted. It
-// does nothing after Commit or Abort.
+// Suspend ends the use of a kept ingest by this process and leaves it to the next one. Any other
+// ingest is aborted. It does nothing after Commit or Abort.
 func (in *Ingest) Suspend() error {
 	if in.key == "" {
 		return in.Abort()
@@ -85,7 +85,8 @@ func (in *Ingest) Suspend() error {
 	return in.file.Close()
 }
 
-// Forget removes the note of what was committed under a key; from then on it is kept no longer for that. An unknown key is no error.
+// Forget removes the note of what was committed under a key; from then on it is kept no longer for
+// that. An unknown key is no error.
 func (s *ingests) Forget(key string) error {
 	s.mu.Lock()
 	if dg, ok := s.owed[key]; ok {
@@ -149,7 +150,8 @@ func (s *ingests) removeNote(key string) error {
 	return nil
 }
 
-// tidy removes from ingest/ what was left unfinished, but for what is kept. A note that makes no sense keeps nothing.
+// tidy removes from ingest/ what was left unfinished, but for what is kept. A note that makes no
+// sense keeps nothing.
 func (s *ingests) tidy() error {
 	files, err := fs.ReadDir(s.root.FS(), "ingest")
 	if err != nil {

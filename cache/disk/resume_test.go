@@ -29,8 +29,8 @@ func reopen(t *testing.T, d *Dir, suddenly bool) *Dir {
 	return next
 }
 
-// A kept ingest is written on by the next process, and the one after, whether they end in order or not, and its digest is
-// that of all bytes.
+// A kept ingest is written on by the next process, and the one after, whether they end in order or
+// not, and its digest is that of all bytes.
 func TestKeptIngest(t *testing.T) {
 	for _, suddenly := range []bool{false, true} {
 		d := opened(t, Options{MaxBytes: 16 << 20})

@@ -29,7 +29,8 @@ const (
 type Scrub struct {
 	// Interval within which each blob is read once. Zero: never.
 	Interval time.Duration
-	// BytesPerSecond are read at most, even if a pass then takes longer than Interval. Zero means 8 MiB.
+	// BytesPerSecond are read at most, even if a pass then takes longer than Interval. Zero means 8
+	// MiB.
 	BytesPerSecond int64
 }
 

@@ -72,7 +72,8 @@ func TestScrubRate(t *testing.T) {
 	})
 }
 
-// TestScrubYields has a disk that takes a second for each of the four pieces of a blob: it is left alone for ten.
+// TestScrubYields has a disk that takes a second for each of the four pieces of a blob: it is left
+// alone for ten.
 func TestScrubYields(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		busy := func(op Op, _ string) error {

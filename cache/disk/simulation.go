@@ -20,7 +20,8 @@ const (
 	OnePool               // they have not, to show what that is worth
 )
 
-// NewSimulation returns an empty one with a quota of maxBytes, counted in blocks as Options.MaxBytes is.
+// NewSimulation returns an empty one with a quota of maxBytes, counted in blocks as
+// Options.MaxBytes is.
 func NewSimulation(maxBytes int64, pools Pools) *Simulation {
 	s := &Simulation{policy: newPolicy(maxBytes), index: map[digest.Digest]*entry{}, max: maxBytes}
 	if pools == OnePool {

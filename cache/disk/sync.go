@@ -7,7 +7,8 @@ import (
 	"sync"
 )
 
-// syncWorkers is the number of files synced at a time: file systems gather syncs that come together.
+// syncWorkers is the number of files synced at a time: file systems gather syncs that come
+// together.
 const syncWorkers = 16
 
 // syncer makes new blobs durable in groups, and marks their files.

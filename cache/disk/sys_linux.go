@@ -40,7 +40,8 @@ func datasync(f *os.File) error {
 	return os.NewSyscallError("fdatasync", unix.Fdatasync(int(f.Fd())))
 }
 
-// dontCache is RWF_DONTCACHE of Linux 6.14 and later (preadv2(2)): pages read for this alone do not stay in the page cache.
+// dontCache is RWF_DONTCACHE of Linux 6.14 and later (preadv2(2)): pages read for this alone do not
+// stay in the page cache.
 const dontCache = 0x80
 
 // readAside is f.ReadAt that leaves the page cache to others, where the system can.

@@ -5,11 +5,11 @@ type Reason string
 
 // The reasons of an eviction.
 const (
-	// ReasonUnused: it is the oldest of those that nobody asked for since they came, or since the directory was opened, and these have
-	// more than their share.
+	// ReasonUnused: it is the oldest of those that nobody asked for since they came, or since the
+	// directory was opened, and these have more than their share.
 	ReasonUnused Reason = "unused"
-	// ReasonCold: it was asked for, and by its turn the rounds that its hits give it are over: in a long plan that has turned
-	// the queues several times, also of what is asked for often now.
+	// ReasonCold: it was asked for, and by its turn the rounds that its hits give it are over: in a
+	// long plan that has turned the queues several times, also of what is asked for often now.
 	ReasonCold Reason = "cold"
 )
 

@@ -43,7 +43,8 @@ func TestExpired(t *testing.T) {
 	}
 }
 
-// A push through a mirror whose clock was ahead does not keep others from recording what the tag is.
+// A push through a mirror whose clock was ahead does not keep others from recording what the tag
+// is.
 func TestTagForgottenInTheFuture(t *testing.T) {
 	store := metatest.NewMemory()
 	tags := meta.NewTags(store, meta.Options{})

@@ -57,8 +57,8 @@ func (r baseRecord) check() error {
 	return nil
 }
 
-// Named returns the images that consist of exactly these layers, given by their diffIDs, the lowest first; none where
-// none is known; or the failure of the store.
+// Named returns the images that consist of exactly these layers, given by their diffIDs, the lowest
+// first; none where none is known; or the failure of the store.
 func (b *Bases) Named(ctx context.Context, layers []digest.Digest) ([]BaseName, error) {
 	r, err := b.known(ctx, baseKey(layers))
 	if err != nil {
@@ -80,7 +80,8 @@ func (b *Bases) known(ctx context.Context, key string) (r baseRecord, err error)
 	return r, err
 }
 
-// Learn records that a name means an image of these layers. Two mirrors that do so at the same moment may lose one of the names.
+// Learn records that a name means an image of these layers. Two mirrors that do so at the same
+// moment may lose one of the names.
 func (b *Bases) Learn(ctx context.Context, layers []digest.Digest, n BaseName) error {
 	for _, d := range layers {
 		if err := checkDigest(d); err != nil {

@@ -7,8 +7,9 @@ import (
 	"time"
 )
 
-// Except is a [Store] that keeps nothing about certain upstreams: those whose content lies here, so that asking them costs
-// no more than reading facts would, and whose facts must not be taken for those of a namesake on another machine with the same store.
+// Except is a [Store] that keeps nothing about certain upstreams: those whose content lies here, so
+// that asking them costs no more than reading facts would, and whose facts must not be taken for
+// those of a namesake on another machine with the same store.
 type Except struct {
 	Store
 	upstreams []string

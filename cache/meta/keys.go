@@ -63,7 +63,8 @@ func split(space, key string, n int) ([]string, bool) {
 	return parts, true
 }
 
-// below is what the keys of a space begin with that are about an upstream, or about any where it is empty.
+// below is what the keys of a space begin with that are about an upstream, or about any where it is
+// empty.
 func below(space, upstream string) string {
 	if upstream == "" {
 		return space
@@ -71,7 +72,8 @@ func below(space, upstream string) string {
 	return path(space, upstream, "")
 }
 
-// upstreamOf returns the upstream that a key is about. It is false where a key is about content alone.
+// upstreamOf returns the upstream that a key is about. It is false where a key is about content
+// alone.
 func upstreamOf(key string) (upstream string, ok bool) {
 	for _, space := range []string{tagSpace, forgetSpace, absentSpace, returnSpace, linkSpace, knownSpace, homeSpace, touchSpace} {
 		if rest, found := strings.CutPrefix(key, space); found {

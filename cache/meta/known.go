@@ -84,9 +84,9 @@ func (r homeRecord) check() error {
 
 func (k *Known) homes() ledger[homeRecord] { return beside[homeRecord](k.ledger) }
 
-// Home returns a repository of upstream that holds the blob d under a manifest: the one that was added last.
-// ErrNotFound says that none is known. Whether it still holds it is not certain, and who may know of it is the
-// caller's to decide.
+// Home returns a repository of upstream that holds the blob d under a manifest: the one that was
+// added last. ErrNotFound says that none is known. Whether it still holds it is not certain, and
+// who may know of it is the caller's to decide.
 func (k *Known) Home(ctx context.Context, upstream string, d digest.Digest) (string, error) {
 	r, err := k.homes().read(ctx, homeKey(upstream, d))
 	if err != nil {

@@ -11,7 +11,8 @@ import (
 // longer valid, and neither is one without reads: what comes from a store that is not
 // fronted, from one that failed, or is not yet saved, has to be read each time.
 //
-// All reads must go through stores of one kind, fronted or not. Reads must be done by one goroutine; Valid may be called by any once they are.
+// All reads must go through stores of one kind, fronted or not. Reads must be done by one
+// goroutine; Valid may be called by any once they are.
 type Lease struct {
 	until   time.Time // the earliest end of all reads
 	refused bool

@@ -100,8 +100,8 @@ func (l ledger[R]) entry(key string, r R) (Entry, error) {
 }
 
 // list yields the facts made of the records whose keys begin with prefix. What cannot be read is
-// counted and left out, and so is what fact does not find. It reads the whole store where that keeps
-// no order of keys.
+// counted and left out, and so is what fact does not find. It reads the whole store where that
+// keeps no order of keys.
 func list[F, K any, R record](ctx context.Context, l ledger[R], prefix string, parse func(string) (K, bool), fact func(K, R) (F, error)) iter.Seq2[F, error] {
 	return func(yield func(F, error) bool) {
 		for entry, err := range l.store.Scan(ctx, prefix) {

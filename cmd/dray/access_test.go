@@ -36,7 +36,8 @@ func basic(user, password string) string {
 	return "Basic " + base64.StdEncoding.EncodeToString([]byte(user+":"+password))
 }
 
-// usersOf is the auth section of a configuration that knows alice, bob and carol, with rules in YAML.
+// usersOf is the auth section of a configuration that knows alice, bob and carol, with rules in
+// YAML.
 func usersOf(t testing.TB, rules string) string {
 	t.Helper()
 	var file strings.Builder
@@ -93,7 +94,8 @@ func TestAccessMirrorTakesNoPushes(t *testing.T) {
 	}
 }
 
-// Classic Docker answers a mirror's challenge with the user's Docker Hub password, so a mirror asks only when told to.
+// Classic Docker answers a mirror's challenge with the user's Docker Hub password, so a mirror asks
+// only when told to.
 func TestAccessMirrorChallengesOnlyWhenTold(t *testing.T) {
 	for _, challenge := range []bool{false, true} {
 		t.Run(fmt.Sprint(challenge), func(t *testing.T) {
@@ -235,7 +237,8 @@ func TestAccessHTPasswd(t *testing.T) {
 	}
 }
 
-// docker login asks at the base of the API: the password is checked there even where some repositories need none.
+// docker login asks at the base of the API: the password is checked there even where some
+// repositories need none.
 func TestAccessBase(t *testing.T) {
 	for name, tc := range map[string]struct {
 		rules     string
@@ -253,7 +256,8 @@ func TestAccessBase(t *testing.T) {
 	}
 }
 
-// A password file that is missing stops the start and is never made: distribution would write one with a user of its own.
+// A password file that is missing stops the start and is never made: distribution would write one
+// with a user of its own.
 func TestAccessPasswordFileMissing(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "htpasswd")
 	section := "auth: [{name: people, htpasswd: {file: " + path + "}}]"
@@ -268,7 +272,8 @@ func TestAccessPasswordFileMissing(t *testing.T) {
 	}
 }
 
-// tokenService makes tokens as a registry token service does ("Token Authentication Implementation" of distribution).
+// tokenService makes tokens as a registry token service does ("Token Authentication Implementation"
+// of distribution).
 type tokenService struct {
 	key *ecdsa.PrivateKey
 	der []byte
@@ -419,8 +424,8 @@ func (r *recording) String() string {
 	return r.text.String()
 }
 
-// Nothing that authenticates one side gets to the other, or into the log: the clients' passwords and dray's own
-// tokens, through pulls, pushes and every kind of failure.
+// Nothing that authenticates one side gets to the other, or into the log: the clients' passwords
+// and dray's own tokens, through pulls, pushes and every kind of failure.
 func TestAccessSecretsStayOnTheirSide(t *testing.T) {
 	log := &recording{}
 	s := startLogging(t, log, ecrtest.Start(t, ecrtest.Options{}), ecrtest.Start(t, ecrtest.Options{Quirks: ecrtest.Hub()}), t.TempDir(), withAuth(usersOf(t, ""), "")...)

@@ -113,8 +113,8 @@ func TestAccessLogOff(t *testing.T) {
 	}
 }
 
-// counting is a listener whose connections say how many bytes they were given by ReadFrom, which is how the kernel is
-// made to send a file.
+// counting is a listener whose connections say how many bytes they were given by ReadFrom, which is
+// how the kernel is made to send a file.
 type counting struct {
 	net.Listener
 	files, copied atomic.Int64
@@ -145,7 +145,8 @@ func (c *countingConn) ReadFrom(r io.Reader) (int64, error) {
 	return n, err
 }
 
-// A blob that is held leaves by sendfile on plain HTTP, ranges of it too: no wrapper of the response hides the way.
+// A blob that is held leaves by sendfile on plain HTTP, ranges of it too: no wrapper of the
+// response hides the way.
 func TestAccessLogKeepsSendfile(t *testing.T) {
 	s := startStack(t, t.TempDir())
 	img := seed(t, s.ecr, "team/app", "v1", 3<<20)

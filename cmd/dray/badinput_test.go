@@ -22,8 +22,8 @@ type problem struct {
 	Errors []struct{ Code, Message string }
 }
 
-// refused sends a request that must fail with the given status and code, in the form that every error has, and
-// returns the answer with its message.
+// refused sends a request that must fail with the given status and code, in the form that every
+// error has, and returns the answer with its message.
 func (s *stack) refused(status int, code, method, path string, body []byte, headers ...string) (got, string) {
 	s.Helper()
 	r := s.do(method, path, body, headers...)
@@ -189,7 +189,8 @@ func TestBadInputIsRefused(t *testing.T) {
 	}
 }
 
-// What cannot be written with net/http's client: requests that are no HTTP, or whose target is no path.
+// What cannot be written with net/http's client: requests that are no HTTP, or whose target is no
+// path.
 func TestBadRequestLines(t *testing.T) {
 	s := startStack(t, t.TempDir())
 	for _, line := range []string{
@@ -203,7 +204,8 @@ func TestBadRequestLines(t *testing.T) {
 	s.want(200, "GET", "/v2/", nil)
 }
 
-// raw sends bytes and returns the answer, nil for none. whole closes the connection in both directions at once.
+// raw sends bytes and returns the answer, nil for none. whole closes the connection in both
+// directions at once.
 func (s *stack) raw(text string, whole bool) *got {
 	s.Helper()
 	conn, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
@@ -228,8 +230,8 @@ func (s *stack) raw(text string, whole bool) *got {
 	return &got{resp, body}
 }
 
-// A body that breaks off is refused and publishes nothing, whichever request it was for and however little of it
-// was missing.
+// A body that breaks off is refused and publishes nothing, whichever request it was for and however
+// little of it was missing.
 func TestBodyCutShort(t *testing.T) {
 	s := startStack(t, t.TempDir(), "not_found: 1h", "not_found: 0s")
 	s.ecr.CreateRepository("team/app")

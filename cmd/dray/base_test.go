@@ -56,7 +56,8 @@ func (s *stack) learnt(want float64) {
 	}
 }
 
-// What images are built on is known from pulls: a forbidden base is rejected by its name, an allowed one passes, and an unknown one is its own outcome.
+// What images are built on is known from pulls: a forbidden base is rejected by its name, an
+// allowed one passes, and an unknown one is its own outcome.
 func TestBasesAreLearnt(t *testing.T) {
 	s := startStack(t, t.TempDir(), checked("  base: {mode: enforce, allowed: ['docker.io/library/good:*']}")...)
 	s.ecr.CreateRepository("team/app")
@@ -97,7 +98,8 @@ func TestBasesAreLearnt(t *testing.T) {
 	spent(t, s.hub, map[ecrtest.Kind]int64{})
 }
 
-// Images below an index are known by the tag of the index, also after a restart, and images can be listed.
+// Images below an index are known by the tag of the index, also after a restart, and images can be
+// listed.
 func TestBasesOfAnIndexAndAList(t *testing.T) {
 	dir := t.TempDir()
 	listed := builtOn(t, newImage(t, plainConfig), "listed")

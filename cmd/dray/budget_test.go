@@ -31,7 +31,8 @@ func warm(t *testing.T, edits ...string) (*stack, seeded) {
 	return s, img
 }
 
-// At the start each upstream is asked once: what the first client would have to wait for is there, and what it would find out is in the log.
+// At the start each upstream is asked once: what the first client would have to wait for is there,
+// and what it would find out is in the log.
 func TestBudgetStart(t *testing.T) {
 	log := &recording{}
 	s := startLogging(t, log, ecrtest.Start(t, ecrtest.Options{}), ecrtest.Start(t, ecrtest.Options{Quirks: ecrtest.Hub()}), t.TempDir())
@@ -128,7 +129,8 @@ func TestBudgetQuotaReserve(t *testing.T) {
 	}
 }
 
-// Amazon ECR sees a pull of what clients pull here: one GET an interval, and none without a pull or after a restart.
+// Amazon ECR sees a pull of what clients pull here: one GET an interval, and none without a pull or
+// after a restart.
 func TestBudgetKeepAlive(t *testing.T) {
 	ecr, hub := ecrtest.Start(t, ecrtest.Options{}), ecrtest.Start(t, ecrtest.Options{Quirks: ecrtest.Hub()})
 	dir, edits := t.TempDir(), []string{"keep_alive: 0s", "keep_alive: 500ms"}

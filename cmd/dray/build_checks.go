@@ -15,8 +15,9 @@ import (
 	imagebase "dray/mirror/pipeline/base"
 )
 
-// buildChecks makes the gates of all upstreams. What was found in layers is kept in the store itself: it is asked for once for each push, and
-// would only push smaller facts out of the memory before the store.
+// buildChecks makes the gates of all upstreams. What was found in layers is kept in the store
+// itself: it is asked for once for each push, and would only push smaller facts out of the memory
+// before the store.
 func (g *graph) buildChecks(context.Context) error {
 	if len(g.cfg.Checks) == 0 {
 		return nil
@@ -51,7 +52,8 @@ func (g *graph) buildChecks(context.Context) error {
 	return nil
 }
 
-// pipelineOf makes the pipeline that the checks describe; o has what pipelines share, and bases the images that were learnt.
+// pipelineOf makes the pipeline that the checks describe; o has what pipelines share, and bases the
+// images that were learnt.
 func pipelineOf(c config.Checks, o pipeline.Options, bases imagebase.Catalogue) (*pipeline.Pipeline, error) {
 	steps, err := stepsOf(c, bases)
 	if err != nil {

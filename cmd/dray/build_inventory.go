@@ -103,7 +103,8 @@ func (g *graph) hostedImages(yield func(inventory.Hosted) bool) {
 	}
 }
 
-// queuedImages are the pushes that clients get although their registry does not have them yet: all but those that it has refused.
+// queuedImages are the pushes that clients get although their registry does not have them yet: all
+// but those that it has refused.
 func (g *graph) queuedImages(yield func(inventory.Queued) bool) {
 	for _, e := range g.queue.List() {
 		m, err := oci.ParseManifest(e.MediaType, e.Manifest)

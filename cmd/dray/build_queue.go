@@ -16,11 +16,12 @@ import (
 	"dray/mirror/queue"
 )
 
-// queueDirectory is where the journal of pushes lies: in the cache directory, beside what may be lost.
+// queueDirectory is where the journal of pushes lies: in the cache directory, beside what may be
+// lost.
 func queueDirectory(c config.Config) string { return filepath.Join(c.Cache.Directory, "queue") }
 
-// buildQueue opens the queue of pushes where an upstream wants one, and where there is one of before: what was
-// acknowledged is forwarded even if the configuration has changed.
+// buildQueue opens the queue of pushes where an upstream wants one, and where there is one of
+// before: what was acknowledged is forwarded even if the configuration has changed.
 func (g *graph) buildQueue(ctx context.Context) error {
 	wanted := slices.ContainsFunc(g.cfg.Upstreams, func(u config.Upstream) bool { return u.Acknowledge == config.AcknowledgeLocal })
 	if _, err := os.Stat(queueDirectory(g.cfg)); errors.Is(err, fs.ErrNotExist) && !wanted {
@@ -55,7 +56,8 @@ func (g *graph) queueAPI() []admin.Endpoint {
 	}
 }
 
-// dropWithin is how long an attempt under way may take to end, once it is interrupted for a push to be dropped.
+// dropWithin is how long an attempt under way may take to end, once it is interrupted for a push to
+// be dropped.
 const dropWithin = 10 * time.Second
 
 // queueError tells the API what kind of failure it is.

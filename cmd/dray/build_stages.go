@@ -47,8 +47,8 @@ func (s *stages) add(c config.StageSettings, stage func() (pipeline.Stage, error
 	s.steps = append(s.steps, pipeline.Step{Stage: made, Mode: pipeline.Mode(c.Mode), OnError: pipeline.OnError(c.OnError), Within: c.Within.Std()})
 }
 
-// stepsOf gives the stages of the checks, in the order of their cost. bases are the images that were
-// learnt; nil knows none.
+// stepsOf gives the stages of the checks, in the order of their cost. bases are the images that
+// were learnt; nil knows none.
 func stepsOf(c config.Checks, bases imagebase.Catalogue) ([]pipeline.Step, error) {
 	s := &stages{bases: bases}
 	s.names(c.Names)

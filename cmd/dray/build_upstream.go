@@ -87,7 +87,8 @@ func connect(u config.Upstream, aws func() (*ecr.Session, error), log *slog.Logg
 	return r, nil
 }
 
-// access is as whom dray comes to a registry, and what that lets it do beside the protocol. Each part may be nil.
+// access is as whom dray comes to a registry, and what that lets it do beside the protocol. Each
+// part may be nil.
 type access struct {
 	credentials auth.Credentials
 	expired     func(auth.Refusal) bool

@@ -38,7 +38,8 @@ func (in *invocation) notices(cfg config.Config) []string {
 	return slices.Concat(config.UnknownVariables(in.environ, cfg), cfg.Notices())
 }
 
-// printConfig writes the configuration as YAML; the types of secrets see to it that none is in there.
+// printConfig writes the configuration as YAML; the types of secrets see to it that none is in
+// there.
 func printConfig(w io.Writer, cfg config.Config) error {
 	out := yaml.NewEncoder(w)
 	out.SetIndent(2)

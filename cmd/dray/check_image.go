@@ -189,7 +189,8 @@ func (r remote) Open(ctx context.Context, d oci.Descriptor) (io.ReadCloser, erro
 	return s.Body, err
 }
 
-// openRemote finds an image at the upstream that its name leads to, with the upstream's credentials.
+// openRemote finds an image at the upstream that its name leads to, with the upstream's
+// credentials.
 func openRemote(ctx context.Context, cfg config.Config, image string) (*opened, error) {
 	target, ref, err := namesOf(cfg).routes.Resolve(image)
 	if err != nil {

@@ -78,7 +78,8 @@ func newImage(t testing.TB, config string, layers ...[]byte) image {
 	return image{config, layers, m}
 }
 
-// pushImage pushes an image under a tag or, with an empty one, by its digest, and returns the answer to its manifest.
+// pushImage pushes an image under a tag or, with an empty one, by its digest, and returns the
+// answer to its manifest.
 func (s *stack) pushImage(repo, tag string, img image, headers ...string) got {
 	s.Helper()
 	for _, l := range img.layers {
@@ -189,8 +190,9 @@ func (s *stack) walked() (walks, remembered float64) {
 	return walks, remembered
 }
 
-// What was found in a layer is remembered: an image whose layers the registry has already costs no walk, not even in
-// another process. A layer that nobody has seen is fetched and looked at, or trusted, as configured.
+// What was found in a layer is remembered: an image whose layers the registry has already costs no
+// walk, not even in another process. A layer that nobody has seen is fetched and looked at, or
+// trusted, as configured.
 func TestChecksRememberLayers(t *testing.T) {
 	dir := t.TempDir()
 	s := startStack(t, dir, checked("")...)
@@ -224,7 +226,8 @@ func TestChecksRememberLayers(t *testing.T) {
 	}
 }
 
-// The children of an index wait: when it is rejected, nothing is left behind. When it passes, they land before it.
+// The children of an index wait: when it is rejected, nothing is left behind. When it passes, they
+// land before it.
 func TestChecksHoldChildrenBack(t *testing.T) {
 	s := startStack(t, t.TempDir(), checked("")...)
 	s.ecr.CreateRepository("team/app")
@@ -264,8 +267,9 @@ func TestChecksHoldChildrenBack(t *testing.T) {
 	}
 }
 
-// What describes an image, and is pushed before it, as BuildKit does, waits for it: when the image is rejected, nothing is left behind. What describes
-// an image that is in ECR, from wherever it came, lands at once.
+// What describes an image, and is pushed before it, as BuildKit does, waits for it: when the image
+// is rejected, nothing is left behind. What describes an image that is in ECR, from wherever it
+// came, lands at once.
 func TestChecksHoldDescriptionsBack(t *testing.T) {
 	s := startStack(t, t.TempDir(), checked("")...)
 	s.ecr.CreateRepository("team/app")
@@ -342,8 +346,8 @@ func TestChecksHoldUploads(t *testing.T) {
 	}
 }
 
-// Names are refused at the start of an upload, before a byte, and tags with the manifest. A tag that must not move is
-// compared with what the registry has.
+// Names are refused at the start of an upload, before a byte, and tags with the manifest. A tag
+// that must not move is compared with what the registry has.
 func TestChecksOfNames(t *testing.T) {
 	s := startStack(t, t.TempDir(), checked(`  names: {mode: enforce, repositories: ["team/.+"], forbidden_tags: [latest], immutable_tags: ["v*"]}`)...)
 	s.ecr.CreateRepository("team/app")
@@ -370,8 +374,8 @@ func TestChecksOfNames(t *testing.T) {
 	}
 }
 
-// Everything that is wrong with a push is in one message, the worst first; what is only warned about is in the headers of
-// a push that passes; and a waiver lets pass what it names.
+// Everything that is wrong with a push is in one message, the worst first; what is only warned
+// about is in the headers of a push that passes; and a waiver lets pass what it names.
 func TestChecksTellEverythingAtOnce(t *testing.T) {
 	const stages = `  shape: {mode: enforce, max_layers: 1, max_layer_bytes: 400}
   metadata: {mode: enforce, required: [{key: team, in: label, pattern: "core|web"}]}
@@ -408,8 +412,8 @@ func TestChecksTellEverythingAtOnce(t *testing.T) {
 	}
 }
 
-// A verdict that takes longer than the client waits is not given up: the client is told to push again, and its next push
-// joins the same work. With on_timeout: warn the image lands.
+// A verdict that takes longer than the client waits is not given up: the client is told to push
+// again, and its next push joins the same work. With on_timeout: warn the image lands.
 func TestChecksThatTakeTooLong(t *testing.T) {
 	var asked atomic.Int32
 	release := make(chan struct{})
@@ -446,7 +450,8 @@ func TestChecksThatTakeTooLong(t *testing.T) {
 	}
 }
 
-// A layer that finds no place to be looked at while it comes is looked at with its manifest, and is not sent on before.
+// A layer that finds no place to be looked at while it comes is looked at with its manifest, and is
+// not sent on before.
 func TestChecksHoldWhatNobodyLooksAt(t *testing.T) {
 	s := startStack(t, t.TempDir(), append(checked(""), "cache: {", "limits: {max_uploads_per_client: 0}\ncache: {")...)
 	s.ecr.CreateRepository("team/app")

@@ -12,7 +12,8 @@ func load(path string, environ []string) (config.Config, error) {
 	return config.Load(path, environ, askParts)
 }
 
-// askParts adds what is wrong with a configuration as far as only the parts can tell that it is made for.
+// askParts adds what is wrong with a configuration as far as only the parts can tell that it is
+// made for.
 func askParts(c config.Config, k *config.Report) {
 	for i, u := range c.Upstreams {
 		if _, err := quirksOf(u.Kind).RatesWith(u.Limits.Rates); err != nil {

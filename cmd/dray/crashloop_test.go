@@ -49,9 +49,10 @@ type crashed struct {
 	acked  int
 }
 
-// TestCrashLoop kills dray at any moment while clients push and ECR misbehaves. At level upstream, what a client was told
-// is in ECR at that moment. At level local it is served from the next start on, and is in ECR in the end. A tag is never
-// what it was before the last push that was acknowledged, and a push that was not succeeds when the client tries again.
+// TestCrashLoop kills dray at any moment while clients push and ECR misbehaves. At level upstream,
+// what a client was told is in ECR at that moment. At level local it is served from the next start
+// on, and is in ECR in the end. A tag is never what it was before the last push that was
+// acknowledged, and a push that was not succeeds when the client tries again.
 func TestCrashLoop(t *testing.T) {
 	seed := *crashSeed
 	if seed == 0 {
@@ -288,7 +289,8 @@ func (p *crashPush) sendBlob(i int, l []byte) error {
 	return err
 }
 
-// allowed reports whether a tag may be what it is: the last image that was acknowledged, or one that was tried since.
+// allowed reports whether a tag may be what it is: the last image that was acknowledged, or one
+// that was tried since.
 func (c *crashed) allowed(name string, raw []byte) bool {
 	return slices.ContainsFunc(c.may[name], func(m *oci.Manifest) bool { return bytes.Equal(m.Raw, raw) })
 }

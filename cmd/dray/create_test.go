@@ -30,7 +30,8 @@ func (s *stack) pushTo(repo string) got {
 	return s.do("PUT", "/v2/"+repo+"/manifests/v1", m.Raw, "Content-Type", m.MediaType)
 }
 
-// A name that no pattern allows is refused with a text that reaches the terminal, and nothing is created.
+// A name that no pattern allows is refused with a text that reaches the terminal, and nothing is
+// created.
 func TestCreateOnlyAllowedNames(t *testing.T) {
 	s := creating(t, ecrtest.Options{}, `names: ["team/[a-z]+", "sandbox-.*"]`)
 	s.ecr.CreateRepository("legacy/app")
@@ -68,7 +69,8 @@ func TestCreateDryRun(t *testing.T) {
 	}
 }
 
-// A new repository has everything that the template says. Tags that are excepted move, the others do not.
+// A new repository has everything that the template says. Tags that are excepted move, the others
+// do not.
 func TestCreateFromTemplate(t *testing.T) {
 	policy := filepath.Join(t.TempDir(), "lifecycle.json")
 	text := `{"rules":[{"rulePriority":1,"selection":{"tagStatus":"untagged","countType":"sinceImagePushed","countUnit":"days","countNumber":14},"action":{"type":"expire"}}]}`
@@ -100,7 +102,8 @@ func TestCreateFromTemplate(t *testing.T) {
 	}
 }
 
-// A registry whose own templates create repositories on push finds none missing: dray asks for none, whatever its mode.
+// A registry whose own templates create repositories on push finds none missing: dray asks for
+// none, whatever its mode.
 func TestCreateLeftToTheRegistry(t *testing.T) {
 	for _, mode := range []string{"create", "dry_run", "off"} {
 		t.Run(mode, func(t *testing.T) {

@@ -13,8 +13,8 @@ import (
 
 const deleting = "push: true\n  delete: true"
 
-// What is deleted through dray is deleted at ECR and forgotten here: the next question about it goes to ECR, whatever
-// was known before, in facts and in answers that were hot.
+// What is deleted through dray is deleted at ECR and forgotten here: the next question about it
+// goes to ECR, whatever was known before, in facts and in answers that were hot.
 func TestDeleteIsForwardedAndForgotten(t *testing.T) {
 	s := startStack(t, t.TempDir(), "push: true", deleting)
 	layer := layerOf(1, 5000)
@@ -52,7 +52,8 @@ func TestDeleteIsForwardedAndForgotten(t *testing.T) {
 	s.want(200, "GET", base+"v1", nil)
 }
 
-// An image that an index names is kept by ECR, and the client is told why; layers cannot be deleted one by one.
+// An image that an index names is kept by ECR, and the client is told why; layers cannot be deleted
+// one by one.
 func TestDeleteRefusedByECR(t *testing.T) {
 	s := startStack(t, t.TempDir(), "push: true", deleting)
 	layer := layerOf(1, 5000)

@@ -31,8 +31,9 @@ func (s *stack) arrives() {
 	})
 }
 
-// What is deleted while it waits to be forwarded is gone at once, by tag or digest, together with what ECR has under the tag, and does not come back,
-// after a restart neither. What else waits arrives.
+// What is deleted while it waits to be forwarded is gone at once, by tag or digest, together with
+// what ECR has under the tag, and does not come back, after a restart neither. What else waits
+// arrives.
 func TestDeleteQueued(t *testing.T) {
 	for _, restarts := range []bool{false, true} {
 		for _, by := range []string{"tag", "digest"} {
@@ -73,8 +74,8 @@ func TestDeleteQueued(t *testing.T) {
 	}
 }
 
-// A deletion that ECR does not carry out loses nothing. One that it has carried out is on disk by then: a process that begins after a
-// crash at that moment has not got the push any more.
+// A deletion that ECR does not carry out loses nothing. One that it has carried out is on disk by
+// then: a process that begins after a crash at that moment has not got the push any more.
 func TestDeleteQueuedSurvivesCrash(t *testing.T) {
 	const deletion = ecrtest.Kind("BatchDeleteImage")
 	dir := t.TempDir()
@@ -153,7 +154,8 @@ func TestDeletePartOfQueuedIndex(t *testing.T) {
 	}
 }
 
-// A manifest that passed its checks and waits for its index is deleted like one that is there, and the index cannot land without it.
+// A manifest that passed its checks and waits for its index is deleted like one that is there, and
+// the index cannot land without it.
 func TestDeleteHeldBack(t *testing.T) {
 	s := startStack(t, t.TempDir(), append(checked("  names: {mode: enforce, forbidden_tags: [latest]}"), "  keep_alive: 0s\n", "  keep_alive: 0s\n  delete: true\n")...)
 	s.ecr.CreateRepository("team/app")
@@ -187,8 +189,8 @@ func TestDeleteQueuedOfNewRepository(t *testing.T) {
 	}
 }
 
-// A push that is under way when somebody deletes its tag or digest, as after an answer that it is still being copied, arrives first and is deleted then,
-// whatever the upstream's name.
+// A push that is under way when somebody deletes its tag or digest, as after an answer that it is
+// still being copied, arrives first and is deleted then, whatever the upstream's name.
 func TestDeleteWhileLanding(t *testing.T) {
 	for _, c := range []struct{ name, by string }{{"ecr", "tag"}, {"ecr", "digest"}, {"my ecr", "tag"}, {"my ecr", "digest"}} {
 		by := c.by

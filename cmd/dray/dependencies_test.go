@@ -11,7 +11,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestDependenciesAreExplained compares the direct requirements of go.mod with the table in docs/dependencies.md.
+// TestDependenciesAreExplained compares the direct requirements of go.mod with the table in
+// docs/dependencies.md.
 func TestDependenciesAreExplained(t *testing.T) {
 	out, err := exec.CommandContext(t.Context(), "go", "mod", "edit", "-json").Output()
 	if err != nil {

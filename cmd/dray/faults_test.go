@@ -15,9 +15,9 @@ import (
 	"dray/upstream/ecrtest"
 )
 
-// The matrix: every way in which an origin fails a pull, met at every moment, by one client and by many, by one request
-// and by ranges in parallel. Whatever happens, a client gets the right bytes, or sees that it did not; nothing wrong is
-// kept; the next request fetches anew.
+// The matrix: every way in which an origin fails a pull, met at every moment, by one client and by
+// many, by one request and by ranges in parallel. Whatever happens, a client gets the right bytes,
+// or sees that it did not; nothing wrong is kept; the next request fetches anew.
 
 // Lengths of the layers of the matrix, and positions within one answer of the origin.
 const (
@@ -294,8 +294,9 @@ func posOf(f ecrtest.Fault) int64 {
 	return faultAt
 }
 
-// pullAtOnce has all clients of a cell ask. In a joined cell the others come when the first has its header, and
-// release is called when all have theirs; where there is no header to wait for, they come a moment later.
+// pullAtOnce has all clients of a cell ask. In a joined cell the others come when the first has its
+// header, and release is called when all have theirs; where there is no header to wait for, they
+// come a moment later.
 func (s *stack) pullAtOnce(t *testing.T, c cell, path string, headers bool, release func()) []view {
 	views := make([]view, c.clients)
 	var begun, done sync.WaitGroup
@@ -343,8 +344,9 @@ func (v *view) read() {
 	v.body, v.err = io.ReadAll(v.Body)
 }
 
-// check says what is wrong with a view: complete and other bytes, or a cut answer that was not right as far as it went.
-// corrupt bytes may be seen by a client that also sees that it did not get all.
+// check says what is wrong with a view: complete and other bytes, or a cut answer that was not
+// right as far as it went. corrupt bytes may be seen by a client that also sees that it did not get
+// all.
 func (v view) check(right []byte, corrupt bool) string {
 	want := right[v.from:]
 	switch {

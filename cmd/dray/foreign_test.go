@@ -39,8 +39,9 @@ func (s *stack) shows(repo string, blob []byte) {
 	}
 }
 
-// A foreign layer that the client has sent is at ECR before the push is acknowledged, however slow ECR is, and is served afterwards, after a kill as
-// well. One that it has not sent is nobody's concern.
+// A foreign layer that the client has sent is at ECR before the push is acknowledged, however slow
+// ECR is, and is served afterwards, after a kill as well. One that it has not sent is nobody's
+// concern.
 func TestPushedForeignLayer(t *testing.T) {
 	for _, mediaType := range foreignTypes {
 		s := startStack(t, t.TempDir())
@@ -77,7 +78,8 @@ func TestPushedForeignLayer(t *testing.T) {
 	}
 }
 
-// With acknowledge: local the foreign layer that was sent is in the queue, and reaches ECR after a restart.
+// With acknowledge: local the foreign layer that was sent is in the queue, and reaches ECR after a
+// restart.
 func TestForeignLayerIsQueued(t *testing.T) {
 	dir := t.TempDir()
 	s := startStack(t, dir, acknowledging...)
@@ -101,7 +103,8 @@ func TestForeignLayerIsQueued(t *testing.T) {
 	s.shows("win/app", foreign)
 }
 
-// Behind checks a foreign layer that was sent is forwarded with its image, and an operator's purge takes it away with that.
+// Behind checks a foreign layer that was sent is forwarded with its image, and an operator's purge
+// takes it away with that.
 func TestForeignLayerBehindChecks(t *testing.T) {
 	s := startStack(t, t.TempDir(), checked("  names: {mode: enforce, forbidden_tags: [latest]}")...)
 	s.ecr.CreateRepository("win/app")

@@ -31,7 +31,8 @@ func mounted(t *testing.T, flags uintptr, options string) (path string) {
 	return path
 }
 
-// A dray that is restarted on a full file system starts, serves what it holds, passes the rest through, and keeps things again when there is room.
+// A dray that is restarted on a full file system starts, serves what it holds, passes the rest
+// through, and keeps things again when there is room.
 func TestStartOnAFullDisk(t *testing.T) {
 	path := mounted(t, 0, "size=16m")
 	ecr, hub := ecrtest.Start(t, ecrtest.Options{}), ecrtest.Start(t, ecrtest.Options{Quirks: ecrtest.Hub()})
@@ -70,8 +71,9 @@ func TestStartOnAFullDisk(t *testing.T) {
 	}
 }
 
-// Where pushes are acknowledged before they are forwarded, a restart on a full file system loses none of
-// them: what waits is served and forwarded, and once there is room pushes are acknowledged here again.
+// Where pushes are acknowledged before they are forwarded, a restart on a full file system loses
+// none of them: what waits is served and forwarded, and once there is room pushes are acknowledged
+// here again.
 func TestStartOnAFullDiskWithPushesThatWait(t *testing.T) {
 	path := mounted(t, 0, "size=16m")
 	ecr, hub := ecrtest.Start(t, ecrtest.Options{}), ecrtest.Start(t, ecrtest.Options{Quirks: ecrtest.Hub()})
@@ -116,7 +118,8 @@ func TestStartOnAFullDiskWithPushesThatWait(t *testing.T) {
 	}
 }
 
-// A directory that cannot be written at the start is taken for a wrong mount, and told of before clients meet it.
+// A directory that cannot be written at the start is taken for a wrong mount, and told of before
+// clients meet it.
 func TestStartOnAReadOnlyDisk(t *testing.T) {
 	path := mounted(t, syscall.MS_RDONLY, "")
 	g, err := build(t.Context(), config.Config{Cache: config.Cache{Directory: path}}, slog.New(slog.DiscardHandler))

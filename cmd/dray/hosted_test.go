@@ -16,7 +16,8 @@ import (
 	"dray/upstream/oci"
 )
 
-// hosting are the edits that give a stack an upstream of kind local, with more settings of its own in YAML.
+// hosting are the edits that give a stack an upstream of kind local, with more settings of its own
+// in YAML.
 func hosting(more string) []string {
 	return []string{"upstreams: [ecr, hub]", "upstreams: [ecr, hub, own]", "upstreams:\n", "upstreams:\n- {name: own, kind: local, prefixes: [own], local: {" + more + "}}\n"}
 }
@@ -52,7 +53,8 @@ func (s *stack) askedNothing() {
 	}
 }
 
-// What is pushed to an upstream of kind local goes nowhere else. It survives a restart that loses all facts.
+// What is pushed to an upstream of kind local goes nowhere else. It survives a restart that loses
+// all facts.
 func TestHostedKeepsPushes(t *testing.T) {
 	dir := t.TempDir()
 	s := startStack(t, dir, hosting("")...)
@@ -92,7 +94,8 @@ func TestHostedKeepsPushes(t *testing.T) {
 	s.askedNothing()
 }
 
-// cacheOf is a build cache of BuildKit with one layer: a manifest, or in the older form an index of layers.
+// cacheOf is a build cache of BuildKit with one layer: a manifest, or in the older form an index of
+// layers.
 func cacheOf(t testing.TB, index bool, layer []byte) *oci.Manifest {
 	t.Helper()
 	desc := func(mediaType string, p []byte) string {
@@ -110,8 +113,8 @@ func cacheOf(t testing.TB, index bool, layer []byte) *oci.Manifest {
 	return m
 }
 
-// A build cache that is pushed to ECR is kept here, found under its name, and never a reason to believe that ECR has its
-// layers: an image that leaves one out gets it from here.
+// A build cache that is pushed to ECR is kept here, found under its name, and never a reason to
+// believe that ECR has its layers: an image that leaves one out gets it from here.
 func TestBuildCacheKeptAside(t *testing.T) {
 	for _, index := range []bool{false, true} {
 		s := startStack(t, t.TempDir(), append(hosting(""), "push: true", "push: true\n  build_cache: {to: own}")...)
@@ -126,13 +129,15 @@ func TestBuildCacheKeptAside(t *testing.T) {
 		put()
 		s.served("team/cache", "main", m, layer)
 		s.served("own/ecr/team/cache", "main", m, layer)
-		// Nobody puts something there himself: it would be served in place of what ECR has, without its rights and checks.
+		// Nobody puts something there himself: it would be served in place of what ECR has, without
+		// its rights and checks.
 		s.refused(403, "DENIED", "POST", "/v2/own/ecr/team/app/blobs/uploads/", nil)
 		s.refused(403, "DENIED", "PUT", "/v2/own/ecr/team/cache/manifests/other", m.Raw, "Content-Type", m.MediaType)
 		if _, ok := s.ecr.Image("team/cache", "main"); ok {
 			t.Error("the build cache is in ECR")
 		}
-		// ECR loses layers that no image needs. The client was told that it is there, and need not send it again.
+		// ECR loses layers that no image needs. The client was told that it is there, and need not
+		// send it again.
 		s.want(200, "HEAD", "/v2/team/cache/blobs/"+digest.FromBytes(layer).String(), nil)
 		img := imageOf(t, layer)
 		s.want(201, "PUT", "/v2/team/cache/manifests/app", img.Raw, "Content-Type", img.MediaType)
@@ -149,8 +154,8 @@ func TestBuildCacheKeptAside(t *testing.T) {
 	}
 }
 
-// Layers that the client left out because ECR has them are fetched for a build cache that needs them; those that it has
-// no claim to are not.
+// Layers that the client left out because ECR has them are fetched for a build cache that needs
+// them; those that it has no claim to are not.
 func TestBuildCacheOfLayersElsewhere(t *testing.T) {
 	s := startStack(t, t.TempDir(), append(hosting(""), "push: true", "push: true\n  build_cache: {to: own}")...)
 	layer, secret := layerOf(1, 50_000), layerOf(2, 50_000)

@@ -61,7 +61,8 @@ func TestHouseLimits(t *testing.T) {
 	}
 }
 
-// measure counts the methods and fields of the types of a file. Names on one line are one field each.
+// measure counts the methods and fields of the types of a file. Names on one line are one field
+// each.
 func measure(file *ast.File, methods, fields map[string]int) {
 	for _, decl := range file.Decls {
 		switch d := decl.(type) {

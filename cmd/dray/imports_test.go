@@ -31,9 +31,10 @@ const (
 	craneLibrary     = "github.com/google/go-containerregistry/pkg"
 )
 
-// importable is the architecture: what each package of the module may import besides the standard library. cache has never heard of
-// OCI or of registries; upstream has never heard of the cache; mirror is where they meet; cmd/dray is where they are chosen. What is not here
-// is refused, and so is an entry that nothing needs any more.
+// importable is the architecture: what each package of the module may import besides the standard
+// library. cache has never heard of OCI or of registries; upstream has never heard of the cache;
+// mirror is where they meet; cmd/dray is where they are chosen. What is not here is refused, and so
+// is an entry that nothing needs any more.
 var importable = map[string][]allowance{
 	"dray/cache": {
 		{"dray/cache/disk", "blobs lie on disk"},
@@ -219,7 +220,8 @@ var importable = map[string][]allowance{
 	},
 }
 
-// testable is what tests may import in addition, besides what lies beneath their package: no library of assertions or mocks.
+// testable is what tests may import in addition, besides what lies beneath their package: no
+// library of assertions or mocks.
 var testable = []allowance{
 	{goCmp, "shows differences"},
 	{"go.uber.org/goleak", "shows goroutines that were left behind"},
@@ -235,7 +237,8 @@ var testable = []allowance{
 	{throughTheDoor, "a mirror before a registry in memory"},
 }
 
-// throughTheDoor is the mirror of tests. A test that uses it reaches its room through the front door, and may import what that is made of.
+// throughTheDoor is the mirror of tests. A test that uses it reaches its room through the front
+// door, and may import what that is made of.
 const throughTheDoor = "dray/mirror/mirrortest"
 
 // unlinkable is what must not be in the program, however it would get there.
@@ -305,8 +308,8 @@ func TestLinked(t *testing.T) {
 	}
 }
 
-// permits finds the longest allowance for a path. One for a package of dray is for that package alone; but cmd/dray, where everything is
-// chosen, names the trees.
+// permits finds the longest allowance for a path. One for a package of dray is for that package
+// alone; but cmd/dray, where everything is chosen, names the trees.
 func permits(allowed []allowance, path string) (allowance, bool) {
 	var best allowance
 	for _, a := range allowed {

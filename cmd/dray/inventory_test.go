@@ -57,7 +57,8 @@ func (s *stack) pull(path, ref string, m *oci.Manifest) {
 	}
 }
 
-// idle returns when nobody reads a blob or needs one for a push: what did is over a little after the client has its answer.
+// idle returns when nobody reads a blob or needs one for a push: what did is over a little after
+// the client has its answer.
 func (s *stack) idle() { s.Helper(); s.idleBut(0) }
 
 // idleBut is idle with so many blobs that somebody needs for good.
@@ -184,7 +185,8 @@ func TestPurge(t *testing.T) {
 	s.pull("/v2/team/app", "v2", v2)
 }
 
-// TestPurgeOfTagThatIsNotAlone: a tag goes alone where another one points to the same image; the digest goes with all its tags.
+// TestPurgeOfTagThatIsNotAlone: a tag goes alone where another one points to the same image; the
+// digest goes with all its tags.
 func TestPurgeOfTagThatIsNotAlone(t *testing.T) {
 	s := startStack(t, t.TempDir())
 	m := s.push("team/app", "v1", noise(1, 5000))
@@ -200,7 +202,8 @@ func TestPurgeOfTagThatIsNotAlone(t *testing.T) {
 	}
 }
 
-// TestPurgeSparesReaders: what a client reads stays; with force it goes, and the client reads on to the end.
+// TestPurgeSparesReaders: what a client reads stays; with force it goes, and the client reads on to
+// the end.
 func TestPurgeSparesReaders(t *testing.T) {
 	s := startStack(t, t.TempDir())
 	layer := noise(1, 24<<20) // more than the sockets hold
@@ -275,7 +278,8 @@ func TestFactsLost(t *testing.T) {
 	}
 }
 
-// TestPinOutlivesRestart: a pinned image stays where others go, over a restart; what it lacks is named, and kept once it comes.
+// TestPinOutlivesRestart: a pinned image stays where others go, over a restart; what it lacks is
+// named, and kept once it comes.
 func TestPinOutlivesRestart(t *testing.T) {
 	dir := t.TempDir()
 	ecr, hub := ecrtest.Start(t, ecrtest.Options{}), ecrtest.Start(t, ecrtest.Options{Quirks: ecrtest.Hub()})
@@ -327,7 +331,8 @@ func TestPinOutlivesRestart(t *testing.T) {
 	}
 }
 
-// TestHostedImages: what is hosted is listed under its name, and nothing that operators purge takes it away.
+// TestHostedImages: what is hosted is listed under its name, and nothing that operators purge takes
+// it away.
 func TestHostedImages(t *testing.T) {
 	s := startStack(t, t.TempDir(), "upstreams:\n", "upstreams:\n- {name: builds, kind: local, prefixes: [builds]}\n", "upstreams: [ecr, hub]", "upstreams: [ecr, hub, builds]")
 	base := noise(1, 100<<10)
@@ -375,7 +380,8 @@ func TestEvictDoesWhatItSaid(t *testing.T) {
 	}
 }
 
-// TestPlanOfWhatIsUsed: a plan that turns the queues over and over comes to what is used just now, and says nothing of it that is not so.
+// TestPlanOfWhatIsUsed: a plan that turns the queues over and over comes to what is used just now,
+// and says nothing of it that is not so.
 func TestPlanOfWhatIsUsed(t *testing.T) {
 	s := startStack(t, t.TempDir())
 	m := s.push("team/app", "v1", noise(1, 2<<20))
@@ -397,7 +403,8 @@ func TestPlanOfWhatIsUsed(t *testing.T) {
 	}
 }
 
-// TestPurgeAmongOthers: pulls and pushes that race with purges of everything get every byte right and never fail.
+// TestPurgeAmongOthers: pulls and pushes that race with purges of everything get every byte right
+// and never fail.
 func TestPurgeAmongOthers(t *testing.T) {
 	s := startStack(t, t.TempDir())
 	base := noise(1, 300<<10)

@@ -9,7 +9,8 @@ import (
 	"dray/upstream/ecrtest"
 )
 
-// ECR takes ten manifests a second. Many that are pushed at once arrive in turns and none is refused.
+// ECR takes ten manifests a second. Many that are pushed at once arrive in turns and none is
+// refused.
 func TestPushesKeepToTheCeilings(t *testing.T) {
 	s := startBefore(t, ecrtest.Start(t, ecrtest.Options{Quotas: ecrtest.DefaultQuotas()}), ecrtest.Start(t, ecrtest.Options{Quirks: ecrtest.Hub()}), t.TempDir())
 	m := s.push("team/app", "v0", []byte("layer"))
@@ -44,7 +45,8 @@ func TestPushesOutlastThrottling(t *testing.T) {
 	wg.Wait()
 }
 
-// A registry that throttles, or fails for a moment, is not what clients see: all of them are answered within their 30 s.
+// A registry that throttles, or fails for a moment, is not what clients see: all of them are
+// answered within their 30 s.
 func TestPullsOutlastThrottling(t *testing.T) {
 	for name, set := range map[string]func(*ecrtest.Running){
 		"ceiling": func(r *ecrtest.Running) { r.SetQuotas(map[string]ecrtest.Quota{"BatchGetImage": {Rate: 10, Burst: 4}}) },

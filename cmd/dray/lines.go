@@ -13,8 +13,10 @@ const (
 	linesWait  = 100 * time.Millisecond
 )
 
-// lines is a log to which many lines are written that are worth nothing alone, such as those of pulls: a system call for each would cost more than
-// many a request. lateLines holds them back for a moment, lines does not, and both keep the order. Only what kills the program takes with it what is held back.
+// lines is a log to which many lines are written that are worth nothing alone, such as those of
+// pulls: a system call for each would cost more than many a request. lateLines holds them back for
+// a moment, lines does not, and both keep the order. Only what kills the program takes with it what
+// is held back.
 type lines struct {
 	to io.Writer
 

@@ -148,7 +148,8 @@ func TestLinesAfterAnError(t *testing.T) {
 	to.want(t, "1\n", "2\n")
 }
 
-// TestLoggerHoldsBack: the program's log and the lines of its requests are one, in the order in which they were written.
+// TestLoggerHoldsBack: the program's log and the lines of its requests are one, in the order in
+// which they were written.
 func TestLoggerHoldsBack(t *testing.T) {
 	for _, format := range []config.LogFormat{config.LogText, config.LogJSON} {
 		var out bytes.Buffer

@@ -33,8 +33,8 @@ func next(t *testing.T, r got) string {
 	return m[1]
 }
 
-// ECR's pages come in no order and continue at an opaque place. A client that follows the links sees each tag once, in
-// whichever form it addresses dray.
+// ECR's pages come in no order and continue at an opaque place. A client that follows the links
+// sees each tag once, in whichever form it addresses dray.
 func TestListingTags(t *testing.T) {
 	s := startStack(t, t.TempDir())
 	var want []string
@@ -212,7 +212,8 @@ func TestListingConditional(t *testing.T) {
 	s.header(s.do("GET", blob, nil), "Cache-Control", "max-age=31536000, immutable")
 }
 
-// Ranges of a blob are the same bytes whether it is cold, on its way, or held; several at once are answered whole.
+// Ranges of a blob are the same bytes whether it is cold, on its way, or held; several at once are
+// answered whole.
 func TestListingRanges(t *testing.T) {
 	const all = 5 << 20
 	layer := layerOf(7, all)

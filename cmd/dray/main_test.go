@@ -104,7 +104,8 @@ func TestCheckPrintsEffectiveConfiguration(t *testing.T) {
 	golden(t, "testdata/full.notices", stderr)
 }
 
-// TestCheckedConfigurationIsAFile: what check prints, but for the secrets, is a file with the same meaning.
+// TestCheckedConfigurationIsAFile: what check prints, but for the secrets, is a file with the same
+// meaning.
 func TestCheckedConfigurationIsAFile(t *testing.T) {
 	cert, key := keyPair(t)
 	first, err := load("", []string{"TLS_CERTIFICATE=" + cert, "TLS_PRIVATE_KEY=" + key, "ECR_REGISTRY=" + testRegistry, "REGISTRY=r.example.com", "PORT=444", "REGION=r"})
@@ -169,7 +170,8 @@ func TestCert(t *testing.T) {
 	serveWith(t, cert, key)
 }
 
-// serveWith serves with the certificate and connects as a client that trusts only the certificate file.
+// serveWith serves with the certificate and connects as a client that trusts only the certificate
+// file.
 func serveWith(t *testing.T, cert, key string) {
 	t.Helper()
 	pair, err := tls.LoadX509KeyPair(cert, key)
@@ -210,8 +212,9 @@ func TestCertRefusesWrongHosts(t *testing.T) {
 	}
 }
 
-// TestUnusedMethodsAreDropped: the linker leaves unused methods out only as long as nothing reachable looks methods up by a name it cannot
-// know, as text/template does. With one such call the binary grows by about 12 MiB.
+// TestUnusedMethodsAreDropped: the linker leaves unused methods out only as long as nothing
+// reachable looks methods up by a name it cannot know, as text/template does. With one such call
+// the binary grows by about 12 MiB.
 func TestUnusedMethodsAreDropped(t *testing.T) {
 	binary := filepath.Join(t.TempDir(), "dray")
 	cmd := exec.CommandContext(t.Context(), "go", "build", "-ldflags=-dumpdep -X main.version=1.2.3", "-o", binary, ".")

@@ -94,7 +94,8 @@ func TestMetricsAreDocumented(t *testing.T) {
 	}
 }
 
-// TestAlertsBeginAtZero: what operators are told to watch is there before it happens for the first time, as alerts look for increases.
+// TestAlertsBeginAtZero: what operators are told to watch is there before it happens for the first
+// time, as alerts look for increases.
 func TestAlertsBeginAtZero(t *testing.T) {
 	s := startStack(t, t.TempDir(), described...)
 	families, err := s.metrics.Gather()

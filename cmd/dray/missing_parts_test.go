@@ -12,8 +12,8 @@ import (
 	"dray/upstream/oci"
 )
 
-// pushAsking pushes as clients do, who ask for each blob first and send what is not there. It returns how many were sent and the answer to the
-// manifest.
+// pushAsking pushes as clients do, who ask for each blob first and send what is not there. It
+// returns how many were sent and the answer to the manifest.
 func (s *stack) pushAsking(repo, ref string, man *oci.Manifest, blobs ...[]byte) (sent int, put got) {
 	s.Helper()
 	for _, b := range blobs {
@@ -68,8 +68,9 @@ func missingParts() map[string]func(*ecrtest.Switches) {
 	return all
 }
 
-// What ECR has lost behind dray is sent again from here when a client pushes it again and leaves out what dray believes to be there: a single image,
-// and an index with its images, whatever ECR's refusal looks like and whenever the push is acknowledged.
+// What ECR has lost behind dray is sent again from here when a client pushes it again and leaves
+// out what dray believes to be there: a single image, and an index with its images, whatever ECR's
+// refusal looks like and whenever the push is acknowledged.
 func TestPushOfWhatWasLost(t *testing.T) {
 	for level, edits := range map[string][]string{"upstream": nil, "local": acknowledging} {
 		for name, change := range missingParts() {
@@ -144,7 +145,8 @@ func TestVerdictOfWhatWasLost(t *testing.T) {
 	}
 }
 
-// After a purge nothing is believed of the registry, whose images may have gone as well: clients send again what cannot be sent from here.
+// After a purge nothing is believed of the registry, whose images may have gone as well: clients
+// send again what cannot be sent from here.
 func TestPushOfWhatWasPurged(t *testing.T) {
 	layer := layerOf(1, 50_000)
 	for name, args := range map[string][]string{

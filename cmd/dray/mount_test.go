@@ -12,8 +12,8 @@ import (
 	"dray/upstream/oci"
 )
 
-// mountStack is a stack before an ECR whose account setting BLOB_MOUNTING is as told. team/a holds an image of the layer,
-// and team/b exists.
+// mountStack is a stack before an ECR whose account setting BLOB_MOUNTING is as told. team/a holds
+// an image of the layer, and team/b exists.
 func mountStack(t *testing.T, mounting bool, layer []byte, edits ...string) (*stack, *oci.Manifest) {
 	t.Helper()
 	s := startBefore(t, ecrtest.Start(t, ecrtest.Options{BlobMounting: mounting}), ecrtest.Start(t, ecrtest.Options{Quirks: ecrtest.Hub()}), t.TempDir(), edits...)
@@ -36,8 +36,9 @@ func (s *stack) monolithic(repo string, blob []byte) {
 	s.want(201, "PUT", at+"?digest="+digest.FromBytes(blob).String(), blob)
 }
 
-// A layer that ECR is known to hold elsewhere is mounted when the client's bytes have arrived, and uploaded where it
-// cannot be. Blobs of the manifest that came by pulls are known as well as those that were pushed.
+// A layer that ECR is known to hold elsewhere is mounted when the client's bytes have arrived, and
+// uploaded where it cannot be. Blobs of the manifest that came by pulls are known as well as those
+// that were pushed.
 func TestMountInPlaceOfAnUpload(t *testing.T) {
 	layer := layerOf(1, 300_000)
 	both(t, func(t *testing.T, mounting bool) {
@@ -69,7 +70,8 @@ func TestMountInPlaceOfAnUpload(t *testing.T) {
 	})
 }
 
-// A client that asks for a mount without naming a source, as regctl does, gets it where dray knows one.
+// A client that asks for a mount without naming a source, as regctl does, gets it where dray knows
+// one.
 func TestMountWithoutSource(t *testing.T) {
 	layer := layerOf(1, 40_000)
 	d := digest.FromBytes(layer)
@@ -98,8 +100,8 @@ func TestMountWithoutSource(t *testing.T) {
 	})
 }
 
-// Whoever knows a digest does not thereby get the blob: a mount needs the right to pull from where it comes, or the
-// bytes themselves.
+// Whoever knows a digest does not thereby get the blob: a mount needs the right to pull from where
+// it comes, or the bytes themselves.
 func TestMountGivesNobodyWhatTheyMayNotRead(t *testing.T) {
 	layer := layerOf(1, 40_000)
 	d := digest.FromBytes(layer)
@@ -138,7 +140,8 @@ func TestMountGivesNobodyWhatTheyMayNotRead(t *testing.T) {
 	s.want(201, "POST", "/v2/team/c/blobs/uploads/?mount="+d.String(), nil, alice...)
 }
 
-// A layer that ECR has lost in one repository is healed from another one, or from the local copy, without the client.
+// A layer that ECR has lost in one repository is healed from another one, or from the local copy,
+// without the client.
 func TestMountHealsALostLayer(t *testing.T) {
 	layer := layerOf(1, 40_000)
 	d := digest.FromBytes(layer)

@@ -52,7 +52,8 @@ func hangsUp(t *testing.T) string {
 	return s.URL
 }
 
-// TestOperatorFailures: whatever is wrong, the user is told what, and the exit code says of which kind it is.
+// TestOperatorFailures: whatever is wrong, the user is told what, and the exit code says of which
+// kind it is.
 func TestOperatorFailures(t *testing.T) {
 	answer := func(status int, body string) *httptest.Server {
 		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {

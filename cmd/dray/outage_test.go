@@ -51,7 +51,8 @@ func TestOutageResumed(t *testing.T) {
 	}
 }
 
-// Clients wait 30 s for a header: it goes out as soon as the origin has answered, before there are bytes to follow it.
+// Clients wait 30 s for a header: it goes out as soon as the origin has answered, before there are
+// bytes to follow it.
 func TestOutageHeaderBeforeBytes(t *testing.T) {
 	s := startStack(t, t.TempDir())
 	img := seed(t, s.ecr, "team/app", "v1", 1<<20)
@@ -73,7 +74,8 @@ func TestOutageHeaderBeforeBytes(t *testing.T) {
 	}
 }
 
-// A URL that was signed for a fetch under way expires with its signer's session: the rest comes by a new one.
+// A URL that was signed for a fetch under way expires with its signer's session: the rest comes by
+// a new one.
 func TestOutageSignerExpiresMidway(t *testing.T) {
 	s := startStack(t, t.TempDir())
 	img := seed(t, s.ecr, "team/app", "v1", 4<<20)
@@ -224,8 +226,8 @@ func TestOutageWrongAnswers(t *testing.T) {
 	s.soon("/v2/rogue/app/blobs/"+d.String(), d)
 }
 
-// soon gets a blob whose last fetch has just failed: that fetch may still be landing, and a client that comes in this
-// moment shares its failure. It never gets other bytes.
+// soon gets a blob whose last fetch has just failed: that fetch may still be landing, and a client
+// that comes in this moment shares its failure. It never gets other bytes.
 func (s *stack) soon(path string, d digest.Digest) got {
 	s.Helper()
 	for range 100 {

@@ -39,8 +39,9 @@ func (s *stack) outage() {
 	s.ecr.AddFault(ecrtest.Fault{Close: true, Count: 1 << 30})
 }
 
-// An image that was acknowledged while ECR was down is served from here at once, by tag and digest, with its layers, and
-// after a restart as well, is listed, and is in ECR once that is back: with nothing more from the client.
+// An image that was acknowledged while ECR was down is served from here at once, by tag and digest,
+// with its layers, and after a restart as well, is listed, and is in ECR once that is back: with
+// nothing more from the client.
 func TestQueueOutage(t *testing.T) {
 	for _, restarts := range []bool{false, true} {
 		dir := t.TempDir()
@@ -90,7 +91,8 @@ func TestQueueOutage(t *testing.T) {
 	}
 }
 
-// An index follows its children, and what a push leaves out because it is there already need not be held.
+// An index follows its children, and what a push leaves out because it is there already need not be
+// held.
 func TestQueueIndex(t *testing.T) {
 	s := startStack(t, t.TempDir(), acknowledging...)
 	layer := layerOf(1, 100_000)
@@ -122,7 +124,8 @@ func TestQueueIndex(t *testing.T) {
 	}
 }
 
-// What ECR refuses for good shows: as failed in the list, in the health, and as a metric; and is sent when somebody has mended it.
+// What ECR refuses for good shows: as failed in the list, in the health, and as a metric; and is
+// sent when somebody has mended it.
 func TestQueueRefused(t *testing.T) {
 	s := startStack(t, t.TempDir(), acknowledging...)
 	s.ecr.CreateRepository("team/app")
@@ -165,8 +168,8 @@ func TestQueueRefused(t *testing.T) {
 	}
 }
 
-// A push that finds the queue full is forwarded while its client waits. Where it would overtake others of
-// its repository, or the registry does not take it, it is refused with a reason.
+// A push that finds the queue full is forwarded while its client waits. Where it would overtake
+// others of its repository, or the registry does not take it, it is refused with a reason.
 func TestQueueFull(t *testing.T) {
 	s := startStack(t, t.TempDir(), append(acknowledging, "min_free_bytes: 0}", "min_free_bytes: 0}\nqueue: {max_pushes: 1}")...)
 	for _, repo := range []string{"team/app", "other/app"} {
@@ -190,8 +193,8 @@ func TestQueueFull(t *testing.T) {
 	s.refused(429, "TOOMANYREQUESTS", "PUT", "/v2/other/app/manifests/v3", landed.Raw, "Content-Type", landed.MediaType)
 }
 
-// Checks come before the acknowledgement, and what passed is forwarded after a restart without being judged again: an index
-// with the children that had waited for it, too.
+// Checks come before the acknowledgement, and what passed is forwarded after a restart without
+// being judged again: an index with the children that had waited for it, too.
 func TestQueueAfterChecks(t *testing.T) {
 	dir := t.TempDir()
 	edits := []string{
@@ -251,7 +254,8 @@ func TestQueueAfterChecks(t *testing.T) {
 	}
 }
 
-// A disk that is full refuses an upload, loses none that was taken, and takes the same one when there is room again.
+// A disk that is full refuses an upload, loses none that was taken, and takes the same one when
+// there is room again.
 func TestUploadDiskFull(t *testing.T) {
 	for level, edits := range map[string][]string{"upstream": nil, "local": acknowledging} {
 		t.Run(level, func(t *testing.T) {
@@ -294,7 +298,8 @@ func TestQueueAbsent(t *testing.T) {
 	}
 }
 
-// What was acknowledged and is still to be forwarded is listed as clients get it, can be pinned, and is not purged; once it is forwarded it is listed the same, and no longer as queued.
+// What was acknowledged and is still to be forwarded is listed as clients get it, can be pinned,
+// and is not purged; once it is forwarded it is listed the same, and no longer as queued.
 func TestQueueIsListed(t *testing.T) {
 	s := startStack(t, t.TempDir(), acknowledging...)
 	old := s.push("team/app", "v1", layerOf(1, 50_000))
@@ -338,8 +343,9 @@ func TestQueueIsListed(t *testing.T) {
 	}
 }
 
-// Why a push is not at its registry shows from the first failure on, and not only when a whole attempt has come to nothing: also when the
-// first thing that fails is the question whether the registry has a blob.
+// Why a push is not at its registry shows from the first failure on, and not only when a whole
+// attempt has come to nothing: also when the first thing that fails is the question whether the
+// registry has a blob.
 func TestQueueShowsTrouble(t *testing.T) {
 	dir := t.TempDir()
 	s := startStack(t, dir, acknowledging...)

@@ -79,8 +79,8 @@ func TestRestartWithoutFacts(t *testing.T) {
 	}
 }
 
-// An upload outlives the process, and so does a layer whose manifest has not come yet: the client goes on where it was, and
-// what a former process received is sent on without it.
+// An upload outlives the process, and so does a layer whose manifest has not come yet: the client
+// goes on where it was, and what a former process received is sent on without it.
 func TestRestartContinuesUploads(t *testing.T) {
 	dir := t.TempDir()
 	s := startStack(t, dir)

@@ -40,8 +40,8 @@ ECR_REGISTRY plain names go to that registry, and it takes pushes for it. A wron
 	}
 }
 
-// newLogger writes to w what the configuration asks for, and everything by its end. distribution's authentication
-// has a log of its own for the process, in another format; what it would say is in
+// newLogger writes to w what the configuration asks for, and everything by its end. distribution's
+// authentication has a log of its own for the process, in another format; what it would say is in
 // the errors that it returns.
 func newLogger(l config.Log, w io.Writer) (log *slog.Logger, end func()) {
 	logrus.SetOutput(io.Discard)
@@ -100,8 +100,9 @@ func serve(ctx context.Context, cfg config.Config, log *slog.Logger) (err error)
 // greetWithin bounds the first question to an upstream.
 const greetWithin = 15 * time.Second
 
-// greet asks each registry once whether it talks to dray. The first client then finds a connection and a token, and the operator reads at
-// the start what else would be found out by that client. Nothing depends on it.
+// greet asks each registry once whether it talks to dray. The first client then finds a connection
+// and a token, and the operator reads at the start what else would be found out by that client.
+// Nothing depends on it.
 func (g *graph) greet(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, greetWithin)
 	defer cancel()

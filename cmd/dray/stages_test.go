@@ -16,7 +16,8 @@ import (
 	"dray/upstream/ecrtest"
 )
 
-// Each stage that is configured here keeps an image out of ECR, says why in the client's terminal, and lets the clean twin pass.
+// Each stage that is configured here keeps an image out of ECR, says why in the client's terminal,
+// and lets the clean twin pass.
 func TestStagesReject(t *testing.T) {
 	key := "AK" + "IAQ7PZ3XK2MLWN5VYT"
 	policy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -93,8 +94,8 @@ func TestStagesReject(t *testing.T) {
 	}
 }
 
-// A layer of which a check can tell nothing is not completed at ECR, any more than one that it refuses. When the check works again the same push passes, without
-// any byte from the client.
+// A layer of which a check can tell nothing is not completed at ECR, any more than one that it
+// refuses. When the check works again the same push passes, without any byte from the client.
 func TestLayerOfUnknownIsHeldBack(t *testing.T) {
 	address := filepath.Join(t.TempDir(), "clamd")
 	s := startStack(t, t.TempDir(), checked("  clamd: {mode: enforce, address: 'unix:"+address+"'}")...)

@@ -12,8 +12,8 @@ import (
 
 var readKinds = []ecrtest.Kind{ecrtest.KindManifestGet, ecrtest.KindManifestHead, ecrtest.KindBlobGet, ecrtest.KindBlobHead, ecrtest.KindTags}
 
-// While the upstream fails in whatever way that says nothing about the tag, what is held is served on, marked. What it
-// says about the tag counts.
+// While the upstream fails in whatever way that says nothing about the tag, what is held is served
+// on, marked. What it says about the tag counts.
 func TestStaleWhileTheUpstreamFails(t *testing.T) {
 	for name, tc := range map[string]struct {
 		fault  ecrtest.Fault
@@ -75,8 +75,8 @@ func TestStaleBound(t *testing.T) {
 	}
 }
 
-// Without tokens from AWS, from the very start on, what is held is served and the rest fails with a reason; the first
-// request after AWS is back succeeds.
+// Without tokens from AWS, from the very start on, what is held is served and the rest fails with a
+// reason; the first request after AWS is back succeeds.
 func TestStaleWithoutTokens(t *testing.T) {
 	dir := t.TempDir()
 	s := startStack(t, dir, "fresh: 1h", "fresh: 0s", "not_found: 1h", "not_found: 0s")

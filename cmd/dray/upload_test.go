@@ -34,8 +34,8 @@ func (s *stack) header(r got, name, want string) {
 	}
 }
 
-// The answers to a push, in each of the forms in which clients address an upstream: locations are paths in the same
-// form, Range tells what is here, and the digest comes last.
+// The answers to a push, in each of the forms in which clients address an upstream: locations are
+// paths in the same form, Range tells what is here, and the digest comes last.
 func TestUploadAnswers(t *testing.T) {
 	s := startStack(t, t.TempDir())
 	s.ecr.CreateRepository("team/app")
@@ -126,7 +126,8 @@ func TestUploadManyChunksBecomeOneUpload(t *testing.T) {
 	s.holds("team/app", "v1", m, blob)
 }
 
-// holds checks that the fake ECR has an image with all its bytes, read by a client that knows only ECR.
+// holds checks that the fake ECR has an image with all its bytes, read by a client that knows only
+// ECR.
 func (s *stack) holds(repo, tag string, m *oci.Manifest, layers ...[]byte) {
 	s.Helper()
 	img, ok := s.ecr.Image(repo, tag)
@@ -142,7 +143,8 @@ func (s *stack) holds(repo, tag string, m *oci.Manifest, layers ...[]byte) {
 	}
 }
 
-// The ways to send a blob that clients have: all at the end, all at once, or in one body without a length.
+// The ways to send a blob that clients have: all at the end, all at once, or in one body without a
+// length.
 func TestUploadForms(t *testing.T) {
 	s := startStack(t, t.TempDir())
 	s.ecr.CreateRepository("team/app")
@@ -219,7 +221,8 @@ func TestUploadSameBlobTwiceAtOnce(t *testing.T) {
 	}
 }
 
-// ECR knows sha256 only: dray takes and verifies a sha512 blob, and passes on that the registry does not.
+// ECR knows sha256 only: dray takes and verifies a sha512 blob, and passes on that the registry
+// does not.
 func TestUploadSHA512(t *testing.T) {
 	s := startStack(t, t.TempDir())
 	s.ecr.CreateRepository("team/app")
@@ -309,7 +312,8 @@ func TestUploadLimitPerClient(t *testing.T) {
 	s.want(202, "POST", start, nil, alice...)
 }
 
-// A mount is answered 201 only when the blob is in the target, and else leaves the client to upload it.
+// A mount is answered 201 only when the blob is in the target, and else leaves the client to upload
+// it.
 func TestUploadMount(t *testing.T) {
 	layer := layerOf(1, 40_000)
 	d := digest.FromBytes(layer)
@@ -369,7 +373,8 @@ func TestUploadMount(t *testing.T) {
 	})
 }
 
-// A repository that is missing at ECR comes to be with the first push, or the push fails with a reason.
+// A repository that is missing at ECR comes to be with the first push, or the push fails with a
+// reason.
 func TestUploadRepositoryMissing(t *testing.T) {
 	for _, hangsUp := range []bool{false, true} {
 		sw := ecrtest.DefaultSwitches()
@@ -430,8 +435,8 @@ func pushFaults() map[string]ecrtest.Fault {
 	}
 }
 
-// Whatever goes wrong on the way to ECR, and however late, the client sees success and ECR has the bytes: at once, or when
-// the queue is through where pushes are acknowledged before.
+// Whatever goes wrong on the way to ECR, and however late, the client sees success and ECR has the
+// bytes: at once, or when the queue is through where pushes are acknowledged before.
 func TestUploadHealed(t *testing.T) {
 	for level, edits := range map[string][]string{"upstream": nil, "local": acknowledging} {
 		for name, fault := range pushFaults() {
@@ -453,7 +458,8 @@ func TestUploadHealed(t *testing.T) {
 	}
 }
 
-// A registry that takes bytes slowly costs neither its client time nor this process memory: the bytes wait on disk.
+// A registry that takes bytes slowly costs neither its client time nor this process memory: the
+// bytes wait on disk.
 func TestUploadToSlowUpstream(t *testing.T) {
 	s := startStack(t, t.TempDir())
 	s.ecr.CreateRepository("team/app")
@@ -477,8 +483,8 @@ func TestUploadToSlowUpstream(t *testing.T) {
 	s.holds("team/app", "v1", m, layer)
 }
 
-// What ECR refuses for good the client sees with ECR's words, and once that is mended the same push succeeds without a
-// layer being sent again.
+// What ECR refuses for good the client sees with ECR's words, and once that is mended the same push
+// succeeds without a layer being sent again.
 func TestUploadRefused(t *testing.T) {
 	for _, action := range []string{"ecr:InitiateLayerUpload", "ecr:PutImage"} {
 		for _, hangsUp := range []bool{false, true} {

@@ -26,7 +26,8 @@ func versionCommand(in *invocation) *cobra.Command {
 	}
 }
 
-// buildVersion is the version of a release, or else what the toolchain knows about the module and the revision it was built from.
+// buildVersion is the version of a release, or else what the toolchain knows about the module and
+// the revision it was built from.
 func buildVersion() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {

@@ -276,7 +276,8 @@ func TestSilentClientIsGivenUp(t *testing.T) {
 	}
 }
 
-// TestAnswersNobodyTakes: a client that asks on and on and reads no answer is disconnected, though each of its answers is short.
+// TestAnswersNobodyTakes: a client that asks on and on and reads no answer is disconnected, though
+// each of its answers is short.
 func TestAnswersNobodyTakes(t *testing.T) {
 	s := startStack(t, t.TempDir(), "cache: {dir", "limits: {stall_timeout: 200ms}\ncache: {dir")
 	s.push("a/b", "1", []byte("layer"))

@@ -123,8 +123,8 @@ func (b *bench) caches() []peer {
 	return slices.DeleteFunc(slices.Clone(b.peers), func(p peer) bool { return p.name == direct })
 }
 
-// eachRound calls f for every peer in every round, forwards and backwards by turns, so that what gets slower or faster meanwhile
-// meets everybody.
+// eachRound calls f for every peer in every round, forwards and backwards by turns, so that what
+// gets slower or faster meanwhile meets everybody.
 func eachRound(rounds int, peers []peer, f func(round int, p peer) error) error {
 	for round := range rounds {
 		order := slices.Clone(peers)

@@ -16,7 +16,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// The whole program, once, with small sizes: every scenario against every server that is there, every table on the page, nothing left behind.
+// The whole program, once, with small sizes: every scenario against every server that is there,
+// every table on the page, nothing left behind.
 func TestQuick(t *testing.T) {
 	dir := t.TempDir()
 	program, page, temp := filepath.Join(dir, "draybench"), filepath.Join(dir, "page.md"), filepath.Join(dir, "temp")

@@ -12,11 +12,13 @@ import (
 	"time"
 )
 
-// bareNetHTTP is a server of net/http that does nothing but write: the same bytes as dray, of which it has got them.
+// bareNetHTTP is a server of net/http that does nothing but write: the same bytes as dray, of which
+// it has got them.
 const bareNetHTTP = "net/http"
 
-// beside measures what dray adds to net/http when it answers from its cache, with everything on that can be: who asks is recognised and has
-// rights, each request is counted and gets a line in a log.
+// beside measures what dray adds to net/http when it answers from its cache, with everything on
+// that can be: who asks is recognised and has rights, each request is counted and gets a line in a
+// log.
 func (b *bench) beside(ctx context.Context) error {
 	d, ok := b.dray()
 	if !ok {

@@ -8,11 +8,12 @@ import (
 	"time"
 )
 
-// settle is how long a server is left alone after its start before it is asked for something that it has to fetch.
+// settle is how long a server is left alone after its start before it is asked for something that
+// it has to fetch.
 const settle = 200 * time.Millisecond
 
-// firstByte asks a server that has started a moment ago for a manifest and then for a layer, each on a new connection: so does a client
-// that fetches several layers at once.
+// firstByte asks a server that has started a moment ago for a manifest and then for a layer, each
+// on a new connection: so does a client that fetches several layers at once.
 func (b *bench) firstByte(ctx context.Context) error {
 	return eachRound(b.plan.FirstByteRounds, b.peers, func(round int, p peer) error {
 		img, err := newImage("bench/first", fmt.Sprintf("v%d", round), 1, 1e6)
@@ -85,8 +86,8 @@ func (b *bench) smallLayers(ctx context.Context) error {
 	})
 }
 
-// coldCPU pulls one large layer as fast as it goes. The CPU time is read when the client has everything; what a server does
-// afterwards counts until it has been idle for a moment.
+// coldCPU pulls one large layer as fast as it goes. The CPU time is read when the client has
+// everything; what a server does afterwards counts until it has been idle for a moment.
 func (b *bench) coldCPU(ctx context.Context) error {
 	img, err := newImage("bench/whole", "v1", 1, b.plan.Whole)
 	if err != nil {
@@ -117,8 +118,8 @@ func (b *bench) coldCPU(ctx context.Context) error {
 	})
 }
 
-// slowConnections pulls one large layer from an origin that gives little to each connection. The servers work at the same time, each with
-// an origin of its own: they wait nearly always.
+// slowConnections pulls one large layer from an origin that gives little to each connection. The
+// servers work at the same time, each with an origin of its own: they wait nearly always.
 func (b *bench) slowConnections(ctx context.Context) error {
 	img, err := newImage("bench/slow", "v1", 1, b.plan.Whole)
 	if err != nil {
@@ -152,7 +153,8 @@ func (b *bench) slowConnections(ctx context.Context) error {
 	return nil
 }
 
-// herd compares one client with many that want the same image at the same time, neither of which the cache has.
+// herd compares one client with many that want the same image at the same time, neither of which
+// the cache has.
 func (b *bench) herd(ctx context.Context) error {
 	img, err := newImage("bench/herd", "v1", b.plan.HerdLayers, b.plan.HerdLayer)
 	if err != nil {
@@ -191,8 +193,8 @@ func (b *bench) herd(ctx context.Context) error {
 	})
 }
 
-// crowd looks at the memory of dray and nginx while a thousand clients pull what is not in the cache. Distribution would fetch a
-// thousand times.
+// crowd looks at the memory of dray and nginx while a thousand clients pull what is not in the
+// cache. Distribution would fetch a thousand times.
 func (b *bench) crowd(ctx context.Context) error {
 	img, err := newImage("bench/crowd", "v1", b.plan.CrowdLayers, b.plan.CrowdLayer)
 	if err != nil {

@@ -13,7 +13,8 @@ import (
 // distributionVersion is the release of distribution that dray is compared with.
 const distributionVersion = "v3.1.2"
 
-// tools says where the programs of the peers are; "" for what is missing, with a sentence in Missing.
+// tools says where the programs of the peers are; "" for what is missing, with a sentence in
+// Missing.
 type tools struct {
 	Dray, Distribution, Nginx string
 	FakeECR                   string // the stand-in for Amazon ECR, of this tree
@@ -29,7 +30,8 @@ func toolDirectory() (string, error) {
 	return filepath.Join(cache, "dray-test", "bin"), err
 }
 
-// findTools builds dray from this tree and looks for its peers. With install it fetches what is missing, into the directory of test tools.
+// findTools builds dray from this tree and looks for its peers. With install it fetches what is
+// missing, into the directory of test tools.
 func findTools(ctx context.Context, dir string, install bool) (tools, error) {
 	t := tools{Dray: filepath.Join(dir, "dray")}
 	build := []string{"build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", t.Dray, "dray/cmd/dray"}
@@ -78,7 +80,8 @@ func installDistribution(ctx context.Context, install bool, path string) error {
 	return os.Rename(filepath.Join(dir, "registry"), path)
 }
 
-// findNginx takes the nginx of the machine. Where there is none, the program is taken out of Debian's package, so that no service starts.
+// findNginx takes the nginx of the machine. Where there is none, the program is taken out of
+// Debian's package, so that no service starts.
 func findNginx(ctx context.Context, install bool, own string) (string, error) {
 	for _, path := range []string{"nginx", "/usr/sbin/nginx", "/usr/local/sbin/nginx", own} {
 		if found, err := exec.LookPath(path); err == nil {

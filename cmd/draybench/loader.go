@@ -16,8 +16,8 @@ import (
 	"unsafe"
 )
 
-// A loader makes clients that cost as little as can be: bodies are thrown away in the kernel, and over TLS before anybody deciphers them.
-// What arrives is therefore counted, not verified.
+// A loader makes clients that cost as little as can be: bodies are thrown away in the kernel, and
+// over TLS before anybody deciphers them. What arrives is therefore counted, not verified.
 type loader struct {
 	trust *tls.Config
 	sink  []byte       // its length counts, nothing is written into it
@@ -27,7 +27,8 @@ type loader struct {
 
 func newLoader(trust *tls.Config) *loader { return &loader{trust: trust, sink: make([]byte, 1<<20)} }
 
-// An answer says when it came; times count from the moment before dialling, or before writing where the connection was open.
+// An answer says when it came; times count from the moment before dialling, or before writing where
+// the connection was open.
 type answer struct {
 	First, Whole time.Duration
 	Bytes        int64
@@ -173,7 +174,8 @@ func (c *client) header() (status int, length int64, closes bool, err error) {
 	}
 }
 
-// tlsSlack is how much of a body the TLS layer may have read ahead, and not yet given out: a record, and a bit.
+// tlsSlack is how much of a body the TLS layer may have read ahead, and not yet given out: a
+// record, and a bit.
 const tlsSlack = 64 << 10
 
 // body throws a body away; first is called when the first byte of it is there.
@@ -220,7 +222,8 @@ func (c *client) body(length int64, first func()) error {
 	return nil
 }
 
-// discard has the kernel drop up to n bytes (tcp(7), MSG_TRUNC); io.ErrUnexpectedEOF when the connection ends before.
+// discard has the kernel drop up to n bytes (tcp(7), MSG_TRUNC); io.ErrUnexpectedEOF when the
+// connection ends before.
 func (c *client) discard(n int64, first func()) (int64, error) {
 	raw, err := c.tcp.SyscallConn()
 	if err != nil {

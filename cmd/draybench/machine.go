@@ -24,7 +24,8 @@ import (
 // A fact is a line about the machine.
 type fact struct{ what, value string }
 
-// describe says what one has to know about a machine to judge its numbers; nothing that identifies it.
+// describe says what one has to know about a machine to judge its numbers; nothing that identifies
+// it.
 func describe(ctx context.Context, dir, network string, t tools) []fact {
 	facts := []fact{
 		{"processor", fmt.Sprintf("%s, %d cores", lineOf("/proc/cpuinfo", "model name"), runtime.NumCPU())},
@@ -88,8 +89,8 @@ type meter struct {
 
 func startMeter() meter { return meter{time.Now(), busyTime(), ownTime()} }
 
-// foreign is the number of cores that other programs had in use, on average. It is right once all servers have been waited for. Interrupts,
-// which are charged to nobody, are left out.
+// foreign is the number of cores that other programs had in use, on average. It is right once all
+// servers have been waited for. Interrupts, which are charged to nobody, are left out.
 func (m meter) foreign() float64 {
 	others := (busyTime() - m.busy) - (ownTime() - m.own)
 	return max(0, others.Seconds()/time.Since(m.begun).Seconds())
@@ -117,7 +118,8 @@ func ownTime() time.Duration {
 	return sum
 }
 
-// certify makes a certificate for this run, and the trust in it. HTTP/2 is not offered: clients fetch blobs over HTTP/1.1 faster.
+// certify makes a certificate for this run, and the trust in it. HTTP/2 is not offered: clients
+// fetch blobs over HTTP/1.1 faster.
 func (b *bench) certify() (*tls.Config, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

@@ -1,11 +1,13 @@
-// Draybench measures dray side by side with nginx, with distribution, and with no cache at all, in one run on one machine, and writes what it
-// found as a page of ratios.
+// Draybench measures dray side by side with nginx, with distribution, and with no cache at all, in
+// one run on one machine, and writes what it found as a page of ratios.
 //
-// Everything happens on the loopback interface, in a network namespace of its own where the kernel permits that: an origin that throttles and
-// counts, clients that throw bodies away in the kernel, and real programs as servers, dray built from this tree. Servers and directories of
-// a run are gone when it ends.
+// Everything happens on the loopback interface, in a network namespace of its own where the kernel
+// permits that: an origin that throttles and counts, clients that throw bodies away in the kernel,
+// and real programs as servers, dray built from this tree. Servers and directories of a run are
+// gone when it ends.
 //
-// As draybench simulate it tells from a log of requests, or from synthetic ones, what caches of several sizes and policies would have held.
+// As draybench simulate it tells from a log of requests, or from synthetic ones, what caches of
+// several sizes and policies would have held.
 package main
 
 import (

@@ -17,8 +17,8 @@ import (
 	"time"
 )
 
-// million starts dray on a directory of very many blobs: how long the first client waits for a manifest and a layer, how long until
-// dray knows the directory, and what that takes.
+// million starts dray on a directory of very many blobs: how long the first client waits for a
+// manifest and a layer, how long until dray knows the directory, and what that takes.
 func (b *bench) million(ctx context.Context) error {
 	d, ok := b.dray()
 	if !ok {

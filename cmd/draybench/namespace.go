@@ -22,8 +22,8 @@ func congestion() string {
 	return strings.TrimSpace(string(b))
 }
 
-// enterNamespace runs this program again, in a network of its own, where it may choose how TCP behaves; whoever is not root gets a user
-// namespace, too. errNoNamespace when the kernel refuses.
+// enterNamespace runs this program again, in a network of its own, where it may choose how TCP
+// behaves; whoever is not root gets a user namespace, too. errNoNamespace when the kernel refuses.
 func enterNamespace(ctx context.Context, args []string) error {
 	self, err := os.Executable()
 	if err != nil {
@@ -48,9 +48,10 @@ func enterNamespace(ctx context.Context, args []string) error {
 
 var errNoNamespace = errors.New("no network namespace")
 
-// furnishNamespace brings up the loopback interface, and chooses an algorithm without pacing: BBR spreads segments over a round trip, which
-// on a loopback interface is a limit that no network has. The kernel lets a namespace choose among
-// those that the host allows to everybody; reno always is, and as far as a loopback interface goes it behaves like cubic.
+// furnishNamespace brings up the loopback interface, and chooses an algorithm without pacing: BBR
+// spreads segments over a round trip, which on a loopback interface is a limit that no network has.
+// The kernel lets a namespace choose among those that the host allows to everybody; reno always is,
+// and as far as a loopback interface goes it behaves like cubic.
 func furnishNamespace() error {
 	if err := raise("lo"); err != nil {
 		return fmt.Errorf("loopback interface: %w", err)

@@ -16,7 +16,8 @@ import (
 	"time"
 )
 
-// An origin is a registry on the loopback interface that knows a few images, behaves like one that is far away, and counts.
+// An origin is a registry on the loopback interface that knows a few images, behaves like one that
+// is far away, and counts.
 type origin struct {
 	address string
 	shape   shape
@@ -138,7 +139,8 @@ type shaped struct {
 	request *http.Request
 }
 
-// Pieces are small enough for connections to share a rate evenly, and large where there is none to share.
+// Pieces are small enough for connections to share a rate evenly, and large where there is none to
+// share.
 const (
 	shapedPiece = 64 << 10
 	wholePiece  = 1 << 20
@@ -172,7 +174,8 @@ func (s *shaped) Write(p []byte) (int, error) {
 	return written, nil
 }
 
-// A distant listener accepts connections whose first byte took a round trip longer, as if for the handshake of TCP.
+// A distant listener accepts connections whose first byte took a round trip longer, as if for the
+// handshake of TCP.
 type distant struct {
 	net.Listener
 	rtt time.Duration

@@ -103,7 +103,8 @@ func TestOriginServesAndCounts(t *testing.T) {
 	}
 }
 
-// Transfers take as long as the narrower of the two limits says, to the millisecond of a clock that only this test has.
+// Transfers take as long as the narrower of the two limits says, to the millisecond of a clock that
+// only this test has.
 func TestOriginThrottles(t *testing.T) {
 	const size = 1 << 20
 	for _, c := range []struct {

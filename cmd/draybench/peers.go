@@ -25,11 +25,13 @@ type peer struct {
 	name string
 	path string // of the program
 	env  []string
-	// launch writes a configuration and gives the command lines; a server that cannot have two listeners is started twice.
+	// launch writes a configuration and gives the command lines; a server that cannot have two
+	// listeners is started twice.
 	launch func(s site) ([][]string, error)
 }
 
-// A site is what a server is given: a directory of its own, two free addresses, a certificate, and the origin behind it.
+// A site is what a server is given: a directory of its own, two free addresses, a certificate, and
+// the origin behind it.
 type site struct {
 	dir, plain, secure, origin string
 	certificate, key           string
@@ -180,8 +182,9 @@ func nginxPeer(path string) peer {
 	}}
 }
 
-// nginxConfig holds what caches of registries commonly set: one fetch at a time for what is missing, blobs kept, tags for a minute.
-// tcp_nopush is off, because on a loopback interface it makes small answers wait.
+// nginxConfig holds what caches of registries commonly set: one fetch at a time for what is
+// missing, blobs kept, tags for a minute. tcp_nopush is off, because on a loopback interface it
+// makes small answers wait.
 const nginxConfig = `
 daemon off;
 {user}

@@ -7,7 +7,8 @@ import (
 	"dray/cache/disk"
 )
 
-// A policy is a cache of some size with an order of eviction: it is asked for the requests of a trace in order, and says which it held.
+// A policy is a cache of some size with an order of eviction: it is asked for the requests of a
+// trace in order, and says which it held.
 type policy interface {
 	request(at int) (hit bool)
 }
@@ -99,7 +100,8 @@ func (q *queue) request(at int) bool {
 	return false
 }
 
-// sieve is SIEVE (NSDI '24): a hand walks from the oldest to the newest and takes the first that was not asked for since it last came by.
+// sieve is SIEVE (NSDI '24): a hand walks from the oldest to the newest and takes the first that
+// was not asked for since it last came by.
 type sieve struct {
 	room
 	hand *list.Element
@@ -143,8 +145,8 @@ func (s *sieve) evict() {
 	}
 }
 
-// belady evicts what is asked for the latest, or never again. No policy that does not look at sizes can have more hits where all sizes
-// are alike; where they differ it is a bound in practice only.
+// belady evicts what is asked for the latest, or never again. No policy that does not look at sizes
+// can have more hits where all sizes are alike; where they differ it is a bound in practice only.
 type belady struct {
 	trace          *trace
 	capacity, used int64

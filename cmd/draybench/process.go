@@ -14,7 +14,8 @@ import (
 	"time"
 )
 
-// userHz is the unit of times in /proc, a second's part: USER_HZ is 100 on every architecture that Go runs on (proc_pid_stat(5)).
+// userHz is the unit of times in /proc, a second's part: USER_HZ is 100 on every architecture that
+// Go runs on (proc_pid_stat(5)).
 const userHz = 100
 
 // A process is a server under measurement, with its children.
@@ -24,8 +25,9 @@ type process struct {
 	exited chan struct{} // closed once cmd has been waited for
 }
 
-// startProcess runs a program with nothing of the caller's environment but PATH and HOME, and env. What it says goes to a file in dir: a log
-// costs its server what it would cost elsewhere, and nobody else anything.
+// startProcess runs a program with nothing of the caller's environment but PATH and HOME, and env.
+// What it says goes to a file in dir: a log costs its server what it would cost elsewhere, and
+// nobody else anything.
 func startProcess(dir string, env []string, path string, args ...string) (*process, error) {
 	output, err := os.CreateTemp(dir, "output")
 	if err != nil {
@@ -117,8 +119,8 @@ func (p *process) cpu() (time.Duration, error) {
 	return time.Duration(ticks) * time.Second / userHz, nil
 }
 
-// peak is the largest resident set so far, in bytes (VmHWM, proc_pid_status(5)). Where there are children it is a sum, in which
-// the pages they share count more than once.
+// peak is the largest resident set so far, in bytes (VmHWM, proc_pid_status(5)). Where there are
+// children it is a sum, in which the pages they share count more than once.
 func (p *process) peak() (int64, error) {
 	pids, err := p.tree()
 	if err != nil {

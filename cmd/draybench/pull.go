@@ -13,7 +13,8 @@ type pull struct {
 	Whole           time.Duration
 }
 
-// pull fetches an image as clients do: the manifest, then its blobs, a few at a time, the first of them on the manifest's connection.
+// pull fetches an image as clients do: the manifest, then its blobs, a few at a time, the first of
+// them on the manifest's connection.
 func (l *loader) pull(ctx context.Context, address string, img *image, parallel int) (pull, error) {
 	start := time.Now()
 	first := l.client(address, false)
@@ -81,7 +82,8 @@ type load struct {
 	PerRequest                        time.Duration // CPU of the server
 }
 
-// storm has clients ask as fast as they are answered, until the window is over: what they ask next is next's business.
+// storm has clients ask as fast as they are answered, until the window is over: what they ask next
+// is next's business.
 func (b *bench) storm(ctx context.Context, r *running, clients int, secure bool, next func(client, n int) (path, byteRange string)) (load, error) {
 	address := r.plain
 	if secure {

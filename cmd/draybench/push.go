@@ -19,7 +19,8 @@ import (
 // lineAlone is no server: the same bytes over the same line to the registry.
 const lineAlone = "the line"
 
-// push sends an image through dray to a stand-in for Amazon ECR behind a line of the plan's rate, and the same bytes over that line alone.
+// push sends an image through dray to a stand-in for Amazon ECR behind a line of the plan's rate,
+// and the same bytes over that line alone.
 func (b *bench) push(ctx context.Context) error {
 	d, ok := b.dray()
 	if !ok || b.fakeECR == "" {

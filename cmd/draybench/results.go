@@ -2,7 +2,8 @@ package main
 
 import "slices"
 
-// A metric names one thing that is measured of a server. Its text is the row in a table, with its unit.
+// A metric names one thing that is measured of a server. Its text is the row in a table, with its
+// unit.
 type metric string
 
 const (

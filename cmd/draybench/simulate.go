@@ -12,7 +12,8 @@ import (
 	"time"
 )
 
-// A miss is taken to cost its client this much waiting, and the time that the bytes take at this rate.
+// A miss is taken to cost its client this much waiting, and the time that the bytes take at this
+// rate.
 const (
 	missDelay = 50 * time.Millisecond
 	missRate  = 100e6 // bytes a second

@@ -140,7 +140,8 @@ func TestPolicies(t *testing.T) {
 	}
 }
 
-// TestNobodyBeatsTheFuture: with objects of one size Belady's policy is the best there is, and everybody holds what fits in whole.
+// TestNobodyBeatsTheFuture: with objects of one size Belady's policy is the best there is, and
+// everybody holds what fits in whole.
 func TestNobodyBeatsTheFuture(t *testing.T) {
 	g := newGenerator(5000, 7)
 	all := make([]int32, 200)
@@ -182,7 +183,8 @@ func TestTooLarge(t *testing.T) {
 	}
 }
 
-// TestWorkloads: equal seeds make equal traces, other seeds others, and sizes are those of registries.
+// TestWorkloads: equal seeds make equal traces, other seeds others, and sizes are those of
+// registries.
 func TestWorkloads(t *testing.T) {
 	for _, w := range workloads() {
 		a, b, other := w.make(20_000, 1), w.make(20_000, 1), w.make(20_000, 2)
@@ -253,7 +255,8 @@ func TestSimulate(t *testing.T) {
 	}
 }
 
-// TestEvictionPage: the page has the words and the rows of this program; its numbers take a minute to make.
+// TestEvictionPage: the page has the words and the rows of this program; its numbers take a minute
+// to make.
 func TestEvictionPage(t *testing.T) {
 	page, err := os.ReadFile("../../docs/eviction.md")
 	if err != nil {

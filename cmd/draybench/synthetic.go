@@ -54,7 +54,8 @@ func (g *generator) between(least, most float64) int64 {
 	return int64(least * math.Pow(most/least, g.Float64()))
 }
 
-// layer has a size as in registries (Anwar et al., FAST '18): 65 % below 1 MB, 80 % below 10 MB, 3 % from 100 MB to 1 GB.
+// layer has a size as in registries (Anwar et al., FAST '18): 65 % below 1 MB, 80 % below 10 MB, 3
+// % from 100 MB to 1 GB.
 func (g *generator) layer() int32 {
 	switch p := g.Float64(); {
 	case p < 0.65:

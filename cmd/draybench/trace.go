@@ -46,17 +46,20 @@ type reader struct {
 	trace
 	known map[digest.Digest]int32
 	parts map[part]time.Time
-	// skipped are lines that are no request for content, and unknown are requests for content whose digest or size they do not tell.
+	// skipped are lines that are no request for content, and unknown are requests for content whose
+	// digest or size they do not tell.
 	skipped, unknown int
 }
 
-// A part is a client that fetches an object by ranges: containerd makes several requests of what is one.
+// A part is a client that fetches an object by ranges: containerd makes several requests of what is
+// one.
 type part struct {
 	client string
 	object int32
 }
 
-// sameFetch is for how long further ranges of an object belong to the fetch that a client has begun.
+// sameFetch is for how long further ranges of an object belong to the fetch that a client has
+// begun.
 const sameFetch = time.Minute
 
 func newReader() *reader {
@@ -72,7 +75,8 @@ type entry struct {
 	ranged bool
 }
 
-// read adds a log: dray's own, as text or as JSON, or CSV of digest and size. Lines of all three may be mixed.
+// read adds a log: dray's own, as text or as JSON, or CSV of digest and size. Lines of all three
+// may be mixed.
 func (r *reader) read(log io.Reader) error {
 	lines := bufio.NewScanner(log)
 	lines.Buffer(nil, 1<<20)
@@ -146,7 +150,8 @@ func fromJSON(line []byte) (entry, bool) {
 	return f.entry()
 }
 
-// fromText reads a line of dray's log as text. Of quoted values none is of interest, so they only must not confuse.
+// fromText reads a line of dray's log as text. Of quoted values none is of interest, so they only
+// must not confuse.
 func fromText(line string) (entry, bool) {
 	f := fields{}
 	for line != "" {
@@ -196,7 +201,8 @@ func (f fields) entry() (entry, bool) {
 	return e, true
 }
 
-// fromCSV reads "digest,size". What follows a second comma does not count, and a first line of names is no request.
+// fromCSV reads "digest,size". What follows a second comma does not count, and a first line of
+// names is no request.
 func fromCSV(line string) (entry, bool) {
 	columns := strings.SplitN(line, ",", 3)
 	if len(columns) < 2 || strings.TrimSpace(columns[0]) == "digest" {

@@ -80,8 +80,9 @@ func (b *bench) warm(ctx context.Context) error {
 	})
 }
 
-// manifests measures many small answers, by digest and by tag, and counts what they made the caches ask the origin. Beside the caches
-// stands the bare server: what no program that is built on net/http can exceed.
+// manifests measures many small answers, by digest and by tag, and counts what they made the caches
+// ask the origin. Beside the caches stands the bare server: what no program that is built on
+// net/http can exceed.
 func (b *bench) manifests(ctx context.Context) error {
 	images, err := b.tagged("bench/manifests")
 	if err != nil {

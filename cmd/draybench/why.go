@@ -7,7 +7,8 @@ import (
 	"time"
 )
 
-// reasons say what stands behind targets that a run missed, with what that run measured. A reason is one only if its numbers are there.
+// reasons say what stands behind targets that a run missed, with what that run measured. A reason
+// is one only if its numbers are there.
 func reasons() map[metric]func(r results) string {
 	return map[metric]func(r results) string{
 		manifestsByDigest: func(r results) string { return besideBare(r, manifestsByDigest, manifestsByDigestCPU) },
@@ -62,7 +63,8 @@ func besideBare(r results, rates, costs metric) string {
 		"A request costs distribution %s × the processor time that it costs dray.", number(most, true), number(cpu, true))
 }
 
-// bareMicroseconds is the processor time that net/http took for a request with nothing behind it where the goal for the path of a hit was set.
+// bareMicroseconds is the processor time that net/http took for a request with nothing behind it
+// where the goal for the path of a hit was set.
 const bareMicroseconds = 17
 
 // timeHash measures what no server that verifies can save: the hash of a layer that is in memory.

@@ -12,7 +12,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
-// TestRegctl is about a client that can be told to send layers in chunks of 1 MiB, which are too small for ECR.
+// TestRegctl is about a client that can be told to send layers in chunks of 1 MiB, which are too
+// small for ECR.
 func TestRegctl(t *testing.T) {
 	s := newStack(t, stackOptions{})
 	tool, dir := need(t, "regctl"), t.TempDir()

@@ -19,7 +19,8 @@ import (
 	"dray/upstream/ecrtest"
 )
 
-// What the checks have to find is put together here, so that nobody who looks for it finds it in this file.
+// What the checks have to find is put together here, so that nobody who looks for it finds it in
+// this file.
 const (
 	plantedKey = "AK" + "IAQ7PZ3XK2MLWN5VYT"
 	eicar      = `X5O!P%@AP[4\PZX54(P^)7CC)7}$EIC` + `AR-STANDARD-ANTIVIRUS-` + `TEST-FILE!$H+H*`
@@ -36,8 +37,8 @@ type checkCase struct {
 	silent    string   // what nobody is told
 }
 
-// TestDockerChecks pushes real images with real findings: each is refused in words on Docker's terminal and leaves nothing in ECR that could be
-// pulled, and its clean twin passes.
+// TestDockerChecks pushes real images with real findings: each is refused in words on Docker's
+// terminal and leaves nothing in ECR that could be pulled, and its clean twin passes.
 func TestDockerChecks(t *testing.T) {
 	clamd := startClamd(t)
 	plain := func(name string) []byte { return files(t, name, "content of "+name+"\n") }
@@ -132,7 +133,8 @@ func TestDockerChecks(t *testing.T) {
 	}
 }
 
-// TestBuildKitChecks is about what BuildKit alone pushes: an index with attestations, whose images are pushed by their digests before it.
+// TestBuildKitChecks is about what BuildKit alone pushes: an index with attestations, whose images
+// are pushed by their digests before it.
 func TestBuildKitChecks(t *testing.T) {
 	s := newStack(t, stackOptions{configure: func(config map[string]any) {
 		withChecks(t, config, map[string]string{
@@ -180,7 +182,8 @@ func TestBuildKitChecks(t *testing.T) {
 	}
 }
 
-// refused holds a push to having been refused with a text, and ECR to having nothing that could be pulled.
+// refused holds a push to having been refused with a text, and ECR to having nothing that could be
+// pulled.
 func refused(t *testing.T, s *stack, asked counts, repo, out string, err error, says ...string) {
 	t.Helper()
 	if err == nil {
@@ -240,7 +243,8 @@ func files(t *testing.T, pairs ...string) []byte {
 	return layer.Bytes()
 }
 
-// startClamd runs a ClamAV daemon that knows one signature, and returns its address as the checks want it.
+// startClamd runs a ClamAV daemon that knows one signature, and returns its address as the checks
+// want it.
 func startClamd(t *testing.T) string {
 	t.Helper()
 	dir := shortDir(t)

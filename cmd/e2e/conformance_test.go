@@ -15,11 +15,13 @@ import (
 	"dray/upstream/ecrtest"
 )
 
-// listOfECR names the tests of the conformance suite that fail with ECR behind dray, each with the reason, which is ECR's.
+// listOfECR names the tests of the conformance suite that fail with ECR behind dray, each with the
+// reason, which is ECR's.
 const listOfECR = "testdata/conformance-ecr.txt"
 
-// conformance runs the conformance suite of the OCI distribution specification against repositories of a stack's registry
-// listener, and returns the names of the tests that failed, sorted, each once.
+// conformance runs the conformance suite of the OCI distribution specification against repositories
+// of a stack's registry listener, and returns the names of the tests that failed, sorted, each
+// once.
 func (s *stack) conformance(t *testing.T, suite, prefix, version string, least int) []string {
 	t.Helper()
 	dir := t.TempDir()
@@ -60,7 +62,8 @@ func (s *stack) conformance(t *testing.T, suite, prefix, version string, least i
 	return slices.Compact(failed)
 }
 
-// hostedRegistry is a second dray, which keeps what it is given: a registry that can do all that the specification wants.
+// hostedRegistry is a second dray, which keeps what it is given: a registry that can do all that
+// the specification wants.
 func hostedRegistry(t *testing.T) (url string) {
 	t.Helper()
 	dir, ip := shortDir(t), nextIP()
@@ -76,9 +79,9 @@ admin: {address: "%s:6060"}
 	return "http://" + net.JoinHostPort(ip, "5000")
 }
 
-// TestConformance holds dray to the whole suite, in the version of today and in the one to come: with content that lies
-// here, with a registry behind it that can do all that the specification wants, and with ECR, where everything that fails is
-// on a list.
+// TestConformance holds dray to the whole suite, in the version of today and in the one to come:
+// with content that lies here, with a registry behind it that can do all that the specification
+// wants, and with ECR, where everything that fails is on a list.
 func TestConformance(t *testing.T) {
 	suite := need(t, "conformance")
 	tool := strings.TrimPrefix(filepath.Base(suite), "conformance-")

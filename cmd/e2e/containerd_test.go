@@ -16,7 +16,8 @@ import (
 type containerd struct {
 	*machine
 	client, socket, version string
-	// local are the flags that have ctr itself speak to registries, with the certificate and password it is given.
+	// local are the flags that have ctr itself speak to registries, with the certificate and
+	// password it is given.
 	local []string
 }
 
@@ -24,7 +25,8 @@ type containerd struct {
 func startContainerd(t *testing.T, m *machine, find func(testing.TB, string) string) *containerd {
 	t.Helper()
 	c := &containerd{machine: m, client: find(t, "ctr"), socket: filepath.Join(m.dir, "containerd.sock")}
-	// No service for Kubernetes, which wants a network; and the snapshotter that works on every file system.
+	// No service for Kubernetes, which wants a network; and the snapshotter that works on every
+	// file system.
 	m.put("containerd/config.toml", fmt.Appendf(nil, `version = 2
 root = %q
 state = %q

@@ -11,14 +11,16 @@ import (
 	"dray/upstream/ecrtest"
 )
 
-// mirrored are the kinds of requests that a pull of something dray holds must not cause, where its tag is fresh.
+// mirrored are the kinds of requests that a pull of something dray holds must not cause, where its
+// tag is fresh.
 var mirrored = []ecrtest.Kind{ecrtest.KindManifestGet, ecrtest.KindManifestHead, ecrtest.KindBlobGet, ecrtest.KindBlobHead, ecrtest.KindObjectGet}
 
 // uploads are the kinds of requests that a push of something ECR holds must not cause.
 var uploads = []ecrtest.Kind{ecrtest.KindUploadStart, ecrtest.KindUploadPatch, ecrtest.KindUploadPut, ecrtest.KindMount,
 	"InitiateLayerUpload", "UploadLayerPart", "CompleteLayerUpload"}
 
-// newContainersMachine is a machine with the configuration that Podman, Skopeo and their relatives share.
+// newContainersMachine is a machine with the configuration that Podman, Skopeo and their relatives
+// share.
 func newContainersMachine(t testing.TB, s *stack) *machine {
 	t.Helper()
 	m := newMachine(t, s)

@@ -14,7 +14,8 @@ import (
 	"dray/upstream/ecrtest"
 )
 
-// TestCrane uses go-containerregistry, the library of crane, ko and kaniko. It needs no client to be installed.
+// TestCrane uses go-containerregistry, the library of crane, ko and kaniko. It needs no client to
+// be installed.
 func TestCrane(t *testing.T) {
 	s := newStack(t, stackOptions{})
 	const client, version = "go-containerregistry", "of this module"
@@ -167,7 +168,8 @@ func referrers(t *testing.T, s *stack, img v1.Image) {
 	}
 }
 
-// TestCraneDuringOutage pushes while the registry is down, from the start of dray on, where pushes are acknowledged before it has them.
+// TestCraneDuringOutage pushes while the registry is down, from the start of dray on, where pushes
+// are acknowledged before it has them.
 func TestCraneDuringOutage(t *testing.T) {
 	s := newStack(t, stackOptions{configure: func(config map[string]any) {
 		for _, u := range config["upstreams"].([]any) {

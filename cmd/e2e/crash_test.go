@@ -19,7 +19,8 @@ import (
 
 const layerSize = 24 << 20
 
-// TestKilledWhileFilling ends dray, as a power cut would, while it fetches a layer; at several points, on one cache.
+// TestKilledWhileFilling ends dray, as a power cut would, while it fetches a layer; at several
+// points, on one cache.
 func TestKilledWhileFilling(t *testing.T) {
 	s := newStack(t, stackOptions{})
 	for i, after := range []int64{0, 64 << 10, layerSize / 2, layerSize * 9 / 10} {

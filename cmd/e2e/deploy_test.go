@@ -102,7 +102,8 @@ func TestSystemdUnit(t *testing.T) {
 	if out, err := try(t, environment(), analyze, "verify", "--man=no", file); err != nil || out != "" {
 		t.Errorf("systemd-analyze verify: %v\n%s", err, out)
 	}
-	// In tenths: at most 2.0 of 10, where most services that come with a distribution have more than 9.
+	// In tenths: at most 2.0 of 10, where most services that come with a distribution have more
+	// than 9.
 	if out, err := try(t, environment(), analyze, "security", "--offline=true", "--threshold=20", "--no-pager", file); err != nil {
 		t.Errorf("systemd-analyze security: %v\n%s", err, out)
 	}
@@ -154,7 +155,8 @@ func TestDocumentedFiles(t *testing.T) {
 	t.Error("docs/clients.md does not show deploy/clients/docker/daemon.json")
 }
 
-// TestDeployedConfiguration checks the configuration in deploy as it is, but for the files it names.
+// TestDeployedConfiguration checks the configuration in deploy as it is, but for the files it
+// names.
 func TestDeployedConfiguration(t *testing.T) {
 	dir := t.TempDir()
 	run(t, environment(), built.dray, "cert", "--host", drayName, "--out-cert", filepath.Join(dir, "cert.pem"), "--out-key", filepath.Join(dir, "privkey.pem"))

@@ -1,5 +1,5 @@
-// Package e2e drives the built dray binary with the clients people use: Docker, Podman, Skopeo, containerd, BuildKit and
-// go-containerregistry. It has tests only.
+// Package e2e drives the built dray binary with the clients people use: Docker, Podman, Skopeo,
+// containerd, BuildKit and go-containerregistry. It has tests only.
 //
 // Invariants:
 //   - dray is a process of its own, set up with deploy/dray.yaml; the registries behind it are doubles that count what they are asked.

@@ -25,7 +25,8 @@ type docker struct {
 	process *process
 }
 
-// startDocker starts a daemon: without a network for containers, unless it is given flags that say otherwise.
+// startDocker starts a daemon: without a network for containers, unless it is given flags that say
+// otherwise.
 func startDocker(t *testing.T, m *machine, network ...string) *docker {
 	t.Helper()
 	if len(network) == 0 {
@@ -227,7 +228,8 @@ func TestDockerPush(t *testing.T) {
 	})
 }
 
-// roundTrip removes a pushed image from the daemon and pulls it: it is the same, and nothing was read from ECR.
+// roundTrip removes a pushed image from the daemon and pulls it: it is the same, and nothing was
+// read from ECR.
 func roundTrip(t *testing.T, s *stack, d *docker, registry, ref string) {
 	t.Helper()
 	id, digest := d.image(t, registry+ref)

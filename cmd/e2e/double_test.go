@@ -21,7 +21,8 @@ import (
 	"dray/upstream/ecrtest"
 )
 
-// double plays a registry under its real name; it is also how a test looks at that registry, past dray.
+// double plays a registry under its real name; it is also how a test looks at that registry, past
+// dray.
 type double struct {
 	*ecrtest.Running
 	host string // the name it is known by
@@ -41,7 +42,8 @@ func newDouble(t testing.TB, quirks ecrtest.Quirks, host string, alter func(*ecr
 		t.Fatal(err)
 	}
 	certificates := &tls.Config{Certificates: []tls.Certificate{pair}}
-	// A registry that speaks TLS redirects to storage that does, and not to a bare address: clients refuse anything else.
+	// A registry that speaks TLS redirects to storage that does, and not to a bare address: clients
+	// refuse anything else.
 	objects, err := tls.Listen("tcp", "127.0.0.1:0", certificates)
 	if err != nil {
 		t.Fatal(err)
@@ -60,7 +62,8 @@ func newDouble(t testing.TB, quirks ecrtest.Quirks, host string, alter func(*ecr
 	return &double{Running: running, host: host, ca: cert, aws: quirks.Auth == ecrtest.AuthBasic, pool: pool(t, cert)}
 }
 
-// upstream is what dray's configuration must say to find the double under the name of the registry it plays.
+// upstream is what dray's configuration must say to find the double under the name of the registry
+// it plays.
 func (d *double) upstream() map[string]any {
 	return map[string]any{"address": d.RegistryAddr, "tls": map[string]any{"ca_file": d.ca}}
 }

@@ -18,8 +18,9 @@ import (
 
 var hostedKills = flag.Int("hosted-kills", 4, "how often dray is killed while images are pushed to a route that keeps them")
 
-// TestKilledWhileHosting ends dray, as a power cut would, at any moment while clients push to a route that keeps what it
-// gets. Each push that was acknowledged, in whichever round, is there as a whole afterwards, and nothing that is there is half.
+// TestKilledWhileHosting ends dray, as a power cut would, at any moment while clients push to a
+// route that keeps what it gets. Each push that was acknowledged, in whichever round, is there as a
+// whole afterwards, and nothing that is there is half.
 func TestKilledWhileHosting(t *testing.T) {
 	s := newStack(t, stackOptions{configure: withHosted})
 	seed := rand.Uint64()

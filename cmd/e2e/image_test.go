@@ -14,8 +14,9 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
-// TestContainerImage builds the image by make dockerBuild and runs it by make dockerRun, between Docker and the fakeecr program. All of it is in a
-// network of its own, so that ports can be published.
+// TestContainerImage builds the image by make dockerBuild and runs it by make dockerRun, between
+// Docker and the fakeecr program. All of it is in a network of its own, so that ports can be
+// published.
 func TestContainerImage(t *testing.T) {
 	needRoot(t)
 	const ip = "192.0.2.1"
@@ -77,7 +78,8 @@ func TestContainerImage(t *testing.T) {
 	})
 }
 
-// TestMakeSaysHowToMakeACertificate: without one neither dray nor Docker is started, which would make the directory as root.
+// TestMakeSaysHowToMakeACertificate: without one neither dray nor Docker is started, which would
+// make the directory as root.
 func TestMakeSaysHowToMakeACertificate(t *testing.T) {
 	makefile, err := filepath.Abs("../../Makefile")
 	if err != nil {

@@ -73,7 +73,8 @@ func staticBusybox(t testing.TB) string {
 	return ""
 }
 
-// image makes an image for this platform from uncompressed layers; format is the media type of its manifest.
+// image makes an image for this platform from uncompressed layers; format is the media type of its
+// manifest.
 func image(t testing.TB, format types.MediaType, config v1.Config, layers ...[]byte) v1.Image {
 	t.Helper()
 	layerType, configType := types.DockerLayer, types.DockerConfigJSON
@@ -123,7 +124,8 @@ func randomImage(t testing.TB, format types.MediaType, layers int, size int64) v
 	return img
 }
 
-// multiArch makes an index of busybox for this platform and of images that only look like it for others.
+// multiArch makes an index of busybox for this platform and of images that only look like it for
+// others.
 func multiArch(t testing.TB, format types.MediaType) v1.ImageIndex {
 	t.Helper()
 	manifest := types.DockerManifestSchema2
@@ -144,7 +146,8 @@ func indexOf(t testing.TB, format types.MediaType, images ...v1.Image) v1.ImageI
 	return index
 }
 
-// debian is a tar file of a Debian system, made from the archive that this machine's own packages come from, and kept for later runs.
+// debian is a tar file of a Debian system, made from the archive that this machine's own packages
+// come from, and kept for later runs.
 func debian(t testing.TB) string {
 	t.Helper()
 	const suite = "bookworm"

@@ -8,8 +8,9 @@ import (
 	"testing"
 )
 
-// machine is the view that a client has: this machine with another /etc, in a mount namespace of its own. In it the name of dray leads to
-// the dray under test, and the names of public registries to addresses where nobody listens.
+// machine is the view that a client has: this machine with another /etc, in a mount namespace of
+// its own. In it the name of dray leads to the dray under test, and the names of public registries
+// to addresses where nobody listens.
 type machine struct {
 	t    testing.TB
 	dir  string // short, removed after the test
@@ -18,7 +19,8 @@ type machine struct {
 	inside []string
 }
 
-// newMachine copies /etc, puts in what a client needs to use dray, and leaves everything else as it is.
+// newMachine copies /etc, puts in what a client needs to use dray, and leaves everything else as it
+// is.
 func newMachine(t testing.TB, s *stack) *machine {
 	t.Helper()
 	return machineAt(t, s.ip, s.certificate)
@@ -74,7 +76,8 @@ func (m *machine) deploy(source, name string) {
 
 // command is what runs a command on the machine.
 func (m *machine) command(command ...string) []string {
-	// What Podman and Skopeo remember of blobs and registries as root is not theirs to read here, nor to write.
+	// What Podman and Skopeo remember of blobs and registries as root is not theirs to read here,
+	// nor to write.
 	script := `mount --bind "$1/etc" /etc && mkdir -p "$1/containers" /var/lib/containers && mount --bind "$1/containers" /var/lib/containers &&
 		shift && exec "$@"`
 	return slices.Concat(m.inside, []string{need(m.t, "unshare"), "--mount", "--propagation", "private", "/bin/sh", "-c", script, "sh", m.dir}, command)

@@ -71,7 +71,8 @@ func (op operation) row(t *testing.T, client, version, does string, body func(t 
 	})
 }
 
-// write puts the results into a JSON file, sorted, one object a line; it does nothing without a name.
+// write puts the results into a JSON file, sorted, one object a line; it does nothing without a
+// name.
 func (r *results) write(name string) error {
 	if name == "" {
 		return nil

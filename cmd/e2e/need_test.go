@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// need returns the path of a client, or skips. Daemons lie where the PATH of a user may not look; what is built from the Go module proxy
-// lies in the cache directory, with its version in its name.
+// need returns the path of a client, or skips. Daemons lie where the PATH of a user may not look;
+// what is built from the Go module proxy lies in the cache directory, with its version in its name.
 func need(t testing.TB, command string) string {
 	t.Helper()
 	if path, err := exec.LookPath(command); err == nil {
@@ -23,7 +23,8 @@ func need(t testing.TB, command string) string {
 	return needBuilt(t, command)
 }
 
-// needBuilt is need for what is built from the Go module proxy, and may be on this machine in another version.
+// needBuilt is need for what is built from the Go module proxy, and may be on this machine in
+// another version.
 func needBuilt(t testing.TB, command string) string {
 	t.Helper()
 	versions, _ := filepath.Glob(filepath.Join(cacheDir(t), "bin", command+"-v*"))

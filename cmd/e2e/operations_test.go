@@ -16,7 +16,8 @@ import (
 	"dray/upstream/ecrtest"
 )
 
-// tool is a client without a daemon. What it cannot do is nil. References are repository and tag at dray.
+// tool is a client without a daemon. What it cannot do is nil. References are repository and tag at
+// dray.
 type tool struct {
 	name, version string
 	tag           string // of its images; none: 1
@@ -39,7 +40,8 @@ func withDeletes(config map[string]any) {
 	}
 }
 
-// TestOperations has each client that needs no daemon do each of the operations that it knows, on the same image.
+// TestOperations has each client that needs no daemon do each of the operations that it knows, on
+// the same image.
 func TestOperations(t *testing.T) {
 	s := newStack(t, stackOptions{doubles: withMounts, configure: withDeletes})
 	m := newContainersMachine(t, s)
@@ -127,7 +129,8 @@ func (c tool) operate(t *testing.T, s *stack) {
 	})
 }
 
-// mounted holds a push to having its layers mounted. The configuration may be sent: some clients never ask to mount it.
+// mounted holds a push to having its layers mounted. The configuration may be sent: some clients
+// never ask to mount it.
 func mounted(t *testing.T, s *stack, layers int64, push func()) {
 	t.Helper()
 	asked := s.ecr.asked()
@@ -162,7 +165,8 @@ func wholeIndex(t *testing.T, s *stack, ref string) {
 // at is what dray calls something.
 func at(ref string) string { return drayName + ":5000/" + ref }
 
-// trusting is a client that trusts dray by the variable of Go programs, and finds its password where Docker keeps it.
+// trusting is a client that trusts dray by the variable of Go programs, and finds its password
+// where Docker keeps it.
 func trusting(t *testing.T, m *machine, name string) (do func(t *testing.T, args ...string) string, version string) {
 	t.Helper()
 	path := need(t, name)

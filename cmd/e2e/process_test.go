@@ -17,7 +17,8 @@ import (
 	"time"
 )
 
-// shortDir is a directory for a test whose path leaves room for the names of unix sockets, which are at most 107 bytes long.
+// shortDir is a directory for a test whose path leaves room for the names of unix sockets, which
+// are at most 107 bytes long.
 func shortDir(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "dray-e2e-")
@@ -32,7 +33,8 @@ func shortDir(t testing.TB) string {
 	return dir
 }
 
-// environment is that of the test without what would lead a process to the real world, and with the variables given.
+// environment is that of the test without what would lead a process to the real world, and with the
+// variables given.
 func environment(more ...string) []string {
 	keep := slices.DeleteFunc(os.Environ(), func(v string) bool {
 		name, _, _ := strings.Cut(v, "=")
@@ -53,8 +55,8 @@ type process struct {
 	err     error
 }
 
-// start runs a program until the test ends, and shows the end of its log when the test has failed. A program that outlives a killed test
-// is told to stop.
+// start runs a program until the test ends, and shows the end of its log when the test has failed.
+// A program that outlives a killed test is told to stop.
 func start(t testing.TB, name string, env []string, command string, args ...string) *process {
 	t.Helper()
 	p := &process{t: t, name: name, cmd: exec.Command(command, args...), ended: make(chan struct{})}
@@ -120,7 +122,8 @@ func (p *process) kill() {
 	<-p.ended
 }
 
-// awaitHTTP waits until an address answers 200, and fails the test when the process ends before or a minute has passed.
+// awaitHTTP waits until an address answers 200, and fails the test when the process ends before or
+// a minute has passed.
 func (p *process) awaitHTTP(url string) {
 	p.t.Helper()
 	p.await(url, func(ctx context.Context) error {

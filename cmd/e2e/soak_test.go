@@ -32,9 +32,9 @@ const (
 	soakWorkers = 8
 )
 
-// TestSoak races pulls of all kinds, pushes, evictions, purges and faults of the registries against restarts and kill -9,
-// and looks at every byte. SOAKTIME says how long (10s where it is not set), SOAKSEED repeats the choices of a run as far
-// as time allows.
+// TestSoak races pulls of all kinds, pushes, evictions, purges and faults of the registries against
+// restarts and kill -9, and looks at every byte. SOAKTIME says how long (10s where it is not set),
+// SOAKSEED repeats the choices of a run as far as time allows.
 func TestSoak(t *testing.T) {
 	length, seed := 10*time.Second, uint64(time.Now().UnixNano())
 	if v := os.Getenv("SOAKTIME"); v != "" {
@@ -220,8 +220,8 @@ func (k *soak) pull(ctx context.Context, img soakImage) {
 	}
 }
 
-// ranges reads the end of a layer from some byte on, as containerd does for its parts. Only the end of a blob is
-// verified before it is sent.
+// ranges reads the end of a layer from some byte on, as containerd does for its parts. Only the end
+// of a blob is verified before it is sent.
 func (k *soak) ranges(ctx context.Context, r *rand.Rand, img soakImage) {
 	d := img.blobs[1+r.IntN(len(img.blobs)-1)]
 	whole, ok := img.double.Blob(digest.Digest(d))

@@ -32,14 +32,16 @@ const (
 	password = "correct horse"
 )
 
-// stacks counts, so that each stack gets a loopback address of its own and fixed ports collide with nobody's.
+// stacks counts, so that each stack gets a loopback address of its own and fixed ports collide with
+// nobody's.
 var stacks atomic.Int32
 
 func nextIP() string {
 	return fmt.Sprintf("127.%d.%d.%d", 64+os.Getpid()%64, os.Getpid()/64%256, stacks.Add(1))
 }
 
-// stack is a dray as deploy/dray.yaml describes it, between clients and three registries that are doubles.
+// stack is a dray as deploy/dray.yaml describes it, between clients and three registries that are
+// doubles.
 type stack struct {
 	t   testing.TB
 	ip  string // of dray's listeners
@@ -120,7 +122,8 @@ func (s *stack) configure(key string, opts stackOptions) {
 	write(s.t, s.configFile, out)
 }
 
-// The names clients use lead to the standard port; who is not root cannot listen there, and uses addresses only.
+// The names clients use lead to the standard port; who is not root cannot listen there, and uses
+// addresses only.
 func (s *stack) mirrorAddress() string {
 	if os.Geteuid() == 0 {
 		return net.JoinHostPort(s.ip, "443")
@@ -139,7 +142,8 @@ func (s *stack) start() {
 	s.dray.awaitHTTP("http://" + s.adminAddress() + "/readyz")
 }
 
-// transport finds dray under its name, and trusts it: on the standard port the mirror, on port 5000 the registry.
+// transport finds dray under its name, and trusts it: on the standard port the mirror, on port 5000
+// the registry.
 func (s *stack) transport(t testing.TB) *http.Transport {
 	transport := &http.Transport{
 		TLSClientConfig: &tls.Config{RootCAs: s.trust},
@@ -177,7 +181,8 @@ func (s *stack) remote(t testing.TB, ref string, auth authn.Authenticator) (name
 	return r, []remote.Option{remote.WithTransport(s.transport(t)), remote.WithAuth(auth), remote.WithContext(t.Context())}
 }
 
-// sameBytes compares an image in ECR with what dray has of it: the manifest, and every blob by its digest.
+// sameBytes compares an image in ECR with what dray has of it: the manifest, and every blob by its
+// digest.
 func (s *stack) sameBytes(t testing.TB, ref string) {
 	t.Helper()
 	direct, directBlobs := blobs(t, s.ecr.reference(t, ref), s.ecr.remote(t))

@@ -25,7 +25,8 @@ type tableRow struct {
 	does    map[operation]bool
 }
 
-// checkTable holds the table to what was found; update writes that into it instead. Unless all tests ran, what did not run is not missed.
+// checkTable holds the table to what was found; update writes that into it instead. Unless all
+// tests ran, what did not run is not missed.
 func (r *results) checkTable(file string, update, all bool) error {
 	page, err := os.ReadFile(file)
 	if err != nil {

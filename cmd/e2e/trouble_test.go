@@ -10,8 +10,9 @@ import (
 	"dray/upstream/ecrtest"
 )
 
-// TestDockerInTrouble is about what a user of Docker sees while the registries behind dray fail. Docker itself gives up at the first 429 of a push,
-// and starts a pull anew, at Docker Hub, where a mirror fails.
+// TestDockerInTrouble is about what a user of Docker sees while the registries behind dray fail.
+// Docker itself gives up at the first 429 of a push, and starts a pull anew, at Docker Hub, where a
+// mirror fails.
 func TestDockerInTrouble(t *testing.T) {
 	s := newStack(t, stackOptions{configure: func(config map[string]any) {
 		for _, u := range config["upstreams"].([]any) {

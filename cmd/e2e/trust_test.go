@@ -12,8 +12,9 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
-// TestDockerTrust shows that Docker accepts the certificate of dray because of certs.d, and only because of it. Docker asks no certificate of
-// what lies in 127.0.0.0/8, so here dray has another address (RFC 5737), in a network that consists of nothing else.
+// TestDockerTrust shows that Docker accepts the certificate of dray because of certs.d, and only
+// because of it. Docker asks no certificate of what lies in 127.0.0.0/8, so here dray has another
+// address (RFC 5737), in a network that consists of nothing else.
 func TestDockerTrust(t *testing.T) {
 	needRoot(t)
 	const ip = "192.0.2.1"
@@ -53,8 +54,8 @@ func TestDockerTrust(t *testing.T) {
 	})
 }
 
-// newNetwork makes a network namespace with one address besides that of the loopback interface, and returns what runs a command in it. It lasts
-// as long as the test.
+// newNetwork makes a network namespace with one address besides that of the loopback interface, and
+// returns what runs a command in it. It lasts as long as the test.
 func newNetwork(t *testing.T, busybox, ip string) []string {
 	t.Helper()
 	script := fmt.Sprintf(`"$0" ip link set lo up && "$0" ip address add %s/32 dev lo && echo up && exec "$0" sleep 3600`, ip)
@@ -68,7 +69,8 @@ func newNetwork(t *testing.T, busybox, ip string) []string {
 	return []string{need(t, "nsenter"), fmt.Sprintf("--net=/proc/%d/ns/net", p.cmd.Process.Pid)}
 }
 
-// awaitReady waits until the dray in the machine's network is ready, asking at the address where its admin listener is by default.
+// awaitReady waits until the dray in the machine's network is ready, asking at the address where
+// its admin listener is by default.
 func (m *machine) awaitReady(t *testing.T, dray *process, busybox string) {
 	t.Helper()
 	dray.await("readyz", func(context.Context) error {

@@ -1,8 +1,9 @@
-// Command fakeecr runs the ECR of package ecrtest as a process: registry, AWS API, object store and control API on
-// four listeners. With --hub it is an ordinary anonymous registry in the style of Docker Hub instead.
+// Command fakeecr runs the ECR of package ecrtest as a process: registry, AWS API, object store and
+// control API on four listeners. With --hub it is an ordinary anonymous registry in the style of
+// Docker Hub instead.
 //
-// When it is ready it prints one line of JSON with its addresses on stdout. It ends on SIGINT and SIGTERM, and what it
-// held ends with it.
+// When it is ready it prints one line of JSON with its addresses on stdout. It ends on SIGINT and
+// SIGTERM, and what it held ends with it.
 package main
 
 import (
@@ -70,7 +71,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	return srv.Run(ctx)
 }
 
-// announce seeds the images, writes the files asked for and renders the line. The listeners accept by then.
+// announce seeds the images, writes the files asked for and renders the line. The listeners accept
+// by then.
 func announce(srv *ecrtest.Running, f *flags) ([]byte, error) {
 	r := ready{Personality: f.personality(), Registry: srv.RegistryURL, Host: srv.RegistryHost, API: srv.APIURL, Objects: srv.ObjectsURL,
 		Control: srv.ControlURL, PID: os.Getpid(), Images: map[string]string{}}

@@ -28,7 +28,8 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// fakeecr starts the command as a process and reads its line. stop ends it by SIGTERM and returns how it exited.
+// fakeecr starts the command as a process and reads its line. stop ends it by SIGTERM and returns
+// how it exited.
 func fakeecr(t *testing.T, args ...string) (addr ready, stop func() error) {
 	t.Helper()
 	cmd := exec.CommandContext(context.WithoutCancel(t.Context()), os.Args[0], args...) // the clean-up ends it

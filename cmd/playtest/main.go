@@ -1,10 +1,14 @@
-// Command playtest shows dray at work on a machine that has nothing but Go: it builds dray and a stand-in for Amazon ECR, starts both, pushes and
-// pulls images of several megabytes, and prints what that took.
+// Command playtest shows dray at work on a machine that has nothing but Go: it builds dray and a
+// stand-in for Amazon ECR, starts both, pushes and pulls images of several megabytes, and prints
+// what that took.
 //
-// It uses dray as a stranger would: as a binary with the environment variables of its README, over TLS, with a certificate that the binary made.
-// Every number in the table was measured by it or read from dray's metrics. What it starts it stops, and its files are below one temporary
-// directory that it removes, but for the binaries, in bin/playtest. With ECR_REGISTRY it uses that registry instead of the stand-in, and there the
-// repository dray-playtest alone. Other machines can connect only where REGISTRY leads to more than the loopback interface, or DRAY_ADDRESS says so.
+// It uses dray as a stranger would: as a binary with the environment variables of its README, over
+// TLS, with a certificate that the binary made. Every number in the table was measured by it or
+// read from dray's metrics. What it starts it stops, and its files are below one temporary
+// directory that it removes, but for the binaries, in bin/playtest. With ECR_REGISTRY it uses that
+// registry instead of the stand-in, and there the repository dray-playtest alone. Other machines
+// can connect only where REGISTRY leads to more than the loopback interface, or DRAY_ADDRESS says
+// so.
 package main
 
 import (

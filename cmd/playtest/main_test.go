@@ -23,7 +23,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// binaries builds what the playtest starts, and the playtest, which is faster without the race detector of the test.
+// binaries builds what the playtest starts, and the playtest, which is faster without the race
+// detector of the test.
 func binaries(t *testing.T) (dray, fakeecr, playtest string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -41,7 +42,8 @@ func quiet(t *testing.T, more ...string) []string {
 	return append(environ, more...)
 }
 
-// leftNothing makes the temporary files of the playtest go to a directory of their own, and checks in the end that none is left.
+// leftNothing makes the temporary files of the playtest go to a directory of their own, and checks
+// in the end that none is left.
 func leftNothing(t *testing.T) {
 	t.Helper()
 	dir := t.TempDir()
@@ -73,7 +75,8 @@ func TestPlaytestOnce(t *testing.T) {
 	}
 }
 
-// TestPlaytestStaysUntilInterrupted does, while everything is up, some of what the playtest says can be done.
+// TestPlaytestStaysUntilInterrupted does, while everything is up, some of what the playtest says
+// can be done.
 func TestPlaytestStaysUntilInterrupted(t *testing.T) {
 	dray, fakeecr, playtest := binaries(t)
 	leftNothing(t)
@@ -115,7 +118,8 @@ func TestPlaytestStaysUntilInterrupted(t *testing.T) {
 	}
 }
 
-// TestPlaytestWithARegistry gives the playtest a registry that it did not start, as somebody with an AWS account does.
+// TestPlaytestWithARegistry gives the playtest a registry that it did not start, as somebody with
+// an AWS account does.
 func TestPlaytestWithARegistry(t *testing.T) {
 	dray, fakeecr, playtest := binaries(t)
 	registry, err := start(t.TempDir(), fakeecr, quiet(t))
@@ -159,7 +163,8 @@ func TestPlaytestWithARegistry(t *testing.T) {
 	http.DefaultClient.CloseIdleConnections()
 }
 
-// TestListensWhereItsClientsAre: nobody else can connect, unless the name that clients use leads elsewhere or somebody asked for it.
+// TestListensWhereItsClientsAre: nobody else can connect, unless the name that clients use leads
+// elsewhere or somebody asked for it.
 func TestListensWhereItsClientsAre(t *testing.T) {
 	for _, tc := range []struct {
 		name           string
@@ -256,7 +261,8 @@ func TestFailuresAreExplained(t *testing.T) {
 	}
 }
 
-// TestMeterOfARealRegistry: where the registry cannot be asked, the metrics of dray say what was asked of it.
+// TestMeterOfARealRegistry: where the registry cannot be asked, the metrics of dray say what was
+// asked of it.
 func TestMeterOfARealRegistry(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		io.WriteString(w, "# HELP dray_upstream_requests_total x\n"+

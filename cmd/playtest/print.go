@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-// printTable prints what was measured. Hits are the share of the bytes sent to clients that ECR did not have to send.
+// printTable prints what was measured. Hits are the share of the bytes sent to clients that ECR did
+// not have to send.
 func printTable(w io.Writer, rows []row) {
 	if len(rows) == 0 {
 		return

@@ -26,8 +26,9 @@ type process struct {
 	err    error         // how it ended; read it after done
 }
 
-// start starts a binary with exactly the given environment. It does not depend on a context, because it has to outlive the one that a
-// Ctrl-C ends by the time of its own orderly end; stop ends it.
+// start starts a binary with exactly the given environment. It does not depend on a context,
+// because it has to outlive the one that a Ctrl-C ends by the time of its own orderly end; stop
+// ends it.
 func start(dir, path string, environ []string, args ...string) (*process, error) {
 	p := &process{name: filepath.Base(path), done: make(chan struct{})}
 	p.log = filepath.Join(dir, p.name+".log")
@@ -100,8 +101,8 @@ func (p *process) tail() string {
 	return strings.Join(lines[max(0, len(lines)-15):], "\n")
 }
 
-// build makes a binary of this module, without cgo, so that it runs in an image that holds nothing else. It lies beside what `make build`
-// makes, which has a version and stays as it is.
+// build makes a binary of this module, without cgo, so that it runs in an image that holds nothing
+// else. It lies beside what `make build` makes, which has a version and stays as it is.
 func build(ctx context.Context, name string) (string, error) {
 	out, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}").Output()
 	if err != nil {

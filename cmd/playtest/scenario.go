@@ -164,7 +164,8 @@ func (s *stage) images() ([]v1.Image, error) {
 	return images, nil
 }
 
-// ecrAccess creates the repository where it is missing and gets a token of ECR, as anybody without dray has to.
+// ecrAccess creates the repository where it is missing and gets a token of ECR, as anybody without
+// dray has to.
 func (s *stage) ecrAccess(ctx context.Context) (authn.Authenticator, error) {
 	load := []func(*awsconfig.LoadOptions) error{}
 	if s.control != "" {
@@ -197,7 +198,8 @@ func (s *stage) ecrAccess(ctx context.Context) (authn.Authenticator, error) {
 	return &authn.Basic{Username: user, Password: password}, nil
 }
 
-// regionOf is the region in the name of an ECR registry: 123456789012.dkr.ecr.eu-west-1.amazonaws.com, or, of the dual-stack endpoints,
+// regionOf is the region in the name of an ECR registry:
+// 123456789012.dkr.ecr.eu-west-1.amazonaws.com, or, of the dual-stack endpoints,
 // 123456789012.dkr-ecr.eu-west-1.on.aws.
 func regionOf(host string) string {
 	labels := strings.Split(host, ".")
@@ -209,7 +211,8 @@ func regionOf(host string) string {
 	return ""
 }
 
-// meter reads what ECR was asked and sent so far: from the stand-in itself, or, with the real ECR, from the metrics of dray.
+// meter reads what ECR was asked and sent so far: from the stand-in itself, or, with the real ECR,
+// from the metrics of dray.
 func (s *stage) meter(ctx context.Context) (traffic, error) {
 	var sum traffic
 	if s.control == "" {

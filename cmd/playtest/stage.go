@@ -24,7 +24,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/authn"
 )
 
-// lineRate is what the stand-in moves per second and request. Without it the registry would be as near as dray, and nothing could be seen.
+// lineRate is what the stand-in moves per second and request. Without it the registry would be as
+// near as dray, and nothing could be seen.
 const lineRate = 25_000_000
 
 // readyTimeout is what dray has to answer its first request.
@@ -48,7 +49,8 @@ type stage struct {
 	fakeecr, dray *process
 }
 
-// setStage builds what is missing and starts it. The stage returned can be cleared whatever the error.
+// setStage builds what is missing and starts it. The stage returned can be cleared whatever the
+// error.
 func setStage(ctx context.Context, o options, environ []string, stdout io.Writer) (*stage, error) {
 	s := &stage{vars: env.ToMap(environ)}
 	steps := []struct {
@@ -100,7 +102,8 @@ func (s *stage) binaries(ctx context.Context, o options) (err error) {
 	return nil
 }
 
-// certificate settles name and port of dray, and makes a certificate where the environment gives none.
+// certificate settles name and port of dray, and makes a certificate where the environment gives
+// none.
 func (s *stage) certificate(ctx context.Context) error {
 	port := cmp.Or(s.vars["PORT"], "5000")
 	if port == "0" {
@@ -209,8 +212,9 @@ func (s *stage) startDray(ctx context.Context) error {
 	return s.waitForDray(ctx)
 }
 
-// listenAt is the host that dray listens on, empty for all interfaces. A listener with a certificate takes all of them by default; here it takes
-// the loopback interface, because it has no passwords and maybe somebody's AWS credentials, unless its clients have to come another way.
+// listenAt is the host that dray listens on, empty for all interfaces. A listener with a
+// certificate takes all of them by default; here it takes the loopback interface, because it has no
+// passwords and maybe somebody's AWS credentials, unless its clients have to come another way.
 func (s *stage) listenAt(ctx context.Context) string {
 	if given := s.vars["DRAY_ADDRESS"]; given != "" {
 		host, _, _ := net.SplitHostPort(given)
@@ -281,14 +285,16 @@ func (s *stage) client() *client {
 	return &client{transport: &countingTransport{base: t}, auth: authn.Anonymous, registry: s.registry}
 }
 
-// direct is somebody who uses ECR without dray, with new connections. What has no TLS is no ECR but a double, and called by its address: a careful
-// client does not follow a redirect from a public name to the loopback interface, where doubles keep their blobs.
+// direct is somebody who uses ECR without dray, with new connections. What has no TLS is no ECR but
+// a double, and called by its address: a careful client does not follow a redirect from a public
+// name to the loopback interface, where doubles keep their blobs.
 func (s *stage) direct(auth authn.Authenticator) *client {
 	t := &http.Transport{MaxIdleConnsPerHost: 16, Proxy: http.ProxyFromEnvironment}
 	return &client{transport: &countingTransport{base: t}, auth: auth, registry: cmp.Or(s.ecrAddress, s.ecrHost)}
 }
 
-// environment is the environment of a child: the variables of this process, with those of the stage over them.
+// environment is the environment of a child: the variables of this process, with those of the stage
+// over them.
 func environment(vars map[string]string) []string {
 	environ := make([]string, 0, len(vars))
 	for name, value := range vars {

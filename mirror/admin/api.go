@@ -64,8 +64,8 @@ func List[A any](path string, ask func(ctx context.Context, params url.Values) i
 	}}
 }
 
-// Change answers POST of a path below [api.Prefix]: the one way to change anything. Its body is a JSON
-// object with the members of Q and no others. do is called for requests only that no page of
+// Change answers POST of a path below [api.Prefix]: the one way to change anything. Its body is a
+// JSON object with the members of Q and no others. do is called for requests only that no page of
 // another site can have sent: see [checkChange].
 func Change[Q, A any](path string, do func(ctx context.Context, q Q) (A, error)) Endpoint {
 	return Endpoint{"POST " + api.Prefix + path, func(log *slog.Logger, w http.ResponseWriter, r *http.Request) error {
@@ -125,7 +125,8 @@ func readJSON(from io.Reader, into any) ([]byte, error) {
 	return body, nil
 }
 
-// mount puts endpoints on a mux, and an answer in its own form on every other path below [api.Prefix].
+// mount puts endpoints on a mux, and an answer in its own form on every other path below
+// [api.Prefix].
 func mount(mux *http.ServeMux, endpoints []Endpoint, log *slog.Logger) {
 	for _, e := range endpoints {
 		mux.HandleFunc(e.pattern, func(w http.ResponseWriter, r *http.Request) {

@@ -205,7 +205,8 @@ func TestChangeIsNotForPages(t *testing.T) {
 	}
 }
 
-// FuzzChange: whatever is sent, either it is an object of known members and is done once, or it is refused in JSON and nothing is done.
+// FuzzChange: whatever is sent, either it is an object of known members and is done once, or it is
+// refused in JSON and nothing is done.
 func FuzzChange(f *testing.F) {
 	for _, body := range []string{
 		`{"name":"a","times":1}`, `{}`, ``, `null`, `[]`, `"a"`, `{"name":1}`, `{"name":"a","extra":1}`, `{"name":"a"}{"name":"b"}`, `{"name":"a"} `,

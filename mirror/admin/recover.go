@@ -9,8 +9,9 @@ import (
 	"dray/mirror/admin/api"
 )
 
-// recovering makes a panic of next an answer like others: logged once as an error, and a 500. Where part of another answer is
-// out, the connection is cut. What is logged by the server of net/http comes too late for an answer, and without a level.
+// recovering makes a panic of next an answer like others: logged once as an error, and a 500. Where
+// part of another answer is out, the connection is cut. What is logged by the server of net/http
+// comes too late for an answer, and without a level.
 func recovering(log *slog.Logger, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		out := &response{ResponseWriter: w}

@@ -17,7 +17,8 @@ import (
 	"dray/mirror/admin/api"
 )
 
-// TestPanic: a mistake in an endpoint is an error in the log, told once, and a 500 in the form of the API; amid a list it cuts the connection.
+// TestPanic: a mistake in an endpoint is an error in the log, told once, and a 500 in the form of
+// the API; amid a list it cuts the connection.
 func TestPanic(t *testing.T) {
 	var log bytes.Buffer
 	h := admin.NewHandler(admin.Options{

@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-// Work is done in order, one piece at a time; what cannot be done yet comes again after its pauses, and gives up after the last.
+// Work is done in order, one piece at a time; what cannot be done yet comes again after its pauses,
+// and gives up after the last.
 func TestJobs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := NewJobs[string](2)
@@ -37,7 +38,8 @@ func TestJobs(t *testing.T) {
 	})
 }
 
-// What is dropped is not done: neither what is new, nor what was put off, nor what is under way, although that wants to come again.
+// What is dropped is not done: neither what is new, nor what was put off, nor what is under way,
+// although that wants to come again.
 func TestJobsDrop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := NewJobs[string](10)

@@ -36,8 +36,8 @@ func (t *Tasks) Start(fn func(ctx context.Context)) bool {
 	return true
 }
 
-// StartCancellable is Start for a task whose context also ends when cancel is called. The context of a
-// task that was not started has ended already, and cancel does nothing.
+// StartCancellable is Start for a task whose context also ends when cancel is called. The context
+// of a task that was not started has ended already, and cancel does nothing.
 func (t *Tasks) StartCancellable(fn func(ctx context.Context)) (cancel context.CancelCauseFunc, started bool) {
 	ctx, cancel := context.WithCancelCause(t.ctx)
 	started = t.Start(func(context.Context) {

@@ -105,8 +105,8 @@ type Push struct {
 	Cause  notify.Cause
 }
 
-// Key is equal for pushes that are the same. A verdict may depend on who pushes, so the user is part
-// of it where there is a gate.
+// Key is equal for pushes that are the same. A verdict may depend on who pushes, so the user is
+// part of it where there is a gate.
 type Key struct {
 	Repo   repository.Repo
 	Ref    string
@@ -172,7 +172,8 @@ func (c *Checks) Pass(ctx context.Context, p Push, contents pipeline.Contents) (
 }
 
 func (c *Checks) judge(ctx context.Context, p Push, contents pipeline.Contents) (*pipeline.Report, error) {
-	// What describes another manifest does not wait for one that refers to it: nobody will look at it again.
+	// What describes another manifest does not wait for one that refers to it: nobody will look at
+	// it again.
 	part := p.Ref.Tag == "" && !p.Gate.ForwardDigests && p.Manifest.Subject == nil
 	r, err := p.Gate.Pipeline.Judge(ctx, pipeline.Subject{Name: p.name(), Manifest: p.Manifest, Part: part}, contents)
 	if err != nil {

@@ -13,7 +13,8 @@ import (
 // maxReports is how many reports are kept. One has some hundred KiB at most, and usually a few.
 const maxReports = 512
 
-// lateFor is how long a verdict that came too late for its client is good for the client's next try.
+// lateFor is how long a verdict that came too late for its client is good for the client's next
+// try.
 const lateFor = 10 * time.Minute
 
 // reports keeps the newest verdicts, in memory.

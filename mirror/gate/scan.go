@@ -16,10 +16,12 @@ import (
 // ErrHeldBack is why a blob has not been sent: it waits for the verdict on its image.
 var ErrHeldBack = errors.New("held back until the verdict")
 
-// errRefusedHere keeps a layer from being completed at the upstream. It is sent again should an image with it pass.
+// errRefusedHere keeps a layer from being completed at the upstream. It is sent again should an
+// image with it pass.
 var errRefusedHere = oci.ErrDenied.With("the checks have something against the layer")
 
-// maxWalks bounds the uploads that are looked at while they come. What finds no place is looked at with its manifest.
+// maxWalks bounds the uploads that are looked at while they come. What finds no place is looked at
+// with its manifest.
 const maxWalks = 64
 
 // Scan is the walk over a layer while its client sends it. A nil Scan has found nothing.
@@ -106,7 +108,8 @@ func (c *Checks) Scanned(ctx context.Context, g *Gate, k repository.Key, s *Scan
 	if err != nil {
 		return nil, err
 	}
-	// What a stage could not tell it is asked once more when the image is pushed again: it may have been down.
+	// What a stage could not tell it is asked once more when the image is pushed again: it may have
+	// been down.
 	if found != nil && (found.Complete() || s.told.CompareAndSwap(false, true)) {
 		return found, nil
 	}

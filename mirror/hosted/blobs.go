@@ -12,8 +12,8 @@ import (
 	"dray/upstream/oci"
 )
 
-// PutBlob implements upstream.Sink. A client's upload is in the cache by the time its digest is known, so its bytes are
-// read only where they are not.
+// PutBlob implements upstream.Sink. A client's upload is in the cache by the time its digest is
+// known, so its bytes are read only where they are not.
 func (s *Store) PutBlob(ctx context.Context, at upstream.Repo, u upstream.Upload) error {
 	if err := oci.CheckRepo(at.Name); err != nil {
 		return err
@@ -81,7 +81,8 @@ func (s *source) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// StatBlob implements upstream.Source. Who is told that a blob is here may leave it out of a push: it stays for Grace.
+// StatBlob implements upstream.Source. Who is told that a blob is here may leave it out of a push:
+// it stays for Grace.
 func (s *Store) StatBlob(_ context.Context, at upstream.Repo, d digest.Digest) (int64, error) {
 	if size, ok := s.owes(at.Name, d); ok {
 		return size, nil

@@ -13,8 +13,8 @@ import (
 	"dray/upstream/oci"
 )
 
-// contents is what the repositories have, in memory: their states, their blobs, and how often each digest is
-// needed by all of them. All methods may be called concurrently.
+// contents is what the repositories have, in memory: their states, their blobs, and how often each
+// digest is needed by all of them. All methods may be called concurrently.
 type contents struct {
 	maxBytes int64 // 0: no bound
 	grace    time.Duration
@@ -60,8 +60,8 @@ func newRepo(name string) *repo {
 	return &repo{name: name, turn: make(chan struct{}, 1), now: &state{}, members: map[digest.Digest]*member{}}
 }
 
-// tryTake adds a use of a digest, with a release that replaces the older one: the file may have been replaced meanwhile.
-// short is by how many bytes there is not enough room.
+// tryTake adds a use of a digest, with a release that replaces the older one: the file may have
+// been replaced meanwhile. short is by how many bytes there is not enough room.
 func (c *contents) tryTake(d digest.Digest, size int64, release func()) (old func(), short int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -71,7 +71,8 @@ func (c *contents) tryTake(d digest.Digest, size int64, release func()) (old fun
 	return c.takeLocked(d, size, release), 0
 }
 
-// takeAgain is tryTake for what a file says is here, over the quota as well. Without a release the older one stays.
+// takeAgain is tryTake for what a file says is here, over the quota as well. Without a release the
+// older one stays.
 func (c *contents) takeAgain(d digest.Digest, size int64, release func()) (old func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -289,7 +290,8 @@ func (c *contents) takeTurn(ctx context.Context, name string) (*repo, error) {
 	}
 }
 
-// swap makes next the repository's state and settles what is held for it. Needs the turn; what next newly names must be held.
+// swap makes next the repository's state and settles what is held for it. Needs the turn; what next
+// newly names must be held.
 func (c *contents) swap(r *repo, next *state, now time.Time) (free []func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -370,8 +372,8 @@ func (c *contents) unwritten(r *repo, age time.Duration) bool {
 	return r.stale && !r.gone && time.Since(r.written) >= age
 }
 
-// compareTags is the order of the specification: alphanumeric, without regard to case; what differs by case alone is told
-// apart all the same.
+// compareTags is the order of the specification: alphanumeric, without regard to case; what differs
+// by case alone is told apart all the same.
 func compareTags(a, b string) int {
 	if c := strings.Compare(strings.ToLower(a), strings.ToLower(b)); c != 0 {
 		return c

@@ -1,4 +1,5 @@
-// Package hosted is a registry whose content lies here alone: what is pushed to it is never sent on.
+// Package hosted is a registry whose content lies here alone: what is pushed to it is never sent
+// on.
 //
 // It is an upstream like others to the mirror: a Source, a Sink, a Lister and a Deleter. Rules that
 // drop what is old name repositories by patterns. Invariants:

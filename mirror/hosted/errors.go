@@ -20,7 +20,8 @@ func noRoom(err error) error {
 	return oci.ErrUnavailable.With("the mirror cannot store content now").Because(err)
 }
 
-// full is a refusal whose text reaches the terminal: a 5xx would not, and would be repeated at once.
+// full is a refusal whose text reaches the terminal: a 5xx would not, and would be repeated at
+// once.
 func full(why string) *oci.Error {
 	return oci.ErrDenied.With("the push does not fit: %s", why).Because(ErrFull)
 }

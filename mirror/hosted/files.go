@@ -12,8 +12,8 @@ import (
 	"dray/upstream/oci"
 )
 
-// The file of a repository lies in directories named like the parts of its name. Its own name begins with a character
-// that no part of a repository's name begins with.
+// The file of a repository lies in directories named like the parts of its name. Its own name
+// begins with a character that no part of a repository's name begins with.
 const (
 	fileName = "_repository.json"
 	tempName = "_repository.new"
@@ -80,7 +80,8 @@ func (w files) create(dir, file string) (*os.File, error) {
 	return w.root.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 }
 
-// erase removes the file of a repository that has nothing any more, and directories that are empty then.
+// erase removes the file of a repository that has nothing any more, and directories that are empty
+// then.
 func (w files) erase(name string) error {
 	file, err := fileOf(name)
 	if err != nil {

@@ -22,22 +22,26 @@ import (
 type Options struct {
 	// Name is the upstream's name in messages and metrics.
 	Name string
-	// Directory holds the files of the repositories; created when missing. One process at a time may use it, which the
-	// lock of the cache's directory sees to.
+	// Directory holds the files of the repositories; created when missing. One process at a time
+	// may use it, which the lock of the cache's directory sees to.
 	Directory string
 	// Cache holds the bytes.
 	Cache *cache.Cache
-	// MaxBytes bounds the blobs and manifests that are needed here, each counted once. Zero is no bound.
+	// MaxBytes bounds the blobs and manifests that are needed here, each counted once. Zero is no
+	// bound.
 	MaxBytes int64
 	// Refuse refuses a push that does not fit. Otherwise what was not used for the longest time goes.
 	Refuse bool
-	// Unused drops a tag that was neither pushed nor pulled for so long, where no rule says otherwise. Zero: never.
+	// Unused drops a tag that was neither pushed nor pulled for so long, where no rule says
+	// otherwise. Zero: never.
 	Unused time.Duration
-	// Untagged drops a manifest that no tag leads to and that was neither pushed nor pulled for so long. Zero: never.
+	// Untagged drops a manifest that no tag leads to and that was neither pushed nor pulled for so
+	// long. Zero: never.
 	Untagged time.Duration
 	// Rules say which tags go; the first one that fits a tag decides.
 	Rules []Rule
-	// Grace is how long a blob without a manifest is kept for the push that it may belong to. Zero means 1 hour.
+	// Grace is how long a blob without a manifest is kept for the push that it may belong to. Zero
+	// means 1 hour.
 	Grace time.Duration
 	// Logger is told what was dropped and what is wrong. Nil discards.
 	Logger *slog.Logger
@@ -61,8 +65,8 @@ var (
 	_ upstream.Deleter = (*Store)(nil)
 )
 
-// Open reads what is hosted and keeps it from being evicted. It is called before the cache's Run, which may evict. What
-// cannot be read is set aside and logged: the rest is served.
+// Open reads what is hosted and keeps it from being evicted. It is called before the cache's Run,
+// which may evict. A file that cannot be read is set aside and logged, and the rest is served.
 func Open(ctx context.Context, o Options) (*Store, error) {
 	o.Grace = cmp.Or(o.Grace, time.Hour)
 	s := &Store{
@@ -90,8 +94,8 @@ func (s *Store) Close() error { return s.files.root.Close() }
 // Collectors are the metrics of the Store.
 func (s *Store) Collectors() []prometheus.Collector { return append(s.m.gauges, s.m.dropped) }
 
-// take holds the bytes of a digest that the cache has, on stable storage, making room under the quota. Each take needs
-// a drop. It returns oci.ErrBlobUnknown when the cache does not have them.
+// take holds the bytes of a digest that the cache has, on stable storage, making room under the
+// quota. Each take needs a drop. It returns oci.ErrBlobUnknown when the cache does not have them.
 func (s *Store) take(ctx context.Context, d digest.Digest) (size int64, err error) {
 	release, err := s.cache.Keep(ctx, d)
 	if err != nil {
@@ -123,8 +127,8 @@ func (s *Store) dropped(repo, what, why string) {
 	s.log.Info("dropped from hosted repository", "repository", repo, "what", what, "why", why)
 }
 
-// load reads the files of all repositories. One that cannot be understood is renamed, so that the repository
-// can be pushed anew.
+// load reads the files of all repositories. One that cannot be understood is renamed, so that the
+// repository can be pushed anew.
 func (s *Store) load(ctx context.Context) error {
 	return s.files.each(ctx, func(name, file string) error {
 		text, err := s.files.read(file)
@@ -172,7 +176,8 @@ func (s *Store) adopt(ctx context.Context, name string, st *state) {
 	}
 }
 
-// restore is take for what a file says is here: it is held even where its bytes are gone, and over the quota.
+// restore is take for what a file says is here: it is held even where its bytes are gone, and over
+// the quota.
 func (s *Store) restore(ctx context.Context, d digest.Digest, size int64) {
 	release, err := s.cache.Keep(ctx, d)
 	if err != nil {
@@ -189,8 +194,8 @@ func (s *Store) restore(ctx context.Context, d digest.Digest, size int64) {
 	}
 }
 
-// change replaces the state of a repository by what f makes of a copy. When f returns an error, or the file cannot be
-// written, nothing changes.
+// change replaces the state of a repository by what f makes of a copy. When f returns an error, or
+// the file cannot be written, nothing changes.
 func (s *Store) change(ctx context.Context, name string, f func(next *state) error) error {
 	r, err := s.contents.takeTurn(ctx, name)
 	if err != nil {

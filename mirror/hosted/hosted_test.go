@@ -251,7 +251,8 @@ func TestRun(t *testing.T) {
 	})
 }
 
-// Many clients push, pull, delete and prune at once: nobody is told that something is there which is not, and the account is right.
+// Many clients push, pull, delete and prune at once: nobody is told that something is there which
+// is not, and the account is right.
 func TestTogether(t *testing.T) {
 	h := begin(t, t.TempDir(), Options{Rules: []Rule{{Keep: 3}}, Untagged: time.Nanosecond})
 	shared := upstreamtest.NewImage(t, "shared", 10_000)

@@ -17,7 +17,8 @@ import (
 // pageSize is the length of a page where the client gives none.
 const pageSize = 1000
 
-// Tags implements upstream.Lister, in lexical order; "last" is a tag, which need not exist (spec 1.1, "Listing Tags").
+// Tags implements upstream.Lister, in lexical order; "last" is a tag, which need not exist (spec
+// 1.1, "Listing Tags").
 func (s *Store) Tags(_ context.Context, at upstream.Repo, query url.Values) (upstream.Page, error) {
 	all, err := s.contents.tagNames(at.Name)
 	if err != nil {
@@ -46,7 +47,8 @@ func (s *Store) Tags(_ context.Context, at upstream.Repo, query url.Values) (ups
 	return upstream.Page{Body: body, ContentType: "application/json", Next: next}, err
 }
 
-// Referrers implements upstream.Lister. A subject that nothing refers to has an empty list, also one that is not here.
+// Referrers implements upstream.Lister. A subject that nothing refers to has an empty list, also
+// one that is not here.
 func (s *Store) Referrers(_ context.Context, at upstream.Repo, d digest.Digest, query url.Values) (upstream.Page, error) {
 	all := s.contents.referrersOf(at.Name, d)
 	p := upstream.Page{ContentType: oci.MediaTypeOCIIndex}

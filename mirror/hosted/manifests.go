@@ -51,8 +51,8 @@ func (s *Store) lost(ctx context.Context, name string, ref oci.Reference, err er
 	return unknown(name, ref).Because(err)
 }
 
-// PutManifest implements upstream.Sink. It returns when the manifest, everything that it names and the file that says so
-// are on stable storage.
+// PutManifest implements upstream.Sink. It returns when the manifest, everything that it names and
+// the file that says so are on stable storage.
 func (s *Store) PutManifest(ctx context.Context, at upstream.Repo, ref oci.Reference, m *oci.Manifest) (upstream.Pushed, error) {
 	if err := oci.CheckRepo(at.Name); err != nil {
 		return upstream.Pushed{}, err
@@ -87,8 +87,8 @@ func (s *Store) PutManifest(ctx context.Context, at upstream.Repo, ref oci.Refer
 	return upstream.Pushed{Digest: m.Digest, Subject: entry.subject}, nil
 }
 
-// complete reports whether everything that a manifest names is here, and keeps it for Grace. A subject may be missing
-// (spec 1.1, "Pushing Manifests with Subject").
+// complete reports whether everything that a manifest names is here, and keeps it for Grace. A
+// subject may be missing (spec 1.1, "Pushing Manifests with Subject").
 func (s *Store) complete(name string, m *manifest) error {
 	for _, b := range m.blobs {
 		if _, ok := s.owes(name, b.Digest); !ok {

@@ -10,16 +10,18 @@ import (
 	"dray/mirror/pattern"
 )
 
-// Rule says for how long, or how many, tags are kept. Patterns are whole names in which "*" stands for any characters.
+// Rule says for how long, or how many, tags are kept. Patterns are whole names in which "*" stands
+// for any characters.
 type Rule struct {
 	// Repositories and Tags say which tags the rule is for; none means all.
 	Repositories, Tags []string
 	// Unused drops a tag that was neither pushed nor pulled for so long. Zero: never.
 	Unused time.Duration
-	// Keep keeps only so many tags of a repository that fit this rule, the ones pushed last. Zero: all.
+	// Keep keeps only so many tags of a repository that fit this rule, the ones pushed last. Zero:
+	// all.
 	Keep int
-	// Group counts Keep for each group of tags: those that are alike up to the last occurrence of this text. Empty: all
-	// tags of the rule are one group.
+	// Group counts Keep for each group of tags: those that are alike up to the last occurrence of
+	// this text. Empty: all tags of the rule are one group.
 	Group string
 }
 
@@ -108,8 +110,8 @@ func (s *Store) prune(ctx context.Context, now time.Time) {
 // outdatedTag is a tag that is to go.
 type outdatedTag struct{ name, why string }
 
-// outdated finds the tags of a repository that are to go by the rules, and the manifests that no tag leads to then and
-// that nobody has used for Untagged.
+// outdated finds the tags of a repository that are to go by the rules, and the manifests that no
+// tag leads to then and that nobody has used for Untagged.
 func (p *policy) outdated(st *state, repo string, now time.Time) ([]outdatedTag, []digest.Digest) {
 	gone, stay, groups := p.unusedTags(st, repo, now)
 	for g, names := range groups {
@@ -133,8 +135,8 @@ type group struct {
 	name string
 }
 
-// unusedTags finds the tags that nobody has used for as long as their rule says. Of the others it finds what they point to, and those whose
-// rule counts them, by group.
+// unusedTags finds the tags that nobody has used for as long as their rule says. Of the others it
+// finds what they point to, and those whose rule counts them, by group.
 func (p *policy) unusedTags(st *state, repo string, now time.Time) (gone []outdatedTag, stay map[digest.Digest]bool, counted map[group][]string) {
 	stay, counted = map[digest.Digest]bool{}, map[group][]string{}
 	for name, t := range st.tags {
@@ -160,8 +162,8 @@ func (p *policy) unusedTags(st *state, repo string, now time.Time) (gone []outda
 	return gone, stay, counted
 }
 
-// untagged finds the manifests that nothing which stays leads to, and that nobody has used for Untagged. What was used lately keeps what it
-// needs and what refers to it.
+// untagged finds the manifests that nothing which stays leads to, and that nobody has used for
+// Untagged. What was used lately keeps what it needs and what refers to it.
 func (p *policy) untagged(st *state, stay map[digest.Digest]bool, now time.Time) (gone []digest.Digest) {
 	for d, m := range st.manifests {
 		if now.Sub(m.lastUse()) <= p.dangling {
@@ -188,14 +190,16 @@ func (s *Store) retire(r *repo) {
 	if !s.contents.idle(r) {
 		return
 	}
-	// The file goes before the repository is forgotten: the next push would not wait for this turn, and write its own.
+	// The file goes before the repository is forgotten: the next push would not wait for this turn,
+	// and write its own.
 	if err := s.files.erase(r.name); err != nil {
 		s.log.Warn("file of an empty hosted repository cannot be removed", "repository", r.name, "error", err)
 	}
 	s.contents.forget(r)
 }
 
-// usesEvery bounds how often the file of a repository is written only because something in it was used.
+// usesEvery bounds how often the file of a repository is written only because something in it was
+// used.
 const usesEvery = time.Hour
 
 // writeUses writes the files of repositories whose uses were not written for so long.

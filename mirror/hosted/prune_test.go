@@ -16,8 +16,8 @@ import (
 	"dray/upstream/upstreamtest"
 )
 
-// A tag goes when it was neither pushed nor pulled for as long as its rule says, and what only it needed goes when
-// nobody used it for as long as untagged manifests stay.
+// A tag goes when it was neither pushed nor pulled for as long as its rule says, and what only it
+// needed goes when nobody used it for as long as untagged manifests stay.
 func TestUnusedTagsGo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := begin(t, t.TempDir(), Options{
@@ -85,7 +85,8 @@ func TestNewestTagsStay(t *testing.T) {
 	})
 }
 
-// What an index names and what refers to it stays and goes with it. What was pushed for an index that is yet to come stays.
+// What an index names and what refers to it stays and goes with it. What was pushed for an index
+// that is yet to come stays.
 func TestFamiliesStayTogether(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := begin(t, t.TempDir(), Options{Unused: 10 * time.Hour, Untagged: 5 * time.Hour})
@@ -140,7 +141,8 @@ func TestUsesAreWritten(t *testing.T) {
 	})
 }
 
-// What was pushed and used while the clock was ahead goes neither at once nor only when that time comes.
+// What was pushed and used while the clock was ahead goes neither at once nor only when that time
+// comes.
 func TestClockAhead(t *testing.T) {
 	dir := t.TempDir()
 	o := Options{Unused: 48 * time.Hour, Untagged: 24 * time.Hour}

@@ -9,7 +9,8 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// makeRoom drops what was not used for the longest time, until so many bytes are free, or returns ErrFull.
+// makeRoom drops what was not used for the longest time, until so many bytes are free, or returns
+// ErrFull.
 func (s *Store) makeRoom(ctx context.Context, short int64) error {
 	if s.opts.Refuse {
 		return full(fmt.Sprintf("%s is full", s.opts.Name))
@@ -43,8 +44,9 @@ type candidate struct {
 	graph  graph // of its repository
 }
 
-// victims finds what was not used for the longest time and gives room when it goes: one manifest, or several that have bytes in common, as
-// when one image is in two repositories. What gives no room, because a newer one or a push under way needs the same, stays.
+// victims finds what was not used for the longest time and gives room when it goes: one manifest,
+// or several that have bytes in common, as when one image is in two repositories. What gives no
+// room, because a newer one or a push under way needs the same, stays.
 func (c *contents) victims(now time.Time) []candidate {
 	left := balance{uses: map[digest.Digest]int{}, needs: map[share]int{}, by: map[digest.Digest][]candidate{}, seen: map[share]bool{}}
 	for _, one := range c.candidates(now) {
@@ -55,8 +57,9 @@ func (c *contents) victims(now time.Time) []candidate {
 	return nil
 }
 
-// candidates are the manifests that stand by themselves, those first that were not used for the longest time: no index names
-// them, and they refer to nothing that is here. One without a tag that was pushed within Grace waits for its index.
+// candidates are the manifests that stand by themselves, those first that were not used for the
+// longest time: no index names them, and they refer to nothing that is here. One without a tag that
+// was pushed within Grace waits for its index.
 func (c *contents) candidates(now time.Time) (all []candidate) {
 	for _, r := range c.all() {
 		st := c.stateOf(r)
@@ -87,7 +90,8 @@ type share struct {
 	digest digest.Digest
 }
 
-// balance is what would be left without the candidates so far: uses of what is held, needs of what repositories have, and who has ended which.
+// balance is what would be left without the candidates so far: uses of what is held, needs of what
+// repositories have, and who has ended which.
 type balance struct {
 	uses  map[digest.Digest]int
 	needs map[share]int
@@ -95,8 +99,8 @@ type balance struct {
 	seen  map[share]bool // manifests that are counted already
 }
 
-// without takes a candidate out of the balance, with what it leads to, and returns the blob that nobody uses any more then, or "": of several the one
-// that the fewest have used.
+// without takes a candidate out of the balance, with what it leads to, and returns the blob that
+// nobody uses any more then, or "": of several the one that the fewest have used.
 func (c *contents) without(one candidate, left balance, now time.Time) (freed digest.Digest) {
 	below := one.graph.reachable(map[digest.Digest]bool{one.digest: true})
 	c.mu.Lock()
@@ -120,7 +124,8 @@ func (c *contents) without(one candidate, left balance, now time.Time) (freed di
 	return freed
 }
 
-// unneed takes one need of a blob out of the balance, and reports whether nobody uses it any more then. Needs mu.
+// unneed takes one need of a blob out of the balance, and reports whether nobody uses it any more
+// then. Needs mu.
 func (c *contents) unneed(r *repo, d digest.Digest, one candidate, left balance, now time.Time) bool {
 	member, held := r.members[d], c.holds[d]
 	if member == nil || held == nil {

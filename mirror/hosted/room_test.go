@@ -16,7 +16,8 @@ import (
 	"dray/upstream/upstreamtest"
 )
 
-// When the quota is used up, what was not used for the longest time goes; a push under way never does.
+// When the quota is used up, what was not used for the longest time goes; a push under way never
+// does.
 func TestQuota(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const size = 100_000
@@ -65,8 +66,9 @@ func TestQuotaRefuses(t *testing.T) {
 	h.sound()
 }
 
-// One image in two repositories, or twice in one, gives room only when it goes from all places. So it does, as old as the place where it was used
-// last: what gives room by itself and is older goes before.
+// One image in two repositories, or twice in one, gives room only when it goes from all places. So
+// it does, as old as the place where it was used last: what gives room by itself and is older goes
+// before.
 func TestQuotaOfShared(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const size = 100_000
@@ -98,7 +100,8 @@ func TestQuotaOfShared(t *testing.T) {
 	})
 }
 
-// A quota full of what gives no room is told as fast for many images as for few: every one is looked at once.
+// A quota full of what gives no room is told as fast for many images as for few: every one is
+// looked at once.
 func TestQuotaOfManyUseless(t *testing.T) {
 	h := begin(t, t.TempDir(), Options{MaxBytes: 1})
 	const n = 20_000

@@ -72,7 +72,8 @@ func (st *state) clone() *state {
 	return c
 }
 
-// has reports whether a manifest is there and needs the same: under another type other members count, and foreign layers may have been pushed since.
+// has reports whether a manifest is there and needs the same: under another type other members
+// count, and foreign layers may have been pushed since.
 func (st *state) has(d digest.Digest, m *manifest) bool {
 	there := st.manifests[d]
 	return there != nil && there.mediaType == m.mediaType && slices.Equal(there.foreign, m.foreign)
@@ -144,7 +145,8 @@ func decode(name string, text []byte) (*state, error) {
 	return st, nil
 }
 
-// refsOf reads what a manifest says of others. Of the foreign layers it names those count that are here.
+// refsOf reads what a manifest says of others. Of the foreign layers it names those count that are
+// here.
 func refsOf(m *oci.Manifest, here func(digest.Digest) bool) refs {
 	r := refs{}
 	for _, c := range m.Children() {
@@ -190,7 +192,8 @@ func (st *state) reachable(from map[digest.Digest]bool) map[digest.Digest]bool {
 	return st.graph().reachable(from)
 }
 
-// reachable are the manifests that lead on from the given ones: what indexes name, and what refers to them.
+// reachable are the manifests that lead on from the given ones: what indexes name, and what refers
+// to them.
 func (g graph) reachable(from map[digest.Digest]bool) map[digest.Digest]bool {
 	live := map[digest.Digest]bool{}
 	var todo []digest.Digest

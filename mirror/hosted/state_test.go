@@ -20,7 +20,8 @@ import (
 	"dray/upstream/upstreamtest"
 )
 
-// What was acknowledged is there after a kill, and again after a stop in order, with nothing but the two directories.
+// What was acknowledged is there after a kill, and again after a stop in order, with nothing but
+// the two directories.
 func TestSurvivesKill(t *testing.T) {
 	h := begin(t, t.TempDir(), Options{})
 	one, two := h.push("team/app", "v1", 5000), h.push("team", "v2", 6000)
@@ -44,7 +45,8 @@ func TestSurvivesKill(t *testing.T) {
 	}
 }
 
-// A push whose bytes or whose file cannot be made durable is not acknowledged and leaves what was there before.
+// A push whose bytes or whose file cannot be made durable is not acknowledged and leaves what was
+// there before.
 func TestBrokenDisk(t *testing.T) {
 	h := begin(t, t.TempDir(), Options{})
 	first := h.push("team/app", "v1", 1000)
@@ -161,7 +163,8 @@ func TestLostBlobHeals(t *testing.T) {
 	h.again(true).sound()
 }
 
-// FuzzFileOf: whatever a name looks like, its file lies in the directory, is no other repository's, and leads back to it.
+// FuzzFileOf: whatever a name looks like, its file lies in the directory, is no other repository's,
+// and leads back to it.
 func FuzzFileOf(f *testing.F) {
 	for _, s := range []string{"a", "a/b", "../a", "a/../b", "/a", "a//b", "a/" + fileName, fileName, ".", "a/.", "a\\b", "a\x00", strings.Repeat("a", 300), "a/_x", "A"} {
 		f.Add(s)
@@ -206,8 +209,8 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
-// A foreign layer that was pushed as well is kept with its image, also after a kill and past Grace. One that was not is not missed, and joins when
-// the image is pushed again after it.
+// A foreign layer that was pushed as well is kept with its image, also after a kill and past Grace.
+// One that was not is not missed, and joins when the image is pushed again after it.
 func TestForeignLayers(t *testing.T) {
 	h := begin(t, t.TempDir(), Options{Grace: time.Millisecond})
 	img := upstreamtest.NewImage(t, "x", 1000)

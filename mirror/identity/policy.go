@@ -42,8 +42,9 @@ func (p *Policy) Login(r *http.Request) (Principal, error) {
 	return Principal{}, nil
 }
 
-// Authorise returns the caller of a request, or an error where it may not do all that is needed. The
-// error is [oci.ErrDenied], with the caller where it was recognised, or that of the [Authenticator].
+// Authorise returns the caller of a request, or an error where it may not do all that is needed.
+// The error is [oci.ErrDenied], with the caller where it was recognised, or that of the
+// [Authenticator].
 func (p *Policy) Authorise(r *http.Request, needs ...Need) (Principal, error) {
 	for _, n := range needs {
 		if n.Action == Pull {

@@ -13,8 +13,8 @@ import (
 	"dray/mirror/pattern"
 )
 
-// Images yields the images of repositories whose name, UPSTREAM/REPOSITORY, matches the pattern, in which * stands for any
-// characters; an empty one matches all. They come in order of name.
+// Images yields the images of repositories whose name, UPSTREAM/REPOSITORY, matches the pattern, in
+// which * stands for any characters; an empty one matches all. They come in order of name.
 func (v *Inventory) Images(ctx context.Context, pattern string) iter.Seq2[api.Image, error] {
 	return func(yield func(api.Image, error) bool) {
 		s, err := v.snapshot(ctx)
@@ -37,7 +37,8 @@ func (v *Inventory) Images(ctx context.Context, pattern string) iter.Seq2[api.Im
 	}
 }
 
-// matcher tells which places a pattern of repositories means: with the upstream's name before them or without.
+// matcher tells which places a pattern of repositories means: with the upstream's name before them
+// or without.
 func matcher(wanted string) func(place) bool {
 	if wanted == "" {
 		return func(place) bool { return true }

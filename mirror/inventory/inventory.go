@@ -37,10 +37,12 @@ type Inventory struct {
 	Tags  *meta.Tags
 	Links *meta.Links
 	Known *meta.Known
-	// Hosted are the manifests that are kept here for good, in repositories of which there are no facts; nil: none.
+	// Hosted are the manifests that are kept here for good, in repositories of which there are no
+	// facts; nil: none.
 	Hosted iter.Seq[Hosted]
-	// Queued are the manifests that were acknowledged and are still to be forwarded, in the order of their acknowledgement; nil: none. There may be no
-	// facts of them yet, and clients get them all the same.
+	// Queued are the manifests that were acknowledged and are still to be forwarded, in the order
+	// of their acknowledgement; nil: none. There may be no facts of them yet, and clients get them
+	// all the same.
 	Queued iter.Seq[Queued]
 }
 

@@ -19,7 +19,8 @@ type Name struct {
 	oci.Reference
 }
 
-// String is the one way to write it: UPSTREAM/REPOSITORY:TAG, UPSTREAM/REPOSITORY@DIGEST, or the digest.
+// String is the one way to write it: UPSTREAM/REPOSITORY:TAG, UPSTREAM/REPOSITORY@DIGEST, or the
+// digest.
 func (n Name) String() string {
 	switch {
 	case n.Upstream == "":
@@ -30,8 +31,9 @@ func (n Name) String() string {
 	return n.Upstream + "/" + n.Repo + ":" + n.Tag
 }
 
-// Pin keeps an image, with everything that it refers to, or a single blob, until Unpin; it lasts over
-// restarts. What a tag points to later is not what is kept. Who names what is not held gets ErrNotHeld.
+// Pin keeps an image, with everything that it refers to, or a single blob, until Unpin; it lasts
+// over restarts. What a tag points to later is not what is kept. Who names what is not held gets
+// ErrNotHeld.
 func (v *Inventory) Pin(ctx context.Context, n Name) (api.Pin, error) {
 	s, err := v.snapshot(ctx)
 	if err != nil {

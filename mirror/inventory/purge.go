@@ -19,16 +19,17 @@ import (
 type Selection struct {
 	Name    Name
 	Pattern string
-	// Force takes what is pinned, what is being read, and a blob that is named itself and that images need,
-	// too. Who reads it reads on.
+	// Force takes what is pinned, what is being read, and a blob that is named itself and that
+	// images need, too. Who reads it reads on.
 	Force bool
 	// DryRun changes nothing.
 	DryRun bool
 }
 
-// Purge forgets the tags and manifests that sel names, and removes the blobs that nothing else needs. It
-// returns ErrNotHeld where nothing is known of what was named, ErrHosted where all of it is hosted, ErrQueued where all of it is still to be forwarded, ErrPinned where all of
-// it is pinned and sel does not force it, and ErrSelection where nothing was named.
+// Purge forgets the tags and manifests that sel names, and removes the blobs that nothing else
+// needs. It returns ErrNotHeld where nothing is known of what was named, ErrHosted where all of it
+// is hosted, ErrQueued where all of it is still to be forwarded, ErrPinned where all of it is
+// pinned and sel does not force it, and ErrSelection where nothing was named.
 func (v *Inventory) Purge(ctx context.Context, sel Selection) (api.Purged, error) {
 	out := api.Purged{Tags: []string{}, Images: []string{}, Blobs: []api.Gone{}, DryRun: sel.DryRun}
 	if named := sel.Name != (Name{}); named == (sel.Pattern != "") {
@@ -132,7 +133,8 @@ func (p place) String() string {
 	return Name{p.upstream, p.repo, referenceTo(p.digest)}.String()
 }
 
-// keep takes what stays in any case out of what leaves. Of a tag that goes alone the image stays, too, and so does the tag if that is pinned.
+// keep takes what stays in any case out of what leaves. Of a tag that goes alone the image stays,
+// too, and so does the tag if that is pinned.
 func (p *plan) keep(s *snapshot, leaving map[place]bool, tags map[Name]bool, force bool) {
 	indexed := s.indexed()
 	for at := range s.places {
@@ -237,8 +239,8 @@ func (s *snapshot) selected(sel Selection) (map[Name]bool, map[place]bool) {
 	return tags, places
 }
 
-// followParts adds to what leaves the manifests that an index which leaves refers to, unless they have a tag
-// that stays, or an index that stays refers to them as well, or a pin keeps them.
+// followParts adds to what leaves the manifests that an index which leaves refers to, unless they
+// have a tag that stays, or an index that stays refers to them as well, or a pin keeps them.
 func (s *snapshot) followParts(leaving map[place]bool, tags map[Name]bool, force bool) {
 	for {
 		staying := map[place]bool{}
@@ -307,9 +309,9 @@ func (p *plan) blobs(s *snapshot) []child {
 }
 
 // forget makes what goes invisible: tags for every Accept, and manifests in their repositories.
-// That a repository may see the layers stays true, and is no use without them. That its registry has
-// them is no longer believed: a client that pushes them again must not leave out what could not be
-// sent from here.
+// That a repository may see the layers stays true, and is no use without them. That its registry
+// has them is no longer believed: a client that pushes them again must not leave out what could not
+// be sent from here.
 func (v *Inventory) forget(ctx context.Context, s *snapshot, p plan) error {
 	for _, t := range p.tags {
 		if err := v.Tags.Forget(ctx, t.Upstream, t.Repo, t.Tag); err != nil {

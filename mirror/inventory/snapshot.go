@@ -105,7 +105,8 @@ func (s *snapshot) readHosted(context.Context) error {
 	return nil
 }
 
-// readQueued has what a client gets: of a tag that was pushed anew, the newest push, whatever the registry has under it.
+// readQueued has what a client gets: of a tag that was pushed anew, the newest push, whatever the
+// registry has under it.
 func (s *snapshot) readQueued(ctx context.Context) error {
 	if s.view.Queued == nil {
 		return nil
@@ -193,7 +194,8 @@ func (s *snapshot) object(d digest.Digest) bool {
 	return (err == nil || err == io.EOF) && bytes.HasPrefix(bytes.TrimLeft(head[:n], " \t\r\n"), []byte("{"))
 }
 
-// read puts a manifest, and the manifests that it refers to, among the nodes, as far as they are held.
+// read puts a manifest, and the manifests that it refers to, among the nodes, as far as they are
+// held.
 func (s *snapshot) read(ctx context.Context, d digest.Digest) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -212,7 +214,8 @@ func (s *snapshot) read(ctx context.Context, d digest.Digest) error {
 	return s.learn(ctx, d, m)
 }
 
-// learn makes a manifest a node under the digest that it is named by, and reads the manifests that it refers to.
+// learn makes a manifest a node under the digest that it is named by, and reads the manifests that
+// it refers to.
 func (s *snapshot) learn(ctx context.Context, d digest.Digest, m *oci.Manifest) error {
 	n := &node{mediaType: m.MediaType, size: int64(len(m.Raw))}
 	s.nodes[d] = n // before its children: it may name itself

@@ -25,7 +25,8 @@ import (
 const (
 	// relearnAfter is how long a name is not looked at again.
 	relearnAfter = 24 * time.Hour
-	// maxLearned bounds what is remembered as learnt, and the indexes' children whose names are remembered.
+	// maxLearned bounds what is remembered as learnt, and the indexes' children whose names are
+	// remembered.
 	maxLearned = 8192
 	// maxSightings bounds what waits to be learnt. What finds no place is learnt with a later pull.
 	maxSightings = 1024
@@ -38,7 +39,8 @@ const (
 	maxImageLayers = 512
 )
 
-// learnPauses are how long the learner waits for a configuration that is not held yet, before each further look.
+// learnPauses are how long the learner waits for a configuration that is not held yet, before each
+// further look.
 var learnPauses = []time.Duration{100 * time.Millisecond, 2 * time.Second, 15 * time.Second, time.Minute, 5 * time.Minute}
 
 // nameOf is a name that means an image.
@@ -120,7 +122,8 @@ func (l *BaseIndex) learn(ctx context.Context, c flight.Job[sighting]) {
 	l.image(ctx, c, man)
 }
 
-// names are what people call an image that was asked for: by its tag, by the tag of its index, or else by its digest.
+// names are what people call an image that was asked for: by its tag, by the tag of its index, or
+// else by its digest.
 func (l *BaseIndex) names(s nameOf) []string {
 	name := cmp.Or(s.image.Repo.Up.Public, s.image.Repo.Up.Registry) + "/" + s.image.Repo.Remote().Name
 	if s.ref != s.image.Digest.String() {
@@ -132,7 +135,8 @@ func (l *BaseIndex) names(s nameOf) []string {
 	return []string{name + "@" + s.image.Digest.String()}
 }
 
-// index gives the name of an index to its children: those that are held, and those that will be asked for.
+// index gives the name of an index to its children: those that are held, and those that will be
+// asked for.
 func (l *BaseIndex) index(ctx context.Context, u sighting, man *oci.Manifest) {
 	seen := map[digest.Digest]bool{}
 	for _, c := range man.Children() {

@@ -84,7 +84,8 @@ func (h *fixture) index(repo, tag string, children ...*oci.Manifest) *oci.Manife
 	return m
 }
 
-// An image gets the name that people use: the tag by which they ask, also for its index; and a name by digest only where there is no other.
+// An image gets the name that people use: the tag by which they ask, also for its index; and a name
+// by digest only where there is no other.
 func TestLearnsBases(t *testing.T) {
 	const repo = "library/debian"
 	ref := func(m *oci.Manifest) string { return m.Digest.String() }
@@ -149,7 +150,8 @@ func TestLearnsBases(t *testing.T) {
 	}
 }
 
-// What is learnt is not looked at again for a day, and what a pull left unknown is learnt with the next one.
+// What is learnt is not looked at again for a day, and what a pull left unknown is learnt with the
+// next one.
 func TestLearnsOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h, bases := learning(t)

@@ -36,8 +36,8 @@ type keeping struct {
 	due time.Time
 }
 
-// KeepAlive asks upstreams for images that clients pull here, so that the upstreams do not take them
-// for unused.
+// KeepAlive asks upstreams for images that clients pull here, so that the upstreams do not take
+// them for unused.
 type KeepAlive struct {
 	o       KeepAliveOptions
 	results *prometheus.CounterVec
@@ -121,8 +121,8 @@ func (k *KeepAlive) Touched(ctx context.Context, r repository.Repo, tag string, 
 	k.o.Repositories.Recorded(k.o.Touches.Set(ctx, r.Up.Name, r.Name, man.Digest, meta.TouchFact{Touched: time.Now(), MediaType: man.MediaType, Tag: tag}))
 }
 
-// Run touches images until ctx ends; it returns at once where nothing is to be kept alive. It looks around each minute, and spreads what is
-// due by a second each; shorter intervals shrink both.
+// Run touches images until ctx ends; it returns at once where nothing is to be kept alive. It looks
+// around each minute, and spreads what is due by a second each; shorter intervals shrink both.
 func (k *KeepAlive) Run(ctx context.Context) {
 	interval := k.interval()
 	if interval == 0 {

@@ -59,7 +59,8 @@ func (s *timed) take() map[string]int {
 
 const day = 24 * time.Hour
 
-// keeping runs a mirror that keeps images alive, on the facts of a fixture and before its registry, until stop.
+// keeping runs a mirror that keeps images alive, on the facts of a fixture and before its registry,
+// until stop.
 func (h *fixture) keeping(facts meta.Store, s *timed) (l *mirror.Listener, stop func()) {
 	h.Helper()
 	m, stop := mirrortest.Run(h, mirror.Options{
@@ -108,7 +109,8 @@ func (s *timed) want(t *testing.T, pairs ...any) {
 	}
 }
 
-// An image that clients pull from here is asked for once a day, and one that they do not pull is not.
+// An image that clients pull from here is asked for once a day, and one that they do not pull is
+// not.
 func TestKeepAlive(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h, s, l, stop := kept(t)
@@ -160,8 +162,8 @@ func TestKeepAliveElsewhere(t *testing.T) {
 	})
 }
 
-// Mirrors that share their facts ask once between them, and so does a mirror that is restarted, for what was pulled before
-// as well. Without facts an image costs one request more.
+// Mirrors that share their facts ask once between them, and so does a mirror that is restarted, for
+// what was pulled before as well. Without facts an image costs one request more.
 func TestKeepAliveShared(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h, s, l, stop := kept(t)

@@ -20,11 +20,12 @@ import (
 	"dray/upstream/oci"
 )
 
-// MediaTypeVerdict is the artifact type of a verdict that is attached to an image, and the media type of its one layer, the JSON of
-// [pipeline.Report.Statement].
+// MediaTypeVerdict is the artifact type of a verdict that is attached to an image, and the media
+// type of its one layer, the JSON of [pipeline.Report.Statement].
 const MediaTypeVerdict = "application/vnd.dray.verdict.v1+json"
 
-// mediaTypeEmpty is the type of a configuration that says nothing (image-spec, manifest.md, "Guidance for an Empty Descriptor").
+// mediaTypeEmpty is the type of a configuration that says nothing (image-spec, manifest.md,
+// "Guidance for an Empty Descriptor").
 const mediaTypeEmpty = "application/vnd.oci.empty.v1+json"
 
 var emptyJSON = []byte("{}")
@@ -36,7 +37,8 @@ const (
 	attachWithin = 2 * time.Minute
 )
 
-// attachPauses are before each further try. The sum is longer than a registry is usually down, and than a push usually waits in the queue.
+// attachPauses are before each further try. The sum is longer than a registry is usually down, and
+// than a push usually waits in the queue.
 var attachPauses = []time.Duration{time.Second, 10 * time.Second, time.Minute, 10 * time.Minute, time.Hour, 6 * time.Hour}
 
 // attachment is a verdict on its way to the image that it is about.
@@ -84,9 +86,9 @@ func (v *Verdicts) Attach(repo repository.Repo, ref oci.Reference, man *oci.Mani
 	}
 }
 
-// Drop gives up the verdicts that are to be put beside what ref means, which is about to be deleted,
-// and returns what puts them back. Of one that is being attached it waits for the end, unless ctx
-// ends before.
+// Drop gives up the verdicts that are to be put beside what ref means, which is about to be
+// deleted, and returns what puts them back. Of one that is being attached it waits for the end,
+// unless ctx ends before.
 func (v *Verdicts) Drop(ctx context.Context, repo repository.Repo, ref oci.Reference) (restore func()) {
 	dropped := v.queue.Drop(ctx, func(a attachment) bool {
 		return a.repo == repo && (a.subject.Digest == ref.Digest || a.ref == ref)
@@ -135,7 +137,8 @@ func (v *Verdicts) notAttached(a attachment, err error) {
 	v.log.Warn("verdict not attached", "upstream", a.repo.Up.Name, "repository", a.repo.Name, "digest", a.subject.Digest, "error", err)
 }
 
-// putVerdict brings the artifact to the upstream, unless it is there. The same verdict is always the same artifact.
+// putVerdict brings the artifact to the upstream, unless it is there. The same verdict is always
+// the same artifact.
 func (v *Verdicts) putVerdict(ctx context.Context, a attachment) (result string, err error) {
 	statement, err := a.report.Statement()
 	if err != nil {
@@ -174,8 +177,8 @@ func sendArtifact(ctx context.Context, a attachment, man *oci.Manifest, statemen
 	return a.repo.Up.Sink.PutManifest(ctx, a.remote(), oci.Reference{Digest: man.Digest}, man)
 }
 
-// attachedBefore reports whether the upstream has the artifact. What is remembered of that is asked for: it may have been deleted there
-// with the image, which is now pushed again.
+// attachedBefore reports whether the upstream has the artifact. What is remembered of that is asked
+// for: it may have been deleted there with the image, which is now pushed again.
 func attachedBefore(ctx context.Context, a attachment, man *oci.Manifest) (bool, error) {
 	if !a.repo.KnownAtTarget(ctx, man.Digest) {
 		return false, nil
@@ -189,7 +192,8 @@ func attachedBefore(ctx context.Context, a attachment, man *oci.Manifest) (bool,
 	return false, nil
 }
 
-// artifact makes the manifest of a verdict (image-spec, manifest.md, "Guidelines for Artifact Usage").
+// artifact makes the manifest of a verdict (image-spec, manifest.md, "Guidelines for Artifact
+// Usage").
 func artifact(subject oci.Descriptor, statement []byte, r *pipeline.Report) (*oci.Manifest, error) {
 	describe := func(mediaType string, p []byte) oci.Descriptor {
 		return oci.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(p), Size: int64(len(p))}
@@ -224,8 +228,9 @@ func sendSmall(ctx context.Context, r repository.Repo, p []byte) error {
 	}, func() (digest.Digest, int64) { return d, size })
 }
 
-// listByTag puts a manifest into the index that stands in for the list of referrers, at a registry that keeps none by itself (spec, "Pushing
-// Manifests with Subject"). A registry that does not say whether it does is asked.
+// listByTag puts a manifest into the index that stands in for the list of referrers, at a registry
+// that keeps none by itself (spec, "Pushing Manifests with Subject"). A registry that does not say
+// whether it does is asked.
 func listByTag(ctx context.Context, a attachment, man *oci.Manifest) error {
 	_, err := a.repo.Up.Lister.Referrers(ctx, a.remote(), a.subject.Digest, nil)
 	if err == nil || !errors.Is(err, upstream.ErrReferrersUnsupported) {

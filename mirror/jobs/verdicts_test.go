@@ -31,7 +31,8 @@ func (e *emptied) StatManifest(_ context.Context, r upstream.Repo, _ oci.Referen
 	return oci.Descriptor{}, oci.ErrManifestUnknown
 }
 
-// The question whether a verdict is still there stands behind those of clients, and its answer is believed.
+// The question whether a verdict is still there stands behind those of clients, and its answer is
+// believed.
 func TestAttachedBeforeAsksInBackground(t *testing.T) {
 	dir, err := disk.Open(disk.Options{Path: filepath.Join(t.TempDir(), "content")})
 	if err != nil {

@@ -48,7 +48,8 @@ type Event struct {
 	Verdict *Outcome `json:"verdict,omitempty"`
 }
 
-// Target is what it happened to. Digest is missing where a push was refused by name, before any byte.
+// Target is what it happened to. Digest is missing where a push was refused by name, before any
+// byte.
 type Target struct {
 	MediaType  string        `json:"mediaType,omitempty"`
 	Digest     digest.Digest `json:"digest,omitempty"`
@@ -153,7 +154,8 @@ func New(endpoints []Endpoint, transport http.RoundTripper, log *slog.Logger) (*
 	return n, nil
 }
 
-// Tell has every endpoint told, and never waits. Where too many events wait already, the new one is dropped.
+// Tell has every endpoint told, and never waits. Where too many events wait already, the new one is
+// dropped.
 func (n *Notifier) Tell(e Event) {
 	e.ID, e.Timestamp, e.Source = rand.Text(), time.Now().UTC(), n.source
 	e.Target.Length = e.Target.Size

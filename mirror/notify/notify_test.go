@@ -78,7 +78,8 @@ func (n *Notifier) counted(result string) int {
 	return int(testutil.ToFloat64(n.events.WithLabelValues("events.example.com", result)))
 }
 
-// Events arrive in order, each until it is accepted, with pauses that grow; what is refused for good holds up nobody.
+// Events arrive in order, each until it is accepted, with pauses that grow; what is refused for
+// good holds up nobody.
 func TestDelivers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &service{answers: []int{0, 503, 429, 200, 400}}

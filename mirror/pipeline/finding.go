@@ -107,7 +107,8 @@ func (f Finding) settle(stage string, mode Mode) Finding {
 	return f
 }
 
-// Further is the finding that there are more of them than are kept, for where those that are kept may all be waived.
+// Further is the finding that there are more of them than are kept, for where those that are kept
+// may all be waived.
 func Further(n int, where Place) Finding {
 	return Finding{Rule: "more", What: fmt.Sprintf("there are %d findings more than are kept", n), Where: where, Fix: "mend those that are listed, also if they are waived, and push again"}
 }

@@ -35,7 +35,8 @@ type Image struct {
 	Tag        string        `json:"tag"`
 	Digest     digest.Digest `json:"digest"`
 	User       string        `json:"user"`
-	// Part says that it was pushed by digest and waits for an index or a tag that refers to it: what only the whole can show is judged then.
+	// Part says that it was pushed by digest and waits for an index or a tag that refers to it:
+	// what only the whole can show is judged then.
 	Part bool `json:"part"`
 	// Manifests has the pushed one first, and then, for an index, those below it.
 	Manifests []*Manifest `json:"manifests"`
@@ -214,8 +215,8 @@ func (a *assembly) children(ctx context.Context, m *Manifest, man *oci.Manifest,
 	return nil
 }
 
-// kindOf goes by what runtimes make of a manifest. A subject, an artifact type, or an annotation of the index keeps none
-// from running what has the configuration and the layers of an image.
+// kindOf goes by what runtimes make of a manifest. A subject, an artifact type, or an annotation of
+// the index keeps none from running what has the configuration and the layers of an image.
 func kindOf(m *Manifest) string {
 	image := m.Config != nil && (oci.ImageConfig(m.Config.MediaType) || m.Config.Raw != nil)
 	attests := m.Given["vnd.docker.reference.type"] == "attestation-manifest" || slices.ContainsFunc(m.Layers, func(l *LayerView) bool {
@@ -232,8 +233,8 @@ func kindOf(m *Manifest) string {
 	return KindArtifact
 }
 
-// impliedConfig is a type that says nothing, and that Docker takes for the configuration of an image, because registries
-// used to send it (moby, distribution: ImageTypes).
+// impliedConfig is a type that says nothing, and that Docker takes for the configuration of an
+// image, because registries used to send it (moby, distribution: ImageTypes).
 func impliedConfig(t string) bool {
 	return t == "" || t == "application/octet-stream" || t == "application/json" || t == "text/html"
 }

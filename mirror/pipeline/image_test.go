@@ -89,7 +89,8 @@ func TestWhatRunsIsAnImage(t *testing.T) {
 	}
 }
 
-// What a manifest lists is judged whatever its media type, and one that can be read in two ways is refused.
+// What a manifest lists is judged whatever its media type, and one that can be read in two ways is
+// refused.
 func TestManifestsHideNothing(t *testing.T) {
 	child, err := oci.ParseManifest(oci.MediaTypeOCIManifest, []byte(`{"schemaVersion":2,"layers":[]}`))
 	if err != nil {
@@ -127,7 +128,8 @@ func (s scanning) Scanned(ctx context.Context, d oci.Descriptor) (*Scanned, erro
 	return s.p.Scan(ctx, Layer{}, r, func() (digest.Digest, error) { return d.Digest, nil })
 }
 
-// A layer that is said to be fetched from elsewhere is looked at where it is here, since clients then take it from here.
+// A layer that is said to be fetched from elsewhere is looked at where it is here, since clients
+// then take it from here.
 func TestForeignLayersThatAreHere(t *testing.T) {
 	p, err := New(Options{Steps: []Step{{Stage: &noting{name: "notes", found: []Finding{{Rule: "bad", What: "something"}}}}}})
 	if err != nil {

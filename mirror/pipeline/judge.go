@@ -70,7 +70,8 @@ func (p *Pipeline) Judge(ctx context.Context, s Subject, from Contents) (*Report
 	return p.finish(r, start), nil
 }
 
-// View is the document that image checks and rules see of an image, with what there is to know of its layers.
+// View is the document that image checks and rules see of an image, with what there is to know of
+// its layers.
 func (p *Pipeline) View(ctx context.Context, s Subject, from Contents) (*Image, error) {
 	img, err := assemble(ctx, s, from)
 	if err != nil {

@@ -4,7 +4,8 @@ import (
 	"regexp"
 )
 
-// semver is the pattern that semver.org suggests for version 2.0.0, with the v that tags of releases begin with.
+// semver is the pattern that semver.org suggests for version 2.0.0, with the v that tags of
+// releases begin with.
 var semver = regexp.MustCompile(`^v?(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)` +
 	`(?:-(?:0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*)(?:\.(?:0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*))*)?` +
 	`(?:\+[0-9a-zA-Z-]+(?:\.[0-9a-zA-Z-]+)*)?$`)

@@ -33,8 +33,8 @@ type Options struct {
 	// Name of the pipeline, in metrics and reports.
 	Name  string
 	Steps []Step
-	// Limits of layers, and what becomes of a layer that exceeds one. With Off they hold for layers that a stage looks
-	// into, as with Warn.
+	// Limits of layers, and what becomes of a layer that exceeds one. With Off they hold for layers
+	// that a stage looks into, as with Warn.
 	Limits      Limits
 	ArchiveMode Mode
 	Waivers     []Waiver
@@ -139,8 +139,8 @@ func (w Waiver) applies(f Finding, repo string, now time.Time) bool {
 	return len(w.Repositories) == 0 || pattern.Any(w.Repositories, repo)
 }
 
-// Metrics count verdicts. Labels come from the configuration, but for the rules that services and programs name: they are
-// counted by name as long as there are at most maxRuleLabels of all.
+// Metrics count verdicts. Labels come from the configuration, but for the rules that services and
+// programs name: they are counted by name as long as there are at most maxRuleLabels of all.
 type Metrics struct {
 	findings *prometheus.CounterVec
 	verdicts *prometheus.CounterVec

@@ -39,8 +39,8 @@ type Report struct {
 	seen map[string]bool
 }
 
-// Statement is the report as a JSON document that is the same for the same verdict on the same image, whoever pushed it, when, and under which
-// tag.
+// Statement is the report as a JSON document that is the same for the same verdict on the same
+// image, whoever pushed it, when, and under which tag.
 func (r *Report) Statement() ([]byte, error) {
 	return json.Marshal(struct {
 		Pass       bool          `json:"pass"`
@@ -166,7 +166,8 @@ func (r *Report) ByRule() []string {
 	return out
 }
 
-// Broken lists the rules that keep the image out, as stage/rule, and the stages that could not tell.
+// Broken lists the rules that keep the image out, as stage/rule, and the stages that could not
+// tell.
 func (r *Report) Broken() []string {
 	var rules []string
 	for _, f := range r.Findings {

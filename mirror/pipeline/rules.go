@@ -5,8 +5,8 @@ import (
 	"regexp"
 )
 
-// RuleName makes a rule that somebody else named fit to label metrics: at most 40 lower-case letters, digits, - and _. Anything else
-// is "other", and nothing is "refused".
+// RuleName makes a rule that somebody else named fit to label metrics: at most 40 lower-case
+// letters, digits, - and _. Anything else is "other", and nothing is "refused".
 func RuleName(s string) string {
 	switch {
 	case s == "":

@@ -103,8 +103,8 @@ func (p *Pipeline) Scan(ctx context.Context, l Layer, r io.Reader, name func() (
 	return s, nil
 }
 
-// recallVerified is what is remembered of a layer, once it has turned out to be the one that its client announced. It
-// is nil where a walk is needed.
+// recallVerified is what is remembered of a layer, once it has turned out to be the one that its
+// client announced. It is nil where a walk is needed.
 func (p *Pipeline) recallVerified(ctx context.Context, announced digest.Digest, name func() (digest.Digest, error)) (*Scanned, error) {
 	if announced == "" {
 		return nil, nil
@@ -192,7 +192,8 @@ func (p *Pipeline) recall(ctx context.Context, d digest.Digest, step Step, into 
 	return ok && json.Unmarshal(text, into) == nil
 }
 
-// Refuses reports whether what was found in the layer, or what is unknown of it, keeps any image out that has it.
+// Refuses reports whether what was found in the layer, or what is unknown of it, keeps any image
+// out that has it.
 func (p *Pipeline) Refuses(s *Scanned, repo string) bool {
 	r := &Report{Repository: repo, At: time.Now().UTC()}
 	p.found(s, Place{}, r)

@@ -44,8 +44,8 @@ func called(layer []byte) func() (digest.Digest, error) {
 	return func() (digest.Digest, error) { return digest.FromBytes(layer), nil }
 }
 
-// What a client says of its layer beforehand may be the digest of another one, which is known and harmless: the bytes
-// are looked at all the same.
+// What a client says of its layer beforehand may be the digest of another one, which is known and
+// harmless: the bytes are looked at all the same.
 func TestAnnouncedDigestProvesNothing(t *testing.T) {
 	notes := &noting{name: "notes"}
 	p, err := New(Options{Steps: []Step{{Stage: notes}}, Memory: &memory{m: map[string][]byte{}}})
@@ -72,8 +72,8 @@ func TestAnnouncedDigestProvesNothing(t *testing.T) {
 	}
 }
 
-// A layer that cannot be read is taken to its end for its digest. A client that is slow with the rest keeps nobody
-// from working.
+// A layer that cannot be read is taken to its end for its digest. A client that is slow with the
+// rest keeps nobody from working.
 func TestUnreadableLayerYieldsItsPlace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, err := New(Options{Workers: NewWorkers(1)})
@@ -138,7 +138,8 @@ func TestWaivedFindingsHideNoOthers(t *testing.T) {
 	}
 }
 
-// A layer goes no further when what is found in it, or is unknown of it, rejects each image with it.
+// A layer goes no further when what is found in it, or is unknown of it, rejects each image with
+// it.
 func TestRefusesWhatRejects(t *testing.T) {
 	layer := archive(t, file{name: "a", text: "x"})
 	found := []Finding{{Rule: "key", What: "a key", Where: Place{Path: "a"}}}

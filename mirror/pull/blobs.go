@@ -54,8 +54,8 @@ func (p *Puller) Blob(x *request.Request) error {
 	return x.Send(d, c)
 }
 
-// HeadBlob handles HEAD of a blob. It never guesses: 200 means that a push which leaves the blob out
-// will succeed. It is held for a push under way, or known at the target; else the upstream is
+// HeadBlob handles HEAD of a blob. It never guesses: 200 means that a push which leaves the blob
+// out will succeed. It is held for a push under way, or known at the target; else the upstream is
 // asked. A mirror without pushes answers from what it may serve.
 func (p *Puller) HeadBlob(x *request.Request) error {
 	x.Divert()

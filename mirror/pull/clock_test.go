@@ -23,7 +23,8 @@ func (h *fixture) redate(key meta.TagKey, checked time.Time) {
 	}
 }
 
-// A fact from a clock that was ahead is neither fresh, nor served once more, nor good enough while the upstream fails.
+// A fact from a clock that was ahead is neither fresh, nor served once more, nor good enough while
+// the upstream fails.
 func TestFactFromTheFuture(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h, a, _ := aged(t)

@@ -63,8 +63,8 @@ func (t tag) key() meta.TagKey {
 	return meta.TagKey{Upstream: t.repo.Up.Name, Repo: t.repo.Name, Tag: t.name, Accept: oci.AcceptKey(t.accept)}
 }
 
-// tagAtHand answers without a question, from a push that is queued, or from a fact within its window
-// or shortly after it. It is nil, nil when a question is needed.
+// tagAtHand answers without a question, from a push that is queued, or from a fact within its
+// window or shortly after it. It is nil, nil when a question is needed.
 func (f *finder) tagAtHand(ctx context.Context, t tag) (*answer, error) {
 	if m := t.repo.Queued(oci.Reference{Tag: t.name}, t.accept); m != nil {
 		return &answer{Manifest: m, source: fromCache}, nil

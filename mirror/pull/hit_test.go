@@ -303,7 +303,8 @@ func TestHotAnswerAllocates(t *testing.T) {
 	}
 }
 
-// A client that gets a manifest uses the layers that it names, also where it does not get them from here: they are evicted together.
+// A client that gets a manifest uses the layers that it names, also where it does not get them from
+// here: they are evicted together.
 func TestLayersAreUsedWithTheirManifest(t *testing.T) {
 	h := mirrortest.New(t, mirrortest.Options{MemoryBytes: 1 << 20})
 	layer := bytes.Repeat([]byte("layer"), 50_000)

@@ -79,8 +79,8 @@ func (p *Puller) Hit(x *request.Request) *Hit {
 	return known
 }
 
-// Again answers a request, whose rights have been checked, with a hit; where that is out of date, as
-// if it was not there.
+// Again answers a request, whose rights have been checked, with a hit; where that is out of date,
+// as if it was not there.
 func (p *Puller) Again(x *request.Request, k *Hit) error {
 	if !k.Valid(time.Now()) {
 		return p.Manifest(x)

@@ -113,7 +113,8 @@ func TestPrefetchBounded(t *testing.T) {
 	}
 }
 
-// A layer that the upstream lacks costs one question, whoever asked it, and keeps nothing else from coming.
+// A layer that the upstream lacks costs one question, whoever asked it, and keeps nothing else from
+// coming.
 func TestPrefetchOfWhatIsNotThere(t *testing.T) {
 	h, g := prefetching(t, pull.Prefetch{MaxLayer: 20, AtOnce: 3})
 	h.Upstream.Tags.NotFound = time.Hour
@@ -154,7 +155,8 @@ func (d dripping) Blob(ctx context.Context, r upstream.BlobRequest) (upstream.Bl
 	return s, err
 }
 
-// Who pulled the image has its layers from the upstream, although their fetch was begun before the layers were asked for.
+// Who pulled the image has its layers from the upstream, although their fetch was begun before the
+// layers were asked for.
 func TestPrefetchIsForWhoPulls(t *testing.T) {
 	h, _ := prefetching(t, pull.Prefetch{MaxLayer: 20, AtOnce: 3})
 	body, feed := io.Pipe()

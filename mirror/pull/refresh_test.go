@@ -49,7 +49,8 @@ func (a *asking) Manifest(ctx context.Context, repo upstream.Repo, ref oci.Refer
 	return a.Source.Manifest(ctx, repo, ref, accept)
 }
 
-// aged is a fixture in which a tag's window of a minute has just ended; its old answer is served for another minute.
+// aged is a fixture in which a tag's window of a minute has just ended; its old answer is served
+// for another minute.
 func aged(t *testing.T) (*fixture, *asking, *oci.Manifest) {
 	h := newFixture(t)
 	up := h.Upstream
@@ -97,7 +98,8 @@ func (a *asking) asked(t *testing.T, want int) {
 	a.asks = 0
 }
 
-// Shortly after its window a tag is served at once, and asked for once; whoever comes later gets the new answer.
+// Shortly after its window a tag is served at once, and asked for once; whoever comes later gets
+// the new answer.
 func TestRefresh(t *testing.T) {
 	for name, moves := range map[string]bool{"unchanged": false, "moved": true} {
 		t.Run(name, func(t *testing.T) {
@@ -121,7 +123,8 @@ func TestRefresh(t *testing.T) {
 	}
 }
 
-// An upstream that fails is asked now and then; after the window its failure shows, and after the bound it is the answer.
+// An upstream that fails is asked now and then; after the window its failure shows, and after the
+// bound it is the answer.
 func TestRefreshFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h, a, old := aged(t)

@@ -1,5 +1,5 @@
-// Package pulls counts the images that clients pull, for metrics and for CloudWatch. It is told of a
-// pull by names, and imports nothing of dray.
+// Package pulls counts the images that clients pull, for metrics and for CloudWatch. It is told of
+// a pull by names, and imports nothing of dray.
 //
 // Invariants:
 //   - A pull is one GET of a manifest by a client that was answered 2xx. A HEAD

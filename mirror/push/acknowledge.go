@@ -31,8 +31,9 @@ func (p gatedPush) of(man *oci.Manifest) gatedPush {
 	return p
 }
 
-// acknowledgeOrPublish takes a push over or, where the queue is full, brings it to its upstream while its client waits, as without a queue.
-// It may not overtake what waits for the same repository: a tag would end at the older image, and an index come before its children.
+// acknowledgeOrPublish takes a push over or, where the queue is full, brings it to its upstream
+// while its client waits, as without a queue. It may not overtake what waits for the same
+// repository: a tag would end at the older image, and an index come before its children.
 func (a *publisher) acknowledgeOrPublish(ctx context.Context, p gatedPush) (upstream.Pushed, error) {
 	full := a.acknowledge(ctx, p)
 	if !errors.Is(full, queue.ErrFull) || len(a.o.Queue.Pushes(p.Repo.Up.Name, p.Repo.Name)) > 0 {
@@ -46,9 +47,9 @@ func (a *publisher) acknowledgeOrPublish(ctx context.Context, p gatedPush) (upst
 	return pushed, err
 }
 
-// acknowledge takes a push over before its upstream has it: when it returns nil, the manifest and everything that the
-// upstream may lack for it are on stable storage, and are forwarded whatever happens to this process. What waited for the
-// manifest is taken over with it.
+// acknowledge takes a push over before its upstream has it: when it returns nil, the manifest and
+// everything that the upstream may lack for it are on stable storage, and are forwarded whatever
+// happens to this process. What waited for the manifest is taken over with it.
 func (a *publisher) acknowledge(ctx context.Context, p gatedPush) error {
 	for _, c := range p.Manifest.Children() {
 		if man := p.Repo.Waiting(c.Digest); man != nil {
@@ -89,7 +90,8 @@ func (a *publisher) enqueue(ctx context.Context, p gatedPush) error {
 	case err != nil:
 		return oci.ErrUnavailable.With("the mirror cannot take the push over now").Because(err)
 	}
-	// Answers about the tag that are at hand, or on their way, are of before. From now on the queue answers.
+	// Answers about the tag that are at hand, or on their way, are of before. From now on the queue
+	// answers.
 	after := context.WithoutCancel(ctx)
 	r.ForgetReference(after, p.Ref)
 	r.ForgetReference(after, oci.Reference{Digest: p.Manifest.Digest})
@@ -102,8 +104,9 @@ func (a *publisher) enqueue(ctx context.Context, p gatedPush) error {
 	return nil
 }
 
-// gather finds what a push has to bring along. What is not held here the upstream must have now: a fact about that is
-// not enough, because nobody will be there to send it when the fact turns out to be wrong.
+// gather finds what a push has to bring along. What is not held here the upstream must have now: a
+// fact about that is not enough, because nobody will be there to send it when the fact turns out to
+// be wrong.
 func (a *publisher) gather(ctx context.Context, p gatedPush) ([]queue.Blob, error) {
 	var mu sync.Mutex
 	var blobs []queue.Blob
@@ -184,6 +187,7 @@ func (a *publisher) Forward(ctx context.Context, e queue.Entry) error {
 	return err
 }
 
-// maxPartsMissing bounds the attempts at a push whose parts the registry says that it lacks: each of them has sent what is held of it, which
-// a registry may take some time to see. They take about two minutes.
+// maxPartsMissing bounds the attempts at a push whose parts the registry says that it lacks: each
+// of them has sent what is held of it, which a registry may take some time to see. They take about
+// two minutes.
 const maxPartsMissing = 8

@@ -40,8 +40,8 @@ func missing(err error, not *oci.Error) error {
 	return err
 }
 
-// Open implements pipeline.Contents. Bytes that came through another repository are looked at only where the upstream
-// says that this one has them, too.
+// Open implements pipeline.Contents. Bytes that came through another repository are looked at only
+// where the upstream says that this one has them, too.
 func (c contents) Open(ctx context.Context, d oci.Descriptor) (io.ReadCloser, error) {
 	at, err := c.repo.LocateBlob(ctx, d.Digest, repository.Judge)
 	if err != nil {
@@ -66,8 +66,8 @@ func (c contents) Open(ctx context.Context, d oci.Descriptor) (io.ReadCloser, er
 	return r, nil
 }
 
-// Scanned implements pipeline.Contents: what was found while the layer came, or what is remembered of it, or a look at
-// it now.
+// Scanned implements pipeline.Contents: what was found while the layer came, or what is remembered
+// of it, or a look at it now.
 func (c contents) Scanned(ctx context.Context, d oci.Descriptor) (*pipeline.Scanned, error) {
 	var scan *gate.Scan
 	seen := gate.Unseen

@@ -16,7 +16,8 @@ import (
 	"dray/upstream/oci"
 )
 
-// mayDelete refuses deletions that nobody switched on: it takes one mistake to lose what many depend on.
+// mayDelete refuses deletions that nobody switched on: it takes one mistake to lose what many
+// depend on.
 func mayDelete(x *request.Request) error {
 	if x.Repo.Up.Deleter == nil {
 		return oci.ErrUnsupported.With("nothing is deleted from %s through this mirror", x.Repo.Up.Registry)
@@ -24,8 +25,9 @@ func mayDelete(x *request.Request) error {
 	return nil
 }
 
-// DeleteManifest forwards the deletion of a tag or a manifest and forgets what was known of it. What the client sees
-// afterwards is the upstream's answer again. What is still on its way, or waits, is given up first: it would arrive afterwards.
+// DeleteManifest forwards the deletion of a tag or a manifest and forgets what was known of it.
+// What the client sees afterwards is the upstream's answer again. What is still on its way, or
+// waits, is given up first: it would arrive afterwards.
 func (p *Pusher) DeleteManifest(x *request.Request) error {
 	x.Divert()
 	if err := mayDelete(x); err != nil {
@@ -64,7 +66,8 @@ func (p *Pusher) DeleteManifest(x *request.Request) error {
 	return x.Deleted()
 }
 
-// deleteThere deletes at the upstream and returns the digest of what has gone, if it is known, also with an error that says that there was nothing.
+// deleteThere deletes at the upstream and returns the digest of what has gone, if it is known, also
+// with an error that says that there was nothing.
 func deleteThere(ctx context.Context, r repository.Repo, ref oci.Reference) (gone digest.Digest, err error) {
 	gone = ref.Digest
 	if ref.Tag != "" {
@@ -78,8 +81,8 @@ func deleteThere(ctx context.Context, r repository.Repo, ref oci.Reference) (gon
 	return gone, r.Up.Deleter.DeleteManifest(ctx, r.Remote(), ref)
 }
 
-// withdraw takes what waits here for a tag or a digest out of its queue, until it is known whether it is deleted. What is on its way at
-// this moment arrives first, and is deleted where it lies.
+// withdraw takes what waits here for a tag or a digest out of its queue, until it is known whether
+// it is deleted. What is on its way at this moment arrives first, and is deleted where it lies.
 func (p *Pusher) withdraw(ctx context.Context, r repository.Repo, ref oci.Reference) (*queue.Withdrawal, error) {
 	meant := func(reference string, d digest.Digest) bool { return reference == ref.String() || d == ref.Digest }
 	busy := oci.ErrDenied.With("%s of %s is being copied to %s right now: delete it once it has arrived", ref, r.Name, r.Up.Registry)
@@ -101,7 +104,8 @@ func (p *Pusher) withdraw(ctx context.Context, r repository.Repo, ref oci.Refere
 	return w, nil
 }
 
-// needing returns the reference of an index in the queue that could not be forwarded without the pushes that are to go, or "".
+// needing returns the reference of an index in the queue that could not be forwarded without the
+// pushes that are to go, or "".
 func (p *Pusher) needing(r repository.Repo, goes func(queue.Push) bool) string {
 	pushes := p.o.Queue.Pushes(r.Up.Name, r.Name)
 	missing := map[digest.Digest]bool{}
@@ -127,8 +131,8 @@ func (p *Pusher) needing(r repository.Repo, goes func(queue.Push) bool) string {
 	return ""
 }
 
-// DeleteBlob forwards the deletion of a blob. One that is still on its way arrives first: the client was told that it
-// is there.
+// DeleteBlob forwards the deletion of a blob. One that is still on its way arrives first: the
+// client was told that it is there.
 func (p *Pusher) DeleteBlob(x *request.Request) error {
 	if err := mayDelete(x); err != nil {
 		return err

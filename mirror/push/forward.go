@@ -49,7 +49,8 @@ func (t *trouble) hear(err error) {
 	}
 }
 
-// listen has tell called with the last trouble and all that follows. Of several who listen the last one hears it.
+// listen has tell called with the last trouble and all that follows. Of several who listen the last
+// one hears it.
 func (t *trouble) listen(tell func(error)) {
 	t.mu.Lock()
 	t.tell = tell

@@ -87,8 +87,8 @@ func (p *Pusher) push(ctx context.Context, x *request.Request, ref oci.Reference
 	return pushed, err
 }
 
-// check brings a manifest that passes the gate of its repository, where there is one, to its upstream,
-// or lets it wait.
+// check brings a manifest that passes the gate of its repository, where there is one, to its
+// upstream, or lets it wait.
 func (p *Pusher) check(ctx context.Context, asks gatedPush) (upstream.Pushed, error) {
 	r := asks.Repo
 	p.o.Repositories.Staged().Renew(repository.Keys(r, asks.Manifest.Children())...)
@@ -121,8 +121,9 @@ func (p *Pusher) check(ctx context.Context, asks gatedPush) (upstream.Pushed, er
 	return pushed, err
 }
 
-// inTurn forwards an image, or puts it into the queue. Where there are checks, one push of a tag follows the other, and what is said of the name is
-// asked again then: since the verdict the tag may have been given to another image.
+// inTurn forwards an image, or puts it into the queue. Where there are checks, one push of a tag
+// follows the other, and what is said of the name is asked again then: since the verdict the tag
+// may have been given to another image.
 func (p *Pusher) inTurn(ctx context.Context, asks gatedPush) (upstream.Pushed, error) {
 	if asks.Gate != nil && asks.Ref.Tag != "" {
 		unlock, err := p.names.Lock(ctx, tagKey{asks.Repo, asks.Ref.Tag})
@@ -140,8 +141,9 @@ func (p *Pusher) inTurn(ctx context.Context, asks gatedPush) (upstream.Pushed, e
 	return p.publish(ctx, upstream.Call{}, asks.Repo, asks.Ref, asks.Manifest)
 }
 
-// waits reports whether a manifest that passed is to wait for one that refers to it, or for the one that it describes.
-// What describes an image that is there is forwarded at once: nothing will ever refer to it. BuildKit pushes what describes an image before it.
+// waits reports whether a manifest that passed is to wait for one that refers to it, or for the one
+// that it describes. What describes an image that is there is forwarded at once: nothing will ever
+// refer to it. BuildKit pushes what describes an image before it.
 func waits(ctx context.Context, p gate.Push) (bool, error) {
 	if p.Gate == nil || p.Gate.ForwardDigests || p.Ref.Tag != "" {
 		return false, nil
@@ -172,7 +174,8 @@ func (p *Pusher) patience(r *http.Request) time.Duration {
 	return p.within
 }
 
-// verdictWithin is how long a client waits for a verdict. What is left of its patience is for the way to the upstream.
+// verdictWithin is how long a client waits for a verdict. What is left of its patience is for the
+// way to the upstream.
 func (p *Pusher) verdictWithin(g *gate.Gate, r *http.Request) time.Duration {
 	patience := p.patience(r)
 	if patience > containerdWaits {

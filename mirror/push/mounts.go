@@ -9,20 +9,22 @@ import (
 	"dray/mirror/repository"
 )
 
-// A mount makes a blob of one repository visible in another one of the same registry, so that its bytes are not sent
-// again. ECR does it where the account allows it, both repositories are encrypted alike, and a manifest of the source
-// names the blob (ECR guide, "Blob mounting"); otherwise it answers 202 as to any upload. Whether a mount works is
-// never guessed: the registry is asked, and an answer other than 201 costs one request.
+// A mount makes a blob of one repository visible in another one of the same registry, so that its
+// bytes are not sent again. ECR does it where the account allows it, both repositories are
+// encrypted alike, and a manifest of the source names the blob (ECR guide, "Blob mounting");
+// otherwise it answers 202 as to any upload. Whether a mount works is never guessed: the registry
+// is asked, and an answer other than 201 costs one request.
 
 const (
-	// mountWithin bounds the attempt at a mount. It is an offer to save time: one that takes long is dropped for the upload.
+	// mountWithin bounds the attempt at a mount. It is an offer to save time: one that takes long
+	// is dropped for the upload.
 	mountWithin = 10 * time.Second
 	// mountPause is how long two repositories between which a mount was refused are left alone.
 	mountPause = 10 * time.Minute
 	// mountsRemembered bounds the pairs of repositories that are left alone.
 	mountsRemembered = 4096
-	// tryBytes is the largest blob whose way to the upstream waits for a mount that may be refused, where none has
-	// succeeded lately.
+	// tryBytes is the largest blob whose way to the upstream waits for a mount that may be refused,
+	// where none has succeeded lately.
 	tryBytes = 8 << 20
 )
 

@@ -40,7 +40,8 @@ type Options struct {
 	Logger       *slog.Logger
 }
 
-// New returns a Pusher, with the uploads that a former process left in the cache. It starts nothing.
+// New returns a Pusher, with the uploads that a former process left in the cache. It starts
+// nothing.
 func New(o Options) *Pusher {
 	p := &Pusher{
 		publisher: &publisher{

@@ -29,9 +29,9 @@ type publisher struct {
 	pushes *prometheus.CounterVec
 }
 
-// publish brings a manifest to the upstream after everything it needs. A blob that was
-// thought to be there and is not is sent from the local copy, once. how says where failures are told
-// that are repeated.
+// publish brings a manifest to the upstream after everything it needs. A blob that was thought to
+// be there and is not is sent from the local copy, once. how says where failures are told that are
+// repeated.
 func (p *publisher) publish(ctx context.Context, how upstream.Call, r repository.Repo, ref oci.Reference, man *oci.Manifest) (upstream.Pushed, error) {
 	there, err := p.ensure(ctx, how, r, man)
 	if err != nil {
@@ -102,8 +102,8 @@ func (p *publisher) publishAbout(ctx context.Context, how upstream.Call, r repos
 	return nil
 }
 
-// ensure returns when the upstream has every blob of the manifest, and every manifest that waited for
-// it, with the children that it was waited for.
+// ensure returns when the upstream has every blob of the manifest, and every manifest that waited
+// for it, with the children that it was waited for.
 func (p *publisher) ensure(ctx context.Context, how upstream.Call, r repository.Repo, man *oci.Manifest) ([]oci.Child, error) {
 	children := r.Needed(ctx, man)
 	lost := make([]bool, len(children))

@@ -21,7 +21,8 @@ type usage struct {
 	bytes   int64
 }
 
-// NewQuotas returns quotas of so many open uploads, and so many bytes, for each client; 0 is no bound.
+// NewQuotas returns quotas of so many open uploads, and so many bytes, for each client; 0 is no
+// bound.
 func NewQuotas(maxUploads int, maxBytes int64) *Quotas {
 	return &Quotas{maxUploads: maxUploads, maxBytes: maxBytes, of: map[string]*usage{}}
 }
@@ -39,7 +40,8 @@ func (q *Quotas) begin(owner string) error {
 
 func (q *Quotas) end(owner string) { q.count(owner, -1, 0) }
 
-// fits says whether n bytes more could be charged now: a body that is too long had better be refused before any of it is taken.
+// fits says whether n bytes more could be charged now: a body that is too long had better be
+// refused before any of it is taken.
 func (q *Quotas) fits(owner string, n int64) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -15,8 +15,8 @@ import (
 	"dray/upstream"
 )
 
-// recover takes over the uploads and staged blobs of a former process. What has expired meanwhile, or belongs to no upstream any
-// more, is dropped.
+// recover takes over the uploads and staged blobs of a former process. What has expired meanwhile,
+// or belongs to no upstream any more, is dropped.
 func (p *Pusher) recover(now time.Time) {
 	for _, k := range p.o.Cache.Recover() {
 		if err := p.takeOver(k, now); err != nil {

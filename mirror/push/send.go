@@ -23,8 +23,8 @@ type sender struct {
 	mounted *prometheus.CounterVec
 }
 
-// start begins to send a session's bytes to the upstream. size and announced are what the client said
-// of them beforehand: -1 and "" for nothing.
+// start begins to send a session's bytes to the upstream. size and announced are what the client
+// said of them beforehand: -1 and "" for nothing.
 func (s *sender) start(u *session, size int64, announced digest.Digest) {
 	f := newForward()
 	blob, r := u.blob, u.repo
@@ -110,14 +110,15 @@ func (s *sender) wait(ctx context.Context, how upstream.Call, r repository.Repo,
 	return s.supply(ctx, how, r, d, b.Size)
 }
 
-// elsewhere finds another repository of the upstream that holds a blob under a manifest, and from which a mount has not
-// just been refused.
+// elsewhere finds another repository of the upstream that holds a blob under a manifest, and from
+// which a mount has not just been refused.
 func (s *sender) elsewhere(ctx context.Context, r repository.Repo, d digest.Digest) (repository.Repo, bool) {
 	from, ok := r.Elsewhere(ctx, d)
 	return from, ok && !s.mounts.paused(pair{from, r})
 }
 
-// mountFrom asks the upstream to mount a blob. The caller has made sure that the repository may have it.
+// mountFrom asks the upstream to mount a blob. The caller has made sure that the repository may
+// have it.
 func (s *sender) mountFrom(ctx context.Context, how upstream.Call, r, from repository.Repo, d digest.Digest) bool {
 	ok, err := r.Up.Sink.Mount(ctx, r.Remote().With(how), from.Remote().Name, d)
 	result := mountRefused
@@ -144,8 +145,9 @@ func (s *sender) mountKnown(ctx context.Context, how upstream.Call, r repository
 	return ok && s.mountFrom(ctx, how, r, from, d)
 }
 
-// awaitsMount reports whether an upload of a blob whose digest is announced waits for the bytes, which prove that the
-// client has them, to be spared by a mount. Where mounts may not work, a large one rather keeps pace with the client.
+// awaitsMount reports whether an upload of a blob whose digest is announced waits for the bytes,
+// which prove that the client has them, to be spared by a mount. Where mounts may not work, a large
+// one rather keeps pace with the client.
 func (s *sender) awaitsMount(ctx context.Context, r repository.Repo, d digest.Digest, size int64) bool {
 	if d == "" || !s.mounts.reliable(r.Up) && (size < 0 || size > tryBytes) {
 		return false

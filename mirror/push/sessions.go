@@ -96,7 +96,8 @@ type receipt struct {
 	Owner      string `json:"owner"`
 }
 
-// sessions are the open uploads. Their bytes and receipts lie in the cache, where the next process finds them.
+// sessions are the open uploads. Their bytes and receipts lie in the cache, where the next process
+// finds them.
 type sessions struct {
 	expiry time.Duration
 	quotas *Quotas

@@ -18,7 +18,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// An upload that its client left alone ends, and gives back its bytes and its place; one in use does not.
+// An upload that its client left alone ends, and gives back its bytes and its place; one in use
+// does not.
 func TestUploadExpires(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := mirrortest.New(t, mirrortest.Options{Change: func(_ *mirrortest.Fixture, o *mirror.Options) { o.MaxUploadsPerClient = 2 }})

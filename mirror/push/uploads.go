@@ -48,9 +48,9 @@ func (p *Pusher) StartUpload(x *request.Request) error {
 	return err
 }
 
-// mount answers 201 when the target has the blob, and otherwise leaves the client to upload it. Without a source, or
-// where the client's does not serve, one that dray knows of is tried: but only if the client may pull from it, as it
-// has shown nothing yet but the digest.
+// mount answers 201 when the target has the blob, and otherwise leaves the client to upload it.
+// Without a source, or where the client's does not serve, one that dray knows of is tried: but only
+// if the client may pull from it, as it has shown nothing yet but the digest.
 func (p *Pusher) mount(x *request.Request) (bool, error) {
 	ctx, r, d := x.R.Context(), x.Repo, x.Q.Mount
 	at, err := r.LocateBlob(ctx, d, x.HeadNeed())

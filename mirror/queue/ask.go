@@ -47,8 +47,9 @@ func (q *Queue) Retry(ctx context.Context, id uint64) error {
 	return nil
 }
 
-// Drop gives a push up, and interrupts the attempt that is under way if there is one, as [Queue.Withdraw] does. It returns ErrNotFound, also
-// where that attempt has just succeeded, ErrBusy when ctx ends before, or a failure of the disk.
+// Drop gives a push up, and interrupts the attempt that is under way if there is one, as
+// [Queue.Withdraw] does. It returns ErrNotFound, also where that attempt has just succeeded,
+// ErrBusy when ctx ends before, or a failure of the disk.
 func (q *Queue) Drop(ctx context.Context, id uint64) (Entry, error) {
 	at, held := q.index.placeOf(id)
 	if !held {
@@ -69,7 +70,8 @@ func (q *Queue) Drop(ctx context.Context, id uint64) (Entry, error) {
 
 func unknown(id uint64) error { return fmt.Errorf("push %d: %w", id, ErrNotFound) }
 
-// Check reports pushes that were refused, those that have waited for long, and a journal that cannot be written.
+// Check reports pushes that were refused, those that have waited for long, and a journal that
+// cannot be written.
 func (q *Queue) Check(context.Context) error {
 	s := q.index.stats(time.Now())
 	var errs []error

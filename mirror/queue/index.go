@@ -11,8 +11,8 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// index is what the queue has, in memory: the entries of each repository in their order, and the blobs
-// that they need. All methods may be called concurrently.
+// index is what the queue has, in memory: the entries of each repository in their order, and the
+// blobs that they need. All methods may be called concurrently.
 type index struct {
 	maxEntries int
 	maxBytes   int64        // 0: no bound
@@ -63,7 +63,8 @@ func (x *index) nextID() uint64 {
 	return x.lastID
 }
 
-// enter puts an entry into its lane and takes over its holds. It returns those that others have already.
+// enter puts an entry into its lane and takes over its holds. It returns those that others have
+// already.
 func (x *index) enter(e Entry, holds map[digest.Digest]func()) (extra []func()) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -137,8 +138,8 @@ func (x *index) waits(p Push) bool {
 	return e != nil && e.Digest == p.Digest && e.Reference == p.Reference && !slices.ContainsFunc(e.Blobs, func(b Blob) bool { return x.held[b.Digest].release == nil })
 }
 
-// newest is the entry that a reference means until it is forwarded, or nil. What was refused, or is being dropped, is not
-// what the registry will have. Needs mu.
+// newest is the entry that a reference means until it is forwarded, or nil. What was refused, or is
+// being dropped, is not what the registry will have. Needs mu.
 func (x *index) newest(upstream, repo, reference string) *entry {
 	l := x.lanes[place{upstream, repo}]
 	if l == nil {
@@ -187,7 +188,8 @@ func (x *index) snapshot() past {
 	return p
 }
 
-// next takes the entry that has been due for the longest, or says how long nothing will be. Its lane is then busy.
+// next takes the entry that has been due for the longest, or says how long nothing will be. Its
+// lane is then busy.
 func (x *index) next(now time.Time) (*entry, time.Duration) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -208,7 +210,8 @@ func (x *index) next(now time.Time) (*entry, time.Duration) {
 	return first, 0
 }
 
-// head is the entry whose turn it is, or nil. Failed ones are passed over, and those that are being dropped.
+// head is the entry whose turn it is, or nil. Failed ones are passed over, and those that are being
+// dropped.
 func (l *lane) head() *entry {
 	for _, e := range l.entries {
 		if e.State != Failed && e.State != dropping {
@@ -244,7 +247,8 @@ func (x *index) Trouble(id uint64, err error) {
 	}
 }
 
-// finish takes out an entry that was being forwarded, and returns the holds that nobody needs any more.
+// finish takes out an entry that was being forwarded, and returns the holds that nobody needs any
+// more.
 func (x *index) finish(e *entry) (releases []func()) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -339,7 +343,8 @@ func (x *index) look(id uint64) (Entry, error) {
 	return e.Entry, nil
 }
 
-// in lists the entries of a repository in their order, without those that somebody else has withdrawn.
+// in lists the entries of a repository in their order, without those that somebody else has
+// withdrawn.
 func (x *index) in(at place) []*entry {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -444,8 +449,8 @@ func (x *index) Pushes(upstream, repo string) []Push {
 }
 
 // Blob returns the size of a blob that a push to a repository needs and brings along, refused ones
-// included: they may be tried again. One that could not be held after a restart is not there: clients
-// are to send it anew.
+// included: they may be tried again. One that could not be held after a restart is not there:
+// clients are to send it anew.
 func (x *index) Blob(upstream, repo string, d digest.Digest) (size int64, ok bool) {
 	if x.empty() {
 		return 0, false

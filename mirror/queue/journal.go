@@ -20,14 +20,15 @@ import (
 	"time"
 )
 
-// The journal is a file of lines: eight hexadecimal digits of a CRC-32C, a space, and the JSON that it is of. Each line
-// is a record; the first one tells the version. A line that is torn, or does not fit its sum, is left out, and those that
-// follow are read all the same.
+// The journal is a file of lines: eight hexadecimal digits of a CRC-32C, a space, and the JSON that
+// it is of. Each line is a record; the first one tells the version. A line that is torn, or does
+// not fit its sum, is left out, and those that follow are read all the same.
 
 const (
 	journalName    = "journal"
 	journalVersion = 1
-	// maxLine bounds a line, in bytes: a manifest has 4 MiB at most, and becomes a third longer in JSON.
+	// maxLine bounds a line, in bytes: a manifest has 4 MiB at most, and becomes a third longer in
+	// JSON.
 	maxLine = 16 << 20
 	// slack is how many bytes of records that count no longer are left in the file.
 	slack = 1 << 20
@@ -93,7 +94,8 @@ func parseLine(b []byte) (record, error) {
 	return r, json.Unmarshal(body, &r)
 }
 
-// replay reads a journal. What is torn at its end was never acknowledged and does not count as damage.
+// replay reads a journal. What is torn at its end was never acknowledged and does not count as
+// damage.
 func replay(r io.Reader) (past, error) {
 	p := past{entries: map[uint64]Entry{}}
 	in := bufio.NewReaderSize(r, 64<<10)
@@ -118,8 +120,8 @@ func replay(r io.Reader) (past, error) {
 	}
 }
 
-// readLine reads up to a line break; whole says that there was one. Of a line that is too long only a part is returned,
-// which fits no sum.
+// readLine reads up to a line break; whole says that there was one. Of a line that is too long only
+// a part is returned, which fits no sum.
 func readLine(in *bufio.Reader) (line []byte, whole bool, err error) {
 	for {
 		part, err := in.ReadSlice('\n')
@@ -197,8 +199,9 @@ type journal struct {
 	sync    func(*os.File) error
 }
 
-// openJournal reads what there is and writes it anew. A journal with damage is kept aside. On a full
-// disk the file stays as it is: full is why, and the journal is broken as after any write that failed.
+// openJournal reads what there is and writes it anew. A journal with damage is kept aside. On a
+// full disk the file stays as it is: full is why, and the journal is broken as after any write that
+// failed.
 func openJournal(o Options, log *slog.Logger) (j *journal, p past, full, err error) {
 	j = &journal{dir: o.Directory, sync: (*os.File).Sync}
 	if o.Sync != nil {
@@ -234,8 +237,9 @@ func (j *journal) read() (past, error) {
 	return replay(f)
 }
 
-// append writes a record and returns when it is on stable storage. now tells what a new file has to hold, the record not
-// included. After an error the record may be found by a later process or not, but no other is written behind it.
+// append writes a record and returns when it is on stable storage. now tells what a new file has to
+// hold, the record not included. After an error the record may be found by a later process or not,
+// but no other is written behind it.
 func (j *journal) append(r record, now func() past) error {
 	if j.broken || j.size > 2*j.floor+slack {
 		if err := j.rewrite(now()); err != nil {
@@ -258,8 +262,8 @@ func (j *journal) append(r record, now func() past) error {
 	return nil
 }
 
-// rewrite replaces the file by one with the entries of p alone. After an error the old file is there,
-// and no part of the new one.
+// rewrite replaces the file by one with the entries of p alone. After an error the old file is
+// there, and no part of the new one.
 func (j *journal) rewrite(p past) error {
 	j.broken = true
 	if err := os.MkdirAll(j.dir, 0o700); err != nil {
@@ -294,8 +298,8 @@ func (j *journal) rewrite(p past) error {
 	return nil
 }
 
-// setAside gives the damaged file its second name. The first one stays until the new file has it: an
-// end in between loses nothing.
+// setAside gives the damaged file its second name. The first one stays until the new file has it:
+// an end in between loses nothing.
 func (j *journal) setAside() error {
 	if err := os.Remove(j.aside()); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err

@@ -92,7 +92,8 @@ func TestLaterVersion(t *testing.T) {
 	}
 }
 
-// FuzzJournal: whatever lies on the disk is read to its end, and what comes of it is written and read again alike.
+// FuzzJournal: whatever lies on the disk is read to its end, and what comes of it is written and
+// read again alike.
 func FuzzJournal(f *testing.F) {
 	line := func(r record) []byte { b, _ := r.line(); return b }
 	p := push("a", "v1", "text")
@@ -131,7 +132,8 @@ func FuzzJournal(f *testing.F) {
 	})
 }
 
-// same compares what counts: JSON makes no difference between nothing and an empty list, and times lose their clock.
+// same compares what counts: JSON makes no difference between nothing and an empty list, and times
+// lose their clock.
 func same(a, b past) bool {
 	if a.lastID != b.lastID || a.damaged != b.damaged || len(a.entries) != len(b.entries) {
 		return false
@@ -154,7 +156,8 @@ func same(a, b past) bool {
 	return true
 }
 
-// On a full disk the queue opens with the old journal, says so, and writes it anew when there is room.
+// On a full disk the queue opens with the old journal, says so, and writes it anew when there is
+// room.
 func TestOpenOnAFullDisk(t *testing.T) {
 	for name, damage := range map[string]string{"intact": "", "damaged": "no record\n"} {
 		t.Run(name, func(t *testing.T) {

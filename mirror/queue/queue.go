@@ -20,7 +20,8 @@ var (
 	ErrNotFound = errors.New("no such push in the queue")
 	// ErrBusy says that the push is just being forwarded.
 	ErrBusy = errors.New("the push is being forwarded right now")
-	// ErrOvertaken says that the tag was pushed again since: forwarding the older push would take it back.
+	// ErrOvertaken says that the tag was pushed again since: forwarding the older push would take
+	// it back.
 	ErrOvertaken = errors.New("the tag was pushed again since")
 	// ErrRefused marks what the registry will refuse again. Who forwards wraps it.
 	ErrRefused = errors.New("refused for good")
@@ -110,8 +111,9 @@ type Queue struct {
 	forwarded *prometheus.CounterVec
 }
 
-// Open reads the journal and holds again what it names. It starts nothing. A journal of a later version
-// is an error. A full disk is none: what waits is forwarded, and Run writes the journal anew as soon as it can.
+// Open reads the journal and holds again what it names. It starts nothing. A journal of a later
+// version is an error. A full disk is none: what waits is forwarded, and Run writes the journal
+// anew as soon as it can.
 func Open(ctx context.Context, opts Options) (*Queue, error) {
 	opts.MaxEntries = cmp.Or(opts.MaxEntries, 10_000)
 	opts.Parallel = cmp.Or(opts.Parallel, 4)
@@ -174,8 +176,9 @@ func (q *Queue) Close() error {
 	return err
 }
 
-// Add accepts a push: when it returns nil, the push is on stable storage and will be forwarded. One that waits already
-// is accepted once. It returns ErrFull where there is no room, and the failures of Hold and of the disk.
+// Add accepts a push: when it returns nil, the push is on stable storage and will be forwarded. One
+// that waits already is accepted once. It returns ErrFull where there is no room, and the failures
+// of Hold and of the disk.
 func (q *Queue) Add(ctx context.Context, p Push) error {
 	if q.index.waits(p) {
 		return nil
@@ -214,7 +217,8 @@ func (q *Queue) Add(ctx context.Context, p Push) error {
 	return nil
 }
 
-// append writes a push to the journal and makes it an entry. It returns the holds that others have already.
+// append writes a push to the journal and makes it an entry. It returns the holds that others have
+// already.
 func (q *Queue) append(ctx context.Context, p Push, holds map[digest.Digest]func()) (extra []func(), err error) {
 	if err := q.writer.take(ctx); err != nil {
 		return nil, err

@@ -115,7 +115,8 @@ func running(q *Queue, f Forward) (stop func()) {
 	return func() { cancel(); <-done }
 }
 
-// What was added is there for the next process, with what it holds, until it is forwarded; also when nothing was closed.
+// What was added is there for the next process, with what it holds, until it is forwarded; also
+// when nothing was closed.
 func TestSurvives(t *testing.T) {
 	q, _ := opened(t, Options{})
 	added(t, q, push("a", "v1", "one"), push("b", "v1", "two"), push("a", "v1", "one")) // twice the same is once
@@ -220,8 +221,8 @@ func TestPatience(t *testing.T) {
 	})
 }
 
-// What the registry refuses stays, for the next process too, holds nobody up, and can be tried again or dropped; but not
-// so that an older image comes back under a tag.
+// What the registry refuses stays, for the next process too, holds nobody up, and can be tried
+// again or dropped; but not so that an older image comes back under a tag.
 func TestRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q, _ := opened(t, Options{})
@@ -280,7 +281,8 @@ func TestRefused(t *testing.T) {
 	})
 }
 
-// One that is being forwarded is not tried twice at once, and dropped only when its attempt has ended.
+// One that is being forwarded is not tried twice at once, and dropped only when its attempt has
+// ended.
 func TestBusy(t *testing.T) {
 	q, _ := opened(t, Options{})
 	added(t, q, push("a", "v1", "one"))
@@ -364,7 +366,8 @@ func TestBounds(t *testing.T) {
 	}
 }
 
-// A disk that does not take the record gives an error and no entry, and when it works again nothing of it is left.
+// A disk that does not take the record gives an error and no entry, and when it works again nothing
+// of it is left.
 func TestDiskFails(t *testing.T) {
 	var failing error
 	q, h := opened(t, Options{Sync: func() error { return failing }})
@@ -408,7 +411,8 @@ func TestCompaction(t *testing.T) {
 	wantNames(t, q, "keep:v1 kept waiting")
 }
 
-// A push is accepted anew while an equal one is being dropped: that one's time is over, although it is still there.
+// A push is accepted anew while an equal one is being dropped: that one's time is over, although it
+// is still there.
 func TestAddWhileDropping(t *testing.T) {
 	q, _ := opened(t, Options{})
 	p := push("a", "v1", "one")
@@ -423,8 +427,9 @@ func TestAddWhileDropping(t *testing.T) {
 	wantNames(t, q, "a:v1 one waiting")
 }
 
-// A blob that is gone after a restart is not promised to clients, who would not send it again; one that comes anew is
-// held with the next push that needs it. A clock that was ahead keeps no push waiting.
+// A blob that is gone after a restart is not promised to clients, who would not send it again; one
+// that comes anew is held with the next push that needs it. A clock that was ahead keeps no push
+// waiting.
 func TestAfterLossAndClockAhead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := push("a", "v1", "one")

@@ -14,11 +14,12 @@ const (
 	lastPause  = time.Minute
 )
 
-// Forward brings an entry to its registry. An error that wraps ErrRefused ends the attempts, any other one is followed by
-// a further attempt. It may be called again for what it has done.
+// Forward brings an entry to its registry. An error that wraps ErrRefused ends the attempts, any
+// other one is followed by a further attempt. It may be called again for what it has done.
 type Forward func(ctx context.Context, e Entry) error
 
-// Run forwards until ctx ends: one push of a repository at a time, and so many repositories at a time as the options say.
+// Run forwards until ctx ends: one push of a repository at a time, and so many repositories at a
+// time as the options say.
 func (q *Queue) Run(ctx context.Context, forward Forward) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -89,8 +90,9 @@ func pauseAfter(attempts int) time.Duration {
 	return d - rand.N(d/5)
 }
 
-// finish takes out what is forwarded. Where that cannot be written down now, and the process ends before it can, the push
-// is forwarded again by a later one, which the registry takes for a repetition.
+// finish takes out what is forwarded. Where that cannot be written down now, and the process ends
+// before it can, the push is forwarded again by a later one, which the registry takes for a
+// repetition.
 func (q *Queue) finish(e *entry) {
 	var releases []func()
 	q.settle(record{Op: opDone, ID: e.ID}, func() { releases = q.index.finish(e) })
@@ -104,9 +106,10 @@ func (q *Queue) fail(e *entry, attempts int, why string) {
 	q.settle(record{Op: opFailed, ID: e.ID, Error: why, Attempts: attempts}, func() { q.index.fail(e, why) })
 }
 
-// settle writes what an attempt has come to, and then does it in memory. Before, the entry is one that is being forwarded:
-// who retries or drops it would write to the journal what this record takes back. Run has no caller to tell of a failure,
-// and what has happened has happened: the journal then is behind, and is written anew before any record follows.
+// settle writes what an attempt has come to, and then does it in memory. Before, the entry is one
+// that is being forwarded: who retries or drops it would write to the journal what this record
+// takes back. Run has no caller to tell of a failure, and what has happened has happened: the
+// journal then is behind, and is written anew before any record follows.
 func (q *Queue) settle(r record, do func()) {
 	_ = q.writer.take(context.Background()) // which does not end
 	defer q.writer.free()

@@ -49,8 +49,9 @@ func onDisk(t *testing.T, q *Queue) (all []string) {
 	return all
 }
 
-// A push counts as failed, and can be tried again or dropped, when that is on disk and no sooner: else the record of what somebody has done
-// about it would come before that of its failure, and a later process would undo it.
+// A push counts as failed, and can be tried again or dropped, when that is on disk and no sooner:
+// else the record of what somebody has done about it would come before that of its failure, and a
+// later process would undo it.
 func TestFailedOnDiskFirst(t *testing.T) {
 	d := &disk{}
 	q, _ := opened(t, Options{Sync: d.sync})
@@ -73,8 +74,9 @@ func TestFailedOnDiskFirst(t *testing.T) {
 	}
 }
 
-// What was forwarded while the disk failed is forwarded once, holds nobody up, and is struck out as soon as the disk works again,
-// without any further push; and before that by the first record that says that a later push is done. So no crash takes a tag back.
+// What was forwarded while the disk failed is forwarded once, holds nobody up, and is struck out as
+// soon as the disk works again, without any further push; and before that by the first record that
+// says that a later push is done. So no crash takes a tag back.
 func TestStruckOutWhenTheDiskWorks(t *testing.T) {
 	for name, fails := range map[string]int64{"once": 1, "twice": 2, "for a while": 5} {
 		t.Run(name, func(t *testing.T) {
@@ -114,7 +116,8 @@ func TestStruckOutWhenTheDiskWorks(t *testing.T) {
 	}
 }
 
-// The same without the time to mend it: when the later push of the tag is done, the older one is not to be found any more.
+// The same without the time to mend it: when the later push of the tag is done, the older one is
+// not to be found any more.
 func TestNoOldTagComesBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := &disk{}

@@ -6,16 +6,18 @@ import (
 	"time"
 )
 
-// Withdrawal are pushes that were taken out, as long as it is open what becomes of them: Done or Restore ends it.
+// Withdrawal are pushes that were taken out, as long as it is open what becomes of them: Done or
+// Restore ends it.
 type Withdrawal struct {
 	q       *Queue
 	entries []*entry
 	was     []State
 }
 
-// Withdraw takes the pushes to a repository out that which picks, refused ones included: when it returns, they are
-// not forwarded, not shown under their references, and unknown to a process that begins later. One that is just being forwarded may arrive
-// within grace, or else is interrupted. It returns ErrBusy when ctx ends before all that, or a failure of the disk.
+// Withdraw takes the pushes to a repository out that which picks, refused ones included: when it
+// returns, they are not forwarded, not shown under their references, and unknown to a process that
+// begins later. One that is just being forwarded may arrive within grace, or else is interrupted.
+// It returns ErrBusy when ctx ends before all that, or a failure of the disk.
 func (q *Queue) Withdraw(ctx context.Context, upstream, repo string, which func(Push) bool) (*Withdrawal, error) {
 	return q.takeOut(ctx, place{upstream, repo}, func(e *entry) bool { return which(e.Push) })
 }
@@ -41,7 +43,8 @@ func (q *Queue) takeOut(ctx context.Context, at place, which func(*entry) bool) 
 	}
 }
 
-// grace is what an attempt under way gets to end by itself. One that is interrupted while its manifest is on the line might arrive later.
+// grace is what an attempt under way gets to end by itself. One that is interrupted while its
+// manifest is on the line might arrive later.
 const grace = 300 * time.Millisecond
 
 // withdraw is one try of Withdraw: busy is what is just being forwarded.
@@ -95,7 +98,8 @@ func (w *Withdrawal) Done() {
 	w.q.nudge()
 }
 
-// Restore puts the pushes back to where they were. Should the disk not take that, a process that ends before it does has lost them.
+// Restore puts the pushes back to where they were. Should the disk not take that, a process that
+// ends before it does has lost them.
 func (w *Withdrawal) Restore() {
 	if len(w.entries) == 0 {
 		return

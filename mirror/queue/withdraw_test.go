@@ -20,8 +20,8 @@ func withdrawn(t *testing.T, q *Queue, which func(Push) bool) *Withdrawal {
 	return w
 }
 
-// What is withdrawn is on disk no more before anything else is done about it, shows nowhere, and comes back whole and in its place
-// if it is restored.
+// What is withdrawn is on disk no more before anything else is done about it, shows nowhere, and
+// comes back whole and in its place if it is restored.
 func TestWithdraw(t *testing.T) {
 	q, h := opened(t, Options{})
 	added(t, q, push("a", "v1", "one"), push("a", "v2", "two"), push("a", "v1", "three"), push("b", "v1", "other"))
@@ -97,7 +97,8 @@ func TestWithdrawWaits(t *testing.T) {
 	})
 }
 
-// What does not end by itself is interrupted: a registry that fails for long, or a large layer, does not keep a push from being withdrawn.
+// What does not end by itself is interrupted: a registry that fails for long, or a large layer,
+// does not keep a push from being withdrawn.
 func TestWithdrawInterrupts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q, _ := opened(t, Options{})
@@ -127,7 +128,8 @@ func TestWithdrawInterrupts(t *testing.T) {
 	})
 }
 
-// Who drops a push that is being forwarded interrupts that, unless it ends by itself at once; the push is then told to be gone.
+// Who drops a push that is being forwarded interrupts that, unless it ends by itself at once; the
+// push is then told to be gone.
 func TestDropInterrupts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q, h := opened(t, Options{})
@@ -176,7 +178,8 @@ func TestDropInterrupts(t *testing.T) {
 	})
 }
 
-// A disk that does not take it changes nothing. One that did not take what was forwarded either has to do so first.
+// A disk that does not take it changes nothing. One that did not take what was forwarded either has
+// to do so first.
 func TestWithdrawOnFailingDisk(t *testing.T) {
 	d := &disk{}
 	q, _ := opened(t, Options{Sync: d.sync})

@@ -11,8 +11,8 @@ import (
 // mendEvery is how often a journal that cannot be written is tried anew.
 const mendEvery = 5 * time.Second
 
-// writer lets one at a time write to the journal, and knows whether the journal says what is here. Every
-// method but take, trouble, mend and close needs the turn.
+// writer lets one at a time write to the journal, and knows whether the journal says what is here.
+// Every method but take, trouble, mend and close needs the turn.
 type writer struct {
 	journal *journal
 	log     *slog.Logger
@@ -82,7 +82,8 @@ func (w *writer) trouble() error {
 	return w.torn
 }
 
-// mend writes the journal anew where the last try to write to it has failed. It returns when to look again.
+// mend writes the journal anew where the last try to write to it has failed. It returns when to
+// look again.
 func (w *writer) mend(ctx context.Context) time.Duration {
 	switch since := time.Since(w.tried); {
 	case w.trouble() == nil:

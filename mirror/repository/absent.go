@@ -30,8 +30,8 @@ func (r Repo) NoBlob(d digest.Digest) Absence {
 	return Absence{r, meta.AbsentKey{Upstream: r.Up.Name, Repo: r.Name, Digest: d, Kind: meta.KindBlob}}
 }
 
-// Remember records the absence in the upstream's words, where err is such an answer of the upstream.
-// asked is when the upstream was asked.
+// Remember records the absence in the upstream's words, where err is such an answer of the
+// upstream. asked is when the upstream was asked.
 func (a Absence) Remember(ctx context.Context, asked time.Time, err error) {
 	if oci.NotFound(err) {
 		a.repo.store.Recorded(a.repo.store.absences.Set(ctx, a.key, meta.AbsentFact{CheckedAt: asked, Reason: ReasonOf(err)}, a.repo.Up.Tags.NotFound))

@@ -28,13 +28,14 @@ type Fetch struct {
 	answered atomic.Bool
 }
 
-// Fetch returns the fetch of a blob. ahead tells when a client waits for it; nil: from the beginning.
+// Fetch returns the fetch of a blob. ahead tells when a client waits for it; nil: from the
+// beginning.
 func (r Repo) Fetch(d digest.Digest, ahead *upstream.Urgency) *Fetch {
 	return &Fetch{repo: r, digest: d, ahead: ahead}
 }
 
-// Open opens the blob in the cache, which asks the upstream where it does not hold the blob. size is
-// in bytes, -1 where it is not known.
+// Open opens the blob in the cache, which asks the upstream where it does not hold the blob. size
+// is in bytes, -1 where it is not known.
 func (f *Fetch) Open(ctx context.Context, size int64) (*cache.Reader, error) {
 	split := f.repo.Up.Split
 	split.Part = f.part

@@ -248,7 +248,8 @@ func TestLocate(t *testing.T) {
 	}
 }
 
-// wants holds a location to the place where the content is, and the questions to the places that ask.
+// wants holds a location to the place where the content is, and the questions to the places that
+// ask.
 func (f *fixture) wants(what string, want Place, at Location, err error, order []Place) {
 	f.Helper()
 	shared := want == Nowhere && oci.NotFound(err) && f.source.asked > 0 // the bytes of another repository were asked for, and refused

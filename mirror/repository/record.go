@@ -36,8 +36,8 @@ func (r Repo) KnownAtTarget(ctx context.Context, d digest.Digest) bool {
 	return ok
 }
 
-// RecordAtTarget records that the upstream has a blob of so many bytes in the repository, so that a push
-// may leave it out. Nothing is recorded of an upstream that takes no pushes.
+// RecordAtTarget records that the upstream has a blob of so many bytes in the repository, so that a
+// push may leave it out. Nothing is recorded of an upstream that takes no pushes.
 func (r Repo) RecordAtTarget(ctx context.Context, d digest.Digest, size int64) {
 	if r.Up.Sink == nil {
 		return
@@ -46,8 +46,8 @@ func (r Repo) RecordAtTarget(ctx context.Context, d digest.Digest, size int64) {
 	r.store.Recorded(r.store.o.Known.Add(ctx, r.Up.Name, r.Name, blob))
 }
 
-// Send sends a blob to the upstream and records that it has the blob. blob is called afterwards, for
-// what the bytes turned out to be.
+// Send sends a blob to the upstream and records that it has the blob. blob is called afterwards,
+// for what the bytes turned out to be.
 func (r Repo) Send(ctx context.Context, how upstream.Call, u upstream.Upload, blob func() (digest.Digest, int64)) error {
 	if err := r.Up.Sink.PutBlob(ctx, r.Remote().With(how), u); err != nil {
 		return err
@@ -71,8 +71,8 @@ func (r Repo) RecordMounted(ctx context.Context, d digest.Digest) {
 	r.RecordAtTarget(ctx, d, size)
 }
 
-// Elsewhere returns another repository of the upstream that holds a blob under a manifest, if one is
-// known.
+// Elsewhere returns another repository of the upstream that holds a blob under a manifest, if one
+// is known.
 func (r Repo) Elsewhere(ctx context.Context, d digest.Digest) (Repo, bool) {
 	from, err := r.store.o.Known.Home(ctx, r.Up.Name, d)
 	return r.store.Repo(r.Up, from), err == nil && from != r.Name
@@ -100,9 +100,9 @@ func (r Repo) Store(ctx context.Context, man *oci.Manifest, confirmed []oci.Chil
 }
 
 // StorePushed stores a manifest that the upstream has accepted, and records what the upstream now
-// has: the manifest, and the children that it was waited for. The tag is forgotten first, so that no
-// answer that was on its way meanwhile can bring the old one back. What was staged of the children
-// is released.
+// has: the manifest, and the children that it was waited for. The tag is forgotten first, so that
+// no answer that was on its way meanwhile can bring the old one back. What was staged of the
+// children is released.
 func (r Repo) StorePushed(ctx context.Context, ref oci.Reference, man *oci.Manifest, children []oci.Child) {
 	s := r.store
 	r.Store(ctx, man, children)
@@ -166,8 +166,8 @@ func childLinks(children []oci.Child) []meta.Link {
 	return links
 }
 
-// ForgetReference drops what is known of a tag, or that a digest was not found, and answers about it
-// that are on their way.
+// ForgetReference drops what is known of a tag, or that a digest was not found, and answers about
+// it that are on their way.
 func (r Repo) ForgetReference(ctx context.Context, ref oci.Reference) {
 	if ref.ByDigest() {
 		r.store.Recorded(r.store.absences.Forget(ctx, r.Up.Name, r.Name, ref.Digest))

@@ -172,9 +172,9 @@ func (r Repo) Stored(ctx context.Context, q oci.Request) (to Repo, ok bool) {
 	return to, err == nil
 }
 
-// CheckPush refuses pushes to where another upstream's build caches are stored: what is there stands
-// before what that one has, so it has to come with the rights that are needed there, and through
-// its checks.
+// CheckPush refuses pushes to where another upstream's build caches are stored: what is there
+// stands before what that one has, so it has to come with the rights that are needed there, and
+// through its checks.
 func (r Repo) CheckPush() error {
 	for _, u := range r.store.upstreams {
 		if u.BuildCaches != nil && u.BuildCaches.To == r.Up && strings.HasPrefix(r.Name, u.Name+"/") {

@@ -47,7 +47,8 @@ func wantWaiting(t *testing.T, b *Waiting, names ...string) {
 	}
 }
 
-// A client that pushes more than its share loses its oldest manifests, and nobody else's; what everybody has beyond the bound goes by age.
+// A client that pushes more than its share loses its oldest manifests, and nobody else's; what
+// everybody has beyond the bound goes by age.
 func TestWaitingShares(t *testing.T) {
 	const each = 1000 + waitingCosts
 	b := newWaiting(5*each, 3*each)
@@ -70,7 +71,8 @@ func TestWaitingShares(t *testing.T) {
 	}
 }
 
-// What describes a manifest is found in its order, whatever else waits, and in its own repository alone.
+// What describes a manifest is found in its order, whatever else waits, and in its own repository
+// alone.
 func TestWaitingAbout(t *testing.T) {
 	b := newWaiting(maxWaiting, maxWaitingClient)
 	wait(b, "one", "x", "y")

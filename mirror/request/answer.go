@@ -99,9 +99,9 @@ var contentHeaders = []string{"Accept-Ranges", "Cache-Control", "Docker-Content-
 
 var errClientLeft = errors.New("the client left")
 
-// Fail puts an error on the wire, and returns what is to be logged. What is only the echo of a client
-// that left is logged alone; a verdict is sent nevertheless, as a client that has merely stopped
-// sending looks alike.
+// Fail puts an error on the wire, and returns what is to be logged. What is only the echo of a
+// client that left is logged alone; a verdict is sent nevertheless, as a client that has merely
+// stopped sending looks alike.
 func (x *Request) Fail(err error) error {
 	if x.R.Context().Err() != nil {
 		err = errors.Join(errClientLeft, err)

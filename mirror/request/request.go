@@ -26,7 +26,8 @@ type Listener struct {
 	ExternalURL string
 }
 
-// TakesPushes reports whether clients may push through the listener, as far as they have the rights.
+// TakesPushes reports whether clients may push through the listener, as far as they have the
+// rights.
 func (l *Listener) TakesPushes() bool { return l.Policy.Role == identity.RoleRegistry }
 
 // Meaning is what a request means: it follows from the request and the configuration alone.
@@ -137,7 +138,8 @@ func (x *Request) HeadNeed() repository.Need {
 	return repository.LeaveOut
 }
 
-// MountSource is the repository that a mount names as its source, with the name that rights refer to.
+// MountSource is the repository that a mount names as its source, with the name that rights refer
+// to.
 func (x *Request) MountSource() (repository.Repo, route.Target, error) {
 	q := x.Q
 	q.Repo = q.From

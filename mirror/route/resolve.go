@@ -8,10 +8,10 @@ import (
 	"dray/upstream/oci"
 )
 
-// Resolve reads the name of an image as clients and people write it: with a name of dray's own or of
-// an upstream's registry before it, with a prefix, with the name of an upstream, or plain. Without a tag
-// and a digest it means the tag "latest"; a digest makes a tag beside it meaningless. A registry that is neither dray nor an
-// upstream is ErrNameUnknown.
+// Resolve reads the name of an image as clients and people write it: with a name of dray's own or
+// of an upstream's registry before it, with a prefix, with the name of an upstream, or plain.
+// Without a tag and a digest it means the tag "latest"; a digest makes a tag beside it meaningless.
+// A registry that is neither dray nor an upstream is ErrNameUnknown.
 func (r *Table) Resolve(name string) (Target, oci.Reference, error) {
 	repo, ref, err := splitName(name)
 	if err != nil {

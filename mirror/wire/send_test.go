@@ -101,8 +101,8 @@ func TestBodiesAreGathered(t *testing.T) {
 	}
 }
 
-// coming is a body of which the first bytes have come, in a file; the rest comes with Read, and fails
-// where fails says so.
+// coming is a body of which the first bytes have come, in a file; the rest comes with Read, and
+// fails where fails says so.
 type coming struct {
 	*bytes.Reader
 	file  *os.File

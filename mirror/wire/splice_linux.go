@@ -221,8 +221,8 @@ func (c *splicing) readFrom(r io.Reader) (int64, error) {
 	return n, err
 }
 
-// move sends up to n bytes of a file from where it is, or all up to its end, and returns how many it
-// sent. What the pipe still holds after a failure is lost.
+// move sends up to n bytes of a file from where it is, or all up to its end, and returns how many
+// it sent. What the pipe still holds after a failure is lost.
 func (p *pipe) move(to *net.TCPConn, f *os.File, n int64) (sent int64, err error) {
 	out, err := to.SyscallConn()
 	if err != nil {
@@ -289,8 +289,8 @@ func splice(from, to int, n int64, flags int) (int64, error) {
 }
 
 // spliceAtOnce is splice from memory to a connection. It never waits, and so does not tell Go's
-// scheduler, which would hand on the processor and take it back for each call that takes longer than
-// some 20 µs: a tenth of the processor time.
+// scheduler, which would hand on the processor and take it back for each call that takes longer
+// than some 20 µs: a tenth of the processor time.
 func spliceAtOnce(from, to int, n int64, flags int) (int64, error) {
 	for {
 		moved, _, errno := unix.RawSyscall6(unix.SYS_SPLICE, uintptr(from), 0, uintptr(to), 0, uintptr(n), uintptr(unix.SPLICE_F_MOVE|unix.SPLICE_F_NONBLOCK|flags))

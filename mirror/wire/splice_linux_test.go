@@ -75,8 +75,8 @@ func startSpliced(t *testing.T, o Options) *spliced {
 	return s
 }
 
-// fetch gets a range of the layer, "" for all of it, and checks every byte. It returns how many were
-// spliced.
+// fetch gets a range of the layer, "" for all of it, and checks every byte. It returns how many
+// were spliced.
 func (s *spliced) fetch(span string, from, to int) int64 {
 	s.Helper()
 	before := s.server.pipes.counted()

@@ -33,8 +33,9 @@ func (c Challenge) String() string {
 	return b.String()
 }
 
-// ParseChallenges reads the values of a WWW-Authenticate header. One value may hold several challenges. A malformed
-// rest of a value is dropped and what was read before it is kept: a client must cope with what registries send.
+// ParseChallenges reads the values of a WWW-Authenticate header. One value may hold several
+// challenges. A malformed rest of a value is dropped and what was read before it is kept: a client
+// must cope with what registries send.
 func ParseChallenges(values []string) []Challenge {
 	var out []Challenge
 	for _, v := range values {
@@ -106,7 +107,8 @@ func (p *scanner) equals() bool {
 	return true
 }
 
-// value reads a quoted string, or everything up to a comma or blank: some registries leave the quotes off URLs.
+// value reads a quoted string, or everything up to a comma or blank: some registries leave the
+// quotes off URLs.
 func (p *scanner) value() (string, bool) {
 	if p.i == len(p.s) || p.s[p.i] != '"' {
 		return p.run(func(c byte) bool { return c != ',' && c != ' ' && c != '\t' }), true

@@ -59,7 +59,8 @@ func TestParseChallenges(t *testing.T) {
 	}
 }
 
-// FuzzParseChallenges checks that nothing panics and that what was read is written so that it is read again.
+// FuzzParseChallenges checks that nothing panics and that what was read is written so that it is
+// read again.
 func FuzzParseChallenges(f *testing.F) {
 	for _, s := range []string{
 		`Bearer realm="https://a/t",service="s",scope="repository:a:pull"`, `Basic realm="x", charset="UTF-8", Bearer realm="y"`,

@@ -8,14 +8,17 @@ import (
 	"time"
 )
 
-// ErrRefused reports that the registry or its token endpoint does not accept the configured credentials, or that there
-// are none to be had. It never stands for a refusal of what an accepted identity wanted to do.
+// ErrRefused reports that the registry or its token endpoint does not accept the configured
+// credentials, or that there are none to be had. It never stands for a refusal of what an accepted
+// identity wanted to do.
 var ErrRefused = errors.New("upstream credentials refused")
 
-// ErrMissing reports, beside ErrRefused, that nobody was asked, because there are no credentials to be had.
+// ErrMissing reports, beside ErrRefused, that nobody was asked, because there are no credentials to
+// be had.
 var ErrMissing = fmt.Errorf("%w: none to be had", ErrRefused)
 
-// TokenError is a failed token request. errors.Is(err, ErrRefused) holds when the endpoint refused the credentials.
+// TokenError is a failed token request. errors.Is(err, ErrRefused) holds when the endpoint refused
+// the credentials.
 type TokenError struct {
 	// Realm is the token endpoint without its query.
 	Realm string
@@ -47,8 +50,9 @@ type Credential struct {
 	Preemptive bool
 	// Issued and Expires bound the life of a temporary password; zero when not known.
 	Issued, Expires time.Time
-	// Invalidate, when not nil, says that the registry refused this password, so that the next call for credentials
-	// obtains another if it can. It must be safe to call more than once and concurrently.
+	// Invalidate, when not nil, says that the registry refused this password, so that the next call
+	// for credentials obtains another if it can. It must be safe to call more than once and
+	// concurrently.
 	Invalidate func()
 }
 
@@ -60,8 +64,9 @@ func (c Credential) basic() Secret {
 	return Secret("Basic " + base64.StdEncoding.EncodeToString([]byte(plain)))
 }
 
-// Credentials gives the credential for a registry host. It is called for every request that needs one, so it must
-// answer from memory where it can. An error means that no credential can be had now.
+// Credentials gives the credential for a registry host. It is called for every request that needs
+// one, so it must answer from memory where it can. An error means that no credential can be had
+// now.
 type Credentials func(ctx context.Context, host string) (Credential, error)
 
 // Static is a Credentials that always gives the same name and password.

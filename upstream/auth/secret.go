@@ -8,8 +8,8 @@ import (
 
 const redacted = "[redacted]"
 
-// Secret is a string that no formatter, logger or encoder shows. Reveal is the only way to its value, so a search for
-// it finds every place where a secret leaves the process.
+// Secret is a string that no formatter, logger or encoder shows. Reveal is the only way to its
+// value, so a search for it finds every place where a secret leaves the process.
 type Secret string
 
 // Reveal returns the secret itself.

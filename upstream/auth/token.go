@@ -64,9 +64,10 @@ type flight struct {
 	err   error
 }
 
-// get returns a token for key. A request is sent only when none is held or the held one nears its end; whoever comes
-// meanwhile is served with the held one, or waits for the same answer. A new key is asked for with scopes; asked, when
-// not nil, is what a challenge wanted instead and stays with the key.
+// get returns a token for key. A request is sent only when none is held or the held one nears its
+// end; whoever comes meanwhile is served with the held one, or waits for the same answer. A new key
+// is asked for with scopes; asked, when not nil, is what a challenge wanted instead and stays with
+// the key.
 func (c *tokens) get(ctx context.Context, key string, scopes, asked []string) (token, error) {
 	now := time.Now()
 	c.mu.Lock()
@@ -103,7 +104,8 @@ func (c *tokens) get(ctx context.Context, key string, scopes, asked []string) (t
 	return f.token, f.err
 }
 
-// lead makes the request for a flight. It outlives the request that started it, because others wait for it.
+// lead makes the request for a flight. It outlives the request that started it, because others wait
+// for it.
 func (c *tokens) lead(ctx context.Context, key string, e *entry, f *flight, scopes []string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), tokenTimeout)
 	defer cancel()

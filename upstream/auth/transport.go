@@ -33,20 +33,22 @@ type Refusal struct {
 type Options struct {
 	// Base sends the requests, those to the token endpoint too. Required.
 	Base http.RoundTripper
-	// Origin is the registry's base URL as it is dialled. Only requests to its scheme, host and port are authorised.
+	// Origin is the registry's base URL as it is dialled. Only requests to its scheme, host and
+	// port are authorised.
 	Origin *url.URL
 	// Host is the name of the registry given to Credentials; empty means the host of Origin.
 	Host string
 	// Credentials gives the credential; nil means anonymous.
 	Credentials Credentials
-	// Expired recognises refusals without a challenge that mean an expired credential (ECR answers 403). It sees the
-	// statuses 400, 401 and 403. Nil means none.
+	// Expired recognises refusals without a challenge that mean an expired credential (ECR answers
+	// 403). It sees the statuses 400, 401 and 403. Nil means none.
 	Expired func(Refusal) bool
 	// UserAgent is sent to the token endpoint; empty means "dray".
 	UserAgent string
 }
 
-// Transport authorises the requests to one registry. Requests to any other host pass through without credentials.
+// Transport authorises the requests to one registry. Requests to any other host pass through
+// without credentials.
 type Transport struct {
 	o      Options
 	origin string // scheme and host
@@ -76,9 +78,9 @@ type shown struct {
 	token  Secret
 }
 
-// RoundTrip sends the request with what the registry is known to want, and once more when the registry says that this
-// was not it. A request whose body cannot be read again is not repeated: its refusal is returned, and what was learnt
-// from it serves the next request.
+// RoundTrip sends the request with what the registry is known to want, and once more when the
+// registry says that this was not it. A request whose body cannot be read again is not repeated:
+// its refusal is returned, and what was learnt from it serves the next request.
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if req.URL.Scheme+"://"+req.URL.Host != t.origin {
 		return t.o.Base.RoundTrip(req)
@@ -150,15 +152,16 @@ func (t *Transport) authorize(req *http.Request) (shown, error) {
 	return shown{header: cred.basic(), cred: cred}, nil
 }
 
-// bearer gets a token for the request; asked are the scopes of its challenge, nil when there was none yet.
+// bearer gets a token for the request; asked are the scopes of its challenge, nil when there was
+// none yet.
 func (t *Transport) bearer(req *http.Request, asked []string) (shown, error) {
 	key, scopes := t.scope(req)
 	tok, err := t.tokens.get(req.Context(), key, scopes, asked)
 	return shown{header: "Bearer " + tok.value, key: key, token: tok.value}, err
 }
 
-// scope returns the cache key of the request's token, and the scopes to ask for when the key is new. A key that was
-// widened by a challenge keeps its scopes.
+// scope returns the cache key of the request's token, and the scopes to ask for when the key is
+// new. A key that was widened by a challenge keeps its scopes.
 func (t *Transport) scope(req *http.Request) (key string, scopes []string) {
 	if s := t.shared.Load(); s != nil {
 		return *s, strings.Fields(*s)
@@ -168,7 +171,8 @@ func (t *Transport) scope(req *http.Request) (key string, scopes []string) {
 }
 
 // Scope is what a request needs to be allowed to do, in the form of the token specification
-// (https://distribution.github.io/distribution/spec/auth/scope/): nothing for what is not below a repository.
+// (https://distribution.github.io/distribution/spec/auth/scope/): nothing for what is not below a
+// repository.
 func Scope(req *http.Request) []string {
 	if s, ok := req.Context().Value(scopeKey{}).([]string); ok {
 		return s
@@ -198,8 +202,8 @@ func DeleteScope(repo string) string { return "repository:" + repo + ":pull,dele
 
 type scopeKey struct{}
 
-// WithScope tells the scopes of requests whose URL does not show them: the upload URLs of some registries do not name
-// the repository.
+// WithScope tells the scopes of requests whose URL does not show them: the upload URLs of some
+// registries do not name the repository.
 func WithScope(ctx context.Context, scopes ...string) context.Context {
 	return context.WithValue(ctx, scopeKey{}, scopes)
 }
@@ -252,7 +256,8 @@ func (t *Transport) learn(req *http.Request, c Challenge) (asked []string, ok bo
 	return asked, true
 }
 
-// again forgets what was refused and gets something else. It returns nil when there is nothing else to show.
+// again forgets what was refused and gets something else. It returns nil when there is nothing else
+// to show.
 func (t *Transport) again(req *http.Request, s shown, asked []string) (*shown, error) {
 	var next shown
 	var err error

@@ -24,7 +24,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// world is a registry and a token endpoint without a network. The lines of log are "METHOD host/path?query auth".
+// world is a registry and a token endpoint without a network. The lines of log are "METHOD
+// host/path?query auth".
 type world struct {
 	mu  sync.Mutex
 	log []string
@@ -168,7 +169,8 @@ func TestOneTokenPerScope(t *testing.T) {
 		w.expect(t, "GET registry.example/v2/library/alpine/manifests/3", "GET auth.example/token",
 			"GET registry.example/v2/library/alpine/manifests/3 Bearer")
 
-		// The challenge is known now, so a further repository costs no refusal, and a crowd costs one token.
+		// The challenge is known now, so a further repository costs no refusal, and a crowd costs
+		// one token.
 		var wg sync.WaitGroup
 		for range 5 {
 			wg.Go(func() { want(t, rt, "GET", busy, 200) })
@@ -290,7 +292,8 @@ func TestRefusedTokenIsReplacedOnce(t *testing.T) {
 		"GET registry.example/v2/library/alpine/manifests/3 Bearer")
 }
 
-// TestDeniedScope has a registry that accepts the token and refuses the repository: another token would be the same.
+// TestDeniedScope has a registry that accepts the token and refuses the repository: another token
+// would be the same.
 func TestDeniedScope(t *testing.T) {
 	is := &issuer{life: 300}
 	scope := `,scope="repository:library/alpine:pull",error="insufficient_scope"`

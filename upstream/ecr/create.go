@@ -34,8 +34,9 @@ type CreatorOptions struct {
 	Logger *slog.Logger
 }
 
-// Creator creates repositories of one registry. It is asked only when a write was refused for the lack of one: where the
-// registry creates repositories on push by itself (its creation templates with CREATE_ON_PUSH), it has nothing to do.
+// Creator creates repositories of one registry. It is asked only when a write was refused for the
+// lack of one: where the registry creates repositories on push by itself (its creation templates
+// with CREATE_ON_PUSH), it has nothing to do.
 type Creator struct {
 	o        CreatorOptions
 	outcomes *prometheus.CounterVec
@@ -58,9 +59,10 @@ func NewCreator(o CreatorOptions) *Creator {
 // Collectors are the metrics of a Creator.
 func (c *Creator) Collectors() []prometheus.Collector { return []prometheus.Collector{c.outcomes} }
 
-// Create creates a repository. One that exists already is success, and is left as it is. The errors are *oci.Error:
-// ErrDenied where the template does not allow the name, in a dry run, and with the text of AWS where the principal may not
-// or a quota is reached; ErrNameInvalid, ErrTooManyRequests, ErrUnavailable.
+// Create creates a repository. One that exists already is success, and is left as it is. The errors
+// are *oci.Error: ErrDenied where the template does not allow the name, in a dry run, and with the
+// text of AWS where the principal may not or a quota is reached; ErrNameInvalid,
+// ErrTooManyRequests, ErrUnavailable.
 func (c *Creator) Create(ctx context.Context, repo string) error {
 	result, err := c.create(ctx, repo)
 	c.outcomes.WithLabelValues(result).Inc()

@@ -15,8 +15,8 @@ import (
 	"dray/upstream/oci"
 )
 
-// DeleteAPI is the one call of the ECR API that deleting needs. What ECR answers to DELETE over HTTP is not documented and
-// has changed (aws/containers-roadmap#1229), so the API is used.
+// DeleteAPI is the one call of the ECR API that deleting needs. What ECR answers to DELETE over
+// HTTP is not documented and has changed (aws/containers-roadmap#1229), so the API is used.
 type DeleteAPI interface {
 	BatchDeleteImage(context.Context, *ecr.BatchDeleteImageInput, ...func(*ecr.Options)) (*ecr.BatchDeleteImageOutput, error)
 }
@@ -32,8 +32,8 @@ var _ upstream.Deleter = (*Deleter)(nil)
 // NewDeleter returns a Deleter. account is the registry id, empty for the principal's own.
 func NewDeleter(api DeleteAPI, account string) *Deleter { return &Deleter{api: api, account: account} }
 
-// DeleteManifest implements upstream.Deleter. ECR deletes an image together with its last tag (API reference,
-// BatchDeleteImage), and keeps one that an index names.
+// DeleteManifest implements upstream.Deleter. ECR deletes an image together with its last tag (API
+// reference, BatchDeleteImage), and keeps one that an index names.
 func (d *Deleter) DeleteManifest(ctx context.Context, repo upstream.Repo, ref oci.Reference) error {
 	id := types.ImageIdentifier{}
 	if ref.ByDigest() {

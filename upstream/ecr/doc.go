@@ -1,5 +1,5 @@
-// Package ecr is everything that is AWS about Amazon ECR and ECR Public: host names, authorization tokens, the creation
-// of repositories, and the quirks of the two registries as values.
+// Package ecr is everything that is AWS about Amazon ECR and ECR Public: host names, authorization
+// tokens, the creation of repositories, and the quirks of the two registries as values.
 //
 // What it holds to:
 //

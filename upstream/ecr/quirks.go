@@ -10,18 +10,20 @@ import (
 	"dray/upstream/auth"
 )
 
-// doubtful is the age from which a token may be the reason of a refusal without a text. A younger one was just
-// renewed, so the refusal is the answer of IAM.
+// doubtful is the age from which a token may be the reason of a refusal without a text. A younger
+// one was just renewed, so the refusal is the answer of IAM.
 const doubtful = 15 * time.Minute
 
-// credentialTexts are what ECR writes when the token is at fault, in lower case: with 403 the private registry, with
-// 400 the public one (awslabs/soci-snapshotter#1196, aws/containers-roadmap#2835).
+// credentialTexts are what ECR writes when the token is at fault, in lower case: with 403 the
+// private registry, with 400 the public one (awslabs/soci-snapshotter#1196,
+// aws/containers-roadmap#2835).
 func credentialTexts() []string {
 	return []string{"authorization token has expired", "authorization token is invalid"}
 }
 
-// missingPartsTexts are what ECR writes, in lower case, when it lacks layers (oras-project/oras-py#54) or images
-// (int128/docker-manifest-create-action#63) that a manifest names. The codes beside them have changed over the years.
+// missingPartsTexts are what ECR writes, in lower case, when it lacks layers
+// (oras-project/oras-py#54) or images (int128/docker-manifest-create-action#63) that a manifest
+// names. The codes beside them have changed over the years.
 func missingPartsTexts() []string {
 	return []string{"layers with digests", "images with digests"}
 }
@@ -42,8 +44,8 @@ func Private() upstream.Quirks {
 	}
 }
 
-// rates are the quotas per account and region of the ECR service quotas page, all of which can be raised. Which requests
-// count is inferred from the permissions that they need.
+// rates are the quotas per account and region of the ECR service quotas page, all of which can be
+// raised. Which requests count is inferred from the permissions that they need.
 func rates() []upstream.Rate {
 	of := func(name string, perSecond float64, classes ...upstream.Class) upstream.Rate {
 		return upstream.Rate{Name: name, Classes: classes, PerSecond: perSecond}
@@ -71,8 +73,8 @@ func Public() upstream.Quirks {
 	}
 }
 
-// Expired recognises ECR's refusal of an expired or invalid token, which carries no challenge. A refused HEAD has no
-// text, so there the age of the token decides.
+// Expired recognises ECR's refusal of an expired or invalid token, which carries no challenge. A
+// refused HEAD has no text, so there the age of the token decides.
 func Expired(r auth.Refusal) bool {
 	text := bytes.ToLower(r.Body)
 	if slices.ContainsFunc(credentialTexts(), func(t string) bool { return bytes.Contains(text, []byte(t)) }) {

@@ -19,16 +19,18 @@ import (
 type Principal struct {
 	// Region is the region of the ECR API.
 	Region string
-	// RoleARN is a role to assume first; empty means the identity of the AWS configuration. ExternalID goes with it.
+	// RoleARN is a role to assume first; empty means the identity of the AWS configuration.
+	// ExternalID goes with it.
 	RoleARN, ExternalID string
-	// Endpoint replaces the address of the ECR API; empty means the one that AWS configuration and region give.
+	// Endpoint replaces the address of the ECR API; empty means the one that AWS configuration and
+	// region give.
 	Endpoint string
 	// FIPS and DualStack choose among the addresses of AWS. They mean nothing with an Endpoint.
 	FIPS, DualStack bool
 }
 
-// Session makes the AWS parts of registries from one AWS configuration. Registries of the same principal share its
-// token.
+// Session makes the AWS parts of registries from one AWS configuration. Registries of the same
+// principal share its token.
 type Session struct {
 	cfg aws.Config
 	log *slog.Logger
@@ -127,7 +129,8 @@ func (p Principal) via() string {
 	return ""
 }
 
-// endpoint chooses the address of the API. The SDK refuses FIPS and dual-stack together with an address of one's own.
+// endpoint chooses the address of the API. The SDK refuses FIPS and dual-stack together with an
+// address of one's own.
 func (p Principal) endpoint(o *ecr.Options) {
 	if p.Endpoint != "" {
 		o.BaseEndpoint = &p.Endpoint

@@ -16,7 +16,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ecr/types"
 )
 
-// Template is how repositories are created. The zero value creates any, and leaves everything to ECR's defaults.
+// Template is how repositories are created. The zero value creates any, and leaves everything to
+// ECR's defaults.
 type Template struct {
 	// Names are what the whole name of a repository may be: one of them has to match. None: any name.
 	Names []*regexp.Regexp
@@ -24,12 +25,14 @@ type Template struct {
 	DryRun bool
 	// ImmutableTags forbids that a tag is pushed again with another image.
 	ImmutableTags bool
-	// ExceptTags are patterns of tags that are mutable where the others are immutable, and the reverse: at most five, in
-	// which * stands for any characters.
+	// ExceptTags are patterns of tags that are mutable where the others are immutable, and the
+	// reverse: at most five, in which * stands for any characters.
 	ExceptTags []string
-	// ScanOnPush asks for a scan of every image. The registry's own scanning configuration goes before it.
+	// ScanOnPush asks for a scan of every image. The registry's own scanning configuration goes
+	// before it.
 	ScanOnPush bool
-	// KMS encrypts with AWS KMS in place of AES-256, with KMSKey, or with the AWS managed key when that is empty.
+	// KMS encrypts with AWS KMS in place of AES-256, with KMSKey, or with the AWS managed key when
+	// that is empty.
 	KMS    bool
 	KMSKey string
 	// Tags are put on the repository.
@@ -117,12 +120,13 @@ const (
 	minPolicy, maxPolicy = 100, 30_720
 	// maxPolicyRules is an adjustable quota of ECR (service quotas, "Rules per lifecycle policy").
 	maxPolicyRules = 50
-	// maxExceptTags and maxWildcards bound exclusion filters (ECR API, ImageTagMutabilityExclusionFilter).
+	// maxExceptTags and maxWildcards bound exclusion filters (ECR API,
+	// ImageTagMutabilityExclusionFilter).
 	maxExceptTags, maxWildcards = 5, 2
 )
 
-// CheckLifecyclePolicy finds what ECR would refuse in the JSON of a lifecycle policy as far as that can be told
-// without it: what a mistyped file has, not every rule of AWS.
+// CheckLifecyclePolicy finds what ECR would refuse in the JSON of a lifecycle policy as far as that
+// can be told without it: what a mistyped file has, not every rule of AWS.
 func CheckLifecyclePolicy(text []byte) error {
 	if n := utf8.RuneCount(text); n < minPolicy || n > maxPolicy {
 		return fmt.Errorf("has %d characters; a lifecycle policy has from %d to %d", n, minPolicy, maxPolicy)

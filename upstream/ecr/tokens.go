@@ -37,16 +37,18 @@ type TokenAPI interface {
 type TokenOptions struct {
 	// API is the client of one principal in one region. Required.
 	API TokenAPI
-	// Region and Role name the principal in metrics and logs. An empty role is the process's own identity.
+	// Region and Role name the principal in metrics and logs. An empty role is the process's own
+	// identity.
 	Region, Role string
-	// Via tells apart, in metrics, principals that differ only in how they reach AWS: "fips", an address, or empty.
+	// Via tells apart, in metrics, principals that differ only in how they reach AWS: "fips", an
+	// address, or empty.
 	Via string
 	// Logger is told of failed renewals while the old token serves. Nil discards.
 	Logger *slog.Logger
 }
 
-// Tokens holds the authorization token of one principal and region. The token serves every registry that the principal
-// may use in the region (ECR user guide, "Private registry authentication").
+// Tokens holds the authorization token of one principal and region. The token serves every registry
+// that the principal may use in the region (ECR user guide, "Private registry authentication").
 type Tokens struct {
 	o      TokenOptions
 	calls  *prometheus.CounterVec
@@ -120,9 +122,10 @@ func (t *Tokens) Health() Health {
 // valid reports whether held can be shown; t.mu is held.
 func (t *Tokens) valid(now time.Time) bool { return now.Before(t.held.Expires) }
 
-// Credential is an auth.Credentials: it gives the token as a preemptive Basic credential, from memory unless it is due
-// for renewal. While one caller renews, the others go on with the old token; if the renewal fails, all do until the token
-// expires. Without a valid token the error is that of the last call, and calls are as far apart as failures demand.
+// Credential is an auth.Credentials: it gives the token as a preemptive Basic credential, from
+// memory unless it is due for renewal. While one caller renews, the others go on with the old
+// token; if the renewal fails, all do until the token expires. Without a valid token the error is
+// that of the last call, and calls are as far apart as failures demand.
 func (t *Tokens) Credential(ctx context.Context, _ string) (auth.Credential, error) {
 	now := time.Now()
 	t.mu.Lock()
@@ -160,7 +163,8 @@ func (t *Tokens) Credential(ctx context.Context, _ string) (auth.Credential, err
 	return t.held, nil
 }
 
-// lead makes the call of a flight. It is not cancelled with the request that started it, because others wait for it.
+// lead makes the call of a flight. It is not cancelled with the request that started it, because
+// others wait for it.
 func (t *Tokens) lead(ctx context.Context, f *flight) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
 	defer cancel()
@@ -213,8 +217,8 @@ func (t *Tokens) call(ctx context.Context) (auth.Credential, error) {
 	}, nil
 }
 
-// invalidate makes the next caller renew, if password is still the held one. The token stays in use if that fails: the
-// refusal may have had another reason.
+// invalidate makes the next caller renew, if password is still the held one. The token stays in use
+// if that fails: the refusal may have had another reason.
 func (t *Tokens) invalidate(password auth.Secret) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -223,7 +227,8 @@ func (t *Tokens) invalidate(password auth.Secret) {
 	}
 }
 
-// Run keeps the token renewed, so that no request waits for AWS, until ctx ends; it returns nil then.
+// Run keeps the token renewed, so that no request waits for AWS, until ctx ends; it returns nil
+// then.
 func (t *Tokens) Run(ctx context.Context) error {
 	for {
 		_, _ = t.Credential(ctx, "") // a failure shows in Health and is tried again

@@ -24,8 +24,9 @@ type apiCall struct {
 	body      []byte
 }
 
-// API is the control plane: ECR's JSON 1.1 API, CloudWatch's PutMetricData in CBOR, and the role operations of STS, told
-// apart by path and content type, so that AWS_ENDPOINT_URL_ECR, _CLOUDWATCH and _STS may all name it.
+// API is the control plane: ECR's JSON 1.1 API, CloudWatch's PutMetricData in CBOR, and the role
+// operations of STS, told apart by path and content type, so that AWS_ENDPOINT_URL_ECR, _CLOUDWATCH
+// and _STS may all name it.
 func (s *Server) API() http.Handler {
 	ecr := s.observe(surface{"api", apiKind, writeAPIError, "ThrottlingException", "ServerException"}, s.serveAPI)
 	metrics, sts := s.metricsHandler(), s.stsHandler()
@@ -127,8 +128,8 @@ func (s *Server) operations() map[string]func(apiCall) (any, error) {
 	}
 }
 
-// signedCall reads who signed a request and for which region. The signature has SigV4's shape and is not verified:
-// nobody shares the caller's secret.
+// signedCall reads who signed a request and for which region. The signature has SigV4's shape and
+// is not verified: nobody shares the caller's secret.
 func (s *Server) signedCall(r *http.Request, service string) (apiCall, error) {
 	auth, ok := strings.CutPrefix(r.Header.Get("Authorization"), amzAlgorithm+" ")
 	if !ok {
@@ -164,7 +165,8 @@ func (s *Server) allowed(c apiCall, resource string) error {
 	return nil
 }
 
-// callRegistry finds the registry of a call: the one named, or the caller's, in the region that was signed.
+// callRegistry finds the registry of a call: the one named, or the caller's, in the region that was
+// signed.
 func (s *Server) callRegistry(c apiCall, id string) (*registry, error) {
 	g, ok := s.registries[RegistryID{orDefault(id, accountOf(c.principal, s.opts.Account)), c.region}]
 	if !ok {

@@ -82,7 +82,8 @@ func (s *Server) getAccountSetting(c apiCall) (any, error) {
 	return accountSetting{in.Name, v}, nil
 }
 
-// repositoryFor is what the calls below begin with: IAM, registry and repository. The lock is not held.
+// repositoryFor is what the calls below begin with: IAM, registry and repository. The lock is not
+// held.
 func (s *Server) repositoryFor(c apiCall, id, name string) (*registry, *repository, error) {
 	g, err := s.callRegistry(c, id)
 	if err != nil {

@@ -65,7 +65,8 @@ func (s *Server) describeRepositories(c apiCall) (any, error) {
 	return withNext(map[string]any{"repositories": views}, next), nil
 }
 
-// apiPage cuts sorted names to the page that token and size name; 100 is the API's default and 1000 its limit.
+// apiPage cuts sorted names to the page that token and size name; 100 is the API's default and 1000
+// its limit.
 func apiPage(names []string, token string, size *int) ([]string, string, error) {
 	n := 100
 	if size != nil {

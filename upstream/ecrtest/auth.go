@@ -22,7 +22,8 @@ type token struct {
 	push      bool // Hub: the scope includes push
 }
 
-// issue remembers a new token and returns its password. ECR's passwords are base64 of JSON and of no fixed size.
+// issue remembers a new token and returns its password. ECR's passwords are base64 of JSON and of
+// no fixed size.
 func (s *Server) issue(t *token) string {
 	body, _ := json.Marshal(map[string]any{
 		"payload": base64.StdEncoding.EncodeToString(randomBytes(700)), "datakey": base64.StdEncoding.EncodeToString(randomBytes(184)),
@@ -94,7 +95,8 @@ func (s *Server) authenticate(g *registry, r *http.Request, c call) (*token, err
 	return t, nil
 }
 
-// challengeBasic is the 401 as captured: text body, an empty Sizes header, and the real name as realm.
+// challengeBasic is the 401 as captured: text body, an empty Sizes header, and the real name as
+// realm.
 func (s *Server) challengeBasic(g *registry) *wireError {
 	h := http.Header{}
 	h.Set("Www-Authenticate", fmt.Sprintf(`Basic realm="https://%s/",service="ecr.amazonaws.com"`, s.withPort(hostName(g.account, g.region))))

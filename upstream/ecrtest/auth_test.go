@@ -56,8 +56,8 @@ func TestExpiredToken(t *testing.T) {
 	r.get("/v2/").want(t, http.StatusForbidden, "DENIED", "")
 }
 
-// Source: ECR guide, registry_auth and common-errors-docker: a token works in the region it was issued for only, and
-// across all registries its principal may use there.
+// Source: ECR guide, registry_auth and common-errors-docker: a token works in the region it was
+// issued for only, and across all registries its principal may use there.
 func TestTokenBoundToRegion(t *testing.T) {
 	other, peer := ecrtest.RegistryID{Account: "123456789012", Region: "us-east-1"}, ecrtest.RegistryID{Account: "210987654321", Region: "eu-west-1"}
 	r := start(t, ecrtest.Options{More: []ecrtest.RegistryID{other, peer}})
@@ -90,7 +90,8 @@ func TestHostDecides(t *testing.T) {
 	loose.get("/v2/").want(t, http.StatusOK, "", "")
 }
 
-// Source: everything2#2562, aws/copilot-cli#3518: the text and the 403. A HEAD has no body (HTTP; containerd#13547).
+// Source: everything2#2562, aws/copilot-cli#3518: the text and the 403. A HEAD has no body (HTTP;
+// containerd#13547).
 func TestDenied(t *testing.T) {
 	r := start(t, ecrtest.Options{Deny: []ecrtest.Denial{{Action: "ecr:BatchGetImage", Resource: "*:repository/secret/*"}}})
 	r.image("secret/app", "v1", "layer")

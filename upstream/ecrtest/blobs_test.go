@@ -46,7 +46,8 @@ func TestBlobRedirect(t *testing.T) {
 	}
 }
 
-// Source: known rules of S3, measured on two signature-checking servers; the 400 is open-policy-agent/opa#6580.
+// Source: known rules of S3, measured on two signature-checking servers; the 400 is
+// open-policy-agent/opa#6580.
 func TestSignedURL(t *testing.T) {
 	r := start(t, ecrtest.Options{})
 	d, _ := r.image("team/app", "v1", "0123456789")
@@ -77,7 +78,8 @@ func TestSignedURL(t *testing.T) {
 	}
 }
 
-// Source: S3's "Request has expired" (measured) after the hour of the CLI example; ExpiredToken: soci-snapshotter's resolver.
+// Source: S3's "Request has expired" (measured) after the hour of the CLI example; ExpiredToken:
+// soci-snapshotter's resolver.
 func TestSignedURLExpiry(t *testing.T) {
 	r := start(t, ecrtest.Options{})
 	d, _ := r.image("team/app", "v1", "layer")
@@ -115,7 +117,8 @@ func TestBlobHead(t *testing.T) {
 	r.get("/v2/team/app/blobs/sha256:baddigeststring").want(t, http.StatusBadRequest, "DIGEST_INVALID", "")
 }
 
-// Source: ECR model, GetDownloadUrlForLayer: only layers that an image references can be downloaded. HEAD sees them.
+// Source: ECR model, GetDownloadUrlForLayer: only layers that an image references can be
+// downloaded. HEAD sees them.
 func TestUnreferencedBlob(t *testing.T) {
 	r := start(t, ecrtest.Options{})
 	r.CreateRepository("team/app")

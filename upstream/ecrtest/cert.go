@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// selfSigned makes a certificate, its own authority, for the names and loopback addresses. It is valid whatever the
-// server's clock says within ten years.
+// selfSigned makes a certificate, its own authority, for the names and loopback addresses. It is
+// valid whatever the server's clock says within ten years.
 func selfSigned(names ...string) (tls.Certificate, *x509.Certificate, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

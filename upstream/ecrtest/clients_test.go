@@ -17,7 +17,8 @@ func awsAuth(s *ecrtest.Running) authn.Authenticator {
 	return &authn.Basic{Username: "AWS", Password: s.Token("")}
 }
 
-// go-containerregistry pushes and pulls through every way in: plain HTTP by address, the ECR-shaped name, and TLS.
+// go-containerregistry pushes and pulls through every way in: plain HTTP by address, the ECR-shaped
+// name, and TLS.
 func TestGoContainerRegistry(t *testing.T) {
 	for _, tc := range []struct {
 		name string

@@ -62,7 +62,8 @@ func (s *Server) metricsHandler() http.Handler {
 	})
 }
 
-// writeMetricError renders an error of the CBOR protocol with the header of its Query compatibility.
+// writeMetricError renders an error of the CBOR protocol with the header of its Query
+// compatibility.
 func writeMetricError(w http.ResponseWriter, e *wireError) {
 	if e.Hangup {
 		panic(http.ErrAbortHandler) // net/http's way to close a connection without an answer

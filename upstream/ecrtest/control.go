@@ -37,7 +37,8 @@ func durationText(d time.Duration) string {
 	return d.String()
 }
 
-// Control is the JSON API by which a test drives a server in another process. Errors are 400 with a text.
+// Control is the JSON API by which a test drives a server in another process. Errors are 400 with a
+// text.
 //
 //	GET    /                      health and names
 //	GET    /counters              counts by kind

@@ -25,7 +25,8 @@ func parseAccept(values []string) accepted {
 	return a
 }
 
-// takes reports whether a manifest may go out as it is. A client that names nothing takes everything.
+// takes reports whether a manifest may go out as it is. A client that names nothing takes
+// everything.
 func (a accepted) takes(media string) bool {
 	return len(a) == 0 || a[media] || a["*/*"] || a["application/*"]
 }
@@ -51,8 +52,9 @@ func counterpart(media string) (string, bool) {
 	return media, false
 }
 
-// convert renders the manifest in the other family where the client takes that. Only container images and, where
-// asked for, lists of them have a counterpart; an artifact has none. The outcome has a digest of its own.
+// convert renders the manifest in the other family where the client takes that. Only container
+// images and, where asked for, lists of them have a counterpart; an artifact has none. The outcome
+// has a digest of its own.
 func convert(doc *document, a accepted, indexes bool) (*document, bool) {
 	other, ok := counterpart(doc.media)
 	if !ok || !a[other] {

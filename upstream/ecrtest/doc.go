@@ -1,4 +1,5 @@
-// Package ecrtest is an Amazon ECR that behaves, and misbehaves, like the real one, for tests, demos and benchmarks.
+// Package ecrtest is an Amazon ECR that behaves, and misbehaves, like the real one, for tests,
+// demos and benchmarks.
 //
 // Invariants:
 //   - It is an oracle. It shares no code with what it judges: nothing of this module is imported here, and every

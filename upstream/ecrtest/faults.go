@@ -12,8 +12,9 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// Fault is a misfortune that waits for requests. Kinds, Method, Path, Host and Blob select them; Skip and Count say which
-// of those are met; the other fields say what happens. Faults that meet the same request add up.
+// Fault is a misfortune that waits for requests. Kinds, Method, Path, Host and Blob select them;
+// Skip and Count say which of those are met; the other fields say what happens. Faults that meet
+// the same request add up.
 type Fault struct {
 	ID int `json:"id"` // assigned by AddFault
 
@@ -45,8 +46,9 @@ type Fault struct {
 	CutRequestAt *int64 `json:"cutRequestAt,omitempty"` // the connection is closed once so much of the request was read
 	Rate         int64  `json:"rate,omitempty"`         // bytes per second of either body; 0: as fast as can be
 
-	// Header is set in the answer whatever is true; an empty value takes the line out. With "Content-Length" and CutAt an
-	// answer is truncated and looks whole; with it, or without the line, Append makes it too long.
+	// Header is set in the answer whatever is true; an empty value takes the line out. With
+	// "Content-Length" and CutAt an answer is truncated and looks whole; with it, or without the
+	// line, Append makes it too long.
 	Header map[string]string `json:"header,omitempty"`
 }
 
@@ -99,7 +101,8 @@ func (s *Server) AddFault(x Fault) int {
 	return x.ID
 }
 
-// RemoveFault disarms a fault and ends the stalls and latencies it causes. It reports whether the fault was still armed.
+// RemoveFault disarms a fault and ends the stalls and latencies it causes. It reports whether the
+// fault was still armed.
 func (s *Server) RemoveFault(id int) bool {
 	return s.faults.drop(func(a *armed) bool { return a.ID == id })
 }

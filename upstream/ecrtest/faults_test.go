@@ -140,7 +140,8 @@ func TestFaultClose(t *testing.T) {
 	}
 }
 
-// A connection that dies in the middle of an upload leaves a session that goes on where the bytes ended.
+// A connection that dies in the middle of an upload leaves a session that goes on where the bytes
+// ended.
 func TestFaultCutRequest(t *testing.T) {
 	r := start(t, ecrtest.Options{})
 	r.CreateRepository("team/app")

@@ -32,7 +32,8 @@ func FuzzParseCall(f *testing.F) {
 	})
 }
 
-// A manifest that is taken keeps its bytes, has sound digests only, and stays convertible there and back without a panic.
+// A manifest that is taken keeps its bytes, has sound digests only, and stays convertible there and
+// back without a panic.
 func FuzzParseDocument(f *testing.F) {
 	const layer = `{"mediaType":"application/vnd.oci.image.layer.v1.tar+gzip","digest":"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","size":1}`
 	f.Add(v1.MediaTypeImageManifest, []byte(`{"schemaVersion":2,"config":`+layer+`,"layers":[`+layer+`]}`), true)

@@ -53,8 +53,8 @@ func helperBinary(t *testing.T) string {
 	return path
 }
 
-// The published amazon-ecr-credential-helper gets a token that the registry takes. It refuses a proxyEndpoint that is
-// not ECR-shaped, and accepts a port there.
+// The published amazon-ecr-credential-helper gets a token that the registry takes. It refuses a
+// proxyEndpoint that is not ECR-shaped, and accepts a port there.
 func TestCredentialHelper(t *testing.T) {
 	bin := helperBinary(t)
 	s := ecrtest.Start(t, ecrtest.Options{Port: 5443})

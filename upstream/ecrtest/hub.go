@@ -70,7 +70,8 @@ func (s *Server) serveToken(w http.ResponseWriter, r *http.Request) error {
 		"expires_in": int(hubTokenLife.Seconds()), "issued_at": now.UTC().Format(time.RFC3339)})
 }
 
-// countPull charges a manifest GET to the pull limit of a Hub; HEAD is free but shows the headers, too.
+// countPull charges a manifest GET to the pull limit of a Hub; HEAD is free but shows the headers,
+// too.
 func (s *Server) countPull(w http.ResponseWriter, r *http.Request) error {
 	if !s.opts.Quirks.RateLimitHeaders {
 		return nil

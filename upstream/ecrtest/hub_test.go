@@ -70,7 +70,8 @@ func hub(t *testing.T, opts ecrtest.HubOptions) (*rig, digest.Digest) {
 	return r, d
 }
 
-// Source: docker's token authentication specification; docker 29 wants access_token where docker 20 reads token (measured).
+// Source: docker's token authentication specification; docker 29 wants access_token where docker 20
+// reads token (measured).
 func TestHubPull(t *testing.T) {
 	r, d := hub(t, ecrtest.HubOptions{PushNeedsUser: true})
 	a := r.get("/v2/library/app/manifests/v1").want(t, http.StatusUnauthorized, "UNAUTHORIZED", "authentication required")
@@ -100,8 +101,9 @@ func TestHubPull(t *testing.T) {
 	}
 }
 
-// Source: distribution's answers: 202 on PATCH with an exact Range, Docker-Upload-UUID, relative Location, empty blobs,
-// repositories that come into being, Location and digest with the manifest, any chunk size.
+// Source: distribution's answers: 202 on PATCH with an exact Range, Docker-Upload-UUID, relative
+// Location, empty blobs, repositories that come into being, Location and digest with the manifest,
+// any chunk size.
 func TestHubPush(t *testing.T) {
 	for _, needsUser := range []bool{false, true} {
 		r, _ := hub(t, ecrtest.HubOptions{PushNeedsUser: needsUser, Users: map[string]string{"me": "secret"}})

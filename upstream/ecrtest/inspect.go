@@ -87,7 +87,8 @@ func (s *Server) Archive(repo, ref string, archived bool) bool {
 	return ok
 }
 
-// CreateRepository makes a repository with the defaults of the API. One that exists is left as it is.
+// CreateRepository makes a repository with the defaults of the API. One that exists is left as it
+// is.
 func (s *Server) CreateRepository(name string) {
 	s.createRepository(s.defaultRegistry(), newRepository(name, newUUID(), s.now()))
 }
@@ -106,8 +107,8 @@ func (s *Server) Uploads() UploadCount {
 	return UploadCount{Open: len(s.uploads), Started: s.uploadsStarted.Load(), Finished: s.uploadsFinished.Load()}
 }
 
-// Token issues a token of the default registry, as GetAuthorizationToken would, for the user "dray" or the ARN given.
-// The first value is the password for user AWS.
+// Token issues a token of the default registry, as GetAuthorizationToken would, for the user "dray"
+// or the ARN given. The first value is the password for user AWS.
 func (s *Server) Token(principal string) string {
 	principal = orDefault(principal, "arn:aws:iam::"+s.opts.Account+":user/dray")
 	return s.issue(&token{principal: principal, region: s.opts.Region, expires: s.now().Add(s.opts.TokenLife), push: true})
@@ -122,8 +123,8 @@ func (s *Server) Blob(d digest.Digest) ([]byte, bool) {
 	return raw, err == nil
 }
 
-// DropBlob makes a repository lose a blob together with the images that name it, as lifecycle rules do. It reports
-// whether it was there.
+// DropBlob makes a repository lose a blob together with the images that name it, as lifecycle rules
+// do. It reports whether it was there.
 func (s *Server) DropBlob(repo string, d digest.Digest) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -54,8 +54,8 @@ func newJournal() *journal {
 	return j
 }
 
-// begin opens an entry. Its figures grow while the request runs, so that a client that has seen an answer also sees
-// it counted.
+// begin opens an entry. Its figures grow while the request runs, so that a client that has seen an
+// answer also sees it counted.
 func (j *journal) begin(e *Entry) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -131,7 +131,8 @@ func chosen(h http.Header, names ...string) map[string]string {
 	return m
 }
 
-// Counters returns the counts by kind. A kind that was never asked for is absent, and so reads as zero.
+// Counters returns the counts by kind. A kind that was never asked for is absent, and so reads as
+// zero.
 func (s *Server) Counters() map[Kind]Count {
 	s.journal.mu.Lock()
 	defer s.journal.mu.Unlock()
@@ -171,8 +172,8 @@ func (s *Server) Sequence(surfaces ...string) []string {
 // ResetCounters forgets counts and log. Images, faults and tokens stay.
 func (s *Server) ResetCounters() { s.journal.reset() }
 
-// Idle returns a channel that is closed when no request is under way. The bytes of a large answer are complete in
-// the counters only then.
+// Idle returns a channel that is closed when no request is under way. The bytes of a large answer
+// are complete in the counters only then.
 func (s *Server) Idle() <-chan struct{} {
 	s.journal.mu.Lock()
 	defer s.journal.mu.Unlock()

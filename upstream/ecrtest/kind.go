@@ -2,8 +2,8 @@ package ecrtest
 
 import "net/http"
 
-// Kind names what a request asks for. Faults select by it and counters are kept by it. Requests to the JSON API have
-// the name of their operation as kind, for instance "GetAuthorizationToken".
+// Kind names what a request asks for. Faults select by it and counters are kept by it. Requests to
+// the JSON API have the name of their operation as kind, for instance "GetAuthorizationToken".
 type Kind string
 
 // The kinds of requests to the registry, the object store and CloudWatch.
@@ -32,8 +32,9 @@ const (
 	KindUnknown        Kind = "unknown" // no route
 )
 
-// operation is the IAM action, and the throttled API operation, that a request to the registry needs. The pairing
-// follows the IAM actions that pull and push need; it is inferred, not documented per verb.
+// operation is the IAM action, and the throttled API operation, that a request to the registry
+// needs. The pairing follows the IAM actions that pull and push need; it is inferred, not
+// documented per verb.
 var operation = map[Kind]string{
 	KindManifestGet:    "BatchGetImage",
 	KindManifestHead:   "BatchGetImage",

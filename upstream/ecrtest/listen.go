@@ -27,7 +27,8 @@ type Running struct {
 	ControlURL  string
 	// RegistryAddr is host:port of the registry's listener.
 	RegistryAddr string
-	// RegistryHost is the ECR-shaped name with the port of the registry's listener. DialContext maps it there.
+	// RegistryHost is the ECR-shaped name with the port of the registry's listener. DialContext
+	// maps it there.
 	RegistryHost string
 	// CA has signed the registry's certificate; nil without SelfSigned. CAPEM is the same for files.
 	CA    *x509.Certificate
@@ -39,8 +40,8 @@ type Running struct {
 	servers   []*http.Server
 }
 
-// Listen binds all four listeners and makes the Server behind them. Nothing is served before Run, and Close frees
-// all of it when Run is never called.
+// Listen binds all four listeners and makes the Server behind them. Nothing is served before Run,
+// and Close frees all of it when Run is never called.
 func Listen(opts Options, at Addresses) (*Running, error) {
 	opts = opts.withDefaults()
 	r := &Running{}
@@ -133,7 +134,8 @@ func (r *Running) closeListeners() error {
 	return errors.Join(errs...)
 }
 
-// Run serves until the context ends, then lets requests under way finish for up to five seconds, and closes the Server.
+// Run serves until the context ends, then lets requests under way finish for up to five seconds,
+// and closes the Server.
 func (r *Running) Run(ctx context.Context) error {
 	failed := make(chan error, len(r.servers))
 	for i, srv := range r.servers {
@@ -169,8 +171,8 @@ func (r *Running) Run(ctx context.Context) error {
 // Close frees listeners and files of a Running that was never run.
 func (r *Running) Close() error { return errors.Join(r.closeListeners(), r.Server.Close()) }
 
-// DialContext connects to the registry's listener for every ECR-shaped name, to the object store's for the bucket's
-// name, and as usual otherwise.
+// DialContext connects to the registry's listener for every ECR-shaped name, to the object store's
+// for the bucket's name, and as usual otherwise.
 func (r *Running) DialContext(ctx context.Context, network, addr string) (net.Conn, error) {
 	host, _, _ := net.SplitHostPort(addr) // an address without port fails below
 	switch host = strings.ToLower(host); {
@@ -183,7 +185,8 @@ func (r *Running) DialContext(ctx context.Context, network, addr string) (net.Co
 	return d.DialContext(ctx, network, addr)
 }
 
-// Transport is a new HTTP transport that finds the registry by its ECR-shaped name and trusts its certificate.
+// Transport is a new HTTP transport that finds the registry by its ECR-shaped name and trusts its
+// certificate.
 func (r *Running) Transport() *http.Transport {
 	t := &http.Transport{DialContext: r.DialContext}
 	if r.CA != nil {

@@ -38,7 +38,8 @@ func (s *Server) orderKey(name string) string {
 	return hex.EncodeToString(sum[:8]) + name
 }
 
-// page cuts the names after the request's cursor, at most n of them, and renders the Link to the rest.
+// page cuts the names after the request's cursor, at most n of them, and renders the Link to the
+// rest.
 func (s *Server) page(x *exchange, names []string, path string) ([]string, error) {
 	after, n, err := s.pageStart(x)
 	if err != nil {

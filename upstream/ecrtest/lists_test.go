@@ -35,8 +35,8 @@ func tagged(t *testing.T, n int, opts ecrtest.Options) (*rig, []string) {
 	return r, tags
 }
 
-// Source: docker_registry2#34 (absolute Link, opaque last, text/plain, no lexical order), ECR guide (100 and 1000),
-// GGCR#681 (n above 1000).
+// Source: docker_registry2#34 (absolute Link, opaque last, text/plain, no lexical order), ECR guide
+// (100 and 1000), GGCR#681 (n above 1000).
 func TestTagsList(t *testing.T) {
 	r, tags := tagged(t, 230, ecrtest.Options{})
 	var got []string

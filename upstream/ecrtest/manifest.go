@@ -96,7 +96,8 @@ func parseDocument(contentType string, raw []byte, how strictness) (*document, e
 	return doc, nil
 }
 
-// mediaOf settles the media type. ECR believes the document; where that is silent it needs a Content-Type it knows.
+// mediaOf settles the media type. ECR believes the document; where that is silent it needs a
+// Content-Type it knows.
 func mediaOf(declared, contentType string, m *wireManifest, how strictness) (string, error) {
 	if how.strict && (strings.Contains(declared, ";") || strings.Contains(contentType, ";")) {
 		return "", errMedia

@@ -9,7 +9,8 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// readManifest answers GET and HEAD. By tag ECR fits the manifest to Accept; by digest it never does.
+// readManifest answers GET and HEAD. By tag ECR fits the manifest to Accept; by digest it never
+// does.
 func (s *Server) readManifest(x *exchange) error {
 	if err := s.countPull(x.w, x.r); err != nil {
 		return err

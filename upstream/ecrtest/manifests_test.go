@@ -135,8 +135,8 @@ func TestManifestPut(t *testing.T) {
 	r.putManifest("team/app", "-bad", raw, v1.MediaTypeImageManifest).want(t, http.StatusBadRequest, "TAG_INVALID", "")
 }
 
-// Source: triggerdotdev/trigger.dev#2473 for the text; aws/aws-sdk#750: equal bytes are refused, too.
-// Source: service/ecr CHANGELOG of 2025-07-22 for exclusions.
+// Source: triggerdotdev/trigger.dev#2473 for the text; aws/aws-sdk#750: equal bytes are refused,
+// too. Source: service/ecr CHANGELOG of 2025-07-22 for exclusions.
 func TestImmutableTags(t *testing.T) {
 	for _, tc := range []struct {
 		mutability, filter, tag string
@@ -192,7 +192,8 @@ func TestMissingParts(t *testing.T) {
 	r.putManifest("team/app", "v2", foreign, v1.MediaTypeImageManifest).want(t, http.StatusCreated, "", "")
 }
 
-// Source: containers-roadmap#2306 (media types), #2439 (platform.features), #876 (BuildKit cache index), 405 in all of them.
+// Source: containers-roadmap#2306 (media types), #2439 (platform.features), #876 (BuildKit cache
+// index), 405 in all of them.
 func TestDislikedManifests(t *testing.T) {
 	r := start(t, ecrtest.Options{})
 	_, raw := r.image("team/app", "v1", "layer")

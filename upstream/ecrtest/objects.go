@@ -20,8 +20,9 @@ const (
 	amzTime      = "20060102T150405Z"
 )
 
-// signURL makes a GET-signed URL of the shape AWS documents for get-download-url-for-layer. Each call gives another
-// one. The access key says in which epoch it was made, so that ExpireURLs can reach it.
+// signURL makes a GET-signed URL of the shape AWS documents for get-download-url-for-layer. Each
+// call gives another one. The access key says in which epoch it was made, so that ExpireURLs can
+// reach it.
 func (s *Server) signURL(g *registry, repo *repository, l layer) string {
 	s.mu.Lock()
 	now, epoch := s.nowLocked().UTC(), s.urlEpoch
@@ -44,7 +45,8 @@ func (s *Server) signURL(g *registry, repo *repository, l layer) string {
 	return base + path + "?" + q.Encode()
 }
 
-// signature is SigV4 over method, path, query and host, with a secret that follows from the access key.
+// signature is SigV4 over method, path, query and host, with a secret that follows from the access
+// key.
 func (s *Server) signature(method, host, path string, q url.Values) string {
 	signed := url.Values{}
 	for k, v := range q {
@@ -137,7 +139,8 @@ func (s *Server) serveObject(w http.ResponseWriter, r *http.Request) error {
 	return s.serveFile(w, r, l)
 }
 
-// checkSignature verifies a signed URL: form, signature over the method in use, signer's session, expiry.
+// checkSignature verifies a signed URL: form, signature over the method in use, signer's session,
+// expiry.
 func (s *Server) checkSignature(r *http.Request) error {
 	q := r.URL.Query()
 	date, err := time.Parse(amzTime, q.Get("X-Amz-Date"))

@@ -62,7 +62,8 @@ func (s *Server) observe(sf surface, next http.HandlerFunc) http.Handler {
 	})
 }
 
-// asksFor is the blob that a request is about, where it is about one: the last part of a path names a blob or an object.
+// asksFor is the blob that a request is about, where it is about one: the last part of a path names
+// a blob or an object.
 func (s *Server) asksFor(r *http.Request) digest.Digest {
 	name := r.URL.Path[strings.LastIndex(r.URL.Path, "/")+1:]
 	if l, ok := s.findObject(name); ok {

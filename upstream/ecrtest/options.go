@@ -17,23 +17,27 @@ type Options struct {
 	Account, Region string
 	// More are further registries, found by their ECR-shaped names.
 	More []RegistryID
-	// Port is appended to the registry's names in proxyEndpoint, repositoryUri and realm; 0: none, as with AWS.
+	// Port is appended to the registry's names in proxyEndpoint, repositoryUri and realm; 0: none,
+	// as with AWS.
 	Port int
-	// AcceptHosts are Host headers, with or without port, that mean the default registry although they are not
-	// ECR-shaped. Listen adds its own addresses unless StrictHost is set. Without any, every such name is refused.
+	// AcceptHosts are Host headers, with or without port, that mean the default registry although
+	// they are not ECR-shaped. Listen adds its own addresses unless StrictHost is set. Without any,
+	// every such name is refused.
 	AcceptHosts []string
 	// StrictHost keeps Listen from adding its addresses to AcceptHosts.
 	StrictHost bool
 	// TLS is served by the registry's listener where set. SelfSigned makes one; Scheme follows.
 	TLS *tls.Config
-	// SelfSigned serves the registry with a certificate made in memory for its ECR-shaped name, localhost and 127.0.0.1.
+	// SelfSigned serves the registry with a certificate made in memory for its ECR-shaped name,
+	// localhost and 127.0.0.1.
 	SelfSigned bool
 	// HTTP2 offers h2 on the registry's TLS listener. Only HTTP/1.1 was ever seen on ECR.
 	HTTP2 bool
 	// ObjectsURL is the base of signed URLs, such as "http://127.0.0.1:9000". Listen fills it in.
 	ObjectsURL string
-	// ObjectsByName makes Listen put the name of AWS's bucket, with the port of the listener, into signed URLs. Clients
-	// that refuse redirects from a public name to a loopback address need it; DialContext finds the name.
+	// ObjectsByName makes Listen put the name of AWS's bucket, with the port of the listener, into
+	// signed URLs. Clients that refuse redirects from a public name to a loopback address need it;
+	// DialContext finds the name.
 	ObjectsByName bool
 	// Clock is asked for the time, which Advance moves on; nil means time.Now.
 	Clock func() time.Time
@@ -43,11 +47,13 @@ type Options struct {
 	Dir string
 	// TokenLife and URLLife are how long tokens (12 h where 0) and signed URLs (1 h where 0) live.
 	TokenLife, URLLife time.Duration
-	// Principals maps access key ids to the ARN of their IAM principal. nil: every key is the user "dray" of Account.
+	// Principals maps access key ids to the ARN of their IAM principal. nil: every key is the user
+	// "dray" of Account.
 	Principals map[string]string
 	// Deny are IAM denials in force from the start.
 	Deny []Denial
-	// PullTimeExclusions are ARNs of principals whose pulls are not recorded (RegisterPullTimeUpdateExclusion).
+	// PullTimeExclusions are ARNs of principals whose pulls are not recorded
+	// (RegisterPullTimeUpdateExclusion).
 	PullTimeExclusions []string
 	// Quotas throttle operations; nil: none. DefaultQuotas has those of AWS.
 	Quotas map[string]Quota
@@ -69,14 +75,16 @@ type HubOptions struct {
 	PushNeedsUser bool
 	// Users maps names to passwords.
 	Users map[string]string
-	// PullLimit is the number of manifest GETs within six hours; 0 shows a limit of 100 and never enforces it.
+	// PullLimit is the number of manifest GETs within six hours; 0 shows a limit of 100 and never
+	// enforces it.
 	PullLimit int
 }
 
 // RegistryID names a private registry.
 type RegistryID struct{ Account, Region string }
 
-// Denial takes an action away. * matches any run of characters in each field; an empty field is "*".
+// Denial takes an action away. * matches any run of characters in each field; an empty field is
+// "*".
 type Denial struct {
 	Principal string `json:"principal"` // ARN
 	Action    string `json:"action"`    // such as "ecr:PutImage"

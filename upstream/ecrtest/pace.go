@@ -71,8 +71,8 @@ type Quota struct {
 	Burst float64 `json:"burst"`
 }
 
-// DefaultQuotas are AWS's adjustable quotas per region and second (ECR service quotas page). Bursts are as large as
-// a second's worth; AWS shows a larger one in an example only.
+// DefaultQuotas are AWS's adjustable quotas per region and second (ECR service quotas page). Bursts
+// are as large as a second's worth; AWS shows a larger one in an example only.
 func DefaultQuotas() map[string]Quota {
 	q := map[string]Quota{}
 	for op, rate := range map[string]float64{

@@ -14,11 +14,13 @@ import (
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// pullThroughEvery is how long an image of a pull-through rule is served before its upstream is looked at again.
+// pullThroughEvery is how long an image of a pull-through rule is served before its upstream is
+// looked at again.
 const pullThroughEvery = 24 * time.Hour
 
-// pullThrough imports what a manifest request wants from the upstream of the rule that covers the repository. An
-// upstream that fails changes nothing: what was imported before is served on, and the rest is not found.
+// pullThrough imports what a manifest request wants from the upstream of the rule that covers the
+// repository. An upstream that fails changes nothing: what was imported before is served on, and
+// the rest is not found.
 func (s *Server) pullThrough(x *exchange) {
 	rule, ok := s.rule(x.Repo)
 	if !ok || s.forbids(x.who.principal, "ecr:BatchImportUpstreamImage", x.reg.arn(x.Repo)) || !s.due(x) {

@@ -11,55 +11,70 @@ const (
 	AuthBearer AuthScheme = "bearer" // Bearer with a token endpoint that also serves anonymous clients
 )
 
-// Quirks are the manners of one kind of registry. ECR and Hub return the two that are known; a test may alter a copy.
+// Quirks are the manners of one kind of registry. ECR and Hub return the two that are known; a test
+// may alter a copy.
 type Quirks struct {
 	Name string
 	Auth AuthScheme
 	// HostDecides finds the registry by the Host header and refuses names that are not ECR-shaped.
 	HostDecides bool
-	// SizesHeader sends an empty Sizes header with the 401 and with manifests (wom.icu 2023-09-11, roadmap#299).
+	// SizesHeader sends an empty Sizes header with the 401 and with manifests (wom.icu 2023-09-11,
+	// roadmap#299).
 	SizesHeader bool
-	// DigestOnGet sends Docker-Content-Digest with GET manifest as well as with HEAD (ECR does not: roadmap#1931).
+	// DigestOnGet sends Docker-Content-Digest with GET manifest as well as with HEAD (ECR does not:
+	// roadmap#1931).
 	DigestOnGet bool
-	// ConvertByAccept converts between Docker schema 2 and OCI on reads by tag (ECR guide, image-manifest-formats).
+	// ConvertByAccept converts between Docker schema 2 and OCI on reads by tag (ECR guide,
+	// image-manifest-formats).
 	ConvertByAccept bool
 	// AbsoluteLocation makes Location and Link absolute (distribution#2927); otherwise they are paths.
 	AbsoluteLocation bool
 	// UploadUUID sends Docker-Upload-UUID with upload answers.
 	UploadUUID bool
-	// PatchStatus answers an upload's PATCH: 201 at ECR (dotnet/sdk-container-builds#279), 202 elsewhere.
+	// PatchStatus answers an upload's PATCH: 201 at ECR (dotnet/sdk-container-builds#279), 202
+	// elsewhere.
 	PatchStatus int
-	// StaleRange is the size after which the Range of a PATCH answer stops to advance (roadmap#2831); 0 is never.
+	// StaleRange is the size after which the Range of a PATCH answer stops to advance
+	// (roadmap#2831); 0 is never.
 	StaleRange int64
-	// MinChunk is the least size of each chunk but the last (dotnet/sdk-container-builds#279); 0 is any.
+	// MinChunk is the least size of each chunk but the last (dotnet/sdk-container-builds#279); 0 is
+	// any.
 	MinChunk int64
 	// RefuseEmptyBlobs answers 500 to a blob of zero bytes (roadmap#1074).
 	RefuseEmptyBlobs bool
-	// RedirectBlobs answers GET blob with a 307 to a signed URL of the object store; otherwise the bytes come inline.
+	// RedirectBlobs answers GET blob with a 307 to a signed URL of the object store; otherwise the
+	// bytes come inline.
 	RedirectBlobs bool
-	// ObjectsRefuseAuth answers 400 at the object store to a signed URL with an Authorization header (opa#6580).
+	// ObjectsRefuseAuth answers 400 at the object store to a signed URL with an Authorization
+	// header (opa#6580).
 	ObjectsRefuseAuth bool
 	// BlobHeadStatus, where set, answers every HEAD of a blob (ECR Public: 401, roadmap#2671).
 	BlobHeadStatus int
-	// BlobHeadType is the Content-Type of HEAD blob (ECR: a docker config, even for layers; argocd-image-updater#216).
+	// BlobHeadType is the Content-Type of HEAD blob (ECR: a docker config, even for layers;
+	// argocd-image-updater#216).
 	BlobHeadType string
-	// HideUnreferenced keeps blobs from readers until a manifest of the repository names them (GetDownloadUrlForLayer).
+	// HideUnreferenced keeps blobs from readers until a manifest of the repository names them
+	// (GetDownloadUrlForLayer).
 	HideUnreferenced bool
-	// StrictManifests refuses manifests that ECR's parser dislikes with 405 (roadmap#2306, #2439, #876).
+	// StrictManifests refuses manifests that ECR's parser dislikes with 405 (roadmap#2306, #2439,
+	// #876).
 	StrictManifests bool
 	// CreateRepositories brings repositories into being on the first push.
 	CreateRepositories bool
 	// MountAlways mounts whatever blob the source repository has; otherwise ECR's conditions apply.
 	MountAlways bool
-	// OpaquePages lists tags in no useful order, and continues from a token that is not a tag (docker_registry2#34).
+	// OpaquePages lists tags in no useful order, and continues from a token that is not a tag
+	// (docker_registry2#34).
 	OpaquePages bool
 	// PageSize and MaxPageSize bound lists; MaxPageSize 0 is unbounded.
 	PageSize, MaxPageSize int
 	// ListType is the Content-Type of tags/list.
 	ListType string
-	// ManifestLocation sends Location with the answer to a manifest PUT (ECR: swift-container-plugin#27, none).
+	// ManifestLocation sends Location with the answer to a manifest PUT (ECR:
+	// swift-container-plugin#27, none).
 	ManifestLocation bool
-	// RateLimitHeaders sends ratelimit-limit and ratelimit-remaining with manifests, as Docker Hub does.
+	// RateLimitHeaders sends ratelimit-limit and ratelimit-remaining with manifests, as Docker Hub
+	// does.
 	RateLimitHeaders bool
 }
 

@@ -6,7 +6,8 @@ import (
 	"net/http"
 )
 
-// recorder counts an answer and shapes it by the plan. Without a plan for the body it keeps sendfile possible.
+// recorder counts an answer and shapes it by the plan. Without a plan for the body it keeps
+// sendfile possible.
 type recorder struct {
 	http.ResponseWriter
 	ctx     context.Context

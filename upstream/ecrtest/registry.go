@@ -16,7 +16,8 @@ type exchange struct {
 	sw  Switches
 }
 
-// Registry is the registry's HTTP API below /v2/, and /token where the personality has a token endpoint.
+// Registry is the registry's HTTP API below /v2/, and /token where the personality has a token
+// endpoint.
 func (s *Server) Registry() http.Handler {
 	kind := func(r *http.Request) Kind { return parseCall(r).Kind }
 	return s.observe(surface{"registry", kind, writeRegistryError, "TOOMANYREQUESTS", "UNKNOWN"}, func(w http.ResponseWriter, r *http.Request) {
@@ -142,7 +143,8 @@ func (s *Server) repository(x *exchange) (*repository, error) {
 	return nil, x.reg.nameUnknown(x.Repo)
 }
 
-// repositoryForPush finds the repository, or creates it where the personality or a creation template says so.
+// repositoryForPush finds the repository, or creates it where the personality or a creation
+// template says so.
 func (s *Server) repositoryForPush(x *exchange) (*repository, error) {
 	if r, err := s.repository(x); err == nil {
 		return r, nil

@@ -19,8 +19,8 @@ type call struct {
 	Session string
 }
 
-// parseCall reads method and path; the query is left to the handlers. The name of a repository may hold any of the
-// words that routes use, so the path is read from its end.
+// parseCall reads method and path; the query is left to the handlers. The name of a repository may
+// hold any of the words that routes use, so the path is read from its end.
 func parseCall(r *http.Request) call {
 	if r.URL.Path == "/token" || r.URL.Path == "/token/" {
 		return call{Kind: KindToken}
@@ -79,7 +79,8 @@ func refCall(k Kind, repo, ref string) call {
 	return c
 }
 
-// The grammar of references, anchored, and the ECR-shaped host names that AWS's credential helper accepts.
+// The grammar of references, anchored, and the ECR-shaped host names that AWS's credential helper
+// accepts.
 var (
 	anchoredTag  = regexp.MustCompile(`^` + reference.TagRegexp.String() + `$`)
 	anchoredName = regexp.MustCompile(`^` + repositoryName + `$`)
@@ -90,7 +91,8 @@ var (
 // repositoryName is the pattern of the ECR model for the names of repositories.
 const repositoryName = `(?:[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*/)*[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*`
 
-// wildcard matches s against a pattern in which * stands for any run of characters, as in IAM and in ECR's filters.
+// wildcard matches s against a pattern in which * stands for any run of characters, as in IAM and
+// in ECR's filters.
 func wildcard(pattern, s string) bool {
 	head, tail, star := strings.Cut(pattern, "*")
 	if !star {

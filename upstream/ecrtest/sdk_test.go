@@ -48,7 +48,8 @@ func awsConfig(t *testing.T, s *ecrtest.Running) aws.Config {
 	return cfg
 }
 
-// Source: ECR model, GetAuthorizationToken: base64 of AWS:password, life of 12 hours, proxyEndpoint.
+// Source: ECR model, GetAuthorizationToken: base64 of AWS:password, life of 12 hours,
+// proxyEndpoint.
 func TestSDKAuthorizationToken(t *testing.T) {
 	r := start(t, ecrtest.Options{})
 	client := ecr.NewFromConfig(awsConfig(t, r.Running))
@@ -295,7 +296,8 @@ func TestSDKAccountSetting(t *testing.T) {
 	}
 }
 
-// Source: AWS signature rules: unsigned and unknown callers are refused; the shape is checked, the secret is not known.
+// Source: AWS signature rules: unsigned and unknown callers are refused; the shape is checked, the
+// secret is not known.
 func TestAPISignatureShape(t *testing.T) {
 	r := start(t, ecrtest.Options{Principals: map[string]string{"AKIDEXAMPLE": "arn:aws:iam::123456789012:role/ci"}})
 	call := func(auth string) answer {
@@ -319,7 +321,8 @@ func TestAPISignatureShape(t *testing.T) {
 	}
 }
 
-// Source: STS API reference: roles of other accounts, their names and life; the token carries the role's rights.
+// Source: STS API reference: roles of other accounts, their names and life; the token carries the
+// role's rights.
 func TestSDKAssumeRole(t *testing.T) {
 	r := start(t, ecrtest.Options{More: []ecrtest.RegistryID{{Account: "210987654321", Region: "eu-west-1"}}})
 	cfg := awsConfig(t, r.Running)

@@ -24,7 +24,8 @@ type SeedImage struct {
 	Seed            uint64
 }
 
-// Seed makes an image of the default registry without any request. Equal arguments give equal digests.
+// Seed makes an image of the default registry without any request. Equal arguments give equal
+// digests.
 func (s *Server) Seed(img SeedImage) (digest.Digest, error) {
 	if !anchoredName.MatchString(img.Repository) || !anchoredTag.MatchString(img.Tag) {
 		return "", fmt.Errorf("seed %s:%s: not a name and tag", img.Repository, img.Tag)
@@ -79,8 +80,8 @@ func (s *Server) seedManifest(repo *repository, img SeedImage, m v1.Manifest) (d
 	return doc.digest, nil
 }
 
-// ingest stores what write writes as a blob of the repository. Bytes with another digest than the one wanted, where
-// one is, are refused.
+// ingest stores what write writes as a blob of the repository. Bytes with another digest than the
+// one wanted, where one is, are refused.
 func (s *Server) ingest(repo *repository, want digest.Digest, write func(io.Writer) error) (v1.Descriptor, error) {
 	u, err := s.newUpload(repo)
 	if err != nil {

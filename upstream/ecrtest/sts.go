@@ -49,7 +49,8 @@ func stsKind(r *http.Request) Kind {
 	return Kind(r.PostForm.Get("Action"))
 }
 
-// stsHandler serves the Query protocol of STS: GetCallerIdentity, AssumeRole and AssumeRoleWithWebIdentity.
+// stsHandler serves the Query protocol of STS: GetCallerIdentity, AssumeRole and
+// AssumeRoleWithWebIdentity.
 func (s *Server) stsHandler() http.Handler {
 	return s.observe(surface{"api", stsKind, writeSTSError, "Throttling", "InternalFailure"}, func(w http.ResponseWriter, r *http.Request) {
 		action := string(stsKind(r))
@@ -114,7 +115,8 @@ func (s *Server) callSTS(action string, r *http.Request) (*stsResult, error) {
 	return s.assume(form.Get("RoleArn"), form.Get("RoleSessionName"), form.Get("DurationSeconds"))
 }
 
-// assume starts a session of a role. STS allows 15 minutes to 12 hours and gives an hour where nothing is said.
+// assume starts a session of a role. STS allows 15 minutes to 12 hours and gives an hour where
+// nothing is said.
 func (s *Server) assume(role, name, seconds string) (*stsResult, error) {
 	m := roleARN.FindStringSubmatch(role)
 	life, err := strconv.Atoi(orDefault(seconds, "3600"))

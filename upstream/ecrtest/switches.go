@@ -5,27 +5,33 @@ import (
 	"time"
 )
 
-// Switches hold the manners of ECR for which no evidence, or contradicting evidence, was found. A client that is to
-// work with the real service must work with either value of each. DefaultSwitches gives the likelier ones.
+// Switches hold the manners of ECR for which no evidence, or contradicting evidence, was found. A
+// client that is to work with the real service must work with either value of each. DefaultSwitches
+// gives the likelier ones.
 type Switches struct {
-	// InvalidTokenStatus answers a token that was never issued, or not for this region: 403 or 400 (the text is
-	// attested by kargo#3482, the status only for ECR Public, where it is 400).
+	// InvalidTokenStatus answers a token that was never issued, or not for this region: 403 or 400
+	// (the text is attested by kargo#3482, the status only for ECR Public, where it is 400).
 	InvalidTokenStatus int `json:"invalidTokenStatus"`
-	// HostUnknownStatus answers a Host that names no registry: 400 or 404 (docker-registry-ui#255 shows only the text).
+	// HostUnknownStatus answers a Host that names no registry: 400 or 404 (docker-registry-ui#255
+	// shows only the text).
 	HostUnknownStatus int `json:"hostUnknownStatus"`
-	// DeniedMissingStatus answers a caller without rights who asks for a repository that does not exist: 403 or 404.
+	// DeniedMissingStatus answers a caller without rights who asks for a repository that does not
+	// exist: 403 or 404.
 	DeniedMissingStatus int `json:"deniedMissingStatus"`
-	// MissingRepositoryHangsUp closes the connection on POST upload to a missing repository (roadmap#1970);
-	// off: 404 NAME_UNKNOWN (ECR guide, common errors).
+	// MissingRepositoryHangsUp closes the connection on POST upload to a missing repository
+	// (roadmap#1970); off: 404 NAME_UNKNOWN (ECR guide, common errors).
 	MissingRepositoryHangsUp bool `json:"missingRepositoryHangsUp"`
-	// DeniedUploadHangsUp closes the connection on POST upload without ecr:InitiateLayerUpload (roadmap#1970); off: 403.
+	// DeniedUploadHangsUp closes the connection on POST upload without ecr:InitiateLayerUpload
+	// (roadmap#1970); off: 403.
 	DeniedUploadHangsUp bool `json:"deniedUploadHangsUp"`
-	// InlineConfigs serves blobs that some manifest uses as its config inline; off: by redirect, as layers.
+	// InlineConfigs serves blobs that some manifest uses as its config inline; off: by redirect, as
+	// layers.
 	InlineConfigs bool `json:"inlineConfigs"`
 	// UnreferencedBlobStatus answers GET of a blob that no manifest names: 404 or 403 (the API has
 	// LayerInaccessibleException; the registry's answer is not known).
 	UnreferencedBlobStatus int `json:"unreferencedBlobStatus"`
-	// SinglePost completes POST …/uploads/?digest= with a body; off: the body is ignored and a session starts (202).
+	// SinglePost completes POST …/uploads/?digest= with a body; off: the body is ignored and a
+	// session starts (202).
 	SinglePost bool `json:"singlePost"`
 	// UploadStatus answers GET of an upload with 204 and Range; off: 404.
 	UploadStatus bool `json:"uploadStatus"`
@@ -35,18 +41,20 @@ type Switches struct {
 	UploadLife time.Duration `json:"uploadLife"`
 	// DigestMismatchStatus answers an upload whose bytes have another digest: 400 or 404.
 	DigestMismatchStatus int `json:"digestMismatchStatus"`
-	// SmallChunkAtOnce refuses the chunk that follows one below 5 MiB; off: the upload is refused on completion, as
-	// LayerPartTooSmallException is in the API.
+	// SmallChunkAtOnce refuses the chunk that follows one below 5 MiB; off: the upload is refused
+	// on completion, as LayerPartTooSmallException is in the API.
 	SmallChunkAtOnce bool `json:"smallChunkAtOnce"`
-	// ManifestPutDigest sends Docker-Content-Digest with the answer to a manifest PUT. Reports of 2016–2017 say no;
-	// docker 20 fails without it, so today's ECR is likely to send it.
+	// ManifestPutDigest sends Docker-Content-Digest with the answer to a manifest PUT. Reports of
+	// 2016–2017 say no; docker 20 fails without it, so today's ECR is likely to send it.
 	ManifestPutDigest bool `json:"manifestPutDigest"`
-	// MissingImages answers an index that names absent images: MANIFEST_BLOB_UNKNOWN in docker's words "manifest blob
-	// unknown: Images with digests …" (int128/docker-manifest-create-action#63, 2023). The status, 404 or 400, was not shown.
+	// MissingImages answers an index that names absent images: MANIFEST_BLOB_UNKNOWN in docker's
+	// words "manifest blob unknown: Images with digests …"
+	// (int128/docker-manifest-create-action#63, 2023). The status, 404 or 400, was not shown.
 	MissingImages Refusal `json:"missingImages"`
-	// MissingLayers answers an image that names absent layers: BLOB_UPLOAD_UNKNOWN with "Layers with digests …" (the JSON is
-	// in oras-project/oras-py#54, 2022-12; docker's "blob upload unknown" in mapbox/ecs-conex#50, 2016), or
-	// MANIFEST_BLOB_UNKNOWN, which is the specification's code. The status, 404 or 400, was not shown.
+	// MissingLayers answers an image that names absent layers: BLOB_UPLOAD_UNKNOWN with "Layers
+	// with digests …" (the JSON is in oras-project/oras-py#54, 2022-12; docker's "blob upload
+	// unknown" in mapbox/ecs-conex#50, 2016), or MANIFEST_BLOB_UNKNOWN, which is the
+	// specification's code. The status, 404 or 400, was not shown.
 	MissingLayers Refusal `json:"missingLayers"`
 	// ManifestTooLargeStatus answers a manifest over 4,194,304 bytes: 405 or 413.
 	ManifestTooLargeStatus int `json:"manifestTooLargeStatus"`
@@ -60,32 +68,39 @@ type Switches struct {
 	SubjectHeader bool `json:"subjectHeader"`
 	// FiltersReferrers honours artifactType and sends OCI-Filters-Applied; off: the query is ignored.
 	FiltersReferrers bool `json:"filtersReferrers"`
-	// ReferrersPageSize pages referrers with a Link header; 0: all at once. The API has 50 as its maximum.
+	// ReferrersPageSize pages referrers with a Link header; 0: all at once. The API has 50 as its
+	// maximum.
 	ReferrersPageSize int `json:"referrersPageSize"`
-	// ManifestDeleteStatus answers DELETE of a manifest: 202, or 404 with ECR's old text (roadmap#1229).
+	// ManifestDeleteStatus answers DELETE of a manifest: 202, or 404 with ECR's old text
+	// (roadmap#1229).
 	ManifestDeleteStatus int `json:"manifestDeleteStatus"`
-	// DeleteTagOnly makes DELETE by tag remove the tag, and the image with its last tag; off: the image and all its tags.
+	// DeleteTagOnly makes DELETE by tag remove the tag, and the image with its last tag; off: the
+	// image and all its tags.
 	DeleteTagOnly bool `json:"deleteTagOnly"`
 	// BlobDelete answers DELETE of a blob with 202; off: 405.
 	BlobDelete bool `json:"blobDelete"`
 	// RetryAfter is sent with 429, in whole seconds; 0: no such header.
 	RetryAfter time.Duration `json:"retryAfter"`
-	// HeadRecordsPull, BlobRecordsPull make HEAD manifest and GET blob count as pulls; GET manifest does unless
-	// ManifestGetSilent is on. Which request moves lastRecordedPullTime is not known.
+	// HeadRecordsPull, BlobRecordsPull make HEAD manifest and GET blob count as pulls; GET manifest
+	// does unless ManifestGetSilent is on. Which request moves lastRecordedPullTime is not known.
 	ManifestGetSilent bool `json:"manifestGetSilent"`
 	HeadRecordsPull   bool `json:"headRecordsPull"`
 	BlobRecordsPull   bool `json:"blobRecordsPull"`
 	// ConvertIndexes converts indexes and manifest lists by tag, too; off: only images.
 	ConvertIndexes bool `json:"convertIndexes"`
-	// ConvertedByDigest serves the outcome of a conversion by its digest, too; off: 404, since ECR never converts by digest.
+	// ConvertedByDigest serves the outcome of a conversion by its digest, too; off: 404, since ECR
+	// never converts by digest.
 	ConvertedByDigest bool `json:"convertedByDigest"`
-	// RefuseUnacceptable answers 404 where Accept names no form in which the manifest can be had; off: the stored form.
+	// RefuseUnacceptable answers 404 where Accept names no form in which the manifest can be had;
+	// off: the stored form.
 	RefuseUnacceptable bool `json:"refuseUnacceptable"`
-	// RefuseInlineData answers 405 to manifests whose descriptors embed data, a possible cause of moby/buildkit#5747.
+	// RefuseInlineData answers 405 to manifests whose descriptors embed data, a possible cause of
+	// moby/buildkit#5747.
 	RefuseInlineData bool `json:"refuseInlineData"`
 	// MetricLimitGzipped counts CloudWatch's 1 MB as sent; off: after decompression.
 	MetricLimitGzipped bool `json:"metricLimitGzipped"`
-	// PullThroughDigestMissing answers 404 to the first pull by digest of an image not cached yet (roadmap#2837).
+	// PullThroughDigestMissing answers 404 to the first pull by digest of an image not cached yet
+	// (roadmap#2837).
 	PullThroughDigestMissing bool `json:"pullThroughDigestMissing"`
 }
 

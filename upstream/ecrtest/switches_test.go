@@ -17,16 +17,16 @@ import (
 	"dray/upstream/ecrtest"
 )
 
-// switchCase shows both values of one switch. show is called with a fresh server whose switch has the first value,
-// and again with the second; what it returns must be the corresponding outcome.
+// switchCase shows both values of one switch. show is called with a fresh server whose switch has
+// the first value, and again with the second; what it returns must be the corresponding outcome.
 type switchCase struct {
 	values   [2]any
 	outcomes [2]any
 	show     func(r *rig) any
 }
 
-// Source of all of them: they are what could not be verified; each outcome is one that was seen or that a
-// specification allows.
+// Source of all of them: they are what could not be verified; each outcome is one that was seen or
+// that a specification allows.
 func switchCases() map[string]switchCase {
 	const repo = "/v2/team/app"
 	on := [2]any{false, true}
@@ -236,7 +236,8 @@ func largeMetrics(r *rig) answer {
 		"Content-Type", "application/cbor", "Smithy-Protocol", "rpc-v2-cbor", "Authorization", signed("monitoring"))
 }
 
-// pullByDigest pulls an image of a pull-through rule by digest that no one has pulled before. The second pull works.
+// pullByDigest pulls an image of a pull-through rule by digest that no one has pulled before. The
+// second pull works.
 func pullByDigest(r *rig) answer {
 	hub := ecrtest.Start(r.t, ecrtest.Options{Quirks: ecrtest.Hub()})
 	d, err := hub.Seed(ecrtest.SeedImage{Repository: "app", Tag: "v1", Seed: rand.Uint64()})

@@ -8,7 +8,8 @@ import (
 	"dray/upstream/ecrtest"
 )
 
-// Source: GGCR#750 for the 429, ECR guide (common errors) for the token bucket, ECR model for the API's answer.
+// Source: GGCR#750 for the 429, ECR guide (common errors) for the token bucket, ECR model for the
+// API's answer.
 func TestQuotas(t *testing.T) {
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	r := start(t, ecrtest.Options{Clock: func() time.Time { return now },

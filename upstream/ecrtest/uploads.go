@@ -144,7 +144,8 @@ func (s *Server) patchUpload(x *exchange) error {
 	return nil
 }
 
-// reportedRange is the Range of a PATCH answer. At ECR it stays at the boundary of the first part of 10 MiB.
+// reportedRange is the Range of a PATCH answer. At ECR it stays at the boundary of the first part
+// of 10 MiB.
 func (s *Server) reportedRange(size int64) string {
 	if q := s.opts.Quirks.StaleRange; q > 0 {
 		size = min(size, q)
@@ -205,7 +206,8 @@ func (s *Server) finishUpload(x *exchange) error {
 	return s.complete(x, u, want)
 }
 
-// complete takes the last bytes, checks the digest, and publishes the blob. A refused upload is over.
+// complete takes the last bytes, checks the digest, and publishes the blob. A refused upload is
+// over.
 func (s *Server) complete(x *exchange, u *upload, want string) error {
 	d, err := digest.Parse(want)
 	if err != nil || d.Algorithm() != digest.SHA256 {
@@ -295,9 +297,10 @@ func (s *Server) cancelUpload(x *exchange) error {
 	return nil
 }
 
-// mount links a blob of another repository of the same registry, where ECR would: the account setting is on, both
-// repositories are encrypted alike, neither is a pull-through repository, the caller may read the source, and a
-// manifest of the source names the blob (ECR guide, blob mounting; roadmap#2860).
+// mount links a blob of another repository of the same registry, where ECR would: the account
+// setting is on, both repositories are encrypted alike, neither is a pull-through repository, the
+// caller may read the source, and a manifest of the source names the blob (ECR guide, blob
+// mounting; roadmap#2860).
 func (s *Server) mount(x *exchange, to *repository) bool {
 	q := x.r.URL.Query()
 	d, err := digest.Parse(q.Get("mount"))

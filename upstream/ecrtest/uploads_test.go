@@ -41,8 +41,9 @@ func TestUploadStart(t *testing.T) {
 	}
 }
 
-// Docker's push (moby's client): POST, one PATCH of unknown length with the whole layer, an empty PUT. PATCH answers 201
-// (source: dotnet/sdk-container-builds#279), and its Range stays at the first 10 MiB (source: containers-roadmap#2831).
+// Docker's push (moby's client): POST, one PATCH of unknown length with the whole layer, an empty
+// PUT. PATCH answers 201 (source: dotnet/sdk-container-builds#279), and its Range stays at the
+// first 10 MiB (source: containers-roadmap#2831).
 func TestUploadOnePatch(t *testing.T) {
 	r := start(t, ecrtest.Options{})
 	r.CreateRepository("team/app")
@@ -61,7 +62,8 @@ func TestUploadOnePatch(t *testing.T) {
 	}
 }
 
-// Source: apple/containerization#790: a client that believes the stale Range, or sends out of order, gets this 416.
+// Source: apple/containerization#790: a client that believes the stale Range, or sends out of
+// order, gets this 416.
 func TestUploadOutOfOrder(t *testing.T) {
 	r := start(t, ecrtest.Options{})
 	r.CreateRepository("team/app")
@@ -81,7 +83,8 @@ func TestUploadOutOfOrder(t *testing.T) {
 	patch(r, loc, content[:9]).want(t, http.StatusNotFound, "BLOB_UPLOAD_UNKNOWN", "")
 }
 
-// Source: dotnet/sdk-container-builds#279 and the ECR quotas: 5 MiB at least for each chunk but the last.
+// Source: dotnet/sdk-container-builds#279 and the ECR quotas: 5 MiB at least for each chunk but the
+// last.
 func TestUploadChunkMinimum(t *testing.T) {
 	big, small := bytes.Repeat([]byte("z"), 5*mib), []byte("small")
 	for name, tc := range map[string]struct {
@@ -130,7 +133,8 @@ func TestUploadOnePut(t *testing.T) {
 	}
 }
 
-// Source: containers-roadmap#1970 and docker/build-push-action#850 (closed connection), ECR guide (404): both are seen.
+// Source: containers-roadmap#1970 and docker/build-push-action#850 (closed connection), ECR guide
+// (404): both are seen.
 func TestMissingRepositoryOnPush(t *testing.T) {
 	r := start(t, ecrtest.Options{})
 	r.do(http.MethodPost, "/v2/team/none/blobs/uploads/", nil).want(t, http.StatusNotFound, "NAME_UNKNOWN",
@@ -139,7 +143,8 @@ func TestMissingRepositoryOnPush(t *testing.T) {
 	r.do(http.MethodPost, "/v2/team/none/blobs/uploads/", nil).hungUp(t)
 }
 
-// Source: ECR guide, blob mounting (Feb 2026), containers-roadmap#2860 (the blob must be referenced).
+// Source: ECR guide, blob mounting (Feb 2026), containers-roadmap#2860 (the blob must be
+// referenced).
 func TestMount(t *testing.T) {
 	for name, tc := range map[string]struct {
 		off, unreferenced, denied bool
@@ -193,7 +198,8 @@ func TestMount(t *testing.T) {
 	}
 }
 
-// Source: ECR guide, create on push (Dec 2025): a template for the prefix or ROOT, and ecr:CreateRepository.
+// Source: ECR guide, create on push (Dec 2025): a template for the prefix or ROOT, and
+// ecr:CreateRepository.
 func TestCreateOnPush(t *testing.T) {
 	r := start(t, ecrtest.Options{CreateOnPush: []ecrtest.CreationTemplate{{Prefix: "team", TagMutability: "IMMUTABLE"}}})
 	r.do(http.MethodPost, "/v2/other/app/blobs/uploads/", nil).want(t, http.StatusNotFound, "NAME_UNKNOWN", "")
@@ -209,7 +215,8 @@ func TestCreateOnPush(t *testing.T) {
 	root.get("/v2/any/other/manifests/v1").want(t, http.StatusNotFound, "NAME_UNKNOWN", "")
 }
 
-// Source: roadmap#2837 and the pull-through pages of the ECR guide: the upstream is looked at once in 24 hours.
+// Source: roadmap#2837 and the pull-through pages of the ECR guide: the upstream is looked at once
+// in 24 hours.
 func TestPullThrough(t *testing.T) {
 	hub := ecrtest.Start(t, ecrtest.Options{Quirks: ecrtest.Hub()})
 	first, err := hub.Seed(ecrtest.SeedImage{Repository: "library/app", Tag: "v1", Layers: 2, LayerBytes: 4096})

@@ -122,8 +122,8 @@ func NotFound(err error) bool {
 	return ok && e.Status == http.StatusNotFound
 }
 
-// NotPushed refuses a manifest that names a blob or a manifest which was not pushed to its repository before. kind is
-// KindBlob or KindManifest.
+// NotPushed refuses a manifest that names a blob or a manifest which was not pushed to its
+// repository before. kind is KindBlob or KindManifest.
 func NotPushed(kind Kind, d digest.Digest, repo string) *Error {
 	by := "manifest"
 	if kind == KindManifest {
@@ -242,7 +242,8 @@ func notFoundCode(resp *http.Response) string {
 	return ErrNameUnknown.Code
 }
 
-// RetryAfter reads that header in both of its forms (RFC 9110, 10.2.3): at most an hour, 0 when it says nothing.
+// RetryAfter reads that header in both of its forms (RFC 9110, 10.2.3): at most an hour, 0 when it
+// says nothing.
 func RetryAfter(h http.Header) time.Duration {
 	v := h.Get("Retry-After")
 	if v == "" {

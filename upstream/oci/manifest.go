@@ -223,7 +223,8 @@ func AnyManifest() []string {
 	return []string{MediaTypeOCIIndex, MediaTypeOCIManifest, MediaTypeDockerList, MediaTypeDockerManifest, "*/*"}
 }
 
-// ImageConfig reports whether a media type is that of the configuration of an image that can be run.
+// ImageConfig reports whether a media type is that of the configuration of an image that can be
+// run.
 func ImageConfig(mediaType string) bool {
 	return mediaType == MediaTypeOCIConfig || mediaType == MediaTypeDockerConfig
 }
@@ -238,11 +239,12 @@ func (m *Manifest) Index() bool {
 	return m.MediaType == MediaTypeOCIIndex || m.MediaType == MediaTypeDockerList
 }
 
-// MediaTypeBuildKitCache is the configuration of a build cache of BuildKit (cache/remotecache/v1, CacheConfigMediaTypeV0).
+// MediaTypeBuildKitCache is the configuration of a build cache of BuildKit (cache/remotecache/v1,
+// CacheConfigMediaTypeV0).
 const MediaTypeBuildKitCache = "application/vnd.buildkit.cacheconfig.v0"
 
-// BuildCache reports whether the manifest is a build cache of BuildKit: an image whose configuration is one or, in the
-// older form, an index that lists one among its layers.
+// BuildCache reports whether the manifest is a build cache of BuildKit: an image whose
+// configuration is one or, in the older form, an index that lists one among its layers.
 func (m *Manifest) BuildCache() bool {
 	if m.Config != nil && m.Config.MediaType == MediaTypeBuildKitCache {
 		return true
@@ -250,7 +252,8 @@ func (m *Manifest) BuildCache() bool {
 	return slices.ContainsFunc(m.Manifests, func(d Descriptor) bool { return d.MediaType == MediaTypeBuildKitCache })
 }
 
-// ListsBlobs reports an index that lists blobs, as the older form of BuildKit's cache does. Many registries refuse it.
+// ListsBlobs reports an index that lists blobs, as the older form of BuildKit's cache does. Many
+// registries refuse it.
 func (m *Manifest) ListsBlobs() bool {
 	return slices.ContainsFunc(m.Manifests, func(d Descriptor) bool { return !manifestType(d.MediaType) })
 }

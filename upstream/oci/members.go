@@ -6,7 +6,8 @@ import (
 	"strings"
 )
 
-// members are the names that mean something in an object of a manifest, with what is in them; nil for what holds no such names.
+// members are the names that mean something in an object of a manifest, with what is in them; nil
+// for what holds no such names.
 type members map[string]members
 
 var descriptorMembers = members{
@@ -18,10 +19,11 @@ var manifestMembers = members{
 	"config": descriptorMembers, "subject": descriptorMembers, "layers": descriptorMembers, "blobs": descriptorMembers, "manifests": descriptorMembers,
 }
 
-// CheckMembers refuses the bytes of a manifest that is read by some in another way than by others: with a member that is
-// there twice, or called as it should be but for upper and lower case. Clients written in Go take "Config" for "config",
-// and the last one of several; a check that did not would judge another image than the one that runs. The bytes must
-// have been taken by [ParseManifest]. The error is ErrManifestInvalid.
+// CheckMembers refuses the bytes of a manifest that is read by some in another way than by others:
+// with a member that is there twice, or called as it should be but for upper and lower case.
+// Clients written in Go take "Config" for "config", and the last one of several; a check that did
+// not would judge another image than the one that runs. The bytes must have been taken by
+// [ParseManifest]. The error is ErrManifestInvalid.
 func CheckMembers(raw []byte) error {
 	return manifestMembers.check(json.NewDecoder(bytes.NewReader(raw)))
 }

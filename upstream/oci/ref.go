@@ -51,15 +51,17 @@ func ParseReference(s string) (Reference, error) {
 	return Reference{Tag: s}, nil
 }
 
-// derivedPattern has 64 characters for sha512 too: the tag of all 128 would be longer than a tag may be, and the
-// specification cuts it.
+// derivedPattern has 64 characters for sha512 too: the tag of all 128 would be longer than a tag
+// may be, and the specification cuts it.
 var derivedPattern = regexp.MustCompile(`^sha(?:256|512)-[0-9a-f]{64}(?:\.(?:sig|att|sbom))?$`)
 
-// DerivedTag reports a tag that tools derive from a digest, to put what describes an image beside it: that of the
-// specification ("Referrers Tag Schema"), or one of cosign's, which ends in .sig, .att or .sbom.
+// DerivedTag reports a tag that tools derive from a digest, to put what describes an image beside
+// it: that of the specification ("Referrers Tag Schema"), or one of cosign's, which ends in .sig,
+// .att or .sbom.
 func DerivedTag(tag string) bool { return derivedPattern.MatchString(tag) }
 
-// Short is as much of a digest as people compare: the algorithm and 12 characters. What is no digest stays as it is.
+// Short is as much of a digest as people compare: the algorithm and 12 characters. What is no
+// digest stays as it is.
 func Short(d digest.Digest) string {
 	if d.Validate() != nil {
 		return string(d)

@@ -47,8 +47,8 @@ type Request struct {
 	// Ref is the manifest asked for, the blob's or subject's digest, or the digest
 	// that closes an upload (?digest=).
 	Ref Reference
-	// Tags are those that a manifest pushed by digest gets at the same time (?tag=, more than once; specification after
-	// 1.1, "Pushing Manifests").
+	// Tags are those that a manifest pushed by digest gets at the same time (?tag=, more than once;
+	// specification after 1.1, "Pushing Manifests").
 	Tags []string
 	// Upload is the id of an upload session, as issued.
 	Upload string
@@ -281,7 +281,8 @@ func (q Request) Write() bool {
 	return q.Method != http.MethodGet && q.Method != http.MethodHead || q.Kind == KindUpload
 }
 
-// Deletes reports whether the request deletes content. Giving up an upload does not: nothing is there yet.
+// Deletes reports whether the request deletes content. Giving up an upload does not: nothing is
+// there yet.
 func (q Request) Deletes() bool { return q.Method == http.MethodDelete && q.Kind != KindUpload }
 
 // Path is the path of the request; Parse reads it back.

@@ -18,8 +18,8 @@ type DeleterOptions struct {
 	LastTag bool
 }
 
-// TestDeleter checks what Deleter promises, with images that are brought in through to and looked for through from. It
-// writes to repo/delete.
+// TestDeleter checks what Deleter promises, with images that are brought in through to and looked
+// for through from. It writes to repo/delete.
 func TestDeleter(t *testing.T, del upstream.Deleter, to upstream.Sink, from upstream.Source, repo string, o DeleterOptions) {
 	repo += "/delete"
 	img := NewImage(t, t.Name(), 10_000)

@@ -1,5 +1,6 @@
-// Package upstreamtest has what tests of upstreams and of their users share: a Recorder that compares the exact list of
-// requests with a budget, a well-behaved registry, images, and the suites that every Source and Sink passes.
+// Package upstreamtest has what tests of upstreams and of their users share: a Recorder that
+// compares the exact list of requests with a budget, a well-behaved registry, images, and the
+// suites that every Source and Sink passes.
 //
 // Nothing here starts a goroutine that outlives the test it was given.
 package upstreamtest
@@ -15,11 +16,13 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// Recorder keeps the list of requests that passed it, in order, one line each: method, path, and the query with its
-// names sorted. Ids of upload sessions become "*". It may stand before a server, behind a client, or both.
+// Recorder keeps the list of requests that passed it, in order, one line each: method, path, and
+// the query with its names sorted. Ids of upload sessions become "*". It may stand before a server,
+// behind a client, or both.
 type Recorder struct {
-	// Home, when set, is the host:port whose requests are recorded by path by Transport. The requests to other hosts are
-	// recorded as "METHOD elsewhere", because signed URLs differ from run to run.
+	// Home, when set, is the host:port whose requests are recorded by path by Transport. The
+	// requests to other hosts are recorded as "METHOD elsewhere", because signed URLs differ from
+	// run to run.
 	Home string
 
 	mu    sync.Mutex // guards lines

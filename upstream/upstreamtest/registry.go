@@ -38,7 +38,8 @@ func NewRegistry(tb testing.TB) *Registry {
 	return Serve(tb, ranges(registry.New(quiet, registry.WithReferrersSupport(true))))
 }
 
-// ranges serves every form of Range on blobs: the registry beneath knows only those that name their end.
+// ranges serves every form of Range on blobs: the registry beneath knows only those that name their
+// end.
 func ranges(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodGet || r.Header.Get("Range") == "" || !strings.Contains(r.URL.Path, "/blobs/sha256:") {

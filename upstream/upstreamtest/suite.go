@@ -18,7 +18,8 @@ import (
 
 const layerSize = 300_001
 
-// TestSource checks what Source promises. Images are brought in through to, into the repository repo/source.
+// TestSource checks what Source promises. Images are brought in through to, into the repository
+// repo/source.
 func TestSource(t *testing.T, from upstream.Source, to upstream.Sink, repo string) {
 	repo += "/source"
 	img := NewImage(t, t.Name(), layerSize)
@@ -113,8 +114,8 @@ func testMissing(t *testing.T, from upstream.Source, repo string) {
 
 func second[T any](_ T, err error) error { return err }
 
-// TestSink checks what Sink promises, by reading back through from. It writes to repo/sink and repo/mounted, which must
-// exist or come into being with the first push.
+// TestSink checks what Sink promises, by reading back through from. It writes to repo/sink and
+// repo/mounted, which must exist or come into being with the first push.
 func TestSink(t *testing.T, to upstream.Sink, from upstream.Source, repo string) {
 	mounted := repo + "/mounted"
 	repo += "/sink"
@@ -172,7 +173,8 @@ func TestSink(t *testing.T, to upstream.Sink, from upstream.Source, repo string)
 	})
 }
 
-// testUnverified checks that nothing is stored whose reading or verification failed, and that the cause comes back.
+// testUnverified checks that nothing is stored whose reading or verification failed, and that the
+// cause comes back.
 func testUnverified(t *testing.T, to upstream.Sink, from upstream.Source, repo string, p []byte) {
 	cause := errors.New("the cause")
 	unverified := Stream(p)

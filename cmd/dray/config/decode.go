@@ -13,8 +13,9 @@ import (
 	"dray/upstream/auth"
 )
 
-// decoder fills a configuration from YAML nodes. It walks the struct itself, rather than let the YAML package do it, because that stops
-// at the first bad value of some types and knows neither the path of a problem nor where each value came from.
+// decoder fills a configuration from YAML nodes. It walks the struct itself, rather than let the
+// YAML package do it, because that stops at the first bad value of some types and knows neither the
+// path of a problem nor where each value came from.
 type decoder struct {
 	file     string
 	origins  map[string]string // path → "file:line"
@@ -24,7 +25,8 @@ type decoder struct {
 // defaulted is implemented by elements of lists whose keys have defaults other than zero.
 type defaulted interface{ setDefaults() }
 
-// decodeYAML reads one strict YAML document into cfg. Everything that could be read is in cfg, whatever the problems.
+// decodeYAML reads one strict YAML document into cfg. Everything that could be read is in cfg,
+// whatever the problems.
 func decodeYAML(file string, r io.Reader, cfg *Config) *decoder {
 	d := &decoder{file: file, origins: map[string]string{}}
 	source := yaml.NewDecoder(r)
@@ -143,7 +145,8 @@ func (d *decoder) sequence(path string, n *yaml.Node, v reflect.Value) {
 	v.Set(list)
 }
 
-// keysOf maps the keys of a section to the fields of its struct, those of an inlined struct included.
+// keysOf maps the keys of a section to the fields of its struct, those of an inlined struct
+// included.
 func keysOf(t reflect.Type) map[string][]int {
 	keys := map[string][]int{}
 	for _, f := range reflect.VisibleFields(t) {

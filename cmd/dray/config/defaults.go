@@ -22,8 +22,8 @@ const (
 	defaultPort   = "5000"
 )
 
-// Default is the configuration of a dray that was told nothing, but for the lists of listeners and upstreams, which Load fills in where
-// neither file nor environment gives any.
+// Default is the configuration of a dray that was told nothing, but for the lists of listeners and
+// upstreams, which Load fills in where neither file nor environment gives any.
 func Default(environ []string) Config {
 	directory := "data"
 	if base := variables(environ)["XDG_CACHE_HOME"]; base != "" {
@@ -123,8 +123,8 @@ func (e *Environment) overrideListener(cfg *Config, origins map[string]string) {
 	}
 }
 
-// overrideECR makes the registry of ECR_REGISTRY the first choice of the first listener. An upstream that the file gives for the same
-// host keeps what the file says about it.
+// overrideECR makes the registry of ECR_REGISTRY the first choice of the first listener. An
+// upstream that the file gives for the same host keeps what the file says about it.
 func (e *Environment) overrideECR(cfg *Config, origins map[string]string) {
 	host := (&Upstream{URL: *e.ECRRegistry}).Host()
 	i := slices.IndexFunc(cfg.Upstreams, func(u Upstream) bool { return u.Host() == host })
@@ -156,7 +156,8 @@ func (e *Environment) overrideECR(cfg *Config, origins map[string]string) {
 	cfg.Listeners[0].Upstreams = append([]string{name}, names...)
 }
 
-// hub is Docker Hub, where the file names no upstreams. The prefix serves the clients that can say no host name: Docker's registry-mirrors.
+// hub is Docker Hub, where the file names no upstreams. The prefix serves the clients that can say
+// no host name: Docker's registry-mirrors.
 func hub() Upstream {
 	u := Upstream{Name: dockerHub, URL: dockerHub, Prefixes: []string{dockerHub}}
 	u.setDefaults()

@@ -44,8 +44,8 @@ func enums() []enum {
 	}
 }
 
-// Words are the texts that a value of type t may be, in the order in which problems name them; none where t is no
-// such type.
+// Words are the texts that a value of type t may be, in the order in which problems name them; none
+// where t is no such type.
 func Words(t reflect.Type) []string {
 	for _, e := range enums() {
 		if e.typ == t {

@@ -59,7 +59,8 @@ type Environment struct {
 	LogAccess *bool `env:"DRAY_LOG_ACCESS"`
 }
 
-// variables drops what is set to nothing: Compose files and unit files often pass on a variable that nobody gave a value.
+// variables drops what is set to nothing: Compose files and unit files often pass on a variable
+// that nobody gave a value.
 func variables(environ []string) map[string]string {
 	vars := env.ToMap(environ)
 	for name, value := range vars {

@@ -12,9 +12,11 @@ import (
 	"dray/upstream/auth"
 )
 
-// Load makes the effective configuration: the defaults, then the file at path (none where path is empty), then the variables of
-// environ, which has the form of os.Environ. Defaults that depend on other values are filled in, and passwords are read from where they
-// are kept. also looks at the result like what is known here. The error is of type Problems and holds everything that is wrong; the configuration is then good for looking at only.
+// Load makes the effective configuration: the defaults, then the file at path (none where path is
+// empty), then the variables of environ, which has the form of os.Environ. Defaults that depend on
+// other values are filled in, and passwords are read from where they are kept. also looks at the
+// result like what is known here. The error is of type Problems and holds everything that is wrong;
+// the configuration is then good for looking at only.
 func Load(path string, environ []string, also ...Validator) (Config, error) {
 	vars := variables(environ)
 	over, problems := readEnvironment(vars)
@@ -39,8 +41,8 @@ func Load(path string, environ []string, also ...Validator) (Config, error) {
 	return cfg, merge(problems, append(found, k.problems...), origins).err()
 }
 
-// merge adds the problems found in the completed configuration to those found while reading it. What could not be read is not reported
-// again for the default in its place.
+// merge adds the problems found in the completed configuration to those found while reading it.
+// What could not be read is not reported again for the default in its place.
 func merge(reading, found Problems, origins map[string]string) Problems {
 	unread := map[string]bool{}
 	for _, p := range reading {

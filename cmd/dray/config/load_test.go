@@ -229,7 +229,8 @@ func TestKinds(t *testing.T) {
 	}
 }
 
-// TestProblems gives wrong files and variables and wants every problem reported, with its path and its line.
+// TestProblems gives wrong files and variables and wants every problem reported, with its path and
+// its line.
 func TestProblems(t *testing.T) {
 	for _, tc := range []struct {
 		name, file string

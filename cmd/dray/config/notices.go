@@ -12,14 +12,14 @@ import (
 // LocalOnly reports whether only this machine can connect to the listener.
 func (l Listener) LocalOnly() bool { return isLoopback(l.Address) }
 
-// PushLocalOnly reports whether pushes are taken from clients on this machine only: nothing recognises clients, and nobody said in so many
-// words that everyone may push.
+// PushLocalOnly reports whether pushes are taken from clients on this machine only: nothing
+// recognises clients, and nobody said in so many words that everyone may push.
 func (l Listener) PushLocalOnly() bool {
 	return l.Role == RoleRegistry && l.Auth == noAuth && !l.AllowAnonymousPush
 }
 
-// Notices are facts about a valid configuration, and about the files that it names, that its owner should know of, one sentence or two each, in
-// the order of the configuration.
+// Notices are facts about a valid configuration, and about the files that it names, that its owner
+// should know of, one sentence or two each, in the order of the configuration.
 func (c Config) Notices() []string {
 	var notices []string
 	add := func(format string, args ...any) { notices = append(notices, fmt.Sprintf(format, args...)) }
@@ -100,8 +100,8 @@ func (u Upstream) dialAddress() string {
 	return u.Host()
 }
 
-// isLoopback reports whether an address, with or without a port, can be reached from this machine only. A name other than localhost
-// might be anybody's.
+// isLoopback reports whether an address, with or without a port, can be reached from this machine
+// only. A name other than localhost might be anybody's.
 func isLoopback(address string) bool {
 	host, _, err := net.SplitHostPort(address)
 	if err != nil {

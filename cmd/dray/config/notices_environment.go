@@ -15,8 +15,9 @@ const own = "DRAY_"
 // forTests begins the names of variables that the tests of dray read.
 const forTests = own + "TEST_"
 
-// ofService matches what Kubernetes gives every container of a namespace for a Service, here for one called dray or dray-something
-// (Kubernetes documentation, "Discovering services", environment variables).
+// ofService matches what Kubernetes gives every container of a namespace for a Service, here for
+// one called dray or dray-something (Kubernetes documentation, "Discovering services", environment
+// variables).
 var ofService = regexp.MustCompile(`^DRAY_(?:[A-Z0-9_]+_)?(?:SERVICE_HOST|SERVICE_PORT(?:_[A-Z0-9_]+)?|PORT_[0-9]+_(?:TCP|UDP|SCTP)(?:_(?:PROTO|PORT|ADDR))?)$`)
 
 // UnknownVariables says which variables look like dray's and are not read by it.
@@ -42,7 +43,8 @@ func UnknownVariables(environ []string, cfg Config) (notices []string) {
 	return notices
 }
 
-// nearest names the known variable that differs by a letter or two, has no DRAY_ before it, or goes on where name ends.
+// nearest names the known variable that differs by a letter or two, has no DRAY_ before it, or goes
+// on where name ends.
 func nearest(name string, known map[string]int) string {
 	plain := strings.TrimPrefix(name, own)
 	if _, bare := known[plain]; bare {

@@ -7,7 +7,8 @@ import (
 	"strings"
 )
 
-// certificateNotice says that clients will not accept the certificate of l under the name that they know dray by.
+// certificateNotice says that clients will not accept the certificate of l under the name that they
+// know dray by.
 func (l Listener) certificateNotice(add func(format string, args ...any)) {
 	if l.ExternalURL == "" || l.TLS.Certificate == "" {
 		return

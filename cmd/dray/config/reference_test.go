@@ -42,8 +42,8 @@ func golden(t *testing.T, path, got string) {
 	}
 }
 
-// TestGenerated holds the pages that are embedded, and docs/config.md, to the types of the configuration and
-// their comments. With -update, which go generate gives, it writes them.
+// TestGenerated holds the pages that are embedded, and docs/config.md, to the types of the
+// configuration and their comments. With -update, which go generate gives, it writes them.
 func TestGenerated(t *testing.T) {
 	all := proseOf(t)
 	reference := all.reference(t)
@@ -115,8 +115,8 @@ func TestExampleIsTheDefault(t *testing.T) {
 	}
 }
 
-// prose holds the comments of the package: of types by their names, of fields by "Type.Field", and of the keys of
-// inlined structs by "Type.Field.key".
+// prose holds the comments of the package: of types by their names, of fields by "Type.Field", and
+// of the keys of inlined structs by "Type.Field.key".
 type prose map[string]string
 
 // keyedLine begins the prose of a key in the comment of an embedded struct.
@@ -184,8 +184,9 @@ type key struct {
 	typ  reflect.Type
 }
 
-// keys are the fields of a section, in their order, with the names that the given tag holds, those of an inlined
-// struct included. Lines "name: prose" in the comment of that field go before the prose within.
+// keys are the fields of a section, in their order, with the names that the given tag holds, those
+// of an inlined struct included. Lines "name: prose" in the comment of that field go before the
+// prose within.
 func (p prose) keys(t *testing.T, section reflect.Type, tag string) (keys []key) {
 	t.Helper()
 	for i := range section.NumField() {
@@ -281,7 +282,8 @@ func (p prose) reference(t *testing.T) string {
 	return b.String()
 }
 
-// section writes the table of one section and then the sections within it, depth first, as they stand in the file.
+// section writes the table of one section and then the sections within it, depth first, as they
+// stand in the file.
 func (p prose) section(t *testing.T, b *strings.Builder, path string, section reflect.Type) {
 	t.Helper()
 	b.WriteString("\n| Key | Takes | Meaning |\n|---|---|---|\n")
@@ -306,8 +308,9 @@ func (p prose) section(t *testing.T, b *strings.Builder, path string, section re
 	}
 }
 
-// introduction is the comment of a type as the introduction of its section, with subject in place of
-// the name that Go's convention puts first. A comment from which that makes no sentence is an error.
+// introduction is the comment of a type as the introduction of its section, with subject in place
+// of the name that Go's convention puts first. A comment from which that makes no sentence is an
+// error.
 func (p prose) introduction(t *testing.T, subject string, section reflect.Type) string {
 	t.Helper()
 	rest, ok := strings.CutPrefix(p[section.Name()], section.Name()+" ")
@@ -338,7 +341,8 @@ const exampleHead = `# This file changes nothing: it gives each key its default.
 
 `
 
-// example is a configuration file that changes nothing: each key that has a default, with its meaning above it.
+// example is a configuration file that changes nothing: each key that has a default, with its
+// meaning above it.
 func (p prose) example(t *testing.T) string {
 	t.Helper()
 	cfg := Default(nil)

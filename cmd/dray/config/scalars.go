@@ -11,7 +11,8 @@ import (
 	"time"
 )
 
-// Bytes is a size: a whole number with an optional unit of powers of 1024 (KiB, MiB, GiB, TiB) or 1000 (kB, MB, GB, TB).
+// Bytes is a size: a whole number with an optional unit of powers of 1024 (KiB, MiB, GiB, TiB) or
+// 1000 (kB, MB, GB, TB).
 type Bytes int64
 
 type byteUnit struct {
@@ -63,7 +64,8 @@ func (b Bytes) String() string {
 	return strconv.FormatInt(int64(b), 10)
 }
 
-// Duration is a length of time as Go writes it, never negative; days are allowed too: `90s`, `10m`, `1h30m`, `7d`.
+// Duration is a length of time as Go writes it, never negative; days are allowed too: `90s`, `10m`,
+// `1h30m`, `7d`.
 type Duration time.Duration
 
 // UnmarshalText reads a duration such as `10m` or `7d`.
@@ -108,7 +110,8 @@ func (d Duration) Std() time.Duration { return time.Duration(d) }
 
 const redacted = "[redacted]"
 
-// errSecretInFile answers the attempt to write a secret into the file, where backups and reviews would carry it on.
+// errSecretInFile answers the attempt to write a secret into the file, where backups and reviews
+// would carry it on.
 var errSecretInFile = errors.New("a secret does not belong in this file; name a file or an environment variable that holds it")
 
 // SecretURL is a URL whose password is not shown. Reveal gives the whole URL.

@@ -15,7 +15,8 @@ import (
 // A Validator adds what is wrong with a completed configuration.
 type Validator func(c Config, k *Report)
 
-// validate adds everything that is wrong with a completed configuration, and what also finds. It opens no file.
+// validate adds everything that is wrong with a completed configuration, and what also finds. It
+// opens no file.
 func (c Config) validate(k *Report, also []Validator) {
 	names := make([]string, len(c.Upstreams))
 	for i, u := range c.Upstreams {
@@ -97,8 +98,8 @@ const maxName = 64
 // entryName is a name that can be a label of a metric and a part of keys and of lines of the log.
 var entryName = regexp.MustCompile(`^[a-z0-9]+(?:[._:-][a-z0-9]+)*$`)
 
-// name checks the name of an entry. derived is the name of an entry that is given none, which may be
-// any host or address.
+// name checks the name of an entry. derived is the name of an entry that is given none, which may
+// be any host or address.
 func (k *Report) name(path, name, derived string) {
 	if name != derived && (len(name) > maxName || !entryName.MatchString(name)) {
 		k.Add(path, "%q cannot be a name: write at most %d lower case letters and digits, with single dots, colons, dashes or underscores between them", name, maxName)
@@ -136,7 +137,8 @@ func (l Listener) validate(k *Report, path string, upstreams, auths []string) {
 	}
 }
 
-// prefixName is a path component as the distribution specification allows it in a repository name, several with slashes between.
+// prefixName is a path component as the distribution specification allows it in a repository name,
+// several with slashes between.
 const prefixName = `^[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*$`
 
 func (u Upstream) validate(k *Report, path string) {

@@ -8,7 +8,8 @@ import (
 	"os"
 )
 
-// checkFiles opens the files that the configuration names, so that a missing one stops the start and not the first request.
+// checkFiles opens the files that the configuration names, so that a missing one stops the start
+// and not the first request.
 func (c Config) checkFiles(k *Report) {
 	for i, l := range c.Listeners {
 		if l.TLS.Certificate != "" && l.TLS.PrivateKey != "" {

@@ -185,8 +185,8 @@ func (o *operator) send(ctx context.Context, method, path string, body []byte) (
 	return nil, f.Error
 }
 
-// unanswered says what became of a question without an answer. Only who was never connected is not running: one that was may have
-// done what it was asked for.
+// unanswered says what became of a question without an answer. Only who was never connected is not
+// running: one that was may have done what it was asked for.
 func (o *operator) unanswered(err error) error {
 	if broken, ok := errors.AsType[*url.Error](err); ok {
 		err = broken.Err // without the address, which is said in other words

@@ -55,7 +55,8 @@ func TestAdminURL(t *testing.T) {
 	}
 }
 
-// TestListing: a list ends as the API says that it ended, and one that breaks off is never taken for a whole.
+// TestListing: a list ends as the API says that it ended, and one that breaks off is never taken
+// for a whole.
 func TestListing(t *testing.T) {
 	names := func(_ context.Context, params url.Values) iter.Seq2[string, error] {
 		return func(yield func(string, error) bool) {
@@ -113,7 +114,8 @@ func TestSize(t *testing.T) {
 	}
 }
 
-// TestStatsWords: the table says what the sources of the metrics mean, and nothing of sources that gave no bytes.
+// TestStatsWords: the table says what the sources of the metrics mean, and nothing of sources that
+// gave no bytes.
 func TestStatsWords(t *testing.T) {
 	var out strings.Builder
 	statsTable(&out, api.Stats{Opens: map[string]int64{"flight": 2, "direct": 1}, Upstreams: map[string]map[string]int64{"hub": {"origin": 0, "flight": 1500}}})

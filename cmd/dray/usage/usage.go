@@ -7,8 +7,8 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// Err is in every error about how a subcommand was called. The program replaces its text by the name of the
-// subcommand that was meant.
+// Err is in every error about how a subcommand was called. The program replaces its text by the
+// name of the subcommand that was meant.
 var Err = errors.New("see dray --help")
 
 // NoArguments refuses arguments.

@@ -15,8 +15,8 @@ type Image struct {
 	Tags      []string      `json:"tags"`
 	Digest    digest.Digest `json:"digest"`
 	MediaType string        `json:"media_type,omitempty"`
-	// Parts are the manifest and everything it refers to, as far as its manifests are held; HeldParts those that are
-	// on disk.
+	// Parts are the manifest and everything it refers to, as far as its manifests are held;
+	// HeldParts those that are on disk.
 	Parts     int `json:"parts"`
 	HeldParts int `json:"held_parts"`
 	// Bytes of the parts, as the manifests say, and of those on disk.
@@ -53,8 +53,9 @@ type Blob struct {
 	Unverified bool `json:"unverified"`
 }
 
-// Victim is a blob that eviction takes, and why: "unused" for the oldest of those that
-// nobody asked for since they came, "cold" for one that was asked for and whose rounds are over by its turn. Its Hits are those at its turn: none.
+// Victim is a blob that eviction takes, and why: "unused" for the oldest of those that nobody asked
+// for since they came, "cold" for one that was asked for and whose rounds are over by its turn. Its
+// Hits are those at its turn: none.
 type Victim struct {
 	Blob
 	Reason Reason `json:"reason"`
@@ -109,7 +110,8 @@ type Purged struct {
 	Tags []string `json:"tags"`
 	// Images are the manifests that repositories may no longer see without a question to the upstream.
 	Images []string `json:"images"`
-	// Kept are the images that a pattern matches and that stay, with their tags, because a pin keeps them.
+	// Kept are the images that a pattern matches and that stay, with their tags, because a pin
+	// keeps them.
 	Kept  []string `json:"kept,omitempty"`
 	Blobs []Gone   `json:"blobs"`
 	// RemovedBytes is the size of what was removed.

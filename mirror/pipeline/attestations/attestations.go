@@ -1,8 +1,9 @@
-// Package attestations judges what the makers of an image declare about it: the provenance and the SBOM that BuildKit puts beside an image in
-// the index that is pushed (docker buildx build --provenance --sbom).
+// Package attestations judges what the makers of an image declare about it: the provenance and the
+// SBOM that BuildKit puts beside an image in the index that is pushed (docker buildx build
+// --provenance --sbom).
 //
-// What is declared is not proven: whoever pushes can write it. Signatures cannot be asked for here, because signers sign what is already in a
-// registry. Findings therefore say "declares".
+// What is declared is not proven: whoever pushes can write it. Signatures cannot be asked for here,
+// because signers sign what is already in a registry. Findings therefore say "declares".
 package attestations
 
 import (
@@ -34,8 +35,9 @@ const (
 type Config struct {
 	// Provenance and SBOM must be there for every image.
 	Provenance, SBOM bool
-	// Builders and Sources are patterns, with * for any characters, one of which the provenance's builder and source repository must
-	// match. Empty asks for none; otherwise provenance must be there.
+	// Builders and Sources are patterns, with * for any characters, one of which the provenance's
+	// builder and source repository must match. Empty asks for none; otherwise provenance must be
+	// there.
 	Builders, Sources []string
 }
 
@@ -53,7 +55,8 @@ func (s *Stage) Name() string { return Name }
 // Revision implements pipeline.Stage.
 func (s *Stage) Revision() string { return pipeline.Revision(version, s.config) }
 
-// CheckImage implements pipeline.ImageStage. A part of an index is judged with its index, in which the attestations are.
+// CheckImage implements pipeline.ImageStage. A part of an index is judged with its index, in which
+// the attestations are.
 func (s *Stage) CheckImage(_ context.Context, img *pipeline.Image) ([]pipeline.Finding, error) {
 	if img.Part {
 		return nil, nil
@@ -74,8 +77,9 @@ type Declared struct {
 	Materials []string
 }
 
-// About collects what the attestations in an index declare about an image of it. One counts where the index says that it is about the
-// image, and where its own subjects, if it has any, do not deny it.
+// About collects what the attestations in an index declare about an image of it. One counts where
+// the index says that it is about the image, and where its own subjects, if it has any, do not deny
+// it.
 func About(img *pipeline.Image, m *pipeline.Manifest) Declared {
 	var d Declared
 	for _, a := range img.Manifests {
@@ -105,7 +109,8 @@ func (d *Declared) add(st pipeline.Statement) {
 	}
 }
 
-// predicate has what is read of SLSA provenance v0.2 and v1 (slsa.dev/provenance), and of BuildKit's additions to both.
+// predicate has what is read of SLSA provenance v0.2 and v1 (slsa.dev/provenance), and of
+// BuildKit's additions to both.
 type predicate struct {
 	Builder    builder    `json:"builder"`
 	Materials  []material `json:"materials"`

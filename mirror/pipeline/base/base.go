@@ -1,8 +1,9 @@
 // Package base judges what an image is built on.
 //
-// An image is built on another one when its first layers are all of the other's. Layers are compared by their diffIDs, which stay the same
-// when layers are compressed anew. What annotations and provenance declare is looked at as well, but counts only where it says what is
-// not allowed: everybody can declare something.
+// An image is built on another one when its first layers are all of the other's. Layers are
+// compared by their diffIDs, which stay the same when layers are compressed anew. What annotations
+// and provenance declare is looked at as well, but counts only where it says what is not allowed:
+// everybody can declare something.
 package base
 
 import (
@@ -28,7 +29,8 @@ const Name = "base"
 // version goes up with every change of how bases are recognised.
 const version = 2
 
-// Rules of the stage. An unknown base is an outcome of its own: a squashed image, for instance, shows none.
+// Rules of the stage. An unknown base is an outcome of its own: a squashed image, for instance,
+// shows none.
 const (
 	RuleForbidden = "forbidden"
 	RuleUnknown   = "unknown"
@@ -46,7 +48,8 @@ type Known struct {
 
 // Catalogue has the images that are known by their layers.
 type Catalogue interface {
-	// Named returns the known images that consist of exactly these layers, given by their diffIDs, the lowest first.
+	// Named returns the known images that consist of exactly these layers, given by their diffIDs,
+	// the lowest first.
 	Named(ctx context.Context, layers []digest.Digest) ([]Known, error)
 }
 
@@ -62,11 +65,13 @@ type Config struct {
 	Allowed []string
 	// Unknown lets images pass whose base is not in the catalogue.
 	Unknown bool
-	// Scratch lets images pass that have no base: all of their layers are their own, as those FROM scratch, which cannot be told from
-	// an unknown base but by having at most so many layers. 0 lets none pass.
+	// Scratch lets images pass that have no base: all of their layers are their own, as those FROM
+	// scratch, which cannot be told from an unknown base but by having at most so many layers. 0
+	// lets none pass.
 	Scratch int
-	// Materials are patterns of images, one of which each image among the materials of provenance must match. Builds take images for other
-	// ends than as a base, too, such as compilers. Empty lets all pass.
+	// Materials are patterns of images, one of which each image among the materials of provenance
+	// must match. Builds take images for other ends than as a base, too, such as compilers. Empty
+	// lets all pass.
 	Materials []string
 	// Images are known besides those of the catalogue.
 	Images []Image
@@ -114,8 +119,8 @@ func New(c Config, known Catalogue) (*Stage, error) {
 // Name implements pipeline.Stage.
 func (s *Stage) Name() string { return Name }
 
-// Revision implements pipeline.Stage. It does not change with the catalogue: images are judged anew with each push, and only what is
-// found in layers is remembered.
+// Revision implements pipeline.Stage. It does not change with the catalogue: images are judged anew
+// with each push, and only what is found in layers is remembered.
 func (s *Stage) Revision() string { return pipeline.Revision(version, s.config) }
 
 // CheckImage implements pipeline.ImageStage.
@@ -136,8 +141,8 @@ func (s *Stage) CheckImage(ctx context.Context, img *pipeline.Image) ([]pipeline
 	return found, nil
 }
 
-// judge finds the longest known image that this one begins with. Shorter ones do not count: what it is built on may itself be built
-// on something.
+// judge finds the longest known image that this one begins with. Shorter ones do not count: what it
+// is built on may itself be built on something.
 func (s *Stage) judge(ctx context.Context, img *pipeline.Image, m *pipeline.Manifest, where pipeline.Place) ([]pipeline.Finding, error) {
 	ids := m.Config.RootFS.DiffIDs
 	if len(ids) == 0 {
@@ -175,8 +180,8 @@ func (s *Stage) judge(ctx context.Context, img *pipeline.Image, m *pipeline.Mani
 	}}, nil
 }
 
-// longest finds the names of the longest known image. What the upstream has of exactly these layers is no base: it is this image,
-// pushed before.
+// longest finds the names of the longest known image. What the upstream has of exactly these layers
+// is no base: it is this image, pushed before.
 func (s *Stage) longest(ctx context.Context, to string, ids []digest.Digest) ([]Known, error) {
 	for n := len(ids); n > 0; n-- {
 		known, err := s.named(ctx, ids[:n])
@@ -205,8 +210,9 @@ func (s *Stage) named(ctx context.Context, layers []digest.Digest) (known []Know
 	return known, err
 }
 
-// differs finds a layer whose content, where somebody has looked at it, is not what the configuration says; -1 for none. Without this
-// anybody could claim the layers of an allowed base. (Clients refuse to unpack such an image, but only some.)
+// differs finds a layer whose content, where somebody has looked at it, is not what the
+// configuration says; -1 for none. Without this anybody could claim the layers of an allowed base.
+// (Clients refuse to unpack such an image, but only some.)
 func differs(m *pipeline.Manifest, ids []digest.Digest) int {
 	if len(m.Layers) != len(ids) {
 		return len(m.Layers) - 1
@@ -223,7 +229,8 @@ func (s *Stage) allowed(name string) bool {
 	return pattern.Any(s.config.Allowed, name)
 }
 
-// declared looks at what is said of the base: the annotation of the image specification, and the images among the materials of provenance.
+// declared looks at what is said of the base: the annotation of the image specification, and the
+// images among the materials of provenance.
 func (s *Stage) declared(img *pipeline.Image, m *pipeline.Manifest, where pipeline.Place) []pipeline.Finding {
 	var found []pipeline.Finding
 	for _, from := range []map[string]string{m.Annotations, m.Given} {
@@ -248,7 +255,8 @@ func (s *Stage) declared(img *pipeline.Image, m *pipeline.Manifest, where pipeli
 	return found
 }
 
-// materials are the images among package URLs (the purl specification, type docker): "pkg:docker/alpine@3.20?platform=linux%2Famd64".
+// materials are the images among package URLs (the purl specification, type docker):
+// "pkg:docker/alpine@3.20?platform=linux%2Famd64".
 func materials(uris []string) []string {
 	var names []string
 	for _, uri := range uris {
@@ -276,7 +284,8 @@ func materials(uris []string) []string {
 	return names
 }
 
-// full is the whole name of an image that may be written as Docker lets people write it; what is no name stays as it is.
+// full is the whole name of an image that may be written as Docker lets people write it; what is no
+// name stays as it is.
 func full(name string) string {
 	if name == "" {
 		return ""

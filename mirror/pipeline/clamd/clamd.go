@@ -1,7 +1,8 @@
 // Package clamd has the files of a layer looked at by a ClamAV daemon.
 //
-// The files are sent one by one, as the walk over the layer comes to them, because clamd takes a whole layer as one stream only up to its
-// StreamMaxLength and says of what lies behind it nothing useful. One connection serves a layer.
+// The files are sent one by one, as the walk over the layer comes to them, because clamd takes a
+// whole layer as one stream only up to its StreamMaxLength and says of what lies behind it nothing
+// useful. One connection serves a layer.
 //
 // The protocol is that of clamd(8): z-commands, IDSESSION and INSTREAM.
 package clamd
@@ -27,7 +28,8 @@ var (
 	ErrProtocol = errors.New("unexpected answer of clamd")
 )
 
-// maxReply is the longest answer that is read, in bytes: they are lines with the name of a signature.
+// maxReply is the longest answer that is read, in bytes: they are lines with the name of a
+// signature.
 const maxReply = 4 << 10
 
 // session is one connection, used for one file after the other by one goroutine.
@@ -67,7 +69,8 @@ func (s *session) close() error {
 	return s.conn.Close()
 }
 
-// allow gives what follows on the connection so much time, or returns the reason why ctx has ended: the deadline that this has set stays.
+// allow gives what follows on the connection so much time, or returns the reason why ctx has ended:
+// the deadline that this has set stays.
 func (s *session) allow(d time.Duration) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -30,10 +30,12 @@ type Config struct {
 	Address string
 	// Timeout of one answer. 0 means 30 s.
 	Timeout time.Duration
-	// MaxFileBytes is the longest file that clamd is asked about, which must not exceed its StreamMaxLength. Longer ones are
-	// findings: not looked at is not clean. 0 means 100 MB, the default of clamd less what it rounds.
+	// MaxFileBytes is the longest file that clamd is asked about, which must not exceed its
+	// StreamMaxLength. Longer ones are findings: not looked at is not clean. 0 means 100 MB, the
+	// default of clamd less what it rounds.
 	MaxFileBytes int64
-	// Rescan is how long a layer without a finding is believed in: new signatures find old malware. 0 means 24 h.
+	// Rescan is how long a layer without a finding is believed in: new signatures find old malware.
+	// 0 means 24 h.
 	Rescan time.Duration
 }
 
@@ -62,7 +64,8 @@ func New(c Config) (*Stage, error) {
 // Name implements pipeline.Stage.
 func (s *Stage) Name() string { return Name }
 
-// Revision implements pipeline.Stage. It changes once in Config.Rescan, so that layers are looked at with new signatures.
+// Revision implements pipeline.Stage. It changes once in Config.Rescan, so that layers are looked
+// at with new signatures.
 func (s *Stage) Revision() string {
 	return pipeline.Revision(version, s.config) + strconv.FormatInt(s.now().UnixNano()/int64(s.config.Rescan), 36)
 }

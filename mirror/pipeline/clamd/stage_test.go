@@ -197,7 +197,8 @@ func TestNoAnswerIsNoConsent(t *testing.T) {
 	}
 }
 
-// The end of a push ends its session at whichever step it is, although each step gives itself a time of its own.
+// The end of a push ends its session at whichever step it is, although each step gives itself a
+// time of its own.
 func TestEndOfContextStays(t *testing.T) {
 	for name, step := range map[string]func(*session) error{
 		"send": func(s *session) error { return s.send(make([]byte, 1<<20)) },

@@ -20,11 +20,13 @@ import (
 // maxDocument is the longest document of a layout or an archive that is read, in bytes.
 const maxDocument = 16 << 20
 
-// Files is an image in files: a layout (image-spec, "OCI Image Layout Specification") in a directory, or an archive.
+// Files is an image in files: a layout (image-spec, "OCI Image Layout Specification") in a
+// directory, or an archive.
 type Files struct {
 	open  func(name string) (io.ReadCloser, int64, error)
 	close func() error
-	// blobs are those of an archive in the old form of docker save, which names them otherwise; manifests are made up for it.
+	// blobs are those of an archive in the old form of docker save, which names them otherwise;
+	// manifests are made up for it.
 	blobs     map[digest.Digest]string
 	manifests map[digest.Digest]*oci.Manifest
 }
@@ -54,7 +56,8 @@ func OpenLayout(dir string) (*Files, error) {
 	return f, nil
 }
 
-// OpenArchive opens an archive, uncompressed: of docker save, in its old form or its newer one, or of a layout.
+// OpenArchive opens an archive, uncompressed: of docker save, in its old form or its newer one, or
+// of a layout.
 func OpenArchive(name string) (*Files, error) {
 	file, err := os.Open(name)
 	if err != nil {

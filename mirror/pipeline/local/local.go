@@ -1,4 +1,5 @@
-// Package local has an image judged that no mirror is asked about: one in an OCI layout, in an archive of docker save, or in a registry.
+// Package local has an image judged that no mirror is asked about: one in an OCI layout, in an
+// archive of docker save, or in a registry.
 package local
 
 import (

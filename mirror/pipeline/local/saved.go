@@ -12,7 +12,8 @@ import (
 	"dray/upstream/oci"
 )
 
-// savedFile is what lists the images in the old form of docker save (moby, image/spec/v1.2.md, "Combined Image JSON + Filesystem Changeset Format").
+// savedFile is what lists the images in the old form of docker save (moby, image/spec/v1.2.md,
+// "Combined Image JSON + Filesystem Changeset Format").
 const savedFile = "manifest.json"
 
 // saved is one image of it. Its layers are uncompressed.
@@ -24,8 +25,8 @@ type saved struct {
 // maxLayers of an image in an archive.
 const maxLayers = 1000
 
-// adopt makes up the manifest that an archive in the old form of docker save has not got. A push would make another one, because it
-// compresses layers, so that its digest says nothing.
+// adopt makes up the manifest that an archive in the old form of docker save has not got. A push
+// would make another one, because it compresses layers, so that its digest says nothing.
 func (f *Files) adopt() error {
 	raw, err := f.document(savedFile)
 	if err != nil {

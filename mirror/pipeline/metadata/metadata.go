@@ -84,8 +84,8 @@ func (*Stage) Name() string { return Name }
 // Revision implements pipeline.Stage.
 func (s *Stage) Revision() string { return pipeline.Revision(version, s.config) }
 
-// CheckImage implements pipeline.ImageStage. What an index says counts for each of its images; one that waits for its
-// index is asked only for what the index could not add.
+// CheckImage implements pipeline.ImageStage. What an index says counts for each of its images; one
+// that waits for its index is asked only for what the index could not add.
 func (s *Stage) CheckImage(_ context.Context, img *pipeline.Image) ([]pipeline.Finding, error) {
 	var found []pipeline.Finding
 	for _, m := range img.Images() {
@@ -98,7 +98,8 @@ func (s *Stage) CheckImage(_ context.Context, img *pipeline.Image) ([]pipeline.F
 	return found, nil
 }
 
-// lacks says what is wrong with a requirement at an image; "" for nothing. One right value is enough.
+// lacks says what is wrong with a requirement at an image; "" for nothing. One right value is
+// enough.
 func (s *Stage) lacks(img *pipeline.Image, m *pipeline.Manifest, i int) string {
 	r := s.config.Required[i]
 	values := valuesOf(img, m, r)

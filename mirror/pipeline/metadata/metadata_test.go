@@ -63,7 +63,8 @@ func TestRequired(t *testing.T) {
 	}
 }
 
-// What an index may add is asked for when it comes; what only the image can have is asked for at once.
+// What an index may add is asked for when it comes; what only the image can have is asked for at
+// once.
 func TestPartsAreAskedForWhatIsTheirs(t *testing.T) {
 	s, err := New(Config{[]Requirement{{Key: "a"}, {Key: "l", In: Label}}})
 	if err != nil {

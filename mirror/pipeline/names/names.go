@@ -1,5 +1,5 @@
-// Package names decides by what an image is called: its repository before any byte is sent, its tag when the manifest
-// comes, and whether a tag may be moved.
+// Package names decides by what an image is called: its repository before any byte is sent, its tag
+// when the manifest comes, and whether a tag may be moved.
 package names
 
 import (
@@ -21,19 +21,20 @@ const Name = "names"
 // version goes up with every change of what the same configuration lets pass.
 const version = 2
 
-// Config says what names are allowed. In patterns of tags * stands for any characters. A regular expression must fit the
-// whole name.
+// Config says what names are allowed. In patterns of tags * stands for any characters. A regular
+// expression must fit the whole name.
 type Config struct {
 	// Repositories are regular expressions, one of which must fit; none allow all.
 	Repositories []string
 	// Tags likewise.
 	Tags []string
-	// Semver asks for tags that are semantic versions, with or without a leading v, and without build metadata, which
-	// a tag cannot hold.
+	// Semver asks for tags that are semantic versions, with or without a leading v, and without
+	// build metadata, which a tag cannot hold.
 	Semver bool
 	// Forbidden are patterns of tags.
 	Forbidden []string
-	// Immutable are patterns of tags that are never moved to another image; Except of those that are all the same.
+	// Immutable are patterns of tags that are never moved to another image; Except of those that
+	// are all the same.
 	Immutable, Except []string
 }
 

@@ -1,7 +1,7 @@
 // Package rules judges an image by expressions of the operator's.
 //
-// They are written in CEL (https://cel.dev), which ends always, changes nothing and costs what can be counted: an expression that costs more
-// than it may is stopped, and has not judged.
+// They are written in CEL (https://cel.dev), which ends always, changes nothing and costs what can
+// be counted: an expression that costs more than it may is stopped, and has not judged.
 package rules
 
 import (
@@ -120,8 +120,8 @@ func (s *Stage) Name() string { return Name }
 // Revision implements pipeline.Stage.
 func (s *Stage) Revision() string { return pipeline.Revision(version, s.rules) }
 
-// CheckImage implements pipeline.ImageStage. A rule that cannot be evaluated is an error, and takes no finding of others with it: errors
-// are returned beside findings.
+// CheckImage implements pipeline.ImageStage. A rule that cannot be evaluated is an error, and takes
+// no finding of others with it: errors are returned beside findings.
 func (s *Stage) CheckImage(ctx context.Context, img *pipeline.Image) ([]pipeline.Finding, error) {
 	doc, err := document(img)
 	if err != nil {

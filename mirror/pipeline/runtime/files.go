@@ -12,7 +12,8 @@ import (
 	"dray/mirror/pipeline"
 )
 
-// facts are what one layer says about users and about files with the set-user-ID or set-group-ID bit.
+// facts are what one layer says about users and about files with the set-user-ID or set-group-ID
+// bit.
 type facts struct {
 	// Passwd has the numbers of each name in /etc/passwd; nil where the layer has no such file.
 	Passwd map[string][]int `json:"p,omitempty"`
@@ -22,7 +23,8 @@ type facts struct {
 	Special []string `json:"s,omitempty"`
 	// Plain are executable files without them, which replace others of lower layers.
 	Plain []string `json:"f,omitempty"`
-	// Gone are paths that the layer deletes; those that end in a slash are directories whose former content it hides.
+	// Gone are paths that the layer deletes; those that end in a slash are directories whose former
+	// content it hides.
 	Gone []string `json:"g,omitempty"`
 	// More: there were more special files than are listed.
 	More bool `json:"m,omitempty"`
@@ -75,8 +77,8 @@ func (v *visitor) Begin(e *pipeline.Entry) (bool, error) {
 	return false, nil
 }
 
-// gone notes a deletion. Only those matter that can concern the paths that are looked at, and long lists are of little
-// use: what a layer deletes beyond them is taken to be there still.
+// gone notes a deletion. Only those matter that can concern the paths that are looked at, and long
+// lists are of little use: what a layer deletes beyond them is taken to be there still.
 func (v *visitor) gone(p string) {
 	if v.plain += len(p); v.plain <= maxPlain {
 		v.f.Gone = append(v.f.Gone, p)

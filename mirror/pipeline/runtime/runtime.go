@@ -1,5 +1,5 @@
-// Package runtime decides by how an image would run: as whom, with which variables and ports, and with which files that
-// give whoever starts them the rights of their owner.
+// Package runtime decides by how an image would run: as whom, with which variables and ports, and
+// with which files that give whoever starts them the rights of their owner.
 package runtime
 
 import (
@@ -19,21 +19,23 @@ import (
 // Name of the stage.
 const Name = "runtime"
 
-// version goes up with every change of what the same configuration lets pass, or of the facts about layers.
+// version goes up with every change of what the same configuration lets pass, or of the facts about
+// layers.
 const version = 1
 
 // Config says what is not allowed.
 type Config struct {
-	// NonRoot asks for a user that is not root. One that is given by name is looked up in the layers' /etc/passwd.
+	// NonRoot asks for a user that is not root. One that is given by name is looked up in the
+	// layers' /etc/passwd.
 	NonRoot bool
-	// Environment refuses variables whose names look like those of secrets and that have a value; Harmless are patterns
-	// of names that are none.
+	// Environment refuses variables whose names look like those of secrets and that have a value;
+	// Harmless are patterns of names that are none.
 	Environment bool
 	Harmless    []string
 	// Ports that may be exposed, such as "8080", "8080/tcp" or "1024-65535"; none allow all.
 	Ports []string
-	// SetUID refuses files with the set-user-ID or set-group-ID bit, but those that fit the patterns of SetUIDAllowed,
-	// without a leading slash.
+	// SetUID refuses files with the set-user-ID or set-group-ID bit, but those that fit the
+	// patterns of SetUIDAllowed, without a leading slash.
 	SetUID        bool
 	SetUIDAllowed []string
 	// AddFromURL refuses images whose history has ADD with a URL.
@@ -68,8 +70,8 @@ func New(c Config) (*Stage, error) {
 // Name implements pipeline.Stage.
 func (*Stage) Name() string { return Name }
 
-// Revision implements pipeline.Stage. The facts about layers do not depend on the configuration, so that changing it
-// costs no walk.
+// Revision implements pipeline.Stage. The facts about layers do not depend on the configuration, so
+// that changing it costs no walk.
 func (*Stage) Revision() string { return pipeline.Revision(version, nil) }
 
 // CheckImage implements pipeline.ImageStage.
@@ -168,7 +170,8 @@ func (c *check) exposed() {
 	}
 }
 
-// addFromURL is how builders write ADD with a URL into the history. Git repositories are given like that, too.
+// addFromURL is how builders write ADD with a URL into the history. Git repositories are given like
+// that, too.
 var addFromURL = regexp.MustCompile(`(?:^|[\s)])ADD\s+(?:--\S+\s+)*(?:https?://|git@|git://|ssh://)`)
 
 func (c *check) history() {
@@ -218,8 +221,8 @@ func (c *check) setUID(fs *view) {
 	}
 }
 
-// user decides who the image would run as, in the way of container runtimes: a name or a number that /etc/passwd has
-// under that name counts before the number itself.
+// user decides who the image would run as, in the way of container runtimes: a name or a number
+// that /etc/passwd has under that name counts before the number itself.
 func (c *check) user(fs *view) {
 	const fix = "set USER to a number other than 0"
 	name, _, _ := strings.Cut(c.m.Config.Config.User, ":")

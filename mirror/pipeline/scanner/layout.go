@@ -22,7 +22,8 @@ type writer struct {
 	has  map[digest.Digest]bool
 }
 
-// writeLayout writes what was pushed, with all that it refers to but foreign layers, to a directory.
+// writeLayout writes what was pushed, with all that it refers to but foreign layers, to a
+// directory.
 func writeLayout(ctx context.Context, dir string, img *pipeline.Image, most int64) error {
 	l := &writer{dir: dir, left: most, has: map[digest.Digest]bool{}}
 	for _, m := range img.Manifests {

@@ -1,10 +1,12 @@
-// Package scanner has an image looked at by a program of the operator's, such as a vulnerability scanner.
+// Package scanner has an image looked at by a program of the operator's, such as a vulnerability
+// scanner.
 //
-// The program finds the image as an OCI layout in a directory of its own, which is removed afterwards. It runs with an environment of its own,
-// without the credentials of this process, under limits, and, where that is configured, as another user.
+// The program finds the image as an OCI layout in a directory of its own, which is removed
+// afterwards. It runs with an environment of its own, without the credentials of this process,
+// under limits, and, where that is configured, as another user.
 //
-// What it says is in its exit code: 0 means that it has nothing against the image, Config.Refuses that it has, anything else that it could
-// not tell. Its output is the reason.
+// What it says is in its exit code: 0 means that it has nothing against the image, Config.Refuses
+// that it has, anything else that it could not tell. Its output is the reason.
 package scanner
 
 import (
@@ -43,18 +45,21 @@ const maxOutput = 1 << 20
 type Config struct {
 	// Name tells several scanners apart. It may be empty.
 	Name string
-	// Command is the program and its arguments. In each of them {layout}, {repository}, {tag} and {digest} are replaced: the
-	// directory of the OCI layout, and what was pushed. No shell reads them.
+	// Command is the program and its arguments. In each of them {layout}, {repository}, {tag} and
+	// {digest} are replaced: the directory of the OCI layout, and what was pushed. No shell reads
+	// them.
 	Command []string
 	// Environment has NAME=value for the program, beside PATH, HOME and TMPDIR.
 	Environment []string
 	// Refuses is the exit code that means findings. 0 means 1.
 	Refuses int
-	// Timeout of one run. 0 means 20 s. The program and all that it started in its process group are then killed.
+	// Timeout of one run. 0 means 20 s. The program and all that it started in its process group
+	// are then killed.
 	Timeout time.Duration
 	// MaxImageBytes is the largest image that is written out. 0 means 10 GB.
 	MaxImageBytes int64
-	// MemoryBytes bounds the address space of each process; 0 is no bound. Programs in Go and Java reserve more than they use.
+	// MemoryBytes bounds the address space of each process; 0 is no bound. Programs in Go and Java
+	// reserve more than they use.
 	MemoryBytes int64
 	// AtOnce bounds the runs at a time. 0 means 1.
 	AtOnce int
@@ -153,8 +158,8 @@ func (s *Stage) run(ctx context.Context, layout, home string, img *pipeline.Imag
 	return nil, fmt.Errorf("%s: %w: %s", s.Name(), err, tail(complaints.Bytes(), 300))
 }
 
-// command runs the program through a shell that only sets limits, as nothing else can before the program begins. The arguments are
-// no part of what the shell reads.
+// command runs the program through a shell that only sets limits, as nothing else can before the
+// program begins. The arguments are no part of what the shell reads.
 func (s *Stage) command(ctx context.Context, layout, home string, img *pipeline.Image) *exec.Cmd {
 	limits := "ulimit -c 0; ulimit -t " + strconv.Itoa(int(s.config.Timeout/time.Second)+1) + "; "
 	if s.config.MemoryBytes > 0 {

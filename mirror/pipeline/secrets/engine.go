@@ -1,5 +1,5 @@
-// Package secrets finds credentials in the files of an image: in their bytes, by rules that are anchored at literals,
-// and by their paths.
+// Package secrets finds credentials in the files of an image: in their bytes, by rules that are
+// anchored at literals, and by their paths.
 //
 // Invariants:
 //   - A finding never holds the secret, only a fingerprint by which it can be recognised and waived.
@@ -33,8 +33,8 @@ type Match struct {
 	Fingerprint string
 }
 
-// Fingerprint names a secret without telling it: the first 16 hexadecimal digits of the SHA-256 of the rule and the secret. Rules
-// ask for enough entropy that it cannot be guessed from that.
+// Fingerprint names a secret without telling it: the first 16 hexadecimal digits of the SHA-256 of
+// the rule and the secret. Rules ask for enough entropy that it cannot be guessed from that.
 func Fingerprint(rule string, secret []byte) string {
 	h := sha256.New()
 	h.Write([]byte(rule))
@@ -57,7 +57,8 @@ type gram uint32
 // slot of a gram in the filter: the upper bits of a multiplicative hash.
 func (g gram) slot() uint32 { return uint32(g) * 2654435761 >> 16 }
 
-// Engine is a set of rules, ready to be looked for. It is never written to after [NewEngine], and may be shared.
+// Engine is a set of rules, ready to be looked for. It is never written to after [NewEngine], and
+// may be shared.
 type Engine struct {
 	filter  [1 << 16 / 64]uint64 // a bit for the slot of every gram at which an anchor is looked for
 	anchors map[gram][]anchor
@@ -117,7 +118,8 @@ func cases(c byte, fold bool) []byte {
 	return []byte{c}
 }
 
-// Scanner looks for the rules of an engine in one file after the other. It is used by one goroutine.
+// Scanner looks for the rules of an engine in one file after the other. It is used by one
+// goroutine.
 type Scanner struct {
 	engine *Engine
 	// found is called for each match, in their order.
@@ -235,7 +237,8 @@ func bitsOf(p []byte) int {
 	for _, c := range p {
 		counts[c]++
 	}
-	// sum of n*log2(n), in fixed point: exact enough to tell words from keys, and the same on every machine.
+	// sum of n*log2(n), in fixed point: exact enough to tell words from keys, and the same on every
+	// machine.
 	var sum int
 	for _, n := range counts {
 		if n > 0 {

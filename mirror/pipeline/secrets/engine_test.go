@@ -29,7 +29,8 @@ const (
 	hex16  = "abcdef" + digits
 )
 
-// samples holds for each rule what it must find. They are put together here, so that no scanner finds them in this file.
+// samples holds for each rule what it must find. They are put together here, so that no scanner
+// finds them in this file.
 func samples() map[string]string {
 	key := random(1, 64, mixed+"+/") + "\n" + random(2, 64, mixed+"+/")
 	return map[string]string{

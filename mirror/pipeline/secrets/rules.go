@@ -12,8 +12,9 @@ type Rule struct {
 	Literals []string
 	// Fold says that case does not matter in the literals.
 	Fold bool
-	// Secret looks at a literal found in window, at from start up to stop, and returns the bytes that identify the credential, or
-	// false when it is none. The window ends at most maxSecret bytes around the literal.
+	// Secret looks at a literal found in window, at from start up to stop, and returns the bytes
+	// that identify the credential, or false when it is none. The window ends at most maxSecret
+	// bytes around the literal.
 	Secret func(window []byte, start, stop int) (secret []byte, ok bool)
 }
 
@@ -56,8 +57,8 @@ func (c *class) run(p []byte, i, limit int) int {
 	return n
 }
 
-// token is a literal followed by between least and most bytes of a class, with an entropy of at least tenths of a bit for each
-// byte, and neither preceded nor followed by a letter or digit.
+// token is a literal followed by between least and most bytes of a class, with an entropy of at
+// least tenths of a bit for each byte, and neither preceded nor followed by a letter or digit.
 func token(c *class, least, most, tenths int) func([]byte, int, int) ([]byte, bool) {
 	return func(p []byte, start, stop int) ([]byte, bool) {
 		if start > 0 && alnum[p[start-1]] {
@@ -108,7 +109,8 @@ func assigned(c *class, n, tenths int) func([]byte, int, int) ([]byte, bool) {
 	}
 }
 
-// parts are sections of a class joined by a separator, each with the length given (0: one byte or more).
+// parts are sections of a class joined by a separator, each with the length given (0: one byte or
+// more).
 func parts(c *class, separator byte, lengths ...int) func([]byte, int, int) ([]byte, bool) {
 	return func(p []byte, start, stop int) ([]byte, bool) {
 		if start > 0 && alnum[p[start-1]] {
@@ -134,8 +136,8 @@ func parts(c *class, separator byte, lengths ...int) func([]byte, int, int) ([]b
 	}
 }
 
-// privateKey is a PEM block (RFC 7468) that is followed by what a key looks like, and not by the marks of an encrypted one. The
-// line breaks may be those of JSON.
+// privateKey is a PEM block (RFC 7468) that is followed by what a key looks like, and not by the
+// marks of an encrypted one. The line breaks may be those of JSON.
 func privateKey(p []byte, _, stop int) ([]byte, bool) {
 	line := p[stop:min(len(p), stop+48)]
 	end := bytes.Index(line, []byte("-----"))
@@ -208,7 +210,8 @@ func around(c *class, prefix string, least int) func([]byte, int, int) ([]byte, 
 	}
 }
 
-// Rules are the built-in rules. The formats are those that the services document for their own secret scanners and users.
+// Rules are the built-in rules. The formats are those that the services document for their own
+// secret scanners and users.
 func Rules() []*Rule {
 	return []*Rule{
 		{ID: "private-key", What: "a private key", Literals: []string{"-----BEGIN "}, Secret: privateKey},
@@ -249,7 +252,8 @@ func Rules() []*Rule {
 	}
 }
 
-// assignedToken is what follows the name of a token: it varies in length and must not be a variable.
+// assignedToken is what follows the name of a token: it varies in length and must not be a
+// variable.
 func assignedToken(p []byte, _, stop int) ([]byte, bool) {
 	i := stop
 	for i < len(p) && (p[i] == ' ' || p[i] == '=' || p[i] == '"') {

@@ -22,7 +22,8 @@ type Config struct {
 	MaxFileBytes int64
 }
 
-// Stage looks for credentials in layers: the layer is what is downloaded, so a secret that a later layer deletes is found all the same.
+// Stage looks for credentials in layers: the layer is what is downloaded, so a secret that a later
+// layer deletes is found all the same.
 type Stage struct {
 	config Config
 	engine *Engine

@@ -1,4 +1,5 @@
-// Package shape decides by what an image consists of: its sizes, its number of layers, its platforms and media types.
+// Package shape decides by what an image consists of: its sizes, its number of layers, its
+// platforms and media types.
 package shape
 
 import (
@@ -28,8 +29,8 @@ type Config struct {
 	MaxLayers int
 	// MaxManifestBytes of one manifest or index.
 	MaxManifestBytes int64
-	// Required platforms that an image must have, such as "linux/arm64": "linux/arm" has every variant. A manifest that
-	// waits for its index is not asked.
+	// Required platforms that an image must have, such as "linux/arm64": "linux/arm" has every
+	// variant. A manifest that waits for its index is not asked.
 	Required []string
 	// Platforms that images may have; none allow all.
 	Platforms []string
@@ -113,7 +114,8 @@ func (s *Stage) layer(img *pipeline.Image, m *pipeline.Manifest, i int) (found [
 	return found
 }
 
-// required finds platforms that are missing. An index that nobody will refer to by a platform is asked like an image.
+// required finds platforms that are missing. An index that nobody will refer to by a platform is
+// asked like an image.
 func (s *Stage) required(img *pipeline.Image) (found []pipeline.Finding) {
 	images := img.Images()
 	if img.Part || len(images) == 0 {

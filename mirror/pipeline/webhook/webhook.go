@@ -1,7 +1,8 @@
 // Package webhook has an image judged by a service of the operator's.
 //
-// The service gets the JSON view of the image, as CEL rules see it, in one POST, and answers whether it is allowed and why not. Two
-// forms are spoken: one modelled after the admission reviews of Kubernetes, and that of the data API of Open Policy Agent.
+// The service gets the JSON view of the image, as CEL rules see it, in one POST, and answers
+// whether it is allowed and why not. Two forms are spoken: one modelled after the admission reviews
+// of Kubernetes, and that of the data API of Open Policy Agent.
 package webhook
 
 import (
@@ -39,7 +40,8 @@ type Form string
 
 // The forms.
 const (
-	// Review sends {"apiVersion","kind","request":{"uid","image"}} and gets {"response":{"uid","allowed","findings"}}.
+	// Review sends {"apiVersion","kind","request":{"uid","image"}} and gets
+	// {"response":{"uid","allowed","findings"}}.
 	Review Form = "review"
 	// OPA sends {"input": image} and gets {"result": {"allowed","findings"}}.
 	OPA Form = "opa"
@@ -65,7 +67,8 @@ type Config struct {
 	Transport http.RoundTripper `json:"-"`
 }
 
-// ErrPaused says that the service was not asked because it failed several times in a row a moment ago.
+// ErrPaused says that the service was not asked because it failed several times in a row a moment
+// ago.
 var ErrPaused = errors.New("not asked, because it just failed several times in a row")
 
 // Stage asks the service about each image.
@@ -225,11 +228,13 @@ func (s *Stage) encode(uid string, img *pipeline.Image) ([]byte, error) {
 const (
 	// HeaderTime is when it was signed, in seconds since 1970.
 	HeaderTime = "X-Dray-Time"
-	// HeaderSignature is "sha256=" and the HMAC-SHA-256, in hexadecimal, of the time, a dot and the body.
+	// HeaderSignature is "sha256=" and the HMAC-SHA-256, in hexadecimal, of the time, a dot and the
+	// body.
 	HeaderSignature = "X-Dray-Signature"
 )
 
-// Sign puts the signature of a body into the headers that go with it. An empty secret signs nothing.
+// Sign puts the signature of a body into the headers that go with it. An empty secret signs
+// nothing.
 func Sign(h http.Header, secret, body []byte) {
 	if len(secret) == 0 {
 		return
@@ -242,8 +247,8 @@ func Sign(h http.Header, secret, body []byte) {
 	h.Set(HeaderSignature, "sha256="+hex.EncodeToString(mac.Sum(nil)))
 }
 
-// decode holds the answer to its form: one that does not say whether the image is allowed has not judged it. OPA answers {} where
-// its policy is undefined.
+// decode holds the answer to its form: one that does not say whether the image is allowed has not
+// judged it. OPA answers {} where its policy is undefined.
 func (s *Stage) decode(uid string, text []byte) (*judgement, error) {
 	var a answer
 	if err := json.Unmarshal(text, &a); err != nil {
@@ -265,7 +270,8 @@ func (s *Stage) decode(uid string, text []byte) (*judgement, error) {
 // RuleRefused is the rule where the service names none.
 const RuleRefused = "refused"
 
-// found makes findings of a refusal. What an allowing service remarks is not held against the image.
+// found makes findings of a refusal. What an allowing service remarks is not held against the
+// image.
 func (j *judgement) found() []pipeline.Finding {
 	if *j.Allowed {
 		return nil

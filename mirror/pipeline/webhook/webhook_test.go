@@ -204,7 +204,8 @@ func TestBadConfiguration(t *testing.T) {
 	}
 }
 
-// What is told of a service that cannot be reached goes to whoever pushes: it has nothing of its address.
+// What is told of a service that cannot be reached goes to whoever pushes: it has nothing of its
+// address.
 func TestErrorsKeepTheAddress(t *testing.T) {
 	s := stage(t, Config{URL: "http://user:hidden@127.0.0.1:1/hook?token=hidden"})
 	if _, err := s.CheckImage(t.Context(), image); err == nil || strings.Contains(err.Error(), "hidden") {
@@ -212,7 +213,8 @@ func TestErrorsKeepTheAddress(t *testing.T) {
 	}
 }
 
-// More findings than are taken are one more, which a waiver for those that are taken does not let pass.
+// More findings than are taken are one more, which a waiver for those that are taken does not let
+// pass.
 func TestFurtherFindings(t *testing.T) {
 	const maxFindings = 100
 	all := strings.Repeat(`{"rule":"cve","message":"x","path":"a"},`, maxFindings+2)

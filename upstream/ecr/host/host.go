@@ -8,7 +8,8 @@ import (
 )
 
 // Name is what the name of a registry says. The patterns are those that
-// https://github.com/awslabs/amazon-ecr-credential-helper recognises and the "Dual-stack" page of the ECR user guide.
+// https://github.com/awslabs/amazon-ecr-credential-helper recognises and the "Dual-stack" page of
+// the ECR user guide.
 type Name struct {
 	// Account is the twelve-digit registry id; empty for ECR Public.
 	Account string
