@@ -34,24 +34,15 @@ What is open or pinned never goes.`,
 				return fmt.Errorf("--bytes %s: write a size such as 500MB or 20GiB; %w", bytes, usage.Err)
 			}
 		}
-		var out api.Evicted
 		switch {
 		case dryRun && n > 0:
-			if err := o.get(ctx, "eviction", url.Values{"bytes": {strconv.FormatInt(int64(n), 10)}}, &out); err != nil {
-				return err
-			}
+			return show(ctx, o, "eviction", url.Values{"bytes": {strconv.FormatInt(int64(n), 10)}}, victimsTable)
 		case dryRun:
-			if err := o.get(ctx, "eviction", url.Values{"most": {"20"}}, &out); err != nil {
-				return err
-			}
+			return show(ctx, o, "eviction", url.Values{"most": {"20"}}, victimsTable)
 		case n > 0:
-			if err := o.change(ctx, "evict", api.EvictRequest{Bytes: int64(n)}, &out); err != nil {
-				return err
-			}
-		default:
-			return fmt.Errorf("say --dry-run, or how much to evict with --bytes; %w", usage.Err)
+			return change(ctx, o, "evict", api.EvictRequest{Bytes: int64(n)}, victimsTable)
 		}
-		return o.print(out, func(w io.Writer) { victimsTable(w, out) })
+		return fmt.Errorf("say --dry-run, or how much to evict with --bytes; %w", usage.Err)
 	})
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only say what would go: the next 20 blobs, or those of --bytes")
 	cmd.Flags().StringVar(&bytes, "bytes", "", "how many bytes to find, such as 20GiB")

@@ -85,30 +85,31 @@ func (in Options) adminURL(address string) (string, error) {
 	return "http://" + net.JoinHostPort(host, port), nil
 }
 
-// get asks a [admin.Query].
-func (o *operator) get(ctx context.Context, path string, params url.Values, into any) error {
-	return o.exchange(ctx, http.MethodGet, path+query(params), nil, into)
+// show sends an [admin.Query] and prints its answer.
+func show[A any](ctx context.Context, o *operator, path string, params url.Values, table func(io.Writer, A)) error {
+	return exchange(ctx, o, http.MethodGet, path+query(params), nil, table)
 }
 
-// change asks for a [admin.Change].
-func (o *operator) change(ctx context.Context, path string, q, into any) error {
+// change sends an [admin.Change] and prints its answer.
+func change[A any](ctx context.Context, o *operator, path string, q any, table func(io.Writer, A)) error {
 	body, err := json.Marshal(q)
 	if err != nil {
 		return err
 	}
-	return o.exchange(ctx, http.MethodPost, path, body, into)
+	return exchange(ctx, o, http.MethodPost, path, body, table)
 }
 
-func (o *operator) exchange(ctx context.Context, method, path string, body []byte, into any) error {
+func exchange[A any](ctx context.Context, o *operator, method, path string, body []byte, table func(io.Writer, A)) error {
 	resp, err := o.send(ctx, method, path, body)
 	if err != nil {
 		return err
 	}
 	defer resp.Body.Close()
-	if err := json.NewDecoder(resp.Body).Decode(into); err != nil {
+	var answer A
+	if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil {
 		return fmt.Errorf("the answer of %s is not understood: %w", o.base, err)
 	}
-	return nil
+	return o.print(answer, func(w io.Writer) { table(w, answer) })
 }
 
 // listing yields the items of a [admin.List] as they come.

@@ -22,22 +22,14 @@ pinned as what it points to now. Without an argument pin lists the pins.`,
 		Args: usage.Between(0, 1),
 	}, func(ctx context.Context, o *operator, args []string) error {
 		if len(args) == 0 {
-			var pins api.Items[api.Pin]
-			if err := o.get(ctx, "pins", nil, &pins); err != nil {
-				return err
-			}
-			return o.print(pins, func(w io.Writer) {
+			return show(ctx, o, "pins", nil, func(w io.Writer, pins api.Items[api.Pin]) {
 				fmt.Fprintln(w, "NAME\tSINCE\tHELD\tSIZE\tMISSING")
 				for _, p := range pins.Items {
 					fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%d\n", p.Name, day(p.Since), p.HeldBlobs, size(p.HeldBytes), len(p.Missing))
 				}
 			})
 		}
-		var p api.Pin
-		if err := o.change(ctx, "pin", api.NameRequest{Name: args[0]}, &p); err != nil {
-			return err
-		}
-		return o.print(p, func(w io.Writer) {
+		return change(ctx, o, "pin", api.NameRequest{Name: args[0]}, func(w io.Writer, p api.Pin) {
 			fmt.Fprintf(w, "%s\tpinned: %d blobs\t%s\n", p.Name, p.HeldBlobs, size(p.HeldBytes))
 			for _, d := range p.Missing {
 				fmt.Fprintf(w, "%s\tnot held; kept once it comes\t\n", oci.Short(d))
@@ -53,10 +45,8 @@ func unpinCommand(in Options) *cobra.Command {
 		Long:  "unpin ends a pin, under the name that dray pin lists or any other way to write it. What was kept stays until its turn of eviction.",
 		Args:  usage.Between(1, 1),
 	}, func(ctx context.Context, o *operator, args []string) error {
-		var done api.NameRequest
-		if err := o.change(ctx, "unpin", api.NameRequest{Name: args[0]}, &done); err != nil {
-			return err
-		}
-		return o.print(done, func(w io.Writer) { fmt.Fprintf(w, "%s\tunpinned\n", done.Name) })
+		return change(ctx, o, "unpin", api.NameRequest{Name: args[0]}, func(w io.Writer, p api.NameRequest) {
+			fmt.Fprintf(w, "%s\tunpinned\n", p.Name)
+		})
 	})
 }

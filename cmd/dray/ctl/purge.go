@@ -31,11 +31,7 @@ a blob named by its digest that images need, stay as well unless --force is give
 		if (q.Name == "") == (q.Repository == "") {
 			return fmt.Errorf("name one image or digest, or --repository; %w", usage.Err)
 		}
-		var done api.Purged
-		if err := o.change(ctx, "purge", q, &done); err != nil {
-			return err
-		}
-		return o.print(done, func(w io.Writer) { purgedTable(w, done) })
+		return change(ctx, o, "purge", q, purgedTable)
 	})
 	cmd.Flags().StringVar(&q.Repository, "repository", "", "purge all repositories that match, as UPSTREAM/REPOSITORY or REPOSITORY; * stands for any characters")
 	cmd.Flags().BoolVar(&q.DryRun, "dry-run", false, "print what would be done, and do nothing")

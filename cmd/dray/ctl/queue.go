@@ -22,11 +22,7 @@ func queueCommand(in Options) *cobra.Command {
 by its registry, and stays until it is tried again with success, or dropped.`,
 		Args: usage.NoArguments,
 	}, func(ctx context.Context, o *operator, _ []string) error {
-		var q api.Queued
-		if err := o.get(ctx, "queue", nil, &q); err != nil {
-			return err
-		}
-		return o.print(q, func(w io.Writer) { queueTable(w, q) })
+		return show(ctx, o, "queue", nil, queueTable)
 	})
 	cmd.AddCommand(in.queueRetry(), in.queueDrop())
 	return cmd
@@ -43,11 +39,9 @@ func (in Options) queueRetry() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		var answer api.QueueID
-		if err := o.change(ctx, "queue/retry", id, &answer); err != nil {
-			return err
-		}
-		return o.print(answer, func(w io.Writer) { fmt.Fprintf(w, "push %d is tried again\n", answer.ID) })
+		return change(ctx, o, "queue/retry", id, func(w io.Writer, p api.QueueID) {
+			fmt.Fprintf(w, "push %d is tried again\n", p.ID)
+		})
 	})
 }
 
@@ -62,12 +56,8 @@ func (in Options) queueDrop() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		var gone api.QueuedPush
-		if err := o.change(ctx, "queue/drop", id, &gone); err != nil {
-			return err
-		}
-		return o.print(gone, func(w io.Writer) {
-			fmt.Fprintf(w, "push %d of %s to %s is dropped\n", gone.ID, pushName(gone), gone.Upstream)
+		return change(ctx, o, "queue/drop", id, func(w io.Writer, p api.QueuedPush) {
+			fmt.Fprintf(w, "push %d of %s to %s is dropped\n", p.ID, pushName(p), p.Upstream)
 		})
 	})
 }

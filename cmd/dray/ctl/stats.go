@@ -25,11 +25,7 @@ that was under way for another client and was joined; direct, passed through bec
 What is fetched ahead of clients, and is whole before one asks, comes from the disk.`,
 		Args: usage.NoArguments,
 	}, func(ctx context.Context, o *operator, _ []string) error {
-		var s api.Stats
-		if err := o.get(ctx, "stats", nil, &s); err != nil {
-			return err
-		}
-		return o.print(s, func(w io.Writer) { statsTable(w, s) })
+		return show(ctx, o, "stats", nil, statsTable)
 	})
 }
 
