@@ -18,12 +18,12 @@ type directBytes struct {
 	blob   Blob
 	origin Origin
 
-	vouch func(context.Context) error // for bytes handed out before, that cannot be checked again; may be nil
-	off   int64                       // of the next byte to hand out
-	at    int64                       // of the next byte of x to use; below off after a restart from 0
-	check digest.Verifier             // of the bytes before at; nil when these did not begin at 0
-	last  []byte                      // the byte withheld, if any
-	over  bool
+	confirm func(context.Context) error // for bytes handed out before, that cannot be checked again; may be nil
+	off     int64                       // of the next byte to hand out
+	at      int64                       // of the next byte of x to use; below off after a restart from 0
+	check   digest.Verifier             // of the bytes before at; nil when these did not begin at 0
+	last    []byte                      // the byte withheld, if any
+	over    bool
 
 	mu     sync.Mutex // guards below; leaf lock
 	x      *fetch     // nil before the first read
@@ -70,7 +70,7 @@ func (d *directBytes) use(x *fetch) {
 
 // replay hashes the bytes before off from where they were read, to verify the whole
 // in the end. If they cannot be read again, they are fetched again; then old has to
-// vouch for those that were handed out.
+// confirm for those that were handed out.
 func (d *directBytes) replay(old bytesAt) {
 	d.check = d.blob.Digest.Verifier()
 	if d.off == 0 {
@@ -80,7 +80,7 @@ func (d *directBytes) replay(old bytesAt) {
 		return
 	}
 	d.check = d.blob.Digest.Verifier()
-	d.at, d.vouch = 0, old.verdict
+	d.at, d.confirm = 0, old.verdict
 }
 
 // readAt implements bytesAt.
@@ -119,7 +119,7 @@ func (d *directBytes) move(off int64) {
 	if x != nil {
 		x.close()
 	}
-	d.off, d.at, d.last, d.over, d.check, d.vouch = off, off, nil, false, nil, nil
+	d.off, d.at, d.last, d.over, d.check, d.confirm = off, off, nil, false, nil, nil
 	if off == 0 {
 		d.check = d.blob.Digest.Verifier()
 	}
@@ -166,8 +166,8 @@ func (d *directBytes) next(ctx context.Context, p []byte) (int, error) {
 
 // finish hands out the withheld byte if the digest agrees.
 func (d *directBytes) finish(ctx context.Context, p []byte) (int, error) {
-	if d.vouch != nil {
-		if err := d.vouch(ctx); err != nil {
+	if d.confirm != nil {
+		if err := d.confirm(ctx); err != nil {
 			return 0, err
 		}
 	}

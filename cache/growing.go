@@ -10,10 +10,10 @@ import (
 )
 
 const (
-	// tellStep and tellDelay bound how often readers are woken: after so many bytes,
+	// wakeStep and wakeDelay bound how often readers are woken: after so many bytes,
 	// or so much time, whichever comes first. 64 KiB pieces would double the cost of a herd.
-	tellStep  = 256 << 10
-	tellDelay = 2 * time.Millisecond
+	wakeStep  = 256 << 10
+	wakeDelay = 2 * time.Millisecond
 )
 
 // span is a part of a file, to excluded.
@@ -35,7 +35,7 @@ type growing struct {
 	written int64         // bytes from the beginning on without a gap
 	beyond  []span        // what is written behind the first gap, in order, no two touching
 	arrived int64         // bytes written in all
-	told    int64         // arrived when the readers were last woken
+	woken   int64         // arrived when the readers were last woken
 	wishes  []int64       // where readers wait behind the first gap
 	wish    chan struct{} // told of a new wish; nil where nobody listens
 	over    bool          // complete, or failed if err is set
@@ -112,28 +112,28 @@ func (g *growing) arrive(off int64, n int) {
 func (g *growing) more(n int) {
 	g.arrived += int64(n)
 	switch {
-	case g.told == 0, g.arrived-g.told >= tellStep:
-		g.tell()
+	case g.woken == 0, g.arrived-g.woken >= wakeStep:
+		g.wake()
 	case g.changed != nil && !g.armed:
 		g.armed = true
 		if g.delayed == nil {
-			g.delayed = time.AfterFunc(tellDelay, g.tellLate)
+			g.delayed = time.AfterFunc(wakeDelay, g.wakeLate)
 		} else {
-			g.delayed.Reset(tellDelay)
+			g.delayed.Reset(wakeDelay)
 		}
 	}
 }
 
-func (g *growing) tellLate() {
+func (g *growing) wakeLate() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.armed = false
-	g.tell()
+	g.wake()
 }
 
-// tell wakes the readers that wait. Needs mu.
-func (g *growing) tell() {
-	g.told = g.arrived
+// wake wakes the readers that wait. Needs mu.
+func (g *growing) wake() {
+	g.woken = g.arrived
 	if g.changed != nil {
 		close(g.changed)
 		g.changed = nil
@@ -180,7 +180,7 @@ func (g *growing) end() {
 	if g.lonely != nil {
 		g.lonely.Stop()
 	}
-	g.tell()
+	g.wake()
 }
 
 // total returns the announced or final length, or -1.

@@ -231,12 +231,12 @@ func (w *workers) claim() span {
 	p := w.free[i]
 	w.free = slices.Delete(w.free, i, i+1)
 	w.working++
-	w.tell() // one wish may have hidden another
+	w.wake() // one wish may have hidden another
 	return p
 }
 
-// tell wakes who waits. Needs mu.
-func (w *workers) tell() {
+// wake wakes who waits. Needs mu.
+func (w *workers) wake() {
 	close(w.changed)
 	w.changed = make(chan struct{})
 }
@@ -245,7 +245,7 @@ func (w *workers) done() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.working--
-	w.tell()
+	w.wake()
 }
 
 // refused gives back what is missing of a piece. Without ranges all helpers stop.
@@ -262,7 +262,7 @@ func (w *workers) refused(p span, err error) {
 		i, _ := slices.BinarySearchFunc(w.free, p, func(a, b span) int { return cmp.Compare(a.from, b.from) })
 		w.free = slices.Insert(w.free, i, p)
 	}
-	w.tell()
+	w.wake()
 }
 
 // dismiss ends the work of one helper and frees its slot for other fetches.
@@ -270,7 +270,7 @@ func (w *workers) dismiss() {
 	w.mu.Lock()
 	w.helpers--
 	w.slots--
-	w.tell()
+	w.wake()
 	w.mu.Unlock()
 	w.Slots.give(1)
 }

@@ -42,7 +42,7 @@ func TestPeekAndPurge(t *testing.T) {
 	if got, err := c.Bytes(t.Context(), d, 100); err != nil || string(got) != string(p) {
 		t.Errorf("%q, %v", got, err)
 	}
-	release, err := c.Keep(t.Context(), d)
+	release, err := c.Retain(t.Context(), d)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,30 +8,30 @@ import (
 	"dray/cache/disk"
 )
 
-// Kept is what a former process received under a key: an upload that can be written on, or the blob
+// Resumable is what a former process received under a key: an upload that can be written on, or the blob
 // that it became.
-type Kept struct {
+type Resumable struct {
 	Key  string
 	Note []byte
 	// Since is when it was last written to, or committed.
 	Since time.Time
 	// Upload is not committed yet. Nil where there is a Blob.
 	Upload *Upload
-	Blob   *KeptBlob
+	Blob   *ResumableBlob
 }
 
 // Close drops it.
-func (k Kept) Close() error {
+func (k Resumable) Close() error {
 	if k.Upload != nil {
 		return k.Upload.Close()
 	}
 	return k.Blob.Close()
 }
 
-// ReceiveKept is Receive of an upload that outlives the process: the next one gets it by Recover,
-// with its note, whether this one ends in order or not. See [disk.Dir.CreateKept] about the key.
-func (c *Cache) ReceiveKept(ctx context.Context, key string, note []byte) (*Upload, error) {
-	in, err := c.disk.CreateKept(ctx, key, note)
+// ReceiveResumable is Receive of an upload that outlives the process: the next one gets it by Recover,
+// with its note, whether this one ends in order or not. See [disk.Dir.CreateResumable] about the key.
+func (c *Cache) ReceiveResumable(ctx context.Context, key string, note []byte) (*Upload, error) {
+	in, err := c.disk.CreateResumable(ctx, key, note)
 	if err != nil {
 		return nil, fmt.Errorf("receive: %w", err)
 	}
@@ -39,32 +39,32 @@ func (c *Cache) ReceiveKept(ctx context.Context, key string, note []byte) (*Uplo
 }
 
 // Recover hands over what former processes received under keys, once.
-func (c *Cache) Recover() []Kept {
-	var all []Kept
+func (c *Cache) Recover() []Resumable {
+	var all []Resumable
 	for _, l := range c.disk.Recover() {
-		k := Kept{Key: l.Key, Note: l.Note, Since: l.Since}
+		k := Resumable{Key: l.Key, Note: l.Note, Since: l.Since}
 		if l.Ingest != nil {
 			k.Upload = c.upload(l.Key, l.Ingest)
 		} else {
-			k.Blob = &KeptBlob{Blob: Blob{Digest: l.Digest, Size: l.Size}, key: l.Key, disk: c.disk}
+			k.Blob = &ResumableBlob{Blob: Blob{Digest: l.Digest, Size: l.Size}, key: l.Key, disk: c.disk}
 		}
 		all = append(all, k)
 	}
 	return all
 }
 
-// KeptBlob is a blob of a former process's upload. It is kept from being evicted.
-type KeptBlob struct {
+// ResumableBlob is a blob of a former process's upload. It is kept from being evicted.
+type ResumableBlob struct {
 	Blob
 	key  string
 	disk *disk.Dir
 }
 
 // Close ends the keeping.
-func (b *KeptBlob) Close() error { return b.disk.Forget(b.key) }
+func (b *ResumableBlob) Close() error { return b.disk.Forget(b.key) }
 
 // Suspend leaves the keeping to the next process.
-func (b *KeptBlob) Suspend() error { return nil }
+func (b *ResumableBlob) Suspend() error { return nil }
 
 // Suspend ends the use of an upload by this process. One that was received under a key is left to
 // the next process, whether it is committed or not; any other is closed. Followers of an upload

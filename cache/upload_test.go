@@ -98,7 +98,7 @@ func TestUpload(t *testing.T) {
 				t.Fatal(b, err)
 			}
 			if durable {
-				release, err := c.Keep(t.Context(), dg)
+				release, err := c.Retain(t.Context(), dg)
 				if err != nil {
 					t.Fatal(err)
 				}

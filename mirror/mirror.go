@@ -24,15 +24,15 @@ import (
 
 // Options are what a Mirror is made of.
 type Options struct {
-	Cache *cache.Cache
-	Tags  *meta.Tags
-	Links *meta.Links
-	Known *meta.Known
-	// Touches is needed where images are kept alive.
-	Touches *meta.Touches
-	// Bases, when not nil, learn the layers of the images that clients pull and push.
-	Bases     *meta.Bases
-	Upstreams []*repository.Upstream
+	Cache      *cache.Cache
+	Tags       *meta.Tags
+	Visibility *meta.Visibility
+	Presence   *meta.Presence
+	// LastPulls is needed where images are kept alive.
+	LastPulls *meta.LastPulls
+	// BaseImages, when not nil, learn the layers of the images that clients pull and push.
+	BaseImages *meta.BaseImages
+	Upstreams  []*repository.Upstream
 	// Gates are what pushes have to pass, by the name of their upstream. The first one with a
 	// pattern for a repository counts; without one, a push is forwarded as it is.
 	Gates map[string][]*gate.Gate
@@ -74,7 +74,7 @@ type Mirror struct {
 	checks    *gate.Checks
 	keepAlive *jobs.KeepAlive
 	verdicts  *jobs.Verdicts
-	bases     *jobs.BaseIndex
+	baseIndex *jobs.BaseIndex
 	pull      *pull.Puller
 	push      *push.Pusher
 	tasks     *flight.Tasks
@@ -99,22 +99,22 @@ func New(o Options) (*Mirror, error) {
 	o.Queue = cmp.Or(o.Queue, queue.Empty())
 	var err error
 	m.repos, err = repository.NewStore(repository.Options{
-		Upstreams: o.Upstreams, Cache: o.Cache, Tags: o.Tags, Links: o.Links, Known: o.Known, Queue: o.Queue,
+		Upstreams: o.Upstreams, Cache: o.Cache, Tags: o.Tags, Visibility: o.Visibility, Presence: o.Presence, Queue: o.Queue,
 		Staged: repository.NewStaging(m.expiry, quotas.Refund), Tasks: m.tasks, Logger: m.log,
 	})
 	if err != nil {
 		return nil, err
 	}
 	m.checks = gate.New(gate.Options{Gates: o.Gates, Tasks: m.tasks, Logger: m.log, OnEvent: o.OnEvent, Bound: judgeWithin})
-	m.keepAlive = jobs.NewKeepAlive(jobs.KeepAliveOptions{Repositories: m.repos, Touches: o.Touches, Every: o.KeepAlive, Logger: m.log})
+	m.keepAlive = jobs.NewKeepAlive(jobs.KeepAliveOptions{Repositories: m.repos, LastPulls: o.LastPulls, Every: o.KeepAlive, Logger: m.log})
 	m.verdicts = jobs.NewVerdicts(m.log)
-	m.bases = jobs.NewBaseIndex(m.repos, o.Cache, o.Bases)
+	m.baseIndex = jobs.NewBaseIndex(m.repos, o.Cache, o.BaseImages)
 	m.pull = pull.New(pull.Options{
-		Repositories: m.repos, Cache: o.Cache, Tags: o.Tags, Tasks: m.tasks, KeepAlive: m.keepAlive, Bases: m.bases,
+		Repositories: m.repos, Cache: o.Cache, Tags: o.Tags, Tasks: m.tasks, KeepAlive: m.keepAlive, BaseIndex: m.baseIndex,
 		Prefetch: o.Prefetch, OnPull: o.OnPull, Logger: m.log,
 	})
 	m.push = push.New(push.Options{
-		Repositories: m.repos, Cache: o.Cache, Queue: o.Queue, Checks: m.checks, Tasks: m.tasks, Manifests: m.pull, Verdicts: m.verdicts, Bases: m.bases,
+		Repositories: m.repos, Cache: o.Cache, Queue: o.Queue, Checks: m.checks, Tasks: m.tasks, Manifests: m.pull, Verdicts: m.verdicts, BaseIndex: m.baseIndex,
 		Quotas: quotas, UploadExpiry: m.expiry, AnswerWithin: o.AnswerWithin, Logger: m.log,
 	})
 	m.handlers = m.table()
@@ -125,7 +125,7 @@ func New(o Options) (*Mirror, error) {
 // ctx ends; then it ends everything that the Mirror does in the background and waits for it.
 // Uploads are left to the next process.
 func (m *Mirror) Run(ctx context.Context) error {
-	for _, job := range []func(context.Context){m.push.Recover, m.keepAlive.Run, m.verdicts.Run, m.bases.Run} {
+	for _, job := range []func(context.Context){m.push.Recover, m.keepAlive.Run, m.verdicts.Run, m.baseIndex.Run} {
 		m.tasks.Start(job)
 	}
 	tick := time.NewTicker(m.expiry / 10)
@@ -153,7 +153,7 @@ func (m *Mirror) Forward(ctx context.Context, e queue.Entry) error { return m.pu
 // Collectors returns the metrics of the front door and of its rooms.
 func (m *Mirror) Collectors() []prometheus.Collector {
 	all := m.metrics.collectors()
-	for _, room := range []interface{ Collectors() []prometheus.Collector }{m.repos, m.keepAlive, m.verdicts, m.bases, m.pull, m.push} {
+	for _, room := range []interface{ Collectors() []prometheus.Collector }{m.repos, m.keepAlive, m.verdicts, m.baseIndex, m.pull, m.push} {
 		all = append(all, room.Collectors()...)
 	}
 	return all

@@ -22,7 +22,7 @@ type answer struct {
 	io.ReadCloser
 	cancel  context.CancelFunc
 	stalled atomic.Bool
-	passage *passage // nil without a Limiter
+	permit  *permit // nil without a Limiter
 }
 
 // sent makes one round trip under a context of its own.
@@ -40,8 +40,8 @@ func sent(via http.RoundTripper, req *http.Request) (*http.Response, error) {
 func (a *answer) Close() error {
 	err := a.ReadCloser.Close()
 	a.cancel()
-	if a.passage != nil {
-		a.passage.end()
+	if a.permit != nil {
+		a.permit.end()
 	}
 	return err
 }

@@ -85,8 +85,8 @@ func (c Call) waits(usual time.Duration) time.Duration {
 	return cmp.Or(c.patience, usual)
 }
 
-// hearOf tells the caller of a failure that a repetition is to absorb.
-func (c Call) hearOf(err error) {
+// observe tells the caller of a failure that a repetition is to absorb.
+func (c Call) observe(err error) {
 	if c.OnRetry != nil {
 		c.OnRetry(err)
 	}

@@ -153,10 +153,10 @@ func (c *Client) send(req *http.Request, repo Repo, kind oci.Kind) (*http.Respon
 	}
 	p.answered(resp.StatusCode, oci.RetryAfter(resp.Header))
 	if host == "" {
-		c.o.Limiter.quota.hear(resp.Header, time.Now())
+		c.o.Limiter.quota.observe(resp.Header, time.Now())
 	}
 	if a, ok := resp.Body.(*answer); ok {
-		a.passage = p
+		a.permit = p
 	}
 	return resp, nil
 }

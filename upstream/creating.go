@@ -34,22 +34,22 @@ var _ Sink = (*Creating)(nil)
 
 // repoState is what is known about one repository.
 type repoState struct {
-	known bool  // a write was accepted
-	made  int   // creations so far; tells a failure from before one from a failure after it
-	turn  *turn // whoever is finding out, nil when nobody is
+	accepted bool    // a write was accepted
+	made     int     // creations so far; tells a failure from before one from a failure after it
+	leader   *leader // whoever is finding out, nil when nobody is
 }
 
-// turn is the time in which one write goes alone. err is set before done closes, and only by a
+// leader is the time in which one write goes alone. err is set before done closes, and only by a
 // failed creation.
-type turn struct {
+type leader struct {
 	done chan struct{}
 	err  error
 }
 
 // outcome is what a turn has shown.
 type outcome struct {
-	known   bool  // the registry took a write, or the repository was created
-	failure error // of the creation
+	accepted bool  // the registry took a write, or the repository was created
+	failure  error // of the creation
 }
 
 // NewCreating wraps next.
@@ -95,9 +95,9 @@ func (c *Creating) do(ctx context.Context, repo string, write func(accepted func
 		return err
 	}
 	defer func() { c.leave(repo, t, outcome{}) }() // if nothing below did
-	accepted := func() { c.leave(repo, t, outcome{known: true}) }
+	accepted := func() { c.leave(repo, t, outcome{accepted: true}) }
 	if err = write(accepted); !errors.Is(err, ErrRepositoryMissing) {
-		c.leave(repo, t, outcome{known: err == nil})
+		c.leave(repo, t, outcome{accepted: err == nil})
 		return err
 	}
 	if t == nil {
@@ -116,21 +116,21 @@ func (c *Creating) do(ctx context.Context, repo string, write func(accepted func
 // enter takes the turn of a repository, or waits for whoever has it. The turn is nil when the
 // repository is known to be there: refused is the count of creations that a caller saw before it
 // was refused, -1 when it was not.
-func (c *Creating) enter(ctx context.Context, repo string, refused int) (made int, mine *turn, err error) {
+func (c *Creating) enter(ctx context.Context, repo string, refused int) (made int, mine *leader, err error) {
 	for {
 		c.mu.Lock()
 		s := c.state(repo)
 		if refused >= 0 && s.made == refused {
-			s.known = false
+			s.accepted = false
 		}
-		made, wait := s.made, s.turn
-		if !s.known && wait == nil {
-			mine = &turn{done: make(chan struct{})}
-			s.turn = mine
+		made, wait := s.made, s.leader
+		if !s.accepted && wait == nil {
+			mine = &leader{done: make(chan struct{})}
+			s.leader = mine
 		}
-		known := s.known
+		accepted := s.accepted
 		c.mu.Unlock()
-		if known || mine != nil {
+		if accepted || mine != nil {
 			return made, mine, nil
 		}
 		select {
@@ -146,7 +146,7 @@ func (c *Creating) enter(ctx context.Context, repo string, refused int) (made in
 
 // create makes the repository during t. It is not cancelled with the write that needs it, because
 // others wait for it.
-func (c *Creating) create(ctx context.Context, repo string, t *turn) error {
+func (c *Creating) create(ctx context.Context, repo string, t *leader) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), createTimeout)
 	defer cancel()
 	err := c.creator.Create(ctx, repo)
@@ -157,19 +157,19 @@ func (c *Creating) create(ctx context.Context, repo string, t *turn) error {
 		c.state(repo).made++
 		c.mu.Unlock()
 	}
-	c.leave(repo, t, outcome{known: err == nil, failure: err})
+	c.leave(repo, t, outcome{accepted: err == nil, failure: err})
 	return err
 }
 
 // leave ends a turn, once; it does nothing for a nil or ended one.
-func (c *Creating) leave(repo string, t *turn, o outcome) {
+func (c *Creating) leave(repo string, t *leader, o outcome) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s := c.repos[repo]
-	if t == nil || s == nil || s.turn != t {
+	if t == nil || s == nil || s.leader != t {
 		return
 	}
-	s.turn, s.known = nil, o.known
+	s.leader, s.accepted = nil, o.accepted
 	t.err = o.failure
 	close(t.done)
 }
@@ -179,7 +179,7 @@ func (c *Creating) state(repo string) *repoState {
 	s := c.repos[repo]
 	if s == nil {
 		if len(c.repos) >= maxKnownRepos {
-			maps.DeleteFunc(c.repos, func(_ string, s *repoState) bool { return s.turn == nil })
+			maps.DeleteFunc(c.repos, func(_ string, s *repoState) bool { return s.leader == nil })
 		}
 		s = &repoState{}
 		c.repos[repo] = s

@@ -101,8 +101,8 @@ func (c *Client) corrupt(format string, args ...any) error {
 func (c *Client) answerError(resp *http.Response) error {
 	defer within(resp, answerTimeout).Stop()
 	e := oci.DecodeError(resp)
-	if a, ok := resp.Body.(*answer); ok && a.passage != nil && a.passage.pausing {
-		a.passage.said(e.Message)
+	if a, ok := resp.Body.(*answer); ok && a.permit != nil && a.permit.pausing {
+		a.permit.recordError(e.Message)
 		return e.Because(errPaced)
 	}
 	switch e.Status {

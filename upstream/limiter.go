@@ -25,9 +25,9 @@ type LimiterOptions struct {
 	Name string
 	// Rates are the ceilings of the registry.
 	Rates []Rate
-	// Places bounds the requests under way at one host. Blobs being received, and blobs being sent,
+	// Slots bounds the requests under way at one host. Blobs being received, and blobs being sent,
 	// are counted apart, so that they keep nothing else waiting. 0 means 256.
-	Places int
+	Slots int
 	// Queue bounds the requests that wait for one rate, or one host. 0 means 1,000.
 	Queue int
 	// Wait bounds the time that a request waits. 0 means 20 s: clients give up after 30 s without
@@ -46,20 +46,20 @@ type LimiterOptions struct {
 // It paces requests and not the calls of a Sink, because one upload is several operations with
 // ceilings of their own.
 type Limiter struct {
-	name   string
-	rates  map[Class]Rate
-	places int
-	most   int
-	usual  time.Duration
-	quota  *quota
-	told   limiterMetrics
+	name    string
+	rates   map[Class]Rate
+	slots   int
+	most    int
+	usual   time.Duration
+	quota   *quota
+	metrics limiterMetrics
 
-	mu    sync.Mutex // guards what follows; nothing is waited for under it
-	lanes map[laneKey]*lane
-	pools map[poolKey]*pool
+	mu      sync.Mutex // guards what follows; nothing is waited for under it
+	buckets map[bucketKey]*bucket
+	pools   map[poolKey]*pool
 }
 
-type laneKey struct{ host, name string }
+type bucketKey struct{ host, name string }
 
 type poolKey struct{ host, what string }
 
@@ -69,17 +69,17 @@ const maxHosts = 64
 // NewLimiter returns a Limiter. It starts nothing.
 func NewLimiter(o LimiterOptions) *Limiter {
 	l := &Limiter{
-		name: o.Name, rates: map[Class]Rate{}, places: cmp.Or(o.Places, 256), most: cmp.Or(o.Queue, 1000), usual: cmp.Or(o.Wait, 20*time.Second),
-		quota: newQuota(o.Name, o.Reserve), lanes: map[laneKey]*lane{}, pools: map[poolKey]*pool{},
+		name: o.Name, rates: map[Class]Rate{}, slots: cmp.Or(o.Slots, 256), most: cmp.Or(o.Queue, 1000), usual: cmp.Or(o.Wait, 20*time.Second),
+		quota: newQuota(o.Name, o.Reserve), buckets: map[bucketKey]*bucket{}, pools: map[poolKey]*pool{},
 	}
 	for _, r := range o.Rates {
 		for _, c := range r.Classes {
 			l.rates[c] = r
 		}
 	}
-	l.told = newLimiterMetrics(l)
+	l.metrics = newLimiterMetrics(l)
 	for _, c := range Classes() {
-		l.told.throttled.WithLabelValues(l.operation("", c)) // from 0, so that the first one is an increase
+		l.metrics.throttled.WithLabelValues(l.operation("", c)) // from 0, so that the first one is an increase
 	}
 	return l
 }
@@ -96,22 +96,22 @@ func (l *Limiter) operation(host string, class Class) string {
 	return string(class)
 }
 
-// passage is a request on its way.
-type passage struct {
-	l     *Limiter
-	lane  *lane
-	began time.Time
-	once  sync.Once
+// permit is a request on its way.
+type permit struct {
+	l      *Limiter
+	bucket *bucket
+	began  time.Time
+	once   sync.Once
 	// pausing says that its answer made the lane pause.
 	pausing bool
 }
 
 // enter waits for the turn of a request. host is empty for the registry itself. The caller tells
 // the turn of the answer, and ends it when the body has been read.
-func (l *Limiter) enter(ctx context.Context, repo Repo, host string, class Class) (*passage, error) {
+func (l *Limiter) enter(ctx context.Context, repo Repo, host string, class Class) (*permit, error) {
 	background := repo.inBackground()
 	if background && host == "" && (class == ManifestGet || class == ManifestHead) && l.quota.low(time.Now()) {
-		l.told.refusals.WithLabelValues(string(class)).Inc()
+		l.metrics.refusals.WithLabelValues(string(class)).Inc()
 		return nil, oci.ErrTooManyRequests.With("what is left of the quota at %s is for clients", l.name).Because(ErrBusy)
 	}
 	w := &waiter{flow: repo.Name, ready: make(chan error, 1), background: background, urgent: repo.raised()}
@@ -119,57 +119,57 @@ func (l *Limiter) enter(ctx context.Context, repo Repo, host string, class Class
 	if end, ok := ctx.Deadline(); ok {
 		most = min(most, time.Until(end))
 	}
-	lane, err := l.join(w, host, class, most)
+	bucket, err := l.join(w, host, class, most)
 	if err != nil {
 		return nil, err
 	}
-	if err := l.await(ctx, lane, w, most); err != nil {
+	if err := l.await(ctx, bucket, w, most); err != nil {
 		return nil, err
 	}
 	now := time.Now()
-	l.told.waits.WithLabelValues(lane.name).Observe(now.Sub(began).Seconds())
-	return &passage{l: l, lane: lane, began: now}, nil
+	l.metrics.waits.WithLabelValues(bucket.name).Observe(now.Sub(began).Seconds())
+	return &permit{l: l, bucket: bucket, began: now}, nil
 }
 
 // join puts a request into its queue, unless its turn would come too late.
-func (l *Limiter) join(w *waiter, host string, class Class, most time.Duration) (*lane, error) {
+func (l *Limiter) join(w *waiter, host string, class Class, most time.Duration) (*bucket, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := time.Now()
-	lane := l.lane(host, class)
-	if d := lane.wait(now, w.flow, w.background); d >= most {
-		return nil, l.busy(lane, d)
+	bucket := l.bucket(host, class)
+	if d := bucket.wait(now, w.flow, w.background); d >= most {
+		return nil, l.busy(bucket, d)
 	}
-	if lane.front.size+lane.back.size >= l.most {
+	if bucket.foreground.size+bucket.background.size >= l.most {
 		var out *waiter
 		if w.background {
-			out = lane.back.yield(lane.back.length(w.flow) + 1)
-		} else if out = lane.back.yield(0); out == nil {
-			out = lane.front.yield(lane.front.length(w.flow) + 1)
+			out = bucket.background.yield(bucket.background.length(w.flow) + 1)
+		} else if out = bucket.background.yield(0); out == nil {
+			out = bucket.foreground.yield(bucket.foreground.length(w.flow) + 1)
 		}
 		if out == nil {
-			return nil, l.busy(lane, 0)
+			return nil, l.busy(bucket, 0)
 		}
-		out.settle(l.busy(lane, 0))
+		out.finish(l.busy(bucket, 0))
 	}
 	if w.background {
-		lane.back.push(w)
+		bucket.background.push(w)
 	} else {
-		lane.front.push(w)
+		bucket.foreground.push(w)
 	}
-	lane.pool.pump(now, l.again)
-	return lane, nil
+	bucket.pool.pump(now, l.again)
+	return bucket, nil
 }
 
 // again is what a lane's timer does.
-func (l *Limiter) again(lane *lane) {
+func (l *Limiter) again(bucket *bucket) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	lane.pool.pump(time.Now(), l.again)
+	bucket.pool.pump(time.Now(), l.again)
 }
 
 // await returns when a request may be sent, or will not be.
-func (l *Limiter) await(ctx context.Context, lane *lane, w *waiter, most time.Duration) error {
+func (l *Limiter) await(ctx context.Context, bucket *bucket, w *waiter, most time.Duration) error {
 	select {
 	case err := <-w.ready:
 		return err
@@ -184,13 +184,13 @@ func (l *Limiter) await(ctx context.Context, lane *lane, w *waiter, most time.Du
 			return err
 		case <-urgent:
 			urgent = nil
-			l.hasten(lane, w)
+			l.hasten(bucket, w)
 		case <-late.C:
-			return l.leave(lane, w, func() error { return l.busy(lane, 0) })
+			return l.leave(bucket, w, func() error { return l.busy(bucket, 0) })
 		case <-ctx.Done():
-			return l.leave(lane, w, func() error {
+			return l.leave(bucket, w, func() error {
 				if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-					return l.busy(lane, 0)
+					return l.busy(bucket, 0)
 				}
 				return context.Cause(ctx)
 			})
@@ -199,57 +199,57 @@ func (l *Limiter) await(ctx context.Context, lane *lane, w *waiter, most time.Du
 }
 
 // hasten makes a background request one that somebody waits for.
-func (l *Limiter) hasten(lane *lane, w *waiter) {
+func (l *Limiter) hasten(bucket *bucket, w *waiter) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if w.settled || !w.background {
+	if w.finished || !w.background {
 		return
 	}
-	lane.back.remove(w)
+	bucket.background.remove(w)
 	w.background = false
-	lane.front.push(w)
-	lane.pool.pump(time.Now(), l.again)
+	bucket.foreground.push(w)
+	bucket.pool.pump(time.Now(), l.again)
 }
 
 // leave takes a request out of its queue; one that was let go in the same moment gives its place
 // back.
-func (l *Limiter) leave(lane *lane, w *waiter, why func() error) error {
+func (l *Limiter) leave(bucket *bucket, w *waiter, why func() error) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := time.Now()
-	if w.settled {
+	if w.finished {
 		if err := <-w.ready; err != nil {
 			return err
 		}
-		lane.pool.taken--
+		bucket.pool.taken--
 	} else {
-		lane.front.remove(w)
-		lane.back.remove(w)
-		w.settled = true
+		bucket.foreground.remove(w)
+		bucket.background.remove(w)
+		w.finished = true
 	}
-	lane.pool.pump(now, l.again)
+	bucket.pool.pump(now, l.again)
 	return why()
 }
 
-// lane finds or makes the lane of a request; l.mu is held.
-func (l *Limiter) lane(host string, class Class) *lane {
+// bucket finds or makes the lane of a request; l.mu is held.
+func (l *Limiter) bucket(host string, class Class) *bucket {
 	name, ceiling := l.operation(host, class), 0.0
 	if host == "" {
 		ceiling = l.rates[class].PerSecond
 	}
-	key := laneKey{host, name}
-	if x := l.lanes[key]; x != nil {
+	key := bucketKey{host, name}
+	if x := l.buckets[key]; x != nil {
 		return x
 	}
 	if len(l.pools) >= 3*maxHosts {
 		l.forgetIdle()
 	}
-	x := &lane{name: name, ceiling: ceiling, pool: l.pool(host, class)}
+	x := &bucket{name: name, ceiling: ceiling, pool: l.pool(host, class)}
 	if ceiling > 0 {
-		x.bucket = rate.NewLimiter(rate.Limit(ceiling), max(1, int(ceiling/2)))
+		x.tokens = rate.NewLimiter(rate.Limit(ceiling), max(1, int(ceiling/2)))
 	}
-	l.lanes[key] = x
-	x.pool.lanes = append(x.pool.lanes, x)
+	l.buckets[key] = x
+	x.pool.buckets = append(x.pool.buckets, x)
 	return x
 }
 
@@ -262,16 +262,16 @@ func (l *Limiter) pool(host string, class Class) *pool {
 		key.what = "send"
 	}
 	if l.pools[key] == nil {
-		l.pools[key] = &pool{places: l.places}
+		l.pools[key] = &pool{slots: l.slots}
 	}
 	return l.pools[key]
 }
 
 // forgetIdle drops what is known of storage hosts that nothing is asked of; l.mu is held.
 func (l *Limiter) forgetIdle() {
-	for key, x := range l.lanes {
-		if key.host != "" && x.pool.taken == 0 && x.front.size+x.back.size == 0 {
-			delete(l.lanes, key)
+	for key, x := range l.buckets {
+		if key.host != "" && x.pool.taken == 0 && x.foreground.size+x.background.size == 0 {
+			delete(l.buckets, key)
 			for p, of := range l.pools {
 				if of == x.pool {
 					delete(l.pools, p)
@@ -283,19 +283,19 @@ func (l *Limiter) forgetIdle() {
 
 // busy is the refusal of what cannot be sent in time, in the registry's own words where it has said
 // some.
-func (l *Limiter) busy(lane *lane, wait time.Duration) error {
-	l.told.refusals.WithLabelValues(lane.name).Inc()
-	e := oci.ErrTooManyRequests.With("more is asked of the upstream registry %s than it answers (%s); try again later", l.name, lane.name)
-	if lane.said != "" {
-		e = oci.ErrTooManyRequests.With("%s", lane.said)
+func (l *Limiter) busy(bucket *bucket, wait time.Duration) error {
+	l.metrics.refusals.WithLabelValues(bucket.name).Inc()
+	e := oci.ErrTooManyRequests.With("more is asked of the upstream registry %s than it answers (%s); try again later", l.name, bucket.name)
+	if bucket.lastError != "" {
+		e = oci.ErrTooManyRequests.With("%s", bucket.lastError)
 	}
 	e.RetryAfter = max(time.Second, wait.Round(time.Second))
-	return e.Because(fmt.Errorf("%w: %s of %s", ErrBusy, lane.name, l.name))
+	return e.Because(fmt.Errorf("%w: %s of %s", ErrBusy, bucket.name, l.name))
 }
 
 // answered tells the turn of its answer. One that says "later" makes the lane pause; one that says
 // "less" slows it down.
-func (p *passage) answered(status int, after time.Duration) {
+func (p *permit) answered(status int, after time.Duration) {
 	p.l.mu.Lock()
 	defer p.l.mu.Unlock()
 	now := time.Now()
@@ -303,32 +303,32 @@ func (p *passage) answered(status int, after time.Duration) {
 	case http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
 		throttled := status == http.StatusTooManyRequests || status == http.StatusServiceUnavailable && after > 0
 		if throttled {
-			p.l.told.throttled.WithLabelValues(p.lane.name).Inc()
+			p.l.metrics.throttled.WithLabelValues(p.bucket.name).Inc()
 		}
 		p.pausing = true
-		p.lane.refused(p.began, now, throttled, after)
+		p.bucket.refused(p.began, now, throttled, after)
 	default:
-		p.lane.accepted(p.began, now)
+		p.bucket.accepted(p.began, now)
 	}
-	p.lane.pool.pump(now, p.l.again)
+	p.bucket.pool.pump(now, p.l.again)
 }
 
-// said keeps the words of a refusal, for those that are refused because of it.
-func (p *passage) said(words string) {
+// recordError keeps the words of a refusal, for those that are refused because of it.
+func (p *permit) recordError(words string) {
 	p.l.mu.Lock()
 	defer p.l.mu.Unlock()
 	if p.pausing {
-		p.lane.said = words
+		p.bucket.lastError = words
 	}
 }
 
 // end gives the place back. It may be called again.
-func (p *passage) end() {
+func (p *permit) end() {
 	p.once.Do(func() {
 		p.l.mu.Lock()
 		defer p.l.mu.Unlock()
-		p.lane.pool.taken--
-		p.lane.pool.pump(time.Now(), p.l.again)
+		p.bucket.pool.taken--
+		p.bucket.pool.pump(time.Now(), p.l.again)
 	})
 }
 
@@ -365,13 +365,13 @@ func newLimiterMetrics(l *Limiter) limiterMetrics {
 func (l *Limiter) waiting() (n int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, x := range l.lanes {
-		n += x.front.size + x.back.size
+	for _, x := range l.buckets {
+		n += x.foreground.size + x.background.size
 	}
 	return n
 }
 
 // Collectors are the metrics of the queues and of the registry's quota.
 func (l *Limiter) Collectors() []prometheus.Collector {
-	return []prometheus.Collector{l.told.waits, l.told.refusals, l.told.throttled, l.told.standing, l.quota}
+	return []prometheus.Collector{l.metrics.waits, l.metrics.refusals, l.metrics.throttled, l.metrics.standing, l.quota}
 }

@@ -196,7 +196,7 @@ func TestLimiterPlaces(t *testing.T) {
 			}
 			return nil
 		}
-		c, l := limited(t, p, upstream.LimiterOptions{Places: 4})
+		c, l := limited(t, p, upstream.LimiterOptions{Slots: 4})
 		var wg sync.WaitGroup
 		for i := range 20 {
 			wg.Go(func() {
@@ -359,7 +359,7 @@ func TestLimiterFullQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPaced()
 		p.latency = time.Second
-		c, l := limited(t, p, upstream.LimiterOptions{Places: 1, Queue: 5})
+		c, l := limited(t, p, upstream.LimiterOptions{Slots: 1, Queue: 5})
 		var wg sync.WaitGroup
 		refused := map[string]int{}
 		var mu sync.Mutex
@@ -394,7 +394,7 @@ func TestLimiterCancel(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPaced()
 		p.latency = time.Second
-		c, l := limited(t, p, upstream.LimiterOptions{Places: 1})
+		c, l := limited(t, p, upstream.LimiterOptions{Slots: 1})
 		ctx, cancel := context.WithCancel(t.Context())
 		var wg sync.WaitGroup
 		for i := range 30 {

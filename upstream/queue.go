@@ -8,13 +8,13 @@ type waiter struct {
 	// ready gets nil when the request may be sent, or why it will not be.
 	ready chan error
 	// background says in which queue it stands, settled that it stands in none any more.
-	background, settled bool
+	background, finished bool
 	// urgent is closed when somebody comes to wait for it; nil where that cannot happen.
 	urgent <-chan struct{}
 }
 
-func (w *waiter) settle(err error) {
-	w.settled = true
+func (w *waiter) finish(err error) {
+	w.finished = true
 	w.ready <- err // has room for one
 }
 

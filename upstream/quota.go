@@ -20,12 +20,12 @@ type quota struct {
 
 	limits, remains, windows, sources *prometheus.Desc
 
-	mu        sync.Mutex
-	limit     int
-	remaining int
-	window    time.Duration
-	source    string
-	heard     time.Time
+	mu         sync.Mutex
+	limit      int
+	remaining  int
+	window     time.Duration
+	source     string
+	observedAt time.Time
 }
 
 func newQuota(name string, reserve int) *quota {
@@ -41,8 +41,8 @@ func newQuota(name string, reserve int) *quota {
 	}
 }
 
-// hear reads the headers of an answer.
-func (q *quota) hear(h http.Header, now time.Time) {
+// observe reads the headers of an answer.
+func (q *quota) observe(h http.Header, now time.Time) {
 	limit, window, ok := quotaValue(h.Get("Ratelimit-Limit"))
 	remaining, other, ok2 := quotaValue(h.Get("Ratelimit-Remaining"))
 	if !ok || !ok2 {
@@ -50,7 +50,7 @@ func (q *quota) hear(h http.Header, now time.Time) {
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.limit, q.remaining, q.window, q.heard = limit, remaining, max(window, other), now
+	q.limit, q.remaining, q.window, q.observedAt = limit, remaining, max(window, other), now
 	if s := h.Get("Docker-Ratelimit-Source"); len(s) <= 100 {
 		q.source = strings.ToValidUTF8(s, "")
 	}
@@ -78,7 +78,7 @@ func quotaValue(v string) (n int, window time.Duration, ok bool) {
 func (q *quota) low(now time.Time) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.heard.IsZero() || q.window > 0 && now.Sub(q.heard) >= q.window {
+	if q.observedAt.IsZero() || q.window > 0 && now.Sub(q.observedAt) >= q.window {
 		return false
 	}
 	return q.remaining*100 < q.limit*q.reserve
@@ -94,9 +94,9 @@ func (q *quota) Describe(to chan<- *prometheus.Desc) {
 // Collect implements prometheus.Collector.
 func (q *quota) Collect(to chan<- prometheus.Metric) {
 	q.mu.Lock()
-	limit, remaining, window, source, heard := q.limit, q.remaining, q.window, q.source, q.heard
+	limit, remaining, window, source, observedAt := q.limit, q.remaining, q.window, q.source, q.observedAt
 	q.mu.Unlock()
-	if heard.IsZero() {
+	if observedAt.IsZero() {
 		return
 	}
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {

@@ -69,7 +69,7 @@ func (r *Retry) retried(ctx context.Context, repo Repo, _ origin, ask func(Repo)
 			return err
 		}
 		last = err
-		repo.hearOf(err)
+		repo.observe(err)
 		d := pause(n, err)
 		if time.Now().Add(d).After(end) || rest(ctx, d) != nil {
 			return err

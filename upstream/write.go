@@ -201,7 +201,7 @@ func (c *Client) attempts(ctx context.Context, repo Repo, what string, try func(
 			return err
 		}
 		restarted = restarted || again
-		repo.hearOf(err)
+		repo.observe(err)
 		d := pause(n, err)
 		if errors.Is(err, errPaced) && time.Now().Before(end) {
 			n-- // the limiter makes it wait for its turn, and that is bounded

@@ -15,11 +15,11 @@ type account struct {
 	index       index
 	policy      policy
 	busy        map[digest.Digest]chan struct{} // names being published, verified or unlinked
-	kept        map[digest.Digest]claims
+	claimed     map[digest.Digest]claims
 	dirty       map[*entry]struct{} // yet to be synced
 	suspects    map[*entry]struct{}
 	removed     map[digest.Digest]struct{} // what left the index while it is being read; nil afterwards
-	doomed      []*entry                   // out of the index, not yet unlinked
+	dropped     []*entry                   // out of the index, not yet unlinked
 	used        int64                      // blocks of blobs, in bytes, until they are unlinked and closed
 	reserved    int64                      // blocks promised to ingests
 	pending     int64                      // the part of reserved that the file system has not yet given
@@ -29,7 +29,7 @@ type account struct {
 func newAccount(maxBytes, minFree int64) *account {
 	return &account{
 		maxBytes: maxBytes, minFree: minFree, index: newIndex(), policy: newPolicy(maxBytes),
-		busy: map[digest.Digest]chan struct{}{}, kept: map[digest.Digest]claims{},
+		busy: map[digest.Digest]chan struct{}{}, claimed: map[digest.Digest]claims{},
 		dirty: map[*entry]struct{}{}, suspects: map[*entry]struct{}{}, removed: map[digest.Digest]struct{}{},
 	}
 }
@@ -55,8 +55,8 @@ func (a *account) insert(e *entry) {
 	}
 }
 
-// admit turns a reservation, of which the file system has given occupied bytes, into a new entry.
-func (a *account) admit(e *entry, reserved, occupied int64) {
+// enter turns a reservation, of which the file system has given occupied bytes, into a new entry.
+func (a *account) enter(e *entry, reserved, occupied int64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.reserved -= reserved
@@ -106,11 +106,11 @@ func (a *account) suspect(e *entry) {
 	a.suspects[e] = struct{}{}
 }
 
-// doom takes an entry out of the index and leaves its file to sweep. The caller
+// drop takes an entry out of the index and leaves its file to sweep. The caller
 // holds the name and hands it over. Needs mu.
-func (a *account) doom(e *entry) {
+func (a *account) drop(e *entry) {
 	a.forget(e)
-	a.doomed = append(a.doomed, e)
+	a.dropped = append(a.dropped, e)
 }
 
 // needed is what one who needs a blob adds to entry.refs, as readers add one. They are
@@ -134,7 +134,7 @@ func (a *account) unref(e *entry) {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.settle(e)
+	a.uncount(e)
 }
 
 // tend references an entry for work of the directory's own, such as syncing it. Until untend the
@@ -150,15 +150,15 @@ func (a *account) untend(e *entry) {
 	defer a.mu.Unlock()
 	e.tended-- // under the lock with the reference, else a user would seem to come
 	if e.refs.Add(-1) == 0 && e.unlinked.Load() {
-		a.settle(e)
+		a.uncount(e)
 	}
 }
 
 // users returns the references of those who read an entry or need it. Needs mu.
 func (a *account) users(e *entry) int32 { return e.refs.Load() - int32(e.tended) }
 
-// settle takes the blocks of an unlinked entry that nobody holds off the account, once. Needs mu.
-func (a *account) settle(e *entry) {
+// uncount takes the blocks of an unlinked entry that nobody holds off the account, once. Needs mu.
+func (a *account) uncount(e *entry) {
 	if e.refs.CompareAndSwap(0, -1) {
 		a.used -= e.blocks()
 	}
@@ -170,7 +170,7 @@ func (a *account) inUse(e *entry) bool {
 		return true
 	}
 	dg := e.digest()
-	return a.busy[dg] != nil || a.kept[dg] != claims{}
+	return a.busy[dg] != nil || a.claimed[dg] != claims{}
 }
 
 // claims counts what keeps a blob from being evicted, whether it is held or not.
@@ -179,12 +179,12 @@ type claims struct {
 	received int // uploads of former processes that became it
 }
 
-// keep counts so many claims more for each blob. Needs mu.
-func (a *account) keep(blobs []digest.Digest, more claims) {
+// claim counts so many claims more for each blob. Needs mu.
+func (a *account) claim(blobs []digest.Digest, more claims) {
 	for _, dg := range blobs {
-		n := claims{a.kept[dg].pinned + more.pinned, a.kept[dg].received + more.received}
-		if a.kept[dg] = n; n == (claims{}) {
-			delete(a.kept, dg)
+		n := claims{a.claimed[dg].pinned + more.pinned, a.claimed[dg].received + more.received}
+		if a.claimed[dg] = n; n == (claims{}) {
+			delete(a.claimed, dg)
 		}
 	}
 }
@@ -192,7 +192,7 @@ func (a *account) keep(blobs []digest.Digest, more claims) {
 // pinnedBytes returns the blocks of blobs that are held and pinned. Needs mu.
 func (a *account) pinnedBytes() int64 {
 	var sum int64
-	for dg := range a.kept {
+	for dg := range a.claimed {
 		if e := a.index.get(dg); e != nil {
 			sum += e.blocks()
 		}
@@ -212,7 +212,7 @@ func (a *account) shortfall(n, free int64) int64 {
 // leaving returns the blocks of doomed blobs whose unlinking frees them. Needs mu.
 func (a *account) leaving() int64 {
 	var n int64
-	for _, e := range a.doomed {
+	for _, e := range a.dropped {
 		if e.refs.Load() == 0 {
 			n += e.blocks()
 		}

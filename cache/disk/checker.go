@@ -70,8 +70,8 @@ func (c *checker) verify(ctx context.Context, e *entry, name string) error {
 	c.m.corrupt.Inc()
 	c.log.Error("blob of an unclean stop dropped from cache", "digest", e.digest(), "error", err)
 	c.mu.Lock()
-	c.doom(e)
+	c.drop(e)
 	c.mu.Unlock()
-	c.room.sweep()
+	c.room.unlinkDropped()
 	return ErrNotFound
 }

@@ -47,7 +47,7 @@ func (c *contents) Open(ctx context.Context, dg digest.Digest) (*Blob, error) {
 // Peek is Open for those who look after the directory: it counts as no use of the blob.
 // One that is yet to be verified is not held.
 func (c *contents) Peek(dg digest.Digest) (*Blob, error) {
-	e, ok := c.pin(dg)
+	e, ok := c.reference(dg)
 	if !ok {
 		return nil, fmt.Errorf("open %s: %w", dg, ErrNotFound)
 	}
@@ -76,7 +76,7 @@ func (c *contents) Use(blobs ...digest.Digest) {
 
 // Stat returns the length of a held blob. A blob that is yet to be verified is not held.
 func (c *contents) Stat(dg digest.Digest) (size int64, ok bool) {
-	e, ok := c.pin(dg)
+	e, ok := c.reference(dg)
 	if !ok {
 		return 0, false
 	}
@@ -84,10 +84,10 @@ func (c *contents) Stat(dg digest.Digest) (size int64, ok bool) {
 	return e.size, true
 }
 
-// Keep keeps a held blob until release is called, and returns once the blob is on stable storage.
+// Retain keeps a held blob until release is called, and returns once the blob is on stable storage.
 // Calls are counted; further calls of release do nothing. A blob from an unclean stop is verified
 // first. It returns ErrNotFound when the blob is not held.
-func (c *contents) Keep(ctx context.Context, dg digest.Digest) (release func(), err error) {
+func (c *contents) Retain(ctx context.Context, dg digest.Digest) (release func(), err error) {
 	name, err := blobPath(dg)
 	if err != nil {
 		return nil, err
@@ -132,9 +132,9 @@ func (c *contents) Purge(ctx context.Context, dg digest.Digest, unless Unless) e
 	return c.with(ctx, "purge", dg, func(e *entry) error {
 		return c.room.removeIf(ctx, e, func() bool {
 			if unless == UnlessNeeded {
-				return c.users(e) < needed && c.kept[dg].received == 0
+				return c.users(e) < needed && c.claimed[dg].received == 0
 			}
-			return c.users(e) == 1 && c.kept[dg] == claims{} // the one is this call
+			return c.users(e) == 1 && c.claimed[dg] == claims{} // the one is this call
 		})
 	})
 }
@@ -168,8 +168,8 @@ func (c *contents) with(ctx context.Context, what string, dg digest.Digest, work
 	return nil
 }
 
-// pin returns the entry, referenced, unless it is yet to be verified.
-func (c *contents) pin(dg digest.Digest) (*entry, bool) {
+// reference returns the entry, referenced, unless it is yet to be verified.
+func (c *contents) reference(dg digest.Digest) (*entry, bool) {
 	name, err := blobPath(dg)
 	if err != nil {
 		return nil, false

@@ -70,7 +70,7 @@ func fillOne(d *Dir, p []byte, i int) error {
 		return err
 	}
 	if i%5 == 0 {
-		release, err := d.Keep(context.Background(), b.Digest())
+		release, err := d.Retain(context.Background(), b.Digest())
 		if err != nil {
 			return err
 		}
@@ -199,7 +199,7 @@ func TestMark(t *testing.T) {
 			t.Fatal(err)
 		}
 		b.Close()
-		release, err := d.Keep(t.Context(), b.Digest())
+		release, err := d.Retain(t.Context(), b.Digest())
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -61,7 +61,7 @@ func Open(opts Options) (*Dir, error) {
 	d := &Dir{
 		opts: opts, resources: r, evictor: room,
 		ingests:  &ingests{resources: r, scan: scan, room: room, sync: sync, owed: map[string]digest.Digest{}},
-		pins:     &pins{resources: r, turn: make(chan struct{}, 1), byName: map[string]Pin{}},
+		pins:     &pins{resources: r, changing: make(chan struct{}, 1), byName: map[string]Pin{}},
 		contents: &contents{r, scan, room, sync, &checker{r, room, sync}, &quarantine{r, room, make(chan struct{}, 1)}},
 	}
 	if err := d.prepare(); err != nil {
@@ -107,13 +107,13 @@ func (d *Dir) Run(ctx context.Context) error {
 	wg.Go(func() { d.scrub(ctx) })
 	tick := time.NewTicker(boundsEvery)
 	defer tick.Stop()
-	d.keepBounds()
+	d.enforceLimits()
 	for {
 		d.contents.sync.syncDirty()
 		select {
 		case <-d.contents.sync.wake:
 		case <-tick.C:
-			d.keepBounds()
+			d.enforceLimits()
 		case <-ctx.Done():
 			wg.Wait()
 			d.contents.sync.syncDirty()

@@ -112,7 +112,7 @@ func wantMissing(t *testing.T, d *Dir, dg digest.Digest) {
 	if _, ok := d.Stat(dg); ok {
 		t.Error("stat finds a missing blob")
 	}
-	if _, err := d.Keep(t.Context(), dg); !errors.Is(err, ErrNotFound) {
+	if _, err := d.Retain(t.Context(), dg); !errors.Is(err, ErrNotFound) {
 		t.Errorf("keep: %v, want %v", err, ErrNotFound)
 	}
 }

@@ -17,7 +17,7 @@ func blob(i int, size int64) *entry {
 
 // victim evicts the next one.
 func victim(p *policy, coming int64, busy func(*entry) bool) *entry {
-	e, _ := p.hand().victim(coming, busy)
+	e, _ := p.clock().victim(coming, busy)
 	return e
 }
 

@@ -13,8 +13,8 @@ const growStep = 4 << 20
 // evictor makes room: it reserves bytes for what comes, and removes what has to go for that.
 type evictor struct {
 	*resources
-	scan     *scanner
-	sweeping chan struct{} // closed when the sweep under way is over; guarded by account.mu
+	scan      *scanner
+	unlinking chan struct{} // closed when the sweep under way is over; guarded by account.mu
 }
 
 // reserve promises n bytes (a multiple of a block) to an ingest of a blob of at
@@ -30,7 +30,7 @@ func (v *evictor) reserve(ctx context.Context, n, length int64) error {
 			return fmt.Errorf("reserve %d bytes: %w", n, err)
 		}
 		granted, evicted, err := v.claim(n, length, free, total)
-		v.sweep()
+		v.unlinkDropped()
 		if err != nil {
 			return fmt.Errorf("reserve %d bytes: %w", n, err)
 		}
@@ -69,7 +69,7 @@ func (v *evictor) claim(n, length, free, total int64) (granted, evicted bool, er
 // evict dooms blobs of at least short bytes together, or none and returns false. Needs mu.
 func (v *evictor) evict(short, coming int64) bool {
 	var victims []*entry
-	for hand := v.policy.hand(); short > 0; {
+	for hand := v.policy.clock(); short > 0; {
 		e, _ := hand.victim(coming, v.inUse)
 		if e == nil {
 			for i := len(victims) - 1; i >= 0; i-- {
@@ -81,15 +81,15 @@ func (v *evictor) evict(short, coming int64) bool {
 		short -= e.blocks()
 	}
 	for _, e := range victims {
-		v.expel(e)
+		v.evictOne(e)
 	}
 	return true
 }
 
-// expel dooms a victim. Needs mu.
-func (v *evictor) expel(e *entry) {
+// evictOne dooms a victim. Needs mu.
+func (v *evictor) evictOne(e *entry) {
 	v.busy[e.digest()] = make(chan struct{})
-	v.doom(e)
+	v.drop(e)
 	v.m.evicted.Inc()
 	v.m.evictedBytes.Add(float64(e.size))
 }
@@ -116,41 +116,41 @@ func (v *evictor) removeIf(ctx context.Context, e *entry, allowed func() bool) e
 		v.mu.Unlock()
 		return ErrInUse
 	default:
-		v.doom(e)
+		v.drop(e)
 	}
 	v.mu.Unlock()
-	v.sweep()
+	v.unlinkDropped()
 	if !v.left(e) {
 		return errUnlink
 	}
 	return nil
 }
 
-// sweep returns when what was doomed before the call is unlinked. One caller at a
+// unlinkDropped returns when what was doomed before the call is unlinked. One caller at a
 // time does the unlinking, for all.
-func (v *evictor) sweep() {
+func (v *evictor) unlinkDropped() {
 	v.mu.Lock()
-	for v.sweeping != nil {
-		over := v.sweeping
+	for v.unlinking != nil {
+		over := v.unlinking
 		v.mu.Unlock()
 		<-over
 		v.mu.Lock()
 	}
-	if len(v.doomed) == 0 {
+	if len(v.dropped) == 0 {
 		v.mu.Unlock()
 		return
 	}
 	over := make(chan struct{})
-	v.sweeping = over
-	for len(v.doomed) > 0 {
-		e := v.doomed[0]
+	v.unlinking = over
+	for len(v.dropped) > 0 {
+		e := v.dropped[0]
 		v.mu.Unlock()
 		err := v.unlink(e)
 		v.mu.Lock()
-		v.doomed = v.doomed[1:]
+		v.dropped = v.dropped[1:]
 		v.unlinked(e, err)
 	}
-	v.doomed, v.sweeping = nil, nil
+	v.dropped, v.unlinking = nil, nil
 	v.mu.Unlock()
 	close(over)
 }
@@ -173,7 +173,7 @@ func (v *evictor) unlinked(e *entry, err error) {
 	defer v.yieldName(e.digest())
 	if err == nil {
 		e.unlinked.Store(true)
-		v.settle(e)
+		v.uncount(e)
 		return
 	}
 	if e.suspect { // never to be served: keep its blocks in the account, not the entry in the index
@@ -192,13 +192,13 @@ func (v *evictor) makeRoom(n, length int64) bool {
 	v.mu.Lock()
 	ok := v.evict(n, length)
 	v.mu.Unlock()
-	v.sweep()
+	v.unlinkDropped()
 	return ok
 }
 
-// keepBounds evicts what is too much for quota and floor, without anybody asking
+// enforceLimits evicts what is too much for quota and floor, without anybody asking
 // for room: the quota may be lower than last time, and others fill the file system.
-func (v *evictor) keepBounds() {
+func (v *evictor) enforceLimits() {
 	free, _, err := v.statfs()
 	if err != nil {
 		v.log.Warn("cannot look after free space", "error", err)
@@ -211,7 +211,7 @@ func (v *evictor) keepBounds() {
 	if !enough {
 		v.log.Warn("cache directory is short of room, and nothing in it can be evicted for that", "bytes", short)
 	}
-	v.sweep()
+	v.unlinkDropped()
 }
 
 // withinBounds says whether quota and floor hold after an eviction: unlinking may

@@ -31,7 +31,7 @@ func (a *account) info(e *entry) Info {
 	return Info{
 		Digest: e.digest(), Size: e.size, LastUse: time.Unix(0, e.touch.Load()), Hits: int(e.hits.Load()),
 		Small: e.size < smallBlob, Proven: e.queue == a.policy.pool(e.size).main,
-		Open: a.users(e) > 0, Pinned: a.kept[e.digest()] != claims{}, Suspect: e.suspect,
+		Open: a.users(e) > 0, Pinned: a.claimed[e.digest()] != claims{}, Suspect: e.suspect,
 	}
 }
 

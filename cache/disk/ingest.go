@@ -21,14 +21,14 @@ import (
 // with Advance behind. One goroutine writes, advances and commits; WriteAt, ReadAt, Size
 // and Abort may be called from any. Whoever creates one calls Abort in the end.
 type Ingest struct {
-	home *ingests
-	name string
-	file *os.File
-	want int64 // length announced, or -1
-	hash hash.Hash
-	size atomic.Int64  // of the beginning that is written and hashed
-	put  atomic.Int64  // bytes given to WriteAt
-	turn chan struct{} // of writing: the kernel lets one write at a time into a file, and has others spin
+	home    *ingests
+	name    string
+	file    *os.File
+	want    int64 // length announced, or -1
+	hash    hash.Hash
+	size    atomic.Int64  // of the beginning that is written and hashed
+	put     atomic.Int64  // bytes given to WriteAt
+	writing chan struct{} // of writing: the kernel lets one write at a time into a file, and has others spin
 
 	key      string // under which it is kept; empty: it ends with the process
 	note     []byte // kept with it
@@ -75,7 +75,7 @@ func (s *ingests) Create(ctx context.Context, size int64) (*Ingest, error) {
 
 // ingest returns one without a file.
 func (s *ingests) ingest(name string, want int64) *Ingest {
-	return &Ingest{home: s, name: name, want: want, hash: sha256.New(), turn: make(chan struct{}, 1)}
+	return &Ingest{home: s, name: name, want: want, hash: sha256.New(), writing: make(chan struct{}, 1)}
 }
 
 // create makes the file.
@@ -196,8 +196,8 @@ func (in *Ingest) writePart(p []byte, off int64) (int, error) {
 	if err := in.home.fault(OpWrite, in.name); err != nil {
 		return 0, err
 	}
-	in.turn <- struct{}{}
-	defer func() { <-in.turn }()
+	in.writing <- struct{}{}
+	defer func() { <-in.writing }()
 	return in.file.WriteAt(p, off)
 }
 
@@ -356,7 +356,7 @@ func (in *Ingest) enter(dg digest.Digest) *Blob {
 		e.touch.Store(info.ModTime().UnixNano())
 	}
 	e.refs.Add(1)
-	in.home.admit(e, in.reserved, in.occupied)
+	in.home.enter(e, in.reserved, in.occupied)
 	in.home.sync.nudge()
 	return &Blob{home: in.home.resources, entry: e, file: in.file}
 }

@@ -53,7 +53,7 @@ func TestPlanIsWhatHappens(t *testing.T) {
 	for range 4 {
 		d := opened(t, Options{MaxBytes: []int64{0, 5 << 20, 1 << 30}[rnd.IntN(3)]})
 		blobs := mixed(t, d, rnd)
-		if release, err := d.Keep(t.Context(), blobs[rnd.IntN(len(blobs))]); err == nil {
+		if release, err := d.Retain(t.Context(), blobs[rnd.IntN(len(blobs))]); err == nil {
 			defer release()
 		}
 		if err := d.SetPin(t.Context(), "one", blobs[:1]); err != nil {
@@ -98,7 +98,7 @@ func TestPlanForBlob(t *testing.T) {
 func TestPlanIsBounded(t *testing.T) {
 	d := opened(t, Options{})
 	a, b := mustStore(t, d, random(1, 10)), mustStore(t, d, random(2, 10))
-	release, err := d.Keep(t.Context(), b)
+	release, err := d.Retain(t.Context(), b)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -246,7 +246,7 @@ func TestPins(t *testing.T) {
 	if i, _ := d.Lookup(digest.FromBytes(keep)); i.Pinned {
 		t.Error("kept by a pin that is replaced")
 	}
-	if _, err := d.RemovePin(t.Context(), "hub/library/alpine:3"); err != nil || d.Stats().Pinned != 0 || len(d.kept) != 0 {
+	if _, err := d.RemovePin(t.Context(), "hub/library/alpine:3"); err != nil || d.Stats().Pinned != 0 || len(d.claimed) != 0 {
 		t.Errorf("%v, %d pinned", err, d.Stats().Pinned)
 	}
 }
@@ -278,7 +278,7 @@ func TestPinsAreChecked(t *testing.T) {
 	}
 	d.Close()
 	d = opened(t, d.opts)
-	if got := d.Pins(); len(got) != 1 || got[0].Name != "good" || len(d.kept) != 1 {
+	if got := d.Pins(); len(got) != 1 || got[0].Name != "good" || len(d.claimed) != 1 {
 		t.Errorf("pins %+v", got)
 	}
 }

@@ -35,8 +35,8 @@ type Pin struct {
 // pins are what operators keep.
 type pins struct {
 	*resources
-	turn   chan struct{}  // full while one changes them; capacity 1
-	byName map[string]Pin // guarded by account.mu
+	changing chan struct{}  // full while one changes them; capacity 1
+	byName   map[string]Pin // guarded by account.mu
 }
 
 // SetPin sets the pin of that name, in place of an older one. It is on stable storage when SetPin
@@ -52,10 +52,10 @@ func (ps *pins) SetPin(ctx context.Context, name string, blobs []digest.Digest) 
 			return fmt.Errorf("pin %q: %w", name, err)
 		}
 	}
-	if err := ps.takeTurn(ctx); err != nil {
+	if err := ps.lockPins(ctx); err != nil {
 		return err
 	}
-	defer ps.giveTurn()
+	defer ps.unlockPins()
 	p := Pin{Name: name, Blobs: blobs, Since: time.Now()}
 	if err := ps.writeFile(pinFile(name), p.text()); err != nil {
 		return fmt.Errorf("pin %q: %w", name, asFull(err))
@@ -67,10 +67,10 @@ func (ps *pins) SetPin(ctx context.Context, name string, blobs []digest.Digest) 
 // RemovePin removes a pin and says whether there was one. Its blobs stay until they are evicted in
 // their turn.
 func (ps *pins) RemovePin(ctx context.Context, name string) (was bool, err error) {
-	if err := ps.takeTurn(ctx); err != nil {
+	if err := ps.lockPins(ctx); err != nil {
 		return false, err
 	}
-	defer ps.giveTurn()
+	defer ps.unlockPins()
 	ps.mu.RLock()
 	_, was = ps.byName[name]
 	ps.mu.RUnlock()
@@ -85,7 +85,7 @@ func (ps *pins) RemovePin(ctx context.Context, name string) (was bool, err error
 	}
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
-	ps.keep(ps.byName[name].Blobs, claims{pinned: -1})
+	ps.claim(ps.byName[name].Blobs, claims{pinned: -1})
 	delete(ps.byName, name)
 	return true, nil
 }
@@ -103,24 +103,24 @@ func (ps *pins) Pins() []Pin {
 	return all
 }
 
-// takeTurn waits until nobody else changes pins.
-func (ps *pins) takeTurn(ctx context.Context) error {
+// lockPins waits until nobody else changes pins.
+func (ps *pins) lockPins(ctx context.Context) error {
 	select {
-	case ps.turn <- struct{}{}:
+	case ps.changing <- struct{}{}:
 		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
 }
 
-func (ps *pins) giveTurn() { <-ps.turn }
+func (ps *pins) unlockPins() { <-ps.changing }
 
 // set puts a pin into the index.
 func (ps *pins) set(p Pin) {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
-	ps.keep(p.Blobs, claims{pinned: 1})
-	ps.keep(ps.byName[p.Name].Blobs, claims{pinned: -1})
+	ps.claim(p.Blobs, claims{pinned: 1})
+	ps.claim(ps.byName[p.Name].Blobs, claims{pinned: -1})
 	ps.byName[p.Name] = p
 }
 

@@ -37,11 +37,11 @@ func (v *evictor) Evict(ctx context.Context, n int64, most int) ([]Victim, error
 		if ctx.Err() != nil {
 			return all, context.Cause(ctx)
 		}
-		part, entries := v.expelSome(short, n, min(most-len(all), listBatch))
+		part, entries := v.evictSome(short, n, min(most-len(all), listBatch))
 		if len(part) == 0 {
 			break
 		}
-		v.sweep()
+		v.unlinkDropped()
 		for i, e := range entries {
 			if !v.left(e) {
 				return append(all, part[:i]...), fmt.Errorf("evict %s: %w", e.digest(), errUnlink)
@@ -53,17 +53,17 @@ func (v *evictor) Evict(ctx context.Context, n int64, most int) ([]Victim, error
 	return all, nil
 }
 
-// expelSome dooms victims of short bytes, as far as there are, and at most so many.
-func (v *evictor) expelSome(short, coming int64, most int) (part []Victim, entries []*entry) {
+// evictSome dooms victims of short bytes, as far as there are, and at most so many.
+func (v *evictor) evictSome(short, coming int64, most int) (part []Victim, entries []*entry) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	for hand := v.policy.hand(); short > 0 && len(part) < most; {
+	for hand := v.policy.clock(); short > 0 && len(part) < most; {
 		e, why := hand.victim(coming, v.inUse)
 		if e == nil {
 			break
 		}
 		part, entries = append(part, v.victim(e, why)), append(entries, e)
-		v.expel(e)
+		v.evictOne(e)
 		short -= e.blocks()
 	}
 	return part, entries

@@ -34,11 +34,11 @@ func (p *policy) restore(e *entry) {
 	p.addOld(e)
 }
 
-// hand returns what chooses the victims.
-func (p *policy) hand() *hand {
-	return &hand{
-		small:    turns{p.small.fresh, p.small.main, p.small.ghosts},
-		large:    turns{p.large.fresh, p.large.main, p.large.ghosts},
+// clock returns what chooses the victims.
+func (p *policy) clock() *clock {
+	return &clock{
+		small:    queues{p.small.fresh, p.small.main, p.small.ghosts},
+		large:    queues{p.large.fresh, p.large.main, p.large.ghosts},
 		smallMax: p.smallMax,
 	}
 }

@@ -55,11 +55,11 @@ func TestPurge(t *testing.T) {
 	}
 
 	mustStore(t, d, content)
-	release, err := d.Keep(t.Context(), dg)
+	release, err := d.Retain(t.Context(), dg)
 	if err != nil {
 		t.Fatal(err)
 	}
-	again, err := d.Keep(t.Context(), dg)
+	again, err := d.Retain(t.Context(), dg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -95,7 +95,7 @@ func TestPurgeOfWhatIsTended(t *testing.T) {
 			if i, held := d.Lookup(dg); !held || i.Open {
 				t.Errorf("%+v, held: %v", i, held)
 			}
-			e, ok := d.pin(dg)
+			e, ok := d.reference(dg)
 			if !ok {
 				t.Fatal("not held")
 			}

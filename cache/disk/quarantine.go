@@ -19,8 +19,8 @@ const (
 // reader does.
 type quarantine struct {
 	*resources
-	room *evictor
-	turn chan struct{} // full while one changes the directory; capacity 1
+	room     *evictor
+	changing chan struct{} // full while one changes the directory; capacity 1
 }
 
 // put moves the file of a referenced entry whose bytes are wrong to quarantine/.
@@ -48,9 +48,9 @@ func (q *quarantine) put(ctx context.Context, e *entry) error {
 	if err != nil {
 		q.log.Warn("corrupt blob is not kept aside", "digest", e.digest(), "error", err)
 		q.mu.Lock()
-		q.doom(e)
+		q.drop(e)
 		q.mu.Unlock()
-		q.room.sweep()
+		q.room.unlinkDropped()
 		return nil
 	}
 	q.mu.Lock()
@@ -59,8 +59,8 @@ func (q *quarantine) put(ctx context.Context, e *entry) error {
 	q.yieldName(e.digest())
 	q.mu.Unlock()
 	now := time.Now()
-	q.turn <- struct{}{}
-	defer func() { <-q.turn }()
+	q.changing <- struct{}{}
+	defer func() { <-q.changing }()
 	return errors.Join(q.root.Chtimes(to, now, now), q.trim())
 }
 

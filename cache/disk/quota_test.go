@@ -23,11 +23,11 @@ func TestQuota(t *testing.T) {
 	}
 	first := random(6, 4<<20)
 	dg := mustStore(t, d, first)
-	release, err := d.Keep(t.Context(), dg)
+	release, err := d.Retain(t.Context(), dg)
 	if err != nil {
 		t.Fatal(err)
 	}
-	other, err := d.Keep(t.Context(), dg)
+	other, err := d.Retain(t.Context(), dg)
 	if err != nil {
 		t.Fatal(err)
 	}

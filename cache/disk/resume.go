@@ -43,9 +43,9 @@ type Left struct {
 	Size   int64
 }
 
-// CreateKept is Create of an ingest of unknown length that outlives the process: the next one gets
+// CreateResumable is Create of an ingest of unknown length that outlives the process: the next one gets
 // it by Recover, with its note. The key consists of letters, digits, - and _, and is no other's.
-func (s *ingests) CreateKept(ctx context.Context, key string, note []byte) (*Ingest, error) {
+func (s *ingests) CreateResumable(ctx context.Context, key string, note []byte) (*Ingest, error) {
 	if !validKey.MatchString(key) || len(note) > maxNote {
 		return nil, fmt.Errorf("create %.100q: %w", key, ErrKey)
 	}
@@ -91,7 +91,7 @@ func (s *ingests) Forget(key string) error {
 	s.mu.Lock()
 	if dg, ok := s.owed[key]; ok {
 		delete(s.owed, key)
-		s.keep([]digest.Digest{dg}, claims{received: -1})
+		s.claim([]digest.Digest{dg}, claims{received: -1})
 	}
 	s.mu.Unlock()
 	if err := s.removeNote(key); err != nil {
@@ -227,7 +227,7 @@ func (s *ingests) loadLeft(key string) (Left, error) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.owed[key] = l.Digest
-		s.keep([]digest.Digest{l.Digest}, claims{received: 1})
+		s.claim([]digest.Digest{l.Digest}, claims{received: 1})
 		return l, nil
 	}
 	if err != nil {

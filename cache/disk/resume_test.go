@@ -35,11 +35,11 @@ func TestKeptIngest(t *testing.T) {
 	for _, suddenly := range []bool{false, true} {
 		d := opened(t, Options{MaxBytes: 16 << 20})
 		p := random(1, 3<<20)
-		in, err := d.CreateKept(t.Context(), "abc", []byte("a\nnote"))
+		in, err := d.CreateResumable(t.Context(), "abc", []byte("a\nnote"))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := d.CreateKept(t.Context(), "abc", nil); err == nil {
+		if _, err := d.CreateResumable(t.Context(), "abc", nil); err == nil {
 			t.Error("two ingests have one key")
 		}
 		for at := 0; at < len(p); at += 1 << 20 {
@@ -111,7 +111,7 @@ func content(t *testing.T, d *Dir, p []byte) []byte {
 // Whatever lies in ingest/ after a crash, what makes no sense goes and keeps nothing.
 func TestKeptNonsense(t *testing.T) {
 	d := opened(t, Options{})
-	in, err := d.CreateKept(t.Context(), "good", nil)
+	in, err := d.CreateResumable(t.Context(), "good", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -132,11 +132,11 @@ func TestKeptNonsense(t *testing.T) {
 		t.Errorf("left are %+v", left)
 	}
 	files, _ := os.ReadDir(filepath.Join(d.opts.Path, "ingest"))
-	if len(files) != 2 || len(d.kept) != 0 {
-		t.Errorf("%v, %v", files, d.kept)
+	if len(files) != 2 || len(d.claimed) != 0 {
+		t.Errorf("%v, %v", files, d.claimed)
 	}
 	for _, key := range []string{"", "a/b", "..", "a.b", "ä"} {
-		if _, err := d.CreateKept(t.Context(), key, nil); !errors.Is(err, ErrKey) {
+		if _, err := d.CreateResumable(t.Context(), key, nil); !errors.Is(err, ErrKey) {
 			t.Errorf("key %q: %v", key, err)
 		}
 	}
@@ -146,7 +146,7 @@ func TestKeptNonsense(t *testing.T) {
 func TestKeptAborted(t *testing.T) {
 	d := opened(t, Options{})
 	for _, p := range []string{"", "some bytes"} {
-		in, err := d.CreateKept(t.Context(), "abc", nil)
+		in, err := d.CreateResumable(t.Context(), "abc", nil)
 		if err != nil {
 			t.Fatal(err)
 		}

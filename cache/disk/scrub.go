@@ -34,9 +34,9 @@ type Scrub struct {
 	BytesPerSecond int64
 }
 
-// place is how far a pass has got. Passes go through the digests in order, so the next
+// cursor is how far a pass has got. Passes go through the digests in order, so the next
 // blob is always one of those that nobody has verified for the longest time.
-type place struct {
+type cursor struct {
 	began time.Time     // of the pass
 	after digest.Digest // verified last; empty at the beginning
 	ended time.Time     // of the pass before; zero: there was none
@@ -45,7 +45,7 @@ type place struct {
 // scrubber verifies what is held, again and again.
 type scrubber struct {
 	*resources
-	place
+	cursor
 	room       *evictor
 	quarantine *quarantine
 	ctx        context.Context
@@ -182,7 +182,7 @@ func (s *scrubber) read(f *os.File, at int64) (int, error) {
 	err := s.fault(OpRead, f.Name())
 	n := 0
 	if err == nil {
-		n, err = readAside(f, s.buf, at)
+		n, err = readUncached(f, s.buf, at)
 	}
 	s.m.scrubbed.Add(float64(n))
 	took := time.Since(began)
@@ -208,13 +208,13 @@ func (s *scrubber) save() {
 func (s *scrubber) load() {
 	b, err := s.root.ReadFile(scrubFile)
 	if err == nil {
-		s.place, err = parsePlace(b)
+		s.cursor, err = parseCursor(b)
 	}
 	if err != nil {
 		if !errors.Is(err, fs.ErrNotExist) {
 			s.log.Warn("begins to verify the cache from the start", "error", err)
 		}
-		s.place = place{}
+		s.cursor = cursor{}
 	}
 	if s.began.IsZero() || s.began.After(time.Now()) {
 		s.began = time.Now()
@@ -226,7 +226,7 @@ func (s *scrubber) load() {
 }
 
 // text returns the file of a place: one "name value" on a line.
-func (p place) text() []byte {
+func (p cursor) text() []byte {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "began %s\n", p.began.UTC().Format(time.RFC3339))
 	if p.after != "" {
@@ -238,8 +238,8 @@ func (p place) text() []byte {
 	return b.Bytes()
 }
 
-// parsePlace is the inverse of text.
-func parsePlace(b []byte) (p place, err error) {
+// parseCursor is the inverse of text.
+func parseCursor(b []byte) (p cursor, err error) {
 	lines := bufio.NewScanner(bytes.NewReader(b))
 	for lines.Scan() && err == nil {
 		name, value, _ := strings.Cut(lines.Text(), " ")

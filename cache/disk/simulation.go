@@ -41,7 +41,7 @@ func (s *Simulation) Request(dg digest.Digest, size int64) (hit bool) {
 	if e.blocks() > s.max {
 		return false
 	}
-	for hand := s.policy.hand(); s.used+e.blocks() > s.max; {
+	for hand := s.policy.clock(); s.used+e.blocks() > s.max; {
 		gone, _ := hand.victim(size, func(*entry) bool { return false })
 		delete(s.index, gone.digest())
 		s.used -= gone.blocks()

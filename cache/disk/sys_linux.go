@@ -44,8 +44,8 @@ func datasync(f *os.File) error {
 // stay in the page cache.
 const dontCache = 0x80
 
-// readAside is f.ReadAt that leaves the page cache to others, where the system can.
-func readAside(f *os.File, p []byte, off int64) (int, error) {
+// readUncached is f.ReadAt that leaves the page cache to others, where the system can.
+func readUncached(f *os.File, p []byte, off int64) (int, error) {
 	n, err := unix.Preadv2(int(f.Fd()), [][]byte{p}, off, dontCache)
 	switch {
 	case err != nil:

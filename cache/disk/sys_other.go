@@ -16,5 +16,5 @@ func openAgain(*os.File) (*os.File, error) { return nil, errors.ErrUnsupported }
 // datasync makes a file durable.
 func datasync(f *os.File) error { return f.Sync() }
 
-// readAside reads like all others do.
-func readAside(f *os.File, p []byte, off int64) (int, error) { return f.ReadAt(p, off) }
+// readUncached reads like all others do.
+func readUncached(f *os.File, p []byte, off int64) (int, error) { return f.ReadAt(p, off) }

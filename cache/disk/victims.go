@@ -13,15 +13,15 @@ const (
 	ReasonCold Reason = "cold"
 )
 
-// hand chooses victims, one after the other, and turns the queues while it does:
+// clock chooses victims, one after the other, and turns the queues while it does:
 // those of the policy, or a plan of them.
-type hand struct {
-	small, large turns
+type clock struct {
+	small, large queues
 	smallMax     int64 // 0: a share of what is held
 }
 
-// turns are the two queues of a pool.
-type turns struct {
+// queues are the two queues of a pool.
+type queues struct {
 	fresh, main queue
 	ghosts      *ghosts // nil: victims are not remembered
 }
@@ -40,7 +40,7 @@ var (
 
 // victim takes the next entry to evict out of its pool, or returns nil when all
 // are busy. coming is the length of the blob that needs the room.
-func (h *hand) victim(coming int64, busy func(*entry) bool) (*entry, Reason) {
+func (h *clock) victim(coming int64, busy func(*entry) bool) (*entry, Reason) {
 	_, small := h.small.size()
 	_, large := h.large.size()
 	limit := h.smallMax
@@ -62,7 +62,7 @@ func (h *hand) victim(coming int64, busy func(*entry) bool) (*entry, Reason) {
 
 // victim removes and returns an entry. Each entry is looked at no more often than
 // it can have hits, plus once as a busy one, so the loop ends.
-func (t *turns) victim(busy func(*entry) bool) (*entry, Reason) {
+func (t *queues) victim(busy func(*entry) bool) (*entry, Reason) {
 	entries, _ := t.size()
 	for range (maxHits + 2) * entries {
 		from := t.main
@@ -90,7 +90,7 @@ func (t *turns) victim(busy func(*entry) bool) (*entry, Reason) {
 	return nil, ""
 }
 
-func (t *turns) size() (entries int, bytes int64) {
+func (t *queues) size() (entries int, bytes int64) {
 	fresh, freshBytes := t.fresh.size()
 	older, olderBytes := t.main.size()
 	return fresh + older, freshBytes + olderBytes
@@ -102,11 +102,11 @@ type plan struct {
 	at    *entry // the oldest one left
 	left  int    // entries of the fifo from at on
 	sum   int64
-	again []turned
+	again []requeued
 }
 
-// turned is an entry that was put back.
-type turned struct {
+// requeued is an entry that was put back.
+type requeued struct {
 	*entry
 	hits uint32
 }
@@ -118,9 +118,9 @@ func (p *plan) size() (entries int, bytes int64) { return p.left + len(p.again),
 
 // take implements queue.
 func (p *plan) take() (*entry, uint32) {
-	var next turned
+	var next requeued
 	if p.left > 0 {
-		next = turned{p.at, p.at.hits.Load()}
+		next = requeued{p.at, p.at.hits.Load()}
 		p.at = p.at.prev
 		p.left--
 	} else {
@@ -133,15 +133,15 @@ func (p *plan) take() (*entry, uint32) {
 
 // put implements queue.
 func (p *plan) put(e *entry, hits uint32) {
-	p.again = append(p.again, turned{e, hits})
+	p.again = append(p.again, requeued{e, hits})
 	p.sum += e.blocks()
 }
 
 // plan returns a hand that says what hand would choose, and leaves all as it is.
-func (p *policy) plan() *hand {
-	return &hand{
-		small:    turns{fresh: newPlan(p.small.fresh), main: newPlan(p.small.main)},
-		large:    turns{fresh: newPlan(p.large.fresh), main: newPlan(p.large.main)},
+func (p *policy) plan() *clock {
+	return &clock{
+		small:    queues{fresh: newPlan(p.small.fresh), main: newPlan(p.small.main)},
+		large:    queues{fresh: newPlan(p.large.fresh), main: newPlan(p.large.main)},
 		smallMax: p.smallMax,
 	}
 }

@@ -75,7 +75,7 @@ func (a *Absences) Set(ctx context.Context, k AbsentKey, f AbsentFact, window ti
 	if e.hides(r.Epoch, r.Checked) {
 		return nil
 	}
-	if err := a.writeFor(ctx, k.key(), r, min(window, a.keep)); err != nil {
+	if err := a.writeFor(ctx, k.key(), r, min(window, a.ttl)); err != nil {
 		return fmt.Errorf("set absence of %s: %w", k, err)
 	}
 	return nil

@@ -64,10 +64,10 @@ func TestTagForgottenInTheFuture(t *testing.T) {
 
 // A name that a clock that was ahead has seen is known no longer, rather than for ever.
 func TestBaseSeenInTheFuture(t *testing.T) {
-	bases := meta.NewBases(metatest.NewMemory(), meta.Options{})
+	bases := meta.NewBaseImages(metatest.NewMemory(), meta.Options{})
 	layers := []digest.Digest{one, two}
 	for name, seen := range map[string]time.Time{"future": time.Now().Add(1000 * 24 * time.Hour), "now": time.Now()} {
-		if err := bases.Learn(t.Context(), layers, meta.BaseName{Name: name, Upstream: "hub", Seen: seen}); err != nil {
+		if err := bases.Add(t.Context(), layers, meta.BaseName{Name: name, Upstream: "hub", Seen: seen}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -8,6 +8,6 @@
 //   - Keys are made in keys.go and nowhere else; values are written and read by
 //     the facades [Tags], [Absences], [Links], [Known], [Touches], [Verdicts] and [Bases] and by nobody else. A value
 //     that cannot be read is counted and treated as not found.
-//   - A [Store] knows nothing about facts. What makes a store fast ([Fronted])
+//   - A [Store] knows nothing about facts. What makes a store fast ([Cached])
 //     and harmless when it fails ([Guarded]) is wrapped around it.
 package meta

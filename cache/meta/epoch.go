@@ -30,7 +30,7 @@ type epochs struct{ ledger[epoch] }
 
 func epochsOf[R record](l ledger[R]) epochs {
 	e := beside[epoch](l)
-	e.keep += time.Hour // an epoch must outlive every fact that it hides
+	e.ttl += time.Hour // an epoch must outlive every fact that it hides
 	return epochs{e}
 }
 
@@ -40,7 +40,7 @@ func (s epochs) at(ctx context.Context, key string) (epoch, error) {
 	if errors.Is(err, ErrNotFound) {
 		return epoch{}, nil
 	}
-	if Age(time.Now(), time.Unix(0, e.Began)) > s.keep {
+	if Age(time.Now(), time.Unix(0, e.Began)) > s.ttl {
 		e.Began = 0 // by a clock that was ahead: else nothing would be recorded until then
 	}
 	return e, err

@@ -15,16 +15,16 @@ import (
 // all others are as before, names that merely begin alike included.
 func TestExcept(t *testing.T) {
 	ctx, under := t.Context(), metatest.NewMemory()
-	front := meta.NewFronted(under, meta.FrontOptions{})
+	front := meta.NewCached(under, meta.CachedOptions{})
 	s := meta.NewExcept(front, "own/é")
-	tags, links, known := meta.NewTags(s, meta.Options{}), meta.NewLinks(s, meta.Options{}), meta.NewKnown(s, meta.KnownOptions{})
+	tags, links, known := meta.NewTags(s, meta.Options{}), meta.NewVisibility(s, meta.Options{}), meta.NewPresence(s, meta.PresenceOptions{})
 	d := digest.FromString("x")
 	for _, up := range []string{"own/é", "own", "own/é/"} {
 		key := meta.TagKey{Upstream: up, Repo: "own/é", Tag: "t"}
 		err := errors.Join(
 			tags.Set(ctx, key, meta.TagFact{Digest: d}, 0),
 			links.Add(ctx, up, "r", meta.Link{Digest: d, LinkFact: meta.LinkFact{Kind: meta.KindBlob}}),
-			known.Add(ctx, up, "r", meta.Holding{Digest: d, KnownFact: meta.KnownFact{Kind: meta.KindBlob}}),
+			known.Add(ctx, up, "r", meta.Holding{Digest: d, PresenceFact: meta.PresenceFact{Kind: meta.KindBlob}}),
 		)
 		if err != nil {
 			t.Fatal(err)
@@ -46,7 +46,7 @@ func TestExcept(t *testing.T) {
 		}
 	}
 	// What was there before is hidden, too.
-	if err := meta.NewLinks(front, meta.Options{}).Add(ctx, "own/é", "r", meta.Link{Digest: d, LinkFact: meta.LinkFact{Kind: meta.KindBlob}}); err != nil {
+	if err := meta.NewVisibility(front, meta.Options{}).Add(ctx, "own/é", "r", meta.Link{Digest: d, LinkFact: meta.LinkFact{Kind: meta.KindBlob}}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := links.Get(ctx, "own/é", "r", d); !errors.Is(err, meta.ErrNotFound) {

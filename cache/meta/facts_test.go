@@ -96,7 +96,7 @@ func TestTagNotFound(t *testing.T) {
 // any Accept, not even one whose question was on its way meanwhile.
 func TestTagForget(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		tags := meta.NewTags(meta.NewFronted(metatest.NewMemory(), meta.FrontOptions{}), meta.Options{})
+		tags := meta.NewTags(meta.NewCached(metatest.NewMemory(), meta.CachedOptions{}), meta.Options{})
 		other := meta.TagKey{Upstream: "ecr", Repo: "team/app", Tag: "v1", Accept: "oci"}
 		old := meta.TagFact{Digest: one, CheckedAt: time.Now()}
 		for _, k := range []meta.TagKey{latest("oci"), latest("docker"), other} {
@@ -146,7 +146,7 @@ func TestTagForget(t *testing.T) {
 // it never comes back.
 func TestTagForgetOutlivesFacts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		tags := meta.NewTags(metatest.NewMemory(), meta.Options{Keep: 24 * time.Hour})
+		tags := meta.NewTags(metatest.NewMemory(), meta.Options{TTL: 24 * time.Hour})
 		if err := tags.Set(t.Context(), latest("oci"), meta.TagFact{Digest: one}, 1000*time.Hour); err != nil {
 			t.Fatal(err)
 		}
@@ -219,7 +219,7 @@ func TestTagsAll(t *testing.T) {
 
 func TestLinks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		links := meta.NewLinks(metatest.NewMemory(), meta.Options{Keep: time.Hour})
+		links := meta.NewVisibility(metatest.NewMemory(), meta.Options{TTL: time.Hour})
 		blob := meta.LinkFact{MediaType: "application/vnd.oci.image.layer.v1.tar+gzip", Size: 9, Kind: meta.KindBlob}
 		manifest := meta.LinkFact{MediaType: manifestType, Size: -1, Kind: meta.KindManifest}
 		err := links.Add(t.Context(), "ecr", "team/app", meta.Link{Digest: one, LinkFact: manifest}, meta.Link{Digest: two, LinkFact: blob})
@@ -261,7 +261,7 @@ func TestLinks(t *testing.T) {
 
 func TestLinksAll(t *testing.T) {
 	store := metatest.NewMemory()
-	links := meta.NewLinks(store, meta.Options{})
+	links := meta.NewVisibility(store, meta.Options{})
 	manifest := meta.LinkFact{MediaType: "m", Size: 7, Kind: meta.KindManifest}
 	blob := meta.LinkFact{Size: -1, Kind: meta.KindBlob}
 	for _, err := range []error{
@@ -297,7 +297,7 @@ func TestLinksAll(t *testing.T) {
 
 func TestLinksRefuseNonsense(t *testing.T) {
 	store := metatest.NewMemory()
-	links := meta.NewLinks(store, meta.Options{})
+	links := meta.NewVisibility(store, meta.Options{})
 	good := meta.Link{Digest: one, LinkFact: meta.LinkFact{Kind: meta.KindBlob}}
 	for _, bad := range []meta.Link{
 		{Digest: "sha256:short", LinkFact: meta.LinkFact{Kind: meta.KindBlob}},
@@ -314,18 +314,18 @@ func TestLinksRefuseNonsense(t *testing.T) {
 
 func TestKnown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		known := meta.NewKnown(metatest.NewMemory(), meta.KnownOptions{})
+		known := meta.NewPresence(metatest.NewMemory(), meta.PresenceOptions{})
 		now := time.Unix(time.Now().Unix(), 0)
 		before := now.Add(-time.Hour)
 		three := digest.FromString("three")
 		err := known.Add(t.Context(), "ecr", "app",
-			meta.Holding{Digest: one, KnownFact: meta.KnownFact{Kind: meta.KindManifest, Size: 3}},
-			meta.Holding{Digest: two, KnownFact: meta.KnownFact{Kind: meta.KindBlob, Size: 5, Referenced: true, Confirmed: before}},
-			meta.Holding{Digest: three, KnownFact: meta.KnownFact{Kind: meta.KindBlob, Size: 7}})
+			meta.Holding{Digest: one, PresenceFact: meta.PresenceFact{Kind: meta.KindManifest, Size: 3}},
+			meta.Holding{Digest: two, PresenceFact: meta.PresenceFact{Kind: meta.KindBlob, Size: 5, Referenced: true, Confirmed: before}},
+			meta.Holding{Digest: three, PresenceFact: meta.PresenceFact{Kind: meta.KindBlob, Size: 7}})
 		if err != nil {
 			t.Fatal(err)
 		}
-		want := map[digest.Digest]meta.KnownFact{
+		want := map[digest.Digest]meta.PresenceFact{
 			one:   {Kind: meta.KindManifest, Size: 3, Referenced: true, Confirmed: now},
 			two:   {Kind: meta.KindBlob, Size: 5, Referenced: true, Confirmed: before},
 			three: {Kind: meta.KindBlob, Size: 7, Confirmed: now},
@@ -376,13 +376,13 @@ func TestUnreadable(t *testing.T) {
 	for _, garbage := range []string{"", "{", "null", `"text"`, `{"d":"sha256:12","k":"x"}`, `{"d":7}`, "\x00\x01"} {
 		store := metatest.NewMemory()
 		tags := meta.NewTags(store, meta.Options{})
-		links := meta.NewLinks(store, meta.Options{})
-		known := meta.NewKnown(store, meta.KnownOptions{})
+		links := meta.NewVisibility(store, meta.Options{})
+		known := meta.NewPresence(store, meta.PresenceOptions{})
 		write := func() error {
 			return errors.Join(
 				tags.Set(t.Context(), latest("oci"), meta.TagFact{Digest: one}, 0),
 				links.Add(t.Context(), "ecr", "app", meta.Link{Digest: one, LinkFact: meta.LinkFact{Kind: meta.KindBlob}}),
-				known.Add(t.Context(), "ecr", "app", meta.Holding{Digest: one, KnownFact: meta.KnownFact{Kind: meta.KindBlob}}))
+				known.Add(t.Context(), "ecr", "app", meta.Holding{Digest: one, PresenceFact: meta.PresenceFact{Kind: meta.KindBlob}}))
 		}
 		if err := write(); err != nil {
 			t.Fatal(err)
@@ -431,8 +431,8 @@ func TestFailingStore(t *testing.T) {
 	broken := errors.New("broken")
 	store.Fail(broken, 0)
 	tags := meta.NewTags(store, meta.Options{})
-	links := meta.NewLinks(store, meta.Options{})
-	known := meta.NewKnown(store, meta.KnownOptions{})
+	links := meta.NewVisibility(store, meta.Options{})
+	known := meta.NewPresence(store, meta.PresenceOptions{})
 	_, tag := tags.Get(t.Context(), latest("oci"))
 	_, link := links.Get(t.Context(), "ecr", "app", one)
 	_, held := known.Get(t.Context(), "ecr", "app", one)
@@ -442,7 +442,7 @@ func TestFailingStore(t *testing.T) {
 		"forget tag":   tags.Forget(t.Context(), "ecr", "app", "v1"),
 		"add link":     links.Add(t.Context(), "ecr", "app", meta.Link{Digest: one, LinkFact: meta.LinkFact{Kind: meta.KindBlob}}),
 		"forget link":  links.Forget(t.Context(), "ecr", "app", one),
-		"add known":    known.Add(t.Context(), "ecr", "app", meta.Holding{Digest: one, KnownFact: meta.KnownFact{Kind: meta.KindBlob}}),
+		"add known":    known.Add(t.Context(), "ecr", "app", meta.Holding{Digest: one, PresenceFact: meta.PresenceFact{Kind: meta.KindBlob}}),
 		"forget known": known.Forget(t.Context(), "ecr", "app", one, two),
 	}
 	for _, err := range tags.All(t.Context(), "") {
@@ -461,7 +461,7 @@ func TestFailingStore(t *testing.T) {
 func TestTouches(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		memory := metatest.NewMemory()
-		touches := meta.NewTouches(memory, meta.Options{Keep: time.Hour})
+		touches := meta.NewLastPulls(memory, meta.Options{TTL: time.Hour})
 		_, err := touches.Get(t.Context(), "ecr", "team/app", one)
 		wantNotFound(t, err)
 		want := meta.TouchFact{Touched: time.Now(), Pulled: true, MediaType: manifestType, Tag: "v1"}
@@ -507,7 +507,7 @@ func TestTouches(t *testing.T) {
 
 func TestBases(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		bases := meta.NewBases(metatest.NewMemory(), meta.Options{Keep: time.Hour})
+		bases := meta.NewBaseImages(metatest.NewMemory(), meta.Options{TTL: time.Hour})
 		layers := []digest.Digest{one, two}
 		named := func(layers []digest.Digest) (names []string) {
 			t.Helper()
@@ -522,7 +522,7 @@ func TestBases(t *testing.T) {
 		}
 		learn := func(name string) {
 			t.Helper()
-			if err := bases.Learn(t.Context(), layers, meta.BaseName{Name: name, Upstream: "hub", Seen: time.Now()}); err != nil {
+			if err := bases.Add(t.Context(), layers, meta.BaseName{Name: name, Upstream: "hub", Seen: time.Now()}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -548,7 +548,7 @@ func TestBases(t *testing.T) {
 		if names := named(layers); len(names) != 32 || names[0] != "hub b:99" {
 			t.Errorf("%d names are kept: %v", len(names), names)
 		}
-		if err := bases.Learn(t.Context(), []digest.Digest{"sha256:short"}, meta.BaseName{Name: "c", Seen: time.Now()}); err == nil {
+		if err := bases.Add(t.Context(), []digest.Digest{"sha256:short"}, meta.BaseName{Name: "c", Seen: time.Now()}); err == nil {
 			t.Error("learnt what is no digest")
 		}
 	})

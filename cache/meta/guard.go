@@ -113,13 +113,13 @@ func (g *Guarded) Delete(ctx context.Context, key string) error {
 // Scan implements [Store].
 func (g *Guarded) Scan(ctx context.Context, prefix string) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
-		if err := g.admit("scan"); err != nil {
+		if err := g.allow("scan"); err != nil {
 			yield(Entry{}, err)
 			return
 		}
 		var failed error
 		// The loop body may panic or leave; what was let through must settle.
-		defer func() { g.settle(ctx, "scan", failed) }()
+		defer func() { g.finish(ctx, "scan", failed) }()
 		for e, err := range g.store.Scan(ctx, prefix) {
 			failed = err
 			if !yield(e, err) || err != nil {
@@ -151,7 +151,7 @@ func (g *Guarded) do(ctx context.Context, op string, timeout time.Duration, ask 
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if err := g.admit(op); err != nil {
+	if err := g.allow(op); err != nil {
 		return err
 	}
 	bounded, cancel := context.WithTimeout(ctx, timeout)
@@ -159,12 +159,12 @@ func (g *Guarded) do(ctx context.Context, op string, timeout time.Duration, ask 
 	start := time.Now()
 	err := ask(bounded)
 	g.seconds.WithLabelValues(op).Observe(time.Since(start).Seconds())
-	g.settle(ctx, op, err)
+	g.finish(ctx, op, err)
 	return err
 }
 
-// admit lets a request through or refuses it.
-func (g *Guarded) admit(op string) error {
+// allow lets a request through or refuses it.
+func (g *Guarded) allow(op string) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if !g.open {
@@ -178,8 +178,8 @@ func (g *Guarded) admit(op string) error {
 	return nil
 }
 
-// settle counts the end of a request that was let through.
-func (g *Guarded) settle(ctx context.Context, op string, err error) {
+// finish counts the end of a request that was let through.
+func (g *Guarded) finish(ctx context.Context, op string, err error) {
 	outcome := "ok"
 	switch {
 	case err == nil:
@@ -191,7 +191,7 @@ func (g *Guarded) settle(ctx context.Context, op string, err error) {
 		outcome = "error"
 	}
 	g.operations.WithLabelValues(op, outcome).Inc()
-	switch change := g.turn(outcome, err); change {
+	switch change := g.transition(outcome, err); change {
 	case "down":
 		g.o.Logger.Warn("metadata store does not answer, continuing without it", "operation", op, "error", err)
 	case "up":
@@ -199,8 +199,8 @@ func (g *Guarded) settle(ctx context.Context, op string, err error) {
 	}
 }
 
-// turn moves the circuit and says whether it changed.
-func (g *Guarded) turn(outcome string, err error) (change string) {
+// transition moves the circuit and says whether it changed.
+func (g *Guarded) transition(outcome string, err error) (change string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.probing = false

@@ -14,17 +14,17 @@ import (
 const (
 	layout = "v1/"
 
-	tagSpace     = layout + "tag/"     // upstream/repo/tag/accept → tagRecord
-	forgetSpace  = layout + "forgot/"  // upstream/repo/tag → epoch
-	absentSpace  = layout + "absent/"  // upstream/repo/digest/kind/accept → absentRecord
-	returnSpace  = layout + "return/"  // upstream/repo/digest → epoch
-	linkSpace    = layout + "link/"    // upstream/repo/digest → linkRecord
-	knownSpace   = layout + "known/"   // upstream/repo/digest → knownRecord
-	homeSpace    = layout + "home/"    // upstream/digest → homeRecord
-	touchSpace   = layout + "touch/"   // upstream/repo/digest → touchRecord
-	verdictSpace = layout + "verdict/" // digest/check/revision → verdictRecord
-	baseSpace    = layout + "base/"    // sum of diffIDs → baseRecord
-	probeKey     = layout + "probe"    // never written; asked to learn whether a store answers
+	tagSpace      = layout + "tag/"     // upstream/repo/tag/accept → tagRecord
+	forgetSpace   = layout + "forgot/"  // upstream/repo/tag → epoch
+	absentSpace   = layout + "absent/"  // upstream/repo/digest/kind/accept → absentRecord
+	returnSpace   = layout + "return/"  // upstream/repo/digest → epoch
+	linkSpace     = layout + "link/"    // upstream/repo/digest → linkRecord
+	presenceSpace = layout + "known/"   // upstream/repo/digest → presenceRecord
+	homeSpace     = layout + "home/"    // upstream/digest → homeRecord
+	touchSpace    = layout + "touch/"   // upstream/repo/digest → touchRecord
+	verdictSpace  = layout + "verdict/" // digest/check/revision → verdictRecord
+	baseSpace     = layout + "base/"    // sum of diffIDs → baseRecord
+	probeKey      = layout + "probe"    // never written; asked to learn whether a store answers
 )
 
 // path makes a key of a space and components. A component is escaped so that it
@@ -75,7 +75,7 @@ func below(space, upstream string) string {
 // upstreamOf returns the upstream that a key is about. It is false where a key is about content
 // alone.
 func upstreamOf(key string) (upstream string, ok bool) {
-	for _, space := range []string{tagSpace, forgetSpace, absentSpace, returnSpace, linkSpace, knownSpace, homeSpace, touchSpace} {
+	for _, space := range []string{tagSpace, forgetSpace, absentSpace, returnSpace, linkSpace, presenceSpace, homeSpace, touchSpace} {
 		if rest, found := strings.CutPrefix(key, space); found {
 			escaped, _, more := strings.Cut(rest, "/")
 			upstream, err := url.PathUnescape(escaped)

@@ -6,7 +6,7 @@ import (
 )
 
 // Lease says how long what was made of several reads may be used again without
-// reading: exactly as long as a [Fronted] would answer each of them from memory, and
+// reading: exactly as long as a [Cached] would answer each of them from memory, and
 // until anything is written here that could change one of them. The zero value and nil are no
 // longer valid, and neither is one without reads: what comes from a store that is not
 // fronted, from one that failed, or is not yet saved, has to be read each time.

@@ -37,7 +37,7 @@ func TestLeaseLasts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := metatest.NewMemory()
 		put(t, store, "a")
-		f := meta.NewFronted(store, meta.FrontOptions{})
+		f := meta.NewCached(store, meta.CachedOptions{})
 		first := leased(t, f, "a")
 		time.Sleep(400 * time.Millisecond)
 		both, absent := leased(t, f, "b", "a"), leased(t, f, "c")
@@ -58,19 +58,19 @@ func TestLeaseLasts(t *testing.T) {
 // A lease ends with a write of this process to what was read, whatever becomes of it.
 func TestLeaseEndsWithWrites(t *testing.T) {
 	failing := errors.New("the store fails")
-	for name, write := range map[string]func(f *meta.Fronted, s *metatest.Faulty){
-		"put":         func(f *meta.Fronted, _ *metatest.Faulty) { _ = f.Put(t.Context(), "a", []byte("new"), 0) },
-		"put absent":  func(f *meta.Fronted, _ *metatest.Faulty) { _ = f.Put(t.Context(), "none", []byte("new"), 0) },
-		"put to none": func(f *meta.Fronted, s *metatest.Faulty) { s.Fail(failing, 0); _ = f.Put(t.Context(), "a", nil, 0) },
-		"batch": func(f *meta.Fronted, _ *metatest.Faulty) {
+	for name, write := range map[string]func(f *meta.Cached, s *metatest.Faulty){
+		"put":         func(f *meta.Cached, _ *metatest.Faulty) { _ = f.Put(t.Context(), "a", []byte("new"), 0) },
+		"put absent":  func(f *meta.Cached, _ *metatest.Faulty) { _ = f.Put(t.Context(), "none", []byte("new"), 0) },
+		"put to none": func(f *meta.Cached, s *metatest.Faulty) { s.Fail(failing, 0); _ = f.Put(t.Context(), "a", nil, 0) },
+		"batch": func(f *meta.Cached, _ *metatest.Faulty) {
 			_ = f.PutAll(t.Context(), []meta.Entry{{Key: "x"}, {Key: "a"}}, time.Hour)
 		},
-		"delete": func(f *meta.Fronted, _ *metatest.Faulty) { _ = f.Delete(t.Context(), "a") },
+		"delete": func(f *meta.Cached, _ *metatest.Faulty) { _ = f.Delete(t.Context(), "a") },
 	} {
 		t.Run(name, func(t *testing.T) {
 			store := metatest.NewFaulty(metatest.NewMemory())
 			put(t, store, "a")
-			f := meta.NewFronted(store, meta.FrontOptions{Staleness: time.Hour})
+			f := meta.NewCached(store, meta.CachedOptions{Staleness: time.Hour})
 			valid := leased(t, f, "a", "none")
 			if !valid() {
 				t.Fatal("no lease")
@@ -88,7 +88,7 @@ func TestLeaseRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := metatest.NewFaulty(metatest.NewMemory())
 		put(t, store, "a")
-		f := meta.NewFronted(store, meta.FrontOptions{})
+		f := meta.NewCached(store, meta.CachedOptions{})
 		if leased(t, store, "a")() {
 			t.Error("a store without a memory gives a lease")
 		}
@@ -115,7 +115,7 @@ func TestLeaseRefused(t *testing.T) {
 // Whoever reads after a write has returned gets what was written, also from what a lease
 // lets him keep.
 func TestLeaseReadsItsWrites(t *testing.T) {
-	f := meta.NewFronted(metatest.NewMemory(), meta.FrontOptions{Staleness: time.Hour})
+	f := meta.NewCached(metatest.NewMemory(), meta.CachedOptions{Staleness: time.Hour})
 	var landed atomic.Uint32
 	var wg sync.WaitGroup
 	put(t, f, "a")

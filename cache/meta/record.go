@@ -26,8 +26,8 @@ func (k Kind) valid() bool { return k == KindBlob || k == KindManifest }
 
 // Options configure the facades.
 type Options struct {
-	// Keep is how long a fact is kept after it was set; 0 means the default of the facade.
-	Keep time.Duration
+	// TTL is how long a fact is kept after it was set; 0 means the default of the facade.
+	TTL time.Duration
 }
 
 // record is the stored form of a fact. check refuses what decodes but cannot have been
@@ -40,12 +40,12 @@ type ledger[R record] struct {
 	facts      string // what the records are, for people
 	store      Store
 	lease      *Lease // covers the reads; nil: nothing does
-	keep       time.Duration
+	ttl        time.Duration
 	unreadable prometheus.Counter
 }
 
-func newLedger[R record](s Store, facts string, keep time.Duration) ledger[R] {
-	return ledger[R]{facts: facts, store: s, keep: keep, unreadable: prometheus.NewCounter(prometheus.CounterOpts{
+func newLedger[R record](s Store, facts string, ttl time.Duration) ledger[R] {
+	return ledger[R]{facts: facts, store: s, ttl: ttl, unreadable: prometheus.NewCounter(prometheus.CounterOpts{
 		Name:        "dray_meta_unreadable_total",
 		Help:        "Facts in the metadata store that dray could not read and treated as absent, by type of facts.",
 		ConstLabels: prometheus.Labels{"facts": facts},
@@ -79,15 +79,15 @@ func (l ledger[R]) decode(value []byte) (r R, err error) {
 
 // write puts r under key for as long as the ledger keeps records.
 func (l ledger[R]) write(ctx context.Context, key string, r R) error {
-	return l.writeFor(ctx, key, r, l.keep)
+	return l.writeFor(ctx, key, r, l.ttl)
 }
 
-func (l ledger[R]) writeFor(ctx context.Context, key string, r R, keep time.Duration) error {
+func (l ledger[R]) writeFor(ctx context.Context, key string, r R, ttl time.Duration) error {
 	e, err := l.entry(key, r)
 	if err != nil {
 		return err
 	}
-	return l.store.Put(ctx, e.Key, e.Value, keep)
+	return l.store.Put(ctx, e.Key, e.Value, ttl)
 }
 
 // entry refuses to write what read would not accept.

@@ -17,13 +17,13 @@ func TestMemory(t *testing.T) { metatest.Suite{Open: memory}.Run(t) }
 
 func TestFronted(t *testing.T) {
 	metatest.Suite{Open: func(t *testing.T) meta.Store {
-		return meta.NewFronted(memory(t), meta.FrontOptions{})
+		return meta.NewCached(memory(t), meta.CachedOptions{})
 	}}.Run(t)
 }
 
 func TestFrontedTiny(t *testing.T) {
 	metatest.Suite{Open: func(t *testing.T) meta.Store {
-		return meta.NewFronted(memory(t), meta.FrontOptions{Entries: 2})
+		return meta.NewCached(memory(t), meta.CachedOptions{Entries: 2})
 	}}.Run(t)
 }
 
@@ -35,6 +35,6 @@ func TestGuarded(t *testing.T) {
 
 func TestFrontedGuarded(t *testing.T) {
 	metatest.Suite{Open: func(t *testing.T) meta.Store {
-		return meta.NewFronted(meta.NewGuarded(memory(t), meta.GuardOptions{}), meta.FrontOptions{})
+		return meta.NewCached(meta.NewGuarded(memory(t), meta.GuardOptions{}), meta.CachedOptions{})
 	}}.Run(t)
 }

@@ -59,7 +59,7 @@ type Tags struct {
 // with how long a fact counts as fresh, which the caller decides by CheckedAt: an old fact still
 // serves while the upstream is down.
 func NewTags(s Store, o Options) *Tags {
-	return &Tags{newLedger[tagRecord](s, "tags", cmp.Or(o.Keep, 30*24*time.Hour))}
+	return &Tags{newLedger[tagRecord](s, "tags", cmp.Or(o.TTL, 30*24*time.Hour))}
 }
 
 // Under returns the facts with reads that l covers.
@@ -119,8 +119,8 @@ func (t *Tags) Get(ctx context.Context, k TagKey) (TagFact, error) {
 // 0. A zero CheckedAt means now. A fact whose question was asked before the last
 // Forget of its tag is dropped without an error.
 func (t *Tags) Set(ctx context.Context, k TagKey, f TagFact, keep time.Duration) error {
-	if keep == 0 || keep > t.keep {
-		keep = t.keep
+	if keep == 0 || keep > t.ttl {
+		keep = t.ttl
 	}
 	if f.CheckedAt.IsZero() {
 		f.CheckedAt = time.Now()

@@ -18,7 +18,7 @@ type Verdicts struct {
 
 // NewVerdicts returns the verdicts kept in s, by default for 30 days.
 func NewVerdicts(s Store, o Options) *Verdicts {
-	return &Verdicts{newLedger[verdictRecord](s, "verdicts", cmp.Or(o.Keep, 30*24*time.Hour))}
+	return &Verdicts{newLedger[verdictRecord](s, "verdicts", cmp.Or(o.TTL, 30*24*time.Hour))}
 }
 
 // verdictRecord is the stored form: an answer is the check's own JSON.

@@ -113,17 +113,17 @@ func (g *graph) buildUpstreams(ctx context.Context) error {
 }
 
 func (g *graph) buildMirror(context.Context) (err error) {
-	front := meta.NewFronted(g.store, meta.FrontOptions{})
-	touches := meta.NewTouches(front, meta.Options{})
+	front := meta.NewCached(g.store, meta.CachedOptions{})
+	touches := meta.NewLastPulls(front, meta.Options{})
 	facts := meta.NewExcept(front, g.cfg.HostedNames()...)
-	tags, links, known := meta.NewTags(facts, meta.Options{}), meta.NewLinks(facts, meta.Options{}), meta.NewKnown(facts, meta.KnownOptions{})
+	tags, links, known := meta.NewTags(facts, meta.Options{}), meta.NewVisibility(facts, meta.Options{}), meta.NewPresence(facts, meta.PresenceOptions{})
 	g.joinBuildCaches()
 	onEvent, err := g.buildNotifier()
 	if err != nil {
 		return fmt.Errorf("notifications: %w", err)
 	}
 	g.mirror, err = mirror.New(mirror.Options{
-		Cache: g.cache, Tags: tags, Links: links, Known: known, Touches: touches, Bases: g.bases, Upstreams: g.upstreams, Gates: g.gates, Prefetch: g.prefetch(), KeepAlive: g.keepAlive(), Queue: g.queue, Logger: g.log,
+		Cache: g.cache, Tags: tags, Visibility: links, Presence: known, LastPulls: touches, BaseImages: g.baseImages, Upstreams: g.upstreams, Gates: g.gates, Prefetch: g.prefetch(), KeepAlive: g.keepAlive(), Queue: g.queue, Logger: g.log,
 		OnPull: g.buildPulls(), OnEvent: onEvent, UploadExpiry: g.cfg.Limits.UploadExpiry.Std(), MaxUploadsPerClient: g.cfg.Limits.MaxUploadsPerClient,
 		MaxUploadBytesPerClient: int64(g.cfg.Limits.MaxUploadBytesPerClient), ClientStall: g.cfg.Limits.StallTimeout.Std(),
 	})
@@ -131,7 +131,7 @@ func (g *graph) buildMirror(context.Context) (err error) {
 		return err
 	}
 	g.background["mirror"] = g.mirror.Run
-	g.inventory = &inventory.Inventory{Cache: g.cache, Disk: g.disk, Tags: tags, Links: links, Known: known, Hosted: g.hostedImages, Queued: g.queuedImages}
+	g.inventory = &inventory.Inventory{Cache: g.cache, Disk: g.disk, Tags: tags, Visibility: links, Presence: known, Hosted: g.hostedImages, Queued: g.queuedImages}
 	for _, c := range [][]prometheus.Collector{front.Collectors(), tags.Collectors(), links.Collectors(), known.Collectors(), touches.Collectors(), g.mirror.Collectors()} {
 		g.register(c)
 	}

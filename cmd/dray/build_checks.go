@@ -26,15 +26,15 @@ func (g *graph) buildChecks(context.Context) error {
 	metrics, workers := pipeline.NewMetrics(), pipeline.NewWorkers(runtime.GOMAXPROCS(0))
 	g.register(verdicts.Collectors())
 	g.register(metrics.Collectors())
-	var bases imagebase.Catalogue
+	var baseImages imagebase.Catalogue
 	if slices.ContainsFunc(g.cfg.Checks, func(c config.Checks) bool { return c.Base.Mode.On() }) {
-		g.bases = meta.NewBases(g.store, meta.Options{})
-		g.register(g.bases.Collectors())
-		bases = learntBases{g.bases}
+		g.baseImages = meta.NewBaseImages(g.store, meta.Options{})
+		g.register(g.baseImages.Collectors())
+		baseImages = recordedBases{g.baseImages}
 	}
 	gates := map[string]*gate.Gate{}
 	for _, c := range g.cfg.Checks {
-		p, err := pipelineOf(c, pipeline.Options{Memory: verdicts, Workers: workers, Metrics: metrics}, bases)
+		p, err := pipelineOf(c, pipeline.Options{Memory: verdicts, Workers: workers, Metrics: metrics}, baseImages)
 		if err != nil {
 			return err
 		}
@@ -54,8 +54,8 @@ func (g *graph) buildChecks(context.Context) error {
 
 // pipelineOf makes the pipeline that the checks describe; o has what pipelines share, and bases the
 // images that were learnt.
-func pipelineOf(c config.Checks, o pipeline.Options, bases imagebase.Catalogue) (*pipeline.Pipeline, error) {
-	steps, err := stepsOf(c, bases)
+func pipelineOf(c config.Checks, o pipeline.Options, baseImages imagebase.Catalogue) (*pipeline.Pipeline, error) {
+	steps, err := stepsOf(c, baseImages)
 	if err != nil {
 		return nil, fmt.Errorf("checks %s: %w", c.Name, err)
 	}
@@ -67,12 +67,12 @@ func pipelineOf(c config.Checks, o pipeline.Options, bases imagebase.Catalogue) 
 	return p, nil
 }
 
-// learntBases are the images that dray has seen.
-type learntBases struct{ bases *meta.Bases }
+// recordedBases are the images that dray has seen.
+type recordedBases struct{ baseImages *meta.BaseImages }
 
 // Named implements base.Catalogue.
-func (l learntBases) Named(ctx context.Context, layers []digest.Digest) ([]imagebase.Known, error) {
-	names, err := l.bases.Named(ctx, layers)
+func (l recordedBases) Named(ctx context.Context, layers []digest.Digest) ([]imagebase.Known, error) {
+	names, err := l.baseImages.Named(ctx, layers)
 	known := make([]imagebase.Known, len(names))
 	for i, n := range names {
 		known[i] = imagebase.Known{Name: n.Name, Upstream: n.Upstream}

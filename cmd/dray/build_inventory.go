@@ -73,7 +73,7 @@ func (o inventoryOperator) purge(ctx context.Context, q api.PurgeRequest) (api.P
 		}
 	}
 	out, err := o.Purge(ctx, sel)
-	return out, told(err)
+	return out, coded(err)
 }
 
 func (o inventoryOperator) pin(ctx context.Context, q api.NameRequest) (api.Pin, error) {
@@ -82,14 +82,14 @@ func (o inventoryOperator) pin(ctx context.Context, q api.NameRequest) (api.Pin,
 		return api.Pin{}, err
 	}
 	p, err := o.Pin(ctx, n)
-	return p, told(err)
+	return p, coded(err)
 }
 
 func (o inventoryOperator) unpin(ctx context.Context, q api.NameRequest) (api.NameRequest, error) {
 	if n, err := o.names.of(q.Name); err == nil {
 		q.Name = n.String()
 	}
-	return q, told(o.Unpin(ctx, q.Name)) // also one whose upstream is gone from the configuration
+	return q, coded(o.Unpin(ctx, q.Name)) // also one whose upstream is gone from the configuration
 }
 
 // hostedImages are the images of all hosted upstreams.
@@ -133,8 +133,8 @@ func number(params url.Values, name string, missing int64) (int64, error) {
 	return n, nil
 }
 
-// told gives errors of the inventory their code.
-func told(err error) error {
+// coded gives errors of the inventory their code.
+func coded(err error) error {
 	switch {
 	case err == nil:
 		return nil

@@ -28,5 +28,5 @@ func (g *graph) buildNotifier() (func(notify.Event), error) {
 	g.notifying = wire
 	g.register(n.Collectors())
 	g.background["notifications"] = n.Run
-	return n.Tell, nil
+	return n.Emit, nil
 }

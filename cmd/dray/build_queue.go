@@ -30,7 +30,7 @@ func (g *graph) buildQueue(ctx context.Context) error {
 	}
 	var err error
 	g.queue, err = queue.Open(ctx, queue.Options{
-		Directory: queueDirectory(g.cfg), Hold: g.cache.Keep, MaxEntries: g.cfg.Queue.MaxPushes, MaxBytes: int64(g.cfg.Queue.MaxBytes),
+		Directory: queueDirectory(g.cfg), Hold: g.cache.Retain, MaxEntries: g.cfg.Queue.MaxPushes, MaxBytes: int64(g.cfg.Queue.MaxBytes),
 		Old: g.cfg.Queue.ReportAfter.Std(), Logger: g.log,
 	})
 	if err != nil {

@@ -28,10 +28,10 @@ const defaultExecTime = config.Duration(20 * time.Second)
 
 // stages collects steps, and what is wrong with them.
 type stages struct {
-	// bases are the images that were learnt; nil knows none.
-	bases imagebase.Catalogue
-	steps []pipeline.Step
-	errs  []error
+	// baseImages are the images that were learnt; nil knows none.
+	baseImages imagebase.Catalogue
+	steps      []pipeline.Step
+	errs       []error
 }
 
 // add puts a stage that is on at the end.
@@ -49,8 +49,8 @@ func (s *stages) add(c config.StageSettings, stage func() (pipeline.Stage, error
 
 // stepsOf gives the stages of the checks, in the order of their cost. bases are the images that
 // were learnt; nil knows none.
-func stepsOf(c config.Checks, bases imagebase.Catalogue) ([]pipeline.Step, error) {
-	s := &stages{bases: bases}
+func stepsOf(c config.Checks, baseImages imagebase.Catalogue) ([]pipeline.Step, error) {
+	s := &stages{baseImages: baseImages}
 	s.names(c.Names)
 	s.shape(c.Shape)
 	s.metadata(c.Metadata)
@@ -132,7 +132,7 @@ func (s *stages) base(c config.BaseCheck) {
 		}
 		return imagebase.New(imagebase.Config{
 			Allowed: c.Allowed, Unknown: c.Unknown == config.UnknownPass, Scratch: c.Scratch, Materials: c.Materials, Images: images,
-		}, s.bases)
+		}, s.baseImages)
 	})
 }
 

@@ -188,7 +188,7 @@ func buildLimiter(u config.Upstream, quirks upstream.Quirks) (*upstream.Limiter,
 		return nil, err
 	}
 	return upstream.NewLimiter(upstream.LimiterOptions{
-		Name: u.Name, Rates: rates, Places: u.Limits.Concurrency, Queue: u.Limits.Queue, Wait: u.Limits.Wait.Std(), Reserve: u.Limits.QuotaReserve,
+		Name: u.Name, Rates: rates, Slots: u.Limits.Concurrency, Queue: u.Limits.Queue, Wait: u.Limits.Wait.Std(), Reserve: u.Limits.QuotaReserve,
 	}), nil
 }
 

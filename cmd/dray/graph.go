@@ -35,7 +35,7 @@ type graph struct {
 	session    *ecr.Session // nil without private ECR
 	registries []*registry
 	hosted     []*hosted.Store
-	bases      *meta.Bases             // nil where no check asks what images are built on
+	baseImages *meta.BaseImages        // nil where no check asks what images are built on
 	queue      *queue.Queue            // always empty where no push is acknowledged before it is forwarded
 	upstreams  []*repository.Upstream  // of registries and hosted
 	gates      map[string][]*gate.Gate // of upstreams, by name

@@ -8,8 +8,8 @@ import (
 // Events sends events to the operator's services, where there are any.
 type Events struct{ on func(notify.Event) }
 
-// Tell sends the event that a user has pushed or deleted something at an upstream.
-func (e Events) Tell(action, upstream, user string, by notify.Cause, to notify.Target) {
+// Emit sends the event that a user has pushed or deleted something at an upstream.
+func (e Events) Emit(action, upstream, user string, by notify.Cause, to notify.Target) {
 	if e.on == nil {
 		return
 	}
@@ -19,8 +19,8 @@ func (e Events) Tell(action, upstream, user string, by notify.Cause, to notify.T
 	e.on(notify.Event{Action: action, Upstream: upstream, Target: to, Request: by.Request, Actor: notify.Actor{Name: user}})
 }
 
-// tellVerdict sends the event of a verdict.
-func (e Events) tellVerdict(r *pipeline.Report, by notify.Cause) {
+// emitVerdict sends the event of a verdict.
+func (e Events) emitVerdict(r *pipeline.Report, by notify.Cause) {
 	if e.on == nil {
 		return
 	}

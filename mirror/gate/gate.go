@@ -196,8 +196,8 @@ func (c *Checks) unfinished(ctx context.Context, p Push) error {
 
 // conclude keeps a report, writes the line of the audit, and sends the event.
 func (c *Checks) conclude(ctx context.Context, r *pipeline.Report, by notify.Cause) {
-	c.reports.keep(r)
-	c.tellVerdict(r, by)
+	c.reports.add(r)
+	c.emitVerdict(r, by)
 	attrs := []slog.Attr{
 		slog.String("checks", r.Checks), slog.String("verdict", r.Outcome()), slog.String("upstream", r.Upstream), slog.String("repository", r.Repository),
 		slog.Int("findings", len(r.Findings)), slog.Int("unknowns", len(r.Unknowns)), slog.String("report", r.ID),

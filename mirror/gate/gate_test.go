@@ -333,8 +333,8 @@ func TestEvents(t *testing.T) {
 		Query: oci.Request{Kind: oci.KindManifest, Repo: "team/app", Ref: oci.Reference{Tag: "v1"}, N: -1},
 	}
 	at := notify.Target{Digest: d, Repository: "team/app", Tag: "v1"}
-	f.Tell(notify.Push, "up", "ann", by, at)
-	f.Tell(notify.Delete, "up", "ann", by, at)
+	f.Emit(notify.Push, "up", "ann", by, at)
+	f.Emit(notify.Delete, "up", "ann", by, at)
 	p := f.push(t, "v1")
 	p.Cause = by
 	_, err := f.Pass(t.Context(), p, nothing{})
@@ -356,6 +356,6 @@ func TestEvents(t *testing.T) {
 	if diff := cmp.Diff(want, f.told); diff != "" {
 		t.Error(diff)
 	}
-	Events{}.Tell(notify.Push, "up", "ann", by, at)
-	Events{}.tellVerdict(r.Report, by)
+	Events{}.Emit(notify.Push, "up", "ann", by, at)
+	Events{}.emitVerdict(r.Report, by)
 }

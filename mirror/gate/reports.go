@@ -29,8 +29,8 @@ func newReports() *reports {
 	return &reports{byID, answer}
 }
 
-// keep gives the report an id that nobody can guess: whoever knows it may read the report.
-func (r *reports) keep(report *pipeline.Report) {
+// add gives the report an id that nobody can guess: whoever knows it may read the report.
+func (r *reports) add(report *pipeline.Report) {
 	report.ID = rand.Text()
 	r.byID.Add(report.ID, report)
 }

@@ -29,8 +29,8 @@ type Scan struct {
 	done  chan struct{}
 	found *pipeline.Scanned
 	err   error
-	// told says that an image was judged by it already.
-	told atomic.Bool
+	// reported says that an image was judged by it already.
+	reported atomic.Bool
 }
 
 // Follow looks at an upload of a client while it comes, for a gate that wants that; else it returns
@@ -110,7 +110,7 @@ func (c *Checks) Scanned(ctx context.Context, g *Gate, k repository.Key, s *Scan
 	}
 	// What a stage could not tell it is asked once more when the image is pushed again: it may have
 	// been down.
-	if found != nil && (found.Complete() || s.told.CompareAndSwap(false, true)) {
+	if found != nil && (found.Complete() || s.reported.CompareAndSwap(false, true)) {
 		return found, nil
 	}
 	if found, complete := g.Pipeline.Recall(ctx, k.Digest); complete {

@@ -32,7 +32,7 @@ func (s *Store) PutBlob(ctx context.Context, at upstream.Repo, u upstream.Upload
 	if err != nil {
 		return err
 	}
-	s.contents.lend(at.Name, d)
+	s.contents.addHeld(at.Name, d)
 	s.contents.drop(d)
 	return nil
 }
@@ -129,7 +129,7 @@ func (s *Store) Mount(ctx context.Context, at upstream.Repo, from string, d dige
 	if _, err := s.take(ctx, d); err != nil {
 		return false, err
 	}
-	s.contents.lend(at.Name, d)
+	s.contents.addHeld(at.Name, d)
 	s.contents.drop(d)
 	return true, nil
 }

@@ -28,8 +28,8 @@ type contents struct {
 // repo is one repository.
 type repo struct {
 	name string
-	// turn is full while one changes the repository's file; capacity 1.
-	turn chan struct{}
+	// changing is full while one changes the repository's file; capacity 1.
+	changing chan struct{}
 	// now is what the file says. It is replaced, never changed.
 	now *state
 	// members are the blobs that the repository has.
@@ -57,7 +57,7 @@ type hold struct {
 }
 
 func newRepo(name string) *repo {
-	return &repo{name: name, turn: make(chan struct{}, 1), now: &state{}, members: map[digest.Digest]*member{}}
+	return &repo{name: name, changing: make(chan struct{}, 1), now: &state{}, members: map[digest.Digest]*member{}}
 }
 
 // tryTake adds a use of a digest, with a release that replaces the older one: the file may have
@@ -150,8 +150,8 @@ func (c *contents) openLocked(name string) *repo {
 	return r
 }
 
-// lend makes a blob that is held a member of a repository, for Grace or until a manifest needs it.
-func (c *contents) lend(name string, d digest.Digest) {
+// addHeld makes a blob that is held a member of a repository, for Grace or until a manifest needs it.
+func (c *contents) addHeld(name string, d digest.Digest) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	r := c.openLocked(name)
@@ -271,12 +271,12 @@ func (c *contents) bytes() int64 {
 	return c.used
 }
 
-// takeTurn waits until nobody else changes a repository, which is made where it is missing.
-func (c *contents) takeTurn(ctx context.Context, name string) (*repo, error) {
+// lock waits until nobody else changes a repository, which is made where it is missing.
+func (c *contents) lock(ctx context.Context, name string) (*repo, error) {
 	for {
 		r := c.open(name)
 		select {
-		case r.turn <- struct{}{}:
+		case r.changing <- struct{}{}:
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
 		}
@@ -286,7 +286,7 @@ func (c *contents) takeTurn(ctx context.Context, name string) (*repo, error) {
 		if !gone {
 			return r, nil
 		}
-		<-r.turn
+		<-r.changing
 	}
 }
 

@@ -142,7 +142,7 @@ func (w files) read(file string) ([]byte, error) {
 	return text, errors.Join(err, f.Close())
 }
 
-// setAside renames a file that cannot be understood.
-func (w files) setAside(file string) error {
+// setBad renames a file that cannot be understood.
+func (w files) setBad(file string) error {
 	return w.root.Rename(file, path.Join(path.Dir(file), badName))
 }

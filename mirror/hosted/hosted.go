@@ -97,7 +97,7 @@ func (s *Store) Collectors() []prometheus.Collector { return append(s.m.gauges, 
 // take holds the bytes of a digest that the cache has, on stable storage, making room under the
 // quota. Each take needs a drop. It returns oci.ErrBlobUnknown when the cache does not have them.
 func (s *Store) take(ctx context.Context, d digest.Digest) (size int64, err error) {
-	release, err := s.cache.Keep(ctx, d)
+	release, err := s.cache.Retain(ctx, d)
 	if err != nil {
 		return 0, keepError(ctx, d, err)
 	}
@@ -138,7 +138,7 @@ func (s *Store) load(ctx context.Context) error {
 		st, err := decode(name, text)
 		if err != nil {
 			s.log.Error("hosted repository cannot be read and is set aside", "repository", name, "error", err)
-			return s.files.setAside(file)
+			return s.files.setBad(file)
 		}
 		s.adopt(ctx, name, st)
 		return nil
@@ -179,7 +179,7 @@ func (s *Store) adopt(ctx context.Context, name string, st *state) {
 // restore is take for what a file says is here: it is held even where its bytes are gone, and over
 // the quota.
 func (s *Store) restore(ctx context.Context, d digest.Digest, size int64) {
-	release, err := s.cache.Keep(ctx, d)
+	release, err := s.cache.Retain(ctx, d)
 	if err != nil {
 		s.log.Warn("hosted blob is gone", "digest", d, "error", err)
 		if !errors.Is(err, cache.ErrNotFound) {
@@ -197,11 +197,11 @@ func (s *Store) restore(ctx context.Context, d digest.Digest, size int64) {
 // change replaces the state of a repository by what f makes of a copy. When f returns an error, or
 // the file cannot be written, nothing changes.
 func (s *Store) change(ctx context.Context, name string, f func(next *state) error) error {
-	r, err := s.contents.takeTurn(ctx, name)
+	r, err := s.contents.lock(ctx, name)
 	if err != nil {
 		return err
 	}
-	defer func() { <-r.turn }()
+	defer func() { <-r.changing }()
 	next := r.now.clone() // only the holder of the turn replaces it
 	if err := f(next); err != nil {
 		return err

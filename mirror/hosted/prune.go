@@ -182,8 +182,8 @@ func (p *policy) untagged(st *state, stay map[digest.Digest]bool, now time.Time)
 // retire forgets a repository that has nothing any more.
 func (s *Store) retire(r *repo) {
 	select {
-	case r.turn <- struct{}{}:
-		defer func() { <-r.turn }()
+	case r.changing <- struct{}{}:
+		defer func() { <-r.changing }()
 	default:
 		return // somebody is about to change that
 	}

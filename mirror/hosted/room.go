@@ -28,7 +28,7 @@ func (s *Store) makeRoom(ctx context.Context, short int64) error {
 			return full(fmt.Sprintf("%s is full of what is being pushed", s.opts.Name))
 		}
 		for _, v := range victims {
-			if err := s.expel(ctx, v); err != nil {
+			if err := s.evict(ctx, v); err != nil {
 				return err
 			}
 		}
@@ -148,8 +148,8 @@ func (c *contents) unneed(r *repo, d digest.Digest, one candidate, left balance,
 	return left.uses[d] == 0
 }
 
-// expel drops a manifest with its tags, and what nothing else leads to after that.
-func (s *Store) expel(ctx context.Context, victim candidate) error {
+// evict drops a manifest with its tags, and what nothing else leads to after that.
+func (s *Store) evict(ctx context.Context, victim candidate) error {
 	err := s.change(ctx, victim.repo, func(next *state) error {
 		below := next.reachable(map[digest.Digest]bool{victim.digest: true})
 		next.remove(victim.digest)

@@ -39,47 +39,47 @@ func (v *Inventory) Images(ctx context.Context, pattern string) iter.Seq2[api.Im
 
 // matcher tells which places a pattern of repositories means: with the upstream's name before them
 // or without.
-func matcher(wanted string) func(place) bool {
+func matcher(wanted string) func(located) bool {
 	if wanted == "" {
-		return func(place) bool { return true }
+		return func(located) bool { return true }
 	}
-	return func(p place) bool {
+	return func(p located) bool {
 		return pattern.Match(wanted, p.upstream+"/"+p.repo) || pattern.Match(wanted, p.repo)
 	}
 }
 
-func (s *snapshot) sorted() []place {
-	first := func(p place) string {
-		if tags := s.places[p]; len(tags) > 0 {
+func (s *snapshot) sorted() []located {
+	first := func(p located) string {
+		if tags := s.images[p]; len(tags) > 0 {
 			return tags[0]
 		}
 		return "~" // after every tag
 	}
-	return slices.SortedFunc(maps.Keys(s.places), func(a, b place) int {
+	return slices.SortedFunc(maps.Keys(s.images), func(a, b located) int {
 		return cmp.Or(strings.Compare(a.upstream, b.upstream), strings.Compare(a.repo, b.repo),
 			strings.Compare(first(a), first(b)), strings.Compare(string(a.digest), string(b.digest)))
 	})
 }
 
 // indexed are the places that an index of the same repository refers to.
-func (s *snapshot) indexed() map[place]bool {
-	out := map[place]bool{}
-	for p := range s.places {
+func (s *snapshot) indexed() map[located]bool {
+	out := map[located]bool{}
+	for p := range s.images {
 		n := s.nodes[p.digest]
 		if n == nil {
 			continue
 		}
 		for _, c := range n.children {
 			if c.manifest && c.digest != p.digest {
-				out[place{p.upstream, p.repo, c.digest}] = true
+				out[located{p.upstream, p.repo, c.digest}] = true
 			}
 		}
 	}
 	return out
 }
 
-func (s *snapshot) image(p place) api.Image {
-	i := api.Image{Upstream: p.upstream, Repository: p.repo, Digest: p.digest, Tags: append([]string{}, s.places[p]...), Queued: s.queued[p]}
+func (s *snapshot) image(p located) api.Image {
+	i := api.Image{Upstream: p.upstream, Repository: p.repo, Digest: p.digest, Tags: append([]string{}, s.images[p]...), Queued: s.queued[p]}
 	if n := s.nodes[p.digest]; n != nil {
 		i.MediaType = n.mediaType
 	}

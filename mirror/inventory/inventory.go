@@ -32,11 +32,11 @@ var (
 // Inventory is the view of a cache and of the facts about it. All methods may be called
 // concurrently with everything else that uses them.
 type Inventory struct {
-	Cache *cache.Cache
-	Disk  *disk.Dir // the one of Cache
-	Tags  *meta.Tags
-	Links *meta.Links
-	Known *meta.Known
+	Cache      *cache.Cache
+	Disk       *disk.Dir // the one of Cache
+	Tags       *meta.Tags
+	Visibility *meta.Visibility
+	Presence   *meta.Presence
 	// Hosted are the manifests that are kept here for good, in repositories of which there are no
 	// facts; nil: none.
 	Hosted iter.Seq[Hosted]

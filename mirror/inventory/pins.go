@@ -100,7 +100,7 @@ func (s *snapshot) named(n Name) []digest.Digest {
 		return []digest.Digest{n.Digest}
 	}
 	var out []digest.Digest
-	for p, tags := range s.places {
+	for p, tags := range s.images {
 		if p.upstream == n.Upstream && p.repo == n.Repo && (n.ByDigest() && p.digest == n.Digest || !n.ByDigest() && slices.Contains(tags, n.Tag)) {
 			out = append(out, p.digest)
 		}

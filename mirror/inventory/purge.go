@@ -52,7 +52,7 @@ func (v *Inventory) Purge(ctx context.Context, sel Selection) (api.Purged, error
 	for _, t := range p.tags {
 		out.Tags = append(out.Tags, t.String())
 	}
-	for _, at := range p.places {
+	for _, at := range p.images {
 		out.Images = append(out.Images, Name{at.upstream, at.repo, referenceTo(at.digest)}.String())
 	}
 	for _, at := range p.kept {
@@ -103,12 +103,12 @@ func (v *Inventory) remove(ctx context.Context, c child, shared bool, sel Select
 // plan is what a purge takes away, as of a snapshot.
 type plan struct {
 	tags   []Name
-	places []place // whose links go, in order
+	images []located // whose links go, in order
 	loose  []digest.Digest
-	queued bool    // some of what was named is still to be forwarded, and stays
-	hosted bool    // some of what was named is hosted, and stays
-	kept   []place // what was named and is pinned, and stays; in order
-	pin    string  // one that keeps some of it
+	queued bool      // some of what was named is still to be forwarded, and stays
+	hosted bool      // some of what was named is hosted, and stays
+	kept   []located // what was named and is pinned, and stays; in order
+	pin    string    // one that keeps some of it
 	// shared are the blobs that what stays needs.
 	shared map[digest.Digest]bool
 }
@@ -116,7 +116,7 @@ type plan struct {
 // refusal is why nothing of what was named goes, if so.
 func (p *plan) refusal() error {
 	switch {
-	case len(p.tags)+len(p.places)+len(p.loose) > 0:
+	case len(p.tags)+len(p.images)+len(p.loose) > 0:
 		return nil
 	case p.pin != "":
 		return fmt.Errorf("%w, as %s: dray unpin ends that, and --force purges it all the same", ErrPinned, p.pin)
@@ -129,17 +129,17 @@ func (p *plan) refusal() error {
 }
 
 // String names the image as operators do.
-func (p place) String() string {
+func (p located) String() string {
 	return Name{p.upstream, p.repo, referenceTo(p.digest)}.String()
 }
 
 // keep takes what stays in any case out of what leaves. Of a tag that goes alone the image stays,
 // too, and so does the tag if that is pinned.
-func (p *plan) keep(s *snapshot, leaving map[place]bool, tags map[Name]bool, force bool) {
+func (p *plan) keep(s *snapshot, leaving map[located]bool, tags map[Name]bool, force bool) {
 	indexed := s.indexed()
-	for at := range s.places {
+	for at := range s.images {
 		named := leaving[at]
-		for _, t := range s.places[at] {
+		for _, t := range s.images[at] {
 			named = named || tags[Name{at.upstream, at.repo, tagged(t)}]
 		}
 		switch pin := s.pinned[at.digest]; {
@@ -153,7 +153,7 @@ func (p *plan) keep(s *snapshot, leaving map[place]bool, tags map[Name]bool, for
 		case pin != "" && !force:
 			p.pin = pin
 			delete(leaving, at)
-			if len(s.places[at]) > 0 || !indexed[at] { // else the index tells of it
+			if len(s.images[at]) > 0 || !indexed[at] { // else the index tells of it
 				p.kept = append(p.kept, at)
 			}
 		}
@@ -166,7 +166,7 @@ func (s *snapshot) plan(sel Selection) plan {
 	p := plan{shared: map[digest.Digest]bool{}}
 	p.keep(s, leaving, tags, sel.Force)
 	s.followParts(leaving, tags, sel.Force)
-	for at, all := range s.places {
+	for at, all := range s.images {
 		stays := !leaving[at]
 		for _, t := range all {
 			n := Name{at.upstream, at.repo, tagged(t)}
@@ -186,7 +186,7 @@ func (s *snapshot) plan(sel Selection) plan {
 			p.loose = append(p.loose, at.digest)
 			continue
 		}
-		p.places = append(p.places, at)
+		p.images = append(p.images, at)
 	}
 	if d := sel.Name.Digest; sel.Name.Upstream == "" && d != "" && s.nodes[d] == nil { // a blob
 		if pin := s.pinned[d]; pin != "" && !sel.Force {
@@ -200,11 +200,11 @@ func (s *snapshot) plan(sel Selection) plan {
 }
 
 // selected are the tags that sel names, and the places that go with them.
-func (s *snapshot) selected(sel Selection) (map[Name]bool, map[place]bool) {
-	tags, places := map[Name]bool{}, map[place]bool{}
+func (s *snapshot) selected(sel Selection) (map[Name]bool, map[located]bool) {
+	tags, images := map[Name]bool{}, map[located]bool{}
 	match := matcher(sel.Pattern)
 	n := sel.Name
-	for at, all := range s.places {
+	for at, all := range s.images {
 		switch {
 		case sel.Pattern != "":
 			if !match(at) || at.upstream == "" {
@@ -229,37 +229,37 @@ func (s *snapshot) selected(sel Selection) (map[Name]bool, map[place]bool) {
 				continue
 			}
 		}
-		places[at] = true
+		images[at] = true
 		if sel.Pattern != "" || n.ByDigest() {
 			for _, t := range all {
 				tags[Name{at.upstream, at.repo, tagged(t)}] = true
 			}
 		}
 	}
-	return tags, places
+	return tags, images
 }
 
 // followParts adds to what leaves the manifests that an index which leaves refers to, unless they
 // have a tag that stays, or an index that stays refers to them as well, or a pin keeps them.
-func (s *snapshot) followParts(leaving map[place]bool, tags map[Name]bool, force bool) {
+func (s *snapshot) followParts(leaving map[located]bool, tags map[Name]bool, force bool) {
 	for {
-		staying := map[place]bool{}
-		for at := range s.places {
+		staying := map[located]bool{}
+		for at := range s.images {
 			if n := s.nodes[at.digest]; n != nil && !leaving[at] {
 				for _, c := range n.children {
-					staying[place{at.upstream, at.repo, c.digest}] = true
+					staying[located{at.upstream, at.repo, c.digest}] = true
 				}
 			}
 		}
-		var more []place
+		var more []located
 		for at := range leaving {
 			n := s.nodes[at.digest]
 			if n == nil {
 				continue
 			}
 			for _, c := range n.children {
-				part := place{at.upstream, at.repo, c.digest}
-				all, known := s.places[part]
+				part := located{at.upstream, at.repo, c.digest}
+				all, known := s.images[part]
 				keepsTag := slices.ContainsFunc(all, func(t string) bool { return !tags[Name{at.upstream, at.repo, tagged(t)}] })
 				keepsTag = keepsTag || s.queued[part] || s.pinned[c.digest] != "" && !force
 				if c.manifest && known && !leaving[part] && !keepsTag && !staying[part] {
@@ -279,8 +279,8 @@ func (s *snapshot) followParts(leaving map[place]bool, tags map[Name]bool, force
 func (p *plan) sort() {
 	slices.SortFunc(p.tags, func(a, b Name) int { return strings.Compare(a.String(), b.String()) })
 	p.tags = slices.Compact(p.tags)
-	for _, places := range [][]place{p.places, p.kept} {
-		slices.SortFunc(places, func(a, b place) int {
+	for _, images := range [][]located{p.images, p.kept} {
+		slices.SortFunc(images, func(a, b located) int {
 			return cmp.Or(strings.Compare(a.upstream, b.upstream), strings.Compare(a.repo, b.repo), cmp.Compare(a.digest, b.digest))
 		})
 	}
@@ -299,7 +299,7 @@ func (p *plan) blobs(s *snapshot) []child {
 			}
 		}
 	}
-	for _, at := range p.places {
+	for _, at := range p.images {
 		add(at.digest)
 	}
 	for _, d := range p.loose {
@@ -318,13 +318,13 @@ func (v *Inventory) forget(ctx context.Context, s *snapshot, p plan) error {
 			return err
 		}
 	}
-	for _, at := range p.places {
-		if err := v.Links.Forget(ctx, at.upstream, at.repo, at.digest); err != nil {
+	for _, at := range p.images {
+		if err := v.Visibility.Forget(ctx, at.upstream, at.repo, at.digest); err != nil {
 			return err
 		}
 	}
 	for at, gone := range p.held(s) {
-		if err := v.Known.Forget(ctx, at.upstream, at.repo, gone...); err != nil {
+		if err := v.Presence.Forget(ctx, at.upstream, at.repo, gone...); err != nil {
 			return err
 		}
 	}
@@ -333,13 +333,13 @@ func (v *Inventory) forget(ctx context.Context, s *snapshot, p plan) error {
 
 // held are the digests that go, by the repositories whose registry may be thought to have them. A
 // blob that was named by itself belongs to all that need it.
-func (p *plan) held(s *snapshot) map[place][]digest.Digest {
-	out := map[place][]digest.Digest{}
-	for at := range s.places {
+func (p *plan) held(s *snapshot) map[located][]digest.Digest {
+	out := map[located][]digest.Digest{}
+	for at := range s.images {
 		if at.upstream == "" {
 			continue
 		}
-		whole := slices.Contains(p.places, at)
+		whole := slices.Contains(p.images, at)
 		for _, c := range s.parts(at.digest) {
 			if whole || slices.Contains(p.loose, c.digest) {
 				out[at] = append(out[at], c.digest)

@@ -13,8 +13,8 @@ import (
 	"dray/upstream/oci"
 )
 
-// place is a manifest in a repository. Without an upstream it is nobody's that is known.
-type place struct {
+// located is a manifest in a repository. Without an upstream it is nobody's that is known.
+type located struct {
 	upstream, repo string
 	digest         digest.Digest
 }
@@ -36,12 +36,12 @@ type child struct {
 // snapshot is what facts and directory say at about one moment.
 type snapshot struct {
 	view *Inventory
-	// places are the manifests of repositories, with their tags in order.
-	places map[place][]string
+	// images are the manifests of repositories, with their tags in order.
+	images map[located][]string
 	// hosted are those of them that are never purged.
-	hosted map[place]bool
+	hosted map[located]bool
 	// queued are those that are still to be forwarded, and not purged before.
-	queued map[place]bool
+	queued map[located]bool
 	// pinned are the names of pins, by what they keep.
 	pinned map[digest.Digest]string
 	// nodes are the manifests held.
@@ -50,13 +50,13 @@ type snapshot struct {
 
 // snapshot reads the facts, and every manifest that is held.
 func (v *Inventory) snapshot(ctx context.Context) (*snapshot, error) {
-	s := &snapshot{view: v, places: map[place][]string{}, hosted: map[place]bool{}, queued: map[place]bool{}, pinned: map[digest.Digest]string{}, nodes: map[digest.Digest]*node{}}
+	s := &snapshot{view: v, images: map[located][]string{}, hosted: map[located]bool{}, queued: map[located]bool{}, pinned: map[digest.Digest]string{}, nodes: map[digest.Digest]*node{}}
 	for _, p := range v.Disk.Pins() {
 		for _, d := range p.Blobs {
 			s.pinned[d] = p.Name
 		}
 	}
-	for _, step := range []func(context.Context) error{s.readTags, s.readLinks, s.readHosted, s.readQueued, s.readPlaces, s.readStrangers} {
+	for _, step := range []func(context.Context) error{s.readTags, s.readVisibility, s.readHosted, s.readQueued, s.readImages, s.readStrangers} {
 		if err := step(ctx); err != nil {
 			return nil, err
 		}
@@ -72,22 +72,22 @@ func (s *snapshot) readTags(ctx context.Context) error {
 		if t.NotFound {
 			continue
 		}
-		p := place{t.Upstream, t.Repo, t.Digest}
-		if at, found := slices.BinarySearch(s.places[p], t.Tag); !found { // each Accept has its fact
-			s.places[p] = slices.Insert(s.places[p], at, t.Tag)
+		p := located{t.Upstream, t.Repo, t.Digest}
+		if at, found := slices.BinarySearch(s.images[p], t.Tag); !found { // each Accept has its fact
+			s.images[p] = slices.Insert(s.images[p], at, t.Tag)
 		}
 	}
 	return nil
 }
 
-func (s *snapshot) readLinks(ctx context.Context) error {
-	for l, err := range s.view.Links.All(ctx, "") {
+func (s *snapshot) readVisibility(ctx context.Context) error {
+	for l, err := range s.view.Visibility.All(ctx, "") {
 		if err != nil {
 			return err
 		}
-		if p := (place{l.Upstream, l.Repo, l.Digest}); l.Kind == meta.KindManifest && l.Repo != "" {
-			if _, tagged := s.places[p]; !tagged {
-				s.places[p] = nil // listed without tags
+		if p := (located{l.Upstream, l.Repo, l.Digest}); l.Kind == meta.KindManifest && l.Repo != "" {
+			if _, tagged := s.images[p]; !tagged {
+				s.images[p] = nil // listed without tags
 			}
 		}
 	}
@@ -99,8 +99,8 @@ func (s *snapshot) readHosted(context.Context) error {
 		return nil
 	}
 	for h := range s.view.Hosted {
-		p := place{h.Upstream, h.Repo, h.Digest}
-		s.places[p], s.hosted[p] = h.Tags, true
+		p := located{h.Upstream, h.Repo, h.Digest}
+		s.images[p], s.hosted[p] = h.Tags, true
 	}
 	return nil
 }
@@ -112,16 +112,16 @@ func (s *snapshot) readQueued(ctx context.Context) error {
 		return nil
 	}
 	for q := range s.view.Queued {
-		p := place{q.Upstream, q.Repo, q.Digest}
+		p := located{q.Upstream, q.Repo, q.Digest}
 		s.queued[p] = true
 		if q.Tag != "" {
 			s.untag(q.Upstream, q.Repo, q.Tag)
-			s.places[p] = append(s.places[p], q.Tag)
-			slices.Sort(s.places[p])
-		} else if _, listed := s.places[p]; !listed {
-			s.places[p] = nil
+			s.images[p] = append(s.images[p], q.Tag)
+			slices.Sort(s.images[p])
+		} else if _, listed := s.images[p]; !listed {
+			s.images[p] = nil
 		}
-		if err := s.learn(ctx, p.digest, q.Manifest); err != nil {
+		if err := s.addNode(ctx, p.digest, q.Manifest); err != nil {
 			return err
 		}
 	}
@@ -130,15 +130,15 @@ func (s *snapshot) readQueued(ctx context.Context) error {
 
 // untag takes a tag from what it points to.
 func (s *snapshot) untag(upstream, repo, tag string) {
-	for p, tags := range s.places {
+	for p, tags := range s.images {
 		if at, found := slices.BinarySearch(tags, tag); found && p.upstream == upstream && p.repo == repo {
-			s.places[p] = slices.Delete(slices.Clone(tags), at, at+1)
+			s.images[p] = slices.Delete(slices.Clone(tags), at, at+1)
 		}
 	}
 }
 
-func (s *snapshot) readPlaces(ctx context.Context) error {
-	for p := range s.places {
+func (s *snapshot) readImages(ctx context.Context) error {
+	for p := range s.images {
 		if err := s.read(ctx, p.digest); err != nil {
 			return err
 		}
@@ -171,12 +171,12 @@ func (s *snapshot) readStrangers(ctx context.Context) error {
 		}
 	}
 	owned := map[digest.Digest]bool{}
-	for p := range s.places {
+	for p := range s.images {
 		owned[p.digest] = true
 	}
 	for _, d := range found {
 		if s.nodes[d] != nil && !owned[d] {
-			s.places[place{digest: d}] = nil
+			s.images[located{digest: d}] = nil
 		}
 	}
 	return nil
@@ -211,12 +211,12 @@ func (s *snapshot) read(ctx context.Context, d digest.Digest) error {
 	if err != nil {
 		return nil
 	}
-	return s.learn(ctx, d, m)
+	return s.addNode(ctx, d, m)
 }
 
-// learn makes a manifest a node under the digest that it is named by, and reads the manifests that
+// addNode makes a manifest a node under the digest that it is named by, and reads the manifests that
 // it refers to.
-func (s *snapshot) learn(ctx context.Context, d digest.Digest, m *oci.Manifest) error {
+func (s *snapshot) addNode(ctx context.Context, d digest.Digest, m *oci.Manifest) error {
 	n := &node{mediaType: m.MediaType, size: int64(len(m.Raw))}
 	s.nodes[d] = n // before its children: it may name itself
 	for _, c := range m.Children() {

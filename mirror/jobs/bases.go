@@ -23,13 +23,13 @@ import (
 // configuration, which they fetch right after the manifest. It asks no upstream for anything.
 
 const (
-	// relearnAfter is how long a name is not looked at again.
-	relearnAfter = 24 * time.Hour
-	// maxLearned bounds what is remembered as learnt, and the indexes' children whose names are
+	// recordAgainAfter is how long a name is not looked at again.
+	recordAgainAfter = 24 * time.Hour
+	// maxRemembered bounds what is remembered as learnt, and the indexes' children whose names are
 	// remembered.
-	maxLearned = 8192
-	// maxSightings bounds what waits to be learnt. What finds no place is learnt with a later pull.
-	maxSightings = 1024
+	maxRemembered = 8192
+	// maxQueued bounds what waits to be learnt. What finds no place is learnt with a later pull.
+	maxQueued = 1024
 	// maxImageNames bounds the names of an index's child.
 	maxImageNames = 16
 	// maxImageChildren bounds the children of an index that get its name.
@@ -39,9 +39,9 @@ const (
 	maxImageLayers = 512
 )
 
-// learnPauses are how long the learner waits for a configuration that is not held yet, before each
+// indexPauses are how long the learner waits for a configuration that is not held yet, before each
 // further look.
-var learnPauses = []time.Duration{100 * time.Millisecond, 2 * time.Second, 15 * time.Second, time.Minute, 5 * time.Minute}
+var indexPauses = []time.Duration{100 * time.Millisecond, 2 * time.Second, 15 * time.Second, time.Minute, 5 * time.Minute}
 
 // nameOf is a name that means an image.
 type nameOf struct {
@@ -49,8 +49,8 @@ type nameOf struct {
 	ref   string
 }
 
-// sighting is a name on its way into the index.
-type sighting struct {
+// namedImage is a name on its way into the index.
+type namedImage struct {
 	nameOf
 	mediaType string
 	// names are what the image is called; empty while nobody has looked.
@@ -59,49 +59,49 @@ type sighting struct {
 
 // BaseIndex learns by which layers images are known.
 type BaseIndex struct {
-	repos    *repository.Store
-	cache    *cache.Cache
-	bases    *meta.Bases
-	learned  *lru.Cache[nameOf, time.Time]
-	queue    *flight.Jobs[sighting]
-	children *lru.Cache[digest.Digest, []string] // names of indexes by their children
-	images   *prometheus.CounterVec
+	repos      *repository.Store
+	cache      *cache.Cache
+	images     *meta.BaseImages
+	remembered *lru.Cache[nameOf, time.Time]
+	queue      *flight.Jobs[namedImage]
+	children   *lru.Cache[digest.Digest, []string] // names of indexes by their children
+	recorded   *prometheus.CounterVec
 }
 
 // NewBaseIndex returns an index that is stored in bases; with nil bases it learns nothing.
-func NewBaseIndex(repos *repository.Store, c *cache.Cache, bases *meta.Bases) *BaseIndex {
-	learned, _ := lru.New[nameOf, time.Time](maxLearned) // they fail for sizes below 1 only
-	children, _ := lru.New[digest.Digest, []string](maxLearned)
+func NewBaseIndex(repos *repository.Store, c *cache.Cache, images *meta.BaseImages) *BaseIndex {
+	remembered, _ := lru.New[nameOf, time.Time](maxRemembered) // they fail for sizes below 1 only
+	children, _ := lru.New[digest.Digest, []string](maxRemembered)
 	return &BaseIndex{
-		repos: repos, cache: c, bases: bases, learned: learned, queue: flight.NewJobs[sighting](maxSightings), children: children,
-		images: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_base_images_learnt_total",
+		repos: repos, cache: c, images: images, remembered: remembered, queue: flight.NewJobs[namedImage](maxQueued), children: children,
+		recorded: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_base_images_learnt_total",
 			Help: "Images whose layers dray recorded at a pull or a push, so that it recognises images that are built on them, by upstream."}, []string{"upstream"}),
 	}
 }
 
 // Saw notes what a reference means. It never waits.
 func (l *BaseIndex) Saw(r repository.Repo, ref oci.Reference, mediaType string, d digest.Digest) {
-	if l.bases == nil {
+	if l.images == nil {
 		return
 	}
 	s := nameOf{r.Key(d), ref.String()}
-	if at, known := l.learned.Get(s); known && time.Since(at) < relearnAfter {
+	if at, known := l.remembered.Get(s); known && time.Since(at) < recordAgainAfter {
 		return
 	}
-	l.learned.Add(s, time.Now())
-	if !l.queue.Add(sighting{nameOf: s, mediaType: mediaType}) {
-		l.learned.Remove(s)
+	l.remembered.Add(s, time.Now())
+	if !l.queue.Add(namedImage{nameOf: s, mediaType: mediaType}) {
+		l.remembered.Remove(s)
 	}
 }
 
 // Run learns until ctx ends.
 func (l *BaseIndex) Run(ctx context.Context) {
-	if l.bases != nil {
-		l.queue.Run(ctx, l.learn)
+	if l.images != nil {
+		l.queue.Run(ctx, l.process)
 	}
 }
 
-func (l *BaseIndex) learn(ctx context.Context, c flight.Job[sighting]) {
+func (l *BaseIndex) process(ctx context.Context, c flight.Job[namedImage]) {
 	u := &c.Value
 	raw, err := l.cache.Peek(ctx, u.image.Digest, oci.MaxManifestBytes)
 	if err != nil {
@@ -137,7 +137,7 @@ func (l *BaseIndex) names(s nameOf) []string {
 
 // index gives the name of an index to its children: those that are held, and those that will be
 // asked for.
-func (l *BaseIndex) index(ctx context.Context, u sighting, man *oci.Manifest) {
+func (l *BaseIndex) index(ctx context.Context, u namedImage, man *oci.Manifest) {
 	seen := map[digest.Digest]bool{}
 	for _, c := range man.Children() {
 		if !c.Manifest || seen[c.Digest] || len(seen) >= maxImageChildren {
@@ -154,15 +154,15 @@ func (l *BaseIndex) index(ctx context.Context, u sighting, man *oci.Manifest) {
 		l.children.Add(c.Digest, names)
 		child := nameOf{u.image.Repo.Key(c.Digest), c.Digest.String()}
 		if image := c.MediaType == oci.MediaTypeOCIManifest || c.MediaType == oci.MediaTypeDockerManifest; image && u.image.Repo.Held(ctx, c.Digest) != nil {
-			l.learn(ctx, flight.Job[sighting]{Value: sighting{nameOf: child, mediaType: c.MediaType, names: u.names}})
+			l.process(ctx, flight.Job[namedImage]{Value: namedImage{nameOf: child, mediaType: c.MediaType, names: u.names}})
 		} else {
-			l.learned.Remove(child) // it has got a name more
+			l.remembered.Remove(child) // it has got a name more
 		}
 	}
 }
 
 // image records the names of an image under its layers.
-func (l *BaseIndex) image(ctx context.Context, c flight.Job[sighting], man *oci.Manifest) {
+func (l *BaseIndex) image(ctx context.Context, c flight.Job[namedImage], man *oci.Manifest) {
 	u := c.Value
 	if man.Config == nil || !oci.ImageConfig(man.Config.MediaType) {
 		return
@@ -177,20 +177,20 @@ func (l *BaseIndex) image(ctx context.Context, c flight.Job[sighting], man *oci.
 		return
 	}
 	for _, n := range u.names {
-		err := l.bases.Learn(ctx, layers, meta.BaseName{Name: n, Upstream: u.image.Repo.Up.Name, Seen: time.Now()})
+		err := l.images.Add(ctx, layers, meta.BaseName{Name: n, Upstream: u.image.Repo.Up.Name, Seen: time.Now()})
 		l.repos.Recorded(err)
 		if err != nil {
-			l.learned.Remove(u.nameOf)
+			l.remembered.Remove(u.nameOf)
 			return
 		}
 	}
-	l.images.WithLabelValues(u.image.Repo.Up.Name).Inc()
+	l.recorded.WithLabelValues(u.image.Repo.Up.Name).Inc()
 }
 
 // postpone waits for what is not held yet, a few times. A later pull begins anew.
-func (l *BaseIndex) postpone(c flight.Job[sighting]) {
-	if !l.queue.Retry(c, learnPauses) {
-		l.learned.Remove(c.Value.nameOf)
+func (l *BaseIndex) postpone(c flight.Job[namedImage]) {
+	if !l.queue.Retry(c, indexPauses) {
+		l.remembered.Remove(c.Value.nameOf)
 	}
 }
 
@@ -214,5 +214,5 @@ func diffIDs(config []byte) []digest.Digest {
 
 // Collectors returns the metrics of the index.
 func (l *BaseIndex) Collectors() []prometheus.Collector {
-	return []prometheus.Collector{l.images}
+	return []prometheus.Collector{l.recorded}
 }

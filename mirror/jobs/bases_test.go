@@ -31,11 +31,11 @@ func newFixture(t testing.TB) *fixture {
 }
 
 // learning is a fixture that learns base images.
-func learning(t *testing.T) (*fixture, *meta.Bases) {
-	var bases *meta.Bases
+func learning(t *testing.T) (*fixture, *meta.BaseImages) {
+	var bases *meta.BaseImages
 	h := mirrortest.New(t, mirrortest.Options{Change: func(h *mirrortest.Fixture, o *mirror.Options) {
-		bases = meta.NewBases(h.Facts, meta.Options{})
-		o.Bases = bases
+		bases = meta.NewBaseImages(h.Facts, meta.Options{})
+		o.BaseImages = bases
 	}})
 	return &fixture{h}, bases
 }

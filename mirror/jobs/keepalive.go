@@ -23,14 +23,14 @@ import (
 // every image that clients have pulled since it was last asked for, at most once in an interval.
 
 const (
-	// maxKept bounds the images that wait for their touch. A day has time for more.
-	maxKept = 64 << 10
+	// maxWaiting bounds the images that wait for their touch. A day has time for more.
+	maxWaiting = 64 << 10
 	// touchWithin bounds one request.
 	touchWithin = time.Minute
 )
 
-// keeping is an image that was pulled since its last touch.
-type keeping struct {
+// pulledImage is an image that was pulled since its last touch.
+type pulledImage struct {
 	mediaType, tag string
 	// due is when it is to be touched; zero while the facts were not looked at.
 	due time.Time
@@ -43,14 +43,14 @@ type KeepAlive struct {
 	results *prometheus.CounterVec
 
 	mu     sync.Mutex // guards below; leaf lock
-	images map[repository.Key]keeping
+	images map[repository.Key]pulledImage
 }
 
 // KeepAliveOptions are what a KeepAlive is made of.
 type KeepAliveOptions struct {
 	Repositories *repository.Store
-	// Touches remember what was asked for; nil keeps nothing alive.
-	Touches *meta.Touches
+	// LastPulls remember what was asked for; nil keeps nothing alive.
+	LastPulls *meta.LastPulls
 	// Every is the least time between two requests for an image that are sent only because clients
 	// pull it here, by the name of the upstream. 0: there are none.
 	Every  map[string]time.Duration
@@ -60,7 +60,7 @@ type KeepAliveOptions struct {
 // NewKeepAlive returns a KeepAlive that knows of no image.
 func NewKeepAlive(o KeepAliveOptions) *KeepAlive {
 	return &KeepAlive{
-		o: o, images: map[repository.Key]keeping{},
+		o: o, images: map[repository.Key]pulledImage{},
 		results: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_keep_alive_touches_total",
 			Help: "Manifests that dray requested only to mark an image as in use, by upstream and result: touched, absent or failed."}, []string{"upstream", "result"}),
 	}
@@ -74,16 +74,16 @@ func (k *KeepAlive) Collectors() []prometheus.Collector {
 	}
 }
 
-// keeps reports whether an upstream's images are kept alive.
-func (k *KeepAlive) keeps(up *repository.Upstream) bool {
-	return k.o.Every[up.Name] > 0 && k.o.Touches != nil
+// enabled reports whether an upstream's images are kept alive.
+func (k *KeepAlive) enabled(up *repository.Upstream) bool {
+	return k.o.Every[up.Name] > 0 && k.o.LastPulls != nil
 }
 
 // interval is the shortest between two touches, 0 where there is nothing to do.
 func (k *KeepAlive) interval() time.Duration {
 	shortest := time.Duration(0)
 	for _, every := range k.o.Every {
-		if k.o.Touches != nil && every > 0 && (shortest == 0 || every < shortest) {
+		if k.o.LastPulls != nil && every > 0 && (shortest == 0 || every < shortest) {
 			shortest = every
 		}
 	}
@@ -99,26 +99,26 @@ func (k *KeepAlive) waiting() int {
 // Pulled notes that a client got an image that was here, by a tag or, where tag is empty, by its
 // digest. What comes from the upstream just now is a pull there as well: see [KeepAlive.Touched].
 func (k *KeepAlive) Pulled(r repository.Repo, tag string, m *repository.Manifest) {
-	if !k.keeps(r.Up) {
+	if !k.enabled(r.Up) {
 		return
 	}
 	image := r.Key(m.Digest)
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if _, known := k.images[image]; !known && len(k.images) < maxKept {
-		k.images[image] = keeping{mediaType: m.MediaType, tag: tag}
+	if _, known := k.images[image]; !known && len(k.images) < maxWaiting {
+		k.images[image] = pulledImage{mediaType: m.MediaType, tag: tag}
 	}
 }
 
 // Touched notes that the upstream gave a manifest by GET.
 func (k *KeepAlive) Touched(ctx context.Context, r repository.Repo, tag string, man *oci.Manifest) {
-	if !k.keeps(r.Up) {
+	if !k.enabled(r.Up) {
 		return
 	}
 	k.mu.Lock()
 	delete(k.images, r.Key(man.Digest))
 	k.mu.Unlock()
-	k.o.Repositories.Recorded(k.o.Touches.Set(ctx, r.Up.Name, r.Name, man.Digest, meta.TouchFact{Touched: time.Now(), MediaType: man.MediaType, Tag: tag}))
+	k.o.Repositories.Recorded(k.o.LastPulls.Set(ctx, r.Up.Name, r.Name, man.Digest, meta.TouchFact{Touched: time.Now(), MediaType: man.MediaType, Tag: tag}))
 }
 
 // Run touches images until ctx ends; it returns at once where nothing is to be kept alive. It looks
@@ -158,19 +158,19 @@ func (k *KeepAlive) rest(ctx context.Context, d time.Duration) bool {
 
 // recall finds what was pulled before a restart.
 func (k *KeepAlive) recall(ctx context.Context) {
-	for t, err := range k.o.Touches.All(ctx) {
+	for t, err := range k.o.LastPulls.All(ctx) {
 		if err != nil {
 			k.o.Logger.Debug("images to be kept alive not recalled", "error", err)
 			return
 		}
 		up := k.o.Repositories.Upstream(t.Upstream)
-		if up == nil || !k.keeps(up) || !t.Pulled {
+		if up == nil || !k.enabled(up) || !t.Pulled {
 			continue
 		}
 		image := k.o.Repositories.Repo(up, t.Repo).Key(t.Digest)
 		k.mu.Lock()
-		if len(k.images) < maxKept {
-			k.images[image] = keeping{mediaType: t.MediaType, tag: t.Tag, due: t.Touched.Add(k.o.Every[up.Name])}
+		if len(k.images) < maxWaiting {
+			k.images[image] = pulledImage{mediaType: t.MediaType, tag: t.Tag, due: t.Touched.Add(k.o.Every[up.Name])}
 		}
 		k.mu.Unlock()
 	}
@@ -205,7 +205,7 @@ func (k *KeepAlive) look(ctx context.Context) []repository.Key {
 
 // arrange finds out when a new image is due, and puts on record that it was pulled.
 func (k *KeepAlive) arrange(ctx context.Context, image repository.Key) {
-	fact, err := k.o.Touches.Get(ctx, image.Repo.Up.Name, image.Repo.Name, image.Digest)
+	fact, err := k.o.LastPulls.Get(ctx, image.Repo.Up.Name, image.Repo.Name, image.Digest)
 	if err != nil && !errors.Is(err, meta.ErrNotFound) {
 		return
 	}
@@ -218,7 +218,7 @@ func (k *KeepAlive) arrange(ctx context.Context, image repository.Key) {
 	k.mu.Unlock()
 	if there && err == nil && !fact.Pulled {
 		fact.Pulled, fact.MediaType, fact.Tag = true, i.mediaType, cmp.Or(i.tag, fact.Tag)
-		k.o.Repositories.Recorded(k.o.Touches.Set(ctx, image.Repo.Up.Name, image.Repo.Name, image.Digest, fact))
+		k.o.Repositories.Recorded(k.o.LastPulls.Set(ctx, image.Repo.Up.Name, image.Repo.Name, image.Digest, fact))
 	}
 }
 
@@ -227,7 +227,7 @@ func (k *KeepAlive) arrange(ctx context.Context, image repository.Key) {
 // in asking for another image at once.
 func (k *KeepAlive) touch(ctx context.Context, image repository.Key) bool {
 	up, name := image.Repo.Up, image.Repo.Up.Name
-	fact, err := k.o.Touches.Get(ctx, name, image.Repo.Name, image.Digest)
+	fact, err := k.o.LastPulls.Get(ctx, name, image.Repo.Name, image.Digest)
 	if err != nil && !errors.Is(err, meta.ErrNotFound) {
 		return false
 	}
@@ -240,7 +240,7 @@ func (k *KeepAlive) touch(ctx context.Context, image repository.Key) bool {
 		return true
 	}
 	claim := meta.TouchFact{Touched: now, MediaType: i.mediaType, Tag: i.tag}
-	if err := k.o.Touches.Set(ctx, name, image.Repo.Name, image.Digest, claim); err != nil {
+	if err := k.o.LastPulls.Set(ctx, name, image.Repo.Name, image.Digest, claim); err != nil {
 		k.again(image, i, now)
 		k.o.Repositories.Recorded(err)
 		return false
@@ -258,7 +258,7 @@ func (k *KeepAlive) touch(ctx context.Context, image repository.Key) bool {
 	if result != "touched" && result != "absent" {
 		// The claim is taken back, also when the mirror stops amid it.
 		claim.Touched, claim.Pulled = cmp.Or(fact.Touched, now.Add(-k.o.Every[up.Name])), true
-		k.o.Repositories.Recorded(k.o.Touches.Set(context.WithoutCancel(ctx), name, image.Repo.Name, image.Digest, claim))
+		k.o.Repositories.Recorded(k.o.LastPulls.Set(context.WithoutCancel(ctx), name, image.Repo.Name, image.Digest, claim))
 		k.again(image, i, now)
 	}
 	if result != "" {
@@ -268,7 +268,7 @@ func (k *KeepAlive) touch(ctx context.Context, image repository.Key) bool {
 }
 
 // again puts an image off that could not be touched.
-func (k *KeepAlive) again(image repository.Key, i keeping, now time.Time) {
+func (k *KeepAlive) again(image repository.Key, i pulledImage, now time.Time) {
 	i.due = now.Add(k.o.Every[image.Repo.Up.Name] / 100)
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -278,7 +278,7 @@ func (k *KeepAlive) again(image repository.Key, i keeping, now time.Time) {
 // get is the request: a full GET by digest, which is what counts as a pull of Amazon ECR
 // by any reading of its documentation. What a registry has made to fit Accept it may not
 // know by its digest: then the tag is asked for.
-func (k *KeepAlive) get(ctx context.Context, image repository.Key, i keeping) error {
+func (k *KeepAlive) get(ctx context.Context, image repository.Key, i pulledImage) error {
 	ctx, cancel := context.WithTimeout(ctx, touchWithin)
 	defer cancel()
 	source, repo, accept := image.Repo.Up.OneTry(), image.Repo.Remote().With(upstream.InBackground()), []string{i.mediaType}

@@ -64,8 +64,8 @@ const day = 24 * time.Hour
 func (h *fixture) keeping(facts meta.Store, s *timed) (l *mirror.Listener, stop func()) {
 	h.Helper()
 	m, stop := mirrortest.Run(h, mirror.Options{
-		Cache: h.Cache, Tags: meta.NewTags(facts, meta.Options{}), Links: meta.NewLinks(facts, meta.Options{}), Known: meta.NewKnown(facts, meta.KnownOptions{}),
-		Touches: meta.NewTouches(facts, meta.Options{}),
+		Cache: h.Cache, Tags: meta.NewTags(facts, meta.Options{}), Visibility: meta.NewVisibility(facts, meta.Options{}), Presence: meta.NewPresence(facts, meta.PresenceOptions{}),
+		LastPulls: meta.NewLastPulls(facts, meta.Options{}),
 		Upstreams: []*repository.Upstream{
 			{Name: "up", Registry: "up.example", Source: s, Sink: h.Registry, Lister: h.Registry, Tags: repository.TagPolicy{Fresh: 1000 * time.Hour}},
 			{Name: "other", Registry: "other.example", Source: s, Lister: h.Registry, Tags: repository.TagPolicy{Fresh: 1000 * time.Hour}},
@@ -267,7 +267,7 @@ func TestTouchedInTheFuture(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h, s, _, stop := kept(t)
 		stop()
-		touches := meta.NewTouches(h.Facts, meta.Options{})
+		touches := meta.NewLastPulls(h.Facts, meta.Options{})
 		for touch, err := range touches.All(t.Context()) {
 			if err != nil {
 				t.Fatal(err)

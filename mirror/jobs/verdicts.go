@@ -180,7 +180,7 @@ func sendArtifact(ctx context.Context, a attachment, man *oci.Manifest, statemen
 // attachedBefore reports whether the upstream has the artifact. What is remembered of that is asked
 // for: it may have been deleted there with the image, which is now pushed again.
 func attachedBefore(ctx context.Context, a attachment, man *oci.Manifest) (bool, error) {
-	if !a.repo.KnownAtTarget(ctx, man.Digest) {
+	if !a.repo.PresentAtTarget(ctx, man.Digest) {
 		return false, nil
 	}
 	_, err := a.repo.Up.Source.StatManifest(ctx, a.remote(), oci.Reference{Digest: man.Digest}, oci.AnyManifest())
@@ -219,7 +219,7 @@ func artifact(subject oci.Descriptor, statement []byte, r *pipeline.Report) (*oc
 // sendSmall brings bytes to a repository, unless its upstream is known to have them.
 func sendSmall(ctx context.Context, r repository.Repo, p []byte) error {
 	d, size := digest.FromBytes(p), int64(len(p))
-	if r.KnownAtTarget(ctx, d) {
+	if r.PresentAtTarget(ctx, d) {
 		return nil
 	}
 	return r.Send(ctx, upstream.InBackground(), upstream.Upload{

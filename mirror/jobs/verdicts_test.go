@@ -47,7 +47,7 @@ func TestAttachedBeforeAsksInBackground(t *testing.T) {
 	up := &repository.Upstream{Name: "up", Source: registry, Sink: registry, Lister: registry}
 	repos, err := repository.NewStore(repository.Options{
 		Upstreams: []*repository.Upstream{up}, Cache: c, Logger: slog.New(slog.DiscardHandler),
-		Tags: meta.NewTags(facts, meta.Options{}), Links: meta.NewLinks(facts, meta.Options{}), Known: meta.NewKnown(facts, meta.KnownOptions{}),
+		Tags: meta.NewTags(facts, meta.Options{}), Visibility: meta.NewVisibility(facts, meta.Options{}), Presence: meta.NewPresence(facts, meta.PresenceOptions{}),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -62,7 +62,7 @@ func TestAttachedBeforeAsksInBackground(t *testing.T) {
 	if there || err != nil || len(registry.calls) != 1 || registry.calls[0].Background == nil {
 		t.Errorf("there %v, %v, after questions %+v", there, err, registry.calls)
 	}
-	if a.repo.KnownAtTarget(t.Context(), man.Digest) {
+	if a.repo.PresentAtTarget(t.Context(), man.Digest) {
 		t.Error("what is gone is still known")
 	}
 }

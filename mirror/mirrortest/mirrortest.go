@@ -44,10 +44,10 @@ type Fixture struct {
 	Cache    *cache.Cache
 	Disk     *disk.Dir
 	// Facts is the store of facts, and Memory what lies behind it and does not fail.
-	Facts  *metatest.Faulty
-	Memory *metatest.Memory
-	Tags   *meta.Tags
-	Links  *meta.Links
+	Facts      *metatest.Faulty
+	Memory     *metatest.Memory
+	Tags       *meta.Tags
+	Visibility *meta.Visibility
 
 	options Options
 	path    string
@@ -106,9 +106,9 @@ func (f *Fixture) start() {
 	if f.options.Before != nil {
 		facts = f.options.Before(facts)
 	}
-	f.Tags, f.Links = meta.NewTags(facts, meta.Options{}), meta.NewLinks(facts, meta.Options{})
+	f.Tags, f.Visibility = meta.NewTags(facts, meta.Options{}), meta.NewVisibility(facts, meta.Options{})
 	o := mirror.Options{
-		Cache: f.Cache, Tags: f.Tags, Links: f.Links, Known: meta.NewKnown(facts, meta.KnownOptions{}), Touches: meta.NewTouches(facts, meta.Options{}),
+		Cache: f.Cache, Tags: f.Tags, Visibility: f.Visibility, Presence: meta.NewPresence(facts, meta.PresenceOptions{}), LastPulls: meta.NewLastPulls(facts, meta.Options{}),
 		Upstreams: []*repository.Upstream{f.Upstream},
 	}
 	if f.options.Change != nil {

@@ -154,9 +154,9 @@ func New(endpoints []Endpoint, transport http.RoundTripper, log *slog.Logger) (*
 	return n, nil
 }
 
-// Tell has every endpoint told, and never waits. Where too many events wait already, the new one is
+// Emit has every endpoint told, and never waits. Where too many events wait already, the new one is
 // dropped.
-func (n *Notifier) Tell(e Event) {
+func (n *Notifier) Emit(e Event) {
 	e.ID, e.Timestamp, e.Source = rand.Text(), time.Now().UTC(), n.source
 	e.Target.Length = e.Target.Size
 	for _, to := range n.endpoints {

@@ -87,7 +87,7 @@ func TestDelivers(t *testing.T) {
 		defer stop()
 		began := time.Now()
 		for _, repo := range []string{"a", "b", "c"} {
-			n.Tell(about(repo))
+			n.Emit(about(repo))
 		}
 		time.Sleep(time.Hour)
 		synctest.Wait()
@@ -121,10 +121,10 @@ func TestBacklog(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &service{answers: slices.Repeat([]int{503}, 5)}
 		n, stop := start(t, s, Endpoint{Backlog: 2})
-		n.Tell(about("a"))
+		n.Emit(about("a"))
 		synctest.Wait() // it is being sent
 		for _, repo := range []string{"b", "c", "d"} {
-			n.Tell(about(repo))
+			n.Emit(about(repo))
 		}
 		if n.counted("dropped") != 1 {
 			t.Errorf("%d dropped, want 1", n.counted("dropped"))

@@ -95,8 +95,8 @@ const (
 	maxPath = 300
 )
 
-// settle completes a finding of a stage and bounds it.
-func (f Finding) settle(stage string, mode Mode) Finding {
+// complete completes a finding of a stage and bounds it.
+func (f Finding) complete(stage string, mode Mode) Finding {
 	f.Stage, f.Mode, f.Waived = stage, mode, ""
 	f.What, f.Fix = clean(f.What, maxWhat), clean(f.Fix, maxWhat)
 	f.Where.Path = clean(f.Where.Path, maxPath)

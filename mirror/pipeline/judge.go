@@ -27,7 +27,7 @@ type Subject struct {
 func (p *Pipeline) CheckName(ctx context.Context, n Name) *Report {
 	r := p.report(n)
 	p.names(ctx, n, r)
-	r.settle()
+	r.finish()
 	if len(r.Findings) == 0 && len(r.Unknowns) == 0 {
 		return nil
 	}
@@ -54,7 +54,7 @@ func (p *Pipeline) Judge(ctx context.Context, s Subject, from Contents) (*Report
 	p.names(ctx, s.Name, r)
 	img, err := assemble(ctx, s, from)
 	if large := (*TooLarge)(nil); errors.As(err, &large) {
-		r.add(p, Finding{Rule: "document", What: large.what, Fix: "push it in parts"}.settle(ArchiveStage, Enforce))
+		r.add(p, Finding{Rule: "document", What: large.what, Fix: "push it in parts"}.complete(ArchiveStage, Enforce))
 		return p.finish(r, start), nil
 	}
 	if err != nil {
@@ -91,7 +91,7 @@ func (p *Pipeline) JudgeView(ctx context.Context, img *Image) *Report {
 }
 
 func (p *Pipeline) finish(r *Report, start time.Time) *Report {
-	r.settle()
+	r.finish()
 	r.Seconds = time.Since(start).Seconds()
 	p.o.Metrics.count(r)
 	return r
@@ -182,7 +182,7 @@ func (p *Pipeline) found(s *Scanned, at Place, r *Report) {
 		}
 		if r.More += result.More; result.More > 0 && !rejects {
 			at.Path = ""
-			r.add(p, Further(result.More, at).settle(stage, step.Mode)) // what is waived must not hide what is not
+			r.add(p, Further(result.More, at).complete(stage, step.Mode)) // what is waived must not hide what is not
 		}
 		if err := s.errs[stage]; err != nil && !ok && !(unread && errors.Is(err, errUnread)) {
 			at.Path = ""
@@ -194,7 +194,7 @@ func (p *Pipeline) found(s *Scanned, at Place, r *Report) {
 // wrong adds a finding about what a manifest says of a layer.
 func (p *Pipeline) wrong(img *Image, m *Manifest, i int, r *Report, what string) {
 	f := Finding{Rule: "unreadable", What: what, Fix: "build and push the image again", Where: img.LayerPlace(m, i)}
-	r.add(p, f.settle(ArchiveStage, p.archive.Mode))
+	r.add(p, f.complete(ArchiveStage, p.archive.Mode))
 }
 
 // misnamed finds a layer that is not what its manifest says: nobody has looked into what
@@ -238,7 +238,7 @@ func (p *Pipeline) run(ctx context.Context, step Step, r *Report, check func(con
 	stage := step.Stage.Name()
 	p.o.Metrics.seconds.WithLabelValues(stage).Observe(time.Since(start).Seconds())
 	for _, f := range found {
-		r.add(p, f.settle(stage, step.Mode))
+		r.add(p, f.complete(stage, step.Mode))
 	}
 	if err != nil {
 		r.unknown(Unknown{Stage: stage, Why: clean(err.Error(), maxWhat), OnError: step.OnError})

@@ -59,7 +59,7 @@ func New(o Options) (*Pipeline, error) {
 	o.Limits = o.Limits.withDefaults()
 	o.Workers = cmp.Or(o.Workers, NewWorkers(runtime.GOMAXPROCS(0)))
 	o.Metrics = cmp.Or(o.Metrics, NewMetrics())
-	o.Memory = cmp.Or[Memory](o.Memory, forgetful{})
+	o.Memory = cmp.Or[Memory](o.Memory, noMemory{})
 	o.ArchiveMode = cmp.Or(o.ArchiveMode, Enforce)
 	p := &Pipeline{o: o, archive: Step{Stage: walkStage{o.Limits}, Mode: o.ArchiveMode, OnError: Reject}}
 	if o.ArchiveMode == Off {
@@ -210,9 +210,9 @@ type Memory interface {
 	Remember(ctx context.Context, layer digest.Digest, stage, revision string, answer []byte)
 }
 
-type forgetful struct{}
+type noMemory struct{}
 
-func (forgetful) Recall(context.Context, digest.Digest, string, string) ([]byte, bool) {
+func (noMemory) Recall(context.Context, digest.Digest, string, string) ([]byte, bool) {
 	return nil, false
 }
-func (forgetful) Remember(context.Context, digest.Digest, string, string, []byte) {}
+func (noMemory) Remember(context.Context, digest.Digest, string, string, []byte) {}

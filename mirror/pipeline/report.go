@@ -102,8 +102,8 @@ func (r *Report) unknown(u Unknown) {
 	}
 }
 
-// settle puts the report in order and draws the verdict.
-func (r *Report) settle() {
+// finish puts the report in order and draws the verdict.
+func (r *Report) finish() {
 	slices.SortStableFunc(r.Findings, func(a, b Finding) int {
 		return cmp.Or(-cmp.Compare(weight(a), weight(b)), strings.Compare(a.Stage, b.Stage), cmp.Compare(a.Where.Number, b.Where.Number),
 			strings.Compare(a.Where.Platform, b.Where.Platform), strings.Compare(a.Rule, b.Rule), strings.Compare(a.Where.Path, b.Where.Path), strings.Compare(a.What, b.What))

@@ -19,24 +19,24 @@ func RuleName(s string) string {
 
 var ruleName = regexp.MustCompile(`^[a-z0-9_-]{1,40}$`)
 
-// Told is a finding as a service or a program writes it.
-type Told struct {
+// ExternalFinding is a finding as a service or a program writes it.
+type ExternalFinding struct {
 	Rule    string `json:"rule"`
 	Message string `json:"message"`
 	Path    string `json:"path"`
 	Fix     string `json:"fix"`
 }
 
-// maxTold bounds how many findings of one answer are looked at.
-const maxTold = 100
+// maxExternal bounds how many findings of one answer are looked at.
+const maxExternal = 100
 
 // FindingsOf makes findings of what was told. One without a message gets the given one.
-func FindingsOf(told []Told, unsaid string) []Finding {
+func FindingsOf(told []ExternalFinding, unsaid string) []Finding {
 	var out []Finding
-	for _, f := range told[:min(len(told), maxTold)] {
+	for _, f := range told[:min(len(told), maxExternal)] {
 		out = append(out, Finding{Rule: RuleName(f.Rule), What: cmp.Or(f.Message, unsaid), Where: Place{Path: f.Path}, Fix: f.Fix})
 	}
-	if more := len(told) - maxTold; more > 0 {
+	if more := len(told) - maxExternal; more > 0 {
 		out = append(out, Further(more, Place{}))
 	}
 	return out

@@ -62,13 +62,13 @@ func (p *Pipeline) Scan(ctx context.Context, l Layer, r io.Reader, name func() (
 		return nil, context.Cause(ctx)
 	}
 	defer func() { <-w.slots }()
-	seats := p.seats(ctx, l)
+	participants := p.participants(ctx, l)
 	buf := walkBuffers.Get().(*[]byte)
 	defer walkBuffers.Put(buf)
-	archive, err := walk(ctx, &yielding{r, w}, p.o.Limits, audience{seats: seats, buf: *buf})
+	archive, err := walk(ctx, &yielding{r, w}, p.o.Limits, audience{participants: participants, buf: *buf})
 	fault, own := errors.AsType[*broken](err)
 	s := &Scanned{Archive: archive, results: map[string]LayerResult{}, errs: map[string]error{}}
-	for _, seat := range seats {
+	for _, seat := range participants {
 		stage := seat.step.Stage.Name()
 		result, cerr := seat.close(err == nil)
 		p.o.Metrics.seconds.WithLabelValues(stage).Observe(seat.spent.Seconds())
@@ -85,7 +85,7 @@ func (p *Pipeline) Scan(ctx context.Context, l Layer, r io.Reader, name func() (
 		return nil, err
 	}
 	if own {
-		s.results[ArchiveStage] = LayerResult{Findings: []Finding{fault.finding().settle(ArchiveStage, "")}}
+		s.results[ArchiveStage] = LayerResult{Findings: []Finding{fault.finding().complete(ArchiveStage, "")}}
 		// The rest of the layer is needed for its digest, and for nothing else.
 		rest, err := io.Copy(io.Discard, &yielding{r, w})
 		if err != nil {
@@ -122,10 +122,10 @@ func (p *Pipeline) recallVerified(ctx context.Context, announced digest.Digest, 
 // errUnread is why a stage knows nothing about a layer that exceeds a limit.
 var errUnread = errors.New("the layer could not be looked at to its end")
 
-func (p *Pipeline) seats(ctx context.Context, l Layer) []*seat {
-	var seats []*seat
+func (p *Pipeline) participants(ctx context.Context, l Layer) []*participant {
+	var participants []*participant
 	for _, step := range p.layerSteps() {
-		s := &seat{step: step, visitor: absent{}}
+		s := &participant{step: step, visitor: absent{}}
 		s.do(func() error {
 			v, err := step.Stage.(LayerStage).Open(ctx, l)
 			if err == nil && v != nil {
@@ -133,9 +133,9 @@ func (p *Pipeline) seats(ctx context.Context, l Layer) []*seat {
 			}
 			return err
 		})
-		seats = append(seats, s)
+		participants = append(participants, s)
 	}
-	return seats
+	return participants
 }
 
 // absent is the visitor of a stage that has none for a layer.
@@ -197,7 +197,7 @@ func (p *Pipeline) recall(ctx context.Context, d digest.Digest, step Step, into 
 func (p *Pipeline) Refuses(s *Scanned, repo string) bool {
 	r := &Report{Repository: repo, At: time.Now().UTC()}
 	p.found(s, Place{}, r)
-	r.settle()
+	r.finish()
 	return !r.Pass
 }
 

@@ -132,7 +132,7 @@ func TestWaivedFindingsHideNoOthers(t *testing.T) {
 		m := &Manifest{Layers: []*LayerView{{Size: int64(len(layer)), facts: map[string]json.RawMessage{}}}}
 		r := &Report{}
 		p.layer(&Image{Manifests: []*Manifest{m}}, m, 0, s, r, true)
-		if r.settle(); r.Pass != tc.pass {
+		if r.finish(); r.Pass != tc.pass {
 			t.Errorf("%d findings with %s: pass is %v: %s", len(tc.found), tc.mode, r.Pass, r.Message(""))
 		}
 	}

@@ -305,12 +305,12 @@ func (w *walker) entry(h *tar.Header) (*Entry, error) {
 
 // audience are the visitors of one walk, and the buffer that they share.
 type audience struct {
-	seats []*seat
-	buf   []byte
+	participants []*participant
+	buf          []byte
 }
 
-// seat is the place of one visitor in a walk.
-type seat struct {
+// participant is the place of one visitor in a walk.
+type participant struct {
 	step    Step
 	visitor Visitor
 	err     error // ended its part
@@ -320,7 +320,7 @@ type seat struct {
 
 func (a audience) file(e *Entry, content io.Reader) error {
 	wanted := false
-	for _, s := range a.seats {
+	for _, s := range a.participants {
 		s.wants = false
 		s.do(func() (err error) { s.wants, err = s.visitor.Begin(e); return err })
 		s.wants = s.wants && s.err == nil && e.Size > 0
@@ -328,7 +328,7 @@ func (a audience) file(e *Entry, content io.Reader) error {
 	}
 	for wanted {
 		n, err := content.Read(a.buf)
-		for _, s := range a.seats {
+		for _, s := range a.participants {
 			if s.wants && n > 0 {
 				s.do(func() error { return s.visitor.Data(a.buf[:n]) })
 			}
@@ -340,7 +340,7 @@ func (a audience) file(e *Entry, content io.Reader) error {
 			return err
 		}
 	}
-	for _, s := range a.seats {
+	for _, s := range a.participants {
 		if s.wants {
 			s.do(s.visitor.End)
 		}
@@ -351,7 +351,7 @@ func (a audience) file(e *Entry, content io.Reader) error {
 var errSlow = errors.New("took longer than it may")
 
 // do calls the visitor, unless its part has ended.
-func (s *seat) do(call func() error) {
+func (s *participant) do(call func() error) {
 	if s.err != nil {
 		return
 	}
@@ -374,7 +374,7 @@ func contained(call func() error) (err error) {
 }
 
 // close ends the visitor's layer.
-func (s *seat) close(complete bool) (r LayerResult, err error) {
+func (s *participant) close(complete bool) (r LayerResult, err error) {
 	failed := s.err
 	s.err = nil
 	s.do(func() (err error) { r, err = s.visitor.Close(complete && failed == nil); return err })
@@ -388,7 +388,7 @@ func (s *seat) close(complete bool) (r LayerResult, err error) {
 		r.Findings, r.More = r.Findings[:MaxLayerFindings], r.More+more
 	}
 	for i, f := range r.Findings {
-		r.Findings[i] = f.settle(s.step.Stage.Name(), "")
+		r.Findings[i] = f.complete(s.step.Stage.Name(), "")
 	}
 	if r.Facts != nil && !json.Valid(r.Facts) {
 		return LayerResult{}, errors.New("its facts are no JSON")

@@ -114,7 +114,7 @@ func walked(t testing.TB, layer []byte, l Limits, visitors ...*noting) (Archive,
 	t.Helper()
 	a := audience{buf: make([]byte, 4096)}
 	for _, v := range visitors {
-		a.seats = append(a.seats, &seat{step: Step{Stage: v}, visitor: v})
+		a.participants = append(a.participants, &participant{step: Step{Stage: v}, visitor: v})
 	}
 	return walk(t.Context(), bytes.NewReader(layer), l.withDefaults(), a)
 }

@@ -31,7 +31,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // fixture is a mirror, with what several tests need.
 type fixture struct {
 	*mirrortest.Fixture
-	front *meta.Fronted // the memory before the store of facts, where there is one
+	front *meta.Cached // the memory before the store of facts, where there is one
 }
 
 func newFixture(t testing.TB) *fixture {
@@ -41,11 +41,11 @@ func newFixture(t testing.TB) *fixture {
 
 // withMemory gives a fixture what a production mirror has: a memory before the store of
 // facts, and one for small content.
-func withMemory(t testing.TB, o meta.FrontOptions) *fixture {
+func withMemory(t testing.TB, o meta.CachedOptions) *fixture {
 	t.Helper()
 	h := &fixture{}
 	h.Fixture = mirrortest.New(t, mirrortest.Options{MemoryBytes: 8 << 20, Before: func(s meta.Store) meta.Store {
-		h.front = meta.NewFronted(s, o)
+		h.front = meta.NewCached(s, o)
 		return h.front
 	}})
 	return h
@@ -76,7 +76,7 @@ func (c *client) ReadFrom(r io.Reader) (int64, error) {
 const dockerAccept = "application/vnd.oci.image.index.v1+json, application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json, */*"
 
 func benchmarkHit(b *testing.B, path func(m, layer digest.Digest) string) {
-	h := withMemory(b, meta.FrontOptions{})
+	h := withMemory(b, meta.CachedOptions{})
 	layer := bytes.Repeat([]byte("layer"), 300_000)
 	m := h.Hold("team/app", "v1", layer)
 	h.Pull("team/app", "v1", m, layer)
@@ -107,7 +107,7 @@ func BenchmarkHitBlob(b *testing.B) {
 // atHome is a fixture whose facts are read once an hour, with an image that is hot.
 func atHome(t *testing.T) (*fixture, *oci.Manifest, []byte) {
 	t.Helper()
-	h := withMemory(t, meta.FrontOptions{Staleness: time.Hour})
+	h := withMemory(t, meta.CachedOptions{Staleness: time.Hour})
 	layer := bytes.Repeat([]byte("layer"), 50_000)
 	m := h.Hold("team/app", "v1", layer)
 	h.Pull("team/app", "v1", m, layer)
@@ -208,7 +208,7 @@ func TestHotAnswerEnds(t *testing.T) {
 		byDigest := "/v2/team/app/manifests/" + m.Digest.String()
 		h.Want(200, "GET", byDigest, nil)
 		h.wantHot(byDigest)
-		if err := h.Links.Forget(t.Context(), "up", "team/app", m.Digest); err != nil {
+		if err := h.Visibility.Forget(t.Context(), "up", "team/app", m.Digest); err != nil {
 			t.Fatal(err)
 		}
 		h.Registry.DropManifest("team/app", oci.Reference{Digest: m.Digest})
@@ -246,7 +246,7 @@ func TestHotAnswerEnds(t *testing.T) {
 func TestHotAnswerAges(t *testing.T) {
 	tag := "/v2/team/app/manifests/v1"
 	synctest.Test(t, func(t *testing.T) {
-		h := withMemory(t, meta.FrontOptions{})
+		h := withMemory(t, meta.CachedOptions{})
 		up := h.Upstream
 		up.Tags = repository.TagPolicy{Fresh: 10 * time.Second, Stale: time.Hour, NotFound: 5 * time.Second}
 		layer := []byte("a layer of some bytes")
@@ -257,7 +257,7 @@ func TestHotAnswerAges(t *testing.T) {
 		// Another mirror on the same store takes a push.
 		second := mirrortest.Image(t, []byte("another layer of some bytes"))
 		theirs := meta.NewTags(h.Memory, meta.Options{})
-		links := meta.NewLinks(h.Memory, meta.Options{})
+		links := meta.NewVisibility(h.Memory, meta.Options{})
 		link := meta.Link{Digest: second.Digest, LinkFact: meta.LinkFact{MediaType: second.MediaType, Size: int64(len(second.Raw)), Kind: meta.KindManifest}}
 		err := errors.Join(theirs.Forget(t.Context(), "up", "team/app", "v1"),
 			theirs.Set(t.Context(), meta.TagKey{Upstream: "up", Repo: "team/app", Tag: "v1", Accept: repository.PushedAccept}, meta.TagFact{Digest: second.Digest, MediaType: second.MediaType, Size: -1}, 0),

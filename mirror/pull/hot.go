@@ -94,8 +94,8 @@ func (k *Hit) Valid(now time.Time) bool {
 	return k.answer.Lease.Valid(now) && (k.answer.until.IsZero() || now.Before(k.answer.until))
 }
 
-// keep remembers an answer that needed no question, where its lease is worth something.
-func (h hot) keep(x *request.Request, a *answer) {
+// add remembers an answer that needed no question, where its lease is worth something.
+func (h hot) add(x *request.Request, a *answer) {
 	key := askedFor(x)
 	if key.uri == "" || len(a.Raw) > hotBytes || !a.Lease.Valid(time.Now()) {
 		return

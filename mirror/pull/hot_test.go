@@ -18,7 +18,7 @@ import (
 
 // What would take too much memory is answered from the facts.
 func TestHotAnswersAreBounded(t *testing.T) {
-	front := meta.NewFronted(metatest.NewMemory(), meta.FrontOptions{Staleness: time.Hour})
+	front := meta.NewCached(metatest.NewMemory(), meta.CachedOptions{Staleness: time.Hour})
 	if err := front.Put(t.Context(), "fact", nil, 0); err != nil { // the lease of one that is not there ends within a second
 		t.Fatal(err)
 	}
@@ -33,7 +33,7 @@ func TestHotAnswersAreBounded(t *testing.T) {
 	}
 	keeps := func(path string, bytesOfAnswer int) bool {
 		a := &answer{Manifest: &repository.Manifest{Raw: bytes.Repeat([]byte(" "), bytesOfAnswer), Lease: lease}, source: fromCache}
-		p.hot.keep(asks(path), a)
+		p.hot.add(asks(path), a)
 		return p.Hit(asks(path)) != nil
 	}
 	for i := range 2 * hotAnswers {

@@ -33,7 +33,7 @@ const (
 // prefetcher fetches ahead for one upstream.
 type prefetcher struct {
 	Prefetch
-	places chan struct{} // one for each blob being fetched
+	slots chan struct{} // one for each blob being fetched
 
 	mu     sync.Mutex                          // guards below; leaf lock
 	under  map[digest.Digest]*upstream.Urgency // blobs being fetched
@@ -45,7 +45,7 @@ type prefetcher struct {
 }
 
 func newPrefetcher(p Prefetch) *prefetcher {
-	return &prefetcher{Prefetch: p, places: make(chan struct{}, max(p.AtOnce, 0)), seen: map[digest.Digest]bool{},
+	return &prefetcher{Prefetch: p, slots: make(chan struct{}, max(p.AtOnce, 0)), seen: map[digest.Digest]bool{},
 		under: map[digest.Digest]*upstream.Urgency{}, wanted: map[digest.Digest]int{}}
 }
 
@@ -128,12 +128,12 @@ func (p *Puller) anticipate(r repository.Repo, m *repository.Manifest) {
 		defer wg.Wait()
 		for _, b := range blobs {
 			select {
-			case ahead.places <- struct{}{}:
+			case ahead.slots <- struct{}{}:
 			case <-ctx.Done():
 				return
 			}
 			wg.Go(func() {
-				defer func() { <-ahead.places }()
+				defer func() { <-ahead.slots }()
 				p.prefetch(ctx, r, b)
 			})
 		}

@@ -25,7 +25,7 @@ type Options struct {
 	Tags         *meta.Tags
 	Tasks        *flight.Tasks
 	KeepAlive    *jobs.KeepAlive
-	Bases        *jobs.BaseIndex
+	BaseIndex    *jobs.BaseIndex
 	// Prefetch says what is fetched before clients ask for it, by the name of the upstream.
 	Prefetch map[string]Prefetch
 	// OnPull, when not nil, is called once for each manifest that a client got by GET.
@@ -81,7 +81,7 @@ func (p *Puller) Manifest(x *request.Request) error {
 		return err
 	}
 	x.Source, x.Stale = a.source, a.stale
-	p.o.Bases.Saw(r, x.Q.Ref, a.MediaType, a.Digest)
+	p.o.BaseIndex.Saw(r, x.Q.Ref, a.MediaType, a.Digest)
 	p.warn(x)
 	if x.R.Method == http.MethodGet {
 		p.anticipate(r, a.Manifest)
@@ -143,7 +143,7 @@ func (p *Puller) find(x *request.Request, accept []string) (*answer, error) {
 		case a == nil:
 			return p.ask(x, accept)
 		case a.source != fromUpdating:
-			p.hot.keep(x, a)
+			p.hot.add(x, a)
 		}
 		return a, nil
 	}
@@ -156,7 +156,7 @@ func (p *Puller) find(x *request.Request, accept []string) (*answer, error) {
 	}
 	a := &answer{Manifest: at.Manifest, source: fromCache}
 	if at.Place == repository.Held {
-		p.hot.keep(x, a)
+		p.hot.add(x, a)
 	}
 	return a, nil
 }

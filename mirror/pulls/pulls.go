@@ -99,7 +99,7 @@ func (p *Pulls) Inc(upstream, host, repo, reference string) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !p.admit(l, time.Now()) {
+	if !p.allow(l, time.Now()) {
 		l.repository = Other
 		if p.o.Detail == PerImage {
 			l.image = Other
@@ -108,8 +108,8 @@ func (p *Pulls) Inc(upstream, host, repo, reference string) {
 	p.detailed.WithLabelValues(l.upstream, l.repository, l.image).Inc()
 }
 
-// admit reports whether l may have a series. It needs the lock.
-func (p *Pulls) admit(l labels, now time.Time) bool {
+// allow reports whether l may have a series. It needs the lock.
+func (p *Pulls) allow(l labels, now time.Time) bool {
 	if e, ok := p.series[l]; ok {
 		e.Value.(*used).at = now
 		p.order.MoveToFront(e)

@@ -178,7 +178,7 @@ func (a *publisher) Forward(ctx context.Context, e queue.Entry) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, forwardWithin)
 	defer cancel()
-	how := upstream.Call{OnRetry: func(err error) { a.o.Queue.Trouble(e.ID, err) }}
+	how := upstream.Call{OnRetry: func(err error) { a.o.Queue.SetError(e.ID, err) }}
 	_, err = a.publish(ctx, how, a.o.Repositories.Repo(up, e.Repository), ref, man)
 	a.pushes.WithLabelValues(up.Name, outcome(err)).Inc()
 	if upstream.Refused(err) && !upstream.Transient(err) && !errors.Is(err, upstream.ErrCredentials) && !(errors.Is(err, upstream.ErrPartsMissing) && e.Attempts < maxPartsMissing) {

@@ -17,11 +17,11 @@ func (p *publisher) publishBuildCache(ctx context.Context, r repository.Repo, re
 	to, _ := r.BuildCaches()
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(atOnce)
-	var brought []repository.Key
+	var keys []repository.Key
 	for _, c := range r.Needed(ctx, man) {
 		if !c.Manifest {
-			brought = append(brought, r.Key(c.Digest))
-			g.Go(func() error { return p.lend(gctx, r, to, c.Digest) })
+			keys = append(keys, r.Key(c.Digest))
+			g.Go(func() error { return p.copyToBuildCache(gctx, r, to, c.Digest) })
 		}
 	}
 	if err := g.Wait(); err != nil {
@@ -34,7 +34,7 @@ func (p *publisher) publishBuildCache(ctx context.Context, r repository.Repo, re
 	// What was known of the tag at the upstream is no longer what clients get.
 	r.ForgetReference(ctx, ref)
 	if !r.Up.BuildCaches.WriteBack {
-		p.o.Repositories.Staged().Drop(brought...)
+		p.o.Repositories.Staged().Drop(keys...)
 		return pushed, nil
 	}
 	p.o.Tasks.Start(func(ctx context.Context) {
@@ -49,10 +49,10 @@ func (p *publisher) publishBuildCache(ctx context.Context, r repository.Repo, re
 	return pushed, nil
 }
 
-// lend gives a blob to where build caches are stored. It is one that the client has pushed, or that
+// copyToBuildCache gives a blob to where build caches are stored. It is one that the client has pushed, or that
 // the upstream confirms; what is not here is fetched.
-func (p *publisher) lend(ctx context.Context, r, to repository.Repo, d digest.Digest) error {
-	at, err := r.LocateBlob(ctx, d, repository.Lend)
+func (p *publisher) copyToBuildCache(ctx context.Context, r, to repository.Repo, d digest.Digest) error {
+	at, err := r.LocateBlob(ctx, d, repository.CopyToBuildCache)
 	if err != nil {
 		return err
 	}

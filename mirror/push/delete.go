@@ -62,7 +62,7 @@ func (p *Pusher) DeleteManifest(x *request.Request) error {
 	if err != nil && !dropped {
 		return err
 	}
-	p.o.Checks.Tell(notify.Delete, r.Up.Name, x.Caller.Name, x.Cause(), notify.Target{Digest: gone, Repository: r.Name, Tag: ref.Tag})
+	p.o.Checks.Emit(notify.Delete, r.Up.Name, x.Caller.Name, x.Cause(), notify.Target{Digest: gone, Repository: r.Name, Tag: ref.Tag})
 	return x.Deleted()
 }
 
@@ -162,7 +162,7 @@ func (p *Pusher) DeleteBlob(x *request.Request) error {
 	if err != nil {
 		return err
 	}
-	p.o.Checks.Tell(notify.Delete, r.Up.Name, x.Caller.Name, x.Cause(), notify.Target{Digest: d, Repository: r.Name})
+	p.o.Checks.Emit(notify.Delete, r.Up.Name, x.Caller.Name, x.Cause(), notify.Target{Digest: d, Repository: r.Name})
 	return x.Deleted()
 }
 

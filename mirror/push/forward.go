@@ -26,38 +26,38 @@ type forward struct {
 	done chan struct{}
 	err  error
 	// scan looks at the same bytes; nil where nobody wants that.
-	scan    *gate.Scan
-	trouble trouble
+	scan     *gate.Scan
+	failures failures
 	// sent is how many bytes the newest attempt has given to the upstream.
 	sent atomic.Int64
 }
 
-// trouble passes on what keeps a forward from getting on, to who comes to wait for it.
-type trouble struct {
-	mu   sync.Mutex // guards below; leaf lock
-	last error
-	tell func(error)
+// failures passes on what keeps a forward from getting on, to who comes to wait for it.
+type failures struct {
+	mu        sync.Mutex // guards below; leaf lock
+	last      error
+	onFailure func(error)
 }
 
-func (t *trouble) hear(err error) {
+func (t *failures) observe(err error) {
 	t.mu.Lock()
 	t.last = err
-	tell := t.tell
+	onFailure := t.onFailure
 	t.mu.Unlock()
-	if tell != nil {
-		tell(err)
+	if onFailure != nil {
+		onFailure(err)
 	}
 }
 
 // listen has tell called with the last trouble and all that follows. Of several who listen the last
 // one hears it.
-func (t *trouble) listen(tell func(error)) {
+func (t *failures) listen(onFailure func(error)) {
 	t.mu.Lock()
-	t.tell = tell
+	t.onFailure = onFailure
 	last := t.last
 	t.mu.Unlock()
 	if last != nil {
-		tell(last)
+		onFailure(last)
 	}
 }
 

@@ -51,7 +51,7 @@ func TestNothingLingersAfterAnUpload(t *testing.T) {
 	})
 	repos, err := repository.NewStore(repository.Options{
 		Upstreams: []*repository.Upstream{{Name: "up", Source: unasked{}, Sink: unasked{}, Lister: unasked{}}}, Cache: content, Tasks: tasks, Logger: log,
-		Tags: meta.NewTags(facts, meta.Options{}), Links: meta.NewLinks(facts, meta.Options{}), Known: meta.NewKnown(facts, meta.KnownOptions{}),
+		Tags: meta.NewTags(facts, meta.Options{}), Visibility: meta.NewVisibility(facts, meta.Options{}), Presence: meta.NewPresence(facts, meta.PresenceOptions{}),
 		Staged: repository.NewStaging(time.Hour, quotas.Refund),
 	})
 	if err != nil {

@@ -109,22 +109,22 @@ func (p *Pusher) check(ctx context.Context, asks gatedPush) (upstream.Pushed, er
 		p.holdBack(asks)
 		return upstream.Pushed{}, nil
 	}
-	pushed, err := p.inTurn(ctx, asks)
+	pushed, err := p.serialize(ctx, asks)
 	if err == nil {
 		if asks.Gate != nil && asks.Gate.Attach {
 			p.o.Verdicts.Attach(r, asks.Ref, asks.Manifest, verdict)
 		}
-		p.o.Checks.Tell(notify.Push, r.Up.Name, asks.User, asks.Cause, notify.Target{
+		p.o.Checks.Emit(notify.Push, r.Up.Name, asks.User, asks.Cause, notify.Target{
 			MediaType: asks.Manifest.MediaType, Digest: asks.Manifest.Digest, Size: int64(len(asks.Manifest.Raw)), Repository: r.Name, Tag: asks.Ref.Tag,
 		})
 	}
 	return pushed, err
 }
 
-// inTurn forwards an image, or puts it into the queue. Where there are checks, one push of a tag
+// serialize forwards an image, or puts it into the queue. Where there are checks, one push of a tag
 // follows the other, and what is said of the name is asked again then: since the verdict the tag
 // may have been given to another image.
-func (p *Pusher) inTurn(ctx context.Context, asks gatedPush) (upstream.Pushed, error) {
+func (p *Pusher) serialize(ctx context.Context, asks gatedPush) (upstream.Pushed, error) {
 	if asks.Gate != nil && asks.Ref.Tag != "" {
 		unlock, err := p.names.Lock(ctx, tagKey{asks.Repo, asks.Ref.Tag})
 		if err != nil {
@@ -149,10 +149,10 @@ func waits(ctx context.Context, p gate.Push) (bool, error) {
 		return false, nil
 	}
 	if p.Manifest.Subject != nil {
-		at, err := p.Repo.LocateManifest(ctx, p.Manifest.Subject.Digest, nil, repository.Landed)
+		at, err := p.Repo.LocateManifest(ctx, p.Manifest.Subject.Digest, nil, repository.Forwarded)
 		return at.Place == repository.Nowhere || at.Place == repository.InWaiting, err
 	}
-	return !p.Repo.KnownAtTarget(ctx, p.Manifest.Digest), nil
+	return !p.Repo.PresentAtTarget(ctx, p.Manifest.Digest), nil
 }
 
 // defaultHold is how long manifests wait, where nothing is said.

@@ -29,7 +29,7 @@ type Options struct {
 	// Manifests finds the parts of an index that are not here, for its checks.
 	Manifests *pull.Puller
 	Verdicts  *jobs.Verdicts
-	Bases     *jobs.BaseIndex
+	BaseIndex *jobs.BaseIndex
 	Quotas    *Quotas
 	// UploadExpiry ends an upload without progress.
 	UploadExpiry time.Duration

@@ -52,7 +52,7 @@ func (p *publisher) publish(ctx context.Context, how upstream.Call, r repository
 	}
 	r.StorePushed(ctx, ref, man, there)
 	if ref.Tag != "" {
-		p.o.Bases.Saw(r, ref, man.MediaType, man.Digest)
+		p.o.BaseIndex.Saw(r, ref, man.MediaType, man.Digest)
 	}
 	p.replaceBuildCache(ctx, r, ref, man)
 	return pushed, p.publishAbout(ctx, how, r, man.Digest)
@@ -145,7 +145,7 @@ func (p *publisher) ensureBlob(ctx context.Context, how upstream.Call, r reposit
 	case repository.Nowhere:
 		return oci.NotPushed(oci.KindBlob, d, r.Name)
 	}
-	return p.supply(ctx, how, r, d, at.Size)
+	return p.upload(ctx, how, r, d, at.Size)
 }
 
 // replaceBuildCache drops a build cache whose tag has been given to something else.
@@ -163,7 +163,7 @@ func (p *publisher) replaceBuildCache(ctx context.Context, r repository.Repo, re
 func (p *publisher) sendStaged(ctx context.Context, how upstream.Call, r repository.Repo, man *oci.Manifest) {
 	for _, c := range man.Children() {
 		if b := r.Staged(c.Digest); b != nil && !c.Manifest {
-			if err := p.supply(ctx, how, r, c.Digest, b.Size); err != nil {
+			if err := p.upload(ctx, how, r, c.Digest, b.Size); err != nil {
 				p.o.Logger.Debug("blob not sent again", "digest", c.Digest, "error", err)
 			}
 		}
@@ -180,7 +180,7 @@ func percentCopied(ctx context.Context, r repository.Repo, man *oci.Manifest) in
 		total += c.Size
 		sent := c.Size
 		if b := r.Staged(c.Digest); b != nil {
-			if !r.KnownAtTarget(ctx, c.Digest) {
+			if !r.PresentAtTarget(ctx, c.Digest) {
 				sent = min(b.Forward.Sent(), c.Size)
 			}
 		}

@@ -26,7 +26,7 @@ func (p *Pusher) recover(now time.Time) {
 	}
 }
 
-func (p *Pusher) takeOver(k cache.Kept, now time.Time) error {
+func (p *Pusher) takeOver(k cache.Resumable, now time.Time) error {
 	var r receipt
 	if err := json.Unmarshal(k.Note, &r); err != nil {
 		return fmt.Errorf("its receipt is not understood: %w", err)
@@ -70,11 +70,11 @@ func (p *Pusher) Recover(ctx context.Context) {
 }
 
 func (p *Pusher) forwardAgain(ctx context.Context, k repository.Key, size int64) error {
-	if k.Repo.KnownAtTarget(ctx, k.Digest) {
+	if k.Repo.PresentAtTarget(ctx, k.Digest) {
 		return nil
 	}
 	if p.o.Checks.For(k.Repo) != nil {
 		return gate.ErrHeldBack // nobody has looked at it in this process
 	}
-	return p.sender.supply(ctx, upstream.Call{}, k.Repo, k.Digest, size)
+	return p.sender.upload(ctx, upstream.Call{}, k.Repo, k.Digest, size)
 }

@@ -48,13 +48,13 @@ func (s *sender) start(u *session, size int64, announced digest.Digest) {
 // stream sends a session's bytes to the upstream as they come.
 func (s *sender) stream(ctx context.Context, u *session, g *gate.Gate, size int64, announced digest.Digest) error {
 	f, blob, r := u.forward, u.blob, u.repo
-	how := upstream.Call{OnRetry: f.trouble.hear}
+	how := upstream.Call{OnRetry: f.failures.observe}
 	if s.awaitsMount(ctx, r, announced, size) {
 		d, err := f.cleared(ctx, g, r)
 		if err != nil {
 			return err
 		}
-		if s.mountKnown(ctx, how, r, d) {
+		if s.mountVisible(ctx, how, r, d) {
 			return nil
 		}
 	}
@@ -78,10 +78,10 @@ func (s *sender) sendHeld(ctx context.Context, how upstream.Call, r repository.R
 	}, func() (digest.Digest, int64) { return d, size })
 }
 
-// supply brings a blob that the repository may have to the upstream without the client: by a mount,
+// upload brings a blob that the repository may have to the upstream without the client: by a mount,
 // or from the local copy.
-func (s *sender) supply(ctx context.Context, how upstream.Call, r repository.Repo, d digest.Digest, size int64) error {
-	if s.mountKnown(ctx, how, r, d) {
+func (s *sender) upload(ctx context.Context, how upstream.Call, r repository.Repo, d digest.Digest, size int64) error {
+	if s.mountVisible(ctx, how, r, d) {
 		return nil
 	}
 	return s.sendHeld(ctx, how, r, d, size)
@@ -92,7 +92,7 @@ func (s *sender) supply(ctx context.Context, how upstream.Call, r repository.Rep
 func (s *sender) wait(ctx context.Context, how upstream.Call, r repository.Repo, d digest.Digest, b *repository.Staged) error {
 	f := forwardOf(b)
 	if how.OnRetry != nil {
-		f.trouble.listen(how.OnRetry)
+		f.failures.listen(how.OnRetry)
 	}
 	select {
 	case <-f.done:
@@ -102,12 +102,12 @@ func (s *sender) wait(ctx context.Context, how upstream.Call, r repository.Repo,
 	if f.err == nil {
 		return nil
 	}
-	if r.KnownAtTarget(ctx, d) {
+	if r.PresentAtTarget(ctx, d) {
 		return nil // an earlier try has sent it
 	}
 	// Also after a refusal: what was forbidden when the layer came may be allowed by
 	// the time the client tries its manifest again.
-	return s.supply(ctx, how, r, d, b.Size)
+	return s.upload(ctx, how, r, d, b.Size)
 }
 
 // elsewhere finds another repository of the upstream that holds a blob under a manifest, and from
@@ -137,8 +137,8 @@ func (s *sender) mountFrom(ctx context.Context, how upstream.Call, r, from repos
 	return result == mountDone
 }
 
-// mountKnown mounts a blob that the repository may have from wherever it is known to be.
-func (s *sender) mountKnown(ctx context.Context, how upstream.Call, r repository.Repo, d digest.Digest) bool {
+// mountVisible mounts a blob that the repository may have from wherever it is known to be.
+func (s *sender) mountVisible(ctx context.Context, how upstream.Call, r repository.Repo, d digest.Digest) bool {
 	ctx, cancel := context.WithTimeout(ctx, mountWithin)
 	defer cancel()
 	from, ok := s.elsewhere(ctx, r, d)

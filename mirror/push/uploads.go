@@ -91,7 +91,7 @@ func (p *Pusher) openSession(x *request.Request) (*session, error) {
 		return nil, err
 	}
 	id := rand.Text()
-	blob, err := p.o.Cache.ReceiveKept(x.R.Context(), id, note)
+	blob, err := p.o.Cache.ReceiveResumable(x.R.Context(), id, note)
 	if err != nil {
 		p.o.Quotas.end(r.Owner)
 		return nil, noRoom(err)

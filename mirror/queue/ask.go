@@ -26,10 +26,10 @@ func (q *Queue) Tags(upstream, repo string) []string {
 // Retry has an entry tried at once: a failed one waits again, and one that waits does so no longer.
 // It returns ErrNotFound, ErrOvertaken, ErrBusy, or a failure of the disk.
 func (q *Queue) Retry(ctx context.Context, id uint64) error {
-	if err := q.writer.take(ctx); err != nil {
+	if err := q.writer.lock(ctx); err != nil {
 		return err
 	}
-	defer q.writer.free()
+	defer q.writer.unlock()
 	e, err := q.index.look(id)
 	if err != nil {
 		return err
@@ -51,7 +51,7 @@ func (q *Queue) Retry(ctx context.Context, id uint64) error {
 // [Queue.Withdraw] does. It returns ErrNotFound, also where that attempt has just succeeded,
 // ErrBusy when ctx ends before, or a failure of the disk.
 func (q *Queue) Drop(ctx context.Context, id uint64) (Entry, error) {
-	at, held := q.index.placeOf(id)
+	at, held := q.index.repoOf(id)
 	if !held {
 		return Entry{}, unknown(id)
 	}
@@ -81,7 +81,7 @@ func (q *Queue) Check(context.Context) error {
 	if s.oldest >= q.opts.Old {
 		errs = append(errs, fmt.Errorf("%d acknowledged pushes wait to be forwarded, the oldest for %s; the last error: %s", s.waiting, s.oldest.Round(time.Second), cmp.Or(s.last, "none")))
 	}
-	if err := q.writer.trouble(); err != nil {
+	if err := q.writer.failure(); err != nil {
 		errs = append(errs, fmt.Errorf("the journal of acknowledged pushes cannot be written: %w", err))
 	}
 	return errors.Join(errs...)

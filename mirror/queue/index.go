@@ -21,7 +21,7 @@ type index struct {
 	mu      sync.Mutex // guards below; leaf lock
 	lastID  uint64
 	entries map[uint64]*entry
-	lanes   map[place]*lane
+	repos   map[repoKey]*repoQueue
 	held    map[digest.Digest]*hold
 	adding  int   // entries that were let in and are not there yet
 	bytes   int64 // of held blobs, of manifests, and of what was let in
@@ -29,14 +29,14 @@ type index struct {
 
 func newIndex(maxEntries int, maxBytes int64, lastID uint64) *index {
 	return &index{maxEntries: maxEntries, maxBytes: maxBytes, lastID: lastID,
-		entries: map[uint64]*entry{}, lanes: map[place]*lane{}, held: map[digest.Digest]*hold{}}
+		entries: map[uint64]*entry{}, repos: map[repoKey]*repoQueue{}, held: map[digest.Digest]*hold{}}
 }
 
-// place is a repository.
-type place struct{ upstream, repo string }
+// repoKey is a repository.
+type repoKey struct{ upstream, repo string }
 
-// lane is the entries of one repository, in their order.
-type lane struct {
+// repoQueue is the entries of one repository, in their order.
+type repoQueue struct {
 	entries []*entry
 	busy    bool // one is being forwarded
 }
@@ -68,11 +68,11 @@ func (x *index) nextID() uint64 {
 func (x *index) enter(e Entry, holds map[digest.Digest]func()) (extra []func()) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	at := place{e.Upstream, e.Repository}
-	l := x.lanes[at]
+	at := repoKey{e.Upstream, e.Repository}
+	l := x.repos[at]
 	if l == nil {
-		l = &lane{}
-		x.lanes[at] = l
+		l = &repoQueue{}
+		x.repos[at] = l
 	}
 	for _, old := range l.entries {
 		if old.Reference == e.Reference && old.Reference != string(old.Digest) {
@@ -109,11 +109,11 @@ func (x *index) enter(e Entry, holds map[digest.Digest]func()) (extra []func()) 
 func (x *index) leave(e *entry) (releases []func()) {
 	delete(x.entries, e.ID)
 	x.size.Store(int64(len(x.entries)))
-	at := place{e.Upstream, e.Repository}
-	l := x.lanes[at]
+	at := repoKey{e.Upstream, e.Repository}
+	l := x.repos[at]
 	l.entries = slices.DeleteFunc(l.entries, func(o *entry) bool { return o == e })
 	if len(l.entries) == 0 {
-		delete(x.lanes, at)
+		delete(x.repos, at)
 	}
 	x.bytes -= int64(len(e.Manifest))
 	for _, b := range e.Blobs {
@@ -141,7 +141,7 @@ func (x *index) waits(p Push) bool {
 // newest is the entry that a reference means until it is forwarded, or nil. What was refused, or is
 // being dropped, is not what the registry will have. Needs mu.
 func (x *index) newest(upstream, repo, reference string) *entry {
-	l := x.lanes[place{upstream, repo}]
+	l := x.repos[repoKey{upstream, repo}]
 	if l == nil {
 		return nil
 	}
@@ -189,12 +189,12 @@ func (x *index) snapshot() past {
 }
 
 // next takes the entry that has been due for the longest, or says how long nothing will be. Its
-// lane is then busy.
+// repoQueue is then busy.
 func (x *index) next(now time.Time) (*entry, time.Duration) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	var first *entry
-	for _, l := range x.lanes {
+	for _, l := range x.repos {
 		if e := l.head(); e != nil && !l.busy && (first == nil || e.due().Before(first.due())) {
 			first = e
 		}
@@ -206,13 +206,13 @@ func (x *index) next(now time.Time) (*entry, time.Duration) {
 		return nil, wait
 	}
 	first.State, first.attempt = Forwarding, make(chan struct{})
-	x.lanes[place{first.Upstream, first.Repository}].busy = true
+	x.repos[repoKey{first.Upstream, first.Repository}].busy = true
 	return first, 0
 }
 
 // head is the entry whose turn it is, or nil. Failed ones are passed over, and those that are being
 // dropped.
-func (l *lane) head() *entry {
+func (l *repoQueue) head() *entry {
 	for _, e := range l.entries {
 		if e.State != Failed && e.State != dropping {
 			return e
@@ -237,9 +237,9 @@ func (x *index) begin(e *entry, interrupt func()) Entry {
 	return e.Entry
 }
 
-// Trouble says what keeps an attempt under way from getting on. An attempt may go on for long, and
+// SetError says what keeps an attempt under way from getting on. An attempt may go on for long, and
 // who looks meanwhile is to see why.
-func (x *index) Trouble(id uint64, err error) {
+func (x *index) SetError(id uint64, err error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if e := x.entries[id]; e != nil && e.State == Forwarding {
@@ -311,22 +311,22 @@ func (x *index) again(e *entry, next time.Time, why string) {
 
 // stopped ends an attempt. Needs mu.
 func (x *index) stopped(e *entry) {
-	x.lanes[place{e.Upstream, e.Repository}].busy = false
+	x.repos[repoKey{e.Upstream, e.Repository}].busy = false
 	close(e.attempt)
 }
 
-// placeOf is where an entry is, if there is one.
-func (x *index) placeOf(id uint64) (at place, held bool) {
+// repoOf is where an entry is, if there is one.
+func (x *index) repoOf(id uint64) (at repoKey, held bool) {
 	if x.empty() {
-		return place{}, false
+		return repoKey{}, false
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	e := x.entries[id]
 	if e == nil || e.withdrawn {
-		return place{}, false
+		return repoKey{}, false
 	}
-	return place{e.Upstream, e.Repository}, true
+	return repoKey{e.Upstream, e.Repository}, true
 }
 
 // look finds an entry that nobody works on.
@@ -345,10 +345,10 @@ func (x *index) look(id uint64) (Entry, error) {
 
 // in lists the entries of a repository in their order, without those that somebody else has
 // withdrawn.
-func (x *index) in(at place) []*entry {
+func (x *index) in(at repoKey) []*entry {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if l := x.lanes[at]; l != nil {
+	if l := x.repos[at]; l != nil {
 		return slices.DeleteFunc(slices.Clone(l.entries), func(e *entry) bool { return e.withdrawn })
 	}
 	return nil
@@ -435,7 +435,7 @@ func (x *index) Pushes(upstream, repo string) []Push {
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	l := x.lanes[place{upstream, repo}]
+	l := x.repos[repoKey{upstream, repo}]
 	if l == nil {
 		return nil
 	}
@@ -457,7 +457,7 @@ func (x *index) Blob(upstream, repo string, d digest.Digest) (size int64, ok boo
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	l := x.lanes[place{upstream, repo}]
+	l := x.repos[repoKey{upstream, repo}]
 	if h := x.held[d]; l == nil || h == nil || h.release == nil {
 		return 0, false
 	}

@@ -211,7 +211,7 @@ func openJournal(o Options, log *slog.Logger) (j *journal, p past, full, err err
 		return nil, p, nil, err
 	}
 	if j.damaged = p.damaged > 0; j.damaged {
-		log.Error("the journal of pushes is damaged: records are lost, and with them maybe acknowledged pushes", "records", p.damaged, "kept", j.aside())
+		log.Error("the journal of pushes is damaged: records are lost, and with them maybe acknowledged pushes", "records", p.damaged, "kept", j.damagedPath())
 	}
 	err = j.rewrite(p)
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
@@ -222,8 +222,8 @@ func openJournal(o Options, log *slog.Logger) (j *journal, p past, full, err err
 
 func (j *journal) path() string { return filepath.Join(j.dir, journalName) }
 
-// aside is where a damaged journal is kept.
-func (j *journal) aside() string { return j.path() + ".damaged" }
+// damagedPath is where a damaged journal is kept.
+func (j *journal) damagedPath() string { return j.path() + ".damaged" }
 
 func (j *journal) read() (past, error) {
 	f, err := os.Open(j.path())
@@ -279,7 +279,7 @@ func (j *journal) rewrite(p past) error {
 		err = j.sync(f)
 	}
 	if err == nil && j.damaged {
-		err = j.setAside()
+		err = j.keepDamaged()
 	}
 	if err == nil {
 		err = os.Rename(tmp, j.path())
@@ -298,13 +298,13 @@ func (j *journal) rewrite(p past) error {
 	return nil
 }
 
-// setAside gives the damaged file its second name. The first one stays until the new file has it:
+// keepDamaged gives the damaged file its second name. The first one stays until the new file has it:
 // an end in between loses nothing.
-func (j *journal) setAside() error {
-	if err := os.Remove(j.aside()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+func (j *journal) keepDamaged() error {
+	if err := os.Remove(j.damagedPath()); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if err := os.Link(j.path(), j.aside()); err != nil {
+	if err := os.Link(j.path(), j.damagedPath()); err != nil {
 		return err
 	}
 	j.damaged = false

@@ -129,7 +129,7 @@ func Open(ctx context.Context, opts Options) (*Queue, error) {
 		q.log.Error("the journal of pushes cannot be written anew", "error", full)
 	}
 	q.index = newIndex(opts.MaxEntries, opts.MaxBytes, past.lastID)
-	q.writer = &writer{journal: j, log: q.log, now: q.index.snapshot, turn: make(chan struct{}, 1), torn: full}
+	q.writer = &writer{journal: j, log: q.log, now: q.index.snapshot, writing: make(chan struct{}, 1), torn: full}
 	for _, e := range past.sorted() {
 		q.restore(ctx, e)
 	}
@@ -140,7 +140,7 @@ func Open(ctx context.Context, opts Options) (*Queue, error) {
 // before they are forwarded.
 func Empty() *Queue {
 	x := newIndex(0, 0, 0)
-	return &Queue{index: x, writer: &writer{journal: &journal{}, now: x.snapshot, turn: make(chan struct{}, 1)}, wake: make(chan struct{}, 1)}
+	return &Queue{index: x, writer: &writer{journal: &journal{}, now: x.snapshot, writing: make(chan struct{}, 1)}, wake: make(chan struct{}, 1)}
 }
 
 // Takes reports whether pushes can be added: not to a queue that is always empty.
@@ -220,10 +220,10 @@ func (q *Queue) Add(ctx context.Context, p Push) error {
 // append writes a push to the journal and makes it an entry. It returns the holds that others have
 // already.
 func (q *Queue) append(ctx context.Context, p Push, holds map[digest.Digest]func()) (extra []func(), err error) {
-	if err := q.writer.take(ctx); err != nil {
+	if err := q.writer.lock(ctx); err != nil {
 		return nil, err
 	}
-	defer q.writer.free()
+	defer q.writer.unlock()
 	e := Entry{ID: q.index.nextID(), Push: p, State: Waiting, Accepted: time.Now()}
 	if err := q.writer.write(record{Op: opPush, Entry: &e}); err != nil {
 		return nil, err

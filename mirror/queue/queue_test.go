@@ -307,10 +307,10 @@ func TestBusy(t *testing.T) {
 func TestTrouble(t *testing.T) {
 	q, _ := opened(t, Options{})
 	added(t, q, push("a", "v1", "one"))
-	q.Trouble(1, errors.New("nothing is under way"))
+	q.SetError(1, errors.New("nothing is under way"))
 	begun, end := make(chan bool), make(chan bool)
 	stop := running(q, func(_ context.Context, e Entry) error {
-		q.Trouble(e.ID, errors.New("connection refused"))
+		q.SetError(e.ID, errors.New("connection refused"))
 		begun <- true
 		<-end
 		return nil
@@ -321,7 +321,7 @@ func TestTrouble(t *testing.T) {
 	}
 	close(end)
 	stop()
-	q.Trouble(1, errors.New("it is gone"))
+	q.SetError(1, errors.New("it is gone"))
 	wantNames(t, q)
 }
 

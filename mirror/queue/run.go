@@ -95,7 +95,7 @@ func pauseAfter(attempts int) time.Duration {
 // repetition.
 func (q *Queue) finish(e *entry) {
 	var releases []func()
-	q.settle(record{Op: opDone, ID: e.ID}, func() { releases = q.index.finish(e) })
+	q.conclude(record{Op: opDone, ID: e.ID}, func() { releases = q.index.finish(e) })
 	for _, release := range releases {
 		release()
 	}
@@ -103,16 +103,16 @@ func (q *Queue) finish(e *entry) {
 
 // fail keeps what the registry refuses, for somebody to look at.
 func (q *Queue) fail(e *entry, attempts int, why string) {
-	q.settle(record{Op: opFailed, ID: e.ID, Error: why, Attempts: attempts}, func() { q.index.fail(e, why) })
+	q.conclude(record{Op: opFailed, ID: e.ID, Error: why, Attempts: attempts}, func() { q.index.fail(e, why) })
 }
 
-// settle writes what an attempt has come to, and then does it in memory. Before, the entry is one
+// conclude writes what an attempt has come to, and then does it in memory. Before, the entry is one
 // that is being forwarded: who retries or drops it would write to the journal what this record
 // takes back. Run has no caller to tell of a failure, and what has happened has happened: the
 // journal then is behind, and is written anew before any record follows.
-func (q *Queue) settle(r record, do func()) {
-	_ = q.writer.take(context.Background()) // which does not end
-	defer q.writer.free()
+func (q *Queue) conclude(r record, do func()) {
+	_ = q.writer.lock(context.Background()) // which does not end
+	defer q.writer.unlock()
 	err := q.writer.write(r)
 	if err != nil {
 		q.log.Error("the journal of pushes cannot be written", "record", r.Op, "push", r.ID, "error", err)

@@ -19,11 +19,11 @@ type Withdrawal struct {
 // begins later. One that is just being forwarded may arrive within grace, or else is interrupted.
 // It returns ErrBusy when ctx ends before all that, or a failure of the disk.
 func (q *Queue) Withdraw(ctx context.Context, upstream, repo string, which func(Push) bool) (*Withdrawal, error) {
-	return q.takeOut(ctx, place{upstream, repo}, func(e *entry) bool { return which(e.Push) })
+	return q.takeOut(ctx, repoKey{upstream, repo}, func(e *entry) bool { return which(e.Push) })
 }
 
 // takeOut is Withdraw for entries.
-func (q *Queue) takeOut(ctx context.Context, at place, which func(*entry) bool) (*Withdrawal, error) {
+func (q *Queue) takeOut(ctx context.Context, at repoKey, which func(*entry) bool) (*Withdrawal, error) {
 	for {
 		w, busy, err := q.withdraw(ctx, at, which)
 		if busy == nil {
@@ -48,11 +48,11 @@ func (q *Queue) takeOut(ctx context.Context, at place, which func(*entry) bool) 
 const grace = 300 * time.Millisecond
 
 // withdraw is one try of Withdraw: busy is what is just being forwarded.
-func (q *Queue) withdraw(ctx context.Context, at place, which func(*entry) bool) (w *Withdrawal, busy *entry, err error) {
-	if err := q.writer.take(ctx); err != nil {
+func (q *Queue) withdraw(ctx context.Context, at repoKey, which func(*entry) bool) (w *Withdrawal, busy *entry, err error) {
+	if err := q.writer.lock(ctx); err != nil {
 		return nil, nil, err
 	}
-	defer q.writer.free()
+	defer q.writer.unlock()
 	w = &Withdrawal{q: q}
 	for _, e := range q.index.in(at) { // none leaves while the turn is taken
 		if which(e) {
@@ -104,8 +104,8 @@ func (w *Withdrawal) Restore() {
 	if len(w.entries) == 0 {
 		return
 	}
-	_ = w.q.writer.take(context.Background()) // which does not end
-	defer w.q.writer.free()
+	_ = w.q.writer.lock(context.Background()) // which does not end
+	defer w.q.writer.unlock()
 	w.q.index.giveBack(w.entries, w.was)
 	if err := w.q.writer.rewrite(); err != nil {
 		w.q.log.Error("the journal of pushes cannot be written", "pushes restored", len(w.entries), "error", err)

@@ -17,7 +17,7 @@ type writer struct {
 	journal *journal
 	log     *slog.Logger
 	now     func() past   // what a new journal has to hold
-	turn    chan struct{} // full while one writes; capacity 1
+	writing chan struct{} // full while one writes; capacity 1
 
 	mu   sync.Mutex // guards torn; leaf lock
 	torn error      // why the journal does not say what is here; nil: it does
@@ -25,17 +25,17 @@ type writer struct {
 	tried time.Time // when mend last tried; Run's own
 }
 
-// take waits until nobody else writes to the journal.
-func (w *writer) take(ctx context.Context) error {
+// lock waits until nobody else writes to the journal.
+func (w *writer) lock(ctx context.Context) error {
 	select {
-	case w.turn <- struct{}{}:
+	case w.writing <- struct{}{}:
 		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
 }
 
-func (w *writer) free() { <-w.turn }
+func (w *writer) unlock() { <-w.writing }
 
 // write puts a record into the journal.
 func (w *writer) write(r record) error {
@@ -75,8 +75,8 @@ func (w *writer) note(err error) {
 	w.torn = err
 }
 
-// trouble is why the journal does not say what is here; nil: it does.
-func (w *writer) trouble() error {
+// failure is why the journal does not say what is here; nil: it does.
+func (w *writer) failure() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.torn
@@ -86,16 +86,16 @@ func (w *writer) trouble() error {
 // look again.
 func (w *writer) mend(ctx context.Context) time.Duration {
 	switch since := time.Since(w.tried); {
-	case w.trouble() == nil:
+	case w.failure() == nil:
 		return lastPause
 	case since < mendEvery:
 		return mendEvery - since
 	}
 	w.tried = time.Now()
-	if w.take(ctx) != nil {
+	if w.lock(ctx) != nil {
 		return lastPause
 	}
-	defer w.free()
+	defer w.unlock()
 	if err := w.catchUp(); err != nil { // unless somebody else has done it
 		w.log.Error("the journal of pushes cannot be written anew", "error", err)
 		return mendEvery

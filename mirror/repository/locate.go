@@ -36,10 +36,10 @@ const (
 	AcknowledgeHeld
 	// Judge shows the content to the checks of a push.
 	Judge
-	// Landed asks whether a manifest is, or certainly will be, at the upstream.
-	Landed
-	// Lend gives the content to where build caches are stored.
-	Lend
+	// Forwarded asks whether a manifest is, or certainly will be, at the upstream.
+	Forwarded
+	// CopyToBuildCache gives the content to where build caches are stored.
+	CopyToBuildCache
 	needs // their number
 )
 
@@ -54,8 +54,8 @@ const (
 	Visible
 	// Held: it is visible, and its bytes are in memory or on disk.
 	Held
-	// Kept: it is visible or in the build caches, and its bytes are on stable storage.
-	Kept
+	// Stored: it is visible or in the build caches, and its bytes are on stable storage.
+	Stored
 	// RememberedHeld: the upstream confirmed it some time ago, it is visible, and its bytes are in
 	// memory or on disk.
 	RememberedHeld
@@ -136,7 +136,7 @@ var orders = [needs]order{
 		"The bytes of this push come first: their way may have failed, and then they are sent again. What the upstream has is not " +
 			"sent. Only then is a copy here sent, and only one that this repository may see."},
 	Acknowledge: {Acknowledge,
-		[]Place{InStaging, InQueue, Kept, Confirmed},
+		[]Place{InStaging, InQueue, Stored, Confirmed},
 		[]Place{InQueue, Confirmed},
 		"Nobody will be there to send what turns out to be missing. So a remembered fact is not enough, and memory is not either: it " +
 			"does not outlive the process."},
@@ -149,11 +149,11 @@ var orders = [needs]order{
 		[]Place{InWaiting, InQueue, Held, Absent},
 		"The bytes of this push are judged as they came. What came through another repository is looked at only where the upstream " +
 			"says that this one has it, too."},
-	Landed: {Landed,
+	Forwarded: {Forwarded,
 		nil,
 		[]Place{InWaiting, InQueue, Held, Confirmed},
 		"A manifest that waits has not been forwarded, whatever else is known of it. What was acknowledged will be."},
-	Lend: {Lend,
+	CopyToBuildCache: {CopyToBuildCache,
 		[]Place{InBuildCache, InStaging, Confirmed},
 		nil,
 		"What is there already is not sent. Otherwise it is a blob that the client has pushed, or that the upstream confirms."},
@@ -199,8 +199,8 @@ func blobAt(ctx context.Context, how upstream.Call, r Repo, d digest.Digest, pla
 		if at, ok, _ = remembered(ctx, r, d); ok {
 			_, ok, _ = blobAt(ctx, how, r, d, Held)
 		}
-	case Kept:
-		return kept(ctx, r, d)
+	case Stored:
+		return stored(ctx, r, d)
 	case InStaging:
 		if b := r.Staged(d); b != nil {
 			return Location{Size: b.Size, Staged: b}, true, nil
@@ -236,17 +236,17 @@ func blobAt(ctx context.Context, how upstream.Call, r Repo, d digest.Digest, pla
 
 // remembered finds content that the upstream confirmed some time ago.
 func remembered(ctx context.Context, r Repo, d digest.Digest) (at Location, ok bool, err error) {
-	fact, err := r.store.o.Known.Get(ctx, r.Up.Name, r.Name, d)
+	fact, err := r.store.o.Presence.Get(ctx, r.Up.Name, r.Name, d)
 	return Location{Size: fact.Size, When: fact.Confirmed}, err == nil, nil
 }
 
-// kept finds a blob on stable storage, and puts there what is in memory alone.
-func kept(ctx context.Context, r Repo, d digest.Digest) (at Location, ok bool, err error) {
+// stored finds a blob on stable storage, and puts there what is in memory alone.
+func stored(ctx context.Context, r Repo, d digest.Digest) (at Location, ok bool, err error) {
 	_, stored, _ := blobAt(ctx, upstream.Call{}, r, d, InBuildCache)
 	if _, visible, _ := r.visible(ctx, d); !visible && !stored {
 		return at, false, nil
 	}
-	release, err := r.store.o.Cache.Keep(ctx, d)
+	release, err := r.store.o.Cache.Retain(ctx, d)
 	if err != nil {
 		return at, false, nil
 	}

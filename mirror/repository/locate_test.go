@@ -67,7 +67,7 @@ func newFixture(t *testing.T) *fixture {
 		t.Fatal(err)
 	}
 	c := cache.New(cache.Options{Disk: dir})
-	q, err := queue.Open(t.Context(), queue.Options{Directory: filepath.Join(t.TempDir(), "queue"), Hold: c.Keep})
+	q, err := queue.Open(t.Context(), queue.Options{Directory: filepath.Join(t.TempDir(), "queue"), Hold: c.Retain})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,7 +87,7 @@ func newFixture(t *testing.T) *fixture {
 	t.Cleanup(tasks.Stop)
 	s, err := NewStore(Options{
 		Upstreams: []*Upstream{up, to}, Cache: c, Queue: q, Tasks: tasks, Logger: slog.New(slog.DiscardHandler),
-		Tags: meta.NewTags(facts, meta.Options{}), Links: meta.NewLinks(facts, meta.Options{}), Known: meta.NewKnown(facts, meta.KnownOptions{}),
+		Tags: meta.NewTags(facts, meta.Options{}), Visibility: meta.NewVisibility(facts, meta.Options{}), Presence: meta.NewPresence(facts, meta.PresenceOptions{}),
 		Staged: NewStaging(time.Hour, func(string, int64) {}),
 	})
 	if err != nil {
@@ -121,8 +121,8 @@ func (f *fixture) put() {
 func (f *fixture) link() {
 	f.Helper()
 	link := meta.Link{Digest: f.digest, LinkFact: meta.LinkFact{MediaType: oci.MediaTypeOCIManifest, Size: f.size(), Kind: meta.KindManifest}}
-	f.must(f.store.o.Links.Add(f.Context(), "up", f.Name, link))
-	f.supplied(f.Context(), link)
+	f.must(f.store.o.Visibility.Add(f.Context(), "up", f.Name, link))
+	f.recordSeen(f.Context(), link)
 }
 
 type retained struct{}
@@ -151,18 +151,18 @@ var arrangements = []struct {
 		name: "held",
 		put:  func(f *fixture) { f.put(); f.link() },
 		blob: map[Need]Place{
-			Serve: Visible, ServePusher: Visible, ServeHere: Held, Judge: Visible, Wait: Visible, Publish: Held, Acknowledge: Kept,
+			Serve: Visible, ServePusher: Visible, ServeHere: Held, Judge: Visible, Wait: Visible, Publish: Held, Acknowledge: Stored,
 		},
-		manifest: map[Need]Place{Serve: Held, ServePusher: Held, ServeHere: Held, Judge: Held, Landed: Held},
+		manifest: map[Need]Place{Serve: Held, ServePusher: Held, ServeHere: Held, Judge: Held, Forwarded: Held},
 	},
 	{
 		name: "held, and confirmed some time ago",
 		put:  func(f *fixture) { f.put(); f.link(); f.RecordAtTarget(f.Context(), f.digest, f.size()) },
 		blob: map[Need]Place{
 			Serve: Visible, ServePusher: Visible, ServeHere: Held, LeaveOut: Remembered, LeaveToQueue: RememberedHeld, Judge: Visible, Wait: Remembered,
-			Publish: Remembered, Acknowledge: Kept,
+			Publish: Remembered, Acknowledge: Stored,
 		},
-		manifest: map[Need]Place{Serve: Held, ServePusher: Held, ServeHere: Held, LeaveOut: Remembered, Judge: Held, Landed: Held},
+		manifest: map[Need]Place{Serve: Held, ServePusher: Held, ServeHere: Held, LeaveOut: Remembered, Judge: Held, Forwarded: Held},
 	},
 	{
 		name: "here through another repository, and not in this one",
@@ -172,15 +172,15 @@ var arrangements = []struct {
 		name: "here through another repository, and in this one",
 		put:  func(f *fixture) { f.put(); f.source.has[f.digest] = f.size() },
 		blob: map[Need]Place{
-			Serve: Shared, ServePusher: Shared, Publish: Confirmed, Acknowledge: Confirmed, Judge: Confirmed, Lend: Confirmed,
+			Serve: Shared, ServePusher: Shared, Publish: Confirmed, Acknowledge: Confirmed, Judge: Confirmed, CopyToBuildCache: Confirmed,
 		},
-		manifest: map[Need]Place{Acknowledge: Confirmed, AcknowledgeHeld: Answered, Landed: Confirmed},
+		manifest: map[Need]Place{Acknowledge: Confirmed, AcknowledgeHeld: Answered, Forwarded: Confirmed},
 	},
 	{
 		name: "staged for a push",
 		put:  func(f *fixture) { f.store.o.Staged.Set(f.Key(f.digest), &Staged{Size: f.size(), Blob: retained{}}) },
 		blob: map[Need]Place{
-			ServePusher: InStaging, LeaveOut: InStaging, LeaveToQueue: InStaging, Wait: InStaging, Publish: InStaging, Acknowledge: InStaging, Judge: InStaging, Lend: InStaging,
+			ServePusher: InStaging, LeaveOut: InStaging, LeaveToQueue: InStaging, Wait: InStaging, Publish: InStaging, Acknowledge: InStaging, Judge: InStaging, CopyToBuildCache: InStaging,
 		},
 	},
 	{
@@ -195,17 +195,17 @@ var arrangements = []struct {
 		blob: map[Need]Place{
 			Serve: InQueue, ServePusher: InQueue, ServeHere: InQueue, LeaveOut: InQueue, LeaveToQueue: InQueue, Wait: InQueue, Publish: InQueue, Acknowledge: InQueue, Judge: InQueue,
 		},
-		manifest: map[Need]Place{Serve: InQueue, ServePusher: InQueue, ServeHere: InQueue, LeaveToQueue: InQueue, Acknowledge: InQueue, AcknowledgeHeld: InQueue, Judge: InQueue, Landed: InQueue},
+		manifest: map[Need]Place{Serve: InQueue, ServePusher: InQueue, ServeHere: InQueue, LeaveToQueue: InQueue, Acknowledge: InQueue, AcknowledgeHeld: InQueue, Judge: InQueue, Forwarded: InQueue},
 	},
 	{
 		name: "in a build cache",
 		put:  func(f *fixture) { f.put(); f.caches.has[f.digest] = f.size() },
-		blob: map[Need]Place{Publish: InBuildCache, Acknowledge: Kept, Lend: InBuildCache},
+		blob: map[Need]Place{Publish: InBuildCache, Acknowledge: Stored, CopyToBuildCache: InBuildCache},
 	},
 	{
 		name:     "waiting for its index",
 		put:      func(f *fixture) { f.store.waiting.Add(f.Key(f.digest), f.manifest, "owner", time.Now().Add(time.Hour)) },
-		manifest: map[Need]Place{ServePusher: InWaiting, Publish: InWaiting, Judge: InWaiting, Landed: InWaiting},
+		manifest: map[Need]Place{ServePusher: InWaiting, Publish: InWaiting, Judge: InWaiting, Forwarded: InWaiting},
 	},
 	{
 		name:     "confirmed some time ago",
@@ -216,8 +216,8 @@ var arrangements = []struct {
 	{
 		name:     "at the upstream",
 		put:      func(f *fixture) { f.source.has[f.digest] = f.size() },
-		blob:     map[Need]Place{Publish: Confirmed, Acknowledge: Confirmed, Judge: Confirmed, Lend: Confirmed},
-		manifest: map[Need]Place{Acknowledge: Confirmed, AcknowledgeHeld: Answered, Landed: Confirmed},
+		blob:     map[Need]Place{Publish: Confirmed, Acknowledge: Confirmed, Judge: Confirmed, CopyToBuildCache: Confirmed},
+		manifest: map[Need]Place{Acknowledge: Confirmed, AcknowledgeHeld: Answered, Forwarded: Confirmed},
 	},
 	{
 		name: "absent, as the upstream said a moment ago",
@@ -310,7 +310,7 @@ func TestLocateWithoutFacts(t *testing.T) {
 	f.link()
 	broken := metatest.NewFaulty(metatest.NewMemory())
 	broken.Fail(errors.New("down"), 0)
-	f.store.o.Tags, f.store.o.Links, f.store.o.Known = meta.NewTags(broken, meta.Options{}), meta.NewLinks(broken, meta.Options{}), meta.NewKnown(broken, meta.KnownOptions{})
+	f.store.o.Tags, f.store.o.Visibility, f.store.o.Presence = meta.NewTags(broken, meta.Options{}), meta.NewVisibility(broken, meta.Options{}), meta.NewPresence(broken, meta.PresenceOptions{})
 	f.source.has[f.digest] = f.size()
 	for need, want := range map[Need]Place{Serve: Shared, LeaveOut: Nowhere, Publish: Confirmed, Acknowledge: Confirmed} {
 		if at, err := f.LocateBlob(t.Context(), f.digest, need); at.Place != want || err != nil {

@@ -15,23 +15,23 @@ import (
 // client that takes the pushed media type, since no registry converts then.
 const PushedAccept = "pushed"
 
-// supplied records that the upstream gave digests, or took them.
-func (r Repo) supplied(ctx context.Context, links ...meta.Link) {
-	r.store.Recorded(r.store.o.Links.Add(ctx, r.Up.Name, anywhere, links...))
+// recordSeen records that the upstream gave digests, or took them.
+func (r Repo) recordSeen(ctx context.Context, links ...meta.Link) {
+	r.store.Recorded(r.store.o.Visibility.Add(ctx, r.Up.Name, anywhere, links...))
 }
 
 // confirmed records that the upstream has a blob in the repository. size is in bytes, -1 where it
 // is not verified yet.
 func (r Repo) confirmed(ctx context.Context, d digest.Digest, size int64) {
 	link := meta.Link{Digest: d, LinkFact: meta.LinkFact{MediaType: octetStream, Size: size, Kind: meta.KindBlob}}
-	r.supplied(ctx, link)
-	if _, err := r.store.o.Links.Get(ctx, r.Up.Name, r.Name, d); err != nil { // what a manifest says of it is more
-		r.store.Recorded(r.store.o.Links.Add(ctx, r.Up.Name, r.Name, link))
+	r.recordSeen(ctx, link)
+	if _, err := r.store.o.Visibility.Get(ctx, r.Up.Name, r.Name, d); err != nil { // what a manifest says of it is more
+		r.store.Recorded(r.store.o.Visibility.Add(ctx, r.Up.Name, r.Name, link))
 	}
 }
 
-// KnownAtTarget reports whether the upstream confirmed content some time ago.
-func (r Repo) KnownAtTarget(ctx context.Context, d digest.Digest) bool {
+// PresentAtTarget reports whether the upstream confirmed content some time ago.
+func (r Repo) PresentAtTarget(ctx context.Context, d digest.Digest) bool {
 	_, ok, _ := remembered(ctx, r, d)
 	return ok
 }
@@ -42,8 +42,8 @@ func (r Repo) RecordAtTarget(ctx context.Context, d digest.Digest, size int64) {
 	if r.Up.Sink == nil {
 		return
 	}
-	blob := meta.Holding{Digest: d, KnownFact: meta.KnownFact{Kind: meta.KindBlob, Size: size}}
-	r.store.Recorded(r.store.o.Known.Add(ctx, r.Up.Name, r.Name, blob))
+	blob := meta.Holding{Digest: d, PresenceFact: meta.PresenceFact{Kind: meta.KindBlob, Size: size}}
+	r.store.Recorded(r.store.o.Presence.Add(ctx, r.Up.Name, r.Name, blob))
 }
 
 // Send sends a blob to the upstream and records that it has the blob. blob is called afterwards,
@@ -74,7 +74,7 @@ func (r Repo) RecordMounted(ctx context.Context, d digest.Digest) {
 // Elsewhere returns another repository of the upstream that holds a blob under a manifest, if one
 // is known.
 func (r Repo) Elsewhere(ctx context.Context, d digest.Digest) (Repo, bool) {
-	from, err := r.store.o.Known.Home(ctx, r.Up.Name, d)
+	from, err := r.store.o.Presence.Home(ctx, r.Up.Name, d)
 	return r.store.Repo(r.Up, from), err == nil && from != r.Name
 }
 
@@ -87,16 +87,16 @@ func (r Repo) Store(ctx context.Context, man *oci.Manifest, confirmed []oci.Chil
 	}
 	self := meta.Link{Digest: man.Digest, LinkFact: meta.LinkFact{MediaType: man.MediaType, Size: int64(len(man.Raw)), Kind: meta.KindManifest}}
 	children := childLinks(confirmed)
-	s.Recorded(s.o.Links.Add(ctx, r.Up.Name, r.Name, append(children, self)...))
-	r.supplied(ctx, self)
+	s.Recorded(s.o.Visibility.Add(ctx, r.Up.Name, r.Name, append(children, self)...))
+	r.recordSeen(ctx, self)
 	if r.Up.Sink == nil {
 		return
 	}
-	held := []meta.Holding{{Digest: self.Digest, KnownFact: meta.KnownFact{Kind: self.Kind, Size: self.Size, Referenced: true}}}
+	held := []meta.Holding{{Digest: self.Digest, PresenceFact: meta.PresenceFact{Kind: self.Kind, Size: self.Size, Referenced: true}}}
 	for _, c := range children {
-		held = append(held, meta.Holding{Digest: c.Digest, KnownFact: meta.KnownFact{Kind: c.Kind, Size: c.Size, Referenced: true}})
+		held = append(held, meta.Holding{Digest: c.Digest, PresenceFact: meta.PresenceFact{Kind: c.Kind, Size: c.Size, Referenced: true}})
 	}
-	s.Recorded(s.o.Known.Add(ctx, r.Up.Name, r.Name, held...))
+	s.Recorded(s.o.Presence.Add(ctx, r.Up.Name, r.Name, held...))
 }
 
 // StorePushed stores a manifest that the upstream has accepted, and records what the upstream now
@@ -106,7 +106,7 @@ func (r Repo) Store(ctx context.Context, man *oci.Manifest, confirmed []oci.Chil
 func (r Repo) StorePushed(ctx context.Context, ref oci.Reference, man *oci.Manifest, children []oci.Child) {
 	s := r.store
 	r.Store(ctx, man, children)
-	r.supplied(ctx, childLinks(children)...)
+	r.recordSeen(ctx, childLinks(children)...)
 	r.ForgetReference(ctx, oci.Reference{Digest: man.Digest})
 	if ref.Tag != "" {
 		r.ForgetReference(ctx, ref)
@@ -196,7 +196,7 @@ func (r Repo) ForgetManifest(ctx context.Context, d digest.Digest) {
 func (r Repo) Forget(ctx context.Context, ds ...digest.Digest) {
 	r.ForgetAtTarget(ctx, ds...)
 	for _, d := range ds {
-		r.store.Recorded(r.store.o.Links.Forget(ctx, r.Up.Name, r.Name, d))
+		r.store.Recorded(r.store.o.Visibility.Forget(ctx, r.Up.Name, r.Name, d))
 		r.ForgetReference(ctx, oci.Reference{Digest: d})
 	}
 }
@@ -213,5 +213,5 @@ func (r Repo) ForgetChildren(ctx context.Context, man *oci.Manifest) {
 
 // ForgetAtTarget drops the facts that the upstream has digests, because it has proven them wrong.
 func (r Repo) ForgetAtTarget(ctx context.Context, ds ...digest.Digest) {
-	r.store.Recorded(r.store.o.Known.Forget(ctx, r.Up.Name, r.Name, ds...))
+	r.store.Recorded(r.store.o.Presence.Forget(ctx, r.Up.Name, r.Name, ds...))
 }

@@ -36,7 +36,7 @@ type Forward interface {
 }
 
 // Retained keeps the bytes of a push from being evicted: a *cache.Upload, or a
-// *cache.KeptBlob of a former process.
+// *cache.ResumableBlob of a former process.
 type Retained interface {
 	// Close lets the bytes be evicted.
 	Close() error

@@ -22,11 +22,11 @@ import (
 
 // Options are what a Store is made of.
 type Options struct {
-	Upstreams []*Upstream
-	Cache     *cache.Cache
-	Tags      *meta.Tags
-	Links     *meta.Links
-	Known     *meta.Known
+	Upstreams  []*Upstream
+	Cache      *cache.Cache
+	Tags       *meta.Tags
+	Visibility *meta.Visibility
+	Presence   *meta.Presence
 	// Queue holds the pushes that were acknowledged before they were forwarded; an empty one
 	// where there are none.
 	Queue  *queue.Queue
@@ -60,7 +60,7 @@ type sight struct {
 
 // NewStore checks the upstreams and returns their repositories.
 func NewStore(o Options) (*Store, error) {
-	if o.Cache == nil || o.Tags == nil || o.Links == nil || o.Known == nil {
+	if o.Cache == nil || o.Tags == nil || o.Visibility == nil || o.Presence == nil {
 		return nil, errors.New("mirror: cache and metadata are needed")
 	}
 	seen, _ := lru.New[Key, sight](seenDigests) // fails for sizes below 1 only

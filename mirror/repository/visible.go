@@ -27,7 +27,7 @@ func (r Repo) visible(ctx context.Context, d digest.Digest) (meta.LinkFact, bool
 		return s.link, true, nil
 	}
 	lease := &meta.Lease{}
-	link, visible, err := lookUp(ctx, r.store.o.Links.Under(lease), r, d)
+	link, visible, err := lookUp(ctx, r.store.o.Visibility.Under(lease), r, d)
 	if visible {
 		r.store.seen.Add(key, sight{link, lease})
 	}
@@ -35,7 +35,7 @@ func (r Repo) visible(ctx context.Context, d digest.Digest) (meta.LinkFact, bool
 }
 
 // lookUp is visible, from the facts.
-func lookUp(ctx context.Context, links *meta.Links, r Repo, d digest.Digest) (meta.LinkFact, bool, error) {
+func lookUp(ctx context.Context, links *meta.Visibility, r Repo, d digest.Digest) (meta.LinkFact, bool, error) {
 	link, err := links.Get(ctx, r.Up.Name, r.Name, d)
 	if err != nil {
 		return link, false, err
@@ -47,7 +47,7 @@ func lookUp(ctx context.Context, links *meta.Links, r Repo, d digest.Digest) (me
 // Held returns a manifest that is in the cache and that may be served to the repository, or nil.
 func (r Repo) Held(ctx context.Context, d digest.Digest) *Manifest {
 	lease := &meta.Lease{}
-	link, visible, err := lookUp(ctx, r.store.o.Links.Under(lease), r, d)
+	link, visible, err := lookUp(ctx, r.store.o.Visibility.Under(lease), r, d)
 	if err != nil || !visible || link.Kind != meta.KindManifest {
 		return nil
 	}

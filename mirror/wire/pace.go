@@ -49,18 +49,18 @@ func (w *Response) Body() io.Reader {
 func (w *Response) Receive(dst io.Writer) (lost, err error) {
 	buf := buffers.Get().(*[]byte)
 	defer buffers.Put(buf)
-	src := &errorKeeper{r: w.Body()}
+	src := &errorRecorder{r: w.Body()}
 	_, err = io.CopyBuffer(dst, src, *buf)
 	return src.err, err
 }
 
-// errorKeeper remembers a failure of the source, to tell it from one of the sink.
-type errorKeeper struct {
+// errorRecorder remembers a failure of the source, to tell it from one of the sink.
+type errorRecorder struct {
 	r   io.Reader
 	err error
 }
 
-func (k *errorKeeper) Read(p []byte) (int, error) {
+func (k *errorRecorder) Read(p []byte) (int, error) {
 	n, err := k.r.Read(p)
 	if err != nil && err != io.EOF {
 		k.err = err

@@ -70,8 +70,8 @@ func New(o Options) *Transport {
 	return t
 }
 
-// shown is what one attempt carried.
-type shown struct {
+// presented is what one attempt carried.
+type presented struct {
 	header Secret
 	cred   Credential // for Basic
 	key    string     // for a bearer token: its place in the cache
@@ -114,7 +114,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 }
 
 // on returns a copy of the request that carries s.
-func (s shown) on(req *http.Request) *http.Request {
+func (s presented) on(req *http.Request) *http.Request {
 	c := req.Clone(req.Context())
 	c.Header.Del("Authorization")
 	if s.header != "" {
@@ -141,23 +141,23 @@ func (t *Transport) credential(ctx context.Context) (Credential, error) {
 }
 
 // authorize chooses what to show before the registry has said anything about this request.
-func (t *Transport) authorize(req *http.Request) (shown, error) {
+func (t *Transport) authorize(req *http.Request) (presented, error) {
 	if t.challenge.Load() != nil {
 		return t.bearer(req, nil)
 	}
 	cred, err := t.credential(req.Context())
 	if err != nil || cred.Anonymous() || !cred.Preemptive && !t.basic.Load() {
-		return shown{}, err
+		return presented{}, err
 	}
-	return shown{header: cred.basic(), cred: cred}, nil
+	return presented{header: cred.basic(), cred: cred}, nil
 }
 
 // bearer gets a token for the request; asked are the scopes of its challenge, nil when there was
 // none yet.
-func (t *Transport) bearer(req *http.Request, asked []string) (shown, error) {
+func (t *Transport) bearer(req *http.Request, asked []string) (presented, error) {
 	key, scopes := t.scope(req)
 	tok, err := t.tokens.get(req.Context(), key, scopes, asked)
-	return shown{header: "Bearer " + tok.value, key: key, token: tok.value}, err
+	return presented{header: "Bearer " + tok.value, key: key, token: tok.value}, err
 }
 
 // scope returns the cache key of the request's token, and the scopes to ask for when the key is
@@ -209,7 +209,7 @@ func WithScope(ctx context.Context, scopes ...string) context.Context {
 }
 
 // reconsider looks at an answer and returns what to show instead, or nil when the answer stands.
-func (t *Transport) reconsider(req *http.Request, resp *http.Response, s shown) (*shown, error) {
+func (t *Transport) reconsider(req *http.Request, resp *http.Response, s presented) (*presented, error) {
 	switch resp.StatusCode {
 	case http.StatusUnauthorized, http.StatusForbidden, http.StatusBadRequest:
 	default:
@@ -219,7 +219,7 @@ func (t *Transport) reconsider(req *http.Request, resp *http.Response, s shown) 
 		for _, c := range ParseChallenges(resp.Header.Values("Www-Authenticate")) {
 			switch c.Scheme {
 			case "bearer":
-				asked, ok := t.learn(req, c)
+				asked, ok := t.remember(req, c)
 				if ok && c.Params["error"] == "insufficient_scope" && s.token != "" && t.tokens.covers(s.key, asked) {
 					return nil, nil // the endpoint has given what it gives (RFC 6750 section 3.1)
 				}
@@ -238,8 +238,8 @@ func (t *Transport) reconsider(req *http.Request, resp *http.Response, s shown) 
 	return nil, nil
 }
 
-// learn keeps what a Bearer challenge says about the registry, and returns the scopes it asks for.
-func (t *Transport) learn(req *http.Request, c Challenge) (asked []string, ok bool) {
+// remember keeps what a Bearer challenge says about the registry, and returns the scopes it asks for.
+func (t *Transport) remember(req *http.Request, c Challenge) (asked []string, ok bool) {
 	realm, err := req.URL.Parse(c.Params["realm"])
 	if err != nil || realm.Host == "" || realm.Scheme != "https" && realm.Scheme != "http" || realm.User != nil {
 		return nil, false
@@ -258,8 +258,8 @@ func (t *Transport) learn(req *http.Request, c Challenge) (asked []string, ok bo
 
 // again forgets what was refused and gets something else. It returns nil when there is nothing else
 // to show.
-func (t *Transport) again(req *http.Request, s shown, asked []string) (*shown, error) {
-	var next shown
+func (t *Transport) again(req *http.Request, s presented, asked []string) (*presented, error) {
+	var next presented
 	var err error
 	if t.challenge.Load() != nil {
 		if s.token != "" {
@@ -282,7 +282,7 @@ func (t *Transport) again(req *http.Request, s shown, asked []string) (*shown, e
 }
 
 // refusal shows an answer to Expired and puts what it read back.
-func (t *Transport) refusal(req *http.Request, resp *http.Response, s shown) Refusal {
+func (t *Transport) refusal(req *http.Request, resp *http.Response, s presented) Refusal {
 	head, err := io.ReadAll(io.LimitReader(resp.Body, maxRefusal))
 	rest := io.Reader(resp.Body)
 	if err != nil {

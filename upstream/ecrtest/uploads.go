@@ -24,17 +24,17 @@ type upload struct {
 	started time.Time
 	path    string
 
-	turn   chan struct{} // of capacity 1: one request at a time
-	file   *os.File
-	hash   hash.Hash
-	size   int64
-	chunks []int64 // sizes of the request bodies so far
-	ended  bool
+	writing chan struct{} // of capacity 1: one request at a time
+	file    *os.File
+	hash    hash.Hash
+	size    int64
+	chunks  []int64 // sizes of the request bodies so far
+	ended   bool
 }
 
 func (u *upload) discard() {
-	u.turn <- struct{}{}
-	defer func() { <-u.turn }()
+	u.writing <- struct{}{}
+	defer func() { <-u.writing }()
 	u.end()
 }
 
@@ -82,7 +82,7 @@ func (s *Server) newUpload(repo *repository) (*upload, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start upload: %w", err)
 	}
-	u := &upload{id: id, repo: repo, path: path, turn: make(chan struct{}, 1), file: f, hash: sha256.New()}
+	u := &upload{id: id, repo: repo, path: path, writing: make(chan struct{}, 1), file: f, hash: sha256.New()}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	u.started = s.nowLocked()
@@ -119,11 +119,11 @@ func (s *Server) session(x *exchange) (*upload, func(), error) {
 		return nil, nil, x.reg.uploadUnknown(x.Repo, x.Session)
 	}
 	select {
-	case u.turn <- struct{}{}:
+	case u.writing <- struct{}{}:
 	default:
 		return nil, nil, refuse(http.StatusConflict, "BLOB_UPLOAD_INVALID", "Another request of the upload with id '%s' is under way", u.id)
 	}
-	release := func() { <-u.turn }
+	release := func() { <-u.writing }
 	if u.ended {
 		release()
 		return nil, nil, x.reg.uploadUnknown(x.Repo, x.Session)

@@ -141,7 +141,7 @@ func ParseManifest(mediaType string, raw []byte) (*Manifest, error) {
 		Config: w.Config.pointer(), Layers: descriptors(w.Layers), Manifests: descriptors(w.Manifests),
 		Subject: w.Subject.pointer(), ArtifactType: w.ArtifactType, Annotations: w.Annotations,
 	}
-	if err := m.settleType(w); err != nil {
+	if err := m.resolveType(w); err != nil {
 		return nil, err
 	}
 	if m.MediaType == MediaTypeOCIArtifact { // the only type whose blobs a registry looks at
@@ -150,9 +150,9 @@ func ParseManifest(mediaType string, raw []byte) (*Manifest, error) {
 	return m, m.check(w)
 }
 
-// settleType brings the declared and the stated media type together. The stated
+// resolveType brings the declared and the stated media type together. The stated
 // one may be missing (umoci writes none) and the declared one vague.
-func (m *Manifest) settleType(w wireManifest) error {
+func (m *Manifest) resolveType(w wireManifest) error {
 	declared := m.MediaType
 	if w.MediaType != "" && declared != "" && declared != w.MediaType && manifestType(declared) {
 		return ErrManifestInvalid.With("Content-Type %q contradicts the manifest's mediaType %q", clip(declared), clip(w.MediaType))

@@ -40,8 +40,8 @@ type Options struct {
 	// SyncEvery is how often Run syncs the file when it has changed; 0 means 5
 	// seconds.
 	SyncEvery time.Duration
-	// SweepEvery is how often Run removes expired entries; 0 means 1 minute.
-	SweepEvery time.Duration
+	// ExpireEvery is how often Run removes expired entries; 0 means 1 minute.
+	ExpireEvery time.Duration
 	// Logger hears of a file moved aside and of failing background work; nil
 	// discards.
 	Logger *slog.Logger
@@ -108,7 +108,7 @@ func expiry(ttl time.Duration) int64 {
 // Open opens or creates the file. It returns ErrLocked when another process has
 // it, and starts afresh, with a warning, when it is damaged.
 func Open(o Options) (*Store, error) {
-	o.SyncEvery, o.SweepEvery = cmp.Or(o.SyncEvery, 5*time.Second), cmp.Or(o.SweepEvery, time.Minute)
+	o.SyncEvery, o.ExpireEvery = cmp.Or(o.SyncEvery, 5*time.Second), cmp.Or(o.ExpireEvery, time.Minute)
 	o.Logger = cmp.Or(o.Logger, slog.New(slog.DiscardHandler))
 	s := &Store{
 		o: o,

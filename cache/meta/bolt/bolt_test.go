@@ -24,7 +24,7 @@ func TestSuite(t *testing.T) { metatest.Suite{Open: open}.Run(t) }
 
 func TestSuiteFronted(t *testing.T) {
 	metatest.Suite{Open: func(t *testing.T) meta.Store {
-		return meta.NewFronted(open(t), meta.FrontOptions{})
+		return meta.NewCached(open(t), meta.CachedOptions{})
 	}}.Run(t)
 }
 
@@ -60,7 +60,7 @@ func TestClockAhead(t *testing.T) {
 			t.Errorf("%s: %v", key, err)
 		}
 	}
-	if n, err := s.Sweep(t.Context()); n != 1 || err != nil {
+	if n, err := s.DeleteExpired(t.Context()); n != 1 || err != nil {
 		t.Errorf("%d swept, %v", n, err)
 	}
 }

@@ -325,7 +325,7 @@ func TestSweepSparesRenewed(t *testing.T) {
 		metatest.Put(t, s, "gone", "old", time.Second)
 		time.Sleep(2 * time.Second)
 		metatest.Put(t, s, "k", "new", time.Minute)
-		if n, err := s.Sweep(t.Context()); n != 1 || err != nil {
+		if n, err := s.DeleteExpired(t.Context()); n != 1 || err != nil {
 			t.Errorf("swept %d, %v", n, err)
 		}
 		metatest.Want(t, s, "k", "new")

@@ -10,7 +10,7 @@ import (
 // Run syncs and sweeps until ctx ends, and returns nil then. A sync or sweep that
 // fails is logged once until one succeeds again.
 func (s *Store) Run(ctx context.Context) error {
-	syncs, sweeps := time.NewTicker(s.o.SyncEvery), time.NewTicker(s.o.SweepEvery)
+	syncs, sweeps := time.NewTicker(s.o.SyncEvery), time.NewTicker(s.o.ExpireEvery)
 	defer syncs.Stop()
 	defer sweeps.Stop()
 	failing := map[string]bool{}
@@ -27,7 +27,7 @@ func (s *Store) Run(ctx context.Context) error {
 		case <-syncs.C:
 			note("sync", s.sync())
 		case <-sweeps.C:
-			_, err := s.Sweep(ctx)
+			_, err := s.DeleteExpired(ctx)
 			note("sweep", err)
 		}
 	}
@@ -44,24 +44,24 @@ func (s *Store) sync() error {
 	return nil
 }
 
-// Sweep removes the entries that have expired and returns their number.
-func (s *Store) Sweep(ctx context.Context) (int, error) {
+// DeleteExpired removes the entries that have expired and returns their number.
+func (s *Store) DeleteExpired(ctx context.Context) (int, error) {
 	removed := 0
 	for from, more := "", true; more; {
-		var doomed []string
+		var keys []string
 		err := s.view(ctx, func(b *bbolt.Bucket) error {
-			doomed, from, more = expiredPage(b, from)
+			keys, from, more = expiredPage(b, from)
 			return nil
 		})
 		if err != nil {
 			return removed, err
 		}
-		if len(doomed) == 0 {
+		if len(keys) == 0 {
 			continue
 		}
 		n := 0
 		err = s.update(ctx, func(b *bbolt.Bucket) (err error) {
-			n, err = removeExpired(b, doomed)
+			n, err = removeExpired(b, keys)
 			return err
 		})
 		if err != nil {
@@ -74,26 +74,26 @@ func (s *Store) Sweep(ctx context.Context) (int, error) {
 }
 
 // expiredPage returns the expired keys of a page, and where the next one begins.
-func expiredPage(b *bbolt.Bucket, from string) (doomed []string, next string, more bool) {
+func expiredPage(b *bbolt.Bucket, from string) (keys []string, next string, more bool) {
 	now := time.Now().UnixNano()
 	visited := 0
 	c := b.Cursor()
 	for k, v := c.Seek([]byte(from)); k != nil; k, v = c.Next() {
-		if visited >= 16*pageEntries || len(doomed) >= pageEntries {
-			return doomed, string(k), true
+		if visited >= 16*pageEntries || len(keys) >= pageEntries {
+			return keys, string(k), true
 		}
 		visited++
 		if expired(v, now) {
-			doomed = append(doomed, string(k))
+			keys = append(keys, string(k))
 		}
 	}
-	return doomed, "", false
+	return keys, "", false
 }
 
 // removeExpired looks again, for a key may have been put anew meanwhile.
-func removeExpired(b *bbolt.Bucket, doomed []string) (n int, err error) {
+func removeExpired(b *bbolt.Bucket, keys []string) (n int, err error) {
 	now := time.Now().UnixNano()
-	for _, k := range doomed {
+	for _, k := range keys {
 		v := b.Get([]byte(k))
 		if v == nil || !expired(v, now) {
 			continue

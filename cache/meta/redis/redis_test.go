@@ -57,7 +57,7 @@ func TestSuite(t *testing.T) {
 func TestSuiteFronted(t *testing.T) {
 	server := metatest.StartRedis(t)
 	suite(t, "redis://"+server.Addr+"/3", func(s meta.Store) meta.Store {
-		return meta.NewFronted(meta.NewGuarded(s, meta.GuardOptions{Timeout: 10 * time.Second}), meta.FrontOptions{})
+		return meta.NewCached(meta.NewGuarded(s, meta.GuardOptions{Timeout: 10 * time.Second}), meta.CachedOptions{})
 	})
 }
 
@@ -188,7 +188,7 @@ func TestOutage(t *testing.T) {
 	server := metatest.StartRedis(t)
 	store := open(t, redis.Options{URL: "redis://" + server.Addr})
 	guard := meta.NewGuarded(store, meta.GuardOptions{Timeout: 2 * time.Second, Retry: 100 * time.Millisecond})
-	front := meta.NewFronted(guard, meta.FrontOptions{Staleness: time.Millisecond})
+	front := meta.NewCached(guard, meta.CachedOptions{Staleness: time.Millisecond})
 	metatest.Put(t, front, "held", "v", time.Hour)
 	metatest.Want(t, front, "held", "v")
 	if err := guard.Check(t.Context()); err != nil {

@@ -199,7 +199,7 @@ func (b *bounded) ReadFrom(r io.Reader) (int64, error) { return io.Copy(struct{ 
 // reasons reads {"findings": [...]}, or else takes the end of what was written as it is.
 func reasons(out, complaints []byte) []pipeline.Finding {
 	var wire struct {
-		Findings []pipeline.Told `json:"findings"`
+		Findings []pipeline.ExternalFinding `json:"findings"`
 	}
 	if json.Unmarshal(out, &wire) == nil && len(wire.Findings) > 0 {
 		return pipeline.FindingsOf(wire.Findings, "")

@@ -134,10 +134,10 @@ type answer struct {
 
 // judgement is what the service says.
 type judgement struct {
-	UID      string          `json:"uid"`
-	Allowed  *bool           `json:"allowed"`
-	Message  string          `json:"message"`
-	Findings []pipeline.Told `json:"findings"`
+	UID      string                     `json:"uid"`
+	Allowed  *bool                      `json:"allowed"`
+	Message  string                     `json:"message"`
+	Findings []pipeline.ExternalFinding `json:"findings"`
 }
 
 // CheckImage implements pipeline.ImageStage.

@@ -25,23 +25,23 @@ const (
 	longestPause = time.Minute
 )
 
-// lane is the requests to one host that are counted together. The Limiter's mutex guards it.
-type lane struct {
+// tokens is the requests to one host that are counted together. The Limiter's mutex guards it.
+type bucket struct {
 	name string
 	pool *pool
 	// ceiling is the rate that is allowed at best, per second; 0 where none is known.
 	ceiling float64
-	// bucket holds the lane to its rate; nil while nothing is known to limit it.
-	bucket *rate.Limiter
-	front  queue // what clients wait for
-	back   queue // what nobody waits for
-	wake   *time.Timer
+	// tokens holds the lane to its rate; nil while nothing is known to limit it.
+	tokens     *rate.Limiter
+	foreground queue // what clients wait for
+	background queue // what nobody waits for
+	wake       *time.Timer
 
 	// paused is until when nothing is sent, refusals how many there were in a row, and said what
 	// the last of them said.
-	paused   time.Time
-	refusals int
-	said     string
+	paused    time.Time
+	refusals  int
+	lastError string
 	// slowed is when the rate was last cut: refusals of what was sent before say nothing new. grown
 	// is when it last rose.
 	slowed, grown time.Time
@@ -57,44 +57,44 @@ type lane struct {
 
 // pool is the places for requests under way at one host.
 type pool struct {
-	places, taken int
-	lanes         []*lane
-	turn          int // of the lanes
+	slots, taken int
+	buckets      []*bucket
+	next         int // of the lanes
 }
 
 // room reports whether a request may be sent. Background work leaves a quarter of the places to
 // clients.
 func (p *pool) room(background bool) bool {
 	if background {
-		return p.taken < p.places-p.places/4
+		return p.taken < p.slots-p.slots/4
 	}
-	return p.taken < p.places
+	return p.taken < p.slots
 }
 
 // pump sends what may be sent now, lane by lane in turns, clients first, and sees to it that the
 // rest is looked at again.
-func (p *pool) pump(now time.Time, again func(*lane)) {
+func (p *pool) pump(now time.Time, again func(*bucket)) {
 	for _, background := range []bool{false, true} {
 		for let := true; let; {
 			let = false
-			for range p.lanes {
-				p.turn = (p.turn + 1) % len(p.lanes)
-				let = p.room(background) && p.lanes[p.turn].let(now, background) || let
+			for range p.buckets {
+				p.next = (p.next + 1) % len(p.buckets)
+				let = p.room(background) && p.buckets[p.next].let(now, background) || let
 			}
 		}
 	}
-	for _, l := range p.lanes {
+	for _, l := range p.buckets {
 		l.schedule(now, again)
 	}
 }
 
 // let sends the next request of a queue, if its time has come.
-func (l *lane) let(now time.Time, background bool) bool {
-	q := &l.front
+func (l *bucket) let(now time.Time, background bool) bool {
+	q := &l.foreground
 	if background {
-		q = &l.back
+		q = &l.background
 	}
-	if q.size == 0 || now.Before(l.paused) || l.bucket != nil && !l.bucket.AllowN(now, 1) {
+	if q.size == 0 || now.Before(l.paused) || l.tokens != nil && !l.tokens.AllowN(now, 1) {
 		return false
 	}
 	l.pool.taken++
@@ -107,18 +107,18 @@ func (l *lane) let(now time.Time, background bool) bool {
 	}
 	l.sent++
 	l.since++
-	q.pop().settle(nil)
+	q.pop().finish(nil)
 	return true
 }
 
 // schedule looks again at what waits for the end of a pause or for its rate. What waits for a place
 // is looked at when one becomes free.
-func (l *lane) schedule(now time.Time, again func(*lane)) {
+func (l *bucket) schedule(now time.Time, again func(*bucket)) {
 	if l.wake != nil {
 		l.wake.Stop()
 		l.wake = nil
 	}
-	if l.front.size+l.back.size == 0 {
+	if l.foreground.size+l.background.size == 0 {
 		return
 	}
 	if d := max(l.paused.Sub(now), l.due(now, 1)); d > 0 {
@@ -127,29 +127,29 @@ func (l *lane) schedule(now time.Time, again func(*lane)) {
 }
 
 // due is how long it takes until n requests may have been sent.
-func (l *lane) due(now time.Time, n int) time.Duration {
-	if l.bucket == nil {
+func (l *bucket) due(now time.Time, n int) time.Duration {
+	if l.tokens == nil {
 		return 0
 	}
-	missing := float64(n) - l.bucket.TokensAt(now)
+	missing := float64(n) - l.tokens.TokensAt(now)
 	if missing <= 0 {
 		return 0
 	}
-	return time.Duration(math.Ceil(missing / float64(l.bucket.Limit()) * float64(time.Second)))
+	return time.Duration(math.Ceil(missing / float64(l.tokens.Limit()) * float64(time.Second)))
 }
 
 // wait is how long a request that joins now stands in the queue at least.
-func (l *lane) wait(now time.Time, flow string, background bool) time.Duration {
-	n := 1 + l.front.ahead(flow)
+func (l *bucket) wait(now time.Time, flow string, background bool) time.Duration {
+	n := 1 + l.foreground.ahead(flow)
 	if background {
-		n = 1 + l.front.size + l.back.ahead(flow)
+		n = 1 + l.foreground.size + l.background.ahead(flow)
 	}
 	return max(l.paused.Sub(now), l.due(now, n))
 }
 
 // refused takes note of an answer that asks for less. The pause is one for all that wait; only what
 // was sent after the last one makes it longer, and halves the rate where throttled.
-func (l *lane) refused(began, now time.Time, throttled bool, after time.Duration) {
+func (l *bucket) refused(began, now time.Time, throttled bool, after time.Duration) {
 	if began.Before(l.slowed) {
 		return
 	}
@@ -164,10 +164,10 @@ func (l *lane) refused(began, now time.Time, throttled bool, after time.Duration
 		return
 	}
 	l.was = float64(max(l.sent, l.lastSent, 1))
-	if l.bucket != nil {
-		l.was = min(l.was, float64(l.bucket.Limit()))
+	if l.tokens != nil {
+		l.was = min(l.was, float64(l.tokens.Limit()))
 	} else {
-		l.bucket = rate.NewLimiter(rate.Limit(l.was), 1)
+		l.tokens = rate.NewLimiter(rate.Limit(l.was), 1)
 	}
 	l.grown = now
 	least := max(slowest, l.ceiling/400)
@@ -175,24 +175,24 @@ func (l *lane) refused(began, now time.Time, throttled bool, after time.Duration
 		least = min(least, l.ceiling)
 	}
 	l.setRate(now, max(l.was/2, least))
-	l.bucket.AllowN(now, l.bucket.Burst()) // it begins empty
+	l.tokens.AllowN(now, l.tokens.Burst()) // it begins empty
 }
 
 // accepted takes note of an answer that asks for nothing: the rate rises by and by.
-func (l *lane) accepted(began, now time.Time) {
+func (l *bucket) accepted(began, now time.Time) {
 	if began.Before(l.slowed) {
 		return
 	}
-	l.refusals, l.said = 0, ""
-	if l.bucket == nil || l.slowed.IsZero() {
+	l.refusals, l.lastError = 0, ""
+	if l.tokens == nil || l.slowed.IsZero() {
 		return
 	}
-	current := float64(l.bucket.Limit())
+	current := float64(l.tokens.Limit())
 	current += max(l.was, current) * min(now.Sub(l.grown), time.Second).Seconds() / recovery.Seconds()
 	l.grown = now
 	switch {
 	case l.ceiling == 0 && now.Sub(l.slowed) > 4*recovery:
-		l.bucket, l.slowed = nil, time.Time{} // it was for once
+		l.tokens, l.slowed = nil, time.Time{} // it was for once
 	case l.ceiling > 0 && current >= l.ceiling:
 		l.setRate(now, l.ceiling)
 		l.slowed = time.Time{}
@@ -204,11 +204,11 @@ func (l *lane) accepted(began, now time.Time) {
 // setRate changes the rate. Half a second's worth may go at once, so that what arrives together
 // with others' requests does not make more than a second's worth at the registry. Below its ceiling
 // a lane sends evenly, or each pause would end in a burst that is refused again.
-func (l *lane) setRate(now time.Time, perSecond float64) {
-	l.bucket.SetLimitAt(now, rate.Limit(perSecond))
+func (l *bucket) setRate(now time.Time, perSecond float64) {
+	l.tokens.SetLimitAt(now, rate.Limit(perSecond))
 	burst := perSecond / 2
 	if perSecond != l.ceiling {
 		burst = perSecond / 10
 	}
-	l.bucket.SetBurstAt(now, max(1, int(burst)))
+	l.tokens.SetBurstAt(now, max(1, int(burst)))
 }

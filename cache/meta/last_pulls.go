@@ -30,17 +30,17 @@ type Touch struct {
 	TouchFact
 }
 
-// Touches remembers when images were last asked for upstream, so that mirrors which
+// LastPulls remembers when images were last asked for upstream, so that mirrors which
 // share a store ask once between them, and a restart does not repeat it. A lost fact
 // costs one request more.
-type Touches struct {
+type LastPulls struct {
 	ledger[touchRecord]
 }
 
-// NewTouches returns the facts kept in s, by default for 30 days, which must be more than the time
+// NewLastPulls returns the facts kept in s, by default for 30 days, which must be more than the time
 // between two touches.
-func NewTouches(s Store, o Options) *Touches {
-	return &Touches{newLedger[touchRecord](s, "touches", cmp.Or(o.Keep, 30*24*time.Hour))}
+func NewLastPulls(s Store, o Options) *LastPulls {
+	return &LastPulls{newLedger[touchRecord](s, "touches", cmp.Or(o.TTL, 30*24*time.Hour))}
 }
 
 // touchRecord is the stored form of a TouchFact.
@@ -64,7 +64,7 @@ func (r touchRecord) fact() TouchFact {
 
 // Get returns the fact about an image, ErrNotFound when there is none, or the failure
 // of the store.
-func (t *Touches) Get(ctx context.Context, upstream, repo string, d digest.Digest) (TouchFact, error) {
+func (t *LastPulls) Get(ctx context.Context, upstream, repo string, d digest.Digest) (TouchFact, error) {
 	r, err := t.read(ctx, digestKey{upstream, repo, d}.in(touchSpace))
 	if err != nil {
 		return TouchFact{}, fmt.Errorf("touch %s/%s@%s: %w", upstream, repo, d, err)
@@ -73,7 +73,7 @@ func (t *Touches) Get(ctx context.Context, upstream, repo string, d digest.Diges
 }
 
 // Set records the fact about an image.
-func (t *Touches) Set(ctx context.Context, upstream, repo string, d digest.Digest, f TouchFact) error {
+func (t *LastPulls) Set(ctx context.Context, upstream, repo string, d digest.Digest, f TouchFact) error {
 	r := touchRecord{Touched: f.Touched.UnixNano(), Pulled: f.Pulled, MediaType: f.MediaType, Tag: f.Tag}
 	if err := errors.Join(checkDigest(d), t.write(ctx, digestKey{upstream, repo, d}.in(touchSpace), r)); err != nil {
 		return fmt.Errorf("touch %s/%s@%s: %w", upstream, repo, d, err)
@@ -83,7 +83,7 @@ func (t *Touches) Set(ctx context.Context, upstream, repo string, d digest.Diges
 
 // All yields every fact, in no order. It reads the whole store where that keeps no
 // order of keys.
-func (t *Touches) All(ctx context.Context) iter.Seq2[Touch, error] {
+func (t *LastPulls) All(ctx context.Context) iter.Seq2[Touch, error] {
 	return list(ctx, t.ledger, touchSpace, digestKeyIn(touchSpace), func(k digestKey, r touchRecord) (Touch, error) {
 		return Touch{Upstream: k.upstream, Repo: k.repo, Digest: k.digest, TouchFact: r.fact()}, nil
 	})

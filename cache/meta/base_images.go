@@ -24,14 +24,14 @@ type BaseName struct {
 // maxBaseNames bounds the names of one image. The newest ones stay.
 const maxBaseNames = 32
 
-// Bases remember which images have which layers. What is lost is learnt again with the next pull.
-type Bases struct {
+// BaseImages remember which images have which layers. What is lost is learnt again with the next pull.
+type BaseImages struct {
 	ledger[baseRecord]
 }
 
-// NewBases returns the images kept in s, by default for 90 days after a name was last seen.
-func NewBases(s Store, o Options) *Bases {
-	return &Bases{newLedger[baseRecord](s, "bases", cmp.Or(o.Keep, 90*24*time.Hour))}
+// NewBaseImages returns the images kept in s, by default for 90 days after a name was last seen.
+func NewBaseImages(s Store, o Options) *BaseImages {
+	return &BaseImages{newLedger[baseRecord](s, "bases", cmp.Or(o.TTL, 90*24*time.Hour))}
 }
 
 // baseRecord is the stored form of the names of one image, the newest first.
@@ -59,8 +59,8 @@ func (r baseRecord) check() error {
 
 // Named returns the images that consist of exactly these layers, given by their diffIDs, the lowest
 // first; none where none is known; or the failure of the store.
-func (b *Bases) Named(ctx context.Context, layers []digest.Digest) ([]BaseName, error) {
-	r, err := b.known(ctx, baseKey(layers))
+func (b *BaseImages) Named(ctx context.Context, layers []digest.Digest) ([]BaseName, error) {
+	r, err := b.current(ctx, baseKey(layers))
 	if err != nil {
 		return nil, fmt.Errorf("base images of %d layers: %w", len(layers), err)
 	}
@@ -71,25 +71,25 @@ func (b *Bases) Named(ctx context.Context, layers []digest.Digest) ([]BaseName, 
 	return names, nil
 }
 
-func (b *Bases) known(ctx context.Context, key string) (r baseRecord, err error) {
+func (b *BaseImages) current(ctx context.Context, key string) (r baseRecord, err error) {
 	if r, err = b.read(ctx, key); errors.Is(err, ErrNotFound) {
 		return baseRecord{}, nil
 	}
 	now := time.Now()
-	r.Names = slices.DeleteFunc(r.Names, func(n baseNameRecord) bool { return Age(now, time.Unix(n.Seen, 0)) > b.keep })
+	r.Names = slices.DeleteFunc(r.Names, func(n baseNameRecord) bool { return Age(now, time.Unix(n.Seen, 0)) > b.ttl })
 	return r, err
 }
 
-// Learn records that a name means an image of these layers. Two mirrors that do so at the same
+// Add records that a name means an image of these layers. Two mirrors that do so at the same
 // moment may lose one of the names.
-func (b *Bases) Learn(ctx context.Context, layers []digest.Digest, n BaseName) error {
+func (b *BaseImages) Add(ctx context.Context, layers []digest.Digest, n BaseName) error {
 	for _, d := range layers {
 		if err := checkDigest(d); err != nil {
 			return fmt.Errorf("base image %s: %w", n.Name, err)
 		}
 	}
 	key := baseKey(layers)
-	r, err := b.known(ctx, key)
+	r, err := b.current(ctx, key)
 	if err != nil {
 		return fmt.Errorf("base image %s: %w", n.Name, err)
 	}

@@ -16,8 +16,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// FrontOptions configure [NewFronted].
-type FrontOptions struct {
+// CachedOptions configure [NewCached].
+type CachedOptions struct {
 	// Entries bounds the number of entries held; 0 means 65536.
 	Entries int
 	// Staleness is how long an entry is answered from memory before the store is
@@ -33,7 +33,7 @@ type FrontOptions struct {
 // entries is a bound on bytes. Facts are a few hundred bytes.
 const heldValueMax = 16 << 10
 
-// Fronted is a [Store] with a memory of recent reads and writes before another
+// Cached is a [Store] with a memory of recent reads and writes before another
 // store.
 //
 // Writes of this process are visible to it at once, whatever the store says.
@@ -41,9 +41,9 @@ const heldValueMax = 16 << 10
 // remembered for at most a second. While the store fails, what is held is
 // answered without an error, and a write the store refused is answered from
 // memory and offered to the store again when it is next read.
-type Fronted struct {
+type Cached struct {
 	store Store
-	o     FrontOptions
+	o     CachedOptions
 
 	// held is filled only under the lock of the key's stripe.
 	held    *lru.Cache[string, held]
@@ -54,8 +54,8 @@ type Fronted struct {
 }
 
 var (
-	_ Store = (*Fronted)(nil)
-	_ Batch = (*Fronted)(nil)
+	_ Store = (*Cached)(nil)
+	_ Batch = (*Cached)(nil)
 )
 
 // held is one remembered answer. value is shared and never written to.
@@ -75,11 +75,11 @@ type stripe struct {
 	writes atomic.Uint64
 }
 
-// NewFronted returns s with a memory before it. Closing it closes s.
-func NewFronted(s Store, o FrontOptions) *Fronted {
+// NewCached returns s with a memory before it. Closing it closes s.
+func NewCached(s Store, o CachedOptions) *Cached {
 	cache, _ := lru.New[string, held](max(cmp.Or(o.Entries, 65536), 1)) // fails for sizes below 1 only
 	o.Staleness, o.OnError = cmp.Or(o.Staleness, time.Second), cmp.Or(o.OnError, time.Hour)
-	return &Fronted{
+	return &Cached{
 		store: s,
 		o:     o,
 		held:  cache,
@@ -92,20 +92,20 @@ func NewFronted(s Store, o FrontOptions) *Fronted {
 }
 
 // absent is the answer that there is nothing, which is remembered for at most a second.
-func (f *Fronted) absent(now time.Time) held {
+func (f *Cached) absent(now time.Time) held {
 	return held{absent: true, fresh: now.Add(min(f.o.Staleness, time.Second))}
 }
 
-func (f *Fronted) stripe(key string) *stripe {
+func (f *Cached) stripe(key string) *stripe {
 	return &f.stripes[maphash.String(f.seed, key)%uint64(len(f.stripes))]
 }
 
 // Get implements [Store].
-func (f *Fronted) Get(ctx context.Context, key string) ([]byte, error) {
+func (f *Cached) Get(ctx context.Context, key string) ([]byte, error) {
 	return f.getLeased(ctx, key, nil)
 }
 
-func (f *Fronted) getLeased(ctx context.Context, key string, lease *Lease) ([]byte, error) {
+func (f *Cached) getLeased(ctx context.Context, key string, lease *Lease) ([]byte, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -145,7 +145,7 @@ func (f *Fronted) getLeased(ctx context.Context, key string, lease *Lease) ([]by
 	return value, err
 }
 
-func (f *Fronted) readFrom(value []byte, err error, now time.Time) held {
+func (f *Cached) readFrom(value []byte, err error, now time.Time) held {
 	if err != nil {
 		h := f.absent(now)
 		h.dead = h.fresh
@@ -164,16 +164,16 @@ func (h held) answer() ([]byte, error) {
 }
 
 // remember keeps what a read found unless a write came between.
-func (f *Fronted) remember(key string, h held, s *stripe, before uint64) {
+func (f *Cached) remember(key string, h held, s *stripe, before uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.writes.Load() == before {
-		f.hold(key, h)
+		f.putLocked(key, h)
 	}
 }
 
-// hold needs the stripe's lock.
-func (f *Fronted) hold(key string, h held) {
+// putLocked needs the stripe's lock.
+func (f *Cached) putLocked(key string, h held) {
 	if len(h.value) > heldValueMax {
 		f.held.Remove(key)
 		return
@@ -183,15 +183,15 @@ func (f *Fronted) hold(key string, h held) {
 
 // note records a write: before the store is asked, so that readers see it at
 // once, and again after, so that a read which overtook it is not remembered.
-func (f *Fronted) note(key string, h held) {
+func (f *Cached) note(key string, h held) {
 	s := f.stripe(key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	f.hold(key, h)
+	f.putLocked(key, h)
 	s.writes.Add(1)
 }
 
-func (f *Fronted) written(value []byte, ttl time.Duration, now time.Time) held {
+func (f *Cached) written(value []byte, ttl time.Duration, now time.Time) held {
 	h := held{value: bytes.Clone(value), fresh: now.Add(f.o.Staleness)}
 	switch {
 	case ttl < 0:
@@ -202,9 +202,9 @@ func (f *Fronted) written(value []byte, ttl time.Duration, now time.Time) held {
 	return h
 }
 
-// settle notes a write again once its fate is known. A deletion the store
+// finish notes a write again once its fate is known. A deletion the store
 // refused is held no longer than other failures are bridged.
-func (f *Fronted) settle(key string, h held, err error) {
+func (f *Cached) finish(key string, h held, err error) {
 	h.unsaved = err != nil
 	switch {
 	case errors.Is(err, ErrClosed):
@@ -219,7 +219,7 @@ func (f *Fronted) settle(key string, h held, err error) {
 }
 
 // save offers an unsaved write to the store again, at most once per Staleness.
-func (f *Fronted) save(ctx context.Context, key string, h held, now time.Time) {
+func (f *Cached) save(ctx context.Context, key string, h held, now time.Time) {
 	s := f.stripe(key)
 	s.mu.Lock()
 	current, ok := f.held.Peek(key)
@@ -228,7 +228,7 @@ func (f *Fronted) save(ctx context.Context, key string, h held, now time.Time) {
 		return
 	}
 	current.fresh = now.Add(f.o.Staleness)
-	f.hold(key, current)
+	f.putLocked(key, current)
 	writes := s.writes.Add(1)
 	s.mu.Unlock()
 
@@ -239,12 +239,12 @@ func (f *Fronted) save(ctx context.Context, key string, h held, now time.Time) {
 	defer s.mu.Unlock()
 	if s.writes.Load() == writes {
 		current.unsaved = false
-		f.hold(key, current)
+		f.putLocked(key, current)
 	}
 }
 
 // put writes what is held, with what is left of its life.
-func (f *Fronted) put(ctx context.Context, key string, h held, now time.Time) error {
+func (f *Cached) put(ctx context.Context, key string, h held, now time.Time) error {
 	if h.absent {
 		return f.store.Delete(ctx, key)
 	}
@@ -256,19 +256,19 @@ func (f *Fronted) put(ctx context.Context, key string, h held, now time.Time) er
 }
 
 // Put implements [Store].
-func (f *Fronted) Put(ctx context.Context, key string, value []byte, ttl time.Duration) error {
+func (f *Cached) Put(ctx context.Context, key string, value []byte, ttl time.Duration) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	h := f.written(value, ttl, time.Now())
 	f.note(key, h)
 	err := f.store.Put(ctx, key, value, ttl)
-	f.settle(key, h, err)
+	f.finish(key, h, err)
 	return err
 }
 
 // PutAll implements [Batch].
-func (f *Fronted) PutAll(ctx context.Context, entries []Entry, ttl time.Duration) error {
+func (f *Cached) PutAll(ctx context.Context, entries []Entry, ttl time.Duration) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -278,7 +278,7 @@ func (f *Fronted) PutAll(ctx context.Context, entries []Entry, ttl time.Duration
 	}
 	err := PutAll(ctx, f.store, entries, ttl)
 	for _, e := range entries {
-		f.settle(e.Key, f.written(e.Value, ttl, now), err)
+		f.finish(e.Key, f.written(e.Value, ttl, now), err)
 	}
 	if err != nil {
 		return fmt.Errorf("put %d entries: %w", len(entries), err)
@@ -287,27 +287,27 @@ func (f *Fronted) PutAll(ctx context.Context, entries []Entry, ttl time.Duration
 }
 
 // Delete implements [Store].
-func (f *Fronted) Delete(ctx context.Context, key string) error {
+func (f *Cached) Delete(ctx context.Context, key string) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	h := f.absent(time.Now())
 	f.note(key, h)
 	err := f.store.Delete(ctx, key)
-	f.settle(key, h, err)
+	f.finish(key, h, err)
 	return err
 }
 
 // Scan implements [Store]. It asks the store and remembers nothing.
-func (f *Fronted) Scan(ctx context.Context, prefix string) iter.Seq2[Entry, error] {
+func (f *Cached) Scan(ctx context.Context, prefix string) iter.Seq2[Entry, error] {
 	return f.store.Scan(ctx, prefix)
 }
 
 // Close implements [Store].
-func (f *Fronted) Close() error {
+func (f *Cached) Close() error {
 	f.held.Purge()
 	return f.store.Close()
 }
 
 // Collectors returns the metrics of the memory.
-func (f *Fronted) Collectors() []prometheus.Collector { return []prometheus.Collector{f.answers} }
+func (f *Cached) Collectors() []prometheus.Collector { return []prometheus.Collector{f.answers} }

@@ -18,9 +18,9 @@ import (
 )
 
 // shared is a store two members use, each through a front of its own.
-func shared() (*metatest.Faulty, *meta.Fronted, *meta.Fronted) {
+func shared() (*metatest.Faulty, *meta.Cached, *meta.Cached) {
 	store := metatest.NewFaulty(metatest.NewMemory())
-	return store, meta.NewFronted(store, meta.FrontOptions{}), meta.NewFronted(store, meta.FrontOptions{})
+	return store, meta.NewCached(store, meta.CachedOptions{}), meta.NewCached(store, meta.CachedOptions{})
 }
 
 func TestFrontedStaleness(t *testing.T) {
@@ -58,7 +58,7 @@ func TestFrontedStaleness(t *testing.T) {
 func TestFrontedNegative(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := metatest.NewMemory()
-		front := meta.NewFronted(store, meta.FrontOptions{Staleness: time.Hour})
+		front := meta.NewCached(store, meta.CachedOptions{Staleness: time.Hour})
 		metatest.WantAbsent(t, front, "k")
 		metatest.Put(t, store, "k", "v", 0)
 		time.Sleep(time.Second)
@@ -160,7 +160,7 @@ func TestFrontedOvertaken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := &slow{metatest.NewMemory(), make(chan struct{}), make(chan struct{})}
 		metatest.Put(t, store.Store, "k", "old", 0)
-		front := meta.NewFronted(store, meta.FrontOptions{Entries: 1})
+		front := meta.NewCached(store, meta.CachedOptions{Entries: 1})
 		done := make(chan struct{})
 		go func() {
 			defer close(done)

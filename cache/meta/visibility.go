@@ -24,23 +24,23 @@ type Link struct {
 	LinkFact
 }
 
-// Links remembers which repository may see which digest. Bytes are shared by all
+// Visibility remembers which repository may see which digest. Bytes are shared by all
 // repositories, visibility is not: a digest is visible to a repository only when
 // a manifest that came through this repository references it. A missing link
 // means that the upstream must be asked, not that access is denied.
-type Links struct {
+type Visibility struct {
 	ledger[linkRecord]
 }
 
-// NewLinks returns the links kept in s, by default for 30 days after they were last added. That
+// NewVisibility returns the links kept in s, by default for 30 days after they were last added. That
 // bounds how long a digest stays visible through a repository whose upstream no longer vouches for
 // it.
-func NewLinks(s Store, o Options) *Links {
-	return &Links{newLedger[linkRecord](s, "links", cmp.Or(o.Keep, 30*24*time.Hour))}
+func NewVisibility(s Store, o Options) *Visibility {
+	return &Visibility{newLedger[linkRecord](s, "links", cmp.Or(o.TTL, 30*24*time.Hour))}
 }
 
 // Under returns the links with reads that lease covers.
-func (l *Links) Under(lease *Lease) *Links {
+func (l *Visibility) Under(lease *Lease) *Visibility {
 	leased := *l
 	leased.lease = lease
 	return &leased
@@ -62,7 +62,7 @@ func (r linkRecord) check() error {
 
 // Get returns the link of repo to d, ErrNotFound when there is none, or the
 // failure of the store.
-func (l *Links) Get(ctx context.Context, upstream, repo string, d digest.Digest) (LinkFact, error) {
+func (l *Visibility) Get(ctx context.Context, upstream, repo string, d digest.Digest) (LinkFact, error) {
 	r, err := l.read(ctx, digestKey{upstream, repo, d}.in(linkSpace))
 	if err != nil {
 		return LinkFact{}, fmt.Errorf("link %s/%s@%s: %w", upstream, repo, d, err)
@@ -72,7 +72,7 @@ func (l *Links) Get(ctx context.Context, upstream, repo string, d digest.Digest)
 
 // Add links repo to everything in links: for a manifest, itself and all its
 // children in one call. Links that are there already live on for another Keep.
-func (l *Links) Add(ctx context.Context, upstream, repo string, links ...Link) error {
+func (l *Visibility) Add(ctx context.Context, upstream, repo string, links ...Link) error {
 	entries := make([]Entry, 0, len(links))
 	for _, link := range links {
 		e, err := l.entry(digestKey{upstream, repo, link.Digest}.in(linkSpace), linkRecord(link.LinkFact))
@@ -81,14 +81,14 @@ func (l *Links) Add(ctx context.Context, upstream, repo string, links ...Link) e
 		}
 		entries = append(entries, e)
 	}
-	if err := PutAll(ctx, l.store, entries, l.keep); err != nil {
+	if err := PutAll(ctx, l.store, entries, l.ttl); err != nil {
 		return fmt.Errorf("link %s/%s: %w", upstream, repo, err)
 	}
 	return nil
 }
 
 // Forget removes the link of repo to d, because it was deleted there.
-func (l *Links) Forget(ctx context.Context, upstream, repo string, d digest.Digest) error {
+func (l *Visibility) Forget(ctx context.Context, upstream, repo string, d digest.Digest) error {
 	if err := l.store.Delete(ctx, digestKey{upstream, repo, d}.in(linkSpace)); err != nil {
 		return fmt.Errorf("unlink %s/%s@%s: %w", upstream, repo, d, err)
 	}
@@ -104,7 +104,7 @@ type Linked struct {
 // All yields the links of one upstream, or of all when upstream is empty, for
 // listings. It reads the whole store where that keeps no order of keys; it is not for
 // the path of a pull.
-func (l *Links) All(ctx context.Context, upstream string) iter.Seq2[Linked, error] {
+func (l *Visibility) All(ctx context.Context, upstream string) iter.Seq2[Linked, error] {
 	return list(ctx, l.ledger, below(linkSpace, upstream), digestKeyIn(linkSpace), func(k digestKey, r linkRecord) (Linked, error) {
 		return Linked{k.upstream, k.repo, Link{k.digest, LinkFact(r)}}, nil
 	})
