@@ -126,8 +126,9 @@ func (c *Cache) Stat(d digest.Digest) (size int64, ok bool) {
 	return c.disk.Stat(d)
 }
 
-// Retain keeps a blob that is on disk from being evicted until release is called, and returns once it
-// is on stable storage. It returns ErrNotFound when the disk does not hold it; see [disk.Dir.Retain].
+// Retain keeps a blob that is on disk from being evicted until release is called, and returns once
+// it is on stable storage. It returns ErrNotFound when the disk does not hold it; see
+// [disk.Dir.Retain].
 func (c *Cache) Retain(ctx context.Context, d digest.Digest) (release func(), err error) {
 	return c.disk.Retain(ctx, d)
 }

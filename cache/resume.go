@@ -8,8 +8,8 @@ import (
 	"dray/cache/disk"
 )
 
-// Resumable is what a former process received under a key: an upload that can be written on, or the blob
-// that it became.
+// Resumable is what a former process received under a key: an upload that can be written on, or the
+// blob that it became.
 type Resumable struct {
 	Key  string
 	Note []byte
@@ -28,8 +28,9 @@ func (k Resumable) Close() error {
 	return k.Blob.Close()
 }
 
-// ReceiveResumable is Receive of an upload that outlives the process: the next one gets it by Recover,
-// with its note, whether this one ends in order or not. See [disk.Dir.CreateResumable] about the key.
+// ReceiveResumable is Receive of an upload that outlives the process: the next one gets it by
+// Recover, with its note, whether this one ends in order or not. See [disk.Dir.CreateResumable]
+// about the key.
 func (c *Cache) ReceiveResumable(ctx context.Context, key string, note []byte) (*Upload, error) {
 	in, err := c.disk.CreateResumable(ctx, key, note)
 	if err != nil {

@@ -43,8 +43,9 @@ type Left struct {
 	Size   int64
 }
 
-// CreateResumable is Create of an ingest of unknown length that outlives the process: the next one gets
-// it by Recover, with its note. The key consists of letters, digits, - and _, and is no other's.
+// CreateResumable is Create of an ingest of unknown length that outlives the process: the next one
+// gets it by Recover, with its note. The key consists of letters, digits, - and _, and is no
+// other's.
 func (s *ingests) CreateResumable(ctx context.Context, key string, note []byte) (*Ingest, error) {
 	if !validKey.MatchString(key) || len(note) > maxNote {
 		return nil, fmt.Errorf("create %.100q: %w", key, ErrKey)

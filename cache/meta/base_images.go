@@ -24,7 +24,8 @@ type BaseName struct {
 // maxBaseNames bounds the names of one image. The newest ones stay.
 const maxBaseNames = 32
 
-// BaseImages remember which images have which layers. What is lost is learnt again with the next pull.
+// BaseImages remember which images have which layers. What is lost is learnt again with the next
+// pull.
 type BaseImages struct {
 	ledger[baseRecord]
 }

@@ -37,8 +37,8 @@ type LastPulls struct {
 	ledger[touchRecord]
 }
 
-// NewLastPulls returns the facts kept in s, by default for 30 days, which must be more than the time
-// between two touches.
+// NewLastPulls returns the facts kept in s, by default for 30 days, which must be more than the
+// time between two touches.
 func NewLastPulls(s Store, o Options) *LastPulls {
 	return &LastPulls{newLedger[touchRecord](s, "touches", cmp.Or(o.TTL, 30*24*time.Hour))}
 }

@@ -32,9 +32,9 @@ type Visibility struct {
 	ledger[linkRecord]
 }
 
-// NewVisibility returns the links kept in s, by default for 30 days after they were last added. That
-// bounds how long a digest stays visible through a repository whose upstream no longer vouches for
-// it.
+// NewVisibility returns the links kept in s, by default for 30 days after they were last added.
+// That bounds how long a digest stays visible through a repository whose upstream no longer vouches
+// for it.
 func NewVisibility(s Store, o Options) *Visibility {
 	return &Visibility{newLedger[linkRecord](s, "links", cmp.Or(o.TTL, 30*24*time.Hour))}
 }

@@ -150,7 +150,8 @@ func (c *contents) openLocked(name string) *repo {
 	return r
 }
 
-// addHeld makes a blob that is held a member of a repository, for Grace or until a manifest needs it.
+// addHeld makes a blob that is held a member of a repository, for Grace or until a manifest needs
+// it.
 func (c *contents) addHeld(name string, d digest.Digest) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -214,8 +214,8 @@ func (s *snapshot) read(ctx context.Context, d digest.Digest) error {
 	return s.addNode(ctx, d, m)
 }
 
-// addNode makes a manifest a node under the digest that it is named by, and reads the manifests that
-// it refers to.
+// addNode makes a manifest a node under the digest that it is named by, and reads the manifests
+// that it refers to.
 func (s *snapshot) addNode(ctx context.Context, d digest.Digest, m *oci.Manifest) error {
 	n := &node{mediaType: m.MediaType, size: int64(len(m.Raw))}
 	s.nodes[d] = n // before its children: it may name itself

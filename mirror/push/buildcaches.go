@@ -49,8 +49,8 @@ func (p *publisher) publishBuildCache(ctx context.Context, r repository.Repo, re
 	return pushed, nil
 }
 
-// copyToBuildCache gives a blob to where build caches are stored. It is one that the client has pushed, or that
-// the upstream confirms; what is not here is fetched.
+// copyToBuildCache gives a blob to where build caches are stored. It is one that the client has
+// pushed, or that the upstream confirms; what is not here is fetched.
 func (p *publisher) copyToBuildCache(ctx context.Context, r, to repository.Repo, d digest.Digest) error {
 	at, err := r.LocateBlob(ctx, d, repository.CopyToBuildCache)
 	if err != nil {

@@ -298,8 +298,8 @@ func (j *journal) rewrite(p past) error {
 	return nil
 }
 
-// keepDamaged gives the damaged file its second name. The first one stays until the new file has it:
-// an end in between loses nothing.
+// keepDamaged gives the damaged file its second name. The first one stays until the new file has
+// it: an end in between loses nothing.
 func (j *journal) keepDamaged() error {
 	if err := os.Remove(j.damagedPath()); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err

@@ -238,7 +238,8 @@ func (t *Transport) reconsider(req *http.Request, resp *http.Response, s present
 	return nil, nil
 }
 
-// remember keeps what a Bearer challenge says about the registry, and returns the scopes it asks for.
+// remember keeps what a Bearer challenge says about the registry, and returns the scopes it asks
+// for.
 func (t *Transport) remember(req *http.Request, c Challenge) (asked []string, ok bool) {
 	realm, err := req.URL.Parse(c.Params["realm"])
 	if err != nil || realm.Host == "" || realm.Scheme != "https" && realm.Scheme != "http" || realm.User != nil {
