@@ -1,7 +1,7 @@
 # dray, built from source: docker build -t dray --build-arg VERSION=$(git describe --tags --always) .
 #
-# The last stage is also what `make dockerBuild` uses: it fills ./image on the host instead of in the first stage, so that
-# building an image needs no base image, hence no network. Whatever the image contains is therefore said here, once.
+# `make dockerBuild` uses only the last stage. It fills ./image on the host instead of in the first stage,
+# so it needs neither a base image nor a network. Both ways build the same image.
 ARG GO=docker.io/library/golang:1.26-bookworm
 FROM ${GO} AS build
 WORKDIR /src
@@ -16,10 +16,12 @@ WORKDIR /
 
 FROM scratch
 COPY --from=build /image /
-# Without a certificate dray listens on the loopback interface, which in a container nobody reaches: give TLS_CERTIFICATE and TLS_PRIVATE_KEY, or
-# -e DRAY_ADDRESS=:5000. It is not set here, because it would go before the address in a configuration file.
+# Without a certificate dray listens on the loopback interface, which clients outside the container cannot
+# reach. Set TLS_CERTIFICATE and TLS_PRIVATE_KEY, or DRAY_ADDRESS=:5000. DRAY_ADDRESS is not set here,
+# because it would override the address in a configuration file.
 #
-# The cache lies in a volume. Its directory is like /tmp, open to whichever user the container is started as.
+# The cache is a volume. Its directory is writable for every user, like /tmp, because the container can be
+# started as any user.
 ENV DRAY_CACHE_DIRECTORY=/cache HOME=/ PATH=/bin
 VOLUME /cache
 USER 65532:65532

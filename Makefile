@@ -7,7 +7,7 @@
 #   TLS_CERTIFICATE  the certificate dray shows to clients; for dockerRun a path in the container,
 #   TLS_PRIVATE_KEY  and its key                            where ./credentials is mounted as /credentials
 #
-# dray itself reads the same variables, and those that begin with DRAY_; they reach it through `run` and `dockerRun`.
+# `run` and `dockerRun` pass these variables to dray, and all variables whose names begin with DRAY_.
 
 .DEFAULT_GOAL := help
 SHELL         := /bin/bash
@@ -30,10 +30,12 @@ CACHE_HOME    := $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)
 export DRAY_TEST_CACHE ?= $(CACHE_HOME)/dray-test
 export PORT
 
-# In a container the files are elsewhere than on the host, so each of run and dockerRun has its own default.
+# The certificate has another path in a container than on the host, so run and dockerRun have different
+# defaults.
 on-host       = TLS_CERTIFICATE="$(or $(TLS_CERTIFICATE),credentials/cert.pem)" TLS_PRIVATE_KEY="$(or $(TLS_PRIVATE_KEY),credentials/privkey.pem)"
 in-container  = -e TLS_CERTIFICATE="$(or $(TLS_CERTIFICATE),/credentials/cert.pem)" -e TLS_PRIVATE_KEY="$(or $(TLS_PRIVATE_KEY),/credentials/privkey.pem)"
-# must-exist refuses when a file is missing here, $(1) being what comes before the paths in the container; other paths there are the image's own.
+# must-exist fails if a certificate or key is missing on the host. $(1) is the prefix of the paths in the
+# container; files at other paths belong to the image and are not checked.
 must-exist    = @for file in "$(or $(TLS_CERTIFICATE),$(1)credentials/cert.pem)" "$(or $(TLS_PRIVATE_KEY),$(1)credentials/privkey.pem)"; do \
 	  case "$(1)$$file" in //credentials/*) file=".$$file" ;; //*) continue ;; esac; \
 	  [ -r "$$file" ] || { echo "cannot read $$file: make -e REGISTRY=$(REGISTRY) genSelfsigned puts a certificate and its key into ./credentials" >&2; exit 1; }; \
@@ -42,23 +44,23 @@ settings      = $(sort $(filter-out DRAY_TEST_% DRAY_CACHE_DIRECTORY,$(filter DR
                   $(foreach name,PROFILE REGION DEFAULT_REGION ROLE_ARN ACCESS_KEY_ID SECRET_ACCESS_KEY SESSION_TOKEN ENDPOINT_URL EC2_METADATA_DISABLED,$(if $(AWS_$(name)),AWS_$(name))))
 pass-on       = $(foreach name,$(settings),-e $(name))
 
-# REGISTRY without scheme, port and path.
+# The host in REGISTRY, without scheme, port and path.
 reached-as    = $(firstword $(subst :, ,$(subst /, ,$(patsubst http://%,%,$(patsubst https://%,%,$(REGISTRY))))))
 
 .PHONY: help bench playtest genSelfsigned build run dockerBuild dockerRun variables check test install-test-tools lint fuzz soak crashloop clean install
 
-help: ## say what there is
+help: ## list the targets
 	@awk 'NR == 1, !/^#/ { if (/^#/) print substr($$0, 3) } \
 	      /^[a-zA-Z-]+:.*## / { split($$0, t, /:.*## /); printf "  make %-20s %s\n", t[1], t[2] }' Makefile
 
-playtest: ## try dray with a stand-in for ECR, or with the real one where ECR_REGISTRY is given
+playtest: ## try dray with a stand-in for ECR, or with ECR itself if ECR_REGISTRY is set
 	go run ./cmd/playtest
 
-genSelfsigned: ## make a certificate for REGISTRY (and localhost) in ./credentials; FORCE=1 replaces one
+genSelfsigned: ## write a certificate for REGISTRY and localhost to ./credentials; FORCE=1 replaces an old one
 	@mkdir -p -m 0700 credentials
 	go run ./cmd/dray cert $(if $(FORCE),--force) $(foreach host,$(sort $(reached-as) localhost 127.0.0.1),--host $(host)) --out-cert credentials/cert.pem --out-key credentials/privkey.pem
 
-build: ## build bin/dray, and bin/fakeecr, the stand-in for ECR
+build: ## build bin/dray and bin/fakeecr, the stand-in for ECR
 	$(GOBUILD) -o bin/dray ./cmd/dray
 	$(GOBUILD) -o bin/fakeecr ./cmd/fakeecr
 
@@ -69,9 +71,9 @@ run: variables ## run dray from source
 	$(call must-exist,)
 	$(on-host) ECR_REGISTRY="$(ECR_REGISTRY)" REGISTRY="$(REGISTRY)" REGION="$(REGION)" go run ./cmd/dray serve
 
-# The build stage of the Dockerfile happens here, on the host: no base image is needed, and the image holds the authorities
-# that the host trusts.
-dockerBuild: ## build the container image; needs a Docker daemon, but no network
+# The build stage of the Dockerfile runs here, on the host. So the build needs no base image, and the image
+# contains the certificate authorities that the host trusts.
+dockerBuild: ## build the container image; needs a Docker daemon but no network
 	@rm -rf bin/context && mkdir -p bin/context
 	$(GOBUILD) -o bin/context/image/bin/dray ./cmd/dray
 	@install -D -m 0644 -t bin/context/image/etc/ssl/certs /etc/ssl/certs/ca-certificates.crt
@@ -80,11 +82,12 @@ dockerBuild: ## build the container image; needs a Docker daemon, but no network
 	docker build -t $(IMAGE) bin/context
 	@rm -rf bin/context
 
-# The container runs as whoever runs make, because only they can read the private key and ~/.aws; without any capability.
-# Profiles can hold what passes through dray, so port 6060 is published to this host alone.
+# The container runs as the user who runs make, because only that user can read the private key and ~/.aws,
+# and without any capability. A profile can contain data that passes through dray, so port 6060 is published
+# to this host alone.
 dockerRun: variables ## run the container image
 	$(call must-exist,/)
-	@mkdir -p -m 0700 credentials # or Docker makes it, and root owns it
+	@mkdir -p -m 0700 credentials # otherwise Docker creates it for root
 	docker run --rm --name $(CONTAINER) $(if $(CI),,-it) \
 	  --user "$$(id -u):$$(id -g)" --cap-drop ALL --security-opt no-new-privileges --read-only \
 	  -p $(PORT):$(PORT) -p 127.0.0.1:6060:6060 \
@@ -92,20 +95,20 @@ dockerRun: variables ## run the container image
 	  $(in-container) -e REGION="$(REGION)" -e REGISTRY="$(REGISTRY)" -e ECR_REGISTRY="$(ECR_REGISTRY)" -e PORT=$(PORT) \
 	  -e DRAY_ADMIN_ADDRESS=0.0.0.0:6060 $(pass-on) $(IMAGE)
 
-variables: ## refuse when a variable is missing that `run` and `dockerRun` need
+variables: ## fail if a variable is missing that `run` and `dockerRun` need
 	@missing="$(strip $(foreach name,REGION REGISTRY ECR_REGISTRY,$(if $($(name)),,$(name))))"; \
 	if [ -n "$$missing" ]; then \
 	  echo "not set: $$missing. Give them as in: make -e$$(printf ' %s=...' $$missing) $(firstword $(MAKECMDGOALS))" >&2; exit 1; \
 	fi
 
-check: ## the checks of two minutes: gofmt, prose, vet, house rules, and the tests that are quick
+check: ## two minutes: gofmt, prose, vet, house rules and the quick tests
 	@.ci/check
 
-test: install-test-tools ## run all tests with the race detector, those with real clients included
+test: install-test-tools ## run all tests with the race detector, and the tests with real clients
 	@.ci/test
 
-install-test-tools: ## install what the tests with real clients need (Debian, root or sudo)
-	@.ci/install-test-tools || test $$? -eq 3 # something was left out, and it has said what
+install-test-tools: ## install the clients that the tests use (needs Debian, and root or sudo)
+	@.ci/install-test-tools || test $$? -eq 3 # it could not install everything, and has printed the rest
 
 lint: ## gofmt, prose, vet, staticcheck, govulncheck, imports, binary size
 	@.ci/lint
@@ -113,14 +116,14 @@ lint: ## gofmt, prose, vet, staticcheck, govulncheck, imports, binary size
 fuzz: ## run each fuzz target for FUZZTIME
 	@.ci/fuzz $(FUZZTIME)
 
-soak: ## race pulls, pushes, purges and faults against kill -9 for SOAKTIME, every byte verified; SOAKSEED repeats a run
+soak: ## pull, push, purge and kill -9 dray for SOAKTIME, and verify every byte; SOAKSEED repeats a run
 	SOAKTIME=$(SOAKTIME) go test ./cmd/e2e -run '^TestSoak$$' -count=1 -v -timeout 0
 
-crashloop: ## kill dray ROUNDS times in the middle of pushes, at each level of acknowledgement
+crashloop: ## kill dray ROUNDS times during pushes, with acknowledge: upstream and with acknowledge: local
 	go test -count=1 -v -timeout 60m ./cmd/dray -run '^TestCrashLoop$$' -crash-rounds $(ROUNDS)
 
-bench: ## compare dray with nginx, distribution and no cache, and write docs/benchmarks.md; minutes on an idle machine
+bench: ## compare dray with nginx, distribution and no cache, and write docs/benchmarks.md; use an idle machine
 	go run ./cmd/draybench -install -out docs/benchmarks.md
 
-clean: ## remove what make built here; certificates stay
+clean: ## remove the files that make built here, but no certificate
 	rm -rf bin

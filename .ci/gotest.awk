@@ -1,5 +1,5 @@
-# Makes the output of `go test -v` readable: one line for each package that passed, everything for one that did not, and in the end
-# what was skipped and a summary. Exits with 1 where a package failed or none ran.
+# Shortens the output of `go test -v`: one line for a package that passed, the whole output of one that
+# failed, and at the end the skipped tests and a summary. Exits with 1 if a package failed or none ran.
 function flush_all() { for (i = 1; i <= n; i++) print lines[i] }
 { lines[++n] = $0 }
 /^[ \t]*--- SKIP: / { skipped[++skips] = $3; reason[skips] = last }
