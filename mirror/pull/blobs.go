@@ -17,7 +17,7 @@ const octetStream = "application/octet-stream"
 // Blob handles GET of a blob.
 func (p *Puller) Blob(x *request.Request) error {
 	x.Divert()
-	ctx := x.Hurry(repository.LookFor)
+	ctx := x.WithTimeout(repository.LookFor)
 	r, d := x.Repo, x.Q.Ref.Digest
 	at, err := r.LocateBlob(ctx, d, x.Need())
 	if err != nil {
@@ -46,7 +46,7 @@ func (p *Puller) Blob(x *request.Request) error {
 			return err
 		}
 	}
-	x.Relax()
+	x.StopTimeout()
 	c := wire.Content{MediaType: octetStream, Size: content.Size(), Body: content}
 	if file := content.File(); file != nil {
 		c.Body = file
@@ -59,7 +59,7 @@ func (p *Puller) Blob(x *request.Request) error {
 // asked. A mirror without pushes answers from what it may serve.
 func (p *Puller) HeadBlob(x *request.Request) error {
 	x.Divert()
-	ctx := x.Hurry(repository.LookFor)
+	ctx := x.WithTimeout(repository.LookFor)
 	r, d := x.Repo, x.Q.Ref.Digest
 	at, err := r.LocateBlob(ctx, d, x.HeadNeed())
 	if err != nil {

@@ -57,10 +57,10 @@ type Request struct {
 	// of it was asked for; below zero: not known.
 	digest digest.Digest
 	size   int64
-	// late ends what comes before the answer, by end, when that takes too long; nil: nothing is
-	// bounded.
-	late *time.Timer
-	end  context.CancelCauseFunc
+	// timer cancels the context of WithTimeout, by cancel, when the answer is late. Both are nil
+	// when WithTimeout was not called.
+	timer  *time.Timer
+	cancel context.CancelCauseFunc
 }
 
 // New returns a request that came through a listener. Its Close releases what it holds.
@@ -68,26 +68,27 @@ func New(l *Listener, repos *repository.Store, w http.ResponseWriter, r *http.Re
 	return &Request{W: wire.NewResponse(w, r, o), R: r, Listener: l, repos: repos}
 }
 
-// errSlow ends what takes too long before an answer has begun.
-var errSlow = oci.ErrUnavailable.With("the upstream registry did not answer in time").WithStatus(http.StatusGatewayTimeout)
+// errTimeout is the error of a request whose answer has not begun in time.
+var errTimeout = oci.ErrUnavailable.With("the upstream registry did not answer in time").WithStatus(http.StatusGatewayTimeout)
 
-// Hurry gives the context of what comes before the answer, once for each request. It ends with an
-// error after bound, unless Relax is called before: clients wait 30 s for a header, and as long
-// as it takes for a body. It ends with the request, so that no handler has anything to release.
-func (x *Request) Hurry(bound time.Duration) context.Context {
-	ctx, end := context.WithCancelCause(x.R.Context())
-	x.late, x.end = time.AfterFunc(bound, func() { end(errSlow) }), end
+// WithTimeout returns the context of the work before the answer. It is called at most once for
+// each request. The context ends with errTimeout after bound, unless StopTimeout is called
+// before: clients wait 30 s for a header, but as long as it takes for a body. The context also
+// ends with the request, so no handler has to release it.
+func (x *Request) WithTimeout(bound time.Duration) context.Context {
+	ctx, cancel := context.WithCancelCause(x.R.Context())
+	x.timer, x.cancel = time.AfterFunc(bound, func() { cancel(errTimeout) }), cancel
 	return ctx
 }
 
-// Relax lifts the bound of Hurry.
-func (x *Request) Relax() { x.late.Stop() }
+// StopTimeout lifts the bound of WithTimeout, when the header is about to be sent.
+func (x *Request) StopTimeout() { x.timer.Stop() }
 
-// Close releases what the request holds.
+// Close releases the timer and the context of the request.
 func (x *Request) Close() {
-	if x.late != nil {
-		x.late.Stop()
-		x.end(nil)
+	if x.timer != nil {
+		x.timer.Stop()
+		x.cancel(nil)
 	}
 }
 

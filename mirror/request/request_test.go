@@ -90,8 +90,8 @@ func asks(ctx context.Context) (*request.Request, *httptest.ResponseRecorder) {
 	return request.New(&request.Listener{}, nil, w, r, wire.Options{}), w
 }
 
-// What comes before an answer ends in time, unless the answer begins, and always with the request.
-func TestHurry(t *testing.T) {
+// The work before an answer ends in time, unless the answer begins, and always with the request.
+func TestTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const bound = 25 * time.Second
 		from := &requestContext{Context: t.Context(), done: make(chan struct{})}
@@ -101,10 +101,10 @@ func TestHurry(t *testing.T) {
 		}{
 			"nothing":  {func(*request.Request) { time.Sleep(bound - time.Second) }, ""},
 			"too slow": {func(*request.Request) { time.Sleep(bound + time.Second) }, "did not answer in time"},
-			"relaxed":  {func(x *request.Request) { x.Relax(); time.Sleep(time.Hour) }, ""},
+			"stopped":  {func(x *request.Request) { x.StopTimeout(); time.Sleep(time.Hour) }, ""},
 		} {
 			x, _ := asks(from)
-			ctx := x.Hurry(bound)
+			ctx := x.WithTimeout(bound)
 			test.during(x)
 			switch cause := context.Cause(ctx); {
 			case test.want == "" && cause != nil:
