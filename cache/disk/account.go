@@ -6,24 +6,24 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// account is what the directory holds, in which order that is evicted, how many bytes it takes,
-// and against which quota.
+// account records the held blobs, the order in which they are evicted, and the bytes that they
+// take of the quota.
 type account struct {
 	maxBytes, minFree int64 // as in Options
 
-	mu          sync.RWMutex // guards below; leaf lock
+	mu          sync.RWMutex // guards the fields below; leaf lock
 	index       index
 	policy      policy
-	busy        map[digest.Digest]chan struct{} // names being published, verified or unlinked
+	busy        map[digest.Digest]chan struct{} // digests whose file is being published, verified or unlinked
 	claimed     map[digest.Digest]claims
-	dirty       map[*entry]struct{} // yet to be synced
+	dirty       map[*entry]struct{} // not yet synced
 	suspects    map[*entry]struct{}
-	removed     map[digest.Digest]struct{} // what left the index while it is being read; nil afterwards
+	removed     map[digest.Digest]struct{} // blobs that left the index during the scan; nil after the scan
 	dropped     []*entry                   // out of the index, not yet unlinked
-	used        int64                      // blocks of blobs, in bytes, until they are unlinked and closed
-	reserved    int64                      // blocks promised to ingests
-	pending     int64                      // the part of reserved that the file system has not yet given
-	quarantined int64                      // the part of used that is of files in quarantine/
+	used        int64                      // bytes in blocks of blobs, until these are unlinked and closed
+	reserved    int64                      // bytes in blocks promised to ingests
+	pending     int64                      // the part of reserved that the file system has not yet allocated
+	quarantined int64                      // the part of used in quarantine/
 }
 
 func newAccount(maxBytes, minFree int64) *account {
@@ -34,8 +34,8 @@ func newAccount(maxBytes, minFree int64) *account {
 	}
 }
 
-// held returns the entry of the index with one reference more, or nil. A suspect is yet to be
-// verified.
+// held returns the entry from the index with one more reference, or nil. A suspect entry must be
+// verified before it is used.
 func (a *account) held(dg digest.Digest) (e *entry, suspect bool) {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
@@ -46,7 +46,8 @@ func (a *account) held(dg digest.Digest) (e *entry, suspect bool) {
 	return e, e.suspect
 }
 
-// insert puts an entry into index and account, not into the policy. Needs mu.
+// insert puts an entry into the index and counts its blocks, but does not add it to the policy.
+// It needs mu.
 func (a *account) insert(e *entry) {
 	a.index.put(e)
 	a.used += e.blocks()
@@ -55,8 +56,9 @@ func (a *account) insert(e *entry) {
 	}
 }
 
-// enter turns a reservation, of which the file system has given occupied bytes, into a new entry.
-func (a *account) enter(e *entry, reserved, occupied int64) {
+// addEntry turns a reservation, of which the file system has allocated occupied bytes, into a new
+// entry.
+func (a *account) addEntry(e *entry, reserved, occupied int64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.reserved -= reserved
@@ -69,8 +71,8 @@ func (a *account) enter(e *entry, reserved, occupied int64) {
 	a.dirty[e] = struct{}{}
 }
 
-// forget takes an entry out of the index, but not out of the account. Needs mu.
-func (a *account) forget(e *entry) {
+// unindex takes an entry out of the index. Its blocks stay counted. It needs mu.
+func (a *account) unindex(e *entry) {
 	if e.gone {
 		return
 	}
@@ -84,7 +86,7 @@ func (a *account) forget(e *entry) {
 	delete(a.suspects, e)
 }
 
-// wasRemoved says whether a blob has left since the scan began. Needs mu.
+// wasRemoved reports whether a blob has left the index since the scan began. It needs mu.
 func (a *account) wasRemoved(e *entry) bool {
 	if len(a.removed) == 0 {
 		return false
@@ -93,41 +95,42 @@ func (a *account) wasRemoved(e *entry) bool {
 	return removed
 }
 
-// left says whether an entry is out of the index.
-func (a *account) left(e *entry) bool {
+// isGone reports whether an entry is out of the index.
+func (a *account) isGone(e *entry) bool {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
 	return e.gone
 }
 
-// suspect makes an entry one that is never served again unverified. Needs mu.
+// suspect marks an entry so that it is never served again without verification. It needs mu.
 func (a *account) suspect(e *entry) {
 	e.suspect = true
 	a.suspects[e] = struct{}{}
 }
 
-// drop takes an entry out of the index and leaves its file to sweep. The caller
-// holds the name and hands it over. Needs mu.
+// drop takes an entry out of the index and leaves its file to [evictor.unlinkDropped], which also
+// frees the name. The caller has taken the name. It needs mu.
 func (a *account) drop(e *entry) {
-	a.forget(e)
+	a.unindex(e)
 	a.dropped = append(a.dropped, e)
 }
 
-// needed is what one who needs a blob adds to entry.refs, as readers add one. They are
-// counted apart because nobody, not even an operator, takes away what a push needs.
-const needed = 1 << 16
+// retainWeight is the number that a push which needs a blob adds to entry.refs. A reader adds
+// one. The two are counted apart because nobody, not even an operator, removes a blob that a push
+// needs.
+const retainWeight = 1 << 16
 
-// need turns the caller's reference to an entry into that of somebody who needs the blob. It
-// lasts until release.
-func (a *account) need(e *entry) (release func()) {
-	e.refs.Add(needed - 1)
+// retain turns the caller's reference to an entry into one of a push that needs the blob, until
+// release is called.
+func (a *account) retain(e *entry) (release func()) {
+	e.refs.Add(retainWeight - 1)
 	return sync.OnceFunc(func() {
-		e.refs.Add(1 - needed)
+		e.refs.Add(1 - retainWeight)
 		a.unref(e)
 	})
 }
 
-// unref ends one use of an entry. The last one of an unlinked file frees its blocks.
+// unref drops one reference to an entry. The last reference to an unlinked file frees its blocks.
 func (a *account) unref(e *entry) {
 	if e.refs.Add(-1) > 0 || !e.unlinked.Load() {
 		return
@@ -137,34 +140,36 @@ func (a *account) unref(e *entry) {
 	a.uncount(e)
 }
 
-// tend references an entry for work of the directory's own, such as syncing it. Until untend the
-// entry is not evicted, but that is no use of it, and operators may purge it. Needs mu.
-func (a *account) tend(e *entry) {
+// refInternal references an entry for the directory's own work, such as syncing it. Until
+// unrefInternal the entry is not evicted. The reference does not count as a use, so operators may
+// purge the entry. It needs mu.
+func (a *account) refInternal(e *entry) {
 	e.refs.Add(1)
-	e.tended++
+	e.internalRefs++
 }
 
-// untend ends what tend began.
-func (a *account) untend(e *entry) {
+// unrefInternal drops a reference of refInternal.
+func (a *account) unrefInternal(e *entry) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	e.tended-- // under the lock with the reference, else a user would seem to come
+	e.internalRefs-- // under one lock with refs, or users would count it as a reader
 	if e.refs.Add(-1) == 0 && e.unlinked.Load() {
 		a.uncount(e)
 	}
 }
 
-// users returns the references of those who read an entry or need it. Needs mu.
-func (a *account) users(e *entry) int32 { return e.refs.Load() - int32(e.tended) }
+// users returns the references of readers and pushes. It needs mu.
+func (a *account) users(e *entry) int32 { return e.refs.Load() - int32(e.internalRefs) }
 
-// uncount takes the blocks of an unlinked entry that nobody holds off the account, once. Needs mu.
+// uncount stops counting the blocks of an unlinked entry that nobody references, once. It needs
+// mu.
 func (a *account) uncount(e *entry) {
 	if e.refs.CompareAndSwap(0, -1) {
 		a.used -= e.blocks()
 	}
 }
 
-// inUse says whether an entry must not be evicted now. Needs mu.
+// inUse reports whether an entry must not be evicted now. It needs mu.
 func (a *account) inUse(e *entry) bool {
 	if e.refs.Load() > 0 {
 		return true
@@ -173,13 +178,13 @@ func (a *account) inUse(e *entry) bool {
 	return a.busy[dg] != nil || a.claimed[dg] != claims{}
 }
 
-// claims counts what keeps a blob from being evicted, whether it is held or not.
+// claims counts the reasons to keep a blob, whether it is held yet or not.
 type claims struct {
-	pinned   int // pins of operators that name it
-	received int // uploads of former processes that became it
+	pinned   int // operators' pins that name it
+	received int // uploads of earlier processes that were committed as it
 }
 
-// claim counts so many claims more for each blob. Needs mu.
+// claim adds more to the claims of each blob; more may be negative. It needs mu.
 func (a *account) claim(blobs []digest.Digest, more claims) {
 	for _, dg := range blobs {
 		n := claims{a.claimed[dg].pinned + more.pinned, a.claimed[dg].received + more.received}
@@ -189,7 +194,7 @@ func (a *account) claim(blobs []digest.Digest, more claims) {
 	}
 }
 
-// pinnedBytes returns the blocks of blobs that are held and pinned. Needs mu.
+// pinnedBytes returns the blocks of held blobs that are pinned. It needs mu.
 func (a *account) pinnedBytes() int64 {
 	var sum int64
 	for dg := range a.claimed {
@@ -200,17 +205,17 @@ func (a *account) pinnedBytes() int64 {
 	return sum
 }
 
-// shortfall returns by how many bytes n more would be too many. Needs mu.
+// shortfall returns how many bytes must be evicted before n more fit. It needs mu.
 func (a *account) shortfall(n, free int64) int64 {
-	short := a.minFree + a.pending + n - free - a.leaving()
+	short := a.minFree + a.pending + n - free - a.droppedBytes()
 	if a.maxBytes > 0 {
-		short = max(short, a.used-a.leaving()+a.reserved+n-a.maxBytes)
+		short = max(short, a.used-a.droppedBytes()+a.reserved+n-a.maxBytes)
 	}
 	return max(0, short)
 }
 
-// leaving returns the blocks of doomed blobs whose unlinking frees them. Needs mu.
-func (a *account) leaving() int64 {
+// droppedBytes returns the blocks that unlinking the dropped blobs will free. It needs mu.
+func (a *account) droppedBytes() int64 {
 	var n int64
 	for _, e := range a.dropped {
 		if e.refs.Load() == 0 {
@@ -220,7 +225,7 @@ func (a *account) leaving() int64 {
 	return n
 }
 
-// release gives back reserved bytes, of which pending were never written.
+// release gives back n reserved bytes, of which the file system never allocated pending.
 func (a *account) release(n, pending int64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -228,28 +233,28 @@ func (a *account) release(n, pending int64) {
 	a.pending -= pending
 }
 
-// occupied says that reserved bytes have got their blocks from the file system.
+// occupied records that the file system has allocated n reserved bytes.
 func (a *account) occupied(n int64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.pending -= n
 }
 
-// takeDirty returns what waits to be synced, tended. An operator may purge one all the same; the
-// file that then comes under its name has the same bytes.
+// takeDirty returns the entries that wait to be synced, each with an internal reference. An
+// operator may purge one meanwhile. A later file under the same name has the same bytes.
 func (a *account) takeDirty() []*entry {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	batch := make([]*entry, 0, len(a.dirty))
 	for e := range a.dirty {
-		a.tend(e)
+		a.refInternal(e)
 		batch = append(batch, e)
 	}
 	clear(a.dirty)
 	return batch
 }
 
-// setClean notes that the files of entries are on stable storage and marked.
+// setClean records that the files of entries are on stable storage and marked.
 func (a *account) setClean(entries []*entry) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -13,19 +13,19 @@ type Blob struct {
 	entry *entry
 	file  *os.File
 	once  sync.Once
-	extra int64 // reservation of a second copy whose file this is
+	extra int64 // reservation of the duplicate ingest that file belongs to
 }
 
-// Digest returns the identity of the blob.
+// Digest returns the digest of the blob.
 func (b *Blob) Digest() digest.Digest { return b.entry.digest() }
 
-// Size returns its length in bytes.
+// Size returns the length of the blob in bytes.
 func (b *Blob) Size() int64 { return b.entry.size }
 
-// File returns the file, for sendfile. It belongs to the blob: do not close or write it.
+// File returns the file, for sendfile. It belongs to the blob: do not close it or write to it.
 func (b *Blob) File() *os.File { return b.file }
 
-// ReadAt is io.ReaderAt; it may be called concurrently.
+// ReadAt implements io.ReaderAt. It may be called concurrently.
 func (b *Blob) ReadAt(p []byte, off int64) (int, error) {
 	if err := b.home.fault(OpRead, b.file.Name()); err != nil {
 		return 0, err

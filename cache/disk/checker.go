@@ -6,14 +6,14 @@ import (
 	"io/fs"
 )
 
-// checker verifies what an unclean stop left.
+// checker verifies the blobs of an unclean stop.
 type checker struct {
 	*resources
-	room *evictor
-	sync *syncer
+	evictor *evictor
+	sync    *syncer
 }
 
-// run clears or drops every blob of an unclean stop, one after the other.
+// run verifies every blob of an unclean stop, one after the other, and drops the corrupt ones.
 func (c *checker) run(ctx context.Context) {
 	c.mu.RLock()
 	var all []*entry
@@ -23,10 +23,10 @@ func (c *checker) run(ctx context.Context) {
 	c.mu.RUnlock()
 	for _, e := range all {
 		c.mu.Lock()
-		c.tend(e)
+		c.refInternal(e)
 		c.mu.Unlock()
 		err := c.verify(ctx, e, e.path())
-		c.untend(e)
+		c.unrefInternal(e)
 		if ctx.Err() != nil {
 			return
 		}
@@ -36,7 +36,8 @@ func (c *checker) run(ctx context.Context) {
 	}
 }
 
-// verify reads a referenced suspect and clears it, or drops it and returns ErrNotFound.
+// verify reads the file of a referenced entry that is suspect. It clears the entry, or drops it
+// and returns ErrNotFound.
 func (c *checker) verify(ctx context.Context, e *entry, name string) error {
 	if err := c.takeName(ctx, e.digest()); err != nil {
 		return err
@@ -58,7 +59,7 @@ func (c *checker) verify(ctx context.Context, e *entry, name string) error {
 		e.suspect = false
 		delete(c.suspects, e)
 		c.dirty[e] = struct{}{}
-		c.yieldName(e.digest())
+		c.freeNameLocked(e.digest())
 		c.mu.Unlock()
 		c.sync.nudge()
 		return nil
@@ -72,6 +73,6 @@ func (c *checker) verify(ctx context.Context, e *entry, name string) error {
 	c.mu.Lock()
 	c.drop(e)
 	c.mu.Unlock()
-	c.room.unlinkDropped()
+	c.evictor.unlinkDropped()
 	return ErrNotFound
 }

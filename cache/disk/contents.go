@@ -10,21 +10,21 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// touchEvery bounds how often the last use of a blob is written to its file.
+// touchEvery is the least time between two writes of a blob's last use to its file.
 const touchEvery = time.Hour
 
-// contents are the blobs that the directory holds, for those who read them or have them removed.
+// contents has the methods by which callers read and remove held blobs.
 type contents struct {
 	*resources
 	scan       *scanner
-	room       *evictor
+	evictor    *evictor
 	sync       *syncer
 	checks     *checker
 	quarantine *quarantine
 }
 
-// Open returns the blob, or ErrNotFound. A blob from an unclean stop is verified
-// first, which takes as long as reading it does; ctx bounds only that.
+// Open returns the blob, or ErrNotFound. A blob of an unclean stop is verified first, which takes
+// as long as reading it. ctx bounds only that verification.
 func (c *contents) Open(ctx context.Context, dg digest.Digest) (*Blob, error) {
 	name, err := blobPath(dg)
 	if err != nil {
@@ -44,8 +44,8 @@ func (c *contents) Open(ctx context.Context, dg digest.Digest) (*Blob, error) {
 	return b, nil
 }
 
-// Peek is Open for those who look after the directory: it counts as no use of the blob.
-// One that is yet to be verified is not held.
+// Peek is Open for maintenance and inspection: it does not count as a use of the blob. A blob
+// that is not yet verified counts as not held.
 func (c *contents) Peek(dg digest.Digest) (*Blob, error) {
 	e, ok := c.reference(dg)
 	if !ok {
@@ -59,7 +59,7 @@ func (c *contents) Peek(dg digest.Digest) (*Blob, error) {
 	return b, nil
 }
 
-// Use counts as an Open of each blob that is held, as far as eviction is concerned.
+// Use counts as an Open of each held blob, as far as eviction is concerned.
 func (c *contents) Use(blobs ...digest.Digest) {
 	for _, dg := range blobs {
 		name, err := blobPath(dg)
@@ -74,7 +74,8 @@ func (c *contents) Use(blobs ...digest.Digest) {
 	}
 }
 
-// Stat returns the length of a held blob. A blob that is yet to be verified is not held.
+// Stat returns the length of a held blob in bytes. A blob that is not yet verified counts as not
+// held.
 func (c *contents) Stat(dg digest.Digest) (size int64, ok bool) {
 	e, ok := c.reference(dg)
 	if !ok {
@@ -84,9 +85,9 @@ func (c *contents) Stat(dg digest.Digest) (size int64, ok bool) {
 	return e.size, true
 }
 
-// Retain keeps a held blob until release is called, and returns once the blob is on stable storage.
-// Calls are counted; further calls of release do nothing. A blob from an unclean stop is verified
-// first. It returns ErrNotFound when the blob is not held.
+// Retain keeps a held blob until release is called. It returns once the blob is on stable
+// storage. Calls are counted, and further calls of one release do nothing. A blob of an unclean
+// stop is verified first. Retain returns ErrNotFound when the blob is not held.
 func (c *contents) Retain(ctx context.Context, dg digest.Digest) (release func(), err error) {
 	name, err := blobPath(dg)
 	if err != nil {
@@ -105,36 +106,36 @@ func (c *contents) Retain(ctx context.Context, dg digest.Digest) (release func()
 			return nil, fmt.Errorf("keep %s: %w", dg, asFull(err))
 		}
 	}
-	return c.need(e), nil
+	return c.retain(e), nil
 }
 
-// Delete removes a blob. Who has it open reads on. A missing blob is no error.
+// Delete removes a blob. Readers that have it open can read on. A missing blob is no error.
 func (c *contents) Delete(ctx context.Context, dg digest.Digest) error {
-	err := c.with(ctx, "delete", dg, func(e *entry) error { return c.room.remove(ctx, e) })
+	err := c.with(ctx, "delete", dg, func(e *entry) error { return c.evictor.remove(ctx, e) })
 	if errors.Is(err, ErrNotFound) {
 		return nil
 	}
 	return err
 }
 
-// Unless says what keeps [Dir.Purge] from removing a blob.
+// Unless says which uses of a blob keep [Dir.Purge] from removing it.
 type Unless int
 
-// The reasons to leave a blob alone.
+// The uses that protect a blob from a purge.
 const (
-	UnlessInUse  Unless = iota // it is open or pinned
-	UnlessNeeded               // a push needs it
+	UnlessInUse  Unless = iota // the blob is open or pinned
+	UnlessNeeded               // a push needs the blob
 )
 
-// Purge is Delete by an operator. It returns ErrInUse, and leaves the blob alone, where unless
-// applies, and ErrNotFound for a blob that is not held.
+// Purge is Delete by an operator. It returns ErrInUse, and leaves the blob alone, when the blob
+// has a use that unless names. It returns ErrNotFound for a blob that is not held.
 func (c *contents) Purge(ctx context.Context, dg digest.Digest, unless Unless) error {
 	return c.with(ctx, "purge", dg, func(e *entry) error {
-		return c.room.removeIf(ctx, e, func() bool {
+		return c.evictor.removeIf(ctx, e, func() bool {
 			if unless == UnlessNeeded {
-				return c.users(e) < needed && c.claimed[dg].received == 0
+				return c.users(e) < retainWeight && c.claimed[dg].received == 0
 			}
-			return c.users(e) == 1 && c.claimed[dg] == claims{} // the one is this call
+			return c.users(e) == 1 && c.claimed[dg] == claims{} // the one reference is that of this call
 		})
 	})
 }
@@ -150,8 +151,8 @@ func (c *contents) Discard(ctx context.Context, dg digest.Digest) error {
 	return err
 }
 
-// with calls work with the entry of a blob, referenced meanwhile and maybe not verified. what
-// names the work in errors.
+// with calls work with the referenced entry of a blob, which may not be verified yet. what names
+// the work in errors.
 func (c *contents) with(ctx context.Context, what string, dg digest.Digest, work func(*entry) error) error {
 	name, err := blobPath(dg)
 	if err != nil {
@@ -168,7 +169,7 @@ func (c *contents) with(ctx context.Context, what string, dg digest.Digest, work
 	return nil
 }
 
-// reference returns the entry, referenced, unless it is yet to be verified.
+// reference returns the referenced entry of a blob, unless it is not yet verified.
 func (c *contents) reference(dg digest.Digest) (*entry, bool) {
 	name, err := blobPath(dg)
 	if err != nil {
@@ -198,8 +199,8 @@ func (c *contents) find(ctx context.Context, dg digest.Digest, name string) (*en
 	return e, nil
 }
 
-// openEntry opens the file of a referenced entry and drops the entry when the file is
-// gone or has another length.
+// openEntry opens the file of a referenced entry. It drops the entry, and returns ErrNotFound,
+// when the file is gone or has another length.
 func (c *contents) openEntry(e *entry, name string) (*Blob, error) {
 	if err := c.fault(OpOpen, name); err != nil {
 		return nil, err
@@ -219,13 +220,14 @@ func (c *contents) openEntry(e *entry, name string) (*Blob, error) {
 		c.m.corrupt.Inc()
 		c.log.Error("blob of wrong length dropped from cache", "digest", e.digest())
 	}
-	if err := c.room.remove(context.Background(), e); err != nil {
+	if err := c.evictor.remove(context.Background(), e); err != nil {
 		return nil, err
 	}
 	return nil, ErrNotFound
 }
 
-// touch records a use in the file, so that the order of last use outlives the process.
+// touch records a use as the modification time of the file, so that the order of last use
+// outlives the process.
 func (c *contents) touch(e *entry, name string) {
 	now := time.Now()
 	last := e.touch.Load()

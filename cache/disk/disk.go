@@ -14,21 +14,21 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Options says where a directory is and what it may take.
+// Options says where a directory is and how much space it may take.
 type Options struct {
-	// Path of the directory; created when missing.
+	// Path of the directory. It is created if it is missing.
 	Path string
-	// MaxBytes bounds blobs and reservations, counted in blocks of 4 KiB. Zero
-	// leaves MinFreeBytes as the only bound.
+	// MaxBytes bounds blobs and reservations, counted in blocks of 4 KiB. Zero leaves MinFreeBytes
+	// as the only bound.
 	MaxBytes int64
-	// MinFreeBytes of the file system are left to others.
+	// MinFreeBytes of the file system are left to other programs.
 	MinFreeBytes int64
-	// Scrub says how what is held is verified again in the background.
+	// Scrub says how held blobs are verified again in the background.
 	Scrub Scrub
-	// Logger gets what has no caller to be returned to. Nil discards.
+	// Logger gets events that no caller is told about. Nil discards them.
 	Logger *slog.Logger
-	// Fault, when set, is asked before the step on the named file is done; an error
-	// takes its place. It exists for tests of failing disks.
+	// Fault, if set, is called before each step on the named file. If it returns an error, the step
+	// fails with that error. It exists for tests of failing disks.
 	Fault func(op Op, name string) error
 }
 
@@ -42,9 +42,9 @@ type Dir struct {
 	*pins
 }
 
-// Open takes possession of the directory and removes what was left unfinished. It
-// returns ErrLocked when the directory is in use. It does not wait for the blobs
-// to be listed: that is done by Run, or by the first reservation.
+// Open takes possession of the directory and removes unfinished files. It returns ErrLocked when
+// the directory is in use. It does not wait until the blobs are listed: Run, or the first
+// reservation, does that.
 func Open(opts Options) (*Dir, error) {
 	if err := os.MkdirAll(opts.Path, 0o755); err != nil {
 		return nil, fmt.Errorf("open cache directory: %w", err)
@@ -57,12 +57,12 @@ func Open(opts Options) (*Dir, error) {
 	log := cmp.Or(opts.Logger, slog.New(slog.DiscardHandler))
 	r := &resources{&tree{root: root, log: log, inject: opts.Fault}, a, newMetrics(a)}
 	scan, sync := &scanner{resources: r, done: make(chan struct{})}, &syncer{r, make(chan struct{}, 1)}
-	room := &evictor{resources: r, scan: scan}
+	ev := &evictor{resources: r, scan: scan}
 	d := &Dir{
-		opts: opts, resources: r, evictor: room,
-		ingests:  &ingests{resources: r, scan: scan, room: room, sync: sync, owed: map[string]digest.Digest{}},
+		opts: opts, resources: r, evictor: ev,
+		ingests:  &ingests{resources: r, scan: scan, evictor: ev, sync: sync, committed: map[string]digest.Digest{}},
 		pins:     &pins{resources: r, changing: make(chan struct{}, 1), byName: map[string]Pin{}},
-		contents: &contents{r, scan, room, sync, &checker{r, room, sync}, &quarantine{r, room, make(chan struct{}, 1)}},
+		contents: &contents{r, scan, ev, sync, &checker{r, ev, sync}, &quarantine{r, ev, make(chan struct{}, 1)}},
 	}
 	if err := d.prepare(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open cache directory %s: %w", opts.Path, err), d.Close())
@@ -70,15 +70,16 @@ func Open(opts Options) (*Dir, error) {
 	return d, nil
 }
 
-// prepare locks the directory, lays it out, tidies ingest/, reads the pins and counts quarantine/.
+// prepare locks the directory, creates its subdirectories, tidies ingest/, reads the pins and
+// counts quarantine/.
 func (d *Dir) prepare() error {
-	if err := d.tree.take(); err != nil {
+	if err := d.tree.acquire(); err != nil {
 		return err
 	}
 	return errors.Join(d.ingests.tidy(), d.pins.load(), d.quarantine.trim())
 }
 
-// Close gives the directory up. Run must have returned; blobs still open stay readable.
+// Close gives the directory up. Run must have returned. Open blobs stay readable.
 func (d *Dir) Close() error {
 	d.contents.scan.stop()
 	var err error
@@ -90,13 +91,13 @@ func (d *Dir) Close() error {
 	return errors.Join(err, d.tree.close())
 }
 
-// boundsEvery is how often the free-space floor is looked after when nothing is reserved: others
-// fill the file system too.
+// boundsEvery is how often quota and free space are checked when nothing is reserved: other
+// programs fill the file system, too.
 const boundsEvery = 10 * time.Second
 
-// Run reads the directory, verifies what an unclean stop left, scrubs, and makes new blobs
-// durable in groups until ctx ends. Before it returns nil it syncs what is left, so
-// that a stop in order leaves nothing to verify.
+// Run reads the directory, verifies the blobs of an unclean stop, scrubs, and makes new blobs
+// durable in groups until ctx ends. Before it returns nil it syncs the remaining blobs, so that
+// an orderly stop leaves nothing to verify.
 func (d *Dir) Run(ctx context.Context) error {
 	if err := d.contents.scan.wait(ctx); err != nil {
 		return nil // asked to stop
@@ -122,11 +123,11 @@ func (d *Dir) Run(ctx context.Context) error {
 	}
 }
 
-// scrub verifies what is held in the background, if it is to.
+// scrub verifies held blobs in the background if Options.Scrub has an interval.
 func (d *Dir) scrub(ctx context.Context) {
 	if s := d.opts.Scrub; s.Interval > 0 {
 		(&scrubber{
-			resources: d.resources, room: d.evictor, quarantine: d.quarantine, ctx: ctx,
+			resources: d.resources, evictor: d.evictor, quarantine: d.quarantine, ctx: ctx,
 			interval: s.Interval, rate: cmp.Or(s.BytesPerSecond, 8<<20), buf: make([]byte, scrubPiece),
 		}).run()
 	}
@@ -135,5 +136,5 @@ func (d *Dir) scrub(ctx context.Context) {
 // Collectors returns the metrics of the directory.
 func (d *Dir) Collectors() []prometheus.Collector { return d.m.collectors() }
 
-// Stats returns what the directory holds.
+// Stats returns how many blobs and bytes the directory holds.
 func (d *Dir) Stats() Stats { return d.stats() }

@@ -6,33 +6,34 @@ import (
 	"time"
 )
 
-// blockSize is what a file is rounded up to in all accounts, in bytes.
+// blockSize is the unit, in bytes, to which the length of a file is rounded up wherever it is
+// counted.
 const blockSize = 4096
 
-// maxHits is where the counter of hits ends: two bits.
+// maxHits is the greatest count of hits: it fits in two bits.
 const maxHits = 3
 
 // entry is one blob of the index.
 type entry struct {
 	key
 	size  int64
-	refs  atomic.Int32  // readers, pins of a push, tended; while above zero the entry is not evicted
-	hits  atomic.Uint32 // saturating; all that a hit writes
-	touch atomic.Int64  // last use in Unix nanoseconds, as far as the file knows it
+	refs  atomic.Int32  // readers, pushes (retainWeight each) and internal references; evicted only at zero
+	hits  atomic.Uint32 // saturating; a hit writes nothing else
+	touch atomic.Int64  // last use that the file records, in Unix nanoseconds
 
-	unlinked atomic.Bool // the file is gone, its blocks are held by readers at most
+	unlinked atomic.Bool // the file is gone; only open readers still hold its blocks
 
 	// Guarded by account.mu.
-	suspect bool  // from an unclean stop, not yet verified
-	clean   bool  // marked on disk as synced
-	gone    bool  // out of the index
-	tended  uint8 // how many of refs are the directory's own; see account.tend
+	suspect      bool  // from an unclean stop, not yet verified
+	clean        bool  // marked on disk as synced
+	gone         bool  // out of the index
+	internalRefs uint8 // the part of refs from account.refInternal
 
-	queue      *fifo // guarded as the policy is
+	queue      *fifo // these three are guarded as the policy is
 	prev, next *entry
 }
 
-// path returns where the file of the blob lives.
+// path returns the name of the blob's file.
 func (e *entry) path() string { return validPath(e.digest()) }
 
 func (e *entry) blocks() int64 { return blocks(e.size) }
@@ -43,7 +44,7 @@ func (e *entry) hit() {
 	}
 }
 
-// blocks rounds a length up to what it is taken to occupy; an empty file counts for one block.
+// blocks rounds a length up to whole blocks, in bytes. An empty file counts as one block.
 func blocks(n int64) int64 {
 	return max(blockSize, (n+blockSize-1)/blockSize*blockSize)
 }

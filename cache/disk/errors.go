@@ -7,19 +7,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Errors of this package; test for them with errors.Is.
+// Errors of this package. Test for them with errors.Is.
 var (
-	// ErrNotFound says that the directory does not hold a (sound) copy of the blob.
+	// ErrNotFound says that the directory does not hold a sound copy of the blob.
 	ErrNotFound = errors.New("blob not found")
-	// ErrFull says that there is no room now; there may be later.
+	// ErrFull says that there is no room now. There may be room later.
 	ErrFull = errors.New("no room left")
-	// ErrTooLarge says that the blob could not be held even if everything else were evicted.
+	// ErrTooLarge says that the blob would not fit even if everything else were evicted.
 	ErrTooLarge = errors.New("larger than the cache")
-	// ErrCorrupt says that the bytes do not have the digest they should have.
+	// ErrCorrupt says that the bytes do not have the expected digest.
 	ErrCorrupt = errors.New("digest mismatch")
 	// ErrSize says that there were more or fewer bytes than announced.
 	ErrSize = errors.New("length mismatch")
-	// ErrInUse says that the blob is open or pinned, and was left alone for that.
+	// ErrInUse says that the blob was left alone because it is open or pinned.
 	ErrInUse = errors.New("blob is in use")
 	// ErrLocked says that another process, or another Dir of this one, uses the directory.
 	ErrLocked = errors.New("directory is in use by another process")
@@ -27,7 +27,7 @@ var (
 	ErrDigest = errors.New("unsupported digest")
 )
 
-// asFull makes the file system's own answers about room an ErrFull.
+// asFull wraps ENOSPC and EDQUOT of the file system in ErrFull.
 func asFull(err error) error {
 	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
 		return fmt.Errorf("%w: %w", ErrFull, err)

@@ -7,23 +7,23 @@ import (
 	"io/fs"
 )
 
-// growStep is what an ingest of unknown length reserves at a time, in bytes.
+// growStep is the size of the reservations of an ingest of unknown length, in bytes.
 const growStep = 4 << 20
 
-// evictor makes room: it reserves bytes for what comes, and removes what has to go for that.
+// evictor makes room: it reserves bytes for new blobs, and evicts blobs for them.
 type evictor struct {
 	*resources
 	scan      *scanner
-	unlinking chan struct{} // closed when the sweep under way is over; guarded by account.mu
+	unlinking chan struct{} // closed when the unlinkDropped under way has finished; guarded by account.mu
 }
 
-// reserve promises n bytes (a multiple of a block) to an ingest of a blob of at
-// least the given length, evicting others. It returns ErrTooLarge or ErrFull.
+// reserve promises n bytes (a multiple of a block) to an ingest of a blob of at least the given
+// length, and evicts other blobs if it must. It returns ErrTooLarge or ErrFull.
 func (v *evictor) reserve(ctx context.Context, n, length int64) error {
 	if err := v.scan.wait(ctx); err != nil {
 		return err
 	}
-	// Others take free space too, so what was evicted for the floor is measured again.
+	// Other programs take free space, too, so it is measured again after blobs were evicted for it.
 	for range 4 {
 		free, total, err := v.statfs()
 		if err != nil {
@@ -47,8 +47,8 @@ func (v *evictor) reserve(ctx context.Context, n, length int64) error {
 	return fmt.Errorf("reserve %d bytes: %w", n, ErrFull)
 }
 
-// claim takes n bytes of the account and puts out of the index what has to go for
-// them. free and total are the file system's.
+// claim counts n bytes as reserved and drops blobs to make room for them. free and total are the
+// file system's.
 func (v *evictor) claim(n, length, free, total int64) (granted, evicted bool, err error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -66,11 +66,12 @@ func (v *evictor) claim(n, length, free, total int64) (granted, evicted bool, er
 	return true, short > 0, nil
 }
 
-// evict dooms blobs of at least short bytes together, or none and returns false. Needs mu.
+// evict drops blobs of at least short bytes together. If there are not enough that may be
+// evicted, it drops none and returns false. It needs mu.
 func (v *evictor) evict(short, coming int64) bool {
 	var victims []*entry
-	for hand := v.policy.clock(); short > 0; {
-		e, _ := hand.victim(coming, v.inUse)
+	for clock := v.policy.clock(); short > 0; {
+		e, _ := clock.victim(coming, v.inUse)
 		if e == nil {
 			for i := len(victims) - 1; i >= 0; i-- {
 				v.policy.restore(victims[i])
@@ -86,7 +87,7 @@ func (v *evictor) evict(short, coming int64) bool {
 	return true
 }
 
-// evictOne dooms a victim. Needs mu.
+// evictOne drops a victim and takes its name. It needs mu.
 func (v *evictor) evictOne(e *entry) {
 	v.busy[e.digest()] = make(chan struct{})
 	v.drop(e)
@@ -94,15 +95,16 @@ func (v *evictor) evictOne(e *entry) {
 	v.m.evictedBytes.Add(float64(e.size))
 }
 
-// errUnlink says that a file could not be removed; the log has why.
+// errUnlink says that a file could not be removed. The log has the reason.
 var errUnlink = errors.New("cannot remove file")
 
-// remove dooms and unlinks an entry that the caller references.
+// remove drops and unlinks an entry that the caller references.
 func (v *evictor) remove(ctx context.Context, e *entry) error {
 	return v.removeIf(ctx, e, func() bool { return true })
 }
 
-// removeIf is remove, unless allowed, which is asked under mu, says no: then it is ErrInUse.
+// removeIf is remove on a condition: allowed is called under mu, and if it returns false the
+// entry stays and removeIf returns ErrInUse.
 func (v *evictor) removeIf(ctx context.Context, e *entry, allowed func() bool) error {
 	if err := v.takeName(ctx, e.digest()); err != nil {
 		return err
@@ -110,9 +112,9 @@ func (v *evictor) removeIf(ctx context.Context, e *entry, allowed func() bool) e
 	v.mu.Lock()
 	switch {
 	case e.gone:
-		v.yieldName(e.digest())
+		v.freeNameLocked(e.digest())
 	case !allowed():
-		v.yieldName(e.digest())
+		v.freeNameLocked(e.digest())
 		v.mu.Unlock()
 		return ErrInUse
 	default:
@@ -120,14 +122,14 @@ func (v *evictor) removeIf(ctx context.Context, e *entry, allowed func() bool) e
 	}
 	v.mu.Unlock()
 	v.unlinkDropped()
-	if !v.left(e) {
+	if !v.isGone(e) {
 		return errUnlink
 	}
 	return nil
 }
 
-// unlinkDropped returns when what was doomed before the call is unlinked. One caller at a
-// time does the unlinking, for all.
+// unlinkDropped returns when all entries that were dropped before the call are unlinked. One
+// caller at a time unlinks for all callers.
 func (v *evictor) unlinkDropped() {
 	v.mu.Lock()
 	for v.unlinking != nil {
@@ -148,7 +150,7 @@ func (v *evictor) unlinkDropped() {
 		err := v.unlink(e)
 		v.mu.Lock()
 		v.dropped = v.dropped[1:]
-		v.unlinked(e, err)
+		v.finishUnlink(e, err)
 	}
 	v.dropped, v.unlinking = nil, nil
 	v.mu.Unlock()
@@ -168,15 +170,16 @@ func (v *evictor) unlink(e *entry) error {
 	return nil
 }
 
-// unlinked settles the account of a doomed entry and gives its name up. Needs mu.
-func (v *evictor) unlinked(e *entry, err error) {
-	defer v.yieldName(e.digest())
+// finishUnlink uncounts a dropped entry whose file was removed, or puts it back into the index if
+// that failed. It frees the name. It needs mu.
+func (v *evictor) finishUnlink(e *entry, err error) {
+	defer v.freeNameLocked(e.digest())
 	if err == nil {
 		e.unlinked.Store(true)
 		v.uncount(e)
 		return
 	}
-	if e.suspect { // never to be served: keep its blocks in the account, not the entry in the index
+	if e.suspect { // must never be served: its blocks stay counted, and it stays out of the index
 		return
 	}
 	e.gone = false
@@ -187,7 +190,7 @@ func (v *evictor) unlinked(e *entry, err error) {
 	}
 }
 
-// makeRoom evicts n bytes because the file system itself has none left.
+// makeRoom evicts n bytes because the file system itself is full.
 func (v *evictor) makeRoom(n, length int64) bool {
 	v.mu.Lock()
 	ok := v.evict(n, length)
@@ -196,8 +199,8 @@ func (v *evictor) makeRoom(n, length int64) bool {
 	return ok
 }
 
-// enforceLimits evicts what is too much for quota and floor, without anybody asking
-// for room: the quota may be lower than last time, and others fill the file system.
+// enforceLimits evicts blobs until quota and free space are respected, although nobody reserves
+// room: the quota may be lower than in the last run, and other programs fill the file system.
 func (v *evictor) enforceLimits() {
 	free, _, err := v.statfs()
 	if err != nil {
@@ -214,8 +217,8 @@ func (v *evictor) enforceLimits() {
 	v.unlinkDropped()
 }
 
-// withinBounds says whether quota and floor hold after an eviction: unlinking may
-// fail, and others fill the file system as well.
+// withinBounds reports whether quota and free space are respected after an eviction: unlinking
+// may fail, and other programs fill the file system, too.
 func (v *evictor) withinBounds() bool {
 	free, _, err := v.statfs()
 	if err != nil {

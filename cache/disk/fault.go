@@ -3,7 +3,7 @@ package disk
 // Op names a step that [Options.Fault] may fail.
 type Op string
 
-// The steps at which [Options.Fault] is asked.
+// The steps before which [Options.Fault] is called.
 const (
 	OpCreate  Op = "create"
 	OpWrite   Op = "write"

@@ -14,13 +14,13 @@ type key struct {
 	tail *[32]byte // the second half of a sha512 digest; nil for sha256
 }
 
-// keyOf returns the key of a digest that is valid.
+// keyOf returns the key of a valid digest.
 func keyOf(dg digest.Digest) key { return keyOfHex(dg.Encoded()) }
 
-// keyOfHex is keyOf of a digest without its algorithm, which the length tells.
+// keyOfHex is keyOf of the hex digits of a digest. Their number tells the algorithm.
 func keyOfHex(digits string) (k key) {
 	var sum [64]byte
-	n, _ := hex.Decode(sum[:], []byte(digits)) // valid
+	n, _ := hex.Decode(sum[:], []byte(digits)) // the caller checked the digits
 	copy(k.sum[:], sum[:])
 	if n > len(k.sum) {
 		tail := [32]byte(sum[32:])
@@ -37,7 +37,7 @@ func (k *key) digest() digest.Digest {
 	return digest.NewDigestFromEncoded(digest.SHA512, hex.EncodeToString(k.sum[:])+hex.EncodeToString(k.tail[:]))
 }
 
-// prefix stands for the key where another one with the same prefix does no harm.
+// prefix returns the first 8 bytes of the key, for uses in which a collision is harmless.
 func (k *key) prefix() uint64 { return binary.BigEndian.Uint64(k.sum[:]) }
 
 func (k *key) equal(other *key) bool {
@@ -47,10 +47,10 @@ func (k *key) equal(other *key) bool {
 	return k.sum == other.sum && *k.tail == *other.tail
 }
 
-// index finds entries. It costs a quarter of a map by digest.
+// index finds entries by digest. It takes a quarter of the memory of a map keyed by digest.
 type index struct {
 	first  map[uint64]*entry        // by prefix
-	others map[digest.Digest]*entry // whose prefix is taken: somebody made them so
+	others map[digest.Digest]*entry // entries whose prefix is taken: such digests were made on purpose
 }
 
 func newIndex() index {
@@ -76,7 +76,7 @@ func (x *index) find(k *key) *entry {
 	return x.others[k.digest()]
 }
 
-// put adds an entry in place of one with the same digest.
+// put adds an entry and replaces the one with the same digest, if there is one.
 func (x *index) put(e *entry) {
 	switch old := x.first[e.prefix()]; {
 	case old != nil && !old.equal(&e.key):
@@ -96,7 +96,7 @@ func (x *index) remove(e *entry) {
 	delete(x.others, e.digest())
 }
 
-// all gives the entries in no particular order. The index may change between two of them.
+// all yields the entries in no particular order. The index may change between two of them.
 func (x *index) all() iter.Seq[*entry] {
 	return func(yield func(*entry) bool) {
 		for _, e := range x.first {

@@ -17,48 +17,48 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Ingest is a blob being written, either in order by Write, or in any order by WriteAt
-// with Advance behind. One goroutine writes, advances and commits; WriteAt, ReadAt, Size
-// and Abort may be called from any. Whoever creates one calls Abort in the end.
+// Ingest is a blob that is being written, either in order by Write, or in any order by WriteAt
+// followed by Advance. One goroutine writes, advances and commits. WriteAt, ReadAt, Size and
+// Abort may be called from any goroutine. The creator calls Abort in the end.
 type Ingest struct {
-	home    *ingests
-	name    string
-	file    *os.File
-	want    int64 // length announced, or -1
-	hash    hash.Hash
-	size    atomic.Int64  // of the beginning that is written and hashed
-	put     atomic.Int64  // bytes given to WriteAt
-	writing chan struct{} // of writing: the kernel lets one write at a time into a file, and has others spin
+	home      *ingests
+	name      string
+	file      *os.File
+	want      int64 // announced length in bytes, or -1
+	hash      hash.Hash
+	size      atomic.Int64  // bytes from the beginning that are written and hashed
+	written   atomic.Int64  // bytes given to WriteAt
+	writeLock chan struct{} // serialises writes: the kernel would let the others spin
 
-	key      string // under which it is kept; empty: it ends with the process
-	note     []byte // kept with it
-	unhashed int64  // bytes of a former process that are yet to be hashed
+	key      string // under which it outlives the process; empty: it does not
+	note     []byte // of its owner, for the next process
+	unhashed int64  // bytes of an earlier process that are not yet hashed
 
 	mu       sync.Mutex
-	over     bool  // committed, aborted, or about to be
+	ended    bool  // committed, aborted, or about to be
 	reserved int64 // bytes promised
-	occupied int64 // of these, bytes the file system has given
+	occupied int64 // the part of reserved that the file system has allocated
 }
 
 // ingests are the files on their way to become blobs. Some of them outlive the process.
 type ingests struct {
 	*resources
-	scan *scanner
-	room *evictor
-	sync *syncer
+	scan    *scanner
+	evictor *evictor
+	sync    *syncer
 
 	// Guarded by account.mu.
-	former []Left                   // of former processes, not yet handed over
-	owed   map[string]digest.Digest // what former processes committed under a key
+	former    []Left                   // of earlier processes, until Recover
+	committed map[string]digest.Digest // blobs that earlier processes committed, by key
 }
 
-// Create reserves room for a blob of size bytes (below zero: not known, reserved as it grows) and
-// starts it. It returns ErrFull or ErrTooLarge when there is none; ctx bounds the wait for the
-// directory to be read.
+// Create reserves room for a blob of size bytes and starts it. If size is negative the length is
+// unknown, and room is reserved as the blob grows. Create returns ErrFull or ErrTooLarge when
+// there is no room. ctx bounds the wait for the directory to be read.
 func (s *ingests) Create(ctx context.Context, size int64) (*Ingest, error) {
 	in := s.ingest(s.ingestName(), max(size, -1))
 	if size >= 0 {
-		if err := s.room.reserve(ctx, blocks(size), size); err != nil {
+		if err := s.evictor.reserve(ctx, blocks(size), size); err != nil {
 			return nil, fmt.Errorf("create: %w", err)
 		}
 		in.reserved = blocks(size)
@@ -73,12 +73,12 @@ func (s *ingests) Create(ctx context.Context, size int64) (*Ingest, error) {
 	return in, nil
 }
 
-// ingest returns one without a file.
+// ingest returns an Ingest without a file.
 func (s *ingests) ingest(name string, want int64) *Ingest {
-	return &Ingest{home: s, name: name, want: want, hash: sha256.New(), writing: make(chan struct{}, 1)}
+	return &Ingest{home: s, name: name, want: want, hash: sha256.New(), writeLock: make(chan struct{}, 1)}
 }
 
-// create makes the file.
+// create creates the file.
 func (in *Ingest) create() (err error) {
 	if err = in.home.fault(OpCreate, in.name); err == nil {
 		in.file, err = in.home.root.OpenFile(in.name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
@@ -86,11 +86,11 @@ func (in *Ingest) create() (err error) {
 	return err
 }
 
-// allocate takes the announced length from the file system at once: it says early
-// when there is no room, and makes the writes cheaper. Not all file systems can.
+// allocate asks the file system for blocks for the announced length. That shows early when there
+// is no room, and makes the writes cheaper. Not all file systems can do it.
 func (in *Ingest) allocate() error {
 	done, err := allocate(in.file, in.want)
-	if errors.Is(err, unix.ENOSPC) && in.home.room.makeRoom(in.reserved, in.want) {
+	if errors.Is(err, unix.ENOSPC) && in.home.evictor.makeRoom(in.reserved, in.want) {
 		done, err = allocate(in.file, in.want)
 	}
 	if done {
@@ -99,20 +99,21 @@ func (in *Ingest) allocate() error {
 	return err
 }
 
-// gotBlocks records that the file system has given n bytes of the reservation in all.
+// gotBlocks records that the file system has allocated n bytes of the reservation in total.
 func (in *Ingest) gotBlocks(n int64) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if n = min(n, in.reserved); !in.over && n > in.occupied {
+	if n = min(n, in.reserved); !in.ended && n > in.occupied {
 		in.home.occupied(n - in.occupied)
 		in.occupied = n
 	}
 }
 
-// Size returns the number of bytes written so far; of those given to WriteAt, those advanced over.
+// Size returns the number of bytes written so far. Bytes given to WriteAt count once Advance has
+// passed them.
 func (in *Ingest) Size() int64 { return in.size.Load() }
 
-// ReadAt is io.ReaderAt over what has been written so far.
+// ReadAt implements io.ReaderAt over the bytes written so far.
 func (in *Ingest) ReadAt(p []byte, off int64) (int, error) {
 	if err := in.home.fault(OpRead, in.name); err != nil {
 		return 0, err
@@ -120,8 +121,8 @@ func (in *Ingest) ReadAt(p []byte, off int64) (int, error) {
 	return in.file.ReadAt(p, off)
 }
 
-// Reopen opens the file once more, with an offset of its own, for who reads what has been
-// written while more is. It returns errors.ErrUnsupported where a system cannot do that.
+// Reopen opens the file once more, with an offset of its own, for a reader that follows while
+// more is written. It returns errors.ErrUnsupported on systems that cannot do that.
 func (in *Ingest) Reopen() (*os.File, error) {
 	if err := in.home.fault(OpOpen, in.name); err != nil {
 		return nil, err
@@ -129,9 +130,9 @@ func (in *Ingest) Reopen() (*os.File, error) {
 	return openAgain(in.file)
 }
 
-// Write appends. It returns ErrSize when there is more than was announced, and
-// ErrFull or ErrTooLarge when there is no room; what it says was written stays, and
-// a later Write continues there.
+// Write appends p. It returns ErrSize when there are more bytes than announced, and ErrFull or
+// ErrTooLarge when there is no room. The bytes that it reports as written stay, and a later Write
+// continues after them.
 func (in *Ingest) Write(p []byte) (int, error) {
 	if err := in.rehash(); err != nil {
 		return 0, err
@@ -153,21 +154,21 @@ func (in *Ingest) Write(p []byte) (int, error) {
 	return n, nil
 }
 
-// WriteAt writes within a blob of announced length, in any order. Callers write no byte twice, and
-// each byte counts once Advance has passed it. It returns ErrSize for a place outside of the blob.
+// WriteAt writes within a blob of announced length, in any order. Callers write no byte twice. A
+// byte counts once Advance has passed it. WriteAt returns ErrSize for bytes outside of the blob.
 func (in *Ingest) WriteAt(p []byte, off int64) (int, error) {
 	if off < 0 || off+int64(len(p)) > in.want {
 		return 0, fmt.Errorf("write at %d: outside of %d bytes: %w", off, in.want, ErrSize)
 	}
 	n, err := in.writeAt(p, off)
-	in.gotBlocks(blocks(in.put.Add(int64(n))))
+	in.gotBlocks(blocks(in.written.Add(int64(n))))
 	if err != nil {
 		return n, fmt.Errorf("write at %d: %w", off, asFull(err))
 	}
 	return n, nil
 }
 
-// Advance hashes what WriteAt has written up to byte to, from Size on. buf is used for reading.
+// Advance hashes the bytes that WriteAt wrote, from Size to offset to. It reads them into buf.
 func (in *Ingest) Advance(to int64, buf []byte) error {
 	for at := in.size.Load(); at < to; {
 		n, err := in.ReadAt(buf[:min(int64(len(buf)), to-at)], at)
@@ -181,10 +182,10 @@ func (in *Ingest) Advance(to int64, buf []byte) error {
 	return nil
 }
 
-// writeAt writes p at off. When the file system is full it evicts blobs and goes on.
+// writeAt writes p at off. When the file system is full it evicts blobs and continues.
 func (in *Ingest) writeAt(p []byte, off int64) (n int, err error) {
 	n, err = in.writePart(p, off)
-	if errors.Is(err, unix.ENOSPC) && in.home.room.makeRoom(blocks(int64(len(p)-n)), off) {
+	if errors.Is(err, unix.ENOSPC) && in.home.evictor.makeRoom(blocks(int64(len(p)-n)), off) {
 		var more int
 		more, err = in.writePart(p[n:], off+int64(n))
 		n += more
@@ -196,12 +197,12 @@ func (in *Ingest) writePart(p []byte, off int64) (int, error) {
 	if err := in.home.fault(OpWrite, in.name); err != nil {
 		return 0, err
 	}
-	in.writing <- struct{}{}
-	defer func() { <-in.writing }()
+	in.writeLock <- struct{}{}
+	defer func() { <-in.writeLock }()
 	return in.file.WriteAt(p, off)
 }
 
-// grow reserves what is missing for a length of n.
+// grow reserves the bytes that are missing for a length of n.
 func (in *Ingest) grow(n int64) error {
 	in.mu.Lock()
 	missing := blocks(n) - in.reserved
@@ -211,17 +212,17 @@ func (in *Ingest) grow(n int64) error {
 	}
 	home := in.home
 	step := max(missing, growStep)
-	err := home.room.reserve(context.Background(), step, n)
-	if err != nil && step > missing { // a step may be more than the blob needs
+	err := home.evictor.reserve(context.Background(), step, n)
+	if err != nil && step > missing { // the blob may need less than a step
 		step = missing
-		err = home.room.reserve(context.Background(), step, n)
+		err = home.evictor.reserve(context.Background(), step, n)
 	}
 	if err != nil {
 		return err
 	}
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if in.over {
+	if in.ended {
 		home.release(step, step)
 		return fs.ErrClosed
 	}
@@ -229,9 +230,9 @@ func (in *Ingest) grow(n int64) error {
 	return nil
 }
 
-// Commit verifies digest and length and publishes the blob, which it returns open. A blob already
-// held is success. ErrCorrupt and ErrSize leave nothing published. ctx bounds only the wait for
-// others working on the same digest. The bytes are made durable later, by Run.
+// Commit verifies digest and length and publishes the blob, which it returns open. If the blob is
+// already held, that is success. After ErrCorrupt or ErrSize nothing is published. ctx bounds
+// only the wait for other work on the same digest. Run makes the bytes durable later.
 func (in *Ingest) Commit(ctx context.Context, dg digest.Digest) (*Blob, error) {
 	b, err := in.commit(ctx, dg)
 	if err != nil {
@@ -253,39 +254,39 @@ func (in *Ingest) commit(ctx context.Context, dg digest.Digest) (*Blob, error) {
 		return nil, err
 	}
 	defer home.freeName(dg)
-	if err := in.committing(dg); err != nil {
+	if err := in.noteDigest(dg); err != nil {
 		return nil, asFull(err)
 	}
 	if !in.end() {
 		return nil, fs.ErrClosed
 	}
-	if e := home.present(dg, name); e != nil {
+	if e := home.soundEntry(dg, name); e != nil {
 		return in.duplicate(e), nil
 	}
 	if err := in.publish(name); err != nil {
-		in.reopen()
+		in.undoEnd()
 		return nil, asFull(err)
 	}
-	return in.enter(dg), nil
+	return in.addEntry(dg), nil
 }
 
-// end claims the end of the ingest for the caller; false when it has ended already.
+// end marks the ingest as ended by the caller. It returns false if it has already ended.
 func (in *Ingest) end() bool {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	was := in.over
-	in.over = true
+	was := in.ended
+	in.ended = true
 	return !was
 }
 
-// reopen takes end back.
-func (in *Ingest) reopen() {
+// undoEnd takes end back.
+func (in *Ingest) undoEnd() {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	in.over = false
+	in.ended = false
 }
 
-// check is the one door: nothing gets past it whose digest or length is wrong.
+// check returns an error for a wrong digest or length. No blob is published without this check.
 func (in *Ingest) check(dg digest.Digest) error {
 	size := in.size.Load()
 	if in.want >= 0 && size != in.want {
@@ -308,10 +309,10 @@ func (in *Ingest) check(dg digest.Digest) error {
 	return nil
 }
 
-// present returns the sound entry of a digest, referenced, if its file is really there.
-// Otherwise a stale entry is dropped; its file, if any, is about to be replaced.
-// Needs the name.
-func (s *ingests) present(dg digest.Digest, name string) *entry {
+// soundEntry returns the referenced entry of a digest, if it is sound and its file exists. It
+// takes any other entry out of the index, because the caller is about to replace the file. The
+// caller has taken the name.
+func (s *ingests) soundEntry(dg digest.Digest, name string) *entry {
 	e, _ := s.held(dg)
 	if e == nil {
 		return nil
@@ -322,15 +323,15 @@ func (s *ingests) present(dg digest.Digest, name string) *entry {
 		s.mu.Unlock()
 		return e
 	}
-	s.forget(e)
+	s.unindex(e)
 	s.mu.Unlock()
 	e.unlinked.Store(true)
 	s.unref(e)
 	return nil
 }
 
-// publish puts the file where readers look, by one rename. It is not synced: the
-// write permission says so until Run has done it.
+// publish moves the file to where readers look, by one rename. It does not sync the file: the
+// write permission marks it as unsynced until Run has synced it.
 func (in *Ingest) publish(name string) error {
 	root := in.home.root
 	if err := in.home.fault(OpPublish, in.name); err != nil {
@@ -349,20 +350,20 @@ func (in *Ingest) publish(name string) error {
 	return err
 }
 
-// enter turns the reservation into an entry of the index.
-func (in *Ingest) enter(dg digest.Digest) *Blob {
+// addEntry turns the reservation into an entry of the index.
+func (in *Ingest) addEntry(dg digest.Digest) *Blob {
 	e := &entry{key: keyOf(dg), size: in.size.Load()}
 	if info, err := in.file.Stat(); err == nil {
 		e.touch.Store(info.ModTime().UnixNano())
 	}
 	e.refs.Add(1)
-	in.home.enter(e, in.reserved, in.occupied)
+	in.home.addEntry(e, in.reserved, in.occupied)
 	in.home.sync.nudge()
 	return &Blob{home: in.home.resources, entry: e, file: in.file}
 }
 
-// duplicate ends the ingest of a blob that is held already: its file serves those
-// who read it, and its blocks are accounted for, until the Blob is closed.
+// duplicate ends the ingest of a blob that is already held. Its unlinked file serves the readers,
+// and its blocks stay reserved, until the returned Blob is closed.
 func (in *Ingest) duplicate(e *entry) *Blob {
 	extra := in.reserved
 	if err := in.unlink(); err != nil {
@@ -373,8 +374,8 @@ func (in *Ingest) duplicate(e *entry) *Blob {
 	return &Blob{home: in.home.resources, entry: e, file: in.file, extra: extra}
 }
 
-// Abort removes the unfinished file and gives its room back. It does nothing while Commit is
-// at work, after it has succeeded, or when called again, so that it can be deferred.
+// Abort removes the unfinished file and gives its room back. It does nothing while Commit
+// runs, after it has succeeded, or when called again, so it can be deferred.
 func (in *Ingest) Abort() error {
 	if !in.end() {
 		return nil
@@ -397,7 +398,7 @@ func (in *Ingest) Abort() error {
 	return errors.Join(err, in.file.Close())
 }
 
-// unlink removes the unfinished file from its directory.
+// unlink removes the unfinished file from ingest/.
 func (in *Ingest) unlink() error {
 	if err := in.home.fault(OpUnlink, in.name); err != nil {
 		return err

@@ -6,12 +6,12 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// listBatch is how many entries are looked at per turn of the lock.
+// listBatch is how many entries are read while the lock is held once.
 const listBatch = 1024
 
-// List calls yield with each blob held, in no particular order, until it returns false. Blobs that
-// come or leave meanwhile may be left out. The only error is that of ctx, which also bounds the
-// wait for the directory to be read.
+// List calls yield with each held blob, in no particular order, until yield returns false. Blobs
+// that come or leave meanwhile may be missing. The only error is that of ctx, which also bounds
+// the wait for the directory to be read.
 func (c *contents) List(ctx context.Context, yield func(Info) bool) error {
 	if err := c.scan.wait(ctx); err != nil {
 		return err
@@ -30,7 +30,7 @@ func (c *contents) List(ctx context.Context, yield func(Info) bool) error {
 	}
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	for e := range c.index.all() { // a map may change between two steps
+	for e := range c.index.all() { // a map may change between two steps of a range
 		if batch = append(batch, c.info(e)); len(batch) == listBatch && !flush() {
 			return context.Cause(ctx)
 		}
@@ -39,8 +39,8 @@ func (c *contents) List(ctx context.Context, yield func(Info) bool) error {
 	return context.Cause(ctx)
 }
 
-// Lookup returns what is known of one blob, and whether it is held at all. One that is yet to be
-// verified is.
+// Lookup describes one blob, and reports whether it is held. A blob that is not yet verified
+// counts as held.
 func (c *contents) Lookup(dg digest.Digest) (Info, bool) {
 	name, err := blobPath(dg)
 	if err != nil {

@@ -6,14 +6,14 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// metrics of one directory.
+// metrics are the counters and gauges of one directory.
 type metrics struct {
 	evicted, evictedBytes prometheus.Counter
 	corrupt, verified     prometheus.Counter
 	scrubbed, rot         prometheus.Counter
 	refused               *prometheus.CounterVec
 	gauges                []prometheus.Collector
-	passed                atomic.Int64 // end of the last full scrub, in Unix seconds; 0: none
+	passed                atomic.Int64 // end of the last full scrub in Unix seconds; 0: none
 }
 
 func newMetrics(a *account) *metrics {
@@ -57,7 +57,6 @@ func newMetrics(a *account) *metrics {
 	return m
 }
 
-// collectors returns all of them.
 func (m *metrics) collectors() []prometheus.Collector {
 	return append([]prometheus.Collector{m.evicted, m.evictedBytes, m.corrupt, m.verified, m.scrubbed, m.rot, m.refused}, m.gauges...)
 }

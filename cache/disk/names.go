@@ -6,8 +6,8 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// takeName waits until nobody else publishes, verifies or unlinks the file of a
-// digest. The holder ends with freeName, or hands the name on by doom.
+// takeName waits until no one else publishes, verifies or unlinks the file of a digest. The
+// holder ends with freeName, or drops the entry: unlinkDropped then frees the name.
 func (a *account) takeName(ctx context.Context, dg digest.Digest) error {
 	for {
 		a.mu.Lock()
@@ -26,15 +26,15 @@ func (a *account) takeName(ctx context.Context, dg digest.Digest) error {
 	}
 }
 
-// freeName lets the next one work on the file of a digest.
+// freeName lets the next holder work on the file of a digest.
 func (a *account) freeName(dg digest.Digest) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.yieldName(dg)
+	a.freeNameLocked(dg)
 }
 
-// yieldName is freeName for holders of mu.
-func (a *account) yieldName(dg digest.Digest) {
+// freeNameLocked is freeName for callers that hold mu.
+func (a *account) freeNameLocked(dg digest.Digest) {
 	close(a.busy[dg])
 	delete(a.busy, dg)
 }

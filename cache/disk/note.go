@@ -6,7 +6,7 @@ import (
 	"path"
 )
 
-// writeFile replaces a file of the directory by one atomic step that outlives a power cut.
+// writeFile replaces a file of the directory in one atomic step that survives a power cut.
 func (t *tree) writeFile(name string, b []byte) error {
 	tmp := t.ingestName()
 	if err := t.fault(OpCreate, tmp); err != nil {

@@ -9,7 +9,8 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// blobPath returns where a blob lives: blobs/<algorithm>/<2 hex>/<hex>.
+// blobPath returns the name of a blob's file: blobs/<algorithm>/<2 hex>/<hex>. It returns
+// ErrDigest for a malformed or unsupported digest.
 func blobPath(d digest.Digest) (string, error) {
 	if err := d.Validate(); err != nil {
 		return "", fmt.Errorf("%w %.100q: %w", ErrDigest, string(d), err)
@@ -26,7 +27,7 @@ func validPath(d digest.Digest) string {
 	return "blobs/" + string(d.Algorithm()) + "/" + hex[:2] + "/" + hex
 }
 
-// parsePath is the inverse of blobPath, with the path in its two parts; it refuses every path that
+// parsePath is the inverse of blobPath, for a path in its two parts. It refuses every path that
 // blobPath does not return. It is called for each file of a directory.
 func parsePath(shard, name string) (k key, ok bool) {
 	alg, two, ok := strings.Cut(strings.TrimPrefix(shard, "blobs/"), "/")

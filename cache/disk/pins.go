@@ -23,8 +23,8 @@ const maxPinName = 1024
 // characters.
 var ErrPinName = errors.New("bad name of a pin")
 
-// Pin is a set of blobs that an operator keeps, under a name such as that of an image. While any
-// pin names a blob, it is not evicted; a pin fetches nothing, but also waits for blobs that come
+// Pin is a set of blobs that an operator keeps, under a name such as that of an image. A blob is
+// not evicted while any pin names it. A pin fetches nothing, and also applies to blobs that come
 // later. Delete removes pinned blobs like others.
 type Pin struct {
 	Name  string
@@ -32,16 +32,16 @@ type Pin struct {
 	Since time.Time // when it was set
 }
 
-// pins are what operators keep.
+// pins are the blobs that operators keep.
 type pins struct {
 	*resources
-	changing chan struct{}  // full while one changes them; capacity 1
+	changing chan struct{}  // mutex for changes that honours a context; capacity 1
 	byName   map[string]Pin // guarded by account.mu
 }
 
-// SetPin sets the pin of that name, in place of an older one. It is on stable storage when SetPin
-// returns nil. It returns ErrPinName or ErrDigest where one is malformed. ctx bounds the wait for
-// others who change pins.
+// SetPin sets the pin of that name, and replaces an older one. The pin is on stable storage when
+// SetPin returns nil. SetPin returns ErrPinName for a malformed name and ErrDigest for a
+// malformed digest. ctx bounds the wait for other changes of pins.
 func (ps *pins) SetPin(ctx context.Context, name string, blobs []digest.Digest) error {
 	if name == "" || len(name) > maxPinName || strings.ContainsFunc(name, func(r rune) bool { return r < ' ' }) {
 		return fmt.Errorf("pin %.100q: %w", name, ErrPinName)
@@ -64,8 +64,8 @@ func (ps *pins) SetPin(ctx context.Context, name string, blobs []digest.Digest) 
 	return nil
 }
 
-// RemovePin removes a pin and says whether there was one. Its blobs stay until they are evicted in
-// their turn.
+// RemovePin removes a pin and reports whether there was one. Its blobs stay until they are
+// evicted like others.
 func (ps *pins) RemovePin(ctx context.Context, name string) (was bool, err error) {
 	if err := ps.lockPins(ctx); err != nil {
 		return false, err
@@ -90,7 +90,7 @@ func (ps *pins) RemovePin(ctx context.Context, name string) (was bool, err error
 	return true, nil
 }
 
-// Pins returns all pins by name.
+// Pins returns all pins, sorted by name.
 func (ps *pins) Pins() []Pin {
 	ps.mu.RLock()
 	defer ps.mu.RUnlock()
@@ -103,7 +103,7 @@ func (ps *pins) Pins() []Pin {
 	return all
 }
 
-// lockPins waits until nobody else changes pins.
+// lockPins waits until no one else changes pins.
 func (ps *pins) lockPins(ctx context.Context) error {
 	select {
 	case ps.changing <- struct{}{}:
@@ -115,7 +115,7 @@ func (ps *pins) lockPins(ctx context.Context) error {
 
 func (ps *pins) unlockPins() { <-ps.changing }
 
-// set puts a pin into the index.
+// set puts a pin into the account.
 func (ps *pins) set(p Pin) {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
@@ -124,13 +124,14 @@ func (ps *pins) set(p Pin) {
 	ps.byName[p.Name] = p
 }
 
-// pinFile returns where a pin lives. Its name is in the file, as it may have any characters.
+// pinFile returns the name of a pin's file. It is a hash, because a pin's name may have any
+// characters; the name itself is in the file.
 func pinFile(name string) string {
 	sum := sha256.Sum256([]byte(name))
 	return "pins/" + hex.EncodeToString(sum[:])
 }
 
-// text returns the file of a pin: its name, and each digest, on a line.
+// text returns the content of a pin's file: lines with the name and with each digest.
 func (p Pin) text() []byte {
 	b := []byte(p.Name + "\n")
 	for _, dg := range p.Blobs {
@@ -160,7 +161,7 @@ func parsePin(b []byte) (Pin, error) {
 	return p, lines.Err()
 }
 
-// load reads what pins there are. A file that makes no sense is logged and left alone.
+// load reads the pins from their files. A malformed file is logged and left alone.
 func (ps *pins) load() error {
 	files, err := fs.ReadDir(ps.root.FS(), "pins")
 	if err != nil {

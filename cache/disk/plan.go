@@ -5,9 +5,9 @@ import (
 	"fmt"
 )
 
-// Plan returns what would be evicted, in this order, if n more bytes had to be found now for a blob
-// of that length, and changes nothing. It returns at most so many victims as most says; they have
-// fewer than n bytes together when these are too few, or when all else is open or pinned.
+// Plan returns the blobs that would be evicted, in this order, to find n more bytes for a blob of
+// that length. It changes nothing. It returns at most most victims. These have fewer than n bytes
+// together if most is too low, or if all other blobs are open or pinned.
 func (v *evictor) Plan(ctx context.Context, n int64, most int) ([]Victim, error) {
 	if err := v.scan.wait(ctx); err != nil {
 		return nil, err
@@ -15,8 +15,8 @@ func (v *evictor) Plan(ctx context.Context, n int64, most int) ([]Victim, error)
 	v.mu.RLock()
 	defer v.mu.RUnlock()
 	var all []Victim
-	for hand, short := v.policy.plan(), n; short > 0 && len(all) < most; {
-		e, why := hand.victim(n, v.inUse)
+	for clock, short := v.policy.plan(), n; short > 0 && len(all) < most; {
+		e, why := clock.victim(n, v.inUse)
 		if e == nil {
 			break
 		}
@@ -26,8 +26,8 @@ func (v *evictor) Plan(ctx context.Context, n int64, most int) ([]Victim, error)
 	return all, nil
 }
 
-// Evict does what [Dir.Plan] says. The victims are unlinked when it returns nil; who has one open
-// reads on.
+// Evict evicts the blobs that [Dir.Plan] returns. They are unlinked when it returns nil. Readers
+// that have one open can read on.
 func (v *evictor) Evict(ctx context.Context, n int64, most int) ([]Victim, error) {
 	if err := v.scan.wait(ctx); err != nil {
 		return nil, err
@@ -43,7 +43,7 @@ func (v *evictor) Evict(ctx context.Context, n int64, most int) ([]Victim, error
 		}
 		v.unlinkDropped()
 		for i, e := range entries {
-			if !v.left(e) {
+			if !v.isGone(e) {
 				return append(all, part[:i]...), fmt.Errorf("evict %s: %w", e.digest(), errUnlink)
 			}
 			short -= e.blocks()
@@ -53,12 +53,12 @@ func (v *evictor) Evict(ctx context.Context, n int64, most int) ([]Victim, error
 	return all, nil
 }
 
-// evictSome dooms victims of short bytes, as far as there are, and at most so many.
+// evictSome drops victims of short bytes together, or all that there are, but at most most.
 func (v *evictor) evictSome(short, coming int64, most int) (part []Victim, entries []*entry) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	for hand := v.policy.clock(); short > 0 && len(part) < most; {
-		e, why := hand.victim(coming, v.inUse)
+	for clock := v.policy.clock(); short > 0 && len(part) < most; {
+		e, why := clock.victim(coming, v.inUse)
 		if e == nil {
 			break
 		}

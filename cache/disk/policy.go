@@ -1,16 +1,17 @@
 package disk
 
 const (
-	smallBlob    = 1 << 20 // blobs below this many bytes are kept in a pool of their own
-	smallPercent = 2       // share of MaxBytes the pool of small blobs is sure of
+	smallBlob    = 1 << 20 // blobs below this many bytes are in a pool of their own
+	smallPercent = 2       // share of MaxBytes that is guaranteed to the pool of small blobs
 	probation    = 10      // percent of a pool's bytes that blobs seen once may take
 )
 
-// policy is the order in which blobs are evicted: from the pool of small blobs while it
-// has more than its share, else from the large ones. Not safe for concurrent use, except entry.hit.
+// policy is the order in which blobs are evicted. It evicts from the pool of small blobs while
+// that has more than its share, otherwise from the pool of large ones. It is not safe for
+// concurrent use, except for entry.hit.
 type policy struct {
 	small, large *pool
-	smallMax     int64 // 0: a share of what is held
+	smallMax     int64 // in bytes; 0: smallPercent of the held bytes
 }
 
 func newPolicy(maxBytes int64) policy {
@@ -34,7 +35,7 @@ func (p *policy) restore(e *entry) {
 	p.addOld(e)
 }
 
-// clock returns what chooses the victims.
+// clock returns a clock that chooses victims and changes the queues.
 func (p *policy) clock() *clock {
 	return &clock{
 		small:    queues{p.small.fresh, p.small.main, p.small.ghosts},
@@ -43,9 +44,9 @@ func (p *policy) clock() *clock {
 	}
 }
 
-// pool is S3-FIFO by bytes: a blob first waits in a short queue; hit there, or
-// remembered from an earlier life, it moves to the main one, which gives a hit
-// blob another round. See https://s3fifo.com.
+// pool is S3-FIFO by bytes. A blob first waits in a short queue. If it is hit there, or is known
+// as a ghost when it comes, it goes to the main queue, which gives a blob another round for each
+// hit. See https://s3fifo.com.
 type pool struct {
 	fresh, main *fifo
 	ghosts      *ghosts
@@ -74,7 +75,7 @@ func (p *pool) remove(e *entry) {
 	}
 }
 
-// fifo is a ring of entries that knows its bytes.
+// fifo is a ring of entries that counts its bytes.
 type fifo struct {
 	head  entry // head.next is the newest, head.prev the oldest
 	len   int
@@ -121,8 +122,8 @@ func (q *fifo) remove(e *entry) {
 	q.bytes -= e.blocks()
 }
 
-// ghosts remembers blobs evicted before they were hit, as many as the pool holds bytes, by
-// the prefix of their keys.
+// ghosts remembers blobs that were evicted before they were hit, by the prefix of their keys. It
+// remembers at most as many bytes of blobs as the pool holds.
 type ghosts struct {
 	known map[uint64]*ghost
 	head  ghost // head.next is the oldest, head.prev the newest
@@ -155,7 +156,7 @@ func (g *ghosts) add(prefix uint64, blocks, limit int64) {
 	}
 }
 
-// take forgets a prefix and says whether it was known.
+// take removes a prefix and reports whether it was there.
 func (g *ghosts) take(prefix uint64) bool {
 	x, ok := g.known[prefix]
 	if ok {

@@ -99,7 +99,7 @@ func TestPurgeOfWhatIsTended(t *testing.T) {
 			if !ok {
 				t.Fatal("not held")
 			}
-			release := d.need(e)
+			release := d.retain(e)
 			if i, _ := d.Lookup(dg); !i.Open {
 				t.Error("who needs it does not count")
 			}

@@ -11,20 +11,20 @@ import (
 
 const (
 	quarantineFiles   = 64      // kept at most
-	quarantineBytes   = 1 << 30 // kept at most, in blocks, where there is no quota
+	quarantineBytes   = 1 << 30 // kept at most, in blocks, if there is no quota
 	quarantinePercent = 1       // of the quota otherwise
 )
 
-// quarantine is where blobs go whose bytes are wrong. Operators can look at them there, and no
-// reader does.
+// quarantine keeps blobs whose bytes are wrong where operators can look at them, and no reader
+// does.
 type quarantine struct {
 	*resources
-	room     *evictor
-	changing chan struct{} // full while one changes the directory; capacity 1
+	evictor  *evictor
+	changing chan struct{} // mutex for changes of the directory; capacity 1
 }
 
-// put moves the file of a referenced entry whose bytes are wrong to quarantine/.
-// Who has it open reads on. One that is larger than all that is kept there is removed.
+// put moves the file of a referenced entry whose bytes are wrong to quarantine/. Readers that
+// have it open can read on. A file larger than the limit of the quarantine is removed instead.
 func (q *quarantine) put(ctx context.Context, e *entry) error {
 	if err := q.takeName(ctx, e.digest()); err != nil {
 		return err
@@ -33,11 +33,11 @@ func (q *quarantine) put(ctx context.Context, e *entry) error {
 	to := "quarantine/" + path.Base(name)
 	q.mu.Lock()
 	if e.gone {
-		q.yieldName(e.digest())
+		q.freeNameLocked(e.digest())
 		q.mu.Unlock()
 		return nil
 	}
-	q.suspect(e) // if it cannot be moved nor removed
+	q.suspect(e) // in case the file can be neither moved nor removed
 	q.mu.Unlock()
 	err := ErrTooLarge
 	if e.blocks() <= q.limit() {
@@ -50,13 +50,13 @@ func (q *quarantine) put(ctx context.Context, e *entry) error {
 		q.mu.Lock()
 		q.drop(e)
 		q.mu.Unlock()
-		q.room.unlinkDropped()
+		q.evictor.unlinkDropped()
 		return nil
 	}
 	q.mu.Lock()
-	q.forget(e)
-	e.unlinked.Store(true) // what is open counts until it is closed; the rest is counted by trim
-	q.yieldName(e.digest())
+	q.unindex(e)
+	e.unlinked.Store(true) // open readers hold blocks until they close; trim counts the file
+	q.freeNameLocked(e.digest())
 	q.mu.Unlock()
 	now := time.Now()
 	q.changing <- struct{}{}
@@ -71,7 +71,7 @@ func (q *quarantine) limit() int64 {
 	return q.maxBytes / 100 * quarantinePercent
 }
 
-// trim removes what is too much, the oldest first, and counts the rest.
+// trim removes files above the limits, the oldest first, and counts the rest.
 func (q *quarantine) trim() error {
 	files, err := fs.ReadDir(q.root.FS(), "quarantine")
 	if err != nil {
@@ -79,7 +79,7 @@ func (q *quarantine) trim() error {
 	}
 	var infos []fs.FileInfo
 	for _, f := range files {
-		if info, err := f.Info(); err == nil { // else it is gone
+		if info, err := f.Info(); err == nil { // otherwise it is gone
 			infos = append(infos, info)
 		}
 	}

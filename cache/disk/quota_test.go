@@ -115,11 +115,11 @@ func TestQuotaHolds(t *testing.T) {
 			default:
 			}
 			d.mu.RLock()
-			// What has blocks now; a walk through a directory that changes would count some twice.
+			// The account, because a walk through a changing directory would count some blobs twice.
 			if sum := d.used + d.reserved - d.pending; sum > quota || d.pending < 0 {
 				t.Errorf("%d bytes taken, quota %d, %d pending", sum, quota, d.pending)
 			}
-			if sum := d.used - d.leaving() + d.reserved; sum > quota {
+			if sum := d.used - d.droppedBytes() + d.reserved; sum > quota {
 				t.Errorf("%d bytes promised, quota %d", sum, quota)
 			}
 			d.mu.RUnlock()

@@ -1,6 +1,6 @@
 package disk
 
-// resources are what all parts of a directory share: its files, the account of them, and counters.
+// resources are shared by all parts of a directory: its files, their account, and the counters.
 type resources struct {
 	*tree
 	*account

@@ -15,12 +15,13 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// An ingest that is kept outlives the process. Its bytes are in ingest/<key>.part and what its
-// owner notes about it is in ingest/<key>.note, beside the digest once it is committed. Neither is
-// synced: they survive the end of the process, however sudden, because the kernel has them. After a
-// power cut either may be gone, and bytes may be wrong, which the digest shows.
+// A resumable ingest outlives the process. Its bytes are in ingest/<key>.part. The note of its
+// owner is in ingest/<key>.note, after the digest, which is there once the ingest is being
+// committed. Neither file is synced: they survive the end of the process, however sudden, because
+// the kernel has them. After a power cut either file may be gone. Its bytes may also be wrong,
+// which the digest shows.
 
-// ErrKey says that an ingest cannot be kept under that key.
+// ErrKey says that an ingest cannot be kept under that key, or with a note of that length.
 var ErrKey = errors.New("bad key of an ingest")
 
 const (
@@ -30,22 +31,24 @@ const (
 	maxNote = 64 << 10
 )
 
-// Left is what a former process left under a key: an ingest, or what it was committed as.
+// Left is an ingest that an earlier process left under a key, or the blob that it was committed
+// as.
 type Left struct {
 	Key  string
 	Note []byte
 	// Since is when it was last written to, or committed.
 	Since time.Time
-	// Ingest is not committed yet: it can be written on. Nil where Digest is set.
+	// Ingest is not committed yet and can be continued. It is nil if Digest is set.
 	Ingest *Ingest
-	// Digest was committed, with Size bytes, and is kept from being evicted until Forget.
+	// Digest was committed, with Size bytes. It is not evicted until Forget.
 	Digest digest.Digest
 	Size   int64
 }
 
-// CreateResumable is Create of an ingest of unknown length that outlives the process: the next one
-// gets it by Recover, with its note. The key consists of letters, digits, - and _, and is no
-// other's.
+// CreateResumable is Create for an ingest of unknown length that outlives the process: the next
+// process gets it from Recover, with its note. The key consists of letters, digits, - and _, and
+// no other ingest has it. CreateResumable returns ErrKey for a key or note that is malformed or
+// too long.
 func (s *ingests) CreateResumable(ctx context.Context, key string, note []byte) (*Ingest, error) {
 	if !validKey.MatchString(key) || len(note) > maxNote {
 		return nil, fmt.Errorf("create %.100q: %w", key, ErrKey)
@@ -70,8 +73,8 @@ var validKey = regexp.MustCompile(`^[a-zA-Z0-9_-]{1,100}$`)
 func partName(key string) string { return "ingest/" + key + partSuffix }
 func noteName(key string) string { return "ingest/" + key + noteSuffix }
 
-// Suspend ends the use of a kept ingest by this process and leaves it to the next one. Any other
-// ingest is aborted. It does nothing after Commit or Abort.
+// Suspend ends the use of a resumable ingest by this process and leaves it to the next one. It
+// aborts any other ingest. It does nothing after Commit or Abort.
 func (in *Ingest) Suspend() error {
 	if in.key == "" {
 		return in.Abort()
@@ -86,12 +89,12 @@ func (in *Ingest) Suspend() error {
 	return in.file.Close()
 }
 
-// Forget removes the note of what was committed under a key; from then on it is kept no longer for
-// that. An unknown key is no error.
+// Forget removes the note of the blob that was committed under a key, and the claim that keeps
+// the blob from being evicted for it. An unknown key is no error.
 func (s *ingests) Forget(key string) error {
 	s.mu.Lock()
-	if dg, ok := s.owed[key]; ok {
-		delete(s.owed, key)
+	if dg, ok := s.committed[key]; ok {
+		delete(s.committed, key)
 		s.claim([]digest.Digest{dg}, claims{received: -1})
 	}
 	s.mu.Unlock()
@@ -101,7 +104,8 @@ func (s *ingests) Forget(key string) error {
 	return nil
 }
 
-// Recover hands over what former processes left, once. It is accounted for from Open on.
+// Recover returns the ingests that earlier processes left, once. Their bytes are counted from
+// Open on.
 func (s *ingests) Recover() []Left {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -110,15 +114,15 @@ func (s *ingests) Recover() []Left {
 	return former
 }
 
-// committing notes what a kept ingest is about to become.
-func (in *Ingest) committing(dg digest.Digest) error {
+// noteDigest adds the digest of a resumable ingest to its note, just before it is published.
+func (in *Ingest) noteDigest(dg digest.Digest) error {
 	if in.key == "" {
 		return nil
 	}
 	return in.home.writeNote(in.key, dg, in.note)
 }
 
-// rehash hashes what a former process has written.
+// rehash hashes the bytes that an earlier process has written.
 func (in *Ingest) rehash() error {
 	if in.unhashed == 0 {
 		return nil
@@ -132,7 +136,7 @@ func (in *Ingest) rehash() error {
 	return nil
 }
 
-// writeNote replaces a note by one step, without syncing it.
+// writeNote replaces a note in one step, without syncing it.
 func (s *ingests) writeNote(key string, dg digest.Digest, note []byte) error {
 	tmp := s.ingestName()
 	if err := s.root.WriteFile(tmp, append([]byte(dg+"\n"), note...), 0o600); err != nil {
@@ -151,8 +155,8 @@ func (s *ingests) removeNote(key string) error {
 	return nil
 }
 
-// tidy removes from ingest/ what was left unfinished, but for what is kept. A note that makes no
-// sense keeps nothing.
+// tidy removes unfinished files from ingest/, except those of resumable ingests. A resumable
+// ingest with a malformed note is removed, too.
 func (s *ingests) tidy() error {
 	files, err := fs.ReadDir(s.root.FS(), "ingest")
 	if err != nil {
@@ -172,7 +176,7 @@ func (s *ingests) tidy() error {
 		case l.Ingest != nil:
 			kept[key+partSuffix] = true
 		case l.Digest == "":
-			continue // it was killed before it had begun
+			continue // killed before the ingest had begun
 		}
 		kept[f.Name()] = true
 		s.former = append(s.former, l)
@@ -188,7 +192,7 @@ func (s *ingests) tidy() error {
 	return nil
 }
 
-// loadLeft reads what lies under a key and takes it into the account.
+// loadLeft reads the files of a key, and counts the ingest or claims the blob.
 func (s *ingests) loadLeft(key string) (Left, error) {
 	if !validKey.MatchString(key) {
 		return Left{}, ErrKey
@@ -227,7 +231,7 @@ func (s *ingests) loadLeft(key string) (Left, error) {
 		l.Size = info.Size()
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.owed[key] = l.Digest
+		s.committed[key] = l.Digest
 		s.claim([]digest.Digest{l.Digest}, claims{received: 1})
 		return l, nil
 	}
@@ -237,7 +241,7 @@ func (s *ingests) loadLeft(key string) (Left, error) {
 	return s.reopened(l, file)
 }
 
-// reopened goes on with the ingest whose file that is.
+// reopened continues the ingest that has that file.
 func (s *ingests) reopened(l Left, file *os.File) (Left, error) {
 	info, err := file.Stat()
 	if err == nil && !info.Mode().IsRegular() {

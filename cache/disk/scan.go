@@ -17,19 +17,20 @@ import (
 
 const (
 	scanWorkers = 8    // directories read at a time
-	scanBatch   = 1024 // entries put into the index per turn of the lock
+	scanBatch   = 1024 // entries put into the index while the lock is held once
 )
 
-// scanner reads the directory into the account, once, and finds entries before and after that.
+// scanner reads the directory into the account, once. It also finds entries, before and after
+// that.
 type scanner struct {
 	*resources
 	begun    atomic.Bool
-	stopping atomic.Bool   // it ends early
+	stopping atomic.Bool   // the scan ends early
 	done     chan struct{} // closed when the directory has been read
 }
 
-// wait returns when the directory has been read. The first caller starts that; stop waits for its
-// end.
+// wait returns when the directory has been read. The first caller starts the scan, which stop
+// waits for.
 func (s *scanner) wait(ctx context.Context) error {
 	if s.begun.CompareAndSwap(false, true) {
 		go s.run()
@@ -42,7 +43,7 @@ func (s *scanner) wait(ctx context.Context) error {
 	}
 }
 
-// stop ends the reading early, and returns when it has ended. Nothing begins it any more.
+// stop ends the scan early and returns when it has ended. No scan begins afterwards.
 func (s *scanner) stop() {
 	s.stopping.Store(true)
 	if s.begun.CompareAndSwap(false, true) {
@@ -71,7 +72,8 @@ func (s *scanner) run() {
 	s.mu.Unlock()
 }
 
-// list reads the shards with a few workers. What cannot be read is logged and left out.
+// list reads the shards with a few workers. Directories that cannot be read are logged and left
+// out.
 func (s *scanner) list() []*entry {
 	shards := make(chan string)
 	var mu sync.Mutex
@@ -100,8 +102,8 @@ func (s *scanner) list() []*entry {
 	return all
 }
 
-// listShard asks the system itself about each file: with a million of them, what
-// [os.Root] would allocate for that is most of the work, and of the memory.
+// listShard calls the system directly for each file: with a million files, the allocations of
+// [os.Root] would be most of the work, and of the memory.
 func (s *scanner) listShard(shard string) []*entry {
 	err := s.fault(OpList, shard)
 	var dir *os.File
@@ -137,8 +139,8 @@ func (s *scanner) listShard(shard string) []*entry {
 	return part
 }
 
-// lookup returns the entry, referenced, and whether it is yet to be verified. Before the directory
-// has been read, the file system is asked about what the index does not have.
+// lookup returns the referenced entry, and whether it is not yet verified. Until the directory
+// has been read, it asks the file system about blobs that are not in the index.
 func (s *scanner) lookup(ctx context.Context, dg digest.Digest, name string) (e *entry, suspect bool, err error) {
 	if e, suspect := s.held(dg); e != nil {
 		return e, suspect, nil
@@ -168,7 +170,7 @@ func (s *scanner) lookup(ctx context.Context, dg digest.Digest, name string) (e 
 	e.refs.Add(1)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if other := s.index.get(dg); other != nil { // the scan came first
+	if other := s.index.get(dg); other != nil { // the scan was faster
 		other.refs.Add(1)
 		return other, other.suspect, nil
 	}

@@ -18,14 +18,14 @@ import (
 )
 
 const (
-	scrubFile    = "scrub"               // how far the pass under way is
-	scrubPiece   = 256 << 10             // bytes read at a time
-	scrubNote    = time.Minute           // how often the place is written down
-	slowRead     = 20 * time.Millisecond // a piece that takes longer was read from a busy disk
-	slowPatience = 10                    // so many times as long as the read, the disk is then left alone
+	scrubFile      = "scrub"               // records how far the pass under way has got
+	scrubPiece     = 256 << 10             // bytes read at a time
+	scrubSaveEvery = time.Minute           // how often the position is saved
+	slowRead       = 20 * time.Millisecond // a piece that takes longer was read from a busy disk
+	slowFactor     = 10                    // after a slow read the disk is left alone this many times as long
 )
 
-// Scrub says how blobs that are held are verified again, in the background.
+// Scrub says how held blobs are verified again in the background.
 type Scrub struct {
 	// Interval within which each blob is read once. Zero: never.
 	Interval time.Duration
@@ -34,36 +34,35 @@ type Scrub struct {
 	BytesPerSecond int64
 }
 
-// cursor is how far a pass has got. Passes go through the digests in order, so the next
-// blob is always one of those that nobody has verified for the longest time.
+// cursor is how far a pass has got. Passes go through the digests in order, so the next blob is
+// always one of those that were not verified for the longest time.
 type cursor struct {
-	began time.Time     // of the pass
-	after digest.Digest // verified last; empty at the beginning
-	ended time.Time     // of the pass before; zero: there was none
+	began time.Time     // of this pass
+	after digest.Digest // the digest that was verified last; empty at the beginning
+	ended time.Time     // of the previous pass; zero: there was none
 }
 
-// scrubber verifies what is held, again and again.
+// scrubber verifies held blobs, in one pass after another.
 type scrubber struct {
 	*resources
 	cursor
-	room       *evictor
+	evictor    *evictor
 	quarantine *quarantine
 	ctx        context.Context
 	interval   time.Duration // of one pass
 	rate       int64         // bytes per second
 	buf        []byte
-	noted      time.Time // when the place was written down
+	savedAt    time.Time // when the position was saved
 }
 
-// run reads all blobs again and again until ctx ends, and moves those aside that are not what
-// they were.
+// run verifies all blobs in passes until ctx ends, and moves rotten ones to quarantine.
 func (s *scrubber) run() {
 	s.load()
 	for s.pass() {
 		s.ended, s.after = time.Now(), ""
 		s.m.passed.Store(s.ended.Unix())
 		s.save()
-		if !s.rest(time.Until(s.began.Add(s.interval))) {
+		if !s.sleep(time.Until(s.began.Add(s.interval))) {
 			break
 		}
 		s.began = time.Now()
@@ -71,8 +70,8 @@ func (s *scrubber) run() {
 	s.save()
 }
 
-// rest returns false when ctx has ended.
-func (s *scrubber) rest(pause time.Duration) bool {
+// sleep waits for pause. It returns false when ctx has ended.
+func (s *scrubber) sleep(pause time.Duration) bool {
 	if pause > 0 {
 		select {
 		case <-time.After(pause):
@@ -82,11 +81,11 @@ func (s *scrubber) rest(pause time.Duration) bool {
 	return s.ctx.Err() == nil
 }
 
-// pass goes from the place to the last digest; false when ctx has ended.
+// pass verifies blobs from the position to the last digest. It returns false when ctx has ended.
 func (s *scrubber) pass() bool {
 	for _, alg := range slices.Sorted(slices.Values(s.names("blobs"))) {
 		for _, two := range slices.Sorted(slices.Values(s.names("blobs/" + alg))) {
-			if digest.Digest(alg+":"+two+"~") < s.after { // a whole shard
+			if digest.Digest(alg+":"+two+"~") < s.after { // skip the whole shard
 				continue
 			}
 			if !s.shard("blobs/" + alg + "/" + two) {
@@ -106,21 +105,21 @@ func (s *scrubber) shard(shard string) bool {
 		if !ok || k.digest() <= s.after {
 			continue
 		}
-		if !s.visit(k.digest()) {
+		if !s.scrubBlob(k.digest()) {
 			return false
 		}
 	}
 	return true
 }
 
-// visit verifies one blob and then rests for as long as its share of the interval lasts.
-func (s *scrubber) visit(dg digest.Digest) bool {
+// scrubBlob verifies one blob. It then sleeps until the blob's share of the interval has passed.
+func (s *scrubber) scrubBlob(dg digest.Digest) bool {
 	began := time.Now()
 	s.mu.Lock()
 	e, used := s.index.get(dg), max(s.used, blockSize)
-	held := e != nil && !e.suspect // others verify suspects
+	held := e != nil && !e.suspect // the checker verifies suspects
 	if held {
-		s.tend(e)
+		s.refInternal(e)
 	}
 	s.mu.Unlock()
 	if !held {
@@ -135,10 +134,10 @@ func (s *scrubber) visit(dg digest.Digest) bool {
 		s.log.Error("blob has rotted on disk; it is fetched again when it is asked for", "digest", dg, "error", err)
 		err = s.quarantine.put(s.ctx, e)
 	case errors.Is(err, fs.ErrNotExist):
-		err = s.room.remove(s.ctx, e)
+		err = s.evictor.remove(s.ctx, e)
 	}
 	share := time.Duration(float64(s.interval) * float64(e.blocks()) / float64(used))
-	s.untend(e)
+	s.unrefInternal(e)
 	if s.ctx.Err() != nil {
 		return false
 	}
@@ -146,13 +145,13 @@ func (s *scrubber) visit(dg digest.Digest) bool {
 		s.log.Warn("cannot scrub blob", "digest", dg, "error", err)
 	}
 	s.after = dg
-	if time.Since(s.noted) >= scrubNote {
+	if time.Since(s.savedAt) >= scrubSaveEvery {
 		s.save()
 	}
-	return s.rest(share - time.Since(began))
+	return s.sleep(share - time.Since(began))
 }
 
-// verify hashes the file of a referenced entry, at the pace of the rate or slower.
+// verify hashes the file of a referenced entry, at the configured rate or slower.
 func (s *scrubber) verify(e *entry) error {
 	f, err := s.open(e.path())
 	if err != nil {
@@ -176,7 +175,7 @@ func (s *scrubber) verify(e *entry) error {
 	}
 }
 
-// read reads one piece and waits until it may read the next one.
+// read reads one piece and waits until the next one may be read.
 func (s *scrubber) read(f *os.File, at int64) (int, error) {
 	began := time.Now()
 	err := s.fault(OpRead, f.Name())
@@ -188,23 +187,23 @@ func (s *scrubber) read(f *os.File, at int64) (int, error) {
 	took := time.Since(began)
 	pause := time.Duration(int64(n)*int64(time.Second)/s.rate) - took
 	if took > slowRead {
-		pause = max(pause, took*slowPatience)
+		pause = max(pause, took*slowFactor)
 	}
-	if !s.rest(pause) {
+	if !s.sleep(pause) {
 		return n, context.Cause(s.ctx)
 	}
 	return n, err
 }
 
-// save writes the place down. Losing it costs reading some blobs once more.
+// save saves the position. If it is lost, some blobs are read once more.
 func (s *scrubber) save() {
-	s.noted = time.Now()
+	s.savedAt = time.Now()
 	if err := s.writeFile(scrubFile, s.text()); err != nil {
 		s.log.Warn("cannot record how far the cache has been verified", "error", err)
 	}
 }
 
-// load reads the place, or starts at the beginning.
+// load reads the position, or starts at the beginning.
 func (s *scrubber) load() {
 	b, err := s.root.ReadFile(scrubFile)
 	if err == nil {
@@ -222,10 +221,10 @@ func (s *scrubber) load() {
 	if !s.ended.IsZero() {
 		s.m.passed.Store(s.ended.Unix())
 	}
-	s.noted = time.Now()
+	s.savedAt = time.Now()
 }
 
-// text returns the file of a place: one "name value" on a line.
+// text returns the content of the file: one "name value" on a line.
 func (p cursor) text() []byte {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "began %s\n", p.began.UTC().Format(time.RFC3339))

@@ -247,7 +247,7 @@ func TestQuarantineIsBounded(t *testing.T) {
 	}
 }
 
-// TestRotOnBrokenDisk is dropped all the same.
+// TestRotOnBrokenDisk: a rotten blob is dropped although its file cannot be moved.
 func TestRotOnBrokenDisk(t *testing.T) {
 	d := opened(t, Options{Fault: func(op Op, _ string) error {
 		if op == OpUnlink {

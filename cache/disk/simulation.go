@@ -2,9 +2,9 @@ package disk
 
 import "github.com/opencontainers/go-digest"
 
-// Simulation is what a directory of some quota would hold: the same order of eviction,
-// without files, clients or clock. Those who weigh quotas ask it for what a log says was
-// asked for. It is not safe for concurrent use.
+// Simulation computes which requests a directory of some quota would answer. It uses the same
+// order of eviction, without files, clients or clock. Tools that compare quotas replay a log
+// against it. It is not safe for concurrent use.
 type Simulation struct {
 	policy    policy
 	index     map[digest.Digest]*entry
@@ -16,12 +16,12 @@ type Pools int
 
 // The pools of a Simulation.
 const (
-	TwoPools Pools = iota // small blobs have one of their own, as in a directory
-	OnePool               // they have not, to show what that is worth
+	TwoPools Pools = iota // small blobs have a pool of their own, as in a directory
+	OnePool               // they have not, to measure the difference
 )
 
-// NewSimulation returns an empty one with a quota of maxBytes, counted in blocks as
-// Options.MaxBytes is.
+// NewSimulation returns an empty Simulation with a quota of maxBytes, counted in blocks like
+// Options.MaxBytes.
 func NewSimulation(maxBytes int64, pools Pools) *Simulation {
 	s := &Simulation{policy: newPolicy(maxBytes), index: map[digest.Digest]*entry{}, max: maxBytes}
 	if pools == OnePool {
@@ -30,8 +30,8 @@ func NewSimulation(maxBytes int64, pools Pools) *Simulation {
 	return s
 }
 
-// Request asks for a blob of size bytes and says whether it was held. It is from then
-// on, unless it is larger than the quota.
+// Request asks for a blob of size bytes and reports whether it was held. The blob is held from
+// then on, unless it is larger than the quota.
 func (s *Simulation) Request(dg digest.Digest, size int64) (hit bool) {
 	if e := s.index[dg]; e != nil {
 		e.hit()
@@ -41,8 +41,8 @@ func (s *Simulation) Request(dg digest.Digest, size int64) (hit bool) {
 	if e.blocks() > s.max {
 		return false
 	}
-	for hand := s.policy.clock(); s.used+e.blocks() > s.max; {
-		gone, _ := hand.victim(size, func(*entry) bool { return false })
+	for clock := s.policy.clock(); s.used+e.blocks() > s.max; {
+		gone, _ := clock.victim(size, func(*entry) bool { return false })
 		delete(s.index, gone.digest())
 		s.used -= gone.blocks()
 	}

@@ -7,17 +7,17 @@ import (
 	"sync"
 )
 
-// syncWorkers is the number of files synced at a time: file systems gather syncs that come
+// syncWorkers is the number of files synced at a time: file systems combine syncs that arrive
 // together.
 const syncWorkers = 16
 
 // syncer makes new blobs durable in groups, and marks their files.
 type syncer struct {
 	*resources
-	wake chan struct{} // tells Run that blobs wait to be synced; capacity 1
+	wake chan struct{} // wakes Run when blobs wait to be synced; capacity 1
 }
 
-// nudge tells Run that there is something to sync.
+// nudge wakes Run to sync new blobs.
 func (s *syncer) nudge() {
 	select {
 	case s.wake <- struct{}{}:
@@ -38,7 +38,7 @@ func (s *syncer) syncDirty() {
 		wg.Go(func() {
 			for e := range work {
 				err := s.seal(e.path())
-				s.untend(e)
+				s.unrefInternal(e)
 				if err == nil {
 					marked <- e
 				} else if !errors.Is(err, fs.ErrNotExist) {
@@ -58,7 +58,7 @@ func (s *syncer) syncDirty() {
 	s.finish(marked)
 }
 
-// finish syncs the directories of marked blobs and then calls these clean.
+// finish syncs the directories of marked blobs and then records these blobs as clean.
 func (s *syncer) finish(marked <-chan *entry) {
 	dirs := map[string][]*entry{}
 	for e := range marked {

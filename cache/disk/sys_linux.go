@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// allocate gives a file the blocks for n bytes without changing its length. A file
-// system that cannot do that is no error.
+// allocate gives a file the blocks for n bytes without changing its length. It reports whether it
+// did. A file system that cannot do that is no error.
 func allocate(f *os.File, n int64) (done bool, err error) {
 	err = unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, n)
 	switch {
@@ -23,7 +23,8 @@ func allocate(f *os.File, n int64) (done bool, err error) {
 	}
 }
 
-// openAgain opens a file by its descriptor: its name may change meanwhile (proc_pid_fd(5)).
+// openAgain opens a file by its descriptor, because its name may change meanwhile
+// (proc_pid_fd(5)).
 func openAgain(f *os.File) (again *os.File, err error) {
 	raw, err := f.SyscallConn()
 	if err != nil {
@@ -35,21 +36,21 @@ func openAgain(f *os.File) (again *os.File, err error) {
 	return again, errors.Join(failed, err)
 }
 
-// datasync makes the bytes of a file durable, and of its metadata what is needed to read them.
+// datasync makes the bytes of a file durable, and the metadata that is needed to read them.
 func datasync(f *os.File) error {
 	return os.NewSyscallError("fdatasync", unix.Fdatasync(int(f.Fd())))
 }
 
-// dontCache is RWF_DONTCACHE of Linux 6.14 and later (preadv2(2)): pages read for this alone do not
-// stay in the page cache.
+// dontCache is RWF_DONTCACHE of Linux 6.14 and later (preadv2(2)): pages that only this call
+// reads do not stay in the page cache.
 const dontCache = 0x80
 
-// readUncached is f.ReadAt that leaves the page cache to others, where the system can.
+// readUncached is f.ReadAt that does not fill the page cache, if the system can do that.
 func readUncached(f *os.File, p []byte, off int64) (int, error) {
 	n, err := unix.Preadv2(int(f.Fd()), [][]byte{p}, off, dontCache)
 	switch {
 	case err != nil:
-		return f.ReadAt(p, off) // it cannot, or it has failed and fails again
+		return f.ReadAt(p, off) // not supported, or a failure that repeats itself
 	case n == 0:
 		return 0, io.EOF
 	default:

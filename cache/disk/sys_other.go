@@ -7,14 +7,14 @@ import (
 	"os"
 )
 
-// allocate does nothing: there is no portable way to do it.
+// allocate does nothing, because there is no portable way to do it.
 func allocate(*os.File, int64) (done bool, err error) { return false, nil }
 
-// openAgain has no portable way to do it either.
+// openAgain returns errors.ErrUnsupported, because there is no portable way to do it.
 func openAgain(*os.File) (*os.File, error) { return nil, errors.ErrUnsupported }
 
 // datasync makes a file durable.
 func datasync(f *os.File) error { return f.Sync() }
 
-// readUncached reads like all others do.
+// readUncached is f.ReadAt.
 func readUncached(f *os.File, p []byte, off int64) (int, error) { return f.ReadAt(p, off) }

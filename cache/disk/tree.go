@@ -27,8 +27,9 @@ type tree struct {
 	shards sync.Map                       // name to *os.Root
 }
 
-// take locks the directory and lays it out.
-func (t *tree) take() error {
+// acquire locks the directory and creates its subdirectories. It returns ErrLocked if another
+// process has the lock.
+func (t *tree) acquire() error {
 	lock, err := t.root.OpenFile("lock", os.O_RDWR|os.O_CREATE, 0o644)
 	if err != nil {
 		return err
@@ -52,7 +53,7 @@ func (t *tree) take() error {
 func (t *tree) close() error {
 	var err error
 	if t.lock != nil {
-		err = t.lock.Close() // releases the lock with it
+		err = t.lock.Close() // also releases the lock
 	}
 	for _, shard := range t.shards.Range {
 		err = errors.Join(err, shard.(*os.Root).Close())
@@ -60,7 +61,7 @@ func (t *tree) close() error {
 	return errors.Join(err, t.root.Close())
 }
 
-// fault asks the injected fault, if there is one.
+// fault returns the error of Options.Fault, if that is set.
 func (t *tree) fault(op Op, name string) error {
 	if t.inject == nil {
 		return nil
@@ -76,8 +77,8 @@ func (t *tree) ingestName() string {
 // openIn opens a file or directory for reading.
 func openIn(dir *os.Root, name string) (*os.File, error) { return dir.OpenFile(name, os.O_RDONLY, 0) }
 
-// open opens a file of blobs/ for reading. The directories of the shards, a few
-// hundred, are kept open, as to walk down to the file costs several times what opening it does.
+// open opens a file of blobs/ for reading. It keeps the directories of the shards open, a few
+// hundred, because walking down to a file costs several times as much as opening it.
 func (t *tree) open(name string) (*os.File, error) {
 	dir, base := path.Split(name)
 	if shard, ok := t.shards.Load(dir); ok {
@@ -85,7 +86,7 @@ func (t *tree) open(name string) (*os.File, error) {
 		if !errors.Is(err, fs.ErrNotExist) {
 			return f, err
 		}
-		return openIn(t.root, name) // the shard may have been removed and made again
+		return openIn(t.root, name) // the shard may have been removed and created again
 	}
 	shard, err := t.root.OpenRoot(dir)
 	if err != nil {
@@ -109,7 +110,7 @@ func (t *tree) statfs() (free, total int64, err error) {
 	return int64(s.Bavail) * int64(s.Bsize), int64(s.Blocks) * int64(s.Bsize), nil // types differ between systems
 }
 
-// names lists a directory.
+// names lists a directory. It logs errors.
 func (t *tree) names(dir string) []string {
 	f, err := openIn(t.root, dir)
 	if err != nil {
@@ -124,7 +125,7 @@ func (t *tree) names(dir string) []string {
 	return names
 }
 
-// check hashes the file of a blob.
+// check hashes the file of a blob. It returns ErrCorrupt for a wrong digest or length.
 func (t *tree) check(ctx context.Context, dg digest.Digest, name string, size int64) error {
 	if err := t.fault(OpRead, name); err != nil {
 		return err
@@ -158,9 +159,8 @@ func (r contextReader) Read(p []byte) (int, error) {
 	return r.r.Read(p)
 }
 
-// seal syncs the bytes of a blob and says so in its file: only then is the write
-// permission taken away, so no order of writes after a power cut can show a
-// sealed file with other bytes.
+// seal syncs the bytes of a blob and then takes the write permission from its file. After a power
+// cut no order of writes can show a file without that permission and with other bytes.
 func (t *tree) seal(name string) error {
 	if err := t.fault(OpSync, name); err != nil {
 		return err
@@ -176,7 +176,7 @@ func (t *tree) seal(name string) error {
 	return f.Chmod(0o444)
 }
 
-// syncDirs syncs a shard and, as it may be new, the directories above it.
+// syncDirs syncs a shard and the directories above it, because the shard may be new.
 func (t *tree) syncDirs(shard string) error {
 	for dir := shard; dir != "."; dir = path.Dir(dir) {
 		f, err := openIn(t.root, dir)

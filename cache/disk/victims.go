@@ -5,19 +5,20 @@ type Reason string
 
 // The reasons of an eviction.
 const (
-	// ReasonUnused: it is the oldest of those that nobody asked for since they came, or since the
-	// directory was opened, and these have more than their share.
+	// ReasonUnused: the blob was not asked for since it came, or since the directory was opened. It
+	// is the oldest of these blobs, which have more than their share.
 	ReasonUnused Reason = "unused"
-	// ReasonCold: it was asked for, and by its turn the rounds that its hits give it are over: in a
-	// long plan that has turned the queues several times, also of what is asked for often now.
+	// ReasonCold: the blob was asked for, but the rounds of the queue that its hits give it are
+	// over. A long plan goes around the queues several times, so it also names blobs that are often
+	// asked for now.
 	ReasonCold Reason = "cold"
 )
 
-// clock chooses victims, one after the other, and turns the queues while it does:
+// clock chooses victims, one after the other, and turns the queues as it does. The queues are
 // those of the policy, or a plan of them.
 type clock struct {
 	small, large queues
-	smallMax     int64 // 0: a share of what is held
+	smallMax     int64 // in bytes; 0: smallPercent of the held bytes
 }
 
 // queues are the two queues of a pool.
@@ -29,8 +30,8 @@ type queues struct {
 // queue is an order of entries.
 type queue interface {
 	size() (entries int, bytes int64)
-	take() (e *entry, hits uint32) // the oldest entry, which leaves; only called when there is one
-	put(e *entry, hits uint32)     // as the newest
+	take() (e *entry, hits uint32) // removes the oldest entry; there must be one
+	put(e *entry, hits uint32)     // adds e as the newest entry
 }
 
 var (
@@ -38,19 +39,19 @@ var (
 	_ queue = (*plan)(nil)
 )
 
-// victim takes the next entry to evict out of its pool, or returns nil when all
-// are busy. coming is the length of the blob that needs the room.
-func (h *clock) victim(coming int64, busy func(*entry) bool) (*entry, Reason) {
-	_, small := h.small.size()
-	_, large := h.large.size()
-	limit := h.smallMax
+// victim takes the next entry to evict out of its pool. It returns nil if all are busy. coming is
+// the length of the blob that needs the room.
+func (c *clock) victim(coming int64, busy func(*entry) bool) (*entry, Reason) {
+	_, small := c.small.size()
+	_, large := c.large.size()
+	limit := c.smallMax
 	if limit == 0 {
 		limit = (small + large) / 100 * smallPercent
 	}
 	if coming < smallBlob {
 		small += blocks(coming)
 	}
-	first, second := &h.large, &h.small
+	first, second := &c.large, &c.small
 	if small > limit {
 		first, second = second, first
 	}
@@ -60,8 +61,8 @@ func (h *clock) victim(coming int64, busy func(*entry) bool) (*entry, Reason) {
 	return second.victim(busy)
 }
 
-// victim removes and returns an entry. Each entry is looked at no more often than
-// it can have hits, plus once as a busy one, so the loop ends.
+// victim removes and returns an entry. It looks at each entry no more often than the entry can
+// have hits, plus once as a busy one, so the loop ends.
 func (t *queues) victim(busy func(*entry) bool) (*entry, Reason) {
 	entries, _ := t.size()
 	for range (maxHits + 2) * entries {
@@ -74,7 +75,7 @@ func (t *queues) victim(busy func(*entry) bool) (*entry, Reason) {
 		e, hits := from.take()
 		switch {
 		case busy(e):
-			t.main.put(e, hits) // in use: as good as hit
+			t.main.put(e, hits) // in use is as good as hit
 		case hits == 0 && from == t.fresh:
 			_, rest := t.size()
 			t.ghosts.add(e.prefix(), e.blocks(), rest)
@@ -96,8 +97,8 @@ func (t *queues) size() (entries int, bytes int64) {
 	return fresh + older, freshBytes + olderBytes
 }
 
-// plan is what a fifo becomes while victims are chosen, without changing it: what is
-// left of it, and behind that what was put back. It costs memory for the latter only.
+// plan is a copy of a fifo from which victims can be chosen without changing the fifo: the rest
+// of the fifo, followed by the entries that were put back. It takes memory for the latter only.
 type plan struct {
 	at    *entry // the oldest one left
 	left  int    // entries of the fifo from at on
@@ -137,7 +138,7 @@ func (p *plan) put(e *entry, hits uint32) {
 	p.sum += e.blocks()
 }
 
-// plan returns a hand that says what hand would choose, and leaves all as it is.
+// plan returns a clock that chooses the same victims as [policy.clock] and changes nothing.
 func (p *policy) plan() *clock {
 	return &clock{
 		small:    queues{fresh: newPlan(p.small.fresh), main: newPlan(p.small.main)},
