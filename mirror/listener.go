@@ -20,16 +20,16 @@ import (
 type Listener struct {
 	request.Listener
 	Mirror *Mirror
-	// CopyFiles sends files by copying them through this process, and not by sendfile.
+	// CopyFiles sends files by copying them through this process instead of by sendfile.
 	CopyFiles bool
-	// AccessLog gets a line for each request; nil: none does. Those of pushes, and of what went
-	// wrong here, go the way of all that the Mirror logs, since this one may be late.
+	// AccessLog gets a line for each request, possibly late; nil: no lines are written. The lines of
+	// pushes, and of answers with status 500 and above, go to the Mirror's logger instead.
 	AccessLog slog.Handler
 }
 
 type handler func(*request.Request) error
 
-// table has a handler for every request that the protocol knows and dray serves.
+// table returns the handlers of all requests that dray serves.
 func (m *Mirror) table() map[oci.Kind]map[string]handler {
 	return map[oci.Kind]map[string]handler{
 		oci.KindBase:      {"GET": base, "HEAD": base},
@@ -56,8 +56,8 @@ func (l *Listener) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	l.account(x, err, start)
 	if err != nil && x.W.Broken() {
-		// Part of a body is out: only a cut connection tells the client that the rest is
-		// missing, whatever the protocol version and framing.
+		// Part of the body has been sent. Only a cut connection tells the client that the rest is
+		// missing, in every protocol version and framing.
 		panic(http.ErrAbortHandler)
 	}
 }
@@ -68,7 +68,7 @@ var (
 	noSniff    = []string{"nosniff"}
 )
 
-// guarded makes a panic an error like others: counted, logged once, and a 500.
+// guarded makes a panic an error like any other: counted, logged once, and answered with 500.
 func (l *Listener) guarded(x *request.Request) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
@@ -115,7 +115,7 @@ func (l *Listener) serve(x *request.Request) error {
 	return h(x)
 }
 
-// authorise asks for what the request needs.
+// authorise identifies the caller and checks the rights that the request needs.
 func authorise(x *request.Request) (err error) {
 	policy := &x.Listener.Policy
 	if x.Q.Kind == oci.KindBase {
@@ -140,7 +140,7 @@ func authorise(x *request.Request) (err error) {
 	return err
 }
 
-// base answers that this is a registry.
+// base answers GET and HEAD of /v2/, by which clients recognise a registry.
 func base(x *request.Request) error {
 	x.W.Header().Set("Content-Type", "application/json; charset=utf-8")
 	x.W.Header().Set("Content-Length", "2")
@@ -148,7 +148,7 @@ func base(x *request.Request) error {
 	return err
 }
 
-// account writes what became of a request, once.
+// account counts a finished request and writes its log line.
 func (l *Listener) account(x *request.Request, err error, start time.Time) {
 	took := time.Since(start)
 	is := labels{listener: l.Name, kind: string(x.Q.Kind), method: methodLabel(x.R.Method), source: x.Source, status: x.W.Status()}
@@ -172,14 +172,14 @@ func (l *Listener) account(x *request.Request, err error, start time.Time) {
 		log = l.Mirror.log.Handler()
 	}
 	if ctx := x.R.Context(); log.Enabled(ctx, level) {
-		line := slog.NewRecord(start.Add(took), level, "request", 0) // without the place in the program, which is always this one
+		line := slog.NewRecord(start.Add(took), level, "request", 0) // no program counter: it would be the same in every line
 		line.AddAttrs(l.attributes(x, err, took)...)
-		_ = log.Handle(ctx, line) // as slog.Logger does
+		_ = log.Handle(ctx, line) // slog.Logger ignores this error too
 	}
 }
 
-// attributes of the one line a request gets. Nothing here holds a credential: the
-// query is not logged, the user only by name.
+// attributes returns the attributes of a request's log line. No credential is among them: the
+// query is not logged, and only the name of the user is.
 func (l *Listener) attributes(x *request.Request, err error, took time.Duration) []slog.Attr {
 	a := append(make([]slog.Attr, 0, 16),
 		slog.String("listener", l.Name), slog.String("client", x.R.RemoteAddr),
@@ -213,7 +213,7 @@ func (l *Listener) attributes(x *request.Request, err error, took time.Duration)
 	return a
 }
 
-// methodLabel keeps strangers from adding series.
+// methodLabel bounds the values of the label: clients may send any method.
 func methodLabel(m string) string {
 	switch m {
 	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete:

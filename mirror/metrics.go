@@ -7,8 +7,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// metrics are the front door's own. Labels are bounded: upstreams and kinds come
-// from the configuration and the protocol, never from a client.
+// metrics are the front door's own. Their labels are bounded: upstreams and kinds come from the
+// configuration and the protocol, never from a client.
 type metrics struct {
 	requests *prometheus.CounterVec
 	bytes    *prometheus.CounterVec
@@ -18,20 +18,20 @@ type metrics struct {
 	ready map[labels]*series
 }
 
-// labels tell requests apart.
+// labels are the label values of a request.
 type labels struct {
 	listener, upstream, kind, method, source string
 	status                                   int
 }
 
-// series are the counters of requests that are alike.
+// series are the metrics of all requests with the same labels.
 type series struct {
 	requests prometheus.Counter
 	seconds  prometheus.Observer
 	bytes    prometheus.Counter // nil for answers without content
 }
 
-// of finds the series of a request. There are no more than the metrics have anyway.
+// of returns the series of a request. Its table grows no larger than the metrics themselves.
 func (x *metrics) of(l labels) *series {
 	x.mu.RLock()
 	s := x.ready[l]

@@ -22,53 +22,53 @@ import (
 	"dray/upstream/oci"
 )
 
-// Options are what a Mirror is made of.
+// Options configure a Mirror.
 type Options struct {
 	Cache      *cache.Cache
 	Tags       *meta.Tags
 	Visibility *meta.Visibility
 	Presence   *meta.Presence
-	// LastPulls is needed where images are kept alive.
+	// LastPulls is required if KeepAlive is set.
 	LastPulls *meta.LastPulls
-	// BaseImages, when not nil, learn the layers of the images that clients pull and push.
+	// BaseImages, when not nil, records the layers of the images that clients pull and push.
 	BaseImages *meta.BaseImages
 	Upstreams  []*repository.Upstream
-	// Gates are what pushes have to pass, by the name of their upstream. The first one with a
-	// pattern for a repository counts; without one, a push is forwarded as it is.
+	// Gates are the checks of pushes, by the name of their upstream. The first gate with a pattern
+	// that matches the repository applies. If none matches, a push is forwarded unchecked.
 	Gates map[string][]*gate.Gate
-	// Prefetch says what is fetched before clients ask for it, by the name of the upstream.
+	// Prefetch configures fetches ahead of clients' requests, by the name of the upstream.
 	Prefetch map[string]pull.Prefetch
-	// KeepAlive is the least time between two requests for an image that are sent only
-	// because clients pull it here, so that the upstream does not take it for unused, by the
-	// name of the upstream. 0: there are none.
+	// KeepAlive is the least time between two keep-alive requests for an image, by the name of the
+	// upstream. Such a request is sent only because clients pull the image here, so that the
+	// upstream does not consider it unused. 0 means none.
 	KeepAlive map[string]time.Duration
-	// Queue takes the pushes to upstreams that acknowledge locally, and calls Forward for them; nil
-	// where there are none.
+	// Queue stores the pushes to upstreams that acknowledge locally, and calls Forward for them;
+	// nil: no upstream does.
 	Queue *queue.Queue
-	// OnPull, when not nil, is called once for each manifest that a client got by GET.
+	// OnPull, when not nil, is called once for each manifest that a client gets by GET.
 	OnPull func(r repository.Repo, reference string)
-	// OnEvent, when not nil, is called with what was pushed, judged and deleted. It must not wait.
+	// OnEvent, when not nil, is called for each push, verdict and deletion. It must not block.
 	OnEvent func(notify.Event)
-	// Logger gets one line a request, and what background work reports; nil discards.
+	// Logger gets access lines and the messages of background work; nil discards.
 	Logger *slog.Logger
-	// UploadExpiry ends an upload without progress, and is how long a blob that no
-	// manifest followed is kept for its push; 0 means 1 hour.
+	// UploadExpiry is how long an upload is kept without progress, and a blob without a manifest
+	// that names it; 0 means 1 hour.
 	UploadExpiry time.Duration
-	// MaxUploadsPerClient bounds open uploads; 0 is no bound.
+	// MaxUploadsPerClient bounds open uploads; 0 means no bound.
 	MaxUploadsPerClient int
 	// MaxUploadBytesPerClient bounds the bytes of open uploads and of blobs whose manifest has not
-	// been forwarded; 0 is no bound.
+	// been forwarded; 0 means no bound.
 	MaxUploadBytesPerClient int64
-	// ClientStall disconnects a client that neither sends nor takes a byte for so long;
-	// 0 means 2 minutes.
+	// ClientStall is how long a client may neither send nor take a byte before it is disconnected; 0
+	// means 2 minutes.
 	ClientStall time.Duration
-	// AnswerWithin bounds what a client that gives no limit of its own waits for the
-	// answer to a manifest that it pushes; 0 means 10 minutes. Clients built on
-	// containerd wait 30 s and are answered within 25.
+	// AnswerWithin is how long a client without a limit of its own waits for the answer to a
+	// manifest that it pushes; 0 means 10 minutes. Clients built on containerd wait 30 s and are
+	// answered within 25 s.
 	AnswerWithin time.Duration
 }
 
-// Mirror is what all listeners share: the rooms in which requests are worked on.
+// Mirror is everything that the listeners share: the rooms that handle requests.
 type Mirror struct {
 	repos     *repository.Store
 	checks    *gate.Checks
@@ -85,11 +85,11 @@ type Mirror struct {
 	handlers  map[oci.Kind]map[string]handler
 }
 
-// judgeWithin bounds the work on one verdict, which goes on when the client has been answered.
+// judgeWithin bounds the work on one verdict, which continues after the client has been answered.
 const judgeWithin = time.Hour
 
-// New puts a Mirror together, with the uploads that a former process left in the cache. It starts
-// nothing.
+// New returns a Mirror with the uploads that an earlier process left in the cache. It starts no
+// goroutine.
 func New(o Options) (*Mirror, error) {
 	m := &Mirror{
 		tasks: flight.NewTasks(), log: cmp.Or(o.Logger, slog.New(slog.DiscardHandler)), expiry: cmp.Or(o.UploadExpiry, time.Hour),
@@ -121,9 +121,9 @@ func New(o Options) (*Mirror, error) {
 	return m, nil
 }
 
-// Run goes on with what a former process received, and drops uploads that nobody continues until
-// ctx ends; then it ends everything that the Mirror does in the background and waits for it.
-// Uploads are left to the next process.
+// Run sends on the blobs of an earlier process, and drops uploads without progress until ctx
+// ends. Then it stops the background work of the Mirror and waits for it. It leaves open uploads
+// to the next process.
 func (m *Mirror) Run(ctx context.Context) error {
 	for _, job := range []func(context.Context){m.push.Recover, m.keepAlive.Run, m.verdicts.Run, m.baseIndex.Run} {
 		m.tasks.Start(job)
@@ -144,10 +144,10 @@ func (m *Mirror) Run(ctx context.Context) error {
 	}
 }
 
-// Reports lists the newest verdicts on pushes, newest first. They must not be changed.
+// Reports lists the newest verdicts on pushes, newest first. The caller must not change them.
 func (m *Mirror) Reports() []*pipeline.Report { return m.checks.Reports() }
 
-// Forward brings a push of the queue to its upstream. It is a [queue.Forward].
+// Forward forwards a push of the queue to its upstream. It is a [queue.Forward].
 func (m *Mirror) Forward(ctx context.Context, e queue.Entry) error { return m.push.Forward(ctx, e) }
 
 // Collectors returns the metrics of the front door and of its rooms.
