@@ -9,15 +9,14 @@ import (
 	"time"
 )
 
-// answerTimeout bounds the reading of everything that is not a blob: manifests, lists, the texts of
-// errors. Blobs have no limit here, because only whoever wants the bytes knows how long to wait for
-// them.
+// answerTimeout bounds the reading of manifests, lists and the texts of errors. Blobs have no
+// limit here, because only their reader knows how long to wait for them.
 const answerTimeout = 20 * time.Second
 
 var errStalled = errors.New("the answer stopped")
 
-// answer is the body of an answer together with the request behind it, so that a reader is not at
-// the mercy of a connection that stays open and silent.
+// answer is the body of an answer. It can cancel the request, so that a connection that stays
+// open and silent does not block its reader for ever.
 type answer struct {
 	io.ReadCloser
 	cancel  context.CancelFunc
@@ -25,8 +24,8 @@ type answer struct {
 	permit  *permit // nil without a Limiter
 }
 
-// sent makes one round trip under a context of its own.
-func sent(via http.RoundTripper, req *http.Request) (*http.Response, error) {
+// roundTrip makes one round trip with a context that the answer can cancel.
+func roundTrip(via http.RoundTripper, req *http.Request) (*http.Response, error) {
 	ctx, cancel := context.WithCancel(req.Context())
 	resp, err := via.RoundTrip(req.WithContext(ctx))
 	if err != nil {
@@ -41,13 +40,13 @@ func (a *answer) Close() error {
 	err := a.ReadCloser.Close()
 	a.cancel()
 	if a.permit != nil {
-		a.permit.end()
+		a.permit.release()
 	}
 	return err
 }
 
-// within gives the answer up when it has not been read in time. The caller stops the timer.
-func within(resp *http.Response, d time.Duration) *time.Timer {
+// abortAfter cancels an answer that has not been read after d. The caller stops the timer.
+func abortAfter(resp *http.Response, d time.Duration) *time.Timer {
 	a, ok := resp.Body.(*answer)
 	return time.AfterFunc(d, func() {
 		if ok {
@@ -57,9 +56,9 @@ func within(resp *http.Response, d time.Duration) *time.Timer {
 	})
 }
 
-// whole reads an answer of at most limit bytes; one byte more tells that there are more.
-func whole(resp *http.Response, limit int64) ([]byte, error) {
-	defer within(resp, answerTimeout).Stop()
+// readAll reads an answer of at most limit bytes. It returns limit+1 bytes if there are more.
+func readAll(resp *http.Response, limit int64) ([]byte, error) {
+	defer abortAfter(resp, answerTimeout).Stop()
 	p, err := io.ReadAll(io.LimitReader(resp.Body, limit+1))
 	if a, ok := resp.Body.(*answer); ok && err != nil && a.stalled.Load() {
 		return nil, errStalled
@@ -67,9 +66,9 @@ func whole(resp *http.Response, limit int64) ([]byte, error) {
 	return p, err
 }
 
-// discard empties and closes an answer that is not needed, so that its connection can serve again.
-func discard(resp *http.Response) {
-	defer within(resp, answerTimeout/4).Stop()
+// drain reads and closes an answer that is not needed, so that its connection can be reused.
+func drain(resp *http.Response) {
+	defer abortAfter(resp, answerTimeout/4).Stop()
 	_, _ = io.CopyN(io.Discard, resp.Body, 16<<10)
 	_ = resp.Body.Close()
 }

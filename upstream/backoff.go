@@ -14,12 +14,12 @@ const (
 	lastPause  = 5 * time.Second
 )
 
-// pause is how long to wait after the n-th failure (from 0): what the registry asked for, else
-// twice as long each time, and spread by up to a half so that those who failed together do not come
-// back together. Where a Limiter has taken note of the failure, the pause is one for all, and made
-// there.
+// pause returns how long to wait after the n-th failure, from 0: the Retry-After of the
+// registry, or else twice as long each time, with up to half of it random so that callers that
+// failed together do not return together. It is 0 if a Limiter has paused the operation
+// already.
 func pause(n int, err error) time.Duration {
-	if errors.Is(err, errPaced) {
+	if errors.Is(err, errPaused) {
 		return 0
 	}
 	if e, ok := errors.AsType[*oci.Error](err); ok && e.RetryAfter > 0 {
@@ -36,8 +36,8 @@ func backoff(n int) time.Duration {
 	return d/2 + rand.N(d/2)
 }
 
-// rest waits, or ends with ctx.
-func rest(ctx context.Context, d time.Duration) error {
+// sleep waits for d, or until ctx ends.
+func sleep(ctx context.Context, d time.Duration) error {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {

@@ -18,56 +18,55 @@ import (
 type BreakerOptions struct {
 	// Name is the upstream in messages and metrics.
 	Name string
-	// Threshold is how many failures in a row it takes to refuse callers who have nothing else. 0
-	// means 5.
+	// Threshold is the number of failures in a row from which callers without an older answer are
+	// refused. 0 means 5.
 	Threshold int
-	// Lasting is for how long they must have failed, so that a short burst of failures is absorbed
-	// by repeating, however many callers meet it. 0 means that the number is enough.
+	// Lasting is the time over which the failures must have lasted as well, so that retries absorb
+	// a short burst of failures, however many callers meet it. 0 means that the number is enough.
 	Lasting time.Duration
-	// Probe is the time from a failure to the next attempt that is let through. 0 means 5 s.
+	// Probe is the time from a failure to the next attempt. 0 means 5 s.
 	Probe time.Duration
 }
 
-// Breaker spares an upstream that does not answer, and its callers the waiting. Failures are
-// ErrUnreachable and answers of 500 and above; anything else that the upstream says closes it. The
-// storage that a registry redirects to is judged by itself: while it is down, blobs are refused and
-// nothing else.
+// Breaker refuses requests to an upstream that does not answer, so that callers need not wait
+// for it. Failures are ErrUnreachable and answers of 500 and above; any other answer of the
+// upstream closes the breaker. The storage that a registry redirects to has a state of its own:
+// while it is down, only blobs are refused.
 //
-// Two kinds of callers share what it learns. Those who need the answer (Source, Sink) are refused
-// from the Threshold on. Those who hold an older answer (Held) are refused after one failure,
-// because asking costs them time and gains little. Either way one attempt at a time is let through
-// once in a Probe.
+// Two kinds of callers share the state. Callers that need the answer (Source, Sink) are refused
+// from Threshold failures on. Callers that hold an older answer (Held) are refused after one
+// failure, because asking costs them time and gains little. For both, one attempt at a time is
+// let through every Probe.
 type Breaker struct {
-	o      BreakerOptions
-	opened prometheus.Counter
-	open   prometheus.GaugeFunc
+	o        BreakerOptions
+	refusals prometheus.Counter
+	open     prometheus.GaugeFunc
 
-	mu                sync.Mutex // guards what follows
+	mu                sync.Mutex // guards the fields below
 	registry, storage circuit
 }
 
-// circuit is what is known about one host.
+// circuit is the state of one host.
 type circuit struct {
 	failures int
-	first    time.Time // of the failures in a row
+	first    time.Time // of the first failure in the row
 	last     error
 	next     time.Time // of the next attempt, after a failure
 	probing  bool
 }
 
-// BreakerState is what a Breaker knows about its upstream, or about the storage of it where that is
-// worse.
+// BreakerState is the state of an upstream, or of its storage if that has failed more often.
 type BreakerState struct {
 	// Open says that callers are refused until Next.
 	Open bool
-	// Failures is the number of failures in a row, and Last the newest of them (nil when there are
-	// none).
+	// Failures is the number of failures in a row. Last is the newest of them, nil if there are
+	// none.
 	Failures int
 	Last     error
 	Next     time.Time
 }
 
-// OpenError is the refusal of a Breaker. It satisfies ErrUnreachable and is a 503 on the wire.
+// OpenError is the refusal of a Breaker. It matches ErrUnreachable, and is answered with 503.
 type OpenError struct {
 	// Next is when an attempt will be let through.
 	Next time.Time
@@ -77,7 +76,7 @@ type OpenError struct {
 // Error names the failure that opened the breaker.
 func (e *OpenError) Error() string { return e.err.Error() }
 
-// Unwrap gives the wire form.
+// Unwrap returns the error for the wire, an *oci.Error.
 func (e *OpenError) Unwrap() error { return e.err }
 
 // NewBreaker returns a closed Breaker.
@@ -85,7 +84,7 @@ func NewBreaker(o BreakerOptions) *Breaker {
 	o.Threshold, o.Probe = cmp.Or(o.Threshold, 5), cmp.Or(o.Probe, 5*time.Second)
 	b := &Breaker{o: o}
 	labels := prometheus.Labels{"upstream": o.Name}
-	b.opened = prometheus.NewCounter(prometheus.CounterOpts{
+	b.refusals = prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "dray_upstream_breaker_refusals_total", ConstLabels: labels,
 		Help: "Requests that dray did not send because the upstream had just failed.",
 	})
@@ -101,12 +100,12 @@ func NewBreaker(o BreakerOptions) *Breaker {
 	return b
 }
 
-// Collectors are the breaker's metrics.
+// Collectors returns the breaker's metrics.
 func (b *Breaker) Collectors() []prometheus.Collector {
-	return []prometheus.Collector{b.opened, b.open}
+	return []prometheus.Collector{b.refusals, b.open}
 }
 
-// State reports what the breaker knows, for health and dashboards.
+// State returns the state of the upstream, for health checks and metrics.
 func (b *Breaker) State() BreakerState {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -118,51 +117,50 @@ func (b *Breaker) State() BreakerState {
 	return BreakerState{Open: open, Failures: c.failures, Last: c.last, Next: c.next}
 }
 
-// Do makes one attempt at something else than a blob, unless the breaker is open: then the error is
-// an *OpenError and f is not called.
+// Do calls f for a request other than that of a blob. If the breaker is open, it returns an
+// *OpenError and does not call f.
 func (b *Breaker) Do(f func() error) error { return b.do(b.o.Threshold, ofRegistry, f) }
 
-// origin is where the answer to a question comes from.
+// origin is the host that an answer comes from.
 type origin int
 
 const (
 	ofRegistry origin = iota
-	// ofStorage is where a blob comes from: the storage that the registry redirects to, or the
-	// registry itself.
+	// ofStorage is for blobs: the storage that the registry redirects to, or the registry itself.
 	ofStorage
 )
 
-// do makes one attempt.
+// do calls f, unless the breaker is open, and records the result.
 func (b *Breaker) do(threshold int, from origin, f func() error) error {
 	circuits := []*circuit{&b.registry, &b.storage}
 	if from == ofRegistry {
 		circuits = circuits[:1]
 	}
-	probes, err := b.enter(threshold, circuits)
+	probes, err := b.admit(threshold, circuits)
 	if err != nil {
-		b.opened.Inc()
+		b.refusals.Inc()
 		return err
 	}
 	done := false
 	defer func() {
-		if !done { // f panicked: the attempt says nothing
-			b.leave(from, probes, context.Canceled)
+		if !done { // f panicked: that is no failure of the upstream
+			b.record(from, probes, context.Canceled)
 		}
 	}()
 	err = f()
 	done = true
-	b.leave(from, probes, err)
+	b.record(from, probes, err)
 	return err
 }
 
-// refuses reports whether a circuit has failed often enough; b.mu is held. Those who hold an older
-// answer need no more than one failure.
+// refuses reports whether a circuit has failed often enough to refuse a caller; b.mu is held.
+// With a threshold of 1, Lasting does not count.
 func (b *Breaker) refuses(c *circuit, threshold int) bool {
 	return c.failures >= threshold && (threshold == 1 || time.Since(c.first) >= b.o.Lasting)
 }
 
-// enter gives the circuits that the attempt is a probe of.
-func (b *Breaker) enter(threshold int, circuits []*circuit) (probes []*circuit, err error) {
+// admit returns the circuits for which the attempt is the probe, or an *OpenError.
+func (b *Breaker) admit(threshold int, circuits []*circuit) (probes []*circuit, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, c := range circuits {
@@ -190,19 +188,19 @@ func (b *Breaker) refusal(c *circuit) error {
 	return &OpenError{Next: c.next, err: e.Because(fmt.Errorf("%w: refused by breaker: %w", ErrUnreachable, c.last))}
 }
 
-func (b *Breaker) leave(from origin, probes []*circuit, err error) {
+func (b *Breaker) record(from origin, probes []*circuit, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, c := range probes {
 		c.probing = false
 	}
-	_, own := errors.AsType[local](err)
-	_, storage := errors.AsType[elsewhere](err)
+	_, isLocal := errors.AsType[localError](err)
+	_, storage := errors.AsType[storageError](err)
 	storage = storage || errors.Is(err, ErrStorage)
 	switch {
-	case own, errors.Is(err, context.Canceled), errors.Is(err, ErrBusy), errors.Is(err, ErrCredentials), errors.Is(err, ErrRepositoryMissing): // nothing about the registry's health
+	case isLocal, errors.Is(err, context.Canceled), errors.Is(err, ErrBusy), errors.Is(err, ErrCredentials), errors.Is(err, ErrRepositoryMissing): // says nothing about the registry's health
 	case failing(err) && storage:
-		b.registry = circuit{probing: b.registry.probing} // it has redirected
+		b.registry = circuit{probing: b.registry.probing} // the registry answered with a redirect
 		b.failed(&b.storage, err)
 	case failing(err):
 		b.failed(&b.registry, err)
@@ -214,7 +212,7 @@ func (b *Breaker) leave(from origin, probes []*circuit, err error) {
 	}
 }
 
-// failed counts a failure; b.mu is held.
+// failed records a failure; b.mu is held.
 func (b *Breaker) failed(c *circuit, err error) {
 	now := time.Now()
 	if c.failures == 0 {
@@ -226,7 +224,7 @@ func (b *Breaker) failed(c *circuit, err error) {
 
 func failing(err error) bool {
 	if errors.Is(err, oci.ErrRangeInvalid) {
-		return false // it answers, and says how long the blob is
+		return false // the registry answered, with the length of the blob
 	}
 	if errors.Is(err, ErrUnreachable) || errors.Is(err, ErrStorage) {
 		return true

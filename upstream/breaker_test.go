@@ -219,7 +219,7 @@ func TestBreakerLearnsNothingFromCancelling(t *testing.T) {
 		b := upstream.NewBreaker(upstream.BreakerOptions{Threshold: 1, Probe: time.Second})
 		_ = b.Do(unreachable)
 		time.Sleep(time.Second)
-		for range 3 { // each is a probe that says nothing, and gives its place back
+		for range 3 { // each is a probe that says nothing, and frees the circuit for the next
 			if err := b.Do(func() error { return context.Canceled }); !errors.Is(err, context.Canceled) {
 				t.Fatal(err)
 			}

@@ -8,207 +8,210 @@ import (
 )
 
 const (
-	// slowest is the least rate that a registry can push a lane down to, in requests per second;
-	// where it documents a ceiling, that is at least a four hundredth of it.
-	slowest = 1
-	// recovery is the time, of answers without a refusal, in which a lane wins back the rate at
-	// which it was refused. After four times as long, a lane without a ceiling has no rate any
-	// more.
+	// minRate is the lowest rate, in requests per second, to which refusals can slow a bucket.
+	// With a ceiling, the lowest rate is also at least 1/400 of it.
+	minRate = 1
+	// recovery is the time, with answers and without refusals, in which a bucket regains the rate
+	// at which it was refused. After four times as long, a bucket without a ceiling loses its
+	// limit.
 	recovery = 15 * time.Second
-	// probePause bounds the pauses of a lane that only sends one request after each, to see how
-	// things stand.
+	// probePause bounds the pause after a refusal without Retry-After.
 	probePause = time.Second
-	// fewRequests are not what a registry refuses for their number: it is others who ask for too
-	// much, and only time helps.
+	// fewRequests is the number of requests between two refusals below which the rate is not
+	// halved: other clients of the registry use up its limit, and only time helps.
 	fewRequests = 3
-	// longestPause bounds what a registry may ask for: afterwards one request finds out how it stands.
-	longestPause = time.Minute
+	// maxPause bounds the pause that a registry may ask for. Then one request is sent to try
+	// again.
+	maxPause = time.Minute
 )
 
-// tokens is the requests to one host that are counted together. The Limiter's mutex guards it.
+// bucket holds the requests to one host that count towards one ceiling. The Limiter's mutex
+// guards it.
 type bucket struct {
 	name string
 	pool *pool
-	// ceiling is the rate that is allowed at best, per second; 0 where none is known.
+	// ceiling is the highest rate, per second; 0 if none is known.
 	ceiling float64
-	// tokens holds the lane to its rate; nil while nothing is known to limit it.
+	// tokens limits the rate; nil while no limit is known.
 	tokens     *rate.Limiter
-	foreground queue // what clients wait for
-	background queue // what nobody waits for
-	wake       *time.Timer
+	foreground queue // of clients
+	background queue // of background work
+	timer      *time.Timer
 
-	// paused is until when nothing is sent, refusals how many there were in a row, and said what
-	// the last of them said.
-	paused    time.Time
-	refusals  int
-	lastError string
-	// slowed is when the rate was last cut: refusals of what was sent before say nothing new. grown
-	// is when it last rose.
-	slowed, grown time.Time
-	// was is the rate at which it was refused, per second, and since how many were sent after the
-	// last refusal.
-	was   float64
-	since int
+	// Nothing is sent before pausedUntil. refusals counts the refusals in a row, and lastError is
+	// the text of the last one.
+	pausedUntil time.Time
+	refusals    int
+	lastError   string
+	// refusedAt is the time of the last refusal: an answer to a request sent before it changes
+	// nothing. raisedAt is when the rate last rose.
+	refusedAt, raisedAt time.Time
+	// refusedRate is the rate, per second, at which the registry refused. sentSince counts the
+	// requests sent since the last refusal.
+	refusedRate float64
+	sentSince   int
 
-	// second and sent count what is sent, lastSent what was sent in the second before.
-	second         time.Time
+	// sent counts the requests sent since secondStart, lastSent those of the second before.
+	secondStart    time.Time
 	sent, lastSent int
 }
 
-// pool is the places for requests under way at one host.
+// pool holds the slots for requests in flight to one host, and the buckets that share them.
 type pool struct {
 	slots, taken int
 	buckets      []*bucket
-	next         int // of the lanes
+	next         int // index of the bucket that was last looked at
 }
 
-// room reports whether a request may be sent. Background work leaves a quarter of the places to
+// hasSlot reports whether a slot is free. Background work leaves a quarter of the slots to
 // clients.
-func (p *pool) room(background bool) bool {
+func (p *pool) hasSlot(background bool) bool {
 	if background {
 		return p.taken < p.slots-p.slots/4
 	}
 	return p.taken < p.slots
 }
 
-// pump sends what may be sent now, lane by lane in turns, clients first, and sees to it that the
-// rest is looked at again.
-func (p *pool) pump(now time.Time, again func(*bucket)) {
+// pump sends the requests that may be sent now, one from each bucket in turn, clients' requests
+// first. It sets timers for the rest.
+func (p *pool) pump(now time.Time, resume func(*bucket)) {
 	for _, background := range []bool{false, true} {
-		for let := true; let; {
-			let = false
+		for sent := true; sent; {
+			sent = false
 			for range p.buckets {
 				p.next = (p.next + 1) % len(p.buckets)
-				let = p.room(background) && p.buckets[p.next].let(now, background) || let
+				sent = p.hasSlot(background) && p.buckets[p.next].sendNext(now, background) || sent
 			}
 		}
 	}
-	for _, l := range p.buckets {
-		l.schedule(now, again)
+	for _, b := range p.buckets {
+		b.schedule(now, resume)
 	}
 }
 
-// let sends the next request of a queue, if its time has come.
-func (l *bucket) let(now time.Time, background bool) bool {
-	q := &l.foreground
+// sendNext sends the next request of a queue, unless the bucket is paused or out of tokens.
+func (b *bucket) sendNext(now time.Time, background bool) bool {
+	q := &b.foreground
 	if background {
-		q = &l.background
+		q = &b.background
 	}
-	if q.size == 0 || now.Before(l.paused) || l.tokens != nil && !l.tokens.AllowN(now, 1) {
+	if q.size == 0 || now.Before(b.pausedUntil) || b.tokens != nil && !b.tokens.AllowN(now, 1) {
 		return false
 	}
-	l.pool.taken++
-	if now.Sub(l.second) >= time.Second {
-		l.lastSent = 0
-		if now.Sub(l.second) < 2*time.Second {
-			l.lastSent = l.sent
+	b.pool.taken++
+	if now.Sub(b.secondStart) >= time.Second {
+		b.lastSent = 0
+		if now.Sub(b.secondStart) < 2*time.Second {
+			b.lastSent = b.sent
 		}
-		l.second, l.sent = now, 0
+		b.secondStart, b.sent = now, 0
 	}
-	l.sent++
-	l.since++
+	b.sent++
+	b.sentSince++
 	q.pop().finish(nil)
 	return true
 }
 
-// schedule looks again at what waits for the end of a pause or for its rate. What waits for a place
-// is looked at when one becomes free.
-func (l *bucket) schedule(now time.Time, again func(*bucket)) {
-	if l.wake != nil {
-		l.wake.Stop()
-		l.wake = nil
+// schedule sets the timer for requests that wait for the end of a pause or for a token.
+// Requests that wait for a slot need none: release calls pump.
+func (b *bucket) schedule(now time.Time, resume func(*bucket)) {
+	if b.timer != nil {
+		b.timer.Stop()
+		b.timer = nil
 	}
-	if l.foreground.size+l.background.size == 0 {
+	if b.foreground.size+b.background.size == 0 {
 		return
 	}
-	if d := max(l.paused.Sub(now), l.due(now, 1)); d > 0 {
-		l.wake = time.AfterFunc(d, func() { again(l) })
+	if d := max(b.pausedUntil.Sub(now), b.tokenDelay(now, 1)); d > 0 {
+		b.timer = time.AfterFunc(d, func() { resume(b) })
 	}
 }
 
-// due is how long it takes until n requests may have been sent.
-func (l *bucket) due(now time.Time, n int) time.Duration {
-	if l.tokens == nil {
+// tokenDelay returns how long it takes until there are n tokens.
+func (b *bucket) tokenDelay(now time.Time, n int) time.Duration {
+	if b.tokens == nil {
 		return 0
 	}
-	missing := float64(n) - l.tokens.TokensAt(now)
+	missing := float64(n) - b.tokens.TokensAt(now)
 	if missing <= 0 {
 		return 0
 	}
-	return time.Duration(math.Ceil(missing / float64(l.tokens.Limit()) * float64(time.Second)))
+	return time.Duration(math.Ceil(missing / float64(b.tokens.Limit()) * float64(time.Second)))
 }
 
-// wait is how long a request that joins now stands in the queue at least.
-func (l *bucket) wait(now time.Time, flow string, background bool) time.Duration {
-	n := 1 + l.foreground.ahead(flow)
+// minWait returns how long a request that joined now would wait at least.
+func (b *bucket) minWait(now time.Time, flow string, background bool) time.Duration {
+	n := 1 + b.foreground.ahead(flow)
 	if background {
-		n = 1 + l.foreground.size + l.background.ahead(flow)
+		n = 1 + b.foreground.size + b.background.ahead(flow)
 	}
-	return max(l.paused.Sub(now), l.due(now, n))
+	return max(b.pausedUntil.Sub(now), b.tokenDelay(now, n))
 }
 
-// refused takes note of an answer that asks for less. The pause is one for all that wait; only what
-// was sent after the last one makes it longer, and halves the rate where throttled.
-func (l *bucket) refused(began, now time.Time, throttled bool, after time.Duration) {
-	if began.Before(l.slowed) {
+// refused records a refusal and pauses the bucket. A refusal of a request sent since the last
+// one makes the pause longer and, if throttled, halves the rate. began is when the request was
+// sent, after is the Retry-After of the answer or 0.
+func (b *bucket) refused(began, now time.Time, throttled bool, after time.Duration) {
+	if began.Before(b.refusedAt) {
 		return
 	}
 	if after <= 0 {
-		after = min(backoff(l.refusals), probePause)
+		after = min(backoff(b.refusals), probePause)
 	}
-	few := l.since < fewRequests
-	l.refusals++
-	l.since, l.slowed = 0, now
-	l.paused = now.Add(min(after, longestPause))
+	few := b.sentSince < fewRequests
+	b.refusals++
+	b.sentSince, b.refusedAt = 0, now
+	b.pausedUntil = now.Add(min(after, maxPause))
 	if !throttled || few {
 		return
 	}
-	l.was = float64(max(l.sent, l.lastSent, 1))
-	if l.tokens != nil {
-		l.was = min(l.was, float64(l.tokens.Limit()))
+	b.refusedRate = float64(max(b.sent, b.lastSent, 1))
+	if b.tokens != nil {
+		b.refusedRate = min(b.refusedRate, float64(b.tokens.Limit()))
 	} else {
-		l.tokens = rate.NewLimiter(rate.Limit(l.was), 1)
+		b.tokens = rate.NewLimiter(rate.Limit(b.refusedRate), 1)
 	}
-	l.grown = now
-	least := max(slowest, l.ceiling/400)
-	if l.ceiling > 0 {
-		least = min(least, l.ceiling)
+	b.raisedAt = now
+	least := max(minRate, b.ceiling/400)
+	if b.ceiling > 0 {
+		least = min(least, b.ceiling)
 	}
-	l.setRate(now, max(l.was/2, least))
-	l.tokens.AllowN(now, l.tokens.Burst()) // it begins empty
+	b.setRate(now, max(b.refusedRate/2, least))
+	b.tokens.AllowN(now, b.tokens.Burst()) // starts empty
 }
 
-// accepted takes note of an answer that asks for nothing: the rate rises by and by.
-func (l *bucket) accepted(began, now time.Time) {
-	if began.Before(l.slowed) {
+// accepted records an answer that is no refusal, and raises the rate.
+func (b *bucket) accepted(began, now time.Time) {
+	if began.Before(b.refusedAt) {
 		return
 	}
-	l.refusals, l.lastError = 0, ""
-	if l.tokens == nil || l.slowed.IsZero() {
+	b.refusals, b.lastError = 0, ""
+	if b.tokens == nil || b.refusedAt.IsZero() {
 		return
 	}
-	current := float64(l.tokens.Limit())
-	current += max(l.was, current) * min(now.Sub(l.grown), time.Second).Seconds() / recovery.Seconds()
-	l.grown = now
+	current := float64(b.tokens.Limit())
+	current += max(b.refusedRate, current) * min(now.Sub(b.raisedAt), time.Second).Seconds() / recovery.Seconds()
+	b.raisedAt = now
 	switch {
-	case l.ceiling == 0 && now.Sub(l.slowed) > 4*recovery:
-		l.tokens, l.slowed = nil, time.Time{} // it was for once
-	case l.ceiling > 0 && current >= l.ceiling:
-		l.setRate(now, l.ceiling)
-		l.slowed = time.Time{}
+	case b.ceiling == 0 && now.Sub(b.refusedAt) > 4*recovery:
+		b.tokens, b.refusedAt = nil, time.Time{} // without a ceiling the limit was temporary
+	case b.ceiling > 0 && current >= b.ceiling:
+		b.setRate(now, b.ceiling)
+		b.refusedAt = time.Time{}
 	default:
-		l.setRate(now, current)
+		b.setRate(now, current)
 	}
 }
 
-// setRate changes the rate. Half a second's worth may go at once, so that what arrives together
-// with others' requests does not make more than a second's worth at the registry. Below its ceiling
-// a lane sends evenly, or each pause would end in a burst that is refused again.
-func (l *bucket) setRate(now time.Time, perSecond float64) {
-	l.tokens.SetLimitAt(now, rate.Limit(perSecond))
+// setRate changes the rate. The burst is half a second's worth: together with the requests of
+// the second before, the registry then does not count more than a second's worth. Below its
+// ceiling a bucket sends evenly, because otherwise each pause would end in a burst that is
+// refused again.
+func (b *bucket) setRate(now time.Time, perSecond float64) {
+	b.tokens.SetLimitAt(now, rate.Limit(perSecond))
 	burst := perSecond / 2
-	if perSecond != l.ceiling {
+	if perSecond != b.ceiling {
 		burst = perSecond / 10
 	}
-	l.tokens.SetBurstAt(now, max(1, int(burst)))
+	b.tokens.SetBurstAt(now, max(1, int(burst)))
 }

@@ -6,56 +6,55 @@ import (
 	"time"
 )
 
-// Repo names a repository of the registry in a request, and says how the request is sent.
+// Repo names a repository of the registry in a request, and says how to send the request.
 type Repo struct {
 	Name string
 	Call
 }
 
-// With returns the repository with another way to send requests about it.
+// With returns r with another Call.
 func (r Repo) With(c Call) Repo {
 	r.Call = c
 	return r
 }
 
-// Call says how a request is sent, and again where it fails. The zero value is for what a client
-// waits for.
+// Call says how to send a request, including its retries. The zero value is for a request that
+// a client waits for.
 type Call struct {
-	// Background, when not nil, marks a request that no client waits for until it is raised: it
-	// stands behind all others, leaves the last quarter of the places free, and is not sent while a
-	// quota is nearly used up.
+	// Background, when not nil, marks a request that no client waits for until it is raised. Such
+	// a request is sent after all others, leaves a quarter of the slots free, and is not sent
+	// while a quota is nearly used up.
 	Background *Urgency
-	// OnRetry, when not nil, is called with each failure that a repetition is to absorb. It must
-	// not block.
+	// OnRetry, when not nil, is called with each failure before the request is tried again. It
+	// must not block.
 	OnRetry func(error)
-	// patience bounds the time that the request stands in a Limiter's queue; 0 means what is usual
-	// for it.
-	patience time.Duration
+	// maxWait bounds how long the request waits in a Limiter's queue; 0 means the usual bound.
+	maxWait time.Duration
 }
 
-// backgroundPatience is how long work that nobody waits for stands in a queue.
-const backgroundPatience = 25 * time.Second
+// backgroundWait bounds how long background work waits in a queue.
+const backgroundWait = 25 * time.Second
 
-// Urgency lets work that began in the background become what somebody waits for.
+// Urgency turns background work into work that a client waits for.
 type Urgency struct {
 	urgent chan struct{}
 	raise  func()
 }
 
-// NewUrgency returns an Urgency for one piece of work.
+// NewUrgency returns an Urgency for one task.
 func NewUrgency() *Urgency {
 	urgent := make(chan struct{})
 	return &Urgency{urgent: urgent, raise: sync.OnceFunc(func() { close(urgent) })}
 }
 
-// Raise makes the requests of that work which still wait, and those that follow, ordinary ones. It
-// may be called again.
+// Raise makes the task's waiting and later requests ordinary ones. It may be called more than
+// once.
 func (u *Urgency) Raise() { u.raise() }
 
-// InBackground is the way to send requests that no client will ever wait for.
+// InBackground returns the Call for requests that no client will ever wait for.
 func InBackground() Call { return Call{Background: NewUrgency()} }
 
-// raised is closed once the request has become urgent; nil where that cannot happen.
+// raised returns a channel that is closed when the request becomes urgent; nil if it cannot.
 func (c Call) raised() <-chan struct{} {
 	if c.Background == nil {
 		return nil
@@ -63,7 +62,7 @@ func (c Call) raised() <-chan struct{} {
 	return c.Background.urgent
 }
 
-// inBackground reports whether nobody waits for the request, as things stand.
+// inBackground reports whether the request is background work now.
 func (c Call) inBackground() bool {
 	if c.Background == nil {
 		return false
@@ -76,16 +75,16 @@ func (c Call) inBackground() bool {
 	}
 }
 
-// waits is how long the request stands in a queue at most, where usual is the bound of those that
-// clients wait for.
-func (c Call) waits(usual time.Duration) time.Duration {
+// waitLimit returns how long the request waits in a queue at most. defaultWait is the bound for
+// requests that clients wait for.
+func (c Call) waitLimit(defaultWait time.Duration) time.Duration {
 	if c.Background != nil {
-		usual = backgroundPatience
+		defaultWait = backgroundWait
 	}
-	return cmp.Or(c.patience, usual)
+	return cmp.Or(c.maxWait, defaultWait)
 }
 
-// observe tells the caller of a failure that a repetition is to absorb.
+// observe passes a failure to OnRetry.
 func (c Call) observe(err error) {
 	if c.OnRetry != nil {
 		c.OnRetry(err)

@@ -22,28 +22,27 @@ import (
 type Options struct {
 	// Name is the upstream in messages and metrics. Empty means the host.
 	Name string
-	// Base is where the registry is dialled: http or https, host, and the path in front of /v2/, if
+	// Base is the address of the registry: http or https, host, and the path in front of /v2/, if
 	// any. Required.
 	Base *url.URL
-	// Host is the registry's own name where it differs from the host of Base. ECR finds the account
-	// in it.
+	// Host is the registry's own name, if it differs from the host of Base. ECR reads the account
+	// from it.
 	Host string
-	// Transport sends the requests, those to redirect targets too; it authorises the ones to Base
-	// (auth.Transport) and no others. Required.
+	// Transport sends all requests, also those to redirect targets. It adds credentials to
+	// requests to Base (auth.Transport) and to no others. Required.
 	Transport http.RoundTripper
-	// Anonymous says that the transport has no credentials to show: a refusal then concerns the
-	// content.
+	// Anonymous says that the transport has no credentials. A refusal then concerns the content.
 	Anonymous bool
 	Quirks    Quirks
-	// Limiter paces the requests; nil lets them go as they come.
+	// Limiter paces the requests; nil sends them at once.
 	Limiter *Limiter
 	// UserAgent is sent with every request. Empty means "dray".
 	UserAgent string
-	// WriteAttempts bounds the attempts at one upload or manifest, WriteBudget the time in which a
-	// further one may begin. 0 means 5 and 5 minutes.
+	// WriteAttempts bounds the attempts at one upload or manifest, and WriteBudget is the time
+	// within which another one may start. 0 means 5 and 5 minutes.
 	WriteAttempts int
 	WriteBudget   time.Duration
-	// Logger is told of failures that a repetition absorbed. Nil discards.
+	// Logger receives the errors of writes that are tried again. Nil discards.
 	Logger *slog.Logger
 }
 
@@ -90,16 +89,16 @@ func New(o Options) (*Client, error) {
 	return c, nil
 }
 
-// Collectors are the client's metrics.
+// Collectors returns the client's metrics.
 func (c *Client) Collectors() []prometheus.Collector {
 	return []prometheus.Collector{c.requests, c.latency}
 }
 
-// url is the address of a request at this registry.
+// url returns the address of a request at this registry.
 func (c *Client) url(q oci.Request) *url.URL {
 	q.Prefix = strings.Trim(c.o.Base.Path, "/")
 	u, err := c.o.Base.Parse(q.URL())
-	if err != nil { // q is made of checked parts; an empty URL fails as unreachable
+	if err != nil { // q consists of checked parts; an empty URL fails as unreachable
 		return &url.URL{}
 	}
 	return u
@@ -126,11 +125,11 @@ func (c *Client) requestTo(ctx context.Context, method string, u *url.URL) (*htt
 	return req, nil
 }
 
-// own reports whether u is dialled at the registry.
+// own reports whether u is an address of the registry.
 func (c *Client) own(u *url.URL) bool { return u.Scheme == c.o.Base.Scheme && u.Host == c.o.Base.Host }
 
-// send makes one round trip about a repository, when its turn has come. A nil error means that
-// there is an answer, of whatever status; the caller closes it.
+// send makes one round trip about a repository, when the Limiter allows it. A nil error means
+// that there is an answer, of any status; the caller closes it.
 func (c *Client) send(req *http.Request, repo Repo, kind oci.Kind) (*http.Response, error) {
 	if c.o.Limiter == nil {
 		return c.roundTrip(req, kind)
@@ -139,7 +138,7 @@ func (c *Client) send(req *http.Request, repo Repo, kind oci.Kind) (*http.Respon
 	if !c.own(req.URL) {
 		host = req.URL.Host
 	}
-	p, err := c.o.Limiter.enter(req.Context(), repo, host, classOf(kind, req.Method))
+	p, err := c.o.Limiter.acquire(req.Context(), repo, host, classOf(kind, req.Method))
 	if errors.Is(err, ErrBusy) {
 		return nil, err
 	}
@@ -148,7 +147,7 @@ func (c *Client) send(req *http.Request, repo Repo, kind oci.Kind) (*http.Respon
 	}
 	resp, err := c.roundTrip(req, kind)
 	if err != nil {
-		p.end()
+		p.release()
 		return nil, err
 	}
 	p.answered(resp.StatusCode, oci.RetryAfter(resp.Header))
@@ -163,7 +162,7 @@ func (c *Client) send(req *http.Request, repo Repo, kind oci.Kind) (*http.Respon
 
 func (c *Client) roundTrip(req *http.Request, kind oci.Kind) (*http.Response, error) {
 	began := time.Now()
-	resp, err := sent(c.o.Transport, req)
+	resp, err := roundTrip(c.o.Transport, req)
 	c.latency.WithLabelValues(string(kind), req.Method).Observe(time.Since(began).Seconds())
 	status := 0
 	if err == nil {
@@ -185,7 +184,7 @@ func (c *Client) read(req *http.Request, repo Repo, kind oci.Kind) (*http.Respon
 	for hop := 0; ; hop++ {
 		resp, err := c.send(req, repo, kind)
 		if err != nil && !c.own(req.URL) {
-			err = elsewhere{err}
+			err = storageError{err}
 		}
 		if err != nil {
 			return nil, err
@@ -198,7 +197,7 @@ func (c *Client) read(req *http.Request, repo Repo, kind oci.Kind) (*http.Respon
 			_ = resp.Body.Close()
 			return nil, err
 		}
-		discard(resp)
+		drain(resp)
 		if hop == maxHops {
 			return nil, c.corrupt("more than %d redirects", maxHops)
 		}
@@ -229,9 +228,9 @@ func redirect(resp *http.Response) bool {
 	return false
 }
 
-// follow makes the request to a redirect's target. Only what chooses the bytes goes along:
-// credentials are the transport's, which adds them at the registry alone; S3 refuses a signed URL
-// that comes with an Authorization header.
+// follow returns the request to the target of a redirect, with the Accept and Range headers of
+// req. The transport adds credentials for the registry alone: S3 refuses a signed URL that
+// comes with an Authorization header.
 func (c *Client) follow(req *http.Request, location string) (*http.Request, error) {
 	u, err := c.resolve(req.URL, location)
 	if err != nil {
@@ -249,8 +248,8 @@ func (c *Client) follow(req *http.Request, location string) (*http.Request, erro
 	return next, nil
 }
 
-// resolve reads a Location. The registry's own name in it becomes the address that is dialled.
-// Leaving TLS is refused.
+// resolve parses a Location. The registry's own name in it is replaced by the address of Base.
+// A change from https to http is refused.
 func (c *Client) resolve(from *url.URL, location string) (*url.URL, error) {
 	u, err := from.Parse(location)
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
@@ -269,8 +268,8 @@ func (c *Client) resolve(from *url.URL, location string) (*url.URL, error) {
 	return u, nil
 }
 
-// sameHost reports whether a URL names a registry. A name without a port stands for the usual
-// ports.
+// sameHost reports whether a URL names a registry. A name without a port matches the ports 80
+// and 443.
 func sameHost(u *url.URL, name string) bool {
 	if strings.EqualFold(u.Host, name) {
 		return true
@@ -279,7 +278,7 @@ func sameHost(u *url.URL, name string) bool {
 	return usual && strings.EqualFold(u.Hostname(), name)
 }
 
-// bodyError maps an error while a body is read in full here.
+// bodyError maps an error while reading a body.
 func (c *Client) bodyError(ctx context.Context, err error) error {
 	if errors.Is(err, io.EOF) {
 		err = io.ErrUnexpectedEOF

@@ -15,13 +15,14 @@ import (
 
 const (
 	createTimeout = 30 * time.Second
-	// maxKnownRepos bounds what is remembered; forgetting costs one write that goes alone.
+	// maxKnownRepos bounds the repositories that are remembered. If one is dropped, its next write
+	// runs alone, which costs only time.
 	maxKnownRepos = 10_000
 )
 
-// Creating is a Sink that creates a repository when a write shows that it is missing, and repeats
-// the write once. The first write to a repository goes alone until the registry accepts it, so that
-// the layers of a first push cost one refused request and one creation together.
+// Creating is a Sink that creates a repository when a write finds it missing, and repeats that
+// write once. Until the registry has accepted a write to a repository, only one write is under
+// way there, so the layers of a first push together cost one refused request and one creation.
 type Creating struct {
 	next    Sink
 	creator Creator
@@ -32,24 +33,24 @@ type Creating struct {
 
 var _ Sink = (*Creating)(nil)
 
-// repoState is what is known about one repository.
+// repoState is the state of one repository.
 type repoState struct {
-	accepted bool    // a write was accepted
-	made     int     // creations so far; tells a failure from before one from a failure after it
-	leader   *leader // whoever is finding out, nil when nobody is
+	accepted  bool    // a write was accepted
+	creations int     // creations so far; tells whether a refused write began before the last one
+	leader    *leader // the write that is under way alone, nil if there is none
 }
 
-// leader is the time in which one write goes alone. err is set before done closes, and only by a
-// failed creation.
+// leader is a write that the other writes to its repository wait for. err is set before done
+// closes, and only by a failed creation.
 type leader struct {
 	done chan struct{}
 	err  error
 }
 
-// outcome is what a turn has shown.
+// outcome is the result of a leader.
 type outcome struct {
 	accepted bool  // the registry took a write, or the repository was created
-	failure  error // of the creation
+	failure  error // error of the creation
 }
 
 // NewCreating wraps next.
@@ -59,12 +60,12 @@ func NewCreating(next Sink, c Creator) *Creating {
 
 // PutBlob implements Sink.
 func (c *Creating) PutBlob(ctx context.Context, repo Repo, b Upload) error {
-	told := b.Accepted
+	notify := b.Accepted
 	return c.do(ctx, repo.Name, func(accepted func()) error {
 		b.Accepted = func() {
 			accepted()
-			if told != nil {
-				told()
+			if notify != nil {
+				notify()
 			}
 		}
 		return c.next.PutBlob(ctx, repo, b)
@@ -90,48 +91,48 @@ func (c *Creating) Mount(ctx context.Context, repo Repo, from string, d digest.D
 }
 
 func (c *Creating) do(ctx context.Context, repo string, write func(accepted func()) error) error {
-	made, t, err := c.enter(ctx, repo, -1)
+	creations, lead, err := c.enter(ctx, repo, -1)
 	if err != nil {
 		return err
 	}
-	defer func() { c.leave(repo, t, outcome{}) }() // if nothing below did
-	accepted := func() { c.leave(repo, t, outcome{accepted: true}) }
+	defer func() { c.leave(repo, lead, outcome{}) }() // if no call below has ended the lead
+	accepted := func() { c.leave(repo, lead, outcome{accepted: true}) }
 	if err = write(accepted); !errors.Is(err, ErrRepositoryMissing) {
-		c.leave(repo, t, outcome{accepted: err == nil})
+		c.leave(repo, lead, outcome{accepted: err == nil})
 		return err
 	}
-	if t == nil {
-		if _, t, err = c.enter(ctx, repo, made); err != nil {
+	if lead == nil {
+		if _, lead, err = c.enter(ctx, repo, creations); err != nil {
 			return err
 		}
 	}
-	if t != nil {
-		if err := c.create(ctx, repo, t); err != nil {
+	if lead != nil {
+		if err := c.create(ctx, repo, lead); err != nil {
 			return err
 		}
 	}
 	return write(func() {})
 }
 
-// enter takes the turn of a repository, or waits for whoever has it. The turn is nil when the
-// repository is known to be there: refused is the count of creations that a caller saw before it
-// was refused, -1 when it was not.
-func (c *Creating) enter(ctx context.Context, repo string, refused int) (made int, mine *leader, err error) {
+// enter makes the caller the leader of a repository, or waits for the present leader. The
+// returned lead is nil if the repository is known to exist. seen is the count of creations
+// before the caller's write was refused, or -1 if it was not.
+func (c *Creating) enter(ctx context.Context, repo string, seen int) (creations int, lead *leader, err error) {
 	for {
 		c.mu.Lock()
 		s := c.state(repo)
-		if refused >= 0 && s.made == refused {
+		if seen >= 0 && s.creations == seen {
 			s.accepted = false
 		}
-		made, wait := s.made, s.leader
+		creations, wait := s.creations, s.leader
 		if !s.accepted && wait == nil {
-			mine = &leader{done: make(chan struct{})}
-			s.leader = mine
+			lead = &leader{done: make(chan struct{})}
+			s.leader = lead
 		}
 		accepted := s.accepted
 		c.mu.Unlock()
-		if accepted || mine != nil {
-			return made, mine, nil
+		if accepted || lead != nil {
+			return creations, lead, nil
 		}
 		select {
 		case <-wait.done:
@@ -144,9 +145,9 @@ func (c *Creating) enter(ctx context.Context, repo string, refused int) (made in
 	}
 }
 
-// create makes the repository during t. It is not cancelled with the write that needs it, because
-// others wait for it.
-func (c *Creating) create(ctx context.Context, repo string, t *leader) error {
+// create creates the repository for a leader. It is not cancelled with the leader's write,
+// because other writes wait for it.
+func (c *Creating) create(ctx context.Context, repo string, lead *leader) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), createTimeout)
 	defer cancel()
 	err := c.creator.Create(ctx, repo)
@@ -154,24 +155,25 @@ func (c *Creating) create(ctx context.Context, repo string, t *leader) error {
 		err = fmt.Errorf("create repository %s: %w", repo, err)
 	} else {
 		c.mu.Lock()
-		c.state(repo).made++
+		c.state(repo).creations++
 		c.mu.Unlock()
 	}
-	c.leave(repo, t, outcome{accepted: err == nil, failure: err})
+	c.leave(repo, lead, outcome{accepted: err == nil, failure: err})
 	return err
 }
 
-// leave ends a turn, once; it does nothing for a nil or ended one.
-func (c *Creating) leave(repo string, t *leader, o outcome) {
+// leave ends the lead and records its outcome. It does nothing for a lead that is nil or has
+// ended.
+func (c *Creating) leave(repo string, lead *leader, o outcome) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s := c.repos[repo]
-	if t == nil || s == nil || s.leader != t {
+	if lead == nil || s == nil || s.leader != lead {
 		return
 	}
 	s.leader, s.accepted = nil, o.accepted
-	t.err = o.failure
-	close(t.done)
+	lead.err = o.failure
+	close(lead.done)
 }
 
 // state finds or makes the state of a repository; c.mu is held.

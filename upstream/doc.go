@@ -1,15 +1,15 @@
 // Package upstream talks to one registry over HTTP.
 //
-// What it holds to:
+// Its rules:
 //
-//   - every error that an interface of this package returns carries an *oci.Error, fit for the wire as it is. What is not
-//     the registry's own answer about the content is a 5xx there, never a 404, and is told apart by the sentinels of this
-//     package;
-//   - the identity of a manifest is computed here, and what does not match its digest is an error. The bytes of a blob are
-//     the caller's to verify;
-//   - redirects are followed here, without credentials;
-//   - what registries do differently is data (Quirks), not code that looks at host names;
-//   - one concern per wrapper: Retry repeats, Breaker refuses while a registry fails, Limiter paces, Creating creates
-//     repositories that are missing. Client itself repeats only
-//     uploads, because only it can tell whether a repetition is safe.
+//   - Every error of its interfaces carries an *oci.Error that can be sent to a client
+//     unchanged. An error that is not the registry's answer about the content is a 5xx there,
+//     never a 404. The errors Err… of this package tell such errors apart.
+//   - The package computes the digest of a manifest, and refuses one that does not match. The
+//     caller verifies the bytes of a blob.
+//   - It follows redirects, without credentials.
+//   - Differences between registries are data (Quirks), not code that looks at host names.
+//   - Each wrapper has one concern: Retry repeats reads, Breaker refuses requests while a
+//     registry fails, Limiter paces them, and Creating creates missing repositories. Client
+//     itself repeats only writes, because only it can tell whether that is safe.
 package upstream

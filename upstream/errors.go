@@ -16,37 +16,38 @@ var (
 	// ErrUnreachable: the registry, its token endpoint or its storage gave no answer (refused,
 	// reset, timed out, TLS), or the breaker did not let the request pass.
 	ErrUnreachable = errors.New("upstream unreachable")
-	// ErrCredentials: the registry refuses dray's own credentials, or there are none to be had. A
-	// refusal of what an accepted identity may do is oci.ErrDenied and not this.
+	// ErrCredentials: the registry refuses dray's own credentials, or dray has none. If the
+	// registry accepts the identity but not the action, the error is oci.ErrDenied.
 	ErrCredentials = auth.ErrRefused
-	// ErrCorrupt: the answer is not what was asked for: wrong digest, wrong range, no manifest.
+	// ErrCorrupt: the answer does not match the request: wrong digest, wrong range, no manifest.
 	ErrCorrupt = errors.New("upstream answer corrupt")
 	// ErrStorage: the registry answered with a redirect and the target refused it.
 	ErrStorage = errors.New("upstream storage refused the redirect")
-	// ErrRepositoryMissing: the repository written to does not exist.
+	// ErrRepositoryMissing: the repository of a write does not exist.
 	ErrRepositoryMissing = errors.New("repository missing at the upstream")
 	// ErrPartsMissing: the registry refuses a manifest because it lacks a blob or a manifest that
 	// this one names.
 	ErrPartsMissing = errors.New("the registry lacks parts of the manifest")
 	// ErrReferrersUnsupported: the registry has no referrers call.
 	ErrReferrersUnsupported = errors.New("upstream without referrers")
-	// ErrBusy: a request was not sent, because its turn would have come too late.
+	// ErrBusy: a request was not sent, because it would have waited too long.
 	ErrBusy = errors.New("too much is asked of the upstream")
 )
 
-// elsewhere marks a failure of a host that the registry has redirected to.
-type elsewhere struct{ error }
+// storageError marks a failure of a host that the registry has redirected to.
+type storageError struct{ error }
 
-func (e elsewhere) Unwrap() error { return e.error }
+func (e storageError) Unwrap() error { return e.error }
 
-// Refused reports whether the registry gave an answer that another try would get again.
+// Refused reports whether the registry answered with a 4xx, which another try would get again.
 func Refused(err error) bool {
 	e, ok := errors.AsType[*oci.Error](err)
 	return ok && e.Status >= 400 && e.Status < 500
 }
 
-// Transient reports whether an error says nothing about the content asked for: unreachable,
-// throttled, failing or refusing credentials. A caller who holds an older answer may use it.
+// Transient reports whether an error says nothing about the content: the registry is
+// unreachable, throttles, fails or refuses the credentials. A caller that holds an older answer
+// may use it.
 func Transient(err error) bool {
 	if errors.Is(err, context.Canceled) {
 		return false
@@ -58,7 +59,7 @@ func Transient(err error) bool {
 	return ok && (e.Status >= http.StatusInternalServerError || e.Status == http.StatusTooManyRequests)
 }
 
-// transportError maps a round trip without an answer.
+// transportError maps the error of a round trip without an answer.
 func (c *Client) transportError(ctx context.Context, err error) error {
 	if errors.Is(ctx.Err(), context.Canceled) {
 		if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
@@ -91,7 +92,7 @@ func (c *Client) credentialError(cause error) error {
 	return oci.ErrUnavailable.With(text, c.o.Name).Because(cause)
 }
 
-// corrupt is an answer that must not be used.
+// corrupt returns an error for an answer that must not be used.
 func (c *Client) corrupt(format string, args ...any) error {
 	return oci.ErrUnknown.With("the upstream registry %s sent something else than was asked for", c.o.Name).
 		WithStatus(http.StatusBadGateway).Because(fmt.Errorf("%w: %w", ErrCorrupt, fmt.Errorf(format, args...)))
@@ -99,11 +100,11 @@ func (c *Client) corrupt(format string, args ...any) error {
 
 // answerError maps an answer of the registry that is not a success.
 func (c *Client) answerError(resp *http.Response) error {
-	defer within(resp, answerTimeout).Stop()
+	defer abortAfter(resp, answerTimeout).Stop()
 	e := oci.DecodeError(resp)
 	if a, ok := resp.Body.(*answer); ok && a.permit != nil && a.permit.pausing {
 		a.permit.recordError(e.Message)
-		return e.Because(errPaced)
+		return e.Because(errPaused)
 	}
 	switch e.Status {
 	case http.StatusUnauthorized:
@@ -120,14 +121,14 @@ func (c *Client) answerError(resp *http.Response) error {
 			}
 		}
 	}
-	if e.Status < http.StatusBadRequest { // a success or redirect that the call does not know
+	if e.Status < http.StatusBadRequest { // a success or redirect that the caller does not expect
 		return c.corrupt("status %d", e.Status)
 	}
 	return e
 }
 
-// insufficientScope reports a refusal of an accepted identity that came as 401 (RFC 6750 section
-// 3.1): token registries answer so for a repository that the token does not cover.
+// insufficientScope reports whether a 401 refuses an accepted identity (RFC 6750 section 3.1):
+// token registries answer so for a repository that the token does not cover.
 func insufficientScope(e *oci.Error) bool {
 	return slices.ContainsFunc(auth.ParseChallenges(e.Challenge), func(c auth.Challenge) bool {
 		return c.Scheme == "bearer" && c.Params["error"] == "insufficient_scope"

@@ -113,7 +113,7 @@ func TestExpiredToken(t *testing.T) {
 		o.down = errors.New("sts is down")
 		for range 10 {
 			if err := get(); !errors.Is(err, upstream.ErrCredentials) || !upstream.Transient(err) || status(err) != http.StatusServiceUnavailable {
-				t.Errorf("without a token to be had: %v", err)
+				t.Errorf("without any token: %v", err)
 			}
 		}
 		if o.calls != 4 {

@@ -1,6 +1,6 @@
 package upstream
 
-// Taken is how many places are taken.
+// Taken returns the number of slots in use.
 func Taken(l *Limiter) (n int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

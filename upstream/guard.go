@@ -11,22 +11,22 @@ import (
 )
 
 var (
-	_ Source = around{}
+	_ Source = wrappedSource{}
 	_ Sink   = guardedSink{}
 	_ Lister = guardedLister{}
 
 	_ Deleter = guardedDeleter{}
 )
 
-// around is a Source whose questions are asked by do: as often as it likes, and about the
-// repository that it names.
-type around struct {
+// wrappedSource is a Source that makes each call of next through do, which may repeat it and
+// change its Repo.
+type wrappedSource struct {
 	next Source
 	do   func(ctx context.Context, repo Repo, from origin, ask func(Repo) error) error
 }
 
 // Manifest implements Source.
-func (a around) Manifest(ctx context.Context, repo Repo, ref oci.Reference, accept []string) (m *oci.Manifest, err error) {
+func (a wrappedSource) Manifest(ctx context.Context, repo Repo, ref oci.Reference, accept []string) (m *oci.Manifest, err error) {
 	err = a.do(ctx, repo, ofRegistry, func(repo Repo) (err error) {
 		m, err = a.next.Manifest(ctx, repo, ref, accept)
 		return err
@@ -35,7 +35,7 @@ func (a around) Manifest(ctx context.Context, repo Repo, ref oci.Reference, acce
 }
 
 // StatManifest implements Source.
-func (a around) StatManifest(ctx context.Context, repo Repo, ref oci.Reference, accept []string) (d oci.Descriptor, err error) {
+func (a wrappedSource) StatManifest(ctx context.Context, repo Repo, ref oci.Reference, accept []string) (d oci.Descriptor, err error) {
 	err = a.do(ctx, repo, ofRegistry, func(repo Repo) (err error) {
 		d, err = a.next.StatManifest(ctx, repo, ref, accept)
 		return err
@@ -44,7 +44,7 @@ func (a around) StatManifest(ctx context.Context, repo Repo, ref oci.Reference, 
 }
 
 // Blob implements Source.
-func (a around) Blob(ctx context.Context, r BlobRequest) (s BlobStream, err error) {
+func (a wrappedSource) Blob(ctx context.Context, r BlobRequest) (s BlobStream, err error) {
 	err = a.do(ctx, r.Repo, ofStorage, func(repo Repo) (err error) {
 		r.Repo = repo
 		s, err = a.next.Blob(ctx, r)
@@ -54,7 +54,7 @@ func (a around) Blob(ctx context.Context, r BlobRequest) (s BlobStream, err erro
 }
 
 // StatBlob implements Source.
-func (a around) StatBlob(ctx context.Context, repo Repo, d digest.Digest) (size int64, err error) {
+func (a wrappedSource) StatBlob(ctx context.Context, repo Repo, d digest.Digest) (size int64, err error) {
 	err = a.do(ctx, repo, ofRegistry, func(repo Repo) (err error) {
 		size, err = a.next.StatBlob(ctx, repo, d)
 		return err
@@ -62,24 +62,25 @@ func (a around) StatBlob(ctx context.Context, repo Repo, d digest.Digest) (size 
 	return size, err
 }
 
-// Source returns next as callers see it who have no other answer: refused from the Threshold on.
+// Source returns next for callers without an older answer: they are refused from Threshold
+// failures on.
 func (b *Breaker) Source(next Source) Source {
-	return around{next, func(_ context.Context, repo Repo, from origin, ask func(Repo) error) error {
+	return wrappedSource{next, func(_ context.Context, repo Repo, from origin, ask func(Repo) error) error {
 		return b.do(b.o.Threshold, from, func() error { return ask(repo) })
 	}}
 }
 
-// heldPatience is how long a request stands in a queue for whose question there is an older answer.
-const heldPatience = time.Second
+// heldWait bounds the wait in a queue of a request for which there is an older answer.
+const heldWait = time.Second
 
-// Held returns next as callers see it who hold an older answer: refused after one failure, until
-// the next probe, and asked at once or not at all. Background work has a patience of its own. It is
-// not meant to be wrapped in a Retry.
+// Held returns next for callers with an older answer: they are refused after one failure, until
+// the next probe, and their requests wait no longer than heldWait. Background work keeps its
+// own limit. Do not wrap it in a Retry.
 func (b *Breaker) Held(next Source) Source {
-	return around{next, func(_ context.Context, repo Repo, from origin, ask func(Repo) error) error {
+	return wrappedSource{next, func(_ context.Context, repo Repo, from origin, ask func(Repo) error) error {
 		return b.do(1, from, func() error {
 			if !repo.inBackground() {
-				repo.patience = heldPatience
+				repo.maxWait = heldWait
 			}
 			return ask(repo)
 		})

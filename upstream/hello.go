@@ -7,9 +7,9 @@ import (
 	"dray/upstream/oci"
 )
 
-// Hello asks whether the registry speaks the protocol with this mirror (OCI distribution spec 1.1,
-// end-1). It leaves behind what the next request needs, a connection and credentials or a token,
-// and fails with what that one would fail with.
+// Hello asks whether the registry speaks the protocol (OCI distribution spec 1.1, end-1). It
+// opens a connection and gets the credentials or token that the next request needs, and fails
+// as that request would fail.
 func (c *Client) Hello(ctx context.Context) error {
 	req, err := c.request(ctx, oci.Request{Kind: oci.KindBase, Method: http.MethodGet}, nil)
 	if err != nil {
@@ -19,6 +19,6 @@ func (c *Client) Hello(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	discard(resp)
+	drain(resp)
 	return nil
 }

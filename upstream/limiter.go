@@ -15,9 +15,9 @@ import (
 	"dray/upstream/oci"
 )
 
-// errPaced marks an answer that a Limiter has taken note of: whoever repeats the request is made to
-// wait there.
-var errPaced = errors.New("the requests pause")
+// errPaused marks a failure for which a Limiter has already paused the operation, so the caller
+// may repeat the request without a pause of its own.
+var errPaused = errors.New("the requests pause")
 
 // LimiterOptions configure a Limiter.
 type LimiterOptions struct {
@@ -25,51 +25,52 @@ type LimiterOptions struct {
 	Name string
 	// Rates are the ceilings of the registry.
 	Rates []Rate
-	// Slots bounds the requests under way at one host. Blobs being received, and blobs being sent,
-	// are counted apart, so that they keep nothing else waiting. 0 means 256.
+	// Slots bounds the requests in flight to one host. Blob downloads and blob uploads have as
+	// many slots of their own, so slow transfers do not hold up other requests. 0 means 256.
 	Slots int
-	// Queue bounds the requests that wait for one rate, or one host. 0 means 1,000.
+	// Queue bounds the requests that wait in one bucket. 0 means 1,000.
 	Queue int
-	// Wait bounds the time that a request waits. 0 means 20 s: clients give up after 30 s without
-	// headers.
+	// Wait bounds how long a request waits. 0 means 20 s, because clients give up after 30 s
+	// without headers.
 	Wait time.Duration
-	// Reserve is the part of a quota, in per cent, that is left to clients.
+	// Reserve is the percentage of a quota that background work leaves to clients.
 	Reserve int
 }
 
-// Limiter paces the requests of one Client: so many at a time for each host, so many a second for
-// each operation that the registry counts, in turns between repositories, clients before background
-// work. Where the registry refuses with 429, all requests of that operation pause together and go
-// on at half the rate, which rises again by and by; after 502 to 504 they only pause. What cannot
-// have its turn in time is refused at once (ErrBusy, 429 on the wire).
+// Limiter paces the requests of one Client. It bounds the requests in flight to each host and
+// the rate of each operation that the registry counts. Repositories take turns, and requests of
+// clients go before background work. A 429 pauses all requests of that operation, which then go
+// on at half the rate; the rate rises again with each accepted request. A 502, 503 or 504 only
+// pauses them. A request that could not be sent in time is refused at once (ErrBusy, answered
+// with 429).
 //
-// It paces requests and not the calls of a Sink, because one upload is several operations with
-// ceilings of their own.
+// A Limiter paces requests and not the calls of a Sink, because one upload consists of several
+// operations with a ceiling each.
 type Limiter struct {
-	name    string
-	rates   map[Class]Rate
-	slots   int
-	most    int
-	usual   time.Duration
-	quota   *quota
-	metrics limiterMetrics
+	name        string
+	rates       map[Class]Rate
+	slots       int
+	maxQueued   int
+	defaultWait time.Duration
+	quota       *quota
+	metrics     limiterMetrics
 
-	mu      sync.Mutex // guards what follows; nothing is waited for under it
+	mu      sync.Mutex // guards the fields below; never held while waiting
 	buckets map[bucketKey]*bucket
 	pools   map[poolKey]*pool
 }
 
 type bucketKey struct{ host, name string }
 
-type poolKey struct{ host, what string }
+type poolKey struct{ host, kind string }
 
-// maxHosts bounds the hosts that redirects lead to and that are remembered when idle.
+// maxHosts bounds the idle redirect targets that are remembered.
 const maxHosts = 64
 
 // NewLimiter returns a Limiter. It starts nothing.
 func NewLimiter(o LimiterOptions) *Limiter {
 	l := &Limiter{
-		name: o.Name, rates: map[Class]Rate{}, slots: cmp.Or(o.Slots, 256), most: cmp.Or(o.Queue, 1000), usual: cmp.Or(o.Wait, 20*time.Second),
+		name: o.Name, rates: map[Class]Rate{}, slots: cmp.Or(o.Slots, 256), maxQueued: cmp.Or(o.Queue, 1000), defaultWait: cmp.Or(o.Wait, 20*time.Second),
 		quota: newQuota(o.Name, o.Reserve), buckets: map[bucketKey]*bucket{}, pools: map[poolKey]*pool{},
 	}
 	for _, r := range o.Rates {
@@ -79,13 +80,13 @@ func NewLimiter(o LimiterOptions) *Limiter {
 	}
 	l.metrics = newLimiterMetrics(l)
 	for _, c := range Classes() {
-		l.metrics.throttled.WithLabelValues(l.operation("", c)) // from 0, so that the first one is an increase
+		l.metrics.throttled.WithLabelValues(l.operation("", c)) // from 0, so that the first one shows as an increase
 	}
 	return l
 }
 
-// operation is the name under which requests of a class to a host are told of; an empty host is the
-// registry's.
+// operation returns the name of an operation in metrics and messages. An empty host is the
+// registry's own.
 func (l *Limiter) operation(host string, class Class) string {
 	if host != "" {
 		return "storage"
@@ -96,34 +97,34 @@ func (l *Limiter) operation(host string, class Class) string {
 	return string(class)
 }
 
-// permit is a request on its way.
+// permit allows one request. It holds a slot until it is released.
 type permit struct {
 	l      *Limiter
 	bucket *bucket
 	began  time.Time
 	once   sync.Once
-	// pausing says that its answer made the lane pause.
+	// pausing is set when the answer to the request made the bucket pause.
 	pausing bool
 }
 
-// enter waits for the turn of a request. host is empty for the registry itself. The caller tells
-// the turn of the answer, and ends it when the body has been read.
-func (l *Limiter) enter(ctx context.Context, repo Repo, host string, class Class) (*permit, error) {
+// acquire waits until a request may be sent. host is empty for the registry itself. The caller
+// calls answered with the status of the answer, and release when the body has been read.
+func (l *Limiter) acquire(ctx context.Context, repo Repo, host string, class Class) (*permit, error) {
 	background := repo.inBackground()
 	if background && host == "" && (class == ManifestGet || class == ManifestHead) && l.quota.low(time.Now()) {
 		l.metrics.refusals.WithLabelValues(string(class)).Inc()
 		return nil, oci.ErrTooManyRequests.With("what is left of the quota at %s is for clients", l.name).Because(ErrBusy)
 	}
 	w := &waiter{flow: repo.Name, ready: make(chan error, 1), background: background, urgent: repo.raised()}
-	most, began := repo.waits(l.usual), time.Now()
-	if end, ok := ctx.Deadline(); ok {
-		most = min(most, time.Until(end))
+	maxWait, began := repo.waitLimit(l.defaultWait), time.Now()
+	if deadline, ok := ctx.Deadline(); ok {
+		maxWait = min(maxWait, time.Until(deadline))
 	}
-	bucket, err := l.join(w, host, class, most)
+	bucket, err := l.join(w, host, class, maxWait)
 	if err != nil {
 		return nil, err
 	}
-	if err := l.await(ctx, bucket, w, most); err != nil {
+	if err := l.await(ctx, bucket, w, maxWait); err != nil {
 		return nil, err
 	}
 	now := time.Now()
@@ -131,51 +132,51 @@ func (l *Limiter) enter(ctx context.Context, repo Repo, host string, class Class
 	return &permit{l: l, bucket: bucket, began: now}, nil
 }
 
-// join puts a request into its queue, unless its turn would come too late.
-func (l *Limiter) join(w *waiter, host string, class Class, most time.Duration) (*bucket, error) {
+// join puts a request into the queue of its bucket, unless it would wait too long there.
+func (l *Limiter) join(w *waiter, host string, class Class, maxWait time.Duration) (*bucket, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := time.Now()
 	bucket := l.bucket(host, class)
-	if d := bucket.wait(now, w.flow, w.background); d >= most {
+	if d := bucket.minWait(now, w.flow, w.background); d >= maxWait {
 		return nil, l.busy(bucket, d)
 	}
-	if bucket.foreground.size+bucket.background.size >= l.most {
-		var out *waiter
+	if bucket.foreground.size+bucket.background.size >= l.maxQueued {
+		var dropped *waiter
 		if w.background {
-			out = bucket.background.yield(bucket.background.length(w.flow) + 1)
-		} else if out = bucket.background.yield(0); out == nil {
-			out = bucket.foreground.yield(bucket.foreground.length(w.flow) + 1)
+			dropped = bucket.background.removeNewest(bucket.background.length(w.flow) + 1)
+		} else if dropped = bucket.background.removeNewest(0); dropped == nil {
+			dropped = bucket.foreground.removeNewest(bucket.foreground.length(w.flow) + 1)
 		}
-		if out == nil {
+		if dropped == nil {
 			return nil, l.busy(bucket, 0)
 		}
-		out.finish(l.busy(bucket, 0))
+		dropped.finish(l.busy(bucket, 0))
 	}
 	if w.background {
 		bucket.background.push(w)
 	} else {
 		bucket.foreground.push(w)
 	}
-	bucket.pool.pump(now, l.again)
+	bucket.pool.pump(now, l.resume)
 	return bucket, nil
 }
 
-// again is what a lane's timer does.
-func (l *Limiter) again(bucket *bucket) {
+// resume runs when the timer of a bucket fires.
+func (l *Limiter) resume(bucket *bucket) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	bucket.pool.pump(time.Now(), l.again)
+	bucket.pool.pump(time.Now(), l.resume)
 }
 
-// await returns when a request may be sent, or will not be.
-func (l *Limiter) await(ctx context.Context, bucket *bucket, w *waiter, most time.Duration) error {
+// await returns nil when the request may be sent, and otherwise the reason why it will not be.
+func (l *Limiter) await(ctx context.Context, bucket *bucket, w *waiter, maxWait time.Duration) error {
 	select {
 	case err := <-w.ready:
 		return err
 	default:
 	}
-	late := time.NewTimer(most)
+	late := time.NewTimer(maxWait)
 	defer late.Stop()
 	urgent := w.urgent
 	for {
@@ -184,11 +185,11 @@ func (l *Limiter) await(ctx context.Context, bucket *bucket, w *waiter, most tim
 			return err
 		case <-urgent:
 			urgent = nil
-			l.hasten(bucket, w)
+			l.promote(bucket, w)
 		case <-late.C:
-			return l.leave(bucket, w, func() error { return l.busy(bucket, 0) })
+			return l.abandon(bucket, w, func() error { return l.busy(bucket, 0) })
 		case <-ctx.Done():
-			return l.leave(bucket, w, func() error {
+			return l.abandon(bucket, w, func() error {
 				if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 					return l.busy(bucket, 0)
 				}
@@ -198,8 +199,8 @@ func (l *Limiter) await(ctx context.Context, bucket *bucket, w *waiter, most tim
 	}
 }
 
-// hasten makes a background request one that somebody waits for.
-func (l *Limiter) hasten(bucket *bucket, w *waiter) {
+// promote moves a background request to the queue of clients' requests.
+func (l *Limiter) promote(bucket *bucket, w *waiter) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if w.finished || !w.background {
@@ -208,12 +209,12 @@ func (l *Limiter) hasten(bucket *bucket, w *waiter) {
 	bucket.background.remove(w)
 	w.background = false
 	bucket.foreground.push(w)
-	bucket.pool.pump(time.Now(), l.again)
+	bucket.pool.pump(time.Now(), l.resume)
 }
 
-// leave takes a request out of its queue; one that was let go in the same moment gives its place
-// back.
-func (l *Limiter) leave(bucket *bucket, w *waiter, why func() error) error {
+// abandon takes a request out of its queue. A request that was granted a slot at the same
+// moment returns it.
+func (l *Limiter) abandon(bucket *bucket, w *waiter, why func() error) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := time.Now()
@@ -227,11 +228,11 @@ func (l *Limiter) leave(bucket *bucket, w *waiter, why func() error) error {
 		bucket.background.remove(w)
 		w.finished = true
 	}
-	bucket.pool.pump(now, l.again)
+	bucket.pool.pump(now, l.resume)
 	return why()
 }
 
-// bucket finds or makes the lane of a request; l.mu is held.
+// bucket finds or makes the bucket of a request; l.mu is held.
 func (l *Limiter) bucket(host string, class Class) *bucket {
 	name, ceiling := l.operation(host, class), 0.0
 	if host == "" {
@@ -242,7 +243,7 @@ func (l *Limiter) bucket(host string, class Class) *bucket {
 		return x
 	}
 	if len(l.pools) >= 3*maxHosts {
-		l.forgetIdle()
+		l.dropIdle()
 	}
 	x := &bucket{name: name, ceiling: ceiling, pool: l.pool(host, class)}
 	if ceiling > 0 {
@@ -257,9 +258,9 @@ func (l *Limiter) pool(host string, class Class) *pool {
 	key := poolKey{host: host}
 	switch class {
 	case BlobGet:
-		key.what = "receive"
+		key.kind = "receive"
 	case UploadPart:
-		key.what = "send"
+		key.kind = "send"
 	}
 	if l.pools[key] == nil {
 		l.pools[key] = &pool{slots: l.slots}
@@ -267,8 +268,8 @@ func (l *Limiter) pool(host string, class Class) *pool {
 	return l.pools[key]
 }
 
-// forgetIdle drops what is known of storage hosts that nothing is asked of; l.mu is held.
-func (l *Limiter) forgetIdle() {
+// dropIdle drops the buckets and pools of storage hosts without requests; l.mu is held.
+func (l *Limiter) dropIdle() {
 	for key, x := range l.buckets {
 		if key.host != "" && x.pool.taken == 0 && x.foreground.size+x.background.size == 0 {
 			delete(l.buckets, key)
@@ -281,8 +282,8 @@ func (l *Limiter) forgetIdle() {
 	}
 }
 
-// busy is the refusal of what cannot be sent in time, in the registry's own words where it has said
-// some.
+// busy returns the error for a request that cannot be sent in time. Its text is the registry's
+// own where the bucket has one.
 func (l *Limiter) busy(bucket *bucket, wait time.Duration) error {
 	l.metrics.refusals.WithLabelValues(bucket.name).Inc()
 	e := oci.ErrTooManyRequests.With("more is asked of the upstream registry %s than it answers (%s); try again later", l.name, bucket.name)
@@ -293,8 +294,8 @@ func (l *Limiter) busy(bucket *bucket, wait time.Duration) error {
 	return e.Because(fmt.Errorf("%w: %s of %s", ErrBusy, bucket.name, l.name))
 }
 
-// answered tells the turn of its answer. One that says "later" makes the lane pause; one that says
-// "less" slows it down.
+// answered reports the status of the answer to the bucket. A 429, 502, 503 or 504 makes it
+// pause; a 429, or a 503 with Retry-After, also slows it down.
 func (p *permit) answered(status int, after time.Duration) {
 	p.l.mu.Lock()
 	defer p.l.mu.Unlock()
@@ -310,35 +311,35 @@ func (p *permit) answered(status int, after time.Duration) {
 	default:
 		p.bucket.accepted(p.began, now)
 	}
-	p.bucket.pool.pump(now, p.l.again)
+	p.bucket.pool.pump(now, p.l.resume)
 }
 
-// recordError keeps the words of a refusal, for those that are refused because of it.
-func (p *permit) recordError(words string) {
+// recordError keeps the text of a refusal for the requests that the bucket refuses next.
+func (p *permit) recordError(message string) {
 	p.l.mu.Lock()
 	defer p.l.mu.Unlock()
 	if p.pausing {
-		p.bucket.lastError = words
+		p.bucket.lastError = message
 	}
 }
 
-// end gives the place back. It may be called again.
-func (p *permit) end() {
+// release frees the slot. It may be called more than once.
+func (p *permit) release() {
 	p.once.Do(func() {
 		p.l.mu.Lock()
 		defer p.l.mu.Unlock()
 		p.bucket.pool.taken--
-		p.bucket.pool.pump(time.Now(), p.l.again)
+		p.bucket.pool.pump(time.Now(), p.l.resume)
 	})
 }
 
-// limiterMetrics are the Limiter's own. Their labels are operations, of which there is a fixed
-// list.
+// limiterMetrics are the metrics of a Limiter. Their label is the operation, of which there is
+// a fixed list.
 type limiterMetrics struct {
 	waits     *prometheus.HistogramVec
 	refusals  *prometheus.CounterVec
 	throttled *prometheus.CounterVec
-	standing  prometheus.GaugeFunc
+	waiting   prometheus.GaugeFunc
 }
 
 func newLimiterMetrics(l *Limiter) limiterMetrics {
@@ -356,7 +357,7 @@ func newLimiterMetrics(l *Limiter) limiterMetrics {
 			Name: "dray_upstream_throttled_total", ConstLabels: labels,
 			Help: "Answers 429, and 503 with Retry-After, by operation. The requests of that operation then pause and continue at a lower rate.",
 		}, []string{"operation"}),
-		standing: prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		waiting: prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "dray_upstream_waiting", ConstLabels: labels, Help: "Requests that wait now to be sent to the upstream.",
 		}, func() float64 { return float64(l.waiting()) }),
 	}
@@ -371,7 +372,7 @@ func (l *Limiter) waiting() (n int) {
 	return n
 }
 
-// Collectors are the metrics of the queues and of the registry's quota.
+// Collectors returns the metrics of the queues and of the registry's quota.
 func (l *Limiter) Collectors() []prometheus.Collector {
-	return []prometheus.Collector{l.metrics.waits, l.metrics.refusals, l.metrics.throttled, l.metrics.standing, l.quota}
+	return []prometheus.Collector{l.metrics.waits, l.metrics.refusals, l.metrics.throttled, l.metrics.waiting, l.quota}
 }

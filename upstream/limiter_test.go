@@ -103,14 +103,14 @@ func get(ctx context.Context, c upstream.Source, repo upstream.Repo) error {
 	return err
 }
 
-// idle checks that no request waits and no place is taken.
+// idle checks that no request waits and no slot is taken.
 func idle(t *testing.T, l *upstream.Limiter) {
 	t.Helper()
 	if n := testutil.ToFloat64(l.Collectors()[3]); n != 0 {
 		t.Errorf("%v requests still wait", n)
 	}
 	if n := upstream.Taken(l); n != 0 {
-		t.Errorf("%d places are still taken", n)
+		t.Errorf("%d slots are still taken", n)
 	}
 }
 
@@ -184,8 +184,8 @@ func TestLimiterFair(t *testing.T) {
 	})
 }
 
-// No host has more requests under way than it has places, blobs are counted apart, and a body keeps
-// its place.
+// No host has more requests in flight than slots, blobs are counted apart, and a request keeps its
+// slot until its body is read.
 func TestLimiterPlaces(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPaced()
@@ -284,7 +284,7 @@ func TestLimiterPause(t *testing.T) {
 			})
 			synctest.Wait()
 		}
-		// Who has an older answer is told at once.
+		// A caller with an older answer gets the error at once.
 		b := upstream.NewBreaker(upstream.BreakerOptions{Name: "x"})
 		began := time.Now()
 		if err := get(t.Context(), b.Held(c), upstream.Repo{Name: "app"}); !errors.Is(err, upstream.ErrBusy) || !upstream.Transient(err) || time.Since(began) != 0 {
@@ -303,8 +303,8 @@ func TestLimiterPause(t *testing.T) {
 	})
 }
 
-// What cannot have its turn in time is refused before it waits, in the registry's words where it
-// said some.
+// A request that could not be sent in time is refused before it waits, with the text of the
+// registry if it has sent one.
 func TestLimiterTooLate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPaced()
@@ -388,8 +388,7 @@ func TestLimiterFullQueue(t *testing.T) {
 	})
 }
 
-// Who leaves gives back the place in the queue, and what was just let go gives back the place at
-// the host.
+// A request that is abandoned leaves the queue, or returns the slot that it was just granted.
 func TestLimiterCancel(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPaced()

@@ -10,7 +10,7 @@ import (
 	"dray/upstream/oci"
 )
 
-// Class is a sort of request that registries count by itself.
+// Class is a kind of request that registries count separately.
 type Class string
 
 // The classes.
@@ -27,7 +27,7 @@ const (
 	Delete       Class = "delete"       // of anything
 )
 
-// Classes lists all of them.
+// Classes lists all classes.
 func Classes() []Class {
 	return []Class{ManifestGet, ManifestHead, ManifestPut, BlobGet, BlobHead, UploadStart, UploadPart, UploadEnd, List, Delete}
 }
@@ -57,18 +57,18 @@ func classOf(kind oci.Kind, method string) Class {
 	return List
 }
 
-// Rate is a ceiling that requests of some classes have together.
+// Rate is a ceiling that applies to the requests of some classes together.
 type Rate struct {
-	// Name is what the registry calls the operation.
+	// Name is the registry's name for the operation.
 	Name string
-	// Classes are the requests that count.
+	// Classes are the classes that count towards it.
 	Classes []Class
-	// PerSecond is the ceiling.
+	// PerSecond is the ceiling, in requests per second.
 	PerSecond float64
 }
 
-// RatesWith are the ceilings of a registry with some of them set anew, by the Name of a Rate or by
-// a Class that has none; 0 lifts one. Names that mean nothing are an error.
+// RatesWith returns the ceilings of a registry, with some of them replaced. The keys are the
+// Name of a Rate, or a Class that has none; 0 removes a ceiling. Other keys are an error.
 func (q Quirks) RatesWith(perSecond map[string]float64) ([]Rate, error) {
 	rates := slices.Clone(q.Rates)
 	for _, name := range slices.Sorted(maps.Keys(perSecond)) {
@@ -85,7 +85,7 @@ func (q Quirks) RatesWith(perSecond map[string]float64) ([]Rate, error) {
 	return slices.DeleteFunc(rates, func(r Rate) bool { return r.PerSecond <= 0 }), nil
 }
 
-// rateNames lists what RatesWith understands.
+// rateNames lists the names that RatesWith accepts.
 func (q Quirks) rateNames() []string {
 	var names []string
 	counted := map[Class]bool{}

@@ -6,9 +6,9 @@ import (
 	"strings"
 )
 
-// nextPage reads the query of the next page from the Link header lines of an answer (RFC 8288): the
-// target of the first link whose relation is "next". Registries write it absolute, relative, or as
-// a path; only the query means anything. It is nil when there is none.
+// nextPage returns the query of the next page from the Link headers of an answer (RFC 8288), or
+// nil if there is none. It reads the target of the first link with the relation "next".
+// Registries write the target absolute, relative or as a path, so only the query counts.
 func nextPage(h http.Header) url.Values {
 	for _, line := range h.Values("Link") {
 		for line != "" {
@@ -31,8 +31,8 @@ func nextPage(h http.Header) url.Values {
 	return nil
 }
 
-// cutLink takes the first link off a header line: its target, its parameters, and the rest of the
-// line. A malformed line has no rest.
+// cutLink splits the first link off a header line: its target, its parameters, and the rest of
+// the line. The rest of a malformed line is empty.
 func cutLink(s string) (target, params, rest string) {
 	s = strings.TrimLeft(s, " \t,")
 	if !strings.HasPrefix(s, "<") {
@@ -49,7 +49,7 @@ func cutLink(s string) (target, params, rest string) {
 	return target, s[:end], s[end+1:]
 }
 
-// unquoted is the place of the first sep outside of quotes, or the length of s.
+// unquoted returns the index of the first sep outside of quotes, or the length of s.
 func unquoted(s string, sep byte) int {
 	quoted := false
 	for i := 0; i < len(s); i++ {

@@ -15,7 +15,8 @@ import (
 	"dray/upstream/oci"
 )
 
-// maxPageBytes bounds one page of a listing. Registries that do not page send everything at once.
+// maxPageBytes bounds one page of a listing. A registry that does not page sends everything at
+// once.
 const maxPageBytes = 16 << 20
 
 // Tags implements Lister.
@@ -23,8 +24,8 @@ func (c *Client) Tags(ctx context.Context, repo Repo, query url.Values) (Page, e
 	return c.page(ctx, repo, oci.Request{Method: http.MethodGet, Kind: oci.KindTags}, query)
 }
 
-// Referrers implements Lister. The spec demands 200 with an empty list where there are none (1.1,
-// "Listing Referrers"), so 404 means that the registry does not know the call.
+// Referrers implements Lister. The spec demands 200 with an empty list if there are no
+// referrers (1.1, "Listing Referrers"), so 404 means that the registry does not know the call.
 func (c *Client) Referrers(ctx context.Context, repo Repo, d digest.Digest, query url.Values) (Page, error) {
 	q := oci.Request{Method: http.MethodGet, Kind: oci.KindReferrers, Ref: oci.Reference{Digest: d}}
 	p, err := c.page(ctx, repo, q, query)
@@ -52,7 +53,7 @@ func (c *Client) page(ctx context.Context, repo Repo, q oci.Request, query url.V
 		return Page{}, err
 	}
 	defer resp.Body.Close()
-	body, err := whole(resp, maxPageBytes)
+	body, err := readAll(resp, maxPageBytes)
 	if err != nil {
 		return Page{}, c.bodyError(ctx, err)
 	}

@@ -2,31 +2,30 @@ package upstream
 
 import "slices"
 
-// waiter is a request that stands in a queue.
+// waiter is a request in a queue.
 type waiter struct {
 	flow string
-	// ready gets nil when the request may be sent, or why it will not be.
+	// ready receives nil when the request may be sent, or the reason why it will not be.
 	ready chan error
-	// background says in which queue it stands, settled that it stands in none any more.
+	// background says which queue it is in, finished that it is in none any more.
 	background, finished bool
-	// urgent is closed when somebody comes to wait for it; nil where that cannot happen.
+	// urgent is closed when a client starts to wait for it; nil if that cannot happen.
 	urgent <-chan struct{}
 }
 
 func (w *waiter) finish(err error) {
 	w.finished = true
-	w.ready <- err // has room for one
+	w.ready <- err // never blocks: the channel has a buffer of one
 }
 
-// queue lets flows take turns, one request each, so that none of them waits for more than one of
-// every other.
+// queue takes one request from each flow in turn.
 type queue struct {
 	flows map[string]*flow
-	ring  []*flow // those that wait, in the order of their turns
+	ring  []*flow // the flows with requests, in the order of their turns
 	size  int
 }
 
-// flow is what belongs together, in the order of its arrival.
+// flow holds the requests of one repository, in the order of arrival.
 type flow struct{ waiting []*waiter }
 
 func (q *queue) push(w *waiter) {
@@ -43,7 +42,7 @@ func (q *queue) push(w *waiter) {
 	q.size++
 }
 
-// pop takes the request whose turn it is; the queue is not empty.
+// pop removes and returns the next request; the queue is not empty.
 func (q *queue) pop() *waiter {
 	f := q.ring[0]
 	w := f.waiting[0]
@@ -75,32 +74,32 @@ func (q *queue) remove(w *waiter) {
 	}
 }
 
-// ahead is how many requests have their turn before one that joins a flow now.
-func (q *queue) ahead(of string) int {
-	mine := q.length(of)
+// ahead returns how many requests are sent before one that joins a flow now.
+func (q *queue) ahead(flowName string) int {
+	mine := q.length(flowName)
 	n := mine
 	for _, f := range q.ring {
-		if len(f.waiting) > 0 && f.waiting[0].flow != of {
+		if len(f.waiting) > 0 && f.waiting[0].flow != flowName {
 			n += min(len(f.waiting), mine+1)
 		}
 	}
 	return n
 }
 
-// length is how many requests of a flow wait.
-func (q *queue) length(of string) int {
-	if f := q.flows[of]; f != nil {
+// length returns how many requests of a flow wait.
+func (q *queue) length(flowName string) int {
+	if f := q.flows[flowName]; f != nil {
 		return len(f.waiting)
 	}
 	return 0
 }
 
-// yield takes the newest request of the longest flow out, if that has more than so many; else it is
-// nil.
-func (q *queue) yield(than int) *waiter {
+// removeNewest removes and returns the newest request of the longest flow, or nil if no flow
+// has more than moreThan requests.
+func (q *queue) removeNewest(moreThan int) *waiter {
 	var longest *flow
 	for _, f := range q.ring {
-		if len(f.waiting) > than && (longest == nil || len(f.waiting) > len(longest.waiting)) {
+		if len(f.waiting) > moreThan && (longest == nil || len(f.waiting) > len(longest.waiting)) {
 			longest = f
 		}
 	}

@@ -1,11 +1,11 @@
 package upstream
 
-// Quirks are the ways in which a registry departs from the specification or from common behaviour.
-// The zero value is a registry that departs in nothing. The fake upstreams of the tests have a knob
-// for each.
+// Quirks are the ways in which a registry departs from the specification or from common
+// behaviour. The zero value is a registry without any. The fake upstreams of the tests have a
+// switch for each.
 type Quirks struct {
-	// BlobHeadUnsupported: HEAD on a blob is refused although GET is not (ECR Public). One byte is
-	// asked for instead.
+	// BlobHeadUnsupported: HEAD on a blob is refused although GET is not (ECR Public). A GET of
+	// one byte is sent instead.
 	BlobHeadUnsupported bool
 	// RefusesEmptyBlobs: a blob without bytes cannot be stored (ECR answers 500).
 	RefusesEmptyBlobs bool
@@ -14,24 +14,25 @@ type Quirks struct {
 	MissingRepositoryCloses bool
 	// NoUploadCancel: DELETE on an upload URL is not known to work (ECR), so it is not tried.
 	NoUploadCancel bool
-	// SingleRequestUpload: a blob whose size and digest are known is better sent as the body of the
-	// closing PUT.
+	// SingleRequestUpload: a blob whose size and digest are known is better sent as the body of
+	// the closing PUT.
 	SingleRequestUpload bool
-	// ImmutableTagAlways: an immutable tag is refused with TAG_INVALID even when it already has the
-	// digest that is pushed (ECR).
+	// ImmutableTagAlways: an immutable tag is refused with TAG_INVALID even if it already has the
+	// pushed digest (ECR).
 	ImmutableTagAlways bool
-	// MaxPage is the largest page of a listing; more is refused (ECR: 1000). 0 means no limit.
+	// MaxPage is the largest page of a listing; larger ones are refused (ECR: 1000). 0 means no
+	// limit.
 	MaxPage int
-	// Rates are the registry's ceilings on requests, as far as it documents them.
+	// Rates are the documented ceilings on requests.
 	Rates []Rate
-	// CredentialTexts are parts of refusals with status 400 or 403 that concern the credentials and
-	// not what was asked for, in lower case.
+	// CredentialTexts are parts of refusals with status 400 or 403 that concern the credentials
+	// and not the content, in lower case.
 	CredentialTexts []string
-	// MissingPartsTexts are parts of refusals of a manifest for the lack of what it names, in lower
-	// case. They count whatever code they come with.
+	// MissingPartsTexts are parts of refusals of a manifest for missing blobs or manifests, in
+	// lower case. They count with any code.
 	MissingPartsTexts []string
-	// UnsupportedManifestHint is added to the text of a refusal with status 405 of a manifest, and
-	// to any refusal of an index that lists blobs, for registries whose text does not say what to
-	// do.
+	// UnsupportedManifestHint is added to the text of a refusal of a manifest with status 405, and
+	// of any refusal of an index that lists blobs. It is for registries whose text does not say
+	// what to do.
 	UnsupportedManifestHint string
 }

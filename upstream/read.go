@@ -21,13 +21,13 @@ func (c *Client) Manifest(ctx context.Context, repo Repo, ref oci.Reference, acc
 		return nil, err
 	}
 	defer resp.Body.Close()
-	raw, err := whole(resp, oci.MaxManifestBytes)
+	raw, err := readAll(resp, oci.MaxManifestBytes)
 	if err != nil {
 		return nil, c.bodyError(ctx, err)
 	}
 	if len(raw) > oci.MaxManifestBytes {
 		return nil, oci.ErrSizeInvalid.With("the manifest of the upstream registry %s is over the limit of %d bytes", c.o.Name, oci.MaxManifestBytes).
-			WithStatus(http.StatusBadGateway).Because(ErrCorrupt) // it will not be shorter the next time
+			WithStatus(http.StatusBadGateway).Because(ErrCorrupt) // a retry would get the same
 	}
 	m, err := oci.ParseManifest(resp.Header.Get("Content-Type"), raw)
 	if err != nil {
@@ -39,7 +39,7 @@ func (c *Client) Manifest(ctx context.Context, repo Repo, ref oci.Reference, acc
 		}
 	}
 	if d := statedDigest(resp); ref.Tag != "" && d != "" {
-		m.Digest = d // the registry may know it by another algorithm
+		m.Digest = d // the registry may use another algorithm
 	}
 	return m, nil
 }
@@ -50,7 +50,7 @@ func (c *Client) StatManifest(ctx context.Context, repo Repo, ref oci.Reference,
 	if err != nil {
 		return oci.Descriptor{}, err
 	}
-	discard(resp)
+	drain(resp)
 	mediaType, _, _ := strings.Cut(resp.Header.Get("Content-Type"), ";")
 	d := oci.Descriptor{MediaType: strings.TrimSpace(mediaType), Digest: statedDigest(resp), Size: resp.ContentLength}
 	if ref.Digest != "" && d.Digest != "" && d.Digest != ref.Digest && d.Digest.Algorithm() == ref.Digest.Algorithm() {
@@ -78,7 +78,7 @@ func (c *Client) manifest(ctx context.Context, method string, repo Repo, ref oci
 	return c.read(req, repo, oci.KindManifest)
 }
 
-// statedDigest is the digest an answer claims, empty when it claims none that can be checked.
+// statedDigest returns the digest in an answer, empty if there is none that can be checked.
 func statedDigest(resp *http.Response) digest.Digest {
 	d, err := oci.ParseDigest(resp.Header.Get("Docker-Content-Digest"))
 	if err != nil {
@@ -87,8 +87,8 @@ func statedDigest(resp *http.Response) digest.Digest {
 	return d
 }
 
-// Blob implements Source. Where the storage behind a redirect refuses it, as S3 does when the
-// signature has run out between the two, the registry is asked once more.
+// Blob implements Source. If the storage behind a redirect refuses, as S3 does when the
+// signature has expired meanwhile, it asks the registry once more.
 func (c *Client) Blob(ctx context.Context, r BlobRequest) (BlobStream, error) {
 	resp, err := c.blob(ctx, http.MethodGet, r)
 	if errors.Is(err, ErrStorage) && !errors.Is(err, oci.ErrRangeInvalid) {
@@ -123,11 +123,11 @@ func (c *Client) StatBlob(ctx context.Context, repo Repo, d digest.Digest) (int6
 		if err != nil {
 			return 0, err
 		}
-		discard(resp)
+		drain(resp)
 		return resp.ContentLength, nil
 	}
 	resp, err := c.blob(ctx, http.MethodGet, BlobRequest{Repo: repo, Digest: d, To: 1})
-	if errors.Is(err, oci.ErrRangeInvalid) { // the one blob that has no first byte
+	if errors.Is(err, oci.ErrRangeInvalid) { // an empty blob has no first byte
 		return 0, nil
 	}
 	if err != nil {
@@ -158,8 +158,8 @@ func (c *Client) blob(ctx context.Context, method string, r BlobRequest) (*http.
 	return c.read(req, r.Repo, oci.KindBlob)
 }
 
-// contentRange reads the Content-Range of a 206 (RFC 9110 section 14.4): the first byte and the
-// size of the whole, -1 when that is not told.
+// contentRange parses the Content-Range of a 206 (RFC 9110 section 14.4). It returns the offset
+// of the first byte and the size of the whole, -1 if unknown.
 func contentRange(resp *http.Response) (start, size int64, err error) {
 	v := resp.Header.Get("Content-Range")
 	bad := fmt.Errorf("content range %q", v)

@@ -18,18 +18,19 @@ import (
 type RetryOptions struct {
 	// Name is the upstream in metrics and logs.
 	Name string
-	// Budget is the time after the first attempt in which a further one may begin. 0 means 20 s:
-	// clients give up when they see no headers for 30 s, and most do not wait on 429 themselves.
+	// Budget is the time after the first attempt within which another one may start. 0 means 20 s:
+	// clients give up without headers after 30 s, and most do not wait after a 429 themselves.
 	Budget time.Duration
-	// Logger is told of failures that a repetition absorbed. Nil discards.
+	// Logger receives the errors of reads that are tried again. Nil discards.
 	Logger *slog.Logger
 }
 
-// Retry repeats reads while the registry throttles, fails or does not answer, until the first byte.
-// It passes what the registry says about the content, refused credentials, and the refusal of a
-// Breaker beneath it, at once. Callers who hold an older answer use the Source without it.
+// Retry repeats reads while the registry throttles, fails or does not answer, until the first
+// byte of an answer. It returns at once the registry's answers about the content, refused
+// credentials, and the refusal of a Breaker beneath it. Callers that hold an older answer use
+// the Source without it.
 type Retry struct {
-	around
+	wrappedSource
 	o       RetryOptions
 	repeats prometheus.Counter
 }
@@ -46,20 +47,21 @@ func NewRetry(next Source, o RetryOptions) *Retry {
 			Help: "Reads that dray sent again because the upstream throttled, failed or did not answer.",
 		}),
 	}
-	r.around = around{next, r.retried}
+	r.wrappedSource = wrappedSource{next, r.retried}
 	return r
 }
 
-// Collectors are the wrapper's metrics.
+// Collectors returns the wrapper's metrics.
 func (r *Retry) Collectors() []prometheus.Collector { return []prometheus.Collector{r.repeats} }
 
-// retried asks until there is an answer that a repetition would not change, or the budget is spent.
+// retried calls ask until a repetition would not change the result, or until the budget is
+// spent.
 func (r *Retry) retried(ctx context.Context, repo Repo, _ origin, ask func(Repo) error) error {
 	end := time.Now().Add(r.o.Budget)
-	var last error // what the registry itself said
+	var last error // answer of the registry itself
 	for n := 0; ; n++ {
 		if n > 0 {
-			repo.patience = time.Until(end)
+			repo.maxWait = time.Until(end)
 		}
 		err := ask(repo)
 		if last != nil && errors.Is(err, ErrBusy) {
@@ -71,7 +73,7 @@ func (r *Retry) retried(ctx context.Context, repo Repo, _ origin, ask func(Repo)
 		last = err
 		repo.observe(err)
 		d := pause(n, err)
-		if time.Now().Add(d).After(end) || rest(ctx, d) != nil {
+		if time.Now().Add(d).After(end) || sleep(ctx, d) != nil {
 			return err
 		}
 		r.repeats.Inc()

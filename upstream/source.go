@@ -10,84 +10,84 @@ import (
 	"dray/upstream/oci"
 )
 
-// Source reads one registry. All methods may be called concurrently. Errors: the registry's own
-// answer as *oci.Error (oci.ErrManifestUnknown, oci.ErrBlobUnknown, oci.ErrDenied,
-// oci.ErrTooManyRequests …), ErrUnreachable, ErrCredentials, ErrCorrupt. The error of a cancelled
-// context is returned as it is.
+// Source reads one registry. All methods may be called concurrently. The errors are
+// ErrUnreachable, ErrCredentials, ErrCorrupt, and the registry's own answer as *oci.Error
+// (oci.ErrManifestUnknown, oci.ErrBlobUnknown, oci.ErrDenied, oci.ErrTooManyRequests …). The
+// error of a cancelled context is returned unchanged.
 type Source interface {
-	// Manifest gets a manifest with 1 GET. The digest is computed, and compared with a digest asked
-	// for and with the one the registry states. accept are the client's Accept lines, sent
-	// unchanged.
+	// Manifest gets a manifest with 1 GET. It computes the digest, and compares it with the digest
+	// in ref and with the one that the registry states. accept holds the client's Accept lines,
+	// sent unchanged.
 	Manifest(ctx context.Context, repo Repo, ref oci.Reference, accept []string) (*oci.Manifest, error)
-	// StatManifest describes a manifest with 1 HEAD, or with 1 GET more where the registry's HEAD
-	// names no digest.
+	// StatManifest describes a manifest with 1 HEAD, and 1 GET if the answer to HEAD names no
+	// digest.
 	StatManifest(ctx context.Context, repo Repo, ref oci.Reference, accept []string) (oci.Descriptor, error)
-	// Blob opens a blob with 1 GET and its redirect. ctx covers the reading of the body too.
+	// Blob opens a blob with 1 GET and its redirect. ctx also covers the reading of the body.
 	Blob(ctx context.Context, r BlobRequest) (BlobStream, error)
-	// StatBlob gives a blob's size in bytes (-1: not told), with 1 HEAD or what the registry has
-	// instead.
+	// StatBlob returns the size of a blob in bytes (-1 if unknown), with 1 HEAD or the registry's
+	// substitute for it.
 	StatBlob(ctx context.Context, repo Repo, d digest.Digest) (int64, error)
 }
 
-// BlobRequest says which bytes of a blob are asked for.
+// BlobRequest names a blob, or a range of it.
 type BlobRequest struct {
 	Repo   Repo
 	Digest digest.Digest
 	// From is the offset of the first byte.
 	From int64
-	// To is the offset after the last byte; 0 asks for all that follow From. A registry may send
-	// more: the caller stops reading there.
+	// To is the offset after the last byte; 0 means the end of the blob. A registry may send more:
+	// the caller stops reading there.
 	To int64
 }
 
-// BlobStream is a blob on its way. The bytes are not verified.
+// BlobStream is the answer to a BlobRequest. Its bytes are not verified.
 type BlobStream struct {
-	// Body begins at the offset asked for, or Skip bytes before it. The caller closes it.
+	// Body starts at the requested offset, or Skip bytes before it. The caller closes it.
 	Body io.ReadCloser
-	// Size is that of the whole blob in bytes, -1 when not known.
+	// Size is the length of the whole blob in bytes, -1 if unknown.
 	Size int64
-	// Ranges is false when a range was asked for and the registry sent the whole blob all the same:
-	// asking for several ranges at once then costs more than it gains.
+	// Ranges is false when the registry answered a request for a range with the whole blob.
+	// Requests for several ranges at once then cost more than they gain.
 	Ranges bool
-	// Skip is how many bytes come before the offset, for the caller to read and drop. They may be
-	// most of the blob, and only who reads them sees that there is progress.
+	// Skip is the number of bytes before the offset, which the caller reads and drops. They may be
+	// most of the blob, so the caller has to count them as progress.
 	Skip int64
 }
 
-// Sink writes to one registry. All methods may be called concurrently. Errors are those of Source,
-// and ErrRepositoryMissing.
+// Sink writes to one registry. All methods may be called concurrently. The errors are those of
+// Source, and ErrRepositoryMissing.
 type Sink interface {
-	// PutBlob uploads one blob. It is repeated from byte 0 in a fresh session when the registry or
-	// the connection fails, within the bounds of the Client's Options.
+	// PutBlob uploads one blob. If the registry or the connection fails, it starts again from byte
+	// 0 in a new session, within the bounds of the Client's Options.
 	PutBlob(ctx context.Context, repo Repo, b Upload) error
-	// PutManifest sends a manifest byte for byte under ref. ErrPartsMissing says that something
-	// that it names has to be sent first.
+	// PutManifest sends a manifest byte for byte under ref. ErrPartsMissing says that a blob or
+	// manifest that it names has to be sent first.
 	PutManifest(ctx context.Context, repo Repo, ref oci.Reference, m *oci.Manifest) (Pushed, error)
-	// Mount makes a blob of another repository of the same registry visible in repo. False means
-	// that the registry wants it uploaded.
+	// Mount makes a blob of another repository of the same registry available in repo. False means
+	// that the blob has to be uploaded.
 	Mount(ctx context.Context, repo Repo, from string, d digest.Digest) (bool, error)
 }
 
-// Upload is a blob to be sent.
+// Upload is a blob to upload.
 type Upload struct {
-	// Open gives the blob from byte 0; it may be called again. Close may come while a Read is under
-	// way and must end it, as it does for files, pipes and connections.
+	// Open returns a reader from byte 0. It may be called more than once. Close may be called
+	// during a Read and must end it, as it does for files, pipes and connections.
 	Open func() (io.ReadCloser, error)
-	// Size is the length in bytes, -1 when not known yet.
+	// Size is the length in bytes, -1 if not known yet.
 	Size int64
-	// Digest waits until the bytes are verified and gives their digest. It is called once a reader
-	// has given io.EOF, once per attempt; until it returns, the registry has no complete blob.
+	// Digest waits until the bytes are verified and returns their digest. It is called once per
+	// attempt, after a reader has returned io.EOF. Until it returns, the registry has no complete
+	// blob.
 	Digest func() (digest.Digest, error)
-	// Announced is the digest that the bytes will turn out to have, where that is known from the
-	// start. With Size it allows the upload in one request that some registries prefer. Empty means
-	// not known.
+	// Announced is the digest that the client has announced for the bytes; empty if it is not
+	// known from the start. With Size it allows the upload in one request that some registries
+	// prefer.
 	Announced digest.Digest
-	// Accepted, when not nil, is called when the registry has opened an upload session, once per
-	// session.
+	// Accepted, when not nil, is called once per upload session, when the registry has opened it.
 	Accepted func()
 }
 
-// Pushed is what a registry says about an accepted manifest.
+// Pushed is the answer of a registry to an accepted manifest.
 type Pushed struct {
 	// Digest is the manifest's.
 	Digest digest.Digest
@@ -96,13 +96,13 @@ type Pushed struct {
 	Subject digest.Digest
 }
 
-// Lister lists what one registry holds. Pages are passed through as they are, because their order
-// and their continuation belong to the registry.
+// Lister lists the content of one registry. Pages are passed on unchanged, because the registry
+// decides their order and how they continue.
 type Lister interface {
 	// Tags gets one page of a repository's tags. query is the client's (n, last); it may be nil.
 	Tags(ctx context.Context, repo Repo, query url.Values) (Page, error)
 	// Referrers gets one page of the manifests that refer to d. query is the client's
-	// (artifactType); it may be nil. ErrReferrersUnsupported tells that the registry does not have
+	// (artifactType); it may be nil. ErrReferrersUnsupported means that the registry does not have
 	// the call: the list is then the manifest under the tag FallbackTag(d), if there is one.
 	Referrers(ctx context.Context, repo Repo, d digest.Digest, query url.Values) (Page, error)
 }
@@ -119,14 +119,14 @@ type Page struct {
 	FiltersApplied string
 }
 
-// Deleter deletes from one registry. All methods may be called concurrently. Errors are those of
-// Source; oci.ErrUnsupported says that the registry has no such call, and oci.ErrDenied that it
-// wants to keep what was named.
+// Deleter deletes from one registry. All methods may be called concurrently. The errors are
+// those of Source, oci.ErrUnsupported if the registry has no such call, and oci.ErrDenied if it
+// refuses to delete the content.
 type Deleter interface {
 	// DeleteManifest deletes a tag, or a manifest together with its tags. Some registries (ECR)
 	// also drop a manifest with its last tag.
 	DeleteManifest(ctx context.Context, repo Repo, ref oci.Reference) error
-	// DeleteBlob takes a blob out of a repository.
+	// DeleteBlob deletes a blob from a repository.
 	DeleteBlob(ctx context.Context, repo Repo, d digest.Digest) error
 }
 
@@ -135,8 +135,8 @@ type Creator interface {
 	Create(ctx context.Context, repo string) error
 }
 
-// FallbackTag is the tag under which a registry without the referrers call keeps the referrers of d
-// (spec 1.1, "Referrers Tag Schema").
+// FallbackTag returns the tag under which the referrers of d are listed in a registry without
+// the referrers call (spec 1.1, "Referrers Tag Schema").
 func FallbackTag(d digest.Digest) string {
 	const maxAlgorithm, maxEncoded = 32, 64
 	a, e := d.Algorithm().String(), d.Encoded()

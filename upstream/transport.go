@@ -21,15 +21,15 @@ type TransportOptions struct {
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// Proxy chooses a proxy for a request; nil means the environment (HTTPS_PROXY, NO_PROXY …).
 	Proxy func(*http.Request) (*url.URL, error)
-	// Timeout bounds dialling, the TLS handshake, and the wait for the headers of an answer once
-	// the request is sent, each by itself. Bodies have no time limit here. 0 means 20 s.
+	// Timeout bounds each of dialling, the TLS handshake, and the wait for the headers of an
+	// answer once the request is sent. Bodies have no time limit here. 0 means 20 s.
 	Timeout time.Duration
-	// IdlePerHost is the number of idle connections kept for each host. 0 means 64: a registry's
-	// hosts speak HTTP/1.1, so a herd of requests needs as many connections.
+	// IdlePerHost is the number of idle connections kept for each host. 0 means 64: registries
+	// speak HTTP/1.1 here, so concurrent requests need as many connections.
 	IdlePerHost int
 }
 
-// NewTransport returns the transport for one registry and what it redirects to.
+// NewTransport returns the transport for one registry and the hosts that it redirects to.
 func NewTransport(o TransportOptions) *http.Transport {
 	timeout := cmp.Or(o.Timeout, 20*time.Second)
 	t := &http.Transport{
@@ -40,9 +40,9 @@ func NewTransport(o TransportOptions) *http.Transport {
 		ExpectContinueTimeout: time.Second,
 		IdleConnTimeout:       90 * time.Second,
 		MaxIdleConnsPerHost:   cmp.Or(o.IdlePerHost, 64),
-		// Bodies are compared with their digests: what the registry sends must arrive as it is.
+		// Bodies are compared with their digests, so they must arrive unchanged.
 		DisableCompression: true,
-		// ECR and S3 speak HTTP/1.1; one connection for each blob is also faster than one for all.
+		// ECR and S3 speak HTTP/1.1, and a connection for each blob is faster than one for all.
 		ForceAttemptHTTP2: false,
 		TLSNextProto:      map[string]func(string, *tls.Conn) http.RoundTripper{},
 		WriteBufferSize:   64 << 10,

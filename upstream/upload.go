@@ -20,11 +20,11 @@ import (
 	"dray/upstream/oci"
 )
 
-// cancelTimeout bounds the cancelling of an abandoned session.
+// cancelTimeout bounds the cancellation of an abandoned session.
 const cancelTimeout = 5 * time.Second
 
-// PutBlob implements Sink: POST, one PATCH with all bytes, and a PUT with the digest. One PATCH is
-// what every registry takes; ECR answers several with ranges that do not hold.
+// PutBlob implements Sink: POST, one PATCH with all bytes, and a PUT with the digest. All
+// registries take one PATCH; with several, the Range of ECR's answers cannot be relied on.
 func (c *Client) PutBlob(ctx context.Context, repo Repo, b Upload) error {
 	if b.Size == 0 && c.o.Quirks.RefusesEmptyBlobs {
 		return emptyBlob(c.o.Name)
@@ -38,16 +38,16 @@ func (c *Client) PutBlob(ctx context.Context, repo Repo, b Upload) error {
 }
 
 func emptyBlob(registry string) error {
-	return local{oci.ErrSizeInvalid.With("the upstream registry %s does not take layers without bytes", registry)}
+	return localError{oci.ErrSizeInvalid.With("the upstream registry %s does not take layers without bytes", registry)}
 }
 
-// upload is one blob over all its attempts.
+// upload is the upload of one blob, with all its attempts.
 type upload struct {
 	Upload
 	c    *Client
-	repo Repo // as this attempt is sent
-	// closing is the digest of an attempt that failed while it was being completed: the registry
-	// may have the blob.
+	repo Repo // of the present attempt
+	// closing is the digest of an attempt that failed during its completion: the registry may have
+	// the blob.
 	closing digest.Digest
 }
 
@@ -58,7 +58,7 @@ func (u *upload) try(ctx context.Context) (err error) {
 		}
 		u.closing = ""
 	}
-	at, err := u.begin(ctx)
+	session, err := u.begin(ctx)
 	if err != nil {
 		return err
 	}
@@ -67,31 +67,31 @@ func (u *upload) try(ctx context.Context) (err error) {
 	}
 	defer func() {
 		if err != nil {
-			u.cancel(ctx, at)
+			u.cancel(ctx, session)
 		}
 	}()
 	rc, err := u.Open()
 	if err != nil {
-		return local{fmt.Errorf("upload to %s: %w", u.repo.Name, err)}
+		return localError{fmt.Errorf("upload to %s: %w", u.repo.Name, err)}
 	}
-	body := &source{rc: rc}
+	body := &uploadBody{rc: rc}
 	defer body.Close()
 	if u.c.o.Quirks.SingleRequestUpload && u.Size > 0 && u.Announced != "" {
-		return u.complete(ctx, at, u.Announced, &sealed{body: body, left: u.Size, verify: u.verify})
+		return u.complete(ctx, session, u.Announced, &verifiedBody{body: body, left: u.Size, verify: u.verify})
 	}
-	next, err := u.patch(ctx, at, body)
+	next, err := u.patch(ctx, session, body)
 	if err != nil {
 		return err
 	}
-	at = next
+	session = next
 	d, err := u.digest()
 	if err != nil {
-		return local{fmt.Errorf("upload to %s: %w", u.repo.Name, err)}
+		return localError{fmt.Errorf("upload to %s: %w", u.repo.Name, err)}
 	}
-	return u.complete(ctx, at, d, nil)
+	return u.complete(ctx, session, d, nil)
 }
 
-// begin opens a session and returns its address.
+// begin opens a session and returns its URL.
 func (u *upload) begin(ctx context.Context) (*url.URL, error) {
 	req, err := u.c.request(ctx, oci.Request{Method: http.MethodPost, Kind: oci.KindUploads, Repo: u.repo.Name}, nil)
 	if err != nil {
@@ -101,37 +101,37 @@ func (u *upload) begin(ctx context.Context) (*url.URL, error) {
 	if err != nil {
 		return nil, u.c.startError(u.repo.Name, err)
 	}
-	defer discard(resp)
+	defer drain(resp)
 	if resp.StatusCode != http.StatusAccepted && resp.StatusCode != http.StatusCreated {
 		return nil, u.c.writeError(resp, u.repo.Name)
 	}
 	return u.c.resolve(req.URL, cmp.Or(resp.Header.Get("Location"), "\x00"))
 }
 
-// patch sends all bytes and returns the session's address after it. What the registry says in Range
-// is not looked at: ECR's may stay behind although it has every byte.
-func (u *upload) patch(ctx context.Context, at *url.URL, body *source) (*url.URL, error) {
-	req, err := u.c.requestTo(ctx, http.MethodPatch, at)
+// patch sends all bytes and returns the session's URL after that. It ignores the Range of the
+// answer: ECR's may stay behind although it has every byte.
+func (u *upload) patch(ctx context.Context, session *url.URL, body *uploadBody) (*url.URL, error) {
+	req, err := u.c.requestTo(ctx, http.MethodPatch, session)
 	if err != nil {
 		return nil, err
 	}
 	req.Header.Set("Content-Type", "application/octet-stream")
 	req.Body, req.ContentLength = body, u.Size
 	if u.Size == 0 {
-		_, _ = io.Copy(io.Discard, body) // nothing, but the end must be seen
+		_, _ = io.Copy(io.Discard, body) // reads nothing, but body must see the end
 		req.Body = http.NoBody
 	}
 	resp, err := u.c.send(req, u.repo, oci.KindUpload)
 	if err == nil {
-		defer discard(resp)
+		defer drain(resp)
 		if resp.StatusCode/100 != 2 {
 			err = restartable(u.c.writeError(resp, u.repo.Name))
 		} else if body.failure() == nil && !body.ended.Load() {
-			err = restart{u.c.corrupt("upload to %s: status %d before the last byte", u.repo.Name, resp.StatusCode)}
+			err = restartError{u.c.corrupt("upload to %s: status %d before the last byte", u.repo.Name, resp.StatusCode)}
 		}
 	}
 	if cause := body.failure(); cause != nil {
-		return nil, local{fmt.Errorf("upload to %s: %w", u.repo.Name, cause)}
+		return nil, localError{fmt.Errorf("upload to %s: %w", u.repo.Name, cause)}
 	}
 	if err != nil {
 		return nil, err
@@ -142,13 +142,13 @@ func (u *upload) patch(ctx context.Context, at *url.URL, body *source) (*url.URL
 	if loc := resp.Header.Get("Location"); loc != "" {
 		return u.c.resolve(req.URL, loc)
 	}
-	return at, nil
+	return session, nil
 }
 
-// complete closes the session under a digest; body is nil when the bytes are there already.
-func (u *upload) complete(ctx context.Context, at *url.URL, d digest.Digest, body *sealed) error {
-	closing := *at
-	closing.RawQuery = strings.TrimPrefix(at.RawQuery+"&digest="+url.QueryEscape(d.String()), "&")
+// complete closes the session with the digest d. body is nil if the registry has the bytes.
+func (u *upload) complete(ctx context.Context, session *url.URL, d digest.Digest, body *verifiedBody) error {
+	closing := *session
+	closing.RawQuery = strings.TrimPrefix(session.RawQuery+"&digest="+url.QueryEscape(d.String()), "&")
 	req, err := u.c.requestTo(ctx, http.MethodPut, &closing)
 	if err != nil {
 		return err
@@ -161,16 +161,16 @@ func (u *upload) complete(ctx context.Context, at *url.URL, d digest.Digest, bod
 	if body != nil {
 		if cause := body.body.failure(); cause != nil {
 			if err == nil {
-				discard(resp)
+				drain(resp)
 			}
-			return local{fmt.Errorf("upload to %s: %w", u.repo.Name, cause)}
+			return localError{fmt.Errorf("upload to %s: %w", u.repo.Name, cause)}
 		}
 	}
 	if err != nil {
 		u.closing = d
 		return err
 	}
-	defer discard(resp)
+	defer drain(resp)
 	if resp.StatusCode/100 == 2 {
 		return nil
 	}
@@ -180,7 +180,7 @@ func (u *upload) complete(ctx context.Context, at *url.URL, d digest.Digest, bod
 	return restartable(u.c.writeError(resp, u.repo.Name))
 }
 
-// digest waits for the identity of the bytes.
+// digest waits for the digest of the bytes, and compares it with the announced one.
 func (u *upload) digest() (digest.Digest, error) {
 	d, err := u.Digest()
 	if err == nil && u.Announced != "" && d != u.Announced {
@@ -194,88 +194,88 @@ func (u *upload) verify() error {
 	return err
 }
 
-// restartable marks refusals that concern the session or, for a body that cannot be sent twice, the
-// token.
+// restartable marks refusals that concern the session. A refused token also needs a new
+// session, because the body cannot be sent twice.
 func restartable(err error) error {
 	if errors.Is(err, oci.ErrBlobUploadUnknown) || errors.Is(err, oci.ErrBlobUploadInvalid) ||
 		errors.Is(err, oci.ErrRangeInvalid) || errors.Is(err, ErrCredentials) {
-		return restart{err}
+		return restartError{err}
 	}
 	return err
 }
 
-// cancel gives an abandoned session back, if the registry can take it. It is done even when ctx has
-// ended.
-func (u *upload) cancel(ctx context.Context, at *url.URL) {
+// cancel ends an abandoned session at the registry, if the registry supports that. It does so
+// even when ctx has ended.
+func (u *upload) cancel(ctx context.Context, session *url.URL) {
 	if u.c.o.Quirks.NoUploadCancel || u.closing != "" {
 		return
 	}
 	ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), cancelTimeout)
 	defer stop()
-	req, err := u.c.requestTo(ctx, http.MethodDelete, at)
+	req, err := u.c.requestTo(ctx, http.MethodDelete, session)
 	if err != nil {
 		return
 	}
 	if resp, err := u.c.send(req, u.repo, oci.KindUpload); err == nil {
-		discard(resp)
+		drain(resp)
 	}
 }
 
-// closedUnanswered reports a connection that the registry closed without a word.
+// closedUnanswered reports whether the registry closed the connection without an answer.
 func closedUnanswered(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
 		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
 
-// source is the body of one attempt. The transport may still hold it when its round trip is over,
-// so what it tells about its bytes is safe to ask for at any time.
-type source struct {
-	rc    io.ReadCloser
-	once  sync.Once
-	read  atomic.Int64
-	ended atomic.Bool // io.EOF was seen
-	cause atomic.Pointer[error]
-	shut  atomic.Bool
+// uploadBody is the body of one attempt. The transport may still read it after the round trip,
+// so its fields are safe for concurrent use.
+type uploadBody struct {
+	rc     io.ReadCloser
+	once   sync.Once
+	read   atomic.Int64
+	ended  atomic.Bool // io.EOF was seen
+	cause  atomic.Pointer[error]
+	closed atomic.Bool
 }
 
-func (s *source) Read(p []byte) (int, error) {
+func (s *uploadBody) Read(p []byte) (int, error) {
 	n, err := s.rc.Read(p)
 	s.read.Add(int64(n))
 	switch {
 	case errors.Is(err, io.EOF):
 		s.ended.Store(true)
-	case err != nil && !s.shut.Load():
+	case err != nil && !s.closed.Load():
 		s.fail(err)
 	}
 	return n, err
 }
 
-// fail keeps the first error of the bytes themselves.
-func (s *source) fail(err error) { s.cause.CompareAndSwap(nil, &err) }
+// fail records the first error of the bytes themselves.
+func (s *uploadBody) fail(err error) { s.cause.CompareAndSwap(nil, &err) }
 
-func (s *source) failure() error {
+func (s *uploadBody) failure() error {
 	if p := s.cause.Load(); p != nil {
 		return *p
 	}
 	return nil
 }
 
-// Close ends the reading. An error that a Read gives because of it is no failure of the bytes.
-func (s *source) Close() (err error) {
-	s.shut.Store(true)
+// Close ends the reading. An error of a Read that it interrupts is not recorded.
+func (s *uploadBody) Close() (err error) {
+	s.closed.Store(true)
 	s.once.Do(func() { err = s.rc.Close() })
 	return err
 }
 
-// sealed passes a body of known length on, but its last byte only after verify: a registry
-// completes such an upload with the last byte.
-type sealed struct {
-	body   *source
+// verifiedBody is a body of known length that gives its last byte only after verify, because a
+// registry completes such an upload with the last byte.
+type verifiedBody struct {
+	body   *uploadBody
 	left   int64
 	verify func() error
 }
 
-func (s *sealed) Read(p []byte) (int, error) {
+func (s *verifiedBody) Read(p []byte) (int, error) {
 	if s.left == 0 {
 		return 0, io.EOF
 	}
@@ -307,4 +307,4 @@ func (s *sealed) Read(p []byte) (int, error) {
 	return 1, nil
 }
 
-func (s *sealed) Close() error { return s.body.Close() }
+func (s *verifiedBody) Close() error { return s.body.Close() }

@@ -17,8 +17,8 @@ import (
 	"dray/upstream/oci"
 )
 
-// Mount implements Sink. A session that the registry opens because it cannot mount is left to run
-// out.
+// Mount implements Sink. If the registry cannot mount, it opens an upload session instead,
+// which is left to expire.
 func (c *Client) Mount(ctx context.Context, repo Repo, from string, d digest.Digest) (bool, error) {
 	q := oci.Request{Method: http.MethodPost, Kind: oci.KindUploads, Repo: repo.Name, Mount: d, From: from}
 	scopes := []string{auth.PushScope(repo.Name)}
@@ -33,7 +33,7 @@ func (c *Client) Mount(ctx context.Context, repo Repo, from string, d digest.Dig
 	if err != nil {
 		return false, c.startError(repo.Name, err)
 	}
-	defer discard(resp)
+	defer drain(resp)
 	switch resp.StatusCode {
 	case http.StatusCreated:
 		return true, nil
@@ -46,7 +46,7 @@ func (c *Client) Mount(ctx context.Context, repo Repo, from string, d digest.Dig
 // PutManifest implements Sink.
 func (c *Client) PutManifest(ctx context.Context, repo Repo, ref oci.Reference, m *oci.Manifest) (Pushed, error) {
 	var p Pushed
-	err := c.attempts(ctx, repo, "manifest of "+repo.Name, func(Repo) (err error) { // no attempt waits longer than a read
+	err := c.attempts(ctx, repo, "manifest of "+repo.Name, func(Repo) (err error) { // ignores the Repo with the longer wait: an attempt waits no longer than a read
 		p, err = c.putTagged(auth.WithScope(ctx, auth.PushScope(repo.Name)), repo, ref, m)
 		return err
 	})
@@ -64,9 +64,10 @@ func (c *Client) PutManifest(ctx context.Context, repo Repo, ref oci.Reference, 
 	return p, err
 }
 
-// putTagged sends a manifest under ref. A registry computes sha256 of what comes under a tag; one
-// that is known by another digest is sent by that with the tag beside it, where the registry
-// understands that (its answer has OCI-Tag).
+// putTagged sends a manifest under ref. A registry computes the sha256 digest of a manifest
+// that is pushed by tag. A manifest with a digest of another algorithm is therefore pushed by
+// digest with the tag as a parameter, if the registry understands that (its answer has
+// OCI-Tag).
 func (c *Client) putTagged(ctx context.Context, repo Repo, ref oci.Reference, m *oci.Manifest) (Pushed, error) {
 	if ref.Tag != "" && m.Digest.Algorithm() != digest.SHA256 {
 		p, tagged, err := c.putManifest(ctx, repo, oci.Request{Ref: oci.Reference{Digest: m.Digest}, Tags: []string{ref.Tag}}, m)
@@ -78,8 +79,7 @@ func (c *Client) putTagged(ctx context.Context, repo Repo, ref oci.Reference, m 
 	return p, err
 }
 
-// putManifest makes one PUT. tagged says that the registry took the tags that were sent beside the
-// digest.
+// putManifest makes one PUT. tagged says that the registry accepted the tags in the query.
 func (c *Client) putManifest(ctx context.Context, repo Repo, q oci.Request, m *oci.Manifest) (p Pushed, tagged bool, err error) {
 	q.Method, q.Kind, q.Repo = http.MethodPut, oci.KindManifest, repo.Name
 	req, err := c.request(ctx, q, nil)
@@ -94,7 +94,7 @@ func (c *Client) putManifest(ctx context.Context, repo Repo, q oci.Request, m *o
 	if err != nil {
 		return Pushed{}, false, err
 	}
-	defer discard(resp)
+	defer drain(resp)
 	if resp.StatusCode != http.StatusCreated && resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusAccepted {
 		return Pushed{}, false, c.manifestError(resp, q.Repo)
 	}
@@ -108,22 +108,23 @@ func (c *Client) putManifest(ctx context.Context, repo Repo, q oci.Request, m *o
 	return Pushed{Digest: m.Digest, Subject: subject}, resp.Header.Get("OCI-Tag") != "", nil
 }
 
-// immutable tells a repetition, which is success, from an attempt to move a tag. The refusal alone
-// does not: ECR sends the same for both.
+// immutable tells the push of the same manifest, which is success, from an attempt to move a
+// tag. ECR refuses both with the same error, so the registry is asked for the digest of the
+// tag.
 func (c *Client) immutable(ctx context.Context, repo Repo, ref oci.Reference, m *oci.Manifest, refusal *oci.Error) (Pushed, error) {
-	held, err := c.StatManifest(ctx, repo, ref, []string{m.MediaType})
+	present, err := c.StatManifest(ctx, repo, ref, []string{m.MediaType})
 	if err != nil {
 		return Pushed{}, refusal
 	}
-	if held.Digest == m.Digest {
+	if present.Digest == m.Digest {
 		return Pushed{Digest: m.Digest}, nil
 	}
 	e := *refusal
-	e.Message = fmt.Sprintf("%s (it holds %s, the push was of %s)", strings.TrimSuffix(e.Message, "."), held.Digest, m.Digest)
+	e.Message = fmt.Sprintf("%s (it holds %s, the push was of %s)", strings.TrimSuffix(e.Message, "."), present.Digest, m.Digest)
 	return Pushed{}, &e
 }
 
-// manifestError maps a refused manifest.
+// manifestError maps a refused manifest to an error.
 func (c *Client) manifestError(resp *http.Response, repo string) error {
 	err := c.writeError(resp, repo)
 	if e, ok := errors.AsType[*oci.Error](err); ok && c.o.Quirks.partsMissing(e) {
@@ -132,8 +133,9 @@ func (c *Client) manifestError(resp *http.Response, repo string) error {
 	return err
 }
 
-// partsMissing reports whether a refusal of a manifest says that the registry lacks something that
-// the manifest names. The codes about blobs and uploads can mean nothing else there.
+// partsMissing reports whether a manifest was refused because the registry lacks a blob or
+// manifest that it names. In answers to a manifest, the codes about blobs and uploads mean
+// nothing else.
 func (q Quirks) partsMissing(e *oci.Error) bool {
 	if e.Status/100 != 4 {
 		return false
@@ -143,14 +145,14 @@ func (q Quirks) partsMissing(e *oci.Error) bool {
 		slices.ContainsFunc(q.MissingPartsTexts, func(t string) bool { return strings.Contains(text, t) })
 }
 
-// writeError maps a refused write.
+// writeError maps a refused write to an error.
 func (c *Client) writeError(resp *http.Response, repo string) error {
 	err := c.answerError(resp)
 	e, ok := errors.AsType[*oci.Error](err)
 	if !ok {
 		return err
 	}
-	// A bare 404 for the start of an upload can only mean the repository.
+	// A 404 without a code at the start of an upload can only concern the repository.
 	bare := resp.Request != nil && resp.Request.Method == http.MethodPost && e.Status == http.StatusNotFound
 	if errors.Is(e, oci.ErrNameUnknown) || bare {
 		missing := *e
@@ -160,8 +162,8 @@ func (c *Client) writeError(resp *http.Response, repo string) error {
 	return err
 }
 
-// startError maps the lack of an answer to the start of an upload. It is a 403, whose text reaches
-// the user: who reads it has to create something or to grant something.
+// startError maps a start of an upload that got no answer. The error is a 403, because clients
+// show its text: the user has to create the repository or to grant a right.
 func (c *Client) startError(repo string, err error) error {
 	if !c.o.Quirks.MissingRepositoryCloses || !closedUnanswered(err) {
 		return err
@@ -171,53 +173,53 @@ func (c *Client) startError(repo string, err error) error {
 		Because(fmt.Errorf("%w: %w", ErrRepositoryMissing, err))
 }
 
-// idempotent lets the transport repeat a request on another connection when a reused one turns out
+// idempotent lets the transport repeat a request on a new connection if a reused one turns out
 // to be closed. An empty key is not sent (net/http, Transport).
 func idempotent(req *http.Request) *http.Request {
 	req.Header["Idempotency-Key"] = []string{}
 	return req
 }
 
-// restart marks a failure that a fresh session may mend, once.
-type restart struct{ error }
+// restartError marks a failure for which the upload is repeated once in a new session.
+type restartError struct{ error }
 
-func (r restart) Unwrap() error { return r.error }
+func (r restartError) Unwrap() error { return r.error }
 
-// local marks a failure of the bytes to be sent. Nothing is repeated.
-type local struct{ error }
+// localError marks a failure to read the bytes to send, after which nothing is repeated.
+type localError struct{ error }
 
-func (l local) Unwrap() error { return l.error }
+func (l localError) Unwrap() error { return l.error }
 
-// attempts repeats a write that failed in a way that a repetition may mend. Each attempt may stand
-// in a queue until the end of the write's budget.
+// attempts calls try until it succeeds or fails for good, or until WriteAttempts or WriteBudget
+// is used up. Each attempt may wait in a queue until the end of the budget.
 func (c *Client) attempts(ctx context.Context, repo Repo, what string, try func(Repo) error) error {
 	end := time.Now().Add(c.o.WriteBudget)
 	restarted := false
 	for n := 0; ; n++ {
-		repo.patience = time.Until(end)
+		repo.maxWait = time.Until(end)
 		err := try(repo)
-		_, again := errors.AsType[restart](err)
+		_, again := errors.AsType[restartError](err)
 		if !repeatable(err) && (!again || restarted) {
 			return err
 		}
 		restarted = restarted || again
 		repo.observe(err)
 		d := pause(n, err)
-		if errors.Is(err, errPaced) && time.Now().Before(end) {
-			n-- // the limiter makes it wait for its turn, and that is bounded
+		if errors.Is(err, errPaused) && time.Now().Before(end) {
+			n-- // the wait for the limiter is not an attempt, and it is bounded by the budget
 		}
 		if n+1 >= c.o.WriteAttempts || time.Now().Add(d).After(end) {
 			return err
 		}
 		c.o.Logger.DebugContext(ctx, "write repeated", "upstream", c.o.Name, "what", what, "attempt", n+1, "error", err)
-		if rest(ctx, d) != nil {
+		if sleep(ctx, d) != nil {
 			return err
 		}
 	}
 }
 
 func repeatable(err error) bool {
-	if _, ok := errors.AsType[local](err); ok || err == nil {
+	if _, ok := errors.AsType[localError](err); ok || err == nil {
 		return false
 	}
 	if _, ok := errors.AsType[*OpenError](err); ok || errors.Is(err, ErrBusy) {

@@ -125,7 +125,7 @@ func TestMissingRepositoryWithoutCreator(t *testing.T) {
 	}
 }
 
-// TestUploadFaults arms one misfortune each and wants the blob at the registry all the same.
+// TestUploadFaults arms one fault each, and expects the blob at the registry nevertheless.
 func TestUploadFaults(t *testing.T) {
 	p := upstreamtest.NewImage(t, "x", 400_000).Layer
 	d := digest.FromBytes(p).String()
