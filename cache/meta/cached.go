@@ -125,7 +125,7 @@ func (f *Cached) getLeased(ctx context.Context, key string, lease *Lease) ([]byt
 	}
 	if ok && h.unsaved {
 		lease.refuse()
-		f.save(ctx, key, h, now)
+		f.save(ctx, key, now)
 		f.answers.WithLabelValues("memory").Inc()
 		return h.answer()
 	}
@@ -219,7 +219,7 @@ func (f *Cached) finish(key string, h held, err error) {
 }
 
 // save offers an unsaved write to the store again, at most once per Staleness.
-func (f *Cached) save(ctx context.Context, key string, h held, now time.Time) {
+func (f *Cached) save(ctx context.Context, key string, now time.Time) {
 	s := f.stripe(key)
 	s.mu.Lock()
 	current, ok := f.held.Peek(key)

@@ -25,7 +25,7 @@ func (s *Store) PutBlob(ctx context.Context, at upstream.Repo, u upstream.Upload
 	if err != nil {
 		return err
 	}
-	_, err = s.take(ctx, d)
+	err = s.take(ctx, d)
 	if errors.Is(err, oci.ErrBlobUnknown) {
 		err = s.ingest(ctx, d, u.Open)
 	}
@@ -63,8 +63,7 @@ func (s *Store) ingest(ctx context.Context, d digest.Digest, open func() (io.Rea
 		}
 		return noRoom(err)
 	}
-	_, err = s.take(ctx, d)
-	return err
+	return s.take(ctx, d)
 }
 
 // source remembers why reading failed.
@@ -126,7 +125,7 @@ func (s *Store) Mount(ctx context.Context, at upstream.Repo, from string, d dige
 	if _, ok := s.owes(from, d); !ok {
 		return false, nil
 	}
-	if _, err := s.take(ctx, d); err != nil {
+	if err := s.take(ctx, d); err != nil {
 		return false, err
 	}
 	s.contents.addHeld(at.Name, d)

@@ -96,15 +96,15 @@ func (s *Store) Collectors() []prometheus.Collector { return append(s.m.gauges, 
 
 // take holds the bytes of a digest that the cache has, on stable storage, making room under the
 // quota. Each take needs a drop. It returns oci.ErrBlobUnknown when the cache does not have them.
-func (s *Store) take(ctx context.Context, d digest.Digest) (size int64, err error) {
+func (s *Store) take(ctx context.Context, d digest.Digest) error {
 	release, err := s.cache.Retain(ctx, d)
 	if err != nil {
-		return 0, keepError(ctx, d, err)
+		return keepError(ctx, d, err)
 	}
 	size, ok := s.cache.Stat(d)
 	if !ok {
 		release()
-		return 0, oci.ErrBlobUnknown.With("blob %s is not here", d)
+		return oci.ErrBlobUnknown.With("blob %s is not here", d)
 	}
 	for {
 		old, short := s.contents.tryTake(d, size, release)
@@ -112,11 +112,11 @@ func (s *Store) take(ctx context.Context, d digest.Digest) (size int64, err erro
 			if old != nil {
 				old()
 			}
-			return size, nil
+			return nil
 		}
 		if err := s.makeRoom(ctx, short); err != nil {
 			release()
-			return 0, err
+			return err
 		}
 	}
 }

@@ -67,7 +67,7 @@ func (s *Store) PutManifest(ctx context.Context, at upstream.Repo, ref oci.Refer
 	if err := s.cache.Put(ctx, cache.Blob{Digest: m.Digest, Size: entry.size}, m.Raw); err != nil {
 		return upstream.Pushed{}, keepError(ctx, m.Digest, err)
 	}
-	if _, err := s.take(ctx, m.Digest); err != nil {
+	if err := s.take(ctx, m.Digest); err != nil {
 		return upstream.Pushed{}, err
 	}
 	defer s.contents.drop(m.Digest)
