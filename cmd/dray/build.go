@@ -26,9 +26,8 @@ import (
 	"dray/upstream/ecr"
 )
 
-// build puts the program together, in the order in which its parts depend on each
-// other. It listens nowhere and starts nothing; what it opened is closed by close,
-// also after an error.
+// build makes the parts of the program in the order of their dependencies. It opens no listener
+// and starts nothing. The caller closes the graph; after an error, build has closed it.
 func build(ctx context.Context, cfg config.Config, log *slog.Logger) (*graph, error) {
 	g := &graph{cfg: cfg, log: log, metrics: prometheus.NewRegistry(), background: map[string]func(context.Context) error{}}
 	for _, step := range []func(context.Context) error{g.buildCache, g.buildHosted, g.buildQueue, g.buildMetadata, g.buildUpstreams, g.buildChecks, g.buildMirror, g.buildListeners, g.buildCloudWatch, g.buildAdmin} {
@@ -40,7 +39,7 @@ func build(ctx context.Context, cfg config.Config, log *slog.Logger) (*graph, er
 	return g, nil
 }
 
-// directorySetting says what to change where the directory of the cache is of no use.
+// directorySetting ends errors about the cache directory.
 const directorySetting = "cache.directory or DRAY_CACHE_DIRECTORY sets the directory"
 
 func (g *graph) buildCache(context.Context) (err error) {
@@ -68,8 +67,8 @@ func (g *graph) buildCache(context.Context) (err error) {
 	return nil
 }
 
-// buildMetadata opens the store of facts: bbolt, or Redis where several processes
-// share them. Redis need not be there: its facts are disposable.
+// buildMetadata opens the store of facts: bbolt, or Redis if several processes share them. Redis
+// need not be reachable, because facts may be lost.
 func (g *graph) buildMetadata(context.Context) error {
 	var store meta.Store
 	if u := g.cfg.Metadata.URL; u != "" {
@@ -113,17 +112,17 @@ func (g *graph) buildUpstreams(ctx context.Context) error {
 }
 
 func (g *graph) buildMirror(context.Context) (err error) {
-	front := meta.NewCached(g.store, meta.CachedOptions{})
-	touches := meta.NewLastPulls(front, meta.Options{})
-	facts := meta.NewExcept(front, g.cfg.HostedNames()...)
-	tags, links, known := meta.NewTags(facts, meta.Options{}), meta.NewVisibility(facts, meta.Options{}), meta.NewPresence(facts, meta.PresenceOptions{})
-	g.joinBuildCaches()
+	cached := meta.NewCached(g.store, meta.CachedOptions{})
+	lastPulls := meta.NewLastPulls(cached, meta.Options{})
+	facts := meta.NewExcept(cached, g.cfg.HostedNames()...)
+	tags, visibility, presence := meta.NewTags(facts, meta.Options{}), meta.NewVisibility(facts, meta.Options{}), meta.NewPresence(facts, meta.PresenceOptions{})
+	g.routeBuildCaches()
 	onEvent, err := g.buildNotifier()
 	if err != nil {
 		return fmt.Errorf("notifications: %w", err)
 	}
 	g.mirror, err = mirror.New(mirror.Options{
-		Cache: g.cache, Tags: tags, Visibility: links, Presence: known, LastPulls: touches, BaseImages: g.baseImages, Upstreams: g.upstreams, Gates: g.gates, Prefetch: g.prefetch(), KeepAlive: g.keepAlive(), Queue: g.queue, Logger: g.log,
+		Cache: g.cache, Tags: tags, Visibility: visibility, Presence: presence, LastPulls: lastPulls, BaseImages: g.baseImages, Upstreams: g.upstreams, Gates: g.gates, Prefetch: g.prefetch(), KeepAlive: g.keepAlive(), Queue: g.queue, Logger: g.log,
 		OnPull: g.buildPulls(), OnEvent: onEvent, UploadExpiry: g.cfg.Limits.UploadExpiry.Std(), MaxUploadsPerClient: g.cfg.Limits.MaxUploadsPerClient,
 		MaxUploadBytesPerClient: int64(g.cfg.Limits.MaxUploadBytesPerClient), ClientStall: g.cfg.Limits.StallTimeout.Std(),
 	})
@@ -131,8 +130,8 @@ func (g *graph) buildMirror(context.Context) (err error) {
 		return err
 	}
 	g.background["mirror"] = g.mirror.Run
-	g.inventory = &inventory.Inventory{Cache: g.cache, Disk: g.disk, Tags: tags, Visibility: links, Presence: known, Hosted: g.hostedImages, Queued: g.queuedImages}
-	for _, c := range [][]prometheus.Collector{front.Collectors(), tags.Collectors(), links.Collectors(), known.Collectors(), touches.Collectors(), g.mirror.Collectors()} {
+	g.inventory = &inventory.Inventory{Cache: g.cache, Disk: g.disk, Tags: tags, Visibility: visibility, Presence: presence, Hosted: g.hostedImages, Queued: g.queuedImages}
+	for _, c := range [][]prometheus.Collector{cached.Collectors(), tags.Collectors(), visibility.Collectors(), presence.Collectors(), lastPulls.Collectors(), g.mirror.Collectors()} {
 		g.register(c)
 	}
 	return nil
@@ -148,7 +147,7 @@ func (g *graph) buildListeners(context.Context) error {
 	}
 	var log slog.Handler
 	if g.cfg.Log.Access {
-		log = laterOf(g.log)
+		log = bufferedHandler(g.log)
 	}
 	for i, l := range g.cfg.Listeners {
 		setting := config.At("listeners", i) + ".address"

@@ -11,8 +11,8 @@ import (
 	"dray/mirror/admin/api"
 )
 
-// endpoints is the API of the admin listener, one method for each part of dray that
-// can be asked. Its clients are the subcommands that have an operator.
+// endpoints returns the API of the admin listener, which the subcommands of package ctl use. Each
+// part of dray adds its endpoints in a method of its own.
 func (g *graph) endpoints() []admin.Endpoint {
 	return slices.Concat(g.statsAPI(), g.inventoryAPI(), g.queueAPI())
 }
@@ -26,7 +26,7 @@ func (g *graph) statsAPI() []admin.Endpoint {
 	}
 }
 
-// statsOf adds up the counters of dray.
+// statsOf sums the counters that dray stats shows.
 func statsOf(families []*dto.MetricFamily) api.Stats {
 	s := api.Stats{Opens: map[string]int64{}, Upstreams: map[string]map[string]int64{}}
 	for _, f := range families {

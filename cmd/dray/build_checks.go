@@ -15,9 +15,8 @@ import (
 	imagebase "dray/mirror/pipeline/base"
 )
 
-// buildChecks makes the gates of all upstreams. What was found in layers is kept in the store
-// itself: it is asked for once for each push, and would only push smaller facts out of the memory
-// before the store.
+// buildChecks makes the gates of all upstreams. The findings of layers bypass the memory cache of
+// facts: each push reads them only once, and they would displace smaller facts.
 func (g *graph) buildChecks(context.Context) error {
 	if len(g.cfg.Checks) == 0 {
 		return nil
@@ -52,8 +51,8 @@ func (g *graph) buildChecks(context.Context) error {
 	return nil
 }
 
-// pipelineOf makes the pipeline that the checks describe; o has what pipelines share, and bases the
-// images that were learnt.
+// pipelineOf makes the pipeline of one entry of checks. o has the options that pipelines share;
+// baseImages are the recorded base images.
 func pipelineOf(c config.Checks, o pipeline.Options, baseImages imagebase.Catalogue) (*pipeline.Pipeline, error) {
 	steps, err := stepsOf(c, baseImages)
 	if err != nil {
@@ -67,12 +66,12 @@ func pipelineOf(c config.Checks, o pipeline.Options, baseImages imagebase.Catalo
 	return p, nil
 }
 
-// recordedBases are the images that dray has seen.
+// recordedBases adapts the facts about base images to [imagebase.Catalogue].
 type recordedBases struct{ baseImages *meta.BaseImages }
 
-// Named implements base.Catalogue.
-func (l recordedBases) Named(ctx context.Context, layers []digest.Digest) ([]imagebase.Known, error) {
-	names, err := l.baseImages.Named(ctx, layers)
+// Named implements imagebase.Catalogue.
+func (r recordedBases) Named(ctx context.Context, layers []digest.Digest) ([]imagebase.Known, error) {
+	names, err := r.baseImages.Named(ctx, layers)
 	known := make([]imagebase.Known, len(names))
 	for i, n := range names {
 		known[i] = imagebase.Known{Name: n.Name, Upstream: n.Upstream}

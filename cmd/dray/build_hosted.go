@@ -9,7 +9,7 @@ import (
 	"dray/mirror/repository"
 )
 
-// buildHosted opens what is hosted, before anything can evict its blobs.
+// buildHosted opens the hosted upstreams, before anything can evict their blobs.
 func (g *graph) buildHosted(ctx context.Context) error {
 	for _, u := range g.cfg.Upstreams {
 		if u.Kind != config.KindLocal {
@@ -35,8 +35,8 @@ func (g *graph) buildHosted(ctx context.Context) error {
 	return nil
 }
 
-// joinBuildCaches leads the build caches that are pushed to an upstream to where they are kept.
-func (g *graph) joinBuildCaches() {
+// routeBuildCaches connects each upstream to the hosted one that stores its build caches.
+func (g *graph) routeBuildCaches() {
 	byName := map[string]*repository.Upstream{}
 	for _, u := range g.upstreams {
 		byName[u.Name] = u

@@ -15,10 +15,10 @@ import (
 	"dray/upstream/oci"
 )
 
-// maxVictims bounds one answer about eviction.
+// maxVictims bounds the blobs in one answer about eviction.
 const maxVictims = 10_000
 
-// inventoryAPI is what can be asked about the cache, and done with it.
+// inventoryAPI lists the endpoints that query and change the cache.
 func (g *graph) inventoryAPI() []admin.Endpoint {
 	o := inventoryOperator{g.inventory, namesOf(g.cfg)}
 	return []admin.Endpoint{
@@ -37,7 +37,7 @@ func (g *graph) inventoryAPI() []admin.Endpoint {
 	}
 }
 
-// inventoryOperator reads what operators ask of the inventory.
+// inventoryOperator parses operators' requests to the inventory.
 type inventoryOperator struct {
 	*inventory.Inventory
 	names names
@@ -73,7 +73,7 @@ func (o inventoryOperator) purge(ctx context.Context, q api.PurgeRequest) (api.P
 		}
 	}
 	out, err := o.Purge(ctx, sel)
-	return out, coded(err)
+	return out, withCode(err)
 }
 
 func (o inventoryOperator) pin(ctx context.Context, q api.NameRequest) (api.Pin, error) {
@@ -82,17 +82,17 @@ func (o inventoryOperator) pin(ctx context.Context, q api.NameRequest) (api.Pin,
 		return api.Pin{}, err
 	}
 	p, err := o.Pin(ctx, n)
-	return p, coded(err)
+	return p, withCode(err)
 }
 
 func (o inventoryOperator) unpin(ctx context.Context, q api.NameRequest) (api.NameRequest, error) {
 	if n, err := o.names.of(q.Name); err == nil {
 		q.Name = n.String()
 	}
-	return q, coded(o.Unpin(ctx, q.Name)) // also one whose upstream is gone from the configuration
+	return q, withCode(o.Unpin(ctx, q.Name)) // the upstream may be gone from the configuration
 }
 
-// hostedImages are the images of all hosted upstreams.
+// hostedImages yields the images of all hosted upstreams.
 func (g *graph) hostedImages(yield func(inventory.Hosted) bool) {
 	for _, s := range g.hosted {
 		for i := range s.Images() {
@@ -103,12 +103,12 @@ func (g *graph) hostedImages(yield func(inventory.Hosted) bool) {
 	}
 }
 
-// queuedImages are the pushes that clients get although their registry does not have them yet: all
-// but those that it has refused.
+// queuedImages yields the queued pushes that clients can pull: all but those that their registry
+// has refused.
 func (g *graph) queuedImages(yield func(inventory.Queued) bool) {
 	for _, e := range g.queue.List() {
 		m, err := oci.ParseManifest(e.MediaType, e.Manifest)
-		if e.State == queue.Failed || err != nil { // it was read when it was pushed
+		if e.State == queue.Failed || err != nil { // the push parsed the manifest, so err is nil
 			continue
 		}
 		i := inventory.Queued{Upstream: e.Upstream, Repo: e.Repository, Digest: e.Digest, Manifest: m}
@@ -133,8 +133,8 @@ func number(params url.Values, name string, missing int64) (int64, error) {
 	return n, nil
 }
 
-// coded gives errors of the inventory their code.
-func coded(err error) error {
+// withCode adds the code of the API to an error of the inventory.
+func withCode(err error) error {
 	switch {
 	case err == nil:
 		return nil

@@ -11,7 +11,7 @@ func endpointOf(n config.Notification) notify.Endpoint {
 	return notify.Endpoint{Name: n.Name, URL: n.URL, Headers: n.Headers, Secret: []byte(n.Secret.Reveal()), Timeout: n.Timeout.Std(), Backlog: n.Backlog}
 }
 
-// buildNotifier makes what tells the services; nil where there are none.
+// buildNotifier makes the function that sends an event to all webhooks; nil without webhooks.
 func (g *graph) buildNotifier() (func(notify.Event), error) {
 	if len(g.cfg.Notifications) == 0 {
 		return nil, nil
@@ -20,12 +20,12 @@ func (g *graph) buildNotifier() (func(notify.Event), error) {
 	for i, n := range g.cfg.Notifications {
 		endpoints[i] = endpointOf(n)
 	}
-	wire := http.DefaultTransport.(*http.Transport).Clone()
-	n, err := notify.New(endpoints, wire, g.log)
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	n, err := notify.New(endpoints, transport, g.log)
 	if err != nil {
 		return nil, err
 	}
-	g.notifying = wire
+	g.notifyTransport = transport
 	g.register(n.Collectors())
 	g.background["notifications"] = n.Run
 	return n.Emit, nil

@@ -16,8 +16,7 @@ import (
 	"dray/mirror/wire"
 )
 
-// buildPulls counts pulls where clients are answered; metrics and CloudWatch read
-// the same counters.
+// buildPulls makes the function that counts a pull. Metrics and CloudWatch read the same counters.
 func (g *graph) buildPulls() func(r repository.Repo, reference string) {
 	c := g.cfg.CloudWatch
 	counted := pulls.New(pulls.Options{
@@ -29,7 +28,7 @@ func (g *graph) buildPulls() func(r repository.Repo, reference string) {
 	}
 }
 
-// buildCloudWatch publishes the pulls of ECR, or of everything where there is no ECR.
+// buildCloudWatch publishes the pulls from private ECR, or all pulls if no upstream is private ECR.
 func (g *graph) buildCloudWatch(ctx context.Context) error {
 	c := g.cfg.CloudWatch
 	if c.Region == "" {
@@ -54,8 +53,8 @@ func (g *graph) buildCloudWatch(ctx context.Context) error {
 	return nil
 }
 
-// buildAdmin makes the listener for those who look after dray. Nothing it checks is
-// critical: without an upstream, its token or the facts, dray serves what it holds.
+// buildAdmin makes the admin listener. None of its checks is critical: without an upstream, a token
+// or the facts, dray still serves content that it holds.
 func (g *graph) buildAdmin(context.Context) error {
 	if g.cfg.Admin.Address == config.AdminOff {
 		return nil
@@ -76,7 +75,7 @@ func (g *graph) buildAdmin(context.Context) error {
 	return nil
 }
 
-// healthy reports what the last requests to a registry have shown. It asks nothing.
+// healthy reports whether the last requests to a registry failed. It sends no request.
 func (r *registry) healthy(context.Context) error {
 	if s := r.breaker.State(); s.Failures > 0 {
 		return fmt.Errorf("%d failures in a row, the last: %w", s.Failures, s.Last)
@@ -84,7 +83,7 @@ func (r *registry) healthy(context.Context) error {
 	if r.tokens == nil {
 		return nil
 	}
-	// A token is asked for by the first request, so none without an error is well.
+	// The first request fetches the token, so without an error a missing token is healthy.
 	if h := r.tokens.Health(); !h.Healthy && h.LastError != nil {
 		return fmt.Errorf("no valid token: %w", h.LastError)
 	}

@@ -16,12 +16,11 @@ import (
 	"dray/mirror/queue"
 )
 
-// queueDirectory is where the journal of pushes lies: in the cache directory, beside what may be
-// lost.
+// queueDirectory returns the directory of the queue's journal, which is in the cache directory.
 func queueDirectory(c config.Config) string { return filepath.Join(c.Cache.Directory, "queue") }
 
-// buildQueue opens the queue of pushes where an upstream wants one, and where there is one of
-// before: what was acknowledged is forwarded even if the configuration has changed.
+// buildQueue opens the queue of pushes if an upstream acknowledges locally or if there is a queue
+// from an earlier run: acknowledged pushes are forwarded even if the configuration has changed.
 func (g *graph) buildQueue(ctx context.Context) error {
 	wanted := slices.ContainsFunc(g.cfg.Upstreams, func(u config.Upstream) bool { return u.Acknowledge == config.AcknowledgeLocal })
 	if _, err := os.Stat(queueDirectory(g.cfg)); errors.Is(err, fs.ErrNotExist) && !wanted {
@@ -48,7 +47,7 @@ func (g *graph) queueAPI() []admin.Endpoint {
 			return q, queueError(g.queue.Retry(ctx, q.ID))
 		}),
 		admin.Change("queue/drop", func(ctx context.Context, q api.QueueID) (api.QueuedPush, error) {
-			ctx, cancel := context.WithTimeout(ctx, dropWithin)
+			ctx, cancel := context.WithTimeout(ctx, dropTimeout)
 			defer cancel()
 			e, err := g.queue.Drop(ctx, q.ID)
 			return queuedPush(e), queueError(err)
@@ -56,11 +55,10 @@ func (g *graph) queueAPI() []admin.Endpoint {
 	}
 }
 
-// dropWithin is how long an attempt under way may take to end, once it is interrupted for a push to
-// be dropped.
-const dropWithin = 10 * time.Second
+// dropTimeout bounds how long an interrupted attempt may take to end when its push is dropped.
+const dropTimeout = 10 * time.Second
 
-// queueError tells the API what kind of failure it is.
+// queueError adds the code of the API to an error of the queue.
 func queueError(err error) error {
 	switch {
 	case errors.Is(err, queue.ErrNotFound):

@@ -9,8 +9,7 @@ import (
 	"dray/cmd/dray/config"
 )
 
-// openRedis connects lazily: a Redis that is not there yet is a state of health,
-// not a reason not to start.
+// openRedis connects lazily: an unreachable Redis shows in /readyz and does not stop the start.
 func openRedis(m config.Metadata) (*redis.Store, error) {
 	raw, err := withPassword(m.URL.Reveal(), m.Password.Reveal())
 	if err != nil {
@@ -19,8 +18,8 @@ func openRedis(m config.Metadata) (*redis.Store, error) {
 	return redis.Open(redis.Options{URL: raw, Prefix: m.KeyPrefix})
 }
 
-// withPassword puts the password where the form of the URL has it. An error does
-// not show the URL, which may hold another one.
+// withPassword adds the password to the URL: as a parameter for Redis Sentinel, else as user info.
+// Its errors do not show the URL, which may contain another password.
 func withPassword(raw, password string) (string, error) {
 	if password == "" {
 		return raw, nil

@@ -23,32 +23,31 @@ import (
 	"dray/mirror/pipeline/webhook"
 )
 
-// defaultExecTime leaves a client that gives up after 30 s time for its answer.
+// defaultExecTime leaves time for the answer to a client that gives up after 30 s.
 const defaultExecTime = config.Duration(20 * time.Second)
 
-// stages collects steps, and what is wrong with them.
+// stages collects the steps of a pipeline and the errors of making them.
 type stages struct {
-	// baseImages are the images that were learnt; nil knows none.
-	baseImages imagebase.Catalogue
+	baseImages imagebase.Catalogue // recorded base images; nil means none
 	steps      []pipeline.Step
 	errs       []error
 }
 
-// add puts a stage that is on at the end.
+// add appends a stage, unless its mode is off.
 func (s *stages) add(c config.StageSettings, stage func() (pipeline.Stage, error)) {
 	if !c.Mode.On() {
 		return
 	}
 	made, err := stage()
 	if err != nil {
-		s.errs = append(s.errs, unjoined(err)...)
+		s.errs = append(s.errs, splitErrors(err)...)
 		return
 	}
 	s.steps = append(s.steps, pipeline.Step{Stage: made, Mode: pipeline.Mode(c.Mode), OnError: pipeline.OnError(c.OnError), Within: c.Within.Std()})
 }
 
-// stepsOf gives the stages of the checks, in the order of their cost. bases are the images that
-// were learnt; nil knows none.
+// stepsOf returns the stages of the checks, cheapest first. baseImages are the recorded base
+// images; nil means none.
 func stepsOf(c config.Checks, baseImages imagebase.Catalogue) ([]pipeline.Step, error) {
 	s := &stages{baseImages: baseImages}
 	s.names(c.Names)
@@ -69,8 +68,8 @@ func stepsOf(c config.Checks, baseImages imagebase.Catalogue) ([]pipeline.Step, 
 	return s.steps, errors.Join(s.errs...)
 }
 
-// unjoined are the errors that were joined into err.
-func unjoined(err error) []error {
+// splitErrors returns the errors that were joined into err.
+func splitErrors(err error) []error {
 	if j, ok := err.(interface{ Unwrap() []error }); ok {
 		return j.Unwrap()
 	}

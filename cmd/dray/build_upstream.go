@@ -27,22 +27,22 @@ import (
 
 const dialTimeout = 20 * time.Second
 
-// registry is one upstream with the parts of it that health and metrics look at.
+// registry is one upstream with its parts that health checks and metrics need.
 type registry struct {
 	*repository.Upstream
 	breaker    *upstream.Breaker
 	limiter    *upstream.Limiter
-	tokens     *ecr.Tokens // nil unless private ECR
-	wire       *http.Transport
+	tokens     *ecr.Tokens // nil unless the upstream is private ECR
+	transport  *http.Transport
 	hello      func(context.Context) error
 	collectors []prometheus.Collector
 }
 
-// userAgent is how dray names itself to registries.
+// userAgent returns the User-Agent of dray's requests to registries.
 func userAgent() string { return "dray/" + buildVersion() }
 
-// buildUpstream wraps one registry's client, from the wire inwards: credentials,
-// client, breaker, retries, creation of repositories. aws is called for private ECR
+// buildUpstream makes the client of one registry and wraps it. The layers are, from the network up:
+// credentials, client, breaker, retries, creation of repositories. aws is called for private ECR
 // only.
 func buildUpstream(u config.Upstream, aws func() (*ecr.Session, error), log *slog.Logger) (*registry, error) {
 	r, err := connect(u, aws, log)
@@ -52,7 +52,7 @@ func buildUpstream(u config.Upstream, aws func() (*ecr.Session, error), log *slo
 	return r, nil
 }
 
-// connect is buildUpstream with errors that do not name the upstream.
+// connect does the work of buildUpstream. Its errors do not name the upstream.
 func connect(u config.Upstream, aws func() (*ecr.Session, error), log *slog.Logger) (*registry, error) {
 	base, err := url.Parse(u.URL)
 	if err != nil {
@@ -63,7 +63,7 @@ func connect(u config.Upstream, aws func() (*ecr.Session, error), log *slog.Logg
 	if err != nil {
 		return nil, err
 	}
-	if r.wire, err = buildTransport(u, base); err != nil {
+	if r.transport, err = buildTransport(u, base); err != nil {
 		return nil, err
 	}
 	if r.limiter, err = buildLimiter(u, quirks); err != nil {
@@ -71,7 +71,7 @@ func connect(u config.Upstream, aws func() (*ecr.Session, error), log *slog.Logg
 	}
 	client, err := upstream.New(upstream.Options{
 		Name: u.Name, Base: base, Anonymous: as.credentials == nil, Quirks: quirks, Limiter: r.limiter, UserAgent: userAgent(), Logger: log,
-		Transport: auth.New(auth.Options{Base: r.wire, Origin: base, Credentials: as.credentials, Expired: as.expired, UserAgent: userAgent()}),
+		Transport: auth.New(auth.Options{Base: r.transport, Origin: base, Credentials: as.credentials, Expired: as.expired, UserAgent: userAgent()}),
 	})
 	if err != nil {
 		return nil, err
@@ -87,8 +87,8 @@ func connect(u config.Upstream, aws func() (*ecr.Session, error), log *slog.Logg
 	return r, nil
 }
 
-// access is as whom dray comes to a registry, and what that lets it do beside the protocol. Each
-// part may be nil.
+// access has dray's credentials at a registry, and the registry's own API to create repositories
+// and delete images. Each field may be nil.
 type access struct {
 	credentials auth.Credentials
 	expired     func(auth.Refusal) bool
@@ -126,10 +126,10 @@ func (r *registry) access(u config.Upstream, aws func() (*ecr.Session, error)) (
 
 func (r *registry) assemble(u config.Upstream, client *upstream.Client, creator upstream.Creator, log *slog.Logger) {
 	r.breaker = upstream.NewBreaker(upstream.BreakerOptions{Name: u.Name, Lasting: 3 * time.Second})
-	patient := upstream.NewRetry(r.breaker.Source(client), upstream.RetryOptions{Name: u.Name, Logger: log})
+	retrying := upstream.NewRetry(r.breaker.Source(client), upstream.RetryOptions{Name: u.Name, Logger: log})
 	r.Upstream = &repository.Upstream{
 		Name: u.Name, Registry: u.Host(), Public: slices.Concat(u.Hosts, []string{u.Host()})[0], RepositoryPrefix: u.RepositoryPrefix,
-		Source: patient, Once: r.breaker.Held(client), Lister: r.breaker.Lister(client),
+		Source: retrying, Once: r.breaker.Held(client), Lister: r.breaker.Lister(client),
 		Tags: repository.TagPolicy{Fresh: u.Tags.Fresh.Std(), Revalidate: u.Tags.Revalidate.Std(), Stale: u.Tags.Stale.Std(), NotFound: u.Tags.NotFound.Std()},
 		Split: cache.Split{
 			Threshold: int64(u.ParallelFill.Threshold), Piece: int64(u.ParallelFill.Piece), Streams: u.ParallelFill.Streams,
@@ -146,10 +146,10 @@ func (r *registry) assemble(u config.Upstream, client *upstream.Client, creator 
 	r.collectors = append(r.collectors, client.Collectors()...)
 	r.collectors = append(r.collectors, r.limiter.Collectors()...)
 	r.collectors = append(r.collectors, r.breaker.Collectors()...)
-	r.collectors = append(r.collectors, patient.Collectors()...)
+	r.collectors = append(r.collectors, retrying.Collectors()...)
 }
 
-// prefetch says what is fetched ahead of clients, by the name of the upstream.
+// prefetch returns the settings of prefetching by the name of the upstream.
 func (g *graph) prefetch() map[string]pull.Prefetch {
 	ahead := map[string]pull.Prefetch{}
 	for _, u := range g.cfg.Upstreams {
@@ -160,8 +160,7 @@ func (g *graph) prefetch() map[string]pull.Prefetch {
 	return ahead
 }
 
-// keepAlive says how often images are asked for that only clients of dray pull, by the name of the
-// upstream.
+// keepAlive returns the interval of keep-alive requests by the name of the upstream.
 func (g *graph) keepAlive() map[string]time.Duration {
 	every := map[string]time.Duration{}
 	for _, u := range g.cfg.Upstreams {
@@ -192,7 +191,7 @@ func buildLimiter(u config.Upstream, quirks upstream.Quirks) (*upstream.Limiter,
 	}), nil
 }
 
-// template reads what the configuration, which is sound, says of new repositories.
+// template makes the template of new repositories from a valid configuration.
 func template(c config.CreateRepositories) (ecr.Template, error) {
 	t := ecr.Template{
 		DryRun: c.Mode == config.CreateDryRun, ImmutableTags: c.TagMutability == "IMMUTABLE", ExceptTags: c.TagMutabilityExcept, ScanOnPush: c.ScanOnPush,
@@ -215,8 +214,8 @@ func template(c config.CreateRepositories) (ecr.Template, error) {
 	return t, nil
 }
 
-// buildTransport honours the upstream's own authorities and the address to dial in
-// place of its host. What the registry redirects to is dialled as it is named.
+// buildTransport makes a transport that trusts the upstream's own authorities and dials its
+// address in place of its host. Redirects to other hosts are dialled by their own names.
 func buildTransport(u config.Upstream, base *url.URL) (*http.Transport, error) {
 	o := upstream.TransportOptions{InsecureSkipVerify: u.TLS.InsecureSkipVerify}
 	if u.TLS.CAFile != "" {

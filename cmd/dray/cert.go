@@ -54,8 +54,8 @@ by --host, whose ports do not count. Clients must be told to trust the certifica
 	return cmd
 }
 
-// writeCertificate makes key and certificate and returns the SHA-256 fingerprint of the
-// certificate.
+// writeCertificate makes the key and the certificate, and returns the certificate's SHA-256
+// fingerprint.
 func writeCertificate(opts certOptions, now time.Time) ([sha256.Size]byte, error) {
 	var none [sha256.Size]byte
 	if !opts.force {
@@ -82,8 +82,8 @@ func writeCertificate(opts certOptions, now time.Time) ([sha256.Size]byte, error
 	return sha256.Sum256(der), nil
 }
 
-// write creates the file with its permissions from the first byte on. A file to be replaced is
-// removed first, so that the permissions of the old one do not stay.
+// write creates the file with its permissions from the start. It first removes a file that it
+// replaces, so that the old permissions do not stay.
 func (opts certOptions) write(name string, content []byte, perm os.FileMode) error {
 	if opts.force {
 		if err := os.Remove(name); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -98,9 +98,9 @@ func (opts certOptions) write(name string, content []byte, perm os.FileMode) err
 	return errors.Join(err, f.Close())
 }
 
-// selfSigned makes a server certificate that is its own authority. One year is what every client
-// still accepts (Apple's clients refuse more than 825 days even from private authorities), and the
-// start lies an hour back for clocks that are late.
+// selfSigned makes a server certificate that is its own authority. It is valid for one year, which
+// all clients accept (Apple's refuse more than 825 days even from private authorities), and from
+// an hour ago, for clients whose clock is slow.
 func selfSigned(hosts []string, now time.Time) ([]byte, *ecdsa.PrivateKey, error) {
 	if len(hosts) == 0 {
 		return nil, nil, errors.New("a certificate needs at least one --host")
@@ -125,7 +125,7 @@ func selfSigned(hosts []string, now time.Time) ([]byte, *ecdsa.PrivateKey, error
 	}
 	for _, h := range hosts {
 		if host, port, err := net.SplitHostPort(h); err == nil && strings.Trim(port, "0123456789") == "" {
-			h = host // certificates know no ports
+			h = host // certificates have no ports
 		}
 		switch ip := net.ParseIP(h); {
 		case ip != nil:

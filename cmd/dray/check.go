@@ -33,13 +33,12 @@ error instead and ends with code 1.`,
 	}
 }
 
-// notices are those of the configuration, and those of the environment that it was made from.
+// notices returns the notices about the environment and the configuration.
 func (in *invocation) notices(cfg config.Config) []string {
 	return slices.Concat(config.UnknownVariables(in.environ, cfg), cfg.Notices())
 }
 
-// printConfig writes the configuration as YAML; the types of secrets see to it that none is in
-// there.
+// printConfig writes the configuration as YAML. Secrets are redacted by their types.
 func printConfig(w io.Writer, cfg config.Config) error {
 	out := yaml.NewEncoder(w)
 	out.SetIndent(2)

@@ -101,7 +101,7 @@ func (c imageCheck) run(ctx context.Context, cfg config.Config, image string, ou
 	return err
 }
 
-// pushedAs reads a name as a push through dray would.
+// pushedAs resolves a name as a push through dray would.
 func pushedAs(c config.Config, name string) (pipeline.Name, error) {
 	target, ref, err := namesOf(c).routes.Resolve(name)
 	if err != nil {
@@ -110,18 +110,18 @@ func pushedAs(c config.Config, name string) (pipeline.Name, error) {
 	return pipeline.Name{Upstream: target.Upstream, Repository: target.Repo, Tag: ref.Tag}, nil
 }
 
-// pipelineFor finds the checks that count for a name, or those that are asked for.
+// pipelineFor makes the pipeline of the checks that are named, or else of those that apply to n.
 func pipelineFor(c config.Config, checks string, n pipeline.Name) (*pipeline.Pipeline, error) {
-	var among []string
+	var candidates []string
 	switch u := slices.IndexFunc(c.Upstreams, func(u config.Upstream) bool { return u.Name == n.Upstream }); {
 	case checks != "":
-		among = []string{checks}
+		candidates = []string{checks}
 	case u >= 0 && len(c.Upstreams[u].Checks) > 0:
-		among = c.Upstreams[u].Checks
+		candidates = c.Upstreams[u].Checks
 	case len(c.Checks) == 1:
-		among = []string{c.Checks[0].Name}
+		candidates = []string{c.Checks[0].Name}
 	}
-	for _, name := range among {
+	for _, name := range candidates {
 		for _, one := range c.Checks {
 			if one.Name == name && (checks != "" || n.Repository == "" || pattern.Any(one.Repositories, n.Repository)) {
 				return pipelineOf(one, pipeline.Options{}, nil)
@@ -134,7 +134,7 @@ func pipelineFor(c config.Config, checks string, n pipeline.Name) (*pipeline.Pip
 	return nil, errors.New("no checks count for this image: name some with --checks, or what it would be pushed as with --as")
 }
 
-// opened is an image that is about to be judged.
+// opened is an image that can be judged. close releases it.
 type opened struct {
 	root  *oci.Manifest
 	blobs local.Blobs
@@ -172,7 +172,7 @@ func openImage(ctx context.Context, cfg config.Config, image string) (*opened, e
 	return o, nil
 }
 
-// remote is an image in a registry.
+// remote reads images of one repository of a registry.
 type remote struct {
 	source upstream.Source
 	repo   upstream.Repo
@@ -189,7 +189,7 @@ func (r remote) Open(ctx context.Context, d oci.Descriptor) (io.ReadCloser, erro
 	return s.Body, err
 }
 
-// openRemote finds an image at the upstream that its name leads to, with the upstream's
+// openRemote resolves the name of an image and opens it at the upstream, with the upstream's
 // credentials.
 func openRemote(ctx context.Context, cfg config.Config, image string) (*opened, error) {
 	target, ref, err := namesOf(cfg).routes.Resolve(image)
@@ -207,7 +207,7 @@ func openRemote(ctx context.Context, cfg config.Config, image string) (*opened, 
 	}
 	from := remote{reg.Source, upstream.Repo{Name: oci.JoinRepo(u.RepositoryPrefix, target.Repo)}}
 	o := &opened{
-		blobs: from, close: reg.wire.CloseIdleConnections,
+		blobs: from, close: reg.transport.CloseIdleConnections,
 		name: pipeline.Name{Upstream: u.Name, Repository: target.Repo, Tag: ref.Tag},
 	}
 	if o.root, err = from.source.Manifest(ctx, from.repo, ref, oci.AnyManifest()); err != nil {
@@ -224,7 +224,7 @@ func printJSON(out io.Writer, v any) error {
 	return e.Encode(v)
 }
 
-// printReport prints a report for people: what rejects first.
+// printReport prints a report for people. Rejecting findings come first, as in the report.
 func printReport(out io.Writer, r *pipeline.Report) {
 	verdict := "would pass"
 	if !r.Pass {

@@ -105,9 +105,9 @@ func TestCheckImage(t *testing.T) {
 		{"oci:DIR/good:1 --as ecr/team/app:1", exitOK, nil},
 		{"docker-archive:DIR/good.tar --as ecr/team/app:1", exitOK, nil},
 		{"docker-archive:DIR/good.oci.tar --as ecr/team/app:1", exitOK, nil},
-		{"oci:DIR/bad --checks team", exitNo, []string{"would be rejected by the checks team", "secrets/aws-access-key", "layer 2 of 2, /app/env.sh", "rules/owner", "what to do   set the label owner"}},
-		{"docker-archive:DIR/bad.tar --checks team", exitNo, []string{"secrets/aws-access-key", "layer 2 of 2, /app/env.sh"}},
-		{"oci:DIR/good --as ecr/sandbox/app:1", exitNo, []string{"the checks others", "rules/never"}},
+		{"oci:DIR/bad --checks team", exitRejected, []string{"would be rejected by the checks team", "secrets/aws-access-key", "layer 2 of 2, /app/env.sh", "rules/owner", "what to do   set the label owner"}},
+		{"docker-archive:DIR/bad.tar --checks team", exitRejected, []string{"secrets/aws-access-key", "layer 2 of 2, /app/env.sh"}},
+		{"oci:DIR/good --as ecr/sandbox/app:1", exitRejected, []string{"the checks others", "rules/never"}},
 		{"oci:DIR/good:2 --checks team", exitFailed, []string{`a manifest with the tag "2"`}},
 		{"oci:DIR/nothing --checks team", exitFailed, []string{"nothing"}},
 		{"oci:DIR/good --checks nobody", exitFailed, []string{`no checks are called "nobody"`}},
@@ -170,8 +170,8 @@ func TestPolicyTest(t *testing.T) {
 		says  []string
 	}{
 		{"- {name: a, image: bad.json, findings: [rules/owner]}\n- {name: b, image: 'oci:bad', as: 'ecr/team/app:1', findings: [rules/owner, secrets/aws-access-key]}", exitOK, []string{"ok ", "2 as expected, 0 not"}},
-		{"- {name: a, image: bad.json}", exitNo, []string{"FAIL", "found and not expected: rules/owner: nobody owns the image", "0 as expected, 1 not"}},
-		{"- {image: bad.json, findings: [rules/owner, rules/other]}", exitNo, []string{"test 1", "expected and not found: rules/other"}},
+		{"- {name: a, image: bad.json}", exitRejected, []string{"FAIL", "found and not expected: rules/owner: nobody owns the image", "0 as expected, 1 not"}},
+		{"- {image: bad.json, findings: [rules/owner, rules/other]}", exitRejected, []string{"test 1", "expected and not found: rules/other"}},
 		{"- {image: bad.json, as: 'ecr/sandbox/app:1', findings: [rules/never]}", exitOK, nil},
 		{"- {image: missing.json}", exitFailed, []string{"missing.json"}},
 		{"- {image: 'bad.json', nonsense: 1}", exitFailed, []string{"nonsense"}},

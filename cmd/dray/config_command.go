@@ -30,7 +30,6 @@ func configCommand(in *invocation) *cobra.Command {
 	return cmd
 }
 
-// page prints a page as it is.
 func (in *invocation) page(text string) error {
 	_, err := io.WriteString(in.stdout, text)
 	return err

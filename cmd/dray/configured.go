@@ -7,23 +7,22 @@ import (
 	"dray/upstream/ecr"
 )
 
-// load makes the effective configuration, at which the parts of the program have looked as well.
+// load makes the effective configuration, including the checks of [checkParts].
 func load(path string, environ []string) (config.Config, error) {
-	return config.Load(path, environ, askParts)
+	return config.Load(path, environ, checkParts)
 }
 
-// askParts adds what is wrong with a configuration as far as only the parts can tell that it is
-// made for.
-func askParts(c config.Config, k *config.Report) {
+// checkParts adds the problems that only the configured packages can find.
+func checkParts(c config.Config, k *config.Report) {
 	for i, u := range c.Upstreams {
 		if _, err := quirksOf(u.Kind).RatesWith(u.Limits.Rates); err != nil {
 			k.Add(config.At("upstreams", i)+".limits.rates", "%v", err)
 		}
-		askECR(u, k, config.At("upstreams", i)+".create_repositories")
+		checkECR(u, k, config.At("upstreams", i)+".create_repositories")
 	}
 	for i, ch := range c.Checks {
 		if _, err := stepsOf(ch, nil); err != nil {
-			for _, p := range unjoined(err) {
+			for _, p := range splitErrors(err) {
 				k.Add(config.At("checks", i), "%v", p)
 			}
 		}
@@ -34,14 +33,14 @@ func askParts(c config.Config, k *config.Report) {
 		}
 	}
 	if c.Metadata.URL != "" {
-		if store, err := openRedis(c.Metadata); err != nil { // which does not connect
+		if store, err := openRedis(c.Metadata); err != nil { // does not connect
 			k.Add("metadata.url", "%v", err)
 		} else {
 			_ = store.Close()
 		}
 	}
-	if k.Sound() { // names that are wrong or given twice would be reported here again
-		askRoutes(c, k)
+	if k.Sound() { // checkRoutes would report wrong and duplicate names again
+		checkRoutes(c, k)
 	}
 	for i, a := range c.Auth {
 		if a.HTPasswd.File != "" {
@@ -52,7 +51,7 @@ func askParts(c config.Config, k *config.Report) {
 	}
 }
 
-func askECR(u config.Upstream, k *config.Report, path string) {
+func checkECR(u config.Upstream, k *config.Report, path string) {
 	if err := ecr.CheckExceptTags(u.CreateRepositories.TagMutabilityExcept); err != nil && u.Kind == config.KindECR {
 		k.Add(path+".tag_mutability_except", "%v", err)
 	}
@@ -61,7 +60,7 @@ func askECR(u config.Upstream, k *config.Report, path string) {
 	}
 }
 
-func askRoutes(c config.Config, k *config.Report) {
+func checkRoutes(c config.Config, k *config.Report) {
 	for i, l := range c.Listeners {
 		if err := routesOf(c, l).Check(); err != nil {
 			k.Add(config.At("listeners", i)+".upstreams", "rights could not tell repositories apart: %v", err)

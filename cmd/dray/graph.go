@@ -24,31 +24,31 @@ import (
 	"dray/upstream/ecr"
 )
 
-// graph is the whole program, put together and not yet running.
+// graph is the whole program, built and not yet running.
 type graph struct {
-	cfg        config.Config
-	log        *slog.Logger
-	metrics    *prometheus.Registry
-	disk       *disk.Dir
-	cache      *cache.Cache
-	store      *meta.Guarded
-	session    *ecr.Session // nil without private ECR
-	registries []*registry
-	hosted     []*hosted.Store
-	baseImages *meta.BaseImages        // nil where no check asks what images are built on
-	queue      *queue.Queue            // always empty where no push is acknowledged before it is forwarded
-	upstreams  []*repository.Upstream  // of registries and hosted
-	gates      map[string][]*gate.Gate // of upstreams, by name
-	mirror     *mirror.Mirror
-	notifying  *http.Transport // to the services that are told of events; nil without any
-	inventory  *inventory.Inventory
-	servers    []*wire.Server
-	// background is everything that runs until the program stops, by name.
+	cfg             config.Config
+	log             *slog.Logger
+	metrics         *prometheus.Registry
+	disk            *disk.Dir
+	cache           *cache.Cache
+	store           *meta.Guarded
+	session         *ecr.Session // nil if no upstream is private ECR
+	registries      []*registry
+	hosted          []*hosted.Store
+	baseImages      *meta.BaseImages        // nil if no check has a base stage
+	queue           *queue.Queue            // always empty if no push is acknowledged before it is forwarded
+	upstreams       []*repository.Upstream  // of registries and hosted repositories
+	gates           map[string][]*gate.Gate // by upstream
+	mirror          *mirror.Mirror
+	notifyTransport *http.Transport // for webhooks; nil without any
+	inventory       *inventory.Inventory
+	servers         []*wire.Server
+	// background has the functions that run until the program stops, by name.
 	background map[string]func(context.Context) error
 }
 
-// awsSession reads the configuration of the AWS SDK once. It asks AWS for nothing:
-// missing credentials show at the first request, and in the health.
+// awsSession reads the configuration of the AWS SDK once. It sends no request to AWS: missing
+// credentials show at the first request and in /readyz.
 func (g *graph) awsSession(ctx context.Context) (*ecr.Session, error) {
 	if g.session == nil {
 		cfg, err := awsconfig.LoadDefaultConfig(ctx)
@@ -60,7 +60,7 @@ func (g *graph) awsSession(ctx context.Context) (*ecr.Session, error) {
 	return g.session, nil
 }
 
-// newServer makes a server with what all listeners have in common.
+// newServer makes a server with the settings that all listeners share.
 func (g *graph) newServer(o wire.ServerOptions) (*wire.Server, error) {
 	limits := g.cfg.Limits
 	o.ReadHeaderTimeout, o.IdleTimeout, o.Grace, o.Logger = limits.ReadHeaderTimeout.Std(), limits.IdleTimeout.Std(), limits.ShutdownGrace.Std(), g.log
@@ -69,17 +69,17 @@ func (g *graph) newServer(o wire.ServerOptions) (*wire.Server, error) {
 
 func (g *graph) register(cs []prometheus.Collector) { g.metrics.MustRegister(cs...) }
 
-// close releases what build opened.
+// close releases the resources that build opened.
 func (g *graph) close() error {
 	var errs []error
 	if g.cache != nil {
 		g.cache.Close()
 	}
 	for _, r := range g.registries {
-		r.wire.CloseIdleConnections()
+		r.transport.CloseIdleConnections()
 	}
-	if g.notifying != nil {
-		g.notifying.CloseIdleConnections()
+	if g.notifyTransport != nil {
+		g.notifyTransport.CloseIdleConnections()
 	}
 	if g.store != nil {
 		errs = append(errs, g.store.Close())

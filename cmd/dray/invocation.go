@@ -6,7 +6,8 @@ import (
 	"dray/cmd/dray/config"
 )
 
-// invocation is one run of the program: what it was given by its caller, for all subcommands.
+// invocation is one run of the program: the streams, environment and flags that all subcommands
+// share.
 type invocation struct {
 	environ        []string
 	stdin          io.Reader

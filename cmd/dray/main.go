@@ -1,8 +1,8 @@
 // Command dray is a caching pull-through mirror for container registries that forwards pushes to
 // Amazon ECR.
 //
-// It is the one place where packages are chosen and put together. Only main ends the process; run
-// is the whole program as a function of its arguments, its environment and its streams.
+// It is the only package that chooses implementations and connects them. Only main ends the
+// process; run is the whole program as a function of its arguments, environment and streams.
 package main
 
 import (

@@ -13,7 +13,7 @@ import (
 	"dray/upstream/oci"
 )
 
-// routesOf lists a listener's upstreams in its order.
+// routesOf makes the routes of a listener, in the order of its upstreams.
 func routesOf(c config.Config, l config.Listener) *route.Table {
 	r := &route.Table{}
 	if u, err := url.Parse(l.ExternalURL); err == nil && u.Host != "" {
@@ -29,10 +29,11 @@ func routesOf(c config.Config, l config.Listener) *route.Table {
 	return r
 }
 
-// names reads what operators write.
+// names parses the names of images that operators give.
 type names struct{ routes *route.Table }
 
-// namesOf knows every upstream, those of the first listener first, and every name of dray.
+// namesOf makes the names of all listeners: every upstream, those of the first listener first, and
+// every host name of dray.
 func namesOf(c config.Config) names {
 	r := &route.Table{}
 	var order []string

@@ -68,7 +68,7 @@ func TestOperatorFailures(t *testing.T) {
 		code    int
 		stderr  string
 	}{
-		{"127.0.0.1:" + freePort(t), exitAbsent, "dray is not running, or its admin listener is elsewhere"},
+		{"127.0.0.1:" + freePort(t), exitUnreachable, "dray is not running, or its admin listener is elsewhere"},
 		{hangsUp(t), exitFailed, "did not answer: it closed the connection"},
 		{answer(404, "404 page not found\n").URL, exitFailed, "answered 404 Not Found: 404 page not found"},
 		{answer(200, "<html>").URL, exitFailed, "is not understood"},

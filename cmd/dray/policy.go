@@ -65,7 +65,7 @@ type policyFile struct {
 	Tests  []policyTest `yaml:"tests"`
 }
 
-// policyTest is one image and what must be found in it.
+// policyTest is one image with its expected findings.
 type policyTest struct {
 	Name     string   `yaml:"name"`
 	Image    string   `yaml:"image"`
@@ -105,7 +105,7 @@ func testPolicies(ctx context.Context, cfg config.Config, files []string, out io
 	return errors.Join(errs...)
 }
 
-// maxFixture is the longest file of fixtures, in bytes.
+// maxFixture bounds a file of fixtures, in bytes.
 const maxFixture = 16 << 20
 
 func readPolicy(name string) (policyFile, error) {
@@ -138,7 +138,7 @@ func readBounded(name string) ([]byte, error) {
 	return raw, err
 }
 
-// judge gives the report on the test's image.
+// judge returns the report on the test's image.
 func (t policyTest) judge(ctx context.Context, cfg config.Config, checks, dir string) (*pipeline.Report, error) {
 	kind, path, files := strings.Cut(t.Image, ":")
 	if t.Image == "" {
@@ -195,7 +195,7 @@ func (t policyTest) judgeView(ctx context.Context, cfg config.Config, checks, fi
 	return p.JudgeView(ctx, &img), nil
 }
 
-// compare says what differs from what was expected.
+// compare describes the differences from the expected findings; it returns "" if there are none.
 func (t policyTest) compare(r *pipeline.Report) string {
 	got := map[string]string{}
 	for _, f := range r.Findings {

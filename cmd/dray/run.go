@@ -14,7 +14,7 @@ import (
 	"dray/cmd/dray/usage"
 )
 
-// run is the program: it returns the exit code.
+// run runs the program and returns the exit code.
 func run(ctx context.Context, args, environ []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	in := &invocation{environ: environ, stdin: stdin, stdout: stdout, stderr: stderr}
 	root := rootCommand(in)
@@ -25,15 +25,15 @@ func run(ctx context.Context, args, environ []string, stdin io.Reader, stdout, s
 	case err == nil:
 		return exitOK
 	case errors.Is(err, errRejected):
-		return exitNo
+		return exitRejected
 	case errors.Is(err, usage.Err):
-		see := "see " + cmd.CommandPath() + " --help" // of the subcommand that was misunderstood
+		see := "see " + cmd.CommandPath() + " --help"
 		fmt.Fprintln(stderr, "dray:", strings.ReplaceAll(err.Error(), usage.Err.Error(), see))
 		return exitUsage
 	case errors.Is(err, ctl.ErrUnreachable):
 		fmt.Fprintln(stderr, "dray:", err)
-		return exitAbsent
-	case listed: // each line begins with where the problem is
+		return exitUnreachable
+	case listed: // each line begins with the place of the problem
 		fmt.Fprintln(stderr, err)
 		return exitFailed
 	default:

@@ -40,12 +40,12 @@ ECR_REGISTRY plain names go to that registry, and it takes pushes for it. A wron
 	}
 }
 
-// newLogger writes to w what the configuration asks for, and everything by its end. distribution's
-// authentication has a log of its own for the process, in another format; what it would say is in
-// the errors that it returns.
+// newLogger makes the log, which writes to w; end flushes it. It silences logrus, the process-wide
+// log of the authentication in distribution, which has another format: the errors that this
+// package returns say the same.
 func newLogger(l config.Log, w io.Writer) (log *slog.Logger, end func()) {
 	logrus.SetOutput(io.Discard)
-	to := &lines{to: w}
+	to := &logBuffer{to: w}
 	handler := func(w io.Writer) slog.Handler {
 		o := &slog.HandlerOptions{Level: l.Level.Level()}
 		if l.Format == config.LogJSON {
@@ -53,10 +53,10 @@ func newLogger(l config.Log, w io.Writer) (log *slog.Logger, end func()) {
 		}
 		return slog.NewTextHandler(w, o)
 	}
-	return slog.New(logHandler{handler(to), handler(lateLines{to})}), to.close
+	return slog.New(logHandler{handler(to), handler(bufferedLog{to})}), to.close
 }
 
-// logStart writes what is about to run, in one line, and then each notice.
+// logStart logs the version, the cache and the upstreams in one line, and then each notice.
 func logStart(cfg config.Config, notices []string, log *slog.Logger) {
 	directory := cfg.Cache.Directory
 	if absolute, err := filepath.Abs(directory); err == nil {
@@ -72,7 +72,7 @@ func logStart(cfg config.Config, notices []string, log *slog.Logger) {
 	}
 }
 
-// serve runs the program until ctx ends. Servers stop first, then what they used.
+// serve runs the program until ctx ends. It stops the servers before the parts that they use.
 func serve(ctx context.Context, cfg config.Config, log *slog.Logger) (err error) {
 	g, err := build(ctx, cfg, log)
 	if err != nil {
@@ -97,14 +97,14 @@ func serve(ctx context.Context, cfg config.Config, log *slog.Logger) (err error)
 	return errors.Join(err, background.Wait())
 }
 
-// greetWithin bounds the first question to an upstream.
-const greetWithin = 15 * time.Second
+// greetTimeout bounds the first request to an upstream.
+const greetTimeout = 15 * time.Second
 
-// greet asks each registry once whether it talks to dray. The first client then finds a connection
-// and a token, and the operator reads at the start what else would be found out by that client.
-// Nothing depends on it.
+// greet sends one request to each registry and logs whether it succeeds. The first client then
+// finds a connection and a token, and the operator sees problems before that client does. Nothing
+// depends on the result.
 func (g *graph) greet(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, greetWithin)
+	ctx, cancel := context.WithTimeout(ctx, greetTimeout)
 	defer cancel()
 	var asking sync.WaitGroup
 	for _, r := range g.registries {
@@ -120,8 +120,8 @@ func (g *graph) greet(ctx context.Context) {
 	asking.Wait()
 }
 
-// serveAll listens everywhere before it serves anywhere, so that a start that
-// cannot succeed has answered nobody. It ends with either context.
+// serveAll opens all listeners before it serves any, so that no client gets an answer if the start
+// fails. It returns when either context ends.
 func (g *graph) serveAll(ctx, inner context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

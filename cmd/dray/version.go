@@ -26,8 +26,8 @@ func versionCommand(in *invocation) *cobra.Command {
 	}
 }
 
-// buildVersion is the version of a release, or else what the toolchain knows about the module and
-// the revision it was built from.
+// buildVersion returns the version of a release, or else the module version or revision that the
+// toolchain recorded in the binary.
 func buildVersion() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {

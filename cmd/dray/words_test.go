@@ -440,7 +440,7 @@ func TestCommandWords(t *testing.T) {
 		args := strings.Fields(strings.NewReplacer("DRAY", s.admin(), "NOBODY", nobody, "ABSENT", filepath.Join(dir, "absent"), "GOOD", good, "BAD", bad,
 			"PASS", pass, "FAIL", fail, "DIR", dir).Replace(c))
 		code, _, stderr := runDray(t, nil, args...)
-		if code > 0 && stderr == "" && code != exitNo {
+		if code > 0 && stderr == "" && code != exitRejected {
 			t.Errorf("dray %s ends with %d and says nothing", c, code)
 		}
 		fmt.Fprintf(&b, "%d  dray %s\n", code, c)

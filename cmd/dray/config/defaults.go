@@ -51,7 +51,7 @@ func Default(environ []string) Config {
 }
 
 // unset stands for a duration whose default depends on other values. No file can give it.
-const unset = Duration(-1)
+const unsetDuration = Duration(-1)
 
 func (u *Upstream) setDefaults() {
 	u.CreateRepositories.Mode = CreateAll
@@ -59,15 +59,15 @@ func (u *Upstream) setDefaults() {
 	u.Tags = Tags{Fresh: Duration(time.Minute), Revalidate: Duration(time.Minute), Stale: Duration(24 * time.Hour), NotFound: Duration(10 * time.Second)}
 	u.ParallelFill = ParallelFill{Threshold: 32 << 20, Piece: 8 << 20, Streams: 4, Connections: 16}
 	u.Prefetch = Prefetch{Enabled: true, MaxLayer: 8 << 20, Streams: 16}
-	u.KeepAlive = unset
+	u.KeepAlive = unsetDuration
 	u.Limits = UpstreamLimits{Concurrency: 256, Queue: 1000, Wait: Duration(20 * time.Second), QuotaReserve: 20}
 }
 
 // shareOfCache stands for a quota that was not given; no file can say it.
-const shareOfCache = -1
+const unsetQuota = -1
 
 func defaultLocal() Local {
-	return Local{MaxBytes: shareOfCache, WhenFull: WhenFullEvict, Unused: Duration(30 * 24 * time.Hour), Untagged: Duration(24 * time.Hour)}
+	return Local{MaxBytes: unsetQuota, WhenFull: WhenFullEvict, Unused: Duration(30 * 24 * time.Hour), Untagged: Duration(24 * time.Hour)}
 }
 
 // override lets the environment have its way and notes in origins which variable gave which value.
@@ -173,7 +173,7 @@ func (c *Config) complete() {
 	}
 	for i := range c.Upstreams {
 		c.Upstreams[i].complete()
-		if u := &c.Upstreams[i]; u.Local.MaxBytes == shareOfCache {
+		if u := &c.Upstreams[i]; u.Local.MaxBytes == unsetQuota {
 			u.Local.MaxBytes = c.Cache.MaxBytes / 5
 		}
 	}
@@ -204,7 +204,7 @@ func (u *Upstream) complete() {
 	if u.BuildCache.To != "" {
 		u.BuildCache.WriteBack = cmp.Or(u.BuildCache.WriteBack, WriteBackNever)
 	}
-	if u.KeepAlive == unset {
+	if u.KeepAlive == unsetDuration {
 		u.KeepAlive = 0
 		if u.Kind == KindECR {
 			u.KeepAlive = Duration(24 * time.Hour)

@@ -10,15 +10,15 @@ import (
 )
 
 // own begins the names of the variables that are dray's alone.
-const own = "DRAY_"
+const ownPrefix = "DRAY_"
 
 // forTests begins the names of variables that the tests of dray read.
-const forTests = own + "TEST_"
+const testPrefix = ownPrefix + "TEST_"
 
 // ofService matches what Kubernetes gives every container of a namespace for a Service, here for
 // one called dray or dray-something (Kubernetes documentation, "Discovering services", environment
 // variables).
-var ofService = regexp.MustCompile(`^DRAY_(?:[A-Z0-9_]+_)?(?:SERVICE_HOST|SERVICE_PORT(?:_[A-Z0-9_]+)?|PORT_[0-9]+_(?:TCP|UDP|SCTP)(?:_(?:PROTO|PORT|ADDR))?)$`)
+var serviceVariable = regexp.MustCompile(`^DRAY_(?:[A-Z0-9_]+_)?(?:SERVICE_HOST|SERVICE_PORT(?:_[A-Z0-9_]+)?|PORT_[0-9]+_(?:TCP|UDP|SCTP)(?:_(?:PROTO|PORT|ADDR))?)$`)
 
 // UnknownVariables says which variables look like dray's and are not read by it.
 func UnknownVariables(environ []string, cfg Config) (notices []string) {
@@ -34,7 +34,7 @@ func UnknownVariables(environ []string, cfg Config) (notices []string) {
 	for _, name := range slices.Sorted(maps.Keys(vars)) {
 		_, isKnown := known[name]
 		switch {
-		case isKnown, !strings.HasPrefix(name, own), strings.HasPrefix(name, forTests), ofService.MatchString(name):
+		case isKnown, !strings.HasPrefix(name, ownPrefix), strings.HasPrefix(name, testPrefix), serviceVariable.MatchString(name):
 		case strings.HasSuffix(name, "_PORT") && strings.Contains(vars[name], "://"): // of a Service, too: DRAY_PORT=tcp://10.0.0.1:5000
 		default:
 			notices = append(notices, fmt.Sprintf("%s: dray reads no such variable%s", name, nearest(name, known)))
@@ -46,7 +46,7 @@ func UnknownVariables(environ []string, cfg Config) (notices []string) {
 // nearest names the known variable that differs by a letter or two, has no DRAY_ before it, or goes
 // on where name ends.
 func nearest(name string, known map[string]int) string {
-	plain := strings.TrimPrefix(name, own)
+	plain := strings.TrimPrefix(name, ownPrefix)
 	if _, bare := known[plain]; bare {
 		return fmt.Sprintf("; is %s meant?", plain)
 	}

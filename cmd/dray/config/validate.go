@@ -108,7 +108,7 @@ func (k *Report) name(path, name, derived string) {
 
 func (l Listener) validate(k *Report, path string, upstreams, auths []string) {
 	k.name(path+".name", l.Name, l.Address)
-	address(k, path+".address", l.Address)
+	checkAddress(k, path+".address", l.Address)
 	for j, name := range l.Upstreams {
 		switch {
 		case !slices.Contains(upstreams, name):
@@ -124,7 +124,7 @@ func (l Listener) validate(k *Report, path string, upstreams, auths []string) {
 		k.Add(path+".tls", "certificate and private_key (TLS_CERTIFICATE and TLS_PRIVATE_KEY) go together; only one is given")
 	}
 	if l.ExternalURL != "" {
-		base(k, path+".external_url", l.ExternalURL)
+		checkBaseURL(k, path+".external_url", l.ExternalURL)
 	}
 	if l.Challenge && l.Auth == noAuth {
 		k.Add(path+".challenge", "needs auth: a client that answers a challenge must be recognised by something")
@@ -152,7 +152,7 @@ func (u Upstream) validate(k *Report, path string) {
 			k.Add(path+".url", "is missing")
 		}
 	} else {
-		base(k, path+".url", u.URL)
+		checkBaseURL(k, path+".url", u.URL)
 	}
 	name := regexp.MustCompile(prefixName)
 	for j, p := range u.Prefixes {
@@ -172,7 +172,7 @@ func (u Upstream) validate(k *Report, path string) {
 		}
 	}
 	if u.Address != "" {
-		address(k, path+".address", u.Address)
+		checkAddress(k, path+".address", u.Address)
 	}
 	if u.Delete && !u.Push {
 		k.Add(path+".delete", "needs push: true")
@@ -340,7 +340,7 @@ func sameAddress(a, b string) bool {
 func (c Config) validateRest(k *Report) {
 	c.Cache.validate(k, "cache")
 	if c.Admin.Address != AdminOff {
-		address(k, "admin.address", c.Admin.Address)
+		checkAddress(k, "admin.address", c.Admin.Address)
 		for _, l := range c.Listeners {
 			if sameAddress(l.Address, c.Admin.Address) {
 				k.Add("admin.address", "%s is taken by listener %s", c.Admin.Address, l.Name)
@@ -389,7 +389,7 @@ func (k *Report) between(path string, n, least, most int) {
 	}
 }
 
-func address(k *Report, path, value string) {
+func checkAddress(k *Report, path, value string) {
 	_, port, err := net.SplitHostPort(value)
 	if err == nil {
 		_, err = strconv.ParseUint(port, 10, 16)
@@ -400,7 +400,7 @@ func address(k *Report, path, value string) {
 }
 
 // base checks the URL of a registry: a scheme and a host, and nothing else.
-func base(k *Report, path, value string) {
+func checkBaseURL(k *Report, path, value string) {
 	u, err := url.Parse(value)
 	switch {
 	case err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http":

@@ -1,4 +1,3 @@
-// Package ctl has the subcommands that ask a running dray, through its API for operators
-// (mirror/admin/api). It finds the address in the configuration, and shortens digests as
-// upstream/oci does.
+// Package ctl has the subcommands that query and change a running dray through the API of its
+// admin listener (mirror/admin/api).
 package ctl

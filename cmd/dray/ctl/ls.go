@@ -45,10 +45,10 @@ With --blobs it lists the blobs on disk instead, those that were not used for th
 	return cmd
 }
 
-// imageQuery says which images are listed.
+// imageQuery selects the images to list.
 type imageQuery struct {
-	pattern string // of repositories; empty for all
-	parts   bool   // of indexes, too
+	pattern string // of repository names; empty means all
+	parts   bool   // include manifests that are part of an index
 }
 
 func (o *operator) listImages(ctx context.Context, q imageQuery) error {
@@ -103,7 +103,7 @@ func repositoryOf(i api.Image) string {
 	return i.Upstream + "/" + i.Repository
 }
 
-// state is what keeps a blob from being evicted, or tells it apart.
+// state returns the properties of a blob that matter for eviction and verification.
 func state(b api.Blob) string {
 	var words []string
 	for _, s := range []struct {
@@ -119,7 +119,7 @@ func state(b api.Blob) string {
 
 func hits(n int) string {
 	if n >= 3 {
-		return "3+" // it is not counted any further
+		return "3+" // dray counts no further
 	}
 	return fmt.Sprint(n)
 }

@@ -21,32 +21,32 @@ import (
 	"dray/mirror/admin/api"
 )
 
-// ErrUnreachable says that no dray answers where its admin listener should be.
+// ErrUnreachable reports that no connection to the admin listener could be made.
 var ErrUnreachable = errors.New("dray is not running, or its admin listener is elsewhere: name it with --admin")
 
-// Options are what the subcommands are given.
+// Options configure the subcommands.
 type Options struct {
 	Stdout, Stderr io.Writer
-	// Load makes the configuration that serve would use.
+	// Load returns the configuration that serve would use.
 	Load func() (config.Config, error)
 }
 
-// Commands are the subcommands.
+// Commands returns the subcommands.
 func Commands(o Options) []*cobra.Command {
 	return []*cobra.Command{lsCommand(o), purgeCommand(o), pinCommand(o), unpinCommand(o), evictCommand(o), queueCommand(o), statsCommand(o)}
 }
 
-// operator is how subcommands talk to a dray that runs: by the API of its admin
-// listener. It is found by --admin, or else in the configuration that serve would use.
+// operator is a client of the admin listener's API. The address comes from --admin, or else from
+// the configuration.
 type operator struct {
 	base   string // http://host:port
 	client *http.Client
 	stdout io.Writer
-	stderr io.Writer // what is to be known beside the answer
-	json   bool      // print what was answered, for programs
+	stderr io.Writer // for notes about the answer
+	json   bool      // print the answer as JSON
 }
 
-// operate makes a subcommand of one that needs an operator, with the flags that all of them have.
+// operate adds to cmd the flags that all subcommands share, and makes it call do with an operator.
 func (in Options) operate(cmd *cobra.Command, do func(ctx context.Context, o *operator, args []string) error) *cobra.Command {
 	o := &operator{client: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}, stdout: in.Stdout, stderr: in.Stderr}
 	var address string
@@ -61,7 +61,8 @@ func (in Options) operate(cmd *cobra.Command, do func(ctx context.Context, o *op
 	return cmd
 }
 
-// adminURL is where the admin listener is, as far as it was told.
+// adminURL returns the base URL of the admin listener at address, or, if address is empty, at the
+// address in the configuration.
 func (in Options) adminURL(address string) (string, error) {
 	if address == "" {
 		cfg, err := in.Load()
@@ -80,17 +81,17 @@ func (in Options) adminURL(address string) (string, error) {
 		return "", fmt.Errorf("--admin %s: write an address like localhost:6060; %w", address, usage.Err)
 	}
 	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
-		host = "localhost" // it listens on every interface
+		host = "localhost" // the listener is on every interface
 	}
 	return "http://" + net.JoinHostPort(host, port), nil
 }
 
-// show sends an [admin.Query] and prints its answer.
+// show calls an [admin.Query] and prints the answer.
 func show[A any](ctx context.Context, o *operator, path string, params url.Values, table func(io.Writer, A)) error {
 	return exchange(ctx, o, http.MethodGet, path+query(params), nil, table)
 }
 
-// change sends an [admin.Change] and prints its answer.
+// change calls an [admin.Change] and prints the answer.
 func change[A any](ctx context.Context, o *operator, path string, q any, table func(io.Writer, A)) error {
 	body, err := json.Marshal(q)
 	if err != nil {
@@ -112,7 +113,7 @@ func exchange[A any](ctx context.Context, o *operator, method, path string, body
 	return o.print(answer, func(w io.Writer) { table(w, answer) })
 }
 
-// listing yields the items of a [admin.List] as they come.
+// listing calls an [admin.List] and yields the items as they arrive.
 func listing[A any](ctx context.Context, o *operator, path string, params url.Values) iter.Seq2[A, error] {
 	return func(yield func(A, error) bool) {
 		var none A
@@ -144,7 +145,8 @@ func listing[A any](ctx context.Context, o *operator, path string, params url.Va
 	}
 }
 
-// listEnd reads what follows the items of a list: nothing, or why there are no more.
+// listEnd reads the end of a list. It returns the error that the server sent after the items, if
+// any.
 func listEnd(in *json.Decoder) error {
 	if _, err := in.Token(); err != nil {
 		return err
@@ -160,7 +162,7 @@ func listEnd(in *json.Decoder) error {
 	return err
 }
 
-// send returns the answer of a success, and any other as an error.
+// send sends a request. It returns the response if the status is 200, and an error otherwise.
 func (o *operator) send(ctx context.Context, method, path string, body []byte) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, method, o.base+api.Prefix+path, bytes.NewReader(body))
 	if err != nil {
@@ -172,7 +174,7 @@ func (o *operator) send(ctx context.Context, method, path string, body []byte) (
 	}
 	resp, err := o.client.Do(req)
 	if err != nil {
-		return nil, o.unanswered(err)
+		return nil, o.requestError(err)
 	}
 	if resp.StatusCode == http.StatusOK {
 		return resp, nil
@@ -186,11 +188,11 @@ func (o *operator) send(ctx context.Context, method, path string, body []byte) (
 	return nil, f.Error
 }
 
-// unanswered says what became of a question without an answer. Only who was never connected is not
-// running: one that was may have done what it was asked for.
-func (o *operator) unanswered(err error) error {
+// requestError explains a request without a response. Only a failed dial is [ErrUnreachable]: after
+// a connection, dray may have done the request.
+func (o *operator) requestError(err error) error {
 	if broken, ok := errors.AsType[*url.Error](err); ok {
-		err = broken.Err // without the address, which is said in other words
+		err = broken.Err // without the URL: the message has the address
 	}
 	if dial, ok := errors.AsType[*net.OpError](err); ok && dial.Op == "dial" {
 		return fmt.Errorf("%w: %w", ErrUnreachable, err)
@@ -208,8 +210,8 @@ func query(params url.Values) string {
 	return "?" + params.Encode()
 }
 
-// print writes an answer: as JSON where that is asked for, else as the table that
-// table writes, with tabs between its columns.
+// print writes an answer as JSON if --json is set, else as a table. table writes it with tabs
+// between the columns.
 func (o *operator) print(answer any, table func(w io.Writer)) error {
 	if o.json {
 		out := json.NewEncoder(o.stdout)
@@ -221,7 +223,7 @@ func (o *operator) print(answer any, table func(w io.Writer)) error {
 	return w.Flush()
 }
 
-// size writes bytes for people.
+// size formats a number of bytes with a decimal unit, such as 1.5 GB.
 func size(n int64) string {
 	const step = 1000
 	if n > -step && n < step {

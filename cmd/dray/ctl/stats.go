@@ -35,19 +35,19 @@ func statsTable(w io.Writer, s api.Stats) {
 	fmt.Fprintf(w, "saved\t%s\t%.1f %%\n", size(s.SavedBytes), 100*s.SavedRatio)
 	fmt.Fprintf(w, "received from clients\t%s\n", size(s.ReceivedBytes))
 	for _, from := range slices.Sorted(maps.Keys(s.Opens)) {
-		fmt.Fprintf(w, "blobs %s\t%d\n", origination(from), s.Opens[from])
+		fmt.Fprintf(w, "blobs %s\t%d\n", sourceText(from), s.Opens[from])
 	}
 	for _, up := range slices.Sorted(maps.Keys(s.Upstreams)) {
 		for _, from := range slices.Sorted(maps.Keys(s.Upstreams[up])) {
-			if n := s.Upstreams[up][from]; n > 0 { // answers without a body are nothing to tell of
-				fmt.Fprintf(w, "%s, %s\t%s\n", up, origination(from), size(n))
+			if n := s.Upstreams[up][from]; n > 0 { // skip sources of answers without a body
+				fmt.Fprintf(w, "%s, %s\t%s\n", up, sourceText(from), size(n))
 			}
 		}
 	}
 }
 
-// origination says in words where bytes came from.
-func origination(source string) string {
+// sourceText describes the source of bytes in words.
+func sourceText(source string) string {
 	switch source {
 	case "flight":
 		return "shared, from a fetch under way"

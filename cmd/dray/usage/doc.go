@@ -1,2 +1,2 @@
-// Package usage says how a subcommand refuses arguments that it cannot understand.
+// Package usage has the argument checks of the subcommands and the error for wrong usage.
 package usage

@@ -7,11 +7,11 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// Err is in every error about how a subcommand was called. The program replaces its text by the
-// name of the subcommand that was meant.
+// Err is wrapped by every usage error. The program replaces its text by a hint that names the
+// subcommand.
 var Err = errors.New("see dray --help")
 
-// NoArguments refuses arguments.
+// NoArguments returns an error that wraps [Err] if there are arguments.
 func NoArguments(cmd *cobra.Command, args []string) error {
 	if len(args) > 0 {
 		return fmt.Errorf("%s takes no argument, got %q; %w", cmd.CommandPath(), args[0], Err)
@@ -19,7 +19,7 @@ func NoArguments(cmd *cobra.Command, args []string) error {
 	return nil
 }
 
-// Between refuses fewer and more arguments.
+// Between returns a check for at least least and at most most arguments. Its errors wrap [Err].
 func Between(least, most int) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if err := cobra.RangeArgs(least, most)(cmd, args); err != nil {

@@ -56,11 +56,11 @@ func put(t *testing.T, w interface{ Write([]byte) (int, error) }, line string) {
 func TestLinesAreLateAndInOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		to := &calls{}
-		l := &lines{to: to}
-		late := lateLines{l}
+		l := &logBuffer{to: to}
+		late := bufferedLog{l}
 		put(t, late, "1\n")
 		put(t, late, "2\n")
-		time.Sleep(linesWait - 1)
+		time.Sleep(flushDelay - 1)
 		synctest.Wait()
 		to.want(t)
 		time.Sleep(time.Nanosecond)
@@ -80,14 +80,14 @@ func TestLinesAreLateAndInOrder(t *testing.T) {
 func TestLinesAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		to := &calls{wait: make(chan struct{})}
-		l := &lines{to: to}
-		line := strings.Repeat("x", linesBytes/4-1) + "\n"
+		l := &logBuffer{to: to}
+		line := strings.Repeat("x", maxBuffered/4-1) + "\n"
 		for range 3 {
-			put(t, lateLines{l}, line)
+			put(t, bufferedLog{l}, line)
 		}
 		done := false
 		go func() {
-			put(t, lateLines{l}, line) // this one fills what may be held back
+			put(t, bufferedLog{l}, line) // this one fills what may be held back
 			done = true
 		}()
 		synctest.Wait()
@@ -106,7 +106,7 @@ func TestLinesAreBounded(t *testing.T) {
 
 func TestLinesStayWhole(t *testing.T) {
 	to := &calls{}
-	l := &lines{to: to}
+	l := &logBuffer{to: to}
 	var wg sync.WaitGroup
 	for i := range 8 {
 		wg.Go(func() {
@@ -114,7 +114,7 @@ func TestLinesStayWhole(t *testing.T) {
 				if line := fmt.Sprintf("%d %d %s\n", i, n, strings.Repeat("y", n)); n%5 == 0 {
 					put(t, l, line)
 				} else {
-					put(t, lateLines{l}, line)
+					put(t, bufferedLog{l}, line)
 				}
 			}
 		})
@@ -139,7 +139,7 @@ func TestLinesStayWhole(t *testing.T) {
 // An error is one of the lines that it lost, and no later one pays for it.
 func TestLinesAfterAnError(t *testing.T) {
 	to := &calls{err: errors.New("no space left")}
-	l := &lines{to: to}
+	l := &logBuffer{to: to}
 	if _, err := l.Write([]byte("1\n")); !errors.Is(err, to.err) {
 		t.Errorf("%v", err)
 	}
@@ -154,14 +154,14 @@ func TestLoggerHoldsBack(t *testing.T) {
 	for _, format := range []config.LogFormat{config.LogText, config.LogJSON} {
 		var out bytes.Buffer
 		log, end := newLogger(config.Log{Format: format}, &out)
-		late := slog.New(laterOf(log))
+		late := slog.New(bufferedHandler(log))
 		late.Info("first")
 		if out.Len() > 0 {
 			t.Errorf("%s: %q at once", format, &out)
 		}
 		log.Info("second")
 		late.Info("third")
-		if laterOf(log).Enabled(context.Background(), slog.LevelDebug) {
+		if bufferedHandler(log).Enabled(context.Background(), slog.LevelDebug) {
 			t.Errorf("%s: every level is logged", format)
 		}
 		end()

@@ -1,0 +1,109 @@
+package main
+
+import (
+	"io"
+	"log/slog"
+	"sync"
+	"time"
+)
+
+// Bounds of logBuffer.
+const (
+	maxBuffered = 32 << 10
+	flushDelay  = 100 * time.Millisecond
+)
+
+// logBuffer writes a log in which most lines are of little value alone, such as the access log. A
+// system call for each of these would cost more than many requests do. bufferedLog buffers its
+// lines for at most flushDelay; logBuffer writes its own at once, after the buffered ones. A
+// process that is killed loses the buffer.
+type logBuffer struct {
+	to io.Writer
+
+	writing sync.Mutex // guards to; locked before mu
+
+	mu      sync.Mutex // guards below
+	pending []byte
+	spare   []byte
+	timer   *time.Timer
+	closed  bool
+}
+
+// Write implements io.Writer. It writes the buffer and then p.
+func (l *logBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	l.pending = append(l.pending, p...)
+	l.mu.Unlock()
+	return len(p), l.flush()
+}
+
+// flush writes the buffer.
+func (l *logBuffer) flush() error {
+	l.writing.Lock()
+	defer l.writing.Unlock()
+	l.mu.Lock()
+	pending := l.pending
+	l.pending, l.spare = l.spare, nil
+	l.mu.Unlock()
+	var err error
+	if len(pending) > 0 {
+		_, err = l.to.Write(pending)
+	}
+	if cap(pending) <= 2*maxBuffered {
+		l.mu.Lock()
+		l.spare = pending[:0]
+		l.mu.Unlock()
+	}
+	return err
+}
+
+// bufferedLog is a logBuffer whose Write only buffers.
+type bufferedLog struct{ *logBuffer }
+
+// Write implements io.Writer. It writes only if the buffer is full or closed.
+func (l bufferedLog) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	if len(l.pending) == 0 && !l.closed {
+		l.arm()
+	}
+	l.pending = append(l.pending, p...)
+	full := len(l.pending) >= maxBuffered || l.closed
+	l.mu.Unlock()
+	if full {
+		return len(p), l.flush()
+	}
+	return len(p), nil
+}
+
+func (l *logBuffer) arm() {
+	if l.timer == nil {
+		l.timer = time.AfterFunc(flushDelay, func() { _ = l.flush() }) // the caller has returned
+		return
+	}
+	l.timer.Reset(flushDelay)
+}
+
+// close writes the buffer. Later writes are not buffered.
+func (l *logBuffer) close() {
+	l.mu.Lock()
+	l.closed = true
+	if l.timer != nil {
+		l.timer.Stop()
+	}
+	l.mu.Unlock()
+	_ = l.flush() // the error has no other place to go
+}
+
+// logHandler writes the program's log. Lines for buffered are buffered.
+type logHandler struct {
+	slog.Handler
+	buffered slog.Handler
+}
+
+// bufferedHandler returns the handler for lines that may be buffered.
+func bufferedHandler(log *slog.Logger) slog.Handler {
+	if h, ok := log.Handler().(logHandler); ok {
+		return h.buffered
+	}
+	return log.Handler()
+}
