@@ -32,7 +32,7 @@ type BaseImages struct {
 
 // NewBaseImages returns the images kept in s, by default for 90 days after a name was last seen.
 func NewBaseImages(s Store, o Options) *BaseImages {
-	return &BaseImages{newLedger[baseRecord](s, "bases", cmp.Or(o.TTL, 90*24*time.Hour))}
+	return &BaseImages{newLedger[baseRecord](s, "base_images", cmp.Or(o.TTL, 90*24*time.Hour))}
 }
 
 // baseRecord is the stored form of the names of one image, the newest first.

@@ -85,7 +85,7 @@ func NewCached(s Store, o CachedOptions) *Cached {
 		held:  cache,
 		seed:  maphash.MakeSeed(),
 		answers: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "dray_meta_front_reads_total",
+			Name: "dray_meta_cached_reads_total",
 			Help: "Reads of facts, by the source of the answer: memory, store, or bridged (memory, because the store failed).",
 		}, []string{"from"}),
 	}

@@ -40,7 +40,7 @@ type LastPulls struct {
 // NewLastPulls returns the facts kept in s, by default for 30 days, which must be more than the
 // time between two touches.
 func NewLastPulls(s Store, o Options) *LastPulls {
-	return &LastPulls{newLedger[touchRecord](s, "touches", cmp.Or(o.TTL, 30*24*time.Hour))}
+	return &LastPulls{newLedger[touchRecord](s, "last_pulls", cmp.Or(o.TTL, 30*24*time.Hour))}
 }
 
 // touchRecord is the stored form of a TouchFact.

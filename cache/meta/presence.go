@@ -50,7 +50,7 @@ type Presence struct {
 // NewPresence returns the facts about targets kept in s.
 func NewPresence(s Store, o PresenceOptions) *Presence {
 	return &Presence{
-		ledger:          newLedger[presenceRecord](s, "known", cmp.Or(o.TTL, 12*time.Hour)),
+		ledger:          newLedger[presenceRecord](s, "presence", cmp.Or(o.TTL, 12*time.Hour)),
 		unreferencedTTL: cmp.Or(o.UnreferencedTTL, time.Hour),
 	}
 }

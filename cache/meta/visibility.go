@@ -36,7 +36,7 @@ type Visibility struct {
 // That bounds how long a digest stays visible through a repository whose upstream no longer vouches
 // for it.
 func NewVisibility(s Store, o Options) *Visibility {
-	return &Visibility{newLedger[linkRecord](s, "links", cmp.Or(o.TTL, 30*24*time.Hour))}
+	return &Visibility{newLedger[linkRecord](s, "visibility", cmp.Or(o.TTL, 30*24*time.Hour))}
 }
 
 // Under returns the links with reads that lease covers.

@@ -49,9 +49,9 @@ func (s *stack) pullBase(repo, tag string) image {
 // learnt waits until so many images are known by their layers.
 func (s *stack) learnt(want float64) {
 	s.Helper()
-	for end := time.Now().Add(10 * time.Second); s.metric("dray_base_images_learnt_total") < want; time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(10 * time.Second); s.metric("dray_base_images_recorded_total") < want; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
-			s.Fatalf("%v images were learnt, want %v", s.metric("dray_base_images_learnt_total"), want)
+			s.Fatalf("%v images were learnt, want %v", s.metric("dray_base_images_recorded_total"), want)
 		}
 	}
 }

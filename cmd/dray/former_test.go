@@ -209,7 +209,7 @@ func (f *former) fill(s *stack) map[string]string {
 	pull("/v2/team/pulled", "v1", f.pulled)
 	pull("/v2/hub/library/base", "12", f.base)
 	s.want(404, "GET", "/v2/team/pulled/manifests/none", nil)
-	s.eventually("the base is learnt", func() bool { return s.series("dray_base_images_learnt_total") >= 2 })
+	s.eventually("the base is learnt", func() bool { return s.series("dray_base_images_recorded_total") >= 2 })
 	if r := s.pushImage("checked/app", "v1", f.built(s)); r.StatusCode != 201 {
 		s.Fatalf("%s %s", r.Status, r.body)
 	}

@@ -74,7 +74,7 @@ func NewBaseIndex(repos *repository.Store, c *cache.Cache, images *meta.BaseImag
 	children, _ := lru.New[digest.Digest, []string](maxRemembered)
 	return &BaseIndex{
 		repos: repos, cache: c, images: images, remembered: remembered, queue: flight.NewJobs[namedImage](maxQueued), children: children,
-		recorded: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_base_images_learnt_total",
+		recorded: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_base_images_recorded_total",
 			Help: "Images whose layers dray recorded at a pull or a push, so that it recognises images that are built on them, by upstream."}, []string{"upstream"}),
 	}
 }

@@ -61,8 +61,8 @@ type KeepAliveOptions struct {
 func NewKeepAlive(o KeepAliveOptions) *KeepAlive {
 	return &KeepAlive{
 		o: o, images: map[repository.Key]pulledImage{},
-		results: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_keep_alive_touches_total",
-			Help: "Manifests that dray requested only to mark an image as in use, by upstream and result: touched, absent or failed."}, []string{"upstream", "result"}),
+		results: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_keep_alive_requests_total",
+			Help: "Manifests that dray requested only to mark an image as in use, by upstream and result: present, absent or failed."}, []string{"upstream", "result"}),
 	}
 }
 
@@ -245,7 +245,7 @@ func (k *KeepAlive) touch(ctx context.Context, image repository.Key) bool {
 		k.o.Repositories.Recorded(err)
 		return false
 	}
-	result := "touched"
+	result := "present"
 	switch err := k.get(ctx, image, i); {
 	case ctx.Err() != nil:
 		result = ""
@@ -255,7 +255,7 @@ func (k *KeepAlive) touch(ctx context.Context, image repository.Key) bool {
 		result = "failed"
 		k.o.Logger.Debug("image not kept alive", "upstream", name, "repository", image.Repo.Name, "digest", image.Digest, "error", err)
 	}
-	if result != "touched" && result != "absent" {
+	if result != "present" && result != "absent" {
 		// The claim is taken back, also when the mirror stops amid it.
 		claim.Touched, claim.Pulled = cmp.Or(fact.Touched, now.Add(-k.o.Every[up.Name])), true
 		k.o.Repositories.Recorded(k.o.LastPulls.Set(context.WithoutCancel(ctx), name, image.Repo.Name, image.Digest, claim))
@@ -264,7 +264,7 @@ func (k *KeepAlive) touch(ctx context.Context, image repository.Key) bool {
 	if result != "" {
 		k.results.WithLabelValues(name, result).Inc()
 	}
-	return result == "touched" || result == "absent"
+	return result == "present" || result == "absent"
 }
 
 // again puts an image off that could not be touched.

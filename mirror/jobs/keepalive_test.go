@@ -142,7 +142,7 @@ func TestKeepAlive(t *testing.T) {
 		h.Want(200, "HEAD", "/v2/a/manifests/v1", nil)
 		time.Sleep(2 * day)
 		s.want(t)
-		if n := mirrortest.Counted(t, l.Mirror.Collectors(), "dray_keep_alive_touches_total"); n < 11 {
+		if n := mirrortest.Counted(t, l.Mirror.Collectors(), "dray_keep_alive_requests_total"); n < 11 {
 			t.Errorf("%v touches counted", n)
 		}
 	})

@@ -64,7 +64,7 @@ func NewVerdicts(log *slog.Logger) *Verdicts {
 	return &Verdicts{
 		queue: flight.NewJobs[attachment](maxAttachments), log: log,
 		results: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_verdicts_attached_total",
-			Help: "Verdicts to attach to forwarded images, by upstream and result: attached, there (an equal one existed), failed, or dropped (too many waited)."}, []string{"upstream", "result"}),
+			Help: "Verdicts to attach to forwarded images, by upstream and result: attached, existed (an equal one was attached before), failed, or dropped (too many waited)."}, []string{"upstream", "result"}),
 	}
 }
 
@@ -149,7 +149,7 @@ func (v *Verdicts) putVerdict(ctx context.Context, a attachment) (result string,
 		return "", err
 	}
 	if there, err := attachedBefore(ctx, a, man); there || err != nil {
-		return "there", err
+		return "existed", err
 	}
 	pushed, err := sendArtifact(ctx, a, man, statement)
 	if errors.Is(err, upstream.ErrPartsMissing) {

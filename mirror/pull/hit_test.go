@@ -125,7 +125,7 @@ func (h *fixture) hot(path string) (w *httptest.ResponseRecorder, hot bool) {
 
 // reads counts the reads of facts, wherever they were answered from.
 func (h *fixture) reads() float64 {
-	return mirrortest.Counted(h, h.front.Collectors(), "dray_meta_front_reads_total")
+	return mirrortest.Counted(h, h.front.Collectors(), "dray_meta_cached_reads_total")
 }
 
 func (h *fixture) wantHot(path string) *httptest.ResponseRecorder {

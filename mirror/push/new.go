@@ -61,7 +61,7 @@ func New(o Options) *Pusher {
 		if up.Sink == nil {
 			continue
 		}
-		for _, result := range []string{"landed", "queued", "rejected", "refused", "failed"} {
+		for _, result := range []string{"forwarded", "queued", "rejected", "refused", "failed"} {
 			p.pushes.WithLabelValues(name, result) // alerts look for an increase from 0
 		}
 	}

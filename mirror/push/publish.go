@@ -199,7 +199,7 @@ func outcome(err error) string {
 	}
 	switch {
 	case err == nil:
-		return "landed"
+		return "forwarded"
 	case upstream.Refused(err):
 		return "refused"
 	}

@@ -73,7 +73,7 @@ func TestRecoverExpired(t *testing.T) {
 	expiry = time.Millisecond
 	h.Restart()
 	h.Want(404, "GET", open, nil)
-	if n := h.Counted("dray_push_blobs_pinned"); n != 0 {
+	if n := h.Counted("dray_push_blobs_staged"); n != 0 {
 		t.Errorf("%v blobs are kept for pushes", n)
 	}
 }

@@ -61,11 +61,11 @@ func TestStagedExpire(t *testing.T) {
 		blob := []byte("a blob without manifest")
 		h.Want(201, "POST", "/v2/team/app/blobs/uploads/?digest="+digest.FromBytes(blob).String(), blob)
 		time.Sleep(59 * time.Minute)
-		if n := h.Counted("dray_push_blobs_pinned"); n != 1 {
+		if n := h.Counted("dray_push_blobs_staged"); n != 1 {
 			t.Errorf("%v staged, want 1", n)
 		}
 		time.Sleep(10 * time.Minute)
-		if n := h.Counted("dray_push_blobs_pinned"); n != 0 {
+		if n := h.Counted("dray_push_blobs_staged"); n != 0 {
 			t.Errorf("%v staged are left", n)
 		}
 	})

@@ -120,7 +120,7 @@ func Open(ctx context.Context, opts Options) (*Queue, error) {
 	opts.Old = cmp.Or(opts.Old, 5*time.Minute)
 	q := &Queue{opts: opts, log: cmp.Or(opts.Logger, slog.New(slog.DiscardHandler)), wake: make(chan struct{}, 1)}
 	q.forwarded = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_queue_attempts_total",
-		Help: "Attempts to forward acknowledged pushes, by upstream and result: landed (the upstream has the image), refused (for good), failed (dray tries again)."}, []string{"upstream", "result"})
+		Help: "Attempts to forward acknowledged pushes, by upstream and result: forwarded (the upstream has the image), refused (for good), failed (dray tries again)."}, []string{"upstream", "result"})
 	j, past, full, err := openJournal(opts, q.log)
 	if err != nil {
 		return nil, fmt.Errorf("queue: %w", err)

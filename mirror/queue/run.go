@@ -62,7 +62,7 @@ func (q *Queue) try(ctx context.Context, forward Forward, e *entry) {
 	who := []any{"push", e.ID, "upstream", e.Upstream, "repository", e.Repository, "reference", e.Reference, "digest", e.Digest, "user", e.User, "attempts", attempt.Attempts}
 	switch {
 	case err == nil:
-		q.forwarded.WithLabelValues(e.Upstream, "landed").Inc()
+		q.forwarded.WithLabelValues(e.Upstream, "forwarded").Inc()
 		q.log.Info("acknowledged push forwarded", append(who, "age", time.Since(e.Accepted).Round(time.Millisecond))...)
 		q.finish(e)
 	case ctx.Err() != nil:
@@ -76,7 +76,7 @@ func (q *Queue) try(ctx context.Context, forward Forward, e *entry) {
 	default:
 		q.forwarded.WithLabelValues(e.Upstream, "failed").Inc()
 		pause := pauseAfter(attempt.Attempts)
-		q.log.Warn("acknowledged push not forwarded yet", append(who, "again", pause.Round(time.Millisecond), "error", err)...)
+		q.log.Warn("acknowledged push not forwarded yet", append(who, "retry_in", pause.Round(time.Millisecond), "error", err)...)
 		q.index.again(e, time.Now().Add(pause), err.Error())
 	}
 }

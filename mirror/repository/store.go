@@ -109,7 +109,7 @@ func (s *Store) Expire(now time.Time) {
 // Collectors returns the metrics of the repositories.
 func (s *Store) Collectors() []prometheus.Collector {
 	return []prometheus.Collector{s.lost,
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "dray_push_blobs_pinned", Help: "Blobs that dray holds for pushes whose manifest is not forwarded yet."},
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "dray_push_blobs_staged", Help: "Blobs that dray retains for pushes whose manifest it has not forwarded yet."},
 			func() float64 { return float64(s.o.Staged.Len()) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "dray_push_manifests_waiting", Help: "Manifests that clients pushed by digest, that passed their checks, and that wait for a manifest that refers to them."},
 			func() float64 { return float64(s.waiting.Len()) }),

@@ -113,7 +113,7 @@ func Open(o Options) (*Store, error) {
 	s := &Store{
 		o: o,
 		swept: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "dray_meta_swept_total",
+			Name: "dray_meta_expired_total",
 			Help: "Expired facts that dray removed from the metadata file.",
 		}),
 	}

@@ -67,7 +67,7 @@ func openSound(path string, lockTimeout time.Duration, log *slog.Logger) (*file,
 	f, err := openChecked(path, lockTimeout)
 	if errors.Is(err, ErrCorrupt) {
 		log.Warn("metadata file is damaged, starting with an empty one",
-			"path", path, "moved", path+corruptSuffix, "error", err)
+			"path", path, "moved_to", path+corruptSuffix, "error", err)
 		if err := os.Rename(path, path+corruptSuffix); err != nil {
 			return nil, err
 		}
