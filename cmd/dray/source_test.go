@@ -21,6 +21,7 @@ import (
 type source struct {
 	types.Info
 	files []*ast.File
+	set   *token.FileSet
 	// flows are the expressions that are assigned to a variable, a field or a parameter, or that a
 	// function returns.
 	flows map[types.Object][]ast.Expr
@@ -45,6 +46,7 @@ func readSource() (*source, error) {
 	}}
 	exports, ours := map[string]string{}, ownPackages{}
 	files := token.NewFileSet()
+	s.set = files
 	ours.others = importer.ForCompiler(files, "gc", func(path string) (io.ReadCloser, error) { return os.Open(exports[path]) })
 	ours.checked = map[string]*types.Package{}
 	for in := json.NewDecoder(strings.NewReader(string(list))); ; { // what is imported comes before what imports it
