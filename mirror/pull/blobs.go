@@ -17,7 +17,7 @@ const octetStream = "application/octet-stream"
 // Blob handles GET of a blob.
 func (p *Puller) Blob(x *request.Request) error {
 	x.Divert()
-	ctx := x.WithTimeout(repository.LookFor)
+	ctx := x.WithTimeout(repository.LookupTimeout)
 	r, d := x.Repo, x.Q.Ref.Digest
 	at, err := r.LocateBlob(ctx, d, x.Need())
 	if err != nil {
@@ -59,7 +59,7 @@ func (p *Puller) Blob(x *request.Request) error {
 // asked. A mirror without pushes answers from what it may serve.
 func (p *Puller) HeadBlob(x *request.Request) error {
 	x.Divert()
-	ctx := x.WithTimeout(repository.LookFor)
+	ctx := x.WithTimeout(repository.LookupTimeout)
 	r, d := x.Repo, x.Q.Ref.Digest
 	at, err := r.LocateBlob(ctx, d, x.HeadNeed())
 	if err != nil {

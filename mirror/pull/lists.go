@@ -24,7 +24,7 @@ func (p *Puller) Tags(x *request.Request) error {
 	if x.Q.Last != "" {
 		query.Set("last", x.Q.Last)
 	}
-	ctx := x.WithTimeout(repository.LookFor)
+	ctx := x.WithTimeout(repository.LookupTimeout)
 	page, err := x.Repo.Up.Lister.Tags(ctx, x.Repo.Remote(), query)
 	if err != nil && len(x.Repo.QueuedTags()) > 0 {
 		page, err = upstream.Page{Body: []byte("{}")}, nil // what is on its way is all that can be told
@@ -63,7 +63,7 @@ func (p *Puller) Referrers(x *request.Request) error {
 	if x.Q.ArtifactType != "" {
 		query.Set("artifactType", x.Q.ArtifactType)
 	}
-	ctx := x.WithTimeout(repository.LookFor)
+	ctx := x.WithTimeout(repository.LookupTimeout)
 	page, err := x.Repo.Up.Lister.Referrers(ctx, x.Repo.Remote(), x.Q.Ref.Digest, query)
 	if errors.Is(err, upstream.ErrReferrersUnsupported) {
 		return p.referrersByTag(x)

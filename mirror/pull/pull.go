@@ -49,7 +49,7 @@ func New(o Options) *Puller {
 	p := &Puller{
 		finder: finder{
 			o: o, refreshes: newRefreshes(),
-			questions: flight.NewGroup[question, *answer](flight.Options{Tasks: o.Tasks, Timeout: repository.LookFor}),
+			questions: flight.NewGroup[question, *answer](flight.Options{Tasks: o.Tasks, Timeout: repository.LookupTimeout}),
 			refreshed: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_tag_refreshes_total",
 				Help: "Tags that dray refreshed in the background while it served the old answer, by upstream and result."}, []string{"upstream", "result"}),
 		},

@@ -63,7 +63,7 @@ func (a *publisher) acknowledge(ctx context.Context, p gatedPush) error {
 	}
 	waiting, self := a.o.Repositories.Waiting(), p.Repo.Key(p.Manifest.Digest)
 	waiting.Drop(self)
-	for _, man := range waiting.About(self) {
+	for _, man := range waiting.Referrers(self) {
 		if err := a.acknowledge(ctx, p.of(man)); err != nil {
 			return err
 		}

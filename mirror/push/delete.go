@@ -33,7 +33,7 @@ func (p *Pusher) DeleteManifest(x *request.Request) error {
 	if err := mayDelete(x); err != nil {
 		return err
 	}
-	ctx := x.WithTimeout(repository.LookFor)
+	ctx := x.WithTimeout(repository.LookupTimeout)
 	r, ref := x.Repo, x.Q.Ref
 	waiting, err := p.withdraw(ctx, r, ref)
 	if err != nil {
@@ -137,7 +137,7 @@ func (p *Pusher) DeleteBlob(x *request.Request) error {
 	if err := mayDelete(x); err != nil {
 		return err
 	}
-	ctx := x.WithTimeout(repository.LookFor)
+	ctx := x.WithTimeout(repository.LookupTimeout)
 	r, d := x.Repo, x.Q.Ref.Digest
 	if _, waits := p.o.Queue.Blob(r.Up.Name, r.Name, d); waits {
 		return oci.ErrDenied.With("%s of %s is needed by a push on its way to %s: delete it once that has arrived", d, r.Name, r.Up.Registry)

@@ -94,7 +94,7 @@ func (p *publisher) publishWaiting(ctx context.Context, how upstream.Call, r rep
 func (p *publisher) publishAbout(ctx context.Context, how upstream.Call, r repository.Repo, d digest.Digest) error {
 	waiting, k := p.o.Repositories.Waiting(), r.Key(d)
 	waiting.Drop(k)
-	for _, man := range waiting.About(k) {
+	for _, man := range waiting.Referrers(k) {
 		if err := p.publishWaiting(ctx, how, r, man.Digest); err != nil {
 			return err
 		}

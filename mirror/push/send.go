@@ -113,7 +113,7 @@ func (s *sender) wait(ctx context.Context, how upstream.Call, r repository.Repo,
 // elsewhere finds another repository of the upstream that holds a blob under a manifest, and from
 // which a mount has not just been refused.
 func (s *sender) elsewhere(ctx context.Context, r repository.Repo, d digest.Digest) (repository.Repo, bool) {
-	from, ok := r.Elsewhere(ctx, d)
+	from, ok := r.MountSource(ctx, d)
 	return from, ok && !s.mounts.paused(pair{from, r})
 }
 

@@ -13,14 +13,16 @@ import (
 	"dray/upstream/oci"
 )
 
-// Absence is the fact that the upstream says that a repository has no content with a digest.
+// Absence is the fact that a repository of an upstream has no content with a digest. The
+// upstream said so.
 type Absence struct {
 	repo Repo
 	key  meta.AbsentKey
 }
 
-// NoManifest is the absence of a manifest. Some registries answer "not found" to a client that does
-// not take the type, so accept is what the client takes.
+// NoManifest is the absence of a manifest. accept lists the media types that the client
+// accepts: some registries answer "not found" if the client does not accept the type of the
+// manifest.
 func (r Repo) NoManifest(d digest.Digest, accept []string) Absence {
 	return Absence{r, meta.AbsentKey{Upstream: r.Up.Name, Repo: r.Name, Digest: d, Kind: meta.KindManifest, Accept: oci.AcceptKey(accept)}}
 }
@@ -30,15 +32,15 @@ func (r Repo) NoBlob(d digest.Digest) Absence {
 	return Absence{r, meta.AbsentKey{Upstream: r.Up.Name, Repo: r.Name, Digest: d, Kind: meta.KindBlob}}
 }
 
-// Remember records the absence in the upstream's words, where err is such an answer of the
-// upstream. asked is when the upstream was asked.
+// Remember records the absence in the upstream's words if err is "not found". Other errors are
+// ignored. asked is the time of the question to the upstream.
 func (a Absence) Remember(ctx context.Context, asked time.Time, err error) {
 	if oci.NotFound(err) {
 		a.repo.store.Recorded(a.repo.store.absences.Set(ctx, a.key, meta.AbsentFact{CheckedAt: asked, Reason: ReasonOf(err)}, a.repo.Up.Tags.NotFound))
 	}
 }
 
-// Err returns the upstream's answer for as long as it is believed, else nil.
+// Err returns the recorded "not found" while it is believed, otherwise nil.
 func (a Absence) Err(ctx context.Context) error {
 	fact, err := a.repo.store.absences.Get(ctx, a.key)
 	if err != nil {
@@ -47,16 +49,18 @@ func (a Absence) Err(ctx context.Context) error {
 	return a.repo.Up.Absent(fact)
 }
 
-// maxReason bounds what is kept of an upstream's text, in bytes.
+// maxReason bounds the recorded text of an upstream, in bytes.
 const maxReason = 512
 
-// ReasonOf is an upstream's answer that something does not exist, in its words.
+// ReasonOf returns the code and the text of an upstream's "not found". The text is cut to
+// maxReason.
 func ReasonOf(err error) meta.Reason {
 	e := oci.AsError(err)
 	return meta.Reason{Code: e.Code, Text: strings.ToValidUTF8(e.Message[:min(len(e.Message), maxReason)], "")}
 }
 
-// Absent is an error in the upstream's words, while its "not found" is believed.
+// Absent returns the recorded "not found" as an error while it is believed
+// ([TagPolicy.NotFound]), otherwise nil.
 func (u *Upstream) Absent(fact meta.AbsentFact) error {
 	if meta.Age(time.Now(), fact.CheckedAt) >= u.Tags.NotFound {
 		return nil

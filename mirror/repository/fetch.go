@@ -15,27 +15,29 @@ import (
 	"dray/upstream/oci"
 )
 
-// Fetch is how the cache gets a blob of a repository from the upstream. Whoever joins the fetch
-// finds on record that this repository has the blob.
+// Fetch fetches a blob of a repository from its upstream for the cache. The first answer of the
+// upstream records that this repository has the blob, so that every reader of the fetch finds
+// it recorded.
 type Fetch struct {
 	repo   Repo
 	digest digest.Digest
-	// ahead is set where no client waits for the blob yet.
+	// ahead is set for a prefetch, and raised when a client waits for the blob; nil otherwise.
 	ahead *upstream.Urgency
-	// asked is when the upstream was asked for this request; nil: never.
+	// asked is the time of the last request to the upstream for this fetch; nil if there was none.
 	asked atomic.Pointer[time.Time]
-	// answered says that it gave the blob: nothing confirms it better.
+	// answered is set when the upstream has returned the blob. No other confirmation is needed
+	// then.
 	answered atomic.Bool
 }
 
-// Fetch returns the fetch of a blob. ahead tells when a client waits for it; nil: from the
-// beginning.
+// Fetch returns the fetch of a blob. ahead is raised when a client waits for the blob; nil if a
+// client waits from the beginning.
 func (r Repo) Fetch(d digest.Digest, ahead *upstream.Urgency) *Fetch {
 	return &Fetch{repo: r, digest: d, ahead: ahead}
 }
 
-// Open opens the blob in the cache, which asks the upstream where it does not hold the blob. size
-// is in bytes, -1 where it is not known.
+// Open opens the blob in the cache, which asks the upstream if it does not hold the blob. size
+// is in bytes, -1 if it is not known.
 func (f *Fetch) Open(ctx context.Context, size int64) (*cache.Reader, error) {
 	split := f.repo.Up.Split
 	split.Part = f.part
@@ -47,7 +49,7 @@ func (f *Fetch) Open(ctx context.Context, size int64) (*cache.Reader, error) {
 	return r, nil
 }
 
-// Asked returns when the upstream was asked for this request, and whether it was.
+// Asked returns the time at which this fetch last asked the upstream, and whether it did.
 func (f *Fetch) Asked() (at time.Time, ok bool) {
 	if at := f.asked.Load(); at != nil {
 		return *at, true
@@ -55,7 +57,7 @@ func (f *Fetch) Asked() (at time.Time, ok bool) {
 	return time.Time{}, false
 }
 
-// Answered reports whether the upstream gave the blob to this request.
+// Answered reports whether the upstream returned the blob to this fetch.
 func (f *Fetch) Answered() bool { return f.answered.Load() }
 
 // whole is a [cache.Origin].
@@ -63,9 +65,9 @@ func (f *Fetch) whole(ctx context.Context, from int64) (cache.Stream, error) {
 	return f.get(ctx, f.repo.Up.Source, from, 0)
 }
 
-// part is the Part of a [cache.Split]. Where a registry refuses ranges even of what begins a blob,
-// the blob is asked for as a whole. For the parts beside the first one no throttled upstream is
-// asked twice.
+// part is the Part of a [cache.Split]. If a registry refuses even a range from byte 0, part
+// asks for the whole blob. Parts after the first make a single attempt, so that a throttled
+// upstream is not asked twice.
 func (f *Fetch) part(ctx context.Context, from, to int64) (cache.Stream, error) {
 	if from > 0 {
 		return f.get(ctx, f.repo.Up.OneTry(), from, to)
@@ -78,7 +80,7 @@ func (f *Fetch) part(ctx context.Context, from, to int64) (cache.Stream, error) 
 	return s, err
 }
 
-// get opens the bytes from from to to; 0 for to means the end of the blob.
+// get opens the bytes from offset from up to offset to. A zero to means the end of the blob.
 func (f *Fetch) get(ctx context.Context, source upstream.Source, from, to int64) (cache.Stream, error) {
 	now := time.Now()
 	f.asked.Store(&now)
@@ -92,17 +94,18 @@ func (f *Fetch) get(ctx context.Context, source upstream.Source, from, to int64)
 	return cache.Stream{Body: s.Body, Size: s.Size, Whole: !s.Ranges, Skip: s.Skip}, nil
 }
 
-// OpenHere opens a blob that can only come from here.
+// OpenHere opens a blob that is held here. It never asks the upstream.
 func (r Repo) OpenHere(ctx context.Context, d digest.Digest, size int64) (io.ReadCloser, error) {
 	return r.store.o.Cache.Open(ctx, cache.Blob{Digest: d, Size: size}, notHeld)
 }
 
-// notHeld is the origin of a blob that can only come from here.
+// notHeld is the [cache.Origin] of a blob that must be held here. It always fails.
 func notHeld(context.Context, int64) (cache.Stream, error) {
 	return cache.Stream{}, oci.ErrBlobUnknown.With("the blob is no longer held here, push it again")
 }
 
-// Broken makes what the cache found wrong with an upstream's bytes an answer to the client.
+// Broken converts an error of the cache about bytes of the upstream to the answer for the
+// client.
 func (u *Upstream) Broken(err error) error {
 	switch {
 	case errors.Is(err, cache.ErrCorrupt), errors.Is(err, cache.ErrSize):
@@ -113,7 +116,7 @@ func (u *Upstream) Broken(err error) error {
 	return err
 }
 
-// BadAnswer is a 502 that says what was wrong with an upstream's answer.
+// BadAnswer is a 502 that says what was wrong with an answer of the upstream.
 func (u *Upstream) BadAnswer(what string, cause error) error {
 	return oci.ErrUnknown.With("%s sent %s", u.Registry, what).WithStatus(http.StatusBadGateway).Because(cause)
 }

@@ -10,162 +10,168 @@ import (
 	"dray/upstream/oci"
 )
 
-// Need is what the caller of [Repo.LocateBlob] or [Repo.LocateManifest] wants to do with content.
+// Need is the purpose for which a caller of [Repo.LocateBlob] or [Repo.LocateManifest] wants
+// content.
 type Need int
 
 const (
-	// Serve gives the content to a client that may pull from the repository.
+	// Serve sends the content to a client that may pull from the repository.
 	Serve Need = iota
-	// ServePusher gives it to a client of a listener that takes pushes. Such a client sees what a
-	// push under way has brought.
+	// ServePusher sends it to a client of a listener that takes pushes. Such a client also sees
+	// the content of pushes that are under way.
 	ServePusher
-	// ServeHere answers a HEAD from what is here, without a question.
+	// ServeHere answers a HEAD without a question to the upstream.
 	ServeHere
-	// LeaveOut tells a client that its push may leave the content out.
+	// LeaveOut answers a client that asks whether its push may leave the content out.
 	LeaveOut
-	// LeaveToQueue is LeaveOut where the push is acknowledged before the upstream has it.
+	// LeaveToQueue is LeaveOut for a push that is acknowledged before it is forwarded.
 	LeaveToQueue
-	// Wait asks whether a push waits for a foreign layer, which clients need not send.
+	// Wait decides whether a push waits for a foreign layer, which clients need not send.
 	Wait
-	// Publish makes sure that the upstream has the content before the manifest that names it.
+	// Publish ensures that the upstream has the content before it gets the manifest that names it.
 	Publish
-	// Acknowledge makes sure that the content is on stable storage here, or at the upstream now.
+	// Acknowledge ensures that the content is on stable storage here, or that the upstream has it
+	// now.
 	Acknowledge
-	// AcknowledgeHeld is Acknowledge for a manifest that is held here, so that there is something to
-	// send where the upstream does not answer.
+	// AcknowledgeHeld is Acknowledge for a manifest that is held here: if the upstream does not
+	// answer, the held copy can be forwarded.
 	AcknowledgeHeld
-	// Judge shows the content to the checks of a push.
+	// Judge gives the content to the checks of a push.
 	Judge
-	// Forwarded asks whether a manifest is, or certainly will be, at the upstream.
+	// Forwarded decides whether the upstream has a manifest, or will certainly get it.
 	Forwarded
-	// CopyToBuildCache gives the content to where build caches are stored.
+	// CopyToBuildCache copies the content to the repository that stores the build caches.
 	CopyToBuildCache
-	needs // their number
+	needs // the number of needs above
 )
 
-// Place is where content is.
+// Place is a place where content can be.
 type Place int
 
 const (
-	// Nowhere: no place of the need has it. The upstream may.
+	// Nowhere: none of the places of the need has it. The upstream may still have it.
 	Nowhere Place = iota
-	// Visible: the repository may see it without a question. Its bytes are here, or come from the
-	// upstream.
+	// Visible: the repository may be served it without a question to the upstream. Its bytes are
+	// held here, or are fetched from the upstream.
 	Visible
 	// Held: it is visible, and its bytes are in memory or on disk.
 	Held
 	// Stored: it is visible or in the build caches, and its bytes are on stable storage.
 	Stored
-	// RememberedHeld: the upstream confirmed it some time ago, it is visible, and its bytes are in
-	// memory or on disk.
+	// RememberedHeld: it is both Remembered and Held.
 	RememberedHeld
 	// InStaging: a push that is under way has brought it.
 	InStaging
-	// InQueue: a push that was acknowledged and is still to be forwarded has brought it.
+	// InQueue: an acknowledged push that is not forwarded yet has brought it.
 	InQueue
 	// InBuildCache: it is stored with the repository's build caches.
 	InBuildCache
-	// InWaiting: the manifest has passed its checks and waits for one that refers to it.
+	// InWaiting: it is a manifest that passed its checks and waits for a manifest that refers to
+	// it.
 	InWaiting
-	// Remembered: the upstream confirmed it some time ago.
+	// Remembered: a fact says that the upstream has it. The fact may be out of date.
 	Remembered
-	// Confirmed: the upstream was asked now, and has it.
+	// Confirmed: the upstream was asked now and has it.
 	Confirmed
-	// Answered: as Confirmed, by a single attempt.
+	// Answered: as Confirmed, with a single attempt.
 	Answered
-	// Shared: its bytes are here, through another repository, and the upstream was asked now and
-	// has it in this one.
+	// Shared: its bytes are held here through another repository. The upstream was asked now and
+	// has it in this repository, too.
 	Shared
-	// Absent: the upstream said a moment ago that it has no such content.
+	// Absent: the upstream recently answered that it does not have it.
 	Absent
 )
 
-// Location is where content is.
+// Location is the result of [Repo.LocateBlob] and [Repo.LocateManifest].
 type Location struct {
 	Place Place
-	// Size is in bytes, -1 where it is not known. A manifest may tell the size of what is Nowhere.
+	// Size is in bytes, -1 if it is not known. It may be known from a manifest if Place is
+	// Nowhere.
 	Size int64
-	// When is when the upstream confirmed it, for what is Remembered, RememberedHeld, Confirmed,
-	// Answered or Shared; zero where an older dray recorded it.
+	// When is the time at which the upstream confirmed the content, if Place is Remembered,
+	// RememberedHeld, Confirmed, Answered or Shared. It is zero if an older version of dray
+	// recorded the fact.
 	When time.Time
-	// Manifest is the content, where a manifest was located and is here.
+	// Manifest is set if a manifest was located and its bytes are here.
 	Manifest *Manifest
-	// Staged is the blob that a push has brought, where Place is InStaging.
+	// Staged is set if Place is InStaging.
 	Staged *Staged
 }
 
-// order is, for each need, the places in the order in which they are asked, for blobs and for
-// manifests by digest. The first place that has the content is the answer.
+// order lists the places that are asked for a need, in order, for blobs and for manifests by
+// digest. The first place that has the content is the answer.
 type order struct {
 	need             Need
 	blobs, manifests []Place
 	why              string
 }
 
-// orders is the one table of where content is looked for.
+// orders is the table of all needs. No other code decides where content is looked for.
 var orders = [needs]order{
 	Serve: {Serve,
 		[]Place{Visible, InQueue, Shared, Absent},
 		[]Place{InQueue, Held, Absent},
-		"The facts come first because a hot answer costs one look. Bytes of another repository need the upstream's word. " +
-			"A manifest that is queued is newer than what facts say."},
+		"Facts come first, because they cost one look-up. Bytes that came through another repository need a confirmation of " +
+			"the upstream. A queued manifest is newer than the facts about it."},
 	ServePusher: {ServePusher,
 		[]Place{Visible, InQueue, InStaging, Shared, Absent},
 		[]Place{InQueue, Held, InWaiting, Absent},
-		"As Serve; and whoever may push reads what a push has just brought."},
+		"As Serve, and a client that may push can read content that a push has just brought."},
 	ServeHere: {ServeHere,
 		[]Place{Held, InQueue},
 		[]Place{InQueue, Held},
-		"A HEAD on a mirror is answered from what it can send at once. Anything else is a question."},
+		"A HEAD on a mirror is answered only for content that can be sent at once. Other places need a question to the upstream."},
 	LeaveOut: {LeaveOut,
 		[]Place{InStaging, InQueue, Remembered},
 		[]Place{Remembered},
-		"A 200 promises that a push which leaves the blob out will succeed: it is on its way, or the upstream has it. That the " +
-			"cache holds it proves nothing about the upstream."},
+		"A 200 promises that a push without the blob will succeed: the blob is being forwarded, or the upstream has it. A copy " +
+			"in the cache does not prove that the upstream has it."},
 	LeaveToQueue: {LeaveToQueue,
 		[]Place{InStaging, InQueue, RememberedHeld},
 		[]Place{InQueue},
-		"The push that follows needs the bytes, or the upstream's word at that moment: a remembered fact has to come with the bytes."},
+		"The push that follows needs the bytes here, or a confirmation of the upstream at that time. So a fact alone is not enough."},
 	Wait: {Wait,
 		[]Place{InStaging, InQueue, Remembered, Visible},
 		nil,
-		"A client has sent the layer, to this push or to an earlier one. The upstream is not asked: most foreign layers are nowhere."},
+		"The layer is found if a client has sent it, in this push or an earlier one. The upstream is not asked, because it does " +
+			"not have most foreign layers."},
 	Publish: {Publish,
 		[]Place{InStaging, Remembered, Confirmed, InQueue, InBuildCache, Held},
 		[]Place{InWaiting},
-		"The bytes of this push come first: their way may have failed, and then they are sent again. What the upstream has is not " +
-			"sent. Only then is a copy here sent, and only one that this repository may see."},
+		"The staged blobs of this push come first: if forwarding one failed, it is sent again. A blob that the upstream has is " +
+			"not sent. Otherwise a copy that is visible to this repository is sent."},
 	Acknowledge: {Acknowledge,
 		[]Place{InStaging, InQueue, Stored, Confirmed},
 		[]Place{InQueue, Confirmed},
-		"Nobody will be there to send what turns out to be missing. So a remembered fact is not enough, and memory is not either: it " +
-			"does not outlive the process."},
+		"After the acknowledgement, no client can send a missing blob. So a fact is not enough, and neither is a copy in memory, " +
+			"which is lost with the process."},
 	AcknowledgeHeld: {AcknowledgeHeld,
 		nil,
 		[]Place{InQueue, Answered},
-		"The client need not wait for more than one attempt to ask the upstream."},
+		"The manifest is held here, so the client waits for one attempt at most."},
 	Judge: {Judge,
 		[]Place{InStaging, InQueue, Visible, Remembered, Confirmed},
 		[]Place{InWaiting, InQueue, Held, Absent},
-		"The bytes of this push are judged as they came. What came through another repository is looked at only where the upstream " +
-			"says that this one has it, too."},
+		"The staged blobs of this push are judged as they were sent. Bytes that came through another repository are judged only " +
+			"if the upstream confirms that this one has them, too."},
 	Forwarded: {Forwarded,
 		nil,
 		[]Place{InWaiting, InQueue, Held, Confirmed},
-		"A manifest that waits has not been forwarded, whatever else is known of it. What was acknowledged will be."},
+		"A waiting manifest has not been forwarded, whatever the facts say. A queued one has been acknowledged, so it will be."},
 	CopyToBuildCache: {CopyToBuildCache,
 		[]Place{InBuildCache, InStaging, Confirmed},
 		nil,
-		"What is there already is not sent. Otherwise it is a blob that the client has pushed, or that the upstream confirms."},
+		"A blob that is there already is not sent. Otherwise it is a staged blob, or one that the upstream confirms."},
 }
 
-// LocateBlob finds a blob for a need. An error is the upstream's, for a place where it is asked, or
-// its recent answer that there is no such blob. A store of facts that fails has nothing.
+// LocateBlob finds a blob for a need. It returns the error of an upstream that was asked, or
+// the recorded "not found" of the upstream (Absent). If the store of facts fails, the places
+// that depend on facts do not have the blob: that is no error.
 func (r Repo) LocateBlob(ctx context.Context, d digest.Digest, need Need) (Location, error) {
 	return r.LocateBlobBy(ctx, upstream.Call{}, d, need)
 }
 
-// LocateBlobBy is LocateBlob with questions to the upstream that are sent as how says.
+// LocateBlobBy is LocateBlob with the options how for its requests to the upstream.
 func (r Repo) LocateBlobBy(ctx context.Context, how upstream.Call, d digest.Digest, need Need) (Location, error) {
 	size := int64(-1)
 	for _, place := range orders[need].blobs {
@@ -174,7 +180,7 @@ func (r Repo) LocateBlobBy(ctx context.Context, how upstream.Call, d digest.Dige
 			at.Place = place
 			return at, err
 		}
-		if at.Size > 0 { // a manifest names it, and says no more
+		if at.Size > 0 { // a manifest names the blob, which is not visible
 			size = at.Size
 		}
 	}
@@ -234,13 +240,13 @@ func blobAt(ctx context.Context, how upstream.Call, r Repo, d digest.Digest, pla
 	return at, ok, nil
 }
 
-// remembered finds content that the upstream confirmed some time ago.
+// remembered returns the recorded presence of content at the upstream, if there is one.
 func remembered(ctx context.Context, r Repo, d digest.Digest) (at Location, ok bool, err error) {
 	fact, err := r.store.o.Presence.Get(ctx, r.Up.Name, r.Name, d)
 	return Location{Size: fact.Size, When: fact.Confirmed}, err == nil, nil
 }
 
-// stored finds a blob on stable storage, and puts there what is in memory alone.
+// stored finds a blob on disk, and syncs it to stable storage before it returns.
 func stored(ctx context.Context, r Repo, d digest.Digest) (at Location, ok bool, err error) {
 	_, stored, _ := blobAt(ctx, upstream.Call{}, r, d, InBuildCache)
 	if _, visible, _ := r.visible(ctx, d); !visible && !stored {
@@ -255,8 +261,9 @@ func stored(ctx context.Context, r Repo, d digest.Digest) (at Location, ok bool,
 	return at, true, nil
 }
 
-// LocateManifest finds a manifest by digest for a need. accept is what the client takes: some
-// registries answer "not found" to a client that does not take the type.
+// LocateManifest finds a manifest by digest for a need. accept lists the media types that the
+// client accepts: some registries answer "not found" if the client does not accept the type of
+// the manifest. Errors are those of LocateBlob.
 func (r Repo) LocateManifest(ctx context.Context, d digest.Digest, accept []string, need Need) (Location, error) {
 	for _, place := range orders[need].manifests {
 		at, ok, err := manifestAt(ctx, r, d, accept, place)
@@ -299,8 +306,9 @@ func manifestAt(ctx context.Context, r Repo, d digest.Digest, accept []string, p
 	return at, at.Manifest != nil, nil
 }
 
-// Confirm asks the upstream whether the repository has a blob, once for all who ask, and lets the
-// repository see it. It returns the size in bytes. A recent "no" is not asked again.
+// Confirm asks the upstream whether the repository has a blob, and makes the blob visible to
+// the repository. Concurrent calls for a blob share one request. It returns the size in bytes.
+// While the upstream's last "not found" is believed, Confirm returns it without asking.
 func (r Repo) Confirm(ctx context.Context, d digest.Digest) (int64, error) {
 	if err := r.NoBlob(d).Err(ctx); err != nil {
 		return 0, err
@@ -317,6 +325,6 @@ func (r Repo) Confirm(ctx context.Context, d digest.Digest) (int64, error) {
 	})
 }
 
-// LookFor bounds the questions to an upstream that a pull needs before its answer can begin:
-// clients wait 30 s for a header.
-const LookFor = 25 * time.Second
+// LookupTimeout bounds the questions to an upstream that a pull needs before its answer begins.
+// Clients wait 30 s for a header.
+const LookupTimeout = 25 * time.Second

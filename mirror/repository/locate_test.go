@@ -134,8 +134,8 @@ func (retained) Suspend() error { return nil }
 var arrangements = []struct {
 	name string
 	put  func(*fixture)
-	// blob and manifest are where each need finds it; what is not named is Nowhere, and none of the
-	// bytes are asked for.
+	// blob and manifest have the place where each need finds it. A need that is missing finds it
+	// Nowhere.
 	blob, manifest map[Need]Place
 }{
 	{

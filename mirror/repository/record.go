@@ -11,33 +11,34 @@ import (
 	"dray/upstream/oci"
 )
 
-// PushedAccept is the Accept key of a fact about a tag that a push recorded. It holds for every
-// client that takes the pushed media type, since no registry converts then.
+// PushedAccept is the Accept key of a tag fact that a push recorded. The fact holds for every
+// client that accepts the pushed media type, since no registry converts the manifest for such a
+// client.
 const PushedAccept = "pushed"
 
-// recordSeen records that the upstream gave digests, or took them.
+// recordSeen records that digests came from the upstream, or that the upstream accepted them.
 func (r Repo) recordSeen(ctx context.Context, links ...meta.Link) {
 	r.store.Recorded(r.store.o.Visibility.Add(ctx, r.Up.Name, anywhere, links...))
 }
 
-// confirmed records that the upstream has a blob in the repository. size is in bytes, -1 where it
+// confirmed records that the upstream has a blob in the repository. size is in bytes, -1 if it
 // is not verified yet.
 func (r Repo) confirmed(ctx context.Context, d digest.Digest, size int64) {
 	link := meta.Link{Digest: d, LinkFact: meta.LinkFact{MediaType: octetStream, Size: size, Kind: meta.KindBlob}}
 	r.recordSeen(ctx, link)
-	if _, err := r.store.o.Visibility.Get(ctx, r.Up.Name, r.Name, d); err != nil { // what a manifest says of it is more
+	if _, err := r.store.o.Visibility.Get(ctx, r.Up.Name, r.Name, d); err != nil { // a fact from a manifest says more
 		r.store.Recorded(r.store.o.Visibility.Add(ctx, r.Up.Name, r.Name, link))
 	}
 }
 
-// PresentAtTarget reports whether the upstream confirmed content some time ago.
+// PresentAtTarget reports whether a fact says that the upstream has the content.
 func (r Repo) PresentAtTarget(ctx context.Context, d digest.Digest) bool {
 	_, ok, _ := remembered(ctx, r, d)
 	return ok
 }
 
-// RecordAtTarget records that the upstream has a blob of so many bytes in the repository, so that a
-// push may leave it out. Nothing is recorded of an upstream that takes no pushes.
+// RecordAtTarget records that the upstream has a blob of size bytes in the repository, so that
+// a push may leave it out. Nothing is recorded for an upstream that takes no pushes.
 func (r Repo) RecordAtTarget(ctx context.Context, d digest.Digest, size int64) {
 	if r.Up.Sink == nil {
 		return
@@ -46,8 +47,8 @@ func (r Repo) RecordAtTarget(ctx context.Context, d digest.Digest, size int64) {
 	r.store.Recorded(r.store.o.Presence.Add(ctx, r.Up.Name, r.Name, blob))
 }
 
-// Send sends a blob to the upstream and records that it has the blob. blob is called afterwards,
-// for what the bytes turned out to be.
+// Send sends a blob to the upstream and records that it has the blob. After the upload, Send
+// calls blob for the digest and the size of the bytes sent.
 func (r Repo) Send(ctx context.Context, how upstream.Call, u upstream.Upload, blob func() (digest.Digest, int64)) error {
 	if err := r.Up.Sink.PutBlob(ctx, r.Remote().With(how), u); err != nil {
 		return err
@@ -57,29 +58,31 @@ func (r Repo) Send(ctx context.Context, how upstream.Call, u upstream.Upload, bl
 	return nil
 }
 
-// RecordMounted records that the upstream has taken a blob from another repository into this one.
-// The client's next request may be a HEAD, to which a size belongs.
+// RecordMounted records that the upstream has mounted a blob from another repository into this
+// one. It looks up the size, because the client may ask by HEAD next, and the answer has a
+// size.
 func (r Repo) RecordMounted(ctx context.Context, d digest.Digest) {
 	size, held := r.store.o.Cache.Stat(d)
 	if !held {
 		var err error
 		if size, err = r.Up.Source.StatBlob(ctx, r.Remote(), d); err != nil {
-			return // it is asked again when it matters
+			return // a later question finds out
 		}
 	}
 	r.ForgetReference(ctx, oci.Reference{Digest: d})
 	r.RecordAtTarget(ctx, d, size)
 }
 
-// Elsewhere returns another repository of the upstream that holds a blob under a manifest, if one
-// is known.
-func (r Repo) Elsewhere(ctx context.Context, d digest.Digest) (Repo, bool) {
+// MountSource returns another repository of the upstream that has a blob under a manifest, if
+// one is known.
+func (r Repo) MountSource(ctx context.Context, d digest.Digest) (Repo, bool) {
 	from, err := r.store.o.Presence.Home(ctx, r.Up.Name, d)
 	return r.store.Repo(r.Up, from), err == nil && from != r.Name
 }
 
-// Store stores a manifest that came from the upstream or is there now, and records what it says of
-// those of its children that the registry confirms by having it. Nothing here may fail the pull.
+// Store puts a manifest into the cache that came from the upstream or that the upstream has
+// now. It records the manifest and confirmed: the children that the upstream must have, because
+// it has the manifest. No failure is returned, because none may fail a pull.
 func (r Repo) Store(ctx context.Context, man *oci.Manifest, confirmed []oci.Child) {
 	s := r.store
 	if err := s.o.Cache.Put(ctx, cache.Blob{Digest: man.Digest, Size: int64(len(man.Raw))}, man.Raw); err != nil {
@@ -99,10 +102,10 @@ func (r Repo) Store(ctx context.Context, man *oci.Manifest, confirmed []oci.Chil
 	s.Recorded(s.o.Presence.Add(ctx, r.Up.Name, r.Name, held...))
 }
 
-// StorePushed stores a manifest that the upstream has accepted, and records what the upstream now
-// has: the manifest, and the children that it was waited for. The tag is forgotten first, so that
-// no answer that was on its way meanwhile can bring the old one back. What was staged of the
-// children is released.
+// StorePushed stores a manifest that the upstream has accepted. It records that the upstream
+// has the manifest and children, those that the push waited for. It forgets the tag before it
+// records the new one, so that an answer under way cannot bring the old meaning back. The
+// staged blobs of the children are released.
 func (r Repo) StorePushed(ctx context.Context, ref oci.Reference, man *oci.Manifest, children []oci.Child) {
 	s := r.store
 	r.Store(ctx, man, children)
@@ -116,7 +119,7 @@ func (r Repo) StorePushed(ctx context.Context, ref oci.Reference, man *oci.Manif
 	s.o.Staged.Drop(Keys(r, children)...)
 }
 
-// Keys are the keys of a manifest's children: what a push may have staged for it.
+// Keys returns the keys of a manifest's children, under which a push may have staged blobs.
 func Keys(r Repo, children []oci.Child) []Key {
 	var keys []Key
 	for _, c := range children {
@@ -125,13 +128,13 @@ func Keys(r Repo, children []oci.Child) []Key {
 	return keys
 }
 
-// Children are what the registry of a manifest has to hold for it, each once.
+// Children returns the children that the registry of a manifest must have, each once.
 func Children(man *oci.Manifest) []oci.Child {
 	return childrenWith(man, func(oci.Child) bool { return false })
 }
 
-// Needed are what a push waits for: the [Children], and the foreign layers that the repository has,
-// because its client sent them as well.
+// Needed returns the children that a push waits for: the [Children], and the foreign layers
+// that the repository has because a client sent them.
 func (r Repo) Needed(ctx context.Context, man *oci.Manifest) []oci.Child {
 	return childrenWith(man, func(c oci.Child) bool {
 		at, _ := r.LocateBlob(ctx, c.Digest, Wait)
@@ -139,8 +142,8 @@ func (r Repo) Needed(ctx context.Context, man *oci.Manifest) []oci.Child {
 	})
 }
 
-// childrenWith are the children of a manifest, each once, and of the foreign ones those that with
-// picks.
+// childrenWith returns the children of a manifest, each once. A foreign one is included if with
+// returns true.
 func childrenWith(man *oci.Manifest, with func(oci.Child) bool) []oci.Child {
 	var all []oci.Child
 	seen := map[digest.Digest]bool{}
@@ -153,7 +156,7 @@ func childrenWith(man *oci.Manifest, with func(oci.Child) bool) []oci.Child {
 	return all
 }
 
-// childLinks are what a manifest says of its children.
+// childLinks converts descriptors of children to facts.
 func childLinks(children []oci.Child) []meta.Link {
 	var links []meta.Link
 	for _, c := range children {
@@ -166,8 +169,8 @@ func childLinks(children []oci.Child) []meta.Link {
 	return links
 }
 
-// ForgetReference drops what is known of a tag, or that a digest was not found, and answers about
-// it that are on their way.
+// ForgetReference forgets the meaning of a tag, or that a digest was not found. Answers about
+// the reference that are under way are not recorded.
 func (r Repo) ForgetReference(ctx context.Context, ref oci.Reference) {
 	if ref.ByDigest() {
 		r.store.Recorded(r.store.absences.Forget(ctx, r.Up.Name, r.Name, ref.Digest))
@@ -176,9 +179,9 @@ func (r Repo) ForgetReference(ctx context.Context, ref oci.Reference) {
 	r.store.Recorded(r.store.o.Tags.Forget(ctx, r.Up.Name, r.Name, ref.Tag))
 }
 
-// ForgetManifest drops what is known of a manifest and its children. Without its link no fact about
-// a tag leads to it any more, and each child is asked for when it matters: another manifest may
-// still need it.
+// ForgetManifest drops the facts about a manifest and its children. Facts about tags do not
+// lead to the manifest any more, because its link is gone. The upstream is asked again for a
+// child when it is needed: another manifest may still need it.
 func (r Repo) ForgetManifest(ctx context.Context, d digest.Digest) {
 	gone := []digest.Digest{d}
 	if m := r.Held(ctx, d); m != nil {
@@ -191,8 +194,8 @@ func (r Repo) ForgetManifest(ctx context.Context, d digest.Digest) {
 	r.Forget(ctx, gone...)
 }
 
-// Forget drops the facts that let the repository see digests, and those that let pushes leave them
-// out.
+// Forget drops the facts that make digests visible to the repository, and those that let pushes
+// leave them out.
 func (r Repo) Forget(ctx context.Context, ds ...digest.Digest) {
 	r.ForgetAtTarget(ctx, ds...)
 	for _, d := range ds {
@@ -201,8 +204,8 @@ func (r Repo) Forget(ctx context.Context, ds ...digest.Digest) {
 	}
 }
 
-// ForgetChildren drops the facts that the upstream has a manifest's children, because it has proven
-// them wrong.
+// ForgetChildren drops the facts that the upstream has the children of a manifest. It is called
+// when the upstream has shown that they are wrong.
 func (r Repo) ForgetChildren(ctx context.Context, man *oci.Manifest) {
 	var ds []digest.Digest
 	for _, c := range man.Children() {
@@ -211,7 +214,8 @@ func (r Repo) ForgetChildren(ctx context.Context, man *oci.Manifest) {
 	r.ForgetAtTarget(ctx, ds...)
 }
 
-// ForgetAtTarget drops the facts that the upstream has digests, because it has proven them wrong.
+// ForgetAtTarget drops the facts that the upstream has digests. It is called when they are
+// wrong.
 func (r Repo) ForgetAtTarget(ctx context.Context, ds ...digest.Digest) {
 	r.store.Recorded(r.store.o.Presence.Forget(ctx, r.Up.Name, r.Name, ds...))
 }

@@ -6,22 +6,21 @@ import (
 	"time"
 )
 
-// Staged is a blob that a push brought: its bytes are here, and the upstream
-// gets them before the manifest that they were pushed for.
+// Staged is a blob of a push. Its bytes are here. The upstream gets them before the manifest
+// that they were pushed for.
 type Staged struct {
 	// Size is in bytes.
 	Size int64
 	// Owner is the client whose quota the blob counts against.
 	Owner string
-	// Forward is how the blob gets to the upstream. The push that staged the
-	// blob drives it.
+	// Forward sends the blob to the upstream. The push that staged the blob runs it.
 	Forward Forward
-	// Blob keeps the bytes from being evicted until it is closed.
+	// Blob retains the bytes until it is closed.
 	Blob Retained
-	// Since is when the blob was staged, or last needed by a manifest.
+	// Since is the time when the blob was staged or last needed by a manifest.
 	Since time.Time
-	// queued says that the queue keeps the blob, too. It is guarded by
-	// Staging.mu while the blob is in the table.
+	// queued is set if the queue holds the blob, too. It is guarded by Staging.mu while the blob
+	// is in the table.
 	queued bool
 }
 
@@ -29,33 +28,32 @@ type Staged struct {
 type Forward interface {
 	// Done is closed when the upstream has the blob, or will not get it.
 	Done() <-chan struct{}
-	// Err returns, after Done, why the upstream will not get the blob.
+	// Err returns, after Done, the reason why the upstream will not get the blob.
 	Err() error
-	// Sent returns how many bytes the newest attempt has given to the upstream.
+	// Sent returns the number of bytes that the newest attempt has sent to the upstream.
 	Sent() int64
 }
 
-// Retained keeps the bytes of a push from being evicted: a *cache.Upload, or a
-// *cache.ResumableBlob of a former process.
+// Retained keeps the bytes of a push from being evicted. It is a *cache.Upload, or a
+// *cache.ResumableBlob that a former process left.
 type Retained interface {
-	// Close lets the bytes be evicted.
+	// Close allows the bytes to be evicted.
 	Close() error
-	// Suspend leaves the bytes to the next process.
+	// Suspend keeps the bytes for the next process.
 	Suspend() error
 }
 
-// Staging is the table of the blobs that pushes have brought and whose manifest
-// has not been forwarded yet.
+// Staging is the table of the staged blobs: blobs of pushes whose manifest has not been
+// forwarded yet.
 type Staging struct {
 	expiry time.Duration
 	refund func(owner string, bytes int64)
-	mu     sync.Mutex // guards blobs; they are closed outside
+	mu     sync.Mutex // guards blobs; a blob is closed without it
 	blobs  map[Key]*Staged
 }
 
-// NewStaging returns an empty table. A blob expires when no manifest has needed
-// it for expiry. refund is called when a blob no longer counts against its
-// owner's quota.
+// NewStaging returns an empty table. A blob expires when no manifest has needed it for expiry.
+// refund is called when a blob no longer counts against the quota of its owner.
 func NewStaging(expiry time.Duration, refund func(owner string, bytes int64)) *Staging {
 	return &Staging{expiry: expiry, refund: refund, blobs: map[Key]*Staged{}}
 }
@@ -74,8 +72,8 @@ func (s *Staging) Len() int {
 	return len(s.blobs)
 }
 
-// Set stages a blob that counts against its owner's quota already. It replaces
-// and releases an earlier one of the same key.
+// Set stages a blob that already counts against the quota of its owner. It replaces and
+// releases a blob of the same key.
 func (s *Staging) Set(k Key, b *Staged) {
 	if b.Since.IsZero() {
 		b.Since = time.Now()
@@ -89,7 +87,8 @@ func (s *Staging) Set(k Key, b *Staged) {
 	}
 }
 
-// release ends a blob that is in the table no more.
+// release closes a blob that has left the table, and refunds its bytes unless the queue took
+// it.
 func (s *Staging) release(b *Staged) {
 	_ = b.Blob.Close()
 	if !b.queued {
@@ -97,8 +96,7 @@ func (s *Staging) release(b *Staged) {
 	}
 }
 
-// Queued says that the queue keeps these blobs from now on: they count against
-// no quota any more.
+// Queued marks blobs as held by the queue. They no longer count against a quota.
 func (s *Staging) Queued(keys ...Key) {
 	s.mu.Lock()
 	var over []*Staged
@@ -124,8 +122,7 @@ func (s *Staging) Expire(now time.Time) {
 	s.dropIf(s.release, func(_ Key, b *Staged) bool { return now.Sub(b.Since) >= s.expiry })
 }
 
-// Renew gives blobs their whole time again: a manifest that needs them is on
-// its way.
+// Renew restarts the expiry of blobs, because a manifest that needs them has arrived.
 func (s *Staging) Renew(keys ...Key) {
 	now := time.Now()
 	s.mu.Lock()
@@ -137,7 +134,7 @@ func (s *Staging) Renew(keys ...Key) {
 	}
 }
 
-// SuspendAll leaves every blob to the next process.
+// SuspendAll empties the table and keeps every blob for the next process.
 func (s *Staging) SuspendAll() {
 	s.dropIf(func(b *Staged) { _ = b.Blob.Suspend() }, func(Key, *Staged) bool { return true })
 }

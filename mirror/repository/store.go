@@ -20,56 +20,56 @@ import (
 	"dray/upstream/oci"
 )
 
-// Options are what a Store is made of.
+// Options are the parts of a Store.
 type Options struct {
 	Upstreams  []*Upstream
 	Cache      *cache.Cache
 	Tags       *meta.Tags
 	Visibility *meta.Visibility
 	Presence   *meta.Presence
-	// Queue holds the pushes that were acknowledged before they were forwarded; an empty one
-	// where there are none.
+	// Queue holds the pushes that were acknowledged before they were forwarded. It is an empty
+	// queue if there are none.
 	Queue  *queue.Queue
 	Staged *Staging
-	// Tasks owns the questions to upstreams that several requests wait for.
+	// Tasks runs the requests to upstreams that several callers share.
 	Tasks  *flight.Tasks
 	Logger *slog.Logger
 }
 
-// Store is what all repositories share: the cache, the facts, and the tables of staged blobs and
-// of waiting manifests.
+// Store is the state that all repositories share: the cache, the facts, and the tables of
+// staged blobs and of waiting manifests.
 type Store struct {
 	o         Options
 	absences  *meta.Absences
 	upstreams map[string]*Upstream
 	waiting   *Waiting
-	// seen remembers what repositories may see, each with a lease on the facts that say so.
-	seen     *lru.Cache[Key, sight]
-	confirms *flight.Group[Key, int64]
-	lost     prometheus.Counter
+	// linkCache caches which digests are visible to repositories, each with a lease on the facts.
+	linkCache *lru.Cache[Key, cachedLink]
+	confirms  *flight.Group[Key, int64]
+	lost      prometheus.Counter
 }
 
-// seenDigests bounds what is remembered of visibility.
-const seenDigests = 8192
+// linkCacheSize bounds linkCache, in digests.
+const linkCacheSize = 8192
 
-// sight is the answer that a repository may see a digest.
-type sight struct {
+// cachedLink is a link that is visible to a repository.
+type cachedLink struct {
 	link  meta.LinkFact
 	lease *meta.Lease
 }
 
-// NewStore checks the upstreams and returns their repositories.
+// NewStore checks the upstreams and returns the store of their repositories.
 func NewStore(o Options) (*Store, error) {
 	if o.Cache == nil || o.Tags == nil || o.Visibility == nil || o.Presence == nil {
 		return nil, errors.New("mirror: cache and metadata are needed")
 	}
-	seen, _ := lru.New[Key, sight](seenDigests) // fails for sizes below 1 only
+	linkCache, _ := lru.New[Key, cachedLink](linkCacheSize) // fails for sizes below 1 only
 	s := &Store{
-		o: o, absences: o.Tags.Absences(), upstreams: map[string]*Upstream{}, waiting: newWaiting(maxWaiting, maxWaitingClient), seen: seen,
+		o: o, absences: o.Tags.Absences(), upstreams: map[string]*Upstream{}, waiting: newWaiting(maxWaiting, maxWaitingClient), linkCache: linkCache,
 		lost: prometheus.NewCounter(prometheus.CounterOpts{Name: "dray_facts_lost_total",
 			Help: "Facts that dray could not store. Each costs a request to an upstream later."}),
 	}
-	s.confirms = flight.NewGroup[Key, int64](flight.Options{Tasks: o.Tasks, Timeout: LookFor})
+	s.confirms = flight.NewGroup[Key, int64](flight.Options{Tasks: o.Tasks, Timeout: LookupTimeout})
 	for _, u := range o.Upstreams {
 		if err := u.check(); err != nil {
 			return nil, err
@@ -85,22 +85,22 @@ func NewStore(o Options) (*Store, error) {
 	return s, nil
 }
 
-// Upstreams are the upstreams by their names. They must not be changed.
+// Upstreams returns the upstreams by name. Callers must not change the map.
 func (s *Store) Upstreams() map[string]*Upstream { return s.upstreams }
 
-// Upstream returns the upstream of a name, or nil.
+// Upstream returns the upstream with a name, or nil.
 func (s *Store) Upstream(name string) *Upstream { return s.upstreams[name] }
 
 // Repo returns a repository of an upstream.
 func (s *Store) Repo(up *Upstream, name string) Repo { return Repo{Up: up, Name: name, store: s} }
 
-// Staged is the table of the blobs that pushes have brought.
+// Staged returns the table of staged blobs.
 func (s *Store) Staged() *Staging { return s.o.Staged }
 
-// Waiting is the table of the manifests that wait for one that refers to them.
+// Waiting returns the table of waiting manifests.
 func (s *Store) Waiting() *Waiting { return s.waiting }
 
-// Expire releases what has been staged or has waited for too long.
+// Expire drops staged blobs and waiting manifests whose time is over.
 func (s *Store) Expire(now time.Time) {
 	s.o.Staged.Expire(now)
 	s.waiting.Expire(now)
@@ -116,7 +116,8 @@ func (s *Store) Collectors() []prometheus.Collector {
 	}
 }
 
-// Recorded counts a fact that could not be stored. It costs a question later.
+// Recorded counts a fact that could not be stored: err is the result of the write. A lost fact
+// costs a question to the upstream later.
 func (s *Store) Recorded(err error) {
 	if err != nil {
 		s.lost.Inc()
@@ -124,33 +125,34 @@ func (s *Store) Recorded(err error) {
 	}
 }
 
-// Repo is one repository of one upstream. Two values for the same repository are equal, so a Repo
-// can be part of a key.
+// Repo is one repository of one upstream. Two values for the same repository are equal, so a
+// Repo can be part of a key.
 type Repo struct {
 	Up    *Upstream
 	Name  string
 	store *Store
 }
 
-// Key names content of a repository.
+// Key is a digest in a repository.
 type Key struct {
 	Repo   Repo
 	Digest digest.Digest
 }
 
-// Key returns the key of content of the repository.
+// Key returns the key of a digest in the repository.
 func (r Repo) Key(d digest.Digest) Key { return Key{r, d} }
 
-// Remote is the repository's name at the upstream.
+// Remote returns the repository's name at the upstream.
 func (r Repo) Remote() upstream.Repo { return r.Up.Remote(r.Name) }
 
-// Staged returns the blob that a push has brought to the repository, or nil.
+// Staged returns the staged blob with a digest, or nil.
 func (r Repo) Staged(d digest.Digest) *Staged { return r.store.o.Staged.Get(r.Key(d)) }
 
-// Waiting returns the manifest of the repository that waits for one that refers to it, or nil.
+// Waiting returns the waiting manifest with a digest, or nil.
 func (r Repo) Waiting(d digest.Digest) *oci.Manifest { return r.store.waiting.Get(r.Key(d)) }
 
-// BuildCaches is where the repository's build caches are stored, if somewhere else.
+// BuildCaches returns the repository that stores the build caches of this one. ok is false if
+// this repository stores its own.
 func (r Repo) BuildCaches() (to Repo, ok bool) {
 	if r.Up.BuildCaches == nil {
 		return Repo{}, false
@@ -158,7 +160,8 @@ func (r Repo) BuildCaches() (to Repo, ok bool) {
 	return Repo{Up: r.Up.BuildCaches.To, Name: r.Up.Name + "/" + r.Name, store: r.store}, true
 }
 
-// Stored returns where a build cache of the repository is stored, if it is one that q asks for.
+// Stored returns the repository that stores the build cache that q asks for. ok is false if q
+// does not ask for a build cache that is stored elsewhere.
 func (r Repo) Stored(ctx context.Context, q oci.Request) (to Repo, ok bool) {
 	if to, ok = r.BuildCaches(); !ok {
 		return to, false
@@ -172,9 +175,9 @@ func (r Repo) Stored(ctx context.Context, q oci.Request) (to Repo, ok bool) {
 	return to, err == nil
 }
 
-// CheckPush refuses pushes to where another upstream's build caches are stored: what is there
-// stands before what that one has, so it has to come with the rights that are needed there, and
-// through its checks.
+// CheckPush refuses a push to a name under which build caches of another upstream are stored.
+// They are served in preference to the content of that upstream, so a push must have the rights
+// and pass the checks of that upstream.
 func (r Repo) CheckPush() error {
 	for _, u := range r.store.upstreams {
 		if u.BuildCaches != nil && u.BuildCaches.To == r.Up && strings.HasPrefix(r.Name, u.Name+"/") {
@@ -193,13 +196,13 @@ func (r Repo) Ask(ctx context.Context, how upstream.Call, d digest.Digest) (int6
 	return size, err
 }
 
-// AskManifest asks the upstream what a reference means now.
+// AskManifest asks the upstream for the descriptor of a tag or digest.
 func (r Repo) AskManifest(ctx context.Context, ref oci.Reference) (oci.Descriptor, error) {
 	return r.Up.Source.StatManifest(ctx, r.Remote(), ref, oci.AnyManifest())
 }
 
-// Current returns the digest that a tag means, or will mean when what is queued has been forwarded;
-// "" where there is no such tag, or ref is none.
+// Current returns the digest that a tag has at the upstream, or will have when the queue has
+// been forwarded. It returns "" if there is no such tag, or if ref is no tag.
 func (r Repo) Current(ctx context.Context, ref oci.Reference) (digest.Digest, error) {
 	if ref.Tag == "" {
 		return "", nil
@@ -214,5 +217,5 @@ func (r Repo) Current(ctx context.Context, ref oci.Reference) (digest.Digest, er
 	return d.Digest, err
 }
 
-// QueuedTags are the tags of pushes that the upstream does not have yet.
+// QueuedTags returns the tags of queued pushes to the repository.
 func (r Repo) QueuedTags() []string { return r.store.o.Queue.Tags(r.Up.Name, r.Name) }

@@ -10,31 +10,32 @@ import (
 	"dray/upstream/oci"
 )
 
-// octetStream is the media type of a blob of which no manifest says more.
+// octetStream is the media type of a blob that no manifest describes.
 const octetStream = "application/octet-stream"
 
-// anywhere is the repository of facts about an upstream as a whole. No repository has an empty
-// name.
+// anywhere is the repository name in facts about an upstream as a whole. No repository has an
+// empty name.
 const anywhere = ""
 
-// visible reports whether the repository may see a digest without a question, with what a manifest
-// says of it. A manifest of the repository must name the digest, and the digest must have come
-// through the same upstream: what a manifest names is a claim of whoever pushed it, which that
-// upstream has checked against its own content and no other's.
+// visible reports whether the repository may be served a digest without a question to the
+// upstream, and returns the link of the digest. A manifest of the repository must name the
+// digest, and the digest must have come through the same upstream. A manifest alone proves
+// nothing: a client can push one that names any digest, and only the upstream that accepted it
+// has checked that it has the content.
 func (r Repo) visible(ctx context.Context, d digest.Digest) (meta.LinkFact, bool, error) {
 	key := r.Key(d)
-	if s, ok := r.store.seen.Get(key); ok && s.lease.Valid(time.Now()) {
+	if s, ok := r.store.linkCache.Get(key); ok && s.lease.Valid(time.Now()) {
 		return s.link, true, nil
 	}
 	lease := &meta.Lease{}
 	link, visible, err := lookUp(ctx, r.store.o.Visibility.Under(lease), r, d)
 	if visible {
-		r.store.seen.Add(key, sight{link, lease})
+		r.store.linkCache.Add(key, cachedLink{link, lease})
 	}
 	return link, visible, err
 }
 
-// lookUp is visible, from the facts.
+// lookUp is visible without linkCache.
 func lookUp(ctx context.Context, links *meta.Visibility, r Repo, d digest.Digest) (meta.LinkFact, bool, error) {
 	link, err := links.Get(ctx, r.Up.Name, r.Name, d)
 	if err != nil {
@@ -44,7 +45,7 @@ func lookUp(ctx context.Context, links *meta.Visibility, r Repo, d digest.Digest
 	return link, err == nil, nil
 }
 
-// Held returns a manifest that is in the cache and that may be served to the repository, or nil.
+// Held returns a manifest that is in the cache and visible to the repository, or nil.
 func (r Repo) Held(ctx context.Context, d digest.Digest) *Manifest {
 	lease := &meta.Lease{}
 	link, visible, err := lookUp(ctx, r.store.o.Visibility.Under(lease), r, d)
@@ -58,8 +59,8 @@ func (r Repo) Held(ctx context.Context, d digest.Digest) *Manifest {
 	return &Manifest{Raw: raw, Digest: d, MediaType: link.MediaType, Lease: lease}
 }
 
-// Queued returns the manifest of a push that its upstream does not have yet, or nil. A tag means a
-// manifest that fits accept.
+// Queued returns the manifest of a queued push, or nil. If ref is a tag, the manifest must have
+// a media type that accept allows.
 func (r Repo) Queued(ref oci.Reference, accept []string) *Manifest {
 	p, ok := r.store.o.Queue.Find(r.Up.Name, r.Name, ref.String())
 	if !ok || !ref.ByDigest() && !oci.Accepts(accept, p.MediaType) {
@@ -68,17 +69,17 @@ func (r Repo) Queued(ref oci.Reference, accept []string) *Manifest {
 	return &Manifest{Raw: p.Manifest, Digest: p.Digest, MediaType: p.MediaType}
 }
 
-// Manifest is a manifest that is here, as it came.
+// Manifest is a manifest whose bytes are here, unchanged.
 type Manifest struct {
 	Raw       []byte
 	Digest    digest.Digest
 	MediaType string
-	// Lease says how long the facts hold that let the repository see the manifest; nil where no
-	// facts do.
+	// Lease is the lease on the facts that make the manifest visible to the repository; nil if it
+	// does not depend on facts.
 	Lease *meta.Lease
 }
 
-// Parse reads the manifest. It keeps the digest by which the manifest was asked for.
+// Parse parses the manifest. The result has the digest by which the manifest was requested.
 func (m *Manifest) Parse() (*oci.Manifest, error) {
 	man, err := oci.ParseManifest(m.MediaType, m.Raw)
 	if err == nil {
@@ -87,7 +88,7 @@ func (m *Manifest) Parse() (*oci.Manifest, error) {
 	return man, err
 }
 
-// ManifestOf returns what is served of a manifest.
+// ManifestOf converts a parsed manifest.
 func ManifestOf(man *oci.Manifest) *Manifest {
 	return &Manifest{Raw: man.Raw, Digest: man.Digest, MediaType: man.MediaType}
 }

@@ -9,30 +9,29 @@ import (
 	"dray/upstream/oci"
 )
 
-// Bounds of the manifests that wait, in bytes, for all clients and for each. Beyond them the
-// oldest go first: a client beyond its own loses none but its own.
+// Bounds of the waiting manifests in bytes, for all clients and for each. Beyond a bound the
+// oldest are dropped. A client beyond its own bound loses only its own manifests.
 const (
 	maxWaiting       = 128 << 20
 	maxWaitingClient = maxWaiting / 4
-	// waitingCosts is what a manifest counts for beside its own bytes, because small ones take
-	// memory as well.
-	waitingCosts = 2 << 10
+	// waitingOverhead is added to the bytes of each manifest, because small ones take memory, too.
+	waitingOverhead = 2 << 10
 )
 
-// waiting is a manifest that passed its checks and was pushed by digest: it is forwarded with the
-// one that refers to it.
+// waiting is a manifest that was pushed by digest and passed its checks. It is forwarded
+// together with the manifest that refers to it.
 type waiting struct {
 	key   Key
 	man   *oci.Manifest
 	owner string // the client that pushed it last
 	until time.Time
-	// inAll and inOwn are its places in the two orders.
-	inAll, inOwn *list.Element
+	// allElem and ownElem are its elements in Waiting.all and in the list of its owner.
+	allElem, ownElem *list.Element
 }
 
-func (w *waiting) bytes() int64 { return int64(len(w.man.Raw)) + waitingCosts }
+func (w *waiting) bytes() int64 { return int64(len(w.man.Raw)) + waitingOverhead }
 
-// subject is what the manifest describes, or the zero key.
+// subject returns the key of the manifest's subject, or the zero key.
 func (w *waiting) subject() Key {
 	if w.man.Subject == nil {
 		return Key{}
@@ -40,116 +39,116 @@ func (w *waiting) subject() Key {
 	return w.key.Repo.Key(w.man.Subject.Digest)
 }
 
-// arrivals are manifests in the order in which they came, of all clients or of one.
+// arrivals is a list of manifests, oldest first: those of all clients or of one.
 type arrivals struct {
 	order list.List // of *waiting
 	bytes int64
 }
 
-// Waiting is the table of the manifests that passed their checks, and that nothing which passed
-// refers to yet. They live in this process: a client whose manifests are gone after a restart is
-// told so, and pushes them again.
+// Waiting is the table of the manifests that passed their checks and wait for a manifest that
+// refers to them. It is in memory only. A client whose manifests are gone after a restart gets
+// an error that says so, and pushes them again.
 type Waiting struct {
-	most, mostClient int64 // bytes
+	maxBytes, maxClientBytes int64 // bytes
 
-	mu        sync.Mutex // guards what follows; never held during I/O
-	m         map[Key]*waiting
-	bySubject map[Key][]*waiting // in the order in which they came
+	mu        sync.Mutex // guards the fields below; never held during I/O
+	byKey     map[Key]*waiting
+	bySubject map[Key][]*waiting // oldest first
 	all       arrivals
-	of        map[string]*arrivals // by owner
+	byOwner   map[string]*arrivals
 }
 
-func newWaiting(most, mostClient int64) *Waiting {
-	return &Waiting{most: most, mostClient: mostClient, m: map[Key]*waiting{}, bySubject: map[Key][]*waiting{}, of: map[string]*arrivals{}}
+func newWaiting(maxBytes, maxClientBytes int64) *Waiting {
+	return &Waiting{maxBytes: maxBytes, maxClientBytes: maxClientBytes, byKey: map[Key]*waiting{}, bySubject: map[Key][]*waiting{}, byOwner: map[string]*arrivals{}}
 }
 
-// Get returns the manifest that waits, or nil.
+// Get returns the waiting manifest with a key, or nil.
 func (b *Waiting) Get(k Key) *oci.Manifest {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if w := b.m[k]; w != nil {
+	if w := b.byKey[k]; w != nil {
 		return w.man
 	}
 	return nil
 }
 
-// Len returns the number of manifests that wait.
+// Len returns the number of waiting manifests.
 func (b *Waiting) Len() int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return len(b.m)
+	return len(b.byKey)
 }
 
-// Add has a manifest wait until a time, in place of an earlier one of the same key.
+// Add lets a manifest wait until a time. It replaces a manifest with the same key.
 func (b *Waiting) Add(k Key, man *oci.Manifest, owner string, until time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.remove(b.m[k])
+	b.remove(b.byKey[k])
 	w := &waiting{key: k, man: man, owner: owner, until: until}
-	own := b.of[owner]
+	own := b.byOwner[owner]
 	if own == nil {
 		own = &arrivals{}
-		b.of[owner] = own
+		b.byOwner[owner] = own
 	}
-	b.m[k] = w
-	w.inAll, w.inOwn = b.all.order.PushBack(w), own.order.PushBack(w)
-	if about := w.subject(); about != (Key{}) {
-		b.bySubject[about] = append(b.bySubject[about], w)
+	b.byKey[k] = w
+	w.allElem, w.ownElem = b.all.order.PushBack(w), own.order.PushBack(w)
+	if subject := w.subject(); subject != (Key{}) {
+		b.bySubject[subject] = append(b.bySubject[subject], w)
 	}
 	b.all.bytes += w.bytes()
 	own.bytes += w.bytes()
-	for own.bytes > b.mostClient {
+	for own.bytes > b.maxClientBytes {
 		b.remove(own.order.Front().Value.(*waiting))
 	}
-	for b.all.bytes > b.most {
+	for b.all.bytes > b.maxBytes {
 		b.remove(b.all.order.Front().Value.(*waiting))
 	}
 }
 
-// remove needs mu.
+// remove removes a manifest, which may be nil. It needs mu.
 func (b *Waiting) remove(w *waiting) {
 	if w == nil {
 		return
 	}
-	own := b.of[w.owner]
-	delete(b.m, w.key)
-	b.all.order.Remove(w.inAll)
-	own.order.Remove(w.inOwn)
+	own := b.byOwner[w.owner]
+	delete(b.byKey, w.key)
+	b.all.order.Remove(w.allElem)
+	own.order.Remove(w.ownElem)
 	b.all.bytes -= w.bytes()
 	own.bytes -= w.bytes()
 	if own.order.Len() == 0 {
-		delete(b.of, w.owner)
+		delete(b.byOwner, w.owner)
 	}
-	about := w.subject()
-	if left := slices.DeleteFunc(b.bySubject[about], func(o *waiting) bool { return o == w }); len(left) > 0 {
-		b.bySubject[about] = left
+	subject := w.subject()
+	if left := slices.DeleteFunc(b.bySubject[subject], func(o *waiting) bool { return o == w }); len(left) > 0 {
+		b.bySubject[subject] = left
 	} else {
-		delete(b.bySubject, about)
+		delete(b.bySubject, subject)
 	}
 }
 
-// Drop reports whether a manifest waited that waits no longer.
+// Drop removes a manifest and reports whether it waited.
 func (b *Waiting) Drop(k Key) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	w := b.m[k]
+	w := b.byKey[k]
 	b.remove(w)
 	return w != nil
 }
 
-// Expire drops the manifests whose time is over.
+// Expire removes the manifests whose time is over.
 func (b *Waiting) Expire(now time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for _, w := range b.m {
+	for _, w := range b.byKey {
 		if now.After(w.until) {
 			b.remove(w)
 		}
 	}
 }
 
-// About lists the manifests that wait for the one of a digest, because they describe it.
-func (b *Waiting) About(k Key) []*oci.Manifest {
+// Referrers returns the waiting manifests whose subject has a key, oldest first.
+func (b *Waiting) Referrers(k Key) []*oci.Manifest {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	var out []*oci.Manifest

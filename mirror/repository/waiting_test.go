@@ -23,7 +23,7 @@ func manifestOf(name string, n int, subject digest.Digest) *oci.Manifest {
 // key names content of the one repository of these tests.
 func key(d digest.Digest) Key { return Repo{Name: "app"}.Key(d) }
 
-// wait puts manifests of a kilobyte into a backlog.
+// wait adds manifests of 1000 bytes.
 func wait(b *Waiting, owner string, names ...string) {
 	for _, name := range names {
 		man := manifestOf(name, 1000, "")
@@ -47,10 +47,10 @@ func wantWaiting(t *testing.T, b *Waiting, names ...string) {
 	}
 }
 
-// A client that pushes more than its share loses its oldest manifests, and nobody else's; what
-// everybody has beyond the bound goes by age.
+// A client that pushes more than its share loses its oldest manifests, and nobody else's.
+// Beyond the bound for all clients, the oldest manifests are dropped, whoever pushed them.
 func TestWaitingShares(t *testing.T) {
-	const each = 1000 + waitingCosts
+	const each = 1000 + waitingOverhead
 	b := newWaiting(5*each, 3*each)
 	wait(b, "other", "o1")
 	wait(b, "greedy", "g1", "g2", "g3", "g4", "g5")
@@ -60,19 +60,18 @@ func TestWaitingShares(t *testing.T) {
 	wantWaiting(t, b, "o1", "g5", "g3", "g6")
 	wait(b, "third", "t1", "t2")
 	wantWaiting(t, b, "g5", "g3", "g6", "t1", "t2")
-	wait(b, "third", "g6") // pushed by another client, for whom it counts then
+	wait(b, "third", "g6") // now it counts for this client
 	wait(b, "greedy", "g7")
 	wantWaiting(t, b, "g3", "t1", "t2", "g6", "g7")
 
 	b.Expire(time.Now().Add(2 * time.Hour))
 	wantWaiting(t, b)
-	if b.all.bytes != 0 || len(b.of) != 0 || b.all.order.Len() != 0 {
-		t.Errorf("what has gone is counted: %d bytes, %d clients", b.all.bytes, len(b.of))
+	if b.all.bytes != 0 || len(b.byOwner) != 0 || b.all.order.Len() != 0 {
+		t.Errorf("what has gone is counted: %d bytes, %d clients", b.all.bytes, len(b.byOwner))
 	}
 }
 
-// What describes a manifest is found in its order, whatever else waits, and in its own repository
-// alone.
+// Referrers of a manifest are found oldest first, and only in its own repository.
 func TestWaitingAbout(t *testing.T) {
 	b := newWaiting(maxWaiting, maxWaitingClient)
 	wait(b, "one", "x", "y")
@@ -89,7 +88,7 @@ func TestWaitingAbout(t *testing.T) {
 		}
 	}
 	b.Drop(keys[1])
-	about := b.About(key(subject))
+	about := b.Referrers(key(subject))
 	if len(about) != 4 {
 		t.Fatalf("%d describe the image, want 4", len(about))
 	}
@@ -101,7 +100,7 @@ func TestWaitingAbout(t *testing.T) {
 	for _, k := range keys {
 		b.Drop(k)
 	}
-	if n := len(b.About(key(subject))); n != 0 || len(b.bySubject) != 1 {
+	if n := len(b.Referrers(key(subject))); n != 0 || len(b.bySubject) != 1 {
 		t.Errorf("%d describe the image after they have gone", n)
 	}
 	if b.Drop(keys[0]) {
