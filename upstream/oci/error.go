@@ -16,23 +16,22 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// Error is an answer that is not a success, as the protocol expresses it (spec,
-// "Error Codes"). One made by an upstream keeps its code, status and message.
+// Error is an answer of the protocol that is not a success (spec, "Error Codes"). An error of
+// an upstream keeps its code, status and message.
 type Error struct {
 	// Code is the wire code, for example "MANIFEST_UNKNOWN".
 	Code string
 	// Status is the HTTP status that goes with it.
 	Status int
-	// Message is written for the person at the terminal: it is the only part that
-	// every client shows.
+	// Message is written for the user of the client: it is the only part that every client shows.
 	Message string
 	// Detail is the code's unstructured detail, or nil.
 	Detail json.RawMessage
-	// RetryAfter is how long to wait before the next try; 0 means unsaid.
+	// RetryAfter is the time to wait before the next try; 0 if unknown.
 	RetryAfter time.Duration
 	// Challenge holds the WWW-Authenticate header lines of a 401.
 	Challenge []string
-	// Err is the cause. It is for the log and never goes on the wire.
+	// Err is the cause. It goes to the log and never to a client.
 	Err error
 }
 
@@ -41,8 +40,8 @@ func sentinel(code errcode.ErrorCode) *Error {
 	return &Error{Code: d.Value, Status: d.HTTPStatusCode, Message: d.Message}
 }
 
-// The errors of the protocol. errors.Is compares the code, so an error decoded
-// from an upstream is the sentinel of the same code.
+// The errors of the protocol. errors.Is compares codes, so an error decoded from an upstream
+// matches the variable with the same code.
 var (
 	ErrUnknown             = sentinel(errcode.ErrorCodeUnknown)
 	ErrUnsupported         = sentinel(errcode.ErrorCodeUnsupported)
@@ -61,22 +60,21 @@ var (
 	ErrManifestBlobUnknown = sentinel(errcode.ErrorCodeManifestBlobUnknown)
 	ErrBlobUnknown         = sentinel(errcode.ErrorCodeBlobUnknown)
 	ErrBlobUploadUnknown   = sentinel(errcode.ErrorCodeBlobUploadUnknown)
-	// distribution answers 404 for an upload that exists but is invalid, which clients read as
-	// "start again".
+	// distribution answers 404 for an upload that exists but is invalid; clients then start again.
 	ErrBlobUploadInvalid = sentinel(errcode.ErrorCodeBlobUploadInvalid).WithStatus(http.StatusBadRequest)
 	ErrPaginationInvalid = sentinel(errcode.ErrorCodePaginationNumberInvalid)
 )
 
-// WithStatus returns a copy with another HTTP status than that of its code.
+// WithStatus returns a copy with another HTTP status.
 func (e *Error) WithStatus(status int) *Error {
 	c := *e
 	c.Status = status
 	return &c
 }
 
-// With returns a copy that carries a message; a %w verb keeps the cause for
-// errors.Is, errors.As and the log. The cause's text is part of the message, so
-// wrap only what may be shown to the client.
+// With returns a copy with a message. A %w verb keeps the cause for errors.Is, errors.As and
+// the log. The text of that cause is part of the message, so wrap only errors that a client may
+// see.
 func (e *Error) With(format string, args ...any) *Error {
 	c := *e
 	err := fmt.Errorf(format, args...)
@@ -87,14 +85,15 @@ func (e *Error) With(format string, args ...any) *Error {
 	return &c
 }
 
-// Because returns a copy with a cause that only the log sees.
+// Because returns a copy with a cause that goes only to the log.
 func (e *Error) Because(cause error) *Error {
 	c := *e
 	c.Err = cause
 	return &c
 }
 
-// Error is for the log: code, message and, where it says more, the cause.
+// Error returns the text for the log: the code, the message and, if it adds something, the
+// cause.
 func (e *Error) Error() string {
 	s := strings.ToLower(strings.ReplaceAll(e.Code, "_", " "))
 	if e.Message != "" {
@@ -106,24 +105,24 @@ func (e *Error) Error() string {
 	return s
 }
 
-// Unwrap gives the cause.
+// Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
-// Is makes an error equal to every other one with its code.
+// Is reports whether target is an *Error with the same code.
 func (e *Error) Is(target error) bool {
 	t, ok := target.(*Error)
 	return ok && t.Code == e.Code
 }
 
-// NotFound reports whether a registry said that what was asked for does not exist:
-// the code alone is not enough, as failing registries send it with a 5xx.
+// NotFound reports whether a registry answered that the content does not exist. It checks the
+// status, because failing registries send such codes with a 5xx.
 func NotFound(err error) bool {
 	e, ok := errors.AsType[*Error](err)
 	return ok && e.Status == http.StatusNotFound
 }
 
-// NotPushed refuses a manifest that names a blob or a manifest which was not pushed to its
-// repository before. kind is KindBlob or KindManifest.
+// NotPushed returns the error for a manifest that names a blob or manifest that has not been
+// pushed to its repository. kind is KindBlob or KindManifest.
 func NotPushed(kind Kind, d digest.Digest, repo string) *Error {
 	by := "manifest"
 	if kind == KindManifest {
@@ -143,8 +142,8 @@ type wireError struct {
 	Detail  json.RawMessage `json:"detail,omitempty"`
 }
 
-// AsError finds the protocol error in err. What is none becomes a 500 UNKNOWN
-// whose text says nothing of the cause, which may hold names of hosts and files.
+// AsError returns the protocol error in err. Any other error becomes a 500 UNKNOWN whose text
+// does not contain the cause, which may name hosts and files.
 func AsError(err error) *Error {
 	if e, ok := errors.AsType[*Error](err); ok {
 		return e
@@ -155,8 +154,8 @@ func AsError(err error) *Error {
 	return (&Error{Code: ErrUnknown.Code, Status: http.StatusInternalServerError, Message: "internal error, see the log of the mirror"}).Because(err)
 }
 
-// WriteError puts an error on the wire, as JSON, and returns what it wrote. It is
-// the only place that does; the answer must not have been started.
+// WriteError writes an error as JSON and returns the protocol error that it wrote. No other
+// function does that. The answer must not have been started.
 func WriteError(w http.ResponseWriter, err error) *Error {
 	e := AsError(err)
 	h := w.Header()
@@ -167,13 +166,13 @@ func WriteError(w http.ResponseWriter, err error) *Error {
 		h.Set("Retry-After", strconv.Itoa(int((e.RetryAfter+time.Second-1)/time.Second)))
 	}
 	body, merr := json.Marshal(wireErrors{[]wireError{{e.Code, e.Message, e.Detail}}})
-	if merr != nil { // a Detail that is no JSON; the rest is always encodable
+	if merr != nil { // Detail is not JSON; the rest can always be encoded
 		body, _ = json.Marshal(wireErrors{[]wireError{{Code: e.Code, Message: e.Message}}})
 	}
 	h.Set("Content-Type", "application/json; charset=utf-8")
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	status := e.Status
-	if status < 400 || status > 599 { // an upstream's redirect, or a 2xx where there should be none
+	if status < 400 || status > 599 { // a redirect of an upstream, or an unexpected 2xx
 		status = http.StatusBadGateway
 	}
 	w.WriteHeader(status)
@@ -181,14 +180,14 @@ func WriteError(w http.ResponseWriter, err error) *Error {
 	return e
 }
 
-// maxErrorBody bounds what is read of an upstream's error answer, in bytes. The
-// spec sets no limit; registries send well under a kilobyte.
+// maxErrorBody bounds the bytes read of an upstream's error answer. The spec sets no limit;
+// registries send well under a kilobyte.
 const maxErrorBody = 8 << 10
 
-// DecodeError turns an upstream's error answer into an Error. It reads a bounded
-// part of the body and leaves closing to the caller. The content type is not
-// looked at: ECR labels JSON as text/plain. An answer without the JSON form (HEAD,
-// a load balancer's page) gets the code that its status suggests.
+// DecodeError converts an upstream's error answer to an Error. It reads a bounded part of the
+// body and does not close it. It ignores the content type: ECR labels JSON as text/plain. An
+// answer that is not in the form of the spec (to HEAD, or a load balancer's page) gets a code
+// from its status.
 func DecodeError(resp *http.Response) *Error {
 	e := &Error{Status: resp.StatusCode, RetryAfter: RetryAfter(resp.Header)}
 	if resp.StatusCode == http.StatusUnauthorized {
@@ -218,8 +217,8 @@ var codes = map[int]string{
 	http.StatusGatewayTimeout:               ErrUnavailable.Code,
 }
 
-// codeOf guesses the code of an answer without a body from its status and, for
-// 404, from what was asked for.
+// codeOf returns the code for an answer without a body, from its status and, for 404, from the
+// URL.
 func codeOf(resp *http.Response) string {
 	if resp.StatusCode == http.StatusNotFound {
 		return notFoundCode(resp)
@@ -242,8 +241,8 @@ func notFoundCode(resp *http.Response) string {
 	return ErrNameUnknown.Code
 }
 
-// RetryAfter reads that header in both of its forms (RFC 9110, 10.2.3): at most an hour, 0 when it
-// says nothing.
+// RetryAfter parses the Retry-After header in both of its forms (RFC 9110, 10.2.3). It returns
+// at most an hour, and 0 for a missing or invalid header.
 func RetryAfter(h http.Header) time.Duration {
 	v := h.Get("Retry-After")
 	if v == "" {

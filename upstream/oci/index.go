@@ -5,12 +5,12 @@ import "encoding/json"
 // IndexEntry is one descriptor of an index.
 type IndexEntry struct {
 	Descriptor
-	// Raw is the descriptor as it stands in the index; nil for one that is new.
+	// Raw is the descriptor's JSON in the index; nil for a new entry.
 	Raw json.RawMessage
 }
 
-// EditIndex returns an index with the descriptors that edit makes of its own. All else in it stays
-// as it is, what this package does not know included.
+// EditIndex returns an index with its descriptors replaced by the result of edit. It leaves the
+// rest of the index unchanged, also members that this package does not know.
 func EditIndex(index []byte, edit func([]IndexEntry) []IndexEntry) ([]byte, error) {
 	var members map[string]json.RawMessage
 	if err := json.Unmarshal(index, &members); err != nil {

@@ -14,8 +14,8 @@ import (
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// MaxManifestBytes is the largest manifest that is accepted, in bytes: the limit
-// the spec asks registries to support at least, and ECR's (PutImage).
+// MaxManifestBytes is the largest manifest that is accepted, in bytes. The spec asks registries
+// to support at least that, and it is ECR's limit (PutImage).
 const MaxManifestBytes = 4 << 20
 
 // The media types of manifests.
@@ -24,32 +24,32 @@ const (
 	MediaTypeOCIIndex       = v1.MediaTypeImageIndex
 	MediaTypeDockerManifest = schema2.MediaTypeManifest
 	MediaTypeDockerList     = manifestlist.MediaTypeManifestList
-	// MediaTypeOCIArtifact was in release candidates of the image specification 1.1 and
-	// is still found in registries.
+	// MediaTypeOCIArtifact was in release candidates of the image specification 1.1. Registries
+	// still hold such manifests.
 	MediaTypeOCIArtifact = "application/vnd.oci.artifact.manifest.v1+json"
-	// MediaTypeDockerSchema1 and its signed form are ended: they are passed through
-	// on pull and refused on push.
+	// MediaTypeDockerSchema1 and its signed form are obsolete. They are passed on when pulled, and
+	// refused when pushed.
 	MediaTypeDockerSchema1       = "application/vnd.docker.distribution.manifest.v1+json"
 	MediaTypeDockerSchema1Signed = "application/vnd.docker.distribution.manifest.v1+prettyjws"
 )
 
-// The media types of the configuration of an image that can be run.
+// The media types of the configuration of a runnable image.
 const (
 	MediaTypeOCIConfig    = v1.MediaTypeImageConfig
 	MediaTypeDockerConfig = schema2.MediaTypeImageConfig
 )
 
-// Descriptor is the image specification's descriptor.
+// Descriptor is the descriptor of the image specification.
 type Descriptor = v1.Descriptor
 
-// Manifest is a manifest: its exact bytes, its identity, and what it refers to.
-// Nothing in it may be changed: the digest is over Raw.
+// Manifest is a manifest: its exact bytes, its digest, and the content that it refers to. Do
+// not change it: the digest is that of Raw.
 type Manifest struct {
 	MediaType string
 	Raw       []byte
 	Digest    digest.Digest
-	// Config, Layers and Blobs are an image's; Manifests an index's. An index that
-	// lists layer blobs (BuildKit's old cache form) has them in Manifests as it says.
+	// Config and Layers are those of an image, Manifests those of an index. An index that lists
+	// blobs (the older form of BuildKit's cache) has them in Manifests.
 	Config       *Descriptor
 	Layers       []Descriptor
 	Manifests    []Descriptor
@@ -58,10 +58,10 @@ type Manifest struct {
 	Annotations  map[string]string
 }
 
-// Child is something a manifest needs to be complete.
+// Child is a blob or manifest that a manifest names.
 type Child struct {
 	Descriptor
-	// Manifest says that the child is itself a manifest.
+	// Manifest is set if the child is itself a manifest.
 	Manifest bool
 }
 
@@ -77,22 +77,22 @@ type wireManifest struct {
 	Annotations   map[string]string `json:"annotations"`
 }
 
-// wireDescriptor is a Descriptor that is read by exact member names.
+// wireDescriptor is a Descriptor that is parsed by exact member names.
 type wireDescriptor struct{ Descriptor }
 
 // UnmarshalJSON implements json.Unmarshaler.
 func (d *wireDescriptor) UnmarshalJSON(p []byte) error {
-	p, err := exact(p, "mediaType", "digest", "size", "urls", "annotations", "platform", "artifactType")
+	p, err := onlyMembers(p, "mediaType", "digest", "size", "urls", "annotations", "platform", "artifactType")
 	if err != nil {
 		return err
 	}
 	return json.Unmarshal(p, &d.Descriptor)
 }
 
-// exact drops the members of an object that do not have one of the names, to the
-// letter. encoding/json would also take "Layers" for "layers": a registry that does
-// not would vouch for a manifest without ever having looked at what dray reads there.
-func exact(p []byte, names ...string) ([]byte, error) {
+// onlyMembers removes the members of an object whose name is not exactly one of names.
+// encoding/json would also take "Layers" for "layers". A registry that does not would accept a
+// manifest without having checked the layers that dray reads there.
+func onlyMembers(p []byte, names ...string) ([]byte, error) {
 	var members map[string]json.RawMessage
 	if err := json.Unmarshal(p, &members); err != nil || members == nil {
 		return p, err
@@ -120,16 +120,16 @@ func (w *wireDescriptor) pointer() *Descriptor {
 	return &w.Descriptor
 }
 
-// ParseManifest reads a manifest whose Content-Type was mediaType, which may be
-// empty. It fails with ErrManifestInvalid when the bytes are no manifest, when
-// they and mediaType contradict each other, or when a descriptor is malformed, and
-// with ErrSizeInvalid above MaxManifestBytes. The bytes are kept, not copied.
+// ParseManifest parses a manifest whose Content-Type was mediaType, which may be empty. The
+// error is ErrManifestInvalid if the bytes are no manifest, contradict mediaType, or have a
+// malformed descriptor, and ErrSizeInvalid above MaxManifestBytes. The Manifest keeps raw
+// without copying it.
 func ParseManifest(mediaType string, raw []byte) (*Manifest, error) {
 	if len(raw) > MaxManifestBytes {
 		return nil, ErrSizeInvalid.With("manifest of %d bytes is over the limit of %d", len(raw), MaxManifestBytes)
 	}
 	var w wireManifest
-	known, err := exact(raw, "schemaVersion", "mediaType", "artifactType", "config", "layers", "blobs", "manifests", "subject", "annotations")
+	known, err := onlyMembers(raw, "schemaVersion", "mediaType", "artifactType", "config", "layers", "blobs", "manifests", "subject", "annotations")
 	if err == nil {
 		err = json.Unmarshal(known, &w)
 	}
@@ -144,14 +144,14 @@ func ParseManifest(mediaType string, raw []byte) (*Manifest, error) {
 	if err := m.resolveType(w); err != nil {
 		return nil, err
 	}
-	if m.MediaType == MediaTypeOCIArtifact { // the only type whose blobs a registry looks at
+	if m.MediaType == MediaTypeOCIArtifact { // the only type with blobs that a registry checks
 		m.Layers = append(m.Layers, descriptors(w.Blobs)...)
 	}
 	return m, m.check(w)
 }
 
-// resolveType brings the declared and the stated media type together. The stated
-// one may be missing (umoci writes none) and the declared one vague.
+// resolveType sets the media type from the Content-Type and the bytes. The type in the bytes
+// may be missing (umoci writes none), and the Content-Type may be too general.
 func (m *Manifest) resolveType(w wireManifest) error {
 	declared := m.MediaType
 	if w.MediaType != "" && declared != "" && declared != w.MediaType && manifestType(declared) {
@@ -173,14 +173,14 @@ func (m *Manifest) resolveType(w wireManifest) error {
 	return nil
 }
 
-// check refuses what a registry may not accept: a wrong schema version, a manifest
-// that is both an image and an index (the confusion that spec 1.1 forbids), and
-// descriptors that name nothing.
+// check refuses manifests that a registry may not accept: those with a wrong schema version,
+// those that are both an image and an index (which spec 1.1 forbids), and those with an invalid
+// descriptor.
 func (m *Manifest) check(w wireManifest) error {
 	if !validType(m.MediaType) {
 		return ErrManifestInvalid.With("invalid media type %q", clip(m.MediaType))
 	}
-	if m.Schema1() { // nothing in it is looked at
+	if m.Schema1() { // its content is not checked
 		m.Config, m.Layers, m.Manifests, m.Subject = nil, nil, nil, nil
 		return nil
 	}
@@ -218,18 +218,17 @@ func (m *Manifest) descriptors() []Descriptor {
 	return all
 }
 
-// AnyManifest are the Accept lines that take every manifest there is, those of today before others.
+// AnyManifest returns Accept lines that accept every manifest, and prefer the present types.
 func AnyManifest() []string {
 	return []string{MediaTypeOCIIndex, MediaTypeOCIManifest, MediaTypeDockerList, MediaTypeDockerManifest, "*/*"}
 }
 
-// ImageConfig reports whether a media type is that of the configuration of an image that can be
-// run.
+// ImageConfig reports whether a media type is that of the configuration of a runnable image.
 func ImageConfig(mediaType string) bool {
 	return mediaType == MediaTypeOCIConfig || mediaType == MediaTypeDockerConfig
 }
 
-// Schema1 reports whether this is Docker's first, ended format.
+// Schema1 reports whether the manifest has Docker's first format, which is obsolete.
 func (m *Manifest) Schema1() bool {
 	return m.MediaType == MediaTypeDockerSchema1 || m.MediaType == MediaTypeDockerSchema1Signed
 }
@@ -239,12 +238,12 @@ func (m *Manifest) Index() bool {
 	return m.MediaType == MediaTypeOCIIndex || m.MediaType == MediaTypeDockerList
 }
 
-// MediaTypeBuildKitCache is the configuration of a build cache of BuildKit (cache/remotecache/v1,
-// CacheConfigMediaTypeV0).
+// MediaTypeBuildKitCache is the media type of the configuration of a BuildKit build cache
+// (cache/remotecache/v1, CacheConfigMediaTypeV0).
 const MediaTypeBuildKitCache = "application/vnd.buildkit.cacheconfig.v0"
 
 // BuildCache reports whether the manifest is a build cache of BuildKit: an image whose
-// configuration is one or, in the older form, an index that lists one among its layers.
+// configuration has that type or, in the older form, an index that lists such a configuration.
 func (m *Manifest) BuildCache() bool {
 	if m.Config != nil && m.Config.MediaType == MediaTypeBuildKitCache {
 		return true
@@ -252,21 +251,20 @@ func (m *Manifest) BuildCache() bool {
 	return slices.ContainsFunc(m.Manifests, func(d Descriptor) bool { return d.MediaType == MediaTypeBuildKitCache })
 }
 
-// ListsBlobs reports an index that lists blobs, as the older form of BuildKit's cache does. Many
-// registries refuse it.
+// ListsBlobs reports whether an index lists blobs, as the older form of BuildKit's cache does.
+// Many registries refuse such an index.
 func (m *Manifest) ListsBlobs() bool {
 	return slices.ContainsFunc(m.Manifests, func(d Descriptor) bool { return !manifestType(d.MediaType) })
 }
 
-// Descriptor describes the manifest itself.
+// Descriptor returns the descriptor of the manifest itself.
 func (m *Manifest) Descriptor() Descriptor {
 	return Descriptor{MediaType: m.MediaType, Digest: m.Digest, Size: int64(len(m.Raw))}
 }
 
-// Children lists what the manifest refers to and needs: the configuration, the
-// layers except those that live elsewhere by declaration (foreign layers), and the
-// manifests of an index. The subject is not among them: it may be absent (spec,
-// "Pushing Manifests with Subject").
+// Children returns the configuration and layers of an image, foreign layers included, or the
+// manifests of an index. It does not return the subject, which may be absent (spec, "Pushing
+// Manifests with Subject").
 func (m *Manifest) Children() []Child {
 	var out []Child
 	for _, d := range m.Manifests {
@@ -281,8 +279,8 @@ func (m *Manifest) Children() []Child {
 	return out
 }
 
-// Foreign reports whether a layer need not be held by a registry: its type says
-// that it is fetched from its URLs.
+// Foreign reports whether a registry need not have the layer, because its media type says that
+// it is fetched from its URLs.
 func (c Child) Foreign() bool {
 	return c.MediaType == schema2.MediaTypeForeignLayer || strings.Contains(c.MediaType, ".nondistributable.")
 }
@@ -295,8 +293,8 @@ func manifestType(t string) bool {
 	return false
 }
 
-// typePattern is the grammar of media types (RFC 6838, 4.2). What does not match must
-// not get into a header.
+// typePattern is the grammar of media types (RFC 6838, 4.2). Other text must not get into a
+// header.
 var typePattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]*/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]*$`)
 
 const maxTypeBytes = 255
@@ -308,10 +306,9 @@ func bareType(t string) string {
 	return strings.TrimSpace(t)
 }
 
-// AcceptKey is the set of manifest types that a client's Accept lines name, in one
-// normal form: a registry that converts manifests by tag (ECR does) answers equal
-// keys equally. Qualities and order are dropped because ECR knows neither; an
-// absent Accept and */* are the same.
+// AcceptKey returns the set of manifest types in a client's Accept lines as a string. A
+// registry that converts manifests by tag (ECR does) gives the same answer for equal keys.
+// Qualities and order are dropped, because ECR ignores both. No Accept is the same as */*.
 func AcceptKey(accept []string) string {
 	set := map[string]bool{}
 	other := false
@@ -328,7 +325,7 @@ func AcceptKey(accept []string) string {
 		}
 	}
 	switch {
-	case len(set) == 0 && other: // takes no manifest that there is: "not found" may be the answer
+	case len(set) == 0 && other: // accepts no manifest type: the answer may be "not found"
 		return "none"
 	case len(set) == 0:
 		return "*"
@@ -336,8 +333,8 @@ func AcceptKey(accept []string) string {
 	return strings.Join(slices.Sorted(maps.Keys(set)), ",")
 }
 
-// Accepts reports whether a client with these Accept lines takes the media type. A
-// client without any takes everything.
+// Accepts reports whether a client with these Accept lines accepts the media type. No Accept
+// lines accept every type.
 func Accepts(accept []string, mediaType string) bool {
 	none := true
 	for _, line := range accept {

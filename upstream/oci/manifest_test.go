@@ -51,8 +51,8 @@ func TestParseManifest(t *testing.T) {
 	}
 }
 
-// A build cache is told by the type of its configuration, wherever that stands; an index of blobs
-// by any of its members.
+// A build cache is recognised by the type of its configuration, and an index of blobs by any entry
+// that is a blob.
 func TestBuildCache(t *testing.T) {
 	own := `{"mediaType":"` + oci.MediaTypeBuildKitCache + `","digest":` + d1 + `,"size":1}`
 	for _, tc := range []struct {

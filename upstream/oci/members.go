@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// members are the names that mean something in an object of a manifest, with what is in them; nil
-// for what holds no such names.
+// members are the known member names of an object in a manifest, each with the members of its
+// value; nil for a value that is not checked.
 type members map[string]members
 
 var descriptorMembers = members{
@@ -19,16 +19,16 @@ var manifestMembers = members{
 	"config": descriptorMembers, "subject": descriptorMembers, "layers": descriptorMembers, "blobs": descriptorMembers, "manifests": descriptorMembers,
 }
 
-// CheckMembers refuses the bytes of a manifest that is read by some in another way than by others:
-// with a member that is there twice, or called as it should be but for upper and lower case.
-// Clients written in Go take "Config" for "config", and the last one of several; a check that did
-// not would judge another image than the one that runs. The bytes must have been taken by
-// [ParseManifest]. The error is ErrManifestInvalid.
+// CheckMembers refuses a manifest that parsers read differently: one that has a member twice,
+// or a member whose name differs from a known one only in case. Clients written in Go take
+// "Config" for "config", and the last of several members. A check that did not would judge
+// another image than the one that runs. raw must have passed [ParseManifest]. The error is
+// ErrManifestInvalid.
 func CheckMembers(raw []byte) error {
 	return manifestMembers.check(json.NewDecoder(bytes.NewReader(raw)))
 }
 
-// check reads one value.
+// check checks one value.
 func (m members) check(d *json.Decoder) error {
 	if m == nil {
 		var skipped json.RawMessage
@@ -40,7 +40,7 @@ func (m members) check(d *json.Decoder) error {
 	}
 	seen := map[string]bool{}
 	for d.More() {
-		inner := m // of the elements of an array
+		inner := m // for the elements of an array
 		if open == json.Delim('{') {
 			key, err := d.Token()
 			if err != nil {
@@ -58,7 +58,7 @@ func (m members) check(d *json.Decoder) error {
 	return err
 }
 
-// member finds what is in a member, with nil for one that means nothing.
+// member returns the members of the value of key; nil for an unknown key.
 func (m members) member(key string, seen map[string]bool) (members, error) {
 	for name, inner := range m {
 		switch {

@@ -6,20 +6,18 @@ import (
 	"strings"
 )
 
-// Range is a part of a body: Length bytes from Start on.
+// Range is a part of a body: Length bytes from offset Start.
 type Range struct{ Start, Length int64 }
 
-// ContentRange is the header of the answer that carries the part of a body of size
-// bytes.
+// ContentRange returns the Content-Range header for r of a body of size bytes.
 func (r Range) ContentRange(size int64) string {
 	return fmt.Sprintf("bytes %d-%d/%d", r.Start, r.Start+r.Length-1, size)
 }
 
-// ParseRange reads a Range header (RFC 9110, 14.2) for a body of size bytes. It
-// reports false when the whole body is to be sent: no header, a unit other than
-// bytes, several ranges at once, which a server need not serve, or a body without
-// bytes, of which no range exists and containerd still asks for one. What is
-// malformed or lies outside is ErrRangeInvalid.
+// ParseRange parses a Range header (RFC 9110, 14.2) for a body of size bytes. It returns false
+// if the whole body should be sent: there is no header, its unit is not bytes, it has several
+// ranges (which a server need not serve), or the body is empty (containerd asks for a range of
+// it). A malformed range or one outside the body is ErrRangeInvalid.
 func ParseRange(header string, size int64) (Range, bool, error) {
 	unit, set, ok := strings.Cut(header, "=")
 	if header == "" || size == 0 || ok && !strings.EqualFold(strings.TrimSpace(unit), "bytes") || strings.Contains(set, ",") {
@@ -38,20 +36,20 @@ func ParseRange(header string, size int64) (Range, bool, error) {
 
 func bounds(first, last string, size int64) (Range, error) {
 	if first == "" { // the last n bytes
-		n, err := position(last)
+		n, err := parseOffset(last)
 		if err != nil || n == 0 || size == 0 {
 			return Range{}, strconv.ErrRange
 		}
 		n = min(n, size)
 		return Range{size - n, n}, nil
 	}
-	start, err := position(first)
+	start, err := parseOffset(first)
 	if err != nil || start >= size {
 		return Range{}, strconv.ErrRange
 	}
 	end := size - 1
 	if last != "" {
-		if end, err = position(last); err != nil || end < start {
+		if end, err = parseOffset(last); err != nil || end < start {
 			return Range{}, strconv.ErrRange
 		}
 		end = min(end, size-1)
@@ -59,24 +57,24 @@ func bounds(first, last string, size int64) (Range, error) {
 	return Range{start, end - start + 1}, nil
 }
 
-// position reads digits only: ParseInt alone would take a sign.
-func position(s string) (int64, error) {
+// parseOffset parses digits only: ParseInt alone would accept a sign.
+func parseOffset(s string) (int64, error) {
 	if strings.Trim(s, "0123456789") != "" {
 		return 0, strconv.ErrSyntax
 	}
 	return strconv.ParseInt(s, 10, 64)
 }
 
-// ParseContentRange reads the Content-Range of a chunk that a client uploads (spec,
-// "Pushing a blob in chunks"): "<first>-<last>", without a unit; some clients write
-// one, and a total. Anything else is ErrBlobUploadInvalid.
+// ParseContentRange parses the Content-Range of an uploaded chunk (spec, "Pushing a blob in
+// chunks"): "<first>-<last>", without a unit. Some clients add a unit and a total, which it
+// ignores. Anything else is ErrBlobUploadInvalid.
 func ParseContentRange(header string) (Range, error) {
 	bad := ErrBlobUploadInvalid.With("malformed Content-Range %q", clip(header))
 	s := strings.TrimPrefix(strings.TrimPrefix(header, "bytes "), "bytes=")
 	s, _, _ = strings.Cut(s, "/")
 	first, last, ok := strings.Cut(s, "-")
-	start, err1 := position(first)
-	end, err2 := position(last)
+	start, err1 := parseOffset(first)
+	end, err2 := parseOffset(last)
 	if !ok || first == "" || last == "" || err1 != nil || err2 != nil || end < start || end-start+1 <= 0 {
 		return Range{}, bad
 	}

@@ -1,7 +1,7 @@
 package oci
 
 import (
-	_ "crypto/sha256" // digest.Digest.Validate knows an algorithm only when it is linked
+	_ "crypto/sha256" // digest.Digest.Validate knows only the algorithms that are linked
 	_ "crypto/sha512"
 	"regexp"
 	"strings"
@@ -10,9 +10,9 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// MaxRepoBytes is the longest repository name that is accepted. It is the limit
-// of the reference grammar (reference.RepositoryNameTotalLengthMax), and close
-// to the 256 characters of ECR's CreateRepository.
+// MaxRepoBytes is the longest repository name that is accepted. It is the limit of the
+// reference grammar (reference.RepositoryNameTotalLengthMax), and close to the 256 characters
+// of ECR's CreateRepository.
 const MaxRepoBytes = reference.RepositoryNameTotalLengthMax
 
 var (
@@ -20,14 +20,13 @@ var (
 	tagPattern  = regexp.MustCompile(`^(?:` + reference.TagRegexp.String() + `)$`)
 )
 
-// Reference names one manifest of a repository, by tag or by digest. Exactly one
-// of the fields is set.
+// Reference names a manifest in a repository, by tag or by digest. Exactly one field is set.
 type Reference struct {
 	Tag    string
 	Digest digest.Digest
 }
 
-// String is the form used in a URL: the tag, or the digest.
+// String returns the form used in a URL: the tag or the digest.
 func (r Reference) String() string {
 	if r.Digest != "" {
 		return r.Digest.String()
@@ -35,11 +34,11 @@ func (r Reference) String() string {
 	return r.Tag
 }
 
-// ByDigest reports whether the reference cannot move.
+// ByDigest reports whether the reference is a digest, so that its content never changes.
 func (r Reference) ByDigest() bool { return r.Digest != "" }
 
-// ParseReference reads the last path element of a manifest URL. The error is
-// ErrDigestInvalid for what looks like a digest and ErrTagInvalid otherwise.
+// ParseReference parses the last path element of a manifest URL. The error is ErrDigestInvalid
+// for text with a colon and ErrTagInvalid otherwise.
 func ParseReference(s string) (Reference, error) {
 	if strings.ContainsRune(s, ':') {
 		d, err := ParseDigest(s)
@@ -51,17 +50,17 @@ func ParseReference(s string) (Reference, error) {
 	return Reference{Tag: s}, nil
 }
 
-// derivedPattern has 64 characters for sha512 too: the tag of all 128 would be longer than a tag
-// may be, and the specification cuts it.
+// derivedPattern has 64 characters for sha512 too: a tag cannot hold all 128, so the
+// specification cuts them.
 var derivedPattern = regexp.MustCompile(`^sha(?:256|512)-[0-9a-f]{64}(?:\.(?:sig|att|sbom))?$`)
 
-// DerivedTag reports a tag that tools derive from a digest, to put what describes an image beside
-// it: that of the specification ("Referrers Tag Schema"), or one of cosign's, which ends in .sig,
-// .att or .sbom.
+// DerivedTag reports whether a tag is derived from a digest, by a tool that attaches content to
+// an image: the fallback tag of the specification ("Referrers Tag Schema"), or a tag of cosign,
+// which ends in .sig, .att or .sbom.
 func DerivedTag(tag string) bool { return derivedPattern.MatchString(tag) }
 
-// Short is as much of a digest as people compare: the algorithm and 12 characters. What is no
-// digest stays as it is.
+// Short returns the algorithm and the first 12 characters of a digest. It returns an invalid
+// digest unchanged.
 func Short(d digest.Digest) string {
 	if d.Validate() != nil {
 		return string(d)
@@ -69,9 +68,8 @@ func Short(d digest.Digest) string {
 	return d.Algorithm().String() + ":" + d.Encoded()[:12]
 }
 
-// ParseDigest accepts sha256 and sha512 digests in lower case, the algorithms
-// that the image specification registers ("descriptor.md", Digests) and the
-// store can address.
+// ParseDigest parses a sha256 or sha512 digest in lower case. The image specification registers
+// these algorithms ("descriptor.md", Digests), and the store can address them.
 func ParseDigest(s string) (digest.Digest, error) {
 	d, err := digest.Parse(s)
 	if err != nil {
@@ -83,8 +81,7 @@ func ParseDigest(s string) (digest.Digest, error) {
 	return d, nil
 }
 
-// CheckRepo reports whether name is a repository name of the spec. The error is
-// ErrNameInvalid.
+// CheckRepo checks that name is a repository name of the spec. The error is ErrNameInvalid.
 func CheckRepo(name string) error {
 	if name == "" || len(name) > MaxRepoBytes || !repoPattern.MatchString(name) || !lowerPath(name) {
 		return ErrNameInvalid.With("invalid repository name %q", clip(name))
@@ -92,8 +89,8 @@ func CheckRepo(name string) error {
 	return nil
 }
 
-// JoinRepo returns the name that a repository has below a prefix, with one slash between them.
-// The prefix may be empty, and may end with a slash.
+// JoinRepo joins a prefix and a repository name with one slash. The prefix may be empty, and
+// may end with a slash.
 func JoinRepo(prefix, repo string) string {
 	if prefix = strings.TrimSuffix(prefix, "/"); prefix == "" {
 		return repo
@@ -101,17 +98,17 @@ func JoinRepo(prefix, repo string) string {
 	return prefix + "/" + repo
 }
 
-// lowerPath refuses what the reference grammar allows only because its first
-// component may be a host name (upper case, a port).
+// lowerPath refuses upper case and ports, which the reference grammar allows only because its
+// first component may be a host name.
 func lowerPath(name string) bool {
 	return !strings.ContainsAny(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZ:[]")
 }
 
-// clip bounds what a stranger wrote before it goes into a message or a log.
+// clip shortens foreign text for messages and logs.
 func clip(s string) string {
-	const most = 128
-	if len(s) > most {
-		return s[:most] + "…"
+	const maxBytes = 128
+	if len(s) > maxBytes {
+		return s[:maxBytes] + "…"
 	}
 	return s
 }

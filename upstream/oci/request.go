@@ -13,8 +13,8 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// Kind says which resource of the protocol a request is about. The values are the
-// route names of distribution v3, with one more for the referrers of spec 1.1.
+// Kind is the kind of resource that a request is about. The values are the route names of
+// distribution v3, and one more for the referrers of spec 1.1.
 type Kind string
 
 // The kinds, each with its path below /v2/.
@@ -29,51 +29,47 @@ const (
 	KindReferrers Kind = "referrers"                 // <repo>/referrers/<digest>
 )
 
-// MaxPage is the largest ?n= that is accepted; larger ones are cut down to it. ECR
-// refuses more than 1000.
+// MaxPage is the largest ?n= that is used; larger values are reduced to it. ECR refuses more
+// than 1000.
 const MaxPage = 1000
 
-// Request is a request of the protocol, read from the wire. Fields that a kind
-// does not have are zero.
+// Request is a parsed request of the protocol. Fields that a kind does not use are zero.
 type Request struct {
 	Method string
 	Kind   Kind
-	// Prefix is the path before /v2/ without slashes at its ends: Docker and
-	// containerd put the path of a mirror's URL there.
+	// Prefix is the path before /v2/, without slashes at its ends. Docker and containerd put the
+	// path of a mirror's URL there.
 	Prefix string
-	// Repo is the repository name as the client wrote it. It may begin with a
-	// route's prefix: BuildKit and Podman put the path of a mirror there.
+	// Repo is the repository name as the client wrote it. It may begin with the prefix of a route:
+	// BuildKit and Podman put the path of a mirror there.
 	Repo string
-	// Ref is the manifest asked for, the blob's or subject's digest, or the digest
-	// that closes an upload (?digest=).
+	// Ref is the reference of the manifest, the digest of the blob or subject, or the digest that
+	// closes an upload (?digest=).
 	Ref Reference
-	// Tags are those that a manifest pushed by digest gets at the same time (?tag=, more than once;
+	// Tags are the tags that a manifest pushed by digest gets as well (?tag=, repeated;
 	// specification after 1.1, "Pushing Manifests").
 	Tags []string
 	// Upload is the id of an upload session, as issued.
 	Upload string
-	// Mount and From are the blob and the repository of a cross-repository mount.
-	// From may be empty.
+	// Mount and From are the blob and the repository of a mount. From may be empty.
 	Mount digest.Digest
 	From  string
-	// N and Last page through tags and the catalog. N is -1 where it was not given.
-	// Last is opaque: ECR's is not a tag.
+	// N and Last page through tags and the catalog. N is -1 if it was not given. Last is opaque:
+	// ECR's is not a tag.
 	N    int
 	Last string
 	// ArtifactType filters referrers.
 	ArtifactType string
-	// Page is any further opaque paging state of referrers, as query parameters.
+	// Page holds the other query parameters of a request for referrers, which are opaque.
 	Page string
-	// Namespace is ?ns=, the registry that a containerd client means (host or
-	// host:port).
+	// Namespace is ?ns=, the registry (host or host:port) that a containerd client asks for.
 	Namespace string
 }
 
-// Parse reads a request. It fails with ErrNameInvalid, ErrTagInvalid,
-// ErrDigestInvalid, ErrPaginationInvalid, ErrUnsupported (a method the resource
-// does not have) or ErrNameUnknown (no such resource), never with a panic, and
-// accepts only paths that need no decoding: an encoded slash or a dot segment is
-// refused rather than interpreted.
+// Parse parses a request. The error is ErrNameInvalid, ErrTagInvalid, ErrDigestInvalid,
+// ErrPaginationInvalid, ErrUnsupported (the resource does not have the method) or
+// ErrNameUnknown (no such resource). Parse accepts only paths that need no decoding: it refuses
+// an encoded slash or a dot segment. It never panics.
 func Parse(r *http.Request) (Request, error) {
 	q := Request{Method: r.Method, N: -1}
 	prefix, rest, err := splitPath(r.URL)
@@ -94,7 +90,7 @@ func Parse(r *http.Request) (Request, error) {
 	return q, q.checkMethod()
 }
 
-// splitPath cuts the escaped path at its first "/v2" segment.
+// splitPath splits the escaped path at its first "/v2" segment.
 func splitPath(u *url.URL) (prefix, rest string, err error) {
 	escaped := u.EscapedPath()
 	p := colons.Replace(escaped)
@@ -116,12 +112,10 @@ func splitPath(u *url.URL) (prefix, rest string, err error) {
 	}
 }
 
-// colons undoes the one escape that is accepted: Docker writes the colon of a digest
-// so.
+// colons decodes the one escape that is accepted: Docker escapes the colon of a digest.
 var colons = strings.NewReplacer("%3A", ":", "%3a", ":")
 
-// parseRest reads the part of the path after /v2/ from its end, because names
-// hold slashes.
+// parseRest parses the path after /v2/ from its end, because names contain slashes.
 func (q *Request) parseRest(rest string) error {
 	switch rest {
 	case "":
@@ -161,7 +155,7 @@ func (q *Request) parseRest(rest string) error {
 	return q.parseLast(seg[n-1])
 }
 
-// parseLast reads the path element that names the object.
+// parseLast parses the last path element, which names the object.
 func (q *Request) parseLast(last string) (err error) {
 	switch q.Kind {
 	case KindManifest:
@@ -176,11 +170,11 @@ func (q *Request) parseLast(last string) (err error) {
 	return err
 }
 
-// uploadID matches the ids that dray issues: anything else was never one.
+// uploadID matches the ids that dray issues.
 var uploadID = regexp.MustCompile(`^[a-zA-Z0-9_-]{1,64}$`)
 
-// parseQuery reads the parameters that the kind has; others are ignored, as
-// proxies and clients add their own.
+// parseQuery parses the parameters of the kind. It ignores others, because proxies and clients
+// add their own.
 func (q *Request) parseQuery(v url.Values) (err error) {
 	q.Namespace = v.Get("ns")
 	switch q.Kind {
@@ -201,10 +195,10 @@ func (q *Request) parseQuery(v url.Values) (err error) {
 	return err
 }
 
-// maxTags bounds the tags that come with one manifest. The specification asks for at least 10.
+// maxTags bounds the tags pushed with one manifest. The specification asks for at least 10.
 const maxTags = 32
 
-// parseTags reads ?tag=, which only a push by digest has.
+// parseTags parses ?tag=, which only a push by digest may have.
 func (q *Request) parseTags(tags []string) error {
 	if q.Method != http.MethodPut || q.Ref.Digest == "" || len(tags) == 0 {
 		return nil
@@ -230,7 +224,7 @@ func (q *Request) parseUploadQuery(v url.Values) (err error) {
 		}
 	}
 	if s := v.Get("digest-algorithm"); s != "" && q.Kind == KindUploads && digest.Algorithm(s) != digest.SHA256 && digest.Algorithm(s) != digest.SHA512 {
-		// A hint what to hash with; any algorithm that there is, is taken without it.
+		// The parameter is only a hint: without it any supported algorithm is accepted.
 		return ErrDigestInvalid.With("unsupported digest algorithm %q", clip(s))
 	}
 	if s := v.Get("mount"); s != "" && q.Kind == KindUploads {
@@ -244,7 +238,7 @@ func (q *Request) parseUploadQuery(v url.Values) (err error) {
 	return nil
 }
 
-// pageSize reads ?n=. Zero is allowed (an empty page, spec "Listing Tags").
+// pageSize parses ?n=. Zero is allowed (an empty page, spec "Listing Tags").
 func pageSize(v url.Values) (int, error) {
 	s := v.Get("n")
 	if s == "" {
@@ -257,7 +251,7 @@ func pageSize(v url.Values) (int, error) {
 	return min(n, MaxPage), nil
 }
 
-// methods lists what each kind can be asked.
+// methods lists the methods of each kind.
 var methods = map[Kind][]string{
 	KindBase:      {"GET", "HEAD"},
 	KindManifest:  {"GET", "HEAD", "PUT", "DELETE"},
@@ -281,11 +275,10 @@ func (q Request) Write() bool {
 	return q.Method != http.MethodGet && q.Method != http.MethodHead || q.Kind == KindUpload
 }
 
-// Deletes reports whether the request deletes content. Giving up an upload does not: nothing is
-// there yet.
+// Deletes reports whether the request deletes content. To cancel an upload does not.
 func (q Request) Deletes() bool { return q.Method == http.MethodDelete && q.Kind != KindUpload }
 
-// Path is the path of the request; Parse reads it back.
+// Path returns the path of the request. Parse is its inverse.
 func (q Request) Path() string {
 	p := "/v2/"
 	if q.Prefix != "" {
@@ -310,7 +303,7 @@ func (q Request) Path() string {
 	return p
 }
 
-// URL is the path and the query of the request; Parse reads it back.
+// URL returns the path and query of the request. Parse is its inverse.
 func (q Request) URL() string {
 	v := url.Values{}
 	set := func(k, s string) {
