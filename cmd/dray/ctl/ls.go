@@ -56,15 +56,11 @@ func (o *operator) listImages(ctx context.Context, q imageQuery) error {
 	if q.pattern != "" {
 		params.Set("repository", q.pattern)
 	}
-	found := []api.Image{}
-	for i, err := range listing[api.Image](ctx, o, "images", params) {
-		if err != nil {
-			return err
-		}
-		if q.parts || !i.Part {
-			found = append(found, i)
-		}
+	found, err := listing[api.Image](ctx, o, "images", params)
+	if err != nil {
+		return err
 	}
+	found = slices.DeleteFunc(found, func(i api.Image) bool { return i.Part && !q.parts })
 	if len(found) == 0 && q.pattern != "" {
 		fmt.Fprintf(o.stderr, "dray: no image is in a repository that matches %q\n", q.pattern)
 	}
@@ -78,12 +74,9 @@ func (o *operator) listImages(ctx context.Context, q imageQuery) error {
 }
 
 func (o *operator) listBlobs(ctx context.Context) error {
-	found := []api.Blob{}
-	for b, err := range listing[api.Blob](ctx, o, "blobs", nil) {
-		if err != nil {
-			return err
-		}
-		found = append(found, b)
+	found, err := listing[api.Blob](ctx, o, "blobs", nil)
+	if err != nil {
+		return err
 	}
 	slices.SortFunc(found, func(a, b api.Blob) int {
 		return cmp.Or(a.LastUse.Compare(b.LastUse), cmp.Compare(a.Digest, b.Digest))

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"iter"
 	"net"
 	"net/http"
 	"net/url"
@@ -113,36 +112,31 @@ func exchange[A any](ctx context.Context, o *operator, method, path string, body
 	return o.print(answer, func(w io.Writer) { table(w, answer) })
 }
 
-// listing calls an [admin.List] and yields the items as they arrive.
-func listing[A any](ctx context.Context, o *operator, path string, params url.Values) iter.Seq2[A, error] {
-	return func(yield func(A, error) bool) {
-		var none A
-		resp, err := o.send(ctx, http.MethodGet, path+query(params), nil)
-		if err != nil {
-			yield(none, err)
-			return
-		}
-		defer resp.Body.Close()
-		in := json.NewDecoder(resp.Body)
-		for in.More() { // the brace, "items", the bracket
-			if t, err := in.Token(); err != nil || t == json.Delim('[') {
-				break
-			}
-		}
-		for in.More() {
-			var item A
-			if err := in.Decode(&item); err != nil {
-				yield(none, fmt.Errorf("the answer of %s breaks off: %w", o.base, err))
-				return
-			}
-			if !yield(item, nil) {
-				return
-			}
-		}
-		if err := listEnd(in); err != nil {
-			yield(none, fmt.Errorf("the list of %s is not complete: %w", o.base, err))
+// listing calls an [admin.List] and returns its items, or the items before an error.
+func listing[A any](ctx context.Context, o *operator, path string, params url.Values) ([]A, error) {
+	resp, err := o.send(ctx, http.MethodGet, path+query(params), nil)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	in := json.NewDecoder(resp.Body)
+	for in.More() { // the brace, "items", the bracket
+		if t, err := in.Token(); err != nil || t == json.Delim('[') {
+			break
 		}
 	}
+	items := []A{}
+	for in.More() {
+		var item A
+		if err := in.Decode(&item); err != nil {
+			return items, fmt.Errorf("the answer of %s breaks off: %w", o.base, err)
+		}
+		items = append(items, item)
+	}
+	if err := listEnd(in); err != nil {
+		return items, fmt.Errorf("the list of %s is not complete: %w", o.base, err)
+	}
+	return items, nil
 }
 
 // listEnd reads the end of a list. It returns the error that the server sent after the items, if

@@ -92,13 +92,7 @@ func TestListing(t *testing.T) {
 		{fixed(``), "", "", "not complete"},
 	} {
 		params, _ := url.ParseQuery(tc.query)
-		var got []string
-		var failed error
-		for n, err := range listing[string](t.Context(), &operator{base: tc.base, client: http.DefaultClient}, "names", params) {
-			if failed = err; err == nil {
-				got = append(got, n)
-			}
-		}
+		got, failed := listing[string](t.Context(), &operator{base: tc.base, client: http.DefaultClient}, "names", params)
 		if strings.Join(got, " ") != tc.want || (failed == nil) != (tc.err == "") || failed != nil && !strings.Contains(failed.Error(), tc.err) {
 			t.Errorf("%s?%s: %q, %v", tc.base, tc.query, got, failed)
 		}
