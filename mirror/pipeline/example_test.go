@@ -8,18 +8,17 @@ import (
 	"dray/mirror/pipeline"
 )
 
-// freeze is a stage that keeps everything out of repositories below a prefix. A stage that looks
-// into layers implements LayerStage too, and one that judges whole images ImageStage.
+// freeze is a stage that rejects every push to repositories below a prefix. A stage that looks
+// into layers also implements LayerStage, and one that judges whole images ImageStage.
 type freeze struct{ prefix string }
 
 // Name implements pipeline.Stage. Reports, waivers and metrics use it.
 func (freeze) Name() string { return "freeze" }
 
-// Revision implements pipeline.Stage. Raise the version when the code judges differently.
+// Revision implements pipeline.Stage. Raise the version when a code change alters verdicts.
 func (f freeze) Revision() string { return pipeline.Revision(1, f.prefix) }
 
-// CheckName implements pipeline.NameStage. Stage, mode and fingerprint are filled in by the
-// pipeline.
+// CheckName implements pipeline.NameStage. The pipeline sets stage, mode and fingerprint.
 func (f freeze) CheckName(_ context.Context, n pipeline.Name) ([]pipeline.Finding, error) {
 	if !strings.HasPrefix(n.Repository, f.prefix) {
 		return nil, nil
@@ -31,7 +30,7 @@ func (f freeze) CheckName(_ context.Context, n pipeline.Name) ([]pipeline.Findin
 	}}, nil
 }
 
-// A stage of your own is a type with two methods more than its checks.
+// A stage needs Name and Revision, and the methods of its checks.
 func ExampleStage() {
 	p, err := pipeline.New(pipeline.Options{
 		Name:  "house",
@@ -41,7 +40,7 @@ func ExampleStage() {
 		fmt.Println(err)
 		return
 	}
-	// CheckName returns nil where there is nothing to say.
+	// CheckName returns nil if there are no findings and no unknowns.
 	fmt.Println(p.CheckName(context.Background(), pipeline.Name{Repository: "staging/app"}) == nil)
 
 	report := p.CheckName(context.Background(), pipeline.Name{Repository: "release/app", Tag: "2.0"})

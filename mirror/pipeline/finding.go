@@ -12,7 +12,7 @@ import (
 	"dray/upstream/oci"
 )
 
-// Mode is what becomes of the findings of a stage.
+// Mode is the effect of a stage's findings.
 type Mode string
 
 // The modes.
@@ -21,35 +21,35 @@ const (
 	Enforce Mode = "enforce"
 	// Warn reports and lets the push pass.
 	Warn Mode = "warn"
-	// Off does not run the stage.
+	// Off disables the stage.
 	Off Mode = "off"
 )
 
-// OnError is what becomes of a push when a stage could not tell.
+// OnError is the effect of an [Unknown], the outcome of a stage that gave no result.
 type OnError string
 
-// The answers to not knowing.
+// The values of OnError.
 const (
 	Reject OnError = "reject"
-	// Allow reports it and lets the push pass. It is written "warn".
+	// Allow reports the unknown and lets the push pass. The configuration calls it "warn".
 	Allow OnError = "warn"
 )
 
-// Place is where something was found. All of it may be empty.
+// Place is the location of a finding. Any field may be empty.
 type Place struct {
-	// Platform is the one of the image within an index, such as "linux/arm64".
+	// Platform is the platform of the image within an index, such as "linux/arm64".
 	Platform string `json:"platform,omitempty"`
 	// Manifest is the digest of that image's manifest.
 	Manifest digest.Digest `json:"manifest,omitempty"`
 	Layer    digest.Digest `json:"layer,omitempty"`
-	// Number is the layer's place in the image, from 1 on, and Of their number.
+	// Number is the layer's position in the image, from 1, and Of the number of layers.
 	Number int `json:"number,omitempty"`
 	Of     int `json:"of,omitempty"`
-	// Path is that of a file within the layer, without a leading slash.
+	// Path is the path of a file in the layer, without a leading slash.
 	Path string `json:"path,omitempty"`
 }
 
-// String is the place for people: "linux/arm64, layer 2 of 5, etc/passwd".
+// String formats the place for people: "linux/arm64, layer 2 of 5, etc/passwd".
 func (p Place) String() string {
 	var parts []string
 	if p.Platform != "" {
@@ -67,35 +67,36 @@ func (p Place) String() string {
 	return strings.Join(parts, ", ")
 }
 
-// Finding is one thing that a stage has against an image.
+// Finding is one objection of a stage to an image.
 type Finding struct {
 	Stage string `json:"stage"`
-	// Rule is the stage's own name for what was broken. There are few of them: they
-	// label metrics.
+	// Rule is the stage's name for the rule that was broken. It is a metric label, so a stage has
+	// few of them.
 	Rule string `json:"rule"`
 	Mode Mode   `json:"mode"`
-	// What was found, in words for the person who pushed. It never holds a secret.
+	// Description of the problem, for the person who pushed. It never holds a secret.
 	What  string `json:"what"`
 	Where Place  `json:"where,omitzero"`
-	// Fix is what to do about it.
+	// Fix is how to solve the problem.
 	Fix string `json:"fix,omitempty"`
-	// Fingerprint is equal for the same finding in the next push. A stage may give its
-	// own; else it is made of stage, rule, path and text.
+	// Fingerprint is equal for the same finding in the next push. A stage may set it. By default
+	// it is made of stage, rule, path and text.
 	Fingerprint string `json:"fingerprint"`
-	// Waived is the reason of the waiver that applies; the finding then rejects nothing.
+	// Waived is the reason of the waiver that applies. A waived finding rejects nothing.
 	Waived string `json:"waived,omitempty"`
 }
 
-// Rejects reports whether the finding alone keeps the image out.
+// Rejects reports whether the finding alone rejects the image.
 func (f Finding) Rejects() bool { return f.Mode == Enforce && f.Waived == "" }
 
-// Most bytes of the texts of one finding. They may hold names that a stranger chose.
+// Bounds of the texts of one finding, in bytes. The texts may hold names that an attacker
+// chose.
 const (
 	maxWhat = 400
 	maxPath = 300
 )
 
-// complete completes a finding of a stage and bounds it.
+// complete sets the stage and the mode of a finding, and bounds its texts.
 func (f Finding) complete(stage string, mode Mode) Finding {
 	f.Stage, f.Mode, f.Waived = stage, mode, ""
 	f.What, f.Fix = clean(f.What, maxWhat), clean(f.Fix, maxWhat)
@@ -107,13 +108,13 @@ func (f Finding) complete(stage string, mode Mode) Finding {
 	return f
 }
 
-// Further is the finding that there are more of them than are kept, for where those that are kept
-// may all be waived.
-func Further(n int, where Place) Finding {
+// MoreFindings makes the finding that n findings were left out. Without it, an image would pass
+// if the findings that were kept are all waived.
+func MoreFindings(n int, where Place) Finding {
 	return Finding{Rule: "more", What: fmt.Sprintf("there are %d findings more than are kept", n), Where: where, Fix: "mend those that are listed, also if they are waived, and push again"}
 }
 
-// Fingerprint is a short sum over texts, for findings that should be told apart.
+// Fingerprint returns a short hash of texts, by which findings are told apart.
 func Fingerprint(parts ...string) string {
 	h := sha256.New()
 	for _, p := range parts {
@@ -122,8 +123,8 @@ func Fingerprint(parts ...string) string {
 	return hex.EncodeToString(h.Sum(nil)[:8])
 }
 
-// clean makes text of a stranger fit for terminals, logs and JSON: one line, no
-// control characters, at most n bytes.
+// clean makes untrusted text fit for terminals, logs and JSON: one line, no control characters,
+// at most n bytes.
 func clean(s string, n int) string {
 	s = strings.Map(func(r rune) rune {
 		switch {
@@ -140,19 +141,19 @@ func clean(s string, n int) string {
 	return s
 }
 
-// Unknown is what could not be told about an image.
+// Unknown is a check of an image that gave no result.
 type Unknown struct {
 	Stage string `json:"stage"`
-	// Why it could not be told.
+	// Why is the reason.
 	Why     string  `json:"why"`
 	Where   Place   `json:"where,omitzero"`
 	OnError OnError `json:"on_error"`
 }
 
-// Rejects reports whether the unknown alone keeps the image out.
+// Rejects reports whether the unknown alone rejects the image.
 func (u Unknown) Rejects() bool { return u.OnError != Allow }
 
-// key tells findings apart within one report.
+// key identifies the finding within one report.
 func (f Finding) key() string {
 	return strings.Join([]string{f.Stage, f.Rule, f.Fingerprint, cmp.Or(f.Where.Layer.String(), f.Where.Manifest.String()), f.Where.Path, f.What}, "\x00")
 }

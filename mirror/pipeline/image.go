@@ -20,27 +20,27 @@ import (
 const (
 	KindImage = "image"
 	KindIndex = "index"
-	// KindAttestation is BuildKit's: it describes another manifest of the same index.
+	// KindAttestation is BuildKit's kind: it describes another manifest of the same index.
 	KindAttestation = "attestation"
-	// KindArtifact is everything else: a signature, an SBOM, a chart.
+	// KindArtifact is any other manifest, such as a signature, an SBOM or a chart.
 	KindArtifact = "artifact"
 )
 
-// Image is all that is pushed under one manifest, as one document. Its JSON form is
-// what policies are written against; docs/pipeline.md describes it, and members are
-// only ever added.
+// Image describes the pushed manifest and the manifests below it, in one document. Policies are
+// written against its JSON form, which docs/pipeline.md describes. Members are added to it, but
+// never removed or changed.
 type Image struct {
 	Upstream   string        `json:"upstream"`
 	Repository string        `json:"repository"`
 	Tag        string        `json:"tag"`
 	Digest     digest.Digest `json:"digest"`
 	User       string        `json:"user"`
-	// Part says that it was pushed by digest and waits for an index or a tag that refers to it:
-	// what only the whole can show is judged then.
+	// Part reports whether the manifest was pushed by digest and waits for an index or a tag that
+	// refers to it. Rules that need the whole image are checked then.
 	Part bool `json:"part"`
-	// Manifests has the pushed one first, and then, for an index, those below it.
+	// Manifests starts with the pushed manifest. Below an index, its manifests follow.
 	Manifests []*Manifest `json:"manifests"`
-	// Contents reads what the document does not hold; it may be nil.
+	// Contents reads blobs that are not part of the document; it may be nil.
 	Contents Contents `json:"-"`
 }
 
@@ -54,15 +54,15 @@ type Manifest struct {
 	ArtifactType string            `json:"artifactType"`
 	Subject      digest.Digest     `json:"subject"`
 	Annotations  map[string]string `json:"annotations"`
-	// Given are the annotations of its descriptor in the index.
-	Given  map[string]string `json:"descriptorAnnotations"`
-	Config *Config           `json:"config,omitempty"`
-	Layers []*LayerView      `json:"layers"`
-	// Children are the digests of an index's manifests.
+	// DescriptorAnnotations are the annotations of its descriptor in the index.
+	DescriptorAnnotations map[string]string `json:"descriptorAnnotations"`
+	Config                *Config           `json:"config,omitempty"`
+	Layers                []*LayerView      `json:"layers"`
+	// Children are the digests of the manifests that an index lists.
 	Children []digest.Digest `json:"children,omitempty"`
-	// Statements are the attestations that its layers hold (in-toto).
+	// Statements are the in-toto attestations in its layers.
 	Statements []Statement `json:"statements,omitempty"`
-	// TotalSize is the sum of its configuration and layers, in bytes as stored.
+	// TotalSize is the size of its configuration and layers, in bytes as stored.
 	TotalSize int64  `json:"totalSize"`
 	Raw       []byte `json:"-"`
 }
@@ -72,12 +72,13 @@ type Config struct {
 	Digest    digest.Digest `json:"digest"`
 	MediaType string        `json:"mediaType"`
 	Size      int64         `json:"size"`
-	// Image is its content, of an image's configuration; else it is empty.
+	// Image is the parsed content of an image's configuration. It is empty for other
+	// configurations.
 	v1.Image
 	Raw json.RawMessage `json:"-"`
 }
 
-// LayerView is a layer of an image.
+// LayerView describes a layer of an image.
 type LayerView struct {
 	Digest      digest.Digest     `json:"digest"`
 	MediaType   string            `json:"mediaType"`
@@ -85,13 +86,14 @@ type LayerView struct {
 	Annotations map[string]string `json:"annotations"`
 	URLs        []string          `json:"urls"`
 	Foreign     bool              `json:"foreign"`
-	// Seen tells whether it was walked; what follows is zero where it was not.
+	// Seen reports whether the layer was walked. If not, the embedded Archive is zero.
 	Seen bool `json:"seen"`
 	Archive
 	facts map[string]json.RawMessage
 }
 
-// Facts gives what the layer part of a stage kept, and whether it has seen the layer.
+// Facts decodes the facts that the layer part of a stage found, and reports whether the stage
+// has seen the layer.
 func (l *LayerView) Facts(stage string, into any) (bool, error) {
 	raw, ok := l.facts[stage]
 	if !ok {
@@ -103,23 +105,23 @@ func (l *LayerView) Facts(stage string, into any) (bool, error) {
 	return true, json.Unmarshal(raw, into)
 }
 
-// Statement is an attestation as its maker declares it. Nothing here is proven.
+// Statement is an attestation as its maker declares it. Nothing in it is proven.
 type Statement struct {
 	Layer         digest.Digest   `json:"layer"`
 	PredicateType string          `json:"predicateType"`
 	Subjects      []digest.Digest `json:"subjects"`
-	// Predicate is there for provenance, of at most 1 MiB; an SBOM's is left out.
+	// Predicate is set for provenance of at most 1 MiB. That of an SBOM is left out.
 	Predicate json.RawMessage `json:"predicate,omitempty"`
 }
 
-// Contents gives what an image consists of.
+// Contents reads the parts of an image.
 type Contents interface {
 	// Manifest returns a manifest that an index lists.
 	Manifest(ctx context.Context, d oci.Descriptor) (*oci.Manifest, error)
-	// Open reads a blob, verified by the time of its io.EOF.
+	// Open reads a blob. Its reader verifies the digest before it returns io.EOF.
 	Open(ctx context.Context, d oci.Descriptor) (io.ReadCloser, error)
-	// Scanned returns what stages found in a layer, and nil for one that nobody is to
-	// look at.
+	// Scanned returns the results of all stages for a layer, or nil for a layer that is not to be
+	// scanned.
 	Scanned(ctx context.Context, d oci.Descriptor) (*Scanned, error)
 }
 
@@ -134,12 +136,12 @@ const (
 	maxDocument   = 64 << 20 // bytes of manifests and configurations in all
 )
 
-// TooLarge is an image that exceeds what the checks are made for.
+// TooLarge is the error for an image that exceeds the bounds of the checks.
 type TooLarge struct{ what string }
 
 func (e *TooLarge) Error() string { return e.what }
 
-// assembly puts the document together.
+// assembly builds the document of an image.
 type assembly struct {
 	img  *Image
 	from Contents
@@ -167,13 +169,13 @@ func (a *assembly) add(ctx context.Context, man *oci.Manifest, by oci.Descriptor
 	}
 	m := &Manifest{
 		Digest: man.Digest, MediaType: man.MediaType, Size: int64(len(man.Raw)), ArtifactType: man.ArtifactType,
-		Annotations: orEmpty(man.Annotations), Given: orEmpty(by.Annotations), Platform: platform(by.Platform), Raw: man.Raw, Layers: []*LayerView{},
+		Annotations: orEmpty(man.Annotations), DescriptorAnnotations: orEmpty(by.Annotations), Platform: platform(by.Platform), Raw: man.Raw, Layers: []*LayerView{},
 	}
 	if man.Subject != nil {
 		m.Subject = man.Subject.Digest
 	}
 	a.img.Manifests = append(a.img.Manifests, m)
-	if man.Index() || len(man.Manifests) > 0 { // whatever its type says: what it lists lands with it
+	if man.Index() || len(man.Manifests) > 0 { // whatever its media type: the manifests that it lists are forwarded with it
 		m.Kind = KindIndex
 		return a.children(ctx, m, man, depth)
 	}
@@ -198,7 +200,7 @@ func (a *assembly) add(ctx context.Context, man *oci.Manifest, by oci.Descriptor
 func (a *assembly) children(ctx context.Context, m *Manifest, man *oci.Manifest, depth int) error {
 	for _, c := range man.Children() {
 		if !c.Manifest {
-			// BuildKit's old cache form lists blobs in an index.
+			// BuildKit's old cache format lists blobs in an index.
 			m.TotalSize += c.Size
 			m.Layers = append(m.Layers, &LayerView{Digest: c.Digest, MediaType: c.MediaType, Size: c.Size, Annotations: orEmpty(c.Annotations), facts: map[string]json.RawMessage{}})
 			continue
@@ -215,17 +217,18 @@ func (a *assembly) children(ctx context.Context, m *Manifest, man *oci.Manifest,
 	return nil
 }
 
-// kindOf goes by what runtimes make of a manifest. A subject, an artifact type, or an annotation of
-// the index keeps none from running what has the configuration and the layers of an image.
+// kindOf returns the kind under which runtimes treat a manifest. With the configuration and the
+// layers of an image, a manifest can be run even if it has a subject, an artifact type, or an
+// annotation in the index.
 func kindOf(m *Manifest) string {
 	image := m.Config != nil && (oci.ImageConfig(m.Config.MediaType) || m.Config.Raw != nil)
-	attests := m.Given["vnd.docker.reference.type"] == "attestation-manifest" || slices.ContainsFunc(m.Layers, func(l *LayerView) bool {
+	attests := m.DescriptorAnnotations["vnd.docker.reference.type"] == "attestation-manifest" || slices.ContainsFunc(m.Layers, func(l *LayerView) bool {
 		return strings.HasPrefix(l.MediaType, "application/vnd.in-toto") // one that is pushed before its index
 	})
 	switch {
 	case image && slices.ContainsFunc(m.Layers, func(l *LayerView) bool { return rootLayer(l.MediaType) }):
 		return KindImage
-	case image && attests, m.Given["vnd.docker.reference.type"] == "attestation-manifest":
+	case image && attests, m.DescriptorAnnotations["vnd.docker.reference.type"] == "attestation-manifest":
 		return KindAttestation
 	case image && m.ArtifactType == "" && m.Subject == "":
 		return KindImage
@@ -233,8 +236,9 @@ func kindOf(m *Manifest) string {
 	return KindArtifact
 }
 
-// impliedConfig is a type that says nothing, and that Docker takes for the configuration of an
-// image, because registries used to send it (moby, distribution: ImageTypes).
+// impliedConfig reports whether Docker takes a blob of this media type for the configuration of
+// an image, although the type does not say so, because registries used to send it (moby,
+// distribution: ImageTypes).
 func impliedConfig(t string) bool {
 	return t == "" || t == "application/octet-stream" || t == "application/json" || t == "text/html"
 }
@@ -244,7 +248,8 @@ func rootLayer(t string) bool {
 	return strings.HasPrefix(t, "application/vnd.oci.image.") || strings.HasPrefix(t, "application/vnd.docker.")
 }
 
-// config reads the configuration of what may be an image. runs says that it has layers like one.
+// config reads the configuration of a manifest that may be an image. runs reports whether the
+// manifest has layers of an image.
 func (a *assembly) config(ctx context.Context, m *Manifest, d oci.Descriptor, runs bool) error {
 	m.Config = &Config{Digest: d.Digest, MediaType: d.MediaType, Size: d.Size}
 	implied := runs && impliedConfig(d.MediaType)
@@ -268,7 +273,7 @@ func (a *assembly) config(ctx context.Context, m *Manifest, d oci.Descriptor, ru
 	return nil
 }
 
-// read gives a small blob whole.
+// read reads a whole blob, and refuses one that is longer than most bytes.
 func (a *assembly) read(ctx context.Context, d oci.Descriptor, most int64) ([]byte, error) {
 	if d.Size > most {
 		return nil, &TooLarge{fmt.Sprintf("%s %s has %d bytes, more than %d", d.MediaType, oci.Short(d.Digest), d.Size, most)}
@@ -288,7 +293,7 @@ func (a *assembly) read(ctx context.Context, d oci.Descriptor, most int64) ([]by
 	return raw, nil
 }
 
-// statements reads what attestations declare.
+// statements reads the attestations in the layers.
 func (a *assembly) statements(ctx context.Context, m *Manifest) error {
 	for _, l := range m.Layers {
 		if !strings.HasPrefix(l.MediaType, "application/vnd.in-toto") || !strings.HasSuffix(l.MediaType, "json") {
@@ -300,7 +305,7 @@ func (a *assembly) statements(ctx context.Context, m *Manifest) error {
 		s := Statement{Layer: l.Digest, PredicateType: l.Annotations["in-toto.io/predicate-type"]}
 		before := a.size
 		raw, err := a.read(ctx, oci.Descriptor{Digest: l.Digest, Size: l.Size, MediaType: l.MediaType}, maxStatement)
-		a.size = before // it is not kept
+		a.size = before // the raw statement is not kept
 		if tooLarge := (*TooLarge)(nil); errors.As(err, &tooLarge) {
 			m.Statements = append(m.Statements, s)
 			continue
@@ -315,7 +320,7 @@ func (a *assembly) statements(ctx context.Context, m *Manifest) error {
 	return nil
 }
 
-// read takes a statement's own words, which count more than an annotation.
+// read parses a statement. Its predicate type takes precedence over the annotation's.
 func (s *Statement) read(raw []byte) {
 	var wire struct {
 		PredicateType string `json:"predicateType"`
@@ -340,7 +345,7 @@ func (s *Statement) read(raw []byte) {
 	}
 }
 
-// Images are the manifests that can be run.
+// Images returns the manifests that can be run.
 func (i *Image) Images() []*Manifest {
 	var out []*Manifest
 	for _, m := range i.Manifests {
@@ -351,10 +356,11 @@ func (i *Image) Images() []*Manifest {
 	return out
 }
 
-// Root is the pushed manifest.
+// Root returns the pushed manifest.
 func (i *Image) Root() *Manifest { return i.Manifests[0] }
 
-// Place names the manifest. A single image needs no platform to be told apart.
+// Place returns the place of a manifest. It has a platform only if the image has several
+// manifests.
 func (i *Image) Place(m *Manifest) Place {
 	p := Place{Manifest: m.Digest}
 	if len(i.Manifests) > 1 {
@@ -363,7 +369,7 @@ func (i *Image) Place(m *Manifest) Place {
 	return p
 }
 
-// LayerPlace names a layer of a manifest, counted from 0.
+// LayerPlace returns the place of a layer, whose index counts from 0.
 func (i *Image) LayerPlace(m *Manifest, layer int) Place {
 	p := i.Place(m)
 	p.Layer, p.Number, p.Of = m.Layers[layer].Digest, layer+1, len(m.Layers)
@@ -388,7 +394,8 @@ func orEmpty(m map[string]string) map[string]string {
 	return m
 }
 
-// Check says what is wrong with a document that did not come from an assembly.
+// Check validates a document that was not built by an assembly, and replaces null annotations
+// by empty ones.
 func (i *Image) Check() error {
 	if len(i.Manifests) == 0 {
 		return errors.New("the document of an image has no manifests")
@@ -397,7 +404,7 @@ func (i *Image) Check() error {
 		if m == nil {
 			return fmt.Errorf("manifest %d of the document is null", n+1)
 		}
-		m.Annotations, m.Given = orEmpty(m.Annotations), orEmpty(m.Given)
+		m.Annotations, m.DescriptorAnnotations = orEmpty(m.Annotations), orEmpty(m.DescriptorAnnotations)
 		for k, l := range m.Layers {
 			if l == nil {
 				return fmt.Errorf("layer %d of manifest %d of the document is null", k+1, n+1)

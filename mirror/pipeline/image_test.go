@@ -35,7 +35,7 @@ func (s shelf) Open(_ context.Context, d oci.Descriptor) (io.ReadCloser, error) 
 
 func (s shelf) Scanned(context.Context, oci.Descriptor) (*Scanned, error) { return nil, nil }
 
-// What a runtime runs is judged as an image, however it is dressed up.
+// A manifest that runtimes can run is judged as an image, whatever it claims to be.
 func TestWhatRunsIsAnImage(t *testing.T) {
 	const (
 		config  = "application/vnd.oci.image.config.v1+json"
@@ -89,8 +89,8 @@ func TestWhatRunsIsAnImage(t *testing.T) {
 	}
 }
 
-// What a manifest lists is judged whatever its media type, and one that can be read in two ways is
-// refused.
+// The manifests that a manifest lists are judged whatever its media type. A manifest that can
+// be read in two ways is rejected.
 func TestManifestsHideNothing(t *testing.T) {
 	child, err := oci.ParseManifest(oci.MediaTypeOCIManifest, []byte(`{"schemaVersion":2,"layers":[]}`))
 	if err != nil {
@@ -114,7 +114,7 @@ func TestManifestsHideNothing(t *testing.T) {
 	}
 }
 
-// scanning is a shelf whose layers are looked at.
+// scanning is a shelf whose layers are scanned.
 type scanning struct {
 	shelf
 	p *Pipeline
@@ -128,8 +128,7 @@ func (s scanning) Scanned(ctx context.Context, d oci.Descriptor) (*Scanned, erro
 	return s.p.Scan(ctx, Layer{}, r, func() (digest.Digest, error) { return d.Digest, nil })
 }
 
-// A layer that is said to be fetched from elsewhere is looked at where it is here, since clients
-// then take it from here.
+// A foreign layer is scanned if the upstream has it, because clients then pull it from there.
 func TestForeignLayersThatAreHere(t *testing.T) {
 	p, err := New(Options{Steps: []Step{{Stage: &noting{name: "notes", found: []Finding{{Rule: "bad", What: "something"}}}}}})
 	if err != nil {

@@ -14,19 +14,19 @@ import (
 	"dray/upstream/oci"
 )
 
-// Subject is what is judged.
+// Subject is the image to judge.
 type Subject struct {
 	Name
 	Manifest *oci.Manifest
-	// Part says that it waits for an index or a tag that refers to it.
+	// Part reports whether the manifest waits for an index or a tag that refers to it.
 	Part bool
 }
 
-// CheckName decides by names alone, before any byte. It returns a report only where
-// something is to be said.
+// CheckName decides by names alone, before any byte. It returns nil if there are no findings
+// and no unknowns.
 func (p *Pipeline) CheckName(ctx context.Context, n Name) *Report {
-	r := p.report(n)
-	p.names(ctx, n, r)
+	r := p.newReport(n)
+	p.checkNames(ctx, n, r)
 	r.finish()
 	if len(r.Findings) == 0 && len(r.Unknowns) == 0 {
 		return nil
@@ -37,7 +37,7 @@ func (p *Pipeline) CheckName(ctx context.Context, n Name) *Report {
 	return r
 }
 
-func (p *Pipeline) names(ctx context.Context, n Name, r *Report) {
+func (p *Pipeline) checkNames(ctx context.Context, n Name, r *Report) {
 	for _, step := range p.o.Steps {
 		if s, ok := step.Stage.(NameStage); ok {
 			p.run(ctx, step, r, func(ctx context.Context) ([]Finding, error) { return s.CheckName(ctx, n) })
@@ -45,13 +45,13 @@ func (p *Pipeline) names(ctx context.Context, n Name, r *Report) {
 	}
 }
 
-// Judge looks at a whole image. The error is that of the contents or of ctx: then
-// nothing was decided.
+// Judge judges a whole image. It returns an error, and no verdict, if the contents cannot be
+// read or are malformed, or if ctx has ended.
 func (p *Pipeline) Judge(ctx context.Context, s Subject, from Contents) (*Report, error) {
 	start := time.Now()
-	r := p.report(s.Name)
+	r := p.newReport(s.Name)
 	r.Digest, r.MediaType = s.Manifest.Digest, s.Manifest.MediaType
-	p.names(ctx, s.Name, r)
+	p.checkNames(ctx, s.Name, r)
 	img, err := assemble(ctx, s, from)
 	if large := (*TooLarge)(nil); errors.As(err, &large) {
 		r.add(p, Finding{Rule: "document", What: large.what, Fix: "push it in parts"}.complete(ArchiveStage, Enforce))
@@ -60,33 +60,33 @@ func (p *Pipeline) Judge(ctx context.Context, s Subject, from Contents) (*Report
 	if err != nil {
 		return nil, err
 	}
-	if err := p.layers(ctx, img, from, r); err != nil {
+	if err := p.addLayers(ctx, img, from, r); err != nil {
 		return nil, err
 	}
-	p.images(ctx, img, r)
+	p.checkImages(ctx, img, r)
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
 	return p.finish(r, start), nil
 }
 
-// View is the document that image checks and rules see of an image, with what there is to know of
-// its layers.
+// View returns the document of an image that image checks and rules see, with the results of
+// the scans of its layers.
 func (p *Pipeline) View(ctx context.Context, s Subject, from Contents) (*Image, error) {
 	img, err := assemble(ctx, s, from)
 	if err != nil {
 		return nil, err
 	}
-	return img, p.layers(ctx, img, from, p.report(s.Name))
+	return img, p.addLayers(ctx, img, from, p.newReport(s.Name))
 }
 
-// JudgeView judges an image of which there is nothing but its document, by names and image checks.
+// JudgeView judges an image by its document alone, with name and image checks.
 func (p *Pipeline) JudgeView(ctx context.Context, img *Image) *Report {
 	start := time.Now()
 	n := Name{Upstream: img.Upstream, Repository: img.Repository, Tag: img.Tag, Digest: img.Digest, User: img.User}
-	r := p.report(n)
-	p.names(ctx, n, r)
-	p.images(ctx, img, r)
+	r := p.newReport(n)
+	p.checkNames(ctx, n, r)
+	p.checkImages(ctx, img, r)
 	return p.finish(r, start)
 }
 
@@ -97,7 +97,7 @@ func (p *Pipeline) finish(r *Report, start time.Time) *Report {
 	return r
 }
 
-func (p *Pipeline) report(n Name) *Report {
+func (p *Pipeline) newReport(n Name) *Report {
 	r := &Report{Checks: p.o.Name, Revision: p.Revision(), Upstream: n.Upstream, Repository: n.Repository, Tag: n.Tag, User: n.User, Digest: n.Digest, At: time.Now().UTC()}
 	for _, s := range p.o.Steps {
 		r.Stages = append(r.Stages, StageRun{Name: s.Stage.Name(), Revision: s.Stage.Revision(), Mode: s.Mode})
@@ -105,12 +105,12 @@ func (p *Pipeline) report(n Name) *Report {
 	return r
 }
 
-// layersAtOnce bounds the layers that one judgement waits for side by side.
+// layersAtOnce bounds the layers that one call of Judge or View waits for at the same time.
 const layersAtOnce = 8
 
-// layers gathers what stages found in the layers. Each layer is asked for once, however
-// many images have it, and its findings are reported where it comes first.
-func (p *Pipeline) layers(ctx context.Context, img *Image, from Contents, r *Report) error {
+// addLayers adds the results for the layers to the document and the report. It requests each
+// layer once, even if several images have it, and reports its findings at its first occurrence.
+func (p *Pipeline) addLayers(ctx context.Context, img *Image, from Contents, r *Report) error {
 	if !p.Scans() {
 		return nil
 	}
@@ -128,7 +128,7 @@ func (p *Pipeline) layers(ctx context.Context, img *Image, from Contents, r *Rep
 			g.Go(func() error {
 				s, err := from.Scanned(gctx, oci.Descriptor{Digest: l.Digest, Size: l.Size, MediaType: l.MediaType})
 				if l.Foreign && err != nil && gctx.Err() == nil {
-					s, err = nil, nil // it may be elsewhere; but clients take it from here where it is
+					s, err = nil, nil // its bytes may be elsewhere; but where the upstream has them, clients pull them from it
 				}
 				mu.Lock()
 				defer mu.Unlock()
@@ -143,16 +143,15 @@ func (p *Pipeline) layers(ctx context.Context, img *Image, from Contents, r *Rep
 	for _, m := range img.Manifests {
 		for i, l := range m.Layers {
 			if s := scans[first[l.Digest.String()]]; s != nil {
-				p.layer(img, m, i, s, r, first[l.Digest.String()] == l)
+				p.addLayer(img, m, i, s, r, first[l.Digest.String()] == l)
 			}
 		}
 	}
 	return nil
 }
 
-// layer puts what is known of one layer into the document and, the first time, into
-// the report.
-func (p *Pipeline) layer(img *Image, m *Manifest, i int, s *Scanned, r *Report, report bool) {
+// addLayer adds the result for one layer to the document and, if report is set, to the report.
+func (p *Pipeline) addLayer(img *Image, m *Manifest, i int, s *Scanned, r *Report, report bool) {
 	l := m.Layers[i]
 	l.Seen, l.Archive = true, s.Archive
 	for stage, result := range s.results {
@@ -161,12 +160,12 @@ func (p *Pipeline) layer(img *Image, m *Manifest, i int, s *Scanned, r *Report, 
 	if !report {
 		return
 	}
-	p.found(s, img.LayerPlace(m, i), r)
-	p.misnamed(img, m, i, r)
+	p.addScanned(s, img.LayerPlace(m, i), r)
+	p.checkDescriptor(img, m, i, r)
 }
 
-// found puts what stages found in a layer, and what they could not tell of it, into a report.
-func (p *Pipeline) found(s *Scanned, at Place, r *Report) {
+// addScanned adds the findings in a layer, and the unknowns, to a report.
+func (p *Pipeline) addScanned(s *Scanned, at Place, r *Report) {
 	unread := false
 	for _, step := range append([]Step{p.archive}, p.layerSteps()...) {
 		stage := step.Stage.Name()
@@ -182,7 +181,7 @@ func (p *Pipeline) found(s *Scanned, at Place, r *Report) {
 		}
 		if r.More += result.More; result.More > 0 && !rejects {
 			at.Path = ""
-			r.add(p, Further(result.More, at).complete(stage, step.Mode)) // what is waived must not hide what is not
+			r.add(p, MoreFindings(result.More, at).complete(stage, step.Mode)) // a waived finding must not hide others
 		}
 		if err := s.errs[stage]; err != nil && !ok && !(unread && errors.Is(err, errUnread)) {
 			at.Path = ""
@@ -191,26 +190,26 @@ func (p *Pipeline) found(s *Scanned, at Place, r *Report) {
 	}
 }
 
-// wrong adds a finding about what a manifest says of a layer.
-func (p *Pipeline) wrong(img *Image, m *Manifest, i int, r *Report, what string) {
+// addArchiveFinding adds a finding about a layer that differs from its descriptor.
+func (p *Pipeline) addArchiveFinding(img *Image, m *Manifest, i int, r *Report, what string) {
 	f := Finding{Rule: "unreadable", What: what, Fix: "build and push the image again", Where: img.LayerPlace(m, i)}
 	r.add(p, f.complete(ArchiveStage, p.archive.Mode))
 }
 
-// misnamed finds a layer that is not what its manifest says: nobody has looked into what
-// is no archive, but a client might manage to; and rules about sizes go by the manifest.
-func (p *Pipeline) misnamed(img *Image, m *Manifest, i int, r *Report) {
+// checkDescriptor compares a layer with its descriptor. Stages do not look into a blob that is
+// no archive, but a client might unpack it; and the rules about sizes use the descriptor.
+func (p *Pipeline) checkDescriptor(img *Image, m *Manifest, i int, r *Report) {
 	l := m.Layers[i]
 	if l.Archive.Size != l.Size {
-		p.wrong(img, m, i, r, fmt.Sprintf("the manifest says that the layer has %d bytes, it has %d", l.Size, l.Archive.Size))
+		p.addArchiveFinding(img, m, i, r, fmt.Sprintf("the manifest says that the layer has %d bytes, it has %d", l.Size, l.Archive.Size))
 	}
 	if m.Kind == KindImage && strings.Contains(l.MediaType, "tar") && l.Format == FormatOther {
-		p.wrong(img, m, i, r, "the layer is said to be "+l.MediaType+", and is no archive")
+		p.addArchiveFinding(img, m, i, r, "the layer is said to be "+l.MediaType+", and is no archive")
 	}
 }
 
-// images runs the image stages, side by side.
-func (p *Pipeline) images(ctx context.Context, img *Image, r *Report) {
+// checkImages runs the image stages concurrently.
+func (p *Pipeline) checkImages(ctx context.Context, img *Image, r *Report) {
 	var wg sync.WaitGroup
 	for _, step := range p.o.Steps {
 		if s, ok := step.Stage.(ImageStage); ok {
@@ -222,13 +221,13 @@ func (p *Pipeline) images(ctx context.Context, img *Image, r *Report) {
 	wg.Wait()
 }
 
-// run gives a stage its time, and puts what came of it into the report.
+// run runs one check of a stage under its time limit, and adds the outcome to the report.
 func (p *Pipeline) run(ctx context.Context, step Step, r *Report, check func(context.Context) ([]Finding, error)) {
 	start := time.Now()
 	bounded, cancel := context.WithTimeoutCause(ctx, step.imageTime(), errSlow)
 	defer cancel()
 	var found []Finding
-	err := contained(func() (err error) { found, err = check(bounded); return err })
+	err := recovered(func() (err error) { found, err = check(bounded); return err })
 	if err == nil && bounded.Err() != nil {
 		err = bounded.Err()
 	}
@@ -245,5 +244,5 @@ func (p *Pipeline) run(ctx context.Context, step Step, r *Report, check func(con
 	}
 }
 
-// JSON is the document that policies see.
+// JSON returns the document that policies see.
 func (i *Image) JSON() ([]byte, error) { return json.Marshal(i) }

@@ -4,11 +4,11 @@ import (
 	"regexp"
 )
 
-// semver is the pattern that semver.org suggests for version 2.0.0, with the v that tags of
-// releases begin with.
+// semver is the pattern that semver.org suggests for version 2.0.0, with the v that release
+// tags often begin with.
 var semver = regexp.MustCompile(`^v?(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)` +
 	`(?:-(?:0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*)(?:\.(?:0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*))*)?` +
 	`(?:\+[0-9a-zA-Z-]+(?:\.[0-9a-zA-Z-]+)*)?$`)
 
-// Semver reports whether a version is a semantic one, with or without a v before it.
+// Semver reports whether a version is a semantic version, with or without a leading v.
 func Semver(version string) bool { return semver.MatchString(version) }

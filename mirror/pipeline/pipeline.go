@@ -15,42 +15,43 @@ import (
 	"dray/mirror/pattern"
 )
 
-// Waiver lets findings pass, for a reason.
+// Waiver lets matching findings pass, for a reason.
 type Waiver struct {
-	// Repositories, Path: patterns in which * stands for any characters. Empty is all.
+	// Repositories and Path are patterns in which * matches any characters. Empty matches all.
 	Repositories []string
-	// Stage, Rule and Fingerprint of the findings; empty is any.
+	// Stage, Rule and Fingerprint of the findings; empty matches any.
 	Stage, Rule, Fingerprint string
 	Path                     string
 	// Reason is shown in reports.
 	Reason string
-	// Until is when the waiver ends; zero is never.
+	// Until is when the waiver ends; zero means never.
 	Until time.Time
 }
 
-// Options are what a Pipeline is made of.
+// Options configure a Pipeline.
 type Options struct {
 	// Name of the pipeline, in metrics and reports.
 	Name  string
 	Steps []Step
-	// Limits of layers, and what becomes of a layer that exceeds one. With Off they hold for layers
-	// that a stage looks into, as with Warn.
+	// Limits of layers, and the mode of the findings about layers that exceed one. With Off, the
+	// limits hold only for layers that a stage looks into, and their findings have the mode Warn.
 	Limits      Limits
 	ArchiveMode Mode
 	Waivers     []Waiver
-	// Memory keeps what was found in layers; nil keeps nothing.
+	// Memory keeps the results for layers; nil keeps nothing.
 	Memory Memory
-	// Workers bounds the layers that are worked on at a time, over all pipelines that
-	// share them; nil makes them for this one.
+	// Workers bounds the layers that are worked on at a time, over all pipelines that share them.
+	// Nil makes workers for this pipeline.
 	Workers *Workers
-	// Metrics are shared by all pipelines of a process; nil counts for nobody.
+	// Metrics are shared by all pipelines of a process. Nil counts in metrics that are not
+	// exported.
 	Metrics *Metrics
 }
 
-// Pipeline is what must be true of the images of some repositories.
+// Pipeline checks the images of some repositories.
 type Pipeline struct {
 	o Options
-	// archive is the walk as if it were a stage.
+	// archive stands for the walk as a stage, which reports its findings.
 	archive Step
 }
 
@@ -85,10 +86,10 @@ func New(o Options) (*Pipeline, error) {
 	return p, nil
 }
 
-// Name is the pipeline's name.
+// Name returns the pipeline's name.
 func (p *Pipeline) Name() string { return p.o.Name }
 
-// Revision changes with any of its stages.
+// Revision changes with the revision, mode or OnError of any stage, and with the limits.
 func (p *Pipeline) Revision() string {
 	parts := []string{p.archive.Stage.Revision()}
 	for _, s := range p.o.Steps {
@@ -97,7 +98,7 @@ func (p *Pipeline) Revision() string {
 	return Fingerprint(parts...)
 }
 
-// Scans reports whether anything looks into layers.
+// Scans reports whether layers are walked at all.
 func (p *Pipeline) Scans() bool { return p.o.ArchiveMode != Off || len(p.layerSteps()) > 0 }
 
 func (p *Pipeline) layerSteps() []Step {
@@ -110,13 +111,13 @@ func (p *Pipeline) layerSteps() []Step {
 	return steps
 }
 
-// walkStage is the walk as a stage that has no part of its own.
+// walkStage gives the walk the name and revision of a stage. It implements no checks.
 type walkStage struct{ limits Limits }
 
 func (walkStage) Name() string       { return ArchiveStage }
 func (w walkStage) Revision() string { return Revision(walkVersion, w.limits) }
 
-// waive marks the finding where a waiver applies.
+// waive marks the finding as waived if a waiver applies.
 func (p *Pipeline) waive(f Finding, repo string, now time.Time) Finding {
 	for _, w := range p.o.Waivers {
 		if w.applies(f, repo, now) {
@@ -139,8 +140,8 @@ func (w Waiver) applies(f Finding, repo string, now time.Time) bool {
 	return len(w.Repositories) == 0 || pattern.Any(w.Repositories, repo)
 }
 
-// Metrics count verdicts. Labels come from the configuration, but for the rules that services and
-// programs name: they are counted by name as long as there are at most maxRuleLabels of all.
+// Metrics count verdicts. Most labels come from the configuration. Rules that webhooks and
+// scanners name are also counted by name, up to maxRuleLabels rules in all.
 type Metrics struct {
 	findings *prometheus.CounterVec
 	verdicts *prometheus.CounterVec
@@ -157,7 +158,7 @@ const (
 	otherRule     = "other"
 )
 
-// rule is the label of a rule.
+// rule returns the label of a rule.
 func (m *Metrics) rule(stage, rule string) string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -202,11 +203,12 @@ func (m *Metrics) count(r *Report) {
 	m.verdicts.WithLabelValues(r.Checks, r.Outcome()).Inc()
 }
 
-// Memory keeps what was found in layers. Losing any of it costs another look.
+// Memory keeps the results for layers. It may lose any of them: the layer is then scanned
+// again.
 type Memory interface {
-	// Recall returns what was remembered, and whether there is something.
+	// Recall returns the remembered answer, and whether there is one.
 	Recall(ctx context.Context, layer digest.Digest, stage, revision string) ([]byte, bool)
-	// Remember keeps an answer of a stage for as long as it pleases.
+	// Remember keeps an answer of a stage. The Memory decides for how long.
 	Remember(ctx context.Context, layer digest.Digest, stage, revision string, answer []byte)
 }
 

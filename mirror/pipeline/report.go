@@ -13,11 +13,11 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// Report is a verdict with everything that led to it.
+// Report is a verdict with all findings and unknowns that led to it.
 type Report struct {
-	// ID is good for asking for the report again; empty where nobody keeps it.
+	// ID identifies the report to clients that ask for it again; empty if the report is not kept.
 	ID string `json:"id,omitempty"`
-	// Pass tells whether the image may land.
+	// Pass reports whether the image may be forwarded.
 	Pass       bool          `json:"pass"`
 	Checks     string        `json:"checks"`
 	Revision   string        `json:"revision"`
@@ -32,15 +32,15 @@ type Report struct {
 	Stages     []StageRun    `json:"stages"`
 	Findings   []Finding     `json:"findings"`
 	Unknowns   []Unknown     `json:"unknowns"`
-	// More is how many findings were left out.
+	// More is the number of findings that were left out.
 	More int `json:"more,omitempty"`
 
-	mu   sync.Mutex // guards what stages add side by side
+	mu   sync.Mutex // guards Findings, Unknowns, More and seen while stages run concurrently
 	seen map[string]bool
 }
 
-// Statement is the report as a JSON document that is the same for the same verdict on the same
-// image, whoever pushed it, when, and under which tag.
+// Statement returns the report as a JSON document that does not depend on the user, the time or
+// the tag: the same verdict on the same image has the same bytes.
 func (r *Report) Statement() ([]byte, error) {
 	return json.Marshal(struct {
 		Pass       bool          `json:"pass"`
@@ -56,17 +56,17 @@ func (r *Report) Statement() ([]byte, error) {
 	}{r.Pass, r.Checks, r.Revision, r.Repository, r.Digest, r.MediaType, r.Stages, r.Findings, r.Unknowns, r.More})
 }
 
-// StageRun is a stage that took part.
+// StageRun is a stage that took part in the verdict.
 type StageRun struct {
 	Name     string `json:"name"`
 	Revision string `json:"revision"`
 	Mode     Mode   `json:"mode"`
 }
 
-// MaxFindings of one report. Those that reject are kept first.
+// MaxFindings bounds the findings of one report. Those that reject are kept first.
 const MaxFindings = 500
 
-// maxGathered bounds what is held before the report is settled.
+// maxGathered bounds the findings of a report until finish sorts and cuts them.
 const maxGathered = 20 * MaxFindings
 
 func (r *Report) add(p *Pipeline, f Finding) {
@@ -102,7 +102,7 @@ func (r *Report) unknown(u Unknown) {
 	}
 }
 
-// finish puts the report in order and draws the verdict.
+// finish sorts and bounds the report, and sets Pass.
 func (r *Report) finish() {
 	slices.SortStableFunc(r.Findings, func(a, b Finding) int {
 		return cmp.Or(-cmp.Compare(weight(a), weight(b)), strings.Compare(a.Stage, b.Stage), cmp.Compare(a.Where.Number, b.Where.Number),
@@ -130,7 +130,7 @@ func b2i(b bool) int {
 	return 0
 }
 
-// weight is how much a finding matters.
+// weight orders findings: rejecting ones weigh most, waived ones least.
 func weight(f Finding) int {
 	switch {
 	case f.Rejects():
@@ -141,8 +141,7 @@ func weight(f Finding) int {
 	return 0
 }
 
-// Outcome is the verdict in one word: pass, reject, or unknown where only missing
-// answers reject.
+// Outcome is the verdict in one word: "pass", "reject", or "unknown" if only unknowns reject.
 func (r *Report) Outcome() string {
 	switch {
 	case r.Pass:
@@ -153,7 +152,7 @@ func (r *Report) Outcome() string {
 	return "unknown"
 }
 
-// ByRule counts the findings, whatever became of them: "secrets/aws-access-key=2".
+// ByRule counts the findings, also waived ones, by rule: "secrets/aws-access-key=2".
 func (r *Report) ByRule() []string {
 	counts := map[string]int{}
 	for _, f := range r.Findings {
@@ -166,8 +165,8 @@ func (r *Report) ByRule() []string {
 	return out
 }
 
-// Broken lists the rules that keep the image out, as stage/rule, and the stages that could not
-// tell.
+// Broken lists the rules that reject the image, as stage/rule, and the stages whose unknowns
+// reject it, as stage/unknown.
 func (r *Report) Broken() []string {
 	var rules []string
 	for _, f := range r.Findings {
@@ -183,12 +182,12 @@ func (r *Report) Broken() []string {
 	return rules
 }
 
-// MaxMessage is the length of a message in bytes. Clients show what is longer, but
-// people do not read it.
+// MaxMessage is the maximum length of a message in bytes. Clients show longer ones, but people
+// do not read them.
 const MaxMessage = 900
 
-// Message is a rejection in words for a terminal: what was found, where, and what to
-// do, one finding a line, and where the rest is. Clients put it behind "denied: ".
+// Message is a rejection for a terminal: each finding with its place and fix on one line, then
+// the address of the report. Clients print it after "denied: ".
 func (r *Report) Message(url string) string {
 	var lines []string
 	for _, f := range r.Findings {

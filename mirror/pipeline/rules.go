@@ -5,8 +5,9 @@ import (
 	"regexp"
 )
 
-// RuleName makes a rule that somebody else named fit to label metrics: at most 40 lower-case
-// letters, digits, - and _. Anything else is "other", and nothing is "refused".
+// RuleName makes the name of an external rule fit for a metric label: at most 40 lower-case
+// letters, digits, - and _. It returns "other" for any other name, and "refused" for an empty
+// one.
 func RuleName(s string) string {
 	switch {
 	case s == "":
@@ -19,7 +20,7 @@ func RuleName(s string) string {
 
 var ruleName = regexp.MustCompile(`^[a-z0-9_-]{1,40}$`)
 
-// ExternalFinding is a finding as a service or a program writes it.
+// ExternalFinding is a finding in the JSON of a webhook's or a scanner's answer.
 type ExternalFinding struct {
 	Rule    string `json:"rule"`
 	Message string `json:"message"`
@@ -27,17 +28,17 @@ type ExternalFinding struct {
 	Fix     string `json:"fix"`
 }
 
-// maxExternal bounds how many findings of one answer are looked at.
+// maxExternal bounds the findings that are read from one answer.
 const maxExternal = 100
 
-// FindingsOf makes findings of what was told. One without a message gets the given one.
-func FindingsOf(told []ExternalFinding, unsaid string) []Finding {
+// FindingsOf converts external findings. A finding without a message gets the fallback.
+func FindingsOf(external []ExternalFinding, fallback string) []Finding {
 	var out []Finding
-	for _, f := range told[:min(len(told), maxExternal)] {
-		out = append(out, Finding{Rule: RuleName(f.Rule), What: cmp.Or(f.Message, unsaid), Where: Place{Path: f.Path}, Fix: f.Fix})
+	for _, f := range external[:min(len(external), maxExternal)] {
+		out = append(out, Finding{Rule: RuleName(f.Rule), What: cmp.Or(f.Message, fallback), Where: Place{Path: f.Path}, Fix: f.Fix})
 	}
-	if more := len(told) - maxExternal; more > 0 {
-		out = append(out, Further(more, Place{}))
+	if more := len(external) - maxExternal; more > 0 {
+		out = append(out, MoreFindings(more, Place{}))
 	}
 	return out
 }

@@ -11,46 +11,46 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// Workers bound how many layers are worked on at a time. Who waits for bytes of a
-// client does not count, so that a slow client keeps nobody from working.
+// Workers bound the number of layers that are worked on at a time. A layer that waits for bytes
+// of its client does not count, so slow clients do not block others.
 type Workers struct{ slots chan struct{} }
 
-// NewWorkers makes room for n layers at a time.
+// NewWorkers allows n layers at a time.
 func NewWorkers(n int) *Workers { return &Workers{slots: make(chan struct{}, max(1, n))} }
 
-// yielding gives up its slot while it waits for bytes.
-type yielding struct {
+// yieldingReader gives up its slot while it waits for bytes.
+type yieldingReader struct {
 	r io.Reader
 	w *Workers
 }
 
-func (y *yielding) Read(p []byte) (int, error) {
+func (y *yieldingReader) Read(p []byte) (int, error) {
 	<-y.w.slots
 	defer func() { y.w.slots <- struct{}{} }()
 	return y.r.Read(p)
 }
 
-// Scanned is what all stages found in one layer.
+// Scanned holds the results of all stages for one layer.
 type Scanned struct {
 	Archive Archive
-	// results by stage; errs has the stages that could not tell.
+	// results are by stage; errs has the errors of the stages that gave no result.
 	results map[string]LayerResult
 	errs    map[string]error
 }
 
-// archiveAnswer is what is remembered of the walk itself.
+// archiveAnswer is the remembered result of the walk itself.
 type archiveAnswer struct {
 	Archive  Archive   `json:"archive"`
 	Findings []Finding `json:"findings,omitempty"`
 }
 
-// walkBuffers hold the content of files on its way to the visitors.
+// walkBuffers hold the content of files while visitors read it.
 var walkBuffers = sync.Pool{New: func() any { b := make([]byte, 64<<10); return &b }}
 
-// Scan walks a layer for all stages that have not seen it, and remembers what they
-// found. r gives the whole layer as stored, and io.EOF only when its digest is
-// verified; name tells the verified digest, and waits for it. The error is that of r, of
-// name, or ctx's: what is wrong with the layer is a finding.
+// Scan walks a layer for all stages that do not remember it, and remembers the results. r reads
+// the whole layer as stored, and returns io.EOF only after its digest was verified. name waits
+// for the verified digest and returns it. The error is one of r, name or ctx: a fault of the
+// layer itself is a finding.
 func (p *Pipeline) Scan(ctx context.Context, l Layer, r io.Reader, name func() (digest.Digest, error)) (*Scanned, error) {
 	if s, err := p.recallVerified(ctx, l.Digest, name); s != nil || err != nil {
 		return s, err
@@ -65,13 +65,13 @@ func (p *Pipeline) Scan(ctx context.Context, l Layer, r io.Reader, name func() (
 	participants := p.participants(ctx, l)
 	buf := walkBuffers.Get().(*[]byte)
 	defer walkBuffers.Put(buf)
-	archive, err := walk(ctx, &yielding{r, w}, p.o.Limits, audience{participants: participants, buf: *buf})
-	fault, own := errors.AsType[*broken](err)
+	archive, err := walk(ctx, &yieldingReader{r, w}, p.o.Limits, fanOut{participants: participants, buf: *buf})
+	fault, own := errors.AsType[*layerFault](err)
 	s := &Scanned{Archive: archive, results: map[string]LayerResult{}, errs: map[string]error{}}
-	for _, seat := range participants {
-		stage := seat.step.Stage.Name()
-		result, cerr := seat.close(err == nil)
-		p.o.Metrics.seconds.WithLabelValues(stage).Observe(seat.spent.Seconds())
+	for _, part := range participants {
+		stage := part.step.Stage.Name()
+		result, cerr := part.close(err == nil)
+		p.o.Metrics.seconds.WithLabelValues(stage).Observe(part.spent.Seconds())
 		switch {
 		case cerr != nil:
 			s.errs[stage] = cerr
@@ -86,8 +86,8 @@ func (p *Pipeline) Scan(ctx context.Context, l Layer, r io.Reader, name func() (
 	}
 	if own {
 		s.results[ArchiveStage] = LayerResult{Findings: []Finding{fault.finding().complete(ArchiveStage, "")}}
-		// The rest of the layer is needed for its digest, and for nothing else.
-		rest, err := io.Copy(io.Discard, &yielding{r, w})
+		// The rest of the layer is read only to verify its digest.
+		rest, err := io.Copy(io.Discard, &yieldingReader{r, w})
 		if err != nil {
 			return nil, err
 		}
@@ -103,8 +103,8 @@ func (p *Pipeline) Scan(ctx context.Context, l Layer, r io.Reader, name func() (
 	return s, nil
 }
 
-// recallVerified is what is remembered of a layer, once it has turned out to be the one that its
-// client announced. It is nil where a walk is needed.
+// recallVerified returns the remembered results for a layer, after its digest turned out to be
+// the announced one. It returns nil if a walk is needed.
 func (p *Pipeline) recallVerified(ctx context.Context, announced digest.Digest, name func() (digest.Digest, error)) (*Scanned, error) {
 	if announced == "" {
 		return nil, nil
@@ -119,13 +119,14 @@ func (p *Pipeline) recallVerified(ctx context.Context, announced digest.Digest, 
 	return nil, nil
 }
 
-// errUnread is why a stage knows nothing about a layer that exceeds a limit.
+// errUnread is the error of the stages for a layer whose walk stopped at a fault, such as an
+// exceeded limit.
 var errUnread = errors.New("the layer could not be looked at to its end")
 
 func (p *Pipeline) participants(ctx context.Context, l Layer) []*participant {
 	var participants []*participant
 	for _, step := range p.layerSteps() {
-		s := &participant{step: step, visitor: absent{}}
+		s := &participant{step: step, visitor: noVisitor{}}
 		s.do(func() error {
 			v, err := step.Stage.(LayerStage).Open(ctx, l)
 			if err == nil && v != nil {
@@ -138,13 +139,13 @@ func (p *Pipeline) participants(ctx context.Context, l Layer) []*participant {
 	return participants
 }
 
-// absent is the visitor of a stage that has none for a layer.
-type absent struct{}
+// noVisitor is the visitor of a stage that needs none for a layer.
+type noVisitor struct{}
 
-func (absent) Begin(*Entry) (bool, error)      { return false, nil }
-func (absent) Data([]byte) error               { return nil }
-func (absent) End() error                      { return nil }
-func (absent) Close(bool) (LayerResult, error) { return LayerResult{}, nil }
+func (noVisitor) Begin(*Entry) (bool, error)      { return false, nil }
+func (noVisitor) Data([]byte) error               { return nil }
+func (noVisitor) End() error                      { return nil }
+func (noVisitor) Close(bool) (LayerResult, error) { return LayerResult{}, nil }
 
 func (p *Pipeline) remember(ctx context.Context, d digest.Digest, s *Scanned) {
 	keep := func(step Step, v any) {
@@ -160,8 +161,8 @@ func (p *Pipeline) remember(ctx context.Context, d digest.Digest, s *Scanned) {
 	}
 }
 
-// Recall is what is remembered of a layer; complete tells whether every stage has
-// seen it, or will never see more of it.
+// Recall returns the remembered results for a layer. complete reports whether another walk
+// would add nothing: all stages have a result, or the layer has a fault that stops the walk.
 func (p *Pipeline) Recall(ctx context.Context, d digest.Digest) (s *Scanned, complete bool) {
 	s = &Scanned{results: map[string]LayerResult{}, errs: map[string]error{}}
 	var walked archiveAnswer
@@ -192,16 +193,16 @@ func (p *Pipeline) recall(ctx context.Context, d digest.Digest, step Step, into 
 	return ok && json.Unmarshal(text, into) == nil
 }
 
-// Refuses reports whether what was found in the layer, or what is unknown of it, keeps any image
-// out that has it.
+// Refuses reports whether the findings in the layer, or its unknowns, reject every image that
+// has it.
 func (p *Pipeline) Refuses(s *Scanned, repo string) bool {
 	r := &Report{Repository: repo, At: time.Now().UTC()}
-	p.found(s, Place{}, r)
+	p.addScanned(s, Place{}, r)
 	r.finish()
 	return !r.Pass
 }
 
-// Complete reports whether every stage could tell, or never will: another look would find the same.
+// Complete reports whether another walk of the layer would add nothing.
 func (s *Scanned) Complete() bool {
 	for _, err := range s.errs {
 		if !errors.Is(err, errUnread) {

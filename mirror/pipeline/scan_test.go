@@ -39,13 +39,13 @@ func (m *memory) Remember(_ context.Context, d digest.Digest, stage, revision st
 	m.m[d.String()+stage+revision] = text
 }
 
-// called gives the digest that bytes turn out to have.
+// called returns the verified digest of the bytes.
 func called(layer []byte) func() (digest.Digest, error) {
 	return func() (digest.Digest, error) { return digest.FromBytes(layer), nil }
 }
 
-// What a client says of its layer beforehand may be the digest of another one, which is known and
-// harmless: the bytes are looked at all the same.
+// A client may announce the digest of another layer, which is known and harmless. The bytes are
+// scanned anyway.
 func TestAnnouncedDigestProvesNothing(t *testing.T) {
 	notes := &noting{name: "notes"}
 	p, err := New(Options{Steps: []Step{{Stage: notes}}, Memory: &memory{m: map[string][]byte{}}})
@@ -72,8 +72,8 @@ func TestAnnouncedDigestProvesNothing(t *testing.T) {
 	}
 }
 
-// A layer that cannot be read is taken to its end for its digest. A client that is slow with the
-// rest keeps nobody from working.
+// A layer that cannot be read is read to its end for its digest. A client that sends the rest
+// slowly blocks no worker.
 func TestUnreadableLayerYieldsItsPlace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, err := New(Options{Workers: NewWorkers(1)})
@@ -107,7 +107,8 @@ func TestUnreadableLayerYieldsItsPlace(t *testing.T) {
 	})
 }
 
-// Waivers let pass what they name. They hide nothing else, however much of it there is.
+// A waiver lets only the findings that it matches pass, and hides no others, however many there
+// are.
 func TestWaivedFindingsHideNoOthers(t *testing.T) {
 	waived := make([]Finding, MaxLayerFindings)
 	for i := range waived {
@@ -131,15 +132,14 @@ func TestWaivedFindingsHideNoOthers(t *testing.T) {
 		}
 		m := &Manifest{Layers: []*LayerView{{Size: int64(len(layer)), facts: map[string]json.RawMessage{}}}}
 		r := &Report{}
-		p.layer(&Image{Manifests: []*Manifest{m}}, m, 0, s, r, true)
+		p.addLayer(&Image{Manifests: []*Manifest{m}}, m, 0, s, r, true)
 		if r.finish(); r.Pass != tc.pass {
 			t.Errorf("%d findings with %s: pass is %v: %s", len(tc.found), tc.mode, r.Pass, r.Message(""))
 		}
 	}
 }
 
-// A layer goes no further when what is found in it, or is unknown of it, rejects each image with
-// it.
+// Refuses is true if the findings or the unknowns of a layer reject every image that has it.
 func TestRefusesWhatRejects(t *testing.T) {
 	layer := archive(t, file{name: "a", text: "x"})
 	found := []Finding{{Rule: "key", What: "a key", Where: Place{Path: "a"}}}
@@ -176,7 +176,7 @@ func TestRefusesWhatRejects(t *testing.T) {
 	}
 }
 
-// A scanner that names a rule after each vulnerability does not fill the memory with series.
+// A scanner that names a rule after each vulnerability adds a bounded number of time series.
 func TestRulesOfServicesAreBoundedAsLabels(t *testing.T) {
 	m := NewMetrics()
 	for i := range maxRuleLabels + 10 {

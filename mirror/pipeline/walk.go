@@ -21,10 +21,9 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// Limits bound what a layer may make dray do. A layer that exceeds one is not looked
-// at any further.
+// Limits bound the work for one layer. The walk stops at a layer that exceeds one.
 type Limits struct {
-	// MaxRatio of uncompressed to compressed bytes, looked at beyond 64 MiB; 0 means 200.
+	// MaxRatio of uncompressed to stored bytes, checked beyond 64 MiB uncompressed; 0 means 200.
 	MaxRatio int
 	// MaxEntries of an archive; 0 means 1,000,000.
 	MaxEntries int
@@ -46,21 +45,21 @@ func (l Limits) withDefaults() Limits {
 	}
 }
 
-// ArchiveStage is the name under which the walk itself reports.
+// ArchiveStage is the stage name in findings of the walk itself.
 const ArchiveStage = "archive"
 
 // walkVersion is part of the revision of the walk.
 const walkVersion = 1
 
-// ratioFrom is how many uncompressed bytes a layer may have whatever its ratio: small
-// layers of zeros are common, and harmless.
+// ratioFrom is the number of uncompressed bytes up to which the ratio is not checked: small
+// layers of zeros are common and harmless.
 const ratioFrom = 64 << 20
 
-// maxWindow bounds the memory of a zstd decoder, in bytes. The tools that make layers
-// use at most 8 MiB.
+// maxWindow bounds the memory of a zstd decoder, in bytes. Tools that make layers use at most 8
+// MiB.
 const maxWindow = 32 << 20
 
-// Formats of what a layer may be.
+// Formats of a layer's blob.
 const (
 	FormatTar   = "tar"
 	FormatGzip  = "tar+gzip"
@@ -69,40 +68,40 @@ const (
 	FormatEmpty = "empty"
 )
 
-// Archive is what the walk found out about a layer.
+// Archive describes a layer's blob, as the walk found it.
 type Archive struct {
 	Format string `json:"format"`
-	// Size is the number of bytes as stored, Uncompressed of the archive itself.
+	// Size is the number of bytes as stored, Uncompressed that of the archive itself.
 	Size         int64 `json:"size"`
 	Uncompressed int64 `json:"uncompressed"`
 	Entries      int   `json:"entries"`
-	// DiffID is the digest of the archive itself, computed here.
+	// DiffID is the digest of the uncompressed archive, computed by the walk.
 	DiffID digest.Digest `json:"diffID,omitempty"`
 }
 
-// broken is a layer that cannot be read, or that exceeds a limit: a finding of the
-// walk, and not its failure.
-type broken struct{ rule, what, path, fix string }
+// layerFault reports a layer that cannot be read or that exceeds a limit. It becomes a finding,
+// and is not a failure of the walk.
+type layerFault struct{ rule, what, path, fix string }
 
-func (b *broken) Error() string { return b.what }
+func (b *layerFault) Error() string { return b.what }
 
-func (b *broken) finding() Finding {
+func (b *layerFault) finding() Finding {
 	return Finding{Rule: b.rule, What: b.what, Where: Place{Path: b.path}, Fix: b.fix}
 }
 
 func exceeds(rule, path, format string, args ...any) error {
-	return &broken{rule: rule, what: fmt.Sprintf(format, args...), path: path, fix: "build the layer without it, or have the limit raised"}
+	return &layerFault{rule: rule, what: fmt.Sprintf(format, args...), path: path, fix: "build the layer without it, or have the limit raised"}
 }
 
-// counter counts what comes from the layer as stored. It tells a failure to read it
-// from bytes that are wrong.
-type counter struct {
+// storedReader counts the bytes of the layer as stored. It records the error of a failed read,
+// so that this can be told from malformed content.
+type storedReader struct {
 	r   io.Reader
 	n   int64
 	err error
 }
 
-func (c *counter) Read(p []byte) (int, error) {
+func (c *storedReader) Read(p []byte) (int, error) {
 	n, err := c.r.Read(p)
 	c.n += int64(n)
 	if err != nil && err != io.EOF {
@@ -111,16 +110,17 @@ func (c *counter) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// gauge counts and hashes the archive, and holds it to the limits on its length.
-type gauge struct {
+// archiveReader counts and hashes the uncompressed archive, and checks the limits on its
+// length.
+type archiveReader struct {
 	r      io.Reader
-	stored *counter
+	stored *storedReader
 	limits Limits
 	n      int64
 	sum    hash.Hash
 }
 
-func (g *gauge) Read(p []byte) (int, error) {
+func (g *archiveReader) Read(p []byte) (int, error) {
 	n, err := g.r.Read(p)
 	g.n += int64(n)
 	g.sum.Write(p[:n])
@@ -130,8 +130,8 @@ func (g *gauge) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// check holds a number of uncompressed bytes to the limits.
-func (g *gauge) check(n int64, at string) error {
+// check checks a number of uncompressed bytes against the limits.
+func (g *archiveReader) check(n int64, at string) error {
 	if n > g.limits.MaxBytes {
 		return exceeds("size", at, "the layer has more than %d bytes uncompressed", g.limits.MaxBytes)
 	}
@@ -141,10 +141,10 @@ func (g *gauge) check(n int64, at string) error {
 	return nil
 }
 
-// walk reads a layer to its end and shows its files to the audience. The error is a
-// *broken for what is the layer's own fault.
-func walk(ctx context.Context, r io.Reader, limits Limits, show audience) (Archive, error) {
-	w := &walker{ctx: ctx, limits: limits, show: show, stored: &counter{r: r}}
+// walk reads a layer to its end and passes its files to the visitors. The error is a
+// *layerFault if the layer itself is at fault.
+func walk(ctx context.Context, r io.Reader, limits Limits, visitors fanOut) (Archive, error) {
+	w := &walker{ctx: ctx, limits: limits, visitors: visitors, stored: &storedReader{r: r}}
 	err := w.run()
 	w.archive.Size = w.stored.n
 	if w.stored.err != nil {
@@ -153,20 +153,19 @@ func walk(ctx context.Context, r io.Reader, limits Limits, show audience) (Archi
 	if ctx.Err() != nil {
 		return w.archive, context.Cause(ctx)
 	}
-	if _, own := errors.AsType[*broken](err); err != nil && !own {
-		err = &broken{rule: "unreadable", what: "the layer cannot be read: " + err.Error(), fix: "build and push the image again"}
+	if _, own := errors.AsType[*layerFault](err); err != nil && !own {
+		err = &layerFault{rule: "unreadable", what: "the layer cannot be read: " + err.Error(), fix: "build and push the image again"}
 	}
 	return w.archive, err
 }
 
 type walker struct {
-	ctx     context.Context
-	limits  Limits
-	show    audience
-	stored  *counter
-	archive Archive
-	// logical is the sum of the files' sizes, which sparse files make more than there
-	// are bytes.
+	ctx      context.Context
+	limits   Limits
+	visitors fanOut
+	stored   *storedReader
+	archive  Archive
+	// logical is the sum of the sizes of files, which exceeds the bytes read if files are sparse.
 	logical int64
 }
 
@@ -176,7 +175,7 @@ func (w *walker) run() error {
 		return err
 	}
 	defer plain.Close()
-	g := &gauge{r: plain, stored: w.stored, limits: w.limits, sum: sha256.New()}
+	g := &archiveReader{r: plain, stored: w.stored, limits: w.limits, sum: sha256.New()}
 	whole := bufio.NewReaderSize(g, 64<<10)
 	if !isTar(whole) { // compressed, but no archive
 		w.archive.Format = FormatOther
@@ -185,7 +184,7 @@ func (w *walker) run() error {
 		return err
 	}
 	if err = w.entries(tar.NewReader(whole), g); err == nil {
-		// What follows the end of the archive counts as well: it is part of the digest.
+		// Bytes after the end of the archive count as well: they are part of the digest.
 		_, err = io.Copy(io.Discard, whole)
 	}
 	if err == nil {
@@ -195,8 +194,8 @@ func (w *walker) run() error {
 	return err
 }
 
-// open finds out what the layer is. It returns nil for what is no archive, after
-// reading it to its end.
+// open detects the format of the layer and returns its uncompressed bytes. It returns nil for a
+// blob that is no archive, after reading it to its end.
 func (w *walker) open() (io.ReadCloser, error) {
 	b := bufio.NewReaderSize(w.stored, 64<<10)
 	magic, err := b.Peek(4)
@@ -225,8 +224,8 @@ func (w *walker) open() (io.ReadCloser, error) {
 	return nil, err
 }
 
-// isTar looks for the first header of an archive: its magic, or, in the oldest form,
-// its checksum, as archive/tar does. An archive without entries is two blocks of zeros.
+// isTar checks the first header of an archive as archive/tar does: by its magic or, in the
+// oldest format, by its checksum. An archive without entries is two blocks of zeros.
 func isTar(b *bufio.Reader) bool {
 	block, err := b.Peek(512)
 	if err != nil {
@@ -236,11 +235,11 @@ func isTar(b *bufio.Reader) bool {
 		return true
 	}
 	_, err = tar.NewReader(bytes.NewReader(block)).Next()
-	// The checksum was right if what it misses is only the rest.
+	// The checksum was right if only the entry's content is missing.
 	return err == nil || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, tar.ErrInsecurePath)
 }
 
-func (w *walker) entries(r *tar.Reader, g *gauge) error {
+func (w *walker) entries(r *tar.Reader, g *archiveReader) error {
 	for {
 		h, err := r.Next()
 		if err == io.EOF {
@@ -261,15 +260,16 @@ func (w *walker) entries(r *tar.Reader, g *gauge) error {
 				return err
 			}
 		}
-		if err := w.show.file(e, r); err != nil {
+		if err := w.visitors.file(e, r); err != nil {
 			return err
 		}
 	}
 }
 
-// checkLogical holds the sizes that entries state to the limit on all bytes. Their
-// ratio is that of the bytes really read, but for sparse files, which need none.
-func (g *gauge) checkLogical(n int64, at string, h *tar.Header) error {
+// checkLogical checks the sizes that entries state against MaxBytes. The ratio is checked with
+// the bytes that are read, and with stated sizes only for sparse files, whose holes need no
+// bytes.
+func (g *archiveReader) checkLogical(n int64, at string, h *tar.Header) error {
 	if n > g.limits.MaxBytes {
 		return exceeds("size", at, "the files of the layer have more than %d bytes", g.limits.MaxBytes)
 	}
@@ -303,22 +303,22 @@ func (w *walker) entry(h *tar.Header) (*Entry, error) {
 	return &Entry{Path: name, Type: h.Typeflag, Mode: h.Mode, UID: h.Uid, GID: h.Gid, Size: h.Size, Target: h.Linkname}, nil
 }
 
-// audience are the visitors of one walk, and the buffer that they share.
-type audience struct {
+// fanOut passes the files of one walk to all visitors, which share a buffer.
+type fanOut struct {
 	participants []*participant
 	buf          []byte
 }
 
-// participant is the place of one visitor in a walk.
+// participant is one visitor of a walk.
 type participant struct {
 	step    Step
 	visitor Visitor
-	err     error // ended its part
+	err     error // what ended its part
 	spent   time.Duration
 	wants   bool
 }
 
-func (a audience) file(e *Entry, content io.Reader) error {
+func (a fanOut) file(e *Entry, content io.Reader) error {
 	wanted := false
 	for _, s := range a.participants {
 		s.wants = false
@@ -356,15 +356,15 @@ func (s *participant) do(call func() error) {
 		return
 	}
 	start := time.Now()
-	err := contained(call)
+	err := recovered(call)
 	if s.spent += time.Since(start); err == nil && s.spent > s.step.layerTime() {
 		err = fmt.Errorf("%w: %v for one layer", errSlow, s.step.layerTime())
 	}
 	s.err = err
 }
 
-// contained makes a panic an error.
-func contained(call func() error) (err error) {
+// recovered turns a panic into an error.
+func recovered(call func() error) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			err = fmt.Errorf("panic: %v", v)
@@ -373,7 +373,7 @@ func contained(call func() error) (err error) {
 	return call()
 }
 
-// close ends the visitor's layer.
+// close ends the visitor's layer and returns its bounded result.
 func (s *participant) close(complete bool) (r LayerResult, err error) {
 	failed := s.err
 	s.err = nil

@@ -69,7 +69,7 @@ func zstded(t testing.TB, p []byte) []byte {
 	return w.EncodeAll(p, nil)
 }
 
-// noting is a stage and visitor that writes down what it sees.
+// noting is a stage and visitor that records the calls.
 type noting struct {
 	name  string
 	seen  []string
@@ -112,7 +112,7 @@ func (n *noting) Close(complete bool) (LayerResult, error) {
 
 func walked(t testing.TB, layer []byte, l Limits, visitors ...*noting) (Archive, error) {
 	t.Helper()
-	a := audience{buf: make([]byte, 4096)}
+	a := fanOut{buf: make([]byte, 4096)}
 	for _, v := range visitors {
 		a.participants = append(a.participants, &participant{step: Step{Stage: v}, visitor: v})
 	}
@@ -181,7 +181,7 @@ func TestWalkIsBounded(t *testing.T) {
 		{"unreadable", append([]byte{0x28, 0xb5, 0x2f, 0xfd}, make([]byte, 100)...), Limits{}},
 	} {
 		_, err := walked(t, tc.layer, tc.limits)
-		b, own := errors.AsType[*broken](err)
+		b, own := errors.AsType[*layerFault](err)
 		if !own || b.rule != tc.rule {
 			t.Errorf("%s of %d bytes: %v", tc.rule, len(tc.layer), err)
 		}
@@ -195,7 +195,7 @@ func TestWalkIsBounded(t *testing.T) {
 func TestWalkCountsSparseFiles(t *testing.T) {
 	raw := sparseArchive(1 << 40)
 	_, err := walked(t, raw, Limits{MaxBytes: 1 << 50}, &noting{name: "v"})
-	if b, own := errors.AsType[*broken](err); !own || b.rule != "ratio" {
+	if b, own := errors.AsType[*layerFault](err); !own || b.rule != "ratio" {
 		t.Errorf("a hole of 1 TiB: %v", err)
 	}
 }
@@ -279,7 +279,7 @@ func FuzzWalk(f *testing.F) {
 		if err == nil && a.Size != int64(len(layer)) {
 			t.Errorf("read %d of %d bytes", a.Size, len(layer))
 		}
-		if _, own := errors.AsType[*broken](err); err != nil && !own {
+		if _, own := errors.AsType[*layerFault](err); err != nil && !own {
 			t.Errorf("not the layer's fault: %v", err)
 		}
 	})

@@ -1,9 +1,10 @@
-// Package attestations judges what the makers of an image declare about it: the provenance and the
-// SBOM that BuildKit puts beside an image in the index that is pushed (docker buildx build
+// Package attestations judges the declarations of an image's makers: the provenance and the
+// SBOM that BuildKit puts beside an image in the index that it pushes (docker buildx build
 // --provenance --sbom).
 //
-// What is declared is not proven: whoever pushes can write it. Signatures cannot be asked for here,
-// because signers sign what is already in a registry. Findings therefore say "declares".
+// A declaration is no proof: any client that pushes can write it. The stage cannot require
+// signatures, because signers sign images that are already in a registry. Findings therefore
+// say "declares".
 package attestations
 
 import (
@@ -20,7 +21,7 @@ import (
 // Name of the stage.
 const Name = "attestations"
 
-// version goes up with every change of what is read from attestations.
+// version goes up with every change of the parts of attestations that are read.
 const version = 1
 
 // Rules of the stage.
@@ -31,13 +32,13 @@ const (
 	RuleSource     = "source"
 )
 
-// Config says what is asked for.
+// Config holds the requirements.
 type Config struct {
-	// Provenance and SBOM must be there for every image.
+	// Provenance and SBOM are required for every image.
 	Provenance, SBOM bool
-	// Builders and Sources are patterns, with * for any characters, one of which the provenance's
-	// builder and source repository must match. Empty asks for none; otherwise provenance must be
-	// there.
+	// Builders and Sources are patterns in which * matches any characters. Each builder and each
+	// source repository of the provenance must match one of them. Empty requires nothing;
+	// otherwise provenance is required.
 	Builders, Sources []string
 }
 
@@ -55,8 +56,8 @@ func (s *Stage) Name() string { return Name }
 // Revision implements pipeline.Stage.
 func (s *Stage) Revision() string { return pipeline.Revision(version, s.config) }
 
-// CheckImage implements pipeline.ImageStage. A part of an index is judged with its index, in which
-// the attestations are.
+// CheckImage implements pipeline.ImageStage. A manifest that waits for its index is judged with
+// the index, which has the attestations.
 func (s *Stage) CheckImage(_ context.Context, img *pipeline.Image) ([]pipeline.Finding, error) {
 	if img.Part {
 		return nil, nil
@@ -68,22 +69,21 @@ func (s *Stage) CheckImage(_ context.Context, img *pipeline.Image) ([]pipeline.F
 	return found, nil
 }
 
-// Declared is what attestations say about one image.
+// Declared holds the declarations about one image.
 type Declared struct {
 	Provenance, SBOM bool
-	// Builders and Sources are those that provenance names.
+	// Builders and Sources are those that the provenance names.
 	Builders, Sources []string
-	// Materials are what it was built from, as package URLs or as URLs.
+	// Materials are the inputs of the build, as package URLs or as URLs.
 	Materials []string
 }
 
-// About collects what the attestations in an index declare about an image of it. One counts where
-// the index says that it is about the image, and where its own subjects, if it has any, do not deny
-// it.
+// About collects the declarations about an image of an index. An attestation counts if the
+// index refers it to the image, and if its own subjects, where it has any, include the image.
 func About(img *pipeline.Image, m *pipeline.Manifest) Declared {
 	var d Declared
 	for _, a := range img.Manifests {
-		if a.Kind != pipeline.KindAttestation || a.Given["vnd.docker.reference.digest"] != m.Digest.String() {
+		if a.Kind != pipeline.KindAttestation || a.DescriptorAnnotations["vnd.docker.reference.digest"] != m.Digest.String() {
 			continue
 		}
 		for _, st := range a.Statements {
@@ -102,15 +102,15 @@ func (d *Declared) add(st pipeline.Statement) {
 		d.Provenance = true
 		var p predicate
 		if json.Unmarshal(st.Predicate, &p) == nil {
-			p.into(d)
+			p.addTo(d)
 		}
 	case strings.HasPrefix(st.PredicateType, "https://spdx.dev/Document"), strings.HasPrefix(st.PredicateType, "https://cyclonedx.org/"):
 		d.SBOM = true
 	}
 }
 
-// predicate has what is read of SLSA provenance v0.2 and v1 (slsa.dev/provenance), and of
-// BuildKit's additions to both.
+// predicate has the fields of SLSA provenance v0.2 and v1 (slsa.dev/provenance) that are read,
+// and those of BuildKit's additions to both.
 type predicate struct {
 	Builder    builder    `json:"builder"`
 	Materials  []material `json:"materials"`
@@ -139,14 +139,14 @@ type material struct {
 	URI string `json:"uri"`
 }
 
-// buildkit is what BuildKit adds to the metadata: the repository that the build context came from.
+// buildkit is BuildKit's addition to the metadata: the repository of the build context.
 type buildkit struct {
 	VCS struct {
 		Source string `json:"source"`
 	} `json:"vcs"`
 }
 
-func (p predicate) into(d *Declared) {
+func (p predicate) addTo(d *Declared) {
 	sources := []string{p.Invocation.ConfigSource.URI, p.BuildDefinition.ExternalParameters.ConfigSource.URI}
 	for _, raw := range []json.RawMessage{p.Metadata["https://mobyproject.org/buildkit@v1#metadata"], p.RunDetails.Metadata["buildkit_metadata"]} {
 		var b buildkit
@@ -155,16 +155,16 @@ func (p predicate) into(d *Declared) {
 		}
 	}
 	for _, s := range sources {
-		d.Sources = put(d.Sources, s)
+		d.Sources = appendNew(d.Sources, s)
 	}
-	d.Builders = put(put(d.Builders, p.Builder.ID), p.RunDetails.Builder.ID)
+	d.Builders = appendNew(appendNew(d.Builders, p.Builder.ID), p.RunDetails.Builder.ID)
 	for _, m := range slices.Concat(p.Materials, p.BuildDefinition.ResolvedDependencies) {
-		d.Materials = put(d.Materials, m.URI)
+		d.Materials = appendNew(d.Materials, m.URI)
 	}
 }
 
-// put appends what is there and new.
-func put(list []string, s string) []string {
+// appendNew appends a string unless it is empty or already in the list.
+func appendNew(list []string, s string) []string {
 	if s == "" || slices.Contains(list, s) {
 		return list
 	}
@@ -173,36 +173,36 @@ func put(list []string, s string) []string {
 
 func (s *Stage) judge(where pipeline.Place, d Declared) []pipeline.Finding {
 	var found []pipeline.Finding
-	say := func(rule, what, fix string) {
+	add := func(rule, what, fix string) {
 		found = append(found, pipeline.Finding{Rule: rule, What: what, Where: where, Fix: fix})
 	}
 	c := s.config
 	const build = "build with docker buildx build %s, and push the index that it makes"
 	if !d.Provenance && (c.Provenance || len(c.Builders) > 0 || len(c.Sources) > 0) {
-		say(RuleProvenance, "no provenance is declared", fmt.Sprintf(build, "--provenance=true"))
+		add(RuleProvenance, "no provenance is declared", fmt.Sprintf(build, "--provenance=true"))
 	}
 	if !d.SBOM && c.SBOM {
-		say(RuleSBOM, "no SBOM is declared", fmt.Sprintf(build, "--sbom=true"))
+		add(RuleSBOM, "no SBOM is declared", fmt.Sprintf(build, "--sbom=true"))
 	}
 	if d.Provenance {
-		s.compare(RuleBuilder, "builder", c.Builders, d.Builders, say)
-		s.compare(RuleSource, "source repository", c.Sources, d.Sources, say)
+		s.checkAll(RuleBuilder, "builder", c.Builders, d.Builders, add)
+		s.checkAll(RuleSource, "source repository", c.Sources, d.Sources, add)
 	}
 	return found
 }
 
-// compare wants every name that is declared to fit a pattern, and one name at least.
-func (s *Stage) compare(rule, what string, patterns, names []string, say func(rule, what, fix string)) {
+// checkAll requires that every declared name matches a pattern, and that there is at least one.
+func (s *Stage) checkAll(rule, what string, patterns, names []string, add func(rule, what, fix string)) {
 	if len(patterns) == 0 {
 		return
 	}
 	fix := "allowed are: " + strings.Join(patterns, ", ")
 	if len(names) == 0 {
-		say(rule, "the provenance declares no "+what, fix)
+		add(rule, "the provenance declares no "+what, fix)
 	}
 	for _, n := range names {
 		if !pattern.Any(patterns, n) {
-			say(rule, fmt.Sprintf("the provenance declares the %s %q, which is not allowed", what, n), fix)
+			add(rule, fmt.Sprintf("the provenance declares the %s %q, which is not allowed", what, n), fix)
 		}
 	}
 }

@@ -31,7 +31,7 @@ func index(as ...*pipeline.Manifest) *pipeline.Image {
 }
 
 func about(d digest.Digest, ss ...pipeline.Statement) *pipeline.Manifest {
-	return &pipeline.Manifest{Kind: pipeline.KindAttestation, Given: map[string]string{"vnd.docker.reference.digest": d.String()}, Statements: ss}
+	return &pipeline.Manifest{Kind: pipeline.KindAttestation, DescriptorAnnotations: map[string]string{"vnd.docker.reference.digest": d.String()}, Statements: ss}
 }
 
 func provenance(version, predicate string, subjects ...digest.Digest) pipeline.Statement {

@@ -1,9 +1,9 @@
-// Package base judges what an image is built on.
+// Package base judges the base of an image.
 //
-// An image is built on another one when its first layers are all of the other's. Layers are
-// compared by their diffIDs, which stay the same when layers are compressed anew. What annotations
-// and provenance declare is looked at as well, but counts only where it says what is not allowed:
-// everybody can declare something.
+// An image is based on another image if its first layers are all layers of the other. Layers
+// are compared by their diffIDs, which do not depend on their compression. Annotations and
+// provenance are read as well, but only to find forbidden images: anyone can declare an allowed
+// one.
 package base
 
 import (
@@ -29,8 +29,8 @@ const Name = "base"
 // version goes up with every change of how bases are recognised.
 const version = 2
 
-// Rules of the stage. An unknown base is an outcome of its own: a squashed image, for instance,
-// shows none.
+// Rules of the stage. An unknown base has a rule of its own: a squashed image, for example,
+// shows none of its base's layers.
 const (
 	RuleForbidden = "forbidden"
 	RuleUnknown   = "unknown"
@@ -38,42 +38,42 @@ const (
 	RuleMaterial  = "material"
 )
 
-// Known is a name of an image that others may be built on.
+// Known is a name of a known image.
 type Known struct {
-	// Name as people write it: "docker.io/library/debian:bookworm".
+	// Name is written in full: "docker.io/library/debian:bookworm".
 	Name string
-	// Upstream is the one that has it; empty for an image that is listed.
+	// Upstream is the one that has the image; empty for an image of the configuration.
 	Upstream string
 }
 
-// Catalogue has the images that are known by their layers.
+// Catalogue finds images by their layers.
 type Catalogue interface {
-	// Named returns the known images that consist of exactly these layers, given by their diffIDs,
-	// the lowest first.
+	// Named returns the known images that have exactly these layers, given by their diffIDs, the
+	// lowest first.
 	Named(ctx context.Context, layers []digest.Digest) ([]Known, error)
 }
 
-// Image is one that is known because it is listed.
+// Image is a known image of the configuration.
 type Image struct {
 	Name    string
 	DiffIDs []digest.Digest
 }
 
-// Config says what is allowed.
+// Config holds the allowed bases.
 type Config struct {
-	// Allowed are patterns of names, with * for any characters. A base must match one.
+	// Allowed are patterns of names in which * matches any characters. A base must match one.
 	Allowed []string
-	// Unknown lets images pass whose base is not in the catalogue.
+	// Unknown lets an image pass whose base is not known.
 	Unknown bool
-	// Scratch lets images pass that have no base: all of their layers are their own, as those FROM
-	// scratch, which cannot be told from an unknown base but by having at most so many layers. 0
-	// lets none pass.
+	// Scratch lets an image pass that has no base and at most this number of layers, such as an
+	// image FROM scratch. Only the number of layers tells it from an image with an unknown base. 0
+	// lets no such image pass.
 	Scratch int
-	// Materials are patterns of images, one of which each image among the materials of provenance
-	// must match. Builds take images for other ends than as a base, too, such as compilers. Empty
-	// lets all pass.
+	// Materials are patterns of images. Each image among the materials of the provenance must
+	// match one. They need patterns of their own, because builds also use images that are no
+	// bases, such as compilers. Empty lets all pass.
 	Materials []string
-	// Images are known besides those of the catalogue.
+	// Images are known in addition to those of the catalogue.
 	Images []Image
 }
 
@@ -85,7 +85,7 @@ type Stage struct {
 
 var _ pipeline.ImageStage = (*Stage)(nil)
 
-// New makes a stage. known may be nil: then the listed images are all.
+// New makes a stage. The catalogue known may be nil: then only c.Images are known.
 func New(c Config, known Catalogue) (*Stage, error) {
 	var errs []error
 	if len(c.Allowed) == 0 && !(c.Unknown && len(c.Materials) > 0) {
@@ -100,7 +100,7 @@ func New(c Config, known Catalogue) (*Stage, error) {
 			continue
 		}
 		c.Images = slices.Clone(c.Images)
-		c.Images[i].Name = full(img.Name)
+		c.Images[i].Name = fullName(img.Name)
 		if len(img.DiffIDs) == 0 {
 			errs = append(errs, fmt.Errorf("base: images: %s has no diff_ids", img.Name))
 		}
@@ -119,8 +119,8 @@ func New(c Config, known Catalogue) (*Stage, error) {
 // Name implements pipeline.Stage.
 func (s *Stage) Name() string { return Name }
 
-// Revision implements pipeline.Stage. It does not change with the catalogue: images are judged anew
-// with each push, and only what is found in layers is remembered.
+// Revision implements pipeline.Stage. It does not change with the catalogue: images are judged
+// at every push, and only results for layers are remembered.
 func (s *Stage) Revision() string { return pipeline.Revision(version, s.config) }
 
 // CheckImage implements pipeline.ImageStage.
@@ -131,24 +131,24 @@ func (s *Stage) CheckImage(ctx context.Context, img *pipeline.Image) ([]pipeline
 			continue
 		}
 		where := img.Place(m)
-		fs, err := s.judge(ctx, img, m, where)
+		fs, err := s.checkBase(ctx, img, m, where)
 		if err != nil {
 			return found, err
 		}
 		found = append(found, fs...)
-		found = append(found, s.declared(img, m, where)...)
+		found = append(found, s.checkDeclared(img, m, where)...)
 	}
 	return found, nil
 }
 
-// judge finds the longest known image that this one begins with. Shorter ones do not count: what it
-// is built on may itself be built on something.
-func (s *Stage) judge(ctx context.Context, img *pipeline.Image, m *pipeline.Manifest, where pipeline.Place) ([]pipeline.Finding, error) {
+// checkBase judges the longest known image that this image begins with. Shorter ones do not
+// count, because the base may itself have a base.
+func (s *Stage) checkBase(ctx context.Context, img *pipeline.Image, m *pipeline.Manifest, where pipeline.Place) ([]pipeline.Finding, error) {
 	ids := m.Config.RootFS.DiffIDs
 	if len(ids) == 0 {
 		return nil, nil
 	}
-	if i := differs(m, ids); i >= 0 {
+	if i := mismatch(m, ids); i >= 0 {
 		return []pipeline.Finding{{
 			Rule: RuleUnknown, What: "its configuration names other layers than it has, so nobody can tell what it is built on", Where: img.LayerPlace(m, i), Fix: "build and push the image again",
 		}}, nil
@@ -180,8 +180,8 @@ func (s *Stage) judge(ctx context.Context, img *pipeline.Image, m *pipeline.Mani
 	}}, nil
 }
 
-// longest finds the names of the longest known image. What the upstream has of exactly these layers
-// is no base: it is this image, pushed before.
+// longest returns the names of the longest known image. A known image of the same upstream with
+// exactly these layers is no base: it is this image, from an earlier push.
 func (s *Stage) longest(ctx context.Context, to string, ids []digest.Digest) ([]Known, error) {
 	for n := len(ids); n > 0; n-- {
 		known, err := s.named(ctx, ids[:n])
@@ -210,10 +210,10 @@ func (s *Stage) named(ctx context.Context, layers []digest.Digest) (known []Know
 	return known, err
 }
 
-// differs finds a layer whose content, where somebody has looked at it, is not what the
-// configuration says; -1 for none. Without this anybody could claim the layers of an allowed base.
-// (Clients refuse to unpack such an image, but only some.)
-func differs(m *pipeline.Manifest, ids []digest.Digest) int {
+// mismatch returns the index of a layer whose walked content differs from its diffID in the
+// configuration, or -1. Without this check, an image could claim the layers of an allowed base:
+// not all clients refuse to unpack such an image.
+func mismatch(m *pipeline.Manifest, ids []digest.Digest) int {
 	if len(m.Layers) != len(ids) {
 		return len(m.Layers) - 1
 	}
@@ -229,12 +229,12 @@ func (s *Stage) allowed(name string) bool {
 	return pattern.Any(s.config.Allowed, name)
 }
 
-// declared looks at what is said of the base: the annotation of the image specification, and the
-// images among the materials of provenance.
-func (s *Stage) declared(img *pipeline.Image, m *pipeline.Manifest, where pipeline.Place) []pipeline.Finding {
+// checkDeclared checks the declared bases: the annotation of the image specification, and the
+// images among the materials of the provenance.
+func (s *Stage) checkDeclared(img *pipeline.Image, m *pipeline.Manifest, where pipeline.Place) []pipeline.Finding {
 	var found []pipeline.Finding
-	for _, from := range []map[string]string{m.Annotations, m.Given} {
-		if name := full(from[v1.AnnotationBaseImageName]); name != "" && !s.allowed(name) {
+	for _, from := range []map[string]string{m.Annotations, m.DescriptorAnnotations} {
+		if name := fullName(from[v1.AnnotationBaseImageName]); name != "" && !s.allowed(name) {
 			found = append(found, pipeline.Finding{
 				Rule: RuleDeclared, What: fmt.Sprintf("an annotation declares the base image %s, which is not allowed", name), Where: where,
 				Fix: "allowed are: " + strings.Join(s.config.Allowed, ", "),
@@ -255,8 +255,8 @@ func (s *Stage) declared(img *pipeline.Image, m *pipeline.Manifest, where pipeli
 	return found
 }
 
-// materials are the images among package URLs (the purl specification, type docker):
-// "pkg:docker/alpine@3.20?platform=linux%2Famd64".
+// materials returns the images among package URLs (the purl specification, type docker), such
+// as "pkg:docker/alpine@3.20?platform=linux%2Famd64".
 func materials(uris []string) []string {
 	var names []string
 	for _, uri := range uris {
@@ -279,14 +279,13 @@ func materials(uris []string) []string {
 		case versioned:
 			path += ":" + version
 		}
-		names = append(names, full(path))
+		names = append(names, fullName(path))
 	}
 	return names
 }
 
-// full is the whole name of an image that may be written as Docker lets people write it; what is no
-// name stays as it is.
-func full(name string) string {
+// fullName expands an image name as Docker does. It returns an invalid name unchanged.
+func fullName(name string) string {
 	if name == "" {
 		return ""
 	}

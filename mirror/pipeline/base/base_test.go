@@ -52,7 +52,7 @@ func image(layers string, annotations map[string]string, provenance string) *pip
 	img := &pipeline.Image{Upstream: "ecr", Manifests: []*pipeline.Manifest{m}}
 	if provenance != "" {
 		img.Manifests = append(img.Manifests, &pipeline.Manifest{
-			Kind: pipeline.KindAttestation, Given: map[string]string{"vnd.docker.reference.digest": id("manifest").String()},
+			Kind: pipeline.KindAttestation, DescriptorAnnotations: map[string]string{"vnd.docker.reference.digest": id("manifest").String()},
 			Statements: []pipeline.Statement{{PredicateType: "https://slsa.dev/provenance/v0.2", Predicate: []byte(provenance)}},
 		})
 	}

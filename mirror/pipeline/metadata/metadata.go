@@ -1,4 +1,4 @@
-// Package metadata asks for labels and annotations.
+// Package metadata requires labels and annotations.
 package metadata
 
 import (
@@ -16,43 +16,44 @@ import (
 // Name of the stage.
 const Name = "metadata"
 
-// version goes up with every change of what the same configuration lets pass.
+// version goes up with every change that lets the same configuration pass other images.
 const version = 2
 
-// Places where a value may stand.
+// Locations of a value.
 const (
-	// Label is in the configuration of the image.
+	// Label is a label in the configuration of the image.
 	Label = "label"
-	// Annotation is in its manifest, in the index, or in what the index says of the manifest.
+	// Annotation is an annotation of the manifest, of its index, or of its descriptor in the
+	// index.
 	Annotation = "annotation"
-	// Either is any of them: tools write one or the other.
+	// Either is a label or an annotation: tools write one or the other.
 	Either = "either"
 )
 
-// Requirement is one key that each image must have.
+// Requirement is a key that each image must have.
 type Requirement struct {
 	// Key, such as org.opencontainers.image.source.
 	Key string
-	// In is where it may stand; empty is Either.
+	// In is the location of the value; empty means Either.
 	In string
-	// Pattern is a regular expression that must fit the whole value.
+	// Pattern is a regular expression that must match the whole value.
 	Pattern string
 	// Format of the value: "", "url", "semver" or "time" (RFC 3339).
 	Format string
 }
 
-// Config are the requirements.
+// Config lists the requirements.
 type Config struct{ Required []Requirement }
 
 // Stage implements [pipeline.ImageStage].
 type Stage struct {
 	config   Config
-	patterns []*regexp.Regexp // nil where there is none
+	patterns []*regexp.Regexp // nil for a requirement without one
 }
 
 var _ pipeline.ImageStage = (*Stage)(nil)
 
-// New compiles the requirements. The error joins all that is wrong with them.
+// New compiles the requirements. The error joins all problems with them.
 func New(c Config) (*Stage, error) {
 	s := &Stage{config: c, patterns: make([]*regexp.Regexp, len(c.Required))}
 	var errs []error
@@ -84,13 +85,13 @@ func (*Stage) Name() string { return Name }
 // Revision implements pipeline.Stage.
 func (s *Stage) Revision() string { return pipeline.Revision(version, s.config) }
 
-// CheckImage implements pipeline.ImageStage. What an index says counts for each of its images; one
-// that waits for its index is asked only for what the index could not add.
+// CheckImage implements pipeline.ImageStage. Annotations of an index count for each of its
+// images. While an image waits for its index, it may lack values that the index can add.
 func (s *Stage) CheckImage(_ context.Context, img *pipeline.Image) ([]pipeline.Finding, error) {
 	var found []pipeline.Finding
 	for _, m := range img.Images() {
 		for i, r := range s.config.Required {
-			if what := s.lacks(img, m, i); what != "" {
+			if what := s.problem(img, m, i); what != "" {
 				found = append(found, pipeline.Finding{Rule: "required", What: what, Where: img.Place(m), Fix: fix(r)})
 			}
 		}
@@ -98,9 +99,8 @@ func (s *Stage) CheckImage(_ context.Context, img *pipeline.Image) ([]pipeline.F
 	return found, nil
 }
 
-// lacks says what is wrong with a requirement at an image; "" for nothing. One right value is
-// enough.
-func (s *Stage) lacks(img *pipeline.Image, m *pipeline.Manifest, i int) string {
+// problem describes how an image fails a requirement, or returns "". One valid value is enough.
+func (s *Stage) problem(img *pipeline.Image, m *pipeline.Manifest, i int) string {
 	r := s.config.Required[i]
 	values := valuesOf(img, m, r)
 	for _, v := range values {
@@ -128,7 +128,7 @@ func valuesOf(img *pipeline.Image, m *pipeline.Manifest, r Requirement) (values 
 	}
 	if r.In != Label {
 		from(m.Annotations)
-		from(m.Given)
+		from(m.DescriptorAnnotations)
 		if root := img.Root(); root != m {
 			from(root.Annotations)
 		}
@@ -157,7 +157,7 @@ func fix(r Requirement) string {
 	return text
 }
 
-// formats of values.
+// formats holds a validator for each format of values.
 var formats = map[string]func(string) bool{
 	"":       func(string) bool { return true },
 	"semver": pipeline.Semver,

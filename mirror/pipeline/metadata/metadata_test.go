@@ -11,10 +11,11 @@ import (
 
 const source = "org.opencontainers.image.source"
 
-// labelled is an image with labels and annotations; index and given are what an index says.
+// labelled makes an image with labels and annotations; index and given are those of an index
+// and of its descriptor.
 func labelled(labels, annotations, index, given map[string]string) *pipeline.Image {
 	m := &pipeline.Manifest{
-		Kind: pipeline.KindImage, Platform: "linux/amd64", Annotations: annotations, Given: given,
+		Kind: pipeline.KindImage, Platform: "linux/amd64", Annotations: annotations, DescriptorAnnotations: given,
 		Config: &pipeline.Config{Image: v1.Image{Config: v1.ImageConfig{Labels: labels}}},
 	}
 	if index == nil {
@@ -63,8 +64,8 @@ func TestRequired(t *testing.T) {
 	}
 }
 
-// What an index may add is asked for when it comes; what only the image can have is asked for at
-// once.
+// Annotations that an index may add are required when it arrives. Labels, which only the image
+// can have, are required at once.
 func TestPartsAreAskedForWhatIsTheirs(t *testing.T) {
 	s, err := New(Config{[]Requirement{{Key: "a"}, {Key: "l", In: Label}}})
 	if err != nil {
