@@ -1,8 +1,8 @@
-// Package clamd has the files of a layer looked at by a ClamAV daemon.
+// Package clamd scans the files of a layer with a ClamAV daemon.
 //
-// The files are sent one by one, as the walk over the layer comes to them, because clamd takes a
-// whole layer as one stream only up to its StreamMaxLength and says of what lies behind it nothing
-// useful. One connection serves a layer.
+// Files are sent one by one, as the walk reaches them. clamd would scan a whole layer in one
+// stream only up to its StreamMaxLength, and would report nothing useful about the rest. There
+// is one connection for each layer.
 //
 // The protocol is that of clamd(8): z-commands, IDSESSION and INSTREAM.
 package clamd
@@ -22,25 +22,25 @@ import (
 
 // Errors of a session; test for them with errors.Is.
 var (
-	// ErrTooLarge says that clamd is not configured to take so long a file (StreamMaxLength).
+	// ErrTooLarge means that a file is longer than clamd's StreamMaxLength.
 	ErrTooLarge = errors.New("larger than clamd's StreamMaxLength")
-	// ErrProtocol says that clamd answered something else than its manual says.
+	// ErrProtocol means that clamd replied something that its manual does not list.
 	ErrProtocol = errors.New("unexpected answer of clamd")
 )
 
-// maxReply is the longest answer that is read, in bytes: they are lines with the name of a
+// maxReply is the maximum length of a reply in bytes. A reply is a line with the name of a
 // signature.
 const maxReply = 4 << 10
 
-// session is one connection, used for one file after the other by one goroutine.
+// session is one connection, on which one goroutine sends one file after another.
 type session struct {
-	conn    net.Conn
-	in      *bufio.Reader
-	out     *bufio.Writer
-	timeout time.Duration // of one piece sent, and of an answer
-	unhook  func() bool
+	conn         net.Conn
+	in           *bufio.Reader
+	out          *bufio.Writer
+	timeout      time.Duration // of one write, and of one reply
+	stopWatching func() bool
 
-	mu    sync.Mutex // guards ended, and orders the end of ctx and new deadlines
+	mu    sync.Mutex // guards ended; makes the end of ctx and a new deadline exclude each other
 	ended error      // the cause of ctx's end
 }
 
@@ -52,7 +52,7 @@ func dial(ctx context.Context, network, address string, timeout time.Duration) (
 		return nil, fmt.Errorf("clamd: %w", err)
 	}
 	s := &session{conn: conn, in: bufio.NewReaderSize(conn, maxReply), out: bufio.NewWriterSize(conn, 64<<10), timeout: timeout}
-	s.unhook = context.AfterFunc(ctx, func() {
+	s.stopWatching = context.AfterFunc(ctx, func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.ended = context.Cause(ctx)
@@ -65,13 +65,13 @@ func dial(ctx context.Context, network, address string, timeout time.Duration) (
 }
 
 func (s *session) close() error {
-	s.unhook()
+	s.stopWatching()
 	return s.conn.Close()
 }
 
-// allow gives what follows on the connection so much time, or returns the reason why ctx has ended:
-// the deadline that this has set stays.
-func (s *session) allow(d time.Duration) error {
+// extend sets the connection's deadline to d from now. After the end of ctx it returns the
+// cause, and leaves the deadline that interrupts the connection.
+func (s *session) extend(d time.Duration) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.ended != nil {
@@ -86,42 +86,43 @@ func (s *session) begin() error {
 	return wrap("send", err)
 }
 
-// send sends a piece of the file. An empty one would end it.
+// send sends a piece of the file. It skips an empty piece, which would end the file.
 func (s *session) send(p []byte) error {
 	if len(p) == 0 {
 		return nil
 	}
 	var length [4]byte
 	binary.BigEndian.PutUint32(length[:], uint32(len(p)))
-	if err := s.allow(s.timeout); err != nil {
+	if err := s.extend(s.timeout); err != nil {
 		return err
 	}
 	if _, err := s.out.Write(length[:]); err != nil {
-		return s.refused(err)
+		return s.hungUp(err)
 	}
 	if _, err := s.out.Write(p); err != nil {
-		return s.refused(err)
+		return s.hungUp(err)
 	}
 	return nil
 }
 
-// end ends the file and returns the name of the signature that it has, or "".
+// end ends the file and returns the name of the signature that matches it, or "".
 func (s *session) end() (string, error) {
-	if err := s.allow(s.timeout); err != nil {
+	if err := s.extend(s.timeout); err != nil {
 		return "", err
 	}
 	if _, err := s.out.Write(make([]byte, 4)); err != nil {
-		return "", s.refused(err)
+		return "", s.hungUp(err)
 	}
 	if err := s.out.Flush(); err != nil {
-		return "", s.refused(err)
+		return "", s.hungUp(err)
 	}
 	return s.answer()
 }
 
-// refused looks for the reason why clamd hung up amid a file.
-func (s *session) refused(err error) error {
-	if ended := s.allow(time.Second); ended != nil {
+// hungUp returns the reason for which clamd closed the connection during a file, or the failure
+// of the write if clamd gave none.
+func (s *session) hungUp(err error) error {
+	if ended := s.extend(time.Second); ended != nil {
 		return ended
 	}
 	if _, why := s.answer(); errors.Is(why, ErrTooLarge) {
@@ -140,7 +141,7 @@ func (s *session) answer() (string, error) {
 		return "", wrap("read", err)
 	}
 	text := strings.TrimRight(string(line), "\x00\n")
-	_, text, _ = strings.Cut(text, ": ") // the number of the command
+	_, text, _ = strings.Cut(text, ": ") // cuts the number of the command
 	switch {
 	case text == "stream: OK":
 		return "", nil

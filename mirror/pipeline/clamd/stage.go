@@ -15,7 +15,7 @@ import (
 // Name of the stage.
 const Name = "clamd"
 
-// version goes up with every change of what this stage sends to clamd.
+// version goes up with every change of the data that is sent to clamd.
 const version = 1
 
 // Rules of the stage.
@@ -24,22 +24,22 @@ const (
 	RuleUnscanned = "unscanned"
 )
 
-// Config says where clamd is.
+// Config configures the connection to clamd, and the files that are sent.
 type Config struct {
 	// Address is "unix:/run/clamav/clamd.ctl" or "tcp:127.0.0.1:3310".
 	Address string
-	// Timeout of one answer. 0 means 30 s.
+	// Timeout of one write, and of one reply. 0 means 30 s.
 	Timeout time.Duration
-	// MaxFileBytes is the longest file that clamd is asked about, which must not exceed its
-	// StreamMaxLength. Longer ones are findings: not looked at is not clean. 0 means 100 MB, the
-	// default of clamd less what it rounds.
+	// MaxFileBytes is the longest file that is sent to clamd. It must not exceed clamd's
+	// StreamMaxLength. Longer files are findings, because they are not scanned. 0 means 100 MB,
+	// which is clamd's default less its rounding.
 	MaxFileBytes int64
-	// Rescan is how long a layer without a finding is believed in: new signatures find old malware.
-	// 0 means 24 h.
+	// Rescan is how long a layer without findings is not scanned again: new signatures find old
+	// malware. 0 means 24 h.
 	Rescan time.Duration
 }
 
-// Stage asks clamd about each file of a layer.
+// Stage sends each file of a layer to clamd.
 type Stage struct {
 	config           Config
 	network, address string
@@ -64,8 +64,8 @@ func New(c Config) (*Stage, error) {
 // Name implements pipeline.Stage.
 func (s *Stage) Name() string { return Name }
 
-// Revision implements pipeline.Stage. It changes once in Config.Rescan, so that layers are looked
-// at with new signatures.
+// Revision implements pipeline.Stage. It changes every Config.Rescan, so that layers are
+// scanned with new signatures.
 func (s *Stage) Revision() string {
 	return pipeline.Revision(version, s.config) + strconv.FormatInt(s.now().UnixNano()/int64(s.config.Rescan), 36)
 }
@@ -79,7 +79,7 @@ func (s *Stage) Open(ctx context.Context, _ pipeline.Layer) (pipeline.Visitor, e
 	return &visitor{config: s.config, session: session}, nil
 }
 
-// visitor looks at one layer.
+// visitor scans one layer.
 type visitor struct {
 	config  Config
 	session *session
@@ -101,13 +101,13 @@ func (v *visitor) Begin(e *pipeline.Entry) (bool, error) {
 }
 
 // Data implements pipeline.Visitor.
-func (v *visitor) Data(p []byte) error { return v.explained(v.session.send(p)) }
+func (v *visitor) Data(p []byte) error { return v.explain(v.session.send(p)) }
 
 // End implements pipeline.Visitor.
 func (v *visitor) End() error {
 	signature, err := v.session.end()
 	if err != nil {
-		return v.explained(err)
+		return v.explain(err)
 	}
 	if signature != "" {
 		v.add(pipeline.Finding{
@@ -119,8 +119,8 @@ func (v *visitor) End() error {
 	return nil
 }
 
-// explained says what to set where clamd hangs up on a file.
-func (v *visitor) explained(err error) error {
+// explain adds the path and the setting to change, if clamd rejected a file as too large.
+func (v *visitor) explain(err error) error {
 	if errors.Is(err, ErrTooLarge) {
 		return fmt.Errorf("/%s: %w: set max_file below it", v.path, err)
 	}

@@ -21,7 +21,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// manners are what a daemon of the tests does.
+// manners configure the daemon of the tests.
 type manners struct {
 	most   int           // StreamMaxLength
 	silent bool          // never answers
@@ -29,7 +29,7 @@ type manners struct {
 	seen   chan<- string // gets each file
 }
 
-// daemon speaks as clamd(8) says. It finds "EVIL" and nothing else.
+// daemon implements clamd(8). It finds "EVIL" and nothing else.
 func daemon(t *testing.T, how manners) string {
 	t.Helper()
 	address := filepath.Join(t.TempDir(), "s")
@@ -197,8 +197,7 @@ func TestNoAnswerIsNoConsent(t *testing.T) {
 	}
 }
 
-// The end of a push ends its session at whichever step it is, although each step gives itself a
-// time of its own.
+// The end of ctx ends a session at every step, although each step sets a deadline of its own.
 func TestEndOfContextStays(t *testing.T) {
 	for name, step := range map[string]func(*session) error{
 		"send": func(s *session) error { return s.send(make([]byte, 1<<20)) },

@@ -17,16 +17,16 @@ import (
 	"dray/upstream/oci"
 )
 
-// maxDocument is the longest document of a layout or an archive that is read, in bytes.
+// maxDocument is the maximum length of a document in a layout or an archive, in bytes.
 const maxDocument = 16 << 20
 
-// Files is an image in files: a layout (image-spec, "OCI Image Layout Specification") in a
-// directory, or an archive.
+// Files is an image in a directory in the form of a layout (image-spec, "OCI Image Layout
+// Specification"), or in an archive.
 type Files struct {
 	open  func(name string) (io.ReadCloser, int64, error)
 	close func() error
-	// blobs are those of an archive in the old form of docker save, which names them otherwise;
-	// manifests are made up for it.
+	// blobs and manifests are set for an archive in the old format of docker save. blobs has the
+	// file names, which are not those of a layout, and manifests the one that readSaved made.
 	blobs     map[digest.Digest]string
 	manifests map[digest.Digest]*oci.Manifest
 }
@@ -56,8 +56,8 @@ func OpenLayout(dir string) (*Files, error) {
 	return f, nil
 }
 
-// OpenArchive opens an archive, uncompressed: of docker save, in its old form or its newer one, or
-// of a layout.
+// OpenArchive opens an uncompressed archive of docker save, in its old or its new format, or of
+// a layout.
 func OpenArchive(name string) (*Files, error) {
 	file, err := os.Open(name)
 	if err != nil {
@@ -77,16 +77,16 @@ func OpenArchive(name string) (*Files, error) {
 	if _, err := f.document(v1.ImageIndexFile); err == nil {
 		return f, nil
 	}
-	if err := f.adopt(); err != nil {
+	if err := f.readSaved(); err != nil {
 		return nil, errors.Join(fmt.Errorf("%s is no archive of an image: %w", name, err), file.Close())
 	}
 	return f, nil
 }
 
-// extent is where an entry's content lies in an archive.
+// extent is the range of an entry's content in an archive.
 type extent struct{ at, size int64 }
 
-// maxEntries of an archive, and links followed to one.
+// maxEntries bounds the entries of an archive, links included.
 const maxEntries = 100_000
 
 // list finds the entries of an archive without reading their contents.
@@ -112,7 +112,7 @@ func list(file *os.File) (map[string]extent, error) {
 			entries[name] = extent{at, h.Size}
 		case tar.TypeLink:
 			links[name] = path.Clean(h.Linkname)
-		case tar.TypeSymlink: // docker save stores a layer that two images have once
+		case tar.TypeSymlink: // docker save stores a layer of two images once
 			links[name] = path.Join(path.Dir(name), h.Linkname)
 		}
 	}
@@ -139,11 +139,11 @@ func (f *Files) document(name string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(r, maxDocument+1))
 }
 
-// Root is the manifest of a tag, or the only one where tag is empty.
+// Root returns the manifest with a tag, or the only manifest if tag is empty.
 func (f *Files) Root(ctx context.Context, tag string) (*oci.Manifest, error) {
 	if f.manifests != nil {
 		for _, m := range f.manifests {
-			return m, nil // adopt refuses archives with more
+			return m, nil // readSaved refuses archives with several images
 		}
 	}
 	raw, err := f.document(v1.ImageIndexFile)
@@ -179,7 +179,7 @@ func (f *Files) Manifest(_ context.Context, d oci.Descriptor) (*oci.Manifest, er
 	}
 	raw, err := f.document(blobPath(d.Digest))
 	if err != nil {
-		return nil, absent(err, "manifest", d.Digest)
+		return nil, notFound(err, "manifest", d.Digest)
 	}
 	if got := d.Digest.Algorithm().FromBytes(raw); got != d.Digest {
 		return nil, fmt.Errorf("the manifest %s has the digest %s", d.Digest, got)
@@ -199,10 +199,10 @@ func (f *Files) Open(_ context.Context, d oci.Descriptor) (io.ReadCloser, error)
 		name = blobPath(d.Digest)
 	}
 	r, _, err := f.open(name)
-	return r, absent(err, "blob", d.Digest)
+	return r, notFound(err, "blob", d.Digest)
 }
 
-func absent(err error, what string, d digest.Digest) error {
+func notFound(err error, what string, d digest.Digest) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%w: %s %s", ErrNotFound, what, d)
 	}

@@ -1,4 +1,4 @@
-// Package local has an image judged that no mirror is asked about: one in an OCI layout, in an
+// Package local checks an image that is not pushed to a mirror: one in an OCI layout, in an
 // archive of docker save, or in a registry.
 package local
 
@@ -14,18 +14,19 @@ import (
 	"dray/upstream/oci"
 )
 
-// ErrNotFound says that a layout or an archive lacks what it, or somebody, names.
+// ErrNotFound means that a layout or an archive lacks a manifest or blob that the caller or
+// another manifest names.
 var ErrNotFound = errors.New("not in the image")
 
-// Blobs is where an image is.
+// Blobs reads the parts of an image.
 type Blobs interface {
-	// Manifest returns one that an index lists.
+	// Manifest returns a manifest that an index lists.
 	Manifest(ctx context.Context, d oci.Descriptor) (*oci.Manifest, error)
-	// Open reads a blob. Its bytes need not be verified.
+	// Open reads a blob. The reader need not verify its bytes.
 	Open(ctx context.Context, d oci.Descriptor) (io.ReadCloser, error)
 }
 
-// Contents are what a pipeline judges, of an image that is somewhere else than in a mirror.
+// Contents implements pipeline.Contents for an image outside of a mirror.
 type Contents struct {
 	Blobs
 	Pipeline *pipeline.Pipeline
@@ -42,10 +43,10 @@ func (c Contents) Open(ctx context.Context, d oci.Descriptor) (io.ReadCloser, er
 	if err != nil {
 		return nil, err
 	}
-	return &verified{ReadCloser: r, digest: d.Digest, check: d.Digest.Verifier()}, nil
+	return &verifiedReader{ReadCloser: r, digest: d.Digest, check: d.Digest.Verifier()}, nil
 }
 
-// Scanned implements pipeline.Contents by looking at the layer now.
+// Scanned implements pipeline.Contents. It scans the layer at once.
 func (c Contents) Scanned(ctx context.Context, d oci.Descriptor) (*pipeline.Scanned, error) {
 	r, err := c.Open(ctx, d)
 	if err != nil {
@@ -55,16 +56,16 @@ func (c Contents) Scanned(ctx context.Context, d oci.Descriptor) (*pipeline.Scan
 	return c.Pipeline.Scan(ctx, pipeline.Layer{Digest: d.Digest}, r, func() (digest.Digest, error) { return d.Digest, nil })
 }
 
-// verified refuses to end bytes that are not what they should be.
-type verified struct {
+// verifiedReader returns an error instead of io.EOF if the digest is wrong.
+type verifiedReader struct {
 	io.ReadCloser
 	digest digest.Digest
 	check  digest.Verifier
 }
 
-func (v *verified) Read(p []byte) (int, error) {
+func (v *verifiedReader) Read(p []byte) (int, error) {
 	n, err := v.ReadCloser.Read(p)
-	_, _ = v.check.Write(p[:n]) // a hash takes everything
+	_, _ = v.check.Write(p[:n]) // a hash never fails
 	if err == io.EOF && !v.check.Verified() {
 		return n, fmt.Errorf("the bytes of %s do not have this digest", v.digest)
 	}

@@ -51,7 +51,7 @@ func archive(t testing.TB, raw []byte) (*Files, error) {
 
 const config = `{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]}}`
 
-// The old form of docker save, in which a layer that is there twice is a link.
+// In the old format of docker save, a layer that occurs twice is a link.
 func TestSavedByDocker(t *testing.T) {
 	f, err := archive(t, entries(t, "c.json", config, "aa/layer.tar", "first layer", "bb/layer.tar", "->../aa/layer.tar",
 		"manifest.json", `[{"Config":"c.json","RepoTags":["app:1"],"Layers":["aa/layer.tar","bb/layer.tar"]}]`))
@@ -90,7 +90,7 @@ func TestArchivesThatAreNone(t *testing.T) {
 	}
 }
 
-// forged gives other bytes than it is asked for.
+// forged returns other bytes than those of the digest.
 type forged struct{ Files }
 
 func (forged) Open(context.Context, oci.Descriptor) (io.ReadCloser, error) {

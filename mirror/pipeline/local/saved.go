@@ -12,12 +12,12 @@ import (
 	"dray/upstream/oci"
 )
 
-// savedFile is what lists the images in the old form of docker save (moby, image/spec/v1.2.md,
+// savedFile lists the images in the old format of docker save (moby, image/spec/v1.2.md,
 // "Combined Image JSON + Filesystem Changeset Format").
 const savedFile = "manifest.json"
 
-// saved is one image of it. Its layers are uncompressed.
-type saved struct {
+// savedImage is one image in savedFile. Its layers are uncompressed.
+type savedImage struct {
 	Config string
 	Layers []string
 }
@@ -25,14 +25,15 @@ type saved struct {
 // maxLayers of an image in an archive.
 const maxLayers = 1000
 
-// adopt makes up the manifest that an archive in the old form of docker save has not got. A push
-// would make another one, because it compresses layers, so that its digest says nothing.
-func (f *Files) adopt() error {
+// readSaved makes a manifest for an archive in the old format of docker save, which has none.
+// Its digest means nothing: a push would make another manifest, because it compresses the
+// layers.
+func (f *Files) readSaved() error {
 	raw, err := f.document(savedFile)
 	if err != nil {
 		return err
 	}
-	var images []saved
+	var images []savedImage
 	if err := json.Unmarshal(raw, &images); err != nil {
 		return fmt.Errorf("%s: %w", savedFile, err)
 	}
@@ -44,11 +45,11 @@ func (f *Files) adopt() error {
 	}
 	f.blobs = map[digest.Digest]string{}
 	man := v1.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: v1.MediaTypeImageManifest, Layers: []v1.Descriptor{}}
-	if man.Config, err = f.sum(images[0].Config, v1.MediaTypeImageConfig); err != nil {
+	if man.Config, err = f.describe(images[0].Config, v1.MediaTypeImageConfig); err != nil {
 		return err
 	}
 	for _, l := range images[0].Layers {
-		d, err := f.sum(l, v1.MediaTypeImageLayer)
+		d, err := f.describe(l, v1.MediaTypeImageLayer)
 		if err != nil {
 			return err
 		}
@@ -65,8 +66,8 @@ func (f *Files) adopt() error {
 	return nil
 }
 
-// sum makes a descriptor of a file.
-func (f *Files) sum(name, mediaType string) (v1.Descriptor, error) {
+// describe returns a descriptor of a file.
+func (f *Files) describe(name, mediaType string) (v1.Descriptor, error) {
 	r, size, err := f.open(name)
 	if err != nil {
 		return v1.Descriptor{}, err

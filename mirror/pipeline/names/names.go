@@ -1,5 +1,5 @@
-// Package names decides by what an image is called: its repository before any byte is sent, its tag
-// when the manifest comes, and whether a tag may be moved.
+// Package names decides by the names of an image: its repository before any byte is sent, its
+// tag when the manifest arrives, and whether a tag may be moved.
 package names
 
 import (
@@ -18,23 +18,23 @@ import (
 // Name of the stage.
 const Name = "names"
 
-// version goes up with every change of what the same configuration lets pass.
+// version goes up with every change that lets the same configuration pass other names.
 const version = 2
 
-// Config says what names are allowed. In patterns of tags * stands for any characters. A regular
-// expression must fit the whole name.
+// Config holds the allowed names. In patterns of tags, * matches any characters. A regular
+// expression must match the whole name.
 type Config struct {
-	// Repositories are regular expressions, one of which must fit; none allow all.
+	// Repositories are regular expressions. A repository must match one; none allow all.
 	Repositories []string
-	// Tags likewise.
+	// Tags are regular expressions. A tag must match one; none allow all.
 	Tags []string
-	// Semver asks for tags that are semantic versions, with or without a leading v, and without
-	// build metadata, which a tag cannot hold.
+	// Semver requires tags that are semantic versions, with or without a leading v. They have no
+	// build metadata, because a tag cannot contain a plus sign.
 	Semver bool
 	// Forbidden are patterns of tags.
 	Forbidden []string
-	// Immutable are patterns of tags that are never moved to another image; Except of those that
-	// are all the same.
+	// Immutable are patterns of tags that must not be moved to another image. Tags that match
+	// Except may be moved anyway.
 	Immutable, Except []string
 }
 
@@ -47,7 +47,7 @@ type Stage struct {
 
 var _ pipeline.NameStage = (*Stage)(nil)
 
-// New compiles the expressions. The error joins all that is wrong with them.
+// New compiles the expressions. The error joins all problems with them.
 func New(c Config) (*Stage, error) {
 	s := &Stage{config: c}
 	var errs []error
@@ -76,17 +76,17 @@ func (s *Stage) Revision() string { return pipeline.Revision(version, s.config) 
 func (s *Stage) CheckName(ctx context.Context, n pipeline.Name) ([]pipeline.Finding, error) {
 	var found []pipeline.Finding
 	if !fits(s.repositories, n.Repository) {
-		found = append(found, pipeline.Finding{Rule: "repository", What: fmt.Sprintf("the repository name %s is not allowed", n.Repository), Fix: "push to a name that fits " + either(s.config.Repositories)})
+		found = append(found, pipeline.Finding{Rule: "repository", What: fmt.Sprintf("the repository name %s is not allowed", n.Repository), Fix: "push to a name that fits " + alternatives(s.config.Repositories)})
 	}
 	if n.Tag == "" || oci.DerivedTag(n.Tag) {
 		return found, nil
 	}
-	found = append(found, s.tag(n.Tag)...)
-	f, err := s.moved(ctx, n)
+	found = append(found, s.checkTag(n.Tag)...)
+	f, err := s.checkMove(ctx, n)
 	return append(found, f...), err
 }
 
-func (s *Stage) tag(tag string) (found []pipeline.Finding) {
+func (s *Stage) checkTag(tag string) (found []pipeline.Finding) {
 	switch {
 	case pattern.Any(s.config.Forbidden, tag):
 		found = append(found, pipeline.Finding{Rule: "forbidden-tag", What: fmt.Sprintf("the tag %s is forbidden", tag), Fix: "use a tag that names one version"})
@@ -94,13 +94,13 @@ func (s *Stage) tag(tag string) (found []pipeline.Finding) {
 		found = append(found, pipeline.Finding{Rule: "semver", What: fmt.Sprintf("the tag %s is not a semantic version", tag), Fix: "use a tag such as 1.4.2 or v1.4.2-rc.1"})
 	}
 	if !fits(s.tags, tag) {
-		found = append(found, pipeline.Finding{Rule: "tag", What: fmt.Sprintf("the tag %s is not allowed", tag), Fix: "use a tag that fits " + either(s.config.Tags)})
+		found = append(found, pipeline.Finding{Rule: "tag", What: fmt.Sprintf("the tag %s is not allowed", tag), Fix: "use a tag that fits " + alternatives(s.config.Tags)})
 	}
 	return found
 }
 
-// moved finds a tag that would be moved and must not be.
-func (s *Stage) moved(ctx context.Context, n pipeline.Name) ([]pipeline.Finding, error) {
+// checkMove finds an immutable tag that the push would move.
+func (s *Stage) checkMove(ctx context.Context, n pipeline.Name) ([]pipeline.Finding, error) {
 	if n.Current == nil || !pattern.Any(s.config.Immutable, n.Tag) || pattern.Any(s.config.Except, n.Tag) {
 		return nil, nil
 	}
@@ -118,8 +118,8 @@ func fits(list []*regexp.Regexp, name string) bool {
 	return len(list) == 0 || slices.ContainsFunc(list, func(r *regexp.Regexp) bool { return r.MatchString(name) })
 }
 
-// either lists expressions for people.
-func either(list []string) string {
+// alternatives lists expressions for people.
+func alternatives(list []string) string {
 	if len(list) > 3 {
 		return fmt.Sprintf("one of %d rules, such as %s", len(list), list[0])
 	}

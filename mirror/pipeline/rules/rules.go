@@ -1,7 +1,8 @@
-// Package rules judges an image by expressions of the operator's.
+// Package rules judges an image by the operator's expressions.
 //
-// They are written in CEL (https://cel.dev), which ends always, changes nothing and costs what can
-// be counted: an expression that costs more than it may is stopped, and has not judged.
+// They are written in CEL (https://cel.dev). CEL expressions always end, have no side effects,
+// and have a cost that is counted. An expression that exceeds its cost is stopped, and gives no
+// result.
 package rules
 
 import (
@@ -22,42 +23,43 @@ import (
 // Name of the stage.
 const Name = "rules"
 
-// version goes up with every change of what expressions see or of what they mean.
+// version goes up with every change of the values or the meaning of expressions.
 const version = 1
 
 // Bounds of one expression.
 const (
-	maxCost       = 2_000_000 // units of CEL's cost model: some tenths of a second of one processor
+	maxCost       = 2_000_000 // units of CEL's cost model: some tenths of a second on one processor
 	maxRules      = 500
-	checkEvery    = 100 // iterations between two looks at the clock
+	checkEvery    = 100 // iterations between two checks of ctx
 	maxRegexProg  = 2000
 	maxExpression = 16 << 10 // bytes
 )
 
-// Each says what an expression is asked about.
+// Each is the scope of a rule.
 type Each string
 
 // The scopes.
 const (
-	// EachImage asks once about everything that was pushed, as `image`.
+	// EachImage evaluates the rule once for the push, with the document as `image`.
 	EachImage Each = "image"
-	// EachManifest asks about every manifest that can be run, as `manifest`; `image` is there, too.
+	// EachManifest evaluates the rule for each manifest that can be run, as `manifest`. `image` is
+	// defined as well.
 	EachManifest Each = "manifest"
 )
 
 // Rule is one expression.
 type Rule struct {
-	// Name in findings and metrics: lower-case letters, digits, - and _.
+	// Name in findings and metrics: at most 40 lower-case letters, digits, - and _.
 	Name string
 	// Expression must be true. It is of type bool.
 	Expression string
-	// Each is what it is asked about. Empty is EachImage.
+	// Each is the scope. Empty is EachImage.
 	Each Each
-	// Message says what is wrong where the expression is false, and Fix what to do about it.
+	// Message describes the problem if the expression is false, and Fix how to solve it.
 	Message, Fix string
 }
 
-// Stage asks all rules about an image.
+// Stage evaluates all rules for an image.
 type Stage struct {
 	rules    []Rule
 	programs []cel.Program
@@ -65,7 +67,7 @@ type Stage struct {
 
 var _ pipeline.ImageStage = (*Stage)(nil)
 
-// New compiles rules. The error names every one that is wrong.
+// New compiles rules. The error names every invalid one.
 func New(rules []Rule) (*Stage, error) {
 	env, err := cel.NewEnv(
 		cel.Variable("image", cel.DynType), cel.Variable("manifest", cel.DynType),
@@ -120,8 +122,8 @@ func (s *Stage) Name() string { return Name }
 // Revision implements pipeline.Stage.
 func (s *Stage) Revision() string { return pipeline.Revision(version, s.rules) }
 
-// CheckImage implements pipeline.ImageStage. A rule that cannot be evaluated is an error, and takes
-// no finding of others with it: errors are returned beside findings.
+// CheckImage implements pipeline.ImageStage. It returns the findings of all other rules beside
+// the error of a rule that cannot be evaluated.
 func (s *Stage) CheckImage(ctx context.Context, img *pipeline.Image) ([]pipeline.Finding, error) {
 	doc, err := document(img)
 	if err != nil {
@@ -156,7 +158,8 @@ func (s *Stage) CheckImage(ctx context.Context, img *pipeline.Image) ([]pipeline
 	return found, errors.Join(failed...)
 }
 
-// holds evaluates an expression, in whose type mistakes may show only now.
+// holds evaluates an expression. Type errors may show only now, because the document is
+// dynamic.
 func holds(ctx context.Context, p cel.Program, vars map[string]any) (bool, error) {
 	out, _, err := p.ContextEval(ctx, vars)
 	if err != nil {
@@ -172,7 +175,7 @@ func holds(ctx context.Context, p cel.Program, vars map[string]any) (bool, error
 	return ok, nil
 }
 
-// document is the JSON view of an image as values, with whole numbers as such.
+// document returns the JSON view of an image as values, with whole numbers as integers.
 func document(img *pipeline.Image) (map[string]any, error) {
 	raw, err := img.JSON()
 	if err != nil {

@@ -71,7 +71,7 @@ func TestRules(t *testing.T) {
 	}
 }
 
-// One rule that cannot tell keeps no other from finding something.
+// A rule that cannot be evaluated does not hide the findings of others.
 func TestRulesAreAskedEachForItself(t *testing.T) {
 	s, err := New([]Rule{{Name: "broken", Expression: `image.nothing`}, {Name: "broken-too", Expression: `image.nothing`}, {Name: "owner", Expression: `false`, Message: "nobody owns it", Fix: "name an owner"}})
 	if err != nil {

@@ -12,25 +12,25 @@ import (
 	"dray/mirror/pipeline"
 )
 
-// facts are what one layer says about users and about files with the set-user-ID or set-group-ID
-// bit.
+// facts are the results for one layer: its users, and its files with the set-user-ID or
+// set-group-ID bit.
 type facts struct {
-	// Passwd has the numbers of each name in /etc/passwd; nil where the layer has no such file.
+	// Passwd has the user IDs of each name in /etc/passwd; nil if the layer has no such file.
 	Passwd map[string][]int `json:"p,omitempty"`
-	// Opaque: there is one, and it cannot be read.
-	Opaque bool `json:"o,omitempty"`
+	// Unreadable reports whether the layer has an /etc/passwd that is no plain file or too long.
+	Unreadable bool `json:"o,omitempty"`
 	// Special are files with one of the bits.
 	Special []string `json:"s,omitempty"`
-	// Plain are executable files without them, which replace others of lower layers.
+	// Plain are executable files without the bits. They may replace special files of lower layers.
 	Plain []string `json:"f,omitempty"`
-	// Gone are paths that the layer deletes; those that end in a slash are directories whose former
-	// content it hides.
-	Gone []string `json:"g,omitempty"`
-	// More: there were more special files than are listed.
+	// Deleted are paths that the layer deletes. A path with a trailing slash is a directory whose
+	// content in lower layers is hidden.
+	Deleted []string `json:"g,omitempty"`
+	// More reports whether there were more special files than Special holds.
 	More bool `json:"m,omitempty"`
 }
 
-// Bounds of the facts about one layer. They are kept under pipeline.MaxFacts.
+// Bounds of the facts about one layer. They keep the facts below pipeline.MaxFacts.
 const (
 	maxPasswd  = 64 << 10
 	maxUsers   = 500
@@ -46,47 +46,47 @@ func (*Stage) Open(context.Context, pipeline.Layer) (pipeline.Visitor, error) { 
 
 type visitor struct {
 	f facts
-	// passwd is the content of /etc/passwd while it comes.
-	passwd []byte
-	plain  int
+	// passwd is the content of /etc/passwd that was read so far.
+	passwd    []byte
+	pathBytes int
 }
 
-// Whiteouts of the image specification ("Whiteouts").
+// Names of whiteouts (image-spec, "Whiteouts").
 const (
-	whiteout = ".wh."
-	opaque   = ".wh..wh..opq"
+	whiteout       = ".wh."
+	opaqueWhiteout = ".wh..wh..opq"
 )
 
 // Begin implements pipeline.Visitor.
 func (v *visitor) Begin(e *pipeline.Entry) (bool, error) {
 	dir, name := path.Split(e.Path)
 	switch {
-	case name == opaque:
-		v.gone(dir)
+	case name == opaqueWhiteout:
+		v.addDeleted(dir)
 		return false, nil
 	case strings.HasPrefix(name, whiteout):
-		v.gone(dir + strings.TrimPrefix(name, whiteout))
+		v.addDeleted(dir + strings.TrimPrefix(name, whiteout))
 		return false, nil
 	case e.Path == passwdPath:
-		v.passwd, v.f.Passwd, v.f.Opaque = nil, map[string][]int{}, !e.Regular() || e.Size > maxPasswd
-		return !v.f.Opaque, nil
+		v.passwd, v.f.Passwd, v.f.Unreadable = nil, map[string][]int{}, !e.Regular() || e.Size > maxPasswd
+		return !v.f.Unreadable, nil
 	case e.Path == "etc" && e.Type != '5': // a link: the file is somewhere else
-		v.f.Opaque = true
+		v.f.Unreadable = true
 	}
-	v.mode(e)
+	v.addMode(e)
 	return false, nil
 }
 
-// gone notes a deletion. Only those matter that can concern the paths that are looked at, and long
-// lists are of little use: what a layer deletes beyond them is taken to be there still.
-func (v *visitor) gone(p string) {
-	if v.plain += len(p); v.plain <= maxPlain {
-		v.f.Gone = append(v.f.Gone, p)
+// addDeleted records a deletion. Few of them concern paths that are checked, so the list is
+// bounded by maxPlain. Files deleted beyond it count as if they were still there.
+func (v *visitor) addDeleted(p string) {
+	if v.pathBytes += len(p); v.pathBytes <= maxPlain {
+		v.f.Deleted = append(v.f.Deleted, p)
 	}
 }
 
-func (v *visitor) mode(e *pipeline.Entry) {
-	// A hard link has the mode of its target, and archivers write it down with it.
+func (v *visitor) addMode(e *pipeline.Entry) {
+	// A hard link has the mode of its target, which archivers write into its entry.
 	if !e.Regular() && e.Type != '1' {
 		return
 	}
@@ -98,7 +98,7 @@ func (v *visitor) mode(e *pipeline.Entry) {
 		}
 		v.f.Special = append(v.f.Special, e.Path)
 	case e.Mode&0o111 != 0:
-		if v.plain += len(e.Path); v.plain <= maxPlain {
+		if v.pathBytes += len(e.Path); v.pathBytes <= maxPlain {
 			v.f.Plain = append(v.f.Plain, e.Path)
 		}
 	}
@@ -122,7 +122,7 @@ func (v *visitor) End() error {
 			continue
 		}
 		if len(v.f.Passwd) >= maxUsers || len(fields[0]) > maxName/4 {
-			v.f.Opaque = true
+			v.f.Unreadable = true
 			continue
 		}
 		if name := fields[0]; !slices.Contains(v.f.Passwd[name], uid) && len(v.f.Passwd[name]) < 8 {
@@ -139,20 +139,20 @@ func (v *visitor) Close(bool) (pipeline.LayerResult, error) {
 	return pipeline.LayerResult{Facts: text}, err
 }
 
-// view is the file system as the layers make it, as far as it is looked at.
-type view struct {
-	passwd map[string][]int
-	opaque bool
-	more   bool
-	files  map[string]int
+// rootFS is the file system that the layers make, as far as it is checked.
+type rootFS struct {
+	passwd           map[string][]int
+	passwdUnreadable bool
+	more             bool
+	files            map[string]int
 }
 
-// apply puts a layer on top. What it deletes are files of lower layers alone.
-func (v *view) apply(f facts, layer int) {
-	for _, p := range f.Gone {
+// apply adds a layer on top. Its deletions concern lower layers only.
+func (v *rootFS) apply(f facts, layer int) {
+	for _, p := range f.Deleted {
 		dir := strings.TrimSuffix(p, "/") + "/"
 		if p == passwdPath || strings.HasPrefix(passwdPath, dir) {
-			v.passwd, v.opaque = nil, false
+			v.passwd, v.passwdUnreadable = nil, false
 		}
 		for name := range v.files {
 			if name == p || strings.HasPrefix(name, dir) || p == "" {
@@ -169,8 +169,8 @@ func (v *view) apply(f facts, layer int) {
 	v.more = v.more || f.More
 	if f.Passwd != nil {
 		v.passwd = f.Passwd
-		v.opaque = f.Opaque
-	} else if f.Opaque {
-		v.opaque = true
+		v.passwdUnreadable = f.Unreadable
+	} else if f.Unreadable {
+		v.passwdUnreadable = true
 	}
 }

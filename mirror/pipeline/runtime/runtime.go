@@ -1,5 +1,5 @@
-// Package runtime decides by how an image would run: as whom, with which variables and ports, and
-// with which files that give whoever starts them the rights of their owner.
+// Package runtime decides by the way an image would run: by its user, its variables and ports,
+// and the files in it that give their caller the rights of their owner.
 package runtime
 
 import (
@@ -19,23 +19,23 @@ import (
 // Name of the stage.
 const Name = "runtime"
 
-// version goes up with every change of what the same configuration lets pass, or of the facts about
-// layers.
+// version goes up with every change of the verdicts for the same configuration, or of the facts
+// about layers.
 const version = 1
 
-// Config says what is not allowed.
+// Config holds the rules.
 type Config struct {
-	// NonRoot asks for a user that is not root. One that is given by name is looked up in the
-	// layers' /etc/passwd.
+	// NonRoot requires a user other than root. The name of a user is looked up in the image's
+	// /etc/passwd.
 	NonRoot bool
-	// Environment refuses variables whose names look like those of secrets and that have a value;
-	// Harmless are patterns of names that are none.
+	// Environment refuses variables that have a value and whose names look like those of secrets.
+	// Harmless are patterns of names that are allowed.
 	Environment bool
 	Harmless    []string
 	// Ports that may be exposed, such as "8080", "8080/tcp" or "1024-65535"; none allow all.
 	Ports []string
-	// SetUID refuses files with the set-user-ID or set-group-ID bit, but those that fit the
-	// patterns of SetUIDAllowed, without a leading slash.
+	// SetUID refuses files with the set-user-ID or set-group-ID bit. SetUIDAllowed are patterns of
+	// paths, without a leading slash, that are allowed.
 	SetUID        bool
 	SetUIDAllowed []string
 	// AddFromURL refuses images whose history has ADD with a URL.
@@ -53,7 +53,7 @@ var (
 	_ pipeline.ImageStage = (*Stage)(nil)
 )
 
-// New makes a stage. The error joins all that is wrong with the configuration.
+// New makes a stage. The error joins all problems with the configuration.
 func New(c Config) (*Stage, error) {
 	s := &Stage{config: c}
 	var errs []error
@@ -70,8 +70,8 @@ func New(c Config) (*Stage, error) {
 // Name implements pipeline.Stage.
 func (*Stage) Name() string { return Name }
 
-// Revision implements pipeline.Stage. The facts about layers do not depend on the configuration, so
-// that changing it costs no walk.
+// Revision implements pipeline.Stage. The facts about layers do not depend on the
+// configuration, so no layer is walked again after a change of it.
 func (*Stage) Revision() string { return pipeline.Revision(version, nil) }
 
 // CheckImage implements pipeline.ImageStage.
@@ -82,19 +82,19 @@ func (s *Stage) CheckImage(_ context.Context, img *pipeline.Image) ([]pipeline.F
 		if m.Config == nil {
 			continue
 		}
-		rest := check{stage: s, img: img, m: m}
-		rest.environment()
-		rest.exposed()
-		rest.history()
+		c := check{stage: s, img: img, m: m}
+		c.environment()
+		c.exposed()
+		c.history()
 		if s.config.NonRoot || s.config.SetUID {
-			errs = append(errs, rest.files())
+			errs = append(errs, c.files())
 		}
-		found = append(found, rest.found...)
+		found = append(found, c.found...)
 	}
 	return found, errors.Join(errs...)
 }
 
-// check is the look at one image.
+// check is the check of one image.
 type check struct {
 	stage *Stage
 	img   *pipeline.Image
@@ -103,18 +103,18 @@ type check struct {
 }
 
 func (c *check) add(rule, fix, format string, args ...any) {
-	c.at(c.img.Place(c.m), rule, fix, format, args...)
+	c.addAt(c.img.Place(c.m), rule, fix, format, args...)
 }
 
-func (c *check) at(where pipeline.Place, rule, fix, format string, args ...any) {
+func (c *check) addAt(where pipeline.Place, rule, fix, format string, args ...any) {
 	c.found = append(c.found, pipeline.Finding{Rule: rule, What: fmt.Sprintf(format, args...), Where: where, Fix: fix})
 }
 
-// secretName is a variable that is likely to hold a secret.
+// secretName matches names of variables that are likely to hold a secret.
 var secretName = regexp.MustCompile(`(?i)(^|_)(pass|passwd|password|pwd|secret|token|api_?key|private_?key|access_?key|secret_?key|auth_?key|credentials?)(_?[0-9])?(_|$)`)
 
-// elsewhere ends names of variables that say where a secret is, or how one is looked for.
-var elsewhere = regexp.MustCompile(`(?i)_(file|path|dir|url|uri|name|id|type|ttl|timeout|length|expiry|header|prefix|policy|endpoint|issuer|version|enabled)$`)
+// notSecret matches names of variables with the location or a property of a secret.
+var notSecret = regexp.MustCompile(`(?i)_(file|path|dir|url|uri|name|id|type|ttl|timeout|length|expiry|header|prefix|policy|endpoint|issuer|version|enabled)$`)
 
 func (c *check) environment() {
 	if !c.stage.config.Environment {
@@ -123,14 +123,14 @@ func (c *check) environment() {
 	for _, v := range c.m.Config.Config.Env {
 		name, value, _ := strings.Cut(v, "=")
 		harmless := pattern.Any(c.stage.config.Harmless, name)
-		if value == "" || harmless || !secretName.MatchString(name) || elsewhere.MatchString(name) {
+		if value == "" || harmless || !secretName.MatchString(name) || notSecret.MatchString(name) {
 			continue
 		}
 		c.add("environment", "give it when the container is started", "the variable %s looks like a secret and has a value", name)
 	}
 }
 
-// portRange is one of the ports that may be exposed.
+// portRange is a range of ports that may be exposed.
 type portRange struct {
 	from, to int
 	protocol string // empty: any
@@ -170,8 +170,8 @@ func (c *check) exposed() {
 	}
 }
 
-// addFromURL is how builders write ADD with a URL into the history. Git repositories are given like
-// that, too.
+// addFromURL matches ADD with a URL, or a Git repository, as builders write it into the
+// history.
 var addFromURL = regexp.MustCompile(`(?:^|[\s)])ADD\s+(?:--\S+\s+)*(?:https?://|git@|git://|ssh://)`)
 
 func (c *check) history() {
@@ -185,9 +185,9 @@ func (c *check) history() {
 	}
 }
 
-// files looks at what the layers say, from the first on.
+// files checks the image's file system, made of the facts about its layers.
 func (c *check) files() error {
-	fs := &view{files: map[string]int{}}
+	fs := &rootFS{files: map[string]int{}}
 	for i, l := range c.m.Layers {
 		if l.Foreign && !l.Seen {
 			continue
@@ -207,23 +207,23 @@ func (c *check) files() error {
 	return nil
 }
 
-func (c *check) setUID(fs *view) {
+func (c *check) setUID(fs *rootFS) {
 	for _, name := range slices.Sorted(maps.Keys(fs.files)) {
 		if pattern.Any(c.stage.config.SetUIDAllowed, name) {
 			continue
 		}
 		where := c.img.LayerPlace(c.m, fs.files[name])
 		where.Path = name
-		c.at(where, "setuid", "clear the bit with chmod a-s", "whoever starts the file gets the rights of its owner or group")
+		c.addAt(where, "setuid", "clear the bit with chmod a-s", "whoever starts the file gets the rights of its owner or group")
 	}
 	if fs.more {
 		c.add("setuid", "clear the bits with chmod a-s", "there are more files with these bits than can be listed")
 	}
 }
 
-// user decides who the image would run as, in the way of container runtimes: a name or a number
-// that /etc/passwd has under that name counts before the number itself.
-func (c *check) user(fs *view) {
+// user checks the user as container runtimes do: they look up names, and also numbers, as names
+// in /etc/passwd before they take a number as it is.
+func (c *check) user(fs *rootFS) {
 	const fix = "set USER to a number other than 0"
 	name, _, _ := strings.Cut(c.m.Config.Config.User, ":")
 	uid, err := strconv.Atoi(name)
@@ -235,8 +235,8 @@ func (c *check) user(fs *view) {
 		c.add("user", fix, "the image runs as root, by the user %s", name)
 	case err == nil && uid == 0:
 		c.add("user", fix, "the image runs as root, by the user number %s", name)
-	case err == nil && uid > 0 && !fs.opaque:
-	case fs.opaque:
+	case err == nil && uid > 0 && !fs.passwdUnreadable:
+	case fs.passwdUnreadable:
 		c.add("user", fix, "it cannot be told who the user %s is: /etc/passwd is no plain file, or too long", name)
 	case !listed:
 		c.add("user", fix, "it cannot be told who the user %s is: /etc/passwd has no such name", name)

@@ -64,7 +64,7 @@ func layer(t *testing.T, files ...file) []byte {
 	return b.Bytes()
 }
 
-// judge gives the findings as rule@place, and unknowns as "?".
+// judge returns the findings as rule@place, and unknowns as "?".
 func judge(t *testing.T, c Config, trust bool, config string, layers ...[]byte) string {
 	t.Helper()
 	stage, err := New(c)

@@ -15,19 +15,19 @@ import (
 	"dray/upstream/oci"
 )
 
-// writer writes an image layout (image-spec, "OCI Image Layout Specification").
-type writer struct {
-	dir  string
-	left int64 // bytes that may still be written
-	has  map[digest.Digest]bool
+// layoutWriter writes an image layout (image-spec, "OCI Image Layout Specification").
+type layoutWriter struct {
+	dir       string
+	remaining int64 // bytes that may still be written
+	written   map[digest.Digest]bool
 }
 
-// writeLayout writes what was pushed, with all that it refers to but foreign layers, to a
-// directory.
+// writeLayout writes the pushed manifest to a directory, with all blobs and manifests below it
+// except foreign layers.
 func writeLayout(ctx context.Context, dir string, img *pipeline.Image, most int64) error {
-	l := &writer{dir: dir, left: most, has: map[digest.Digest]bool{}}
+	l := &layoutWriter{dir: dir, remaining: most, written: map[digest.Digest]bool{}}
 	for _, m := range img.Manifests {
-		if err := l.manifest(ctx, img, m); err != nil {
+		if err := l.writeManifest(ctx, img, m); err != nil {
 			return err
 		}
 	}
@@ -44,12 +44,12 @@ func writeLayout(ctx context.Context, dir string, img *pipeline.Image, most int6
 	return writeJSON(filepath.Join(dir, v1.ImageLayoutFile), v1.ImageLayout{Version: v1.ImageLayoutVersion})
 }
 
-func (l *writer) manifest(ctx context.Context, img *pipeline.Image, m *pipeline.Manifest) error {
-	if err := l.put(m.Digest, func(w io.Writer) error { _, err := w.Write(m.Raw); return err }); err != nil {
+func (l *layoutWriter) writeManifest(ctx context.Context, img *pipeline.Image, m *pipeline.Manifest) error {
+	if err := l.writeBlob(m.Digest, func(w io.Writer) error { _, err := w.Write(m.Raw); return err }); err != nil {
 		return err
 	}
-	copied := func(d oci.Descriptor) error {
-		return l.put(d.Digest, func(w io.Writer) error {
+	copyBlob := func(d oci.Descriptor) error {
+		return l.writeBlob(d.Digest, func(w io.Writer) error {
 			r, err := img.Contents.Open(ctx, d)
 			if err != nil {
 				return err
@@ -60,7 +60,7 @@ func (l *writer) manifest(ctx context.Context, img *pipeline.Image, m *pipeline.
 		})
 	}
 	if c := m.Config; c != nil {
-		if err := copied(oci.Descriptor{Digest: c.Digest, Size: c.Size, MediaType: c.MediaType}); err != nil {
+		if err := copyBlob(oci.Descriptor{Digest: c.Digest, Size: c.Size, MediaType: c.MediaType}); err != nil {
 			return err
 		}
 	}
@@ -68,19 +68,19 @@ func (l *writer) manifest(ctx context.Context, img *pipeline.Image, m *pipeline.
 		if b.Foreign {
 			continue
 		}
-		if err := copied(oci.Descriptor{Digest: b.Digest, Size: b.Size, MediaType: b.MediaType}); err != nil {
+		if err := copyBlob(oci.Descriptor{Digest: b.Digest, Size: b.Size, MediaType: b.MediaType}); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// put writes one blob, once.
-func (l *writer) put(d digest.Digest, write func(io.Writer) error) error {
-	if l.has[d] {
+// writeBlob writes a blob, unless it was written before.
+func (l *layoutWriter) writeBlob(d digest.Digest, write func(io.Writer) error) error {
+	if l.written[d] {
 		return nil
 	}
-	l.has[d] = true
+	l.written[d] = true
 	if err := d.Validate(); err != nil {
 		return err
 	}
@@ -93,23 +93,23 @@ func (l *writer) put(d digest.Digest, write func(io.Writer) error) error {
 		return err
 	}
 	defer f.Close()
-	if err := write(&limited{f, l}); err != nil {
+	if err := write(&limitedWriter{f, l}); err != nil {
 		return fmt.Errorf("write %s: %w", d, err)
 	}
 	return f.Close()
 }
 
-// limited refuses what the image may not have.
-type limited struct {
+// limitedWriter refuses bytes beyond the image's limit.
+type limitedWriter struct {
 	w io.Writer
-	l *writer
+	l *layoutWriter
 }
 
-func (w *limited) Write(p []byte) (int, error) {
-	if int64(len(p)) > w.l.left {
+func (w *limitedWriter) Write(p []byte) (int, error) {
+	if int64(len(p)) > w.l.remaining {
 		return 0, fmt.Errorf("the image is larger than the scanner is given (max_image)")
 	}
-	w.l.left -= int64(len(p))
+	w.l.remaining -= int64(len(p))
 	return w.w.Write(p)
 }
 

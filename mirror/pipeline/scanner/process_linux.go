@@ -2,7 +2,7 @@ package scanner
 
 import "syscall"
 
-// apart is a program in a group of its own, which ends with dray however that ends.
-func apart() *syscall.SysProcAttr {
+// processGroup makes a program run in its own process group, and die when dray does.
+func processGroup() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 }

@@ -4,5 +4,6 @@ package scanner
 
 import "syscall"
 
-// apart is a program in a group of its own. Only Linux ends it with a dray that was killed.
-func apart() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }
+// processGroup makes a program run in its own process group. Only Linux can end it when dray is
+// killed.
+func processGroup() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }

@@ -1,12 +1,11 @@
-// Package scanner has an image looked at by a program of the operator's, such as a vulnerability
-// scanner.
+// Package scanner runs a program of the operator on an image, such as a vulnerability scanner.
 //
-// The program finds the image as an OCI layout in a directory of its own, which is removed
-// afterwards. It runs with an environment of its own, without the credentials of this process,
-// under limits, and, where that is configured, as another user.
+// The program gets the image as an OCI layout in a temporary directory. It runs with an
+// environment of its own, without the credentials of this process, under limits and, if
+// configured, as another user.
 //
-// What it says is in its exit code: 0 means that it has nothing against the image, Config.Refuses
-// that it has, anything else that it could not tell. Its output is the reason.
+// Its exit code is the result: 0 means no objections, Config.Refuses means findings, and any
+// other code means no result. The findings or the reason are in its output.
 package scanner
 
 import (
@@ -29,43 +28,42 @@ import (
 	"dray/mirror/pipeline"
 )
 
-// Name of the stage; several scanners have names of their own below it.
+// Name of the stage. A scanner with a name of its own is called "exec/NAME".
 const Name = "exec"
 
-// version goes up with every change of what the program is given.
+// version goes up with every change of the program's input.
 const version = 1
 
-// Rule of what the program says in plain text.
+// RuleRefused is the rule of a refusal in plain text.
 const RuleRefused = "refused"
 
-// maxOutput bounds what is read of the output of a program.
+// maxOutput bounds the output that is kept of a program, in bytes of each stream.
 const maxOutput = 1 << 20
 
-// Config says what is run.
+// Config configures the program and its limits.
 type Config struct {
 	// Name tells several scanners apart. It may be empty.
 	Name string
-	// Command is the program and its arguments. In each of them {layout}, {repository}, {tag} and
-	// {digest} are replaced: the directory of the OCI layout, and what was pushed. No shell reads
-	// them.
+	// Command is the program and its arguments. {layout}, {repository}, {tag} and {digest} in them
+	// are replaced by the directory of the OCI layout and by the names of the push. No shell
+	// expands them.
 	Command []string
-	// Environment has NAME=value for the program, beside PATH, HOME and TMPDIR.
+	// Environment has NAME=value for the program, in addition to PATH, HOME and TMPDIR.
 	Environment []string
 	// Refuses is the exit code that means findings. 0 means 1.
 	Refuses int
-	// Timeout of one run. 0 means 20 s. The program and all that it started in its process group
-	// are then killed.
+	// Timeout of one run. The program and its process group are then killed. 0 means 20 s.
 	Timeout time.Duration
-	// MaxImageBytes is the largest image that is written out. 0 means 10 GB.
+	// MaxImageBytes is the maximum size of an image that is written out. 0 means 10 GB.
 	MaxImageBytes int64
-	// MemoryBytes bounds the address space of each process; 0 is no bound. Programs in Go and Java
-	// reserve more than they use.
+	// MemoryBytes bounds the address space of each process; 0 means no bound. Programs in Go and
+	// Java reserve more than they use.
 	MemoryBytes int64
-	// AtOnce bounds the runs at a time. 0 means 1.
+	// AtOnce bounds the number of concurrent runs. 0 means 1.
 	AtOnce int
-	// Directory in which layouts are written. Empty is the system's directory for temporary files.
+	// Directory for the layouts. Empty means the system's directory for temporary files.
 	Directory string
-	// UID and GID that the program runs as; 0 is those of this process. Changing them needs root.
+	// UID and GID of the program; 0 means those of this process. Other ones need root.
 	UID, GID int
 }
 
@@ -77,7 +75,7 @@ type Stage struct {
 
 var _ pipeline.ImageStage = (*Stage)(nil)
 
-// New makes a stage. The program must be there.
+// New makes a stage. It returns an error if the program does not exist.
 func New(c Config) (*Stage, error) {
 	if len(c.Command) == 0 {
 		return nil, errors.New("exec: there is no command")
@@ -130,7 +128,8 @@ func (s *Stage) CheckImage(ctx context.Context, img *pipeline.Image) ([]pipeline
 	return s.run(ctx, layout, home, img)
 }
 
-// prepare makes the directory of the layout, which the program may read, and one that it may write.
+// prepare makes the directory of the layout, which the program may read, and its home
+// directory, which it may write.
 func (s *Stage) prepare(dir string) (layout, home string, err error) {
 	layout, home = filepath.Join(dir, "layout"), filepath.Join(dir, "home")
 	err = errors.Join(os.Chmod(dir, 0o755), os.Mkdir(layout, 0o755), os.Mkdir(home, 0o700))
@@ -142,8 +141,8 @@ func (s *Stage) prepare(dir string) (layout, home string, err error) {
 
 func (s *Stage) run(ctx context.Context, layout, home string, img *pipeline.Image) ([]pipeline.Finding, error) {
 	cmd := s.command(ctx, layout, home, img)
-	var out, complaints bounded
-	cmd.Stdout, cmd.Stderr = &out, &complaints
+	var stdout, stderr boundedBuffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	err := cmd.Run()
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
@@ -153,13 +152,13 @@ func (s *Stage) run(ctx context.Context, layout, home string, img *pipeline.Imag
 	case err == nil:
 		return nil, nil
 	case exited && exit.ExitCode() == s.config.Refuses:
-		return reasons(out.Bytes(), complaints.Bytes()), nil
+		return findings(stdout.Bytes(), stderr.Bytes()), nil
 	}
-	return nil, fmt.Errorf("%s: %w: %s", s.Name(), err, tail(complaints.Bytes(), 300))
+	return nil, fmt.Errorf("%s: %w: %s", s.Name(), err, tail(stderr.Bytes(), 300))
 }
 
-// command runs the program through a shell that only sets limits, as nothing else can before the
-// program begins. The arguments are no part of what the shell reads.
+// command starts the program with a shell that sets limits before, which os/exec cannot do. The
+// shell gets the arguments as parameters, and does not parse them.
 func (s *Stage) command(ctx context.Context, layout, home string, img *pipeline.Image) *exec.Cmd {
 	limits := "ulimit -c 0; ulimit -t " + strconv.Itoa(int(s.config.Timeout/time.Second)+1) + "; "
 	if s.config.MemoryBytes > 0 {
@@ -173,42 +172,44 @@ func (s *Stage) command(ctx context.Context, layout, home string, img *pipeline.
 	cmd := exec.CommandContext(ctx, "/bin/sh", args...)
 	cmd.Dir = home
 	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + home, "TMPDIR=" + home}, s.config.Environment...)
-	cmd.SysProcAttr = apart()
+	cmd.SysProcAttr = processGroup()
 	if s.config.UID != 0 || s.config.GID != 0 {
 		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(s.config.UID), Gid: uint32(s.config.GID)}
 	}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-	cmd.WaitDelay = time.Second // for pipes that a process which left the group holds open
+	cmd.WaitDelay = time.Second // for pipes that are held open by a process that left the group
 	return cmd
 }
 
-// bounded keeps the first bytes that are written, and takes the rest.
-type bounded struct{ bytes.Buffer }
+// boundedBuffer keeps the first bytes that are written, and discards the rest.
+type boundedBuffer struct{ bytes.Buffer }
 
 // Write implements io.Writer.
-func (b *bounded) Write(p []byte) (int, error) {
+func (b *boundedBuffer) Write(p []byte) (int, error) {
 	if room := maxOutput - b.Len(); room > 0 {
 		b.Buffer.Write(p[:min(len(p), room)])
 	}
 	return len(p), nil
 }
 
-// ReadFrom hides that of bytes.Buffer, which has no bound.
-func (b *bounded) ReadFrom(r io.Reader) (int64, error) { return io.Copy(struct{ io.Writer }{b}, r) }
+// ReadFrom hides the unbounded one of bytes.Buffer.
+func (b *boundedBuffer) ReadFrom(r io.Reader) (int64, error) {
+	return io.Copy(struct{ io.Writer }{b}, r)
+}
 
-// reasons reads {"findings": [...]}, or else takes the end of what was written as it is.
-func reasons(out, complaints []byte) []pipeline.Finding {
+// findings parses {"findings": [...]}, or makes one finding of the end of the output.
+func findings(stdout, stderr []byte) []pipeline.Finding {
 	var wire struct {
 		Findings []pipeline.ExternalFinding `json:"findings"`
 	}
-	if json.Unmarshal(out, &wire) == nil && len(wire.Findings) > 0 {
+	if json.Unmarshal(stdout, &wire) == nil && len(wire.Findings) > 0 {
 		return pipeline.FindingsOf(wire.Findings, "")
 	}
-	text := tail(slices.Concat(out, complaints), 400)
+	text := tail(slices.Concat(stdout, stderr), 400)
 	return []pipeline.Finding{{Rule: RuleRefused, What: cmp.Or(text, "the program gave no reason")}}
 }
 
-// tail is the last bytes of a text.
+// tail returns the last n bytes of a text.
 func tail(p []byte, n int) string {
 	p = bytes.TrimSpace(p)
 	return strings.ToValidUTF8(string(p[max(0, len(p)-n):]), "")

@@ -85,7 +85,7 @@ func script(text string, args ...string) []string {
 	return append([]string{"sh", "-c", text, "sh"}, args...)
 }
 
-// A library that somebody else wrote finds the image whole.
+// An independent library reads the whole image.
 func TestLayout(t *testing.T) {
 	dir, img := t.TempDir(), image(t)
 	if err := writeLayout(t.Context(), dir, img, 1<<20); err != nil {
@@ -146,7 +146,7 @@ func TestVerdicts(t *testing.T) {
 	}
 }
 
-// The program gets neither the credentials of this process nor more than it is allowed.
+// The program gets no credentials of this process and no more than its limits.
 func TestSurroundings(t *testing.T) {
 	t.Setenv("AWS_SECRET_ACCESS_KEY", "not for scanners")
 	found, err := check(t, Config{

@@ -2,10 +2,11 @@
 // anchored at literals, and by their paths.
 //
 // Invariants:
-//   - A finding never holds the secret, only a fingerprint by which it can be recognised and waived.
-//   - The cost is one table look-up for each byte, however many rules there are. Only where three bytes look like the
-//     anchor of a rule is more done, and what is done there is bounded by [maxSecret].
-//   - Nothing is kept of a file but the last few hundred bytes.
+//   - A finding never holds the secret. It holds a fingerprint, by which operators recognise and
+//     waive it.
+//   - The cost is one table look-up for each byte, whatever the number of rules. Only three bytes
+//     that look like the anchor of a rule cost more, and that cost is bounded by [maxSecret].
+//   - Only the last few hundred bytes of a file are kept in memory.
 package secrets
 
 import (
@@ -16,25 +17,26 @@ import (
 )
 
 const (
-	// maxSecret is how far from its anchor a rule looks, in bytes, in either direction.
+	// maxSecret is the number of bytes before and after its literal that a rule looks at.
 	maxSecret = 512
-	// bufferSize of a Scanner. What is kept between two fills is at most 2*maxSecret of it.
+	// bufferSize of a Scanner. At most 2*maxSecret bytes are kept between two fills.
 	bufferSize = 64 << 10
 )
 
-// Match is a credential that was found.
+// Match is a credential in a file.
 type Match struct {
-	// Rule that found it.
+	// Rule that matched.
 	Rule *Rule
-	// Offset of its anchor in the file, in bytes, and Line, from 1.
+	// Offset of the literal in the file, in bytes, and its Line, from 1.
 	Offset int64
 	Line   int
-	// Fingerprint recognises it again; see [Fingerprint].
+	// Fingerprint identifies the credential; see [Fingerprint].
 	Fingerprint string
 }
 
-// Fingerprint names a secret without telling it: the first 16 hexadecimal digits of the SHA-256 of
-// the rule and the secret. Rules ask for enough entropy that it cannot be guessed from that.
+// Fingerprint identifies a secret without revealing it: it has the first 16 hexadecimal digits
+// of the SHA-256 of the rule and the secret. Rules require enough entropy that the secret
+// cannot be guessed from it.
 func Fingerprint(rule string, secret []byte) string {
 	h := sha256.New()
 	h.Write([]byte(rule))
@@ -43,28 +45,28 @@ func Fingerprint(rule string, secret []byte) string {
 	return hex.EncodeToString(h.Sum(nil)[:8])
 }
 
-// anchor is a literal of a rule, found by three of its bytes.
+// anchor is a literal of a rule. Three of its bytes serve to find it.
 type anchor struct {
 	literal []byte
 	fold    bool // upper and lower case are the same
-	at      int  // of the three in the literal
+	at      int  // index of the three bytes in the literal
 	rule    *Rule
 }
 
-// gram is three bytes in a row, the first one highest.
+// gram is three consecutive bytes, the first in the highest bits.
 type gram uint32
 
-// slot of a gram in the filter: the upper bits of a multiplicative hash.
+// slot returns the gram's bit in the filter: the upper bits of a multiplicative hash.
 func (g gram) slot() uint32 { return uint32(g) * 2654435761 >> 16 }
 
-// Engine is a set of rules, ready to be looked for. It is never written to after [NewEngine], and
-// may be shared.
+// Engine is a set of rules, prepared for searching. It is not modified after [NewEngine], so
+// scanners share it.
 type Engine struct {
-	filter  [1 << 16 / 64]uint64 // a bit for the slot of every gram at which an anchor is looked for
+	filter  [1 << 16 / 64]uint64 // a bit for the slot of each gram in anchors
 	anchors map[gram][]anchor
 }
 
-// NewEngine prepares rules. A literal must have three bytes at least.
+// NewEngine prepares rules. A literal must have at least three bytes.
 func NewEngine(rules []*Rule) *Engine {
 	e := &Engine{anchors: map[gram][]anchor{}}
 	for _, r := range rules {
@@ -75,11 +77,11 @@ func NewEngine(rules []*Rule) *Engine {
 	return e
 }
 
-// add enters an anchor under the three of its bytes that are rarest in files.
+// add enters an anchor under the three consecutive bytes of it that are rarest in files.
 func (e *Engine) add(a anchor) {
 	best := -1
 	for i := 0; i+2 < len(a.literal); i++ {
-		if c := commonness(a.literal[i]) + commonness(a.literal[i+1]) + commonness(a.literal[i+2]); best < 0 || c < best {
+		if c := frequency(a.literal[i]) + frequency(a.literal[i+1]) + frequency(a.literal[i+2]); best < 0 || c < best {
 			best, a.at = c, i
 		}
 	}
@@ -100,8 +102,8 @@ func (e *Engine) add(a anchor) {
 	}
 }
 
-// commonness of a byte in text, roughly: lower case is most of it.
-func commonness(c byte) int {
+// frequency is a rough rank of a byte in text, of which most is lower case.
+func frequency(c byte) int {
 	switch {
 	case c >= 'a' && c <= 'z', c == ' ', c == '-':
 		return 4
@@ -118,22 +120,21 @@ func cases(c byte, fold bool) []byte {
 	return []byte{c}
 }
 
-// Scanner looks for the rules of an engine in one file after the other. It is used by one
-// goroutine.
+// Scanner searches one file after another with the rules of an engine. One goroutine uses it.
 type Scanner struct {
 	engine *Engine
-	// found is called for each match, in their order.
+	// found is called for each match, in the order of their literals.
 	found func(Match)
 	buf   []byte
 	n     int   // bytes in buf
-	next  int   // the first of them at which no anchor was looked for
+	next  int   // index of the first byte that was not searched for anchors
 	base  int64 // offset of buf in the file
-	lines int   // newlines before counted
+	lines int   // newlines before buf[count]
 	count int   // bytes of buf whose newlines are in lines
 	hits  int
 }
 
-// NewScanner returns a Scanner that tells found what it finds.
+// NewScanner returns a Scanner that calls found for each match.
 func (e *Engine) NewScanner(found func(Match)) *Scanner {
 	return &Scanner{engine: e, found: found, buf: make([]byte, bufferSize)}
 }
@@ -141,10 +142,10 @@ func (e *Engine) NewScanner(found func(Match)) *Scanner {
 // Reset begins a new file.
 func (s *Scanner) Reset() { s.n, s.next, s.base, s.lines, s.count, s.hits = 0, 0, 0, 0, 0, 0 }
 
-// maxMatches in one file: a file full of keys needs no list of them.
+// maxMatches in one file. A file full of keys needs no complete list.
 const maxMatches = 100
 
-// Write takes the next bytes of the file. It never fails.
+// Write searches the next bytes of the file. It never fails.
 func (s *Scanner) Write(p []byte) (int, error) {
 	total := len(p)
 	for len(p) > 0 {
@@ -159,10 +160,10 @@ func (s *Scanner) Write(p []byte) (int, error) {
 	return total, nil
 }
 
-// End is the end of the file.
+// End searches the rest of the file.
 func (s *Scanner) End() { s.scan(s.n) }
 
-// shift drops what no rule looks back to.
+// shift drops the bytes at the start of buf that no rule looks at any more.
 func (s *Scanner) shift() {
 	drop := max(s.next-maxSecret, 0)
 	s.countLines(drop)
@@ -180,7 +181,7 @@ func (s *Scanner) countLines(to int) {
 	}
 }
 
-// scan looks for anchors whose three bytes begin before end.
+// scan searches for anchors whose three bytes begin before end.
 func (s *Scanner) scan(end int) {
 	filter, buf := &s.engine.filter, s.buf[:s.n]
 	i := s.next
@@ -192,14 +193,14 @@ func (s *Scanner) scan(end int) {
 	for ; i < last; i++ {
 		g = (g<<8 | gram(buf[i+2])) & 0xffffff
 		if slot := g.slot(); filter[slot/64&1023]&(1<<(slot%64)) != 0 {
-			s.look(buf, i, g)
+			s.match(buf, i, g)
 		}
 	}
 	s.next = i
 }
 
-// look tries the anchors of a gram that stands at i.
-func (s *Scanner) look(buf []byte, i int, g gram) {
+// match checks the anchors of a gram at index i.
+func (s *Scanner) match(buf []byte, i int, g gram) {
 	for _, a := range s.engine.anchors[g] {
 		start := i - a.at
 		stop := start + len(a.literal)
@@ -228,8 +229,8 @@ func (s *Scanner) look(buf []byte, i int, g gram) {
 	}
 }
 
-// bitsOf is the Shannon entropy of p, in tenths of a bit for each byte.
-func bitsOf(p []byte) int {
+// entropy is the Shannon entropy of p, in tenths of a bit for each byte.
+func entropy(p []byte) int {
 	if len(p) == 0 {
 		return 0
 	}
@@ -237,8 +238,8 @@ func bitsOf(p []byte) int {
 	for _, c := range p {
 		counts[c]++
 	}
-	// sum of n*log2(n), in fixed point: exact enough to tell words from keys, and the same on every
-	// machine.
+	// The sum of n*log2(n), in fixed point: exact enough to tell words from keys, and equal on all
+	// machines.
 	var sum int
 	for _, n := range counts {
 		if n > 0 {
@@ -248,7 +249,7 @@ func bitsOf(p []byte) int {
 	return (log2(len(p)) - sum/len(p)) * 10 / 1024
 }
 
-// log2 of n in 1024ths, linear between powers of two.
+// log2 returns the logarithm of n in 1024ths, interpolated linearly between powers of two.
 func log2(n int) int {
 	e := bits.Len(uint(n)) - 1
 	return e*1024 + (n<<10>>e - 1024)

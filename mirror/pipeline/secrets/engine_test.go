@@ -29,8 +29,8 @@ const (
 	hex16  = "abcdef" + digits
 )
 
-// samples holds for each rule what it must find. They are put together here, so that no scanner
-// finds them in this file.
+// samples holds a match for each rule. The parts are joined here, so that no scanner finds them
+// in this file.
 func samples() map[string]string {
 	key := random(1, 64, mixed+"+/") + "\n" + random(2, 64, mixed+"+/")
 	return map[string]string{
@@ -110,7 +110,7 @@ func TestEveryRuleFindsItsOwnAndNothingElse(t *testing.T) {
 	}
 }
 
-// Wherever a file is cut into pieces, and wherever in it a secret stands, the same is found.
+// The matches do not depend on how a file is cut into pieces, or where in it a secret is.
 func TestPiecesDoNotMatter(t *testing.T) {
 	e := NewEngine(Rules())
 	sample := samples()["github-token"]
@@ -160,7 +160,7 @@ func TestKeyInsideJSON(t *testing.T) {
 	}
 }
 
-// The fingerprint is part of waivers that people have written down: it must never change.
+// The fingerprint is part of waivers in configurations, so it must never change.
 func TestFingerprintStays(t *testing.T) {
 	if got := Fingerprint("aws-access-key", []byte("something")); got != "bb9ff1fbf194cff5" {
 		t.Errorf("fingerprint is %s", got)

@@ -5,18 +5,18 @@ import (
 	"strings"
 )
 
-// PathRule recognises files that hold credentials by where they are.
+// PathRule recognises a file with credentials by its path.
 type PathRule struct {
 	// ID in findings and waivers.
 	ID string
-	// What such a file is, for people.
+	// Description of such a file, for people.
 	What string
-	// Match is told a clean path without a leading slash.
+	// Match is called with a clean path without a leading slash.
 	Match func(p string) bool
 }
 
-// PathRules are the built-in rules for paths. Empty files do not count: images have them as mount
-// points.
+// PathRules returns the built-in rules for paths. Empty files do not count: images have them as
+// mount points.
 func PathRules() []PathRule {
 	return []PathRule{
 		{"path-ssh-key", "an SSH private key", named("id_rsa", "id_dsa", "id_ecdsa", "id_ed25519")},
@@ -69,7 +69,7 @@ func ending(tails ...string) func(string) bool {
 	}
 }
 
-// dotenv leaves out the samples that projects publish.
+// dotenv matches .env files, but not the samples that projects publish.
 func dotenv(p string) bool {
 	base := path.Base(p)
 	if base != ".env" && !strings.HasPrefix(base, ".env.") {

@@ -6,15 +6,15 @@ import "bytes"
 type Rule struct {
 	// ID in findings and waivers.
 	ID string
-	// What it is, for people.
+	// Description of the credential, for people.
 	What string
-	// Literals: one of them stands in every such credential.
+	// Literals are strings of which each such credential contains one.
 	Literals []string
-	// Fold says that case does not matter in the literals.
+	// Fold ignores case in the literals.
 	Fold bool
-	// Secret looks at a literal found in window, at from start up to stop, and returns the bytes
-	// that identify the credential, or false when it is none. The window ends at most maxSecret
-	// bytes around the literal.
+	// Secret checks the literal window[start:stop]. It returns the bytes that identify the
+	// credential, or false if there is none. The window extends at most maxSecret bytes beyond the
+	// literal on both sides.
 	Secret func(window []byte, start, stop int) (secret []byte, ok bool)
 }
 
@@ -48,7 +48,7 @@ var (
 	graphic = classOf("!-~")
 )
 
-// run is how many bytes of p from i on are of the class, at most limit.
+// run returns the number of bytes in a row of the class, from p[i] on, at most limit.
 func (c *class) run(p []byte, i, limit int) int {
 	n := 0
 	for i+n < len(p) && n < limit && c[p[i+n]] {
@@ -57,8 +57,9 @@ func (c *class) run(p []byte, i, limit int) int {
 	return n
 }
 
-// token is a literal followed by between least and most bytes of a class, with an entropy of at
-// least tenths of a bit for each byte, and neither preceded nor followed by a letter or digit.
+// token matches a literal that is followed by least to most bytes of a class. The bytes must
+// have an entropy of at least tenths of a bit for each byte, and no letter or digit may precede
+// or follow.
 func token(c *class, least, most, tenths int) func([]byte, int, int) ([]byte, bool) {
 	return func(p []byte, start, stop int) ([]byte, bool) {
 		if start > 0 && alnum[p[start-1]] {
@@ -69,14 +70,14 @@ func token(c *class, least, most, tenths int) func([]byte, int, int) ([]byte, bo
 			return nil, false
 		}
 		body := p[stop : stop+n]
-		if bitsOf(body) < tenths || placeholder(body) {
+		if entropy(body) < tenths || placeholder(body) {
 			return nil, false
 		}
 		return p[start : stop+n], true
 	}
 }
 
-// placeholder knows the words that stand where documentation has no secret.
+// placeholder recognises words that documentation has in place of secrets.
 func placeholder(p []byte) bool {
 	lower := bytes.ToLower(p)
 	for _, w := range [][]byte{[]byte("example"), []byte("xxxxxx"), []byte("placeholder"), []byte("changeme"), []byte("your"), []byte("redacted"), []byte("000000"), []byte("123456"), []byte("abcdef")} {
@@ -87,7 +88,8 @@ func placeholder(p []byte) bool {
 	return false
 }
 
-// assigned is a literal that names a secret, then = or : and maybe quotes, then n bytes of a class.
+// assigned matches a literal that names a secret, then = or : and optional quotes, then n bytes
+// of a class.
 func assigned(c *class, n, tenths int) func([]byte, int, int) ([]byte, bool) {
 	return func(p []byte, _, stop int) ([]byte, bool) {
 		i, separated := stop, false
@@ -102,15 +104,15 @@ func assigned(c *class, n, tenths int) func([]byte, int, int) ([]byte, bool) {
 			return nil, false
 		}
 		body := p[i : i+n]
-		if bitsOf(body) < tenths || placeholder(body) {
+		if entropy(body) < tenths || placeholder(body) {
 			return nil, false
 		}
 		return body, true
 	}
 }
 
-// parts are sections of a class joined by a separator, each with the length given (0: one byte or
-// more).
+// parts matches a literal that is followed by sections of a class, joined by a separator.
+// lengths are those of the sections; 0 means one byte or more.
 func parts(c *class, separator byte, lengths ...int) func([]byte, int, int) ([]byte, bool) {
 	return func(p []byte, start, stop int) ([]byte, bool) {
 		if start > 0 && alnum[p[start-1]] {
@@ -129,15 +131,15 @@ func parts(c *class, separator byte, lengths ...int) func([]byte, int, int) ([]b
 				i++
 			}
 		}
-		if body := p[stop:i]; bitsOf(body) < 30 || placeholder(body) {
+		if body := p[stop:i]; entropy(body) < 30 || placeholder(body) {
 			return nil, false
 		}
 		return p[start:i], true
 	}
 }
 
-// privateKey is a PEM block (RFC 7468) that is followed by what a key looks like, and not by the
-// marks of an encrypted one. The line breaks may be those of JSON.
+// privateKey matches a PEM block (RFC 7468) that looks like a key, and has no mark of an
+// encrypted one. Its line breaks may be escaped as in JSON.
 func privateKey(p []byte, _, stop int) ([]byte, bool) {
 	line := p[stop:min(len(p), stop+48)]
 	end := bytes.Index(line, []byte("-----"))
@@ -158,14 +160,14 @@ func privateKey(p []byte, _, stop int) ([]byte, bool) {
 			i = len(body)
 		}
 	}
-	if len(key) < 40 || bitsOf(key) < 35 {
+	if len(key) < 40 || entropy(key) < 35 {
 		return nil, false
 	}
 	return key, true
 }
 
-// address is a URL with a password in it.
-func address(p []byte, start, stop int) ([]byte, bool) {
+// urlPassword matches a URL that contains a password.
+func urlPassword(p []byte, start, stop int) ([]byte, bool) {
 	n := graphic.run(p, stop, maxSecret)
 	authority := p[stop : stop+n]
 	if cut := bytes.IndexAny(authority, "/?#\"'`<>"); cut >= 0 {
@@ -176,7 +178,7 @@ func address(p []byte, start, stop int) ([]byte, bool) {
 		return nil, false
 	}
 	_, password, ok := bytes.Cut(userinfo, []byte{':'})
-	if !ok || len(password) < 8 || bytes.ContainsAny(password, "${}%*<>[](),") || bitsOf(password) < 28 || placeholder(password) {
+	if !ok || len(password) < 8 || bytes.ContainsAny(password, "${}%*<>[](),") || entropy(password) < 28 || placeholder(password) {
 		return nil, false
 	}
 	for _, w := range []string{"pass", "secret", "test"} {
@@ -195,8 +197,8 @@ func cutLast(p []byte, sep byte) (before, after []byte, ok bool) {
 	return p[:i], p[i+1:], true
 }
 
-// around is a literal in the midst of a token of a class that begins with prefix.
-func around(c *class, prefix string, least int) func([]byte, int, int) ([]byte, bool) {
+// tokenAround matches a token of a class that begins with prefix and contains the literal.
+func tokenAround(c *class, prefix string, least int) func([]byte, int, int) ([]byte, bool) {
 	return func(p []byte, start, stop int) ([]byte, bool) {
 		from := start
 		for from > 0 && c[p[from-1]] {
@@ -210,8 +212,8 @@ func around(c *class, prefix string, least int) func([]byte, int, int) ([]byte, 
 	}
 }
 
-// Rules are the built-in rules. The formats are those that the services document for their own
-// secret scanners and users.
+// Rules returns the built-in rules. The formats are those that the services document for secret
+// scanners and users.
 func Rules() []*Rule {
 	return []*Rule{
 		{ID: "private-key", What: "a private key", Literals: []string{"-----BEGIN "}, Secret: privateKey},
@@ -235,24 +237,24 @@ func Rules() []*Rule {
 		{ID: "digitalocean-token", What: "a DigitalOcean token", Literals: []string{"dop_v1_", "doo_v1_", "dor_v1_"}, Secret: token(hexa, 64, 64, 30)},
 		{ID: "vault-token", What: "a Vault token", Literals: []string{"hvs.", "hvb."}, Secret: token(word, 80, 300, 35)},
 		{ID: "databricks-token", What: "a Databricks token", Literals: []string{"dapi"}, Secret: token(hexa, 32, 32, 29)},
-		{ID: "openai-key", What: "an OpenAI key", Literals: []string{"T3BlbkFJ"}, Secret: around(word, "sk-", 40)},
+		{ID: "openai-key", What: "an OpenAI key", Literals: []string{"T3BlbkFJ"}, Secret: tokenAround(word, "sk-", 40)},
 		{ID: "anthropic-key", What: "an Anthropic key", Literals: []string{"sk-ant-api", "sk-ant-admin"}, Secret: token(word, 80, 120, 35)},
 		{ID: "huggingface-token", What: "a Hugging Face token", Literals: []string{"hf_"}, Secret: token(classOf("a-z", "A-Z"), 34, 34, 35)},
 		{ID: "shopify-token", What: "a Shopify token", Literals: []string{"shpat_", "shpss_", "shpca_", "shppa_"}, Secret: token(classOf("a-f", "A-F", "0-9"), 32, 32, 29)},
 		{ID: "grafana-token", What: "a Grafana token", Literals: []string{"glsa_"}, Secret: parts(alnum, '_', 32, 8)},
 		{ID: "newrelic-key", What: "a New Relic key", Literals: []string{"NRAK-"}, Secret: token(upperN, 27, 27, 33)},
-		{ID: "terraform-token", What: "a Terraform token", Literals: []string{".atlasv1."}, Secret: around(dotted, "", 70)},
+		{ID: "terraform-token", What: "a Terraform token", Literals: []string{".atlasv1."}, Secret: tokenAround(dotted, "", 70)},
 		{ID: "pulumi-token", What: "a Pulumi token", Literals: []string{"pul-"}, Secret: token(hexa, 40, 40, 30)},
 		{ID: "rubygems-key", What: "a RubyGems key", Literals: []string{"rubygems_"}, Secret: token(hexa, 48, 48, 30)},
 		{ID: "age-key", What: "an age secret key", Literals: []string{"AGE-SECRET-KEY-1"}, Secret: token(upperN, 58, 58, 33)},
 		{ID: "doppler-token", What: "a Doppler token", Literals: []string{"dp.pt.", "dp.st."}, Secret: token(dotted, 40, 64, 35)},
 		{ID: "url-password", What: "a password in a URL", Literals: []string{
 			"postgres://", "postgresql://", "mysql://", "mongodb://", "mongodb+srv://", "redis://", "rediss://", "amqp://", "amqps://",
-		}, Secret: address},
+		}, Secret: urlPassword},
 	}
 }
 
-// assignedToken is what follows the name of a token: it varies in length and must not be a
+// assignedToken matches a token after its name. The token has no fixed length, and is not a
 // variable.
 func assignedToken(p []byte, _, stop int) ([]byte, bool) {
 	i := stop
@@ -260,7 +262,7 @@ func assignedToken(p []byte, _, stop int) ([]byte, bool) {
 		i++
 	}
 	n := word.run(p, i, maxSecret)
-	if n < 20 || bitsOf(p[i:i+n]) < 30 || placeholder(p[i:i+n]) {
+	if n < 20 || entropy(p[i:i+n]) < 30 || placeholder(p[i:i+n]) {
 		return nil, false
 	}
 	return p[i : i+n], true

@@ -11,19 +11,20 @@ import (
 // Name of the stage.
 const Name = "secrets"
 
-// version goes up with every change of what the built-in rules find.
+// version goes up with every change of the built-in rules.
 const version = 1
 
-// Config says what is looked for.
+// Config configures the search.
 type Config struct {
-	// Without are IDs of built-in rules, of contents or paths, that are not looked for.
+	// Without has IDs of built-in rules, for contents or paths, that are disabled.
 	Without []string
-	// MaxFileBytes: of longer files only so much is read. 0 reads all.
+	// MaxFileBytes is the number of bytes that are searched at the start of each file. 0 searches
+	// whole files.
 	MaxFileBytes int64
 }
 
-// Stage looks for credentials in layers: the layer is what is downloaded, so a secret that a later
-// layer deletes is found all the same.
+// Stage looks for credentials in layers. It finds a secret that a later layer deletes, because
+// clients download each layer.
 type Stage struct {
 	config Config
 	engine *Engine
@@ -64,12 +65,12 @@ func (s *Stage) Open(context.Context, pipeline.Layer) (pipeline.Visitor, error) 
 	return v, nil
 }
 
-// visitor looks through one layer.
+// visitor searches one layer.
 type visitor struct {
 	stage   *Stage
 	scanner *Scanner
 	path    string
-	left    int64 // bytes of the file that are still looked at
+	left    int64 // bytes of the file that are still searched
 	result  pipeline.LayerResult
 }
 

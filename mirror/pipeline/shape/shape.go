@@ -1,5 +1,5 @@
-// Package shape decides by what an image consists of: its sizes, its number of layers, its
-// platforms and media types.
+// Package shape decides by the parts of an image: its sizes, its number of layers, its
+// platforms and its media types.
 package shape
 
 import (
@@ -16,12 +16,13 @@ import (
 // Name of the stage.
 const Name = "shape"
 
-// version goes up with every change of what the same configuration lets pass.
+// version goes up with every change that lets the same configuration pass other images.
 const version = 1
 
-// Config bounds images. Zero is no bound.
+// Config holds the bounds of images. Zero means no bound.
 type Config struct {
-	// MaxBytes of one image as stored: its configuration and layers. MaxLayerBytes of one layer.
+	// MaxBytes of one image as stored, with its configuration and layers. MaxLayerBytes of one
+	// layer.
 	MaxBytes, MaxLayerBytes int64
 	// MaxUncompressed bytes of all layers of one image.
 	MaxUncompressed int64
@@ -29,14 +30,14 @@ type Config struct {
 	MaxLayers int
 	// MaxManifestBytes of one manifest or index.
 	MaxManifestBytes int64
-	// Required platforms that an image must have, such as "linux/arm64": "linux/arm" has every
-	// variant. A manifest that waits for its index is not asked.
+	// Required are platforms that an image must have, such as "linux/arm64". Any variant satisfies
+	// "linux/arm". They are not required of a manifest that waits for its index.
 	Required []string
-	// Platforms that images may have; none allow all.
+	// Platforms are those that images may have; none allow all.
 	Platforms []string
-	// MediaTypes of manifests and layers, as patterns; none allow all.
+	// MediaTypes are patterns for manifests and layers; none allow all.
 	MediaTypes []string
-	// Foreign allows layers that live elsewhere, and URLs from which to fetch layers.
+	// Foreign allows foreign layers, and URLs from which to fetch layers.
 	Foreign bool
 }
 
@@ -58,22 +59,22 @@ func (s *Stage) Revision() string { return pipeline.Revision(version, s.config) 
 func (s *Stage) CheckImage(_ context.Context, img *pipeline.Image) ([]pipeline.Finding, error) {
 	var found []pipeline.Finding
 	for _, m := range img.Manifests {
-		found = append(found, s.manifest(img, m)...)
+		found = append(found, s.checkManifest(img, m)...)
 		for i := range m.Layers {
-			found = append(found, s.layer(img, m, i)...)
+			found = append(found, s.checkLayer(img, m, i)...)
 		}
 	}
-	found = append(found, s.required(img)...)
-	return found, s.unseen(img)
+	found = append(found, s.checkRequired(img)...)
+	return found, s.checkSeen(img)
 }
 
-func (s *Stage) manifest(img *pipeline.Image, m *pipeline.Manifest) (found []pipeline.Finding) {
+func (s *Stage) checkManifest(img *pipeline.Image, m *pipeline.Manifest) (found []pipeline.Finding) {
 	add := func(rule, fix, format string, args ...any) {
 		found = append(found, pipeline.Finding{Rule: rule, What: fmt.Sprintf(format, args...), Where: img.Place(m), Fix: fix})
 	}
 	c := s.config
 	if c.MaxManifestBytes > 0 && m.Size > c.MaxManifestBytes {
-		add("manifest-size", "use fewer layers and annotations", "the manifest has %s, %s are allowed", bytes(m.Size), bytes(c.MaxManifestBytes))
+		add("manifest-size", "use fewer layers and annotations", "the manifest has %s, %s are allowed", formatBytes(m.Size), formatBytes(c.MaxManifestBytes))
 	}
 	if len(c.MediaTypes) > 0 && !pattern.Any(c.MediaTypes, m.MediaType) {
 		add("media-type", "have the image built in an allowed format", "the media type %s is not allowed", m.MediaType)
@@ -82,28 +83,28 @@ func (s *Stage) manifest(img *pipeline.Image, m *pipeline.Manifest) (found []pip
 		return found
 	}
 	if c.MaxBytes > 0 && m.TotalSize > c.MaxBytes {
-		add("size", "leave out what the image does not need at run time", "the image has %s, %s are allowed", bytes(m.TotalSize), bytes(c.MaxBytes))
+		add("size", "leave out what the image does not need at run time", "the image has %s, %s are allowed", formatBytes(m.TotalSize), formatBytes(c.MaxBytes))
 	}
 	if c.MaxLayers > 0 && len(m.Layers) > c.MaxLayers {
 		add("layers", "join build steps", "the image has %d layers, %d are allowed", len(m.Layers), c.MaxLayers)
 	}
 	if total := uncompressed(m); c.MaxUncompressed > 0 && total > c.MaxUncompressed {
-		add("uncompressed", "leave out what the image does not need at run time", "the image has %s uncompressed, %s are allowed", bytes(total), bytes(c.MaxUncompressed))
+		add("uncompressed", "leave out what the image does not need at run time", "the image has %s uncompressed, %s are allowed", formatBytes(total), formatBytes(c.MaxUncompressed))
 	}
-	if len(c.Platforms) > 0 && !slices.ContainsFunc(c.Platforms, func(p string) bool { return within(m.Platform, p) }) {
+	if len(c.Platforms) > 0 && !slices.ContainsFunc(c.Platforms, func(p string) bool { return sameOrVariant(m.Platform, p) }) {
 		add("platform", "build it for "+strings.Join(c.Platforms, " or "), "the platform %s is not allowed", cmp.Or(m.Platform, "(none is given)"))
 	}
 	return found
 }
 
-func (s *Stage) layer(img *pipeline.Image, m *pipeline.Manifest, i int) (found []pipeline.Finding) {
+func (s *Stage) checkLayer(img *pipeline.Image, m *pipeline.Manifest, i int) (found []pipeline.Finding) {
 	l := m.Layers[i]
 	add := func(rule, fix, format string, args ...any) {
 		found = append(found, pipeline.Finding{Rule: rule, What: fmt.Sprintf(format, args...), Where: img.LayerPlace(m, i), Fix: fix})
 	}
 	c := s.config
 	if c.MaxLayerBytes > 0 && l.Size > c.MaxLayerBytes {
-		add("layer-size", "split it, or leave out what the image does not need at run time", "the layer has %s, %s are allowed", bytes(l.Size), bytes(c.MaxLayerBytes))
+		add("layer-size", "split it, or leave out what the image does not need at run time", "the layer has %s, %s are allowed", formatBytes(l.Size), formatBytes(c.MaxLayerBytes))
 	}
 	if len(c.MediaTypes) > 0 && !pattern.Any(c.MediaTypes, l.MediaType) {
 		add("media-type", "have the image built in an allowed format", "the media type %s is not allowed", l.MediaType)
@@ -114,23 +115,24 @@ func (s *Stage) layer(img *pipeline.Image, m *pipeline.Manifest, i int) (found [
 	return found
 }
 
-// required finds platforms that are missing. An index that nobody will refer to by a platform is
-// asked like an image.
-func (s *Stage) required(img *pipeline.Image) (found []pipeline.Finding) {
+// checkRequired finds missing platforms. An image that is pushed without an index must have all
+// of them, too.
+func (s *Stage) checkRequired(img *pipeline.Image) (found []pipeline.Finding) {
 	images := img.Images()
 	if img.Part || len(images) == 0 {
 		return nil
 	}
 	for _, want := range s.config.Required {
-		if !slices.ContainsFunc(images, func(m *pipeline.Manifest) bool { return within(m.Platform, want) }) {
+		if !slices.ContainsFunc(images, func(m *pipeline.Manifest) bool { return sameOrVariant(m.Platform, want) }) {
 			found = append(found, pipeline.Finding{Rule: "required-platform", What: "the platform " + want + " is missing", Where: img.Place(img.Root()), Fix: "build it for all of " + strings.Join(s.config.Required, ", ")})
 		}
 	}
 	return found
 }
 
-// unseen is the error of not knowing how large layers are that nobody looked at.
-func (s *Stage) unseen(img *pipeline.Image) error {
+// checkSeen returns an error if the uncompressed size of a layer is not known, because the
+// layer was not walked.
+func (s *Stage) checkSeen(img *pipeline.Image) error {
 	if s.config.MaxUncompressed <= 0 {
 		return nil
 	}
@@ -151,13 +153,13 @@ func uncompressed(m *pipeline.Manifest) (total int64) {
 	return total
 }
 
-// within reports whether a platform is another one, or a variant of it.
-func within(platform, of string) bool {
+// sameOrVariant reports whether platform equals of, or is a variant of it.
+func sameOrVariant(platform, of string) bool {
 	return platform == of || strings.HasPrefix(platform, of+"/")
 }
 
-// bytes is a size for people.
-func bytes(n int64) string {
+// formatBytes formats a size for people.
+func formatBytes(n int64) string {
 	switch {
 	case n >= 1<<30:
 		return fmt.Sprintf("%.1f GiB", float64(n)/(1<<30))

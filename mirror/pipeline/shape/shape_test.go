@@ -56,7 +56,8 @@ func TestRules(t *testing.T) {
 	}
 }
 
-// A manifest that is pushed before its index has one platform, and is not asked for the others.
+// A manifest that is pushed before its index has one platform, so the others are not required
+// of it.
 func TestPartsNeedNotHaveEveryPlatform(t *testing.T) {
 	img := twoPlatforms()
 	img.Manifests = img.Manifests[1:2]

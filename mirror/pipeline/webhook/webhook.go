@@ -1,8 +1,9 @@
-// Package webhook has an image judged by a service of the operator's.
+// Package webhook asks a service of the operator to judge an image.
 //
-// The service gets the JSON view of the image, as CEL rules see it, in one POST, and answers
-// whether it is allowed and why not. Two forms are spoken: one modelled after the admission reviews
-// of Kubernetes, and that of the data API of Open Policy Agent.
+// The service gets the JSON view of the image, the one that CEL rules see, in one POST request.
+// It answers whether the image is allowed, and why not. There are two forms of requests and
+// answers: one modelled after the admission reviews of Kubernetes, and that of Open Policy
+// Agent's data API.
 package webhook
 
 import (
@@ -26,16 +27,16 @@ import (
 	"dray/mirror/pipeline"
 )
 
-// Name of the stage; several webhooks have names of their own below it.
+// Name of the stage. A webhook with a name of its own is called "webhook/NAME".
 const Name = "webhook"
 
-// version goes up with every change of what is sent.
+// version goes up with every change of the request.
 const version = 1
 
-// maxAnswer is the longest answer that is read, in bytes.
+// maxAnswer is the maximum length of an answer in bytes.
 const maxAnswer = 1 << 20
 
-// Form is how the service is spoken to.
+// Form is the form of requests and answers.
 type Form string
 
 // The forms.
@@ -47,43 +48,44 @@ const (
 	OPA Form = "opa"
 )
 
-// Config says where the service is.
+// Config configures the service and the requests to it.
 type Config struct {
 	// Name tells several webhooks apart. It may be empty.
 	Name string
 	// URL to post to.
 	URL string
-	// Form of the conversation. Empty is Review.
+	// Form of requests and answers. Empty is Review.
 	Form Form
-	// Timeout of one question. 0 means 5 s.
+	// Timeout of one request. 0 means 5 s.
 	Timeout time.Duration
-	// Secret signs requests; empty signs nothing. It is in no revision and in no error.
+	// Secret signs requests. Without one, they are not signed. It is part of no revision and no
+	// error.
 	Secret []byte `json:"-"`
-	// Failures in a row after which the service is not asked for Pause. 0 means 5.
+	// Failures is the number of failures in a row after which requests stop for Pause. 0 means 5.
 	Failures int
-	// Pause of a service that fails. 0 means 30 s.
+	// Pause after which one request probes a failing service. 0 means 30 s.
 	Pause time.Duration
 	// Transport sends the requests; nil is http.DefaultTransport.
 	Transport http.RoundTripper `json:"-"`
 }
 
-// ErrPaused says that the service was not asked because it failed several times in a row a moment
-// ago.
+// ErrPaused means that no request was sent, because the service has just failed several times
+// in a row.
 var ErrPaused = errors.New("not asked, because it just failed several times in a row")
 
-// Stage asks the service about each image.
+// Stage sends each image to the service.
 type Stage struct {
 	config Config
 	client *http.Client
 
-	mu       sync.Mutex // guards what follows
+	mu       sync.Mutex // guards the fields below
 	failures int
 	until    time.Time // of the pause
 }
 
 var _ pipeline.ImageStage = (*Stage)(nil)
 
-// New makes a stage. It asks nobody.
+// New makes a stage. It does not connect.
 func New(c Config) (*Stage, error) {
 	u, err := url.Parse(c.URL)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
@@ -98,7 +100,7 @@ func New(c Config) (*Stage, error) {
 	c.Pause = cmp.Or(c.Pause, 30*time.Second)
 	return &Stage{config: c, client: &http.Client{
 		Transport: c.Transport,
-		// A signed request is for the service that was named, and for no other.
+		// A signed request is only for the configured service.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}, nil
 }
@@ -114,7 +116,7 @@ func (s *Stage) Name() string {
 // Revision implements pipeline.Stage.
 func (s *Stage) Revision() string { return pipeline.Revision(version, s.config) }
 
-// review is what is sent in the form Review.
+// review is the request in the form Review.
 type review struct {
 	APIVersion string  `json:"apiVersion"`
 	Kind       string  `json:"kind"`
@@ -126,13 +128,13 @@ type request struct {
 	Image *pipeline.Image `json:"image"`
 }
 
-// answer holds both forms.
+// answer is the answer in both forms.
 type answer struct {
 	Response *judgement `json:"response"`
 	Result   *judgement `json:"result"`
 }
 
-// judgement is what the service says.
+// judgement is the service's verdict.
 type judgement struct {
 	UID      string                     `json:"uid"`
 	Allowed  *bool                      `json:"allowed"`
@@ -142,19 +144,19 @@ type judgement struct {
 
 // CheckImage implements pipeline.ImageStage.
 func (s *Stage) CheckImage(ctx context.Context, img *pipeline.Image) ([]pipeline.Finding, error) {
-	if err := s.enter(); err != nil {
+	if err := s.admit(); err != nil {
 		return nil, err
 	}
 	j, err := s.ask(ctx, img)
-	s.leave(ctx, err)
+	s.record(ctx, err)
 	if err != nil {
 		return nil, err
 	}
-	return j.found(), nil
+	return j.findings(), nil
 }
 
-// enter refuses while the service is left alone. The first question after that is a probe.
-func (s *Stage) enter() error {
+// admit returns an error during a pause. After it, one request probes the service.
+func (s *Stage) admit() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.failures < s.config.Failures {
@@ -164,17 +166,18 @@ func (s *Stage) enter() error {
 	if now.Before(s.until) {
 		return fmt.Errorf("%s: %w", s.Name(), ErrPaused)
 	}
-	s.until = now.Add(s.config.Pause) // others wait for what the probe says
+	s.until = now.Add(s.config.Pause) // other requests wait for the probe's result
 	return nil
 }
 
-func (s *Stage) leave(ctx context.Context, err error) {
+// record counts a failure of the service, or resets the count.
+func (s *Stage) record(ctx context.Context, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
 	case err == nil:
 		s.failures = 0
-	case ctx.Err() != nil: // nobody waited for the end
+	case ctx.Err() != nil: // the caller gave up, which is no failure of the service
 	default:
 		if s.failures++; s.failures >= s.config.Failures {
 			s.until = time.Now().Add(s.config.Pause)
@@ -199,8 +202,8 @@ func (s *Stage) ask(ctx context.Context, img *pipeline.Image) (*judgement, error
 	Sign(req.Header, s.config.Secret, body)
 	resp, err := s.client.Do(req)
 	if err != nil {
-		if told, ok := errors.AsType[*url.Error](err); ok {
-			err = told.Err // the address may hold a credential, and this is shown to who pushes
+		if urlErr, ok := errors.AsType[*url.Error](err); ok {
+			err = urlErr.Err // without the URL, which may hold a credential: clients see this error
 		}
 		return nil, fmt.Errorf("%s: %w", s.Name(), err)
 	}
@@ -226,15 +229,14 @@ func (s *Stage) encode(uid string, img *pipeline.Image) ([]byte, error) {
 
 // Headers of a signed request.
 const (
-	// HeaderTime is when it was signed, in seconds since 1970.
+	// HeaderTime is the time of the signature, in seconds since 1970.
 	HeaderTime = "X-Dray-Time"
 	// HeaderSignature is "sha256=" and the HMAC-SHA-256, in hexadecimal, of the time, a dot and the
 	// body.
 	HeaderSignature = "X-Dray-Signature"
 )
 
-// Sign puts the signature of a body into the headers that go with it. An empty secret signs
-// nothing.
+// Sign adds the signature of a body to its headers. Without a secret, it adds nothing.
 func Sign(h http.Header, secret, body []byte) {
 	if len(secret) == 0 {
 		return
@@ -247,8 +249,8 @@ func Sign(h http.Header, secret, body []byte) {
 	h.Set(HeaderSignature, "sha256="+hex.EncodeToString(mac.Sum(nil)))
 }
 
-// decode holds the answer to its form: one that does not say whether the image is allowed has not
-// judged it. OPA answers {} where its policy is undefined.
+// decode parses an answer. An answer that does not say whether the image is allowed is an
+// error: OPA answers {} if its policy is undefined.
 func (s *Stage) decode(uid string, text []byte) (*judgement, error) {
 	var a answer
 	if err := json.Unmarshal(text, &a); err != nil {
@@ -267,12 +269,11 @@ func (s *Stage) decode(uid string, text []byte) (*judgement, error) {
 	return j, nil
 }
 
-// RuleRefused is the rule where the service names none.
+// RuleRefused is the rule of a refusal for which the service names none.
 const RuleRefused = "refused"
 
-// found makes findings of a refusal. What an allowing service remarks is not held against the
-// image.
-func (j *judgement) found() []pipeline.Finding {
+// findings returns the findings of a refusal. Findings of an allowing answer are ignored.
+func (j *judgement) findings() []pipeline.Finding {
 	if *j.Allowed {
 		return nil
 	}

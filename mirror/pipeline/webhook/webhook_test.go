@@ -24,7 +24,7 @@ var image = &pipeline.Image{
 	Manifests: []*pipeline.Manifest{{Kind: pipeline.KindImage, MediaType: "application/vnd.oci.image.manifest.v1+json"}},
 }
 
-// service answers with what say makes of a request.
+// service answers a request with the result of say.
 func service(t *testing.T, say func(r *http.Request, body []byte) (status int, answer string)) string {
 	t.Helper()
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -173,7 +173,7 @@ func TestServiceThatFailsIsLeftAlone(t *testing.T) {
 		}
 		for range 5 {
 			if err := check(); !errors.Is(err, ErrPaused) {
-				t.Fatalf("amid the pause: %v", err)
+				t.Fatalf("during the pause: %v", err)
 			}
 		}
 		time.Sleep(10 * time.Second)
@@ -204,8 +204,8 @@ func TestBadConfiguration(t *testing.T) {
 	}
 }
 
-// What is told of a service that cannot be reached goes to whoever pushes: it has nothing of its
-// address.
+// The error about a service that cannot be reached is shown to clients, so it must not have the
+// URL.
 func TestErrorsKeepTheAddress(t *testing.T) {
 	s := stage(t, Config{URL: "http://user:hidden@127.0.0.1:1/hook?token=hidden"})
 	if _, err := s.CheckImage(t.Context(), image); err == nil || strings.Contains(err.Error(), "hidden") {
@@ -213,8 +213,8 @@ func TestErrorsKeepTheAddress(t *testing.T) {
 	}
 }
 
-// More findings than are taken are one more, which a waiver for those that are taken does not let
-// pass.
+// If the service returns too many findings, one more finding says so. A waiver for the others
+// does not waive it.
 func TestFurtherFindings(t *testing.T) {
 	const maxFindings = 100
 	all := strings.Repeat(`{"rule":"cve","message":"x","path":"a"},`, maxFindings+2)
