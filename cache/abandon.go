@@ -5,25 +5,25 @@ import (
 	"time"
 )
 
-// ErrAbandoned is how a fetch ends that nobody reads any more; see [Abandon]. No reader gets it.
+// ErrAbandoned ends a fetch that no one reads any more; see [Abandon]. No reader gets it.
 var ErrAbandoned = errors.New("nobody reads it any more")
 
-// Abandon says what becomes of a fetch whose readers have all left. It is finished,
-// unless all of this says otherwise.
+// Abandon says what happens to a fetch that all readers have left. It is finished, unless all
+// fields allow stopping it.
 type Abandon struct {
-	// StopAbove in bytes: fetches of blobs up to this length are finished in any case. Zero: all are.
-	// Where the length is not known, what has arrived counts.
+	// StopAbove in bytes: fetches of blobs up to this length are always finished. Zero: all are. If
+	// the length is not known, the bytes that have arrived count instead.
 	StopAbove int64
-	// FinishPercent of the bytes: a fetch that has so much is finished. Zero means 50.
+	// FinishPercent of the bytes: a fetch that has got as much is finished. Zero means 50.
 	FinishPercent int
-	// Grace is how long the fetch goes on before it is stopped, so that somebody who comes
-	// back, or asks for the next range, finds it. Zero means 10 s.
+	// Grace is how long the fetch continues before it is stopped, so that a client that comes back,
+	// or asks for the next range, finds it. Zero means 10 s.
 	Grace time.Duration
 }
 
-// worth says whether a fetch of length bytes (-1: not known) of which some have arrived is finished
-// for nobody.
-func (a *Abandon) worth(length, arrived int64) bool {
+// worthFinishing reports whether a fetch without readers is finished. length is that of the blob
+// in bytes, -1 if it is not known. arrived is the part that has arrived.
+func (a *Abandon) worthFinishing(length, arrived int64) bool {
 	switch {
 	case max(length, arrived) <= a.StopAbove:
 		return true
@@ -34,39 +34,39 @@ func (a *Abandon) worth(length, arrived int64) bool {
 	}
 }
 
-// watch has a flight looked at when it has been without readers for a while.
-func (s *flights) watch(f *flight, g *growing, x *fetch) {
+// watchReaders starts the timer that stops a flight when it has had no readers for a while.
+func (s *flights) watchReaders(f *flight, g *growing, x *fetch) {
 	if s.abandoned.StopAbove > 0 {
 		g.grace = s.abandoned.Grace
-		g.lonely = time.AfterFunc(g.grace, func() { s.abandon(f, x) })
+		g.unreadTimer = time.AfterFunc(g.grace, func() { s.abandon(f, x) })
 	}
 }
 
-// abandon stops a flight that nobody reads and that is not worth finishing.
+// abandon stops a flight that has no readers and is not worth finishing.
 func (s *flights) abandon(f *flight, x *fetch) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	g := f.file
-	g.mu.Lock() // the two together: nobody may join meanwhile
+	g.mu.Lock() // under both locks, so that no one joins meanwhile
 	defer g.mu.Unlock()
 	switch {
-	case g.over || g.users > 1:
+	case g.ended || g.users > 1:
 		return
-	case f.waiting > 0: // somebody is about to join, or to leave
-		g.lonely.Reset(g.grace)
+	case f.waiting > 0: // a caller is about to join or to leave the file
+		g.unreadTimer.Reset(g.grace)
 		return
-	case s.abandoned.worth(g.length, g.arrived):
-		if g.length < 0 { // for now
-			g.lonely.Reset(g.grace)
+	case s.abandoned.worthFinishing(g.length, g.arrived):
+		if g.length < 0 { // it may not be worth finishing later
+			g.unreadTimer.Reset(g.grace)
 		}
 		return
 	}
-	delete(s.byDigest, f.digest) // who comes now starts anew
+	delete(s.byDigest, f.digest) // the next caller starts a new flight
 	x.giveUp(ErrAbandoned)
 }
 
-// unread counts a flight that ended without readers.
-func (s *flights) unread(g *growing, err error) {
+// countUnread counts a flight that ended without readers.
+func (s *flights) countUnread(g *growing, err error) {
 	g.mu.Lock()
 	alone := g.users == 1
 	g.mu.Unlock()

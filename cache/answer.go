@@ -9,36 +9,36 @@ import (
 	"time"
 )
 
-// maxEmptyReads of a body in a row that give neither bytes nor an error.
+// maxEmptyReads bounds the consecutive reads of a body that give neither bytes nor an error.
 const maxEmptyReads = 100
 
-// answer is what an origin gives to one request.
+// answer is an origin's answer to one request.
 type answer struct {
-	ctx    context.Context // the body is closed when it ends
-	stop   context.CancelCauseFunc
-	body   io.Reader
-	skip   int64       // bytes of body that nobody wants
-	shut   func()      // closes body; returns when it is closed
-	unhook func() bool // keeps the end of ctx from closing body
+	ctx       context.Context // when it ends, the body is closed
+	stop      context.CancelCauseFunc
+	body      io.Reader
+	skip      int64       // bytes at the beginning of body to discard
+	closeBody func()      // closes body; returns when it is closed
+	keepOpen  func() bool // stops the end of ctx from closing body
 }
 
 func newAnswer(ctx context.Context, stop context.CancelCauseFunc, s Stream) *answer {
 	a := &answer{ctx: ctx, stop: stop, body: s.Body, skip: s.Skip}
-	a.shut = sync.OnceFunc(func() { s.Body.Close() }) // what a body says when given up helps nobody
-	a.unhook = context.AfterFunc(ctx, a.shut)         // in case it does not watch its context
+	a.closeBody = sync.OnceFunc(func() { s.Body.Close() }) // nobody needs the error of a body that was given up
+	a.keepOpen = context.AfterFunc(ctx, a.closeBody)       // the body may ignore its context
 	return a
 }
 
 // close gives the answer up.
 func (a *answer) close() {
-	a.unhook()
+	a.keepOpen()
 	a.stop(nil)
-	a.shut()
+	a.closeBody()
 }
 
-// drop reads what is to be skipped. That may take longer than patience, which each read has for
-// itself.
-func (a *answer) drop(buffers *sync.Pool, patience time.Duration) error {
+// skipBytes reads and discards the bytes to skip. patience bounds each read, not all of them
+// together.
+func (a *answer) skipBytes(buffers *sync.Pool, patience time.Duration) error {
 	if a.skip <= 0 {
 		return nil
 	}
@@ -71,7 +71,7 @@ func (a *answer) read(p []byte, patience time.Duration) (int, error) {
 	return 0, io.ErrNoProgress
 }
 
-// stalled adds to an error that it comes from the stall timeout.
+// stalled adds ErrStalled to an error that the stall timeout caused.
 func stalled(ctx context.Context, err error) error {
 	if errors.Is(context.Cause(ctx), ErrStalled) && !errors.Is(err, ErrStalled) {
 		return fmt.Errorf("%w: %w", ErrStalled, err)

@@ -19,14 +19,14 @@ type Options struct {
 	Disk *disk.Dir
 	// MemoryBytes bounds the small objects kept in memory (Put, Bytes). Zero means 64 MiB.
 	MemoryBytes int64
-	// StallTimeout ends a request to an origin that gives nothing for so long. Zero means 30 s.
+	// StallTimeout ends a request to an origin that gives nothing for this time. Zero means 30 s.
 	StallTimeout time.Duration
-	// MaxResumes bounds how often one fetch is continued after its origin broke, counted anew when
-	// it has got 32 MiB since. Zero means 5.
+	// MaxResumes bounds how often one fetch is resumed after its origin broke off. The count starts
+	// again when the fetch has got 32 MiB since. Zero means 5.
 	MaxResumes int
-	// Abandon says what becomes of a fetch whose readers have all left.
+	// Abandon says what happens to a fetch that all readers have left.
 	Abandon Abandon
-	// Logger gets what no caller is told. Nil discards.
+	// Logger gets events that no caller is told about. Nil discards them.
 	Logger *slog.Logger
 }
 
@@ -52,8 +52,8 @@ func New(opts Options) *Cache {
 	return c
 }
 
-// Run does the background work of cache and disk until ctx ends. It then closes the cache
-// and makes durable what was published.
+// Run does the background work of cache and disk until ctx ends. It then closes the cache and
+// makes the published blobs durable.
 func (c *Cache) Run(ctx context.Context) error {
 	diskCtx, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
@@ -65,16 +65,16 @@ func (c *Cache) Run(ctx context.Context) error {
 	return <-done
 }
 
-// Close cancels the flights and waits for them. From then on Open serves what is held and
-// passes the rest through. Run calls it in the end; only a cache that is never run needs it.
-// Further calls do nothing.
+// Close cancels the flights and waits for them. From then on Open serves held blobs and passes
+// others through. Run calls it in the end; only a cache that never runs needs it. Further calls
+// do nothing.
 func (c *Cache) Close() { c.flights.close() }
 
-// Open returns a reader of the blob, and its origin's error as it is when the blob
-// is not held and cannot be fetched. The refusal may have been that of an origin of
-// the same Via. It returns as soon as the origin has answered. Size of
-// b is believed only where the origin does not say. ctx bounds the wait of the caller and the reads
-// of the reader; a flight it started goes on without it.
+// Open returns a reader of the blob as soon as the origin has answered, or at once if the blob is
+// held. If the blob can be neither read nor fetched, Open returns the error of the origin
+// unchanged; that may be another caller's origin with the same Via. Size of b is used only if the
+// origin does not give a size. ctx bounds the wait of the caller and the reads of the reader. A
+// flight that Open started continues without ctx.
 func (c *Cache) Open(ctx context.Context, b Blob, origin Origin) (*Reader, error) {
 	if p, ok := c.memory.get(b.Digest); ok {
 		return c.fetcher.reader(ctx, b, origin, memoryBytes(p), SourceMemory), nil
@@ -97,15 +97,15 @@ func (c *Cache) Open(ctx context.Context, b Blob, origin Origin) (*Reader, error
 			return r, err
 		}
 	}
-	c.degraded(&localError{"evicted", ErrFull}, b.Digest) // what was fetched is gone at once, again and again
+	c.degraded(&localError{"evicted", ErrFull}, b.Digest) // each time the fetched blob was evicted at once
 	return c.fetcher.passThrough(ctx, b, origin, nil)
 }
 
-// maxLooks bounds how often Open looks on disk for what a flight has just put there.
+// maxLooks bounds how often Open looks on disk for a blob that a flight has just published.
 const maxLooks = 3
 
-// OpenHeld is Open for a blob that must come from here: it returns ErrNotFound where neither memory
-// nor disk holds it.
+// OpenHeld is Open for a blob that must be held: it returns ErrNotFound if neither memory nor
+// disk holds it.
 func (c *Cache) OpenHeld(ctx context.Context, d digest.Digest) (*Reader, error) {
 	none := func(context.Context, int64) (Stream, error) { return Stream{}, ErrNotFound }
 	if p, ok := c.memory.get(d); ok {
@@ -118,7 +118,7 @@ func (c *Cache) OpenHeld(ctx context.Context, d digest.Digest) (*Reader, error) 
 	return c.fetcher.reader(ctx, Blob{Digest: d, Size: blob.Size()}, none, diskBytes{blob}, SourceDisk), nil
 }
 
-// Stat returns the length of a blob held in memory or on disk.
+// Stat returns the length of a blob held in memory or on disk, in bytes.
 func (c *Cache) Stat(d digest.Digest) (size int64, ok bool) {
 	if p, ok := c.memory.get(d); ok {
 		return int64(len(p)), true
@@ -126,20 +126,22 @@ func (c *Cache) Stat(d digest.Digest) (size int64, ok bool) {
 	return c.disk.Stat(d)
 }
 
-// Retain keeps a blob that is on disk from being evicted until release is called, and returns once
-// it is on stable storage. It returns ErrNotFound when the disk does not hold it; see
+// Retain keeps a blob that is on disk from being evicted until release is called. It returns when
+// the blob is on stable storage, or ErrNotFound if the disk does not hold it; see
 // [disk.Dir.Retain].
 func (c *Cache) Retain(ctx context.Context, d digest.Digest) (release func(), err error) {
 	return c.disk.Retain(ctx, d)
 }
 
-// Delete removes a blob from memory and disk. Who reads it reads on. A missing blob is no error.
+// Delete removes a blob from memory and disk. Its readers can read on. A missing blob is no
+// error.
 func (c *Cache) Delete(ctx context.Context, d digest.Digest) error {
 	c.memory.remove(d)
 	return c.disk.Delete(ctx, d)
 }
 
-// Purge is Delete by an operator: see [disk.Dir.Purge]. What is only in memory is dropped, too.
+// Purge is Delete by an operator: see [disk.Dir.Purge]. It also removes a blob that is only in
+// memory.
 func (c *Cache) Purge(ctx context.Context, d digest.Digest, unless disk.Unless) error {
 	if err := c.disk.Purge(ctx, d, unless); err != nil && !errors.Is(err, ErrNotFound) {
 		return err
@@ -148,5 +150,5 @@ func (c *Cache) Purge(ctx context.Context, d digest.Digest, unless disk.Unless) 
 	return nil
 }
 
-// Collectors returns the metrics of the cache; those of its disk are the disk's own.
+// Collectors returns the metrics of the cache, without those of its disk.
 func (c *Cache) Collectors() []prometheus.Collector { return c.m.collectors() }

@@ -10,28 +10,28 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// directBytes are the bytes of a blob as its origin gives them, passed through
-// without the disk. Read from byte 0 on they are hashed, and the newest byte is
-// withheld until more come or the digest of all agrees.
+// directBytes are the bytes of a blob as its origin gives them, passed through without the disk.
+// If they are read from byte 0 on, they are hashed, and the newest byte is withheld until more
+// bytes come or the digest of the whole matches.
 type directBytes struct {
 	*fetcher
 	blob   Blob
 	origin Origin
 
-	confirm func(context.Context) error // for bytes handed out before, that cannot be checked again; may be nil
-	off     int64                       // of the next byte to hand out
-	at      int64                       // of the next byte of x to use; below off after a restart from 0
-	check   digest.Verifier             // of the bytes before at; nil when these did not begin at 0
-	last    []byte                      // the byte withheld, if any
-	over    bool
+	verifyEarlier func(context.Context) error // waits until bytes that another bytesAt handed out are verified; may be nil
+	off           int64                       // of the next byte to hand out
+	at            int64                       // of the next byte of x to use; below off after a restart from 0
+	check         digest.Verifier             // of the bytes before at; nil if these did not begin at 0
+	withheld      []byte                      // the withheld byte, if any
+	done          bool
 
-	mu     sync.Mutex // guards below; leaf lock
+	mu     sync.Mutex // guards the fields below; leaf lock
 	x      *fetch     // nil before the first read
 	closed bool
 }
 
-// passThrough returns a reader that fetches for itself. x, if not nil, is a
-// fetch from byte 0 that was already answered.
+// passThrough returns a reader with a fetch of its own. x, if not nil, is a fetch from byte 0
+// that was already answered.
 func (f *fetcher) passThrough(ctx context.Context, b Blob, origin Origin, x *fetch) (*Reader, error) {
 	if x == nil {
 		x = f.fetch(ctx, origin, 0, b.Size)
@@ -43,11 +43,12 @@ func (f *fetcher) passThrough(ctx context.Context, b Blob, origin Origin, x *fet
 	d := &directBytes{fetcher: f, blob: b, origin: origin, check: b.Digest.Verifier()}
 	d.use(x)
 	r := f.reader(ctx, b, origin, d, SourceDirect)
-	context.AfterFunc(r.ctx, x.cancel) // one that was handed over was begun by a flight
+	context.AfterFunc(r.ctx, x.cancel) // an x that a flight has handed over does not end with ctx
 	return r, nil
 }
 
-// start asks the origin for the bytes from at on. Its size must be the one known, if one is.
+// start requests the bytes from at on from the origin. Their size must be the known one, if there
+// is one.
 func (d *directBytes) start(ctx context.Context) error {
 	x := d.fetcher.fetch(ctx, d.origin, d.at, d.blob.Size)
 	if err := x.connect(); err != nil {
@@ -58,7 +59,7 @@ func (d *directBytes) start(ctx context.Context) error {
 	return nil
 }
 
-// use goes on with a fetch that has its answer.
+// use continues with a fetch that has its answer.
 func (d *directBytes) use(x *fetch) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -68,9 +69,9 @@ func (d *directBytes) use(x *fetch) {
 	d.x = x
 }
 
-// replay hashes the bytes before off from where they were read, to verify the whole
-// in the end. If they cannot be read again, they are fetched again; then old has to
-// confirm for those that were handed out.
+// replay hashes the bytes before off from where they were read, to verify the whole in the end.
+// If they cannot be read again, they are fetched again, and old must also verify those that it
+// handed out.
 func (d *directBytes) replay(old bytesAt) {
 	d.check = d.blob.Digest.Verifier()
 	if d.off == 0 {
@@ -80,18 +81,18 @@ func (d *directBytes) replay(old bytesAt) {
 		return
 	}
 	d.check = d.blob.Digest.Verifier()
-	d.at, d.confirm = 0, old.verdict
+	d.at, d.verifyEarlier = 0, old.waitVerified
 }
 
 // readAt implements bytesAt.
 func (d *directBytes) readAt(ctx context.Context, p []byte, off int64) (int, error) {
 	if off != d.off {
-		d.move(off)
+		d.restartAt(off)
 	}
-	if d.over {
+	if d.done {
 		return 0, io.EOF
 	}
-	if x := d.now(); x == nil {
+	if x := d.current(); x == nil {
 		if err := d.start(ctx); err != nil {
 			return 0, fmt.Errorf("fetch %s: %w", d.blob.Digest, err)
 		}
@@ -107,8 +108,8 @@ func (d *directBytes) readAt(ctx context.Context, p []byte, off int64) (int, err
 	return n, err
 }
 
-// move starts over at off, unverified unless that is the beginning.
-func (d *directBytes) move(off int64) {
+// restartAt starts over at off. The bytes are not verified, unless off is 0.
+func (d *directBytes) restartAt(off int64) {
 	d.mu.Lock()
 	x := d.x
 	d.x = nil
@@ -119,23 +120,23 @@ func (d *directBytes) move(off int64) {
 	if x != nil {
 		x.close()
 	}
-	d.off, d.at, d.last, d.over, d.check, d.confirm = off, off, nil, false, nil, nil
+	d.off, d.at, d.withheld, d.done, d.check, d.verifyEarlier = off, off, nil, false, nil, nil
 	if off == 0 {
 		d.check = d.blob.Digest.Verifier()
 	}
 }
 
-// skip drops what was handed out before a restart.
+// skip discards the bytes that were handed out before a restart.
 func (d *directBytes) skip() error {
 	if d.at >= d.off {
 		return nil
 	}
-	n, err := io.CopyN(d.check, d.now(), d.off-d.at)
+	n, err := io.CopyN(d.check, d.current(), d.off-d.at)
 	d.at += n
 	return noEOF(err)
 }
 
-// next reads into p, with the withheld byte in front and the newest one withheld.
+// next reads into p, with the withheld byte in front, and withholds the newest one.
 func (d *directBytes) next(ctx context.Context, p []byte) (int, error) {
 	if len(p) == 1 {
 		var two [2]byte
@@ -144,8 +145,8 @@ func (d *directBytes) next(ctx context.Context, p []byte) (int, error) {
 		return n, err
 	}
 	for {
-		held := copy(p, d.last)
-		n, err := d.now().Read(p[held:])
+		held := copy(p, d.withheld)
+		n, err := d.current().Read(p[held:])
 		if err == io.EOF {
 			return d.finish(ctx, p)
 		}
@@ -157,17 +158,17 @@ func (d *directBytes) next(ctx context.Context, p []byte) (int, error) {
 		}
 		d.at += int64(n)
 		have := held + n - 1
-		d.last = append(d.last[:0], p[have])
+		d.withheld = append(d.withheld[:0], p[have])
 		if have > 0 {
 			return have, nil
 		}
 	}
 }
 
-// finish hands out the withheld byte if the digest agrees.
+// finish hands out the withheld byte if the digest matches.
 func (d *directBytes) finish(ctx context.Context, p []byte) (int, error) {
-	if d.confirm != nil {
-		if err := d.confirm(ctx); err != nil {
+	if d.verifyEarlier != nil {
+		if err := d.verifyEarlier(ctx); err != nil {
 			return 0, err
 		}
 	}
@@ -175,31 +176,31 @@ func (d *directBytes) finish(ctx context.Context, p []byte) (int, error) {
 		d.m.corrupt.WithLabelValues("direct").Inc()
 		return 0, ErrCorrupt
 	}
-	d.over = true
-	d.now().close()
-	if len(d.last) == 0 {
+	d.done = true
+	d.current().close()
+	if len(d.withheld) == 0 {
 		return 0, io.EOF
 	}
-	return copy(p, d.last), nil
+	return copy(p, d.withheld), nil
 }
 
-func (d *directBytes) now() *fetch {
+func (d *directBytes) current() *fetch {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.x
 }
 
-// total implements bytesAt. It is for the goroutine that reads.
+// total implements bytesAt. Only the goroutine that reads may call it.
 func (d *directBytes) total() int64 {
-	if x := d.now(); x != nil {
+	if x := d.current(); x != nil {
 		return x.size
 	}
 	return d.blob.Size
 }
 
-func (d *directBytes) raw() io.ReaderAt { return bytes.NewReader(nil) } // it is never failed over
+func (d *directBytes) raw() io.ReaderAt { return bytes.NewReader(nil) } // failOver is never called for it
 
-func (d *directBytes) verdict(context.Context) error { return nil }
+func (d *directBytes) waitVerified(context.Context) error { return nil }
 
 // close implements bytesAt.
 func (d *directBytes) close() error {

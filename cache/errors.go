@@ -7,7 +7,7 @@ import (
 	"dray/cache/disk"
 )
 
-// Errors of this package beside those of an origin; test for them with errors.Is.
+// Errors of this package beside those of an origin. Test for them with errors.Is.
 var (
 	// ErrNotFound says that neither memory nor disk holds the blob.
 	ErrNotFound = disk.ErrNotFound
@@ -15,17 +15,17 @@ var (
 	ErrFull = disk.ErrFull
 	// ErrTooLarge says that the blob could never be held, or is longer than the caller allows.
 	ErrTooLarge = disk.ErrTooLarge
-	// ErrCorrupt says that the bytes given do not have the digest they should have.
+	// ErrCorrupt says that the bytes do not have the expected digest.
 	ErrCorrupt = disk.ErrCorrupt
 	// ErrSize says that there were more or fewer bytes than announced.
 	ErrSize = disk.ErrSize
-	// ErrDigest says that a digest is malformed or of an algorithm that is not supported.
+	// ErrDigest says that a digest is malformed or of an unsupported algorithm.
 	ErrDigest = disk.ErrDigest
-	// ErrInUse says that a blob is open or pinned, and was left alone for that.
+	// ErrInUse says that a blob was left alone because it is open or pinned.
 	ErrInUse = disk.ErrInUse
 	// ErrStalled says that an origin gave nothing for Options.StallTimeout.
 	ErrStalled = errors.New("origin makes no progress")
-	// ErrAborted is what followers of an upload get that was given up without a reason.
+	// ErrAborted is the error that followers of an upload get when it was aborted without a reason.
 	ErrAborted = errors.New("upload aborted")
 	// ErrClosed says that the reader, upload or cache is closed.
 	ErrClosed = errors.New("closed")
@@ -43,7 +43,7 @@ func (e *localError) Unwrap() error { return e.err }
 // reasonRead is the reason of a localError that a reader met by itself.
 const reasonRead = "read"
 
-// local makes an error of the disk a localError; reason is what was being done.
+// local makes a localError of an error of the disk. reason names the step that failed.
 func local(reason string, err error) *localError {
 	switch {
 	case errors.Is(err, ErrFull):
@@ -54,7 +54,7 @@ func local(reason string, err error) *localError {
 	return &localError{reason, err}
 }
 
-// noEOF makes the end of a file that should be longer an error.
+// noEOF turns io.EOF into io.ErrUnexpectedEOF, where more bytes must follow.
 func noEOF(err error) error {
 	if err == io.EOF {
 		return io.ErrUnexpectedEOF

@@ -9,62 +9,64 @@ import (
 )
 
 const (
-	// resumePause before the second continuation of a fetch; it doubles with each further one.
+	// resumePause is the pause before the second resumption of a fetch. It doubles with each further
+	// one.
 	resumePause = 100 * time.Millisecond
-	// endPatience bounds the wait for a body to say that it ends where its size says so.
+	// endPatience bounds the wait for a body to end where its size says so.
 	endPatience = time.Second
 )
 
-// errNoRanges says that an origin sent all in place of a part.
+// errNoRanges says that an origin sent the whole blob instead of a part.
 var errNoRanges = errors.New("origin ignores ranges")
 
-// fetcher asks origins.
+// fetcher sends requests to origins.
 type fetcher struct {
 	*resources
 	stall      time.Duration // how long an origin may give nothing
 	maxResumes int
 }
 
-// fetch reads one blob from its origin and survives an origin that breaks: it then
-// goes on from the byte it has reached. It is used by one goroutine.
+// fetch reads one blob from its origin. If the origin breaks off, it resumes at the byte it has
+// reached. One goroutine uses it.
 type fetch struct {
 	*fetcher
 	origin Origin
 	ctx    context.Context
-	giveUp context.CancelCauseFunc // cancel with a reason
+	giveUp context.CancelCauseFunc // cancels ctx, with a reason
 
-	off     int64 // of the next byte
-	size    int64 // of the whole blob, or -1
-	end     int64 // where to stop; -1: at the end of the blob
-	part    bool  // an origin that sends all in place of a part is refused
-	whole   bool  // the origin's newest answer was all, although a part was asked for
-	resumes int
-	gained  int64   // bytes since the origin last broke
-	broken  error   // seen together with bytes
-	answer  *answer // nil before the first one and between two
-	over    bool
+	off        int64 // of the next byte
+	size       int64 // of the whole blob, or -1
+	end        int64 // where to stop; -1: at the end of the blob
+	partOnly   bool  // fail with errNoRanges if the origin ignores the range
+	whole      bool  // the origin's newest answer ignored the range
+	resumes    int
+	sinceBreak int64   // bytes since the origin last broke off
+	broken     error   // an error of the body that came with bytes
+	answer     *answer // nil before the first one and between two
+	done       bool
 }
 
-// fetch prepares a fetch of bytes from off on. hint is the length of the whole, if the origin
-// does not say it.
+// fetch prepares a fetch of the bytes from off on. hint is the length of the whole, for an origin
+// that does not give one.
 func (f *fetcher) fetch(ctx context.Context, origin Origin, off, hint int64) *fetch {
 	x := &fetch{fetcher: f, origin: origin, off: off, size: max(hint, -1), end: -1}
 	x.ctx, x.giveUp = context.WithCancelCause(ctx)
 	return x
 }
 
-// begin asks the origin for the first time: it decides about the size.
+// begin sends the first request. Its answer decides about the size.
 func (f *fetch) begin() error {
-	size, err := f.ask()
+	size, err := f.request()
 	if err == nil && size >= 0 {
 		f.size = size
 	}
 	return err
 }
 
-// connect asks the origin, which must agree about the size if that is known; else it is ErrSize.
+// connect sends a further request. It returns ErrSize if the answer has another size than is
+// known.
 func (f *fetch) connect() error {
-	size, err := f.ask()
+	size, err := f.request()
 	switch {
 	case err != nil:
 		return err
@@ -76,8 +78,9 @@ func (f *fetch) connect() error {
 	return nil
 }
 
-// ask asks the origin for the bytes from off on, and returns the size of the whole that it gives.
-func (f *fetch) ask() (size int64, err error) {
+// request asks the origin for the bytes from off on. It returns the size of the whole that the
+// origin gives.
+func (f *fetch) request() (size int64, err error) {
 	f.m.requests.Inc()
 	ctx, stop := context.WithCancelCause(f.ctx)
 	timer := time.AfterFunc(f.stall, func() { stop(ErrStalled) })
@@ -89,14 +92,14 @@ func (f *fetch) ask() (size int64, err error) {
 		return 0, err
 	}
 	f.answer = newAnswer(ctx, stop, s)
-	if f.whole = s.Whole; f.whole && f.part {
+	if f.whole = s.Whole; f.whole && f.partOnly {
 		f.disconnect()
 		return 0, errNoRanges
 	}
 	return s.Size, nil
 }
 
-// disconnect gives up the answer, if there is one.
+// disconnect gives the current answer up, if there is one.
 func (f *fetch) disconnect() {
 	if f.answer != nil {
 		f.answer.close()
@@ -104,7 +107,7 @@ func (f *fetch) disconnect() {
 	}
 }
 
-// cancel has the fetch end; any goroutine may call it.
+// cancel makes the fetch end. Any goroutine may call it.
 func (f *fetch) cancel() { f.giveUp(nil) }
 
 // close ends the fetch.
@@ -113,10 +116,10 @@ func (f *fetch) close() {
 	f.disconnect()
 }
 
-// Read gives the next bytes, or io.EOF at the end of the blob. It returns ErrSize
-// when there is more than the origin announced.
+// Read returns the next bytes, or io.EOF at the end of the blob. It returns ErrSize if the origin
+// gives more than it announced.
 func (f *fetch) Read(p []byte) (int, error) {
-	for !f.over {
+	for !f.done {
 		if f.end >= 0 {
 			if f.off >= f.end {
 				return 0, io.EOF
@@ -130,13 +133,13 @@ func (f *fetch) Read(p []byte) (int, error) {
 		if f.size >= 0 && f.off+int64(n) > f.size {
 			return 0, fmt.Errorf("origin gives more than %d bytes: %w", f.size, ErrSize)
 		}
-		f.off, f.gained = f.off+int64(n), f.gained+int64(n)
+		f.off, f.sinceBreak = f.off+int64(n), f.sinceBreak+int64(n)
 		f.broken = err
 		if n > 0 {
 			return n, nil
 		}
-		if f.ended(err) {
-			f.over = true
+		if f.atEnd(err) {
+			f.done = true
 			break
 		}
 		if err := f.resume(err); err != nil {
@@ -146,28 +149,28 @@ func (f *fetch) Read(p []byte) (int, error) {
 	return 0, io.EOF
 }
 
-// ended says whether err, seen at off, is the end of the blob.
-func (f *fetch) ended(err error) bool {
+// atEnd reports whether err, seen at off, is the end of the blob.
+func (f *fetch) atEnd(err error) bool {
 	if f.size < 0 && err == io.EOF {
 		f.size = f.off
 	}
-	return f.off == f.size // whatever happens behind the last byte
+	return f.off == f.size // an error after the last byte does not matter
 }
 
-// readBody reads from the answer, behind what is to be skipped.
+// readBody reads from the answer, after the bytes to skip.
 func (f *fetch) readBody(p []byte) (int, error) {
 	patience := f.stall
 	if f.off == f.size {
 		patience = min(patience, endPatience)
 	}
-	if err := f.answer.drop(&f.buffers, patience); err != nil {
+	if err := f.answer.skipBytes(&f.buffers, patience); err != nil {
 		return 0, err
 	}
 	return f.answer.read(p, patience)
 }
 
-// resumeGain is how many bytes make up for what broke before them: over a bad line a large blob
-// breaks more often than a small one.
+// resumeGain is how many bytes reset the count of resumptions: over a bad line a large blob
+// breaks off more often than a small one.
 const resumeGain = 32 << 20
 
 // resume continues a broken fetch at off, or returns why it cannot.
@@ -176,10 +179,10 @@ func (f *fetch) resume(cause error) error {
 		cause = io.ErrUnexpectedEOF
 	}
 	f.disconnect()
-	if f.gained >= resumeGain {
+	if f.sinceBreak >= resumeGain {
 		f.resumes = 0
 	}
-	f.gained = 0
+	f.sinceBreak = 0
 	for {
 		if f.ctx.Err() != nil {
 			return context.Cause(f.ctx)

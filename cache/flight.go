@@ -14,36 +14,53 @@ import (
 	"dray/cache/disk"
 )
 
-// errLookAgain says that what was sought has appeared on disk meanwhile, or that only
-// the origin of another caller refused it.
+// errLookAgain says that the blob has appeared on disk meanwhile, or that only the origin of
+// another caller, with another Via, refused it.
 var errLookAgain = errors.New("look again")
 
-// flight is the one fetch of a digest under way.
+// flight is the fetch of a digest that is under way.
 type flight struct {
 	digest digest.Digest
 	via    string
 	ready  chan struct{} // closed when the origin has answered
 
-	// Set before ready is closed; file under Cache.mu.
+	// Set before ready is closed. file is also guarded by flights.mu.
 	err   error       // the origin's error
-	file  *growing    // what to read; nil: look at err, then local
-	local *localError // why the readers are on their own
-	// Guarded by Cache.mu.
-	waiting int    // callers between joining and having their reader
-	handOff *fetch // of a flight without file, for the first reader to take over
-	ahead   bool   // started for readers of whom none has joined yet
+	file  *growing    // with the bytes; nil: look at err, then at local
+	local *localError // the failure of the disk because of which every caller fetches for itself
+	// Guarded by flights.mu.
+	waiting int    // callers between join and leave
+	handOff *fetch // the origin's answer if local is set, for the first caller that takes it
+	ahead   bool   // started by a prefetch; no reader has joined yet
 }
 
-// member is one caller who waits for a flight. One who joins before there is a file is
-// counted as its user when it comes, so that a fast flight does not end without them.
+// member is a caller between join and leave. If it joins before there is a file, deliver counts it
+// as a user of the file. So the file stays open until the caller has its reader, however soon the
+// flight ends.
 type member struct {
 	*flight
-	source Source
-	early  bool
-	used   bool // the use of the file went to a reader
+	source     Source
+	beforeFile bool // joined before there was a file
+	reading    bool // a reader has taken over the use of the file
 }
 
-// flights are the fetches under way, one per digest. They are ended by close, and by nothing else.
+// flights are the fetches under way, one per digest. Each flight has a goroutine, run, which does
+// not depend on any caller:
+//   - join counts a caller as waiting for the flight of its digest. The first caller starts run.
+//   - run asks the origin and closes ready, with one of four results: an error of the origin, a
+//     growing file (deliver), a failure of the disk (fail), or none of them if the blob was
+//     published meanwhile.
+//   - The caller waits for ready. It then returns the error, makes a reader of the file, passes the
+//     blob through, or looks on disk again.
+//   - leave stops counting the caller as waiting. If it has a use of the file but no reader, that
+//     use ends.
+//   - run fills the file, and each piece wakes the readers that wait for bytes (see growing). When
+//     the digest is verified, publish lets readers have the last byte. If the flight fails, finish
+//     gives every reader the error.
+//   - run leaves the file and removes the flight. The next caller finds the blob on disk. The last
+//     user that leaves the file closes it, be it run or a reader.
+//
+// A flight without readers may be stopped; see [Abandon]. Otherwise only close ends flights early.
 type flights struct {
 	*fetcher
 	abandoned Abandon
@@ -51,9 +68,9 @@ type flights struct {
 	cancel    context.CancelCauseFunc
 	running   sync.WaitGroup
 
-	mu       sync.Mutex // guards below; leaf lock
+	mu       sync.Mutex // guards the fields below; leaf lock
 	byDigest map[digest.Digest]*flight
-	closed   bool // no more flights
+	closed   bool // no more flights start
 }
 
 func newFlights(f *fetcher, a Abandon) *flights {
@@ -63,7 +80,7 @@ func newFlights(f *fetcher, a Abandon) *flights {
 	return s
 }
 
-// close cancels the flights and waits for them; there will be no more.
+// close cancels the flights and waits for them. No more flights start.
 func (s *flights) close() {
 	s.mu.Lock()
 	s.closed = true
@@ -72,15 +89,15 @@ func (s *flights) close() {
 	s.running.Wait()
 }
 
-// number returns how many flights are under way.
+// number returns the number of flights under way.
 func (s *flights) number() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.byDigest)
 }
 
-// open joins the flight of a blob, or starts it, and returns a reader as soon as the
-// origin has answered.
+// open joins the flight of a blob, or starts it. It returns a reader as soon as the origin has
+// answered.
 func (s *flights) open(ctx context.Context, b Blob, origin Origin) (*Reader, error) {
 	f := s.join(b, origin)
 	if f == nil {
@@ -100,10 +117,10 @@ func (s *flights) open(ctx context.Context, b Blob, origin Origin) (*Reader, err
 		return nil, f.err
 	case f.local != nil:
 		return s.passThrough(ctx, b, origin, s.takeHandOff(f.flight))
-	case f.file != nil && (f.early || f.file.join()):
-		f.used = true
+	case f.file != nil && (f.beforeFile || f.file.join()):
+		f.reading = true
 		return s.reader(ctx, b, origin, growingBytes{f.file}, f.source), nil
-	case f.file != nil && f.file.failure() != nil: // it has ended, and all who were in time have left
+	case f.file != nil && f.file.failure() != nil: // the flight has failed, and all users of its file have left
 		if _, ours := errors.AsType[*localError](f.file.failure()); ours {
 			return s.passThrough(ctx, b, origin, nil)
 		}
@@ -112,14 +129,14 @@ func (s *flights) open(ctx context.Context, b Blob, origin Origin) (*Reader, err
 	return nil, errLookAgain
 }
 
-// join makes the caller a member of the flight of a digest, started if there was none; nil after
-// the cache was closed.
+// join makes the caller a member of the flight of a digest, which it starts if there is none. It
+// returns nil after close.
 func (s *flights) join(b Blob, origin Origin) *member {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if f := s.byDigest[b.Digest]; f != nil {
 		f.waiting++
-		m := &member{flight: f, source: SourceFlight, early: f.file == nil}
+		m := &member{flight: f, source: SourceFlight, beforeFile: f.file == nil}
 		if f.ahead && !b.Ahead {
 			m.source, f.ahead = SourceOrigin, false
 		}
@@ -131,19 +148,20 @@ func (s *flights) join(b Blob, origin Origin) *member {
 	f := &flight{digest: b.Digest, via: b.Via, ready: make(chan struct{}), waiting: 1, ahead: b.Ahead}
 	s.byDigest[b.Digest] = f
 	s.running.Go(func() { s.run(f, b, origin) })
-	return &member{flight: f, source: SourceOrigin, early: true}
+	return &member{flight: f, source: SourceOrigin, beforeFile: true}
 }
 
-// deliver lets the callers have the file.
+// deliver gives the file to the waiting callers, and counts each as a user of it.
 func (s *flights) deliver(f *flight, file *growing) {
 	s.mu.Lock()
 	f.file = file
-	file.users += f.waiting // nobody else knows the file yet
+	file.users += f.waiting // no one else knows the file yet
 	s.mu.Unlock()
 	close(f.ready)
 }
 
-// leave ends the wait of one caller. The last one drops a hand-off that nobody took.
+// leave ends the wait of one caller. It gives back its use of the file unless a reader has it.
+// The last caller closes an answer that no one took over.
 func (s *flights) leave(m *member) {
 	s.mu.Lock()
 	m.waiting--
@@ -158,14 +176,14 @@ func (s *flights) leave(m *member) {
 	if rest != nil {
 		rest.close()
 	}
-	if m.early && !m.used && file != nil {
+	if m.beforeFile && !m.reading && file != nil {
 		if err := file.leave(); err != nil {
 			s.log.Warn("cannot close blob", "digest", m.digest, "error", err)
 		}
 	}
 }
 
-// takeHandOff returns the answer of the origin that a failed flight left, to one caller.
+// takeHandOff returns the origin's answer of a flight that failed, to the first caller only.
 func (s *flights) takeHandOff(f *flight) *fetch {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -174,7 +192,7 @@ func (s *flights) takeHandOff(f *flight) *fetch {
 	return x
 }
 
-// remove takes the flight out of the table: the next caller looks on disk.
+// remove removes the flight from the table. The next caller looks on disk.
 func (s *flights) remove(f *flight) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -192,10 +210,10 @@ func (s *flights) run(f *flight, b Blob, origin Origin) {
 	}
 	x := s.fetcher.fetch(s.ctx, origin, 0, b.Size)
 	work := b.Split.begin(x)
-	defer work.leave()
+	defer work.releaseSlots()
 	if f.err = x.begin(); f.err != nil {
 		x.close()
-		s.remove(f) // who looks again must not meet this flight
+		s.remove(f) // a caller that looks again must not find this flight
 		close(f.ready)
 		return
 	}
@@ -208,33 +226,35 @@ func (s *flights) run(f *flight, b Blob, origin Origin) {
 	defer x.close()
 	file := newGrowing(in, x.size, in.Abort)
 	fill := s.fill
-	if work.join(x) {
-		file.wish = make(chan struct{}, 1)
+	if work.decide(x) {
+		file.newDemand = make(chan struct{}, 1)
 		fill = work.fill
 	}
-	s.watch(f, file, x)
+	s.watchReaders(f, file, x)
 	s.deliver(f, file)
 	if err = fill(file, in, x); err == nil {
 		err = s.publish(file, in, b.Digest)
 	}
-	s.unread(file, err)
+	s.countUnread(file, err)
 	s.finish(file, b.Digest, err)
 	if err := file.leave(); err != nil {
 		s.log.Warn("cannot close blob", "digest", b.Digest, "error", err)
 	}
 }
 
-// roomPatience bounds how long a flight waits for a disk that is still being read after the start.
-const roomPatience = 2 * time.Second
+// scanPatience bounds how long a flight waits for a disk that is still being read after the
+// start.
+const scanPatience = 2 * time.Second
 
 // create makes room for a blob.
 func (s *flights) create(size int64) (*disk.Ingest, error) {
-	ctx, cancel := context.WithTimeout(s.ctx, roomPatience)
+	ctx, cancel := context.WithTimeout(s.ctx, scanPatience)
 	defer cancel()
 	return s.disk.Create(ctx, size)
 }
 
-// fail ends a flight that has an answer of the origin but no room for it.
+// fail ends a flight whose blob the disk cannot take, although the origin has answered. The
+// waiting callers pass the blob through, and the first one takes over the answer.
 func (s *flights) fail(f *flight, x *fetch, why *localError) {
 	s.mu.Lock()
 	f.local = why
@@ -271,7 +291,8 @@ func (s *flights) fill(g *growing, in *disk.Ingest, x *fetch) error {
 	}
 }
 
-// publish verifies the digest of a file that is whole and lets the readers have its end.
+// publish verifies the digest of a file that has arrived, and lets the readers have its last
+// byte.
 func (s *flights) publish(g *growing, in *disk.Ingest, d digest.Digest) error {
 	blob, err := in.Commit(s.ctx, d)
 	switch {
@@ -285,7 +306,7 @@ func (s *flights) publish(g *growing, in *disk.Ingest, d digest.Digest) error {
 	}
 }
 
-// finish tells the readers how the flight ended.
+// finish gives the error of a failed flight to the readers, and counts it.
 func (s *flights) finish(g *growing, d digest.Digest, err error) {
 	if err == nil {
 		return

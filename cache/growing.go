@@ -10,39 +10,44 @@ import (
 )
 
 const (
-	// wakeStep and wakeDelay bound how often readers are woken: after so many bytes,
-	// or so much time, whichever comes first. 64 KiB pieces would double the cost of a herd.
+	// wakeStep and wakeDelay bound how often readers are woken: after this many bytes or after this
+	// time, whichever comes first. Waking them every 64 KiB would double the cost of a herd.
 	wakeStep  = 256 << 10
 	wakeDelay = 2 * time.Millisecond
 )
 
-// span is a part of a file, to excluded.
+// span is a part of a file, without the byte at to.
 type span struct{ from, to int64 }
 
-// growing is a file that is written while many read it: by one goroutine that appends,
-// or, where the length is announced, by several that write apart from each other. Before it is
-// complete the last byte is withheld: of the announced length, or the newest one
-// where the length is not known. Flights and uploads are made of it.
+// growing is a file that many readers read while it is written: by one goroutine that appends,
+// or, if the length is announced, by several that write different parts. Until it is complete one
+// byte is withheld: the last of the announced length, or the newest if the length is not known.
+// Flights and uploads write to growing files.
+//
+// The writer and each reader are users: they join and leave, and the last one closes the file. A
+// reader without bytes at its offset waits for the channel changed (await, wait). The writer
+// reports new bytes (advance, arrive) and its end (complete, fail, suspend). That closes the
+// channel, at once or a little later (wakeLocked), and the reader looks again.
 type growing struct {
 	src  io.ReaderAt
 	free func() error // closes src; called once, when the last user has left
 
-	mu      sync.Mutex    // guards below; leaf lock
-	users   int           // the writer and the readers
-	lonely  *time.Timer   // runs while there are no readers; nil where nobody cares
-	grace   time.Duration // how long it runs
-	length  int64         // announced, or -1
-	written int64         // bytes from the beginning on without a gap
-	beyond  []span        // what is written behind the first gap, in order, no two touching
-	arrived int64         // bytes written in all
-	woken   int64         // arrived when the readers were last woken
-	wishes  []int64       // where readers wait behind the first gap
-	wish    chan struct{} // told of a new wish; nil where nobody listens
-	over    bool          // complete, or failed if err is set
-	err     error         // what every reader gets from now on
-	changed chan struct{} // closed to wake readers; nil when none waits
-	delayed *time.Timer   // wakes readers later; nil before the first use
-	armed   bool
+	mu          sync.Mutex    // guards the fields below; leaf lock
+	users       int           // the writer and the readers
+	unreadTimer *time.Timer   // runs while there are no readers; nil: a flight that is never stopped, or an upload
+	grace       time.Duration // how long it runs
+	length      int64         // announced, or -1
+	written     int64         // bytes from the beginning on without a gap
+	beyond      []span        // parts written after the first gap, in order, no two adjacent
+	arrived     int64         // bytes written in total
+	woken       int64         // arrived when the readers were last woken
+	demands     []int64       // offsets after the first gap at which readers wait
+	newDemand   chan struct{} // signals a new demand to the workers; nil if there are none
+	ended       bool          // complete, or failed if err is set
+	err         error         // returned to every reader from now on
+	changed     chan struct{} // closed to wake readers; nil if none waits
+	delayed     *time.Timer   // wakes readers later; nil before the first use
+	armed       bool
 }
 
 // newGrowing returns a file with one user, its writer.
@@ -50,7 +55,7 @@ func newGrowing(src io.ReaderAt, length int64, free func() error) *growing {
 	return &growing{src: src, free: free, users: 1, length: length}
 }
 
-// join adds a user; false when the last one has left.
+// join adds a user. It returns false if the last one has left.
 func (g *growing) join() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -58,19 +63,19 @@ func (g *growing) join() bool {
 		return false
 	}
 	g.users++
-	if g.lonely != nil {
-		g.lonely.Stop()
+	if g.unreadTimer != nil {
+		g.unreadTimer.Stop()
 	}
 	return true
 }
 
-// leave ends one use.
+// leave removes a user.
 func (g *growing) leave() error {
 	g.mu.Lock()
 	g.users--
 	last, free := g.users == 0, g.free
-	if g.users == 1 && g.lonely != nil && !g.over {
-		g.lonely.Reset(g.grace)
+	if g.users == 1 && g.unreadTimer != nil && !g.ended {
+		g.unreadTimer.Reset(g.grace)
 	}
 	g.mu.Unlock()
 	if last {
@@ -79,21 +84,21 @@ func (g *growing) leave() error {
 	return nil
 }
 
-// advance says that n more bytes can be read from the end on.
+// advance reports that n more bytes can be read at the end.
 func (g *growing) advance(n int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.written += int64(n)
-	g.more(n)
+	g.moreLocked(n)
 }
 
-// arrive says that n more bytes can be read at off, which nobody has said before.
+// arrive reports that n more bytes can be read at off. They were not reported before.
 func (g *growing) arrive(off int64, n int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	to := off + int64(n)
 	i := sort.Search(len(g.beyond), func(i int) bool { return g.beyond[i].from >= off })
-	if i < len(g.beyond) && g.beyond[i].from == to { // what follows is there
+	if i < len(g.beyond) && g.beyond[i].from == to { // closes the gap before the next span
 		to = g.beyond[i].to
 		g.beyond = slices.Delete(g.beyond, i, i+1)
 	}
@@ -105,34 +110,34 @@ func (g *growing) arrive(off int64, n int) {
 	default:
 		g.beyond = slices.Insert(g.beyond, i, span{off, to})
 	}
-	g.more(n)
+	g.moreLocked(n)
 }
 
-// more counts n new bytes and wakes readers now or soon. Needs mu.
-func (g *growing) more(n int) {
+// moreLocked counts n new bytes and wakes readers now or soon. It needs mu.
+func (g *growing) moreLocked(n int) {
 	g.arrived += int64(n)
 	switch {
 	case g.woken == 0, g.arrived-g.woken >= wakeStep:
-		g.wake()
+		g.wakeLocked()
 	case g.changed != nil && !g.armed:
 		g.armed = true
 		if g.delayed == nil {
-			g.delayed = time.AfterFunc(wakeDelay, g.wakeLate)
+			g.delayed = time.AfterFunc(wakeDelay, g.wake)
 		} else {
 			g.delayed.Reset(wakeDelay)
 		}
 	}
 }
 
-func (g *growing) wakeLate() {
+func (g *growing) wake() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.armed = false
-	g.wake()
+	g.wakeLocked()
 }
 
-// wake wakes the readers that wait. Needs mu.
-func (g *growing) wake() {
+// wakeLocked wakes the waiting readers. It needs mu.
+func (g *growing) wakeLocked() {
 	g.woken = g.arrived
 	if g.changed != nil {
 		close(g.changed)
@@ -140,47 +145,48 @@ func (g *growing) wake() {
 	}
 }
 
-// complete lets readers have the rest: the bytes were verified. free closes what src has become.
+// complete lets readers have the last byte, after the digest was verified. From now on the last
+// user leaves by free.
 func (g *growing) complete(free func() error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.free = free
 	g.length = g.written
-	g.end()
+	g.endLocked()
 }
 
-// fail gives err to every reader.
+// fail returns err to every reader from now on.
 func (g *growing) fail(err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.over {
+	if g.ended {
 		return
 	}
 	g.err = err
-	g.end()
+	g.endLocked()
 }
 
-// suspend is fail with ErrClosed, but the last user leaves by free.
+// suspend is fail with ErrClosed. From now on the last user leaves by free.
 func (g *growing) suspend(free func() error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.over {
+	if g.ended {
 		return
 	}
 	g.err, g.free = ErrClosed, free
-	g.end()
+	g.endLocked()
 }
 
-// end needs mu.
-func (g *growing) end() {
-	g.over = true
+// endLocked ends the file and wakes all readers. It needs mu.
+func (g *growing) endLocked() {
+	g.ended = true
 	if g.delayed != nil {
 		g.delayed.Stop()
 	}
-	if g.lonely != nil {
-		g.lonely.Stop()
+	if g.unreadTimer != nil {
+		g.unreadTimer.Stop()
 	}
-	g.wake()
+	g.wakeLocked()
 }
 
 // total returns the announced or final length, or -1.
@@ -190,15 +196,15 @@ func (g *growing) total() int64 {
 	return g.length
 }
 
-// failure returns what fail was called with.
+// failure returns the error of fail or suspend, or nil.
 func (g *growing) failure() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.err
 }
 
-// visible returns where what readers may have from off on ends. Needs mu.
-func (g *growing) visible(off int64) int64 {
+// readableEnd returns the end of the bytes that a reader at off may have. It needs mu.
+func (g *growing) readableEnd(off int64) int64 {
 	end := g.written
 	for _, s := range g.beyond {
 		if s.from <= off && off < s.to {
@@ -206,7 +212,7 @@ func (g *growing) visible(off int64) int64 {
 		}
 	}
 	switch {
-	case g.over:
+	case g.ended:
 		return end
 	case g.length >= 0:
 		return min(end, g.length-1)
@@ -215,22 +221,22 @@ func (g *growing) visible(off int64) int64 {
 	}
 }
 
-// hope notes where a reader waits; the returned function ends that. Needs mu.
-func (g *growing) hope(off int64) (end func()) {
-	if g.wish == nil || off <= g.written {
+// demand records that a reader waits at off, until withdraw is called. It needs mu.
+func (g *growing) demand(off int64) (withdraw func()) {
+	if g.newDemand == nil || off <= g.written {
 		return func() {}
 	}
-	g.wishes = append(g.wishes, off)
+	g.demands = append(g.demands, off)
 	return func() {
 		g.mu.Lock()
 		defer g.mu.Unlock()
-		if i := slices.Index(g.wishes, off); i >= 0 {
-			g.wishes = slices.Delete(g.wishes, i, i+1)
+		if i := slices.Index(g.demands, off); i >= 0 {
+			g.demands = slices.Delete(g.demands, i, i+1)
 		}
 	}
 }
 
-// wait returns what is closed at the next change. Needs mu.
+// wait returns a channel that is closed at the next change. It needs mu.
 func (g *growing) wait() <-chan struct{} {
 	if g.changed == nil {
 		g.changed = make(chan struct{})
@@ -238,13 +244,13 @@ func (g *growing) wait() <-chan struct{} {
 	return g.changed
 }
 
-// verdict waits until the file is over and returns why it failed, if it did.
-func (g *growing) verdict(ctx context.Context) error {
+// waitVerified waits until the file has ended. It returns the error if it failed.
+func (g *growing) waitVerified(ctx context.Context) error {
 	for {
 		g.mu.Lock()
-		over, err, changed := g.over, g.err, g.wait()
+		ended, err, changed := g.ended, g.err, g.wait()
 		g.mu.Unlock()
-		if over {
+		if ended {
 			return err
 		}
 		select {
@@ -255,7 +261,7 @@ func (g *growing) verdict(ctx context.Context) error {
 	}
 }
 
-// readAt reads what there is at off, waiting for the first byte of it until ctx ends.
+// readAt reads bytes at off. If there are none it waits for the first one until ctx ends.
 func (g *growing) readAt(ctx context.Context, p []byte, off int64) (int, error) {
 	limit, err := g.await(ctx, off)
 	if err != nil {
@@ -268,8 +274,8 @@ func (g *growing) readAt(ctx context.Context, p []byte, off int64) (int, error) 
 	return 0, &localError{reasonRead, noEOF(err)}
 }
 
-// await waits until there is something at off, or ctx ends, and returns where that ends;
-// io.EOF when nothing will ever be there.
+// await waits until there are bytes at off, or ctx ends, and returns their end. It returns io.EOF
+// if there will never be any.
 func (g *growing) await(ctx context.Context, off int64) (limit int64, err error) {
 	for {
 		g.mu.Lock()
@@ -277,26 +283,26 @@ func (g *growing) await(ctx context.Context, off int64) (limit int64, err error)
 			defer g.mu.Unlock()
 			return 0, g.err
 		}
-		if limit := g.visible(off); off < limit {
+		if limit := g.readableEnd(off); off < limit {
 			g.mu.Unlock()
 			return limit, nil
 		}
-		if g.over {
+		if g.ended {
 			g.mu.Unlock()
 			return 0, io.EOF
 		}
-		changed, end := g.wait(), g.hope(off)
+		changed, withdraw := g.wait(), g.demand(off)
 		g.mu.Unlock()
 		select {
-		case g.wish <- struct{}{}: // full or nil: never
+		case g.newDemand <- struct{}{}: // skipped if it is full or nil
 		default:
 		}
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			end()
+			withdraw()
 			return 0, context.Cause(ctx)
 		}
-		end()
+		withdraw()
 	}
 }

@@ -42,7 +42,7 @@ func checkVisible(t *testing.T, g *growing, have []bool) {
 		for end < len(have)-1 && have[end] { // but for the last byte
 			end++
 		}
-		if got := max(g.visible(int64(off)), int64(off)); got != int64(end) {
+		if got := max(g.readableEnd(int64(off)), int64(off)); got != int64(end) {
 			t.Fatalf("from %d on visible up to %d, want %d: %v, %v", off, got, end, have, g.beyond)
 		}
 	}

@@ -14,21 +14,21 @@ import (
 	"dray/cache/disk"
 )
 
-// memory keeps small objects, least recently used ones leaving first, bounded by bytes.
+// memory keeps small objects, bounded by bytes. The least recently used ones leave first.
 type memory struct {
 	max int64
 
-	mu    sync.Mutex // guards below; leaf lock
+	mu    sync.Mutex // guards the fields below; leaf lock
 	lru   *simplelru.LRU[digest.Digest, []byte]
 	bytes int64
 }
 
-// memoryOverhead is what an object is taken to cost beside its bytes.
+// memoryOverhead is how many bytes an object is assumed to cost beside its content.
 const memoryOverhead = 256
 
 func newMemory(maxBytes int64) *memory {
 	m := &memory{max: maxBytes}
-	// Bounded by bytes below; it fails only for a size below one.
+	// The bound is in bytes, below. NewLRU fails only for a size below one.
 	m.lru, _ = simplelru.NewLRU(math.MaxInt, func(_ digest.Digest, p []byte) {
 		m.bytes -= int64(len(p)) + memoryOverhead
 	})
@@ -41,14 +41,14 @@ func (m *memory) get(d digest.Digest) ([]byte, bool) {
 	return m.lru.Get(d)
 }
 
-// peek is get without counting as a use.
+// peek is get that does not count as a use.
 func (m *memory) peek(d digest.Digest) ([]byte, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.lru.Peek(d)
 }
 
-// add keeps p unless it would take more than an eighth of the room.
+// add keeps p unless it would take more than an eighth of the memory.
 func (m *memory) add(d digest.Digest, p []byte) {
 	cost := int64(len(p)) + memoryOverhead
 	if cost > m.max/8 {
@@ -72,21 +72,21 @@ func (m *memory) remove(d digest.Digest) {
 	m.lru.Remove(d)
 }
 
-// size returns the bytes held.
+// size returns the number of bytes held.
 func (m *memory) size() int64 {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.bytes
 }
 
-// objects are small ones, held in memory over the disk.
+// objects are the small ones, which are held in memory and on disk.
 type objects struct {
 	*resources
 	memory *memory
 }
 
-// Put keeps a small object in memory and on disk. It returns ErrCorrupt, ErrSize or ErrDigest when
-// p is not b; a disk that cannot take it is only counted. p must not be changed afterwards.
+// Put keeps a small object in memory and on disk. It returns ErrCorrupt, ErrSize or ErrDigest if
+// p is not b. A failure of the disk is only counted. p must not be changed afterwards.
 func (o *objects) Put(ctx context.Context, b Blob, p []byte) error {
 	if err := verify(b, p); err != nil {
 		return fmt.Errorf("put %s: %w", b.Digest, err)
@@ -121,8 +121,9 @@ func (o *objects) store(ctx context.Context, d digest.Digest, p []byte) *localEr
 	return nil
 }
 
-// Bytes returns a small object from memory or disk, verified. It returns ErrNotFound, also when the
-// disk fails, and ErrTooLarge when it is longer than maxBytes. The bytes must not be changed.
+// Bytes returns a small object from memory or disk, verified. It returns ErrNotFound, also when
+// the disk fails, and ErrTooLarge if the object is longer than maxBytes. The bytes must not be
+// changed.
 func (o *objects) Bytes(ctx context.Context, d digest.Digest, maxBytes int64) ([]byte, error) {
 	if p, ok := o.memory.get(d); ok {
 		if int64(len(p)) > maxBytes {
@@ -142,8 +143,8 @@ func (o *objects) Bytes(ctx context.Context, d digest.Digest, maxBytes int64) ([
 	return nil, fmt.Errorf("%w: %w", ErrNotFound, err)
 }
 
-// Peek is Bytes for those who look after the cache: it counts as no use of the object, which
-// keeps its place in the order of eviction, and memory keeps what it had.
+// Peek is Bytes for maintenance and inspection. It does not count as a use of the object, which
+// keeps its place in the order of eviction, and it does not change the memory.
 func (o *objects) Peek(ctx context.Context, d digest.Digest, maxBytes int64) ([]byte, error) {
 	if p, ok := o.memory.peek(d); ok && int64(len(p)) <= maxBytes {
 		return p, nil
@@ -155,7 +156,7 @@ func (o *objects) Peek(ctx context.Context, d digest.Digest, maxBytes int64) ([]
 	return o.read(ctx, blob, maxBytes)
 }
 
-// load reads an object from disk. One that is not what its name says is dropped.
+// load reads an object from disk. A corrupt one is moved to quarantine.
 func (o *objects) load(ctx context.Context, d digest.Digest, maxBytes int64) ([]byte, error) {
 	blob, err := o.disk.Open(ctx, d)
 	if err != nil {
@@ -164,7 +165,7 @@ func (o *objects) load(ctx context.Context, d digest.Digest, maxBytes int64) ([]
 	return o.read(ctx, blob, maxBytes)
 }
 
-// read is the rest of load. It closes the blob.
+// read is load of a blob that is open. It closes the blob.
 func (o *objects) read(ctx context.Context, blob *disk.Blob, maxBytes int64) ([]byte, error) {
 	defer blob.Close()
 	d := blob.Digest()
@@ -184,7 +185,7 @@ func (o *objects) read(ctx context.Context, blob *disk.Blob, maxBytes int64) ([]
 	return nil, fmt.Errorf("read %s: %w", d, ErrNotFound)
 }
 
-// verify says whether p is the blob.
+// verify returns an error if p is not the blob.
 func verify(b Blob, p []byte) error {
 	if err := b.Digest.Validate(); err != nil {
 		return fmt.Errorf("%w: %w", ErrDigest, err)

@@ -2,7 +2,7 @@ package cache
 
 import "github.com/prometheus/client_golang/prometheus"
 
-// metrics of one cache.
+// metrics are the counters and gauges of one cache.
 type metrics struct {
 	opens, degraded, corrupt *prometheus.CounterVec
 	abandoned                *prometheus.CounterVec
@@ -13,7 +13,7 @@ type metrics struct {
 	gauges                   []prometheus.Collector
 }
 
-// newMetrics returns counters of zero, and gauges of the fetches under way and of the bytes in
+// newMetrics returns counters at zero, and gauges of the fetches under way and of the bytes in
 // memory.
 func newMetrics(fetches func() int, inMemory func() int64) *metrics {
 	counter := func(name, help string) prometheus.Counter {
@@ -21,7 +21,7 @@ func newMetrics(fetches func() int, inMemory func() int64) *metrics {
 	}
 	vector := func(name, label, help string, from0 ...string) *prometheus.CounterVec {
 		v := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, []string{label})
-		for _, value := range from0 { // so that the first one is an increase, which alerts look for
+		for _, value := range from0 { // so that alerts see the first event as an increase
 			v.WithLabelValues(value)
 		}
 		return v
@@ -48,7 +48,6 @@ func newMetrics(fetches func() int, inMemory func() int64) *metrics {
 	}
 }
 
-// collectors returns all of them.
 func (m *metrics) collectors() []prometheus.Collector {
 	return append([]prometheus.Collector{
 		m.opens, m.degraded, m.corrupt, m.abandoned, m.requests, m.resumes, m.refusedParts, m.fetched, m.received, m.uploads,

@@ -7,32 +7,33 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// Blob names bytes.
+// Blob names the bytes that a caller wants.
 type Blob struct {
 	Digest digest.Digest
 	Size   int64 // length in bytes; below zero: not known
-	// Via names the place that the caller's origin asks. Callers share one fetch
-	// whatever they name, but the refusal of one place says nothing about another:
-	// who named another one asks there.
+	// Via names the place that the caller's origin asks. Callers share one fetch whatever their Via
+	// is. A refusal is shared only by callers with the same Via, because it says nothing about
+	// another place. The others ask their own origins.
 	Via string
 	// Split says how a large blob is fetched in several parts at once; nil: never.
 	Split *Split
-	// Ahead says that the caller does not read, and fetches for those who come. It counts as no
-	// opening, and who joins its fetch first has [SourceOrigin], as if they had begun it.
+	// Ahead says that the caller does not read, and fetches for later readers. The call is not
+	// counted as an open. The first reader that joins its fetch has [SourceOrigin], as if it had
+	// started it.
 	Ahead bool
 }
 
 // Stream is the answer of an origin.
 type Stream struct {
-	Body io.ReadCloser // from Skip bytes before the byte asked for to the end
+	Body io.ReadCloser // from Skip bytes before the requested byte to the end
 	Size int64         // length of the whole blob; below zero: not known
-	// Whole says that the origin sends all although it was asked for a part.
+	// Whole says that the origin sends the whole blob although it was asked for a part.
 	Whole bool
-	// Skip is how many bytes Body gives before the one asked for. They are read and dropped.
+	// Skip is how many bytes Body gives before the requested one. They are read and discarded.
 	Skip int64
 }
 
-// Origin fetches a blob from byte from on. One that cannot start there returns an
-// error. It returns soon after ctx ends; Body is then closed, maybe during a Read. It
-// may be called again, later and concurrently.
+// Origin fetches a blob from byte from on. If it cannot start there it returns an error. It
+// returns soon after ctx ends; Body is then closed, maybe during a Read. It may be called again,
+// later and concurrently.
 type Origin func(ctx context.Context, from int64) (Stream, error)

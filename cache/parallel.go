@@ -11,13 +11,13 @@ import (
 	"dray/cache/disk"
 )
 
-// windowPieces is how many pieces per stream a fetch may be ahead of the byte up to
-// which it is complete: what is hashed later has then not left the page cache.
+// windowPieces is how many pieces per stream a fetch may be ahead of its first gap. So the pieces
+// are still in the page cache when they are hashed.
 const windowPieces = 2
 
-// workers fetch one blob in parts: a leader, which is the goroutine of the flight, and
-// helpers. Each takes one piece after another. A helper whose request is refused returns its
-// piece and stops. When no helper is left, the leader gets the rest by one request.
+// workers fetch one blob in parts: a leader, which is the goroutine of the flight, and helpers.
+// Each fetches one piece after another. A helper whose request is refused returns its piece and
+// stops. When no helper is left, the leader fetches the rest by one request.
 type workers struct {
 	*Split
 	*fetcher
@@ -28,23 +28,23 @@ type workers struct {
 	g      *growing
 	in     *disk.Ingest
 
-	mu      sync.Mutex // guards below; g.mu may be taken under it
-	slots   int        // held
-	helpers int
-	free    []span // that nobody fetches, in order
-	working int    // pieces under way, but for the first
-	alone   bool   // pieces are no longer to be had
-	err     error
-	changed chan struct{} // closed when any of this changes
+	mu       sync.Mutex // guards the fields below; g.mu may be taken under it
+	slots    int        // held, one for each helper
+	helpers  int
+	free     []span // pieces that no one fetches, in order
+	fetching int    // pieces that are being fetched, except the first one
+	noRanges bool   // the origin ignores ranges: no more pieces are handed out
+	err      error
+	changed  chan struct{} // closed when any of this changes
 }
 
-// begin takes slots for a fetch whose size is known, and has it ask for its first piece only.
+// begin takes slots for a fetch whose size is known, and limits x to the first piece.
 func (s *Split) begin(x *fetch) *workers {
 	w := &workers{Split: s, fetcher: x.fetcher, origin: x.origin, changed: make(chan struct{})}
-	if !w.worth(x.size) {
+	if !w.worthSplitting(x.size) {
 		return w
 	}
-	if w.slots = s.Slots.take(w.wanted(x.size)); w.slots == 0 {
+	if w.slots = s.Slots.take(w.helpersFor(x.size)); w.slots == 0 {
 		return w
 	}
 	x.end = s.Piece
@@ -59,21 +59,21 @@ func (s *Split) begin(x *fetch) *workers {
 	return w
 }
 
-func (w *workers) worth(size int64) bool {
+func (w *workers) worthSplitting(size int64) bool {
 	return w.Split != nil && w.Streams > 1 && size >= w.Threshold && size > w.Piece
 }
 
-// wanted is the number of helpers for a blob.
-func (w *workers) wanted(size int64) int {
+// helpersFor returns the number of helpers for a blob of that size.
+func (w *workers) helpersFor(size int64) int {
 	return int(min(int64(w.Streams), (size+w.Piece-1)/w.Piece)) - 1
 }
 
-// join reports, when the origin has answered, whether the blob is fetched in parts. One
-// whose size was not known before has been asked for as a whole; its first piece is then
-// cut off that.
-func (w *workers) join(x *fetch) bool {
-	if x.end < 0 && !x.whole && w.worth(x.size) {
-		if w.slots = w.Slots.take(w.wanted(x.size)); w.slots > 0 {
+// decide reports, after the origin has answered, whether the blob is fetched in parts. If its
+// size was not known before, x has asked for the whole blob, and is now limited to the first
+// piece.
+func (w *workers) decide(x *fetch) bool {
+	if x.end < 0 && !x.whole && w.worthSplitting(x.size) {
+		if w.slots = w.Slots.take(w.helpersFor(x.size)); w.slots > 0 {
 			x.end = w.Piece
 		}
 	}
@@ -81,14 +81,14 @@ func (w *workers) join(x *fetch) bool {
 		x.end = -1
 	}
 	if x.end < 0 {
-		w.leave()
+		w.releaseSlots()
 	}
 	return x.end >= 0
 }
 
-// leave returns the slots.
-func (w *workers) leave() {
-	if w.slots > 0 { // nobody works any more
+// releaseSlots gives the slots back if no helper was started.
+func (w *workers) releaseSlots() {
+	if w.slots > 0 { // no helper runs, so mu is not needed
 		w.Slots.give(w.slots)
 		w.slots = 0
 	}
@@ -120,75 +120,76 @@ func (w *workers) lead(x *fetch) error {
 	if err := w.copy(x, &span{}); err != nil {
 		return err
 	}
-	job := leads
+	role := roleLeader
 	for {
-		p, alone, err := w.next(job)
+		p, alone, err := w.next(role)
 		switch {
 		case err != nil:
 			return err
 		case alone:
-			return w.rest(x)
+			return w.fetchRest(x)
 		case p == span{}:
 			return nil
 		}
 		x.disconnect()
-		if err := w.get(&p); err != nil {
+		if err := w.fetchPiece(&p); err != nil {
 			if _, ours := errors.AsType[*localError](err); ours {
 				return err
 			}
 			w.refused(p, err)
-			job = rests // until it is alone
+			role = roleWaiting // until all helpers have stopped
 			continue
 		}
-		w.done()
+		w.pieceDone()
 	}
 }
 
 // help fetches pieces until there are no more, or one is refused.
 func (w *workers) help() {
-	defer w.dismiss()
+	defer w.helperDone()
 	for {
-		p, _, err := w.next(helps)
+		p, _, err := w.next(roleHelper)
 		if err != nil || p == (span{}) {
 			return
 		}
-		if err := w.get(&p); err != nil {
+		if err := w.fetchPiece(&p); err != nil {
 			if _, ours := errors.AsType[*localError](err); ours {
 				w.fail(err)
 			}
 			w.refused(p, err)
 			return
 		}
-		w.done()
+		w.pieceDone()
 	}
 }
 
-// job is what one of the workers does.
-type job int
+// role is that of a worker that asks for a piece.
+type role int
 
 const (
-	helps job = iota
-	leads
-	rests // the leader was refused a piece, and waits for the helpers
+	roleHelper role = iota
+	roleLeader
+	roleWaiting // the leader after a refused piece: it waits for the helpers
 )
 
-// next returns a piece to fetch, waiting for one; none when there are no more. Only the
-// leader is told to go on alone, and waits for what others may give back.
-func (w *workers) next(j job) (p span, alone bool, err error) {
-	leader := j != helps
+// next waits for a piece to fetch and returns it, or an empty one if there are no more. The
+// leader gets its empty piece only when no helper can return one any more. If alone is true, it
+// must fetch the rest by itself.
+func (w *workers) next(r role) (p span, alone bool, err error) {
+	leader := r != roleHelper
 	for {
 		w.mu.Lock()
-		over := w.alone || leader && w.helpers == 0
+		over := w.noRanges || leader && w.helpers == 0
 		switch {
 		case w.err != nil:
 			err = w.err
 		case w.ctx.Err() != nil:
 			err = context.Cause(w.ctx)
-		case over && leader && w.working == 0:
+		case over && leader && w.fetching == 0:
 			alone = true
-		case len(w.free) == 0 && (!leader || w.working == 0), over && !leader:
+		case len(w.free) == 0 && (!leader || w.fetching == 0), over && !leader:
 		default:
-			if !over && j != rests {
+			if !over && r != roleWaiting {
 				p = w.claim()
 			}
 			if p == (span{}) {
@@ -206,15 +207,16 @@ func (w *workers) next(j job) (p span, alone bool, err error) {
 func (w *workers) wait(changed <-chan struct{}) {
 	select {
 	case <-changed:
-	case <-w.g.wish:
+	case <-w.g.newDemand:
 	case <-w.ctx.Done():
 	}
 }
 
-// claim takes a piece that a reader waits for, or else the first one within the window. Needs mu.
+// claim takes a piece that a reader waits for, or else the first one within the window. It needs
+// mu.
 func (w *workers) claim() span {
 	w.g.mu.Lock()
-	mark, wishes := w.g.written, slices.Clone(w.g.wishes)
+	mark, wishes := w.g.written, slices.Clone(w.g.demands)
 	w.g.mu.Unlock()
 	i := -1
 	for _, off := range wishes {
@@ -230,25 +232,26 @@ func (w *workers) claim() span {
 	}
 	p := w.free[i]
 	w.free = slices.Delete(w.free, i, i+1)
-	w.working++
-	w.wake() // one wish may have hidden another
+	w.fetching++
+	w.wakeLocked() // its demand may have hidden another
 	return p
 }
 
-// wake wakes who waits. Needs mu.
-func (w *workers) wake() {
+// wakeLocked wakes the waiting workers. It needs mu.
+func (w *workers) wakeLocked() {
 	close(w.changed)
 	w.changed = make(chan struct{})
 }
 
-func (w *workers) done() {
+func (w *workers) pieceDone() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.working--
-	w.wake()
+	w.fetching--
+	w.wakeLocked()
 }
 
-// refused gives back what is missing of a piece. Without ranges all helpers stop.
+// refused returns the part of a piece that is still missing. If the origin ignores ranges, all
+// helpers stop.
 func (w *workers) refused(p span, err error) {
 	if w.ctx.Err() == nil {
 		w.m.refusedParts.Inc()
@@ -256,26 +259,26 @@ func (w *workers) refused(p span, err error) {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.working--
-	w.alone = w.alone || errors.Is(err, errNoRanges)
+	w.fetching--
+	w.noRanges = w.noRanges || errors.Is(err, errNoRanges)
 	if p.from < p.to {
 		i, _ := slices.BinarySearchFunc(w.free, p, func(a, b span) int { return cmp.Compare(a.from, b.from) })
 		w.free = slices.Insert(w.free, i, p)
 	}
-	w.wake()
+	w.wakeLocked()
 }
 
-// dismiss ends the work of one helper and frees its slot for other fetches.
-func (w *workers) dismiss() {
+// helperDone ends the work of one helper and frees its slot for other fetches.
+func (w *workers) helperDone() {
 	w.mu.Lock()
 	w.helpers--
 	w.slots--
-	w.wake()
+	w.wakeLocked()
 	w.mu.Unlock()
 	w.Slots.give(1)
 }
 
-// fail ends the work of all.
+// fail ends the work of all workers.
 func (w *workers) fail(err error) {
 	w.mu.Lock()
 	if w.err == nil {
@@ -285,21 +288,21 @@ func (w *workers) fail(err error) {
 	w.cancel()
 }
 
-// get fetches a piece; p is then what is missing of it.
-func (w *workers) get(p *span) error {
+// fetchPiece fetches a piece. p is then the part that is still missing.
+func (w *workers) fetchPiece(p *span) error {
 	y := w.fetch(w.ctx, func(ctx context.Context, from int64) (Stream, error) { return w.Part(ctx, from, p.to) }, p.from, w.size)
 	defer y.close()
-	y.part, y.end = true, p.to
+	y.partOnly, y.end = true, p.to
 	if err := y.connect(); err != nil {
 		return err
 	}
 	return w.copy(y, p)
 }
 
-// copy writes what y gives; p begins where y is.
+// copy writes the bytes that y gives. p begins where y is, and shrinks as bytes are written.
 func (w *workers) copy(y *fetch, p *span) error {
 	return w.each(y, func(b []byte, off int64) error {
-		err := w.put(b, off)
+		err := w.write(b, off)
 		p.from = y.off
 		return err
 	})
@@ -326,7 +329,7 @@ func (w *workers) each(y *fetch, use func(b []byte, off int64) error) error {
 	return context.Cause(w.ctx)
 }
 
-func (w *workers) put(b []byte, off int64) error {
+func (w *workers) write(b []byte, off int64) error {
 	n, err := w.in.WriteAt(b, off)
 	if n > 0 {
 		w.g.arrive(off, n)
@@ -338,9 +341,9 @@ func (w *workers) put(b []byte, off int64) error {
 	return nil
 }
 
-// rest fetches all that is missing by one request, for the leader, who is alone. What is
-// there already is not written again: it may have been hashed.
-func (w *workers) rest(x *fetch) error {
+// fetchRest fetches all missing bytes by one request. Only the leader calls it, when it is alone.
+// Bytes that are there already are not written again, because they may have been hashed.
+func (w *workers) fetchRest(x *fetch) error {
 	if len(w.free) == 0 {
 		return nil
 	}
@@ -364,7 +367,7 @@ func (w *workers) rest(x *fetch) error {
 			if from >= to {
 				continue
 			}
-			if err := w.put(b[from-off:to-off], from); err != nil {
+			if err := w.write(b[from-off:to-off], from); err != nil {
 				return err
 			}
 		}
@@ -372,7 +375,7 @@ func (w *workers) rest(x *fetch) error {
 	})
 }
 
-// hash follows the byte up to which the file is complete.
+// hash hashes the file up to its first gap, as that moves on.
 func (w *workers) hash() {
 	buf := w.buffers.Get().(*[]byte)
 	defer w.buffers.Put(buf)

@@ -19,44 +19,46 @@ type Source string
 const (
 	SourceMemory Source = "memory"
 	SourceDisk   Source = "disk"
-	SourceFlight Source = "flight" // joined a fetch that is under way for another reader
-	SourceOrigin Source = "origin" // started the fetch, or is the first for whom one was begun ahead
+	SourceFlight Source = "flight" // joined a fetch that another reader has started
+	SourceOrigin Source = "origin" // started the fetch, or is the first reader of a prefetch
 	SourceDirect Source = "direct" // passed through, because the cache could not take it
 )
 
-// Reader reads a blob. It may seek anywhere, also in what has not arrived yet.
+// Reader reads a blob. It may seek anywhere, also to bytes that have not arrived yet.
 //
-// Read from byte 0 to the end it gives the last byte only when the digest of the
-// whole agrees; otherwise ErrCorrupt or ErrSize, or the origin's error. Bytes before
-// the last one are given as they arrive: a reader of a range must verify it by itself
-// unless Source is SourceMemory or SourceDisk. One that seeks while its Source is
-// SourceDirect gets even the last byte unverified.
+// A Reader that reads from byte 0 to the end gets the last byte only when the digest of the whole
+// matches. Otherwise it gets ErrCorrupt or ErrSize, or the error of the origin. Bytes before the
+// last one are given as they arrive. So a reader of a range must verify it, unless Source is
+// SourceMemory or SourceDisk. After a seek while Source is SourceDirect, even the last byte is
+// unverified.
 //
-// Read and Seek are for one goroutine; Close may come from another and ends a Read under way.
+// Read and Seek are for one goroutine. Close may be called from another and ends a Read under
+// way.
 type Reader struct {
 	*fetcher
-	blob    Blob
-	origin  Origin
-	ctx     context.Context
-	cancel  context.CancelFunc
-	pos     int64
-	inRow   int64 // bytes read from 0 on without a gap
-	closely bool  // Stretch has found that the file cannot be opened once more
+	blob       Blob
+	origin     Origin
+	ctx        context.Context
+	cancel     context.CancelFunc
+	pos        int64
+	sequential int64 // bytes read from 0 on without a gap
+	noReopen   bool  // Stretch has found that the file cannot be opened once more
 
-	mu     sync.Mutex // guards below; leaf lock
-	at     bytesAt
-	source Source
-	closed bool
-	again  *os.File // of a fetch under way, opened once more by Stretch
+	mu          sync.Mutex // guards the fields below; leaf lock
+	at          bytesAt
+	source      Source
+	closed      bool
+	stretchFile *os.File // the file of a fetch under way, opened once more by Stretch
 }
 
-// bytesAt is where a reader gets its bytes. A localError of readAt makes the reader pass through.
+// bytesAt is where a reader gets its bytes. If readAt returns a localError, the reader passes the
+// blob through.
 type bytesAt interface {
 	readAt(ctx context.Context, p []byte, off int64) (int, error)
-	total() int64                      // length of the whole, or -1
-	raw() io.ReaderAt                  // what was read so far, once more
-	verdict(ctx context.Context) error // waits until it is known whether what was read is right
-	close() error                      // may be called during readAt
+	total() int64                           // length of the whole, or -1
+	raw() io.ReaderAt                       // to read the bytes read so far again
+	waitVerified(ctx context.Context) error // waits until the bytes are known to be right or wrong
+	close() error                           // may be called during readAt
 }
 
 var (
@@ -76,22 +78,22 @@ func (f *fetcher) reader(ctx context.Context, b Blob, origin Origin, at bytesAt,
 	return r
 }
 
-// Size returns the length of the blob, or -1 while it is not known.
+// Size returns the length of the blob in bytes, or -1 while it is not known.
 func (r *Reader) Size() int64 {
-	at, _ := r.now()
+	at, _ := r.current()
 	return at.total()
 }
 
-// Source says where the bytes come from. It changes to SourceDirect when the cache fails meanwhile.
+// Source says where the bytes come from. It changes to SourceDirect if the cache fails meanwhile.
 func (r *Reader) Source() Source {
-	_, source := r.now()
+	_, source := r.current()
 	return source
 }
 
-// File returns the file of a blob that is complete and on disk, for sendfile, and
-// nil for all others. It belongs to the reader, which does not use its offset.
+// File returns the file of a complete blob on disk, for sendfile, and nil for all others. It
+// belongs to the reader, which does not use its offset.
 func (r *Reader) File() *os.File {
-	if at, _ := r.now(); at != nil {
+	if at, _ := r.current(); at != nil {
 		if d, ok := at.(diskBytes); ok {
 			return d.File()
 		}
@@ -99,25 +101,25 @@ func (r *Reader) File() *os.File {
 	return nil
 }
 
-// minStretch is what is worth sending as a file, in bytes.
+// minStretch is the least number of bytes that is worth sending as a file.
 const minStretch = 16 << 10
 
-// Stretch waits until there are bytes where the reader is in a fetch under way, and
-// returns a file that stands there and how many of them, at most n, can be taken from it,
-// for sendfile. To the reader they are then read. The file is nil where Read has to go
-// on: what there is may be few, or in no file. An error is one of Read.
+// Stretch waits until a fetch under way has bytes at the position of the reader. It returns a
+// file with that offset, and how many bytes, at most n, can be sent from it, for sendfile. The
+// reader moves past these bytes. If the file is nil, the caller must use Read, because there are
+// few bytes or no file. Errors are those of Read.
 func (r *Reader) Stretch(n int64) (*os.File, int64, error) {
 	if r.ctx.Err() != nil {
 		return nil, 0, r.ended()
 	}
-	at, _ := r.now()
+	at, _ := r.current()
 	g, ok := at.(growingBytes)
-	if !ok || n < minStretch || r.closely {
+	if !ok || n < minStretch || r.noReopen {
 		return nil, 0, nil
 	}
 	limit, err := g.await(r.ctx, r.pos)
 	if err != nil {
-		return nil, 0, nil // Read knows what to do about it
+		return nil, 0, nil // Read handles the error
 	}
 	if n = min(n, limit-r.pos); n < minStretch {
 		return nil, 0, nil
@@ -127,18 +129,18 @@ func (r *Reader) Stretch(n int64) (*os.File, int64, error) {
 		_, err = f.Seek(r.pos, io.SeekStart)
 	}
 	if err != nil {
-		r.closely = true
+		r.noReopen = true
 		return nil, 0, nil
 	}
 	r.advance(n)
 	return f, n, nil
 }
 
-// reopened returns the file of a fetch under way with an offset of the reader's own. It
-// is closed with the reader.
+// reopened returns the file of a fetch under way, with an offset of the reader's own. It is
+// closed with the reader.
 func (r *Reader) reopened(g growingBytes) (*os.File, error) {
 	r.mu.Lock()
-	f := r.again
+	f := r.stretchFile
 	r.mu.Unlock()
 	if f != nil {
 		return f, nil
@@ -150,7 +152,7 @@ func (r *Reader) reopened(g growingBytes) (*os.File, error) {
 	r.mu.Lock()
 	closed := r.closed
 	if !closed {
-		r.again = f
+		r.stretchFile = f
 	}
 	r.mu.Unlock()
 	if closed {
@@ -159,15 +161,15 @@ func (r *Reader) reopened(g growingBytes) (*os.File, error) {
 	return f, nil
 }
 
-// advance moves behind n bytes that were read.
+// advance moves past n bytes that were read.
 func (r *Reader) advance(n int64) {
-	if r.pos == r.inRow {
-		r.inRow += n
+	if r.pos == r.sequential {
+		r.sequential += n
 	}
 	r.pos += n
 }
 
-func (r *Reader) now() (bytesAt, Source) {
+func (r *Reader) current() (bytesAt, Source) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.at, r.source
@@ -178,7 +180,7 @@ func (r *Reader) Read(p []byte) (int, error) {
 	if r.ctx.Err() != nil {
 		return 0, r.ended()
 	}
-	at, _ := r.now()
+	at, _ := r.current()
 	if size := at.total(); size > 0 && r.pos >= size {
 		return 0, io.EOF
 	}
@@ -198,7 +200,7 @@ func (r *Reader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// ended says why the reader ended.
+// ended returns why the reader ended.
 func (r *Reader) ended() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -208,15 +210,15 @@ func (r *Reader) ended() error {
 	return context.Cause(r.ctx)
 }
 
-// failOver makes the reader pass through from where it is. If it has read from byte
-// 0 without a gap, it goes on to verify the whole.
+// failOver makes the reader pass the blob through from its position on. If it has read from byte
+// 0 without a gap, it still verifies the whole.
 func (r *Reader) failOver(old bytesAt, why *localError) (bytesAt, error) {
-	if why.reason == reasonRead { // the others were counted by the flight
+	if why.reason == reasonRead { // the flight has counted the others
 		r.degraded(why, r.blob.Digest)
 	}
 	r.m.opens.WithLabelValues(string(SourceDirect)).Inc()
 	d := &directBytes{fetcher: r.fetcher, blob: Blob{Digest: r.blob.Digest, Size: old.total()}, origin: r.origin, off: r.pos, at: r.pos}
-	if r.pos == r.inRow {
+	if r.pos == r.sequential {
 		d.replay(old)
 	}
 	if _, wasDisk := old.(diskBytes); wasDisk && errors.Is(why, io.ErrUnexpectedEOF) {
@@ -239,8 +241,8 @@ func (r *Reader) failOver(old bytesAt, why *localError) (bytesAt, error) {
 	return d, nil
 }
 
-// Seek implements io.Seeker. Positions behind the end are refused, and so is
-// io.SeekEnd while Size is not known.
+// Seek implements io.Seeker. It refuses positions after the end, and io.SeekEnd while Size is not
+// known.
 func (r *Reader) Seek(offset int64, whence int) (int64, error) {
 	size := r.Size()
 	switch whence {
@@ -259,25 +261,26 @@ func (r *Reader) Seek(offset int64, whence int) (int64, error) {
 	return offset, nil
 }
 
-// Wait returns when the fetch behind the reader has ended, with its error if it failed. Where
-// Source is SourceDirect nothing is fetched before it is read, and Wait returns at once.
+// Wait returns when the fetch behind the reader has ended, with its error if it failed. If Source
+// is SourceDirect, bytes are fetched only as they are read, and Wait returns at once.
 func (r *Reader) Wait() error {
-	at, _ := r.now()
-	return at.verdict(r.ctx)
+	at, _ := r.current()
+	return at.waitVerified(r.ctx)
 }
 
-// Close ends the reader. It affects no other, and not the flight. Further calls do nothing.
+// Close ends the reader. It affects neither other readers nor the flight. Further calls do
+// nothing.
 func (r *Reader) Close() error {
 	r.mu.Lock()
-	closed, at, again := r.closed, r.at, r.again
+	closed, at, stretchFile := r.closed, r.at, r.stretchFile
 	r.closed = true
 	r.mu.Unlock()
 	if closed {
 		return nil
 	}
 	r.cancel()
-	if again != nil {
-		return errors.Join(again.Close(), at.close())
+	if stretchFile != nil {
+		return errors.Join(stretchFile.Close(), at.close())
 	}
 	return at.close()
 }
@@ -296,7 +299,7 @@ func (m memoryBytes) total() int64     { return int64(len(m)) }
 func (m memoryBytes) raw() io.ReaderAt { return bytes.NewReader(m) }
 func (m memoryBytes) close() error     { return nil }
 
-func (m memoryBytes) verdict(context.Context) error { return nil }
+func (m memoryBytes) waitVerified(context.Context) error { return nil }
 
 // diskBytes are the bytes of a blob on disk.
 type diskBytes struct{ *disk.Blob }
@@ -316,7 +319,7 @@ func (d diskBytes) total() int64     { return d.Size() }
 func (d diskBytes) raw() io.ReaderAt { return d.Blob }
 func (d diskBytes) close() error     { return d.Close() }
 
-func (d diskBytes) verdict(context.Context) error { return nil } // it was verified before it was published
+func (d diskBytes) waitVerified(context.Context) error { return nil } // the blob was verified before it was published
 
 // growingBytes are the bytes of a flight under way.
 type growingBytes struct{ *growing }

@@ -13,15 +13,15 @@ import (
 // cache.
 const bufferSize = 256 << 10
 
-// resources are what all parts of a cache share.
+// resources are shared by all parts of a cache.
 type resources struct {
 	disk    *disk.Dir
 	log     *slog.Logger
 	m       *metrics
-	buffers sync.Pool // of *[]byte, bufferSize long
+	buffers sync.Pool // of *[]byte with bufferSize bytes
 }
 
-// degraded counts a failure that a pull survives.
+// degraded counts and logs a failure that a pull survives.
 func (r *resources) degraded(e *localError, d digest.Digest) {
 	r.m.degraded.WithLabelValues(e.reason).Inc()
 	r.log.Warn("blob passed through uncached", "digest", d, "error", e)

@@ -8,19 +8,19 @@ import (
 	"dray/cache/disk"
 )
 
-// Resumable is what a former process received under a key: an upload that can be written on, or the
-// blob that it became.
+// Resumable is an upload that an earlier process received under a key, and that can be continued,
+// or the blob that it was committed as.
 type Resumable struct {
 	Key  string
 	Note []byte
 	// Since is when it was last written to, or committed.
 	Since time.Time
-	// Upload is not committed yet. Nil where there is a Blob.
+	// Upload is not committed yet. It is nil if Blob is set.
 	Upload *Upload
 	Blob   *ResumableBlob
 }
 
-// Close drops it.
+// Close drops the upload, or stops keeping the blob.
 func (k Resumable) Close() error {
 	if k.Upload != nil {
 		return k.Upload.Close()
@@ -28,9 +28,9 @@ func (k Resumable) Close() error {
 	return k.Blob.Close()
 }
 
-// ReceiveResumable is Receive of an upload that outlives the process: the next one gets it by
-// Recover, with its note, whether this one ends in order or not. See [disk.Dir.CreateResumable]
-// about the key.
+// ReceiveResumable is Receive for an upload that outlives the process: the next process gets it
+// from Recover, with its note, whether this one ends orderly or not. See
+// [disk.Dir.CreateResumable] about the key.
 func (c *Cache) ReceiveResumable(ctx context.Context, key string, note []byte) (*Upload, error) {
 	in, err := c.disk.CreateResumable(ctx, key, note)
 	if err != nil {
@@ -39,7 +39,7 @@ func (c *Cache) ReceiveResumable(ctx context.Context, key string, note []byte) (
 	return c.upload(key, in), nil
 }
 
-// Recover hands over what former processes received under keys, once.
+// Recover returns the uploads that earlier processes received under keys, once.
 func (c *Cache) Recover() []Resumable {
 	var all []Resumable
 	for _, l := range c.disk.Recover() {
@@ -54,21 +54,21 @@ func (c *Cache) Recover() []Resumable {
 	return all
 }
 
-// ResumableBlob is a blob of a former process's upload. It is kept from being evicted.
+// ResumableBlob is the blob of an earlier process's upload. It is not evicted before Close.
 type ResumableBlob struct {
 	Blob
 	key  string
 	disk *disk.Dir
 }
 
-// Close ends the keeping.
+// Close stops keeping the blob.
 func (b *ResumableBlob) Close() error { return b.disk.Forget(b.key) }
 
-// Suspend leaves the keeping to the next process.
+// Suspend leaves the blob to the next process, which keeps it, too.
 func (b *ResumableBlob) Suspend() error { return nil }
 
-// Suspend ends the use of an upload by this process. One that was received under a key is left to
-// the next process, whether it is committed or not; any other is closed. Followers of an upload
+// Suspend ends the use of an upload by this process. If the upload has a key, it is left to the
+// next process, whether it is committed or not. Otherwise it is closed. Followers of an upload
 // that is not committed get ErrClosed.
 func (u *Upload) Suspend() error {
 	if u.key == "" {

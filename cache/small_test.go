@@ -245,9 +245,9 @@ func TestStall(t *testing.T) {
 	})
 }
 
-// TestStallAmidWhatIsSkipped resumes at an origin that sends all again, which takes far longer than
+// TestStallWhileSkipping resumes at an origin that sends all again, which takes far longer than
 // the timeout.
-func TestStallAmidWhatIsSkipped(t *testing.T) {
+func TestStallWhileSkipping(t *testing.T) {
 	p := cachetest.Random(47, 100_000)
 	for name, c := range map[string]struct {
 		plan  [][]cachetest.Fault

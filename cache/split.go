@@ -2,8 +2,8 @@ package cache
 
 import "context"
 
-// Split says how large blobs are fetched in several parts at once, where one
-// connection to the origin is slower than the line.
+// Split says how large blobs are fetched in several parts at once, for origins whose connections
+// are slower than the line.
 type Split struct {
 	// Threshold in bytes: shorter blobs are fetched by one request.
 	Threshold int64
@@ -13,13 +13,13 @@ type Split struct {
 	Streams int
 	// Slots bounds the streams beside the first one of each fetch, over all fetches that share it.
 	Slots *Slots
-	// Part fetches the bytes between from and to as an [Origin] does; more are ignored. The part
-	// from 0 is the first one and may wait as long as an Origin does. The others should rather
-	// fail fast: a refusal makes the fetch use fewer streams, in the end one Origin.
+	// Part fetches the bytes from offset from up to offset to like an [Origin]. More bytes are
+	// ignored. The part from 0 is the first one and may wait as long as an Origin does. The others
+	// should fail fast: a refusal makes the fetch use fewer streams, in the end one Origin.
 	Part func(ctx context.Context, from, to int64) (Stream, error)
 }
 
-// Slots bounds what several fetches do at once.
+// Slots bounds the streams of several fetches together.
 type Slots struct{ free chan struct{} }
 
 // NewSlots returns n free slots.
@@ -29,7 +29,7 @@ func NewSlots(n int) *Slots {
 	return s
 }
 
-// take returns how many slots it got, at most n. It does not wait.
+// take takes at most n slots and returns how many it got. It does not wait.
 func (s *Slots) take(n int) (got int) {
 	for got < n {
 		select {
@@ -42,7 +42,7 @@ func (s *Slots) take(n int) (got int) {
 	return got
 }
 
-// Free returns how many slots nobody holds.
+// Free returns how many slots no one holds.
 func (s *Slots) Free() int { return len(s.free) }
 
 func (s *Slots) give(n int) {

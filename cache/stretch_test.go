@@ -39,8 +39,8 @@ func stretch(t *testing.T, r *cache.Reader, n int64) (all []byte, stretched int6
 	return all, stretched, nil
 }
 
-// What has come can be taken from a file, from anywhere, and the last byte never before
-// the digest agrees.
+// TestStretch takes bytes that have arrived from a file, at any offset. The last byte never comes
+// before the digest matches.
 func TestStretch(t *testing.T) {
 	data := cachetest.Random(60, size)
 	for _, from := range []int64{0, 1, 700_000, size - 10} {
@@ -81,7 +81,7 @@ func TestStretchWithholds(t *testing.T) {
 	}
 }
 
-// Where there is no file to be had, before or amid the fetch, all is read.
+// TestStretchSurvivesDisk: Read gives all bytes when there is no file, or none any more.
 func TestStretchSurvivesDisk(t *testing.T) {
 	data := cachetest.Random(62, size)
 	for name, f := range map[string]*fault{"no file": {op: disk.OpOpen, err: errDisk}, "disk full": {op: disk.OpWrite, after: 4, err: errDisk}} {
@@ -99,7 +99,7 @@ func TestStretchSurvivesDisk(t *testing.T) {
 	}
 }
 
-// What is on disk has a file of its own, and a closed reader none.
+// TestStretchElsewhere: a blob on disk has another file, and a closed reader has none.
 func TestStretchElsewhere(t *testing.T) {
 	data := cachetest.Random(63, size)
 	bubble(t, disk.Options{}, func(t *testing.T, c *cache.Cache) {

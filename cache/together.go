@@ -9,26 +9,26 @@ import (
 )
 
 const (
-	// togetherEvery bounds how often a use of the same blobs is counted: eviction tells seldom from
-	// often, not often from always.
+	// togetherEvery bounds how often a use of the same blobs is counted: eviction distinguishes rare
+	// from frequent use, but not frequent from constant use.
 	togetherEvery = time.Minute
-	// togetherHeads is how many heads are remembered as counted.
+	// togetherHeads bounds the heads whose last count is remembered.
 	togetherHeads = 8192
 )
 
-// together counts uses of blobs that are used together, and remembers when it did.
+// together counts uses of blobs that are used together, and remembers the time of the last count.
 type together struct {
 	*resources
-	mu   sync.Mutex // guards below; leaf lock
+	mu   sync.Mutex // guards the fields below; leaf lock
 	seen *simplelru.LRU[digest.Digest, time.Time]
 }
 
 func newTogether(r *resources) *together {
-	seen, _ := simplelru.NewLRU[digest.Digest, time.Time](togetherHeads, nil) // fails for sizes below one only
+	seen, _ := simplelru.NewLRU[digest.Digest, time.Time](togetherHeads, nil) // fails only for sizes below one
 	return &together{resources: r, seen: seen}
 }
 
-// due says whether a use of the head is to be counted now.
+// due reports whether a use of the head must be counted now, and records it.
 func (t *together) due(head digest.Digest, now time.Time) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -39,10 +39,11 @@ func (t *together) due(head digest.Digest, now time.Time) bool {
 	return true
 }
 
-// Used says that a client was given head, from wherever, and is going to need the members. What of
-// them is on disk then counts as asked for, so that they are evicted neither before their head,
-// because this client has some of them from elsewhere, nor after it, because it was always sent
-// from memory. members is asked for at most once a minute for each head.
+// Used says that a client was given head, from memory or elsewhere, and is going to need the
+// members. Those that are on disk then count as used, and so does the head. Otherwise members
+// that this client already has would be evicted before their head, and a head that is always sent
+// from memory would be evicted before its members. members is called at most once a minute for
+// each head.
 func (t *together) Used(head digest.Digest, members func() []digest.Digest) {
 	if t.due(head, time.Now()) {
 		t.disk.Use(append(members(), head)...)

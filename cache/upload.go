@@ -13,15 +13,15 @@ import (
 	"dray/cache/disk"
 )
 
-// Upload is a blob received from a client. One goroutine at a time writes and
-// commits; all else may come from any. Whoever receives one closes it in the end.
+// Upload is a blob received from a client. One goroutine at a time writes and commits. All other
+// methods may be called from any goroutine. The receiver closes it in the end.
 type Upload struct {
 	*resources
-	key  string // under which it is kept; empty: it ends with the process
+	key  string // under which it outlives the process; empty: it does not
 	in   *disk.Ingest
 	file *growing
 	once sync.Once
-	// suspended says that it is the next process's.
+	// suspended says that the upload is left to the next process.
 	suspended atomic.Bool
 }
 
@@ -39,10 +39,10 @@ func (c *Cache) upload(key string, in *disk.Ingest) *Upload {
 	return &Upload{resources: c.resources, key: key, in: in, file: newGrowing(in, -1, in.Abort)}
 }
 
-// Write appends. What it says was written stays when it fails, for instance with
-// ErrFull, and a later Write continues at Size.
+// Write appends p. If it fails, for instance with ErrFull, the bytes that it reports as written
+// stay, and a later Write continues at Size.
 func (u *Upload) Write(p []byte) (int, error) {
-	if err := u.open(); err != nil {
+	if err := u.checkOpen(); err != nil {
 		return 0, err
 	}
 	n, err := u.in.Write(p)
@@ -53,7 +53,7 @@ func (u *Upload) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// ReadFrom appends what r gives until io.EOF. When r fails, what it gave before stays.
+// ReadFrom appends the bytes of r until io.EOF. If r fails, the bytes before that stay.
 func (u *Upload) ReadFrom(r io.Reader) (int64, error) {
 	buf := u.buffers.Get().(*[]byte)
 	defer u.buffers.Put(buf)
@@ -76,11 +76,11 @@ func (u *Upload) ReadFrom(r io.Reader) (int64, error) {
 	}
 }
 
-// open returns why nothing more can be written.
-func (u *Upload) open() error {
+// checkOpen returns an error if the upload has ended.
+func (u *Upload) checkOpen() error {
 	u.file.mu.Lock()
 	defer u.file.mu.Unlock()
-	if u.file.over {
+	if u.file.ended {
 		return errors.Join(ErrClosed, u.file.err)
 	}
 	return nil
@@ -89,9 +89,10 @@ func (u *Upload) open() error {
 // Size returns the number of bytes received.
 func (u *Upload) Size() int64 { return u.in.Size() }
 
-// Follow returns a reader from byte 0. It receives all but the newest byte as they arrive, and the
-// rest and io.EOF after Commit; after a failed Commit or Abort, the error. It may be called at any
-// time before Close, also after Commit. Its Close may be called during a Read.
+// Follow returns a reader from byte 0. It gets all but the newest byte as they arrive, and the
+// rest and io.EOF after Commit. After Abort or a failed Commit it gets the error. Follow may be
+// called at any time before Close, also after Commit. Close of the reader may be called during a
+// Read.
 func (u *Upload) Follow() io.ReadCloser {
 	f := &follower{file: u.file}
 	f.ctx, f.cancel = context.WithCancelCause(context.Background())
@@ -101,11 +102,11 @@ func (u *Upload) Follow() io.ReadCloser {
 	return f
 }
 
-// Commit verifies the digest and publishes the blob, which stays pinned until Close. When it fails
-// with ErrCorrupt or because of the disk, nothing is published and the upload is over. When ctx
-// ends first it may be called again.
+// Commit verifies the digest and publishes the blob, which is not evicted before Close. If it
+// fails with ErrCorrupt or because of the disk, nothing is published and the upload has ended. If
+// ctx ends first, Commit may be called again.
 func (u *Upload) Commit(ctx context.Context, d digest.Digest) (Blob, error) {
-	if err := u.open(); err != nil {
+	if err := u.checkOpen(); err != nil {
 		return Blob{}, err
 	}
 	b, err := u.in.Commit(ctx, d)
@@ -123,8 +124,8 @@ func (u *Upload) Commit(ctx context.Context, d digest.Digest) (Blob, error) {
 	return Blob{Digest: d, Size: b.Size()}, nil
 }
 
-// Abort ends an upload that was not committed; its followers get err, or ErrAborted if that is nil.
-// After Commit it does nothing.
+// Abort ends an upload that was not committed. Its followers get err, or ErrAborted if err is
+// nil. After Commit it does nothing.
 func (u *Upload) Abort(err error) {
 	if err == nil {
 		err = ErrAborted
@@ -132,10 +133,10 @@ func (u *Upload) Abort(err error) {
 	u.end(err)
 }
 
-// end gives err to the followers and drops what was received.
+// end gives err to the followers and drops the bytes.
 func (u *Upload) end(err error) {
 	u.file.mu.Lock()
-	over := u.file.over
+	over := u.file.ended
 	u.file.mu.Unlock()
 	if over {
 		return
@@ -144,8 +145,8 @@ func (u *Upload) end(err error) {
 	u.leave()
 }
 
-// Close releases the upload: one that is not committed is aborted, the blob of one
-// that is, is no longer pinned or kept. Followers read on. Further calls do nothing.
+// Close releases the upload. An upload that is not committed is aborted. The blob of a committed
+// one may be evicted from then on. Followers can read on. Further calls do nothing.
 func (u *Upload) Close() error {
 	u.Abort(nil)
 	u.leave()

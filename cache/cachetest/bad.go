@@ -10,10 +10,10 @@ import (
 	"dray/cache"
 )
 
-// bad is an origin that cannot be survived: how it behaves in every call, how many
-// right bytes a reader may see at most, and what it is told in the end.
+// bad is an origin that a fetch cannot survive: how it behaves in every call, how many right
+// bytes a reader may see at most, and the error that the reader gets.
 type bad struct {
-	first  []Fault // of the first call, in place of faults; nil: none
+	first  []Fault // of the first call, instead of faults; nil: none
 	faults []Fault
 	most   int // right bytes
 	wrong  int // position of a wrong byte, or -1
@@ -34,10 +34,10 @@ func badOrigins() map[string]bad {
 	}
 }
 
-// brokenBadOrigins are bad from the first continuation on.
+// brokenBadOrigins are bad from the first resumption on.
 func brokenBadOrigins() map[string]bad {
 	all := badOrigins()
-	delete(all, "FirstByte") // which is not asked for again
+	delete(all, "FirstByte") // a resumption does not ask for it
 	for name, b := range all {
 		b.first = []Fault{Cut(size/4, errOrigin)}
 		if name == "ShortSize" || name == "LongSize" { // than the first answer
@@ -48,8 +48,8 @@ func brokenBadOrigins() map[string]bad {
 	return all
 }
 
-// testBad asserts byte for byte what readers of a bad origin see, that nothing of it
-// stays, and that the next one is served.
+// testBad checks byte for byte what readers of a bad origin see, that the cache holds none of it,
+// and that the next reader is served.
 func testBad(t *testing.T, c *cache.Cache, b bad, readers int) {
 	data := Random(20, size)
 	o := &Origin{Data: data, Plan: slices.Repeat([][]Fault{b.faults}, 8)}

@@ -1,9 +1,9 @@
-// Package cachetest has what tests of a cache, and of what is built on one, need:
-// deterministic blobs, an origin that misbehaves on request, and a suite of what
-// every reader of a cache may rely on.
+// Package cachetest has helpers for tests of a cache and of code that uses one: deterministic
+// blobs, an origin that misbehaves on request, and a suite of the guarantees to every reader of a
+// cache.
 //
 // Invariants:
-//   - The same seed gives the same bytes, everywhere and always.
+//   - The same seed always gives the same bytes.
 //   - An origin records every call, so that a test can state the exact list.
 package cachetest
 
@@ -22,19 +22,19 @@ import (
 	"dray/cache/disk"
 )
 
-// Random returns n pseudo-random bytes that depend on nothing but seed and n.
+// Random returns n pseudo-random bytes that depend only on seed and n.
 func Random(seed byte, n int) []byte {
 	p := make([]byte, n)
 	_, _ = rand.NewChaCha8([32]byte{seed}).Read(p) // never fails
 	return p
 }
 
-// Blob names p.
+// Blob returns the cache.Blob of p.
 func Blob(p []byte) cache.Blob {
 	return cache.Blob{Digest: digest.FromBytes(p), Size: int64(len(p))}
 }
 
-// Open opens a directory of blobs, closed when the test ends.
+// Open opens a directory of blobs and closes it when the test ends.
 func Open(t testing.TB, opts disk.Options) *disk.Dir {
 	t.Helper()
 	if opts.Path == "" {
@@ -74,14 +74,14 @@ func Start(t testing.TB, opts cache.Options, dir disk.Options) (c *cache.Cache, 
 // Origin serves Data as a [cache.Origin] by its method Fetch, with faults.
 type Origin struct {
 	Data []byte
-	// Chunk is the largest piece one Read gives. Zero means as much as is asked for.
+	// Chunk is the most bytes that one Read gives. Zero means as many as asked for.
 	Chunk int
-	// Plan has the faults of the first call, the second, and so on. Calls beyond it have none.
+	// Plan has the faults of the first call, the second, and so on. Later calls have none.
 	Plan [][]Fault
-	// At has the faults of a request for bytes from "from" to "to" (-1: the end), the n-th for this
-	// place, beside those of Plan. Nil means none.
+	// At returns further faults of a request for the bytes from offset from up to offset to (-1: the
+	// end). n counts the earlier requests with the same from. Nil means none.
 	At func(from, to int64, n int) []Fault
-	// Pace is how many bytes per second one body gives. Zero means no bound.
+	// Pace is how many bytes per second one body gives. Zero means no limit.
 	Pace int64
 
 	mu    sync.Mutex
@@ -90,7 +90,7 @@ type Origin struct {
 	most  int
 }
 
-// Call is one request: the bytes between From and To, which is -1 for the end.
+// Call is a request for the bytes from offset From up to offset To, or to the end if To is -1.
 type Call struct{ From, To int64 }
 
 // Fault is one way in which an origin misbehaves. Offsets are those of the whole blob.
@@ -105,10 +105,10 @@ type Fault struct {
 // Refuse answers with err.
 func Refuse(err error) Fault { return Fault{refuse: err} }
 
-// Announce answers with another size; below zero: with none.
+// Announce answers with another size, or with none if size is below zero.
 func Announce(size int64) Fault { return Fault{size: &size} }
 
-// Whole ignores that a part was asked for: it announces and gives all.
+// Whole ignores that a part was asked for: it announces and gives the whole blob.
 func Whole() Fault { return Fault{whole: true} }
 
 // Cut ends the body at byte n with err; io.EOF looks like an orderly end.
@@ -140,12 +140,12 @@ func Flip(n int) Fault {
 	}}
 }
 
-// Extend gives more bytes than there are.
+// Extend gives more bytes after the end.
 func Extend(more []byte) Fault {
 	return Fault{edit: func(p []byte) []byte { return slices.Concat(p, more) }}
 }
 
-// at makes a body stop at byte n, where do decides how it goes on.
+// at makes a body stop at byte n. do decides how it continues.
 func at(n int64, do func(b *body) error) func(*body) (bool, error) {
 	return func(b *body) (bool, error) {
 		if b.off < n {
@@ -219,7 +219,7 @@ func (o *Origin) answer(ctx context.Context, from, to int64) (cache.Stream, erro
 	return s, nil
 }
 
-// Calls returns from which byte on each call asked, in order.
+// Calls returns the offsets that the calls asked for, in order.
 func (o *Origin) Calls() []int64 {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -237,14 +237,14 @@ func (o *Origin) Requests() []Call {
 	return slices.Clone(o.calls)
 }
 
-// Most returns how many bodies were open at a time.
+// Most returns the greatest number of bodies that were open at once.
 func (o *Origin) Most() int {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.most
 }
 
-// Unclosed returns the number of bodies not closed yet.
+// Unclosed returns the number of bodies that are not closed yet.
 func (o *Origin) Unclosed() int {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -305,7 +305,7 @@ func (b *body) Close() error {
 	return nil
 }
 
-// Gated is an origin that answers only after gate is closed.
+// Gated returns an origin that answers only after gate is closed.
 func Gated(gate <-chan struct{}, origin cache.Origin) cache.Origin {
 	return func(ctx context.Context, from int64) (cache.Stream, error) {
 		select {

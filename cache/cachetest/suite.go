@@ -16,11 +16,11 @@ import (
 	"dray/cache"
 )
 
-// errOrigin stands for what an origin says when it refuses.
+// errOrigin is the error of an origin that refuses.
 var errOrigin = errors.New("origin says no")
 
-// TestReads checks what every reader of a cache may rely on. start returns a cache
-// that runs until the test ends; it is called inside a bubble of testing/synctest.
+// TestReads checks the guarantees to every reader of a cache. start returns a cache that runs
+// until the test ends. It is called inside a bubble of testing/synctest.
 func TestReads(t *testing.T, start func(t *testing.T) *cache.Cache) {
 	for name, test := range map[string]func(*testing.T, *cache.Cache){
 		"ColdThenWarm": testColdThenWarm, "Herd": testHerd, "HerdOfSmall": testHerdOfSmall, "Ranges": testRanges,
@@ -60,8 +60,8 @@ func open(t *testing.T, c *cache.Cache, p []byte, o *Origin) *cache.Reader {
 	return r
 }
 
-// attempt opens and reads a blob that is bound to fail: at Open, if the flight has
-// ended by then, or at a Read.
+// attempt opens and reads a blob that must fail: at Open, if the flight has ended by then, or at
+// a Read.
 func attempt(t *testing.T, c *cache.Cache, p []byte, origin cache.Origin) ([]byte, error) {
 	t.Helper()
 	r, err := c.Open(t.Context(), Blob(p), origin)
@@ -72,7 +72,7 @@ func attempt(t *testing.T, c *cache.Cache, p []byte, origin cache.Origin) ([]byt
 	return io.ReadAll(r)
 }
 
-// wantFailure checks an error, and that what was read before it is a beginning of p.
+// wantFailure checks an error, and that the bytes read before it are a prefix of p.
 func wantFailure(t *testing.T, got, p []byte, err, wanted error) {
 	t.Helper()
 	if !errors.Is(err, wanted) {
@@ -114,7 +114,7 @@ func testColdThenWarm(t *testing.T, c *cache.Cache) {
 		t.Error("a blob on its way has a file for sendfile")
 	}
 	want(t, cold, o.Data)
-	synctest.Wait() // the flight has landed
+	synctest.Wait() // the flight has ended
 	warm := open(t, c, o.Data, o)
 	wantSource(t, warm, cache.SourceDisk)
 	if warm.File() == nil || warm.Size() != size {
@@ -137,7 +137,8 @@ func testHerd(t *testing.T, c *cache.Cache) {
 	wantCalls(t, o, 0)
 }
 
-// testHerdOfSmall has flights land while others board: nobody fetches what has just been published.
+// testHerdOfSmall has callers join while flights end: no one fetches a blob that was just
+// published.
 func testHerdOfSmall(t *testing.T, c *cache.Cache) {
 	for i := range 50 {
 		o := &Origin{Data: Random(byte(i), 1000)}
@@ -198,7 +199,7 @@ func testLeaveEarly(t *testing.T, c *cache.Cache) {
 	want(t, stays, o.Data)
 
 	all := &Origin{Data: Random(5, size), Plan: [][]Fault{{Hold(1000, gate)}}}
-	open(t, c, all.Data, all).Close() // nobody waits, and the flight goes on
+	open(t, c, all.Data, all).Close() // no one waits, and the flight continues
 	synctest.Wait()
 	if n, ok := c.Stat(Blob(all.Data).Digest); !ok || n != size {
 		t.Errorf("flight without readers left %d bytes, %v", n, ok)
@@ -223,7 +224,7 @@ func testJoinLate(t *testing.T, c *cache.Cache) {
 	wantCalls(t, o, 0)
 }
 
-// testSlowReader has a reader that takes nothing while another one finishes.
+// testSlowReader has a reader that reads nothing while another one finishes.
 func testSlowReader(t *testing.T, c *cache.Cache) {
 	o := &Origin{Data: Random(7, size)}
 	slow := open(t, c, o.Data, o)
@@ -235,7 +236,7 @@ func testSlowReader(t *testing.T, c *cache.Cache) {
 	want(t, slow, o.Data)
 }
 
-// testRefusal has an origin that refuses, to several callers, and is asked again.
+// testRefusal has an origin that refuses several callers, and is asked again.
 func testRefusal(t *testing.T, c *cache.Cache) {
 	gate := make(chan struct{})
 	o := &Origin{Data: Random(8, 1000), Plan: [][]Fault{{Refuse(errOrigin)}, {Refuse(errOrigin)}}}
@@ -259,7 +260,7 @@ func testRefusal(t *testing.T, c *cache.Cache) {
 	wantCalls(t, o, 0, 0, 0)
 }
 
-// testResume has an origin that breaks in every way that can be survived.
+// testResume has an origin that breaks off in every way that a fetch survives.
 func testResume(t *testing.T, c *cache.Cache) {
 	o := &Origin{Data: Random(9, size), Plan: [][]Fault{
 		{Cut(1000, io.ErrUnexpectedEOF)}, {Cut(2000, io.EOF)}, {Refuse(errOrigin)}, {Stall(3000)}, {Cut(4000, errOrigin)},
@@ -318,7 +319,7 @@ func testEmpty(t *testing.T, c *cache.Cache) {
 	warm := open(t, c, nil, o)
 	wantSource(t, warm, cache.SourceDisk)
 	want(t, warm, nil)
-	// An origin that has nothing to give for a digest must not look complete.
+	// An empty answer must not look complete.
 	got, err := attempt(t, c, Random(13, 10), o.Fetch)
 	wantFailure(t, got, nil, err, cache.ErrCorrupt)
 }
