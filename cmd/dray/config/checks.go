@@ -119,7 +119,7 @@ func (c *Checks) setDefaults() {
 // Date is a day, as in `2027-03-31`.
 type Date time.Time
 
-// UnmarshalText reads a day.
+// UnmarshalText parses a day.
 func (d *Date) UnmarshalText(text []byte) error {
 	t, err := time.Parse(time.DateOnly, string(text))
 	if err != nil {
@@ -129,7 +129,7 @@ func (d *Date) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// MarshalText writes the day, and nothing for none.
+// MarshalText formats the day; the zero Date is empty.
 func (d Date) MarshalText() ([]byte, error) {
 	if d.IsZero() {
 		return nil, nil
@@ -137,10 +137,10 @@ func (d Date) MarshalText() ([]byte, error) {
 	return []byte(time.Time(d).Format(time.DateOnly)), nil
 }
 
-// IsZero reports whether there is no day.
+// IsZero reports whether the day is not set.
 func (d Date) IsZero() bool { return time.Time(d).IsZero() }
 
-// End is the first moment after the day; zero for none.
+// End returns the first moment after the day, or the zero time for the zero Date.
 func (d Date) End() time.Time {
 	if d.IsZero() {
 		return time.Time{}

@@ -13,9 +13,9 @@ import (
 	"dray/upstream/auth"
 )
 
-// decoder fills a configuration from YAML nodes. It walks the struct itself, rather than let the
-// YAML package do it, because that stops at the first bad value of some types and knows neither the
-// path of a problem nor where each value came from.
+// decoder fills a configuration from YAML nodes. It walks the struct itself, because the YAML
+// package stops at the first bad value of some types, and reports neither the path of a problem nor
+// the line of each value.
 type decoder struct {
 	file     string
 	origins  map[string]string // path → "file:line"
@@ -25,8 +25,8 @@ type decoder struct {
 // defaulted is implemented by elements of lists whose keys have defaults other than zero.
 type defaulted interface{ setDefaults() }
 
-// decodeYAML reads one strict YAML document into cfg. Everything that could be read is in cfg,
-// whatever the problems.
+// decodeYAML reads one strict YAML document into cfg. If there are problems, cfg still gets all
+// values that could be read.
 func decodeYAML(file string, r io.Reader, cfg *Config) *decoder {
 	d := &decoder{file: file, origins: map[string]string{}}
 	source := yaml.NewDecoder(r)
@@ -76,7 +76,8 @@ func (d *decoder) value(path string, n *yaml.Node, v reflect.Value) {
 	}
 }
 
-// textReader sets v from a text; it is nil where v takes more than that.
+// textReader returns a function that sets v from a text, or nil if v is neither an enum nor an
+// encoding.TextUnmarshaler.
 func textReader(v reflect.Value) func(text string) error {
 	if to, ok := v.Addr().Interface().(encoding.TextUnmarshaler); ok {
 		return func(text string) error { return to.UnmarshalText([]byte(text)) }
@@ -145,8 +146,8 @@ func (d *decoder) sequence(path string, n *yaml.Node, v reflect.Value) {
 	v.Set(list)
 }
 
-// keysOf maps the keys of a section to the fields of its struct, those of an inlined struct
-// included.
+// keysOf maps the keys of a section to the fields of its struct, including the fields of inlined
+// structs.
 func keysOf(t reflect.Type) map[string][]int {
 	keys := map[string][]int{}
 	for _, f := range reflect.VisibleFields(t) {
@@ -164,7 +165,8 @@ func join(path, key string) string {
 	return path + "." + key
 }
 
-// suggestion names the known key that differs by a letter or two, or only by its separators.
+// suggestion returns a hint at the known key that differs from key by at most two letters, or ""
+// if there is none. It ignores case and separators.
 func suggestion[V any](key string, known map[string]V) string {
 	separators := strings.NewReplacer("-", "", "_", "")
 	plain := strings.ToLower(separators.Replace(key))
@@ -181,7 +183,8 @@ func suggestion[V any](key string, known map[string]V) string {
 	return fmt.Sprintf("; is %s meant?", best)
 }
 
-// editDistance counts the insertions, deletions and replacements between two words.
+// editDistance returns the least number of insertions, deletions and replacements that turn a into
+// b.
 func editDistance(a, b string) int {
 	row := make([]int, len(b)+1)
 	for j := range row {

@@ -22,8 +22,8 @@ const (
 	defaultPort   = "5000"
 )
 
-// Default is the configuration of a dray that was told nothing, but for the lists of listeners and
-// upstreams, which Load fills in where neither file nor environment gives any.
+// Default returns the configuration without a file and without variables. It has no listeners and
+// upstreams: Load adds them if the configuration has none.
 func Default(environ []string) Config {
 	directory := "data"
 	if base := variables(environ)["XDG_CACHE_HOME"]; base != "" {
@@ -50,7 +50,7 @@ func Default(environ []string) Config {
 	}
 }
 
-// unset stands for a duration whose default depends on other values. No file can give it.
+// unsetDuration marks a duration whose default depends on other values. No file can give it.
 const unsetDuration = Duration(-1)
 
 func (u *Upstream) setDefaults() {
@@ -63,14 +63,14 @@ func (u *Upstream) setDefaults() {
 	u.Limits = UpstreamLimits{Concurrency: 256, Queue: 1000, Wait: Duration(20 * time.Second), QuotaReserve: 20}
 }
 
-// shareOfCache stands for a quota that was not given; no file can say it.
+// unsetQuota marks a quota that is not set. No file can give it.
 const unsetQuota = -1
 
 func defaultLocal() Local {
 	return Local{MaxBytes: unsetQuota, WhenFull: WhenFullEvict, Unused: Duration(30 * 24 * time.Hour), Untagged: Duration(24 * time.Hour)}
 }
 
-// override lets the environment have its way and notes in origins which variable gave which value.
+// override applies the variables to cfg, and records in origins the variable of each value.
 func (e *Environment) override(cfg *Config, origins map[string]string) {
 	if e.ECRRegistry != nil {
 		e.overrideECR(cfg, origins)
@@ -107,7 +107,7 @@ func (e *Environment) overrideListener(cfg *Config, origins map[string]string) {
 	set(&l.AllowAnonymousPush, e.AllowAnonymousPush, origins, at("allow_anonymous_push"), "DRAY_ALLOW_ANONYMOUS_PUSH")
 	set(&l.Address, e.Address, origins, at("address"), "DRAY_ADDRESS")
 	if l.Address == "" && e.TLSCertificate != nil {
-		l.Address = ":" + defaultPort // a certificate is for others than this machine
+		l.Address = ":" + defaultPort // a certificate means clients on other machines
 	}
 	if e.Port != nil {
 		host, _, _ := net.SplitHostPort(cmp.Or(l.Address, "127.0.0.1:"))
@@ -123,8 +123,8 @@ func (e *Environment) overrideListener(cfg *Config, origins map[string]string) {
 	}
 }
 
-// overrideECR makes the registry of ECR_REGISTRY the first choice of the first listener. An
-// upstream that the file gives for the same host keeps what the file says about it.
+// overrideECR makes the registry of ECR_REGISTRY the first upstream of the first listener. If the
+// file has an upstream with the same host, its settings stay.
 func (e *Environment) overrideECR(cfg *Config, origins map[string]string) {
 	host := (&Upstream{URL: *e.ECRRegistry}).Host()
 	i := slices.IndexFunc(cfg.Upstreams, func(u Upstream) bool { return u.Host() == host })
@@ -156,15 +156,15 @@ func (e *Environment) overrideECR(cfg *Config, origins map[string]string) {
 	cfg.Listeners[0].Upstreams = append([]string{name}, names...)
 }
 
-// hub is Docker Hub, where the file names no upstreams. The prefix serves the clients that can say
-// no host name: Docker's registry-mirrors.
+// hub returns the upstream for Docker Hub that dray uses if the file names no upstreams. Its prefix
+// is for clients that cannot send a host name: Docker's registry-mirrors.
 func hub() Upstream {
 	u := Upstream{Name: dockerHub, URL: dockerHub, Prefixes: []string{dockerHub}}
 	u.setDefaults()
 	return u
 }
 
-// complete fills in the defaults that depend on other values.
+// complete sets the defaults that depend on other values.
 func (c *Config) complete() {
 	c.Queue.MaxBytes = cmp.Or(c.Queue.MaxBytes, c.Cache.MaxBytes/4)
 	c.Limits.MaxUploadBytesPerClient = cmp.Or(c.Limits.MaxUploadBytesPerClient, c.Cache.MaxBytes/2)
@@ -231,11 +231,11 @@ func (u *Upstream) complete() {
 	}
 }
 
-// completeLocal settles what kind local has and the other kinds have not.
+// completeLocal sets the fields that differ between kind local and the other kinds.
 func (u *Upstream) completeLocal() {
 	if u.Kind == KindLocal {
 		u.Push, u.Delete = true, true
-		u.Tags = Tags{} // it is asked each time, which costs nothing
+		u.Tags = Tags{} // no need to remember tags: asking costs nothing
 		return
 	}
 	if reflect.DeepEqual(u.Local, defaultLocal()) {
@@ -243,7 +243,7 @@ func (u *Upstream) completeLocal() {
 	}
 }
 
-// name is the name given, or else the host of the URL as people know it.
+// name returns the configured name, or else the well-known host of the URL.
 func (u *Upstream) name() string { return cmp.Or(u.Name, u.hostName()) }
 
 func (u *Upstream) hostName() string {
@@ -254,7 +254,8 @@ func (u *Upstream) hostName() string {
 	return host
 }
 
-// Host is the host of the URL, with its port where it has one.
+// Host returns the host of the URL, with the port if it has one. Every name of Docker Hub becomes
+// registry-1.docker.io.
 func (u *Upstream) Host() string {
 	raw := u.URL
 	if !strings.Contains(raw, "://") {
@@ -293,7 +294,7 @@ func (l *Listener) complete(upstreams []Upstream) {
 	}
 }
 
-// kindOf tells the registries of Amazon by their names.
+// kindOf derives the kind of a registry from its host name.
 func kindOf(name string) Kind {
 	registry, err := host.Parse(name)
 	switch {

@@ -1,7 +1,7 @@
-// Package config is what dray can be told: the types of the file and of the environment, how they
-// are read, their defaults, and what can be wrong with them.
+// Package config reads dray's configuration from the file and the environment. It has the types,
+// their defaults, and the validation.
 //
-// It knows none of the parts that it configures. What only a part can judge, cmd/dray asks it
-// through a [Validator]. Of dray it imports values alone: names of repositories (upstream/oci),
-// secrets (upstream/auth), and the host names of Amazon ECR (upstream/ecr/host).
+// It does not import the packages that it configures: cmd/dray passes a [Validator] for the checks
+// that need them. From dray it imports only values: names of repositories (upstream/oci), secrets
+// (upstream/auth), and the host names of Amazon ECR (upstream/ecr/host).
 package config

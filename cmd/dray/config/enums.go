@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// enum is a type of texts of which few are allowed.
+// enum is a string type with a fixed set of values.
 type enum struct {
 	typ   reflect.Type
 	words []string
@@ -22,7 +22,7 @@ func enumOf[T ~string](allowed ...T) enum {
 	return e
 }
 
-// enums lists the types of texts of which few are allowed.
+// enums lists the string types with a fixed set of values.
 func enums() []enum {
 	return []enum{
 		enumOf(RoleMirror, RoleRegistry),
@@ -44,8 +44,8 @@ func enums() []enum {
 	}
 }
 
-// Words are the texts that a value of type t may be, in the order in which problems name them; none
-// where t is no such type.
+// Words returns the values of type t in the order in which error messages list them, or nil if t is
+// not an enum.
 func Words(t reflect.Type) []string {
 	for _, e := range enums() {
 		if e.typ == t {
@@ -55,7 +55,7 @@ func Words(t reflect.Type) []string {
 	return nil
 }
 
-// oneOf accepts a text that a value of type t may be.
+// oneOf returns an error unless text is a value of type t.
 func oneOf(t reflect.Type, text string) error {
 	if words := Words(t); !slices.Contains(words, text) {
 		return fmt.Errorf("%q is none of %s", text, strings.Join(words, ", "))
@@ -63,7 +63,7 @@ func oneOf(t reflect.Type, text string) error {
 	return nil
 }
 
-// Role is what clients may do at a listener.
+// Role says which requests a listener allows.
 type Role string
 
 // The two roles.
@@ -72,7 +72,7 @@ const (
 	RoleRegistry Role = "registry" // push and pull
 )
 
-// Send is how blobs on disk are sent.
+// Send is the way in which a listener sends blobs from disk.
 type Send string
 
 // The ways to send.
@@ -82,7 +82,7 @@ const (
 	SendCopy     Send = "copy"
 )
 
-// CreateMode says what becomes of repositories that are missing.
+// CreateMode says whether dray creates missing repositories.
 type CreateMode string
 
 // The modes of creation.
@@ -92,10 +92,11 @@ const (
 	CreateOff    CreateMode = "off"
 )
 
-// Creates says that somebody looks at what is missing; "" is the mode where nothing can be created.
+// Creates reports whether dray handles missing repositories, by creating them or by a dry run. The
+// mode is "" for upstreams where dray cannot create any.
 func (m CreateMode) Creates() bool { return m == CreateAll || m == CreateDryRun }
 
-// Kind is how an upstream is spoken to.
+// Kind is the kind of registry behind an upstream.
 type Kind string
 
 // The kinds of upstream.
@@ -106,7 +107,7 @@ const (
 	KindLocal     Kind = "local"
 )
 
-// WriteBack says whether build caches that are kept aside are forwarded as well.
+// WriteBack says whether build caches in a hosted repository are also forwarded.
 type WriteBack string
 
 // The ways to write back.
@@ -115,7 +116,7 @@ const (
 	WriteBackAsync WriteBack = "async"
 )
 
-// Acknowledge is what must have happened to a push before the client is told that it succeeded.
+// Acknowledge is the place that must have an image before dray acknowledges its push.
 type Acknowledge string
 
 // The levels of acknowledgement.
@@ -124,16 +125,16 @@ const (
 	AcknowledgeLocal    Acknowledge = "local"
 )
 
-// WhenFull is what a push does that does not fit into an upstream of kind local.
+// WhenFull is the answer to a push that does not fit into an upstream of kind local.
 type WhenFull string
 
-// The answers to a push that does not fit.
+// The answers.
 const (
 	WhenFullEvict  WhenFull = "evict"
 	WhenFullRefuse WhenFull = "refuse"
 )
 
-// Dimensions says by what CloudWatch metrics are told apart.
+// Dimensions is the set of dimensions of the CloudWatch metric.
 type Dimensions string
 
 // The sets of dimensions.
@@ -143,7 +144,7 @@ const (
 	DimensionsImage      Dimensions = "image"
 )
 
-// LogFormat is how a line of the log looks.
+// LogFormat is the format of log lines.
 type LogFormat string
 
 // The formats.
@@ -152,7 +153,7 @@ const (
 	LogJSON LogFormat = "json"
 )
 
-// LogLevel is the least level that is written.
+// LogLevel is the lowest level that is logged.
 type LogLevel string
 
 // The levels.
@@ -163,7 +164,7 @@ const (
 	LogError LogLevel = "error"
 )
 
-// Level is the level as package slog knows it; the zero value is info.
+// Level returns the level of package slog; the zero value is info.
 func (l LogLevel) Level() slog.Level {
 	switch l {
 	case LogDebug:
@@ -177,7 +178,7 @@ func (l LogLevel) Level() slog.Level {
 	}
 }
 
-// ForwardWhen is when layers flow on.
+// ForwardWhen is the time at which dray forwards layers that it checks.
 type ForwardWhen string
 
 // The times.
@@ -186,7 +187,7 @@ const (
 	ForwardHold  ForwardWhen = "hold"
 )
 
-// DigestPush is what becomes of manifests pushed by digest.
+// DigestPush is the handling of manifests pushed by digest.
 type DigestPush string
 
 // The two ways.
@@ -195,7 +196,7 @@ const (
 	DigestForward DigestPush = "forward"
 )
 
-// UnseenLayers is what becomes of layers that no client sent.
+// UnseenLayers is the handling of layers that the client did not send.
 type UnseenLayers string
 
 // The two ways.
@@ -204,7 +205,7 @@ const (
 	UnseenTrust UnseenLayers = "trust"
 )
 
-// CheckMode is what becomes of the findings of a stage.
+// CheckMode is the action on the findings of a stage.
 type CheckMode string
 
 // The modes.
@@ -219,7 +220,7 @@ func (m CheckMode) On() bool {
 	return m == Enforce || m == Warn
 }
 
-// OnError is what becomes of an image about which a stage could not tell.
+// OnError is the answer to an image that a stage could not judge.
 type OnError string
 
 // The answers.
@@ -228,7 +229,7 @@ const (
 	Allow  OnError = "warn"
 )
 
-// UnknownBase is what becomes of images that are built on none that is known.
+// UnknownBase is the answer to an image whose base image dray does not know.
 type UnknownBase string
 
 // The two ways.

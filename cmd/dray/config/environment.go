@@ -59,8 +59,8 @@ type Environment struct {
 	LogAccess *bool `env:"DRAY_LOG_ACCESS"`
 }
 
-// variables drops what is set to nothing: Compose files and unit files often pass on a variable
-// that nobody gave a value.
+// variables returns the variables that are not empty. Compose files and unit files often pass on a
+// variable without a value.
 func variables(environ []string) map[string]string {
 	vars := env.ToMap(environ)
 	for name, value := range vars {

@@ -12,12 +12,13 @@ import (
 	"dray/upstream/auth"
 )
 
-// Load makes the effective configuration: the defaults, then the file at path (none where path is
-// empty), then the variables of environ, which has the form of os.Environ. Defaults that depend on
-// other values are filled in, and passwords are read from where they are kept. also looks at the
-// result like what is known here. The error is of type Problems and holds everything that is wrong;
-// the configuration is then good for looking at only.
-func Load(path string, environ []string, also ...Validator) (Config, error) {
+// Load returns the effective configuration: the defaults, then the file at path, then the variables
+// of environ, which has the form of os.Environ. If path is empty, DRAY_CONFIG names the file.
+//
+// Load sets the defaults that depend on other values, reads passwords from their files and
+// variables, and validates the result, also by the given validators. The error is of type Problems
+// and has every problem; the configuration must then not be used to run dray.
+func Load(path string, environ []string, validators ...Validator) (Config, error) {
 	vars := variables(environ)
 	over, problems := readEnvironment(vars)
 	cfg := Default(environ)
@@ -36,13 +37,13 @@ func Load(path string, environ []string, also ...Validator) (Config, error) {
 	over.override(&cfg, origins)
 	cfg.complete()
 	found, k := cfg.readSecrets(vars), &Report{}
-	cfg.validate(k, also)
+	cfg.validate(k, validators)
 	cfg.checkFiles(k)
 	return cfg, merge(problems, append(found, k.problems...), origins).err()
 }
 
-// merge adds the problems found in the completed configuration to those found while reading it.
-// What could not be read is not reported again for the default in its place.
+// merge adds the problems found in the completed configuration to those found while reading it. It
+// leaves out a problem at a path that could not be read, because that is about the default there.
 func merge(reading, found Problems, origins map[string]string) Problems {
 	unread := map[string]bool{}
 	for _, p := range reading {
@@ -57,7 +58,7 @@ func merge(reading, found Problems, origins map[string]string) Problems {
 	return reading
 }
 
-// originOf is where the value at path came from, or else the section around it.
+// originOf returns the origin of the value at path, or else that of the section around it.
 func originOf(path string, origins map[string]string) string {
 	for path != "" {
 		if origin, ok := origins[path]; ok {
@@ -68,7 +69,7 @@ func originOf(path string, origins map[string]string) string {
 	return ""
 }
 
-// readSecrets takes the passwords from the files and variables that hold them.
+// readSecrets reads the passwords from their files and variables.
 func (c *Config) readSecrets(vars map[string]string) Problems {
 	var problems Problems
 	fromFile := func(path, file string, to *auth.Secret) {

@@ -12,14 +12,14 @@ import (
 // LocalOnly reports whether only this machine can connect to the listener.
 func (l Listener) LocalOnly() bool { return isLoopback(l.Address) }
 
-// PushLocalOnly reports whether pushes are taken from clients on this machine only: nothing
-// recognises clients, and nobody said in so many words that everyone may push.
+// PushLocalOnly reports whether the listener accepts pushes from this machine only: it has no auth,
+// and anonymous pushes are not allowed explicitly.
 func (l Listener) PushLocalOnly() bool {
 	return l.Role == RoleRegistry && l.Auth == noAuth && !l.AllowAnonymousPush
 }
 
-// Notices are facts about a valid configuration, and about the files that it names, that its owner
-// should know of, one sentence or two each, in the order of the configuration.
+// Notices returns warnings about a valid configuration and the files that it names, in the order of
+// the configuration. Each is a sentence or two.
 func (c Config) Notices() []string {
 	var notices []string
 	add := func(format string, args ...any) { notices = append(notices, fmt.Sprintf(format, args...)) }
@@ -92,7 +92,7 @@ func (c Config) anonymousPull(l Listener) bool {
 	return true
 }
 
-// dialAddress is where connections to the upstream go.
+// dialAddress returns the address that dray dials for the upstream.
 func (u Upstream) dialAddress() string {
 	if u.Address != "" {
 		return u.Address
@@ -101,7 +101,7 @@ func (u Upstream) dialAddress() string {
 }
 
 // isLoopback reports whether an address, with or without a port, can be reached from this machine
-// only. A name other than localhost might be anybody's.
+// only. It takes every name but localhost for another machine's.
 func isLoopback(address string) bool {
 	host, _, err := net.SplitHostPort(address)
 	if err != nil {

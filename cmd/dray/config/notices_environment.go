@@ -9,18 +9,18 @@ import (
 	"strings"
 )
 
-// own begins the names of the variables that are dray's alone.
+// ownPrefix begins the names of dray's own variables.
 const ownPrefix = "DRAY_"
 
-// forTests begins the names of variables that the tests of dray read.
+// testPrefix begins the names of variables that dray's tests read.
 const testPrefix = ownPrefix + "TEST_"
 
-// ofService matches what Kubernetes gives every container of a namespace for a Service, here for
-// one called dray or dray-something (Kubernetes documentation, "Discovering services", environment
-// variables).
+// serviceVariable matches the variables that Kubernetes sets in every container of a namespace for
+// a Service called dray or dray-something (Kubernetes documentation, "Discovering services",
+// environment variables).
 var serviceVariable = regexp.MustCompile(`^DRAY_(?:[A-Z0-9_]+_)?(?:SERVICE_HOST|SERVICE_PORT(?:_[A-Z0-9_]+)?|PORT_[0-9]+_(?:TCP|UDP|SCTP)(?:_(?:PROTO|PORT|ADDR))?)$`)
 
-// UnknownVariables says which variables look like dray's and are not read by it.
+// UnknownVariables returns a notice for each variable that looks like dray's but is not.
 func UnknownVariables(environ []string, cfg Config) (notices []string) {
 	vars, known := variables(environ), map[string]int{}
 	for i := range reflect.TypeFor[Environment]().NumField() {
@@ -35,7 +35,7 @@ func UnknownVariables(environ []string, cfg Config) (notices []string) {
 		_, isKnown := known[name]
 		switch {
 		case isKnown, !strings.HasPrefix(name, ownPrefix), strings.HasPrefix(name, testPrefix), serviceVariable.MatchString(name):
-		case strings.HasSuffix(name, "_PORT") && strings.Contains(vars[name], "://"): // of a Service, too: DRAY_PORT=tcp://10.0.0.1:5000
+		case strings.HasSuffix(name, "_PORT") && strings.Contains(vars[name], "://"): // also of a Service: DRAY_PORT=tcp://10.0.0.1:5000
 		default:
 			notices = append(notices, fmt.Sprintf("%s: dray reads no such variable%s", name, nearest(name, known)))
 		}
@@ -43,8 +43,8 @@ func UnknownVariables(environ []string, cfg Config) (notices []string) {
 	return notices
 }
 
-// nearest names the known variable that differs by a letter or two, has no DRAY_ before it, or goes
-// on where name ends.
+// nearest returns a hint at the known variable that is name without DRAY_, is similar, or begins
+// with name.
 func nearest(name string, known map[string]int) string {
 	plain := strings.TrimPrefix(name, ownPrefix)
 	if _, bare := known[plain]; bare {

@@ -7,23 +7,23 @@ import (
 	"strings"
 )
 
-// Problem is one thing wrong with a configuration.
+// Problem is one error in a configuration.
 type Problem struct {
-	Path    string // the key, such as upstreams[1].url; empty where the whole file is meant
-	Origin  string // where the value came from, such as dray.yaml:12 or PORT; empty where nobody gave one
+	Path    string // the key, such as upstreams[1].url; empty for the whole file
+	Origin  string // the origin of the value, such as dray.yaml:12 or PORT; empty for defaults
 	Message string
 }
 
-// String is the problem on one line.
+// String returns the problem as one line.
 func (p Problem) String() string {
 	parts := slices.DeleteFunc([]string{p.Origin, p.Path, p.Message}, func(s string) bool { return s == "" })
 	return strings.Join(parts, ": ")
 }
 
-// Problems is everything wrong with a configuration, as an error with one line for each.
+// Problems has all errors in a configuration.
 type Problems []Problem
 
-// Error is one line for each problem.
+// Error returns one line for each problem.
 func (ps Problems) Error() string {
 	lines := make([]string, len(ps))
 	for i, p := range ps {
@@ -32,7 +32,7 @@ func (ps Problems) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-// err is nil where there is no problem.
+// err returns ps as an error, or nil if it is empty.
 func (ps Problems) err() error {
 	if len(ps) == 0 {
 		return nil
@@ -40,16 +40,16 @@ func (ps Problems) err() error {
 	return ps
 }
 
-// Report collects what is wrong with a configuration.
+// Report collects the problems of a configuration.
 type Report struct{ problems Problems }
 
-// Add says what is wrong with the value at path.
+// Add reports a problem with the value at path.
 func (k *Report) Add(path, format string, args ...any) {
 	k.problems = append(k.problems, Problem{Path: path, Message: fmt.Sprintf(format, args...)})
 }
 
-// Sound reports whether nothing wrong was found.
+// Sound reports whether there are no problems.
 func (k *Report) Sound() bool { return len(k.problems) == 0 }
 
-// At is the path of the element i of a list.
+// At returns the path of element i of a list.
 func At(list string, i int) string { return list + "[" + strconv.Itoa(i) + "]" }

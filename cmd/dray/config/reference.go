@@ -2,7 +2,7 @@ package config
 
 import _ "embed"
 
-// TestGenerated writes the pages from the types of the configuration and their comments.
+// TestGenerated makes the pages from the types of the configuration and their comments.
 //
 //go:generate go test -run=^TestGenerated . -update
 
@@ -11,7 +11,7 @@ import _ "embed"
 //go:embed reference.md
 var Reference string
 
-// Example is a file that changes nothing: each key that has a default, with its meaning above it.
+// Example is a configuration file with the defaults: each key that has one, with a comment.
 //
 //go:embed example.yaml
 var Example string

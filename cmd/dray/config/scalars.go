@@ -31,7 +31,7 @@ func byteUnits() []byteUnit {
 	}
 }
 
-// UnmarshalText reads a size such as `200GiB`, `1500 MB` or `4096`.
+// UnmarshalText parses a size such as `200GiB`, `1500 MB` or `4096`.
 func (b *Bytes) UnmarshalText(text []byte) error {
 	s, unit := strings.TrimSpace(string(text)), int64(1)
 	for _, u := range byteUnits() {
@@ -51,10 +51,10 @@ func (b *Bytes) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// MarshalText writes the size with the largest unit that leaves a whole number.
+// MarshalText formats the size like String.
 func (b Bytes) MarshalText() ([]byte, error) { return []byte(b.String()), nil }
 
-// String is the size with the largest unit that leaves a whole number.
+// String formats the size with the largest unit that leaves a whole number.
 func (b Bytes) String() string {
 	for _, u := range byteUnits() {
 		if b != 0 && int64(b)%u.size == 0 && u.size > 1 {
@@ -64,11 +64,11 @@ func (b Bytes) String() string {
 	return strconv.FormatInt(int64(b), 10)
 }
 
-// Duration is a length of time as Go writes it, never negative; days are allowed too: `90s`, `10m`,
-// `1h30m`, `7d`.
+// Duration is a duration in Go's format, or a number of days: `90s`, `10m`, `1h30m`, `7d`. The
+// configuration cannot give a negative one.
 type Duration time.Duration
 
-// UnmarshalText reads a duration such as `10m` or `7d`.
+// UnmarshalText parses a duration such as `10m` or `7d`.
 func (d *Duration) UnmarshalText(text []byte) error {
 	s := string(text)
 	if days, ok := strings.CutSuffix(s, "d"); ok {
@@ -90,10 +90,10 @@ func (d *Duration) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// MarshalText writes the duration without zero parts: `1h`, not `1h0m0s`.
+// MarshalText formats the duration like String.
 func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
 
-// String is the duration without zero parts: `1h`, not `1h0m0s`.
+// String formats the duration without trailing zero parts: `1h`, not `1h0m0s`.
 func (d Duration) String() string {
 	s := time.Duration(d).String()
 	if strings.HasSuffix(s, "m0s") {
@@ -105,22 +105,22 @@ func (d Duration) String() string {
 	return s
 }
 
-// Std is the duration as the standard library knows it.
+// Std converts the duration to that of the standard library.
 func (d Duration) Std() time.Duration { return time.Duration(d) }
 
 const redacted = "[redacted]"
 
-// errSecretInFile answers the attempt to write a secret into the file, where backups and reviews
-// would carry it on.
+// errSecretInFile refuses a secret in the file, from where it would get into backups and reviews.
 var errSecretInFile = errors.New("a secret does not belong in this file; name a file or an environment variable that holds it")
 
-// SecretURL is a URL whose password is not shown. Reveal gives the whole URL.
+// SecretURL is a URL whose password is redacted when printed. Reveal returns the whole URL.
 type SecretURL string
 
-// Reveal is the URL with its password.
+// Reveal returns the URL with its password.
 func (s SecretURL) Reveal() string { return string(s) }
 
-// String is the URL without its password; what cannot be parsed is not shown at all.
+// String returns the URL with its password redacted. A URL that cannot be parsed is redacted as a
+// whole.
 func (s SecretURL) String() string {
 	u, err := url.Parse(string(s))
 	if err != nil {
@@ -139,16 +139,16 @@ func (s SecretURL) String() string {
 	return u.String()
 }
 
-// Format keeps every verb of package fmt from showing the password.
+// Format implements fmt.Formatter, so that no verb shows the password.
 func (s SecretURL) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(s.String())) }
 
-// LogValue keeps the password out of logs.
+// LogValue implements slog.LogValuer, so that logs do not show the password.
 func (s SecretURL) LogValue() slog.Value { return slog.StringValue(s.String()) }
 
-// MarshalText keeps the password out of printed configurations.
+// MarshalText returns the redacted URL, for printed configurations.
 func (s SecretURL) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
-// UnmarshalText takes the URL as it is.
+// UnmarshalText sets the URL without parsing it.
 func (s *SecretURL) UnmarshalText(text []byte) error {
 	*s = SecretURL(text)
 	return nil
@@ -157,7 +157,7 @@ func (s *SecretURL) UnmarshalText(text []byte) error {
 // Port is a TCP port, 1 to 65535.
 type Port uint16
 
-// UnmarshalText reads a port; a leading colon does not count.
+// UnmarshalText parses a port; it ignores a leading colon.
 func (p *Port) UnmarshalText(text []byte) error {
 	n, err := strconv.ParseUint(strings.TrimPrefix(string(text), ":"), 10, 16)
 	if err != nil || n == 0 {

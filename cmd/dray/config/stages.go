@@ -2,8 +2,8 @@ package config
 
 import "dray/upstream/auth"
 
-// StageSettings are what most stages have. Where one means something else by a key, the comment of
-// its field says so, as "key: prose".
+// StageSettings are the keys that most stages have. If a key means something else in a stage, the
+// comment of the embedded field says so, as "key: prose".
 type StageSettings struct {
 	// The action on findings: `enforce` rejects the image, `warn` reports them, `off` disables the
 	// stage. Default: `off`.

@@ -12,12 +12,12 @@ import (
 	"time"
 )
 
-// A Validator adds what is wrong with a completed configuration.
+// Validator adds the problems of a completed configuration to k.
 type Validator func(c Config, k *Report)
 
-// validate adds everything that is wrong with a completed configuration, and what also finds. It
+// validate adds all problems of a completed configuration, and those that the validators find. It
 // opens no file.
-func (c Config) validate(k *Report, also []Validator) {
+func (c Config) validate(k *Report, validators []Validator) {
 	names := make([]string, len(c.Upstreams))
 	for i, u := range c.Upstreams {
 		names[i] = u.Name
@@ -48,12 +48,12 @@ func (c Config) validate(k *Report, also []Validator) {
 	c.validateRest(k)
 	c.validateQuotas(k)
 	c.validateBuildCaches(k)
-	for _, v := range also {
+	for _, v := range validators {
 		v(c, k)
 	}
 }
 
-// validateNames finds what two entries claim for themselves.
+// validateNames finds names, hosts, prefixes and addresses that two entries use.
 func (c Config) validateNames(k *Report) {
 	unique := func(what string) func(path, name string) {
 		owner := map[string]string{}
@@ -95,11 +95,10 @@ func (c Config) validateNames(k *Report) {
 // maxName bounds the names of upstreams, listeners, checks and auth entries, in bytes.
 const maxName = 64
 
-// entryName is a name that can be a label of a metric and a part of keys and of lines of the log.
+// entryName matches names that can be labels of metrics and parts of keys and log lines.
 var entryName = regexp.MustCompile(`^[a-z0-9]+(?:[._:-][a-z0-9]+)*$`)
 
-// name checks the name of an entry. derived is the name of an entry that is given none, which may
-// be any host or address.
+// name checks the name of an entry. derived is its default name, which may be any host or address.
 func (k *Report) name(path, name, derived string) {
 	if name != derived && (len(name) > maxName || !entryName.MatchString(name)) {
 		k.Add(path, "%q cannot be a name: write at most %d lower case letters and digits, with single dots, colons, dashes or underscores between them", name, maxName)
@@ -137,8 +136,8 @@ func (l Listener) validate(k *Report, path string, upstreams, auths []string) {
 	}
 }
 
-// prefixName is a path component as the distribution specification allows it in a repository name,
-// several with slashes between.
+// prefixName matches path components of a repository name, with slashes between them (distribution
+// specification).
 const prefixName = `^[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*$`
 
 func (u Upstream) validate(k *Report, path string) {
@@ -190,7 +189,7 @@ func (u Upstream) validate(k *Report, path string) {
 	u.Limits.validate(k, path+".limits")
 }
 
-// maxKeepAlive is well below the time for which it is known that an image was asked for.
+// maxKeepAlive is well below the lifetime of the fact that dray asked for an image.
 const maxKeepAlive = Duration(14 * 24 * time.Hour)
 
 func (l UpstreamLimits) validate(k *Report, path string) {
@@ -207,7 +206,7 @@ func (l UpstreamLimits) validate(k *Report, path string) {
 	}
 }
 
-// minPiece of a layer: smaller ones cost more in requests than they gain.
+// minPiece is the least length of a range. Smaller ones cost more in requests than they gain.
 const minPiece = 64 << 10
 
 func (p ParallelFill) validate(k *Report, path string) {
@@ -329,7 +328,7 @@ func repositoryPattern(p string) bool {
 	return p != "" && !strings.HasPrefix(p, "/") && p == strings.ToLower(p)
 }
 
-// sameAddress reports whether two addresses cannot be listened on at once.
+// sameAddress reports whether two listeners cannot have these addresses at the same time.
 func sameAddress(a, b string) bool {
 	hostA, portA, errA := net.SplitHostPort(a)
 	hostB, portB, errB := net.SplitHostPort(b)
@@ -399,7 +398,7 @@ func checkAddress(k *Report, path, value string) {
 	}
 }
 
-// base checks the URL of a registry: a scheme and a host, and nothing else.
+// checkBaseURL checks that a URL has a scheme and a host, and nothing else.
 func checkBaseURL(k *Report, path, value string) {
 	u, err := url.Parse(value)
 	switch {

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// localName is a name that can also be a directory.
+// localName matches names that can be directories.
 var localName = regexp.MustCompile(`^[a-z0-9]+(?:[._-][a-z0-9]+)*$`)
 
 func (u Upstream) validateLocal(k *Report, path string) {
@@ -53,7 +53,7 @@ func (r PruneRule) validate(k *Report, path string) {
 	}
 }
 
-// validateQuotas leaves room in the cache beside what is hosted.
+// validateQuotas checks that hosted upstreams together leave room in the cache.
 func (c Config) validateQuotas(k *Report) {
 	var sum Bytes
 	for i, u := range c.Upstreams {
@@ -66,7 +66,7 @@ func (c Config) validateQuotas(k *Report) {
 	}
 }
 
-// validateBuildCaches finds build caches that are to be kept where they cannot be.
+// validateBuildCaches checks the upstreams that store build caches.
 func (c Config) validateBuildCaches(k *Report) {
 	locals := c.HostedNames()
 	for i, u := range c.Upstreams {
@@ -85,7 +85,7 @@ func (c Config) validateBuildCaches(k *Report) {
 	}
 }
 
-// HostedNames are the upstreams whose content lies here: facts about it are not kept.
+// HostedNames returns the names of the upstreams of kind local.
 func (c Config) HostedNames() (names []string) {
 	for _, u := range c.Upstreams {
 		if u.Kind == KindLocal && u.Name != "" {
