@@ -11,7 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Tags returns the tags of a repository that wait, in order.
+// Tags returns the tags of the pushes to a repository that wait or are being forwarded, sorted.
 func (q *Queue) Tags(upstream, repo string) []string {
 	var tags []string
 	for _, p := range q.Pushes(upstream, repo) {
@@ -23,14 +23,14 @@ func (q *Queue) Tags(upstream, repo string) []string {
 	return slices.Compact(tags)
 }
 
-// Retry has an entry tried at once: a failed one waits again, and one that waits does so no longer.
-// It returns ErrNotFound, ErrOvertaken, ErrBusy, or a failure of the disk.
+// Retry makes an entry due at once: a failed one waits again, and one that pauses after an error
+// pauses no longer. It returns ErrNotFound, ErrOvertaken, ErrBusy, or an error of the disk.
 func (q *Queue) Retry(ctx context.Context, id uint64) error {
 	if err := q.writer.lock(ctx); err != nil {
 		return err
 	}
 	defer q.writer.unlock()
-	e, err := q.index.look(id)
+	e, err := q.index.idle(id)
 	if err != nil {
 		return err
 	}
@@ -47,9 +47,9 @@ func (q *Queue) Retry(ctx context.Context, id uint64) error {
 	return nil
 }
 
-// Drop gives a push up, and interrupts the attempt that is under way if there is one, as
-// [Queue.Withdraw] does. It returns ErrNotFound, also where that attempt has just succeeded,
-// ErrBusy when ctx ends before, or a failure of the disk.
+// Drop removes a push, and interrupts an attempt under way as [Queue.Withdraw] does. It returns
+// ErrNotFound, also if the attempt has just succeeded; ErrBusy if ctx ends first; or an error of
+// the disk.
 func (q *Queue) Drop(ctx context.Context, id uint64) (Entry, error) {
 	at, held := q.index.repoOf(id)
 	if !held {
@@ -62,7 +62,7 @@ func (q *Queue) Drop(ctx context.Context, id uint64) (Entry, error) {
 	if len(w.entries) == 0 {
 		return Entry{}, fmt.Errorf("%w any more: it was forwarded or dropped just now", unknown(id))
 	}
-	dropped := w.entries[0].Entry // nobody else changes what is withdrawn
+	dropped := w.entries[0].Entry // nobody else changes a withdrawn entry
 	dropped.State = w.was[0]
 	w.Done()
 	return dropped, nil
@@ -70,8 +70,8 @@ func (q *Queue) Drop(ctx context.Context, id uint64) (Entry, error) {
 
 func unknown(id uint64) error { return fmt.Errorf("push %d: %w", id, ErrNotFound) }
 
-// Check reports pushes that were refused, those that have waited for long, and a journal that
-// cannot be written.
+// Check returns an error if pushes were refused, if a push has waited for Options.Old, or if the
+// journal cannot be written.
 func (q *Queue) Check(context.Context) error {
 	s := q.index.stats(time.Now())
 	var errs []error
@@ -79,7 +79,7 @@ func (q *Queue) Check(context.Context) error {
 		errs = append(errs, fmt.Errorf("%d acknowledged pushes were refused by their registry: see dray queue", s.failed))
 	}
 	if s.oldest >= q.opts.Old {
-		errs = append(errs, fmt.Errorf("%d acknowledged pushes wait to be forwarded, the oldest for %s; the last error: %s", s.waiting, s.oldest.Round(time.Second), cmp.Or(s.last, "none")))
+		errs = append(errs, fmt.Errorf("%d acknowledged pushes wait to be forwarded, the oldest for %s; the last error: %s", s.waiting, s.oldest.Round(time.Second), cmp.Or(s.lastError, "none")))
 	}
 	if err := q.writer.failure(); err != nil {
 		errs = append(errs, fmt.Errorf("the journal of acknowledged pushes cannot be written: %w", err))

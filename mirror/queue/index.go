@@ -11,20 +11,20 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// index is what the queue has, in memory: the entries of each repository in their order, and the
-// blobs that they need. All methods may be called concurrently.
+// index is the content of the queue in memory: the entries of each repository in their order, and
+// the blobs that they need. All methods may be called concurrently.
 type index struct {
 	maxEntries int
 	maxBytes   int64        // 0: no bound
-	size       atomic.Int64 // entries, to answer without a lock where there are none
+	size       atomic.Int64 // number of entries, to answer without the lock when there are none
 
 	mu      sync.Mutex // guards below; leaf lock
 	lastID  uint64
 	entries map[uint64]*entry
 	repos   map[repoKey]*repoQueue
 	held    map[digest.Digest]*hold
-	adding  int   // entries that were let in and are not there yet
-	bytes   int64 // of held blobs, of manifests, and of what was let in
+	adding  int   // reserved entries that have not been entered yet
+	bytes   int64 // of held blobs, of manifests, and of reserved entries
 }
 
 func newIndex(maxEntries int, maxBytes int64, lastID uint64) *index {
@@ -32,10 +32,10 @@ func newIndex(maxEntries int, maxBytes int64, lastID uint64) *index {
 		entries: map[uint64]*entry{}, repos: map[repoKey]*repoQueue{}, held: map[digest.Digest]*hold{}}
 }
 
-// repoKey is a repository.
+// repoKey identifies a repository.
 type repoKey struct{ upstream, repo string }
 
-// repoQueue is the entries of one repository, in their order.
+// repoQueue has the entries of one repository, in their order.
 type repoQueue struct {
 	entries []*entry
 	busy    bool // one is being forwarded
@@ -45,7 +45,7 @@ type entry struct {
 	Entry
 	attempt   chan struct{} // closed when the attempt under way has ended
 	interrupt func()        // ends the attempt under way
-	withdrawn bool          // the journal does not have it any more
+	withdrawn bool          // left out of a new journal
 }
 
 // hold is a blob that entries need.
@@ -55,7 +55,7 @@ type hold struct {
 	release func() // nil: it could not be held
 }
 
-// nextID is the number of the next entry.
+// nextID allocates the number of the next entry.
 func (x *index) nextID() uint64 {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -63,25 +63,25 @@ func (x *index) nextID() uint64 {
 	return x.lastID
 }
 
-// enter puts an entry into its lane and takes over its holds. It returns those that others have
-// already.
+// enter appends an entry to its repository and takes over its holds. It returns the holds of
+// blobs that are held already.
 func (x *index) enter(e Entry, holds map[digest.Digest]func()) (extra []func()) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	at := repoKey{e.Upstream, e.Repository}
-	l := x.repos[at]
-	if l == nil {
-		l = &repoQueue{}
-		x.repos[at] = l
+	r := x.repos[at]
+	if r == nil {
+		r = &repoQueue{}
+		x.repos[at] = r
 	}
-	for _, old := range l.entries {
+	for _, old := range r.entries {
 		if old.Reference == e.Reference && old.Reference != string(old.Digest) {
 			old.Overtaken = true
 		}
 	}
-	in := &entry{Entry: e}
-	l.entries = append(l.entries, in)
-	x.entries[e.ID] = in
+	added := &entry{Entry: e}
+	r.entries = append(r.entries, added)
+	x.entries[e.ID] = added
 	x.size.Store(int64(len(x.entries)))
 	x.bytes += int64(len(e.Manifest))
 	for _, b := range e.Blobs {
@@ -105,14 +105,15 @@ func (x *index) enter(e Entry, holds map[digest.Digest]func()) (extra []func()) 
 	return extra
 }
 
-// leave takes an entry out, and returns the holds that nobody needs any more. Needs mu.
+// leave removes an entry, and returns the releases of blobs that no other entry needs. The caller
+// holds mu.
 func (x *index) leave(e *entry) (releases []func()) {
 	delete(x.entries, e.ID)
 	x.size.Store(int64(len(x.entries)))
 	at := repoKey{e.Upstream, e.Repository}
-	l := x.repos[at]
-	l.entries = slices.DeleteFunc(l.entries, func(o *entry) bool { return o == e })
-	if len(l.entries) == 0 {
+	r := x.repos[at]
+	r.entries = slices.DeleteFunc(r.entries, func(o *entry) bool { return o == e })
+	if len(r.entries) == 0 {
 		delete(x.repos, at)
 	}
 	x.bytes -= int64(len(e.Manifest))
@@ -130,22 +131,22 @@ func (x *index) leave(e *entry) (releases []func()) {
 	return releases
 }
 
-// waits says whether a push is the newest of its reference already, with all that it needs.
-func (x *index) waits(p Push) bool {
+// queued reports whether a push is the newest of its reference already, with all its blobs held.
+func (x *index) queued(p Push) bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	e := x.newest(p.Upstream, p.Repository, p.Reference)
 	return e != nil && e.Digest == p.Digest && e.Reference == p.Reference && !slices.ContainsFunc(e.Blobs, func(b Blob) bool { return x.held[b.Digest].release == nil })
 }
 
-// newest is the entry that a reference means until it is forwarded, or nil. What was refused, or is
-// being dropped, is not what the registry will have. Needs mu.
+// newest returns the entry that a reference means until it is forwarded, or nil. It passes over
+// failed and dropped entries, which the registry will not have. The caller holds mu.
 func (x *index) newest(upstream, repo, reference string) *entry {
-	l := x.repos[repoKey{upstream, repo}]
-	if l == nil {
+	r := x.repos[repoKey{upstream, repo}]
+	if r == nil {
 		return nil
 	}
-	for _, e := range slices.Backward(l.entries) {
+	for _, e := range slices.Backward(r.entries) {
 		if e.State != Failed && e.State != dropping && (e.Reference == reference || string(e.Digest) == reference) {
 			return e
 		}
@@ -153,7 +154,7 @@ func (x *index) newest(upstream, repo, reference string) *entry {
 	return nil
 }
 
-// reserve lets a push in, as far as the bounds go.
+// reserve counts an entry before it is added, or returns ErrFull.
 func (x *index) reserve(bytes int64) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -175,11 +176,11 @@ func (x *index) unreserve(bytes int64) {
 	x.bytes -= bytes
 }
 
-// snapshot is what a new journal has to hold.
-func (x *index) snapshot() past {
+// snapshot returns the contents for a new journal.
+func (x *index) snapshot() contents {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	p := past{lastID: x.lastID, entries: make(map[uint64]Entry, len(x.entries))}
+	p := contents{lastID: x.lastID, entries: make(map[uint64]Entry, len(x.entries))}
 	for id, e := range x.entries {
 		if !e.withdrawn {
 			p.entries[id] = e.Entry
@@ -188,14 +189,14 @@ func (x *index) snapshot() past {
 	return p
 }
 
-// next takes the entry that has been due for the longest, or says how long nothing will be. Its
-// repoQueue is then busy.
+// next returns the entry that has been due for the longest, and marks its repoQueue busy. If no
+// entry is due, it returns nil and the time until one may be.
 func (x *index) next(now time.Time) (*entry, time.Duration) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	var first *entry
-	for _, l := range x.repos {
-		if e := l.head(); e != nil && !l.busy && (first == nil || e.due().Before(first.due())) {
+	for _, r := range x.repos {
+		if e := r.head(); e != nil && !r.busy && (first == nil || e.due().Before(first.due())) {
 			first = e
 		}
 	}
@@ -210,10 +211,9 @@ func (x *index) next(now time.Time) (*entry, time.Duration) {
 	return first, 0
 }
 
-// head is the entry whose turn it is, or nil. Failed ones are passed over, and those that are being
-// dropped.
-func (l *repoQueue) head() *entry {
-	for _, e := range l.entries {
+// head returns the first entry that is neither failed nor dropped, or nil.
+func (r *repoQueue) head() *entry {
+	for _, e := range r.entries {
 		if e.State != Failed && e.State != dropping {
 			return e
 		}
@@ -228,7 +228,7 @@ func (e *entry) due() time.Time {
 	return e.Next
 }
 
-// begin counts an attempt that can be interrupted, and returns the entry as it is now.
+// begin counts an attempt that interrupt can end, and returns a copy of the entry.
 func (x *index) begin(e *entry, interrupt func()) Entry {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -237,8 +237,8 @@ func (x *index) begin(e *entry, interrupt func()) Entry {
 	return e.Entry
 }
 
-// SetError says what keeps an attempt under way from getting on. An attempt may go on for long, and
-// who looks meanwhile is to see why.
+// SetError records the current error of an attempt under way, so that operators see why a long
+// attempt makes no progress.
 func (x *index) SetError(id uint64, err error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -247,36 +247,36 @@ func (x *index) SetError(id uint64, err error) {
 	}
 }
 
-// finish takes out an entry that was being forwarded, and returns the holds that nobody needs any
-// more.
+// finish removes an entry that was being forwarded, and returns the releases of blobs that no
+// other entry needs.
 func (x *index) finish(e *entry) (releases []func()) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.stopped(e)
+	x.endAttempt(e)
 	return x.leave(e)
 }
 
-// fail keeps an entry that was being forwarded as a failed one.
+// fail marks an entry that was being forwarded as failed.
 func (x *index) fail(e *entry, why string) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	e.State, e.Error = Failed, why
-	x.stopped(e)
+	x.endAttempt(e)
 }
 
-// retry has an entry wait and be due at once, unless somebody works on it.
+// retry makes an entry due at once, unless it is being forwarded.
 func (x *index) retry(id uint64) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if in := x.entries[id]; in != nil && in.State != Forwarding {
-		if in.State == Failed {
-			in.Error, in.Attempts = "", 0
+	if e := x.entries[id]; e != nil && e.State != Forwarding {
+		if e.State == Failed {
+			e.Error, e.Attempts = "", 0
 		}
-		in.State, in.Next = Waiting, time.Now()
+		e.State, e.Next = Waiting, time.Now()
 	}
 }
 
-// remove takes entries out, and returns the holds that nobody needs any more.
+// remove removes entries, and returns the releases of blobs that no other entry needs.
 func (x *index) remove(entries []*entry) (releases []func()) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -286,7 +286,7 @@ func (x *index) remove(entries []*entry) (releases []func()) {
 	return releases
 }
 
-// releaseAll lets every blob go.
+// releaseAll releases every blob.
 func (x *index) releaseAll() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -298,24 +298,24 @@ func (x *index) releaseAll() {
 	clear(x.held)
 }
 
-// again lets an entry wait.
-func (x *index) again(e *entry, next time.Time, why string) {
+// requeue makes an entry wait again after an attempt. An empty why leaves its error as it is.
+func (x *index) requeue(e *entry, next time.Time, why string) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	e.State, e.Next = Waiting, next
 	if why != "" {
 		e.Error = why
 	}
-	x.stopped(e)
+	x.endAttempt(e)
 }
 
-// stopped ends an attempt. Needs mu.
-func (x *index) stopped(e *entry) {
+// endAttempt marks the end of an attempt. The caller holds mu.
+func (x *index) endAttempt(e *entry) {
 	x.repos[repoKey{e.Upstream, e.Repository}].busy = false
 	close(e.attempt)
 }
 
-// repoOf is where an entry is, if there is one.
+// repoOf returns the repository of an entry, if the entry exists.
 func (x *index) repoOf(id uint64) (at repoKey, held bool) {
 	if x.empty() {
 		return repoKey{}, false
@@ -329,8 +329,8 @@ func (x *index) repoOf(id uint64) (at repoKey, held bool) {
 	return repoKey{e.Upstream, e.Repository}, true
 }
 
-// look finds an entry that nobody works on.
-func (x *index) look(id uint64) (Entry, error) {
+// idle returns an entry that is not being forwarded. It returns ErrNotFound or ErrBusy.
+func (x *index) idle(id uint64) (Entry, error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	e := x.entries[id]
@@ -343,19 +343,19 @@ func (x *index) look(id uint64) (Entry, error) {
 	return e.Entry, nil
 }
 
-// in lists the entries of a repository in their order, without those that somebody else has
-// withdrawn.
-func (x *index) in(at repoKey) []*entry {
+// entriesOf lists the entries of a repository in their order, without withdrawn ones.
+func (x *index) entriesOf(at repoKey) []*entry {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if l := x.repos[at]; l != nil {
-		return slices.DeleteFunc(slices.Clone(l.entries), func(e *entry) bool { return e.withdrawn })
+	if r := x.repos[at]; r != nil {
+		return slices.DeleteFunc(slices.Clone(r.entries), func(e *entry) bool { return e.withdrawn })
 	}
 	return nil
 }
 
-// take takes entries out of their turns and returns what they were, or one that is being forwarded.
-func (x *index) take(entries []*entry) (was []State, busy *entry) {
+// markWithdrawn takes entries out of the order and returns their states. If one of them is being
+// forwarded, it changes nothing and returns that one.
+func (x *index) markWithdrawn(entries []*entry) (was []State, busy *entry) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	for _, e := range entries {
@@ -370,8 +370,8 @@ func (x *index) take(entries []*entry) (was []State, busy *entry) {
 	return was, nil
 }
 
-// giveBack undoes take.
-func (x *index) giveBack(entries []*entry, was []State) {
+// unmarkWithdrawn undoes markWithdrawn.
+func (x *index) unmarkWithdrawn(entries []*entry, was []State) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	for i, e := range entries {
@@ -379,8 +379,8 @@ func (x *index) giveBack(entries []*entry, was []State) {
 	}
 }
 
-// stop interrupts an attempt.
-func (x *index) stop(e *entry) {
+// interruptAttempt interrupts an attempt.
+func (x *index) interruptAttempt(e *entry) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if e.State == Forwarding && e.interrupt != nil {
@@ -391,8 +391,8 @@ func (x *index) stop(e *entry) {
 type stats struct {
 	waiting, failed int
 	bytes           int64
-	oldest          time.Duration // of those that wait
-	last            string        // error of the oldest
+	oldest          time.Duration // of the waiting entries
+	lastError       string        // error of the oldest
 }
 
 func (x *index) stats(now time.Time) stats {
@@ -406,16 +406,17 @@ func (x *index) stats(now time.Time) stats {
 		}
 		s.waiting++
 		if age := now.Sub(e.Accepted); age > s.oldest {
-			s.oldest, s.last = age, e.Error
+			s.oldest, s.lastError = age, e.Error
 		}
 	}
 	return s
 }
 
-// empty says that there are no entries at all, which is the usual case, or no index.
+// empty reports whether there are no entries at all, which is the usual case.
 func (x *index) empty() bool { return x.size.Load() == 0 }
 
-// Find returns the push that a tag or digest of a repository means, as long as it waits.
+// Find returns the push that a tag or digest of a repository means, if one is waiting or being
+// forwarded.
 func (x *index) Find(upstream, repo, reference string) (Push, bool) {
 	if x.empty() {
 		return Push{}, false
@@ -428,19 +429,19 @@ func (x *index) Find(upstream, repo, reference string) (Push, bool) {
 	return Push{}, false
 }
 
-// Pushes lists what waits for a repository, in order.
+// Pushes lists the pushes to a repository that wait or are being forwarded, in order.
 func (x *index) Pushes(upstream, repo string) []Push {
 	if x.empty() {
 		return nil
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	l := x.repos[repoKey{upstream, repo}]
-	if l == nil {
+	r := x.repos[repoKey{upstream, repo}]
+	if r == nil {
 		return nil
 	}
 	var all []Push
-	for _, e := range l.entries {
+	for _, e := range r.entries {
 		if e.State != Failed && e.State != dropping {
 			all = append(all, e.Push)
 		}
@@ -448,20 +449,20 @@ func (x *index) Pushes(upstream, repo string) []Push {
 	return all
 }
 
-// Blob returns the size of a blob that a push to a repository needs and brings along, refused ones
-// included: they may be tried again. One that could not be held after a restart is not there:
-// clients are to send it anew.
+// Blob returns the size of a held blob that a push to a repository needs. It includes the blobs
+// of failed pushes, which may be retried. It leaves out blobs that could not be held after a
+// restart: clients have to send them again.
 func (x *index) Blob(upstream, repo string, d digest.Digest) (size int64, ok bool) {
 	if x.empty() {
 		return 0, false
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	l := x.repos[repoKey{upstream, repo}]
-	if h := x.held[d]; l == nil || h == nil || h.release == nil {
+	r := x.repos[repoKey{upstream, repo}]
+	if h := x.held[d]; r == nil || h == nil || h.release == nil {
 		return 0, false
 	}
-	for _, e := range l.entries {
+	for _, e := range r.entries {
 		for _, b := range e.Blobs {
 			if b.Digest == d {
 				return b.Size, true

@@ -20,9 +20,9 @@ import (
 	"time"
 )
 
-// The journal is a file of lines: eight hexadecimal digits of a CRC-32C, a space, and the JSON that
-// it is of. Each line is a record; the first one tells the version. A line that is torn, or does
-// not fit its sum, is left out, and those that follow are read all the same.
+// The journal is a file of lines. Each line is a record: the CRC-32C of its JSON as eight
+// hexadecimal digits, a space, and the JSON. The first record has the version. A line that is
+// torn, or does not match its checksum, is skipped, and the lines after it are read.
 
 const (
 	journalName    = "journal"
@@ -30,11 +30,12 @@ const (
 	// maxLine bounds a line, in bytes: a manifest has 4 MiB at most, and becomes a third longer in
 	// JSON.
 	maxLine = 16 << 20
-	// slack is how many bytes of records that count no longer are left in the file.
+	// slack is how many bytes of obsolete records, beyond the size after the last rewrite, the file
+	// may contain before it is rewritten.
 	slack = 1 << 20
 )
 
-// op says what a record is about.
+// op is the kind of a record.
 type op string
 
 const (
@@ -48,20 +49,20 @@ const (
 type record struct {
 	Op       op     `json:"op"`
 	Version  int    `json:"version,omitempty"`
-	ID       uint64 `json:"id,omitempty"` // of the version: the last one given
+	ID       uint64 `json:"id,omitempty"` // for opVersion: the last ID that was allocated
 	Entry    *Entry `json:"entry,omitempty"`
 	Error    string `json:"error,omitempty"`
 	Attempts int    `json:"attempts,omitempty"`
 }
 
-// past is what a journal tells.
-type past struct {
+// contents are the entries of a journal.
+type contents struct {
 	lastID  uint64
 	entries map[uint64]Entry
-	damaged int // lines that make no sense
+	damaged int // lines that could not be read
 }
 
-func (p *past) sorted() []Entry {
+func (p *contents) sorted() []Entry {
 	return slices.SortedFunc(maps.Values(p.entries), func(a, b Entry) int { return cmp.Compare(a.ID, b.ID) })
 }
 
@@ -70,7 +71,7 @@ var errVersion = errors.New("the journal is of a later version")
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// line is a record as it is written.
+// line encodes a record.
 func (r record) line() ([]byte, error) {
 	body, err := json.Marshal(r)
 	if err != nil {
@@ -94,10 +95,9 @@ func parseLine(b []byte) (record, error) {
 	return r, json.Unmarshal(body, &r)
 }
 
-// replay reads a journal. What is torn at its end was never acknowledged and does not count as
-// damage.
-func replay(r io.Reader) (past, error) {
-	p := past{entries: map[uint64]Entry{}}
+// replay reads a journal. A torn last line was never acknowledged and does not count as damage.
+func replay(r io.Reader) (contents, error) {
+	p := contents{entries: map[uint64]Entry{}}
 	in := bufio.NewReaderSize(r, 64<<10)
 	for {
 		line, whole, err := readLine(in)
@@ -120,8 +120,8 @@ func replay(r io.Reader) (past, error) {
 	}
 }
 
-// readLine reads up to a line break; whole says that there was one. Of a line that is too long only
-// a part is returned, which fits no sum.
+// readLine reads up to a line break; whole reports whether there was one. It cuts a line that is
+// too long, so that its checksum does not match.
 func readLine(in *bufio.Reader) (line []byte, whole bool, err error) {
 	for {
 		part, err := in.ReadSlice('\n')
@@ -138,8 +138,8 @@ func readLine(in *bufio.Reader) (line []byte, whole bool, err error) {
 	}
 }
 
-// apply does what a record says.
-func (p *past) apply(r record) error {
+// apply changes the contents as a record says.
+func (p *contents) apply(r record) error {
 	if r.Op == opVersion {
 		if r.Version > journalVersion {
 			return fmt.Errorf("%w: %d", errVersion, r.Version)
@@ -152,7 +152,7 @@ func (p *past) apply(r record) error {
 	}
 	e, ok := p.entries[r.ID]
 	if !ok {
-		return nil // of an entry whose own line was lost, or is done
+		return nil // the line of its push was lost, or it is done
 	}
 	switch r.Op {
 	case opDone:
@@ -169,7 +169,7 @@ func (p *past) apply(r record) error {
 	return nil
 }
 
-func (p *past) push(e *Entry) error {
+func (p *contents) push(e *Entry) error {
 	if e == nil || e.ID == 0 || e.Upstream == "" || e.Repository == "" || e.Reference == "" || e.Digest.Validate() != nil {
 		return errors.New("incomplete push")
 	}
@@ -187,22 +187,23 @@ func (p *past) push(e *Entry) error {
 	return nil
 }
 
-// journal is the file. One goroutine at a time uses it.
+// journal is the file. Only one goroutine may use it at a time.
 type journal struct {
 	dir    string
-	file   *os.File // nil: it could not be written anew
+	file   *os.File // nil: it has never been rewritten successfully
 	size   int64    // bytes of the file
-	floor  int64    // its bytes when it was written anew
-	broken bool     // a write has failed: nothing may follow it
-	// damaged says that the file has lines that make no sense, and is kept aside when it is replaced.
+	floor  int64    // bytes of the file after the last rewrite
+	broken bool     // a write has failed: the file must be rewritten before the next record
+	// damaged says that the file has unreadable lines. It is kept under another name when it is
+	// replaced.
 	damaged bool
 	sync    func(*os.File) error
 }
 
-// openJournal reads what there is and writes it anew. A journal with damage is kept aside. On a
-// full disk the file stays as it is: full is why, and the journal is broken as after any write that
-// failed.
-func openJournal(o Options, log *slog.Logger) (j *journal, p past, full, err error) {
+// openJournal reads the journal and rewrites it. A damaged journal is kept under another name. On
+// a full disk the file stays as it is: full is the error, and the journal is broken, as after any
+// failed write.
+func openJournal(o Options, log *slog.Logger) (j *journal, p contents, full, err error) {
 	j = &journal{dir: o.Directory, sync: (*os.File).Sync}
 	if o.Sync != nil {
 		j.sync = func(*os.File) error { return o.Sync() }
@@ -222,27 +223,27 @@ func openJournal(o Options, log *slog.Logger) (j *journal, p past, full, err err
 
 func (j *journal) path() string { return filepath.Join(j.dir, journalName) }
 
-// damagedPath is where a damaged journal is kept.
+// damagedPath is the name under which a damaged journal is kept.
 func (j *journal) damagedPath() string { return j.path() + ".damaged" }
 
-func (j *journal) read() (past, error) {
+func (j *journal) read() (contents, error) {
 	f, err := os.Open(j.path())
 	if errors.Is(err, fs.ErrNotExist) {
-		return past{}, nil
+		return contents{}, nil
 	}
 	if err != nil {
-		return past{}, err
+		return contents{}, err
 	}
 	defer f.Close()
 	return replay(f)
 }
 
-// append writes a record and returns when it is on stable storage. now tells what a new file has to
-// hold, the record not included. After an error the record may be found by a later process or not,
-// but no other is written behind it.
-func (j *journal) append(r record, now func() past) error {
+// append writes a record and returns when it is on stable storage. snapshot returns the contents
+// for a new file, without the record. After an error a later process may or may not find the
+// record, but no other record follows it.
+func (j *journal) append(r record, snapshot func() contents) error {
 	if j.broken || j.size > 2*j.floor+slack {
-		if err := j.rewrite(now()); err != nil {
+		if err := j.rewrite(snapshot()); err != nil {
 			return err
 		}
 	}
@@ -256,15 +257,15 @@ func (j *journal) append(r record, now func() past) error {
 	}
 	if err != nil {
 		j.broken = true
-		return errors.Join(err, j.rewrite(now())) // takes back what was written of it
+		return errors.Join(err, j.rewrite(snapshot())) // removes the part that was written
 	}
 	j.size += int64(len(line))
 	return nil
 }
 
-// rewrite replaces the file by one with the entries of p alone. After an error the old file is
-// there, and no part of the new one.
-func (j *journal) rewrite(p past) error {
+// rewrite replaces the file by one that has only the entries of p. After an error the old file is
+// still in place, and the new one is removed.
+func (j *journal) rewrite(p contents) error {
 	j.broken = true
 	if err := os.MkdirAll(j.dir, 0o700); err != nil {
 		return err
@@ -288,7 +289,7 @@ func (j *journal) rewrite(p past) error {
 		err = j.syncDir()
 	}
 	if err != nil {
-		_ = os.Remove(tmp) // what there is of it takes room
+		_ = os.Remove(tmp) // a partial file would take up space
 		return errors.Join(err, f.Close())
 	}
 	if j.file != nil {
@@ -298,8 +299,8 @@ func (j *journal) rewrite(p past) error {
 	return nil
 }
 
-// keepDamaged gives the damaged file its second name. The first one stays until the new file has
-// it: an end in between loses nothing.
+// keepDamaged links the damaged file to its second name. The first name stays until the new file
+// takes it, so a crash in between loses nothing.
 func (j *journal) keepDamaged() error {
 	if err := os.Remove(j.damagedPath()); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -311,8 +312,8 @@ func (j *journal) keepDamaged() error {
 	return nil
 }
 
-// write writes a whole journal and returns its length.
-func (p *past) write(w io.Writer) (n int64, err error) {
+// write writes a whole journal and returns its length in bytes.
+func (p *contents) write(w io.Writer) (n int64, err error) {
 	out := bufio.NewWriter(w)
 	put := func(r record) error {
 		line, err := r.line()

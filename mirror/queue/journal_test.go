@@ -134,7 +134,7 @@ func FuzzJournal(f *testing.F) {
 
 // same compares what counts: JSON makes no difference between nothing and an empty list, and times
 // lose their clock.
-func same(a, b past) bool {
+func same(a, b contents) bool {
 	if a.lastID != b.lastID || a.damaged != b.damaged || len(a.entries) != len(b.entries) {
 		return false
 	}

@@ -14,16 +14,17 @@ import (
 
 // Errors of this package; test for them with errors.Is.
 var (
-	// ErrFull says that there are as many pushes, or bytes of them, as the queue may hold.
+	// ErrFull says that the queue has reached its limit of pushes or bytes.
 	ErrFull = errors.New("the queue of pushes is full")
-	// ErrNotFound says that there is no push of that number.
+	// ErrNotFound says that the queue has no push with that number.
 	ErrNotFound = errors.New("no such push in the queue")
-	// ErrBusy says that the push is just being forwarded.
+	// ErrBusy says that the push is being forwarded at the moment.
 	ErrBusy = errors.New("the push is being forwarded right now")
-	// ErrOvertaken says that the tag was pushed again since: forwarding the older push would take
-	// it back.
+	// ErrOvertaken says that the tag was pushed again later: forwarding the older push would undo
+	// the later one.
 	ErrOvertaken = errors.New("the tag was pushed again since")
-	// ErrRefused marks what the registry will refuse again. Who forwards wraps it.
+	// ErrRefused marks an error that a further attempt will not change. A [Forward] function wraps
+	// it.
 	ErrRefused = errors.New("refused for good")
 )
 
@@ -41,22 +42,23 @@ type Push struct {
 	MediaType  string        `json:"media_type"`
 	Digest     digest.Digest `json:"digest"`
 	Manifest   []byte        `json:"manifest,omitempty"` // exact bytes
-	// Blobs are what it needs and the registry may lack. They are held until it is forwarded.
+	// Blobs are the blobs that the manifest needs and the registry may lack. They are held until the
+	// push has been forwarded.
 	Blobs []Blob `json:"blobs,omitempty"`
-	// User is who pushed, if somebody was recognised.
+	// User is the name of the client that pushed, if it was authenticated.
 	User string `json:"user,omitempty"`
 }
 
-// State says what becomes of an entry.
+// State is the state of an entry.
 type State string
 
 // The states.
 const (
 	Waiting    State = "waiting"
 	Forwarding State = "forwarding"
-	Failed     State = "failed" // refused by the registry; somebody has to look at it
+	Failed     State = "failed" // refused by the registry; an operator has to decide
 
-	dropping State = "dropping" // as far as the journal is being told
+	dropping State = "dropping" // withdrawn, until Done or Restore
 )
 
 // Entry is a push in the queue.
@@ -66,14 +68,15 @@ type Entry struct {
 	State    State     `json:"state"`
 	Accepted time.Time `json:"accepted"`
 	Attempts int       `json:"attempts"`
-	// Next is when it is tried again, if it was tried.
+	// Next is the time of the next attempt, if there was one before.
 	Next  time.Time `json:"next,omitzero"`
-	Error string    `json:"error,omitempty"` // of the last attempt, or what keeps the one under way from getting on
-	// Overtaken says that the tag was pushed again since.
+	Error string    `json:"error,omitempty"` // of the last attempt, or the current error of the attempt under way
+	// Overtaken says that the tag was pushed again later.
 	Overtaken bool `json:"overtaken,omitempty"`
 }
 
-// Bytes is what an entry holds by itself: what several need is counted for each.
+// Bytes is the size of an entry's manifest and blobs. A blob that several entries need counts in
+// each.
 func (e Entry) Bytes() int64 {
 	n := int64(len(e.Manifest))
 	for _, b := range e.Blobs {
@@ -86,18 +89,18 @@ func (e Entry) Bytes() int64 {
 type Options struct {
 	// Directory of the journal; created when missing.
 	Directory string
-	// Hold makes a blob durable and keeps it until release is called.
+	// Hold makes a blob durable, and keeps it from being evicted until release is called.
 	Hold func(ctx context.Context, d digest.Digest) (release func(), err error)
-	// MaxEntries and MaxBytes bound what is held; 0 means 10,000, and no bound.
+	// MaxEntries and MaxBytes bound the queue; 0 means 10,000 entries, and no bound on bytes.
 	MaxEntries int
 	MaxBytes   int64
-	// Parallel is how many repositories are forwarded to at a time; 0 means 4.
+	// Parallel is how many repositories are forwarded to at the same time; 0 means 4.
 	Parallel int
-	// Old is from which age on a waiting push is reported by Check; 0 means 5 minutes.
+	// Old is the age from which Check reports a waiting push; 0 means 5 minutes.
 	Old time.Duration
-	// Logger gets what no caller is told; nil discards.
+	// Logger gets errors that are returned to no caller; nil discards.
 	Logger *slog.Logger
-	// Sync, when set, takes the place of (*os.File).Sync. It exists for tests of failing disks.
+	// Sync, when set, replaces (*os.File).Sync. It exists for tests of failing disks.
 	Sync func() error
 }
 
@@ -107,13 +110,13 @@ type Queue struct {
 	opts      Options
 	log       *slog.Logger
 	writer    *writer
-	wake      chan struct{} // tells Run of something to do; capacity 1
+	wake      chan struct{} // wakes Run; capacity 1
 	forwarded *prometheus.CounterVec
 }
 
-// Open reads the journal and holds again what it names. It starts nothing. A journal of a later
-// version is an error. A full disk is none: what waits is forwarded, and Run writes the journal
-// anew as soon as it can.
+// Open reads the journal and holds the blobs of its entries again. It starts no goroutine. A
+// journal of a later version is an error. A full disk is not: the entries are forwarded, and Run
+// rewrites the journal as soon as it can.
 func Open(ctx context.Context, opts Options) (*Queue, error) {
 	opts.MaxEntries = cmp.Or(opts.MaxEntries, 10_000)
 	opts.Parallel = cmp.Or(opts.Parallel, 4)
@@ -129,24 +132,24 @@ func Open(ctx context.Context, opts Options) (*Queue, error) {
 		q.log.Error("the journal of pushes cannot be written anew", "error", full)
 	}
 	q.index = newIndex(opts.MaxEntries, opts.MaxBytes, past.lastID)
-	q.writer = &writer{journal: j, log: q.log, now: q.index.snapshot, writing: make(chan struct{}, 1), torn: full}
+	q.writer = &writer{journal: j, log: q.log, snapshot: q.index.snapshot, writing: make(chan struct{}, 1), staleErr: full}
 	for _, e := range past.sorted() {
 		q.restore(ctx, e)
 	}
 	return q, nil
 }
 
-// Empty returns a queue that holds nothing and takes nothing, for where pushes are not acknowledged
-// before they are forwarded.
+// Empty returns a queue that is always empty, for a mirror whose upstreams all acknowledge after
+// forwarding.
 func Empty() *Queue {
 	x := newIndex(0, 0, 0)
-	return &Queue{index: x, writer: &writer{journal: &journal{}, now: x.snapshot, writing: make(chan struct{}, 1)}, wake: make(chan struct{}, 1)}
+	return &Queue{index: x, writer: &writer{journal: &journal{}, snapshot: x.snapshot, writing: make(chan struct{}, 1)}, wake: make(chan struct{}, 1)}
 }
 
-// Takes reports whether pushes can be added: not to a queue that is always empty.
+// Takes reports whether pushes can be added; it is false for the queue of Empty.
 func (q *Queue) Takes() bool { return q.maxEntries > 0 }
 
-// restore takes over an entry of a former process. Its clock may have been ahead.
+// restore adds an entry of an earlier process. The clock may have been ahead then.
 func (q *Queue) restore(ctx context.Context, e Entry) {
 	if now := time.Now(); e.Accepted.After(now) {
 		e.Accepted = now
@@ -169,18 +172,18 @@ func (q *Queue) restore(ctx context.Context, e Entry) {
 	}
 }
 
-// Close gives the journal up. Run must have returned.
+// Close closes the journal and releases all blobs. Run must have returned.
 func (q *Queue) Close() error {
 	err := q.writer.close()
 	q.index.releaseAll()
 	return err
 }
 
-// Add accepts a push: when it returns nil, the push is on stable storage and will be forwarded. One
-// that waits already is accepted once. It returns ErrFull where there is no room, and the failures
-// of Hold and of the disk.
+// Add accepts a push: when it returns nil, the push is on stable storage and will be forwarded. A
+// push that is the newest of its reference already is not added again. Add returns ErrFull when
+// the queue is full, and errors of Hold and of the disk.
 func (q *Queue) Add(ctx context.Context, p Push) error {
-	if q.index.waits(p) {
+	if q.index.queued(p) {
 		return nil
 	}
 	room := Entry{Push: p}.Bytes()
@@ -217,8 +220,8 @@ func (q *Queue) Add(ctx context.Context, p Push) error {
 	return nil
 }
 
-// append writes a push to the journal and makes it an entry. It returns the holds that others have
-// already.
+// append writes a push to the journal and adds it to the index. It returns the holds of blobs
+// that the index holds already.
 func (q *Queue) append(ctx context.Context, p Push, holds map[digest.Digest]func()) (extra []func(), err error) {
 	if err := q.writer.lock(ctx); err != nil {
 		return nil, err

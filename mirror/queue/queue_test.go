@@ -115,8 +115,8 @@ func running(q *Queue, f Forward) (stop func()) {
 	return func() { cancel(); <-done }
 }
 
-// What was added is there for the next process, with what it holds, until it is forwarded; also
-// when nothing was closed.
+// The next process finds an added push, with its blobs, until it is forwarded, even if the queue
+// was not closed.
 func TestSurvives(t *testing.T) {
 	q, _ := opened(t, Options{})
 	added(t, q, push("a", "v1", "one"), push("b", "v1", "two"), push("a", "v1", "one")) // twice the same is once
@@ -221,8 +221,8 @@ func TestPatience(t *testing.T) {
 	})
 }
 
-// What the registry refuses stays, for the next process too, holds nobody up, and can be tried
-// again or dropped; but not so that an older image comes back under a tag.
+// A refused push stays in the queue, also for the next process, and does not block later pushes.
+// It can be retried or dropped, but a retry never brings an older image back under a tag.
 func TestRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q, _ := opened(t, Options{})
@@ -303,7 +303,7 @@ func TestBusy(t *testing.T) {
 	wantNames(t, q)
 }
 
-// What keeps an attempt from getting on shows while it is under way, and is forgotten with it.
+// The error of an attempt under way is visible, and is cleared with the attempt.
 func TestTrouble(t *testing.T) {
 	q, _ := opened(t, Options{})
 	added(t, q, push("a", "v1", "one"))

@@ -8,18 +8,20 @@ import (
 	"time"
 )
 
-// A push that fails is tried again for ever, at first after a second and in the end every minute.
+// A push that fails is retried until it succeeds: after a second at first, and every minute in
+// the end.
 const (
 	firstPause = time.Second
 	lastPause  = time.Minute
 )
 
-// Forward brings an entry to its registry. An error that wraps ErrRefused ends the attempts, any
-// other one is followed by a further attempt. It may be called again for what it has done.
+// Forward forwards an entry to its registry. After an error that wraps ErrRefused there are no
+// further attempts; any other error is followed by one. Forward may be called again for an entry
+// that it has already forwarded.
 type Forward func(ctx context.Context, e Entry) error
 
-// Run forwards until ctx ends: one push of a repository at a time, and so many repositories at a
-// time as the options say.
+// Run forwards pushes until ctx ends: one push of a repository at a time, and Options.Parallel
+// repositories at a time.
 func (q *Queue) Run(ctx context.Context, forward Forward) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -32,7 +34,7 @@ func (q *Queue) Run(ctx context.Context, forward Forward) error {
 		case <-ctx.Done():
 			return nil
 		}
-		mend := q.writer.mend(ctx)
+		repairIn := q.writer.repair(ctx)
 		e, wait := q.index.next(time.Now())
 		if e != nil {
 			wg.Go(func() {
@@ -43,7 +45,7 @@ func (q *Queue) Run(ctx context.Context, forward Forward) error {
 			continue
 		}
 		<-slots
-		timer.Reset(min(wait, mend))
+		timer.Reset(min(wait, repairIn))
 		select {
 		case <-ctx.Done():
 		case <-q.wake:
@@ -53,7 +55,7 @@ func (q *Queue) Run(ctx context.Context, forward Forward) error {
 	return nil
 }
 
-// try makes one attempt and settles what becomes of the entry.
+// try makes one attempt and records its result.
 func (q *Queue) try(ctx context.Context, forward Forward, e *entry) {
 	own, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -66,9 +68,9 @@ func (q *Queue) try(ctx context.Context, forward Forward, e *entry) {
 		q.log.Info("acknowledged push forwarded", append(who, "age", time.Since(e.Accepted).Round(time.Millisecond))...)
 		q.finish(e)
 	case ctx.Err() != nil:
-		q.index.again(e, time.Now(), "")
-	case own.Err() != nil: // who has interrupted it is about to take it out
-		q.index.again(e, time.Now().Add(firstPause), "")
+		q.index.requeue(e, time.Now(), "")
+	case own.Err() != nil: // interrupted: the caller is about to withdraw it
+		q.index.requeue(e, time.Now().Add(firstPause), "")
 	case errors.Is(err, ErrRefused):
 		q.forwarded.WithLabelValues(e.Upstream, "refused").Inc()
 		q.log.Error("acknowledged push refused by its registry: see dray queue", append(who, "error", err)...)
@@ -77,11 +79,11 @@ func (q *Queue) try(ctx context.Context, forward Forward, e *entry) {
 		q.forwarded.WithLabelValues(e.Upstream, "failed").Inc()
 		pause := pauseAfter(attempt.Attempts)
 		q.log.Warn("acknowledged push not forwarded yet", append(who, "retry_in", pause.Round(time.Millisecond), "error", err)...)
-		q.index.again(e, time.Now().Add(pause), err.Error())
+		q.index.requeue(e, time.Now().Add(pause), err.Error())
 	}
 }
 
-// pauseAfter is how long to wait after so many attempts, with a fifth of chance in it.
+// pauseAfter returns the pause after a number of attempts, shortened by up to a fifth at random.
 func pauseAfter(attempts int) time.Duration {
 	d := lastPause
 	if n := attempts - 1; n < 10 {
@@ -90,9 +92,8 @@ func pauseAfter(attempts int) time.Duration {
 	return d - rand.N(d/5)
 }
 
-// finish takes out what is forwarded. Where that cannot be written down now, and the process ends
-// before it can, the push is forwarded again by a later one, which the registry takes for a
-// repetition.
+// finish removes a forwarded entry. If the journal cannot be written before the process ends, the
+// next process forwards the push again, which the registry accepts as a repetition.
 func (q *Queue) finish(e *entry) {
 	var releases []func()
 	q.conclude(record{Op: opDone, ID: e.ID}, func() { releases = q.index.finish(e) })
@@ -101,22 +102,23 @@ func (q *Queue) finish(e *entry) {
 	}
 }
 
-// fail keeps what the registry refuses, for somebody to look at.
+// fail marks an entry as refused by its registry, for an operator to decide.
 func (q *Queue) fail(e *entry, attempts int, why string) {
 	q.conclude(record{Op: opFailed, ID: e.ID, Error: why, Attempts: attempts}, func() { q.index.fail(e, why) })
 }
 
-// conclude writes what an attempt has come to, and then does it in memory. Before, the entry is one
-// that is being forwarded: who retries or drops it would write to the journal what this record
-// takes back. Run has no caller to tell of a failure, and what has happened has happened: the
-// journal then is behind, and is written anew before any record follows.
+// conclude writes the result of an attempt to the journal, and then changes the index. The order
+// matters: until the index changes, the entry is being forwarded, so nobody can retry or drop it
+// and write a record that contradicts this one. Run has no caller to return an error to, and the
+// result stands even if the write fails: the journal is then behind, and is rewritten before any
+// further record.
 func (q *Queue) conclude(r record, do func()) {
-	_ = q.writer.lock(context.Background()) // which does not end
+	_ = q.writer.lock(context.Background()) // this context does not end
 	defer q.writer.unlock()
 	err := q.writer.write(r)
 	if err != nil {
 		q.log.Error("the journal of pushes cannot be written", "record", r.Op, "push", r.ID, "error", err)
 	}
-	q.writer.behind(err)
+	q.writer.setBehind(err)
 	do()
 }

@@ -6,18 +6,18 @@ import (
 	"time"
 )
 
-// Withdrawal are pushes that were taken out, as long as it is open what becomes of them: Done or
-// Restore ends it.
+// Withdrawal is a set of pushes that were taken out of the queue. Done removes them for good,
+// Restore puts them back.
 type Withdrawal struct {
 	q       *Queue
 	entries []*entry
 	was     []State
 }
 
-// Withdraw takes the pushes to a repository out that which picks, refused ones included: when it
-// returns, they are not forwarded, not shown under their references, and unknown to a process that
-// begins later. One that is just being forwarded may arrive within grace, or else is interrupted.
-// It returns ErrBusy when ctx ends before all that, or a failure of the disk.
+// Withdraw takes out the pushes to a repository for which which returns true, including failed
+// ones. When it returns, they are not forwarded, not found by their references, and not in the
+// journal. A push that is being forwarded may finish within grace; after that its attempt is
+// interrupted. Withdraw returns ErrBusy if ctx ends first, or an error of the disk.
 func (q *Queue) Withdraw(ctx context.Context, upstream, repo string, which func(Push) bool) (*Withdrawal, error) {
 	return q.takeOut(ctx, repoKey{upstream, repo}, func(e *entry) bool { return which(e.Push) })
 }
@@ -33,7 +33,7 @@ func (q *Queue) takeOut(ctx context.Context, at repoKey, which func(*entry) bool
 		select {
 		case <-busy.attempt:
 		case <-late.C:
-			q.index.stop(busy)
+			q.index.interruptAttempt(busy)
 		case <-ctx.Done():
 			err = fmt.Errorf("%w: %w", ErrBusy, context.Cause(ctx))
 		}
@@ -43,23 +43,23 @@ func (q *Queue) takeOut(ctx context.Context, at repoKey, which func(*entry) bool
 	}
 }
 
-// grace is what an attempt under way gets to end by itself. One that is interrupted while its
-// manifest is on the line might arrive later.
+// grace is how long an attempt under way may continue before it is interrupted. An interrupted
+// attempt whose manifest is being sent might still reach the registry.
 const grace = 300 * time.Millisecond
 
-// withdraw is one try of Withdraw: busy is what is just being forwarded.
+// withdraw tries once. If one of the entries is being forwarded, it returns that one as busy.
 func (q *Queue) withdraw(ctx context.Context, at repoKey, which func(*entry) bool) (w *Withdrawal, busy *entry, err error) {
 	if err := q.writer.lock(ctx); err != nil {
 		return nil, nil, err
 	}
 	defer q.writer.unlock()
 	w = &Withdrawal{q: q}
-	for _, e := range q.index.in(at) { // none leaves while the turn is taken
+	for _, e := range q.index.entriesOf(at) { // none is finished while the lock is held
 		if which(e) {
 			w.entries = append(w.entries, e)
 		}
 	}
-	if w.was, busy = q.index.take(w.entries); busy != nil {
+	if w.was, busy = q.index.markWithdrawn(w.entries); busy != nil {
 		return nil, busy, nil
 	}
 	for _, e := range w.entries {
@@ -68,17 +68,17 @@ func (q *Queue) withdraw(ctx context.Context, at repoKey, which func(*entry) boo
 		}
 	}
 	if err == nil {
-		err = q.writer.catchUp() // what was forwarded, and could not be struck out, is not to come back either
+		err = q.writer.catchUp() // pushes that were forwarded but not struck out must not come back either
 	}
 	if err != nil {
-		q.index.giveBack(w.entries, w.was)
-		_ = q.writer.rewrite() // some of them may be gone in it
+		q.index.unmarkWithdrawn(w.entries, w.was)
+		_ = q.writer.rewrite() // it may have struck out some of them
 		return nil, nil, fmt.Errorf("queue: %w", err)
 	}
 	return w, nil, nil
 }
 
-// Pushes are what was taken out.
+// Pushes lists the pushes that were taken out.
 func (w *Withdrawal) Pushes() []Push {
 	var all []Push
 	for _, e := range w.entries {
@@ -87,7 +87,7 @@ func (w *Withdrawal) Pushes() []Push {
 	return all
 }
 
-// Done gives the pushes up.
+// Done removes the pushes for good.
 func (w *Withdrawal) Done() {
 	if len(w.entries) == 0 {
 		return
@@ -98,15 +98,15 @@ func (w *Withdrawal) Done() {
 	w.q.nudge()
 }
 
-// Restore puts the pushes back to where they were. Should the disk not take that, a process that
-// ends before it does has lost them.
+// Restore puts the pushes back in their places. If the journal cannot be written, and the process
+// ends before it can, the pushes are lost.
 func (w *Withdrawal) Restore() {
 	if len(w.entries) == 0 {
 		return
 	}
-	_ = w.q.writer.lock(context.Background()) // which does not end
+	_ = w.q.writer.lock(context.Background()) // this context does not end
 	defer w.q.writer.unlock()
-	w.q.index.giveBack(w.entries, w.was)
+	w.q.index.unmarkWithdrawn(w.entries, w.was)
 	if err := w.q.writer.rewrite(); err != nil {
 		w.q.log.Error("the journal of pushes cannot be written", "pushes restored", len(w.entries), "error", err)
 	}

@@ -20,8 +20,8 @@ func withdrawn(t *testing.T, q *Queue, which func(Push) bool) *Withdrawal {
 	return w
 }
 
-// What is withdrawn is on disk no more before anything else is done about it, shows nowhere, and
-// comes back whole and in its place if it is restored.
+// A withdrawn push is gone from the disk before Withdraw returns, is not visible, and comes back
+// whole and in its place when it is restored.
 func TestWithdraw(t *testing.T) {
 	q, h := opened(t, Options{})
 	added(t, q, push("a", "v1", "one"), push("a", "v2", "two"), push("a", "v1", "three"), push("b", "v1", "other"))
@@ -67,7 +67,7 @@ func TestWithdraw(t *testing.T) {
 	}
 }
 
-// What is being forwarded is waited for, and withdrawn if it has not arrived.
+// Withdraw waits for a push that is being forwarded, and withdraws it if the attempt fails.
 func TestWithdrawWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q, _ := opened(t, Options{})
@@ -97,8 +97,8 @@ func TestWithdrawWaits(t *testing.T) {
 	})
 }
 
-// What does not end by itself is interrupted: a registry that fails for long, or a large layer,
-// does not keep a push from being withdrawn.
+// Withdraw interrupts an attempt that does not end by itself: neither a registry that fails for
+// long nor a large layer keeps a push from being withdrawn.
 func TestWithdrawInterrupts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q, _ := opened(t, Options{})
@@ -128,8 +128,8 @@ func TestWithdrawInterrupts(t *testing.T) {
 	})
 }
 
-// Who drops a push that is being forwarded interrupts that, unless it ends by itself at once; the
-// push is then told to be gone.
+// Drop interrupts an attempt under way, unless it ends by itself at once; then the push is not
+// found.
 func TestDropInterrupts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q, h := opened(t, Options{})

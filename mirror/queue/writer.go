@@ -8,24 +8,25 @@ import (
 	"time"
 )
 
-// mendEvery is how often a journal that cannot be written is tried anew.
-const mendEvery = 5 * time.Second
+// repairEvery is the pause between two tries to rewrite a journal that cannot be written.
+const repairEvery = 5 * time.Second
 
-// writer lets one at a time write to the journal, and knows whether the journal says what is here.
-// Every method but take, trouble, mend and close needs the turn.
+// writer serialises writes to the journal, and knows whether the journal is behind the index.
+// Every method except lock, failure, repair and close requires the lock.
 type writer struct {
-	journal *journal
-	log     *slog.Logger
-	now     func() past   // what a new journal has to hold
-	writing chan struct{} // full while one writes; capacity 1
+	journal  *journal
+	log      *slog.Logger
+	snapshot func() contents // contents for a new journal
+	writing  chan struct{}   // the lock: full while it is held; capacity 1
 
-	mu   sync.Mutex // guards torn; leaf lock
-	torn error      // why the journal does not say what is here; nil: it does
+	mu       sync.Mutex // guards torn; leaf lock
+	staleErr error      // why the journal is behind the index; nil: it is not
 
-	tried time.Time // when mend last tried; Run's own
+	tried time.Time // when repair last tried; only Run uses it
 }
 
-// lock waits until nobody else writes to the journal.
+// lock waits until nobody else writes to the journal. It returns the cause of ctx if that ends
+// first.
 func (w *writer) lock(ctx context.Context) error {
 	select {
 	case w.writing <- struct{}{}:
@@ -37,21 +38,21 @@ func (w *writer) lock(ctx context.Context) error {
 
 func (w *writer) unlock() { <-w.writing }
 
-// write puts a record into the journal.
+// write appends a record to the journal.
 func (w *writer) write(r record) error {
-	err := w.journal.append(r, w.now)
+	err := w.journal.append(r, w.snapshot)
 	w.note(err)
 	return err
 }
 
-// rewrite writes the journal anew. After an error what is here holds, and the journal is behind.
+// rewrite rewrites the journal from the index. After an error the journal is behind.
 func (w *writer) rewrite() error {
-	err := w.journal.rewrite(w.now())
+	err := w.journal.rewrite(w.snapshot())
 	w.note(err)
 	return err
 }
 
-// catchUp writes the journal anew where a write to it has failed.
+// catchUp rewrites the journal if a write to it has failed.
 func (w *writer) catchUp() error {
 	if !w.journal.broken {
 		return nil
@@ -59,49 +60,48 @@ func (w *writer) catchUp() error {
 	return w.rewrite()
 }
 
-// behind says that what is here holds, although the journal may not have it: err.
-func (w *writer) behind(err error) {
+// setBehind marks the journal as behind the index if err is not nil.
+func (w *writer) setBehind(err error) {
 	w.journal.broken = w.journal.broken || err != nil
 	w.note(err)
 }
 
-// note keeps the reason why the journal has to be written anew, if it has.
+// note records err as the reason why the journal is behind, or clears it if the journal is not.
 func (w *writer) note(err error) {
 	if !w.journal.broken {
-		err = nil // nothing of what has failed is left in it
+		err = nil // the journal was rewritten since, and nothing of the failed write is left
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.torn = err
+	w.staleErr = err
 }
 
-// failure is why the journal does not say what is here; nil: it does.
+// failure returns why the journal is behind the index; nil: it is not.
 func (w *writer) failure() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.torn
+	return w.staleErr
 }
 
-// mend writes the journal anew where the last try to write to it has failed. It returns when to
-// look again.
-func (w *writer) mend(ctx context.Context) time.Duration {
+// repair rewrites the journal if the last write to it failed. It returns when to call it again.
+func (w *writer) repair(ctx context.Context) time.Duration {
 	switch since := time.Since(w.tried); {
 	case w.failure() == nil:
 		return lastPause
-	case since < mendEvery:
-		return mendEvery - since
+	case since < repairEvery:
+		return repairEvery - since
 	}
 	w.tried = time.Now()
 	if w.lock(ctx) != nil {
 		return lastPause
 	}
 	defer w.unlock()
-	if err := w.catchUp(); err != nil { // unless somebody else has done it
+	if err := w.catchUp(); err != nil { // does nothing if another writer has rewritten it
 		w.log.Error("the journal of pushes cannot be written anew", "error", err)
-		return mendEvery
+		return repairEvery
 	}
 	return lastPause
 }
 
-// close writes the journal anew where it is behind, and gives it up.
+// close rewrites the journal if it is behind, and closes it.
 func (w *writer) close() error { return errors.Join(w.catchUp(), w.journal.close()) }

@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// disk is a disk whose next syncs fail, and that tells of each.
+// disk is a disk whose next syncs fail, and that calls onSync before each.
 type disk struct {
 	fails  atomic.Int64
 	onSync func()
@@ -31,7 +31,7 @@ func (d *disk) sync() error {
 	return nil
 }
 
-// onDisk is what a process that begins now would find.
+// onDisk lists the pushes that a process that begins now would find.
 func onDisk(t *testing.T, q *Queue) (all []string) {
 	t.Helper()
 	f, err := os.Open(q.writer.journal.path())
@@ -49,16 +49,16 @@ func onDisk(t *testing.T, q *Queue) (all []string) {
 	return all
 }
 
-// A push counts as failed, and can be tried again or dropped, when that is on disk and no sooner:
-// else the record of what somebody has done about it would come before that of its failure, and a
-// later process would undo it.
+// A push counts as failed, and can be retried or dropped, only when its failure is on disk.
+// Otherwise the record of a retry or drop would come before that of the failure, and a later
+// process would undo it.
 func TestFailedOnDiskFirst(t *testing.T) {
 	d := &disk{}
 	q, _ := opened(t, Options{Sync: d.sync})
 	added(t, q, push("a", "v1", "bad"))
 	seen := make(chan []string, 1)
 	d.onSync = func() {
-		if _, err := q.index.look(1); !errors.Is(err, ErrBusy) {
+		if _, err := q.index.idle(1); !errors.Is(err, ErrBusy) {
 			t.Errorf("it could be tried again or dropped: %v", err)
 		}
 		seen <- names(q)
@@ -74,9 +74,9 @@ func TestFailedOnDiskFirst(t *testing.T) {
 	}
 }
 
-// What was forwarded while the disk failed is forwarded once, holds nobody up, and is struck out as
-// soon as the disk works again, without any further push; and before that by the first record that
-// says that a later push is done. So no crash takes a tag back.
+// A push that was forwarded while the disk failed is forwarded once and does not block later
+// pushes. It is struck out as soon as the disk works again, without a further push, and no later
+// than the record that says that a later push is done. So no crash takes a tag back.
 func TestStruckOutWhenTheDiskWorks(t *testing.T) {
 	for name, fails := range map[string]int64{"once": 1, "twice": 2, "for a while": 5} {
 		t.Run(name, func(t *testing.T) {
@@ -93,7 +93,7 @@ func TestStruckOutWhenTheDiskWorks(t *testing.T) {
 				})
 				synctest.Wait()
 				wantNames(t, q)
-				if fails > 2 { // more than the record, what takes it back, and one try to mend it
+				if fails > 2 { // more than the record, its removal, and one try to rewrite the journal
 					if err := q.Check(t.Context()); err == nil || !strings.Contains(err.Error(), "cannot be written: no space") {
 						t.Errorf("the health is %v", err)
 					}
@@ -116,8 +116,8 @@ func TestStruckOutWhenTheDiskWorks(t *testing.T) {
 	}
 }
 
-// The same without the time to mend it: when the later push of the tag is done, the older one is
-// not to be found any more.
+// The same before the journal could be rewritten: once the later push of the tag is done, the
+// older one is not in the journal any more.
 func TestNoOldTagComesBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := &disk{}
