@@ -10,13 +10,13 @@ import (
 type Challenge struct {
 	// Scheme is the authentication scheme in lower case.
 	Scheme string
-	// Token68 is the single unnamed value some schemes carry in place of parameters.
+	// Token68 is the single unnamed value that some schemes have in place of parameters.
 	Token68 string
-	// Params are the parameters, names in lower case. The first of two equal names wins.
+	// Params are the parameters, with names in lower case. The first of two equal names is kept.
 	Params map[string]string
 }
 
-// String writes the challenge so that ParseChallenges reads it back unchanged.
+// String returns the challenge in a form that ParseChallenges parses to the same value.
 func (c Challenge) String() string {
 	var b strings.Builder
 	b.WriteString(c.Scheme)
@@ -33,9 +33,8 @@ func (c Challenge) String() string {
 	return b.String()
 }
 
-// ParseChallenges reads the values of a WWW-Authenticate header. One value may hold several
-// challenges. A malformed rest of a value is dropped and what was read before it is kept: a client
-// must cope with what registries send.
+// ParseChallenges parses the values of a WWW-Authenticate header. One value may hold several
+// challenges. If the rest of a value is malformed, the challenges before it are returned.
 func ParseChallenges(values []string) []Challenge {
 	var out []Challenge
 	for _, v := range values {
@@ -53,7 +52,8 @@ func parseField(s string) []Challenge {
 		if name == "" {
 			return out
 		}
-		// A comma separates both parameters and challenges; only the equals sign tells which one this is.
+		// A comma separates both parameters and challenges: an equals sign follows the name of a
+		// parameter.
 		mark := p.i
 		if p.equals() {
 			if len(out) == 0 {
@@ -76,7 +76,7 @@ func parseField(s string) []Challenge {
 	}
 }
 
-// scanner walks one header value.
+// scanner scans one header value.
 type scanner struct {
 	s string
 	i int
@@ -107,8 +107,8 @@ func (p *scanner) equals() bool {
 	return true
 }
 
-// value reads a quoted string, or everything up to a comma or blank: some registries leave the
-// quotes off URLs.
+// value scans a quoted string, or the text up to a comma or blank: some registries do not quote
+// URLs.
 func (p *scanner) value() (string, bool) {
 	if p.i == len(p.s) || p.s[p.i] != '"' {
 		return p.run(func(c byte) bool { return c != ',' && c != ' ' && c != '\t' }), true
@@ -131,7 +131,7 @@ func (p *scanner) value() (string, bool) {
 	return "", false
 }
 
-// token68 consumes a token68 when the whole rest of the challenge is one, and nothing otherwise.
+// token68 scans a token68, if the rest of the challenge consists of one.
 func (p *scanner) token68() string {
 	mark := p.i
 	if p.skip(" \t"); p.i == mark {

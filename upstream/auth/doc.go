@@ -1,11 +1,12 @@
-// Package auth turns a registry's challenge into a token, once.
+// Package auth turns the challenge of a registry into a token.
 //
-// A Transport speaks for one registry. What it holds to:
+// A Transport serves one registry. Its rules:
 //
-//   - credentials and tokens go to the registry's own origin and to the token endpoint that the registry names, and
-//     never to another host;
-//   - there is at most one token per scope and one token request in flight for it; it is renewed before it expires, and
-//     a held token serves on while its renewal is under way or fails;
-//   - a refused request is repeated at most once, with something else to show, and only when its body can be sent again;
-//   - no secret appears in an error, a log line or a formatted value.
+//   - Credentials and tokens go only to the registry's own origin and to the token endpoint
+//     that the registry names.
+//   - There is at most one token per scope, and one request for it in flight. The token is
+//     renewed before it expires, and is used while its renewal is under way or fails.
+//   - A refused request is repeated at most once, with another authorization, and only if its
+//     body can be sent again.
+//   - No secret appears in an error, a log line or a formatted value.
 package auth

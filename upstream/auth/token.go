@@ -16,26 +16,28 @@ import (
 )
 
 const (
-	// minTokenLife is assumed when the endpoint does not say how long its token lives
-	// (https://distribution.github.io/distribution/spec/auth/token/, field expires_in).
+	// minTokenLife is the life of a token whose answer has no expires_in
+	// (https://distribution.github.io/distribution/spec/auth/token/). A shorter one is raised to
+	// it.
 	minTokenLife = 60 * time.Second
 	// tokenTimeout bounds one token request.
 	tokenTimeout = 20 * time.Second
-	// renewPause is the wait after a failed renewal while the old token still serves.
+	// renewPause is the wait after a failed renewal, during which the old token is used.
 	renewPause = 5 * time.Second
-	// maxTokens bounds the cache; a registry may have any number of repositories and so of scopes.
+	// maxTokens bounds the cache: a registry may have any number of repositories, and so of
+	// scopes.
 	maxTokens = 4096
-	// maxTokenAnswer bounds what is read from a token endpoint.
+	// maxTokenAnswer bounds the bytes read from a token endpoint.
 	maxTokenAnswer = 1 << 20
 )
 
-// bearer is the part of a Bearer challenge that stays the same for a whole registry.
+// bearer holds the parts of a Bearer challenge that are the same for a whole registry.
 type bearer struct {
 	realm   *url.URL
 	service string
 }
 
-// token is an access token and its clock.
+// token is an access token, with the times of its renewal and its end.
 type token struct {
 	value          Secret
 	renew, expires time.Time
@@ -43,37 +45,37 @@ type token struct {
 
 func (t token) valid(now time.Time) bool { return t.value != "" && now.Before(t.expires) }
 
-// tokens caches access tokens by scope and keeps one request in flight for each.
+// tokens caches access tokens by scope, and has one request in flight for each.
 type tokens struct {
 	fetch func(ctx context.Context, scopes []string) (token, error)
 
-	mu      sync.Mutex // guards what follows; never held during a request
+	mu      sync.Mutex // guards entries; never held during a request
 	entries map[string]*entry
 }
 
 type entry struct {
-	scopes []string // as last asked for; a challenge may have widened them
+	scopes []string // of the last request; a challenge may have widened them
 	token  token
 	flight *flight
 }
 
-// flight is one token request; done closes when token and err are set.
+// flight is one token request. token and err are set before done closes.
 type flight struct {
 	done  chan struct{}
 	token token
 	err   error
 }
 
-// get returns a token for key. A request is sent only when none is held or the held one nears its
-// end; whoever comes meanwhile is served with the held one, or waits for the same answer. A new key
-// is asked for with scopes; asked, when not nil, is what a challenge wanted instead and stays with
-// the key.
-func (c *tokens) get(ctx context.Context, key string, scopes, asked []string) (token, error) {
+// get returns a token for key. It sends a request only if it holds no token, or one that is due
+// for renewal. During a request, other callers get the held token, or wait for the same answer
+// if there is none. The first request for a key uses scopes. demanded, when not nil, are the
+// scopes of a challenge, which replace those of the key.
+func (c *tokens) get(ctx context.Context, key string, scopes, demanded []string) (token, error) {
 	now := time.Now()
 	c.mu.Lock()
 	e := c.entry(key, now)
-	if asked != nil {
-		e.scopes = asked
+	if demanded != nil {
+		e.scopes = demanded
 	} else if e.scopes == nil {
 		e.scopes = scopes
 	}
@@ -104,8 +106,8 @@ func (c *tokens) get(ctx context.Context, key string, scopes, asked []string) (t
 	return f.token, f.err
 }
 
-// lead makes the request for a flight. It outlives the request that started it, because others wait
-// for it.
+// lead makes the request of a flight. It is not cancelled with the caller's request, because
+// others wait for it.
 func (c *tokens) lead(ctx context.Context, key string, e *entry, f *flight, scopes []string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), tokenTimeout)
 	defer cancel()
@@ -122,7 +124,7 @@ func (c *tokens) lead(ctx context.Context, key string, e *entry, f *flight, scop
 	close(f.done)
 }
 
-// covers reports whether the token of key was asked for with all of these scopes.
+// covers reports whether the token of key was requested with all of these scopes.
 func (c *tokens) covers(key string, scopes []string) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -130,7 +132,7 @@ func (c *tokens) covers(key string, scopes []string) bool {
 	return e != nil && !slices.ContainsFunc(scopes, func(s string) bool { return !slices.Contains(e.scopes, s) })
 }
 
-// drop forgets the token of key if it is still the refused one.
+// drop removes the token of key, if it is still the refused one.
 func (c *tokens) drop(key string, refused Secret) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -155,7 +157,7 @@ func (c *tokens) entry(key string, now time.Time) *entry {
 	return e
 }
 
-// evict drops what has expired, and if that is nothing, any one entry; c.mu is held.
+// evict removes the expired entries, or any one entry if none has expired; c.mu is held.
 func (c *tokens) evict(now time.Time) {
 	for k, e := range c.entries {
 		if e.flight == nil && !e.token.valid(now) {
@@ -171,14 +173,14 @@ func (c *tokens) evict(now time.Time) {
 	}
 }
 
-// tokenAnswer is the body of a token endpoint. Both names of the token are in use.
+// tokenAnswer is the answer of a token endpoint. Both names of the token are in use.
 type tokenAnswer struct {
 	Token       string `json:"token"`
 	AccessToken string `json:"access_token"`
 	ExpiresIn   int64  `json:"expires_in"`
 }
 
-// requestToken asks the realm for a token with the given scopes.
+// requestToken requests a token with the given scopes from the realm.
 func (t *Transport) requestToken(ctx context.Context, scopes []string) (token, error) {
 	b := t.challenge.Load()
 	if b == nil {
@@ -192,7 +194,7 @@ func (t *Transport) requestToken(ctx context.Context, scopes []string) (token, e
 	if err != nil {
 		return fail(0, err)
 	}
-	asked := time.Now()
+	sent := time.Now()
 	resp, err := t.o.Base.RoundTrip(req)
 	if err != nil {
 		return fail(0, err)
@@ -208,7 +210,7 @@ func (t *Transport) requestToken(ctx context.Context, scopes []string) (token, e
 	}
 	var a tokenAnswer
 	if err := json.Unmarshal(body, &a); err != nil {
-		// The text of a JSON error may quote the body, and the body may hold a token.
+		// The text of a JSON error may quote the body, which may contain a token.
 		return fail(resp.StatusCode, errors.New("answer is not JSON"))
 	}
 	value := cmp.Or(a.Token, a.AccessToken)
@@ -216,7 +218,7 @@ func (t *Transport) requestToken(ctx context.Context, scopes []string) (token, e
 		return fail(resp.StatusCode, errors.New("answer without a token"))
 	}
 	life := max(min(time.Duration(a.ExpiresIn), 7*24*3600)*time.Second, minTokenLife)
-	return token{value: Secret(value), renew: asked.Add(life * 3 / 4), expires: asked.Add(life)}, nil
+	return token{value: Secret(value), renew: sent.Add(life * 3 / 4), expires: sent.Add(life)}, nil
 }
 
 func statusCause(status int) error {

@@ -15,7 +15,7 @@ import (
 	"dray/upstream/oci"
 )
 
-// maxRefusal is how much of a refusal's body Expired gets to see.
+// maxRefusal bounds the bytes of a refusal's body that Expired gets.
 const maxRefusal = 8 << 10
 
 // Refusal is an answer that may mean an expired credential.
@@ -23,25 +23,25 @@ type Refusal struct {
 	Request *http.Request
 	Status  int
 	Header  http.Header
-	// Body is the beginning of the answer, at most 8 KiB; empty for HEAD.
+	// Body is the start of the answer, at most 8 KiB; empty for HEAD.
 	Body []byte
-	// Credential is what was shown as Basic; zero for a bearer token.
+	// Credential is the one that was sent as Basic; zero for a bearer token.
 	Credential Credential
 }
 
 // Options configure a Transport.
 type Options struct {
-	// Base sends the requests, those to the token endpoint too. Required.
+	// Base sends the requests, also those to the token endpoint. Required.
 	Base http.RoundTripper
-	// Origin is the registry's base URL as it is dialled. Only requests to its scheme, host and
-	// port are authorised.
+	// Origin is the registry's base URL. Only requests to its scheme, host and port are
+	// authorised.
 	Origin *url.URL
 	// Host is the name of the registry given to Credentials; empty means the host of Origin.
 	Host string
-	// Credentials gives the credential; nil means anonymous.
+	// Credentials returns the credential; nil means anonymous.
 	Credentials Credentials
-	// Expired recognises refusals without a challenge that mean an expired credential (ECR answers
-	// 403). It sees the statuses 400, 401 and 403. Nil means none.
+	// Expired reports whether a refusal without a challenge means an expired credential (ECR
+	// answers 403). It is called for the statuses 400, 401 and 403. Nil means never.
 	Expired func(Refusal) bool
 	// UserAgent is sent to the token endpoint; empty means "dray".
 	UserAgent string
@@ -54,10 +54,10 @@ type Transport struct {
 	origin string // scheme and host
 	secure bool
 
-	challenge atomic.Pointer[bearer] // the last Bearer challenge; nil before the first
-	shared    atomic.Pointer[string] // the scope of a registry that has one for everything (ECR Public)
-	basic     atomic.Bool            // the registry asks for Basic
-	tokens    tokens
+	challenge   atomic.Pointer[bearer] // the last Bearer challenge; nil before the first
+	sharedScope atomic.Pointer[string] // the one scope of a registry that uses it for all requests (ECR Public)
+	basic       atomic.Bool            // the registry has sent a Basic challenge
+	tokens      tokens
 }
 
 var _ http.RoundTripper = (*Transport)(nil)
@@ -70,17 +70,18 @@ func New(o Options) *Transport {
 	return t
 }
 
-// presented is what one attempt carried.
-type presented struct {
+// authorization is the Authorization header of one attempt, and its source.
+type authorization struct {
 	header Secret
 	cred   Credential // for Basic
-	key    string     // for a bearer token: its place in the cache
+	key    string     // for a bearer token: its key in the cache
 	token  Secret
 }
 
-// RoundTrip sends the request with what the registry is known to want, and once more when the
-// registry says that this was not it. A request whose body cannot be read again is not repeated:
-// its refusal is returned, and what was learnt from it serves the next request.
+// RoundTrip sends the request with the authorization that the registry is known to want. If the
+// registry refuses it, it sends the request once more with another. A request whose body cannot
+// be read again is not repeated: RoundTrip returns the refusal, and uses the challenge in it
+// for the next request.
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if req.URL.Scheme+"://"+req.URL.Host != t.origin {
 		return t.o.Base.RoundTrip(req)
@@ -90,7 +91,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		closeBody(req)
 		return nil, err
 	}
-	resp, err := t.o.Base.RoundTrip(s.on(req))
+	resp, err := t.o.Base.RoundTrip(s.apply(req))
 	if err != nil {
 		return nil, err
 	}
@@ -102,19 +103,19 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if next == nil || req.Body != nil && req.Body != http.NoBody && req.GetBody == nil {
 		return resp, nil
 	}
-	again := next.on(req)
+	retry := next.apply(req)
 	if req.GetBody != nil {
-		if again.Body, err = req.GetBody(); err != nil {
+		if retry.Body, err = req.GetBody(); err != nil {
 			return resp, nil
 		}
 	}
-	_, _ = io.CopyN(io.Discard, resp.Body, maxRefusal) // so that the connection can be used again
+	_, _ = io.CopyN(io.Discard, resp.Body, maxRefusal) // so that the connection can be reused
 	_ = resp.Body.Close()
-	return t.o.Base.RoundTrip(again)
+	return t.o.Base.RoundTrip(retry)
 }
 
-// on returns a copy of the request that carries s.
-func (s presented) on(req *http.Request) *http.Request {
+// apply returns a copy of the request with the authorization s.
+func (s authorization) apply(req *http.Request) *http.Request {
 	c := req.Clone(req.Context())
 	c.Header.Del("Authorization")
 	if s.header != "" {
@@ -140,39 +141,39 @@ func (t *Transport) credential(ctx context.Context) (Credential, error) {
 	return c, err
 }
 
-// authorize chooses what to show before the registry has said anything about this request.
-func (t *Transport) authorize(req *http.Request) (presented, error) {
+// authorize returns the authorization for the first attempt.
+func (t *Transport) authorize(req *http.Request) (authorization, error) {
 	if t.challenge.Load() != nil {
 		return t.bearer(req, nil)
 	}
 	cred, err := t.credential(req.Context())
 	if err != nil || cred.Anonymous() || !cred.Preemptive && !t.basic.Load() {
-		return presented{}, err
+		return authorization{}, err
 	}
-	return presented{header: cred.basic(), cred: cred}, nil
+	return authorization{header: cred.basic(), cred: cred}, nil
 }
 
-// bearer gets a token for the request; asked are the scopes of its challenge, nil when there was
-// none yet.
-func (t *Transport) bearer(req *http.Request, asked []string) (presented, error) {
+// bearer gets a token for the request. demanded are the scopes of its challenge, nil if there
+// was none yet.
+func (t *Transport) bearer(req *http.Request, demanded []string) (authorization, error) {
 	key, scopes := t.scope(req)
-	tok, err := t.tokens.get(req.Context(), key, scopes, asked)
-	return presented{header: "Bearer " + tok.value, key: key, token: tok.value}, err
+	tok, err := t.tokens.get(req.Context(), key, scopes, demanded)
+	return authorization{header: "Bearer " + tok.value, key: key, token: tok.value}, err
 }
 
-// scope returns the cache key of the request's token, and the scopes to ask for when the key is
-// new. A key that was widened by a challenge keeps its scopes.
+// scope returns the cache key of the request's token, and the scopes to request for a new key.
+// A key whose scopes a challenge has replaced keeps those.
 func (t *Transport) scope(req *http.Request) (key string, scopes []string) {
-	if s := t.shared.Load(); s != nil {
+	if s := t.sharedScope.Load(); s != nil {
 		return *s, strings.Fields(*s)
 	}
 	scopes = Scope(req)
 	return strings.Join(scopes, " "), scopes
 }
 
-// Scope is what a request needs to be allowed to do, in the form of the token specification
-// (https://distribution.github.io/distribution/spec/auth/scope/): nothing for what is not below a
-// repository.
+// Scope returns the scopes that a request needs, in the form of the token specification
+// (https://distribution.github.io/distribution/spec/auth/scope/). A request that is not about a
+// repository needs none.
 func Scope(req *http.Request) []string {
 	if s, ok := req.Context().Value(scopeKey{}).([]string); ok {
 		return s
@@ -191,25 +192,26 @@ func Scope(req *http.Request) []string {
 	return scopes
 }
 
-// PullScope is the scope for reading a repository (distribution, "Token Scope Documentation").
+// PullScope returns the scope for reading a repository (distribution, "Token Scope
+// Documentation").
 func PullScope(repo string) string { return "repository:" + repo + ":pull" }
 
-// PushScope is the scope for reading and writing a repository.
+// PushScope returns the scope for reading and writing a repository.
 func PushScope(repo string) string { return "repository:" + repo + ":pull,push" }
 
-// DeleteScope is the scope for deleting from a repository.
+// DeleteScope returns the scope for deleting from a repository.
 func DeleteScope(repo string) string { return "repository:" + repo + ":pull,delete" }
 
 type scopeKey struct{}
 
-// WithScope tells the scopes of requests whose URL does not show them: the upload URLs of some
-// registries do not name the repository.
+// WithScope sets the scopes of a request whose URL does not name the repository, such as the
+// upload URLs of some registries.
 func WithScope(ctx context.Context, scopes ...string) context.Context {
 	return context.WithValue(ctx, scopeKey{}, scopes)
 }
 
-// reconsider looks at an answer and returns what to show instead, or nil when the answer stands.
-func (t *Transport) reconsider(req *http.Request, resp *http.Response, s presented) (*presented, error) {
+// reconsider returns the authorization for a second attempt, or nil if the answer is final.
+func (t *Transport) reconsider(req *http.Request, resp *http.Response, s authorization) (*authorization, error) {
 	switch resp.StatusCode {
 	case http.StatusUnauthorized, http.StatusForbidden, http.StatusBadRequest:
 	default:
@@ -219,54 +221,53 @@ func (t *Transport) reconsider(req *http.Request, resp *http.Response, s present
 		for _, c := range ParseChallenges(resp.Header.Values("Www-Authenticate")) {
 			switch c.Scheme {
 			case "bearer":
-				asked, ok := t.remember(req, c)
-				if ok && c.Params["error"] == "insufficient_scope" && s.token != "" && t.tokens.covers(s.key, asked) {
-					return nil, nil // the endpoint has given what it gives (RFC 6750 section 3.1)
+				demanded, ok := t.storeChallenge(req, c)
+				if ok && c.Params["error"] == "insufficient_scope" && s.token != "" && t.tokens.covers(s.key, demanded) {
+					return nil, nil // the endpoint does not grant more (RFC 6750 section 3.1)
 				}
 				if ok {
-					return t.again(req, s, asked)
+					return t.replace(req, s, demanded)
 				}
 			case "basic":
 				t.basic.Store(true)
-				return t.again(req, s, nil)
+				return t.replace(req, s, nil)
 			}
 		}
 	}
 	if t.o.Expired != nil && t.o.Expired(t.refusal(req, resp, s)) {
-		return t.again(req, s, nil)
+		return t.replace(req, s, nil)
 	}
 	return nil, nil
 }
 
-// remember keeps what a Bearer challenge says about the registry, and returns the scopes it asks
-// for.
-func (t *Transport) remember(req *http.Request, c Challenge) (asked []string, ok bool) {
+// storeChallenge stores the realm and service of a Bearer challenge, and returns its scopes.
+func (t *Transport) storeChallenge(req *http.Request, c Challenge) (demanded []string, ok bool) {
 	realm, err := req.URL.Parse(c.Params["realm"])
 	if err != nil || realm.Host == "" || realm.Scheme != "https" && realm.Scheme != "http" || realm.User != nil {
 		return nil, false
 	}
 	t.challenge.Store(&bearer{realm: realm, service: c.Params["service"]})
-	asked = strings.Fields(c.Params["scope"])
-	if len(asked) == 0 {
+	demanded = strings.Fields(c.Params["scope"])
+	if len(demanded) == 0 {
 		return nil, true
 	}
-	if !slices.ContainsFunc(asked, func(s string) bool { return strings.HasPrefix(s, "repository:") }) {
-		shared := strings.Join(asked, " ")
-		t.shared.Store(&shared)
+	if !slices.ContainsFunc(demanded, func(s string) bool { return strings.HasPrefix(s, "repository:") }) {
+		sharedScope := strings.Join(demanded, " ")
+		t.sharedScope.Store(&sharedScope)
 	}
-	return asked, true
+	return demanded, true
 }
 
-// again forgets what was refused and gets something else. It returns nil when there is nothing else
-// to show.
-func (t *Transport) again(req *http.Request, s presented, asked []string) (*presented, error) {
-	var next presented
+// replace drops the refused authorization and gets another. It returns nil if there is no
+// other.
+func (t *Transport) replace(req *http.Request, s authorization, demanded []string) (*authorization, error) {
+	var next authorization
 	var err error
 	if t.challenge.Load() != nil {
 		if s.token != "" {
 			t.tokens.drop(s.key, s.token)
 		}
-		next, err = t.bearer(req, asked)
+		next, err = t.bearer(req, demanded)
 	} else {
 		if s.cred.Invalidate != nil {
 			s.cred.Invalidate()
@@ -282,22 +283,22 @@ func (t *Transport) again(req *http.Request, s presented, asked []string) (*pres
 	return &next, nil
 }
 
-// refusal shows an answer to Expired and puts what it read back.
-func (t *Transport) refusal(req *http.Request, resp *http.Response, s presented) Refusal {
+// refusal returns the Refusal for an answer, whose body can still be read in full afterwards.
+func (t *Transport) refusal(req *http.Request, resp *http.Response, s authorization) Refusal {
 	head, err := io.ReadAll(io.LimitReader(resp.Body, maxRefusal))
 	rest := io.Reader(resp.Body)
 	if err != nil {
-		rest = &failing{err}
+		rest = &errReader{err}
 	}
-	resp.Body = &spliced{io.MultiReader(bytes.NewReader(head), rest), resp.Body}
+	resp.Body = &joinedBody{io.MultiReader(bytes.NewReader(head), rest), resp.Body}
 	return Refusal{Request: req, Status: resp.StatusCode, Header: resp.Header, Body: head, Credential: s.cred}
 }
 
-type spliced struct {
+type joinedBody struct {
 	io.Reader
 	io.Closer
 }
 
-type failing struct{ err error }
+type errReader struct{ err error }
 
-func (f *failing) Read([]byte) (int, error) { return 0, f.err }
+func (f *errReader) Read([]byte) (int, error) { return 0, f.err }

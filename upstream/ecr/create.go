@@ -16,7 +16,7 @@ import (
 	"dray/upstream/oci"
 )
 
-// CreateAPI are the calls of the ECR API that creating needs.
+// CreateAPI has the calls of the ECR API that a Creator needs.
 type CreateAPI interface {
 	CreateRepository(context.Context, *ecr.CreateRepositoryInput, ...func(*ecr.Options)) (*ecr.CreateRepositoryOutput, error)
 	PutLifecyclePolicy(context.Context, *ecr.PutLifecyclePolicyInput, ...func(*ecr.Options)) (*ecr.PutLifecyclePolicyOutput, error)
@@ -27,16 +27,17 @@ type CreatorOptions struct {
 	API CreateAPI
 	// Upstream names the registry in metrics and logs.
 	Upstream string
-	// Account is the registry id, empty for the principal's own.
+	// Account is the registry id; empty for that of the principal.
 	Account  string
 	Template Template
-	// Logger is told what was created, and what would have been. Nil discards.
+	// Logger receives a line for each repository that was created, or would have been in a dry
+	// run. Nil discards.
 	Logger *slog.Logger
 }
 
-// Creator creates repositories of one registry. It is asked only when a write was refused for the
-// lack of one: where the registry creates repositories on push by itself (its creation templates
-// with CREATE_ON_PUSH), it has nothing to do.
+// Creator creates repositories of one registry. It is called only after a write was refused for
+// a missing repository. Where the registry creates repositories on push itself (creation
+// templates with CREATE_ON_PUSH), it is never called.
 type Creator struct {
 	o        CreatorOptions
 	outcomes *prometheus.CounterVec
@@ -56,13 +57,13 @@ func NewCreator(o CreatorOptions) *Creator {
 	}
 }
 
-// Collectors are the metrics of a Creator.
+// Collectors returns the metrics of a Creator.
 func (c *Creator) Collectors() []prometheus.Collector { return []prometheus.Collector{c.outcomes} }
 
-// Create creates a repository. One that exists already is success, and is left as it is. The errors
-// are *oci.Error: ErrDenied where the template does not allow the name, in a dry run, and with the
-// text of AWS where the principal may not or a quota is reached; ErrNameInvalid,
-// ErrTooManyRequests, ErrUnavailable.
+// Create creates a repository. If it exists already, Create succeeds and does not change it.
+// The errors are *oci.Error: ErrDenied if the template does not allow the name, in a dry run,
+// and, with the text of AWS, if the principal lacks the right or a quota is reached;
+// ErrNameInvalid, ErrTooManyRequests and ErrUnavailable.
 func (c *Creator) Create(ctx context.Context, repo string) error {
 	result, err := c.create(ctx, repo)
 	c.outcomes.WithLabelValues(result).Inc()
@@ -90,7 +91,7 @@ func (c *Creator) create(ctx context.Context, repo string) (result string, err e
 	}
 	c.o.Logger.Info("repository created", "repository", repo, "template", c.o.Template.describe())
 	if err := c.setLifecycle(ctx, repo); err != nil {
-		// The repository is there, so the push goes on; nobody would come back for the policy alone.
+		// The repository exists, so the push goes on. No later push would set the policy.
 		c.o.Logger.Error("repository created without its lifecycle policy: set it by hand", "repository", repo, "error", err)
 		return "incomplete", nil
 	}
@@ -118,11 +119,11 @@ func createError(repo string, err error) error {
 		return oci.ErrUnavailable.With("the repository %s does not exist, and AWS refuses the credentials of this mirror to create it", repo).
 			Because(fmt.Errorf("%w: %w", upstream.ErrCredentials, err))
 	}
-	return baseOf(api).With("the repository %s does not exist and cannot be created: %s", repo, api.ErrorMessage()).Because(err)
+	return protocolError(api).With("the repository %s does not exist and cannot be created: %s", repo, api.ErrorMessage()).Because(err)
 }
 
-// baseOf is the error of the protocol that comes nearest to one of the API.
-func baseOf(api smithy.APIError) *oci.Error {
+// protocolError returns the error of the protocol that is closest to an API error.
+func protocolError(api smithy.APIError) *oci.Error {
 	switch api.ErrorCode() {
 	case "ThrottlingException", "Throttling", "TooManyRequestsException", "RequestLimitExceeded":
 		return oci.ErrTooManyRequests
@@ -134,7 +135,7 @@ func baseOf(api smithy.APIError) *oci.Error {
 	return oci.ErrDenied
 }
 
-// credentialCode reports an error of the API that is about who asks, and not about what.
+// credentialCode reports whether an API error concerns the credentials.
 func credentialCode(api smithy.APIError) bool {
 	switch api.ErrorCode() {
 	case "ExpiredTokenException", "ExpiredToken", "UnrecognizedClientException", "InvalidClientTokenId", "InvalidSignatureException":

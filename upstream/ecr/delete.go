@@ -15,8 +15,8 @@ import (
 	"dray/upstream/oci"
 )
 
-// DeleteAPI is the one call of the ECR API that deleting needs. What ECR answers to DELETE over
-// HTTP is not documented and has changed (aws/containers-roadmap#1229), so the API is used.
+// DeleteAPI has the call of the ECR API that a Deleter needs. ECR's answer to DELETE over HTTP
+// is not documented and has changed (aws/containers-roadmap#1229).
 type DeleteAPI interface {
 	BatchDeleteImage(context.Context, *ecr.BatchDeleteImageInput, ...func(*ecr.Options)) (*ecr.BatchDeleteImageOutput, error)
 }
@@ -29,11 +29,11 @@ type Deleter struct {
 
 var _ upstream.Deleter = (*Deleter)(nil)
 
-// NewDeleter returns a Deleter. account is the registry id, empty for the principal's own.
+// NewDeleter returns a Deleter. account is the registry id; empty for that of the principal.
 func NewDeleter(api DeleteAPI, account string) *Deleter { return &Deleter{api: api, account: account} }
 
-// DeleteManifest implements upstream.Deleter. ECR deletes an image together with its last tag (API
-// reference, BatchDeleteImage), and keeps one that an index names.
+// DeleteManifest implements upstream.Deleter. ECR deletes an image together with its last tag
+// (API reference, BatchDeleteImage), and refuses to delete an image that an index names.
 func (d *Deleter) DeleteManifest(ctx context.Context, repo upstream.Repo, ref oci.Reference) error {
 	id := types.ImageIdentifier{}
 	if ref.ByDigest() {
@@ -57,12 +57,12 @@ func (d *Deleter) DeleteManifest(ctx context.Context, repo upstream.Repo, ref oc
 	return nil
 }
 
-// DeleteBlob implements upstream.Deleter: there is no such call.
+// DeleteBlob implements upstream.Deleter. It always fails, because the API has no such call.
 func (d *Deleter) DeleteBlob(_ context.Context, repo upstream.Repo, dg digest.Digest) error {
 	return oci.ErrUnsupported.With("Amazon ECR cannot delete single layers (%s of %s): it drops those that no image needs by itself. Delete the image instead", dg, repo.Name)
 }
 
-// deleteFailure maps what ECR says about the one image that was named.
+// deleteFailure maps the failure that ECR reports for the image.
 func deleteFailure(repo string, ref oci.Reference, f types.ImageFailure) error {
 	cause := fmt.Errorf("BatchDeleteImage: %s: %s", f.FailureCode, aws.ToString(f.FailureReason))
 	switch f.FailureCode {
@@ -74,7 +74,7 @@ func deleteFailure(repo string, ref oci.Reference, f types.ImageFailure) error {
 	return oci.ErrDenied.With("Amazon ECR keeps %s of %s: %s", ref, repo, aws.ToString(f.FailureReason)).Because(cause)
 }
 
-// deleteError maps a failure of the call as a whole.
+// deleteError maps the failure of a whole call.
 func deleteError(repo string, err error) error {
 	api, ok := errors.AsType[smithy.APIError](err)
 	if !ok {
@@ -86,5 +86,5 @@ func deleteError(repo string, err error) error {
 	case api.ErrorCode() == "RepositoryNotFoundException":
 		return oci.ErrNameUnknown.With("there is no repository %s", repo).Because(err)
 	}
-	return baseOf(api).With("Amazon ECR does not delete from %s: %s", repo, api.ErrorMessage()).Because(err)
+	return protocolError(api).With("Amazon ECR does not delete from %s: %s", repo, api.ErrorMessage()).Because(err)
 }

@@ -1,11 +1,12 @@
-// Package ecr is everything that is AWS about Amazon ECR and ECR Public: host names, authorization
-// tokens, the creation of repositories, and the quirks of the two registries as values.
+// Package ecr contains all code that is specific to Amazon ECR and ECR Public: authorization
+// tokens, the creation of repositories, the deletion of images, and the quirks of the two
+// registries.
 //
-// What it holds to:
+// Its rules:
 //
-//   - it is the only package of the upstreams that imports the AWS SDK, and sees each call through an interface of one
-//     method;
-//   - one token per principal and region, in memory only, with one call in flight; it is renewed at half of its life, and
-//     the old one serves until it expires while the renewal fails;
-//   - after a failure AWS is left alone for a while, however many requests come.
+//   - It is the only package below upstream that imports the AWS SDK. It uses the calls of the
+//     API through small interfaces.
+//   - There is one token per principal and region, in memory only, with one call in flight. It
+//     is renewed at half its life. While the renewal fails, it is used until it expires.
+//   - After a failure, AWS is not called for a while, however many requests come.
 package ecr

@@ -10,25 +10,25 @@ import (
 	"dray/upstream/auth"
 )
 
-// doubtful is the age from which a token may be the reason of a refusal without a text. A younger
-// one was just renewed, so the refusal is the answer of IAM.
-const doubtful = 15 * time.Minute
+// maybeExpiredAge is the age from which a token may be the reason of a refusal without a text.
+// The refusal of a younger token is an answer of IAM.
+const maybeExpiredAge = 15 * time.Minute
 
-// credentialTexts are what ECR writes when the token is at fault, in lower case: with 403 the
-// private registry, with 400 the public one (awslabs/soci-snapshotter#1196,
+// credentialTexts returns parts of ECR's refusals of a token, in lower case. The private
+// registry sends them with 403, the public one with 400 (awslabs/soci-snapshotter#1196,
 // aws/containers-roadmap#2835).
 func credentialTexts() []string {
 	return []string{"authorization token has expired", "authorization token is invalid"}
 }
 
-// missingPartsTexts are what ECR writes, in lower case, when it lacks layers
-// (oras-project/oras-py#54) or images (int128/docker-manifest-create-action#63) that a manifest
-// names. The codes beside them have changed over the years.
+// missingPartsTexts returns parts of ECR's refusals of a manifest for missing layers
+// (oras-project/oras-py#54) or images (int128/docker-manifest-create-action#63), in lower case.
+// The codes beside them have changed over the years.
 func missingPartsTexts() []string {
 	return []string{"layers with digests", "images with digests"}
 }
 
-// Private are the quirks of a private registry.
+// Private returns the quirks of a private registry.
 func Private() upstream.Quirks {
 	return upstream.Quirks{
 		RefusesEmptyBlobs:       true, // aws/containers-roadmap#1074; EmptyUploadException of the API
@@ -44,8 +44,8 @@ func Private() upstream.Quirks {
 	}
 }
 
-// rates are the quotas per account and region of the ECR service quotas page, all of which can be
-// raised. Which requests count is inferred from the permissions that they need.
+// rates returns the quotas per account and region on the ECR service quotas page, all of which
+// can be raised. The requests that count are inferred from the permissions that they need.
 func rates() []upstream.Rate {
 	of := func(name string, perSecond float64, classes ...upstream.Class) upstream.Rate {
 		return upstream.Rate{Name: name, Classes: classes, PerSecond: perSecond}
@@ -61,7 +61,7 @@ func rates() []upstream.Rate {
 	}
 }
 
-// Public are the quirks of ECR Public.
+// Public returns the quirks of ECR Public.
 func Public() upstream.Quirks {
 	return upstream.Quirks{
 		BlobHeadUnsupported: true, // aws/containers-roadmap#2671: 401 for anonymous callers
@@ -73,13 +73,13 @@ func Public() upstream.Quirks {
 	}
 }
 
-// Expired recognises ECR's refusal of an expired or invalid token, which carries no challenge. A
-// refused HEAD has no text, so there the age of the token decides.
+// Expired reports whether ECR refused an expired or invalid token; such a refusal has no
+// challenge. A refused HEAD has no text, so there the age of the token decides.
 func Expired(r auth.Refusal) bool {
 	text := bytes.ToLower(r.Body)
 	if slices.ContainsFunc(credentialTexts(), func(t string) bool { return bytes.Contains(text, []byte(t)) }) {
 		return true
 	}
 	return r.Request.Method == http.MethodHead && r.Status == http.StatusForbidden &&
-		!r.Credential.Issued.IsZero() && time.Since(r.Credential.Issued) > doubtful
+		!r.Credential.Issued.IsZero() && time.Since(r.Credential.Issued) > maybeExpiredAge
 }

@@ -15,17 +15,17 @@ import (
 	"dray/upstream/ecr/host"
 )
 
-// Principal is an identity in a region, with the endpoints by which it reaches AWS.
+// Principal is an identity in a region, with the address of the AWS API.
 type Principal struct {
 	// Region is the region of the ECR API.
 	Region string
-	// RoleARN is a role to assume first; empty means the identity of the AWS configuration.
-	// ExternalID goes with it.
+	// RoleARN is a role to assume, with ExternalID; empty means the identity of the AWS
+	// configuration.
 	RoleARN, ExternalID string
-	// Endpoint replaces the address of the ECR API; empty means the one that AWS configuration and
-	// region give.
+	// Endpoint replaces the address of the ECR API; empty means the address from the AWS
+	// configuration and the region.
 	Endpoint string
-	// FIPS and DualStack choose among the addresses of AWS. They mean nothing with an Endpoint.
+	// FIPS and DualStack choose an address of AWS. An Endpoint overrides them.
 	FIPS, DualStack bool
 }
 
@@ -35,7 +35,7 @@ type Session struct {
 	cfg aws.Config
 	log *slog.Logger
 
-	mu       sync.Mutex // guards accounts
+	mu       sync.Mutex // guards accounts and order
 	accounts map[Principal]*account
 	order    []*Tokens
 }
@@ -47,16 +47,16 @@ type account struct {
 
 // Registry is the AWS part of one private registry.
 type Registry struct {
-	// Host is what the name of the registry says.
+	// Host is the parsed name of the registry.
 	Host host.Name
-	// Tokens gives the credential.
+	// Tokens provides the credential.
 	Tokens *Tokens
 	// Creator creates repositories, and Deleter deletes images.
 	Creator *Creator
 	Deleter *Deleter
 }
 
-// RegistryOptions choose a registry and how it is used.
+// RegistryOptions choose a registry and say how it is used.
 type RegistryOptions struct {
 	// Name is the upstream in metrics and logs.
 	Name string
@@ -64,7 +64,7 @@ type RegistryOptions struct {
 	Host string
 	// RoleARN, ExternalID and Endpoint are those of Principal.
 	RoleARN, ExternalID, Endpoint string
-	// Template is how missing repositories are created.
+	// Template describes the repositories to create.
 	Template Template
 }
 
@@ -73,7 +73,8 @@ func NewSession(cfg aws.Config, log *slog.Logger) *Session {
 	return &Session{cfg: cfg, log: log, accounts: map[Principal]*account{}}
 }
 
-// Open returns the AWS part of a private registry. It calls nothing. The error is about the name.
+// Open returns the AWS part of a private registry. It calls nothing. It fails if the name is
+// not that of a private registry.
 func (s *Session) Open(o RegistryOptions) (*Registry, error) {
 	h, err := host.Parse(o.Host)
 	if err != nil {
@@ -114,7 +115,7 @@ func (s *Session) account(p Principal) *account {
 	return a
 }
 
-// via names how the principal reaches AWS.
+// via describes how the principal reaches AWS, for metrics.
 func (p Principal) via() string {
 	switch {
 	case p.Endpoint != "":
@@ -129,8 +130,8 @@ func (p Principal) via() string {
 	return ""
 }
 
-// endpoint chooses the address of the API. The SDK refuses FIPS and dual-stack together with an
-// address of one's own.
+// endpoint sets the address of the API. The SDK refuses FIPS and dual-stack together with a
+// custom address.
 func (p Principal) endpoint(o *ecr.Options) {
 	if p.Endpoint != "" {
 		o.BaseEndpoint = &p.Endpoint
@@ -146,14 +147,14 @@ func (p Principal) endpoint(o *ecr.Options) {
 	}
 }
 
-// Tokens are the tokens of all principals so far, in the order of their first use.
+// Tokens returns the tokens of all principals so far, in the order of their first use.
 func (s *Session) Tokens() []*Tokens {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return append([]*Tokens(nil), s.order...)
 }
 
-// Collectors are the metrics of all principals so far.
+// Collectors returns the metrics of all principals so far.
 func (s *Session) Collectors() (all []prometheus.Collector) {
 	for _, t := range s.Tokens() {
 		all = append(all, t.Collectors()...)
@@ -161,7 +162,7 @@ func (s *Session) Collectors() (all []prometheus.Collector) {
 	return all
 }
 
-// Run keeps the tokens of all principals so far renewed until ctx ends.
+// Run renews the tokens of all principals so far until ctx ends.
 func (s *Session) Run(ctx context.Context) error {
 	var running sync.WaitGroup
 	for _, t := range s.Tokens() {

@@ -16,39 +16,39 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ecr/types"
 )
 
-// Template is how repositories are created. The zero value creates any, and leaves everything to
-// ECR's defaults.
+// Template describes the repositories to create. The zero value allows any name, and uses ECR's
+// defaults.
 type Template struct {
-	// Names are what the whole name of a repository may be: one of them has to match. None: any name.
+	// Names are patterns, one of which has to match the whole name of a repository. None allows
+	// any name.
 	Names []*regexp.Regexp
-	// DryRun creates nothing: Create refuses, and says what it would have done.
+	// DryRun makes Create refuse, with a text that says what it would have created.
 	DryRun bool
-	// ImmutableTags forbids that a tag is pushed again with another image.
+	// ImmutableTags forbids to push a tag again with another image.
 	ImmutableTags bool
-	// ExceptTags are patterns of tags that are mutable where the others are immutable, and the
-	// reverse: at most five, in which * stands for any characters.
+	// ExceptTags are patterns of tags to which the opposite of ImmutableTags applies: at most
+	// five, in which * stands for any characters.
 	ExceptTags []string
-	// ScanOnPush asks for a scan of every image. The registry's own scanning configuration goes
-	// before it.
+	// ScanOnPush scans every pushed image. The registry's own scanning configuration has priority.
 	ScanOnPush bool
-	// KMS encrypts with AWS KMS in place of AES-256, with KMSKey, or with the AWS managed key when
-	// that is empty.
+	// KMS encrypts with AWS KMS instead of AES-256, with KMSKey or, if that is empty, the AWS
+	// managed key.
 	KMS    bool
 	KMSKey string
 	// Tags are put on the repository.
 	Tags map[string]string
-	// LifecyclePolicy is the JSON of the rules by which ECR deletes images; empty: none.
+	// LifecyclePolicy is the JSON of the rules by which ECR deletes images; empty for none.
 	LifecyclePolicy string
 }
 
-// allows returns why a repository of that name is not created, or nil.
+// allows returns nil if a repository of that name may be created, and otherwise the reason.
 func (t Template) allows(repo string) error {
 	if len(t.Names) == 0 {
 		return nil
 	}
 	patterns := make([]string, len(t.Names))
 	for i, re := range t.Names {
-		if regexp.MustCompile("^(?:" + re.String() + ")$").MatchString(repo) { // it compiled without these
+		if regexp.MustCompile("^(?:" + re.String() + ")$").MatchString(repo) { // without these it compiled already
 			return nil
 		}
 		patterns[i] = re.String()
@@ -56,7 +56,7 @@ func (t Template) allows(repo string) error {
 	return fmt.Errorf("this mirror creates only repositories whose names match %s", strings.Join(patterns, " or "))
 }
 
-// mutability is ECR's word for what may become of tags.
+// mutability returns the value of imageTagMutability.
 func (t Template) mutability() types.ImageTagMutability {
 	switch {
 	case t.ImmutableTags && len(t.ExceptTags) > 0:
@@ -94,7 +94,7 @@ func (t Template) input(account, repo string) *ecr.CreateRepositoryInput {
 	return in
 }
 
-// describe says in a few words what is created, for those who look at a dry run.
+// describe summarises the settings, for logs and dry runs.
 func (t Template) describe() string {
 	words := []string{"tags " + strings.ToLower(cmp.Or(string(t.mutability()), "MUTABLE"))}
 	if len(t.ExceptTags) > 0 {
@@ -116,7 +116,8 @@ func (t Template) describe() string {
 }
 
 const (
-	// Lengths of a lifecycle policy in characters (ECR API, PutLifecyclePolicy).
+	// minPolicy and maxPolicy bound the length of a lifecycle policy in characters (ECR API,
+	// PutLifecyclePolicy).
 	minPolicy, maxPolicy = 100, 30_720
 	// maxPolicyRules is an adjustable quota of ECR (service quotas, "Rules per lifecycle policy").
 	maxPolicyRules = 50
@@ -125,8 +126,8 @@ const (
 	maxExceptTags, maxWildcards = 5, 2
 )
 
-// CheckLifecyclePolicy finds what ECR would refuse in the JSON of a lifecycle policy as far as that
-// can be told without it: what a mistyped file has, not every rule of AWS.
+// CheckLifecyclePolicy looks for mistakes in a lifecycle policy that ECR would refuse. It finds
+// those of a mistyped file, and does not know every rule of AWS.
 func CheckLifecyclePolicy(text []byte) error {
 	if n := utf8.RuneCount(text); n < minPolicy || n > maxPolicy {
 		return fmt.Errorf("has %d characters; a lifecycle policy has from %d to %d", n, minPolicy, maxPolicy)
@@ -164,7 +165,7 @@ func CheckLifecyclePolicy(text []byte) error {
 
 var exceptTag = regexp.MustCompile(`^[0-9a-zA-Z._*-]{1,128}$`)
 
-// CheckExceptTags finds what ECR would refuse in Template.ExceptTags.
+// CheckExceptTags returns an error if ECR would refuse Template.ExceptTags.
 func CheckExceptTags(patterns []string) error {
 	if len(patterns) > maxExceptTags {
 		return fmt.Errorf("%d patterns; ECR takes %d", len(patterns), maxExceptTags)

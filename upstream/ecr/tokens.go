@@ -19,16 +19,17 @@ import (
 )
 
 const (
-	// callTimeout bounds one GetAuthorizationToken with the SDK's own attempts.
+	// callTimeout bounds one GetAuthorizationToken, including the SDK's own attempts.
 	callTimeout = 20 * time.Second
-	// minSuspectAge is the age below which a token is not renewed because a registry refused it.
+	// minSuspectAge is the age below which the refusal of a token does not make it due for
+	// renewal.
 	minSuspectAge = 30 * time.Second
-	// firstWait and lastWait bound the time that AWS is left alone after a failure.
+	// firstWait and lastWait bound the wait after a failed call.
 	firstWait = time.Second
 	lastWait  = time.Minute
 )
 
-// TokenAPI is the one call of the ECR API that credentials need.
+// TokenAPI has the call of the ECR API that Tokens needs.
 type TokenAPI interface {
 	GetAuthorizationToken(context.Context, *ecr.GetAuthorizationTokenInput, ...func(*ecr.Options)) (*ecr.GetAuthorizationTokenOutput, error)
 }
@@ -37,31 +38,32 @@ type TokenAPI interface {
 type TokenOptions struct {
 	// API is the client of one principal in one region. Required.
 	API TokenAPI
-	// Region and Role name the principal in metrics and logs. An empty role is the process's own
-	// identity.
+	// Region and Role name the principal in metrics and logs. An empty role is the identity of the
+	// process.
 	Region, Role string
-	// Via tells apart, in metrics, principals that differ only in how they reach AWS: "fips", an
+	// Via distinguishes principals in metrics that differ only in how they reach AWS: "fips", an
 	// address, or empty.
 	Via string
-	// Logger is told of failed renewals while the old token serves. Nil discards.
+	// Logger receives failed renewals. Nil discards.
 	Logger *slog.Logger
 }
 
-// Tokens holds the authorization token of one principal and region. The token serves every registry
-// that the principal may use in the region (ECR user guide, "Private registry authentication").
+// Tokens holds the authorization token of one principal in one region. The token is valid for
+// every registry that the principal may use there (ECR user guide, "Private registry
+// authentication").
 type Tokens struct {
 	o      TokenOptions
 	calls  *prometheus.CounterVec
 	expiry prometheus.GaugeFunc
 
-	mu       sync.Mutex // guards what follows; never held during a call
+	mu       sync.Mutex // guards the fields below; never held during a call
 	held     auth.Credential
 	renew    time.Time // when held is due for renewal
 	suspect  bool      // a registry refused held
 	flight   *flight
 	failures int
 	lastErr  error
-	retry    time.Time // no call before, after a failure
+	retry    time.Time // time of the next call, after a failure
 }
 
 // flight is one call; err is set before done closes.
@@ -73,9 +75,9 @@ type flight struct {
 // Health is the state of a principal's token.
 type Health struct {
 	Region, Role string
-	// Healthy says that a valid token is held.
+	// Healthy says that there is a valid token.
 	Healthy bool
-	// Issued and Expires are the token's; zero when there is none.
+	// Issued and Expires are those of the token; zero if there is none.
 	Issued, Expires time.Time
 	// LastError is the newest failure since the last success.
 	LastError error
@@ -83,7 +85,7 @@ type Health struct {
 	Failures int
 }
 
-// NewTokens returns Tokens that hold none yet.
+// NewTokens returns Tokens without a token.
 func NewTokens(o TokenOptions) *Tokens {
 	o.Logger = cmp.Or(o.Logger, slog.New(slog.DiscardHandler))
 	t := &Tokens{o: o}
@@ -104,12 +106,12 @@ func NewTokens(o TokenOptions) *Tokens {
 	return t
 }
 
-// Collectors are the metrics of the token.
+// Collectors returns the metrics of the token.
 func (t *Tokens) Collectors() []prometheus.Collector {
 	return []prometheus.Collector{t.calls, t.expiry}
 }
 
-// Health reports on the token.
+// Health returns the state of the token.
 func (t *Tokens) Health() Health {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -119,13 +121,14 @@ func (t *Tokens) Health() Health {
 	}
 }
 
-// valid reports whether held can be shown; t.mu is held.
+// valid reports whether held has not expired; t.mu is held.
 func (t *Tokens) valid(now time.Time) bool { return now.Before(t.held.Expires) }
 
-// Credential is an auth.Credentials: it gives the token as a preemptive Basic credential, from
-// memory unless it is due for renewal. While one caller renews, the others go on with the old
-// token; if the renewal fails, all do until the token expires. Without a valid token the error is
-// that of the last call, and calls are as far apart as failures demand.
+// Credential is an auth.Credentials. It returns the token as a preemptive Basic credential,
+// from memory unless the token is due for renewal. During a renewal, other callers get the old
+// token; if the renewal fails, all callers do until the token expires. Without a valid token it
+// returns the error of the last call, and the next call waits until after a pause that grows
+// with the failures.
 func (t *Tokens) Credential(ctx context.Context, _ string) (auth.Credential, error) {
 	now := time.Now()
 	t.mu.Lock()
@@ -163,7 +166,7 @@ func (t *Tokens) Credential(ctx context.Context, _ string) (auth.Credential, err
 	return t.held, nil
 }
 
-// lead makes the call of a flight. It is not cancelled with the request that started it, because
+// lead makes the call of a flight. It is not cancelled with the caller's request, because
 // others wait for it.
 func (t *Tokens) lead(ctx context.Context, f *flight) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
@@ -189,7 +192,7 @@ func (t *Tokens) lead(ctx context.Context, f *flight) {
 	close(f.done)
 }
 
-// call gets a token from AWS. The texts of its errors hold nothing of the token.
+// call gets a token from AWS. Its errors contain nothing of the token.
 func (t *Tokens) call(ctx context.Context) (auth.Credential, error) {
 	issued := time.Now()
 	out, err := t.o.API.GetAuthorizationToken(ctx, &ecr.GetAuthorizationTokenInput{})
@@ -217,8 +220,8 @@ func (t *Tokens) call(ctx context.Context) (auth.Credential, error) {
 	}, nil
 }
 
-// invalidate makes the next caller renew, if password is still the held one. The token stays in use
-// if that fails: the refusal may have had another reason.
+// invalidate makes the next caller renew the token, if password is still the held one. The
+// token stays in use if that fails, because the refusal may have another reason.
 func (t *Tokens) invalidate(password auth.Secret) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -227,12 +230,11 @@ func (t *Tokens) invalidate(password auth.Secret) {
 	}
 }
 
-// Run keeps the token renewed, so that no request waits for AWS, until ctx ends; it returns nil
-// then.
+// Run renews the token until ctx ends, so that no request waits for AWS. It returns nil.
 func (t *Tokens) Run(ctx context.Context) error {
 	for {
-		_, _ = t.Credential(ctx, "") // a failure shows in Health and is tried again
-		timer := time.NewTimer(t.due())
+		_, _ = t.Credential(ctx, "") // a failure shows in Health, and the call is repeated
+		timer := time.NewTimer(t.untilRenewal())
 		select {
 		case <-timer.C:
 		case <-ctx.Done():
@@ -242,8 +244,8 @@ func (t *Tokens) Run(ctx context.Context) error {
 	}
 }
 
-// due is the time until the next renewal or the next attempt at one.
-func (t *Tokens) due() time.Duration {
+// untilRenewal returns the time until the next renewal, or the next attempt at one.
+func (t *Tokens) untilRenewal() time.Duration {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	next := t.renew

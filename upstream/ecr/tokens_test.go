@@ -154,7 +154,7 @@ func TestInvalidate(t *testing.T) {
 		time.Sleep(time.Hour)
 		api.set(errors.New("down"))
 		first.Invalidate()
-		show(t, tokens, "p1") // nothing better is to be had
+		show(t, tokens, "p1") // there is no newer one
 		api.expect(t, 2)
 		api.set(nil)
 		time.Sleep(2 * time.Second)

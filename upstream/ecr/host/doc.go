@@ -1,2 +1,2 @@
-// Package host reads the host names of registries of Amazon ECR. It needs nothing of the AWS SDK.
+// Package host parses the host names of registries of Amazon ECR, without the AWS SDK.
 package host

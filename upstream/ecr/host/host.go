@@ -7,17 +7,17 @@ import (
 	"strings"
 )
 
-// Name is what the name of a registry says. The patterns are those that
-// https://github.com/awslabs/amazon-ecr-credential-helper recognises and the "Dual-stack" page of
-// the ECR user guide.
+// Name is the parsed host name of a registry. The patterns are those of
+// https://github.com/awslabs/amazon-ecr-credential-helper and of the page "Dual-stack" of the
+// ECR user guide.
 type Name struct {
 	// Account is the twelve-digit registry id; empty for ECR Public.
 	Account string
 	// Region is the region of the registry and of its API; us-east-1 for ECR Public.
 	Region string
-	// FIPS and DualStack say which endpoints the name stands for.
+	// FIPS and DualStack say which endpoint the name belongs to.
 	FIPS, DualStack bool
-	// Public is ECR Public.
+	// Public is set for ECR Public.
 	Public bool
 }
 
@@ -25,7 +25,8 @@ var privateHost = regexp.MustCompile(`^(\d{12})\.dkr[.-]ecr(-fips)?\.([a-z][a-z0
 	`amazonaws\.com|amazonaws\.com\.cn|amazonaws\.eu|on\.aws|on\.amazonwebservices\.com\.cn|` +
 	`sc2s\.sgov\.gov|c2s\.ic\.gov|cloud\.adc-e\.uk|csp\.hci\.ic\.gov)$`)
 
-// Parse reads the name of an ECR registry, with or without a port. Any other name is an error.
+// Parse parses the name of an ECR registry, with or without a port. It fails for any other
+// name.
 func Parse(name string) (Name, error) {
 	host := name
 	if h, _, err := net.SplitHostPort(name); err == nil {
