@@ -19,21 +19,22 @@ import (
 	"dray/upstream/oci"
 )
 
-// gatedPush is a push that asks to pass its gate.
+// gatedPush is a push on its way through the checks, with its client.
 type gatedPush struct {
 	gate.Push
 	owner string // the client whose quota it counts against
 }
 
-// of is the same client's push of another manifest by its digest.
-func (p gatedPush) of(man *oci.Manifest) gatedPush {
+// withManifest returns the same client's push of another manifest by its digest.
+func (p gatedPush) withManifest(man *oci.Manifest) gatedPush {
 	p.Ref, p.Manifest = oci.Reference{Digest: man.Digest}, man
 	return p
 }
 
-// acknowledgeOrPublish takes a push over or, where the queue is full, brings it to its upstream
-// while its client waits, as without a queue. It may not overtake what waits for the same
-// repository: a tag would end at the older image, and an index come before its children.
+// acknowledgeOrPublish puts a push into the queue. If the queue is full, it publishes the push
+// while the client waits, as without a queue. It never overtakes a queued push of the same
+// repository: otherwise a tag could end at the older image, or an index arrive before its
+// children.
 func (a *publisher) acknowledgeOrPublish(ctx context.Context, p gatedPush) (upstream.Pushed, error) {
 	full := a.acknowledge(ctx, p)
 	if !errors.Is(full, queue.ErrFull) || len(a.o.Queue.Pushes(p.Repo.Up.Name, p.Repo.Name)) > 0 {
@@ -42,18 +43,18 @@ func (a *publisher) acknowledgeOrPublish(ctx context.Context, p gatedPush) (upst
 	pushed, err := a.publish(ctx, upstream.Call{}, p.Repo, p.Ref, p.Manifest)
 	if err != nil && !upstream.Refused(err) {
 		a.o.Logger.Debug("push not forwarded beside the full queue", "upstream", p.Repo.Up.Name, "repository", p.Repo.Name, "reference", p.Ref, "error", err)
-		return upstream.Pushed{}, full // the registry is what the queue waits for, too
+		return upstream.Pushed{}, full // the queue waits for the same registry: report that it is full
 	}
 	return pushed, err
 }
 
-// acknowledge takes a push over before its upstream has it: when it returns nil, the manifest and
-// everything that the upstream may lack for it are on stable storage, and are forwarded whatever
-// happens to this process. What waited for the manifest is taken over with it.
+// acknowledge puts a push into the queue. When it returns nil, the manifest and all content
+// that the upstream may lack are on stable storage, and the push is forwarded even if this
+// process dies. Waiting children and referrers of the manifest are put into the queue with it.
 func (a *publisher) acknowledge(ctx context.Context, p gatedPush) error {
 	for _, c := range p.Manifest.Children() {
 		if man := p.Repo.Waiting(c.Digest); man != nil {
-			if err := a.acknowledge(ctx, p.of(man)); err != nil {
+			if err := a.acknowledge(ctx, p.withManifest(man)); err != nil {
 				return err
 			}
 		}
@@ -64,7 +65,7 @@ func (a *publisher) acknowledge(ctx context.Context, p gatedPush) error {
 	waiting, self := a.o.Repositories.Waiting(), p.Repo.Key(p.Manifest.Digest)
 	waiting.Drop(self)
 	for _, man := range waiting.Referrers(self) {
-		if err := a.acknowledge(ctx, p.of(man)); err != nil {
+		if err := a.acknowledge(ctx, p.withManifest(man)); err != nil {
 			return err
 		}
 	}
@@ -74,7 +75,7 @@ func (a *publisher) acknowledge(ctx context.Context, p gatedPush) error {
 // enqueue is acknowledge for the manifest alone.
 func (a *publisher) enqueue(ctx context.Context, p gatedPush) error {
 	r := p.Repo
-	blobs, err := a.gather(ctx, p)
+	blobs, err := a.heldBlobs(ctx, p)
 	if err != nil {
 		return err
 	}
@@ -90,7 +91,7 @@ func (a *publisher) enqueue(ctx context.Context, p gatedPush) error {
 	case err != nil:
 		return oci.ErrUnavailable.With("the mirror cannot take the push over now").Because(err)
 	}
-	// Answers about the tag that are at hand, or on their way, are of before. From now on the queue
+	// Earlier answers about the tag are out of date, also those under way. From now on the queue
 	// answers.
 	after := context.WithoutCancel(ctx)
 	r.ForgetReference(after, p.Ref)
@@ -104,25 +105,25 @@ func (a *publisher) enqueue(ctx context.Context, p gatedPush) error {
 	return nil
 }
 
-// gather finds what a push has to bring along. What is not held here the upstream must have now: a
-// fact about that is not enough, because nobody will be there to send it when the fact turns out to
-// be wrong.
-func (a *publisher) gather(ctx context.Context, p gatedPush) ([]queue.Blob, error) {
+// heldBlobs returns the blobs that the queue has to hold for a push. The upstream must confirm
+// now that it has all other content. A fact is not enough: if it is wrong, there is no client
+// to send the content.
+func (a *publisher) heldBlobs(ctx context.Context, p gatedPush) ([]queue.Blob, error) {
 	var mu sync.Mutex
 	var blobs []queue.Blob
 	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(atOnce)
+	g.SetLimit(maxParallelBlobs)
 	for _, c := range p.Repo.Needed(ctx, p.Manifest) {
 		g.Go(func() error {
 			if c.Manifest {
-				return a.gatherManifest(ctx, p, c.Digest)
+				return a.ensureChild(ctx, p, c.Digest)
 			}
 			at, err := p.Repo.LocateBlob(ctx, c.Digest, repository.Acknowledge)
 			switch {
 			case err != nil:
 				return err
 			case at.Place == repository.Nowhere && c.Foreign():
-				return nil // it is nowhere any more, and need not be
+				return nil // it is nowhere any more, and the upstream need not have it
 			case at.Place == repository.Nowhere:
 				return oci.NotPushed(oci.KindBlob, c.Digest, p.Repo.Name)
 			case at.Place != repository.Confirmed: // it is here
@@ -138,10 +139,10 @@ func (a *publisher) gather(ctx context.Context, p gatedPush) ([]queue.Blob, erro
 	return blobs, err
 }
 
-// gatherManifest makes sure that a manifest of an index waits before it, or is at the upstream. One
-// that is held here, so that the client did not send it, is taken over first where the upstream has
-// lost it or does not answer.
-func (a *publisher) gatherManifest(ctx context.Context, p gatedPush, d digest.Digest) error {
+// ensureChild ensures that a manifest of an index is in the queue or at the upstream. If it is
+// held here and the upstream has lost it or does not answer, ensureChild puts the held copy
+// into the queue, because the client did not send it.
+func (a *publisher) ensureChild(ctx context.Context, p gatedPush, d digest.Digest) error {
 	need := repository.Acknowledge
 	held := p.Repo.Held(ctx, d)
 	if held != nil {
@@ -154,14 +155,14 @@ func (a *publisher) gatherManifest(ctx context.Context, p gatedPush, d digest.Di
 		if err != nil {
 			return err
 		}
-		return a.acknowledge(ctx, p.of(man))
+		return a.acknowledge(ctx, p.withManifest(man))
 	case err == nil && at.Place == repository.Nowhere:
 		return oci.NotPushed(oci.KindManifest, d, p.Repo.Name)
 	}
 	return err
 }
 
-// Forward brings a push of the queue to its upstream. It is a [queue.Forward].
+// Forward publishes a push of the queue. It is a [queue.Forward].
 func (a *publisher) Forward(ctx context.Context, e queue.Entry) error {
 	up := a.o.Repositories.Upstream(e.Upstream)
 	if up == nil || up.Sink == nil {
@@ -176,7 +177,7 @@ func (a *publisher) Forward(ctx context.Context, e queue.Entry) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", queue.ErrRefused, err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, forwardWithin)
+	ctx, cancel := context.WithTimeout(ctx, forwardTimeout)
 	defer cancel()
 	how := upstream.Call{OnRetry: func(err error) { a.o.Queue.SetError(e.ID, err) }}
 	_, err = a.publish(ctx, how, a.o.Repositories.Repo(up, e.Repository), ref, man)
@@ -187,7 +188,7 @@ func (a *publisher) Forward(ctx context.Context, e queue.Entry) error {
 	return err
 }
 
-// maxPartsMissing bounds the attempts at a push whose parts the registry says that it lacks: each
-// of them has sent what is held of it, which a registry may take some time to see. They take about
-// two minutes.
+// maxPartsMissing bounds the attempts at a push that the registry refuses because parts are
+// missing. Each attempt sends the held parts again, and a registry may take some time to see
+// them. The attempts take about two minutes in all.
 const maxPartsMissing = 8

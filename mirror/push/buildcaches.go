@@ -12,11 +12,11 @@ import (
 	"dray/upstream/oci"
 )
 
-// publishBuildCache brings a build cache to where such are stored.
+// publishBuildCache stores a build cache in the repository for build caches.
 func (p *publisher) publishBuildCache(ctx context.Context, r repository.Repo, ref oci.Reference, man *oci.Manifest) (upstream.Pushed, error) {
 	to, _ := r.BuildCaches()
 	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(atOnce)
+	g.SetLimit(maxParallelBlobs)
 	var keys []repository.Key
 	for _, c := range r.Needed(ctx, man) {
 		if !c.Manifest {
@@ -31,14 +31,14 @@ func (p *publisher) publishBuildCache(ctx context.Context, r repository.Repo, re
 	if err != nil {
 		return upstream.Pushed{}, err
 	}
-	// What was known of the tag at the upstream is no longer what clients get.
+	// Clients now get the build cache under this tag, whatever the upstream has.
 	r.ForgetReference(ctx, ref)
 	if !r.Up.BuildCaches.WriteBack {
 		p.o.Repositories.Staged().Drop(keys...)
 		return pushed, nil
 	}
 	p.o.Tasks.Start(func(ctx context.Context) {
-		ctx, cancel := context.WithTimeout(ctx, forwardWithin)
+		ctx, cancel := context.WithTimeout(ctx, forwardTimeout)
 		defer cancel()
 		_, err := p.publish(ctx, upstream.Call{}, r, ref, man)
 		p.pushes.WithLabelValues(r.Up.Name, outcome(err)).Inc()
@@ -49,8 +49,8 @@ func (p *publisher) publishBuildCache(ctx context.Context, r repository.Repo, re
 	return pushed, nil
 }
 
-// copyToBuildCache gives a blob to where build caches are stored. It is one that the client has
-// pushed, or that the upstream confirms; what is not here is fetched.
+// copyToBuildCache copies a blob to the repository for build caches. It must be a staged blob,
+// or one that the upstream confirms. If its bytes are not here, they are fetched.
 func (p *publisher) copyToBuildCache(ctx context.Context, r, to repository.Repo, d digest.Digest) error {
 	at, err := r.LocateBlob(ctx, d, repository.CopyToBuildCache)
 	if err != nil {

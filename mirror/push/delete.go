@@ -16,8 +16,8 @@ import (
 	"dray/upstream/oci"
 )
 
-// mayDelete refuses deletions that nobody switched on: it takes one mistake to lose what many
-// depend on.
+// mayDelete refuses deletions unless the configuration allows them: one mistake could delete
+// images that many depend on.
 func mayDelete(x *request.Request) error {
 	if x.Repo.Up.Deleter == nil {
 		return oci.ErrUnsupported.With("nothing is deleted from %s through this mirror", x.Repo.Up.Registry)
@@ -25,9 +25,9 @@ func mayDelete(x *request.Request) error {
 	return nil
 }
 
-// DeleteManifest forwards the deletion of a tag or a manifest and forgets what was known of it.
-// What the client sees afterwards is the upstream's answer again. What is still on its way, or
-// waits, is given up first: it would arrive afterwards.
+// DeleteManifest forwards the deletion of a tag or a manifest and drops the facts about it, so
+// that the upstream answers from then on. Queued and waiting pushes of it are dropped first,
+// because they would arrive after the deletion.
 func (p *Pusher) DeleteManifest(x *request.Request) error {
 	x.Divert()
 	if err := mayDelete(x); err != nil {
@@ -35,24 +35,24 @@ func (p *Pusher) DeleteManifest(x *request.Request) error {
 	}
 	ctx := x.WithTimeout(repository.LookupTimeout)
 	r, ref := x.Repo, x.Q.Ref
-	waiting, err := p.withdraw(ctx, r, ref)
+	withdrawal, err := p.withdraw(ctx, r, ref)
 	if err != nil {
 		return err
 	}
 	restore := p.o.Verdicts.Drop(ctx, r, ref)
-	gone, err := deleteThere(ctx, r, ref)
+	gone, err := deleteAtUpstream(ctx, r, ref)
 	if err != nil && !oci.NotFound(err) {
-		waiting.Restore()
+		withdrawal.Restore()
 		restore()
 		return deniedAs403(r, err)
 	}
-	waiting.Done()
+	withdrawal.Done()
 	dropped := ref.ByDigest() && p.o.Repositories.Waiting().Drop(r.Key(ref.Digest))
 	after := context.WithoutCancel(ctx)
 	if ref.Tag != "" {
 		r.ForgetReference(after, ref)
 	}
-	for _, push := range waiting.Pushes() {
+	for _, push := range withdrawal.Pushes() {
 		dropped, gone = true, push.Digest
 		r.ForgetManifest(after, push.Digest)
 	}
@@ -66,12 +66,12 @@ func (p *Pusher) DeleteManifest(x *request.Request) error {
 	return x.Deleted()
 }
 
-// deleteThere deletes at the upstream and returns the digest of what has gone, if it is known, also
-// with an error that says that there was nothing.
-func deleteThere(ctx context.Context, r repository.Repo, ref oci.Reference) (gone digest.Digest, err error) {
+// deleteAtUpstream deletes at the upstream. It returns the digest of the deleted manifest if it
+// is known, also with an error that says that there was none.
+func deleteAtUpstream(ctx context.Context, r repository.Repo, ref oci.Reference) (gone digest.Digest, err error) {
 	gone = ref.Digest
 	if ref.Tag != "" {
-		// Registries may drop the manifest with its last tag, so it is to be known which one that was.
+		// Ask for the digest first: a registry may drop the manifest with its last tag.
 		d, err := r.AskManifest(ctx, ref)
 		if err != nil && !upstream.Transient(err) && !errors.Is(err, oci.ErrDenied) {
 			return "", err
@@ -81,17 +81,18 @@ func deleteThere(ctx context.Context, r repository.Repo, ref oci.Reference) (gon
 	return gone, r.Up.Deleter.DeleteManifest(ctx, r.Remote(), ref)
 }
 
-// withdraw takes what waits here for a tag or a digest out of its queue, until it is known whether
-// it is deleted. What is on its way at this moment arrives first, and is deleted where it lies.
+// withdraw takes the queued pushes of a tag or a digest out of the queue, until it is known
+// whether the deletion succeeds. First it waits for matching pushes that are under way for a
+// client: they arrive at the upstream and are deleted there.
 func (p *Pusher) withdraw(ctx context.Context, r repository.Repo, ref oci.Reference) (*queue.Withdrawal, error) {
-	meant := func(reference string, d digest.Digest) bool { return reference == ref.String() || d == ref.Digest }
+	matches := func(reference string, d digest.Digest) bool { return reference == ref.String() || d == ref.Digest }
 	busy := oci.ErrDenied.With("%s of %s is being copied to %s right now: delete it once it has arrived", ref, r.Name, r.Up.Registry)
-	about := func(k gate.Key) bool { return k.Repo == r && meant(k.Ref, k.Digest) }
-	if err := p.pushing.Wait(ctx, about); err != nil {
+	underWay := func(k gate.Key) bool { return k.Repo == r && matches(k.Ref, k.Digest) }
+	if err := p.pushing.Wait(ctx, underWay); err != nil {
 		return nil, busy.Because(err)
 	}
-	queued := func(q queue.Push) bool { return meant(q.Reference, q.Digest) }
-	if index := p.needing(r, queued); index != "" {
+	queued := func(q queue.Push) bool { return matches(q.Reference, q.Digest) }
+	if index := p.indexNeeding(r, queued); index != "" {
 		return nil, oci.ErrDenied.With("%s of %s is part of the index %s, which is still on its way to %s: delete that first", ref, r.Name, index, r.Up.Registry)
 	}
 	w, err := p.o.Queue.Withdraw(ctx, r.Up.Name, r.Name, queued)
@@ -104,23 +105,23 @@ func (p *Pusher) withdraw(ctx context.Context, r repository.Repo, ref oci.Refere
 	return w, nil
 }
 
-// needing returns the reference of an index in the queue that could not be forwarded without the
-// pushes that are to go, or "".
-func (p *Pusher) needing(r repository.Repo, goes func(queue.Push) bool) string {
+// indexNeeding returns the reference of a queued index that could not be forwarded without the
+// withdrawn pushes, or "".
+func (p *Pusher) indexNeeding(r repository.Repo, withdrawn func(queue.Push) bool) string {
 	pushes := p.o.Queue.Pushes(r.Up.Name, r.Name)
 	missing := map[digest.Digest]bool{}
 	for _, q := range pushes {
-		if goes(q) {
+		if withdrawn(q) {
 			missing[q.Digest] = true
 		}
 	}
 	for _, q := range pushes {
-		if !goes(q) {
+		if !withdrawn(q) {
 			delete(missing, q.Digest)
 		}
 	}
 	for _, q := range pushes {
-		if len(missing) == 0 || goes(q) {
+		if len(missing) == 0 || withdrawn(q) {
 			continue
 		}
 		man, err := oci.ParseManifest(q.MediaType, q.Manifest)
@@ -131,8 +132,8 @@ func (p *Pusher) needing(r repository.Repo, goes func(queue.Push) bool) string {
 	return ""
 }
 
-// DeleteBlob forwards the deletion of a blob. One that is still on its way arrives first: the
-// client was told that it is there.
+// DeleteBlob forwards the deletion of a blob. It waits until a staged blob has been sent,
+// because the client was told that it is there.
 func (p *Pusher) DeleteBlob(x *request.Request) error {
 	if err := mayDelete(x); err != nil {
 		return err
@@ -152,7 +153,7 @@ func (p *Pusher) DeleteBlob(x *request.Request) error {
 	}
 	err := r.Up.Deleter.DeleteBlob(ctx, r.Remote(), d)
 	if staged != nil && staged.Forward.Err() != nil && oci.NotFound(err) {
-		err = nil // it was here alone, and that ends now
+		err = nil // it was held only here, and is released below
 	}
 	if err != nil && !oci.NotFound(err) {
 		return deniedAs403(r, err)
@@ -166,8 +167,8 @@ func (p *Pusher) DeleteBlob(x *request.Request) error {
 	return x.Deleted()
 }
 
-// deniedAs403 makes refused credentials of dray a text that reaches the terminal: clients hide the
-// text of a 5xx from whoever pushes, and try it again.
+// deniedAs403 converts an error about dray's credentials to a 403, whose text reaches the
+// terminal. Clients hide the text of a 5xx and retry it.
 func deniedAs403(r repository.Repo, err error) error {
 	if errors.Is(err, upstream.ErrCredentials) {
 		return oci.ErrDenied.With("the mirror has no valid credentials for %s", r.Up.Registry).Because(err)

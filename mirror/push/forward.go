@@ -12,27 +12,26 @@ import (
 	"dray/mirror/repository"
 )
 
-// forward is the way of one blob to an upstream. It begins with the first byte that
-// the client sends and cannot complete before the local bytes are verified.
+// forward is the way of one blob to an upstream. It starts with the first byte from the client.
+// It cannot complete before the local bytes are verified.
 type forward struct {
 	cancel context.CancelCauseFunc
-	// identified is closed once the outcome of the local upload is known: digest, or
-	// refused.
+	// identified is closed when the result of the local upload is known: it is digest, or refused.
 	identified chan struct{}
 	once       sync.Once
 	digest     digest.Digest
 	refused    error
-	// done is closed when the upstream has the blob or will not get it: err.
+	// done is closed when the upstream has the blob, or will not get it; then err is the reason.
 	done chan struct{}
 	err  error
-	// scan looks at the same bytes; nil where nobody wants that.
+	// scan runs the checks on the same bytes; nil if there are none.
 	scan     *gate.Scan
 	failures failures
-	// sent is how many bytes the newest attempt has given to the upstream.
+	// sent is the number of bytes that the newest attempt has sent to the upstream.
 	sent atomic.Int64
 }
 
-// failures passes on what keeps a forward from getting on, to who comes to wait for it.
+// failures passes the retried errors of a forward to a caller that waits for it.
 type failures struct {
 	mu        sync.Mutex // guards below; leaf lock
 	last      error
@@ -49,8 +48,8 @@ func (t *failures) observe(err error) {
 	}
 }
 
-// listen has tell called with the last trouble and all that follows. Of several who listen the last
-// one hears it.
+// listen registers onFailure for the most recent error and all later ones. It replaces an
+// earlier registration.
 func (t *failures) listen(onFailure func(error)) {
 	t.mu.Lock()
 	t.onFailure = onFailure
@@ -65,12 +64,12 @@ func newForward() *forward {
 	return &forward{cancel: func(error) {}, identified: make(chan struct{}), done: make(chan struct{})}
 }
 
-// identify tells the forward what its bytes turned out to be.
+// identify sets the verified digest of the bytes.
 func (f *forward) identify(d digest.Digest) {
 	f.once.Do(func() { f.digest = d; close(f.identified) })
 }
 
-// abort tells the forward that its bytes are worth nothing.
+// abort ends the forward: its bytes are no longer valid.
 func (f *forward) abort(cause error) {
 	f.once.Do(func() { f.refused = cause; close(f.identified) })
 	f.cancel(cause)
@@ -85,13 +84,13 @@ func (f *forward) Err() error { return f.err }
 // Sent implements [repository.Forward].
 func (f *forward) Sent() int64 { return f.sent.Load() }
 
-// end says how the forward ended.
+// end sets the result of the forward.
 func (f *forward) end(err error) {
 	f.err = err
 	close(f.done)
 }
 
-// identity waits until it is known what the bytes are, and returns their digest.
+// identity waits until the bytes are verified, and returns their digest.
 func (f *forward) identity(ctx context.Context) (digest.Digest, error) {
 	select {
 	case <-f.identified:
@@ -101,8 +100,8 @@ func (f *forward) identity(ctx context.Context) (digest.Digest, error) {
 	}
 }
 
-// cleared returns the digest of an upload when it may be completed at the upstream: it is what it
-// claims to be, and the checks have nothing against it.
+// cleared waits until the upload may be completed at the upstream, and returns its digest: the
+// bytes are verified and the checks do not reject them.
 func (f *forward) cleared(ctx context.Context, g *gate.Gate, r repository.Repo) (digest.Digest, error) {
 	d, err := f.identity(ctx)
 	if err == nil {
@@ -111,7 +110,7 @@ func (f *forward) cleared(ctx context.Context, g *gate.Gate, r repository.Repo) 
 	return d, err
 }
 
-// counted counts what is read of what open gives, from its start on each time.
+// counted counts the bytes read from the result of open in f.sent. Each open starts at 0.
 func (f *forward) counted(open func() (io.ReadCloser, error)) func() (io.ReadCloser, error) {
 	return func() (io.ReadCloser, error) {
 		r, err := open()
@@ -134,5 +133,5 @@ func (c *counter) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// forwardOf is the way of a blob that this package has staged.
+// forwardOf returns the forward of a blob that this package has staged.
 func forwardOf(b *repository.Staged) *forward { return b.Forward.(*forward) }

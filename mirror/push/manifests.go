@@ -21,11 +21,11 @@ import (
 	"dray/upstream/oci"
 )
 
-// containerdWaits is how long a client with containerd's transport is kept waiting
-// for the answer to a push: it gives up 30 s after its last byte.
+// containerdWaits bounds the time until a push of a client with containerd's transport is
+// answered. The client gives up 30 s after its last byte.
 const containerdWaits = 25 * time.Second
 
-// errStillCopying ends the wait of a client, not the work.
+// errStillCopying ends the wait of a client. The push goes on.
 var errStillCopying = errors.New("still copying")
 
 // PutManifest handles PUT of a manifest.
@@ -43,7 +43,7 @@ func (p *Pusher) PutManifest(x *request.Request) error {
 		}
 	}
 	if errors.Is(err, errStillCopying) {
-		// A 4xx: its text reaches the terminal, and no client repeats it by itself.
+		// A 4xx, because its text reaches the terminal and clients do not retry it.
 		return oci.ErrDenied.With("the image is complete on the mirror and still being copied to %s (%d %%): push again in a while to finish, no layer will be sent twice",
 			x.Repo.Up.Registry, percentCopied(x.R.Context(), x.Repo, man))
 	}
@@ -62,18 +62,18 @@ func (p *Pusher) PutManifest(x *request.Request) error {
 	return x.CreatedAt(oci.Request{Kind: oci.KindManifest, Ref: oci.Reference{Digest: man.Digest}}, man.Digest)
 }
 
-// push brings a manifest to its upstream under one reference, once for all who push the same.
+// push pushes a manifest under one reference, once for all clients that push the same.
 func (p *Pusher) push(ctx context.Context, x *request.Request, ref oci.Reference, man *oci.Manifest) (upstream.Pushed, error) {
-	asks := gatedPush{
+	gated := gatedPush{
 		Push:  gate.Push{Repo: x.Repo, Gate: p.o.Checks.For(x.Repo), User: x.Caller.Name, Ref: ref, Manifest: man, Cause: x.Cause()},
 		owner: x.Owner(),
 	}
-	if asks.Gate != nil {
-		asks.Within = p.verdictWithin(asks.Gate, x.R)
+	if gated.Gate != nil {
+		gated.Within = p.verdictWithin(gated.Gate, x.R)
 	}
 	up := x.Repo.Up
-	pushed, err := p.pushing.Do(ctx, asks.Key(), func(ctx context.Context) (upstream.Pushed, error) {
-		pushed, err := p.check(ctx, asks)
+	pushed, err := p.pushing.Do(ctx, gated.Key(), func(ctx context.Context) (upstream.Pushed, error) {
+		pushed, err := p.check(ctx, gated)
 		result := outcome(err)
 		if err == nil && pushed.Digest == "" && up.AcknowledgeLocally && !up.TakesBuildCache(man) {
 			result = "queued"
@@ -81,70 +81,71 @@ func (p *Pusher) push(ctx context.Context, x *request.Request, ref oci.Reference
 		p.pushes.WithLabelValues(up.Name, result).Inc()
 		return pushed, err
 	})
-	if err == nil && asks.Gate != nil {
-		warn(x, p.o.Checks.ReportOf(asks.Key()))
+	if err == nil && gated.Gate != nil {
+		warn(x, p.o.Checks.ReportOf(gated.Key()))
 	}
 	return pushed, err
 }
 
-// check brings a manifest that passes the gate of its repository, where there is one, to its
-// upstream, or lets it wait.
-func (p *Pusher) check(ctx context.Context, asks gatedPush) (upstream.Pushed, error) {
-	r := asks.Repo
-	p.o.Repositories.Staged().Renew(repository.Keys(r, asks.Manifest.Children())...)
+// check passes a manifest through the gate of its repository, if there is one. Then it forwards
+// the manifest, queues it, stores it as a build cache, or lets it wait for a manifest that
+// refers to it.
+func (p *Pusher) check(ctx context.Context, gated gatedPush) (upstream.Pushed, error) {
+	r := gated.Repo
+	p.o.Repositories.Staged().Renew(repository.Keys(r, gated.Manifest.Children())...)
 	var verdict *pipeline.Report
-	if asks.Gate != nil {
+	if gated.Gate != nil {
 		var err error
-		if verdict, err = p.o.Checks.Pass(ctx, asks.Push, contents{p, r, asks.Gate}); err != nil {
+		if verdict, err = p.o.Checks.Pass(ctx, gated.Push, contents{p, r, gated.Gate}); err != nil {
 			return upstream.Pushed{}, err
 		}
 	}
-	if r.Up.TakesBuildCache(asks.Manifest) {
-		return p.publishBuildCache(ctx, r, asks.Ref, asks.Manifest)
+	if r.Up.TakesBuildCache(gated.Manifest) {
+		return p.publishBuildCache(ctx, r, gated.Ref, gated.Manifest)
 	}
-	switch waits, err := waits(ctx, asks.Push); {
+	switch wait, err := mustWait(ctx, gated.Push); {
 	case err != nil:
 		return upstream.Pushed{}, err
-	case waits:
-		p.holdBack(asks)
+	case wait:
+		p.addWaiting(gated)
 		return upstream.Pushed{}, nil
 	}
-	pushed, err := p.serialize(ctx, asks)
+	pushed, err := p.serialize(ctx, gated)
 	if err == nil {
-		if asks.Gate != nil && asks.Gate.Attach {
-			p.o.Verdicts.Attach(r, asks.Ref, asks.Manifest, verdict)
+		if gated.Gate != nil && gated.Gate.Attach {
+			p.o.Verdicts.Attach(r, gated.Ref, gated.Manifest, verdict)
 		}
-		p.o.Checks.Emit(notify.Push, r.Up.Name, asks.User, asks.Cause, notify.Target{
-			MediaType: asks.Manifest.MediaType, Digest: asks.Manifest.Digest, Size: int64(len(asks.Manifest.Raw)), Repository: r.Name, Tag: asks.Ref.Tag,
+		p.o.Checks.Emit(notify.Push, r.Up.Name, gated.User, gated.Cause, notify.Target{
+			MediaType: gated.Manifest.MediaType, Digest: gated.Manifest.Digest, Size: int64(len(gated.Manifest.Raw)), Repository: r.Name, Tag: gated.Ref.Tag,
 		})
 	}
 	return pushed, err
 }
 
-// serialize forwards an image, or puts it into the queue. Where there are checks, one push of a tag
-// follows the other, and what is said of the name is asked again then: since the verdict the tag
-// may have been given to another image.
-func (p *Pusher) serialize(ctx context.Context, asks gatedPush) (upstream.Pushed, error) {
-	if asks.Gate != nil && asks.Ref.Tag != "" {
-		unlock, err := p.names.Lock(ctx, tagKey{asks.Repo, asks.Ref.Tag})
+// serialize forwards an image or puts it into the queue. If there are checks, it runs one push
+// of a tag at a time and checks the name again, because the tag may have been given to another
+// image since the verdict.
+func (p *Pusher) serialize(ctx context.Context, gated gatedPush) (upstream.Pushed, error) {
+	if gated.Gate != nil && gated.Ref.Tag != "" {
+		unlock, err := p.tagLocks.Lock(ctx, tagKey{gated.Repo, gated.Ref.Tag})
 		if err != nil {
 			return upstream.Pushed{}, err
 		}
 		defer unlock()
-		if err := p.o.Checks.CheckName(ctx, asks.Push); err != nil {
+		if err := p.o.Checks.CheckName(ctx, gated.Push); err != nil {
 			return upstream.Pushed{}, err
 		}
 	}
-	if asks.Repo.Up.AcknowledgeLocally {
-		return p.acknowledgeOrPublish(ctx, asks)
+	if gated.Repo.Up.AcknowledgeLocally {
+		return p.acknowledgeOrPublish(ctx, gated)
 	}
-	return p.publish(ctx, upstream.Call{}, asks.Repo, asks.Ref, asks.Manifest)
+	return p.publish(ctx, upstream.Call{}, gated.Repo, gated.Ref, gated.Manifest)
 }
 
-// waits reports whether a manifest that passed is to wait for one that refers to it, or for the one
-// that it describes. What describes an image that is there is forwarded at once: nothing will ever
-// refer to it. BuildKit pushes what describes an image before it.
-func waits(ctx context.Context, p gate.Push) (bool, error) {
+// mustWait reports whether a manifest that passed its checks waits for a manifest that refers
+// to it, or for its subject. If its subject has been forwarded, it does not wait, because no
+// manifest will refer to it. BuildKit pushes referrers before their subject.
+func mustWait(ctx context.Context, p gate.Push) (bool, error) {
 	if p.Gate == nil || p.Gate.ForwardDigests || p.Ref.Tag != "" {
 		return false, nil
 	}
@@ -155,27 +156,27 @@ func waits(ctx context.Context, p gate.Push) (bool, error) {
 	return !p.Repo.PresentAtTarget(ctx, p.Manifest.Digest), nil
 }
 
-// defaultHold is how long manifests wait, where nothing is said.
+// defaultHold is how long manifests wait if HoldFor is not set.
 const defaultHold = time.Hour
 
-func (p *Pusher) holdBack(asks gatedPush) {
-	hold := asks.Gate.HoldFor
+func (p *Pusher) addWaiting(gated gatedPush) {
+	hold := gated.Gate.HoldFor
 	if hold <= 0 {
 		hold = defaultHold
 	}
-	p.o.Repositories.Waiting().Add(asks.Repo.Key(asks.Manifest.Digest), asks.Manifest, asks.owner, time.Now().Add(hold))
+	p.o.Repositories.Waiting().Add(gated.Repo.Key(gated.Manifest.Digest), gated.Manifest, gated.owner, time.Now().Add(hold))
 }
 
-// patience is how long the client is kept waiting.
+// patience returns how long the client waits for the answer.
 func (p *Pusher) patience(r *http.Request) time.Duration {
 	if strings.Contains(strings.ToLower(r.UserAgent()), "containerd") {
-		return min(containerdWaits, p.within)
+		return min(containerdWaits, p.answerWithin)
 	}
-	return p.within
+	return p.answerWithin
 }
 
-// verdictWithin is how long a client waits for a verdict. What is left of its patience is for the
-// way to the upstream.
+// verdictWithin returns how long a client waits for a verdict. The rest of its patience is for
+// forwarding.
 func (p *Pusher) verdictWithin(g *gate.Gate, r *http.Request) time.Duration {
 	patience := p.patience(r)
 	if patience > containerdWaits {
@@ -184,7 +185,7 @@ func (p *Pusher) verdictWithin(g *gate.Gate, r *http.Request) time.Duration {
 	return min(cmp.Or(g.Within, 20*time.Second), patience)
 }
 
-// readManifest reads the body and holds it to the reference in the URL.
+// readManifest reads the body and checks it against the digest in the URL.
 func readManifest(x *request.Request) (*oci.Manifest, error) {
 	raw, err := io.ReadAll(io.LimitReader(x.W.Body(), oci.MaxManifestBytes+1))
 	if err != nil {
@@ -209,7 +210,7 @@ func readManifest(x *request.Request) (*oci.Manifest, error) {
 	return man, nil
 }
 
-// checkName refuses by name alone, before any byte.
+// checkName runs the checks of the name, before any byte is received.
 func (p *Pusher) checkName(x *request.Request) error {
 	g := p.o.Checks.For(x.Repo)
 	if g == nil {
@@ -222,12 +223,12 @@ func (p *Pusher) checkName(x *request.Request) error {
 	return err
 }
 
-// denied puts a rejection into the words that reach the terminal.
+// denied converts a rejection to an error whose text reaches the terminal.
 func denied(x *request.Request, r *pipeline.Report) error {
 	return oci.ErrDenied.With("%s", r.Message(x.ReportURL(r.ID)))
 }
 
-// warn tells a client that sees warnings what a passing push had against it (spec, "Warnings").
+// warn sends the findings of a passing push as Warning headers (spec, "Warnings").
 func warn(x *request.Request, r *pipeline.Report) {
 	if r == nil {
 		return
@@ -242,13 +243,14 @@ func warn(x *request.Request, r *pipeline.Report) {
 	}
 }
 
-// maxWarnings is what the specification allows in all, in bytes, less the names of the headers.
+// maxWarnings is the total size that the specification allows, in bytes, less the names of the
+// headers.
 const maxWarnings = 3 << 10
 
 // kindReport labels requests for reports.
 const kindReport oci.Kind = "report"
 
-// Report shows a report to a client that knows its id.
+// Report answers with a report, to any client that knows its id.
 func (p *Pusher) Report(x *request.Request, id string) error {
 	x.Q.Kind = kindReport
 	if x.R.Method != http.MethodGet && x.R.Method != http.MethodHead {

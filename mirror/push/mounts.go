@@ -9,38 +9,38 @@ import (
 	"dray/mirror/repository"
 )
 
-// A mount makes a blob of one repository visible in another one of the same registry, so that its
-// bytes are not sent again. ECR does it where the account allows it, both repositories are
-// encrypted alike, and a manifest of the source names the blob (ECR guide, "Blob mounting");
-// otherwise it answers 202 as to any upload. Whether a mount works is never guessed: the registry
-// is asked, and an answer other than 201 costs one request.
+// A mount makes a blob of one repository available in another one of the same registry, so that
+// its bytes are not sent again. ECR does this if the account allows it, both repositories are
+// encrypted alike, and a manifest of the source names the blob (ECR guide, "Blob mounting").
+// Otherwise it answers 202, as to any upload. dray does not guess whether a mount works: it
+// asks the registry, and an answer other than 201 costs one request.
 
 const (
-	// mountWithin bounds the attempt at a mount. It is an offer to save time: one that takes long
-	// is dropped for the upload.
+	// mountWithin bounds an attempt to mount. A mount only saves time, so a slow one gives way to
+	// the upload.
 	mountWithin = 10 * time.Second
-	// mountPause is how long two repositories between which a mount was refused are left alone.
+	// mountPause is how long no mount is tried between two repositories after a refusal.
 	mountPause = 10 * time.Minute
-	// mountsRemembered bounds the pairs of repositories that are left alone.
-	mountsRemembered = 4096
-	// tryBytes is the largest blob whose way to the upstream waits for a mount that may be refused,
-	// where none has succeeded lately.
-	tryBytes = 8 << 20
+	// maxRefused bounds the pairs of repositories in mounts.refused.
+	maxRefused = 4096
+	// mountFirstBytes is the largest blob that waits for a mount before it is sent to an upstream
+	// that has not mounted a blob lately.
+	mountFirstBytes = 8 << 20
 )
 
-// pair is two repositories of one upstream, of which the second was to take a blob from the first.
+// pair is two repositories of one upstream: the source and the target of a mount.
 type pair struct{ from, to repository.Repo }
 
 // mounts remembers where mounts were refused and where they work. All of it may be lost.
 type mounts struct {
-	refused *lru.Cache[pair, time.Time]
-	mu      sync.Mutex                         // guards worked
-	worked  map[*repository.Upstream]time.Time // newest success
+	refused     *lru.Cache[pair, time.Time]
+	mu          sync.Mutex                         // guards worked
+	lastMounted map[*repository.Upstream]time.Time // the time of the newest success
 }
 
 func newMounts() *mounts {
-	refused, _ := lru.New[pair, time.Time](mountsRemembered) // fails for a size below one only
-	return &mounts{refused: refused, worked: map[*repository.Upstream]time.Time{}}
+	refused, _ := lru.New[pair, time.Time](maxRefused) // fails for a size below one only
+	return &mounts{refused: refused, lastMounted: map[*repository.Upstream]time.Time{}}
 }
 
 func (s *mounts) paused(p pair) bool {
@@ -48,15 +48,15 @@ func (s *mounts) paused(p pair) bool {
 	return ok && time.Since(at) < mountPause
 }
 
-// reliable says that the upstream has mounted lately.
+// reliable reports whether the upstream has mounted a blob lately.
 func (s *mounts) reliable(up *repository.Upstream) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	at, ok := s.worked[up]
+	at, ok := s.lastMounted[up]
 	return ok && time.Since(at) < mountPause
 }
 
-// mountResult is how an attempt at a mount ended.
+// mountResult is the result of an attempt to mount, as a label of dray_mounts_total.
 type mountResult string
 
 const (
@@ -65,7 +65,8 @@ const (
 	mountFailed  mountResult = "failed"
 )
 
-// note remembers how an attempt ended. A failure says nothing.
+// note records the result of an attempt. A failure is ignored: it is neither a refusal nor a
+// success.
 func (s *mounts) note(p pair, result mountResult) {
 	switch result {
 	case mountRefused:
@@ -74,6 +75,6 @@ func (s *mounts) note(p pair, result mountResult) {
 		s.refused.Remove(p)
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.worked[p.to.Up] = time.Now()
+		s.lastMounted[p.to.Up] = time.Now()
 	}
 }

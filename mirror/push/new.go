@@ -17,31 +17,30 @@ import (
 	"dray/upstream"
 )
 
-// Options are what a Pusher is made of.
+// Options are the parts of a Pusher.
 type Options struct {
 	Repositories *repository.Store
 	Cache        *cache.Cache
-	// Queue takes the pushes to upstreams that acknowledge locally, and calls Forward for them; nil
-	// where there are none.
+	// Queue takes the pushes to upstreams that acknowledge locally, and calls Forward for them.
+	// Nil if there are none.
 	Queue  *queue.Queue
 	Checks *gate.Checks
 	Tasks  *flight.Tasks
-	// Manifests finds the parts of an index that are not here, for its checks.
+	// Manifests fetches the parts of an index that are not here, for its checks.
 	Manifests *pull.Puller
 	Verdicts  *jobs.Verdicts
 	BaseIndex *jobs.BaseIndex
 	Quotas    *Quotas
-	// UploadExpiry ends an upload without progress.
+	// UploadExpiry is the time after which an upload without progress is dropped.
 	UploadExpiry time.Duration
-	// AnswerWithin bounds what a client that gives no limit of its own waits for the
-	// answer to a manifest that it pushes; 0 means 10 minutes. Clients built on
-	// containerd wait 30 s and are answered within 25.
+	// AnswerWithin bounds the time until a pushed manifest is answered; 0 means 10 minutes.
+	// Clients built on containerd give up after 30 s and are answered within 25 s.
 	AnswerWithin time.Duration
 	Logger       *slog.Logger
 }
 
-// New returns a Pusher, with the uploads that a former process left in the cache. It starts
-// nothing.
+// New returns a Pusher with the uploads that a former process left in the cache. It starts no
+// goroutine.
 func New(o Options) *Pusher {
 	p := &Pusher{
 		publisher: &publisher{
@@ -53,9 +52,9 @@ func New(o Options) *Pusher {
 			pushes: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_pushes_total",
 				Help: "Manifests that clients pushed, by upstream and result."}, []string{"upstream", "result"}),
 		},
-		sessions: newSessions(o.UploadExpiry, o.Quotas),
-		pushing:  flight.NewGroup[gate.Key, upstream.Pushed](flight.Options{Tasks: o.Tasks, Timeout: forwardWithin, Detached: true}),
-		within:   cmp.Or(o.AnswerWithin, 10*time.Minute),
+		sessions:     newSessions(o.UploadExpiry, o.Quotas),
+		pushing:      flight.NewGroup[gate.Key, upstream.Pushed](flight.Options{Tasks: o.Tasks, Timeout: forwardTimeout, Detached: true}),
+		answerWithin: cmp.Or(o.AnswerWithin, 10*time.Minute),
 	}
 	for name, up := range o.Repositories.Upstreams() {
 		if up.Sink == nil {

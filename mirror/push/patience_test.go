@@ -47,12 +47,12 @@ func (s *slowSink) PutBlob(ctx context.Context, repo upstream.Repo, u upstream.U
 	return s.Registry.PutBlob(ctx, repo, u)
 }
 
-// halfDone is a share of the bytes that is neither none nor all of them.
+// halfDone matches a percentage that is neither 0 nor 100.
 var halfDone = regexp.MustCompile(`\([1-9]\d? %\)`)
 
-// TestPushAnswersInTime: a client that gives up after 30 s gets an answer before, the
-// copy goes on meanwhile, and its second push sends nothing twice. Who waits longer is
-// kept waiting; who leaves does not stop anything.
+// A client that gives up after 30 s is answered before. Copying goes on meanwhile, and its
+// second push sends nothing twice. A client that waits longer is answered later, and one that
+// disconnects stops nothing.
 func TestPushAnswersInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := mirrortest.New(t, mirrortest.Options{})
@@ -84,7 +84,7 @@ func TestPushAnswersInTime(t *testing.T) {
 			r := httptest.NewRequestWithContext(ctx, "PUT", "/v2/a/manifests/v1", strings.NewReader(string(m.Raw)))
 			r.Header.Set("Content-Type", m.MediaType)
 			func() {
-				defer func() { _ = recover() }() // net/http cuts the connection of who has left
+				defer func() { _ = recover() }() // net/http cuts the connection of a client that has left
 				h.Listener.ServeHTTP(httptest.NewRecorder(), r)
 			}()
 		})

@@ -15,23 +15,23 @@ import (
 	"dray/upstream/oci"
 )
 
-// forwardWithin bounds the way of one image to its upstream, which goes on when the
-// client has been answered.
-const forwardWithin = time.Hour
+// forwardTimeout bounds the time to forward one image. Forwarding goes on after the client has
+// been answered.
+const forwardTimeout = time.Hour
 
-// atOnce bounds the blobs of one image that are dealt with at a time.
-const atOnce = 8
+// maxParallelBlobs bounds the blobs of one image that are processed at a time.
+const maxParallelBlobs = 8
 
 // publisher forwards manifests to their upstream, after everything that they need.
 type publisher struct {
 	*sender
-	// pushes counts manifests pushed, by upstream and result.
+	// pushes counts pushed manifests, by upstream and result.
 	pushes *prometheus.CounterVec
 }
 
-// publish brings a manifest to the upstream after everything it needs. A blob that was thought to
-// be there and is not is sent from the local copy, once. how says where failures are told that are
-// repeated.
+// publish forwards a manifest after everything that it needs. If the registry lacks a blob that
+// it was believed to have, publish sends the blob from the local copy, once. how.OnRetry gets
+// the errors that are retried.
 func (p *publisher) publish(ctx context.Context, how upstream.Call, r repository.Repo, ref oci.Reference, man *oci.Manifest) (upstream.Pushed, error) {
 	there, err := p.ensure(ctx, how, r, man)
 	if err != nil {
@@ -42,7 +42,7 @@ func (p *publisher) publish(ctx context.Context, how upstream.Call, r repository
 		r.ForgetChildren(ctx, man)
 		p.sendStaged(ctx, how, r, man)
 		there, err = p.ensure(ctx, how, r, man)
-		if err := errors.Join(err, p.publishAgain(ctx, how, r, man)); err != nil {
+		if err := errors.Join(err, p.republishChildren(ctx, how, r, man)); err != nil {
 			return upstream.Pushed{}, err
 		}
 		pushed, err = r.Up.Sink.PutManifest(ctx, r.Remote().With(how), ref, man)
@@ -55,19 +55,19 @@ func (p *publisher) publish(ctx context.Context, how upstream.Call, r repository
 		p.o.BaseIndex.Saw(r, ref, man.MediaType, man.Digest)
 	}
 	p.replaceBuildCache(ctx, r, ref, man)
-	return pushed, p.publishAbout(ctx, how, r, man.Digest)
+	return pushed, p.publishReferrers(ctx, how, r, man.Digest)
 }
 
-// publishAgain sends the manifests of an index that are held here: the upstream has lost
-// one of those that the client was told are there.
-func (p *publisher) publishAgain(ctx context.Context, how upstream.Call, r repository.Repo, index *oci.Manifest) error {
+// republishChildren publishes the manifests of an index that are held here. It is called when
+// the upstream has lost one that the client was told is there.
+func (p *publisher) republishChildren(ctx context.Context, how upstream.Call, r repository.Repo, index *oci.Manifest) error {
 	for _, c := range index.Children() {
 		if !c.Manifest {
 			continue
 		}
 		m := r.Held(ctx, c.Digest)
 		if m == nil {
-			continue // never here: the upstream's refusal stands
+			continue // not held here: the upstream's refusal stands
 		}
 		man, err := m.Parse()
 		if err != nil {
@@ -80,7 +80,7 @@ func (p *publisher) publishAgain(ctx context.Context, how upstream.Call, r repos
 	return nil
 }
 
-// publishWaiting publishes a manifest that waited, if it did, and afterwards what describes it.
+// publishWaiting publishes a manifest if it waits, and then its waiting referrers.
 func (p *publisher) publishWaiting(ctx context.Context, how upstream.Call, r repository.Repo, d digest.Digest) error {
 	man := r.Waiting(d)
 	if man == nil {
@@ -90,8 +90,8 @@ func (p *publisher) publishWaiting(ctx context.Context, how upstream.Call, r rep
 	return err
 }
 
-// publishAbout publishes what waited for a manifest because it describes it.
-func (p *publisher) publishAbout(ctx context.Context, how upstream.Call, r repository.Repo, d digest.Digest) error {
+// publishReferrers publishes the waiting manifests whose subject is d.
+func (p *publisher) publishReferrers(ctx context.Context, how upstream.Call, r repository.Repo, d digest.Digest) error {
 	waiting, k := p.o.Repositories.Waiting(), r.Key(d)
 	waiting.Drop(k)
 	for _, man := range waiting.Referrers(k) {
@@ -102,22 +102,22 @@ func (p *publisher) publishAbout(ctx context.Context, how upstream.Call, r repos
 	return nil
 }
 
-// ensure returns when the upstream has every blob of the manifest, and every manifest that waited
-// for it, with the children that it was waited for.
+// ensure returns when the upstream has every blob of the manifest, and every manifest that
+// waited for it. It returns the children that the upstream has then.
 func (p *publisher) ensure(ctx context.Context, how upstream.Call, r repository.Repo, man *oci.Manifest) ([]oci.Child, error) {
 	children := r.Needed(ctx, man)
 	lost := make([]bool, len(children))
 	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(atOnce)
+	g.SetLimit(maxParallelBlobs)
 	for i, c := range children {
-		if c.Manifest { // one that does not wait was pushed before its index: the upstream judges
+		if c.Manifest { // one that does not wait was pushed before its index; the upstream decides
 			g.Go(func() error { return p.publishWaiting(ctx, how, r, c.Digest) })
 			continue
 		}
 		g.Go(func() error {
 			err := p.ensureBlob(ctx, how, r, c.Digest)
 			if lost[i] = c.Foreign() && errors.Is(err, oci.ErrManifestBlobUnknown); lost[i] {
-				return nil // it is nowhere any more, and need not be
+				return nil // it is nowhere any more, and the upstream need not have it
 			}
 			return err
 		})
@@ -148,7 +148,7 @@ func (p *publisher) ensureBlob(ctx context.Context, how upstream.Call, r reposit
 	return p.upload(ctx, how, r, d, at.Size)
 }
 
-// replaceBuildCache drops a build cache whose tag has been given to something else.
+// replaceBuildCache deletes a build cache whose tag now names another image.
 func (p *publisher) replaceBuildCache(ctx context.Context, r repository.Repo, ref oci.Reference, man *oci.Manifest) {
 	to, ok := r.BuildCaches()
 	if !ok || ref.Tag == "" || man.BuildCache() {
@@ -159,7 +159,7 @@ func (p *publisher) replaceBuildCache(ctx context.Context, r repository.Repo, re
 	}
 }
 
-// sendStaged sends again what is held of the push of a manifest.
+// sendStaged sends the staged blobs of a manifest again.
 func (p *publisher) sendStaged(ctx context.Context, how upstream.Call, r repository.Repo, man *oci.Manifest) {
 	for _, c := range man.Children() {
 		if b := r.Staged(c.Digest); b != nil && !c.Manifest {
@@ -170,7 +170,8 @@ func (p *publisher) sendStaged(ctx context.Context, how upstream.Call, r reposit
 	}
 }
 
-// percentCopied is how much of an image the upstream has, in percent of its bytes and below 100.
+// percentCopied returns the share of an image's bytes that the upstream has, in percent, 99 at
+// most.
 func percentCopied(ctx context.Context, r repository.Repo, man *oci.Manifest) int {
 	var total, there int64
 	for _, c := range r.Needed(ctx, man) {
@@ -192,7 +193,7 @@ func percentCopied(ctx context.Context, r repository.Repo, man *oci.Manifest) in
 	return int(min(there*100/total, 99))
 }
 
-// outcome is the result of a push, as metrics tell it.
+// outcome returns the result of a push as a label of dray_pushes_total.
 func outcome(err error) string {
 	if _, ok := errors.AsType[*gate.Rejected](err); ok {
 		return "rejected"

@@ -16,29 +16,29 @@ type Pusher struct {
 	*publisher
 	sessions  *sessions
 	recovered []recovered
-	// pushing has the manifests that are being checked and forwarded.
+	// pushing runs the checks and the forwarding of a manifest once for all clients that push it.
 	pushing *flight.Group[gate.Key, upstream.Pushed]
-	// names has one checked push of a tag at a time.
-	names  flight.Mutex[tagKey]
-	within time.Duration
+	// names serialises the checked pushes of a tag.
+	tagLocks     flight.Mutex[tagKey]
+	answerWithin time.Duration
 }
 
-// recovered is a blob of a former process that is yet to be sent on.
+// recovered is a blob of a former process that has yet to be sent to the upstream.
 type recovered struct {
 	key  repository.Key
 	blob *repository.Staged
 }
 
-// tagKey names a tag of a repository.
+// tagKey is a tag in a repository.
 type tagKey struct {
 	repo repository.Repo
 	tag  string
 }
 
-// Expire drops the uploads that nobody continues.
+// Expire drops the uploads that no client continues.
 func (p *Pusher) Expire(now time.Time) { p.sessions.expire(now) }
 
-// Suspend leaves the open uploads to the next process, waiting for requests in progress.
+// Suspend keeps the open uploads for the next process. It waits for requests in progress.
 func (p *Pusher) Suspend() { p.sessions.suspendAll() }
 
 // Collectors returns the metrics of pushes.

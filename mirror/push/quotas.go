@@ -6,14 +6,13 @@ import (
 	"dray/upstream/oci"
 )
 
-// Quotas count what each client has under way: open uploads, and the bytes of these and of blobs
-// whose manifest has not been forwarded. Without a bound, one client could fill the disk with what
-// must not be evicted.
+// Quotas count the open uploads of each client, and the bytes of these and of its staged blobs.
+// Without a bound, one client could fill the disk with content that must not be evicted.
 type Quotas struct {
 	maxUploads int   // 0: no bound
 	maxBytes   int64 // 0: no bound
 	mu         sync.Mutex
-	of         map[string]*usage
+	byOwner    map[string]*usage
 }
 
 type usage struct {
@@ -21,17 +20,17 @@ type usage struct {
 	bytes   int64
 }
 
-// NewQuotas returns quotas of so many open uploads, and so many bytes, for each client; 0 is no
-// bound.
+// NewQuotas returns quotas of maxUploads open uploads and maxBytes bytes for each client; 0 is
+// no bound.
 func NewQuotas(maxUploads int, maxBytes int64) *Quotas {
-	return &Quotas{maxUploads: maxUploads, maxBytes: maxBytes, of: map[string]*usage{}}
+	return &Quotas{maxUploads: maxUploads, maxBytes: maxBytes, byOwner: map[string]*usage{}}
 }
 
-// begin counts one upload more. Each has to end.
+// begin counts one more upload. The caller must call end for it.
 func (q *Quotas) begin(owner string) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if h := q.of[owner]; h != nil && q.maxUploads > 0 && h.uploads >= q.maxUploads {
+	if h := q.byOwner[owner]; h != nil && q.maxUploads > 0 && h.uploads >= q.maxUploads {
 		return oci.ErrTooManyRequests.With("this client has %d uploads open, which is the limit", q.maxUploads)
 	}
 	q.add(owner, 1, 0)
@@ -40,8 +39,8 @@ func (q *Quotas) begin(owner string) error {
 
 func (q *Quotas) end(owner string) { q.count(owner, -1, 0) }
 
-// fits says whether n bytes more could be charged now: a body that is too long had better be
-// refused before any of it is taken.
+// fits returns the error that charge would return now. A body that is too long is refused
+// before any of it is read.
 func (q *Quotas) fits(owner string, n int64) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -51,7 +50,7 @@ func (q *Quotas) fits(owner string, n int64) error {
 // check needs mu.
 func (q *Quotas) check(owner string, n int64) error {
 	var held int64
-	if h := q.of[owner]; h != nil {
+	if h := q.byOwner[owner]; h != nil {
 		held = h.bytes
 	}
 	if q.maxBytes > 0 && held+n > q.maxBytes {
@@ -60,7 +59,7 @@ func (q *Quotas) check(owner string, n int64) error {
 	return nil
 }
 
-// charge counts n bytes more, or none and returns an error. They have to be refunded.
+// charge counts n more bytes, or returns an error and counts none. The caller must refund them.
 func (q *Quotas) charge(owner string, n int64) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -71,10 +70,10 @@ func (q *Quotas) charge(owner string, n int64) error {
 	return nil
 }
 
-// Refund counts n bytes less.
+// Refund counts n fewer bytes.
 func (q *Quotas) Refund(owner string, n int64) { q.count(owner, 0, -n) }
 
-// count adds to what a client has under way, past its bounds as well.
+// count adds to the usage of a client, even beyond its bounds.
 func (q *Quotas) count(owner string, uploads int, bytes int64) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -83,14 +82,14 @@ func (q *Quotas) count(owner string, uploads int, bytes int64) {
 
 // add needs mu.
 func (q *Quotas) add(owner string, uploads int, bytes int64) {
-	h := q.of[owner]
+	h := q.byOwner[owner]
 	if h == nil {
 		h = &usage{}
-		q.of[owner] = h
+		q.byOwner[owner] = h
 	}
 	h.uploads += uploads
 	h.bytes += bytes
 	if *h == (usage{}) {
-		delete(q.of, owner)
+		delete(q.byOwner, owner)
 	}
 }

@@ -7,7 +7,7 @@ import (
 	"dray/upstream/oci"
 )
 
-// A client has so many uploads and so many bytes under way, and no more; others have their own.
+// A client has its bound of uploads and of bytes, and every other client its own.
 func TestQuotas(t *testing.T) {
 	q := NewQuotas(2, 100)
 	full := func(what string, err error) {
@@ -48,8 +48,8 @@ func TestQuotas(t *testing.T) {
 	q.Refund("a", 550)
 	q.end("b")
 	q.Refund("b", 100)
-	if len(q.of) != 0 {
-		t.Errorf("of %d clients something is left", len(q.of))
+	if len(q.byOwner) != 0 {
+		t.Errorf("of %d clients something is left", len(q.byOwner))
 	}
 }
 

@@ -15,8 +15,8 @@ import (
 	"dray/upstream"
 )
 
-// recover takes over the uploads and staged blobs of a former process. What has expired meanwhile,
-// or belongs to no upstream any more, is dropped.
+// recover takes over the uploads and staged blobs of a former process. It drops those that have
+// expired, and those whose upstream takes no pushes any more.
 func (p *Pusher) recover(now time.Time) {
 	for _, k := range p.o.Cache.Recover() {
 		if err := p.takeOver(k, now); err != nil {
@@ -31,7 +31,7 @@ func (p *Pusher) takeOver(k cache.Resumable, now time.Time) error {
 	if err := json.Unmarshal(k.Note, &r); err != nil {
 		return fmt.Errorf("its receipt is not understood: %w", err)
 	}
-	if k.Since.After(now) { // the clock was ahead: it gets its whole time again
+	if k.Since.After(now) { // the clock was ahead: its expiry starts now
 		k.Since = now
 	}
 	up := p.o.Repositories.Upstream(r.Upstream)
@@ -56,17 +56,17 @@ func (p *Pusher) takeOver(k cache.Resumable, now time.Time) error {
 	return nil
 }
 
-// Recover sends the blobs of a former process on, without their clients.
+// Recover sends the staged blobs of a former process to the upstream, without their clients.
 func (p *Pusher) Recover(ctx context.Context) {
 	var g errgroup.Group
-	g.SetLimit(atOnce)
+	g.SetLimit(maxParallelBlobs)
 	for _, r := range p.recovered {
 		g.Go(func() error {
 			forwardOf(r.blob).end(p.forwardAgain(ctx, r.key, r.blob.Size))
 			return nil
 		})
 	}
-	_ = g.Wait() // each has its own error
+	_ = g.Wait() // each forward has its own error
 }
 
 func (p *Pusher) forwardAgain(ctx context.Context, k repository.Key, size int64) error {
@@ -74,7 +74,7 @@ func (p *Pusher) forwardAgain(ctx context.Context, k repository.Key, size int64)
 		return nil
 	}
 	if p.o.Checks.For(k.Repo) != nil {
-		return gate.ErrHeldBack // nobody has looked at it in this process
+		return gate.ErrHeldBack // no check has looked at it in this process
 	}
 	return p.sender.upload(ctx, upstream.Call{}, k.Repo, k.Digest, size)
 }

@@ -59,7 +59,7 @@ func TestRecover(t *testing.T) {
 	h.Pull("a", "v1", m, staged)
 }
 
-// What has expired when the next process starts is dropped.
+// Uploads that have expired when the next process starts are dropped.
 func TestRecoverExpired(t *testing.T) {
 	var expiry time.Duration // the default
 	h := mirrortest.New(t, mirrortest.Options{Change: func(_ *mirrortest.Fixture, o *mirror.Options) { o.UploadExpiry = expiry }})

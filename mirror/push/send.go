@@ -14,17 +14,17 @@ import (
 	"dray/upstream"
 )
 
-// sender brings blobs to their upstream: while a client sends them, from the local copy, or by a
-// mount.
+// sender sends blobs to their upstream: while a client uploads them, from the local copy, or by
+// a mount.
 type sender struct {
 	o      Options
 	mounts *mounts
-	// mounted counts attempts to have the upstream take a blob from another of its repositories.
+	// mounted counts attempts to mount, by upstream and result.
 	mounted *prometheus.CounterVec
 }
 
-// start begins to send a session's bytes to the upstream. size and announced are what the client
-// said of them beforehand: -1 and "" for nothing.
+// start starts to send a session's bytes to the upstream. size and announced are the size and
+// the digest that the client gave beforehand, or -1 and "".
 func (s *sender) start(u *session, size int64, announced digest.Digest) {
 	f := newForward()
 	blob, r := u.blob, u.repo
@@ -32,7 +32,7 @@ func (s *sender) start(u *session, size int64, announced digest.Digest) {
 	g := s.o.Checks.For(r)
 	layer := pipeline.Layer{Upstream: r.Up.Name, Repository: r.Name, Digest: announced}
 	f.scan = s.o.Checks.Follow(g, layer, func() io.ReadCloser { return blob.Follow() }, f.identity)
-	if g != nil && (g.HoldUploads || g.Pipeline.Scans() && f.scan == nil) { // nobody looks at it before its manifest
+	if g != nil && (g.HoldUploads || g.Pipeline.Scans() && f.scan == nil) { // no check looks at the blob before its manifest arrives
 		f.end(gate.ErrHeldBack)
 		return
 	}
@@ -45,7 +45,7 @@ func (s *sender) start(u *session, size int64, announced digest.Digest) {
 	}
 }
 
-// stream sends a session's bytes to the upstream as they come.
+// stream sends a session's bytes to the upstream as they arrive.
 func (s *sender) stream(ctx context.Context, u *session, g *gate.Gate, size int64, announced digest.Digest) error {
 	f, blob, r := u.forward, u.blob, u.repo
 	how := upstream.Call{OnRetry: f.failures.observe}
@@ -54,7 +54,7 @@ func (s *sender) stream(ctx context.Context, u *session, g *gate.Gate, size int6
 		if err != nil {
 			return err
 		}
-		if s.mountVisible(ctx, how, r, d) {
+		if s.tryMount(ctx, how, r, d) {
 			return nil
 		}
 	}
@@ -65,7 +65,7 @@ func (s *sender) stream(ctx context.Context, u *session, g *gate.Gate, size int6
 	}, func() (digest.Digest, int64) { return f.digest, blob.Size() })
 }
 
-// sendHeld sends a blob of size bytes from the local copy, without the client.
+// sendHeld sends a blob of size bytes from the local copy.
 func (s *sender) sendHeld(ctx context.Context, how upstream.Call, r repository.Repo, d digest.Digest, size int64) error {
 	f := newForward()
 	if b := r.Staged(d); b != nil {
@@ -78,17 +78,17 @@ func (s *sender) sendHeld(ctx context.Context, how upstream.Call, r repository.R
 	}, func() (digest.Digest, int64) { return d, size })
 }
 
-// upload brings a blob that the repository may have to the upstream without the client: by a mount,
-// or from the local copy.
+// upload sends a blob to the upstream without the client: by a mount, or from the local copy.
+// The blob must be one that the repository may have.
 func (s *sender) upload(ctx context.Context, how upstream.Call, r repository.Repo, d digest.Digest, size int64) error {
-	if s.mountVisible(ctx, how, r, d) {
+	if s.tryMount(ctx, how, r, d) {
 		return nil
 	}
 	return s.sendHeld(ctx, how, r, d, size)
 }
 
-// wait returns when the upstream has the staged blob, sending it again from the
-// local copy where the first way failed.
+// wait returns when the upstream has the staged blob. If forwarding it failed, wait sends it
+// again from the local copy.
 func (s *sender) wait(ctx context.Context, how upstream.Call, r repository.Repo, d digest.Digest, b *repository.Staged) error {
 	f := forwardOf(b)
 	if how.OnRetry != nil {
@@ -103,22 +103,22 @@ func (s *sender) wait(ctx context.Context, how upstream.Call, r repository.Repo,
 		return nil
 	}
 	if r.PresentAtTarget(ctx, d) {
-		return nil // an earlier try has sent it
+		return nil // an earlier attempt has sent it
 	}
-	// Also after a refusal: what was forbidden when the layer came may be allowed by
-	// the time the client tries its manifest again.
+	// Send it again also after a refusal: the registry may allow it by the time the client pushes
+	// its manifest again.
 	return s.upload(ctx, how, r, d, b.Size)
 }
 
-// elsewhere finds another repository of the upstream that holds a blob under a manifest, and from
-// which a mount has not just been refused.
-func (s *sender) elsewhere(ctx context.Context, r repository.Repo, d digest.Digest) (repository.Repo, bool) {
+// mountSource returns another repository of the upstream that has the blob under a manifest. ok
+// is false if there is none, or if a mount from it was refused lately.
+func (s *sender) mountSource(ctx context.Context, r repository.Repo, d digest.Digest) (repository.Repo, bool) {
 	from, ok := r.MountSource(ctx, d)
 	return from, ok && !s.mounts.paused(pair{from, r})
 }
 
-// mountFrom asks the upstream to mount a blob. The caller has made sure that the repository may
-// have it.
+// mountFrom asks the upstream to mount a blob, and reports whether it did. The caller must have
+// checked that the repository may have the blob.
 func (s *sender) mountFrom(ctx context.Context, how upstream.Call, r, from repository.Repo, d digest.Digest) bool {
 	ok, err := r.Up.Sink.Mount(ctx, r.Remote().With(how), from.Remote().Name, d)
 	result := mountRefused
@@ -137,21 +137,22 @@ func (s *sender) mountFrom(ctx context.Context, how upstream.Call, r, from repos
 	return result == mountDone
 }
 
-// mountVisible mounts a blob that the repository may have from wherever it is known to be.
-func (s *sender) mountVisible(ctx context.Context, how upstream.Call, r repository.Repo, d digest.Digest) bool {
+// tryMount mounts a blob that the repository may have, if a source is known.
+func (s *sender) tryMount(ctx context.Context, how upstream.Call, r repository.Repo, d digest.Digest) bool {
 	ctx, cancel := context.WithTimeout(ctx, mountWithin)
 	defer cancel()
-	from, ok := s.elsewhere(ctx, r, d)
+	from, ok := s.mountSource(ctx, r, d)
 	return ok && s.mountFrom(ctx, how, r, from, d)
 }
 
-// awaitsMount reports whether an upload of a blob whose digest is announced waits for the bytes,
-// which prove that the client has them, to be spared by a mount. Where mounts may not work, a large
-// one rather keeps pace with the client.
+// awaitsMount reports whether an upload with an announced digest waits until the client has
+// sent all bytes, and then tries a mount instead of sending them. The bytes prove that the
+// client has the blob. A large blob does not wait if mounts may not work: it is sent while the
+// client sends it.
 func (s *sender) awaitsMount(ctx context.Context, r repository.Repo, d digest.Digest, size int64) bool {
-	if d == "" || !s.mounts.reliable(r.Up) && (size < 0 || size > tryBytes) {
+	if d == "" || !s.mounts.reliable(r.Up) && (size < 0 || size > mountFirstBytes) {
 		return false
 	}
-	_, ok := s.elsewhere(ctx, r, d)
+	_, ok := s.mountSource(ctx, r, d)
 	return ok
 }

@@ -14,30 +14,30 @@ import (
 	"dray/upstream/oci"
 )
 
-// errExpired ends an upload that its client left alone.
+// errExpired ends an upload that its client did not continue.
 var errExpired = errors.New("upload expired")
 
-// errCancelled ends an upload that its client gave up.
+// errCancelled ends an upload that its client cancelled.
 var errCancelled = errors.New("upload cancelled")
 
-// session is one upload of a client: local bytes that grow, and their way to the
-// upstream.
+// session is one upload of a client: the bytes received so far, and their way to the upstream.
 type session struct {
 	id   string
 	repo repository.Repo
-	// user is who it belongs to; "" is anybody who knows the id, as the address of a
-	// client may change on its way through proxies. owner is who it counts for.
+	// user is the only caller that may use the session. If it is "", any client that knows the id
+	// may use it, because the address of a client may change behind proxies. owner is the client
+	// whose quota the session counts against.
 	user, owner string
-	// mu holds one token; whoever has it may use what follows.
-	mu      chan struct{}
-	blob    *cache.Upload
-	forward *forward
-	touched time.Time
-	ended   bool
+	// mu holds one token. The holder may use the fields below.
+	mu       chan struct{}
+	blob     *cache.Upload
+	forward  *forward
+	lastUsed time.Time
+	ended    bool
 }
 
-// acquireWithin bounds how long a request waits for another one on the same upload: a
-// client that reconnects meets its own dying request.
+// acquireWithin bounds the time that a request waits for another one on the same upload. A
+// client that reconnects may meet its own broken request.
 const acquireWithin = 10 * time.Second
 
 // acquire waits until no other request uses the session.
@@ -59,11 +59,11 @@ func (s *session) acquire(ctx context.Context) error {
 }
 
 func (s *session) release() {
-	s.touched = time.Now()
+	s.lastUsed = time.Now()
 	s.mu <- struct{}{}
 }
 
-// abort drops what was received. It needs the token.
+// abort drops the bytes received. It needs the token.
 func (s *session) abort(cause error) {
 	if s.ended {
 		return
@@ -76,7 +76,7 @@ func (s *session) abort(cause error) {
 	}
 }
 
-// suspend leaves what was received to the next process. It needs the token.
+// suspend keeps the bytes received for the next process. It needs the token.
 func (s *session) suspend() {
 	if s.ended {
 		return
@@ -88,7 +88,7 @@ func (s *session) suspend() {
 	}
 }
 
-// receipt is kept with the bytes of an upload, so that a later process can go on with it.
+// receipt is stored with the bytes of an upload, so that a later process can continue it.
 type receipt struct {
 	Upstream   string `json:"upstream"`
 	Repository string `json:"repository"`
@@ -96,12 +96,12 @@ type receipt struct {
 	Owner      string `json:"owner"`
 }
 
-// sessions are the open uploads. Their bytes and receipts lie in the cache, where the next process
-// finds them.
+// sessions is the table of open uploads. Their bytes and receipts are in the cache, where the
+// next process finds them.
 type sessions struct {
 	expiry time.Duration
 	quotas *Quotas
-	mu     sync.Mutex // guards what follows; never held during I/O
+	mu     sync.Mutex // guards byID; never held during I/O
 	byID   map[string]*session
 }
 
@@ -115,9 +115,9 @@ func (u *sessions) count() int {
 	return len(u.byID)
 }
 
-// add opens a session around blob, which counts against its owner's quota already.
-func (u *sessions) add(id string, repo repository.Repo, r receipt, blob *cache.Upload, touched time.Time) *session {
-	s := &session{id: id, repo: repo, user: r.User, owner: r.Owner, blob: blob, mu: make(chan struct{}, 1), touched: touched}
+// add opens a session for blob, which already counts against the quota of its owner.
+func (u *sessions) add(id string, repo repository.Repo, r receipt, blob *cache.Upload, lastUsed time.Time) *session {
+	s := &session{id: id, repo: repo, user: r.User, owner: r.Owner, blob: blob, mu: make(chan struct{}, 1), lastUsed: lastUsed}
 	s.mu <- struct{}{}
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -125,8 +125,8 @@ func (u *sessions) add(id string, repo repository.Repo, r receipt, blob *cache.U
 	return s
 }
 
-// take finds a session and acquires it. An id is good only for the
-// repository and the client that it was issued to.
+// take finds a session and acquires it. An id is valid only for the repository and the user
+// that it was issued to.
 func (u *sessions) take(ctx context.Context, id string, repo repository.Repo, user string) (*session, error) {
 	u.mu.Lock()
 	s := u.byID[id]
@@ -146,7 +146,7 @@ func (u *sessions) drop(s *session, cause error) {
 	}
 }
 
-// remove forgets a session that has ended, and says whether it was there.
+// remove removes a session that has ended, and reports whether it was there.
 func (u *sessions) remove(s *session) bool {
 	u.mu.Lock()
 	_, there := u.byID[s.id]
@@ -158,7 +158,7 @@ func (u *sessions) remove(s *session) bool {
 	return there
 }
 
-// discard ends a session whose id nobody was told.
+// discard ends a session whose id was not sent to a client.
 func (u *sessions) discard(s *session, cause error) {
 	<-s.mu
 	u.drop(s, cause)
@@ -171,7 +171,7 @@ func (u *sessions) all() []*session {
 	return slices.Collect(maps.Values(u.byID))
 }
 
-// expire aborts the sessions that nobody used for the expiry. One in use has moved.
+// expire aborts the sessions that have not been used for the expiry. It skips sessions in use.
 func (u *sessions) expire(now time.Time) {
 	for _, s := range u.all() {
 		select {
@@ -179,15 +179,15 @@ func (u *sessions) expire(now time.Time) {
 		default:
 			continue
 		}
-		if now.Sub(s.touched) >= u.expiry {
+		if now.Sub(s.lastUsed) >= u.expiry {
 			u.drop(s, errExpired)
 		}
 		s.mu <- struct{}{}
 	}
 }
 
-// suspendAll leaves every session to the next process, waiting for requests in progress:
-// their bodies end with the listeners.
+// suspendAll keeps every session for the next process. It waits for requests in progress, whose
+// bodies end with the listeners.
 func (u *sessions) suspendAll() {
 	for _, s := range u.all() {
 		<-s.mu

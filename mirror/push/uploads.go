@@ -18,8 +18,8 @@ import (
 	"dray/upstream/oci"
 )
 
-// StartUpload opens a session, mounts a blob, or takes a whole blob in one request
-// (spec, "Pushing blobs" and "Mounting a blob from another repository").
+// StartUpload opens a session, mounts a blob, or takes a whole blob in one request (spec,
+// "Pushing blobs" and "Mounting a blob from another repository").
 func (p *Pusher) StartUpload(x *request.Request) error {
 	if err := p.checkName(x); err != nil {
 		return err
@@ -42,15 +42,16 @@ func (p *Pusher) StartUpload(x *request.Request) error {
 	}
 	defer s.release()
 	err = p.finishUpload(x, s)
-	if err != nil { // nobody knows the session's id: it cannot be continued
+	if err != nil { // the client does not know the session's id, so it cannot continue
 		p.sessions.drop(s, err)
 	}
 	return err
 }
 
-// mount answers 201 when the target has the blob, and otherwise leaves the client to upload it.
-// Without a source, or where the client's does not serve, one that dray knows of is tried: but only
-// if the client may pull from it, as it has shown nothing yet but the digest.
+// mount answers 201 if the upstream has the blob in the repository or can mount it there. It
+// returns false if the client has to upload the blob. If the client names no source, or a mount
+// from its source fails, mount tries a source that dray knows. The client must have the right
+// to pull from that one, because it has only shown that it knows the digest.
 func (p *Pusher) mount(x *request.Request) (bool, error) {
 	ctx, r, d := x.R.Context(), x.Repo, x.Q.Mount
 	at, err := r.LocateBlob(ctx, d, x.HeadNeed())
@@ -74,9 +75,9 @@ func (p *Pusher) mount(x *request.Request) (bool, error) {
 			}
 		}
 	}
-	from, ok := p.sender.elsewhere(ctx, r, d)
+	from, ok := p.sender.mountSource(ctx, r, d)
 	if !ok || from == tried || !x.MayPull(from) || !p.sender.mountFrom(ctx, upstream.Call{}, r, from, d) {
-		return false, nil // the upload that follows will meet the same trouble, and say so
+		return false, nil // the upload that follows meets the same error and returns it
 	}
 	return true, x.Created(d)
 }
@@ -112,7 +113,7 @@ func (p *Pusher) PatchUpload(x *request.Request) error {
 	return progress(x, s, http.StatusAccepted)
 }
 
-// UploadStatus tells how much of an upload is here.
+// UploadStatus answers with the number of bytes received.
 func (p *Pusher) UploadStatus(x *request.Request) error {
 	s, err := p.session(x)
 	if err != nil {
@@ -151,8 +152,8 @@ func (p *Pusher) session(x *request.Request) (*session, error) {
 	return p.sessions.take(x.R.Context(), x.Q.Upload, x.Repo, x.Caller.Name)
 }
 
-// finishUpload takes the rest of the body, verifies the whole and stages it for the
-// manifest that will follow.
+// finishUpload takes the rest of the body, verifies the whole blob and stages it for the
+// manifest that follows.
 func (p *Pusher) finishUpload(x *request.Request, s *session) error {
 	d := x.Q.Ref.Digest
 	if err := p.receive(x, s, d); err != nil {
@@ -161,7 +162,7 @@ func (p *Pusher) finishUpload(x *request.Request, s *session) error {
 	if s.forward == nil { // an empty blob, or one that a former process received
 		p.sender.start(s, s.blob.Size(), d)
 	}
-	// The bytes are here: a client that leaves now finds the blob when it comes back.
+	// The bytes are here. A client that disconnects now finds the blob when it comes back.
 	blob, err := s.blob.Commit(context.WithoutCancel(x.R.Context()), d)
 	if err != nil {
 		p.sessions.drop(s, err)
@@ -177,9 +178,9 @@ func (p *Pusher) finishUpload(x *request.Request, s *session) error {
 	return x.Created(d)
 }
 
-// receive appends the request's body to the upload, and lets the bytes flow on to
-// the upstream from the first one on. What arrived before a body broke off stays:
-// the client may continue there.
+// receive appends the body of the request to the upload. Sending to the upstream starts with
+// the first byte. If the body breaks off, the bytes received are kept and the client may
+// continue there.
 func (p *Pusher) receive(x *request.Request, s *session, announced digest.Digest) error {
 	if err := checkChunk(x, s); err != nil {
 		return err
@@ -200,7 +201,7 @@ func (p *Pusher) receive(x *request.Request, s *session, announced digest.Digest
 	lost, err := x.W.Receive(metered{s, p.o.Quotas})
 	switch {
 	case errors.Is(err, oci.ErrTooManyRequests):
-		return err // what is here stays: others of the client's uploads may end
+		return err // keep the bytes: other uploads of the client may end
 	case lost != nil:
 		return oci.ErrBlobUploadInvalid.With("the body broke off after %d bytes of the upload", s.blob.Size()).Because(lost)
 	case err != nil:
@@ -210,7 +211,7 @@ func (p *Pusher) receive(x *request.Request, s *session, announced digest.Digest
 	return nil
 }
 
-// metered charges what is written to a session to its client.
+// metered charges the bytes written to a session to the quota of its owner.
 type metered struct {
 	s      *session
 	quotas *Quotas
@@ -225,7 +226,7 @@ func (w metered) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// checkChunk holds a chunk with a Content-Range to the end of what is there.
+// checkChunk checks that a chunk with a Content-Range begins at the end of the received bytes.
 func checkChunk(x *request.Request, s *session) error {
 	header := x.R.Header.Get("Content-Range")
 	if header == "" {
@@ -245,8 +246,8 @@ func checkChunk(x *request.Request, s *session) error {
 	return nil
 }
 
-// sessionHeader describes an upload (spec, "Pushing a blob in chunks"). The location
-// is a path: a scheme or host would have to be guessed behind a proxy.
+// sessionHeader sets the headers that describe an upload (spec, "Pushing a blob in chunks").
+// The location is a path, because behind a proxy the scheme and the host are not known.
 func sessionHeader(x *request.Request, s *session) {
 	h := x.W.Header()
 	h.Set("Location", x.Location(oci.Request{Kind: oci.KindUpload, Upload: s.id}))
@@ -263,8 +264,8 @@ func progress(x *request.Request, s *session, status int) error {
 	return nil
 }
 
-// noRoom is the answer to an upload that the disk has no place for. The registry is
-// not at fault and the client may try again, so it is a 503.
+// noRoom is the answer to an upload that cannot be stored. A full disk is a 503, because the
+// client may try again. A blob that is too large for the cache is a 413.
 func noRoom(err error) error {
 	if errors.Is(err, cache.ErrTooLarge) {
 		return oci.ErrSizeInvalid.With("the blob is larger than this mirror can hold").WithStatus(http.StatusRequestEntityTooLarge).Because(err)
