@@ -113,7 +113,7 @@ func TestAccessMirrorChallengesOnlyWhenTold(t *testing.T) {
 	}
 	s := startStack(t, t.TempDir(), "{name: main,", "{name: main, role: mirror,")
 	seed(t, s.ecr, "team/app", "v1", 1<<10)
-	// Without users nobody is asked, and what a client sends all the same is not looked at.
+	// Without users there is no challenge, and dray ignores credentials that a client sends anyway.
 	s.want(200, "GET", "/v2/", nil)
 	s.want(200, "GET", "/v2/team/app/manifests/v1", nil, "Authorization", basic("somebody", "something"))
 }

@@ -86,7 +86,7 @@ func containsAll(s string, parts []string) bool {
 	return true
 }
 
-// Without the access log there are no lines, and the metrics count all the same.
+// Without the access log there are no lines, and the metrics still count.
 func TestAccessLogOff(t *testing.T) {
 	log := &recording{}
 	s := startLogging(t, log, ecrtest.Start(t, ecrtest.Options{}), ecrtest.Start(t, ecrtest.Options{Quirks: ecrtest.Hub()}), t.TempDir(), "cache: {", "log: {access: false}\ncache: {")

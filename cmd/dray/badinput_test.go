@@ -189,8 +189,8 @@ func TestBadInputIsRefused(t *testing.T) {
 	}
 }
 
-// What cannot be written with net/http's client: requests that are no HTTP, or whose target is no
-// path.
+// TestBadRequestLines sends requests that net/http's client cannot write: requests that are not
+// HTTP, or whose target is not a path.
 func TestBadRequestLines(t *testing.T) {
 	s := startStack(t, t.TempDir())
 	for _, line := range []string{

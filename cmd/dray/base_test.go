@@ -56,8 +56,8 @@ func (s *stack) learnt(want float64) {
 	}
 }
 
-// What images are built on is known from pulls: a forbidden base is rejected by its name, an
-// allowed one passes, and an unknown one is its own outcome.
+// dray knows base images from pulls: it rejects a forbidden base by its name and passes an allowed
+// one; an unknown base has an outcome of its own.
 func TestBasesAreLearnt(t *testing.T) {
 	s := startStack(t, t.TempDir(), checked("  base: {mode: enforce, allowed: ['docker.io/library/good:*']}")...)
 	s.ecr.CreateRepository("team/app")

@@ -393,7 +393,7 @@ func TestBudgetNotFoundAgain(t *testing.T) {
 		}
 	}
 	spent(t, s.ecr, kinds{"manifest-get": 2, "blob-get": 1})
-	// What is remembered is the registry's answer: a missing repository is no missing tag.
+	// dray remembers the registry's answer: a missing repository is not a missing tag.
 	for range 2 {
 		r := s.want(404, "GET", "/v2/no/repository/manifests/v1", nil)
 		if e := oci.DecodeError(&http.Response{StatusCode: 404, Body: io.NopCloser(bytes.NewReader(r.body))}); e.Code != "NAME_UNKNOWN" || !strings.Contains(e.Message, "no/repository") {
@@ -434,7 +434,7 @@ func TestBudgetPush(t *testing.T) {
 	// b new blobs: b uploads (start, one body, close) + 1 manifest.
 	spent(t, s.ecr, kinds{"GetAuthorizationToken": 1, "upload-start": 3, "upload-patch": 3, "upload-put": 3, "manifest-put": 1})
 
-	// What was pushed is a hit: by tag, by digest, every blob.
+	// The pushed image is a hit: by tag, by digest, every blob.
 	for _, ref := range []string{"v1", m.Digest.String()} {
 		if r := s.want(200, "GET", "/v2/team/app/manifests/"+ref, nil, "Accept", oci.MediaTypeOCIManifest); !bytes.Equal(r.body, m.Raw) {
 			t.Errorf("manifest %s differs", ref)

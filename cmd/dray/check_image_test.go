@@ -193,7 +193,7 @@ func TestPolicyTest(t *testing.T) {
 	}
 }
 
-// What is judged offline is what a push would be told.
+// check-image gives the same verdict on an image in a registry as a push would.
 func TestCheckImageInRegistry(t *testing.T) {
 	s := startStack(t, t.TempDir(), checked("  repositories: ['other/*']\n  rules: {mode: enforce, rules: [{name: owner, expression: 'false', message: nobody owns the image}]}")...)
 	s.ecr.CreateRepository("team/app")

@@ -190,8 +190,8 @@ func (s *stack) walked() (walks, remembered float64) {
 	return walks, remembered
 }
 
-// What was found in a layer is remembered: an image whose layers the registry has already costs no
-// walk, not even in another process. A layer that nobody has seen is fetched and looked at, or
+// dray remembers the findings of a layer: an image whose layers the registry already has costs no
+// walk, not even in another process. A layer that no stage has seen is fetched and examined, or
 // trusted, as configured.
 func TestChecksRememberLayers(t *testing.T) {
 	dir := t.TempDir()
@@ -267,9 +267,9 @@ func TestChecksHoldChildrenBack(t *testing.T) {
 	}
 }
 
-// What describes an image, and is pushed before it, as BuildKit does, waits for it: when the image
-// is rejected, nothing is left behind. What describes an image that is in ECR, from wherever it
-// came, lands at once.
+// A referrer that is pushed before its subject, as BuildKit does, waits for it: if the subject is
+// rejected, nothing is left behind. A referrer of an image that is in ECR, from whatever source, is
+// forwarded at once.
 func TestChecksHoldDescriptionsBack(t *testing.T) {
 	s := startStack(t, t.TempDir(), checked("")...)
 	s.ecr.CreateRepository("team/app")

@@ -80,13 +80,12 @@ type exchange struct{ title, text string }
 type recorder struct {
 	*stack
 	seen []exchange
-	// settle waits until what was pushed is at its registry, where it is not when the client is
-	// told.
-	settle func()
-	hide   *strings.Replacer
-	chance []ecrtest.Kind // how many of these requests there are, chance decides
-	image  seeded         // team/app:v1 at ECR
-	base   seeded         // library/base:12 at the hub
+	// waitForwarded waits until the pushes are forwarded, if dray acknowledges them before that.
+	waitForwarded func()
+	hide          *strings.Replacer
+	chance        []ecrtest.Kind // how many of these requests there are, chance decides
+	image         seeded         // team/app:v1 at ECR
+	base          seeded         // library/base:12 at the hub
 }
 
 // changing is what is another each time: times, durations, names of uploads and of reports.
@@ -113,7 +112,7 @@ func (p play) record(t *testing.T, binary string) []exchange {
 	if p.edits != nil {
 		edits = p.edits(t)
 	}
-	r := &recorder{settle: func() {}, image: seed(t, ecr, "team/app", "v1", 40_000), base: seed(t, hub, "library/base", "12", 10_000)}
+	r := &recorder{waitForwarded: func() {}, image: seed(t, ecr, "team/app", "v1", 40_000), base: seed(t, hub, "library/base", "12", 10_000)}
 	for _, name := range []string{"team/other", "team/push", "team/idle"} {
 		ecr.CreateRepository(name)
 	}
@@ -285,7 +284,7 @@ var plays = []play{
 		r.ecr.ClearFaults()
 		r.flush()
 		r.counts("after the pushes have been forwarded", ecrtest.KindManifestPut) // of which some were tried again
-		r.settle = r.flush
+		r.waitForwarded = r.flush
 		r.deletes()
 		r.api("GET", "/api/v1/queue", "")
 	}},
@@ -465,7 +464,7 @@ func (r *recorder) hostedAndCaches() {
 func (r *recorder) deletes() {
 	m := r.pushed("team/other", "d1", layerOf(7, 2000))
 	r.ask("PUT", "/v2/team/other/manifests/d2", m.Raw, "Content-Type", m.MediaType)
-	r.settle()
+	r.waitForwarded()
 	for _, ref := range []string{"d1", "d1", "none", m.Digest.String(), m.Digest.String(), digest.FromString("absent").String()} {
 		r.ask("DELETE", "/v2/team/other/manifests/"+ref, nil)
 		r.ask("GET", "/v2/team/other/manifests/d1", nil)

@@ -68,7 +68,7 @@ func TestCrashLoop(t *testing.T) {
 					t.Fatalf("in round %d", round)
 				}
 			}
-			c.settled()
+			c.waitForwarded()
 			if c.acked == 0 {
 				t.Error("no push was acknowledged; this test shows nothing")
 			}
@@ -341,9 +341,9 @@ func (c *crashed) served(names map[string]bool) {
 	}
 }
 
-// settled waits until everything is in ECR, for as long as something more gets there: pushes of one
-// repository are forwarded one after the other, and a busy machine takes its time for thousands.
-func (c *crashed) settled() {
+// waitForwarded waits until every push is in ECR, as long as more arrive there: pushes of one
+// repository are forwarded one after the other, and a busy machine is slow with thousands.
+func (c *crashed) waitForwarded() {
 	left, end := c.missing(), time.Now().Add(2*time.Minute)
 	for left > 0 && time.Now().Before(end) {
 		time.Sleep(50 * time.Millisecond)

@@ -13,8 +13,8 @@ import (
 
 const deleting = "push: true\n  delete: true"
 
-// What is deleted through dray is deleted at ECR and forgotten here: the next question about it
-// goes to ECR, whatever was known before, in facts and in answers that were hot.
+// A deletion through dray deletes at ECR and drops the facts and hot answers here: the next request
+// for the content goes to ECR.
 func TestDeleteIsForwardedAndForgotten(t *testing.T) {
 	s := startStack(t, t.TempDir(), "push: true", deleting)
 	layer := layerOf(1, 5000)

@@ -31,9 +31,8 @@ func (s *stack) arrives() {
 	})
 }
 
-// What is deleted while it waits to be forwarded is gone at once, by tag or digest, together with
-// what ECR has under the tag, and does not come back, after a restart neither. What else waits
-// arrives.
+// Deleting a queued push by tag or digest removes it at once, together with the content that ECR
+// has under the tag. It does not come back, not even after a restart. Other queued pushes arrive.
 func TestDeleteQueued(t *testing.T) {
 	for _, restarts := range []bool{false, true} {
 		for _, by := range []string{"tag", "digest"} {

@@ -68,7 +68,7 @@ func (c cell) size() int64 {
 type row struct {
 	// fault in a cell; length is that of the layer. Blob, and in resumed cells Skip, are filled in.
 	fault func(c cell, length int64) ecrtest.Fault
-	// right says that clients get the bytes all the same; nil: always.
+	// right reports whether clients get the right bytes despite the fault; nil means always.
 	right func(cell) bool
 	// either says that a race between ranges decides which.
 	either func(cell) bool
@@ -135,7 +135,7 @@ var matrix = map[string]row{
 	"stall at once":     {fault: objects(ecrtest.Fault{StallAt: ecrtest.At(0)}), counted: "dray_cache_resumes_total", apart: true},
 	"slow drip":         {fault: objects(ecrtest.Fault{Rate: 1 << 20, Count: -1}), apart: true},
 	"corrupt early":     {fault: corruptAt(func(cell, int64) int64 { return 0 }), right: never, counted: "dray_cache_corrupt_total"},
-	"corrupt amid":      {fault: corruptAt(func(cell, int64) int64 { return faultAt }), right: never, counted: "dray_cache_corrupt_total"},
+	"corrupt midway":    {fault: corruptAt(func(cell, int64) int64 { return faultAt }), right: never, counted: "dray_cache_corrupt_total"},
 	"corrupt last":      {fault: corruptAt(func(c cell, n int64) int64 { return lastByte(c, n) - 2 }), right: never, counted: "dray_cache_corrupt_total"},
 	"truncated": {
 		fault: objects(ecrtest.Fault{CutAt: ecrtest.At(faultAt), Header: map[string]string{"Content-Length": fmt.Sprint(faultAt)}}), right: later,
@@ -175,7 +175,7 @@ func TestFaultMatrix(t *testing.T) {
 	}
 	var rows sync.WaitGroup
 	defer rows.Wait()
-	places := make(chan struct{}, 5) // what takes its time only waits, but the processor is to be had by all in time
+	places := make(chan struct{}, 5) // slow rows only wait, but every row needs the processor in time
 	for name, r := range matrix {
 		rows.Go(func() {
 			places <- struct{}{}

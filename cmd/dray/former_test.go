@@ -291,7 +291,7 @@ func TestFormerDirectory(t *testing.T) {
 	s := startLogging(t, io.MultiWriter(&log, t.Output()), ecr, hub, dir, formerEdits...)
 	f.usesFacts(s)
 
-	// What the cache holds is served, pins hold, and what is hosted is there.
+	// Held content is served, pins hold, and hosted content is there.
 	for _, name := range []string{"team/pulled:v1", "hub/library/base:12"} {
 		if code, _, stderr := s.operator("purge", name); code != exitFailed || !strings.Contains(stderr, "pin") {
 			t.Errorf("what is pinned can be purged: %s", stderr)
@@ -763,7 +763,7 @@ func TestFormerRedis(t *testing.T) {
 		name            string
 		asks, remembers *stack
 	}{{"new", s, old}, {"old", old, s}} {
-		// What one has heard about a tag the other knows.
+		// A fact about a tag that one program records is known to the other.
 		img := seed(t, ecr, "team/shared", pair.name, 5000)
 		pair.remembers.want(200, "GET", "/v2/team/shared/manifests/"+img.manifest.Digest.String(), nil)
 		pair.asks.want(200, "GET", "/v2/team/shared/manifests/"+pair.name, nil)

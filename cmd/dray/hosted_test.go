@@ -53,8 +53,8 @@ func (s *stack) askedNothing() {
 	}
 }
 
-// What is pushed to an upstream of kind local goes nowhere else. It survives a restart that loses
-// all facts.
+// A push to an upstream of kind local goes nowhere else. It survives a restart that loses all
+// facts.
 func TestHostedKeepsPushes(t *testing.T) {
 	dir := t.TempDir()
 	s := startStack(t, dir, hosting("")...)
@@ -143,7 +143,7 @@ func TestBuildCacheKeptAside(t *testing.T) {
 		s.want(201, "PUT", "/v2/team/cache/manifests/app", img.Raw, "Content-Type", img.MediaType)
 		s.holds("team/cache", "app", img, layer)
 		s.served("team/cache", "app", img, layer)
-		// What is pushed under the tag later stands in its place, either way.
+		// A later push to the tag replaces it, either way.
 		s.want(201, "PUT", "/v2/team/cache/manifests/main", img.Raw, "Content-Type", img.MediaType)
 		s.served("team/cache", "main", img, layer)
 		put()

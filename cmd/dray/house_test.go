@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// The limits of a type. What needs more is several types.
+// The limits of a type. A larger type has to be split.
 const (
 	maxMethods = 40
 	maxFields  = 20

@@ -31,10 +31,10 @@ const (
 	craneLibrary     = "github.com/google/go-containerregistry/pkg"
 )
 
-// importable is the architecture: what each package of the module may import besides the standard
-// library. cache has never heard of OCI or of registries; upstream has never heard of the cache;
-// mirror is where they meet; cmd/dray is where they are chosen. What is not here is refused, and so
-// is an entry that nothing needs any more.
+// importable lists the packages that each package of the module may import besides the standard
+// library. cache knows nothing of OCI or registries; upstream knows nothing of the cache; mirror
+// connects them; cmd/dray chooses the implementations. The test refuses imports that are not in the
+// list, and entries that no package needs.
 var importable = map[string][]allowance{
 	"dray/cache": {
 		{"dray/cache/disk", "blobs lie on disk"},

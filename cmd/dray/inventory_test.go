@@ -264,7 +264,7 @@ func TestFactsLost(t *testing.T) {
 			t.Errorf("%+v", i)
 		}
 	}
-	// What is nobody's protects what it needs, and can be named by digest.
+	// An image without a repository protects its blobs, and can be named by digest.
 	done := operated[api.Purged](s, "purge", v1.Digest.String())
 	fates := map[api.Fate]int{}
 	for _, b := range done.Blobs {
@@ -361,7 +361,7 @@ func TestEvictDoesWhatItSaid(t *testing.T) {
 	_, v2, _ := twoImages(s)
 	s.pull("/v2/team/app", "v2", v2)
 	s.idle()
-	// What came from the origin is not evicted before its landing ends, which is after the answer.
+	// A fetched blob cannot be evicted before its fetch has ended, which is after the answer.
 	s.eventually("all blobs are in the plan", func() bool {
 		return len(operated[api.Evicted](s, "evict", "--dry-run").Victims) == s.disk.Stats().Blobs
 	})

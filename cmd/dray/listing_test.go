@@ -187,7 +187,7 @@ func TestListingReferrersFromTheFallbackTag(t *testing.T) {
 	}
 }
 
-// What a client has already it is not sent again.
+// dray sends no content again that a client already has.
 func TestListingConditional(t *testing.T) {
 	s, img := warm(t)
 	tag, digestPath, blob := "/v2/team/app/manifests/v1", "/v2/team/app/manifests/"+img.manifest.Digest.String(), "/v2/team/app/blobs/"+img.layer.String()

@@ -68,9 +68,9 @@ func missingParts() map[string]func(*ecrtest.Switches) {
 	return all
 }
 
-// What ECR has lost behind dray is sent again from here when a client pushes it again and leaves
-// out what dray believes to be there: a single image, and an index with its images, whatever ECR's
-// refusal looks like and whenever the push is acknowledged.
+// ECR has lost content that dray believes to be there, and a client leaves it out of its next push.
+// dray then sends it from the cache: for a single image and for an index with its images, whatever
+// ECR's refusal looks like, and at both levels of acknowledgement.
 func TestPushOfWhatWasLost(t *testing.T) {
 	for level, edits := range map[string][]string{"upstream": nil, "local": acknowledging} {
 		for name, change := range missingParts() {
@@ -130,7 +130,7 @@ func TestPartsSeenLate(t *testing.T) {
 	s.holds("team/app", "v1", m, layer)
 }
 
-// A verdict whose blobs were lost is attached all the same.
+// A verdict is attached even if ECR has lost its blobs.
 func TestVerdictOfWhatWasLost(t *testing.T) {
 	s := startStack(t, t.TempDir(), checked("  attach: true\n  names: {mode: enforce, forbidden_tags: [latest]}")...)
 	s.ecr.CreateRepository("team/app")

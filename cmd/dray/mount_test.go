@@ -135,7 +135,7 @@ func TestMountGivesNobodyWhatTheyMayNotRead(t *testing.T) {
 	at = s.want(202, "POST", start, nil, bob...).Header.Get("Location")
 	s.want(201, "PUT", at+"?digest="+digest.FromBytes(imageConfig).String(), imageConfig, bob...)
 	s.want(201, "PUT", "/v2/team/b/manifests/v1", m.Raw, append(bob, "Content-Type", m.MediaType)...)
-	// Who may pull the source needs no bytes.
+	// A client that may pull the source need not send the bytes.
 	s.ecr.CreateRepository("team/c")
 	s.want(201, "POST", "/v2/team/c/blobs/uploads/?mount="+d.String(), nil, alice...)
 }

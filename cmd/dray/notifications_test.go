@@ -50,8 +50,8 @@ func (l *listener) next(t *testing.T, n int) []notify.Event {
 	}
 }
 
-// Who wants to know is told of each verdict, push and deletion, with who, what and where; the log
-// has the same.
+// A webhook gets an event for each verdict, push and deletion, with the user, the image and the
+// repository; the log has the same.
 func TestNotifications(t *testing.T) {
 	told := &listener{}
 	service := httptest.NewServer(told)

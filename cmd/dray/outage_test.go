@@ -103,7 +103,7 @@ func TestOutageSignerExpiresMidway(t *testing.T) {
 	}
 }
 
-// What is not there is 404; what cannot be known now is 503 and never 404.
+// Content that does not exist is a 404. While dray cannot know, the answer is 503 and never 404.
 func TestOutageIsNotNotFound(t *testing.T) {
 	s := startStack(t, t.TempDir(), "not_found: 1h", "not_found: 0s")
 	img := seed(t, s.ecr, "team/app", "v1", 1<<10)

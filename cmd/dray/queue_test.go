@@ -124,8 +124,8 @@ func TestQueueIndex(t *testing.T) {
 	}
 }
 
-// What ECR refuses for good shows: as failed in the list, in the health, and as a metric; and is
-// sent when somebody has mended it.
+// A push that ECR refuses for good shows as failed in the list, in /readyz and in the metrics. When
+// the cause is gone, an operator can have it sent again.
 func TestQueueRefused(t *testing.T) {
 	s := startStack(t, t.TempDir(), acknowledging...)
 	s.ecr.CreateRepository("team/app")
@@ -298,8 +298,8 @@ func TestQueueAbsent(t *testing.T) {
 	}
 }
 
-// What was acknowledged and is still to be forwarded is listed as clients get it, can be pinned,
-// and is not purged; once it is forwarded it is listed the same, and no longer as queued.
+// A queued push is listed as clients get it, can be pinned, and is not purged. When it has been
+// forwarded, the list differs only in that it is no longer queued.
 func TestQueueIsListed(t *testing.T) {
 	s := startStack(t, t.TempDir(), acknowledging...)
 	old := s.push("team/app", "v1", layerOf(1, 50_000))

@@ -113,7 +113,7 @@ func TestRestartContinuesUploads(t *testing.T) {
 	}
 }
 
-// What was received before the restart counts after it.
+// Bytes that dray received before a restart count towards the limits after it.
 func TestRestartKeepsLimits(t *testing.T) {
 	dir := t.TempDir()
 	const limits = "\nlimits: {max_uploads_per_client: 2, max_upload_bytes_per_client: 200000}"

@@ -12,8 +12,8 @@ import (
 
 var readKinds = []ecrtest.Kind{ecrtest.KindManifestGet, ecrtest.KindManifestHead, ecrtest.KindBlobGet, ecrtest.KindBlobHead, ecrtest.KindTags}
 
-// While the upstream fails in whatever way that says nothing about the tag, what is held is served
-// on, marked. What it says about the tag counts.
+// While the upstream fails in a way that says nothing about the tag, dray still serves the held
+// content and marks it as stale. An answer about the tag counts.
 func TestStaleWhileTheUpstreamFails(t *testing.T) {
 	for name, tc := range map[string]struct {
 		fault  ecrtest.Fault

@@ -159,7 +159,7 @@ func TestTLSGathers(t *testing.T) {
 	}
 }
 
-// What a handler flushes is on its way before the handler goes on.
+// A flush by a handler sends the bytes before the handler goes on.
 func TestTLSFlushes(t *testing.T) {
 	seen := make(chan struct{})
 	url, client, _ := serveTLS(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -182,8 +182,7 @@ func TestTLSFlushes(t *testing.T) {
 	}
 }
 
-// A client that takes nothing is disconnected by the limit on standing still, amid what
-// is gathered for it.
+// The stall timeout disconnects a client that reads nothing, while bytes are still buffered for it.
 func TestTLSStall(t *testing.T) {
 	s := startStack(t, t.TempDir(), "cache: {", "limits: {stall_timeout: 200ms}\ncache: {")
 	layer := bytes.Repeat([]byte("0123456789abcdef"), 24<<20/16)

@@ -352,7 +352,7 @@ func TestUploadMount(t *testing.T) {
 			m := imageOf(t, layer)
 			s.want(201, "PUT", "/v2/team/b/manifests/v1", m.Raw, "Content-Type", m.MediaType)
 			s.holds("team/b", "v1", m, layer)
-			// What is known at the target needs no question, wherever it is to come from.
+			// A blob that is known to be at the target needs no request, whatever the source.
 			s.ecr.ResetCounters()
 			for _, from := range []string{"team/a", "team/nowhere", "hub/library/alpine", ""} {
 				s.want(201, "POST", mount("team/b", from), nil)
@@ -415,8 +415,8 @@ func pushFaults() map[string]ecrtest.Fault {
 		"closed at the start":         {Kinds: start, Close: true},
 		"500 for the bytes":           {Kinds: patch, Status: 500},
 		"429 for the bytes":           {Kinds: patch, Status: 429},
-		"closed amid the bytes":       {Kinds: patch, CutRequestAt: ecrtest.At(2 << 20)},
-		"closed amid the bytes twice": {Kinds: patch, CutRequestAt: ecrtest.At(1 << 20), Count: 2},
+		"closed in the bytes":         {Kinds: patch, CutRequestAt: ecrtest.At(2 << 20)},
+		"closed in the bytes twice":   {Kinds: patch, CutRequestAt: ecrtest.At(1 << 20), Count: 2},
 		"answer to the bytes lost":    {Kinds: patch, DropAnswer: true},
 		"416 for the bytes":           {Kinds: patch, Status: 416, Code: "BLOB_UPLOAD_INVALID"},
 		"session gone":                {Kinds: put, Status: 404, Code: "BLOB_UPLOAD_UNKNOWN"},
@@ -483,8 +483,8 @@ func TestUploadToSlowUpstream(t *testing.T) {
 	s.holds("team/app", "v1", m, layer)
 }
 
-// What ECR refuses for good the client sees with ECR's words, and once that is mended the same push
-// succeeds without a layer being sent again.
+// The client sees a permanent refusal in ECR's words. When the cause is removed, the same push
+// succeeds without sending a layer again.
 func TestUploadRefused(t *testing.T) {
 	for _, action := range []string{"ecr:InitiateLayerUpload", "ecr:PutImage"} {
 		for _, hangsUp := range []bool{false, true} {
@@ -537,7 +537,7 @@ func TestUploadImmutableTag(t *testing.T) {
 	}
 	s.want(201, "PUT", "/v2/team/app/manifests/v2", other.Raw, "Content-Type", other.MediaType)
 	s.holds("team/app", "v1", m, first)
-	// What was refused is not what the tag shows.
+	// The tag does not show the refused image.
 	if r := s.want(200, "GET", "/v2/team/app/manifests/v1", nil); !bytes.Equal(r.body, m.Raw) {
 		t.Error("the tag shows what was refused")
 	}

@@ -41,8 +41,8 @@ func naming(members string) []byte {
 		oci.MediaTypeOCIManifest, digest.FromBytes(imageConfig), len(imageConfig), members)
 }
 
-// TestVisibilityNamingIsNotHaving: whoever can publish a manifest can name any digest
-// in it. What another upstream, or another repository, brought here stays hidden.
+// TestVisibilityNamingIsNotHaving: a client that can push a manifest can name any digest in it.
+// Content from another upstream or repository stays hidden.
 func TestVisibilityNamingIsNotHaving(t *testing.T) {
 	secret := []byte("layer of a private repository")
 	d := digest.FromBytes(secret)
@@ -241,8 +241,8 @@ func (s *stack) metric(name string) (sum float64) {
 	return sum
 }
 
-// TestSilentClientIsGivenUp: a client that stops amid its body, or stops reading,
-// is disconnected, and what it sent stays for it to continue.
+// TestSilentClientIsGivenUp: dray disconnects a client that stops in the middle of its body, or
+// stops reading. The bytes that it sent stay, so that it can continue.
 func TestSilentClientIsGivenUp(t *testing.T) {
 	s := startStack(t, t.TempDir(), "cache: {dir", "limits: {stall_timeout: 200ms}\ncache: {dir")
 	at := s.want(202, "POST", "/v2/a/b/blobs/uploads/", nil).Header.Get("Location")

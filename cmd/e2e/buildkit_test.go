@@ -37,7 +37,7 @@ func startBuildKit(t *testing.T, m *machine) *buildkit {
 		}
 		return nil
 	})
-	// What is built from the Go module proxy does not know its version; its name does.
+	// A binary built from the Go module proxy does not know its version; its file name has it.
 	b.version = cmp.Or(versionNumber.FindString(filepath.Base(b.client[0])), m.run(t, b.client[0], "--version"))
 	return b
 }

@@ -19,8 +19,8 @@ import (
 	"dray/upstream/ecrtest"
 )
 
-// What the checks have to find is put together here, so that nobody who looks for it finds it in
-// this file.
+// The content that the checks have to find is split here, so that scanners do not find it in this
+// file.
 const (
 	plantedKey = "AK" + "IAQ7PZ3XK2MLWN5VYT"
 	eicar      = `X5O!P%@AP[4\PZX54(P^)7CC)7}$EIC` + `AR-STANDARD-ANTIVIRUS-` + `TEST-FILE!$H+H*`

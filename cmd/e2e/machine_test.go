@@ -76,8 +76,7 @@ func (m *machine) deploy(source, name string) {
 
 // command is what runs a command on the machine.
 func (m *machine) command(command ...string) []string {
-	// What Podman and Skopeo remember of blobs and registries as root is not theirs to read here,
-	// nor to write.
+	// Podman and Skopeo must neither read nor write root's own cache of blobs and registries.
 	script := `mount --bind "$1/etc" /etc && mkdir -p "$1/containers" /var/lib/containers && mount --bind "$1/containers" /var/lib/containers &&
 		shift && exec "$@"`
 	return slices.Concat(m.inside, []string{need(m.t, "unshare"), "--mount", "--propagation", "private", "/bin/sh", "-c", script, "sh", m.dir}, command)

@@ -16,8 +16,8 @@ import (
 	"dray/upstream/ecrtest"
 )
 
-// tool is a client without a daemon. What it cannot do is nil. References are repository and tag at
-// dray.
+// tool is a client without a daemon. Functions for operations that it lacks are nil. References are
+// repository and tag at dray.
 type tool struct {
 	name, version string
 	tag           string // of its images; none: 1
@@ -63,7 +63,7 @@ func TestOperations(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	// What is missing skips the one client.
+	// A missing client skips only its own tests.
 	for name, client := range map[string]func(t *testing.T, m *machine, one, multi string) tool{
 		"crane": crane, "regctl": regctl, "oras": oras, "Skopeo": skopeo, "Podman": podman, "Buildah": buildah, "Helm": helm,
 	} {

@@ -166,7 +166,8 @@ func (k *soak) report(format string, args ...any) {
 	k.wrong = append(k.wrong, fmt.Sprintf(format, args...))
 }
 
-// get asks dray. What breaks off or is refused is counted: dray is being killed all the time.
+// get sends a GET to dray. It counts answers that break off and refusals, because the test keeps
+// killing dray.
 func (k *soak) get(ctx context.Context, path string, headers ...string) (body []byte, ok bool) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+drayName+path, http.NoBody)
 	if err != nil {
@@ -240,7 +241,7 @@ func (k *soak) ranges(ctx context.Context, r *rand.Rand, img soakImage) {
 	k.right.Add(1)
 }
 
-// abort leaves amid a layer.
+// abort disconnects in the middle of a layer.
 func (k *soak) abort(ctx context.Context, r *rand.Rand, img soakImage) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -256,7 +257,7 @@ func (k *soak) abort(ctx context.Context, r *rand.Rand, img soakImage) {
 	}
 }
 
-// push sends an image of one layer. What was acknowledged has to be at ECR in the end.
+// push sends an image of one layer. Acknowledged pushes have to be at ECR in the end.
 func (k *soak) push(ctx context.Context, r *rand.Rand, tag string) {
 	layer := make([]byte, 1+r.IntN(400<<10))
 	for i := range layer {
@@ -367,7 +368,7 @@ func (k *soak) judge(t *testing.T) {
 				return ok
 			})
 			if !ok {
-				t.Errorf("%s of %s is not to be had in the end", d, img.repo)
+				t.Errorf("%s of %s cannot be pulled in the end", d, img.repo)
 			}
 		}
 	}
@@ -375,11 +376,11 @@ func (k *soak) judge(t *testing.T) {
 		t.Error(w)
 	}
 	k.client.CloseIdleConnections()
-	k.settled(t)
+	k.checkResources(t)
 }
 
-// settled waits until dray has given back what the stress took, and looks at the disk.
-func (k *soak) settled(t *testing.T) {
+// checkResources waits until dray has released the resources of the load, and checks the disk.
+func (k *soak) checkResources(t *testing.T) {
 	bounds := map[string]float64{"go_goroutines": 120, "process_open_fds": 120, "dray_cache_flights": 0, "process_resident_memory_bytes": 400 << 20, "dray_disk_used_bytes": soakQuota}
 	if raceEnabled {
 		bounds["process_resident_memory_bytes"] *= 4
