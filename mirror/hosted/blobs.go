@@ -12,8 +12,8 @@ import (
 	"dray/upstream/oci"
 )
 
-// PutBlob implements upstream.Sink. A client's upload is in the cache by the time its digest is
-// known, so its bytes are read only where they are not.
+// PutBlob implements upstream.Sink. The bytes of a client's upload are already in the cache when
+// their digest is known. PutBlob only reads them if they are not.
 func (s *Store) PutBlob(ctx context.Context, at upstream.Repo, u upstream.Upload) error {
 	if err := oci.CheckRepo(at.Name); err != nil {
 		return err
@@ -37,7 +37,7 @@ func (s *Store) PutBlob(ctx context.Context, at upstream.Repo, u upstream.Upload
 	return nil
 }
 
-// ingest is take for bytes that are not in the cache.
+// ingest stores bytes that are not in the cache yet, and takes them.
 func (s *Store) ingest(ctx context.Context, d digest.Digest, open func() (io.ReadCloser, error)) error {
 	r, err := open()
 	if err != nil {
@@ -47,7 +47,7 @@ func (s *Store) ingest(ctx context.Context, d digest.Digest, open func() (io.Rea
 	defer context.AfterFunc(ctx, func() { _ = r.Close() })()
 	up, err := s.cache.Receive(ctx)
 	if err != nil {
-		return noRoom(err)
+		return storeError(err)
 	}
 	defer up.Close()
 	src := &source{r: r}
@@ -55,18 +55,18 @@ func (s *Store) ingest(ctx context.Context, d digest.Digest, open func() (io.Rea
 		if src.err != nil {
 			return src.err
 		}
-		return noRoom(err)
+		return storeError(err)
 	}
 	if _, err := up.Commit(ctx, d); err != nil {
 		if errors.Is(err, cache.ErrCorrupt) {
 			return oci.ErrDigestInvalid.With("the bytes do not have the digest %s", d).Because(err)
 		}
-		return noRoom(err)
+		return storeError(err)
 	}
 	return s.take(ctx, d)
 }
 
-// source remembers why reading failed.
+// source records the error of its reader, to tell it from errors of the cache.
 type source struct {
 	r   io.Reader
 	err error
@@ -80,17 +80,17 @@ func (s *source) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// StatBlob implements upstream.Source. Who is told that a blob is here may leave it out of a push:
-// it stays for Grace.
+// StatBlob implements upstream.Source. A client may leave out of a push a blob that it finds
+// here, so the blob is kept for Grace.
 func (s *Store) StatBlob(_ context.Context, at upstream.Repo, d digest.Digest) (int64, error) {
-	if size, ok := s.owes(at.Name, d); ok {
+	if size, ok := s.renew(at.Name, d); ok {
 		return size, nil
 	}
 	return 0, oci.ErrBlobUnknown.With("%s has no blob %s", at.Name, d)
 }
 
-// owes reports whether a repository has a blob, and its length, and keeps it for Grace.
-func (s *Store) owes(name string, d digest.Digest) (int64, bool) {
+// renew reports whether a repository has a blob, returns its size, and keeps it for Grace.
+func (s *Store) renew(name string, d digest.Digest) (int64, bool) {
 	if !s.contents.renew(name, d) {
 		return 0, false
 	}
@@ -104,7 +104,7 @@ func (s *Store) Blob(ctx context.Context, q upstream.BlobRequest) (upstream.Blob
 	}
 	r, err := s.cache.OpenHeld(ctx, q.Digest)
 	if err != nil {
-		return upstream.BlobStream{}, keepError(ctx, q.Digest, err)
+		return upstream.BlobStream{}, cacheError(ctx, q.Digest, err)
 	}
 	if q.From > 0 && q.From >= r.Size() {
 		_ = r.Close()
@@ -112,17 +112,17 @@ func (s *Store) Blob(ctx context.Context, q upstream.BlobRequest) (upstream.Blob
 	}
 	if _, err := r.Seek(q.From, io.SeekStart); err != nil {
 		_ = r.Close()
-		return upstream.BlobStream{}, keepError(ctx, q.Digest, err)
+		return upstream.BlobStream{}, cacheError(ctx, q.Digest, err)
 	}
 	return upstream.BlobStream{Body: r, Size: r.Size(), Ranges: true}, nil
 }
 
-// Mount implements upstream.Sink. What another repository has is here.
+// Mount implements upstream.Sink. It sends no bytes: all repositories share the cache.
 func (s *Store) Mount(ctx context.Context, at upstream.Repo, from string, d digest.Digest) (bool, error) {
 	if err := oci.CheckRepo(at.Name); err != nil {
 		return false, err
 	}
-	if _, ok := s.owes(from, d); !ok {
+	if _, ok := s.renew(from, d); !ok {
 		return false, nil
 	}
 	if err := s.take(ctx, d); err != nil {
@@ -133,7 +133,7 @@ func (s *Store) Mount(ctx context.Context, at upstream.Repo, from string, d dige
 	return true, nil
 }
 
-// DeleteBlob implements upstream.Deleter. What a manifest needs is not deleted from under it.
+// DeleteBlob implements upstream.Deleter. It refuses to delete a blob that a manifest needs.
 func (s *Store) DeleteBlob(_ context.Context, at upstream.Repo, d digest.Digest) error {
 	free, err := s.contents.deleteBlob(at.Name, d)
 	releaseAll(free)

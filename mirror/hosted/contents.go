@@ -13,38 +13,38 @@ import (
 	"dray/upstream/oci"
 )
 
-// contents is what the repositories have, in memory: their states, their blobs, and how often each
-// digest is needed by all of them. All methods may be called concurrently.
+// contents is the content of all repositories in memory: their states, their blobs, and how many
+// times each digest is used by all of them. All methods may be called concurrently.
 type contents struct {
 	maxBytes int64 // 0: no bound
 	grace    time.Duration
 
-	mu    sync.Mutex // guards below, and what hangs on it; leaf lock
+	mu    sync.Mutex // guards the fields below and everything that they point to; leaf lock
 	repos map[string]*repo
 	holds map[digest.Digest]*hold
 	used  int64 // bytes of the holds
 }
 
-// repo is one repository.
 type repo struct {
 	name string
-	// changing is full while one changes the repository's file; capacity 1.
+	// changing is a lock for changes of the repository's file: full while it is held; capacity 1.
 	changing chan struct{}
-	// now is what the file says. It is replaced, never changed.
-	now *state
-	// members are the blobs that the repository has.
+	// state is the content of the file. It is replaced, never changed.
+	state *state
+	// members are the blobs of the repository.
 	members map[digest.Digest]*member
-	// stale says that uses have not been written to the file since written.
+	// stale says that content was used after the file was written, at the time written.
 	stale   bool
 	written time.Time
-	// gone says that the repository was empty and is no longer in contents.repos.
+	// gone says that the repository was empty and has been removed from contents.repos.
 	gone bool
 }
 
 // member is a blob of one repository.
 type member struct {
 	size int64
-	// needs counts the manifests that name it; without any it stays until until.
+	// needs counts the manifests that name the blob. Without any, the blob is kept until the time
+	// until.
 	needs int
 	until time.Time
 }
@@ -53,15 +53,16 @@ type member struct {
 type hold struct {
 	size    int64
 	uses    int
-	release func() // nil: the bytes were not there when the Store was opened
+	release func() // nil: the bytes were missing when the Store was opened
 }
 
 func newRepo(name string) *repo {
-	return &repo{name: name, changing: make(chan struct{}, 1), now: &state{}, members: map[digest.Digest]*member{}}
+	return &repo{name: name, changing: make(chan struct{}, 1), state: &state{}, members: map[digest.Digest]*member{}}
 }
 
-// tryTake adds a use of a digest, with a release that replaces the older one: the file may have
-// been replaced meanwhile. short is by how many bytes there is not enough room.
+// tryTake adds a use of a digest. release replaces the older one, which is returned: the file in
+// the cache may have been replaced meanwhile. If the quota is exceeded, tryTake takes nothing and
+// returns how many bytes are missing.
 func (c *contents) tryTake(d digest.Digest, size int64, release func()) (old func(), short int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -71,15 +72,15 @@ func (c *contents) tryTake(d digest.Digest, size int64, release func()) (old fun
 	return c.takeLocked(d, size, release), 0
 }
 
-// takeAgain is tryTake for what a file says is here, over the quota as well. Without a release the
-// older one stays.
-func (c *contents) takeAgain(d digest.Digest, size int64, release func()) (old func()) {
+// takeRestored adds a use of a digest that a repository's file names, even over the quota. If
+// release is nil, the older one stays.
+func (c *contents) takeRestored(d digest.Digest, size int64, release func()) (old func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.takeLocked(d, size, release)
 }
 
-// takeLocked needs mu.
+// takeLocked is tryTake without the quota. The caller holds mu.
 func (c *contents) takeLocked(d digest.Digest, size int64, release func()) (old func()) {
 	h := c.holds[d]
 	if h == nil {
@@ -94,7 +95,7 @@ func (c *contents) takeLocked(d digest.Digest, size int64, release func()) (old 
 	return old
 }
 
-// drop ends uses of digests. What nobody uses any more is left to the cache to evict.
+// drop ends uses of digests. The cache may evict a digest after its last use.
 func (c *contents) drop(ds ...digest.Digest) {
 	c.mu.Lock()
 	free := c.dropLocked(ds...)
@@ -108,7 +109,7 @@ func releaseAll(free []func()) {
 	}
 }
 
-// dropLocked needs mu; the caller releases what it returns afterwards.
+// dropLocked returns releases that the caller has to call after unlocking. The caller holds mu.
 func (c *contents) dropLocked(ds ...digest.Digest) (free []func()) {
 	for _, d := range ds {
 		h := c.holds[d]
@@ -127,14 +128,14 @@ func (c *contents) dropLocked(ds ...digest.Digest) (free []func()) {
 	return free
 }
 
-// lookup finds a repository. It is nil where there is none.
+// lookup returns a repository, or nil.
 func (c *contents) lookup(name string) *repo {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.repos[name]
 }
 
-// open finds a repository or makes it.
+// open returns a repository, and creates it if necessary.
 func (c *contents) open(name string) *repo {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -150,8 +151,7 @@ func (c *contents) openLocked(name string) *repo {
 	return r
 }
 
-// addHeld makes a blob that is held a member of a repository, for Grace or until a manifest needs
-// it.
+// addHeld adds a held blob to a repository, for Grace or until a manifest needs it.
 func (c *contents) addHeld(name string, d digest.Digest) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -185,7 +185,7 @@ func (c *contents) deleteBlob(name string, d digest.Digest) ([]func(), error) {
 	return c.leave(r, d, time.Now()), nil
 }
 
-// find looks a manifest up and marks it used.
+// find returns the descriptor of a manifest and marks the manifest as used.
 func (c *contents) find(name string, ref oci.Reference) (oci.Descriptor, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -195,9 +195,9 @@ func (c *contents) find(name string, ref oci.Reference) (oci.Descriptor, error) 
 	}
 	d := ref.Digest
 	if ref.Tag != "" {
-		d = r.now.tags[ref.Tag].Digest
+		d = r.state.tags[ref.Tag].Digest
 	}
-	m := r.now.manifests[d]
+	m := r.state.manifests[d]
 	if m == nil {
 		return oci.Descriptor{}, unknown(name, ref)
 	}
@@ -213,12 +213,13 @@ func (c *contents) tagNames(name string) ([]string, error) {
 		c.mu.Unlock()
 		return nil, nameUnknown(name)
 	}
-	now := r.now
+	st := r.state
 	c.mu.Unlock()
-	return slices.SortedFunc(maps.Keys(now.tags), compareTags), nil
+	return slices.SortedFunc(maps.Keys(st.tags), compareTags), nil
 }
 
-// referrers are sorted by digest, so that pages go on where they ended.
+// referrersOf lists the referrers of a manifest, sorted by digest, so that a page can continue
+// after the last one of the page before.
 func (c *contents) referrersOf(name string, d digest.Digest) []oci.Descriptor {
 	all := []oci.Descriptor{}
 	r := c.lookup(name)
@@ -226,9 +227,9 @@ func (c *contents) referrersOf(name string, d digest.Digest) []oci.Descriptor {
 		return all
 	}
 	c.mu.Lock()
-	now := r.now
+	st := r.state
 	c.mu.Unlock()
-	for self, m := range now.manifests {
+	for self, m := range st.manifests {
 		if m.subject == d {
 			all = append(all, oci.Descriptor{MediaType: m.mediaType, Digest: self, Size: m.size, ArtifactType: m.artifactType, Annotations: m.annotations})
 		}
@@ -246,10 +247,10 @@ func (c *contents) all() []*repo {
 func (c *contents) stateOf(r *repo) *state {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return r.now
+	return r.state
 }
 
-// expireMembers takes blobs out of a repository that no manifest needed in time.
+// expireMembers removes the blobs of a repository that no manifest needed in time.
 func (c *contents) expireMembers(r *repo, now time.Time) {
 	c.mu.Lock()
 	var free []func()
@@ -263,7 +264,7 @@ func (c *contents) expireMembers(r *repo, now time.Time) {
 func (c *contents) idle(r *repo) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return !r.gone && r.now.empty() && len(r.members) == 0
+	return !r.gone && r.state.empty() && len(r.members) == 0
 }
 
 func (c *contents) bytes() int64 {
@@ -272,7 +273,8 @@ func (c *contents) bytes() int64 {
 	return c.used
 }
 
-// lock waits until nobody else changes a repository, which is made where it is missing.
+// lock locks a repository for changes, and creates it if necessary. It returns the cause of ctx
+// if that ends first.
 func (c *contents) lock(ctx context.Context, name string) (*repo, error) {
 	for {
 		r := c.open(name)
@@ -291,13 +293,14 @@ func (c *contents) lock(ctx context.Context, name string) (*repo, error) {
 	}
 }
 
-// swap makes next the repository's state and settles what is held for it. Needs the turn; what next
-// newly names must be held.
+// swap makes next the repository's state and updates the uses of digests. It returns releases
+// that the caller has to call. The caller holds the lock changing, and holds all content that is
+// new in next.
 func (c *contents) swap(r *repo, next *state, now time.Time) (free []func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	old := r.now
-	r.now, r.stale, r.written = next, false, now
+	old := r.state
+	r.state, r.stale, r.written = next, false, now
 	for d, m := range next.manifests {
 		if old.has(d, m) {
 			continue
@@ -306,7 +309,7 @@ func (c *contents) swap(r *repo, next *state, now time.Time) (free []func()) {
 		for _, b := range m.blobs {
 			blob := c.join(r, b.Digest)
 			blob.needs++
-			blob.until = time.Time{} // the push that it was kept for has landed
+			blob.until = time.Time{} // a manifest needs it now
 		}
 	}
 	for d, m := range old.manifests {
@@ -322,7 +325,7 @@ func (c *contents) swap(r *repo, next *state, now time.Time) (free []func()) {
 	return free
 }
 
-// join makes a blob that is held a member of a repository. Needs mu.
+// join adds a held blob to a repository. The caller holds mu.
 func (c *contents) join(r *repo, d digest.Digest) *member {
 	m := r.members[d]
 	if m == nil {
@@ -334,7 +337,8 @@ func (c *contents) join(r *repo, d digest.Digest) *member {
 	return m
 }
 
-// leave takes a blob out of a repository that neither needs it nor owes it to a push. Needs mu.
+// leave removes a blob from a repository, unless a manifest needs it or it is kept for a push.
+// The caller holds mu.
 func (c *contents) leave(r *repo, d digest.Digest, now time.Time) []func() {
 	if m := r.members[d]; m == nil || m.needs > 0 || now.Before(m.until) {
 		return nil
@@ -343,20 +347,20 @@ func (c *contents) leave(r *repo, d digest.Digest, now time.Time) []func() {
 	return c.dropLocked(d)
 }
 
-// lacks finds a manifest that a repository does not have; "" where it has all of them.
+// lacks returns the first of the manifests that a repository does not have, or "".
 func (c *contents) lacks(name string, manifests []digest.Digest) digest.Digest {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	r := c.repos[name]
 	for _, d := range manifests {
-		if r == nil || r.now.manifests[d] == nil {
+		if r == nil || r.state.manifests[d] == nil {
 			return d
 		}
 	}
 	return ""
 }
 
-// forget takes a repository out that has nothing any more. Needs the turn.
+// forget removes an empty repository. The caller holds the lock changing.
 func (c *contents) forget(r *repo) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -366,15 +370,15 @@ func (c *contents) forget(r *repo) {
 	}
 }
 
-// unwritten reports whether uses of what a repository has were not written for so long.
+// unwritten reports whether a repository was used, and its file has not been written for age.
 func (c *contents) unwritten(r *repo, age time.Duration) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return r.stale && !r.gone && time.Since(r.written) >= age
 }
 
-// compareTags is the order of the specification: alphanumeric, without regard to case; what differs
-// by case alone is told apart all the same.
+// compareTags compares in the order of the specification: alphanumeric, ignoring case. Tags that
+// differ only by case are ordered by their bytes.
 func compareTags(a, b string) int {
 	if c := strings.Compare(strings.ToLower(a), strings.ToLower(b)); c != 0 {
 		return c

@@ -10,18 +10,18 @@ import (
 	"dray/upstream/oci"
 )
 
-// ErrFull says that the quota is used up, by what may not be dropped for this.
+// ErrFull says that the quota is used up, and that no more content may be dropped for a push.
 var ErrFull = errors.New("quota of the hosted registry used up")
 
-func noRoom(err error) error {
+func storeError(err error) error {
 	if errors.Is(err, cache.ErrFull) || errors.Is(err, cache.ErrTooLarge) {
 		return full("the mirror's disk has no room for it").Because(err)
 	}
 	return oci.ErrUnavailable.With("the mirror cannot store content now").Because(err)
 }
 
-// full is a refusal whose text reaches the terminal: a 5xx would not, and would be repeated at
-// once.
+// full returns a refusal of a push. Clients show its text, and do not retry it at once as they
+// would a 5xx.
 func full(why string) *oci.Error {
 	return oci.ErrDenied.With("the push does not fit: %s", why).Because(ErrFull)
 }
@@ -34,7 +34,7 @@ func unknown(name string, ref oci.Reference) *oci.Error {
 	return oci.ErrManifestUnknown.With("%s has no %s", name, ref)
 }
 
-func keepError(ctx context.Context, d digest.Digest, err error) error {
+func cacheError(ctx context.Context, d digest.Digest, err error) error {
 	switch {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)

@@ -12,15 +12,16 @@ import (
 	"dray/upstream/oci"
 )
 
-// The file of a repository lies in directories named like the parts of its name. Its own name
-// begins with a character that no part of a repository's name begins with.
+// The file of a repository is in directories named like the parts of the repository's name. The
+// name of the file begins with a character that no part of a repository's name begins with.
 const (
 	fileName = "_repository.json"
 	tempName = "_repository.new"
 	badName  = "_repository.bad"
 )
 
-// fileOf is where the file of a repository lies; the name may come from anybody.
+// fileOf returns the path of a repository's file. It checks the name, which may come from any
+// client.
 func fileOf(name string) (string, error) {
 	if err := oci.CheckRepo(name); err != nil {
 		return "", err
@@ -41,10 +42,11 @@ func repoOf(file string) (string, bool) {
 	return name, err == nil && back == file
 }
 
-// files are the files of the repositories, one each.
+// files are the files of the repositories, one for each.
 type files struct{ root *os.Root }
 
-// write puts a state on stable storage in place of the older one.
+// write replaces the file of a repository by one with st, and returns when that is on stable
+// storage.
 func (w files) write(name string, st *state) error {
 	file, err := fileOf(name)
 	if err != nil {
@@ -57,7 +59,7 @@ func (w files) write(name string, st *state) error {
 	dir := path.Dir(file)
 	temp := path.Join(dir, tempName)
 	f, err := w.create(dir, temp)
-	if errors.Is(err, fs.ErrNotExist) { // a repository beside this one was erased meanwhile
+	if errors.Is(err, fs.ErrNotExist) { // erase removed an empty directory meanwhile
 		f, err = w.create(dir, temp)
 	}
 	if err != nil {
@@ -80,8 +82,7 @@ func (w files) create(dir, file string) (*os.File, error) {
 	return w.root.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 }
 
-// erase removes the file of a repository that has nothing any more, and directories that are empty
-// then.
+// erase removes the file of an empty repository, and the directories that are empty then.
 func (w files) erase(name string) error {
 	file, err := fileOf(name)
 	if err != nil {
@@ -92,14 +93,15 @@ func (w files) erase(name string) error {
 	}
 	for dir := path.Dir(file); dir != "."; dir = path.Dir(dir) {
 		_ = w.root.Remove(path.Join(dir, tempName))
-		if w.root.Remove(dir) != nil { // another repository lies below it
+		if w.root.Remove(dir) != nil { // it has files of another repository
 			break
 		}
 	}
 	return nil
 }
 
-// syncDirs makes a rename in a directory durable; the directories above may be new.
+// syncDirs makes a rename in a directory durable. It syncs all directories above, which may be
+// new.
 func (w files) syncDirs(dir string) error {
 	for {
 		f, err := w.root.Open(dir)
@@ -142,7 +144,7 @@ func (w files) read(file string) ([]byte, error) {
 	return text, errors.Join(err, f.Close())
 }
 
-// setBad renames a file that cannot be understood.
+// setBad renames a file that cannot be decoded.
 func (w files) setBad(file string) error {
 	return w.root.Rename(file, path.Join(path.Dir(file), badName))
 }

@@ -22,28 +22,29 @@ import (
 type Options struct {
 	// Name is the upstream's name in messages and metrics.
 	Name string
-	// Directory holds the files of the repositories; created when missing. One process at a time
-	// may use it, which the lock of the cache's directory sees to.
+	// Directory has the files of the repositories; created when missing. The lock of the cache's
+	// directory ensures that only one process uses it.
 	Directory string
-	// Cache holds the bytes.
+	// Cache stores the bytes.
 	Cache *cache.Cache
-	// MaxBytes bounds the blobs and manifests that are needed here, each counted once. Zero is no
-	// bound.
+	// MaxBytes bounds the bytes of all blobs and manifests of the repositories, each counted once. 0
+	// means no bound.
 	MaxBytes int64
-	// Refuse refuses a push that does not fit. Otherwise what was not used for the longest time goes.
+	// Refuse refuses a push that exceeds MaxBytes. Otherwise the images that have not been used for
+	// the longest time are dropped.
 	Refuse bool
-	// Unused drops a tag that was neither pushed nor pulled for so long, where no rule says
-	// otherwise. Zero: never.
+	// Unused is the time without a push or pull after which a tag is dropped if no rule applies to
+	// it. 0 means never.
 	Unused time.Duration
-	// Untagged drops a manifest that no tag leads to and that was neither pushed nor pulled for so
-	// long. Zero: never.
+	// Untagged is the time without a push or pull after which a manifest is dropped if no tag leads
+	// to it. 0 means never.
 	Untagged time.Duration
-	// Rules say which tags go; the first one that fits a tag decides.
+	// Rules say when tags are dropped. The first rule that matches a tag applies.
 	Rules []Rule
-	// Grace is how long a blob without a manifest is kept for the push that it may belong to. Zero
+	// Grace is how long a blob without a manifest is kept for the push that it may belong to. 0
 	// means 1 hour.
 	Grace time.Duration
-	// Logger is told what was dropped and what is wrong. Nil discards.
+	// Logger gets messages about dropped tags and manifests, and about errors. Nil discards.
 	Logger *slog.Logger
 }
 
@@ -65,8 +66,9 @@ var (
 	_ upstream.Deleter = (*Store)(nil)
 )
 
-// Open reads what is hosted and keeps it from being evicted. It is called before the cache's Run,
-// which may evict. A file that cannot be read is set aside and logged, and the rest is served.
+// Open reads the files of the repositories and keeps their content from being evicted. It must be
+// called before the cache's Run, which may evict. A file that cannot be decoded is renamed and
+// logged, and the other repositories are served.
 func Open(ctx context.Context, o Options) (*Store, error) {
 	o.Grace = cmp.Or(o.Grace, time.Hour)
 	s := &Store{
@@ -88,18 +90,19 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	return s, nil
 }
 
-// Close gives up the directory. Run must have returned.
+// Close closes the directory. Run must have returned.
 func (s *Store) Close() error { return s.files.root.Close() }
 
-// Collectors are the metrics of the Store.
+// Collectors returns the metrics of the Store.
 func (s *Store) Collectors() []prometheus.Collector { return append(s.m.gauges, s.m.dropped) }
 
-// take holds the bytes of a digest that the cache has, on stable storage, making room under the
-// quota. Each take needs a drop. It returns oci.ErrBlobUnknown when the cache does not have them.
+// take retains the bytes of a digest in the cache, on stable storage, and makes room under the
+// quota. Each take needs a drop. It returns oci.ErrBlobUnknown when the cache does not have the
+// bytes.
 func (s *Store) take(ctx context.Context, d digest.Digest) error {
 	release, err := s.cache.Retain(ctx, d)
 	if err != nil {
-		return keepError(ctx, d, err)
+		return cacheError(ctx, d, err)
 	}
 	size, ok := s.cache.Stat(d)
 	if !ok {
@@ -121,14 +124,14 @@ func (s *Store) take(ctx context.Context, d digest.Digest) error {
 	}
 }
 
-// dropped reports what went, and why.
+// dropped counts and logs a tag or manifest that was dropped.
 func (s *Store) dropped(repo, what, why string) {
 	s.m.dropped.WithLabelValues(why).Inc()
 	s.log.Info("dropped from hosted repository", "repository", repo, "what", what, "why", why)
 }
 
-// load reads the files of all repositories. One that cannot be understood is renamed, so that the
-// repository can be pushed anew.
+// load reads the files of all repositories. It renames a file that cannot be decoded, so that the
+// repository can be pushed again.
 func (s *Store) load(ctx context.Context) error {
 	return s.files.each(ctx, func(name, file string) error {
 		text, err := s.files.read(file)
@@ -145,7 +148,8 @@ func (s *Store) load(ctx context.Context) error {
 	})
 }
 
-// adopt makes a state that was read the repository's, without the manifests whose bytes are gone.
+// adopt makes the state of a file the state of its repository, without manifests whose bytes are
+// gone.
 func (s *Store) adopt(ctx context.Context, name string, st *state) {
 	for d, m := range st.manifests {
 		raw, err := s.cache.Bytes(ctx, d, oci.MaxManifestBytes)
@@ -176,8 +180,7 @@ func (s *Store) adopt(ctx context.Context, name string, st *state) {
 	}
 }
 
-// restore is take for what a file says is here: it is held even where its bytes are gone, and over
-// the quota.
+// restore takes a digest that a file names, even if its bytes are gone or the quota is exceeded.
 func (s *Store) restore(ctx context.Context, d digest.Digest, size int64) {
 	release, err := s.cache.Retain(ctx, d)
 	if err != nil {
@@ -189,20 +192,20 @@ func (s *Store) restore(ctx context.Context, d digest.Digest, size int64) {
 	if actual, ok := s.cache.Stat(d); ok {
 		size = actual
 	}
-	if old := s.contents.takeAgain(d, size, release); old != nil {
+	if old := s.contents.takeRestored(d, size, release); old != nil {
 		old()
 	}
 }
 
-// change replaces the state of a repository by what f makes of a copy. When f returns an error, or
-// the file cannot be written, nothing changes.
+// change calls f with a copy of a repository's state, and makes the copy the new state. When f
+// returns an error, or the file cannot be written, nothing changes.
 func (s *Store) change(ctx context.Context, name string, f func(next *state) error) error {
 	r, err := s.contents.lock(ctx, name)
 	if err != nil {
 		return err
 	}
 	defer func() { <-r.changing }()
-	next := r.now.clone() // only the holder of the turn replaces it
+	next := r.state.clone() // only the holder of the lock replaces the state
 	if err := f(next); err != nil {
 		return err
 	}

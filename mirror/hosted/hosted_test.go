@@ -103,7 +103,7 @@ func (h *house) has(repo, ref string) bool {
 	if h.contents.repos[repo] == nil {
 		return false
 	}
-	st := h.contents.repos[repo].now
+	st := h.contents.repos[repo].state
 	if r.Tag != "" {
 		return st.tags[r.Tag].Digest != ""
 	}
@@ -127,7 +127,7 @@ func (h *house) sound() {
 	uses, used := map[digest.Digest]int{}, int64(0)
 	for _, r := range h.contents.repos {
 		needs := map[digest.Digest]int{}
-		for d, m := range r.now.manifests {
+		for d, m := range r.state.manifests {
 			uses[d]++
 			for _, b := range m.blobs {
 				needs[b.Digest]++

@@ -19,13 +19,13 @@ type Image struct {
 func (s *Store) Images() iter.Seq[Image] {
 	return func(yield func(Image) bool) {
 		for _, r := range s.contents.all() {
-			now := s.contents.stateOf(r)
+			st := s.contents.stateOf(r)
 			tags := map[digest.Digest][]string{}
-			for _, name := range slices.Sorted(maps.Keys(now.tags)) {
-				d := now.tags[name].Digest
+			for _, name := range slices.Sorted(maps.Keys(st.tags)) {
+				d := st.tags[name].Digest
 				tags[d] = append(tags[d], name)
 			}
-			for d := range now.manifests {
+			for d := range st.manifests {
 				if !yield(Image{s.opts.Name, r.name, d, tags[d]}) {
 					return
 				}

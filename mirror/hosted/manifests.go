@@ -51,21 +51,21 @@ func (s *Store) lost(ctx context.Context, name string, ref oci.Reference, err er
 	return unknown(name, ref).Because(err)
 }
 
-// PutManifest implements upstream.Sink. It returns when the manifest, everything that it names and
-// the file that says so are on stable storage.
+// PutManifest implements upstream.Sink. It returns when the manifest, all content that it names
+// and the repository's file are on stable storage.
 func (s *Store) PutManifest(ctx context.Context, at upstream.Repo, ref oci.Reference, m *oci.Manifest) (upstream.Pushed, error) {
 	if err := oci.CheckRepo(at.Name); err != nil {
 		return upstream.Pushed{}, err
 	}
 	entry := &manifest{mediaType: m.MediaType, size: int64(len(m.Raw)), refs: refsOf(m, func(d digest.Digest) bool {
-		_, here := s.owes(at.Name, d)
+		_, here := s.renew(at.Name, d)
 		return here
 	})}
 	if err := s.complete(at.Name, entry); err != nil {
 		return upstream.Pushed{}, err
 	}
 	if err := s.cache.Put(ctx, cache.Blob{Digest: m.Digest, Size: entry.size}, m.Raw); err != nil {
-		return upstream.Pushed{}, keepError(ctx, m.Digest, err)
+		return upstream.Pushed{}, cacheError(ctx, m.Digest, err)
 	}
 	if err := s.take(ctx, m.Digest); err != nil {
 		return upstream.Pushed{}, err
@@ -78,7 +78,7 @@ func (s *Store) PutManifest(ctx context.Context, at upstream.Repo, ref oci.Refer
 		if ref.Tag != "" {
 			next.tags[ref.Tag] = tag{Digest: m.Digest, Pushed: now}
 		}
-		// Nothing that it needs has gone while it waited for its turn.
+		// Content that the manifest needs may have been removed before the repository was locked.
 		return s.complete(at.Name, entry)
 	})
 	if err != nil {
@@ -87,11 +87,11 @@ func (s *Store) PutManifest(ctx context.Context, at upstream.Repo, ref oci.Refer
 	return upstream.Pushed{Digest: m.Digest, Subject: entry.subject}, nil
 }
 
-// complete reports whether everything that a manifest names is here, and keeps it for Grace. A
-// subject may be missing (spec 1.1, "Pushing Manifests with Subject").
+// complete returns an error if the repository lacks content that a manifest names, and keeps the
+// blobs for Grace. The subject may be missing (spec 1.1, "Pushing Manifests with Subject").
 func (s *Store) complete(name string, m *manifest) error {
 	for _, b := range m.blobs {
-		if _, ok := s.owes(name, b.Digest); !ok {
+		if _, ok := s.renew(name, b.Digest); !ok {
 			return oci.NotPushed(oci.KindBlob, b.Digest, name).Because(upstream.ErrPartsMissing)
 		}
 	}
@@ -101,7 +101,8 @@ func (s *Store) complete(name string, m *manifest) error {
 	return nil
 }
 
-// DeleteManifest implements upstream.Deleter. A manifest without a tag stays for Options.Untagged.
+// DeleteManifest implements upstream.Deleter. If only a tag is deleted, its manifest stays for
+// Options.Untagged.
 func (s *Store) DeleteManifest(ctx context.Context, at upstream.Repo, ref oci.Reference) error {
 	if s.contents.lookup(at.Name) == nil {
 		return nameUnknown(at.Name)

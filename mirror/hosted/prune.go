@@ -10,25 +10,25 @@ import (
 	"dray/mirror/pattern"
 )
 
-// Rule says for how long, or how many, tags are kept. Patterns are whole names in which "*" stands
-// for any characters.
+// Rule limits the time for which tags are kept, or their number. Its patterns match whole names;
+// "*" matches any characters.
 type Rule struct {
-	// Repositories and Tags say which tags the rule is for; none means all.
+	// Repositories and Tags are patterns for the tags to which the rule applies; empty: all.
 	Repositories, Tags []string
-	// Unused drops a tag that was neither pushed nor pulled for so long. Zero: never.
+	// Unused is the time without a push or pull after which a tag is dropped. 0 means never.
 	Unused time.Duration
-	// Keep keeps only so many tags of a repository that fit this rule, the ones pushed last. Zero:
-	// all.
+	// Keep is the number of tags of a repository that are kept, of those to which the rule applies.
+	// The most recently pushed ones are kept. 0 means all.
 	Keep int
-	// Group counts Keep for each group of tags: those that are alike up to the last occurrence of
-	// this text. Empty: all tags of the rule are one group.
+	// Group makes Keep count each group of tags by itself. The tags of a group are equal up to the
+	// last occurrence of this text. Empty: all tags of the rule are one group.
 	Group string
 }
 
-// policy says which tags and manifests go when.
+// policy decides which tags and manifests are dropped.
 type policy struct {
 	rules []Rule
-	// unused and dangling are Unused and Untagged of the Options.
+	// unused and dangling are Options.Unused and Options.Untagged.
 	unused, dangling time.Duration
 }
 
@@ -36,7 +36,8 @@ func (r Rule) fits(repo, tag string) bool {
 	return (len(r.Repositories) == 0 || pattern.Any(r.Repositories, repo)) && (len(r.Tags) == 0 || pattern.Any(r.Tags, tag))
 }
 
-// ruleOf is the rule for a tag: the first that fits, or what holds for the whole Store.
+// ruleOf returns the rule for a tag and its index: the first rule that matches, or -1 and the
+// default of the Store.
 func (p *policy) ruleOf(repo, tag string) (int, Rule) {
 	for i, r := range p.rules {
 		if r.fits(repo, tag) {
@@ -46,7 +47,7 @@ func (p *policy) ruleOf(repo, tag string) (int, Rule) {
 	return -1, Rule{Unused: p.unused}
 }
 
-// The reasons for which something goes, as metric labels.
+// The reasons for which tags and manifests are dropped, as metric labels.
 const (
 	reasonUnused   = "unused"
 	reasonSurplus  = "surplus"
@@ -54,10 +55,10 @@ const (
 	reasonQuota    = "quota"
 )
 
-// pruneEvery is how often the Store looks for what is to go.
+// pruneEvery is the interval between two prunes.
 const pruneEvery = time.Minute
 
-// Run drops what has become old until ctx ends, and then writes what was used when.
+// Run prunes until ctx ends, and then writes the times of last use.
 func (s *Store) Run(ctx context.Context) error {
 	tick := time.NewTicker(pruneEvery)
 	defer tick.Stop()
@@ -73,7 +74,7 @@ func (s *Store) Run(ctx context.Context) error {
 	}
 }
 
-// prune drops what has become old by now.
+// prune drops expired blobs, tags and manifests of all repositories.
 func (s *Store) prune(ctx context.Context, now time.Time) {
 	for _, r := range s.contents.all() {
 		if ctx.Err() != nil {
@@ -82,7 +83,7 @@ func (s *Store) prune(ctx context.Context, now time.Time) {
 		s.contents.expireMembers(r, now)
 		s.contents.stateOf(r).rewind(now)
 		if tags, manifests := s.policy.outdated(s.contents.stateOf(r), r.name, now); len(tags)+len(manifests) > 0 {
-			err := s.change(ctx, r.name, func(next *state) error { // what was used meanwhile stays
+			err := s.change(ctx, r.name, func(next *state) error { // content that was used meanwhile stays
 				tags, manifests = s.policy.outdated(next, r.name, now)
 				for _, t := range tags {
 					delete(next.tags, t.name)
@@ -107,11 +108,11 @@ func (s *Store) prune(ctx context.Context, now time.Time) {
 	}
 }
 
-// outdatedTag is a tag that is to go.
+// outdatedTag is a tag to drop, and the reason.
 type outdatedTag struct{ name, why string }
 
-// outdated finds the tags of a repository that are to go by the rules, and the manifests that no
-// tag leads to then and that nobody has used for Untagged.
+// outdated returns the tags of a repository that the rules drop, and the manifests that no
+// remaining tag leads to and that have not been used for Untagged.
 func (p *policy) outdated(st *state, repo string, now time.Time) ([]outdatedTag, []digest.Digest) {
 	gone, stay, groups := p.unusedTags(st, repo, now)
 	for g, names := range groups {
@@ -129,14 +130,15 @@ func (p *policy) outdated(st *state, repo string, now time.Time) ([]outdatedTag,
 	return gone, p.untagged(st, stay, now)
 }
 
-// group is tags of which a rule keeps so many.
+// group identifies the tags of a repository that count together towards Rule.Keep.
 type group struct {
 	rule int
 	name string
 }
 
-// unusedTags finds the tags that nobody has used for as long as their rule says. Of the others it
-// finds what they point to, and those whose rule counts them, by group.
+// unusedTags returns the tags that have not been used for the Unused of their rule. Of the other
+// tags, it returns the manifests of those without a Keep, and the names of those with one, by
+// group.
 func (p *policy) unusedTags(st *state, repo string, now time.Time) (gone []outdatedTag, stay map[digest.Digest]bool, counted map[group][]string) {
 	stay, counted = map[digest.Digest]bool{}, map[group][]string{}
 	for name, t := range st.tags {
@@ -162,8 +164,8 @@ func (p *policy) unusedTags(st *state, repo string, now time.Time) (gone []outda
 	return gone, stay, counted
 }
 
-// untagged finds the manifests that nothing which stays leads to, and that nobody has used for
-// Untagged. What was used lately keeps what it needs and what refers to it.
+// untagged returns the manifests that have not been used for Untagged and that are not reachable
+// from stay or from a manifest that was used since.
 func (p *policy) untagged(st *state, stay map[digest.Digest]bool, now time.Time) (gone []digest.Digest) {
 	for d, m := range st.manifests {
 		if now.Sub(m.lastUse()) <= p.dangling {
@@ -179,30 +181,30 @@ func (p *policy) untagged(st *state, stay map[digest.Digest]bool, now time.Time)
 	return gone
 }
 
-// retire forgets a repository that has nothing any more.
+// retire removes an empty repository and its file.
 func (s *Store) retire(r *repo) {
 	select {
 	case r.changing <- struct{}{}:
 		defer func() { <-r.changing }()
 	default:
-		return // somebody is about to change that
+		return // a change is under way
 	}
 	if !s.contents.idle(r) {
 		return
 	}
-	// The file goes before the repository is forgotten: the next push would not wait for this turn,
-	// and write its own.
+	// Erase the file before forgetting the repository: a push after that gets a new repo with its
+	// own lock, and may write the file at once.
 	if err := s.files.erase(r.name); err != nil {
 		s.log.Warn("file of an empty hosted repository cannot be removed", "repository", r.name, "error", err)
 	}
 	s.contents.forget(r)
 }
 
-// usesEvery bounds how often the file of a repository is written only because something in it was
-// used.
+// usesEvery is the shortest time between two writes of a repository's file that only record uses.
 const usesEvery = time.Hour
 
-// writeUses writes the files of repositories whose uses were not written for so long.
+// writeUses writes the files of repositories that were used, and whose file has not been written
+// for age.
 func (s *Store) writeUses(ctx context.Context, age time.Duration) {
 	for _, r := range s.contents.all() {
 		if !s.contents.unwritten(r, age) {

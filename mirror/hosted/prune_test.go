@@ -85,8 +85,8 @@ func TestNewestTagsStay(t *testing.T) {
 	})
 }
 
-// What an index names and what refers to it stays and goes with it. What was pushed for an index
-// that is yet to come stays.
+// The manifests of an index and its referrers stay and are dropped with it. A manifest that was
+// pushed for a later index stays.
 func TestFamiliesStayTogether(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := begin(t, t.TempDir(), Options{Unused: 10 * time.Hour, Untagged: 5 * time.Hour})
@@ -141,8 +141,8 @@ func TestUsesAreWritten(t *testing.T) {
 	})
 }
 
-// What was pushed and used while the clock was ahead goes neither at once nor only when that time
-// comes.
+// Content that was pushed and used while the clock was ahead is neither dropped at once nor kept
+// until that time.
 func TestClockAhead(t *testing.T) {
 	dir := t.TempDir()
 	o := Options{Unused: 48 * time.Hour, Untagged: 24 * time.Hour}

@@ -14,13 +14,13 @@ import (
 	"dray/upstream/oci"
 )
 
-// state is what the file of a repository says.
+// state is the content of a repository's file.
 type state struct {
 	manifests map[digest.Digest]*manifest
 	tags      map[string]tag
 }
 
-// manifest is one manifest of a repository. Only used changes.
+// manifest is one manifest of a repository. Only the field used changes.
 type manifest struct {
 	mediaType string
 	size      int64
@@ -29,17 +29,17 @@ type manifest struct {
 	refs
 }
 
-// refs is what a manifest says of others.
+// refs are the references of a manifest to other content.
 type refs struct {
-	blobs        []oci.Descriptor // what has to be here
-	foreign      []digest.Digest  // those of them that clients may have left out, and did not
+	blobs        []oci.Descriptor // blobs that must be here
+	foreign      []digest.Digest  // foreign layers among blobs: they are optional, but were pushed
 	manifests    []digest.Digest
 	subject      digest.Digest
 	artifactType string
 	annotations  map[string]string
 }
 
-// tag is what a tag points to.
+// tag is the manifest that a tag points to.
 type tag struct {
 	Digest digest.Digest `json:"digest"`
 	Pushed time.Time     `json:"pushed"`
@@ -52,9 +52,9 @@ func (m *manifest) lastUse() time.Time {
 	return m.pushed
 }
 
-// past is when something happened: now, where a clock that was ahead has noted a later time. What
-// is here alone must neither go at once for that, nor stay until then.
-func past(noted, now time.Time) time.Time {
+// notAfter returns noted, or now if noted is later because a clock was ahead. Hosted content must
+// neither be dropped at once because of such a time, nor be kept until it.
+func notAfter(noted, now time.Time) time.Time {
 	if noted.After(now) {
 		return now
 	}
@@ -72,8 +72,8 @@ func (st *state) clone() *state {
 	return c
 }
 
-// has reports whether a manifest is there and needs the same: under another type other members
-// count, and foreign layers may have been pushed since.
+// has reports whether a manifest is there with the same needs. The same bytes under another media
+// type name other blobs, and foreign layers may have been pushed since.
 func (st *state) has(d digest.Digest, m *manifest) bool {
 	there := st.manifests[d]
 	return there != nil && there.mediaType == m.mediaType && slices.Equal(there.foreign, m.foreign)
@@ -81,7 +81,7 @@ func (st *state) has(d digest.Digest, m *manifest) bool {
 
 func (st *state) empty() bool { return len(st.manifests) == 0 && len(st.tags) == 0 }
 
-// remove takes a manifest and its tags out of a state that is being made.
+// remove removes a manifest and its tags from a state that is not yet in use.
 func (st *state) remove(d digest.Digest) {
 	delete(st.manifests, d)
 	maps.DeleteFunc(st.tags, func(_ string, t tag) bool { return t.Digest == d })
@@ -100,7 +100,7 @@ type manifestRecord struct {
 	Size      int64     `json:"size"`
 	Pushed    time.Time `json:"pushed"`
 	Used      int64     `json:"used"` // Unix seconds
-	// Foreign are the foreign layers that were pushed as well.
+	// Foreign are the foreign layers that were pushed.
 	Foreign []digest.Digest `json:"foreign,omitempty"`
 }
 
@@ -114,7 +114,8 @@ func (st *state) encode(name string) ([]byte, error) {
 	return json.MarshalIndent(r, "", "\t")
 }
 
-// decode reads a file that claims to be that of a repository.
+// decode reads the file of the repository name. It returns an error if the file is of another
+// repository.
 func decode(name string, text []byte) (*state, error) {
 	var r record
 	if err := json.Unmarshal(text, &r); err != nil {
@@ -129,8 +130,8 @@ func decode(name string, text []byte) (*state, error) {
 		if _, err := oci.ParseDigest(d.String()); err != nil {
 			return nil, err
 		}
-		st.manifests[d] = &manifest{mediaType: m.MediaType, size: m.Size, pushed: past(m.Pushed, now), refs: refs{foreign: m.Foreign}}
-		st.manifests[d].used.Store(past(time.Unix(m.Used, 0), now).Unix())
+		st.manifests[d] = &manifest{mediaType: m.MediaType, size: m.Size, pushed: notAfter(m.Pushed, now), refs: refs{foreign: m.Foreign}}
+		st.manifests[d].used.Store(notAfter(time.Unix(m.Used, 0), now).Unix())
 	}
 	for name, t := range r.Tags {
 		if ref, err := oci.ParseReference(name); err != nil || ref.Tag == "" {
@@ -139,14 +140,13 @@ func decode(name string, text []byte) (*state, error) {
 		if st.manifests[t.Digest] == nil {
 			return nil, fmt.Errorf("tag %s points to nothing", name)
 		}
-		t.Pushed = past(t.Pushed, now)
+		t.Pushed = notAfter(t.Pushed, now)
 		st.tags[name] = t
 	}
 	return st, nil
 }
 
-// refsOf reads what a manifest says of others. Of the foreign layers it names those count that are
-// here.
+// refsOf returns the references of a manifest. It only counts foreign layers that are here.
 func refsOf(m *oci.Manifest, here func(digest.Digest) bool) refs {
 	r := refs{}
 	for _, c := range m.Children() {
@@ -172,7 +172,7 @@ func refsOf(m *oci.Manifest, here func(digest.Digest) bool) refs {
 	return r
 }
 
-// graph is a state with what refers to each manifest.
+// graph is a state with the referrers of each manifest.
 type graph struct {
 	st        *state
 	referrers map[digest.Digest][]digest.Digest
@@ -192,8 +192,8 @@ func (st *state) reachable(from map[digest.Digest]bool) map[digest.Digest]bool {
 	return st.graph().reachable(from)
 }
 
-// reachable are the manifests that lead on from the given ones: what indexes name, and what refers
-// to them.
+// reachable returns the given manifests and all that can be reached from them: from an index to
+// its manifests, and from a manifest to its referrers.
 func (g graph) reachable(from map[digest.Digest]bool) map[digest.Digest]bool {
 	live := map[digest.Digest]bool{}
 	var todo []digest.Digest
@@ -213,7 +213,7 @@ func (g graph) reachable(from map[digest.Digest]bool) map[digest.Digest]bool {
 	return live
 }
 
-// rewind brings uses that a clock noted while it was ahead back to now.
+// rewind sets times of last use that are in the future, because the clock was ahead, back to now.
 func (st *state) rewind(now time.Time) {
 	for _, m := range st.manifests {
 		if used := m.used.Load(); used > now.Unix() {
@@ -222,7 +222,7 @@ func (st *state) rewind(now time.Time) {
 	}
 }
 
-// newestFirst sorts tags by when they were pushed.
+// newestFirst sorts tags by the time of their push.
 func (st *state) newestFirst(names []string) []string {
 	slices.SortFunc(names, func(a, b string) int {
 		return cmp.Or(st.tags[b].Pushed.Compare(st.tags[a].Pushed), cmp.Compare(b, a))

@@ -20,8 +20,8 @@ import (
 	"dray/upstream/upstreamtest"
 )
 
-// What was acknowledged is there after a kill, and again after a stop in order, with nothing but
-// the two directories.
+// Acknowledged content is there after a kill, and after a regular stop, with nothing but the two
+// directories.
 func TestSurvivesKill(t *testing.T) {
 	h := begin(t, t.TempDir(), Options{})
 	one, two := h.push("team/app", "v1", 5000), h.push("team", "v2", 6000)
@@ -97,7 +97,7 @@ func TestBrokenDisk(t *testing.T) {
 	}
 }
 
-// What lies in the directory besides sound files is set aside; the rest is served.
+// Unreadable files in the directory are renamed; the rest is served.
 func TestBrokenFiles(t *testing.T) {
 	h := begin(t, t.TempDir(), Options{})
 	h.push("good", "v1", 1000)

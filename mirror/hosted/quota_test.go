@@ -116,7 +116,7 @@ func TestQuotaOfManyUseless(t *testing.T) {
 		st.manifests[d] = &manifest{pushed: time.Now().Add(-time.Duration(i) * time.Hour), refs: refs{blobs: []oci.Descriptor{layer}}}
 		st.tags[fmt.Sprint("v", i)] = tag{Digest: d}
 	}
-	r.now = st
+	r.state = st
 	r.members[layer.Digest] = &member{size: 1, needs: n, until: time.Now().Add(time.Hour)} // owed to a push
 	h.contents.mu.Unlock()
 	start := time.Now()
