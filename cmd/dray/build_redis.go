@@ -26,7 +26,7 @@ func withPassword(raw, password string) (string, error) {
 	}
 	u, err := url.Parse(raw)
 	if err != nil {
-		return "", errors.New("the URL cannot be read")
+		return "", errors.New("malformed URL")
 	}
 	if strings.HasSuffix(u.Scheme, "+sentinel") {
 		q := u.Query()

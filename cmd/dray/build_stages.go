@@ -87,7 +87,7 @@ func (s *stages) names(c config.NamesCheck) {
 func (s *stages) shape(c config.ShapeCheck) {
 	s.add(config.StageSettings{Mode: c.Mode, OnError: c.OnError}, func() (pipeline.Stage, error) {
 		if min(int64(c.MaxBytes), int64(c.MaxLayerBytes), int64(c.MaxUncompressed), int64(c.MaxLayers), int64(c.MaxManifestBytes)) < 0 {
-			return nil, errors.New("shape: a bound is negative")
+			return nil, errors.New("shape: a limit is negative")
 		}
 		return shape.New(shape.Config{
 			MaxBytes: int64(c.MaxBytes), MaxLayerBytes: int64(c.MaxLayerBytes), MaxUncompressed: int64(c.MaxUncompressed), MaxLayers: c.MaxLayers, MaxManifestBytes: int64(c.MaxManifestBytes),
@@ -99,7 +99,7 @@ func (s *stages) shape(c config.ShapeCheck) {
 func (s *stages) metadata(c config.MetadataCheck) {
 	s.add(config.StageSettings{Mode: c.Mode}, func() (pipeline.Stage, error) {
 		if len(c.Required) == 0 {
-			return nil, errors.New("metadata: nothing is asked for")
+			return nil, errors.New("metadata: no requirement is set")
 		}
 		required := make([]metadata.Requirement, len(c.Required))
 		for i, r := range c.Required {
@@ -112,7 +112,7 @@ func (s *stages) metadata(c config.MetadataCheck) {
 func (s *stages) runtime(c config.RuntimeCheck) {
 	s.add(config.StageSettings{Mode: c.Mode, OnError: c.OnError}, func() (pipeline.Stage, error) {
 		if !c.NonRoot && !c.SecretVariables && len(c.Ports) == 0 && !c.SetUID && !c.AddFromURL {
-			return nil, errors.New("runtime: nothing is asked for")
+			return nil, errors.New("runtime: no requirement is set")
 		}
 		return runtime.New(runtime.Config{
 			NonRoot: c.NonRoot, Environment: c.SecretVariables, Harmless: c.HarmlessVariables, Ports: c.Ports, SetUID: c.SetUID, SetUIDAllowed: c.SetUIDAllowed, AddFromURL: c.AddFromURL,
@@ -138,7 +138,7 @@ func (s *stages) base(c config.BaseCheck) {
 func (s *stages) attestations(c config.AttestationsCheck) {
 	s.add(c.StageSettings, func() (pipeline.Stage, error) {
 		if !c.Provenance && !c.SBOM && len(c.Builders) == 0 && len(c.Sources) == 0 {
-			return nil, errors.New("attestations: nothing is asked for")
+			return nil, errors.New("attestations: no requirement is set")
 		}
 		return attestations.New(attestations.Config{Provenance: c.Provenance, SBOM: c.SBOM, Builders: c.Builders, Sources: c.Sources}), nil
 	})
@@ -178,7 +178,7 @@ func (s *stages) exec(c config.ExecCheck) {
 	c.Within = cmp.Or(c.Within, defaultExecTime)
 	s.add(c.StageSettings, func() (pipeline.Stage, error) {
 		if c.Refuses < 0 || c.Refuses > 255 {
-			return nil, fmt.Errorf("exec: %d is no exit code", c.Refuses)
+			return nil, fmt.Errorf("exec: %d is not an exit code", c.Refuses)
 		}
 		return scanner.New(scanner.Config{
 			Name: c.Name, Command: c.Command, Environment: c.Environment, Refuses: c.Refuses, Timeout: c.Within.Std(), MaxImageBytes: int64(c.MaxImage),

@@ -228,7 +228,7 @@ func buildTransport(u config.Upstream, base *url.URL) (*http.Transport, error) {
 			return nil, fmt.Errorf("ca_file: %w", err)
 		}
 		if !pool.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("ca_file %s: no certificate in it", u.TLS.CAFile)
+			return nil, fmt.Errorf("ca_file %s: the file contains no PEM certificate", u.TLS.CAFile)
 		}
 		o.RootCAs = pool
 	}

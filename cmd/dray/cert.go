@@ -32,9 +32,13 @@ func certCommand(in *invocation) *cobra.Command {
 	var opts certOptions
 	cmd := &cobra.Command{
 		Use:   "cert",
-		Short: "Make a self-signed server certificate for a listener",
-		Long: `cert makes a private key (ECDSA P-256) and a certificate that it signs itself, valid for one year and for the names and addresses given
-by --host, whose ports do not count. Clients must be told to trust the certificate file; it is its own authority.`,
+		Short: "Create a self-signed server certificate for a listener",
+		Long: `cert creates a private key (ECDSA P-256) and a self-signed certificate that is
+valid for one year.
+
+Use it to try out TLS, or where no certificate authority is available. Clients
+have to trust the certificate file itself. It covers the names and addresses of
+--host. cert ignores their ports.`,
 		Example: "  dray cert --host dray.example.com --host 10.0.0.7 --out-cert cert.pem --out-key privkey.pem",
 		Args:    usage.NoArguments,
 		RunE: func(*cobra.Command, []string) error {
@@ -49,8 +53,8 @@ by --host, whose ports do not count. Clients must be told to trust the certifica
 	}
 	cmd.Flags().StringArrayVar(&opts.hosts, "host", []string{"localhost", "127.0.0.1", "::1"}, "name or IP address that clients connect to (repeatable)")
 	cmd.Flags().StringVar(&opts.outCert, "out-cert", "cert.pem", "file for the certificate")
-	cmd.Flags().StringVar(&opts.outKey, "out-key", "privkey.pem", "file for the private key, readable by its owner only")
-	cmd.Flags().BoolVar(&opts.force, "force", false, "replace files that exist")
+	cmd.Flags().StringVar(&opts.outKey, "out-key", "privkey.pem", "file for the private key, which only its owner can read")
+	cmd.Flags().BoolVar(&opts.force, "force", false, "overwrite existing files")
 	return cmd
 }
 
@@ -61,7 +65,7 @@ func writeCertificate(opts certOptions, now time.Time) ([sha256.Size]byte, error
 	if !opts.force {
 		for _, name := range []string{opts.outCert, opts.outKey} {
 			if _, err := os.Lstat(name); err == nil {
-				return none, fmt.Errorf("%s exists; --force replaces it", name)
+				return none, fmt.Errorf("file %s exists; use --force to overwrite it", name)
 			}
 		}
 	}
@@ -103,15 +107,15 @@ func (opts certOptions) write(name string, content []byte, perm os.FileMode) err
 // an hour ago, for clients whose clock is slow.
 func selfSigned(hosts []string, now time.Time) ([]byte, *ecdsa.PrivateKey, error) {
 	if len(hosts) == 0 {
-		return nil, nil, errors.New("a certificate needs at least one --host")
+		return nil, nil, errors.New("no host for the certificate; set --host")
 	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		return nil, nil, fmt.Errorf("make private key: %w", err)
+		return nil, nil, fmt.Errorf("generate private key: %w", err)
 	}
 	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
 	if err != nil {
-		return nil, nil, fmt.Errorf("make serial number: %w", err)
+		return nil, nil, fmt.Errorf("generate serial number: %w", err)
 	}
 	template := &x509.Certificate{
 		SerialNumber:          serial,
@@ -131,7 +135,7 @@ func selfSigned(hosts []string, now time.Time) ([]byte, *ecdsa.PrivateKey, error
 		case ip != nil:
 			template.IPAddresses = append(template.IPAddresses, ip)
 		case h == "" || strings.ContainsAny(h, ":/@ "):
-			return nil, nil, fmt.Errorf("--host %q is neither a host name nor an IP address", h)
+			return nil, nil, fmt.Errorf("--host %q is not a host name or an IP address", h)
 		default:
 			template.DNSNames = append(template.DNSNames, h)
 		}

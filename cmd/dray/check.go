@@ -15,10 +15,13 @@ import (
 func checkCommand(in *invocation) *cobra.Command {
 	return &cobra.Command{
 		Use:   "check",
-		Short: "Print the effective configuration, or everything that is wrong with it",
-		Long: `check reads the configuration as serve would, opens the files it names, and prints the result with every default filled in and every
-secret redacted. Notices, facts that an owner should know of, go to standard error. With a wrong configuration it prints all problems on standard
-error instead and ends with code 1.`,
+		Short: "Check the configuration and print the effective settings",
+		Long: `check reads the configuration as serve does, opens the files that it names, and
+prints the result with all defaults. Secrets are redacted.
+
+Notices go to standard error: settings that are valid but seldom intended. If the
+configuration is invalid, check prints all problems to standard error and exits
+with code 1.`,
 		Args: usage.NoArguments,
 		RunE: func(*cobra.Command, []string) error {
 			cfg, err := in.load()

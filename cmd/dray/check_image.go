@@ -28,16 +28,21 @@ func checkImageCommand(in *invocation) *cobra.Command {
 	var c imageCheck
 	cmd := &cobra.Command{
 		Use:   "check-image IMAGE",
-		Short: "Say what the checks have against an image, before it is pushed",
-		Long: `check-image runs the checks of the configuration on an image, as a push would, and prints the report. Nothing is pushed and no running dray is needed.
+		Short: "Check an image against the configured checks before you push it",
+		Long: `check-image runs the configured checks on an image, as a push would, and prints
+the report. It pushes nothing, and dray need not be running.
 
 IMAGE is one of
-  oci:DIRECTORY[:TAG]    an OCI layout, as of "docker buildx build --output type=oci,tar=false,dest=DIRECTORY"
-  docker-archive:FILE    an archive of "docker save", or of an OCI layout, uncompressed
-  NAME                   an image in a registry, named as for "docker pull" through dray
+  oci:DIRECTORY[:TAG]   an OCI layout, such as from "docker buildx build --output
+                        type=oci,tar=false,dest=DIRECTORY"
+  docker-archive:FILE   an uncompressed archive of "docker save" or of an OCI layout
+  NAME                  an image in a registry, named as for "docker pull" through dray
 
---as says what it would be pushed as, which decides which checks count and what the rules about names say. Exit codes: 0 it would pass, 4 it would be
-rejected, 1 it could not be looked at.`,
+--as sets the name that you want to push the image as. It decides which checks
+apply, and the rules for names examine it.
+
+check-image exits with 0 if the image would pass, with 4 if it would be rejected,
+and with 1 if it could not be checked.`,
 		Example: "  dray check-image docker-archive:app.tar --as dray.example.com:5000/team/app:1.2\n  dray check-image oci:build --checks strict --json",
 		Args:    usage.Between(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -48,10 +53,10 @@ rejected, 1 it could not be looked at.`,
 			return c.run(cmd.Context(), cfg, args[0], in.stdout)
 		},
 	}
-	cmd.Flags().StringVar(&c.as, "as", "", "what it would be pushed as: a name and a tag")
-	cmd.Flags().StringVar(&c.checks, "checks", "", "name of the checks (default: those of the upstream and repository of --as)")
+	cmd.Flags().StringVar(&c.as, "as", "", "name and tag that you want to push the image as")
+	cmd.Flags().StringVar(&c.checks, "checks", "", "name of the checks (default: the checks for the upstream and repository of --as)")
 	cmd.Flags().BoolVar(&c.json, "json", false, "print the report as JSON")
-	cmd.Flags().BoolVar(&c.view, "view", false, "print the document that rules see, and judge nothing")
+	cmd.Flags().BoolVar(&c.view, "view", false, "print the document that rules examine, and run no checks")
 	return cmd
 }
 
@@ -129,9 +134,9 @@ func pipelineFor(c config.Config, checks string, n pipeline.Name) (*pipeline.Pip
 		}
 	}
 	if checks != "" {
-		return nil, fmt.Errorf("no checks are called %q in the configuration", checks)
+		return nil, fmt.Errorf("the configuration has no checks named %q", checks)
 	}
-	return nil, errors.New("no checks count for this image: name some with --checks, or what it would be pushed as with --as")
+	return nil, errors.New("no checks apply to this image; set --checks, or set --as to the name that you want to push it as")
 }
 
 // opened is an image that can be judged. close releases it.
@@ -199,7 +204,7 @@ func openRemote(ctx context.Context, cfg config.Config, image string) (*opened, 
 	g := &graph{cfg: cfg, log: slog.New(slog.DiscardHandler)}
 	u := cfg.Upstreams[slices.IndexFunc(cfg.Upstreams, func(u config.Upstream) bool { return u.Name == target.Upstream })]
 	if u.Kind == config.KindLocal {
-		return nil, fmt.Errorf("%s: a hosted repository is in a running dray: ask for it by dray's own name", image)
+		return nil, fmt.Errorf("%s: an upstream of kind local exists only in a running dray; name the image as dray serves it, with the host name of dray", image)
 	}
 	reg, err := buildUpstream(u, func() (*ecr.Session, error) { return g.awsSession(ctx) }, g.log)
 	if err != nil {

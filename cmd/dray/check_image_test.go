@@ -110,7 +110,7 @@ func TestCheckImage(t *testing.T) {
 		{"oci:DIR/good --as ecr/sandbox/app:1", exitRejected, []string{"the checks others", "rules/never"}},
 		{"oci:DIR/good:2 --checks team", exitFailed, []string{`a manifest with the tag "2"`}},
 		{"oci:DIR/nothing --checks team", exitFailed, []string{"nothing"}},
-		{"oci:DIR/good --checks nobody", exitFailed, []string{`no checks are called "nobody"`}},
+		{"oci:DIR/good --checks nobody", exitFailed, []string{`has no checks named "nobody"`}},
 		{"oci:DIR/good", exitFailed, []string{"--as"}},
 		{"oci:DIR/good --as elsewhere.example.com/app:1", exitFailed, []string{"neither dray nor one of its upstreams"}},
 		{"docker-archive:DIR/good --checks team", exitFailed, nil},
@@ -169,14 +169,14 @@ func TestPolicyTest(t *testing.T) {
 		code  int
 		says  []string
 	}{
-		{"- {name: a, image: bad.json, findings: [rules/owner]}\n- {name: b, image: 'oci:bad', as: 'ecr/team/app:1', findings: [rules/owner, secrets/aws-access-key]}", exitOK, []string{"ok ", "2 as expected, 0 not"}},
-		{"- {name: a, image: bad.json}", exitRejected, []string{"FAIL", "found and not expected: rules/owner: nobody owns the image", "0 as expected, 1 not"}},
-		{"- {image: bad.json, findings: [rules/owner, rules/other]}", exitRejected, []string{"test 1", "expected and not found: rules/other"}},
+		{"- {name: a, image: bad.json, findings: [rules/owner]}\n- {name: b, image: 'oci:bad', as: 'ecr/team/app:1', findings: [rules/owner, secrets/aws-access-key]}", exitOK, []string{"ok ", "2 passed, 0 failed"}},
+		{"- {name: a, image: bad.json}", exitRejected, []string{"FAIL", "found, but not expected: rules/owner: nobody owns the image", "0 passed, 1 failed"}},
+		{"- {image: bad.json, findings: [rules/owner, rules/other]}", exitRejected, []string{"test 1", "expected, but not found: rules/other"}},
 		{"- {image: bad.json, as: 'ecr/sandbox/app:1', findings: [rules/never]}", exitOK, nil},
 		{"- {image: missing.json}", exitFailed, []string{"missing.json"}},
 		{"- {image: 'bad.json', nonsense: 1}", exitFailed, []string{"nonsense"}},
 		{"- {image: empty.json}", exitFailed, []string{"no manifests"}},
-		{"  []", exitFailed, []string{"holds no tests"}},
+		{"  []", exitFailed, []string{"no tests in the file"}},
 	} {
 		file("empty.json", "{}")
 		path := file("tests.yaml", "tests:\n"+c.tests+"\n")

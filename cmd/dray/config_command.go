@@ -12,18 +12,18 @@ import (
 func configCommand(in *invocation) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "config",
-		Short: "Explain the configuration",
+		Short: "Print the reference or an example of the configuration",
 		Args:  usage.NoArguments,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(&cobra.Command{
 		Use:   "reference",
-		Short: "Print the reference of all keys and variables, as Markdown",
+		Short: "Print the reference of all keys and variables as Markdown",
 		Args:  usage.NoArguments,
 		RunE:  func(*cobra.Command, []string) error { return in.page(config.Reference) },
 	}, &cobra.Command{
 		Use:   "example",
-		Short: "Print a file that says what dray does by default, with the meaning of each key",
+		Short: "Print an example configuration with all defaults and their meaning",
 		Args:  usage.NoArguments,
 		RunE:  func(*cobra.Command, []string) error { return in.page(config.Example) },
 	})

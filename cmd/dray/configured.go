@@ -63,7 +63,7 @@ func checkECR(u config.Upstream, k *config.Report, path string) {
 func checkRoutes(c config.Config, k *config.Report) {
 	for i, l := range c.Listeners {
 		if err := routesOf(c, l).Check(); err != nil {
-			k.Add(config.At("listeners", i)+".upstreams", "rights could not tell repositories apart: %v", err)
+			k.Add(config.At("listeners", i)+".upstreams", "repositories would have ambiguous names in the rules of auth: %v", err)
 		}
 	}
 }

@@ -63,7 +63,7 @@ metadata: {url: "http://h"}
 		`dray.yaml:7: upstreams[1].limits.rates: "PutImage" is no operation with a rate; there are: manifest_get, manifest_head, manifest_put, ` +
 			"blob_get, blob_head, upload_start, upload_part, upload_end, list, delete",
 		`dray.yaml:9: checks[0]: names: "(" is not a regular expression: error parsing regexp: missing closing ): ` + "`^(?:()$`",
-		"dray.yaml:9: checks[0]: metadata: nothing is asked for",
+		"dray.yaml:9: checks[0]: metadata: no requirement is set",
 		`dray.yaml:12: notifications[0]: "nowhere" is not the URL of a service`,
 		"dray.yaml:16: metadata.url: open metadata in redis: not a redis URL: redis: invalid URL scheme: http",
 		"dray.yaml:15: auth[0].htpasswd.file: htpasswd: open /nowhere/htpasswd: no such file or directory",
@@ -76,7 +76,7 @@ metadata: {url: "http://h"}
 - {name: b, url: "https://b.example.com", prefixes: [a]}
 listeners: [{upstreams: [b, a]}]
 `)
-	if _, err := load(path, nil); err == nil || !strings.Contains(err.Error(), "listeners[0].upstreams: rights could not tell repositories apart: ") {
+	if _, err := load(path, nil); err == nil || !strings.Contains(err.Error(), "listeners[0].upstreams: repositories would have ambiguous names: ") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -19,11 +19,11 @@ const (
 func exitCodes() string {
 	var b strings.Builder
 	for code, meaning := range []string{
-		exitOK:          "done",
-		exitFailed:      "refused or failed; standard error says why",
-		exitUsage:       "the command line was not understood",
-		exitUnreachable: "no running dray could be asked",
-		exitRejected:    "done, and the answer is no: the image would be rejected, or a test of a policy failed",
+		exitOK:          "success",
+		exitFailed:      "error; see standard error",
+		exitUsage:       "usage error",
+		exitUnreachable: "no running dray could be reached",
+		exitRejected:    "the image would be rejected, or a policy test failed",
 	} {
 		fmt.Fprintf(&b, "  %d  %s\n", code, meaning)
 	}

@@ -124,8 +124,8 @@ func TestOperatorsAreRefused(t *testing.T) {
 		code   int
 		stderr string
 	}{
-		{[]string{"purge"}, exitUsage, "name one image or digest, or --repository"},
-		{[]string{"purge", "a", "--repository", "b"}, exitUsage, "name one image or digest, or --repository"},
+		{[]string{"purge"}, exitUsage, "name an image or a digest, or set --repository"},
+		{[]string{"purge", "a", "--repository", "b"}, exitUsage, "name an image or a digest, or set --repository"},
 		{[]string{"purge", "team/app"}, exitFailed, "ecr/team/app:latest is not held"},
 		{[]string{"purge", "--repository", "team/*"}, exitFailed, "team/* is not held"},
 		{[]string{"purge", none}, exitFailed, none + " is not held"},
@@ -135,8 +135,8 @@ func TestOperatorsAreRefused(t *testing.T) {
 		{[]string{"pin", none}, exitFailed, "is not held"},
 		{[]string{"unpin", "hub/alpine"}, exitFailed, "a pin of hub/library/alpine:latest is not held"},
 		{[]string{"unpin"}, exitUsage, ""},
-		{[]string{"evict"}, exitUsage, "say --dry-run, or how much to evict"},
-		{[]string{"evict", "--bytes", "much"}, exitUsage, "write a size such as"},
+		{[]string{"evict"}, exitUsage, "set --dry-run, or --bytes"},
+		{[]string{"evict", "--bytes", "much"}, exitUsage, "not a size"},
 		{[]string{"ls", "--blobs", "x"}, exitUsage, "takes no pattern"},
 		{[]string{"ls", "a", "b"}, exitUsage, ""},
 	} {
@@ -375,7 +375,7 @@ func TestEvictDoesWhatItSaid(t *testing.T) {
 			t.Errorf("%+v, held: %v", v, held)
 		}
 	}
-	if text := s.printed("evict", "--dry-run"); !strings.Contains(text, "nobody asked for it since it came") && !strings.Contains(text, "the rounds for that are over") {
+	if text := s.printed("evict", "--dry-run"); !strings.Contains(text, "not requested since it was stored") && !strings.Contains(text, "its rounds of eviction are used up") {
 		t.Error(text)
 	}
 }
@@ -394,7 +394,7 @@ func TestPlanOfWhatIsUsed(t *testing.T) {
 		t.Fatalf("%d hits", i.Hits)
 	}
 	for line := range strings.Lines(s.printed("evict", "--dry-run")) {
-		if strings.HasPrefix(line, oci.Short(layer)) && !strings.Contains(line, "asked for before, and the rounds for that are over by its turn") {
+		if strings.HasPrefix(line, oci.Short(layer)) && !strings.Contains(line, "asked for before, and its rounds of eviction are used up by its turn") {
 			t.Error(line)
 		}
 	}
@@ -478,7 +478,7 @@ func TestPurgeAmongOthers(t *testing.T) {
 func TestNothingMatches(t *testing.T) {
 	s := startStack(t, t.TempDir())
 	for _, args := range [][]string{{"ls", "nosuch"}, {"ls", "nosuch", "--json"}} {
-		if code, _, stderr := s.operator(args...); code != exitOK || stderr != "dray: no image is in a repository that matches \"nosuch\"\n" {
+		if code, _, stderr := s.operator(args...); code != exitOK || stderr != "dray: no image in a repository that matches \"nosuch\"\n" {
 			t.Errorf("%q: %d %s", args, code, stderr)
 		}
 	}

@@ -61,8 +61,8 @@ func TestUsage(t *testing.T) {
 		{args: []string{"--version"}, code: 0, stdout: "dray version "},
 		{args: []string{"bogus"}, code: 2, stderr: `unknown command "bogus"; see dray --help`},
 		{args: []string{"check", "me"}, code: 2, stderr: `dray check takes no argument, got "me"`},
-		{args: []string{"evict"}, code: 2, stderr: "dray: say --dry-run, or how much to evict with --bytes; see dray evict --help\n"},
-		{args: []string{"purge"}, code: 2, stderr: "dray: name one image or digest, or --repository; see dray purge --help\n"},
+		{args: []string{"evict"}, code: 2, stderr: "dray: set --dry-run, or --bytes to the number of bytes to free; see dray evict --help\n"},
+		{args: []string{"purge"}, code: 2, stderr: "dray: name an image or a digest, or set --repository; see dray purge --help\n"},
 		{args: []string{"queue", "drop"}, code: 2, stderr: "see dray queue drop --help\n"},
 		{args: []string{"pin", "--bogus"}, code: 2, stderr: "dray: unknown flag: --bogus; see dray pin --help\n"},
 		{args: []string{"check", "--bogus"}, code: 2, stderr: "unknown flag: --bogus"},
@@ -152,7 +152,7 @@ func TestCert(t *testing.T) {
 		t.Errorf("key: %v, %v", info.Mode(), err)
 	}
 	before, _ := os.ReadFile(key)
-	if code, _, stderr := runDray(t, nil, args...); code != 1 || !strings.HasPrefix(stderr, "dray: ") || !strings.Contains(stderr, "exists; --force replaces it") {
+	if code, _, stderr := runDray(t, nil, args...); code != 1 || !strings.HasPrefix(stderr, "dray: ") || !strings.Contains(stderr, "exists; use --force to overwrite it") {
 		t.Errorf("second run: code %d, %s", code, stderr)
 	}
 	if after, _ := os.ReadFile(key); !bytes.Equal(before, after) {
@@ -203,7 +203,7 @@ func TestCertRefusesWrongHosts(t *testing.T) {
 	for _, host := range []string{"https://x", "x/y", "a b", ""} {
 		dir := t.TempDir()
 		code, _, stderr := runDray(t, nil, "cert", "--host", host, "--out-cert", dir+"/c", "--out-key", dir+"/k")
-		if code != 1 || !strings.Contains(stderr, "neither a host name nor an IP address") {
+		if code != 1 || !strings.Contains(stderr, "is not a host name or an IP address") {
 			t.Errorf("%q: code %d, %s", host, code, stderr)
 		}
 		if left, _ := os.ReadDir(dir); len(left) != 0 {

@@ -68,12 +68,12 @@ func TestOperatorFailures(t *testing.T) {
 		code    int
 		stderr  string
 	}{
-		{"127.0.0.1:" + freePort(t), exitUnreachable, "dray is not running, or its admin listener is elsewhere"},
-		{hangsUp(t), exitFailed, "did not answer: it closed the connection"},
+		{"127.0.0.1:" + freePort(t), exitUnreachable, "cannot connect to dray: it is not running"},
+		{hangsUp(t), exitFailed, "which may have received the request: connection closed"},
 		{answer(404, "404 page not found\n").URL, exitFailed, "answered 404 Not Found: 404 page not found"},
-		{answer(200, "<html>").URL, exitFailed, "is not understood"},
+		{answer(200, "<html>").URL, exitFailed, "cannot decode the answer"},
 		{answer(409, `{"error": {"code": "conflict", "message": "somebody reads it"}}`).URL, exitFailed, "somebody reads it\n"},
-		{"nonsense", exitUsage, "write an address like"},
+		{"nonsense", exitUsage, "write one like"},
 	} {
 		code, stdout, stderr := runDray(t, nil, "stats", "--admin", tc.address)
 		if code != tc.code || stdout != "" || !strings.Contains(stderr, tc.stderr) {

@@ -26,26 +26,31 @@ import (
 func policyCommand(in *invocation) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "policy",
-		Short: "Try out the checks of the configuration",
+		Short: "Test the configured checks",
 		Args:  usage.NoArguments,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(&cobra.Command{
 		Use:   "test FILE...",
-		Short: "Judge the images of fixture files, and compare",
-		Long: `test reads YAML files with images and what the checks must say of them:
+		Short: "Check the images of test files and compare the findings",
+		Long: `test checks images and compares the findings with those that you expect. Use it
+to test the checks before you change them. Each FILE is YAML:
 
-  checks: strict                       # may be left out where --as decides, or there is one
+  checks: strict                       # optional if --as decides, or if there is only one
   tests:
   - name: an image without an owner
-    image: fixtures/app.json           # a document, as "dray check-image --view" prints it; or oci:DIR[:TAG]; or docker-archive:FILE
+    image: fixtures/app.json           # a document of "dray check-image --view",
+                                       # oci:DIR[:TAG] or docker-archive:FILE
     as: dray.example.com:5000/team/app:1.2
-    findings: [rules/team, names/tag]  # stage/rule of each finding that rejects, and no other
-  - name: its clean twin
+    findings: [rules/team, names/tag]  # stage/rule of all findings that reject the image
+  - name: the same image with an owner
     image: fixtures/clean.json
 
-Paths are relative to the file. A document is judged by names and image checks alone, because it has no layers. Exit codes: 0 all as expected, 4 some
-not, 1 a file could not be read.`,
+Paths are relative to the file. A document has no layers, so only the checks of
+names and images examine it.
+
+test exits with 0 if all results are as expected, with 4 if some are not, and
+with 1 if it could not read a file or check an image.`,
 		Example: "  dray policy test --config dray.yaml policy/*.yaml",
 		Args:    usage.Between(1, 1000),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -98,7 +103,7 @@ func testPolicies(ctx context.Context, cfg config.Config, files []string, out io
 			fmt.Fprintf(out, "ok    %s: %s\n", name, title)
 		}
 	}
-	fmt.Fprintf(out, "%d as expected, %d not\n", good, bad)
+	fmt.Fprintf(out, "%d passed, %d failed\n", good, bad)
 	if len(errs) == 0 && bad > 0 {
 		return errRejected
 	}
@@ -120,7 +125,7 @@ func readPolicy(name string) (policyFile, error) {
 		return f, err
 	}
 	if len(f.Tests) == 0 {
-		return f, errors.New("holds no tests")
+		return f, errors.New("no tests in the file")
 	}
 	return f, nil
 }
@@ -133,7 +138,7 @@ func readBounded(name string) ([]byte, error) {
 	defer file.Close()
 	raw, err := io.ReadAll(io.LimitReader(file, maxFixture+1))
 	if err == nil && len(raw) > maxFixture {
-		err = fmt.Errorf("is longer than %d bytes", maxFixture)
+		err = fmt.Errorf("file is larger than %d bytes", maxFixture)
 	}
 	return raw, err
 }
@@ -142,13 +147,13 @@ func readBounded(name string) ([]byte, error) {
 func (t policyTest) judge(ctx context.Context, cfg config.Config, checks, dir string) (*pipeline.Report, error) {
 	kind, path, files := strings.Cut(t.Image, ":")
 	if t.Image == "" {
-		return nil, errors.New("names no image")
+		return nil, errors.New("image is missing")
 	}
 	if !files {
 		return t.judgeView(ctx, cfg, checks, filepath.Join(dir, t.Image))
 	}
 	if kind != "oci" && kind != "docker-archive" {
-		return nil, fmt.Errorf("%q is neither a document, nor oci:DIRECTORY, nor docker-archive:FILE", t.Image)
+		return nil, fmt.Errorf("image %q: unknown form; write the file of a document, oci:DIRECTORY or docker-archive:FILE", t.Image)
 	}
 	from, err := openImage(ctx, cfg, kind+":"+filepath.Join(dir, path))
 	if err != nil {
@@ -211,12 +216,12 @@ func (t policyTest) compare(r *pipeline.Report) string {
 	var b strings.Builder
 	for _, want := range slices.Sorted(slices.Values(t.Findings)) {
 		if _, ok := got[want]; !ok {
-			fmt.Fprintf(&b, "      expected and not found: %s\n", want)
+			fmt.Fprintf(&b, "      expected, but not found: %s\n", want)
 		}
 		delete(got, want)
 	}
 	for _, rule := range slices.Sorted(maps.Keys(got)) {
-		fmt.Fprintf(&b, "      found and not expected: %s: %s\n", rule, got[rule])
+		fmt.Fprintf(&b, "      found, but not expected: %s: %s\n", rule, got[rule])
 	}
 	return b.String()
 }

@@ -56,7 +56,7 @@ func TestPrefixOfARule(t *testing.T) {
 				s.want(200, "GET", "/v2/"+name+"/blobs/"+img.layer.String(), nil)
 			}
 			below(t, ecr, "docker-hub/library", ecrtest.KindManifestGet, ecrtest.KindBlobGet)
-			notice := "upstream ecr: alpine is asked for as docker-hub/library/alpine there, because of repository_prefix."
+			notice := "upstream ecr: because of repository_prefix, dray requests alpine as docker-hub/library/alpine."
 			if notices := s.cfg.Notices(); !slices.Contains(notices, notice) {
 				t.Errorf("notices %q", notices)
 			}

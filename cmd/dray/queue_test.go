@@ -163,7 +163,7 @@ func TestQueueRefused(t *testing.T) {
 	if _, ok := s.ecr.Image("team/app", "v2"); ok {
 		t.Error("what was dropped has landed")
 	}
-	if _, out, _ := s.operator("queue"); !strings.Contains(out, "nothing waits") {
+	if _, out, _ := s.operator("queue"); !strings.Contains(out, "the queue is empty") {
 		t.Errorf("the table is\n%s", out)
 	}
 }
@@ -293,7 +293,7 @@ func TestQueueAbsent(t *testing.T) {
 			t.Errorf("%s: %d %s%s", what, code, stdout, stderr)
 		}
 	}
-	if code, stdout, _ := s.operator("queue"); code != exitOK || stdout != "nothing waits\n" {
+	if code, stdout, _ := s.operator("queue"); code != exitOK || stdout != "the queue is empty\n" {
 		t.Errorf("%d %s", code, stdout)
 	}
 }

@@ -64,7 +64,7 @@ func rootCommand(in *invocation) *cobra.Command {
 	root.SetOut(in.stdout)
 	root.SetErr(in.stderr)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w; %w", err, usage.Err) })
-	root.PersistentFlags().StringVarP(&in.configPath, "config", "c", "", "configuration file (YAML); without it, DRAY_CONFIG names it")
+	root.PersistentFlags().StringVarP(&in.configPath, "config", "c", "", "configuration file in YAML (default: the value of DRAY_CONFIG)")
 	root.AddCommand(serveCommand(in), checkCommand(in), checkImageCommand(in), policyCommand(in), certCommand(in), configCommand(in), versionCommand(in))
 	root.AddCommand(ctl.Commands(ctl.Options{Stdout: in.stdout, Stderr: in.stderr, Load: in.load})...)
 	return root

@@ -24,8 +24,12 @@ func serveCommand(in *invocation) *cobra.Command {
 	return &cobra.Command{
 		Use:   "serve",
 		Short: "Run the mirror",
-		Long: `serve runs the mirror until it is interrupted or terminated. Without any configuration it mirrors Docker Hub on 127.0.0.1:5000; with
-ECR_REGISTRY plain names go to that registry, and it takes pushes for it. A wrong configuration stops the start with every problem listed.`,
+		Long: `serve runs the mirror until it receives SIGINT or SIGTERM.
+
+Without any configuration it mirrors Docker Hub on 127.0.0.1:5000. If
+ECR_REGISTRY is set, names without a registry go to that registry, and dray
+accepts pushes for it. If the configuration is invalid, serve lists all problems
+and exits.`,
 		Args: usage.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := in.load()

@@ -30,7 +30,7 @@ dray never evicts a blob that is open, that a push needs, or that an operator ha
 nobody asked for anything in the meantime, until it has found the number of bytes that you asked
 for. In a cache with few blobs the list can therefore contain blobs that ` + "`dray ls --blobs`" + ` shows
 with hits and a recent use. They come after the others, once they have had a round for each of their
-hits. The list then says "asked for before, and the rounds for that are over by its turn". After a
+hits. The list then says "requested before, but its rounds of eviction are used up". After a
 start, all blobs are new again: they have no hits, and their order is that of their last use.
 
 ## How it compares

@@ -151,7 +151,7 @@ func (d Date) End() time.Time {
 func (u Upstream) validateChecks(k *Report, path string, checks []string) {
 	for j, name := range u.Checks {
 		if !slices.Contains(checks, name) {
-			k.Add(At(path, j), "no checks are called %q; there are: %s", name, strings.Join(checks, ", "))
+			k.Add(At(path, j), "there are no checks named %q; known names: %s", name, strings.Join(checks, ", "))
 		}
 	}
 	if len(u.Checks) > 0 && !u.Push && u.Kind != KindLocal {
@@ -165,7 +165,7 @@ func (c Checks) validate(k *Report, path string) {
 	}
 	k.name(path+".name", c.Name, "")
 	if len(c.Repositories) == 0 {
-		k.Add(path+".repositories", "is missing; * is every repository")
+		k.Add(path+".repositories", "is missing; use * for all repositories")
 	}
 	patterns(k, path+".repositories", c.Repositories)
 	if c.HoldFor < Duration(time.Minute) {
@@ -184,7 +184,7 @@ func (c Checks) validate(k *Report, path string) {
 func patterns(k *Report, path string, list []string) {
 	for i, p := range list {
 		if !repositoryPattern(p) {
-			k.Add(At(path, i), "%q matches no repository; names are lower case and do not begin with a slash", p)
+			k.Add(At(path, i), "%q matches no repository: names are lower case and do not begin with a slash", p)
 		}
 	}
 }
@@ -200,9 +200,9 @@ func (a ArchiveCheck) validate(k *Report, path string) {
 func (w Waiver) validate(k *Report, path string) {
 	patterns(k, path+".repositories", w.Repositories)
 	if w.Reason == "" {
-		k.Add(path+".reason", "is missing: it is what people read in the report")
+		k.Add(path+".reason", "is missing; reports show it to users")
 	}
 	if w.Stage == "" && w.Rule == "" && w.Fingerprint == "" {
-		k.Add(path, "lets everything pass; give stage, rule or fingerprint")
+		k.Add(path, "waives all findings; set stage, rule or fingerprint")
 	}
 }

@@ -40,7 +40,7 @@ func decodeYAML(file string, r io.Reader, cfg *Config) *decoder {
 	}
 	d.value("", doc.Content[0], reflect.ValueOf(cfg).Elem())
 	if err := source.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
-		d.problems = append(d.problems, Problem{Origin: file, Message: "holds more than one YAML document"})
+		d.problems = append(d.problems, Problem{Origin: file, Message: "the file has more than one YAML document"})
 	}
 	return d
 }
@@ -109,7 +109,7 @@ func (d *decoder) scalar(path string, n *yaml.Node, v reflect.Value, read func(t
 
 func (d *decoder) mapping(path string, n *yaml.Node, v reflect.Value) {
 	if n.Kind != yaml.MappingNode {
-		d.problem(path, n, "must be a section of keys and values")
+		d.problem(path, n, "must be a map of keys and values")
 		return
 	}
 	fields := keysOf(v.Type())
@@ -122,7 +122,7 @@ func (d *decoder) mapping(path string, n *yaml.Node, v reflect.Value) {
 		case !known:
 			d.problem(at, key, "unknown key%s", suggestion(key.Value, fields))
 		case seen[key.Value]:
-			d.problem(at, key, "is given twice")
+			d.problem(at, key, "is set twice")
 		default:
 			seen[key.Value] = true
 			d.value(at, content, v.FieldByIndex(index))
@@ -180,7 +180,7 @@ func suggestion[V any](key string, known map[string]V) string {
 	if best == "" {
 		return ""
 	}
-	return fmt.Sprintf("; is %s meant?", best)
+	return fmt.Sprintf("; did you mean %s?", best)
 }
 
 // editDistance returns the least number of insertions, deletions and replacements that turn a into
@@ -212,8 +212,8 @@ func describe(t reflect.Type) string {
 	case reflect.Int:
 		return "a whole number"
 	case reflect.Map:
-		return "a section of names and texts"
+		return "a map of names and strings"
 	default:
-		return "a text"
+		return "a string"
 	}
 }

@@ -58,7 +58,7 @@ func Words(t reflect.Type) []string {
 // oneOf returns an error unless text is a value of type t.
 func oneOf(t reflect.Type, text string) error {
 	if words := Words(t); !slices.Contains(words, text) {
-		return fmt.Errorf("%q is none of %s", text, strings.Join(words, ", "))
+		return fmt.Errorf("%q is not one of %s", text, strings.Join(words, ", "))
 	}
 	return nil
 }

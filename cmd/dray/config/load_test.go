@@ -114,9 +114,9 @@ func TestSixVariablesAlone(t *testing.T) {
 		t.Errorf("cloudwatch %+v", cfg.CloudWatch)
 	}
 	wantNotices := []string{
-		"listener :8443: pushes from other machines are refused until auth is configured, or allow_anonymous_push is set to true.",
-		"listener :8443: its certificate is not for registry.example.com, the name in external_url (REGISTRY), but for localhost; clients will not trust it.",
-		"listener :8443: whoever can connect to :8443 may pull, without a password, everything that dray's own credentials can read from ecr.",
+		"listener :8443: dray refuses pushes from other machines until you configure auth or set allow_anonymous_push: true.",
+		"listener :8443: the certificate is for localhost, not for registry.example.com, the name in external_url (REGISTRY). Clients will not trust it.",
+		"listener :8443: every client that can connect to :8443 can pull, without a password, all images that dray's credentials can read from ecr.",
 	}
 	if diff := cmp.Diff(wantNotices, cfg.Notices()); diff != "" {
 		t.Error("notices", diff)
@@ -238,20 +238,20 @@ func TestProblems(t *testing.T) {
 		want       []string
 	}{
 		{name: "not YAML", file: "listeners: [", want: []string{"dray.yaml: line 1: did not find expected node content"}},
-		{name: "not a section", file: "- a\n", want: []string{"dray.yaml:1: must be a section of keys and values"}},
-		{name: "two documents", file: "log: {level: info}\n---\nlog: {}\n", want: []string{"dray.yaml: holds more than one YAML document"}},
+		{name: "not a section", file: "- a\n", want: []string{"dray.yaml:1: must be a map of keys and values"}},
+		{name: "two documents", file: "log: {level: info}\n---\nlog: {}\n", want: []string{"dray.yaml: the file has more than one YAML document"}},
 		{name: "unknown keys", file: "cash: {}\nlog:\n  levle: info\n  shape: round\n", want: []string{
-			"dray.yaml:1: cash: unknown key; is cache meant?", "dray.yaml:3: log.levle: unknown key; is level meant?", "dray.yaml:4: log.shape: unknown key"}},
-		{name: "given twice", file: "log:\n  level: info\n  level: warn\n", want: []string{"dray.yaml:3: log.level: is given twice"}},
+			"dray.yaml:1: cash: unknown key; did you mean cache?", "dray.yaml:3: log.levle: unknown key; did you mean level?", "dray.yaml:4: log.shape: unknown key"}},
+		{name: "given twice", file: "log:\n  level: info\n  level: warn\n", want: []string{"dray.yaml:3: log.level: is set twice"}},
 		{name: "types", file: "listeners: 5\nlog:\n  access: maybe\n  level: [info]\nlimits:\n  max_uploads_per_client: many\n  idle_timeout: 5 parsecs\ncache:\n  max_bytes: -1\nadmin: 6060\n", want: []string{
 			"dray.yaml:1: listeners: must be a list", "dray.yaml:3: log.access: must be true or false", "dray.yaml:4: log.level: must be a single value",
 			"dray.yaml:6: limits.max_uploads_per_client: must be a whole number",
 			`dray.yaml:7: limits.idle_timeout: "5 parsecs" is not a duration; write one like 90s, 10m or 7d`,
 			`dray.yaml:9: cache.max_bytes: "-1" is not a size; write one like 200GiB, 500MB or 4096`,
-			"dray.yaml:10: admin: must be a section of keys and values"}},
+			"dray.yaml:10: admin: must be a map of keys and values"}},
 		{name: "secrets in the file", file: "upstreams:\n- url: ghcr.io\n  credentials: {username: me, password: hush}\nmetadata: {url: 'redis://h', password: hush}\n", want: []string{
 			"dray.yaml:3: upstreams[0].credentials.password: " + errSecretInFile.Error(), "dray.yaml:4: metadata.password: " + errSecretInFile.Error(),
-			"dray.yaml:3: upstreams[0].credentials: the password is missing; give password_file or password_env"}},
+			"dray.yaml:3: upstreams[0].credentials: the password is missing; set password_file or password_env"}},
 		{name: "listeners", file: `listeners:
 - address: nowhere
   role: boss
@@ -267,18 +267,18 @@ func TestProblems(t *testing.T) {
   role: registry
 upstreams: [{name: hub, url: docker.io}]
 `, want: []string{
-			`dray.yaml:3: listeners[0].role: "boss" is none of mirror, registry`,
-			`dray.yaml:12: listeners[2].name: name "b" is already that of listeners[1]`,
-			`dray.yaml:12: listeners[2].address: address "127.0.0.1:5000" is already that of listeners[1]`,
+			`dray.yaml:3: listeners[0].role: "boss" is not one of mirror, registry`,
+			`dray.yaml:12: listeners[2].name: name "b" is already used by listeners[1]`,
+			`dray.yaml:12: listeners[2].address: address "127.0.0.1:5000" is already used by listeners[1]`,
 			`dray.yaml:2: listeners[0].address: "nowhere" is not host:port`,
-			`dray.yaml:4: listeners[0].upstreams[1]: no upstream is called "other"; there are: hub`,
-			`dray.yaml:4: listeners[0].upstreams[2]: "hub" is given twice`,
-			`dray.yaml:5: listeners[0].auth: no auth entry is called "team"; there are: none`,
-			"dray.yaml:11: listeners[1].tls: certificate and private_key (TLS_CERTIFICATE and TLS_PRIVATE_KEY) go together; only one is given",
-			`dray.yaml:10: listeners[1].external_url: "ftp://x" is not an http or https URL, nor a host name`,
-			"dray.yaml:8: listeners[1].challenge: needs auth: a client that answers a challenge must be recognised by something",
-			"dray.yaml:9: listeners[1].allow_anonymous_push: a mirror takes no pushes; role: registry does",
-			"dray.yaml:13: listeners[2].role: a registry needs an upstream with push: true; none of hub has it"}},
+			`dray.yaml:4: listeners[0].upstreams[1]: there is no upstream named "other"; known names: hub`,
+			`dray.yaml:4: listeners[0].upstreams[2]: "hub" is listed twice`,
+			`dray.yaml:5: listeners[0].auth: there is no auth entry named "team"; known names: none`,
+			"dray.yaml:11: listeners[1].tls: only one of certificate and private_key (TLS_CERTIFICATE and TLS_PRIVATE_KEY) is set; set both",
+			`dray.yaml:10: listeners[1].external_url: "ftp://x" is not an http or https URL or a host name`,
+			"dray.yaml:8: listeners[1].challenge: needs auth, so that dray can check the credentials that a client sends after a challenge",
+			"dray.yaml:9: listeners[1].allow_anonymous_push: a listener with role: mirror accepts no pushes; set role: registry",
+			"dray.yaml:13: listeners[2].role: role: registry needs an upstream with push: true, and none of hub has it"}},
 		{name: "limits of an upstream", file: `upstreams:
 - url: docker.io
   limits: {concurrency: 0, queue: 0, wait: 0s, quota_reserve: 101, rates: {manifest_get: -1}}
@@ -312,24 +312,24 @@ upstreams: [{name: hub, url: docker.io}]
   create_repositories: {tag_mutability: SOMETIMES, encryption: AES256, kms_key: k, names: ["a/.*", "("]}
 `, want: []string{
 			"dray.yaml:2: upstreams[0].url: is missing",
-			"dray.yaml:4: upstreams[1].url: must not hold a user or a password",
-			`dray.yaml:5: upstreams[1].prefixes[0]: "v2" cannot be a prefix; write lower case path components, none of them v2`,
-			`dray.yaml:5: upstreams[1].prefixes[1]: "Big" cannot be a prefix; write lower case path components, none of them v2`,
-			`dray.yaml:7: upstreams[1].repository_prefix: "/x" cannot begin a repository name; write lower case path components`,
-			`dray.yaml:6: upstreams[1].hosts[0]: "H:1" is not a host name; write it in lower case, with :port where it has one`,
+			"dray.yaml:4: upstreams[1].url: must not contain a user or a password",
+			`dray.yaml:5: upstreams[1].prefixes[0]: "v2" is not a valid prefix; use lower case path components other than v2`,
+			`dray.yaml:5: upstreams[1].prefixes[1]: "Big" is not a valid prefix; use lower case path components other than v2`,
+			`dray.yaml:7: upstreams[1].repository_prefix: "/x" is not a valid beginning of a repository name; use lower case path components`,
+			`dray.yaml:6: upstreams[1].hosts[0]: "H:1" is not a host name; write it in lower case, with :port if it is not the default port`,
 			`dray.yaml:8: upstreams[1].address: "here" is not host:port`,
-			"dray.yaml:9: upstreams[1].role_arn: is for kind ecr only",
-			`dray.yaml:11: upstreams[2].url: "https://h.example.com/path" must end after the host`,
-			"dray.yaml:13: upstreams[2].credentials: give password_file or password_env, not both",
+			"dray.yaml:9: upstreams[1].role_arn: is only for upstreams of kind ecr",
+			`dray.yaml:11: upstreams[2].url: "https://h.example.com/path" has more than a host; remove the path`,
+			"dray.yaml:13: upstreams[2].credentials: password_file and password_env are both set; remove one",
 			"dray.yaml:14: upstreams[2].tags.stale: 1h is less than fresh, 2h",
-			"dray.yaml:20: upstreams[3].credentials: an ECR upstream gets its credentials from the AWS SDK; leave this section out",
-			`dray.yaml:16: upstreams[3].url: "127.0.0.1:1" is not the name of an Amazon ECR registry, <account>.dkr.ecr.<region>.amazonaws.com; where to dial instead is said by address`,
+			"dray.yaml:20: upstreams[3].credentials: an upstream of kind ecr gets its credentials from the AWS SDK; remove this section",
+			`dray.yaml:16: upstreams[3].url: "127.0.0.1:1" is not the name of an Amazon ECR registry, <account>.dkr.ecr.<region>.amazonaws.com; to connect to another host, set address`,
 			`dray.yaml:19: upstreams[3].role_arn: "nobody" is not an ARN`,
-			`dray.yaml:21: upstreams[3].create_repositories.tag_mutability: "SOMETIMES" is none of MUTABLE, IMMUTABLE`,
+			`dray.yaml:21: upstreams[3].create_repositories.tag_mutability: "SOMETIMES" is not one of MUTABLE, IMMUTABLE`,
 			"dray.yaml:21: upstreams[3].create_repositories.kms_key: needs encryption: KMS",
 			"dray.yaml:21: upstreams[3].create_repositories.names[1]: error parsing regexp: missing closing ): `(`",
-			`dray.yaml:3: upstreams[1].name: name "a" is already that of upstreams[0]`,
-			`dray.yaml:12: upstreams[2].prefixes[0]: prefix "fine" is already that of upstreams[1]`,
+			`dray.yaml:3: upstreams[1].name: name "a" is already used by upstreams[0]`,
+			`dray.yaml:12: upstreams[2].prefixes[0]: prefix "fine" is already used by upstreams[1]`,
 			"dray.yaml:13: upstreams[2].credentials.password_file: open /f: no such file or directory"}},
 		{name: "hosted", file: `upstreams:
 - {kind: local}
@@ -348,18 +348,18 @@ upstreams: [{name: hub, url: docker.io}]
 - {name: t, url: "https://t.example.com", push: true, build_cache: {write_back: async}}
 `, want: []string{
 			"dray.yaml:2: upstreams[0].name: is missing",
-			`dray.yaml:3: upstreams[1].name: "a/b" names a directory, too, for kind local: write at most 64 lower case letters and digits, with single dots, dashes or underscores between them`,
-			"dray.yaml:3: upstreams[1]: address, repository_prefix and credentials mean nothing for kind local: nothing is sent on",
-			"dray.yaml:5: upstreams[1].url: there is none for kind local: nothing is sent on",
-			"dray.yaml:7: upstreams[1].local.max_bytes: 70GiB for all upstreams of kind local leave no room for anything else in cache.max_bytes, 50GiB",
+			`dray.yaml:3: upstreams[1].name: "a/b" is not a valid name for kind local, where it is also the name of a directory; use at most 64 lower case letters and digits, with single dots, dashes or underscores between them`,
+			"dray.yaml:3: upstreams[1]: address, repository_prefix and credentials have no effect for kind local, which has no registry; remove them",
+			"dray.yaml:5: upstreams[1].url: has no effect for kind local, which has no registry; remove it",
+			"dray.yaml:7: upstreams[1].local.max_bytes: the upstreams of kind local use 70GiB together, which leaves no room for other content in cache.max_bytes, 50GiB",
 			"dray.yaml:7: upstreams[1].local.prune[0].keep: -1 is negative",
-			`dray.yaml:7: upstreams[1].local.prune[0].repositories[0]: "A" matches no repository; names are lower case and do not begin with a slash`,
+			`dray.yaml:7: upstreams[1].local.prune[0].repositories[0]: "A" matches no repository: names are lower case and do not begin with a slash`,
 			`dray.yaml:7: upstreams[1].local.prune[0].tags[0]: "a:b" matches no tag`,
 			"dray.yaml:7: upstreams[1].local.prune[1].group: needs keep",
-			`dray.yaml:8: upstreams[2].name: "q:1" begins the names of repositories, because of build_cache: write lower case letters and digits, with single dots, dashes or underscores between them`,
-			"dray.yaml:11: upstreams[2].local: is for kind local only",
-			"dray.yaml:13: upstreams[3].build_cache: is for upstreams with push: true that are not of kind local",
-			`dray.yaml:14: upstreams[4].build_cache.to: no upstream of kind local is called "q"; there are: a/b`,
+			`dray.yaml:8: upstreams[2].name: "q:1" is not a valid name with build_cache, where repository names begin with it; use lower case letters and digits, with single dots, dashes or underscores between them`,
+			"dray.yaml:11: upstreams[2].local: is only for upstreams of kind local",
+			"dray.yaml:13: upstreams[3].build_cache: is only for upstreams with push: true that are not of kind local",
+			`dray.yaml:14: upstreams[4].build_cache.to: there is no upstream of kind local named "q"; known names: a/b`,
 			"dray.yaml:15: upstreams[5].build_cache.to: is missing"}},
 		{name: "auth", file: `auth:
 - name: none
@@ -375,27 +375,27 @@ upstreams: [{name: hub, url: docker.io}]
   token: {realm: "tokens.example.com"}
 - name: missing
 `, want: []string{
-			`dray.yaml:2: auth[0].name: "none" cannot be a name`, "dray.yaml:3: auth[1]: give exactly one of htpasswd and token",
+			`dray.yaml:2: auth[0].name: "none" is not a valid name`, "dray.yaml:3: auth[1]: set exactly one of htpasswd and token",
 			"dray.yaml:7: auth[2].htpasswd.file: is missing",
-			"dray.yaml:9: auth[2].rules[0]: is for nobody; give users or anonymous: true",
-			"dray.yaml:9: auth[2].rules[0].repositories: is missing; * is every repository",
-			"dray.yaml:9: auth[2].rules[0].actions: is missing; write some of pull, push, delete",
-			`dray.yaml:10: auth[2].rules[1].repositories[0]: "/a" matches no repository; names are lower case and do not begin with a slash`,
-			`dray.yaml:10: auth[2].rules[1].repositories[1]: "B" matches no repository; names are lower case and do not begin with a slash`,
-			`dray.yaml:10: auth[2].rules[1].actions[1]: "erase" is none of pull, push, delete`,
+			"dray.yaml:9: auth[2].rules[0]: applies to nobody; set users, or anonymous: true",
+			"dray.yaml:9: auth[2].rules[0].repositories: is missing; use * for all repositories",
+			"dray.yaml:9: auth[2].rules[0].actions: is missing; list one or more of pull, push, delete",
+			`dray.yaml:10: auth[2].rules[1].repositories[0]: "/a" matches no repository: names are lower case and do not begin with a slash`,
+			`dray.yaml:10: auth[2].rules[1].repositories[1]: "B" matches no repository: names are lower case and do not begin with a slash`,
+			`dray.yaml:10: auth[2].rules[1].actions[1]: "erase" is not one of pull, push, delete`,
 			`dray.yaml:12: auth[3].token.realm: "tokens.example.com" is not an http or https URL`,
 			"dray.yaml:12: auth[3].token.service: is missing", "dray.yaml:12: auth[3].token.issuer: is missing",
-			"dray.yaml:12: auth[3].token: give root_cert_bundle or jwks: without one no token can be verified",
-			"dray.yaml:13: auth[4]: give exactly one of htpasswd and token"}},
+			"dray.yaml:12: auth[3].token: set root_cert_bundle or jwks, so that dray can verify tokens",
+			"dray.yaml:13: auth[4]: set exactly one of htpasswd and token"}},
 		{name: "names", file: `listeners: [{name: "a b", upstreams: [Hub, quay.io]}]
 upstreams: [{name: Hub, url: docker.io}, {url: quay.io}]
 checks: [{name: a--b}]
 auth: [{name: ` + strings.Repeat("a", 65) + `, htpasswd: {file: /dev/null}}]
 `, want: []string{
-			`dray.yaml:1: listeners[0].name: "a b" cannot be a name: write at most 64 lower case letters and digits, with single dots, colons, dashes or underscores between them`,
-			`dray.yaml:2: upstreams[0].name: "Hub" cannot be a name: write at most 64 lower case letters and digits, with single dots, colons, dashes or underscores between them`,
-			`dray.yaml:3: checks[0].name: "a--b" cannot be a name: write at most 64 lower case letters and digits, with single dots, colons, dashes or underscores between them`,
-			`dray.yaml:4: auth[0].name: "` + strings.Repeat("a", 65) + `" cannot be a name: write at most 64 lower case letters and digits, with single dots, colons, dashes or underscores between them`}},
+			`dray.yaml:1: listeners[0].name: "a b" is not a valid name; use at most 64 lower case letters and digits, with single dots, colons, dashes or underscores between them`,
+			`dray.yaml:2: upstreams[0].name: "Hub" is not a valid name; use at most 64 lower case letters and digits, with single dots, colons, dashes or underscores between them`,
+			`dray.yaml:3: checks[0].name: "a--b" is not a valid name; use at most 64 lower case letters and digits, with single dots, colons, dashes or underscores between them`,
+			`dray.yaml:4: auth[0].name: "` + strings.Repeat("a", 65) + `" is not a valid name; use at most 64 lower case letters and digits, with single dots, colons, dashes or underscores between them`}},
 		{name: "the rest", file: `cache: {directory: "", stall_timeout: 0s, abandoned: {finish_from_percent: 101, grace: 0s}, scrub: {rate: 0}}
 admin: {address: here}
 metadata: {url: ""}
@@ -403,26 +403,26 @@ cloudwatch: {region: r, namespace: AWS/ECR, metric: "", interval: 10ms, max_seri
 limits: {max_uploads_per_client: -1, upload_expiry: 0s, read_header_timeout: 0s, idle_timeout: 0s}
 log: {format: xml}
 `, want: []string{
-			`dray.yaml:4: cloudwatch.dimensions: "all" is none of none, repository, image`, `dray.yaml:6: log.format: "xml" is none of text, json`,
+			`dray.yaml:4: cloudwatch.dimensions: "all" is not one of none, repository, image`, `dray.yaml:6: log.format: "xml" is not one of text, json`,
 			"dray.yaml:1: cache.directory: is missing", "dray.yaml:1: cache.stall_timeout: must be more than zero", "dray.yaml:1: cache.abandoned.finish_from_percent: 101 is not between 1 and 100",
-			"dray.yaml:1: cache.abandoned.grace: must be more than zero", "dray.yaml:1: cache.scrub.rate: must be more than zero; interval: 0 turns it off", `dray.yaml:2: admin.address: "here" is not host:port`,
+			"dray.yaml:1: cache.abandoned.grace: must be more than zero", "dray.yaml:1: cache.scrub.rate: must be more than zero; to switch scrubbing off, set interval: 0", `dray.yaml:2: admin.address: "here" is not host:port`,
 			"dray.yaml:4: cloudwatch.interval: 10ms is less than one second",
-			`dray.yaml:4: cloudwatch.namespace: "AWS/ECR" cannot be a namespace: 1 to 255 characters, not beginning with AWS/`,
+			`dray.yaml:4: cloudwatch.namespace: "AWS/ECR" is not a valid namespace; use 1 to 255 characters that do not begin with AWS/`,
 			"dray.yaml:4: cloudwatch.metric: must have 1 to 255 characters", "dray.yaml:4: cloudwatch.max_series: -1 is negative",
 			"dray.yaml:5: limits.max_uploads_per_client: -1 is negative", "dray.yaml:5: limits.upload_expiry: must be more than zero",
 			"dray.yaml:5: limits.read_header_timeout: must be more than zero", "dray.yaml:5: limits.idle_timeout: must be more than zero"}},
 		{name: "environment", env: []string{"PORT=http", "DRAY_CACHE_MAX_BYTES=lots", "DRAY_LOG_ACCESS=maybe", "ECR_REGISTRY=https://u:p@h/x", "DRAY_ADMIN_ADDRESS=x",
 			"TLS_CERTIFICATE=/nowhere/c", "TLS_PRIVATE_KEY=/nowhere/k", "DRAY_METADATA_PASSWORD=p"}, want: []string{
 			`PORT: "http" is not a port from 1 to 65535`, `DRAY_CACHE_MAX_BYTES: "lots" is not a size; write one like 200GiB, 500MB or 4096`,
-			"DRAY_LOG_ACCESS: must be true or false", "ECR_REGISTRY: upstreams[1].url: must not hold a user or a password",
-			`ECR_REGISTRY: upstreams[1].url: "h" is not the name of an Amazon ECR registry, <account>.dkr.ecr.<region>.amazonaws.com; where to dial instead is said by address`,
+			"DRAY_LOG_ACCESS: must be true or false", "ECR_REGISTRY: upstreams[1].url: must not contain a user or a password",
+			`ECR_REGISTRY: upstreams[1].url: "h" is not the name of an Amazon ECR registry, <account>.dkr.ecr.<region>.amazonaws.com; to connect to another host, set address`,
 			`DRAY_ADMIN_ADDRESS: admin.address: "x" is not host:port`,
-			"DRAY_METADATA_PASSWORD: metadata.password: needs url: the bbolt file in the cache directory has no password",
+			"DRAY_METADATA_PASSWORD: metadata.password: needs url, because the bbolt file in the cache directory has no password",
 			"listeners[0].tls: open /nowhere/c: no such file or directory"}},
-		{name: "addresses", file: "listeners: [{address: ':6060'}]\n", want: []string{"admin.address: localhost:6060 is taken by listener :6060"}},
+		{name: "addresses", file: "listeners: [{address: ':6060'}]\n", want: []string{"admin.address: localhost:6060 is already used by listener :6060"}},
 		{name: "files", file: "upstreams: [{url: ghcr.io, tls: {ca_file: /dev/null}, credentials: {username: u, password_env: NOT_SET}}]\nmetadata: {url: 'redis://h', password_file: /dev/null}\n", want: []string{
 			"dray.yaml:1: upstreams[0].credentials.password_env: NOT_SET is not set", "dray.yaml:2: metadata.password_file: /dev/null is empty",
-			"dray.yaml:1: upstreams[0].tls.ca_file: /dev/null holds no PEM certificate"}},
+			"dray.yaml:1: upstreams[0].tls.ca_file: /dev/null contains no PEM certificate"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			path := ""
@@ -468,7 +468,7 @@ func TestMissingFileIsAProblem(t *testing.T) {
 
 func TestProblemsAreTyped(t *testing.T) {
 	_, err := Load(write(t, "dray.yaml", "log: {level: loud}"), nil)
-	want := Problems{{Path: "log.level", Origin: "dray.yaml:1", Message: `"loud" is none of debug, info, warn, error`}}
+	want := Problems{{Path: "log.level", Origin: "dray.yaml:1", Message: `"loud" is not one of debug, info, warn, error`}}
 	if diff := cmp.Diff(error(want), err); diff != "" {
 		t.Error(diff)
 	}

@@ -28,44 +28,44 @@ func (c Config) Notices() []string {
 	}
 	for _, a := range c.Auth {
 		if !slices.ContainsFunc(c.Listeners, func(l Listener) bool { return l.Auth == a.Name }) {
-			add("auth %s: no listener uses it; name it as auth of a listener.", a.Name)
+			add("auth %s: no listener uses this entry; set auth: %[1]s for a listener.", a.Name)
 		}
 		a.usersNotice(add)
 	}
 	for _, u := range c.Upstreams {
 		if u.TLS.InsecureSkipVerify {
-			add("upstream %s: insecure_skip_verify accepts any certificate, so whoever is in between can read credentials and change what tags point to.", u.Name)
+			add("upstream %s: insecure_skip_verify accepts any certificate. An attacker on the network can read credentials and change images.", u.Name)
 		}
 		if strings.HasPrefix(u.URL, "http://") && (u.Kind == KindECR || u.Credentials.Username != "") && !isLoopback(u.dialAddress()) {
-			add("upstream %s: credentials travel to %s over plain HTTP.", u.Name, u.URL)
+			add("upstream %s: dray sends credentials to %s over plain HTTP.", u.Name, u.URL)
 		}
 		if u.RepositoryPrefix != "" {
 			name := oci.JoinRepo(u.DefaultNamespace, "alpine")
-			add("upstream %s: alpine is asked for as %s there, because of repository_prefix.", u.Name, oci.JoinRepo(u.RepositoryPrefix, name))
+			add("upstream %s: because of repository_prefix, dray requests alpine as %s.", u.Name, oci.JoinRepo(u.RepositoryPrefix, name))
 		}
 	}
 	if c.Admin.Address != AdminOff && !isLoopback(c.Admin.Address) {
-		add("admin: %s can be reached from other machines; whoever does sees what is pulled and pushed, can take profiles, and can empty the cache.", c.Admin.Address)
+		add("admin: other machines can connect to %s. They can see pulls and pushes, take profiles, and empty the cache.", c.Admin.Address)
 	}
 	if c.CloudWatch.Region != "" && c.CloudWatch.Dimensions != DimensionsNone {
-		add("cloudwatch: every %s becomes a metric that Amazon bills, up to %d at a time.", c.CloudWatch.Dimensions, c.CloudWatch.MaxSeries)
+		add("cloudwatch: dray publishes a metric for each %s, up to %d at a time, and Amazon charges for each.", c.CloudWatch.Dimensions, c.CloudWatch.MaxSeries)
 	}
 	return notices
 }
 
 func (c Config) listenerNotices(l Listener, add func(format string, args ...any)) {
 	if l.PushLocalOnly() && !l.LocalOnly() {
-		add("listener %s: pushes from other machines are refused until auth is configured, or allow_anonymous_push is set to true.", l.Name)
+		add("listener %s: dray refuses pushes from other machines until you configure auth or set allow_anonymous_push: true.", l.Name)
 	}
 	if l.AllowAnonymousPush {
-		add("listener %s: whoever can connect to %s may push.", l.Name, l.Address)
+		add("listener %s: every client that can connect to %s can push.", l.Name, l.Address)
 	}
 	if l.Auth != noAuth && l.TLS.Certificate == "" && !l.LocalOnly() {
-		add("listener %s: passwords and tokens of clients travel to %s over plain HTTP.", l.Name, l.Address)
+		add("listener %s: clients send passwords and tokens to %s over plain HTTP.", l.Name, l.Address)
 	}
 	l.certificateNotice(add)
 	if l.Challenge && l.Role == RoleMirror {
-		add("listener %s: classic Docker answers the challenge of a mirror with the user's Docker Hub password.", l.Name)
+		add("listener %s: with challenge: true, Docker without the containerd image store sends the user's Docker Hub password to this mirror.", l.Name)
 	}
 	if l.LocalOnly() || !c.anonymousPull(l) {
 		return
@@ -77,7 +77,7 @@ func (c Config) listenerNotices(l Listener, add func(format string, args ...any)
 		}
 	}
 	if len(private) > 0 {
-		add("listener %s: whoever can connect to %s may pull, without a password, everything that dray's own credentials can read from %s.",
+		add("listener %s: every client that can connect to %s can pull, without a password, all images that dray's credentials can read from %s.",
 			l.Name, l.Address, strings.Join(private, ", "))
 	}
 }

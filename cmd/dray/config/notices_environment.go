@@ -37,7 +37,7 @@ func UnknownVariables(environ []string, cfg Config) (notices []string) {
 		case isKnown, !strings.HasPrefix(name, ownPrefix), strings.HasPrefix(name, testPrefix), serviceVariable.MatchString(name):
 		case strings.HasSuffix(name, "_PORT") && strings.Contains(vars[name], "://"): // also of a Service: DRAY_PORT=tcp://10.0.0.1:5000
 		default:
-			notices = append(notices, fmt.Sprintf("%s: dray reads no such variable%s", name, nearest(name, known)))
+			notices = append(notices, fmt.Sprintf("%s: dray does not read this variable%s", name, nearest(name, known)))
 		}
 	}
 	return notices
@@ -48,15 +48,15 @@ func UnknownVariables(environ []string, cfg Config) (notices []string) {
 func nearest(name string, known map[string]int) string {
 	plain := strings.TrimPrefix(name, ownPrefix)
 	if _, bare := known[plain]; bare {
-		return fmt.Sprintf("; is %s meant?", plain)
+		return fmt.Sprintf("; did you mean %s?", plain)
 	}
 	if similar := suggestion(name, known); similar != "" {
 		return similar
 	}
 	for _, longer := range slices.Sorted(maps.Keys(known)) {
 		if strings.HasPrefix(longer, name) {
-			return fmt.Sprintf("; is %s meant?", longer)
+			return fmt.Sprintf("; did you mean %s?", longer)
 		}
 	}
-	return "; dray config reference lists those that it does read."
+	return "; dray config reference lists the variables that it reads."
 }

@@ -26,9 +26,9 @@ func (l Listener) certificateNotice(add func(format string, args ...any)) {
 		has = append(has, ip.String())
 	}
 	if len(has) == 0 {
-		has = []string{"no name at all"} // clients ignore the common name
+		has = []string{"no name"} // clients ignore the common name
 	}
-	add("listener %s: its certificate is not for %s, the name in external_url (REGISTRY), but for %s; clients will not trust it.",
+	add("listener %s: the certificate is for %[3]s, not for %[2]s, the name in external_url (REGISTRY). Clients will not trust it.",
 		l.Name, name.Hostname(), strings.Join(has, ", "))
 }
 
@@ -46,5 +46,5 @@ func (a Auth) usersNotice(add func(format string, args ...any)) {
 			return
 		}
 	}
-	add("auth %s: %s holds no user, so nobody can log in; htpasswd -B adds one, and dray reads the file again by itself.", a.Name, a.HTPasswd.File)
+	add("auth %s: %s has no users, so nobody can log in. Add users with htpasswd -B; dray reads the changed file without a restart.", a.Name, a.HTPasswd.File)
 }

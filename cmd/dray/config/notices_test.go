@@ -24,8 +24,8 @@ func TestNoticesOfFiles(t *testing.T) {
 		}
 	}
 	for name, host := range map[string]string{"mirror.example.com:5000": "mirror.example.com", "10.0.0.8": "10.0.0.8"} {
-		want := []string{"listener :5000: its certificate is not for " + host + ", the name in external_url (REGISTRY), but for " +
-			"dray.example.com, *.internal.example.com, 10.0.0.7; clients will not trust it."}
+		want := []string{"listener :5000: the certificate is for dray.example.com, *.internal.example.com, 10.0.0.7, not for " + host +
+			", the name in external_url (REGISTRY). Clients will not trust it."}
 		if diff := cmp.Diff(want, covers(name)); diff != "" {
 			t.Error(diff)
 		}
@@ -38,7 +38,7 @@ func TestNoticesOfFiles(t *testing.T) {
 			t.Fatal(err)
 		}
 		notices := strings.Join(cfg.Notices(), "\n")
-		if strings.Contains(notices, "auth a: "+file+" holds no user") == users {
+		if strings.Contains(notices, "auth a: "+file+" has no users") == users {
 			t.Errorf("%q: %s", content, notices)
 		}
 	}
@@ -50,13 +50,13 @@ func TestUnknownVariablesAreNamed(t *testing.T) {
 		t.Fatal(err)
 	}
 	for variable, want := range map[string]string{
-		"DRAY_LOG_LEVL=debug":     "DRAY_LOG_LEVL: dray reads no such variable; is DRAY_LOG_LEVEL meant?",
-		"DRAY_CACHE_MAXBYTES=1":   "DRAY_CACHE_MAXBYTES: dray reads no such variable; is DRAY_CACHE_MAX_BYTES meant?",
-		"DRAY_CACHE_DIR=/x":       "DRAY_CACHE_DIR: dray reads no such variable; is DRAY_CACHE_DIRECTORY meant?",
-		"DRAY_PORT=5001":          "DRAY_PORT: dray reads no such variable; is PORT meant?",
-		"DRAY_TLS_CERTIFICATE=/x": "DRAY_TLS_CERTIFICATE: dray reads no such variable; is TLS_CERTIFICATE meant?",
-		"DRAY_TEAM=a":             "DRAY_TEAM: dray reads no such variable; dray config reference lists those that it does read.",
-		"DRAY_SERVICE_ACCOUNT=a":  "DRAY_SERVICE_ACCOUNT: dray reads no such variable; dray config reference lists those that it does read.",
+		"DRAY_LOG_LEVL=debug":     "DRAY_LOG_LEVL: dray does not read this variable; did you mean DRAY_LOG_LEVEL?",
+		"DRAY_CACHE_MAXBYTES=1":   "DRAY_CACHE_MAXBYTES: dray does not read this variable; did you mean DRAY_CACHE_MAX_BYTES?",
+		"DRAY_CACHE_DIR=/x":       "DRAY_CACHE_DIR: dray does not read this variable; did you mean DRAY_CACHE_DIRECTORY?",
+		"DRAY_PORT=5001":          "DRAY_PORT: dray does not read this variable; did you mean PORT?",
+		"DRAY_TLS_CERTIFICATE=/x": "DRAY_TLS_CERTIFICATE: dray does not read this variable; did you mean TLS_CERTIFICATE?",
+		"DRAY_TEAM=a":             "DRAY_TEAM: dray does not read this variable; dray config reference lists the variables that it reads.",
+		"DRAY_SERVICE_ACCOUNT=a":  "DRAY_SERVICE_ACCOUNT: dray does not read this variable; dray config reference lists the variables that it reads.",
 
 		"DRAY_TEAM=": "", "PATH=/bin": "", "DRAYMAN=x": "", "DRAY_LOG_LEVEL=debug": "", "PORT=5001": "", "DRAY_GHCR_PASSWORD=x": "", "DRAY_TEST_CACHE=/x": "",
 		// A Service called dray, with a port called https, and one called dray-admin.
@@ -76,22 +76,22 @@ func TestNotices(t *testing.T) {
 		want       []string
 	}{
 		{name: "skipped verification", file: "upstreams: [{url: ghcr.io, tls: {insecure_skip_verify: true}}]", want: []string{
-			"upstream ghcr.io: insecure_skip_verify accepts any certificate, so whoever is in between can read credentials and change what tags point to."}},
+			"upstream ghcr.io: insecure_skip_verify accepts any certificate. An attacker on the network can read credentials and change images."}},
 		{name: "password over plain HTTP", file: "listeners: [{address: ':80', auth: a, upstreams: [docker.io], role: mirror, challenge: true}]\nauth: [{name: a, htpasswd: {file: /dev/null}}]", want: []string{
-			"listener :80: passwords and tokens of clients travel to :80 over plain HTTP.",
-			"listener :80: classic Docker answers the challenge of a mirror with the user's Docker Hub password."}},
+			"listener :80: clients send passwords and tokens to :80 over plain HTTP.",
+			"listener :80: with challenge: true, Docker without the containerd image store sends the user's Docker Hub password to this mirror."}},
 		{name: "anonymous push", file: "listeners: [{address: '0.0.0.0:80', allow_anonymous_push: true}]\nupstreams: [{url: ghcr.io, push: true}]", want: []string{
-			"listener 0.0.0.0:80: whoever can connect to 0.0.0.0:80 may push."}},
+			"listener 0.0.0.0:80: every client that can connect to 0.0.0.0:80 can push."}},
 		{name: "push from this machine is no news on loopback", file: "listeners: [{address: '[::1]:80'}]\nupstreams: [{url: ghcr.io, push: true}]"},
 		{name: "a recognised client is needed", file: "listeners: [{address: '127.0.0.1:80'},{address: ':81', auth: a}]\nupstreams: [{url: ghcr.io, push: true, credentials: {username: u, password_env: P}}]\nauth: [{name: a, htpasswd: {file: /dev/null}}]", want: []string{
-			"listener :81: passwords and tokens of clients travel to :81 over plain HTTP."}},
+			"listener :81: clients send passwords and tokens to :81 over plain HTTP."}},
 		{name: "an anonymous rule exposes", file: "listeners: [{address: ':81', auth: a}]\nupstreams: [{url: 'http://r.example.com', push: true, credentials: {username: u, password_env: P}}]\nauth: [{name: a, htpasswd: {file: /dev/null}, rules: [{anonymous: true, repositories: ['*'], actions: [pull]}]}]", want: []string{
-			"listener :81: passwords and tokens of clients travel to :81 over plain HTTP.",
-			"listener :81: whoever can connect to :81 may pull, without a password, everything that dray's own credentials can read from r.example.com.",
-			"upstream r.example.com: credentials travel to http://r.example.com over plain HTTP."}},
+			"listener :81: clients send passwords and tokens to :81 over plain HTTP.",
+			"listener :81: every client that can connect to :81 can pull, without a password, all images that dray's credentials can read from r.example.com.",
+			"upstream r.example.com: dray sends credentials to http://r.example.com over plain HTTP."}},
 		{name: "admin and cloudwatch", file: "admin: {address: ':6060'}\ncloudwatch: {region: r, dimensions: image}", want: []string{
-			"admin: :6060 can be reached from other machines; whoever does sees what is pulled and pushed, can take profiles, and can empty the cache.",
-			"cloudwatch: every image becomes a metric that Amazon bills, up to 100 at a time."}},
+			"admin: other machines can connect to :6060. They can see pulls and pushes, take profiles, and empty the cache.",
+			"cloudwatch: dray publishes a metric for each image, up to 100 at a time, and Amazon charges for each."}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			users := write(t, "htpasswd", "# builders\nci:$2y$05$"+strings.Repeat("a", 53)+"\n")

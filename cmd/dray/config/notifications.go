@@ -28,7 +28,7 @@ func (c Config) validateNotifications(k *Report) {
 	names := map[string]bool{}
 	for i, n := range c.Notifications {
 		if n.Name != "" && names[n.Name] {
-			k.Add(At("notifications", i)+".name", "name %q is already that of another one", n.Name)
+			k.Add(At("notifications", i)+".name", "the name %q is already used", n.Name)
 		}
 		names[n.Name] = true
 	}

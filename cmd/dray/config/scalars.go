@@ -111,7 +111,7 @@ func (d Duration) Std() time.Duration { return time.Duration(d) }
 const redacted = "[redacted]"
 
 // errSecretInFile refuses a secret in the file, from where it would get into backups and reviews.
-var errSecretInFile = errors.New("a secret does not belong in this file; name a file or an environment variable that holds it")
+var errSecretInFile = errors.New("secrets are not allowed in this file; set the name of a file or of an environment variable that contains it")
 
 // SecretURL is a URL whose password is redacted when printed. Reveal returns the whole URL.
 type SecretURL string

@@ -40,7 +40,7 @@ func (c Config) validate(k *Report, validators []Validator) {
 	for i, l := range c.Listeners {
 		l.validate(k, At("listeners", i), names, auths)
 		if l.Role == RoleRegistry && !slices.ContainsFunc(c.Upstreams, func(u Upstream) bool { return u.Push && slices.Contains(l.Upstreams, u.Name) }) {
-			k.Add(At("listeners", i)+".role", "a registry needs an upstream with push: true; none of %s has it", strings.Join(l.Upstreams, ", "))
+			k.Add(At("listeners", i)+".role", "role: registry needs an upstream with push: true, and none of %s has it", strings.Join(l.Upstreams, ", "))
 		}
 	}
 	c.Queue.validate(k)
@@ -59,7 +59,7 @@ func (c Config) validateNames(k *Report) {
 		owner := map[string]string{}
 		return func(path, name string) {
 			if first, taken := owner[name]; taken && name != "" {
-				k.Add(path, "%s %q is already that of %s", what, name, first)
+				k.Add(path, "%s %q is already used by %s", what, name, first)
 				return
 			}
 			owner[name], _, _ = strings.Cut(path, ".")
@@ -101,7 +101,7 @@ var entryName = regexp.MustCompile(`^[a-z0-9]+(?:[._:-][a-z0-9]+)*$`)
 // name checks the name of an entry. derived is its default name, which may be any host or address.
 func (k *Report) name(path, name, derived string) {
 	if name != derived && (len(name) > maxName || !entryName.MatchString(name)) {
-		k.Add(path, "%q cannot be a name: write at most %d lower case letters and digits, with single dots, colons, dashes or underscores between them", name, maxName)
+		k.Add(path, "%q is not a valid name; use at most %d lower case letters and digits, with single dots, colons, dashes or underscores between them", name, maxName)
 	}
 }
 
@@ -111,28 +111,28 @@ func (l Listener) validate(k *Report, path string, upstreams, auths []string) {
 	for j, name := range l.Upstreams {
 		switch {
 		case !slices.Contains(upstreams, name):
-			k.Add(At(path+".upstreams", j), "no upstream is called %q; there are: %s", name, strings.Join(upstreams, ", "))
+			k.Add(At(path+".upstreams", j), "there is no upstream named %q; known names: %s", name, strings.Join(upstreams, ", "))
 		case slices.Index(l.Upstreams, name) < j:
-			k.Add(At(path+".upstreams", j), "%q is given twice", name)
+			k.Add(At(path+".upstreams", j), "%q is listed twice", name)
 		}
 	}
 	if !slices.Contains(auths, l.Auth) {
-		k.Add(path+".auth", "no auth entry is called %q; there are: %s", l.Auth, strings.Join(auths, ", "))
+		k.Add(path+".auth", "there is no auth entry named %q; known names: %s", l.Auth, strings.Join(auths, ", "))
 	}
 	if (l.TLS.Certificate == "") != (l.TLS.PrivateKey == "") {
-		k.Add(path+".tls", "certificate and private_key (TLS_CERTIFICATE and TLS_PRIVATE_KEY) go together; only one is given")
+		k.Add(path+".tls", "only one of certificate and private_key (TLS_CERTIFICATE and TLS_PRIVATE_KEY) is set; set both")
 	}
 	if l.ExternalURL != "" {
 		checkBaseURL(k, path+".external_url", l.ExternalURL)
 	}
 	if l.Challenge && l.Auth == noAuth {
-		k.Add(path+".challenge", "needs auth: a client that answers a challenge must be recognised by something")
+		k.Add(path+".challenge", "needs auth, so that dray can check the credentials that a client sends after a challenge")
 	}
 	if l.AllowAnonymousPush && l.Auth != noAuth {
-		k.Add(path+".allow_anonymous_push", "contradicts auth; grant anonymous pushes by a rule of the auth entry")
+		k.Add(path+".allow_anonymous_push", "contradicts auth; allow anonymous pushes by a rule of the auth entry")
 	}
 	if l.AllowAnonymousPush && l.Role == RoleMirror {
-		k.Add(path+".allow_anonymous_push", "a mirror takes no pushes; role: registry does")
+		k.Add(path+".allow_anonymous_push", "a listener with role: mirror accepts no pushes; set role: registry")
 	}
 }
 
@@ -156,18 +156,18 @@ func (u Upstream) validate(k *Report, path string) {
 	name := regexp.MustCompile(prefixName)
 	for j, p := range u.Prefixes {
 		if !name.MatchString(p) || slices.Contains(strings.Split(p, "/"), "v2") {
-			k.Add(At(path+".prefixes", j), "%q cannot be a prefix; write lower case path components, none of them v2", p)
+			k.Add(At(path+".prefixes", j), "%q is not a valid prefix; use lower case path components other than v2", p)
 		}
 	}
 	prefix := cmp.Or(strings.TrimSuffix(u.RepositoryPrefix, "/"), u.RepositoryPrefix)
 	for _, kv := range [][2]string{{"default_namespace", u.DefaultNamespace}, {"repository_prefix", prefix}} {
 		if key, value := kv[0], kv[1]; value != "" && !name.MatchString(value) {
-			k.Add(path+"."+key, "%q cannot begin a repository name; write lower case path components", value)
+			k.Add(path+"."+key, "%q is not a valid beginning of a repository name; use lower case path components", value)
 		}
 	}
 	for j, h := range u.Hosts {
 		if h == "" || strings.ContainsAny(h, "/@ ") || h != strings.ToLower(h) {
-			k.Add(At(path+".hosts", j), "%q is not a host name; write it in lower case, with :port where it has one", h)
+			k.Add(At(path+".hosts", j), "%q is not a host name; write it in lower case, with :port if it is not the default port", h)
 		}
 	}
 	if u.Address != "" {
@@ -226,11 +226,11 @@ func (cr Credentials) validate(k *Report, path string, kind Kind) {
 	}
 	switch given := cr.Username != "" || sources > 0; {
 	case given && kind == KindECR:
-		k.Add(path, "an ECR upstream gets its credentials from the AWS SDK; leave this section out")
+		k.Add(path, "an upstream of kind ecr gets its credentials from the AWS SDK; remove this section")
 	case sources > 1:
-		k.Add(path, "give password_file or password_env, not both")
+		k.Add(path, "password_file and password_env are both set; remove one")
 	case given && sources == 0:
-		k.Add(path, "the password is missing; give password_file or password_env")
+		k.Add(path, "the password is missing; set password_file or password_env")
 	case given && cr.Username == "":
 		k.Add(path+".username", "is missing")
 	}
@@ -239,22 +239,22 @@ func (cr Credentials) validate(k *Report, path string, kind Kind) {
 func (u Upstream) validateAWS(k *Report, path string) {
 	if u.Kind != KindECR {
 		if u.RoleARN != "" {
-			k.Add(path+".role_arn", "is for kind ecr only")
+			k.Add(path+".role_arn", "is only for upstreams of kind ecr")
 		}
 		return
 	}
 	if u.URL != "" && kindOf(u.Host()) != KindECR {
-		k.Add(path+".url", "%q is not the name of an Amazon ECR registry, <account>.dkr.ecr.<region>.amazonaws.com; where to dial instead is said by address", u.Host())
+		k.Add(path+".url", "%q is not the name of an Amazon ECR registry, <account>.dkr.ecr.<region>.amazonaws.com; to connect to another host, set address", u.Host())
 	}
 	if u.RoleARN != "" && !strings.HasPrefix(u.RoleARN, "arn:") {
 		k.Add(path+".role_arn", "%q is not an ARN", u.RoleARN)
 	}
 	create, path := u.CreateRepositories, path+".create_repositories"
 	if m := create.TagMutability; m != "" && m != "MUTABLE" && m != "IMMUTABLE" {
-		k.Add(path+".tag_mutability", "%q is none of MUTABLE, IMMUTABLE", m)
+		k.Add(path+".tag_mutability", "%q is not one of MUTABLE, IMMUTABLE", m)
 	}
 	if e := create.Encryption; e != "" && e != "AES256" && e != "KMS" {
-		k.Add(path+".encryption", "%q is none of AES256, KMS", e)
+		k.Add(path+".encryption", "%q is not one of AES256, KMS", e)
 	}
 	if create.KMSKey != "" && create.Encryption == "AES256" {
 		k.Add(path+".kms_key", "needs encryption: KMS")
@@ -270,9 +270,9 @@ func (a Auth) validate(k *Report, path string) {
 	htpasswd, token := a.HTPasswd != HTPasswd{}, a.Token != Token{}
 	switch {
 	case a.Name == "" || a.Name == noAuth:
-		k.Add(path+".name", "%q cannot be a name", a.Name)
+		k.Add(path+".name", "%q is not a valid name", a.Name)
 	case htpasswd == token:
-		k.Add(path, "give exactly one of htpasswd and token")
+		k.Add(path, "set exactly one of htpasswd and token")
 	case htpasswd && a.HTPasswd.File == "":
 		k.Add(path+".htpasswd.file", "is missing")
 	case token:
@@ -297,28 +297,28 @@ func (t Token) validate(k *Report, path string) {
 		k.Add(path+".issuer", "is missing")
 	}
 	if t.RootCertBundle == "" && t.JWKS == "" {
-		k.Add(path, "give root_cert_bundle or jwks: without one no token can be verified")
+		k.Add(path, "set root_cert_bundle or jwks, so that dray can verify tokens")
 	}
 }
 
 func (r Rule) validate(k *Report, path string) {
 	if len(r.Users) == 0 && !r.Anonymous {
-		k.Add(path, "is for nobody; give users or anonymous: true")
+		k.Add(path, "applies to nobody; set users, or anonymous: true")
 	}
 	if len(r.Repositories) == 0 {
-		k.Add(path+".repositories", "is missing; * is every repository")
+		k.Add(path+".repositories", "is missing; use * for all repositories")
 	}
 	for j, p := range r.Repositories {
 		if !repositoryPattern(p) {
-			k.Add(At(path+".repositories", j), "%q matches no repository; names are lower case and do not begin with a slash", p)
+			k.Add(At(path+".repositories", j), "%q matches no repository: names are lower case and do not begin with a slash", p)
 		}
 	}
 	if len(r.Actions) == 0 {
-		k.Add(path+".actions", "is missing; write some of pull, push, delete")
+		k.Add(path+".actions", "is missing; list one or more of pull, push, delete")
 	}
 	for j, a := range r.Actions {
 		if a != "pull" && a != "push" && a != "delete" {
-			k.Add(At(path+".actions", j), "%q is none of pull, push, delete", a)
+			k.Add(At(path+".actions", j), "%q is not one of pull, push, delete", a)
 		}
 	}
 }
@@ -342,19 +342,19 @@ func (c Config) validateRest(k *Report) {
 		checkAddress(k, "admin.address", c.Admin.Address)
 		for _, l := range c.Listeners {
 			if sameAddress(l.Address, c.Admin.Address) {
-				k.Add("admin.address", "%s is taken by listener %s", c.Admin.Address, l.Name)
+				k.Add("admin.address", "%s is already used by listener %s", c.Admin.Address, l.Name)
 			}
 		}
 	}
 	if c.Metadata.URL == "" && (c.Metadata.Password != "" || c.Metadata.PasswordFile != "") {
-		k.Add("metadata.password", "needs url: the bbolt file in the cache directory has no password")
+		k.Add("metadata.password", "needs url, because the bbolt file in the cache directory has no password")
 	}
 	if cw := c.CloudWatch; cw.Region != "" {
 		if cw.Interval < Duration(time.Second) {
 			k.Add("cloudwatch.interval", "%v is less than one second", cw.Interval)
 		}
 		if cw.Namespace == "" || strings.HasPrefix(cw.Namespace, "AWS/") || len(cw.Namespace) > 255 {
-			k.Add("cloudwatch.namespace", "%q cannot be a namespace: 1 to 255 characters, not beginning with AWS/", cw.Namespace)
+			k.Add("cloudwatch.namespace", "%q is not a valid namespace; use 1 to 255 characters that do not begin with AWS/", cw.Namespace)
 		}
 		if cw.Metric == "" || len(cw.Metric) > 255 {
 			k.Add("cloudwatch.metric", "must have 1 to 255 characters")
@@ -403,10 +403,10 @@ func checkBaseURL(k *Report, path, value string) {
 	u, err := url.Parse(value)
 	switch {
 	case err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http":
-		k.Add(path, "%q is not an http or https URL, nor a host name", value)
+		k.Add(path, "%q is not an http or https URL or a host name", value)
 	case u.User != nil:
-		k.Add(path, "must not hold a user or a password")
+		k.Add(path, "must not contain a user or a password")
 	case u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "":
-		k.Add(path, "%q must end after the host", value)
+		k.Add(path, "%q has more than a host; remove the path", value)
 	}
 }

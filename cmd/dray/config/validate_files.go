@@ -50,7 +50,7 @@ func (k *Report) File(path, name string, good func([]byte) error) {
 
 func hasCertificates(pem []byte) error {
 	if !x509.NewCertPool().AppendCertsFromPEM(pem) {
-		return errors.New("holds no PEM certificate")
+		return errors.New("contains no PEM certificate")
 	}
 	return nil
 }

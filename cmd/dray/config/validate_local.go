@@ -13,7 +13,7 @@ var localName = regexp.MustCompile(`^[a-z0-9]+(?:[._-][a-z0-9]+)*$`)
 func (u Upstream) validateLocal(k *Report, path string) {
 	if u.Kind != KindLocal {
 		if !reflect.DeepEqual(u.Local, Local{}) {
-			k.Add(path+".local", "is for kind local only")
+			k.Add(path+".local", "is only for upstreams of kind local")
 		}
 		return
 	}
@@ -21,13 +21,13 @@ func (u Upstream) validateLocal(k *Report, path string) {
 	case u.Name == "":
 		k.Add(path+".name", "is missing")
 	case len(u.Name) > maxName || !localName.MatchString(u.Name):
-		k.Add(path+".name", "%q names a directory, too, for kind local: write at most %d lower case letters and digits, with single dots, dashes or underscores between them", u.Name, maxName)
+		k.Add(path+".name", "%q is not a valid name for kind local, where it is also the name of a directory; use at most %d lower case letters and digits, with single dots, dashes or underscores between them", u.Name, maxName)
 	}
 	if u.URL != "" {
-		k.Add(path+".url", "there is none for kind local: nothing is sent on")
+		k.Add(path+".url", "has no effect for kind local, which has no registry; remove it")
 	}
 	if u.Address != "" || u.RepositoryPrefix != "" || u.Credentials != (Credentials{}) {
-		k.Add(path, "address, repository_prefix and credentials mean nothing for kind local: nothing is sent on")
+		k.Add(path, "address, repository_prefix and credentials have no effect for kind local, which has no registry; remove them")
 	}
 	for i, r := range u.Local.Prune {
 		r.validate(k, At(path+".local.prune", i))
@@ -43,7 +43,7 @@ func (r PruneRule) validate(k *Report, path string) {
 	}
 	for j, p := range r.Repositories {
 		if p == "" || p != strings.ToLower(p) || strings.HasPrefix(p, "/") {
-			k.Add(At(path+".repositories", j), "%q matches no repository; names are lower case and do not begin with a slash", p)
+			k.Add(At(path+".repositories", j), "%q matches no repository: names are lower case and do not begin with a slash", p)
 		}
 	}
 	for j, p := range r.Tags {
@@ -61,7 +61,7 @@ func (c Config) validateQuotas(k *Report) {
 			continue
 		}
 		if sum += u.Local.MaxBytes; c.Cache.MaxBytes > 0 && sum >= c.Cache.MaxBytes {
-			k.Add(At("upstreams", i)+".local.max_bytes", "%v for all upstreams of kind local leave no room for anything else in cache.max_bytes, %v", sum, c.Cache.MaxBytes)
+			k.Add(At("upstreams", i)+".local.max_bytes", "the upstreams of kind local use %v together, which leaves no room for other content in cache.max_bytes, %v", sum, c.Cache.MaxBytes)
 		}
 	}
 }
@@ -76,11 +76,11 @@ func (c Config) validateBuildCaches(k *Report) {
 		case b.To == "":
 			k.Add(path+".to", "is missing")
 		case !slices.Contains(locals, b.To):
-			k.Add(path+".to", "no upstream of kind local is called %q; there are: %s", b.To, strings.Join(locals, ", "))
+			k.Add(path+".to", "there is no upstream of kind local named %q; known names: %s", b.To, strings.Join(locals, ", "))
 		case u.Kind == KindLocal || !u.Push:
-			k.Add(path, "is for upstreams with push: true that are not of kind local")
+			k.Add(path, "is only for upstreams with push: true that are not of kind local")
 		case !localName.MatchString(u.Name):
-			k.Add(At("upstreams", i)+".name", "%q begins the names of repositories, because of build_cache: write lower case letters and digits, with single dots, dashes or underscores between them", u.Name)
+			k.Add(At("upstreams", i)+".name", "%q is not a valid name with build_cache, where repository names begin with it; use lower case letters and digits, with single dots, dashes or underscores between them", u.Name)
 		}
 	}
 }

@@ -6,9 +6,9 @@ func (u Upstream) validateAcknowledge(k *Report, path string) {
 	}
 	switch {
 	case u.Kind == KindLocal:
-		k.Add(path+".acknowledge", "means nothing for kind local: nothing is sent on")
+		k.Add(path+".acknowledge", "has no effect for kind local, which has no registry; remove it")
 	case !u.Push:
-		k.Add(path+".acknowledge", "needs push: there is nothing else to acknowledge")
+		k.Add(path+".acknowledge", "needs push: true")
 	}
 }
 

@@ -20,18 +20,25 @@ func evictCommand(in Options) *cobra.Command {
 	var bytes string
 	cmd := in.operate(&cobra.Command{
 		Use:   "evict --dry-run | --bytes N",
-		Short: "Say what a running dray evicts next and why, or make it evict",
-		Long: `evict --dry-run says which blobs go next, in order, and why: those that nobody asked for since they came, or since dray was started, and
-those that were asked for and whose rounds are over: each time that a blob is asked for lets it pass one turn of eviction, up to three turns. What is here is the order if nobody
-asked for anything meanwhile; where it names much of the cache, that turns several times, and what is asked for often is named, too, behind the rest. With --bytes it says what goes for so many bytes. Without --dry-run these are evicted now, as if somebody had come with a blob of that size.
-What is open or pinned never goes.`,
+		Short: "Evict blobs from a running dray, or print which come next and why",
+		Long: `evict removes blobs from the cache of a running dray until it has freed the
+number of bytes in --bytes, in the order in which dray would evict them itself.
+
+--dry-run removes nothing. It prints the blobs that dray would evict next, and
+why: either no client requested the blob since dray stored it or was started, or
+clients did request it, but it has used up its rounds. Each request lets a blob
+survive one round of eviction, at most three.
+
+The order assumes that clients request nothing in the meantime. If --bytes is a
+large part of the cache, the list also includes blobs that are requested often.
+dray never evicts blobs that are open or pinned.`,
 		Example: "  dray evict --dry-run\n  dray evict --bytes 20GB",
 		Args:    usage.NoArguments,
 	}, func(ctx context.Context, o *operator, _ []string) error {
 		var n config.Bytes
 		if bytes != "" {
 			if err := n.UnmarshalText([]byte(bytes)); err != nil || n <= 0 {
-				return fmt.Errorf("--bytes %s: write a size such as 500MB or 20GiB; %w", bytes, usage.Err)
+				return fmt.Errorf("--bytes %s: not a size; write one like 500MB or 20GiB; %w", bytes, usage.Err)
 			}
 		}
 		switch {
@@ -42,10 +49,10 @@ What is open or pinned never goes.`,
 		case n > 0:
 			return change(ctx, o, "evict", api.EvictRequest{Bytes: int64(n)}, victimsTable)
 		}
-		return fmt.Errorf("say --dry-run, or how much to evict with --bytes; %w", usage.Err)
+		return fmt.Errorf("set --dry-run, or --bytes to the number of bytes to free; %w", usage.Err)
 	})
-	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only say what would go: the next 20 blobs, or those of --bytes")
-	cmd.Flags().StringVar(&bytes, "bytes", "", "how many bytes to find, such as 20GiB")
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "print what would be evicted, and evict nothing (default: the next 20 blobs)")
+	cmd.Flags().StringVar(&bytes, "bytes", "", "number of bytes to free, such as 20GiB")
 	return cmd
 }
 
@@ -56,12 +63,12 @@ func victimsTable(w io.Writer, e api.Evicted) {
 		why := string(v.Reason)
 		switch v.Reason {
 		case api.ReasonUnused:
-			why = "nobody asked for it since it came, or since the start of dray"
+			why = "not requested since it was stored, or since dray was started"
 		case api.ReasonCold:
-			why = "asked for before, and the rounds for that are over by its turn"
+			why = "requested before, but its rounds of eviction are used up"
 		}
 		sum += v.Size
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", oci.Short(v.Digest), size(v.Size), day(v.LastUse), v.Pool, why)
 	}
-	fmt.Fprintf(w, "in all\t%s\n", size(sum))
+	fmt.Fprintf(w, "total\t%s\n", size(sum))
 }

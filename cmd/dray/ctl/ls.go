@@ -22,12 +22,18 @@ func lsCommand(in Options) *cobra.Command {
 	var q imageQuery
 	cmd := in.operate(&cobra.Command{
 		Use:   "ls [PATTERN]",
-		Short: "List the images, or the blobs, that a running dray holds",
-		Long: `ls lists images by repository: their tags and digest, how many of their parts (manifests, configuration, layers) are held, and when one of
-them was last used, whether a pin keeps them, and whether they are queued: pushed, to be had here, and still to be forwarded to their registry (dray queue). PATTERN chooses repositories by name, as UPSTREAM/REPOSITORY or REPOSITORY; * in it stands for any characters. Images
-whose repository is not known, because facts were lost, stand below "?". That nothing matches is told on standard error and is no failure. Manifests that are part of a listed index are left out unless --all says otherwise.
+		Short: "List the images or blobs that a running dray holds",
+		Long: `ls lists the images that a running dray holds, by repository: tags, digest, how
+many parts (manifests, configurations, layers) are in the cache, when a client
+last used one of them, whether the image is pinned, and whether it is queued: dray
+serves it, but has not forwarded it to its registry yet (see dray queue).
 
-With --blobs it lists the blobs on disk instead, those that were not used for the longest time first.`,
+PATTERN selects repositories as UPSTREAM/REPOSITORY or REPOSITORY, where * matches
+any characters. If nothing matches, ls prints a message to standard error and exits
+with 0. Images whose repository is unknown, because facts were lost, are listed
+under "?". Manifests that belong to a listed index are omitted without --all.
+
+--blobs lists the blobs on disk instead, the least recently used first.`,
 		Example: "  dray ls\n  dray ls 'ecr/team/*' --json\n  dray ls --blobs",
 		Args:    usage.Between(0, 1),
 	}, func(ctx context.Context, o *operator, args []string) error {
@@ -36,12 +42,12 @@ With --blobs it lists the blobs on disk instead, those that were not used for th
 			return o.listImages(ctx, q)
 		}
 		if q.pattern != "" {
-			return fmt.Errorf("blobs belong to no repository, so --blobs takes no pattern; %w", usage.Err)
+			return fmt.Errorf("--blobs takes no pattern, because blobs do not belong to repositories; %w", usage.Err)
 		}
 		return o.listBlobs(ctx)
 	})
-	cmd.Flags().BoolVar(&blobs, "blobs", false, "list blobs")
-	cmd.Flags().BoolVar(&q.parts, "all", false, "list the parts of indexes, too")
+	cmd.Flags().BoolVar(&blobs, "blobs", false, "list blobs instead of images")
+	cmd.Flags().BoolVar(&q.parts, "all", false, "also list the manifests that belong to indexes")
 	return cmd
 }
 
@@ -62,7 +68,7 @@ func (o *operator) listImages(ctx context.Context, q imageQuery) error {
 	}
 	found = slices.DeleteFunc(found, func(i api.Image) bool { return i.Part && !q.parts })
 	if len(found) == 0 && q.pattern != "" {
-		fmt.Fprintf(o.stderr, "dray: no image is in a repository that matches %q\n", q.pattern)
+		fmt.Fprintf(o.stderr, "dray: no image in a repository that matches %q\n", q.pattern)
 	}
 	return o.print(api.Items[api.Image]{Items: found}, func(w io.Writer) {
 		fmt.Fprintln(w, "REPOSITORY\tTAGS\tDIGEST\tHELD\tSIZE\tLAST USE\tPINNED\tQUEUED")

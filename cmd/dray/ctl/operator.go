@@ -21,7 +21,7 @@ import (
 )
 
 // ErrUnreachable reports that no connection to the admin listener could be made.
-var ErrUnreachable = errors.New("dray is not running, or its admin listener is elsewhere: name it with --admin")
+var ErrUnreachable = errors.New("cannot connect to dray: it is not running, or its admin listener has another address; set --admin")
 
 // Options configure the subcommands.
 type Options struct {
@@ -49,7 +49,7 @@ type operator struct {
 func (in Options) operate(cmd *cobra.Command, do func(ctx context.Context, o *operator, args []string) error) *cobra.Command {
 	o := &operator{client: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}, stdout: in.Stdout, stderr: in.Stderr}
 	var address string
-	cmd.Flags().StringVar(&address, "admin", "", "address of the admin listener (default: the one in the configuration)")
+	cmd.Flags().StringVar(&address, "admin", "", "address of the admin listener (default: admin.address of the configuration)")
 	cmd.Flags().BoolVar(&o.json, "json", false, "print JSON")
 	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
 		if o.base, err = in.adminURL(address); err != nil {
@@ -66,10 +66,10 @@ func (in Options) adminURL(address string) (string, error) {
 	if address == "" {
 		cfg, err := in.Load()
 		if err != nil {
-			return "", fmt.Errorf("%w\nwith --admin ADDRESS no configuration is needed", err)
+			return "", fmt.Errorf("%w\nno configuration is needed if you set --admin ADDRESS", err)
 		}
 		if address = cfg.Admin.Address; address == config.AdminOff {
-			return "", errors.New("the admin listener is off in the configuration (admin.address), and dray is asked through it")
+			return "", errors.New("the admin listener is off, and this command needs it; set admin.address in the configuration")
 		}
 	}
 	if rest, ok := strings.CutPrefix(address, "http://"); ok {
@@ -77,7 +77,7 @@ func (in Options) adminURL(address string) (string, error) {
 	}
 	host, port, err := net.SplitHostPort(address)
 	if err != nil || strings.Contains(host+port, "/") {
-		return "", fmt.Errorf("--admin %s: write an address like localhost:6060; %w", address, usage.Err)
+		return "", fmt.Errorf("--admin %s: not an address; write one like localhost:6060; %w", address, usage.Err)
 	}
 	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
 		host = "localhost" // the listener is on every interface
@@ -107,7 +107,7 @@ func exchange[A any](ctx context.Context, o *operator, method, path string, body
 	defer resp.Body.Close()
 	var answer A
 	if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil {
-		return fmt.Errorf("the answer of %s is not understood: %w", o.base, err)
+		return fmt.Errorf("cannot decode the answer of %s: %w", o.base, err)
 	}
 	return o.print(answer, func(w io.Writer) { table(w, answer) })
 }
@@ -129,12 +129,12 @@ func listing[A any](ctx context.Context, o *operator, path string, params url.Va
 	for in.More() {
 		var item A
 		if err := in.Decode(&item); err != nil {
-			return items, fmt.Errorf("the answer of %s breaks off: %w", o.base, err)
+			return items, fmt.Errorf("the answer of %s is incomplete: %w", o.base, err)
 		}
 		items = append(items, item)
 	}
 	if err := listEnd(in); err != nil {
-		return items, fmt.Errorf("the list of %s is not complete: %w", o.base, err)
+		return items, fmt.Errorf("the list from %s is incomplete: %w", o.base, err)
 	}
 	return items, nil
 }
@@ -192,9 +192,9 @@ func (o *operator) requestError(err error) error {
 		return fmt.Errorf("%w: %w", ErrUnreachable, err)
 	}
 	if errors.Is(err, io.EOF) {
-		err = errors.New("it closed the connection")
+		err = errors.New("connection closed")
 	}
-	return fmt.Errorf("%s was asked and did not answer: %w", o.base, err)
+	return fmt.Errorf("no answer from %s, which may have received the request: %w", o.base, err)
 }
 
 func query(params url.Values) string {

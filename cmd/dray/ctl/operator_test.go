@@ -42,10 +42,10 @@ func TestAdminURL(t *testing.T) {
 		{flag: "[::]:6061", want: "http://localhost:6061"},
 		{flag: "[::1]:6061", want: "http://[::1]:6061"},
 		{flag: "http://dray.internal:6060/", want: "http://dray.internal:6060"},
-		{flag: "6060", err: "write an address like localhost:6060"},
-		{flag: "https://dray.internal", err: "write an address like localhost:6060"},
+		{flag: "6060", err: "write one like localhost:6060"},
+		{flag: "https://dray.internal", err: "write one like localhost:6060"},
 		{config: off, err: "the admin listener is off"},
-		{config: bad, err: "with --admin ADDRESS no configuration is needed"},
+		{config: bad, err: "no configuration is needed if you set --admin ADDRESS"},
 	} {
 		o := Options{Load: func() (config.Config, error) { return config.Load(tc.config, nil) }}
 		got, err := o.adminURL(tc.flag)
@@ -55,7 +55,7 @@ func TestAdminURL(t *testing.T) {
 	}
 }
 
-// TestListing: a list ends as the API says that it ended, and one that breaks off is never taken
+// TestListing: a list ends as the API says that it ended, and one that is incomplete is never taken
 // for a whole.
 func TestListing(t *testing.T) {
 	names := func(_ context.Context, params url.Values) iter.Seq2[string, error] {
@@ -85,11 +85,11 @@ func TestListing(t *testing.T) {
 		{good.URL, "name=a&name=b", "a b", ""},
 		{good.URL, "name=a&name=broken", "a", "no more"},
 		{good.URL, "name=broken", "", "no more"},
-		{fixed(`{"items": ["a", `), "", "a", "breaks off"},
-		{fixed(`{"items": ["a"`), "", "a", "not complete"},
+		{fixed(`{"items": ["a", `), "", "a", "is incomplete"},
+		{fixed(`{"items": ["a"`), "", "a", "is incomplete"},
 		{fixed(`{"items": ["a"], "more": 1}`), "", "a", "unexpected more"},
-		{fixed(`<html>`), "", "", "breaks off"},
-		{fixed(``), "", "", "not complete"},
+		{fixed(`<html>`), "", "", "is incomplete"},
+		{fixed(``), "", "", "is incomplete"},
 	} {
 		params, _ := url.ParseQuery(tc.query)
 		got, failed := listing[string](t.Context(), &operator{base: tc.base, client: http.DefaultClient}, "names", params)
@@ -113,7 +113,7 @@ func TestSize(t *testing.T) {
 func TestStatsWords(t *testing.T) {
 	var out strings.Builder
 	statsTable(&out, api.Stats{Opens: map[string]int64{"flight": 2, "direct": 1}, Upstreams: map[string]map[string]int64{"hub": {"origin": 0, "flight": 1500}}})
-	for _, want := range []string{"blobs shared, from a fetch under way\t2\n", "blobs passed through uncached\t1\n", "hub, shared, from a fetch under way\t1.5 kB\n"} {
+	for _, want := range []string{"blobs shared with a fetch in progress\t2\n", "blobs passed through uncached\t1\n", "hub, shared with a fetch in progress\t1.5 kB\n"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%q is not in\n%s", want, out.String())
 		}

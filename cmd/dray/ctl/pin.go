@@ -15,10 +15,13 @@ import (
 func pinCommand(in Options) *cobra.Command {
 	return in.operate(&cobra.Command{
 		Use:   "pin [NAME|DIGEST]",
-		Short: "Keep an image from being evicted, or list what is kept",
-		Long: `pin keeps an image, with everything that its manifest refers to, from being evicted until dray unpin, over restarts, too. NAME is written
-as clients write it, as for dray purge. Nothing is fetched for it: what is not held is named, and is kept as soon as a client has asked for it. A tag is
-pinned as what it points to now. Without an argument pin lists the pins.`,
+		Short: "Protect an image from eviction, or list the pins",
+		Long: `pin protects an image, and everything that its manifest refers to, from eviction
+until dray unpin. The pin survives restarts. Write NAME as clients write it. A tag
+is resolved once, so the pin protects the image that the tag points to now.
+
+pin fetches nothing. It lists the content that is not in the cache, and protects
+it as soon as a client has requested it. Without an argument, pin lists the pins.`,
 		Args: usage.Between(0, 1),
 	}, func(ctx context.Context, o *operator, args []string) error {
 		if len(args) == 0 {
@@ -32,7 +35,7 @@ pinned as what it points to now. Without an argument pin lists the pins.`,
 		return change(ctx, o, "pin", api.NameRequest{Name: args[0]}, func(w io.Writer, p api.Pin) {
 			fmt.Fprintf(w, "%s\tpinned: %d blobs\t%s\n", p.Name, p.HeldBlobs, size(p.HeldBytes))
 			for _, d := range p.Missing {
-				fmt.Fprintf(w, "%s\tnot held; kept once it comes\t\n", oci.Short(d))
+				fmt.Fprintf(w, "%s\tnot in the cache; protected once it is\t\n", oci.Short(d))
 			}
 		})
 	})
@@ -41,9 +44,10 @@ pinned as what it points to now. Without an argument pin lists the pins.`,
 func unpinCommand(in Options) *cobra.Command {
 	return in.operate(&cobra.Command{
 		Use:   "unpin NAME|DIGEST",
-		Short: "Let an image be evicted in its turn",
-		Long:  "unpin ends a pin, under the name that dray pin lists or any other way to write it. What was kept stays until its turn of eviction.",
-		Args:  usage.Between(1, 1),
+		Short: "Remove a pin",
+		Long: `unpin removes a pin. Use the name that dray pin prints, or any other name of the
+image. The image stays in the cache until it is evicted.`,
+		Args: usage.Between(1, 1),
 	}, func(ctx context.Context, o *operator, args []string) error {
 		return change(ctx, o, "unpin", api.NameRequest{Name: args[0]}, func(w io.Writer, p api.NameRequest) {
 			fmt.Fprintf(w, "%s\tunpinned\n", p.Name)

@@ -17,25 +17,31 @@ func purgeCommand(in Options) *cobra.Command {
 	var q api.PurgeRequest
 	cmd := in.operate(&cobra.Command{
 		Use:   "purge NAME|DIGEST|--repository PATTERN",
-		Short: "Make a running dray forget images and remove what only they need",
-		Long: `purge forgets what a tag points to, or the image with a digest, or everything in repositories that match a pattern, and removes the blobs
-that no other image needs. The next client that asks gets what the upstream has then. NAME is written as clients write it: docker.io/library/alpine:3,
-dray.example.com/team/app:1, or UPSTREAM/REPOSITORY:TAG. A tag goes alone where another one points to the same image.
+		Short: "Remove images from the cache of a running dray",
+		Long: `purge removes a tag, an image (by digest), or all images of the repositories that
+match a pattern, with the blobs that no other image needs. dray fetches them from
+the upstream when a client requests them again.
 
-A pinned image stays whole, with its tags: to name it is refused, and a pattern passes over it. It goes with --force, or after dray unpin. What is being read, and
-a blob named by its digest that images need, stay as well unless --force is given; who reads it then reads on. What a push needs stays in any case.`,
+Write NAME as clients write it: docker.io/library/alpine:3,
+dray.example.com/team/app:1, or UPSTREAM/REPOSITORY:TAG. If another tag points to
+the same image, purge removes only the tag.
+
+purge refuses to remove a pinned image or one of its tags, and a pattern skips it:
+use --force, or dray unpin first. Blobs that a client is reading, and a blob that
+you name by its digest but that an image needs, also stay without --force. A client
+that reads such a blob still gets all of it. Blobs that a push needs always stay.`,
 		Example: "  dray purge docker.io/library/alpine:3\n  dray purge --repository 'ecr/team/*' --dry-run",
 		Args:    usage.Between(0, 1),
 	}, func(ctx context.Context, o *operator, args []string) error {
 		q.Name = strings.Join(args, "")
 		if (q.Name == "") == (q.Repository == "") {
-			return fmt.Errorf("name one image or digest, or --repository; %w", usage.Err)
+			return fmt.Errorf("name an image or a digest, or set --repository; %w", usage.Err)
 		}
 		return change(ctx, o, "purge", q, purgedTable)
 	})
-	cmd.Flags().StringVar(&q.Repository, "repository", "", "purge all repositories that match, as UPSTREAM/REPOSITORY or REPOSITORY; * stands for any characters")
-	cmd.Flags().BoolVar(&q.DryRun, "dry-run", false, "print what would be done, and do nothing")
-	cmd.Flags().BoolVar(&q.Force, "force", false, "purge what is pinned, being read, or named by its digest and needed, too")
+	cmd.Flags().StringVar(&q.Repository, "repository", "", "purge all repositories that match, as UPSTREAM/REPOSITORY or REPOSITORY; * matches any characters")
+	cmd.Flags().BoolVar(&q.DryRun, "dry-run", false, "print what would be removed, and remove nothing")
+	cmd.Flags().BoolVar(&q.Force, "force", false, "also remove content that is pinned, that clients are reading, or that images need")
 	return cmd
 }
 
@@ -48,7 +54,7 @@ func purgedTable(w io.Writer, done api.Purged) {
 		fmt.Fprintf(w, "%s\t%s\n", name, forgotten)
 	}
 	for _, name := range done.Kept {
-		fmt.Fprintf(w, "%s\tstays: pinned\n", name)
+		fmt.Fprintf(w, "%s\tnot removed: pinned\n", name)
 	}
 	for _, b := range done.Blobs {
 		fate := string(b.Fate)
@@ -58,15 +64,15 @@ func purgedTable(w io.Writer, done api.Purged) {
 		case api.FateRemoved:
 			fate = removed
 		case api.FateShared:
-			fate = "stays: another image needs it"
+			fate = "not removed: another image needs it"
 		case api.FateInUse:
-			fate = "stays: in use"
+			fate = "not removed: in use"
 		case api.FatePinned:
-			fate = "stays: pinned"
+			fate = "not removed: pinned"
 		case api.FateFailed:
-			fate = "stays: " + b.Error
+			fate = "not removed: " + b.Error
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\n", oci.Short(b.Digest), fate, size(b.Size))
 	}
-	fmt.Fprintf(w, "in all\t%s\t%s\n", removed, size(done.RemovedBytes))
+	fmt.Fprintf(w, "total\t%s\t%s\n", removed, size(done.RemovedBytes))
 }

@@ -17,9 +17,12 @@ import (
 func queueCommand(in Options) *cobra.Command {
 	cmd := in.operate(&cobra.Command{
 		Use:   "queue",
-		Short: "Print the pushes that were acknowledged and are not forwarded yet",
-		Long: `queue prints what upstreams with acknowledge: local have still to get: each push with its state, age, attempts and last error. One that failed was refused
-by its registry, and stays until it is tried again with success, or dropped.`,
+		Short: "Print the pushes that are acknowledged but not forwarded yet",
+		Long: `queue prints the pushes that dray has acknowledged (acknowledge: local) and not
+forwarded yet: their state, age, attempts and last error.
+
+A push in state failed was refused by its registry. It stays in the queue until you
+retry it successfully or drop it.`,
 		Args: usage.NoArguments,
 	}, func(ctx context.Context, o *operator, _ []string) error {
 		return show(ctx, o, "queue", nil, queueTable)
@@ -31,8 +34,8 @@ by its registry, and stays until it is tried again with success, or dropped.`,
 func (in Options) queueRetry() *cobra.Command {
 	return in.operate(&cobra.Command{
 		Use:   "retry ID",
-		Short: "Try a push again at once",
-		Long:  `retry has a push forwarded at once that failed, or waits for its next attempt.`,
+		Short: "Retry a queued push now",
+		Long:  `retry forwards a push now that failed or waits for its next attempt.`,
 		Args:  usage.Between(1, 1),
 	}, func(ctx context.Context, o *operator, args []string) error {
 		id, err := pushID(args[0])
@@ -40,7 +43,7 @@ func (in Options) queueRetry() *cobra.Command {
 			return err
 		}
 		return change(ctx, o, "queue/retry", id, func(w io.Writer, p api.QueueID) {
-			fmt.Fprintf(w, "push %d is tried again\n", p.ID)
+			fmt.Fprintf(w, "retrying push %d\n", p.ID)
 		})
 	})
 }
@@ -48,16 +51,18 @@ func (in Options) queueRetry() *cobra.Command {
 func (in Options) queueDrop() *cobra.Command {
 	return in.operate(&cobra.Command{
 		Use:   "drop ID",
-		Short: "Give a push up",
-		Long:  `drop gives a push up: its registry does not get it, although the client was told that it would. An attempt under way is interrupted. What it brought along can then be evicted.`,
-		Args:  usage.Between(1, 1),
+		Short: "Drop a queued push",
+		Long: `drop removes a push from the queue. Its registry never gets the image, although
+dray has acknowledged the push to the client. An attempt in progress is cancelled.
+dray can then evict the blobs of the push.`,
+		Args: usage.Between(1, 1),
 	}, func(ctx context.Context, o *operator, args []string) error {
 		id, err := pushID(args[0])
 		if err != nil {
 			return err
 		}
 		return change(ctx, o, "queue/drop", id, func(w io.Writer, p api.QueuedPush) {
-			fmt.Fprintf(w, "push %d of %s to %s is dropped\n", p.ID, pushName(p), p.Upstream)
+			fmt.Fprintf(w, "dropped push %d of %s to %s\n", p.ID, pushName(p), p.Upstream)
 		})
 	})
 }
@@ -65,7 +70,7 @@ func (in Options) queueDrop() *cobra.Command {
 func pushID(arg string) (api.QueueID, error) {
 	n, err := strconv.ParseUint(arg, 10, 64)
 	if err != nil {
-		return api.QueueID{}, fmt.Errorf("%q is no number of a push: dray queue prints them; %w", arg, usage.Err)
+		return api.QueueID{}, fmt.Errorf("%q is not the ID of a push; dray queue prints the IDs; %w", arg, usage.Err)
 	}
 	return api.QueueID{ID: n}, nil
 }
@@ -79,7 +84,7 @@ func pushName(p api.QueuedPush) string {
 
 func queueTable(w io.Writer, q api.Queued) {
 	if len(q.Pushes) == 0 {
-		fmt.Fprintln(w, "nothing waits")
+		fmt.Fprintln(w, "the queue is empty")
 		return
 	}
 	fmt.Fprintln(w, "ID\tSTATE\tAGE\tATTEMPTS\tSIZE\tUPSTREAM\tIMAGE\tERROR")

@@ -16,13 +16,20 @@ import (
 func statsCommand(in Options) *cobra.Command {
 	return in.operate(&cobra.Command{
 		Use:   "stats",
-		Short: "Print what a running dray has saved",
-		Long: `stats prints what was sent to clients and what was fetched from upstreams for it since dray was started. The same numbers are in its metrics,
-where they can be watched over time.
+		Short: "Print how much traffic to upstreams a running dray has saved",
+		Long: `stats prints how much dray has sent to clients since it was started, and how much
+it has fetched from upstreams for that. To watch these numbers over time, use the
+metrics.
 
-Blobs, and bytes by upstream, are told apart by where they came from: memory or disk; cache (manifests that were held); origin, fetched for this client; shared, a fetch
-that was under way for another client and was joined; direct, passed through because the cache could not take it; stale and updating, old answers that were good enough.
-What is fetched ahead of clients, and is whole before one asks, comes from the disk.`,
+Blobs, and the bytes of each upstream, are listed by source:
+  memory, disk     the cache
+  cache            manifests in the cache
+  origin           fetched for this client
+  shared           a fetch in progress for another client
+  uncached         passed through, because the cache could not store the content
+  stale, updating  expired answers that were served while the upstream failed or
+                   was being asked
+Content that dray prefetched completely before a client requested it counts as disk.`,
 		Args: usage.NoArguments,
 	}, func(ctx context.Context, o *operator, _ []string) error {
 		return show(ctx, o, "stats", nil, statsTable)
@@ -50,7 +57,7 @@ func statsTable(w io.Writer, s api.Stats) {
 func sourceText(source string) string {
 	switch source {
 	case "flight":
-		return "shared, from a fetch under way"
+		return "shared with a fetch in progress"
 	case "direct":
 		return "passed through uncached"
 	}
