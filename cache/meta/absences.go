@@ -9,8 +9,9 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// AbsentKey names one question about a digest. Accept is the normalised Accept header of the
-// question about a manifest: some registries say "not found" to clients that do not take its type.
+// AbsentKey names one question about a digest. Accept is the normalised Accept header of a
+// question about a manifest: some registries answer "not found" to clients that do not accept its
+// type.
 type AbsentKey struct {
 	Upstream, Repo string
 	Digest         digest.Digest
@@ -20,16 +21,16 @@ type AbsentKey struct {
 
 // AbsentFact says that an upstream answered that there is no such content.
 type AbsentFact struct {
-	CheckedAt time.Time // when it was asked
+	CheckedAt time.Time // when the upstream was asked
 	Reason    Reason
 }
 
-// Absences remember what an upstream does not have. As with [Tags], all facts about a digest can be
-// forgotten at once, answers that are still on their way included.
+// Absences remembers which content an upstream does not have. As with [Tags], all facts about a
+// digest can be forgotten at once, including answers that are still on their way.
 type Absences struct{ ledger[absentRecord] }
 
-// Absences returns the facts about digests in the same store. They are counted with those of t.
-func (t *Tags) Absences() *Absences { return &Absences{beside[absentRecord](t.ledger)} }
+// Absences returns the facts about absent digests in the same store. Its metrics are those of t.
+func (t *Tags) Absences() *Absences { return &Absences{sibling[absentRecord](t.ledger)} }
 
 // absentRecord is the stored form of an AbsentFact.
 type absentRecord struct {
@@ -45,7 +46,7 @@ func (r absentRecord) check() error {
 	return nil
 }
 
-// Get returns the fact about k, ErrNotFound when there is none, or the failure of the store.
+// Get returns the fact about k, ErrNotFound if there is none, or the failure of the store.
 func (a *Absences) Get(ctx context.Context, k AbsentKey) (AbsentFact, error) {
 	r, err := a.read(ctx, k.key())
 	if err != nil {
@@ -61,8 +62,8 @@ func (a *Absences) Get(ctx context.Context, k AbsentKey) (AbsentFact, error) {
 	return AbsentFact{time.Unix(0, r.Checked), r.Reason}, nil
 }
 
-// Set records f for window. A fact whose question was asked before the last Forget of its digest is
-// dropped without an error.
+// Set records f for window. It drops a fact whose question was asked before the last Forget of
+// its digest, without an error.
 func (a *Absences) Set(ctx context.Context, k AbsentKey, f AbsentFact, window time.Duration) error {
 	if window <= 0 {
 		return nil
@@ -81,7 +82,8 @@ func (a *Absences) Set(ctx context.Context, k AbsentKey, f AbsentFact, window ti
 	return nil
 }
 
-// Forget makes every fact about a digest in a repository invisible, because the digest came there.
+// Forget makes every fact about a digest in a repository invisible, because the digest has come
+// there.
 func (a *Absences) Forget(ctx context.Context, upstream, repo string, d digest.Digest) error {
 	k := AbsentKey{Upstream: upstream, Repo: repo, Digest: d}
 	if err := epochsOf(a.ledger).begin(ctx, k.returnedKey()); err != nil {
@@ -90,5 +92,5 @@ func (a *Absences) Forget(ctx context.Context, upstream, repo string, d digest.D
 	return nil
 }
 
-// String names the digest for messages.
+// String returns the digest with its repository, for messages.
 func (k AbsentKey) String() string { return digestKey{k.Upstream, k.Repo, k.Digest}.String() }

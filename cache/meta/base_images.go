@@ -13,24 +13,25 @@ import (
 
 // BaseName is a name of an image that others may be built on.
 type BaseName struct {
-	// Name is the whole name: "docker.io/library/debian:bookworm".
+	// Name is the full name: "docker.io/library/debian:bookworm".
 	Name string
-	// Upstream is the one that has it.
+	// Upstream has the image.
 	Upstream string
 	// Seen is when the name was last seen to mean the image.
 	Seen time.Time
 }
 
-// maxBaseNames bounds the names of one image. The newest ones stay.
+// maxBaseNames bounds the names of one image. The newest ones are kept.
 const maxBaseNames = 32
 
-// BaseImages remember which images have which layers. What is lost is learnt again with the next
+// BaseImages remembers which images have which layers. A lost fact is learnt again with the next
 // pull.
 type BaseImages struct {
 	ledger[baseRecord]
 }
 
-// NewBaseImages returns the images kept in s, by default for 90 days after a name was last seen.
+// NewBaseImages returns the images in s. By default they are kept for 90 days after a name was
+// last seen.
 func NewBaseImages(s Store, o Options) *BaseImages {
 	return &BaseImages{newLedger[baseRecord](s, "base_images", cmp.Or(o.TTL, 90*24*time.Hour))}
 }
@@ -58,8 +59,8 @@ func (r baseRecord) check() error {
 	return nil
 }
 
-// Named returns the images that consist of exactly these layers, given by their diffIDs, the lowest
-// first; none where none is known; or the failure of the store.
+// Named returns the images that consist of exactly these layers, given by their diffIDs, the
+// lowest first. It returns none if none is known, or the failure of the store.
 func (b *BaseImages) Named(ctx context.Context, layers []digest.Digest) ([]BaseName, error) {
 	r, err := b.current(ctx, baseKey(layers))
 	if err != nil {
@@ -81,8 +82,8 @@ func (b *BaseImages) current(ctx context.Context, key string) (r baseRecord, err
 	return r, err
 }
 
-// Add records that a name means an image of these layers. Two mirrors that do so at the same
-// moment may lose one of the names.
+// Add records that a name means an image of these layers. If two mirrors do so at the same
+// moment, one of the names may be lost.
 func (b *BaseImages) Add(ctx context.Context, layers []digest.Digest, n BaseName) error {
 	for _, d := range layers {
 		if err := checkDigest(d); err != nil {

@@ -109,11 +109,11 @@ func TestFrontedUnsaved(t *testing.T) {
 		store, a, b := shared()
 		broken := errors.New("broken")
 		metatest.Put(t, a, "k", "old", 0)
-		metatest.Put(t, a, "doomed", "old", 0)
+		metatest.Put(t, a, "deleted", "old", 0)
 		store.Fail(broken, 0)
 		for what, err := range map[string]error{
 			"put":    a.Put(t.Context(), "k", []byte("new"), time.Hour),
-			"delete": a.Delete(t.Context(), "doomed"),
+			"delete": a.Delete(t.Context(), "deleted"),
 		} {
 			if !errors.Is(err, broken) {
 				t.Errorf("%s: %v", what, err)
@@ -121,7 +121,7 @@ func TestFrontedUnsaved(t *testing.T) {
 		}
 		time.Sleep(10 * time.Second)
 		metatest.Want(t, a, "k", "new")
-		metatest.WantAbsent(t, a, "doomed")
+		metatest.WantAbsent(t, a, "deleted")
 		puts := store.Calls("put")
 		for range 10 {
 			metatest.Want(t, a, "k", "new")
@@ -133,9 +133,9 @@ func TestFrontedUnsaved(t *testing.T) {
 		metatest.Want(t, b, "k", "old")
 		time.Sleep(2 * time.Second)
 		metatest.Want(t, a, "k", "new")
-		metatest.WantAbsent(t, a, "doomed")
+		metatest.WantAbsent(t, a, "deleted")
 		metatest.Want(t, store, "k", "new")
-		metatest.WantAbsent(t, store, "doomed")
+		metatest.WantAbsent(t, store, "deleted")
 		time.Sleep(time.Hour)
 		metatest.WantAbsent(t, a, "k") // with what was left of its ttl
 		metatest.WantAbsent(t, store, "k")

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// epoch is what hides all facts about something at once: those under another name are
-// invisible, and answers to questions asked before Began are not recorded.
+// epoch hides all facts about something at once: facts of another epoch are invisible, and
+// answers to questions asked before Began are not recorded.
 type epoch struct {
 	Name  string `json:"e"`
 	Began int64  `json:"b"` // Unix nanoseconds
@@ -21,7 +21,7 @@ func (e epoch) check() error {
 	return nil
 }
 
-// hides reports whether a fact is invisible, by the epoch that it was recorded in and the time
+// hides reports whether a fact is invisible, given the epoch that it was recorded in and the time
 // of its question.
 func (e epoch) hides(name string, checked int64) bool { return name != e.Name || checked < e.Began }
 
@@ -29,24 +29,24 @@ func (e epoch) hides(name string, checked int64) bool { return name != e.Name ||
 type epochs struct{ ledger[epoch] }
 
 func epochsOf[R record](l ledger[R]) epochs {
-	e := beside[epoch](l)
+	e := sibling[epoch](l)
 	e.ttl += time.Hour // an epoch must outlive every fact that it hides
 	return epochs{e}
 }
 
-// at returns the zero epoch for what was never forgotten.
+// at returns the zero epoch if nothing was ever forgotten under key.
 func (s epochs) at(ctx context.Context, key string) (epoch, error) {
 	e, err := s.read(ctx, key)
 	if errors.Is(err, ErrNotFound) {
 		return epoch{}, nil
 	}
 	if Age(time.Now(), time.Unix(0, e.Began)) > s.ttl {
-		e.Began = 0 // by a clock that was ahead: else nothing would be recorded until then
+		e.Began = 0 // from a clock that was ahead: otherwise nothing would be recorded until then
 	}
 	return e, err
 }
 
-// begin makes what was recorded so far invisible.
+// begin makes all facts recorded so far invisible.
 func (s epochs) begin(ctx context.Context, key string) error {
 	return s.write(ctx, key, epoch{Name: rand.Text(), Began: time.Now().UnixNano()})
 }

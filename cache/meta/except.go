@@ -7,9 +7,10 @@ import (
 	"time"
 )
 
-// Except is a [Store] that keeps nothing about certain upstreams: those whose content lies here, so
-// that asking them costs no more than reading facts would, and whose facts must not be taken for
-// those of a namesake on another machine with the same store.
+// Except is a [Store] that keeps nothing about certain upstreams: those whose content is stored
+// on this machine. Asking them costs no more than reading facts. With a store that several
+// machines share, their facts would be taken for those of an upstream of the same name on another
+// machine.
 type Except struct {
 	Store
 	upstreams []string
@@ -25,8 +26,8 @@ func NewExcept(s Store, upstreams ...string) *Except {
 	return &Except{Store: s, upstreams: upstreams}
 }
 
-// drops reports whether a key is about one of the upstreams.
-func (e *Except) drops(key string) bool {
+// excludes reports whether a key is about one of the upstreams.
+func (e *Except) excludes(key string) bool {
 	upstream, ok := upstreamOf(key)
 	return ok && slices.Contains(e.upstreams, upstream)
 }
@@ -37,8 +38,8 @@ func (e *Except) Get(ctx context.Context, key string) ([]byte, error) {
 }
 
 func (e *Except) getLeased(ctx context.Context, key string, l *Lease) ([]byte, error) {
-	if e.drops(key) {
-		l.refuse()
+	if e.excludes(key) {
+		l.revoke()
 		return nil, ErrNotFound
 	}
 	return GetLeased(ctx, e.Store, key, l)
@@ -46,7 +47,7 @@ func (e *Except) getLeased(ctx context.Context, key string, l *Lease) ([]byte, e
 
 // Put implements Store.
 func (e *Except) Put(ctx context.Context, key string, value []byte, ttl time.Duration) error {
-	if e.drops(key) {
+	if e.excludes(key) {
 		return nil
 	}
 	return e.Store.Put(ctx, key, value, ttl)
@@ -54,23 +55,23 @@ func (e *Except) Put(ctx context.Context, key string, value []byte, ttl time.Dur
 
 // PutAll implements Batch.
 func (e *Except) PutAll(ctx context.Context, entries []Entry, ttl time.Duration) error {
-	kept := slices.DeleteFunc(slices.Clone(entries), func(one Entry) bool { return e.drops(one.Key) })
+	kept := slices.DeleteFunc(slices.Clone(entries), func(one Entry) bool { return e.excludes(one.Key) })
 	return PutAll(ctx, e.Store, kept, ttl)
 }
 
 // Delete implements Store.
 func (e *Except) Delete(ctx context.Context, key string) error {
-	if e.drops(key) {
+	if e.excludes(key) {
 		return nil
 	}
 	return e.Store.Delete(ctx, key)
 }
 
-// Scan implements Store. What an older configuration left about the upstreams is not seen.
+// Scan implements Store. It leaves out facts about the upstreams from an older configuration.
 func (e *Except) Scan(ctx context.Context, prefix string) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
 		for entry, err := range e.Store.Scan(ctx, prefix) {
-			if err == nil && e.drops(entry.Key) {
+			if err == nil && e.excludes(entry.Key) {
 				continue
 			}
 			if !yield(entry, err) {

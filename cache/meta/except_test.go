@@ -45,7 +45,7 @@ func TestExcept(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	// What was there before is hidden, too.
+	// Facts from an older configuration are hidden, too.
 	if err := meta.NewVisibility(front, meta.Options{}).Add(ctx, "own/é", "r", meta.Link{Digest: d, LinkFact: meta.LinkFact{Kind: meta.KindBlob}}); err != nil {
 		t.Fatal(err)
 	}

@@ -15,31 +15,29 @@ import (
 
 // GuardOptions configure [NewGuarded].
 type GuardOptions struct {
-	// Timeout bounds each Get, Put and Delete; 0 means 250 ms. A batch has four
-	// times as long; a Scan is bounded by its context alone.
+	// Timeout bounds each Get, Put and Delete; 0 means 250 ms. A batch has four times as long. Only
+	// its context bounds a Scan.
 	Timeout time.Duration
-	// Failures is how many failures in a row stop the store from being asked; 0
-	// means 3.
+	// Failures is after how many consecutive failures the store is no longer asked; 0 means 3.
 	Failures int
-	// Retry is how long the store is then not asked; 0 means 5 seconds. After
-	// that one request is let through to find out, the others are still refused.
+	// Retry is how long the store is then not asked; 0 means 5 seconds. After that one request is
+	// sent to the store as a probe. The others are still refused.
 	Retry time.Duration
-	// Logger hears once when the store fails and once when it is back; nil
-	// discards.
+	// Logger gets one line when the store fails and one when it is back; nil discards them.
 	Logger *slog.Logger
 }
 
-// Guarded is a [Store] that makes a failing store cheap: a request waits for it
-// only briefly, and after a few failures in a row not at all, but gets
-// [ErrUnavailable] at once until the store answers again.
+// Guarded is a [Store] that makes a failing store cheap. A request waits for the store only
+// briefly. After a few consecutive failures it does not wait at all, but gets [ErrUnavailable] at
+// once until the store answers again.
 type Guarded struct {
 	store Store
 	o     GuardOptions
 
-	mu       sync.Mutex // guards what follows
-	failures int        // in a row
+	mu       sync.Mutex // guards the fields below
+	failures int        // consecutive
 	open     bool       // the store is not asked
-	probing  bool       // one request is out to learn whether it is back
+	probing  bool       // one request is a probe
 	retryAt  time.Time
 	last     error // of the store; nil: it never failed
 
@@ -118,7 +116,7 @@ func (g *Guarded) Scan(ctx context.Context, prefix string) iter.Seq2[Entry, erro
 			return
 		}
 		var failed error
-		// The loop body may panic or leave; what was let through must settle.
+		// The loop body may panic or leave. The request must be finished in any case.
 		defer func() { g.finish(ctx, "scan", failed) }()
 		for e, err := range g.store.Scan(ctx, prefix) {
 			failed = err
@@ -132,8 +130,8 @@ func (g *Guarded) Scan(ctx context.Context, prefix string) iter.Seq2[Entry, erro
 // Close implements [Store].
 func (g *Guarded) Close() error { return g.store.Close() }
 
-// Check asks the store a question and returns why it did not answer. It is a
-// readiness check that notices an outage, and its end, without other traffic.
+// Check asks the store a question and returns why it did not answer. As a readiness check it
+// notices an outage, and its end, without other traffic.
 func (g *Guarded) Check(ctx context.Context) error {
 	_, err := g.Get(ctx, probeKey)
 	if errors.Is(err, ErrNotFound) {
@@ -163,7 +161,7 @@ func (g *Guarded) do(ctx context.Context, op string, timeout time.Duration, ask 
 	return err
 }
 
-// allow lets a request through or refuses it.
+// allow returns nil for a request that may be sent, and ErrUnavailable for one that is refused.
 func (g *Guarded) allow(op string) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -178,7 +176,7 @@ func (g *Guarded) allow(op string) error {
 	return nil
 }
 
-// finish counts the end of a request that was let through.
+// finish counts the end of a request that allow let through.
 func (g *Guarded) finish(ctx context.Context, op string, err error) {
 	outcome := "ok"
 	switch {
@@ -199,7 +197,7 @@ func (g *Guarded) finish(ctx context.Context, op string, err error) {
 	}
 }
 
-// transition moves the circuit and says whether it changed.
+// transition opens or closes the circuit and returns "down" or "up" if it changed.
 func (g *Guarded) transition(outcome string, err error) (change string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -9,8 +9,8 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// The layout of keys and values. A change of either that an older binary would
-// misread takes a new version, so that old facts are merely lost.
+// The layout of keys and values. A change that an older binary would misread takes a new version,
+// so that old facts are merely lost.
 const (
 	layout = "v1/"
 
@@ -27,10 +27,9 @@ const (
 	probeKey      = layout + "probe"    // never written; asked to learn whether a store answers
 )
 
-// path makes a key of a space and components. A component is escaped so that it
-// holds neither a slash nor a bare percent sign: two different lists of
-// components never give the same key, and a list that begins another gives a
-// prefix of its key.
+// path makes a key of a space and components. Each component is escaped, so that it has neither a
+// slash nor a bare percent sign. Two different lists of components never give the same key. A
+// list that is the beginning of another gives a prefix of its key.
 func path(space string, components ...string) string {
 	var b strings.Builder
 	b.WriteString(space)
@@ -63,16 +62,16 @@ func split(space, key string, n int) ([]string, bool) {
 	return parts, true
 }
 
-// below is what the keys of a space begin with that are about an upstream, or about any where it is
-// empty.
-func below(space, upstream string) string {
+// upstreamPrefix returns the prefix of all keys of a space that are about an upstream, or of all
+// keys of the space if upstream is empty.
+func upstreamPrefix(space, upstream string) string {
 	if upstream == "" {
 		return space
 	}
 	return path(space, upstream, "")
 }
 
-// upstreamOf returns the upstream that a key is about. It is false where a key is about content
+// upstreamOf returns the upstream that a key is about. ok is false if the key is about content
 // alone.
 func upstreamOf(key string) (upstream string, ok bool) {
 	for _, space := range []string{tagSpace, forgetSpace, absentSpace, returnSpace, linkSpace, presenceSpace, homeSpace, touchSpace} {
@@ -89,10 +88,10 @@ func (k TagKey) key() string {
 	return path(tagSpace, k.Upstream, k.Repo, k.Tag, acceptSum(k.Accept))
 }
 
-// forgetKey is the key of the epoch, which is one for every Accept.
+// forgetKey is the key of the epoch, which is the same for every Accept.
 func (k TagKey) forgetKey() string { return path(forgetSpace, k.Upstream, k.Repo, k.Tag) }
 
-// parseTagKey is the inverse of key, but for the Accept, which cannot be read back.
+// parseTagKey is the inverse of key, without the Accept, which cannot be read back.
 func parseTagKey(key string) (TagKey, bool) {
 	parts, ok := split(tagSpace, key, 4)
 	if !ok {
@@ -105,12 +104,12 @@ func (k AbsentKey) key() string {
 	return path(absentSpace, k.Upstream, k.Repo, k.Digest.String(), string(k.Kind), acceptSum(k.Accept))
 }
 
-// returnedKey is the key of the epoch, which is one for every kind and Accept.
+// returnedKey is the key of the epoch, which is the same for every kind and Accept.
 func (k AbsentKey) returnedKey() string {
 	return digestKey{k.Upstream, k.Repo, k.Digest}.in(returnSpace)
 }
 
-// digestKey names what is known of a digest in a repository.
+// digestKey names a digest in a repository.
 type digestKey struct {
 	upstream, repo string
 	digest         digest.Digest
@@ -131,18 +130,18 @@ func digestKeyIn(space string) func(key string) (digestKey, bool) {
 	}
 }
 
-// String names the digest for messages.
+// String returns the digest with its repository, for messages.
 func (k digestKey) String() string { return k.upstream + "/" + k.repo + "@" + k.digest.String() }
 
-// homeKey names what is known of a digest at an upstream.
+// homeKey names a digest at an upstream.
 func homeKey(upstream string, d digest.Digest) string { return path(homeSpace, upstream, d.String()) }
 
-// verdictKey names what a revision of a check found in a digest.
+// verdictKey names the findings of one revision of a check about a digest.
 func verdictKey(d digest.Digest, check, revision string) string {
 	return path(verdictSpace, d.String(), check, revision)
 }
 
-// baseKey names an image by the sum of its layers, of which there may be many.
+// baseKey names an image by a hash of its layers, because there may be many.
 func baseKey(layers []digest.Digest) string {
 	var all strings.Builder
 	for _, d := range layers {
@@ -151,9 +150,9 @@ func baseKey(layers []digest.Digest) string {
 	return path(baseSpace, digest.FromString(all.String()).Encoded())
 }
 
-// acceptSum shortens a normalised Accept, which clients make hundreds of bytes
-// long. It is always hashed: hashing only long ones would let a client choose a
-// short one that looks like the hash of another.
+// acceptSum shortens a normalised Accept, which can have hundreds of bytes. It always hashes: if
+// only long ones were hashed, a client could choose a short one that looks like the hash of
+// another.
 func acceptSum(accept string) string {
 	sum := sha256.Sum256([]byte(accept))
 	return hex.EncodeToString(sum[:16])

@@ -48,13 +48,13 @@ func TestKeys(t *testing.T) {
 		tag.forgetKey(): {"v1/forgot/my%20ecr/team%2Fapp/v1", "my ecr"},
 		AbsentKey{"my ecr", "team/app", d, KindBlob, "x"}.key():        {"v1/absent/my%20ecr/team%2Fapp/sha256:" + hex + "/blob/2d711642b726b04401627ca9fbac32f5", "my ecr"},
 		AbsentKey{"my ecr", "team/app", d, KindBlob, ""}.returnedKey(): {"v1/return/my%20ecr/team%2Fapp/sha256:" + hex, "my ecr"},
-		in.in(linkSpace):                          {"v1/link/my%20ecr/team%2Fapp/sha256:" + hex, "my ecr"},
-		in.in(presenceSpace):                      {"v1/known/my%20ecr/team%2Fapp/sha256:" + hex, "my ecr"},
-		in.in(touchSpace):                         {"v1/touch/my%20ecr/team%2Fapp/sha256:" + hex, "my ecr"},
-		homeKey("my ecr", d):                      {"v1/home/my%20ecr/sha256:" + hex, "my ecr"},
-		verdictKey(d, "ecr", "1/2"):               {"v1/verdict/sha256:" + hex + "/ecr/1%2F2", ""},
-		baseKey([]digest.Digest{d}):               {"v1/base/" + digest.FromString(d.String()+"\n").Encoded(), ""},
-		below(linkSpace, "my ecr") + "team%2Fapp": {"v1/link/my%20ecr/team%2Fapp", "my ecr"},
+		in.in(linkSpace):                                   {"v1/link/my%20ecr/team%2Fapp/sha256:" + hex, "my ecr"},
+		in.in(presenceSpace):                               {"v1/known/my%20ecr/team%2Fapp/sha256:" + hex, "my ecr"},
+		in.in(touchSpace):                                  {"v1/touch/my%20ecr/team%2Fapp/sha256:" + hex, "my ecr"},
+		homeKey("my ecr", d):                               {"v1/home/my%20ecr/sha256:" + hex, "my ecr"},
+		verdictKey(d, "ecr", "1/2"):                        {"v1/verdict/sha256:" + hex + "/ecr/1%2F2", ""},
+		baseKey([]digest.Digest{d}):                        {"v1/base/" + digest.FromString(d.String()+"\n").Encoded(), ""},
+		upstreamPrefix(linkSpace, "my ecr") + "team%2Fapp": {"v1/link/my%20ecr/team%2Fapp", "my ecr"},
 	} {
 		upstream, ok := upstreamOf(key)
 		if key != want[0] || upstream != want[1] || ok != (want[1] != "") {

@@ -11,15 +11,15 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// TouchFact says when an upstream last saw a pull of an image, for upstreams that
-// drop what nobody pulls.
+// TouchFact says when an upstream last saw a pull of an image, for upstreams that delete images
+// that no one pulls.
 type TouchFact struct {
 	// Touched is when the upstream gave the manifest.
 	Touched time.Time
-	// Pulled says that a client got it from here since.
+	// Pulled says that a client has got the image from here since.
 	Pulled bool
-	// MediaType is the manifest's, and Tag the one by which it was last pulled; empty
-	// when it was pulled by digest.
+	// MediaType is that of the manifest. Tag is the tag of the last pull; it is empty if that was by
+	// digest.
 	MediaType, Tag string
 }
 
@@ -30,15 +30,15 @@ type Touch struct {
 	TouchFact
 }
 
-// LastPulls remembers when images were last asked for upstream, so that mirrors which
-// share a store ask once between them, and a restart does not repeat it. A lost fact
-// costs one request more.
+// LastPulls remembers when images were last asked for at the upstream. So mirrors that share a
+// store ask once between them, and a restart does not repeat the request. A lost fact costs one
+// more request.
 type LastPulls struct {
 	ledger[touchRecord]
 }
 
-// NewLastPulls returns the facts kept in s, by default for 30 days, which must be more than the
-// time between two touches.
+// NewLastPulls returns the facts in s. By default they are kept for 30 days, which must be longer
+// than the time between two requests.
 func NewLastPulls(s Store, o Options) *LastPulls {
 	return &LastPulls{newLedger[touchRecord](s, "last_pulls", cmp.Or(o.TTL, 30*24*time.Hour))}
 }
@@ -62,8 +62,7 @@ func (r touchRecord) fact() TouchFact {
 	return TouchFact{Touched: time.Unix(0, r.Touched), Pulled: r.Pulled, MediaType: r.MediaType, Tag: r.Tag}
 }
 
-// Get returns the fact about an image, ErrNotFound when there is none, or the failure
-// of the store.
+// Get returns the fact about an image, ErrNotFound if there is none, or the failure of the store.
 func (t *LastPulls) Get(ctx context.Context, upstream, repo string, d digest.Digest) (TouchFact, error) {
 	r, err := t.read(ctx, digestKey{upstream, repo, d}.in(touchSpace))
 	if err != nil {
@@ -81,8 +80,8 @@ func (t *LastPulls) Set(ctx context.Context, upstream, repo string, d digest.Dig
 	return nil
 }
 
-// All yields every fact, in no order. It reads the whole store where that keeps no
-// order of keys.
+// All yields every fact, in no particular order. It reads the whole store if the store does not
+// order its keys.
 func (t *LastPulls) All(ctx context.Context) iter.Seq2[Touch, error] {
 	return list(ctx, t.ledger, touchSpace, digestKeyIn(touchSpace), func(k digestKey, r touchRecord) (Touch, error) {
 		return Touch{Upstream: k.upstream, Repo: k.repo, Digest: k.digest, TouchFact: r.fact()}, nil

@@ -5,32 +5,32 @@ import (
 	"time"
 )
 
-// Lease says how long what was made of several reads may be used again without
-// reading: exactly as long as a [Cached] would answer each of them from memory, and
-// until anything is written here that could change one of them. The zero value and nil are no
-// longer valid, and neither is one without reads: what comes from a store that is not
-// fronted, from one that failed, or is not yet saved, has to be read each time.
+// Lease says how long an answer that was made of several reads may be used again without reading.
+// It is valid as long as a [Cached] would answer each read from memory, and until this process
+// writes anything that could change one of them. The zero value, nil, and a Lease without reads
+// are not valid. Neither is a Lease with a read from a store without [Cached], from one that
+// failed, or of a write that is not yet saved.
 //
-// All reads must go through stores of one kind, fronted or not. Reads must be done by one
-// goroutine; Valid may be called by any once they are.
+// All reads must go through stores of one kind, with or without [Cached]. One goroutine does the
+// reads. After that any goroutine may call Valid.
 type Lease struct {
 	until   time.Time // the earliest end of all reads
-	refused bool
+	revoked bool
 	marks   []mark
 }
 
-// mark is how many writes a stripe had seen before a read.
+// mark is the number of writes that a stripe had seen before a read.
 type mark struct {
 	stripe *stripe
 	writes uint64
 }
 
-// leasing is a [Store] that knows how long its answers hold. l may be nil.
+// leasing is a [Store] that knows how long its answers are valid. l may be nil.
 type leasing interface {
 	getLeased(ctx context.Context, key string, l *Lease) ([]byte, error)
 }
 
-// GetLeased is s.Get, covered by l where s can tell how long its answer holds.
+// GetLeased is s.Get. l covers the read if s knows how long its answer is valid.
 func GetLeased(ctx context.Context, s Store, key string, l *Lease) ([]byte, error) {
 	if s, ok := s.(leasing); ok {
 		return s.getLeased(ctx, key, l)
@@ -38,10 +38,10 @@ func GetLeased(ctx context.Context, s Store, key string, l *Lease) ([]byte, erro
 	return s.Get(ctx, key)
 }
 
-// Valid reports whether all reads would still be answered alike from memory. It costs
-// some ten nanoseconds.
+// Valid reports whether memory would still give the same answer to all reads. It takes some ten
+// nanoseconds.
 func (l *Lease) Valid(now time.Time) bool {
-	if l == nil || len(l.marks) == 0 || l.refused || !now.Before(l.until) {
+	if l == nil || len(l.marks) == 0 || l.revoked || !now.Before(l.until) {
 		return false
 	}
 	for _, m := range l.marks {
@@ -52,23 +52,23 @@ func (l *Lease) Valid(now time.Time) bool {
 	return true
 }
 
-// Join makes the lease cover what another one covers, too.
+// Join makes the lease also cover the reads of another one.
 func (l *Lease) Join(o *Lease) {
 	if len(o.marks) > 0 && (len(l.marks) == 0 || o.until.Before(l.until)) {
 		l.until = o.until
 	}
-	l.refused = l.refused || o.refused
+	l.revoked = l.revoked || o.revoked
 	l.marks = append(l.marks, o.marks...)
 }
 
-// note covers the read of h from a stripe that had seen so many writes before.
-func (l *Lease) note(s *stripe, writes uint64, h held) {
+// cover adds the read of h from a stripe that had seen this number of writes before.
+func (l *Lease) cover(s *stripe, writes uint64, h held) {
 	if l == nil {
 		return
 	}
-	end := h.fresh
-	if !h.dead.IsZero() && h.dead.Before(end) {
-		end = h.dead
+	end := h.freshUntil
+	if !h.validUntil.IsZero() && h.validUntil.Before(end) {
+		end = h.validUntil
 	}
 	if l == nil || len(l.marks) == 0 || end.Before(l.until) {
 		l.until = end
@@ -76,9 +76,9 @@ func (l *Lease) note(s *stripe, writes uint64, h held) {
 	l.marks = append(l.marks, mark{s, writes})
 }
 
-// refuse ends the lease: something was read that memory may not answer again.
-func (l *Lease) refuse() {
+// revoke ends the lease, because memory may not answer a read again.
+func (l *Lease) revoke() {
 	if l != nil {
-		l.refused = true
+		l.revoked = true
 	}
 }

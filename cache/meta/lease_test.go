@@ -82,8 +82,8 @@ func TestLeaseEndsWithWrites(t *testing.T) {
 	}
 }
 
-// What a store that fails did not say, what is not saved yet, and what no memory
-// stands before, is read each time.
+// A fact is read each time if the store fails, if it is not saved yet, or if there is no memory in
+// front of the store.
 func TestLeaseRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := metatest.NewFaulty(metatest.NewMemory())

@@ -10,19 +10,19 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// PresenceFact says that a target holds something.
+// PresenceFact says that a target holds some content.
 type PresenceFact struct {
 	Kind Kind
-	Size int64 // bytes; negative when unknown
-	// Referenced says that the target holds a manifest that references it, or
-	// that it is a manifest. A registry may drop what nothing references.
+	Size int64 // bytes; negative if unknown
+	// Referenced says that the target holds a manifest that references the content, or that the
+	// content is a manifest. A registry may delete content that nothing references.
 	Referenced bool
-	// Confirmed is when the target was last known to hold it; zero in a fact that an older dray
-	// recorded, which did not say. Add takes zero for now.
+	// Confirmed is when the target was last known to hold the content. It is zero in a fact that an
+	// older dray recorded, which had no such field. Add takes zero for now.
 	Confirmed time.Time
 }
 
-// Holding is a digest together with what is known about it.
+// Holding is a digest with the fact about it.
 type Holding struct {
 	Digest digest.Digest
 	PresenceFact
@@ -30,24 +30,23 @@ type Holding struct {
 
 // PresenceOptions configure [NewPresence].
 type PresenceOptions struct {
-	// TTL is how long the fact about a manifest, or about a blob that a manifest
-	// references, lives; 0 means 12 hours. Lifecycle rules of a registry delete
-	// images behind our back about once a day.
+	// TTL is how long the fact about a manifest, or about a referenced blob, is kept; 0 means 12
+	// hours. Lifecycle rules of a registry delete images without notice, about once a day.
 	TTL time.Duration
-	// UnreferencedTTL is how long the fact about a blob lives that no manifest
-	// references yet; 0 means 1 hour, which covers the push it belongs to.
+	// UnreferencedTTL is how long the fact about a blob that no manifest references yet is kept; 0
+	// means 1 hour, which covers the push it belongs to.
 	UnreferencedTTL time.Duration
 }
 
-// Presence remembers what the target of pushes holds, so that it is not sent
-// twice. There are only positive facts. One can be wrong, when the target
-// deleted something meanwhile: whoever learns so calls Forget and sends it again.
+// Presence remembers which content the target of pushes holds, so that it is not sent twice.
+// There are only positive facts. A fact is wrong if the target has deleted the content since. A
+// caller that notices this calls Forget and sends the content again.
 type Presence struct {
 	ledger[presenceRecord]
 	unreferencedTTL time.Duration
 }
 
-// NewPresence returns the facts about targets kept in s.
+// NewPresence returns the facts about targets in s.
 func NewPresence(s Store, o PresenceOptions) *Presence {
 	return &Presence{
 		ledger:          newLedger[presenceRecord](s, "presence", cmp.Or(o.TTL, 12*time.Hour)),
@@ -70,7 +69,7 @@ func (r presenceRecord) check() error {
 	return nil
 }
 
-// homeRecord names a repository that holds a blob under a manifest.
+// homeRecord names a repository that holds a blob as part of an image.
 type homeRecord struct {
 	Repo string `json:"r"`
 }
@@ -82,11 +81,11 @@ func (r homeRecord) check() error {
 	return nil
 }
 
-func (k *Presence) homes() ledger[homeRecord] { return beside[homeRecord](k.ledger) }
+func (k *Presence) homes() ledger[homeRecord] { return sibling[homeRecord](k.ledger) }
 
-// Home returns a repository of upstream that holds the blob d under a manifest: the one that was
-// added last. ErrNotFound says that none is known. Whether it still holds it is not certain, and
-// who may know of it is the caller's to decide.
+// Home returns a repository of upstream that holds the blob d as part of an image: the one that
+// was added last. It returns ErrNotFound if none is known. The repository may have lost the blob
+// since. Home does not check whether the client may know of the repository.
 func (k *Presence) Home(ctx context.Context, upstream string, d digest.Digest) (string, error) {
 	r, err := k.homes().read(ctx, homeKey(upstream, d))
 	if err != nil {
@@ -95,8 +94,8 @@ func (k *Presence) Home(ctx context.Context, upstream string, d digest.Digest) (
 	return r.Repo, nil
 }
 
-// Get returns the fact that repo of upstream holds d, ErrNotFound when that is
-// not known, or the failure of the store.
+// Get returns the fact that repo of upstream holds d, ErrNotFound if that is not known, or the
+// failure of the store.
 func (k *Presence) Get(ctx context.Context, upstream, repo string, d digest.Digest) (PresenceFact, error) {
 	r, err := k.read(ctx, digestKey{upstream, repo, d}.in(presenceSpace))
 	if err != nil {
@@ -109,10 +108,10 @@ func (k *Presence) Get(ctx context.Context, upstream, repo string, d digest.Dige
 	return fact, nil
 }
 
-// Add records that repo of upstream holds everything in held. A manifest counts
-// as referenced whatever the fact says.
+// Add records that repo of upstream holds everything in held. A manifest always counts as
+// referenced.
 func (k *Presence) Add(ctx context.Context, upstream, repo string, held ...Holding) error {
-	var lasting, passing []Entry
+	var referenced, unreferenced []Entry
 	for _, h := range held {
 		r := presenceRecord{Kind: h.Kind, Size: h.Size, Referenced: h.Referenced || h.Kind == KindManifest, Confirmed: time.Now().Unix()}
 		if !h.Confirmed.IsZero() {
@@ -123,29 +122,28 @@ func (k *Presence) Add(ctx context.Context, upstream, repo string, held ...Holdi
 			return fmt.Errorf("known %s/%s: %w", upstream, repo, err)
 		}
 		if r.Referenced {
-			lasting = append(lasting, e)
+			referenced = append(referenced, e)
 			if r.Kind == KindBlob {
 				home, err := k.homes().entry(homeKey(upstream, h.Digest), homeRecord{repo})
 				if err != nil {
 					return fmt.Errorf("known %s/%s: %w", upstream, repo, err)
 				}
-				lasting = append(lasting, home)
+				referenced = append(referenced, home)
 			}
 		} else {
-			passing = append(passing, e)
+			unreferenced = append(unreferenced, e)
 		}
 	}
 	err := errors.Join(
-		PutAll(ctx, k.store, lasting, k.ttl),
-		PutAll(ctx, k.store, passing, k.unreferencedTTL))
+		PutAll(ctx, k.store, referenced, k.ttl),
+		PutAll(ctx, k.store, unreferenced, k.unreferencedTTL))
 	if err != nil {
 		return fmt.Errorf("known %s/%s: %w", upstream, repo, err)
 	}
 	return nil
 }
 
-// Forget removes the facts about the given digests, because the target proved
-// them wrong.
+// Forget removes the facts about the digests, because the target proved them wrong.
 func (k *Presence) Forget(ctx context.Context, upstream, repo string, ds ...digest.Digest) error {
 	var errs []error
 	for _, d := range ds {

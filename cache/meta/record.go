@@ -12,8 +12,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Kind says whether a digest names a manifest or a blob. The two are different
-// questions to a registry, so a fact must remember which.
+// Kind says whether a digest names a manifest or a blob. A registry is asked differently for
+// each, so a fact must record the kind.
 type Kind string
 
 // The two kinds of content.
@@ -30,16 +30,16 @@ type Options struct {
 	TTL time.Duration
 }
 
-// record is the stored form of a fact. check refuses what decodes but cannot have been
-// written by this version.
+// record is the stored form of a fact. check refuses records that decode but that this version
+// cannot have written.
 type record interface{ check() error }
 
-// ledger keeps records of one type: as compact JSON, each for a while, with a count of
-// those that could not be read. The facades are made of ledgers.
+// ledger keeps records of one type as compact JSON, each for a limited time. It counts those that
+// cannot be read. The facades are made of ledgers.
 type ledger[R record] struct {
-	facts      string // what the records are, for people
+	facts      string // type of the facts, for metrics and errors
 	store      Store
-	lease      *Lease // covers the reads; nil: nothing does
+	lease      *Lease // covers the reads; may be nil
 	ttl        time.Duration
 	unreadable prometheus.Counter
 }
@@ -52,12 +52,12 @@ func newLedger[R record](s Store, facts string, ttl time.Duration) ledger[R] {
 	})}
 }
 
-// beside returns a ledger of other records that belong to the same facts.
-func beside[R, O record](l ledger[O]) ledger[R] {
+// sibling returns a ledger of other records that belong to the same facts.
+func sibling[R, O record](l ledger[O]) ledger[R] {
 	return ledger[R](l)
 }
 
-// read returns what is under key. What cannot be read is not found.
+// read returns the record under key. A record that cannot be read is not found.
 func (l ledger[R]) read(ctx context.Context, key string) (r R, err error) {
 	value, err := GetLeased(ctx, l.store, key, l.lease)
 	if err != nil {
@@ -77,7 +77,7 @@ func (l ledger[R]) decode(value []byte) (r R, err error) {
 	return r, nil
 }
 
-// write puts r under key for as long as the ledger keeps records.
+// write puts r under key for the TTL of the ledger.
 func (l ledger[R]) write(ctx context.Context, key string, r R) error {
 	return l.writeFor(ctx, key, r, l.ttl)
 }
@@ -90,7 +90,7 @@ func (l ledger[R]) writeFor(ctx context.Context, key string, r R, ttl time.Durat
 	return l.store.Put(ctx, e.Key, e.Value, ttl)
 }
 
-// entry refuses to write what read would not accept.
+// entry encodes a record. It refuses one that read would not accept.
 func (l ledger[R]) entry(key string, r R) (Entry, error) {
 	if err := r.check(); err != nil {
 		return Entry{}, err
@@ -99,9 +99,9 @@ func (l ledger[R]) entry(key string, r R) (Entry, error) {
 	return Entry{key, value}, err
 }
 
-// list yields the facts made of the records whose keys begin with prefix. What cannot be read is
-// counted and left out, and so is what fact does not find. It reads the whole store where that
-// keeps no order of keys.
+// list yields the facts of the records whose keys begin with prefix. Records that cannot be read
+// are counted and left out. Records for which fact returns ErrNotFound are left out, too. It
+// reads the whole store if the store does not order its keys.
 func list[F, K any, R record](ctx context.Context, l ledger[R], prefix string, parse func(string) (K, bool), fact func(K, R) (F, error)) iter.Seq2[F, error] {
 	return func(yield func(F, error) bool) {
 		for entry, err := range l.store.Scan(ctx, prefix) {

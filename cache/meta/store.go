@@ -10,7 +10,7 @@ import (
 
 // Errors of stores and of the wrappers around them.
 var (
-	// ErrNotFound says that a store answered and holds no living entry under a key.
+	// ErrNotFound says that a store answered and has no living entry under a key.
 	ErrNotFound = errors.New("not found")
 	// ErrClosed says that the store was used after Close.
 	ErrClosed = errors.New("store is closed")
@@ -26,42 +26,37 @@ type Entry struct {
 
 // Store maps keys to small values that expire.
 //
-// Keys are non-empty strings of at most 8 KiB and may hold any bytes. Values
-// may be empty. All methods may be called concurrently. Nobody retries below
-// this interface: a failure is reported at once and the caller does without.
-// Every method returns the context's error when the context has ended before
-// the work began, and ErrClosed after Close.
+// Keys are non-empty strings of at most 8 KiB and may have any bytes. Values may be empty. All
+// methods may be called concurrently. A Store does not retry: it reports a failure at once, and
+// the caller manages without it. Every method returns the context's error if the context has
+// ended before the work began, and ErrClosed after Close.
 //
-// An entry is never returned before it was put, and not later than about a
-// second after its expiry. Within one process a completed Put or Delete is seen
-// by every read that begins afterwards.
+// An entry is never returned before it was put, nor more than about a second after its expiry.
+// Within one process every read that begins after a completed Put or Delete sees it.
 type Store interface {
 	// Get returns the value under key, which the caller then owns, or ErrNotFound.
 	Get(ctx context.Context, key string) ([]byte, error)
-	// Put replaces what is under key. The value is not kept by reference. A ttl
-	// of 0 never expires; a negative one has expired already, so that the call
-	// removes the entry. A ttl above [MaxTTL] may count as MaxTTL.
+	// Put replaces the value under key. It does not keep a reference to value. A ttl of 0 never
+	// expires. A negative ttl has already expired, so the call removes the entry. A ttl above
+	// [MaxTTL] may count as MaxTTL.
 	Put(ctx context.Context, key string, value []byte, ttl time.Duration) error
-	// Delete removes what is under key; a key that is not there is no error.
+	// Delete removes the entry under key. A missing key is no error.
 	Delete(ctx context.Context, key string) error
-	// Scan yields the living entries whose key begins with prefix, in no
-	// particular order. An entry may be yielded more than once, and one that is
-	// changed meanwhile may be missed. The first error ends the scan. The loop
-	// body may call the store.
+	// Scan yields the living entries whose key begins with prefix, in no particular order. It may
+	// yield an entry more than once, and may miss one that changes meanwhile. The first error ends
+	// the scan. The loop body may call the store.
 	Scan(ctx context.Context, prefix string) iter.Seq2[Entry, error]
 	// Close releases the store. A second call is no error.
 	Close() error
 }
 
-// Batch is implemented by stores that can put many entries at the price of
-// about one. The entries are not put atomically: after an error some of them
-// may be there.
+// Batch is implemented by stores that can put many entries at about the price of one. The entries
+// are not put atomically: after an error some of them may be there.
 type Batch interface {
 	PutAll(ctx context.Context, entries []Entry, ttl time.Duration) error
 }
 
-// PutAll puts the entries into s, at once where s is a [Batch] and one after the
-// other where it is not.
+// PutAll puts the entries into s: in one call if s is a [Batch], otherwise one after the other.
 func PutAll(ctx context.Context, s Store, entries []Entry, ttl time.Duration) error {
 	if len(entries) == 0 {
 		return ctx.Err()

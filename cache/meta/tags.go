@@ -10,35 +10,35 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// TagKey names one question about a tag. Accept is the normalised Accept header
-// of the question, because some registries convert a manifest that is asked for
-// by tag to fit it: the same tag then has several digests at once.
+// TagKey names one question about a tag. Accept is the normalised Accept header of the question:
+// some registries convert a manifest that is asked for by tag to fit it, so one tag can have
+// several digests at once.
 type TagKey struct {
 	Upstream, Repo, Tag, Accept string
 }
 
-// TagFact is what an upstream said about a tag.
+// TagFact is the answer of an upstream about a tag.
 type TagFact struct {
 	Digest    digest.Digest
 	MediaType string
-	Size      int64 // bytes of the manifest; negative when unknown
-	// CheckedAt is when the upstream was asked, not when it answered: an answer
-	// that was on its way while the tag was pushed must count as old.
+	Size      int64 // bytes of the manifest; negative if unknown
+	// CheckedAt is when the upstream was asked, not when it answered: an answer that was on its way
+	// while the tag was pushed must count as old.
 	CheckedAt time.Time
-	// NotFound says that the upstream answered that there is no such tag. The
-	// digest, media type and size are then empty.
+	// NotFound says that the upstream answered that there is no such tag. Digest, media type and
+	// size are then empty.
 	NotFound bool
-	// Reason is that answer, where NotFound is set.
+	// Reason is that answer, if NotFound is set.
 	Reason Reason
 }
 
-// Reason is how an upstream put it that something does not exist.
+// Reason is how an upstream said that something does not exist.
 type Reason struct {
 	Code string `json:"c,omitempty"` // of its protocol
 	Text string `json:"t,omitempty"` // for people
 }
 
-// Tag is one fact of a listing. The Accept of the question is not kept.
+// Tag is one fact of a listing. It lacks the Accept of the question.
 type Tag struct {
 	Upstream, Repo, Tag string
 	TagFact
@@ -46,17 +46,16 @@ type Tag struct {
 
 // Tags remembers what tags point to.
 //
-// A tag can be forgotten for every Accept at once without searching for its
-// facts: Forget writes an epoch, and facts of an older epoch, or asked for
-// before it began, are invisible. With several members on one store their clocks
-// must agree to within seconds; a disagreement of n seconds can hide or keep
-// facts around a push for n seconds.
+// Forget hides a tag for every Accept at once, without searching for its facts: it writes an
+// epoch. Facts of an older epoch, or that were asked for before it began, are invisible. The
+// clocks of members that share a store must agree to within seconds. If they differ by n seconds,
+// facts around a push can be hidden or kept wrongly for n seconds.
 type Tags struct {
 	ledger[tagRecord]
 }
 
-// NewTags returns the tag facts kept in s, by default for at most 30 days. That has nothing to do
-// with how long a fact counts as fresh, which the caller decides by CheckedAt: an old fact still
+// NewTags returns the tag facts in s. By default they are kept for at most 30 days. That is not
+// how long a fact counts as fresh, which the caller decides by CheckedAt: an old fact still
 // serves while the upstream is down.
 func NewTags(s Store, o Options) *Tags {
 	return &Tags{newLedger[tagRecord](s, "tags", cmp.Or(o.TTL, 30*24*time.Hour))}
@@ -98,8 +97,8 @@ func (r tagRecord) fact() TagFact {
 	return f
 }
 
-// Get returns the fact about k, ErrNotFound when there is none, or the failure
-// of the store. A fact with NotFound set is an answer, not ErrNotFound.
+// Get returns the fact about k, ErrNotFound if there is none, or the failure of the store. A fact
+// with NotFound set is an answer, not ErrNotFound.
 func (t *Tags) Get(ctx context.Context, k TagKey) (TagFact, error) {
 	r, err := t.read(ctx, k.key())
 	if err != nil {
@@ -115,9 +114,9 @@ func (t *Tags) Get(ctx context.Context, k TagKey) (TagFact, error) {
 	return r.fact(), nil
 }
 
-// Set records f for at most keep, which is cut to Options.Keep and means that when
-// 0. A zero CheckedAt means now. A fact whose question was asked before the last
-// Forget of its tag is dropped without an error.
+// Set records f for keep, at most for Options.TTL; 0 means Options.TTL. A zero CheckedAt means
+// now. Set drops a fact whose question was asked before the last Forget of its tag, without an
+// error.
 func (t *Tags) Set(ctx context.Context, k TagKey, f TagFact, keep time.Duration) error {
 	if keep == 0 || keep > t.ttl {
 		keep = t.ttl
@@ -145,8 +144,8 @@ func (t *Tags) Set(ctx context.Context, k TagKey, f TagFact, keep time.Duration)
 	return nil
 }
 
-// SetNotFound records that the upstream, asked at the given time, answered that
-// the tag does not exist. The fact is kept for window.
+// SetNotFound records that the upstream, asked at the given time, answered that the tag does not
+// exist. The fact is kept for window.
 func (t *Tags) SetNotFound(ctx context.Context, k TagKey, asked time.Time, window time.Duration, why Reason) error {
 	if window <= 0 {
 		return nil
@@ -154,8 +153,8 @@ func (t *Tags) SetNotFound(ctx context.Context, k TagKey, asked time.Time, windo
 	return t.Set(ctx, k, TagFact{CheckedAt: asked, NotFound: true, Reason: why}, window)
 }
 
-// Forget makes every fact about a tag invisible, for every Accept, as well as
-// answers still on their way. A push calls it before it records the new digest.
+// Forget makes every fact about a tag invisible, for every Accept, including answers that are
+// still on their way. A push calls it before it records the new digest.
 func (t *Tags) Forget(ctx context.Context, upstream, repo, tag string) error {
 	if err := epochsOf(t.ledger).begin(ctx, TagKey{Upstream: upstream, Repo: repo, Tag: tag}.forgetKey()); err != nil {
 		return fmt.Errorf("forget tag %s/%s:%s: %w", upstream, repo, tag, err)
@@ -163,11 +162,11 @@ func (t *Tags) Forget(ctx context.Context, upstream, repo, tag string) error {
 	return nil
 }
 
-// All yields the visible facts of one upstream, or of all when upstream is
-// empty, for listings. It reads the whole store where that keeps no order of
-// keys; it is not for the path of a pull.
+// All yields the visible facts of one upstream, or of all if upstream is empty, for listings. It
+// reads the whole store if the store does not order its keys, so it is not for the path of a
+// pull.
 func (t *Tags) All(ctx context.Context, upstream string) iter.Seq2[Tag, error] {
-	return list(ctx, t.ledger, below(tagSpace, upstream), parseTagKey, func(k TagKey, r tagRecord) (Tag, error) {
+	return list(ctx, t.ledger, upstreamPrefix(tagSpace, upstream), parseTagKey, func(k TagKey, r tagRecord) (Tag, error) {
 		e, err := epochsOf(t.ledger).at(ctx, k.forgetKey())
 		if err == nil && e.hides(r.Epoch, r.Checked) {
 			err = ErrNotFound
@@ -176,5 +175,5 @@ func (t *Tags) All(ctx context.Context, upstream string) iter.Seq2[Tag, error] {
 	})
 }
 
-// String names the tag for messages.
+// String returns the tag with its repository, for messages.
 func (k TagKey) String() string { return k.Upstream + "/" + k.Repo + ":" + k.Tag }

@@ -10,18 +10,18 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// Verdicts remember what a check found in the content of a digest. The key has the
+// Verdicts remembers the findings of checks about the content of a digest. The key has the
 // check's revision, so that an answer is never used after the check has changed.
 type Verdicts struct {
 	ledger[verdictRecord]
 }
 
-// NewVerdicts returns the verdicts kept in s, by default for 30 days.
+// NewVerdicts returns the verdicts in s. By default they are kept for 30 days.
 func NewVerdicts(s Store, o Options) *Verdicts {
 	return &Verdicts{newLedger[verdictRecord](s, "verdicts", cmp.Or(o.TTL, 30*24*time.Hour))}
 }
 
-// verdictRecord is the stored form: an answer is the check's own JSON.
+// verdictRecord is the stored form. Answer is the check's own JSON.
 type verdictRecord struct {
 	Answer json.RawMessage `json:"a"`
 }
@@ -33,15 +33,15 @@ func (r verdictRecord) check() error {
 	return nil
 }
 
-// Recall returns the answer of a check about d; false where there is none, or where the
-// store fails: then the content is looked at again.
+// Recall returns the answer of a check about d. It returns false if there is none or if the store
+// fails. The content is then checked again.
 func (v *Verdicts) Recall(ctx context.Context, d digest.Digest, check, revision string) ([]byte, bool) {
 	r, err := v.read(ctx, verdictKey(d, check, revision))
 	return r.Answer, err == nil
 }
 
-// Remember keeps the answer of a check, a JSON value, about d. What cannot be kept
-// costs another look.
+// Remember keeps the answer of a check, a JSON value, about d. If it cannot be kept, the content
+// is checked again.
 func (v *Verdicts) Remember(ctx context.Context, d digest.Digest, check, revision string, answer []byte) {
 	if checkDigest(d) == nil {
 		_ = v.write(ctx, verdictKey(d, check, revision), verdictRecord{Answer: answer})

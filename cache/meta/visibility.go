@@ -11,30 +11,30 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// LinkFact is what a manifest said about something it references.
+// LinkFact is what a manifest says about content that it references.
 type LinkFact struct {
 	MediaType string
-	Size      int64 // bytes; negative when unknown
+	Size      int64 // bytes; negative if unknown
 	Kind      Kind
 }
 
-// Link is a digest together with what is known about it.
+// Link is a digest with the fact about it.
 type Link struct {
 	Digest digest.Digest
 	LinkFact
 }
 
-// Visibility remembers which repository may see which digest. Bytes are shared by all
-// repositories, visibility is not: a digest is visible to a repository only when
-// a manifest that came through this repository references it. A missing link
-// means that the upstream must be asked, not that access is denied.
+// Visibility remembers which repository may see which digest. All repositories share bytes, but
+// not visibility: a digest is visible to a repository only if a manifest that came through this
+// repository references it. If a link is missing, the upstream must be asked; access is not
+// denied.
 type Visibility struct {
 	ledger[linkRecord]
 }
 
-// NewVisibility returns the links kept in s, by default for 30 days after they were last added.
-// That bounds how long a digest stays visible through a repository whose upstream no longer vouches
-// for it.
+// NewVisibility returns the links in s. By default they are kept for 30 days after they were last
+// added. That bounds how long a digest stays visible through a repository whose upstream no
+// longer confirms it.
 func NewVisibility(s Store, o Options) *Visibility {
 	return &Visibility{newLedger[linkRecord](s, "visibility", cmp.Or(o.TTL, 30*24*time.Hour))}
 }
@@ -60,8 +60,7 @@ func (r linkRecord) check() error {
 	return nil
 }
 
-// Get returns the link of repo to d, ErrNotFound when there is none, or the
-// failure of the store.
+// Get returns the link of repo to d, ErrNotFound if there is none, or the failure of the store.
 func (l *Visibility) Get(ctx context.Context, upstream, repo string, d digest.Digest) (LinkFact, error) {
 	r, err := l.read(ctx, digestKey{upstream, repo, d}.in(linkSpace))
 	if err != nil {
@@ -70,8 +69,8 @@ func (l *Visibility) Get(ctx context.Context, upstream, repo string, d digest.Di
 	return LinkFact(r), nil
 }
 
-// Add links repo to everything in links: for a manifest, itself and all its
-// children in one call. Links that are there already live on for another Keep.
+// Add links repo to everything in links: for a manifest, to itself and all its children in one
+// call. Links that exist already are kept for another TTL.
 func (l *Visibility) Add(ctx context.Context, upstream, repo string, links ...Link) error {
 	entries := make([]Entry, 0, len(links))
 	for _, link := range links {
@@ -101,11 +100,10 @@ type Linked struct {
 	Link
 }
 
-// All yields the links of one upstream, or of all when upstream is empty, for
-// listings. It reads the whole store where that keeps no order of keys; it is not for
-// the path of a pull.
+// All yields the links of one upstream, or of all if upstream is empty, for listings. It reads
+// the whole store if the store does not order its keys, so it is not for the path of a pull.
 func (l *Visibility) All(ctx context.Context, upstream string) iter.Seq2[Linked, error] {
-	return list(ctx, l.ledger, below(linkSpace, upstream), digestKeyIn(linkSpace), func(k digestKey, r linkRecord) (Linked, error) {
+	return list(ctx, l.ledger, upstreamPrefix(linkSpace, upstream), digestKeyIn(linkSpace), func(k digestKey, r linkRecord) (Linked, error) {
 		return Linked{k.upstream, k.repo, Link{k.digest, LinkFact(r)}}, nil
 	})
 }

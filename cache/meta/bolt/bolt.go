@@ -31,24 +31,21 @@ var (
 
 // Options configure [Open].
 type Options struct {
-	// Path of the file. Its directory must exist. Beside it appear Path.open, the
-	// marker of a file in use, and Path.corrupt, the latest file moved aside.
+	// Path of the file. Its directory must exist. Two more files may be beside it: Path.open, the
+	// marker of a file in use, and Path.corrupt, the latest file that was moved aside.
 	Path string
-	// LockTimeout is how long to wait for another process to let go of the file;
-	// 0 means 1 second.
+	// LockTimeout is how long to wait for another process to release the file; 0 means 1 second.
 	LockTimeout time.Duration
-	// SyncEvery is how often Run syncs the file when it has changed; 0 means 5
-	// seconds.
+	// SyncEvery is how often Run syncs a file that has changed; 0 means 5 seconds.
 	SyncEvery time.Duration
 	// ExpireEvery is how often Run removes expired entries; 0 means 1 minute.
 	ExpireEvery time.Duration
-	// Logger hears of a file moved aside and of failing background work; nil
-	// discards.
+	// Logger gets a line for a file moved aside and for failing background work; nil discards them.
 	Logger *slog.Logger
 }
 
-// Store is a [meta.Store] in a bbolt file. [Store.Run] must run for the file to
-// be synced and swept.
+// Store is a [meta.Store] in a bbolt file. [Store.Run] must run to sync the file and to remove
+// expired entries.
 type Store struct {
 	o    Options
 	file *file
@@ -66,8 +63,8 @@ var (
 	_ meta.Batch = (*Store)(nil)
 )
 
-// facts is the one bucket. A value is preceded by its expiry: 8 bytes, big
-// endian, in Unix nanoseconds, 0 for never.
+// facts is the only bucket. A value follows its expiry: 8 bytes, big endian, in Unix nanoseconds,
+// 0 for never.
 const (
 	facts      = "facts"
 	expirySize = 8
@@ -80,7 +77,7 @@ func seal(value []byte, expires int64) []byte {
 	return append(sealed, value...)
 }
 
-// unseal returns the value, still owned by the transaction, if it lives.
+// unseal returns the value if it has not expired. The transaction still owns it.
 func unseal(sealed []byte, now int64) ([]byte, bool) {
 	if len(sealed) < expirySize || expired(sealed, now) {
 		return nil, false
@@ -88,8 +85,9 @@ func unseal(sealed []byte, now int64) ([]byte, bool) {
 	return sealed[expirySize:], true
 }
 
-// expired also holds for what is too short to have been written here, and for what a clock
-// that was ahead wrote: it would live until then.
+// expired reports whether an entry has expired. It also does for an entry that is too short to
+// have been written here, and for one written by a clock that was ahead, which would live until
+// then.
 func expired(sealed []byte, now int64) bool {
 	if len(sealed) < expirySize {
 		return true
@@ -105,8 +103,8 @@ func expiry(ttl time.Duration) int64 {
 	return time.Now().Add(min(ttl, meta.MaxTTL)).UnixNano()
 }
 
-// Open opens or creates the file. It returns ErrLocked when another process has
-// it, and starts afresh, with a warning, when it is damaged.
+// Open opens or creates the file. It returns ErrLocked if another process has it. It starts with
+// an empty file, and logs a warning, if the file is damaged.
 func Open(o Options) (*Store, error) {
 	o.SyncEvery, o.ExpireEvery = cmp.Or(o.SyncEvery, 5*time.Second), cmp.Or(o.ExpireEvery, time.Minute)
 	o.Logger = cmp.Or(o.Logger, slog.New(slog.DiscardHandler))
@@ -140,7 +138,7 @@ func (s *Store) size() float64 {
 // Collectors returns the metrics of the file.
 func (s *Store) Collectors() []prometheus.Collector { return []prometheus.Collector{s.swept, s.bytes} }
 
-// view and update run one transaction, with the errors of this package.
+// view and update run one transaction, and translate its errors.
 func (s *Store) view(ctx context.Context, read func(*bbolt.Bucket) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -215,15 +213,15 @@ func (s *Store) Delete(ctx context.Context, key string) error {
 	return s.update(ctx, func(b *bbolt.Bucket) error { return b.Delete([]byte(key)) })
 }
 
-// Bounds of one read transaction of a scan or sweep: a long one would keep
-// freed pages from being used again.
+// Bounds of one read transaction of a scan or sweep: a long transaction would keep freed pages
+// from being used again.
 const (
 	pageEntries = 256
 	pageBytes   = 1 << 20
 )
 
-// Scan implements [meta.Store]. It reads a page at a time, and no transaction is
-// open while the loop body runs: a write inside one could wait for itself.
+// Scan implements [meta.Store]. It reads a page at a time. No transaction is open while the loop
+// body runs, because a write inside one could wait for itself.
 func (s *Store) Scan(ctx context.Context, prefix string) iter.Seq2[meta.Entry, error] {
 	return func(yield func(meta.Entry, error) bool) {
 		for from, more := prefix, true; more; {
@@ -249,7 +247,7 @@ func (s *Store) Scan(ctx context.Context, prefix string) iter.Seq2[meta.Entry, e
 	}
 }
 
-// readPage returns living entries from a key on, and where the next page begins.
+// readPage returns the living entries from a key on, and where the next page begins.
 func readPage(b *bbolt.Bucket, prefix, from string) (page []meta.Entry, next string, more bool) {
 	now := time.Now().UnixNano()
 	size, visited := 0, 0
@@ -267,8 +265,8 @@ func readPage(b *bbolt.Bucket, prefix, from string) (page []meta.Entry, next str
 	return page, "", false
 }
 
-// Close syncs and closes the file and removes the marker of use. After damage it
-// does nothing and says so: the marker has the next process check the file.
+// Close syncs and closes the file and removes the marker of use. After damage it returns
+// ErrCorrupt and does nothing: because of the marker, the next process checks the file.
 func (s *Store) Close() error {
 	s.closeOnce.Do(func() {
 		s.closeErr = s.file.close(func() error { return removeMarker(s.o.Path) })

@@ -28,7 +28,7 @@ func TestSuiteFronted(t *testing.T) {
 	}}.Run(t)
 }
 
-// What a process wrote while its clock was ahead has expired once the clock is right.
+// Entries that were written while the clock was ahead have expired once the clock is right.
 func TestClockAhead(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "facts.db")
 	synctest.Test(t, func(t *testing.T) {

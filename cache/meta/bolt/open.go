@@ -20,21 +20,20 @@ const (
 	corruptSuffix = ".corrupt"
 )
 
-// file is a database that can be given up. What was given up stays mapped, and
-// locked against other processes, until this one ends: to unmap it could wait
-// for a lock, or fault a reader.
+// file is a database that can be given up after damage. It then stays mapped, and locked against
+// other processes, until this process ends: unmapping it could wait for a lock, or make a reader
+// fault.
 type file struct {
 	db     *bbolt.DB
 	broken atomic.Bool
-	// writer is held around every write. bbolt's own lock stays locked when a
-	// write hits damage and cannot roll back; whoever waits here instead can
-	// still be told.
+	// writer is held around every write. bbolt's own lock stays locked when a write finds damage and
+	// cannot roll back. Callers that wait here instead can still get an error.
 	writer chan struct{}
 }
 
-// contain runs f, and turns what bbolt does about a damaged file, which is to
-// panic or to read beyond the end of the mapping, into an error. From then on
-// the database is not touched again: its locks are in an unknown state.
+// contain runs use. bbolt panics, or reads beyond the end of the mapping, when a file is damaged;
+// contain turns that into ErrCorrupt. From then on the database is not touched again, because its
+// locks are in an unknown state.
 func (f *file) contain(use func(*bbolt.DB) error) (err error) {
 	if f.broken.Load() {
 		return fmt.Errorf("%w, found earlier", ErrCorrupt)
@@ -49,7 +48,7 @@ func (f *file) contain(use func(*bbolt.DB) error) (err error) {
 	return use(f.db)
 }
 
-// close ends the use of the file; sound runs last, and only if all went well.
+// close syncs and closes the file, and calls sound last, if everything succeeded.
 func (f *file) close(sound func() error) error {
 	return f.contain(func(db *bbolt.DB) error {
 		if err := db.Sync(); err != nil {
@@ -62,7 +61,8 @@ func (f *file) close(sound func() error) error {
 	})
 }
 
-// openSound returns a database that is known to be sound, if need be a new one.
+// openSound returns a database that is known to be sound. If the file is damaged it creates a new
+// one.
 func openSound(path string, lockTimeout time.Duration, log *slog.Logger) (*file, error) {
 	f, err := openChecked(path, lockTimeout)
 	if errors.Is(err, ErrCorrupt) {
@@ -82,7 +82,7 @@ func openSound(path string, lockTimeout time.Duration, log *slog.Logger) (*file,
 	return f, nil
 }
 
-// openChecked opens the file, and checks it unless it was closed in order.
+// openChecked opens the file, and checks it unless it was closed properly.
 func openChecked(path string, lockTimeout time.Duration) (*file, error) {
 	f, err := openLocked(path, lockTimeout)
 	if err != nil {
@@ -112,7 +112,7 @@ func openChecked(path string, lockTimeout time.Duration) (*file, error) {
 	return f, nil
 }
 
-// openLocked opens the file whatever is in it.
+// openLocked opens the file without checking its content.
 func openLocked(path string, lockTimeout time.Duration) (*file, error) {
 	f := &file{writer: make(chan struct{}, 1)}
 	err := f.contain(func(*bbolt.DB) (err error) {
@@ -131,7 +131,8 @@ func openLocked(path string, lockTimeout time.Duration) (*file, error) {
 	return f, nil
 }
 
-// classify sorts out what moving the file aside would not mend.
+// classify turns errors that moving the file aside would solve into ErrCorrupt, and a timeout
+// into ErrLocked.
 func classify(err error) error {
 	switch {
 	case errors.Is(err, berrors.ErrTimeout):
@@ -146,8 +147,8 @@ func classify(err error) error {
 	return err
 }
 
-// fits refuses a file shorter than its own header says: pages beyond its end
-// cannot even be looked at.
+// fits refuses a file that is shorter than its own header says: pages beyond its end cannot even
+// be read.
 func fits(db *bbolt.DB, path string) error {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -161,8 +162,8 @@ func fits(db *bbolt.DB, path string) error {
 	})
 }
 
-// verify reads everything. The walk comes first, in this goroutine, where a
-// fault can be contained: Check follows the same pages in one of its own.
+// verify reads the whole file. The walk comes first, in this goroutine, where contain handles a
+// fault: Check follows the same pages in a goroutine of its own.
 func verify(tx *bbolt.Tx) error {
 	var last []byte
 	c := tx.Bucket([]byte(facts)).Cursor()
@@ -176,7 +177,7 @@ func verify(tx *bbolt.Tx) error {
 		last = append(last[:0], k...)
 	}
 	var first error
-	for err := range tx.Check() { // to its end: the sender does not give up
+	for err := range tx.Check() { // to its end, because the sender does not give up
 		if first == nil {
 			first = fmt.Errorf("%w: %w", ErrCorrupt, err)
 		}
@@ -184,7 +185,7 @@ func verify(tx *bbolt.Tx) error {
 	return first
 }
 
-// mark leaves the marker of a file in use, durably, before the first write.
+// mark creates the marker of a file in use, durably, before the first write.
 func mark(path string) error {
 	f, err := os.OpenFile(path+openSuffix, os.O_CREATE|os.O_WRONLY, 0o600)
 	if err != nil {

@@ -7,8 +7,8 @@ import (
 	"go.etcd.io/bbolt"
 )
 
-// Run syncs and sweeps until ctx ends, and returns nil then. A sync or sweep that
-// fails is logged once until one succeeds again.
+// Run syncs the file and removes expired entries until ctx ends. It then returns nil. A sync or
+// sweep that fails is logged once until one succeeds again.
 func (s *Store) Run(ctx context.Context) error {
 	syncs, sweeps := time.NewTicker(s.o.SyncEvery), time.NewTicker(s.o.ExpireEvery)
 	defer syncs.Stop()
@@ -44,7 +44,7 @@ func (s *Store) sync() error {
 	return nil
 }
 
-// DeleteExpired removes the entries that have expired and returns their number.
+// DeleteExpired removes expired entries and returns their number.
 func (s *Store) DeleteExpired(ctx context.Context) (int, error) {
 	removed := 0
 	for from, more := "", true; more; {
@@ -73,7 +73,7 @@ func (s *Store) DeleteExpired(ctx context.Context) (int, error) {
 	return removed, nil
 }
 
-// expiredPage returns the expired keys of a page, and where the next one begins.
+// expiredPage returns the expired keys of a page, and where the next page begins.
 func expiredPage(b *bbolt.Bucket, from string) (keys []string, next string, more bool) {
 	now := time.Now().UnixNano()
 	visited := 0
@@ -90,7 +90,7 @@ func expiredPage(b *bbolt.Bucket, from string) (keys []string, next string, more
 	return keys, "", false
 }
 
-// removeExpired looks again, for a key may have been put anew meanwhile.
+// removeExpired checks the expiry again, because a key may have been put again meanwhile.
 func removeExpired(b *bbolt.Bucket, keys []string) (n int, err error) {
 	now := time.Now().UnixNano()
 	for _, k := range keys {

@@ -1,5 +1,5 @@
-// Package metatest holds what every metadata store must do, as one suite, and
-// two stores for tests: one in memory and one that fails on request.
+// Package metatest has a suite of tests that every metadata store must pass, and two stores for
+// tests: one in memory and one that fails on request.
 package metatest
 
 import (
@@ -30,7 +30,7 @@ var _ meta.Store = (*Memory)(nil)
 // NewMemory returns an empty store.
 func NewMemory() *Memory { return &Memory{entries: map[string]entry{}} }
 
-// usable needs the lock.
+// usable returns an error if the store is closed or ctx has ended. It needs the lock.
 func (m *Memory) usable(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -126,7 +126,7 @@ func (m *Memory) Close() error {
 	return nil
 }
 
-// Faulty is a [meta.Store] that counts what it is asked and fails on request.
+// Faulty is a [meta.Store] that counts its calls and fails on request.
 type Faulty struct {
 	meta.Store
 
@@ -136,18 +136,18 @@ type Faulty struct {
 	calls map[string]int
 }
 
-// NewFaulty returns s, working until told otherwise.
+// NewFaulty returns s, which works until Fail is called.
 func NewFaulty(s meta.Store) *Faulty { return &Faulty{Store: s, calls: map[string]int{}} }
 
-// Fail makes every call take delay, or until its context ends, and then fail
-// with err, or work where err is nil.
+// Fail makes every call take delay, or until its context ends. The call then fails with err, or
+// works if err is nil.
 func (f *Faulty) Fail(err error, delay time.Duration) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.err, f.delay = err, delay
 }
 
-// Calls returns how often an operation was asked for: get, put, delete or scan.
+// Calls returns the number of calls of an operation: get, put, delete or scan.
 func (f *Faulty) Calls(op string) int {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -23,9 +23,9 @@ type RedisServer struct {
 	cmd  *exec.Cmd
 }
 
-// StartRedis starts a redis-server, without persistence, on a free port of
-// 127.0.0.1 and stops it when the test ends. The test is skipped where the
-// program is not installed. A first argument that is a file is a configuration.
+// StartRedis starts a redis-server on a free port of 127.0.0.1, without persistence, and stops it
+// when the test ends. It skips the test if the program is not installed. If the first argument is
+// a file, that is the configuration.
 func StartRedis(t testing.TB, args ...string) *RedisServer {
 	t.Helper()
 	if _, err := exec.LookPath("redis-server"); err != nil {
@@ -37,7 +37,7 @@ func StartRedis(t testing.TB, args ...string) *RedisServer {
 	return r
 }
 
-// FreeAddr returns an address of 127.0.0.1 that nobody listened on a moment ago.
+// FreeAddr returns an address of 127.0.0.1 on which nothing listened a moment ago.
 func FreeAddr(t testing.TB) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -48,8 +48,7 @@ func FreeAddr(t testing.TB) string {
 	return l.Addr().String()
 }
 
-// Start starts the server, again on the same port after a Kill, and waits until
-// it answers.
+// Start starts the server and waits until it answers. After a Kill the port is the same.
 func (r *RedisServer) Start() {
 	r.t.Helper()
 	host, port, _ := net.SplitHostPort(r.Addr)
@@ -75,7 +74,7 @@ func (r *RedisServer) Kill() {
 	r.cmd = nil
 }
 
-// Pause makes the server hang: its kernel still accepts, it never answers.
+// Pause makes the server hang: its kernel still accepts connections, but it never answers.
 func (r *RedisServer) Pause() { r.signal(syscall.SIGSTOP) }
 
 // Resume ends a Pause.
@@ -88,8 +87,8 @@ func (r *RedisServer) signal(s os.Signal) {
 	}
 }
 
-// Do sends one command on a connection of its own and returns the beginning of
-// the raw answer, or the error as text.
+// Do sends one command on a connection of its own. It returns the beginning of the raw answer, or
+// the error as text.
 func (r *RedisServer) Do(words ...string) string {
 	conn, err := net.DialTimeout("tcp", r.Addr, time.Second)
 	if err != nil {
@@ -113,7 +112,7 @@ func (r *RedisServer) Do(words ...string) string {
 	return string(answer[:n])
 }
 
-// Eventually waits until a server, whose clock a test cannot drive, got there.
+// Eventually waits until done returns true. A test cannot control the clock of a server.
 func (r *RedisServer) Eventually(what string, done func() bool) {
 	r.t.Helper()
 	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {

@@ -18,15 +18,15 @@ import (
 
 // Suite describes a store to [Suite.Run].
 type Suite struct {
-	// Open returns an empty store of its own for one test. It must register what
-	// has to be cleaned up beyond Close, which the suite calls.
+	// Open returns an empty store for one test. It must register any cleanup beyond Close, which the
+	// suite calls.
 	Open func(t *testing.T) meta.Store
-	// RealTime says that the store keeps expiry by a clock outside of this
-	// process, so that virtual time cannot be used.
+	// RealTime says that a clock outside of this process decides about expiry, so that virtual time
+	// cannot be used.
 	RealTime bool
 }
 
-// Run checks that the store does what [meta.Store] promises.
+// Run checks that the store keeps the contract of [meta.Store].
 func (s Suite) Run(t *testing.T) {
 	for _, c := range []struct {
 		name string
@@ -57,7 +57,7 @@ func (s Suite) Run(t *testing.T) {
 	t.Run("TTLExpiry", s.expiry)
 }
 
-// Put puts or fails the test.
+// Put puts an entry or fails the test.
 func Put(t testing.TB, s meta.Store, key, value string, ttl time.Duration) {
 	t.Helper()
 	if err := s.Put(t.Context(), key, []byte(value), ttl); err != nil {
@@ -65,7 +65,7 @@ func Put(t testing.TB, s meta.Store, key, value string, ttl time.Duration) {
 	}
 }
 
-// Want checks what is under key.
+// Want checks the value under key.
 func Want(t testing.TB, s meta.Store, key, value string) {
 	t.Helper()
 	got, err := s.Get(t.Context(), key)
@@ -74,7 +74,7 @@ func Want(t testing.TB, s meta.Store, key, value string) {
 	}
 }
 
-// WantAbsent checks that nothing is under key.
+// WantAbsent checks that there is no entry under key.
 func WantAbsent(t testing.TB, s meta.Store, key string) {
 	t.Helper()
 	got, err := s.Get(t.Context(), key)
@@ -83,7 +83,7 @@ func WantAbsent(t testing.TB, s meta.Store, key string) {
 	}
 }
 
-// Listing returns what a scan finds, or fails the test.
+// Listing returns the entries that a scan finds, or fails the test.
 func Listing(t testing.TB, s meta.Store, prefix string) map[string]string {
 	t.Helper()
 	found := map[string]string{}
@@ -163,7 +163,7 @@ func oddKeys(t *testing.T, s meta.Store) {
 	if diff := cmp.Diff(want, Listing(t, s, "")); diff != "" {
 		t.Error(diff)
 	}
-	// What looks like a pattern is a prefix.
+	// A pattern is only a prefix here.
 	if got := Listing(t, s, "*"); len(got) != 1 {
 		t.Errorf("scan of a star found %.200v", got)
 	}
@@ -245,7 +245,7 @@ func scanBreak(t *testing.T, s meta.Store) {
 	if n != 3 {
 		t.Fatalf("saw %d entries before leaving", n)
 	}
-	Put(t, s, "after", "v", 0) // nothing is still locked
+	Put(t, s, "after", "v", 0) // no lock is held any more
 }
 
 // scanWrites checks that the loop body may use the store.
@@ -343,7 +343,7 @@ func closed(t *testing.T, s meta.Store) {
 	check(t, s, t.Context(), meta.ErrClosed)
 }
 
-// check wants one error from every operation.
+// check checks that every operation returns one error.
 func check(t *testing.T, s meta.Store, ctx context.Context, want error) {
 	t.Helper()
 	_, get := s.Get(ctx, "k")
@@ -379,15 +379,15 @@ func ttlNegative(t *testing.T, s meta.Store) {
 	}
 }
 
-// ttlReplaced checks that a put replaces the expiry too, and that the smallest
-// ttl is not taken for none.
+// ttlReplaced checks that a put also replaces the expiry, and that the smallest ttl does not
+// count as none.
 func ttlReplaced(t *testing.T, s meta.Store) {
 	Put(t, s, "k", "short", time.Nanosecond)
 	Put(t, s, "k", "long", 0)
 	Want(t, s, "k", "long")
 }
 
-// expiry lets entries run out, in virtual time where that can be.
+// expiry lets entries expire, in virtual time if possible.
 func (s Suite) expiry(t *testing.T) {
 	if s.RealTime {
 		s.expire(t, 300*time.Millisecond, func(gone func() bool) bool {
@@ -395,7 +395,7 @@ func (s Suite) expiry(t *testing.T) {
 				if gone() {
 					return true
 				}
-				time.Sleep(20 * time.Millisecond) // the other side's clock cannot be driven
+				time.Sleep(20 * time.Millisecond) // the clock of the server cannot be controlled
 			}
 			return false
 		})

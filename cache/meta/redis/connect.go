@@ -13,14 +13,14 @@ import (
 	"github.com/redis/go-redis/v9/maintnotifications"
 )
 
-// ErrURL says that a URL names no Redis. Its text never holds the URL, which
-// may hold a password.
+// ErrURL says that a URL does not name a Redis. Its text never has the URL, which may have a
+// password.
 var ErrURL = errors.New("not a redis URL")
 
-// connect makes the client a URL asks for.
+// connect returns a client for a URL.
 func connect(rawURL string, timeout time.Duration) (goredis.UniversalClient, error) {
-	// The client has one log for the process, which writes every failure to
-	// standard error; we return them.
+	// The client has one log for the process, which writes every failure to standard error. We
+	// return failures instead.
 	logging.Disable()
 	scheme, rest, ok := strings.Cut(rawURL, "://")
 	if !ok {
@@ -39,7 +39,7 @@ func connect(rawURL string, timeout time.Duration) (goredis.UniversalClient, err
 	return nil, fmt.Errorf("%w: scheme %q", ErrURL, scheme)
 }
 
-// conceal drops what the parsers quote of a URL: net/url repeats all of it.
+// conceal removes the parts of the URL that parsers quote: net/url repeats all of it.
 func conceal(err error) error {
 	if parse, ok := errors.AsType[*url.Error](err); ok {
 		err = parse.Err
@@ -52,9 +52,9 @@ func single(plain string, timeout time.Duration) (goredis.UniversalClient, error
 	if err != nil {
 		return nil, conceal(err)
 	}
-	// Nobody retries below a store, and the context bounds what it asks for.
+	// A store does not retry, and the context bounds each request.
 	o.MaxRetries, o.DialerRetries, o.ContextTimeoutEnabled = -1, 1, true
-	unlessGiven(timeout, &o.DialTimeout, &o.ReadTimeout, &o.WriteTimeout, &o.PoolTimeout)
+	setDefault(timeout, &o.DialTimeout, &o.ReadTimeout, &o.WriteTimeout, &o.PoolTimeout)
 	o.MaintNotificationsConfig = noMaintenance()
 	return goredis.NewClient(o), nil
 }
@@ -68,7 +68,7 @@ func sentinel(plain string, timeout time.Duration) (goredis.UniversalClient, err
 		return nil, fmt.Errorf("%w: master_name is missing", ErrURL)
 	}
 	o.MaxRetries, o.DialerRetries, o.ContextTimeoutEnabled = -1, 1, true
-	unlessGiven(timeout, &o.DialTimeout, &o.ReadTimeout, &o.WriteTimeout, &o.PoolTimeout)
+	setDefault(timeout, &o.DialTimeout, &o.ReadTimeout, &o.WriteTimeout, &o.PoolTimeout)
 	return goredis.NewFailoverClient(o), nil
 }
 
@@ -77,22 +77,22 @@ func cluster(plain string, timeout time.Duration) (goredis.UniversalClient, erro
 	if err != nil {
 		return nil, conceal(err)
 	}
-	// Redirects are no retries: a cluster answers with them in good health.
+	// Redirects are not retries: a healthy cluster answers with them.
 	o.MaxRetries, o.DialerRetries, o.ContextTimeoutEnabled = -1, 1, true
-	unlessGiven(timeout, &o.DialTimeout, &o.ReadTimeout, &o.WriteTimeout, &o.PoolTimeout)
+	setDefault(timeout, &o.DialTimeout, &o.ReadTimeout, &o.WriteTimeout, &o.PoolTimeout)
 	o.MaintNotificationsConfig = noMaintenance()
 	return goredis.NewClusterClient(o), nil
 }
 
-// unlessGiven sets the bounds that the URL does not.
-func unlessGiven(timeout time.Duration, bounds ...*time.Duration) {
+// setDefault sets the bounds that the URL does not set.
+func setDefault(timeout time.Duration, bounds ...*time.Duration) {
 	for _, b := range bounds {
 		*b = cmp.Or(*b, timeout)
 	}
 }
 
-// noMaintenance keeps the client from subscribing to maintenance notices on
-// every connection, which only one vendor's service sends.
+// noMaintenance stops the client from subscribing to maintenance notices on every connection.
+// Only one vendor's service sends them.
 func noMaintenance() *maintnotifications.Config {
 	return &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
 }

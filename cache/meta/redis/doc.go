@@ -1,13 +1,13 @@
-// Package redis keeps facts in Redis, or what speaks its protocol, for several
-// mirrors to share.
+// Package redis keeps facts in Redis, or a server that speaks its protocol, for several mirrors
+// to share.
 //
 // Invariants:
-//   - Redis is disposable: it may be flushed, evict, fail over with losses or be
-//     away. It needs neither persistence nor memory for more than the facts. If
-//     it evicts, let it be by volatile-ttl: what makes older facts about a pushed
-//     tag invisible lives longest and so goes last.
-//   - Nothing here retries, waits for long or hides a failure; that is the
-//     business of the wrappers around a store.
-//   - All keys carry one prefix, so that a Redis can be shared with others. No
-//     other keys are read or changed.
+//   - Redis is disposable: it may be flushed, evict keys, fail over with losses or be
+//     unreachable. It needs no persistence, and memory for the facts only. If it evicts keys, the
+//     policy should be volatile-ttl: the epochs that hide older facts about a pushed tag live
+//     longest and so are evicted last.
+//   - This package does not retry, wait for long or hide a failure; the wrappers around a store
+//     do that.
+//   - All keys have one prefix, so that a Redis can be shared with others. No other keys are read
+//     or changed.
 package redis

@@ -31,8 +31,8 @@ type Options struct {
 	URL string
 	// Prefix begins every key; empty means "dray:".
 	Prefix string
-	// Timeout bounds connecting, each write, each read and the wait for a free
-	// connection, each for itself, unless the URL says otherwise; 0 means 500 ms.
+	// Timeout bounds each of these, unless the URL sets another bound: connecting, one write, one
+	// read, and the wait for a free connection; 0 means 500 ms.
 	Timeout time.Duration
 }
 
@@ -50,8 +50,8 @@ var (
 	_ meta.Batch = (*Store)(nil)
 )
 
-// Open returns a store at a URL. It does not connect: a Redis that is down
-// when the service starts is no reason not to start.
+// Open returns a store at a URL. It does not connect: a Redis that is down must not keep the
+// service from starting.
 func Open(o Options) (*Store, error) {
 	client, err := connect(o.URL, cmp.Or(o.Timeout, 500*time.Millisecond))
 	if err != nil {
@@ -71,7 +71,7 @@ func translate(err error) error {
 	return err
 }
 
-// expiry rounds up to the milliseconds Redis counts in: 0 would mean never.
+// expiry rounds up to milliseconds, the unit of Redis: 0 would mean never.
 func expiry(ttl time.Duration) time.Duration {
 	return (ttl + time.Millisecond - 1).Truncate(time.Millisecond)
 }
@@ -96,9 +96,9 @@ func (s *Store) Put(ctx context.Context, key string, value []byte, ttl time.Dura
 	return translate(s.client.Set(ctx, s.prefix+key, value, expiry(ttl)).Err())
 }
 
-// pageEntries is how many commands one pipeline carries, and about how many keys
-// one SCAN looks at: enough to save round trips, few enough that no other
-// client of the server waits for ours.
+// pageEntries is how many commands one pipeline has, and about how many keys one SCAN looks at:
+// enough to save round trips, and few enough that other clients of the server do not wait for
+// ours.
 const pageEntries = 256
 
 // PutAll implements [meta.Batch] with pipelines.
@@ -134,8 +134,8 @@ func (s *Store) Delete(ctx context.Context, key string) error {
 	return translate(s.client.Del(ctx, s.prefix+key).Err())
 }
 
-// Scan implements [meta.Store]. It walks the keys of every master, those of
-// others too: Redis keeps no order of keys.
+// Scan implements [meta.Store]. It walks the keys of every master, including keys of other
+// programs: Redis does not order its keys.
 func (s *Store) Scan(ctx context.Context, prefix string) iter.Seq2[meta.Entry, error] {
 	return func(yield func(meta.Entry, error) bool) {
 		nodes, err := s.masters(ctx)
@@ -151,7 +151,7 @@ func (s *Store) Scan(ctx context.Context, prefix string) iter.Seq2[meta.Entry, e
 	}
 }
 
-// masters returns the clients that together see every key.
+// masters returns clients that together see every key.
 func (s *Store) masters(ctx context.Context) ([]goredis.Cmdable, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -171,7 +171,7 @@ func (s *Store) masters(ctx context.Context) ([]goredis.Cmdable, error) {
 	return nodes, err
 }
 
-// scanNode reports whether the scan goes on.
+// scanNode scans one server. It reports whether the scan continues.
 func (s *Store) scanNode(ctx context.Context, node goredis.Cmdable, prefix string, yield func(meta.Entry, error) bool) bool {
 	pattern := escapePattern(s.prefix+prefix) + "*"
 	for cursor := uint64(0); ; {
@@ -200,8 +200,8 @@ func (s *Store) scanNode(ctx context.Context, node goredis.Cmdable, prefix strin
 	}
 }
 
-// values reads the keys of a page; one that is gone by now is left out. One GET
-// per key and not MGET, which a cluster refuses across slots.
+// values reads the keys of a page, without those that are gone. It uses one GET per key: a
+// cluster refuses MGET across slots.
 func (s *Store) values(ctx context.Context, keys []string) ([]meta.Entry, error) {
 	if len(keys) == 0 {
 		return nil, nil
@@ -230,7 +230,7 @@ func (s *Store) values(ctx context.Context, keys []string) ([]meta.Entry, error)
 	return page, nil
 }
 
-// escapePattern makes a glob pattern that matches s alone.
+// escapePattern returns a glob pattern that matches only s.
 func escapePattern(s string) string {
 	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`, `]`, `\]`).Replace(s)
 }

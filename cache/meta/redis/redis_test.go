@@ -45,7 +45,7 @@ func suite(t *testing.T, url string, wrap func(meta.Store) meta.Store) {
 
 func TestSuite(t *testing.T) {
 	server := metatest.StartRedis(t)
-	// What belongs to others is neither seen nor touched.
+	// Keys of other programs are neither seen nor changed.
 	server.Do("SET", "v1/tag/foreign", "x")
 	server.Do("LPUSH", "list", "x")
 	suite(t, "redis://"+server.Addr, func(s meta.Store) meta.Store { return s })
