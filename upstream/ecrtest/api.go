@@ -24,9 +24,9 @@ type apiCall struct {
 	body      []byte
 }
 
-// API is the control plane: ECR's JSON 1.1 API, CloudWatch's PutMetricData in CBOR, and the role
-// operations of STS, told apart by path and content type, so that AWS_ENDPOINT_URL_ECR, _CLOUDWATCH
-// and _STS may all name it.
+// API returns the control plane: ECR's JSON 1.1 API, CloudWatch's PutMetricData in CBOR, and
+// the role operations of STS. It tells them apart by path and content type, so
+// AWS_ENDPOINT_URL_ECR, _CLOUDWATCH and _STS may all be its address.
 func (s *Server) API() http.Handler {
 	ecr := s.observe(surface{"api", apiKind, writeAPIError, "ThrottlingException", "ServerException"}, s.serveAPI)
 	metrics, sts := s.metricsHandler(), s.stsHandler()
@@ -50,10 +50,10 @@ func apiKind(r *http.Request) Kind {
 	return Kind(op)
 }
 
-// writeAPIError renders an error of the JSON 1.1 protocol.
+// writeAPIError writes an error of the JSON 1.1 protocol.
 func writeAPIError(w http.ResponseWriter, e *wireError) {
 	if e.Hangup {
-		panic(http.ErrAbortHandler) // net/http's way to close a connection without an answer
+		panic(http.ErrAbortHandler) // closes the connection without an answer
 	}
 	body, _ := json.Marshal(map[string]string{"__type": e.Code, "message": e.Message})
 	h := w.Header()
@@ -63,10 +63,10 @@ func writeAPIError(w http.ResponseWriter, e *wireError) {
 	h.Set("Content-Type", jsonProtocol)
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(e.Status)
-	_, _ = w.Write(body) // a client that left is no concern of ours
+	_, _ = w.Write(body) // fails only if the client is gone
 }
 
-// exception is an error of the API's model; all of them are 400.
+// exception returns an error of the API's model; all of them have the status 400.
 func exception(class, format string, args ...any) *wireError {
 	return refuse(http.StatusBadRequest, class, format, args...)
 }
@@ -107,7 +107,7 @@ func (s *Server) callAPI(r *http.Request) (any, error) {
 	return handle(c)
 }
 
-// operations is the table of the API.
+// operations returns the handlers of the API by operation.
 func (s *Server) operations() map[string]func(apiCall) (any, error) {
 	return map[string]func(apiCall) (any, error){
 		"GetAuthorizationToken":       s.getAuthorizationToken,
@@ -128,8 +128,8 @@ func (s *Server) operations() map[string]func(apiCall) (any, error) {
 	}
 }
 
-// signedCall reads who signed a request and for which region. The signature has SigV4's shape and
-// is not verified: nobody shares the caller's secret.
+// signedCall reads the principal and region of a request. It requires the form of a SigV4
+// signature and does not verify it, because it does not know the caller's secret.
 func (s *Server) signedCall(r *http.Request, service string) (apiCall, error) {
 	auth, ok := strings.CutPrefix(r.Header.Get("Authorization"), amzAlgorithm+" ")
 	if !ok {
@@ -148,7 +148,7 @@ func (s *Server) signedCall(r *http.Request, service string) (apiCall, error) {
 	return apiCall{region: scope[2], principal: principal}, err
 }
 
-// decode reads the input of a call.
+// decode parses the input of a call.
 func decode[T any](c apiCall) (T, error) {
 	var in T
 	if err := json.Unmarshal(c.body, &in); err != nil {
@@ -157,7 +157,7 @@ func decode[T any](c apiCall) (T, error) {
 	return in, nil
 }
 
-// allowed applies IAM to a call.
+// allowed applies the IAM denials to a call.
 func (s *Server) allowed(c apiCall, resource string) error {
 	if s.forbids(c.principal, "ecr:"+c.op, resource) {
 		return exception("AccessDeniedException", "%s", deniedText(c.principal, "ecr:"+c.op, resource))
@@ -165,8 +165,8 @@ func (s *Server) allowed(c apiCall, resource string) error {
 	return nil
 }
 
-// callRegistry finds the registry of a call: the one named, or the caller's, in the region that was
-// signed.
+// callRegistry returns the registry of a call: the given one or the caller's, in the signed
+// region.
 func (s *Server) callRegistry(c apiCall, id string) (*registry, error) {
 	g, ok := s.registries[RegistryID{orDefault(id, accountOf(c.principal, s.opts.Account)), c.region}]
 	if !ok {
@@ -175,7 +175,7 @@ func (s *Server) callRegistry(c apiCall, id string) (*registry, error) {
 	return g, nil
 }
 
-// accountOf reads the account out of an ARN.
+// accountOf returns the account in an ARN, or fallback.
 func accountOf(arn, fallback string) string {
 	if part := strings.Split(arn, ":"); len(part) >= 6 && len(part[4]) == 12 {
 		return part[4]
@@ -183,5 +183,5 @@ func accountOf(arn, fallback string) string {
 	return fallback
 }
 
-// epoch renders a time as the JSON protocols do: seconds with a fraction.
+// epoch returns a time as the JSON protocols send it: seconds with a fraction.
 func epoch(t time.Time) float64 { return float64(t.UnixMilli()) / 1000 }

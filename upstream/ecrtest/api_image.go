@@ -44,7 +44,7 @@ func (s *Server) imagesFor(c apiCall) (imagesInput, *registry, *repository, erro
 	return in, g, r, err
 }
 
-// selected returns the digests the input names, or all.
+// selected returns the digests in the input, or all digests.
 func (r *repository) selected(in imagesInput) ([]string, *imageFailure) {
 	var out []string
 	if len(in.IDs) == 0 {

@@ -36,7 +36,7 @@ func (s *Server) getAuthorizationToken(c apiCall) (any, error) {
 	return map[string]any{"authorizationData": data}, nil
 }
 
-// Settings of the account; the setting this emulator acts on is BLOB_MOUNTING.
+// accountSetting is an account setting. Only BLOB_MOUNTING has an effect.
 type accountSetting struct {
 	Name  string `json:"name"`
 	Value string `json:"value"`
@@ -82,7 +82,7 @@ func (s *Server) getAccountSetting(c apiCall) (any, error) {
 	return accountSetting{in.Name, v}, nil
 }
 
-// repositoryFor is what the calls below begin with: IAM, registry and repository. The lock is not
+// repositoryFor checks the IAM denials and finds the registry and repository. s.mu must not be
 // held.
 func (s *Server) repositoryFor(c apiCall, id, name string) (*registry, *repository, error) {
 	g, err := s.callRegistry(c, id)
@@ -105,7 +105,7 @@ func repositoryNotFound(g *registry, name string) *wireError {
 	return exception("RepositoryNotFoundException", "The repository with name '%s' does not exist in the registry with id '%s'", name, g.account)
 }
 
-// asException turns an answer of the registry into the API's error of the same meaning.
+// asException converts an error of the registry to the API's error with the same meaning.
 func asException(err *wireError) *wireError {
 	class := "InvalidParameterException"
 	switch {

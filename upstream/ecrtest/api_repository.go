@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// view is a repository in the API's form.
+// view returns a repository in the form of the API.
 func (s *Server) view(g *registry, r *repository) map[string]any {
 	v := map[string]any{
 		"repositoryArn":              g.arn(r.name),
@@ -65,8 +65,8 @@ func (s *Server) describeRepositories(c apiCall) (any, error) {
 	return withNext(map[string]any{"repositories": views}, next), nil
 }
 
-// apiPage cuts sorted names to the page that token and size name; 100 is the API's default and 1000
-// its limit.
+// apiPage returns the page of sorted names for token and size. The API's default is 100 and its
+// limit 1000.
 func apiPage(names []string, token string, size *int) ([]string, string, error) {
 	n := 100
 	if size != nil {
@@ -138,7 +138,7 @@ func (s *Server) createRepositoryCall(c apiCall) (any, error) {
 	return map[string]any{"repository": s.view(g, r)}, nil
 }
 
-// check applies the constraints of the model.
+// check checks the constraints of the model.
 func (in createRepositoryInput) check() error {
 	if len(in.Name) < 2 || len(in.Name) > 256 || !anchoredName.MatchString(in.Name) {
 		return exception("InvalidParameterException", "Invalid parameter at 'repositoryName' failed to satisfy constraint: 'must satisfy regular expression '%s''", repositoryName)

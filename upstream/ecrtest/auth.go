@@ -11,10 +11,10 @@ import (
 	"time"
 )
 
-// maxTokens bounds the tokens that are remembered, expired ones included.
+// maxTokens bounds the tokens in memory, including expired ones.
 const maxTokens = 10000
 
-// token is what GetAuthorizationToken, or the token endpoint of a Hub, gave out.
+// token is a token issued by GetAuthorizationToken, or by the token endpoint of a Hub.
 type token struct {
 	principal string // ARN, or a user of the Hub; empty: anonymous
 	region    string
@@ -22,8 +22,8 @@ type token struct {
 	push      bool // Hub: the scope includes push
 }
 
-// issue remembers a new token and returns its password. ECR's passwords are base64 of JSON and of
-// no fixed size.
+// issue stores a new token and returns its password. ECR's passwords are base64 of JSON, and
+// their size varies.
 func (s *Server) issue(t *token) string {
 	body, _ := json.Marshal(map[string]any{
 		"payload": base64.StdEncoding.EncodeToString(randomBytes(700)), "datakey": base64.StdEncoding.EncodeToString(randomBytes(184)),
@@ -41,7 +41,7 @@ func (s *Server) issue(t *token) string {
 	return password
 }
 
-// ExpireTokens makes every token issued so far an expired one.
+// ExpireTokens expires all tokens issued so far.
 func (s *Server) ExpireTokens() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -53,7 +53,7 @@ func (s *Server) ExpireTokens() {
 	}
 }
 
-// resolveHost finds the registry a Host header means.
+// resolveHost returns the registry for a Host header.
 func (s *Server) resolveHost(host string) (*registry, error) {
 	if !s.opts.Quirks.HostDecides {
 		return s.defaultRegistry(), nil
@@ -74,7 +74,7 @@ func (s *Server) resolveHost(host string) (*registry, error) {
 	return nil, refuse(s.Switches().HostUnknownStatus, "UNSUPPORTED", "Could not resolve registry id from host %s", name)
 }
 
-// authenticate finds out who asks, or challenges.
+// authenticate returns the token of the request, or a challenge as error.
 func (s *Server) authenticate(g *registry, r *http.Request, c call) (*token, error) {
 	if s.opts.Quirks.Auth == AuthBearer {
 		return s.authenticateBearer(r, c)
@@ -95,8 +95,8 @@ func (s *Server) authenticate(g *registry, r *http.Request, c call) (*token, err
 	return t, nil
 }
 
-// challengeBasic is the 401 as captured: text body, an empty Sizes header, and the real name as
-// realm.
+// challengeBasic returns the 401 as captured at ECR: a text body, an empty Sizes header, and
+// the real name as realm.
 func (s *Server) challengeBasic(g *registry) *wireError {
 	h := http.Header{}
 	h.Set("Www-Authenticate", fmt.Sprintf(`Basic realm="https://%s/",service="ecr.amazonaws.com"`, s.withPort(hostName(g.account, g.region))))
@@ -113,7 +113,7 @@ func (s *Server) SetDenials(d ...Denial) {
 	s.denied = slices.Clone(d)
 }
 
-// forbids reports whether IAM takes the action away.
+// forbids reports whether a denial applies to the action.
 func (s *Server) forbids(principal, action, resource string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -128,7 +128,7 @@ func deniedText(principal, action, resource string) string {
 		principal, action, resource, action)
 }
 
-// authorize applies IAM to a request to the registry.
+// authorize applies the IAM denials to a request to the registry.
 func (s *Server) authorize(g *registry, t *token, c call) error {
 	op, ok := operation[c.Kind]
 	if !ok || s.opts.Quirks.Auth != AuthBasic {

@@ -8,7 +8,7 @@ import (
 	"strconv"
 )
 
-// findLayer returns a copy of what the repository knows about the blob.
+// findLayer returns a copy of the repository's layer for the blob.
 func (s *Server) findLayer(x *exchange) (layer, *repository, error) {
 	repo, err := s.repository(x)
 	if err != nil {
@@ -68,7 +68,7 @@ func (s *Server) getBlob(x *exchange) error {
 	return s.serveFile(x.w, x.r, l)
 }
 
-// serveFile sends the bytes of a blob, or ranges of them.
+// serveFile sends a blob, or ranges of it.
 func (s *Server) serveFile(w http.ResponseWriter, r *http.Request, l layer) error {
 	f, err := os.Open(s.blobPath(l.digest))
 	if err != nil {

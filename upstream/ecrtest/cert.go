@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// selfSigned makes a certificate, its own authority, for the names and loopback addresses. It is
-// valid whatever the server's clock says within ten years.
+// selfSigned makes a self-signed certificate for the names and the loopback addresses. It is
+// valid from a year ago for ten years, because the server's clock can be advanced.
 func selfSigned(names ...string) (tls.Certificate, *x509.Certificate, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -39,7 +39,7 @@ func selfSigned(names ...string) (tls.Certificate, *x509.Certificate, error) {
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}, leaf, nil
 }
 
-// certificatePEM renders a certificate for a trust store.
+// certificatePEM returns a certificate in PEM.
 func certificatePEM(c *x509.Certificate) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})
 }

@@ -16,11 +16,11 @@ import (
 const (
 	metricPath     = "/service/GraniteServiceVersion20100801/operation/PutMetricData"
 	maxMetricBytes = 1 << 20
-	maxDatums      = 100000 // remembered; the oldest go first
+	maxDatums      = 100000 // stored; the oldest are dropped first
 	cborType       = "application/cbor"
 )
 
-// Datum is one metric of a PutMetricData call as CloudWatch got it.
+// Datum is one metric of a PutMetricData call.
 type Datum struct {
 	Namespace         string      `cbor:"-" json:"namespace"`
 	MetricName        string      `cbor:"MetricName" json:"metricName"`
@@ -58,15 +58,15 @@ func (s *Server) metricsHandler() http.Handler {
 		h := w.Header()
 		h.Set("Smithy-Protocol", "rpc-v2-cbor")
 		h.Set("Content-Type", cborType)
-		_, _ = w.Write([]byte{0xa0}) // the empty map; a client that left is no concern of ours
+		_, _ = w.Write([]byte{0xa0}) // the empty map; fails only if the client is gone
 	})
 }
 
-// writeMetricError renders an error of the CBOR protocol with the header of its Query
-// compatibility.
+// writeMetricError writes an error of the CBOR protocol, with the header for compatibility with
+// Query.
 func writeMetricError(w http.ResponseWriter, e *wireError) {
 	if e.Hangup {
-		panic(http.ErrAbortHandler) // net/http's way to close a connection without an answer
+		panic(http.ErrAbortHandler) // closes the connection without an answer
 	}
 	body, _ := cbor.Marshal(map[string]string{"__type": "com.amazonaws.cloudwatch#" + e.Code, "message": e.Message})
 	side := "Sender"
@@ -81,10 +81,10 @@ func writeMetricError(w http.ResponseWriter, e *wireError) {
 	h.Set("Content-Type", cborType)
 	h.Set("X-Amzn-Query-Error", e.Code+";"+side)
 	w.WriteHeader(e.Status)
-	_, _ = w.Write(body) // a client that left is no concern of ours
+	_, _ = w.Write(body) // fails only if the client is gone
 }
 
-// putMetrics reads one call and remembers its metrics.
+// putMetrics reads one call and stores its metrics.
 func (s *Server) putMetrics(r *http.Request) error {
 	if _, err := s.signedCall(r, "monitoring"); err != nil {
 		return err
@@ -128,7 +128,7 @@ func (s *Server) putMetrics(r *http.Request) error {
 	return nil
 }
 
-// metricBody undoes the compression and applies the limit of 1 MB.
+// metricBody returns the decompressed body, at most 1 MB.
 func (s *Server) metricBody(r *http.Request) ([]byte, error) {
 	sent, err := io.ReadAll(io.LimitReader(r.Body, maxMetricBytes+1))
 	if err != nil {
@@ -156,7 +156,7 @@ func (s *Server) metricBody(r *http.Request) ([]byte, error) {
 	return plain, nil
 }
 
-// check applies CloudWatch's limits to the n-th metric.
+// check checks the limits of CloudWatch for the n-th metric.
 func (d *Datum) check(n int, now time.Time) error {
 	invalid := func(format string, args ...any) error {
 		return exception("InvalidParameterValue", "The parameter MetricData.member.%d.%s", n, fmt.Sprintf(format, args...))
@@ -202,7 +202,7 @@ func (d *Datum) single() []float64 {
 	return nil
 }
 
-// printable reports ASCII with something other than blanks in it.
+// printable reports whether s is ASCII and not blank.
 func printable(s string) bool {
 	solid := false
 	for _, c := range []byte(s) {
@@ -221,7 +221,7 @@ func btoi(b bool) int {
 	return 0
 }
 
-// Metrics returns what PutMetricData brought, in order of arrival.
+// Metrics returns the metrics of PutMetricData, in order of arrival.
 func (s *Server) Metrics() []Datum {
 	s.mu.Lock()
 	defer s.mu.Unlock()

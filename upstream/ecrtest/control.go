@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// faultJSON is a Fault whose durations are texts such as "250ms".
+// faultJSON is a Fault with durations as text, such as "250ms".
 type faultJSON struct {
 	Fault
 	Latency    string `json:"latency,omitempty"`
@@ -37,28 +37,28 @@ func durationText(d time.Duration) string {
 	return d.String()
 }
 
-// Control is the JSON API by which a test drives a server in another process. Errors are 400 with a
-// text.
+// Control returns the JSON API for tests of a server in another process. Errors are a 400 with
+// a text.
 //
 //	GET    /                      health and names
 //	GET    /counters              counts by kind
 //	GET    /log                   remembered requests
-//	POST   /reset                 forget counts and log
-//	GET    /idle                  answers once no request is under way
-//	GET    /faults                armed faults
-//	POST   /faults                arm a fault; answers {"id":n}
-//	DELETE /faults, /faults/{id}  disarm
+//	POST   /reset                 clear counts and log
+//	GET    /idle                  answers when no request is in flight
+//	GET    /faults                faults
+//	POST   /faults                add a fault; answers {"id":n}
+//	DELETE /faults, /faults/{id}  remove faults
 //	PUT    /bandwidth             Bandwidth
 //	GET    /switches              Switches
-//	PUT    /switches              change the switches that are named
+//	PUT    /switches              change the named switches
 //	PUT    /denials               list of Denial
 //	PUT    /quotas                operation → Quota, or null
 //	POST   /clock                 {"advance":"13h"}
 //	POST   /expire/tokens, /expire/urls, /expire/signer
 //	POST   /archive               {"repository":…,"digest":…,"archived":true}
 //	GET    /images                images with pulls and lastRecordedPullTime
-//	GET    /metrics               what PutMetricData brought
-//	GET    /uploads               sessions open
+//	GET    /metrics               metrics of PutMetricData
+//	GET    /uploads               open sessions
 func (s *Server) Control() http.Handler {
 	mux := http.NewServeMux()
 	get := func(path string, f func() any) {
@@ -115,7 +115,7 @@ func (s *Server) reply(w http.ResponseWriter, v any) {
 	}
 }
 
-// readControl decodes a body over the value given.
+// readControl decodes a body into a value; members that the body lacks keep their value.
 func readControl[T any](r *http.Request, into *T) error {
 	d := json.NewDecoder(r.Body)
 	d.DisallowUnknownFields()
@@ -125,7 +125,7 @@ func readControl[T any](r *http.Request, into *T) error {
 	return nil
 }
 
-// setting makes a handler that decodes over a value and sets it.
+// setting returns a handler that decodes a body over start and passes the result to set.
 func setting[T any](start T, set func(T)) func(*http.Request) (any, error) {
 	return func(r *http.Request) (any, error) {
 		v := start

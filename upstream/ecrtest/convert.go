@@ -12,7 +12,7 @@ import (
 // accepted is a set of media types.
 type accepted map[string]bool
 
-// parseAccept reads the values of Accept; weights are ignored, as by registries.
+// parseAccept parses the values of Accept. It ignores weights, as registries do.
 func parseAccept(values []string) accepted {
 	a := accepted{}
 	for _, v := range values {
@@ -25,13 +25,13 @@ func parseAccept(values []string) accepted {
 	return a
 }
 
-// takes reports whether a manifest may go out as it is. A client that names nothing takes
-// everything.
+// takes reports whether the client accepts the media type. A client without Accept accepts
+// every type.
 func (a accepted) takes(media string) bool {
 	return len(a) == 0 || a[media] || a["*/*"] || a["application/*"]
 }
 
-// counterpart pairs the media types of Docker schema 2 and OCI in both directions.
+// counterpart maps the media types of Docker schema 2 to those of OCI, and the reverse.
 func counterpart(media string) (string, bool) {
 	pairs := [][2]string{
 		{mediaDockerManifest, v1.MediaTypeImageManifest},
@@ -52,8 +52,8 @@ func counterpart(media string) (string, bool) {
 	return media, false
 }
 
-// convert renders the manifest in the other family where the client takes that. Only container
-// images and, where asked for, lists of them have a counterpart; an artifact has none. The outcome
+// convert converts a manifest to the other family, if the client accepts that. Only container
+// images and, with indexes, lists of them have a counterpart; artifacts have none. The result
 // has a digest of its own.
 func convert(doc *document, a accepted, indexes bool) (*document, bool) {
 	other, ok := counterpart(doc.media)
@@ -63,7 +63,7 @@ func convert(doc *document, a accepted, indexes bool) (*document, bool) {
 	return transcribe(doc, other, indexes)
 }
 
-// transcribe writes the manifest anew with the media types of the other family.
+// transcribe returns the manifest with the media types of the other family.
 func transcribe(doc *document, media string, indexes bool) (*document, bool) {
 	var m struct {
 		SchemaVersion int               `json:"schemaVersion"`
@@ -87,7 +87,7 @@ func transcribe(doc *document, media string, indexes bool) (*document, bool) {
 		m.Layers[i].MediaType, _ = counterpart(m.Layers[i].MediaType)
 	}
 	if strings.HasPrefix(media, "application/vnd.docker.") {
-		m.Annotations = nil // Docker's schema has none
+		m.Annotations = nil // Docker's format has none
 	}
 	m.MediaType = media
 	raw, err := json.MarshalIndent(m, "", "   ")
@@ -97,7 +97,7 @@ func transcribe(doc *document, media string, indexes bool) (*document, bool) {
 	return &document{raw: raw, media: media, digest: digest.FromBytes(raw)}, true
 }
 
-// convertedLocked finds the image whose conversion has the digest.
+// convertedLocked finds the image whose conversion has the digest d.
 func (r *repository) convertedLocked(d digest.Digest, sw Switches) (*document, bool) {
 	for _, img := range r.images {
 		if other, ok := counterpart(img.doc.media); ok {

@@ -1,13 +1,17 @@
-// Package ecrtest is an Amazon ECR that behaves, and misbehaves, like the real one, for tests,
-// demos and benchmarks.
+// Package ecrtest is a fake Amazon ECR for tests, demos and benchmarks. It behaves, and
+// misbehaves, like the real one.
 //
-// Invariants:
-//   - It is an oracle. It shares no code with what it judges: nothing of this module is imported here, and every
-//     request is parsed and every answer rendered by its own code.
-//   - What a registry does is data: Quirks hold the well-attested manners of a kind of registry, Switches hold one
-//     field per manner of ECR that nobody could verify, each usable in both positions.
-//   - Blob bytes live in files below one directory and are hashed while they arrive; everything else is in memory and
-//     is gone after Close.
-//   - New starts nothing. Handlers may be mounted anywhere; Listen binds the four of them and Running.Run serves.
-//   - One mutex guards the registry's state and is never held over I/O. Faults and the journal have their own.
+// Its rules:
+//
+//   - It is an oracle, and shares no code with the programs that it tests: it imports nothing
+//     of this module, and parses every request and renders every answer itself.
+//   - The behaviour of a registry is data. Quirks hold the well-attested behaviour of a kind of
+//     registry. Switches hold one field for each behaviour of ECR that nobody could verify;
+//     each value of it works.
+//   - The bytes of blobs are in files below one directory, and are hashed as they arrive. All
+//     other state is in memory, and is lost on Close.
+//   - New starts nothing. The handlers may be mounted anywhere. Listen binds all four, and
+//     Running.Run serves them.
+//   - One mutex guards the state of the registries. It is never held during I/O. Faults and the
+//     journal have their own.
 package ecrtest

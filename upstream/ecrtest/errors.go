@@ -10,13 +10,13 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// wireError is an answer of the registry that refuses.
+// wireError is an error answer of the registry.
 type wireError struct {
 	Status  int
 	Code    string
 	Message string
 	Header  http.Header
-	Text    bool // the body is Message alone
+	Text    bool // the body is Message
 	Hangup  bool // no answer: the connection is closed
 }
 
@@ -42,10 +42,10 @@ type errorEntry struct {
 	Message string `json:"message"`
 }
 
-// writeRegistryError renders an error in the shape of the distribution specification.
+// writeRegistryError writes an error in the form of the distribution specification.
 func writeRegistryError(w http.ResponseWriter, e *wireError) {
 	if e.Hangup {
-		panic(http.ErrAbortHandler) // net/http's way to close a connection without an answer
+		panic(http.ErrAbortHandler) // closes the connection without an answer
 	}
 	body := []byte(e.Message)
 	contentType := "text/plain; charset=utf-8"
@@ -60,7 +60,7 @@ func writeRegistryError(w http.ResponseWriter, e *wireError) {
 	h.Set("Content-Type", contentType)
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(e.Status)
-	_, _ = w.Write(body) // a client that left is no concern of ours
+	_, _ = w.Write(body) // fails only if the client is gone
 }
 
 func (g *registry) nameUnknown(repo string) *wireError {
@@ -95,7 +95,7 @@ func nowhere() *wireError {
 	return &wireError{Status: http.StatusNotFound, Message: "404 page not found\n", Text: true}
 }
 
-// joinDigests renders the list of digests inside ECR's messages.
+// joinDigests joins digests as in ECR's messages.
 func joinDigests(ds []digest.Digest) string {
 	s := make([]string, len(ds))
 	for i, d := range ds {

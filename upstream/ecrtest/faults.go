@@ -12,9 +12,9 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// Fault is a misfortune that waits for requests. Kinds, Method, Path, Host and Blob select them;
-// Skip and Count say which of those are met; the other fields say what happens. Faults that meet
-// the same request add up.
+// Fault is a fault for chosen requests. Kinds, Method, Path, Host and Blob select them. Skip
+// and Count bound their number. The other fields say what happens. Several faults can apply to
+// one request.
 type Fault struct {
 	ID int `json:"id"` // assigned by AddFault
 
@@ -22,40 +22,41 @@ type Fault struct {
 	Method string `json:"method,omitempty"` // empty: all
 	Path   string `json:"path,omitempty"`   // part of the path; empty: all
 	Host   string `json:"host,omitempty"`   // part of the Host header; empty: all
-	// Blob selects what asks for this blob, its object behind the redirect included; empty: all.
+	// Blob selects requests for this blob, also those for its object behind the redirect; empty:
+	// all.
 	Blob  digest.Digest `json:"blob,omitempty"`
-	Skip  int           `json:"skip,omitempty"`  // that many matching requests pass first
-	Count int           `json:"count,omitempty"` // that many are met; 0 is one, negative is all until the fault is removed
+	Skip  int           `json:"skip,omitempty"`  // matching requests to let pass first
+	Count int           `json:"count,omitempty"` // requests to affect; 0 means 1, negative means all until the fault is removed
 
 	Latency    time.Duration `json:"-"`                    // before anything else
-	Status     int           `json:"status,omitempty"`     // answered instead of the real thing, in the shape of the API
-	Code       string        `json:"code,omitempty"`       // of that answer; empty: one that fits the status
+	Status     int           `json:"status,omitempty"`     // sent instead of the real answer, in the form of the API
+	Code       string        `json:"code,omitempty"`       // of that answer; empty: one for the status
 	Message    string        `json:"message,omitempty"`    // of that answer
 	RetryAfter time.Duration `json:"-"`                    // with that answer; 0: no header
 	Close      bool          `json:"close,omitempty"`      // the connection is closed without an answer
 	DropAnswer bool          `json:"dropAnswer,omitempty"` // the request is carried out, then the connection is closed
 
-	// Positions count bytes of a body from 0; nil means none of that.
-	CutAt        *int64 `json:"cutAt,omitempty"`        // the answer's body ends there with its connection
-	Reset        bool   `json:"reset,omitempty"`        // what is cut is reset (RST) and not closed
-	CorruptAt    *int64 `json:"corruptAt,omitempty"`    // bytes of the answer's body from there on are inverted
+	// Positions count bytes of a body from 0; nil means never.
+	CutAt        *int64 `json:"cutAt,omitempty"`        // the connection ends at this byte of the answer's body
+	Reset        bool   `json:"reset,omitempty"`        // cuts reset the connection (RST) instead of closing it
+	CorruptAt    *int64 `json:"corruptAt,omitempty"`    // bytes of the answer's body from here on are inverted
 	CorruptBytes int64  `json:"corruptBytes,omitempty"` // how many; 0 is one
-	StallAt      *int64 `json:"stallAt,omitempty"`      // the answer's body stops there until client or fault go away
-	HoldAt       *int64 `json:"holdAt,omitempty"`       // the answer's body waits there until the fault goes away, and goes on
-	Append       int64  `json:"append,omitempty"`       // so many bytes more than there are follow the answer's body
-	CutRequestAt *int64 `json:"cutRequestAt,omitempty"` // the connection is closed once so much of the request was read
-	Rate         int64  `json:"rate,omitempty"`         // bytes per second of either body; 0: as fast as can be
+	StallAt      *int64 `json:"stallAt,omitempty"`      // the answer's body stops here until the client or the fault is gone
+	HoldAt       *int64 `json:"holdAt,omitempty"`       // the answer's body waits here until the fault is removed, and then continues
+	Append       int64  `json:"append,omitempty"`       // number of extra bytes after the answer's body
+	CutRequestAt *int64 `json:"cutRequestAt,omitempty"` // the connection is closed when this much of the request has been read
+	Rate         int64  `json:"rate,omitempty"`         // bytes per second of both bodies; 0: no limit
 
-	// Header is set in the answer whatever is true; an empty value takes the line out. With
-	// "Content-Length" and CutAt an answer is truncated and looks whole; with it, or without the
-	// line, Append makes it too long.
+	// Header overrides headers of the answer; an empty value removes one. With "Content-Length"
+	// and CutAt a truncated answer looks complete. With it, or without that header, Append makes
+	// an answer too long.
 	Header map[string]string `json:"header,omitempty"`
 }
 
-// At is a position for a Fault.
+// At returns a position for a Fault.
 func At(n int64) *int64 { return &n }
 
-// Bandwidth shapes bodies, each direction on its own; 0 is unlimited.
+// Bandwidth limits bodies, each direction separately; 0 means no limit.
 type Bandwidth struct {
 	PerConnection int64  `json:"perConnection"` // bytes per second of one answer or request
 	Total         int64  `json:"total"`         // bytes per second of all answers, and of all requests
@@ -64,7 +65,7 @@ type Bandwidth struct {
 
 type armed struct {
 	Fault
-	seen, met int
+	seen, hit int
 	removed   chan struct{}
 }
 
@@ -101,13 +102,13 @@ func (s *Server) AddFault(x Fault) int {
 	return x.ID
 }
 
-// RemoveFault disarms a fault and ends the stalls and latencies it causes. It reports whether the
-// fault was still armed.
+// RemoveFault removes a fault and ends its stalls and latencies. It reports whether the fault
+// was present.
 func (s *Server) RemoveFault(id int) bool {
 	return s.faults.drop(func(a *armed) bool { return a.ID == id })
 }
 
-// ClearFaults disarms all faults.
+// ClearFaults removes all faults.
 func (s *Server) ClearFaults() { s.faults.drop(func(*armed) bool { return true }) }
 
 func (f *faults) drop(which func(*armed) bool) bool {
@@ -124,7 +125,7 @@ func (f *faults) drop(which func(*armed) bool) bool {
 	return len(f.list) < before
 }
 
-// Faults returns the armed faults, those whose count is used up included.
+// Faults returns all faults, also those whose Count is used up.
 func (s *Server) Faults() []Fault {
 	s.faults.mu.Lock()
 	defer s.faults.mu.Unlock()
@@ -135,10 +136,10 @@ func (s *Server) Faults() []Fault {
 	return out
 }
 
-// SetBandwidth shapes the answers that start afterwards.
+// SetBandwidth sets the bandwidth for later requests.
 func (s *Server) SetBandwidth(b Bandwidth) { s.faults.setBandwidth(b) }
 
-// Advance moves the server's clock on by d, so that tokens and signed URLs grow older.
+// Advance moves the server's clock forward by d, so that tokens and signed URLs age.
 func (s *Server) Advance(d time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -153,7 +154,7 @@ func (a *armed) matches(k Kind, r *http.Request, blob func() digest.Digest) bool
 		strings.Contains(r.URL.Path, a.Path) && strings.Contains(r.Host, a.Host)
 }
 
-// take gathers what waits for the request. blob tells which one it asks for.
+// take returns the plan of all faults for the request. blob returns the blob that it asks for.
 func (f *faults) take(k Kind, r *http.Request, blob func() digest.Digest) *plan {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -167,16 +168,16 @@ func (f *faults) take(k Kind, r *http.Request, blob func() digest.Digest) *plan 
 			continue
 		}
 		a.seen++
-		if a.seen <= a.Skip || a.Count >= 0 && a.met >= max(a.Count, 1) {
+		if a.seen <= a.Skip || a.Count >= 0 && a.hit >= max(a.Count, 1) {
 			continue
 		}
-		a.met++
+		a.hit++
 		p.add(a)
 	}
 	return p
 }
 
-// plan is what happens to one request.
+// plan describes what happens to one request.
 type plan struct {
 	delays                    []delay
 	answer                    *wireError
@@ -228,14 +229,14 @@ func retryAfter(d time.Duration) http.Header {
 	return http.Header{"Retry-After": {strconv.Itoa(int((d + time.Second - 1) / time.Second))}}
 }
 
-// delay is the latency of one fault; it ends with the fault.
+// delay is the latency of one fault; it ends when the fault is removed.
 type delay struct {
 	d       time.Duration
 	removed <-chan struct{}
 }
 
-// before waits out the latencies, one after the other.
-func (p *plan) before(ctx context.Context) {
+// waitLatency waits for all latencies, one after the other.
+func (p *plan) waitLatency(ctx context.Context) {
 	for _, l := range p.delays {
 		t := time.NewTimer(l.d)
 		select {
@@ -249,23 +250,23 @@ func (p *plan) before(ctx context.Context) {
 
 func (p *plan) paced() bool { return len(p.pacers) > 0 }
 
-// shapes reports whether the body of the answer is touched.
+// shapes reports whether the body of the answer is changed or paced.
 func (p *plan) shapes() bool {
 	return p.paced() || p.cutAt >= 0 || p.stallAt >= 0 || p.holdAt >= 0 || p.corruptAt >= 0
 }
 
-// room is how many of n bytes may be sent from position at before something happens.
-func (p *plan) room(at int64, n int) int {
-	room := int64(n)
+// maxPiece returns how many of n bytes may be sent from position at in one piece.
+func (p *plan) maxPiece(at int64, n int) int {
+	piece := int64(n)
 	for _, stop := range []int64{p.cutAt, p.stallAt, p.holdAt} {
 		if stop > at {
-			room = min(room, stop-at)
+			piece = min(piece, stop-at)
 		}
 	}
-	return p.pacers.room(int(room))
+	return p.pacers.maxPiece(int(piece))
 }
 
-// corrupted returns p, or a copy in which the bytes that are due are inverted.
+// corrupted returns b, or a copy with some bytes inverted.
 func (p *plan) corrupted(b []byte, at int64) []byte {
 	if p.corruptAt < 0 || at+int64(len(b)) <= p.corruptAt || at >= p.corruptAt+p.corruptLen {
 		return b
@@ -279,16 +280,16 @@ func (p *plan) corrupted(b []byte, at int64) []byte {
 	return b
 }
 
-// linger waits until the client or the fault goes away.
-func linger(ctx context.Context, over <-chan struct{}) {
+// waitUntil waits until ctx or over is done.
+func waitUntil(ctx context.Context, over <-chan struct{}) {
 	select {
 	case <-ctx.Done():
 	case <-over:
 	}
 }
 
-// lie changes the lines of an answer.
-func (p *plan) lie(h http.Header) {
+// overrideHeader changes the headers of an answer.
+func (p *plan) overrideHeader(h http.Header) {
 	for name, v := range p.header {
 		if v == "" {
 			h.Del(name)

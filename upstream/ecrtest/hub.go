@@ -12,7 +12,7 @@ import (
 
 const hubTokenLife = 5 * time.Minute
 
-// authenticateBearer wants a token for the scope of the request.
+// authenticateBearer returns the token of the request, if its scope covers the request.
 func (s *Server) authenticateBearer(r *http.Request, c call) (*token, error) {
 	bearer, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
 	if !ok {
@@ -47,7 +47,8 @@ func (s *Server) challengeBearer(r *http.Request, c call, problem string) *wireE
 	return e
 }
 
-// serveToken is the token endpoint: GET with an optional Basic header, or POST of the OAuth2 form.
+// serveToken serves the token endpoint: GET with an optional Basic header, or POST with the
+// OAuth2 form.
 func (s *Server) serveToken(w http.ResponseWriter, r *http.Request) error {
 	if s.opts.Quirks.Auth != AuthBearer {
 		return nowhere()
@@ -70,8 +71,8 @@ func (s *Server) serveToken(w http.ResponseWriter, r *http.Request) error {
 		"expires_in": int(hubTokenLife.Seconds()), "issued_at": now.UTC().Format(time.RFC3339)})
 }
 
-// countPull charges a manifest GET to the pull limit of a Hub; HEAD is free but shows the headers,
-// too.
+// countPull counts a manifest GET towards the pull limit of a Hub. HEAD does not count, and
+// shows the headers as well.
 func (s *Server) countPull(w http.ResponseWriter, r *http.Request) error {
 	if !s.opts.Quirks.RateLimitHeaders {
 		return nil
@@ -108,6 +109,6 @@ func writeJSON(w http.ResponseWriter, status int, contentType string, v any) err
 	w.Header().Set("Content-Type", contentType)
 	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(status)
-	_, _ = w.Write(body) // a client that left is no concern of ours
+	_, _ = w.Write(body) // fails only if the client is gone
 	return nil
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// Image is what a test may want to know about one image of the default registry.
+// Image describes one image of the default registry.
 type Image struct {
 	Repository string        `json:"repository"`
 	Digest     digest.Digest `json:"digest"`
@@ -61,7 +61,7 @@ func (s *Server) Image(repo, ref string) (Image, bool) {
 	return r.inspect(img), true
 }
 
-// HasBlob reports whether a repository knows a blob, named by a manifest or not.
+// HasBlob reports whether a repository has a blob, also if no manifest names it.
 func (s *Server) HasBlob(repo string, d digest.Digest) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -69,7 +69,7 @@ func (s *Server) HasBlob(repo string, d digest.Digest) bool {
 	return ok && r.layers[d] != nil
 }
 
-// Archive moves an image to the archive class, where it is not found by pulls, or back.
+// Archive moves an image to the archive class, where pulls do not find it, or back.
 func (s *Server) Archive(repo, ref string, archived bool) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -87,34 +87,34 @@ func (s *Server) Archive(repo, ref string, archived bool) bool {
 	return ok
 }
 
-// CreateRepository makes a repository with the defaults of the API. One that exists is left as it
-// is.
+// CreateRepository creates a repository with the defaults of the API. It does not change an
+// existing one.
 func (s *Server) CreateRepository(name string) {
 	s.createRepository(s.defaultRegistry(), newRepository(name, newUUID(), s.now()))
 }
 
-// UploadCount says what became of upload sessions.
+// UploadCount counts upload sessions.
 type UploadCount struct {
 	Open     int   `json:"open"`
 	Started  int64 `json:"started"`
 	Finished int64 `json:"finished"`
 }
 
-// Uploads counts upload sessions since the server was made.
+// Uploads returns the counts of upload sessions since the server was made.
 func (s *Server) Uploads() UploadCount {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return UploadCount{Open: len(s.uploads), Started: s.uploadsStarted.Load(), Finished: s.uploadsFinished.Load()}
 }
 
-// Token issues a token of the default registry, as GetAuthorizationToken would, for the user "dray"
-// or the ARN given. The first value is the password for user AWS.
+// Token issues a token of the default registry, as GetAuthorizationToken would, for the user
+// "dray" or the given ARN. The result is the password of the user AWS.
 func (s *Server) Token(principal string) string {
 	principal = orDefault(principal, "arn:aws:iam::"+s.opts.Account+":user/dray")
 	return s.issue(&token{principal: principal, region: s.opts.Region, expires: s.now().Add(s.opts.TokenLife), push: true})
 }
 
-// Blob returns the bytes of a blob, whichever repository knows it.
+// Blob returns the bytes of a blob of any repository.
 func (s *Server) Blob(d digest.Digest) ([]byte, bool) {
 	if d.Validate() != nil {
 		return nil, false
@@ -123,8 +123,8 @@ func (s *Server) Blob(d digest.Digest) ([]byte, bool) {
 	return raw, err == nil
 }
 
-// DropBlob makes a repository lose a blob together with the images that name it, as lifecycle rules
-// do. It reports whether it was there.
+// DropBlob removes a blob from a repository, with the images that name it, as lifecycle rules
+// do. It reports whether the repository had the blob.
 func (s *Server) DropBlob(repo string, d digest.Digest) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

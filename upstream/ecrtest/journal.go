@@ -8,10 +8,10 @@ import (
 	"time"
 )
 
-// maxEntries bounds the request log; the oldest entries go first.
+// maxEntries bounds the request log; the oldest entries are dropped first.
 const maxEntries = 20000
 
-// Count is what was counted for one kind of request. Requests that a fault answered count, too.
+// Count holds the counts for one kind of request, including requests that a fault answered.
 type Count struct {
 	Requests int64 `json:"requests"`
 	BytesIn  int64 `json:"bytesIn"`  // bodies received
@@ -27,25 +27,25 @@ type Entry struct {
 	Kind     Kind              `json:"kind"`
 	Method   string            `json:"method"`
 	Host     string            `json:"host"`
-	Path     string            `json:"path"` // with the query; signatures are cut out
+	Path     string            `json:"path"` // with the query, without signatures
 	Proto    string            `json:"proto"`
 	Remote   string            `json:"remote"`
-	Status   int               `json:"status"` // 0: none was sent
+	Status   int               `json:"status"` // 0: no answer
 	BytesIn  int64             `json:"bytesIn"`
 	BytesOut int64             `json:"bytesOut"`
-	Request  map[string]string `json:"request"`  // chosen headers; Authorization keeps its scheme alone
+	Request  map[string]string `json:"request"`  // chosen headers; of Authorization only the scheme
 	Response map[string]string `json:"response"` // chosen headers
 	Done     bool              `json:"done"`
 }
 
-// journal counts and remembers requests.
+// journal counts and logs requests.
 type journal struct {
 	mu      sync.Mutex
 	seq     int64
 	counts  map[Kind]*Count
 	entries []*Entry
 	running int
-	idle    chan struct{} // closed while nothing runs
+	idle    chan struct{} // closed while no request is in flight
 }
 
 func newJournal() *journal {
@@ -54,8 +54,8 @@ func newJournal() *journal {
 	return j
 }
 
-// begin opens an entry. Its figures grow while the request runs, so that a client that has seen an
-// answer also sees it counted.
+// begin adds an entry. Its counts grow during the request, so a client that has seen an answer
+// also sees it counted.
 func (j *journal) begin(e *Entry) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -91,7 +91,7 @@ func (j *journal) status(e *Entry, code int, h http.Header) {
 	}
 }
 
-func (j *journal) moved(e *Entry, in, out int64) {
+func (j *journal) addBytes(e *Entry, in, out int64) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	e.BytesIn += in
@@ -131,8 +131,7 @@ func chosen(h http.Header, names ...string) map[string]string {
 	return m
 }
 
-// Counters returns the counts by kind. A kind that was never asked for is absent, and so reads as
-// zero.
+// Counters returns the counts by kind. A kind without requests is absent.
 func (s *Server) Counters() map[Kind]Count {
 	s.journal.mu.Lock()
 	defer s.journal.mu.Unlock()
@@ -146,7 +145,7 @@ func (s *Server) Counters() map[Kind]Count {
 // Count returns the number of requests of a kind.
 func (s *Server) Count(k Kind) int64 { return s.Counters()[k].Requests }
 
-// Log returns the remembered requests in order of arrival.
+// Log returns the logged requests, in order of arrival.
 func (s *Server) Log() []Entry {
 	s.journal.mu.Lock()
 	defer s.journal.mu.Unlock()
@@ -158,7 +157,7 @@ func (s *Server) Log() []Entry {
 	return out
 }
 
-// Sequence returns "METHOD path" of the remembered requests of the given surfaces, or of all.
+// Sequence returns "METHOD path" of each logged request of the given surfaces, or of all.
 func (s *Server) Sequence(surfaces ...string) []string {
 	var out []string
 	for _, e := range s.Log() {
@@ -169,11 +168,11 @@ func (s *Server) Sequence(surfaces ...string) []string {
 	return out
 }
 
-// ResetCounters forgets counts and log. Images, faults and tokens stay.
+// ResetCounters clears the counts and the log. Images, faults and tokens stay.
 func (s *Server) ResetCounters() { s.journal.reset() }
 
-// Idle returns a channel that is closed when no request is under way. The bytes of a large answer
-// are complete in the counters only then.
+// Idle returns a channel that is closed when no request is in flight. Only then do the counters
+// have all bytes of a large answer.
 func (s *Server) Idle() <-chan struct{} {
 	s.journal.mu.Lock()
 	defer s.journal.mu.Unlock()

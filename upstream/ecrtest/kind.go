@@ -2,8 +2,9 @@ package ecrtest
 
 import "net/http"
 
-// Kind names what a request asks for. Faults select by it and counters are kept by it. Requests to
-// the JSON API have the name of their operation as kind, for instance "GetAuthorizationToken".
+// Kind is the kind of a request, by which faults select requests and the journal counts them.
+// For requests to the JSON API it is the name of the operation, such as
+// "GetAuthorizationToken".
 type Kind string
 
 // The kinds of requests to the registry, the object store and CloudWatch.
@@ -32,9 +33,8 @@ const (
 	KindUnknown        Kind = "unknown" // no route
 )
 
-// operation is the IAM action, and the throttled API operation, that a request to the registry
-// needs. The pairing follows the IAM actions that pull and push need; it is inferred, not
-// documented per verb.
+// operation is the IAM action, and the throttled API operation, of a kind of request. The pairs
+// follow the IAM actions that pull and push need; they are inferred, not documented.
 var operation = map[Kind]string{
 	KindManifestGet:    "BatchGetImage",
 	KindManifestHead:   "BatchGetImage",
@@ -64,7 +64,7 @@ func (k Kind) writes() bool {
 	return false
 }
 
-// byMethod holds the kinds of a route that has one per method.
+// byMethod holds the kinds of a route, by method.
 type byMethod map[string]Kind
 
 func (m byMethod) of(method string) Kind {

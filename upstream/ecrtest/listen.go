@@ -15,22 +15,22 @@ import (
 	"time"
 )
 
-// Addresses are what Listen binds; an empty one means a free port of 127.0.0.1.
+// Addresses are the addresses for Listen; an empty one means a free port of 127.0.0.1.
 type Addresses struct{ Registry, API, Objects, Control string }
 
 // Running is a Server with its four listeners.
 type Running struct {
 	*Server
-	RegistryURL string // base URL at the address bound, such as "http://127.0.0.1:40001"
+	RegistryURL string // base URL of the bound address, such as "http://127.0.0.1:40001"
 	APIURL      string // for AWS_ENDPOINT_URL_ECR, _CLOUDWATCH and _STS
 	ObjectsURL  string
 	ControlURL  string
 	// RegistryAddr is host:port of the registry's listener.
 	RegistryAddr string
-	// RegistryHost is the ECR-shaped name with the port of the registry's listener. DialContext
-	// maps it there.
+	// RegistryHost is the ECR-shaped name with the port of the registry's listener, to which
+	// DialContext connects for that name.
 	RegistryHost string
-	// CA has signed the registry's certificate; nil without SelfSigned. CAPEM is the same for files.
+	// CA signed the registry's certificate; nil without SelfSigned. CAPEM is CA in PEM.
 	CA    *x509.Certificate
 	CAPEM []byte
 
@@ -40,8 +40,8 @@ type Running struct {
 	servers   []*http.Server
 }
 
-// Listen binds all four listeners and makes the Server behind them. Nothing is served before Run,
-// and Close frees all of it when Run is never called.
+// Listen binds all four listeners and makes the Server. It serves nothing before Run. If Run is
+// never called, Close frees everything.
 func Listen(opts Options, at Addresses) (*Running, error) {
 	opts = opts.withDefaults()
 	r := &Running{}
@@ -58,7 +58,7 @@ func Listen(opts Options, at Addresses) (*Running, error) {
 	return r, nil
 }
 
-// build fills in what follows from the addresses, and makes the servers.
+// build sets the fields that depend on the addresses, and makes the servers.
 func (r *Running) build(opts Options) error {
 	registry := r.listeners[0].Addr().(*net.TCPAddr)
 	port := fmt.Sprint(registry.Port)
@@ -118,7 +118,7 @@ func newHTTPServer(h http.Handler, opts Options) *http.Server {
 		ErrorLog: slog.NewLogLogger(opts.Logger.Handler(), slog.LevelWarn)}
 }
 
-// reachable is where a client on this machine finds a listener.
+// reachable returns the address of a listener for clients on this machine.
 func reachable(a *net.TCPAddr) string {
 	if a.IP.IsUnspecified() {
 		return fmt.Sprintf("127.0.0.1:%d", a.Port)
@@ -134,8 +134,8 @@ func (r *Running) closeListeners() error {
 	return errors.Join(errs...)
 }
 
-// Run serves until the context ends, then lets requests under way finish for up to five seconds,
-// and closes the Server.
+// Run serves until the context ends. Then it lets requests in flight finish for up to five
+// seconds, and closes the Server.
 func (r *Running) Run(ctx context.Context) error {
 	failed := make(chan error, len(r.servers))
 	for i, srv := range r.servers {
@@ -148,7 +148,7 @@ func (r *Running) Run(ctx context.Context) error {
 	case err = <-failed:
 		left--
 	}
-	r.ClearFaults() // ends what stalls
+	r.ClearFaults() // ends stalls
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
 	for _, srv := range r.servers {
@@ -162,17 +162,17 @@ func (r *Running) Run(ctx context.Context) error {
 		}
 	}
 	select {
-	case <-r.Idle(): // handlers outlive Close of their connection for a moment
+	case <-r.Idle(): // a handler runs for a moment after its connection was closed
 	case <-grace.Done():
 	}
 	return errors.Join(err, r.Server.Close())
 }
 
-// Close frees listeners and files of a Running that was never run.
+// Close closes the listeners and removes the files of a Running that was never run.
 func (r *Running) Close() error { return errors.Join(r.closeListeners(), r.Server.Close()) }
 
-// DialContext connects to the registry's listener for every ECR-shaped name, to the object store's
-// for the bucket's name, and as usual otherwise.
+// DialContext connects to the registry's listener for every ECR-shaped name, to the object
+// store's for the bucket's name, and to addr otherwise.
 func (r *Running) DialContext(ctx context.Context, network, addr string) (net.Conn, error) {
 	host, _, _ := net.SplitHostPort(addr) // an address without port fails below
 	switch host = strings.ToLower(host); {
@@ -185,7 +185,7 @@ func (r *Running) DialContext(ctx context.Context, network, addr string) (net.Co
 	return d.DialContext(ctx, network, addr)
 }
 
-// Transport is a new HTTP transport that finds the registry by its ECR-shaped name and trusts its
+// Transport returns an HTTP transport that connects by DialContext and trusts the registry's
 // certificate.
 func (r *Running) Transport() *http.Transport {
 	t := &http.Transport{DialContext: r.DialContext}

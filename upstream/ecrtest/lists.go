@@ -16,7 +16,7 @@ import (
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// cursor is what an opaque "last" holds: where the next page starts, and its size.
+// cursor is the content of an opaque "last": the start and size of the next page.
 type cursor struct {
 	After string `json:"after"`
 	N     int    `json:"n"`
@@ -29,7 +29,7 @@ func (c cursor) String() string {
 	return base64.URLEncoding.EncodeToString(b)
 }
 
-// orderKey sorts tags the way they are listed: at ECR in no order that a client could use.
+// orderKey returns the key by which tags are sorted: at ECR an order that no client can use.
 func (s *Server) orderKey(name string) string {
 	if !s.opts.Quirks.OpaquePages {
 		return name
@@ -38,8 +38,7 @@ func (s *Server) orderKey(name string) string {
 	return hex.EncodeToString(sum[:8]) + name
 }
 
-// page cuts the names after the request's cursor, at most n of them, and renders the Link to the
-// rest.
+// page returns at most n names after the request's cursor, and adds the Link to the next page.
 func (s *Server) page(x *exchange, names []string, path string) ([]string, error) {
 	after, n, err := s.pageStart(x)
 	if err != nil {
@@ -63,7 +62,7 @@ func (s *Server) page(x *exchange, names []string, path string) ([]string, error
 	return names, nil
 }
 
-// pageStart reads n and last. At ECR n is bounded and last is not a name.
+// pageStart parses n and last. At ECR n is bounded, and last is not a name.
 func (s *Server) pageStart(x *exchange) (after string, n int, err error) {
 	q := x.r.URL.Query()
 	quirks := s.opts.Quirks
@@ -127,7 +126,7 @@ func (s *Server) listCatalog(x *exchange) error {
 	return writeJSON(x.w, http.StatusOK, s.opts.Quirks.ListType, map[string]any{"repositories": cut})
 }
 
-// listReferrers answers the referrers API of OCI 1.1.
+// listReferrers serves the referrers API of OCI 1.1.
 func (s *Server) listReferrers(x *exchange) error {
 	repo, err := s.repository(x)
 	if err != nil {

@@ -18,10 +18,10 @@ const (
 	mediaDockerConfig   = "application/vnd.docker.container.image.v1+json"
 	mediaDockerLayer    = "application/vnd.docker.image.rootfs.diff.tar"
 
-	maxManifest = 4194304 // bytes; PutImage's limit in the ECR model
+	maxManifest = 4194304 // bytes; the limit of PutImage in the ECR model
 )
 
-// document is a manifest or index: its exact bytes and what they name.
+// document is a manifest or index: its exact bytes and the content that it names.
 type document struct {
 	raw          []byte
 	media        string
@@ -29,7 +29,7 @@ type document struct {
 	artifactType string
 	annotations  map[string]string
 	subject      digest.Digest
-	blobs        []blobRef       // of an image: config and layers that must be there
+	blobs        []blobRef       // of an image: the config and layers that the repository must have
 	children     []digest.Digest // of an index
 }
 
@@ -56,7 +56,7 @@ type wireDescriptor struct {
 	Platform map[string]json.RawMessage `json:"platform"`
 }
 
-// Reasons why ECR's parser dislikes a manifest. All of them give the same 405.
+// The reasons why ECR's parser refuses a manifest. All of them give the same 405.
 var (
 	errSyntax    = errors.New("not JSON")
 	errMedia     = errors.New("media type missing, with parameters, or not one of a manifest")
@@ -66,10 +66,11 @@ var (
 	errReference = errors.New("descriptor without a sound digest")
 )
 
-// strictness says which manifests are disliked.
+// strictness says which manifests are refused.
 type strictness struct{ strict, refuseData bool }
 
-// parseDocument reads a manifest as ECR does, or says why ECR would not.
+// parseDocument parses a manifest as ECR does. The error is the reason for which ECR would
+// refuse it.
 func parseDocument(contentType string, raw []byte, how strictness) (*document, error) {
 	var m wireManifest
 	if err := json.Unmarshal(raw, &m); err != nil {
@@ -96,8 +97,8 @@ func parseDocument(contentType string, raw []byte, how strictness) (*document, e
 	return doc, nil
 }
 
-// mediaOf settles the media type. ECR believes the document; where that is silent it needs a
-// Content-Type it knows.
+// mediaOf returns the media type. ECR uses that of the document; without one it needs a
+// Content-Type that it knows.
 func mediaOf(declared, contentType string, m *wireManifest, how strictness) (string, error) {
 	if how.strict && (strings.Contains(declared, ";") || strings.Contains(contentType, ";")) {
 		return "", errMedia
@@ -131,7 +132,8 @@ func isManifest(media string) bool {
 
 func isIndex(media string) bool { return media == v1.MediaTypeImageIndex || media == mediaDockerList }
 
-// collect checks the descriptors and gathers what must be in the repository.
+// collect checks the descriptors, and collects the blobs and manifests that the repository must
+// have.
 func (d *document) collect(m *wireManifest, how strictness) error {
 	if isIndex(d.media) {
 		for _, c := range m.Manifests {
@@ -192,7 +194,7 @@ func (c wireDescriptor) check(how strictness, wanted func(string) bool) error {
 	return nil
 }
 
-// foreign reports layers that a registry need not hold.
+// foreign reports whether a registry need not have the layer.
 func foreign(d v1.Descriptor) bool {
 	return len(d.URLs) > 0 || strings.Contains(d.MediaType, ".foreign.") || strings.Contains(d.MediaType, ".nondistributable.")
 }

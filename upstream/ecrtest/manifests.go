@@ -9,8 +9,8 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// readManifest answers GET and HEAD. By tag ECR fits the manifest to Accept; by digest it never
-// does.
+// readManifest serves GET and HEAD. By tag, ECR converts the manifest to a type in Accept; by
+// digest it never does.
 func (s *Server) readManifest(x *exchange) error {
 	if err := s.countPull(x.w, x.r); err != nil {
 		return err
@@ -35,12 +35,12 @@ func (s *Server) readManifest(x *exchange) error {
 	}
 	x.w.WriteHeader(http.StatusOK)
 	if x.r.Method == http.MethodGet {
-		_, _ = x.w.Write(doc.raw) // a client that left is no concern of ours
+		_, _ = x.w.Write(doc.raw) // fails only if the client is gone
 	}
 	return nil
 }
 
-// findDocument finds the manifest, fits it to Accept and records the pull.
+// findDocument finds the manifest, converts it for Accept, and records the pull.
 func (s *Server) findDocument(x *exchange, repo *repository) (*document, error) {
 	accept := parseAccept(x.r.Header.Values("Accept"))
 	s.mu.Lock()
@@ -70,7 +70,7 @@ func (s *Server) findDocument(x *exchange, repo *repository) (*document, error) 
 	return doc, nil
 }
 
-// recordPullLocked counts a pull, unless the principal is excluded from that.
+// recordPullLocked records a pull, unless the principal is excluded from that.
 func (s *Server) recordPullLocked(x *exchange, img *image) {
 	if !slices.Contains(s.opts.PullTimeExclusions, x.who.principal) {
 		img.pulls++
@@ -78,7 +78,7 @@ func (s *Server) recordPullLocked(x *exchange, img *image) {
 	}
 }
 
-// putManifest checks what is pushed in the order in which a client can mend it.
+// putManifest checks a pushed manifest, in the order in which a client can repair it.
 func (s *Server) putManifest(x *exchange) error {
 	repo, err := s.repositoryForPush(x)
 	if err != nil {
@@ -116,7 +116,8 @@ func (s *Server) putManifest(x *exchange) error {
 	return nil
 }
 
-// store puts a manifest into the repository if everything it names is there and its tag may move.
+// store stores a manifest if the repository has everything that it names and its tag may be
+// moved.
 func (s *Server) store(x *exchange, repo *repository, doc *document) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

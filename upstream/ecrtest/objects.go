@@ -20,9 +20,9 @@ const (
 	amzTime      = "20060102T150405Z"
 )
 
-// signURL makes a GET-signed URL of the shape AWS documents for get-download-url-for-layer. Each
-// call gives another one. The access key says in which epoch it was made, so that ExpireURLs can
-// reach it.
+// signURL returns a signed URL for GET, in the form that AWS documents for
+// get-download-url-for-layer. Each call returns another one. The access key contains the epoch,
+// by which ExpireURLs finds it.
 func (s *Server) signURL(g *registry, repo *repository, l layer) string {
 	s.mu.Lock()
 	now, epoch := s.nowLocked().UTC(), s.urlEpoch
@@ -45,8 +45,8 @@ func (s *Server) signURL(g *registry, repo *repository, l layer) string {
 	return base + path + "?" + q.Encode()
 }
 
-// signature is SigV4 over method, path, query and host, with a secret that follows from the access
-// key.
+// signature returns the SigV4 signature of method, path, query and host. The secret is derived
+// from the access key.
 func (s *Server) signature(method, host, path string, q url.Values) string {
 	signed := url.Values{}
 	for k, v := range q {
@@ -73,7 +73,7 @@ func mac(key []byte, data string) []byte {
 	return h.Sum(nil)
 }
 
-// ExpireURLs makes every URL signed so far one that is past its expiry: 403 AccessDenied.
+// ExpireURLs expires all URLs signed so far: 403 AccessDenied.
 func (s *Server) ExpireURLs() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -81,7 +81,7 @@ func (s *Server) ExpireURLs() {
 	s.urlExpired = s.urlEpoch
 }
 
-// ExpireSigner ends the session that signed every URL so far: 400 ExpiredToken.
+// ExpireSigner ends the session that signed all URLs so far: 400 ExpiredToken.
 func (s *Server) ExpireSigner() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -99,7 +99,7 @@ type s3Error struct {
 
 func writeObjectError(w http.ResponseWriter, e *wireError) {
 	if e.Hangup {
-		panic(http.ErrAbortHandler) // net/http's way to close a connection without an answer
+		panic(http.ErrAbortHandler) // closes the connection without an answer
 	}
 	body, _ := xml.Marshal(s3Error{Code: e.Code, Message: e.Message, RequestID: w.Header().Get("X-Amz-Request-Id")})
 	for k, v := range e.Header {
@@ -107,10 +107,10 @@ func writeObjectError(w http.ResponseWriter, e *wireError) {
 	}
 	w.Header().Set("Content-Type", "application/xml")
 	w.WriteHeader(e.Status)
-	_, _ = w.Write(append([]byte(xml.Header), body...)) // a client that left is no concern of ours
+	_, _ = w.Write(append([]byte(xml.Header), body...)) // fails only if the client is gone
 }
 
-// Objects is the object store that signed URLs point to. It behaves as S3 does towards them.
+// Objects returns the object store of the signed URLs. It treats them as S3 does.
 func (s *Server) Objects() http.Handler {
 	kind := func(r *http.Request) Kind { return readKinds(KindObjectGet, KindObjectHead).of(r.Method) }
 	return s.observe(surface{"objects", kind, writeObjectError, "SlowDown", "InternalError"}, func(w http.ResponseWriter, r *http.Request) {
@@ -139,8 +139,8 @@ func (s *Server) serveObject(w http.ResponseWriter, r *http.Request) error {
 	return s.serveFile(w, r, l)
 }
 
-// checkSignature verifies a signed URL: form, signature over the method in use, signer's session,
-// expiry.
+// checkSignature checks the form of a signed URL, its signature for the request's method, the
+// signer's session, and the expiry.
 func (s *Server) checkSignature(r *http.Request) error {
 	q := r.URL.Query()
 	date, err := time.Parse(amzTime, q.Get("X-Amz-Date"))
@@ -169,7 +169,7 @@ func (s *Server) checkSignature(r *http.Request) error {
 	return nil
 }
 
-// findObject looks an object up by its name; what stands before it is covered by the signature.
+// findObject finds an object by its name. The signature covers the path before the name.
 func (s *Server) findObject(path string) (layer, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

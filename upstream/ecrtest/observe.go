@@ -11,16 +11,16 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// surface is one of the APIs: how its requests are named and how it refuses.
+// surface is one of the APIs: its name, the kinds of its requests, and the form of its errors.
 type surface struct {
 	name string
 	kind func(*http.Request) Kind
 	fail func(http.ResponseWriter, *wireError)
-	// busy and broken are the codes of throttling and of the server's own errors.
+	// busy and broken are the codes for throttling and for errors of the server.
 	busy, broken string
 }
 
-// complete gives an answer that a fault asked for the code and text of this API.
+// complete adds the code and text of this API to the answer of a fault.
 func (sf surface) complete(e *wireError) *wireError {
 	if e.Status == http.StatusTooManyRequests {
 		e.Code = orDefault(e.Code, sf.busy)
@@ -31,7 +31,7 @@ func (sf surface) complete(e *wireError) *wireError {
 	return e
 }
 
-// observe counts and logs requests and applies the faults that wait for them.
+// observe counts and logs requests, and applies faults to them.
 func (s *Server) observe(sf surface, next http.HandlerFunc) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		e := &Entry{Time: s.now(), Surface: sf.name, Kind: sf.kind(r), Method: r.Method, Host: r.Host, Path: logPath(r.URL),
@@ -41,30 +41,30 @@ func (s *Server) observe(sf surface, next http.HandlerFunc) http.Handler {
 			s.journal.end(e)
 			s.opts.Logger.Info("request", "kind", e.Kind, "method", e.Method, "host", e.Host, "path", e.Path, "status", e.Status)
 		}()
-		plan := s.faults.take(e.Kind, r, func() digest.Digest { return s.asksFor(r) })
+		plan := s.faults.take(e.Kind, r, func() digest.Digest { return s.requestedBlob(r) })
 		rec := &recorder{ResponseWriter: w, entry: e, journal: s.journal, plan: plan, ctx: r.Context()}
 		body := &countedBody{ReadCloser: r.Body, entry: e, journal: s.journal, ctx: r.Context(), cut: plan.cutRequest, pacers: plan.incoming}
 		r.Body = body
-		plan.before(r.Context())
+		plan.waitLatency(r.Context())
 		if plan.answer != nil {
 			sf.fail(rec, sf.complete(plan.answer))
 			return
 		}
 		if plan.dropAnswer {
-			next(&deaf{header: http.Header{}}, r)
-			panic(http.ErrAbortHandler) // the work is done and the answer is lost
+			next(&discardedAnswer{header: http.Header{}}, r)
+			panic(http.ErrAbortHandler) // the work is done, and the answer is lost
 		}
 		next(rec, r)
 		rec.append(plan.extra)
 		if body.cut >= 0 && body.read >= body.cut {
-			panic(http.ErrAbortHandler) // the fault: the connection dies in the middle of the upload
+			panic(http.ErrAbortHandler) // the fault closes the connection during the upload
 		}
 	})
 }
 
-// asksFor is the blob that a request is about, where it is about one: the last part of a path names
-// a blob or an object.
-func (s *Server) asksFor(r *http.Request) digest.Digest {
+// requestedBlob returns the blob that a request is about: the last part of its path may name a
+// blob or an object.
+func (s *Server) requestedBlob(r *http.Request) digest.Digest {
 	name := r.URL.Path[strings.LastIndex(r.URL.Path, "/")+1:]
 	if l, ok := s.findObject(name); ok {
 		return l.digest
@@ -72,10 +72,10 @@ func (s *Server) asksFor(r *http.Request) digest.Digest {
 	return digest.Digest(name)
 }
 
-// errCut is what a handler reads where a fault ends the request.
+// errCut is the error that a handler reads if a fault ends the request.
 var errCut = errors.New("connection cut by a fault")
 
-// logPath renders the path for the log without what signs it.
+// logPath returns the path and query for the log, without the signature.
 func logPath(u *url.URL) string {
 	if u.RawQuery == "" {
 		return u.EscapedPath()
@@ -107,7 +107,7 @@ func requestHeaders(r *http.Request) map[string]string {
 	return m
 }
 
-// countedBody counts what is read and breaks off where a fault wants that.
+// countedBody counts the bytes of a request, and ends it if a fault says so.
 type countedBody struct {
 	io.ReadCloser
 	entry   *Entry
@@ -125,18 +125,18 @@ func (b *countedBody) Read(p []byte) (int, error) {
 		}
 		p = p[:min(int64(len(p)), b.cut-b.read)]
 	}
-	n, err := b.ReadCloser.Read(p[:b.pacers.room(len(p))])
+	n, err := b.ReadCloser.Read(p[:b.pacers.maxPiece(len(p))])
 	if werr := b.pacers.wait(b.ctx, n); werr != nil {
 		return n, werr
 	}
 	b.read += int64(n)
-	b.journal.moved(b.entry, int64(n), 0)
+	b.journal.addBytes(b.entry, int64(n), 0)
 	return n, err
 }
 
-// deaf swallows an answer.
-type deaf struct{ header http.Header }
+// discardedAnswer is an http.ResponseWriter that discards the answer.
+type discardedAnswer struct{ header http.Header }
 
-func (d *deaf) Header() http.Header         { return d.header }
-func (d *deaf) Write(p []byte) (int, error) { return len(p), nil }
-func (d *deaf) WriteHeader(int)             {}
+func (d *discardedAnswer) Header() http.Header         { return d.header }
+func (d *discardedAnswer) Write(p []byte) (int, error) { return len(p), nil }
+func (d *discardedAnswer) WriteHeader(int)             {}

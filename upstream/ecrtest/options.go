@@ -7,84 +7,83 @@ import (
 	"time"
 )
 
-// Options say what a Server is. The zero value is a usable ECR in eu-west-1.
+// Options configure a Server. The zero value is an ECR in eu-west-1.
 type Options struct {
-	// Quirks are the manners of the registry; the zero value means ECR().
+	// Quirks are the known behaviour of the registry; the zero value means ECR().
 	Quirks Quirks
-	// Switches are the unverified manners; nil means DefaultSwitches().
+	// Switches are the unverified behaviour; nil means DefaultSwitches().
 	Switches *Switches
-	// Account and Region name the default registry; "123456789012" and "eu-west-1" where empty.
+	// Account and Region name the default registry; empty means "123456789012" and "eu-west-1".
 	Account, Region string
 	// More are further registries, found by their ECR-shaped names.
 	More []RegistryID
-	// Port is appended to the registry's names in proxyEndpoint, repositoryUri and realm; 0: none,
-	// as with AWS.
+	// Port is appended to the registry's names in proxyEndpoint, repositoryUri and realm. 0 means
+	// none, as with AWS.
 	Port int
-	// AcceptHosts are Host headers, with or without port, that mean the default registry although
-	// they are not ECR-shaped. Listen adds its own addresses unless StrictHost is set. Without any,
-	// every such name is refused.
+	// AcceptHosts are Host headers, with or without port, that name the default registry although
+	// they are not ECR-shaped. Other such names are refused. Listen adds its own addresses, unless
+	// StrictHost is set.
 	AcceptHosts []string
 	// StrictHost keeps Listen from adding its addresses to AcceptHosts.
 	StrictHost bool
-	// TLS is served by the registry's listener where set. SelfSigned makes one; Scheme follows.
+	// TLS is the configuration of the registry's listener; nil means SelfSigned's, or no TLS.
 	TLS *tls.Config
-	// SelfSigned serves the registry with a certificate made in memory for its ECR-shaped name,
+	// SelfSigned serves the registry with a certificate made in memory, for its ECR-shaped name,
 	// localhost and 127.0.0.1.
 	SelfSigned bool
-	// HTTP2 offers h2 on the registry's TLS listener. Only HTTP/1.1 was ever seen on ECR.
+	// HTTP2 offers h2 on the registry's TLS listener. Only HTTP/1.1 has been seen at ECR.
 	HTTP2 bool
-	// ObjectsURL is the base of signed URLs, such as "http://127.0.0.1:9000". Listen fills it in.
+	// ObjectsURL is the base of signed URLs, such as "http://127.0.0.1:9000". Listen sets it.
 	ObjectsURL string
-	// ObjectsByName makes Listen put the name of AWS's bucket, with the port of the listener, into
-	// signed URLs. Clients that refuse redirects from a public name to a loopback address need it;
-	// DialContext finds the name.
+	// ObjectsByName makes Listen use the name of AWS's bucket, with the port of the listener, in
+	// signed URLs. Clients that refuse redirects from a public name to a loopback address need it.
+	// DialContext resolves the name.
 	ObjectsByName bool
-	// Clock is asked for the time, which Advance moves on; nil means time.Now.
+	// Clock returns the time, to which Advance adds; nil means time.Now.
 	Clock func() time.Time
-	// Logger gets one line per request; nil discards.
+	// Logger receives one line per request; nil discards.
 	Logger *slog.Logger
 	// Dir holds blobs; empty means a new directory below os.TempDir that Close removes.
 	Dir string
-	// TokenLife and URLLife are how long tokens (12 h where 0) and signed URLs (1 h where 0) live.
+	// TokenLife and URLLife are the lives of tokens and signed URLs. 0 means 12 h and 1 h.
 	TokenLife, URLLife time.Duration
-	// Principals maps access key ids to the ARN of their IAM principal. nil: every key is the user
-	// "dray" of Account.
+	// Principals maps access key ids to the ARN of their IAM principal. With nil every key belongs
+	// to the user "dray" of Account.
 	Principals map[string]string
-	// Deny are IAM denials in force from the start.
+	// Deny are the IAM denials at the start.
 	Deny []Denial
 	// PullTimeExclusions are ARNs of principals whose pulls are not recorded
 	// (RegisterPullTimeUpdateExclusion).
 	PullTimeExclusions []string
-	// Quotas throttle operations; nil: none. DefaultQuotas has those of AWS.
+	// Quotas limit operations; nil means no limits. DefaultQuotas returns those of AWS.
 	Quotas map[string]Quota
 	// BlobMounting is the account setting BLOB_MOUNTING at the start.
 	BlobMounting bool
-	// CreateOnPush are creation templates that apply to CREATE_ON_PUSH.
+	// CreateOnPush are creation templates for CREATE_ON_PUSH.
 	CreateOnPush []CreationTemplate
 	// PullThrough are pull-through cache rules.
 	PullThrough []PullThroughRule
-	// Bandwidth shapes answers from the start.
+	// Bandwidth is the bandwidth at the start.
 	Bandwidth Bandwidth
-	// Hub are the settings that only a registry with Bearer tokens reads.
+	// Hub are the settings of a registry with Bearer tokens.
 	Hub HubOptions
 }
 
-// HubOptions belong to registries with Bearer tokens.
+// HubOptions configure a registry with Bearer tokens.
 type HubOptions struct {
-	// PushNeedsUser refuses pushes without credentials of Users; off: anybody may push.
+	// PushNeedsUser refuses pushes without credentials of Users. Otherwise anybody may push.
 	PushNeedsUser bool
 	// Users maps names to passwords.
 	Users map[string]string
-	// PullLimit is the number of manifest GETs within six hours; 0 shows a limit of 100 and never
-	// enforces it.
+	// PullLimit is the number of manifest GETs in six hours. With 0 the headers show a limit of
+	// 100, which is not enforced.
 	PullLimit int
 }
 
 // RegistryID names a private registry.
 type RegistryID struct{ Account, Region string }
 
-// Denial takes an action away. * matches any run of characters in each field; an empty field is
-// "*".
+// Denial denies an action. In each field * matches any characters, and empty means "*".
 type Denial struct {
 	Principal string `json:"principal"` // ARN
 	Action    string `json:"action"`    // such as "ecr:PutImage"
@@ -99,7 +98,7 @@ type CreationTemplate struct {
 	KMSKey         string `json:"kmsKey"`
 }
 
-// PullThroughRule makes repositories below Prefix copies of those of an upstream registry.
+// PullThroughRule makes the repositories below Prefix copies of those of an upstream registry.
 type PullThroughRule struct {
 	Prefix   string `json:"prefix"`
 	Upstream string `json:"upstream"` // base URL, such as "http://127.0.0.1:5000"
@@ -134,7 +133,7 @@ func orDefault[T comparable](v, fallback T) T {
 	return v
 }
 
-// check refuses options that no registry can have.
+// check refuses invalid options.
 func (o Options) check() error {
 	for _, id := range append([]RegistryID{{o.Account, o.Region}}, o.More...) {
 		if !registryHost.MatchString(hostName(id.Account, id.Region)) {
@@ -144,7 +143,7 @@ func (o Options) check() error {
 	return nil
 }
 
-// bucketHost is the name of the bucket that signed URLs of real ECR point to.
+// bucketHost returns the name of the bucket in signed URLs of the real ECR.
 func bucketHost(region string) string {
 	return "prod-" + region + "-starport-layer-bucket.s3." + region + ".amazonaws.com"
 }

@@ -11,10 +11,10 @@ type pacer struct {
 	rate int64 // bytes per second
 
 	mu   sync.Mutex
-	free time.Time // when the next byte may go
+	free time.Time // when the next byte may be sent
 }
 
-// newPacer returns nil for a rate that does not limit.
+// newPacer returns a pacer, or nil for no limit.
 func newPacer(rate int64) *pacer {
 	if rate <= 0 {
 		return nil
@@ -22,10 +22,10 @@ func newPacer(rate int64) *pacer {
 	return &pacer{rate: rate}
 }
 
-// piece is the most that is sent at once: a twentieth of a second's worth.
+// piece returns the most bytes sent at once: a twentieth of a second's worth.
 func (p *pacer) piece() int64 { return min(max(p.rate/20, 1), 256<<10) }
 
-// reserve books n bytes and returns how long to wait before sending them.
+// reserve reserves n bytes and returns how long to wait before sending them.
 func (p *pacer) reserve(n int) time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -37,7 +37,7 @@ func (p *pacer) reserve(n int) time.Duration {
 	return p.free.Sub(now)
 }
 
-// pacers all hold back the same bytes.
+// pacers are the pacers that all apply to the same bytes.
 type pacers []*pacer
 
 func (ps pacers) with(p *pacer) pacers {
@@ -47,15 +47,15 @@ func (ps pacers) with(p *pacer) pacers {
 	return append(ps, p)
 }
 
-// room is how many of n bytes go in one piece.
-func (ps pacers) room(n int) int {
+// maxPiece returns how many of n bytes may be sent at once.
+func (ps pacers) maxPiece(n int) int {
 	for _, p := range ps {
 		n = int(min(int64(n), p.piece()))
 	}
 	return n
 }
 
-// wait books n bytes with each and waits until all let them go.
+// wait reserves n bytes with each pacer and waits until they may be sent.
 func (ps pacers) wait(ctx context.Context, n int) error {
 	for _, p := range ps {
 		if err := wait(ctx, p.reserve(n)); err != nil {
@@ -65,14 +65,14 @@ func (ps pacers) wait(ctx context.Context, n int) error {
 	return nil
 }
 
-// Quota is a token bucket: Rate operations per second and a Burst on top.
+// Quota is a token bucket: Rate tokens per second, at most Burst.
 type Quota struct {
 	Rate  float64 `json:"rate"`
 	Burst float64 `json:"burst"`
 }
 
-// DefaultQuotas are AWS's adjustable quotas per region and second (ECR service quotas page). Bursts
-// are as large as a second's worth; AWS shows a larger one in an example only.
+// DefaultQuotas returns AWS's adjustable quotas per region and second (ECR service quotas
+// page). A burst is a second's worth; only an example of AWS shows a larger one.
 func DefaultQuotas() map[string]Quota {
 	q := map[string]Quota{}
 	for op, rate := range map[string]float64{
@@ -84,7 +84,7 @@ func DefaultQuotas() map[string]Quota {
 	return q
 }
 
-// throttle keeps one bucket per operation.
+// throttle has one bucket per operation.
 type throttle struct {
 	clock func() time.Time
 
@@ -102,7 +102,7 @@ func newThrottle(q map[string]Quota, clock func() time.Time) *throttle {
 	return &throttle{clock: clock, quotas: q, buckets: map[string]*bucket{}}
 }
 
-// allow takes one operation from its bucket.
+// allow takes one token from the bucket of an operation, and reports whether there was one.
 func (t *throttle) allow(op string) bool {
 	now := t.clock()
 	t.mu.Lock()
@@ -125,7 +125,7 @@ func (t *throttle) allow(op string) bool {
 	return true
 }
 
-// SetQuotas replaces the quotas; nil lifts all.
+// SetQuotas replaces the quotas; nil removes all.
 func (s *Server) SetQuotas(q map[string]Quota) {
 	s.throttle.mu.Lock()
 	defer s.throttle.mu.Unlock()

@@ -14,16 +14,16 @@ import (
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// pullThroughEvery is how long an image of a pull-through rule is served before its upstream is
-// looked at again.
+// pullThroughEvery is how long an image of a pull-through rule is served before the server asks
+// the upstream again.
 const pullThroughEvery = 24 * time.Hour
 
-// pullThrough imports what a manifest request wants from the upstream of the rule that covers the
-// repository. An upstream that fails changes nothing: what was imported before is served on, and
-// the rest is not found.
+// pullThrough imports the manifest of a request from the upstream of the rule for the
+// repository. If the upstream fails, imported images are still served, and others are not
+// found.
 func (s *Server) pullThrough(x *exchange) {
 	rule, ok := s.rule(x.Repo)
-	if !ok || s.forbids(x.who.principal, "ecr:BatchImportUpstreamImage", x.reg.arn(x.Repo)) || !s.due(x) {
+	if !ok || s.forbids(x.who.principal, "ecr:BatchImportUpstreamImage", x.reg.arn(x.Repo)) || !s.needsLookup(x) {
 		return
 	}
 	if !s.hasRepository(x.reg, x.Repo) && s.forbids(x.who.principal, "ecr:CreateRepository", x.reg.arn(x.Repo)) {
@@ -44,8 +44,8 @@ func (s *Server) rule(repo string) (PullThroughRule, bool) {
 	return PullThroughRule{}, false
 }
 
-// due reports whether the upstream must be looked at, and notes the look.
-func (s *Server) due(x *exchange) bool {
+// needsLookup reports whether the server must ask the upstream, and records the lookup.
+func (s *Server) needsLookup(x *exchange) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	key := x.reg.arn(x.Repo) + ":" + orDefault(x.Tag, x.Digest.String())
@@ -60,7 +60,8 @@ func (s *Server) due(x *exchange) bool {
 	return looked || x.Tag != "" || !x.sw.PullThroughDigestMissing
 }
 
-// importer copies images of one upstream repository. It knows Bearer tokens for anonymous clients.
+// importer copies images of one upstream repository. It supports Bearer tokens for anonymous
+// clients.
 type importer struct {
 	server *Server
 	reg    *registry
@@ -70,7 +71,7 @@ type importer struct {
 	token  string
 }
 
-// manifest imports a manifest and all it names, and then the tag.
+// manifest imports a manifest with its blobs and children, and then the tag.
 func (f *importer) manifest(ctx context.Context, ref, tag string) error {
 	accept := strings.Join([]string{v1.MediaTypeImageIndex, mediaDockerList, v1.MediaTypeImageManifest, mediaDockerManifest}, ", ")
 	resp, err := f.get(ctx, "manifests/"+ref, accept)
@@ -78,7 +79,7 @@ func (f *importer) manifest(ctx context.Context, ref, tag string) error {
 		return err
 	}
 	raw, err := io.ReadAll(io.LimitReader(resp.Body, maxManifest+1))
-	_ = resp.Body.Close() // read whole
+	_ = resp.Body.Close() // was read in full
 	if err != nil {
 		return fmt.Errorf("read manifest %s: %w", ref, err)
 	}
@@ -122,7 +123,7 @@ func (f *importer) blob(ctx context.Context, repo *repository, d digest.Digest) 
 	return err
 }
 
-// get asks the upstream, with a token once it wants one.
+// get sends a request to the upstream, and again with a token after a challenge.
 func (f *importer) get(ctx context.Context, path, accept string) (*http.Response, error) {
 	for range 2 {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, f.base+"/v2/"+f.name+"/"+path, nil)
@@ -140,7 +141,7 @@ func (f *importer) get(ctx context.Context, path, accept string) (*http.Response
 		if resp.StatusCode == http.StatusOK {
 			return resp, nil
 		}
-		_ = resp.Body.Close() // not wanted
+		_ = resp.Body.Close() // not needed
 		if resp.StatusCode != http.StatusUnauthorized {
 			return nil, fmt.Errorf("get %s: status %d", path, resp.StatusCode)
 		}
@@ -153,7 +154,7 @@ func (f *importer) get(ctx context.Context, path, accept string) (*http.Response
 
 var challengeParam = regexp.MustCompile(`(\w+)="([^"]*)"`)
 
-// login fetches an anonymous token for a Bearer challenge.
+// login gets an anonymous token for a Bearer challenge.
 func (f *importer) login(ctx context.Context, challenge string) error {
 	param := map[string]string{}
 	for _, m := range challengeParam.FindAllStringSubmatch(challenge, -1) {

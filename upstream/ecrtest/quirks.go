@@ -2,17 +2,17 @@ package ecrtest
 
 import "net/http"
 
-// AuthScheme is how a registry asks for credentials.
+// AuthScheme is the way in which a registry authenticates clients.
 type AuthScheme string
 
-// The schemes of the two personalities.
+// The schemes of ECR and of Hub.
 const (
 	AuthBasic  AuthScheme = "basic"  // Basic with tokens of GetAuthorizationToken; no token endpoint
 	AuthBearer AuthScheme = "bearer" // Bearer with a token endpoint that also serves anonymous clients
 )
 
-// Quirks are the manners of one kind of registry. ECR and Hub return the two that are known; a test
-// may alter a copy.
+// Quirks are the behaviour of one kind of registry. ECR and Hub return the two known kinds; a
+// test may change a copy.
 type Quirks struct {
 	Name string
 	Auth AuthScheme
@@ -21,64 +21,65 @@ type Quirks struct {
 	// SizesHeader sends an empty Sizes header with the 401 and with manifests (wom.icu 2023-09-11,
 	// roadmap#299).
 	SizesHeader bool
-	// DigestOnGet sends Docker-Content-Digest with GET manifest as well as with HEAD (ECR does not:
-	// roadmap#1931).
+	// DigestOnGet sends Docker-Content-Digest with GET manifest as well as with HEAD (ECR does
+	// not: roadmap#1931).
 	DigestOnGet bool
 	// ConvertByAccept converts between Docker schema 2 and OCI on reads by tag (ECR guide,
 	// image-manifest-formats).
 	ConvertByAccept bool
-	// AbsoluteLocation makes Location and Link absolute (distribution#2927); otherwise they are paths.
+	// AbsoluteLocation makes Location and Link absolute URLs (distribution#2927) instead of paths.
 	AbsoluteLocation bool
 	// UploadUUID sends Docker-Upload-UUID with upload answers.
 	UploadUUID bool
 	// PatchStatus answers an upload's PATCH: 201 at ECR (dotnet/sdk-container-builds#279), 202
 	// elsewhere.
 	PatchStatus int
-	// StaleRange is the size after which the Range of a PATCH answer stops to advance
-	// (roadmap#2831); 0 is never.
+	// StaleRange is the size from which on the Range of a PATCH answer stays the same
+	// (roadmap#2831); 0 means never.
 	StaleRange int64
-	// MinChunk is the least size of each chunk but the last (dotnet/sdk-container-builds#279); 0 is
-	// any.
+	// MinChunk is the minimum size of each chunk but the last (dotnet/sdk-container-builds#279); 0
+	// means any.
 	MinChunk int64
-	// RefuseEmptyBlobs answers 500 to a blob of zero bytes (roadmap#1074).
+	// RefuseEmptyBlobs answers 500 to an empty blob (roadmap#1074).
 	RefuseEmptyBlobs bool
-	// RedirectBlobs answers GET blob with a 307 to a signed URL of the object store; otherwise the
-	// bytes come inline.
+	// RedirectBlobs answers GET blob with a 307 to a signed URL of the object store, instead of
+	// with the bytes.
 	RedirectBlobs bool
 	// ObjectsRefuseAuth answers 400 at the object store to a signed URL with an Authorization
 	// header (opa#6580).
 	ObjectsRefuseAuth bool
-	// BlobHeadStatus, where set, answers every HEAD of a blob (ECR Public: 401, roadmap#2671).
+	// BlobHeadStatus, if not 0, answers every HEAD of a blob (ECR Public: 401, roadmap#2671).
 	BlobHeadStatus int
-	// BlobHeadType is the Content-Type of HEAD blob (ECR: a docker config, even for layers;
-	// argocd-image-updater#216).
+	// BlobHeadType is the Content-Type of HEAD blob (ECR: that of a docker config, even for
+	// layers; argocd-image-updater#216).
 	BlobHeadType string
-	// HideUnreferenced keeps blobs from readers until a manifest of the repository names them
+	// HideUnreferenced hides blobs from pulls until a manifest of the repository names them
 	// (GetDownloadUrlForLayer).
 	HideUnreferenced bool
-	// StrictManifests refuses manifests that ECR's parser dislikes with 405 (roadmap#2306, #2439,
-	// #876).
+	// StrictManifests refuses manifests that ECR's parser does not accept with 405 (roadmap#2306,
+	// #2439, #876).
 	StrictManifests bool
-	// CreateRepositories brings repositories into being on the first push.
+	// CreateRepositories creates repositories on the first push.
 	CreateRepositories bool
-	// MountAlways mounts whatever blob the source repository has; otherwise ECR's conditions apply.
+	// MountAlways mounts every blob that the source repository has; otherwise ECR's conditions
+	// apply.
 	MountAlways bool
-	// OpaquePages lists tags in no useful order, and continues from a token that is not a tag
+	// OpaquePages lists tags in no useful order, and pages by a token that is not a tag
 	// (docker_registry2#34).
 	OpaquePages bool
-	// PageSize and MaxPageSize bound lists; MaxPageSize 0 is unbounded.
+	// PageSize and MaxPageSize bound lists; a MaxPageSize of 0 means no limit.
 	PageSize, MaxPageSize int
 	// ListType is the Content-Type of tags/list.
 	ListType string
-	// ManifestLocation sends Location with the answer to a manifest PUT (ECR:
-	// swift-container-plugin#27, none).
+	// ManifestLocation sends Location in the answer to a manifest PUT (ECR does not:
+	// swift-container-plugin#27).
 	ManifestLocation bool
 	// RateLimitHeaders sends ratelimit-limit and ratelimit-remaining with manifests, as Docker Hub
 	// does.
 	RateLimitHeaders bool
 }
 
-// ECR has the manners of private Amazon ECR.
+// ECR returns the quirks of private Amazon ECR.
 func ECR() Quirks {
 	return Quirks{
 		Name:              "ecr",
@@ -103,7 +104,7 @@ func ECR() Quirks {
 	}
 }
 
-// Hub has the manners of an ordinary anonymous registry in the style of Docker Hub.
+// Hub returns the quirks of an anonymous registry like Docker Hub.
 func Hub() Quirks {
 	return Quirks{
 		Name:               "hub",

@@ -6,8 +6,8 @@ import (
 	"net/http"
 )
 
-// recorder counts an answer and shapes it by the plan. Without a plan for the body it keeps
-// sendfile possible.
+// recorder counts an answer and changes it as planned. Without a plan for the body, it still
+// allows sendfile.
 type recorder struct {
 	http.ResponseWriter
 	ctx     context.Context
@@ -23,17 +23,17 @@ var (
 	_ http.Flusher  = (*recorder)(nil)
 )
 
-// WriteHeader records the status before it leaves.
+// WriteHeader records the status before it is sent.
 func (r *recorder) WriteHeader(code int) {
 	if !r.wrote {
 		r.wrote = true
-		r.plan.lie(r.Header())
+		r.plan.overrideHeader(r.Header())
 		r.journal.status(r.entry, code, r.Header())
 	}
 	r.ResponseWriter.WriteHeader(code)
 }
 
-// Write counts p before it leaves, or hands it to the plan.
+// Write counts p before it is sent, or calls shape.
 func (r *recorder) Write(p []byte) (int, error) {
 	if !r.wrote {
 		r.WriteHeader(http.StatusOK)
@@ -41,11 +41,11 @@ func (r *recorder) Write(p []byte) (int, error) {
 	if r.plan.shapes() && r.entry.Method != http.MethodHead {
 		return r.shape(p)
 	}
-	r.journal.moved(r.entry, 0, int64(len(p)))
+	r.journal.addBytes(r.entry, 0, int64(len(p)))
 	return r.ResponseWriter.Write(p)
 }
 
-// ReadFrom lets the server send files without copying where nothing shapes them.
+// ReadFrom lets the server send files without copying, if the plan does not change the body.
 func (r *recorder) ReadFrom(src io.Reader) (int64, error) {
 	if r.plan.shapes() {
 		return io.Copy(writerOnly{r}, src)
@@ -54,43 +54,43 @@ func (r *recorder) ReadFrom(src io.Reader) (int64, error) {
 		r.WriteHeader(http.StatusOK)
 	}
 	n, err := io.Copy(r.ResponseWriter, src)
-	r.journal.moved(r.entry, 0, n)
+	r.journal.addBytes(r.entry, 0, n)
 	return n, err
 }
 
 type writerOnly struct{ io.Writer }
 
-// Flush sends what is buffered.
+// Flush sends buffered bytes.
 func (r *recorder) Flush() { _ = http.NewResponseController(r.ResponseWriter).Flush() }
 
-// Unwrap serves http.ResponseController.
+// Unwrap returns the underlying writer, for http.ResponseController.
 func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
 
-// shape sends p in pieces that end where the plan has something to do.
+// shape sends p in pieces that end at the positions of the plan.
 func (r *recorder) shape(p []byte) (int, error) {
 	done := 0
 	for done < len(p) {
 		if r.sent == r.plan.cutAt {
 			r.Flush()
-			r.abort() // the fault: the connection dies in the middle of the answer
+			r.abort() // the fault closes the connection during the answer
 		}
 		if r.sent == r.plan.stallAt {
 			r.Flush()
-			linger(r.ctx, r.plan.stalled)
-			panic(http.ErrAbortHandler) // the fault is over, and so is the answer
+			waitUntil(r.ctx, r.plan.stalled)
+			panic(http.ErrAbortHandler) // the fault has been removed, and with it the answer ends
 		}
 		if r.sent == r.plan.holdAt {
 			r.Flush()
-			linger(r.ctx, r.plan.held)
+			waitUntil(r.ctx, r.plan.held)
 			r.plan.holdAt = -1
 		}
 		piece := p[done:]
-		piece = piece[:r.plan.room(r.sent, len(piece))]
+		piece = piece[:r.plan.maxPiece(r.sent, len(piece))]
 		piece = r.plan.corrupted(piece, r.sent)
 		if err := r.plan.pacers.wait(r.ctx, len(piece)); err != nil {
 			return done, err
 		}
-		r.journal.moved(r.entry, 0, int64(len(piece)))
+		r.journal.addBytes(r.entry, 0, int64(len(piece)))
 		n, err := r.ResponseWriter.Write(piece)
 		done += n
 		r.sent += int64(n)
@@ -104,19 +104,19 @@ func (r *recorder) shape(p []byte) (int, error) {
 	return done, nil
 }
 
-// append sends bytes that nobody announced.
+// append sends n bytes more than the answer announced.
 func (r *recorder) append(n int64) {
 	if n > 0 {
-		r.Flush() // what fits into one buffer would get its length announced by net/http
+		r.Flush() // net/http would announce the length of a body that fits into one buffer
 	}
 	for ; n > 0 && r.entry.Method != http.MethodHead; n-- {
 		if _, err := r.Write([]byte{'+'}); err != nil {
-			return // the client knows better
+			return // the client has closed the connection
 		}
 	}
 }
 
-// abort ends the connection of an answer.
+// abort closes the connection of an answer.
 func (r *recorder) abort() {
 	if !r.plan.reset {
 		panic(http.ErrAbortHandler)

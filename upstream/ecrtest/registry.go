@@ -16,8 +16,8 @@ type exchange struct {
 	sw  Switches
 }
 
-// Registry is the registry's HTTP API below /v2/, and /token where the personality has a token
-// endpoint.
+// Registry returns the registry's HTTP API below /v2/, with /token for a registry with Bearer
+// tokens.
 func (s *Server) Registry() http.Handler {
 	kind := func(r *http.Request) Kind { return parseCall(r).Kind }
 	return s.observe(surface{"registry", kind, writeRegistryError, "TOOMANYREQUESTS", "UNKNOWN"}, func(w http.ResponseWriter, r *http.Request) {
@@ -28,7 +28,7 @@ func (s *Server) Registry() http.Handler {
 	})
 }
 
-// wire turns whatever a handler returned into an answer.
+// wire converts the error of a handler to an answer.
 func (s *Server) wire(err error) *wireError {
 	if e, ok := errors.AsType[*wireError](err); ok {
 		return e
@@ -66,7 +66,7 @@ func (s *Server) serveRegistry(w http.ResponseWriter, r *http.Request) error {
 	return handle(&exchange{call: c, w: w, r: r, reg: reg, who: who, sw: s.Switches()})
 }
 
-// handler is the table from kinds to code.
+// handler returns the handler of a kind, or nil.
 func (s *Server) handler(k Kind) func(*exchange) error {
 	switch k {
 	case KindBase:
@@ -113,7 +113,7 @@ func (s *Server) rateExceeded() *wireError {
 	return e
 }
 
-// origin is scheme and host as the client addressed them.
+// origin returns the scheme and host to which the client sent the request.
 func (s *Server) origin(r *http.Request) string {
 	scheme := "http"
 	if r.TLS != nil {
@@ -122,7 +122,7 @@ func (s *Server) origin(r *http.Request) string {
 	return scheme + "://" + r.Host
 }
 
-// location renders a path of this registry the way its personality does.
+// location returns a path of this registry as a Location, absolute or not as its quirks say.
 func (s *Server) location(x *exchange, path string, q url.Values) string {
 	if len(q) > 0 {
 		path += "?" + q.Encode()
@@ -133,7 +133,7 @@ func (s *Server) location(x *exchange, path string, q url.Values) string {
 	return path
 }
 
-// repository finds the repository of the request.
+// repository returns the repository of the request.
 func (s *Server) repository(x *exchange) (*repository, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -143,8 +143,8 @@ func (s *Server) repository(x *exchange) (*repository, error) {
 	return nil, x.reg.nameUnknown(x.Repo)
 }
 
-// repositoryForPush finds the repository, or creates it where the personality or a creation
-// template says so.
+// repositoryForPush returns the repository, and creates it if the quirks or a creation template
+// say so.
 func (s *Server) repositoryForPush(x *exchange) (*repository, error) {
 	if r, err := s.repository(x); err == nil {
 		return r, nil
@@ -162,7 +162,7 @@ func (s *Server) repositoryForPush(x *exchange) (*repository, error) {
 	return s.createRepository(x.reg, r), nil
 }
 
-// template finds the creation template with the longest matching prefix; ROOT matches last.
+// template returns the creation template with the longest matching prefix; ROOT matches last.
 func (s *Server) template(repo string) (CreationTemplate, bool) {
 	var best CreationTemplate
 	found := false

@@ -15,12 +15,12 @@ type call struct {
 	Repo    string
 	Tag     string        // of a manifest, or empty
 	Digest  digest.Digest // of a manifest, blob or subject, or empty
-	RawRef  string        // the reference as written, even where it is neither tag nor digest
+	RawRef  string        // the reference as sent, even if it is neither tag nor digest
 	Session string
 }
 
-// parseCall reads method and path; the query is left to the handlers. The name of a repository may
-// hold any of the words that routes use, so the path is read from its end.
+// parseCall parses the method and path; handlers parse the query. The name of a repository may
+// contain the words of routes, so the path is parsed from its end.
 func parseCall(r *http.Request) call {
 	if r.URL.Path == "/token" || r.URL.Path == "/token/" {
 		return call{Kind: KindToken}
@@ -79,8 +79,8 @@ func refCall(k Kind, repo, ref string) call {
 	return c
 }
 
-// The grammar of references, anchored, and the ECR-shaped host names that AWS's credential helper
-// accepts.
+// The grammar of references, anchored, and the ECR-shaped host names that AWS's credential
+// helper accepts.
 var (
 	anchoredTag  = regexp.MustCompile(`^` + reference.TagRegexp.String() + `$`)
 	anchoredName = regexp.MustCompile(`^` + repositoryName + `$`)
@@ -88,11 +88,11 @@ var (
 		`on\.amazonwebservices\.com\.cn|sc2s\.sgov\.gov|c2s\.ic\.gov|cloud\.adc-e\.uk|csp\.hci\.ic\.gov)$`)
 )
 
-// repositoryName is the pattern of the ECR model for the names of repositories.
+// repositoryName is the ECR model's pattern for the names of repositories.
 const repositoryName = `(?:[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*/)*[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*`
 
-// wildcard matches s against a pattern in which * stands for any run of characters, as in IAM and
-// in ECR's filters.
+// wildcard reports whether s matches a pattern in which * stands for any characters, as in IAM
+// and in ECR's filters.
 func wildcard(pattern, s string) bool {
 	head, tail, star := strings.Cut(pattern, "*")
 	if !star {

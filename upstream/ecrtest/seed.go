@@ -15,7 +15,7 @@ import (
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// SeedImage describes an image to start with: layers of one file of random bytes each.
+// SeedImage describes an image to create, with layers of one file of random bytes each.
 type SeedImage struct {
 	Repository, Tag string
 	Layers          int   // 1 where 0
@@ -24,7 +24,7 @@ type SeedImage struct {
 	Seed            uint64
 }
 
-// Seed makes an image of the default registry without any request. Equal arguments give equal
+// Seed makes an image in the default registry without a request. Equal arguments give equal
 // digests.
 func (s *Server) Seed(img SeedImage) (digest.Digest, error) {
 	if !anchoredName.MatchString(img.Repository) || !anchoredTag.MatchString(img.Tag) {
@@ -80,8 +80,8 @@ func (s *Server) seedManifest(repo *repository, img SeedImage, m v1.Manifest) (d
 	return doc.digest, nil
 }
 
-// ingest stores what write writes as a blob of the repository. Bytes with another digest than the
-// one wanted, where one is, are refused.
+// ingest stores the bytes of write as a blob of the repository. It refuses bytes with another
+// digest than want, unless want is empty.
 func (s *Server) ingest(repo *repository, want digest.Digest, write func(io.Writer) error) (v1.Descriptor, error) {
 	u, err := s.newUpload(repo)
 	if err != nil {
@@ -113,7 +113,7 @@ func (c *countingWriter) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// seedLayer makes a gzipped tar with one file of bytes that do not compress.
+// seedLayer makes a gzipped tar with one file of incompressible bytes.
 func (s *Server) seedLayer(repo *repository, img SeedImage, i int) (v1.Descriptor, digest.Digest, error) {
 	key := sha256.Sum256(fmt.Appendf(nil, "%s:%s %d %d", img.Repository, img.Tag, img.Seed, i))
 	plain := sha256.New()

@@ -14,7 +14,7 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// Server is one AWS account's worth of registries. Its handlers may be called concurrently.
+// Server serves the registries of one AWS account. Its handlers may be called concurrently.
 type Server struct {
 	opts     Options
 	switches atomic.Pointer[Switches]
@@ -29,7 +29,7 @@ type Server struct {
 
 	uploadsStarted, uploadsFinished atomic.Int64
 
-	mu         sync.Mutex // guards all below; never held over I/O
+	mu         sync.Mutex // guards all fields below; never held during I/O
 	skew       time.Duration
 	registries map[RegistryID]*registry
 	uploads    map[string]*upload
@@ -44,10 +44,10 @@ type Server struct {
 	pullWindow time.Time
 	urlEpoch   int // of signed URLs made now
 	urlExpired int // URLs of epochs below are past their expiry
-	sessionEnd int // URLs of epochs below were signed by a session that is over
+	sessionEnd int // URLs of epochs below were signed by a session that has ended
 }
 
-// New makes a Server. It starts nothing; Close removes its files.
+// New returns a Server. It starts nothing. Close removes its files.
 func New(opts Options) (*Server, error) {
 	opts = opts.withDefaults()
 	if err := opts.check(); err != nil {
@@ -85,7 +85,7 @@ func New(opts Options) (*Server, error) {
 	return s, nil
 }
 
-// Close removes the files of the server. Requests must have ended.
+// Close removes the files of the server. All requests must have ended.
 func (s *Server) Close() error {
 	s.mu.Lock()
 	open := make([]*upload, 0, len(s.uploads))
@@ -107,10 +107,10 @@ func (s *Server) Close() error {
 // Switches returns the switches in force.
 func (s *Server) Switches() Switches { return *s.switches.Load() }
 
-// SetSwitches changes the switches for requests that start afterwards.
+// SetSwitches sets the switches for later requests.
 func (s *Server) SetSwitches(sw Switches) { s.switches.Store(&sw) }
 
-// HostName is the ECR-shaped name of the default registry, with Options.Port where that is set.
+// HostName returns the ECR-shaped name of the default registry, with Options.Port if it is set.
 func (s *Server) HostName() string { return s.withPort(hostName(s.opts.Account, s.opts.Region)) }
 
 func (s *Server) withPort(host string) string {
@@ -132,7 +132,7 @@ func (s *Server) blobPath(d digest.Digest) string {
 	return filepath.Join(s.dir, "blobs", d.Algorithm().String()+"-"+d.Encoded())
 }
 
-// defaultRegistry is the registry that plain addresses mean.
+// defaultRegistry returns the registry of Options.Account and Options.Region.
 func (s *Server) defaultRegistry() *registry {
 	return s.registries[RegistryID{s.opts.Account, s.opts.Region}]
 }

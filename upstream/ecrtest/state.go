@@ -6,7 +6,8 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// registry is the private registry of one account in one region. Server.mu guards all below it.
+// registry is the private registry of one account in one region. Server.mu guards it and
+// everything in it.
 type registry struct {
 	account, region string
 	repos           map[string]*repository
@@ -52,17 +53,17 @@ type image struct {
 	lastPull time.Time
 }
 
-// layer is a blob as one repository knows it. The bytes are shared.
+// layer is a blob in one repository. Repositories share its bytes.
 type layer struct {
 	digest   digest.Digest
 	size     int64
 	object   string // name of the object in the store
-	media    string // as the first manifest that named it says
+	media    string // from the first manifest that named it
 	named    int    // number of images that name it
 	isConfig bool
 }
 
-// arn names a repository in IAM's and ECR's answers.
+// arn returns the ARN of a repository.
 func (g *registry) arn(repo string) string {
 	return "arn:aws:ecr:" + g.region + ":" + g.account + ":repository/" + repo
 }
@@ -74,7 +75,7 @@ func newRepository(name, id string, now time.Time) *repository {
 	}
 }
 
-// immutable reports whether a tag may not be moved.
+// immutable reports whether a tag must not be moved.
 func (r *repository) immutable(tag string) bool {
 	excluded := false
 	for _, x := range r.exclusions {
@@ -91,16 +92,16 @@ func (r *repository) immutable(tag string) bool {
 	return false
 }
 
-// find looks an image up by tag or digest.
+// find finds an image by tag or digest.
 func (r *repository) find(tag string, d digest.Digest) (*image, bool) {
 	if tag != "" {
-		d = r.tags[tag] // no tag has the empty digest, which names no image
+		d = r.tags[tag] // empty for an unknown tag, and no image has the empty digest
 	}
 	img, ok := r.images[d]
 	return img, ok
 }
 
-// put stores an image and names its layers.
+// put stores an image, and marks its layers as named.
 func (r *repository) put(doc *document, tag string, now time.Time) *image {
 	img, ok := r.images[doc.digest]
 	if !ok {
@@ -122,7 +123,7 @@ func (r *repository) put(doc *document, tag string, now time.Time) *image {
 	return img
 }
 
-// remove forgets an image and its tags; its layers stay, unnamed.
+// remove removes an image and its tags. Its layers stay.
 func (r *repository) remove(d digest.Digest) {
 	img, ok := r.images[d]
 	if !ok {

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// session is what AssumeRole gave out.
+// session is the result of AssumeRole.
 type session struct {
 	principal string // ARN of the assumed role
 	expires   time.Time
@@ -19,7 +19,7 @@ type session struct {
 
 var roleARN = regexp.MustCompile(`^arn:aws[a-z-]*:iam::(\d{12}):role/(?:.*/)?([\w+=,.@-]+)$`)
 
-// stsAnswer is the answer of each of the operations; the one that was called is filled in.
+// stsAnswer is the answer of all operations; Result has the fields of the called one.
 type stsAnswer struct {
 	XMLName  xml.Name
 	Result   stsResult
@@ -41,7 +41,7 @@ type stsCredentials struct{ AccessKeyId, SecretAccessKey, SessionToken, Expirati
 
 type stsRole struct{ Arn, AssumedRoleId string }
 
-// stsKind is the action of a Query request. The form stays readable for the handler.
+// stsKind returns the action of a Query request. The handler can still read the form.
 func stsKind(r *http.Request) Kind {
 	if r.ParseForm() != nil || r.PostForm.Get("Action") == "" {
 		return KindUnknown
@@ -68,13 +68,13 @@ func (s *Server) stsHandler() http.Handler {
 			return
 		}
 		w.Header().Set("Content-Type", "text/xml")
-		_, _ = w.Write(body) // a client that left is no concern of ours
+		_, _ = w.Write(body) // fails only if the client is gone
 	})
 }
 
 func writeSTSError(w http.ResponseWriter, e *wireError) {
 	if e.Hangup {
-		panic(http.ErrAbortHandler) // net/http's way to close a connection without an answer
+		panic(http.ErrAbortHandler) // closes the connection without an answer
 	}
 	type inner struct{ Type, Code, Message string }
 	body, _ := xml.Marshal(struct {
@@ -86,7 +86,7 @@ func writeSTSError(w http.ResponseWriter, e *wireError) {
 	}
 	w.Header().Set("Content-Type", "text/xml")
 	w.WriteHeader(e.Status)
-	_, _ = w.Write(body) // a client that left is no concern of ours
+	_, _ = w.Write(body) // fails only if the client is gone
 }
 
 func (s *Server) callSTS(action string, r *http.Request) (*stsResult, error) {
@@ -115,8 +115,7 @@ func (s *Server) callSTS(action string, r *http.Request) (*stsResult, error) {
 	return s.assume(form.Get("RoleArn"), form.Get("RoleSessionName"), form.Get("DurationSeconds"))
 }
 
-// assume starts a session of a role. STS allows 15 minutes to 12 hours and gives an hour where
-// nothing is said.
+// assume starts a session of a role. STS allows 15 minutes to 12 hours; the default is an hour.
 func (s *Server) assume(role, name, seconds string) (*stsResult, error) {
 	m := roleARN.FindStringSubmatch(role)
 	life, err := strconv.Atoi(orDefault(seconds, "3600"))
@@ -136,7 +135,7 @@ func (s *Server) assume(role, name, seconds string) (*stsResult, error) {
 	}, nil
 }
 
-// principalOf finds who an access key belongs to.
+// principalOf returns the principal of an access key.
 func (s *Server) principalOf(key string) (string, error) {
 	s.mu.Lock()
 	x, assumed := s.sessions[key]

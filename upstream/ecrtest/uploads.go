@@ -17,14 +17,14 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// upload is a session. Whoever holds turn owns the fields below it.
+// upload is a session. The request that has sent to writing owns the fields below it.
 type upload struct {
 	id      string
 	repo    *repository
 	started time.Time
 	path    string
 
-	writing chan struct{} // of capacity 1: one request at a time
+	writing chan struct{} // of capacity 1, which admits one request at a time
 	file    *os.File
 	hash    hash.Hash
 	size    int64
@@ -38,7 +38,7 @@ func (u *upload) discard() {
 	u.end()
 }
 
-// end closes and removes the file; a finished upload has moved it away before.
+// end closes and removes the file. publish has moved the file of a finished upload away.
 func (u *upload) end() {
 	if !u.ended {
 		u.ended = true
@@ -47,10 +47,11 @@ func (u *upload) end() {
 	}
 }
 
-// digest is what the bytes so far hash to.
+// digest returns the digest of the bytes so far.
 func (u *upload) digest() digest.Digest { return digest.NewDigest(digest.SHA256, u.hash) }
 
-// startUpload answers POST …/uploads/: a mount where that is possible, else a session.
+// startUpload serves POST …/uploads/: it mounts the blob if possible, and otherwise opens a
+// session.
 func (s *Server) startUpload(x *exchange) error {
 	repo, err := s.repositoryForPush(x)
 	if err != nil {
@@ -90,7 +91,8 @@ func (s *Server) newUpload(repo *repository) (*upload, error) {
 	return u, nil
 }
 
-// answerUpload sends Location and Range. ECR's Location names the host as the client addressed it.
+// answerUpload sends Location and Range. ECR's Location has the host to which the client sent
+// the request.
 func (s *Server) answerUpload(x *exchange, u *upload, status int, byteRange string) {
 	h := x.w.Header()
 	h.Set("Location", s.location(x, "/v2/"+x.Repo+"/blobs/uploads/"+u.id, nil))
@@ -105,7 +107,7 @@ func (s *Server) answerUpload(x *exchange, u *upload, status int, byteRange stri
 	x.w.WriteHeader(status)
 }
 
-// session finds the upload and takes its turn. The caller gives it back with the function returned.
+// session finds the upload and locks it. The caller unlocks it with the returned function.
 func (s *Server) session(x *exchange) (*upload, func(), error) {
 	repo, err := s.repository(x)
 	if err != nil {
@@ -144,8 +146,8 @@ func (s *Server) patchUpload(x *exchange) error {
 	return nil
 }
 
-// reportedRange is the Range of a PATCH answer. At ECR it stays at the boundary of the first part
-// of 10 MiB.
+// reportedRange returns the Range of a PATCH answer. At ECR it stays at the end of the first
+// part of 10 MiB.
 func (s *Server) reportedRange(size int64) string {
 	if q := s.opts.Quirks.StaleRange; q > 0 {
 		size = min(size, q)
@@ -206,8 +208,8 @@ func (s *Server) finishUpload(x *exchange) error {
 	return s.complete(x, u, want)
 }
 
-// complete takes the last bytes, checks the digest, and publishes the blob. A refused upload is
-// over.
+// complete reads the last bytes, checks the digest, and publishes the blob. A refused upload
+// ends.
 func (s *Server) complete(x *exchange, u *upload, want string) error {
 	d, err := digest.Parse(want)
 	if err != nil || d.Algorithm() != digest.SHA256 {
@@ -237,7 +239,7 @@ func (s *Server) complete(x *exchange, u *upload, want string) error {
 	return nil
 }
 
-// publish moves the bytes to where readers look and makes the blob known to the repository.
+// publish moves the file to its final place and adds the blob to the repository.
 func (s *Server) publish(u *upload, d digest.Digest, size int64) error {
 	if err := u.file.Close(); err != nil {
 		return fmt.Errorf("close upload: %w", err)
@@ -250,7 +252,7 @@ func (s *Server) publish(u *upload, d digest.Digest, size int64) error {
 	return nil
 }
 
-// forget ends a session whose turn is taken.
+// forget ends a session that the caller has locked.
 func (s *Server) forget(u *upload) {
 	u.end()
 	s.mu.Lock()
@@ -258,7 +260,7 @@ func (s *Server) forget(u *upload) {
 	delete(s.uploads, u.id)
 }
 
-// addLayer makes a blob known to a repository.
+// addLayer adds a blob to a repository.
 func (s *Server) addLayer(repo *repository, d digest.Digest, size int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -297,10 +299,10 @@ func (s *Server) cancelUpload(x *exchange) error {
 	return nil
 }
 
-// mount links a blob of another repository of the same registry, where ECR would: the account
-// setting is on, both repositories are encrypted alike, neither is a pull-through repository, the
-// caller may read the source, and a manifest of the source names the blob (ECR guide, blob
-// mounting; roadmap#2860).
+// mount links a blob of another repository of the same registry, if ECR would: the account
+// setting is on, both repositories have the same encryption, neither is a pull-through
+// repository, the caller may read the source, and a manifest of the source names the blob (ECR
+// guide, blob mounting; roadmap#2860).
 func (s *Server) mount(x *exchange, to *repository) bool {
 	q := x.r.URL.Query()
 	d, err := digest.Parse(q.Get("mount"))

@@ -10,16 +10,17 @@ import (
 	"dray/upstream/oci"
 )
 
-// DeleterOptions say which of the registries that the specification allows is tested.
+// DeleterOptions describe the tested registry, where the specification allows more than one
+// answer.
 type DeleterOptions struct {
 	// Blobs says that single blobs can be deleted.
 	Blobs bool
-	// LastTag says that a manifest goes with its last tag.
+	// LastTag says that a manifest is deleted with its last tag.
 	LastTag bool
 }
 
-// TestDeleter checks what Deleter promises, with images that are brought in through to and looked
-// for through from. It writes to repo/delete.
+// TestDeleter tests a Deleter. It pushes images to repo/delete with to, and looks for them with
+// from.
 func TestDeleter(t *testing.T, del upstream.Deleter, to upstream.Sink, from upstream.Source, repo string, o DeleterOptions) {
 	repo += "/delete"
 	img := NewImage(t, t.Name(), 10_000)

@@ -1,8 +1,8 @@
-// Package upstreamtest has what tests of upstreams and of their users share: a Recorder that
-// compares the exact list of requests with a budget, a well-behaved registry, images, and the
-// suites that every Source and Sink passes.
+// Package upstreamtest helps to test upstreams and their users. It has a Recorder that compares
+// the requests with an exact list, a well-behaved registry, images, and the suites that every
+// Source and Sink passes.
 //
-// Nothing here starts a goroutine that outlives the test it was given.
+// No goroutine of this package outlives the test it was started for.
 package upstreamtest
 
 import (
@@ -16,13 +16,12 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// Recorder keeps the list of requests that passed it, in order, one line each: method, path, and
-// the query with its names sorted. Ids of upload sessions become "*". It may stand before a server,
-// behind a client, or both.
+// Recorder records the requests that pass it, in order, one line each: method, path, and the
+// query with its names sorted. Ids of upload sessions become "*". It may be used by a server, a
+// client, or both.
 type Recorder struct {
-	// Home, when set, is the host:port whose requests are recorded by path by Transport. The
-	// requests to other hosts are recorded as "METHOD elsewhere", because signed URLs differ from
-	// run to run.
+	// Home, when set, is the host:port whose requests Transport records by path. It records
+	// requests to other hosts as "METHOD elsewhere", because signed URLs differ from run to run.
 	Home string
 
 	mu    sync.Mutex // guards lines
@@ -31,7 +30,7 @@ type Recorder struct {
 
 var uploadPath = regexp.MustCompile(`(/blobs/uploads/)[^/?]+`)
 
-// Line is the recorded form of a request.
+// Line returns the recorded form of a request.
 func Line(r *http.Request) string {
 	line := r.Method + " " + uploadPath.ReplaceAllString(r.URL.Path, "$1*")
 	query := r.URL.Query()
@@ -48,7 +47,7 @@ func (r *Recorder) add(line string) {
 	r.lines = append(r.lines, line)
 }
 
-// Handler records what next is asked.
+// Handler records the requests to next.
 func (r *Recorder) Handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		r.add(Line(req))
@@ -56,7 +55,7 @@ func (r *Recorder) Handler(next http.Handler) http.Handler {
 	})
 }
 
-// Transport records what next is asked to send.
+// Transport records the requests that next sends.
 func (r *Recorder) Transport(next http.RoundTripper) http.RoundTripper {
 	return roundTripper(func(req *http.Request) (*http.Response, error) {
 		if r.Home != "" && req.URL.Host != r.Home {
@@ -72,7 +71,7 @@ type roundTripper func(*http.Request) (*http.Response, error)
 
 func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-// Take returns the lines so far and forgets them.
+// Take returns the lines so far and clears them.
 func (r *Recorder) Take() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -81,7 +80,7 @@ func (r *Recorder) Take() []string {
 	return lines
 }
 
-// Expect compares the lines so far with the whole list wanted, and forgets them.
+// Expect compares the lines so far with want, and clears them.
 func (r *Recorder) Expect(tb testing.TB, want ...string) {
 	tb.Helper()
 	if diff := cmp.Diff(want, r.Take()); diff != "" {
@@ -89,7 +88,7 @@ func (r *Recorder) Expect(tb testing.TB, want ...string) {
 	}
 }
 
-// ExpectSet is Expect for requests whose order is not determined.
+// ExpectSet is Expect for requests in any order.
 func (r *Recorder) ExpectSet(tb testing.TB, want ...string) {
 	tb.Helper()
 	got := r.Take()

@@ -25,9 +25,9 @@ import (
 
 // Registry is a well-behaved registry in memory, without credentials.
 type Registry struct {
-	// URL is its base.
+	// URL is the base URL.
 	URL *url.URL
-	// Recorder has every request it got.
+	// Recorder records all requests to the registry.
 	Recorder *Recorder
 }
 
@@ -35,12 +35,11 @@ type Registry struct {
 func NewRegistry(tb testing.TB) *Registry {
 	tb.Helper()
 	quiet := registry.Logger(log.New(io.Discard, "", 0))
-	return Serve(tb, ranges(registry.New(quiet, registry.WithReferrersSupport(true))))
+	return Serve(tb, serveRanges(registry.New(quiet, registry.WithReferrersSupport(true))))
 }
 
-// ranges serves every form of Range on blobs: the registry beneath knows only those that name their
-// end.
-func ranges(next http.Handler) http.Handler {
+// serveRanges serves every form of Range on blobs: next knows only ranges with an end.
+func serveRanges(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodGet || r.Header.Get("Range") == "" || !strings.Contains(r.URL.Path, "/blobs/sha256:") {
 			next.ServeHTTP(w, r)
@@ -81,7 +80,8 @@ func (r *Registry) Client(tb testing.TB, q upstream.Quirks) *upstream.Client {
 	return NewClient(tb, upstream.Options{Name: "test", Base: r.URL, Quirks: q, Anonymous: true})
 }
 
-// NewClient makes a client; a missing transport is a plain one, closed when the test ends.
+// NewClient returns a client. Without a transport in o it makes one, which is closed when the
+// test ends.
 func NewClient(tb testing.TB, o upstream.Options) *upstream.Client {
 	tb.Helper()
 	if o.Transport == nil {
@@ -96,13 +96,13 @@ func NewClient(tb testing.TB, o upstream.Options) *upstream.Client {
 	return c
 }
 
-// Image is an image of one layer with everything that is needed to push it.
+// Image is an image of one layer, with all that a push needs.
 type Image struct {
 	Config, Layer []byte
 	Manifest      *oci.Manifest
 }
 
-// NewImage makes an OCI image that seed determines, with a layer of the given size in bytes.
+// NewImage makes an OCI image from seed, with a layer of size bytes.
 func NewImage(tb testing.TB, seed string, size int) Image {
 	tb.Helper()
 	layer := make([]byte, size)
@@ -128,7 +128,7 @@ func describe(mediaType string, p []byte) oci.Descriptor {
 	return oci.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(p), Size: int64(len(p))}
 }
 
-// Upload is the upload of p with its length and digest known at once.
+// Upload returns the upload of p, with its length and digest known from the start.
 func Upload(p []byte) upstream.Upload {
 	return upstream.Upload{
 		Open:      func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(p)), nil },
@@ -138,14 +138,15 @@ func Upload(p []byte) upstream.Upload {
 	}
 }
 
-// Stream is the upload of p with nothing known before its end, as docker sends it.
+// Stream returns the upload of p with its length and digest not known before its end, as docker
+// sends it.
 func Stream(p []byte) upstream.Upload {
 	u := Upload(p)
 	u.Size, u.Announced = -1, ""
 	return u
 }
 
-// Push sends the whole image under a tag.
+// Push pushes the whole image under a tag.
 func (i Image) Push(tb testing.TB, to upstream.Sink, repo, tag string) {
 	tb.Helper()
 	for _, p := range [][]byte{i.Config, i.Layer} {

@@ -18,8 +18,7 @@ import (
 
 const layerSize = 300_001
 
-// TestSource checks what Source promises. Images are brought in through to, into the repository
-// repo/source.
+// TestSource tests a Source. It pushes images to the repository repo/source with to.
 func TestSource(t *testing.T, from upstream.Source, to upstream.Sink, repo string) {
 	repo += "/source"
 	img := NewImage(t, t.Name(), layerSize)
@@ -114,8 +113,8 @@ func testMissing(t *testing.T, from upstream.Source, repo string) {
 
 func second[T any](_ T, err error) error { return err }
 
-// TestSink checks what Sink promises, by reading back through from. It writes to repo/sink and
-// repo/mounted, which must exist or come into being with the first push.
+// TestSink tests a Sink, and reads back with from. It writes to repo/sink and repo/mounted,
+// which must exist or be created by the first push.
 func TestSink(t *testing.T, to upstream.Sink, from upstream.Source, repo string) {
 	mounted := repo + "/mounted"
 	repo += "/sink"
@@ -130,7 +129,7 @@ func TestSink(t *testing.T, to upstream.Sink, from upstream.Source, repo string)
 		t.Run("blob "+name, func(t *testing.T) {
 			accepted := 0
 			u.Accepted = func() { accepted++ }
-			for range 2 { // the second is a repetition of what is there
+			for range 2 { // the second push repeats the first
 				if err := to.PutBlob(t.Context(), upstream.Repo{Name: repo}, u); err != nil {
 					t.Fatal(err)
 				}
@@ -173,8 +172,8 @@ func TestSink(t *testing.T, to upstream.Sink, from upstream.Source, repo string)
 	})
 }
 
-// testUnverified checks that nothing is stored whose reading or verification failed, and that the
-// cause comes back.
+// testUnverified checks that a blob whose reading or verification failed is not stored, and
+// that the cause is returned.
 func testUnverified(t *testing.T, to upstream.Sink, from upstream.Source, repo string, p []byte) {
 	cause := errors.New("the cause")
 	unverified := Stream(p)
@@ -202,7 +201,7 @@ type failing struct{ err error }
 
 func (f *failing) Read([]byte) (int, error) { return 0, fmt.Errorf("read: %w", f.err) }
 
-// ManifestTypes are the types that a client of today takes.
+// ManifestTypes returns the manifest types that present clients accept.
 func ManifestTypes() []string {
 	return []string{oci.MediaTypeOCIIndex, oci.MediaTypeOCIManifest, oci.MediaTypeDockerList, oci.MediaTypeDockerManifest}
 }
