@@ -8,15 +8,15 @@ import (
 	"time"
 )
 
-// certificateCheck is how often the files of a certificate are looked at.
+// certificateCheck is the interval between checks of the certificate's file.
 const certificateCheck = time.Minute
 
-// reloading is a certificate that follows its files: ACME clients and cert-manager
-// replace them every few weeks.
+// reloading is a certificate that is reloaded when its file changes: ACME clients and
+// cert-manager replace it every few weeks.
 type reloading struct {
 	certificate, key string
 	current          atomic.Pointer[loaded]
-	// next is when the files are due to be looked at, in Unix nanoseconds.
+	// next is when the file is due to be checked, in Unix nanoseconds.
 	next atomic.Int64
 }
 
@@ -25,7 +25,7 @@ type loaded struct {
 	modified time.Time
 }
 
-// load reads the files for the first time.
+// load reads the certificate and its key.
 func (c *reloading) load() error {
 	info, err := os.Stat(c.certificate)
 	if err != nil {
@@ -39,8 +39,8 @@ func (c *reloading) load() error {
 	return nil
 }
 
-// get implements tls.Config.GetCertificate. One handshake in certificateCheck looks
-// at the files; where they cannot be read the certificate stays as it is.
+// get implements tls.Config.GetCertificate. One handshake in each certificateCheck checks the
+// file. If the files cannot be read, the current certificate stays in use.
 func (c *reloading) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	now, due := time.Now(), c.next.Load()
 	if now.UnixNano() >= due && c.next.CompareAndSwap(due, now.Add(certificateCheck).UnixNano()) {

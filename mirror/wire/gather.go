@@ -7,26 +7,26 @@ import (
 	"sync"
 )
 
-// gatherer is a connection that can hold back what is written to it, to hand it on in
-// few large pieces. TLS writes each record of 16 KiB by itself otherwise, and a header goes
-// before the file that the kernel sends. Nothing is held back but during one write of a body, or
-// for the file that follows at once, so that nothing that is there waits for what is not.
+// gatherer is a connection that can hold back writes and send them in few large pieces. Without
+// it, TLS writes each record of 16 KiB by itself, and a header is sent before the file that the
+// kernel sends. Writes are held back only during one write of a body, or while a file follows at
+// once, so available bytes never wait for bytes that have yet to arrive.
 type gatherer interface {
-	// Hold begins to hold back, as far as there is room.
+	// Hold starts to hold back writes, as far as the buffer has space.
 	Hold()
-	// Release hands on what was held back, and ends it.
+	// Release sends the held bytes and stops holding back.
 	Release() error
 }
 
-// gathererKey is where the context of a connection has its gatherer: net/http hands the context
+// gathererKey is the key of a connection's gatherer in its context: net/http passes the context
 // to handlers, and not the connection.
 type gathererKey struct{}
 
-// gatherBytes is room for eight full TLS records with their headers and tags (RFC 8446,
-// 5.1 and 5.2: 16 KiB and at most 261 bytes), and so for 128 KiB of a body.
+// gatherBytes is the size of eight full TLS records with their headers and tags (RFC 8446, 5.1
+// and 5.2: 16 KiB and at most 261 bytes), which carry 128 KiB of a body.
 const gatherBytes = 8 * (16<<10 + 5 + 256)
 
-// gatheringListener accepts connections, to be put under TLS, that gather records.
+// gatheringListener accepts connections that gather the records of a TLS server above them.
 type gatheringListener struct{ net.Listener }
 
 // Accept implements net.Listener.
@@ -35,28 +35,28 @@ func (l gatheringListener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &gathering{Conn: c}, nil
+	return &gatheringConn{Conn: c}, nil
 }
 
-// gathering is the connection under a TLS server. While it is told to hold, records
-// are put together and written in few large pieces: a quarter less processor time for
-// large bodies. At all other times it writes through.
-type gathering struct {
+// gatheringConn is the connection under a TLS server. While it holds, it collects records and
+// writes them in few large pieces, which takes a quarter less processor time for large bodies. At
+// all other times it writes through.
+type gatheringConn struct {
 	net.Conn
 
-	// mu orders the records: the handler, and the reader that answers a key update, both write.
+	// mu orders the records: both the handler, and the reader that answers a key update, write.
 	mu      sync.Mutex
 	holding bool
 	held    *[]byte // nil while nothing is held
-	err     error   // the first failure; what follows would leave a hole
+	err     error   // the first error; a write after it would leave a gap
 }
 
-var _ gatherer = (*gathering)(nil)
+var _ gatherer = (*gatheringConn)(nil)
 
-// gatherBuffers are in use only while a piece of a body is being written.
+// gatherBuffers are used only while a piece of a body is being written.
 var gatherBuffers = sync.Pool{New: func() any { b := make([]byte, 0, gatherBytes); return &b }}
 
-// connContext lets handlers of a connection know that it gathers.
+// connContext passes the gatherer of a connection to handlers.
 func connContext(ctx context.Context, c net.Conn) context.Context {
 	if t, ok := c.(*tls.Conn); ok {
 		c = t.NetConn()
@@ -67,9 +67,9 @@ func connContext(ctx context.Context, c net.Conn) context.Context {
 	return ctx
 }
 
-// Write implements net.Conn. What it holds back counts as written; a failure shows in
-// a later Write, or in Release.
-func (g *gathering) Write(p []byte) (int, error) {
+// Write implements net.Conn. Bytes that it holds back count as written; an error is returned by a
+// later Write, or by Release.
+func (g *gatheringConn) Write(p []byte) (int, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.err != nil {
@@ -94,22 +94,22 @@ func (g *gathering) Write(p []byte) (int, error) {
 }
 
 // Hold implements gatherer.
-func (g *gathering) Hold() {
+func (g *gatheringConn) Hold() {
 	g.mu.Lock()
 	g.holding = true
 	g.mu.Unlock()
 }
 
 // Release implements gatherer.
-func (g *gathering) Release() error {
+func (g *gatheringConn) Release() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.holding = false
 	return g.flush()
 }
 
-// flush writes what is held, and needs mu. Deadlines and Close end it from outside.
-func (g *gathering) flush() error {
+// flush writes the held bytes. The caller holds mu. Deadlines and Close end it from outside.
+func (g *gatheringConn) flush() error {
 	if g.held == nil {
 		return g.err
 	}

@@ -42,12 +42,12 @@ func records(n int) (pieces [][]byte) {
 func TestGathering(t *testing.T) {
 	record := 16<<10 + 22
 	for name, test := range map[string]struct {
-		run  func(g *gathering)
+		run  func(g *gatheringConn)
 		want []int
 	}{
-		"not held":              {func(g *gathering) { _, _ = g.Write([]byte("header")); _, _ = g.Write([]byte("small")) }, []int{6, 5}},
-		"held and not released": {func(g *gathering) { g.Hold(); _, _ = g.Write([]byte("x")) }, nil},
-		"released": {func(g *gathering) {
+		"not held":              {func(g *gatheringConn) { _, _ = g.Write([]byte("header")); _, _ = g.Write([]byte("small")) }, []int{6, 5}},
+		"held and not released": {func(g *gatheringConn) { g.Hold(); _, _ = g.Write([]byte("x")) }, nil},
+		"released": {func(g *gatheringConn) {
 			g.Hold()
 			for _, p := range records(3) {
 				_, _ = g.Write(p)
@@ -55,25 +55,25 @@ func TestGathering(t *testing.T) {
 			_ = g.Release()
 			_, _ = g.Write([]byte("next"))
 		}, []int{3 * record, 4}},
-		"room runs out": {func(g *gathering) {
+		"room runs out": {func(g *gatheringConn) {
 			g.Hold()
 			for _, p := range records(19) {
 				_, _ = g.Write(p)
 			}
 			_ = g.Release()
 		}, []int{8 * record, 8 * record, 3 * record}},
-		"larger than the room": {func(g *gathering) {
+		"larger than the room": {func(g *gatheringConn) {
 			g.Hold()
 			_, _ = g.Write([]byte("first"))
 			_, _ = g.Write(make([]byte, gatherBytes+1))
 			_, _ = g.Write([]byte("last"))
 			_ = g.Release()
 		}, []int{5, gatherBytes + 1, 4}},
-		"nothing to release": {func(g *gathering) { g.Hold(); _ = g.Release(); _ = g.Release() }, nil},
+		"nothing to release": {func(g *gatheringConn) { g.Hold(); _ = g.Release(); _ = g.Release() }, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := &written{}
-			test.run(&gathering{Conn: w})
+			test.run(&gatheringConn{Conn: w})
 			if got := w.sizes(); fmt.Sprint(got) != fmt.Sprint(test.want) {
 				t.Errorf("%v, want %v", got, test.want)
 			}
@@ -84,7 +84,7 @@ func TestGathering(t *testing.T) {
 // Every byte arrives, in order, whatever the pieces are.
 func TestGatheringKeepsOrder(t *testing.T) {
 	w := &written{}
-	g := &gathering{Conn: w}
+	g := &gatheringConn{Conn: w}
 	var want []byte
 	for i := range 500 {
 		if i%7 == 0 {
@@ -109,7 +109,7 @@ func TestGatheringKeepsOrder(t *testing.T) {
 // A failure is reported, and nothing is sent after the hole it leaves.
 func TestGatheringFails(t *testing.T) {
 	w := &written{broken: net.ErrClosed}
-	g := &gathering{Conn: w}
+	g := &gatheringConn{Conn: w}
 	g.Hold()
 	if _, err := g.Write([]byte("held")); err != nil {
 		t.Error(err)
@@ -136,7 +136,7 @@ func TestGatheringEnds(t *testing.T) {
 			here, there := net.Pipe()
 			defer there.Close()
 			defer here.Close()
-			g := &gathering{Conn: here}
+			g := &gatheringConn{Conn: here}
 			g.Hold()
 			if _, err := g.Write([]byte("nobody reads this")); err != nil {
 				t.Fatal(err)

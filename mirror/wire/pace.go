@@ -7,26 +7,25 @@ import (
 	"time"
 )
 
-// Bodies have no time limit, since a layer may take an hour over a slow line. What is
-// bounded is standing still: a client that neither sends nor takes a byte for the
-// stall is disconnected, and what it held is free for others.
+// Bodies have no time limit, since a layer may take an hour over a slow line. But a client that
+// neither sends nor takes a byte for Options.Stall is disconnected, and its resources are freed.
 
-// sentAtOnce is how many bytes a client has the stall for when the kernel sends a
-// file: at the default of 2 minutes, 9 kB/s are enough.
+// sentAtOnce is how many bytes the kernel sends of a file under one write deadline. At the
+// default stall of 2 minutes, a client has to take 9 kB/s.
 const sentAtOnce = 1 << 20
 
-// pacedBody is a request's body that must keep coming.
+// pacedBody is the body of a request, with a read deadline for each read.
 type pacedBody struct {
 	body  io.ReadCloser
 	conn  *http.ResponseController
 	stall time.Duration
 }
 
-// Read implements io.Reader. It takes the limit off again when the body has ended:
-// net/http then watches the connection for its end. A body that breaks off is closed
-// while the limit holds: net/http would otherwise wait for the rest of it.
+// Read implements io.Reader. It removes the deadline at the end of the body, after which net/http
+// reads from the connection to detect its end. It closes a body that fails while the deadline
+// still holds: net/http would otherwise wait for the rest of the body.
 func (b pacedBody) Read(p []byte) (int, error) {
-	_ = b.conn.SetReadDeadline(time.Now().Add(b.stall)) // where it cannot be set there is no limit
+	_ = b.conn.SetReadDeadline(time.Now().Add(b.stall)) // if it cannot be set, there is no limit
 	n, err := b.body.Read(p)
 	switch {
 	case err == io.EOF:
@@ -37,15 +36,15 @@ func (b pacedBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Body returns the body of the request. Its first read may ask the client for it ("100 Continue"),
-// which is written, too.
+// Body returns the body of the request. It extends the write deadline too, because the first read
+// may write "100 Continue".
 func (w *Response) Body() io.Reader {
-	w.patient()
+	w.extendWriteDeadline()
 	return pacedBody{w.r.Body, http.NewResponseController(w), w.options.Stall}
 }
 
-// Receive copies the body of the request to dst. lost is what failed of the body, to tell it from
-// what failed of dst; err is either.
+// Receive copies the body of the request to dst. lost is the error of the body, to tell it from
+// an error of dst; err is either.
 func (w *Response) Receive(dst io.Writer) (lost, err error) {
 	buf := buffers.Get().(*[]byte)
 	defer buffers.Put(buf)
@@ -54,7 +53,7 @@ func (w *Response) Receive(dst io.Writer) (lost, err error) {
 	return src.err, err
 }
 
-// errorRecorder remembers a failure of the source, to tell it from one of the sink.
+// errorRecorder records an error of the source, to tell it from one of the destination.
 type errorRecorder struct {
 	r   io.Reader
 	err error
@@ -68,23 +67,23 @@ func (k *errorRecorder) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// gatherFrom is the size of a write that makes more than one record.
+// gatherFrom is the size from which a write makes more than one TLS record.
 const gatherFrom = 16<<10 + 1
 
-// patient gives the client the stall for what is written next, from now or from a moment before.
-// The limit stays when the answer has been written, since net/http hands the last of it to the
-// connection afterwards. The next answer has its own.
-func (w *Response) patient() {
+// extendWriteDeadline gives the client Options.Stall for the next write. It skips the call if the
+// deadline was set less than a sixteenth of that ago. The deadline stays after the answer, since
+// net/http writes the last bytes afterwards; the next answer sets its own.
+func (w *Response) extendWriteDeadline() {
 	now := time.Now()
-	if now.Sub(w.paced) <= w.options.Stall/16 {
+	if now.Sub(w.extendedAt) <= w.options.Stall/16 {
 		return
 	}
-	w.paced = now
-	// Where it cannot be set there is no limit.
+	w.extendedAt = now
+	// If it cannot be set, there is no limit.
 	_ = http.NewResponseController(w.ResponseWriter).SetWriteDeadline(now.Add(w.options.Stall))
 }
 
-// pacedWriter is an answer whose client must keep taking.
+// pacedWriter writes the body of an answer with a deadline for each write.
 type pacedWriter struct {
 	w      *Response
 	gather gatherer // nil: none
@@ -97,8 +96,8 @@ func (w *Response) pacedWriter() pacedWriter {
 	return p
 }
 
-// hold gathers what is written until release is called, which sets err where that is nil and what
-// was gathered cannot be written.
+// hold gathers writes until release is called. release sets err, if that is nil, to the error of
+// writing the gathered bytes.
 func (p pacedWriter) hold(err *error) (release func()) {
 	p.gather.Hold()
 	return func() {
@@ -108,23 +107,23 @@ func (p pacedWriter) hold(err *error) (release func()) {
 	}
 }
 
-// Write implements io.Writer. It has no ReadFrom, which would bring a small buffer
-// and one limit for the whole.
+// Write implements io.Writer. pacedWriter has no ReadFrom, which would use a small buffer and one
+// deadline for the whole body.
 func (p pacedWriter) Write(b []byte) (n int, err error) {
-	p.w.patient()
+	p.w.extendWriteDeadline()
 	if p.gather != nil && p.secure && len(b) >= gatherFrom {
 		defer p.hold(&err)()
 	}
 	return p.w.Write(b)
 }
 
-// sendFile sends length bytes of a file, by the kernel where that can.
+// sendFile sends length bytes of a file, by the kernel if possible.
 func (p pacedWriter) sendFile(f *os.File, length int64) (sent int64, err error) {
 	if p.gather != nil {
 		defer p.hold(&err)()
 	}
 	for sent < length && err == nil {
-		p.w.patient()
+		p.w.extendWriteDeadline()
 		var n int64
 		n, err = p.w.ReadFrom(io.LimitReader(f, min(sentAtOnce, length-sent)))
 		sent += n
@@ -135,7 +134,7 @@ func (p pacedWriter) sendFile(f *os.File, length int64) (sent int64, err error) 
 	return sent, err
 }
 
-// sendArriving sends length bytes, by the kernel as far as they are in a file.
+// sendArriving sends length bytes. The kernel sends those that are in a file.
 func (p pacedWriter) sendArriving(body Arriving, length int64) (sent int64, err error) {
 	for sent < length && err == nil {
 		var f *os.File
@@ -153,7 +152,7 @@ func (p pacedWriter) sendArriving(body Arriving, length int64) (sent int64, err 
 	return sent, err
 }
 
-// copySome copies what one read gives, and at most n bytes.
+// copySome copies the bytes of one read, at most n.
 func (p pacedWriter) copySome(body io.Reader, n int64) (int64, error) {
 	buf := buffers.Get().(*[]byte)
 	defer buffers.Put(buf)

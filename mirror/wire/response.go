@@ -6,16 +6,16 @@ import (
 	"time"
 )
 
-// Options says how an answer leaves.
+// Options say how the body of an answer is sent.
 type Options struct {
-	// Stall is how long the client may stand still.
+	// Stall is how long the client may neither send nor take a byte.
 	Stall time.Duration
-	// CopyFiles sends files by copying them through this process, and not by the kernel.
+	// CopyFiles sends files by copying them through this process instead of by the kernel.
 	CopyFiles bool
 }
 
-// Response is the answer to one request. It remembers what was sent. It keeps io.ReaderFrom, and
-// with it sendfile, and Unwrap for http.ResponseController.
+// Response is the answer to one request. It records the status and the bytes sent. It preserves
+// io.ReaderFrom, and with it sendfile, and Unwrap for http.ResponseController.
 type Response struct {
 	http.ResponseWriter
 	r       *http.Request
@@ -23,12 +23,12 @@ type Response struct {
 	status  int
 	sent    int64
 	broken  bool
-	// paced is when the client was last given its time.
-	paced time.Time
+	// extendedAt is when the write deadline was last extended.
+	extendedAt time.Time
 }
 
-// NewResponse returns the answer to a request, to be held by value: it costs no allocation of its
-// own.
+// NewResponse returns the answer to a request. It is a value, so that it can be part of another
+// one without an allocation.
 func NewResponse(w http.ResponseWriter, r *http.Request, o Options) Response {
 	return Response{ResponseWriter: w, r: r, options: o}
 }
@@ -39,21 +39,21 @@ func (w *Response) Started() bool { return w.status != 0 }
 // Status returns the status that was sent, or 0 before that.
 func (w *Response) Status() int { return w.status }
 
-// Sent returns how many bytes of a body were sent.
+// Sent returns the number of body bytes that were sent.
 func (w *Response) Sent() int64 { return w.sent }
 
-// Break says that the answer cannot be completed.
+// Break marks the answer as impossible to complete.
 func (w *Response) Break() { w.broken = true }
 
-// Broken reports whether the answer was begun and cannot be completed, so that only a cut
-// connection tells the client.
+// Broken reports whether the answer cannot be completed: then only a cut connection tells the
+// client.
 func (w *Response) Broken() bool { return w.broken }
 
-// begin is the start of an answer, where it has not begun.
+// begin records the status of an answer that has not started yet.
 func (w *Response) begin(status int) {
 	if w.status == 0 {
 		w.status = status
-		w.patient()
+		w.extendWriteDeadline()
 	}
 }
 

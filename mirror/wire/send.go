@@ -12,32 +12,31 @@ import (
 	"dray/upstream/oci"
 )
 
-// Content is a body with an identity.
+// Content is a body with its entity tag and media type.
 type Content struct {
 	// ETag is the entity tag, in quotes.
 	ETag      string
 	MediaType string
-	// Size in bytes, -1 when the origin did not tell.
+	// Size in bytes; -1 if unknown.
 	Size int64
-	// Body is an *os.File where the kernel may send it, and Arriving where it is still on its way
-	// here.
+	// Body is an *os.File if the kernel may send it, and Arriving if it is still being fetched.
 	Body io.ReadSeeker
-	// Small says that a client has no use for ranges, and is not told of them.
+	// Small says that the content is too small for ranges, which are then not offered.
 	Small bool
 }
 
-// Arriving is a body that is still on its way here. The header of its answer does not wait for it,
-// and the kernel sends of it what has come.
+// Arriving is a body that is still being fetched. The header of the answer is sent before the
+// body is there, and the kernel sends the bytes that have arrived.
 type Arriving interface {
 	io.ReadSeeker
-	// Stretch waits for bytes, and returns a file that stands at them and how many of them, at most
-	// n, can be taken from it. They are then read. The file is nil where Read has to go on. An error
-	// is one of Read.
+	// Stretch waits for bytes. It returns a file, positioned at them, and how many of them, at most
+	// n, the caller may read from it; they then count as read. The file is nil if the caller has to
+	// use Read instead. Errors are those of Read.
 	Stretch(n int64) (file *os.File, bytes int64, err error)
 }
 
-// Send answers GET and HEAD for content: whole, a range of it, or "not modified". What fails before
-// the answer has begun is [oci.ErrRangeInvalid] or an error of the body.
+// Send answers GET and HEAD for content: whole, a range of it, or "not modified". Before the
+// answer has begun, it returns [oci.ErrRangeInvalid] or an error of the body.
 func (w *Response) Send(c Content) error {
 	h := w.Header()
 	h.Set("Etag", c.ETag)
@@ -46,7 +45,8 @@ func (w *Response) Send(c Content) error {
 		return nil
 	}
 	if _, arriving := c.Body.(Arriving); arriving && c.Size == 0 {
-		// Not even a last byte is there to be withheld until the digest is known to match.
+		// Empty content has no last byte that could be withheld until the digest is verified, so wait
+		// for that here.
 		if _, err := c.Body.Read(make([]byte, 1)); err != io.EOF {
 			return err
 		}
@@ -71,7 +71,7 @@ func (w *Response) Send(c Content) error {
 	return w.sendPart(c, status, part)
 }
 
-// sendPart sends the header of a status, and the part of the body.
+// sendPart sends the header with a status, and the part of the body.
 func (w *Response) sendPart(c Content, status int, part oci.Range) error {
 	h := w.Header()
 	h.Set("Content-Type", c.MediaType)
@@ -90,7 +90,7 @@ func (w *Response) sendPart(c Content, status int, part oci.Range) error {
 	}
 	w.WriteHeader(status)
 	if _, arriving := c.Body.(Arriving); arriving {
-		_ = http.NewResponseController(w).Flush() // what fails here fails below
+		_ = http.NewResponseController(w).Flush() // an error would occur again below
 	}
 	n, err := w.copyBody(c.Body, part.Length)
 	if err = short(n, part.Length, err); err != nil {
@@ -99,15 +99,15 @@ func (w *Response) sendPart(c Content, status int, part oci.Range) error {
 	return err
 }
 
-// buffers of the size that performs best for bodies that the kernel cannot send.
+// buffers have the size that performs best for bodies that the kernel cannot send.
 var buffers = sync.Pool{New: func() any { b := make([]byte, 256<<10); return &b }}
 
-// byKernel reports whether the kernel may send a file. It cannot encrypt it, and some
-// hosts do better without it.
+// byKernel reports whether the kernel may send a file. It cannot encrypt, and some hosts perform
+// better without it.
 func (w *Response) byKernel() bool { return w.r.TLS == nil && !w.options.CopyFiles }
 
-// copyBody sends length bytes of the body, or all of it when that is -1. A file goes
-// to the kernel, where that may send it, and of a file that grows what is there.
+// copyBody sends length bytes of the body, or all of it if length is -1. The kernel sends a file
+// if it may, and the part of an Arriving body that is in a file.
 func (w *Response) copyBody(body io.Reader, length int64) (int64, error) {
 	p := w.pacedWriter()
 	if length >= 0 && w.byKernel() {
@@ -126,7 +126,7 @@ func (w *Response) copyBody(body io.Reader, length int64) (int64, error) {
 	return io.CopyBuffer(p, body, *buf)
 }
 
-// SendWhole sends a body that is at hand as a whole.
+// SendWhole sends a body that is in memory.
 func (w *Response) SendWhole(body []byte) error {
 	n, err := w.pacedWriter().Write(body)
 	if err = short(int64(n), int64(len(body)), err); err != nil {
@@ -135,7 +135,8 @@ func (w *Response) SendWhole(body []byte) error {
 	return err
 }
 
-// short is the error of a body of which n bytes were sent of those wanted, -1 for all there are.
+// short returns an error if sending failed, or if only n of the wanted bytes were sent; -1 means
+// all that there are.
 func short(n, want int64, err error) error {
 	if err == nil && want >= 0 && n < want {
 		err = io.ErrUnexpectedEOF
@@ -146,7 +147,8 @@ func short(n, want int64, err error) error {
 	return nil
 }
 
-// matches reads If-None-Match (RFC 9110, 13.1.2), with the weak comparison.
+// matches reports whether If-None-Match has the entity tag, by weak comparison (RFC 9110,
+// 13.1.2).
 func matches(header, etag string) bool {
 	for t := range strings.SplitSeq(header, ",") {
 		if t = strings.TrimPrefix(strings.TrimSpace(t), "W/"); t == etag || t == "*" {

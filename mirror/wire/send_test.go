@@ -124,8 +124,8 @@ func (c *coming) Stretch(n int64) (*os.File, int64, error) {
 	return c.file, n, err
 }
 
-// What arrives is taken from the file as far as it has come, and then from the body, and never from
-// the file where files are to be copied. What fails breaks the answer.
+// An Arriving body is read from its file as far as possible, and then from the body; it is never
+// read from the file if files are to be copied. An error breaks the answer.
 func TestSendArriving(t *testing.T) {
 	data := bytes.Repeat([]byte("0123456789abcdef"), 200_000)
 	path := filepath.Join(t.TempDir(), "growing")

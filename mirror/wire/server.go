@@ -12,33 +12,34 @@ import (
 	"time"
 )
 
-// ServerOptions say what a Server serves, where and for how long.
+// ServerOptions configure a Server.
 type ServerOptions struct {
-	// Name is the server's in the log and in errors, and Setting what in the configuration sets its
-	// Address.
+	// Name is the server's name in the log and in errors. Setting is the configuration key that sets
+	// Address, for errors.
 	Name, Setting string
 	Address       string
 	// Certificate and PrivateKey are files; without them the server speaks plain HTTP.
 	Certificate, PrivateKey string
-	// Splice sends files over plain HTTP by splice, where the system has that.
+	// Splice sends files over plain HTTP by splice, on systems that have it.
 	Splice bool
-	// ReadHeaderTimeout and IdleTimeout are those of an http.Server.
+	// ReadHeaderTimeout and IdleTimeout are passed to the http.Server.
 	ReadHeaderTimeout, IdleTimeout time.Duration
-	// Grace is what requests under way have at the end.
+	// Grace is how long requests under way may continue when the server stops.
 	Grace   time.Duration
 	Handler http.Handler
 	Logger  *slog.Logger
 }
 
-// Server is one HTTP server on its address.
+// Server is an HTTP server on one address.
 type Server struct {
 	ServerOptions
 	server *http.Server
 	pipes  *pipes // nil: files are not spliced
 }
 
-// NewServer makes a server that does not listen yet. It reads the certificate, so that a bad one
-// stops the start; later the certificate follows its files. An error is one of the certificate.
+// NewServer returns a server that does not listen yet. It reads the certificate, so that a bad
+// one prevents the start; later the certificate is reloaded when its file changes. An error is
+// one of the certificate.
 func NewServer(o ServerOptions) (*Server, error) {
 	s := &Server{ServerOptions: o}
 	s.server = &http.Server{
@@ -58,18 +59,18 @@ func NewServer(o ServerOptions) (*Server, error) {
 	if err := certificate.load(); err != nil {
 		return nil, err
 	}
-	// HTTP/1.1 only: for large bodies HTTP/2 costs more and gains nothing. Clients of TLS 1.3 get it,
-	// and resume their sessions by tickets, whose keys crypto/tls makes and rotates.
+	// HTTP/1.1 only: HTTP/2 costs more for large bodies and has no benefit. Clients of TLS 1.3
+	// resume their sessions by tickets, whose keys crypto/tls makes and rotates.
 	s.server.TLSConfig = &tls.Config{GetCertificate: certificate.get, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}}
 	s.server.TLSNextProto = map[string]func(*http.Server, *tls.Conn, http.Handler){}
 	return s, nil
 }
 
-// serverLog is for what net/http says of connections: mostly that a client left, which is noise. A
-// panic that nothing has recovered is not.
+// serverLog takes the messages of net/http about connections. They are logged at level debug,
+// because most say that a client left. An unrecovered panic is logged as an error.
 type serverLog struct{ slog.Handler }
 
-// Enabled implements slog.Handler: what a line says decides.
+// Enabled implements slog.Handler: Handle decides by the message.
 func (serverLog) Enabled(context.Context, slog.Level) bool { return true }
 
 // Handle implements slog.Handler.
@@ -83,7 +84,7 @@ func (h serverLog) Handle(ctx context.Context, line slog.Record) error {
 	return h.Handler.Handle(ctx, line)
 }
 
-// Listen takes the address. An address in use stops the start.
+// Listen listens on the address. An address in use is an error.
 func (s *Server) Listen(ctx context.Context) (net.Listener, error) {
 	var lc net.ListenConfig
 	ln, err := lc.Listen(ctx, "tcp", s.Address)
@@ -93,7 +94,7 @@ func (s *Server) Listen(ctx context.Context) (net.Listener, error) {
 	return ln, nil
 }
 
-// wrap puts TLS on a listener, where that is configured, and otherwise the way that files are sent.
+// wrap adds TLS to a listener if it is configured, or else the connections that splice files.
 func (s *Server) wrap(ln net.Listener) net.Listener {
 	if s.pipes != nil {
 		return s.pipes.through(ln)
@@ -104,8 +105,8 @@ func (s *Server) wrap(ln net.Listener) net.Listener {
 	return tls.NewListener(gatheringListener{ln}, s.server.TLSConfig)
 }
 
-// Serve answers requests that come to ln until ctx ends, and then gives the running ones their
-// grace. It closes ln.
+// Serve answers requests from ln until ctx ends, and then gives the running ones Grace to finish.
+// It closes ln.
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	if s.pipes != nil {
 		defer s.pipes.close()

@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// A panic that got past everything is an error in the log. What net/http says of clients that leave
-// shows for debugging alone.
+// An unrecovered panic is an error in the log. Messages of net/http about clients that leave are
+// logged for debugging only.
 func TestServerLog(t *testing.T) {
 	var log bytes.Buffer
 	s, err := NewServer(ServerOptions{

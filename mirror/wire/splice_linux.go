@@ -11,16 +11,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The bounds of pipes: one holds what is sent of a file at once. Users without
-// privileges get 64 pipes of that size in all (pipe-user-pages-soft, pipe(7)), and
-// others than dray may want some.
+// The limits of pipes: a pipe buffers what is sent of a file at once. A user without privileges
+// gets 64 pipes of that size in all (pipe-user-pages-soft, pipe(7)), and other programs may need
+// some.
 const (
 	pipeBytes = 1 << 20
 	maxPipes  = 32
 )
 
-// pipes are what files go through on their way to a connection, without passing
-// through this process: splice(2) takes a pipe at one of its ends.
+// pipes are a pool of pipes. Files pass through a pipe on their way to a connection, without
+// being copied through this process: splice(2) requires that one of its ends is a pipe.
 type pipes struct {
 	make func() (*pipe, error)
 
@@ -28,13 +28,13 @@ type pipes struct {
 	idle   []*pipe
 	open   int // idle and in use
 	closed bool
-	spent  int64 // bytes that went through
+	total  int64 // bytes that were sent through pipes
 }
 
-// pipe has two ends, and holds bytes that were not taken out yet. It is empty while it is idle.
+// pipe has two ends, and may have buffered bytes. It is empty while it is idle.
 type pipe struct {
 	read, write int
-	holds       int64
+	buffered    int64
 }
 
 func newPipes() *pipes { return &pipes{make: makePipe} }
@@ -53,12 +53,12 @@ func makePipe() (*pipe, error) {
 }
 
 func (p *pipe) close() {
-	_ = unix.Close(p.read) // nothing in it is wanted any more
+	_ = unix.Close(p.read) // its bytes are not needed any more
 	_ = unix.Close(p.write)
 }
 
-// take returns a pipe, or nil when all are in use or none can be made.
-func (s *pipes) take() *pipe {
+// get returns a pipe, or nil when all are in use or none can be made.
+func (s *pipes) get() *pipe {
 	s.mu.Lock()
 	if n := len(s.idle); n > 0 {
 		p := s.idle[n-1]
@@ -82,12 +82,12 @@ func (s *pipes) take() *pipe {
 	return p
 }
 
-// give takes a pipe back through which so many bytes went. One that is not empty would mix two
-// files, and is closed.
-func (s *pipes) give(p *pipe, sent int64) {
+// put returns a pipe to the pool and counts the bytes sent through it. A pipe that is not empty
+// would mix two files, and is closed.
+func (s *pipes) put(p *pipe, sent int64) {
 	s.mu.Lock()
-	s.spent += sent
-	keep := p.holds == 0 && !s.closed
+	s.total += sent
+	keep := p.buffered == 0 && !s.closed
 	if keep {
 		s.idle = append(s.idle, p)
 	} else {
@@ -99,7 +99,7 @@ func (s *pipes) give(p *pipe, sent int64) {
 	}
 }
 
-// close ends the pipes that are idle; those in use end when they are given back.
+// close closes the idle pipes; put closes those in use.
 func (s *pipes) close() {
 	s.mu.Lock()
 	idle := s.idle
@@ -111,7 +111,7 @@ func (s *pipes) close() {
 	}
 }
 
-// through returns a listener whose connections take files by splice.
+// through returns a listener whose connections send files by splice.
 func (s *pipes) through(ln net.Listener) net.Listener { return splicingListener{ln, s} }
 
 type splicingListener struct {
@@ -129,36 +129,37 @@ func (l splicingListener) Accept() (net.Conn, error) {
 	if !ok {
 		return c, nil
 	}
-	return &splicing{TCPConn: tcp, pipes: l.pipes}, nil
+	return &splicingConn{TCPConn: tcp, pipes: l.pipes}, nil
 }
 
-// splicing is a connection that net/http writes files to, one goroutine at a time.
-type splicing struct {
+// splicingConn is a connection that sends files by splice. Only one goroutine at a time may write
+// to it.
+type splicingConn struct {
 	*net.TCPConn
 	pipes   *pipes
 	holding bool
-	held    bool // the kernel waits for more before it sends what was written last
+	pending bool // the kernel waits for more bytes before it sends those of the last write
 }
 
-var _ gatherer = (*splicing)(nil)
+var _ gatherer = (*splicingConn)(nil)
 
-// Hold implements gatherer. What net/http writes before a file, the header and the file's first
-// bytes, is to leave together with what is spliced after it: alone it would be a packet, and wake
-// the client, for next to nothing.
-func (c *splicing) Hold() { c.holding = true }
+// Hold implements gatherer. net/http writes the header and the first bytes of a file before the
+// rest is spliced. Held back, they leave together with it. By themselves they would be a packet
+// that wakes the client for next to nothing.
+func (c *splicingConn) Hold() { c.holding = true }
 
 // Release implements gatherer.
-func (c *splicing) Release() error {
+func (c *splicingConn) Release() error {
 	c.holding = false
-	if !c.held {
+	if !c.pending {
 		return nil
 	}
-	c.held = false
-	return c.SetNoDelay(true) // which sends what waits (tcp(7), TCP_NODELAY)
+	c.pending = false
+	return c.SetNoDelay(true) // sends the waiting bytes (tcp(7), TCP_NODELAY)
 }
 
 // Write implements net.Conn.
-func (c *splicing) Write(p []byte) (n int, err error) {
+func (c *splicingConn) Write(p []byte) (n int, err error) {
 	if !c.holding {
 		return c.TCPConn.Write(p)
 	}
@@ -182,24 +183,26 @@ func (c *splicing) Write(p []byte) (n int, err error) {
 		if err != nil {
 			return n, os.NewSyscallError("sendmsg", err)
 		}
-		n, c.held = n+sent, true
+		n, c.pending = n+sent, true
 	}
 	return n, err
 }
 
-// errNotSpliced says that nothing was sent, because the file system or the kernel does not splice.
+// errNotSpliced says that no bytes were sent, because the file system or the kernel does not
+// support splice.
 var errNotSpliced = errors.New("cannot be spliced")
 
-// ReadFrom implements io.ReaderFrom. What it cannot splice goes the way of a net.TCPConn.
-func (c *splicing) ReadFrom(r io.Reader) (int64, error) {
+// ReadFrom implements io.ReaderFrom. It passes other readers, and files that cannot be spliced,
+// to net.TCPConn.
+func (c *splicingConn) ReadFrom(r io.Reader) (int64, error) {
 	n, err := c.readFrom(r)
 	if n > 0 {
-		c.held = false // it left with this
+		c.pending = false // sent with these bytes
 	}
 	return n, err
 }
 
-func (c *splicing) readFrom(r io.Reader) (int64, error) {
+func (c *splicingConn) readFrom(r io.Reader) (int64, error) {
 	l, ok := r.(*io.LimitedReader)
 	if !ok || l.N <= 0 {
 		return c.TCPConn.ReadFrom(r)
@@ -208,12 +211,12 @@ func (c *splicing) readFrom(r io.Reader) (int64, error) {
 	if !ok {
 		return c.TCPConn.ReadFrom(r)
 	}
-	p := c.pipes.take()
+	p := c.pipes.get()
 	if p == nil {
 		return c.TCPConn.ReadFrom(r)
 	}
 	n, err := p.move(c.TCPConn, f, l.N)
-	c.pipes.give(p, n)
+	c.pipes.put(p, n)
 	l.N -= n
 	if errors.Is(err, errNotSpliced) {
 		return c.TCPConn.ReadFrom(r)
@@ -221,8 +224,8 @@ func (c *splicing) readFrom(r io.Reader) (int64, error) {
 	return n, err
 }
 
-// move sends up to n bytes of a file from where it is, or all up to its end, and returns how many
-// it sent. What the pipe still holds after a failure is lost.
+// move sends up to n bytes of a file from its current position, or up to its end, and returns how
+// many it sent. Bytes that are still in the pipe after an error are lost.
 func (p *pipe) move(to *net.TCPConn, f *os.File, n int64) (sent int64, err error) {
 	out, err := to.SyscallConn()
 	if err != nil {
@@ -233,38 +236,38 @@ func (p *pipe) move(to *net.TCPConn, f *os.File, n int64) (sent int64, err error
 		return 0, err
 	}
 	for sent < n && err == nil {
-		if err = p.fill(in, n-sent); p.holds == 0 {
-			break // the end of the file, or a failure
+		if err = p.fill(in, n-sent); p.buffered == 0 {
+			break // the end of the file, or an error
 		}
 		more := 0
-		if sent+p.holds < n {
+		if sent+p.buffered < n {
 			more = unix.SPLICE_F_MORE
 		}
-		for p.holds > 0 && err == nil {
+		for p.buffered > 0 && err == nil {
 			var moved int64
 			moved, err = p.drain(out, more)
 			sent += moved
 		}
 	}
-	if err != nil && sent == 0 && p.holds == 0 && (errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS)) {
+	if err != nil && sent == 0 && p.buffered == 0 && (errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS)) {
 		err = errNotSpliced
 	}
 	return sent, err
 }
 
-// fill moves up to n bytes of a file into the empty pipe; none at the end of the file.
+// fill moves up to n bytes of a file into the empty pipe; 0 at the end of the file.
 func (p *pipe) fill(in syscall.RawConn, n int64) (err error) {
 	failed := in.Control(func(fd uintptr) {
-		p.holds, err = splice(int(fd), p.write, min(n, pipeBytes), 0)
+		p.buffered, err = splice(int(fd), p.write, min(n, pipeBytes), 0)
 	})
 	return errors.Join(failed, err)
 }
 
-// drain moves what the pipe holds to a connection, waiting for it as long as its deadline allows,
-// and returns how many bytes it took at once.
+// drain moves buffered bytes to a connection. It waits until the connection takes some or its
+// deadline expires, and returns how many it moved.
 func (p *pipe) drain(out syscall.RawConn, more int) (moved int64, err error) {
 	failed := out.Write(func(fd uintptr) bool {
-		moved, err = spliceAtOnce(p.read, int(fd), p.holds, more)
+		moved, err = spliceAtOnce(p.read, int(fd), p.buffered, more)
 		return !errors.Is(err, unix.EAGAIN)
 	})
 	if failed != nil {
@@ -273,11 +276,11 @@ func (p *pipe) drain(out syscall.RawConn, more int) (moved int64, err error) {
 	if moved == 0 && err == nil {
 		err = io.ErrUnexpectedEOF
 	}
-	p.holds -= moved
+	p.buffered -= moved
 	return moved, err
 }
 
-// splice may have to wait for the disk.
+// splice moves bytes by splice(2). It may wait for the disk.
 func splice(from, to int, n int64, flags int) (int64, error) {
 	for {
 		moved, err := unix.Splice(from, nil, to, nil, int(n), unix.SPLICE_F_MOVE|unix.SPLICE_F_NONBLOCK|flags)
@@ -288,9 +291,9 @@ func splice(from, to int, n int64, flags int) (int64, error) {
 	}
 }
 
-// spliceAtOnce is splice from memory to a connection. It never waits, and so does not tell Go's
-// scheduler, which would hand on the processor and take it back for each call that takes longer
-// than some 20 µs: a tenth of the processor time.
+// spliceAtOnce moves bytes from a pipe to a connection. It never blocks, so it bypasses Go's
+// scheduler. The scheduler would hand on the processor, and take it back, for each call that
+// takes longer than some 20 µs, which costs a tenth of the processor time.
 func spliceAtOnce(from, to int, n int64, flags int) (int64, error) {
 	for {
 		moved, _, errno := unix.RawSyscall6(unix.SYS_SPLICE, uintptr(from), 0, uintptr(to), 0, uintptr(n), uintptr(unix.SPLICE_F_MOVE|unix.SPLICE_F_NONBLOCK|flags))

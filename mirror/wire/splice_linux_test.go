@@ -102,11 +102,11 @@ func (s *spliced) fetch(span string, from, to int) int64 {
 func (s *pipes) counted() int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.spent
+	return s.total
 }
 
-// settled waits until no pipe is in use.
-func (s *pipes) settled(t *testing.T) {
+// drained waits until no pipe is in use.
+func (s *pipes) drained(t *testing.T) {
 	t.Helper()
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
 		s.mu.Lock()
@@ -144,8 +144,8 @@ func (s *spliced) open() (*net.TCPConn, io.Reader) {
 	return conn, resp.Body
 }
 
-// What is spliced is what was asked for, to the byte, whatever pieces it makes; all but
-// the first bytes, which net/http writes with the header, go through a pipe.
+// A spliced answer has exactly the requested bytes. All but the first ones, which net/http writes
+// with the header, go through a pipe.
 func TestSplice(t *testing.T) {
 	s := startSpliced(t, Options{Stall: time.Minute})
 	all := len(s.layer)
@@ -158,7 +158,7 @@ func TestSplice(t *testing.T) {
 	} {
 		before := s.server.pipes.counted()
 		s.fetch(tc.span, tc.from, tc.to)
-		s.server.pipes.settled(t) // who has the last byte may ask again before its pipe is back
+		s.server.pipes.drained(t) // a client that has the last byte may ask again before its pipe is back
 		if n, want := s.server.pipes.counted()-before, int64(tc.to-tc.from); n > want || n < want-512 {
 			t.Errorf("%q: %d of %d bytes were spliced", tc.span, n, want)
 		}
@@ -168,13 +168,13 @@ func TestSplice(t *testing.T) {
 	}
 }
 
-// What is written before a file leaves with it: all at once where there is one, and at the latest
-// when nothing more is held back. A client that waits for it gets it either way.
+// The bytes before a file leave together with it, and at the latest when nothing is held back any
+// more. A client that waits for them gets them either way.
 func TestSpliceHoldsTheHeader(t *testing.T) {
 	p := newPipes()
 	defer p.close()
 	client, server := connected(t, p)
-	c := server.(*splicing)
+	c := server.(*splicingConn)
 	file, err := os.CreateTemp(t.TempDir(), "")
 	if err != nil {
 		t.Fatal(err)
@@ -266,7 +266,7 @@ func connected(t *testing.T, p *pipes) (client, server net.Conn) {
 	return client, server
 }
 
-// Who reads slowly gets every byte, and waits for nobody; others get theirs meanwhile.
+// A slow reader gets every byte, and does not delay others.
 func TestSpliceSlowly(t *testing.T) {
 	s := startSpliced(t, Options{Stall: time.Minute})
 	_, body := s.open()
@@ -296,7 +296,7 @@ func TestSpliceBroken(t *testing.T) {
 			if err := end(conn); err != nil {
 				t.Fatal(err)
 			}
-			s.server.pipes.settled(t)
+			s.server.pipes.drained(t)
 			s.fetch("", 0, len(s.layer))
 			s.fetch("bytes=1000000-", 1000000, len(s.layer))
 		})
@@ -316,13 +316,13 @@ func TestSpliceWithoutPipes(t *testing.T) {
 		s := startSpliced(t, Options{Stall: time.Minute})
 		var taken []*pipe
 		for range maxPipes {
-			taken = append(taken, s.server.pipes.take())
+			taken = append(taken, s.server.pipes.get())
 		}
 		if n := s.fetch("", 0, len(s.layer)); n != 0 {
 			t.Errorf("%d bytes were spliced", n)
 		}
 		for _, p := range taken {
-			s.server.pipes.give(p, 0)
+			s.server.pipes.put(p, 0)
 		}
 		if n := s.fetch("", 0, len(s.layer)); n == 0 {
 			t.Error("nothing was spliced when there were pipes again")
@@ -330,7 +330,7 @@ func TestSpliceWithoutPipes(t *testing.T) {
 	})
 }
 
-// What cannot be spliced is copied, whether that is no file or a file that does not let itself be.
+// Other readers are copied, and so are files that do not support splice.
 func TestSpliceOfSomethingElse(t *testing.T) {
 	p := newPipes()
 	defer p.close()
