@@ -18,43 +18,43 @@ import (
 	"dray/upstream/oci"
 )
 
-// Gate says what must be true of what is pushed to some repositories of an upstream.
+// Gate is the set of conditions for pushes to some repositories of an upstream.
 type Gate struct {
 	Pipeline *pipeline.Pipeline
 	// Repositories are patterns as in a Rule.
 	Repositories []string
-	// HoldUploads sends no byte of a layer before the verdict. Otherwise layers flow on
-	// while they come, and each is completed at the upstream when it has been looked at.
+	// HoldUploads sends no byte of a layer before the verdict. Otherwise layers are forwarded
+	// while the client sends them, and each is completed at the upstream when it has been scanned.
 	HoldUploads bool
-	// ForwardDigests lets manifests that are pushed by digest land at once. Otherwise they
-	// wait, for HoldFor, until a manifest that refers to them passes.
+	// ForwardDigests forwards manifests that are pushed by digest at once. Otherwise they wait,
+	// HoldFor at most, until a manifest that refers to them passes.
 	ForwardDigests bool
 	HoldFor        time.Duration
-	// TrustUnseen leaves layers alone that the client did not send, because the upstream
-	// has them. Otherwise they are fetched and looked at.
+	// TrustUnseen does not scan layers that the client did not send because the upstream has them.
+	// Otherwise they are fetched and scanned.
 	TrustUnseen bool
-	// Attach puts the verdict beside an image that has landed, as an artifact that refers to it.
+	// Attach pushes the verdict of a forwarded image as an artifact that refers to it.
 	Attach bool
 	// Within bounds the wait for a verdict of clients that give up after 30 s.
 	Within time.Duration
-	// OnTimeout is what becomes of a push whose verdict takes longer.
+	// OnTimeout is the answer to a push whose verdict takes longer.
 	OnTimeout pipeline.OnError
 }
 
-// Options are what Checks are made of.
+// Options are the parts of a Checks.
 type Options struct {
-	// Gates are what pushes have to pass, by the name of their upstream. The first one with a
-	// pattern for a repository counts; without one, a push is forwarded as it is.
+	// Gates are the gates of each upstream, by its name. The first one with a pattern for a
+	// repository applies. Without one, a push is forwarded unchecked.
 	Gates  map[string][]*Gate
 	Tasks  *flight.Tasks
 	Logger *slog.Logger
-	// OnEvent, when not nil, is called with what was pushed, judged and deleted. It must not wait.
+	// OnEvent, if not nil, is called for each push, verdict and deletion. It must not block.
 	OnEvent func(notify.Event)
-	// Bound bounds the work on one verdict, and on one layer that no client sends.
+	// Bound bounds the time for one verdict, and for the scan of one layer that no client sends.
 	Bound time.Duration
 }
 
-// Checks has pushes judged by the gates of their repositories.
+// Checks runs the checks of pushes by the gates of their repositories.
 type Checks struct {
 	Events
 	o        Options
@@ -64,7 +64,7 @@ type Checks struct {
 	reports  *reports
 }
 
-// New returns Checks that have judged nothing.
+// New returns a Checks without reports.
 func New(o Options) *Checks {
 	return &Checks{
 		Events: Events{o.OnEvent}, o: o,
@@ -74,7 +74,7 @@ func New(o Options) *Checks {
 	}
 }
 
-// For finds what a push to a repository has to pass: the first gate with a pattern for it, or nil.
+// For returns the gate for pushes to a repository: the first one with a pattern for it, or nil.
 func (c *Checks) For(r repository.Repo) *Gate {
 	for _, g := range c.o.Gates[r.Up.Name] {
 		if pattern.Any(g.Repositories, r.Name) {
@@ -84,7 +84,7 @@ func (c *Checks) For(r repository.Repo) *Gate {
 	return nil
 }
 
-// errStillChecking ends the wait for a verdict, not the work.
+// errStillChecking ends the wait for a verdict. The checks go on.
 var errStillChecking = errors.New("still checking")
 
 // Rejected is the error of a push that did not pass.
@@ -92,10 +92,10 @@ type Rejected struct{ Report *pipeline.Report }
 
 func (e *Rejected) Error() string { return e.Report.Message("") }
 
-// Push is a manifest that asks to pass a gate.
+// Push is a manifest that is to pass a gate.
 type Push struct {
 	Repo repository.Repo
-	Gate *Gate // nil: there is none
+	Gate *Gate // nil if there is none
 	// User is the client's name, "" for an anonymous one.
 	User     string
 	Ref      oci.Reference
@@ -105,8 +105,8 @@ type Push struct {
 	Cause  notify.Cause
 }
 
-// Key is equal for pushes that are the same. A verdict may depend on who pushes, so the user is
-// part of it where there is a gate.
+// Key is equal for pushes that share a verdict. A verdict may depend on the user, so the user
+// is part of the key if there is a gate.
 type Key struct {
 	Repo   repository.Repo
 	Ref    string
@@ -123,7 +123,7 @@ func (p Push) Key() Key {
 	return k
 }
 
-// name is what stages learn of a push.
+// name returns the name of the push that the stages get.
 func (p Push) name() pipeline.Name {
 	n := pipeline.Name{Upstream: p.Repo.Up.Name, Repository: p.Repo.Name, Tag: p.Ref.Tag, User: p.User}
 	if p.Manifest != nil {
@@ -133,7 +133,7 @@ func (p Push) name() pipeline.Name {
 	return n
 }
 
-// CheckName judges a push by its name alone. It returns a *Rejected where the name does not pass.
+// CheckName checks a push by its name alone. It returns a *Rejected if the name does not pass.
 func (c *Checks) CheckName(ctx context.Context, p Push) error {
 	if p.Gate == nil {
 		return nil
@@ -146,9 +146,10 @@ func (c *Checks) CheckName(ctx context.Context, p Push) error {
 	return &Rejected{r}
 }
 
-// Pass returns no error when the manifest may be forwarded, with the report that says so if it came
-// in time; a *Rejected error says that it may not. The verdict is worked on independently of the
-// client: a second push of the same waits for the same work.
+// Pass returns nil if the manifest may be forwarded, with its report. The report is nil if the
+// verdict was late and the gate allows that. Pass returns a *Rejected if the manifest may not
+// be forwarded. The checks do not end when the client disconnects: a second push of the same
+// manifest waits for the same verdict.
 func (c *Checks) Pass(ctx context.Context, p Push, contents pipeline.Contents) (*pipeline.Report, error) {
 	wait, cancel := context.WithTimeoutCause(ctx, p.Within, errStillChecking)
 	defer cancel()
@@ -172,19 +173,18 @@ func (c *Checks) Pass(ctx context.Context, p Push, contents pipeline.Contents) (
 }
 
 func (c *Checks) judge(ctx context.Context, p Push, contents pipeline.Contents) (*pipeline.Report, error) {
-	// What describes another manifest does not wait for one that refers to it: nobody will look at
-	// it again.
+	// A referrer is judged as a whole now: no later manifest will have it judged again.
 	part := p.Ref.Tag == "" && !p.Gate.ForwardDigests && p.Manifest.Subject == nil
 	r, err := p.Gate.Pipeline.Judge(ctx, pipeline.Subject{Name: p.name(), Manifest: p.Manifest, Part: part}, contents)
 	if err != nil {
 		return nil, err
 	}
 	c.conclude(ctx, r, p.Cause)
-	c.reports.answered(p.Key(), r)
+	c.reports.set(p.Key(), r)
 	return r, nil
 }
 
-// unfinished is the configured answer when a verdict takes longer than the client waits.
+// unfinished returns the configured answer to a push whose verdict is late.
 func (c *Checks) unfinished(ctx context.Context, p Push) error {
 	c.o.Logger.LogAttrs(ctx, slog.LevelWarn, "verdict not in time", slog.String("checks", p.Gate.Pipeline.Name()), slog.String("upstream", p.Repo.Up.Name),
 		slog.String("repository", p.Repo.Name), slog.String("reference", p.Ref.String()), slog.String("answer", string(cmp.Or(p.Gate.OnTimeout, pipeline.Reject))))
@@ -194,7 +194,7 @@ func (c *Checks) unfinished(ctx context.Context, p Push) error {
 	return oci.ErrDenied.With("the checks of %s were not finished within %v, so it was not stored; they go on: push again in a while, no layer will be sent twice", p.Repo.Name, p.Within)
 }
 
-// conclude keeps a report, writes the line of the audit, and sends the event.
+// conclude keeps a report, writes the audit line to the log, and sends the event.
 func (c *Checks) conclude(ctx context.Context, r *pipeline.Report, by notify.Cause) {
 	c.reports.add(r)
 	c.emitVerdict(r, by)

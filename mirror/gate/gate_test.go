@@ -239,7 +239,8 @@ func layer(t *testing.T) []byte {
 	return b.Bytes()
 }
 
-// So many uploads are looked at while they come, and no more; each gives its place back.
+// The number of uploads that are scanned while they arrive is bounded, and each gives its slot
+// back.
 func TestFollowBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t, pipeline.Options{Workers: pipeline.NewWorkers(1)})
@@ -286,8 +287,7 @@ func TestFollowBounded(t *testing.T) {
 	})
 }
 
-// A layer is completed at the upstream only when it was looked at to its end, and the checks have
-// nothing against it.
+// A layer is completed at the upstream only if its scan reached its end and rejected nothing.
 func TestCleared(t *testing.T) {
 	f := newFixture(t, pipeline.Options{})
 	good := layer(t)
@@ -300,7 +300,7 @@ func TestCleared(t *testing.T) {
 	}{
 		"nobody looks at it": {nil, nil},
 		"good":               {scan(bytes.NewReader(good)), nil},
-		"no archive":         {scan(strings.NewReader("\x1f\x8b" + strings.Repeat("no archive", 100))), errRefusedHere},
+		"no archive":         {scan(strings.NewReader("\x1f\x8b" + strings.Repeat("no archive", 100))), errLayerRejected},
 		"it breaks off":      {scan(io.MultiReader(bytes.NewReader(good[:512]), broken{})), ErrHeldBack},
 	} {
 		if err := test.scan.Cleared(t.Context(), f.gate, f.repo); !errors.Is(err, test.want) || (err == nil) != (test.want == nil) {
@@ -323,8 +323,8 @@ type broken struct{}
 
 func (broken) Read([]byte) (int, error) { return 0, errors.New("the client left") }
 
-// Events tell what was pushed, where it can be got, what was deleted and what was said of it; and
-// nothing where nobody listens.
+// Events have the image that was pushed, where it can be pulled, what was deleted, and the
+// verdict. None is sent without a receiver.
 func TestEvents(t *testing.T) {
 	f := judging(t, &stage{against: "it smells"})
 	d := digest.FromString("x")

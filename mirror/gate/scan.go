@@ -13,28 +13,30 @@ import (
 	"dray/upstream/oci"
 )
 
-// ErrHeldBack is why a blob has not been sent: it waits for the verdict on its image.
+// ErrHeldBack is the reason why a blob has not been sent: it waits for the verdict on its
+// image.
 var ErrHeldBack = errors.New("held back until the verdict")
 
-// errRefusedHere keeps a layer from being completed at the upstream. It is sent again should an
-// image with it pass.
-var errRefusedHere = oci.ErrDenied.With("the checks have something against the layer")
+// errLayerRejected keeps a layer from being completed at the upstream. If an image with the
+// layer passes later, the layer is sent again.
+var errLayerRejected = oci.ErrDenied.With("the checks have something against the layer")
 
-// maxWalks bounds the uploads that are looked at while they come. What finds no place is looked at
-// with its manifest.
+// maxWalks bounds the uploads that are scanned while the client sends them. Beyond it, layers
+// are scanned when their manifest arrives.
 const maxWalks = 64
 
-// Scan is the walk over a layer while its client sends it. A nil Scan has found nothing.
+// Scan is the scan of a layer while its client sends it. A nil Scan has found nothing.
 type Scan struct {
 	done  chan struct{}
 	found *pipeline.Scanned
 	err   error
-	// reported says that an image was judged by it already.
+	// reported is set when an image has been judged by the result.
 	reported atomic.Bool
 }
 
-// Follow looks at an upload of a client while it comes, for a gate that wants that; else it returns
-// nil. open gives the bytes as they come, and digest returns what they turned out to be.
+// Follow scans an upload while the client sends it. It returns nil if the gate scans no layers,
+// or if there are maxWalks scans already. open returns a reader of the bytes as they arrive.
+// identify waits for the verified digest.
 func (c *Checks) Follow(g *Gate, layer pipeline.Layer, open func() io.ReadCloser, identify func(context.Context) (digest.Digest, error)) *Scan {
 	if g == nil || !g.Pipeline.Scans() {
 		return nil
@@ -60,7 +62,7 @@ func (c *Checks) Follow(g *Gate, layer pipeline.Layer, open func() io.ReadCloser
 	return w
 }
 
-// Wait returns what was found, or nil where that is not known.
+// Wait returns the result of the scan, or nil if the scan failed.
 func (s *Scan) Wait(ctx context.Context) (*pipeline.Scanned, error) {
 	if s == nil {
 		return nil, nil
@@ -76,8 +78,8 @@ func (s *Scan) Wait(ctx context.Context) (*pipeline.Scanned, error) {
 	}
 }
 
-// Cleared returns no error when the checks have nothing against the layer, so that it may be
-// completed at the upstream.
+// Cleared waits for the scan. It returns nil if the checks do not reject the layer, so that it
+// may be completed at the upstream.
 func (s *Scan) Cleared(ctx context.Context, g *Gate, r repository.Repo) error {
 	if s == nil {
 		return nil
@@ -86,29 +88,30 @@ func (s *Scan) Cleared(ctx context.Context, g *Gate, r repository.Repo) error {
 	switch {
 	case err != nil:
 		return err
-	case found == nil: // nobody has looked at it to its end
+	case found == nil: // the scan did not reach its end
 		return ErrHeldBack
 	case g.Pipeline.Refuses(found, r.Name):
-		return errRefusedHere
+		return errLayerRejected
 	}
 	return nil
 }
 
-// layerKey names the work on a layer that no client sends.
+// layerKey is the key of the scan of a layer that no client sends.
 type layerKey struct {
 	content repository.Key
 	checks  string
 }
 
-// Scanned returns what a gate found in a layer: while it came (s, which may be nil), or what is
-// remembered of it, or by a look at it now. seen says that this push has brought the layer. Of a
-// layer that it has not, and that the gate trusts, nothing is found.
+// Scanned returns the result of a gate's scan of a layer: of s, the scan during the upload,
+// which may be nil, or the remembered result, or that of a scan now. seen tells whether the
+// client of this push has sent the layer. It returns nil for a layer that the client has not
+// sent and that the gate trusts.
 func (c *Checks) Scanned(ctx context.Context, g *Gate, k repository.Key, s *Scan, seen Seen, open func(context.Context) (io.ReadCloser, error)) (*pipeline.Scanned, error) {
 	found, err := s.Wait(ctx)
 	if err != nil {
 		return nil, err
 	}
-	// What a stage could not tell it is asked once more when the image is pushed again: it may have
+	// A stage that could not decide is asked once more when the image is pushed again: it may have
 	// been down.
 	if found != nil && (found.Complete() || s.reported.CompareAndSwap(false, true)) {
 		return found, nil
@@ -130,11 +133,11 @@ func (c *Checks) Scanned(ctx context.Context, g *Gate, k repository.Key, s *Scan
 	})
 }
 
-// Seen says whether a push has brought a layer.
+// Seen tells whether the client of a push has sent a layer.
 type Seen bool
 
 // The values of Seen.
 const (
-	Unseen  Seen = false
-	Brought Seen = true
+	Unseen   Seen = false
+	Uploaded Seen = true
 )

@@ -72,7 +72,7 @@ func (c contents) Scanned(ctx context.Context, d oci.Descriptor) (*pipeline.Scan
 	var scan *gate.Scan
 	seen := gate.Unseen
 	if b := c.repo.Staged(d.Digest); b != nil {
-		scan, seen = forwardOf(b).scan, gate.Brought
+		scan, seen = forwardOf(b).scan, gate.Uploaded
 	}
 	return c.o.Checks.Scanned(ctx, c.gate, c.repo.Key(d.Digest), scan, seen, func(ctx context.Context) (io.ReadCloser, error) { return c.Open(ctx, d) })
 }
