@@ -9,7 +9,7 @@ import (
 	"dray/mirror/repository"
 )
 
-// buildHosted opens the hosted upstreams, before anything can evict their blobs.
+// buildHosted opens the upstreams of kind local, before anything can evict their blobs.
 func (g *graph) buildHosted(ctx context.Context) error {
 	for _, u := range g.cfg.Upstreams {
 		if u.Kind != config.KindLocal {
@@ -35,7 +35,7 @@ func (g *graph) buildHosted(ctx context.Context) error {
 	return nil
 }
 
-// routeBuildCaches connects each upstream to the hosted one that stores its build caches.
+// routeBuildCaches connects each upstream to the one of kind local that stores its build caches.
 func (g *graph) routeBuildCaches() {
 	byName := map[string]*repository.Upstream{}
 	for _, u := range g.upstreams {

@@ -11,7 +11,8 @@ func endpointOf(n config.Notification) notify.Endpoint {
 	return notify.Endpoint{Name: n.Name, URL: n.URL, Headers: n.Headers, Secret: []byte(n.Secret.Reveal()), Timeout: n.Timeout.Std(), Backlog: n.Backlog}
 }
 
-// buildNotifier makes the function that sends an event to all webhooks; nil without webhooks.
+// buildNotifier makes the function that sends an event to the services under notifications. It
+// returns nil if there are none.
 func (g *graph) buildNotifier() (func(notify.Event), error) {
 	if len(g.cfg.Notifications) == 0 {
 		return nil, nil

@@ -40,7 +40,7 @@ type graph struct {
 	upstreams       []*repository.Upstream  // of registries and hosted repositories
 	gates           map[string][]*gate.Gate // by upstream
 	mirror          *mirror.Mirror
-	notifyTransport *http.Transport // for webhooks; nil without any
+	notifyTransport *http.Transport // nil without notifications
 	inventory       *inventory.Inventory
 	servers         []*wire.Server
 	// background has the functions that run until the program stops, by name.

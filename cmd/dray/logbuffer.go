@@ -94,7 +94,8 @@ func (l *logBuffer) close() {
 	_ = l.flush() // the error has no other place to go
 }
 
-// logHandler writes the program's log. Lines for buffered are buffered.
+// logHandler is the handler of the program's log. Its lines are written at once, those of buffered
+// through bufferedLog.
 type logHandler struct {
 	slog.Handler
 	buffered slog.Handler

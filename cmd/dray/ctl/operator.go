@@ -182,8 +182,8 @@ func (o *operator) send(ctx context.Context, method, path string, body []byte) (
 	return nil, f.Error
 }
 
-// requestError explains a request without a response. Only a failed dial is [ErrUnreachable]: after
-// a connection, dray may have done the request.
+// requestError explains a request without a response. Only a failed dial is [ErrUnreachable]: once
+// connected, dray may have executed the request.
 func (o *operator) requestError(err error) error {
 	if broken, ok := errors.AsType[*url.Error](err); ok {
 		err = broken.Err // without the URL: the message has the address
