@@ -8,12 +8,12 @@ import (
 	"time"
 )
 
-// A plan says how much is done. Sizes are in bytes, rates in bytes a second.
+// plan sets the amounts of work. Sizes are in bytes, rates in bytes a second.
 type plan struct {
 	Quick                  bool
 	Rounds                 int
-	WarmRounds             int           // of what is measured in windows, which are short
-	Window                 time.Duration // one measurement of something that goes on and on
+	WarmRounds             int           // of measurements in windows, which are short
+	Window                 time.Duration // duration of one measurement of a steady load
 	RTT                    time.Duration
 	Total                  int64
 	WarmBlobs              int
@@ -25,7 +25,7 @@ type plan struct {
 	SmallLayers            int
 	SmallLayer             int64
 	Whole                  int64 // one large layer
-	Push                   int64 // one that is pushed
+	Push                   int64 // one large layer that is pushed
 	PushRounds             int
 	CheckRounds            int // of pushes with checks and without
 	SlowConnection         int64
@@ -34,11 +34,11 @@ type plan struct {
 	HerdLayer              int64
 	FirstByteRounds        int
 	DistributionHerdRounds int
-	Crowd, CrowdLayers     int // clients of the herd whose memory is looked at, and its layers
+	Crowd, CrowdLayers     int // clients of the crowd, whose effect on memory is measured, and its layers
 	CrowdLayer             int64
-	Streams, Fewer, Pulls  int // streams at once: many, few; layers that one client pulls at once
+	Streams, Fewer, Pulls  int // concurrent streams: many, few; layers that one client pulls at once
 	ManifestClients        int
-	Blobs                  int // of the directory that is very full
+	Blobs                  int // in the directory of the scenario million
 }
 
 func fullPlan() plan {
@@ -48,7 +48,7 @@ func fullPlan() plan {
 		Crowd: 1000, CrowdLayers: 2, CrowdLayer: 5e6, Streams: 32, Fewer: 8, Pulls: 3, ManifestClients: 32, Blobs: 1e6}
 }
 
-// quickPlan goes everywhere the full one goes; what it measures means nothing.
+// quickPlan runs all of the full plan's code. Its numbers mean nothing.
 func quickPlan() plan {
 	return plan{Quick: true, Rounds: 1, WarmRounds: 1, Window: 200 * time.Millisecond, RTT: 5 * time.Millisecond, Total: 100e6,
 		WarmBlobs: 2, WarmBlob: 2e6, Range: 1 << 18, Tags: 5, Layers: 3, Layer: 1e6, SmallLayers: 10, SmallLayer: 4 << 10,
@@ -56,20 +56,20 @@ func quickPlan() plan {
 		Crowd: 50, CrowdLayers: 2, CrowdLayer: 1e5, Streams: 4, Fewer: 2, Pulls: 3, ManifestClients: 4, Blobs: 3000}
 }
 
-// A bench measures peers by a plan, and keeps what it finds.
+// bench measures peers by a plan, and keeps the results.
 type bench struct {
 	plan             plan
 	dir              string
 	certificate, key string
 	fakeECR          string // the program
-	peers            []peer // direct, dray, and those that are there
+	peers            []peer // direct, dray, and those that are installed
 	loader           *loader
 	results          results
-	foreign          map[string]float64 // cores that other programs used, by scenario
+	otherCores       map[string]float64 // cores that other programs used, by scenario
 	log              *slog.Logger
 }
 
-// A scenario is one thing that is measured, under a name for -only.
+// scenario is a group of measurements, under a name for -only.
 type scenario struct {
 	name string
 	run  func(*bench, context.Context) error
@@ -103,13 +103,13 @@ func (b *bench) run(ctx context.Context, only []string) error {
 		if err := s.run(b, ctx); err != nil {
 			return fmt.Errorf("%s: %w", s.name, err)
 		}
-		b.foreign[s.name] = m.foreign()
+		b.otherCores[s.name] = m.otherCores()
 		b.log.Info("measured", "scenario", s.name, "took", time.Since(begun).Round(time.Millisecond))
 	}
 	return nil
 }
 
-// dray is false where it is not measured.
+// dray returns dray's peer, and false if it is not measured.
 func (b *bench) dray() (peer, bool) {
 	i := slices.IndexFunc(b.peers, func(p peer) bool { return p.name == dray })
 	if i < 0 {
@@ -118,13 +118,13 @@ func (b *bench) dray() (peer, bool) {
 	return b.peers[i], true
 }
 
-// caches are the peers without the direct way.
+// caches returns all peers but the direct one.
 func (b *bench) caches() []peer {
 	return slices.DeleteFunc(slices.Clone(b.peers), func(p peer) bool { return p.name == direct })
 }
 
-// eachRound calls f for every peer in every round, forwards and backwards by turns, so that what
-// gets slower or faster meanwhile meets everybody.
+// eachRound calls f for every peer in every round, forwards and backwards in turn, so that
+// changes of the machine's speed affect all peers alike.
 func eachRound(rounds int, peers []peer, f func(round int, p peer) error) error {
 	for round := range rounds {
 		order := slices.Clone(peers)
@@ -140,7 +140,7 @@ func eachRound(rounds int, peers []peer, f func(round int, p peer) error) error 
 	return nil
 }
 
-// cold starts a peer with an empty cache in front of an origin of its own, and stops both after f.
+// cold starts a peer with an empty cache in front of a new origin, calls f, and stops both.
 func (b *bench) cold(ctx context.Context, p peer, s shape, img *image, f func(r *running, o *origin) error) error {
 	o, err := openOrigin(s, img)
 	if err != nil {

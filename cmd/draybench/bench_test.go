@@ -16,8 +16,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// The whole program, once, with small sizes: every scenario against every server that is there,
-// every table on the page, nothing left behind.
+// TestQuick runs the whole program with small sizes: every scenario, every installed server,
+// every table on the page. Nothing may be left behind.
 func TestQuick(t *testing.T) {
 	dir := t.TempDir()
 	program, page, temp := filepath.Join(dir, "draybench"), filepath.Join(dir, "page.md"), filepath.Join(dir, "temp")
@@ -142,7 +142,7 @@ func TestVerdicts(t *testing.T) {
 	}
 }
 
-// A miss is explained by what was measured, and by nothing where that is not there.
+// A missed target is explained by other measurements, or not at all if they are missing.
 func TestWhy(t *testing.T) {
 	r := results{}
 	explained := func() string {

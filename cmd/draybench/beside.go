@@ -12,13 +12,12 @@ import (
 	"time"
 )
 
-// bareNetHTTP is a server of net/http that does nothing but write: the same bytes as dray, of which
-// it has got them.
+// bareNetHTTP is a server of net/http that does nothing but write. It fetches its answers from
+// dray once, so it sends the same bytes.
 const bareNetHTTP = "net/http"
 
-// beside measures what dray adds to net/http when it answers from its cache, with everything on
-// that can be: who asks is recognised and has rights, each request is counted and gets a line in a
-// log.
+// beside measures what dray adds to net/http when it answers from its cache with all features
+// on: it authenticates and authorises the client, counts the request, and logs it.
 func (b *bench) beside(ctx context.Context) error {
 	d, ok := b.dray()
 	if !ok {
@@ -53,12 +52,12 @@ func (b *bench) beside(ctx context.Context) error {
 			c.extra = credentials
 			return c
 		}
-		if round == 0 { // dray gets the manifests, and then the other one those of dray
+		if round == 0 { // fills dray, and then the bare server from dray
 			if err := askAll(ctx, newClient(), images); err != nil {
 				return err
 			}
 		}
-		l, err := b.stormAs(ctx, servers[p.name], b.plan.ManifestClients, newClient, next)
+		l, err := b.saturateWith(ctx, servers[p.name], b.plan.ManifestClients, newClient, next)
 		b.results.add(besideCPU, p.name, float64(l.PerRequest.Nanoseconds())/1e3)
 		return err
 	})
@@ -74,7 +73,7 @@ func askAll(ctx context.Context, c *client, images []*image) error {
 	return nil
 }
 
-// besideConfig is drayConfig with all that a request can cost.
+// besideConfig is drayConfig with every feature that costs time in a request.
 const besideConfig = `
 listeners:
   - {name: plain, address: "{plain}", role: mirror, upstreams: [origin], auth: builders}
@@ -90,7 +89,7 @@ admin: {address: "off"}
 log: {level: info, access: true}
 `
 
-// startBare runs this program once more, as a server.
+// startBare runs this program as a child, as a bare server.
 func (b *bench) startBare(ctx context.Context, source string) (*running, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -116,7 +115,8 @@ func (b *bench) startBare(ctx context.Context, source string) (*running, error) 
 	return r, nil
 }
 
-// A bare server repeats the answers of another one, which it asks once for each path.
+// bare is a server that repeats the answers of another one, which it requests once for each
+// path.
 type bare struct {
 	source  string
 	answers sync.Map // of *repeated, by path
@@ -142,7 +142,7 @@ func (s *bare) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	for name, values := range a.header {
 		h[name] = values
 	}
-	_, _ = w.Write(a.body) // the client counts
+	_, _ = w.Write(a.body) // the client counts the bytes
 }
 
 func (s *bare) ask(r *http.Request) (*repeated, error) {

@@ -15,8 +15,8 @@ import (
 // unchecked is dray without checks.
 const unchecked = "dray without checks"
 
-// checks pushes an image of compressed layers through dray to a stand-in for ECR, with checks and
-// without.
+// checks pushes an image of compressed layers through dray to a stand-in for ECR, with checks
+// and without.
 func (b *bench) checks(ctx context.Context) error {
 	d, ok := b.dray()
 	if !ok || b.fakeECR == "" {
@@ -38,7 +38,7 @@ func (b *bench) checks(ctx context.Context) error {
 	})
 }
 
-// checksConfig has every check that looks at contents and needs nobody else.
+// checksConfig has every check of contents that needs no other service.
 const checksConfig = `
 checks:
   - name: all
@@ -50,8 +50,7 @@ checks:
     rules: {mode: enforce, rules: [{name: sized, expression: 'image.manifests.all(m, m.totalSize < 5000000000)'}]}
 `
 
-// newFilesImage makes an image of count compressed layers, each of about size bytes as it is
-// stored.
+// newFilesImage makes an image of count compressed layers of about size bytes each, as stored.
 func newFilesImage(repo, tag string, count int, size int64) (*image, error) {
 	var layers []blob
 	var diffIDs []string
@@ -84,11 +83,11 @@ func newFilesImage(repo, tag string, count int, size int64) (*image, error) {
 	return assemble(repo, tag, blob{digestOf(config), config}, "application/vnd.oci.image.layer.v1.tar+gzip", layers)
 }
 
-// fileSize of the files in a layer, in bytes.
+// fileSize of each file in a layer, in bytes.
 const fileSize = 128 << 10
 
-// newFiles makes a tar archive that has about size bytes when it is compressed: every other file is
-// noise, and the rest is text that compresses to a seventh or so.
+// newFiles makes a tar archive that compresses to about size bytes: half of the files are
+// noise, and the others are text that compresses to about a seventh.
 func newFiles(seed string, size int64) ([]byte, error) {
 	random := rand.New(rand.NewChaCha8(sha256.Sum256([]byte(seed))))
 	var archive bytes.Buffer

@@ -8,12 +8,12 @@ import (
 	"time"
 )
 
-// settle is how long a server is left alone after its start before it is asked for something that
-// it has to fetch.
-const settle = 200 * time.Millisecond
+// startupPause is the time between a server's start and the first request that it has to fetch
+// content for.
+const startupPause = 200 * time.Millisecond
 
-// firstByte asks a server that has started a moment ago for a manifest and then for a layer, each
-// on a new connection: so does a client that fetches several layers at once.
+// firstByte requests a manifest and then a layer from a server that has just started, each on a
+// new connection, as clients do that fetch several layers at once.
 func (b *bench) firstByte(ctx context.Context) error {
 	return eachRound(b.plan.FirstByteRounds, b.peers, func(round int, p peer) error {
 		img, err := newImage("bench/first", fmt.Sprintf("v%d", round), 1, 1e6)
@@ -21,7 +21,7 @@ func (b *bench) firstByte(ctx context.Context) error {
 			return err
 		}
 		return b.cold(ctx, p, shape{RTT: b.plan.RTT}, img, func(r *running, _ *origin) error {
-			if err := pause(ctx, time.Now().Add(settle)); err != nil {
+			if err := pause(ctx, time.Now().Add(startupPause)); err != nil {
 				return err
 			}
 			for _, ask := range []struct {
@@ -43,7 +43,7 @@ func (b *bench) firstByte(ctx context.Context) error {
 
 func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1e3 }
 
-// pullCold has one client pull an image from a cache without it.
+// pullCold measures one client's pull of an image from an empty cache.
 func (b *bench) pullCold(ctx context.Context, s shape, img *image, f func(p peer, got pull, asked counts, cpu time.Duration)) error {
 	return eachRound(b.plan.Rounds, b.peers, func(_ int, p peer) error {
 		return b.cold(ctx, p, s, img, func(r *running, o *origin) error {
@@ -86,8 +86,8 @@ func (b *bench) smallLayers(ctx context.Context) error {
 	})
 }
 
-// coldCPU pulls one large layer as fast as it goes. The CPU time is read when the client has
-// everything; what a server does afterwards counts until it has been idle for a moment.
+// coldCPU pulls one large layer without limits. It reads the CPU time a moment after the client
+// has everything, so that it includes the server's remaining work.
 func (b *bench) coldCPU(ctx context.Context) error {
 	img, err := newImage("bench/whole", "v1", 1, b.plan.Whole)
 	if err != nil {
@@ -118,8 +118,8 @@ func (b *bench) coldCPU(ctx context.Context) error {
 	})
 }
 
-// slowConnections pulls one large layer from an origin that gives little to each connection. The
-// servers work at the same time, each with an origin of its own: they wait nearly always.
+// slowConnections pulls one large layer from an origin that limits the rate of each connection.
+// The servers run concurrently, each with its own origin, because they wait most of the time.
 func (b *bench) slowConnections(ctx context.Context) error {
 	img, err := newImage("bench/slow", "v1", 1, b.plan.Whole)
 	if err != nil {
@@ -153,8 +153,8 @@ func (b *bench) slowConnections(ctx context.Context) error {
 	return nil
 }
 
-// herd compares one client with many that want the same image at the same time, neither of which
-// the cache has.
+// herd compares a pull by one client with concurrent pulls by many clients, both from an empty
+// cache.
 func (b *bench) herd(ctx context.Context) error {
 	img, err := newImage("bench/herd", "v1", b.plan.HerdLayers, b.plan.HerdLayer)
 	if err != nil {
@@ -162,7 +162,7 @@ func (b *bench) herd(ctx context.Context) error {
 	}
 	return eachRound(b.plan.Rounds, b.caches(), func(round int, p peer) error {
 		if p.name == distribution && round >= b.plan.DistributionHerdRounds {
-			return nil // it fetches for each client: a round takes as long as all others together
+			return nil // it fetches for each client, so a round takes as long as all other servers together
 		}
 		for _, clients := range []int{1, b.plan.Herd} {
 			err := b.cold(ctx, p, shape{RTT: b.plan.RTT, Total: b.plan.Total}, img, func(r *running, o *origin) error {
@@ -170,8 +170,8 @@ func (b *bench) herd(ctx context.Context) error {
 				if err != nil {
 					return err
 				}
-				manifest := middle(got, func(p pull) time.Duration { return p.Manifest })
-				layer := middle(got, func(p pull) time.Duration { return p.Layer })
+				manifest := medianOf(got, func(p pull) time.Duration { return p.Manifest })
+				layer := medianOf(got, func(p pull) time.Duration { return p.Layer })
 				if clients == 1 {
 					b.results.add(aloneWall, p.name, wall.Seconds())
 					b.results.add(aloneManifest, p.name, milliseconds(manifest))
@@ -193,8 +193,8 @@ func (b *bench) herd(ctx context.Context) error {
 	})
 }
 
-// crowd looks at the memory of dray and nginx while a thousand clients pull what is not in the
-// cache. Distribution would fetch a thousand times.
+// crowd measures the memory of dray and nginx while a thousand clients pull an image from an
+// empty cache. Distribution would fetch it a thousand times.
 func (b *bench) crowd(ctx context.Context) error {
 	img, err := newImage("bench/crowd", "v1", b.plan.CrowdLayers, b.plan.CrowdLayer)
 	if err != nil {
@@ -214,7 +214,7 @@ func (b *bench) crowd(ctx context.Context) error {
 	})
 }
 
-func middle(pulls []pull, of func(pull) time.Duration) time.Duration {
+func medianOf(pulls []pull, of func(pull) time.Duration) time.Duration {
 	var all []time.Duration
 	for _, p := range pulls {
 		all = append(all, of(p))

@@ -9,13 +9,13 @@ import (
 
 const manifestType = "application/vnd.oci.image.manifest.v1+json"
 
-// A blob is bytes that compress to nothing, under their digest.
+// blob is incompressible bytes with their digest.
 type blob struct {
 	digest string
 	bytes  []byte
 }
 
-// newBlob makes the same bytes for the same seed, on every machine: the stream of ChaCha8.
+// newBlob makes the stream of ChaCha8 for a seed, so the bytes are the same on every machine.
 func newBlob(seed string, size int64) blob {
 	b := make([]byte, size)
 	_, _ = rand.NewChaCha8(sha256.Sum256([]byte(seed))).Read(b) // documented never to fail
@@ -24,7 +24,7 @@ func newBlob(seed string, size int64) blob {
 
 func digestOf(b []byte) string { return fmt.Sprintf("sha256:%x", sha256.Sum256(b)) }
 
-// An image is a manifest and the blobs it names: a small configuration, and layers.
+// image is a manifest and its blobs: a small configuration, and layers.
 type image struct {
 	repo, tag string
 	manifest  blob
@@ -67,10 +67,10 @@ func assemble(repo, tag string, config blob, layerType string, layers []blob) (*
 	return img, nil
 }
 
-// blobs are all that a client fetches besides the manifest, the configuration first.
+// blobs returns all blobs that a client fetches: the configuration, then the layers.
 func (img *image) blobs() []blob { return append([]blob{img.config}, img.layers...) }
 
-// size is what a cold pull has to bring from the origin, in bytes of bodies.
+// size is the number of bytes of bodies that a cold pull fetches from the origin.
 func (img *image) size() int64 {
 	n := int64(len(img.manifest.bytes))
 	for _, b := range img.blobs() {

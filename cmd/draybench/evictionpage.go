@@ -1,6 +1,7 @@
 package main
 
-// evictionPage is docs/eviction.md: requests of a trace, seeds, the table, the workloads.
+// evictionPage is the text of docs/eviction.md. Its values are the requests of a trace, the
+// seeds, the table and the workloads.
 const evictionPage = "# Which blobs leave the cache\n" + `
 When the quota of the cache (` + "`cache.max_bytes`" + `) is used up, dray evicts blobs to make room. This
 page says in which order, what that order is worth, and how you find out from your own log which

@@ -10,18 +10,18 @@ import (
 	"runtime"
 )
 
-// distributionVersion is the release of distribution that dray is compared with.
+// distributionVersion is the release of distribution to compare with.
 const distributionVersion = "v3.1.2"
 
-// tools says where the programs of the peers are; "" for what is missing, with a sentence in
-// Missing.
+// tools has the paths of the peers' programs. The path of a missing one is "", and Missing has
+// a sentence about it.
 type tools struct {
 	Dray, Distribution, Nginx string
-	FakeECR                   string // the stand-in for Amazon ECR, of this tree
+	FakeECR                   string // the stand-in for Amazon ECR, built from this tree
 	Missing                   []string
 }
 
-// toolDirectory is where the scripts of the project keep test tools, too.
+// toolDirectory returns the directory in which the project's scripts also keep test tools.
 func toolDirectory() (string, error) {
 	if dir := os.Getenv("DRAY_TEST_CACHE"); dir != "" {
 		return filepath.Join(dir, "bin"), nil
@@ -30,16 +30,16 @@ func toolDirectory() (string, error) {
 	return filepath.Join(cache, "dray-test", "bin"), err
 }
 
-// findTools builds dray from this tree and looks for its peers. With install it fetches what is
-// missing, into the directory of test tools.
+// findTools builds dray from this tree and finds its peers. With install, it installs missing
+// ones into the directory of test tools.
 func findTools(ctx context.Context, dir string, install bool) (tools, error) {
 	t := tools{Dray: filepath.Join(dir, "dray")}
 	build := []string{"build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", t.Dray, "dray/cmd/dray"}
-	if err := quietly(ctx, "", []string{"CGO_ENABLED=0"}, "go", build...); err != nil {
+	if err := runCommand(ctx, "", []string{"CGO_ENABLED=0"}, "go", build...); err != nil {
 		return t, err
 	}
 	t.FakeECR = filepath.Join(dir, "fakeecr")
-	if err := quietly(ctx, "", []string{"CGO_ENABLED=0"}, "go", "build", "-trimpath", "-buildvcs=false", "-o", t.FakeECR, "dray/cmd/fakeecr"); err != nil {
+	if err := runCommand(ctx, "", []string{"CGO_ENABLED=0"}, "go", "build", "-trimpath", "-buildvcs=false", "-o", t.FakeECR, "dray/cmd/fakeecr"); err != nil {
 		return t, err
 	}
 	bin, err := toolDirectory()
@@ -74,13 +74,13 @@ func installDistribution(ctx context.Context, install bool, path string) error {
 	}
 	defer os.RemoveAll(dir)
 	source := "github.com/distribution/distribution/v3/cmd/registry@" + distributionVersion
-	if err := quietly(ctx, dir, []string{"GOBIN=" + dir, "GOFLAGS="}, "go", "install", source); err != nil {
+	if err := runCommand(ctx, dir, []string{"GOBIN=" + dir, "GOFLAGS="}, "go", "install", source); err != nil {
 		return err
 	}
 	return os.Rename(filepath.Join(dir, "registry"), path)
 }
 
-// findNginx takes the nginx of the machine. Where there is none, the program is taken out of
+// findNginx finds the nginx of the machine. With install, it extracts a missing one from
 // Debian's package, so that no service starts.
 func findNginx(ctx context.Context, install bool, own string) (string, error) {
 	for _, path := range []string{"nginx", "/usr/sbin/nginx", "/usr/local/sbin/nginx", own} {
@@ -96,11 +96,11 @@ func findNginx(ctx context.Context, install bool, own string) (string, error) {
 		return "", err
 	}
 	defer os.RemoveAll(dir)
-	if err := quietly(ctx, dir, nil, "sh", "-c", "apt-get download nginx && dpkg -x nginx_*.deb x"); err != nil {
+	if err := runCommand(ctx, dir, nil, "sh", "-c", "apt-get download nginx && dpkg -x nginx_*.deb x"); err != nil {
 		return "", err
 	}
 	program := filepath.Join(dir, "x", "usr", "sbin", "nginx")
-	if err := quietly(ctx, dir, nil, program, "-v"); err != nil {
+	if err := runCommand(ctx, dir, nil, program, "-v"); err != nil {
 		return "", err // a library is missing
 	}
 	return own, os.Rename(program, own)
@@ -111,8 +111,8 @@ func executable(path string) bool {
 	return err == nil
 }
 
-// quietly runs a command whose output only matters when it fails.
-func quietly(ctx context.Context, dir string, env []string, name string, args ...string) error {
+// runCommand runs a command and returns its output in the error if it fails.
+func runCommand(ctx context.Context, dir string, env []string, name string, args ...string) error {
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Dir, cmd.Env = dir, append(os.Environ(), env...)
 	if out, err := cmd.CombinedOutput(); err != nil {

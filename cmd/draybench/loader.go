@@ -16,30 +16,30 @@ import (
 	"unsafe"
 )
 
-// A loader makes clients that cost as little as can be: bodies are thrown away in the kernel, and
-// over TLS before anybody deciphers them. What arrives is therefore counted, not verified.
+// loader makes clients that need little CPU: the kernel discards bodies, and those over TLS are
+// not decrypted. The bytes are therefore counted, not verified.
 type loader struct {
 	trust *tls.Config
-	sink  []byte       // its length counts, nothing is written into it
-	bytes atomic.Int64 // of bodies, over TLS of their cipher text
-	done  atomic.Int64 // answers that arrived whole
+	sink  []byte       // only its length matters; nothing is written into it
+	bytes atomic.Int64 // of bodies; over TLS, of their cipher text
+	done  atomic.Int64 // number of complete answers
 }
 
 func newLoader(trust *tls.Config) *loader { return &loader{trust: trust, sink: make([]byte, 1<<20)} }
 
-// An answer says when it came; times count from the moment before dialling, or before writing where
-// the connection was open.
+// answer has the times of the first byte and of the whole body. They count from before
+// dialling, or before the request on an open connection.
 type answer struct {
 	First, Whole time.Duration
 	Bytes        int64
 }
 
-// A client asks one thing after another, and keeps its connection where it can.
+// client sends one request after another, and reuses its connection where it can.
 type client struct {
 	loader  *loader
 	address string
 	secure  bool
-	extra   string // further header lines, each with its end
+	extra   string // additional header lines, each with its line end
 	tcp     *net.TCPConn
 	stream  io.ReadWriter // tcp, or TLS on it
 	reader  *bufio.Reader
@@ -53,7 +53,7 @@ func (l *loader) client(address string, secure bool) *client {
 func (c *client) close() {
 	if c.tcp != nil {
 		c.release()
-		_ = c.tcp.Close() // all that was wanted has been read
+		_ = c.tcp.Close() // everything has been read
 		c.tcp = nil
 	}
 }
@@ -83,7 +83,7 @@ func (c *client) dial(ctx context.Context) error {
 	return nil
 }
 
-// get fetches a path and throws it away; a range such as "bytes=0-9" is optional.
+// get fetches a path and discards the body. byteRange, such as "bytes=0-9", is optional.
 func (c *client) get(ctx context.Context, path, byteRange string) (answer, error) {
 	a, err := c.exchange(ctx, path, byteRange)
 	if err != nil {
@@ -93,7 +93,7 @@ func (c *client) get(ctx context.Context, path, byteRange string) (answer, error
 		}
 		return a, fmt.Errorf("GET %s from %s: %w", path, c.address, err)
 	}
-	if c.secure { // its bytes were not deciphered, so nothing further can be
+	if c.secure { // the cipher text was discarded, so the TLS state is lost
 		c.close()
 	}
 	c.loader.done.Add(1)
@@ -142,7 +142,8 @@ var (
 	headerClose  = []byte("connection: close")
 )
 
-// header reads the head of an answer: no more of HTTP than what the servers here send.
+// header reads the header of an answer. It supports only the parts of HTTP that the servers
+// here use.
 func (c *client) header() (status int, length int64, closes bool, err error) {
 	length = -1
 	for first := true; ; first = false {
@@ -174,18 +175,18 @@ func (c *client) header() (status int, length int64, closes bool, err error) {
 	}
 }
 
-// tlsSlack is how much of a body the TLS layer may have read ahead, and not yet given out: a
-// record, and a bit.
+// tlsSlack is the number of bytes of a body that the TLS layer may have buffered: a record and
+// some more.
 const tlsSlack = 64 << 10
 
-// body throws a body away; first is called when the first byte of it is there.
+// body discards a body. It calls first when the first byte arrives.
 func (c *client) body(length int64, first func()) error {
 	if length == 0 {
 		first()
 		return nil
 	}
 	if c.secure || c.reader.Buffered() == 0 && length <= 4<<10 {
-		if _, err := c.reader.Peek(1); err != nil { // small bodies come through the buffer: one call, not two
+		if _, err := c.reader.Peek(1); err != nil { // small bodies go through the buffer: one system call, not two
 			return err
 		}
 	}
@@ -222,8 +223,8 @@ func (c *client) body(length int64, first func()) error {
 	return nil
 }
 
-// discard has the kernel drop up to n bytes (tcp(7), MSG_TRUNC); io.ErrUnexpectedEOF when the
-// connection ends before.
+// discard makes the kernel drop n bytes (tcp(7), MSG_TRUNC). It returns io.ErrUnexpectedEOF if
+// the connection ends before.
 func (c *client) discard(n int64, first func()) (int64, error) {
 	raw, err := c.tcp.SyscallConn()
 	if err != nil {

@@ -21,11 +21,11 @@ import (
 	"time"
 )
 
-// A fact is a line about the machine.
+// fact is a line about the machine.
 type fact struct{ what, value string }
 
-// describe says what one has to know about a machine to judge its numbers; nothing that identifies
-// it.
+// describe returns the facts about the machine that matter for its numbers, and none that
+// identify it.
 func describe(ctx context.Context, dir, network string, t tools) []fact {
 	facts := []fact{
 		{"processor", fmt.Sprintf("%s, %d cores", lineOf("/proc/cpuinfo", "model name"), runtime.NumCPU())},
@@ -54,7 +54,7 @@ func firstLine(b []byte, err error) string {
 	return string(bytes.TrimSpace(line))
 }
 
-// lineOf finds "name : value" in a file of /proc.
+// lineOf returns the value of "name : value" in a file of /proc.
 func lineOf(path, name string) string {
 	b, err := os.ReadFile(path)
 	if err == nil {
@@ -67,7 +67,7 @@ func lineOf(path, name string) string {
 	return "unknown"
 }
 
-// fileSystem names the usual ones by their magic numbers, statfs(2).
+// fileSystem names common file systems by their magic numbers, statfs(2).
 func fileSystem(dir string) string {
 	var s syscall.Statfs_t
 	if err := syscall.Statfs(dir, &s); err != nil {
@@ -80,7 +80,7 @@ func fileSystem(dir string) string {
 	return fmt.Sprintf("file system %#x", s.Type)
 }
 
-// A meter tells how much the processor did for others.
+// meter measures the processor time of other programs.
 type meter struct {
 	begun time.Time
 	busy  time.Duration
@@ -89,14 +89,14 @@ type meter struct {
 
 func startMeter() meter { return meter{time.Now(), busyTime(), ownTime()} }
 
-// foreign is the number of cores that other programs had in use, on average. It is right once all
-// servers have been waited for. Interrupts, which are charged to nobody, are left out.
-func (m meter) foreign() float64 {
+// otherCores returns the average number of cores in use by other programs. All servers must
+// have been waited for. Interrupts are charged to no process and left out.
+func (m meter) otherCores() float64 {
 	others := (busyTime() - m.busy) - (ownTime() - m.own)
 	return max(0, others.Seconds()/time.Since(m.begun).Seconds())
 }
 
-// busyTime is user, nice and system time of all processes, proc_stat(5).
+// busyTime returns the user, nice and system time of all processes, proc_stat(5).
 func busyTime() time.Duration {
 	var user, nice, system int64
 	line := firstLine(os.ReadFile("/proc/stat"))
@@ -106,7 +106,7 @@ func busyTime() time.Duration {
 	return time.Duration(user+nice+system) * time.Second / userHz
 }
 
-// ownTime is that of this process and of those it has waited for.
+// ownTime returns the time of this process and of the children it has waited for.
 func ownTime() time.Duration {
 	var sum time.Duration
 	for _, who := range []int{syscall.RUSAGE_SELF, syscall.RUSAGE_CHILDREN} {
@@ -118,8 +118,8 @@ func ownTime() time.Duration {
 	return sum
 }
 
-// certify makes a certificate for this run, and the trust in it. HTTP/2 is not offered: clients
-// fetch blobs over HTTP/1.1 faster.
+// certify makes a certificate for this run, and returns a client configuration that trusts it.
+// It does not offer HTTP/2, because clients fetch blobs faster over HTTP/1.1.
 func (b *bench) certify() (*tls.Config, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

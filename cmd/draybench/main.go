@@ -1,13 +1,13 @@
-// Draybench measures dray side by side with nginx, with distribution, and with no cache at all, in
-// one run on one machine, and writes what it found as a page of ratios.
+// Draybench compares dray with nginx, with distribution, and with no cache at all, in one run on
+// one machine, and writes the results as a page of ratios.
 //
-// Everything happens on the loopback interface, in a network namespace of its own where the kernel
-// permits that: an origin that throttles and counts, clients that throw bodies away in the kernel,
-// and real programs as servers, dray built from this tree. Servers and directories of a run are
-// gone when it ends.
+// Everything runs on the loopback interface, in a network namespace of its own if the kernel
+// permits that: an origin that throttles and counts, clients that discard bodies in the kernel, and
+// real programs as servers. dray is built from this tree. A run stops its servers and removes its
+// directories when it ends.
 //
-// As draybench simulate it tells from a log of requests, or from synthetic ones, what caches of
-// several sizes and policies would have held.
+// draybench simulate replays a log of requests, or synthetic ones, on caches of several sizes and
+// policies, and prints their hit ratios.
 package main
 
 import (
@@ -31,8 +31,8 @@ type options struct {
 	quick, install bool
 	only, servers  string
 	out            string
-	inside         string // a file with tools: this process is the one in the namespace
-	bare           string // an address: this process is a server of net/http alone
+	inside         string // a file with tools: this process runs in the namespace
+	bare           string // an address: this process is a bare server of net/http
 	bareSource     string
 }
 
@@ -139,7 +139,7 @@ func (o options) measureInside(ctx context.Context, stdout io.Writer, log *slog.
 	if err := json.Unmarshal(raw, &t); err != nil {
 		return err
 	}
-	if err := furnishNamespace(); err != nil {
+	if err := prepareNamespace(); err != nil {
 		log.Warn("the namespace is not as it should be", "error", err)
 	}
 	return o.measure(ctx, t, "a network namespace of its own", stdout, log)
@@ -152,7 +152,7 @@ func (o options) measure(ctx context.Context, t tools, network string, stdout io
 		return err
 	}
 	defer os.RemoveAll(dir)
-	b := &bench{fakeECR: t.FakeECR, plan: fullPlan(), dir: dir, results: results{}, foreign: map[string]float64{}, log: log, peers: []peer{{name: direct}, drayPeer(t.Dray)}}
+	b := &bench{fakeECR: t.FakeECR, plan: fullPlan(), dir: dir, results: results{}, otherCores: map[string]float64{}, log: log, peers: []peer{{name: direct}, drayPeer(t.Dray)}}
 	if o.quick {
 		b.plan = quickPlan()
 	}
@@ -170,12 +170,12 @@ func (o options) measure(ctx context.Context, t tools, network string, stdout io
 		return err
 	}
 	b.loader = newLoader(trust)
-	page := page{results: b.results, meanwhile: b.foreign, plan: b.plan, tools: t, partial: o.only+o.servers != "", machine: describe(ctx, dir, network, t)}
+	page := page{results: b.results, otherCoresIn: b.otherCores, plan: b.plan, tools: t, partial: o.only+o.servers != "", machine: describe(ctx, dir, network, t)}
 	meter, begun := startMeter(), time.Now()
 	if err := b.run(ctx, o.names()); err != nil {
 		return err
 	}
-	page.foreign, page.took = meter.foreign(), time.Since(begun)
+	page.otherCores, page.took = meter.otherCores(), time.Since(begun)
 	if o.out == "" {
 		_, err = io.WriteString(stdout, page.render())
 		return err

@@ -17,8 +17,8 @@ import (
 	"time"
 )
 
-// million starts dray on a directory of very many blobs: how long the first client waits for a
-// manifest and a layer, how long until dray knows the directory, and what that takes.
+// million starts dray on a directory with a million blobs. It measures the time to a manifest
+// and a layer, the time until the directory has been read, and the peak memory until then.
 func (b *bench) million(ctx context.Context) error {
 	d, ok := b.dray()
 	if !ok {
@@ -58,7 +58,8 @@ func (b *bench) million(ctx context.Context) error {
 	return nil
 }
 
-// restart starts a server on the directory that it has, and measures until that has been read.
+// restart starts dray on its existing directory, and measures until the directory has been
+// read.
 func (b *bench) restart(ctx context.Context, p peer, r *running, img *image, admin string) error {
 	begun := time.Now()
 	started, err := startProcess(r.dir, nil, p.path, "serve", "--config", filepath.Join(r.dir, "dray.yaml"))
@@ -86,7 +87,7 @@ func (b *bench) restart(ctx context.Context, p peer, r *running, img *image, adm
 	return err
 }
 
-// crowdDirectory puts n blobs of 8 bytes into a directory that dray has left in order.
+// crowdDirectory writes n blobs of 8 bytes into the directory of a dray that has stopped.
 func crowdDirectory(ctx context.Context, dir string, n int) error {
 	for shard := range 256 {
 		if err := os.MkdirAll(filepath.Join(dir, "blobs", "sha256", fmt.Sprintf("%02x", shard)), 0o755); err != nil {
@@ -101,7 +102,8 @@ func crowdDirectory(ctx context.Context, dir string, n int) error {
 			for i := w; i < n && errs[w] == nil && ctx.Err() == nil; i += workers {
 				blob := binary.BigEndian.AppendUint64(nil, uint64(i))
 				hex := fmt.Sprintf("%x", sha256.Sum256(blob))
-				// Without the write permission, by which dray knows that a blob is on stable storage.
+				// Read-only files: by the missing write permission, dray knows that a blob is on stable
+				// storage.
 				errs[w] = os.WriteFile(dir+"/blobs/sha256/"+hex[:2]+"/"+hex, blob, 0o444)
 			}
 		})
@@ -112,7 +114,7 @@ func crowdDirectory(ctx context.Context, dir string, n int) error {
 
 var blobsGauge = regexp.MustCompile(`(?m)^dray_disk_blobs (\S+)$`)
 
-// listed waits until dray says that it knows at least n blobs.
+// listed waits until dray's metrics report at least n blobs.
 func listed(ctx context.Context, admin string, n int) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()

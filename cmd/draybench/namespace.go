@@ -22,8 +22,9 @@ func congestion() string {
 	return strings.TrimSpace(string(b))
 }
 
-// enterNamespace runs this program again, in a network of its own, where it may choose how TCP
-// behaves; whoever is not root gets a user namespace, too. errNoNamespace when the kernel refuses.
+// enterNamespace runs this program in a network namespace of its own, in which it may choose
+// the congestion control of TCP. Without root it also uses a user namespace. It returns
+// errNoNamespace if the kernel refuses.
 func enterNamespace(ctx context.Context, args []string) error {
 	self, err := os.Executable()
 	if err != nil {
@@ -37,7 +38,7 @@ func enterNamespace(ctx context.Context, args []string) error {
 		attr.AmbientCaps = []uintptr{12} // CAP_NET_ADMIN, capabilities(7)
 	}
 	cmd := exec.CommandContext(ctx, self, args...)
-	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) } // it has servers to stop
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) } // so that it stops its servers
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = nil, os.Stdout, os.Stderr
 	cmd.SysProcAttr = attr
 	if err := cmd.Start(); err != nil {
@@ -48,12 +49,12 @@ func enterNamespace(ctx context.Context, args []string) error {
 
 var errNoNamespace = errors.New("no network namespace")
 
-// furnishNamespace brings up the loopback interface, and chooses an algorithm without pacing: BBR
-// spreads segments over a round trip, which on a loopback interface is a limit that no network has.
-// The kernel lets a namespace choose among those that the host allows to everybody; reno always is,
-// and as far as a loopback interface goes it behaves like cubic.
-func furnishNamespace() error {
-	if err := raise("lo"); err != nil {
+// prepareNamespace brings up the loopback interface and chooses a congestion control without
+// pacing. BBR spreads segments over a round trip, which is a limit that only a loopback
+// interface has. The kernel lets a namespace choose among the algorithms that the host allows
+// to all users. reno always is one, and on a loopback interface it behaves like cubic.
+func prepareNamespace() error {
+	if err := bringUp("lo"); err != nil {
 		return fmt.Errorf("loopback interface: %w", err)
 	}
 	var err error
@@ -65,8 +66,8 @@ func furnishNamespace() error {
 	return err
 }
 
-// raise sets the flag IFF_UP of an interface; netdevice(7).
-func raise(name string) error {
+// bringUp sets the flag IFF_UP of an interface, netdevice(7).
+func bringUp(name string) error {
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_DGRAM|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return err
@@ -82,7 +83,7 @@ func raise(name string) error {
 	if _, _, errno := syscall.Syscall(syscall.SYS_IOCTL, uintptr(fd), syscall.SIOCSIFFLAGS, uintptr(unsafe.Pointer(&request))); errno != 0 {
 		return errno
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0") // the address comes with the flag
+	l, err := net.Listen("tcp", "127.0.0.1:0") // checks that the flag assigned the address
 	if err != nil {
 		return err
 	}

@@ -16,8 +16,8 @@ import (
 	"time"
 )
 
-// An origin is a registry on the loopback interface that knows a few images, behaves like one that
-// is far away, and counts.
+// origin is a registry on the loopback interface with a few images. It behaves like a distant
+// one, and counts.
 type origin struct {
 	address string
 	shape   shape
@@ -29,15 +29,15 @@ type origin struct {
 	requests, connections, bytes atomic.Int64
 }
 
-// counts are what an origin was asked for.
+// counts are the numbers of requests to an origin, and of their connections and bytes.
 type counts struct {
 	Requests, Connections int64
-	Bytes                 int64 // of bodies, as far as they were written
+	Bytes                 int64 // of bodies, as far as written
 }
 
 type connectionKey struct{}
 
-// newOrigin knows images and listens nowhere.
+// newOrigin makes an origin that does not listen.
 func newOrigin(s shape, images ...*image) *origin {
 	o := &origin{shape: s, total: &limiter{rate: s.Total}, content: map[string]blob{}}
 	for _, img := range images {
@@ -59,7 +59,7 @@ func openOrigin(s shape, images ...*image) (*origin, error) {
 	o.address = listener.Addr().String()
 	o.server = &http.Server{
 		Handler:     o,
-		ErrorLog:    log.New(io.Discard, "", 0), // clients that leave are part of the plan
+		ErrorLog:    log.New(io.Discard, "", 0), // clients disconnect on purpose
 		ConnContext: func(ctx context.Context, _ net.Conn) context.Context { return o.connection(ctx) },
 	}
 	o.serving.Go(func() {
@@ -70,14 +70,14 @@ func openOrigin(s shape, images ...*image) (*origin, error) {
 	return o, nil
 }
 
-// connection counts one, and gives it a rate of its own.
+// connection counts a connection and gives it a limiter.
 func (o *origin) connection(ctx context.Context) context.Context {
 	o.connections.Add(1)
 	return context.WithValue(ctx, connectionKey{}, &limiter{rate: o.shape.PerConnection})
 }
 
 func (o *origin) close() {
-	_ = o.server.Close() // whoever still reads has been given up
+	_ = o.server.Close() // the remaining readers have been abandoned
 	o.serving.Wait()
 }
 
@@ -128,19 +128,19 @@ func (o *origin) send(w http.ResponseWriter, r *http.Request, body []byte) {
 	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(http.StatusOK)
 	if r.Method != http.MethodHead {
-		_, _ = (&shaped{w, o, r}).Write(body) // a client that left has been counted as far as it read
+		_, _ = (&shaped{w, o, r}).Write(body) // Write counts the bytes that a disconnected client got
 	}
 }
 
-// shaped writes no faster than the path allows.
+// shaped limits the rate of writes to that of the path.
 type shaped struct {
 	http.ResponseWriter
 	origin  *origin
 	request *http.Request
 }
 
-// Pieces are small enough for connections to share a rate evenly, and large where there is none to
-// share.
+// Pieces are small enough that connections share a rate evenly, and larger if there is no rate
+// to share.
 const (
 	shapedPiece = 64 << 10
 	wholePiece  = 1 << 20
@@ -163,7 +163,7 @@ func (s *shaped) Write(p []byte) (int, error) {
 		if err := pause(s.request.Context(), until); err != nil {
 			return written, err
 		}
-		s.origin.bytes.Add(int64(n)) // before the client can have them, who may ask for the count
+		s.origin.bytes.Add(int64(n)) // before the client gets them: it may read the count at once
 		put, err := s.ResponseWriter.Write(p[written : written+n])
 		written += put
 		s.origin.bytes.Add(int64(put - n))
@@ -174,8 +174,8 @@ func (s *shaped) Write(p []byte) (int, error) {
 	return written, nil
 }
 
-// A distant listener accepts connections whose first byte took a round trip longer, as if for the
-// handshake of TCP.
+// distant is a listener whose connections deliver their first byte one round trip later, to
+// account for the handshake of TCP.
 type distant struct {
 	net.Listener
 	rtt time.Duration
@@ -195,7 +195,7 @@ type distantConn struct {
 	begun bool
 }
 
-// Read is called by one goroutine of net/http at a time, and the wait of the first call is its own.
+// Read is called by one goroutine of net/http at a time, so the first call alone waits.
 func (c *distantConn) Read(p []byte) (int, error) {
 	if !c.begun {
 		c.begun = true

@@ -8,19 +8,19 @@ import (
 	"time"
 )
 
-// A page is what a run found, as Markdown.
+// page renders the results of a run as Markdown.
 type page struct {
-	results   results
-	plan      plan
-	tools     tools
-	machine   []fact
-	partial   bool
-	foreign   float64            // cores that other programs used meanwhile
-	meanwhile map[string]float64 // the same, by scenario
-	took      time.Duration
+	results      results
+	plan         plan
+	tools        tools
+	machine      []fact
+	partial      bool
+	otherCores   float64            // cores that other programs used meanwhile
+	otherCoresIn map[string]float64 // the same, by scenario
+	took         time.Duration
 }
 
-// A table shows metrics; ratios are of its subject to the others.
+// table shows metrics, with the ratios of its subject to the other columns.
 type table struct {
 	title, about string
 	scenarios    []string
@@ -73,7 +73,7 @@ func (p page) render() string {
 	for _, f := range p.machine {
 		fmt.Fprintf(&w, "| %s | %s |\n", f.what, f.value)
 	}
-	fmt.Fprintf(&w, "| other programs | %.2f cores in use on average, during the %s of the run |\n", p.foreign, p.took.Round(time.Second))
+	fmt.Fprintf(&w, "| other programs | %.2f cores in use on average, during the %s of the run |\n", p.otherCores, p.took.Round(time.Second))
 	for _, sentence := range p.tools.Missing {
 		fmt.Fprintf(&w, "\n%s.\n", strings.ReplaceAll(sentence, "\n", " "))
 	}
@@ -106,7 +106,7 @@ const reading = `
 - Every server listens on plain HTTP and on TLS (ECDSA P-256). Over TLS each blob has a connection of its own.
 `
 
-// subject is the column that is compared with the others: dray, where it is one.
+// subject is the column to compare with the others: dray, or the first one.
 func (t table) subject() string {
 	if slices.Contains(t.columns, dray) {
 		return dray
@@ -138,7 +138,7 @@ func (p page) table(w *strings.Builder, t table) {
 	}
 	fmt.Fprintf(w, "\n## %s\n\n%s", t.title, t.about)
 	for _, name := range t.scenarios {
-		if cores, ok := p.meanwhile[name]; ok {
+		if cores, ok := p.otherCoresIn[name]; ok {
 			fmt.Fprintf(w, " Other programs used %.2f cores (`%s`).", cores, name)
 		}
 	}
@@ -152,7 +152,7 @@ func (p page) table(w *strings.Builder, t table) {
 	fmt.Fprintf(w, " |\n|---%s|\n%s", strings.Repeat("|--:", 2*len(t.columns)-1), rows.String())
 }
 
-// number shows three digits that matter.
+// number formats a value with three significant digits.
 func number(v float64, ok bool) string {
 	switch {
 	case !ok:

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// The servers that are compared, in the order of the columns.
+// Names of the compared servers, in the order of the columns.
 const (
 	direct       = "direct"
 	dray         = "dray"
@@ -20,24 +20,24 @@ const (
 	distribution = "distribution"
 )
 
-// A peer is a kind of server under measurement.
+// peer is a kind of server to measure.
 type peer struct {
 	name string
 	path string // of the program
 	env  []string
-	// launch writes a configuration and gives the command lines; a server that cannot have two
-	// listeners is started twice.
+	// launch writes a configuration and returns the command lines. There are two if the server
+	// cannot have two listeners.
 	launch func(s site) ([][]string, error)
 }
 
-// A site is what a server is given: a directory of its own, two free addresses, a certificate, and
-// the origin behind it.
+// site is the environment of a server: its own directory, two free addresses, a certificate,
+// and the origin.
 type site struct {
 	dir, plain, secure, origin string
 	certificate, key           string
 }
 
-// A running server holds whatever a peer consists of.
+// running is a started server, with all of its processes.
 type running struct {
 	site
 	peer      string
@@ -67,7 +67,7 @@ func (b *bench) start(ctx context.Context, p peer, o *origin) (*running, error) 
 		r.processes = append(r.processes, started)
 	}
 	for _, address := range ports {
-		for i := range r.processes { // the listener is that of either, where there are two
+		for i := range r.processes { // with two processes, each has one of the listeners
 			if err == nil && (len(r.processes) == 1 || address == ports[i]) {
 				err = r.processes[i].ready(ctx, address)
 			}
@@ -77,7 +77,7 @@ func (b *bench) start(ctx context.Context, p peer, o *origin) (*running, error) 
 		r.stop()
 		return nil, fmt.Errorf("start %s: %w", p.name, err)
 	}
-	return r, pause(ctx, time.Now().Add(100*time.Millisecond)) // what it does besides listening at its start is not measured
+	return r, pause(ctx, time.Now().Add(100*time.Millisecond)) // its other work at the start is not measured
 }
 
 func (r *running) stop() {
@@ -85,7 +85,7 @@ func (r *running) stop() {
 		p.stop()
 	}
 	if r.dir != "" {
-		_ = os.RemoveAll(r.dir) // the directory above goes in the end, too
+		_ = os.RemoveAll(r.dir) // measure also removes the directory above
 	}
 }
 
@@ -101,7 +101,7 @@ func (r *running) cpu() (time.Duration, error) {
 	return sum, nil
 }
 
-// peak is that of the first process, the one that serves plain HTTP.
+// peak is that of the first process, which serves plain HTTP.
 func (r *running) peak() (int64, error) {
 	if len(r.processes) == 0 {
 		return 0, nil
@@ -109,7 +109,7 @@ func (r *running) peak() (int64, error) {
 	return r.processes[0].peak()
 }
 
-// freeAddresses finds ports that nobody listens on.
+// freeAddresses returns addresses that are not in use.
 func freeAddresses(n int) (addresses []string, err error) {
 	for range n {
 		l, listenErr := net.Listen("tcp", "127.0.0.1:0")
@@ -122,11 +122,11 @@ func freeAddresses(n int) (addresses []string, err error) {
 	return addresses, nil
 }
 
-// write puts a configuration into a site, with its values in place of {names}.
+// write writes a configuration into the site's directory, with values for its {names}.
 func (s site) write(name, text string) (string, error) {
 	user := ""
 	if os.Geteuid() == 0 {
-		user = "user root;" // the workers of nginx would otherwise not be let into the directory
+		user = "user root;" // nginx's workers could not enter the directory otherwise
 	}
 	text = strings.NewReplacer("{dir}", s.dir, "{plain}", s.plain, "{secure}", s.secure, "{origin}", s.origin,
 		"{certificate}", s.certificate, "{key}", s.key, "{user}", user, "{cpus}", strconv.Itoa(cpus())).Replace(text)
@@ -136,7 +136,7 @@ func (s site) write(name, text string) (string, error) {
 
 func drayPeer(path string) peer { return drayWith(path, drayConfig) }
 
-// drayWith is dray with a configuration, and with one user, bench, whose password is the same.
+// drayWith returns dray with a configuration and one user, bench with the password bench.
 func drayWith(path, config string) peer {
 	return peer{name: dray, path: path, launch: func(s site) ([][]string, error) {
 		_, err1 := s.write("users", "bench:$2a$04$0Rkoa1kaD3YQSYc34mcMOeJ4EKc/J9ir44qbe1qbxlv3s4ZskCvGq\n")
@@ -182,9 +182,9 @@ func nginxPeer(path string) peer {
 	}}
 }
 
-// nginxConfig holds what caches of registries commonly set: one fetch at a time for what is
-// missing, blobs kept, tags for a minute. tcp_nopush is off, because on a loopback interface it
-// makes small answers wait.
+// nginxConfig has the usual settings of registry caches: one fetch at a time for a missing
+// path, blobs are kept, tags are kept for a minute. tcp_nopush is off because it delays small
+// answers on a loopback interface.
 const nginxConfig = `
 daemon off;
 {user}

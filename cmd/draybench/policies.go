@@ -7,13 +7,13 @@ import (
 	"dray/cache/disk"
 )
 
-// A policy is a cache of some size with an order of eviction: it is asked for the requests of a
-// trace in order, and says which it held.
+// policy is a cache of some size with an order of eviction. It gets the requests of a trace in
+// order, and reports for each whether it is a hit.
 type policy interface {
 	request(at int) (hit bool)
 }
 
-// A contender is a policy in the tables.
+// contender is a policy in the tables.
 type contender struct {
 	name string
 	make func(t *trace, capacity int64) policy
@@ -21,16 +21,16 @@ type contender struct {
 
 func contenders() []contender {
 	return []contender{
-		{"FIFO", func(t *trace, c int64) policy { return &queue{room: room{trace: t, capacity: c}} }},
-		{"LRU", func(t *trace, c int64) policy { return &queue{room: room{trace: t, capacity: c}, renew: true} }},
-		{"SIEVE", func(t *trace, c int64) policy { return &sieve{room: room{trace: t, capacity: c}} }},
+		{"FIFO", func(t *trace, c int64) policy { return &queue{store: store{trace: t, capacity: c}} }},
+		{"LRU", func(t *trace, c int64) policy { return &queue{store: store{trace: t, capacity: c}, renew: true} }},
+		{"SIEVE", func(t *trace, c int64) policy { return &sieve{store: store{trace: t, capacity: c}} }},
 		{"S3-FIFO", func(t *trace, c int64) policy { return dirPolicy{t, disk.NewSimulation(c, disk.OnePool)} }},
 		{"S3-FIFO + 2 % for small blobs: dray", func(t *trace, c int64) policy { return dirPolicy{t, disk.NewSimulation(c, disk.TwoPools)} }},
 		{"Belady, who knows the future", newBelady},
 	}
 }
 
-// dirPolicy is dray's own.
+// dirPolicy is dray's own policy.
 type dirPolicy struct {
 	trace *trace
 	dir   *disk.Simulation
@@ -41,16 +41,16 @@ func (p dirPolicy) request(at int) bool {
 	return p.dir.Request(o.digest, o.size)
 }
 
-// room is what all the others count with.
-type room struct {
+// store has the contents and sizes of all other policies but Belady's.
+type store struct {
 	trace          *trace
 	capacity, used int64
 	held           map[int32]*list.Element
 	order          list.List // newest first
 }
 
-// find returns the object of a request, and its place where it is held.
-func (r *room) find(at int) (int32, *list.Element) {
+// find returns the object of a request, and its element if it is held.
+func (r *store) find(at int) (int32, *list.Element) {
 	if r.held == nil {
 		r.held = map[int32]*list.Element{}
 	}
@@ -58,26 +58,26 @@ func (r *room) find(at int) (int32, *list.Element) {
 	return o, r.held[o]
 }
 
-func (r *room) cost(o int32) int64 { return blocks(r.trace.objects[o].size) }
+func (r *store) cost(o int32) int64 { return blocks(r.trace.objects[o].size) }
 
-func (r *room) fits(o int32) bool { return r.cost(o) <= r.capacity }
+func (r *store) fits(o int32) bool { return r.cost(o) <= r.capacity }
 
-func (r *room) full(o int32) bool { return r.used+r.cost(o) > r.capacity }
+func (r *store) full(o int32) bool { return r.used+r.cost(o) > r.capacity }
 
-func (r *room) drop(o int32, e *list.Element) {
+func (r *store) drop(o int32, e *list.Element) {
 	r.order.Remove(e)
 	delete(r.held, o)
 	r.used -= r.cost(o)
 }
 
-func (r *room) keep(o int32, value any) {
+func (r *store) keep(o int32, value any) {
 	r.held[o] = r.order.PushFront(value)
 	r.used += r.cost(o)
 }
 
-// queue is FIFO, or LRU where a hit renews.
+// queue is FIFO, or LRU if a hit renews its object.
 type queue struct {
-	room
+	store
 	renew bool
 }
 
@@ -100,14 +100,14 @@ func (q *queue) request(at int) bool {
 	return false
 }
 
-// sieve is SIEVE (NSDI '24): a hand walks from the oldest to the newest and takes the first that
-// was not asked for since it last came by.
+// sieve is SIEVE (NSDI '24): a hand walks from the oldest object to the newest, and evicts the
+// first one that was not requested since the hand last passed it.
 type sieve struct {
-	room
+	store
 	hand *list.Element
 }
 
-type sieved struct {
+type sieveEntry struct {
 	object  int32
 	visited bool
 }
@@ -115,7 +115,7 @@ type sieved struct {
 func (s *sieve) request(at int) bool {
 	o, e := s.find(at)
 	if e != nil {
-		e.Value.(*sieved).visited = true
+		e.Value.(*sieveEntry).visited = true
 		return true
 	}
 	if !s.fits(o) {
@@ -124,7 +124,7 @@ func (s *sieve) request(at int) bool {
 	for s.full(o) {
 		s.evict()
 	}
-	s.keep(o, &sieved{object: o})
+	s.keep(o, &sieveEntry{object: o})
 	return false
 }
 
@@ -134,7 +134,7 @@ func (s *sieve) evict() {
 		if e == nil {
 			e = s.order.Back()
 		}
-		v := e.Value.(*sieved)
+		v := e.Value.(*sieveEntry)
 		if !v.visited {
 			s.hand = e.Prev()
 			s.drop(v.object, e)
@@ -145,23 +145,23 @@ func (s *sieve) evict() {
 	}
 }
 
-// belady evicts what is asked for the latest, or never again. No policy that does not look at sizes
-// can have more hits where all sizes are alike; where they differ it is a bound in practice only.
+// belady evicts the object whose next request is the latest, or that is never requested again.
+// If all sizes are equal, no policy has more hits. If they differ, this holds only in practice.
 type belady struct {
 	trace          *trace
 	capacity, used int64
-	next           []int // by request: when its object is asked for again
+	next           []int // by request: index of the next request for the same object
 	held           map[int32]int
 	latest         uses
 }
 
-// use is an object and when it is asked for next.
+// use is an object and the index of its next request.
 type use struct {
 	object int32
 	next   int
 }
 
-// uses is a heap with the latest on top; entries that held disagrees with are dead.
+// uses is a heap with the latest on top. Entries that differ from held are outdated.
 type uses []use
 
 func (u uses) Len() int           { return len(u) }

@@ -14,26 +14,26 @@ import (
 	"time"
 )
 
-// userHz is the unit of times in /proc, a second's part: USER_HZ is 100 on every architecture that
-// Go runs on (proc_pid_stat(5)).
+// userHz is the number of clock ticks a second in /proc: USER_HZ is 100 on every architecture
+// that Go supports (proc_pid_stat(5)).
 const userHz = 100
 
-// A process is a server under measurement, with its children.
+// process is a server under measurement, with its children.
 type process struct {
 	cmd    *exec.Cmd
-	output string        // the file that holds what it said
-	exited chan struct{} // closed once cmd has been waited for
+	output string        // the file with its output
+	exited chan struct{} // closed when cmd has been waited for
 }
 
-// startProcess runs a program with nothing of the caller's environment but PATH and HOME, and env.
-// What it says goes to a file in dir: a log costs its server what it would cost elsewhere, and
-// nobody else anything.
+// startProcess starts a program. Its environment has PATH, HOME and env. Its output goes to a
+// file in dir, so that logging costs the server as much as elsewhere, and costs no other
+// process anything.
 func startProcess(dir string, env []string, path string, args ...string) (*process, error) {
 	output, err := os.CreateTemp(dir, "output")
 	if err != nil {
 		return nil, err
 	}
-	defer output.Close() // the process has its own
+	defer output.Close() // the process has its own handle
 	p := &process{cmd: exec.Command(path, args...), output: output.Name(), exited: make(chan struct{})}
 	p.cmd.Dir, p.cmd.Stdout, p.cmd.Stderr = dir, output, output
 	p.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir}, env...)
@@ -41,14 +41,14 @@ func startProcess(dir string, env []string, path string, args ...string) (*proce
 	if err := p.cmd.Start(); err != nil {
 		return nil, err
 	}
-	go func() { // ends with the process, which stop ends and waits for
+	go func() { // ends with the process, for which stop waits
 		defer close(p.exited)
-		_ = p.cmd.Wait() // how it ended matters only before ready, which asks itself
+		_ = p.cmd.Wait() // only ready needs to know of an early end
 	}()
 	return p, nil
 }
 
-// ready waits until an address takes connections.
+// ready waits until an address accepts connections.
 func (p *process) ready(ctx context.Context, address string) error {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
@@ -59,8 +59,8 @@ func (p *process) ready(ctx context.Context, address string) error {
 		}
 		select {
 		case <-p.exited:
-			said, _ := os.ReadFile(p.output) // without it the end is all there is to say
-			return fmt.Errorf("%s ended: %s", p.cmd.Path, bytes.TrimSpace(said))
+			text, _ := os.ReadFile(p.output) // without it, report the end alone
+			return fmt.Errorf("%s ended: %s", p.cmd.Path, bytes.TrimSpace(text))
 		case <-ctx.Done():
 			return fmt.Errorf("%s does not listen: %w", p.cmd.Path, err)
 		case <-time.After(5 * time.Millisecond):
@@ -68,7 +68,7 @@ func (p *process) ready(ctx context.Context, address string) error {
 	}
 }
 
-// stop ends the process: politely first.
+// stop ends the process with SIGTERM, or with SIGKILL after 5 s.
 func (p *process) stop() {
 	_ = p.cmd.Process.Signal(syscall.SIGTERM) // it may have ended by itself
 	select {
@@ -79,7 +79,7 @@ func (p *process) stop() {
 	}
 }
 
-// tree lists the process and all that descend from it.
+// tree returns the IDs of the process and its descendants.
 func (p *process) tree() ([]int, error) {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
@@ -102,7 +102,7 @@ func (p *process) tree() ([]int, error) {
 	return pids, nil
 }
 
-// cpu is the time that the process and its children have computed, in steps of 10 ms.
+// cpu is the CPU time of the process and its descendants, in steps of 10 ms.
 func (p *process) cpu() (time.Duration, error) {
 	pids, err := p.tree()
 	if err != nil {
@@ -119,8 +119,8 @@ func (p *process) cpu() (time.Duration, error) {
 	return time.Duration(ticks) * time.Second / userHz, nil
 }
 
-// peak is the largest resident set so far, in bytes (VmHWM, proc_pid_status(5)). Where there are
-// children it is a sum, in which the pages they share count more than once.
+// peak is the largest resident set so far, in bytes (VmHWM, proc_pid_status(5)). With
+// descendants it is a sum, which counts shared pages several times.
 func (p *process) peak() (int64, error) {
 	pids, err := p.tree()
 	if err != nil {
@@ -156,7 +156,7 @@ func readStat(pid int) (stat, error) {
 	return parseStat(string(b))
 }
 
-// parseStat reads /proc/PID/stat: fields 4, 14 and 15, after a name that may hold anything.
+// parseStat parses /proc/PID/stat: fields 4, 14 and 15, after a name with any characters.
 func parseStat(s string) (stat, error) {
 	end := strings.LastIndexByte(s, ')')
 	fields := strings.Fields(s[end+1:])

@@ -7,14 +7,14 @@ import (
 	"time"
 )
 
-// A pull is how a client fared that fetched an image.
+// pull has the times of a client that pulls an image.
 type pull struct {
-	Manifest, Layer time.Duration // to the first byte of the manifest, and of the first layer
+	Manifest, Layer time.Duration // time to the first byte of the manifest, and of the first layer
 	Whole           time.Duration
 }
 
-// pull fetches an image as clients do: the manifest, then its blobs, a few at a time, the first of
-// them on the manifest's connection.
+// pull fetches an image as clients do: the manifest, then parallel blobs at a time. The
+// manifest's connection fetches blobs too.
 func (l *loader) pull(ctx context.Context, address string, img *image, parallel int) (pull, error) {
 	start := time.Now()
 	first := l.client(address, false)
@@ -45,7 +45,7 @@ func (l *loader) pull(ctx context.Context, address string, img *image, parallel 
 					cancel(err)
 					return
 				}
-				if i == 1 { // the first layer is fetched by one of the workers alone
+				if i == 1 { // the first layer; only one worker gets it
 					result.Layer = a.First
 				}
 			}
@@ -56,7 +56,7 @@ func (l *loader) pull(ctx context.Context, address string, img *image, parallel 
 	return result, context.Cause(ctx)
 }
 
-// pulls has clients pull the same image at the same time; the wall time ends with the last of them.
+// pulls pulls an image with several clients at once. The wall time ends with the last of them.
 func (l *loader) pulls(ctx context.Context, address string, img *image, clients, parallel int) ([]pull, time.Duration, error) {
 	start := time.Now()
 	results := make([]pull, clients)
@@ -75,25 +75,25 @@ func (l *loader) pulls(ctx context.Context, address string, img *image, clients,
 	return results, time.Since(start), context.Cause(ctx)
 }
 
-// A load is what a server did for a while, and what that cost it.
+// load has the rates of a server during a window, and their cost.
 type load struct {
 	BytesPerSecond, RequestsPerSecond float64
 	SecondsPerGB                      float64       // CPU of the server
 	PerRequest                        time.Duration // CPU of the server
 }
 
-// storm has clients ask as fast as they are answered, until the window is over: what they ask next
-// is next's business.
-func (b *bench) storm(ctx context.Context, r *running, clients int, secure bool, next func(client, n int) (path, byteRange string)) (load, error) {
+// saturate makes clients send their next request as soon as they have an answer, until the
+// window is over. next returns the request n of a client.
+func (b *bench) saturate(ctx context.Context, r *running, clients int, secure bool, next func(client, n int) (path, byteRange string)) (load, error) {
 	address := r.plain
 	if secure {
 		address = r.secure
 	}
-	return b.stormAs(ctx, r, clients, func() *client { return b.loader.client(address, secure) }, next)
+	return b.saturateWith(ctx, r, clients, func() *client { return b.loader.client(address, secure) }, next)
 }
 
-// stormAs is storm with clients of one's own.
-func (b *bench) stormAs(ctx context.Context, r *running, clients int, newClient func() *client, next func(client, n int) (path, byteRange string)) (load, error) {
+// saturateWith is saturate with clients made by newClient.
+func (b *bench) saturateWith(ctx context.Context, r *running, clients int, newClient func() *client, next func(client, n int) (path, byteRange string)) (load, error) {
 	asking, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var working sync.WaitGroup
@@ -109,7 +109,7 @@ func (b *bench) stormAs(ctx context.Context, r *running, clients int, newClient 
 			}
 		})
 	}
-	result, err := b.watch(asking, r)
+	result, err := b.measureWindow(asking, r)
 	cancel(errOver)
 	working.Wait()
 	if cause := context.Cause(asking); err == nil && !errors.Is(cause, errOver) {
@@ -118,11 +118,12 @@ func (b *bench) stormAs(ctx context.Context, r *running, clients int, newClient 
 	return result, err
 }
 
-// errOver is why clients stop that have done nothing wrong.
+// errOver is the cause with which clients stop at the end of the window.
 var errOver = errors.New("the window is over")
 
-// watch compares counters at the ends of a window, which begins when the clients have warmed up.
-func (b *bench) watch(ctx context.Context, r *running) (load, error) {
+// measureWindow returns the change of the counters during a window. It first lets the clients
+// warm up.
+func (b *bench) measureWindow(ctx context.Context, r *running) (load, error) {
 	if err := pause(ctx, time.Now().Add(b.plan.Window/10)); err != nil {
 		return load{}, context.Cause(ctx)
 	}

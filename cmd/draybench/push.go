@@ -16,11 +16,11 @@ import (
 	"time"
 )
 
-// lineAlone is no server: the same bytes over the same line to the registry.
+// lineAlone is not a server, but the same bytes on the same line to the registry.
 const lineAlone = "the line"
 
-// push sends an image through dray to a stand-in for Amazon ECR behind a line of the plan's rate,
-// and the same bytes over that line alone.
+// push sends an image through dray to a stand-in for Amazon ECR behind a line of the plan's
+// rate, and the same bytes on that line alone.
 func (b *bench) push(ctx context.Context) error {
 	d, ok := b.dray()
 	if !ok || b.fakeECR == "" {
@@ -35,7 +35,7 @@ func (b *bench) push(ctx context.Context) error {
 		var took time.Duration
 		var err error
 		if p.name == lineAlone {
-			took, err = b.alongLine(ctx, img.layers[0].bytes)
+			took, err = b.sendOverLine(ctx, img.layers[0].bytes)
 		} else {
 			took, err = b.pushThrough(ctx, d, pushConfig, img)
 		}
@@ -44,7 +44,7 @@ func (b *bench) push(ctx context.Context) error {
 	})
 }
 
-// A line forwards connections to an address, and bytes towards it no faster than its rate.
+// line proxies connections to an address, and limits the rate of the bytes towards it.
 type line struct {
 	net.Listener
 	to      string
@@ -72,7 +72,7 @@ func openLine(to string, rate int64) (*line, error) {
 
 // close waits until both ends of all connections are closed.
 func (l *line) close() {
-	_ = l.Close() // it has no more to give
+	_ = l.Close() // an error would change nothing
 	l.working.Wait()
 }
 
@@ -84,7 +84,7 @@ func (l *line) forward(from net.Conn) {
 	}
 	defer to.Close()
 	l.working.Go(func() {
-		_, _ = io.Copy(from, to) // the ends notice
+		_, _ = io.Copy(from, to) // both ends see the error themselves
 		_ = from.Close()
 	})
 	buf := make([]byte, shapedPiece)
@@ -102,8 +102,8 @@ func (l *line) forward(from net.Conn) {
 	}
 }
 
-// alongLine sends bytes to a server that throws them away, and waits for its word.
-func (b *bench) alongLine(ctx context.Context, body []byte) (time.Duration, error) {
+// sendOverLine sends bytes to a server that discards them, and waits for its answer.
+func (b *bench) sendOverLine(ctx context.Context, body []byte) (time.Duration, error) {
 	o := newOrigin(shape{})
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -158,7 +158,8 @@ admin: {address: "off"}
 log: {level: error, access: false}
 `
 
-// startFakeECR runs the stand-in, and says under which name it is a registry and where its API is.
+// startFakeECR starts the stand-in, and returns its name as a registry and the address of its
+// API.
 func (b *bench) startFakeECR(ctx context.Context) (r *running, host, api string, err error) {
 	dir, err := os.MkdirTemp(b.dir, "ecr")
 	if err != nil {
@@ -175,14 +176,14 @@ func (b *bench) startFakeECR(ctx context.Context) (r *running, host, api string,
 		return nil, "", "", err
 	}
 	r = &running{peer: "ECR", site: site{dir: dir, plain: addresses[0]}, processes: []*process{p}}
-	var told struct{ RegistryHost, API string }
+	var ready struct{ RegistryHost, API string }
 	for _, address := range addresses {
 		err = errors.Join(err, p.ready(ctx, address))
 	}
 	for until := time.Now().Add(10 * time.Second); err == nil; {
 		raw, failed := os.ReadFile(where)
-		if failed == nil && json.Unmarshal(raw, &told) == nil {
-			return r, told.RegistryHost, told.API, nil
+		if failed == nil && json.Unmarshal(raw, &ready) == nil {
+			return r, ready.RegistryHost, ready.API, nil
 		}
 		if time.Now().After(until) {
 			err = fmt.Errorf("the stand-in for ECR is not ready: %w", failed)
@@ -193,7 +194,7 @@ func (b *bench) startFakeECR(ctx context.Context) (r *running, host, api string,
 	return nil, "", "", err
 }
 
-// pushImage does what docker does: each blob in one PATCH, then the manifest.
+// pushImage pushes as docker does: each blob in one PATCH, then the manifest.
 func pushImage(ctx context.Context, base string, img *image) error {
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	repo := base + "/v2/" + img.repo
@@ -217,7 +218,7 @@ func pushImage(ctx context.Context, base string, img *image) error {
 	return err
 }
 
-// ask returns the Location of an answer, as a path.
+// ask sends a request, and returns the Location of the answer, which is a path.
 func ask(ctx context.Context, client *http.Client, method, url, mediaType string, body []byte) (location string, err error) {
 	request, err := http.NewRequestWithContext(ctx, method, url, bytes.NewReader(body))
 	if err != nil {
@@ -231,9 +232,9 @@ func ask(ctx context.Context, client *http.Client, method, url, mediaType string
 		return "", err
 	}
 	defer answer.Body.Close()
-	said, err := io.ReadAll(answer.Body)
+	text, err := io.ReadAll(answer.Body)
 	if err == nil && answer.StatusCode >= 300 {
-		err = fmt.Errorf("%s %s: %s: %s", method, url, answer.Status, said)
+		err = fmt.Errorf("%s %s: %s: %s", method, url, answer.Status, text)
 	}
 	return answer.Header.Get("Location"), err
 }

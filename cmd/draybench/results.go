@@ -2,8 +2,7 @@ package main
 
 import "slices"
 
-// A metric names one thing that is measured of a server. Its text is the row in a table, with its
-// unit.
+// metric names a measurement of a server. It is the text of its row in a table, with the unit.
 type metric string
 
 const (
@@ -45,7 +44,7 @@ const (
 	pushWall     metric = "1 GB through a line of 100 MB/s, s"
 	checksWall   metric = "1 GB of compressed layers, s"
 
-	hashAlone   metric = "500 MB, SHA-256 alone, s" // a reason, in no table
+	hashAlone   metric = "500 MB, SHA-256 alone, s" // for an explanation; in no table
 	unshapedCPU metric = "500 MB layer, origin not throttled, CPU s"
 
 	aloneWall     metric = "one client, s"
@@ -64,7 +63,7 @@ const (
 	millionPeak   metric = "peak memory until then, MB"
 )
 
-// results hold the values of every round, by metric and server.
+// results holds the values of every round, by metric and server.
 type results map[metric]map[string][]float64
 
 func (r results) add(m metric, server string, value float64) {
@@ -74,7 +73,7 @@ func (r results) add(m metric, server string, value float64) {
 	r[m][server] = append(r[m][server], value)
 }
 
-// median is false where nothing was measured.
+// median returns false if nothing was measured.
 func (r results) median(m metric, server string) (float64, bool) {
 	values := slices.Sorted(slices.Values(r[m][server]))
 	switch n := len(values); {
@@ -87,7 +86,7 @@ func (r results) median(m metric, server string) (float64, bool) {
 	}
 }
 
-// ratio is one median over another, possibly of another metric.
+// ratio is the ratio of two medians, which may be of different metrics.
 func (r results) ratio(m metric, server string, to metric, other string) (float64, bool) {
 	a, ok1 := r.median(m, server)
 	b, ok2 := r.median(to, other)
@@ -97,7 +96,7 @@ func (r results) ratio(m metric, server string, to metric, other string) (float6
 	return a / b, true
 }
 
-// difference is one median less another.
+// difference is the difference of two medians.
 func (r results) difference(m metric, server, other string) (float64, bool) {
 	a, ok1 := r.median(m, server)
 	b, ok2 := r.median(m, other)

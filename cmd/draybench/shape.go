@@ -6,38 +6,38 @@ import (
 	"time"
 )
 
-// A shape is what the path to the origin is like. Zero rates and times are no limit.
+// shape describes the path to the origin. Zero rates and times are no limit.
 type shape struct {
 	RTT           time.Duration // paid once for a new connection, and once for a request
 	PerConnection int64         // bytes a second
 	Total         int64         // bytes a second, all connections together
 }
 
-// leniency is how much of a delay that a timer overslept may be made up for.
-const leniency = 10 * time.Millisecond
+// catchUp is how far a limiter's schedule may lag: it makes up for timers that fire late.
+const catchUp = 10 * time.Millisecond
 
-// A limiter hands out time at which bytes may be sent, in the order in which it is asked.
+// limiter schedules bytes at a rate, in the order of the calls.
 type limiter struct {
 	rate int64 // bytes a second; 0 is no limit
 	mu   sync.Mutex
 	next time.Time
 }
 
-// reserve says when n more bytes will have passed.
+// reserve returns the time at which n more bytes will have passed.
 func (l *limiter) reserve(n int, now time.Time) time.Time {
 	if l == nil || l.rate <= 0 {
 		return now
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if floor := now.Add(-leniency); l.next.Before(floor) {
+	if floor := now.Add(-catchUp); l.next.Before(floor) {
 		l.next = floor
 	}
 	l.next = l.next.Add(time.Duration(float64(n) / float64(l.rate) * float64(time.Second)))
 	return l.next
 }
 
-// pause waits until a time; it returns at once when that has passed.
+// pause waits until a time. It returns at once if the time has passed.
 func pause(ctx context.Context, until time.Time) error {
 	d := time.Until(until)
 	if d <= 0 {

@@ -12,17 +12,16 @@ import (
 	"time"
 )
 
-// A miss is taken to cost its client this much waiting, and the time that the bytes take at this
-// rate.
+// The assumed cost of a miss is a delay, and the time of its bytes at a rate.
 const (
 	missDelay = 50 * time.Millisecond
 	missRate  = 100e6 // bytes a second
 )
 
-// warmUp is the part of a trace, as one in so many, that fills the cache and does not count.
+// warmUp sets the part of a trace that fills the cache and is not counted: one in warmUp.
 const warmUp = 5
 
-// simulation is draybench simulate.
+// simulation has the flags of draybench simulate.
 type simulation struct {
 	logs     []string
 	shares   []share
@@ -31,13 +30,13 @@ type simulation struct {
 	page     string
 }
 
-// A share of the room that everything in a trace takes together.
+// share is a size of a cache, relative to the footprint of a trace.
 type share struct {
 	text  string
 	ratio float64
 }
 
-// score is what a policy has done, as ratios.
+// score is the result of a policy, as ratios.
 type score struct{ objects, bytes, waiting float64 }
 
 func (s score) plus(t score, weight float64) score {
@@ -102,7 +101,7 @@ func parseSimulation(args []string, stderr io.Writer) (simulation, error) {
 	return s, nil
 }
 
-// ownLog prints what each policy makes of a log.
+// ownLog prints the scores of all policies for a log.
 func (s simulation) ownLog(ctx context.Context, stdout io.Writer) error {
 	r := newReader()
 	for _, name := range s.logs {
@@ -145,7 +144,7 @@ func (r *reader) readFile(name string) error {
 	return r.read(f)
 }
 
-// synthetic is the table of all workloads, over the seeds.
+// synthetic returns the table of all workloads, as means over the seeds.
 func (s simulation) synthetic(ctx context.Context, stderr io.Writer) (string, error) {
 	var columns []string
 	rows := map[string][]string{}
@@ -177,7 +176,7 @@ func (s simulation) synthetic(ctx context.Context, stderr io.Writer) (string, er
 	return markdown(columns, rows), nil
 }
 
-// play gives a policy a share of the room that the whole trace takes, and the trace.
+// play runs a trace on a policy whose size is a share of the trace's footprint.
 func play(ctx context.Context, t *trace, c contender, ratio float64) (score, error) {
 	p := c.make(t, int64(ratio*float64(t.footprint())))
 	var all, hit score

@@ -140,8 +140,8 @@ func TestPolicies(t *testing.T) {
 	}
 }
 
-// TestNobodyBeatsTheFuture: with objects of one size Belady's policy is the best there is, and
-// everybody holds what fits in whole.
+// TestNobodyBeatsTheFuture: with objects of one size, no policy beats Belady's, and every
+// policy holds a trace that fits.
 func TestNobodyBeatsTheFuture(t *testing.T) {
 	g := newGenerator(5000, 7)
 	all := make([]int32, 200)
@@ -150,7 +150,7 @@ func TestNobodyBeatsTheFuture(t *testing.T) {
 	}
 	popular := newZipf(len(all), 0.8)
 	for !g.full() {
-		g.ask(all[popular.draw(g.Rand)])
+		g.request(all[popular.draw(g.Rand)])
 	}
 	hits := map[string]int{}
 	for _, c := range contenders() {
@@ -169,12 +169,12 @@ func TestNobodyBeatsTheFuture(t *testing.T) {
 	}
 }
 
-// TestTooLarge: what is larger than the cache is passed through, by everybody.
+// TestTooLarge: no policy holds an object that is larger than the cache.
 func TestTooLarge(t *testing.T) {
 	g := newGenerator(6, 1)
 	huge, small := g.object(1<<20), g.object(1)
 	for _, o := range []int32{huge, small, huge, small, huge, small} {
-		g.ask(o)
+		g.request(o)
 	}
 	for _, c := range contenders() {
 		if got := hitsOf(c, g.trace, 1<<19); got != "...+.+" {

@@ -9,7 +9,7 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// A workload makes traces of so many requests. Equal seeds make equal traces.
+// workload makes traces with a number of requests. Equal seeds make equal traces.
 type workload struct {
 	name, about string
 	make        func(requests int, seed uint64) *trace
@@ -37,25 +37,25 @@ func newGenerator(requests int, seed uint64) *generator {
 
 func (g *generator) full() bool { return len(g.requests) >= g.most }
 
-func (g *generator) ask(o int32) {
+func (g *generator) request(o int32) {
 	if !g.full() {
 		g.requests = append(g.requests, o)
 	}
 }
 
-// object makes one of the given size.
+// object makes an object of the given size.
 func (g *generator) object(size int64) int32 {
 	g.objects = append(g.objects, object{digest.FromString(fmt.Sprint(g.salt, " ", len(g.objects))), size})
 	return int32(len(g.objects) - 1)
 }
 
-// between is spread evenly over orders of magnitude.
+// between draws a size, spread evenly over orders of magnitude.
 func (g *generator) between(least, most float64) int64 {
 	return int64(least * math.Pow(most/least, g.Float64()))
 }
 
-// layer has a size as in registries (Anwar et al., FAST '18): 65 % below 1 MB, 80 % below 10 MB, 3
-// % from 100 MB to 1 GB.
+// layer makes a layer with a size as in registries (Anwar et al., FAST '18): 65 % below 1 MB,
+// 80 % below 10 MB, 3 % from 100 MB to 1 GB.
 func (g *generator) layer() int32 {
 	switch p := g.Float64(); {
 	case p < 0.65:
@@ -76,7 +76,7 @@ func (g *generator) layers(n int) []int32 {
 	return out
 }
 
-// zipf draws from 0..n-1, where i comes in proportion to (i+1)^-s.
+// zipf draws from 0..n-1, with the probability of i in proportion to (i+1)^-s.
 type zipf struct{ sums []float64 }
 
 func newZipf(n int, s float64) zipf {
@@ -111,19 +111,19 @@ const (
 	repositories = 1500
 	bases        = 80
 	nodeCount    = 300
-	nodeLayers   = 500 // what a node holds before it collects garbage
+	nodeLayers   = 500 // blobs that a node holds before it collects garbage
 )
 
-// cluster is what clusterTrace runs.
+// cluster is the state of clusterTrace.
 type cluster struct {
 	*generator
 	bases   [][]int32
-	images  []release // of each repository, now
+	images  []release // the current one of each repository
 	nodes   []map[int32]bool
 	popular zipf
 }
 
-// clusterTrace is a cluster at work.
+// clusterTrace simulates a cluster. With more, it also has builds and scans.
 func clusterTrace(requests int, seed uint64, more bool) *trace {
 	c := &cluster{generator: newGenerator(requests, seed), popular: newZipf(repositories, 0.9)}
 	for range bases {
@@ -157,7 +157,7 @@ func clusterTrace(requests int, seed uint64, more bool) *trace {
 	return c.trace
 }
 
-// rollOut makes a new version, which is mostly new in its last layers, and pulls it on some nodes.
+// rollOut makes a new version, most of whose last layers are new, and pulls it on some nodes.
 func (c *cluster) rollOut(repo int) {
 	old := c.images[repo]
 	own := append([]int32{}, old.own...)
@@ -170,14 +170,14 @@ func (c *cluster) rollOut(repo int) {
 	}
 }
 
-// pull asks for the manifest, and for what the node does not have.
+// pull requests the manifest, and the blobs that the node does not have.
 func (c *cluster) pull(node int, i release) {
-	c.ask(i.manifest)
+	c.request(i.manifest)
 	have := c.nodes[node]
 	for _, o := range i.parts() {
 		if !have[o] {
 			have[o] = true
-			c.ask(o)
+			c.request(o)
 		}
 	}
 	if len(have) > nodeLayers {
@@ -185,7 +185,7 @@ func (c *cluster) pull(node int, i release) {
 	}
 }
 
-// collect drops what a node holds of images that it does not run: about half.
+// collect drops the blobs of images that the node does not run: about half.
 func (c *cluster) collect(node int) {
 	keep := map[int32]bool{}
 	for len(keep) < nodeLayers/2 {
@@ -201,7 +201,7 @@ func (c *cluster) collect(node int) {
 	c.nodes[node] = keep
 }
 
-// replace is a new node, which pulls what runs on it.
+// replace makes a new node, which pulls the images that run on it.
 func (c *cluster) replace(node int) {
 	c.nodes[node] = map[int32]bool{}
 	for range 30 {
@@ -209,28 +209,28 @@ func (c *cluster) replace(node int) {
 	}
 }
 
-// build is an image that is pulled once or twice.
+// build makes an image that is pulled once or twice.
 func (c *cluster) build(baseOf zipf) {
 	i := c.image(c.bases[baseOf.draw(c.Rand)], c.layers(1+c.IntN(3)))
 	for range 1 + c.IntN(2) {
-		c.ask(i.manifest)
+		c.request(i.manifest)
 		for _, o := range append([]int32{i.config}, i.own...) {
-			c.ask(o)
+			c.request(o)
 		}
 	}
 }
 
-// scan reads every image as it is now.
+// scan reads the current image of every repository.
 func (c *cluster) scan() {
 	for _, i := range c.images {
-		c.ask(i.manifest)
+		c.request(i.manifest)
 		for _, o := range i.parts() {
-			c.ask(o)
+			c.request(o)
 		}
 	}
 }
 
-// independentTrace has no order: what is asked for next does not depend on what was.
+// independentTrace makes requests that do not depend on earlier ones.
 func independentTrace(requests int, seed uint64) *trace {
 	g := newGenerator(requests, seed)
 	n := max(10, requests/20)
@@ -238,10 +238,10 @@ func independentTrace(requests int, seed uint64) *trace {
 	popular := newZipf(n, 0.9)
 	for !g.full() {
 		if g.IntN(7) == 0 {
-			g.ask(g.layer())
+			g.request(g.layer())
 			continue
 		}
-		g.ask(all[popular.draw(g.Rand)])
+		g.request(all[popular.draw(g.Rand)])
 	}
 	return g.trace
 }

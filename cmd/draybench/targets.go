@@ -5,15 +5,15 @@ import (
 	"strings"
 )
 
-// A target is a bound on a metric of dray, or on its ratio to another metric.
+// target is a bound on a metric of dray, or on its ratio to another metric.
 type target struct {
 	text    string
 	metric  metric
 	to      metric // "" for a bound on the metric itself
-	server  string // whose
+	server  string // to compare with
 	atLeast bool
 	bound   float64
-	// less makes it a bound on the difference from the server's value.
+	// less bounds the difference from the server's value instead.
 	less bool
 }
 
@@ -49,7 +49,7 @@ func targets() []target {
 	}
 }
 
-// verdict compares a run with a target.
+// verdict compares the results of a run with a target.
 func (t target) verdict(r results) (goal, got, word string) {
 	sign, unit := "≤", ""
 	if t.atLeast {

@@ -14,19 +14,19 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// A trace is what was asked of a cache, in order.
+// trace is the requests to a cache, in order.
 type trace struct {
 	objects  []object
 	requests []int32 // indexes of objects
 }
 
-// An object is content under a digest.
+// object is content under a digest.
 type object struct {
 	digest digest.Digest
 	size   int64 // in bytes
 }
 
-// footprint is the room that all objects take together.
+// footprint is the disk space of all objects together.
 func (t *trace) footprint() int64 {
 	var sum int64
 	for _, o := range t.objects {
@@ -35,38 +35,38 @@ func (t *trace) footprint() int64 {
 	return sum
 }
 
-// blocks is what an object takes on disk, as dray counts it.
+// blocks is the disk space of n bytes, as dray counts it.
 func blocks(n int64) int64 {
 	const block = 4096
 	return max(block, (n+block-1)/block*block)
 }
 
-// A reader makes a trace of logs.
+// reader makes a trace from logs.
 type reader struct {
 	trace
-	known map[digest.Digest]int32
-	parts map[part]time.Time
-	// skipped are lines that are no request for content, and unknown are requests for content whose
-	// digest or size they do not tell.
+	known   map[digest.Digest]int32
+	fetches map[rangedFetch]time.Time
+	// skipped counts lines that are no request for content. unknown counts requests for content
+	// without a digest or size.
 	skipped, unknown int
 }
 
-// A part is a client that fetches an object by ranges: containerd makes several requests of what is
-// one.
-type part struct {
+// rangedFetch is a client that fetches an object by ranges: containerd makes several requests
+// for one object.
+type rangedFetch struct {
 	client string
 	object int32
 }
 
-// sameFetch is for how long further ranges of an object belong to the fetch that a client has
-// begun.
+// sameFetch is how long after a request further ranges of an object belong to the same fetch of
+// a client.
 const sameFetch = time.Minute
 
 func newReader() *reader {
-	return &reader{known: map[digest.Digest]int32{}, parts: map[part]time.Time{}}
+	return &reader{known: map[digest.Digest]int32{}, fetches: map[rangedFetch]time.Time{}}
 }
 
-// An entry is a request for content, as a line of a log has it.
+// entry is a request for content, as a line of a log has it.
 type entry struct {
 	at     time.Time
 	client string
@@ -75,8 +75,8 @@ type entry struct {
 	ranged bool
 }
 
-// read adds a log: dray's own, as text or as JSON, or CSV of digest and size. Lines of all three
-// may be mixed.
+// read adds a log: dray's own, as text or as JSON, or CSV of digest and size. It may mix all
+// three.
 func (r *reader) read(log io.Reader) error {
 	lines := bufio.NewScanner(log)
 	lines.Buffer(nil, 1<<20)
@@ -116,11 +116,11 @@ func (r *reader) add(e entry) {
 		r.known[e.digest] = i
 		r.objects = append(r.objects, object{e.digest, e.size})
 	}
-	r.objects[i].size = max(r.objects[i].size, e.size) // what broke off was shorter
+	r.objects[i].size = max(r.objects[i].size, e.size) // an interrupted request is shorter
 	if e.ranged {
-		p := part{e.client, i}
-		last, begun := r.parts[p]
-		r.parts[p] = e.at
+		p := rangedFetch{e.client, i}
+		last, begun := r.fetches[p]
+		r.fetches[p] = e.at
 		if begun && e.at.Sub(last) < sameFetch {
 			return
 		}
@@ -150,8 +150,7 @@ func fromJSON(line []byte) (entry, bool) {
 	return f.entry()
 }
 
-// fromText reads a line of dray's log as text. Of quoted values none is of interest, so they only
-// must not confuse.
+// fromText reads a line of dray's log as text. It needs no quoted value, but has to skip them.
 func fromText(line string) (entry, bool) {
 	f := fields{}
 	for line != "" {
@@ -174,10 +173,11 @@ func fromText(line string) (entry, bool) {
 	return f.entry()
 }
 
-// fields are what a line of dray's log says.
+// fields are the values in a line of dray's log.
 type fields map[string]string
 
-// entry is the request that a line tells of; false for one that is not for content, or got none.
+// entry returns the request in a line. It returns false for one that is not for content or has
+// failed.
 func (f fields) entry() (entry, bool) {
 	content := f["kind"] == "blob" || f["kind"] == "manifest"
 	if !content || f["method"] != "GET" || f["status"] != "200" && f["status"] != "206" {
@@ -193,7 +193,7 @@ func (f fields) entry() (entry, bool) {
 	e.at, _ = time.Parse(time.RFC3339Nano, f["time"])
 	size := f["size"]
 	if size == "" {
-		size = f["bytes"] // all of it was sent
+		size = f["bytes"] // the answer was the whole content
 	}
 	if n, err := strconv.ParseInt(size, 10, 64); err == nil {
 		e.size = n
@@ -201,8 +201,7 @@ func (f fields) entry() (entry, bool) {
 	return e, true
 }
 
-// fromCSV reads "digest,size". What follows a second comma does not count, and a first line of
-// names is no request.
+// fromCSV reads "digest,size". It ignores further columns, and a first line with names.
 func fromCSV(line string) (entry, bool) {
 	columns := strings.SplitN(line, ",", 3)
 	if len(columns) < 2 || strings.TrimSpace(columns[0]) == "digest" {

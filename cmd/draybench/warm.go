@@ -5,19 +5,19 @@ import (
 	"fmt"
 )
 
-// A standing server is filled once and measured many times.
-type standing struct {
+// filledServer is filled once and measured many times.
+type filledServer struct {
 	*running
-	origin *origin // nil: it needs none
+	origin *origin // nil for the bare server
 }
 
-// fill starts all caches and has each pull the images once; f runs while they stand.
-func (b *bench) fill(ctx context.Context, images []*image, f func(map[string]standing) error) error {
+// fill starts all caches, makes each pull the images once, and calls f while they run.
+func (b *bench) fill(ctx context.Context, images []*image, f func(map[string]filledServer) error) error {
 	return b.fillAll(ctx, b.caches(), images, f)
 }
 
-func (b *bench) fillAll(ctx context.Context, peers []peer, images []*image, f func(map[string]standing) error) error {
-	servers := map[string]standing{}
+func (b *bench) fillAll(ctx context.Context, peers []peer, images []*image, f func(map[string]filledServer) error) error {
+	servers := map[string]filledServer{}
 	for _, p := range peers {
 		o, err := openOrigin(shape{}, images...)
 		if err != nil {
@@ -34,12 +34,12 @@ func (b *bench) fillAll(ctx context.Context, peers []peer, images []*image, f fu
 				return fmt.Errorf("fill %s: %w", p.name, err)
 			}
 		}
-		servers[p.name] = standing{r, o}
+		servers[p.name] = filledServer{r, o}
 	}
 	return f(servers)
 }
 
-// warm measures blobs that are in the cache: whole over HTTP, whole over TLS, and in ranges.
+// warm measures cached blobs: whole over HTTP, whole over TLS, and in ranges.
 func (b *bench) warm(ctx context.Context) error {
 	img, err := newImage("bench/warm", "v1", b.plan.WarmBlobs, b.plan.WarmBlob)
 	if err != nil {
@@ -51,10 +51,10 @@ func (b *bench) warm(ctx context.Context) error {
 		from := int64(n*7%int(b.plan.WarmBlob/b.plan.Range)) * b.plan.Range
 		return path, fmt.Sprintf("bytes=%d-%d", from, from+b.plan.Range-1)
 	}
-	return b.fill(ctx, []*image{img}, func(servers map[string]standing) error {
+	return b.fill(ctx, []*image{img}, func(servers map[string]filledServer) error {
 		measure := func(rates, costs metric, clients int, secure bool, next func(int, int) (string, string)) error {
 			return eachRound(b.plan.WarmRounds, b.caches(), func(_ int, p peer) error {
-				l, err := b.storm(ctx, servers[p.name].running, clients, secure, next)
+				l, err := b.saturate(ctx, servers[p.name].running, clients, secure, next)
 				b.results.add(rates, p.name, l.BytesPerSecond/1e9)
 				b.results.add(costs, p.name, l.SecondsPerGB)
 				return err
@@ -80,9 +80,9 @@ func (b *bench) warm(ctx context.Context) error {
 	})
 }
 
-// manifests measures many small answers, by digest and by tag, and counts what they made the caches
-// ask the origin. Beside the caches stands the bare server: what no program that is built on
-// net/http can exceed.
+// manifests measures many small answers, by digest and by tag, and counts the resulting
+// requests to the origin. The bare server is measured as well, as the limit of any program that
+// uses net/http.
 func (b *bench) manifests(ctx context.Context) error {
 	images, err := b.tagged("bench/manifests")
 	if err != nil {
@@ -90,7 +90,7 @@ func (b *bench) manifests(ctx context.Context) error {
 	}
 	byDigest := func(client, n int) (string, string) { return images[(client*31+n)%len(images)].byDigest(), "" }
 	byTag := func(client, n int) (string, string) { return images[(client*31+n)%len(images)].byTag(), "" }
-	return b.fill(ctx, images, func(servers map[string]standing) error {
+	return b.fill(ctx, images, func(servers map[string]filledServer) error {
 		peers := b.caches()
 		if d, ok := servers[dray]; ok {
 			bare, err := b.startBare(ctx, d.plain)
@@ -98,10 +98,10 @@ func (b *bench) manifests(ctx context.Context) error {
 				return err
 			}
 			defer bare.stop()
-			servers[bareNetHTTP] = standing{running: bare}
+			servers[bareNetHTTP] = filledServer{running: bare}
 			peers = append(peers, peer{name: bareNetHTTP})
 		}
-		for _, s := range servers { // by digest, too: a key that is a path does not know that it has them
+		for _, s := range servers { // by digest as well: caches keyed by path do not have these yet
 			c := b.loader.client(s.plain, false)
 			for _, img := range images {
 				if _, err := c.get(ctx, img.byDigest(), ""); err != nil {
@@ -118,7 +118,7 @@ func (b *bench) manifests(ctx context.Context) error {
 					before = s.origin.counts()
 				}
 				answered := b.loader.done.Load()
-				l, err := b.storm(ctx, s.running, b.plan.ManifestClients, false, next)
+				l, err := b.saturate(ctx, s.running, b.plan.ManifestClients, false, next)
 				b.results.add(rates, p.name, l.RequestsPerSecond)
 				b.results.add(costs, p.name, float64(l.PerRequest.Nanoseconds())/1e3)
 				if rates == manifestsByTag && s.origin != nil {
@@ -134,7 +134,7 @@ func (b *bench) manifests(ctx context.Context) error {
 	})
 }
 
-// tagged makes as many small images of a repository as the plan has tags.
+// tagged makes a small image of a repository for each of the plan's tags.
 func (b *bench) tagged(repo string) (images []*image, err error) {
 	for i := range b.plan.Tags {
 		img, err := newImage(repo, fmt.Sprintf("v%d", i), 1, 1<<10)

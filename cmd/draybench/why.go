@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// reasons say what stands behind targets that a run missed, with what that run measured. A reason
-// is one only if its numbers are there.
+// reasons explain missed targets with other measurements of the run. A reason is "" if its
+// numbers are missing.
 func reasons() map[metric]func(r results) string {
 	return map[metric]func(r results) string{
 		manifestsByDigest: func(r results) string { return besideBare(r, manifestsByDigest, manifestsByDigestCPU) },
@@ -52,7 +52,8 @@ func reasons() map[metric]func(r results) string {
 	}
 }
 
-// besideBare says how far net/http itself comes in a comparison of rates with distribution.
+// besideBare compares net/http itself with distribution, where the rates of dray are compared
+// with it.
 func besideBare(r results, rates, costs metric) string {
 	cpu, ok1 := r.ratio(costs, distribution, costs, dray)
 	most, ok2 := r.ratio(rates, bareNetHTTP, rates, distribution)
@@ -63,18 +64,18 @@ func besideBare(r results, rates, costs metric) string {
 		"A request costs distribution %s × the processor time that it costs dray.", number(most, true), number(cpu, true))
 }
 
-// bareMicroseconds is the processor time that net/http took for a request with nothing behind it
-// where the goal for the path of a hit was set.
+// bareMicroseconds is the processor time of net/http for a request to the bare server, on the
+// machine on which the goal for the path of a hit was set.
 const bareMicroseconds = 17
 
-// timeHash measures what no server that verifies can save: the hash of a layer that is in memory.
+// timeHash measures the hash of a layer in memory, a cost that every verifying server has.
 func (b *bench) timeHash(layer []byte) {
 	begun := time.Now()
 	sha256.Sum256(layer)
 	b.results.add(hashAlone, dray, time.Since(begun).Seconds())
 }
 
-// why explains the targets that were missed.
+// why explains the missed targets.
 func (p page) why(w *strings.Builder) {
 	var rows strings.Builder
 	for _, t := range targets() {
