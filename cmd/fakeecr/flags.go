@@ -44,7 +44,7 @@ type flags struct {
 	verbose         bool
 }
 
-// list is a flag that may be given several times.
+// list is a repeatable flag.
 type list []string
 
 func (l *list) String() string     { return strings.Join(*l, ",") }
@@ -126,7 +126,7 @@ func (f *flags) personality() string {
 	return ecrtest.ECR().Name
 }
 
-// options turns the command line into those of the server.
+// options converts the command line to the server's options.
 func (f *flags) options(log *slog.Logger) (ecrtest.Options, error) {
 	o := ecrtest.Options{Account: f.account, Region: f.region, Dir: f.dir, AcceptHosts: f.hosts, StrictHost: f.strictHost, Port: f.port,
 		SelfSigned: f.tls, HTTP2: f.http2, ObjectsByName: f.objectsByName, BlobMounting: f.mounting, Bandwidth: ecrtest.Bandwidth{PerConnection: f.rate, Total: f.rateTotal},

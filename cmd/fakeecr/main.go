@@ -2,8 +2,8 @@
 // control API on four listeners. With --hub it is an ordinary anonymous registry in the style of
 // Docker Hub instead.
 //
-// When it is ready it prints one line of JSON with its addresses on stdout. It ends on SIGINT and
-// SIGTERM, and what it held ends with it.
+// When it is ready, it prints one line of JSON with its addresses on stdout. It ends on SIGINT and
+// SIGTERM, and its content is then lost.
 package main
 
 import (
@@ -34,20 +34,20 @@ func main() {
 	}
 }
 
-// ready is the line that tells where everything is.
+// ready is the line with the addresses.
 type ready struct {
 	Personality string            `json:"personality"`
-	Registry    string            `json:"registry"`         // base URL at the address bound
+	Registry    string            `json:"registry"`         // base URL at the listen address
 	Host        string            `json:"registryHost"`     // ECR-shaped name with port
 	API         string            `json:"api"`              // for AWS_ENDPOINT_URL_ECR and AWS_ENDPOINT_URL_CLOUDWATCH
-	Objects     string            `json:"objects"`          // where signed URLs point
+	Objects     string            `json:"objects"`          // target of signed URLs
 	Control     string            `json:"control"`          // JSON control API
 	CA          string            `json:"caFile,omitempty"` // PEM file of the generated authority
 	PID         int               `json:"pid"`
 	Images      map[string]string `json:"images,omitempty"` // seeded: name:tag → digest
 }
 
-// run is main with its surroundings as arguments.
+// run is main with its environment as arguments.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	f, err := parseFlags(args, stderr)
 	if err != nil {
@@ -71,8 +71,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	return srv.Run(ctx)
 }
 
-// announce seeds the images, writes the files asked for and renders the line. The listeners accept
-// by then.
+// announce seeds the images, writes the requested files and renders the line. The listeners
+// accept connections by then.
 func announce(srv *ecrtest.Running, f *flags) ([]byte, error) {
 	r := ready{Personality: f.personality(), Registry: srv.RegistryURL, Host: srv.RegistryHost, API: srv.APIURL, Objects: srv.ObjectsURL,
 		Control: srv.ControlURL, PID: os.Getpid(), Images: map[string]string{}}
@@ -105,7 +105,7 @@ func announce(srv *ecrtest.Running, f *flags) ([]byte, error) {
 	return line, nil
 }
 
-// writeWhole makes the file appear with all of its content.
+// writeWhole creates the file with all of its content at once.
 func writeWhole(path string, content []byte) error {
 	tmp := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".tmp")
 	if err := os.WriteFile(tmp, content, 0o644); err != nil {

@@ -22,8 +22,8 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// makeImage makes an image with one layer for each of the binaries. The first is what the image
-// runs. Its label, which is also in each layer, gives every image layers of its own.
+// makeImage makes an image with one layer for each of the binaries. The image runs the first
+// one. The label is also in each layer, so that no two images share layers.
 func makeImage(label string, binaries ...string) (v1.Image, error) {
 	img := empty.Image
 	for i, path := range binaries {
@@ -76,7 +76,7 @@ func makeLayer(path, target, label string) (v1.Layer, error) {
 	return tarball.LayerFromOpener(open, tarball.WithCompressionLevel(gzip.BestSpeed), tarball.WithCompressedCaching)
 }
 
-// client is somebody who pushes and pulls, with connections of their own.
+// client pushes and pulls, with connections of its own.
 type client struct {
 	transport *countingTransport
 	auth      authn.Authenticator
@@ -130,8 +130,8 @@ func (c *client) push(ctx context.Context, image string, img v1.Image) error {
 	return remote.Write(ref, img, c.remote(ctx)...)
 }
 
-// pull reads the whole image, all layers at once, and checks every digest; want is the digest of
-// the manifest.
+// pull reads the whole image, all layers at once, and verifies every digest. want is the digest
+// of the manifest.
 func (c *client) pull(ctx context.Context, image string, want v1.Hash) error {
 	ref, err := c.reference(image)
 	if err != nil {

@@ -1,14 +1,15 @@
-// Command playtest shows dray at work on a machine that has nothing but Go: it builds dray and a
+// Command playtest shows dray at work on a machine that has nothing but Go. It builds dray and a
 // stand-in for Amazon ECR, starts both, pushes and pulls images of several megabytes, and prints
-// what that took.
+// the results.
 //
-// It uses dray as a stranger would: as a binary with the environment variables of its README, over
-// TLS, with a certificate that the binary made. Every number in the table was measured by it or
-// read from dray's metrics. What it starts it stops, and its files are below one temporary
-// directory that it removes, but for the binaries, in bin/playtest. With ECR_REGISTRY it uses that
-// registry instead of the stand-in, and there the repository dray-playtest alone. Other machines
-// can connect only where REGISTRY leads to more than the loopback interface, or DRAY_ADDRESS says
-// so.
+// It uses dray as a new user would: as a binary with the environment variables of its README, over
+// TLS, with a certificate that the binary made. It measures the numbers in its table, or reads them
+// from dray's metrics. It stops all processes that it starts, and removes the temporary directory
+// with its files; only the binaries in bin/playtest remain.
+//
+// With ECR_REGISTRY it uses that registry instead of the stand-in, and only the repository
+// dray-playtest in it. Other machines can connect only if REGISTRY resolves to more than the
+// loopback interface, or if DRAY_ADDRESS says so.
 package main
 
 import (
@@ -60,10 +61,10 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	return 0
 }
 
-// play sets the stage, runs the scenario, and keeps the stage up until ctx is done.
+// play starts the testbed, runs the scenario, and keeps the testbed up until ctx is done.
 func play(ctx context.Context, o options, environ []string, stdout io.Writer) (err error) {
-	s, err := setStage(ctx, o, environ, stdout)
-	defer func() { err = errors.Join(err, s.clear()) }()
+	s, err := newTestbed(ctx, o, environ, stdout)
+	defer func() { err = errors.Join(err, s.close()) }()
 	if err != nil {
 		return err
 	}

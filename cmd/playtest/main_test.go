@@ -35,15 +35,15 @@ func binaries(t *testing.T) (dray, fakeecr, playtest string) {
 	return filepath.Join(dir, "dray"), filepath.Join(dir, "fakeecr"), filepath.Join(dir, "playtest")
 }
 
-// quiet is the environment of this process without what would lead to a real registry.
+// quiet is the environment of this process without variables that name a real registry.
 func quiet(t *testing.T, more ...string) []string {
 	t.Helper()
 	environ := []string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir(), "TMPDIR=" + os.TempDir()}
 	return append(environ, more...)
 }
 
-// leftNothing makes the temporary files of the playtest go to a directory of their own, and checks
-// in the end that none is left.
+// leftNothing gives the playtest a directory for its temporary files, and checks in the end
+// that it is empty.
 func leftNothing(t *testing.T) {
 	t.Helper()
 	dir := t.TempDir()
@@ -75,8 +75,7 @@ func TestPlaytestOnce(t *testing.T) {
 	}
 }
 
-// TestPlaytestStaysUntilInterrupted does, while everything is up, some of what the playtest says
-// can be done.
+// TestPlaytestStaysUntilInterrupted tries some of the commands that the playtest prints.
 func TestPlaytestStaysUntilInterrupted(t *testing.T) {
 	dray, fakeecr, playtest := binaries(t)
 	leftNothing(t)
@@ -118,8 +117,8 @@ func TestPlaytestStaysUntilInterrupted(t *testing.T) {
 	}
 }
 
-// TestPlaytestWithARegistry gives the playtest a registry that it did not start, as somebody with
-// an AWS account does.
+// TestPlaytestWithARegistry gives the playtest a registry that it did not start, as if it were
+// a real ECR.
 func TestPlaytestWithARegistry(t *testing.T) {
 	dray, fakeecr, playtest := binaries(t)
 	registry, err := start(t.TempDir(), fakeecr, quiet(t))
@@ -163,8 +162,8 @@ func TestPlaytestWithARegistry(t *testing.T) {
 	http.DefaultClient.CloseIdleConnections()
 }
 
-// TestListensWhereItsClientsAre: nobody else can connect, unless the name that clients use leads
-// elsewhere or somebody asked for it.
+// TestListensWhereItsClientsAre: other machines cannot connect, unless the clients' name
+// resolves to another interface or DRAY_ADDRESS says so.
 func TestListensWhereItsClientsAre(t *testing.T) {
 	for _, tc := range []struct {
 		name           string
@@ -181,7 +180,7 @@ func TestListensWhereItsClientsAre(t *testing.T) {
 		{"closed in spite of the name", "192.0.2.7:5000", "127.0.0.2:5000", "127.0.0.2", "127.0.0.2:5000", false},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			s := &stage{registry: tc.registry, vars: map[string]string{"DRAY_ADDRESS": tc.vars, "PORT": "5000"}}
+			s := &testbed{registry: tc.registry, vars: map[string]string{"DRAY_ADDRESS": tc.vars, "PORT": "5000"}}
 			got := s.listenAt(t.Context())
 			s.vars["DRAY_ADDRESS"] = net.JoinHostPort(got, "5000")
 			if got != tc.want || s.isOpen() != tc.open || s.dialAt() != tc.dial {
@@ -261,8 +260,7 @@ func TestFailuresAreExplained(t *testing.T) {
 	}
 }
 
-// TestMeterOfARealRegistry: where the registry cannot be asked, the metrics of dray say what was
-// asked of it.
+// TestMeterOfARealRegistry: a real registry reports no traffic, so dray's metrics are read.
 func TestMeterOfARealRegistry(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		io.WriteString(w, "# HELP dray_upstream_requests_total x\n"+
@@ -271,7 +269,7 @@ func TestMeterOfARealRegistry(t *testing.T) {
 			"dray_cache_fetched_bytes_total 2.49e+07\ndray_upstream_retries_total 9\n")
 	}))
 	defer server.Close()
-	s := &stage{admin: server.Listener.Addr().String()}
+	s := &testbed{admin: server.Listener.Addr().String()}
 	got, err := s.meter(t.Context())
 	if err != nil || got != (traffic{requests: 6, bytes: 24_900_000}) {
 		t.Errorf("got %+v, %v", got, err)

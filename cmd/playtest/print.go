@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// printTable prints what was measured. Hits are the share of the bytes sent to clients that ECR did
-// not have to send.
+// printTable prints the measurements. Hits are the share of the bytes sent to clients that did
+// not come from ECR.
 func printTable(w io.Writer, rows []row) {
 	if len(rows) == 0 {
 		return
@@ -35,15 +35,15 @@ func printTable(w io.Writer, rows []row) {
 	table.Flush()
 }
 
-// pad aligns the first column, the only one of words, to the left.
+// pad aligns the first column, which is text, to the left.
 func pad(s string, width int) string { return s + strings.Repeat(" ", width-len(s)) }
 
 func seconds(d time.Duration) string { return fmt.Sprintf("%.2f s", d.Seconds()) }
 
 func megabytes(n int64) string { return fmt.Sprintf("%.1f MB", float64(n)/1e6) }
 
-// printNext says what can be typed while everything is up.
-func (s *stage) printNext(w io.Writer) {
+// printNext prints commands to try while dray is up.
+func (s *testbed) printNext(w io.Writer) {
 	about := "The stand-in for ECR moves at most 25 MB/s per request, as a registry at some distance would. It, dray and their files end with Ctrl-C."
 	if s.control == "" {
 		about = "ECR is " + s.ecrHost + "; nothing there was touched but the repository " + repository + ". dray and its files end with Ctrl-C."

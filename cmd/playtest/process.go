@@ -13,10 +13,10 @@ import (
 	"time"
 )
 
-// stopGrace is what a process has to end by itself after SIGTERM.
+// stopGrace is the time that a process has to end after SIGTERM.
 const stopGrace = 10 * time.Second
 
-// process is a binary under way. Its standard error goes to a file.
+// process is a running binary. Its standard error goes to a file.
 type process struct {
 	name   string
 	cmd    *exec.Cmd
@@ -26,9 +26,8 @@ type process struct {
 	err    error         // how it ended; read it after done
 }
 
-// start starts a binary with exactly the given environment. It does not depend on a context,
-// because it has to outlive the one that a Ctrl-C ends by the time of its own orderly end; stop
-// ends it.
+// start starts a binary with exactly the given environment. It takes no context, because the
+// process must be able to end in order after a Ctrl-C has ended the caller's; stop ends it.
 func start(dir, path string, environ []string, args ...string) (*process, error) {
 	p := &process{name: filepath.Base(path), done: make(chan struct{})}
 	p.log = filepath.Join(dir, p.name+".log")
@@ -80,7 +79,7 @@ func (p *process) line(ctx context.Context) (string, error) {
 	}
 }
 
-// stop asks the process to end, and makes it end where it does not listen.
+// stop ends the process with SIGTERM, or with SIGKILL after stopGrace.
 func (p *process) stop() {
 	_ = p.cmd.Process.Signal(syscall.SIGTERM)
 	select {
@@ -91,7 +90,7 @@ func (p *process) stop() {
 	}
 }
 
-// tail is the end of what the process wrote to standard error.
+// tail returns the last lines of standard error.
 func (p *process) tail() string {
 	text, err := os.ReadFile(p.log)
 	if err != nil {
@@ -101,8 +100,8 @@ func (p *process) tail() string {
 	return strings.Join(lines[max(0, len(lines)-15):], "\n")
 }
 
-// build makes a binary of this module, without cgo, so that it runs in an image that holds nothing
-// else. It lies beside what `make build` makes, which has a version and stays as it is.
+// build builds a binary of this module without cgo, so that it runs in an otherwise empty
+// image. It does not replace the binary of `make build`, which has a version.
 func build(ctx context.Context, name string) (string, error) {
 	out, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}").Output()
 	if err != nil {

@@ -23,10 +23,10 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// repository is where all images of the playtest are, in a real ECR, too.
+// repository holds all images of the playtest, also in a real ECR.
 const repository = "dray-playtest"
 
-// newRepository is pushed to through dray before it exists; with the stand-in only.
+// newRepository is the target of a push through dray before it exists; with the stand-in only.
 const newRepository = "team/app"
 
 // row is one line of the table.
@@ -34,17 +34,17 @@ type row struct {
 	operation string
 	took      time.Duration
 	client    int64   // bytes of bodies between client and registry
-	ecr       traffic // what ECR was asked and sent meanwhile
-	metered   bool    // whether ecr is known: a real ECR says nothing of requests that dray did not make
+	ecr       traffic // requests to ECR and bytes from it meanwhile
+	metered   bool    // whether ecr is known: a real ECR does not report requests that bypass dray
 	through   bool    // went through dray
 	pull      bool
 }
 
-// traffic is what ECR was asked and what it sent.
+// traffic is the number of requests to ECR, and of bytes from it.
 type traffic struct{ requests, bytes int64 }
 
-// scenario plays and measures. The rows so far are good whatever the error.
-func (s *stage) scenario(ctx context.Context, clients int) ([]row, error) {
+// scenario runs the steps and measures them. The rows so far are valid even with an error.
+func (s *testbed) scenario(ctx context.Context, clients int) ([]row, error) {
 	auth, err := s.ecrAccess(ctx)
 	if err != nil {
 		return nil, err
@@ -106,8 +106,8 @@ func pull(image string, img v1.Image) func(context.Context, *client) error {
 	}
 }
 
-// measure lets n clients do the same at the same time.
-func (s *stage) measure(ctx context.Context, n int, do func(context.Context, *client) error, newClient func() *client) (row, error) {
+// measure makes n clients do the same at the same time.
+func (s *testbed) measure(ctx context.Context, n int, do func(context.Context, *client) error, newClient func() *client) (row, error) {
 	before, err := s.meter(ctx)
 	if err != nil {
 		return row{}, err
@@ -135,7 +135,7 @@ func (s *stage) measure(ctx context.Context, n int, do func(context.Context, *cl
 	return r, err
 }
 
-// verdict is an error where dray did not do what it is for.
+// verdict returns an error if dray did not cache.
 func verdict(rows []row) error {
 	var problems []error
 	for _, r := range rows {
@@ -151,8 +151,8 @@ func verdict(rows []row) error {
 	return errors.Join(problems...)
 }
 
-// images makes three images with layers of their own out of the binaries at hand.
-func (s *stage) images() ([]v1.Image, error) {
+// images makes three images from the binaries, which share no layers.
+func (s *testbed) images() ([]v1.Image, error) {
 	var images []v1.Image
 	for _, label := range []string{"one", "two", "three"} {
 		img, err := makeImage(label, s.drayBinary, s.fakeecrBinary, s.drayBinary)
@@ -164,9 +164,9 @@ func (s *stage) images() ([]v1.Image, error) {
 	return images, nil
 }
 
-// ecrAccess creates the repository where it is missing and gets a token of ECR, as anybody without
-// dray has to.
-func (s *stage) ecrAccess(ctx context.Context) (authn.Authenticator, error) {
+// ecrAccess creates the repository if it is missing, and gets a token of ECR, as every client
+// without dray must.
+func (s *testbed) ecrAccess(ctx context.Context) (authn.Authenticator, error) {
 	load := []func(*awsconfig.LoadOptions) error{}
 	if s.control != "" {
 		load = append(load, awsconfig.WithRegion(s.vars["AWS_REGION"]), awsconfig.WithBaseEndpoint(s.vars["AWS_ENDPOINT_URL_ECR"]),
@@ -198,8 +198,8 @@ func (s *stage) ecrAccess(ctx context.Context) (authn.Authenticator, error) {
 	return &authn.Basic{Username: user, Password: password}, nil
 }
 
-// regionOf is the region in the name of an ECR registry:
-// 123456789012.dkr.ecr.eu-west-1.amazonaws.com, or, of the dual-stack endpoints,
+// regionOf returns the region in the name of an ECR registry:
+// 123456789012.dkr.ecr.eu-west-1.amazonaws.com, or for dual-stack endpoints
 // 123456789012.dkr-ecr.eu-west-1.on.aws.
 func regionOf(host string) string {
 	labels := strings.Split(host, ".")
@@ -211,9 +211,9 @@ func regionOf(host string) string {
 	return ""
 }
 
-// meter reads what ECR was asked and sent so far: from the stand-in itself, or, with the real ECR,
-// from the metrics of dray.
-func (s *stage) meter(ctx context.Context) (traffic, error) {
+// meter reads the traffic of ECR so far: from the stand-in or, with a real ECR, from dray's
+// metrics.
+func (s *testbed) meter(ctx context.Context) (traffic, error) {
 	var sum traffic
 	if s.control == "" {
 		err := get(ctx, "http://"+s.admin+"/metrics", func(body io.Reader) error {

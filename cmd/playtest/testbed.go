@@ -24,18 +24,18 @@ import (
 	"github.com/google/go-containerregistry/pkg/authn"
 )
 
-// lineRate is what the stand-in moves per second and request. Without it the registry would be as
-// near as dray, and nothing could be seen.
+// lineRate limits the stand-in's bytes a second for each request. Without it, the registry
+// would be as near as dray, and the table would show no difference.
 const lineRate = 25_000_000
 
-// readyTimeout is what dray has to answer its first request.
+// readyTimeout is how long dray may take to answer its first request.
 const readyTimeout = 30 * time.Second
 
-// lookupTimeout is what the name in REGISTRY has to be found.
+// lookupTimeout is how long the lookup of the name in REGISTRY may take.
 const lookupTimeout = 3 * time.Second
 
-// stage is everything that stands while the scenario plays.
-type stage struct {
+// testbed is everything that runs during the scenario.
+type testbed struct {
 	dir           string // temporary; holds logs, cache and certificate
 	drayBinary    string
 	fakeecrBinary string
@@ -43,16 +43,16 @@ type stage struct {
 	registry      string            // host:port of dray, as clients write it
 	admin         string            // host:port
 	ecrHost       string
-	ecrAddress    string // host:port of the stand-in, or of another double; empty: ecrHost itself
+	ecrAddress    string // host:port of the stand-in, or of another one without TLS; empty: ecrHost itself
 	roots         *x509.CertPool
 	control       string // of the stand-in; empty: the real ECR
 	fakeecr, dray *process
 }
 
-// setStage builds what is missing and starts it. The stage returned can be cleared whatever the
-// error.
-func setStage(ctx context.Context, o options, environ []string, stdout io.Writer) (*stage, error) {
-	s := &stage{vars: env.ToMap(environ)}
+// newTestbed builds missing binaries and starts the processes. The testbed must be closed even
+// if there is an error.
+func newTestbed(ctx context.Context, o options, environ []string, stdout io.Writer) (*testbed, error) {
+	s := &testbed{vars: env.ToMap(environ)}
 	steps := []struct {
 		what string
 		do   func(context.Context) error
@@ -71,8 +71,8 @@ func setStage(ctx context.Context, o options, environ []string, stdout io.Writer
 	return s, nil
 }
 
-// clear stops the processes, clients of the other first, and removes the files.
-func (s *stage) clear() error {
+// close stops the processes, dray before the registry, and removes the files.
+func (s *testbed) close() error {
 	for _, p := range []*process{s.dray, s.fakeecr} {
 		if p != nil {
 			p.stop()
@@ -84,7 +84,7 @@ func (s *stage) clear() error {
 	return os.RemoveAll(s.dir)
 }
 
-func (s *stage) binaries(ctx context.Context, o options) (err error) {
+func (s *testbed) binaries(ctx context.Context, o options) (err error) {
 	if s.dir, err = os.MkdirTemp("", "dray-playtest-"); err != nil {
 		return err
 	}
@@ -102,9 +102,9 @@ func (s *stage) binaries(ctx context.Context, o options) (err error) {
 	return nil
 }
 
-// certificate settles name and port of dray, and makes a certificate where the environment gives
-// none.
-func (s *stage) certificate(ctx context.Context) error {
+// certificate chooses the name and port of dray, and makes a certificate if the environment
+// names none.
+func (s *testbed) certificate(ctx context.Context) error {
 	port := cmp.Or(s.vars["PORT"], "5000")
 	if port == "0" {
 		free, err := freePort()
@@ -146,11 +146,11 @@ func (s *stage) certificate(ctx context.Context) error {
 	return nil
 }
 
-// startECR starts the stand-in, unless ECR_REGISTRY names a real registry.
-func (s *stage) startECR(ctx context.Context) error {
+// startECR starts the stand-in, unless ECR_REGISTRY names a registry.
+func (s *testbed) startECR(ctx context.Context) error {
 	if registry := s.vars["ECR_REGISTRY"]; registry != "" {
 		s.ecrHost = strings.TrimPrefix(registry, "https://")
-		if host, double := strings.CutPrefix(registry, "http://"); double {
+		if host, standIn := strings.CutPrefix(registry, "http://"); standIn {
 			s.ecrHost, s.ecrAddress = host, s.vars["DRAY_ECR_ADDRESS"]
 		}
 		return nil
@@ -187,7 +187,7 @@ func (s *stage) startECR(ctx context.Context) error {
 	return nil
 }
 
-func (s *stage) startDray(ctx context.Context) error {
+func (s *testbed) startDray(ctx context.Context) error {
 	s.vars["DRAY_CACHE_DIRECTORY"] = filepath.Join(s.dir, "cache")
 	if s.vars["DRAY_ADMIN_ADDRESS"] == "" {
 		s.vars["DRAY_ADMIN_ADDRESS"] = "localhost:6060"
@@ -212,10 +212,11 @@ func (s *stage) startDray(ctx context.Context) error {
 	return s.waitForDray(ctx)
 }
 
-// listenAt is the host that dray listens on, empty for all interfaces. A listener with a
-// certificate takes all of them by default; here it takes the loopback interface, because it has no
-// passwords and maybe somebody's AWS credentials, unless its clients have to come another way.
-func (s *stage) listenAt(ctx context.Context) string {
+// listenAt returns the host on which dray listens; "" means all interfaces. By default, a
+// listener with a certificate takes all of them. Here it takes the loopback interface, because
+// it has no passwords and may use someone's AWS credentials, unless the name that clients use
+// resolves to another interface.
+func (s *testbed) listenAt(ctx context.Context) string {
 	if given := s.vars["DRAY_ADDRESS"]; given != "" {
 		host, _, _ := net.SplitHostPort(given)
 		return host
@@ -223,7 +224,7 @@ func (s *stage) listenAt(ctx context.Context) string {
 	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
 	defer cancel()
 	host, _, _ := net.SplitHostPort(s.registry)
-	addresses, _ := net.DefaultResolver.LookupIPAddr(ctx, cmp.Or(host, s.registry)) // a name that leads nowhere is for this machine's hosts file
+	addresses, _ := net.DefaultResolver.LookupIPAddr(ctx, cmp.Or(host, s.registry)) // an unknown name is for this machine's hosts file
 	if slices.ContainsFunc(addresses, func(a net.IPAddr) bool { return !a.IP.IsLoopback() }) {
 		return ""
 	}
@@ -231,14 +232,14 @@ func (s *stage) listenAt(ctx context.Context) string {
 }
 
 // isOpen reports whether other machines can connect to dray.
-func (s *stage) isOpen() bool {
+func (s *testbed) isOpen() bool {
 	host, _, _ := net.SplitHostPort(s.vars["DRAY_ADDRESS"])
 	ip := net.ParseIP(host)
 	return host != "localhost" && (ip == nil || !ip.IsLoopback())
 }
 
-// waitForDray asks until dray answers.
-func (s *stage) waitForDray(ctx context.Context) error {
+// waitForDray sends requests until dray answers.
+func (s *testbed) waitForDray(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
 	c := s.client()
@@ -265,8 +266,8 @@ func (s *stage) waitForDray(ctx context.Context) error {
 	}
 }
 
-// dialAt is where dray listens, as a client on this machine dials it.
-func (s *stage) dialAt() string {
+// dialAt returns the address at which a client on this machine reaches dray.
+func (s *testbed) dialAt() string {
 	host, port, _ := net.SplitHostPort(s.vars["DRAY_ADDRESS"])
 	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
 		host = "127.0.0.1"
@@ -274,8 +275,8 @@ func (s *stage) dialAt() string {
 	return net.JoinHostPort(host, port)
 }
 
-// client is somebody who uses dray, with new connections.
-func (s *stage) client() *client {
+// client returns a client of dray, with new connections.
+func (s *testbed) client() *client {
 	t := &http.Transport{
 		TLSClientConfig: &tls.Config{RootCAs: s.roots}, ForceAttemptHTTP2: true, MaxIdleConnsPerHost: 16,
 		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) { // dray is here, whatever its name resolves to
@@ -285,16 +286,16 @@ func (s *stage) client() *client {
 	return &client{transport: &countingTransport{base: t}, auth: authn.Anonymous, registry: s.registry}
 }
 
-// direct is somebody who uses ECR without dray, with new connections. What has no TLS is no ECR but
-// a double, and called by its address: a careful client does not follow a redirect from a public
-// name to the loopback interface, where doubles keep their blobs.
-func (s *stage) direct(auth authn.Authenticator) *client {
+// direct returns a client of ECR itself, with new connections. A registry without TLS is a
+// stand-in, which the client addresses by its IP address: a careful client does not follow a
+// redirect from a public name to the loopback interface, where stand-ins keep their blobs.
+func (s *testbed) direct(auth authn.Authenticator) *client {
 	t := &http.Transport{MaxIdleConnsPerHost: 16, Proxy: http.ProxyFromEnvironment}
 	return &client{transport: &countingTransport{base: t}, auth: auth, registry: cmp.Or(s.ecrAddress, s.ecrHost)}
 }
 
-// environment is the environment of a child: the variables of this process, with those of the stage
-// over them.
+// environment returns the variables as a list. They are those of this process, with the
+// testbed's over them.
 func environment(vars map[string]string) []string {
 	environ := make([]string, 0, len(vars))
 	for name, value := range vars {
