@@ -11,7 +11,7 @@ import (
 
 const (
 	// wakeStep and wakeDelay bound how often readers are woken: after this many bytes or after this
-	// time, whichever comes first. Waking them every 64 KiB would double the cost of a herd.
+	// time, whichever comes first. Waking them every 64 KiB would double the cost of many readers.
 	wakeStep  = 256 << 10
 	wakeDelay = 2 * time.Millisecond
 )
@@ -40,7 +40,7 @@ type growing struct {
 	written     int64         // bytes from the beginning on without a gap
 	beyond      []span        // parts written after the first gap, in order, no two adjacent
 	arrived     int64         // bytes written in total
-	woken       int64         // arrived when the readers were last woken
+	woken       int64         // value of arrived when the readers were last woken
 	demands     []int64       // offsets after the first gap at which readers wait
 	newDemand   chan struct{} // signals a new demand to the workers; nil if there are none
 	ended       bool          // complete, or failed if err is set
@@ -129,6 +129,7 @@ func (g *growing) moreLocked(n int) {
 	}
 }
 
+// wake is called by the timer delayed.
 func (g *growing) wake() {
 	g.mu.Lock()
 	defer g.mu.Unlock()

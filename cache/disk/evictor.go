@@ -29,7 +29,7 @@ func (v *evictor) reserve(ctx context.Context, n, length int64) error {
 		if err != nil {
 			return fmt.Errorf("reserve %d bytes: %w", n, err)
 		}
-		granted, evicted, err := v.claim(n, length, free, total)
+		granted, evicted, err := v.tryReserve(n, length, free, total)
 		v.unlinkDropped()
 		if err != nil {
 			return fmt.Errorf("reserve %d bytes: %w", n, err)
@@ -47,9 +47,9 @@ func (v *evictor) reserve(ctx context.Context, n, length int64) error {
 	return fmt.Errorf("reserve %d bytes: %w", n, ErrFull)
 }
 
-// claim counts n bytes as reserved and drops blobs to make room for them. free and total are the
-// file system's.
-func (v *evictor) claim(n, length, free, total int64) (granted, evicted bool, err error) {
+// tryReserve counts n bytes as reserved and drops blobs to make room for them. free and total are
+// the file system's.
+func (v *evictor) tryReserve(n, length, free, total int64) (granted, evicted bool, err error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if whole := blocks(length); v.maxBytes > 0 && whole > v.maxBytes || whole > total-v.minFree {
