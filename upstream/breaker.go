@@ -18,7 +18,7 @@ import (
 type BreakerOptions struct {
 	// Name is the upstream in messages and metrics.
 	Name string
-	// Threshold is the number of failures in a row from which callers without an older answer are
+	// Threshold is the number of failures in a row after which callers without an older answer are
 	// refused. 0 means 5.
 	Threshold int
 	// Lasting is the time over which the failures must have lasted as well, so that retries absorb
@@ -34,9 +34,9 @@ type BreakerOptions struct {
 // while it is down, only blobs are refused.
 //
 // Two kinds of callers share the state. Callers that need the answer (Source, Sink) are refused
-// from Threshold failures on. Callers that hold an older answer (Held) are refused after one
-// failure, because asking costs them time and gains little. For both, one attempt at a time is
-// let through every Probe.
+// after Threshold failures in a row. Callers that hold an older answer (Held) are refused after
+// one failure, because asking costs them time and gains little. For both, one attempt at a time
+// is let through, a Probe after the last failure.
 type Breaker struct {
 	o        BreakerOptions
 	refusals prometheus.Counter

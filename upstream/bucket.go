@@ -18,15 +18,15 @@ const (
 	// probePause bounds the pause after a refusal without Retry-After.
 	probePause = time.Second
 	// fewRequests is the number of requests between two refusals below which the rate is not
-	// halved: other clients of the registry use up its limit, and only time helps.
+	// halved: then other clients use up the registry's limit, and only time helps.
 	fewRequests = 3
 	// maxPause bounds the pause that a registry may ask for. Then one request is sent to try
 	// again.
 	maxPause = time.Minute
 )
 
-// bucket holds the requests to one host that count towards one ceiling. The Limiter's mutex
-// guards it.
+// bucket queues and paces the requests to one host that count towards one ceiling. The
+// Limiter's mutex guards it.
 type bucket struct {
 	name string
 	pool *pool

@@ -12,7 +12,7 @@ type Repo struct {
 	Call
 }
 
-// With returns r with another Call.
+// With returns r with the Call c.
 func (r Repo) With(c Call) Repo {
 	r.Call = c
 	return r
@@ -47,8 +47,8 @@ func NewUrgency() *Urgency {
 	return &Urgency{urgent: urgent, raise: sync.OnceFunc(func() { close(urgent) })}
 }
 
-// Raise makes the task's waiting and later requests ordinary ones. It may be called more than
-// once.
+// Raise makes the task's requests ordinary, both those that wait and later ones. It may be
+// called more than once.
 func (u *Urgency) Raise() { u.raise() }
 
 // InBackground returns the Call for requests that no client will ever wait for.

@@ -114,7 +114,7 @@ func (c *Creating) do(ctx context.Context, repo string, write func(accepted func
 	return write(func() {})
 }
 
-// enter makes the caller the leader of a repository, or waits for the present leader. The
+// enter makes the caller the leader of a repository, or waits for the current leader. The
 // returned lead is nil if the repository is known to exist. seen is the count of creations
 // before the caller's write was refused, or -1 if it was not.
 func (c *Creating) enter(ctx context.Context, repo string, seen int) (creations int, lead *leader, err error) {

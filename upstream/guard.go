@@ -62,15 +62,15 @@ func (a wrappedSource) StatBlob(ctx context.Context, repo Repo, d digest.Digest)
 	return size, err
 }
 
-// Source returns next for callers without an older answer: they are refused from Threshold
-// failures on.
+// Source returns next for callers without an older answer: they are refused after Threshold
+// failures in a row.
 func (b *Breaker) Source(next Source) Source {
 	return wrappedSource{next, func(_ context.Context, repo Repo, from origin, ask func(Repo) error) error {
 		return b.do(b.o.Threshold, from, func() error { return ask(repo) })
 	}}
 }
 
-// heldWait bounds the wait in a queue of a request for which there is an older answer.
+// heldWait bounds how long a request waits in a queue if its caller holds an older answer.
 const heldWait = time.Second
 
 // Held returns next for callers with an older answer: they are refused after one failure, until

@@ -162,7 +162,7 @@ func (l *Limiter) join(w *waiter, host string, class Class, maxWait time.Duratio
 	return bucket, nil
 }
 
-// resume runs when the timer of a bucket fires.
+// resume sends the next requests when the timer of a bucket has fired.
 func (l *Limiter) resume(bucket *bucket) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -333,8 +333,8 @@ func (p *permit) release() {
 	})
 }
 
-// limiterMetrics are the metrics of a Limiter. Their label is the operation, of which there is
-// a fixed list.
+// limiterMetrics are the metrics of a Limiter. They are labelled by operation; the list of
+// operations is fixed.
 type limiterMetrics struct {
 	waits     *prometheus.HistogramVec
 	refusals  *prometheus.CounterVec

@@ -45,7 +45,7 @@ func emptyBlob(registry string) error {
 type upload struct {
 	Upload
 	c    *Client
-	repo Repo // of the present attempt
+	repo Repo // of the current attempt
 	// closing is the digest of an attempt that failed during its completion: the registry may have
 	// the blob.
 	closing digest.Digest

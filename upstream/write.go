@@ -46,7 +46,7 @@ func (c *Client) Mount(ctx context.Context, repo Repo, from string, d digest.Dig
 // PutManifest implements Sink.
 func (c *Client) PutManifest(ctx context.Context, repo Repo, ref oci.Reference, m *oci.Manifest) (Pushed, error) {
 	var p Pushed
-	err := c.attempts(ctx, repo, "manifest of "+repo.Name, func(Repo) (err error) { // ignores the Repo with the longer wait: an attempt waits no longer than a read
+	err := c.attempts(ctx, repo, "manifest of "+repo.Name, func(Repo) (err error) { // not the longer wait of attempts: waits no longer than a read
 		p, err = c.putTagged(auth.WithScope(ctx, auth.PushScope(repo.Name)), repo, ref, m)
 		return err
 	})
@@ -108,9 +108,9 @@ func (c *Client) putManifest(ctx context.Context, repo Repo, q oci.Request, m *o
 	return Pushed{Digest: m.Digest, Subject: subject}, resp.Header.Get("OCI-Tag") != "", nil
 }
 
-// immutable tells the push of the same manifest, which is success, from an attempt to move a
-// tag. ECR refuses both with the same error, so the registry is asked for the digest of the
-// tag.
+// immutable distinguishes a repeated push of the same manifest, which is success, from an
+// attempt to move a tag. ECR refuses both with the same error, so it asks the registry for the
+// digest of the tag.
 func (c *Client) immutable(ctx context.Context, repo Repo, ref oci.Reference, m *oci.Manifest, refusal *oci.Error) (Pushed, error) {
 	present, err := c.StatManifest(ctx, repo, ref, []string{m.MediaType})
 	if err != nil {
@@ -180,12 +180,13 @@ func idempotent(req *http.Request) *http.Request {
 	return req
 }
 
-// restartError marks a failure for which the upload is repeated once in a new session.
+// restartError marks a failure after which the upload is repeated once, in a new session.
 type restartError struct{ error }
 
 func (r restartError) Unwrap() error { return r.error }
 
-// localError marks a failure to read the bytes to send, after which nothing is repeated.
+// localError marks a failure of the bytes to send, such as a read error. The write is not
+// repeated.
 type localError struct{ error }
 
 func (l localError) Unwrap() error { return l.error }

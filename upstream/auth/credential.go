@@ -13,8 +13,8 @@ import (
 // right.
 var ErrRefused = errors.New("upstream credentials refused")
 
-// ErrMissing, which is an ErrRefused, reports that no request was sent because there are no
-// credentials.
+// ErrMissing reports that no request was sent because there are no credentials. It matches
+// ErrRefused.
 var ErrMissing = fmt.Errorf("%w: none to be had", ErrRefused)
 
 // TokenError is a failed token request. It matches ErrRefused if the endpoint refused the

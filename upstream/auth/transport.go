@@ -78,10 +78,11 @@ type authorization struct {
 	token  Secret
 }
 
-// RoundTrip sends the request with the authorization that the registry is known to want. If the
-// registry refuses it, it sends the request once more with another. A request whose body cannot
-// be read again is not repeated: RoundTrip returns the refusal, and uses the challenge in it
-// for the next request.
+// RoundTrip sends the request with the kind of authorization that the registry has asked for,
+// or the credential if that is preemptive. If the registry refuses it, RoundTrip gets another
+// authorization and sends the request once more. A request whose body cannot be read again is
+// not repeated: RoundTrip returns the refusal, and uses the challenge in it for the next
+// request.
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if req.URL.Scheme+"://"+req.URL.Host != t.origin {
 		return t.o.Base.RoundTrip(req)

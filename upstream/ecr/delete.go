@@ -16,7 +16,7 @@ import (
 )
 
 // DeleteAPI has the call of the ECR API that a Deleter needs. ECR's answer to DELETE over HTTP
-// is not documented and has changed (aws/containers-roadmap#1229).
+// is not documented and has changed (aws/containers-roadmap#1229), so the API is used.
 type DeleteAPI interface {
 	BatchDeleteImage(context.Context, *ecr.BatchDeleteImageInput, ...func(*ecr.Options)) (*ecr.BatchDeleteImageOutput, error)
 }

@@ -24,7 +24,7 @@ type Template struct {
 	Names []*regexp.Regexp
 	// DryRun makes Create refuse, with a text that says what it would have created.
 	DryRun bool
-	// ImmutableTags forbids to push a tag again with another image.
+	// ImmutableTags forbids pushing a tag again with another image.
 	ImmutableTags bool
 	// ExceptTags are patterns of tags to which the opposite of ImmutableTags applies: at most
 	// five, in which * stands for any characters.
@@ -48,7 +48,7 @@ func (t Template) allows(repo string) error {
 	}
 	patterns := make([]string, len(t.Names))
 	for i, re := range t.Names {
-		if regexp.MustCompile("^(?:" + re.String() + ")$").MatchString(repo) { // without these it compiled already
+		if regexp.MustCompile("^(?:" + re.String() + ")$").MatchString(repo) { // the pattern itself is known to compile
 			return nil
 		}
 		patterns[i] = re.String()

@@ -218,7 +218,7 @@ func (m *Manifest) descriptors() []Descriptor {
 	return all
 }
 
-// AnyManifest returns Accept lines that accept every manifest, and prefer the present types.
+// AnyManifest returns Accept lines that accept every manifest, the current types first.
 func AnyManifest() []string {
 	return []string{MediaTypeOCIIndex, MediaTypeOCIManifest, MediaTypeDockerList, MediaTypeDockerManifest, "*/*"}
 }

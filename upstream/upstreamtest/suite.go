@@ -201,7 +201,7 @@ type failing struct{ err error }
 
 func (f *failing) Read([]byte) (int, error) { return 0, fmt.Errorf("read: %w", f.err) }
 
-// ManifestTypes returns the manifest types that present clients accept.
+// ManifestTypes returns the manifest types that current clients accept.
 func ManifestTypes() []string {
 	return []string{oci.MediaTypeOCIIndex, oci.MediaTypeOCIManifest, oci.MediaTypeDockerList, oci.MediaTypeDockerManifest}
 }
