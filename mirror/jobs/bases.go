@@ -116,10 +116,10 @@ func (l *BaseIndex) process(ctx context.Context, c flight.Job[namedImage]) {
 		u.names = l.names(u.nameOf)
 	}
 	if man.Index() {
-		l.index(ctx, *u, man)
+		l.recordIndex(ctx, *u, man)
 		return
 	}
-	l.image(ctx, c, man)
+	l.recordImage(ctx, c, man)
 }
 
 // names are what people call an image that was asked for: by its tag, by the tag of its index, or
@@ -137,7 +137,7 @@ func (l *BaseIndex) names(s nameOf) []string {
 
 // index gives the name of an index to its children: those that are held, and those that will be
 // asked for.
-func (l *BaseIndex) index(ctx context.Context, u namedImage, man *oci.Manifest) {
+func (l *BaseIndex) recordIndex(ctx context.Context, u namedImage, man *oci.Manifest) {
 	seen := map[digest.Digest]bool{}
 	for _, c := range man.Children() {
 		if !c.Manifest || seen[c.Digest] || len(seen) >= maxImageChildren {
@@ -162,7 +162,7 @@ func (l *BaseIndex) index(ctx context.Context, u namedImage, man *oci.Manifest) 
 }
 
 // image records the names of an image under its layers.
-func (l *BaseIndex) image(ctx context.Context, c flight.Job[namedImage], man *oci.Manifest) {
+func (l *BaseIndex) recordImage(ctx context.Context, c flight.Job[namedImage], man *oci.Manifest) {
 	u := c.Value
 	if man.Config == nil || !oci.ImageConfig(man.Config.MediaType) {
 		return

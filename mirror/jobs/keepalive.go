@@ -26,7 +26,7 @@ const (
 	// maxWaiting bounds the images that wait for their touch. A day has time for more.
 	maxWaiting = 64 << 10
 	// touchWithin bounds one request.
-	touchWithin = time.Minute
+	requestTimeout = time.Minute
 )
 
 // pulledImage is an image that was pulled since its last touch.
@@ -129,15 +129,15 @@ func (k *KeepAlive) Run(ctx context.Context) {
 		return
 	}
 	tick, gap := min(time.Minute, interval/60), min(time.Second, interval/(24*60*60))
-	k.recall(ctx)
-	for k.rest(ctx, tick) {
+	k.restore(ctx)
+	for k.sleep(ctx, tick) {
 		failing := map[*repository.Upstream]bool{} // until the next look
-		for _, image := range k.look(ctx) {
+		for _, image := range k.dueImages(ctx) {
 			if failing[image.Repo.Up] {
 				continue
 			}
-			failing[image.Repo.Up] = !k.touch(ctx, image)
-			if !k.rest(ctx, gap) {
+			failing[image.Repo.Up] = !k.request(ctx, image)
+			if !k.sleep(ctx, gap) {
 				return
 			}
 		}
@@ -145,7 +145,7 @@ func (k *KeepAlive) Run(ctx context.Context) {
 }
 
 // rest waits for about d, so that mirrors with a common store do not keep in step.
-func (k *KeepAlive) rest(ctx context.Context, d time.Duration) bool {
+func (k *KeepAlive) sleep(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d/2 + rand.N(d+1))
 	defer t.Stop()
 	select {
@@ -157,7 +157,7 @@ func (k *KeepAlive) rest(ctx context.Context, d time.Duration) bool {
 }
 
 // recall finds what was pulled before a restart.
-func (k *KeepAlive) recall(ctx context.Context) {
+func (k *KeepAlive) restore(ctx context.Context) {
 	for t, err := range k.o.LastPulls.All(ctx) {
 		if err != nil {
 			k.o.Logger.Debug("images to be kept alive not recalled", "error", err)
@@ -179,7 +179,7 @@ func (k *KeepAlive) recall(ctx context.Context) {
 // look lists what is due, the oldest first, after it has found out when new images are.
 // While facts cannot be read nothing is: without them hot images would be touched again
 // and again.
-func (k *KeepAlive) look(ctx context.Context) []repository.Key {
+func (k *KeepAlive) dueImages(ctx context.Context) []repository.Key {
 	k.mu.Lock()
 	var fresh, due []repository.Key
 	now := time.Now()
@@ -190,7 +190,7 @@ func (k *KeepAlive) look(ctx context.Context) []repository.Key {
 	}
 	k.mu.Unlock()
 	for _, image := range fresh {
-		k.arrange(ctx, image)
+		k.schedule(ctx, image)
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -204,7 +204,7 @@ func (k *KeepAlive) look(ctx context.Context) []repository.Key {
 }
 
 // arrange finds out when a new image is due, and puts on record that it was pulled.
-func (k *KeepAlive) arrange(ctx context.Context, image repository.Key) {
+func (k *KeepAlive) schedule(ctx context.Context, image repository.Key) {
 	fact, err := k.o.LastPulls.Get(ctx, image.Repo.Up.Name, image.Repo.Name, image.Digest)
 	if err != nil && !errors.Is(err, meta.ErrNotFound) {
 		return
@@ -225,7 +225,7 @@ func (k *KeepAlive) arrange(ctx context.Context, image repository.Key) {
 // touch asks for an image, unless another mirror did so meanwhile. That it is being done
 // is on record first, so that the others leave it alone. It is false where there is no use
 // in asking for another image at once.
-func (k *KeepAlive) touch(ctx context.Context, image repository.Key) bool {
+func (k *KeepAlive) request(ctx context.Context, image repository.Key) bool {
 	up, name := image.Repo.Up, image.Repo.Up.Name
 	fact, err := k.o.LastPulls.Get(ctx, name, image.Repo.Name, image.Digest)
 	if err != nil && !errors.Is(err, meta.ErrNotFound) {
@@ -241,12 +241,12 @@ func (k *KeepAlive) touch(ctx context.Context, image repository.Key) bool {
 	}
 	claim := meta.TouchFact{Touched: now, MediaType: i.mediaType, Tag: i.tag}
 	if err := k.o.LastPulls.Set(ctx, name, image.Repo.Name, image.Digest, claim); err != nil {
-		k.again(image, i, now)
+		k.postpone(image, i, now)
 		k.o.Repositories.Recorded(err)
 		return false
 	}
 	result := "present"
-	switch err := k.get(ctx, image, i); {
+	switch err := k.getManifest(ctx, image, i); {
 	case ctx.Err() != nil:
 		result = ""
 	case oci.NotFound(err):
@@ -259,7 +259,7 @@ func (k *KeepAlive) touch(ctx context.Context, image repository.Key) bool {
 		// The claim is taken back, also when the mirror stops amid it.
 		claim.Touched, claim.Pulled = cmp.Or(fact.Touched, now.Add(-k.o.Every[up.Name])), true
 		k.o.Repositories.Recorded(k.o.LastPulls.Set(context.WithoutCancel(ctx), name, image.Repo.Name, image.Digest, claim))
-		k.again(image, i, now)
+		k.postpone(image, i, now)
 	}
 	if result != "" {
 		k.results.WithLabelValues(name, result).Inc()
@@ -268,7 +268,7 @@ func (k *KeepAlive) touch(ctx context.Context, image repository.Key) bool {
 }
 
 // again puts an image off that could not be touched.
-func (k *KeepAlive) again(image repository.Key, i pulledImage, now time.Time) {
+func (k *KeepAlive) postpone(image repository.Key, i pulledImage, now time.Time) {
 	i.due = now.Add(k.o.Every[image.Repo.Up.Name] / 100)
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -278,8 +278,8 @@ func (k *KeepAlive) again(image repository.Key, i pulledImage, now time.Time) {
 // get is the request: a full GET by digest, which is what counts as a pull of Amazon ECR
 // by any reading of its documentation. What a registry has made to fit Accept it may not
 // know by its digest: then the tag is asked for.
-func (k *KeepAlive) get(ctx context.Context, image repository.Key, i pulledImage) error {
-	ctx, cancel := context.WithTimeout(ctx, touchWithin)
+func (k *KeepAlive) getManifest(ctx context.Context, image repository.Key, i pulledImage) error {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	source, repo, accept := image.Repo.Up.OneTry(), image.Repo.Remote().With(upstream.InBackground()), []string{i.mediaType}
 	_, err := source.Manifest(ctx, repo, oci.Reference{Digest: image.Digest}, accept)
