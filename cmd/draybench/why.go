@@ -52,8 +52,7 @@ func reasons() map[metric]func(r results) string {
 	}
 }
 
-// besideBare compares net/http itself with distribution, where the rates of dray are compared
-// with it.
+// besideBare compares net/http itself with distribution, to explain a missed target for rates.
 func besideBare(r results, rates, costs metric) string {
 	cpu, ok1 := r.ratio(costs, distribution, costs, dray)
 	most, ok2 := r.ratio(rates, bareNetHTTP, rates, distribution)

@@ -128,7 +128,7 @@ func (p *Pipeline) addLayers(ctx context.Context, img *Image, from Contents, r *
 			g.Go(func() error {
 				s, err := from.Scanned(gctx, oci.Descriptor{Digest: l.Digest, Size: l.Size, MediaType: l.MediaType})
 				if l.Foreign && err != nil && gctx.Err() == nil {
-					s, err = nil, nil // its bytes may be elsewhere; but where the upstream has them, clients pull them from it
+					s, err = nil, nil // the layer may be elsewhere; if the upstream has it, clients pull it, so it was scanned
 				}
 				mu.Lock()
 				defer mu.Unlock()

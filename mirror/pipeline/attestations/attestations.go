@@ -79,7 +79,7 @@ type Declared struct {
 }
 
 // About collects the declarations about an image of an index. An attestation counts if the
-// index refers it to the image, and if its own subjects, where it has any, include the image.
+// index refers it to the image, and if its own subjects are empty or include the image.
 func About(img *pipeline.Image, m *pipeline.Manifest) Declared {
 	var d Declared
 	for _, a := range img.Manifests {

@@ -59,7 +59,7 @@ func TestRules(t *testing.T) {
 		{Config{Semver: true}, pipeline.Name{Tag: "1.2"}, "semver"},
 		{Config{Semver: true}, pipeline.Name{Tag: "01.2.3"}, "semver"},
 		{Config{Semver: true, Tags: []string{`1\..*`}}, pipeline.Name{Tag: "2"}, "semver tag"},
-		{Config{Immutable: []string{"*"}}, pipeline.Name{Tag: "1", Digest: a}, ""}, // nobody knows
+		{Config{Immutable: []string{"*"}}, pipeline.Name{Tag: "1", Digest: a}, ""}, // without Current
 		{Config{Immutable: []string{"*"}}, pipeline.Name{Tag: "1", Digest: a, Current: points("", nil)}, ""},
 		{Config{Immutable: []string{"*"}}, pipeline.Name{Tag: "1", Digest: a, Current: points(a, nil)}, ""},
 		{Config{Immutable: []string{"*"}}, pipeline.Name{Tag: "1", Digest: a, Current: points(b, nil)}, "immutable"},
