@@ -24,7 +24,7 @@ func (p *Puller) Blob(x *request.Request) error {
 		return err
 	}
 	f := r.Fetch(d, nil)
-	joined := p.ahead[r.Up.Name].want(d)
+	joined := p.prefetchers[r.Up.Name].want(d)
 	content, err := f.Open(ctx, at.Size)
 	joined()
 	if err != nil {
@@ -35,10 +35,10 @@ func (p *Puller) Blob(x *request.Request) error {
 	}
 	defer content.Close()
 	if x.Source = string(content.Source()); f.Answered() && content.Source() == cache.SourceDisk {
-		x.Source = fromOrigin // a small blob may be on disk before its fetch is looked at
+		x.Source = fromOrigin // a small blob may be on disk before its source is read
 	}
 	if at.Place == repository.Nowhere && !f.Answered() {
-		// The fetch that was joined, or that has just ended, was another repository's.
+		// The fetch that was joined, or that has just ended, was for another repository.
 		if at, err = r.LocateBlob(ctx, d, x.Need()); err == nil && at.Place == repository.Nowhere {
 			_, err = r.Confirm(ctx, d)
 		}
@@ -54,9 +54,9 @@ func (p *Puller) Blob(x *request.Request) error {
 	return x.Send(d, c)
 }
 
-// HeadBlob handles HEAD of a blob. It never guesses: 200 means that a push which leaves the blob
-// out will succeed. It is held for a push under way, or known at the target; else the upstream is
-// asked. A mirror without pushes answers from what it may serve.
+// HeadBlob handles HEAD of a blob. 200 promises that a push which leaves the blob out will
+// succeed: the blob is staged, a fact says that the upstream has it, or the upstream confirms
+// it now. A listener that takes no pushes answers for the blobs that it may serve.
 func (p *Puller) HeadBlob(x *request.Request) error {
 	x.Divert()
 	ctx := x.WithTimeout(repository.LookupTimeout)
@@ -67,7 +67,7 @@ func (p *Puller) HeadBlob(x *request.Request) error {
 	}
 	size := at.Size
 	if at.Place == repository.Nowhere {
-		err := p.orSend(ctx, x, oci.ErrBlobUnknown, func(ctx context.Context) (err error) {
+		err := p.askBeforePush(ctx, x, oci.ErrBlobUnknown, func(ctx context.Context) (err error) {
 			size, err = r.Confirm(ctx, d)
 			return err
 		})

@@ -1,10 +1,11 @@
 // Package pull answers the requests that read: manifests by tag and by digest, blobs, and the lists
 // of tags and referrers.
 //
-// It asks repository where content is, the cache for bytes, facts (cache/meta) for what a tag
-// means, and the upstream for the rest. A tag is served without a question while its fact is fresh,
-// and the old answer for a while longer while the upstream is asked in the background. What is
-// asked for again and again is answered from memory, under a lease on the facts that it was made
-// of. What an image consists of is fetched before the client asks for it. Jobs learn of each pull.
-// A client that may push (identity) does not wait for an upstream that gives no answer.
+// It finds content by repository, reads bytes from the cache and the meaning of tags from facts
+// (cache/meta), and asks the upstream for the rest. A tag is served without a question to the
+// upstream while its fact is fresh. For a while after that, the old answer is served while the
+// upstream is asked in the background. Repeated requests are answered from memory, under a lease on
+// the facts that the answer was made of. After a manifest was served, the small blobs of its image
+// are fetched before the client asks for them. Jobs are notified of each pull. A client that may
+// push (identity) does not wait for an upstream that does not answer.
 package pull

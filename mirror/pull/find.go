@@ -15,27 +15,27 @@ import (
 	"dray/upstream/oci"
 )
 
-// answer is a manifest on its way to a client.
+// answer is a manifest that is sent to a client.
 type answer struct {
 	*repository.Manifest
 	// source is one of the constants below.
 	source string
-	// stale is why an old fact was used; nil for a fresh one.
+	// stale is the error because of which an old fact was used; nil if it was not.
 	stale error
-	// until is the end of a tag's window; zero for what was asked for by digest.
+	// until is the time at which the fact about a tag is no longer fresh; zero for a digest.
 	until time.Time
 }
 
 const (
 	fromCache  = "cache"
 	fromOrigin = "origin"
-	// fromStale is an old answer because the upstream failed, fromUpdating one because
-	// its next answer is on the way.
+	// fromStale is an old answer because the upstream failed. fromUpdating is an old answer while
+	// the upstream is asked in the background.
 	fromStale    = "stale"
 	fromUpdating = "updating"
 )
 
-// finder finds manifests: here, or at their upstream.
+// finder finds manifests here or at their upstream.
 type finder struct {
 	o         Options
 	questions *flight.Group[question, *answer]
@@ -43,8 +43,8 @@ type finder struct {
 	refreshed *prometheus.CounterVec
 }
 
-// question is what several clients may ask an upstream at the same time: what a tag means, or for a
-// manifest by digest.
+// question is the key of a request to an upstream that several clients share: for the meaning
+// of a tag, or for a manifest by digest.
 type question struct {
 	repo      repository.Repo
 	reference string
@@ -55,7 +55,7 @@ type question struct {
 type tag struct {
 	repo repository.Repo
 	name string
-	// accept is what the client takes.
+	// accept has the Accept lines of the client.
 	accept []string
 }
 
@@ -63,29 +63,30 @@ func (t tag) key() meta.TagKey {
 	return meta.TagKey{Upstream: t.repo.Up.Name, Repo: t.repo.Name, Tag: t.name, Accept: oci.AcceptKey(t.accept)}
 }
 
-// tagAtHand answers without a question, from a push that is queued, or from a fact within its
-// window or shortly after it. It is nil, nil when a question is needed.
+// tagAtHand answers without waiting for the upstream: from a queued push, from a fresh fact, or
+// from one that may be served while it is refreshed. It returns nil, nil if the upstream must
+// be asked.
 func (f *finder) tagAtHand(ctx context.Context, t tag) (*answer, error) {
 	if m := t.repo.Queued(oci.Reference{Tag: t.name}, t.accept); m != nil {
 		return &answer{Manifest: m, source: fromCache}, nil
 	}
 	lease := &meta.Lease{}
-	fact := newest(ctx, f.o.Tags.Under(lease), t)
+	fact := newestFact(ctx, f.o.Tags.Under(lease), t)
 	if a, err := f.fresh(ctx, t, fact); a != nil || err != nil {
 		if a != nil {
 			a.Lease.Join(lease)
 		}
 		return a, err
 	}
-	return f.aging(ctx, t, fact), nil
+	return f.staleWhileRevalidate(ctx, t, fact), nil
 }
 
-// byTag finds a manifest by tag that is not at hand.
+// byTag returns the manifest of a tag. It asks the upstream unless a fact is fresh.
 func (f *finder) byTag(ctx context.Context, t tag) (*answer, error) {
 	key := t.key()
 	return f.questions.Do(ctx, question{t.repo, t.name, key.Accept}, func(ctx context.Context) (*answer, error) {
-		// Another question may have been answered since it was not at hand.
-		fact := newest(ctx, f.o.Tags, t)
+		// Another question may have been answered meanwhile.
+		fact := newestFact(ctx, f.o.Tags, t)
 		if a, err := f.fresh(ctx, t, fact); a != nil || err != nil {
 			return a, err
 		}
@@ -93,7 +94,7 @@ func (f *finder) byTag(ctx context.Context, t tag) (*answer, error) {
 	})
 }
 
-// byTagOrQueued finds a manifest by tag, also one that is still on its way.
+// byTagOrQueued returns the manifest of a tag, also of one that is only in the queue.
 func (f *finder) byTagOrQueued(ctx context.Context, t tag) (*answer, error) {
 	if m := t.repo.Queued(oci.Reference{Tag: t.name}, t.accept); m != nil {
 		return &answer{Manifest: m, source: fromCache}, nil
@@ -101,8 +102,8 @@ func (f *finder) byTagOrQueued(ctx context.Context, t tag) (*answer, error) {
 	return f.byTag(ctx, t)
 }
 
-// newest is the newest fact that answers a client with these Accept lines, or nil.
-func newest(ctx context.Context, tags *meta.Tags, t tag) *meta.TagFact {
+// newestFact returns the newest fact that is valid for the client's Accept lines, or nil.
+func newestFact(ctx context.Context, tags *meta.Tags, t tag) *meta.TagFact {
 	key := t.key()
 	fact, err := tags.Get(ctx, key)
 	key.Accept = repository.PushedAccept
@@ -117,7 +118,7 @@ func newest(ctx context.Context, tags *meta.Tags, t tag) *meta.TagFact {
 	return &fact
 }
 
-// fresh answers from a fact that is young enough, with nil, nil when there is none.
+// fresh returns the answer of a fresh fact. It returns nil, nil if there is none.
 func (f *finder) fresh(ctx context.Context, t tag, fact *meta.TagFact) (*answer, error) {
 	if fact == nil {
 		return nil, nil
@@ -135,8 +136,8 @@ func (f *finder) fresh(ctx context.Context, t tag, fact *meta.TagFact) (*answer,
 	return &answer{Manifest: m, source: fromCache, until: fact.CheckedAt.Add(t.repo.Up.Tags.Fresh)}, nil
 }
 
-// askTag asks the upstream what a tag is now: with one HEAD where the last answer is
-// held, else with one GET.
+// askTag asks the upstream for the meaning of a tag. It sends one HEAD if the last answer is
+// held, otherwise one GET.
 func (f *finder) askTag(ctx context.Context, how upstream.Call, t tag, fact *meta.TagFact) (*answer, error) {
 	asked := time.Now()
 	up, ref, remote := t.repo.Up, oci.Reference{Tag: t.name}, t.repo.Remote().With(how)
@@ -156,15 +157,15 @@ func (f *finder) askTag(ctx context.Context, how upstream.Call, t tag, fact *met
 			f.o.Repositories.Recorded(f.o.Tags.Set(ctx, t.key(), again, 0))
 			return old, nil
 		}
-		// The refusal of a HEAD has no text. That of a GET tells whether the right is
-		// missing or the token has expired, and why.
+		// A refused HEAD has no text. The answer to a GET tells whether the right is missing or the
+		// token has expired, and why.
 		if err != nil && !errors.Is(err, oci.ErrDenied) {
-			return f.staleOr(ctx, t, old, fact, asked, err)
+			return f.staleIfError(ctx, t, old, fact, asked, err)
 		}
 	}
 	man, err := source.Manifest(ctx, remote, ref, t.accept)
 	if err != nil {
-		return f.staleOr(ctx, t, old, fact, asked, err)
+		return f.staleIfError(ctx, t, old, fact, asked, err)
 	}
 	t.repo.Store(ctx, man, repository.Children(man))
 	f.o.KeepAlive.Touched(ctx, t.repo, t.name, man)
@@ -172,9 +173,9 @@ func (f *finder) askTag(ctx context.Context, how upstream.Call, t tag, fact *met
 	return &answer{Manifest: repository.ManifestOf(man), source: fromOrigin}, nil
 }
 
-// staleOr answers with what is held when the error says nothing about the tag, and
-// remembers that there is no such tag when it says so.
-func (f *finder) staleOr(ctx context.Context, t tag, old *answer, fact *meta.TagFact, asked time.Time, err error) (*answer, error) {
+// staleIfError returns the old answer if the upstream failed and the fact is not too old (RFC
+// 5861). If the upstream says that there is no such tag, staleIfError records that.
+func (f *finder) staleIfError(ctx context.Context, t tag, old *answer, fact *meta.TagFact, asked time.Time, err error) (*answer, error) {
 	if oci.NotFound(err) {
 		f.o.Repositories.Recorded(f.o.Tags.SetNotFound(ctx, t.key(), asked, t.repo.Up.Tags.NotFound, repository.ReasonOf(err)))
 		return nil, err
@@ -188,9 +189,9 @@ func (f *finder) staleOr(ctx context.Context, t tag, old *answer, fact *meta.Tag
 	return &a, nil
 }
 
-// byDigest finds a manifest by digest that is not at hand: the upstream confirms it, or sends it.
+// byDigest returns a manifest that is not held here: the upstream confirms it, or sends it.
 func (f *finder) byDigest(ctx context.Context, r repository.Repo, d digest.Digest, accept []string) (*answer, error) {
-	// Some registries answer "not found" to a client that does not take the type.
+	// Some registries answer "not found" if the client does not accept the media type.
 	key := question{r, d.String(), oci.AcceptKey(accept)}
 	return f.questions.Do(ctx, key, func(ctx context.Context) (*answer, error) {
 		if m := r.Held(ctx, d); m != nil {
@@ -211,7 +212,7 @@ func (f *finder) askDigest(ctx context.Context, r repository.Repo, d digest.Dige
 			return nil, err
 		}
 		if man, err := oci.ParseManifest(desc.MediaType, raw); err == nil {
-			man.Digest = d // the algorithm asked for
+			man.Digest = d // with the algorithm of the request
 			r.Store(ctx, man, repository.Children(man))
 			return &answer{Manifest: repository.ManifestOf(man), source: fromCache}, nil
 		}

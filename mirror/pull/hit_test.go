@@ -181,7 +181,7 @@ func TestHotAnswer(t *testing.T) {
 	}
 }
 
-// What this process writes is seen by the next request.
+// The next request sees the writes of this process.
 func TestHotAnswerEnds(t *testing.T) {
 	tag := "/v2/team/app/manifests/v1"
 	t.Run("push", func(t *testing.T) {
@@ -272,7 +272,7 @@ func TestHotAnswerAges(t *testing.T) {
 		}
 		h.wantHot(tag)
 
-		// The window ends amid a lease.
+		// The window ends during a lease.
 		h.Registry.HoldManifest("team/app", "v1", second)
 		time.Sleep(8500 * time.Millisecond)
 		h.Want(200, "GET", tag, nil)

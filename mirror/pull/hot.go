@@ -11,10 +11,10 @@ import (
 	"dray/mirror/request"
 )
 
-// hot keeps answers that were made of facts, so that asking the same again costs one look. Nothing
-// here is older than the memory before the store of facts allows: each entry has a lease on what it
-// was made of, which ends with any write to it.
-type hot struct{ answers *lru.Cache[asked, *Hit] }
+// hot caches answers that were made of facts, so that a repeated request costs one look-up.
+// Each entry has a lease on its facts, which ends with any write to them. So no entry is older
+// than the facts in the memory before their store may be.
+type hot struct{ answers *lru.Cache[hotKey, *Hit] }
 
 // The bounds: 2,048 answers of at most 16 KiB, for requests of at most 2 KiB, are 36 MiB
 // at worst. Almost all manifests are smaller, and share their bytes with the cache.
@@ -25,53 +25,54 @@ const (
 )
 
 func newHot() hot {
-	answers, _ := lru.New[asked, *Hit](hotAnswers) // fails for sizes below 1 only
+	answers, _ := lru.New[hotKey, *Hit](hotAnswers) // fails for sizes below 1 only
 	return hot{answers}
 }
 
-// asked is a request as it came. Of one listener equal ones mean the same.
-type asked struct {
+// hotKey is a request as it came. Equal requests of one listener mean the same.
+type hotKey struct {
 	listener                  *request.Listener
 	method, host, uri, accept string
 }
 
-// askedFor is the key of a request, with no uri where it has none.
-func askedFor(x *request.Request) asked {
+// hotKeyOf returns the key of a request. Its uri is empty if the request cannot have a hot
+// answer.
+func hotKeyOf(x *request.Request) hotKey {
 	l, r := x.Listener, x.R
-	a := asked{listener: l, method: r.Method, host: r.Host, uri: r.RequestURI}
+	k := hotKey{listener: l, method: r.Method, host: r.Host, uri: r.RequestURI}
 	switch lines := r.Header["Accept"]; len(lines) {
 	case 0:
 	case 1:
-		a.accept = lines[0]
+		k.accept = lines[0]
 	default:
-		a.accept = strings.Join(lines, ",")
+		k.accept = strings.Join(lines, ",")
 	}
-	if len(a.host)+len(a.uri)+len(a.accept) > hotRequest || r.Method != http.MethodGet && r.Method != http.MethodHead {
-		a.uri = ""
+	if len(k.host)+len(k.uri)+len(k.accept) > hotRequest || r.Method != http.MethodGet && r.Method != http.MethodHead {
+		k.uri = ""
 	}
-	return a
+	return k
 }
 
-// Hit is an answer that was at hand, ready to be sent again. It is never written to.
+// Hit is a hot answer, ready to be sent again. It is immutable.
 type Hit struct {
-	// Meaning is what its request means.
+	// Meaning is the meaning of its request.
 	Meaning request.Meaning
 	answer  *answer
-	// header has six lines at most: with the two of every answer they are as many as a
-	// map holds before it grows.
+	// header has six lines at most. With the two of every answer, they are as many as a map holds
+	// before it grows.
 	header []line
 }
 
-// line is a header line whose value many answers share.
+// line is a header line whose value is shared by many answers.
 type line struct {
 	name  string
 	value []string
 }
 
-// Hit returns what was answered to the same request before, or nil. It may be out of date: what a
-// request means never changes, only its answer. See [Puller.Again].
+// Hit returns the last answer to the same request, or nil. It may be out of date, but its
+// Meaning is not: that depends on the request alone. See [Puller.Again].
 func (p *Puller) Hit(x *request.Request) *Hit {
-	key := askedFor(x)
+	key := hotKeyOf(x)
 	if key.uri == "" {
 		return nil
 	}
@@ -79,8 +80,8 @@ func (p *Puller) Hit(x *request.Request) *Hit {
 	return known
 }
 
-// Again answers a request, whose rights have been checked, with a hit; where that is out of date,
-// as if it was not there.
+// Again answers a request with a hit. If the hit is out of date, it answers like
+// [Puller.Manifest]. The caller must have checked the rights of the client.
 func (p *Puller) Again(x *request.Request, k *Hit) error {
 	if !k.Valid(time.Now()) {
 		return p.Manifest(x)
@@ -89,14 +90,14 @@ func (p *Puller) Again(x *request.Request, k *Hit) error {
 	return p.pulled(x, k.answer, k.send(x))
 }
 
-// Valid reports whether the answer is not out of date.
+// Valid reports whether the answer may still be sent.
 func (k *Hit) Valid(now time.Time) bool {
 	return k.answer.Lease.Valid(now) && (k.answer.until.IsZero() || now.Before(k.answer.until))
 }
 
-// add remembers an answer that needed no question, where its lease is worth something.
+// add caches an answer that needed no question to the upstream, if its lease is valid.
 func (h hot) add(x *request.Request, a *answer) {
-	key := askedFor(x)
+	key := hotKeyOf(x)
 	if key.uri == "" || len(a.Raw) > hotBytes || !a.Lease.Valid(time.Now()) {
 		return
 	}
@@ -113,13 +114,13 @@ func (h hot) add(x *request.Request, a *answer) {
 	h.answers.Add(key, k)
 }
 
-// conditions are the header lines with which a request may want something else than
-// the whole.
-var conditions = []string{"Range", "If-None-Match", "If-Range"}
+// conditionalHeaders are the header lines by which a request may ask for something other than
+// the whole manifest.
+var conditionalHeaders = []string{"Range", "If-None-Match", "If-Range"}
 
 // send is [request.Request.SendManifest] for a hit.
 func (k *Hit) send(x *request.Request) error {
-	for _, name := range conditions {
+	for _, name := range conditionalHeaders {
 		if x.R.Header[name] != nil {
 			return x.SendManifest(k.answer.Manifest)
 		}

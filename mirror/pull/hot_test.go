@@ -16,7 +16,7 @@ import (
 	"dray/mirror/wire"
 )
 
-// What would take too much memory is answered from the facts.
+// An answer that would take too much memory is made of the facts each time.
 func TestHotAnswersAreBounded(t *testing.T) {
 	front := meta.NewCached(metatest.NewMemory(), meta.CachedOptions{Staleness: time.Hour})
 	if err := front.Put(t.Context(), "fact", nil, 0); err != nil { // the lease of one that is not there ends within a second

@@ -14,8 +14,8 @@ import (
 	"dray/upstream/oci"
 )
 
-// Tags passes a page of the upstream's tags on. Order and continuation are the
-// upstream's (ECR's are opaque); the name and the link become the client's.
+// Tags answers with a page of the upstream's tags. The upstream decides the order and the
+// continuation (that of ECR is opaque). The name and the link are rewritten for the client.
 func (p *Puller) Tags(x *request.Request) error {
 	query := url.Values{}
 	if x.Q.N >= 0 {
@@ -27,7 +27,7 @@ func (p *Puller) Tags(x *request.Request) error {
 	ctx := x.WithTimeout(repository.LookupTimeout)
 	page, err := x.Repo.Up.Lister.Tags(ctx, x.Repo.Remote(), query)
 	if err != nil && len(x.Repo.QueuedTags()) > 0 {
-		page, err = upstream.Page{Body: []byte("{}")}, nil // what is on its way is all that can be told
+		page, err = upstream.Page{Body: []byte("{}")}, nil // only the queued tags are known
 	}
 	if err != nil {
 		return err
@@ -53,8 +53,8 @@ func (p *Puller) Tags(x *request.Request) error {
 	return x.SendList(body, "application/json; charset=utf-8", page.Next)
 }
 
-// Referrers passes the referrers of a manifest on, from the tag that stands in
-// for the call at registries without it (spec, "Listing Referrers").
+// Referrers answers with the referrers of a manifest. If the registry has no call for them,
+// they are read from the fallback tag (spec, "Listing Referrers").
 func (p *Puller) Referrers(x *request.Request) error {
 	query, err := url.ParseQuery(x.Q.Page)
 	if err != nil {
@@ -100,7 +100,7 @@ func (p *Puller) referrersByTag(x *request.Request) error {
 	return x.SendList(list, oci.MediaTypeOCIIndex, nil)
 }
 
-// ofArtifactType leaves the descriptors of one artifact type in an index, each as it stands there.
+// ofArtifactType returns an index with the descriptors of one artifact type, each unchanged.
 func ofArtifactType(index []byte, artifactType string) ([]byte, error) {
 	return oci.EditIndex(index, func(all []oci.IndexEntry) []oci.IndexEntry {
 		return slices.DeleteFunc(all, func(e oci.IndexEntry) bool { return e.ArtifactType != artifactType })
@@ -111,7 +111,7 @@ func badListing(r repository.Repo, cause error) error {
 	return r.Up.BadAnswer("a listing that cannot be read", cause)
 }
 
-// withQueued adds the tags that are on their way to the last page of those that are there.
+// withQueued adds the queued tags to the last page of the upstream's tags.
 func withQueued(queued, tags []string, last string, n int) []string {
 	inOrder := slices.IsSorted(tags)
 	for _, t := range queued {

@@ -12,45 +12,44 @@ import (
 	"dray/upstream/oci"
 )
 
-// Prefetch says what of an image is fetched as soon as a client has asked for its
-// manifest, before the client asks for it. The fetches are those that the client joins:
-// nothing is fetched twice.
+// Prefetch sets which blobs of an image are fetched after a client has asked for its manifest
+// and before it asks for them. Clients join these fetches: nothing is fetched twice.
 type Prefetch struct {
-	// MaxLayer is the size in bytes of the largest blob fetched ahead.
+	// MaxLayer is the size in bytes of the largest blob that is prefetched.
 	MaxLayer int64
-	// AtOnce bounds the blobs being fetched ahead; 0 fetches none. Together with MaxLayer
-	// it bounds the bytes that nobody may want.
+	// AtOnce bounds the blobs that are prefetched at a time; 0 prefetches none. AtOnce and
+	// MaxLayer bound the bytes that may be fetched in vain.
 	AtOnce int
 }
 
 const (
-	// seenManifests is how many manifests are remembered as dealt with.
+	// seenManifests bounds the manifests in prefetcher.seen.
 	seenManifests = 4096
-	// maxAhead bounds the images being fetched ahead; further ones are left to their clients.
+	// maxAhead bounds the images that are prefetched at a time. Other images are not prefetched.
 	maxAhead = 64
 )
 
-// prefetcher fetches ahead for one upstream.
+// prefetcher prefetches from one upstream.
 type prefetcher struct {
 	Prefetch
 	slots chan struct{} // one for each blob being fetched
 
-	mu     sync.Mutex                          // guards below; leaf lock
-	under  map[digest.Digest]*upstream.Urgency // blobs being fetched
-	wanted map[digest.Digest]int               // blobs that clients are asking for
-	seen   map[digest.Digest]bool
-	oldest []digest.Digest // of seen, a ring
-	next   int
-	images int
+	mu      sync.Mutex                          // guards below; leaf lock
+	running map[digest.Digest]*upstream.Urgency // blobs being fetched
+	wanted  map[digest.Digest]int               // blobs that clients are asking for
+	seen    map[digest.Digest]bool
+	oldest  []digest.Digest // ring buffer of the keys of seen
+	next    int
+	images  int
 }
 
 func newPrefetcher(p Prefetch) *prefetcher {
 	return &prefetcher{Prefetch: p, slots: make(chan struct{}, max(p.AtOnce, 0)), seen: map[digest.Digest]bool{},
-		under: map[digest.Digest]*upstream.Urgency{}, wanted: map[digest.Digest]int{}}
+		running: map[digest.Digest]*upstream.Urgency{}, wanted: map[digest.Digest]int{}}
 }
 
-// first reports whether a manifest was not seen lately and there is room for its image,
-// which is then counted until done.
+// first reports whether to prefetch an image: its manifest was not seen lately, and fewer than
+// maxAhead images are being prefetched. If so, the caller must call done.
 func (p *prefetcher) first(d digest.Digest) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -75,13 +74,13 @@ func (p *prefetcher) done() {
 	p.images--
 }
 
-// begin says that a blob is being fetched ahead. A client that asks for it raises the
-// urgency, also one that does so already.
+// begin records that a blob is being prefetched. The urgency is raised if a client asks for the
+// blob, or does so already.
 func (p *prefetcher) begin(d digest.Digest) *upstream.Urgency {
 	u := upstream.NewUrgency()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.under[d] = u
+	p.running[d] = u
 	if p.wanted[d] > 0 {
 		u.Raise()
 	}
@@ -91,10 +90,10 @@ func (p *prefetcher) begin(d digest.Digest) *upstream.Urgency {
 func (p *prefetcher) end(d digest.Digest) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	delete(p.under, d)
+	delete(p.running, d)
 }
 
-// want says that a client asks for a blob, until it calls what is returned.
+// want records that a client asks for a blob, until done is called.
 func (p *prefetcher) want(d digest.Digest) (done func()) {
 	if p.AtOnce == 0 {
 		return func() {}
@@ -102,7 +101,7 @@ func (p *prefetcher) want(d digest.Digest) (done func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.wanted[d]++
-	if u := p.under[d]; u != nil {
+	if u := p.running[d]; u != nil {
 		u.Raise()
 	}
 	return func() {
@@ -114,10 +113,10 @@ func (p *prefetcher) want(d digest.Digest) (done func()) {
 	}
 }
 
-// anticipate fetches what a client that got a manifest is about to ask for, if it is the
-// manifest of an image: a client that gets an index has not chosen a platform yet.
-func (p *Puller) anticipate(r repository.Repo, m *repository.Manifest) {
-	ahead := p.ahead[r.Up.Name]
+// prefetchImage starts to prefetch the blobs of a manifest that a client got. An index is not
+// prefetched, because the client has not chosen a platform yet.
+func (p *Puller) prefetchImage(r repository.Repo, m *repository.Manifest) {
+	ahead := p.prefetchers[r.Up.Name]
 	if ahead.AtOnce == 0 || !ahead.first(m.Digest) {
 		return
 	}
@@ -143,8 +142,8 @@ func (p *Puller) anticipate(r repository.Repo, m *repository.Manifest) {
 	}
 }
 
-// missing lists the blobs of an image that are not held and not too large.
-func (p *Puller) missing(m *repository.Manifest, most int64) []oci.Child {
+// missing lists the blobs of an image that are not held and have at most maxSize bytes.
+func (p *Puller) missing(m *repository.Manifest, maxSize int64) []oci.Child {
 	man, err := m.Parse()
 	if err != nil || man.Index() {
 		return nil
@@ -152,7 +151,7 @@ func (p *Puller) missing(m *repository.Manifest, most int64) []oci.Child {
 	var blobs []oci.Child
 	named := map[digest.Digest]bool{}
 	for _, c := range man.Children() {
-		if c.Manifest || c.Foreign() || c.Size > most || named[c.Digest] {
+		if c.Manifest || c.Foreign() || c.Size > maxSize || named[c.Digest] {
 			continue
 		}
 		named[c.Digest] = true
@@ -163,13 +162,13 @@ func (p *Puller) missing(m *repository.Manifest, most int64) []oci.Child {
 	return blobs
 }
 
-// prefetch starts or joins the fetch of a blob and stays until it has ended. What it
-// learns is on record for the client, who then asks nobody a second time.
+// prefetch starts or joins the fetch of a blob and waits until it has ended. The result is
+// recorded, so that the client does not ask the upstream again.
 func (p *Puller) prefetch(ctx context.Context, r repository.Repo, b oci.Child) {
 	if _, held := p.o.Cache.Stat(b.Digest); held || r.NoBlob(b.Digest).Err(ctx) != nil {
 		return
 	}
-	ahead, began := p.ahead[r.Up.Name], time.Now()
+	ahead, began := p.prefetchers[r.Up.Name], time.Now()
 	f := r.Fetch(b.Digest, ahead.begin(b.Digest))
 	defer ahead.end(b.Digest)
 	content, err := f.Open(ctx, b.Size)

@@ -81,7 +81,7 @@ func (h *fixture) layered(repo, tag string, layers []string, absent ...string) *
 	return m
 }
 
-// What is fetched ahead is bounded, joined by clients and asked for once.
+// Prefetching is bounded; clients join it, and nothing is asked for twice.
 func TestPrefetchBounded(t *testing.T) {
 	h, g := prefetching(t, pull.Prefetch{MaxLayer: 20, AtOnce: 3})
 	large := strings.Repeat("large", 10)
@@ -155,8 +155,8 @@ func (d dripping) Blob(ctx context.Context, r upstream.BlobRequest) (upstream.Bl
 	return s, err
 }
 
-// Who pulled the image has its layers from the upstream, although their fetch was begun before the
-// layers were asked for.
+// A client that pulls an image gets its layers from the upstream, although their fetch was
+// started before the client asked for them.
 func TestPrefetchIsForWhoPulls(t *testing.T) {
 	h, _ := prefetching(t, pull.Prefetch{MaxLayer: 20, AtOnce: 3})
 	body, feed := io.Pipe()

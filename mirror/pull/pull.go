@@ -18,7 +18,7 @@ import (
 	"dray/upstream/oci"
 )
 
-// Options are what a Puller is made of.
+// Options are the parts of a Puller.
 type Options struct {
 	Repositories *repository.Store
 	Cache        *cache.Cache
@@ -26,9 +26,10 @@ type Options struct {
 	Tasks        *flight.Tasks
 	KeepAlive    *jobs.KeepAlive
 	BaseIndex    *jobs.BaseIndex
-	// Prefetch says what is fetched before clients ask for it, by the name of the upstream.
+	// Prefetch sets which blobs are fetched before clients ask for them, by the name of the
+	// upstream.
 	Prefetch map[string]Prefetch
-	// OnPull, when not nil, is called once for each manifest that a client got by GET.
+	// OnPull, if not nil, is called once for each manifest that a client got by GET.
 	OnPull func(r repository.Repo, reference string)
 	Logger *slog.Logger
 }
@@ -36,15 +37,15 @@ type Options struct {
 // Puller handles the requests that read.
 type Puller struct {
 	finder
-	ahead map[string]*prefetcher // by upstream
-	hot   hot
-	// answers says whether the registries answer clients that are about to push; see orSend.
-	answers    map[string]*upstream.Breaker
-	stale      *prometheus.CounterVec
-	prefetched *prometheus.CounterVec
+	prefetchers map[string]*prefetcher // by upstream
+	hot         hot
+	// pushBreakers has, for each upstream, the breaker of askBeforePush.
+	pushBreakers map[string]*upstream.Breaker
+	stale        *prometheus.CounterVec
+	prefetched   *prometheus.CounterVec
 }
 
-// New returns a Puller that has served nothing.
+// New returns a Puller without hot answers.
 func New(o Options) *Puller {
 	p := &Puller{
 		finder: finder{
@@ -53,15 +54,15 @@ func New(o Options) *Puller {
 			refreshed: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_tag_refreshes_total",
 				Help: "Tags that dray refreshed in the background while it served the old answer, by upstream and result."}, []string{"upstream", "result"}),
 		},
-		ahead: map[string]*prefetcher{}, answers: map[string]*upstream.Breaker{}, hot: newHot(),
+		prefetchers: map[string]*prefetcher{}, pushBreakers: map[string]*upstream.Breaker{}, hot: newHot(),
 		stale: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_stale_answers_total",
 			Help: "Answers about a tag from an expired fact because the upstream failed, by upstream."}, []string{"upstream"}),
 		prefetched: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_prefetched_blobs_total",
 			Help: "Blobs that dray began to fetch after a client asked for their manifest and before it asked for the blob, by upstream."}, []string{"upstream"}),
 	}
 	for name := range o.Repositories.Upstreams() {
-		p.ahead[name] = newPrefetcher(o.Prefetch[name])
-		p.answers[name] = upstream.NewBreaker(upstream.BreakerOptions{Name: name, Threshold: 1})
+		p.prefetchers[name] = newPrefetcher(o.Prefetch[name])
+		p.pushBreakers[name] = upstream.NewBreaker(upstream.BreakerOptions{Name: name, Threshold: 1})
 		p.stale.WithLabelValues(name) // alerts look for an increase from 0
 	}
 	return p
@@ -84,13 +85,13 @@ func (p *Puller) Manifest(x *request.Request) error {
 	p.o.BaseIndex.Saw(r, x.Q.Ref, a.MediaType, a.Digest)
 	p.warn(x)
 	if x.R.Method == http.MethodGet {
-		p.anticipate(r, a.Manifest)
+		p.prefetchImage(r, a.Manifest)
 	}
 	return p.pulled(x, a, x.SendManifest(a.Manifest))
 }
 
-// warn marks an old answer. RFC 9111 dropped Warning, but it is the header that clients
-// and people know (RFC 7234, 5.5.1 and 5.5.2).
+// warn marks an old answer by Warning headers. RFC 9111 dropped Warning, but clients and people
+// know it (RFC 7234, 5.5.1 and 5.5.2).
 func (p *Puller) warn(x *request.Request) {
 	if x.Stale == nil && x.Source != fromUpdating {
 		return
@@ -105,10 +106,10 @@ func (p *Puller) warn(x *request.Request) {
 // pulled reports a manifest that a client got by GET.
 func (p *Puller) pulled(x *request.Request, a *answer, err error) error {
 	if got := x.W.Status() == http.StatusOK || x.W.Status() == http.StatusPartialContent; err == nil && got && x.R.Method == http.MethodGet {
-		if a.source != fromOrigin { // what comes from the upstream just now is a pull there as well
+		if a.source != fromOrigin { // the upstream counts its own answers as pulls
 			p.o.KeepAlive.Pulled(x.Repo, x.Q.Ref.Tag, a.Manifest)
 		}
-		p.o.Cache.Used(a.Digest, func() []digest.Digest { return members(a.Manifest) })
+		p.o.Cache.Used(a.Digest, func() []digest.Digest { return imageBlobs(a.Manifest) })
 		if p.o.OnPull != nil {
 			p.o.OnPull(x.Repo, x.Q.Ref.String())
 		}
@@ -116,9 +117,9 @@ func (p *Puller) pulled(x *request.Request, a *answer, err error) error {
 	return err
 }
 
-// members lists the blobs of an image. An index has none: a client that gets it has not chosen a
-// platform yet.
-func members(m *repository.Manifest) (blobs []digest.Digest) {
+// imageBlobs lists the blobs of an image. It lists none for an index: a client that gets one
+// has not chosen a platform yet.
+func imageBlobs(m *repository.Manifest) (blobs []digest.Digest) {
 	man, err := m.Parse()
 	if err != nil || man.Index() {
 		return nil
@@ -131,7 +132,7 @@ func members(m *repository.Manifest) (blobs []digest.Digest) {
 	return blobs
 }
 
-// find finds the manifest that a request asks for.
+// find returns the manifest that a request asks for.
 func (p *Puller) find(x *request.Request, accept []string) (*answer, error) {
 	ctx, r, ref := x.R.Context(), x.Repo, x.Q.Ref
 	if !ref.ByDigest() {
@@ -161,7 +162,7 @@ func (p *Puller) find(x *request.Request, accept []string) (*answer, error) {
 	return a, nil
 }
 
-// ByDigest finds a manifest by digest that is not here: the upstream confirms it, or sends it.
+// ByDigest returns a manifest that is not held here: the upstream confirms it, or sends it.
 func (p *Puller) ByDigest(ctx context.Context, r repository.Repo, d digest.Digest) (*repository.Manifest, error) {
 	a, err := p.byDigest(ctx, r, d, oci.AnyManifest())
 	if err != nil {

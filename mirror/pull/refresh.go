@@ -12,47 +12,47 @@ import (
 )
 
 const (
-	// maxRefreshes bounds the tags that are asked for again, or were a moment ago.
+	// maxRefreshes bounds the tags that are being refreshed, and those that failed lately.
 	maxRefreshes = 1024
-	// refreshAgain is the time from an attempt that told nothing to the next one.
-	refreshAgain = 5 * time.Second
-	// refreshWithin bounds one attempt.
-	refreshWithin = time.Minute
+	// refreshRetry is the time from a failed attempt to the next one.
+	refreshRetry = 5 * time.Second
+	// refreshTimeout bounds one attempt.
+	refreshTimeout = time.Minute
 )
 
-// refreshes are the tags whose answer is served once more while the upstream is asked
-// for the next one.
+// refreshes are the tags that are served from an old fact while the upstream is asked in the
+// background.
 type refreshes struct {
-	mu    sync.Mutex // guards below; leaf lock
-	under map[meta.TagKey]bool
-	// later are tags that are left alone until then.
-	later map[meta.TagKey]time.Time
-	// refused says which fact, by when it was checked, the upstream has refused to confirm.
+	mu      sync.Mutex // guards below; leaf lock
+	running map[meta.TagKey]bool
+	// notBefore is the time of the next attempt for tags whose last one failed.
+	notBefore map[meta.TagKey]time.Time
+	// refused has the time of the fact that the upstream refused to confirm.
 	refused map[meta.TagKey]time.Time
 }
 
 func newRefreshes() *refreshes {
-	return &refreshes{under: map[meta.TagKey]bool{}, later: map[meta.TagKey]time.Time{}, refused: map[meta.TagKey]time.Time{}}
+	return &refreshes{running: map[meta.TagKey]bool{}, notBefore: map[meta.TagKey]time.Time{}, refused: map[meta.TagKey]time.Time{}}
 }
 
-// begin reports whether a tag is to be asked for now; if so, end or putOff follows.
+// begin reports whether a tag is to be refreshed now. If so, end or putOff must follow.
 func (r *refreshes) begin(k meta.TagKey, now time.Time) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.under[k] || now.Before(r.later[k]) || len(r.under) >= maxRefreshes {
+	if r.running[k] || now.Before(r.notBefore[k]) || len(r.running) >= maxRefreshes {
 		return false
 	}
-	r.under[k] = true
-	delete(r.later, k)
+	r.running[k] = true
+	delete(r.notBefore, k)
 	return true
 }
 
-// refuse says that the upstream refuses to tell whether a fact still holds.
+// refuse records that the upstream refused to confirm the fact from the time checked.
 func (r *refreshes) refuse(k meta.TagKey, checked time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if len(r.refused) >= maxRefreshes {
-		for other := range r.refused { // which costs that tag one more question
+		for other := range r.refused { // this costs that tag one more question
 			delete(r.refused, other)
 			break
 		}
@@ -60,7 +60,8 @@ func (r *refreshes) refuse(k meta.TagKey, checked time.Time) {
 	r.refused[k] = checked
 }
 
-// isRefused reports whether a fact is not to be served again without a question. A newer one is.
+// isRefused reports whether the upstream refused to confirm the fact from the time checked. A
+// newer fact is not refused.
 func (r *refreshes) isRefused(k meta.TagKey, checked time.Time) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -71,35 +72,35 @@ func (r *refreshes) isRefused(k meta.TagKey, checked time.Time) bool {
 	return ok && !checked.After(refused)
 }
 
-// end follows an attempt that told something.
+// end ends an attempt that got an answer.
 func (r *refreshes) end(k meta.TagKey) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	delete(r.under, k)
+	delete(r.running, k)
 }
 
-// putOff follows an attempt that told nothing: the tag is left alone for a while.
+// putOff ends an attempt that failed: the next one waits for refreshRetry.
 func (r *refreshes) putOff(k meta.TagKey) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	delete(r.under, k)
+	delete(r.running, k)
 	now := time.Now()
-	if len(r.later) >= maxRefreshes {
-		for k, t := range r.later {
+	if len(r.notBefore) >= maxRefreshes {
+		for k, t := range r.notBefore {
 			if !now.Before(t) {
-				delete(r.later, k)
+				delete(r.notBefore, k)
 			}
 		}
 	}
-	if len(r.later) < maxRefreshes {
-		r.later[k] = now.Add(refreshAgain)
+	if len(r.notBefore) < maxRefreshes {
+		r.notBefore[k] = now.Add(refreshRetry)
 	}
 }
 
-// aging answers from a fact whose window has ended a short while ago, and asks the
-// upstream for the next answer without anybody waiting for it: one HEAD, however many
-// clients come. It is nil where a client has to wait.
-func (f *finder) aging(ctx context.Context, t tag, fact *meta.TagFact) *answer {
+// staleWhileRevalidate answers from a fact that is no longer fresh but within Revalidate, and
+// starts to refresh the tag in the background (RFC 5861). However many clients ask, that is one
+// HEAD. It returns nil if the client must wait for the upstream.
+func (f *finder) staleWhileRevalidate(ctx context.Context, t tag, fact *meta.TagFact) *answer {
 	policy, key := t.repo.Up.Tags, t.key()
 	if fact == nil || fact.NotFound || policy.Fresh <= 0 || meta.Age(time.Now(), fact.CheckedAt) >= policy.Fresh+policy.Revalidate || f.refreshes.isRefused(key, fact.CheckedAt) {
 		return nil
@@ -111,7 +112,7 @@ func (f *finder) aging(ctx context.Context, t tag, fact *meta.TagFact) *answer {
 	if f.refreshes.begin(key, time.Now()) {
 		t.accept = slices.Clone(t.accept)
 		started := f.o.Tasks.Start(func(ctx context.Context) {
-			ctx, cancel := context.WithTimeout(ctx, refreshWithin)
+			ctx, cancel := context.WithTimeout(ctx, refreshTimeout)
 			defer cancel()
 			if f.refresh(ctx, t) {
 				f.refreshes.end(key)
@@ -126,12 +127,13 @@ func (f *finder) aging(ctx context.Context, t tag, fact *meta.TagFact) *answer {
 	return &answer{Manifest: m, source: fromUpdating}
 }
 
-// refresh asks what a tag is now, and reports whether that is known afterwards. What the
-// upstream refuses is not served any longer: the next client asks, and is told why.
+// refresh asks the upstream for the meaning of a tag, and reports whether it got an answer. If
+// the upstream refuses, the old answer is not served any more: the next client asks and gets
+// the reason.
 func (f *finder) refresh(ctx context.Context, t tag) bool {
-	fact := newest(ctx, f.o.Tags, t)
+	fact := newestFact(ctx, f.o.Tags, t)
 	if a, err := f.fresh(ctx, t, fact); a != nil || err != nil {
-		return true // somebody else has asked
+		return true // another request has asked
 	}
 	a, err := f.askTag(ctx, upstream.InBackground(), t, fact)
 	result := "unchanged"

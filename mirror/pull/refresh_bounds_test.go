@@ -20,14 +20,14 @@ func TestRefreshesBounded(t *testing.T) {
 	for i := range maxRefreshes {
 		r.putOff(tagKeyOf(i))
 	}
-	if r.begin(tagKeyOf(0), time.Now()) || !r.begin(tagKeyOf(0), time.Now().Add(refreshAgain+time.Second)) {
+	if r.begin(tagKeyOf(0), time.Now()) || !r.begin(tagKeyOf(0), time.Now().Add(refreshRetry+time.Second)) {
 		t.Error("a tag that could not be asked for has no pause, or one without end")
 	}
 }
 
 func tagKeyOf(i int) meta.TagKey { return meta.TagKey{Repo: "r", Tag: fmt.Sprint(i)} }
 
-// What was refused is remembered for a bounded number of tags, and for no newer fact.
+// Refusals are remembered for a bounded number of tags, and for no newer fact.
 func TestRefusedBounded(t *testing.T) {
 	r, now := newRefreshes(), time.Now()
 	for i := range maxRefreshes + 10 {

@@ -141,7 +141,7 @@ func TestRefreshFails(t *testing.T) {
 	})
 }
 
-// What the upstream refuses is served to nobody who comes after its answer.
+// After the upstream has refused, the old answer is no longer served.
 func TestRefreshRefused(t *testing.T) {
 	for status, err := range map[int]error{403: oci.ErrDenied.With("no longer"), 404: oci.ErrManifestUnknown} {
 		synctest.Test(t, func(t *testing.T) {

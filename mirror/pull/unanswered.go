@@ -14,21 +14,22 @@ import (
 	"dray/upstream/oci"
 )
 
-// answerWithin is how long a client whose push is acknowledged here is kept waiting for what the
-// registry has of it already.
-const answerWithin = 2 * time.Second
+// pushHeadTimeout bounds the wait of a client whose push is acknowledged here, when it asks
+// which content the registry has.
+const pushHeadTimeout = 2 * time.Second
 
-// orSend asks the upstream whether it has what a client may be about to push. The client of a push
-// that is acknowledged here waits for no registry: where that gives no answer, because it is down,
-// throttles or refuses dray's credentials, the answer is missing, so that the client sends the
-// content. After one question without an answer the next ones are not asked for a few seconds.
-func (p *Puller) orSend(ctx context.Context, x *request.Request, missing *oci.Error, ask func(context.Context) error) error {
+// askBeforePush asks the upstream whether it has content that a client may be about to push. A
+// client whose push is acknowledged here does not depend on the registry. If the registry gives
+// no answer, because it is down, throttles or refuses dray's credentials, askBeforePush returns
+// missing, so that the client sends the content. After that, no question is sent to the
+// registry for a few seconds.
+func (p *Puller) askBeforePush(ctx context.Context, x *request.Request, missing *oci.Error, ask func(context.Context) error) error {
 	if !x.Repo.Up.AcknowledgeLocally || !x.May(identity.Push) {
 		return ask(ctx)
 	}
 	var err error
-	unanswered := p.answers[x.Repo.Up.Name].Do(func() error {
-		bounded, cancel := context.WithTimeout(ctx, answerWithin)
+	unanswered := p.pushBreakers[x.Repo.Up.Name].Do(func() error {
+		bounded, cancel := context.WithTimeout(ctx, pushHeadTimeout)
 		defer cancel()
 		err = ask(bounded)
 		switch {
@@ -45,7 +46,7 @@ func (p *Puller) orSend(ctx context.Context, x *request.Request, missing *oci.Er
 	return missing.With("%s does not say whether it has it: send it", x.Repo.Up.Registry).Because(cmp.Or(err, unanswered))
 }
 
-// ask finds a manifest that is not at hand.
+// ask asks the upstream for a manifest.
 func (p *Puller) ask(x *request.Request, accept []string) (a *answer, err error) {
 	ctx, ref := x.R.Context(), x.Q.Ref
 	t := tag{repo: x.Repo, name: ref.Tag, accept: accept}
@@ -61,13 +62,13 @@ func (p *Puller) ask(x *request.Request, accept []string) (a *answer, err error)
 		err = ask(ctx)
 		return a, err
 	}
-	err = p.orSend(ctx, x, oci.ErrManifestUnknown, ask)
+	err = p.askBeforePush(ctx, x, oci.ErrManifestUnknown, ask)
 	return a, err
 }
 
-// mayBeStale reports whether there is an old answer about a tag, for as long as the upstream gives
-// none.
+// mayBeStale reports whether there is an old answer about a tag that may be served if the
+// upstream fails.
 func (f *finder) mayBeStale(ctx context.Context, t tag) bool {
-	fact := newest(ctx, f.o.Tags, t)
+	fact := newestFact(ctx, f.o.Tags, t)
 	return fact != nil && !fact.NotFound && meta.Age(time.Now(), fact.CheckedAt) <= t.repo.Up.Tags.Stale && t.repo.Held(ctx, fact.Digest) != nil
 }
