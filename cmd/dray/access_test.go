@@ -204,7 +204,7 @@ func TestAccessHTPasswd(t *testing.T) {
 		{carol, "GET", "shared/x-y/manifests/v1", 200},
 		{carol, "GET", "shared/x-yz/manifests/v1", 403},
 		{"", "GET", "shared/x-y/manifests/v1", 401},
-		// Whoever may pull without credentials may do it with them, and with skopeo's empty ones.
+		// Pulls without credentials also work with credentials, and with skopeo's empty ones.
 		{"", "GET", "hub/library/alpine/manifests/3", 200},
 		{"", "GET", "hub/alpine/manifests/3", 200},
 		{"", "GET", "library/alpine/manifests/3?ns=docker.io", 200},

@@ -39,8 +39,8 @@ func (s *stack) attachedTo(repo string, d digest.Digest) []oci.Descriptor {
 
 const attached = "dray_verdicts_attached_total"
 
-// The verdict on an image that has landed is found beside it, once for each verdict, at whichever
-// registry and level of acknowledgement; for an index beside the index alone.
+// The verdict on a forwarded image is found beside it, once for each verdict, at every registry and
+// level of acknowledgement. The verdict on an index is beside the index only.
 func TestVerdictAttached(t *testing.T) {
 	plain := ecrtest.DefaultSwitches()
 	plain.SubjectHeader = true
@@ -105,8 +105,8 @@ func TestVerdictAttached(t *testing.T) {
 	}
 }
 
-// A verdict that cannot be attached costs nobody a push; one that went with its image comes back
-// with it; what rejects is attached to nothing.
+// A verdict that cannot be attached fails no push. A verdict that was deleted with its image comes
+// back with it. A verdict that rejects is not attached.
 func TestVerdictNotAttached(t *testing.T) {
 	s := startStack(t, t.TempDir(), checked("  attach: true\n  names: {mode: enforce, forbidden_tags: [latest]}")...)
 	s.ecr.CreateRepository("team/app")

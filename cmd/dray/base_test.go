@@ -46,8 +46,8 @@ func (s *stack) pullBase(repo, tag string) image {
 	return img
 }
 
-// learnt waits until so many images are known by their layers.
-func (s *stack) learnt(want float64) {
+// recordedBaseImages waits until want base images are recorded.
+func (s *stack) recordedBaseImages(want float64) {
 	s.Helper()
 	for end := time.Now().Add(10 * time.Second); s.metric("dray_base_images_recorded_total") < want; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
@@ -62,7 +62,7 @@ func TestBasesAreLearnt(t *testing.T) {
 	s := startStack(t, t.TempDir(), checked("  base: {mode: enforce, allowed: ['docker.io/library/good:*']}")...)
 	s.ecr.CreateRepository("team/app")
 	good, evil := s.pullBase("library/good", "12"), s.pullBase("somebody/evil", "1")
-	s.learnt(4) // by tag and by digest
+	s.recordedBaseImages(4) // by tag and by digest
 	s.hub.ResetCounters()
 
 	bad := builtOn(t, evil, "one", "two")
@@ -89,7 +89,7 @@ func TestBasesAreLearnt(t *testing.T) {
 		if r := s.pushImage("team/app", "v1", clean); r.StatusCode != http.StatusCreated {
 			t.Fatalf("an allowed base: %s %s", r.Status, r.body)
 		}
-		s.learnt(5)
+		s.recordedBaseImages(5)
 	}
 	above := builtOn(t, clean, "three")
 	if msg := s.message(s.pushImage("team/other", "v1", above)); !strings.Contains(msg, "/team/app:v1, which is not allowed") {
@@ -121,7 +121,7 @@ func TestBasesOfAnIndexAndAList(t *testing.T) {
 	s.want(200, "GET", "/v2/golden/base/manifests/multi", nil)
 	s.want(200, "GET", "/v2/golden/base/manifests/"+child.man.Digest.String(), nil)
 	s.want(200, "GET", "/v2/golden/base/blobs/"+child.man.Config.Digest.String(), nil)
-	s.learnt(1)
+	s.recordedBaseImages(1)
 	s.stop()
 
 	again := startBefore(t, s.ecr, s.hub, dir, edits...)

@@ -31,8 +31,8 @@ func warm(t *testing.T, edits ...string) (*stack, seeded) {
 	return s, img
 }
 
-// At the start each upstream is asked once: what the first client would have to wait for is there,
-// and what it would find out is in the log.
+// At the start dray sends each upstream one request, so that the first client finds a connection
+// and a token, and the log shows whether the upstream works.
 func TestBudgetStart(t *testing.T) {
 	log := &recording{}
 	s := startLogging(t, log, ecrtest.Start(t, ecrtest.Options{}), ecrtest.Start(t, ecrtest.Options{Quirks: ecrtest.Hub()}), t.TempDir())
@@ -365,7 +365,7 @@ func TestBudgetBlobOfARepositoryThatNeverShowedIt(t *testing.T) {
 	layer := s.want(200, "GET", "/v2/team/app/blobs/"+img.layer.String(), nil).body
 	spent(t, s.ecr, kinds{"blob-get": 1, "s3-get": 1})
 
-	// The same bytes in another repository: the upstream vouches, once.
+	// The same bytes in another repository: the upstream confirms them, once.
 	pushDirectly(t, s.ecr, "team/copy", "v1", layer)
 	for range 2 {
 		r := s.want(200, "GET", "/v2/team/copy/blobs/"+img.layer.String(), nil)
@@ -375,7 +375,7 @@ func TestBudgetBlobOfARepositoryThatNeverShowedIt(t *testing.T) {
 	}
 	spent(t, s.ecr, kinds{"blob-head": 1})
 
-	// A repository that does not have them: nobody vouches, nothing is served.
+	// A repository that does not have them: the upstream does not confirm, and nothing is served.
 	s.ecr.CreateRepository("team/other")
 	r := s.want(404, "GET", "/v2/team/other/blobs/"+img.layer.String(), nil)
 	if len(r.body) > 1000 {

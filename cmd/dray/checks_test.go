@@ -227,7 +227,7 @@ func TestChecksRememberLayers(t *testing.T) {
 }
 
 // The children of an index wait: when it is rejected, nothing is left behind. When it passes, they
-// land before it.
+// are forwarded before it.
 func TestChecksHoldChildrenBack(t *testing.T) {
 	s := startStack(t, t.TempDir(), checked("")...)
 	s.ecr.CreateRepository("team/app")
@@ -374,8 +374,8 @@ func TestChecksOfNames(t *testing.T) {
 	}
 }
 
-// Everything that is wrong with a push is in one message, the worst first; what is only warned
-// about is in the headers of a push that passes; and a waiver lets pass what it names.
+// One message has all findings that reject a push, the worst first. The headers of a push that
+// passes have its warnings. A waiver lets the findings pass that it names.
 func TestChecksTellEverythingAtOnce(t *testing.T) {
 	const stages = `  shape: {mode: enforce, max_layers: 1, max_layer_bytes: 400}
   metadata: {mode: enforce, required: [{key: team, in: label, pattern: "core|web"}]}
@@ -413,7 +413,7 @@ func TestChecksTellEverythingAtOnce(t *testing.T) {
 }
 
 // A verdict that takes longer than the client waits is not given up: the client is told to push
-// again, and its next push joins the same work. With on_timeout: warn the image lands.
+// again, and its next push joins the same work. With on_timeout: warn the image is forwarded.
 func TestChecksThatTakeTooLong(t *testing.T) {
 	var asked atomic.Int32
 	release := make(chan struct{})

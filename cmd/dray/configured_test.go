@@ -33,8 +33,8 @@ func keyPair(t *testing.T) (cert, key string) {
 	return opts.outCert, opts.outKey
 }
 
-// TestProblemsOfParts: what only the parts of the program can tell is reported like everything else
-// that is wrong.
+// TestProblemsOfParts: problems that only the configured packages can find are reported like the
+// others.
 func TestProblemsOfParts(t *testing.T) {
 	path := write(t, "dray.yaml", `upstreams:
 - url: 123456789012.dkr.ecr.eu-west-1.amazonaws.com

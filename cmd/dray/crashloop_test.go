@@ -41,7 +41,7 @@ type crashed struct {
 	client *http.Client
 
 	mu sync.Mutex // guards what follows
-	// may has what each tag may be: what was acknowledged last, and what was tried since.
+	// may has the images that each tag may be: the last one acknowledged, and those tried since.
 	may    map[string][]*oci.Manifest
 	layers map[digest.Digest][]byte
 	known  map[string]bool // tags of which a push was acknowledged
@@ -49,10 +49,10 @@ type crashed struct {
 	acked  int
 }
 
-// TestCrashLoop kills dray at any moment while clients push and ECR misbehaves. At level upstream,
-// what a client was told is in ECR at that moment. At level local it is served from the next start
-// on, and is in ECR in the end. A tag is never what it was before the last push that was
-// acknowledged, and a push that was not succeeds when the client tries again.
+// TestCrashLoop kills dray at random moments while clients push and ECR misbehaves. At level
+// upstream, every acknowledged push is in ECR at that moment. At level local, the next process
+// serves it, and it is in ECR in the end. A tag never goes back behind its last acknowledged push,
+// and a push that was not acknowledged succeeds when the client tries again.
 func TestCrashLoop(t *testing.T) {
 	seed := *crashSeed
 	if seed == 0 {

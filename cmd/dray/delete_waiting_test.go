@@ -154,7 +154,7 @@ func TestDeletePartOfQueuedIndex(t *testing.T) {
 }
 
 // A manifest that passed its checks and waits for its index is deleted like one that is there, and
-// the index cannot land without it.
+// the index cannot be forwarded without it.
 func TestDeleteHeldBack(t *testing.T) {
 	s := startStack(t, t.TempDir(), append(checked("  names: {mode: enforce, forbidden_tags: [latest]}"), "  keep_alive: 0s\n", "  keep_alive: 0s\n  delete: true\n")...)
 	s.ecr.CreateRepository("team/app")

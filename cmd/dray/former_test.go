@@ -297,8 +297,8 @@ func (f *former) usesFacts(s *stack) {
 		}
 	}
 	s.want(404, "GET", "/v2/team/pulled/manifests/none", nil)
-	// The registry has the layers of the image, so no layer is asked for; what the checks know of
-	// them and of their base is enough for a new tag.
+	// The registry has the layers of the image, so no layer is fetched. The facts that the checks
+	// have about the layers and their base are enough for a new tag.
 	walks := s.series(`dray_check_layers_total{source="walk"}`)
 	if r := s.putManifest("checked/app", "v2", f.built(s).man); r.StatusCode != 201 {
 		s.Errorf("an image whose layers are known: %s %s", r.Status, r.body)
@@ -313,7 +313,7 @@ func (f *former) usesFacts(s *stack) {
 	}
 }
 
-// continues holds that uploads go on where they were, and that what was received needs no second
+// continues checks that uploads go on where they were, and that received bytes need no second
 // upload.
 func (f *former) continues(s *stack, m made) {
 	s.Helper()

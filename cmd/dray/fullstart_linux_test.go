@@ -71,9 +71,9 @@ func TestStartOnAFullDisk(t *testing.T) {
 	}
 }
 
-// Where pushes are acknowledged before they are forwarded, a restart on a full file system loses
-// none of them: what waits is served and forwarded, and once there is room pushes are acknowledged
-// here again.
+// A restart on a full file system loses no push that was acknowledged before it was forwarded:
+// queued pushes are served and forwarded. Once there is room, dray acknowledges pushes itself
+// again.
 func TestStartOnAFullDiskWithPushesThatWait(t *testing.T) {
 	path := mounted(t, 0, "size=16m")
 	ecr, hub := ecrtest.Start(t, ecrtest.Options{}), ecrtest.Start(t, ecrtest.Options{Quirks: ecrtest.Hub()})

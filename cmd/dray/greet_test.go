@@ -7,8 +7,8 @@ import (
 	"dray/upstream/ecrtest"
 )
 
-// TestStartWithoutUpstreams: what would keep clients from an upstream is in the log from the start,
-// and keeps dray from nothing.
+// TestStartWithoutUpstreams: an upstream that cannot be used is in the log from the start, and does
+// not stop dray.
 func TestStartWithoutUpstreams(t *testing.T) {
 	log := &recording{}
 	s := startLogging(t, log, ecrtest.Start(t, ecrtest.Options{}), ecrtest.Start(t, ecrtest.Options{Quirks: ecrtest.Hub()}), t.TempDir())

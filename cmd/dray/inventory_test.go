@@ -57,8 +57,8 @@ func (s *stack) pull(path, ref string, m *oci.Manifest) {
 	}
 }
 
-// idle returns when nobody reads a blob or needs one for a push: what did is over a little after
-// the client has its answer.
+// idle waits until nobody reads a blob or needs one for a push. Both end a little after the client
+// has its answer.
 func (s *stack) idle() { s.Helper(); s.idleBut(0) }
 
 // idleBut is idle with so many blobs that somebody needs for good.
@@ -115,7 +115,8 @@ func TestOperatorsSee(t *testing.T) {
 	golden(t, "testdata/operators.golden", shown.String())
 }
 
-// TestOperatorsAreRefused: what cannot be done is refused with the reason, and in the right way.
+// TestOperatorsAreRefused: requests that cannot be done are refused with the reason and the right
+// code.
 func TestOperatorsAreRefused(t *testing.T) {
 	s := startStack(t, t.TempDir())
 	none := "sha256:" + strings.Repeat("0", 64)
@@ -147,7 +148,8 @@ func TestOperatorsAreRefused(t *testing.T) {
 	}
 }
 
-// TestPurge: what is purged is asked for again, what shares with it is not, and the bytes are gone.
+// TestPurge: purged images are fetched again, images that share blobs with them are not, and the
+// bytes are gone.
 func TestPurge(t *testing.T) {
 	s := startStack(t, t.TempDir())
 	v1, v2, other := twoImages(s)
@@ -202,8 +204,8 @@ func TestPurgeOfTagThatIsNotAlone(t *testing.T) {
 	}
 }
 
-// TestPurgeSparesReaders: what a client reads stays; with force it goes, and the client reads on to
-// the end.
+// TestPurgeSparesReaders: a blob that a client reads stays. With force it is removed, and the
+// client still reads to its end.
 func TestPurgeSparesReaders(t *testing.T) {
 	s := startStack(t, t.TempDir())
 	layer := noise(1, 24<<20) // more than the sockets hold
@@ -278,8 +280,8 @@ func TestFactsLost(t *testing.T) {
 	}
 }
 
-// TestPinOutlivesRestart: a pinned image stays where others go, over a restart; what it lacks is
-// named, and kept once it comes.
+// TestPinOutlivesRestart: a pinned image is not evicted when others are, also after a restart. Its
+// missing blobs are named, and pinned once they arrive.
 func TestPinOutlivesRestart(t *testing.T) {
 	dir := t.TempDir()
 	ecr, hub := ecrtest.Start(t, ecrtest.Options{}), ecrtest.Start(t, ecrtest.Options{Quirks: ecrtest.Hub()})
@@ -331,8 +333,8 @@ func TestPinOutlivesRestart(t *testing.T) {
 	}
 }
 
-// TestHostedImages: what is hosted is listed under its name, and nothing that operators purge takes
-// it away.
+// TestHostedImages: hosted images are listed under their names, and no purge by operators removes
+// them.
 func TestHostedImages(t *testing.T) {
 	s := startStack(t, t.TempDir(), "upstreams:\n", "upstreams:\n- {name: builds, kind: local, prefixes: [builds]}\n", "upstreams: [ecr, hub]", "upstreams: [ecr, hub, builds]")
 	base := noise(1, 100<<10)
@@ -380,8 +382,8 @@ func TestEvictDoesWhatItSaid(t *testing.T) {
 	}
 }
 
-// TestPlanOfWhatIsUsed: a plan that turns the queues over and over comes to what is used just now,
-// and says nothing of it that is not so.
+// TestPlanOfWhatIsUsed: a plan that goes around the queues many times reaches blobs in use, and
+// reports the right facts about them.
 func TestPlanOfWhatIsUsed(t *testing.T) {
 	s := startStack(t, t.TempDir())
 	m := s.push("team/app", "v1", noise(1, 2<<20))

@@ -23,9 +23,9 @@ func outages() map[string]ecrtest.Fault {
 	}
 }
 
-// Clients that ask before they send push while the registry gives no answer, from the start of dray
-// on, where pushes are acknowledged here: nobody waits long, what waits here is shown, and all of
-// it arrives.
+// With acknowledge: local, clients that ask for blobs before they send them push while the registry
+// gives no answer, from the start of dray on. No client waits long, the queue shows the pushes, and
+// all of them arrive.
 func TestPushDuringOutage(t *testing.T) {
 	for name, fault := range outages() {
 		t.Run(name, func(t *testing.T) {
@@ -74,9 +74,9 @@ func TestPushDuringOutage(t *testing.T) {
 	}
 }
 
-// An outage is told as one to clients that cannot send what is missing, and where pushes wait for
-// the registry; the registry is asked again soon after it is back; and an old answer about a tag is
-// better than none.
+// Clients that cannot send the missing blobs, or whose push waits for the registry, see an outage
+// as an outage. dray asks the registry again soon after it is back, and meanwhile serves old
+// answers about tags.
 func TestOutageIsTold(t *testing.T) {
 	absent := "/v2/team/app/blobs/" + digest.FromString("absent").String()
 	for name, edits := range map[string][]string{

@@ -104,8 +104,8 @@ func TestCheckPrintsEffectiveConfiguration(t *testing.T) {
 	golden(t, "testdata/full.notices", stderr)
 }
 
-// TestCheckedConfigurationIsAFile: what check prints, but for the secrets, is a file with the same
-// meaning.
+// TestCheckedConfigurationIsAFile: the output of check, but for the secrets, is a file with the
+// same meaning.
 func TestCheckedConfigurationIsAFile(t *testing.T) {
 	cert, key := keyPair(t)
 	first, err := load("", []string{"TLS_CERTIFICATE=" + cert, "TLS_PRIVATE_KEY=" + key, "ECR_REGISTRY=" + testRegistry, "REGISTRY=r.example.com", "PORT=444", "REGION=r"})

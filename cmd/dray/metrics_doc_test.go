@@ -94,8 +94,8 @@ func TestMetricsAreDocumented(t *testing.T) {
 	}
 }
 
-// TestAlertsBeginAtZero: what operators are told to watch is there before it happens for the first
-// time, as alerts look for increases.
+// TestAlertsBeginAtZero: the series that the documents tell operators to watch exist before their
+// first event, because alerts look for increases.
 func TestAlertsBeginAtZero(t *testing.T) {
 	s := startStack(t, t.TempDir(), described...)
 	families, err := s.metrics.Gather()

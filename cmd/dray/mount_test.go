@@ -100,8 +100,8 @@ func TestMountWithoutSource(t *testing.T) {
 	})
 }
 
-// Whoever knows a digest does not thereby get the blob: a mount needs the right to pull from where
-// it comes, or the bytes themselves.
+// Knowing a digest is not enough to get the blob: a mount needs the right to pull from the source,
+// or the bytes themselves.
 func TestMountGivesNobodyWhatTheyMayNotRead(t *testing.T) {
 	layer := layerOf(1, 40_000)
 	d := digest.FromBytes(layer)

@@ -52,8 +52,7 @@ func hangsUp(t *testing.T) string {
 	return s.URL
 }
 
-// TestOperatorFailures: whatever is wrong, the user is told what, and the exit code says of which
-// kind it is.
+// TestOperatorFailures: each failure has its message, and the exit code of its kind.
 func TestOperatorFailures(t *testing.T) {
 	answer := func(status int, body string) *httptest.Server {
 		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -82,7 +81,7 @@ func TestOperatorFailures(t *testing.T) {
 	}
 }
 
-// TestStats: what was sent and fetched adds up.
+// TestStats: the bytes sent and fetched add up.
 func TestStats(t *testing.T) {
 	s := startStack(t, t.TempDir())
 	img := seed(t, s.ecr, "team/app", "v1", 100<<10)

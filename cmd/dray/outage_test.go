@@ -226,8 +226,8 @@ func TestOutageWrongAnswers(t *testing.T) {
 	s.soon("/v2/rogue/app/blobs/"+d.String(), d)
 }
 
-// soon gets a blob whose last fetch has just failed: that fetch may still be landing, and a client
-// that comes in this moment shares its failure. It never gets other bytes.
+// soon gets a blob whose last fetch has just failed: that fetch may not have ended yet, and a
+// client that joins it shares its failure. It never gets other bytes.
 func (s *stack) soon(path string, d digest.Digest) got {
 	s.Helper()
 	for range 100 {

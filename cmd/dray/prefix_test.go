@@ -64,8 +64,8 @@ func TestPrefixOfARule(t *testing.T) {
 	}
 }
 
-// A push goes to, and creates, the repository below the prefix; what follows asks for it there, and
-// clients never see the prefix.
+// A push creates the repository below the prefix and goes to it. Later requests ask for it there,
+// and clients never see the prefix.
 func TestPrefixOfAPush(t *testing.T) {
 	s := prefixed(t, "push: true", deleting+"\n  create_repositories: {names: ['team/.*']}")
 	layer := layerOf(1, 5000)

@@ -343,9 +343,8 @@ func TestQueueIsListed(t *testing.T) {
 	}
 }
 
-// Why a push is not at its registry shows from the first failure on, and not only when a whole
-// attempt has come to nothing: also when the first thing that fails is the question whether the
-// registry has a blob.
+// The reason why a push is not at its registry shows from the first failed request on, and not only
+// when a whole attempt has failed. That request may be the one that asks for a blob.
 func TestQueueShowsTrouble(t *testing.T) {
 	dir := t.TempDir()
 	s := startStack(t, dir, acknowledging...)

@@ -63,7 +63,7 @@ func TestRestartWithoutFacts(t *testing.T) {
 			}
 			s.ecr.ResetCounters()
 			s = startBefore(t, s.ecr, s.hub, dir)
-			// A client that knows only the layer's digest: the upstream vouches.
+			// A client that knows only the layer's digest: the upstream confirms it.
 			if r := s.want(200, "GET", "/v2/team/app/blobs/"+img.layer.String(), nil); digest.FromBytes(r.body) != img.layer {
 				t.Error("another blob")
 			}
@@ -107,7 +107,7 @@ func TestRestartContinuesUploads(t *testing.T) {
 	m := imageOf(t, first, second, third)
 	s.want(201, "PUT", "/v2/team/app/manifests/v1", m.Raw, "Content-Type", m.MediaType)
 	s.holds("team/app", "v1", m, first, second, third)
-	// Once the image has landed nothing is kept for it any more.
+	// Once the image is forwarded, nothing is retained for it.
 	if left, err := os.ReadDir(filepath.Join(dir, "content", "ingest")); err != nil || len(left) > 0 {
 		t.Errorf("left behind: %v %v", left, err)
 	}

@@ -165,8 +165,8 @@ func TestMountedBlobHasASize(t *testing.T) {
 	}
 }
 
-// TestPushHealsALostChild: a client that was told a manifest is there leaves it out;
-// when ECR has dropped it meanwhile, the index brings it back.
+// TestPushHealsALostChild: a client leaves out a manifest that dray said is there. If ECR has
+// dropped it meanwhile, dray sends it again with the index.
 func TestPushHealsALostChild(t *testing.T) {
 	s := startStack(t, t.TempDir())
 	layer := []byte("layer")
@@ -195,7 +195,7 @@ func TestPushHealsALostChild(t *testing.T) {
 	}
 }
 
-// TestStrangeManifestIsNoOutage: what a client sends is its own fault.
+// TestStrangeManifestIsNoOutage: a bad manifest is the client's error, not the upstream's.
 func TestStrangeManifestIsNoOutage(t *testing.T) {
 	s := startStack(t, t.TempDir())
 	s.upload("mine/app", imageConfig)

@@ -21,10 +21,11 @@ import (
 	"dray/cmd/dray/config"
 )
 
-// The words of users: what dashboards, alerts, scripts and configurations depend on. Their golden
-// files say nothing of where in the program a word stands, so that code can move. A file changes
-// where the changelog tells users so. Values of labels and computed keys are found by following
-// constants through the code: a change there that no user can see may come from the code alone.
+// The words that users' dashboards, alerts, scripts and configurations depend on. The golden files
+// do not name the place of a word in the code, so that code can move. A change of a golden file
+// needs a line in the changelog. The tests find values of labels and computed keys by following
+// constants through the code, so a change of these may come from the code alone and be invisible to
+// users.
 
 func lineEach(words map[string]bool, format string) string {
 	var b strings.Builder

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// need returns the path of a client, or skips. Daemons lie where the PATH of a user may not look;
-// what is built from the Go module proxy lies in the cache directory, with its version in its name.
+// need returns the path of a client, or skips. Daemons may be outside a user's PATH. Clients built
+// from the Go module proxy are in the cache directory, with the version in the name.
 func need(t testing.TB, command string) string {
 	t.Helper()
 	if path, err := exec.LookPath(command); err == nil {

@@ -359,7 +359,7 @@ func (k *soak) judge(t *testing.T) {
 	k.hub.ClearFaults()
 	for _, img := range k.images { // all is as it was, with everything that was left on the disk
 		for _, d := range img.blobs {
-			// A fetch that was still to fail may be landing.
+			// A fetch that fails may not have ended yet.
 			ok := slices.ContainsFunc(make([]struct{}, 20), func(struct{}) bool {
 				body, ok := k.get(t.Context(), "/v2/"+img.repo+"/blobs/"+d)
 				if ok && sum(body) != d {

@@ -122,8 +122,8 @@ func (s *stack) configure(key string, opts stackOptions) {
 	write(s.t, s.configFile, out)
 }
 
-// The names clients use lead to the standard port; who is not root cannot listen there, and uses
-// addresses only.
+// The names that clients use lead to the standard port. Without root, dray cannot listen there, and
+// clients use addresses only.
 func (s *stack) mirrorAddress() string {
 	if os.Geteuid() == 0 {
 		return net.JoinHostPort(s.ip, "443")

@@ -25,8 +25,8 @@ type tableRow struct {
 	does    map[operation]bool
 }
 
-// checkTable holds the table to what was found; update writes that into it instead. Unless all
-// tests ran, what did not run is not missed.
+// checkTable compares the table with the results; update writes them into it instead. Unless all
+// tests ran, missing results are allowed.
 func (r *results) checkTable(file string, update, all bool) error {
 	page, err := os.ReadFile(file)
 	if err != nil {
@@ -63,7 +63,7 @@ func (r *results) checkTable(file string, update, all bool) error {
 
 var versionNumber = regexp.MustCompile(`\d+\.\d+(\.\d+)?`)
 
-// table is what was found; what was skipped was not.
+// table returns the results, without skipped tests.
 func (r *results) table() map[string]tableRow {
 	r.mu.Lock()
 	defer r.mu.Unlock()

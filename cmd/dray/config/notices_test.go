@@ -7,7 +7,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestNoticesOfFiles: what files say is looked at beyond their being well-formed.
+// TestNoticesOfFiles: there are notices about the content of well-formed files.
 func TestNoticesOfFiles(t *testing.T) {
 	cert, key := keyPair(t, "dray.example.com", "*.internal.example.com", "10.0.0.7")
 	covers := func(name string) []string {

@@ -54,7 +54,7 @@ func TestDuration(t *testing.T) {
 	}
 }
 
-// FuzzBytes: what is accepted is never negative and survives being printed.
+// FuzzBytes: an accepted size is never negative and survives being printed.
 func FuzzBytes(f *testing.F) {
 	for _, seed := range []string{"200GiB", "1 kB", "9223372036854775807", "8EiB", "8388607TiB", " 5B "} {
 		f.Add(seed)
@@ -70,7 +70,7 @@ func FuzzBytes(f *testing.F) {
 	})
 }
 
-// FuzzDuration: what is accepted is never negative and survives being printed.
+// FuzzDuration: an accepted duration is never negative and survives being printed.
 func FuzzDuration(f *testing.F) {
 	for _, seed := range []string{"10m", "7d", "1h0m1s", "1.5h", "65535d", "2562047h47m16.854775807s", "1h"} {
 		f.Add(seed)
