@@ -18,46 +18,47 @@ import (
 	"dray/upstream/oci"
 )
 
-// Checks of what an image is built on need to know images by their layers. The index takes them
-// from what clients pull and push: the name by which they asked, and the diffIDs in the
-// configuration, which they fetch right after the manifest. It asks no upstream for anything.
+// Checks of base images have to recognise an image by its layers. BaseIndex records the names of
+// images under their layers, from the pulls and pushes of clients: the name in the request, and
+// the diffIDs in the configuration, which clients fetch right after the manifest. It sends no
+// requests to upstreams.
 
 const (
-	// recordAgainAfter is how long a name is not looked at again.
+	// recordAgainAfter is the time after which a name is recorded again.
 	recordAgainAfter = 24 * time.Hour
-	// maxRemembered bounds what is remembered as learnt, and the indexes' children whose names are
-	// remembered.
+	// maxRemembered bounds the names that are remembered as recorded, and the children of indexes
+	// whose names are remembered.
 	maxRemembered = 8192
-	// maxQueued bounds what waits to be learnt. What finds no place is learnt with a later pull.
+	// maxQueued bounds the names that wait to be recorded. A later pull records a name that did not
+	// fit.
 	maxQueued = 1024
 	// maxImageNames bounds the names of an index's child.
 	maxImageNames = 16
-	// maxImageChildren bounds the children of an index that get its name.
+	// maxImageChildren bounds the children of an index that are recorded under its name.
 	maxImageChildren = 512
-	// maxConfigBytes and maxImageLayers bound what is taken for an image.
+	// maxConfigBytes and maxImageLayers bound the images that are recorded.
 	maxConfigBytes = 4 << 20
 	maxImageLayers = 512
 )
 
-// indexPauses are how long the learner waits for a configuration that is not held yet, before each
-// further look.
+// indexPauses are the pauses before further tries to read content that is not in the cache yet.
 var indexPauses = []time.Duration{100 * time.Millisecond, 2 * time.Second, 15 * time.Second, time.Minute, 5 * time.Minute}
 
-// nameOf is a name that means an image.
+// nameOf is a reference that a client used for an image.
 type nameOf struct {
 	image repository.Key
 	ref   string
 }
 
-// namedImage is a name on its way into the index.
+// namedImage is an image that is being recorded.
 type namedImage struct {
 	nameOf
 	mediaType string
-	// names are what the image is called; empty while nobody has looked.
+	// names are the names to record; empty until they have been looked up.
 	names []string
 }
 
-// BaseIndex learns by which layers images are known.
+// BaseIndex records the names of images under their layers.
 type BaseIndex struct {
 	repos      *repository.Store
 	cache      *cache.Cache
@@ -68,9 +69,9 @@ type BaseIndex struct {
 	recorded   *prometheus.CounterVec
 }
 
-// NewBaseIndex returns an index that is stored in bases; with nil bases it learns nothing.
+// NewBaseIndex returns an index that is stored in images; if images is nil, it records nothing.
 func NewBaseIndex(repos *repository.Store, c *cache.Cache, images *meta.BaseImages) *BaseIndex {
-	remembered, _ := lru.New[nameOf, time.Time](maxRemembered) // they fail for sizes below 1 only
+	remembered, _ := lru.New[nameOf, time.Time](maxRemembered) // they only fail for sizes below 1
 	children, _ := lru.New[digest.Digest, []string](maxRemembered)
 	return &BaseIndex{
 		repos: repos, cache: c, images: images, remembered: remembered, queue: flight.NewJobs[namedImage](maxQueued), children: children,
@@ -79,7 +80,7 @@ func NewBaseIndex(repos *repository.Store, c *cache.Cache, images *meta.BaseImag
 	}
 }
 
-// Saw notes what a reference means. It never waits.
+// Saw queues an image that a client pulled or pushed by ref. It never blocks.
 func (l *BaseIndex) Saw(r repository.Repo, ref oci.Reference, mediaType string, d digest.Digest) {
 	if l.images == nil {
 		return
@@ -94,7 +95,7 @@ func (l *BaseIndex) Saw(r repository.Repo, ref oci.Reference, mediaType string, 
 	}
 }
 
-// Run learns until ctx ends.
+// Run records images until ctx ends.
 func (l *BaseIndex) Run(ctx context.Context) {
 	if l.images != nil {
 		l.queue.Run(ctx, l.process)
@@ -122,8 +123,8 @@ func (l *BaseIndex) process(ctx context.Context, c flight.Job[namedImage]) {
 	l.recordImage(ctx, c, man)
 }
 
-// names are what people call an image that was asked for: by its tag, by the tag of its index, or
-// else by its digest.
+// names returns the names of an image by which users know it: with the tag of the request, else
+// the names of its indexes, else with its digest.
 func (l *BaseIndex) names(s nameOf) []string {
 	name := cmp.Or(s.image.Repo.Up.Public, s.image.Repo.Up.Registry) + "/" + s.image.Repo.Remote().Name
 	if s.ref != s.image.Digest.String() {
@@ -135,8 +136,8 @@ func (l *BaseIndex) names(s nameOf) []string {
 	return []string{name + "@" + s.image.Digest.String()}
 }
 
-// index gives the name of an index to its children: those that are held, and those that will be
-// asked for.
+// recordIndex gives the names of an index to its children. It records the children that are held
+// now; the others are recorded when a client asks for them.
 func (l *BaseIndex) recordIndex(ctx context.Context, u namedImage, man *oci.Manifest) {
 	seen := map[digest.Digest]bool{}
 	for _, c := range man.Children() {
@@ -156,12 +157,12 @@ func (l *BaseIndex) recordIndex(ctx context.Context, u namedImage, man *oci.Mani
 		if image := c.MediaType == oci.MediaTypeOCIManifest || c.MediaType == oci.MediaTypeDockerManifest; image && u.image.Repo.Held(ctx, c.Digest) != nil {
 			l.process(ctx, flight.Job[namedImage]{Value: namedImage{nameOf: child, mediaType: c.MediaType, names: u.names}})
 		} else {
-			l.remembered.Remove(child) // it has got a name more
+			l.remembered.Remove(child) // record it again with the new name
 		}
 	}
 }
 
-// image records the names of an image under its layers.
+// recordImage records the names of an image under its layers.
 func (l *BaseIndex) recordImage(ctx context.Context, c flight.Job[namedImage], man *oci.Manifest) {
 	u := c.Value
 	if man.Config == nil || !oci.ImageConfig(man.Config.MediaType) {
@@ -187,14 +188,15 @@ func (l *BaseIndex) recordImage(ctx context.Context, c flight.Job[namedImage], m
 	l.recorded.WithLabelValues(u.image.Repo.Up.Name).Inc()
 }
 
-// postpone waits for what is not held yet, a few times. A later pull begins anew.
+// postpone retries later if content is not held yet. After the last retry, a later pull starts
+// again.
 func (l *BaseIndex) postpone(c flight.Job[namedImage]) {
 	if !l.queue.Retry(c, indexPauses) {
 		l.remembered.Remove(c.Value.nameOf)
 	}
 }
 
-// diffIDs are those of a configuration; none of one that has something else in their place.
+// diffIDs returns the diffIDs of a configuration; none if one of them is invalid.
 func diffIDs(config []byte) []digest.Digest {
 	var c struct {
 		RootFS struct {

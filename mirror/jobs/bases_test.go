@@ -150,8 +150,8 @@ func TestLearnsBases(t *testing.T) {
 	}
 }
 
-// What is learnt is not looked at again for a day, and what a pull left unknown is learnt with the
-// next one.
+// A recorded image is not read again for a day. An image that could not be recorded after one
+// pull is recorded after the next one.
 func TestLearnsOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h, bases := learning(t)

@@ -1,7 +1,7 @@
-// Package jobs is work in the background about images: verdicts that are attached to their images
-// at the registry, the index of base images, and requests that keep images alive.
+// Package jobs does background work for images: it attaches verdicts to their images at the
+// registry, records base images, and sends the requests that keep images alive.
 //
 // Pull and push import it and call its observers, such as [KeepAlive.Pulled]. An observer never
-// waits. The work finds images through repository, reads what the cache holds, keeps its facts in
-// cache/meta, and sends its requests behind those of clients.
+// blocks. The jobs find images through repository, read the cache, store their facts in
+// cache/meta, and send their requests with a lower priority than those of clients.
 package jobs

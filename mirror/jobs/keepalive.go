@@ -18,26 +18,28 @@ import (
 	"dray/upstream/oci"
 )
 
-// A cache hides pulls from the registry behind it, and a registry that deletes what was not pulled
-// for a while then deletes what is hot here. KeepAlive asks such a registry for the manifest of
-// every image that clients have pulled since it was last asked for, at most once in an interval.
+// A cache hides pulls from the registry behind it, so a registry that deletes images without
+// recent pulls deletes images that are hot here. KeepAlive asks such a registry for the manifest
+// of every image that clients have pulled since the registry last gave it, at most once in an
+// interval.
 
 const (
-	// maxWaiting bounds the images that wait for their touch. A day has time for more.
+	// maxWaiting bounds the images that wait for their request. There is time for more requests in a
+	// day.
 	maxWaiting = 64 << 10
-	// touchWithin bounds one request.
+	// requestTimeout bounds one request.
 	requestTimeout = time.Minute
 )
 
-// pulledImage is an image that was pulled since its last touch.
+// pulledImage is an image that was pulled since the last request for it.
 type pulledImage struct {
 	mediaType, tag string
-	// due is when it is to be touched; zero while the facts were not looked at.
+	// due is the time of its next request; zero until the facts have been read.
 	due time.Time
 }
 
-// KeepAlive asks upstreams for images that clients pull here, so that the upstreams do not take
-// them for unused.
+// KeepAlive asks upstreams for images that clients pull here, so that the upstreams do not
+// consider them unused.
 type KeepAlive struct {
 	o       KeepAliveOptions
 	results *prometheus.CounterVec
@@ -46,18 +48,18 @@ type KeepAlive struct {
 	images map[repository.Key]pulledImage
 }
 
-// KeepAliveOptions are what a KeepAlive is made of.
+// KeepAliveOptions configure a KeepAlive.
 type KeepAliveOptions struct {
 	Repositories *repository.Store
-	// LastPulls remember what was asked for; nil keeps nothing alive.
+	// LastPulls records the last request for each image; nil disables KeepAlive.
 	LastPulls *meta.LastPulls
-	// Every is the least time between two requests for an image that are sent only because clients
-	// pull it here, by the name of the upstream. 0: there are none.
+	// Every is the shortest interval between two requests of KeepAlive for an image, by the name of
+	// the upstream. 0 means no requests.
 	Every  map[string]time.Duration
 	Logger *slog.Logger
 }
 
-// NewKeepAlive returns a KeepAlive that knows of no image.
+// NewKeepAlive returns a KeepAlive without images.
 func NewKeepAlive(o KeepAliveOptions) *KeepAlive {
 	return &KeepAlive{
 		o: o, images: map[repository.Key]pulledImage{},
@@ -66,7 +68,7 @@ func NewKeepAlive(o KeepAliveOptions) *KeepAlive {
 	}
 }
 
-// Collectors returns the metrics of what is kept alive.
+// Collectors returns the metrics of KeepAlive.
 func (k *KeepAlive) Collectors() []prometheus.Collector {
 	return []prometheus.Collector{k.results,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "dray_keep_alive_images", Help: "Images that clients have pulled since dray last asked the upstream for them."},
@@ -74,12 +76,12 @@ func (k *KeepAlive) Collectors() []prometheus.Collector {
 	}
 }
 
-// enabled reports whether an upstream's images are kept alive.
+// enabled reports whether KeepAlive is configured for an upstream.
 func (k *KeepAlive) enabled(up *repository.Upstream) bool {
 	return k.o.Every[up.Name] > 0 && k.o.LastPulls != nil
 }
 
-// interval is the shortest between two touches, 0 where there is nothing to do.
+// interval returns the shortest interval of all upstreams, or 0 if none is enabled.
 func (k *KeepAlive) interval() time.Duration {
 	shortest := time.Duration(0)
 	for _, every := range k.o.Every {
@@ -96,8 +98,8 @@ func (k *KeepAlive) waiting() int {
 	return len(k.images)
 }
 
-// Pulled notes that a client got an image that was here, by a tag or, where tag is empty, by its
-// digest. What comes from the upstream just now is a pull there as well: see [KeepAlive.Touched].
+// Pulled notes that a client got an image from the cache, by tag or, if tag is empty, by digest.
+// A fetch from the upstream is a pull there too: see [KeepAlive.Touched].
 func (k *KeepAlive) Pulled(r repository.Repo, tag string, m *repository.Manifest) {
 	if !k.enabled(r.Up) {
 		return
@@ -110,7 +112,7 @@ func (k *KeepAlive) Pulled(r repository.Repo, tag string, m *repository.Manifest
 	}
 }
 
-// Touched notes that the upstream gave a manifest by GET.
+// Touched notes that the upstream returned a manifest by GET.
 func (k *KeepAlive) Touched(ctx context.Context, r repository.Repo, tag string, man *oci.Manifest) {
 	if !k.enabled(r.Up) {
 		return
@@ -121,8 +123,9 @@ func (k *KeepAlive) Touched(ctx context.Context, r repository.Repo, tag string, 
 	k.o.Repositories.Recorded(k.o.LastPulls.Set(ctx, r.Up.Name, r.Name, man.Digest, meta.TouchFact{Touched: time.Now(), MediaType: man.MediaType, Tag: tag}))
 }
 
-// Run touches images until ctx ends; it returns at once where nothing is to be kept alive. It looks
-// around each minute, and spreads what is due by a second each; shorter intervals shrink both.
+// Run sends the requests until ctx ends; it returns at once if no upstream is enabled. It looks
+// for due images every minute, and waits a second between two requests. An interval below an hour
+// shortens the first pause, and one below a day the second.
 func (k *KeepAlive) Run(ctx context.Context) {
 	interval := k.interval()
 	if interval == 0 {
@@ -131,7 +134,7 @@ func (k *KeepAlive) Run(ctx context.Context) {
 	tick, gap := min(time.Minute, interval/60), min(time.Second, interval/(24*60*60))
 	k.restore(ctx)
 	for k.sleep(ctx, tick) {
-		failing := map[*repository.Upstream]bool{} // until the next look
+		failing := map[*repository.Upstream]bool{} // until the next round
 		for _, image := range k.dueImages(ctx) {
 			if failing[image.Repo.Up] {
 				continue
@@ -144,7 +147,8 @@ func (k *KeepAlive) Run(ctx context.Context) {
 	}
 }
 
-// rest waits for about d, so that mirrors with a common store do not keep in step.
+// sleep waits for about d and reports whether ctx is still valid. The duration is random, so that
+// mirrors that share a store do not run in step.
 func (k *KeepAlive) sleep(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d/2 + rand.N(d+1))
 	defer t.Stop()
@@ -156,7 +160,7 @@ func (k *KeepAlive) sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// recall finds what was pulled before a restart.
+// restore adds the images that were pulled before a restart.
 func (k *KeepAlive) restore(ctx context.Context) {
 	for t, err := range k.o.LastPulls.All(ctx) {
 		if err != nil {
@@ -176,9 +180,9 @@ func (k *KeepAlive) restore(ctx context.Context) {
 	}
 }
 
-// look lists what is due, the oldest first, after it has found out when new images are.
-// While facts cannot be read nothing is: without them hot images would be touched again
-// and again.
+// dueImages schedules new images, and returns those that are due, the oldest first. An image
+// whose fact cannot be read is not scheduled: without it, hot images would be requested
+// repeatedly.
 func (k *KeepAlive) dueImages(ctx context.Context) []repository.Key {
 	k.mu.Lock()
 	var fresh, due []repository.Key
@@ -203,7 +207,7 @@ func (k *KeepAlive) dueImages(ctx context.Context) []repository.Key {
 	return due
 }
 
-// arrange finds out when a new image is due, and puts on record that it was pulled.
+// schedule sets when a new image is due, and records that it was pulled.
 func (k *KeepAlive) schedule(ctx context.Context, image repository.Key) {
 	fact, err := k.o.LastPulls.Get(ctx, image.Repo.Up.Name, image.Repo.Name, image.Digest)
 	if err != nil && !errors.Is(err, meta.ErrNotFound) {
@@ -222,9 +226,9 @@ func (k *KeepAlive) schedule(ctx context.Context, image repository.Key) {
 	}
 }
 
-// touch asks for an image, unless another mirror did so meanwhile. That it is being done
-// is on record first, so that the others leave it alone. It is false where there is no use
-// in asking for another image at once.
+// request asks for an image, unless another mirror has done so meanwhile. It records the request
+// first, so that other mirrors skip the image. It returns false if requests for other images
+// would fail as well.
 func (k *KeepAlive) request(ctx context.Context, image repository.Key) bool {
 	up, name := image.Repo.Up, image.Repo.Up.Name
 	fact, err := k.o.LastPulls.Get(ctx, name, image.Repo.Name, image.Digest)
@@ -256,7 +260,7 @@ func (k *KeepAlive) request(ctx context.Context, image repository.Key) bool {
 		k.o.Logger.Debug("image not kept alive", "upstream", name, "repository", image.Repo.Name, "digest", image.Digest, "error", err)
 	}
 	if result != "present" && result != "absent" {
-		// The claim is taken back, also when the mirror stops amid it.
+		// Undo the record, even if the mirror is stopping.
 		claim.Touched, claim.Pulled = cmp.Or(fact.Touched, now.Add(-k.o.Every[up.Name])), true
 		k.o.Repositories.Recorded(k.o.LastPulls.Set(context.WithoutCancel(ctx), name, image.Repo.Name, image.Digest, claim))
 		k.postpone(image, i, now)
@@ -267,7 +271,7 @@ func (k *KeepAlive) request(ctx context.Context, image repository.Key) bool {
 	return result == "present" || result == "absent"
 }
 
-// again puts an image off that could not be touched.
+// postpone puts back an image whose request failed.
 func (k *KeepAlive) postpone(image repository.Key, i pulledImage, now time.Time) {
 	i.due = now.Add(k.o.Every[image.Repo.Up.Name] / 100)
 	k.mu.Lock()
@@ -275,9 +279,9 @@ func (k *KeepAlive) postpone(image repository.Key, i pulledImage, now time.Time)
 	k.images[image] = i
 }
 
-// get is the request: a full GET by digest, which is what counts as a pull of Amazon ECR
-// by any reading of its documentation. What a registry has made to fit Accept it may not
-// know by its digest: then the tag is asked for.
+// getManifest sends a full GET by digest, which counts as a pull from Amazon ECR by any reading
+// of its documentation. A registry may not know a manifest that it converted to fit Accept by its
+// digest; then getManifest asks for the tag.
 func (k *KeepAlive) getManifest(ctx context.Context, image repository.Key, i pulledImage) error {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()

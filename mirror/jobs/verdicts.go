@@ -24,8 +24,8 @@ import (
 // type of its one layer, the JSON of [pipeline.Report.Statement].
 const MediaTypeVerdict = "application/vnd.dray.verdict.v1+json"
 
-// mediaTypeEmpty is the type of a configuration that says nothing (image-spec, manifest.md,
-// "Guidance for an Empty Descriptor").
+// mediaTypeEmpty is the type of an empty configuration (image-spec, manifest.md, "Guidance for an
+// Empty Descriptor").
 const mediaTypeEmpty = "application/vnd.oci.empty.v1+json"
 
 var emptyJSON = []byte("{}")
@@ -33,15 +33,15 @@ var emptyJSON = []byte("{}")
 const (
 	// maxAttachments bounds the verdicts that wait to be attached.
 	maxAttachments = 1024
-	// attachWithin bounds the requests of one.
+	// attachWithin bounds the requests for one verdict.
 	attachWithin = 2 * time.Minute
 )
 
-// attachPauses are before each further try. The sum is longer than a registry is usually down, and
-// than a push usually waits in the queue.
+// attachPauses are the pauses before further tries. Their sum is longer than most outages of a
+// registry, and than a push usually waits in the queue.
 var attachPauses = []time.Duration{time.Second, 10 * time.Second, time.Minute, 10 * time.Minute, time.Hour, 6 * time.Hour}
 
-// attachment is a verdict on its way to the image that it is about.
+// attachment is a verdict that is to be attached to its image.
 type attachment struct {
 	repo    repository.Repo
 	ref     oci.Reference
@@ -49,17 +49,17 @@ type attachment struct {
 	report  *pipeline.Report
 }
 
-// remote is the image's repository at its upstream, for requests that no client waits for.
+// remote returns the image's repository at its upstream, for requests in the background.
 func (a attachment) remote() upstream.Repo { return a.repo.Remote().With(upstream.InBackground()) }
 
-// Verdicts puts verdicts beside the images that they are about, as artifacts that refer to them.
+// Verdicts attaches verdicts to their images, as artifacts that refer to them.
 type Verdicts struct {
 	queue   *flight.Jobs[attachment]
 	log     *slog.Logger
 	results *prometheus.CounterVec
 }
 
-// NewVerdicts returns Verdicts with nothing to do.
+// NewVerdicts returns Verdicts with an empty queue.
 func NewVerdicts(log *slog.Logger) *Verdicts {
 	return &Verdicts{
 		queue: flight.NewJobs[attachment](maxAttachments), log: log,
@@ -74,8 +74,9 @@ func (v *Verdicts) Collectors() []prometheus.Collector { return []prometheus.Col
 // Run attaches verdicts until ctx ends.
 func (v *Verdicts) Run(ctx context.Context) { v.queue.Run(ctx, v.attachOne) }
 
-// Attach has a verdict put beside the image that ref means, which is on its way to the upstream or
-// there. It never waits. What describes another image gets no verdict of its own.
+// Attach queues a verdict to be attached to the image that ref means, which may still be on its
+// way to the upstream. It never blocks. A manifest with a subject, such as a signature, gets no
+// verdict of its own.
 func (v *Verdicts) Attach(repo repository.Repo, ref oci.Reference, man *oci.Manifest, r *pipeline.Report) {
 	if r == nil || man.Subject != nil || oci.DerivedTag(ref.Tag) {
 		return
@@ -86,9 +87,9 @@ func (v *Verdicts) Attach(repo repository.Repo, ref oci.Reference, man *oci.Mani
 	}
 }
 
-// Drop gives up the verdicts that are to be put beside what ref means, which is about to be
-// deleted, and returns what puts them back. Of one that is being attached it waits for the end,
-// unless ctx ends before.
+// Drop removes the queued verdicts of the image that ref means, which is about to be deleted, and
+// returns a function that queues them again. If one is being attached, Drop waits until that has
+// ended or ctx ends.
 func (v *Verdicts) Drop(ctx context.Context, repo repository.Repo, ref oci.Reference) (restore func()) {
 	dropped := v.queue.Drop(ctx, func(a attachment) bool {
 		return a.repo == repo && (a.subject.Digest == ref.Digest || a.ref == ref)
@@ -100,7 +101,7 @@ func (v *Verdicts) Drop(ctx context.Context, repo repository.Repo, ref oci.Refer
 	}
 }
 
-// attachOne is the worker's part of attach.
+// attachOne attaches one verdict, or retries later.
 func (v *Verdicts) attachOne(ctx context.Context, c flight.Job[attachment]) {
 	a := c.Value
 	if a.repo.Queued(a.ref, oci.AnyManifest()) != nil {
@@ -123,7 +124,7 @@ func (v *Verdicts) attachOne(ctx context.Context, c flight.Job[attachment]) {
 	}
 }
 
-// errStillQueued is why a verdict waits.
+// errStillQueued says that the image has not been forwarded yet.
 var errStillQueued = errors.New("the image is still on its way")
 
 func (v *Verdicts) attachAgain(c flight.Job[attachment], err error) {
@@ -137,8 +138,8 @@ func (v *Verdicts) notAttached(a attachment, err error) {
 	v.log.Warn("verdict not attached", "upstream", a.repo.Up.Name, "repository", a.repo.Name, "digest", a.subject.Digest, "error", err)
 }
 
-// putVerdict brings the artifact to the upstream, unless it is there. The same verdict is always
-// the same artifact.
+// putVerdict sends the artifact to the upstream, unless it is there. The same verdict always
+// makes the same artifact.
 func (v *Verdicts) putVerdict(ctx context.Context, a attachment) (result string, err error) {
 	statement, err := a.report.Statement()
 	if err != nil {
@@ -162,12 +163,13 @@ func (v *Verdicts) putVerdict(ctx context.Context, a attachment) (result string,
 	if err != nil {
 		return "", err
 	}
-	// Only now, so that a try which ended before the tag was written does not count as the whole.
+	// Record this last: otherwise a try that ended before the tag was written would count as
+	// complete.
 	a.repo.StorePushed(ctx, oci.Reference{Digest: man.Digest}, man, repository.Children(man))
 	return "attached", nil
 }
 
-// sendArtifact brings the artifact of a verdict to the upstream, after its blobs.
+// sendArtifact sends the blobs of a verdict and then its manifest.
 func sendArtifact(ctx context.Context, a attachment, man *oci.Manifest, statement []byte) (upstream.Pushed, error) {
 	for _, blob := range [][]byte{emptyJSON, statement} {
 		if err := sendSmall(ctx, a.repo, blob); err != nil {
@@ -177,8 +179,9 @@ func sendArtifact(ctx context.Context, a attachment, man *oci.Manifest, statemen
 	return a.repo.Up.Sink.PutManifest(ctx, a.remote(), oci.Reference{Digest: man.Digest}, man)
 }
 
-// attachedBefore reports whether the upstream has the artifact. What is remembered of that is asked
-// for: it may have been deleted there with the image, which is now pushed again.
+// attachedBefore reports whether the upstream has the artifact. It asks the upstream even if the
+// presence is known: the artifact may have been deleted there with an image that is now pushed
+// again.
 func attachedBefore(ctx context.Context, a attachment, man *oci.Manifest) (bool, error) {
 	if !a.repo.PresentAtTarget(ctx, man.Digest) {
 		return false, nil
@@ -216,7 +219,7 @@ func artifact(subject oci.Descriptor, statement []byte, r *pipeline.Report) (*oc
 	return oci.ParseManifest(oci.MediaTypeOCIManifest, raw)
 }
 
-// sendSmall brings bytes to a repository, unless its upstream is known to have them.
+// sendSmall sends bytes to a repository, unless its upstream is known to have them.
 func sendSmall(ctx context.Context, r repository.Repo, p []byte) error {
 	d, size := digest.FromBytes(p), int64(len(p))
 	if r.PresentAtTarget(ctx, d) {
@@ -228,9 +231,9 @@ func sendSmall(ctx context.Context, r repository.Repo, p []byte) error {
 	}, func() (digest.Digest, int64) { return d, size })
 }
 
-// listByTag puts a manifest into the index that stands in for the list of referrers, at a registry
-// that keeps none by itself (spec, "Pushing Manifests with Subject"). A registry that does not say
-// whether it does is asked.
+// listByTag adds a manifest to the index that replaces the list of referrers at a registry
+// without a referrers API (spec, "Pushing Manifests with Subject"). It asks the registry whether
+// it has the API.
 func listByTag(ctx context.Context, a attachment, man *oci.Manifest) error {
 	_, err := a.repo.Up.Lister.Referrers(ctx, a.remote(), a.subject.Digest, nil)
 	if err == nil || !errors.Is(err, upstream.ErrReferrersUnsupported) {
@@ -259,7 +262,8 @@ func listByTag(ctx context.Context, a attachment, man *oci.Manifest) error {
 	return nil
 }
 
-// withReferrer adds a manifest to an index of referrers; it returns nil where it is there.
+// withReferrer adds a manifest to an index of referrers. It returns nil if the manifest is in the
+// index.
 func withReferrer(index []byte, man *oci.Manifest) ([]byte, error) {
 	there := false
 	raw, err := oci.EditIndex(index, func(all []oci.IndexEntry) []oci.IndexEntry {
