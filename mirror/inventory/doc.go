@@ -1,13 +1,12 @@
-// Package inventory shows those who look after dray what its cache holds, as the
-// images that it belongs to, and takes away or keeps what they name. Its answers are the types
-// of admin/api.
+// Package inventory shows operators the content of the cache as images, and purges, evicts and
+// pins it for them. Its answers are the types of admin/api.
 //
 // Invariants:
-//   - Facts say which repository an image belongs to, the directory says what is held.
-//     Where facts were lost, images are found by reading what could be a manifest, and
-//     belong to nobody known.
-//   - Looking counts as no use: the order of eviction stays as it was.
-//   - What is taken away is at worst fetched again. Facts go first and bytes second, so
-//     that nobody is told of what is no longer there; what is being read stays readable, and
-//     what a push needs stays.
+//   - Facts say which repository an image belongs to, the directory says which content is held.
+//     If facts were lost, images are found by reading the blobs that could be manifests, and
+//     belong to no known repository.
+//   - Listing does not count as use: the order of eviction stays as it was.
+//   - Purged content can be fetched again. Facts are removed before bytes, so that no fact is
+//     about content that is gone. Content that is being read stays readable, and content that a
+//     push needs stays.
 package inventory

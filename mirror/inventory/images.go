@@ -13,8 +13,8 @@ import (
 	"dray/mirror/pattern"
 )
 
-// Images yields the images of repositories whose name, UPSTREAM/REPOSITORY, matches the pattern, in
-// which * stands for any characters; an empty one matches all. They come in order of name.
+// Images yields the images of repositories whose name, UPSTREAM/REPOSITORY, matches the pattern,
+// in order of name. In the pattern, * matches any characters; an empty pattern matches all.
 func (v *Inventory) Images(ctx context.Context, pattern string) iter.Seq2[api.Image, error] {
 	return func(yield func(api.Image, error) bool) {
 		s, err := v.snapshot(ctx)
@@ -37,33 +37,33 @@ func (v *Inventory) Images(ctx context.Context, pattern string) iter.Seq2[api.Im
 	}
 }
 
-// matcher tells which places a pattern of repositories means: with the upstream's name before them
-// or without.
-func matcher(wanted string) func(located) bool {
+// matcher returns a function that reports whether a pattern matches an image's repository, with
+// or without the upstream's name.
+func matcher(wanted string) func(imageKey) bool {
 	if wanted == "" {
-		return func(located) bool { return true }
+		return func(imageKey) bool { return true }
 	}
-	return func(p located) bool {
+	return func(p imageKey) bool {
 		return pattern.Match(wanted, p.upstream+"/"+p.repo) || pattern.Match(wanted, p.repo)
 	}
 }
 
-func (s *snapshot) sorted() []located {
-	first := func(p located) string {
+func (s *snapshot) sorted() []imageKey {
+	first := func(p imageKey) string {
 		if tags := s.images[p]; len(tags) > 0 {
 			return tags[0]
 		}
 		return "~" // after every tag
 	}
-	return slices.SortedFunc(maps.Keys(s.images), func(a, b located) int {
+	return slices.SortedFunc(maps.Keys(s.images), func(a, b imageKey) int {
 		return cmp.Or(strings.Compare(a.upstream, b.upstream), strings.Compare(a.repo, b.repo),
 			strings.Compare(first(a), first(b)), strings.Compare(string(a.digest), string(b.digest)))
 	})
 }
 
-// indexed are the places that an index of the same repository refers to.
-func (s *snapshot) indexed() map[located]bool {
-	out := map[located]bool{}
+// indexed returns the images that an index of the same repository refers to.
+func (s *snapshot) indexed() map[imageKey]bool {
+	out := map[imageKey]bool{}
 	for p := range s.images {
 		n := s.nodes[p.digest]
 		if n == nil {
@@ -71,14 +71,14 @@ func (s *snapshot) indexed() map[located]bool {
 		}
 		for _, c := range n.children {
 			if c.manifest && c.digest != p.digest {
-				out[located{p.upstream, p.repo, c.digest}] = true
+				out[imageKey{p.upstream, p.repo, c.digest}] = true
 			}
 		}
 	}
 	return out
 }
 
-func (s *snapshot) image(p located) api.Image {
+func (s *snapshot) image(p imageKey) api.Image {
 	i := api.Image{Upstream: p.upstream, Repository: p.repo, Digest: p.digest, Tags: append([]string{}, s.images[p]...), Queued: s.queued[p]}
 	if n := s.nodes[p.digest]; n != nil {
 		i.MediaType = n.mediaType

@@ -17,44 +17,42 @@ import (
 
 // Errors of this package; test for them with errors.Is.
 var (
-	// ErrNotHeld says that nothing of what was named is here.
+	// ErrNotHeld says that the cache has nothing of the given name.
 	ErrNotHeld = errors.New("not held")
-	// ErrSelection says that it is not clear what was named.
+	// ErrSelection says that the selection names nothing, or both a name and a pattern.
 	ErrSelection = errors.New("name one image, one digest, or one pattern of repositories")
-	// ErrPinned says that what was named is not purged without force, because a pin keeps it.
+	// ErrPinned says that a pin keeps the content, so that it is only purged by force.
 	ErrPinned = errors.New("pinned")
-	// ErrQueued says that what was named is on its way to its registry, which has to get it first.
+	// ErrQueued says that the content has yet to be forwarded to its registry.
 	ErrQueued = errors.New("still to be forwarded: dray queue shows it, and dray queue drop gives it up")
-	// ErrHosted says that what was named has no upstream that it could be fetched from again.
+	// ErrHosted says that the content is hosted: it could not be fetched again from an upstream.
 	ErrHosted = errors.New("hosted here alone: delete it as a client of the registry")
 )
 
-// Inventory is the view of a cache and of the facts about it. All methods may be called
-// concurrently with everything else that uses them.
+// Inventory lists and changes the content of a cache and the facts about it. All methods may be
+// called concurrently with all other uses of the cache.
 type Inventory struct {
 	Cache      *cache.Cache
 	Disk       *disk.Dir // the one of Cache
 	Tags       *meta.Tags
 	Visibility *meta.Visibility
 	Presence   *meta.Presence
-	// Hosted are the manifests that are kept here for good, in repositories of which there are no
-	// facts; nil: none.
+	// Hosted yields the manifests of hosted repositories, of which there are no facts; nil: none.
 	Hosted iter.Seq[Hosted]
-	// Queued are the manifests that were acknowledged and are still to be forwarded, in the order
-	// of their acknowledgement; nil: none. There may be no facts of them yet, and clients get them
-	// all the same.
+	// Queued yields the manifests that were acknowledged but not forwarded, in the order of their
+	// acknowledgement; nil: none. Clients can pull them even if there are no facts about them yet.
 	Queued iter.Seq[Queued]
 }
 
-// Queued is a manifest on its way to its registry.
+// Queued is a manifest of a queued push.
 type Queued struct {
 	Upstream, Repo string
-	Tag            string // empty where it was pushed by its digest
+	Tag            string // empty if it was pushed by digest
 	Digest         digest.Digest
 	Manifest       *oci.Manifest
 }
 
-// Hosted is a manifest of a repository that is hosted here.
+// Hosted is a manifest of a hosted repository.
 type Hosted struct {
 	Upstream, Repo string
 	Digest         digest.Digest
@@ -86,13 +84,13 @@ func (v *Inventory) Blobs(ctx context.Context) func(yield func(api.Blob, error) 
 	}
 }
 
-// Eviction returns what goes, in this order, when n bytes more are needed, at most so many
-// blobs as most says. Nothing changes.
+// Eviction returns the blobs that would be evicted, in this order, to free n bytes; at most the
+// first most of them. It changes nothing.
 func (v *Inventory) Eviction(ctx context.Context, n int64, most int) ([]api.Victim, error) {
 	return victims(v.Disk.Plan(ctx, n, most))
 }
 
-// Evict does what Eviction says.
+// Evict evicts the blobs that Eviction returns.
 func (v *Inventory) Evict(ctx context.Context, n int64, most int) ([]api.Victim, error) {
 	return victims(v.Disk.Evict(ctx, n, most))
 }

@@ -13,13 +13,14 @@ import (
 	"dray/upstream/oci"
 )
 
-// Name is what an operator named: an image of a repository, or a digest wherever it is.
+// Name is an operator's name for content: an image of a repository, or a digest in any
+// repository.
 type Name struct {
 	Upstream, Repo string
 	oci.Reference
 }
 
-// String is the one way to write it: UPSTREAM/REPOSITORY:TAG, UPSTREAM/REPOSITORY@DIGEST, or the
+// String returns the canonical form: UPSTREAM/REPOSITORY:TAG, UPSTREAM/REPOSITORY@DIGEST, or the
 // digest.
 func (n Name) String() string {
 	switch {
@@ -31,9 +32,9 @@ func (n Name) String() string {
 	return n.Upstream + "/" + n.Repo + ":" + n.Tag
 }
 
-// Pin keeps an image, with everything that it refers to, or a single blob, until Unpin; it lasts
-// over restarts. What a tag points to later is not what is kept. Who names what is not held gets
-// ErrNotHeld.
+// Pin keeps an image and everything that it refers to, or a single blob, in the cache until
+// Unpin, also across restarts. It keeps the image that a tag means now, not later ones. It
+// returns ErrNotHeld if the content is not held.
 func (v *Inventory) Pin(ctx context.Context, n Name) (api.Pin, error) {
 	s, err := v.snapshot(ctx)
 	if err != nil {
@@ -41,7 +42,7 @@ func (v *Inventory) Pin(ctx context.Context, n Name) (api.Pin, error) {
 	}
 	var blobs []digest.Digest
 	for _, root := range s.named(n) {
-		if _, held := v.Disk.Lookup(root); !held && !s.waits(root) {
+		if _, held := v.Disk.Lookup(root); !held && !s.isQueued(root) {
 			continue
 		}
 		for _, c := range s.parts(root) {
@@ -62,7 +63,8 @@ func (v *Inventory) Pin(ctx context.Context, n Name) (api.Pin, error) {
 	return api.Pin{}, fmt.Errorf("%s was unpinned meanwhile: %w", n, ErrNotHeld)
 }
 
-// Unpin ends a pin of that name. Its blobs go in their turn. Without one it returns ErrNotHeld.
+// Unpin removes the pin with a name, so that its blobs may be evicted. It returns ErrNotHeld if
+// there is no such pin.
 func (v *Inventory) Unpin(ctx context.Context, name string) error {
 	was, err := v.Disk.RemovePin(ctx, name)
 	if err == nil && !was {
@@ -71,7 +73,7 @@ func (v *Inventory) Unpin(ctx context.Context, name string) error {
 	return err
 }
 
-// Pins are all pins in order of name.
+// Pins returns all pins in order of name.
 func (v *Inventory) Pins() []api.Pin {
 	out := []api.Pin{}
 	for _, p := range v.Disk.Pins() {
@@ -93,8 +95,8 @@ func (v *Inventory) pinOf(p disk.Pin) api.Pin {
 	return out
 }
 
-// named are the manifests, or the blob, that a name means. A tag may mean several: one for each
-// form that the upstream converts it to.
+// named returns the manifests, or the blob, that a name means. A tag may mean several manifests:
+// one for each form that the upstream converts it to.
 func (s *snapshot) named(n Name) []digest.Digest {
 	if n.ByDigest() && n.Upstream == "" {
 		return []digest.Digest{n.Digest}
@@ -109,8 +111,9 @@ func (s *snapshot) named(n Name) []digest.Digest {
 	return out
 }
 
-// waits says whether a manifest is still to be forwarded, and so is here without being on disk.
-func (s *snapshot) waits(d digest.Digest) bool {
+// isQueued reports whether a manifest is still to be forwarded. Then the queue has it, even if
+// the disk does not.
+func (s *snapshot) isQueued(d digest.Digest) bool {
 	for p := range s.queued {
 		if p.digest == d {
 			return true

@@ -15,21 +15,22 @@ import (
 	"dray/mirror/admin/api"
 )
 
-// Selection says what to purge: one name, or the repositories that a pattern matches (see Images).
+// Selection selects the content to purge: one name, or the repositories that a pattern matches
+// (see Images).
 type Selection struct {
 	Name    Name
 	Pattern string
-	// Force takes what is pinned, what is being read, and a blob that is named itself and that
-	// images need, too. Who reads it reads on.
+	// Force also purges pinned content, blobs that are being read, and a blob that images need if it
+	// is named by itself. Readers of a blob can read on.
 	Force bool
 	// DryRun changes nothing.
 	DryRun bool
 }
 
-// Purge forgets the tags and manifests that sel names, and removes the blobs that nothing else
-// needs. It returns ErrNotHeld where nothing is known of what was named, ErrHosted where all of it
-// is hosted, ErrQueued where all of it is still to be forwarded, ErrPinned where all of it is
-// pinned and sel does not force it, and ErrSelection where nothing was named.
+// Purge removes the tags and manifests that sel selects, and the blobs that nothing else needs.
+// It returns ErrSelection if sel is invalid; ErrNotHeld if nothing that it selects is known; and
+// if nothing can be purged, ErrPinned if a pin keeps some of it and sel does not force it, else
+// ErrQueued if some is still to be forwarded, else ErrHosted if some is hosted.
 func (v *Inventory) Purge(ctx context.Context, sel Selection) (api.Purged, error) {
 	out := api.Purged{Tags: []string{}, Images: []string{}, Blobs: []api.Gone{}, DryRun: sel.DryRun}
 	if named := sel.Name != (Name{}); named == (sel.Pattern != "") {
@@ -44,7 +45,7 @@ func (v *Inventory) Purge(ctx context.Context, sel Selection) (api.Purged, error
 		return out, fmt.Errorf("%s is %w", cmp.Or(sel.Pattern, sel.Name.String()), err)
 	}
 	if !sel.DryRun {
-		// Facts first: who asks from now on asks the upstream, and does not find half an image.
+		// Remove facts first: from now on a request asks the upstream, and does not find half an image.
 		if err := v.forget(ctx, s, p); err != nil {
 			return out, err
 		}
@@ -68,7 +69,7 @@ func (v *Inventory) Purge(ctx context.Context, sel Selection) (api.Purged, error
 	return out, ctx.Err()
 }
 
-// remove decides about one blob.
+// remove purges one blob, unless the selection or the blob's use forbids it.
 func (v *Inventory) remove(ctx context.Context, c child, shared bool, sel Selection) api.Gone {
 	info, held := v.Disk.Lookup(c.digest)
 	g := api.Gone{Digest: c.digest, Size: info.Size}
@@ -100,20 +101,20 @@ func (v *Inventory) remove(ctx context.Context, c child, shared bool, sel Select
 	return g
 }
 
-// plan is what a purge takes away, as of a snapshot.
+// plan is the result of applying a selection to a snapshot.
 type plan struct {
 	tags   []Name
-	images []located // whose links go, in order
+	images []imageKey // images whose visibility is removed, in order
 	loose  []digest.Digest
-	queued bool      // some of what was named is still to be forwarded, and stays
-	hosted bool      // some of what was named is hosted, and stays
-	kept   []located // what was named and is pinned, and stays; in order
-	pin    string    // one that keeps some of it
-	// shared are the blobs that what stays needs.
+	queued bool       // some of the selection is still to be forwarded, and stays
+	hosted bool       // some of the selection is hosted, and stays
+	kept   []imageKey // selected images that are pinned, and stay; in order
+	pin    string     // the name of a pin that keeps some of the selection
+	// shared are the blobs that remaining images need.
 	shared map[digest.Digest]bool
 }
 
-// refusal is why nothing of what was named goes, if so.
+// refusal returns why nothing can be purged, or nil if something can.
 func (p *plan) refusal() error {
 	switch {
 	case len(p.tags)+len(p.images)+len(p.loose) > 0:
@@ -128,14 +129,14 @@ func (p *plan) refusal() error {
 	return ErrNotHeld
 }
 
-// String names the image as operators do.
-func (p located) String() string {
+// String names the image in the form of operators.
+func (p imageKey) String() string {
 	return Name{p.upstream, p.repo, referenceTo(p.digest)}.String()
 }
 
-// keep takes what stays in any case out of what leaves. Of a tag that goes alone the image stays,
-// too, and so does the tag if that is pinned.
-func (p *plan) keep(s *snapshot, leaving map[located]bool, tags map[Name]bool, force bool) {
+// excludeKept removes from leaving the images that a purge must keep: queued, hosted and pinned
+// ones. It notes the reasons, also for an image of which only a tag is selected.
+func (p *plan) excludeKept(s *snapshot, leaving map[imageKey]bool, tags map[Name]bool, force bool) {
 	indexed := s.indexed()
 	for at := range s.images {
 		named := leaving[at]
@@ -153,18 +154,18 @@ func (p *plan) keep(s *snapshot, leaving map[located]bool, tags map[Name]bool, f
 		case pin != "" && !force:
 			p.pin = pin
 			delete(leaving, at)
-			if len(s.images[at]) > 0 || !indexed[at] { // else the index tells of it
+			if len(s.images[at]) > 0 || !indexed[at] { // else its index is listed
 				p.kept = append(p.kept, at)
 			}
 		}
 	}
 }
 
-// plan decides which tags and places go, and what those that stay need.
+// plan decides which tags and images are purged, and which blobs the remaining images need.
 func (s *snapshot) plan(sel Selection) plan {
 	tags, leaving := s.selected(sel)
 	p := plan{shared: map[digest.Digest]bool{}}
-	p.keep(s, leaving, tags, sel.Force)
+	p.excludeKept(s, leaving, tags, sel.Force)
 	s.followParts(leaving, tags, sel.Force)
 	for at, all := range s.images {
 		stays := !leaving[at]
@@ -182,7 +183,7 @@ func (s *snapshot) plan(sel Selection) plan {
 			}
 			continue
 		}
-		if at.upstream == "" { // nobody's: there are no facts to forget
+		if at.upstream == "" { // its repository is unknown: there are no facts to remove
 			p.loose = append(p.loose, at.digest)
 			continue
 		}
@@ -199,9 +200,9 @@ func (s *snapshot) plan(sel Selection) plan {
 	return p
 }
 
-// selected are the tags that sel names, and the places that go with them.
-func (s *snapshot) selected(sel Selection) (map[Name]bool, map[located]bool) {
-	tags, images := map[Name]bool{}, map[located]bool{}
+// selected returns the tags that sel selects, and the images that are purged with them.
+func (s *snapshot) selected(sel Selection) (map[Name]bool, map[imageKey]bool) {
+	tags, images := map[Name]bool{}, map[imageKey]bool{}
 	match := matcher(sel.Pattern)
 	n := sel.Name
 	for at, all := range s.images {
@@ -239,26 +240,26 @@ func (s *snapshot) selected(sel Selection) (map[Name]bool, map[located]bool) {
 	return tags, images
 }
 
-// followParts adds to what leaves the manifests that an index which leaves refers to, unless they
-// have a tag that stays, or an index that stays refers to them as well, or a pin keeps them.
-func (s *snapshot) followParts(leaving map[located]bool, tags map[Name]bool, force bool) {
+// followParts adds to leaving the manifests that leaving indexes refer to, unless they have a tag
+// that stays, or a staying index refers to them as well, or the queue or a pin keeps them.
+func (s *snapshot) followParts(leaving map[imageKey]bool, tags map[Name]bool, force bool) {
 	for {
-		staying := map[located]bool{}
+		staying := map[imageKey]bool{}
 		for at := range s.images {
 			if n := s.nodes[at.digest]; n != nil && !leaving[at] {
 				for _, c := range n.children {
-					staying[located{at.upstream, at.repo, c.digest}] = true
+					staying[imageKey{at.upstream, at.repo, c.digest}] = true
 				}
 			}
 		}
-		var more []located
+		var more []imageKey
 		for at := range leaving {
 			n := s.nodes[at.digest]
 			if n == nil {
 				continue
 			}
 			for _, c := range n.children {
-				part := located{at.upstream, at.repo, c.digest}
+				part := imageKey{at.upstream, at.repo, c.digest}
 				all, known := s.images[part]
 				keepsTag := slices.ContainsFunc(all, func(t string) bool { return !tags[Name{at.upstream, at.repo, tagged(t)}] })
 				keepsTag = keepsTag || s.queued[part] || s.pinned[c.digest] != "" && !force
@@ -279,15 +280,15 @@ func (s *snapshot) followParts(leaving map[located]bool, tags map[Name]bool, for
 func (p *plan) sort() {
 	slices.SortFunc(p.tags, func(a, b Name) int { return strings.Compare(a.String(), b.String()) })
 	p.tags = slices.Compact(p.tags)
-	for _, images := range [][]located{p.images, p.kept} {
-		slices.SortFunc(images, func(a, b located) int {
+	for _, images := range [][]imageKey{p.images, p.kept} {
+		slices.SortFunc(images, func(a, b imageKey) int {
 			return cmp.Or(strings.Compare(a.upstream, b.upstream), strings.Compare(a.repo, b.repo), cmp.Compare(a.digest, b.digest))
 		})
 	}
 	slices.Sort(p.loose)
 }
 
-// blobs are the parts of everything that goes, each once.
+// blobs returns the parts of everything that is purged, each once.
 func (p *plan) blobs(s *snapshot) []child {
 	var out []child
 	seen := map[digest.Digest]bool{}
@@ -308,10 +309,10 @@ func (p *plan) blobs(s *snapshot) []child {
 	return out
 }
 
-// forget makes what goes invisible: tags for every Accept, and manifests in their repositories.
-// That a repository may see the layers stays true, and is no use without them. That its registry
-// has them is no longer believed: a client that pushes them again must not leave out what could not
-// be sent from here.
+// forget removes the facts about purged content: tags for every Accept, the visibility of
+// manifests in their repositories, and the presence at the registry. The visibility of layers
+// stays; it is true, and of no use without a manifest. The presence is removed because a client
+// that pushes again must not leave out content that dray could no longer send.
 func (v *Inventory) forget(ctx context.Context, s *snapshot, p plan) error {
 	for _, t := range p.tags {
 		if err := v.Tags.Forget(ctx, t.Upstream, t.Repo, t.Tag); err != nil {
@@ -331,10 +332,10 @@ func (v *Inventory) forget(ctx context.Context, s *snapshot, p plan) error {
 	return nil
 }
 
-// held are the digests that go, by the repositories whose registry may be thought to have them. A
-// blob that was named by itself belongs to all that need it.
-func (p *plan) held(s *snapshot) map[located][]digest.Digest {
-	out := map[located][]digest.Digest{}
+// held returns the purged digests by image, for which a presence may be recorded. A blob that was
+// named by itself is returned for all images that need it.
+func (p *plan) held(s *snapshot) map[imageKey][]digest.Digest {
+	out := map[imageKey][]digest.Digest{}
 	for at := range s.images {
 		if at.upstream == "" {
 			continue

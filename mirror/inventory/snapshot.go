@@ -13,50 +13,51 @@ import (
 	"dray/upstream/oci"
 )
 
-// located is a manifest in a repository. Without an upstream it is nobody's that is known.
-type located struct {
+// imageKey is a manifest in a repository. upstream and repo are empty if no fact names its
+// repository.
+type imageKey struct {
 	upstream, repo string
 	digest         digest.Digest
 }
 
-// node is a manifest that is held.
+// node is a held manifest.
 type node struct {
 	mediaType string
 	size      int64
 	children  []child
 }
 
-// child is what a manifest refers to and needs.
+// child is a blob or manifest that a manifest needs.
 type child struct {
 	digest   digest.Digest
 	size     int64
 	manifest bool
 }
 
-// snapshot is what facts and directory say at about one moment.
+// snapshot is the state of facts and directory at about one moment.
 type snapshot struct {
 	view *Inventory
-	// images are the manifests of repositories, with their tags in order.
-	images map[located][]string
-	// hosted are those of them that are never purged.
-	hosted map[located]bool
-	// queued are those that are still to be forwarded, and not purged before.
-	queued map[located]bool
-	// pinned are the names of pins, by what they keep.
+	// images are the manifests of repositories, with their sorted tags.
+	images map[imageKey][]string
+	// hosted are the images that are hosted, and never purged.
+	hosted map[imageKey]bool
+	// queued are the images that are still to be forwarded, and not purged before that.
+	queued map[imageKey]bool
+	// pinned are the names of pins, by the digests that they keep.
 	pinned map[digest.Digest]string
-	// nodes are the manifests held.
+	// nodes are the held manifests.
 	nodes map[digest.Digest]*node
 }
 
-// snapshot reads the facts, and every manifest that is held.
+// snapshot reads the facts and every held manifest.
 func (v *Inventory) snapshot(ctx context.Context) (*snapshot, error) {
-	s := &snapshot{view: v, images: map[located][]string{}, hosted: map[located]bool{}, queued: map[located]bool{}, pinned: map[digest.Digest]string{}, nodes: map[digest.Digest]*node{}}
+	s := &snapshot{view: v, images: map[imageKey][]string{}, hosted: map[imageKey]bool{}, queued: map[imageKey]bool{}, pinned: map[digest.Digest]string{}, nodes: map[digest.Digest]*node{}}
 	for _, p := range v.Disk.Pins() {
 		for _, d := range p.Blobs {
 			s.pinned[d] = p.Name
 		}
 	}
-	for _, step := range []func(context.Context) error{s.readTags, s.readVisibility, s.readHosted, s.readQueued, s.readImages, s.readStrangers} {
+	for _, step := range []func(context.Context) error{s.readTags, s.readVisibility, s.readHosted, s.readQueued, s.readImages, s.readUnowned} {
 		if err := step(ctx); err != nil {
 			return nil, err
 		}
@@ -72,8 +73,8 @@ func (s *snapshot) readTags(ctx context.Context) error {
 		if t.NotFound {
 			continue
 		}
-		p := located{t.Upstream, t.Repo, t.Digest}
-		if at, found := slices.BinarySearch(s.images[p], t.Tag); !found { // each Accept has its fact
+		p := imageKey{t.Upstream, t.Repo, t.Digest}
+		if at, found := slices.BinarySearch(s.images[p], t.Tag); !found { // there is a fact for each Accept
 			s.images[p] = slices.Insert(s.images[p], at, t.Tag)
 		}
 	}
@@ -85,7 +86,7 @@ func (s *snapshot) readVisibility(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if p := (located{l.Upstream, l.Repo, l.Digest}); l.Kind == meta.KindManifest && l.Repo != "" {
+		if p := (imageKey{l.Upstream, l.Repo, l.Digest}); l.Kind == meta.KindManifest && l.Repo != "" {
 			if _, tagged := s.images[p]; !tagged {
 				s.images[p] = nil // listed without tags
 			}
@@ -99,20 +100,20 @@ func (s *snapshot) readHosted(context.Context) error {
 		return nil
 	}
 	for h := range s.view.Hosted {
-		p := located{h.Upstream, h.Repo, h.Digest}
+		p := imageKey{h.Upstream, h.Repo, h.Digest}
 		s.images[p], s.hosted[p] = h.Tags, true
 	}
 	return nil
 }
 
-// readQueued has what a client gets: of a tag that was pushed anew, the newest push, whatever the
-// registry has under it.
+// readQueued adds the queued pushes. Like a client, it gets the newest push of a tag, even if the
+// registry still has another manifest under it.
 func (s *snapshot) readQueued(ctx context.Context) error {
 	if s.view.Queued == nil {
 		return nil
 	}
 	for q := range s.view.Queued {
-		p := located{q.Upstream, q.Repo, q.Digest}
+		p := imageKey{q.Upstream, q.Repo, q.Digest}
 		s.queued[p] = true
 		if q.Tag != "" {
 			s.untag(q.Upstream, q.Repo, q.Tag)
@@ -128,7 +129,7 @@ func (s *snapshot) readQueued(ctx context.Context) error {
 	return nil
 }
 
-// untag takes a tag from what it points to.
+// untag removes a tag from the image that it points to.
 func (s *snapshot) untag(upstream, repo, tag string) {
 	for p, tags := range s.images {
 		if at, found := slices.BinarySearch(tags, tag); found && p.upstream == upstream && p.repo == repo {
@@ -146,8 +147,8 @@ func (s *snapshot) readImages(ctx context.Context) error {
 	return nil
 }
 
-// readStrangers finds the manifests that no fact names among the blobs that could be one.
-func (s *snapshot) readStrangers(ctx context.Context) error {
+// readUnowned finds manifests that no fact names, among the blobs that could be one.
+func (s *snapshot) readUnowned(ctx context.Context) error {
 	known := map[digest.Digest]struct{}{}
 	for d, n := range s.nodes {
 		known[d] = struct{}{}
@@ -176,7 +177,7 @@ func (s *snapshot) readStrangers(ctx context.Context) error {
 	}
 	for _, d := range found {
 		if s.nodes[d] != nil && !owned[d] {
-			s.images[located{digest: d}] = nil
+			s.images[imageKey{digest: d}] = nil
 		}
 	}
 	return nil
@@ -194,8 +195,7 @@ func (s *snapshot) object(d digest.Digest) bool {
 	return (err == nil || err == io.EOF) && bytes.HasPrefix(bytes.TrimLeft(head[:n], " \t\r\n"), []byte("{"))
 }
 
-// read puts a manifest, and the manifests that it refers to, among the nodes, as far as they are
-// held.
+// read adds a manifest, and the manifests that it refers to, to the nodes, if they are held.
 func (s *snapshot) read(ctx context.Context, d digest.Digest) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -214,8 +214,8 @@ func (s *snapshot) read(ctx context.Context, d digest.Digest) error {
 	return s.addNode(ctx, d, m)
 }
 
-// addNode makes a manifest a node under the digest that it is named by, and reads the manifests
-// that it refers to.
+// addNode adds a manifest to the nodes under the given digest, and reads the manifests that it
+// refers to.
 func (s *snapshot) addNode(ctx context.Context, d digest.Digest, m *oci.Manifest) error {
 	n := &node{mediaType: m.MediaType, size: int64(len(m.Raw))}
 	s.nodes[d] = n // before its children: it may name itself
@@ -233,8 +233,8 @@ func (s *snapshot) addNode(ctx context.Context, d digest.Digest, m *oci.Manifest
 	return nil
 }
 
-// parts are a manifest and everything that it refers to, as far as that is known, each once and
-// the manifest first. The size of what is not held is what refers to it says.
+// parts returns a manifest and everything that it is known to refer to, each once and the
+// manifest first. The size of a part that is not held is the one in its descriptor.
 func (s *snapshot) parts(root digest.Digest) []child {
 	size := int64(-1)
 	if n := s.nodes[root]; n != nil {
