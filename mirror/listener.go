@@ -105,7 +105,7 @@ func (l *Listener) serve(x *request.Request) error {
 		return err
 	}
 	if x.Q.Write() && x.Repo.Up.Sink == nil {
-		return oci.ErrDenied.With("%s takes no pushes through this mirror", x.Repo.Up.Registry)
+		return oci.ErrDenied.With("this mirror does not accept pushes for %s", x.Repo.Up.Registry)
 	}
 	if x.Q.Write() && !x.Q.Deletes() {
 		if err := x.Repo.CheckPush(); err != nil {

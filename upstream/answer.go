@@ -13,7 +13,7 @@ import (
 // limit here, because only their reader knows how long to wait for them.
 const answerTimeout = 20 * time.Second
 
-var errStalled = errors.New("the answer stopped")
+var errStalled = errors.New("the answer stalled")
 
 // answer is the body of an answer. It can cancel the request, so that a connection that stays
 // open and silent does not block its reader for ever.

@@ -211,10 +211,10 @@ func (c *Client) readError(req *http.Request, resp *http.Response) error {
 	if c.own(req.URL) {
 		return c.answerError(resp)
 	}
-	e := oci.ErrUnavailable.With("the storage of the upstream registry %s answered %d", c.o.Name, resp.StatusCode)
+	e := oci.ErrUnavailable.With("the storage of the upstream registry %s answered with status %d", c.o.Name, resp.StatusCode)
 	e.RetryAfter = oci.RetryAfter(resp.Header)
 	if resp.StatusCode == http.StatusRequestedRangeNotSatisfiable {
-		e = oci.ErrRangeInvalid.With("the range does not lie within the blob")
+		e = oci.ErrRangeInvalid.With("the range is outside of the blob")
 	}
 	return e.Because(fmt.Errorf("%w: %s: status %d", ErrStorage, req.URL.Host, resp.StatusCode))
 }
@@ -262,7 +262,7 @@ func (c *Client) resolve(from *url.URL, location string) (*url.URL, error) {
 		}
 	}
 	if u.Scheme == "http" && c.o.Base.Scheme == "https" {
-		return nil, c.corrupt("location leaves TLS")
+		return nil, c.corrupt("location is not on TLS")
 	}
 	u.User, u.Fragment = nil, ""
 	return u, nil

@@ -20,18 +20,18 @@ var (
 	// registry accepts the identity but not the action, the error is oci.ErrDenied.
 	ErrCredentials = auth.ErrRefused
 	// ErrCorrupt: the answer does not match the request: wrong digest, wrong range, no manifest.
-	ErrCorrupt = errors.New("upstream answer corrupt")
+	ErrCorrupt = errors.New("corrupt answer from the upstream")
 	// ErrStorage: the registry answered with a redirect and the target refused it.
 	ErrStorage = errors.New("upstream storage refused the redirect")
 	// ErrRepositoryMissing: the repository of a write does not exist.
-	ErrRepositoryMissing = errors.New("repository missing at the upstream")
+	ErrRepositoryMissing = errors.New("repository does not exist at the upstream")
 	// ErrPartsMissing: the registry refuses a manifest because it lacks a blob or a manifest that
 	// this one names.
-	ErrPartsMissing = errors.New("the registry lacks parts of the manifest")
+	ErrPartsMissing = errors.New("the registry does not have all parts of the manifest")
 	// ErrReferrersUnsupported: the registry has no referrers call.
-	ErrReferrersUnsupported = errors.New("upstream without referrers")
+	ErrReferrersUnsupported = errors.New("the upstream does not support referrers")
 	// ErrBusy: a request was not sent, because it would have waited too long.
-	ErrBusy = errors.New("too much is asked of the upstream")
+	ErrBusy = errors.New("upstream rate limit reached")
 )
 
 // storageError marks a failure of a host that the registry has redirected to.
@@ -94,7 +94,7 @@ func (c *Client) credentialError(cause error) error {
 
 // corrupt returns an error for an answer that must not be used.
 func (c *Client) corrupt(format string, args ...any) error {
-	return oci.ErrUnknown.With("the upstream registry %s sent something else than was asked for", c.o.Name).
+	return oci.ErrUnknown.With("the upstream registry %s sent content that does not match the request", c.o.Name).
 		WithStatus(http.StatusBadGateway).Because(fmt.Errorf("%w: %w", ErrCorrupt, fmt.Errorf(format, args...)))
 }
 
@@ -109,7 +109,7 @@ func (c *Client) answerError(resp *http.Response) error {
 	switch e.Status {
 	case http.StatusUnauthorized:
 		if c.o.Anonymous || insufficientScope(e) {
-			denied := oci.ErrDenied.With("the repository does not exist at %s, or this mirror may not use it: %s", c.o.Name, e.Message)
+			denied := oci.ErrDenied.With("the repository does not exist at %s, or this mirror has no access to it: %s", c.o.Name, e.Message)
 			return denied.Because(errors.New(e.Error()))
 		}
 		return c.credentialError(errors.New(e.Error()))

@@ -17,7 +17,7 @@ import (
 
 // errPaused marks a failure for which a Limiter has already paused the operation, so the caller
 // may repeat the request without a pause of its own.
-var errPaused = errors.New("the requests pause")
+var errPaused = errors.New("requests are paused")
 
 // LimiterOptions configure a Limiter.
 type LimiterOptions struct {
@@ -113,7 +113,7 @@ func (l *Limiter) acquire(ctx context.Context, repo Repo, host string, class Cla
 	background := repo.inBackground()
 	if background && host == "" && (class == ManifestGet || class == ManifestHead) && l.quota.low(time.Now()) {
 		l.metrics.refusals.WithLabelValues(string(class)).Inc()
-		return nil, oci.ErrTooManyRequests.With("what is left of the quota at %s is for clients", l.name).Because(ErrBusy)
+		return nil, oci.ErrTooManyRequests.With("the remaining pull quota of %s is reserved for client requests", l.name).Because(ErrBusy)
 	}
 	w := &waiter{flow: repo.Name, ready: make(chan error, 1), background: background, urgent: repo.raised()}
 	maxWait, began := repo.waitLimit(l.defaultWait), time.Now()
@@ -286,7 +286,7 @@ func (l *Limiter) dropIdle() {
 // own where the bucket has one.
 func (l *Limiter) busy(bucket *bucket, wait time.Duration) error {
 	l.metrics.refusals.WithLabelValues(bucket.name).Inc()
-	e := oci.ErrTooManyRequests.With("more is asked of the upstream registry %s than it answers (%s); try again later", l.name, bucket.name)
+	e := oci.ErrTooManyRequests.With("the upstream registry %s is rate-limited (%s); try again later", l.name, bucket.name)
 	if bucket.lastError != "" {
 		e = oci.ErrTooManyRequests.With("%s", bucket.lastError)
 	}

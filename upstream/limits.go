@@ -79,7 +79,7 @@ func (q Quirks) RatesWith(perSecond map[string]float64) ([]Rate, error) {
 		case slices.Contains(Classes(), Class(name)) && !slices.ContainsFunc(q.Rates, func(r Rate) bool { return slices.Contains(r.Classes, Class(name)) }):
 			rates = append(rates, Rate{Name: name, Classes: []Class{Class(name)}, PerSecond: perSecond[name]})
 		default:
-			return nil, fmt.Errorf("%q is no operation with a rate; there are: %s", name, strings.Join(q.rateNames(), ", "))
+			return nil, fmt.Errorf("%q is not an operation; known operations: %s", name, strings.Join(q.rateNames(), ", "))
 		}
 	}
 	return slices.DeleteFunc(rates, func(r Rate) bool { return r.PerSecond <= 0 }), nil

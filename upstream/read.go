@@ -26,7 +26,7 @@ func (c *Client) Manifest(ctx context.Context, repo Repo, ref oci.Reference, acc
 		return nil, c.bodyError(ctx, err)
 	}
 	if len(raw) > oci.MaxManifestBytes {
-		return nil, oci.ErrSizeInvalid.With("the manifest of the upstream registry %s is over the limit of %d bytes", c.o.Name, oci.MaxManifestBytes).
+		return nil, oci.ErrSizeInvalid.With("the manifest of the upstream registry %s is larger than the limit of %d bytes", c.o.Name, oci.MaxManifestBytes).
 			WithStatus(http.StatusBadGateway).Because(ErrCorrupt) // a retry would get the same
 	}
 	m, err := oci.ParseManifest(resp.Header.Get("Content-Type"), raw)

@@ -38,7 +38,7 @@ func (c *Client) PutBlob(ctx context.Context, repo Repo, b Upload) error {
 }
 
 func emptyBlob(registry string) error {
-	return localError{oci.ErrSizeInvalid.With("the upstream registry %s does not take layers without bytes", registry)}
+	return localError{oci.ErrSizeInvalid.With("the upstream registry %s does not accept empty layers", registry)}
 }
 
 // upload is the upload of one blob, with all its attempts.
@@ -184,7 +184,7 @@ func (u *upload) complete(ctx context.Context, session *url.URL, d digest.Digest
 func (u *upload) digest() (digest.Digest, error) {
 	d, err := u.Digest()
 	if err == nil && u.Announced != "" && d != u.Announced {
-		err = oci.ErrDigestInvalid.With("the bytes are %s, announced was %s", d, u.Announced)
+		err = oci.ErrDigestInvalid.With("the content has the digest %s instead of %s", d, u.Announced)
 	}
 	return d, err
 }
@@ -297,7 +297,7 @@ func (s *verifiedBody) Read(p []byte) (int, error) {
 	case errors.Is(err, io.ErrUnexpectedEOF) && n == 1:
 		err = s.verify()
 	case err == nil:
-		err = errors.New("more bytes than announced")
+		err = errors.New("more bytes than declared")
 	}
 	if err != nil {
 		s.body.fail(err)

@@ -120,7 +120,7 @@ func (c *Client) immutable(ctx context.Context, repo Repo, ref oci.Reference, m 
 		return Pushed{Digest: m.Digest}, nil
 	}
 	e := *refusal
-	e.Message = fmt.Sprintf("%s (it holds %s, the push was of %s)", strings.TrimSuffix(e.Message, "."), present.Digest, m.Digest)
+	e.Message = fmt.Sprintf("%s (the tag points to %s, and the push was %s)", strings.TrimSuffix(e.Message, "."), present.Digest, m.Digest)
 	return Pushed{}, &e
 }
 
@@ -169,7 +169,7 @@ func (c *Client) startError(repo string, err error) error {
 		return err
 	}
 	return oci.ErrDenied.
-		With("the upstream registry %s closed the connection, as it does when the repository %s does not exist or when this mirror may not upload to it", c.o.Name, repo).
+		With("the upstream registry %s closed the connection; it does that if the repository %s does not exist, or if this mirror must not push to it", c.o.Name, repo).
 		Because(fmt.Errorf("%w: %w", ErrRepositoryMissing, err))
 }
 

@@ -281,7 +281,7 @@ func TestEmptyBlob(t *testing.T) {
 	r.CreateRepository("aa")
 	for name, u := range map[string]upstream.Upload{"known": upstreamtest.Upload(nil), "stream": upstreamtest.Stream(nil)} {
 		err := r.client.PutBlob(t.Context(), upstream.Repo{Name: "aa"}, u)
-		if s := status(err); s < 400 || s >= 500 || !strings.Contains(err.Error(), "without bytes") {
+		if s := status(err); s < 400 || s >= 500 || !strings.Contains(err.Error(), "empty layers") {
 			t.Errorf("%s: %v (%d), want a clear refusal with 4xx", name, err, s)
 		}
 		if lines := r.recorder.Take(); name == "known" && len(lines) != 0 || len(lines) > 2 {

@@ -131,7 +131,7 @@ func TestBadInputIsRefused(t *testing.T) {
 		{"digest in upper case", 400, "DIGEST_INVALID", "GET", "/v2/team/app/blobs/sha256:" + strings.ToUpper(absent.Encoded()), nil, nil},
 		{"a tag for a blob", 400, "DIGEST_INVALID", "GET", "/v2/team/app/blobs/latest", nil, nil},
 		{"referrers of a tag", 400, "DIGEST_INVALID", "GET", "/v2/team/app/referrers/v1", nil, nil},
-		{"no such resource", 404, "NAME_UNKNOWN", "GET", "/v2/team/app/nothing", nil, nil},
+		{"unknown path", 404, "NAME_UNKNOWN", "GET", "/v2/team/app/nothing", nil, nil},
 		{"outside of the API", 404, "NAME_UNKNOWN", "GET", "/index.html", nil, nil},
 		{"unknown prefix", 404, "NAME_UNKNOWN", "GET", "/nope/v2/team/app/manifests/v1", nil, nil},
 		{"unknown namespace", 404, "NAME_UNKNOWN", "GET", "/v2/team/app/manifests/v1?ns=ghcr.io", nil, nil},

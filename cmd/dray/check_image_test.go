@@ -112,7 +112,7 @@ func TestCheckImage(t *testing.T) {
 		{"oci:DIR/nothing --checks team", exitFailed, []string{"nothing"}},
 		{"oci:DIR/good --checks nobody", exitFailed, []string{`has no checks named "nobody"`}},
 		{"oci:DIR/good", exitFailed, []string{"--as"}},
-		{"oci:DIR/good --as elsewhere.example.com/app:1", exitFailed, []string{"neither dray nor one of its upstreams"}},
+		{"oci:DIR/good --as elsewhere.example.com/app:1", exitFailed, []string{"is not a name of dray or of one of its upstreams"}},
 		{"docker-archive:DIR/good --checks team", exitFailed, nil},
 		{"", exitUsage, nil},
 	} {

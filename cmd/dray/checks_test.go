@@ -144,7 +144,7 @@ func TestChecksRejectABomb(t *testing.T) {
 	bomb := newImage(t, plainConfig, gzipOf(t, tarOf(t, "a", "small")), gzipOf(t, tarOf(t, "zeros", string(make([]byte, 80<<20)))))
 	msg := s.message(s.pushImage("team/app", "v1", bomb))
 	head, url, ok := strings.Cut(msg, "\nreport: ")
-	if want := "1 check of team/app failed, nothing was stored\n- [archive/ratio] layer 2 of 2: the layer grows to more than 200 times its size; build the layer without it, or have the limit raised"; head != want || !ok {
+	if want := "1 check of team/app failed, so the image was not stored\n- [archive/ratio] layer 2 of 2: the layer grows to more than 200 times its size; build the layer without it, or ask the operator of dray to raise the limit"; head != want || !ok {
 		t.Errorf("the message is\n%s\nwant\n%s", msg, want)
 	}
 	s.nothingStored("team/app", bomb)
@@ -352,7 +352,7 @@ func TestChecksOfNames(t *testing.T) {
 	s := startStack(t, t.TempDir(), checked(`  names: {mode: enforce, repositories: ["team/.+"], forbidden_tags: [latest], immutable_tags: ["v*"]}`)...)
 	s.ecr.CreateRepository("team/app")
 	msg := s.message(s.do("POST", "/v2/other/app/blobs/uploads/", nil))
-	if !strings.HasPrefix(msg, "1 check of other/app failed, nothing was stored\n- [names/repository] the repository name other/app is not allowed; push to a name that fits team/.+\nreport: http") {
+	if !strings.HasPrefix(msg, "1 check of other/app failed, so the image was not stored\n- [names/repository] the repository name other/app is not allowed; push to a name that matches team/.+\nreport: http") {
 		t.Errorf("the repository: %s", msg)
 	}
 	if u := s.ecr.Uploads(); u.Started != 0 {
@@ -437,7 +437,7 @@ func TestChecksThatTakeTooLong(t *testing.T) {
 	s.ecr.CreateRepository("team/app")
 	before := asked.Load()
 	msg := s.message(s.pushImage("team/app", "v1", img, "User-Agent", containerd))
-	if !strings.Contains(msg, "not finished within 1s") || !strings.Contains(msg, "push again") {
+	if !strings.Contains(msg, "did not finish within 1s") || !strings.Contains(msg, "push again") {
 		t.Errorf("the message: %s", msg)
 	}
 	s.nothingStored("team/app", img)

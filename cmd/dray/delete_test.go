@@ -91,7 +91,7 @@ func TestDeleteBlob(t *testing.T) {
 func TestDeleteRights(t *testing.T) {
 	off := startStack(t, t.TempDir())
 	m := off.push("team/app", "v1", layerOf(1, 100))
-	if _, text := off.refused(405, "UNSUPPORTED", "DELETE", "/v2/team/app/manifests/v1", nil); !strings.Contains(text, "through this mirror") {
+	if _, text := off.refused(405, "UNSUPPORTED", "DELETE", "/v2/team/app/manifests/v1", nil); !strings.Contains(text, "this mirror does not accept deletions") {
 		t.Errorf("the message is %q", text)
 	}
 	off.want(200, "HEAD", "/v2/team/app/manifests/"+m.Digest.String(), nil)

@@ -239,7 +239,7 @@ func TestHostedQuotaIsSeenByClients(t *testing.T) {
 	s.upload("own/c", big)
 	s.upload("own/c", imageConfig)
 	img := imageOf(t, big)
-	if _, text := s.refused(http.StatusForbidden, "DENIED", "PUT", "/v2/own/c/manifests/v1", img.Raw, "Content-Type", img.MediaType); !strings.Contains(text, "own is full") {
+	if _, text := s.refused(http.StatusForbidden, "DENIED", "PUT", "/v2/own/c/manifests/v1", img.Raw, "Content-Type", img.MediaType); !strings.Contains(text, "quota of own") {
 		t.Errorf("the message is %q", text)
 	}
 }

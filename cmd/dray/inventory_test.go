@@ -127,14 +127,14 @@ func TestOperatorsAreRefused(t *testing.T) {
 	}{
 		{[]string{"purge"}, exitUsage, "name an image or a digest, or set --repository"},
 		{[]string{"purge", "a", "--repository", "b"}, exitUsage, "name an image or a digest, or set --repository"},
-		{[]string{"purge", "team/app"}, exitFailed, "ecr/team/app:latest is not held"},
-		{[]string{"purge", "--repository", "team/*"}, exitFailed, "team/* is not held"},
-		{[]string{"purge", none}, exitFailed, none + " is not held"},
+		{[]string{"purge", "team/app"}, exitFailed, "ecr/team/app:latest: not found in the cache"},
+		{[]string{"purge", "--repository", "team/*"}, exitFailed, "team/*: not found in the cache"},
+		{[]string{"purge", none}, exitFailed, none + ": not found in the cache"},
 		{[]string{"purge", "sha256:12"}, exitFailed, "invalid digest"},
-		{[]string{"purge", "ghcr.io/a/b"}, exitFailed, `"ghcr.io" is neither dray nor one of its upstreams`},
-		{[]string{"pin", "hub/alpine"}, exitFailed, "hub/library/alpine:latest is not held"},
-		{[]string{"pin", none}, exitFailed, "is not held"},
-		{[]string{"unpin", "hub/alpine"}, exitFailed, "a pin of hub/library/alpine:latest is not held"},
+		{[]string{"purge", "ghcr.io/a/b"}, exitFailed, `"ghcr.io" is not a name of dray or of one of its upstreams`},
+		{[]string{"pin", "hub/alpine"}, exitFailed, "hub/library/alpine:latest: not found in the cache"},
+		{[]string{"pin", none}, exitFailed, "not found in the cache"},
+		{[]string{"unpin", "hub/alpine"}, exitFailed, "pin of hub/library/alpine:latest: not found in the cache"},
 		{[]string{"unpin"}, exitUsage, ""},
 		{[]string{"evict"}, exitUsage, "set --dry-run, or --bytes"},
 		{[]string{"evict", "--bytes", "much"}, exitUsage, "not a size"},
@@ -314,7 +314,7 @@ func TestPinOutlivesRestart(t *testing.T) {
 		}
 	}
 	for _, args := range [][]string{{"team/app:v1"}, {"team/app:v1", "--dry-run"}, {m.Digest.String()}, {m.Layers[0].Digest.String()}, {"--repository", "team/app"}} {
-		if code, _, stderr := s.operator(append([]string{"purge"}, args...)...); code != exitFailed || !strings.Contains(stderr, "is pinned, as ecr/team/app:v1: dray unpin ends that") {
+		if code, _, stderr := s.operator(append([]string{"purge"}, args...)...); code != exitFailed || !strings.Contains(stderr, ": pinned by the pin ecr/team/app:v1; run dray unpin") {
 			t.Errorf("%q, of what is pinned: %d %s", args, code, stderr)
 		}
 	}
@@ -346,7 +346,7 @@ func TestHostedImages(t *testing.T) {
 		t.Errorf("%+v", all)
 	}
 	for _, args := range [][]string{{"builds/team/cache:main"}, {"builds/team/cache@" + hosted.Digest.String()}, {"--repository", "builds/*"}, {hosted.Digest.String()}} {
-		if code, _, stderr := s.operator(append([]string{"purge", "--force"}, args...)...); code != exitFailed || !strings.Contains(stderr, "is hosted here alone") {
+		if code, _, stderr := s.operator(append([]string{"purge", "--force"}, args...)...); code != exitFailed || !strings.Contains(stderr, "stored only in this dray") {
 			t.Errorf("%q: %d %s", args, code, stderr)
 		}
 	}
@@ -396,7 +396,7 @@ func TestPlanOfWhatIsUsed(t *testing.T) {
 		t.Fatalf("%d hits", i.Hits)
 	}
 	for line := range strings.Lines(s.printed("evict", "--dry-run")) {
-		if strings.HasPrefix(line, oci.Short(layer)) && !strings.Contains(line, "asked for before, and its rounds of eviction are used up by its turn") {
+		if strings.HasPrefix(line, oci.Short(layer)) && !strings.Contains(line, "requested before, but its rounds of eviction are used up") {
 			t.Error(line)
 		}
 	}
@@ -462,7 +462,7 @@ func TestPurgeAmongOthers(t *testing.T) {
 		if i%2 == 0 {
 			args = append(args, "--force")
 		}
-		if code, _, stderr := s.operator(args...); code != 0 && !strings.Contains(stderr, "not held") {
+		if code, _, stderr := s.operator(args...); code != 0 && !strings.Contains(stderr, "not found in the cache") {
 			t.Errorf("purge: %s", stderr)
 		}
 		purges++
@@ -487,7 +487,7 @@ func TestNothingMatches(t *testing.T) {
 	if code, _, stderr := s.operator("ls"); code != exitOK || stderr != "" {
 		t.Errorf("%d %s", code, stderr)
 	}
-	if code, _, stderr := s.operator("purge", "ecr/nosuch:1"); code != exitFailed || stderr != "dray: ecr/nosuch:1 is not held\n" {
+	if code, _, stderr := s.operator("purge", "ecr/nosuch:1"); code != exitFailed || stderr != "dray: ecr/nosuch:1: not found in the cache\n" {
 		t.Errorf("%d %s", code, stderr)
 	}
 }

@@ -143,7 +143,7 @@ func TestQueueRefused(t *testing.T) {
 	if _, out, _ := s.operator("queue"); !strings.Contains(out, "team/app:v1") || !strings.Contains(out, "failed") {
 		t.Errorf("the table is\n%s", out)
 	}
-	if err := s.queue.Check(t.Context()); err == nil || !strings.Contains(err.Error(), "2 acknowledged pushes were refused") {
+	if err := s.queue.Check(t.Context()); err == nil || !strings.Contains(err.Error(), "refused 2 acknowledged pushes") {
 		t.Errorf("the health is %v", err)
 	}
 	s.ecr.SetDenials()
@@ -322,7 +322,7 @@ func TestQueueIsListed(t *testing.T) {
 		t.Errorf("what the tag was before is listed as %+v", i)
 	}
 	for _, args := range [][]string{{"team/app:v1"}, {m.Digest.String()}, {"team/app:v1", "--force"}} {
-		if code, _, stderr := s.operator(append([]string{"purge"}, args...)...); code != exitFailed || !strings.Contains(stderr, "is still to be forwarded") {
+		if code, _, stderr := s.operator(append([]string{"purge"}, args...)...); code != exitFailed || !strings.Contains(stderr, "not forwarded yet") {
 			t.Errorf("purge %q: %d %s", args, code, stderr)
 		}
 	}

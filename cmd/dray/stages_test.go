@@ -66,7 +66,7 @@ func TestStagesReject(t *testing.T) {
 		"clamd that is not there": {
 			checks: "  clamd: {mode: enforce, address: 'unix:/nowhere/clamd.ctl'}", twin: "  clamd: {mode: enforce, on_error: warn, address: 'unix:/nowhere/clamd.ctl'}",
 			bad: newImage(t, plainConfig, plain), good: newImage(t, plainConfig, plain),
-			says: []string{"clamd", "could not"},
+			says: []string{"clamd", "no result"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -102,7 +102,7 @@ func TestLayerOfUnknownIsHeldBack(t *testing.T) {
 	s.ecr.CreateRepository("team/app")
 	img := newImage(t, plainConfig, gzipOf(t, tarOf(t, "etc/motd", "hello\n")))
 	for range 2 {
-		if msg := s.message(s.pushImage("team/app", "v1", img)); !strings.Contains(msg, "could not") {
+		if msg := s.message(s.pushImage("team/app", "v1", img)); !strings.Contains(msg, "no result") {
 			t.Errorf("the message is %q", msg)
 		}
 		<-s.ecr.Idle()

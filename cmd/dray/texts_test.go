@@ -57,6 +57,9 @@ func TestTexts(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		if file == "mirror/repository/locate.go" {
+			continue // the texts of its table are for a document
+		}
 		src.texts(f, func(names []string, text string) {
 			if kind := kindOfText(file, names); kind != "" {
 				at := kind + ": " + file[:strings.LastIndex(file, "/")]

@@ -262,7 +262,7 @@ func TestUploadEmptyBlob(t *testing.T) {
 			s.upload("team/app", imageConfig)
 			m := imageOf(t, nil)
 			_, msg := s.refused(400, "SIZE_INVALID", "PUT", "/v2/team/app/manifests/v1", m.Raw, "Content-Type", m.MediaType)
-			if !strings.Contains(msg, "without bytes") {
+			if !strings.Contains(msg, "empty layers") {
 				t.Errorf("the message is %q", msg)
 			}
 		})
@@ -504,7 +504,7 @@ func TestUploadRefused(t *testing.T) {
 				r := put()
 				want := "not authorized to perform: " + action
 				if hangsUp && action == "ecr:InitiateLayerUpload" { // no word came from ECR that could be shown
-					want = "may not upload to it"
+					want = "must not push to it"
 				}
 				if st := s.registries[0].breaker.State(); st.Failures != 0 {
 					t.Errorf("what is forbidden in one repository counts as an outage: %+v", st)

@@ -189,7 +189,7 @@ func refused(t *testing.T, s *stack, asked counts, repo, out string, err error, 
 	if err == nil {
 		t.Errorf("the push succeeded:\n%s", out)
 	}
-	for _, want := range append(says, "failed, nothing was stored", "/dray/reports/") {
+	for _, want := range append(says, "failed, so the image was not stored", "/dray/reports/") {
 		if !strings.Contains(out, want) {
 			t.Errorf("%q is not on the terminal:\n%s", want, out)
 		}

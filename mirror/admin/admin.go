@@ -89,7 +89,7 @@ func (l gatherLog) Println(v ...any) {
 func guard(hosts []string, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !known(hosts, r.Host) {
-			http.Error(w, "this name is not one of the admin listener's", http.StatusMisdirectedRequest)
+			http.Error(w, "the Host header is not a name of the admin listener", http.StatusMisdirectedRequest)
 			return
 		}
 		if site := r.Header.Get("Sec-Fetch-Site"); site == "cross-site" || site == "same-site" {

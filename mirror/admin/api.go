@@ -106,7 +106,7 @@ func checkChange(r *http.Request) error {
 func readJSON(from io.Reader, into any) ([]byte, error) {
 	body, err := io.ReadAll(io.LimitReader(from, maxRequestBytes+1))
 	if err != nil {
-		return nil, api.Errorf(api.CodeInvalid, "the request broke off: %v", err)
+		return nil, api.Errorf(api.CodeInvalid, "the request is incomplete: %v", err)
 	}
 	if len(body) > maxRequestBytes {
 		return nil, api.Errorf(api.CodeInvalid, "the request is longer than %d bytes", maxRequestBytes)
@@ -117,10 +117,10 @@ func readJSON(from io.Reader, into any) ([]byte, error) {
 	d := json.NewDecoder(bytes.NewReader(body))
 	d.DisallowUnknownFields()
 	if err := d.Decode(into); err != nil {
-		return nil, api.Errorf(api.CodeInvalid, "the request is not understood: %v", err)
+		return nil, api.Errorf(api.CodeInvalid, "cannot decode the request: %v", err)
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return nil, api.Errorf(api.CodeInvalid, "something follows the JSON object")
+		return nil, api.Errorf(api.CodeInvalid, "unexpected data after the JSON object")
 	}
 	return body, nil
 }
@@ -139,7 +139,7 @@ func mount(mux *http.ServeMux, endpoints []Endpoint, log *slog.Logger) {
 	}
 	mux.HandleFunc(api.Prefix, func(w http.ResponseWriter, r *http.Request) {
 		header(w)
-		_ = sendJSON(w, http.StatusNotFound, api.Failure{Error: api.Errorf(api.CodeNotFound, "there is no %s of %s", r.Method, r.URL.Path)})
+		_ = sendJSON(w, http.StatusNotFound, api.Failure{Error: api.Errorf(api.CodeNotFound, "unknown endpoint %s %s", r.Method, r.URL.Path)})
 	})
 }
 
@@ -176,7 +176,7 @@ func (l *listing) add(item any) error {
 		separator = l.begin()
 	}
 	if _, err := l.w.Write(append([]byte(separator), line...)); err != nil {
-		return fmt.Errorf("the client is gone: %w", err)
+		return fmt.Errorf("client disconnected: %w", err)
 	}
 	return nil
 }

@@ -107,8 +107,8 @@ func TestQuery(t *testing.T) {
 		"/api/v1/thing":              {Code: api.CodeInvalid, Message: "name is missing"},
 		"/api/v1/thing?name=broken":  {Code: api.CodeInternal, Message: "disk on fire"},
 		"/api/v1/thing?name=wrapped": {Code: api.CodeNotFound, Message: "find it: no thing"},
-		"/api/v1/none":               {Code: api.CodeNotFound, Message: "there is no GET of /api/v1/none"},
-		"/api/v1/grant":              {Code: api.CodeNotFound, Message: "there is no GET of /api/v1/grant"},
+		"/api/v1/none":               {Code: api.CodeNotFound, Message: "unknown endpoint GET /api/v1/none"},
+		"/api/v1/grant":              {Code: api.CodeNotFound, Message: "unknown endpoint GET /api/v1/grant"},
 	} {
 		if got := failure(t, get(h, target)); *got != want {
 			t.Errorf("%s: %+v", target, got)

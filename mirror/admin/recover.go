@@ -27,7 +27,7 @@ func recovering(log *slog.Logger, next http.Handler) http.Handler {
 			if out.begun {
 				panic(http.ErrAbortHandler)
 			}
-			failed := api.Errorf(api.CodeInternal, "panic: %v; this is a mistake in dray, and its log says where", v)
+			failed := api.Errorf(api.CodeInternal, "panic: %v; this is a bug in dray, and its log has the stack trace", v)
 			if strings.HasPrefix(r.URL.Path, api.Prefix) {
 				_ = sendJSON(w, failed.Code.Status(), api.Failure{Error: failed}) // two strings
 				return

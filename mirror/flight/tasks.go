@@ -7,7 +7,7 @@ import (
 )
 
 // ErrStopped is why a task ended, or was not started: its Tasks have stopped.
-var ErrStopped = errors.New("the mirror is stopping")
+var ErrStopped = errors.New("dray is shutting down")
 
 // Tasks owns the goroutines that outlive the requests that start them.
 type Tasks struct {

@@ -85,7 +85,7 @@ func (c *Checks) For(r repository.Repo) *Gate {
 }
 
 // errStillChecking ends the wait for a verdict. The checks go on.
-var errStillChecking = errors.New("still checking")
+var errStillChecking = errors.New("checks still running")
 
 // Rejected is the error of a push that did not pass.
 type Rejected struct{ Report *pipeline.Report }
@@ -186,12 +186,12 @@ func (c *Checks) judge(ctx context.Context, p Push, contents pipeline.Contents) 
 
 // unfinished returns the configured answer to a push whose verdict is late.
 func (c *Checks) unfinished(ctx context.Context, p Push) error {
-	c.o.Logger.LogAttrs(ctx, slog.LevelWarn, "verdict not in time", slog.String("checks", p.Gate.Pipeline.Name()), slog.String("upstream", p.Repo.Up.Name),
+	c.o.Logger.LogAttrs(ctx, slog.LevelWarn, "verdict is late", slog.String("checks", p.Gate.Pipeline.Name()), slog.String("upstream", p.Repo.Up.Name),
 		slog.String("repository", p.Repo.Name), slog.String("reference", p.Ref.String()), slog.String("answer", string(cmp.Or(p.Gate.OnTimeout, pipeline.Reject))))
 	if p.Gate.OnTimeout == pipeline.Allow {
 		return nil
 	}
-	return oci.ErrDenied.With("the checks of %s were not finished within %v, so it was not stored; they go on: push again in a while, no layer will be sent twice", p.Repo.Name, p.Within)
+	return oci.ErrDenied.With("the checks of %s did not finish within %v and continue, so the image is not stored yet; push again later, and no layer is sent twice", p.Repo.Name, p.Within)
 }
 
 // conclude keeps a report, writes the audit line to the log, and sends the event.

@@ -19,7 +19,7 @@ var ErrHeldBack = errors.New("held back until the verdict")
 
 // errLayerRejected keeps a layer from being completed at the upstream. If an image with the
 // layer passes later, the layer is sent again.
-var errLayerRejected = oci.ErrDenied.With("the checks have something against the layer")
+var errLayerRejected = oci.ErrDenied.With("the checks rejected the layer")
 
 // maxWalks bounds the uploads that are scanned while the client sends them. Beyond it, layers
 // are scanned when their manifest arrives.

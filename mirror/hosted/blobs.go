@@ -59,7 +59,7 @@ func (s *Store) ingest(ctx context.Context, d digest.Digest, open func() (io.Rea
 	}
 	if _, err := up.Commit(ctx, d); err != nil {
 		if errors.Is(err, cache.ErrCorrupt) {
-			return oci.ErrDigestInvalid.With("the bytes do not have the digest %s", d).Because(err)
+			return oci.ErrDigestInvalid.With("the content does not match the digest %s", d).Because(err)
 		}
 		return storeError(err)
 	}
@@ -108,7 +108,7 @@ func (s *Store) Blob(ctx context.Context, q upstream.BlobRequest) (upstream.Blob
 	}
 	if q.From > 0 && q.From >= r.Size() {
 		_ = r.Close()
-		return upstream.BlobStream{}, oci.ErrRangeInvalid.With("the range does not lie within the blob")
+		return upstream.BlobStream{}, oci.ErrRangeInvalid.With("the range is outside of the blob")
 	}
 	if _, err := r.Seek(q.From, io.SeekStart); err != nil {
 		_ = r.Close()

@@ -179,7 +179,7 @@ func (c *contents) deleteBlob(name string, d digest.Digest) ([]func(), error) {
 	}
 	m := r.members[d]
 	if m.needs > 0 {
-		return nil, oci.ErrUnsupported.With("a manifest of %s needs blob %s: delete that first", name, d)
+		return nil, oci.ErrUnsupported.With("a manifest of %s needs blob %s; delete the manifest first", name, d)
 	}
 	m.until = time.Time{}
 	return c.leave(r, d, time.Now()), nil

@@ -11,23 +11,23 @@ import (
 )
 
 // ErrFull says that the quota is used up, and that no more content may be dropped for a push.
-var ErrFull = errors.New("quota of the hosted registry used up")
+var ErrFull = errors.New("quota of the hosted registry exceeded")
 
 func storeError(err error) error {
 	if errors.Is(err, cache.ErrFull) || errors.Is(err, cache.ErrTooLarge) {
-		return full("the mirror's disk has no room for it").Because(err)
+		return full("the disk of the mirror is full").Because(err)
 	}
-	return oci.ErrUnavailable.With("the mirror cannot store content now").Because(err)
+	return oci.ErrUnavailable.With("the mirror cannot store content at the moment; try again later").Because(err)
 }
 
 // full returns a refusal of a push. Clients show its text, and do not retry it at once as they
 // would a 5xx.
 func full(why string) *oci.Error {
-	return oci.ErrDenied.With("the push does not fit: %s", why).Because(ErrFull)
+	return oci.ErrDenied.With("no space for the push: %s", why).Because(ErrFull)
 }
 
 func nameUnknown(name string) error {
-	return oci.ErrNameUnknown.With("there is no repository %s", name)
+	return oci.ErrNameUnknown.With("repository %s does not exist", name)
 }
 
 func unknown(name string, ref oci.Reference) *oci.Error {
@@ -39,7 +39,7 @@ func cacheError(ctx context.Context, d digest.Digest, err error) error {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
 	case errors.Is(err, cache.ErrNotFound):
-		return oci.ErrBlobUnknown.With("blob %s is not here", d).Because(err)
+		return oci.ErrBlobUnknown.With("the mirror does not have blob %s", d).Because(err)
 	}
-	return oci.ErrUnavailable.With("the mirror cannot store content now").Because(err)
+	return oci.ErrUnavailable.With("the mirror cannot store content at the moment; try again later").Because(err)
 }

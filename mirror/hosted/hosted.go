@@ -107,7 +107,7 @@ func (s *Store) take(ctx context.Context, d digest.Digest) error {
 	size, ok := s.cache.Stat(d)
 	if !ok {
 		release()
-		return oci.ErrBlobUnknown.With("blob %s is not here", d)
+		return oci.ErrBlobUnknown.With("the mirror does not have blob %s", d)
 	}
 	for {
 		old, short := s.contents.tryTake(d, size, release)
@@ -210,7 +210,7 @@ func (s *Store) change(ctx context.Context, name string, f func(next *state) err
 		return err
 	}
 	if err := s.files.write(name, next); err != nil {
-		return oci.ErrUnavailable.With("the mirror cannot store content now").Because(err)
+		return oci.ErrUnavailable.With("the mirror cannot store content at the moment; try again later").Because(err)
 	}
 	releaseAll(s.contents.swap(r, next, time.Now()))
 	return nil

@@ -13,7 +13,7 @@ import (
 // bytes. It returns ErrFull if it cannot.
 func (s *Store) makeRoom(ctx context.Context, short int64) error {
 	if s.opts.Refuse {
-		return full(fmt.Sprintf("%s is full", s.opts.Name))
+		return full(fmt.Sprintf("the quota of %s is used up", s.opts.Name))
 	}
 	for enough := s.contents.bytes() - short; s.contents.bytes() > enough; {
 		now := time.Now()
@@ -25,7 +25,7 @@ func (s *Store) makeRoom(ctx context.Context, short int64) error {
 		}
 		victims := s.contents.victims(now)
 		if len(victims) == 0 {
-			return full(fmt.Sprintf("%s is full of what is being pushed", s.opts.Name))
+			return full(fmt.Sprintf("the pushes in progress use all of the quota of %s", s.opts.Name))
 		}
 		for _, v := range victims {
 			if err := s.evict(ctx, v); err != nil {

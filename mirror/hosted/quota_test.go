@@ -42,7 +42,7 @@ func TestQuota(t *testing.T) {
 				break
 			}
 		}
-		if e := oci.AsError(err); !errors.Is(err, ErrFull) || e.Status != 403 || !strings.Contains(e.Message, "own is full") {
+		if e := oci.AsError(err); !errors.Is(err, ErrFull) || e.Status != 403 || !strings.Contains(e.Message, "quota of own") {
 			t.Errorf("beyond the quota: %v", err)
 		}
 		if h.contents.bytes() > h.opts.MaxBytes {

@@ -122,7 +122,7 @@ func decode(name string, text []byte) (*state, error) {
 		return nil, err
 	}
 	if r.Version != recordVersion || r.Name != name {
-		return nil, fmt.Errorf("it is of version %d, for repository %.100q", r.Version, r.Name)
+		return nil, fmt.Errorf("unexpected version %d or repository %.100q", r.Version, r.Name)
 	}
 	st := (&state{}).clone()
 	now := time.Now()
@@ -138,7 +138,7 @@ func decode(name string, text []byte) (*state, error) {
 			return nil, fmt.Errorf("tag %.100q", name)
 		}
 		if st.manifests[t.Digest] == nil {
-			return nil, fmt.Errorf("tag %s points to nothing", name)
+			return nil, fmt.Errorf("tag %s points to a manifest that does not exist", name)
 		}
 		t.Pushed = notAfter(t.Pushed, now)
 		st.tags[name] = t

@@ -55,7 +55,7 @@ func challenge(r *http.Request, err error) error {
 	c.SetHeaders(r, h)
 	e := oci.ErrUnauthorized.Because(err)
 	if hasCredentials(r) {
-		e = oci.ErrUnauthorized.With("the credentials are wrong, or not enough for this").Because(err)
+		e = oci.ErrUnauthorized.With("invalid credentials or insufficient permissions").Because(err)
 	}
 	e.Challenge = http.Header(h).Values("WWW-Authenticate")
 	return e

@@ -111,12 +111,12 @@ func (h *HTPasswd) Authenticate(r *http.Request, needs []Need) (Principal, error
 	if err != nil {
 		if _, ok := errors.AsType[auth.Challenge](err); !ok {
 			// distribution's text quotes the line, which may be a password.
-			err = cmp.Or(CheckHTPasswd(h.file), errors.New("the password file cannot be used"))
+			err = cmp.Or(CheckHTPasswd(h.file), errors.New("the password file is unusable"))
 		}
 		return Principal{}, challenge(r, err)
 	}
 	if p.Name == "" {
-		return Principal{}, oci.ErrDenied.With("a user without a name may do nothing")
+		return Principal{}, oci.ErrDenied.With("user name is empty")
 	}
 	h.verified.Add(key, recognised{p, time.Now().Add(verifiedFor)})
 	return p, nil

@@ -63,7 +63,7 @@ func (p *Policy) Authorise(r *http.Request, needs ...Need) (Principal, error) {
 			return Principal{}, nil
 		}
 		if p.Role == RoleMirror && !p.Challenge {
-			return Principal{}, oci.ErrDenied.With("this mirror needs credentials")
+			return Principal{}, oci.ErrDenied.With("this mirror requires credentials; log in first")
 		}
 	}
 	who, err := a.Authenticator.Authenticate(r, needs)
@@ -83,7 +83,7 @@ func (p *Policy) Authorise(r *http.Request, needs ...Need) (Principal, error) {
 // be made to write by any page it shows. Who may push because anybody may does not delete for that.
 func (p *Policy) mayWrite(r *http.Request, action Action) error {
 	if p.Role != RoleRegistry {
-		return oci.ErrDenied.With("this address is a pull mirror and takes no pushes")
+		return oci.ErrDenied.With("this listener is a pull mirror and accepts no pushes")
 	}
 	if p.Access != nil {
 		return nil
@@ -95,9 +95,9 @@ func (p *Policy) mayWrite(r *http.Request, action Action) error {
 		return nil
 	}
 	if action == Delete {
-		return oci.ErrDenied.With("deletions from other machines are refused until client authentication is configured")
+		return oci.ErrDenied.With("deletions from other machines are refused until auth is configured")
 	}
-	return oci.ErrDenied.With("pushes from other machines are refused until client authentication is configured, or anonymous push is allowed by allow_anonymous_push")
+	return oci.ErrDenied.With("pushes from other machines are refused until auth or allow_anonymous_push is configured")
 }
 
 // local reports whether the request was made on this machine. What a reverse proxy

@@ -20,13 +20,13 @@ var (
 	// ErrNotHeld says that the cache has nothing of the given name.
 	ErrNotHeld = errors.New("not held")
 	// ErrSelection says that the selection names nothing, or both a name and a pattern.
-	ErrSelection = errors.New("name one image, one digest, or one pattern of repositories")
+	ErrSelection = errors.New("name exactly one image, digest or pattern of repositories")
 	// ErrPinned says that a pin keeps the content, so that it is only purged by force.
 	ErrPinned = errors.New("pinned")
 	// ErrQueued says that the content has yet to be forwarded to its registry.
-	ErrQueued = errors.New("still to be forwarded: dray queue shows it, and dray queue drop gives it up")
+	ErrQueued = errors.New("not forwarded yet; dray queue lists the push, and dray queue drop removes it")
 	// ErrHosted says that the content is hosted: it could not be fetched again from an upstream.
-	ErrHosted = errors.New("hosted here alone: delete it as a client of the registry")
+	ErrHosted = errors.New("stored only in this dray; delete it through the registry API")
 )
 
 // Inventory lists and changes the content of a cache and the facts about it. All methods may be

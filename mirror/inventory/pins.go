@@ -50,7 +50,7 @@ func (v *Inventory) Pin(ctx context.Context, n Name) (api.Pin, error) {
 		}
 	}
 	if len(blobs) == 0 {
-		return api.Pin{}, fmt.Errorf("%s is %w", n, ErrNotHeld)
+		return api.Pin{}, fmt.Errorf("%s: %w", n, ErrNotHeld)
 	}
 	if err := v.Disk.SetPin(ctx, n.String(), blobs); err != nil {
 		return api.Pin{}, err
@@ -60,7 +60,7 @@ func (v *Inventory) Pin(ctx context.Context, n Name) (api.Pin, error) {
 			return p, nil
 		}
 	}
-	return api.Pin{}, fmt.Errorf("%s was unpinned meanwhile: %w", n, ErrNotHeld)
+	return api.Pin{}, fmt.Errorf("%s: unpinned in the meantime: %w", n, ErrNotHeld)
 }
 
 // Unpin removes the pin with a name, so that its blobs may be evicted. It returns ErrNotHeld if
@@ -68,7 +68,7 @@ func (v *Inventory) Pin(ctx context.Context, n Name) (api.Pin, error) {
 func (v *Inventory) Unpin(ctx context.Context, name string) error {
 	was, err := v.Disk.RemovePin(ctx, name)
 	if err == nil && !was {
-		err = fmt.Errorf("a pin of %s is %w", name, ErrNotHeld)
+		err = fmt.Errorf("pin of %s: %w", name, ErrNotHeld)
 	}
 	return err
 }

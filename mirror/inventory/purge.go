@@ -42,7 +42,7 @@ func (v *Inventory) Purge(ctx context.Context, sel Selection) (api.Purged, error
 	}
 	p := s.plan(sel)
 	if err := p.refusal(); err != nil {
-		return out, fmt.Errorf("%s is %w", cmp.Or(sel.Pattern, sel.Name.String()), err)
+		return out, fmt.Errorf("%s: %w", cmp.Or(sel.Pattern, sel.Name.String()), err)
 	}
 	if !sel.DryRun {
 		// Remove facts first: from now on a request asks the upstream, and does not find half an image.
@@ -120,7 +120,7 @@ func (p *plan) refusal() error {
 	case len(p.tags)+len(p.images)+len(p.loose) > 0:
 		return nil
 	case p.pin != "":
-		return fmt.Errorf("%w, as %s: dray unpin ends that, and --force purges it all the same", ErrPinned, p.pin)
+		return fmt.Errorf("%w by the pin %s; run dray unpin, or use --force", ErrPinned, p.pin)
 	case p.queued:
 		return ErrQueued
 	case p.hosted:

@@ -111,7 +111,7 @@ func (f Finding) complete(stage string, mode Mode) Finding {
 // MoreFindings makes the finding that n findings were left out. Without it, an image would pass
 // if the findings that were kept are all waived.
 func MoreFindings(n int, where Place) Finding {
-	return Finding{Rule: "more", What: fmt.Sprintf("there are %d findings more than are kept", n), Where: where, Fix: "mend those that are listed, also if they are waived, and push again"}
+	return Finding{Rule: "more", What: fmt.Sprintf("there are %d more findings", n), Where: where, Fix: "fix the listed findings, including the waived ones, and push again"}
 }
 
 // Fingerprint returns a short hash of texts, by which findings are told apart.

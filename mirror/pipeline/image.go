@@ -264,7 +264,7 @@ func (a *assembly) config(ctx context.Context, m *Manifest, d oci.Descriptor, ru
 		m.Config.Image = v1.Image{}
 		return nil // Docker cannot run it either
 	} else if err != nil {
-		return oci.ErrManifestInvalid.With("the configuration %s of the image is not what its media type says", d.Digest).Because(err)
+		return oci.ErrManifestInvalid.With("the configuration %s of the image does not match its media type", d.Digest).Because(err)
 	}
 	m.Config.Raw = raw
 	if m.Platform == "" && m.Config.OS != "" && m.Config.OS != "unknown" {
@@ -288,7 +288,7 @@ func (a *assembly) read(ctx context.Context, d oci.Descriptor, most int64) ([]by
 		return nil, err
 	}
 	if a.size += int64(len(raw)); int64(len(raw)) > most || a.size > maxDocument {
-		return nil, &TooLarge{fmt.Sprintf("%s %s is larger than the checks are made for", d.MediaType, oci.Short(d.Digest))}
+		return nil, &TooLarge{fmt.Sprintf("%s %s is larger than the checks support", d.MediaType, oci.Short(d.Digest))}
 	}
 	return raw, nil
 }
@@ -300,7 +300,7 @@ func (a *assembly) statements(ctx context.Context, m *Manifest) error {
 			continue
 		}
 		if len(m.Statements) >= maxStatements {
-			return &TooLarge{fmt.Sprintf("there are more than %d attestations for one image", maxStatements)}
+			return &TooLarge{fmt.Sprintf("an image has more than %d attestations", maxStatements)}
 		}
 		s := Statement{Layer: l.Digest, PredicateType: l.Annotations["in-toto.io/predicate-type"]}
 		before := a.size
@@ -398,7 +398,7 @@ func orEmpty(m map[string]string) map[string]string {
 // by empty ones.
 func (i *Image) Check() error {
 	if len(i.Manifests) == 0 {
-		return errors.New("the document of an image has no manifests")
+		return errors.New("the document has no manifests")
 	}
 	for n, m := range i.Manifests {
 		if m == nil {

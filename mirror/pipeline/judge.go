@@ -54,7 +54,7 @@ func (p *Pipeline) Judge(ctx context.Context, s Subject, from Contents) (*Report
 	p.checkNames(ctx, s.Name, r)
 	img, err := assemble(ctx, s, from)
 	if large := (*TooLarge)(nil); errors.As(err, &large) {
-		r.add(p, Finding{Rule: "document", What: large.what, Fix: "push it in parts"}.complete(ArchiveStage, Enforce))
+		r.add(p, Finding{Rule: "document", What: large.what, Fix: "split it"}.complete(ArchiveStage, Enforce))
 		return p.finish(r, start), nil
 	}
 	if err != nil {
@@ -201,10 +201,10 @@ func (p *Pipeline) addArchiveFinding(img *Image, m *Manifest, i int, r *Report, 
 func (p *Pipeline) checkDescriptor(img *Image, m *Manifest, i int, r *Report) {
 	l := m.Layers[i]
 	if l.Archive.Size != l.Size {
-		p.addArchiveFinding(img, m, i, r, fmt.Sprintf("the manifest says that the layer has %d bytes, it has %d", l.Size, l.Archive.Size))
+		p.addArchiveFinding(img, m, i, r, fmt.Sprintf("the layer has %[2]d bytes instead of the %[1]d of its manifest", l.Size, l.Archive.Size))
 	}
 	if m.Kind == KindImage && strings.Contains(l.MediaType, "tar") && l.Format == FormatOther {
-		p.addArchiveFinding(img, m, i, r, "the layer is said to be "+l.MediaType+", and is no archive")
+		p.addArchiveFinding(img, m, i, r, "the media type of the layer is "+l.MediaType+", but it is not an archive")
 	}
 }
 

@@ -201,9 +201,9 @@ func (r *Report) Message(url string) string {
 			lines = append(lines, u.line())
 		}
 	}
-	head := fmt.Sprintf("%s of %s failed, nothing was stored", checks(found), r.Repository)
+	head := fmt.Sprintf("%s of %s failed, so the image was not stored", checks(found), r.Repository)
 	if found == 0 {
-		head = fmt.Sprintf("%s of %s could not be completed, nothing was stored", checks(len(lines)), r.Repository)
+		head = fmt.Sprintf("%s of %s could not be completed, so the image was not stored", checks(len(lines)), r.Repository)
 	}
 	tail := ""
 	if url != "" {
@@ -252,5 +252,5 @@ func (u Unknown) line() string {
 	if at := u.Where.String(); at != "" {
 		l += at + ": "
 	}
-	return l + "could not tell: " + u.Why
+	return l + "no result: " + u.Why
 }

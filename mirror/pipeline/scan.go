@@ -121,7 +121,7 @@ func (p *Pipeline) recallVerified(ctx context.Context, announced digest.Digest, 
 
 // errUnread is the error of the stages for a layer whose walk stopped at a fault, such as an
 // exceeded limit.
-var errUnread = errors.New("the layer could not be looked at to its end")
+var errUnread = errors.New("the layer was not read completely")
 
 func (p *Pipeline) participants(ctx context.Context, l Layer) []*participant {
 	var participants []*participant

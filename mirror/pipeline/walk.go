@@ -90,7 +90,7 @@ func (b *layerFault) finding() Finding {
 }
 
 func exceeds(rule, path, format string, args ...any) error {
-	return &layerFault{rule: rule, what: fmt.Sprintf(format, args...), path: path, fix: "build the layer without it, or have the limit raised"}
+	return &layerFault{rule: rule, what: fmt.Sprintf(format, args...), path: path, fix: "build the layer without it, or ask the operator of dray to raise the limit"}
 }
 
 // storedReader counts the bytes of the layer as stored. It records the error of a failed read,
@@ -348,7 +348,7 @@ func (a fanOut) file(e *Entry, content io.Reader) error {
 	return nil
 }
 
-var errSlow = errors.New("took longer than it may")
+var errSlow = errors.New("time limit exceeded")
 
 // do calls the visitor, unless its part has ended.
 func (s *participant) do(call func() error) {
@@ -382,7 +382,7 @@ func (s *participant) close(complete bool) (r LayerResult, err error) {
 		return LayerResult{}, failed
 	}
 	if len(r.Facts) > MaxFacts {
-		return LayerResult{}, fmt.Errorf("it keeps %d bytes of facts, %d are allowed", len(r.Facts), MaxFacts)
+		return LayerResult{}, fmt.Errorf("the stage returned facts of %d bytes, more than %d", len(r.Facts), MaxFacts)
 	}
 	if more := len(r.Findings) - MaxLayerFindings; more > 0 {
 		r.Findings, r.More = r.Findings[:MaxLayerFindings], r.More+more
@@ -391,7 +391,7 @@ func (s *participant) close(complete bool) (r LayerResult, err error) {
 		r.Findings[i] = f.complete(s.step.Stage.Name(), "")
 	}
 	if r.Facts != nil && !json.Valid(r.Facts) {
-		return LayerResult{}, errors.New("its facts are no JSON")
+		return LayerResult{}, errors.New("the stage returned facts that are not JSON")
 	}
 	return r, nil
 }

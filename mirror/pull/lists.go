@@ -108,7 +108,7 @@ func ofArtifactType(index []byte, artifactType string) ([]byte, error) {
 }
 
 func badListing(r repository.Repo, cause error) error {
-	return r.Up.BadAnswer("a listing that cannot be read", cause)
+	return r.Up.BadAnswer("an invalid list", cause)
 }
 
 // withQueued adds the queued tags to the last page of the upstream's tags.

@@ -43,7 +43,7 @@ func (p *Puller) askBeforePush(ctx context.Context, x *request.Request, missing 
 	if unanswered == nil || ctx.Err() != nil {
 		return err
 	}
-	return missing.With("%s does not say whether it has it: send it", x.Repo.Up.Registry).Because(cmp.Or(err, unanswered))
+	return missing.With("%s did not answer whether it has this content; push it", x.Repo.Up.Registry).Because(cmp.Or(err, unanswered))
 }
 
 // ask asks the upstream for a manifest.

@@ -85,11 +85,11 @@ func (a *publisher) enqueue(ctx context.Context, p gatedPush) error {
 	})
 	switch {
 	case errors.Is(err, queue.ErrFull):
-		return oci.ErrTooManyRequests.With("too many pushes wait for %s already, try again later", r.Up.Registry).Because(err)
+		return oci.ErrTooManyRequests.With("the queue of pushes to %s is full; try again later", r.Up.Registry).Because(err)
 	case errors.Is(err, cache.ErrNotFound):
-		return oci.ErrManifestBlobUnknown.With("the manifest needs a blob that is no longer held here, push it again").Because(err)
+		return oci.ErrManifestBlobUnknown.With("the mirror no longer has a blob of the manifest; push the image again").Because(err)
 	case err != nil:
-		return oci.ErrUnavailable.With("the mirror cannot take the push over now").Because(err)
+		return oci.ErrUnavailable.With("the mirror cannot queue the push at the moment; try again later").Because(err)
 	}
 	// Earlier answers about the tag are out of date, also those under way. From now on the queue
 	// answers.
@@ -166,7 +166,7 @@ func (a *publisher) ensureChild(ctx context.Context, p gatedPush, d digest.Diges
 func (a *publisher) Forward(ctx context.Context, e queue.Entry) error {
 	up := a.o.Repositories.Upstream(e.Upstream)
 	if up == nil || up.Sink == nil {
-		return fmt.Errorf("the upstream %q takes no pushes any more", e.Upstream)
+		return fmt.Errorf("upstream %q no longer accepts pushes", e.Upstream)
 	}
 	man, err := oci.ParseManifest(e.MediaType, e.Manifest)
 	if err != nil {

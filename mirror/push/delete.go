@@ -20,7 +20,7 @@ import (
 // images that many depend on.
 func mayDelete(x *request.Request) error {
 	if x.Repo.Up.Deleter == nil {
-		return oci.ErrUnsupported.With("nothing is deleted from %s through this mirror", x.Repo.Up.Registry)
+		return oci.ErrUnsupported.With("this mirror does not accept deletions for %s", x.Repo.Up.Registry)
 	}
 	return nil
 }
@@ -86,21 +86,21 @@ func deleteAtUpstream(ctx context.Context, r repository.Repo, ref oci.Reference)
 // client: they arrive at the upstream and are deleted there.
 func (p *Pusher) withdraw(ctx context.Context, r repository.Repo, ref oci.Reference) (*queue.Withdrawal, error) {
 	matches := func(reference string, d digest.Digest) bool { return reference == ref.String() || d == ref.Digest }
-	busy := oci.ErrDenied.With("%s of %s is being copied to %s right now: delete it once it has arrived", ref, r.Name, r.Up.Registry)
+	busy := oci.ErrDenied.With("%s of %s is being copied to %s; delete it when the copy is complete", ref, r.Name, r.Up.Registry)
 	underWay := func(k gate.Key) bool { return k.Repo == r && matches(k.Ref, k.Digest) }
 	if err := p.pushing.Wait(ctx, underWay); err != nil {
 		return nil, busy.Because(err)
 	}
 	queued := func(q queue.Push) bool { return matches(q.Reference, q.Digest) }
 	if index := p.indexNeeding(r, queued); index != "" {
-		return nil, oci.ErrDenied.With("%s of %s is part of the index %s, which is still on its way to %s: delete that first", ref, r.Name, index, r.Up.Registry)
+		return nil, oci.ErrDenied.With("%s of %s is part of the index %s, which is not forwarded to %s yet; delete the index first", ref, r.Name, index, r.Up.Registry)
 	}
 	w, err := p.o.Queue.Withdraw(ctx, r.Up.Name, r.Name, queued)
 	switch {
 	case errors.Is(err, queue.ErrBusy):
 		return nil, busy.Because(err)
 	case err != nil:
-		return nil, oci.ErrUnavailable.With("the mirror cannot drop the push that waits for %s now", r.Up.Registry).Because(err)
+		return nil, oci.ErrUnavailable.With("the mirror cannot drop the queued push for %s at the moment; try again later", r.Up.Registry).Because(err)
 	}
 	return w, nil
 }
@@ -141,7 +141,7 @@ func (p *Pusher) DeleteBlob(x *request.Request) error {
 	ctx := x.WithTimeout(repository.LookupTimeout)
 	r, d := x.Repo, x.Q.Ref.Digest
 	if _, waits := p.o.Queue.Blob(r.Up.Name, r.Name, d); waits {
-		return oci.ErrDenied.With("%s of %s is needed by a push on its way to %s: delete it once that has arrived", d, r.Name, r.Up.Registry)
+		return oci.ErrDenied.With("a push to %[3]s in progress needs %[1]s of %[2]s; delete it when the push is complete", d, r.Name, r.Up.Registry)
 	}
 	staged := r.Staged(d)
 	if staged != nil {

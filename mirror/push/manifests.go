@@ -44,7 +44,7 @@ func (p *Pusher) PutManifest(x *request.Request) error {
 	}
 	if errors.Is(err, errStillCopying) {
 		// A 4xx, because its text reaches the terminal and clients do not retry it.
-		return oci.ErrDenied.With("the image is complete on the mirror and still being copied to %s (%d %%): push again in a while to finish, no layer will be sent twice",
+		return oci.ErrDenied.With("the mirror has the image and is still copying it to %s (%d %%); push again later to finish, and no layer is sent twice",
 			x.Repo.Up.Registry, percentCopied(x.R.Context(), x.Repo, man))
 	}
 	if r, ok := errors.AsType[*gate.Rejected](err); ok {
@@ -189,17 +189,17 @@ func (p *Pusher) verdictWithin(g *gate.Gate, r *http.Request) time.Duration {
 func readManifest(x *request.Request) (*oci.Manifest, error) {
 	raw, err := io.ReadAll(io.LimitReader(x.W.Body(), oci.MaxManifestBytes+1))
 	if err != nil {
-		return nil, oci.ErrManifestInvalid.With("the manifest broke off after %d bytes", len(raw)).Because(err)
+		return nil, oci.ErrManifestInvalid.With("the manifest ended after %d bytes", len(raw)).Because(err)
 	}
 	if len(raw) > oci.MaxManifestBytes {
-		return nil, oci.ErrSizeInvalid.With("the manifest is over the limit of %d bytes", oci.MaxManifestBytes).WithStatus(http.StatusRequestEntityTooLarge)
+		return nil, oci.ErrSizeInvalid.With("the manifest is larger than the limit of %d bytes", oci.MaxManifestBytes).WithStatus(http.StatusRequestEntityTooLarge)
 	}
 	man, err := oci.ParseManifest(x.R.Header.Get("Content-Type"), raw)
 	if err != nil {
 		return nil, err
 	}
 	if man.Schema1() {
-		return nil, oci.ErrManifestInvalid.With("manifests of schema version 1 are no longer accepted, use a current client")
+		return nil, oci.ErrManifestInvalid.With("manifests of schema version 1 are not supported; use a current client")
 	}
 	if want := x.Q.Ref.Digest; want != "" {
 		if got := want.Algorithm().FromBytes(raw); got != want {
@@ -254,11 +254,11 @@ const kindReport oci.Kind = "report"
 func (p *Pusher) Report(x *request.Request, id string) error {
 	x.Q.Kind = kindReport
 	if x.R.Method != http.MethodGet && x.R.Method != http.MethodHead {
-		return oci.ErrUnsupported.With("reports can only be read")
+		return oci.ErrUnsupported.With("reports are read-only")
 	}
 	report := p.o.Checks.Report(id)
 	if report == nil || !x.Listener.TakesPushes() {
-		return oci.ErrUnknown.With("there is no such report any more: push again to get a new one").WithStatus(http.StatusNotFound)
+		return oci.ErrUnknown.With("the report does not exist or has expired; push again to get a new one").WithStatus(http.StatusNotFound)
 	}
 	text, err := json.MarshalIndent(report, "", "  ")
 	if err != nil {

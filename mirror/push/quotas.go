@@ -31,7 +31,7 @@ func (q *Quotas) begin(owner string) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if h := q.byOwner[owner]; h != nil && q.maxUploads > 0 && h.uploads >= q.maxUploads {
-		return oci.ErrTooManyRequests.With("this client has %d uploads open, which is the limit", q.maxUploads)
+		return oci.ErrTooManyRequests.With("this client has %d open uploads, which is the limit; finish or cancel some", q.maxUploads)
 	}
 	q.add(owner, 1, 0)
 	return nil
@@ -54,7 +54,7 @@ func (q *Quotas) check(owner string, n int64) error {
 		held = h.bytes
 	}
 	if q.maxBytes > 0 && held+n > q.maxBytes {
-		return oci.ErrTooManyRequests.With("this client has pushed %d bytes for which no manifest has followed yet, and %d are the limit", held, q.maxBytes)
+		return oci.ErrTooManyRequests.With("this client has pushed %d bytes that no manifest refers to yet, and the limit is %d; push the manifests first", held, q.maxBytes)
 	}
 	return nil
 }

@@ -29,7 +29,7 @@ func (p *Pusher) recover(now time.Time) {
 func (p *Pusher) takeOver(k cache.Resumable, now time.Time) error {
 	var r receipt
 	if err := json.Unmarshal(k.Note, &r); err != nil {
-		return fmt.Errorf("its receipt is not understood: %w", err)
+		return fmt.Errorf("cannot decode the receipt: %w", err)
 	}
 	if k.Since.After(now) { // the clock was ahead: its expiry starts now
 		k.Since = now
@@ -38,7 +38,7 @@ func (p *Pusher) takeOver(k cache.Resumable, now time.Time) error {
 	repo := p.o.Repositories.Repo(up, r.Repository)
 	switch {
 	case up == nil || up.Sink == nil:
-		return fmt.Errorf("upstream %q takes no pushes any more", r.Upstream)
+		return fmt.Errorf("upstream %q no longer accepts pushes", r.Upstream)
 	case now.Sub(k.Since) >= p.sessions.expiry:
 		return errExpired
 	case k.Upload != nil:
@@ -47,7 +47,7 @@ func (p *Pusher) takeOver(k cache.Resumable, now time.Time) error {
 		return nil
 	}
 	if _, queued := p.o.Queue.Blob(r.Upstream, r.Repository, k.Blob.Digest); queued {
-		return errors.New("it waits in the queue of pushes")
+		return errors.New("the push is queued")
 	}
 	p.o.Quotas.count(r.Owner, 0, k.Blob.Size)
 	again := recovered{repo.Key(k.Blob.Digest), &repository.Staged{Size: k.Blob.Size, Owner: r.Owner, Forward: newForward(), Blob: k.Blob, Since: k.Since}}

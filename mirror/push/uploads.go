@@ -167,7 +167,7 @@ func (p *Pusher) finishUpload(x *request.Request, s *session) error {
 	if err != nil {
 		p.sessions.drop(s, err)
 		if errors.Is(err, cache.ErrCorrupt) {
-			return oci.ErrDigestInvalid.With("the uploaded bytes do not have the digest %s", d).Because(err)
+			return oci.ErrDigestInvalid.With("the uploaded content does not match the digest %s", d).Because(err)
 		}
 		return noRoom(err)
 	}
@@ -203,7 +203,7 @@ func (p *Pusher) receive(x *request.Request, s *session, announced digest.Digest
 	case errors.Is(err, oci.ErrTooManyRequests):
 		return err // keep the bytes: other uploads of the client may end
 	case lost != nil:
-		return oci.ErrBlobUploadInvalid.With("the body broke off after %d bytes of the upload", s.blob.Size()).Because(lost)
+		return oci.ErrBlobUploadInvalid.With("the body ended after %d bytes of the upload", s.blob.Size()).Because(lost)
 	case err != nil:
 		p.sessions.drop(s, err)
 		return noRoom(err)
@@ -238,10 +238,10 @@ func checkChunk(x *request.Request, s *session) error {
 	}
 	if c.Start != s.blob.Size() {
 		sessionHeader(x, s)
-		return oci.ErrRangeInvalid.With("the chunk begins at byte %d, %d bytes are here", c.Start, s.blob.Size())
+		return oci.ErrRangeInvalid.With("the chunk begins at byte %d, but the mirror has %d bytes", c.Start, s.blob.Size())
 	}
 	if x.R.ContentLength >= 0 && c.Length != x.R.ContentLength {
-		return oci.ErrSizeInvalid.With("Content-Range names %d bytes, Content-Length %d", c.Length, x.R.ContentLength)
+		return oci.ErrSizeInvalid.With("Content-Range is for %d bytes, but Content-Length is %d", c.Length, x.R.ContentLength)
 	}
 	return nil
 }
@@ -268,7 +268,7 @@ func progress(x *request.Request, s *session, status int) error {
 // client may try again. A blob that is too large for the cache is a 413.
 func noRoom(err error) error {
 	if errors.Is(err, cache.ErrTooLarge) {
-		return oci.ErrSizeInvalid.With("the blob is larger than this mirror can hold").WithStatus(http.StatusRequestEntityTooLarge).Because(err)
+		return oci.ErrSizeInvalid.With("the blob is larger than the cache of this mirror").WithStatus(http.StatusRequestEntityTooLarge).Because(err)
 	}
-	return oci.ErrUnavailable.With("the mirror cannot store the upload now").Because(err)
+	return oci.ErrUnavailable.With("the mirror cannot store the upload at the moment; try again later").Because(err)
 }

@@ -60,7 +60,7 @@ func (q *Queue) Drop(ctx context.Context, id uint64) (Entry, error) {
 		return Entry{}, fmt.Errorf("push %d: %w", id, err)
 	}
 	if len(w.entries) == 0 {
-		return Entry{}, fmt.Errorf("%w any more: it was forwarded or dropped just now", unknown(id))
+		return Entry{}, fmt.Errorf("%w: it was just forwarded or dropped", unknown(id))
 	}
 	dropped := w.entries[0].Entry // nobody else changes a withdrawn entry
 	dropped.State = w.was[0]
@@ -76,13 +76,13 @@ func (q *Queue) Check(context.Context) error {
 	s := q.index.stats(time.Now())
 	var errs []error
 	if s.failed > 0 {
-		errs = append(errs, fmt.Errorf("%d acknowledged pushes were refused by their registry: see dray queue", s.failed))
+		errs = append(errs, fmt.Errorf("registries refused %d acknowledged pushes; dray queue lists them", s.failed))
 	}
 	if s.oldest >= q.opts.Old {
-		errs = append(errs, fmt.Errorf("%d acknowledged pushes wait to be forwarded, the oldest for %s; the last error: %s", s.waiting, s.oldest.Round(time.Second), cmp.Or(s.lastError, "none")))
+		errs = append(errs, fmt.Errorf("%d acknowledged pushes are not forwarded yet, the oldest for %s; last error: %s", s.waiting, s.oldest.Round(time.Second), cmp.Or(s.lastError, "none")))
 	}
 	if err := q.writer.failure(); err != nil {
-		errs = append(errs, fmt.Errorf("the journal of acknowledged pushes cannot be written: %w", err))
+		errs = append(errs, fmt.Errorf("cannot write the journal of acknowledged pushes: %w", err))
 	}
 	return errors.Join(errs...)
 }

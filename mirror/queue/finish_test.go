@@ -94,7 +94,7 @@ func TestStruckOutWhenTheDiskWorks(t *testing.T) {
 				synctest.Wait()
 				wantNames(t, q)
 				if fails > 2 { // more than the record, its removal, and one try to rewrite the journal
-					if err := q.Check(t.Context()); err == nil || !strings.Contains(err.Error(), "cannot be written: no space") {
+					if err := q.Check(t.Context()); err == nil || !strings.Contains(err.Error(), "acknowledged pushes: no space") {
 						t.Errorf("the health is %v", err)
 					}
 				}

@@ -162,7 +162,7 @@ func (x *index) reserve(bytes int64) error {
 		return fmt.Errorf("%w: %d pushes", ErrFull, x.maxEntries)
 	}
 	if x.maxBytes > 0 && x.bytes+bytes > x.maxBytes {
-		return fmt.Errorf("%w: %d bytes, and %d are the limit", ErrFull, x.bytes, x.maxBytes)
+		return fmt.Errorf("%w: %d bytes, and the limit is %d", ErrFull, x.bytes, x.maxBytes)
 	}
 	x.adding++
 	x.bytes += bytes

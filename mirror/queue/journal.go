@@ -67,7 +67,7 @@ func (p *contents) sorted() []Entry {
 }
 
 // errVersion says that a later dray wrote the journal.
-var errVersion = errors.New("the journal is of a later version")
+var errVersion = errors.New("a later version of dray wrote the journal")
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
@@ -86,11 +86,11 @@ func parseLine(b []byte) (record, error) {
 	var r record
 	sum, body, ok := bytes.Cut(b, []byte(" "))
 	if !ok || len(sum) != 8 {
-		return r, errors.New("no sum")
+		return r, errors.New("checksum is missing")
 	}
 	want, err := strconv.ParseUint(string(sum), 16, 32)
 	if err != nil || uint32(want) != crc32.Checksum(body, castagnoli) {
-		return r, errors.New("wrong sum")
+		return r, errors.New("checksum mismatch")
 	}
 	return r, json.Unmarshal(body, &r)
 }

@@ -19,13 +19,13 @@ var (
 	// ErrNotFound says that the queue has no push with that number.
 	ErrNotFound = errors.New("no such push in the queue")
 	// ErrBusy says that the push is being forwarded at the moment.
-	ErrBusy = errors.New("the push is being forwarded right now")
+	ErrBusy = errors.New("the push is being forwarded")
 	// ErrOvertaken says that the tag was pushed again later: forwarding the older push would undo
 	// the later one.
-	ErrOvertaken = errors.New("the tag was pushed again since")
+	ErrOvertaken = errors.New("a later push moved the tag")
 	// ErrRefused marks an error that a further attempt will not change. A [Forward] function wraps
 	// it.
-	ErrRefused = errors.New("refused for good")
+	ErrRefused = errors.New("refused permanently")
 )
 
 // Blob is content that a push needs.

@@ -245,7 +245,7 @@ func TestRefused(t *testing.T) {
 		}
 		q, h := reopened(t, q)
 		wantNames(t, q, "a:v1 bad failed")
-		if e := q.List()[0]; e.Attempts != 1 || e.Error != "refused for good: denied" {
+		if e := q.List()[0]; e.Attempts != 1 || e.Error != "refused permanently: denied" {
 			t.Errorf("%+v", e)
 		}
 		if h.count() != 2 {

@@ -101,7 +101,7 @@ func (r Repo) OpenHere(ctx context.Context, d digest.Digest, size int64) (io.Rea
 
 // notHeld is the [cache.Origin] of a blob that must be held here. It always fails.
 func notHeld(context.Context, int64) (cache.Stream, error) {
-	return cache.Stream{}, oci.ErrBlobUnknown.With("the blob is no longer held here, push it again")
+	return cache.Stream{}, oci.ErrBlobUnknown.With("the mirror no longer has the blob; push it again")
 }
 
 // Broken converts an error of the cache about bytes of the upstream to the answer for the
@@ -109,9 +109,9 @@ func notHeld(context.Context, int64) (cache.Stream, error) {
 func (u *Upstream) Broken(err error) error {
 	switch {
 	case errors.Is(err, cache.ErrCorrupt), errors.Is(err, cache.ErrSize):
-		return u.BadAnswer("something else than was asked for", err)
+		return u.BadAnswer("content that does not match its digest or size", err)
 	case errors.Is(err, cache.ErrStalled):
-		return oci.ErrUnavailable.With("%s stopped amid its answer", u.Registry).Because(err)
+		return oci.ErrUnavailable.With("%s stalled during its answer", u.Registry).Because(err)
 	}
 	return err
 }

@@ -61,7 +61,7 @@ type cachedLink struct {
 // NewStore checks the upstreams and returns the store of their repositories.
 func NewStore(o Options) (*Store, error) {
 	if o.Cache == nil || o.Tags == nil || o.Visibility == nil || o.Presence == nil {
-		return nil, errors.New("mirror: cache and metadata are needed")
+		return nil, errors.New("mirror: cache or metadata is missing")
 	}
 	linkCache, _ := lru.New[Key, cachedLink](linkCacheSize) // fails for sizes below 1 only
 	s := &Store{
@@ -75,7 +75,7 @@ func NewStore(o Options) (*Store, error) {
 			return nil, err
 		}
 		if u.AcknowledgeLocally && (u.Sink == nil || !o.Queue.Takes()) {
-			return nil, fmt.Errorf("mirror: upstream %q cannot acknowledge pushes: there is nowhere to queue them, or they are not taken", u.Name)
+			return nil, fmt.Errorf("mirror: upstream %q cannot acknowledge pushes without a queue and a sink", u.Name)
 		}
 		if s.upstreams[u.Name] != nil {
 			return nil, fmt.Errorf("mirror: two upstreams are named %q", u.Name)
@@ -181,7 +181,7 @@ func (r Repo) Stored(ctx context.Context, q oci.Request) (to Repo, ok bool) {
 func (r Repo) CheckPush() error {
 	for _, u := range r.store.upstreams {
 		if u.BuildCaches != nil && u.BuildCaches.To == r.Up && strings.HasPrefix(r.Name, u.Name+"/") {
-			return oci.ErrDenied.With("%s keeps the build caches of %s under this name: push to that", r.Up.Name, u.Name)
+			return oci.ErrDenied.With("%s stores the build caches of %s under this name; push to %[2]s instead", r.Up.Name, u.Name)
 		}
 	}
 	return nil

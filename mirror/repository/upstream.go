@@ -100,9 +100,9 @@ func (u *Upstream) check() error {
 	to := u.BuildCaches.To
 	switch {
 	case to == nil || to.Sink == nil || to.Deleter == nil:
-		return fmt.Errorf("mirror: upstream %q: build caches cannot be kept where nothing can be pushed and deleted", u.Name)
+		return fmt.Errorf("mirror: upstream %q: the target of its build caches does not support pushes and deletions", u.Name)
 	case to == u || to.BuildCaches != nil:
-		return fmt.Errorf("mirror: upstream %q: build caches are kept in a circle", u.Name)
+		return fmt.Errorf("mirror: upstream %q: its build caches would be redirected in a circle", u.Name)
 	case oci.CheckRepo(u.Name) != nil:
 		return errors.New("mirror: upstream \"" + u.Name + "\" cannot begin the name of a repository, as is needed for its build caches")
 	}

@@ -97,7 +97,7 @@ func (x *Request) Deleted() error {
 // contentHeaders are the headers that describe content and must not describe an error.
 var contentHeaders = []string{"Accept-Ranges", "Cache-Control", "Docker-Content-Digest", "Etag", "Warning", "X-Cache"}
 
-var errClientLeft = errors.New("the client left")
+var errClientLeft = errors.New("the client disconnected")
 
 // Fail puts an error on the wire, and returns what is to be logged. What is only the echo of a
 // client that left is logged alone; a verdict is sent nevertheless, as a client that has merely

@@ -18,12 +18,12 @@ func (r *Table) Resolve(name string) (Target, oci.Reference, error) {
 		return Target{}, ref, err
 	}
 	if len(r.Order) == 0 {
-		return Target{}, ref, oci.ErrNameUnknown.With("there is no upstream")
+		return Target{}, ref, oci.ErrNameUnknown.With("no upstream is configured")
 	}
 	route, rest := r.resolve(repo)
 	if route == nil {
 		host, _, _ := strings.Cut(repo, "/")
-		return Target{}, ref, oci.ErrNameUnknown.With("%q is neither dray nor one of its upstreams", host)
+		return Target{}, ref, oci.ErrNameUnknown.With("%q is not a name of dray or of one of its upstreams", host)
 	}
 	if err := oci.CheckRepo(rest); err != nil {
 		return Target{}, ref, err

@@ -119,7 +119,7 @@ func (r *Table) Check() error {
 		for j := range r.Order[:i] {
 			a, b := r.Order[i].label()+"/", r.Order[j].label()+"/"
 			if strings.HasPrefix(a, b) || strings.HasPrefix(b, a) {
-				return fmt.Errorf("upstreams %q and %q: their first prefixes (or names) %q and %q must not begin each other",
+				return fmt.Errorf("upstreams %q and %q: neither of their first prefixes (or names) %q and %q may begin with the other",
 					r.Order[j].Upstream, r.Order[i].Upstream, r.Order[j].label(), r.Order[i].label())
 			}
 		}

@@ -89,7 +89,7 @@ func (s *Server) Listen(ctx context.Context) (net.Listener, error) {
 	var lc net.ListenConfig
 	ln, err := lc.Listen(ctx, "tcp", s.Address)
 	if err != nil {
-		return nil, fmt.Errorf("listener %s: %w; %s sets the address", s.Name, err, s.Setting)
+		return nil, fmt.Errorf("listener %s: %w; set another address by %s", s.Name, err, s.Setting)
 	}
 	return ln, nil
 }

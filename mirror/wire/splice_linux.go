@@ -190,7 +190,7 @@ func (c *splicingConn) Write(p []byte) (n int, err error) {
 
 // errNotSpliced says that no bytes were sent, because the file system or the kernel does not
 // support splice.
-var errNotSpliced = errors.New("cannot be spliced")
+var errNotSpliced = errors.New("splice is not possible")
 
 // ReadFrom implements io.ReaderFrom. It passes other readers, and files that cannot be spliced,
 // to net.TCPConn.

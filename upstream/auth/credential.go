@@ -15,7 +15,7 @@ var ErrRefused = errors.New("upstream credentials refused")
 
 // ErrMissing reports that no request was sent because there are no credentials. It matches
 // ErrRefused.
-var ErrMissing = fmt.Errorf("%w: none to be had", ErrRefused)
+var ErrMissing = fmt.Errorf("%w: no credentials", ErrRefused)
 
 // TokenError is a failed token request. It matches ErrRefused if the endpoint refused the
 // credentials.

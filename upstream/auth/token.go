@@ -184,7 +184,7 @@ type tokenAnswer struct {
 func (t *Transport) requestToken(ctx context.Context, scopes []string) (token, error) {
 	b := t.challenge.Load()
 	if b == nil {
-		return token{}, &TokenError{Err: errors.New("no challenge seen")}
+		return token{}, &TokenError{Err: errors.New("the registry sent no challenge")}
 	}
 	var after time.Duration
 	fail := func(status int, err error) (token, error) {
@@ -211,11 +211,11 @@ func (t *Transport) requestToken(ctx context.Context, scopes []string) (token, e
 	var a tokenAnswer
 	if err := json.Unmarshal(body, &a); err != nil {
 		// The text of a JSON error may quote the body, which may contain a token.
-		return fail(resp.StatusCode, errors.New("answer is not JSON"))
+		return fail(resp.StatusCode, errors.New("the answer is not JSON"))
 	}
 	value := cmp.Or(a.Token, a.AccessToken)
 	if value == "" {
-		return fail(resp.StatusCode, errors.New("answer without a token"))
+		return fail(resp.StatusCode, errors.New("the answer has no token"))
 	}
 	life := max(min(time.Duration(a.ExpiresIn), 7*24*3600)*time.Second, minTokenLife)
 	return token{value: Secret(value), renew: sent.Add(life * 3 / 4), expires: sent.Add(life)}, nil
@@ -253,7 +253,7 @@ func (t *Transport) tokenRequest(ctx context.Context, b *bearer, scopes []string
 		return req, nil
 	}
 	if t.secure && u.Scheme != "https" {
-		return nil, fmt.Errorf("%w: the token endpoint of a TLS registry is not on TLS", ErrRefused)
+		return nil, fmt.Errorf("%w: the registry uses TLS, but its token endpoint does not", ErrRefused)
 	}
 	req.Header.Set("Authorization", cred.basic().Reveal())
 	return req, nil

@@ -72,11 +72,11 @@ func (c *Creator) Create(ctx context.Context, repo string) error {
 
 func (c *Creator) create(ctx context.Context, repo string) (result string, err error) {
 	if err := c.o.Template.allows(repo); err != nil {
-		return "refused", oci.ErrDenied.With("the repository %s does not exist, and %v", repo, err)
+		return "refused", oci.ErrDenied.With("repository %s does not exist, and %v", repo, err)
 	}
 	if c.o.Template.DryRun {
 		c.o.Logger.Info("repository not created: dry run", "repository", repo, "template", c.o.Template.describe())
-		return "dry_run", oci.ErrDenied.With("the repository %s does not exist; this mirror only tries out the creation of repositories (create_repositories.mode: dry_run), and would have created it with %s",
+		return "dry_run", oci.ErrDenied.With("repository %s does not exist, and this mirror creates no repositories because of create_repositories.mode: dry_run; it would have created it with %s",
 			repo, c.o.Template.describe())
 	}
 	_, err = c.o.API.CreateRepository(ctx, c.o.Template.input(c.o.Account, repo))
@@ -113,13 +113,13 @@ func (c *Creator) setLifecycle(ctx context.Context, repo string) error {
 func createError(repo string, err error) error {
 	api, ok := errors.AsType[smithy.APIError](err)
 	if !ok {
-		return oci.ErrUnavailable.With("the repository %s does not exist, and Amazon ECR cannot be reached to create it", repo).Because(err)
+		return oci.ErrUnavailable.With("repository %s does not exist, and Amazon ECR cannot be reached to create it", repo).Because(err)
 	}
 	if credentialCode(api) {
-		return oci.ErrUnavailable.With("the repository %s does not exist, and AWS refuses the credentials of this mirror to create it", repo).
+		return oci.ErrUnavailable.With("repository %s does not exist, and AWS refused the credentials of this mirror for creating it", repo).
 			Because(fmt.Errorf("%w: %w", upstream.ErrCredentials, err))
 	}
-	return protocolError(api).With("the repository %s does not exist and cannot be created: %s", repo, api.ErrorMessage()).Because(err)
+	return protocolError(api).With("repository %s does not exist, and creating it failed: %s", repo, api.ErrorMessage()).Because(err)
 }
 
 // protocolError returns the error of the protocol that is closest to an API error.

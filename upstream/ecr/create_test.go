@@ -172,7 +172,7 @@ func TestSDKLifecycle(t *testing.T) {
 func TestTemplateRefuses(t *testing.T) {
 	names := []*regexp.Regexp{regexp.MustCompile(`team/[a-z]+|y`), regexp.MustCompile(`x`)}
 	for repo, want := range map[string]string{
-		"team/app": "", "x": "", "team/app/sub": "match team/[a-z]+|y or x", "xx": "the repository xx does not exist",
+		"team/app": "", "x": "", "team/app/sub": "match team/[a-z]+|y or x", "xx": "repository xx does not exist",
 	} {
 		api := &createAPI{}
 		err := NewCreator(CreatorOptions{API: api, Template: Template{Names: names}}).Create(t.Context(), repo)

@@ -59,7 +59,7 @@ func (d *Deleter) DeleteManifest(ctx context.Context, repo upstream.Repo, ref oc
 
 // DeleteBlob implements upstream.Deleter. It always fails, because the API has no such call.
 func (d *Deleter) DeleteBlob(_ context.Context, repo upstream.Repo, dg digest.Digest) error {
-	return oci.ErrUnsupported.With("Amazon ECR cannot delete single layers (%s of %s): it drops those that no image needs by itself. Delete the image instead", dg, repo.Name)
+	return oci.ErrUnsupported.With("Amazon ECR cannot delete single layers (%s of %s), and removes layers that no image needs; delete the image instead", dg, repo.Name)
 }
 
 // deleteFailure maps the failure that ECR reports for the image.
@@ -69,22 +69,22 @@ func deleteFailure(repo string, ref oci.Reference, f types.ImageFailure) error {
 	case types.ImageFailureCodeImageNotFound, types.ImageFailureCodeImageTagDoesNotMatchDigest:
 		return oci.ErrManifestUnknown.With("%s has no image %s", repo, ref).Because(cause)
 	case types.ImageFailureCodeImageReferencedByManifestList:
-		return oci.ErrDenied.With("%s of %s is named by an index, which has to be deleted first", ref, repo).Because(cause)
+		return oci.ErrDenied.With("an index refers to %s of %s; delete the index first", ref, repo).Because(cause)
 	}
-	return oci.ErrDenied.With("Amazon ECR keeps %s of %s: %s", ref, repo, aws.ToString(f.FailureReason)).Because(cause)
+	return oci.ErrDenied.With("Amazon ECR did not delete %s of %s: %s", ref, repo, aws.ToString(f.FailureReason)).Because(cause)
 }
 
 // deleteError maps the failure of a whole call.
 func deleteError(repo string, err error) error {
 	api, ok := errors.AsType[smithy.APIError](err)
 	if !ok {
-		return oci.ErrUnavailable.With("Amazon ECR cannot be reached to delete from %s", repo).Because(fmt.Errorf("%w: %w", upstream.ErrUnreachable, err))
+		return oci.ErrUnavailable.With("cannot reach Amazon ECR to delete from %s", repo).Because(fmt.Errorf("%w: %w", upstream.ErrUnreachable, err))
 	}
 	switch {
 	case credentialCode(api):
-		return oci.ErrUnavailable.With("AWS refuses the credentials of this mirror to delete from %s", repo).Because(fmt.Errorf("%w: %w", upstream.ErrCredentials, err))
+		return oci.ErrUnavailable.With("AWS refused the credentials of this mirror for deletions from %s", repo).Because(fmt.Errorf("%w: %w", upstream.ErrCredentials, err))
 	case api.ErrorCode() == "RepositoryNotFoundException":
-		return oci.ErrNameUnknown.With("there is no repository %s", repo).Because(err)
+		return oci.ErrNameUnknown.With("repository %s does not exist", repo).Because(err)
 	}
 	return protocolError(api).With("Amazon ECR does not delete from %s: %s", repo, api.ErrorMessage()).Because(err)
 }

@@ -81,7 +81,7 @@ func (s *Session) Open(o RegistryOptions) (*Registry, error) {
 		return nil, err
 	}
 	if h.Public {
-		return nil, errors.New("ecr public needs no AWS credentials: it is used anonymously")
+		return nil, errors.New("ECR Public needs no AWS credentials")
 	}
 	a := s.account(Principal{
 		Region: h.Region, RoleARN: o.RoleARN, ExternalID: o.ExternalID, Endpoint: o.Endpoint,

@@ -53,7 +53,7 @@ func (t Template) allows(repo string) error {
 		}
 		patterns[i] = re.String()
 	}
-	return fmt.Errorf("this mirror creates only repositories whose names match %s", strings.Join(patterns, " or "))
+	return fmt.Errorf("this mirror only creates repositories whose names match %s", strings.Join(patterns, " or "))
 }
 
 // mutability returns the value of imageTagMutability.
@@ -168,11 +168,11 @@ var exceptTag = regexp.MustCompile(`^[0-9a-zA-Z._*-]{1,128}$`)
 // CheckExceptTags returns an error if ECR would refuse Template.ExceptTags.
 func CheckExceptTags(patterns []string) error {
 	if len(patterns) > maxExceptTags {
-		return fmt.Errorf("%d patterns; ECR takes %d", len(patterns), maxExceptTags)
+		return fmt.Errorf("there are %d patterns, and ECR accepts %d", len(patterns), maxExceptTags)
 	}
 	for _, p := range patterns {
 		if !exceptTag.MatchString(p) || strings.Count(p, "*") > maxWildcards {
-			return fmt.Errorf("%q is no pattern of tags: letters, digits, '.', '_', '-' and at most %d times '*'", p, maxWildcards)
+			return fmt.Errorf("%q is not a pattern of tags; use letters, digits, '.', '_', '-' and at most %d times '*'", p, maxWildcards)
 		}
 	}
 	return nil

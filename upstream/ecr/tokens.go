@@ -161,7 +161,7 @@ func (t *Tokens) Credential(ctx context.Context, _ string) (auth.Credential, err
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if !t.valid(time.Now()) {
-		return auth.Credential{}, cmp.Or(f.err, errors.New("ecr token expired"))
+		return auth.Credential{}, cmp.Or(f.err, errors.New("ECR token expired"))
 	}
 	return t.held, nil
 }
@@ -197,22 +197,22 @@ func (t *Tokens) call(ctx context.Context) (auth.Credential, error) {
 	issued := time.Now()
 	out, err := t.o.API.GetAuthorizationToken(ctx, &ecr.GetAuthorizationTokenInput{})
 	if err != nil {
-		return auth.Credential{}, fmt.Errorf("ecr token for %s: %w", t.o.Region, err)
+		return auth.Credential{}, fmt.Errorf("ECR token for %s: %w", t.o.Region, err)
 	}
 	bad := func(why string) (auth.Credential, error) {
-		return auth.Credential{}, fmt.Errorf("ecr token for %s: %s", t.o.Region, why)
+		return auth.Credential{}, fmt.Errorf("ECR token for %s: %s", t.o.Region, why)
 	}
 	if len(out.AuthorizationData) == 0 || out.AuthorizationData[0].AuthorizationToken == nil || out.AuthorizationData[0].ExpiresAt == nil {
-		return bad("answer without a token")
+		return bad("the answer has no token")
 	}
 	data := out.AuthorizationData[0]
 	plain, err := base64.StdEncoding.DecodeString(*data.AuthorizationToken)
 	user, password, ok := strings.Cut(string(plain), ":")
 	if err != nil || !ok {
-		return bad("token is not a name and a password")
+		return bad("the token is not a name and a password")
 	}
 	if !data.ExpiresAt.After(issued) {
-		return bad("token has expired already by this machine's clock")
+		return bad("the token has already expired by the clock of this machine")
 	}
 	return auth.Credential{
 		Username: user, Password: auth.Secret(password), Preemptive: true, Issued: issued, Expires: *data.ExpiresAt,

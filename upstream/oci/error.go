@@ -151,7 +151,7 @@ func AsError(err error) *Error {
 	if errors.Is(err, context.DeadlineExceeded) {
 		return ErrUnavailable.With("the upstream registry did not answer in time").Because(err).WithStatus(http.StatusGatewayTimeout)
 	}
-	return (&Error{Code: ErrUnknown.Code, Status: http.StatusInternalServerError, Message: "internal error, see the log of the mirror"}).Because(err)
+	return (&Error{Code: ErrUnknown.Code, Status: http.StatusInternalServerError, Message: "internal error; see the log of the mirror"}).Because(err)
 }
 
 // WriteError writes an error as JSON and returns the protocol error that it wrote. No other

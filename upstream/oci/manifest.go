@@ -126,7 +126,7 @@ func (w *wireDescriptor) pointer() *Descriptor {
 // without copying it.
 func ParseManifest(mediaType string, raw []byte) (*Manifest, error) {
 	if len(raw) > MaxManifestBytes {
-		return nil, ErrSizeInvalid.With("manifest of %d bytes is over the limit of %d", len(raw), MaxManifestBytes)
+		return nil, ErrSizeInvalid.With("the manifest has %d bytes, and the limit is %d", len(raw), MaxManifestBytes)
 	}
 	var w wireManifest
 	known, err := onlyMembers(raw, "schemaVersion", "mediaType", "artifactType", "config", "layers", "blobs", "manifests", "subject", "annotations")
@@ -134,7 +134,7 @@ func ParseManifest(mediaType string, raw []byte) (*Manifest, error) {
 		err = json.Unmarshal(known, &w)
 	}
 	if err != nil || !bytes.HasPrefix(bytes.TrimLeft(raw, " \t\r\n"), []byte("{")) {
-		return nil, ErrManifestInvalid.With("the manifest is not a JSON object of the right form").Because(err)
+		return nil, ErrManifestInvalid.With("the manifest is not a JSON object of the expected form").Because(err)
 	}
 	m := &Manifest{
 		Raw: raw, Digest: digest.FromBytes(raw), MediaType: bareType(mediaType),
@@ -185,13 +185,13 @@ func (m *Manifest) check(w wireManifest) error {
 		return nil
 	}
 	if w.SchemaVersion != 2 && m.MediaType != MediaTypeOCIArtifact {
-		return ErrManifestInvalid.With("schemaVersion %d is not supported, it must be 2", w.SchemaVersion)
+		return ErrManifestInvalid.With("schemaVersion %d is not supported; it must be 2", w.SchemaVersion)
 	}
 	if w.Manifests != nil && (w.Config != nil || w.Layers != nil) {
 		return ErrManifestInvalid.With("the manifest is ambiguous: it has both layers and manifests")
 	}
 	if m.Index() != (w.Manifests != nil) && w.MediaType == "" && (m.Index() || w.Manifests != nil) {
-		return ErrManifestInvalid.With("Content-Type %q does not fit the manifest's content", clip(m.MediaType))
+		return ErrManifestInvalid.With("Content-Type %q does not match the content of the manifest", clip(m.MediaType))
 	}
 	for _, d := range m.descriptors() {
 		if _, err := ParseDigest(d.Digest.String()); err != nil {

@@ -64,9 +64,9 @@ func (m members) member(key string, seen map[string]bool) (members, error) {
 		switch {
 		case !strings.EqualFold(name, key):
 		case name != key:
-			return nil, ErrManifestInvalid.With("the manifest is ambiguous: it has a member %q, which some read as %q", clip(key), name)
+			return nil, ErrManifestInvalid.With("the manifest is ambiguous: some clients read its member %q as %q", clip(key), name)
 		case seen[name]:
-			return nil, ErrManifestInvalid.With("the manifest is ambiguous: it has a member %q twice", name)
+			return nil, ErrManifestInvalid.With("the manifest is ambiguous: it has the member %q twice", name)
 		default:
 			seen[name] = true
 			return inner, nil

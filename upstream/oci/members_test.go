@@ -14,10 +14,10 @@ func TestCheckMembers(t *testing.T) {
 		`{"schemaVersion":2,"config":` + config + `,"layers":[` + config + `,` + config + `],"annotations":{"Config":"1","config":"2"}}`:                   "",
 		`{"schemaVersion":2,"config":` + config + `,"layers":[],"else":{"layers":1,"Layers":2},"x":[[{"x":1,"x":2}]]}`:                                     "",
 		`{"schemaVersion":2,"manifests":[{"mediaType":"` + MediaTypeOCIManifest + `","digest":"` + digest + `","size":1,"platform":{"os":"a","OS":"b"}}]}`: "",
-		`{"schemaVersion":2,"config":` + config + `,"Config":` + config + `,"layers":[]}`:                                                                  `"Config", which some read as "config"`,
-		`{"schemaVersion":2,"config":` + config + `,"layers":[],"layerſ":[]}`:                                                                              `which some read as "layers"`,
+		`{"schemaVersion":2,"config":` + config + `,"Config":` + config + `,"layers":[]}`:                                                                  `some clients read its member "Config" as "config"`,
+		`{"schemaVersion":2,"config":` + config + `,"layers":[],"layerſ":[]}`:                                                                              `as "layers"`,
 		`{"schemaVersion":2,"config":` + config + `,"layers":[],"layers":[]}`:                                                                              `"layers" twice`,
-		`{"schemaVersion":2,"config":` + config + `,"layers":[` + strings.Replace(config, `"size"`, `"Digest":"`+digest+`","size"`, 1) + `]}`:              `"Digest", which some read as "digest"`,
+		`{"schemaVersion":2,"config":` + config + `,"layers":[` + strings.Replace(config, `"size"`, `"Digest":"`+digest+`","size"`, 1) + `]}`:              `member "Digest" as "digest"`,
 		`{"schemaVersion":2,"config":` + config + `,"layers":[[` + strings.Replace(config, `"size"`, `"size":7,"size"`, 1) + `]]}`:                         `"size" twice`,
 	} {
 		err := CheckMembers([]byte(text))

@@ -104,7 +104,7 @@ func splitPath(u *url.URL) (prefix, rest string, err error) {
 	}
 	switch before, after, ok := strings.Cut(p+"/", "/v2/"); {
 	case !ok:
-		return "", "", ErrNameUnknown.With("no such resource: paths of the registry API begin with /v2/")
+		return "", "", ErrNameUnknown.With("unknown path: paths of the registry API begin with /v2/")
 	case strings.Contains(before, "//"):
 		return "", "", ErrNameInvalid.With("invalid path %q", clip(p))
 	default:
@@ -146,7 +146,7 @@ func (q *Request) parseRest(rest string) error {
 	case n >= 3 && seg[n-2] == "tags" && seg[n-1] == "list":
 		repo, q.Kind = seg[:n-2], KindTags
 	default:
-		return ErrNameUnknown.With("no such resource %q", clip("/v2/"+rest))
+		return ErrNameUnknown.With("unknown path %q", clip("/v2/"+rest))
 	}
 	q.Repo = strings.Join(repo, "/")
 	if err := CheckRepo(q.Repo); err != nil {
@@ -204,7 +204,7 @@ func (q *Request) parseTags(tags []string) error {
 		return nil
 	}
 	if len(tags) > maxTags {
-		return ErrTagInvalid.With("%d tags for one manifest, %d are allowed", len(tags), maxTags).WithStatus(http.StatusRequestURITooLong)
+		return ErrTagInvalid.With("%d tags for one manifest, and the limit is %d", len(tags), maxTags).WithStatus(http.StatusRequestURITooLong)
 	}
 	for _, t := range tags {
 		if !tagPattern.MatchString(t) {
@@ -265,7 +265,7 @@ var methods = map[Kind][]string{
 
 func (q *Request) checkMethod() error {
 	if !slices.Contains(methods[q.Kind], q.Method) {
-		return ErrUnsupported.With("the %s resource has no method %q", q.Kind, clip(q.Method))
+		return ErrUnsupported.With("the %s resource does not support the method %q", q.Kind, clip(q.Method))
 	}
 	return nil
 }

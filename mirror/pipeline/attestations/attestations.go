@@ -177,7 +177,7 @@ func (s *Stage) judge(where pipeline.Place, d Declared) []pipeline.Finding {
 		found = append(found, pipeline.Finding{Rule: rule, What: what, Where: where, Fix: fix})
 	}
 	c := s.config
-	const build = "build with docker buildx build %s, and push the index that it makes"
+	const build = "build with docker buildx build %s, and push the resulting index"
 	if !d.Provenance && (c.Provenance || len(c.Builders) > 0 || len(c.Sources) > 0) {
 		add(RuleProvenance, "no provenance is declared", fmt.Sprintf(build, "--provenance=true"))
 	}

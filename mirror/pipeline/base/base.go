@@ -89,14 +89,14 @@ var _ pipeline.ImageStage = (*Stage)(nil)
 func New(c Config, known Catalogue) (*Stage, error) {
 	var errs []error
 	if len(c.Allowed) == 0 && !(c.Unknown && len(c.Materials) > 0) {
-		errs = append(errs, errors.New("base: nothing is allowed"))
+		errs = append(errs, errors.New("base: no base image is allowed; set images, names or scratch"))
 	}
 	if c.Scratch < 0 {
 		errs = append(errs, errors.New("base: scratch is negative"))
 	}
 	for i, img := range c.Images {
 		if _, err := reference.ParseDockerRef(img.Name); err != nil {
-			errs = append(errs, fmt.Errorf("base: images: %q is no name of an image: %w", img.Name, err))
+			errs = append(errs, fmt.Errorf("base: images: %q is not the name of an image: %w", img.Name, err))
 			continue
 		}
 		c.Images = slices.Clone(c.Images)
@@ -106,7 +106,7 @@ func New(c Config, known Catalogue) (*Stage, error) {
 		}
 		for _, d := range img.DiffIDs {
 			if err := d.Validate(); err != nil {
-				errs = append(errs, fmt.Errorf("base: images: %s: %q is no diffID: %w", img.Name, d, err))
+				errs = append(errs, fmt.Errorf("base: images: %s: %q is not a diffID: %w", img.Name, d, err))
 			}
 		}
 	}
@@ -150,7 +150,7 @@ func (s *Stage) checkBase(ctx context.Context, img *pipeline.Image, m *pipeline.
 	}
 	if i := mismatch(m, ids); i >= 0 {
 		return []pipeline.Finding{{
-			Rule: RuleUnknown, What: "its configuration names other layers than it has, so nobody can tell what it is built on", Where: img.LayerPlace(m, i), Fix: "build and push the image again",
+			Rule: RuleUnknown, What: "the layers in the configuration are not those of the manifest, so the base image is unknown", Where: img.LayerPlace(m, i), Fix: "build and push the image again",
 		}}, nil
 	}
 	known, err := s.longest(ctx, img.Upstream, ids)
@@ -162,8 +162,8 @@ func (s *Stage) checkBase(ctx context.Context, img *pipeline.Image, m *pipeline.
 			return nil, nil
 		}
 		return []pipeline.Finding{{
-			Rule: RuleUnknown, What: "its base image is not known: its lowest layers are those of no image that was pulled through here or is listed", Where: where,
-			Fix: "build on an allowed image, pulled through this mirror and not squashed: " + strings.Join(s.config.Allowed, ", "),
+			Rule: RuleUnknown, What: "unknown base image: the lowest layers are not those of a listed image or of one that was pulled through this mirror", Where: where,
+			Fix: "build on one of the allowed images, pulled through this mirror and not squashed: " + strings.Join(s.config.Allowed, ", "),
 		}}, nil
 	}
 	var names []string
@@ -175,7 +175,7 @@ func (s *Stage) checkBase(ctx context.Context, img *pipeline.Image, m *pipeline.
 	}
 	slices.Sort(names)
 	return []pipeline.Finding{{
-		Rule: RuleForbidden, What: fmt.Sprintf("it is built on %s, which is not allowed", names[0]), Where: where,
+		Rule: RuleForbidden, What: fmt.Sprintf("the image is built on %s, which is not allowed", names[0]), Where: where,
 		Fix: "allowed are: " + strings.Join(s.config.Allowed, ", "),
 	}}, nil
 }
@@ -247,7 +247,7 @@ func (s *Stage) checkDeclared(img *pipeline.Image, m *pipeline.Manifest, where p
 	for _, name := range materials(attestations.About(img, m).Materials) {
 		if !pattern.Any(s.config.Materials, name) {
 			found = append(found, pipeline.Finding{
-				Rule: RuleMaterial, What: fmt.Sprintf("its provenance declares that it is made from %s, which is not allowed", name), Where: where,
+				Rule: RuleMaterial, What: fmt.Sprintf("the provenance declares the material %s, which is not allowed", name), Where: where,
 				Fix: "allowed are: " + strings.Join(s.config.Materials, ", "),
 			})
 		}

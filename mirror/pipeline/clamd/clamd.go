@@ -25,7 +25,7 @@ var (
 	// ErrTooLarge means that a file is longer than clamd's StreamMaxLength.
 	ErrTooLarge = errors.New("larger than clamd's StreamMaxLength")
 	// ErrProtocol means that clamd replied something that its manual does not list.
-	ErrProtocol = errors.New("unexpected answer of clamd")
+	ErrProtocol = errors.New("unexpected answer from clamd")
 )
 
 // maxReply is the maximum length of a reply in bytes. A reply is a line with the name of a

@@ -53,7 +53,7 @@ func New(c Config) (*Stage, error) {
 	s := &Stage{config: c, now: time.Now}
 	var ok bool
 	if s.network, s.address, ok = strings.Cut(c.Address, ":"); !ok || s.network != "unix" && s.network != "tcp" || s.address == "" {
-		return nil, fmt.Errorf("clamd: the address %q is neither unix:PATH nor tcp:HOST:PORT", c.Address)
+		return nil, fmt.Errorf("clamd: the address %q does not have the form unix:PATH or tcp:HOST:PORT", c.Address)
 	}
 	s.config.Timeout = cmp.Or(c.Timeout, 30*time.Second)
 	s.config.MaxFileBytes = cmp.Or(c.MaxFileBytes, 100_000_000)
@@ -94,7 +94,7 @@ func (v *visitor) Begin(e *pipeline.Entry) (bool, error) {
 	}
 	v.path = e.Path
 	if e.Size > v.config.MaxFileBytes {
-		v.tooLarge(fmt.Sprintf("a file of %d bytes, more than the %d that clamd is sent", e.Size, v.config.MaxFileBytes))
+		v.tooLarge(fmt.Sprintf("the file has %d bytes and was not scanned, because max_file is %d", e.Size, v.config.MaxFileBytes))
 		return false, nil
 	}
 	return true, v.session.begin()
@@ -111,9 +111,9 @@ func (v *visitor) End() error {
 	}
 	if signature != "" {
 		v.add(pipeline.Finding{
-			Rule: RuleMalware, What: "ClamAV finds " + signature, Where: pipeline.Place{Path: v.path},
+			Rule: RuleMalware, What: "ClamAV found " + signature, Where: pipeline.Place{Path: v.path},
 			Fingerprint: pipeline.Fingerprint(Name, signature, v.path),
-			Fix:         "find out which build step or base image brings the file, and build without it",
+			Fix:         "find the build step or base image that adds the file, and build without it",
 		})
 	}
 	return nil
@@ -122,7 +122,7 @@ func (v *visitor) End() error {
 // explain adds the path and the setting to change, if clamd rejected a file as too large.
 func (v *visitor) explain(err error) error {
 	if errors.Is(err, ErrTooLarge) {
-		return fmt.Errorf("/%s: %w: set max_file below it", v.path, err)
+		return fmt.Errorf("/%s: %w; set max_file to a lower value", v.path, err)
 	}
 	return err
 }
@@ -133,7 +133,7 @@ func (v *visitor) Close(bool) (pipeline.LayerResult, error) { return v.result, v
 func (v *visitor) tooLarge(what string) {
 	v.add(pipeline.Finding{
 		Rule: RuleUnscanned, What: what, Where: pipeline.Place{Path: v.path},
-		Fix: "raise StreamMaxLength of clamd and max_file here, or waive the file by its path",
+		Fix: "raise StreamMaxLength of clamd and max_file of the check, or waive the finding by its path",
 	})
 }
 

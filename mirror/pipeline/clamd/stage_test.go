@@ -178,7 +178,7 @@ func TestNoAnswerIsNoConsent(t *testing.T) {
 		how  manners
 		want string
 	}{
-		"its own limit":   {manners{most: 100}, "set max_file below it"},
+		"its own limit":   {manners{most: 100}, "set max_file to a lower value"},
 		"an error":        {manners{say: "1: something else ERROR\x00"}, "unexpected answer"},
 		"nonsense":        {manners{say: strings.Repeat("y", 2*maxReply)}, "clamd"},
 		"half an answer":  {manners{say: "1: stre"}, "clamd"},

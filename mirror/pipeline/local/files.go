@@ -51,7 +51,7 @@ func OpenLayout(dir string) (*Files, error) {
 		return file, info.Size(), nil
 	}}
 	if _, err := f.document(v1.ImageIndexFile); err != nil {
-		return nil, errors.Join(fmt.Errorf("%s is no OCI layout: %w", dir, err), root.Close())
+		return nil, errors.Join(fmt.Errorf("%s is not an OCI layout: %w", dir, err), root.Close())
 	}
 	return f, nil
 }
@@ -65,7 +65,7 @@ func OpenArchive(name string) (*Files, error) {
 	}
 	entries, err := list(file)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("%s is no archive of an image: %w", name, err), file.Close())
+		return nil, errors.Join(fmt.Errorf("%s is not an image archive: %w", name, err), file.Close())
 	}
 	f := &Files{close: file.Close, open: func(name string) (io.ReadCloser, int64, error) {
 		e, ok := entries[path.Clean(name)]
@@ -78,7 +78,7 @@ func OpenArchive(name string) (*Files, error) {
 		return f, nil
 	}
 	if err := f.readSaved(); err != nil {
-		return nil, errors.Join(fmt.Errorf("%s is no archive of an image: %w", name, err), file.Close())
+		return nil, errors.Join(fmt.Errorf("%s is not an image archive: %w", name, err), file.Close())
 	}
 	return f, nil
 }
@@ -164,7 +164,7 @@ func (f *Files) Root(ctx context.Context, tag string) (*oci.Manifest, error) {
 	case len(found) == 0:
 		return nil, fmt.Errorf("%w: a manifest with the tag %q", ErrNotFound, tag)
 	case len(found) > 1:
-		return nil, fmt.Errorf("there are %d manifests: name one by its tag", len(found))
+		return nil, fmt.Errorf("there are %d manifests; select one by its tag", len(found))
 	}
 	return f.Manifest(ctx, found[0])
 }
@@ -182,7 +182,7 @@ func (f *Files) Manifest(_ context.Context, d oci.Descriptor) (*oci.Manifest, er
 		return nil, notFound(err, "manifest", d.Digest)
 	}
 	if got := d.Digest.Algorithm().FromBytes(raw); got != d.Digest {
-		return nil, fmt.Errorf("the manifest %s has the digest %s", d.Digest, got)
+		return nil, fmt.Errorf("the content of manifest %s has the digest %s", d.Digest, got)
 	}
 	m, err := oci.ParseManifest(d.MediaType, raw)
 	if err != nil {

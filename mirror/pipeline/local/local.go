@@ -67,7 +67,7 @@ func (v *verifiedReader) Read(p []byte) (int, error) {
 	n, err := v.ReadCloser.Read(p)
 	_, _ = v.check.Write(p[:n]) // a hash never fails
 	if err == io.EOF && !v.check.Verified() {
-		return n, fmt.Errorf("the bytes of %s do not have this digest", v.digest)
+		return n, fmt.Errorf("the content of %s does not match this digest", v.digest)
 	}
 	return n, err
 }

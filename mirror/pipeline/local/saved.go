@@ -38,7 +38,7 @@ func (f *Files) readSaved() error {
 		return fmt.Errorf("%s: %w", savedFile, err)
 	}
 	if len(images) != 1 {
-		return fmt.Errorf("it holds %d images, and one is looked at", len(images))
+		return fmt.Errorf("the archive has %d images; save only one", len(images))
 	}
 	if len(images[0].Layers) > maxLayers {
 		return fmt.Errorf("more than %d layers", maxLayers)

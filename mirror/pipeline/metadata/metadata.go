@@ -63,10 +63,10 @@ func New(c Config) (*Stage, error) {
 			wrong("a requirement has no key")
 		}
 		if !slices.Contains([]string{"", Label, Annotation, Either}, r.In) {
-			wrong("%s: %q is none of label, annotation, either", r.Key, r.In)
+			wrong("%s: %q is not one of label, annotation, either", r.Key, r.In)
 		}
 		if formats[r.Format] == nil {
-			wrong("%s: %q is none of url, semver, time", r.Key, r.Format)
+			wrong("%s: %q is not one of url, semver, time", r.Key, r.Format)
 		}
 		if r.Pattern == "" {
 			continue

@@ -76,7 +76,7 @@ func (s *Stage) Revision() string { return pipeline.Revision(version, s.config) 
 func (s *Stage) CheckName(ctx context.Context, n pipeline.Name) ([]pipeline.Finding, error) {
 	var found []pipeline.Finding
 	if !fits(s.repositories, n.Repository) {
-		found = append(found, pipeline.Finding{Rule: "repository", What: fmt.Sprintf("the repository name %s is not allowed", n.Repository), Fix: "push to a name that fits " + alternatives(s.config.Repositories)})
+		found = append(found, pipeline.Finding{Rule: "repository", What: fmt.Sprintf("the repository name %s is not allowed", n.Repository), Fix: "push to a name that matches " + alternatives(s.config.Repositories)})
 	}
 	if n.Tag == "" || oci.DerivedTag(n.Tag) {
 		return found, nil
@@ -94,7 +94,7 @@ func (s *Stage) checkTag(tag string) (found []pipeline.Finding) {
 		found = append(found, pipeline.Finding{Rule: "semver", What: fmt.Sprintf("the tag %s is not a semantic version", tag), Fix: "use a tag such as 1.4.2 or v1.4.2-rc.1"})
 	}
 	if !fits(s.tags, tag) {
-		found = append(found, pipeline.Finding{Rule: "tag", What: fmt.Sprintf("the tag %s is not allowed", tag), Fix: "use a tag that fits " + alternatives(s.config.Tags)})
+		found = append(found, pipeline.Finding{Rule: "tag", What: fmt.Sprintf("the tag %s is not allowed", tag), Fix: "use a tag that matches " + alternatives(s.config.Tags)})
 	}
 	return found
 }
@@ -106,12 +106,12 @@ func (s *Stage) checkMove(ctx context.Context, n pipeline.Name) ([]pipeline.Find
 	}
 	now, err := n.Current(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("cannot ask what the tag is now: %w", err)
+		return nil, fmt.Errorf("look up the tag: %w", err)
 	}
 	if now == "" || now == n.Digest {
 		return nil, nil
 	}
-	return []pipeline.Finding{{Rule: "immutable", What: fmt.Sprintf("the tag %s is taken by %s and must not be moved", n.Tag, oci.Short(now)), Fix: "push under a new tag"}}, nil
+	return []pipeline.Finding{{Rule: "immutable", What: fmt.Sprintf("the tag %s already points to %s and must not be moved", n.Tag, oci.Short(now)), Fix: "push with a new tag"}}, nil
 }
 
 func fits(list []*regexp.Regexp, name string) bool {

@@ -65,7 +65,7 @@ func TestRules(t *testing.T) {
 		{Config{Immutable: []string{"*"}}, pipeline.Name{Tag: "1", Digest: a, Current: points(b, nil)}, "immutable"},
 		{Config{Immutable: []string{"*"}, Except: []string{"1*"}}, pipeline.Name{Tag: "1", Digest: a, Current: points(b, nil)}, ""},
 		{Config{Immutable: []string{"2*"}}, pipeline.Name{Tag: "1", Digest: a, Current: points(b, nil)}, ""},
-		{Config{Immutable: []string{"*"}}, pipeline.Name{Tag: "1", Current: points("", errors.New("down"))}, "cannot ask what the tag is now: down"},
+		{Config{Immutable: []string{"*"}}, pipeline.Name{Tag: "1", Current: points("", errors.New("down"))}, "look up the tag: down"},
 	} {
 		t.Run(fmt.Sprint(i), func(t *testing.T) {
 			if got := rules(t, tc.c, tc.n); got != tc.want {

@@ -78,7 +78,7 @@ func New(rules []Rule) (*Stage, error) {
 		return nil, fmt.Errorf("rules: %w", err)
 	}
 	if len(rules) > maxRules {
-		return nil, fmt.Errorf("rules: %d are more than %d", len(rules), maxRules)
+		return nil, fmt.Errorf("rules: there are %d rules, more than %d", len(rules), maxRules)
 	}
 	s := &Stage{rules: append([]Rule(nil), rules...)}
 	var problems []error
@@ -88,7 +88,7 @@ func New(rules []Rule) (*Stage, error) {
 		r.Each = cmp.Or(r.Each, EachImage)
 		p, err := compile(env, *r)
 		if err == nil && named[r.Name] {
-			err = errors.New("another rule has this name")
+			err = errors.New("the name is already used")
 		}
 		named[r.Name] = true
 		if err != nil {
@@ -101,17 +101,17 @@ func New(rules []Rule) (*Stage, error) {
 
 func compile(env *cel.Env, r Rule) (cel.Program, error) {
 	if r.Name == "" || pipeline.RuleName(r.Name) != r.Name {
-		return nil, errors.New("its name is not made of at most 40 lower-case letters, digits, - and _")
+		return nil, errors.New("not a valid name; use at most 40 lower-case letters, digits, - and _")
 	}
 	if r.Each != EachImage && r.Each != EachManifest {
-		return nil, fmt.Errorf("each is neither %q nor %q but %q", EachImage, EachManifest, r.Each)
+		return nil, fmt.Errorf("each must be %q or %q, not %q", EachImage, EachManifest, r.Each)
 	}
 	ast, issues := env.Compile(r.Expression)
 	if err := issues.Err(); err != nil {
 		return nil, err
 	}
 	if t := ast.OutputType(); !t.IsExactType(cel.BoolType) && !t.IsExactType(cel.DynType) {
-		return nil, fmt.Errorf("the expression is of type %s, not bool", t)
+		return nil, fmt.Errorf("the expression has the type %s, not bool", t)
 	}
 	return env.Program(ast, cel.CostLimit(maxCost), cel.InterruptCheckFrequency(checkEvery), cel.EvalOptions(cel.OptOptimize))
 }
@@ -140,7 +140,7 @@ func (s *Stage) CheckImage(ctx context.Context, img *pipeline.Image) ([]pipeline
 			failed = append(failed, fmt.Errorf("rule %q: %w", r.Name, err))
 		case !ok:
 			found = append(found, pipeline.Finding{
-				Rule: r.Name, What: cmp.Or(r.Message, "not true: "+strings.Join(strings.Fields(r.Expression), " ")), Fix: r.Fix, Where: where,
+				Rule: r.Name, What: cmp.Or(r.Message, "the rule is not met: "+strings.Join(strings.Fields(r.Expression), " ")), Fix: r.Fix, Where: where,
 			})
 		}
 	}
@@ -170,7 +170,7 @@ func holds(ctx context.Context, p cel.Program, vars map[string]any) (bool, error
 	}
 	ok, isBool := out.Value().(bool)
 	if !isBool {
-		return false, fmt.Errorf("the expression gives a %s, not a bool", out.Type().TypeName())
+		return false, fmt.Errorf("the expression returned a %s, not a bool", out.Type().TypeName())
 	}
 	return ok, nil
 }

@@ -126,7 +126,7 @@ func (c *check) environment() {
 		if value == "" || harmless || !secretName.MatchString(name) || notSecret.MatchString(name) {
 			continue
 		}
-		c.add("environment", "give it when the container is started", "the variable %s looks like a secret and has a value", name)
+		c.add("environment", "set it when you start the container", "the variable %s looks like a secret and has a value", name)
 	}
 }
 
@@ -147,7 +147,7 @@ func parsePorts(text string) (r portRange, err error) {
 	r.from, err1 = strconv.Atoi(from)
 	r.to, err2 = strconv.Atoi(to)
 	if err1 != nil || err2 != nil || r.from < 0 || r.to > 65535 || r.from > r.to || !slices.Contains([]string{"", "tcp", "udp", "sctp"}, protocol) {
-		return r, fmt.Errorf("runtime: %q is no port; write one like 8080, 8080/tcp or 1024-65535", text)
+		return r, fmt.Errorf("runtime: %q is not a port; write one like 8080, 8080/tcp or 1024-65535", text)
 	}
 	return r, nil
 }
@@ -165,7 +165,7 @@ func (c *check) exposed() {
 			return r.from <= got.from && got.to <= r.to && (r.protocol == "" || r.protocol == got.protocol)
 		}
 		if err != nil || !slices.ContainsFunc(c.stage.ports, fits) {
-			c.add("port", "expose none but "+strings.Join(c.stage.config.Ports, ", "), "the image exposes port %s", port)
+			c.add("port", "expose only "+strings.Join(c.stage.config.Ports, ", "), "the image exposes port %s", port)
 		}
 	}
 }
@@ -180,7 +180,7 @@ func (c *check) history() {
 	}
 	for i, h := range c.m.Config.History {
 		if addFromURL.MatchString(h.CreatedBy) {
-			c.add("add-url", "fetch it in a build step that verifies its checksum", "step %d of the history adds something from a URL", i+1)
+			c.add("add-url", "download it in a build step that verifies its checksum", "step %d of the history adds content from a URL", i+1)
 		}
 	}
 }
@@ -194,7 +194,7 @@ func (c *check) files() error {
 		}
 		var f facts
 		if seen, err := l.Facts(Name, &f); err != nil || !seen {
-			return fmt.Errorf("nobody has looked at layer %d of %s, so its files are not known", i+1, c.m.Digest)
+			return fmt.Errorf("layer %d of %s was not read, so its files are unknown", i+1, c.m.Digest)
 		}
 		fs.apply(f, i)
 	}
@@ -214,10 +214,10 @@ func (c *check) setUID(fs *rootFS) {
 		}
 		where := c.img.LayerPlace(c.m, fs.files[name])
 		where.Path = name
-		c.addAt(where, "setuid", "clear the bit with chmod a-s", "whoever starts the file gets the rights of its owner or group")
+		c.addAt(where, "setuid", "clear the bit with chmod a-s", "a program started from this file has the rights of its owner or group")
 	}
 	if fs.more {
-		c.add("setuid", "clear the bits with chmod a-s", "there are more files with these bits than can be listed")
+		c.add("setuid", "clear the bits with chmod a-s", "there are more files with these bits, which are not listed")
 	}
 }
 
@@ -230,15 +230,15 @@ func (c *check) user(fs *rootFS) {
 	uids, listed := fs.passwd[name]
 	switch {
 	case name == "":
-		c.add("user", fix, "the image runs as root, because it names no user")
+		c.add("user", fix, "the image runs as root, because it sets no user")
 	case name == "root", slices.Contains(uids, 0):
-		c.add("user", fix, "the image runs as root, by the user %s", name)
+		c.add("user", fix, "the image runs as root: the user %s has the ID 0", name)
 	case err == nil && uid == 0:
-		c.add("user", fix, "the image runs as root, by the user number %s", name)
+		c.add("user", fix, "the image runs as root: the user ID is %s", name)
 	case err == nil && uid > 0 && !fs.passwdUnreadable:
 	case fs.passwdUnreadable:
-		c.add("user", fix, "it cannot be told who the user %s is: /etc/passwd is no plain file, or too long", name)
+		c.add("user", fix, "unknown user %s: /etc/passwd is not a regular file, or too long", name)
 	case !listed:
-		c.add("user", fix, "it cannot be told who the user %s is: /etc/passwd has no such name", name)
+		c.add("user", fix, "unknown user %s: /etc/passwd does not have it", name)
 	}
 }

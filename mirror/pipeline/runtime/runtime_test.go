@@ -184,7 +184,7 @@ func TestConfiguration(t *testing.T) {
 }
 
 func TestBadPorts(t *testing.T) {
-	if _, err := New(Config{Ports: []string{"80", "x", "2-1", "1/icmp", "70000"}}); err == nil || strings.Count(err.Error(), "no port") != 4 {
+	if _, err := New(Config{Ports: []string{"80", "x", "2-1", "1/icmp", "70000"}}); err == nil || strings.Count(err.Error(), "not a port") != 4 {
 		t.Errorf("%v", err)
 	}
 }

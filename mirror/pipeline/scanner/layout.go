@@ -107,7 +107,7 @@ type limitedWriter struct {
 
 func (w *limitedWriter) Write(p []byte) (int, error) {
 	if int64(len(p)) > w.l.remaining {
-		return 0, fmt.Errorf("the image is larger than the scanner is given (max_image)")
+		return 0, fmt.Errorf("the image is larger than max_image")
 	}
 	w.l.remaining -= int64(len(p))
 	return w.w.Write(p)

@@ -78,13 +78,13 @@ var _ pipeline.ImageStage = (*Stage)(nil)
 // New makes a stage. It returns an error if the program does not exist.
 func New(c Config) (*Stage, error) {
 	if len(c.Command) == 0 {
-		return nil, errors.New("exec: there is no command")
+		return nil, errors.New("exec: command is missing")
 	}
 	if _, err := exec.LookPath(c.Command[0]); err != nil {
 		return nil, fmt.Errorf("exec: %w", err)
 	}
 	if (c.UID != 0 || c.GID != 0) && os.Geteuid() != 0 {
-		return nil, errors.New("exec: only root can run the program as another user")
+		return nil, errors.New("exec: user needs dray to run as root")
 	}
 	c.Refuses = cmp.Or(c.Refuses, 1)
 	c.Timeout = cmp.Or(c.Timeout, 20*time.Second)

@@ -119,7 +119,7 @@ func TestVerdicts(t *testing.T) {
 		"text to the other side": {config: Config{Command: script(`echo CVE-1 >&2; exit 1`)}, rule: "refused", what: "CVE-1"},
 		"JSON":                   {config: Config{Command: script(`echo '{"findings":[{"rule":"cve","message":"CVE-1","path":"usr/lib/libfoo","fix":"update"}]}'; exit 1`)}, rule: "cve", what: "CVE-1"},
 		"another code":           {config: Config{Command: script(`exit 10`), Refuses: 10}, rule: "refused", what: "no reason"},
-		"could not tell":         {config: Config{Command: script(`echo database is missing >&2; exit 2`)}, fails: true, what: "database is missing"},
+		"no result":              {config: Config{Command: script(`echo database is missing >&2; exit 2`)}, fails: true, what: "database is missing"},
 		"killed":                 {config: Config{Command: script(`kill -9 $$`)}, fails: true, what: "killed"},
 		"too slow":               {config: Config{Command: script(`sleep 60 & wait`), Timeout: 200 * time.Millisecond}, fails: true, what: "no answer within"},
 		"too large":              {config: Config{Command: script(`true`), MaxImageBytes: 10}, fails: true, what: "max_image"},

@@ -20,28 +20,28 @@ type PathRule struct {
 func PathRules() []PathRule {
 	return []PathRule{
 		{"path-ssh-key", "an SSH private key", named("id_rsa", "id_dsa", "id_ecdsa", "id_ed25519")},
-		{"path-aws-credentials", "the credentials of the AWS command line", ending(".aws/credentials")},
-		{"path-docker-config", "the credentials of Docker or Podman", ending(".docker/config.json", ".dockercfg", "containers/auth.json")},
-		{"path-kube-config", "the credentials of a Kubernetes client", ending(".kube/config")},
-		{"path-gcloud-credentials", "the credentials of the Google Cloud command line", ending("gcloud/credentials.db", "gcloud/application_default_credentials.json")},
-		{"path-azure-credentials", "the credentials of the Azure command line", ending(".azure/accessTokens.json", ".azure/msal_token_cache.json")},
+		{"path-aws-credentials", "AWS CLI credentials", ending(".aws/credentials")},
+		{"path-docker-config", "registry credentials of Docker or Podman", ending(".docker/config.json", ".dockercfg", "containers/auth.json")},
+		{"path-kube-config", "Kubernetes client credentials", ending(".kube/config")},
+		{"path-gcloud-credentials", "Google Cloud CLI credentials", ending("gcloud/credentials.db", "gcloud/application_default_credentials.json")},
+		{"path-azure-credentials", "Azure CLI credentials", ending(".azure/accessTokens.json", ".azure/msal_token_cache.json")},
 		{"path-git-credentials", "stored Git credentials", named(".git-credentials")},
-		{"path-git-directory", "the history of a source repository", ending(".git/config")},
-		{"path-netrc", "passwords of a .netrc file", named(".netrc", "_netrc")},
+		{"path-git-directory", "a Git directory", ending(".git/config")},
+		{"path-netrc", "a .netrc file with passwords", named(".netrc", "_netrc")},
 		{"path-pgpass", "a PostgreSQL password file", named(".pgpass")},
 		{"path-htpasswd", "a password file", named(".htpasswd")},
-		{"path-dotenv", "an environment file of a developer", dotenv},
-		{"path-terraform-state", "the state of Terraform", func(p string) bool {
+		{"path-dotenv", "a .env file", dotenv},
+		{"path-terraform-state", "a Terraform state", func(p string) bool {
 			return strings.HasSuffix(p, ".tfstate") || strings.HasSuffix(p, ".tfstate.backup")
 		}},
-		{"path-key-store", "a store of private keys", func(p string) bool {
+		{"path-key-store", "a key store", func(p string) bool {
 			switch path.Ext(p) {
 			case ".p12", ".pfx", ".jks", ".keystore", ".ppk":
 				return true
 			}
 			return false
 		}},
-		{"path-shell-history", "the history of a shell", named(".bash_history", ".zsh_history", ".psql_history", ".mysql_history")},
+		{"path-shell-history", "a shell history", named(".bash_history", ".zsh_history", ".psql_history", ".mysql_history")},
 	}
 }
 

@@ -47,7 +47,7 @@ func New(c Config) (*Stage, error) {
 	s.engine = NewEngine(slices.DeleteFunc(Rules(), func(r *Rule) bool { return drop(r.ID) }))
 	s.paths = slices.DeleteFunc(PathRules(), func(r PathRule) bool { return drop(r.ID) })
 	if len(left) > 0 {
-		return nil, fmt.Errorf("secrets: no rule is named %q", left[0])
+		return nil, fmt.Errorf("secrets: there is no rule named %q", left[0])
 	}
 	return s, nil
 }
@@ -83,7 +83,7 @@ func (v *visitor) Begin(e *pipeline.Entry) (bool, error) {
 		if r.Match(e.Path) {
 			v.add(pipeline.Finding{
 				Rule: r.ID, What: r.What + " is in the image", Where: pipeline.Place{Path: e.Path},
-				Fix: "leave the file out of the build (.dockerignore) and mount it as a secret where a build step needs it; deleting it in a later layer does not remove it",
+				Fix: "exclude the file from the build (.dockerignore), and use a secret mount if a build step needs it; deleting it in a later layer does not remove it",
 			})
 		}
 	}
@@ -116,7 +116,7 @@ func (v *visitor) found(m Match) {
 	v.add(pipeline.Finding{
 		Rule: m.Rule.ID, What: fmt.Sprintf("%s in line %d, fingerprint %s", m.Rule.What, m.Line, m.Fingerprint),
 		Where: pipeline.Place{Path: v.path}, Fingerprint: m.Fingerprint,
-		Fix: "revoke it, since whoever has the layer has it, and give it to the build as a secret mount or to the container at run time",
+		Fix: "revoke it, because everyone with the layer has it, and pass it to the build as a secret mount or to the container at run time",
 	})
 }
 

@@ -74,22 +74,22 @@ func (s *Stage) checkManifest(img *pipeline.Image, m *pipeline.Manifest) (found 
 	}
 	c := s.config
 	if c.MaxManifestBytes > 0 && m.Size > c.MaxManifestBytes {
-		add("manifest-size", "use fewer layers and annotations", "the manifest has %s, %s are allowed", formatBytes(m.Size), formatBytes(c.MaxManifestBytes))
+		add("manifest-size", "use fewer layers and annotations", "the manifest has %s, and the limit is %s", formatBytes(m.Size), formatBytes(c.MaxManifestBytes))
 	}
 	if len(c.MediaTypes) > 0 && !pattern.Any(c.MediaTypes, m.MediaType) {
-		add("media-type", "have the image built in an allowed format", "the media type %s is not allowed", m.MediaType)
+		add("media-type", "build the image in an allowed format", "the media type %s is not allowed", m.MediaType)
 	}
 	if m.Kind != pipeline.KindImage {
 		return found
 	}
 	if c.MaxBytes > 0 && m.TotalSize > c.MaxBytes {
-		add("size", "leave out what the image does not need at run time", "the image has %s, %s are allowed", formatBytes(m.TotalSize), formatBytes(c.MaxBytes))
+		add("size", "remove files that the image does not need at run time", "the image has %s, and the limit is %s", formatBytes(m.TotalSize), formatBytes(c.MaxBytes))
 	}
 	if c.MaxLayers > 0 && len(m.Layers) > c.MaxLayers {
-		add("layers", "join build steps", "the image has %d layers, %d are allowed", len(m.Layers), c.MaxLayers)
+		add("layers", "combine build steps", "the image has %d layers, and the limit is %d", len(m.Layers), c.MaxLayers)
 	}
 	if total := uncompressed(m); c.MaxUncompressed > 0 && total > c.MaxUncompressed {
-		add("uncompressed", "leave out what the image does not need at run time", "the image has %s uncompressed, %s are allowed", formatBytes(total), formatBytes(c.MaxUncompressed))
+		add("uncompressed", "remove files that the image does not need at run time", "the image has %s uncompressed, and the limit is %s", formatBytes(total), formatBytes(c.MaxUncompressed))
 	}
 	if len(c.Platforms) > 0 && !slices.ContainsFunc(c.Platforms, func(p string) bool { return sameOrVariant(m.Platform, p) }) {
 		add("platform", "build it for "+strings.Join(c.Platforms, " or "), "the platform %s is not allowed", cmp.Or(m.Platform, "(none is given)"))
@@ -104,13 +104,13 @@ func (s *Stage) checkLayer(img *pipeline.Image, m *pipeline.Manifest, i int) (fo
 	}
 	c := s.config
 	if c.MaxLayerBytes > 0 && l.Size > c.MaxLayerBytes {
-		add("layer-size", "split it, or leave out what the image does not need at run time", "the layer has %s, %s are allowed", formatBytes(l.Size), formatBytes(c.MaxLayerBytes))
+		add("layer-size", "split the layer, or remove files that the image does not need at run time", "the layer has %s, and the limit is %s", formatBytes(l.Size), formatBytes(c.MaxLayerBytes))
 	}
 	if len(c.MediaTypes) > 0 && !pattern.Any(c.MediaTypes, l.MediaType) {
-		add("media-type", "have the image built in an allowed format", "the media type %s is not allowed", l.MediaType)
+		add("media-type", "build the image in an allowed format", "the media type %s is not allowed", l.MediaType)
 	}
 	if !c.Foreign && (l.Foreign || len(l.URLs) > 0) {
-		add("foreign", "push the layer itself", "the layer is to be fetched from elsewhere")
+		add("foreign", "push the layer to this repository", "the layer is a foreign layer, which clients fetch from another place")
 	}
 	return found
 }
@@ -139,7 +139,7 @@ func (s *Stage) checkSeen(img *pipeline.Image) error {
 	for _, m := range img.Images() {
 		for _, l := range m.Layers {
 			if !l.Seen && !l.Foreign {
-				return fmt.Errorf("nobody has looked at layer %s, so its uncompressed size is not known", l.Digest)
+				return fmt.Errorf("layer %s was not read, so its uncompressed size is unknown", l.Digest)
 			}
 		}
 	}

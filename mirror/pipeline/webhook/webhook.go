@@ -71,7 +71,7 @@ type Config struct {
 
 // ErrPaused means that no request was sent, because the service has just failed several times
 // in a row.
-var ErrPaused = errors.New("not asked, because it just failed several times in a row")
+var ErrPaused = errors.New("not called, because it failed several times in a row")
 
 // Stage sends each image to the service.
 type Stage struct {
@@ -89,11 +89,11 @@ var _ pipeline.ImageStage = (*Stage)(nil)
 func New(c Config) (*Stage, error) {
 	u, err := url.Parse(c.URL)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-		return nil, fmt.Errorf("webhook: %q is not the URL of a service", c.URL)
+		return nil, fmt.Errorf("webhook: %q is not an http or https URL", c.URL)
 	}
 	c.Form = cmp.Or(c.Form, Review)
 	if c.Form != Review && c.Form != OPA {
-		return nil, fmt.Errorf("webhook: there is no form %q", c.Form)
+		return nil, fmt.Errorf("webhook: unknown form %q", c.Form)
 	}
 	c.Timeout = cmp.Or(c.Timeout, 5*time.Second)
 	c.Failures = cmp.Or(c.Failures, 5)
@@ -213,7 +213,7 @@ func (s *Stage) ask(ctx context.Context, img *pipeline.Image) (*judgement, error
 	case err != nil:
 		return nil, fmt.Errorf("%s: %w", s.Name(), err)
 	case resp.StatusCode != http.StatusOK:
-		return nil, fmt.Errorf("%s: the service answers with status %d", s.Name(), resp.StatusCode)
+		return nil, fmt.Errorf("%s: the service answered with status %d", s.Name(), resp.StatusCode)
 	case len(text) > maxAnswer:
 		return nil, fmt.Errorf("%s: the answer is longer than %d bytes", s.Name(), maxAnswer)
 	}
@@ -254,7 +254,7 @@ func Sign(h http.Header, secret, body []byte) {
 func (s *Stage) decode(uid string, text []byte) (*judgement, error) {
 	var a answer
 	if err := json.Unmarshal(text, &a); err != nil {
-		return nil, fmt.Errorf("%s: the answer is not understood: %w", s.Name(), err)
+		return nil, fmt.Errorf("%s: cannot decode the answer: %w", s.Name(), err)
 	}
 	j := a.Response
 	if s.config.Form == OPA {
@@ -262,9 +262,9 @@ func (s *Stage) decode(uid string, text []byte) (*judgement, error) {
 	}
 	switch {
 	case j == nil || j.Allowed == nil:
-		return nil, fmt.Errorf("%s: the answer does not say whether the image is allowed", s.Name())
+		return nil, fmt.Errorf("%s: the answer has no decision", s.Name())
 	case s.config.Form == Review && j.UID != uid:
-		return nil, fmt.Errorf("%s: the answer is to another question", s.Name())
+		return nil, fmt.Errorf("%s: the answer is for another request", s.Name())
 	}
 	return j, nil
 }

@@ -39,7 +39,7 @@ func Parse(name string) (Name, error) {
 	}
 	m := privateHost.FindStringSubmatch(host)
 	if m == nil {
-		return Name{}, fmt.Errorf("host %q is not a registry of Amazon ECR", name)
+		return Name{}, fmt.Errorf("host %q is not an Amazon ECR registry", name)
 	}
 	dual := strings.HasPrefix(m[4], "on.")
 	return Name{Account: m[1], Region: m[3], FIPS: m[2] != "", DualStack: dual}, nil
