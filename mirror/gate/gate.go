@@ -92,7 +92,7 @@ type Rejected struct{ Report *pipeline.Report }
 
 func (e *Rejected) Error() string { return e.Report.Message("") }
 
-// Push is a manifest that is to pass a gate.
+// Push is a manifest on its way through a gate.
 type Push struct {
 	Repo repository.Repo
 	Gate *Gate // nil if there is none

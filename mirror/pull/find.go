@@ -20,7 +20,7 @@ type answer struct {
 	*repository.Manifest
 	// source is one of the constants below.
 	source string
-	// stale is the error because of which an old fact was used; nil if it was not.
+	// stale is the failure for which an old fact was used; nil if none was.
 	stale error
 	// until is the time at which the fact about a tag is no longer fresh; zero for a digest.
 	until time.Time

@@ -12,8 +12,8 @@ import (
 )
 
 // hot caches answers that were made of facts, so that a repeated request costs one look-up.
-// Each entry has a lease on its facts, which ends with any write to them. So no entry is older
-// than the facts in the memory before their store may be.
+// Each entry has a lease on its facts, which ends with any write to them. So a hot answer is
+// never older than one made of the facts in memory could be ([meta.Cached]).
 type hot struct{ answers *lru.Cache[hotKey, *Hit] }
 
 // The bounds: 2,048 answers of at most 16 KiB, for requests of at most 2 KiB, are 36 MiB

@@ -106,7 +106,7 @@ func (p *Puller) warn(x *request.Request) {
 // pulled reports a manifest that a client got by GET.
 func (p *Puller) pulled(x *request.Request, a *answer, err error) error {
 	if got := x.W.Status() == http.StatusOK || x.W.Status() == http.StatusPartialContent; err == nil && got && x.R.Method == http.MethodGet {
-		if a.source != fromOrigin { // the upstream counts its own answers as pulls
+		if a.source != fromOrigin { // an answer of the upstream was a pull there, too
 			p.o.KeepAlive.Pulled(x.Repo, x.Q.Ref.Tag, a.Manifest)
 		}
 		p.o.Cache.Used(a.Digest, func() []digest.Digest { return imageBlobs(a.Manifest) })

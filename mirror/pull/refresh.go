@@ -15,8 +15,7 @@ const (
 	// maxRefreshes bounds the tags that are being refreshed, and those that failed lately.
 	maxRefreshes = 1024
 	// refreshRetry is the time from a failed attempt to the next one.
-	refreshRetry = 5 * time.Second
-	// refreshTimeout bounds one attempt.
+	refreshRetry   = 5 * time.Second
 	refreshTimeout = time.Minute
 )
 

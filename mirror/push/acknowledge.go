@@ -123,7 +123,7 @@ func (a *publisher) heldBlobs(ctx context.Context, p gatedPush) ([]queue.Blob, e
 			case err != nil:
 				return err
 			case at.Place == repository.Nowhere && c.Foreign():
-				return nil // it is nowhere any more, and the upstream need not have it
+				return nil // no place has the foreign layer any more; the upstream need not have it
 			case at.Place == repository.Nowhere:
 				return oci.NotPushed(oci.KindBlob, c.Digest, p.Repo.Name)
 			case at.Place != repository.Confirmed: // it is here

@@ -25,9 +25,9 @@ func mayDelete(x *request.Request) error {
 	return nil
 }
 
-// DeleteManifest forwards the deletion of a tag or a manifest and drops the facts about it, so
-// that the upstream answers from then on. Queued and waiting pushes of it are dropped first,
-// because they would arrive after the deletion.
+// DeleteManifest forwards the deletion of a tag or a manifest. Queued pushes of it are
+// withdrawn first, because they would arrive after the deletion. Afterwards it drops a waiting
+// manifest and the facts, so that the upstream answers from then on.
 func (p *Pusher) DeleteManifest(x *request.Request) error {
 	x.Divert()
 	if err := mayDelete(x); err != nil {

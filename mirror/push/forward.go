@@ -84,7 +84,6 @@ func (f *forward) Err() error { return f.err }
 // Sent implements [repository.Forward].
 func (f *forward) Sent() int64 { return f.sent.Load() }
 
-// end sets the result of the forward.
 func (f *forward) end(err error) {
 	f.err = err
 	close(f.done)

@@ -247,7 +247,6 @@ func warn(x *request.Request, r *pipeline.Report) {
 // headers.
 const maxWarnings = 3 << 10
 
-// kindReport labels requests for reports.
 const kindReport oci.Kind = "report"
 
 // Report answers with a report, to any client that knows its id.

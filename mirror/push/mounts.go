@@ -34,7 +34,7 @@ type pair struct{ from, to repository.Repo }
 // mounts remembers where mounts were refused and where they work. All of it may be lost.
 type mounts struct {
 	refused     *lru.Cache[pair, time.Time]
-	mu          sync.Mutex                         // guards worked
+	mu          sync.Mutex                         // guards lastMounted
 	lastMounted map[*repository.Upstream]time.Time // the time of the newest success
 }
 

@@ -59,7 +59,7 @@ func (p *publisher) publish(ctx context.Context, how upstream.Call, r repository
 }
 
 // republishChildren publishes the manifests of an index that are held here. It is called when
-// the upstream has lost one that the client was told is there.
+// the upstream has lost one that dray told the client it had.
 func (p *publisher) republishChildren(ctx context.Context, how upstream.Call, r repository.Repo, index *oci.Manifest) error {
 	for _, c := range index.Children() {
 		if !c.Manifest {
@@ -117,7 +117,7 @@ func (p *publisher) ensure(ctx context.Context, how upstream.Call, r repository.
 		g.Go(func() error {
 			err := p.ensureBlob(ctx, how, r, c.Digest)
 			if lost[i] = c.Foreign() && errors.Is(err, oci.ErrManifestBlobUnknown); lost[i] {
-				return nil // it is nowhere any more, and the upstream need not have it
+				return nil // no place has the foreign layer any more; the upstream need not have it
 			}
 			return err
 		})

@@ -18,7 +18,7 @@ type Pusher struct {
 	recovered []recovered
 	// pushing runs the checks and the forwarding of a manifest once for all clients that push it.
 	pushing *flight.Group[gate.Key, upstream.Pushed]
-	// names serialises the checked pushes of a tag.
+	// tagLocks serialises the checked pushes of a tag.
 	tagLocks     flight.Mutex[tagKey]
 	answerWithin time.Duration
 }
@@ -29,7 +29,6 @@ type recovered struct {
 	blob *repository.Staged
 }
 
-// tagKey is a tag in a repository.
 type tagKey struct {
 	repo repository.Repo
 	tag  string

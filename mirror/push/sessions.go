@@ -14,10 +14,8 @@ import (
 	"dray/upstream/oci"
 )
 
-// errExpired ends an upload that its client did not continue.
 var errExpired = errors.New("upload expired")
 
-// errCancelled ends an upload that its client cancelled.
 var errCancelled = errors.New("upload cancelled")
 
 // session is one upload of a client: the bytes received so far, and their way to the upstream.

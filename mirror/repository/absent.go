@@ -13,8 +13,8 @@ import (
 	"dray/upstream/oci"
 )
 
-// Absence is the fact that a repository of an upstream has no content with a digest. The
-// upstream said so.
+// Absence is the fact that, according to its upstream, a repository has no content with a
+// digest.
 type Absence struct {
 	repo Repo
 	key  meta.AbsentKey

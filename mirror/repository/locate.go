@@ -49,7 +49,7 @@ const (
 type Place int
 
 const (
-	// Nowhere: none of the places of the need has it. The upstream may still have it.
+	// Nowhere: no place of the need has it. The upstream may.
 	Nowhere Place = iota
 	// Visible: the repository may be served it without a question to the upstream. Its bytes are
 	// held here, or are fetched from the upstream.

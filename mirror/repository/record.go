@@ -58,9 +58,8 @@ func (r Repo) Send(ctx context.Context, how upstream.Call, u upstream.Upload, bl
 	return nil
 }
 
-// RecordMounted records that the upstream has mounted a blob from another repository into this
-// one. It looks up the size, because the client may ask by HEAD next, and the answer has a
-// size.
+// RecordMounted records that the upstream has mounted a blob into this repository. It looks up
+// the size, because the client may ask for it by HEAD next.
 func (r Repo) RecordMounted(ctx context.Context, d digest.Digest) {
 	size, held := r.store.o.Cache.Stat(d)
 	if !held {
@@ -80,9 +79,9 @@ func (r Repo) MountSource(ctx context.Context, d digest.Digest) (Repo, bool) {
 	return r.store.Repo(r.Up, from), err == nil && from != r.Name
 }
 
-// Store puts a manifest into the cache that came from the upstream or that the upstream has
-// now. It records the manifest and confirmed: the children that the upstream must have, because
-// it has the manifest. No failure is returned, because none may fail a pull.
+// Store caches a manifest that the upstream sent, or has now. It records the manifest and
+// confirmed: the children that the upstream must have, because it has the manifest. No failure
+// is returned, because none may fail a pull.
 func (r Repo) Store(ctx context.Context, man *oci.Manifest, confirmed []oci.Child) {
 	s := r.store
 	if err := s.o.Cache.Put(ctx, cache.Blob{Digest: man.Digest, Size: int64(len(man.Raw))}, man.Raw); err != nil {
@@ -156,7 +155,6 @@ func childrenWith(man *oci.Manifest, with func(oci.Child) bool) []oci.Child {
 	return all
 }
 
-// childLinks converts descriptors of children to facts.
 func childLinks(children []oci.Child) []meta.Link {
 	var links []meta.Link
 	for _, c := range children {
@@ -204,8 +202,7 @@ func (r Repo) Forget(ctx context.Context, ds ...digest.Digest) {
 	}
 }
 
-// ForgetChildren drops the facts that the upstream has the children of a manifest. It is called
-// when the upstream has shown that they are wrong.
+// ForgetChildren is ForgetAtTarget for the children of a manifest.
 func (r Repo) ForgetChildren(ctx context.Context, man *oci.Manifest) {
 	var ds []digest.Digest
 	for _, c := range man.Children() {
@@ -214,8 +211,7 @@ func (r Repo) ForgetChildren(ctx context.Context, man *oci.Manifest) {
 	r.ForgetAtTarget(ctx, ds...)
 }
 
-// ForgetAtTarget drops the facts that the upstream has digests. It is called when they are
-// wrong.
+// ForgetAtTarget drops the facts that the upstream has digests, because they proved wrong.
 func (r Repo) ForgetAtTarget(ctx context.Context, ds ...digest.Digest) {
 	r.store.Recorded(r.store.o.Presence.Forget(ctx, r.Up.Name, r.Name, ds...))
 }

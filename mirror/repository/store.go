@@ -49,10 +49,8 @@ type Store struct {
 	lost      prometheus.Counter
 }
 
-// linkCacheSize bounds linkCache, in digests.
 const linkCacheSize = 8192
 
-// cachedLink is a link that is visible to a repository.
 type cachedLink struct {
 	link  meta.LinkFact
 	lease *meta.Lease
@@ -176,8 +174,7 @@ func (r Repo) Stored(ctx context.Context, q oci.Request) (to Repo, ok bool) {
 }
 
 // CheckPush refuses a push to a name under which build caches of another upstream are stored.
-// They are served in preference to the content of that upstream, so a push must have the rights
-// and pass the checks of that upstream.
+// They hide the content of that upstream, so a push needs its rights and its checks.
 func (r Repo) CheckPush() error {
 	for _, u := range r.store.upstreams {
 		if u.BuildCaches != nil && u.BuildCaches.To == r.Up && strings.HasPrefix(r.Name, u.Name+"/") {

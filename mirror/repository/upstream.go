@@ -34,7 +34,7 @@ type Upstream struct {
 	Lister upstream.Lister
 	// RepositoryPrefix is put before every repository name at the upstream.
 	RepositoryPrefix string
-	// BuildCaches sets where build caches are stored that are pushed to this upstream. Nil means
+	// BuildCaches names the upstream that stores the build caches pushed to this one. Nil means
 	// that they are stored like images.
 	BuildCaches *BuildCaches
 	// Tags sets how long answers about tags are believed.
@@ -57,13 +57,12 @@ type TagPolicy struct {
 	NotFound time.Duration
 }
 
-// BuildCaches sets another upstream that stores the build caches that are pushed to an
-// upstream. They cost less there, and are pruned. Clients find a build cache under the name
-// that they pushed it to.
+// BuildCaches names the upstream that stores the build caches pushed to another one. They cost
+// less there, and are pruned. Clients find a build cache under the name that they pushed it to.
 type BuildCaches struct {
 	// To is the upstream that stores them. Its content is on this machine. It is asked about each
-	// manifest and blob that a client asks the other upstream for. The name of a repository in To
-	// is the name of the other upstream, a slash, and the name of the repository there.
+	// manifest and blob that a client asks the other upstream for. Its repositories are named
+	// UPSTREAM/REPOSITORY, after the other upstream.
 	To *Upstream
 	// WriteBack also forwards build caches to the upstream that they were pushed to, in the
 	// background.
@@ -75,8 +74,8 @@ func (u *Upstream) TakesBuildCache(man *oci.Manifest) bool {
 	return u.BuildCaches != nil && man.BuildCache()
 }
 
-// OneTry returns a source that makes a single attempt. It is for questions that an older answer
-// can stand for if the attempt fails.
+// OneTry returns a source that makes a single attempt. It is for questions with an older answer
+// that can be used if the attempt fails.
 func (u *Upstream) OneTry() upstream.Source {
 	if u.Once == nil {
 		return u.Source
@@ -89,7 +88,6 @@ func (u *Upstream) Remote(repo string) upstream.Repo {
 	return upstream.Repo{Name: oci.JoinRepo(u.RepositoryPrefix, repo)}
 }
 
-// check returns an error if the upstream cannot work as it is configured.
 func (u *Upstream) check() error {
 	if u.Name == "" || u.Source == nil || u.Lister == nil {
 		return fmt.Errorf("mirror: upstream %q is incomplete", u.Name)

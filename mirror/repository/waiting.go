@@ -72,7 +72,7 @@ func (b *Waiting) Get(k Key) *oci.Manifest {
 	return nil
 }
 
-// Len returns the number of waiting manifests.
+// Len returns the number of manifests.
 func (b *Waiting) Len() int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -105,7 +105,7 @@ func (b *Waiting) Add(k Key, man *oci.Manifest, owner string, until time.Time) {
 	}
 }
 
-// remove removes a manifest, which may be nil. It needs mu.
+// remove needs mu. w may be nil.
 func (b *Waiting) remove(w *waiting) {
 	if w == nil {
 		return
