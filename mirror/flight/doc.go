@@ -1,7 +1,7 @@
-// Package flight runs work that is shared, ordered or done later: one call for many callers
+// Package flight runs work that is shared, serialised or deferred: one call for many callers
 // ([Group]), a mutex per key ([Mutex]), tasks that end with the program ([Tasks]), and a bounded
 // queue of jobs ([Jobs]).
 //
-// It imports nothing of dray: it does not know what the work is. The cache has flights of its own,
-// because a fetch has readers that follow it.
+// It imports nothing of dray, and does not know what the work is. The cache has flights of its
+// own, because its fetches have readers that follow them.
 package flight

@@ -7,22 +7,22 @@ import (
 	"time"
 )
 
-// Group makes one call of many equal ones. The call belongs to the tasks and not to the caller that
-// came first: that one may leave.
+// Group merges concurrent calls with the same key into one. The call runs in a task and not in
+// its first caller, which may leave.
 type Group[K comparable, T any] struct {
 	options Options
 	mu      sync.Mutex // guards calls and their waiting
 	calls   map[K]*call[T]
 }
 
-// Options say how the calls of a Group are made.
+// Options configure a Group.
 type Options struct {
 	// Tasks run the calls.
 	Tasks *Tasks
 	// Timeout bounds each call.
 	Timeout time.Duration
-	// Detached calls go on when every caller has left. The others are cancelled, so that a client
-	// cannot leave more work behind than it has connections.
+	// Detached calls continue after every caller has left. Other calls are cancelled then, so that a
+	// client cannot cause more work than it has connections.
 	Detached bool
 }
 
@@ -39,9 +39,8 @@ func NewGroup[K comparable, T any](o Options) *Group[K, T] {
 	return &Group[K, T]{options: o, calls: map[K]*call[T]{}}
 }
 
-// Do returns the result of the call under key, and starts fn where there is none. A caller stops
-// waiting when ctx ends and gets the cause of that; after the tasks have stopped it gets
-// [ErrStopped].
+// Do returns the result of the call under key, and starts fn if there is none. When ctx ends, the
+// caller stops waiting and gets the cause. After the tasks have stopped, Do returns [ErrStopped].
 func (g *Group[K, T]) Do(ctx context.Context, key K, fn func(context.Context) (T, error)) (T, error) {
 	c, err := g.join(key, fn)
 	if err != nil {
@@ -83,8 +82,8 @@ func (g *Group[K, T]) join(key K, fn func(context.Context) (T, error)) (*call[T]
 	return c, nil
 }
 
-// leave ends the wait of one caller. A caller that comes after the last one has left starts a new
-// call: the one that is being cancelled would only give it the error of that.
+// leave ends the wait of one caller. After the last caller, it removes the call that it cancels:
+// a later caller starts a new one, and does not get the error of the cancellation.
 func (g *Group[K, T]) leave(key K, c *call[T]) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -94,7 +93,8 @@ func (g *Group[K, T]) leave(key K, c *call[T]) {
 	}
 }
 
-// Wait returns when no call is under way under a key that which picks, or the cause of ctx's end.
+// Wait returns when no call is under way whose key which accepts, or with the cause when ctx
+// ends.
 func (g *Group[K, T]) Wait(ctx context.Context, which func(K) bool) error {
 	for {
 		g.mu.Lock()
@@ -114,7 +114,7 @@ func (g *Group[K, T]) Wait(ctx context.Context, which func(K) bool) error {
 	}
 }
 
-// remove needs mu.
+// remove removes a call. The caller holds mu.
 func (g *Group[K, T]) remove(key K, c *call[T]) {
 	if g.calls[key] == c {
 		delete(g.calls, key)

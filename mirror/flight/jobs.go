@@ -7,23 +7,23 @@ import (
 	"time"
 )
 
-// Jobs is a bounded queue of work that nobody waits for. One worker does one job after the other,
-// and a job that cannot be done yet is tried again later. A job that finds no room is lost, and so
-// are those that are still to be done when the worker ends.
+// Jobs is a bounded queue of background work. One worker does one job after the other, and
+// retries a job later that cannot be done yet. A job is lost when the queue is full, and when the
+// worker ends before doing it.
 type Jobs[T any] struct {
 	limit int
-	wake  chan struct{} // tells the worker of something to do; capacity 1
+	wake  chan struct{} // wakes the worker; capacity 1
 
-	mu      sync.Mutex // guards what follows
-	fresh   []Job[T]   // in the order in which they came
+	mu      sync.Mutex // guards the fields below
+	fresh   []Job[T]   // in the order of Add
 	later   []Job[T]
-	current *running[T] // what the worker does now; nil: nothing
+	current *running[T] // the job that the worker is doing; nil: none
 }
 
 // Job is one piece of work.
 type Job[T any] struct {
 	Value T
-	tries int // how often it was put off
+	tries int // number of retries
 	due   time.Time
 }
 
@@ -35,12 +35,12 @@ type running[T any] struct {
 	dropped bool
 }
 
-// NewJobs returns a queue with room for limit new jobs, and for as many that are tried again.
+// NewJobs returns a queue for limit new jobs, and as many that are retried.
 func NewJobs[T any](limit int) *Jobs[T] {
 	return &Jobs[T]{limit: limit, wake: make(chan struct{}, 1)}
 }
 
-// Add queues a job and reports whether there was room. It never waits.
+// Add queues a job and reports whether there was space for it. It never blocks.
 func (j *Jobs[T]) Add(value T) bool {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -60,9 +60,9 @@ func (j *Jobs[T]) Run(ctx context.Context, do func(context.Context, Job[T])) {
 	t := time.NewTimer(time.Hour)
 	defer t.Stop()
 	for ctx.Err() == nil {
-		one, wait := j.next(time.Now())
-		if one != nil {
-			j.one(ctx, *one, do)
+		job, wait := j.next(time.Now())
+		if job != nil {
+			j.runJob(ctx, *job, do)
 			continue
 		}
 		t.Reset(wait)
@@ -74,70 +74,71 @@ func (j *Jobs[T]) Run(ctx context.Context, do func(context.Context, Job[T])) {
 	}
 }
 
-// next takes the job that is due, or says for how long none will be.
+// next removes and returns a job that is due. If there is none, it returns the time until one
+// will be.
 func (j *Jobs[T]) next(now time.Time) (*Job[T], time.Duration) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	wait, first := time.Hour, -1
-	for i, one := range j.later {
-		if left := one.due.Sub(now); left < wait {
+	for i, job := range j.later {
+		if left := job.due.Sub(now); left < wait {
 			wait, first = left, i
 		}
 	}
 	switch {
 	case first >= 0 && wait <= 0:
-		one := j.later[first]
+		job := j.later[first]
 		j.later = slices.Delete(j.later, first, first+1)
-		return &one, 0
+		return &job, 0
 	case len(j.fresh) > 0:
-		one := j.fresh[0]
+		job := j.fresh[0]
 		j.fresh = slices.Delete(j.fresh, 0, 1)
-		return &one, 0
+		return &job, 0
 	}
 	return nil, wait
 }
 
-// one does one job.
-func (j *Jobs[T]) one(ctx context.Context, one Job[T], do func(context.Context, Job[T])) {
+// runJob does one job.
+func (j *Jobs[T]) runJob(ctx context.Context, job Job[T], do func(context.Context, Job[T])) {
 	own, cancel := context.WithCancel(ctx)
 	defer cancel()
-	now := &running[T]{value: one.Value, cancel: cancel, done: make(chan struct{})}
+	now := &running[T]{value: job.Value, cancel: cancel, done: make(chan struct{})}
 	j.mu.Lock()
 	j.current = now
 	j.mu.Unlock()
-	do(own, one)
+	do(own, job)
 	j.mu.Lock()
 	j.current = nil
 	j.mu.Unlock()
 	close(now.done)
 }
 
-// Retry has a job done again after the next of its pauses. It reports false when there is no pause
-// left, or no room. Only the worker may call it.
-func (j *Jobs[T]) Retry(one Job[T], pauses []time.Duration) bool {
+// Retry queues a job again after the next of its pauses. It reports false if no pause is left or
+// the queue is full. Only the worker may call it.
+func (j *Jobs[T]) Retry(job Job[T], pauses []time.Duration) bool {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.current != nil && j.current.dropped {
-		return true // nobody wants it any more
+		return true // it is not to be retried
 	}
-	if one.tries >= len(pauses) || len(j.later) >= j.limit {
+	if job.tries >= len(pauses) || len(j.later) >= j.limit {
 		return false
 	}
-	one.due = time.Now().Add(pauses[one.tries])
-	one.tries++
-	j.later = append(j.later, one)
+	job.due = time.Now().Add(pauses[job.tries])
+	job.tries++
+	j.later = append(j.later, job)
 	return true
 }
 
-// Drop removes the jobs that which picks and returns them. A job that is being done is cancelled,
-// and Drop returns after it has ended, or when ctx ends.
+// Drop removes the jobs that which accepts and returns them. It cancels a job that is being done,
+// and waits until that has ended or ctx ends.
 func (j *Jobs[T]) Drop(ctx context.Context, which func(T) bool) (dropped []T) {
 	j.mu.Lock()
-	picked := func(one Job[T]) bool {
-		if !which(one.Value) {
+	picked := func(job Job[T]) bool {
+		if !which(job.Value) {
 			return false
 		}
-		dropped = append(dropped, one.Value)
+		dropped = append(dropped, job.Value)
 		return true
 	}
 	j.fresh, j.later = slices.DeleteFunc(j.fresh, picked), slices.DeleteFunc(j.later, picked)

@@ -38,8 +38,8 @@ func TestJobs(t *testing.T) {
 	})
 }
 
-// What is dropped is not done: neither what is new, nor what was put off, nor what is under way,
-// although that wants to come again.
+// A dropped job is not done: neither a new one, nor one that is to be retried, nor one under way,
+// even if it would retry.
 func TestJobsDrop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := NewJobs[string](10)

@@ -7,17 +7,18 @@ import (
 
 // Mutex is a mutex per key. The zero value is ready for use.
 type Mutex[K comparable] struct {
-	mu    sync.Mutex // guards what follows
+	mu    sync.Mutex // guards the field below
 	locks map[K]*lock
 }
 
-// lock is the mutex of one key. Its token is in free while nobody holds it.
+// lock is the mutex of one key. It has a token in free while it is unlocked.
 type lock struct {
 	free  chan struct{}
-	users int // who hold it or wait for it; guarded by Mutex.mu
+	users int // callers that hold it or wait for it; guarded by Mutex.mu
 }
 
-// Lock waits for the mutex of key, which unlock gives back, or returns the cause of ctx's end.
+// Lock locks the mutex of key and returns the function that unlocks it. When ctx ends first, it
+// returns the cause.
 func (m *Mutex[K]) Lock(ctx context.Context, key K) (unlock func(), err error) {
 	m.mu.Lock()
 	if m.locks == nil {

@@ -6,7 +6,8 @@ import (
 	"sync"
 )
 
-// ErrStopped is why a task ended, or was not started: its Tasks have stopped.
+// ErrStopped is the cause when a task is cancelled, or not started, because its Tasks have
+// stopped.
 var ErrStopped = errors.New("dray is shutting down")
 
 // Tasks owns the goroutines that outlive the requests that start them.
@@ -18,14 +19,15 @@ type Tasks struct {
 	wg     sync.WaitGroup
 }
 
-// NewTasks returns an owner of no tasks.
+// NewTasks returns Tasks without any task.
 func NewTasks() *Tasks {
 	t := &Tasks{}
 	t.ctx, t.cancel = context.WithCancelCause(context.Background())
 	return t
 }
 
-// Start runs fn on a context that ends with Stop. After Stop it reports false and does not run fn.
+// Start runs fn with a context that ends with Stop. After Stop, it returns false and does not run
+// fn.
 func (t *Tasks) Start(fn func(ctx context.Context)) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -36,8 +38,8 @@ func (t *Tasks) Start(fn func(ctx context.Context)) bool {
 	return true
 }
 
-// StartCancellable is Start for a task whose context also ends when cancel is called. The context
-// of a task that was not started has ended already, and cancel does nothing.
+// StartCancellable is Start for a task whose context also ends when cancel is called. If the task
+// was not started, cancel does nothing.
 func (t *Tasks) StartCancellable(fn func(ctx context.Context)) (cancel context.CancelCauseFunc, started bool) {
 	ctx, cancel := context.WithCancelCause(t.ctx)
 	started = t.Start(func(context.Context) {
@@ -50,7 +52,7 @@ func (t *Tasks) StartCancellable(fn func(ctx context.Context)) (cancel context.C
 	return cancel, started
 }
 
-// Stop ends the contexts of all tasks with ErrStopped and waits for the tasks.
+// Stop cancels the contexts of all tasks with ErrStopped and waits for the tasks.
 func (t *Tasks) Stop() {
 	t.mu.Lock()
 	t.closed = true
