@@ -1,4 +1,4 @@
-// Package route decides which upstream and repository a request means, from the request and the
-// configuration alone. It does no I/O, refers to upstreams by their names, and imports nothing of
-// dray but the protocol (upstream/oci).
+// Package route maps a request to an upstream and a repository, using only the request and the
+// configuration. It does no I/O, refers to upstreams by name, and imports nothing of dray except
+// the protocol (upstream/oci).
 package route

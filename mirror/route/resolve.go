@@ -8,10 +8,10 @@ import (
 	"dray/upstream/oci"
 )
 
-// Resolve reads the name of an image as clients and people write it: with a name of dray's own or
-// of an upstream's registry before it, with a prefix, with the name of an upstream, or plain.
-// Without a tag and a digest it means the tag "latest"; a digest makes a tag beside it meaningless.
-// A registry that is neither dray nor an upstream is ErrNameUnknown.
+// Resolve parses an image name as clients and people write it: with dray's host name or that of
+// an upstream's registry in front, with a prefix, with the name of an upstream, or plain. Without
+// a tag and a digest it means the tag "latest"; with a digest, the tag is ignored. Resolve
+// returns ErrNameUnknown for a registry that is neither dray nor an upstream.
 func (r *Table) Resolve(name string) (Target, oci.Reference, error) {
 	repo, ref, err := splitName(name)
 	if err != nil {
@@ -31,7 +31,7 @@ func (r *Table) Resolve(name string) (Target, oci.Reference, error) {
 	return r.target(route, rest), ref, nil
 }
 
-// splitName takes the tag or digest off a name.
+// splitName splits the tag or digest from a name.
 func splitName(name string) (repo string, ref oci.Reference, err error) {
 	repo, digest, byDigest := strings.Cut(name, "@")
 	tag := "latest"
@@ -48,7 +48,7 @@ func splitName(name string) (repo string, ref oci.Reference, err error) {
 	return repo, ref, err
 }
 
-// resolve finds the route of a name and what of the name is the repository.
+// resolve returns the route of a name, and the repository in it.
 func (r *Table) resolve(name string) (*Route, string) {
 	first, rest, deep := strings.Cut(name, "/")
 	foreign := deep && (strings.ContainsAny(first, ".:") || first == "localhost")
@@ -70,8 +70,8 @@ func (r *Table) resolve(name string) (*Route, string) {
 	return &r.Order[0], name
 }
 
-// thisMachine reports whether a host with or without a port can only be dray: no
-// registry behind it is called so.
+// thisMachine reports whether a host, with or without a port, is this machine, and so can only be
+// dray: no upstream registry has such a name.
 func thisMachine(host string) bool {
 	if h, _, err := net.SplitHostPort(host); err == nil {
 		host = h

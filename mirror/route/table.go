@@ -9,46 +9,43 @@ import (
 	"dray/upstream/oci"
 )
 
-// Route says how clients name one upstream.
+// Route lists the names by which clients reach one upstream.
 type Route struct {
 	// Upstream is the upstream's name.
 	Upstream string
-	// Hosts are the registry names (host or host:port, lower case) that select it, in
-	// ?ns= or in the Host header.
+	// Hosts are the registry names (host or host:port, lower case) that select the upstream, in ?ns=
+	// or in the Host header.
 	Hosts []string
-	// Prefixes are the paths, without outer slashes, that select it before or after
-	// /v2/.
+	// Prefixes are the paths, without outer slashes, that select the upstream, before or after /v2/.
 	Prefixes []string
-	// DefaultNamespace is put before names without a slash: "library" at Docker Hub.
+	// DefaultNamespace is added to names without a slash: "library" at Docker Hub.
 	DefaultNamespace string
 }
 
-// Table chooses the upstream of a request. It is a value: matching does no I/O and
-// depends on nothing else.
+// Table selects the upstream of a request. It is a value: matching does no I/O and depends on
+// nothing else.
 type Table struct {
-	// Own are the names under which clients reach dray itself; ?ns= with one of them
-	// is as good as none.
+	// Own are the names under which clients reach dray itself; ?ns= with one of them has no effect.
 	Own []string
-	// Order holds the routes; plain names go to the first.
+	// Order has the routes; names without a host or prefix use the first.
 	Order []Route
 }
 
-// Target is where a request goes.
+// Target is the result of matching a request.
 type Target struct {
 	Upstream string
-	// Repo is the repository's name at the route's upstream; empty for the base of
-	// the API.
+	// Repo is the repository's name at the upstream; empty for the base of the API.
 	Repo string
-	// Name is the one name that rights refer to, whatever form the client chose: Repo
-	// for the listener's first route, and Repo below the route's label for the others.
-	// Where Repo at the first route would read like the name of another one, it stands
-	// below its label, too.
+	// Name is the only name that rights refer to, whatever form the client used. It is Repo for the
+	// listener's first route, and Repo below the route's label for the others. If Repo at the first
+	// route could be read as a name at another route, Name has the label of the first route, too.
 	Name string
 }
 
-// Match finds the target. In order: the path before /v2/, a prefix after /v2/, ?ns=,
-// the Host header, the first route. A path before /v2/ or a namespace that no
-// route has is ErrNameUnknown, never the default: the client meant something else.
+// Match returns the target of a request. It tries, in this order: the path before /v2/, a prefix
+// after /v2/, ?ns=, the Host header, the first route. If no route has the path before /v2/ or the
+// namespace, it returns ErrNameUnknown and not the first route: the client meant another
+// registry.
 func (r *Table) Match(host string, q oci.Request) (Target, error) {
 	if len(r.Order) == 0 {
 		return Target{}, oci.ErrNameUnknown.With("this listener has no upstream")
@@ -89,7 +86,7 @@ func (r *Table) target(route *Route, repo string) Target {
 	return t
 }
 
-// label is what the names of repositories at a route begin with.
+// label is the first part of Target.Name at a route.
 func (route *Route) label() string {
 	if len(route.Prefixes) > 0 {
 		return route.Prefixes[0]
@@ -101,7 +98,7 @@ func (r *Table) ambiguous(repo string) bool {
 	return slices.ContainsFunc(r.Order, func(route Route) bool { return strings.HasPrefix(repo, route.label()+"/") })
 }
 
-// At is where a repository of an upstream is found on the listener.
+// At returns the target of an upstream's repository on the listener, if clients can reach it.
 func (r *Table) At(upstream, repo string) (Target, bool) {
 	for i := range r.Order {
 		if r.Order[i].Upstream == upstream {
@@ -112,8 +109,8 @@ func (r *Table) At(upstream, repo string) (Target, bool) {
 	return Target{}, false
 }
 
-// Check reports routes whose repositories could not be told apart by name: labels
-// that are equal, or of which one begins the other.
+// Check returns an error if two routes have labels that are equal, or of which one begins with
+// the other: their repositories could not be told apart by name.
 func (r *Table) Check() error {
 	for i := range r.Order {
 		for j := range r.Order[:i] {
@@ -136,9 +133,8 @@ func (r *Table) byPrefix(p string) *Route {
 	return nil
 }
 
-// afterPrefix finds the route whose prefix is the longest that the repository name
-// begins with, and the rest of the name. A name that is nothing but a prefix is an
-// ordinary name.
+// afterPrefix returns the route with the longest prefix that the repository name begins with, and
+// the rest of the name. A name that is only a prefix is an ordinary name.
 func (r *Table) afterPrefix(repo string) (route *Route, rest string) {
 	longest := 0
 	for i := range r.Order {
@@ -152,8 +148,7 @@ func (r *Table) afterPrefix(repo string) (route *Route, rest string) {
 	return route, rest
 }
 
-// byHost looks for a route by registry name, first as it stands and then without
-// the port.
+// byHost finds a route by registry name, first with the port and then without it.
 func (r *Table) byHost(host string) *Route {
 	host = strings.ToLower(host)
 	bare := host
