@@ -15,16 +15,18 @@ import (
 	"dray/upstream/oci"
 )
 
-// Immutable is what a cache may think of an answer by digest.
+// Immutable is the Cache-Control of an answer by digest.
 const Immutable = "max-age=31536000, immutable"
 
-// ETag is the entity tag of content: what is sent never changes under its digest.
+// ETag returns the entity tag of content. The content of a digest never changes.
 func ETag(d digest.Digest) string { return `"` + d.String() + `"` }
 
-// Describe notes which content the answer is about, and its size in bytes; below zero: not known.
+// Describe records the digest of the answer's content, and its size in bytes; below zero:
+// unknown.
 func (x *Request) Describe(d digest.Digest, size int64) { x.digest, x.size = d, size }
 
-// Content is what the answer is about, with its size in bytes; "" for nothing.
+// Content returns the digest of the answer's content and its size in bytes. The digest is "" if
+// there is none.
 func (x *Request) Content() (d digest.Digest, size int64) { return x.digest, x.size }
 
 // SendManifest answers GET and HEAD for a manifest.
@@ -49,8 +51,8 @@ func (x *Request) Send(d digest.Digest, c wire.Content) error {
 	return err
 }
 
-// SendList sends one page, with the link to the next one as a path that the client
-// can follow.
+// SendList sends one page of a list. The link to the next page is a path that the client can
+// follow.
 func (x *Request) SendList(body []byte, mediaType string, next url.Values) error {
 	h := x.W.Header()
 	if len(next) > 0 {
@@ -65,12 +67,12 @@ func (x *Request) SendList(body []byte, mediaType string, next url.Values) error
 	return err
 }
 
-// Created answers that the repository has a blob.
+// Created answers that the repository now has a blob.
 func (x *Request) Created(d digest.Digest) error {
 	return x.CreatedAt(oci.Request{Kind: oci.KindBlob, Ref: oci.Reference{Digest: d}}, d)
 }
 
-// CreatedAt answers that the repository has content, which q asks for.
+// CreatedAt answers that the repository now has content, at the location of q.
 func (x *Request) CreatedAt(q oci.Request, d digest.Digest) error {
 	h := x.W.Header()
 	h.Set("Location", x.Location(q))
@@ -80,14 +82,14 @@ func (x *Request) CreatedAt(q oci.Request, d digest.Digest) error {
 	return nil
 }
 
-// Location is the path of something in the request's repository, in the form that
-// the client chose for the repository: ?ns= may be what selects the upstream.
+// Location returns the path of q in the request's repository, in the form that the client uses
+// for the repository: ?ns= may select the upstream.
 func (x *Request) Location(q oci.Request) string {
 	q.Prefix, q.Repo, q.Namespace, q.N = x.Q.Prefix, x.Q.Repo, x.Q.Namespace, -1
 	return q.URL()
 }
 
-// Deleted is the answer to a deletion (spec, "Deleting Tags").
+// Deleted answers that a deletion was accepted (spec, "Deleting Tags").
 func (x *Request) Deleted() error {
 	x.W.Header().Set("Content-Length", "0")
 	x.W.WriteHeader(http.StatusAccepted)
@@ -99,9 +101,9 @@ var contentHeaders = []string{"Accept-Ranges", "Cache-Control", "Docker-Content-
 
 var errClientLeft = errors.New("the client disconnected")
 
-// Fail puts an error on the wire, and returns what is to be logged. What is only the echo of a
-// client that left is logged alone; a verdict is sent nevertheless, as a client that has merely
-// stopped sending looks alike.
+// Fail sends an error to the client, and returns the error to log. If the client has left, an
+// error that only results from that is logged and not sent. An error of the protocol is still
+// sent: a client that has only stopped sending looks the same.
 func (x *Request) Fail(err error) error {
 	if x.R.Context().Err() != nil {
 		err = errors.Join(errClientLeft, err)

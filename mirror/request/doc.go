@@ -1,6 +1,5 @@
-// Package request is one request on its way: the client (identity), the repository that it means
-// (route finds the name, repository has the content), the listener that it came through as values,
-// and its answer (wire).
+// Package request is a request under way: the client (identity), the repository (route finds the
+// name, repository has the content), the values of the listener, and the answer (wire).
 //
-// Handlers get a [Request] and nothing of the front door.
+// A handler gets a [Request], and knows nothing of the front door.
 package request

@@ -16,45 +16,45 @@ import (
 	"dray/upstream/oci"
 )
 
-// Listener is what a request needs to know of the listener that it came through.
+// Listener is the part of a listener that its requests need.
 type Listener struct {
 	Name   string
 	Routes *route.Table
-	// Policy says who may do what.
+	// Policy decides which requests clients may make.
 	Policy identity.Policy
-	// ExternalURL is how clients reach the listener, without a path; empty: as their requests say.
+	// ExternalURL is the address by which clients reach the listener, without a path; empty: the
+	// host of each request.
 	ExternalURL string
 }
 
-// TakesPushes reports whether clients may push through the listener, as far as they have the
-// rights.
+// TakesPushes reports whether clients may push through the listener, if they have the rights.
 func (l *Listener) TakesPushes() bool { return l.Policy.Role == identity.RoleRegistry }
 
-// Meaning is what a request means: it follows from the request and the configuration alone.
+// Meaning is the parsed and routed request. It depends only on the request and the configuration.
 type Meaning struct {
-	// Q is what was asked for.
+	// Q is the parsed request.
 	Q oci.Request
-	// Target is the repository as the listener's routes name it, and Repo the repository. Repo has no
+	// Target names the repository in the listener's routes, and Repo is the repository. Repo has no
 	// upstream until the request is routed.
 	Target route.Target
 	Repo   repository.Repo
 }
 
-// Request is one request on its way.
+// Request is one request under way.
 type Request struct {
 	W        wire.Response
 	R        *http.Request
 	Listener *Listener
 	Meaning
 	Caller identity.Principal
-	// Source says where the bytes of the answer came from.
+	// Source says where the bytes of the answer came from, for the log and metrics.
 	Source string
-	// Stale is why an old answer was good enough.
+	// Stale is the error of the upstream because of which an old answer was sent; nil: none.
 	Stale error
 
 	repos *repository.Store
-	// digest is that of the content of the answer, and size its whole length in bytes, whatever part
-	// of it was asked for; below zero: not known.
+	// digest and size describe the whole content of the answer, in bytes, even if only a range was
+	// requested; below zero: unknown.
 	digest digest.Digest
 	size   int64
 	// timer cancels the context of WithTimeout, by cancel, when the answer is late. Both are nil
@@ -63,7 +63,7 @@ type Request struct {
 	cancel context.CancelCauseFunc
 }
 
-// New returns a request that came through a listener. Its Close releases what it holds.
+// New returns a request that came through a listener. The caller must close it.
 func New(l *Listener, repos *repository.Store, w http.ResponseWriter, r *http.Request, o wire.Options) *Request {
 	return &Request{W: wire.NewResponse(w, r, o), R: r, Listener: l, repos: repos}
 }
@@ -92,7 +92,7 @@ func (x *Request) Close() {
 	}
 }
 
-// Route finds out what the request means.
+// Route parses the request and finds its upstream and repository.
 func (x *Request) Route() (err error) {
 	if x.Q, err = oci.Parse(x.R); err != nil {
 		return err
@@ -112,15 +112,16 @@ func (x *Request) repo(t route.Target) (repository.Repo, error) {
 	return x.repos.Repo(up, t.Repo), nil
 }
 
-// Divert leads a request about a build cache to where that is stored.
+// Divert replaces the repository of a request about a build cache by the one that stores build
+// caches.
 func (x *Request) Divert() {
 	if to, ok := x.Repo.Stored(x.R.Context(), x.Q); ok {
 		x.Repo, x.Target.Upstream, x.Target.Repo = to, to.Up.Name, to.Name
 	}
 }
 
-// Need is what the request wants content for: a client of a listener that takes pushes sees what a
-// push under way has brought.
+// Need returns the purpose of a pull. A client of a listener that takes pushes also sees content
+// of pushes under way.
 func (x *Request) Need() repository.Need {
 	if x.Listener.TakesPushes() {
 		return repository.ServePusher
@@ -128,7 +129,8 @@ func (x *Request) Need() repository.Need {
 	return repository.Serve
 }
 
-// HeadNeed is Need for a HEAD of a blob, by which clients that push ask what they may leave out.
+// HeadNeed is Need for a HEAD of a blob, by which a client finds out which blobs it may leave out
+// of a push.
 func (x *Request) HeadNeed() repository.Need {
 	switch {
 	case x.Repo.Up.Sink == nil || !x.Listener.TakesPushes():
@@ -139,8 +141,8 @@ func (x *Request) HeadNeed() repository.Need {
 	return repository.LeaveOut
 }
 
-// MountSource is the repository that a mount names as its source, with the name that rights refer
-// to.
+// MountSource returns the repository that a mount names as its source, and its target, whose name
+// rights refer to.
 func (x *Request) MountSource() (repository.Repo, route.Target, error) {
 	q := x.Q
 	q.Repo = q.From
@@ -152,7 +154,8 @@ func (x *Request) MountSource() (repository.Repo, route.Target, error) {
 	return r, t, err
 }
 
-// MayPull reports whether the client may read another repository of the upstream that it writes to.
+// MayPull reports whether the client may read another repository of the upstream that it pushes
+// to.
 func (x *Request) MayPull(r repository.Repo) bool {
 	t, ok := x.Listener.Routes.At(r.Up.Name, r.Name)
 	if !ok {
@@ -162,13 +165,13 @@ func (x *Request) MayPull(r repository.Repo) bool {
 	return err == nil
 }
 
-// May reports whether the client may do something with the repository.
+// May reports whether the client may perform an action on the repository.
 func (x *Request) May(action identity.Action) bool {
 	_, err := x.Listener.Policy.Authorise(x.R, identity.Need{Action: action, Repository: x.Target.Name})
 	return err == nil
 }
 
-// Owner is the client whose quota an upload counts against.
+// Owner returns the client whose quota an upload counts against.
 func (x *Request) Owner() string {
 	if x.Caller.Name != "" {
 		return "user " + x.Caller.Name
@@ -176,7 +179,7 @@ func (x *Request) Owner() string {
 	return "address " + identity.ClientAddr(x.R).String()
 }
 
-// Base is the address of the listener as the client can reach it.
+// Base returns the address of the listener for the client.
 func (x *Request) Base() string {
 	switch {
 	case x.Listener.ExternalURL != "":
@@ -187,7 +190,7 @@ func (x *Request) Base() string {
 	return "http://" + x.R.Host
 }
 
-// ReportURL is the address of a report as the client can reach it; "" where there is none.
+// ReportURL returns the address of a report for the client; "" if id is empty.
 func (x *Request) ReportURL(id string) string {
 	if id == "" {
 		return ""
@@ -195,7 +198,7 @@ func (x *Request) ReportURL(id string) string {
 	return x.Base() + notify.ReportPath + id
 }
 
-// Cause is the request as events tell of it.
+// Cause returns the request in the form of events.
 func (x *Request) Cause() notify.Cause {
 	return notify.Cause{
 		Request: notify.Request{ID: rand.Text(), Addr: x.R.RemoteAddr, Host: x.R.Host, Method: x.R.Method, UserAgent: x.R.UserAgent()},

@@ -57,8 +57,8 @@ func TestLocation(t *testing.T) {
 	}
 }
 
-// What is stored with the build caches is found under the name that it was pushed to, and anything
-// else at the upstream.
+// A build cache is found under the name that it was pushed to, and all other content at the
+// upstream.
 func TestDivert(t *testing.T) {
 	stored := remover{mirrortest.NewRegistry()}
 	h := mirrortest.New(t, mirrortest.Options{Change: func(f *mirrortest.Fixture, o *mirror.Options) {
