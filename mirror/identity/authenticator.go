@@ -11,27 +11,28 @@ import (
 	"dray/upstream/oci"
 )
 
-// Principal is the caller of a request. The zero value is an anonymous one.
+// Principal is the caller of a request. The zero value is an anonymous caller.
 type Principal struct {
 	// Name is empty for an anonymous caller.
 	Name string
 }
 
-// Need is an action on a repository, which is named as rules name it.
+// Need is an action on a repository. The repository has the name that rules refer to.
 type Need struct {
 	Action     Action
 	Repository string
 }
 
-// Authenticator recognises the callers of requests by what they carry.
+// Authenticator authenticates the callers of requests.
 type Authenticator interface {
-	// Authenticate returns the caller of a request. needs is what the request wants to do: an
-	// Authenticator whose credentials say what they are good for refuses more than that. The error
-	// is [oci.ErrUnauthorized], with a challenge, for a caller that is refused or not recognised.
+	// Authenticate returns the caller of a request. An Authenticator whose credentials are limited
+	// to certain actions refuses needs beyond them. If the caller is refused or unknown, the error
+	// is [oci.ErrUnauthorized] with a challenge.
 	Authenticate(r *http.Request, needs []Need) (Principal, error)
 }
 
-// authorized asks a controller of distribution. The error that is no challenge is its own.
+// authorized calls an access controller of distribution. It returns the controller's error
+// unchanged.
 func authorized(c auth.AccessController, r *http.Request, needs []Need) (Principal, error) {
 	want := make([]auth.Access, 0, len(needs))
 	for _, n := range needs {
@@ -44,8 +45,8 @@ func authorized(c auth.AccessController, r *http.Request, needs []Need) (Princip
 	return Principal{Name: g.User.Name}, nil
 }
 
-// challenge turns the error of an access controller into a 401 with its header
-// lines, and anything else into a 500.
+// challenge turns a challenge of an access controller into a 401 with its headers, and any other
+// error into a 500.
 func challenge(r *http.Request, err error) error {
 	c, ok := errors.AsType[auth.Challenge](err)
 	if !ok {
@@ -61,15 +62,15 @@ func challenge(r *http.Request, err error) error {
 	return e
 }
 
-// headerOnly is a response of which only the header is of interest.
+// headerOnly is a ResponseWriter that only records headers.
 type headerOnly http.Header
 
 func (h headerOnly) Header() http.Header       { return http.Header(h) }
 func (headerOnly) Write(p []byte) (int, error) { return len(p), nil }
 func (headerOnly) WriteHeader(int)             {}
 
-// anonymousBasic is what skopeo sends when it has no credentials: an empty user and
-// an empty password.
+// anonymousBasic is the header that skopeo sends when it has no credentials: an empty user and an
+// empty password.
 var anonymousBasic = "Basic " + base64.StdEncoding.EncodeToString([]byte(":"))
 
 func hasCredentials(r *http.Request) bool {

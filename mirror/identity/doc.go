@@ -1,4 +1,4 @@
-// Package identity decides who is calling and what they may do: an [Authenticator] turns what a
-// request carries into a [Principal], rules compare repositories with patterns, and a [Policy] is
-// what a listener allows.
+// Package identity authenticates and authorises callers: an [Authenticator] returns the
+// [Principal] of a request, rules grant actions on repositories by patterns, and a [Policy] is
+// the decision of a listener.
 package identity

@@ -23,31 +23,31 @@ import (
 	"dray/upstream/oci"
 )
 
-// HTPasswd is the [Authenticator] of the users in a password file.
+// HTPasswd is an [Authenticator] for the users in a password file.
 type HTPasswd struct {
 	controller auth.AccessController
 	verified   *lru.Cache[[sha256.Size]byte, recognised]
 	key        []byte
-	// hashing bounds the passwords that are hashed at once: guessing them must not cost
-	// everybody else the processors.
+	// hashing bounds the passwords that are hashed at the same time, so that guessing passwords
+	// cannot take all processors from other clients.
 	hashing chan struct{}
-	// file is the password file, to say what is wrong with it.
+	// file is the password file, for errors.
 	file string
 }
 
-// recognised is a user whose password was right, until it has to be hashed again.
+// recognised is a user whose password was correct, until it has to be hashed again.
 type recognised struct {
 	principal Principal
 	until     time.Time
 }
 
-// verifiedFor is how long a password that was right once is not hashed again:
-// bcrypt costs some 50 ms, and a push makes dozens of requests. It is also how long
-// a user who was removed from the file may go on.
+// verifiedFor is how long a correct password is not hashed again: bcrypt takes some 50 ms, and a
+// push makes dozens of requests. It is also how long a user can continue after being removed from
+// the file.
 const verifiedFor = time.Minute
 
-// CheckHTPasswd reads a password file and reports every line that is no user with a
-// bcrypt hash. The error names lines by number: what stands there may be a password.
+// CheckHTPasswd reads a password file and reports every line that is not a user with a bcrypt
+// hash. The error identifies lines by number, because their text may be a password.
 func CheckHTPasswd(file string) error {
 	text, err := os.ReadFile(filepath.Clean(file))
 	if err != nil {
@@ -72,8 +72,8 @@ func CheckHTPasswd(file string) error {
 	return nil
 }
 
-// NewHTPasswd reads users and bcrypt hashes from an htpasswd file, which is read
-// again when it changes. The file must exist and be sound.
+// NewHTPasswd returns an HTPasswd for an htpasswd file with bcrypt hashes, which is read again
+// when it changes. The file must exist and have only valid lines.
 func NewHTPasswd(file, realm string) (*HTPasswd, error) {
 	// distribution would create a missing file, with a user of its own.
 	if err := CheckHTPasswd(file); err != nil {
@@ -110,7 +110,7 @@ func (h *HTPasswd) Authenticate(r *http.Request, needs []Need) (Principal, error
 	p, err := authorized(h.controller, r, needs)
 	if err != nil {
 		if _, ok := errors.AsType[auth.Challenge](err); !ok {
-			// distribution's text quotes the line, which may be a password.
+			// distribution's error quotes the line, which may be a password.
 			err = cmp.Or(CheckHTPasswd(h.file), errors.New("the password file is unusable"))
 		}
 		return Principal{}, challenge(r, err)
@@ -122,10 +122,9 @@ func (h *HTPasswd) Authenticate(r *http.Request, needs []Need) (Principal, error
 	return p, nil
 }
 
-// keyed is what is kept of credentials: nobody can guess passwords from it, should the
-// memory be read without the key. It is no message authentication; equal or not is all
-// that it is asked.
+// keyed hashes credentials with a secret key, so that the cached value does not allow guessing
+// passwords without the key. The hash is only compared; it is not a message authentication code.
 func (h *HTPasswd) keyed(credentials string) [sha256.Size]byte {
-	var room [256]byte // most credentials fit, and cost no allocation
+	var room [256]byte // most credentials fit, and need no allocation
 	return sha256.Sum256(append(append(room[:0], h.key...), credentials...))
 }

@@ -76,7 +76,7 @@ func TestPasswordsAreHashedOnce(t *testing.T) {
 		if counted.n != 13 {
 			t.Error("it was hashed again too early")
 		}
-		// Who was taken out of the file is out after that time.
+		// A user who was removed from the file is refused after that time.
 		time.Sleep(2 * time.Second)
 		later := time.Now()
 		if err := os.WriteFile(file, []byte("bob:x\n"), 0o600); err != nil {

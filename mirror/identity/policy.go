@@ -8,33 +8,31 @@ import (
 	"dray/upstream/oci"
 )
 
-// Role says what a listener is for.
+// Role is the purpose of a listener.
 type Role string
 
 // The roles.
 const (
-	// RoleMirror pulls only, for anybody who reaches the listener unless it has an
-	// Access.
+	// RoleMirror allows pulls only. Without an Access, everybody who reaches the listener may pull.
 	RoleMirror Role = "mirror"
-	// RoleRegistry pulls and pushes, for whom its Access allows.
+	// RoleRegistry allows pulls and pushes, as its Access grants.
 	RoleRegistry Role = "registry"
 )
 
-// Policy is what a listener allows.
+// Policy is the access policy of a listener.
 type Policy struct {
 	Role Role
-	// Access recognises clients; nil recognises nobody.
+	// Access authenticates clients; nil: all clients are anonymous.
 	Access *Access
-	// Challenge makes a mirror ask for credentials. Classic Docker answers a mirror's
-	// challenge with the user's Docker Hub password, hence the default.
+	// Challenge makes a mirror ask for credentials. It is off by default, because classic Docker
+	// answers the challenge of a mirror with the user's Docker Hub password.
 	Challenge bool
-	// AllowAnonymousPush takes pushes from anybody where there is no Access.
+	// AllowAnonymousPush accepts pushes from everybody if there is no Access.
 	AllowAnonymousPush bool
 }
 
-// Login returns the caller of a request for the base of the API. It needs nothing but an identity
-// where there are identities: clients log in there, so that credentials that are shown are checked
-// even where none are asked for.
+// Login returns the caller of a request for the base of the API. Clients log in there, so it
+// checks credentials that are sent even if none are required.
 func (p *Policy) Login(r *http.Request) (Principal, error) {
 	if p.Access != nil && (hasCredentials(r) || (p.Role == RoleRegistry || p.Challenge) && !p.Access.open()) {
 		return p.Authorise(r)
@@ -42,9 +40,9 @@ func (p *Policy) Login(r *http.Request) (Principal, error) {
 	return Principal{}, nil
 }
 
-// Authorise returns the caller of a request, or an error where it may not do all that is needed.
-// The error is [oci.ErrDenied], with the caller where it was recognised, or that of the
-// [Authenticator].
+// Authorise returns the caller of a request, or an error if the caller lacks one of the rights.
+// The error is [oci.ErrDenied], together with the caller if it was authenticated, or the error of
+// the [Authenticator].
 func (p *Policy) Authorise(r *http.Request, needs ...Need) (Principal, error) {
 	for _, n := range needs {
 		if n.Action == Pull {
@@ -78,9 +76,9 @@ func (p *Policy) Authorise(r *http.Request, needs ...Need) (Principal, error) {
 	return who, nil
 }
 
-// mayWrite refuses pushes where nobody said who may: without client authentication
-// they are accepted from this machine only, and never from a browser, which could
-// be made to write by any page it shows. Who may push because anybody may does not delete for that.
+// mayWrite decides about pushes and deletions before authentication. Without an Access, it
+// accepts them from this machine only, and never from a browser, because any page could make the
+// browser write. AllowAnonymousPush accepts pushes from other machines, but not deletions.
 func (p *Policy) mayWrite(r *http.Request, action Action) error {
 	if p.Role != RoleRegistry {
 		return oci.ErrDenied.With("this listener is a pull mirror and accepts no pushes")
@@ -100,19 +98,20 @@ func (p *Policy) mayWrite(r *http.Request, action Action) error {
 	return oci.ErrDenied.With("pushes from other machines are refused until auth or allow_anonymous_push is configured")
 }
 
-// local reports whether the request was made on this machine. What a reverse proxy
-// forwards is not, wherever the proxy runs.
+// local reports whether the request was made on this machine. A request that a reverse proxy
+// forwards counts as remote, wherever the proxy runs.
 func local(r *http.Request) bool {
 	for _, h := range []string{"Forwarded", "Via", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-Ip"} {
 		if r.Header.Get(h) != "" {
 			return false
 		}
 	}
-	return r.ProtoAtLeast(1, 1) && // nginx speaks 1.0 to what it stands before, unless told otherwise
+	return r.ProtoAtLeast(1, 1) && // nginx speaks HTTP/1.0 to its upstreams by default
 		ClientAddr(r).IsLoopback()
 }
 
-// ClientAddr is the address of the connection's other end.
+// ClientAddr returns the IP address of the connection's remote end; the zero Addr if there is
+// none.
 func ClientAddr(r *http.Request) netip.Addr {
 	host, _, err := net.SplitHostPort(r.RemoteAddr)
 	if err != nil {

@@ -6,7 +6,7 @@ import (
 	"dray/mirror/pattern"
 )
 
-// Action is what a right is about.
+// Action is an action that rules grant.
 type Action string
 
 // The actions, named as in the registry token specification.
@@ -18,25 +18,24 @@ const (
 
 // Rule grants actions on repositories.
 type Rule struct {
-	// Users are exact names; "*" is every recognised user.
+	// Users are exact names; "*" means every authenticated user.
 	Users []string
 	// Anonymous extends the rule to clients without credentials.
 	Anonymous bool
-	// Repositories are patterns of the name of a target; "*" stands for any characters,
-	// slashes included.
+	// Repositories are patterns for the name of a target; "*" matches any characters, including
+	// slashes.
 	Repositories []string
 	Actions      []Action
 }
 
-// Access recognises callers and knows their rights.
+// Access authenticates callers and grants rights to them.
 type Access struct {
 	Authenticator Authenticator
-	// Rules are those by which actions are allowed. Where there are none, a caller that the
-	// Authenticator recognises may do everything.
+	// Rules grant actions. Without rules, every authenticated caller may do everything.
 	Rules []Rule
 }
 
-// allows reports whether the caller may do what is needed.
+// allows reports whether the caller has a right.
 func (a *Access) allows(p Principal, n Need) bool {
 	return len(a.Rules) == 0 || slices.ContainsFunc(a.Rules, func(r Rule) bool { return r.grants(p, n) })
 }
@@ -46,13 +45,13 @@ func (r Rule) grants(p Principal, n Need) bool {
 	return who && slices.Contains(r.Actions, n.Action) && pattern.Any(r.Repositories, n.Repository)
 }
 
-// anonymously reports whether rules allow everybody what is needed.
+// anonymously reports whether rules grant all needs to anonymous callers.
 func (a *Access) anonymously(needs []Need) bool {
 	return len(needs) > 0 && len(a.Rules) > 0 && !slices.ContainsFunc(needs, func(n Need) bool { return !a.allows(Principal{}, n) })
 }
 
-// open reports whether some repositories need no credentials, so that a client
-// without any must not be stopped at the base of the API.
+// open reports whether some rule allows anonymous access. Then a client without credentials must
+// not be refused at the base of the API.
 func (a *Access) open() bool {
 	return slices.ContainsFunc(a.Rules, func(r Rule) bool { return r.Anonymous })
 }

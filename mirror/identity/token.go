@@ -8,18 +8,17 @@ import (
 	_ "github.com/distribution/distribution/v3/registry/auth/token" // registers itself
 )
 
-// Token is the [Authenticator] of the tokens of a token service.
+// Token is an [Authenticator] for the tokens of a token service.
 type Token struct{ controller auth.AccessController }
 
-// TokenOptions describe a token service (distribution "Token Authentication
-// Specification").
+// TokenOptions describe a token service (distribution, "Token Authentication Specification").
 type TokenOptions struct {
 	Realm, Service, Issuer string
-	// RootCertBundle is a PEM file and JWKS a key set file; at least one is needed.
+	// RootCertBundle is a PEM file and JWKS a key set file; at least one is required.
 	RootCertBundle, JWKS string
 }
 
-// NewToken accepts the tokens of a token service.
+// NewToken returns a Token for a token service.
 func NewToken(o TokenOptions) (*Token, error) {
 	options := map[string]any{"realm": o.Realm, "service": o.Service, "issuer": o.Issuer}
 	if o.RootCertBundle != "" {
