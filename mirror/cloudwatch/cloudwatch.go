@@ -13,28 +13,28 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Client is the part of the CloudWatch client that is used.
+// Client is the part of the CloudWatch client that this package uses.
 type Client interface {
 	PutMetricData(context.Context, *cloudwatch.PutMetricDataInput, ...func(*cloudwatch.Options)) (*cloudwatch.PutMetricDataOutput, error)
 }
 
 var _ Client = (*cloudwatch.Client)(nil)
 
-// Series says which counter becomes which metric.
+// Series maps a counter to a metric.
 type Series struct {
-	// Counter is the name of a Prometheus counter. Its series are added up by the
-	// labels named in Dimensions.
+	// Counter is the name of a Prometheus counter. Its series are summed by the labels in
+	// Dimensions.
 	Counter string
 	// Metric is the name in CloudWatch.
 	Metric string
-	// Dimensions tell apart what is published. Each combination of values is a
-	// metric of its own for the bill. A label that is empty gives no dimension.
+	// Dimensions are the dimensions of the metric. CloudWatch bills each combination of values as a
+	// metric. An empty label is published without its dimension.
 	Dimensions []Dimension
-	// Only picks the series whose label has one of the values; nil picks all.
+	// Only selects the series whose label has one of the values; nil selects all.
 	Only map[string][]string
 }
 
-// Dimension says which label becomes which dimension.
+// Dimension maps a label to a dimension.
 type Dimension struct {
 	Label, Name string
 }
@@ -45,18 +45,16 @@ type Options struct {
 	Gatherer  prometheus.Gatherer
 	Namespace string
 	Series    []Series
-	// Interval is how often counters are read and published; 0 means 1 minute.
-	// The resolution of CloudWatch is one minute in any case.
+	// Interval is the time between two publications; 0 means 1 minute. The resolution of CloudWatch
+	// is one minute in any case.
 	Interval time.Duration
-	// Timeout bounds publishing once, over all its requests and their retries; 0
-	// means 30 seconds.
+	// Timeout bounds one publication, with all its requests and their retries; 0 means 30 seconds.
 	Timeout time.Duration
-	// FlushTimeout bounds the last publishing at the end of Run; 0 means 5 seconds.
+	// FlushTimeout bounds the last publication, at the end of Run; 0 means 5 seconds.
 	FlushTimeout time.Duration
-	// MaxPending bounds the data points that wait; 0 means 20000.
+	// MaxPending bounds the data points that wait; 0 means 20,000.
 	MaxPending int
-	// Logger hears once when publishing fails and once when it works again; nil
-	// discards.
+	// Logger gets a message when publishing starts to fail and when it works again; nil discards.
 	Logger *slog.Logger
 }
 
@@ -64,7 +62,7 @@ type Options struct {
 type Publisher struct {
 	o Options
 
-	// Of Run alone:
+	// Only Run uses these:
 	reader  reader
 	pending []types.MetricDatum
 	failing bool
@@ -99,9 +97,9 @@ func New(o Options) *Publisher {
 	}
 }
 
-// Run publishes on every full interval of the clock until ctx ends, then once
-// more within FlushTimeout, and returns nil. What is counted after ctx ended may
-// be missed, so it should end after the listeners.
+// Run publishes at every full interval of the clock until ctx ends, then once more within
+// FlushTimeout, and returns nil. It may miss increments after ctx has ended, so it should stop
+// after the listeners.
 func (p *Publisher) Run(ctx context.Context) error {
 	for {
 		now := time.Now()
@@ -120,7 +118,7 @@ func (p *Publisher) Run(ctx context.Context) error {
 	}
 }
 
-// collect appends what has been counted since the last time, as of a minute.
+// collect appends the increases since the last call, with the given time.
 func (p *Publisher) collect(at time.Time) {
 	increases, err := p.reader.read()
 	if err != nil {
@@ -135,13 +133,13 @@ func (p *Publisher) collect(at time.Time) {
 	p.waiting.Set(float64(len(p.pending)))
 }
 
-// drop gives up the oldest n data points.
+// drop drops the oldest n data points.
 func (p *Publisher) drop(n int) {
 	p.dropped.Add(float64(n))
 	p.pending = append(p.pending[:0], p.pending[n:]...)
 }
 
-// publish sends what waits until something fails.
+// publish sends waiting data points until a request fails.
 func (p *Publisher) publish(ctx context.Context, timeout time.Duration) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
@@ -169,7 +167,7 @@ func (p *Publisher) publish(ctx context.Context, timeout time.Duration) {
 	}
 }
 
-// refused tells errors that the same data would cause again.
+// refused reports whether the same data would cause the error again.
 func refused(err error) bool {
 	if _, ok := errors.AsType[*types.InvalidParameterValueException](err); ok {
 		return true
@@ -181,7 +179,7 @@ func refused(err error) bool {
 	return ok
 }
 
-// note logs the first failure and the first success after one.
+// note logs the first error, and the first success after an error.
 func (p *Publisher) note(err error) {
 	switch {
 	case err != nil && !p.failing:

@@ -1,11 +1,10 @@
-// Package cloudwatch publishes chosen counters to Amazon CloudWatch, by the
-// minute.
+// Package cloudwatch publishes selected counters to Amazon CloudWatch every minute.
 //
 // Invariants:
-//   - It only reads the Prometheus gatherer, and of package pulls the names of its counters: what is published was counted once,
-//     elsewhere. A pull never causes a call.
-//   - What could not be published keeps the minute it happened in and goes with
-//     a later request. Only a bounded number of data points waits; the oldest
-//     are dropped, and counted, first.
-//   - Nothing that happens here ends the service.
+//   - It only reads the Prometheus gatherer, and of package pulls only the names of its counters.
+//     A pull never causes a call to AWS.
+//   - Data points that could not be published keep their minute and are sent with a later
+//     request. A bounded number of data points waits; beyond it, the oldest ones are dropped and
+//     counted.
+//   - No error here stops dray.
 package cloudwatch

@@ -14,11 +14,10 @@ import (
 	"dray/mirror/pulls"
 )
 
-// PullSeries returns what is published about pulls: always their number under
-// metric without dimensions and, if asked for, the same by repository or image,
-// under dimensions named Repository and Image. CloudWatch adds nothing up across
-// dimensions, so alarms on the number go on working when details are switched
-// on. With upstreams, only their pulls count.
+// PullSeries returns the series about pulls: always their number under metric without dimensions,
+// and with a detail also by repository or image, under dimensions named Repository and Image.
+// CloudWatch does not aggregate across dimensions, so alarms on the number still work when a
+// detail is configured. With upstreams, only their pulls count.
 func PullSeries(metric string, detail pulls.Detail, upstreams ...string) []Series {
 	var only map[string][]string
 	if len(upstreams) > 0 {
@@ -36,14 +35,14 @@ func PullSeries(metric string, detail pulls.Detail, upstreams ...string) []Serie
 	return all
 }
 
-// increase is by how much a metric grew.
+// increase is the growth of a metric.
 type increase struct {
 	series *Series
-	values []string // of the series' dimensions
+	values []string // the values of the series' dimensions
 	by     float64
 }
 
-// datum is the form for CloudWatch.
+// datum returns the increase as a data point for CloudWatch.
 func (i increase) datum(at time.Time) types.MetricDatum {
 	d := types.MetricDatum{
 		MetricName:        &i.series.Metric,
@@ -62,9 +61,9 @@ func (i increase) datum(at time.Time) types.MetricDatum {
 	return d
 }
 
-// dimensionValue makes a value CloudWatch accepts: 1 to 1024 ASCII characters,
-// no control characters, not beginning with a colon (API reference, Dimension).
-// One bad value would have the whole request refused.
+// dimensionValue makes a value that CloudWatch accepts: 1 to 1024 ASCII characters, no control
+// characters, not starting with a colon (API reference, Dimension). CloudWatch refuses a whole
+// request because of one invalid value.
 func dimensionValue(s string) string {
 	s = strings.Map(func(r rune) rune {
 		if r < 0x20 || r > 0x7e {
@@ -78,8 +77,8 @@ func dimensionValue(s string) string {
 	return s
 }
 
-// Bounds of one request (API reference, PutMetricData: 1000 metrics, 1 MB). The
-// estimate of a data point's size is its texts and what an encoding adds.
+// Limits of one request (API reference, PutMetricData: 1000 metrics, 1 MB). The size of a data
+// point is estimated as its texts plus an allowance for their encoding.
 const (
 	batchData  = 1000
 	batchBytes = 900_000
@@ -102,11 +101,11 @@ func batchLen(data []types.MetricDatum) int {
 	return min(batchData, len(data))
 }
 
-// reader turns counters into increases.
+// reader computes the increases of counters.
 type reader struct {
 	gatherer prometheus.Gatherer
 	series   []Series
-	seen     map[string]float64 // by series of the counters wanted
+	seen     map[string]float64 // last values, by series
 }
 
 func (r *reader) wants(family *dto.MetricFamily) bool {
@@ -118,8 +117,8 @@ func newReader(g prometheus.Gatherer, series []Series) reader {
 	return reader{gatherer: g, series: series, seen: map[string]float64{}}
 }
 
-// read returns what grew since the last read, or since the start. With an error
-// it returns what could be read; the rest is found the next time.
+// read returns the increases since the last read, or since the start. With an error it also
+// returns the increases that could be read; the next read finds the others.
 func (r *reader) read() ([]increase, error) {
 	families, err := r.gatherer.Gather()
 	families = slices.DeleteFunc(families, func(f *dto.MetricFamily) bool { return !r.wants(f) })
@@ -133,12 +132,12 @@ func (r *reader) read() ([]increase, error) {
 			if by := value - r.seen[key]; by >= 0 {
 				grown[key] = by
 			} else {
-				grown[key] = value // it was removed and began again
+				grown[key] = value // the series was removed and started again
 			}
 		}
 	}
 	if err != nil {
-		// What is missing may only have failed to be collected.
+		// A missing series may only have failed to be collected.
 		maps.Copy(r.seen, values)
 	} else {
 		r.seen = values
@@ -146,7 +145,7 @@ func (r *reader) read() ([]increase, error) {
 	return r.add(families, grown), err
 }
 
-// add sums what grew by the dimensions of each series.
+// add sums increases by the dimensions of each series.
 func (r *reader) add(families []*dto.MetricFamily, grown map[string]float64) []increase {
 	var all []increase
 	for n := range r.series {
@@ -197,7 +196,7 @@ func label(m *dto.Metric, name string) string {
 	return ""
 }
 
-// identity names one series of a counter; labels are gathered in order.
+// identity returns a key for one series of a counter. Gathered labels are sorted.
 func identity(name string, m *dto.Metric) string {
 	var b strings.Builder
 	b.WriteString(name)

@@ -6,19 +6,20 @@ import (
 	"dray/upstream/oci"
 )
 
-// ReportPath is where a listener shows reports of verdicts. No repository can be there: it is not
-// below /v2/.
+// ReportPath is the path of reports on a listener. It is not below /v2/, so no repository can be
+// there.
 const ReportPath = "/dray/reports/"
 
-// Cause is the request that brought something about, as events tell of it.
+// Cause is the request that caused an event.
 type Cause struct {
 	Request Request
-	// Base is the address of the listener, and Query what was asked for there.
+	// Base is the address of the listener, and Query the parsed request.
 	Base  string
 	Query oci.Request
 }
 
-// ManifestURL is where a manifest can be got by its digest; "" where the request was not for one.
+// ManifestURL returns the address of a manifest by digest; "" if the request was not for a
+// manifest.
 func (c Cause) ManifestURL(d digest.Digest) string {
 	if d == "" || c.Query.Kind != oci.KindManifest {
 		return ""
@@ -28,5 +29,5 @@ func (c Cause) ManifestURL(d digest.Digest) string {
 	return c.Base + q.Path()
 }
 
-// ReportURL is the address of a report as the client of the request can reach it.
+// ReportURL returns the address of a report for the client of the request.
 func (c Cause) ReportURL(id string) string { return c.Base + ReportPath + id }

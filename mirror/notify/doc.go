@@ -1,8 +1,8 @@
-// Package notify tells services of the operator's what was pushed, judged and deleted. It signs
-// requests as the stage pipeline/webhook does.
+// Package notify sends events about pushes, verdicts and deletions to services of the operator.
+// It signs requests as the stage pipeline/webhook does.
 //
 // Events have the form of the distribution registry (its documentation, "Notifications"), so that
-// what listens to that one understands them; what it has no word for is in members of its own. Each
-// endpoint has a bounded backlog in memory and gets its events in order, each until it has accepted
-// it.
+// services for that registry understand them. They have additional members for data that the form
+// has no word for. Each endpoint has a bounded backlog in memory. It gets events in order; each
+// is sent until the endpoint accepts it or refuses it for good.
 package notify

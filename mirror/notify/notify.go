@@ -25,15 +25,15 @@ import (
 // MediaType of the envelopes.
 const MediaType = "application/vnd.docker.distribution.events.v2+json"
 
-// Actions of events. The distribution registry has the first two.
+// Actions of events. The distribution registry has the first two, too.
 const (
 	Push   = "push"
 	Delete = "delete"
-	// Verdict is that of the checks on a push; Event.Verdict says which.
+	// Verdict is the action for the verdict on a push, which is in Event.Verdict.
 	Verdict = "verdict"
 )
 
-// Event is something that happened. Tell fills in what is the same for all.
+// Event is something that happened. Emit sets ID, Timestamp, Source and Target.Length.
 type Event struct {
 	ID        string    `json:"id"`
 	Timestamp time.Time `json:"timestamp"`
@@ -42,14 +42,14 @@ type Event struct {
 	Request   Request   `json:"request"`
 	Actor     Actor     `json:"actor"`
 	Source    Source    `json:"source"`
-	// Upstream is the name of the one that the target is at, or on its way to.
+	// Upstream is the name of the target's upstream.
 	Upstream string `json:"upstream"`
-	// Verdict is there for the action of that name.
+	// Verdict is set if Action is Verdict.
 	Verdict *Outcome `json:"verdict,omitempty"`
 }
 
-// Target is what it happened to. Digest is missing where a push was refused by name, before any
-// byte.
+// Target is the manifest or blob that the event is about. Digest is empty if a push was refused
+// by name, before its content was sent.
 type Target struct {
 	MediaType  string        `json:"mediaType,omitempty"`
 	Digest     digest.Digest `json:"digest,omitempty"`
@@ -60,7 +60,7 @@ type Target struct {
 	Tag        string        `json:"tag,omitempty"`
 }
 
-// Request is the one that brought it about.
+// Request is the request that caused an event.
 type Request struct {
 	ID        string `json:"id"`
 	Addr      string `json:"addr,omitempty"`
@@ -69,31 +69,31 @@ type Request struct {
 	UserAgent string `json:"useragent"`
 }
 
-// Actor is who it was. The name is empty for anonymous clients.
+// Actor is the client that caused an event. The name is empty for anonymous clients.
 type Actor struct {
 	Name string `json:"name,omitempty"`
 }
 
-// Source is the process that tells.
+// Source is the process that emits the event.
 type Source struct {
 	Addr       string `json:"addr,omitempty"`
 	InstanceID string `json:"instanceID,omitempty"`
 }
 
-// Outcome is a verdict, without the findings, of which there may be many.
+// Outcome is a verdict without its findings, which may be many.
 type Outcome struct {
-	// Result is pass, reject, or unknown where only missing answers rejected.
+	// Result is pass, reject, or unknown if the push was rejected only because answers were missing.
 	Result   string `json:"result"`
 	Checks   string `json:"checks"`
 	Findings int    `json:"findings"`
 	Unknowns int    `json:"unknowns"`
-	// Rules are those that keep the image out, as stage/rule.
+	// Rules are the rules that rejected the image, as stage/rule.
 	Rules []string `json:"rules,omitempty"`
-	// Report is where all of it can be read, for as long as dray keeps it.
+	// Report is the address of the full report, which dray keeps for a limited time.
 	Report string `json:"report,omitempty"`
 }
 
-// Endpoint is a service that is told.
+// Endpoint is a service that receives events.
 type Endpoint struct {
 	// Name in metrics and logs; empty: the host of URL.
 	Name string
@@ -101,15 +101,15 @@ type Endpoint struct {
 	URL string
 	// Headers are sent with each request.
 	Headers map[string]string
-	// Secret signs requests as those of a webhook; empty signs nothing.
+	// Secret signs requests as for a webhook; empty: requests are not signed.
 	Secret []byte
 	// Timeout of one request. 0 means 5 s.
 	Timeout time.Duration
-	// Backlog bounds the events that wait. 0 means 1000.
+	// Backlog bounds the events that wait for the endpoint. 0 means 1000.
 	Backlog int
 }
 
-// Notifier tells endpoints. Its methods may be called concurrently.
+// Notifier sends events to endpoints. Its methods may be called concurrently.
 type Notifier struct {
 	endpoints []*endpoint
 	source    Source
@@ -117,14 +117,14 @@ type Notifier struct {
 	log       *slog.Logger
 }
 
-// endpoint is an Endpoint at work.
+// endpoint is an Endpoint with its backlog.
 type endpoint struct {
 	Endpoint
 	waiting chan Event
 	client  *http.Client
 }
 
-// New makes a Notifier. It tells nobody anything before Run. log may be nil.
+// New returns a Notifier, which sends nothing before Run. log may be nil.
 func New(endpoints []Endpoint, transport http.RoundTripper, log *slog.Logger) (*Notifier, error) {
 	host, _ := os.Hostname() // an empty one is left out
 	n := &Notifier{
@@ -144,18 +144,18 @@ func New(endpoints []Endpoint, transport http.RoundTripper, log *slog.Logger) (*
 		}
 		n.endpoints = append(n.endpoints, &endpoint{e, make(chan Event, e.Backlog), &http.Client{
 			Transport: transport,
-			// A signed request is for the service that was named, and for no other.
+			// A signed request must not be sent to another service.
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		}})
 		for _, result := range []string{"sent", "failed", "refused", "dropped"} {
-			n.events.WithLabelValues(e.Name, result) // from 0, so that the first one is an increase
+			n.events.WithLabelValues(e.Name, result) // start at 0, so that the first event is an increase
 		}
 	}
 	return n, nil
 }
 
-// Emit has every endpoint told, and never waits. Where too many events wait already, the new one is
-// dropped.
+// Emit queues an event for every endpoint and never blocks. It drops the event for an endpoint
+// whose backlog is full.
 func (n *Notifier) Emit(e Event) {
 	e.ID, e.Timestamp, e.Source = rand.Text(), time.Now().UTC(), n.source
 	e.Target.Length = e.Target.Size
@@ -175,10 +175,10 @@ func (n *Notifier) count(to *endpoint, result string) {
 // Collectors returns the metrics.
 func (n *Notifier) Collectors() []prometheus.Collector { return []prometheus.Collector{n.events} }
 
-// flushWithin is how long what waits may still be sent when dray stops.
+// flushWithin bounds the sending of waiting events when dray stops.
 const flushWithin = 5 * time.Second
 
-// Run tells the endpoints until ctx ends, and then what waits, once.
+// Run sends events until ctx ends, and then tries each waiting event once.
 func (n *Notifier) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -198,7 +198,7 @@ func (n *Notifier) Run(ctx context.Context) error {
 	return nil
 }
 
-// Pauses before a further try, doubled each time.
+// Pauses before further tries, doubled each time.
 const (
 	firstPause = time.Second
 	lastPause  = time.Minute
@@ -232,7 +232,7 @@ func (n *Notifier) deliver(ctx context.Context, to *endpoint, e Event) {
 	}
 }
 
-// flush sends what waits, each once.
+// flush tries each waiting event once.
 func (n *Notifier) flush(ctx context.Context, to *endpoint) {
 	ctx, cancel := context.WithTimeout(ctx, flushWithin)
 	defer cancel()
@@ -246,7 +246,7 @@ func (n *Notifier) flush(ctx context.Context, to *endpoint) {
 	}
 }
 
-// last is the only try that is left for an event.
+// last tries an event for the last time.
 func (n *Notifier) last(ctx context.Context, to *endpoint, e Event) {
 	if _, err := to.post(ctx, e); err != nil {
 		n.count(to, "dropped")
@@ -255,7 +255,7 @@ func (n *Notifier) last(ctx context.Context, to *endpoint, e Event) {
 	n.count(to, "sent")
 }
 
-// post sends one event. again tells whether another try may help.
+// post sends one event. again reports whether another try may succeed.
 func (to *endpoint) post(ctx context.Context, e Event) (again bool, err error) {
 	body, err := json.Marshal(map[string][]Event{"events": {e}})
 	if err != nil {
@@ -274,13 +274,13 @@ func (to *endpoint) post(ctx context.Context, e Event) (again bool, err error) {
 	webhook.Sign(req.Header, to.Secret, body)
 	resp, err := to.client.Do(req)
 	if told, ok := errors.AsType[*url.Error](err); ok {
-		err = told.Err // the address may hold a token
+		err = told.Err // the URL may contain a token
 	}
 	if err != nil {
 		return true, err
 	}
 	defer resp.Body.Close()
-	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, 64<<10)) // so that the connection can be used again
+	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, 64<<10)) // so that the connection can be reused
 	switch code := resp.StatusCode; {
 	case code >= 200 && code < 300:
 		return false, nil

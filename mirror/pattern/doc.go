@@ -1,3 +1,3 @@
-// Package pattern compares names with patterns: whole names in which "*" stands for any characters,
-// slashes included.
+// Package pattern matches names against patterns. A pattern matches a whole name; "*" in it
+// matches any characters, including slashes.
 package pattern

@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// Match reports whether a name is what a pattern says.
+// Match reports whether a pattern matches a name.
 func Match(pattern, name string) bool {
 	piece, rest, open := strings.Cut(pattern, "*")
 	if !open {
@@ -16,12 +16,12 @@ func Match(pattern, name string) bool {
 		if piece, rest, open = strings.Cut(rest, "*"); !open {
 			return strings.HasSuffix(name, piece)
 		}
-		_, name, ok = strings.Cut(name, piece) // the first place leaves the most
+		_, name, ok = strings.Cut(name, piece) // the first match leaves the longest rest
 	}
 	return false
 }
 
-// Any reports whether a name is what one of the patterns says.
+// Any reports whether one of the patterns matches a name.
 func Any(patterns []string, name string) bool {
 	return slices.ContainsFunc(patterns, func(p string) bool { return Match(p, name) })
 }

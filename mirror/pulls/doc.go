@@ -1,10 +1,10 @@
-// Package pulls counts the images that clients pull, for metrics and for CloudWatch. It is told of
-// a pull by names, and imports nothing of dray.
+// Package pulls counts the images that clients pull, for metrics and for CloudWatch. It gets the
+// names of each pull from its caller, and imports nothing of dray.
 //
 // Invariants:
-//   - A pull is one GET of a manifest by a client that was answered 2xx. A HEAD
-//     is none, nor is what the mirror itself asks for; a pull of a platform of
-//     an index counts twice, as it does at a registry.
-//   - The number of series is bounded whatever clients ask for. Only the count
-//     by upstream exists unless more detail is asked for.
+//   - A pull is one GET of a manifest by a client that was answered 2xx. HEAD requests and
+//     requests of the mirror itself do not count. The pull of one platform of an index counts
+//     twice, as at a registry.
+//   - The number of series is bounded, whatever clients ask for. Only the count by upstream
+//     exists unless more detail is configured.
 package pulls

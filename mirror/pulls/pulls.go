@@ -9,7 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Names of the counters and their labels, for those who read them back.
+// Names of the counters and their labels, for packages that read them.
 const (
 	// Total counts pulls by LabelUpstream.
 	Total = "dray_image_pulls_total"
@@ -20,11 +20,11 @@ const (
 	LabelRepository = "repository" // registry host and repository
 	LabelImage      = "image"      // tag or digest; empty unless Detail is PerImage
 
-	// Other stands for the repositories and images beyond the bound.
+	// Other is the label value of repositories and images beyond MaxSeries.
 	Other = "other"
 )
 
-// Detail says what pulls are told apart by, besides their upstream.
+// Detail selects the labels of pulls in addition to their upstream.
 type Detail string
 
 // The details.
@@ -38,11 +38,11 @@ const (
 type Options struct {
 	// Detail is empty for None.
 	Detail Detail
-	// MaxSeries bounds the series of Detailed, without those named Other; 0 means
-	// 100. Every one costs memory here and, where they are published, money there.
+	// MaxSeries bounds the series of Detailed, except Other; 0 means 100. Each series costs memory,
+	// and money where it is published.
 	MaxSeries int
-	// Idle is how long a series must have stood still before another may take its
-	// place; 0 means 15 minutes. A reader that looks less often misses pulls.
+	// Idle is how long a series must not have changed before another may replace it; 0 means 15
+	// minutes. A reader that reads less often misses pulls.
 	Idle time.Duration
 }
 
@@ -53,7 +53,7 @@ type Pulls struct {
 	total    *prometheus.CounterVec
 	detailed *prometheus.CounterVec
 
-	mu     sync.Mutex // guards series and order, and that a removed series is not counted on
+	mu     sync.Mutex // guards series and order, and removed series from being counted
 	series map[labels]*list.Element
 	order  *list.List // of *used, the latest first
 }
@@ -65,7 +65,7 @@ type used struct {
 	at     time.Time
 }
 
-// New returns a count of nothing yet.
+// New returns counters without pulls.
 func New(o Options) *Pulls {
 	o.Detail, o.MaxSeries, o.Idle = cmp.Or(o.Detail, None), cmp.Or(o.MaxSeries, 100), cmp.Or(o.Idle, 15*time.Minute)
 	return &Pulls{
@@ -83,8 +83,8 @@ func New(o Options) *Pulls {
 	}
 }
 
-// Inc counts one pull of reference, a tag or digest, from repo of the registry
-// that goes by host at an upstream. An empty host is left out of the name.
+// Inc counts one pull of reference, a tag or digest, from the repository repo of an upstream.
+// host is the registry's name, and is left out of the label if empty.
 func (p *Pulls) Inc(upstream, host, repo, reference string) {
 	p.total.WithLabelValues(upstream).Inc()
 	if p.o.Detail == None {
@@ -108,7 +108,7 @@ func (p *Pulls) Inc(upstream, host, repo, reference string) {
 	p.detailed.WithLabelValues(l.upstream, l.repository, l.image).Inc()
 }
 
-// allow reports whether l may have a series. It needs the lock.
+// allow reports whether l may have a series. The caller holds mu.
 func (p *Pulls) allow(l labels, now time.Time) bool {
 	if e, ok := p.series[l]; ok {
 		e.Value.(*used).at = now
