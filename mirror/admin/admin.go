@@ -17,19 +17,18 @@ import (
 
 // Options configure [NewHandler].
 type Options struct {
-	// Gatherer is what /metrics shows.
+	// Gatherer provides the metrics of /metrics.
 	Gatherer prometheus.Gatherer
-	// Checks are what /readyz asks. Their names differ.
+	// Checks are the checks of /readyz. Their names must differ.
 	Checks []Check
 	// CheckTimeout bounds each check; 0 means 2 seconds.
 	CheckTimeout time.Duration
-	// Hosts are names, without a port, by which the listener may be reached
-	// besides localhost and any IP address.
+	// Hosts are the host names, without a port, under which the listener may be reached. It always
+	// accepts localhost and IP addresses.
 	Hosts []string
-	// API is what can be asked and done below [api.Prefix].
+	// API has the endpoints below [api.Prefix].
 	API []Endpoint
-	// Logger hears of metrics that could not be gathered, and of what the API changed;
-	// nil discards.
+	// Logger gets errors of gathering metrics, and a line for each change by the API; nil discards.
 	Logger *slog.Logger
 }
 
@@ -73,19 +72,18 @@ func text(s string) http.HandlerFunc {
 	}
 }
 
-// gatherLog is the logger promhttp asks for.
+// gatherLog is a logger for promhttp.
 type gatherLog struct{ log *slog.Logger }
 
 func (l gatherLog) Println(v ...any) {
 	l.log.Warn("some metrics could not be gathered", "error", v[len(v)-1])
 }
 
-// guard refuses what only a browser led astray would send. A page can make its
-// own name resolve to a loopback address and then read the answers (DNS
-// rebinding), so a name must be one that is known. An address in Host cannot be
-// a page's name, so that probes by address need no configuration. A page can
-// also make a browser send requests without reading the answers; profiles cost
-// enough to refuse these, too.
+// guard refuses requests that only a misled browser would send. A page can make its own name
+// resolve to a loopback address and then read the answers (DNS rebinding), so names must be
+// configured. An address in Host cannot be the name of a page, so probes by address need no
+// configuration. A page can also make a browser send requests without reading the answers;
+// profiles are expensive, so these are refused, too.
 func guard(hosts []string, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !known(hosts, r.Host) {
@@ -101,8 +99,8 @@ func guard(hosts []string, next http.Handler) http.Handler {
 	})
 }
 
-// known reports whether a Host header names this listener. HTTP/1.0 clients,
-// which browsers are not, may send none.
+// known reports whether a Host header names this listener. HTTP/1.0 clients may send none;
+// browsers do not use HTTP/1.0.
 func known(hosts []string, host string) bool {
 	if host == "" {
 		return true

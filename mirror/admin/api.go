@@ -19,7 +19,7 @@ import (
 // maxRequestBytes bounds the body of a request to the API.
 const maxRequestBytes = 64 << 10
 
-// asError finds the Error in err. The message is that of the whole chain.
+// asError returns the Error in err, with the message of the whole chain.
 func asError(err error) *api.Error {
 	e := &api.Error{Code: api.CodeInternal, Message: err.Error()}
 	if inner, ok := errors.AsType[*api.Error](err); ok {
@@ -28,13 +28,13 @@ func asError(err error) *api.Error {
 	return e
 }
 
-// Endpoint is one thing that the API does: make it with [Query], [List] or [Change].
+// Endpoint is one endpoint of the API: create it with [Query], [List] or [Change].
 type Endpoint struct {
-	pattern string // of http.ServeMux
+	pattern string // for http.ServeMux
 	serve   func(log *slog.Logger, w http.ResponseWriter, r *http.Request) error
 }
 
-// Query answers GET of a path below [api.Prefix]. ask changes nothing.
+// Query answers GET of a path below [api.Prefix]. ask must not change anything.
 func Query[A any](path string, ask func(ctx context.Context, params url.Values) (A, error)) Endpoint {
 	return Endpoint{"GET " + api.Prefix + path, func(_ *slog.Logger, w http.ResponseWriter, r *http.Request) error {
 		answer, err := ask(r.Context(), r.URL.Query())
@@ -45,10 +45,10 @@ func Query[A any](path string, ask func(ctx context.Context, params url.Values) 
 	}}
 }
 
-// List answers GET of a path below [api.Prefix] with items that are written as they come, as
-// {"items": [...]}: a cache may hold a million. ask changes nothing. An error before
-// the first item is answered as one; a later one follows the items as the member
-// "error", beside a status that says success, because that is sent by then.
+// List answers GET of a path below [api.Prefix] with {"items": [...]}. It writes items as ask
+// yields them, since a cache may have a million. ask must not change anything. An error before
+// the first item is sent as an error. A later error follows the items as the member "error",
+// although the status, which has been sent by then, says success.
 func List[A any](path string, ask func(ctx context.Context, params url.Values) iter.Seq2[A, error]) Endpoint {
 	return Endpoint{"GET " + api.Prefix + path, func(_ *slog.Logger, w http.ResponseWriter, r *http.Request) error {
 		out := &listing{w: w}
@@ -64,9 +64,9 @@ func List[A any](path string, ask func(ctx context.Context, params url.Values) i
 	}}
 }
 
-// Change answers POST of a path below [api.Prefix]: the one way to change anything. Its body is a
-// JSON object with the members of Q and no others. do is called for requests only that no page of
-// another site can have sent: see [checkChange].
+// Change answers POST of a path below [api.Prefix]; all changes use it. The body is a JSON
+// object, with members of Q only. do is called only for requests that no page of another site can
+// have sent: see [checkChange].
 func Change[Q, A any](path string, do func(ctx context.Context, q Q) (A, error)) Endpoint {
 	return Endpoint{"POST " + api.Prefix + path, func(log *slog.Logger, w http.ResponseWriter, r *http.Request) error {
 		if err := checkChange(r); err != nil {
@@ -88,10 +88,10 @@ func Change[Q, A any](path string, do func(ctx context.Context, q Q) (A, error))
 	}}
 }
 
-// checkChange refuses what a web page could have made a browser send. A page of another
-// site can send a POST without asking first (Fetch standard, "CORS-safelisted
-// request-header"), but not one of this content type, and nothing here answers the
-// question that the browser then asks. The name in Host was judged by [guard].
+// checkChange refuses requests that a web page could have made a browser send. A page of another
+// site can send a POST without a preflight (Fetch standard, "CORS-safelisted request-header"),
+// but not with this content type, and nothing here answers a preflight. [guard] has checked the
+// name in Host.
 func checkChange(r *http.Request) error {
 	if t, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || t != "application/json" {
 		return api.Errorf(api.CodeInvalid, "Content-Type must be application/json")
@@ -102,7 +102,8 @@ func checkChange(r *http.Request) error {
 	return nil
 }
 
-// readJSON reads one JSON object, strictly, and returns its bytes too.
+// readJSON reads one JSON object, rejects unknown members, and returns the bytes of the object
+// too.
 func readJSON(from io.Reader, into any) ([]byte, error) {
 	body, err := io.ReadAll(io.LimitReader(from, maxRequestBytes+1))
 	if err != nil {
@@ -125,7 +126,7 @@ func readJSON(from io.Reader, into any) ([]byte, error) {
 	return body, nil
 }
 
-// mount puts endpoints on a mux, and an answer in its own form on every other path below
+// mount adds endpoints to a mux, and an answer in the API's form for all other paths below
 // [api.Prefix].
 func mount(mux *http.ServeMux, endpoints []Endpoint, log *slog.Logger) {
 	for _, e := range endpoints {
@@ -133,7 +134,7 @@ func mount(mux *http.ServeMux, endpoints []Endpoint, log *slog.Logger) {
 			header(w)
 			if err := e.serve(log, w, r); err != nil {
 				failed := asError(err)
-				_ = sendJSON(w, failed.Code.Status(), api.Failure{Error: failed}) // the client is gone
+				_ = sendJSON(w, failed.Code.Status(), api.Failure{Error: failed}) // fails only if the client has left
 			}
 		})
 	}
@@ -145,8 +146,7 @@ func mount(mux *http.ServeMux, endpoints []Endpoint, log *slog.Logger) {
 
 func header(w http.ResponseWriter) { w.Header().Set("Cache-Control", "no-store") }
 
-// sendJSON writes a whole answer. An answer that cannot be written as JSON is an error
-// before anything is sent.
+// sendJSON sends a whole answer. If v cannot be encoded, it returns an error and sends nothing.
 func sendJSON(w http.ResponseWriter, status int, v any) error {
 	var buf bytes.Buffer
 	out := json.NewEncoder(&buf)
@@ -156,7 +156,7 @@ func sendJSON(w http.ResponseWriter, status int, v any) error {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	_, _ = w.Write(buf.Bytes()) // the client is gone
+	_, _ = w.Write(buf.Bytes()) // fails only if the client has left
 	return nil
 }
 
@@ -181,14 +181,14 @@ func (l *listing) add(item any) error {
 	return nil
 }
 
-// begin sends the header and returns what stands before the first item.
+// begin sends the header and returns the text before the first item.
 func (l *listing) begin() string {
 	l.begun = true
 	l.w.Header().Set("Content-Type", "application/json")
 	return "{\"items\": [\n"
 }
 
-// end completes the answer, or returns err where nothing was sent.
+// end completes the answer, or returns err if nothing was sent.
 func (l *listing) end(err error) error {
 	if err != nil && !l.begun {
 		return err
@@ -202,6 +202,6 @@ func (l *listing) end(err error) error {
 		why, _ := json.Marshal(asError(err)) // two strings
 		tail += ", \"error\": " + string(why)
 	}
-	_, _ = io.WriteString(l.w, tail+"}\n") // the client is gone
+	_, _ = io.WriteString(l.w, tail+"}\n") // fails only if the client has left
 	return nil
 }

@@ -1,15 +1,13 @@
-// Package admin is for those who look after dray: metrics, health, profiles and an
-// API of JSON, over HTTP.
+// Package admin serves operators over HTTP: metrics, health, profiles and a JSON API.
 //
 // Invariants:
-//   - It knows no passwords. The listener it is served on decides who reaches
-//     it, which by default is this machine alone.
-//   - A web page in the browser of somebody on this machine is not somebody:
-//     requests by names a page could have rebound to this address, and requests
-//     that a browser says come from another site, are refused. What changes anything
-//     takes a form besides that no such page can send at all.
-//   - It knows nothing about the rest of dray: what it shows and does are functions
-//     that the composition root gives it.
-//   - Nothing is registered on http.DefaultServeMux on purpose; a side effect of
-//     net/http/pprof is that no server of the process may use that one.
+//   - It has no authentication. Its listener decides who can reach it; by default, only this
+//     machine can.
+//   - A web page in a browser on this machine must not reach it. Requests under host names that a
+//     page could have rebound to this address are refused, and so are requests that a browser
+//     marks as coming from another site. Requests that change anything must also have a form that
+//     no such page can send.
+//   - It knows nothing about the rest of dray: the composition root passes in functions.
+//   - It registers nothing on http.DefaultServeMux itself, but net/http/pprof does. So no server
+//     of the process may use that mux.
 package admin

@@ -8,27 +8,26 @@ import (
 	"time"
 )
 
-// Check is one thing dray needs to work, or to work well.
+// Check is a check of one thing that dray needs to work, or to work well.
 type Check struct {
-	// Name is for people and for alarms.
+	// Name identifies the check for operators and alarms.
 	Name string
-	// Run returns why the thing does not work, or nil. It must return soon after
-	// its context ends, and may be called concurrently. The text of the error is
-	// shown.
+	// Run returns an error if the thing does not work. It must return soon after its context ends,
+	// and may be called concurrently. /readyz shows the text of the error.
 	Run func(ctx context.Context) error
-	// Critical says that without it requests had better go elsewhere. A failure of
-	// anything else only degrades.
+	// Critical says that dray should get no requests while the check fails. Failures of other checks
+	// only make dray degraded.
 	Critical bool
 }
 
-// Status is how dray is, in one word.
+// Status is the overall result of the checks.
 type Status string
 
 // The states.
 const (
 	Ready    Status = "ready"
-	Degraded Status = "degraded"  // something that is not critical fails
-	NotReady Status = "not ready" // something critical fails
+	Degraded Status = "degraded"  // a check fails that is not critical
+	NotReady Status = "not ready" // a critical check fails
 )
 
 // Readiness is the answer of /readyz: 200 unless Status is NotReady, then 503.
@@ -46,8 +45,8 @@ type Result struct {
 	Error    string  `json:"error,omitempty"`
 }
 
-// readiness serves /readyz. The checks run at once, so that the answer takes as
-// long as the slowest.
+// readiness serves /readyz. It runs the checks concurrently, so the answer takes as long as the
+// slowest check.
 type readiness struct {
 	checks  []Check
 	timeout time.Duration
@@ -86,8 +85,8 @@ func (c Check) result(ctx context.Context, timeout time.Duration) Result {
 	return r
 }
 
-// run keeps the panic of a check from ending the process: it is not in a
-// goroutine of the server.
+// run recovers a panic of the check, which would end the process: it is not in a goroutine of the
+// server.
 func (c Check) run(ctx context.Context) (err error) {
 	defer func() {
 		if r := recover(); r != nil {

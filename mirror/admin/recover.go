@@ -9,9 +9,9 @@ import (
 	"dray/mirror/admin/api"
 )
 
-// recovering makes a panic of next an answer like others: logged once as an error, and a 500. Where
-// part of another answer is out, the connection is cut. What is logged by the server of net/http
-// comes too late for an answer, and without a level.
+// recovering handles a panic of next: it is logged once as an error, and answered with 500. If
+// part of an answer has been sent, the connection is cut. The server of net/http would recover
+// the panic too late for an answer, and log it without a level.
 func recovering(log *slog.Logger, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		out := &response{ResponseWriter: w}
@@ -20,7 +20,7 @@ func recovering(log *slog.Logger, next http.Handler) http.Handler {
 			if v == nil {
 				return
 			}
-			if v == http.ErrAbortHandler { // meant to cut the connection, and nothing to tell of
+			if v == http.ErrAbortHandler { // asks for a cut connection; not an error
 				panic(v)
 			}
 			log.Error("panic", "request", r.Method+" "+r.URL.Path, "value", v, "stack", string(debug.Stack()))
@@ -38,7 +38,7 @@ func recovering(log *slog.Logger, next http.Handler) http.Handler {
 	})
 }
 
-// response knows whether an answer was begun.
+// response records whether an answer has begun.
 type response struct {
 	http.ResponseWriter
 	begun bool
@@ -54,5 +54,5 @@ func (w *response) Write(p []byte) (int, error) {
 	return w.ResponseWriter.Write(p)
 }
 
-// Unwrap is for http.ResponseController.
+// Unwrap implements the interface of http.ResponseController.
 func (w *response) Unwrap() http.ResponseWriter { return w.ResponseWriter }

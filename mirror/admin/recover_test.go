@@ -17,8 +17,8 @@ import (
 	"dray/mirror/admin/api"
 )
 
-// TestPanic: a mistake in an endpoint is an error in the log, told once, and a 500 in the form of
-// the API; amid a list it cuts the connection.
+// TestPanic: a panic of an endpoint is logged once, as an error, and answered with 500 in the
+// form of the API; during a list it cuts the connection.
 func TestPanic(t *testing.T) {
 	var log bytes.Buffer
 	h := admin.NewHandler(admin.Options{

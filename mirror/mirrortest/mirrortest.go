@@ -1,6 +1,6 @@
-// Package mirrortest has what tests of a mirror, and of one of its rooms, need: a mirror on a
-// temporary directory before a registry in memory, each part of which can be made to fail, and a
-// client of it.
+// Package mirrortest has a fixture for tests of a mirror or of one of its rooms: a mirror with a
+// temporary directory and a registry in memory, whose parts can be made to fail, and a client for
+// it.
 package mirrortest
 
 import (
@@ -31,19 +31,18 @@ import (
 	"dray/upstream/oci"
 )
 
-// Fixture is a Mirror with all that it needs.
+// Fixture is a Mirror with its dependencies.
 type Fixture struct {
 	testing.TB
-	// Listener is where Do sends requests. It takes pushes from everybody.
+	// Listener gets the requests of Do. It accepts pushes from everybody.
 	Listener *mirror.Listener
 	Mirror   *mirror.Mirror
-	// Upstream is the one upstream, which is named "up". Its parts may be replaced before the first
-	// request.
+	// Upstream is the only upstream, "up". Its parts may be replaced before the first request.
 	Upstream *repository.Upstream
 	Registry *Registry
 	Cache    *cache.Cache
 	Disk     *disk.Dir
-	// Facts is the store of facts, and Memory what lies behind it and does not fail.
+	// Facts is the store of facts, and Memory the store behind it, which does not fail.
 	Facts      *metatest.Faulty
 	Memory     *metatest.Memory
 	Tags       *meta.Tags
@@ -55,17 +54,17 @@ type Fixture struct {
 	broken  atomic.Value // of disk.Op
 }
 
-// Options are what a Fixture is made of. The zero value is good.
+// Options configure a Fixture. The zero value is usable.
 type Options struct {
-	// MemoryBytes is the memory for small content; 0 means next to none.
+	// MemoryBytes is the memory for small content; 0 means almost none.
 	MemoryBytes int64
-	// Before, when not nil, puts something before the store of facts.
+	// Before, when not nil, wraps the store of facts.
 	Before func(meta.Store) meta.Store
-	// Change, when not nil, changes what the Mirror is made of.
+	// Change, when not nil, changes the Options of the Mirror.
 	Change func(*Fixture, *mirror.Options)
 }
 
-// ErrBroken is the error of what is made to fail.
+// ErrBroken is the error of a step that Break makes fail.
 var ErrBroken = errors.New("this step fails")
 
 // New returns a running Fixture, which ends with its test.
@@ -82,7 +81,7 @@ func New(t testing.TB, o Options) *Fixture {
 	return f
 }
 
-// Restart ends the mirror and starts another one on what it has left behind.
+// Restart stops the mirror and starts another one on the same directory and facts.
 func (f *Fixture) Restart() {
 	f.Helper()
 	f.stop()
@@ -145,16 +144,16 @@ func Run(t testing.TB, o mirror.Options) (m *mirror.Mirror, stop func()) {
 	return m, func() { cancel(); wg.Wait() }
 }
 
-// Break makes a step of the disk fail; "": none.
+// Break makes a step of the disk fail; "" makes none fail.
 func (f *Fixture) Break(step disk.Op) { f.broken.Store(step) }
 
-// Counted is the sum of a metric of the mirror.
+// Counted returns the sum of a metric of the mirror.
 func (f *Fixture) Counted(name string) float64 {
 	f.Helper()
 	return Counted(f, f.Mirror.Collectors(), name)
 }
 
-// Counted is the sum of a metric of some collectors.
+// Counted returns the sum of a metric of some collectors.
 func Counted(t testing.TB, all []prometheus.Collector, name string) (sum float64) {
 	t.Helper()
 	r := prometheus.NewRegistry()
@@ -174,7 +173,7 @@ func Counted(t testing.TB, all []prometheus.Collector, name string) (sum float64
 	return sum
 }
 
-// Until waits for what the mirror does in the background.
+// Until waits for background work of the mirror: until done returns true.
 func (f *Fixture) Until(done func() bool) {
 	f.Helper()
 	for range 1000 {
@@ -186,7 +185,8 @@ func (f *Fixture) Until(done func() bool) {
 	f.Fatal("the work in the background does not end")
 }
 
-// Do hands one request from this machine to the listener. headers are names and values by turns.
+// Do sends one request from this machine to the listener. headers are alternating names and
+// values.
 func (f *Fixture) Do(method, path string, body []byte, headers ...string) *httptest.ResponseRecorder {
 	f.Helper()
 	r := httptest.NewRequestWithContext(f.Context(), method, path, bytes.NewReader(body))
@@ -199,7 +199,7 @@ func (f *Fixture) Do(method, path string, body []byte, headers ...string) *httpt
 	return w
 }
 
-// Want is Do for a request whose answer has to have a status.
+// Want is Do for a request whose answer must have the given status.
 func (f *Fixture) Want(status int, method, path string, body []byte, headers ...string) *httptest.ResponseRecorder {
 	f.Helper()
 	w := f.Do(method, path, body, headers...)
@@ -209,7 +209,7 @@ func (f *Fixture) Want(status int, method, path string, body []byte, headers ...
 	return w
 }
 
-// Image is the manifest of an image of one layer.
+// Image returns the manifest of an image with one layer.
 func Image(t testing.TB, layer []byte) *oci.Manifest {
 	t.Helper()
 	raw := fmt.Sprintf(`{"schemaVersion":2,"mediaType":%q,"layers":[{"mediaType":"application/vnd.oci.image.layer.v1.tar","digest":%q,"size":%d}]}`, oci.MediaTypeOCIManifest, digest.FromBytes(layer), len(layer))
@@ -220,7 +220,7 @@ func Image(t testing.TB, layer []byte) *oci.Manifest {
 	return m
 }
 
-// Hold puts an image into the registry.
+// Hold adds an image to the registry.
 func (f *Fixture) Hold(repo, tag string, layer []byte) *oci.Manifest {
 	f.Helper()
 	m := Image(f, layer)
@@ -229,7 +229,7 @@ func (f *Fixture) Hold(repo, tag string, layer []byte) *oci.Manifest {
 	return m
 }
 
-// Pull gets an image twice, by tag and by digest, with its layer, and holds it to its bytes.
+// Pull pulls an image twice, by tag and by digest, with its layer, and compares the bytes.
 func (f *Fixture) Pull(repo, tag string, m *oci.Manifest, layer []byte) {
 	f.Helper()
 	for range 2 {
@@ -248,7 +248,7 @@ func (f *Fixture) Pull(repo, tag string, m *oci.Manifest, layer []byte) {
 	}
 }
 
-// Push pushes an image, and holds the registry to its bytes.
+// Push pushes an image, and compares the bytes in the registry.
 func (f *Fixture) Push(repo, tag string, layer []byte) *oci.Manifest {
 	f.Helper()
 	at := f.Want(202, "POST", "/v2/"+repo+"/blobs/uploads/", nil).Header().Get("Location")

@@ -40,14 +40,14 @@ func at(repo string, ref oci.Reference) string {
 	return repo + ":" + ref.Tag
 }
 
-// Count returns how many times a "manifest" or a "blob" was asked for.
+// Count returns how many times a "manifest" or a "blob" was requested.
 func (r *Registry) Count(what string) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.calls[what]
 }
 
-// HoldManifest puts a manifest into a repository, under a tag where one is given.
+// HoldManifest adds a manifest to a repository, with a tag if tag is not empty.
 func (r *Registry) HoldManifest(repo, tag string, m *oci.Manifest) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -64,21 +64,21 @@ func (r *Registry) Held(repo string, ref oci.Reference) *oci.Manifest {
 	return r.manifests[at(repo, ref)]
 }
 
-// DropManifest loses the manifest under a reference.
+// DropManifest removes the manifest under a reference.
 func (r *Registry) DropManifest(repo string, ref oci.Reference) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.manifests, at(repo, ref))
 }
 
-// DropManifests loses all manifests.
+// DropManifests removes all manifests.
 func (r *Registry) DropManifests() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	clear(r.manifests)
 }
 
-// HoldBlob puts a blob into a repository.
+// HoldBlob adds a blob to a repository.
 func (r *Registry) HoldBlob(repo string, p []byte) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -95,14 +95,14 @@ func (r *Registry) HeldBlob(repo string, d digest.Digest) ([]byte, error) {
 	return nil, oci.ErrBlobUnknown
 }
 
-// DropBlob loses a blob of a repository.
+// DropBlob removes a blob from a repository.
 func (r *Registry) DropBlob(repo string, d digest.Digest) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.blobs, repo+"@"+d.String())
 }
 
-// Halve has the second half of each blob follow when half is closed.
+// Halve delays the second half of each blob until half is closed.
 func (r *Registry) Halve(half chan struct{}) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -146,7 +146,7 @@ func (r *Registry) Blob(_ context.Context, q upstream.BlobRequest) (upstream.Blo
 	return upstream.BlobStream{Body: io.NopCloser(body), Size: int64(len(p)), Ranges: true}, nil
 }
 
-// lateEnd is a reader of nothing that ends late.
+// lateEnd is an empty reader that waits before it returns io.EOF.
 type lateEnd chan struct{}
 
 func (w lateEnd) Read([]byte) (int, error) {
@@ -197,7 +197,7 @@ func (r *Registry) Tags(context.Context, upstream.Repo, url.Values) (upstream.Pa
 	return upstream.Page{Body: []byte(`{"name":"x","tags":["v1"]}`)}, nil
 }
 
-// Referrers implements [upstream.Lister]. It keeps no lists.
+// Referrers implements [upstream.Lister]. It has no referrers API.
 func (r *Registry) Referrers(context.Context, upstream.Repo, digest.Digest, url.Values) (upstream.Page, error) {
 	return upstream.Page{}, upstream.ErrReferrersUnsupported
 }

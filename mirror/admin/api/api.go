@@ -5,24 +5,24 @@ import (
 	"net/http"
 )
 
-// Prefix is where the API lives. Its number changes when a client of the older
-// one would misread what it gets; members may be added to answers at any time.
+// Prefix is the path of the API. Its number changes when a client of the older version would
+// misread answers; members may be added to answers at any time.
 const Prefix = "/api/v1/"
 
-// Code says what kind of failure an [Error] is.
+// Code is the kind of an [Error].
 type Code string
 
 // The codes.
 const (
-	CodeInvalid     Code = "invalid"     // the request is not understood; 400
+	CodeInvalid     Code = "invalid"     // the request is invalid; 400
 	CodeForbidden   Code = "forbidden"   // it came from another site, or could have; 403
-	CodeNotFound    Code = "not_found"   // nothing fits what was named; 404
-	CodeConflict    Code = "conflict"    // what is under way forbids it; 409
-	CodeUnavailable Code = "unavailable" // a part of dray that it needs does not work; 503
+	CodeNotFound    Code = "not_found"   // there is nothing of that name; 404
+	CodeConflict    Code = "conflict"    // an operation under way prevents it; 409
+	CodeUnavailable Code = "unavailable" // a part of dray that the request needs does not work; 503
 	CodeInternal    Code = "internal"    // everything else; 500
 )
 
-// Status is the HTTP status of answers with this code.
+// Status returns the HTTP status of answers with this code.
 func (c Code) Status() int {
 	switch c {
 	case CodeInvalid:
@@ -39,22 +39,22 @@ func (c Code) Status() int {
 	return http.StatusInternalServerError
 }
 
-// Error is a failure as the API tells it. Endpoints return it, or wrap it, where the
-// kind of failure matters; any other error has the code CodeInternal.
+// Error is an error of the API. Endpoints return or wrap it if the kind of the error matters; any
+// other error has the code CodeInternal.
 type Error struct {
 	Code    Code   `json:"code"`
 	Message string `json:"message"`
 }
 
-// Error is the message.
+// Error returns the message.
 func (e *Error) Error() string { return e.Message }
 
-// Errorf makes an Error of a code.
+// Errorf returns an Error with a code.
 func Errorf(code Code, format string, args ...any) *Error {
 	return &Error{Code: code, Message: fmt.Sprintf(format, args...)}
 }
 
-// Failure is the body of every answer of the API that is not a success.
+// Failure is the body of every answer that is not a success.
 type Failure struct {
 	Error *Error `json:"error"`
 }

@@ -2,12 +2,12 @@ package api
 
 import "time"
 
-// Queued is what was acknowledged to clients and is not at its registry.
+// Queued lists the pushes that were acknowledged to clients but not forwarded.
 type Queued struct {
 	Pushes []QueuedPush `json:"pushes"`
 }
 
-// QueuedPush is one push, in the order in which they were acknowledged.
+// QueuedPush is one such push. Pushes are listed in the order of their acknowledgement.
 type QueuedPush struct {
 	ID         uint64 `json:"id"`
 	State      string `json:"state"` // waiting, forwarding or failed
@@ -16,19 +16,19 @@ type QueuedPush struct {
 	Reference  string `json:"reference"`
 	Digest     string `json:"digest"`
 	User       string `json:"user,omitempty"`
-	// Bytes of the manifest and of what it brings along.
+	// Bytes is the size of the manifest and of the push's blobs.
 	Bytes    int64     `json:"bytes"`
 	Accepted time.Time `json:"accepted"`
 	Attempts int       `json:"attempts"`
-	// Next is when it is tried again, where it was tried.
+	// Next is the time of the next attempt, if there was one before.
 	Next time.Time `json:"next,omitzero"`
-	// Error of the last attempt, or the last failure within the attempt that is under way.
+	// Error is the error of the last attempt, or the current error of the attempt under way.
 	Error string `json:"error,omitempty"`
-	// Overtaken says that the tag was pushed again since: it cannot be tried again.
+	// Overtaken says that the tag was pushed again later: the push cannot be retried.
 	Overtaken bool `json:"overtaken,omitempty"`
 }
 
-// queueID names a push to the API.
+// QueueID identifies a push.
 type QueueID struct {
 	ID uint64 `json:"id"`
 }
