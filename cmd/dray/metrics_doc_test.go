@@ -16,9 +16,9 @@ const metricsPage = `# Metrics
 
 The admin listener serves these metrics at ` + "`/metrics`" + `, beside those of the Go runtime and of the
 process. [operating.md](operating.md#what-to-watch) says which of them to watch and what to do about
-them. A metric may be missing while the part of dray that counts it is not configured. An *origin* is
-the place from which the cache fetches content: an upstream. A test writes this page from the help
-texts in the program.
+them. A metric can be missing if its part of dray is not configured. An *origin* is the place from
+which the cache fetches content: an upstream. A test writes this page from the help texts in the
+program.
 
 | Metric | Labels | Meaning |
 |---|---|---|

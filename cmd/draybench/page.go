@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // page renders the results of a run as Markdown.
@@ -32,37 +33,32 @@ func tables() []table {
 	caches := []string{dray, nginx, distribution}
 	all := []string{direct, dray, nginx, distribution}
 	return []table{
-		{"Blobs in the cache", "Many streams fetch whole blobs, or ranges, that every server has. The memory of distribution is that of the process that serves plain HTTP.", []string{"warm"},
+		{"Blobs in the cache", "Many streams fetch whole blobs, or ranges, that every server holds. The memory of distribution is that of its process for plain HTTP.", []string{"warm"},
 			caches, []metric{warmFew, warmFewCPU, warmMany, warmManyCPU, warmRanges, warmRangesCPU, warmTLS, warmTLSCPU, warmPeak}},
-		{"Ways to send a file", "What `send` of a listener chooses from: dray three times, each with another way. Hosts differ, above all in how their TCP controls congestion.",
+		{"Ways to send a file", "The setting `send` of a listener chooses how dray sends a file. This table compares the three choices. Hosts differ, above all in their TCP congestion control.",
 			[]string{"send"}, []string{bySendfile, bySplice, byCopy}, []metric{sendFew, sendFewCPU, sendMany, sendManyCPU}},
-		{"Manifests in the cache", "32 connections ask for manifests. The origin is next door here: what a server asks it costs more where it is far away. net/http is the server of Go's standard library with a handler that writes the same bytes and does nothing else.", []string{"manifests"},
+		{"Manifests in the cache", "32 connections request manifests. The origin is on the same machine; a request to a distant origin costs more. net/http is the server of Go's standard library, with a handler that only writes the same bytes.", []string{"manifests"},
 			append(caches[:len(caches):len(caches)], bareNetHTTP), []metric{manifestsByDigest, manifestsByDigestCPU, manifestsByTag, manifestsByTagCPU, manifestQuestions}},
-		{"The path of a hit beside net/http", "What dray adds when everything is on: clients have names and rights, each request is counted, and gets a line in a log. The other server " +
-			"is net/http with a handler that writes the same bytes and does nothing else.", []string{"beside"}, []string{dray, bareNetHTTP}, []metric{besideCPU}},
-		{"First byte of what is not in the cache", "The server has started a moment ago. The origin is 20 ms away, and a new connection costs a round trip more; dray, which greets its upstreams at the start, has one.", []string{"first-byte"},
+		{"The path of a hit beside net/http", "The table shows how much CPU time dray adds to a request with all features on: clients have names and rights, and dray counts and logs each request. The other server is net/http, with a handler that only writes the same bytes.", []string{"beside"}, []string{dray, bareNetHTTP}, []metric{besideCPU}},
+		{"First byte of content that is not in the cache", "Each server has just started. The origin is 20 ms away, and a new connection costs another round trip. dray already has a connection, because it opens one to each upstream when it starts.", []string{"first-byte"},
 			all, []metric{firstManifest, firstLayer}},
-		{"Images that are not in the cache", "The origin is 20 ms away and gives 100 MB/s in all, any part of it to one connection. The image has 10 layers of 25 MB.", []string{"cold", "small"},
+		{"Images that are not in the cache", "The origin is 20 ms away. It sends 100 MB/s in total, and one connection can use all of it. The image has 10 layers of 25 MB.", []string{"cold", "small"},
 			all, []metric{coldWall, coldBytes, smallWall, smallRequests, smallConnections}},
-		{"A layer from an origin that throttles connections", "25 MB/s for each connection, without a limit for all together; the servers work at the same time.", []string{"slow"},
+		{"A layer from an origin that throttles connections", "The origin sends 25 MB/s on each connection, without a limit on the total. All servers run at the same time.", []string{"slow"},
 			all, []metric{slowWall, slowConnectionCount}},
-		{"A layer from an origin next door", "No delay, no limit: what the server itself needs.", []string{"cpu"}, all, []metric{unshapedWall, unshapedCPU}},
-		{"A push to Amazon ECR", "An image with one layer goes through dray to a stand-in for ECR, which is reached over a line of limited rate; the same bytes go over that line alone. " +
-			"Clients have loopback to dray, so the line is the slower part.", []string{"push"}, []string{dray, lineAlone}, []metric{pushWall}},
-		{"A push that is looked at", "An image of ten compressed layers goes the same way, with every check of contents on (names, shape, labels, how it runs, credentials, a rule in CEL), and with none. " +
-			"Files are half noise and half text. dray decompresses and reads each layer while it comes.", []string{"checks"}, []string{dray, unchecked}, []metric{checksWall}},
-		{"Many clients that want the same", "One client, then 32 at the same time, each time with an empty cache: an image of 8 layers of 25 MB, 20 ms away, 100 MB/s in all. " +
-			"Distribution has one round here, because it takes as long as everything else together. 1000 clients pull two layers of 5 MB; not from distribution.", []string{"herd", "crowd"},
+		{"A layer from an origin on the same machine", "The origin adds no delay and no limit, so the table shows the cost of the server itself.", []string{"cpu"}, all, []metric{unshapedWall, unshapedCPU}},
+		{"A push to Amazon ECR", "A client pushes an image with one layer through dray to a stand-in for ECR, over a line of limited rate. For comparison, the same bytes go over that line alone. Clients reach dray over loopback, so the line is the bottleneck.", []string{"push"}, []string{dray, lineAlone}, []metric{pushWall}},
+		{"A push with checks", "A client pushes an image of ten compressed layers over the same line, once with all checks of contents (names, shape, labels, how it runs, credentials, a rule in CEL), and once without. Files are half noise and half text. dray decompresses and reads each layer while it arrives.", []string{"checks"}, []string{dray, unchecked}, []metric{checksWall}},
+		{"Many clients that pull the same image", "One client, and then 32 at the same time, pull an image of 8 layers of 25 MB into an empty cache. The origin is 20 ms away and sends 100 MB/s in total. Distribution has only one round, because it takes as long as all other servers together. In another run, 1000 clients pull two layers of 5 MB, but not from distribution.", []string{"herd", "crowd"},
 			caches, []metric{aloneWall, herdWall, aloneManifest, herdManifest, aloneLayer, herdLayer, herdBytes, herdRequests, crowdPeak, crowdBytes}},
-		{"A start with a million blobs", "A directory of 1,000,000 blobs of 8 bytes, whose names the kernel still has in memory. dray serves while it reads the directory.",
+		{"A start with a million blobs", "dray starts on a directory of 1,000,000 blobs of 8 bytes, and serves while it reads the directory. The kernel still has the names in memory.",
 			[]string{"million"}, []string{dray}, []metric{millionFirst, millionListed, millionPeak}},
 	}
 }
 
 func (p page) render() string {
 	var w strings.Builder
-	w.WriteString("# Benchmarks\n\nThis page is written by `make bench`. It compares dray with nginx (`proxy_cache`), with distribution (`proxy`) and with no cache " +
-		"at all, in one run on one machine.\n\n")
+	w.WriteString("# Benchmarks\n\n" + wrapped("`make bench` writes this page. It compares dray with nginx (`proxy_cache`), with distribution (`proxy`) and with no cache, in one run on one machine.") + "\n\n")
 	if p.plan.Quick {
 		w.WriteString("**A quick run: sizes are far smaller than the tables say, and the numbers mean nothing.**\n\n")
 	}
@@ -88,22 +84,29 @@ func (p page) render() string {
 const reading = `
 ## How to read it
 
-- Ratios carry over to other machines better than any number here, and only ratios within a row are comparable: clients, servers and origin share the
-  cores, so a server that needs less leaves more to its clients. There is no network card, no driver and no distance but the simulated one.
-- Columns such as dray / nginx divide the value of dray by that of nginx. Above 1 is better for GB/s and requests/s, below 1 for everything else.
-- Rounds go over the servers by turns, forwards and backwards; a value is the median of its rounds, of which there are seven for what is in the cache and for
-  first bytes, and three otherwise. Differences of a few per cent are noise, more so where other
-  programs had the processor.
-- Clients throw bodies away in the kernel, and over TLS before deciphering them, so that it is the server that is measured. They count bytes and do not verify
-  them; other tests do.
-- CPU time is what the kernel charged to the server's processes, in steps of 10 ms. Receiving on a loopback interface happens in interrupts, which
-  are charged to nobody, or to whoever is running.
-- Peak memory is that of the resident set, and for nginx the sum over its processes, in which shared pages count more than once. Pages of the kernel's cache are not in it.
-- BBR paces segments even on a loopback interface, which favours servers that copy. Where the host uses it, the run makes a network namespace with cubic
-  or, where the kernel does not allow that, with reno.
-- All servers run without access logs. nginx has one worker for each core, a lock for what is missing, and keeps tags for 60 seconds, as dray does; it verifies no
-  digest, and dray verifies all. Distribution asks the origin about every tag, and keeps descriptors in memory.
-- Every server listens on plain HTTP and on TLS (ECDSA P-256). Over TLS each blob has a connection of its own.
+- Ratios carry over to other machines better than absolute numbers. Compare only numbers of one row.
+  Clients, servers and origin share the cores, so a server that needs less CPU leaves more to its
+  clients. There is no network card and no driver, and distance is simulated.
+- A column such as dray / nginx divides the value of dray by that of nginx. Above 1 is better for
+  GB/s and requests/s. Below 1 is better for all other rows.
+- Each round measures all servers in turn, forwards and then backwards. A value is the median of
+  seven rounds for content in the cache and for first bytes, and of three rounds for the rest.
+  Differences of a few percent are noise, more so if other programs used the processor.
+- Clients discard bodies in the kernel, and over TLS before decryption, so that the server is the
+  bottleneck. They count bytes and do not verify them. Other tests verify them.
+- CPU time is the time that the kernel charged to the server's processes, in steps of 10 ms. The
+  kernel receives on a loopback interface in interrupts, and charges those to no process or to the
+  one that happens to run.
+- Peak memory is the resident set. For nginx it is the sum over its processes, which counts shared
+  pages more than once. It does not include the kernel's page cache.
+- BBR paces segments even on a loopback interface, which favours servers that copy. If the host
+  uses BBR, the run creates a network namespace with cubic, or with reno if the kernel does not
+  allow cubic.
+- All servers run without access logs. nginx has one worker for each core, locks a missing blob
+  during its fetch, and caches tags for 60 seconds, as dray does. nginx verifies no digest, and dray
+  verifies all. Distribution asks the origin about every tag, and caches descriptors in memory.
+- Every server listens on plain HTTP and on TLS (ECDSA P-256). Over TLS each blob has a connection
+  of its own.
 `
 
 // subject is the column to compare with the others: dray, or the first one.
@@ -136,13 +139,13 @@ func (p page) table(w *strings.Builder, t table) {
 	if rows.Len() == 0 {
 		return
 	}
-	fmt.Fprintf(w, "\n## %s\n\n%s", t.title, t.about)
+	about := t.about
 	for _, name := range t.scenarios {
 		if cores, ok := p.otherCoresIn[name]; ok {
-			fmt.Fprintf(w, " Other programs used %.2f cores (`%s`).", cores, name)
+			about += fmt.Sprintf(" Other programs used %.2f cores (`%s`).", cores, name)
 		}
 	}
-	w.WriteString("\n\n|")
+	fmt.Fprintf(w, "\n## %s\n\n%s\n\n|", t.title, wrapped(about))
 	for _, server := range t.columns {
 		fmt.Fprintf(w, " | %s", server)
 	}
@@ -170,4 +173,17 @@ func times(v float64, ok bool) string {
 		return "–"
 	}
 	return number(v, ok) + " ×"
+}
+
+// wrapped breaks the lines of a paragraph at 100 columns.
+func wrapped(text string) string {
+	var lines []string
+	line := ""
+	for word := range strings.FieldsSeq(text) {
+		if line != "" && utf8.RuneCountInString(line)+1+utf8.RuneCountInString(word) > 100 {
+			lines, line = append(lines, line), ""
+		}
+		line = strings.TrimPrefix(line+" "+word, " ")
+	}
+	return strings.Join(append(lines, line), "\n")
 }

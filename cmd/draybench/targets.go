@@ -75,8 +75,7 @@ func (t target) verdict(r results) (goal, got, word string) {
 }
 
 func (p page) targets(w *strings.Builder) {
-	w.WriteString("\n## Targets\n\nWhat dray is meant to reach, and what it did in this run. Where other programs had the processor, read the CPU times first: rates and waits suffer more.\n\n" +
-		"| target | goal | this run | |\n|---|--:|--:|---|\n")
+	w.WriteString("\n## Targets\n\n" + wrapped("The table compares the goals for dray with this run. If other programs used the processor, trust CPU times more than rates and waits.") + "\n\n| target | goal | this run | |\n|---|--:|--:|---|\n")
 	for _, t := range targets() {
 		goal, got, word := t.verdict(p.results)
 		fmt.Fprintf(w, "| %s | %s | %s | %s |\n", t.text, goal, got, word)

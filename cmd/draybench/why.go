@@ -19,7 +19,7 @@ func reasons() map[metric]func(r results) string {
 			if !ok || !ok2 {
 				return ""
 			}
-			return fmt.Sprintf("The goal is for a machine on which net/http takes %d µs for a request. Here it takes %s alone, and dray adds %s × that, which is %s µs there: rights, counters, and a line in the log.",
+			return fmt.Sprintf("The goal is for a machine on which net/http takes %d µs for a request. Here net/http takes %s µs, and dray adds %s × that for rights, counters and a log line, which is %s µs on the other machine.",
 				bareMicroseconds, number(bare, true), number(more/bare, true), number(more/bare*bareMicroseconds, true))
 		},
 		firstManifest: func(r results) string {
@@ -28,7 +28,7 @@ func reasons() map[metric]func(r results) string {
 			if !ok || !ok2 {
 				return ""
 			}
-			return fmt.Sprintf("%s ms more than direct, of which a server between takes some in any case: nginx, which passes bytes on as they come, takes %s. dray has the whole manifest, verified and kept, before its first byte leaves.",
+			return fmt.Sprintf("%s ms more than direct. Every server in between adds some: nginx, which sends bytes on as they arrive, adds %s ms. dray verifies and stores the whole manifest before it sends the first byte.",
 				number(late, true), number(other, true))
 		},
 		herdWall: func(r results) string {
@@ -37,7 +37,7 @@ func reasons() map[metric]func(r results) string {
 			if !ok1 || !ok2 {
 				return ""
 			}
-			return fmt.Sprintf("The clients, the origin and dray share the cores: %s s instead of %s, in which every client gets every byte, and the origin is slower for it, too.", number(all, true), number(one, true))
+			return fmt.Sprintf("The clients, the origin and dray share the cores. %s s instead of %s s deliver every byte to every client, and the origin becomes slower, too.", number(all, true), number(one, true))
 		},
 		unshapedCPU: func(r results) string {
 			alone, ok := r.median(hashAlone, dray)
@@ -46,7 +46,7 @@ func reasons() map[metric]func(r results) string {
 				return ""
 			}
 			own, _ := r.median(unshapedCPU, dray)
-			return fmt.Sprintf("SHA-256 alone takes %s s of one core here, and nginx, which verifies nothing, %s s for everything: dray needs %s × what these two need together.",
+			return fmt.Sprintf("SHA-256 alone takes %s s of one core here, and nginx, which verifies nothing, takes %s s in total. dray needs %s × the sum of both.",
 				number(alone, true), number(other, true), number(own/(alone+other), true))
 		},
 	}
@@ -59,8 +59,8 @@ func besideBare(r results, rates, costs metric) string {
 	if !ok1 || !ok2 {
 		return ""
 	}
-	return fmt.Sprintf("net/http with nothing behind it reaches %s × distribution here: clients take a good part of the same cores, so rates are closer together than costs. "+
-		"A request costs distribution %s × the processor time that it costs dray.", number(most, true), number(cpu, true))
+	return fmt.Sprintf("Even bare net/http reaches only %s × distribution here: the clients use the same cores, so rates differ less than costs. "+
+		"A request costs distribution %s × the CPU time that it costs dray.", number(most, true), number(cpu, true))
 }
 
 // bareMicroseconds is the processor time of net/http for a request to the bare server, on the
