@@ -70,7 +70,7 @@ func TestRecoverExpired(t *testing.T) {
 	h.Want(201, "POST", "/v2/a/blobs/uploads/?digest="+digest.FromBytes(blob).String(), blob)
 	open := h.Want(202, "POST", "/v2/a/blobs/uploads/", nil).Header().Get("Location")
 	h.Want(202, "PATCH", open, blob[:5])
-	expiry = time.Millisecond
+	expiry = time.Microsecond
 	h.Restart()
 	h.Want(404, "GET", open, nil)
 	if n := h.Counted("dray_push_blobs_staged"); n != 0 {
