@@ -33,7 +33,7 @@ type repo struct {
 	state *state
 	// members are the blobs of the repository.
 	members map[digest.Digest]*member
-	// stale says that content was used after the file was written, at the time written.
+	// stale says that content was used since the file was written, which was at written.
 	stale   bool
 	written time.Time
 	// gone says that the repository was empty and has been removed from contents.repos.
@@ -294,8 +294,8 @@ func (c *contents) lock(ctx context.Context, name string) (*repo, error) {
 }
 
 // swap makes next the repository's state and updates the uses of digests. It returns releases
-// that the caller has to call. The caller holds the lock changing, and holds all content that is
-// new in next.
+// that the caller has to call. The caller holds r.changing, and has taken all content that is new
+// in next.
 func (c *contents) swap(r *repo, next *state, now time.Time) (free []func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -360,7 +360,7 @@ func (c *contents) lacks(name string, manifests []digest.Digest) digest.Digest {
 	return ""
 }
 
-// forget removes an empty repository. The caller holds the lock changing.
+// forget removes an empty repository. The caller holds r.changing.
 func (c *contents) forget(r *repo) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

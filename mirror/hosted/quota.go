@@ -102,7 +102,7 @@ type simulation struct {
 
 // removeCandidate removes a candidate, and all manifests reachable from it, from the simulation.
 // It returns a blob that is not used any more then, or "". If there are several, it returns the
-// one that the fewest candidates used.
+// one that the fewest removed candidates needed.
 func (c *contents) removeCandidate(one candidate, sim simulation, now time.Time) (freed digest.Digest) {
 	below := one.graph.reachable(map[digest.Digest]bool{one.digest: true})
 	c.mu.Lock()

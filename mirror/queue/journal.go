@@ -30,8 +30,8 @@ const (
 	// maxLine bounds a line, in bytes: a manifest has 4 MiB at most, and becomes a third longer in
 	// JSON.
 	maxLine = 16 << 20
-	// slack is how many bytes of obsolete records, beyond the size after the last rewrite, the file
-	// may contain before it is rewritten.
+	// slack bounds obsolete records: the file is rewritten when it is longer than twice its length
+	// after the last rewrite and slack more bytes.
 	slack = 1 << 20
 )
 
@@ -263,8 +263,8 @@ func (j *journal) append(r record, snapshot func() contents) error {
 	return nil
 }
 
-// rewrite replaces the file by one that has only the entries of p. After an error the old file is
-// still in place, and the new one is removed.
+// rewrite replaces the file by one that has only the entries of p. After an error the file is the
+// old one, or the whole new one if only the sync of the directory failed.
 func (j *journal) rewrite(p contents) error {
 	j.broken = true
 	if err := os.MkdirAll(j.dir, 0o700); err != nil {

@@ -19,7 +19,7 @@ type writer struct {
 	snapshot func() contents // contents for a new journal
 	writing  chan struct{}   // the lock: full while it is held; capacity 1
 
-	mu       sync.Mutex // guards torn; leaf lock
+	mu       sync.Mutex // guards staleErr; leaf lock
 	staleErr error      // why the journal is behind the index; nil: it is not
 
 	tried time.Time // when repair last tried; only Run uses it

@@ -27,8 +27,8 @@ type Response struct {
 	extendedAt time.Time
 }
 
-// NewResponse returns the answer to a request. It is a value, so that it can be part of another
-// one without an allocation.
+// NewResponse returns the answer to a request. It is a value, so that the caller can embed
+// it without an allocation.
 func NewResponse(w http.ResponseWriter, r *http.Request, o Options) Response {
 	return Response{ResponseWriter: w, r: r, options: o}
 }

@@ -59,8 +59,9 @@ func NewServer(o ServerOptions) (*Server, error) {
 	if err := certificate.load(); err != nil {
 		return nil, err
 	}
-	// HTTP/1.1 only: HTTP/2 costs more for large bodies and has no benefit. Clients of TLS 1.3
-	// resume their sessions by tickets, whose keys crypto/tls makes and rotates.
+	// HTTP/1.1 only: HTTP/2 costs more for large bodies and has no benefit. TLS 1.3 is used with
+	// clients that support it. Sessions are resumed by tickets, whose keys crypto/tls makes and
+	// rotates.
 	s.server.TLSConfig = &tls.Config{GetCertificate: certificate.get, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}}
 	s.server.TLSNextProto = map[string]func(*http.Server, *tls.Conn, http.Handler){}
 	return s, nil
