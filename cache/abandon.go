@@ -6,7 +6,7 @@ import (
 )
 
 // ErrAbandoned ends a fetch that no one reads any more; see [Abandon]. No reader gets it.
-var ErrAbandoned = errors.New("nobody reads it any more")
+var ErrAbandoned = errors.New("fetch abandoned by its readers")
 
 // Abandon says what happens to a fetch that all readers have left. It is finished, unless all
 // fields allow stopping it.

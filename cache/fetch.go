@@ -131,7 +131,7 @@ func (f *fetch) Read(p []byte) (int, error) {
 			n, err = f.readBody(p)
 		}
 		if f.size >= 0 && f.off+int64(n) > f.size {
-			return 0, fmt.Errorf("origin gives more than %d bytes: %w", f.size, ErrSize)
+			return 0, fmt.Errorf("origin sent more than %d bytes: %w", f.size, ErrSize)
 		}
 		f.off, f.sinceBreak = f.off+int64(n), f.sinceBreak+int64(n)
 		f.broken = err

@@ -255,7 +255,7 @@ func (w *workers) pieceDone() {
 func (w *workers) refused(p span, err error) {
 	if w.ctx.Err() == nil {
 		w.m.refusedParts.Inc()
-		w.log.Debug("part of blob refused, using fewer streams", "from", p.from, "to", p.to, "error", err)
+		w.log.Debug("range of blob refused, using fewer streams", "from", p.from, "to", p.to, "error", err)
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -223,7 +223,7 @@ func (r *Reader) failOver(old bytesAt, why *localError) (bytesAt, error) {
 	}
 	if _, wasDisk := old.(diskBytes); wasDisk && errors.Is(why, io.ErrUnexpectedEOF) {
 		if err := r.disk.Discard(r.ctx, r.blob.Digest); err != nil {
-			r.log.Warn("cannot drop blob", "digest", r.blob.Digest, "error", err)
+			r.log.Warn("cannot discard blob", "digest", r.blob.Digest, "error", err)
 		}
 	}
 	r.mu.Lock()

@@ -77,7 +77,7 @@ func (r *Retry) retried(ctx context.Context, repo Repo, _ origin, ask func(Repo)
 			return err
 		}
 		r.repeats.Inc()
-		r.o.Logger.DebugContext(ctx, "read repeated", "upstream", r.o.Name, "attempt", n+1, "error", err)
+		r.o.Logger.DebugContext(ctx, "retried read", "upstream", r.o.Name, "attempt", n+1, "error", err)
 	}
 }
 

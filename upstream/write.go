@@ -212,7 +212,7 @@ func (c *Client) attempts(ctx context.Context, repo Repo, what string, try func(
 		if n+1 >= c.o.WriteAttempts || time.Now().Add(d).After(end) {
 			return err
 		}
-		c.o.Logger.DebugContext(ctx, "write repeated", "upstream", c.o.Name, "what", what, "attempt", n+1, "error", err)
+		c.o.Logger.DebugContext(ctx, "retried write", "upstream", c.o.Name, "what", what, "attempt", n+1, "error", err)
 		if sleep(ctx, d) != nil {
 			return err
 		}

@@ -69,7 +69,7 @@ func (c *checker) verify(ctx context.Context, e *entry, name string) error {
 		return err
 	}
 	c.m.corrupt.Inc()
-	c.log.Error("blob of an unclean stop dropped from cache", "digest", e.digest(), "error", err)
+	c.log.Error("removed corrupt blob after an unclean stop", "digest", e.digest(), "error", err)
 	c.mu.Lock()
 	c.drop(e)
 	c.mu.Unlock()

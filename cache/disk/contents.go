@@ -95,7 +95,7 @@ func (c *contents) Retain(ctx context.Context, dg digest.Digest) (release func()
 	}
 	e, err := c.find(ctx, dg, name)
 	if err != nil {
-		return nil, fmt.Errorf("keep %s: %w", dg, err)
+		return nil, fmt.Errorf("retain %s: %w", dg, err)
 	}
 	c.mu.RLock()
 	clean := e.clean
@@ -103,7 +103,7 @@ func (c *contents) Retain(ctx context.Context, dg digest.Digest) (release func()
 	if !clean {
 		if err := c.sync.syncNow(e); err != nil {
 			c.unref(e)
-			return nil, fmt.Errorf("keep %s: %w", dg, asFull(err))
+			return nil, fmt.Errorf("retain %s: %w", dg, asFull(err))
 		}
 	}
 	return c.retain(e), nil
@@ -143,7 +143,7 @@ func (c *contents) Purge(ctx context.Context, dg digest.Digest, unless Unless) e
 // Discard moves a blob whose bytes were found to be wrong to quarantine/, and counts it.
 func (c *contents) Discard(ctx context.Context, dg digest.Digest) error {
 	c.m.corrupt.Inc()
-	c.log.Error("corrupt blob dropped from cache", "digest", dg)
+	c.log.Error("removed corrupt blob from the cache", "digest", dg)
 	err := c.with(ctx, "discard", dg, func(e *entry) error { return c.quarantine.put(ctx, e) })
 	if errors.Is(err, ErrNotFound) {
 		return nil
@@ -218,7 +218,7 @@ func (c *contents) openEntry(e *entry, name string) (*Blob, error) {
 			return nil, err
 		}
 		c.m.corrupt.Inc()
-		c.log.Error("blob of wrong length dropped from cache", "digest", e.digest())
+		c.log.Error("removed blob of wrong length from the cache", "digest", e.digest())
 	}
 	if err := c.evictor.remove(context.Background(), e); err != nil {
 		return nil, err

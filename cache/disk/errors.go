@@ -12,7 +12,7 @@ var (
 	// ErrNotFound says that the directory does not hold a sound copy of the blob.
 	ErrNotFound = errors.New("blob not found")
 	// ErrFull says that there is no room now. There may be room later.
-	ErrFull = errors.New("no room left")
+	ErrFull = errors.New("no space left")
 	// ErrTooLarge says that the blob would not fit even if everything else were evicted.
 	ErrTooLarge = errors.New("larger than the cache")
 	// ErrCorrupt says that the bytes do not have the expected digest.

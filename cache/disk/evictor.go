@@ -204,7 +204,7 @@ func (v *evictor) makeRoom(n, length int64) bool {
 func (v *evictor) enforceLimits() {
 	free, _, err := v.statfs()
 	if err != nil {
-		v.log.Warn("cannot look after free space", "error", err)
+		v.log.Warn("cannot read the free space of the cache directory", "error", err)
 		return
 	}
 	v.mu.Lock()
@@ -212,7 +212,7 @@ func (v *evictor) enforceLimits() {
 	enough := v.evict(short, 0)
 	v.mu.Unlock()
 	if !enough {
-		v.log.Warn("cache directory is short of room, and nothing in it can be evicted for that", "bytes", short)
+		v.log.Warn("cache directory is low on space, and no blob can be evicted", "bytes", short)
 	}
 	v.unlinkDropped()
 }

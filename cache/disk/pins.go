@@ -21,7 +21,7 @@ const maxPinName = 1024
 
 // ErrPinName says that a pin cannot have that name: it is empty, too long, or has control
 // characters.
-var ErrPinName = errors.New("bad name of a pin")
+var ErrPinName = errors.New("invalid pin name")
 
 // Pin is a set of blobs that an operator keeps, under a name such as that of an image. A blob is
 // not evicted while any pin names it. A pin fetches nothing, and also applies to blobs that come
@@ -170,7 +170,7 @@ func (ps *pins) load() error {
 	for _, f := range files {
 		p, err := ps.loadOne("pins/" + f.Name())
 		if err != nil {
-			ps.log.Error("pin left out", "file", "pins/"+f.Name(), "error", err)
+			ps.log.Error("ignored invalid pin", "file", "pins/"+f.Name(), "error", err)
 			continue
 		}
 		ps.set(p)
@@ -189,7 +189,7 @@ func (ps *pins) loadOne(file string) (Pin, error) {
 	}
 	p, err := parsePin(b)
 	if err == nil && pinFile(p.Name) != file {
-		err = fmt.Errorf("it is the file of another name than %q", p.Name)
+		err = fmt.Errorf("the file name does not match the pin %q", p.Name)
 	}
 	p.Since = info.ModTime()
 	return p, err

@@ -46,7 +46,7 @@ func (q *quarantine) put(ctx context.Context, e *entry) error {
 		}
 	}
 	if err != nil {
-		q.log.Warn("corrupt blob is not kept aside", "digest", e.digest(), "error", err)
+		q.log.Warn("cannot quarantine corrupt blob", "digest", e.digest(), "error", err)
 		q.mu.Lock()
 		q.drop(e)
 		q.mu.Unlock()

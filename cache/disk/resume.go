@@ -22,7 +22,7 @@ import (
 // which the digest shows.
 
 // ErrKey says that an ingest cannot be kept under that key, or with a note of that length.
-var ErrKey = errors.New("bad key of an ingest")
+var ErrKey = errors.New("invalid ingest key")
 
 const (
 	partSuffix = ".part"
@@ -130,7 +130,7 @@ func (in *Ingest) rehash() error {
 	if _, err := io.CopyBuffer(in.hash, io.NewSectionReader(in, in.size.Load()-in.unhashed, in.unhashed), make([]byte, 256<<10)); err != nil {
 		in.hash.Reset()
 		in.unhashed = in.size.Load()
-		return fmt.Errorf("read what was written before: %w", err)
+		return fmt.Errorf("read earlier content: %w", err)
 	}
 	in.unhashed = 0
 	return nil
@@ -171,7 +171,7 @@ func (s *ingests) tidy() error {
 		l, err := s.loadLeft(key)
 		switch {
 		case err != nil:
-			s.log.Error("unfinished upload dropped", "key", key, "error", err)
+			s.log.Error("discarded unfinished upload", "key", key, "error", err)
 			continue
 		case l.Ingest != nil:
 			kept[key+partSuffix] = true
@@ -211,7 +211,7 @@ func (s *ingests) loadLeft(key string) (Left, error) {
 	}
 	first, note, ok := bytes.Cut(b, []byte("\n"))
 	if !ok {
-		return l, errors.New("the note breaks off")
+		return l, errors.New("the note is incomplete")
 	}
 	l.Note, l.Since = note, info.ModTime()
 	file, err := s.root.OpenFile(partName(key), os.O_RDWR, 0)
@@ -245,7 +245,7 @@ func (s *ingests) loadLeft(key string) (Left, error) {
 func (s *ingests) reopened(l Left, file *os.File) (Left, error) {
 	info, err := file.Stat()
 	if err == nil && !info.Mode().IsRegular() {
-		err = errors.New("it is no file")
+		err = errors.New("not a regular file")
 	}
 	if err != nil {
 		return l, errors.Join(err, file.Close())

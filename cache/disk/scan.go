@@ -123,14 +123,14 @@ func (s *scanner) listShard(shard string) []*entry {
 	for _, name := range names {
 		k, ok := parsePath(shard, name)
 		if !ok {
-			s.log.Warn("stranger in cache directory left alone", "file", shard+"/"+name)
+			s.log.Warn("unknown file in cache directory ignored", "file", shard+"/"+name)
 			continue
 		}
 		var st unix.Stat_t
 		err := unix.Fstatat(int(dir.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW)
 		if err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
 			if !errors.Is(err, unix.ENOENT) {
-				s.log.Warn("blob left out of cache", "digest", k.digest(), "error", err)
+				s.log.Warn("ignored blob that cannot be read", "digest", k.digest(), "error", err)
 			}
 			continue
 		}

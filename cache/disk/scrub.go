@@ -131,7 +131,7 @@ func (s *scrubber) scrubBlob(dg digest.Digest) bool {
 	case s.ctx.Err() != nil:
 	case rotten:
 		s.m.rot.Inc()
-		s.log.Error("blob has rotted on disk; it is fetched again when it is asked for", "digest", dg, "error", err)
+		s.log.Error("blob on disk is corrupt, and will be fetched again on request", "digest", dg, "error", err)
 		err = s.quarantine.put(s.ctx, e)
 	case errors.Is(err, fs.ErrNotExist):
 		err = s.evictor.remove(s.ctx, e)
@@ -199,7 +199,7 @@ func (s *scrubber) read(f *os.File, at int64) (int, error) {
 func (s *scrubber) save() {
 	s.savedAt = time.Now()
 	if err := s.writeFile(scrubFile, s.text()); err != nil {
-		s.log.Warn("cannot record how far the cache has been verified", "error", err)
+		s.log.Warn("cannot store the scrub position", "error", err)
 	}
 }
 
@@ -211,7 +211,7 @@ func (s *scrubber) load() {
 	}
 	if err != nil {
 		if !errors.Is(err, fs.ErrNotExist) {
-			s.log.Warn("begins to verify the cache from the start", "error", err)
+			s.log.Warn("scrub position is lost, verifying the cache from the beginning", "error", err)
 		}
 		s.cursor = cursor{}
 	}

@@ -300,7 +300,7 @@ func TestGuardedCounts(t *testing.T) {
 		dray_meta_operations_total{operation="get",outcome="absent"} 1
 		dray_meta_operations_total{operation="get",outcome="ok"} 1
 		dray_meta_operations_total{operation="put",outcome="ok"} 1
-		# HELP dray_meta_up 1 while dray uses the metadata store, 0 while it sends nothing there because the store failed.
+		# HELP dray_meta_up 1 while dray uses the metadata store, 0 while it skips the store after a failure.
 		# TYPE dray_meta_up gauge
 		dray_meta_up 0
 	`

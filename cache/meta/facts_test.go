@@ -497,7 +497,7 @@ func TestTouches(t *testing.T) {
 			t.Error("a digest that is none was kept")
 		}
 		if err := touches.Set(t.Context(), "ecr", "x", one, meta.TouchFact{}); err == nil {
-			t.Error("a touch without a time was kept")
+			t.Error("a last pull without a time was kept")
 		}
 		time.Sleep(time.Hour)
 		_, err = touches.Get(t.Context(), "ecr", "team/app", one)

@@ -71,7 +71,7 @@ func NewGuarded(s Store, o GuardOptions) *Guarded {
 		}, []string{"operation"}),
 		up: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "dray_meta_up",
-			Help: "1 while dray uses the metadata store, 0 while it sends nothing there because the store failed.",
+			Help: "1 while dray uses the metadata store, 0 while it skips the store after a failure.",
 		}),
 	}
 	g.up.Set(1)
@@ -191,9 +191,9 @@ func (g *Guarded) finish(ctx context.Context, op string, err error) {
 	g.operations.WithLabelValues(op, outcome).Inc()
 	switch change := g.transition(outcome, err); change {
 	case "down":
-		g.o.Logger.Warn("metadata store does not answer, continuing without it", "operation", op, "error", err)
+		g.o.Logger.Warn("metadata store is unavailable, continuing without it", "operation", op, "error", err)
 	case "up":
-		g.o.Logger.Info("metadata store answers again")
+		g.o.Logger.Info("metadata store is available again")
 	}
 }
 

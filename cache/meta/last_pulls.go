@@ -53,7 +53,7 @@ type touchRecord struct {
 
 func (r touchRecord) check() error {
 	if r.Touched <= 0 {
-		return errors.New("touch without a time")
+		return errors.New("last pull without a time")
 	}
 	return nil
 }
@@ -66,7 +66,7 @@ func (r touchRecord) fact() TouchFact {
 func (t *LastPulls) Get(ctx context.Context, upstream, repo string, d digest.Digest) (TouchFact, error) {
 	r, err := t.read(ctx, digestKey{upstream, repo, d}.in(touchSpace))
 	if err != nil {
-		return TouchFact{}, fmt.Errorf("touch %s/%s@%s: %w", upstream, repo, d, err)
+		return TouchFact{}, fmt.Errorf("last pull of %s/%s@%s: %w", upstream, repo, d, err)
 	}
 	return r.fact(), nil
 }
@@ -75,7 +75,7 @@ func (t *LastPulls) Get(ctx context.Context, upstream, repo string, d digest.Dig
 func (t *LastPulls) Set(ctx context.Context, upstream, repo string, d digest.Digest, f TouchFact) error {
 	r := touchRecord{Touched: f.Touched.UnixNano(), Pulled: f.Pulled, MediaType: f.MediaType, Tag: f.Tag}
 	if err := errors.Join(checkDigest(d), t.write(ctx, digestKey{upstream, repo, d}.in(touchSpace), r)); err != nil {
-		return fmt.Errorf("touch %s/%s@%s: %w", upstream, repo, d, err)
+		return fmt.Errorf("last pull of %s/%s@%s: %w", upstream, repo, d, err)
 	}
 	return nil
 }

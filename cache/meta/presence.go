@@ -64,7 +64,7 @@ type presenceRecord struct {
 
 func (r presenceRecord) check() error {
 	if !r.Kind.valid() {
-		return fmt.Errorf("known content of kind %q", string(r.Kind))
+		return fmt.Errorf("presence of unknown kind %q", string(r.Kind))
 	}
 	return nil
 }
@@ -99,7 +99,7 @@ func (k *Presence) Home(ctx context.Context, upstream string, d digest.Digest) (
 func (k *Presence) Get(ctx context.Context, upstream, repo string, d digest.Digest) (PresenceFact, error) {
 	r, err := k.read(ctx, digestKey{upstream, repo, d}.in(presenceSpace))
 	if err != nil {
-		return PresenceFact{}, fmt.Errorf("known %s/%s@%s: %w", upstream, repo, d, err)
+		return PresenceFact{}, fmt.Errorf("presence of %s/%s@%s: %w", upstream, repo, d, err)
 	}
 	fact := PresenceFact{Kind: r.Kind, Size: r.Size, Referenced: r.Referenced}
 	if r.Confirmed != 0 {
@@ -119,14 +119,14 @@ func (k *Presence) Add(ctx context.Context, upstream, repo string, held ...Holdi
 		}
 		e, err := k.entry(digestKey{upstream, repo, h.Digest}.in(presenceSpace), r)
 		if err = errors.Join(err, checkDigest(h.Digest)); err != nil {
-			return fmt.Errorf("known %s/%s: %w", upstream, repo, err)
+			return fmt.Errorf("presence in %s/%s: %w", upstream, repo, err)
 		}
 		if r.Referenced {
 			referenced = append(referenced, e)
 			if r.Kind == KindBlob {
 				home, err := k.homes().entry(homeKey(upstream, h.Digest), homeRecord{repo})
 				if err != nil {
-					return fmt.Errorf("known %s/%s: %w", upstream, repo, err)
+					return fmt.Errorf("presence in %s/%s: %w", upstream, repo, err)
 				}
 				referenced = append(referenced, home)
 			}
@@ -138,7 +138,7 @@ func (k *Presence) Add(ctx context.Context, upstream, repo string, held ...Holdi
 		PutAll(ctx, k.store, referenced, k.ttl),
 		PutAll(ctx, k.store, unreferenced, k.unreferencedTTL))
 	if err != nil {
-		return fmt.Errorf("known %s/%s: %w", upstream, repo, err)
+		return fmt.Errorf("presence in %s/%s: %w", upstream, repo, err)
 	}
 	return nil
 }

@@ -55,7 +55,7 @@ type linkRecord struct {
 
 func (r linkRecord) check() error {
 	if !r.Kind.valid() {
-		return fmt.Errorf("link of kind %q", string(r.Kind))
+		return fmt.Errorf("visibility of unknown kind %q", string(r.Kind))
 	}
 	return nil
 }
@@ -64,7 +64,7 @@ func (r linkRecord) check() error {
 func (l *Visibility) Get(ctx context.Context, upstream, repo string, d digest.Digest) (LinkFact, error) {
 	r, err := l.read(ctx, digestKey{upstream, repo, d}.in(linkSpace))
 	if err != nil {
-		return LinkFact{}, fmt.Errorf("link %s/%s@%s: %w", upstream, repo, d, err)
+		return LinkFact{}, fmt.Errorf("visibility of %s/%s@%s: %w", upstream, repo, d, err)
 	}
 	return LinkFact(r), nil
 }
@@ -76,12 +76,12 @@ func (l *Visibility) Add(ctx context.Context, upstream, repo string, links ...Li
 	for _, link := range links {
 		e, err := l.entry(digestKey{upstream, repo, link.Digest}.in(linkSpace), linkRecord(link.LinkFact))
 		if err = errors.Join(err, checkDigest(link.Digest)); err != nil {
-			return fmt.Errorf("link %s/%s: %w", upstream, repo, err)
+			return fmt.Errorf("visibility in %s/%s: %w", upstream, repo, err)
 		}
 		entries = append(entries, e)
 	}
 	if err := PutAll(ctx, l.store, entries, l.ttl); err != nil {
-		return fmt.Errorf("link %s/%s: %w", upstream, repo, err)
+		return fmt.Errorf("visibility in %s/%s: %w", upstream, repo, err)
 	}
 	return nil
 }
@@ -89,7 +89,7 @@ func (l *Visibility) Add(ctx context.Context, upstream, repo string, links ...Li
 // Forget removes the link of repo to d, because it was deleted there.
 func (l *Visibility) Forget(ctx context.Context, upstream, repo string, d digest.Digest) error {
 	if err := l.store.Delete(ctx, digestKey{upstream, repo, d}.in(linkSpace)); err != nil {
-		return fmt.Errorf("unlink %s/%s@%s: %w", upstream, repo, d, err)
+		return fmt.Errorf("remove visibility of %s/%s@%s: %w", upstream, repo, d, err)
 	}
 	return nil
 }

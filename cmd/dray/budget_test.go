@@ -42,7 +42,7 @@ func TestBudgetStart(t *testing.T) {
 	s.want(200, "GET", "/v2/team/app/manifests/v1", nil)
 	spent(t, s.ecr, kinds{"manifest-get": 1})
 	for _, name := range []string{"ecr", "hub"} {
-		if want := `msg="upstream answers" upstream=` + name; !strings.Contains(log.String(), want) {
+		if want := `msg="upstream is available" upstream=` + name; !strings.Contains(log.String(), want) {
 			t.Errorf("the log has no %q:\n%s", want, log)
 		}
 	}

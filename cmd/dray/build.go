@@ -40,7 +40,7 @@ func build(ctx context.Context, cfg config.Config, log *slog.Logger) (*graph, er
 }
 
 // directorySetting ends errors about the cache directory.
-const directorySetting = "cache.directory or DRAY_CACHE_DIRECTORY sets the directory"
+const directorySetting = "set another directory with cache.directory or DRAY_CACHE_DIRECTORY"
 
 func (g *graph) buildCache(context.Context) (err error) {
 	dir := g.cfg.Cache.Directory

@@ -76,7 +76,7 @@ metadata: {url: "http://h"}
 - {name: b, url: "https://b.example.com", prefixes: [a]}
 listeners: [{upstreams: [b, a]}]
 `)
-	if _, err := load(path, nil); err == nil || !strings.Contains(err.Error(), "listeners[0].upstreams: repositories would have ambiguous names: ") {
+	if _, err := load(path, nil); err == nil || !strings.Contains(err.Error(), "listeners[0].upstreams: repositories would have ambiguous names in the rules of auth: ") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -242,7 +242,7 @@ func TestFormerDirectory(t *testing.T) {
 		t.Errorf("%v facts were not understood", n)
 	}
 	for line := range strings.Lines(log.String()) {
-		for _, word := range []string{"level=ERROR", "left alone", "dropped", "damaged", "set aside", "left out", "corrupt"} {
+		for _, word := range []string{"level=ERROR", "ignored", "discarded", "removed", "damaged", "moved its file", "corrupt"} {
 			if strings.Contains(line, word) && !strings.Contains(line, "the push is queued") {
 				t.Errorf("something was lost: %s", line)
 			}

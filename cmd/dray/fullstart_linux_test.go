@@ -113,7 +113,7 @@ func TestStartOnAFullDiskWithPushesThatWait(t *testing.T) {
 		t.Errorf("the queue has %+v", s.queue.List())
 	}
 	s.stop()
-	if text := log.String(); !strings.Contains(text, "the journal of pushes cannot be written anew") {
+	if text := log.String(); !strings.Contains(text, "cannot rewrite the journal of pushes") {
 		t.Errorf("it does not say that the journal was left as it was:\n%s", text)
 	}
 }

@@ -18,7 +18,7 @@ func TestStartWithoutUpstreams(t *testing.T) {
 	for name, why := range map[string]string{"ecr": "this mirror has no credentials for the upstream registry ecr", "hub": "Internal Server Error"} {
 		found := false
 		for line := range strings.Lines(log.String()) {
-			found = found || strings.Contains(line, `level=WARN msg="upstream cannot be used now" upstream=`+name) && strings.Contains(line, why)
+			found = found || strings.Contains(line, `level=WARN msg="upstream is not available" upstream=`+name) && strings.Contains(line, why)
 		}
 		if !found {
 			t.Errorf("the log does not say that %s cannot be used because of %q:\n%s", name, why, log.String())

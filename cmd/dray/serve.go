@@ -115,9 +115,9 @@ func (g *graph) greet(ctx context.Context) {
 		asking.Go(func() {
 			switch err := r.hello(ctx); {
 			case err == nil:
-				g.log.Info("upstream answers", "upstream", r.Name)
+				g.log.Info("upstream is available", "upstream", r.Name)
 			case !errors.Is(ctx.Err(), context.Canceled):
-				g.log.Warn("upstream cannot be used now", "upstream", r.Name, "error", err)
+				g.log.Warn("upstream is not available", "upstream", r.Name, "error", err)
 			}
 		})
 	}

@@ -189,8 +189,8 @@ func TestServeAddressInUse(t *testing.T) {
 	defer l.Close()
 	_, port, _ := net.SplitHostPort(l.Addr().String())
 	for _, tc := range []struct{ address, admin, want string }{
-		{"PORT=" + port, "DRAY_ADMIN_ADDRESS=off", "address already in use; listeners[0].address, DRAY_ADDRESS or PORT sets the address"},
-		{"DRAY_ADDRESS=127.0.0.1:0", "DRAY_ADMIN_ADDRESS=127.0.0.1:" + port, "address already in use; admin.address or DRAY_ADMIN_ADDRESS sets the address"},
+		{"PORT=" + port, "DRAY_ADMIN_ADDRESS=off", "address already in use; set another address with listeners[0].address, DRAY_ADDRESS or PORT"},
+		{"DRAY_ADDRESS=127.0.0.1:0", "DRAY_ADMIN_ADDRESS=127.0.0.1:" + port, "address already in use; set another address with admin.address or DRAY_ADMIN_ADDRESS"},
 	} {
 		code, _, stderr := runDray(t, []string{"XDG_CACHE_HOME=" + t.TempDir(), tc.address, tc.admin}, "serve")
 		if code != 1 || !strings.Contains(stderr, tc.want) {
@@ -203,7 +203,7 @@ func TestServeAddressInUse(t *testing.T) {
 func TestServeDirectoryInUse(t *testing.T) {
 	s := startStack(t, t.TempDir())
 	code, _, stderr := runDray(t, []string{"DRAY_CACHE_DIRECTORY=" + s.cfg.Cache.Directory, "DRAY_ADDRESS=127.0.0.1:0", "DRAY_ADMIN_ADDRESS=off"}, "serve")
-	if code != 1 || !strings.HasPrefix(lastLine(stderr), "dray: cache: ") || !strings.Contains(stderr, "in use by another process; cache.directory or DRAY_CACHE_DIRECTORY sets") {
+	if code != 1 || !strings.HasPrefix(lastLine(stderr), "dray: cache: ") || !strings.Contains(stderr, "in use by another process; set another directory with cache.directory or DRAY_CACHE_DIRECTORY") {
 		t.Errorf("code %d\n%s", code, stderr)
 	}
 }

@@ -34,10 +34,10 @@ type Options struct {
 
 const index = `dray
 
-/metrics       what is counted, for Prometheus
-/healthz       whether the process is alive
-/readyz        whether it can do its work, and what is degraded
-/api/v1/       what it holds, and what can be done about it: docs/operating.md
+/metrics       metrics for Prometheus
+/healthz       liveness of the process
+/readyz        readiness, and the state of its parts
+/api/v1/       API for operators; docs/operating.md describes it
 /debug/pprof/  profiles
 `
 
@@ -76,7 +76,7 @@ func text(s string) http.HandlerFunc {
 type gatherLog struct{ log *slog.Logger }
 
 func (l gatherLog) Println(v ...any) {
-	l.log.Warn("some metrics could not be gathered", "error", v[len(v)-1])
+	l.log.Warn("cannot gather some metrics", "error", v[len(v)-1])
 }
 
 // guard refuses requests that only a misled browser would send. A page can make its own name

@@ -183,10 +183,10 @@ func refused(err error) bool {
 func (p *Publisher) note(err error) {
 	switch {
 	case err != nil && !p.failing:
-		p.o.Logger.Warn("publishing to CloudWatch fails, trying again every interval",
+		p.o.Logger.Warn("publishing to CloudWatch failed, retrying every interval",
 			"error", err, "interval", p.o.Interval, "pending", len(p.pending))
 	case err == nil && p.failing:
-		p.o.Logger.Info("publishing to CloudWatch works again")
+		p.o.Logger.Info("publishing to CloudWatch succeeded again")
 	}
 	p.failing = err != nil
 }

@@ -15,7 +15,7 @@ import (
 
 // ErrHeldBack is the reason why a blob has not been sent: it waits for the verdict on its
 // image.
-var ErrHeldBack = errors.New("held back until the verdict")
+var ErrHeldBack = errors.New("layer waits for the verdict")
 
 // errLayerRejected keeps a layer from being completed at the upstream. If an image with the
 // layer passes later, the layer is sent again.

@@ -127,7 +127,7 @@ func (s *Store) take(ctx context.Context, d digest.Digest) error {
 // dropped counts and logs a tag or manifest that was dropped.
 func (s *Store) dropped(repo, what, why string) {
 	s.m.dropped.WithLabelValues(why).Inc()
-	s.log.Info("dropped from hosted repository", "repository", repo, "what", what, "why", why)
+	s.log.Info("removed from hosted repository", "repository", repo, "what", what, "why", why)
 }
 
 // load reads the files of all repositories. It renames a file that cannot be decoded, so that the
@@ -140,7 +140,7 @@ func (s *Store) load(ctx context.Context) error {
 		}
 		st, err := decode(name, text)
 		if err != nil {
-			s.log.Error("hosted repository cannot be read and is set aside", "repository", name, "error", err)
+			s.log.Error("cannot read hosted repository, moved its file", "repository", name, "error", err)
 			return s.files.setBad(file)
 		}
 		s.adopt(ctx, name, st)
@@ -161,7 +161,7 @@ func (s *Store) adopt(ctx context.Context, name string, st *state) {
 				continue
 			}
 		}
-		s.log.Warn("hosted manifest is gone", "repository", name, "digest", d, "error", err)
+		s.log.Warn("hosted manifest is missing", "repository", name, "digest", d, "error", err)
 		st.remove(d)
 	}
 	for d, m := range st.manifests {
@@ -184,7 +184,7 @@ func (s *Store) adopt(ctx context.Context, name string, st *state) {
 func (s *Store) restore(ctx context.Context, d digest.Digest, size int64) {
 	release, err := s.cache.Retain(ctx, d)
 	if err != nil {
-		s.log.Warn("hosted blob is gone", "digest", d, "error", err)
+		s.log.Warn("hosted blob is missing", "digest", d, "error", err)
 		if !errors.Is(err, cache.ErrNotFound) {
 			release = nil
 		}

@@ -94,7 +94,7 @@ func (s *Store) prune(ctx context.Context, now time.Time) {
 				return nil
 			})
 			if err != nil {
-				s.log.Warn("hosted repository cannot be pruned", "repository", r.name, "error", err)
+				s.log.Warn("cannot prune hosted repository", "repository", r.name, "error", err)
 				continue
 			}
 			for _, t := range tags {
@@ -195,7 +195,7 @@ func (s *Store) retire(r *repo) {
 	// Erase the file before forgetting the repository: a push after that gets a new repo with its
 	// own lock, and may write the file at once.
 	if err := s.files.erase(r.name); err != nil {
-		s.log.Warn("file of an empty hosted repository cannot be removed", "repository", r.name, "error", err)
+		s.log.Warn("cannot remove the file of an empty hosted repository", "repository", r.name, "error", err)
 	}
 	s.contents.forget(r)
 }
@@ -211,7 +211,7 @@ func (s *Store) writeUses(ctx context.Context, age time.Duration) {
 			continue
 		}
 		if err := s.change(ctx, r.name, func(*state) error { return nil }); err != nil {
-			s.log.Warn("uses of a hosted repository cannot be written", "repository", r.name, "error", err)
+			s.log.Warn("cannot store the last uses of a hosted repository", "repository", r.name, "error", err)
 		}
 	}
 }

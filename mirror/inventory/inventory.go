@@ -18,7 +18,7 @@ import (
 // Errors of this package; test for them with errors.Is.
 var (
 	// ErrNotHeld says that the cache has nothing of the given name.
-	ErrNotHeld = errors.New("not held")
+	ErrNotHeld = errors.New("not found in the cache")
 	// ErrSelection says that the selection names nothing, or both a name and a pattern.
 	ErrSelection = errors.New("name exactly one image, digest or pattern of repositories")
 	// ErrPinned says that a pin keeps the content, so that it is only purged by force.

@@ -71,7 +71,7 @@ func NewKeepAlive(o KeepAliveOptions) *KeepAlive {
 // Collectors returns the metrics of KeepAlive.
 func (k *KeepAlive) Collectors() []prometheus.Collector {
 	return []prometheus.Collector{k.results,
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "dray_keep_alive_images", Help: "Images that clients have pulled since dray last asked the upstream for them."},
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "dray_keep_alive_images", Help: "Images that clients have pulled since dray last requested them from the upstream."},
 			func() float64 { return float64(k.waiting()) }),
 	}
 }
@@ -164,7 +164,7 @@ func (k *KeepAlive) sleep(ctx context.Context, d time.Duration) bool {
 func (k *KeepAlive) restore(ctx context.Context) {
 	for t, err := range k.o.LastPulls.All(ctx) {
 		if err != nil {
-			k.o.Logger.Debug("images to be kept alive not recalled", "error", err)
+			k.o.Logger.Debug("cannot read the last pulls of images", "error", err)
 			return
 		}
 		up := k.o.Repositories.Upstream(t.Upstream)
@@ -257,7 +257,7 @@ func (k *KeepAlive) request(ctx context.Context, image repository.Key) bool {
 		result = "absent"
 	case err != nil:
 		result = "failed"
-		k.o.Logger.Debug("image not kept alive", "upstream", name, "repository", image.Repo.Name, "digest", image.Digest, "error", err)
+		k.o.Logger.Debug("keep-alive request failed", "upstream", name, "repository", image.Repo.Name, "digest", image.Digest, "error", err)
 	}
 	if result != "present" && result != "absent" {
 		// Undo the record, even if the mirror is stopping.

@@ -214,12 +214,12 @@ func (n *Notifier) deliver(ctx context.Context, to *endpoint, e Event) {
 			return
 		case !again:
 			n.count(to, "refused")
-			n.log.Warn("event refused", "endpoint", to.Name, "event", e.ID, "action", e.Action, "error", err)
+			n.log.Warn("event refused by the endpoint", "endpoint", to.Name, "event", e.ID, "action", e.Action, "error", err)
 			return
 		}
 		n.count(to, "failed")
 		if pause == firstPause {
-			n.log.Warn("event not sent; it is tried again", "endpoint", to.Name, "event", e.ID, "action", e.Action, "error", err)
+			n.log.Warn("event not sent, retrying", "endpoint", to.Name, "event", e.ID, "action", e.Action, "error", err)
 		}
 		t := time.NewTimer(pause)
 		select {

@@ -184,6 +184,6 @@ func (p *Puller) prefetch(ctx context.Context, r repository.Repo, b oci.Child) {
 		p.prefetched.WithLabelValues(r.Up.Name).Inc()
 	}
 	if err != nil && ctx.Err() == nil {
-		p.o.Logger.Debug("blob not fetched ahead", "upstream", r.Up.Name, "repository", r.Name, "digest", b.Digest, "error", err)
+		p.o.Logger.Debug("blob not prefetched", "upstream", r.Up.Name, "repository", r.Name, "digest", b.Digest, "error", err)
 	}
 }

@@ -58,7 +58,7 @@ func New(o Options) *Puller {
 		stale: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_stale_answers_total",
 			Help: "Answers about a tag from an expired fact because the upstream failed, by upstream."}, []string{"upstream"}),
 		prefetched: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_prefetched_blobs_total",
-			Help: "Blobs that dray began to fetch after a client asked for their manifest and before it asked for the blob, by upstream."}, []string{"upstream"}),
+			Help: "Blobs that dray prefetched: it requested them after a client had requested their manifest, by upstream."}, []string{"upstream"}),
 	}
 	for name := range o.Repositories.Upstreams() {
 		p.prefetchers[name] = newPrefetcher(o.Prefetch[name])

@@ -42,7 +42,7 @@ func (a *publisher) acknowledgeOrPublish(ctx context.Context, p gatedPush) (upst
 	}
 	pushed, err := a.publish(ctx, upstream.Call{}, p.Repo, p.Ref, p.Manifest)
 	if err != nil && !upstream.Refused(err) {
-		a.o.Logger.Debug("push not forwarded beside the full queue", "upstream", p.Repo.Up.Name, "repository", p.Repo.Name, "reference", p.Ref, "error", err)
+		a.o.Logger.Debug("push not forwarded directly while the queue is full", "upstream", p.Repo.Up.Name, "repository", p.Repo.Name, "reference", p.Ref, "error", err)
 		return upstream.Pushed{}, full // the queue waits for the same registry: report that it is full
 	}
 	return pushed, err

@@ -43,7 +43,7 @@ func (p *publisher) publishBuildCache(ctx context.Context, r repository.Repo, re
 		_, err := p.publish(ctx, upstream.Call{}, r, ref, man)
 		p.pushes.WithLabelValues(r.Up.Name, outcome(err)).Inc()
 		if err != nil {
-			p.o.Logger.Warn("build cache kept here alone: it could not be forwarded", "upstream", r.Up.Name, "repository", r.Name, "reference", ref.String(), "error", err)
+			p.o.Logger.Warn("build cache not forwarded, only stored here", "upstream", r.Up.Name, "repository", r.Name, "reference", ref.String(), "error", err)
 		}
 	})
 	return pushed, nil

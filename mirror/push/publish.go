@@ -155,7 +155,7 @@ func (p *publisher) replaceBuildCache(ctx context.Context, r repository.Repo, re
 		return
 	}
 	if err := to.Up.Deleter.DeleteManifest(ctx, to.Remote(), ref); err != nil && !oci.NotFound(err) {
-		p.o.Logger.Warn("a build cache stands before what was pushed under its tag", "upstream", r.Up.Name, "repository", r.Name, "tag", ref.Tag, "error", err)
+		p.o.Logger.Warn("cannot remove a build cache that hides an image with the same tag", "upstream", r.Up.Name, "repository", r.Name, "tag", ref.Tag, "error", err)
 	}
 }
 
@@ -164,7 +164,7 @@ func (p *publisher) sendStaged(ctx context.Context, how upstream.Call, r reposit
 	for _, c := range man.Children() {
 		if b := r.Staged(c.Digest); b != nil && !c.Manifest {
 			if err := p.upload(ctx, how, r, c.Digest, b.Size); err != nil {
-				p.o.Logger.Debug("blob not sent again", "digest", c.Digest, "error", err)
+				p.o.Logger.Debug("blob not forwarded again", "digest", c.Digest, "error", err)
 			}
 		}
 	}

@@ -20,7 +20,7 @@ import (
 func (p *Pusher) recover(now time.Time) {
 	for _, k := range p.o.Cache.Recover() {
 		if err := p.takeOver(k, now); err != nil {
-			p.o.Logger.Info("upload of a former process dropped", "upload", k.Key, "reason", err)
+			p.o.Logger.Info("discarded upload of an earlier process", "upload", k.Key, "reason", err)
 			_ = k.Close()
 		}
 	}

@@ -212,7 +212,7 @@ func openJournal(o Options, log *slog.Logger) (j *journal, p contents, full, err
 		return nil, p, nil, err
 	}
 	if j.damaged = p.damaged > 0; j.damaged {
-		log.Error("the journal of pushes is damaged: records are lost, and with them maybe acknowledged pushes", "records", p.damaged, "moved_to", j.damagedPath())
+		log.Error("journal of pushes is damaged; some acknowledged pushes may be lost", "records", p.damaged, "moved_to", j.damagedPath())
 	}
 	err = j.rewrite(p)
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {

@@ -129,7 +129,7 @@ func Open(ctx context.Context, opts Options) (*Queue, error) {
 		return nil, fmt.Errorf("queue: %w", err)
 	}
 	if full != nil {
-		q.log.Error("the journal of pushes cannot be written anew", "error", full)
+		q.log.Error("cannot rewrite the journal of pushes", "error", full)
 	}
 	q.index = newIndex(opts.MaxEntries, opts.MaxBytes, past.lastID)
 	q.writer = &writer{journal: j, log: q.log, snapshot: q.index.snapshot, writing: make(chan struct{}, 1), staleErr: full}
@@ -161,7 +161,7 @@ func (q *Queue) restore(ctx context.Context, e Entry) {
 		}
 		release, err := q.opts.Hold(ctx, b.Digest)
 		if err != nil {
-			q.log.Error("a blob of an acknowledged push is not held any more", "push", e.ID, "upstream", e.Upstream, "repository", e.Repository,
+			q.log.Error("blob of an acknowledged push is missing", "push", e.ID, "upstream", e.Upstream, "repository", e.Repository,
 				"reference", e.Reference, "digest", b.Digest, "error", err)
 			continue
 		}

@@ -65,7 +65,7 @@ func (q *Queue) try(ctx context.Context, forward Forward, e *entry) {
 	switch {
 	case err == nil:
 		q.forwarded.WithLabelValues(e.Upstream, "forwarded").Inc()
-		q.log.Info("acknowledged push forwarded", append(who, "age", time.Since(e.Accepted).Round(time.Millisecond))...)
+		q.log.Info("forwarded acknowledged push", append(who, "age", time.Since(e.Accepted).Round(time.Millisecond))...)
 		q.finish(e)
 	case ctx.Err() != nil:
 		q.index.requeue(e, time.Now(), "")
@@ -73,12 +73,12 @@ func (q *Queue) try(ctx context.Context, forward Forward, e *entry) {
 		q.index.requeue(e, time.Now().Add(firstPause), "")
 	case errors.Is(err, ErrRefused):
 		q.forwarded.WithLabelValues(e.Upstream, "refused").Inc()
-		q.log.Error("acknowledged push refused by its registry: see dray queue", append(who, "error", err)...)
+		q.log.Error("registry refused acknowledged push; see dray queue", append(who, "error", err)...)
 		q.fail(e, attempt.Attempts, err.Error())
 	default:
 		q.forwarded.WithLabelValues(e.Upstream, "failed").Inc()
 		pause := pauseAfter(attempt.Attempts)
-		q.log.Warn("acknowledged push not forwarded yet", append(who, "retry_in", pause.Round(time.Millisecond), "error", err)...)
+		q.log.Warn("acknowledged push not forwarded, retrying", append(who, "retry_in", pause.Round(time.Millisecond), "error", err)...)
 		q.index.requeue(e, time.Now().Add(pause), err.Error())
 	}
 }
@@ -117,7 +117,7 @@ func (q *Queue) conclude(r record, do func()) {
 	defer q.writer.unlock()
 	err := q.writer.write(r)
 	if err != nil {
-		q.log.Error("the journal of pushes cannot be written", "record", r.Op, "push", r.ID, "error", err)
+		q.log.Error("cannot write the journal of pushes", "record", r.Op, "push", r.ID, "error", err)
 	}
 	q.writer.setBehind(err)
 	do()

@@ -108,7 +108,7 @@ func (w *Withdrawal) Restore() {
 	defer w.q.writer.unlock()
 	w.q.index.unmarkWithdrawn(w.entries, w.was)
 	if err := w.q.writer.rewrite(); err != nil {
-		w.q.log.Error("the journal of pushes cannot be written", "pushes restored", len(w.entries), "error", err)
+		w.q.log.Error("cannot write the journal of pushes", "restored", len(w.entries), "error", err)
 	}
 	w.q.nudge()
 }

@@ -97,7 +97,7 @@ func (w *writer) repair(ctx context.Context) time.Duration {
 	}
 	defer w.unlock()
 	if err := w.catchUp(); err != nil { // does nothing if another writer has rewritten it
-		w.log.Error("the journal of pushes cannot be written anew", "error", err)
+		w.log.Error("cannot rewrite the journal of pushes", "error", err)
 		return repairEvery
 	}
 	return lastPause

@@ -90,7 +90,7 @@ func (s *Server) Listen(ctx context.Context) (net.Listener, error) {
 	var lc net.ListenConfig
 	ln, err := lc.Listen(ctx, "tcp", s.Address)
 	if err != nil {
-		return nil, fmt.Errorf("listener %s: %w; set another address by %s", s.Name, err, s.Setting)
+		return nil, fmt.Errorf("listener %s: %w; set another address with %s", s.Name, err, s.Setting)
 	}
 	return ln, nil
 }
@@ -122,7 +122,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	late, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.Grace)
 	defer cancel()
 	if err := s.server.Shutdown(late); err != nil {
-		s.Logger.Warn("requests cut short", "listener", s.Name, "error", err)
+		s.Logger.Warn("requests interrupted by the shutdown", "listener", s.Name, "error", err)
 		_ = s.server.Close()
 	}
 	if err := <-done; !errors.Is(err, http.ErrServerClosed) {

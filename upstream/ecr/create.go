@@ -92,7 +92,7 @@ func (c *Creator) create(ctx context.Context, repo string) (result string, err e
 	c.o.Logger.Info("repository created", "repository", repo, "template", c.o.Template.describe())
 	if err := c.setLifecycle(ctx, repo); err != nil {
 		// The repository exists, so the push goes on. No later push would set the policy.
-		c.o.Logger.Error("repository created without its lifecycle policy: set it by hand", "repository", repo, "error", err)
+		c.o.Logger.Error("repository created without its lifecycle policy; set it manually", "repository", repo, "error", err)
 		return "incomplete", nil
 	}
 	return "created", nil

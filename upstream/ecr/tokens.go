@@ -175,7 +175,7 @@ func (t *Tokens) lead(ctx context.Context, f *flight) {
 	result := "ok"
 	if err != nil {
 		result = "error"
-		t.o.Logger.WarnContext(ctx, "ecr token not renewed", "region", t.o.Region, "role", t.o.Role, "error", err)
+		t.o.Logger.WarnContext(ctx, "cannot renew ECR token", "region", t.o.Region, "role", t.o.Role, "error", err)
 	}
 	t.calls.WithLabelValues(result).Inc()
 	t.mu.Lock()

@@ -16,7 +16,7 @@ func (s *Store) Run(ctx context.Context) error {
 	failing := map[string]bool{}
 	note := func(work string, err error) {
 		if err != nil && !failing[work] && ctx.Err() == nil {
-			s.o.Logger.Warn("metadata file", "path", s.o.Path, "work", work, "error", err)
+			s.o.Logger.Warn("metadata file maintenance failed", "path", s.o.Path, "work", work, "error", err)
 		}
 		failing[work] = err != nil
 	}
