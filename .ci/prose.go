@@ -1,13 +1,9 @@
 // Prose holds comments, documents and imports to the rules of the house that a machine can check.
 //
-//	go run .ci/prose.go [-update]
-//
-// A file that does not hold a rule yet stands in .ci/prose-exempt, as "rule path". The list only
-// shrinks: an entry that is no longer needed is an error, and -update removes it. Nothing adds one.
+//	go run .ci/prose.go
 package main
 
 import (
-	"flag"
 	"fmt"
 	"go/ast"
 	"go/parser"
@@ -21,20 +17,15 @@ import (
 	"unicode/utf8"
 )
 
-const (
-	exemptFile = ".ci/prose-exempt"
-	maxColumns = 100 // a tab counts as one
-)
+const maxColumns = 100 // a tab counts as one
 
-// The rules, as they are named in the list of exempt files.
+// The names of the rules.
 const (
 	ruleHeadless = "headless" // no sentence of a comment or document begins with a headless Who or What
 	ruleWords    = "words"    // none of the words that have no innocent use
 	ruleImports  = "imports"  // the standard library, then others, then dray/..., in blocks of their own
 	ruleWidth    = "width"    // comments, and prose in documents, have at most 100 columns
 )
-
-var rules = []string{ruleHeadless, ruleWords, ruleImports, ruleWidth}
 
 // A problem is a line that breaks a rule.
 type problem struct {
@@ -50,28 +41,33 @@ type line struct {
 }
 
 func main() {
-	update := flag.Bool("update", false, "remove the entries of "+exemptFile+" that are no longer needed")
-	flag.Parse()
-	if err := run(*update); err != nil {
+	found, err := checkAll()
+	for _, p := range found {
+		fmt.Printf("%s:%d: %s: %s\n", p.path, p.line, p.rule, p.text)
+	}
+	if err == nil && len(found) > 0 {
+		err = fmt.Errorf("%d lines break a rule", len(found))
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "prose:", err)
 		os.Exit(1)
 	}
 }
 
-func run(update bool) error {
+func checkAll() ([]problem, error) {
 	paths, err := files()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var found []problem
 	for _, path := range paths {
 		more, err := check(path)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		found = append(found, more...)
 	}
-	return report(found, update)
+	return found, nil
 }
 
 // files lists the documents and the Go files of the working tree, without data of tests.
@@ -221,52 +217,6 @@ func checkImports(path string, set *token.FileSet, file *ast.File) []problem {
 			return []problem{{ruleImports, path, at, spec.Path.Value}}
 		}
 		group, end = next, set.Position(spec.End()).Line
-	}
-	return nil
-}
-
-// report prints what is wrong in files that are not exempt.
-func report(found []problem, update bool) error {
-	text, err := os.ReadFile(exemptFile)
-	if err != nil {
-		return err
-	}
-	broken := map[string]int{}
-	for _, p := range found {
-		broken[p.rule+" "+p.path]++
-	}
-	var keep []string
-	exempt, count, wrong := map[string]bool{}, map[string]int{}, 0
-	for entry := range strings.SplitSeq(strings.TrimSuffix(string(text), "\n"), "\n") {
-		if entry == "" || strings.HasPrefix(entry, "#") {
-			keep = append(keep, entry)
-			continue
-		}
-		if broken[entry] == 0 && !update {
-			fmt.Printf("%s: %q is no longer needed: go run .ci/prose.go -update\n", exemptFile, entry)
-			wrong++
-		}
-		if broken[entry] > 0 {
-			exempt[entry], keep = true, append(keep, entry)
-			count[strings.Split(entry, " ")[0]]++
-		}
-	}
-	for _, p := range found {
-		if !exempt[p.rule+" "+p.path] {
-			fmt.Printf("%s:%d: %s: %s\n", p.path, p.line, p.rule, p.text)
-			wrong++
-		}
-	}
-	for _, rule := range rules {
-		fmt.Printf("prose: %-8s %d files exempt\n", rule, count[rule])
-	}
-	if update {
-		if err := os.WriteFile(exemptFile, []byte(strings.Join(keep, "\n")+"\n"), 0o644); err != nil {
-			return err
-		}
-	}
-	if wrong > 0 {
-		return fmt.Errorf("%d lines break a rule", wrong)
 	}
 	return nil
 }
