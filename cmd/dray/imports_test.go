@@ -97,9 +97,10 @@ var importable = map[string][]allowance{
 	"dray/mirror/wire":   {{"dray/upstream/oci", "parts of bodies, and the error for one that there is not"}, {"golang.org/x/sys/unix", "splice"}},
 	"dray/mirror/route":  {{"dray/upstream/oci", "requests and references as values"}},
 	"dray/mirror/identity": {
+		{"dray/mirror/flight", "equal credentials are hashed once"},
 		{"dray/mirror/pattern", "repositories that a rule is for"}, {"dray/upstream/oci", "refusals are errors of the protocol"},
-		{"github.com/distribution/distribution/v3/registry/auth", "recognises clients: passwords and tokens"},
-		{"github.com/hashicorp/golang-lru/v2", "passwords that were right, bounded"}, {"golang.org/x/crypto/bcrypt", "tells hashes from other text"},
+		{"github.com/distribution/distribution/v3/registry/auth", "recognises clients by tokens"},
+		{"github.com/hashicorp/golang-lru/v2", "passwords that were wrong, bounded"}, {"golang.org/x/crypto/bcrypt", "compares passwords with hashes"},
 	},
 	"dray/mirror/repository": {
 		{"dray/cache", "where bytes are"}, {"dray/cache/meta", "where facts are"}, {"dray/mirror/queue", "content that is still to be forwarded"},

@@ -56,11 +56,13 @@ func challenge(r *http.Request, err error) error {
 	c.SetHeaders(r, h)
 	e := oci.ErrUnauthorized.Because(err)
 	if hasCredentials(r) {
-		e = oci.ErrUnauthorized.With("invalid credentials or insufficient permissions").Because(err)
+		e = e.With(wrongCredentials)
 	}
 	e.Challenge = http.Header(h).Values("WWW-Authenticate")
 	return e
 }
+
+const wrongCredentials = "invalid credentials or insufficient permissions"
 
 // headerOnly is a ResponseWriter that only records headers.
 type headerOnly http.Header

@@ -1,130 +1,286 @@
 package identity
 
 import (
-	"cmp"
+	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
-	"errors"
+	"encoding/binary"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
-	"github.com/distribution/distribution/v3/registry/auth"
-	_ "github.com/distribution/distribution/v3/registry/auth/htpasswd" // registers itself
 	lru "github.com/hashicorp/golang-lru/v2"
 	"golang.org/x/crypto/bcrypt"
 
+	"dray/mirror/flight"
 	"dray/upstream/oci"
 )
 
 // HTPasswd is an [Authenticator] for the users in a password file.
+//
+// A correct password is hashed once and remembered until the file has another hash for its user.
+// Only other credentials wait to be hashed, so a flood of wrong passwords does not delay users who
+// were recognised before. Checking an unknown user takes as long as checking a known one.
 type HTPasswd struct {
-	controller auth.AccessController
-	verified   *lru.Cache[[sha256.Size]byte, recognised]
-	key        []byte
-	// hashing bounds the passwords that are hashed at the same time, so that guessing passwords
-	// cannot take all processors from other clients.
-	hashing chan struct{}
-	// file is the password file, for errors.
-	file string
+	file, realm string
+	// key prevents that passwords can be guessed from the hashes that are remembered.
+	key     [32]byte
+	users   atomic.Pointer[users]
+	turns   *turns
+	hashing flight.Mutex[keyed] // equal credentials are hashed once
+	refused *lru.Cache[keyed, refusal]
+	compare func(hash, password []byte) error
 }
 
-// recognised is a user whose password was correct, until it has to be hashed again.
-type recognised struct {
-	principal Principal
-	until     time.Time
+// keyed is a hash of credentials and a random key. It is only compared.
+type keyed [sha256.Size]byte
+
+// refusal remembers wrong credentials: the users that they were compared with, and how long the
+// result is used.
+type refusal struct {
+	by    *users
+	until time.Time
 }
 
-// verifiedFor is how long a correct password is not hashed again: bcrypt takes some 50 ms, and a
-// push makes dozens of requests. It is also how long a user can continue after being removed from
-// the file.
-const verifiedFor = time.Minute
+const (
+	// refusedFor is how long the same wrong credentials are not hashed again. Machines with an old
+	// password repeat it.
+	refusedFor = 10 * time.Second
+	// strangersWait is how long a password waits to be hashed. Clients give up after 30 s.
+	strangersWait = 5 * time.Second
+	// spared is how long recognised users can continue while the file cannot be used, such as while
+	// an editor writes it.
+	spared = time.Minute
+)
+
+// users holds the content of a password file.
+type users struct {
+	was    os.FileInfo
+	byName map[string]*user
+	order  []*user
+	// broken is why the file cannot be used now, since the time in since. The users are then those
+	// that it had before.
+	broken error
+	since  time.Time
+}
+
+// user is one user of the file.
+type user struct {
+	hash []byte
+	// right identifies the last correct password; nil if there was none yet.
+	right atomic.Pointer[keyed]
+}
 
 // CheckHTPasswd reads a password file and reports every line that is not a user with a bcrypt
 // hash. The error identifies lines by number, because their text may be a password.
 func CheckHTPasswd(file string) error {
-	text, err := os.ReadFile(filepath.Clean(file))
+	_, err := readUsers(file)
+	return err
+}
+
+func readUsers(file string) (*users, error) {
+	f, err := os.Open(filepath.Clean(file))
 	if err != nil {
-		return fmt.Errorf("htpasswd: %w", err)
+		return nil, fmt.Errorf("htpasswd: %w", err)
 	}
-	var bad []string
+	defer func() { _ = f.Close() }()
+	// Before the text: the next look at the file sees a change after this.
+	was, err := f.Stat()
+	if err != nil {
+		return nil, fmt.Errorf("htpasswd: %w", err)
+	}
+	text, err := io.ReadAll(f)
+	if err != nil {
+		return nil, fmt.Errorf("htpasswd: %w", err)
+	}
+	u, bad := parseUsers(string(text))
+	if len(bad) > 0 {
+		return nil, fmt.Errorf("htpasswd %s: no user with a bcrypt hash (htpasswd -B) in line %s", file, strings.Join(bad, ", "))
+	}
+	u.was = was
+	return u, nil
+}
+
+// parseUsers returns the users of a password file, and the numbers of the lines that are not users.
+// The last of several lines for one user counts.
+func parseUsers(text string) (u *users, bad []string) {
+	u = &users{byName: map[string]*user{}}
 	n := 0
-	for line := range strings.Lines(string(text)) {
+	for line := range strings.Lines(text) {
 		n++
 		line = strings.TrimSpace(line)
 		if line == "" || strings.HasPrefix(line, "#") {
 			continue
 		}
-		user, hash, ok := strings.Cut(line, ":")
-		if _, err := bcrypt.Cost([]byte(hash)); !ok || user == "" || err != nil {
+		name, hash, ok := strings.Cut(line, ":")
+		if _, err := bcrypt.Cost([]byte(hash)); !ok || name == "" || err != nil {
 			bad = append(bad, strconv.Itoa(n))
+			continue
 		}
+		x := &user{hash: []byte(hash)}
+		u.byName[name], u.order = x, append(u.order, x)
 	}
-	if len(bad) > 0 {
-		return fmt.Errorf("htpasswd %s: no user with a bcrypt hash (htpasswd -B) in line %s", file, strings.Join(bad, ", "))
-	}
-	return nil
+	return u, bad
 }
 
 // NewHTPasswd returns an HTPasswd for an htpasswd file with bcrypt hashes, which is read again
 // when it changes. The file must exist and have only valid lines.
 func NewHTPasswd(file, realm string) (*HTPasswd, error) {
-	// distribution would create a missing file, with a user of its own.
-	if err := CheckHTPasswd(file); err != nil {
+	u, err := readUsers(file)
+	if err != nil {
 		return nil, err
 	}
-	c, err := auth.GetAccessController("htpasswd", map[string]any{"realm": realm, "path": file})
-	if err != nil {
-		return nil, fmt.Errorf("htpasswd %s: %w", file, err)
-	}
-	verified, err := lru.New[[sha256.Size]byte, recognised](1024)
+	refused, err := lru.New[keyed, refusal](1024)
 	if err != nil {
 		return nil, fmt.Errorf("htpasswd: %w", err)
 	}
-	key := make([]byte, 32)
-	_, _ = rand.Read(key) // never fails (crypto/rand)
-	return &HTPasswd{
-		controller: c, key: key, hashing: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
-		verified: verified, file: file,
-	}, nil
+	h := &HTPasswd{
+		// The other processors are left to requests that need no hash.
+		file: file, realm: realm, turns: newTurns(max(1, runtime.GOMAXPROCS(0)/2)),
+		refused: refused, compare: bcrypt.CompareHashAndPassword,
+	}
+	_, _ = rand.Read(h.key[:]) // never fails (crypto/rand)
+	h.users.Store(u)
+	return h, nil
 }
 
 // Authenticate implements [Authenticator].
-func (h *HTPasswd) Authenticate(r *http.Request, needs []Need) (Principal, error) {
-	key := h.keyed(r.Header.Get("Authorization"))
-	if v, ok := h.verified.Get(key); ok && time.Now().Before(v.until) {
-		return v.principal, nil
+func (h *HTPasswd) Authenticate(r *http.Request, _ []Need) (Principal, error) {
+	name, password, ok := r.BasicAuth()
+	if !ok {
+		return Principal{}, h.challenge(r)
 	}
-	select {
-	case h.hashing <- struct{}{}:
-		defer func() { <-h.hashing }()
-	case <-r.Context().Done():
-		return Principal{}, context.Cause(r.Context())
+	u, key := h.current(), h.keyed(name, password)
+	if u.recognises(name, key) {
+		return Principal{Name: name}, nil
 	}
-	p, err := authorized(h.controller, r, needs)
+	if u.broken != nil {
+		return Principal{}, fmt.Errorf("authenticate: %w", u.broken)
+	}
+	ctx, cancel := context.WithTimeoutCause(r.Context(), strangersWait, errCrowded)
+	defer cancel()
+	unlock, err := h.hashing.Lock(ctx, key)
 	if err != nil {
-		if _, ok := errors.AsType[auth.Challenge](err); !ok {
-			// distribution's error quotes the line, which may be a password.
-			err = cmp.Or(CheckHTPasswd(h.file), errors.New("the password file is unusable"))
-		}
-		return Principal{}, challenge(r, err)
+		return Principal{}, err
 	}
-	if p.Name == "" {
-		return Principal{}, oci.ErrDenied.With("user name is empty")
+	defer unlock()
+	known, err := h.judge(ctx, u, name, password, lanesOf(r, name))
+	if err != nil {
+		return Principal{}, err
 	}
-	h.verified.Add(key, recognised{p, time.Now().Add(verifiedFor)})
-	return p, nil
+	if !known {
+		return Principal{}, h.challenge(r)
+	}
+	return Principal{Name: name}, nil
 }
 
-// keyed hashes credentials with a secret key, so that the cached value does not allow guessing
-// passwords without the key. The hash is only compared; it is not a message authentication code.
-func (h *HTPasswd) keyed(credentials string) [sha256.Size]byte {
-	var room [256]byte // most credentials fit, and need no allocation
-	return sha256.Sum256(append(append(room[:0], h.key...), credentials...))
+// judge reports whether a password is correct. It hashes the password, unless that was done a moment
+// ago. The error is [errCrowded], or the cause of ctx's end.
+func (h *HTPasswd) judge(ctx context.Context, u *users, name, password string, lanes [2]string) (bool, error) {
+	key := h.keyed(name, password)
+	if u.recognises(name, key) {
+		return true, nil
+	}
+	if r, ok := h.refused.Get(key); ok && r.by == u && time.Now().Before(r.until) {
+		return false, nil
+	}
+	done, err := h.turns.take(ctx, lanes)
+	if err != nil {
+		return false, err
+	}
+	defer done()
+	hash := h.decoy(u, name)
+	who := u.byName[name]
+	if who != nil {
+		hash = who.hash
+	}
+	if h.compare(hash, []byte(password)) != nil || who == nil {
+		h.refused.Add(key, refusal{by: u, until: time.Now().Add(refusedFor)})
+		return false, nil
+	}
+	who.right.Store(&key)
+	return true, nil
+}
+
+// decoy returns the hash that the password of an unknown user is compared with; the result is
+// ignored. It is the hash of some user, so that its cost tells nothing if the file has several.
+func (h *HTPasswd) decoy(u *users, name string) []byte {
+	if len(u.order) == 0 {
+		return nil
+	}
+	k := h.keyed(name, "")
+	return u.order[binary.BigEndian.Uint64(k[:])%uint64(len(u.order))].hash
+}
+
+// current returns the users that the file has now. It reads the file if it has changed.
+func (h *HTPasswd) current() *users {
+	old := h.users.Load()
+	now, err := os.Stat(filepath.Clean(h.file))
+	if err == nil && old.broken == nil && os.SameFile(now, old.was) && now.ModTime().Equal(old.was.ModTime()) && now.Size() == old.was.Size() {
+		return old
+	}
+	u, err := readUsers(h.file)
+	if err != nil {
+		u = &users{was: old.was, byName: old.byName, order: old.order, broken: err, since: time.Now()}
+		if old.broken != nil {
+			u.since = old.since
+		}
+	}
+	for name, x := range u.byName {
+		if was := old.byName[name]; was != nil && bytes.Equal(was.hash, x.hash) {
+			u.byName[name] = was // with its remembered password
+		}
+	}
+	h.users.Store(u)
+	return u
+}
+
+// recognises reports whether the credentials are remembered as correct.
+func (u *users) recognises(name string, key keyed) bool {
+	if u.broken != nil && time.Since(u.since) > spared {
+		return false
+	}
+	who := u.byName[name]
+	if who == nil {
+		return false
+	}
+	right := who.right.Load()
+	return right != nil && *right == key
+}
+
+func (h *HTPasswd) keyed(name, password string) keyed {
+	var room [256]byte // most credentials fit, and cost no allocation
+	b := append(room[:0], h.key[:]...)
+	b = binary.BigEndian.AppendUint32(b, uint32(len(name))) // a header is shorter
+	return sha256.Sum256(append(append(b, name...), password...))
+}
+
+// challenge returns the error for credentials that are wrong or missing.
+func (h *HTPasswd) challenge(r *http.Request) error {
+	e := oci.ErrUnauthorized.WithStatus(http.StatusUnauthorized)
+	if hasCredentials(r) {
+		e = e.With(wrongCredentials)
+	}
+	e.Challenge = []string{fmt.Sprintf("Basic realm=%q", h.realm)}
+	return e
+}
+
+// lanesOf returns the lanes of a request: its network address, and below it the user that it claims
+// to be. A network of IPv6 counts as one address, because one machine usually has a whole one.
+func lanesOf(r *http.Request, name string) [2]string {
+	a := ClientAddr(r)
+	if a.Is6() {
+		if p, err := a.Prefix(64); err == nil {
+			a = p.Addr()
+		}
+	}
+	return [2]string{a.String(), name}
 }

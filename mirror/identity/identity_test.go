@@ -2,93 +2,20 @@ package identity
 
 import (
 	"encoding/base64"
-	"errors"
-	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-	"testing/synctest"
-	"time"
 
-	"github.com/distribution/distribution/v3/registry/auth"
 	"golang.org/x/crypto/bcrypt"
-
-	"dray/upstream/oci"
 )
-
-// hashed counts how often passwords are really checked.
-type hashed struct {
-	auth.AccessController
-	n int
-}
-
-func (h *hashed) Authorized(r *http.Request, want ...auth.Access) (*auth.Grant, error) {
-	h.n++
-	return h.AccessController.Authorized(r, want...)
-}
 
 func as(user, password string) *http.Request {
 	r := httptest.NewRequest("GET", "/v2/team/app/manifests/v1", nil)
 	r.Header.Set("Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte(user+":"+password)))
 	return r
-}
-
-// A right password is hashed once a minute and not for every request; a wrong one never passes.
-func TestPasswordsAreHashedOnce(t *testing.T) {
-	hash, err := bcrypt.GenerateFromPassword([]byte("wonderland"), bcrypt.MinCost)
-	if err != nil {
-		t.Fatal(err)
-	}
-	file := filepath.Join(t.TempDir(), "htpasswd")
-	if err := os.WriteFile(file, fmt.Appendf(nil, "alice:%s\n", hash), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	synctest.Test(t, func(t *testing.T) {
-		a, err := NewHTPasswd(file, "dray")
-		if err != nil {
-			t.Fatal(err)
-		}
-		counted := &hashed{AccessController: a.controller}
-		a.controller = counted
-		for range 50 {
-			if user, err := a.Authenticate(as("alice", "wonderland"), nil); err != nil || user.Name != "alice" {
-				t.Fatal(user, err)
-			}
-		}
-		if counted.n != 1 {
-			t.Errorf("the password was hashed %d times", counted.n)
-		}
-		for range 3 {
-			for _, r := range []*http.Request{as("alice", "wrong"), as("alice", ""), as("alice", "wonderland "), as("mallory", "wonderland")} {
-				if user, err := a.Authenticate(r, nil); !errors.Is(err, oci.ErrUnauthorized) {
-					t.Errorf("%s: %v, %v", r.Header.Get("Authorization"), user, err)
-				}
-			}
-		}
-		if counted.n != 13 {
-			t.Errorf("passwords were hashed %d times, want 13", counted.n)
-		}
-		time.Sleep(verifiedFor - time.Second)
-		_, _ = a.Authenticate(as("alice", "wonderland"), nil)
-		if counted.n != 13 {
-			t.Error("it was hashed again too early")
-		}
-		// A user who was removed from the file is refused after that time.
-		time.Sleep(2 * time.Second)
-		later := time.Now()
-		if err := os.WriteFile(file, []byte("bob:x\n"), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Chtimes(file, later, later); err != nil {
-			t.Fatal(err)
-		}
-		if user, err := a.Authenticate(as("alice", "wonderland"), nil); !errors.Is(err, oci.ErrUnauthorized) {
-			t.Errorf("%v, %v", user, err)
-		}
-	})
 }
 
 // Patterns are whole names; what looks like an expression is none.

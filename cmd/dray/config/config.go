@@ -451,8 +451,8 @@ type Auth struct {
 
 // HTPasswd names a file of users and bcrypt hashes.
 type HTPasswd struct {
-	// The file. dray reads it again when it changes. After a change, a password that dray accepted
-	// before can stay valid for a minute.
+	// The file. dray reads it again when it changes. While dray cannot read it, users whose passwords
+	// it accepted before can continue for a minute.
 	File string `yaml:"file,omitempty"`
 	// The name that people see when a client asks them for a password. Default: `dray`.
 	Realm string `yaml:"realm,omitempty"`
