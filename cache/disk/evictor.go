@@ -69,8 +69,13 @@ func (v *evictor) tryReserve(n, length, free, total int64) (granted, evicted boo
 // evict drops blobs of at least short bytes together. If there are not enough that may be
 // evicted, it drops none and returns false. It needs mu.
 func (v *evictor) evict(short, coming int64) bool {
+	return v.evictBy(v.policy.clock(), short, coming)
+}
+
+// evictBy is evict with another choice of victims. It needs mu.
+func (v *evictor) evictBy(clock *clock, short, coming int64) bool {
 	var victims []*entry
-	for clock := v.policy.clock(); short > 0; {
+	for short > 0 {
 		e, _ := clock.victim(coming, v.inUse)
 		if e == nil {
 			for i := len(victims) - 1; i >= 0; i-- {
@@ -194,6 +199,27 @@ func (v *evictor) finishUnlink(e *entry, err error) {
 func (v *evictor) makeRoom(n, length int64) bool {
 	v.mu.Lock()
 	ok := v.evict(n, length)
+	v.mu.Unlock()
+	v.unlinkDropped()
+	return ok
+}
+
+// withRoom does a step that creates a file. If the file system has no inode or no block for it,
+// withRoom evicts a blob and does the step once more.
+func (v *evictor) withRoom(step func() error) error {
+	err := step()
+	if errors.Is(asFull(err), ErrFull) && v.evictFile() {
+		err = step()
+	}
+	return err
+}
+
+// evictFile evicts one blob for the sake of its inode: a small one if there is any.
+func (v *evictor) evictFile() bool {
+	v.mu.Lock()
+	clock := v.policy.clock()
+	clock.smallMax = -1 // any small blob is one too many
+	ok := v.evictBy(clock, blockSize, 0)
 	v.mu.Unlock()
 	v.unlinkDropped()
 	return ok

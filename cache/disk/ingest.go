@@ -79,11 +79,13 @@ func (s *ingests) ingest(name string, want int64) *Ingest {
 }
 
 // create creates the file.
-func (in *Ingest) create() (err error) {
-	if err = in.home.fault(OpCreate, in.name); err == nil {
-		in.file, err = in.home.root.OpenFile(in.name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
-	}
-	return err
+func (in *Ingest) create() error {
+	return in.home.evictor.withRoom(func() (err error) {
+		if err = in.home.fault(OpCreate, in.name); err == nil {
+			in.file, err = in.home.root.OpenFile(in.name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+		}
+		return err
+	})
 }
 
 // allocate asks the file system for blocks for the announced length. That shows early when there
@@ -342,7 +344,8 @@ func (in *Ingest) publish(name string) error {
 	}
 	err := root.Rename(in.name, name)
 	if errors.Is(err, fs.ErrNotExist) { // the first blob of its shard
-		if err := root.MkdirAll(path.Dir(name), 0o755); err != nil {
+		err = in.home.evictor.withRoom(func() error { return root.MkdirAll(path.Dir(name), 0o755) })
+		if err != nil {
 			return err
 		}
 		err = root.Rename(in.name, name)

@@ -139,8 +139,10 @@ func (in *Ingest) rehash() error {
 // writeNote replaces a note in one step, without syncing it.
 func (s *ingests) writeNote(key string, dg digest.Digest, note []byte) error {
 	tmp := s.ingestName()
-	if err := s.root.WriteFile(tmp, append([]byte(dg+"\n"), note...), 0o600); err != nil {
-		return errors.Join(err, s.root.Remove(tmp))
+	err := s.evictor.withRoom(func() error { return s.root.WriteFile(tmp, append([]byte(dg+"\n"), note...), 0o600) })
+	if err != nil {
+		_ = s.root.Remove(tmp) // it may not have been created
+		return err
 	}
 	if err := s.root.Rename(tmp, noteName(key)); err != nil {
 		return errors.Join(err, s.root.Remove(tmp))

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -125,5 +126,60 @@ func TestStartOnAReadOnlyDisk(t *testing.T) {
 	g, err := build(t.Context(), config.Config{Cache: config.Cache{Directory: path}}, slog.New(slog.DiscardHandler))
 	if g != nil || !errors.Is(err, syscall.EROFS) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// A file system without inodes is like one without room: dray starts, serves what it holds, and
+// evicts blobs for the files of others. The facts file is opened as soon as that is possible.
+func TestStartWithoutInodes(t *testing.T) {
+	path := mounted(t, 0, "nr_inodes=400")
+	ecr, hub := ecrtest.Start(t, ecrtest.Options{}), ecrtest.Start(t, ecrtest.Options{Quirks: ecrtest.Hub()})
+	images := map[string]seeded{}
+	for i := range 10 {
+		tag := fmt.Sprint("v", i)
+		images[tag] = seed(t, ecr, "team/app", tag, int64(i)<<17)
+	}
+	pull := func(s *stack, tag string) (source string) {
+		s.want(200, "GET", "/v2/team/app/manifests/"+tag, nil)
+		img := images[tag]
+		r := s.want(200, "GET", "/v2/team/app/blobs/"+img.layer.String(), nil)
+		if digest.FromBytes(r.body) != img.layer {
+			t.Errorf("%s: other bytes", tag)
+		}
+		return r.Header.Get("X-Cache")
+	}
+	t.Run("with inodes", func(t *testing.T) {
+		s := startBefore(t, ecr, hub, path)
+		for tag := range images {
+			if tag != "v2" {
+				pull(s, tag)
+			}
+		}
+	})
+	filled := 0
+	for ; ; filled++ {
+		if err := os.WriteFile(filepath.Join(path, fmt.Sprint("fill", filled)), nil, 0o600); err != nil {
+			break
+		}
+	}
+	var log bytes.Buffer
+	s := startLogging(t, &log, ecr, hub, path)
+	if err := s.store.Check(t.Context()); err == nil {
+		t.Error("there is room for the marker of the facts file")
+	}
+	if from := pull(s, "v9"); from != "disk" {
+		t.Errorf("what is held comes from %s", from)
+	}
+	pull(s, "v2")
+	s.until(func() bool { return pull(s, "v2") == "disk" }) // something was evicted for it
+	for i := range filled {
+		if err := os.Remove(filepath.Join(path, fmt.Sprint("fill", i))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.until(func() bool { return s.store.Check(t.Context()) == nil })
+	s.stop()
+	if text := log.String(); !strings.Contains(text, "the metadata file cannot be opened now") {
+		t.Errorf("it does not say that facts are not kept:\n%s", text)
 	}
 }

@@ -47,8 +47,11 @@ type Options struct {
 // Store is a [meta.Store] in a bbolt file. [Store.Run] must run to sync the file and to remove
 // expired entries.
 type Store struct {
-	o    Options
-	file *file
+	o Options
+	// file is nil until the file could be opened, and is set only by the holder of opening.
+	file    atomic.Pointer[file]
+	opening chan struct{} // capacity 1
+	closed  bool          // guarded by opening
 
 	dirty     atomic.Bool // written since the last sync
 	closeOnce sync.Once
@@ -104,27 +107,55 @@ func expiry(ttl time.Duration) int64 {
 }
 
 // Open opens or creates the file. It returns ErrLocked if another process has it. It starts with
-// an empty file, and logs a warning, if the file is damaged.
+// an empty file, and logs a warning, if the file is damaged. If there is no room for the file, or
+// the disk cannot be read, it logs a warning: the methods of the store then return errors, and
+// try again to open the file, until that succeeds.
 func Open(o Options) (*Store, error) {
 	o.SyncEvery, o.ExpireEvery = cmp.Or(o.SyncEvery, 5*time.Second), cmp.Or(o.ExpireEvery, time.Minute)
 	o.Logger = cmp.Or(o.Logger, slog.New(slog.DiscardHandler))
+	o.LockTimeout = cmp.Or(o.LockTimeout, time.Second)
 	s := &Store{
-		o: o,
+		o: o, opening: make(chan struct{}, 1),
 		swept: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "dray_meta_expired_total",
 			Help: "Expired facts that dray removed from the metadata file.",
 		}),
 	}
-	f, err := openSound(o.Path, cmp.Or(o.LockTimeout, time.Second), o.Logger)
-	if err != nil {
-		return nil, fmt.Errorf("open metadata %s: %w", o.Path, err)
+	if _, err := s.opened(context.Background()); passing(err) {
+		o.Logger.Warn("the metadata file cannot be opened now; until it can, dray asks upstreams more often", "error", err)
+	} else if err != nil {
+		return nil, err
 	}
-	s.file = f
 	s.bytes = prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "dray_meta_file_bytes",
 		Help: "Size of the metadata file in bytes.",
 	}, s.size)
 	return s, nil
+}
+
+// opened returns the file, which it opens if nothing has succeeded in that yet.
+func (s *Store) opened(ctx context.Context) (*file, error) {
+	if f := s.file.Load(); f != nil {
+		return f, nil
+	}
+	select {
+	case s.opening <- struct{}{}:
+		defer func() { <-s.opening }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	if f := s.file.Load(); f != nil {
+		return f, nil
+	}
+	if s.closed {
+		return nil, meta.ErrClosed
+	}
+	f, err := openSound(s.o.Path, s.o.LockTimeout, s.o.Logger)
+	if err != nil {
+		return nil, fmt.Errorf("open metadata %s: %w", s.o.Path, err)
+	}
+	s.file.Store(f)
+	return f, nil
 }
 
 func (s *Store) size() float64 {
@@ -143,7 +174,11 @@ func (s *Store) view(ctx context.Context, read func(*bbolt.Bucket) error) error 
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	return translate(s.file.contain(func(db *bbolt.DB) error {
+	f, err := s.opened(ctx)
+	if err != nil {
+		return err
+	}
+	return translate(f.contain(func(db *bbolt.DB) error {
 		return db.View(func(tx *bbolt.Tx) error { return read(tx.Bucket([]byte(facts))) })
 	}))
 }
@@ -152,14 +187,18 @@ func (s *Store) update(ctx context.Context, write func(*bbolt.Bucket) error) err
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	f, err := s.opened(ctx)
+	if err != nil {
+		return err
+	}
 	select {
-	case s.file.writer <- struct{}{}:
-		defer func() { <-s.file.writer }()
+	case f.writer <- struct{}{}:
+		defer func() { <-f.writer }()
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 	s.dirty.Store(true)
-	return translate(s.file.contain(func(db *bbolt.DB) error {
+	return translate(f.contain(func(db *bbolt.DB) error {
 		return db.Update(func(tx *bbolt.Tx) error { return write(tx.Bucket([]byte(facts))) })
 	}))
 }
@@ -269,7 +308,14 @@ func readPage(b *bbolt.Bucket, prefix, from string) (page []meta.Entry, next str
 // ErrCorrupt and does nothing: because of the marker, the next process checks the file.
 func (s *Store) Close() error {
 	s.closeOnce.Do(func() {
-		s.closeErr = s.file.close(func() error { return removeMarker(s.o.Path) })
+		s.opening <- struct{}{}
+		s.closed = true
+		<-s.opening
+		f := s.file.Load()
+		if f == nil {
+			return
+		}
+		s.closeErr = f.close(func() error { return removeMarker(s.o.Path) })
 		if s.closeErr != nil {
 			s.closeErr = fmt.Errorf("close metadata %s: %w", s.o.Path, s.closeErr)
 		}

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -125,10 +126,38 @@ func openLocked(path string, lockTimeout time.Duration) (*file, error) {
 		})
 		return err
 	})
-	if err != nil {
-		return nil, classify(err)
+	switch {
+	case err == nil:
+		return f, nil
+	case ofSystem(err):
+		return nil, err
 	}
-	return f, nil
+	if err = classify(err); errors.Is(err, ErrLocked) || errors.Is(err, ErrCorrupt) {
+		return nil, err
+	}
+	// The others are about the content too. bbolt has no error values for some of them.
+	return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
+}
+
+// ofSystem reports whether an error came from the system and not from the content of the file.
+func ofSystem(err error) bool {
+	_, errno := errors.AsType[syscall.Errno](err)
+	_, path := errors.AsType[*fs.PathError](err)
+	return errno || path
+}
+
+// passing reports whether an error of opening the file may go away by itself: there is no room,
+// there are no inodes or descriptors, or the disk cannot be read.
+func passing(err error) bool {
+	for _, errno := range []syscall.Errno{
+		syscall.ENOSPC, syscall.EDQUOT, syscall.EIO, syscall.ESTALE,
+		syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.ENOLCK,
+	} {
+		if errors.Is(err, errno) {
+			return true
+		}
+	}
+	return false
 }
 
 // classify turns errors that moving the file aside would solve into ErrCorrupt, and a timeout

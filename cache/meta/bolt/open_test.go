@@ -175,9 +175,12 @@ func TestDamaged(t *testing.T) {
 				t.Fatal(err)
 			}
 		},
-		"both headers": func(t *testing.T, path string) { overwrite(t, path, 0, make([]byte, 2*page)) },
-		"shortened":    func(t *testing.T, path string) { shorten(t, path, 40*page) },
-		"headers only": func(t *testing.T, path string) { shorten(t, path, 2*page) },
+		"both headers":      func(t *testing.T, path string) { overwrite(t, path, 0, make([]byte, 2*page)) },
+		"shortened":         func(t *testing.T, path string) { shorten(t, path, 40*page) },
+		"one page":          func(t *testing.T, path string) { shorten(t, path, page) },
+		"less than 2 pages": func(t *testing.T, path string) { shorten(t, path, 2*page-1) },
+		"a page and a bit":  func(t *testing.T, path string) { shorten(t, path, page+1) },
+		"headers only":      func(t *testing.T, path string) { shorten(t, path, 2*page) },
 		"pages of zeros": func(t *testing.T, path string) {
 			overwrite(t, path, 20*page, make([]byte, 60*page))
 		},

@@ -34,10 +34,11 @@ func (s *Store) Run(ctx context.Context) error {
 }
 
 func (s *Store) sync() error {
-	if !s.dirty.Swap(false) {
+	f := s.file.Load()
+	if f == nil || !s.dirty.Swap(false) {
 		return nil
 	}
-	if err := translate(s.file.contain((*bbolt.DB).Sync)); err != nil {
+	if err := translate(f.contain((*bbolt.DB).Sync)); err != nil {
 		s.dirty.Store(true)
 		return err
 	}
