@@ -466,3 +466,27 @@ func TestBudgetFirstPushToANewRepository(t *testing.T) {
 	// + 1 refused request + 1 CreateRepository.
 	spent(t, s.ecr, kinds{"GetAuthorizationToken": 1, "CreateRepository": 1, "upload-start": 3, "upload-patch": 2, "upload-put": 2, "manifest-put": 1})
 }
+
+// A client that asks by HEAD where pushes are taken may be about to push, so the registry has to
+// have confirmed the manifest lately.
+func TestBudgetHeadBeforeAPush(t *testing.T) {
+	s, img := warm(t)
+	head := func() {
+		t.Helper()
+		for range 3 {
+			s.want(200, "HEAD", "/v2/team/app/manifests/"+img.manifest.Digest.String(), nil)
+		}
+	}
+	head()
+	spent(t, s.ecr, kinds{})
+
+	s, img = warm(t, "fresh: 1h", "fresh: 0s")
+	head()
+	spent(t, s.ecr, kinds{"manifest-head": 3})
+	s.want(200, "GET", "/v2/team/app/manifests/"+img.manifest.Digest.String(), nil)
+	spent(t, s.ecr, kinds{})
+
+	s, img = warm(t, "fresh: 1h", "fresh: 0s", "{name: main,", "{name: main, role: mirror,")
+	head()
+	spent(t, s.ecr, kinds{})
+}

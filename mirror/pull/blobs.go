@@ -70,11 +70,19 @@ func (p *Puller) HeadBlob(x *request.Request) error {
 		err := p.askBeforePush(ctx, x, oci.ErrBlobUnknown, func(ctx context.Context) (err error) {
 			size, err = r.Confirm(ctx, d)
 			return err
+		}, func(cause error) bool {
+			at, err := r.LocateBlob(ctx, d, repository.ServeHere)
+			if err != nil || at.Place != repository.Held {
+				return false
+			}
+			size, x.Stale = at.Size, cause
+			return true
 		})
 		if err != nil {
 			return err
 		}
 	}
+	p.warn(x)
 	x.Describe(d, size)
 	h := x.W.Header()
 	h.Set("Docker-Content-Digest", d.String())

@@ -49,6 +49,8 @@ type question struct {
 	repo      repository.Repo
 	reference string
 	accept    string
+	// confirm is set if a manifest by digest is asked for although it is held here.
+	confirm bool
 }
 
 // tag is a tag that a client asks for.
@@ -63,10 +65,10 @@ func (t tag) key() meta.TagKey {
 	return meta.TagKey{Upstream: t.repo.Up.Name, Repo: t.repo.Name, Tag: t.name, Accept: oci.AcceptKey(t.accept)}
 }
 
-// tagAtHand answers without waiting for the upstream: from a queued push, from a fresh fact, or
-// from one that may be served while it is refreshed. It returns nil, nil if the upstream must
-// be asked.
-func (f *finder) tagAtHand(ctx context.Context, t tag) (*answer, error) {
+// tagAtHand answers without waiting for the upstream: from a queued push, from a fresh fact, or,
+// if updating is set, from one that may be served while it is refreshed. It returns nil, nil if
+// the upstream must be asked.
+func (f *finder) tagAtHand(ctx context.Context, t tag, updating bool) (*answer, error) {
 	if m := t.repo.Queued(oci.Reference{Tag: t.name}, t.accept); m != nil {
 		return &answer{Manifest: m, source: fromCache}, nil
 	}
@@ -78,13 +80,16 @@ func (f *finder) tagAtHand(ctx context.Context, t tag) (*answer, error) {
 		}
 		return a, err
 	}
+	if !updating {
+		return nil, nil
+	}
 	return f.staleWhileRevalidate(ctx, t, fact), nil
 }
 
 // byTag returns the manifest of a tag. It asks the upstream unless a fact is fresh.
 func (f *finder) byTag(ctx context.Context, t tag) (*answer, error) {
 	key := t.key()
-	return f.questions.Do(ctx, question{t.repo, t.name, key.Accept}, func(ctx context.Context) (*answer, error) {
+	return f.questions.Do(ctx, question{repo: t.repo, reference: t.name, accept: key.Accept}, func(ctx context.Context) (*answer, error) {
 		// Another question may have been answered meanwhile.
 		fact := newestFact(ctx, f.o.Tags, t)
 		if a, err := f.fresh(ctx, t, fact); a != nil || err != nil {
@@ -155,6 +160,7 @@ func (f *finder) askTag(ctx context.Context, how upstream.Call, t tag, fact *met
 			again := *fact
 			again.CheckedAt = asked
 			f.o.Repositories.Recorded(f.o.Tags.Set(ctx, t.key(), again, 0))
+			t.repo.RecordConfirmed(ctx, old.Manifest, asked)
 			return old, nil
 		}
 		// A refused HEAD has no text. The answer to a GET tells whether the right is missing or the
@@ -192,7 +198,7 @@ func (f *finder) staleIfError(ctx context.Context, t tag, old *answer, fact *met
 // byDigest returns a manifest that is not held here: the upstream confirms it, or sends it.
 func (f *finder) byDigest(ctx context.Context, r repository.Repo, d digest.Digest, accept []string) (*answer, error) {
 	// Some registries answer "not found" if the client does not accept the media type.
-	key := question{r, d.String(), oci.AcceptKey(accept)}
+	key := question{repo: r, reference: d.String(), accept: oci.AcceptKey(accept)}
 	return f.questions.Do(ctx, key, func(ctx context.Context) (*answer, error) {
 		if m := r.Held(ctx, d); m != nil {
 			return &answer{Manifest: m, source: fromCache}, nil
@@ -201,6 +207,33 @@ func (f *finder) byDigest(ctx context.Context, r repository.Repo, d digest.Diges
 		a, err := f.askDigest(ctx, r, d, accept)
 		r.NoManifest(d, accept).Remember(ctx, asked, err)
 		return a, err
+	})
+}
+
+// confirmed returns a manifest by digest that the upstream confirms now. A client that may be
+// about to push it sends nothing if it is told that the registry has it, so a copy here is not
+// enough: the registry may have lost the manifest.
+func (f *finder) confirmed(ctx context.Context, r repository.Repo, d digest.Digest, accept []string) (*answer, error) {
+	key := question{repo: r, reference: d.String(), accept: oci.AcceptKey(accept), confirm: true}
+	return f.questions.Do(ctx, key, func(ctx context.Context) (*answer, error) {
+		held := r.Held(ctx, d)
+		if held == nil {
+			return f.byDigest(ctx, r, d, accept)
+		}
+		asked, ref, once := time.Now(), oci.Reference{Digest: d}, r.Up.OneTry()
+		_, err := once.StatManifest(ctx, r.Remote(), ref, oci.AnyManifest())
+		if errors.Is(err, oci.ErrDenied) { // a refused HEAD has no text
+			_, err = once.Manifest(ctx, r.Remote(), ref, oci.AnyManifest())
+		}
+		if err != nil {
+			r.NoManifest(d, accept).Remember(ctx, asked, err)
+			if oci.NotFound(err) {
+				r.ForgetAtTarget(ctx, d)
+			}
+			return nil, err
+		}
+		r.RecordConfirmed(ctx, held, asked)
+		return &answer{Manifest: held, source: fromCache, until: asked.Add(r.Up.Tags.Fresh)}, nil
 	})
 }
 

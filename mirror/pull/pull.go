@@ -56,7 +56,7 @@ func New(o Options) *Puller {
 		},
 		prefetchers: map[string]*prefetcher{}, pushBreakers: map[string]*upstream.Breaker{}, hot: newHot(),
 		stale: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_stale_answers_total",
-			Help: "Answers about a tag from an expired fact because the upstream failed, by upstream."}, []string{"upstream"}),
+			Help: "Answers from an old fact about a tag, a manifest or a blob because the upstream failed, by upstream."}, []string{"upstream"}),
 		prefetched: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_prefetched_blobs_total",
 			Help: "Blobs that dray prefetched: it requested them after a client had requested their manifest, by upstream."}, []string{"upstream"}),
 	}
@@ -137,7 +137,7 @@ func (p *Puller) find(x *request.Request, accept []string) (*answer, error) {
 	ctx, r, ref := x.R.Context(), x.Repo, x.Q.Ref
 	if !ref.ByDigest() {
 		t := tag{repo: r, name: ref.Tag, accept: accept}
-		a, err := p.tagAtHand(ctx, t)
+		a, err := p.tagAtHand(ctx, t, !x.AsksToPush())
 		switch {
 		case err != nil:
 			return nil, err
@@ -148,7 +148,11 @@ func (p *Puller) find(x *request.Request, accept []string) (*answer, error) {
 		}
 		return a, nil
 	}
-	at, err := r.LocateManifest(ctx, ref.Digest, accept, x.Need())
+	need := x.Need()
+	if x.AsksToPush() {
+		need = x.HeadNeed()
+	}
+	at, err := r.LocateManifest(ctx, ref.Digest, accept, need)
 	if err != nil {
 		return nil, err
 	}
@@ -156,7 +160,11 @@ func (p *Puller) find(x *request.Request, accept []string) (*answer, error) {
 		return p.ask(x, accept)
 	}
 	a := &answer{Manifest: at.Manifest, source: fromCache}
-	if at.Place == repository.Held {
+	switch at.Place {
+	case repository.Recent:
+		a.until = at.When.Add(r.Up.Tags.Fresh)
+		p.hot.add(x, a)
+	case repository.Held:
 		p.hot.add(x, a)
 	}
 	return a, nil

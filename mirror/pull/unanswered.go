@@ -18,32 +18,52 @@ import (
 // which content the registry has.
 const pushHeadTimeout = 2 * time.Second
 
-// askBeforePush asks the upstream whether it has content that a client may be about to push. A
-// client whose push is acknowledged here does not depend on the registry. If the registry gives
-// no answer, because it is down, throttles or refuses dray's credentials, askBeforePush returns
-// missing, so that the client sends the content. After that, no question is sent to the
-// registry for a few seconds.
-func (p *Puller) askBeforePush(ctx context.Context, x *request.Request, missing *oci.Error, ask func(context.Context) error) error {
-	if !x.Repo.Up.AcknowledgeLocally || !x.May(identity.Push) {
-		return ask(ctx)
+// askBeforePush asks the upstream whether it has content that a client may be about to push. If
+// the upstream gives no answer, because it is down, throttles or refuses dray's credentials,
+// held decides: it answers with a copy that the upstream once confirmed, and reports whether
+// there is one. Otherwise, a client whose push is acknowledged here does not depend on the
+// registry, so askBeforePush returns missing, and the client sends the content. After that, no
+// question is sent to the registry for a few seconds.
+func (p *Puller) askBeforePush(ctx context.Context, x *request.Request, missing *oci.Error, ask func(context.Context) error, held func(cause error) bool) error {
+	quickly := x.Repo.Up.AcknowledgeLocally && x.May(identity.Push)
+	var err, unanswered error
+	if quickly {
+		err, unanswered = p.askQuickly(ctx, x.Repo.Up.Name, ask)
+	} else if err = ask(ctx); notAnswered(err) {
+		unanswered = err
 	}
-	var err error
-	unanswered := p.pushBreakers[x.Repo.Up.Name].Do(func() error {
+	switch {
+	case unanswered == nil || ctx.Err() != nil:
+		return err
+	case held(cmp.Or(err, unanswered)):
+		return nil
+	case quickly:
+		return missing.With("%s did not answer whether it has this content; push it", x.Repo.Up.Registry).Because(cmp.Or(err, unanswered))
+	}
+	return err
+}
+
+// notAnswered reports whether the error of a question means that the upstream gave no answer.
+func notAnswered(err error) bool {
+	return upstream.Transient(err) || errors.Is(err, context.DeadlineExceeded)
+}
+
+// askQuickly asks the upstream within pushHeadTimeout. It returns the error of ask, and an error
+// that is not nil if the upstream gave no answer or was not asked.
+func (p *Puller) askQuickly(ctx context.Context, name string, ask func(context.Context) error) (err, unanswered error) {
+	unanswered = p.pushBreakers[name].Do(func() error {
 		bounded, cancel := context.WithTimeout(ctx, pushHeadTimeout)
 		defer cancel()
 		err = ask(bounded)
 		switch {
 		case ctx.Err() != nil:
 			return context.Canceled
-		case upstream.Transient(err), errors.Is(err, context.DeadlineExceeded):
+		case notAnswered(err):
 			return upstream.ErrUnreachable
 		}
 		return nil
 	})
-	if unanswered == nil || ctx.Err() != nil {
-		return err
-	}
-	return missing.With("%s did not answer whether it has this content; push it", x.Repo.Up.Registry).Because(cmp.Or(err, unanswered))
+	return err, unanswered
 }
 
 // ask asks the upstream for a manifest.
@@ -51,10 +71,13 @@ func (p *Puller) ask(x *request.Request, accept []string) (a *answer, err error)
 	ctx, ref := x.R.Context(), x.Q.Ref
 	t := tag{repo: x.Repo, name: ref.Tag, accept: accept}
 	ask := func(ctx context.Context) error {
-		if ref.ByDigest() {
-			a, err = p.byDigest(ctx, x.Repo, ref.Digest, accept)
-		} else {
+		switch {
+		case !ref.ByDigest():
 			a, err = p.byTag(ctx, t)
+		case x.AsksToPush():
+			a, err = p.confirmed(ctx, x.Repo, ref.Digest, accept)
+		default:
+			a, err = p.byDigest(ctx, x.Repo, ref.Digest, accept)
 		}
 		return err
 	}
@@ -62,7 +85,16 @@ func (p *Puller) ask(x *request.Request, accept []string) (a *answer, err error)
 		err = ask(ctx)
 		return a, err
 	}
-	err = p.askBeforePush(ctx, x, oci.ErrManifestUnknown, ask)
+	err = p.askBeforePush(ctx, x, oci.ErrManifestUnknown, ask, func(cause error) bool {
+		if !ref.ByDigest() {
+			return false // byTag has looked for an old answer
+		}
+		m := x.Repo.Held(ctx, ref.Digest)
+		if m != nil {
+			a = &answer{Manifest: m, source: fromStale, stale: cause}
+		}
+		return m != nil
+	})
 	return a, err
 }
 

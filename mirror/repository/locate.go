@@ -6,6 +6,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"dray/cache/meta"
 	"dray/upstream"
 	"dray/upstream/oci"
 )
@@ -20,7 +21,7 @@ const (
 	// ServePusher sends it to a client of a listener that takes pushes. Such a client also sees
 	// the content of pushes that are under way.
 	ServePusher
-	// ServeHere answers a HEAD without a question to the upstream.
+	// ServeHere answers a HEAD of a client that cannot push, without a question to the upstream.
 	ServeHere
 	// LeaveOut answers a client that asks whether its push may leave the content out.
 	LeaveOut
@@ -71,6 +72,9 @@ const (
 	InWaiting
 	// Remembered: a fact says that the upstream has it. The fact may be out of date.
 	Remembered
+	// Recent: it is a manifest that is Held, and the upstream confirmed it so recently that a tag
+	// would not be asked for again ([TagPolicy.Fresh]).
+	Recent
 	// Confirmed: the upstream was asked now and has it.
 	Confirmed
 	// Answered: as Confirmed, with a single attempt.
@@ -89,7 +93,7 @@ type Location struct {
 	// Nowhere.
 	Size int64
 	// When is the time at which the upstream confirmed the content, if Place is Remembered,
-	// RememberedHeld, Confirmed, Answered or Shared. It is zero if an older version of dray
+	// RememberedHeld, Recent, Confirmed, Answered or Shared. It is zero if an older version of dray
 	// recorded the fact.
 	When time.Time
 	// Manifest is set if a manifest was located and its bytes are here.
@@ -119,16 +123,17 @@ var orders = [needs]order{
 		"As Serve, and a client that may push can read content that a push has just brought."},
 	ServeHere: {ServeHere,
 		[]Place{Held, InQueue},
-		[]Place{InQueue, Held},
+		[]Place{InQueue, Held, Absent},
 		"A HEAD on a mirror is answered only for content that can be sent at once. Other places need a question to the upstream."},
 	LeaveOut: {LeaveOut,
 		[]Place{InStaging, InQueue, Remembered},
-		[]Place{Remembered},
-		"A 200 promises that a push without the blob will succeed: the blob is being forwarded, or the upstream has it. A copy " +
-			"in the cache does not prove that the upstream has it."},
+		[]Place{InQueue, InWaiting, Recent, Absent},
+		"A 200 promises that a push without the content will succeed: it is being forwarded, or the upstream has it. A copy in " +
+			"the cache does not prove that. A fact about a blob may be old, because a blob that the upstream lacks is sent again " +
+			"with its manifest. Nothing brings a lost manifest back, so its fact must be recent."},
 	LeaveToQueue: {LeaveToQueue,
 		[]Place{InStaging, InQueue, RememberedHeld},
-		[]Place{InQueue},
+		[]Place{InQueue, InWaiting, Recent, Absent},
 		"The push that follows needs the bytes here, or a confirmation of the upstream at that time. So a fact alone is not enough."},
 	Wait: {Wait,
 		[]Place{InStaging, InQueue, Remembered, Visible},
@@ -287,8 +292,12 @@ func manifestAt(ctx context.Context, r Repo, d digest.Digest, accept []string, p
 		if man := r.store.waiting.Get(r.Key(d)); man != nil {
 			at.Manifest = ManifestOf(man)
 		}
-	case Remembered:
-		return remembered(ctx, r, d)
+	case Recent:
+		at, ok, err = remembered(ctx, r, d)
+		if !ok || meta.Age(time.Now(), at.When) >= r.Up.Tags.Fresh {
+			return at, false, err
+		}
+		at.Manifest = r.Held(ctx, d)
 	case Confirmed, Answered:
 		asked, source := time.Now(), r.Up.Source
 		if place == Answered {

@@ -81,7 +81,7 @@ func newFixture(t *testing.T) *fixture {
 	f := &fixture{T: t, source: &source{has: map[digest.Digest]int64{}}, caches: &source{has: map[digest.Digest]int64{}}}
 	to := &Upstream{Name: "caches", Source: f.caches, Sink: f.caches, Lister: f.caches, Deleter: f.caches}
 	up := &Upstream{
-		Name: "up", Source: f.source, Sink: f.source, Lister: f.source, Tags: TagPolicy{NotFound: time.Hour}, BuildCaches: &BuildCaches{To: to},
+		Name: "up", Source: f.source, Sink: f.source, Lister: f.source, Tags: TagPolicy{Fresh: time.Minute, NotFound: time.Hour}, BuildCaches: &BuildCaches{To: to},
 	}
 	tasks := flight.NewTasks()
 	t.Cleanup(tasks.Stop)
@@ -125,6 +125,11 @@ func (f *fixture) link() {
 	f.recordSeen(f.Context(), link)
 }
 
+// confirm records that the upstream had the content at a time.
+func (f *fixture) confirm(at time.Time) {
+	f.RecordConfirmed(f.Context(), &Manifest{Raw: f.raw, Digest: f.digest}, at)
+}
+
 type retained struct{}
 
 func (retained) Close() error   { return nil }
@@ -156,13 +161,22 @@ var arrangements = []struct {
 		manifest: map[Need]Place{Serve: Held, ServePusher: Held, ServeHere: Held, Judge: Held, Forwarded: Held},
 	},
 	{
-		name: "held, and confirmed some time ago",
-		put:  func(f *fixture) { f.put(); f.link(); f.RecordAtTarget(f.Context(), f.digest, f.size()) },
+		name: "held, and confirmed a moment ago",
+		put:  func(f *fixture) { f.put(); f.link(); f.confirm(time.Now()) },
 		blob: map[Need]Place{
 			Serve: Visible, ServePusher: Visible, ServeHere: Held, LeaveOut: Remembered, LeaveToQueue: RememberedHeld, Judge: Visible, Wait: Remembered,
 			Publish: Remembered, Acknowledge: Stored,
 		},
-		manifest: map[Need]Place{Serve: Held, ServePusher: Held, ServeHere: Held, LeaveOut: Remembered, Judge: Held, Forwarded: Held},
+		manifest: map[Need]Place{Serve: Held, ServePusher: Held, ServeHere: Held, LeaveOut: Recent, LeaveToQueue: Recent, Judge: Held, Forwarded: Held},
+	},
+	{
+		name: "held, and confirmed some time ago",
+		put:  func(f *fixture) { f.put(); f.link(); f.confirm(time.Now().Add(-2 * time.Minute)) },
+		blob: map[Need]Place{
+			Serve: Visible, ServePusher: Visible, ServeHere: Held, LeaveOut: Remembered, LeaveToQueue: RememberedHeld, Judge: Visible, Wait: Remembered,
+			Publish: Remembered, Acknowledge: Stored,
+		},
+		manifest: map[Need]Place{Serve: Held, ServePusher: Held, ServeHere: Held, Judge: Held, Forwarded: Held},
 	},
 	{
 		name: "here through another repository, and not in this one",
@@ -195,7 +209,7 @@ var arrangements = []struct {
 		blob: map[Need]Place{
 			Serve: InQueue, ServePusher: InQueue, ServeHere: InQueue, LeaveOut: InQueue, LeaveToQueue: InQueue, Wait: InQueue, Publish: InQueue, Acknowledge: InQueue, Judge: InQueue,
 		},
-		manifest: map[Need]Place{Serve: InQueue, ServePusher: InQueue, ServeHere: InQueue, LeaveToQueue: InQueue, Acknowledge: InQueue, AcknowledgeHeld: InQueue, Judge: InQueue, Forwarded: InQueue},
+		manifest: map[Need]Place{Serve: InQueue, ServePusher: InQueue, ServeHere: InQueue, LeaveOut: InQueue, LeaveToQueue: InQueue, Acknowledge: InQueue, AcknowledgeHeld: InQueue, Judge: InQueue, Forwarded: InQueue},
 	},
 	{
 		name: "in a build cache",
@@ -205,13 +219,12 @@ var arrangements = []struct {
 	{
 		name:     "waiting for its index",
 		put:      func(f *fixture) { f.store.waiting.Add(f.Key(f.digest), f.manifest, "owner", time.Now().Add(time.Hour)) },
-		manifest: map[Need]Place{ServePusher: InWaiting, Publish: InWaiting, Judge: InWaiting, Forwarded: InWaiting},
+		manifest: map[Need]Place{ServePusher: InWaiting, LeaveOut: InWaiting, LeaveToQueue: InWaiting, Publish: InWaiting, Judge: InWaiting, Forwarded: InWaiting},
 	},
 	{
-		name:     "confirmed some time ago",
-		put:      func(f *fixture) { f.RecordAtTarget(f.Context(), f.digest, f.size()) },
-		blob:     map[Need]Place{LeaveOut: Remembered, Wait: Remembered, Publish: Remembered, Judge: Remembered},
-		manifest: map[Need]Place{LeaveOut: Remembered},
+		name: "confirmed some time ago",
+		put:  func(f *fixture) { f.RecordAtTarget(f.Context(), f.digest, f.size()) },
+		blob: map[Need]Place{LeaveOut: Remembered, Wait: Remembered, Publish: Remembered, Judge: Remembered},
 	},
 	{
 		name:     "at the upstream",
@@ -226,7 +239,7 @@ var arrangements = []struct {
 			f.NoManifest(f.digest, nil).Remember(f.Context(), time.Now(), oci.ErrManifestUnknown)
 		},
 		blob:     map[Need]Place{Serve: Absent, ServePusher: Absent},
-		manifest: map[Need]Place{Serve: Absent, ServePusher: Absent, Judge: Absent},
+		manifest: map[Need]Place{Serve: Absent, ServePusher: Absent, ServeHere: Absent, LeaveOut: Absent, LeaveToQueue: Absent, Judge: Absent},
 	},
 }
 
@@ -274,7 +287,7 @@ func (f *fixture) wants(what string, want Place, at Location, err error, order [
 		if at.Manifest == nil || at.Manifest.Digest != f.digest {
 			f.Errorf("%s: found no manifest", what)
 		}
-	case Confirmed, Answered, Shared, Remembered, RememberedHeld:
+	case Confirmed, Answered, Shared, Remembered, RememberedHeld, Recent:
 		if at.When.IsZero() {
 			f.Errorf("%s: confirmed at no time", what)
 		}

@@ -2,6 +2,7 @@ package repository
 
 import (
 	"context"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -45,6 +46,15 @@ func (r Repo) RecordAtTarget(ctx context.Context, d digest.Digest, size int64) {
 	}
 	blob := meta.Holding{Digest: d, PresenceFact: meta.PresenceFact{Kind: meta.KindBlob, Size: size}}
 	r.store.Recorded(r.store.o.Presence.Add(ctx, r.Up.Name, r.Name, blob))
+}
+
+// RecordConfirmed records that the upstream confirmed a manifest at a time.
+func (r Repo) RecordConfirmed(ctx context.Context, m *Manifest, at time.Time) {
+	if r.Up.Sink == nil {
+		return
+	}
+	self := meta.Holding{Digest: m.Digest, PresenceFact: meta.PresenceFact{Kind: meta.KindManifest, Size: int64(len(m.Raw)), Confirmed: at}}
+	r.store.Recorded(r.store.o.Presence.Add(ctx, r.Up.Name, r.Name, self))
 }
 
 // Send sends a blob to the upstream and records that it has the blob. After the upload, Send
@@ -96,6 +106,9 @@ func (r Repo) Store(ctx context.Context, man *oci.Manifest, confirmed []oci.Chil
 	}
 	held := []meta.Holding{{Digest: self.Digest, PresenceFact: meta.PresenceFact{Kind: self.Kind, Size: self.Size, Referenced: true}}}
 	for _, c := range children {
+		if c.Kind == meta.KindManifest {
+			continue // some registries have an index without all its parts: each is asked for by itself
+		}
 		held = append(held, meta.Holding{Digest: c.Digest, PresenceFact: meta.PresenceFact{Kind: c.Kind, Size: c.Size, Referenced: true}})
 	}
 	s.Recorded(s.o.Presence.Add(ctx, r.Up.Name, r.Name, held...))

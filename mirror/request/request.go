@@ -129,8 +129,14 @@ func (x *Request) Need() repository.Need {
 	return repository.Serve
 }
 
-// HeadNeed is Need for a HEAD of a blob, by which a client finds out which blobs it may leave out
-// of a push.
+// AsksToPush reports whether the request may be that of a client which asks what it need not push:
+// a HEAD where pushes are taken.
+func (x *Request) AsksToPush() bool {
+	return x.R.Method == http.MethodHead && x.Repo.Up.Sink != nil && x.Listener.TakesPushes()
+}
+
+// HeadNeed is Need for a HEAD or a mount, by which a client finds out what it may leave out of a
+// push.
 func (x *Request) HeadNeed() repository.Need {
 	switch {
 	case x.Repo.Up.Sink == nil || !x.Listener.TakesPushes():

@@ -339,11 +339,13 @@ type CreateRepositories struct {
 // Tags says for how long dray relies on the upstream's last answer about a tag.
 type Tags struct {
 	// The time after the last answer in which dray serves a tag without asking the upstream; `0s`
-	// asks every time. Default: `60s`.
+	// asks every time. Where pushes are taken, it is the same for HEAD of a manifest by digest.
+	// Default: `60s`.
 	Fresh Duration `yaml:"fresh"`
 	// The time after `fresh` in which dray still serves the old answer at once and asks the
 	// upstream in the background for the next one. With `0s`, or with `fresh: 0s`, the client waits
-	// for the upstream. Default: `60s`.
+	// for the upstream, and so does a HEAD where pushes are taken: clients that push ask by it
+	// what they need not send. Default: `60s`.
 	Revalidate Duration `yaml:"revalidate"`
 	// The time after the last answer in which dray still serves a tag while the upstream is down,
 	// throttles, or refuses credentials; `0s` turns it off. Default: `24h`.
