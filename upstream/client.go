@@ -29,10 +29,9 @@ type Options struct {
 	// from it.
 	Host string
 	// Transport sends all requests, also those to redirect targets. It adds credentials to
-	// requests to Base (auth.Transport) and to no others. Required.
+	// requests to Base (auth.Transport) and to no others. If the registry refuses them, it returns
+	// an error that matches ErrCredentials. Required.
 	Transport http.RoundTripper
-	// Anonymous says that the transport has no credentials. A refusal then concerns the content.
-	Anonymous bool
 	Quirks    Quirks
 	// Limiter paces the requests; nil sends them at once.
 	Limiter *Limiter

@@ -110,7 +110,7 @@ func TestBearerRegistry(t *testing.T) {
 			plain := upstream.NewTransport(upstream.TransportOptions{})
 			t.Cleanup(plain.CloseIdleConnections)
 			c := upstreamtest.NewClient(t, upstream.Options{
-				Base: base, Quirks: upstream.Quirks{BlobHeadUnsupported: head != 0}, Anonymous: true,
+				Base: base, Quirks: upstream.Quirks{BlobHeadUnsupported: head != 0},
 				Transport: auth.New(auth.Options{Base: plain, Origin: base}),
 			})
 			upstreamtest.TestSource(t, c, c, "suite")

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"slices"
 	"strings"
 
 	"dray/upstream/auth"
@@ -30,6 +29,9 @@ var (
 	ErrPartsMissing = errors.New("the registry does not have all parts of the manifest")
 	// ErrReferrersUnsupported: the registry has no referrers call.
 	ErrReferrersUnsupported = errors.New("the upstream does not support referrers")
+	// errUnauthorized is the cause of an error for an answer of 401. The next request may have
+	// another authorization.
+	errUnauthorized = errors.New("the registry wants another authorization")
 	// ErrBusy: a request was not sent, because it would have waited too long.
 	ErrBusy = errors.New("upstream rate limit reached")
 )
@@ -73,6 +75,9 @@ func (c *Client) transportError(ctx context.Context, err error) error {
 	if errors.Is(err, auth.ErrRefused) {
 		return c.credentialError(err)
 	}
+	if errors.Is(err, auth.ErrDenied) {
+		return c.denied("its token endpoint refuses the repository", err)
+	}
 	e := oci.ErrUnavailable.With("the upstream registry %s cannot be reached", c.o.Name)
 	if te, ok := errors.AsType[*auth.TokenError](err); ok {
 		e = oci.ErrUnavailable.With("the token endpoint of the upstream registry %s does not answer", c.o.Name)
@@ -92,6 +97,11 @@ func (c *Client) credentialError(cause error) error {
 	return oci.ErrUnavailable.With(text, c.o.Name).Because(cause)
 }
 
+// denied returns the error for content that the registry refuses to the identity of this mirror.
+func (c *Client) denied(why string, cause error) error {
+	return oci.ErrDenied.With("the repository does not exist at %s, or this mirror has no access to it: %s", c.o.Name, why).Because(cause)
+}
+
 // corrupt returns an error for an answer that must not be used.
 func (c *Client) corrupt(format string, args ...any) error {
 	return oci.ErrUnknown.With("the upstream registry %s sent content that does not match the request", c.o.Name).
@@ -108,11 +118,7 @@ func (c *Client) answerError(resp *http.Response) error {
 	}
 	switch e.Status {
 	case http.StatusUnauthorized:
-		if c.o.Anonymous || insufficientScope(e) {
-			denied := oci.ErrDenied.With("the repository does not exist at %s, or this mirror has no access to it: %s", c.o.Name, e.Message)
-			return denied.Because(errors.New(e.Error()))
-		}
-		return c.credentialError(errors.New(e.Error()))
+		return c.denied(e.Message, fmt.Errorf("%w: %s", errUnauthorized, e.Error()))
 	case http.StatusForbidden, http.StatusBadRequest:
 		text := strings.ToLower(e.Message)
 		for _, t := range c.o.Quirks.CredentialTexts {
@@ -125,12 +131,4 @@ func (c *Client) answerError(resp *http.Response) error {
 		return c.corrupt("status %d", e.Status)
 	}
 	return e
-}
-
-// insufficientScope reports whether a 401 refuses an accepted identity (RFC 6750 section 3.1):
-// token registries answer so for a repository that the token does not cover.
-func insufficientScope(e *oci.Error) bool {
-	return slices.ContainsFunc(auth.ParseChallenges(e.Challenge), func(c auth.Challenge) bool {
-		return c.Scheme == "bearer" && c.Params["error"] == "insufficient_scope"
-	})
 }

@@ -37,7 +37,7 @@ func ExampleSource() {
 	defer transport.CloseIdleConnections()
 
 	client, err := upstream.New(upstream.Options{
-		Name: "example", Base: base, Transport: transport, Anonymous: true,
+		Name: "example", Base: base, Transport: transport,
 	})
 	if err != nil {
 		fmt.Println(err)

@@ -292,19 +292,17 @@ func TestRefusals(t *testing.T) {
 		status        int
 		challenge     string
 		code, message string
-		anonymous     bool
 		want          error
 		wantStatus    int
 		credentials   bool
 	}{
-		"iam":                {403, "", "DENIED", denied, false, oci.ErrDenied, 403, false},
-		"expired token":      {403, "", "DENIED", "Your Authorization Token has expired. Reauthenticate", false, upstream.ErrCredentials, 503, true},
-		"not authorised":     {401, `Basic realm="x"`, "UNAUTHORIZED", "", false, upstream.ErrCredentials, 503, true},
-		"anonymous":          {401, `Bearer realm="x"`, "UNAUTHORIZED", "", true, oci.ErrDenied, 403, false},
-		"insufficient scope": {401, `Bearer realm="x",error="insufficient_scope"`, "UNAUTHORIZED", "", false, oci.ErrDenied, 403, false},
-		"throttled":          {429, "", "TOOMANYREQUESTS", "Rate exceeded", false, oci.ErrTooManyRequests, 429, false},
-		"unknown":            {404, "", "MANIFEST_UNKNOWN", "Requested image not found", false, oci.ErrManifestUnknown, 404, false},
-		"failing":            {502, "", "", "", false, oci.ErrUnavailable, 502, false},
+		"iam":                {403, "", "DENIED", denied, oci.ErrDenied, 403, false},
+		"expired token":      {403, "", "DENIED", "Your Authorization Token has expired. Reauthenticate", upstream.ErrCredentials, 503, true},
+		"not authorised":     {401, `Basic realm="x"`, "UNAUTHORIZED", "", oci.ErrDenied, 403, false},
+		"insufficient scope": {401, `Bearer realm="x",error="insufficient_scope"`, "UNAUTHORIZED", "", oci.ErrDenied, 403, false},
+		"throttled":          {429, "", "TOOMANYREQUESTS", "Rate exceeded", oci.ErrTooManyRequests, 429, false},
+		"unknown":            {404, "", "MANIFEST_UNKNOWN", "Requested image not found", oci.ErrManifestUnknown, 404, false},
+		"failing":            {502, "", "", "", oci.ErrUnavailable, 502, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := upstreamtest.Serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -318,7 +316,7 @@ func TestRefusals(t *testing.T) {
 				wire(w, c.status, c.code, c.message)
 			}))
 			client := upstreamtest.NewClient(t, upstream.Options{
-				Base: r.URL, Anonymous: c.anonymous, Quirks: upstream.Quirks{CredentialTexts: []string{"authorization token has expired"}},
+				Base: r.URL, Quirks: upstream.Quirks{CredentialTexts: []string{"authorization token has expired"}},
 			})
 			_, err := client.Manifest(t.Context(), upstream.Repo{Name: "a"}, tag, nil)
 			if !errors.Is(err, c.want) || status(err) != c.wantStatus || errors.Is(err, upstream.ErrCredentials) != c.credentials {

@@ -198,7 +198,7 @@ func (u *upload) verify() error {
 // session, because the body cannot be sent twice.
 func restartable(err error) error {
 	if errors.Is(err, oci.ErrBlobUploadUnknown) || errors.Is(err, oci.ErrBlobUploadInvalid) ||
-		errors.Is(err, oci.ErrRangeInvalid) || errors.Is(err, ErrCredentials) {
+		errors.Is(err, oci.ErrRangeInvalid) || errors.Is(err, ErrCredentials) || errors.Is(err, errUnauthorized) {
 		return restartError{err}
 	}
 	return err

@@ -70,7 +70,7 @@ func connect(u config.Upstream, aws func() (*ecr.Session, error), log *slog.Logg
 		return nil, err
 	}
 	client, err := upstream.New(upstream.Options{
-		Name: u.Name, Base: base, Anonymous: as.credentials == nil, Quirks: quirks, Limiter: r.limiter, UserAgent: userAgent(), Logger: log,
+		Name: u.Name, Base: base, Quirks: quirks, Limiter: r.limiter, UserAgent: userAgent(), Logger: log,
 		Transport: auth.New(auth.Options{Base: r.transport, Origin: base, Credentials: as.credentials, Expired: as.expired, UserAgent: userAgent()}),
 	})
 	if err != nil {

@@ -9,16 +9,20 @@ import (
 )
 
 // ErrRefused reports that the registry or its token endpoint refuses the configured
-// credentials, or that there are none. It does not report that an accepted identity lacks a
-// right.
+// credentials, or that there are none. It does not report that an accepted identity
+// lacks a right.
 var ErrRefused = errors.New("upstream credentials refused")
+
+// ErrDenied reports that the token endpoint grants no token for a repository to this identity.
+// ghcr.io answers so, with 403 or 401, also for a repository that does not exist.
+var ErrDenied = errors.New("no token for the repository")
 
 // ErrMissing reports that no request was sent because there are no credentials. It matches
 // ErrRefused.
 var ErrMissing = fmt.Errorf("%w: no credentials", ErrRefused)
 
-// TokenError is a failed token request. It matches ErrRefused if the endpoint refused the
-// credentials.
+// TokenError is a failed token request. It matches ErrRefused if the endpoint refuses the
+// credentials, and ErrDenied if it refuses the repository.
 type TokenError struct {
 	// Realm is the token endpoint without its query.
 	Realm string

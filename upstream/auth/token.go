@@ -180,42 +180,110 @@ type tokenAnswer struct {
 	ExpiresIn   int64  `json:"expires_in"`
 }
 
-// requestToken requests a token with the given scopes from the realm.
+// requestToken gets a token with the given scopes from the realm. If the realm refuses, it finds
+// out whether that is about the credential or about the scopes: a credential is refused if it
+// gets no token without scopes either. Nobody who has no credential can be refused for it.
 func (t *Transport) requestToken(ctx context.Context, scopes []string) (token, error) {
 	b := t.challenge.Load()
 	if b == nil {
 		return token{}, &TokenError{Err: errors.New("the registry sent no challenge")}
 	}
-	var after time.Duration
-	fail := func(status int, err error) (token, error) {
-		return token{}, &TokenError{Realm: b.realm.Scheme + "://" + b.realm.Host + b.realm.Path, Status: status, RetryAfter: after, Err: err}
-	}
-	req, err := t.tokenRequest(ctx, b, scopes)
+	cred, err := t.credential(ctx)
 	if err != nil {
-		return fail(0, err)
+		return token{}, b.failed(0, err)
+	}
+	if cred.Anonymous() {
+		tok, err := t.fetchToken(ctx, b, cred, scopes)
+		return tok, denied(err)
+	}
+	var tok token
+	var refusal error // of these scopes
+	ask := func(ctx context.Context, suspect bool) (err error) {
+		if !suspect {
+			if tok, err = t.fetchToken(ctx, b, cred, scopes); !errors.Is(err, ErrRefused) {
+				return err
+			}
+			refusal = err
+		}
+		return t.tokenWithoutScopes(ctx, b, cred)
+	}
+	for {
+		if err := t.trust.prove(ctx, cred, trustedFor, refusal != nil, ask); err != nil || tok.value != "" {
+			return tok, err
+		}
+		if refusal != nil {
+			return token{}, denied(refusal)
+		}
+		if tok, err = t.fetchToken(ctx, b, cred, scopes); !errors.Is(err, ErrRefused) {
+			return tok, err
+		}
+		refusal = err
+	}
+}
+
+// tokenWithoutScopes shows the credential to the realm, and returns an error if the realm does
+// not accept it. It counts as refused by a realm that has no tokens without scopes: what led to
+// the question was a refusal.
+func (t *Transport) tokenWithoutScopes(ctx context.Context, b *bearer, cred Credential) error {
+	_, err := t.fetchToken(ctx, b, cred, nil)
+	if e, ok := errors.AsType[*TokenError](err); ok && e.Status/100 == 4 && e.Status != http.StatusTooManyRequests {
+		return b.failed(e.Status, ErrRefused)
+	}
+	return err
+}
+
+// denied returns err, with a refusal turned into one of the repository.
+func denied(err error) error {
+	e, ok := errors.AsType[*TokenError](err)
+	if !ok || !errors.Is(err, ErrRefused) {
+		return err
+	}
+	return &TokenError{Realm: e.Realm, Status: e.Status, Err: ErrDenied}
+}
+
+// failed returns the error of a token request.
+func (b *bearer) failed(status int, cause error) *TokenError {
+	return &TokenError{Realm: b.realm.Scheme + "://" + b.realm.Host + b.realm.Path, Status: status, Err: cause}
+}
+
+// fetchToken makes one token request. Its error matches ErrRefused if the answer is 401 or 403.
+func (t *Transport) fetchToken(ctx context.Context, b *bearer, cred Credential, scopes []string) (token, error) {
+	req, err := t.tokenRequest(ctx, b, cred, scopes)
+	if err != nil {
+		return token{}, b.failed(0, err)
 	}
 	sent := time.Now()
 	resp, err := t.o.Base.RoundTrip(req)
 	if err != nil {
-		return fail(0, err)
+		return token{}, b.failed(0, err)
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxTokenAnswer))
 	if err != nil {
-		return fail(resp.StatusCode, err)
+		return token{}, b.failed(resp.StatusCode, err)
 	}
 	if resp.StatusCode != http.StatusOK {
-		after = seconds(resp.Header.Get("Retry-After"))
-		return fail(resp.StatusCode, statusCause(resp.StatusCode))
+		e := b.failed(resp.StatusCode, statusCause(resp.StatusCode))
+		e.RetryAfter = seconds(resp.Header.Get("Retry-After"))
+		return token{}, e
 	}
+	tok, err := parseToken(body, sent)
+	if err != nil {
+		return token{}, b.failed(resp.StatusCode, err)
+	}
+	return tok, nil
+}
+
+// parseToken reads the answer to a token request that was sent at a time.
+func parseToken(body []byte, sent time.Time) (token, error) {
 	var a tokenAnswer
 	if err := json.Unmarshal(body, &a); err != nil {
 		// The text of a JSON error may quote the body, which may contain a token.
-		return fail(resp.StatusCode, errors.New("the answer is not JSON"))
+		return token{}, errors.New("the answer is not JSON")
 	}
 	value := cmp.Or(a.Token, a.AccessToken)
 	if value == "" {
-		return fail(resp.StatusCode, errors.New("the answer has no token"))
+		return token{}, errors.New("the answer has no token")
 	}
 	life := max(min(time.Duration(a.ExpiresIn), 7*24*3600)*time.Second, minTokenLife)
 	return token{value: Secret(value), renew: sent.Add(life * 3 / 4), expires: sent.Add(life)}, nil
@@ -230,7 +298,7 @@ func statusCause(status int) error {
 	}
 }
 
-func (t *Transport) tokenRequest(ctx context.Context, b *bearer, scopes []string) (*http.Request, error) {
+func (t *Transport) tokenRequest(ctx context.Context, b *bearer, cred Credential, scopes []string) (*http.Request, error) {
 	u := *b.realm
 	q := u.Query()
 	if b.service != "" {
@@ -245,10 +313,6 @@ func (t *Transport) tokenRequest(ctx context.Context, b *bearer, scopes []string
 		return nil, err
 	}
 	req.Header.Set("User-Agent", t.o.UserAgent)
-	cred, err := t.credential(ctx)
-	if err != nil {
-		return nil, err
-	}
 	if cred.Anonymous() {
 		return req, nil
 	}

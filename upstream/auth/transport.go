@@ -58,6 +58,10 @@ type Transport struct {
 	sharedScope atomic.Pointer[string] // the one scope of a registry that uses it for all requests (ECR Public)
 	basic       atomic.Bool            // the registry has sent a Basic challenge
 	tokens      tokens
+	trust       trust
+	asked       atomic.Bool // /v2/ has answered an anonymous request
+	open        atomic.Bool // it answers everybody
+	asking      crowd       // anonymous requests to /v2/
 }
 
 var _ http.RoundTripper = (*Transport)(nil)
@@ -82,7 +86,8 @@ type authorization struct {
 // or the credential if that is preemptive. If the registry refuses it, RoundTrip gets another
 // authorization and sends the request once more. A request whose body cannot be read again is
 // not repeated: RoundTrip returns the refusal, and uses the challenge in it for the next
-// request.
+// request. An answer of 401 that it returns concerns the content: if the registry refuses the
+// credential as such, RoundTrip returns an error that matches ErrRefused.
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if req.URL.Scheme+"://"+req.URL.Host != t.origin {
 		return t.o.Base.RoundTrip(req)
@@ -96,13 +101,16 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
+	if s.header == "" && t.isBase(req.URL) && resp.StatusCode < http.StatusInternalServerError && resp.StatusCode != http.StatusTooManyRequests {
+		t.learnt(req, resp)
+	}
 	next, err := t.reconsider(req, resp, s)
 	if err != nil {
 		_ = resp.Body.Close()
 		return nil, err
 	}
 	if next == nil || req.Body != nil && req.Body != http.NoBody && req.GetBody == nil {
-		return resp, nil
+		return t.judged(req, resp, s)
 	}
 	retry := next.apply(req)
 	if req.GetBody != nil {
@@ -112,7 +120,29 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	_, _ = io.CopyN(io.Discard, resp.Body, maxRefusal) // so that the connection can be reused
 	_ = resp.Body.Close()
-	return t.o.Base.RoundTrip(retry)
+	if resp, err = t.o.Base.RoundTrip(retry); err != nil {
+		return nil, err
+	}
+	return t.judged(req, resp, *next)
+}
+
+// judged returns the final answer to a request, or an error if it refuses a Basic credential as
+// such. A bearer token needs no judgement: the token endpoint has accepted the credential.
+func (t *Transport) judged(req *http.Request, resp *http.Response, s authorization) (*http.Response, error) {
+	if s.cred.Anonymous() {
+		return resp, nil
+	}
+	if t.isBase(req.URL) {
+		t.trust.record(s.cred, statusError(resp.StatusCode), false)
+	}
+	if resp.StatusCode != http.StatusUnauthorized {
+		return resp, nil
+	}
+	if err := t.doubt(req.Context(), s.cred); err != nil {
+		_ = resp.Body.Close()
+		return nil, err
+	}
+	return resp, nil
 }
 
 // apply returns a copy of the request with the authorization s.
@@ -148,10 +178,38 @@ func (t *Transport) authorize(req *http.Request) (authorization, error) {
 		return t.bearer(req, nil)
 	}
 	cred, err := t.credential(req.Context())
-	if err != nil || cred.Anonymous() || !cred.Preemptive && !t.basic.Load() {
+	if err != nil || cred.Anonymous() {
 		return authorization{}, err
 	}
-	return authorization{header: cred.basic(), cred: cred}, nil
+	if cred.Preemptive {
+		return authorization{header: cred.basic(), cred: cred}, nil
+	}
+	if !t.basic.Load() && !t.isBase(req.URL) {
+		if err := t.learn(req.Context()); err != nil {
+			return authorization{}, err
+		}
+		if t.challenge.Load() != nil {
+			return t.bearer(req, nil)
+		}
+	}
+	if !t.basic.Load() {
+		return authorization{}, nil
+	}
+	return t.withBasic(req, cred)
+}
+
+// withBasic returns the authorization by a credential that the registry is known to accept. /v2/
+// itself tells whether it does.
+func (t *Transport) withBasic(req *http.Request, cred Credential) (authorization, error) {
+	if t.isBase(req.URL) {
+		_, known, err := t.trust.known(cred, forever, false)
+		if !known {
+			err = nil
+		}
+		return authorization{header: cred.basic(), cred: cred}, err
+	}
+	err := t.trust.prove(req.Context(), cred, forever, false, t.showTo(cred))
+	return authorization{header: cred.basic(), cred: cred}, err
 }
 
 // bearer gets a token for the request. demanded are the scopes of its challenge, nil if there
@@ -231,7 +289,9 @@ func (t *Transport) reconsider(req *http.Request, resp *http.Response, s authori
 				}
 			case "basic":
 				t.basic.Store(true)
-				return t.replace(req, s, nil)
+				if next, err := t.replace(req, s, nil); next != nil || err != nil {
+					return next, err
+				}
 			}
 		}
 	}
@@ -244,7 +304,7 @@ func (t *Transport) reconsider(req *http.Request, resp *http.Response, s authori
 // storeChallenge stores the realm and service of a Bearer challenge, and returns its scopes.
 func (t *Transport) storeChallenge(req *http.Request, c Challenge) (demanded []string, ok bool) {
 	realm, err := req.URL.Parse(c.Params["realm"])
-	if err != nil || realm.Host == "" || realm.Scheme != "https" && realm.Scheme != "http" || realm.User != nil {
+	if err != nil || c.Params["realm"] == "" || realm.Host == "" || realm.Scheme != "https" && realm.Scheme != "http" || realm.User != nil {
 		return nil, false
 	}
 	t.challenge.Store(&bearer{realm: realm, service: c.Params["service"]})
@@ -273,9 +333,14 @@ func (t *Transport) replace(req *http.Request, s authorization, demanded []strin
 		if s.cred.Invalidate != nil {
 			s.cred.Invalidate()
 		}
-		next.cred, err = t.credential(req.Context())
-		if err == nil && !next.cred.Anonymous() {
-			next.header = next.cred.basic()
+		var cred Credential
+		cred, err = t.credential(req.Context())
+		switch {
+		case err != nil || cred.Anonymous() || cred.basic() == s.header:
+		case cred.Preemptive:
+			next = authorization{header: cred.basic(), cred: cred}
+		default:
+			next, err = t.withBasic(req, cred)
 		}
 	}
 	if err != nil || next.header == "" || next.header == s.header {

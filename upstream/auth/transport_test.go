@@ -373,10 +373,16 @@ func TestBasic(t *testing.T) {
 	}}
 	line := "GET registry.example/v2/library/alpine/manifests/3"
 
+	base := "GET registry.example/v2/"
 	rt := newTransport(t, w, func(o *Options) { o.Credentials = Static("ann", "pw") })
 	want(t, rt, "GET", alpine, 200)
 	want(t, rt, "GET", alpine, 200)
-	w.expect(t, line, line+" Basic", line+" Basic")
+	w.expect(t, base, base+" Basic", line+" Basic", line+" Basic")
+
+	rt = newTransport(t, w, func(o *Options) { o.Credentials = Static("ann", "pw") })
+	want(t, rt, "GET", "https://registry.example/v2/", 200) // a greeting teaches as much
+	want(t, rt, "GET", alpine, 200)
+	w.expect(t, base, base+" Basic", line+" Basic")
 
 	rt = newTransport(t, w, func(o *Options) {
 		o.Credentials = func(context.Context, string) (Credential, error) {
@@ -389,8 +395,13 @@ func TestBasic(t *testing.T) {
 	want(t, newTransport(t, w, nil), "GET", alpine, 401) // anonymous: the refusal stands
 	w.expect(t, line)
 
-	want(t, newTransport(t, w, func(o *Options) { o.Credentials = Static("ann", "wrong") }), "GET", alpine, 401)
-	w.expect(t, line, line+" Basic")
+	rt = newTransport(t, w, func(o *Options) { o.Credentials = Static("ann", "wrong") })
+	for range 3 {
+		if _, _, err := do(t, rt, "GET", alpine, nil); !errors.Is(err, ErrRefused) {
+			t.Errorf("with a wrong password: %v, want ErrRefused", err)
+		}
+	}
+	w.expect(t, base, base+" Basic")
 }
 
 func TestExpiredCredential(t *testing.T) {
@@ -484,7 +495,7 @@ func TestTokenEndpointErrors(t *testing.T) {
 				t.Errorf("RetryAfter %v, want 7s", te.RetryAfter)
 			}
 			if c.tokens == nil {
-				w.expect(t, "GET registry.example/v2/library/alpine/manifests/3") // the password stayed here
+				w.expect(t, "GET registry.example/v2/") // the password stayed here
 			}
 		})
 	}

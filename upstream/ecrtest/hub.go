@@ -14,6 +14,9 @@ const hubTokenLife = 5 * time.Minute
 
 // authenticateBearer returns the token of the request, if its scope covers the request.
 func (s *Server) authenticateBearer(r *http.Request, c call) (*token, error) {
+	if s.Dialect().Basic {
+		return s.authenticateUser(r, c)
+	}
 	bearer, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
 	if !ok {
 		return nil, s.challengeBearer(r, c, "")
@@ -26,6 +29,9 @@ func (s *Server) authenticateBearer(r *http.Request, c call) (*token, error) {
 	}
 	if c.Kind.writes() && !t.push {
 		return nil, s.challengeBearer(r, c, "insufficient_scope")
+	}
+	if s.hides(t.principal, c.Repo) {
+		return nil, s.challengeBearer(r, c, "")
 	}
 	return t, nil
 }
@@ -43,7 +49,7 @@ func (s *Server) challengeBearer(r *http.Request, c call, problem string) *wireE
 		value += fmt.Sprintf(`,error="%s"`, problem)
 	}
 	e := refuse(http.StatusUnauthorized, "UNAUTHORIZED", "authentication required")
-	e.Header = http.Header{"Www-Authenticate": {value}}
+	e.Header = http.Header{"Www-Authenticate": s.challenges(value)}
 	return e
 }
 
@@ -62,7 +68,11 @@ func (s *Server) serveToken(w http.ResponseWriter, r *http.Request) error {
 	}
 	now := s.now()
 	push := false
-	for _, scope := range append(r.URL.Query()["scope"], r.PostForm["scope"]...) {
+	scopes := append(r.URL.Query()["scope"], r.PostForm["scope"]...)
+	if err := s.refuseScopes(user, scopes); err != nil {
+		return err
+	}
+	for _, scope := range scopes {
 		push = push || strings.Contains(scope, "push") || strings.HasSuffix(scope, ":*")
 	}
 	push = push && (given || !s.opts.Hub.PushNeedsUser)

@@ -67,6 +67,8 @@ type Options struct {
 	Bandwidth Bandwidth
 	// Hub are the settings of a registry with Bearer tokens.
 	Hub HubOptions
+	// Dialect are the peculiarities of such a registry at the start.
+	Dialect Dialect
 }
 
 // HubOptions configure a registry with Bearer tokens.

@@ -18,6 +18,7 @@ import (
 type Server struct {
 	opts     Options
 	switches atomic.Pointer[Switches]
+	dialect  atomic.Pointer[Dialect]
 	dir      string
 	ownDir   bool
 	upstream *http.Client // of pull-through rules
@@ -59,6 +60,7 @@ func New(opts Options) (*Server, error) {
 		denied: opts.Deny, looked: map[string]time.Time{}, sessions: map[string]session{}, upstream: &http.Client{Transport: &http.Transport{}},
 	}
 	s.SetSwitches(*opts.Switches)
+	s.SetDialect(opts.Dialect)
 	s.faults = newFaults(opts.Bandwidth)
 	s.journal = newJournal()
 	s.throttle = newThrottle(opts.Quotas, s.now)

@@ -77,7 +77,7 @@ func Serve(tb testing.TB, h http.Handler) *Registry {
 // Client returns a client of the registry, whose transport is closed when the test ends.
 func (r *Registry) Client(tb testing.TB, q upstream.Quirks) *upstream.Client {
 	tb.Helper()
-	return NewClient(tb, upstream.Options{Name: "test", Base: r.URL, Quirks: q, Anonymous: true})
+	return NewClient(tb, upstream.Options{Name: "test", Base: r.URL, Quirks: q})
 }
 
 // NewClient returns a client. Without a transport in o it makes one, which is closed when the

@@ -1,0 +1,120 @@
+package auth
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+)
+
+// isBase reports whether u is /v2/ of the registry.
+func (t *Transport) isBase(u *url.URL) bool {
+	return strings.TrimSuffix(u.Path, "/")+"/" == t.base().Path
+}
+
+// base returns the address of /v2/ of the registry.
+func (t *Transport) base() *url.URL {
+	return &url.URL{Scheme: t.o.Origin.Scheme, Host: t.o.Origin.Host, Path: strings.TrimSuffix(t.o.Origin.Path, "/") + "/v2/"}
+}
+
+// learn asks /v2/ which credentials the registry wants, unless /v2/ has told. Registries that let
+// anybody read (Artifactory, Nexus) say to an anonymous client that private content does not
+// exist, and send no challenge with that. While /v2/ does not answer, nothing can be said about
+// the content.
+func (t *Transport) learn(ctx context.Context) error {
+	if t.asked.Load() {
+		return nil
+	}
+	_, err := t.asking.do(ctx, func(ctx context.Context) error {
+		resp, err := t.askBase(ctx, authorization{})
+		if err != nil {
+			return err
+		}
+		t.learnt(resp.Request, resp)
+		return nil
+	})
+	return err
+}
+
+// learnt takes what the answer of /v2/ to an anonymous request says. A registry that wants no
+// credentials there gets them as Basic.
+func (t *Transport) learnt(req *http.Request, resp *http.Response) {
+	if resp.StatusCode/100 == 2 {
+		t.open.Store(true)
+		t.basic.Store(true)
+	}
+	if resp.StatusCode == http.StatusUnauthorized {
+		for _, c := range ParseChallenges(resp.Header.Values("Www-Authenticate")) {
+			switch c.Scheme {
+			case "bearer":
+				t.storeChallenge(req, c)
+			case "basic":
+				t.basic.Store(true)
+			}
+		}
+	}
+	t.asked.Store(true)
+}
+
+// doubt returns an error that matches ErrRefused if a refusal of content is one of the
+// credential. /v2/ tells, unless it answers everybody.
+func (t *Transport) doubt(ctx context.Context, c Credential) error {
+	if err := t.learn(ctx); err != nil {
+		return err
+	}
+	if t.open.Load() {
+		err := statusError(http.StatusUnauthorized)
+		t.trust.record(c, err, true)
+		return err
+	}
+	return t.trust.prove(ctx, c, forever, true, t.showTo(c))
+}
+
+// showTo returns a function that shows a credential to /v2/. Its error matches ErrRefused if the
+// registry refuses the credential.
+func (t *Transport) showTo(c Credential) func(ctx context.Context, suspect bool) error {
+	return func(ctx context.Context, _ bool) error {
+		resp, err := t.askBase(ctx, authorization{header: c.basic(), cred: c})
+		if err != nil {
+			return err
+		}
+		return statusError(resp.StatusCode)
+	}
+}
+
+// askBase sends GET /v2/ and returns the answer without its body. An answer that says nothing,
+// such as 503, is an error.
+func (t *Transport) askBase(ctx context.Context, s authorization) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, t.base().String(), nil)
+	if err != nil {
+		return nil, err
+	}
+	req.Host = t.o.Host
+	req.Header.Set("User-Agent", t.o.UserAgent)
+	resp, err := t.o.Base.RoundTrip(s.apply(req))
+	if err != nil {
+		return nil, err
+	}
+	_, _ = io.CopyN(io.Discard, resp.Body, maxRefusal) // so that the connection can be reused
+	_ = resp.Body.Close()
+	if err := statusError(resp.StatusCode); err != nil && !errors.Is(err, ErrRefused) {
+		return nil, err
+	}
+	resp.Request = req
+	return resp, nil
+}
+
+// statusError returns the error for an answer of /v2/. It matches ErrRefused if the answer refuses
+// what the request showed.
+func statusError(status int) error {
+	switch {
+	case status == http.StatusUnauthorized:
+		return fmt.Errorf("%w: GET /v2/ answers %d", ErrRefused, status)
+	case status >= http.StatusInternalServerError, status == http.StatusTooManyRequests:
+		return fmt.Errorf("GET /v2/ answers %d", status)
+	}
+	return nil
+}

@@ -1,0 +1,143 @@
+package auth
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+)
+
+const (
+	// firstRefusal and lastRefusal bound how long a refused credential is not shown again. The
+	// pause doubles with each refusal. Docker Hub and Harbor lock accounts that fail too often
+	// (harbor#22569).
+	firstRefusal = 5 * time.Second
+	lastRefusal  = 5 * time.Minute
+	// trustedFor is how long after a token endpoint has accepted a credential any number of
+	// requests may show it at the same time.
+	trustedFor = time.Minute
+	// forever is for registries that get the credential with each request.
+	forever = time.Duration(1<<63 - 1)
+	// confirmedFor is how long a credential that was doubted and then accepted is not doubted.
+	confirmedFor = 5 * time.Second
+)
+
+// trust is what is known of the credential of one registry: whether the registry has accepted
+// or refused it, and when.
+type trust struct {
+	asking crowd
+
+	mu        sync.Mutex // guards the fields below; never held during a request
+	username  string
+	password  Secret
+	accepted  time.Time
+	confirmed time.Time     // when it was last accepted although it had been doubted
+	refusal   error         // nil unless the last answer was a refusal
+	until     time.Time     // the end of the pause after the refusal
+	pause     time.Duration // the length of that pause
+}
+
+// prove returns nil if the registry is known to have accepted c, within a time before now. If c
+// was refused a short while ago, it returns the same error again. Otherwise one caller calls ask,
+// which shows c to the registry, while the others wait. doubt says that the caller has met a
+// refusal that may be about c. suspect says that somebody has.
+func (k *trust) prove(ctx context.Context, c Credential, within time.Duration, doubt bool, ask func(ctx context.Context, suspect bool) error) error {
+	for {
+		suspect, known, err := k.known(c, within, doubt)
+		if known {
+			return err
+		}
+		led, err := k.asking.do(ctx, func(ctx context.Context) error {
+			err := ask(ctx, suspect)
+			k.record(c, err, suspect)
+			return err
+		})
+		if led || err != nil {
+			return err
+		}
+	}
+}
+
+// known returns the result of prove if it takes no request.
+func (k *trust) known(c Credential, within time.Duration, doubt bool) (suspect, known bool, err error) {
+	now := time.Now()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.about(c)
+	switch {
+	case k.refusal != nil:
+		return true, now.Before(k.until), k.refusal
+	case doubt:
+		return true, now.Sub(k.confirmed) < confirmedFor, nil
+	}
+	return false, !k.accepted.IsZero() && now.Sub(k.accepted) < within, nil
+}
+
+// record records the answer to a request that showed c. An error that is no refusal says
+// nothing.
+func (k *trust) record(c Credential, err error, suspect bool) {
+	now := time.Now()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.about(c)
+	switch {
+	case err == nil:
+		k.accepted, k.refusal, k.pause = now, nil, 0
+		if suspect {
+			k.confirmed = now
+		}
+	case errors.Is(err, ErrRefused):
+		k.pause = min(max(2*k.pause, firstRefusal), lastRefusal)
+		k.refusal, k.until = err, now.Add(k.pause)
+	}
+}
+
+// about forgets what is known of another credential; k.mu is held.
+func (k *trust) about(c Credential) {
+	if c.Username == k.username && c.Password == k.password {
+		return
+	}
+	k.username, k.password = c.Username, c.Password
+	k.accepted, k.confirmed, k.refusal, k.until, k.pause = time.Time{}, time.Time{}, nil, time.Time{}, 0
+}
+
+// crowd has one call of a function in flight.
+type crowd struct {
+	mu   sync.Mutex // guards call
+	call *call
+}
+
+// call is a call in flight. err is set before done closes.
+type call struct {
+	done chan struct{}
+	err  error
+}
+
+// do calls f, or waits for a call that is under way and returns its error. led reports whether f
+// was called. f is not cancelled with ctx, because others wait for it.
+func (c *crowd) do(ctx context.Context, f func(context.Context) error) (led bool, err error) {
+	c.mu.Lock()
+	current := c.call
+	led = current == nil
+	if led {
+		current = &call{done: make(chan struct{})}
+		c.call = current
+	}
+	c.mu.Unlock()
+	if led {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), tokenTimeout)
+		defer cancel()
+		current.err = f(ctx)
+		c.mu.Lock()
+		c.call = nil
+		c.mu.Unlock()
+		close(current.done)
+		return true, current.err
+	}
+	select {
+	case <-current.done:
+		return false, current.err
+	case <-ctx.Done():
+		return false, ctx.Err()
+	}
+}

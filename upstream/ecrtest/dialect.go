@@ -1,0 +1,94 @@
+package ecrtest
+
+import (
+	"net/http"
+	"slices"
+	"strings"
+)
+
+// Dialect holds ways in which registries other than ECR and Docker Hub depart from them. It adds
+// to the quirks of Hub. Each field names a registry that does so; the zero value is none of them.
+type Dialect struct {
+	// Private are repositories that only Users may see, and "user:repository" those that this user
+	// may not see. Others are refused by a challenge, or as the fields below say.
+	Private []string
+	// Basic asks for the name and password of one of Users in place of a token (registries behind
+	// nginx).
+	Basic bool
+	// BasicFirst offers Basic, which leads nowhere, in a header line before that of Bearer
+	// (prowler#12691).
+	BasicFirst bool
+	// TokenRefusal, if not 0, is the status with which the token endpoint refuses a repository that
+	// does not exist or is private (ghcr.io: 403, openai/tunnel-client#75, and 401,
+	// coollabsio/coolify#5575).
+	TokenRefusal int
+	// Open lets anybody read. Private repositories do not exist for everybody else, and only /v2/
+	// sends a challenge (Artifactory, Nexus: moby#24129).
+	Open bool
+}
+
+// Dialect returns the dialect in force.
+func (s *Server) Dialect() Dialect { return *s.dialect.Load() }
+
+// SetDialect sets the dialect for later requests.
+func (s *Server) SetDialect(d Dialect) { s.dialect.Store(&d) }
+
+// hides reports whether a user, or nobody, may not see a repository.
+func (s *Server) hides(who, repo string) bool {
+	if who != "" {
+		repo = who + ":" + repo
+	}
+	return slices.Contains(s.Dialect().Private, repo)
+}
+
+// authenticateUser authenticates a request by name and password.
+func (s *Server) authenticateUser(r *http.Request, c call) (*token, error) {
+	user, password, given := r.BasicAuth()
+	if given && (user == "" || s.opts.Hub.Users[user] != password) {
+		return nil, challengeUser()
+	}
+	open := s.Dialect().Open
+	switch {
+	case given && s.hides(user, c.Repo):
+		return nil, challengeUser()
+	case given:
+		return &token{principal: user, push: true}, nil
+	case !open || c.Kind == KindBase || c.Kind.writes():
+		return nil, challengeUser()
+	case s.hides("", c.Repo):
+		return nil, refuse(http.StatusNotFound, "MANIFEST_UNKNOWN", "The named manifest is not known to the registry.")
+	}
+	return &token{}, nil
+}
+
+func challengeUser() *wireError {
+	e := refuse(http.StatusUnauthorized, "UNAUTHORIZED", "authentication required")
+	e.Header = http.Header{"Www-Authenticate": {`Basic realm="registry"`}}
+	return e
+}
+
+// challenges returns the header lines with a Bearer challenge.
+func (s *Server) challenges(bearer string) []string {
+	if s.Dialect().BasicFirst {
+		return []string{`Basic realm="registry"`, bearer}
+	}
+	return []string{bearer}
+}
+
+// refuseScopes refuses a token for a repository that the user may not see.
+func (s *Server) refuseScopes(user string, scopes []string) error {
+	status := s.Dialect().TokenRefusal
+	if status == 0 {
+		return nil
+	}
+	for _, scope := range scopes {
+		parts := strings.Split(scope, ":")
+		if len(parts) != 3 || parts[0] != "repository" || strings.Contains(parts[2], "push") {
+			continue
+		}
+		if s.hides(user, parts[1]) || !s.hasRepository(s.defaultRegistry(), parts[1]) {
+			return refuse(status, "DENIED", "requested access to the resource is denied")
+		}
+	}
+	return nil
+}
