@@ -7,23 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"dray/upstream/oci"
-)
-
-// Kinds of a manifest.
-const (
-	KindImage = "image"
-	KindIndex = "index"
-	// KindAttestation is BuildKit's kind: it describes another manifest of the same index.
-	KindAttestation = "attestation"
-	// KindArtifact is any other manifest, such as a signature, an SBOM or a chart.
-	KindArtifact = "artifact"
 )
 
 // Image describes the pushed manifest and the manifests below it, in one document. Policies are
@@ -75,7 +64,10 @@ type Config struct {
 	// Image is the parsed content of an image's configuration. It is empty for other
 	// configurations.
 	v1.Image
+	// Raw is the whole content, whatever its media type.
 	Raw json.RawMessage `json:"-"`
+	// ofImage reports whether a runtime takes it for the configuration of an image.
+	ofImage bool
 }
 
 // LayerView describes a layer of an image.
@@ -129,7 +121,7 @@ type Contents interface {
 const (
 	maxManifests  = 512
 	maxNesting    = 4
-	maxConfig     = 4 << 20
+	maxConfig     = 32 << 20 // as much as Podman and Skopeo take (containers/image, image: iolimits)
 	maxStatement  = 32 << 20
 	maxPredicate  = 1 << 20
 	maxStatements = 64
@@ -181,8 +173,7 @@ func (a *assembly) add(ctx context.Context, man *oci.Manifest, by oci.Descriptor
 	}
 	if man.Config != nil {
 		m.TotalSize += man.Config.Size
-		runs := slices.ContainsFunc(man.Layers, func(d oci.Descriptor) bool { return rootLayer(d.MediaType) })
-		if err := a.config(ctx, m, *man.Config, runs); err != nil {
+		if err := a.config(ctx, m, *man.Config); err != nil {
 			return err
 		}
 	}
@@ -193,7 +184,6 @@ func (a *assembly) add(ctx context.Context, man *oci.Manifest, by oci.Descriptor
 			Foreign: oci.Child{Descriptor: d}.Foreign(), facts: map[string]json.RawMessage{},
 		})
 	}
-	m.Kind = kindOf(m)
 	return a.statements(ctx, m)
 }
 
@@ -217,58 +207,26 @@ func (a *assembly) children(ctx context.Context, m *Manifest, man *oci.Manifest,
 	return nil
 }
 
-// kindOf returns the kind under which runtimes treat a manifest. With the configuration and the
-// layers of an image, a manifest can be run even if it has a subject, an artifact type, or an
-// annotation in the index.
-func kindOf(m *Manifest) string {
-	image := m.Config != nil && (oci.ImageConfig(m.Config.MediaType) || m.Config.Raw != nil)
-	attests := m.DescriptorAnnotations["vnd.docker.reference.type"] == "attestation-manifest" || slices.ContainsFunc(m.Layers, func(l *LayerView) bool {
-		return strings.HasPrefix(l.MediaType, "application/vnd.in-toto") // one that is pushed before its index
-	})
-	switch {
-	case image && slices.ContainsFunc(m.Layers, func(l *LayerView) bool { return rootLayer(l.MediaType) }):
-		return KindImage
-	case image && attests, m.DescriptorAnnotations["vnd.docker.reference.type"] == "attestation-manifest":
-		return KindAttestation
-	case image && m.ArtifactType == "" && m.Subject == "":
-		return KindImage
-	}
-	return KindArtifact
-}
-
-// impliedConfig reports whether Docker takes a blob of this media type for the configuration of
-// an image, although the type does not say so, because registries used to send it (moby,
-// distribution: ImageTypes).
-func impliedConfig(t string) bool {
-	return t == "" || t == "application/octet-stream" || t == "application/json" || t == "text/html"
-}
-
-// rootLayer reports whether runtimes unpack a layer of this type into the root of a container.
-func rootLayer(t string) bool {
-	return strings.HasPrefix(t, "application/vnd.oci.image.") || strings.HasPrefix(t, "application/vnd.docker.")
-}
-
-// config reads the configuration of a manifest that may be an image. runs reports whether the
-// manifest has layers of an image.
-func (a *assembly) config(ctx context.Context, m *Manifest, d oci.Descriptor, runs bool) error {
+// config reads the configuration of a manifest, whatever its media type: what it says decides what
+// the manifest is.
+func (a *assembly) config(ctx context.Context, m *Manifest, d oci.Descriptor) error {
 	m.Config = &Config{Digest: d.Digest, MediaType: d.MediaType, Size: d.Size}
-	implied := runs && impliedConfig(d.MediaType)
-	if !oci.ImageConfig(d.MediaType) && !implied {
-		return nil
-	}
 	raw, err := a.read(ctx, d, maxConfig)
 	if err != nil {
 		return err
 	}
-	if err := json.Unmarshal(raw, &m.Config.Image); err != nil && implied {
-		m.Config.Image = v1.Image{}
-		return nil // Docker cannot run it either
-	} else if err != nil {
+	m.Config.Raw = raw
+	var image v1.Image
+	err = json.Unmarshal(raw, &image)
+	if err != nil && oci.ImageConfig(d.MediaType) {
 		return oci.ErrManifestInvalid.With("the configuration %s of the image does not match its media type", d.Digest).Because(err)
 	}
-	m.Config.Raw = raw
-	if m.Platform == "" && m.Config.OS != "" && m.Config.OS != "unknown" {
-		m.Platform = platform(&m.Config.Platform)
+	if err != nil || !describesImage(d.MediaType, image) {
+		return nil
+	}
+	m.Config.Image, m.Config.ofImage = image, true
+	if m.Platform == "" && image.OS != "" && image.OS != "unknown" {
+		m.Platform = platform(&image.Platform)
 	}
 	return nil
 }

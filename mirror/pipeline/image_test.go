@@ -35,60 +35,6 @@ func (s shelf) Open(_ context.Context, d oci.Descriptor) (io.ReadCloser, error) 
 
 func (s shelf) Scanned(context.Context, oci.Descriptor) (*Scanned, error) { return nil, nil }
 
-// A manifest that runtimes can run is judged as an image, whatever it claims to be.
-func TestWhatRunsIsAnImage(t *testing.T) {
-	const (
-		config  = "application/vnd.oci.image.config.v1+json"
-		tar     = "application/vnd.oci.image.layer.v1.tar+gzip"
-		docker  = "application/vnd.docker.image.rootfs.diff.tar.gzip"
-		intoto  = "application/vnd.in-toto+json"
-		subject = `,"subject":{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","size":1}`
-	)
-	root := []byte(`{"os":"linux","config":{"User":"0"}}`)
-	from := shelf{blobs: map[digest.Digest][]byte{digest.FromBytes(root): root}}
-	for _, tc := range []struct {
-		config, more string
-		layers       []string
-		given        map[string]string
-		kind         string
-	}{
-		{config: config, layers: []string{tar}, kind: KindImage},
-		{config: config, kind: KindImage},
-		{config: config, layers: []string{tar}, more: subject, kind: KindImage},
-		{config: config, layers: []string{tar}, more: `,"artifactType":"application/x"`, kind: KindImage},
-		{config: config, layers: []string{intoto, tar}, kind: KindImage},
-		{config: config, layers: []string{tar}, given: map[string]string{"vnd.docker.reference.type": "attestation-manifest"}, kind: KindImage},
-		{config: "application/json", layers: []string{docker}, kind: KindImage},
-		{config: "application/json", layers: []string{"application/x"}, kind: KindArtifact},
-		{config: config, layers: []string{intoto}, kind: KindAttestation},
-		{config: config, layers: []string{intoto}, given: map[string]string{"vnd.docker.reference.type": "attestation-manifest"}, kind: KindAttestation},
-		{config: config, layers: []string{"application/spdx+json"}, more: subject, kind: KindArtifact},
-		{config: "application/vnd.cncf.helm.config.v1+json", layers: []string{"application/vnd.cncf.helm.chart.content.v1.tar+gzip"}, kind: KindArtifact},
-	} {
-		layers := ""
-		for i, l := range tc.layers {
-			from.blobs[digest.FromString("")] = nil
-			layers += fmt.Sprintf(`%s{"mediaType":%q,"digest":%q,"size":0}`, ","[:min(i, 1)], l, digest.FromString(""))
-		}
-		raw := fmt.Sprintf(`{"schemaVersion":2,"config":{"mediaType":%q,"digest":%q,"size":%d},"layers":[%s]%s}`, tc.config, digest.FromBytes(root), len(root), layers, tc.more)
-		man, err := oci.ParseManifest(oci.MediaTypeOCIManifest, []byte(raw))
-		if err != nil {
-			t.Fatal(err)
-		}
-		a := &assembly{from: from, seen: map[digest.Digest]bool{}, img: &Image{}}
-		if err := a.add(t.Context(), man, oci.Descriptor{Annotations: tc.given}, 0); err != nil {
-			t.Fatal(err)
-		}
-		m := a.img.Root()
-		if m.Kind != tc.kind {
-			t.Errorf("%s is an %s, want %s", raw, m.Kind, tc.kind)
-		}
-		if tc.kind == KindImage && m.Config.Config.User != "0" {
-			t.Errorf("%s: its configuration was not read", raw)
-		}
-	}
-}
-
 // The manifests that a manifest lists are judged whatever its media type. A manifest that can
 // be read in two ways is rejected.
 func TestManifestsHideNothing(t *testing.T) {

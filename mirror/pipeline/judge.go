@@ -5,10 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strings"
 	"sync"
 	"time"
 
+	"github.com/opencontainers/go-digest"
 	"golang.org/x/sync/errgroup"
 
 	"dray/upstream/oci"
@@ -54,7 +54,7 @@ func (p *Pipeline) Judge(ctx context.Context, s Subject, from Contents) (*Report
 	p.checkNames(ctx, s.Name, r)
 	img, err := assemble(ctx, s, from)
 	if large := (*TooLarge)(nil); errors.As(err, &large) {
-		r.add(p, Finding{Rule: "document", What: large.what, Fix: "split it"}.complete(ArchiveStage, Enforce))
+		r.add(p, Finding{Rule: "document", What: large.what, Fix: "split an index, and leave out of a configuration what the image does not need"}.complete(ArchiveStage, Enforce))
 		return p.finish(r, start), nil
 	}
 	if err != nil {
@@ -108,23 +108,56 @@ func (p *Pipeline) newReport(n Name) *Report {
 // layersAtOnce bounds the layers that one call of Judge or View waits for at the same time.
 const layersAtOnce = 8
 
-// addLayers adds the results for the layers to the document and the report. It requests each
-// layer once, even if several images have it, and reports its findings at its first occurrence.
+// addLayers adds the results for the layers to the document and the report, and decides with them
+// what each manifest is. Findings in a layer are reported at its first occurrence.
 func (p *Pipeline) addLayers(ctx context.Context, img *Image, from Contents, r *Report) error {
-	if !p.Scans() {
-		return nil
+	scans, err := p.scanLayers(ctx, img, from)
+	if err != nil {
+		return err
 	}
+	for _, m := range img.Manifests {
+		for _, l := range m.Layers {
+			if s := scans[l.Digest]; s != nil {
+				l.see(s)
+			}
+		}
+		if m.Kind != KindIndex {
+			m.Kind = kindOf(m)
+		}
+	}
+	reported := map[digest.Digest]bool{}
+	for _, m := range img.Manifests {
+		for i, l := range m.Layers {
+			s := scans[l.Digest]
+			if s == nil {
+				continue
+			}
+			if !reported[l.Digest] {
+				p.addScanned(s, img.LayerPlace(m, i), r)
+			}
+			reported[l.Digest] = true
+			p.checkDescriptor(img, m, i, r)
+		}
+	}
+	return nil
+}
+
+// scanLayers requests the results for each layer once, even if several manifests have it.
+func (p *Pipeline) scanLayers(ctx context.Context, img *Image, from Contents) (map[digest.Digest]*Scanned, error) {
 	var mu sync.Mutex // guards scans
-	scans := map[*LayerView]*Scanned{}
-	first := map[string]*LayerView{}
+	scans := map[digest.Digest]*Scanned{}
+	if !p.Scans() {
+		return scans, nil
+	}
+	requested := map[digest.Digest]bool{}
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(layersAtOnce)
 	for _, m := range img.Manifests {
 		for _, l := range m.Layers {
-			if first[l.Digest.String()] != nil {
+			if requested[l.Digest] {
 				continue
 			}
-			first[l.Digest.String()] = l
+			requested[l.Digest] = true
 			g.Go(func() error {
 				s, err := from.Scanned(gctx, oci.Descriptor{Digest: l.Digest, Size: l.Size, MediaType: l.MediaType})
 				if l.Foreign && err != nil && gctx.Err() == nil {
@@ -132,36 +165,20 @@ func (p *Pipeline) addLayers(ctx context.Context, img *Image, from Contents, r *
 				}
 				mu.Lock()
 				defer mu.Unlock()
-				scans[l] = s
+				scans[l.Digest] = s
 				return err
 			})
 		}
 	}
-	if err := g.Wait(); err != nil {
-		return err
-	}
-	for _, m := range img.Manifests {
-		for i, l := range m.Layers {
-			if s := scans[first[l.Digest.String()]]; s != nil {
-				p.addLayer(img, m, i, s, r, first[l.Digest.String()] == l)
-			}
-		}
-	}
-	return nil
+	return scans, g.Wait()
 }
 
-// addLayer adds the result for one layer to the document and, if report is set, to the report.
-func (p *Pipeline) addLayer(img *Image, m *Manifest, i int, s *Scanned, r *Report, report bool) {
-	l := m.Layers[i]
+// see adds the result of a scan to the layer.
+func (l *LayerView) see(s *Scanned) {
 	l.Seen, l.Archive = true, s.Archive
 	for stage, result := range s.results {
 		l.facts[stage] = result.Facts
 	}
-	if !report {
-		return
-	}
-	p.addScanned(s, img.LayerPlace(m, i), r)
-	p.checkDescriptor(img, m, i, r)
 }
 
 // addScanned adds the findings in a layer, and the unknowns, to a report.
@@ -190,22 +207,43 @@ func (p *Pipeline) addScanned(s *Scanned, at Place, r *Report) {
 	}
 }
 
-// addArchiveFinding adds a finding about a layer that differs from its descriptor.
-func (p *Pipeline) addArchiveFinding(img *Image, m *Manifest, i int, r *Report, what string) {
-	f := Finding{Rule: "unreadable", What: what, Fix: "build and push the image again", Where: img.LayerPlace(m, i)}
-	r.add(p, f.complete(ArchiveStage, p.archive.Mode))
-}
-
-// checkDescriptor compares a layer with its descriptor. Stages do not look into a blob that is
-// no archive, but a client might unpack it; and the rules about sizes use the descriptor.
+// checkDescriptor compares a layer with its descriptor: the rules about sizes use the descriptor,
+// and a client might unpack what the stages could not look into.
 func (p *Pipeline) checkDescriptor(img *Image, m *Manifest, i int, r *Report) {
 	l := m.Layers[i]
+	where := img.LayerPlace(m, i)
 	if l.Archive.Size != l.Size {
-		p.addArchiveFinding(img, m, i, r, fmt.Sprintf("the layer has %[2]d bytes instead of the %[1]d of its manifest", l.Size, l.Archive.Size))
+		what := fmt.Sprintf("the layer has %[2]d bytes instead of the %[1]d of its manifest", l.Size, l.Archive.Size)
+		r.add(p, Finding{Rule: "unreadable", What: what, Fix: rebuild, Where: where}.complete(ArchiveStage, p.archive.Mode))
 	}
-	if m.Kind == KindImage && strings.Contains(l.MediaType, "tar") && l.Format == FormatOther {
-		p.addArchiveFinding(img, m, i, r, "the media type of the layer is "+l.MediaType+", but it is not an archive")
+	f, closed := l.closed()
+	if m.Kind != KindImage || !closed {
+		return
 	}
+	f.Where = where
+	r.add(p, f.complete(ArchiveStage, p.archive.Mode))
+	if p.archive.Mode == Enforce {
+		return
+	}
+	for _, step := range p.layerSteps() {
+		r.unknown(Unknown{Stage: step.Stage.Name(), Why: errUnread.Error(), Where: where, OnError: step.OnError})
+	}
+}
+
+// rebuild is what to do about a layer that was damaged on its way.
+const rebuild = "build and push the image again"
+
+// closed returns the finding about a layer of an image that stages cannot look into.
+func (l *LayerView) closed() (f Finding, closed bool) {
+	switch unread := unreadFormats[l.Format]; {
+	case l.encrypted():
+		return Finding{Rule: "encrypted", What: "the layer is encrypted, so nobody can look into it", Fix: "push it as it is before encryption, or have the rule waived for the repository"}, true
+	case unread != "":
+		return Finding{Rule: "format", What: "the layer is " + unread + ", which the checks do not read", Fix: "make it an archive that is compressed with gzip or zstd"}, true
+	case l.Format == FormatOther:
+		return Finding{Rule: "unreadable", What: "the media type of the layer is " + l.MediaType + ", but it is not an archive", Fix: rebuild}, true
+	}
+	return f, false
 }
 
 // checkImages runs the image stages concurrently.

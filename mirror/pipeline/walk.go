@@ -5,6 +5,7 @@ import (
 	"bufio"
 	"bytes"
 	"cmp"
+	"compress/bzip2"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
@@ -49,7 +50,7 @@ func (l Limits) withDefaults() Limits {
 const ArchiveStage = "archive"
 
 // walkVersion is part of the revision of the walk.
-const walkVersion = 1
+const walkVersion = 2
 
 // ratioFrom is the number of uncompressed bytes up to which the ratio is not checked: small
 // layers of zeros are common and harmless.
@@ -64,9 +65,35 @@ const (
 	FormatTar   = "tar"
 	FormatGzip  = "tar+gzip"
 	FormatZstd  = "tar+zstd"
+	FormatBzip2 = "tar+bzip2"
+	FormatXZ    = "xz"
+	FormatLzip  = "lzip"
+	Format7z    = "7z"
+	FormatEROFS = "erofs"
 	FormatOther = "other" // no archive: a configuration, a signature, an SBOM
 	FormatEmpty = "empty"
 )
+
+// unreadFormats are formats that runtimes or users unpack, but the walk does not, with their
+// descriptions.
+var unreadFormats = map[string]string{
+	FormatXZ: "compressed with xz", FormatLzip: "compressed with lzip", Format7z: "an archive of 7-Zip", FormatEROFS: "a file system of the form EROFS",
+}
+
+// magics are the first bytes of formats.
+var magics = []struct {
+	format string
+	at     int
+	magic  string
+}{
+	{FormatGzip, 0, "\x1f\x8b"},
+	{FormatZstd, 0, "\x28\xb5\x2f\xfd"},
+	{FormatBzip2, 0, "BZh"},
+	{FormatXZ, 0, "\xfd7zXZ\x00"},
+	{FormatLzip, 0, "LZIP"},
+	{Format7z, 0, "7z\xbc\xaf\x27\x1c"},
+	{FormatEROFS, 1024, "\xe2\xe1\xf5\xe0"}, // containerd 2.1 mounts layers of this form
+}
 
 // Archive describes a layer's blob, as the walk found it.
 type Archive struct {
@@ -154,7 +181,7 @@ func walk(ctx context.Context, r io.Reader, limits Limits, visitors fanOut) (Arc
 		return w.archive, context.Cause(ctx)
 	}
 	if _, own := errors.AsType[*layerFault](err); err != nil && !own {
-		err = &layerFault{rule: "unreadable", what: "the layer cannot be read: " + err.Error(), fix: "build and push the image again"}
+		err = &layerFault{rule: "unreadable", what: "the layer cannot be read: " + err.Error(), fix: rebuild}
 	}
 	return w.archive, err
 }
@@ -177,7 +204,11 @@ func (w *walker) run() error {
 	defer plain.Close()
 	g := &archiveReader{r: plain, stored: w.stored, limits: w.limits, sum: sha256.New()}
 	whole := bufio.NewReaderSize(g, 64<<10)
-	if !isTar(whole) { // compressed, but no archive
+	archive, err := isTar(whole)
+	if err != nil {
+		return err
+	}
+	if !archive { // compressed, and something else
 		w.archive.Format = FormatOther
 		_, err := io.Copy(io.Discard, whole)
 		w.archive.Uncompressed = g.n
@@ -195,48 +226,66 @@ func (w *walker) run() error {
 }
 
 // open detects the format of the layer and returns its uncompressed bytes. It returns nil for a
-// blob that is no archive, after reading it to its end.
+// blob that it does not read as an archive, after reading it to its end.
 func (w *walker) open() (io.ReadCloser, error) {
 	b := bufio.NewReaderSize(w.stored, 64<<10)
-	magic, err := b.Peek(4)
-	if len(magic) == 0 && err == io.EOF {
-		w.archive.Format = FormatEmpty
-		return nil, nil
-	}
-	switch {
-	case bytes.HasPrefix(magic, []byte{0x1f, 0x8b}):
-		w.archive.Format = FormatGzip
+	w.archive.Format = detect(b)
+	switch w.archive.Format {
+	case FormatGzip:
 		return gzip.NewReader(b)
-	case bytes.Equal(magic, []byte{0x28, 0xb5, 0x2f, 0xfd}) || len(magic) == 4 && magic[0]&0xf0 == 0x50 && bytes.Equal(magic[1:], []byte{0x2a, 0x4d, 0x18}):
-		w.archive.Format = FormatZstd
+	case FormatBzip2:
+		return io.NopCloser(bzip2.NewReader(b)), nil
+	case FormatZstd:
 		d, err := zstd.NewReader(b, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxWindow))
 		if err != nil {
 			return nil, err
 		}
 		return d.IOReadCloser(), nil
-	case isTar(b):
-		w.archive.Format = FormatTar
+	case FormatTar:
 		return io.NopCloser(b), nil
 	}
-	w.archive.Format = FormatOther
 	n, err := io.Copy(io.Discard, b)
 	w.archive.Uncompressed = n
 	return nil, err
 }
 
+// detect returns the format of a blob by its first bytes.
+func detect(b *bufio.Reader) string {
+	head, _ := b.Peek(1028) // a failed read fails again
+	if len(head) == 0 {
+		return FormatEmpty
+	}
+	if len(head) >= 4 && head[0]&0xf0 == 0x50 && string(head[1:4]) == "\x2a\x4d\x18" {
+		return FormatZstd // a frame to be skipped (RFC 8878, 3.1.2)
+	}
+	for _, m := range magics {
+		if len(head) > m.at && bytes.HasPrefix(head[m.at:], []byte(m.magic)) {
+			return m.format
+		}
+	}
+	if archive, err := isTar(b); archive && err == nil {
+		return FormatTar
+	}
+	return FormatOther
+}
+
 // isTar checks the first header of an archive as archive/tar does: by its magic or, in the
-// oldest format, by its checksum. An archive without entries is two blocks of zeros.
-func isTar(b *bufio.Reader) bool {
+// oldest format, by its checksum. An archive without entries is blocks of zeros, or nothing. The
+// error is that of reading the bytes.
+func isTar(b *bufio.Reader) (bool, error) {
 	block, err := b.Peek(512)
 	if err != nil {
-		return false
+		if err == io.EOF {
+			err = nil
+		}
+		return len(block) == 0, err
 	}
 	if bytes.Equal(block, make([]byte, 512)) {
-		return true
+		return true, nil
 	}
 	_, err = tar.NewReader(bytes.NewReader(block)).Next()
 	// The checksum was right if only the entry's content is missing.
-	return err == nil || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, tar.ErrInsecurePath)
+	return err == nil || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, tar.ErrInsecurePath), nil
 }
 
 func (w *walker) entries(r *tar.Reader, g *archiveReader) error {

@@ -145,12 +145,25 @@ func TestWalkTakesWhatIsNoArchive(t *testing.T) {
 		format string
 	}{
 		"nothing": {nil, FormatEmpty}, "short": {[]byte("x"), FormatOther}, "configuration": {bytes.Repeat([]byte(`{"os":"linux"}`), 100), FormatOther},
+		"an archive of nothing, compressed": {gzipped(t, nil), FormatGzip}, "the same with zstd": {zstded(t, nil), FormatZstd},
 		"compressed text": {gzipped(t, bytes.Repeat([]byte("text"), 1000)), FormatOther},
 	} {
 		a, err := walked(t, tc.layer, Limits{})
 		if err != nil || a.Format != tc.format || a.Size != int64(len(tc.layer)) || a.Entries != 0 {
 			t.Errorf("%s: %+v, %v", name, a, err)
 		}
+	}
+}
+
+func TestWalkReadsBzip2(t *testing.T) {
+	v := &noting{name: "v"}
+	a, err := walked(t, bzipped, Limits{}, v)
+	if got := strings.Join(v.seen, " "); err != nil || a.Format != FormatBzip2 || a.Size != int64(len(bzipped)) || got != "a =x ." {
+		t.Errorf("%+v, %v: saw %s", a, err, got)
+	}
+	_, err = walked(t, bzipped[:60], Limits{})
+	if b, own := errors.AsType[*layerFault](err); !own || b.rule != "unreadable" {
+		t.Errorf("cut: %v", err)
 	}
 }
 
@@ -258,7 +271,7 @@ func TestFailingVisitorsLeaveTheOthersAlone(t *testing.T) {
 
 func FuzzWalk(f *testing.F) {
 	plain := archive(f, file{name: "a/b", text: "text"}, file{name: "l", head: tar.Header{Typeflag: tar.TypeSymlink, Linkname: "a"}})
-	for _, seed := range [][]byte{plain, gzipped(f, plain), zstded(f, plain), sparseArchive(1 << 40), nil, plain[:700], {0x1f, 0x8b}, {0x28, 0xb5, 0x2f, 0xfd}} {
+	for _, seed := range [][]byte{plain, gzipped(f, plain), zstded(f, plain), sparseArchive(1 << 40), nil, plain[:700], {0x1f, 0x8b}, {0x28, 0xb5, 0x2f, 0xfd}, bzipped} {
 		f.Add(seed)
 	}
 	limits := Limits{MaxBytes: 8 << 20, MaxEntries: 100, MaxDepth: 20, MaxPath: 200}
