@@ -67,7 +67,7 @@ func withAuth(section, more string) []string {
 func (s *stack) from(address, method, path string, body []byte, headers ...string) got {
 	s.Helper()
 	r := httptest.NewRequestWithContext(s.Context(), method, path, bytes.NewReader(body))
-	r.RemoteAddr = address
+	r.RemoteAddr, r.Host = address, "127.0.0.1:5000"
 	for i := 0; i < len(headers); i += 2 {
 		r.Header.Set(headers[i], headers[i+1])
 	}

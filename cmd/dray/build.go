@@ -154,14 +154,16 @@ func (g *graph) buildListeners(context.Context) error {
 		if i == 0 {
 			setting += ", DRAY_ADDRESS or PORT"
 		}
+		routes := routesOf(g.cfg, l)
 		server, err := g.newServer(wire.ServerOptions{
 			Name: l.Name, Setting: setting, Address: l.Address, Certificate: l.TLS.Certificate, PrivateKey: l.TLS.PrivateKey, Splice: l.Send == config.SendSplice,
 			Handler: &mirror.Listener{
 				Mirror: g.mirror, AccessLog: log, CopyFiles: l.Send == config.SendCopy,
 				Listener: request.Listener{
-					Name: l.Name, Routes: routesOf(g.cfg, l), ExternalURL: strings.TrimSuffix(l.ExternalURL, "/"),
+					Name: l.Name, Routes: routes, ExternalURL: strings.TrimSuffix(l.ExternalURL, "/"),
 					Policy: identity.Policy{
 						Role: identity.Role(l.Role), Access: access[l.Auth], Challenge: l.Challenge, AllowAnonymousPush: l.AllowAnonymousPush,
+						Hosts: hostsOf(routes),
 					},
 				},
 			},

@@ -155,7 +155,9 @@ var importable = map[string][]allowance{
 		{goDigest, addresses}, {prometheusClient, measures},
 	},
 	"dray/mirror/admin/api": {{goDigest, addresses}},
-	"dray/mirror/admin":     {{"dray/mirror/admin/api", "failures as it tells them"}, {prometheusClient, "it shows what is gathered"}}, // everything else through views of its own
+	"dray/mirror/admin": { // everything else through views of its own
+		{"dray/mirror/admin/api", "failures as it tells them"}, {"dray/mirror/identity", "which Host headers no page has"}, {prometheusClient, "it shows what is gathered"},
+	},
 	"dray/mirror/inventory": {
 		{"dray/mirror/admin/api", "what operators are shown"},
 		{"dray/mirror/pattern", "patterns of names"},

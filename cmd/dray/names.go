@@ -29,6 +29,18 @@ func routesOf(c config.Config, l config.Listener) *route.Table {
 	return r
 }
 
+// hostsOf returns the host names, without ports, by which a listener is known.
+func hostsOf(r *route.Table) (hosts []string) {
+	all := slices.Clone(r.Own)
+	for _, o := range r.Order {
+		all = append(all, o.Hosts...)
+	}
+	for _, h := range all {
+		hosts = append(hosts, (&url.URL{Host: h}).Hostname())
+	}
+	return hosts
+}
+
 // names parses the names of images that operators give.
 type names struct{ routes *route.Table }
 

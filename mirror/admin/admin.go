@@ -3,16 +3,14 @@ package admin
 import (
 	"cmp"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/http/pprof"
-	"net/netip"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"dray/mirror/identity"
 )
 
 // Options configure [NewHandler].
@@ -86,7 +84,7 @@ func (l gatherLog) Println(v ...any) {
 // profiles are expensive, so these are refused, too.
 func guard(hosts []string, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !known(hosts, r.Host) {
+		if !identity.KnownHost(hosts, r.Host) {
 			http.Error(w, "the Host header is not a name of the admin listener", http.StatusMisdirectedRequest)
 			return
 		}
@@ -97,24 +95,4 @@ func guard(hosts []string, next http.Handler) http.Handler {
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		next.ServeHTTP(w, r)
 	})
-}
-
-// known reports whether a Host header names this listener. HTTP/1.0 clients may send none;
-// browsers do not use HTTP/1.0.
-func known(hosts []string, host string) bool {
-	if host == "" {
-		return true
-	}
-	if name, _, err := net.SplitHostPort(host); err == nil {
-		host = name
-	}
-	if bare, ok := strings.CutPrefix(host, "["); ok && strings.HasSuffix(bare, "]") {
-		host = strings.TrimSuffix(bare, "]")
-	}
-	if _, err := netip.ParseAddr(host); err == nil {
-		return true
-	}
-	host = strings.ToLower(strings.TrimSuffix(host, "."))
-	return host == "localhost" || strings.HasSuffix(host, ".localhost") ||
-		slices.ContainsFunc(hosts, func(h string) bool { return strings.EqualFold(h, host) })
 }

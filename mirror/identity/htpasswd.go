@@ -182,8 +182,8 @@ func (h *HTPasswd) Authenticate(r *http.Request, _ []Need) (Principal, error) {
 	return Principal{Name: name}, nil
 }
 
-// judge reports whether a password is correct. It hashes the password, unless that was done a moment
-// ago. The error is [errCrowded], or the cause of ctx's end.
+// judge reports whether a password is correct. It hashes the password, unless that was done a
+// moment ago. The error is [errCrowded], or the cause of ctx's end.
 func (h *HTPasswd) judge(ctx context.Context, u *users, name, password string, lanes [2]string) (bool, error) {
 	key := h.keyed(name, password)
 	if u.recognises(name, key) {

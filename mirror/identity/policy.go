@@ -4,6 +4,8 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
+	"strings"
 
 	"dray/upstream/oci"
 )
@@ -29,6 +31,9 @@ type Policy struct {
 	Challenge bool
 	// AllowAnonymousPush accepts pushes from everybody if there is no Access.
 	AllowAnonymousPush bool
+	// Hosts are the host names, without a port, by which pages in a browser on this machine may read
+	// without credentials, besides addresses and localhost.
+	Hosts []string
 }
 
 // Login returns the caller of a request for the base of the API. Clients log in there, so it
@@ -54,11 +59,11 @@ func (p *Policy) Authorise(r *http.Request, needs ...Need) (Principal, error) {
 	}
 	a := p.Access
 	if a == nil {
-		return Principal{}, nil
+		return Principal{}, p.refusePage(r)
 	}
 	if !hasCredentials(r) {
 		if a.anonymously(needs) {
-			return Principal{}, nil
+			return Principal{}, p.refusePage(r)
 		}
 		if p.Role == RoleMirror && !p.Challenge {
 			return Principal{}, oci.ErrDenied.With("this mirror requires credentials; log in first")
@@ -96,6 +101,48 @@ func (p *Policy) mayWrite(r *http.Request, action Action) error {
 		return oci.ErrDenied.With("deletions from other machines are refused until auth is configured")
 	}
 	return oci.ErrDenied.With("pushes from other machines are refused until auth or allow_anonymous_push is configured")
+}
+
+// refusePage returns [oci.ErrDenied] for a request that comes from a browser on this machine by a
+// host name that is not dray's. A page can make its own name resolve to a loopback address and then
+// read the answers (DNS rebinding), with the rights that everybody on this machine has.
+func (p *Policy) refusePage(r *http.Request) error {
+	if !fromBrowser(r) || !ClientAddr(r).IsLoopback() || KnownHost(p.Hosts, r.Host) {
+		return nil
+	}
+	return oci.ErrDenied.With("a browser may not read by the host name %q; if it is a name of this listener, set its external_url", r.Host)
+}
+
+// fromBrowser reports whether a request has header lines that browsers send and clients of
+// registries do not. A page can leave out some of them, but not all: without TLS there is no
+// Sec-Fetch, a page chooses its Referer, and Firefox lets it choose the User-Agent.
+func fromBrowser(r *http.Request) bool {
+	for _, h := range []string{"Accept-Language", "Origin", "Referer", "Sec-Fetch-Site", "Sec-Fetch-Mode", "Sec-Fetch-Dest"} {
+		if len(r.Header[h]) > 0 {
+			return true
+		}
+	}
+	return strings.HasPrefix(r.UserAgent(), "Mozilla/")
+}
+
+// KnownHost reports whether a Host header is an address, localhost or one of hosts. No page has an
+// address as its name. HTTP/1.0 clients may send none; browsers do not use HTTP/1.0.
+func KnownHost(hosts []string, host string) bool {
+	if host == "" {
+		return true
+	}
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	if bare, ok := strings.CutPrefix(host, "["); ok && strings.HasSuffix(bare, "]") {
+		host = strings.TrimSuffix(bare, "]")
+	}
+	if _, err := netip.ParseAddr(host); err == nil {
+		return true
+	}
+	host = strings.ToLower(strings.TrimSuffix(host, "."))
+	return host == "localhost" || strings.HasSuffix(host, ".localhost") ||
+		slices.ContainsFunc(hosts, func(h string) bool { return strings.EqualFold(h, host) })
 }
 
 // local reports whether the request was made on this machine. A request that a reverse proxy

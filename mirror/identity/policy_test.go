@@ -45,6 +45,50 @@ func TestPolicyWithoutAccess(t *testing.T) {
 	}
 }
 
+// A page in a browser on this machine reads by names that are dray's, whatever header lines of a
+// browser it leaves out. Clients of registries, other machines, and users read by any name.
+func TestPolicyAgainstRebinding(t *testing.T) {
+	public := &Access{Authenticator: byName{}, Rules: []Rule{{Anonymous: true, Users: []string{"ann"}, Repositories: []string{"*"}, Actions: []Action{Pull}}}}
+	const here, there, evil = "127.0.0.1:1", "192.0.2.1:1", "evil.example:5000"
+	site := []string{"Sec-Fetch-Site", "same-origin"}
+	for name, test := range map[string]struct {
+		access     *Access
+		from, host string
+		header     []string
+		denied     bool
+	}{
+		"a page with TLS":                 {nil, here, evil, site, true},
+		"a page over IPv6":                {nil, "[::1]:1", evil, site, true},
+		"a page without TLS":              {nil, here, evil, []string{"Referer", "http://evil.example:5000/"}, true},
+		"a page without a Referer":        {nil, here, evil, []string{"User-Agent", "Mozilla/5.0 (X11) Gecko/20100101"}, true},
+		"a page that chooses its agent":   {nil, here, evil, []string{"User-Agent", "docker/29", "Accept-Language", "*"}, true},
+		"a page of another origin":        {nil, here, evil, []string{"Origin", "null"}, true},
+		"a page that claims a proxy":      {nil, here, evil, append([]string{"X-Forwarded-For", "192.0.2.1"}, site...), true},
+		"a page where anybody may read":   {public, here, evil, site, true},
+		"a page that shows credentials":   {nil, here, evil, append([]string{"Authorization", "Basic YW5uOng="}, site...), true},
+		"a page that knows a password":    {public, here, evil, append([]string{"Authorization", "Basic YW5uOng="}, site...), false},
+		"a page of a name that begins so": {nil, here, "localhost.evil.example", site, true},
+		"a page by address":               {nil, here, "127.0.0.1:5000", site, false},
+		"a page by localhost":             {nil, here, "LOCALHOST:5000", site, false},
+		"a page by dray's name":           {nil, here, "Dray.example:5000", site, false},
+		"a page on another machine":       {nil, there, evil, site, false},
+		"a client by any name":            {nil, here, "registry.corp.example:5000", []string{"User-Agent", "containerd/2.2"}, false},
+		"a client without a name":         {nil, here, "", nil, false},
+	} {
+		for _, role := range []Role{RoleMirror, RoleRegistry} {
+			p := Policy{Role: role, Access: test.access, Hosts: []string{"dray.example"}}
+			r := httptest.NewRequestWithContext(t.Context(), "GET", "/v2/team/app/manifests/v1", http.NoBody)
+			r.RemoteAddr, r.Host = test.from, test.host
+			for i := 0; i < len(test.header); i += 2 {
+				r.Header.Set(test.header[i], test.header[i+1])
+			}
+			if _, err := p.Authorise(r, Need{Pull, "team/app"}); errors.Is(err, oci.ErrDenied) != test.denied || (err != nil) != test.denied {
+				t.Errorf("%s, %s: %v, want denied %t", name, role, err, test.denied)
+			}
+		}
+	}
+}
+
 // byName recognises everybody by the user name alone, but for mallory.
 type byName struct{}
 
