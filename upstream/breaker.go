@@ -18,49 +18,73 @@ import (
 type BreakerOptions struct {
 	// Name is the upstream in messages and metrics.
 	Name string
-	// Threshold is the number of failures in a row after which callers without an older answer are
-	// refused. 0 means 5.
+	// Threshold is the number of questions in a row without an answer after which callers without
+	// an older answer are refused. 0 means 5.
 	Threshold int
 	// Lasting is the time over which the failures must have lasted as well, so that retries absorb
 	// a short burst of failures, however many callers meet it. 0 means that the number is enough.
 	Lasting time.Duration
 	// Probe is the time from a failure to the next attempt. 0 means 5 s.
 	Probe time.Duration
+	// Hello, when not nil, asks the registry a question that concerns no content, such as
+	// GET /v2/. Its answer takes the place of Threshold for the registry, and comes before the
+	// attempt that may end a refusal. It may take as long as Probe.
+	Hello func(context.Context) error
 }
 
-// Breaker refuses requests to an upstream that does not answer, so that callers need not wait
-// for it. Failures are ErrUnreachable and answers of 500 and above; any other answer of the
-// upstream closes the breaker. The storage that a registry redirects to has a state of its own:
-// while it is down, only blobs are refused.
+// Breaker refuses requests to a host that is down, so that callers need not wait for it. The
+// registry and each host that it redirects to are judged by themselves. A question has failed if
+// its result is ErrUnreachable or an answer of 500 and above, and counts once however often it is
+// repeated. Any other answer of the host ends the row of its failures.
+//
+// One bad object must not keep callers from all others. So answers of 500 and above count as
+// failures of the host once three repositories got them, and where questions got no answer, Hello
+// tells whether the registry gives any.
 //
 // Two kinds of callers share the state. Callers that need the answer (Source, Sink) are refused
-// after Threshold failures in a row. Callers that hold an older answer (Held) are refused after
-// one failure, because asking costs them time and gains little. For both, one attempt at a time
-// is let through, a Probe after the last failure.
+// while the host is considered down. Callers that hold an older answer (Held) are refused after
+// one question without an answer, or after one failure of their own repository, because asking
+// costs them time and gains little. For both, one attempt at a time is let through, a Probe after
+// the last failure.
 type Breaker struct {
 	o        BreakerOptions
 	refusals prometheus.Counter
 	open     prometheus.GaugeFunc
 
-	mu                sync.Mutex // guards the fields below
-	registry, storage circuit
+	mu sync.Mutex // guards the fields below
+	// hosts has the failures of each host since its last good answer, repos those of each
+	// repository. The registry is the host "".
+	hosts, repos map[string]*circuit
 }
 
-// circuit is the state of one host.
+const (
+	registryHost = ""
+	// severalRepos is the number of repositories that have to fail before their host is at fault.
+	severalRepos = 3
+	// maxCircuits bounds the hosts and the repositories that are remembered: strangers choose
+	// their names.
+	maxCircuits = 1024
+)
+
+// circuit is a row of failures.
 type circuit struct {
-	failures int
-	first    time.Time // of the first failure in the row
-	last     error
-	next     time.Time // of the next attempt, after a failure
-	probing  bool
+	failures   int             // failed questions
+	unanswered int             // those of them that got no answer
+	repos      map[string]bool // their repositories, severalRepos at most
+	silent     bool            // Hello got no good answer either
+	asking     bool            // Hello is under way
+	first      time.Time       // of the first failure
+	last       error
+	next       time.Time // of the next attempt
 }
 
-// BreakerState is the state of an upstream, or of its storage if that has failed more often.
+// BreakerState is the state of the registry, or of the host that it redirects to and that has
+// failed more often.
 type BreakerState struct {
-	// Open says that callers are refused until Next.
+	// Open says that callers are refused, at the registry or at a host that it redirects to.
 	Open bool
-	// Failures is the number of failures in a row. Last is the newest of them, nil if there are
-	// none.
+	// Failures is the number of questions in a row that failed. Last is the newest failure, nil if
+	// there is none, and Next is the time of the next attempt.
 	Failures int
 	Last     error
 	Next     time.Time
@@ -82,7 +106,7 @@ func (e *OpenError) Unwrap() error { return e.err }
 // NewBreaker returns a closed Breaker.
 func NewBreaker(o BreakerOptions) *Breaker {
 	o.Threshold, o.Probe = cmp.Or(o.Threshold, 5), cmp.Or(o.Probe, 5*time.Second)
-	b := &Breaker{o: o}
+	b := &Breaker{o: o, hosts: map[string]*circuit{}, repos: map[string]*circuit{}}
 	labels := prometheus.Labels{"upstream": o.Name}
 	b.refusals = prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "dray_upstream_breaker_refusals_total", ConstLabels: labels,
@@ -90,7 +114,7 @@ func NewBreaker(o BreakerOptions) *Breaker {
 	})
 	b.open = prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "dray_upstream_breaker_open", ConstLabels: labels,
-		Help: "1 while dray considers the upstream, or the storage that it redirects to, to be down; otherwise 0.",
+		Help: "1 while dray considers the upstream, or a host that it redirects to, to be down; otherwise 0.",
 	}, func() float64 {
 		if b.State().Open {
 			return 1
@@ -106,128 +130,230 @@ func (b *Breaker) Collectors() []prometheus.Collector {
 }
 
 // State returns the state of the upstream, for health checks and metrics.
-func (b *Breaker) State() BreakerState {
+func (b *Breaker) State() (s BreakerState) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	c := &b.registry
-	if b.storage.failures > c.failures {
-		c = &b.storage
+	for host, c := range b.hosts {
+		s.Open = s.Open || b.down(host, c)
+		if c.failures > s.Failures {
+			s.Failures, s.Last, s.Next = c.failures, c.last, c.next
+		}
 	}
-	open := b.refuses(&b.registry, b.o.Threshold) || b.refuses(&b.storage, b.o.Threshold)
-	return BreakerState{Open: open, Failures: c.failures, Last: c.last, Next: c.next}
+	return s
 }
 
-// Do calls f for a request other than that of a blob. If the breaker is open, it returns an
+// Do calls f for a request to the registry. If the registry is considered down, it returns an
 // *OpenError and does not call f.
-func (b *Breaker) Do(f func() error) error { return b.do(b.o.Threshold, ofRegistry, f) }
+func (b *Breaker) Do(f func() error) error {
+	return b.do(context.Background(), Repo{}, false, func(Repo) error { return f() })
+}
 
-// origin is the host that an answer comes from.
-type origin int
+// passage is one question on its way through a Breaker.
+type passage struct {
+	b      *Breaker
+	repo   Repo
+	held   bool       // the caller holds an older answer
+	hosts  []string   // that were asked
+	probes []*circuit // that nobody else may ask meanwhile
+}
 
-const (
-	ofRegistry origin = iota
-	// ofStorage is for blobs: the storage that the registry redirects to, or the registry itself.
-	ofStorage
-)
-
-// do calls f, unless the breaker is open, and records the result.
-func (b *Breaker) do(threshold int, from origin, f func() error) error {
-	circuits := []*circuit{&b.registry, &b.storage}
-	if from == ofRegistry {
-		circuits = circuits[:1]
-	}
-	probes, err := b.admit(threshold, circuits)
-	if err != nil {
-		b.refusals.Inc()
+// do calls f, unless the breaker refuses, and records the result.
+func (b *Breaker) do(ctx context.Context, repo Repo, held bool, f func(Repo) error) error {
+	p := &passage{b: b, repo: repo, held: held}
+	if err := p.enter(ctx); err != nil {
 		return err
 	}
+	repo.onward = p.onward
 	done := false
 	defer func() {
 		if !done { // f panicked: that is no failure of the upstream
-			b.record(from, probes, context.Canceled)
+			p.record(context.Canceled)
 		}
 	}()
-	err = f()
+	err := f(repo)
 	done = true
-	b.record(from, probes, err)
+	p.record(err)
 	return err
 }
 
-// refuses reports whether a circuit has failed often enough to refuse a caller; b.mu is held.
-// With a threshold of 1, Lasting does not count.
-func (b *Breaker) refuses(c *circuit, threshold int) bool {
-	return c.failures >= threshold && (threshold == 1 || time.Since(c.first) >= b.o.Lasting)
-}
-
-// admit returns the circuits for which the attempt is the probe, or an *OpenError.
-func (b *Breaker) admit(threshold int, circuits []*circuit) (probes []*circuit, err error) {
+// enter admits the question to the registry, after Hello if it is in doubt whether the registry
+// answers.
+func (p *passage) enter(ctx context.Context) error {
+	b := p.b
+	c, err := p.admit(registryHost)
+	if c == nil || err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, b.o.Probe)
+	defer cancel()
+	err = b.o.Hello(ctx)
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for _, c := range circuits {
-		if !b.refuses(c, threshold) {
-			continue
-		}
-		if c.probing || time.Now().Before(c.next) {
-			return nil, b.refusal(c)
-		}
-		probes = append(probes, c)
+	c.asking = false
+	switch {
+	case saysNothing(err):
+	case failing(err):
+		c.silent = true
+		c.failed(err, b.o.Probe)
+		return b.refusal(c, "the upstream registry %s does not answer", b.o.Name)
+	case b.hosts[registryHost] == c:
+		delete(b.hosts, registryHost)
 	}
-	for _, c := range probes {
-		c.probing = true
-	}
-	return probes, nil
+	return nil
 }
 
-func (b *Breaker) refusal(c *circuit) error {
-	what := "the upstream registry"
-	if c == &b.storage {
-		what = "the storage of the upstream registry"
+// onward admits the question to a host that the registry redirects to.
+func (p *passage) onward(host string) error {
+	_, err := p.admit(host)
+	return err
+}
+
+// admit returns an *OpenError if the host is not to be asked now. Otherwise it returns the
+// registry's circuit if Hello has to be asked first, or nil.
+func (p *passage) admit(host string) (doubtful *circuit, err error) {
+	b, now := p.b, time.Now()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if c := b.hosts[host]; c != nil {
+		down := b.down(host, c)
+		if refused := down || p.held && c.unanswered > 0; refused {
+			if now.Before(c.next) || c.asking {
+				what := "the upstream registry %s does not answer"
+				if host != registryHost {
+					what = "the storage of the upstream registry %s does not answer"
+				}
+				return nil, b.refusal(c, what, b.o.Name)
+			}
+			p.probe(c, now)
+		}
+		hello := host == registryHost && b.o.Hello != nil
+		if hello && (down || c.unanswered > 0 && b.lasts(c) && !c.asking) {
+			c.asking, doubtful = true, c
+		}
 	}
-	e := oci.ErrUnavailable.With("%s %s does not answer", what, b.o.Name)
+	if c := b.repos[p.repo.Name]; c != nil && p.held && host == registryHost {
+		if now.Before(c.next) {
+			return nil, b.refusal(c, "the upstream registry %s fails for the repository %s", b.o.Name, p.repo.Name)
+		}
+		p.probe(c, now)
+	}
+	p.hosts = append(p.hosts, host)
+	return doubtful, nil
+}
+
+// probe makes the question the one attempt that a circuit lets through; b.mu is held.
+func (p *passage) probe(c *circuit, now time.Time) {
+	c.next = now.Add(p.b.o.Probe)
+	p.probes = append(p.probes, c)
+}
+
+// lasts reports whether failures are more than a short burst; b.mu is held.
+func (b *Breaker) lasts(c *circuit) bool { return time.Since(c.first) >= b.o.Lasting }
+
+// down reports whether the failures of a host are reason to refuse all callers; b.mu is held.
+func (b *Breaker) down(host string, c *circuit) bool {
+	if c.silent {
+		return true
+	}
+	counts := host != registryHost || b.o.Hello == nil
+	return b.lasts(c) && (len(c.repos) >= severalRepos || counts && c.unanswered >= b.o.Threshold)
+}
+
+func (b *Breaker) refusal(c *circuit, text string, args ...any) error {
+	b.refusals.Inc()
+	e := oci.ErrUnavailable.With(text, args...)
 	e.RetryAfter = max(time.Second, time.Until(c.next).Round(time.Second))
 	return &OpenError{Next: c.next, err: e.Because(fmt.Errorf("%w: refused by breaker: %w", ErrUnreachable, c.last))}
 }
 
-func (b *Breaker) record(from origin, probes []*circuit, err error) {
+// record records the result of the question for the hosts that were asked.
+func (p *passage) record(err error) {
+	b := p.b
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for _, c := range probes {
-		c.probing = false
+	if saysNothing(err) {
+		for _, c := range p.probes {
+			c.next = time.Now() // somebody else may ask
+		}
+		return
 	}
-	_, isLocal := errors.AsType[localError](err)
-	_, storage := errors.AsType[storageError](err)
-	storage = storage || errors.Is(err, ErrStorage)
-	switch {
-	case isLocal, errors.Is(err, context.Canceled), errors.Is(err, ErrBusy), errors.Is(err, ErrCredentials), errors.Is(err, ErrRepositoryMissing): // says nothing about the registry's health
-	case failing(err) && storage:
-		b.registry = circuit{probing: b.registry.probing} // the registry answered with a redirect
-		b.failed(&b.storage, err)
-	case failing(err):
-		b.failed(&b.registry, err)
-	default:
-		b.registry = circuit{probing: b.registry.probing}
-		if err == nil && from == ofStorage {
-			b.storage = circuit{probing: b.storage.probing}
+	at := registryHost
+	if e, ok := errors.AsType[storageError](err); ok {
+		at = e.host
+	}
+	failed := failing(err)
+	for _, host := range p.hosts {
+		if !failed || host != at {
+			delete(b.hosts, host)
 		}
 	}
-}
-
-// failed records a failure; b.mu is held.
-func (b *Breaker) failed(c *circuit, err error) {
-	now := time.Now()
-	if c.failures == 0 {
-		c.first = now
+	if !failed {
+		delete(b.repos, p.repo.Name)
+		return
 	}
-	c.failures++
-	c.last, c.next = err, now.Add(b.o.Probe)
+	b.failed(at, p.repo, err)
 }
 
+// failed records a failed question; b.mu is held.
+func (b *Breaker) failed(host string, repo Repo, err error) {
+	c, unanswered := rowOf(b.hosts, host), errors.Is(err, ErrUnreachable)
+	if !repo.again || c.failures == 0 {
+		c.failures++
+	}
+	if unanswered && (!repo.again || c.unanswered == 0) {
+		c.unanswered++
+	}
+	if repo.Name != "" && len(c.repos) < severalRepos {
+		c.repos[repo.Name] = true
+	}
+	c.failed(err, b.o.Probe)
+	if repo.Name != "" && !unanswered {
+		rowOf(b.repos, repo.Name).failed(err, b.o.Probe)
+	}
+}
+
+// failed notes the newest failure.
+func (c *circuit) failed(err error, probe time.Duration) {
+	c.last, c.next = err, time.Now().Add(probe)
+}
+
+// rowOf finds or makes a circuit. When there are too many, it forgets another one, which costs a
+// few questions.
+func rowOf(all map[string]*circuit, key string) *circuit {
+	c := all[key]
+	if c != nil {
+		return c
+	}
+	for other := range all {
+		if len(all) < maxCircuits {
+			break
+		}
+		if other != registryHost {
+			delete(all, other)
+		}
+	}
+	c = &circuit{first: time.Now(), repos: map[string]bool{}}
+	all[key] = c
+	return c
+}
+
+// saysNothing reports whether a result tells nothing about the health of the registry.
+func saysNothing(err error) bool {
+	_, local := errors.AsType[localError](err)
+	_, refused := errors.AsType[*OpenError](err)
+	return local || refused || errors.Is(err, context.Canceled) || errors.Is(err, ErrBusy) ||
+		errors.Is(err, ErrCredentials) || errors.Is(err, ErrRepositoryMissing)
+}
+
+// failing reports whether a result is a failure of the host. A refusal of a storage with 4xx
+// concerns the object, or the URL that the registry made for it.
 func failing(err error) bool {
-	if errors.Is(err, oci.ErrRangeInvalid) {
-		return false // the registry answered, with the length of the blob
-	}
-	if errors.Is(err, ErrUnreachable) || errors.Is(err, ErrStorage) {
+	if errors.Is(err, ErrUnreachable) {
 		return true
+	}
+	if errors.Is(err, ErrStorage) {
+		e, ok := errors.AsType[storageError](err)
+		return ok && e.status >= http.StatusInternalServerError
 	}
 	e, ok := errors.AsType[*oci.Error](err)
 	return ok && e.Status >= http.StatusInternalServerError && !errors.Is(err, ErrCorrupt)

@@ -179,8 +179,10 @@ func TestBreakerStorage(t *testing.T) {
 			})
 			b := upstream.NewBreaker(upstream.BreakerOptions{Name: "x", Threshold: 3})
 			s := b.Source(upstreamtest.NewClient(t, upstream.Options{Name: "x", Base: parse(t, "http://registry.example"), Transport: via}))
+			repos := 0
 			open := func() error {
-				bs, err := s.Blob(t.Context(), upstream.BlobRequest{Repo: upstream.Repo{Name: "r"}, Digest: digest.FromString("x")})
+				repos++
+				bs, err := s.Blob(t.Context(), upstream.BlobRequest{Repo: upstream.Repo{Name: fmt.Sprint("r", repos)}, Digest: digest.FromString("x")})
 				if err == nil {
 					_ = bs.Body.Close()
 				}

@@ -30,6 +30,11 @@ type Call struct {
 	OnRetry func(error)
 	// maxWait bounds how long the request waits in a Limiter's queue; 0 means the usual bound.
 	maxWait time.Duration
+	// again says that the request repeats one that failed. A Breaker counts both as one question.
+	again bool
+	// onward, when not nil, is asked before a request goes to a host that the registry has
+	// redirected to, and may refuse it.
+	onward func(host string) error
 }
 
 // backgroundWait bounds how long background work waits in a queue.

@@ -127,15 +127,30 @@ func (c *Client) requestTo(ctx context.Context, method string, u *url.URL) (*htt
 // own reports whether u is an address of the registry.
 func (c *Client) own(u *url.URL) bool { return u.Scheme == c.o.Base.Scheme && u.Host == c.o.Base.Host }
 
-// send makes one round trip about a repository, when the Limiter allows it. A nil error means
-// that there is an answer, of any status; the caller closes it.
+// send makes one round trip about a repository, when the Limiter allows it, and the Breaker if
+// the host is not the registry. A nil error means that there is an answer, of any status; the
+// caller closes it.
 func (c *Client) send(req *http.Request, repo Repo, kind oci.Kind) (*http.Response, error) {
+	if c.own(req.URL) {
+		return c.limited(req, repo, kind, "")
+	}
+	host := req.URL.Host
+	if repo.onward != nil {
+		if err := repo.onward(host); err != nil {
+			return nil, err
+		}
+	}
+	resp, err := c.limited(req, repo, kind, host)
+	if err != nil {
+		err = storageError{err, host, 0}
+	}
+	return resp, err
+}
+
+// limited makes one round trip when the Limiter allows it. An empty host is the registry.
+func (c *Client) limited(req *http.Request, repo Repo, kind oci.Kind, host string) (*http.Response, error) {
 	if c.o.Limiter == nil {
 		return c.roundTrip(req, kind)
-	}
-	host := ""
-	if !c.own(req.URL) {
-		host = req.URL.Host
 	}
 	p, err := c.o.Limiter.acquire(req.Context(), repo, host, classOf(kind, req.Method))
 	if errors.Is(err, ErrBusy) {
@@ -182,9 +197,6 @@ const maxHops = 5
 func (c *Client) read(req *http.Request, repo Repo, kind oci.Kind) (*http.Response, error) {
 	for hop := 0; ; hop++ {
 		resp, err := c.send(req, repo, kind)
-		if err != nil && !c.own(req.URL) {
-			err = storageError{err}
-		}
 		if err != nil {
 			return nil, err
 		}
@@ -215,7 +227,8 @@ func (c *Client) readError(req *http.Request, resp *http.Response) error {
 	if resp.StatusCode == http.StatusRequestedRangeNotSatisfiable {
 		e = oci.ErrRangeInvalid.With("the range is outside of the blob")
 	}
-	return e.Because(fmt.Errorf("%w: %s: status %d", ErrStorage, req.URL.Host, resp.StatusCode))
+	e = e.Because(fmt.Errorf("%w: %s: status %d", ErrStorage, req.URL.Host, resp.StatusCode))
+	return storageError{e, req.URL.Host, resp.StatusCode}
 }
 
 func redirect(resp *http.Response) bool {

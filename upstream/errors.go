@@ -36,10 +36,20 @@ var (
 	ErrBusy = errors.New("upstream rate limit reached")
 )
 
-// storageError marks a failure of a host that the registry has redirected to.
-type storageError struct{ error }
+// storageError marks a failure of a host that the registry has redirected to. Its status is 0 if
+// there was no answer.
+type storageError struct {
+	error
+	host   string
+	status int
+}
 
 func (e storageError) Unwrap() error { return e.error }
+
+// refuses reports whether the host refused the object, as it would refuse it again.
+func (e storageError) refuses() bool {
+	return e.status/100 == 4 && e.status != http.StatusTooManyRequests && e.status != http.StatusRequestTimeout
+}
 
 // Refused reports whether the registry answered with a 4xx, which another try would get again.
 func Refused(err error) bool {

@@ -9,3 +9,10 @@ func Taken(l *Limiter) (n int) {
 	}
 	return n
 }
+
+// Remembered returns the number of hosts and repositories that a Breaker remembers.
+func Remembered(b *Breaker) int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.hosts) + len(b.repos)
+}

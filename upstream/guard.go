@@ -22,12 +22,12 @@ var (
 // change its Repo.
 type wrappedSource struct {
 	next Source
-	do   func(ctx context.Context, repo Repo, from origin, ask func(Repo) error) error
+	do   func(ctx context.Context, repo Repo, ask func(Repo) error) error
 }
 
 // Manifest implements Source.
 func (a wrappedSource) Manifest(ctx context.Context, repo Repo, ref oci.Reference, accept []string) (m *oci.Manifest, err error) {
-	err = a.do(ctx, repo, ofRegistry, func(repo Repo) (err error) {
+	err = a.do(ctx, repo, func(repo Repo) (err error) {
 		m, err = a.next.Manifest(ctx, repo, ref, accept)
 		return err
 	})
@@ -36,7 +36,7 @@ func (a wrappedSource) Manifest(ctx context.Context, repo Repo, ref oci.Referenc
 
 // StatManifest implements Source.
 func (a wrappedSource) StatManifest(ctx context.Context, repo Repo, ref oci.Reference, accept []string) (d oci.Descriptor, err error) {
-	err = a.do(ctx, repo, ofRegistry, func(repo Repo) (err error) {
+	err = a.do(ctx, repo, func(repo Repo) (err error) {
 		d, err = a.next.StatManifest(ctx, repo, ref, accept)
 		return err
 	})
@@ -45,7 +45,7 @@ func (a wrappedSource) StatManifest(ctx context.Context, repo Repo, ref oci.Refe
 
 // Blob implements Source.
 func (a wrappedSource) Blob(ctx context.Context, r BlobRequest) (s BlobStream, err error) {
-	err = a.do(ctx, r.Repo, ofStorage, func(repo Repo) (err error) {
+	err = a.do(ctx, r.Repo, func(repo Repo) (err error) {
 		r.Repo = repo
 		s, err = a.next.Blob(ctx, r)
 		return err
@@ -55,18 +55,18 @@ func (a wrappedSource) Blob(ctx context.Context, r BlobRequest) (s BlobStream, e
 
 // StatBlob implements Source.
 func (a wrappedSource) StatBlob(ctx context.Context, repo Repo, d digest.Digest) (size int64, err error) {
-	err = a.do(ctx, repo, ofRegistry, func(repo Repo) (err error) {
+	err = a.do(ctx, repo, func(repo Repo) (err error) {
 		size, err = a.next.StatBlob(ctx, repo, d)
 		return err
 	})
 	return size, err
 }
 
-// Source returns next for callers without an older answer: they are refused after Threshold
-// failures in a row.
+// Source returns next for callers without an older answer: they are refused while a host is
+// considered down.
 func (b *Breaker) Source(next Source) Source {
-	return wrappedSource{next, func(_ context.Context, repo Repo, from origin, ask func(Repo) error) error {
-		return b.do(b.o.Threshold, from, func() error { return ask(repo) })
+	return wrappedSource{next, func(ctx context.Context, repo Repo, ask func(Repo) error) error {
+		return b.do(ctx, repo, false, ask)
 	}}
 }
 
@@ -77,8 +77,8 @@ const heldWait = time.Second
 // the next probe, and their requests wait no longer than heldWait. Background work keeps its
 // own limit. Do not wrap it in a Retry.
 func (b *Breaker) Held(next Source) Source {
-	return wrappedSource{next, func(_ context.Context, repo Repo, from origin, ask func(Repo) error) error {
-		return b.do(1, from, func() error {
+	return wrappedSource{next, func(ctx context.Context, repo Repo, ask func(Repo) error) error {
+		return b.do(ctx, repo, true, func(repo Repo) error {
 			if !repo.inBackground() {
 				repo.maxWait = heldWait
 			}
@@ -96,9 +96,9 @@ func (b *Breaker) Lister(next Lister) Lister { return guardedLister{b, next} }
 // Deleter returns next behind the breaker.
 func (b *Breaker) Deleter(next Deleter) Deleter { return guardedDeleter{b, next} }
 
-func guarded[T any](b *Breaker, f func() (T, error)) (v T, err error) {
-	err = b.Do(func() (err error) {
-		v, err = f()
+func guarded[T any](ctx context.Context, b *Breaker, repo Repo, f func(Repo) (T, error)) (v T, err error) {
+	err = b.do(ctx, repo, false, func(repo Repo) (err error) {
+		v, err = f(repo)
 		return err
 	})
 	return v, err
@@ -110,15 +110,15 @@ type guardedSink struct {
 }
 
 func (g guardedSink) PutBlob(ctx context.Context, repo Repo, b Upload) error {
-	return g.b.Do(func() error { return g.next.PutBlob(ctx, repo, b) })
+	return g.b.do(ctx, repo, false, func(repo Repo) error { return g.next.PutBlob(ctx, repo, b) })
 }
 
 func (g guardedSink) PutManifest(ctx context.Context, repo Repo, ref oci.Reference, m *oci.Manifest) (Pushed, error) {
-	return guarded(g.b, func() (Pushed, error) { return g.next.PutManifest(ctx, repo, ref, m) })
+	return guarded(ctx, g.b, repo, func(repo Repo) (Pushed, error) { return g.next.PutManifest(ctx, repo, ref, m) })
 }
 
 func (g guardedSink) Mount(ctx context.Context, repo Repo, from string, d digest.Digest) (bool, error) {
-	return guarded(g.b, func() (bool, error) { return g.next.Mount(ctx, repo, from, d) })
+	return guarded(ctx, g.b, repo, func(repo Repo) (bool, error) { return g.next.Mount(ctx, repo, from, d) })
 }
 
 type guardedLister struct {
@@ -127,11 +127,11 @@ type guardedLister struct {
 }
 
 func (g guardedLister) Tags(ctx context.Context, repo Repo, query url.Values) (Page, error) {
-	return guarded(g.b, func() (Page, error) { return g.next.Tags(ctx, repo, query) })
+	return guarded(ctx, g.b, repo, func(repo Repo) (Page, error) { return g.next.Tags(ctx, repo, query) })
 }
 
 func (g guardedLister) Referrers(ctx context.Context, repo Repo, d digest.Digest, query url.Values) (Page, error) {
-	return guarded(g.b, func() (Page, error) { return g.next.Referrers(ctx, repo, d, query) })
+	return guarded(ctx, g.b, repo, func(repo Repo) (Page, error) { return g.next.Referrers(ctx, repo, d, query) })
 }
 
 type guardedDeleter struct {
@@ -140,9 +140,9 @@ type guardedDeleter struct {
 }
 
 func (g guardedDeleter) DeleteManifest(ctx context.Context, repo Repo, ref oci.Reference) error {
-	return g.b.Do(func() error { return g.next.DeleteManifest(ctx, repo, ref) })
+	return g.b.do(ctx, repo, false, func(repo Repo) error { return g.next.DeleteManifest(ctx, repo, ref) })
 }
 
 func (g guardedDeleter) DeleteBlob(ctx context.Context, repo Repo, d digest.Digest) error {
-	return g.b.Do(func() error { return g.next.DeleteBlob(ctx, repo, d) })
+	return g.b.do(ctx, repo, false, func(repo Repo) error { return g.next.DeleteBlob(ctx, repo, d) })
 }

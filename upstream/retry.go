@@ -56,12 +56,12 @@ func (r *Retry) Collectors() []prometheus.Collector { return []prometheus.Collec
 
 // retried calls ask until a repetition would not change the result, or until the budget is
 // spent.
-func (r *Retry) retried(ctx context.Context, repo Repo, _ origin, ask func(Repo) error) error {
+func (r *Retry) retried(ctx context.Context, repo Repo, ask func(Repo) error) error {
 	end := time.Now().Add(r.o.Budget)
 	var last error // answer of the registry itself
 	for n := 0; ; n++ {
 		if n > 0 {
-			repo.maxWait = time.Until(end)
+			repo.maxWait, repo.again = time.Until(end), true
 		}
 		err := ask(repo)
 		if last != nil && errors.Is(err, ErrBusy) {

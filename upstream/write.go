@@ -226,5 +226,8 @@ func repeatable(err error) bool {
 	if _, ok := errors.AsType[*OpenError](err); ok || errors.Is(err, ErrBusy) {
 		return false
 	}
+	if e, ok := errors.AsType[storageError](err); ok && e.refuses() {
+		return false
+	}
 	return Transient(err) && !errors.Is(err, ErrCorrupt) && !errors.Is(err, ErrCredentials) && !errors.Is(err, ErrRepositoryMissing)
 }

@@ -125,7 +125,7 @@ func (r *registry) access(u config.Upstream, aws func() (*ecr.Session, error)) (
 }
 
 func (r *registry) assemble(u config.Upstream, client *upstream.Client, creator upstream.Creator, log *slog.Logger) {
-	r.breaker = upstream.NewBreaker(upstream.BreakerOptions{Name: u.Name, Lasting: 3 * time.Second})
+	r.breaker = upstream.NewBreaker(upstream.BreakerOptions{Name: u.Name, Lasting: 3 * time.Second, Hello: client.Hello})
 	retrying := upstream.NewRetry(r.breaker.Source(client), upstream.RetryOptions{Name: u.Name, Logger: log})
 	r.Upstream = &repository.Upstream{
 		Name: u.Name, Registry: u.Host(), Public: slices.Concat(u.Hosts, []string{u.Host()})[0], RepositoryPrefix: u.RepositoryPrefix,

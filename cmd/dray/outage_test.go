@@ -118,7 +118,7 @@ func TestOutageIsNotNotFound(t *testing.T) {
 			s.refused(404, "", "HEAD", path, nil)
 		}
 	}
-	s.ecr.AddFault(ecrtest.Fault{Kinds: []ecrtest.Kind{ecrtest.KindManifestGet, ecrtest.KindManifestHead, ecrtest.KindBlobGet, ecrtest.KindBlobHead, ecrtest.KindTags, ecrtest.KindReferrers}, Count: -1, Close: true})
+	s.ecr.AddFault(ecrtest.Fault{Kinds: []ecrtest.Kind{ecrtest.KindBase, ecrtest.KindManifestGet, ecrtest.KindManifestHead, ecrtest.KindBlobGet, ecrtest.KindBlobHead, ecrtest.KindTags, ecrtest.KindReferrers}, Count: -1, Close: true})
 	paths["/v2/team/app/manifests/v1"], paths["/v2/team/app/blobs/"+img.layer.String()], paths["/v2/team/app/tags/list"] = "", "", ""
 	paths["/v2/team/app/referrers/"+absent] = ""
 	for path := range paths {
