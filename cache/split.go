@@ -2,20 +2,22 @@ package cache
 
 import "context"
 
-// Split says how large blobs are fetched in several parts at once, for origins whose connections
-// are slower than the line.
+// Split configures the fetch of a large blob in several parts at once. It helps where an origin
+// sends less on one connection than the network can carry.
 type Split struct {
-	// Threshold in bytes: shorter blobs are fetched by one request.
+	// Threshold is the least length, in bytes, of a blob that is fetched in parts.
 	Threshold int64
 	// Piece is the length of a part in bytes.
 	Piece int64
-	// Streams is the number of parts under way at once; below 2: the blob is fetched by one request.
+	// Streams is the number of parts that are fetched at once. Below 2, no blob is fetched in parts.
 	Streams int
-	// Slots bounds the streams beside the first one of each fetch, over all fetches that share it.
+	// Slots bounds the additional streams of all fetches that share it. The first stream of a fetch
+	// takes no slot.
 	Slots *Slots
-	// Part fetches the bytes from offset from up to offset to like an [Origin]. More bytes are
-	// ignored. The part from 0 is the first one and may wait as long as an Origin does. The others
-	// should fail fast: a refusal makes the fetch use fewer streams, in the end one Origin.
+	// Part is like an [Origin] that ends before byte to. Bytes that it sends beyond that are
+	// ignored. The part from 0 may wait as long as an Origin does. The others should fail fast: the
+	// fetch goes on with fewer streams after each refusal, and gets the rest from its Origin when
+	// no additional stream is left.
 	Part func(ctx context.Context, from, to int64) (Stream, error)
 }
 
@@ -42,7 +44,7 @@ func (s *Slots) take(n int) (got int) {
 	return got
 }
 
-// Free returns how many slots no one holds.
+// Free returns the number of free slots.
 func (s *Slots) Free() int { return len(s.free) }
 
 func (s *Slots) give(n int) {

@@ -9,19 +9,21 @@ import (
 
 const (
 	// minRate is the lowest rate, in requests per second, to which refusals can slow a bucket.
-	// With a ceiling, the lowest rate is also at least 1/400 of it.
+	// For a bucket with a ceiling, the lowest rate is instead 1/400 of the ceiling if that is
+	// more, and the ceiling itself if that is less.
 	minRate = 1
-	// recovery is the time, with answers and without refusals, in which a bucket regains the rate
-	// at which it was refused. After four times as long, a bucket without a ceiling loses its
-	// limit.
+	// recovery sets how fast the rate rises after a refusal. While answers come in and none is a
+	// refusal, the rate grows in this time by at least the rate at which the registry refused. A
+	// halved rate is regained in half of it. A bucket without a ceiling loses its limit when four
+	// times as long has passed since the last refusal.
 	recovery = 15 * time.Second
 	// probePause bounds the pause after a refusal without Retry-After.
 	probePause = time.Second
-	// fewRequests is the number of requests between two refusals below which the rate is not
-	// halved: then other clients use up the registry's limit, and only time helps.
+	// fewRequests is how many requests a bucket must have sent since the last refusal for the next
+	// one to halve its rate. If it sent fewer, other clients are using up the registry's limit, and
+	// only waiting helps.
 	fewRequests = 3
-	// maxPause bounds the pause that a registry may ask for. Then one request is sent to try
-	// again.
+	// maxPause bounds the pause after a refusal, even if Retry-After asks for a longer one.
 	maxPause = time.Minute
 )
 
@@ -43,8 +45,9 @@ type bucket struct {
 	pausedUntil time.Time
 	refusals    int
 	lastError   string
-	// refusedAt is the time of the last refusal: an answer to a request sent before it changes
-	// nothing. raisedAt is when the rate last rose.
+	// refusedAt is the time of the last refusal, or zero when the rate has recovered from it.
+	// Answers to earlier requests are ignored. raisedAt is when a refusal last halved the rate, or
+	// an answer last raised it.
 	refusedAt, raisedAt time.Time
 	// refusedRate is the rate, per second, at which the registry refused. sentSince counts the
 	// requests sent since the last refusal.
@@ -89,7 +92,8 @@ func (p *pool) pump(now time.Time, resume func(*bucket)) {
 	}
 }
 
-// sendNext sends the next request of a queue, unless the bucket is paused or out of tokens.
+// sendNext sends the next request of a queue, unless the bucket is paused or out of tokens, and
+// reports whether it did.
 func (b *bucket) sendNext(now time.Time, background bool) bool {
 	q := &b.foreground
 	if background {
@@ -139,7 +143,7 @@ func (b *bucket) tokenDelay(now time.Time, n int) time.Duration {
 	return time.Duration(math.Ceil(missing / float64(b.tokens.Limit()) * float64(time.Second)))
 }
 
-// minWait returns how long a request that joined now would wait at least.
+// minWait returns the least time that a request would wait if it joined the queue now.
 func (b *bucket) minWait(now time.Time, flow string, background bool) time.Duration {
 	n := 1 + b.foreground.ahead(flow)
 	if background {
@@ -148,9 +152,10 @@ func (b *bucket) minWait(now time.Time, flow string, background bool) time.Durat
 	return max(b.pausedUntil.Sub(now), b.tokenDelay(now, n))
 }
 
-// refused records a refusal and pauses the bucket. A refusal of a request sent since the last
-// one makes the pause longer and, if throttled, halves the rate. began is when the request was
-// sent, after is the Retry-After of the answer or 0.
+// refused records a refusal and pauses the bucket. If throttled, it also halves the rate, unless
+// fewer than fewRequests were sent since the last refusal. Without Retry-After, the pause grows
+// with each refusal in a row. A request that was sent before the last refusal changes nothing.
+// began is when the request was sent, and after is the Retry-After of the answer, or 0.
 func (b *bucket) refused(began, now time.Time, throttled bool, after time.Duration) {
 	if began.Before(b.refusedAt) {
 		return
@@ -180,7 +185,8 @@ func (b *bucket) refused(began, now time.Time, throttled bool, after time.Durati
 	b.tokens.AllowN(now, b.tokens.Burst()) // starts empty
 }
 
-// accepted records an answer that is no refusal, and raises the rate.
+// accepted records an answer that is no refusal, and raises the rate until it has recovered. A
+// request that was sent before the last refusal changes nothing.
 func (b *bucket) accepted(began, now time.Time) {
 	if began.Before(b.refusedAt) {
 		return
@@ -203,10 +209,10 @@ func (b *bucket) accepted(began, now time.Time) {
 	}
 }
 
-// setRate changes the rate. The burst is half a second's worth: together with the requests of
-// the second before, the registry then does not count more than a second's worth. Below its
-// ceiling a bucket sends evenly, because otherwise each pause would end in a burst that is
-// refused again.
+// setRate changes the rate and the burst. At its ceiling, a bucket may send half a second's worth
+// of requests at once: a whole second's worth, after those just sent, could exceed the registry's
+// limit. Below its ceiling, a bucket sends more evenly, because otherwise each pause would end in a
+// burst that is refused again.
 func (b *bucket) setRate(now time.Time, perSecond float64) {
 	b.tokens.SetLimitAt(now, rate.Limit(perSecond))
 	burst := perSecond / 2

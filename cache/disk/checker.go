@@ -6,14 +6,14 @@ import (
 	"io/fs"
 )
 
-// checker verifies the blobs of an unclean stop.
+// checker verifies suspect blobs, which an unclean stop may have left incomplete or corrupt.
 type checker struct {
 	*resources
 	evictor *evictor
 	sync    *syncer
 }
 
-// run verifies every blob of an unclean stop, one after the other, and drops the corrupt ones.
+// run verifies every suspect blob, one after the other, and drops the corrupt ones.
 func (c *checker) run(ctx context.Context) {
 	c.mu.RLock()
 	var all []*entry
@@ -36,7 +36,8 @@ func (c *checker) run(ctx context.Context) {
 	}
 }
 
-// verify reads the file of a referenced entry that is suspect. It clears the entry, or drops it
+// verify reads the file of a suspect entry, to which the caller holds a reference. If the file is
+// intact, the entry is no longer suspect. If the file is corrupt or missing, verify drops the entry
 // and returns ErrNotFound.
 func (c *checker) verify(ctx context.Context, e *entry, name string) error {
 	if err := c.takeName(ctx, e.digest()); err != nil {

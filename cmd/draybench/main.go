@@ -2,9 +2,9 @@
 // one machine, and writes the results as a page of ratios.
 //
 // Everything runs on the loopback interface, in a network namespace of its own if the kernel
-// permits that: an origin that throttles and counts, clients that discard bodies in the kernel, and
-// real programs as servers. dray is built from this tree. A run stops its servers and removes its
-// directories when it ends.
+// permits that. The origin is as slow as a distant registry, and counts the requests that reach it.
+// The clients discard bodies in the kernel. The servers are real programs; dray is built from this
+// tree. A run stops its servers and removes its directories when it ends.
 //
 // draybench simulate replays a log of requests, or synthetic ones, on caches of several sizes and
 // policies, and prints their hit ratios.
@@ -31,9 +31,9 @@ type options struct {
 	quick, install bool
 	only, servers  string
 	out            string
-	inside         string // a file with tools: this process runs in the namespace
-	bare           string // an address: this process is a bare server of net/http
-	bareSource     string
+	inside         string // the file of tools, if this process is the child inside the namespace
+	bare           string // the address to listen on, if this process is the bare server of net/http
+	bareSource     string // the server whose answers the bare server repeats
 }
 
 func main() {
@@ -97,7 +97,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	}
 	flags := flag.NewFlagSet("draybench", flag.ContinueOnError)
 	flags.SetOutput(stderr)
-	flags.BoolVar(&o.quick, "quick", false, "go everywhere with small sizes, in less than a minute; the numbers mean nothing")
+	flags.BoolVar(&o.quick, "quick", false, "run everything with small sizes, in less than a minute; the numbers mean nothing")
 	flags.BoolVar(&o.install, "install", false, "fetch the peers that are missing, into the directory of test tools")
 	flags.StringVar(&o.only, "only", "", "measure only these, separated by commas: "+strings.Join(names, ", "))
 	flags.StringVar(&o.servers, "servers", "", "measure only these, separated by commas: "+strings.Join([]string{direct, dray, nginx, distribution}, ", "))

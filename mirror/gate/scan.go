@@ -13,16 +13,16 @@ import (
 	"dray/upstream/oci"
 )
 
-// ErrHeldBack is the reason why a blob has not been sent: it waits for the verdict on its
-// image.
+// ErrHeldBack is the reason why a blob has not been completed at the upstream: it waits for the
+// verdict on its image.
 var ErrHeldBack = errors.New("layer waits for the verdict")
 
 // errLayerRejected keeps a layer from being completed at the upstream. If an image with the
 // layer passes later, the layer is sent again.
 var errLayerRejected = oci.ErrDenied.With("the checks rejected the layer")
 
-// maxWalks bounds the uploads that are scanned while the client sends them. Beyond it, layers
-// are scanned when their manifest arrives.
+// maxWalks bounds the layers that are scanned while their clients send them. Further layers are
+// scanned when their manifest arrives.
 const maxWalks = 64
 
 // Scan is the scan of a layer while its client sends it. A nil Scan has found nothing.
@@ -30,13 +30,13 @@ type Scan struct {
 	done  chan struct{}
 	found *pipeline.Scanned
 	err   error
-	// reported is set when an image has been judged by the result.
+	// reported is set when an image has been judged by the result although it was incomplete.
 	reported atomic.Bool
 }
 
-// Follow scans an upload while the client sends it. It returns nil if the gate scans no layers,
-// or if there are maxWalks scans already. open returns a reader of the bytes as they arrive.
-// identify waits for the verified digest.
+// Follow starts to scan an upload while the client sends it. It returns nil if it starts no scan:
+// because the gate scans no layers, maxWalks scans are under way, or dray is stopping. open returns
+// a reader of the bytes as they arrive. identify waits for the verified digest, and returns it.
 func (c *Checks) Follow(g *Gate, layer pipeline.Layer, open func() io.ReadCloser, identify func(context.Context) (digest.Digest, error)) *Scan {
 	if g == nil || !g.Pipeline.Scans() {
 		return nil
@@ -62,7 +62,7 @@ func (c *Checks) Follow(g *Gate, layer pipeline.Layer, open func() io.ReadCloser
 	return w
 }
 
-// Wait returns the result of the scan, or nil if the scan failed.
+// Wait waits for the result of the scan. It returns nil if the scan failed.
 func (s *Scan) Wait(ctx context.Context) (*pipeline.Scanned, error) {
 	if s == nil {
 		return nil, nil
@@ -78,8 +78,8 @@ func (s *Scan) Wait(ctx context.Context) (*pipeline.Scanned, error) {
 	}
 }
 
-// Cleared waits for the scan. It returns nil if the checks do not reject the layer, so that it
-// may be completed at the upstream.
+// Cleared waits for the scan. It returns nil if the layer may be completed at the upstream,
+// because the checks do not reject it. If the scan failed, Cleared returns ErrHeldBack.
 func (s *Scan) Cleared(ctx context.Context, g *Gate, r repository.Repo) error {
 	if s == nil {
 		return nil
@@ -96,23 +96,24 @@ func (s *Scan) Cleared(ctx context.Context, g *Gate, r repository.Repo) error {
 	return nil
 }
 
-// layerKey is the key of the scan of a layer that no client sends.
+// layerKey identifies a scan of content that dray has, or can read from the upstream. Pushes that
+// need the same scan share it.
 type layerKey struct {
 	content repository.Key
 	checks  string
 }
 
-// Scanned returns the result of a gate's scan of a layer: of s, the scan during the upload,
-// which may be nil, or the remembered result, or that of a scan now. seen tells whether the
-// client of this push has sent the layer. It returns nil for a layer that the client has not
-// sent and that the gate trusts.
+// Scanned returns the result of a gate's scan of a layer. s is the scan during the upload, or nil.
+// Scanned prefers the result of s, then a remembered result, and otherwise scans the layer now.
+// seen tells whether the client of this push has sent the layer. If it has not, and the gate trusts
+// such layers, Scanned returns nil instead of scanning the layer.
 func (c *Checks) Scanned(ctx context.Context, g *Gate, k repository.Key, s *Scan, seen Seen, open func(context.Context) (io.ReadCloser, error)) (*pipeline.Scanned, error) {
 	found, err := s.Wait(ctx)
 	if err != nil {
 		return nil, err
 	}
-	// A stage that could not decide is asked once more when the image is pushed again: it may have
-	// been down.
+	// An incomplete result counts only once. When the image is pushed again, the stages that could
+	// not decide are asked again, because they may have been down the first time.
 	if found != nil && (found.Complete() || s.reported.CompareAndSwap(false, true)) {
 		return found, nil
 	}

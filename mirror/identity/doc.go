@@ -1,4 +1,4 @@
-// Package identity authenticates and authorises callers: an [Authenticator] returns the
-// [Principal] of a request, rules grant actions on repositories by patterns, and a [Policy] is
-// the decision of a listener.
+// Package identity authenticates and authorises callers. An [Authenticator] returns the
+// [Principal] that sent a request. A [Rule] grants actions on the repositories that match its
+// patterns. A [Policy] decides what a listener allows.
 package identity
