@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -11,6 +12,7 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 )
@@ -27,6 +29,8 @@ const (
 	// maxTokens bounds the cache: a registry may have any number of repositories, and so of
 	// scopes.
 	maxTokens = 4096
+	// maxTokenHops bounds the redirects of one token request.
+	maxTokenHops = 5
 	// maxTokenAnswer bounds the bytes read from a token endpoint.
 	maxTokenAnswer = 1 << 20
 )
@@ -175,9 +179,27 @@ func (c *tokens) evict(now time.Time) {
 
 // tokenAnswer is the answer of a token endpoint. Both names of the token are in use.
 type tokenAnswer struct {
-	Token       string `json:"token"`
-	AccessToken string `json:"access_token"`
-	ExpiresIn   int64  `json:"expires_in"`
+	Token       string       `json:"token"`
+	AccessToken string       `json:"access_token"`
+	ExpiresIn   looseSeconds `json:"expires_in"`
+}
+
+// looseSeconds is a number of seconds that may have a fraction or be in quotes. Anything else is 0,
+// because a token is of use without its life.
+type looseSeconds float64
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (n *looseSeconds) UnmarshalJSON(p []byte) error {
+	f, err := strconv.ParseFloat(string(bytes.Trim(p, `" `)), 64)
+	if err == nil && f > 0 {
+		*n = looseSeconds(f)
+	}
+	return nil
+}
+
+// duration returns the seconds, which are at most a week.
+func (n looseSeconds) duration() time.Duration {
+	return time.Duration(min(float64(n), 7*24*3600) * float64(time.Second))
 }
 
 // requestToken gets a token with the given scopes from the realm. If the realm refuses, it finds
@@ -248,12 +270,8 @@ func (b *bearer) failed(status int, cause error) *TokenError {
 
 // fetchToken makes one token request. Its error matches ErrRefused if the answer is 401 or 403.
 func (t *Transport) fetchToken(ctx context.Context, b *bearer, cred Credential, scopes []string) (token, error) {
-	req, err := t.tokenRequest(ctx, b, cred, scopes)
-	if err != nil {
-		return token{}, b.failed(0, err)
-	}
 	sent := time.Now()
-	resp, err := t.o.Base.RoundTrip(req)
+	resp, err := t.sendTokenRequest(ctx, b.address(scopes), cred)
 	if err != nil {
 		return token{}, b.failed(0, err)
 	}
@@ -262,7 +280,7 @@ func (t *Transport) fetchToken(ctx context.Context, b *bearer, cred Credential, 
 	if err != nil {
 		return token{}, b.failed(resp.StatusCode, err)
 	}
-	if resp.StatusCode != http.StatusOK {
+	if resp.StatusCode/100 != 2 {
 		e := b.failed(resp.StatusCode, statusCause(resp.StatusCode))
 		e.RetryAfter = seconds(resp.Header.Get("Retry-After"))
 		return token{}, e
@@ -285,7 +303,7 @@ func parseToken(body []byte, sent time.Time) (token, error) {
 	if value == "" {
 		return token{}, errors.New("the answer has no token")
 	}
-	life := max(min(time.Duration(a.ExpiresIn), 7*24*3600)*time.Second, minTokenLife)
+	life := max(a.ExpiresIn.duration(), minTokenLife)
 	return token{value: Secret(value), renew: sent.Add(life * 3 / 4), expires: sent.Add(life)}, nil
 }
 
@@ -298,7 +316,8 @@ func statusCause(status int) error {
 	}
 }
 
-func (t *Transport) tokenRequest(ctx context.Context, b *bearer, cred Credential, scopes []string) (*http.Request, error) {
+// address returns the URL of a token request.
+func (b *bearer) address(scopes []string) *url.URL {
 	u := *b.realm
 	q := u.Query()
 	if b.service != "" {
@@ -308,19 +327,55 @@ func (t *Transport) tokenRequest(ctx context.Context, b *bearer, cred Credential
 		q.Add("scope", s)
 	}
 	u.RawQuery = q.Encode()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
-	if err != nil {
-		return nil, err
+	return &u
+}
+
+// sendTokenRequest sends a token request and follows redirects: behind a proxy that ends TLS,
+// Gitea, Harbor and Artifactory name a realm that redirects to the right one (moby#38662). The
+// credential goes along to the same host only.
+func (t *Transport) sendTokenRequest(ctx context.Context, u *url.URL, cred Credential) (*http.Response, error) {
+	shown := !cred.Anonymous()
+	for hop := 0; ; hop++ {
+		if t.secure && u.Scheme != "https" && !cred.Anonymous() {
+			return nil, fmt.Errorf("%w: the registry uses TLS, but its token endpoint does not", ErrRefused)
+		}
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+		if err != nil {
+			return nil, err
+		}
+		req.Header.Set("User-Agent", t.o.UserAgent)
+		if shown {
+			req.Header.Set("Authorization", cred.basic().Reveal())
+		}
+		resp, err := t.o.Base.RoundTrip(req)
+		if err != nil || resp.StatusCode/100 != 3 || resp.Header.Get("Location") == "" {
+			return resp, err
+		}
+		_, _ = io.CopyN(io.Discard, resp.Body, maxRefusal) // so that the connection can be reused
+		_ = resp.Body.Close()
+		next, err := u.Parse(resp.Header.Get("Location"))
+		if err != nil || !t.usable(next) {
+			return nil, errors.New("the location of a redirect is not a URL")
+		}
+		if hop == maxTokenHops {
+			return nil, fmt.Errorf("more than %d redirects", maxTokenHops)
+		}
+		shown = shown && next.Host == u.Host
+		u = next
 	}
-	req.Header.Set("User-Agent", t.o.UserAgent)
-	if cred.Anonymous() {
-		return req, nil
+}
+
+// usable reports whether a token can be requested from u. A registry that does not know that a
+// proxy ends TLS before it gives its own address as one of http: u gets the registry's own scheme
+// and port then.
+func (t *Transport) usable(u *url.URL) bool {
+	if u.Host == "" || u.Scheme != "https" && u.Scheme != "http" || u.User != nil {
+		return false
 	}
-	if t.secure && u.Scheme != "https" {
-		return nil, fmt.Errorf("%w: the registry uses TLS, but its token endpoint does not", ErrRefused)
+	if t.secure && u.Scheme == "http" && strings.EqualFold(u.Hostname(), t.o.Origin.Hostname()) && (u.Port() == "" || u.Port() == "80" || u.Port() == t.o.Origin.Port()) {
+		u.Scheme, u.Host = t.o.Origin.Scheme, t.o.Origin.Host
 	}
-	req.Header.Set("Authorization", cred.basic().Reveal())
-	return req, nil
+	return true
 }
 
 func seconds(s string) time.Duration {

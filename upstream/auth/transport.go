@@ -304,7 +304,7 @@ func (t *Transport) reconsider(req *http.Request, resp *http.Response, s authori
 // storeChallenge stores the realm and service of a Bearer challenge, and returns its scopes.
 func (t *Transport) storeChallenge(req *http.Request, c Challenge) (demanded []string, ok bool) {
 	realm, err := req.URL.Parse(c.Params["realm"])
-	if err != nil || c.Params["realm"] == "" || realm.Host == "" || realm.Scheme != "https" && realm.Scheme != "http" || realm.User != nil {
+	if err != nil || c.Params["realm"] == "" || !t.usable(realm) {
 		return nil, false
 	}
 	t.challenge.Store(&bearer{realm: realm, service: c.Params["service"]})

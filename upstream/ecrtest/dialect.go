@@ -22,6 +22,12 @@ type Dialect struct {
 	// does not exist or is private (ghcr.io: 403, openai/tunnel-client#75, and 401,
 	// coollabsio/coolify#5575).
 	TokenRefusal int
+	// TokenRedirect, if not 0, is the status with which the realm redirects to another path
+	// (Gitea and Harbor behind a proxy that ends TLS: dockhand#1428, moby#38662).
+	TokenRedirect int
+	// LooseTokens sends tokens with status 201 and their life as text (no registry is known to do
+	// both; clients take any 2xx).
+	LooseTokens bool
 	// Open lets anybody read. Private repositories do not exist for everybody else, and only /v2/
 	// sends a challenge (Artifactory, Nexus: moby#24129).
 	Open bool
@@ -73,6 +79,16 @@ func (s *Server) challenges(bearer string) []string {
 		return []string{`Basic realm="registry"`, bearer}
 	}
 	return []string{bearer}
+}
+
+// redirectToken redirects a token request, if the dialect does so, and reports that.
+func (s *Server) redirectToken(w http.ResponseWriter, r *http.Request) bool {
+	status := s.Dialect().TokenRedirect
+	if status == 0 || r.URL.Path != "/token" {
+		return false
+	}
+	http.Redirect(w, r, "/token/?"+r.URL.RawQuery, status)
+	return true
 }
 
 // refuseScopes refuses a token for a repository that the user may not see.

@@ -59,6 +59,9 @@ func (s *Server) serveToken(w http.ResponseWriter, r *http.Request) error {
 	if s.opts.Quirks.Auth != AuthBearer {
 		return nowhere()
 	}
+	if s.redirectToken(w, r) {
+		return nil
+	}
 	user, password, given := r.BasicAuth()
 	if r.Method == http.MethodPost && r.PostFormValue("username") != "" {
 		user, password, given = r.PostFormValue("username"), r.PostFormValue("password"), true
@@ -77,8 +80,12 @@ func (s *Server) serveToken(w http.ResponseWriter, r *http.Request) error {
 	}
 	push = push && (given || !s.opts.Hub.PushNeedsUser)
 	pass := s.issue(&token{principal: user, expires: now.Add(hubTokenLife), push: push})
-	return writeJSON(w, http.StatusOK, "application/json", map[string]any{"token": pass, "access_token": pass,
-		"expires_in": int(hubTokenLife.Seconds()), "issued_at": now.UTC().Format(time.RFC3339)})
+	answer := map[string]any{"token": pass, "access_token": pass, "expires_in": int(hubTokenLife.Seconds()), "issued_at": now.UTC().Format(time.RFC3339)}
+	if s.Dialect().LooseTokens {
+		answer["expires_in"] = strconv.Itoa(int(hubTokenLife.Seconds()))
+		return writeJSON(w, http.StatusCreated, "application/json", answer)
+	}
+	return writeJSON(w, http.StatusOK, "application/json", answer)
 }
 
 // countPull counts a manifest GET towards the pull limit of a Hub. HEAD does not count, and
