@@ -90,6 +90,7 @@ func (c *Cache) Open(ctx context.Context, b Blob, origin Origin) (*Reader, error
 			return nil, err
 		case !errors.Is(err, ErrNotFound):
 			c.degraded(&localError{"open", err}, b.Digest)
+			c.unreadable(ctx, b.Digest, err)
 			return c.fetcher.passThrough(ctx, b, origin, nil)
 		}
 		r, err := c.flights.open(ctx, b, origin)

@@ -140,6 +140,7 @@ func (o *objects) Bytes(ctx context.Context, d digest.Digest, maxBytes int64) ([
 		return nil, err
 	}
 	o.degraded(local(reasonRead, err), d)
+	o.unreadable(ctx, d, err)
 	return nil, fmt.Errorf("%w: %w", ErrNotFound, err)
 }
 

@@ -90,41 +90,40 @@ func (r *Reader) Source() Source {
 	return source
 }
 
-// File returns the file of a complete blob on disk, for sendfile, and nil for all others. It
-// belongs to the reader, which does not use its offset.
-func (r *Reader) File() *os.File {
-	if at, _ := r.current(); at != nil {
-		if d, ok := at.(diskBytes); ok {
-			return d.File()
-		}
-	}
-	return nil
-}
+// Held reports whether the bytes are those of a complete blob on disk.
+func (r *Reader) Held() bool { return r.Source() == SourceDisk }
 
-// minStretch is the least number of bytes that is worth sending as a file.
+// minStretch is the least number of bytes of a fetch under way that is worth sending as a file.
 const minStretch = 16 << 10
 
-// Stretch waits until a fetch under way has bytes at the position of the reader. It returns a
-// file with that offset, and how many bytes, at most n, can be sent from it, for sendfile. The
-// reader moves past these bytes. If the file is nil, the caller must use Read, because there are
-// few bytes or no file. Errors are those of Read.
+// Stretch waits until there are bytes at the position of the reader. It returns a file with that
+// offset, and how many bytes, at most n, can be sent from it, for sendfile. The caller then calls
+// Passed. If the file is nil, the caller must use Read, because the bytes are in no file, or a
+// fetch has brought few. Errors are those of Read.
 func (r *Reader) Stretch(n int64) (*os.File, int64, error) {
 	if r.ctx.Err() != nil {
 		return nil, 0, r.ended()
 	}
-	at, _ := r.current()
-	g, ok := at.(growingBytes)
-	if !ok || n < minStretch || r.noReopen {
+	var f *os.File
+	var err error
+	switch at, _ := r.current(); at := at.(type) {
+	case diskBytes:
+		if n = min(n, at.total()-r.pos); n <= 0 {
+			return nil, 0, nil
+		}
+		f = at.File()
+	case growingBytes:
+		if n < minStretch || r.noReopen {
+			return nil, 0, nil
+		}
+		limit, failed := at.await(r.ctx, r.pos)
+		if n = min(n, limit-r.pos); failed != nil || n < minStretch {
+			return nil, 0, nil // Read handles the error
+		}
+		f, err = r.reopened(at)
+	default:
 		return nil, 0, nil
 	}
-	limit, err := g.await(r.ctx, r.pos)
-	if err != nil {
-		return nil, 0, nil // Read handles the error
-	}
-	if n = min(n, limit-r.pos); n < minStretch {
-		return nil, 0, nil
-	}
-	f, err := r.reopened(g)
 	if err == nil {
 		_, err = f.Seek(r.pos, io.SeekStart)
 	}
@@ -132,8 +131,23 @@ func (r *Reader) Stretch(n int64) (*os.File, int64, error) {
 		r.noReopen = true
 		return nil, 0, nil
 	}
-	r.advance(n)
 	return f, n, nil
+}
+
+// Passed moves past n bytes of the last stretch, which were sent, and takes the error that ended
+// the sending. It returns that error if the next byte can be read, so that the file is not the
+// cause. Otherwise it returns nil, and Read passes the blob through.
+func (r *Reader) Passed(n int64, err error) error {
+	r.advance(n)
+	if err == nil {
+		return nil
+	}
+	at, _ := r.current()
+	var next [1]byte
+	if _, unreadable := at.raw().ReadAt(next[:], r.pos); unreadable != nil {
+		return nil
+	}
+	return err
 }
 
 // reopened returns the file of a fetch under way, with an offset of the reader's own. It is

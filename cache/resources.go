@@ -1,6 +1,8 @@
 package cache
 
 import (
+	"context"
+	"errors"
 	"log/slog"
 	"sync"
 
@@ -25,4 +27,15 @@ type resources struct {
 func (r *resources) degraded(e *localError, d digest.Digest) {
 	r.m.degraded.WithLabelValues(e.reason).Inc()
 	r.log.Warn("blob passed through uncached", "digest", d, "error", e)
+}
+
+// unreadable drops a blob whose file is damaged for good by the look of the error, so that it is
+// fetched and kept anew. A blob that a push needs stays: the error may pass.
+func (r *resources) unreadable(ctx context.Context, d digest.Digest, why error) {
+	if !disk.Damaged(why) {
+		return
+	}
+	if err := r.disk.DiscardUnreadable(ctx, d, why); err != nil && !errors.Is(err, ErrNotFound) {
+		r.log.Warn("cannot drop blob", "digest", d, "error", err)
+	}
 }

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"io"
 	"os"
+	"syscall"
 	"testing"
+	"testing/synctest"
 
 	"dray/cache"
 	"dray/cache/cachetest"
@@ -23,10 +25,18 @@ func stretch(t *testing.T, r *cache.Reader, n int64) (all []byte, stretched int6
 		}
 		p := make([]byte, max(more, 1))
 		if f != nil {
-			if _, err := io.ReadFull(f, p); err != nil {
+			got, err := io.ReadFull(f, p)
+			p = p[:got]
+			if err := r.Passed(int64(got), err); err != nil {
 				t.Errorf("a stretch of %d bytes is not there: %v", more, err)
 			}
-			stretched += more
+			if stretched += int64(got); err != nil {
+				all, p = append(all, p...), make([]byte, 8<<10)
+				got, err := r.Read(p)
+				if p = p[:got]; got == 0 {
+					return all, stretched, err
+				}
+			}
 		} else {
 			p = make([]byte, 8<<10)
 			got, err := r.Read(p)
@@ -99,7 +109,57 @@ func TestStretchSurvivesDisk(t *testing.T) {
 	}
 }
 
-// TestStretchElsewhere: a blob on disk has another file, and a closed reader has none.
+// TestStretchOfBrokenFile reads on elsewhere when the file of a held blob gives no more bytes, and
+// has the blob fetched and kept anew. An error that is not the file's ends the reader.
+func TestStretchOfBrokenFile(t *testing.T) {
+	data := cachetest.Random(64, size)
+	for _, from := range []int64{0, 1000, 600_000} {
+		for name, failure := range map[string]error{"truncated": nil, "unreadable": syscall.EIO, "corrupt file system": syscall.EBADMSG} {
+			t.Run(name, func(t *testing.T) {
+				path := t.TempDir()
+				f := &fault{op: disk.OpRead, err: failure}
+				f.fixed.Store(true)
+				bubble(t, disk.Options{Path: path, Fault: f.hit}, func(t *testing.T, c *cache.Cache) {
+					o := &cachetest.Origin{Data: data}
+					want(t, open(t, c, o), data)
+					synctest.Wait()
+					r := open(t, c, o)
+					if _, err := r.Seek(from, io.SeekStart); err != nil {
+						t.Fatal(err)
+					}
+					hex := cachetest.Blob(data).Digest.Encoded()
+					if err := os.Truncate(path+"/blobs/sha256/"+hex[:2]+"/"+hex, 500_000); err != nil {
+						t.Fatal(err)
+					}
+					f.fixed.Store(failure == nil)
+					got, _, err := stretch(t, r, size-from)
+					if err != nil || !bytes.Equal(got, data[from:]) {
+						t.Errorf("from %d: %d bytes or others, %v", from, len(got), err)
+					}
+					if n := counted(t, c, "dray_cache_degraded_total", `"read"`); n != 1 {
+						t.Errorf("counted %v times", n)
+					}
+					f.fixed.Store(true)
+					want(t, open(t, c, o), data)
+					synctest.Wait()
+					if r := open(t, c, o); r.Source() != cache.SourceDisk {
+						t.Errorf("afterwards it comes from %s", r.Source())
+					}
+				})
+			})
+		}
+	}
+	bubble(t, disk.Options{}, func(t *testing.T, c *cache.Cache) {
+		o := &cachetest.Origin{Data: data}
+		want(t, open(t, c, o), data)
+		synctest.Wait()
+		if err := open(t, c, o).Passed(10, errDisk); !errors.Is(err, errDisk) {
+			t.Errorf("the file is well, and the error %v", err)
+		}
+	})
+}
+
+// TestStretchElsewhere: a blob on disk is a stretch as a whole, and a closed reader has none.
 func TestStretchElsewhere(t *testing.T) {
 	data := cachetest.Random(63, size)
 	bubble(t, disk.Options{}, func(t *testing.T, c *cache.Cache) {
@@ -122,7 +182,7 @@ func TestStretchElsewhere(t *testing.T) {
 		close(gate)
 		want(t, open(t, c, o), data)
 		r = open(t, c, o)
-		if f, n, err := r.Stretch(size); f != nil || n != 0 || err != nil || r.File() == nil {
+		if f, n, err := r.Stretch(2 * size); f == nil || n != size || err != nil {
 			t.Errorf("on disk: %v, %d, %v", f, n, err)
 		}
 		want(t, r, data)

@@ -110,15 +110,15 @@ func testColdThenWarm(t *testing.T, c *cache.Cache) {
 	o := &Origin{Data: Random(1, size)}
 	cold := open(t, c, o.Data, o)
 	wantSource(t, cold, cache.SourceOrigin)
-	if cold.File() != nil {
-		t.Error("a blob on its way has a file for sendfile")
+	if cold.Held() {
+		t.Error("a blob on its way counts as held")
 	}
 	want(t, cold, o.Data)
 	synctest.Wait() // the flight has ended
 	warm := open(t, c, o.Data, o)
 	wantSource(t, warm, cache.SourceDisk)
-	if warm.File() == nil || warm.Size() != size {
-		t.Errorf("warm blob: file %v, size %d", warm.File(), warm.Size())
+	if !warm.Held() || warm.Size() != size {
+		t.Errorf("warm blob: held %v, size %d", warm.Held(), warm.Size())
 	}
 	want(t, warm, o.Data)
 	wantCalls(t, o, 0)

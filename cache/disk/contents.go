@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"time"
 
@@ -149,6 +150,23 @@ func (c *contents) Discard(ctx context.Context, dg digest.Digest) error {
 		return nil
 	}
 	return err
+}
+
+// DiscardUnreadable moves a blob that cannot be read to quarantine/, and counts it. A blob that a
+// push needs stays, because it may be the only copy and the error may pass, unless its file is too
+// short. It returns ErrNotFound for a blob that is not held.
+func (c *contents) DiscardUnreadable(ctx context.Context, dg digest.Digest, why error) error {
+	return c.with(ctx, "discard", dg, func(e *entry) error {
+		c.mu.RLock()
+		needed := c.users(e) >= retainWeight || c.claimed[dg].received > 0
+		c.mu.RUnlock()
+		if needed && !errors.Is(why, io.ErrUnexpectedEOF) {
+			return nil
+		}
+		c.m.corrupt.Inc()
+		c.log.Error("removed unreadable blob from the cache", "digest", dg, "error", why)
+		return c.quarantine.put(ctx, e)
+	})
 }
 
 // with calls work with the referenced entry of a blob, which may not be verified yet. what names

@@ -3,6 +3,7 @@ package disk
 import (
 	"errors"
 	"fmt"
+	"io"
 
 	"golang.org/x/sys/unix"
 )
@@ -33,4 +34,16 @@ func asFull(err error) error {
 		return fmt.Errorf("%w: %w", ErrFull, err)
 	}
 	return err
+}
+
+// Damaged reports whether an error of reading a blob means that its file is damaged. Other errors
+// are those of a process or a machine that lacks something, such as descriptors.
+func Damaged(err error) bool {
+	// The file is shorter than it was, its device or its checksums fail, or it is gone.
+	for _, damage := range append([]error{io.ErrUnexpectedEOF, unix.EIO, unix.EBADMSG, unix.ESTALE, unix.ENXIO}, systemDamage...) {
+		if errors.Is(err, damage) {
+			return true
+		}
+	}
+	return false
 }

@@ -37,7 +37,7 @@ func newMetrics(a *account) *metrics {
 		refused:      refused,
 		evicted:      counter("dray_disk_evicted_total", "Blobs removed from the disk cache to make room."),
 		evictedBytes: counter("dray_disk_evicted_bytes_total", "Bytes of blobs removed from the disk cache to make room."),
-		corrupt:      counter("dray_disk_corrupt_total", "Blobs that dray removed from the disk cache because their bytes were wrong."),
+		corrupt:      counter("dray_disk_corrupt_total", "Blobs that dray removed from the disk cache because their bytes were wrong or could not be read."),
 		verified:     counter("dray_disk_verified_total", "Blobs that dray verified after an unclean stop and found intact."),
 		scrubbed:     counter("dray_disk_scrubbed_bytes_total", "Bytes of blobs that dray read again to verify them."),
 		rot:          counter("dray_disk_rot_total", "Blobs that dray moved to quarantine because their bytes on disk had changed."),

@@ -57,3 +57,6 @@ func readUncached(f *os.File, p []byte, off int64) (int, error) {
 		return n, nil
 	}
 }
+
+// systemDamage are the errors of a damaged file system (ext4 and xfs) and of a remote device.
+var systemDamage = []error{unix.EUCLEAN, unix.EREMOTEIO, unix.ENODATA}

@@ -18,3 +18,6 @@ func datasync(f *os.File) error { return f.Sync() }
 
 // readUncached is f.ReadAt.
 func readUncached(f *os.File, p []byte, off int64) (int, error) { return f.ReadAt(p, off) }
+
+// systemDamage are further errors of a damaged file.
+var systemDamage []error

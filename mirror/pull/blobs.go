@@ -47,11 +47,7 @@ func (p *Puller) Blob(x *request.Request) error {
 		}
 	}
 	x.StopTimeout()
-	c := wire.Content{MediaType: octetStream, Size: content.Size(), Body: content}
-	if file := content.File(); file != nil {
-		c.Body = file
-	}
-	return x.Send(d, c)
+	return x.Send(d, wire.Content{MediaType: octetStream, Size: content.Size(), Body: content, Arriving: !content.Held()})
 }
 
 // HeadBlob handles HEAD of a blob. 200 promises that a push which leaves the blob out will

@@ -134,20 +134,23 @@ func (p pacedWriter) sendFile(f *os.File, length int64) (sent int64, err error) 
 	return sent, err
 }
 
-// sendArriving sends length bytes. The kernel sends those that are in a file.
-func (p pacedWriter) sendArriving(body Arriving, length int64) (sent int64, err error) {
+// sendStretches sends length bytes. The kernel sends those that are in a file that can be read.
+func (p pacedWriter) sendStretches(body Stretches, length int64) (sent int64, err error) {
 	for sent < length && err == nil {
-		var f *os.File
-		var n int64
-		switch f, n, err = body.Stretch(min(sentAtOnce, length-sent)); {
-		case err != nil:
-			return sent, err
-		case f != nil:
-			n, err = p.sendFile(f, n)
-		default:
-			n, err = p.copySome(body, length-sent)
+		f, n, failed := body.Stretch(length - sent)
+		if failed != nil {
+			return sent, failed
 		}
-		sent += n
+		whole := n
+		if f != nil {
+			n, err = p.sendFile(f, whole)
+			err = body.Passed(n, err)
+			sent += n
+		}
+		if f == nil || n < whole && err == nil {
+			n, err = p.copySome(body, length-sent)
+			sent += n
+		}
 	}
 	return sent, err
 }

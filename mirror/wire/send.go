@@ -19,20 +19,25 @@ type Content struct {
 	MediaType string
 	// Size in bytes; -1 if unknown.
 	Size int64
-	// Body is an *os.File if the kernel may send it, and Arriving if it is still being fetched.
+	// Body is a Stretches if the kernel may send parts of it.
 	Body io.ReadSeeker
+	// Arriving says that the body is still being fetched: the header is sent before it is there.
+	Arriving bool
 	// Small says that the content is too small for ranges, which are then not offered.
 	Small bool
 }
 
-// Arriving is a body that is still being fetched. The header of the answer is sent before the
-// body is there, and the kernel sends the bytes that have arrived.
-type Arriving interface {
+// Stretches is a body that is in a file as far as it has arrived. The kernel sends what is there.
+type Stretches interface {
 	io.ReadSeeker
 	// Stretch waits for bytes. It returns a file, positioned at them, and how many of them, at most
-	// n, the caller may read from it; they then count as read. The file is nil if the caller has to
-	// use Read instead. Errors are those of Read.
+	// n, the caller may send from it. The file is nil if the caller has to use Read instead. Errors
+	// are those of Read.
 	Stretch(n int64) (file *os.File, bytes int64, err error)
+	// Passed says how many bytes of a stretch were sent, after which the body goes on, and the error
+	// that ended the sending. It returns that error, or nil if the file cannot be read: Read then
+	// gets the bytes elsewhere.
+	Passed(sent int64, err error) error
 }
 
 // Send answers GET and HEAD for content: whole, a range of it, or "not modified". Before the
@@ -44,7 +49,7 @@ func (w *Response) Send(c Content) error {
 		w.WriteHeader(http.StatusNotModified)
 		return nil
 	}
-	if _, arriving := c.Body.(Arriving); arriving && c.Size == 0 {
+	if c.Arriving && c.Size == 0 {
 		// Empty content has no last byte that could be withheld until the digest is verified, so wait
 		// for that here.
 		if _, err := c.Body.Read(make([]byte, 1)); err != io.EOF {
@@ -89,7 +94,7 @@ func (w *Response) sendPart(c Content, status int, part oci.Range) error {
 		return err
 	}
 	w.WriteHeader(status)
-	if _, arriving := c.Body.(Arriving); arriving {
+	if c.Arriving {
 		_ = http.NewResponseController(w).Flush() // an error would occur again below
 	}
 	n, err := w.copyBody(c.Body, part.Length)
@@ -106,16 +111,13 @@ var buffers = sync.Pool{New: func() any { b := make([]byte, 256<<10); return &b 
 // better without it.
 func (w *Response) byKernel() bool { return w.r.TLS == nil && !w.options.CopyFiles }
 
-// copyBody sends length bytes of the body, or all of it if length is -1. The kernel sends a file
-// if it may, and the part of an Arriving body that is in a file.
+// copyBody sends length bytes of the body, or all of it if length is -1. The kernel sends the
+// parts that are in a file, if it may.
 func (w *Response) copyBody(body io.Reader, length int64) (int64, error) {
 	p := w.pacedWriter()
 	if length >= 0 && w.byKernel() {
-		switch body := body.(type) {
-		case *os.File:
-			return p.sendFile(body, length)
-		case Arriving:
-			return p.sendArriving(body, length)
+		if body, ok := body.(Stretches); ok {
+			return p.sendStretches(body, length)
 		}
 	}
 	buf := buffers.Get().(*[]byte)

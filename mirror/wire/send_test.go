@@ -58,7 +58,7 @@ func TestBodiesAreGathered(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer file.Close()
-	large := Content{ETag: `"layer"`, Size: int64(len(layer)), Body: file}
+	large := Content{ETag: `"layer"`, Size: int64(len(layer)), Body: inFile(layer, file)}
 	small := Content{ETag: `"layer"`, Size: 300, Body: bytes.NewReader(layer[:300]), Small: true}
 	failing := errors.New("the connection is gone")
 	for _, test := range []struct {
@@ -109,6 +109,13 @@ type coming struct {
 	there int64
 	fails error
 	asked int
+	// broken says that the file is the cause of the errors of sending it.
+	broken bool
+}
+
+// inFile returns a body that is in a file as a whole.
+func inFile(data []byte, file *os.File) *coming {
+	return &coming{Reader: bytes.NewReader(data), file: file, there: int64(len(data))}
 }
 
 func (c *coming) Stretch(n int64) (*os.File, int64, error) {
@@ -120,11 +127,21 @@ func (c *coming) Stretch(n int64) (*os.File, int64, error) {
 	if _, err := c.file.Seek(at, io.SeekStart); err != nil {
 		return nil, 0, err
 	}
-	_, err := c.Seek(n, io.SeekCurrent)
-	return c.file, n, err
+	return c.file, n, nil
 }
 
-// An Arriving body is read from its file as far as possible, and then from the body; it is never
+func (c *coming) Passed(sent int64, err error) error {
+	if _, failed := c.Seek(sent, io.SeekCurrent); failed != nil {
+		return failed
+	}
+	if err != nil && c.broken {
+		c.there = 0 // the rest comes with Read
+		return nil
+	}
+	return err
+}
+
+// An arriving body is read from its file as far as possible, and then from the body; it is never
 // read from the file if files are to be copied. An error breaks the answer.
 func TestSendArriving(t *testing.T) {
 	data := bytes.Repeat([]byte("0123456789abcdef"), 200_000)
@@ -158,7 +175,7 @@ func TestSendArriving(t *testing.T) {
 		}
 		recorder := httptest.NewRecorder()
 		w := NewResponse(recorder, r, Options{Stall: time.Minute, CopyFiles: test.copied})
-		err := w.Send(Content{ETag: `"layer"`, Size: int64(len(data)), Body: body})
+		err := w.Send(Content{ETag: `"layer"`, Size: int64(len(data)), Body: body, Arriving: true})
 		if !errors.Is(err, test.fails) || w.Broken() != (test.fails != nil) {
 			t.Errorf("%s: %v, broken %v", test.name, err, w.Broken())
 		}
@@ -167,6 +184,58 @@ func TestSendArriving(t *testing.T) {
 		}
 		if !recorder.Flushed || (body.asked > 0) != test.asked {
 			t.Errorf("%s: flushed %v, asked for a file %d times", test.name, recorder.Flushed, body.asked)
+		}
+	}
+}
+
+// A file that cannot be read to its end costs nothing: the body goes on with Read. The answer
+// breaks if the connection is the cause.
+func TestSendBrokenFile(t *testing.T) {
+	data := bytes.Repeat([]byte("0123456789abcdef"), 200_000)
+	path := filepath.Join(t.TempDir(), "truncated")
+	if err := os.WriteFile(path, data[:1_500_000], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, flag := range []int{os.O_RDONLY, os.O_WRONLY} {
+		for _, broken := range []bool{true, false} {
+			file, err := os.OpenFile(path, flag, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer file.Close()
+			handler := http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+				w := NewResponse(rw, r, Options{Stall: time.Minute})
+				body := inFile(data, file)
+				body.broken = broken
+				err := w.Send(Content{
+					ETag: `"layer"`, Size: int64(len(data)),
+					Body: body,
+				})
+				if (err == nil) != broken || w.Broken() == broken {
+					t.Errorf("broken file %v: %v, broken answer %v", broken, err, w.Broken())
+				}
+				if w.Broken() {
+					panic(http.ErrAbortHandler)
+				}
+			})
+			_, address := startServer(t, ServerOptions{Splice: true, Handler: handler})
+			req, err := http.NewRequestWithContext(t.Context(), "GET", "http://"+address, http.NoBody)
+			if err != nil {
+				t.Fatal(err)
+			}
+			client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+			resp, err := client.Do(req)
+			if err != nil {
+				if broken {
+					t.Error(err)
+				}
+				continue
+			}
+			got, err := io.ReadAll(resp.Body)
+			resp.Body.Close()
+			if (err == nil) != broken || broken && !bytes.Equal(got, data) {
+				t.Errorf("broken file %v: %d bytes or others, %v", broken, len(got), err)
+			}
 		}
 	}
 }

@@ -2,12 +2,15 @@ package wire
 
 import (
 	"bytes"
+	"cmp"
+	"context"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 )
 
 // An unrecovered panic is an error in the log. Messages of net/http about clients that leave are
@@ -51,3 +54,29 @@ func (o *once) Accept() (net.Conn, error) {
 }
 func (o *once) Close() error   { return nil }
 func (o *once) Addr() net.Addr { return &net.TCPAddr{} }
+
+// startServer runs a server until the test ends, and returns its address.
+func startServer(t *testing.T, o ServerOptions) (*Server, string) {
+	t.Helper()
+	o.Name, o.Address = "main", "127.0.0.1:0"
+	o.ReadHeaderTimeout, o.IdleTimeout, o.Grace = time.Minute, time.Minute, time.Minute
+	o.Logger = cmp.Or(o.Logger, slog.New(slog.DiscardHandler))
+	s, err := NewServer(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ln, err := s.Listen(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(ctx, ln) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	return s, ln.Addr().String()
+}

@@ -3,10 +3,8 @@ package wire
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"errors"
 	"io"
-	"log/slog"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -36,9 +34,13 @@ func startSpliced(t *testing.T, o Options) *spliced {
 	if err := os.WriteFile(path, s.layer, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	server, err := NewServer(ServerOptions{
-		Name: "plain", Address: "127.0.0.1:0", Splice: true,
-		ReadHeaderTimeout: time.Minute, IdleTimeout: time.Minute, Grace: time.Minute, Logger: slog.New(slog.DiscardHandler),
+	t.Cleanup(func() { // after the end of the server
+		if idle, open := len(s.server.pipes.idle), s.server.pipes.open; idle+open > 0 {
+			t.Errorf("%d pipes are idle and %d open after the end", idle, open)
+		}
+	})
+	s.server, s.address = startServer(t, ServerOptions{
+		Splice: true,
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			file, err := os.Open(path)
 			if err != nil {
@@ -47,30 +49,10 @@ func startSpliced(t *testing.T, o Options) *spliced {
 			}
 			defer file.Close()
 			answer := NewResponse(w, r, o)
-			if err := answer.Send(Content{ETag: `"layer"`, Size: int64(len(s.layer)), Body: file}); err != nil && answer.Broken() {
+			if err := answer.Send(Content{ETag: `"layer"`, Size: int64(len(s.layer)), Body: inFile(s.layer, file)}); err != nil && answer.Broken() {
 				panic(http.ErrAbortHandler)
 			}
 		}),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ln, err := server.Listen(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.server, s.address = server, ln.Addr().String()
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- server.Serve(ctx, ln) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-		if idle, open := len(server.pipes.idle), server.pipes.open; idle+open > 0 {
-			t.Errorf("%d pipes are idle and %d open after the end", idle, open)
-		}
 	})
 	return s
 }
