@@ -48,7 +48,8 @@ type Options struct {
 // Client talks to one registry. It is a Source, a Sink, a Lister and a Deleter, and safe for
 // concurrent use.
 type Client struct {
-	o Options
+	o     Options
+	heads heads
 
 	requests *prometheus.CounterVec
 	latency  *prometheus.HistogramVec

@@ -96,7 +96,7 @@ func TestExpiredToken(t *testing.T) {
 		if _, err := c.StatManifest(t.Context(), upstream.Repo{Name: "aa"}, oci.Reference{Tag: "absent"}, nil); !errors.Is(err, oci.ErrManifestUnknown) {
 			t.Errorf("HEAD after the token expired: %v", err)
 		}
-		expect(3, "HEAD /v2/aa/manifests/absent", "HEAD /v2/aa/manifests/absent")
+		expect(3, "HEAD /v2/aa/manifests/absent", "HEAD /v2/aa/manifests/absent", "GET /v2/aa/manifests/absent")
 
 		server.SetDenials(ecrtest.Denial{Action: "ecr:BatchGetImage"})
 		for range 5 { // a refusal by policy says nothing about the token

@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -44,8 +46,43 @@ func (c *Client) Manifest(ctx context.Context, repo Repo, ref oci.Reference, acc
 	return m, nil
 }
 
-// StatManifest implements Source.
+// StatManifest implements Source. HEAD is only the cheaper question: what it does not answer with
+// 200 and a digest is decided by GET, because some registries do not serve HEAD as they serve GET.
 func (c *Client) StatManifest(ctx context.Context, repo Repo, ref oci.Reference, accept []string) (oci.Descriptor, error) {
+	tried := c.heads.worthwhile(time.Now())
+	if tried {
+		d, err := c.headManifest(ctx, repo, ref, accept)
+		if err == nil {
+			c.heads.succeeded()
+		}
+		if err == nil || unanswered(err) {
+			return d, err
+		}
+	}
+	m, err := c.Manifest(ctx, repo, ref, accept)
+	if err != nil {
+		return oci.Descriptor{}, err
+	}
+	if tried {
+		c.heads.failed(time.Now())
+	}
+	d := m.Descriptor()
+	d.Data = m.Raw
+	return d, nil
+}
+
+// unanswered reports whether the question was not answered at all, so that another form of it
+// would not be either.
+func unanswered(err error) bool {
+	if errors.Is(err, ErrUnreachable) || errors.Is(err, ErrBusy) || errors.Is(err, ErrCredentials) || errors.Is(err, context.Canceled) {
+		return true
+	}
+	e, ok := errors.AsType[*oci.Error](err)
+	return ok && (e.Status == http.StatusTooManyRequests || e.Status == http.StatusServiceUnavailable && e.RetryAfter > 0)
+}
+
+// headManifest describes a manifest with 1 HEAD.
+func (c *Client) headManifest(ctx context.Context, repo Repo, ref oci.Reference, accept []string) (oci.Descriptor, error) {
 	resp, err := c.manifest(ctx, http.MethodHead, repo, ref, accept)
 	if err != nil {
 		return oci.Descriptor{}, err
@@ -53,17 +90,48 @@ func (c *Client) StatManifest(ctx context.Context, repo Repo, ref oci.Reference,
 	drain(resp)
 	mediaType, _, _ := strings.Cut(resp.Header.Get("Content-Type"), ";")
 	d := oci.Descriptor{MediaType: strings.TrimSpace(mediaType), Digest: statedDigest(resp), Size: resp.ContentLength}
-	if ref.Digest != "" && d.Digest != "" && d.Digest != ref.Digest && d.Digest.Algorithm() == ref.Digest.Algorithm() {
+	if ref.Digest != "" && d.Digest != ref.Digest && d.Digest.Algorithm() == ref.Digest.Algorithm() {
 		return oci.Descriptor{}, c.corrupt("manifest %s of %s: registry states %s", ref, repo.Name, d.Digest)
 	}
 	if d.Digest == "" || d.Size < 0 || d.MediaType == "" {
-		m, err := c.Manifest(ctx, repo, ref, accept)
-		if err != nil {
-			return oci.Descriptor{}, err
-		}
-		return m.Descriptor(), nil
+		return oci.Descriptor{}, c.corrupt("manifest %s of %s: HEAD does not describe it", ref, repo.Name)
 	}
 	return d, nil
+}
+
+const (
+	// uselessHeads is the number of manifests in a row that GET found and HEAD did not, after which
+	// HEAD is not asked. One of them may have been pushed in between.
+	uselessHeads = 3
+	// headAgain is the time after which one HEAD is tried again.
+	headAgain = time.Hour
+)
+
+// heads remembers whether a registry answers HEAD of manifests.
+type heads struct {
+	mu      sync.Mutex // guards the fields below
+	useless int
+	again   time.Time
+}
+
+// worthwhile reports whether HEAD is to be tried.
+func (h *heads) worthwhile(now time.Time) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.useless < uselessHeads || !now.Before(h.again)
+}
+
+func (h *heads) succeeded() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.useless = 0
+}
+
+// failed says that GET found a manifest that HEAD did not.
+func (h *heads) failed(now time.Time) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.useless, h.again = h.useless+1, now.Add(headAgain)
 }
 
 func (c *Client) manifest(ctx context.Context, method string, repo Repo, ref oci.Reference, accept []string) (*http.Response, error) {
@@ -116,15 +184,18 @@ func (c *Client) Blob(ctx context.Context, r BlobRequest) (BlobStream, error) {
 	return s, nil
 }
 
-// StatBlob implements Source.
+// StatBlob implements Source. It asks for the first byte if HEAD is refused, as by a storage whose
+// URLs are signed for GET.
 func (c *Client) StatBlob(ctx context.Context, repo Repo, d digest.Digest) (int64, error) {
 	if !c.o.Quirks.BlobHeadUnsupported {
 		resp, err := c.blob(ctx, http.MethodHead, BlobRequest{Repo: repo, Digest: d})
-		if err != nil {
+		if err == nil {
+			drain(resp)
+			return resp.ContentLength, nil
+		}
+		if !headRefused(err) {
 			return 0, err
 		}
-		drain(resp)
-		return resp.ContentLength, nil
 	}
 	resp, err := c.blob(ctx, http.MethodGet, BlobRequest{Repo: repo, Digest: d, To: 1})
 	if errors.Is(err, oci.ErrRangeInvalid) { // an empty blob has no first byte
@@ -142,6 +213,15 @@ func (c *Client) StatBlob(ctx context.Context, repo Repo, d digest.Digest) (int6
 		return 0, c.corrupt("blob %s of %s: %w", d, repo.Name, err)
 	}
 	return size, nil
+}
+
+// headRefused reports whether an error concerns HEAD and not what was asked for.
+func headRefused(err error) bool {
+	if e, ok := errors.AsType[storageError](err); ok {
+		return e.refuses()
+	}
+	e, ok := errors.AsType[*oci.Error](err)
+	return ok && (e.Status == http.StatusMethodNotAllowed || e.Status == http.StatusNotImplemented)
 }
 
 func (c *Client) blob(ctx context.Context, method string, r BlobRequest) (*http.Response, error) {

@@ -19,8 +19,9 @@ type Source interface {
 	// in ref and with the one that the registry states. accept holds the client's Accept lines,
 	// sent unchanged.
 	Manifest(ctx context.Context, repo Repo, ref oci.Reference, accept []string) (*oci.Manifest, error)
-	// StatManifest describes a manifest with 1 HEAD, and 1 GET if the answer to HEAD names no
-	// digest.
+	// StatManifest describes a manifest with 1 HEAD, and 1 GET if HEAD does not tell its digest. Data
+	// then has the manifest, so that a caller who needs it does not ask once more. A registry that
+	// does not serve HEAD is soon asked by GET alone.
 	StatManifest(ctx context.Context, repo Repo, ref oci.Reference, accept []string) (oci.Descriptor, error)
 	// Blob opens a blob with 1 GET and its redirect. ctx also covers the reading of the body.
 	Blob(ctx context.Context, r BlobRequest) (BlobStream, error)

@@ -168,7 +168,7 @@ func TestBudgetTagWhileTheUpstreamIsDown(t *testing.T) {
 			t.Errorf("answer %d while the upstream is down: %v", i, r.Header)
 		}
 	}
-	spent(t, s.ecr, kinds{"manifest-head": 1})
+	spent(t, s.ecr, kinds{"manifest-head": 1, "manifest-get": 1})
 }
 
 func TestBudgetBlobWhoseManifestWasSeen(t *testing.T) {

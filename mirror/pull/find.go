@@ -145,38 +145,45 @@ func (f *finder) fresh(ctx context.Context, t tag, fact *meta.TagFact) (*answer,
 // held, otherwise one GET.
 func (f *finder) askTag(ctx context.Context, how upstream.Call, t tag, fact *meta.TagFact) (*answer, error) {
 	asked := time.Now()
-	up, ref, remote := t.repo.Up, oci.Reference{Tag: t.name}, t.repo.Remote().With(how)
 	var old *answer
 	if fact != nil && !fact.NotFound {
 		if m := t.repo.Held(ctx, fact.Digest); m != nil {
 			old = &answer{Manifest: m, source: fromCache}
 		}
 	}
-	source := up.Source
-	if old != nil {
-		source = up.OneTry()
-		d, err := source.StatManifest(ctx, remote, ref, t.accept)
-		if err == nil && d.Digest == fact.Digest {
-			again := *fact
-			again.CheckedAt = asked
-			f.o.Repositories.Recorded(f.o.Tags.Set(ctx, t.key(), again, 0))
-			t.repo.RecordConfirmed(ctx, old.Manifest, asked)
-			return old, nil
-		}
-		// A refused HEAD has no text. The answer to a GET tells whether the right is missing or the
-		// token has expired, and why.
-		if err != nil && !errors.Is(err, oci.ErrDenied) {
-			return f.staleIfError(ctx, t, old, fact, asked, err)
-		}
-	}
-	man, err := source.Manifest(ctx, remote, ref, t.accept)
+	man, err := f.newer(ctx, how, t, old)
 	if err != nil {
 		return f.staleIfError(ctx, t, old, fact, asked, err)
+	}
+	if man == nil {
+		again := *fact
+		again.CheckedAt = asked
+		f.o.Repositories.Recorded(f.o.Tags.Set(ctx, t.key(), again, 0))
+		t.repo.RecordConfirmed(ctx, old.Manifest, asked)
+		return old, nil
 	}
 	t.repo.Store(ctx, man, repository.Children(man))
 	f.o.KeepAlive.Touched(ctx, t.repo, t.name, man)
 	f.o.Repositories.Recorded(f.o.Tags.Set(ctx, t.key(), meta.TagFact{Digest: man.Digest, MediaType: man.MediaType, Size: int64(len(man.Raw)), CheckedAt: asked}, 0))
 	return &answer{Manifest: repository.ManifestOf(man), source: fromOrigin}, nil
+}
+
+// newer asks the upstream for a tag, and returns nil if it is still the old answer.
+func (f *finder) newer(ctx context.Context, how upstream.Call, t tag, old *answer) (*oci.Manifest, error) {
+	ref, remote := oci.Reference{Tag: t.name}, t.repo.Remote().With(how)
+	if old == nil {
+		return t.repo.Up.Source.Manifest(ctx, remote, ref, t.accept)
+	}
+	once := t.repo.Up.OneTry()
+	d, err := once.StatManifest(ctx, remote, ref, t.accept)
+	if err != nil || d.Digest == old.Digest {
+		return nil, err
+	}
+	if man, err := oci.ParseManifest(d.MediaType, d.Data); err == nil && d.Data != nil {
+		man.Digest = d.Digest // of the registry's algorithm
+		return man, nil
+	}
+	return once.Manifest(ctx, remote, ref, t.accept)
 }
 
 // staleIfError returns the old answer if the upstream failed and the fact is not too old (RFC
@@ -222,9 +229,6 @@ func (f *finder) confirmed(ctx context.Context, r repository.Repo, d digest.Dige
 		}
 		asked, ref, once := time.Now(), oci.Reference{Digest: d}, r.Up.OneTry()
 		_, err := once.StatManifest(ctx, r.Remote(), ref, oci.AnyManifest())
-		if errors.Is(err, oci.ErrDenied) { // a refused HEAD has no text
-			_, err = once.Manifest(ctx, r.Remote(), ref, oci.AnyManifest())
-		}
 		if err != nil {
 			r.NoManifest(d, accept).Remember(ctx, asked, err)
 			if oci.NotFound(err) {

@@ -30,9 +30,13 @@ func (s *Server) headBlob(x *exchange) error {
 	if st := s.opts.Quirks.BlobHeadStatus; st != 0 {
 		return refuse(st, "UNAUTHORIZED", "")
 	}
-	l, _, err := s.findLayer(x)
+	l, repo, err := s.findLayer(x)
 	if err != nil {
 		return err
+	}
+	if s.Dialect().SignedForGet {
+		s.redirect(x, repo, l)
+		return nil
 	}
 	h := x.w.Header()
 	h.Set("Content-Type", s.opts.Quirks.BlobHeadType)
@@ -58,9 +62,7 @@ func (s *Server) getBlob(x *exchange) error {
 	}
 	h := x.w.Header()
 	if s.opts.Quirks.RedirectBlobs && !(x.sw.InlineConfigs && l.isConfig) {
-		h.Set("Location", s.signURL(x.reg, repo, l))
-		h.Set("Content-Length", "0")
-		x.w.WriteHeader(http.StatusTemporaryRedirect)
+		s.redirect(x, repo, l)
 		return nil
 	}
 	h.Set("Docker-Content-Digest", l.digest.String())

@@ -1,7 +1,9 @@
 package ecrtest
 
 import (
+	"fmt"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
 )
@@ -31,6 +33,12 @@ type Dialect struct {
 	// Open lets anybody read. Private repositories do not exist for everybody else, and only /v2/
 	// sends a challenge (Artifactory, Nexus: moby#24129).
 	Open bool
+	// HeadStatus, if not 0, answers every HEAD of a manifest (old Nexus: 404, registry-cli#14 and
+	// diun#1614; others 403, containerd#6684).
+	HeadStatus int
+	// SignedForGet redirects manifests and blobs to URLs that are signed for GET, also when HEAD
+	// asks for them, which the object store then refuses (moby#50065).
+	SignedForGet bool
 }
 
 // Dialect returns the dialect in force.
@@ -38,6 +46,27 @@ func (s *Server) Dialect() Dialect { return *s.dialect.Load() }
 
 // SetDialect sets the dialect for later requests.
 func (s *Server) SetDialect(d Dialect) { s.dialect.Store(&d) }
+
+// redirectManifest answers with the URL of an object that has the manifest.
+func (s *Server) redirectManifest(x *exchange, repo *repository, doc *document) error {
+	l := layer{digest: doc.digest, size: int64(len(doc.raw)), object: doc.digest.Encoded(), media: doc.media}
+	if err := os.WriteFile(s.blobPath(l.digest), doc.raw, 0o600); err != nil {
+		return fmt.Errorf("write object: %w", err)
+	}
+	s.mu.Lock()
+	s.objects[l.object] = &l
+	s.mu.Unlock()
+	s.redirect(x, repo, l)
+	return nil
+}
+
+// redirect answers with a signed URL of an object.
+func (s *Server) redirect(x *exchange, repo *repository, l layer) {
+	h := x.w.Header()
+	h.Set("Location", s.signURL(x.reg, repo, l))
+	h.Set("Content-Length", "0")
+	x.w.WriteHeader(http.StatusTemporaryRedirect)
+}
 
 // hides reports whether a user, or nobody, may not see a repository.
 func (s *Server) hides(who, repo string) bool {

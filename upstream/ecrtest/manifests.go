@@ -12,6 +12,9 @@ import (
 // readManifest serves GET and HEAD. By tag, ECR converts the manifest to a type in Accept; by
 // digest it never does.
 func (s *Server) readManifest(x *exchange) error {
+	if st := s.Dialect().HeadStatus; st != 0 && x.r.Method == http.MethodHead {
+		return refuse(st, "UNSUPPORTED", "")
+	}
 	if err := s.countPull(x.w, x.r); err != nil {
 		return err
 	}
@@ -23,6 +26,9 @@ func (s *Server) readManifest(x *exchange) error {
 	doc, err := s.findDocument(x, repo)
 	if err != nil {
 		return err
+	}
+	if s.Dialect().SignedForGet {
+		return s.redirectManifest(x, repo, doc)
 	}
 	h := x.w.Header()
 	h.Set("Content-Type", doc.media)

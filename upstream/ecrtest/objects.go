@@ -135,6 +135,9 @@ func (s *Server) serveObject(w http.ResponseWriter, r *http.Request) error {
 		return refuse(http.StatusNotFound, "NoSuchKey", "The specified key does not exist.")
 	}
 	w.Header().Set("Content-Type", "application/octet-stream")
+	if l.object == l.digest.Encoded() { // a manifest
+		w.Header().Set("Content-Type", l.media)
+	}
 	w.Header().Set("ETag", `"`+l.digest.Encoded()[:32]+`"`)
 	return s.serveFile(w, r, l)
 }

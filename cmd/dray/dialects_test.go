@@ -1,0 +1,94 @@
+package main
+
+import (
+	"bytes"
+	"net/http"
+	"testing"
+
+	"github.com/opencontainers/go-digest"
+
+	"dray/upstream/ecrtest"
+)
+
+// dialects are registries that depart from the specification in ways of their own. Each is a whole
+// upstream to which clients must notice no difference.
+var dialects = map[string]ecrtest.Dialect{
+	"none":                     {},
+	"HEAD not found":           {HeadStatus: http.StatusNotFound},
+	"HEAD not allowed":         {HeadStatus: http.StatusMethodNotAllowed},
+	"HEAD bad request":         {HeadStatus: http.StatusBadRequest},
+	"HEAD unauthorized":        {HeadStatus: http.StatusUnauthorized},
+	"HEAD forbidden":           {HeadStatus: http.StatusForbidden},
+	"HEAD fails":               {HeadStatus: http.StatusInternalServerError},
+	"HEAD not implemented":     {HeadStatus: http.StatusNotImplemented},
+	"HEAD by the wrong gate":   {HeadStatus: http.StatusBadGateway},
+	"HEAD not available":       {HeadStatus: http.StatusServiceUnavailable},
+	"HEAD without an answer":   {HeadStatus: http.StatusNoContent},
+	"redirects signed for GET": {SignedForGet: true},
+}
+
+// TestDialects pulls an image, finds that its tag has moved, and lists its tags, at registries of
+// every dialect. Nothing of it may be taken for a failure.
+func TestDialects(t *testing.T) {
+	for name, d := range dialects {
+		t.Run(name, func(t *testing.T) {
+			s := startDialect(t, d, &recording{}, "fresh: 1h, stale: 24h, not_found: 1h", "fresh: 0s, stale: 24h, not_found: 1h")
+			pull := func(img seeded) {
+				t.Helper()
+				for range 5 { // more often than it takes to learn the dialect
+					r := s.want(200, "GET", "/hub/v2/team/app/manifests/v1", nil)
+					if !bytes.Equal(r.body, img.manifest.Raw) || r.Header.Get("Warning") != "" {
+						t.Errorf("another image, or an old one: %v", r.Header)
+					}
+				}
+				s.want(200, "HEAD", "/hub/v2/team/app/manifests/"+img.manifest.Digest.String(), nil)
+				s.want(200, "HEAD", "/hub/v2/team/app/blobs/"+img.layer.String(), nil)
+				if r := s.want(200, "GET", "/hub/v2/team/app/blobs/"+img.layer.String(), nil); digest.FromBytes(r.body) != img.layer {
+					t.Error("another layer")
+				}
+			}
+			pull(seed(t, s.hub, "team/app", "v1", 3000))
+			pull(seed(t, s.hub, "team/app", "v1", 4000)) // the tag has moved
+			if r := s.want(200, "GET", "/hub/v2/team/app/tags/list", nil); !bytes.Contains(r.body, []byte(`"v1"`)) {
+				t.Errorf("tags %s", r.body)
+			}
+			for _, method := range []string{"GET", "HEAD"} {
+				s.want(404, method, "/hub/v2/team/app/manifests/absent", nil)
+			}
+			if st := s.registries[1].breaker.State(); st.Failures != 0 {
+				t.Errorf("a failure of the registry: %+v", st)
+			}
+		})
+	}
+}
+
+// TestBudgetDialects counts the requests by which a tag is asked for again. A registry that does
+// not serve HEAD is asked by it three times, and then for an hour not.
+func TestBudgetDialects(t *testing.T) {
+	for name, c := range map[string]struct {
+		dialect      ecrtest.Dialect
+		same, moved  kinds
+		missing, now kinds
+	}{
+		"HEAD as GET":    {ecrtest.Dialect{}, kinds{"manifest-head": 1}, kinds{"manifest-head": 1, "manifest-get": 1}, kinds{"manifest-get": 1}, kinds{"manifest-head": 1}},
+		"HEAD not found": {ecrtest.Dialect{HeadStatus: 404}, kinds{"manifest-head": 1, "manifest-get": 1}, kinds{"manifest-head": 1, "manifest-get": 1}, kinds{"manifest-get": 1}, kinds{"manifest-get": 1}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := startDialect(t, c.dialect, &recording{}, "fresh: 1h, stale: 24h, not_found: 1h", "fresh: 0s, stale: 24h, not_found: 1h")
+			pull := func(tag string, status int, budget kinds) {
+				t.Helper()
+				s.want(status, "GET", "/hub/v2/team/app/manifests/"+tag, nil)
+				spent(t, s.hub, budget)
+			}
+			seed(t, s.hub, "team/app", "v1", 100)
+			s.want(200, "GET", "/hub/v2/team/app/manifests/v1", nil)
+			s.hub.ResetCounters()
+			pull("v1", 200, c.same)
+			seed(t, s.hub, "team/app", "v1", 200)
+			pull("v1", 200, c.moved)
+			pull("v1", 200, c.same)
+			pull("absent", 404, c.missing)
+			pull("v1", 200, c.now)
+		})
+	}
+}
