@@ -8,7 +8,11 @@ import (
 )
 
 func endpointOf(n config.Notification) notify.Endpoint {
-	return notify.Endpoint{Name: n.Name, URL: n.URL, Headers: n.Headers, Secret: []byte(n.Secret.Reveal()), Timeout: n.Timeout.Std(), Backlog: n.Backlog}
+	headers := map[string]string{}
+	for name, value := range n.Headers {
+		headers[name] = value.Reveal()
+	}
+	return notify.Endpoint{Name: n.Name, URL: n.URL.Reveal(), Headers: headers, Secret: []byte(n.Secret.Reveal()), Timeout: n.Timeout.Std(), Backlog: n.Backlog}
 }
 
 // buildNotifier makes the function that sends an event to the services under notifications. It

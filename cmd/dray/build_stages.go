@@ -169,7 +169,7 @@ func (s *stages) clamd(c config.ClamdCheck) {
 func (s *stages) webhook(c config.WebhookCheck) {
 	s.add(c.StageSettings, func() (pipeline.Stage, error) {
 		return webhook.New(webhook.Config{
-			Name: c.Name, URL: c.URL, Form: webhook.Form(c.Form), Timeout: c.Timeout.Std(), Secret: []byte(c.Secret.Reveal()),
+			Name: c.Name, URL: c.URL.Reveal(), Form: webhook.Form(c.Form), Timeout: c.Timeout.Std(), Secret: []byte(c.Secret.Reveal()),
 		})
 	})
 }
@@ -180,8 +180,12 @@ func (s *stages) exec(c config.ExecCheck) {
 		if c.Refuses < 0 || c.Refuses > 255 {
 			return nil, fmt.Errorf("exec: %d is not an exit code", c.Refuses)
 		}
+		environment := make([]string, len(c.Environment))
+		for i, v := range c.Environment {
+			environment[i] = v.Reveal()
+		}
 		return scanner.New(scanner.Config{
-			Name: c.Name, Command: c.Command, Environment: c.Environment, Refuses: c.Refuses, Timeout: c.Within.Std(), MaxImageBytes: int64(c.MaxImage),
+			Name: c.Name, Command: c.Command, Environment: environment, Refuses: c.Refuses, Timeout: c.Within.Std(), MaxImageBytes: int64(c.MaxImage),
 			MemoryBytes: int64(c.Memory), AtOnce: c.AtOnce, Directory: c.Directory, UID: c.UID, GID: c.GID,
 		})
 	})

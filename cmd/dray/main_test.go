@@ -104,6 +104,38 @@ func TestCheckPrintsEffectiveConfiguration(t *testing.T) {
 	golden(t, "testdata/full.notices", stderr)
 }
 
+// TestCheckPrintsNoTokens: whatever services and scanners get, dray check does not print it, in a
+// configuration that is right or wrong.
+func TestCheckPrintsNoTokens(t *testing.T) {
+	const services = `
+notifications:
+  - {url: "https://events.example/hooks/S3CR?key=S3CR", headers: {Authorization: "Bearer S3CR", X-Custom: S3CR}}
+checks:
+  - name: s
+    webhooks: [{name: w, mode: warn, url: "https://S3CR@judge.example/S3CR"}]
+    exec: [{name: e, mode: warn, command: [/bin/true, --token, S3CR], environment: ["HARMLESS=S3CR"]}]
+`
+	for name, tc := range map[string]struct {
+		text string
+		code int
+	}{
+		"right":           {services, 0},
+		"no scheme":       {strings.ReplaceAll(services, "https://", ""), 1},
+		"no URL":          {strings.ReplaceAll(services, "https://", "https:// "), 1},
+		"no variable":     {strings.ReplaceAll(services, "HARMLESS=", ""), 1},
+		"unknown key":     {services + "unknown: S3CR\n", 1},
+		"not an upstream": {services + "upstreams: [{url: \"https://S3CR:S3CR@registry.example\"}, {url: \"https://S3CR:S3CR@regi stry.example\"}]\n", 1},
+	} {
+		code, stdout, stderr := runDray(t, nil, "check", "--config", write(t, "dray.yaml", tc.text))
+		if (code != 0) != (tc.code != 0) || strings.Contains(stdout+stderr, "S3CR") {
+			t.Errorf("%s: code %d\n%s%s", name, code, stdout, stderr)
+		}
+		if code == 0 && (!strings.Contains(stdout, "HARMLESS=[redacted]") || !strings.Contains(stdout, "X-Custom: '[redacted]'")) {
+			t.Errorf("%s: the names are not printed:\n%s", name, stdout)
+		}
+	}
+}
+
 // TestCheckedConfigurationIsAFile: the output of check, but for the secrets, is a file with the
 // same meaning.
 func TestCheckedConfigurationIsAFile(t *testing.T) {

@@ -135,7 +135,7 @@ func New(endpoints []Endpoint, transport http.RoundTripper, log *slog.Logger) (*
 	for _, e := range endpoints {
 		u, err := url.Parse(e.URL)
 		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-			return nil, fmt.Errorf("%q is not an http or https URL", e.URL)
+			return nil, errors.New("url is not an http or https URL") // without it: it may contain a token
 		}
 		e.Name = cmp.Or(e.Name, u.Host)
 		e.Timeout, e.Backlog = cmp.Or(e.Timeout, 5*time.Second), cmp.Or(e.Backlog, 1000)

@@ -8,10 +8,10 @@ import "dray/upstream/auth"
 type Notification struct {
 	// The name in metrics and logs. Default: the host of `url`.
 	Name string `yaml:"name,omitempty"`
-	// The URL of the service.
-	URL string `yaml:"url"`
-	// Headers that dray adds to each request.
-	Headers map[string]string `yaml:"headers,omitempty"`
+	// The URL of the service. `dray check` shows only its host.
+	URL SecretURL `yaml:"url"`
+	// Headers that dray adds to each request. `dray check` shows their values redacted.
+	Headers map[string]auth.Secret `yaml:"headers,omitempty"`
 	// A file with the key that signs requests (HMAC-SHA-256), in the same way as those of
 	// `webhooks`; dray ignores white space around it.
 	SecretFile string `yaml:"secret_file,omitempty"`

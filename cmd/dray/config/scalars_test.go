@@ -115,3 +115,55 @@ func TestSecretsAreNeverPrinted(t *testing.T) {
 		t.Errorf("a URL that cannot be parsed is printed as %q", got)
 	}
 }
+
+// A service takes its token wherever it likes, so no more than its host is shown of a URL.
+func TestSecretURLOfService(t *testing.T) {
+	for text, want := range map[string]string{
+		"":                                        "",
+		"https://events.example":                  "https://events.example",
+		"https://events.example:8443/":            "https://events.example:8443/",
+		"https://events.example/hook?token=S3CR":  "https://events.example/redacted",
+		"https://events.example?any=S3CR":         "https://events.example/redacted",
+		"https://events.example/services/T0/S3CR": "https://events.example/redacted",
+		"https://S3CR@events.example/":            "https://events.example/redacted",
+		"http://me:S3CR@events.example":           "http://events.example/redacted",
+		"http://events.example/#S3CR":             "http://events.example/redacted",
+		"events.example/a?token=S3CR":             redacted,
+		"events.example:443/a?token=S3CR":         redacted,
+		"HTTPS://events.example/a%zzS3CR":         redacted,
+		"redis://:S3CR@h:6379/1?db=2":             "redis://:redacted@h:6379/1?db=2",
+	} {
+		if got := SecretURL(text).String(); got != want {
+			t.Errorf("%q is shown as %q, want %q", text, got, want)
+		}
+	}
+}
+
+// Arguments that look like secrets are not shown, and neither are values of variables.
+func TestSecretsOfPrograms(t *testing.T) {
+	for _, tc := range []struct{ command, want []string }{
+		{[]string{"/usr/bin/trivy", "image", "--severity", "HIGH", "{layout}"}, nil},
+		{[]string{"scan", "--token", "S3CR", "--input={layout}"}, []string{"scan", "--token", redacted, "--input={layout}"}},
+		{[]string{"scan", "--registry-password=S3CR", "-v"}, []string{"scan", "--registry-password=" + redacted, "-v"}},
+		{[]string{"env", "API_KEY=S3CR", "scan"}, []string{"env", "API_KEY=" + redacted, "scan"}},
+		{[]string{"scan", "--server", "https://me:S3CR@scans.example/"}, []string{"scan", "--server", "https://scans.example/redacted"}},
+		{[]string{"scan", "--server=https://scans.example/S3CR"}, []string{"scan", "--server=https://scans.example/redacted"}},
+		{[]string{"scan", "--no-token", "--json"}, nil},
+	} {
+		if tc.want == nil {
+			tc.want = tc.command
+		}
+		c := Command(tc.command)
+		if got := c.Redacted(); !slices.Equal(got, tc.want) {
+			t.Errorf("%q is shown as %q", tc.command, got)
+		}
+		v := Variable("PASSWORD=S3CR")
+		printed := fmt.Sprintf("%v %+v %#v %q %s %x %v %x", c, c, c, c, v, v, []Variable{v}, "S3CR")
+		if strings.Contains(printed, "S3CR") || !strings.Contains(printed, "PASSWORD="+redacted) {
+			t.Errorf("printed: %s", printed)
+		}
+	}
+	if err := new(Variable).UnmarshalText([]byte("S3CR")); err == nil || strings.Contains(err.Error(), "S3CR") {
+		t.Errorf("a variable without a name: %v", err)
+	}
+}

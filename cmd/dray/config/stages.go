@@ -88,8 +88,8 @@ type WebhookCheck struct {
 	// on_error: The answer to an image while the service cannot be reached: `reject` or `warn`.
 	// Default: `reject`.
 	StageSettings `yaml:",inline"`
-	// The URL of the service.
-	URL string `yaml:"url"`
+	// The URL of the service. `dray check` shows only its host.
+	URL SecretURL `yaml:"url"`
 	// The form of the request: `review`, like the admission reviews of Kubernetes, or `opa`, that
 	// of Open Policy Agent. Default: `review`.
 	Form string `yaml:"form,omitempty"`
@@ -112,10 +112,12 @@ type ExecCheck struct {
 	// Default: `20s`.
 	StageSettings `yaml:",inline"`
 	// The program and its arguments; dray uses no shell. dray replaces `{layout}`, `{repository}`,
-	// `{tag}` and `{digest}` in each of them.
-	Command []string `yaml:"command"`
+	// `{tag}` and `{digest}` in each of them. `dray check` shows arguments that look like secrets
+	// redacted.
+	Command Command `yaml:"command"`
 	// Variables for the program, as `NAME=value`. Of dray's own environment it sees only `PATH`.
-	Environment []string `yaml:"environment,omitempty"`
+	// `dray check` shows their values redacted.
+	Environment []Variable `yaml:"environment,omitempty"`
 	// The exit code that means findings. 0 means none, and any other code that the program could
 	// not judge the image. Default: `1`.
 	Refuses int `yaml:"refuses,omitempty"`

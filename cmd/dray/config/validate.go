@@ -402,11 +402,13 @@ func checkAddress(k *Report, path, value string) {
 func checkBaseURL(k *Report, path, value string) {
 	u, err := url.Parse(value)
 	switch {
+	case strings.Contains(value, "@"): // the value is not printed
+		k.Add(path, "must not contain a user or a password")
+	case strings.Contains(value, "?"): // nor is a token in it
+		k.Add(path, "has more than a host; remove the query")
 	case err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http":
 		k.Add(path, "%q is not an http or https URL or a host name", value)
-	case u.User != nil:
-		k.Add(path, "must not contain a user or a password")
-	case u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "":
+	case u.Path != "" && u.Path != "/" || u.Fragment != "":
 		k.Add(path, "%q has more than a host; remove the path", value)
 	}
 }
