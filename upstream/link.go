@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"maps"
 	"net/http"
 	"net/url"
 	"strings"
@@ -81,4 +82,13 @@ func relNext(params string) bool {
 		return false // the first rel counts (RFC 8288 section 3.3)
 	}
 	return false
+}
+
+// samePage reports whether two queries ask for the same page. Its length does not count, because
+// registries add it to links.
+func samePage(a, b url.Values) bool {
+	a, b = maps.Clone(a), maps.Clone(b)
+	a.Del("n")
+	b.Del("n")
+	return a.Encode() == b.Encode()
 }

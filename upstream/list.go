@@ -60,8 +60,12 @@ func (c *Client) page(ctx context.Context, repo Repo, q oci.Request, query url.V
 	if len(body) > maxPageBytes {
 		return Page{}, c.corrupt("list of %s: page over %d bytes", q.Repo, maxPageBytes)
 	}
+	next := nextPage(resp.Header)
+	if next != nil && samePage(next, query) {
+		return Page{}, c.corrupt("list of %s: the link to the next page leads to the same page", q.Repo)
+	}
 	return Page{
-		Body: body, ContentType: resp.Header.Get("Content-Type"), Next: nextPage(resp.Header),
+		Body: body, ContentType: resp.Header.Get("Content-Type"), Next: next,
 		FiltersApplied: resp.Header.Get("OCI-Filters-Applied"),
 	}, nil
 }

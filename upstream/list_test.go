@@ -65,6 +65,30 @@ func TestTagsArePassedThroughPageByPage(t *testing.T) {
 	}
 }
 
+// TestPageThatLeadsToItself: whoever follows such a link never ends.
+func TestPageThatLeadsToItself(t *testing.T) {
+	for link, c := range map[string]struct {
+		query   url.Values
+		refused bool
+	}{
+		`<?cursor=a&n=5>; rel="next"`:          {url.Values{"cursor": {"a"}}, true},
+		`<?n=10>; rel="next"`:                  {nil, true},
+		`<?last=a&n=10>; rel="next"`:           {url.Values{"last": {"a"}, "n": {"5"}}, true},
+		`<?last=b&n=10>; rel="next"`:           {url.Values{"last": {"a"}, "n": {"10"}}, false},
+		`<?cursor=b>; rel="next"`:              {url.Values{"cursor": {"a"}}, false},
+		`<?cursor=a&artifactType=x>; rel=next`: {url.Values{"artifactType": {"x"}}, false},
+	} {
+		_, client := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Link", link)
+			_, _ = w.Write([]byte(`{"name":"a","tags":[]}`))
+		})
+		_, err := client.Tags(t.Context(), upstream.Repo{Name: "a"}, c.query)
+		if errors.Is(err, upstream.ErrCorrupt) != c.refused || !c.refused && err != nil {
+			t.Errorf("%s after %v: %v, want it refused: %t", link, c.query, err, c.refused)
+		}
+	}
+}
+
 func TestReferrers(t *testing.T) {
 	subject := digest.FromString("subject")
 	c := upstreamtest.NewRegistry(t).Client(t, upstream.Quirks{})

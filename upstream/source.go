@@ -100,7 +100,8 @@ type Pushed struct {
 // Lister lists the content of one registry. Pages are passed on unchanged, because the registry
 // decides their order and how they continue.
 type Lister interface {
-	// Tags gets one page of a repository's tags. query is the client's (n, last); it may be nil.
+	// Tags gets one page of a repository's tags. query is the client's (n, last, or the registry's
+	// own parameters); it may be nil.
 	Tags(ctx context.Context, repo Repo, query url.Values) (Page, error)
 	// Referrers gets one page of the manifests that refer to d. query is the client's
 	// (artifactType); it may be nil. ErrReferrersUnsupported means that the registry does not have

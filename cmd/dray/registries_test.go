@@ -23,6 +23,7 @@ func TestRegistries(t *testing.T) {
 		"token endpoint moved":        {TokenRedirect: 301},
 		"token endpoint moved by 307": {TokenRedirect: 307},
 		"loose tokens":                {LooseTokens: true},
+		"tags by another cursor":      {TagCursor: "next_page"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			edits := asUser(t, "right")
@@ -44,7 +45,12 @@ func TestRegistries(t *testing.T) {
 				s.want(200, "GET", "/hub/v2/team/app/blobs/"+l.Config.Digest.String(), nil)
 				s.want(200, "GET", "/hub/v2/team/app/blobs/"+l.Layers[0].Digest.String(), nil)
 			}
-			s.listAll("/hub/v2/team/app/tags/list", "v1")
+			for _, tag := range []string{"v2", "v3", "v4", "v5"} {
+				seed(t, s.hub, "team/app", tag, 100)
+			}
+			for _, query := range []string{"", "?n=2", "?n=1&ns=docker.io"} {
+				s.listAll("/hub/v2/team/app/tags/list"+query, "v1", "v2", "v3", "v4", "v5")
+			}
 
 			m := s.push("hub/team/new", "v2", layerOf(3, 1000))
 			if got, ok := s.hub.Image("team/new", "v2"); !ok || !bytes.Equal(got.Raw, m.Raw) {

@@ -17,7 +17,10 @@ import (
 // Tags answers with a page of the upstream's tags. The upstream decides the order and the
 // continuation (that of ECR is opaque). The name and the link are rewritten for the client.
 func (p *Puller) Tags(x *request.Request) error {
-	query := url.Values{}
+	query, err := url.ParseQuery(x.Q.Page)
+	if err != nil {
+		return oci.ErrPaginationInvalid.Because(err)
+	}
 	if x.Q.N >= 0 {
 		query.Set("n", strconv.Itoa(x.Q.N))
 	}

@@ -30,6 +30,9 @@ type Dialect struct {
 	// LooseTokens sends tokens with status 201 and their life as text (no registry is known to do
 	// both; clients take any 2xx).
 	LooseTokens bool
+	// TagCursor is the name of the parameter that pages tags in place of "last" (Quay: next_page,
+	// docker_registry2#56). Its values are opaque.
+	TagCursor string
 	// Open lets anybody read. Private repositories do not exist for everybody else, and only /v2/
 	// sends a challenge (Artifactory, Nexus: moby#24129).
 	Open bool

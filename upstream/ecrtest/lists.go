@@ -52,7 +52,10 @@ func (s *Server) page(x *exchange, names []string, path string) ([]string, error
 	names = names[:n]
 	last := names[n-1]
 	q := url.Values{}
-	if s.opts.Quirks.OpaquePages {
+	if name := s.Dialect().TagCursor; name != "" {
+		q.Set(name, base64.URLEncoding.EncodeToString([]byte(last)))
+		q.Set("n", strconv.Itoa(n))
+	} else if s.opts.Quirks.OpaquePages {
 		q.Set("last", cursor{After: s.orderKey(last), N: n}.String())
 	} else {
 		q.Set("last", last)
@@ -67,7 +70,13 @@ func (s *Server) pageStart(x *exchange) (after string, n int, err error) {
 	q := x.r.URL.Query()
 	quirks := s.opts.Quirks
 	n = quirks.PageSize
-	if last := q.Get("last"); last != "" && quirks.OpaquePages {
+	if name := s.Dialect().TagCursor; name != "" {
+		raw, err := base64.URLEncoding.DecodeString(q.Get(name))
+		if err != nil {
+			return "", 0, invalidParameter(x.sw.PageSizeStatus, name, "Invalid token")
+		}
+		after = string(raw)
+	} else if last := q.Get("last"); last != "" && quirks.OpaquePages {
 		var c cursor
 		raw, err := base64.URLEncoding.DecodeString(last)
 		if err != nil || json.Unmarshal(raw, &c) != nil || c.N <= 0 {

@@ -60,7 +60,8 @@ type Request struct {
 	Last string
 	// ArtifactType filters referrers.
 	ArtifactType string
-	// Page holds the other query parameters of a request for referrers, which are opaque.
+	// Page holds the other query parameters of a request for a list, which are opaque: registries
+	// page by cursors of any name (Quay by next_page, docker_registry2#56).
 	Page string
 	// Namespace is ?ns=, the registry (host or host:port) that a containerd client asks for.
 	Namespace string
@@ -185,14 +186,20 @@ func (q *Request) parseQuery(v url.Values) (err error) {
 	case KindTags, KindCatalog:
 		q.Last = v.Get("last")
 		q.N, err = pageSize(v)
+		q.Page = rest(v, "ns", "last", "n")
 	case KindReferrers:
 		q.ArtifactType = v.Get("artifactType")
-		for _, k := range []string{"ns", "artifactType"} {
-			v.Del(k)
-		}
-		q.Page = v.Encode()
+		q.Page = rest(v, "ns", "artifactType")
 	}
 	return err
+}
+
+// rest encodes the parameters other than those named.
+func rest(v url.Values, named ...string) string {
+	for _, k := range named {
+		v.Del(k)
+	}
+	return v.Encode()
 }
 
 // maxTags bounds the tags pushed with one manifest. The specification asks for at least 10.
@@ -328,9 +335,9 @@ func (q Request) URL() string {
 		set("last", q.Last)
 	case KindReferrers:
 		set("artifactType", q.ArtifactType)
-		if page, err := url.ParseQuery(q.Page); err == nil {
-			maps.Copy(v, page)
-		}
+	}
+	if page, err := url.ParseQuery(q.Page); err == nil {
+		maps.Copy(v, page)
 	}
 	if len(v) == 0 {
 		return q.Path()

@@ -56,6 +56,7 @@ func TestParse(t *testing.T) {
 			oci.Request{Kind: oci.KindUpload, Repo: "a", Upload: "0d5a-11", Ref: oci.Reference{Digest: dgst}}},
 		{"PATCH", "/v2/a/blobs/uploads/x", oci.Request{Kind: oci.KindUpload, Repo: "a", Upload: "x"}},
 		{"GET", "/v2/a/tags/list?n=99999&last=zz%2F", oci.Request{Kind: oci.KindTags, Repo: "a", N: oci.MaxPage, Last: "zz/"}},
+		{"GET", "/v2/a/tags/list?page=2&ns=x&after=b%26&after=c", oci.Request{Kind: oci.KindTags, Repo: "a", N: -1, Namespace: "x", Page: "after=b%26&after=c&page=2"}},
 		{"GET", "/v2/a/referrers/" + dgst.String() + "?artifactType=x/y&next=q",
 			oci.Request{Kind: oci.KindReferrers, Repo: "a", Ref: oci.Reference{Digest: dgst}, ArtifactType: "x/y", Page: "next=q"}},
 	} {
@@ -147,7 +148,7 @@ func TestParseRefuses(t *testing.T) {
 // URL() is the inverse of Parse.
 func FuzzParse(f *testing.F) {
 	for _, s := range []string{"/v2/", "/p/v2/a/b/manifests/latest?ns=x", "/v2/a/blobs/" + dgst.String(), "/v2/a/blobs/uploads/?mount=" + dgst.String() + "&from=b",
-		"/v2/a/blobs/uploads/u?digest=" + dgst.String() + "&_state=s", "/v2/a/tags/list?n=1&last=%20", "/v2/a/manifests/" + dgst.String() + "?tag=a&tag=b", "/v2/a/referrers/" + dgst.String() + "?artifactType=a&p=1&p=2", "/v2/..%2f/manifests/x"} {
+		"/v2/a/blobs/uploads/u?digest=" + dgst.String() + "&_state=s", "/v2/a/tags/list?n=1&last=%20", "/v2/a/tags/list?cursor=%20&n=", "/v2/a/manifests/" + dgst.String() + "?tag=a&tag=b", "/v2/a/referrers/" + dgst.String() + "?artifactType=a&p=1&p=2", "/v2/..%2f/manifests/x"} {
 		f.Add("GET", s)
 		f.Add("POST", s)
 		f.Add("PUT", s)
