@@ -195,7 +195,7 @@ func verify(b Blob, p []byte) error {
 		return fmt.Errorf("%d bytes instead of %d: %w", len(p), b.Size, ErrSize)
 	}
 	if got := b.Digest.Algorithm().FromBytes(p); got != b.Digest {
-		return fmt.Errorf("bytes are %s: %w", got, ErrCorrupt)
+		return fmt.Errorf("the bytes have the digest %s: %w", got, ErrCorrupt)
 	}
 	return nil
 }

@@ -18,8 +18,8 @@ import (
 type Options struct {
 	// Path of the directory. It is created if it is missing.
 	Path string
-	// MaxBytes bounds blobs and reservations, counted in blocks of 4 KiB. Zero leaves MinFreeBytes
-	// as the only bound.
+	// MaxBytes bounds the sizes of blobs and reservations, each rounded up to 4 KiB. Zero leaves
+	// MinFreeBytes as the only bound.
 	MaxBytes int64
 	// MinFreeBytes of the file system are left to other programs.
 	MinFreeBytes int64
@@ -27,8 +27,8 @@ type Options struct {
 	Scrub Scrub
 	// Logger gets events that no caller is told about. Nil discards them.
 	Logger *slog.Logger
-	// Fault, if set, is called before each step on the named file. If it returns an error, the step
-	// fails with that error. It exists for tests of failing disks.
+	// Fault, if set, is called before each operation on a file, with the name of the file. If Fault
+	// returns an error, the operation fails with that error. It exists for tests of failing disks.
 	Fault func(op Op, name string) error
 }
 
@@ -42,9 +42,9 @@ type Dir struct {
 	*pins
 }
 
-// Open takes possession of the directory and removes unfinished files. It returns ErrLocked when
-// the directory is in use. It does not wait until the blobs are listed: Run, or the first
-// reservation, does that.
+// Open takes possession of the directory and removes unfinished files, except those of ingests that
+// can be resumed. It returns ErrLocked when the directory is in use. It does not list the blobs.
+// Run or the first reservation starts that, and waits until it is done.
 func Open(opts Options) (*Dir, error) {
 	if err := os.MkdirAll(opts.Path, 0o755); err != nil {
 		return nil, fmt.Errorf("open cache directory: %w", err)
@@ -70,8 +70,8 @@ func Open(opts Options) (*Dir, error) {
 	return d, nil
 }
 
-// prepare locks the directory, creates its subdirectories, tidies ingest/, reads the pins and
-// counts quarantine/.
+// prepare locks the directory, creates its subdirectories, tidies ingest/, reads the pins, and
+// trims quarantine/.
 func (d *Dir) prepare() error {
 	if err := d.tree.acquire(); err != nil {
 		return err
@@ -91,13 +91,13 @@ func (d *Dir) Close() error {
 	return errors.Join(err, d.tree.close())
 }
 
-// boundsEvery is how often quota and free space are checked when nothing is reserved: other
-// programs fill the file system, too.
+// boundsEvery is how often quota and free space are checked, even if nothing is reserved, because
+// other programs fill the file system, too.
 const boundsEvery = 10 * time.Second
 
-// Run reads the directory, verifies the blobs of an unclean stop, scrubs, and makes new blobs
-// durable in groups until ctx ends. Before it returns nil it syncs the remaining blobs, so that
-// an orderly stop leaves nothing to verify.
+// Run reads the directory, verifies the blobs that an unclean stop left, scrubs, and makes new
+// blobs durable in groups until ctx ends. Then it syncs the remaining blobs, so that an orderly
+// stop leaves nothing to verify, and returns nil.
 func (d *Dir) Run(ctx context.Context) error {
 	if err := d.contents.scan.wait(ctx); err != nil {
 		return nil // asked to stop
@@ -123,7 +123,7 @@ func (d *Dir) Run(ctx context.Context) error {
 	}
 }
 
-// scrub verifies held blobs in the background if Options.Scrub has an interval.
+// scrub verifies held blobs until ctx ends. It returns at once if Options.Scrub has no interval.
 func (d *Dir) scrub(ctx context.Context) {
 	if s := d.opts.Scrub; s.Interval > 0 {
 		(&scrubber{

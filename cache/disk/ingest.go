@@ -306,7 +306,7 @@ func (in *Ingest) check(dg digest.Digest) error {
 		got = digest.NewDigest(dg.Algorithm(), h)
 	}
 	if got != dg {
-		return fmt.Errorf("bytes are %s: %w", got, ErrCorrupt)
+		return fmt.Errorf("the bytes have the digest %s: %w", got, ErrCorrupt)
 	}
 	return nil
 }

@@ -24,18 +24,18 @@ const maxPinName = 1024
 var ErrPinName = errors.New("invalid pin name")
 
 // Pin is a set of blobs that an operator keeps, under a name such as that of an image. A blob is
-// not evicted while any pin names it. A pin fetches nothing, and also applies to blobs that come
-// later. Delete removes pinned blobs like others.
+// not evicted while any pin names it. A pin fetches nothing, and also applies to blobs that are
+// stored later. Delete removes a pinned blob like any other.
 type Pin struct {
 	Name  string
 	Blobs []digest.Digest
 	Since time.Time // when it was set
 }
 
-// pins are the blobs that operators keep.
+// pins holds the pins of a directory.
 type pins struct {
 	*resources
-	changing chan struct{}  // mutex for changes that honours a context; capacity 1
+	changing chan struct{}  // locked during a change; a wait for it ends with a context; capacity 1
 	byName   map[string]Pin // guarded by account.mu
 }
 
@@ -65,7 +65,7 @@ func (ps *pins) SetPin(ctx context.Context, name string, blobs []digest.Digest) 
 }
 
 // RemovePin removes a pin and reports whether there was one. Its blobs stay until they are
-// evicted like others.
+// evicted like any other.
 func (ps *pins) RemovePin(ctx context.Context, name string) (was bool, err error) {
 	if err := ps.lockPins(ctx); err != nil {
 		return false, err
@@ -115,7 +115,7 @@ func (ps *pins) lockPins(ctx context.Context) error {
 
 func (ps *pins) unlockPins() { <-ps.changing }
 
-// set puts a pin into the account.
+// set adds a pin, or replaces the one of its name, and counts the claims on its blobs.
 func (ps *pins) set(p Pin) {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
@@ -124,8 +124,8 @@ func (ps *pins) set(p Pin) {
 	ps.byName[p.Name] = p
 }
 
-// pinFile returns the name of a pin's file. It is a hash, because a pin's name may have any
-// characters; the name itself is in the file.
+// pinFile returns the name of a pin's file. It is a hash, because a pin's name may be too long for
+// a file name, or have characters that a file name cannot have. The pin's name is in the file.
 func pinFile(name string) string {
 	sum := sha256.Sum256([]byte(name))
 	return "pins/" + hex.EncodeToString(sum[:])

@@ -213,7 +213,7 @@ func (s *ingests) loadLeft(key string) (Left, error) {
 	}
 	first, note, ok := bytes.Cut(b, []byte("\n"))
 	if !ok {
-		return l, errors.New("the note is incomplete")
+		return l, errors.New("the note of the upload is incomplete")
 	}
 	l.Note, l.Since = note, info.ModTime()
 	file, err := s.root.OpenFile(partName(key), os.O_RDWR, 0)

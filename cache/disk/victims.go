@@ -5,29 +5,30 @@ type Reason string
 
 // The reasons of an eviction.
 const (
-	// ReasonUnused: the blob was not asked for since it came, or since the directory was opened. It
-	// is the oldest of these blobs, which have more than their share.
+	// ReasonUnused: the blob has not been asked for since it was stored, or since the directory was
+	// opened. Such blobs take more than their share of the pool, and this one is the oldest.
 	ReasonUnused Reason = "unused"
-	// ReasonCold: the blob was asked for, but the rounds of the queue that its hits give it are
-	// over. A long plan goes around the queues several times, so it also names blobs that are often
-	// asked for now.
+	// ReasonCold: the blob was asked for, so it came to the main queue. Each hit there lets it survive
+	// one round, and it has no hits left. A long list of the next victims takes several rounds, so it
+	// also names blobs that are often asked for now.
 	ReasonCold Reason = "cold"
 )
 
-// clock chooses victims, one after the other, and turns the queues as it does. The queues are
-// those of the policy, or a plan of them.
+// clock chooses victims, one after the other. It removes them from the queues, and moves the
+// entries that it spares to the end. The queues are those of the policy, or plans, which are copies
+// of them.
 type clock struct {
 	small, large queues
-	smallMax     int64 // in bytes; 0: smallPercent of the held bytes
+	smallMax     int64 // in bytes; 0 means smallPercent of the held bytes
 }
 
 // queues are the two queues of a pool.
 type queues struct {
 	fresh, main queue
-	ghosts      *ghosts // nil: victims are not remembered
+	ghosts      *ghosts // nil if victims are not remembered
 }
 
-// queue is an order of entries.
+// queue is a sequence of entries, from the oldest to the newest.
 type queue interface {
 	size() (entries int, bytes int64)
 	take() (e *entry, hits uint32) // removes the oldest entry; there must be one
@@ -39,8 +40,8 @@ var (
 	_ queue = (*plan)(nil)
 )
 
-// victim takes the next entry to evict out of its pool. It returns nil if all are busy. coming is
-// the length of the blob that needs the room.
+// victim removes the next entry to evict from its pool, and returns it. It returns nil if all
+// entries are busy. coming is the length of the blob that needs the space.
 func (c *clock) victim(coming int64, busy func(*entry) bool) (*entry, Reason) {
 	_, small := c.small.size()
 	_, large := c.large.size()
@@ -61,8 +62,8 @@ func (c *clock) victim(coming int64, busy func(*entry) bool) (*entry, Reason) {
 	return second.victim(busy)
 }
 
-// victim removes and returns an entry. It looks at each entry no more often than the entry can
-// have hits, plus once as a busy one, so the loop ends.
+// victim removes and returns an entry. The loop allows maxHits+2 steps for each entry: one for each
+// of its hits, one that finds it busy, and one that evicts it.
 func (t *queues) victim(busy func(*entry) bool) (*entry, Reason) {
 	entries, _ := t.size()
 	for range (maxHits + 2) * entries {
@@ -75,7 +76,7 @@ func (t *queues) victim(busy func(*entry) bool) (*entry, Reason) {
 		e, hits := from.take()
 		switch {
 		case busy(e):
-			t.main.put(e, hits) // in use is as good as hit
+			t.main.put(e, hits) // an entry in use is treated like one with a hit
 		case hits == 0 && from == t.fresh:
 			_, rest := t.size()
 			t.ghosts.add(e.prefix(), e.blocks(), rest)
@@ -97,12 +98,13 @@ func (t *queues) size() (entries int, bytes int64) {
 	return fresh + older, freshBytes + olderBytes
 }
 
-// plan is a copy of a fifo from which victims can be chosen without changing the fifo: the rest
-// of the fifo, followed by the entries that were put back. It takes memory for the latter only.
+// plan is a copy of a fifo. Victims can be chosen from the plan without a change to the fifo. The
+// plan consists of the entries of the fifo that have not been taken yet, followed by those that
+// were put back. Only the latter take memory.
 type plan struct {
-	at    *entry // the oldest one left
-	left  int    // entries of the fifo from at on
-	sum   int64
+	at    *entry // the oldest entry of the fifo that has not been taken yet
+	left  int    // how many entries of the fifo have not been taken yet
+	sum   int64  // bytes of all entries of the plan, in whole blocks
 	again []requeued
 }
 

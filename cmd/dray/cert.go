@@ -36,9 +36,9 @@ func certCommand(in *invocation) *cobra.Command {
 		Long: `cert creates a private key (ECDSA P-256) and a self-signed certificate that is
 valid for one year.
 
-Use it to try out TLS, or where no certificate authority is available. Clients
-have to trust the certificate file itself. It covers the names and addresses of
---host. cert ignores their ports.`,
+Use such a certificate to try out TLS, or if you have no certificate authority.
+Clients have to trust the certificate file itself. It covers the names and
+addresses of --host. cert ignores their ports.`,
 		Example: "  dray cert --host dray.example.com --host 10.0.0.7 --out-cert cert.pem --out-key privkey.pem",
 		Args:    usage.NoArguments,
 		RunE: func(*cobra.Command, []string) error {

@@ -33,8 +33,8 @@ func checkImageCommand(in *invocation) *cobra.Command {
 the report. It pushes nothing, and dray need not be running.
 
 IMAGE is one of
-  oci:DIRECTORY[:TAG]   an OCI layout, such as from "docker buildx build --output
-                        type=oci,tar=false,dest=DIRECTORY"
+  oci:DIRECTORY[:TAG]   an OCI layout, such as the output of "docker buildx build
+                        --output type=oci,tar=false,dest=DIRECTORY"
   docker-archive:FILE   an uncompressed archive of "docker save" or of an OCI layout
   NAME                  an image in a registry, named as for "docker pull" through dray
 

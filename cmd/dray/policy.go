@@ -32,9 +32,10 @@ func policyCommand(in *invocation) *cobra.Command {
 	}
 	cmd.AddCommand(&cobra.Command{
 		Use:   "test FILE...",
-		Short: "Check the images of test files and compare the findings",
-		Long: `test checks images and compares the findings with those that you expect. Use it
-to test the checks before you change them. Each FILE is YAML:
+		Short: "Check the images of test files and compare the findings with the expected ones",
+		Long: `test checks images and compares the findings with those that you expect. Run
+it after you change the checks, before you start dray with the change. Each FILE
+is YAML:
 
   checks: strict                       # optional if --as decides, or if there is only one
   tests:

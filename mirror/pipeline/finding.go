@@ -49,7 +49,7 @@ type Place struct {
 	Path string `json:"path,omitempty"`
 }
 
-// String formats the place for people: "linux/arm64, layer 2 of 5, etc/passwd".
+// String formats the place for people: "linux/arm64, layer 2 of 5, /etc/passwd".
 func (p Place) String() string {
 	var parts []string
 	if p.Platform != "" {
@@ -70,8 +70,8 @@ func (p Place) String() string {
 // Finding is one objection of a stage to an image.
 type Finding struct {
 	Stage string `json:"stage"`
-	// Rule is the stage's name for the rule that was broken. It is a metric label, so a stage has
-	// few of them.
+	// Rule is the stage's name for the rule that was broken. The name is a metric label, so a stage
+	// has few rules.
 	Rule string `json:"rule"`
 	Mode Mode   `json:"mode"`
 	// Description of the problem, for the person who pushed. It never holds a secret.
@@ -79,10 +79,11 @@ type Finding struct {
 	Where Place  `json:"where,omitzero"`
 	// Fix is how to solve the problem.
 	Fix string `json:"fix,omitempty"`
-	// Fingerprint is equal for the same finding in the next push. A stage may set it. By default
-	// it is made of stage, rule, path and text.
+	// Fingerprint is the same when a later push has the same finding. A stage may set it. By default
+	// it is made of Stage, Rule, the path, and What.
 	Fingerprint string `json:"fingerprint"`
-	// Waived is the reason of the waiver that applies. A waived finding rejects nothing.
+	// Waived is the reason given in the waiver that applies to the finding. A waived finding rejects
+	// nothing.
 	Waived string `json:"waived,omitempty"`
 }
 
@@ -96,7 +97,8 @@ const (
 	maxPath = 300
 )
 
-// complete sets the stage and the mode of a finding, and bounds its texts.
+// complete sets the stage and the mode of a finding, clears Waived, bounds the texts, and sets the
+// fingerprint if the stage did not.
 func (f Finding) complete(stage string, mode Mode) Finding {
 	f.Stage, f.Mode, f.Waived = stage, mode, ""
 	f.What, f.Fix = clean(f.What, maxWhat), clean(f.Fix, maxWhat)
@@ -108,8 +110,8 @@ func (f Finding) complete(stage string, mode Mode) Finding {
 	return f
 }
 
-// MoreFindings makes the finding that n findings were left out. Without it, an image would pass
-// if the findings that were kept are all waived.
+// MoreFindings returns a finding which says that n others were left out of the report. Without this
+// finding, an image would pass if all findings that were kept were waived.
 func MoreFindings(n int, where Place) Finding {
 	return Finding{Rule: "more", What: fmt.Sprintf("there are %d more findings", n), Where: where, Fix: "fix the listed findings, including the waived ones, and push again"}
 }
@@ -141,7 +143,7 @@ func clean(s string, n int) string {
 	return s
 }
 
-// Unknown is a check of an image that gave no result.
+// Unknown says that a stage could not give a result for an image.
 type Unknown struct {
 	Stage string `json:"stage"`
 	// Why is the reason.

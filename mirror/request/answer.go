@@ -15,18 +15,19 @@ import (
 	"dray/upstream/oci"
 )
 
-// Immutable is the Cache-Control of an answer by digest.
+// Immutable is the Cache-Control of an answer to a request that names a digest.
 const Immutable = "max-age=31536000, immutable"
 
-// ETag returns the entity tag of content. The content of a digest never changes.
+// ETag returns the entity tag of the content with digest d. It is a strong one, because equal
+// digests mean equal bytes.
 func ETag(d digest.Digest) string { return `"` + d.String() + `"` }
 
-// Describe records the digest of the answer's content, and its size in bytes; below zero:
-// unknown.
+// Describe records the digest of the answer's content and its size in bytes. A negative size means
+// that the size is unknown.
 func (x *Request) Describe(d digest.Digest, size int64) { x.digest, x.size = d, size }
 
-// Content returns the digest of the answer's content and its size in bytes. The digest is "" if
-// there is none.
+// Content returns the digest and the size that [Request.Describe] recorded. The digest is "" if
+// the answer has no content.
 func (x *Request) Content() (d digest.Digest, size int64) { return x.digest, x.size }
 
 // SendManifest answers GET and HEAD for a manifest.
@@ -34,7 +35,8 @@ func (x *Request) SendManifest(m *repository.Manifest) error {
 	return x.Send(m.Digest, wire.Content{MediaType: m.MediaType, Size: int64(len(m.Raw)), Body: bytes.NewReader(m.Raw), Small: true})
 }
 
-// Send answers GET and HEAD for content: whole, a range of it, or "not modified".
+// Send answers GET and HEAD for content. The answer is the whole content, a range of it, or "not
+// modified".
 func (x *Request) Send(d digest.Digest, c wire.Content) error {
 	x.Describe(d, c.Size)
 	c.ETag = ETag(d)
@@ -82,8 +84,8 @@ func (x *Request) CreatedAt(q oci.Request, d digest.Digest) error {
 	return nil
 }
 
-// Location returns the path of q in the request's repository, in the form that the client uses
-// for the repository: ?ns= may select the upstream.
+// Location returns the path of q in the request's repository. The path has the prefix, or the ?ns=,
+// by which the client selected the upstream.
 func (x *Request) Location(q oci.Request) string {
 	q.Prefix, q.Repo, q.Namespace, q.N = x.Q.Prefix, x.Q.Repo, x.Q.Namespace, -1
 	return q.URL()
@@ -101,9 +103,10 @@ var contentHeaders = []string{"Accept-Ranges", "Cache-Control", "Docker-Content-
 
 var errClientLeft = errors.New("the client disconnected")
 
-// Fail sends an error to the client, and returns the error to log. If the client has left, an
-// error that only results from that is logged and not sent. An error of the protocol is still
-// sent: a client that has only stopped sending looks the same.
+// Fail sends an error to the client, and returns the error to log. If the client seems to have
+// left, the returned error says so. Fail still sends an [oci.Error] then, because the client may
+// have closed only its side of the connection. Other errors are not sent: they break the
+// connection.
 func (x *Request) Fail(err error) error {
 	if x.R.Context().Err() != nil {
 		err = errors.Join(errClientLeft, err)

@@ -21,13 +21,14 @@ func evictCommand(in Options) *cobra.Command {
 	cmd := in.operate(&cobra.Command{
 		Use:   "evict --dry-run | --bytes N",
 		Short: "Evict blobs from a running dray, or print which come next and why",
-		Long: `evict removes blobs from the cache of a running dray until it has freed the
-number of bytes in --bytes, in the order in which dray would evict them itself.
+		Long: `evict removes blobs from the cache of a running dray, in the order in which dray
+would evict them itself, until it has freed the number of bytes in --bytes.
 
---dry-run removes nothing. It prints the blobs that dray would evict next, and
-why: either no client requested the blob since dray stored it or was started, or
-clients did request it, but it has used up its rounds. Each request lets a blob
-survive one round of eviction, at most three.
+--dry-run removes nothing. It prints the blobs that dray would evict next, each
+with one of two reasons. The first is that no client has requested the blob since
+dray stored it, or since dray was started. The second is that clients did request
+the blob, but its rounds of eviction are used up: a requested blob survives at most
+three rounds after its last request.
 
 The order assumes that clients request nothing in the meantime. If --bytes is a
 large part of the cache, the list also includes blobs that are requested often.

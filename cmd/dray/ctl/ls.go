@@ -23,15 +23,16 @@ func lsCommand(in Options) *cobra.Command {
 	cmd := in.operate(&cobra.Command{
 		Use:   "ls [PATTERN]",
 		Short: "List the images or blobs that a running dray holds",
-		Long: `ls lists the images that a running dray holds, by repository: tags, digest, how
-many parts (manifests, configurations, layers) are in the cache, when a client
-last used one of them, whether the image is pinned, and whether it is queued: dray
-serves it, but has not forwarded it to its registry yet (see dray queue).
+		Long: `ls lists the images that a running dray holds, by repository. For each image, it
+prints the tags, the digest, how many parts (manifests, configurations, layers) are
+in the cache, when a client last used one of them, and whether the image is pinned
+or queued. dray serves a queued image, but has not forwarded it to its registry yet
+(see dray queue).
 
 PATTERN selects repositories as UPSTREAM/REPOSITORY or REPOSITORY, where * matches
 any characters. If nothing matches, ls prints a message to standard error and exits
 with 0. Images whose repository is unknown, because facts were lost, are listed
-under "?". Manifests that belong to a listed index are omitted without --all.
+under "?". Manifests that belong to a listed index are listed only with --all.
 
 --blobs lists the blobs on disk instead, the least recently used first.`,
 		Example: "  dray ls\n  dray ls 'ecr/team/*' --json\n  dray ls --blobs",

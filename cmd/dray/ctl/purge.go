@@ -26,10 +26,11 @@ Write NAME as clients write it: docker.io/library/alpine:3,
 dray.example.com/team/app:1, or UPSTREAM/REPOSITORY:TAG. If another tag points to
 the same image, purge removes only the tag.
 
-purge refuses to remove a pinned image or one of its tags, and a pattern skips it:
-use --force, or dray unpin first. Blobs that a client is reading, and a blob that
-you name by its digest but that an image needs, also stay without --force. A client
-that reads such a blob still gets all of it. Blobs that a push needs always stay.`,
+purge does not remove a pinned image or its tags: it fails if you name one, and
+skips them if you use a pattern. To remove them, use --force, or run dray unpin
+first. Without --force, purge also keeps blobs that a client is reading, and blobs
+that an image needs, even if you name the digest of one. A client that is reading
+a removed blob still gets all of it. Blobs that a push needs always stay.`,
 		Example: "  dray purge docker.io/library/alpine:3\n  dray purge --repository 'ecr/team/*' --dry-run",
 		Args:    usage.Between(0, 1),
 	}, func(ctx context.Context, o *operator, args []string) error {
@@ -39,7 +40,7 @@ that reads such a blob still gets all of it. Blobs that a push needs always stay
 		}
 		return change(ctx, o, "purge", q, purgedTable)
 	})
-	cmd.Flags().StringVar(&q.Repository, "repository", "", "purge all repositories that match, as UPSTREAM/REPOSITORY or REPOSITORY; * matches any characters")
+	cmd.Flags().StringVar(&q.Repository, "repository", "", "purge all repositories that match PATTERN, which is UPSTREAM/REPOSITORY or REPOSITORY; * matches any characters")
 	cmd.Flags().BoolVar(&q.DryRun, "dry-run", false, "print what would be removed, and remove nothing")
 	cmd.Flags().BoolVar(&q.Force, "force", false, "also remove content that is pinned, that clients are reading, or that images need")
 	return cmd

@@ -21,8 +21,8 @@ func queueCommand(in Options) *cobra.Command {
 		Long: `queue prints the pushes that dray has acknowledged (acknowledge: local) and not
 forwarded yet: their state, age, attempts and last error.
 
-A push in state failed was refused by its registry. It stays in the queue until you
-retry it successfully or drop it.`,
+If the state of a push is "failed", its registry refused it. The push stays in the
+queue until you retry it successfully or drop it.`,
 		Args: usage.NoArguments,
 	}, func(ctx context.Context, o *operator, _ []string) error {
 		return show(ctx, o, "queue", nil, queueTable)
@@ -35,7 +35,7 @@ func (in Options) queueRetry() *cobra.Command {
 	return in.operate(&cobra.Command{
 		Use:   "retry ID",
 		Short: "Retry a queued push now",
-		Long:  `retry forwards a push now that failed or waits for its next attempt.`,
+		Long:  `retry immediately forwards a push that failed or that waits for its next attempt.`,
 		Args:  usage.Between(1, 1),
 	}, func(ctx context.Context, o *operator, args []string) error {
 		id, err := pushID(args[0])
