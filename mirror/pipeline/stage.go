@@ -90,6 +90,8 @@ type Entry struct {
 	Size     int64
 	// Target is the target of a link, as the archive has it.
 	Target string
+	// Capabilities reports whether the entry gives the file capabilities of Linux.
+	Capabilities bool
 }
 
 // Regular reports whether the entry is a file with content.

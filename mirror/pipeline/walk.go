@@ -337,6 +337,10 @@ func sparse(h *tar.Header) bool {
 	return h.Typeflag == tar.TypeGNUSparse
 }
 
+// capabilities is the record of an entry from which runtimes set the extended attribute that holds
+// the capabilities of a file (moby, pkg/archive).
+const capabilities = "SCHILY.xattr.security.capability"
+
 func (w *walker) entry(h *tar.Header) (*Entry, error) {
 	w.archive.Entries++
 	name := strings.TrimPrefix(path.Clean("/"+h.Name), "/")
@@ -349,7 +353,7 @@ func (w *walker) entry(h *tar.Header) (*Entry, error) {
 	if strings.Count(name, "/") >= w.limits.MaxDepth {
 		return nil, exceeds("depth", name, "directories of the layer are nested deeper than %d", w.limits.MaxDepth)
 	}
-	return &Entry{Path: name, Type: h.Typeflag, Mode: h.Mode, UID: h.Uid, GID: h.Gid, Size: h.Size, Target: h.Linkname}, nil
+	return &Entry{Path: name, Type: h.Typeflag, Mode: h.Mode, UID: h.Uid, GID: h.Gid, Size: h.Size, Target: h.Linkname, Capabilities: h.PAXRecords[capabilities] != ""}, nil
 }
 
 // fanOut passes the files of one walk to all visitors, which share a buffer.

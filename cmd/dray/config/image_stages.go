@@ -84,7 +84,8 @@ type RuntimeCheck struct {
 	// The answer to an image with layers that dray has not examined: `reject` or `warn`. Default:
 	// `reject`.
 	OnError OnError `yaml:"on_error,omitempty"`
-	// If `true`, the user must not be root. dray looks up a name in the image's `/etc/passwd`.
+	// If `true`, the user must not be root. dray looks up a name in the image's `/etc/passwd`. In an
+	// image for Windows, the user must not be an administrator.
 	NonRoot bool `yaml:"non_root,omitempty"`
 	// If `true`, variables with a value and a name like that of a secret are findings.
 	SecretVariables bool `yaml:"secret_variables,omitempty"`
@@ -92,9 +93,10 @@ type RuntimeCheck struct {
 	HarmlessVariables []string `yaml:"harmless_variables,omitempty"`
 	// The ports that an image may expose, such as `8080`, `8080/tcp` or `1024-65535`. Default: all.
 	Ports []string `yaml:"ports,omitempty"`
-	// If `true`, files with the set-user-ID or set-group-ID bit are findings.
+	// If `true`, executable files with the set-user-ID or set-group-ID bit, or with capabilities, are
+	// findings.
 	SetUID bool `yaml:"setuid,omitempty"`
-	// Patterns of paths, without a leading slash, that may have one of these bits.
+	// Patterns of paths, without a leading slash, that may have these.
 	SetUIDAllowed []string `yaml:"setuid_allowed,omitempty"`
 	// If `true`, an `ADD` from a URL in the history of the image is a finding.
 	AddFromURL bool `yaml:"add_from_url,omitempty"`

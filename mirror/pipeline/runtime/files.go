@@ -1,9 +1,16 @@
 package runtime
 
 import (
+	"bufio"
 	"bytes"
+	"cmp"
+	"compress/flate"
 	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
 	"path"
 	"slices"
 	"strconv"
@@ -12,43 +19,65 @@ import (
 	"dray/mirror/pipeline"
 )
 
-// facts are the results for one layer: its users, and its files with the set-user-ID or
-// set-group-ID bit.
+// facts are the results for one layer: what it writes and deletes.
 type facts struct {
-	// Passwd has the user IDs of each name in /etc/passwd; nil if the layer has no such file.
-	Passwd map[string][]int `json:"p,omitempty"`
-	// Unreadable reports whether the layer has an /etc/passwd that is no plain file or too long.
-	Unreadable bool `json:"o,omitempty"`
-	// Special are files with one of the bits.
-	Special []string `json:"s,omitempty"`
-	// Plain are executable files without the bits. They may replace special files of lower layers.
-	Plain []string `json:"f,omitempty"`
-	// Deleted are paths that the layer deletes. A path with a trailing slash is a directory whose
-	// content in lower layers is hidden.
-	Deleted []string `json:"g,omitempty"`
-	// More reports whether there were more special files than Special holds.
-	More bool `json:"m,omitempty"`
+	// Log has the records, one after another, compressed by flate. Each is a kind and two texts,
+	// which end with a zero byte.
+	Log []byte `json:"l"`
+	// Dropped is the class of the first records that Log has no room for; 0 if it has all.
+	Dropped class `json:"d,omitempty"`
 }
 
-// Bounds of the facts about one layer. They keep the facts below pipeline.MaxFacts.
+// class orders records by what it costs to do without them.
+type class int
+
 const (
-	maxPasswd  = 64 << 10
-	maxUsers   = 500
-	maxSpecial = 100
-	maxPlain   = 24 << 10 // bytes of paths
-	maxName    = 200
+	_ class = iota
+	// Without marks, special files and users are not known.
+	classMark
+	// Without deletions, files of lower layers stay that are gone.
+	classDeletion
+	// Without links, it is not known where entries of upper layers are written.
+	classLink
+	// Without plain files and directories, special files of lower layers stay that are replaced.
+	classPlain
+)
+
+// Kinds of records beyond those of a node.
+const (
+	kindDeletion = '-'
+	kindOpaque   = 'o' // deletes what lower layers have in a directory
+	kindSpecial  = 's'
+	kindUsers    = 'p'
+)
+
+// Bounds of the facts about one layer, in bytes.
+const (
+	maxPasswd = 64 << 10
+	maxLog    = 44 << 10 // as JSON, it is below pipeline.MaxFacts
+	maxPlain  = 2 << 20  // of paths of plain files and directories in memory
+	maxMarks  = 4 << 20  // of the other texts in memory
+	maxRead   = 16 << 20 // of a log when it is read
 )
 
 const passwdPath = "etc/passwd"
 
 // Open implements pipeline.LayerStage.
-func (*Stage) Open(context.Context, pipeline.Layer) (pipeline.Visitor, error) { return &visitor{}, nil }
+func (*Stage) Open(context.Context, pipeline.Layer) (pipeline.Visitor, error) {
+	return &visitor{tree: newTree(), dropped: math.MaxInt}, nil
+}
 
+// visitor follows the entries of a layer as runtimes do when they unpack it: the last entry of a
+// path counts, and links lead elsewhere.
 type visitor struct {
-	f facts
-	// passwd is the content of /etc/passwd that was read so far.
-	passwd    []byte
-	pathBytes int
+	tree    *tree
+	deleted []record
+	// dropped is the least class of records for which there was no room in memory.
+	dropped      class
+	plain, marks int // bytes in memory
+	// reading is the file whose content is read, and content what was read of it.
+	reading *node
+	content []byte
 }
 
 // Names of whiteouts (image-spec, "Whiteouts").
@@ -61,116 +90,363 @@ const (
 func (v *visitor) Begin(e *pipeline.Entry) (bool, error) {
 	dir, name := path.Split(e.Path)
 	switch {
+	case e.Path == "":
+		return false, nil
 	case name == opaqueWhiteout:
-		v.addDeleted(dir)
+		v.delete(kindOpaque, strings.TrimSuffix(dir, "/"))
 		return false, nil
 	case strings.HasPrefix(name, whiteout):
-		v.addDeleted(dir + strings.TrimPrefix(name, whiteout))
+		v.delete(kindDeletion, dir+strings.TrimPrefix(name, whiteout))
 		return false, nil
-	case e.Path == passwdPath:
-		v.passwd, v.f.Passwd, v.f.Unreadable = nil, map[string][]int{}, !e.Regular() || e.Size > maxPasswd
-		return !v.f.Unreadable, nil
-	case e.Path == "etc" && e.Type != '5': // a link: the file is somewhere else
-		v.f.Unreadable = true
 	}
-	v.addMode(e)
+	n := v.node(e)
+	if n == nil {
+		return false, nil
+	}
+	v.write(e.Path, n)
+	if n.users != nil && e.Regular() {
+		v.reading, v.content = n, nil
+		return true, nil
+	}
 	return false, nil
 }
 
-// addDeleted records a deletion. Few of them concern paths that are checked, so the list is
-// bounded by maxPlain. Files deleted beyond it count as if they were still there.
-func (v *visitor) addDeleted(p string) {
-	if v.pathBytes += len(p); v.pathBytes <= maxPlain {
-		v.f.Deleted = append(v.f.Deleted, p)
+func (v *visitor) delete(kind byte, p string) {
+	if v.room(classDeletion, len(p)) {
+		v.deleted = append(v.deleted, record{classDeletion, kind, p, ""})
 	}
 }
 
-func (v *visitor) addMode(e *pipeline.Entry) {
-	// A hard link has the mode of its target, which archivers write into its entry.
-	if !e.Regular() && e.Type != '1' {
+// room reports whether there is room in memory for a record of some bytes.
+func (v *visitor) room(c class, n int) bool {
+	used, most := &v.marks, maxMarks
+	if c == classPlain {
+		used, most = &v.plain, maxPlain
+	}
+	if *used+n > most {
+		v.dropped = min(v.dropped, c)
+		return false
+	}
+	*used += n
+	return true
+}
+
+// node returns what an entry writes, or nil for an entry that unpackers refuse or ignore.
+func (v *visitor) node(e *pipeline.Entry) *node {
+	n := &node{kind: kindFile}
+	switch e.Type {
+	case '5':
+		n.kind = kindDir
+	case '2':
+		n.kind, n.target = kindLink, e.Target
+	case '0', 0:
+		n.special = special(e)
+		if strings.HasSuffix(e.Path, "passwd") && e.Size <= maxPasswd {
+			n.users = new(string)
+		}
+	case '1':
+		v.hardLink(e, n)
+	case '3', '4', '6':
+	default:
+		return nil
+	}
+	return n
+}
+
+// hardLink makes n a second name of a file. The entry has mode and attributes, which runtimes give
+// to both names.
+func (v *visitor) hardLink(e *pipeline.Entry, n *node) {
+	n.special = special(e)
+	target, _ := v.tree.find(e.Target, false)
+	switch {
+	case target != nil && target.kind == kindFile:
+		n.users = target.users
+		target.special = cmp.Or(n.special, target.special)
+	case target == nil && n.special != "": // in a lower layer
+		v.write(strings.TrimPrefix(path.Clean("/"+e.Target), "/"), &node{kind: kindFile, special: n.special})
+	}
+}
+
+// special returns how a file gives rights to who starts it.
+func special(e *pipeline.Entry) string {
+	switch {
+	case e.Mode&0o111 == 0:
+		return ""
+	case e.Mode&0o6000 != 0:
+		return bySetID
+	case e.Capabilities:
+		return byCapabilities
+	}
+	return ""
+}
+
+// write puts an entry into the tree. Without room for it, what it replaces is gone, too.
+func (v *visitor) write(p string, n *node) {
+	dir, name := path.Split(p)
+	if v.room(n.class(p), len(p)+len(n.target)) {
+		if parent, _ := v.tree.find(dir, true); parent != nil {
+			parent.put(name, n)
+		}
 		return
 	}
-	switch {
-	case e.Mode&0o6000 != 0 && e.Mode&0o111 != 0:
-		if len(v.f.Special) >= maxSpecial || len(e.Path) > maxName {
-			v.f.More = true
-			return
-		}
-		v.f.Special = append(v.f.Special, e.Path)
-	case e.Mode&0o111 != 0:
-		if v.pathBytes += len(e.Path); v.pathBytes <= maxPlain {
-			v.f.Plain = append(v.f.Plain, e.Path)
-		}
+	if parent, _ := v.tree.find(dir, false); parent != nil && (n.kind != kindDir || parent.children[name] != nil && parent.children[name].kind != kindDir) {
+		delete(parent.children, name)
 	}
+}
+
+// class returns the class of the record of a node. A node that has a name of /etc/passwd may take
+// its place.
+func (n *node) class(p string) class {
+	base := path.Base(p)
+	switch {
+	case n.special != "" || n.users != nil || base == "passwd" || base == "etc":
+		return classMark
+	case n.kind == kindLink:
+		return classLink
+	}
+	return classPlain
 }
 
 // Data implements pipeline.Visitor.
 func (v *visitor) Data(p []byte) error {
-	v.passwd = append(v.passwd, p...)
+	v.content = append(v.content, p...)
 	return nil
 }
 
 // End implements pipeline.Visitor.
 func (v *visitor) End() error {
-	for line := range bytes.Lines(v.passwd) {
-		fields := strings.Split(string(bytes.TrimSpace(line)), ":")
-		if len(fields) < 3 || strings.HasPrefix(fields[0], "#") {
+	*v.reading.users = parsePasswd(v.content)
+	v.reading, v.content = nil, nil
+	return nil
+}
+
+// parsePasswd returns the user ID of each name in an /etc/passwd, one NAME:ID in a line, as
+// runtimes read it (moby/sys/user, ParsePasswd): the first line of a name counts, and an ID that is
+// missing or no number is 0. So is one that does not fit into 31 bits, which some runtimes cut off.
+func parsePasswd(text []byte) string {
+	var b strings.Builder
+	seen := map[string]bool{}
+	for line := range bytes.Lines(text) {
+		line = bytes.TrimSpace(line)
+		if len(line) == 0 {
 			continue
 		}
-		uid, err := strconv.Atoi(fields[2])
-		if err != nil {
-			continue
+		fields := strings.Split(string(line), ":")
+		name, id := fields[0], 0
+		if len(fields) > 2 {
+			id, _ = strconv.Atoi(fields[2])
 		}
-		if len(v.f.Passwd) >= maxUsers || len(fields[0]) > maxName/4 {
-			v.f.Unreadable = true
-			continue
+		if id < 0 || id > math.MaxInt32 {
+			id = 0
 		}
-		if name := fields[0]; !slices.Contains(v.f.Passwd[name], uid) && len(v.f.Passwd[name]) < 8 {
-			v.f.Passwd[name] = append(v.f.Passwd[name], uid)
+		if !seen[name] {
+			seen[name] = true
+			fmt.Fprintf(&b, "%s:%d\n", strings.ReplaceAll(name, "\x00", ""), id)
 		}
 	}
-	v.passwd = nil
-	return nil
+	return b.String()
+}
+
+// userID returns the ID of a user in the result of parsePasswd.
+func userID(users, name string) (id int, listed bool) {
+	for line := range strings.Lines(users) {
+		if got, number, _ := strings.Cut(strings.TrimSuffix(line, "\n"), ":"); got == name {
+			id, err := strconv.Atoi(number)
+			return id, err == nil
+		}
+	}
+	return 0, false
+}
+
+// record is one fact about a path.
+type record struct {
+	class class
+	kind  byte
+	path  string
+	text  string
 }
 
 // Close implements pipeline.Visitor.
 func (v *visitor) Close(bool) (pipeline.LayerResult, error) {
-	text, err := json.Marshal(v.f)
+	records := v.deleted
+	v.tree.root.each("", func(p string, n *node) {
+		switch {
+		case n.kind == kindDir && n.layer < 0: // no entry names it
+		case n.users != nil && n.special != "":
+			records = append(records, record{classMark, kindSpecial, p, n.special}, record{classMark, kindUsers, p, *n.users})
+		case n.users != nil:
+			records = append(records, record{classMark, kindUsers, p, *n.users})
+		case n.special != "":
+			records = append(records, record{classMark, kindSpecial, p, n.special})
+		default:
+			records = append(records, record{n.class(p), n.kind, p, n.target})
+		}
+	})
+	slices.SortStableFunc(records, func(a, b record) int {
+		return cmp.Or(cmp.Compare(a.class, b.class), cmp.Compare(a.rank(), b.rank()))
+	})
+	f, err := pack(records)
+	if v.dropped <= classPlain && (f.Dropped == 0 || v.dropped < f.Dropped) {
+		f.Dropped = v.dropped
+	}
+	if err != nil {
+		return pipeline.LayerResult{}, err
+	}
+	text, err := json.Marshal(f)
 	return pipeline.LayerResult{Facts: text}, err
+}
+
+// rank puts what concerns /etc/passwd before other records.
+func (r record) rank() int {
+	switch {
+	case r.path == passwdPath || r.path == "etc" || r.path == "":
+		return 0
+	case path.Base(r.path) == "passwd", slices.Contains([]string{"etc", ".", "/"}, path.Base(r.text)):
+		return 1
+	}
+	return 2
+}
+
+// pack makes the facts of as many records as there is room for, from the first on.
+func pack(records []record) (f facts, err error) {
+	kept := len(records)
+	if f.Log, err = compress(records); err != nil || len(f.Log) <= maxLog {
+		return f, err
+	}
+	for least := 0; kept-least > 1; { // least fits, kept does not
+		middle := (least + kept) / 2
+		log, err := compress(records[:middle])
+		if err != nil {
+			return f, err
+		}
+		if len(log) > maxLog {
+			kept = middle
+			continue
+		}
+		least, f.Log = middle, log
+	}
+	if len(f.Log) > maxLog { // not even the first fits
+		f.Log = nil
+	}
+	f.Dropped = records[kept-1].class
+	return f, nil
+}
+
+func compress(records []record) ([]byte, error) {
+	var b bytes.Buffer
+	w, err := flate.NewWriter(&b, flate.DefaultCompression)
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range records {
+		fmt.Fprintf(w, "%c%s\x00%s\x00", r.kind, r.path, r.text)
+	}
+	err = w.Close()
+	return b.Bytes(), err
+}
+
+var errBadFacts = errors.New("what is remembered of a layer cannot be read")
+
+// records reads the log.
+func (f facts) records() ([]record, error) {
+	r := bufio.NewReader(io.LimitReader(flate.NewReader(bytes.NewReader(f.Log)), maxRead))
+	var out []record
+	for {
+		kind, err := r.ReadByte()
+		if err == io.EOF {
+			return out, nil
+		}
+		p, err1 := r.ReadString(0)
+		text, err2 := r.ReadString(0)
+		if err != nil || err1 != nil || err2 != nil {
+			return nil, errBadFacts
+		}
+		out = append(out, record{kind: kind, path: strings.TrimSuffix(p, "\x00"), text: strings.TrimSuffix(text, "\x00")})
+	}
 }
 
 // rootFS is the file system that the layers make, as far as it is checked.
 type rootFS struct {
-	passwd           map[string][]int
-	passwdUnreadable bool
-	more             bool
-	files            map[string]int
+	tree *tree
+	// dropped is the least class of records that a layer has too many of; math.MaxInt if none has.
+	dropped class
+	// unsure reports whether runtimes may not agree on what /etc/passwd is.
+	unsure bool
 }
 
+func newRootFS() *rootFS { return &rootFS{tree: newTree(), dropped: math.MaxInt} }
+
 // apply adds a layer on top. Its deletions concern lower layers only.
-func (v *rootFS) apply(f facts, layer int) {
-	for _, p := range f.Deleted {
-		dir := strings.TrimSuffix(p, "/") + "/"
-		if p == passwdPath || strings.HasPrefix(passwdPath, dir) {
-			v.passwd, v.passwdUnreadable = nil, false
+func (fs *rootFS) apply(f facts, layer int) error {
+	records, err := f.records()
+	if err != nil {
+		return err
+	}
+	for _, r := range records {
+		switch r.kind {
+		case kindDeletion:
+			fs.tree.remove(r.path, false)
+		case kindOpaque:
+			fs.tree.remove(r.path, true)
 		}
-		for name := range v.files {
-			if name == p || strings.HasPrefix(name, dir) || p == "" {
-				delete(v.files, name)
+	}
+	lost := fs.dropped <= classLink
+	named := map[string]bool{}
+	for _, r := range records {
+		if r.kind == kindDir { // it replaces a link through which others would be written
+			named[r.path] = true
+			fs.unsure = fs.tree.merge(r.path, &node{kind: kindDir, layer: layer}) || fs.unsure
+		}
+	}
+	for _, r := range records {
+		n := &node{kind: r.kind, layer: layer}
+		switch r.kind {
+		case kindFile:
+		case kindLink:
+			n.target = r.text
+		case kindSpecial:
+			n.kind, n.special = kindFile, r.text
+		case kindUsers:
+			n.kind, n.users = kindFile, &r.text
+			if was, _ := fs.tree.find(r.path, false); was != nil && was.layer == layer && was.kind == kindFile {
+				n.special = was.special // the record before this one
 			}
+		default:
+			continue
+		}
+		fs.unsure = fs.tree.merge(r.path, n) || fs.unsure || lost && strays(r.path, named)
+	}
+	if f.Dropped > 0 {
+		fs.dropped = min(fs.dropped, f.Dropped)
+	}
+	return nil
+}
+
+// strays reports whether an entry may be written to /etc/passwd through a link that is not known.
+// That cannot be if the layer names all directories above the entry, because they replace links.
+func strays(p string, named map[string]bool) bool {
+	if base := path.Base(p); p == "etc" || p == passwdPath || base != "etc" && base != "passwd" {
+		return false
+	}
+	for dir := path.Dir(p); dir != "."; dir = path.Dir(dir) {
+		if !named[dir] {
+			return true
 		}
 	}
-	for _, p := range f.Plain {
-		delete(v.files, p)
+	return false
+}
+
+// passwd returns the users of /etc/passwd; none if there is no such file. known is false if it
+// cannot be told what the file has.
+func (fs *rootFS) passwd() (users string, known bool) {
+	n, linked := fs.tree.find(passwdPath, false)
+	switch {
+	case fs.unsure || fs.dropped <= classMark:
+		return "", false
+	case n == nil:
+		return "", !linked || fs.dropped > classPlain
+	case n.users == nil:
+		return "", false
 	}
-	for _, p := range f.Special {
-		v.files[p] = layer
-	}
-	v.more = v.more || f.More
-	if f.Passwd != nil {
-		v.passwd = f.Passwd
-		v.passwdUnreadable = f.Unreadable
-	} else if f.Unreadable {
-		v.passwdUnreadable = true
-	}
+	return *n.users, true
 }

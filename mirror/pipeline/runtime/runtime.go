@@ -3,10 +3,12 @@
 package runtime
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"regexp"
 	"slices"
 	"strconv"
@@ -21,7 +23,7 @@ const Name = "runtime"
 
 // version goes up with every change of the verdicts for the same configuration, or of the facts
 // about layers.
-const version = 1
+const version = 2
 
 // Config holds the rules.
 type Config struct {
@@ -34,7 +36,8 @@ type Config struct {
 	Harmless    []string
 	// Ports that may be exposed, such as "8080", "8080/tcp" or "1024-65535"; none allow all.
 	Ports []string
-	// SetUID refuses files with the set-user-ID or set-group-ID bit. SetUIDAllowed are patterns of
+	// SetUID refuses files with the set-user-ID or set-group-ID bit, or with capabilities.
+	// SetUIDAllowed are patterns of
 	// paths, without a leading slash, that are allowed.
 	SetUID        bool
 	SetUIDAllowed []string
@@ -187,7 +190,7 @@ func (c *check) history() {
 
 // files checks the image's file system, made of the facts about its layers.
 func (c *check) files() error {
-	fs := &rootFS{files: map[string]int{}}
+	fs := newRootFS()
 	for i, l := range c.m.Layers {
 		if l.Foreign && !l.Seen {
 			continue
@@ -196,7 +199,9 @@ func (c *check) files() error {
 		if seen, err := l.Facts(Name, &f); err != nil || !seen {
 			return fmt.Errorf("layer %d of %s was not read, so its files are unknown", i+1, c.m.Digest)
 		}
-		fs.apply(f, i)
+		if err := fs.apply(f, i); err != nil {
+			return fmt.Errorf("layer %d of %s: %w", i+1, c.m.Digest, err)
+		}
 	}
 	if c.stage.config.NonRoot {
 		c.user(fs)
@@ -207,16 +212,27 @@ func (c *check) files() error {
 	return nil
 }
 
+// How a file gives rights to who starts it, as facts have it.
+const (
+	bySetID        = "s" // the set-user-ID or set-group-ID bit
+	byCapabilities = "c" // capabilities in an extended attribute
+)
+
 func (c *check) setUID(fs *rootFS) {
-	for _, name := range slices.Sorted(maps.Keys(fs.files)) {
+	special := fs.tree.specials()
+	for _, name := range slices.Sorted(maps.Keys(special)) {
 		if pattern.Any(c.stage.config.SetUIDAllowed, name) {
 			continue
 		}
-		where := c.img.LayerPlace(c.m, fs.files[name])
+		where := c.img.LayerPlace(c.m, special[name].layer)
 		where.Path = name
+		if special[name].special == byCapabilities {
+			c.addAt(where, "setuid", "remove them with setcap -r", "a program started from this file has capabilities of the kernel")
+			continue
+		}
 		c.addAt(where, "setuid", "clear the bit with chmod a-s", "a program started from this file has the rights of its owner or group")
 	}
-	if fs.more {
+	if fs.dropped <= classMark {
 		c.add("setuid", "clear the bits with chmod a-s", "there are more files with these bits, which are not listed")
 	}
 }
@@ -226,19 +242,31 @@ func (c *check) setUID(fs *rootFS) {
 func (c *check) user(fs *rootFS) {
 	const fix = "set USER to a number other than 0"
 	name, _, _ := strings.Cut(c.m.Config.Config.User, ":")
+	users, known := fs.passwd()
 	uid, err := strconv.Atoi(name)
-	uids, listed := fs.passwd[name]
+	id, listed := userID(users, name)
+	windows := c.m.Config.OS == "windows"
 	switch {
+	case windows && (name == "" || windowsAdministrator(name)):
+		c.add("user", "set USER to ContainerUser, or to a user that the image adds", "the image runs as an administrator: its user is %s", cmp.Or(name, "the one of its base image"))
 	case name == "":
 		c.add("user", fix, "the image runs as root, because it sets no user")
-	case name == "root", slices.Contains(uids, 0):
+	case name == "root", listed && id == 0:
 		c.add("user", fix, "the image runs as root: the user %s has the ID 0", name)
 	case err == nil && uid == 0:
 		c.add("user", fix, "the image runs as root: the user ID is %s", name)
-	case err == nil && uid > 0 && !fs.passwdUnreadable:
-	case fs.passwdUnreadable:
-		c.add("user", fix, "unknown user %s: /etc/passwd is not a regular file, or too long", name)
-	case !listed:
+	case !known:
+		c.add("user", fix+", and make /etc/passwd a regular file", "unknown user %s: /etc/passwd is not a regular file, or too long", name)
+	case listed, err == nil && uid > 0 && uid <= math.MaxInt32:
+	case windows && err != nil: // the users of Windows are in no file of a layer
+	default:
 		c.add("user", fix, "unknown user %s: /etc/passwd does not have it", name)
 	}
+}
+
+// windowsAdministrator reports whether a user of Windows, with or without a domain, has all rights
+// in a container.
+func windowsAdministrator(name string) bool {
+	name = strings.ToLower(name[strings.LastIndexByte(name, '\\')+1:])
+	return slices.Contains([]string{"containeradministrator", "administrator", "administrators", "system", "localsystem"}, name)
 }

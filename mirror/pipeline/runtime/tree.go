@@ -1,0 +1,176 @@
+package runtime
+
+import (
+	"cmp"
+	"path"
+	"slices"
+	"strings"
+)
+
+// Kinds of a node, as records have them.
+const (
+	kindDir  = 'd'
+	kindFile = 'f'
+	kindLink = 'l' // a symbolic link
+)
+
+// node is what a layer or an image has at a path.
+type node struct {
+	kind byte
+	// target is where a link leads to.
+	target string
+	// special is how the file gives rights to who starts it; empty if it does not.
+	special string
+	// users is set if the content of the file was read; see parsePasswd.
+	users *string
+	// layer is the index of the layer that wrote it. Directories that no entry names have -1.
+	layer    int
+	children map[string]*node
+}
+
+// tree is a file system, as far as it is known.
+type tree struct {
+	root node
+	// loose are special files by their paths that were written below a link of another layer.
+	// Runtimes do not agree on where these are, so nothing replaces them.
+	loose map[string]*node
+}
+
+func newTree() *tree { return &tree{root: node{kind: kindDir, layer: -1}, loose: map[string]*node{}} }
+
+// maxFollowed bounds the links that are followed for one path, as Linux does.
+const maxFollowed = 40
+
+// find follows a path below the root, as a runtime does that has the root for its own. It returns
+// nil if there is nothing. With create it makes the directories that are missing, also in the place
+// of files. linked reports whether a link was on the way.
+func (t *tree) find(p string, create bool) (n *node, linked bool) {
+	stack := []*node{&t.root}
+	followed := 0
+	for rest := strings.Split(p, "/"); len(rest) > 0; {
+		name := rest[0]
+		rest = rest[1:]
+		if name == "" || name == "." {
+			continue
+		}
+		if name == ".." {
+			stack = stack[:max(1, len(stack)-1)]
+			continue
+		}
+		top := stack[len(stack)-1]
+		child := top.children[name]
+		if create && (child == nil || child.kind == kindFile) {
+			child = &node{kind: kindDir, layer: -1}
+			top.set(name, child)
+		}
+		if child == nil {
+			return nil, linked
+		}
+		if child.kind != kindLink {
+			stack = append(stack, child)
+			continue
+		}
+		linked = true
+		if followed++; followed > maxFollowed {
+			return nil, true
+		}
+		if path.IsAbs(child.target) {
+			stack = stack[:1]
+		}
+		rest = append(strings.Split(child.target, "/"), rest...)
+	}
+	return stack[len(stack)-1], linked
+}
+
+func (n *node) set(name string, child *node) {
+	if n.children == nil {
+		n.children = map[string]*node{}
+	}
+	n.children[name] = child
+}
+
+// put writes an entry below a directory. Only a directory leaves what is below its path.
+func (n *node) put(name string, entry *node) {
+	if was := n.children[name]; was != nil && was.kind == kindDir && entry.kind == kindDir {
+		was.layer = entry.layer
+		return
+	}
+	n.set(name, entry)
+}
+
+// remove deletes a path that leads through no link, or with content all that is below it.
+func (t *tree) remove(p string, content bool) {
+	gone := func(name string) bool {
+		return strings.HasPrefix(name, p+"/") || p == "" || name == p && !content
+	}
+	for name := range t.loose {
+		if gone(name) {
+			delete(t.loose, name)
+		}
+	}
+	if p == "" {
+		t.root.children = nil
+		return
+	}
+	dir, name := path.Split(p)
+	parent, linked := t.find(dir, false)
+	switch {
+	case parent == nil || linked:
+	case !content:
+		delete(parent.children, name)
+	case parent.children[name] != nil && parent.children[name].kind == kindDir:
+		parent.children[name].children = nil
+	}
+}
+
+// each calls visit for all nodes below n, sorted by path.
+func (n *node) each(at string, visit func(p string, n *node)) {
+	names := make([]string, 0, len(n.children))
+	for name := range n.children {
+		names = append(names, name)
+	}
+	slices.SortFunc(names, cmp.Compare)
+	for _, name := range names {
+		child, p := n.children[name], path.Join(at, name)
+		visit(p, child)
+		child.each(p, visit)
+	}
+}
+
+// merge writes an entry of a layer on top of the lower layers. It reports whether runtimes may not
+// agree on what the entry means for /etc/passwd: below a link of a lower layer, containerd writes
+// to where the link leads, and Docker replaces the link by a directory.
+func (t *tree) merge(p string, entry *node) (unsure bool) {
+	dir, name := path.Split(p)
+	parent, linked := t.find(dir, false)
+	if !linked {
+		parent, _ = t.find(dir, true)
+		parent.put(name, entry)
+		delete(t.loose, p)
+		return false
+	}
+	if entry.special != "" {
+		t.loose[p] = entry
+	}
+	if parent == nil || entry.kind == kindFile && entry.users == nil {
+		return parent == nil && (name == "etc" || name == "passwd")
+	}
+	before, _ := t.find(passwdPath, false)
+	parent.put(name, entry)
+	after, _ := t.find(passwdPath, false)
+	return before != after
+}
+
+// specials returns the special files by their paths.
+func (t *tree) specials() map[string]*node {
+	found := map[string]*node{}
+	t.root.each("", func(p string, n *node) {
+		if n.special != "" {
+			found[p] = n
+		}
+	})
+	for p, n := range t.loose {
+		found[p] = n
+	}
+	return found
+}
