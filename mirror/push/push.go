@@ -34,8 +34,13 @@ type tagKey struct {
 	tag  string
 }
 
-// Expire drops the uploads that no client continues.
-func (p *Pusher) Expire(now time.Time) { p.sessions.expire(now) }
+// Expire drops the uploads that no client continues. The uploads that go on keep the staged blobs
+// of their push from expiring.
+func (p *Pusher) Expire(now time.Time) {
+	for _, s := range p.sessions.expire(now) {
+		p.o.Repositories.Staged().Progress(s.repo, s.owner, now)
+	}
+}
 
 // Suspend keeps the open uploads for the next process. It waits for requests in progress.
 func (p *Pusher) Suspend() { p.sessions.suspendAll() }

@@ -169,12 +169,14 @@ func (u *sessions) all() []*session {
 	return slices.Collect(maps.Values(u.byID))
 }
 
-// expire aborts the sessions that have not been used for the expiry. It skips sessions in use.
-func (u *sessions) expire(now time.Time) {
+// expire aborts the sessions that have not been used for the expiry. It returns the sessions that
+// a request is using.
+func (u *sessions) expire(now time.Time) (inUse []*session) {
 	for _, s := range u.all() {
 		select {
 		case <-s.mu:
 		default:
+			inUse = append(inUse, s)
 			continue
 		}
 		if now.Sub(s.lastUsed) >= u.expiry {
@@ -182,6 +184,7 @@ func (u *sessions) expire(now time.Time) {
 		}
 		s.mu <- struct{}{}
 	}
+	return inUse
 }
 
 // suspendAll keeps every session for the next process. It waits for requests in progress, whose

@@ -71,6 +71,44 @@ func TestStagedExpire(t *testing.T) {
 	})
 }
 
+// Layers that a client has pushed do not expire while its push to the repository still sends
+// another one. Those of other repositories do.
+func TestStagedWhileThePushGoesOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := mirrortest.New(t, mirrortest.Options{})
+		for _, repo := range []string{"team/app", "team/other"} {
+			blob := []byte("a small layer of " + repo)
+			h.Want(201, "POST", "/v2/"+repo+"/blobs/uploads/?digest="+digest.FromBytes(blob).String(), blob)
+		}
+		staged := func(want float64) {
+			t.Helper()
+			if n := h.Counted("dray_push_blobs_staged"); n != want {
+				t.Errorf("%v staged, want %v", n, want)
+			}
+		}
+		for i, chunk := range []string{"a large layer", "another large layer"} {
+			at := h.Want(202, "POST", "/v2/team/app/blobs/uploads/", nil).Header().Get("Location")
+			body, feed := io.Pipe()
+			var wg sync.WaitGroup
+			wg.Go(func() {
+				h.Listener.ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(t.Context(), "PATCH", at, body))
+			})
+			if _, err := feed.Write([]byte(chunk)); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(100 * time.Minute)
+			feed.Close()
+			wg.Wait()
+			staged(float64(1 + i))
+			time.Sleep(30 * time.Minute) // the client compresses the next layer
+			h.Want(201, "PUT", at+"?digest="+digest.FromString(chunk).String(), nil)
+		}
+		staged(3)
+		time.Sleep(70 * time.Minute)
+		staged(0)
+	})
+}
+
 // A request waits for another one on the same upload, for a while: a client that reconnects meets
 // its own dying request.
 func TestUploadIsUsedByOneRequest(t *testing.T) {

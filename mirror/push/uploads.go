@@ -171,6 +171,7 @@ func (p *Pusher) finishUpload(x *request.Request, s *session) error {
 		}
 		return noRoom(err)
 	}
+	p.o.Repositories.Staged().Progress(s.repo, s.owner, time.Now())
 	p.o.Repositories.Staged().Set(s.repo.Key(d), &repository.Staged{Size: blob.Size, Owner: s.owner, Forward: s.forward, Blob: s.blob})
 	s.forward.identify(d)
 	s.ended = true

@@ -52,7 +52,8 @@ type Staging struct {
 	blobs  map[Key]*Staged
 }
 
-// NewStaging returns an empty table. A blob expires when no manifest has needed it for expiry.
+// NewStaging returns an empty table. A blob expires when no manifest has needed it for expiry,
+// and its client has sent nothing more to the repository.
 // refund is called when a blob no longer counts against the quota of its owner.
 func NewStaging(expiry time.Duration, refund func(owner string, bytes int64)) *Staging {
 	return &Staging{expiry: expiry, refund: refund, blobs: map[Key]*Staged{}}
@@ -130,6 +131,19 @@ func (s *Staging) Renew(keys ...Key) {
 	for _, k := range keys {
 		if b := s.blobs[k]; b != nil {
 			b.Since = now
+		}
+	}
+}
+
+// Progress restarts the expiry of the blobs that a client has pushed to a repository, at the time
+// when a push of that client to the repository was last seen to go on. A push may send its last
+// layer for longer than its first ones are kept.
+func (s *Staging) Progress(r Repo, owner string, at time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for k, b := range s.blobs {
+		if k.Repo == r && b.Owner == owner && b.Since.Before(at) {
+			b.Since = at
 		}
 	}
 }

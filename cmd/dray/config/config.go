@@ -526,7 +526,7 @@ type Limits struct {
 	// Default: half of `cache.max_bytes`.
 	MaxUploadBytesPerClient Bytes `yaml:"max_upload_bytes_per_client"`
 	// The time after which dray drops an upload without progress, and a layer for which no manifest
-	// came. Default: `1h`.
+	// came. While its client sends more layers to the repository, the layer is kept. Default: `1h`.
 	UploadExpiry Duration `yaml:"upload_expiry"`
 	// The time that a client has to send the header of a request. Default: `10s`.
 	ReadHeaderTimeout Duration `yaml:"read_header_timeout"`
