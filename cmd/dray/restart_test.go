@@ -124,7 +124,8 @@ func TestRestartKeepsLimits(t *testing.T) {
 	other := s.start("team/app")
 	for range 2 {
 		s.refused(429, "TOOMANYREQUESTS", "POST", "/v2/team/app/blobs/uploads/", nil)
-		s.refused(429, "TOOMANYREQUESTS", "PATCH", at, layerOf(2, 60_000))
+		s.refused(429, "TOOMANYREQUESTS", "PATCH", other, layerOf(2, 60_000))
+		s.refused(413, "SIZE_INVALID", "PATCH", at, layerOf(2, 60_000)) // alone it is too large already
 		s.stop()
 		s = startBefore(t, s.ecr, s.hub, dir, "min_free_bytes: 0}", "min_free_bytes: 0}"+limits)
 	}

@@ -1,6 +1,7 @@
 package push
 
 import (
+	"net/http"
 	"sync"
 
 	"dray/upstream/oci"
@@ -41,14 +42,18 @@ func (q *Quotas) end(owner string) { q.count(owner, -1, 0) }
 
 // fits returns the error that charge would return now. A body that is too long is refused
 // before any of it is read.
-func (q *Quotas) fits(owner string, n int64) error {
+func (q *Quotas) fits(owner string, received, n int64) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return q.check(owner, n)
+	return q.check(owner, received, n)
 }
 
-// check needs mu.
-func (q *Quotas) check(owner string, n int64) error {
+// check needs mu. An upload that is too large by itself is no matter of other uploads, so it is
+// not refused with 429: clients would repeat it.
+func (q *Quotas) check(owner string, received, n int64) error {
+	if q.maxBytes > 0 && received+n > q.maxBytes {
+		return oci.ErrSizeInvalid.With("the upload has at least %d bytes, and this mirror takes %d bytes at most (limits.max_upload_bytes_per_client)", received+n, q.maxBytes).WithStatus(http.StatusRequestEntityTooLarge)
+	}
 	var held int64
 	if h := q.byOwner[owner]; h != nil {
 		held = h.bytes
@@ -59,11 +64,12 @@ func (q *Quotas) check(owner string, n int64) error {
 	return nil
 }
 
-// charge counts n more bytes, or returns an error and counts none. The caller must refund them.
-func (q *Quotas) charge(owner string, n int64) error {
+// charge counts n more bytes of an upload, of which received bytes count already, or returns an
+// error and counts none. The caller must refund them.
+func (q *Quotas) charge(owner string, received, n int64) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if err := q.check(owner, n); err != nil {
+	if err := q.check(owner, received, n); err != nil {
 		return err
 	}
 	q.add(owner, 0, n)

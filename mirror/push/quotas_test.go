@@ -2,6 +2,8 @@ package push
 
 import (
 	"errors"
+	"net/http"
+	"strings"
 	"testing"
 
 	"dray/upstream/oci"
@@ -13,6 +15,12 @@ func TestQuotas(t *testing.T) {
 	full := func(what string, err error) {
 		t.Helper()
 		if !errors.Is(err, oci.ErrTooManyRequests) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	never := func(what string, err error) {
+		t.Helper()
+		if e, ok := errors.AsType[*oci.Error](err); !ok || e.Status != http.StatusRequestEntityTooLarge || !strings.Contains(e.Message, "limits.max_upload_bytes_per_client") {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
@@ -29,18 +37,19 @@ func TestQuotas(t *testing.T) {
 	q.end("a")
 	must("an upload after the end of another", q.begin("a"))
 
-	must("as many bytes as there may be", q.fits("a", 100))
-	full("one byte more", q.fits("a", 101))
-	must("60 bytes", q.charge("a", 60))
-	full("41 bytes more", q.charge("a", 41))
-	must("40 bytes more: the refused ones do not count", q.charge("a", 40))
-	must("another client's bytes", q.charge("b", 100))
+	must("as many bytes as there may be", q.fits("a", 0, 100))
+	never("one byte more", q.fits("a", 0, 101))
+	must("60 bytes", q.charge("a", 0, 60))
+	never("41 bytes more of one upload", q.charge("a", 60, 41))
+	full("41 bytes of another upload", q.charge("a", 0, 41))
+	must("40 bytes more: the refused ones do not count", q.charge("a", 60, 40))
+	must("another client's bytes", q.charge("b", 0, 100))
 	q.Refund("a", 50)
-	must("50 bytes after a refund", q.fits("a", 50))
+	must("50 bytes after a refund", q.fits("a", 0, 50))
 
 	q.count("a", 5, 500) // a former process had larger bounds
 	full("an upload beside those of a former process", q.begin("a"))
-	full("a byte beside those of a former process", q.charge("a", 1))
+	full("a byte beside those of a former process", q.charge("a", 0, 1))
 
 	for range 2 + 5 {
 		q.end("a")
@@ -57,7 +66,7 @@ func TestQuotas(t *testing.T) {
 func TestQuotasUnbounded(t *testing.T) {
 	q := NewQuotas(0, 0)
 	for range 1000 {
-		if err := errors.Join(q.begin("a"), q.fits("a", 1<<40), q.charge("a", 1<<40)); err != nil {
+		if err := errors.Join(q.begin("a"), q.fits("a", 1<<40, 1<<40), q.charge("a", 1<<40, 1<<40)); err != nil {
 			t.Fatal(err)
 		}
 	}

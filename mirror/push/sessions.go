@@ -16,6 +16,8 @@ import (
 
 var errExpired = errors.New("upload expired")
 
+var errGaveWay = errors.New("upload given up for another one of its client")
+
 var errCancelled = errors.New("upload cancelled")
 
 // session is one upload of a client: the bytes received so far, and their way to the upstream.
@@ -31,7 +33,9 @@ type session struct {
 	blob     *cache.Upload
 	forward  *forward
 	lastUsed time.Time
-	ended    bool
+	// broken is set if the body of the last request broke off.
+	broken bool
+	ended  bool
 }
 
 // acquireWithin bounds the time that a request waits for another one on the same upload. A
@@ -161,6 +165,50 @@ func (u *sessions) discard(s *session, cause error) {
 	<-s.mu
 	u.drop(s, cause)
 	s.release()
+}
+
+// betweenRequests is how long a client may take from one request of an upload to the next before
+// the upload counts as left, where its place is needed.
+const betweenRequests = time.Second
+
+// withRoom calls take, which counts an upload or bytes of a client. While the client has too many,
+// the uploads that it left give way.
+func (u *sessions) withRoom(owner string, take func() error) error {
+	for {
+		err := take()
+		if !errors.Is(err, oci.ErrTooManyRequests) || !u.giveUp(owner, time.Now()) {
+			return err
+		}
+	}
+}
+
+// giveUp drops the upload that a client left longest ago, and reports whether there was one. An
+// upload is left if its connection broke, or if no request is on it.
+func (u *sessions) giveUp(owner string, now time.Time) bool {
+	var oldest *session
+	for _, s := range u.all() {
+		if s.owner != owner {
+			continue
+		}
+		select {
+		case <-s.mu:
+		default:
+			continue // a request is on it
+		}
+		left := !s.ended && (s.broken || now.Sub(s.lastUsed) >= betweenRequests)
+		if left && (oldest == nil || s.lastUsed.Before(oldest.lastUsed)) {
+			s, oldest = oldest, s
+		}
+		if s != nil {
+			s.mu <- struct{}{}
+		}
+	}
+	if oldest == nil {
+		return false
+	}
+	u.drop(oldest, errGaveWay)
+	oldest.mu <- struct{}{}
+	return true
 }
 
 func (u *sessions) all() []*session {

@@ -54,6 +54,57 @@ func TestUploadExpires(t *testing.T) {
 	})
 }
 
+// Uploads that their client left give way to the client's next one, those first that it left longest
+// ago. Uploads that a request is on do not, and neither do those of a client between two requests.
+func TestLeftUploadsGiveWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := mirrortest.New(t, mirrortest.Options{Change: func(_ *mirrortest.Fixture, o *mirror.Options) {
+			o.MaxUploadsPerClient, o.MaxUploadBytesPerClient = 3, 100
+		}})
+		start := func() string {
+			return h.Want(202, "POST", "/v2/team/app/blobs/uploads/", nil).Header().Get("Location")
+		}
+		busy := start()
+		body, feed := io.Pipe()
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			h.Listener.ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(t.Context(), "PATCH", busy, body))
+		})
+		if _, err := feed.Write([]byte("a request is on it")); err != nil {
+			t.Fatal(err)
+		}
+		broken := start()
+		cut, lost := io.Pipe()
+		wg.Go(func() {
+			h.Listener.ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(t.Context(), "PATCH", broken, cut))
+		})
+		if _, err := lost.Write([]byte("the connection breaks")); err != nil {
+			t.Fatal(err)
+		}
+		lost.CloseWithError(io.ErrUnexpectedEOF)
+		synctest.Wait()
+		kept := start()
+		next := start() // in the place of the broken one
+		h.Want(404, "GET", broken, nil)
+		h.Want(429, "POST", "/v2/team/app/blobs/uploads/", nil)
+		time.Sleep(2 * time.Second)
+		h.Want(202, "PATCH", kept, make([]byte, 50))
+		h.Want(202, "PATCH", start(), make([]byte, 10)) // in the place of next
+		h.Want(404, "GET", next, nil)
+		h.Want(204, "GET", kept, nil)
+
+		// Their bytes give way, too.
+		time.Sleep(2 * time.Second)
+		if _, err := feed.Write(make([]byte, 60)); err != nil {
+			t.Fatal(err)
+		}
+		feed.Close()
+		wg.Wait()
+		h.Want(204, "GET", busy, nil)
+		h.Want(413, "PATCH", busy, make([]byte, 23))
+	})
+}
+
 // Blobs of a push that never got its manifest are let go.
 func TestStagedExpire(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

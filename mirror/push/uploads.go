@@ -88,7 +88,8 @@ func (p *Pusher) openSession(x *request.Request) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := p.o.Quotas.begin(r.Owner); err != nil {
+	err = p.sessions.withRoom(r.Owner, func() error { return p.o.Quotas.begin(r.Owner) })
+	if err != nil {
 		return nil, err
 	}
 	id := rand.Text()
@@ -189,7 +190,8 @@ func (p *Pusher) receive(x *request.Request, s *session, announced digest.Digest
 	if x.R.ContentLength == 0 {
 		return nil
 	}
-	if err := p.o.Quotas.fits(s.owner, max(0, x.R.ContentLength)); err != nil {
+	fits := func() error { return p.o.Quotas.fits(s.owner, s.blob.Size(), max(0, x.R.ContentLength)) }
+	if err := p.sessions.withRoom(s.owner, fits); err != nil {
 		return err
 	}
 	if s.forward == nil {
@@ -199,10 +201,14 @@ func (p *Pusher) receive(x *request.Request, s *session, announced digest.Digest
 		}
 		p.sender.start(s, size, announced)
 	}
-	lost, err := x.W.Receive(metered{s, p.o.Quotas})
+	lost, err := x.W.Receive(metered{s, p.sessions})
+	s.broken = lost != nil
 	switch {
 	case errors.Is(err, oci.ErrTooManyRequests):
 		return err // keep the bytes: other uploads of the client may end
+	case errors.Is(err, oci.ErrSizeInvalid):
+		p.sessions.drop(s, err)
+		return err
 	case lost != nil:
 		return oci.ErrBlobUploadInvalid.With("the body ended after %d bytes of the upload", s.blob.Size()).Because(lost)
 	case err != nil:
@@ -214,16 +220,18 @@ func (p *Pusher) receive(x *request.Request, s *session, announced digest.Digest
 
 // metered charges the bytes written to a session to the quota of its owner.
 type metered struct {
-	s      *session
-	quotas *Quotas
+	s    *session
+	open *sessions
 }
 
 func (w metered) Write(p []byte) (int, error) {
-	if err := w.quotas.charge(w.s.owner, int64(len(p))); err != nil {
+	quotas, owner := w.open.quotas, w.s.owner
+	charge := func() error { return quotas.charge(owner, w.s.blob.Size(), int64(len(p))) }
+	if err := w.open.withRoom(owner, charge); err != nil {
 		return 0, err
 	}
 	n, err := w.s.blob.Write(p)
-	w.quotas.Refund(w.s.owner, int64(len(p)-n))
+	quotas.Refund(owner, int64(len(p)-n))
 	return n, err
 }
 

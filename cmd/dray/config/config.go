@@ -519,11 +519,13 @@ type CloudWatch struct {
 // Limits bounds what clients may use. The size of a manifest is bounded at 4 MiB, which you cannot
 // change.
 type Limits struct {
-	// The most uploads that one client may have open; `0` is no bound. Default: `64`.
+	// The most uploads that one client may have open; `0` is no bound. Beyond it, those that the
+	// client left give way to its next one. Default: `64`.
 	MaxUploadsPerClient int `yaml:"max_uploads_per_client"`
 	// The most bytes of one client's uploads, together with the layers that it pushed and no
-	// manifest names yet. The cache does not evict these. dray refuses further ones with 429.
-	// Default: half of `cache.max_bytes`.
+	// manifest names yet. The cache does not evict these. Beyond it, uploads that the client
+	// left give way; then dray refuses further ones with 429, and an upload that is larger by
+	// itself with 413. Default: half of `cache.max_bytes`.
 	MaxUploadBytesPerClient Bytes `yaml:"max_upload_bytes_per_client"`
 	// The time after which dray drops an upload without progress, and a layer for which no manifest
 	// came. While its client sends more layers to the repository, the layer is kept. Default: `1h`.
