@@ -96,8 +96,8 @@ func (d *Dir) Close() error {
 const boundsEvery = 10 * time.Second
 
 // Run reads the directory, verifies the blobs that an unclean stop left, scrubs, and makes new
-// blobs durable in groups until ctx ends. Then it syncs the remaining blobs, so that an orderly
-// stop leaves nothing to verify, and returns nil.
+// blobs durable in groups until ctx ends. Then it syncs the remaining new blobs, so that the next
+// start need not verify them. It always returns nil.
 func (d *Dir) Run(ctx context.Context) error {
 	if err := d.contents.scan.wait(ctx); err != nil {
 		return nil // asked to stop
