@@ -54,6 +54,7 @@ func (l *Listener) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err != nil && !x.W.Started() {
 		err = x.Fail(err)
 	}
+	l.Mirror.pushes.observe(x, err)
 	l.account(x, err, start)
 	if err != nil && x.W.Broken() {
 		// Part of the body has been sent. Only a cut connection tells the client that the rest is

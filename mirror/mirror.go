@@ -83,6 +83,7 @@ type Mirror struct {
 	stall     time.Duration
 	metrics   *metrics
 	handlers  map[oci.Kind]map[string]handler
+	pushes    pushHealth
 }
 
 // judgeWithin bounds the work on one verdict, which continues after the client has been answered.
@@ -93,7 +94,7 @@ const judgeWithin = time.Hour
 func New(o Options) (*Mirror, error) {
 	m := &Mirror{
 		tasks: flight.NewTasks(), log: cmp.Or(o.Logger, slog.New(slog.DiscardHandler)), expiry: cmp.Or(o.UploadExpiry, time.Hour),
-		stall: cmp.Or(o.ClientStall, 2*time.Minute), metrics: newMetrics(),
+		stall: cmp.Or(o.ClientStall, 2*time.Minute), metrics: newMetrics(), pushes: pushHealth{steps: map[pushStep]*failures{}},
 	}
 	quotas := push.NewQuotas(o.MaxUploadsPerClient, o.MaxUploadBytesPerClient)
 	o.Queue = cmp.Or(o.Queue, queue.Empty())
@@ -146,6 +147,10 @@ func (m *Mirror) Run(ctx context.Context) error {
 
 // Reports lists the newest verdicts on pushes, newest first. The caller must not change them.
 func (m *Mirror) Reports() []*pipeline.Report { return m.checks.Reports() }
+
+// CheckPushes returns an error if the last pushes failed, as far as dray or the registry was the
+// reason. It asks nobody.
+func (m *Mirror) CheckPushes(ctx context.Context) error { return m.pushes.check(ctx) }
 
 // Forward forwards a push of the queue to its upstream. It is a [queue.Forward].
 func (m *Mirror) Forward(ctx context.Context, e queue.Entry) error { return m.push.Forward(ctx, e) }

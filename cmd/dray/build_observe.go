@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	awsconfig "github.com/aws/aws-sdk-go-v2/config"
@@ -60,6 +61,9 @@ func (g *graph) buildAdmin(context.Context) error {
 		return nil
 	}
 	checks := []admin.Check{{Name: "metadata", Run: g.store.Check}}
+	if slices.ContainsFunc(g.cfg.Upstreams, func(u config.Upstream) bool { return u.Push }) {
+		checks = append(checks, admin.Check{Name: "pushes", Run: g.mirror.CheckPushes})
+	}
 	if _, runs := g.background["queue"]; runs {
 		checks = append(checks, admin.Check{Name: "queue", Run: g.queue.Check})
 	}

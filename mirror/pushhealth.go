@@ -1,0 +1,95 @@
+package mirror
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"dray/mirror/request"
+	"dray/upstream/oci"
+)
+
+const (
+	// failuresInRow is how many requests of one step have to fail in a row before pushes count as
+	// failing. A single failure is often a client's bad luck, which it repeats.
+	failuresInRow = 3
+	// failuresLast is how long failures count. Later they say nothing about a push of now.
+	failuresLast = time.Hour
+)
+
+// pushHealth knows whether pushes fail. Failures count by upstream and step, because one step can
+// succeed while another always fails: on a full disk, mounts and small manifests do.
+type pushHealth struct {
+	mu    sync.Mutex // guards steps
+	steps map[pushStep]*failures
+}
+
+// pushStep is one step of pushes to an upstream, as kind and method of its requests.
+type pushStep struct {
+	upstream string
+	kind     oci.Kind
+	method   string
+}
+
+// failures are requests of a step that failed in a row.
+type failures struct {
+	n      int
+	last   time.Time
+	reason string
+}
+
+// observe takes the result of a request. Only those of pushes are of interest, and only failures of
+// dray and of the registry: what was refused is answered with a status below 500.
+func (p *pushHealth) observe(x *request.Request, err error) {
+	if !x.Q.Write() || x.Q.Deletes() || x.Repo.Up == nil || x.R.Context().Err() != nil {
+		return
+	}
+	status := x.W.Status()
+	if x.Q.Kind == oci.KindUploads && status == http.StatusCreated {
+		return // a mount, which needs no disk
+	}
+	reason := ""
+	if err != nil {
+		reason = oci.AsError(err).Message
+	}
+	p.record(pushStep{x.Repo.Up.Name, x.Q.Kind, x.Q.Method}, status, reason)
+}
+
+func (p *pushHealth) record(step pushStep, status int, reason string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case status >= 500:
+		f := p.steps[step]
+		if f == nil || time.Since(f.last) > failuresLast {
+			f = &failures{}
+			p.steps[step] = f
+		}
+		f.n, f.last, f.reason = f.n+1, time.Now(), fmt.Sprintf("%d %s", status, reason)
+	case status < 300:
+		delete(p.steps, step)
+	}
+}
+
+// check returns an error if pushes fail.
+func (p *pushHealth) check(context.Context) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var errs []error
+	steps := slices.SortedFunc(maps.Keys(p.steps), func(a, b pushStep) int {
+		return strings.Compare(fmt.Sprint(a), fmt.Sprint(b))
+	})
+	for _, s := range steps {
+		if f := p.steps[s]; f.n >= failuresInRow && time.Since(f.last) <= failuresLast {
+			errs = append(errs, fmt.Errorf("pushes to %s: the last %d %s requests (%s) failed, the last at %s: %s",
+				s.upstream, f.n, s.method, s.kind, f.last.UTC().Format(time.TimeOnly), f.reason))
+		}
+	}
+	return errors.Join(errs...)
+}
