@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -50,6 +51,9 @@ type Options struct {
 type Client struct {
 	o     Options
 	heads heads
+	// noReferrers is the time, in nanoseconds since 1970, until which the registry is known to have
+	// no referrers call.
+	noReferrers atomic.Int64
 
 	requests *prometheus.CounterVec
 	latency  *prometheus.HistogramVec

@@ -2,12 +2,14 @@ package upstream
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
-	"fmt"
 	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -24,15 +26,67 @@ func (c *Client) Tags(ctx context.Context, repo Repo, query url.Values) (Page, e
 	return c.page(ctx, repo, oci.Request{Method: http.MethodGet, Kind: oci.KindTags}, query)
 }
 
-// Referrers implements Lister. The spec demands 200 with an empty list if there are no
-// referrers (1.1, "Listing Referrers"), so 404 means that the registry does not know the call.
+// Referrers implements Lister. The spec demands 200 with an index, which is empty if there are no
+// referrers (1.1, "Listing Referrers"). Registries without the call answer 404, 400, 405, 406
+// (Artifactory, go-containerregistry#1962) or 501, or 200 with a page of their own. All but 404,
+// which may be about the repository, stand for the whole registry.
 func (c *Client) Referrers(ctx context.Context, repo Repo, d digest.Digest, query url.Values) (Page, error) {
+	if time.Now().UnixNano() < c.noReferrers.Load() {
+		return Page{}, c.unsupported("a moment ago it had no such call")
+	}
 	q := oci.Request{Method: http.MethodGet, Kind: oci.KindReferrers, Ref: oci.Reference{Digest: d}}
 	p, err := c.page(ctx, repo, q, query)
-	if e, ok := errors.AsType[*oci.Error](err); ok && e.Status == http.StatusNotFound {
-		return Page{}, e.Because(fmt.Errorf("%w: %s", ErrReferrersUnsupported, e.Message))
+	e, ok := errors.AsType[*oci.Error](err)
+	switch {
+	case err == nil && index(p.Body):
+		return p, nil
+	case err == nil:
+		err = c.unsupported("it answers with something other than an index")
+	case !ok || !noSuchCall(e):
+		return p, err
+	case e.Status == http.StatusNotFound:
+		return Page{}, c.unsupported(e.Message)
+	default:
+		err = c.unsupported(e.Message)
 	}
-	return p, err
+	c.noReferrers.Store(time.Now().Add(noReferrersFor).UnixNano())
+	return Page{}, err
+}
+
+// noReferrersFor is how long a registry without the referrers call is not asked for it.
+const noReferrersFor = time.Minute
+
+// unsupported returns the error for a registry without the referrers call.
+func (c *Client) unsupported(why string) error {
+	return oci.ErrUnsupported.With("the upstream registry %s does not list referrers: %s", c.o.Name, why).
+		WithStatus(http.StatusNotFound).Because(ErrReferrersUnsupported)
+}
+
+// noSuchCall reports whether a registry that answers so to a call may not have it.
+func noSuchCall(e *oci.Error) bool {
+	switch {
+	case errors.Is(e, ErrCredentials), errors.Is(e, ErrCorrupt):
+		return false
+	case e.Status == http.StatusUnauthorized, e.Status == http.StatusForbidden, e.Status == http.StatusTooManyRequests:
+		return false
+	}
+	return e.Status/100 == 4 || e.Status == http.StatusNotImplemented
+}
+
+// index reports whether body is an index. Its Content-Type does not count: ECR labels lists as
+// text.
+func index(body []byte) bool {
+	type entry struct {
+		Digest digest.Digest `json:"digest"`
+	}
+	var list struct {
+		MediaType string  `json:"mediaType"`
+		Manifests []entry `json:"manifests"`
+	}
+	if json.Unmarshal(body, &list) != nil || list.Manifests == nil || list.MediaType != "" && list.MediaType != oci.MediaTypeOCIIndex {
+		return false
+	}
+	return !slices.ContainsFunc(list.Manifests, func(e entry) bool { return e.Digest.Validate() != nil })
 }
 
 func (c *Client) page(ctx context.Context, repo Repo, q oci.Request, query url.Values) (Page, error) {

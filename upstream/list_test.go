@@ -65,6 +65,55 @@ func TestTagsArePassedThroughPageByPage(t *testing.T) {
 	}
 }
 
+// TestReferrersUnsupported holds what counts as a registry without the call, and whether it is
+// asked again.
+func TestReferrersUnsupported(t *testing.T) {
+	const none = `{"schemaVersion":2,"mediaType":"` + oci.MediaTypeOCIIndex + `","manifests":[]}`
+	for name, c := range map[string]struct {
+		status    int
+		body      string
+		want      error // nil: a list
+		asksAgain bool
+	}{
+		"none":                   {200, none, nil, true},
+		"no mediaType":           {200, `{"schemaVersion":2,"manifests":[{"digest":"` + digest.FromString("x").String() + `"}]}`, nil, true},
+		"a page":                 {200, `<html>`, upstream.ErrReferrersUnsupported, false},
+		"empty":                  {200, ``, upstream.ErrReferrersUnsupported, false},
+		"another object":         {200, `{"status":"ok"}`, upstream.ErrReferrersUnsupported, false},
+		"an image":               {200, `{"mediaType":"` + oci.MediaTypeOCIManifest + `","manifests":[]}`, upstream.ErrReferrersUnsupported, false},
+		"a list without digests": {200, `{"manifests":[{"size":1}]}`, upstream.ErrReferrersUnsupported, false},
+		"204":                    {204, ``, upstream.ErrReferrersUnsupported, false},
+		"404":                    {404, ``, upstream.ErrReferrersUnsupported, true},
+		"400":                    {400, ``, upstream.ErrReferrersUnsupported, false},
+		"405":                    {405, ``, upstream.ErrReferrersUnsupported, false},
+		"406":                    {406, ``, upstream.ErrReferrersUnsupported, false},
+		"501":                    {501, ``, upstream.ErrReferrersUnsupported, false},
+		"refused":                {401, ``, oci.ErrDenied, true},
+		"forbidden":              {403, ``, oci.ErrDenied, true},
+		"throttled":              {429, ``, oci.ErrTooManyRequests, true},
+		"failing":                {503, ``, oci.ErrUnavailable, true},
+		"failing without a code": {500, ``, oci.ErrUnknown, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			asked := 0
+			_, client := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+				asked++
+				w.WriteHeader(c.status)
+				_, _ = w.Write([]byte(c.body))
+			})
+			for range 2 {
+				_, err := client.Referrers(t.Context(), upstream.Repo{Name: "a"}, digest.FromString("subject"), nil)
+				if !errors.Is(err, c.want) || c.want == upstream.ErrReferrersUnsupported && status(err) >= 500 {
+					t.Errorf("%v, want %v", err, c.want)
+				}
+			}
+			if again := asked == 2; again != c.asksAgain {
+				t.Errorf("asked %d times", asked)
+			}
+		})
+	}
+}
+
 // TestPageThatLeadsToItself: whoever follows such a link never ends.
 func TestPageThatLeadsToItself(t *testing.T) {
 	for link, c := range map[string]struct {
@@ -105,7 +154,7 @@ func TestReferrers(t *testing.T) {
 	_, c = serve(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("OCI-Filters-Applied", "artifactType")
 		w.Header().Set("Link", `</v2/a/referrers/x?token=abc>; rel="next"`)
-		_, _ = w.Write([]byte(`{}`))
+		_, _ = w.Write([]byte(`{"schemaVersion":2,"manifests":[]}`))
 	})
 	if p, err := c.Referrers(t.Context(), upstream.Repo{Name: "a"}, subject, nil); err != nil || p.FiltersApplied != "artifactType" || p.Next.Get("token") != "abc" {
 		t.Errorf("got %+v, %v", p, err)

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"dray/upstream"
 	"dray/upstream/ecrtest"
 	"dray/upstream/oci"
 )
@@ -24,6 +25,11 @@ func TestRegistries(t *testing.T) {
 		"token endpoint moved by 307": {TokenRedirect: 307},
 		"loose tokens":                {LooseTokens: true},
 		"tags by another cursor":      {TagCursor: "next_page"},
+		"no referrers 406":            {ReferrersStatus: 406},
+		"no referrers 400":            {ReferrersStatus: 400},
+		"no referrers 501":            {ReferrersStatus: 501},
+		"a page for referrers":        {ReferrersStatus: 200},
+		"tags taken for digests":      {ReferrersStatus: 405, DigestTags: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			edits := asUser(t, "right")
@@ -84,15 +90,37 @@ func (s *stack) listAll(path string, want ...string) {
 	}
 }
 
-// referrers pushes an artifact that refers to an image of the hub, and lists it.
-func (s *stack) referrers(_ ecrtest.Dialect, subject *oci.Manifest) {
+// referrers pushes an artifact that refers to an image of the hub, and lists it. At a registry
+// without the call, it pushes the index that clients leave under a tag.
+func (s *stack) referrers(d ecrtest.Dialect, subject *oci.Manifest) {
 	s.Helper()
 	s.upload("hub/team/new", imageConfig)
 	a := referrer(s.TB.(*testing.T), subject, "application/x.type1")
 	s.want(201, "PUT", "/v2/hub/team/new/manifests/"+a.Digest.String(), a.Raw, "Content-Type", a.MediaType)
-	r := s.want(200, "GET", "/hub/v2/team/new/referrers/"+subject.Digest.String(), nil)
+	path := "/hub/v2/team/new/referrers/" + subject.Digest.String()
+	if d.ReferrersStatus != 0 {
+		r := s.want(200, "GET", path, nil)
+		if s.header(r, "Content-Type", oci.MediaTypeOCIIndex); !strings.Contains(string(r.body), `"manifests":[]`) {
+			s.Errorf("without a list under the tag: %s", r.body)
+		}
+		index := fmt.Sprintf(`{"schemaVersion":2,"mediaType":%q,"manifests":[{"mediaType":%q,"digest":%q,"size":%d}]}`, oci.MediaTypeOCIIndex, a.MediaType, a.Digest, len(a.Raw))
+		s.want(201, "PUT", "/v2/hub/team/new/manifests/"+upstream.FallbackTag(subject.Digest), []byte(index), "Content-Type", oci.MediaTypeOCIIndex)
+	}
+	r := s.want(200, "GET", path, nil)
 	s.header(r, "Content-Type", oci.MediaTypeOCIIndex)
 	if strings.Count(string(r.body), a.Digest.String()) != 1 {
 		s.Errorf("referrers: %s", r.body)
+	}
+}
+
+// TestBudgetReferrersUnsupported: a registry without the referrers call is asked for it once.
+func TestBudgetReferrersUnsupported(t *testing.T) {
+	s := startDialect(t, ecrtest.Dialect{ReferrersStatus: 406}, &recording{})
+	img := seed(t, s.hub, "team/app", "v1", 100)
+	for range 3 {
+		s.want(200, "GET", "/hub/v2/team/app/referrers/"+img.manifest.Digest.String(), nil)
+	}
+	if calls, tags := s.hub.Count(ecrtest.KindReferrers), s.hub.Count(ecrtest.KindManifestGet); calls != 2 || tags != 1 { // the first call is challenged
+		t.Errorf("%d requests for referrers, %d for the tag", calls, tags)
 	}
 }

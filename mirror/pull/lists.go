@@ -85,7 +85,9 @@ func (p *Puller) referrersByTag(x *request.Request) error {
 	accept := []string{oci.MediaTypeOCIIndex}
 	a, err := p.byTagOrQueued(x.R.Context(), tag{repo: x.Repo, name: name, accept: accept})
 	switch {
-	case errors.Is(err, oci.ErrManifestUnknown):
+	case oci.NotFound(err) && !errors.Is(err, oci.ErrNameUnknown), err == nil && a.Digest == x.Q.Ref.Digest:
+		// The second is a registry that takes the tag for the digest (registry.gitlab.com). It
+		// answers with the subject itself, whose platforms are no referrers.
 		return x.SendList([]byte(`{"schemaVersion":2,"mediaType":"`+oci.MediaTypeOCIIndex+`","manifests":[]}`), oci.MediaTypeOCIIndex, nil)
 	case err != nil:
 		return err

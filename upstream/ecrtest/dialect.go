@@ -30,6 +30,11 @@ type Dialect struct {
 	// LooseTokens sends tokens with status 201 and their life as text (no registry is known to do
 	// both; clients take any 2xx).
 	LooseTokens bool
+	// ReferrersStatus, if not 0, answers every request for referrers: 406 at Artifactory
+	// (go-containerregistry#1962); 200 is a page in HTML.
+	ReferrersStatus int
+	// DigestTags takes the tag sha256-<hex> for the digest (registry.gitlab.com, sigstore-js#1187).
+	DigestTags bool
 	// TagCursor is the name of the parameter that pages tags in place of "last" (Quay: next_page,
 	// docker_registry2#56). Its values are opaque.
 	TagCursor string

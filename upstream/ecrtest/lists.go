@@ -137,6 +137,15 @@ func (s *Server) listCatalog(x *exchange) error {
 
 // listReferrers serves the referrers API of OCI 1.1.
 func (s *Server) listReferrers(x *exchange) error {
+	switch status := s.Dialect().ReferrersStatus; status {
+	case 0:
+	case http.StatusOK:
+		x.w.Header().Set("Content-Type", "text/html")
+		_, err := x.w.Write([]byte("<html><body>Sign in</body></html>"))
+		return err
+	default:
+		return refuse(status, "UNSUPPORTED", "")
+	}
 	repo, err := s.repository(x)
 	if err != nil {
 		return err

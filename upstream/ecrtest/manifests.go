@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -52,6 +53,9 @@ func (s *Server) findDocument(x *exchange, repo *repository) (*document, error) 
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	img, ok := repo.find(x.Tag, x.Digest)
+	if hex, named := strings.CutPrefix(x.Tag, "sha256-"); !ok && named && s.Dialect().DigestTags {
+		img, ok = repo.find("", digest.NewDigestFromEncoded(digest.SHA256, hex))
+	}
 	if !ok && x.sw.ConvertedByDigest && x.Digest != "" {
 		if doc, ok := repo.convertedLocked(x.Digest, x.sw); ok {
 			return doc, nil
