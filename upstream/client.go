@@ -209,7 +209,7 @@ func (c *Client) read(req *http.Request, repo Repo, kind oci.Kind) (*http.Respon
 			return resp, nil
 		}
 		if !redirect(resp) {
-			err := c.readError(req, resp)
+			err := c.readError(req, resp, kind)
 			_ = resp.Body.Close()
 			return nil, err
 		}
@@ -223,9 +223,12 @@ func (c *Client) read(req *http.Request, repo Repo, kind oci.Kind) (*http.Respon
 	}
 }
 
-func (c *Client) readError(req *http.Request, resp *http.Response) error {
+func (c *Client) readError(req *http.Request, resp *http.Response, kind oci.Kind) error {
 	if c.own(req.URL) {
 		return c.answerError(resp)
+	}
+	if q, err := oci.Parse(req); err == nil && q.Kind == kind { // another registry, which answers in its place
+		return storageError{c.answerError(resp), req.URL.Host, resp.StatusCode}
 	}
 	e := oci.ErrUnavailable.With("the storage of the upstream registry %s answered with status %d", c.o.Name, resp.StatusCode)
 	e.RetryAfter = oci.RetryAfter(resp.Header)
@@ -265,21 +268,27 @@ func (c *Client) follow(req *http.Request, location string) (*http.Request, erro
 	return next, nil
 }
 
-// resolve parses a Location. The registry's own name in it is replaced by the address of Base.
-// A change from https to http is refused.
+// resolve parses a Location. The registry's own name in it is replaced by the address of Base. A
+// registry behind a proxy that ends TLS may write http for its own name (distribution#123); any
+// other change from https to http is refused.
 func (c *Client) resolve(from *url.URL, location string) (*url.URL, error) {
 	u, err := from.Parse(location)
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
 		return nil, c.corrupt("location is not a URL")
 	}
-	if u.Host != c.o.Base.Host && sameHost(u, c.o.Host) {
-		u.Scheme, u.Host = c.o.Base.Scheme, c.o.Base.Host
-		if prefix := strings.TrimRight(c.o.Base.Path, "/"); !strings.HasPrefix(u.Path, prefix+"/") {
+	base := c.o.Base
+	if u.Host != base.Host && sameHost(u, c.o.Host) {
+		u.Scheme, u.Host = base.Scheme, base.Host
+		if prefix := strings.TrimRight(base.Path, "/"); !strings.HasPrefix(u.Path, prefix+"/") {
 			u.Path, u.RawPath = prefix+u.Path, ""
 		}
 	}
-	if u.Scheme == "http" && c.o.Base.Scheme == "https" {
-		return nil, c.corrupt("location is not on TLS")
+	if u.Scheme == "http" && base.Scheme == "https" {
+		if !sameHost(u, base.Host) && !sameHost(u, base.Hostname()) {
+			e := oci.ErrUnknown.With("the upstream registry %s redirects from https to http, which this mirror does not follow", c.o.Name)
+			return nil, unusable(e, fmt.Errorf("location http://%s leaves TLS", u.Host))
+		}
+		u.Scheme, u.Host = base.Scheme, base.Host
 	}
 	u.User, u.Fragment = nil, ""
 	return u, nil

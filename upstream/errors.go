@@ -114,8 +114,12 @@ func (c *Client) denied(why string, cause error) error {
 
 // corrupt returns an error for an answer that must not be used.
 func (c *Client) corrupt(format string, args ...any) error {
-	return oci.ErrUnknown.With("the upstream registry %s sent content that does not match the request", c.o.Name).
-		WithStatus(http.StatusBadGateway).Because(fmt.Errorf("%w: %w", ErrCorrupt, fmt.Errorf(format, args...)))
+	return unusable(oci.ErrUnknown.With("the upstream registry %s sent content that does not match the request", c.o.Name), fmt.Errorf(format, args...))
+}
+
+// unusable makes e the error for an answer that must not be used because of cause.
+func unusable(e *oci.Error, cause error) error {
+	return e.WithStatus(http.StatusBadGateway).Because(fmt.Errorf("%w: %w", ErrCorrupt, cause))
 }
 
 // answerError maps an answer of the registry that is not a success.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"net/http"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -108,6 +109,32 @@ func TestBlobHeadRefused(t *testing.T) {
 		c := upstreamtest.NewClient(t, upstream.Options{Name: "x", Base: parse(t, "http://registry.example"), Transport: n})
 		if size, err := c.StatBlob(t.Context(), upstream.Repo{Name: "a"}, digest.FromString("x")); (err == nil && size == 17) != ranged || len(n.asked) == 2 != ranged {
 			t.Errorf("%d: %d, %v after %q", status, size, err, n.asked)
+		}
+	}
+}
+
+// TestOwnNameWithoutTLS: a registry that does not know of the TLS before it names itself by http.
+// Nobody else may lead from TLS to plain HTTP, and the client is told.
+func TestOwnNameWithoutTLS(t *testing.T) {
+	for location, follows := range map[string]string{
+		"http://registry.example/files/x":      "https://registry.example/files/x",
+		"http://REGISTRY.example:80/files/x":   "https://registry.example/files/x",
+		"http://registry.example:5000/files/x": "", // another server on the same machine
+		"https://registry.example:8443/x":      "https://registry.example:8443/x",
+		"http://storage.example/x":             "",
+		"http://a.registry.example/x":          "",
+	} {
+		asked := ""
+		via := roundTrip(func(r *http.Request) (*http.Response, error) {
+			if r.URL.Path == "/v2/a/blobs/"+digest.FromString("x").String() {
+				return respond(r, 302, "", http.Header{"Location": {location}}), nil
+			}
+			asked = r.URL.String()
+			return respond(r, 200, "x", nil), nil
+		})
+		c := upstreamtest.NewClient(t, upstream.Options{Name: "x", Base: parse(t, "https://registry.example"), Transport: via})
+		if err := openBlob(t.Context(), c, "a"); asked != follows || (err == nil) != (follows != "") || err != nil && !strings.Contains(err.Error(), "from https to http") {
+			t.Errorf("%s: asked %q, %v", location, asked, err)
 		}
 	}
 }

@@ -47,8 +47,8 @@ type Options struct {
 	UserAgent string
 }
 
-// Transport authorises the requests to one registry. Requests to any other host pass through
-// without credentials.
+// Transport authorises the requests to one registry. Requests to any other host go without
+// credentials. Where that host is a registry that wants a token, they get an anonymous one.
 type Transport struct {
 	o      Options
 	origin string // scheme and host
@@ -62,6 +62,7 @@ type Transport struct {
 	asked       atomic.Bool // /v2/ has answered an anonymous request
 	open        atomic.Bool // it answers everybody
 	asking      crowd       // anonymous requests to /v2/
+	others      others
 }
 
 var _ http.RoundTripper = (*Transport)(nil)
@@ -90,9 +91,13 @@ type authorization struct {
 // credential as such, RoundTrip returns an error that matches ErrRefused.
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if req.URL.Scheme+"://"+req.URL.Host != t.origin {
-		return t.o.Base.RoundTrip(req)
+		return t.elsewhere(req).RoundTrip(req)
 	}
-	s, err := t.authorize(req)
+	var s authorization
+	var err error
+	if t.within(req) {
+		s, err = t.authorize(req)
+	}
 	if err != nil {
 		closeBody(req)
 		return nil, err

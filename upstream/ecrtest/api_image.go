@@ -3,6 +3,7 @@ package ecrtest
 import (
 	"net/http"
 	"slices"
+	"strings"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -333,7 +334,7 @@ func (s *Server) getDownloadURL(c apiCall) (any, error) {
 	if found.named == 0 {
 		return nil, exception("LayerInaccessibleException", "The layer with digest '%s' in the repository with name '%s' is not associated with any image", in.Digest, in.Name)
 	}
-	return map[string]any{"downloadUrl": s.signURL(g, r, found), "layerDigest": in.Digest}, nil
+	return map[string]any{"downloadUrl": s.signURL(strings.TrimSuffix(s.opts.ObjectsURL, "/"), g, r, found), "layerDigest": in.Digest}, nil
 }
 
 func asMissingLayer(e *wireError) *wireError {

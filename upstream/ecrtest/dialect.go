@@ -47,6 +47,45 @@ type Dialect struct {
 	// SignedForGet redirects manifests and blobs to URLs that are signed for GET, also when HEAD
 	// asks for them, which the object store then refuses (moby#50065).
 	SignedForGet bool
+	// ObjectsHere has the object store below /storage/ of the registry's own name, where it refuses
+	// an Authorization header (MinIO behind one balancer: moby#50065).
+	ObjectsHere bool
+	// PlainLocation writes http in these URLs although clients came by TLS (distribution#123).
+	PlainLocation bool
+	// Elsewhere, if not empty, is the base URL of another registry to which all reads below /v2/
+	// are redirected (names of vendors before ghcr.io: moby#45333).
+	Elsewhere string
+}
+
+// storagePath is where ObjectsHere has the objects.
+const storagePath = "/storage/"
+
+// objectsURL returns the base of the URLs in the answer to a request.
+func (s *Server) objectsURL(r *http.Request) string {
+	d := s.Dialect()
+	switch {
+	case !d.ObjectsHere:
+		return strings.TrimSuffix(s.opts.ObjectsURL, "/")
+	case r.TLS == nil || d.PlainLocation:
+		return "http://" + r.Host + strings.TrimSuffix(storagePath, "/")
+	}
+	return "https://" + r.Host + strings.TrimSuffix(storagePath, "/")
+}
+
+// divert serves the requests that are not for this registry itself.
+func (s *Server) divert(w http.ResponseWriter, r *http.Request, k Kind) (bool, error) {
+	d := s.Dialect()
+	switch {
+	case d.ObjectsHere && strings.HasPrefix(r.URL.Path, storagePath):
+		if r.Header.Get("Authorization") != "" {
+			return true, refuse(http.StatusBadRequest, "UNSUPPORTED", "Only one auth mechanism allowed")
+		}
+		return true, s.serveObject(w, r)
+	case d.Elsewhere != "" && k != KindToken && !k.writes():
+		http.Redirect(w, r, d.Elsewhere+r.URL.RequestURI(), http.StatusTemporaryRedirect)
+		return true, nil
+	}
+	return false, nil
 }
 
 // Dialect returns the dialect in force.
@@ -71,7 +110,7 @@ func (s *Server) redirectManifest(x *exchange, repo *repository, doc *document) 
 // redirect answers with a signed URL of an object.
 func (s *Server) redirect(x *exchange, repo *repository, l layer) {
 	h := x.w.Header()
-	h.Set("Location", s.signURL(x.reg, repo, l))
+	h.Set("Location", s.signURL(s.objectsURL(x.r), x.reg, repo, l))
 	h.Set("Content-Length", "0")
 	x.w.WriteHeader(http.StatusTemporaryRedirect)
 }

@@ -23,7 +23,7 @@ const (
 // signURL returns a signed URL for GET, in the form that AWS documents for
 // get-download-url-for-layer. Each call returns another one. The access key contains the epoch,
 // by which ExpireURLs finds it.
-func (s *Server) signURL(g *registry, repo *repository, l layer) string {
+func (s *Server) signURL(base string, g *registry, repo *repository, l layer) string {
 	s.mu.Lock()
 	now, epoch := s.nowLocked().UTC(), s.urlEpoch
 	s.mu.Unlock()
@@ -36,12 +36,11 @@ func (s *Server) signURL(g *registry, repo *repository, l layer) string {
 	q.Set("X-Amz-Expires", strconv.Itoa(int(s.opts.URLLife.Seconds())))
 	q.Set("X-Amz-Credential", key+"/"+date[:8]+"/"+g.region+"/s3/aws4_request")
 	path := "/" + repo.id[:4] + "-" + g.account + "-" + repo.id + "/" + l.object
-	base := strings.TrimSuffix(s.opts.ObjectsURL, "/")
-	host := base
+	host, under := base, ""
 	if u, err := url.Parse(base); err == nil {
-		host = u.Host
+		host, under = u.Host, u.Path
 	}
-	q.Set("X-Amz-Signature", s.signature(http.MethodGet, host, path, q))
+	q.Set("X-Amz-Signature", s.signature(http.MethodGet, host, under+path, q))
 	return base + path + "?" + q.Encode()
 }
 

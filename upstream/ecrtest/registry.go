@@ -43,6 +43,9 @@ func (s *Server) serveRegistry(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	c := parseCall(r)
+	if done, err := s.divert(w, r, c.Kind); done {
+		return err
+	}
 	if c.Kind == KindToken {
 		return s.serveToken(w, r)
 	}

@@ -1,0 +1,50 @@
+package auth
+
+import (
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+)
+
+// within reports whether a request is authorised before it is refused. A storage that shows itself
+// under the name of the registry refuses a signed URL that comes with an Authorization header
+// (moby#50065), so reads outside of /v2/ are sent without.
+func (t *Transport) within(req *http.Request) bool {
+	return !reads(req) || strings.HasPrefix(strings.TrimSuffix(req.URL.Path, "/")+"/", t.base().Path)
+}
+
+func reads(req *http.Request) bool {
+	return req.Method == http.MethodGet || req.Method == http.MethodHead
+}
+
+// maxOthers bounds the registries that a Transport has tokens for, because the registry chooses
+// their names.
+const maxOthers = 64
+
+// others are the registries that a registry redirects to, by origin.
+type others struct {
+	mu    sync.Mutex // guards known
+	known map[string]*Transport
+}
+
+// elsewhere returns what sends a request to another host than the registry. A registry that only
+// redirects to another one (a name of one's own before ghcr.io) leads to reads below /v2/ there,
+// which may need an anonymous token. The credentials of this registry are never used.
+func (t *Transport) elsewhere(req *http.Request) http.RoundTripper {
+	if !reads(req) || !strings.HasPrefix(req.URL.Path, "/v2/") {
+		return t.o.Base
+	}
+	origin := url.URL{Scheme: req.URL.Scheme, Host: req.URL.Host}
+	t.others.mu.Lock()
+	defer t.others.mu.Unlock()
+	other := t.others.known[origin.String()]
+	if other == nil {
+		if len(t.others.known) >= maxOthers || t.others.known == nil {
+			t.others.known = map[string]*Transport{}
+		}
+		other = New(Options{Base: t.o.Base, Origin: &origin, UserAgent: t.o.UserAgent})
+		t.others.known[origin.String()] = other
+	}
+	return other
+}
