@@ -97,6 +97,10 @@ func (l *LayerView) Facts(stage string, into any) (bool, error) {
 	return true, json.Unmarshal(raw, into)
 }
 
+// Title returns the name of the file that the layer is by itself, as tools for artifacts give it;
+// empty if it has none.
+func (l *LayerView) Title() string { return l.Annotations[v1.AnnotationTitle] }
+
 // Statement is an attestation as its maker declares it. Nothing in it is proven.
 type Statement struct {
 	Layer         digest.Digest   `json:"layer"`

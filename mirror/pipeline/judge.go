@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -133,7 +134,11 @@ func (p *Pipeline) addLayers(ctx context.Context, img *Image, from Contents, r *
 				continue
 			}
 			if !reported[l.Digest] {
-				p.addScanned(s, img.LayerPlace(m, i), r)
+				at := img.LayerPlace(m, i)
+				if l.Format == FormatOther {
+					at.Path = l.Title()
+				}
+				p.addScanned(s, at, r)
 			}
 			reported[l.Digest] = true
 			p.checkDescriptor(img, m, i, r)
@@ -181,27 +186,28 @@ func (l *LayerView) see(s *Scanned) {
 	}
 }
 
-// addScanned adds the findings in a layer, and the unknowns, to a report.
+// addScanned adds the findings in a layer, and the unknowns, to a report. The path of at is that of
+// the file that the layer is, if it is no archive.
 func (p *Pipeline) addScanned(s *Scanned, at Place, r *Report) {
-	unread := false
+	unread, file := false, at.Path
+	at.Path = ""
 	for _, step := range append([]Step{p.archive}, p.layerSteps()...) {
 		stage := step.Stage.Name()
 		result, ok := s.results[stage]
 		rejects := false
 		for _, f := range result.Findings {
-			at.Path = f.Where.Path
+			path := cmp.Or(f.Where.Path, clean(file, maxPath))
 			f.Where = at
+			f.Where.Path = path
 			f.Mode = step.Mode
 			r.add(p, f)
 			rejects = rejects || p.waive(f, r.Repository, r.At).Rejects()
 			unread = unread || stage == ArchiveStage && f.Mode == Enforce
 		}
 		if r.More += result.More; result.More > 0 && !rejects {
-			at.Path = ""
 			r.add(p, MoreFindings(result.More, at).complete(stage, step.Mode)) // a waived finding must not hide others
 		}
 		if err := s.errs[stage]; err != nil && !ok && !(unread && errors.Is(err, errUnread)) {
-			at.Path = ""
 			r.unknown(Unknown{Stage: stage, Why: clean(err.Error(), maxWhat), Where: at, OnError: step.OnError})
 		}
 	}

@@ -170,6 +170,29 @@ func TestWhatRunsIsAnImage(t *testing.T) {
 	}
 }
 
+// A finding in a file that is a layer by itself names the file.
+func TestFindingsNameWhatIsNoArchive(t *testing.T) {
+	p, err := New(Options{Steps: []Step{{Stage: &noting{name: "notes", found: []Finding{{Rule: "bad", What: "something"}}}}}, Waivers: []Waiver{{Path: "test.txt", Stage: "notes", Reason: "a test"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for title, want := range map[string]string{"key.txt": "key.txt", "a\x1bb": "a?b", "test.txt": ""} {
+		from := scanning{shelf{blobs: map[digest.Digest][]byte{}}, p}
+		content := []byte("content of " + title)
+		from.blobs[digest.FromBytes(content)] = content
+		man, err := oci.ParseManifest(oci.MediaTypeOCIManifest, fmt.Appendf(nil, `{"schemaVersion":2,"layers":[{"mediaType":"text/plain","digest":%q,"size":%d,"annotations":{"org.opencontainers.image.title":%q}}]}`,
+			digest.FromBytes(content), len(content), strings.ReplaceAll(title, "\x1b", "\n")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		want = strings.ReplaceAll(want, "?", " ")
+		r, err := p.Judge(t.Context(), Subject{Manifest: man}, from)
+		if err != nil || len(r.Findings) != 1 || r.Pass != (want == "") || want != "" && r.Findings[0].Where.Path != want {
+			t.Errorf("%q: %+v, %v", title, r, err)
+		}
+	}
+}
+
 // A layer of an image that stages cannot look into is a finding, or an unknown of each stage that
 // looks into layers. Of an artifact, it is neither.
 func TestClosedLayersOfImages(t *testing.T) {

@@ -90,6 +90,9 @@ type Entry struct {
 	Size     int64
 	// Target is the target of a link, as the archive has it.
 	Target string
+	// Whole reports whether this is a whole layer that is no archive. Such an entry has no path, and
+	// its size is -1 because it is not known before the end.
+	Whole bool
 	// Capabilities reports whether the entry gives the file capabilities of Linux.
 	Capabilities bool
 }

@@ -210,7 +210,7 @@ func (w *walker) run() error {
 	}
 	if !archive { // compressed, and something else
 		w.archive.Format = FormatOther
-		_, err := io.Copy(io.Discard, whole)
+		err := w.whole(whole)
 		w.archive.Uncompressed = g.n
 		return err
 	}
@@ -227,7 +227,7 @@ func (w *walker) run() error {
 
 // open detects the format of the layer and returns its uncompressed bytes. It returns nil for a
 // blob that it does not read as an archive, after reading it to its end.
-func (w *walker) open() (io.ReadCloser, error) {
+func (w *walker) open() (plain io.ReadCloser, err error) {
 	b := bufio.NewReaderSize(w.stored, 64<<10)
 	w.archive.Format = detect(b)
 	switch w.archive.Format {
@@ -244,9 +244,23 @@ func (w *walker) open() (io.ReadCloser, error) {
 	case FormatTar:
 		return io.NopCloser(b), nil
 	}
-	n, err := io.Copy(io.Discard, b)
-	w.archive.Uncompressed = n
+	counted := &storedReader{r: b}
+	if w.archive.Format == FormatOther {
+		err = w.whole(counted)
+	} else {
+		_, err = io.Copy(io.Discard, counted)
+	}
+	w.archive.Uncompressed = counted.n
 	return nil, err
+}
+
+// whole passes a blob that is no archive to the visitors, as one entry.
+func (w *walker) whole(r io.Reader) error {
+	if err := w.visitors.file(&Entry{Type: tar.TypeReg, Size: -1, Whole: true}, r); err != nil {
+		return err
+	}
+	_, err := io.Copy(io.Discard, r)
+	return err
 }
 
 // detect returns the format of a blob by its first bytes.
@@ -376,7 +390,7 @@ func (a fanOut) file(e *Entry, content io.Reader) error {
 	for _, s := range a.participants {
 		s.wants = false
 		s.do(func() (err error) { s.wants, err = s.visitor.Begin(e); return err })
-		s.wants = s.wants && s.err == nil && e.Size > 0
+		s.wants = s.wants && s.err == nil && e.Size != 0
 		wanted = wanted || s.wants
 	}
 	for wanted {

@@ -155,6 +155,20 @@ func TestWalkTakesWhatIsNoArchive(t *testing.T) {
 	}
 }
 
+// A blob that is no archive is one entry without a path.
+func TestWalkShowsWhatIsNoArchive(t *testing.T) {
+	text := bytes.Repeat([]byte("text"), 1000)
+	for name, layer := range map[string][]byte{"plain": text, "gzip": gzipped(t, text), "zstd": zstded(t, text)} {
+		v := &noting{name: "v"}
+		var got []byte
+		v.begin = func(e *Entry) (bool, error) { return e.Whole && e.Path == "" && e.Regular(), nil }
+		v.data = func(p []byte) error { got = append(got, p...); return nil }
+		if a, err := walked(t, layer, Limits{}, v); err != nil || a.Size != int64(len(layer)) || a.Uncompressed != int64(len(text)) || !bytes.Equal(got, text) {
+			t.Errorf("%s: %+v, %v, %d bytes", name, a, err, len(got))
+		}
+	}
+}
+
 func TestWalkReadsBzip2(t *testing.T) {
 	v := &noting{name: "v"}
 	a, err := walked(t, bzipped, Limits{}, v)

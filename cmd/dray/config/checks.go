@@ -57,7 +57,7 @@ type Checks struct {
 	Attestations AttestationsCheck `yaml:"attestations,omitempty"`
 	// The stage for rules of your own.
 	Rules RulesCheck `yaml:"rules,omitempty"`
-	// The stage for credentials in layers.
+	// The stage for credentials in layers, configurations and annotations.
 	Secrets SecretsCheck `yaml:"secrets,omitempty"`
 	// The stage for malware in layers.
 	Clamd ClamdCheck `yaml:"clamd,omitempty"`

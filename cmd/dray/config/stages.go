@@ -14,9 +14,10 @@ type StageSettings struct {
 	Within Duration `yaml:"within,omitempty"`
 }
 
-// SecretsCheck finds credentials in the contents of files and by their paths. It also finds those
-// in a file that a later layer deletes, because anybody can still download that file. Findings show
-// a fingerprint, never the secret; a waiver can name the fingerprint.
+// SecretsCheck finds credentials in the contents of files and by their paths, in configurations and
+// in annotations. It also finds those in a file that a later layer deletes, because anybody can
+// still download that file. Findings show a fingerprint, never the secret; a waiver can name the
+// fingerprint.
 type SecretsCheck struct {
 	// within: The time that the stage has for a layer. Default: `1m`.
 	StageSettings `yaml:",inline"`

@@ -89,7 +89,7 @@ type visitor struct {
 
 // Begin implements pipeline.Visitor.
 func (v *visitor) Begin(e *pipeline.Entry) (bool, error) {
-	if !e.Regular() || e.Size == 0 {
+	if !e.Regular() || e.Size == 0 || e.Whole {
 		return false, nil
 	}
 	v.path = e.Path

@@ -12,7 +12,7 @@ import (
 const Name = "secrets"
 
 // version goes up with every change of the built-in rules.
-const version = 1
+const version = 2
 
 // Config configures the search.
 type Config struct {
@@ -23,15 +23,18 @@ type Config struct {
 	MaxFileBytes int64
 }
 
-// Stage looks for credentials in layers. It finds a secret that a later layer deletes, because
-// clients download each layer.
+// Stage looks for credentials in layers, configurations and manifests. It finds a secret that a
+// later layer deletes, because clients download each layer.
 type Stage struct {
 	config Config
 	engine *Engine
 	paths  []PathRule
 }
 
-var _ pipeline.LayerStage = (*Stage)(nil)
+var (
+	_ pipeline.LayerStage = (*Stage)(nil)
+	_ pipeline.ImageStage = (*Stage)(nil)
+)
 
 // New makes a stage. Without must name rules that exist.
 func New(c Config) (*Stage, error) {
@@ -65,6 +68,10 @@ func (s *Stage) Open(context.Context, pipeline.Layer) (pipeline.Visitor, error) 
 	return v, nil
 }
 
+// maxWhole is the number of bytes that are searched of a blob that is no archive, such as the
+// weights of a model.
+const maxWhole = 1 << 30
+
 // visitor searches one layer.
 type visitor struct {
 	stage   *Stage
@@ -81,13 +88,13 @@ func (v *visitor) Begin(e *pipeline.Entry) (bool, error) {
 	}
 	for _, r := range v.stage.paths {
 		if r.Match(e.Path) {
-			v.add(pipeline.Finding{
-				Rule: r.ID, What: r.What + " is in the image", Where: pipeline.Place{Path: e.Path},
-				Fix: "exclude the file from the build (.dockerignore), and use a secret mount if a build step needs it; deleting it in a later layer does not remove it",
-			})
+			v.add(r.finding(pipeline.Place{Path: e.Path}))
 		}
 	}
 	v.path, v.left = e.Path, e.Size
+	if e.Whole {
+		v.left = maxWhole
+	}
 	if most := v.stage.config.MaxFileBytes; most > 0 {
 		v.left = min(v.left, most)
 	}
@@ -112,11 +119,22 @@ func (v *visitor) End() error {
 // Close implements pipeline.Visitor.
 func (v *visitor) Close(bool) (pipeline.LayerResult, error) { return v.result, nil }
 
+// revoke is what to do about a credential.
+const revoke = "revoke it, because everyone with the image has it, and pass it to the build as a secret mount or to the container at run time"
+
+// finding returns the finding about a file that the rule matches.
+func (r PathRule) finding(where pipeline.Place) pipeline.Finding {
+	return pipeline.Finding{
+		Rule: r.ID, What: r.What + " is in the image", Where: where,
+		Fix: "exclude the file from the build (.dockerignore), and use a secret mount if a build step needs it; deleting it in a later layer does not remove it",
+	}
+}
+
 func (v *visitor) found(m Match) {
 	v.add(pipeline.Finding{
 		Rule: m.Rule.ID, What: fmt.Sprintf("%s in line %d, fingerprint %s", m.Rule.What, m.Line, m.Fingerprint),
 		Where: pipeline.Place{Path: v.path}, Fingerprint: m.Fingerprint,
-		Fix: "revoke it, because everyone with the layer has it, and pass it to the build as a secret mount or to the container at run time",
+		Fix: revoke,
 	})
 }
 
