@@ -12,6 +12,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sys/unix"
 )
 
 // Options says where a directory is and how much space it may take.
@@ -55,7 +56,9 @@ func Open(opts Options) (*Dir, error) {
 	}
 	a := newAccount(opts.MaxBytes, opts.MinFreeBytes)
 	log := cmp.Or(opts.Logger, slog.New(slog.DiscardHandler))
-	r := &resources{&tree{root: root, log: log, inject: opts.Fault}, a, newMetrics(a)}
+	var files unix.Rlimit
+	few := unix.Getrlimit(unix.RLIMIT_NOFILE, &files) == nil && files.Cur < shardFiles
+	r := &resources{&tree{root: root, log: log, inject: opts.Fault, few: few}, a, newMetrics(a)}
 	scan, sync := &scanner{resources: r, done: make(chan struct{})}, &syncer{r, make(chan struct{}, 1)}
 	ev := &evictor{resources: r, scan: scan}
 	d := &Dir{

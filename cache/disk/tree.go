@@ -25,6 +25,7 @@ type tree struct {
 	inject func(op Op, name string) error // Options.Fault
 	seq    atomic.Uint64                  // of names in ingest/
 	shards sync.Map                       // name to *os.Root
+	few    bool                           // there are too few descriptors to keep shards open
 }
 
 // acquire locks the directory and creates its subdirectories. It returns ErrLocked if another
@@ -77,8 +78,12 @@ func (t *tree) ingestName() string {
 // openIn opens a file or directory for reading.
 func openIn(dir *os.Root, name string) (*os.File, error) { return dir.OpenFile(name, os.O_RDONLY, 0) }
 
+// shardFiles is the least number of descriptors of a process that keeps shards open.
+const shardFiles = 2048
+
 // open opens a file of blobs/ for reading. It keeps the directories of the shards open, a few
-// hundred, because walking down to a file costs several times as much as opening it.
+// hundred, because walking down to a file costs several times as much as opening it, unless there
+// are few descriptors.
 func (t *tree) open(name string) (*os.File, error) {
 	dir, base := path.Split(name)
 	if shard, ok := t.shards.Load(dir); ok {
@@ -87,6 +92,9 @@ func (t *tree) open(name string) (*os.File, error) {
 			return f, err
 		}
 		return openIn(t.root, name) // the shard may have been removed and created again
+	}
+	if t.few {
+		return openIn(t.root, name)
 	}
 	shard, err := t.root.OpenRoot(dir)
 	if err != nil {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -30,13 +31,45 @@ import (
 // and starts nothing. The caller closes the graph; after an error, build has closed it.
 func build(ctx context.Context, cfg config.Config, log *slog.Logger) (*graph, error) {
 	g := &graph{cfg: cfg, log: log, metrics: prometheus.NewRegistry(), background: map[string]func(context.Context) error{}}
-	for _, step := range []func(context.Context) error{g.buildCache, g.buildHosted, g.buildQueue, g.buildMetadata, g.buildUpstreams, g.buildChecks, g.buildMirror, g.buildListeners, g.buildCloudWatch, g.buildAdmin} {
+	for _, step := range []func(context.Context) error{g.buildConnections, g.buildCache, g.buildHosted, g.buildQueue, g.buildMetadata, g.buildUpstreams, g.buildChecks, g.buildMirror, g.buildListeners, g.buildCloudWatch, g.buildAdmin} {
 		if err := step(ctx); err != nil {
 			return nil, errors.Join(err, g.close())
 		}
 	}
 	g.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return g, nil
+}
+
+// The limits of open files: below the first dray does not start, below the second it warns.
+const (
+	leastOpenFiles = 64
+	fewOpenFiles   = 1024
+)
+
+// raiseOpenFiles says how to raise the limit of open files.
+const raiseOpenFiles = "raise the limit, by LimitNOFILE= of systemd, --ulimit nofile= of Docker, or ulimit -n"
+
+// adminConnections are reserved for the admin listener, whatever clients do.
+const adminConnections = 32
+
+// buildConnections bounds the connections of clients. A connection needs up to two files, and
+// while content is fetched two more, so a quarter of the open files leaves enough for the disk and
+// for upstreams.
+func (g *graph) buildConnections(context.Context) error {
+	files, err := wire.OpenFiles()
+	if err != nil {
+		return fmt.Errorf("limit of open files: %w", err)
+	}
+	if files < leastOpenFiles {
+		return fmt.Errorf("at most %d files may be open, and dray needs %d or more; %s", files, leastOpenFiles, raiseOpenFiles)
+	}
+	n := cmp.Or(g.cfg.Limits.MaxConnections, files/4)
+	if files < fewOpenFiles {
+		g.log.Warn(fmt.Sprintf("only %d files may be open, so dray serves %d connections at a time; %s", files, n, raiseOpenFiles))
+	}
+	g.connections = wire.NewConnections(n, g.log)
+	g.register(g.connections.Collectors())
+	return nil
 }
 
 // directorySetting ends errors about the cache directory.
@@ -156,7 +189,7 @@ func (g *graph) buildListeners(context.Context) error {
 		}
 		routes := routesOf(g.cfg, l)
 		server, err := g.newServer(wire.ServerOptions{
-			Name: l.Name, Setting: setting, Address: l.Address, Certificate: l.TLS.Certificate, PrivateKey: l.TLS.PrivateKey, Splice: l.Send == config.SendSplice,
+			Connections: g.connections, Name: l.Name, Setting: setting, Address: l.Address, Certificate: l.TLS.Certificate, PrivateKey: l.TLS.PrivateKey, Splice: l.Send == config.SendSplice,
 			Handler: &mirror.Listener{
 				Mirror: g.mirror, AccessLog: log, CopyFiles: l.Send == config.SendCopy,
 				Listener: request.Listener{
@@ -171,6 +204,7 @@ func (g *graph) buildListeners(context.Context) error {
 		if err != nil {
 			return fmt.Errorf("listener %s: %w", l.Name, err)
 		}
+		g.register(server.Collectors())
 		g.servers = append(g.servers, server)
 	}
 	return nil

@@ -71,7 +71,7 @@ func (g *graph) buildAdmin(context.Context) error {
 		checks = append(checks, admin.Check{Name: "upstream " + r.Name, Run: r.healthy})
 	}
 	h := admin.NewHandler(admin.Options{Gatherer: g.metrics, Checks: checks, API: g.endpoints(), Logger: g.log})
-	server, err := g.newServer(wire.ServerOptions{Name: "admin", Setting: "admin.address or DRAY_ADMIN_ADDRESS", Address: g.cfg.Admin.Address, Handler: h})
+	server, err := g.newServer(wire.ServerOptions{Connections: wire.NewConnections(adminConnections, g.log), Name: "admin", Setting: "admin.address or DRAY_ADMIN_ADDRESS", Address: g.cfg.Admin.Address, Handler: h})
 	if err != nil {
 		return err
 	}

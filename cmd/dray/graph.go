@@ -43,6 +43,7 @@ type graph struct {
 	notifyTransport *http.Transport // nil without notifications
 	inventory       *inventory.Inventory
 	servers         []*wire.Server
+	connections     *wire.Connections // of all servers but that of the admin listener
 	// background has the functions that run until the program stops, by name.
 	background map[string]func(context.Context) error
 }

@@ -94,7 +94,7 @@ var importable = map[string][]allowance{
 		{"dray/mirror/pipeline/webhook", "signs alike"}, {"dray/upstream/oci", "addresses of manifests"}, {goDigest, addresses}, {prometheusClient, measures},
 	},
 	"dray/mirror/flight": {}, // it knows nothing of what is done
-	"dray/mirror/wire":   {{"dray/upstream/oci", "parts of bodies, and the error for one that there is not"}, {"golang.org/x/sys/unix", "splice"}},
+	"dray/mirror/wire":   {{"dray/upstream/oci", "parts of bodies, and the error for one that there is not"}, {"golang.org/x/sys/unix", "splice"}, {prometheusClient, measures}},
 	"dray/mirror/route":  {{"dray/upstream/oci", "requests and references as values"}},
 	"dray/mirror/identity": {
 		{"dray/mirror/flight", "equal credentials are hashed once"},

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -13,8 +14,11 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"dray/upstream/ecrtest"
 )
@@ -233,5 +237,33 @@ func TestStartIsOneLine(t *testing.T) {
 	}
 	if !strings.Contains(rest, "level=WARN msg=beware.") || strings.Count(rest, "\n") != 1 {
 		t.Errorf("then: %s", rest)
+	}
+}
+
+// With too few descriptors dray does not start, and says what to do; with few it says how many
+// connections it serves.
+func TestFewOpenFiles(t *testing.T) {
+	var former syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &former); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &former); err != nil {
+			t.Error(err)
+		}
+	}()
+	for _, test := range []struct {
+		files uint64
+		want  string
+	}{{50, "at most 50 files may be open, and dray needs 64 or more; raise"}, {200, "dray serves 50 connections at a time; raise"}} {
+		if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: test.files, Max: former.Max}); err != nil {
+			t.Fatal(err)
+		}
+		var log bytes.Buffer
+		g := &graph{log: slog.New(slog.NewTextHandler(&log, nil)), metrics: prometheus.NewRegistry()}
+		err := g.buildConnections(t.Context())
+		if text := fmt.Sprint(err, log.String()); !strings.Contains(text, test.want) {
+			t.Errorf("with %d: %s", test.files, text)
+		}
 	}
 }

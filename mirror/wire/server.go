@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"strings"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // ServerOptions configure a Server.
@@ -25,9 +27,11 @@ type ServerOptions struct {
 	// ReadHeaderTimeout and IdleTimeout are passed to the http.Server.
 	ReadHeaderTimeout, IdleTimeout time.Duration
 	// Grace is how long requests under way may continue when the server stops.
-	Grace   time.Duration
-	Handler http.Handler
-	Logger  *slog.Logger
+	Grace time.Duration
+	// Connections bounds the connections of clients; nil: nothing does.
+	Connections *Connections
+	Handler     http.Handler
+	Logger      *slog.Logger
 }
 
 // Server is an HTTP server on one address.
@@ -35,19 +39,24 @@ type Server struct {
 	ServerOptions
 	server *http.Server
 	pipes  *pipes // nil: files are not spliced
+	// handshakes counts nothing without TLS.
+	handshakes *handshakes
 }
 
 // NewServer returns a server that does not listen yet. It reads the certificate, so that a bad
 // one prevents the start; later the certificate is reloaded when its file changes. An error is
 // one of the certificate.
 func NewServer(o ServerOptions) (*Server, error) {
-	s := &Server{ServerOptions: o}
+	s := &Server{ServerOptions: o, handshakes: newHandshakes(o.Name, o.Logger)}
 	s.server = &http.Server{
 		Addr: o.Address, Handler: o.Handler,
 		ReadHeaderTimeout: o.ReadHeaderTimeout, IdleTimeout: o.IdleTimeout,
-		MaxHeaderBytes: 64 << 10,
-		ErrorLog:       slog.NewLogLogger(serverLog{o.Logger.Handler()}, slog.LevelDebug),
+		MaxHeaderBytes: headerBytes,
 		ConnContext:    connContext,
+	}
+	s.server.ErrorLog = slog.NewLogLogger(serverLog{o.Logger.Handler(), s.handshakes}, slog.LevelDebug)
+	if o.Connections != nil {
+		s.server.ConnState = o.Connections.changed
 	}
 	if o.Certificate == "" {
 		if o.Splice {
@@ -67,15 +76,29 @@ func NewServer(o ServerOptions) (*Server, error) {
 	return s, nil
 }
 
+// headerBytes bounds the header of a request.
+const headerBytes = 64 << 10
+
+// Collectors returns the metrics of the server.
+func (s *Server) Collectors() []prometheus.Collector {
+	return []prometheus.Collector{s.handshakes.failed}
+}
+
 // serverLog takes the messages of net/http about connections. They are logged at level debug,
 // because most say that a client left. An unrecovered panic is logged as an error.
-type serverLog struct{ slog.Handler }
+type serverLog struct {
+	slog.Handler
+	handshakes *handshakes
+}
 
 // Enabled implements slog.Handler: Handle decides by the message.
 func (serverLog) Enabled(context.Context, slog.Level) bool { return true }
 
 // Handle implements slog.Handler.
 func (h serverLog) Handle(ctx context.Context, line slog.Record) error {
+	if h.handshakes.message(line.Message) {
+		return nil
+	}
 	if strings.HasPrefix(line.Message, "http: panic serving") {
 		line.Level = slog.LevelError
 	}
@@ -95,15 +118,24 @@ func (s *Server) Listen(ctx context.Context) (net.Listener, error) {
 	return ln, nil
 }
 
-// wrap adds TLS to a listener if it is configured, or else the connections that splice files.
+// wrap adds the bound of connections to what transported returns.
 func (s *Server) wrap(ln net.Listener) net.Listener {
+	if ln = s.transported(ln); s.Connections != nil {
+		ln = s.Connections.listen(ln)
+	}
+	return ln
+}
+
+// transported adds TLS to a listener if it is configured, or else the connections that splice
+// files.
+func (s *Server) transported(ln net.Listener) net.Listener {
 	if s.pipes != nil {
 		return s.pipes.through(ln)
 	}
 	if s.server.TLSConfig == nil {
 		return ln
 	}
-	return tls.NewListener(gatheringListener{ln}, s.server.TLSConfig)
+	return tls.NewListener(gatheringListener{plainListener{ln}}, s.server.TLSConfig)
 }
 
 // Serve answers requests from ln until ctx ends, and then gives the running ones Grace to finish.

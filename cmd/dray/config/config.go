@@ -527,6 +527,10 @@ type Limits struct {
 	// left give way; then dray refuses further ones with 429, and an upload that is larger by
 	// itself with 413. Default: half of `cache.max_bytes`.
 	MaxUploadBytesPerClient Bytes `yaml:"max_upload_bytes_per_client"`
+	// The most connections that clients may have together, without those to the admin listener. A
+	// client that comes when all are taken gets the place of the connection that has been idle
+	// longest. Default: a quarter of the files that the process may have open.
+	MaxConnections int `yaml:"max_connections"`
 	// The time after which dray drops an upload without progress, and a layer for which no manifest
 	// came. While its client sends more layers to the repository, the layer is kept. Default: `1h`.
 	UploadExpiry Duration `yaml:"upload_expiry"`

@@ -370,6 +370,9 @@ func (l Limits) validate(k *Report) {
 	if l.MaxUploadsPerClient < 0 {
 		k.Add("limits.max_uploads_per_client", "%d is negative", l.MaxUploadsPerClient)
 	}
+	if l.MaxConnections < 0 {
+		k.Add("limits.max_connections", "%d is negative", l.MaxConnections)
+	}
 	positive(k, "limits.upload_expiry", l.UploadExpiry)
 	positive(k, "limits.read_header_timeout", l.ReadHeaderTimeout)
 	positive(k, "limits.idle_timeout", l.IdleTimeout)

@@ -1,0 +1,180 @@
+package wire
+
+import (
+	"container/list"
+	"crypto/tls"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Connections bounds the connections of the servers that share it, so that clients leave
+// descriptors to upstreams, to the disk and to other servers. A client that finds all places taken
+// gets that of the connection which has waited longest for a request. If none waits for one, the
+// client waits.
+type Connections struct {
+	log    *slog.Logger
+	places chan struct{}
+
+	mu       sync.Mutex // guards the fields below; leaf lock
+	waiting  list.List  // of net.Conn without a request, the longest first
+	at       map[net.Conn]*list.Element
+	wanted   int       // clients that wait for a place, and have found no connection to close
+	warnedAt time.Time // of the last line about that
+
+	closed prometheus.Counter
+}
+
+// NewConnections returns a bound of at most n connections. A nil logger discards.
+func NewConnections(n int, log *slog.Logger) *Connections {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	return &Connections{
+		log: log, places: make(chan struct{}, n), at: map[net.Conn]*list.Element{},
+		closed: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "dray_connections_closed_total",
+			Help: "Connections without a request that dray closed, because all places were taken and another client came.",
+		}),
+	}
+}
+
+// Collectors returns the metrics of the connections.
+func (c *Connections) Collectors() []prometheus.Collector {
+	gauge := func(name, help string, value func() int) prometheus.Collector {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 { return float64(value()) })
+	}
+	return []prometheus.Collector{
+		c.closed,
+		gauge("dray_connections", "Connections of clients, without those to the admin listener.", func() int { return len(c.places) }),
+		gauge("dray_connections_max", "Connections that clients may have at a time.", func() int { return cap(c.places) }),
+	}
+}
+
+// boundedListener takes a place for each connection. Its Close ends an Accept that waits for one.
+type boundedListener struct {
+	net.Listener
+	bound *Connections
+	end   func()
+	ended <-chan struct{}
+}
+
+// listen returns a listener whose connections take places. The server of the connections must call
+// changed for them.
+func (c *Connections) listen(ln net.Listener) net.Listener {
+	ended := make(chan struct{})
+	return boundedListener{ln, c, sync.OnceFunc(func() { close(ended) }), ended}
+}
+
+// Accept implements net.Listener.
+func (l boundedListener) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	if !l.bound.take(l.ended) {
+		_ = conn.Close()
+		return nil, net.ErrClosed
+	}
+	return conn, nil
+}
+
+// Close implements net.Listener.
+func (l boundedListener) Close() error {
+	l.end()
+	return l.Listener.Close()
+}
+
+// take waits for a place. It returns false if ended is closed before there is one.
+func (c *Connections) take(ended <-chan struct{}) bool {
+	select {
+	case c.places <- struct{}{}:
+		return true
+	default:
+	}
+	c.mu.Lock()
+	idle := c.idleLocked()
+	wants := idle == nil
+	if wants {
+		c.wanted++
+		if now := time.Now(); now.Sub(c.warnedAt) >= time.Minute {
+			c.warnedAt = now
+			c.log.Warn("all connections are in use, and clients wait; limits.max_connections and the limit of open files set how many there are", "max_connections", cap(c.places))
+		}
+	}
+	c.mu.Unlock()
+	c.drop(idle)
+	select {
+	case c.places <- struct{}{}:
+	case <-ended:
+		return false
+	}
+	if wants {
+		c.mu.Lock()
+		c.wanted = max(0, c.wanted-1) // another client has the connection that was closed for this one
+		c.mu.Unlock()
+	}
+	return true
+}
+
+// idleLocked takes the connection that has waited longest for a request out of the list; nil if
+// there is none. It needs mu.
+func (c *Connections) idleLocked() net.Conn {
+	oldest := c.waiting.Front()
+	if oldest == nil {
+		return nil
+	}
+	conn := c.waiting.Remove(oldest).(net.Conn)
+	delete(c.at, conn)
+	return conn
+}
+
+// drop closes a connection without a request. Its place is free when the server has noticed.
+func (c *Connections) drop(conn net.Conn) {
+	if conn == nil {
+		return
+	}
+	c.closed.Inc()
+	if secure, ok := conn.(*tls.Conn); ok {
+		conn = secure.NetConn() // without a goodbye, for which it would wait
+	}
+	_ = conn.Close()
+}
+
+// changed is the ConnState of a server.
+func (c *Connections) changed(conn net.Conn, state http.ConnState) {
+	var idle net.Conn
+	c.mu.Lock()
+	if e := c.at[conn]; e != nil {
+		c.waiting.Remove(e)
+		delete(c.at, conn)
+	}
+	switch {
+	case state != http.StateNew && state != http.StateIdle:
+	case state == http.StateIdle && c.wanted > 0:
+		c.wanted--
+		idle = conn
+	default:
+		c.at[conn] = c.waiting.PushBack(conn)
+	}
+	c.mu.Unlock()
+	c.drop(idle)
+	if state == http.StateClosed || state == http.StateHijacked {
+		<-c.places
+	}
+}
+
+// OpenFiles returns how many descriptors the process may have; Go has raised that to what the
+// system allows.
+func OpenFiles() (int, error) {
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		return 0, err
+	}
+	return int(min(limit.Cur, 1<<20)), nil
+}

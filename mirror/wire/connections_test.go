@@ -1,0 +1,116 @@
+package wire
+
+import (
+	"bufio"
+	"crypto/tls"
+	"io"
+	"net"
+	"net/http"
+	"testing"
+	"time"
+)
+
+// caller is a client with one connection.
+type caller struct {
+	*testing.T
+	net.Conn
+	answers *bufio.Reader
+}
+
+func call(t *testing.T, address string, secure bool) *caller {
+	t.Helper()
+	conn, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	if secure {
+		conn = tls.Client(conn, &tls.Config{InsecureSkipVerify: true})
+	}
+	return &caller{t, conn, bufio.NewReader(conn)}
+}
+
+func (c *caller) ask(path string) {
+	c.Helper()
+	if _, err := io.WriteString(c, "GET "+path+" HTTP/1.1\r\nHost: localhost\r\n\r\n"); err != nil {
+		c.Fatal(err)
+	}
+}
+
+// answered waits for an answer. It returns false if the connection is closed before there is one.
+func (c *caller) answered() bool {
+	resp, err := http.ReadResponse(c.answers, nil)
+	return err == nil && resp.Body.Close() == nil
+}
+
+// A client that finds all places taken gets that of the connection that was idle longest. Requests
+// under way keep theirs, and the client then waits until one ends.
+func TestConnections(t *testing.T) {
+	certificate, key := writeCertificate(t, t.TempDir(), 1, time.Now())
+	for _, secure := range []bool{false, true} {
+		began, finish := make(chan struct{}), make(chan struct{})
+		bound := NewConnections(2, nil)
+		o := ServerOptions{Connections: bound, Splice: true, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/slow" {
+				began <- struct{}{}
+				<-finish
+			}
+		})}
+		if secure {
+			o.Certificate, o.PrivateKey = certificate, key
+		}
+		_, address := startServer(t, o)
+		first, second := call(t, address, secure), call(t, address, secure)
+		for _, c := range []*caller{first, second} {
+			c.ask("/")
+			if !c.answered() {
+				t.Fatal("no answer while there are places")
+			}
+		}
+		second.ask("/slow")
+		<-began
+		third := call(t, address, secure)
+		third.ask("/slow")
+		<-began
+		if first.answered() {
+			t.Error("the connection that was idle longest is still open")
+		}
+		fourth := call(t, address, secure)
+		waits := make(chan bool)
+		go func() {
+			fourth.ask("/")
+			waits <- fourth.answered()
+		}()
+		select {
+		case <-waits:
+			t.Error("a client got a place that a request has")
+		case <-time.After(50 * time.Millisecond):
+		}
+		finish <- struct{}{}
+		if !<-waits {
+			t.Error("a client that waited got no place")
+		}
+		close(finish)
+		if !second.answered() && !third.answered() {
+			t.Error("both requests under way lost their connection")
+		}
+	}
+}
+
+// A server that stops does not wait for a place.
+func TestConnectionsEnd(t *testing.T) {
+	bound, ended := NewConnections(1, nil), make(chan struct{})
+	if !bound.take(ended) {
+		t.Error("there is a place")
+	}
+	close(ended)
+	if bound.take(ended) {
+		t.Error("a place was taken twice")
+	}
+}
+
+func TestOpenFiles(t *testing.T) {
+	if n, err := OpenFiles(); n <= 0 || err != nil {
+		t.Errorf("%d, %v", n, err)
+	}
+}
