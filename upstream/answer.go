@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"sync/atomic"
 	"time"
+
+	"dray/upstream/oci"
 )
 
 // answerTimeout bounds the reading of manifests, lists and the texts of errors. Blobs have no
@@ -56,10 +58,15 @@ func abortAfter(resp *http.Response, d time.Duration) *time.Timer {
 	})
 }
 
-// readAll reads an answer of at most limit bytes. It returns limit+1 bytes if there are more.
+// readAll reads an answer in JSON of at most limit bytes, without its compression. It returns
+// limit+1 bytes if there are more.
 func readAll(resp *http.Response, limit int64) ([]byte, error) {
 	defer abortAfter(resp, answerTimeout).Stop()
-	p, err := io.ReadAll(io.LimitReader(resp.Body, limit+1))
+	var p []byte
+	text, err := oci.Text(resp)
+	if err == nil {
+		p, err = io.ReadAll(io.LimitReader(text, limit+1))
+	}
 	if a, ok := resp.Body.(*answer); ok && err != nil && a.stalled.Load() {
 		return nil, errStalled
 	}

@@ -126,6 +126,9 @@ func (c *Client) requestTo(ctx context.Context, method string, u *url.URL) (*htt
 		req.Host = c.o.Host
 	}
 	req.Header.Set("User-Agent", c.o.UserAgent)
+	// Without this header any coding is allowed (RFC 9110 section 12.5.3), and digests are those of
+	// the bytes as they are.
+	req.Header.Set("Accept-Encoding", "identity")
 	return req, nil
 }
 

@@ -89,7 +89,7 @@ func (c *Client) headManifest(ctx context.Context, repo Repo, ref oci.Reference,
 	}
 	drain(resp)
 	mediaType, _, _ := strings.Cut(resp.Header.Get("Content-Type"), ";")
-	d := oci.Descriptor{MediaType: strings.TrimSpace(mediaType), Digest: statedDigest(resp), Size: resp.ContentLength}
+	d := oci.Descriptor{MediaType: strings.TrimSpace(mediaType), Digest: statedDigest(resp), Size: length(resp)}
 	if ref.Digest != "" && d.Digest != ref.Digest && d.Digest.Algorithm() == ref.Digest.Algorithm() {
 		return oci.Descriptor{}, c.corrupt("manifest %s of %s: registry states %s", ref, repo.Name, d.Digest)
 	}
@@ -146,6 +146,14 @@ func (c *Client) manifest(ctx context.Context, method string, repo Repo, ref oci
 	return c.read(req, repo, oci.KindManifest)
 }
 
+// length returns the length of the content of an answer, -1 if unknown.
+func length(resp *http.Response) int64 {
+	if oci.Compressed(resp) {
+		return -1
+	}
+	return resp.ContentLength
+}
+
 // statedDigest returns the digest in an answer, empty if there is none that can be checked.
 func statedDigest(resp *http.Response) digest.Digest {
 	d, err := oci.ParseDigest(resp.Header.Get("Docker-Content-Digest"))
@@ -191,7 +199,7 @@ func (c *Client) StatBlob(ctx context.Context, repo Repo, d digest.Digest) (int6
 		resp, err := c.blob(ctx, http.MethodHead, BlobRequest{Repo: repo, Digest: d})
 		if err == nil {
 			drain(resp)
-			return resp.ContentLength, nil
+			return length(resp), nil
 		}
 		if !headRefused(err) {
 			return 0, err
@@ -206,7 +214,7 @@ func (c *Client) StatBlob(ctx context.Context, repo Repo, d digest.Digest) (int6
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode == http.StatusOK {
-		return resp.ContentLength, nil
+		return length(resp), nil
 	}
 	_, size, err := contentRange(resp)
 	if err != nil {

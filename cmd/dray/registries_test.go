@@ -24,6 +24,8 @@ func TestRegistries(t *testing.T) {
 		"token endpoint moved":        {TokenRedirect: 301},
 		"token endpoint moved by 307": {TokenRedirect: 307},
 		"loose tokens":                {LooseTokens: true},
+		"compresses":                  {Compress: true},
+		"compresses whatever is said": {CompressAlways: true},
 		"tags by another cursor":      {TagCursor: "next_page"},
 		"no referrers 406":            {ReferrersStatus: 406},
 		"no referrers 400":            {ReferrersStatus: 400},

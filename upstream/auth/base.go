@@ -94,6 +94,7 @@ func (t *Transport) askBase(ctx context.Context, s authorization) (*http.Respons
 	}
 	req.Host = t.o.Host
 	req.Header.Set("User-Agent", t.o.UserAgent)
+	req.Header.Set("Accept-Encoding", "identity")
 	resp, err := t.o.Base.RoundTrip(s.apply(req))
 	if err != nil {
 		return nil, err

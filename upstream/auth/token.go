@@ -15,6 +15,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"dray/upstream/oci"
 )
 
 const (
@@ -276,7 +278,11 @@ func (t *Transport) fetchToken(ctx context.Context, b *bearer, cred Credential, 
 		return token{}, b.failed(0, err)
 	}
 	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxTokenAnswer))
+	var body []byte
+	text, err := oci.Text(resp)
+	if err == nil {
+		body, err = io.ReadAll(io.LimitReader(text, maxTokenAnswer))
+	}
 	if err != nil {
 		return token{}, b.failed(resp.StatusCode, err)
 	}
@@ -344,6 +350,7 @@ func (t *Transport) sendTokenRequest(ctx context.Context, u *url.URL, cred Crede
 			return nil, err
 		}
 		req.Header.Set("User-Agent", t.o.UserAgent)
+		req.Header.Set("Accept-Encoding", "identity")
 		if shown {
 			req.Header.Set("Authorization", cred.basic().Reveal())
 		}

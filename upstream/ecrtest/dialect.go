@@ -1,6 +1,7 @@
 package ecrtest
 
 import (
+	"compress/gzip"
 	"fmt"
 	"net/http"
 	"os"
@@ -35,6 +36,9 @@ type Dialect struct {
 	ReferrersStatus int
 	// DigestTags takes the tag sha256-<hex> for the digest (registry.gitlab.com, sigstore-js#1187).
 	DigestTags bool
+	// Compress sends what looks like JSON compressed, unless the request forbids it
+	// (registry.access.redhat.com, quay#1310); CompressAlways also if it does, but for blobs.
+	Compress, CompressAlways bool
 	// TagCursor is the name of the parameter that pages tags in place of "last" (Quay: next_page,
 	// docker_registry2#56). Its values are opaque.
 	TagCursor string
@@ -184,3 +188,49 @@ func (s *Server) refuseScopes(user string, scopes []string) error {
 	}
 	return nil
 }
+
+// compressing is an answer that a proxy compresses if it looks like JSON.
+type compressing struct {
+	http.ResponseWriter
+	r *http.Request
+	// zip is nil before the first byte, and for what is sent as it is.
+	zip *gzip.Writer
+}
+
+// compress makes the proxy of the dialect, and returns a function that ends the answer.
+func (s *Server) compress(w http.ResponseWriter, r *http.Request) (http.ResponseWriter, func()) {
+	d := s.Dialect()
+	accepted := r.Header.Get("Accept-Encoding")
+	forbidden := accepted != "" && !strings.Contains(accepted, "gzip")
+	if !d.Compress && !d.CompressAlways || forbidden && (!d.CompressAlways || strings.Contains(r.URL.Path, "/blobs/")) {
+		return w, func() {}
+	}
+	c := &compressing{ResponseWriter: w, r: r}
+	return c, func() {
+		if c.zip != nil {
+			_ = c.zip.Close() // fails only if the client is gone
+		}
+	}
+}
+
+func (c *compressing) WriteHeader(status int) {
+	h := c.Header()
+	if strings.Contains(h.Get("Content-Type"), "json") && status != http.StatusNoContent && h.Get("Content-Length") != "0" {
+		h.Set("Content-Encoding", "gzip")
+		h.Del("Content-Length")
+		if c.r.Method != http.MethodHead {
+			c.zip = gzip.NewWriter(c.ResponseWriter)
+		}
+	}
+	c.ResponseWriter.WriteHeader(status)
+}
+
+func (c *compressing) Write(p []byte) (int, error) {
+	if c.zip == nil {
+		return c.ResponseWriter.Write(p)
+	}
+	return c.zip.Write(p)
+}
+
+// Unwrap is for http.ResponseController.
+func (c *compressing) Unwrap() http.ResponseWriter { return c.ResponseWriter }

@@ -22,6 +22,8 @@ func (s *Server) Registry() http.Handler {
 	kind := func(r *http.Request) Kind { return parseCall(r).Kind }
 	return s.observe(surface{"registry", kind, writeRegistryError, "TOOMANYREQUESTS", "UNKNOWN"}, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Docker-Distribution-Api-Version", "registry/2.0")
+		w, end := s.compress(w, r)
+		defer end()
 		if err := s.serveRegistry(w, r); err != nil {
 			writeRegistryError(w, s.wire(err))
 		}

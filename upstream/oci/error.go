@@ -194,7 +194,11 @@ func DecodeError(resp *http.Response) *Error {
 		e.Challenge = resp.Header.Values("WWW-Authenticate")
 	}
 	var wire wireErrors
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
+	var body []byte
+	text, err := Text(resp)
+	if err == nil {
+		body, err = io.ReadAll(io.LimitReader(text, maxErrorBody))
+	}
 	if err == nil && json.Unmarshal(body, &wire) == nil && len(wire.Errors) > 0 && wire.Errors[0].Code != "" {
 		first := wire.Errors[0]
 		e.Code, e.Message, e.Detail = strings.ToUpper(first.Code), first.Message, first.Detail
