@@ -54,8 +54,9 @@ func TestUploadExpires(t *testing.T) {
 	})
 }
 
-// Uploads that their client left give way to the client's next one, those first that it left longest
-// ago. Uploads that a request is on do not, and neither do those of a client between two requests.
+// Uploads that their client left give way to the client's next one, those first that it left
+// longest ago. Uploads that a request is on do not, and neither do those of a client between two
+// requests.
 func TestLeftUploadsGiveWay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := mirrortest.New(t, mirrortest.Options{Change: func(_ *mirrortest.Fixture, o *mirror.Options) {

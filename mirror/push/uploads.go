@@ -256,7 +256,6 @@ func checkChunk(x *request.Request, s *session) error {
 }
 
 // sessionHeader sets the headers that describe an upload (spec, "Pushing a blob in chunks").
-// The location is a path, because behind a proxy the scheme and the host are not known.
 func sessionHeader(x *request.Request, s *session) {
 	h := x.W.Header()
 	h.Set("Location", x.Location(oci.Request{Kind: oci.KindUpload, Upload: s.id}))

@@ -53,7 +53,8 @@ type Staging struct {
 }
 
 // NewStaging returns an empty table. A blob expires when no manifest has needed it for expiry,
-// and its client has sent nothing more to the repository. refund is called when a blob no longer counts against the quota of its owner.
+// and its client has sent nothing more to the repository. refund is called when a blob no longer
+// counts against the quota of its owner.
 func NewStaging(expiry time.Duration, refund func(owner string, bytes int64)) *Staging {
 	return &Staging{expiry: expiry, refund: refund, blobs: map[Key]*Staged{}}
 }

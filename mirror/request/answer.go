@@ -84,11 +84,22 @@ func (x *Request) CreatedAt(q oci.Request, d digest.Digest) error {
 	return nil
 }
 
-// Location returns the path of q in the request's repository. The path has the prefix, or the ?ns=,
-// by which the client selected the upstream.
+// Location returns the address of q in the request's repository. It has the prefix, or the ?ns=, by
+// which the client selected the upstream. It is a URL if the operator has said how clients reach
+// the listener, because some clients do not resolve a path. Otherwise it is a path, because behind
+// a proxy the scheme and the host are not known. It is a path as well if the client selected the
+// upstream by the Host header, which the URL would change.
 func (x *Request) Location(q oci.Request) string {
 	q.Prefix, q.Repo, q.Namespace, q.N = x.Q.Prefix, x.Q.Repo, x.Q.Namespace, -1
-	return q.URL()
+	external, err := url.Parse(x.Listener.ExternalURL)
+	if err != nil || external.Host == "" {
+		return q.URL()
+	}
+	here, err := x.Listener.Routes.Match(x.R.Host, q)
+	if there, err2 := x.Listener.Routes.Match(external.Host, q); err != nil || err2 != nil || there != here {
+		return q.URL()
+	}
+	return x.Listener.ExternalURL + q.URL()
 }
 
 // Deleted answers that a deletion was accepted (spec, "Deleting Tags").
