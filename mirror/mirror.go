@@ -62,10 +62,6 @@ type Options struct {
 	// ClientStall is how long a client may neither send nor take a byte before it is disconnected; 0
 	// means 2 minutes.
 	ClientStall time.Duration
-	// AnswerWithin is how long a client without a limit of its own waits for the answer to a
-	// manifest that it pushes; 0 means 10 minutes. Clients built on containerd wait 30 s and are
-	// answered within 25 s.
-	AnswerWithin time.Duration
 }
 
 // Mirror is everything that the listeners share: the rooms that handle requests.
@@ -116,7 +112,7 @@ func New(o Options) (*Mirror, error) {
 	})
 	m.push = push.New(push.Options{
 		Repositories: m.repos, Cache: o.Cache, Queue: o.Queue, Checks: m.checks, Tasks: m.tasks, Manifests: m.pull, Verdicts: m.verdicts, BaseIndex: m.baseIndex,
-		Quotas: quotas, UploadExpiry: m.expiry, AnswerWithin: o.AnswerWithin, Logger: m.log,
+		Quotas: quotas, UploadExpiry: m.expiry, Logger: m.log,
 	})
 	m.handlers = m.table()
 	return m, nil

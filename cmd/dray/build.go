@@ -193,7 +193,7 @@ func (g *graph) buildListeners(context.Context) error {
 			Handler: &mirror.Listener{
 				Mirror: g.mirror, AccessLog: log, CopyFiles: l.Send == config.SendCopy,
 				Listener: request.Listener{
-					Name: l.Name, Routes: routes, ExternalURL: strings.TrimSuffix(l.ExternalURL, "/"),
+					Name: l.Name, Routes: routes, ExternalURL: strings.TrimSuffix(l.ExternalURL, "/"), AnswerWithin: l.AnswerWithin.Std(),
 					Policy: identity.Policy{
 						Role: identity.Role(l.Role), Access: access[l.Auth], Challenge: l.Challenge, AllowAnonymousPush: l.AllowAnonymousPush,
 						Hosts: hostsOf(routes),

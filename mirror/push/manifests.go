@@ -25,6 +25,9 @@ import (
 // answered. The client gives up 30 s after its last byte.
 const containerdWaits = 25 * time.Second
 
+// othersWait is the same for clients without a limit of their own.
+const othersWait = 10 * time.Minute
+
 // errStillCopying ends the wait of a client. The push goes on.
 var errStillCopying = errors.New("still copying")
 
@@ -34,7 +37,7 @@ func (p *Pusher) PutManifest(x *request.Request) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeoutCause(x.R.Context(), p.patience(x.R), errStillCopying)
+	ctx, cancel := context.WithTimeoutCause(x.R.Context(), patience(x), errStillCopying)
 	defer cancel()
 	pushed, err := p.push(ctx, x, x.Q.Ref, man)
 	for _, tag := range x.Q.Tags {
@@ -69,7 +72,7 @@ func (p *Pusher) push(ctx context.Context, x *request.Request, ref oci.Reference
 		owner: x.Owner(),
 	}
 	if gated.Gate != nil {
-		gated.Within = p.verdictWithin(gated.Gate, x.R)
+		gated.Within = verdictWithin(gated.Gate, x)
 	}
 	up := x.Repo.Up
 	pushed, err := p.pushing.Do(ctx, gated.Key(), func(ctx context.Context) (upstream.Pushed, error) {
@@ -168,21 +171,23 @@ func (p *Pusher) addWaiting(gated gatedPush) {
 }
 
 // patience returns how long the client waits for the answer.
-func (p *Pusher) patience(r *http.Request) time.Duration {
-	if strings.Contains(strings.ToLower(r.UserAgent()), "containerd") {
-		return min(containerdWaits, p.answerWithin)
+func patience(x *request.Request) time.Duration {
+	patience := cmp.Or(x.Listener.AnswerWithin, othersWait)
+	if strings.Contains(strings.ToLower(x.R.UserAgent()), "containerd") {
+		patience = min(patience, containerdWaits)
 	}
-	return p.answerWithin
+	return patience
 }
 
 // verdictWithin returns how long a client waits for a verdict. The rest of its patience is for
 // forwarding.
-func (p *Pusher) verdictWithin(g *gate.Gate, r *http.Request) time.Duration {
-	patience := p.patience(r)
+func verdictWithin(g *gate.Gate, x *request.Request) time.Duration {
+	patience := patience(x)
+	within := patience - patience/10
 	if patience > containerdWaits {
-		return patience - patience/10
+		return within
 	}
-	return min(cmp.Or(g.Within, 20*time.Second), patience)
+	return min(cmp.Or(g.Within, 20*time.Second), within)
 }
 
 // readManifest reads the body and checks it against the digest in the URL.

@@ -1,7 +1,6 @@
 package push
 
 import (
-	"cmp"
 	"log/slog"
 	"time"
 
@@ -33,9 +32,6 @@ type Options struct {
 	Quotas    *Quotas
 	// UploadExpiry is the time after which an upload without progress is dropped.
 	UploadExpiry time.Duration
-	// AnswerWithin bounds the time until a pushed manifest is answered; 0 means 10 minutes.
-	// Clients built on containerd give up after 30 s and are answered within 25 s.
-	AnswerWithin time.Duration
 	Logger       *slog.Logger
 }
 
@@ -52,9 +48,8 @@ func New(o Options) *Pusher {
 			pushes: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_pushes_total",
 				Help: "Manifests that clients pushed, by upstream and result."}, []string{"upstream", "result"}),
 		},
-		sessions:     newSessions(o.UploadExpiry, o.Quotas),
-		pushing:      flight.NewGroup[gate.Key, upstream.Pushed](flight.Options{Tasks: o.Tasks, Timeout: forwardTimeout, Detached: true}),
-		answerWithin: cmp.Or(o.AnswerWithin, 10*time.Minute),
+		sessions: newSessions(o.UploadExpiry, o.Quotas),
+		pushing:  flight.NewGroup[gate.Key, upstream.Pushed](flight.Options{Tasks: o.Tasks, Timeout: forwardTimeout, Detached: true}),
 	}
 	for name, up := range o.Repositories.Upstreams() {
 		if up.Sink == nil {

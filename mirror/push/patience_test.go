@@ -50,6 +50,41 @@ func (s *slowSink) PutBlob(ctx context.Context, repo upstream.Repo, u upstream.U
 // halfDone matches a percentage that is neither 0 nor 100.
 var halfDone = regexp.MustCompile(`\([1-9]\d? %\)`)
 
+// A listener behind a load balancer answers within its limit, whatever the client waits for, and
+// the push goes on.
+func TestPushAnswersWithin(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := mirrortest.New(t, mirrortest.Options{})
+		sink := &slowSink{Registry: h.Registry, gate: make(chan struct{})}
+		h.Upstream.Sink = sink
+		layer := []byte("a layer that ECR takes its time for")
+		at := h.Want(202, "POST", "/v2/a/blobs/uploads/", nil).Header().Get("Location")
+		h.Want(201, "PUT", at+"?digest="+digest.FromBytes(layer).String(), layer)
+		m := mirrortest.Image(h, layer)
+		for _, test := range []struct {
+			within time.Duration
+			agent  string
+			want   time.Duration
+		}{
+			{55 * time.Second, "docker/29.0.1", 55 * time.Second},
+			{10 * time.Second, "docker/29.0.1", 10 * time.Second},
+			{10 * time.Second, "containerd/2.4.2", 10 * time.Second},
+			{55 * time.Second, "containerd/2.4.2", 25 * time.Second},
+			{time.Hour, "containerd/2.4.2", 25 * time.Second},
+			{15 * time.Minute, "docker/29.0.1", 15 * time.Minute},
+		} {
+			h.Listener.AnswerWithin = test.within
+			start := time.Now()
+			w := h.Do("PUT", "/v2/a/manifests/v1", m.Raw, "Content-Type", m.MediaType, "User-Agent", test.agent)
+			if took := time.Since(start); w.Code != 403 || took != test.want || !halfDone.MatchString(w.Body.String()) {
+				t.Errorf("%s within %v: %d %s after %v", test.agent, test.within, w.Code, w.Body, took)
+			}
+		}
+		close(sink.gate)
+		h.Want(201, "PUT", "/v2/a/manifests/v1", m.Raw, "Content-Type", m.MediaType)
+	})
+}
+
 // A client that gives up after 30 s is answered before. Copying goes on meanwhile, and its
 // second push sends nothing twice. A client that waits longer is answered later, and one that
 // disconnects stops nothing.

@@ -19,8 +19,7 @@ type Pusher struct {
 	// pushing runs the checks and the forwarding of a manifest once for all clients that push it.
 	pushing *flight.Group[gate.Key, upstream.Pushed]
 	// tagLocks serialises the checked pushes of a tag.
-	tagLocks     flight.Mutex[tagKey]
-	answerWithin time.Duration
+	tagLocks flight.Mutex[tagKey]
 }
 
 // recovered is a blob of a former process that has yet to be sent to the upstream.

@@ -25,6 +25,8 @@ type Listener struct {
 	// ExternalURL is the address by which clients reach the listener, without a path; empty: the
 	// host of each request.
 	ExternalURL string
+	// AnswerWithin bounds the time until a pushed manifest is answered; 0: as long as clients wait.
+	AnswerWithin time.Duration
 }
 
 // TakesPushes reports whether clients may push through the listener, if they have the rights.

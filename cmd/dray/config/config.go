@@ -68,6 +68,11 @@ type Listener struct {
 	// If `true`, anybody who can connect may push. Otherwise, and without `auth`, dray accepts
 	// pushes over the loopback interface only. Default: `false`.
 	AllowAnonymousPush bool `yaml:"allow_anonymous_push,omitempty"`
+	// The time within which dray answers a pushed manifest, for a load balancer that ends requests
+	// without an answer, often after a minute: choose a little less than its limit. A push that
+	// takes longer goes on, and its client is told to push again. Default: 10 minutes, and 25
+	// seconds for clients that wait no longer.
+	AnswerWithin Duration `yaml:"answer_within,omitempty"`
 	// The way in which dray sends blobs from disk over plain HTTP: `splice` (the kernel, through
 	// pipes that dray opens), `sendfile` (the kernel alone) or `copy` (through the process).
 	// `splice` costs the least processor time; without Linux, or without pipes, dray uses

@@ -125,6 +125,9 @@ func (l Listener) validate(k *Report, path string, upstreams, auths []string) {
 	if l.ExternalURL != "" {
 		checkBaseURL(k, path+".external_url", l.ExternalURL)
 	}
+	if l.AnswerWithin != 0 && l.AnswerWithin < Duration(time.Second) {
+		k.Add(path+".answer_within", "%s is too short for a push; use at least 1s", l.AnswerWithin)
+	}
 	if l.Challenge && l.Auth == noAuth {
 		k.Add(path+".challenge", "needs auth, so that dray can check the credentials that a client sends after a challenge")
 	}
