@@ -11,17 +11,19 @@ import (
 type account struct {
 	maxBytes, minFree int64 // as in Options
 
-	mu          sync.RWMutex // guards the fields below; leaf lock
+	// mu guards the fields below. No other lock is taken while it is held. A method that "needs mu"
+	// is called while the caller holds it.
+	mu          sync.RWMutex
 	index       index
 	policy      policy
 	busy        map[digest.Digest]chan struct{} // digests whose file is being published, verified or unlinked
 	claimed     map[digest.Digest]claims
-	dirty       map[*entry]struct{} // not yet synced
-	suspects    map[*entry]struct{}
-	removed     map[digest.Digest]struct{} // blobs that left the index during the scan; nil after the scan
+	dirty       map[*entry]struct{}        // not yet synced
+	suspects    map[*entry]struct{}        // not yet verified
+	removed     map[digest.Digest]struct{} // blobs that left the index before the scan ended; then nil
 	dropped     []*entry                   // out of the index, not yet unlinked
-	used        int64                      // bytes in blocks of blobs, until these are unlinked and closed
-	reserved    int64                      // bytes in blocks promised to ingests
+	used        int64                      // bytes of blobs in whole blocks, until they are unlinked and closed
+	reserved    int64                      // bytes promised to ingests, in whole blocks
 	pending     int64                      // the part of reserved that the file system has not yet allocated
 	quarantined int64                      // the part of used in quarantine/
 }
@@ -34,8 +36,8 @@ func newAccount(maxBytes, minFree int64) *account {
 	}
 }
 
-// held returns the entry from the index with one more reference, or nil. A suspect entry must be
-// verified before it is used.
+// held returns the entry of a digest with one more reference, or nil if the index has none. A
+// suspect entry must be verified before it is used.
 func (a *account) held(dg digest.Digest) (e *entry, suspect bool) {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
@@ -56,8 +58,8 @@ func (a *account) insert(e *entry) {
 	}
 }
 
-// addEntry turns a reservation, of which the file system has allocated occupied bytes, into a new
-// entry.
+// addEntry inserts a new entry in place of its reservation of reserved bytes, of which the file
+// system has allocated occupied bytes.
 func (a *account) addEntry(e *entry, reserved, occupied int64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -86,7 +88,8 @@ func (a *account) unindex(e *entry) {
 	delete(a.suspects, e)
 }
 
-// wasRemoved reports whether a blob has left the index since the scan began. It needs mu.
+// wasRemoved tells the scan whether a blob has left the index since the directory was opened. It
+// needs mu.
 func (a *account) wasRemoved(e *entry) bool {
 	if len(a.removed) == 0 {
 		return false
@@ -109,19 +112,18 @@ func (a *account) suspect(e *entry) {
 }
 
 // drop takes an entry out of the index and leaves its file to [evictor.unlinkDropped], which also
-// frees the name. The caller has taken the name. It needs mu.
+// frees the name. The caller has taken the name (takeName). It needs mu.
 func (a *account) drop(e *entry) {
 	a.unindex(e)
 	a.dropped = append(a.dropped, e)
 }
 
-// retainWeight is the number that a push which needs a blob adds to entry.refs. A reader adds
-// one. The two are counted apart because nobody, not even an operator, removes a blob that a push
-// needs.
+// retainWeight is what a push that needs a blob adds to entry.refs. A reader adds one. So
+// entry.refs shows whether a push needs the blob: such a blob is not removed for an operator.
 const retainWeight = 1 << 16
 
-// retain turns the caller's reference to an entry into one of a push that needs the blob, until
-// release is called.
+// retain turns the caller's reference to an entry into one of a push that needs the blob. release
+// drops that reference. Further calls of release do nothing.
 func (a *account) retain(e *entry) (release func()) {
 	e.refs.Add(retainWeight - 1)
 	return sync.OnceFunc(func() {
@@ -130,7 +132,8 @@ func (a *account) retain(e *entry) (release func()) {
 	})
 }
 
-// unref drops one reference to an entry. The last reference to an unlinked file frees its blocks.
+// unref drops one reference to an entry. The blocks of an unlinked file count until its last
+// reference is dropped.
 func (a *account) unref(e *entry) {
 	if e.refs.Add(-1) > 0 || !e.unlinked.Load() {
 		return
@@ -152,17 +155,17 @@ func (a *account) refInternal(e *entry) {
 func (a *account) unrefInternal(e *entry) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	e.internalRefs-- // under one lock with refs, or users would count it as a reader
+	e.internalRefs-- // changes under mu together with refs, so users never counts it as a reader
 	if e.refs.Add(-1) == 0 && e.unlinked.Load() {
 		a.uncount(e)
 	}
 }
 
-// users returns the references of readers and pushes. It needs mu.
+// users returns entry.refs without the internal references. It needs mu.
 func (a *account) users(e *entry) int32 { return e.refs.Load() - int32(e.internalRefs) }
 
-// uncount stops counting the blocks of an unlinked entry that nobody references, once. It needs
-// mu.
+// uncount stops counting the blocks of an unlinked entry, unless the entry is still referenced or
+// is no longer counted. It needs mu.
 func (a *account) uncount(e *entry) {
 	if e.refs.CompareAndSwap(0, -1) {
 		a.used -= e.blocks()
@@ -178,13 +181,13 @@ func (a *account) inUse(e *entry) bool {
 	return a.busy[dg] != nil || a.claimed[dg] != claims{}
 }
 
-// claims counts the reasons to keep a blob, whether it is held yet or not.
+// claims counts the reasons to keep a blob, whether or not the blob is held.
 type claims struct {
-	pinned   int // operators' pins that name it
-	received int // uploads of earlier processes that were committed as it
+	pinned   int // pins of operators that name the blob
+	received int // uploads that earlier processes committed as this blob, until Forget
 }
 
-// claim adds more to the claims of each blob; more may be negative. It needs mu.
+// claim adds more to the claims of each blob. The numbers in more may be negative. It needs mu.
 func (a *account) claim(blobs []digest.Digest, more claims) {
 	for _, dg := range blobs {
 		n := claims{a.claimed[dg].pinned + more.pinned, a.claimed[dg].received + more.received}
@@ -194,7 +197,8 @@ func (a *account) claim(blobs []digest.Digest, more claims) {
 	}
 }
 
-// pinnedBytes returns the blocks of held blobs that are pinned. It needs mu.
+// pinnedBytes returns the bytes, in whole blocks, of held blobs that have claims of either kind. It
+// needs mu.
 func (a *account) pinnedBytes() int64 {
 	var sum int64
 	for dg := range a.claimed {
@@ -205,7 +209,8 @@ func (a *account) pinnedBytes() int64 {
 	return sum
 }
 
-// shortfall returns how many bytes must be evicted before n more fit. It needs mu.
+// shortfall returns how many bytes must be evicted before n more bytes fit. free is the free space
+// of the file system. It needs mu.
 func (a *account) shortfall(n, free int64) int64 {
 	short := a.minFree + a.pending + n - free - a.droppedBytes()
 	if a.maxBytes > 0 {
@@ -214,7 +219,8 @@ func (a *account) shortfall(n, free int64) int64 {
 	return max(0, short)
 }
 
-// droppedBytes returns the blocks that unlinking the dropped blobs will free. It needs mu.
+// droppedBytes returns the bytes, in whole blocks, that become free when the dropped blobs are
+// unlinked. Blobs that are still referenced do not count. It needs mu.
 func (a *account) droppedBytes() int64 {
 	var n int64
 	for _, e := range a.dropped {
@@ -225,7 +231,7 @@ func (a *account) droppedBytes() int64 {
 	return n
 }
 
-// release gives back n reserved bytes, of which the file system never allocated pending.
+// release gives back n reserved bytes. The file system has not allocated pending of these.
 func (a *account) release(n, pending int64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -233,7 +239,7 @@ func (a *account) release(n, pending int64) {
 	a.pending -= pending
 }
 
-// occupied records that the file system has allocated n reserved bytes.
+// occupied records that the file system has allocated n more of the reserved bytes.
 func (a *account) occupied(n int64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -241,7 +247,8 @@ func (a *account) occupied(n int64) {
 }
 
 // takeDirty returns the entries that wait to be synced, each with an internal reference. An
-// operator may purge one meanwhile. A later file under the same name has the same bytes.
+// operator may purge one before it is synced. If a later file then has its name, that file has the
+// same bytes, so it may be synced instead.
 func (a *account) takeDirty() []*entry {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -254,7 +261,7 @@ func (a *account) takeDirty() []*entry {
 	return batch
 }
 
-// setClean records that the files of entries are on stable storage and marked.
+// setClean records that the files of entries are on stable storage and marked as synced.
 func (a *account) setClean(entries []*entry) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

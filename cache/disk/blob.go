@@ -13,7 +13,7 @@ type Blob struct {
 	entry *entry
 	file  *os.File
 	once  sync.Once
-	extra int64 // reservation of the duplicate ingest that file belongs to
+	extra int64 // bytes reserved for file, if file is the unlinked one of a duplicate ingest
 }
 
 // Digest returns the digest of the blob.
@@ -22,7 +22,7 @@ func (b *Blob) Digest() digest.Digest { return b.entry.digest() }
 // Size returns the length of the blob in bytes.
 func (b *Blob) Size() int64 { return b.entry.size }
 
-// File returns the file, for sendfile. It belongs to the blob: do not close it or write to it.
+// File returns the file, for sendfile. It is the Blob's: do not close it or write to it.
 func (b *Blob) File() *os.File { return b.file }
 
 // ReadAt implements io.ReaderAt. It may be called concurrently.

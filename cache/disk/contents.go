@@ -24,8 +24,9 @@ type contents struct {
 	quarantine *quarantine
 }
 
-// Open returns the blob, or ErrNotFound. A blob of an unclean stop is verified first, which takes
-// as long as reading it. ctx bounds only that verification.
+// Open returns the blob, or ErrNotFound. A suspect blob, which an unclean stop may have damaged, is
+// verified first. That takes as long as reading it. ctx bounds the verification and the wait for
+// other work on the same digest.
 func (c *contents) Open(ctx context.Context, dg digest.Digest) (*Blob, error) {
 	name, err := blobPath(dg)
 	if err != nil {
@@ -60,7 +61,7 @@ func (c *contents) Peek(dg digest.Digest) (*Blob, error) {
 	return b, nil
 }
 
-// Use counts as an Open of each held blob, as far as eviction is concerned.
+// Use counts for eviction like an Open of each of the blobs. It ignores blobs that are not held.
 func (c *contents) Use(blobs ...digest.Digest) {
 	for _, dg := range blobs {
 		name, err := blobPath(dg)
@@ -75,8 +76,8 @@ func (c *contents) Use(blobs ...digest.Digest) {
 	}
 }
 
-// Stat returns the length of a held blob in bytes. A blob that is not yet verified counts as not
-// held.
+// Stat returns the length of a blob in bytes, and whether the blob is held. A blob that is not yet
+// verified counts as not held.
 func (c *contents) Stat(dg digest.Digest) (size int64, ok bool) {
 	e, ok := c.reference(dg)
 	if !ok {
@@ -86,9 +87,10 @@ func (c *contents) Stat(dg digest.Digest) (size int64, ok bool) {
 	return e.size, true
 }
 
-// Retain keeps a held blob until release is called. It returns once the blob is on stable
-// storage. Calls are counted, and further calls of one release do nothing. A blob of an unclean
-// stop is verified first. Retain returns ErrNotFound when the blob is not held.
+// Retain keeps a held blob from being evicted until release is called. It returns nil once the blob
+// is on stable storage. A blob that was retained several times stays until each release has been
+// called. Calling the same release again does nothing. A suspect blob is verified first. Retain
+// returns ErrNotFound when the blob is not held.
 func (c *contents) Retain(ctx context.Context, dg digest.Digest) (release func(), err error) {
 	name, err := blobPath(dg)
 	if err != nil {
@@ -124,7 +126,7 @@ type Unless int
 
 // The uses that protect a blob from a purge.
 const (
-	UnlessInUse  Unless = iota // the blob is open or pinned
+	UnlessInUse  Unless = iota // the blob is open or pinned, or a push needs it
 	UnlessNeeded               // a push needs the blob
 )
 
@@ -141,7 +143,8 @@ func (c *contents) Purge(ctx context.Context, dg digest.Digest, unless Unless) e
 	})
 }
 
-// Discard moves a blob whose bytes were found to be wrong to quarantine/, and counts it.
+// Discard moves a blob to quarantine/ because its bytes were found to be wrong, and counts it as
+// corrupt. A missing blob is no error.
 func (c *contents) Discard(ctx context.Context, dg digest.Digest) error {
 	c.m.corrupt.Inc()
 	c.log.Error("removed corrupt blob from the cache", "digest", dg)
@@ -152,9 +155,10 @@ func (c *contents) Discard(ctx context.Context, dg digest.Digest) error {
 	return err
 }
 
-// DiscardUnreadable moves a blob that cannot be read to quarantine/, and counts it. A blob that a
-// push needs stays, because it may be the only copy and the error may pass, unless its file is too
-// short. It returns ErrNotFound for a blob that is not held.
+// DiscardUnreadable moves a blob to quarantine/ because reading it failed with the error why, and
+// counts it as corrupt. A blob that a push needs stays, because it may be the only copy and the
+// error may pass. Only if its file is too short is it moved as well. DiscardUnreadable returns
+// ErrNotFound for a blob that is not held.
 func (c *contents) DiscardUnreadable(ctx context.Context, dg digest.Digest, why error) error {
 	return c.with(ctx, "discard", dg, func(e *entry) error {
 		c.mu.RLock()
@@ -169,8 +173,8 @@ func (c *contents) DiscardUnreadable(ctx context.Context, dg digest.Digest, why 
 	})
 }
 
-// with calls work with the referenced entry of a blob, which may not be verified yet. what names
-// the work in errors.
+// with calls work with the referenced entry of a blob. The entry may be suspect. what names the
+// work in errors.
 func (c *contents) with(ctx context.Context, what string, dg digest.Digest, work func(*entry) error) error {
 	name, err := blobPath(dg)
 	if err != nil {
@@ -187,7 +191,8 @@ func (c *contents) with(ctx context.Context, what string, dg digest.Digest, work
 	return nil
 }
 
-// reference returns the referenced entry of a blob, unless it is not yet verified.
+// reference returns the entry of a blob with one more reference. It returns false if the blob is
+// not held or not yet verified.
 func (c *contents) reference(dg digest.Digest) (*entry, bool) {
 	name, err := blobPath(dg)
 	if err != nil {
@@ -204,7 +209,7 @@ func (c *contents) reference(dg digest.Digest) (*entry, bool) {
 	return e, true
 }
 
-// find returns the entry, referenced and verified.
+// find returns the entry of a blob with one more reference. It verifies a suspect entry first.
 func (c *contents) find(ctx context.Context, dg digest.Digest, name string) (*entry, error) {
 	e, suspect, err := c.scan.lookup(ctx, dg, name)
 	if err != nil || !suspect {

@@ -10,23 +10,23 @@
 //   - A blob file without any write permission is known to be on stable storage. A file that
 //     still has write permission when the directory is opened comes from an unclean stop. It is
 //     read and verified before its first use.
-//   - The blocks of blobs, of reservations and of files about to be unlinked never exceed
-//     Options.MaxBytes. Open and pinned blobs are never evicted. The files in pins/ name the
-//     blobs that operators pin.
-//   - A blob that rots is moved to quarantine/, where no reader looks. It is fetched again when a
-//     client asks for it.
+//   - The blocks of blobs, of reservations and of files about to be unlinked never grow beyond
+//     Options.MaxBytes. Open, retained and pinned blobs are never evicted. The files in pins/
+//     name the blobs that operators pin.
+//   - A blob whose bytes have changed on disk is moved to quarantine/, where no reader looks. It
+//     is fetched again when a client asks for it.
 //   - No file is touched while account.mu is held.
 //
 // A [Dir] consists of parts. Each part knows only the parts above it in this list:
-//   - tree: the directory as the file system has it
+//   - tree: the files and subdirectories on disk
 //   - account: the held blobs, the order in which they are evicted (policy), and the bytes they
 //     take
 //   - scanner: reads the directory into the account, once
 //   - evictor: makes room, plans evictions, unlinks files
 //   - syncer: makes new blobs durable in groups and marks their files clean
-//   - checker: verifies the blobs of an unclean stop
+//   - checker: verifies the blobs that an unclean stop may have damaged
 //   - quarantine and scrubber: verify held blobs again, and set rotten ones aside
 //   - contents: the methods by which callers read and remove blobs
-//   - ingests: files on their way to become blobs, including those that outlive the process
+//   - ingests: files that are to become blobs, including those that outlive the process
 //   - pins: the blobs that operators keep
 package disk

@@ -13,23 +13,24 @@ const blockSize = 4096
 // maxHits is the greatest count of hits: it fits in two bits.
 const maxHits = 3
 
-// entry is one blob of the index.
+// entry is one blob of the index. A function that takes or returns a "referenced" entry relies on a
+// reference in refs, which the caller drops with account.unref.
 type entry struct {
 	key
 	size  int64
 	refs  atomic.Int32  // readers, pushes (retainWeight each) and internal references; evicted only at zero
-	hits  atomic.Uint32 // saturating; a hit writes nothing else
+	hits  atomic.Uint32 // requests for the blob, up to maxHits; see policy
 	touch atomic.Int64  // last use that the file records, in Unix nanoseconds
 
-	unlinked atomic.Bool // the file is gone; only open readers still hold its blocks
+	unlinked atomic.Bool // the file is no longer in blobs/; only readers that have it open still use it
 
 	// Guarded by account.mu.
-	suspect      bool  // from an unclean stop, not yet verified
+	suspect      bool  // must be verified before it is used: an unclean stop may have damaged it
 	clean        bool  // marked on disk as synced
 	gone         bool  // out of the index
 	internalRefs uint8 // the part of refs from account.refInternal
 
-	queue      *fifo // these three are guarded as the policy is
+	queue      *fifo // this and the next two are guarded like the policy
 	prev, next *entry
 }
 
@@ -49,7 +50,8 @@ func blocks(n int64) int64 {
 	return max(blockSize, (n+blockSize-1)/blockSize*blockSize)
 }
 
-// newEntry describes a file found in the directory.
+// newEntry returns the entry for a file that was found in the directory. It is suspect if the file
+// has write permission.
 func newEntry(k key, size int64, mode fs.FileMode, mtime time.Time) *entry {
 	e := &entry{key: k, size: size, clean: mode&0o222 == 0}
 	e.suspect = !e.clean

@@ -20,9 +20,9 @@ var (
 	ErrCorrupt = errors.New("digest mismatch")
 	// ErrSize says that there were more or fewer bytes than announced.
 	ErrSize = errors.New("length mismatch")
-	// ErrInUse says that the blob was left alone because it is open or pinned.
+	// ErrInUse says that [Dir.Purge] left the blob alone because of a use that [Unless] names.
 	ErrInUse = errors.New("blob is in use")
-	// ErrLocked says that another process, or another Dir of this one, uses the directory.
+	// ErrLocked says that another process, or another Dir of this process, uses the directory.
 	ErrLocked = errors.New("directory is in use by another process")
 	// ErrDigest says that a digest is malformed or of an algorithm other than sha256 and sha512.
 	ErrDigest = errors.New("unsupported digest")
@@ -37,9 +37,9 @@ func asFull(err error) error {
 }
 
 // Damaged reports whether an error of reading a blob means that its file is damaged. Other errors
-// are those of a process or a machine that lacks something, such as descriptors.
+// mean that the process or the machine lacks something, such as descriptors.
 func Damaged(err error) bool {
-	// The file is shorter than it was, its device or its checksums fail, or it is gone.
+	// The file is shorter than it was, its device or its checksums fail, or the file is gone.
 	for _, damage := range append([]error{io.ErrUnexpectedEOF, unix.EIO, unix.EBADMSG, unix.ESTALE, unix.ENXIO}, systemDamage...) {
 		if errors.Is(err, damage) {
 			return true

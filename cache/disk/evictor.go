@@ -14,16 +14,16 @@ const growStep = 4 << 20
 type evictor struct {
 	*resources
 	scan      *scanner
-	unlinking chan struct{} // closed when the unlinkDropped under way has finished; guarded by account.mu
+	unlinking chan struct{} // closed when the running unlinkDropped ends; nil: none runs; guarded by account.mu
 }
 
-// reserve promises n bytes (a multiple of a block) to an ingest of a blob of at least the given
-// length, and evicts other blobs if it must. It returns ErrTooLarge or ErrFull.
+// reserve promises n bytes, a multiple of blockSize, to an ingest whose blob has at least length
+// bytes. It evicts other blobs if it must. It returns ErrTooLarge or ErrFull if there is no room.
 func (v *evictor) reserve(ctx context.Context, n, length int64) error {
 	if err := v.scan.wait(ctx); err != nil {
 		return err
 	}
-	// Other programs take free space, too, so it is measured again after blobs were evicted for it.
+	// Other programs take free space, too, so it is measured again after an eviction.
 	for range 4 {
 		free, total, err := v.statfs()
 		if err != nil {
@@ -48,7 +48,8 @@ func (v *evictor) reserve(ctx context.Context, n, length int64) error {
 }
 
 // tryReserve counts n bytes as reserved and drops blobs to make room for them. free and total are
-// the file system's.
+// the bytes of the file system. It returns whether it has reserved the bytes, and whether it had to
+// drop blobs.
 func (v *evictor) tryReserve(n, length, free, total int64) (granted, evicted bool, err error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -66,13 +67,14 @@ func (v *evictor) tryReserve(n, length, free, total int64) (granted, evicted boo
 	return true, short > 0, nil
 }
 
-// evict drops blobs of at least short bytes together. If there are not enough that may be
-// evicted, it drops none and returns false. It needs mu.
+// evict drops blobs that have at least short bytes together. If all blobs that may be evicted have
+// fewer, it drops none and returns false. coming is the length of the blob that needs the space. It
+// needs mu.
 func (v *evictor) evict(short, coming int64) bool {
 	return v.evictBy(v.policy.clock(), short, coming)
 }
 
-// evictBy is evict with another choice of victims. It needs mu.
+// evictBy is evict with the victims that clock chooses. It needs mu.
 func (v *evictor) evictBy(clock *clock, short, coming int64) bool {
 	var victims []*entry
 	for short > 0 {
@@ -92,7 +94,7 @@ func (v *evictor) evictBy(clock *clock, short, coming int64) bool {
 	return true
 }
 
-// evictOne drops a victim and takes its name. It needs mu.
+// evictOne takes the name of a victim, and drops it. It needs mu.
 func (v *evictor) evictOne(e *entry) {
 	v.busy[e.digest()] = make(chan struct{})
 	v.drop(e)
@@ -108,8 +110,8 @@ func (v *evictor) remove(ctx context.Context, e *entry) error {
 	return v.removeIf(ctx, e, func() bool { return true })
 }
 
-// removeIf is remove on a condition: allowed is called under mu, and if it returns false the
-// entry stays and removeIf returns ErrInUse.
+// removeIf is remove on a condition. It calls allowed while it holds mu. If allowed returns false,
+// the entry stays and removeIf returns ErrInUse.
 func (v *evictor) removeIf(ctx context.Context, e *entry, allowed func() bool) error {
 	if err := v.takeName(ctx, e.digest()); err != nil {
 		return err
@@ -175,8 +177,8 @@ func (v *evictor) unlink(e *entry) error {
 	return nil
 }
 
-// finishUnlink uncounts a dropped entry whose file was removed, or puts it back into the index if
-// that failed. It frees the name. It needs mu.
+// finishUnlink uncounts a dropped entry whose file was removed. If err says that the file was not
+// removed, finishUnlink puts the entry back into the index. It frees the name. It needs mu.
 func (v *evictor) finishUnlink(e *entry, err error) {
 	defer v.freeNameLocked(e.digest())
 	if err == nil {
@@ -195,7 +197,8 @@ func (v *evictor) finishUnlink(e *entry, err error) {
 	}
 }
 
-// makeRoom evicts n bytes because the file system itself is full.
+// makeRoom evicts n bytes because the file system itself is full. length is that of the blob which
+// needs them. It returns false if it could not evict so many.
 func (v *evictor) makeRoom(n, length int64) bool {
 	v.mu.Lock()
 	ok := v.evict(n, length)
@@ -204,8 +207,8 @@ func (v *evictor) makeRoom(n, length int64) bool {
 	return ok
 }
 
-// withRoom does a step that creates a file. If the file system has no inode or no block for it,
-// withRoom evicts a blob and does the step once more.
+// withRoom calls step, which creates a file. If the file system has no inode or no block for the
+// file, withRoom evicts a blob and calls step once more.
 func (v *evictor) withRoom(step func() error) error {
 	err := step()
 	if errors.Is(asFull(err), ErrFull) && v.evictFile() {
@@ -214,7 +217,8 @@ func (v *evictor) withRoom(step func() error) error {
 	return err
 }
 
-// evictFile evicts one blob for the sake of its inode: a small one if there is any.
+// evictFile evicts one blob for the sake of its inode: a small one if there is any. It returns
+// false if no blob can be evicted.
 func (v *evictor) evictFile() bool {
 	v.mu.Lock()
 	clock := v.policy.clock()
@@ -225,8 +229,9 @@ func (v *evictor) evictFile() bool {
 	return ok
 }
 
-// enforceLimits evicts blobs until quota and free space are respected, although nobody reserves
-// room: the quota may be lower than in the last run, and other programs fill the file system.
+// enforceLimits evicts blobs if the directory takes more than its quota or leaves less free space
+// than Options says. This can be so even if nobody reserves room: the quota may be lower than in
+// the last run, and other programs fill the file system.
 func (v *evictor) enforceLimits() {
 	free, _, err := v.statfs()
 	if err != nil {
@@ -243,8 +248,8 @@ func (v *evictor) enforceLimits() {
 	v.unlinkDropped()
 }
 
-// withinBounds reports whether quota and free space are respected after an eviction: unlinking
-// may fail, and other programs fill the file system, too.
+// withinBounds reports whether an eviction was enough for quota and free space. It may not have
+// been, because unlinking can fail and other programs fill the file system, too.
 func (v *evictor) withinBounds() bool {
 	free, _, err := v.statfs()
 	if err != nil {

@@ -1,16 +1,16 @@
 package disk
 
-// Op names a step that [Options.Fault] may fail.
+// Op names an operation that [Options.Fault] can let fail.
 type Op string
 
-// The steps before which [Options.Fault] is called.
+// The operations before which [Options.Fault] is called.
 const (
 	OpCreate  Op = "create"
 	OpWrite   Op = "write"
-	OpRead    Op = "read" // of an unfinished file or of an open blob
+	OpRead    Op = "read" // of an unfinished file or of a blob
 	OpOpen    Op = "open"
 	OpPublish Op = "publish"
 	OpSync    Op = "sync"
 	OpUnlink  Op = "unlink"
-	OpList    Op = "list" // of a directory of blobs, at the start
+	OpList    Op = "list" // of a directory of blobs, by the scan
 )

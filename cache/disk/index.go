@@ -8,7 +8,7 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// key is a digest in few bytes: a directory may have a million of them.
+// key is a digest in few bytes, because a directory may have a million blobs.
 type key struct {
 	sum  [32]byte
 	tail *[32]byte // the second half of a sha512 digest; nil for sha256
@@ -17,7 +17,7 @@ type key struct {
 // keyOf returns the key of a valid digest.
 func keyOf(dg digest.Digest) key { return keyOfHex(dg.Encoded()) }
 
-// keyOfHex is keyOf of the hex digits of a digest. Their number tells the algorithm.
+// keyOfHex is keyOf for the hex digits of a digest alone. Their number tells the algorithm.
 func keyOfHex(digits string) (k key) {
 	var sum [64]byte
 	n, _ := hex.Decode(sum[:], []byte(digits)) // the caller checked the digits
@@ -50,7 +50,7 @@ func (k *key) equal(other *key) bool {
 // index finds entries by digest. It takes a quarter of the memory of a map keyed by digest.
 type index struct {
 	first  map[uint64]*entry        // by prefix
-	others map[digest.Digest]*entry // entries whose prefix is taken: such digests were made on purpose
+	others map[digest.Digest]*entry // entries whose prefix another one has; rare unless made on purpose
 }
 
 func newIndex() index {
@@ -96,7 +96,7 @@ func (x *index) remove(e *entry) {
 	delete(x.others, e.digest())
 }
 
-// all yields the entries in no particular order. The index may change between two of them.
+// all yields the entries in no particular order. The index may change between two entries.
 func (x *index) all() iter.Seq[*entry] {
 	return func(yield func(*entry) bool) {
 		for _, e := range x.first {

@@ -10,21 +10,22 @@ import (
 type Info struct {
 	Digest digest.Digest
 	Size   int64 // in bytes
-	// LastUse is when the blob was last opened, to the hour.
+	// LastUse is when the blob was last used. It may be up to one hour too early.
 	LastUse time.Time
-	// Hits is how often the blob was asked for since eviction last considered it; 3 stands for 3 or
-	// more.
+	// Hits counts requests for the blob, up to 3. Eviction takes one hit, or all of them, each time
+	// that it spares the blob because of its hits.
 	Hits int
-	// Small says that it is in the pool of small blobs, which are evicted apart from the large ones.
+	// Small says that the blob is in the pool of small blobs, which has its own order of eviction.
 	Small bool
-	// Proven says that it was asked for again after it came. Other blobs are evicted first.
+	// Proven says that the blob is in the main queue of its pool. Blobs come there when they are
+	// used again after they were stored, or stored again soon after they were evicted.
 	Proven bool
-	// Open says that it is being read or pushed, or that a push needs it. It is not evicted now.
+	// Open says that the blob is being read, or that a push needs it. It is not evicted now.
 	Open bool
-	// Pinned says that an operator keeps it (see [Dir.SetPin]), or that an upload of an earlier
-	// process was committed as it (see [Dir.Recover]).
+	// Pinned says that an operator keeps the blob (see [Dir.SetPin]), or that an earlier process
+	// committed an upload as this blob (see [Dir.Recover]).
 	Pinned bool
-	// Suspect says that it comes from an unclean stop and is not yet verified.
+	// Suspect says that an unclean stop may have damaged the blob, and that it is not yet verified.
 	Suspect bool
 }
 
@@ -37,13 +38,13 @@ func (a *account) info(e *entry) Info {
 	}
 }
 
-// Victim is a blob that is evicted, and why.
+// Victim is a blob that is or would be evicted, with the reason.
 type Victim struct {
 	Info
 	Reason Reason
 }
 
-// victim returns the Victim for an entry that was chosen. It needs mu.
+// victim returns the Victim for an entry that a clock has chosen. It needs mu.
 func (a *account) victim(e *entry, why Reason) Victim {
 	v := Victim{a.info(e), why}
 	v.Hits, v.Proven = 0, why == ReasonCold // as they are when it is evicted
@@ -53,7 +54,7 @@ func (a *account) victim(e *entry, why Reason) Victim {
 // Stats describes the contents of a directory at one moment.
 type Stats struct {
 	Bytes, Reserved, MaxBytes int64 // in bytes, rounded up to blocks
-	Pinned                    int64 // the part of Bytes that operators have pinned
+	Pinned                    int64 // the part of Bytes that is pinned, as in Info
 	Blobs, Unsynced           int
 	Unverified                int
 }

@@ -18,8 +18,8 @@ import (
 )
 
 // Ingest is a blob that is being written, either in order by Write, or in any order by WriteAt
-// followed by Advance. One goroutine writes, advances and commits. WriteAt, ReadAt, Size and
-// Abort may be called from any goroutine. The creator calls Abort in the end.
+// followed by Advance. Only one goroutine calls Write, Advance and Commit. WriteAt, ReadAt, Size
+// and Abort may be called from any goroutine. The creator always calls Abort in the end.
 type Ingest struct {
 	home      *ingests
 	name      string
@@ -28,19 +28,19 @@ type Ingest struct {
 	hash      hash.Hash
 	size      atomic.Int64  // bytes from the beginning that are written and hashed
 	written   atomic.Int64  // bytes given to WriteAt
-	writeLock chan struct{} // serialises writes: the kernel would let the others spin
+	writeLock chan struct{} // serialises writes, because writers that wait in the kernel would spin
 
-	key      string // under which it outlives the process; empty: it does not
-	note     []byte // of its owner, for the next process
+	key      string // under which the next process finds it; empty: it ends with this process
+	note     []byte // what its owner tells the next process
 	unhashed int64  // bytes of an earlier process that are not yet hashed
 
 	mu       sync.Mutex
-	ended    bool  // committed, aborted, or about to be
-	reserved int64 // bytes promised
+	ended    bool  // committed, aborted, suspended, or about to be
+	reserved int64 // bytes that account has reserved for it
 	occupied int64 // the part of reserved that the file system has allocated
 }
 
-// ingests are the files on their way to become blobs. Some of them outlive the process.
+// ingests creates the files that are to become blobs. Some of these files outlive the process.
 type ingests struct {
 	*resources
 	scan    *scanner
@@ -48,7 +48,7 @@ type ingests struct {
 	sync    *syncer
 
 	// Guarded by account.mu.
-	former    []Left                   // of earlier processes, until Recover
+	former    []Left                   // from earlier processes, until Recover returns them
 	committed map[string]digest.Digest // blobs that earlier processes committed, by key
 }
 
@@ -88,8 +88,8 @@ func (in *Ingest) create() error {
 	})
 }
 
-// allocate asks the file system for blocks for the announced length. That shows early when there
-// is no room, and makes the writes cheaper. Not all file systems can do it.
+// allocate asks the file system for blocks for the announced length, so that a lack of room shows
+// early and writes are cheaper. It returns nil if the file system cannot do that.
 func (in *Ingest) allocate() error {
 	done, err := allocate(in.file, in.want)
 	if errors.Is(err, unix.ENOSPC) && in.home.evictor.makeRoom(in.reserved, in.want) {
@@ -133,8 +133,8 @@ func (in *Ingest) Reopen() (*os.File, error) {
 }
 
 // Write appends p. It returns ErrSize when there are more bytes than announced, and ErrFull or
-// ErrTooLarge when there is no room. The bytes that it reports as written stay, and a later Write
-// continues after them.
+// ErrTooLarge when there is no room. Even with an error, the bytes that it reports as written stay,
+// and a later Write continues after them.
 func (in *Ingest) Write(p []byte) (int, error) {
 	if err := in.rehash(); err != nil {
 		return 0, err
@@ -156,8 +156,9 @@ func (in *Ingest) Write(p []byte) (int, error) {
 	return n, nil
 }
 
-// WriteAt writes within a blob of announced length, in any order. Callers write no byte twice. A
-// byte counts once Advance has passed it. WriteAt returns ErrSize for bytes outside of the blob.
+// WriteAt writes part of a blob of announced length. Parts may come in any order, but callers write
+// no byte twice. A byte counts as written once Advance has passed it. WriteAt returns ErrSize for
+// bytes outside of the blob.
 func (in *Ingest) WriteAt(p []byte, off int64) (int, error) {
 	if off < 0 || off+int64(len(p)) > in.want {
 		return 0, fmt.Errorf("write at %d: outside of %d bytes: %w", off, in.want, ErrSize)
@@ -170,7 +171,8 @@ func (in *Ingest) WriteAt(p []byte, off int64) (int, error) {
 	return n, nil
 }
 
-// Advance hashes the bytes that WriteAt wrote, from Size to offset to. It reads them into buf.
+// Advance hashes the bytes from offset Size up to offset to, all of which WriteAt has written. It
+// reads them into buf.
 func (in *Ingest) Advance(to int64, buf []byte) error {
 	for at := in.size.Load(); at < to; {
 		n, err := in.ReadAt(buf[:min(int64(len(buf)), to-at)], at)
@@ -184,7 +186,7 @@ func (in *Ingest) Advance(to int64, buf []byte) error {
 	return nil
 }
 
-// writeAt writes p at off. When the file system is full it evicts blobs and continues.
+// writeAt writes p at off. If the file system is full, it evicts blobs and tries once more.
 func (in *Ingest) writeAt(p []byte, off int64) (n int, err error) {
 	n, err = in.writePart(p, off)
 	if errors.Is(err, unix.ENOSPC) && in.home.evictor.makeRoom(blocks(int64(len(p)-n)), off) {
@@ -204,7 +206,7 @@ func (in *Ingest) writePart(p []byte, off int64) (int, error) {
 	return in.file.WriteAt(p, off)
 }
 
-// grow reserves the bytes that are missing for a length of n.
+// grow reserves the bytes that the reservation lacks for a length of n.
 func (in *Ingest) grow(n int64) error {
 	in.mu.Lock()
 	missing := blocks(n) - in.reserved
@@ -232,9 +234,10 @@ func (in *Ingest) grow(n int64) error {
 	return nil
 }
 
-// Commit verifies digest and length and publishes the blob, which it returns open. If the blob is
-// already held, that is success. After ErrCorrupt or ErrSize nothing is published. ctx bounds
-// only the wait for other work on the same digest. Run makes the bytes durable later.
+// Commit verifies the digest and the length, publishes the blob, and returns it open. If the blob
+// is already held, that is success. If Commit returns an error, such as ErrCorrupt or ErrSize,
+// nothing is published. ctx bounds only the wait for other work on the same digest. Run makes the
+// bytes durable later.
 func (in *Ingest) Commit(ctx context.Context, dg digest.Digest) (*Blob, error) {
 	b, err := in.commit(ctx, dg)
 	if err != nil {
@@ -272,7 +275,7 @@ func (in *Ingest) commit(ctx context.Context, dg digest.Digest) (*Blob, error) {
 	return in.addEntry(dg), nil
 }
 
-// end marks the ingest as ended by the caller. It returns false if it has already ended.
+// end marks the ingest as ended by the caller. It returns false if another caller has ended it.
 func (in *Ingest) end() bool {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -311,9 +314,10 @@ func (in *Ingest) check(dg digest.Digest) error {
 	return nil
 }
 
-// soundEntry returns the referenced entry of a digest, if it is sound and its file exists. It
-// takes any other entry out of the index, because the caller is about to replace the file. The
-// caller has taken the name.
+// soundEntry returns the entry of a digest with one more reference, or nil if there is none. If the
+// entry is suspect, or its file is missing or has another length, soundEntry takes it out of the
+// index and returns nil, because the caller is about to replace the file. The caller has taken the
+// name.
 func (s *ingests) soundEntry(dg digest.Digest, name string) *entry {
 	e, _ := s.held(dg)
 	if e == nil {
@@ -353,7 +357,7 @@ func (in *Ingest) publish(name string) error {
 	return err
 }
 
-// addEntry turns the reservation into an entry of the index.
+// addEntry turns the reservation into an entry of the index, and returns the open blob.
 func (in *Ingest) addEntry(dg digest.Digest) *Blob {
 	e := &entry{key: keyOf(dg), size: in.size.Load()}
 	if info, err := in.file.Stat(); err == nil {
@@ -365,20 +369,21 @@ func (in *Ingest) addEntry(dg digest.Digest) *Blob {
 	return &Blob{home: in.home.resources, entry: e, file: in.file}
 }
 
-// duplicate ends the ingest of a blob that is already held. Its unlinked file serves the readers,
-// and its blocks stay reserved, until the returned Blob is closed.
+// duplicate ends the ingest of a blob that is already held. It unlinks the file of the ingest. The
+// returned Blob reads from that file, and the blocks stay reserved until the Blob is closed.
 func (in *Ingest) duplicate(e *entry) *Blob {
 	extra := in.reserved
 	if err := in.unlink(); err != nil {
 		in.home.log.Warn("cannot remove unfinished file", "error", err)
-		extra = 0 // its blocks stay taken
+		extra = 0 // the blocks of the file stay reserved
 	}
 	in.home.release(0, in.reserved-in.occupied)
 	return &Blob{home: in.home.resources, entry: e, file: in.file, extra: extra}
 }
 
-// Abort removes the unfinished file and gives its room back. It does nothing while Commit
-// runs, after it has succeeded, or when called again, so it can be deferred.
+// Abort removes the unfinished file and gives its room back. A Commit that is still verifying then
+// fails. Abort does nothing once Commit publishes the blob, after Suspend, or when called again, so
+// it can be deferred.
 func (in *Ingest) Abort() error {
 	if !in.end() {
 		return nil
@@ -392,7 +397,7 @@ func (in *Ingest) Abort() error {
 	}
 	err := in.unlink()
 	if err != nil && in.file.Truncate(0) != nil {
-		reserved = pending // the rest stays taken
+		reserved = pending // the blocks of the file stay reserved
 	}
 	in.home.release(reserved, pending)
 	if in.key != "" {

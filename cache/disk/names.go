@@ -6,8 +6,9 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// takeName waits until no one else publishes, verifies or unlinks the file of a digest. The
-// holder ends with freeName, or drops the entry: unlinkDropped then frees the name.
+// takeName waits until no one else publishes, verifies or unlinks the file of a digest. The caller
+// then has the name, until it calls freeName or drops the entry. In the second case unlinkDropped
+// frees the name. The only error is that of ctx.
 func (a *account) takeName(ctx context.Context, dg digest.Digest) error {
 	for {
 		a.mu.Lock()
@@ -26,7 +27,7 @@ func (a *account) takeName(ctx context.Context, dg digest.Digest) error {
 	}
 }
 
-// freeName lets the next holder work on the file of a digest.
+// freeName lets the next caller of takeName work on the file of a digest.
 func (a *account) freeName(dg digest.Digest) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -6,7 +6,8 @@ import (
 	"path"
 )
 
-// writeFile replaces a file of the directory in one atomic step that survives a power cut.
+// writeFile replaces a file of the directory in one atomic step. Once it has returned nil, the new
+// content survives a power cut.
 func (t *tree) writeFile(name string, b []byte) error {
 	tmp := t.ingestName()
 	if err := t.fault(OpCreate, tmp); err != nil {

@@ -27,8 +27,9 @@ func validPath(d digest.Digest) string {
 	return "blobs/" + string(d.Algorithm()) + "/" + hex[:2] + "/" + hex
 }
 
-// parsePath is the inverse of blobPath, for a path in its two parts. It refuses every path that
-// blobPath does not return. It is called for each file of a directory.
+// parsePath is the inverse of blobPath, for a path that is split into its directory and its last
+// part. It returns false for every path that blobPath never returns. It is called for each file of
+// a directory.
 func parsePath(shard, name string) (k key, ok bool) {
 	alg, two, ok := strings.Cut(strings.TrimPrefix(shard, "blobs/"), "/")
 	if !ok || len(shard) != len("blobs/")+len(alg)+1+len(two) || len(two) != 2 || !strings.HasPrefix(name, two) {

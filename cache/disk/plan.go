@@ -5,9 +5,9 @@ import (
 	"fmt"
 )
 
-// Plan returns the blobs that would be evicted, in this order, to find n more bytes for a blob of
-// that length. It changes nothing. It returns at most most victims. These have fewer than n bytes
-// together if most is too low, or if all other blobs are open or pinned.
+// Plan returns the blobs that would be evicted, in this order, to free n bytes for a blob of that
+// length. It changes nothing. most is the greatest number of victims that it returns. The victims
+// have fewer than n bytes together if most is too low, or if all other blobs are in use or pinned.
 func (v *evictor) Plan(ctx context.Context, n int64, most int) ([]Victim, error) {
 	if err := v.scan.wait(ctx); err != nil {
 		return nil, err
@@ -26,8 +26,8 @@ func (v *evictor) Plan(ctx context.Context, n int64, most int) ([]Victim, error)
 	return all, nil
 }
 
-// Evict evicts the blobs that [Dir.Plan] returns. They are unlinked when it returns nil. Readers
-// that have one open can read on.
+// Evict evicts the blobs that [Dir.Plan] would return, and returns them. Their files are unlinked
+// when it returns. If there is an error, Evict may have evicted fewer blobs.
 func (v *evictor) Evict(ctx context.Context, n int64, most int) ([]Victim, error) {
 	if err := v.scan.wait(ctx); err != nil {
 		return nil, err
@@ -53,7 +53,8 @@ func (v *evictor) Evict(ctx context.Context, n int64, most int) ([]Victim, error
 	return all, nil
 }
 
-// evictSome drops victims of short bytes together, or all that there are, but at most most.
+// evictSome drops victims until they have at least short bytes together, until their number is
+// most, or until there are no more.
 func (v *evictor) evictSome(short, coming int64, most int) (part []Victim, entries []*entry) {
 	v.mu.Lock()
 	defer v.mu.Unlock()

@@ -2,13 +2,13 @@ package disk
 
 const (
 	smallBlob    = 1 << 20 // blobs below this many bytes are in a pool of their own
-	smallPercent = 2       // share of MaxBytes that is guaranteed to the pool of small blobs
-	probation    = 10      // percent of a pool's bytes that blobs seen once may take
+	smallPercent = 2       // percent of MaxBytes that is guaranteed to the pool of small blobs
+	probation    = 10      // percent of a pool's bytes that its short queue may take
 )
 
-// policy is the order in which blobs are evicted. It evicts from the pool of small blobs while
-// that has more than its share, otherwise from the pool of large ones. It is not safe for
-// concurrent use, except for entry.hit.
+// policy is the order in which blobs are evicted. Victims come from the pool of small blobs while
+// this pool has more than its share, otherwise from the pool of large ones. If that pool has no
+// victim, they come from the other. A policy is not safe for concurrent use, except for entry.hit.
 type policy struct {
 	small, large *pool
 	smallMax     int64 // in bytes; 0: smallPercent of the held bytes
@@ -29,13 +29,13 @@ func (p *policy) add(e *entry)    { p.pool(e.size).add(e) }
 func (p *policy) addOld(e *entry) { p.pool(e.size).addOld(e) }
 func (p *policy) remove(e *entry) { p.pool(e.size).remove(e) }
 
-// restore takes back a victim that was not evicted after all.
+// restore puts a victim back that was not evicted after all, and forgets its ghost.
 func (p *policy) restore(e *entry) {
 	p.pool(e.size).ghosts.take(e.prefix())
 	p.addOld(e)
 }
 
-// clock returns a clock that chooses victims and changes the queues.
+// clock returns a clock that takes its victims out of the queues of the policy.
 func (p *policy) clock() *clock {
 	return &clock{
 		small:    queues{p.small.fresh, p.small.main, p.small.ghosts},
@@ -44,11 +44,12 @@ func (p *policy) clock() *clock {
 	}
 }
 
-// pool is S3-FIFO by bytes. A blob first waits in a short queue. If it is hit there, or is known
-// as a ghost when it comes, it goes to the main queue, which gives a blob another round for each
-// hit. See https://s3fifo.com.
+// pool is S3-FIFO (https://s3fifo.com), with queues that are measured in bytes. A new blob waits in
+// the short queue. If it is hit there, it moves to the main queue when its turn comes. A blob that
+// has a ghost when it is stored goes to the main queue at once. The main queue gives a blob another
+// round for each hit.
 type pool struct {
-	fresh, main *fifo
+	fresh, main *fifo // the short queue and the main queue
 	ghosts      *ghosts
 }
 
@@ -66,7 +67,7 @@ func (p *pool) add(e *entry) {
 	p.fresh.pushNew(e)
 }
 
-// addOld adds an entry as the oldest one.
+// addOld adds an entry to the short queue as the oldest one.
 func (p *pool) addOld(e *entry) { p.fresh.pushOld(e) }
 
 func (p *pool) remove(e *entry) {
@@ -104,7 +105,7 @@ func (q *fifo) take() (*entry, uint32) {
 
 // put implements queue.
 func (q *fifo) put(e *entry, hits uint32) {
-	e.hits.Store(hits) // a hit at this moment is lost, one of many
+	e.hits.Store(hits) // a hit at this moment is lost, which is rare enough
 	q.pushNew(e)
 }
 
@@ -122,8 +123,8 @@ func (q *fifo) remove(e *entry) {
 	q.bytes -= e.blocks()
 }
 
-// ghosts remembers blobs that were evicted before they were hit, by the prefix of their keys. It
-// remembers at most as many bytes of blobs as the pool holds.
+// ghosts remembers blobs that were evicted before they were hit, by the prefix of their keys. All
+// remembered blobs together had at most as many bytes as the pool holds.
 type ghosts struct {
 	known map[uint64]*ghost
 	head  ghost // head.next is the oldest, head.prev the newest

@@ -15,16 +15,17 @@ const (
 	quarantinePercent = 1       // of the quota otherwise
 )
 
-// quarantine keeps blobs whose bytes are wrong where operators can look at them, and no reader
-// does.
+// quarantine keeps blobs whose bytes are wrong in a directory of their own. Operators can look at
+// them there, and no reader does.
 type quarantine struct {
 	*resources
 	evictor  *evictor
 	changing chan struct{} // mutex for changes of the directory; capacity 1
 }
 
-// put moves the file of a referenced entry whose bytes are wrong to quarantine/. Readers that
-// have it open can read on. A file larger than the limit of the quarantine is removed instead.
+// put takes a referenced entry out of the index because its bytes are wrong, and moves its file to
+// quarantine/. Readers that have the file open can read on. A file that is larger than the limit of
+// the quarantine, or that cannot be moved, is removed instead.
 func (q *quarantine) put(ctx context.Context, e *entry) error {
 	if err := q.takeName(ctx, e.digest()); err != nil {
 		return err
@@ -55,7 +56,7 @@ func (q *quarantine) put(ctx context.Context, e *entry) error {
 	}
 	q.mu.Lock()
 	q.unindex(e)
-	e.unlinked.Store(true) // open readers hold blocks until they close; trim counts the file
+	e.unlinked.Store(true) // the entry is counted until its readers close it; trim counts the file
 	q.freeNameLocked(e.digest())
 	q.mu.Unlock()
 	now := time.Now()
@@ -71,7 +72,8 @@ func (q *quarantine) limit() int64 {
 	return q.maxBytes / 100 * quarantinePercent
 }
 
-// trim removes files above the limits, the oldest first, and counts the rest.
+// trim goes through the files from the newest to the oldest, and removes each one that would exceed
+// a limit together with the newer files that it keeps. Then it counts the files that it has kept.
 func (q *quarantine) trim() error {
 	files, err := fs.ReadDir(q.root.FS(), "quarantine")
 	if err != nil {

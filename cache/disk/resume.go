@@ -15,11 +15,11 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// A resumable ingest outlives the process. Its bytes are in ingest/<key>.part. The note of its
-// owner is in ingest/<key>.note, after the digest, which is there once the ingest is being
-// committed. Neither file is synced: they survive the end of the process, however sudden, because
-// the kernel has them. After a power cut either file may be gone. Its bytes may also be wrong,
-// which the digest shows.
+// A resumable ingest outlives the process. Its bytes are in ingest/<key>.part. The first line of
+// ingest/<key>.note has the digest once the ingest is being committed, and is empty until then. The
+// note of the owner follows. Neither file is synced: they survive the end of the process, however
+// sudden, because the kernel has them. After a power cut either file may be gone. The bytes may
+// also be wrong, which Commit finds by the digest.
 
 // ErrKey says that an ingest cannot be kept under that key, or with a note of that length.
 var ErrKey = errors.New("invalid ingest key")
@@ -31,24 +31,25 @@ const (
 	maxNote = 64 << 10
 )
 
-// Left is an ingest that an earlier process left under a key, or the blob that it was committed
-// as.
+// Left is what an earlier process left under a key: an ingest, or the blob as which it committed an
+// ingest.
 type Left struct {
 	Key  string
 	Note []byte
-	// Since is when it was last written to, or committed.
+	// Since is when the ingest was last written to, or committed.
 	Since time.Time
 	// Ingest is not committed yet and can be continued. It is nil if Digest is set.
 	Ingest *Ingest
-	// Digest was committed, with Size bytes. It is not evicted until Forget.
+	// Digest is that of the committed blob, which has Size bytes. The blob is not evicted until
+	// Forget is called.
 	Digest digest.Digest
 	Size   int64
 }
 
 // CreateResumable is Create for an ingest of unknown length that outlives the process: the next
-// process gets it from Recover, with its note. The key consists of letters, digits, - and _, and
-// no other ingest has it. CreateResumable returns ErrKey for a key or note that is malformed or
-// too long.
+// process gets it from Recover, with its note. The key consists of up to 100 letters, digits, - and
+// _, and no other ingest has it. CreateResumable returns ErrKey for a malformed key, and for a note
+// that is too long.
 func (s *ingests) CreateResumable(ctx context.Context, key string, note []byte) (*Ingest, error) {
 	if !validKey.MatchString(key) || len(note) > maxNote {
 		return nil, fmt.Errorf("create %.100q: %w", key, ErrKey)
@@ -73,8 +74,9 @@ var validKey = regexp.MustCompile(`^[a-zA-Z0-9_-]{1,100}$`)
 func partName(key string) string { return "ingest/" + key + partSuffix }
 func noteName(key string) string { return "ingest/" + key + noteSuffix }
 
-// Suspend ends the use of a resumable ingest by this process and leaves it to the next one. It
-// aborts any other ingest. It does nothing after Commit or Abort.
+// Suspend ends the use of a resumable ingest by this process and leaves it to the next one. An
+// ingest that is not resumable is aborted. Suspend does nothing after a successful Commit, or after
+// Abort.
 func (in *Ingest) Suspend() error {
 	if in.key == "" {
 		return in.Abort()
@@ -89,8 +91,8 @@ func (in *Ingest) Suspend() error {
 	return in.file.Close()
 }
 
-// Forget removes the note of the blob that was committed under a key, and the claim that keeps
-// the blob from being evicted for it. An unknown key is no error.
+// Forget removes the note of a blob that was committed under a key. The key then no longer keeps
+// the blob from being evicted. An unknown key is no error.
 func (s *ingests) Forget(key string) error {
 	s.mu.Lock()
 	if dg, ok := s.committed[key]; ok {
@@ -104,8 +106,8 @@ func (s *ingests) Forget(key string) error {
 	return nil
 }
 
-// Recover returns the ingests that earlier processes left, once. Their bytes are counted from
-// Open on.
+// Recover returns what earlier processes left. Only the first call returns it. The bytes count for
+// the quota even before that.
 func (s *ingests) Recover() []Left {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -114,7 +116,7 @@ func (s *ingests) Recover() []Left {
 	return former
 }
 
-// noteDigest adds the digest of a resumable ingest to its note, just before it is published.
+// noteDigest adds the digest of a resumable ingest to its note, just before the blob is published.
 func (in *Ingest) noteDigest(dg digest.Digest) error {
 	if in.key == "" {
 		return nil
@@ -122,7 +124,7 @@ func (in *Ingest) noteDigest(dg digest.Digest) error {
 	return in.home.writeNote(in.key, dg, in.note)
 }
 
-// rehash hashes the bytes that an earlier process has written.
+// rehash hashes the bytes that an earlier process has written, if they are not hashed yet.
 func (in *Ingest) rehash() error {
 	if in.unhashed == 0 {
 		return nil
@@ -194,7 +196,8 @@ func (s *ingests) tidy() error {
 	return nil
 }
 
-// loadLeft reads the files of a key, and counts the ingest or claims the blob.
+// loadLeft reads the files of a key. It counts the bytes of an ingest as reserved. It claims a
+// committed blob, so that it is not evicted.
 func (s *ingests) loadLeft(key string) (Left, error) {
 	if !validKey.MatchString(key) {
 		return Left{}, ErrKey
@@ -243,7 +246,7 @@ func (s *ingests) loadLeft(key string) (Left, error) {
 	return s.reopened(l, file)
 }
 
-// reopened continues the ingest that has that file.
+// reopened returns l with the ingest that has that file, and counts its bytes.
 func (s *ingests) reopened(l Left, file *os.File) (Left, error) {
 	info, err := file.Stat()
 	if err == nil && !info.Mode().IsRegular() {

@@ -20,17 +20,17 @@ const (
 	scanBatch   = 1024 // entries put into the index while the lock is held once
 )
 
-// scanner reads the directory into the account, once. It also finds entries, before and after
-// that.
+// scanner reads the directory into the account, once. It also looks up single blobs, whether or not
+// it has already read the directory.
 type scanner struct {
 	*resources
 	begun    atomic.Bool
-	stopping atomic.Bool   // the scan ends early
+	stopping atomic.Bool   // tells the scan to end early
 	done     chan struct{} // closed when the directory has been read
 }
 
-// wait returns when the directory has been read. The first caller starts the scan, which stop
-// waits for.
+// wait returns nil when the directory has been read, or an error if ctx ends before that. The first
+// caller starts the scan in the background.
 func (s *scanner) wait(ctx context.Context) error {
 	if s.begun.CompareAndSwap(false, true) {
 		go s.run()
@@ -72,8 +72,8 @@ func (s *scanner) run() {
 	s.mu.Unlock()
 }
 
-// list reads the shards with a few workers. Directories that cannot be read are logged and left
-// out.
+// list reads the shards, which are the directories blobs/<algorithm>/<2 hex>, with a few workers.
+// Directories that cannot be read are logged and left out.
 func (s *scanner) list() []*entry {
 	shards := make(chan string)
 	var mu sync.Mutex
@@ -102,8 +102,8 @@ func (s *scanner) list() []*entry {
 	return all
 }
 
-// listShard calls the system directly for each file: with a million files, the allocations of
-// [os.Root] would be most of the work, and of the memory.
+// listShard returns the entries of one shard. It calls the system directly for each file, because
+// with a million files the allocations of [os.Root] would be most of the work, and of the memory.
 func (s *scanner) listShard(shard string) []*entry {
 	err := s.fault(OpList, shard)
 	var dir *os.File
@@ -139,8 +139,9 @@ func (s *scanner) listShard(shard string) []*entry {
 	return part
 }
 
-// lookup returns the referenced entry, and whether it is not yet verified. Until the directory
-// has been read, it asks the file system about blobs that are not in the index.
+// lookup returns the entry of a digest with one more reference, and whether the entry is suspect.
+// It returns ErrNotFound if the blob is not held. Until the directory has been read, lookup asks
+// the file system about blobs that are not in the index.
 func (s *scanner) lookup(ctx context.Context, dg digest.Digest, name string) (e *entry, suspect bool, err error) {
 	if e, suspect := s.held(dg); e != nil {
 		return e, suspect, nil

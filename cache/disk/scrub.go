@@ -22,20 +22,20 @@ const (
 	scrubPiece     = 256 << 10             // bytes read at a time
 	scrubSaveEvery = time.Minute           // how often the position is saved
 	slowRead       = 20 * time.Millisecond // a piece that takes longer was read from a busy disk
-	slowFactor     = 10                    // after a slow read the disk is left alone this many times as long
+	slowFactor     = 10                    // after a slow read the scrubber waits this many times its duration
 )
 
 // Scrub says how held blobs are verified again in the background.
 type Scrub struct {
-	// Interval within which each blob is read once. Zero: never.
+	// Interval within which each blob is read once. Zero: blobs are not read again.
 	Interval time.Duration
 	// BytesPerSecond are read at most, even if a pass then takes longer than Interval. Zero means 8
 	// MiB.
 	BytesPerSecond int64
 }
 
-// cursor is how far a pass has got. Passes go through the digests in order, so the next blob is
-// always one of those that were not verified for the longest time.
+// cursor is how far a pass has got. Each pass goes through the digests in the same order, so the
+// blob that comes next is the one that the scrubber last verified the longest time ago.
 type cursor struct {
 	began time.Time     // of this pass
 	after digest.Digest // the digest that was verified last; empty at the beginning
@@ -112,7 +112,8 @@ func (s *scrubber) shard(shard string) bool {
 	return true
 }
 
-// scrubBlob verifies one blob. It then sleeps until the blob's share of the interval has passed.
+// scrubBlob verifies one blob. It then sleeps until the blob's share of the interval has passed. It
+// returns false when ctx has ended.
 func (s *scrubber) scrubBlob(dg digest.Digest) bool {
 	began := time.Now()
 	s.mu.Lock()
@@ -151,7 +152,8 @@ func (s *scrubber) scrubBlob(dg digest.Digest) bool {
 	return s.sleep(share - time.Since(began))
 }
 
-// verify hashes the file of a referenced entry, at the configured rate or slower.
+// verify hashes the file of a referenced entry, at the configured rate or slower. It returns
+// ErrCorrupt for wrong bytes.
 func (s *scrubber) verify(e *entry) error {
 	f, err := s.open(e.path())
 	if err != nil {
@@ -224,7 +226,7 @@ func (s *scrubber) load() {
 	s.savedAt = time.Now()
 }
 
-// text returns the content of the file: one "name value" on a line.
+// text returns the content of scrubFile: lines that consist of a name and a value.
 func (p cursor) text() []byte {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "began %s\n", p.began.UTC().Format(time.RFC3339))

@@ -2,9 +2,9 @@ package disk
 
 import "github.com/opencontainers/go-digest"
 
-// Simulation computes which requests a directory of some quota would answer. It uses the same
-// order of eviction, without files, clients or clock. Tools that compare quotas replay a log
-// against it. It is not safe for concurrent use.
+// Simulation computes which requests a directory with a given quota would answer from its blobs. It
+// evicts in the same order as a [Dir], but uses no files, no clients and no time. Tools that
+// compare quotas replay a log of requests against it. It is not safe for concurrent use.
 type Simulation struct {
 	policy    policy
 	index     map[digest.Digest]*entry
@@ -17,7 +17,7 @@ type Pools int
 // The pools of a Simulation.
 const (
 	TwoPools Pools = iota // small blobs have a pool of their own, as in a directory
-	OnePool               // they have not, to measure the difference
+	OnePool               // small and large blobs share one pool, to measure the difference
 )
 
 // NewSimulation returns an empty Simulation with a quota of maxBytes, counted in blocks like

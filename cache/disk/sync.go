@@ -11,7 +11,7 @@ import (
 // together.
 const syncWorkers = 16
 
-// syncer makes new blobs durable in groups, and marks their files.
+// syncer makes new blobs durable in groups, and marks their files as synced.
 type syncer struct {
 	*resources
 	wake chan struct{} // wakes Run when blobs wait to be synced; capacity 1
@@ -25,7 +25,7 @@ func (s *syncer) nudge() {
 	}
 }
 
-// syncDirty makes the blobs published so far durable and marks them.
+// syncDirty makes the blobs that were published so far durable, and marks their files as synced.
 func (s *syncer) syncDirty() {
 	batch := s.takeDirty()
 	if len(batch) == 0 {
@@ -47,7 +47,7 @@ func (s *syncer) syncDirty() {
 			}
 		})
 	}
-	go func() { // ends with the work, which this function waits for
+	go func() { // ends before this function, because finish reads until marked is closed
 		for _, e := range batch {
 			work <- e
 		}
@@ -58,7 +58,7 @@ func (s *syncer) syncDirty() {
 	s.finish(marked)
 }
 
-// finish syncs the directories of marked blobs and then records these blobs as clean.
+// finish syncs the directories of the marked files, and then records their entries as clean.
 func (s *syncer) finish(marked <-chan *entry) {
 	dirs := map[string][]*entry{}
 	for e := range marked {
@@ -74,7 +74,7 @@ func (s *syncer) finish(marked <-chan *entry) {
 	}
 }
 
-// syncNow makes one referenced entry durable.
+// syncNow makes the file of one referenced entry durable, and marks it as synced.
 func (s *syncer) syncNow(e *entry) error {
 	name := e.path()
 	if err := s.seal(name); err != nil {

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// allocate gives a file the blocks for n bytes without changing its length. It reports whether it
-// did. A file system that cannot do that is no error.
+// allocate gives a file the blocks for n bytes without changing its length. It returns false and no
+// error if the file system cannot do that.
 func allocate(f *os.File, n int64) (done bool, err error) {
 	err = unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, n)
 	switch {
@@ -23,8 +23,8 @@ func allocate(f *os.File, n int64) (done bool, err error) {
 	}
 }
 
-// openAgain opens a file by its descriptor, because its name may change meanwhile
-// (proc_pid_fd(5)).
+// openAgain opens an open file once more. It does so by the descriptor (proc_pid_fd(5)), because
+// the name may change meanwhile.
 func openAgain(f *os.File) (again *os.File, err error) {
 	raw, err := f.SyscallConn()
 	if err != nil {
@@ -50,7 +50,7 @@ func readUncached(f *os.File, p []byte, off int64) (int, error) {
 	n, err := unix.Preadv2(int(f.Fd()), [][]byte{p}, off, dontCache)
 	switch {
 	case err != nil:
-		return f.ReadAt(p, off) // not supported, or a failure that repeats itself
+		return f.ReadAt(p, off) // not supported, or an error that ReadAt finds, too
 	case n == 0:
 		return 0, io.EOF
 	default:

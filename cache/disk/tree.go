@@ -17,13 +17,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// tree is the directory as the file system has it. It knows neither entries nor accounts.
+// tree has the files and subdirectories on disk. It knows neither entries nor the account.
 type tree struct {
 	root   *os.Root
 	lock   *os.File
 	log    *slog.Logger
 	inject func(op Op, name string) error // Options.Fault
-	seq    atomic.Uint64                  // of names in ingest/
+	seq    atomic.Uint64                  // the last number that ingestName has used
 	shards sync.Map                       // name to *os.Root
 	few    bool                           // there are too few descriptors to keep shards open
 }
@@ -50,7 +50,7 @@ func (t *tree) acquire() error {
 	return nil
 }
 
-// close gives the directory up.
+// close releases the lock and closes the directory.
 func (t *tree) close() error {
 	var err error
 	if t.lock != nil {
@@ -82,8 +82,8 @@ func openIn(dir *os.Root, name string) (*os.File, error) { return dir.OpenFile(n
 const shardFiles = 2048
 
 // open opens a file of blobs/ for reading. It keeps the directories of the shards open, a few
-// hundred, because walking down to a file costs several times as much as opening it, unless there
-// are few descriptors.
+// hundred, because walking down to a shard costs several times as much as opening a file in it. It
+// does not keep them open if the process may have only few descriptors.
 func (t *tree) open(name string) (*os.File, error) {
 	dir, base := path.Split(name)
 	if shard, ok := t.shards.Load(dir); ok {
@@ -118,7 +118,7 @@ func (t *tree) statfs() (free, total int64, err error) {
 	return int64(s.Bavail) * int64(s.Bsize), int64(s.Blocks) * int64(s.Bsize), nil // types differ between systems
 }
 
-// names lists a directory. It logs errors.
+// names returns the names in a directory. It logs errors, and returns what it could read.
 func (t *tree) names(dir string) []string {
 	f, err := openIn(t.root, dir)
 	if err != nil {
@@ -167,8 +167,8 @@ func (r contextReader) Read(p []byte) (int, error) {
 	return r.r.Read(p)
 }
 
-// seal syncs the bytes of a blob and then takes the write permission from its file. After a power
-// cut no order of writes can show a file without that permission and with other bytes.
+// seal syncs the bytes of a blob and then takes the write permission from its file. Because of this
+// order, a file without write permission has the right bytes even after a power cut.
 func (t *tree) seal(name string) error {
 	if err := t.fault(OpSync, name); err != nil {
 		return err
