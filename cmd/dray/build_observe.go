@@ -35,7 +35,7 @@ func (g *graph) buildCloudWatch(ctx context.Context) error {
 	if c.Region == "" {
 		return nil
 	}
-	aws, err := awsconfig.LoadDefaultConfig(ctx, awsconfig.WithRegion(c.Region))
+	aws, err := awsconfig.LoadDefaultConfig(ctx, awsconfig.WithRegion(c.Region), awsLog(g.log))
 	if err != nil {
 		return fmt.Errorf("cloudwatch: AWS configuration: %w", err)
 	}

@@ -8,6 +8,7 @@ import (
 	"net/http"
 
 	awsconfig "github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/smithy-go/logging"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"dray/cache"
@@ -52,13 +53,25 @@ type graph struct {
 // credentials show at the first request and in /readyz.
 func (g *graph) awsSession(ctx context.Context) (*ecr.Session, error) {
 	if g.session == nil {
-		cfg, err := awsconfig.LoadDefaultConfig(ctx)
+		cfg, err := awsconfig.LoadDefaultConfig(ctx, awsLog(g.log))
 		if err != nil {
 			return nil, fmt.Errorf("AWS configuration: %w", err)
 		}
 		g.session = ecr.NewSession(cfg, g.log)
 	}
 	return g.session, nil
+}
+
+// awsLog returns the option by which the AWS SDK writes its messages into the log, in its format.
+// By itself it writes lines of its own to standard error.
+func awsLog(log *slog.Logger) func(*awsconfig.LoadOptions) error {
+	return awsconfig.WithLogger(logging.LoggerFunc(func(kind logging.Classification, format string, args ...any) {
+		level := slog.LevelDebug
+		if kind == logging.Warn {
+			level = slog.LevelInfo
+		}
+		log.Log(context.Background(), level, "AWS SDK", "message", fmt.Sprintf(format, args...))
+	}))
 }
 
 // newServer makes a server with the settings that all listeners share.

@@ -15,7 +15,7 @@ func TestStartWithoutUpstreams(t *testing.T) {
 	s.ecr.AddFault(ecrtest.Fault{Kinds: []ecrtest.Kind{"GetAuthorizationToken"}, Count: -1, Status: 503})
 	s.hub.AddFault(ecrtest.Fault{Kinds: []ecrtest.Kind{"base"}, Count: -1, Status: 500})
 	s.greet(t.Context())
-	for name, why := range map[string]string{"ecr": "this mirror has no credentials for the upstream registry ecr", "hub": "Internal Server Error"} {
+	for name, why := range map[string]string{"ecr": "the ECR API of the region eu-west-1 gives this mirror no token", "hub": "Internal Server Error"} {
 		found := false
 		for line := range strings.Lines(log.String()) {
 			found = found || strings.Contains(line, `level=WARN msg="upstream is not available" upstream=`+name) && strings.Contains(line, why)

@@ -207,7 +207,7 @@ var importable = map[string][]allowance{
 	"dray/cmd/dray": {
 		{"dray/cmd/dray/config", "what it is told"}, {"dray/cmd/dray/ctl", "subcommands that ask a running dray"}, {"dray/cmd/dray/usage", "arguments that are refused"},
 		{"dray/cache", "chosen here"}, {"dray/mirror", "chosen here"}, {"dray/upstream", "chosen here"},
-		{awsSDK, "one AWS configuration for all who need one"}, {goDigest, "operators are shown digests"}, {"go.yaml.in/yaml/v3", "the effective configuration, printed, and files of fixtures"},
+		{awsSDK, "one AWS configuration for all who need one"}, {"github.com/aws/smithy-go", "takes the messages of the AWS SDK"}, {goDigest, "operators are shown digests"}, {"go.yaml.in/yaml/v3", "the effective configuration, printed, and files of fixtures"},
 		{"github.com/spf13/cobra", "subcommands"},
 		{prometheusClient, "the one registry of metrics"}, {"github.com/prometheus/client_model", "what it has counted is read back for operators"}, {"golang.org/x/sync/errgroup", "everything that runs, in one group"},
 		{"github.com/sirupsen/logrus", "distribution's log, to switch it off"},

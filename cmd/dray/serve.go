@@ -7,9 +7,12 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -24,7 +27,7 @@ func serveCommand(in *invocation) *cobra.Command {
 	return &cobra.Command{
 		Use:   "serve",
 		Short: "Run the mirror",
-		Long: `serve runs the mirror until it receives SIGINT or SIGTERM.
+		Long: `serve runs the mirror until it receives SIGINT or SIGTERM. It ignores SIGHUP.
 
 Without any configuration it mirrors Docker Hub on 127.0.0.1:5000. If
 ECR_REGISTRY is set, names without a registry go to that registry, and dray
@@ -39,8 +42,27 @@ and exits.`,
 			log, end := newLogger(cfg.Log, in.stderr)
 			defer end()
 			logStart(cfg, in.notices(cfg), log)
+			defer ignoreHangups(log)()
 			return serve(cmd.Context(), cfg, log)
 		},
+	}
+}
+
+// ignoreHangups makes SIGHUP a line of the log until stop is called. systemctl reload, logrotate
+// and a closed terminal send it, and it would end the process without its orderly stop.
+func ignoreHangups(log *slog.Logger) (stop func()) {
+	hangups, done := make(chan os.Signal, 1), make(chan struct{})
+	signal.Notify(hangups, syscall.SIGHUP)
+	go func() {
+		defer close(done)
+		for range hangups {
+			log.Warn("SIGHUP is ignored; restart dray to use a changed configuration (certificates and password files are read again by themselves)")
+		}
+	}()
+	return func() {
+		signal.Stop(hangups)
+		close(hangups)
+		<-done
 	}
 }
 

@@ -5,11 +5,13 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -264,6 +266,58 @@ func TestFewOpenFiles(t *testing.T) {
 		err := g.buildConnections(t.Context())
 		if text := fmt.Sprint(err, log.String()); !strings.Contains(text, test.want) {
 			t.Errorf("with %d: %s", test.files, text)
+		}
+	}
+}
+
+// Without AWS credentials the log says so, in lines of its own format alone, and what to do about
+// it. SIGHUP ends nothing.
+func TestServeWithoutCredentials(t *testing.T) {
+	metadata := httptest.NewServer(http.NotFoundHandler())
+	defer metadata.Close()
+	none := filepath.Join(t.TempDir(), "none")
+	for name, value := range map[string]string{
+		"AWS_EC2_METADATA_SERVICE_ENDPOINT": metadata.URL, "AWS_CONFIG_FILE": none, "AWS_SHARED_CREDENTIALS_FILE": none,
+		"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": "", "AWS_PROFILE": "",
+	} {
+		t.Setenv(name, value)
+	}
+	port := freePort(t)
+	at := "http://127.0.0.1:" + port
+	s := runServe(t, []string{
+		"DRAY_CACHE_DIRECTORY=" + t.TempDir(), "PORT=" + port, "DRAY_ADMIN_ADDRESS=off", "DRAY_LOG_FORMAT=json",
+		"ECR_REGISTRY=123456789012.dkr.ecr.eu-west-1.amazonaws.com",
+	}, &http.Client{}, at+"/v2/")
+	resp, err := s.client.Get(at + "/v2/team/app/manifests/1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, _ := io.ReadAll(resp.Body)
+	if resp.Body.Close(); resp.StatusCode != 503 || !strings.Contains(string(body), "has no AWS credentials; set AWS_PROFILE") {
+		t.Errorf("%s: %s", resp.Status, body)
+	}
+	if err := syscall.Kill(os.Getpid(), syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(10 * time.Second); !strings.Contains(s.stderr.String(), "SIGHUP is ignored") && time.Now().Before(end); {
+		time.Sleep(5 * time.Millisecond)
+	}
+	if resp, err = s.client.Get(at + "/v2/"); err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if code := s.end(); code != 0 {
+		t.Errorf("ended with %d", code)
+	}
+	log := s.stderr.String()
+	for _, want := range []string{"SIGHUP is ignored", "AWS SDK", "has no AWS credentials"} {
+		if !strings.Contains(log, want) {
+			t.Errorf("no line has %q", want)
+		}
+	}
+	for line := range strings.Lines(log) {
+		if !json.Valid([]byte(line)) {
+			t.Errorf("a line of another format: %s", line)
 		}
 	}
 }

@@ -91,7 +91,7 @@ func TestStaleWithoutTokens(t *testing.T) {
 	s.header(r, "X-Cache", "stale")
 	s.header(s.want(200, "GET", "/v2/team/app/blobs/"+img.layer.String(), nil), "X-Cache", "disk")
 	for _, path := range []string{"/v2/team/cold/manifests/v1", "/v2/team/cold/blobs/" + cold.layer.String(), "/v2/team/app/tags/list", "/v2/team/app/manifests/v2"} {
-		if _, msg := s.refused(503, "UNAVAILABLE", "GET", path, nil); !strings.Contains(msg, "this mirror has no credentials for the upstream registry ecr") {
+		if _, msg := s.refused(503, "UNAVAILABLE", "GET", path, nil); !strings.Contains(msg, "the ECR API of the region eu-west-1 gives this mirror no token") {
 			t.Errorf("%s: the message is %q", path, msg)
 		}
 	}

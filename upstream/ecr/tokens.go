@@ -197,7 +197,7 @@ func (t *Tokens) call(ctx context.Context) (auth.Credential, error) {
 	issued := time.Now()
 	out, err := t.o.API.GetAuthorizationToken(ctx, &ecr.GetAuthorizationTokenInput{})
 	if err != nil {
-		return auth.Credential{}, fmt.Errorf("ECR token for %s: %w", t.o.Region, err)
+		return auth.Credential{}, t.o.noToken(err)
 	}
 	bad := func(why string) (auth.Credential, error) {
 		return auth.Credential{}, fmt.Errorf("ECR token for %s: %s", t.o.Region, why)

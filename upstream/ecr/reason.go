@@ -1,0 +1,48 @@
+package ecr
+
+import (
+	"errors"
+	"net"
+	"net/url"
+	"strings"
+
+	"github.com/aws/smithy-go"
+
+	"dray/upstream/auth"
+	"dray/upstream/oci"
+)
+
+// unusable is the cause of a token that could not be had. It matches auth.ErrRefused, whose text
+// would be untrue for most causes.
+type unusable struct{ error }
+
+func (u unusable) Is(target error) bool { return target == auth.ErrRefused }
+func (u unusable) Unwrap() error        { return u.error }
+
+// noToken returns the error of requests that need a token, when a call to AWS has failed with err:
+// what happened, and what to do about it.
+func (o *TokenOptions) noToken(err error) error {
+	say := func(format string, args ...any) error {
+		return oci.ErrUnavailable.With(format, args...).Because(unusable{err})
+	}
+	api, answered := errors.AsType[smithy.APIError](err)
+	name, unknown := errors.AsType[*net.DNSError](err)
+	_, network := errors.AsType[net.Error](err)
+	_, request := errors.AsType[*url.Error](err)
+	// The SDK begins the error of getting credentials with these words (aws-sdk-go-v2,
+	// service/ecr/auth.go, getIdentity).
+	identity := strings.Contains(err.Error(), "get identity:")
+	switch {
+	case identity && answered && o.Role != "":
+		return say("AWS does not let this mirror assume the role %s (%s); look at the trust policy of the role", o.Role, api.ErrorCode())
+	case identity:
+		return say("this mirror has no AWS credentials; set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give its machine a role")
+	case answered && api.ErrorFault() != smithy.FaultServer && api.ErrorCode() != "ThrottlingException":
+		return say("AWS refuses the credentials of this mirror in the region %s (%s); they have to be valid there and need the right ecr:GetAuthorizationToken", o.Region, api.ErrorCode())
+	case unknown && name.IsNotFound:
+		return say("the ECR API of the region %s cannot be reached, because %s has no address; look at the region in the name of the registry", o.Region, name.Name)
+	case network || request:
+		return say("the ECR API of the region %s cannot be reached", o.Region)
+	}
+	return say("the ECR API of the region %s gives this mirror no token", o.Region)
+}

@@ -1,0 +1,44 @@
+package ecr
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"testing"
+
+	"github.com/aws/smithy-go"
+
+	"dray/upstream"
+	"dray/upstream/oci"
+)
+
+// A token that cannot be had is told with its true reason, and never takes the registry for one
+// that fails.
+func TestNoToken(t *testing.T) {
+	refused := &smithy.GenericAPIError{Code: "UnrecognizedClientException", Fault: smithy.FaultClient}
+	for _, test := range []struct {
+		role string
+		err  error
+		want string
+	}{
+		{err: fmt.Errorf("get identity: get credentials: %w", errors.New("no EC2 IMDS role found")), want: "has no AWS credentials; set AWS_PROFILE"},
+		{err: fmt.Errorf("get identity: %w", &net.DNSError{Name: "sso.example", IsNotFound: true}), want: "has no AWS credentials"},
+		{role: "arn:aws:iam::1:role/x", err: fmt.Errorf("get identity: %w", &smithy.GenericAPIError{Code: "AccessDenied"}), want: "assume the role arn:aws:iam::1:role/x (AccessDenied)"},
+		{err: refused, want: "refuses the credentials of this mirror in the region eu-wst-1 (UnrecognizedClientException)"},
+		{err: &net.DNSError{Name: "api.ecr.eu-wst-1.amazonaws.com", IsNotFound: true}, want: "api.ecr.eu-wst-1.amazonaws.com has no address; look at the region"},
+		{err: &net.OpError{Op: "dial", Err: errors.New("connection refused")}, want: "eu-wst-1 cannot be reached"},
+		{err: &smithy.GenericAPIError{Code: "ServerException", Fault: smithy.FaultServer}, want: "gives this mirror no token"},
+		{err: &smithy.GenericAPIError{Code: "ThrottlingException", Fault: smithy.FaultClient}, want: "gives this mirror no token"},
+	} {
+		o := TokenOptions{Region: "eu-wst-1", Role: test.role}
+		err := o.noToken(test.err)
+		e, ok := errors.AsType[*oci.Error](err)
+		if !ok || !strings.Contains(e.Message, test.want) || e.Status != 503 {
+			t.Errorf("%v: %v", test.err, err)
+		}
+		if !errors.Is(err, upstream.ErrCredentials) || !upstream.Transient(err) || !errors.Is(err, test.err) {
+			t.Errorf("%v is of another kind", err)
+		}
+	}
+}
