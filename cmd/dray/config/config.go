@@ -9,8 +9,8 @@ type Config struct {
 	// `127.0.0.1:5000`. If `TLS_CERTIFICATE` and `TLS_PRIVATE_KEY` give a certificate, it listens
 	// on port 5000 of every interface instead.
 	Listeners []Listener `yaml:"listeners"`
-	// The registries behind dray. Without this section they are Docker Hub, with the prefix
-	// `docker.io`, and the registry of `ECR_REGISTRY` if that is set; plain names then go to ECR.
+	// The registries behind dray. Without this section there is Docker Hub, with the prefix
+	// `docker.io`. If `ECR_REGISTRY` is set, there is also that registry, and plain names go to it.
 	Upstreams []Upstream `yaml:"upstreams"`
 	// The conditions that images must meet before dray forwards them. An upstream names the checks
 	// that apply to it.
@@ -55,9 +55,9 @@ type Listener struct {
 	// The certificate of the listener. Without it the listener speaks plain HTTP.
 	TLS ServerTLS `yaml:"tls,omitempty"`
 	// The URL under which clients know this listener. dray uses it where the protocol needs an
-	// absolute URL, and lets browsers read by its name. With it, the locations of uploads are URLs,
-	// because some clients, such as Ollama, do not resolve paths. Default: dray derives it from each
-	// request.
+	// absolute URL, and lets browsers read by its host name. Locations of uploads are then URLs
+	// instead of paths, because some clients, such as Ollama, do not resolve paths. Default: dray
+	// derives the URL from each request.
 	ExternalURL string `yaml:"external_url,omitempty"`
 	// The name of the `auth` entry that recognises clients here, or `none`. Default: `none`.
 	Auth string `yaml:"auth"`
@@ -100,16 +100,16 @@ type Upstream struct {
 	// `https://registry-1.docker.io`. An upstream of kind `local` has none.
 	URL string `yaml:"url"`
 	// The kind of registry: `oci`, `ecr` (Amazon ECR, with the credentials of the AWS SDK; the host
-	// name gives account and region), `ecr-public`, or `local`. With `local`, dray itself stores
-	// the images that clients push, as for build caches, and never forwards them. Default: dray
-	// derives it from the host name.
+	// name gives account and region), `ecr-public`, or `local`. With `local`, dray itself stores the
+	// images that clients push, as for build caches, and never forwards them. Default: dray derives
+	// the kind from the host name.
 	Kind Kind `yaml:"kind"`
 	// The host names that select this upstream, in the `Host` header or in `?ns=`. Default: the
 	// host of `url`; for Docker Hub its three names.
 	Hosts []string `yaml:"hosts"`
-	// The path prefixes that select this upstream. With `hub`, both `/hub/v2/library/alpine/…`
-	// (Docker) and `/v2/hub/library/alpine/…` (BuildKit, Podman, and `docker pull
-	// <dray>/hub/library/alpine`) do.
+	// The path prefixes that select this upstream. With `hub`, dray accepts both
+	// `/hub/v2/library/alpine/…` (Docker) and `/v2/hub/library/alpine/…` (BuildKit, Podman, and
+	// `docker pull <dray>/hub/library/alpine`).
 	Prefixes []string `yaml:"prefixes,omitempty"`
 	// The namespace of repository names without a slash. Default: `library` for Docker Hub,
 	// otherwise none.
@@ -134,9 +134,10 @@ type Upstream struct {
 	// `true` for kind `local`. Default: `false`.
 	Push bool `yaml:"push"`
 	// The moment at which a push has succeeded: `upstream` means when the registry has the image,
-	// `local` when dray has it on stable storage. With `local`, clients never wait for the
-	// registry, not even while it is down. dray forwards the image afterwards, and a refusal by the
-	// registry shows only in `dray queue`, the log and the metrics. Default: `upstream`.
+	// `local` when dray has it on stable storage. With `local`, clients do not wait until the registry
+	// has the image, so they can push while it is down. dray forwards the image afterwards. If the
+	// registry then refuses it, only `dray queue`, the log, `/readyz` and the metrics show that.
+	// Default: `upstream`.
 	Acknowledge Acknowledge `yaml:"acknowledge,omitempty"`
 	// If `true`, clients may delete tags and manifests at this upstream, and layers if the registry
 	// has a call for that (Amazon ECR has none). It needs `push`, and for kind `ecr` the right
@@ -147,15 +148,15 @@ type Upstream struct {
 	Local Local `yaml:"local,omitempty"`
 	// The place for build caches of BuildKit that clients push to this upstream.
 	BuildCache BuildCache `yaml:"build_cache,omitempty"`
-	// The names of the checks that pushed images have to pass. Of several, dray uses the first that
-	// has a pattern for the repository. Default: none.
+	// The names of the checks that pushed images have to pass. dray uses the first of them that has a
+	// pattern for the repository. Default: none.
 	Checks []string `yaml:"checks,omitempty"`
 	// The template for repositories that do not exist yet at the first push; kind `ecr` only.
 	CreateRepositories CreateRepositories `yaml:"create_repositories,omitempty"`
 	// The times for which dray remembers the digest that a tag points to.
 	Tags Tags `yaml:"tags"`
-	// The fetching of large layers by several ranges at once, for upstreams where one connection is
-	// slower than the line.
+	// The fetching of large layers by several ranges at once, for upstreams that send less on one
+	// connection than the network can carry.
 	ParallelFill ParallelFill `yaml:"parallel_fill"`
 	// The fetching of an image's blobs as soon as a client has got its manifest, before the client
 	// asks for them.
@@ -163,9 +164,9 @@ type Upstream struct {
 	// The time between two requests by which dray shows Amazon ECR that an image is in use. ECR can
 	// delete images that nobody has pulled for a while, and it does not see the pulls that dray
 	// answers. So, once in this time, dray asks for the manifest of each image that clients have
-	// pulled here since it last did. These requests come after all requests of clients. Lifecycle
-	// rules count in days; give less than the smallest of them. `0s` turns it off. Default: `24h`
-	// for kind `ecr`, otherwise `0s`.
+	// pulled here since it last asked. These requests come after all requests of clients. Give less
+	// than the shortest time in your lifecycle rules, which count in days. `0s` turns the requests
+	// off. Default: `24h` for kind `ecr`, otherwise `0s`.
 	KeepAlive Duration `yaml:"keep_alive"`
 	// The bounds on what dray asks of the registry at a time.
 	Limits UpstreamLimits `yaml:"limits"`
@@ -181,8 +182,8 @@ type UpstreamLimits struct {
 	// a host of its own. dray counts blobs that it receives and blobs that it sends separately.
 	// Default: `256`.
 	Concurrency int `yaml:"concurrency"`
-	// The most requests of one operation that may wait. When there are more, dray first refuses
-	// those of the repository that has the most. Default: `1000`.
+	// The most requests of one operation that may wait. Beyond that, dray first refuses requests that
+	// no client waits for, and then the newest of the repository that has the most. Default: `1000`.
 	Queue int `yaml:"queue"`
 	// The longest time that a request may wait. Clients give up after 30 s without an answer.
 	// Default: `20s`.
@@ -272,9 +273,8 @@ type Prefetch struct {
 // additional request, with its redirect. If a registry ignores or refuses ranges, dray asks it for
 // the layer as a whole.
 type ParallelFill struct {
-	// The size of the smallest layer that dray fetches by ranges. Smaller layers gain little when
-	// dray fetches several at the same time, and the client gets their bytes in order anyway.
-	// Default: `32MiB`.
+	// The size of the smallest layer that dray fetches by ranges. Smaller layers would gain little,
+	// because clients fetch several of them at the same time. Default: `32MiB`.
 	Threshold Bytes `yaml:"threshold"`
 	// The length of a range. Default: `8MiB`.
 	Piece Bytes `yaml:"piece"`
@@ -314,10 +314,10 @@ type ClientTLS struct {
 // pushes to them for the first time.
 type CreateRepositories struct {
 	// `create` creates the repository that a push needs; dray then needs the right
-	// `ecr:CreateRepository`. `dry_run` refuses the push and tells the client, the log and the
-	// metrics what dray would have created. `off` creates nothing. If the registry creates
-	// repositories on push by templates of its own, none is ever missing, and dray has nothing to
-	// do. Default: `create` if `push` is `true`.
+	// `ecr:CreateRepository`. `dry_run` refuses the push and tells the client, the log and the metrics
+	// what dray would have created. `off` creates nothing. If the registry creates repositories on
+	// push by templates of its own, no repository is ever missing, and this section has no effect.
+	// Default: `create` if `push` is `true`.
 	Mode CreateMode `yaml:"mode,omitempty"`
 	// Regular expressions for the names of repositories that dray may create. One of them has to
 	// match the whole name as it is in ECR, with the `repository_prefix` of the upstream; otherwise
@@ -345,14 +345,14 @@ type CreateRepositories struct {
 
 // Tags says for how long dray relies on the upstream's last answer about a tag.
 type Tags struct {
-	// The time after the last answer in which dray serves a tag without asking the upstream; `0s`
-	// asks every time. Where pushes are taken, it is the same for HEAD of a manifest by digest.
-	// Default: `60s`.
+	// The time after the last answer in which dray serves a tag without asking the upstream; `0s` asks
+	// every time. On a listener that takes pushes, this time also applies to HEAD of a manifest by
+	// digest. Default: `60s`.
 	Fresh Duration `yaml:"fresh"`
-	// The time after `fresh` in which dray still serves the old answer at once and asks the
-	// upstream in the background for the next one. With `0s`, or with `fresh: 0s`, the client waits
-	// for the upstream, and so does a HEAD where pushes are taken: clients that push ask by it
-	// what they need not send. Default: `60s`.
+	// The time after `fresh` in which dray still serves the old answer at once and asks the upstream
+	// in the background for the next one. With `0s`, or with `fresh: 0s`, the client waits for the
+	// upstream. On a listener that takes pushes, HEAD always waits, because clients ask by HEAD what
+	// they need not push. Default: `60s`.
 	Revalidate Duration `yaml:"revalidate"`
 	// The time after the last answer in which dray still serves a tag while the upstream is down,
 	// throttles, or refuses credentials; `0s` turns it off. Default: `24h`.
@@ -389,7 +389,8 @@ type Cache struct {
 // content to `content/quarantine` in the cache directory, where only the newest of it stays, and
 // fetches it again when a client asks for it.
 type Scrub struct {
-	// The time in which dray reads everything once, evenly spread; `0` never does. Default: `30d`.
+	// The time in which dray reads everything once, evenly spread. With `0`, it never does. Default:
+	// `30d`.
 	Interval Duration `yaml:"interval"`
 	// The most bytes that dray reads in a second, even if a pass then takes longer than `interval`.
 	// dray also waits while the disk is busy. Default: `8MiB`.
@@ -398,8 +399,8 @@ type Scrub struct {
 
 // Abandoned says what dray does with the fetch of a layer when all clients that read it have left.
 // By default dray finishes it: clients that leave often come back, and the bytes are on their way
-// already. With `stop_above`, dray stops large ones. It never abandons layers that it fetches
-// ahead.
+// already. With `stop_above`, dray stops the fetches of large layers, except of those that it
+// fetches ahead.
 type Abandoned struct {
 	// The size, such as `1GiB`, above which dray stops the fetch of a layer, unless
 	// `finish_from_percent` of it has arrived. `0` finishes all. Default: `0`.
@@ -526,13 +527,13 @@ type CloudWatch struct {
 // Limits bounds what clients may use. The size of a manifest is bounded at 4 MiB, which you cannot
 // change.
 type Limits struct {
-	// The most uploads that one client may have open; `0` is no bound. Beyond it, those that the
-	// client left give way to its next one. Default: `64`.
+	// The most uploads that one client may have open; `0` is no bound. At the bound, dray drops an
+	// upload that the client has left, to make room for its next one. Default: `64`.
 	MaxUploadsPerClient int `yaml:"max_uploads_per_client"`
-	// The most bytes of one client's uploads, together with the layers that it pushed and no
-	// manifest names yet. The cache does not evict these. Beyond it, uploads that the client
-	// left give way; then dray refuses further ones with 429, and an upload that is larger by
-	// itself with 413. Default: half of `cache.max_bytes`.
+	// The most bytes of one client's uploads, together with the layers that it pushed and no manifest
+	// names yet. The cache does not evict these. At the bound, dray drops uploads that the client has
+	// left. If that is not enough, it refuses further ones with 429. An upload that alone exceeds the
+	// bound is refused with 413. Default: half of `cache.max_bytes`.
 	MaxUploadBytesPerClient Bytes `yaml:"max_upload_bytes_per_client"`
 	// The most connections that clients may have together, without those to the admin listener. A
 	// client that comes when all are taken gets the place of the connection that has been idle

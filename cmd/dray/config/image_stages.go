@@ -96,7 +96,7 @@ type RuntimeCheck struct {
 	// If `true`, executable files with the set-user-ID or set-group-ID bit, or with capabilities, are
 	// findings.
 	SetUID bool `yaml:"setuid,omitempty"`
-	// Patterns of paths, without a leading slash, that may have these.
+	// Patterns of paths, without a leading slash, of files that are exempt from `setuid`.
 	SetUIDAllowed []string `yaml:"setuid_allowed,omitempty"`
 	// If `true`, an `ADD` from a URL in the history of the image is a finding.
 	AddFromURL bool `yaml:"add_from_url,omitempty"`

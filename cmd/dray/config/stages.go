@@ -77,8 +77,8 @@ type ClamdCheck struct {
 	// The size of the largest file that dray sends to the daemon; a larger one is a finding. It
 	// must not exceed the daemon's `StreamMaxLength`. Default: `100MB`.
 	MaxFile Bytes `yaml:"max_file,omitempty"`
-	// The time for which dray does not scan a layer again; new signatures find old malware.
-	// Default: `24h`.
+	// The time after which dray scans a layer again at the next push, because new signatures may find
+	// malware in old layers. Default: `24h`.
 	Rescan Duration `yaml:"rescan,omitempty"`
 }
 
@@ -109,7 +109,7 @@ type ExecCheck struct {
 	Name string `yaml:"name,omitempty"`
 	// on_error: The answer to an image that the program could not judge: `reject` or `warn`.
 	// Default: `reject`.
-	// within: The time for an image, in which dray writes it out and the program has to end.
+	// within: The time for an image, in which dray writes out the image and the program judges it.
 	// Default: `20s`.
 	StageSettings `yaml:",inline"`
 	// The program and its arguments; dray uses no shell. dray replaces `{layout}`, `{repository}`,
@@ -119,8 +119,8 @@ type ExecCheck struct {
 	// Variables for the program, as `NAME=value`. Of dray's own environment it sees only `PATH`.
 	// `dray check` shows their values redacted.
 	Environment []Variable `yaml:"environment,omitempty"`
-	// The exit code that means findings. 0 means none, and any other code that the program could
-	// not judge the image. Default: `1`.
+	// The exit code that means findings. 0 means no findings. Any other code means that the program
+	// could not judge the image. Default: `1`.
 	Refuses int `yaml:"refuses,omitempty"`
 	// The size of the largest image that dray writes out. Default: `10GB`.
 	MaxImage Bytes `yaml:"max_image,omitempty"`
