@@ -83,10 +83,10 @@ func (c *Client) transportError(ctx context.Context, err error) error {
 		return e
 	}
 	if errors.Is(err, auth.ErrRefused) {
-		return c.credentialError(err)
+		return credentialError(c.o.Name, err)
 	}
 	if errors.Is(err, auth.ErrDenied) {
-		return c.denied("its token endpoint refuses the repository", err)
+		return denied(c.o.Name, "its token endpoint refuses the repository", err)
 	}
 	e := oci.ErrUnavailable.With("the upstream registry %s cannot be reached", c.o.Name)
 	if te, ok := errors.AsType[*auth.TokenError](err); ok {
@@ -96,7 +96,7 @@ func (c *Client) transportError(ctx context.Context, err error) error {
 	return e.Because(fmt.Errorf("%w: %w", ErrUnreachable, err))
 }
 
-func (c *Client) credentialError(cause error) error {
+func credentialError(registry string, cause error) error {
 	text := "the upstream registry %s refuses the credentials of this mirror"
 	if errors.Is(cause, auth.ErrMissing) {
 		text = "this mirror has no credentials for the upstream registry %s"
@@ -104,12 +104,12 @@ func (c *Client) credentialError(cause error) error {
 	if !errors.Is(cause, ErrCredentials) {
 		cause = fmt.Errorf("%w: %w", ErrCredentials, cause)
 	}
-	return oci.ErrUnavailable.With(text, c.o.Name).Because(cause)
+	return oci.ErrUnavailable.With(text, registry).Because(cause)
 }
 
 // denied returns the error for content that the registry refuses to the identity of this mirror.
-func (c *Client) denied(why string, cause error) error {
-	return oci.ErrDenied.With("the repository does not exist at %s, or this mirror has no access to it: %s", c.o.Name, why).Because(cause)
+func denied(registry, why string, cause error) error {
+	return oci.ErrDenied.With("the repository does not exist at %s, or this mirror has no access to it: %s", registry, why).Because(cause)
 }
 
 // corrupt returns an error for an answer that must not be used.
@@ -132,12 +132,12 @@ func (c *Client) answerError(resp *http.Response) error {
 	}
 	switch e.Status {
 	case http.StatusUnauthorized:
-		return c.denied(e.Message, fmt.Errorf("%w: %s", errUnauthorized, e.Error()))
+		return denied(c.o.Name, e.Message, fmt.Errorf("%w: %s", errUnauthorized, e.Error()))
 	case http.StatusForbidden, http.StatusBadRequest:
 		text := strings.ToLower(e.Message)
 		for _, t := range c.o.Quirks.CredentialTexts {
 			if strings.Contains(text, t) {
-				return c.credentialError(errors.New(e.Error()))
+				return credentialError(c.o.Name, errors.New(e.Error()))
 			}
 		}
 	}

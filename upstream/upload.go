@@ -99,7 +99,7 @@ func (u *upload) begin(ctx context.Context) (*url.URL, error) {
 	}
 	resp, err := u.c.send(idempotent(req), u.repo, oci.KindUploads)
 	if err != nil {
-		return nil, u.c.startError(u.repo.Name, err)
+		return nil, u.c.o.startError(u.repo.Name, err)
 	}
 	defer drain(resp)
 	if resp.StatusCode != http.StatusAccepted && resp.StatusCode != http.StatusCreated {

@@ -31,7 +31,7 @@ func (c *Client) Mount(ctx context.Context, repo Repo, from string, d digest.Dig
 	}
 	resp, err := c.send(idempotent(req), repo, oci.KindUploads)
 	if err != nil {
-		return false, c.startError(repo.Name, err)
+		return false, c.o.startError(repo.Name, err)
 	}
 	defer drain(resp)
 	switch resp.StatusCode {
@@ -164,12 +164,12 @@ func (c *Client) writeError(resp *http.Response, repo string) error {
 
 // startError maps a start of an upload that got no answer. The error is a 403, because clients
 // show its text: the user has to create the repository or to grant a right.
-func (c *Client) startError(repo string, err error) error {
-	if !c.o.Quirks.MissingRepositoryCloses || !closedUnanswered(err) {
+func (o Options) startError(repo string, err error) error {
+	if !o.Quirks.MissingRepositoryCloses || !closedUnanswered(err) {
 		return err
 	}
 	return oci.ErrDenied.
-		With("the upstream registry %s closed the connection; it does that if the repository %s does not exist, or if this mirror must not push to it", c.o.Name, repo).
+		With("the upstream registry %s closed the connection; it does that if the repository %s does not exist, or if this mirror must not push to it", o.Name, repo).
 		Because(fmt.Errorf("%w: %w", ErrRepositoryMissing, err))
 }
 
