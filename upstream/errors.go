@@ -82,6 +82,9 @@ func (c *Client) transportError(ctx context.Context, err error) error {
 	if e, ok := errors.AsType[*oci.Error](err); ok { // from a wrapper of the transport
 		return e
 	}
+	if errors.Is(err, errReach) {
+		return unusable(oci.ErrUnknown.With("the upstream registry %s leads to an address that this mirror does not connect to", c.o.Name), err)
+	}
 	if errors.Is(err, auth.ErrRefused) {
 		return credentialError(c.o.Name, err)
 	}

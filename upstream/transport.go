@@ -17,6 +17,8 @@ type TransportOptions struct {
 	RootCAs *x509.CertPool
 	// InsecureSkipVerify turns the verification of servers off.
 	InsecureSkipVerify bool
+	// Reach bounds the hosts that are dialled; nil means that all may be.
+	Reach *Reach
 	// Dial replaces the dialler. It is given "tcp" and host:port.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// Proxy chooses a proxy for a request; nil means the environment (HTTPS_PROXY, NO_PROXY …).
@@ -53,6 +55,9 @@ func NewTransport(o TransportOptions) *http.Transport {
 	}
 	if t.Proxy == nil {
 		t.Proxy = http.ProxyFromEnvironment
+	}
+	if o.Reach != nil {
+		t.Proxy, t.DialContext = o.Reach.proxied(t.Proxy), o.Reach.dialer(timeout)
 	}
 	if t.DialContext == nil {
 		t.DialContext = (&net.Dialer{Timeout: timeout, KeepAlive: 30 * time.Second}).DialContext

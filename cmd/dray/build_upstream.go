@@ -5,7 +5,6 @@ import (
 	"crypto/x509"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -24,8 +23,6 @@ import (
 	"dray/upstream/auth"
 	"dray/upstream/ecr"
 )
-
-const dialTimeout = 20 * time.Second
 
 // registry is one upstream with its parts that health checks and metrics need.
 type registry struct {
@@ -217,7 +214,9 @@ func template(c config.CreateRepositories) (ecr.Template, error) {
 // buildTransport makes a transport that trusts the upstream's own authorities and dials its
 // address in place of its host. Redirects to other hosts are dialled by their own names.
 func buildTransport(u config.Upstream, base *url.URL) (*http.Transport, error) {
-	o := upstream.TransportOptions{InsecureSkipVerify: u.TLS.InsecureSkipVerify}
+	o := upstream.TransportOptions{InsecureSkipVerify: u.TLS.InsecureSkipVerify, Reach: &upstream.Reach{
+		Registry: upstream.HostPort(base), Address: u.Address, Private: u.PrivateRedirects || u.Kind == config.KindECR,
+	}}
 	if u.TLS.CAFile != "" {
 		pool, err := x509.SystemCertPool()
 		if err != nil {
@@ -232,24 +231,5 @@ func buildTransport(u config.Upstream, base *url.URL) (*http.Transport, error) {
 		}
 		o.RootCAs = pool
 	}
-	if u.Address != "" {
-		dialer, from := &net.Dialer{Timeout: dialTimeout}, hostPort(base)
-		o.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
-			if address == from {
-				address = u.Address
-			}
-			return dialer.DialContext(ctx, network, address)
-		}
-	}
 	return upstream.NewTransport(o), nil
-}
-
-func hostPort(u *url.URL) string {
-	if u.Port() != "" {
-		return u.Host
-	}
-	if u.Scheme == "http" {
-		return net.JoinHostPort(u.Hostname(), "80")
-	}
-	return net.JoinHostPort(u.Hostname(), "443")
 }

@@ -1,0 +1,173 @@
+package upstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// Reach bounds where a transport connects to besides the registry. The registry chooses where it
+// redirects to and who issues its tokens, so a hostile one could have dray ask services that only
+// this machine or its network can reach. The addresses are checked when they are dialled, after
+// names are resolved. A proxy resolves names itself, so there only literal addresses are checked.
+type Reach struct {
+	// Registry is the host and port of the registry, which is always allowed.
+	Registry string
+	// Address, if not empty, is dialled in place of Registry.
+	Address string
+	// Private allows private addresses. They are also allowed if the registry itself has one.
+	Private bool
+
+	learnt  atomic.Bool // the registry has a private address
+	proxies sync.Map    // the proxies in use, by host and port
+}
+
+// errReach says that a host is at an address that must not be dialled.
+var errReach = errors.New("address out of reach")
+
+// scope is who can reach an address.
+type scope int
+
+const (
+	public scope = iota
+	private
+	linkLocal // also the services for the metadata of cloud instances
+	loopback
+)
+
+// Networks that the standard library does not classify: RFC 6598 and RFC 2544, RFC 1122, and the
+// addresses of the metadata services of EC2 (IPv6), Azure and Oracle. nat64 is from RFC 6052.
+var (
+	privateNets = []netip.Prefix{netip.MustParsePrefix("100.64.0.0/10"), netip.MustParsePrefix("198.18.0.0/15")}
+	hostNets    = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/8")}
+	cloudNets   = []netip.Prefix{netip.MustParsePrefix("fd00:ec2::/32"), netip.MustParsePrefix("168.63.129.16/32"), netip.MustParsePrefix("192.0.0.0/24")}
+	nat64       = netip.MustParsePrefix("64:ff9b::/96")
+)
+
+func scopeOf(ip netip.Addr) scope {
+	ip = ip.Unmap().WithZone("")
+	if nat64.Contains(ip) {
+		b := ip.As16()
+		ip = netip.AddrFrom4([4]byte(b[12:]))
+	}
+	in := func(nets []netip.Prefix) bool {
+		for _, n := range nets {
+			if n.Contains(ip) {
+				return true
+			}
+		}
+		return false
+	}
+	switch {
+	case ip.IsLoopback() || ip.IsUnspecified() || in(hostNets):
+		return loopback
+	case ip.IsLinkLocalUnicast() || ip.IsMulticast() || in(cloudNets):
+		return linkLocal
+	case ip.IsPrivate() || in(privateNets):
+		return private
+	}
+	return public
+}
+
+// registryScope returns the scope of the registry as far as its configured name tells. A name in
+// the DNS does not: its owner could let it point to this machine.
+func (r *Reach) registryScope() scope {
+	for _, address := range []string{r.Address, r.Registry} {
+		host, _, err := net.SplitHostPort(address)
+		if err != nil {
+			continue
+		}
+		if ip, err := netip.ParseAddr(host); err == nil {
+			return scopeOf(ip)
+		}
+		if host == "localhost" || strings.HasSuffix(host, ".localhost") {
+			return loopback
+		}
+	}
+	return public
+}
+
+// check returns an error if an address is out of reach.
+func (r *Reach) check(ip netip.Addr) error {
+	own, s := r.registryScope(), scopeOf(ip)
+	switch {
+	case s == public, s == own:
+		return nil
+	case s == private && (r.Private || own == loopback || r.learnt.Load()):
+		return nil
+	case s == private:
+		return fmt.Errorf("%w: %s is private, which private_redirects of the upstream would allow", errReach, ip)
+	}
+	return fmt.Errorf("%w: %s belongs to this machine or link", errReach, ip)
+}
+
+// dialer returns the function by which a transport dials.
+func (r *Reach) dialer(timeout time.Duration) func(context.Context, string, string) (net.Conn, error) {
+	own := &net.Dialer{Timeout: timeout, KeepAlive: 30 * time.Second}
+	other := &net.Dialer{Timeout: timeout, KeepAlive: 30 * time.Second, Control: func(_, address string, _ syscall.RawConn) error {
+		to, err := netip.ParseAddrPort(address)
+		if err != nil {
+			return fmt.Errorf("%w: %s: %w", errReach, address, err)
+		}
+		return r.check(to.Addr())
+	}}
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		if address != r.Registry {
+			if _, proxy := r.proxies.Load(address); proxy {
+				return own.DialContext(ctx, network, address)
+			}
+			return other.DialContext(ctx, network, address)
+		}
+		if r.Address != "" {
+			address = r.Address
+		}
+		conn, err := own.DialContext(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		if to, err := netip.ParseAddrPort(conn.RemoteAddr().String()); err == nil && scopeOf(to.Addr()) == private {
+			r.learnt.Store(true)
+		}
+		return conn, nil
+	}
+}
+
+// proxied returns choose with the proxies recorded and the literal addresses behind them checked.
+func (r *Reach) proxied(choose func(*http.Request) (*url.URL, error)) func(*http.Request) (*url.URL, error) {
+	return func(req *http.Request) (*url.URL, error) {
+		u, err := choose(req)
+		if u == nil || err != nil {
+			return u, err
+		}
+		if HostPort(req.URL) != r.Registry {
+			if ip, err := netip.ParseAddr(req.URL.Hostname()); err == nil {
+				if err := r.check(ip); err != nil {
+					return nil, err
+				}
+			}
+		}
+		r.proxies.Store(HostPort(u), true)
+		return u, nil
+	}
+}
+
+// HostPort returns the host and port that are dialled for a URL.
+func HostPort(u *url.URL) string {
+	port := u.Port()
+	if port == "" {
+		port = map[string]string{"http": "80", "socks5": "1080", "socks5h": "1080"}[u.Scheme]
+	}
+	if port == "" {
+		port = "443"
+	}
+	return net.JoinHostPort(u.Hostname(), port)
+}
