@@ -80,7 +80,7 @@ func (r recordedBases) Named(ctx context.Context, layers []digest.Digest) ([]ima
 }
 
 func limitsOf(a config.ArchiveCheck) pipeline.Limits {
-	return pipeline.Limits{MaxRatio: a.MaxRatio, MaxEntries: a.MaxEntries, MaxDepth: a.MaxDepth, MaxPath: a.MaxPath, MaxBytes: int64(a.MaxBytes)}
+	return pipeline.Limits{MaxRatio: a.MaxRatio, MaxEntries: a.MaxEntries, MaxDepth: a.MaxDepth, MaxPath: a.MaxPath, MaxBytes: int64(a.MaxBytes), MaxWindow: int64(a.MaxWindow)}
 }
 
 func waivers(ws []config.Waiver) []pipeline.Waiver {

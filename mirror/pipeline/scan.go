@@ -13,10 +13,16 @@ import (
 
 // Workers bound the number of layers that are worked on at a time. A layer that waits for bytes
 // of its client does not count, so slow clients do not block others.
-type Workers struct{ slots chan struct{} }
+type Workers struct {
+	slots chan struct{}
+	// windows are the turns of decoders with large windows.
+	windows chan struct{}
+}
 
 // NewWorkers allows n layers at a time.
-func NewWorkers(n int) *Workers { return &Workers{slots: make(chan struct{}, max(1, n))} }
+func NewWorkers(n int) *Workers {
+	return &Workers{slots: make(chan struct{}, max(1, n)), windows: make(chan struct{}, max(1, n))}
+}
 
 // yieldingReader gives up its slot while it waits for bytes.
 type yieldingReader struct {
@@ -65,7 +71,7 @@ func (p *Pipeline) Scan(ctx context.Context, l Layer, r io.Reader, name func() (
 	participants := p.participants(ctx, l)
 	buf := walkBuffers.Get().(*[]byte)
 	defer walkBuffers.Put(buf)
-	archive, err := walk(ctx, &yieldingReader{r, w}, p.o.Limits, fanOut{participants: participants, buf: *buf})
+	archive, err := walk(ctx, &yieldingReader{r, w}, p.o.Limits, w, fanOut{participants: participants, buf: *buf})
 	fault, own := errors.AsType[*layerFault](err)
 	s := &Scanned{Archive: archive, results: map[string]LayerResult{}, errs: map[string]error{}}
 	for _, part := range participants {

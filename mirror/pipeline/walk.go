@@ -18,7 +18,6 @@ import (
 	"time"
 
 	"github.com/klauspost/compress/gzip"
-	"github.com/klauspost/compress/zstd"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -34,6 +33,9 @@ type Limits struct {
 	MaxPath int
 	// MaxBytes of a layer, uncompressed; 0 means 100 GiB.
 	MaxBytes int64
+	// MaxWindow of a layer that is compressed with zstd, in bytes; 0 means 128 MiB, as much as the
+	// zstd program takes.
+	MaxWindow int64
 }
 
 func (l Limits) withDefaults() Limits {
@@ -43,6 +45,7 @@ func (l Limits) withDefaults() Limits {
 		MaxDepth:   cmp.Or(max(l.MaxDepth, 0), 128),
 		MaxPath:    cmp.Or(max(l.MaxPath, 0), 4096),
 		MaxBytes:   cmp.Or(max(l.MaxBytes, 0), 100<<30),
+		MaxWindow:  cmp.Or(max(l.MaxWindow, 0), 128<<20),
 	}
 }
 
@@ -55,10 +58,6 @@ const walkVersion = 2
 // ratioFrom is the number of uncompressed bytes up to which the ratio is not checked: small
 // layers of zeros are common and harmless.
 const ratioFrom = 64 << 20
-
-// maxWindow bounds the memory of a zstd decoder, in bytes. Tools that make layers use at most 8
-// MiB.
-const maxWindow = 32 << 20
 
 // Formats of a layer's blob.
 const (
@@ -143,6 +142,7 @@ type archiveReader struct {
 	r      io.Reader
 	stored *storedReader
 	limits Limits
+	at     *string // the path of the entry that is read
 	n      int64
 	sum    hash.Hash
 }
@@ -151,7 +151,7 @@ func (g *archiveReader) Read(p []byte) (int, error) {
 	n, err := g.r.Read(p)
 	g.n += int64(n)
 	g.sum.Write(p[:n])
-	if lerr := g.check(g.n, ""); lerr != nil {
+	if lerr := g.check(g.n, *g.at); lerr != nil {
 		return n, lerr
 	}
 	return n, err
@@ -170,8 +170,8 @@ func (g *archiveReader) check(n int64, at string) error {
 
 // walk reads a layer to its end and passes its files to the visitors. The error is a
 // *layerFault if the layer itself is at fault.
-func walk(ctx context.Context, r io.Reader, limits Limits, visitors fanOut) (Archive, error) {
-	w := &walker{ctx: ctx, limits: limits, visitors: visitors, stored: &storedReader{r: r}}
+func walk(ctx context.Context, r io.Reader, limits Limits, workers *Workers, visitors fanOut) (Archive, error) {
+	w := &walker{ctx: ctx, limits: limits, workers: workers, visitors: visitors, stored: &storedReader{r: r}}
 	err := w.run()
 	w.archive.Size = w.stored.n
 	if w.stored.err != nil {
@@ -181,7 +181,7 @@ func walk(ctx context.Context, r io.Reader, limits Limits, visitors fanOut) (Arc
 		return w.archive, context.Cause(ctx)
 	}
 	if _, own := errors.AsType[*layerFault](err); err != nil && !own {
-		err = &layerFault{rule: "unreadable", what: "the layer cannot be read: " + err.Error(), fix: rebuild}
+		err = &layerFault{rule: "unreadable", what: "the layer cannot be read: " + err.Error(), path: w.at, fix: rebuild}
 	}
 	return w.archive, err
 }
@@ -189,9 +189,12 @@ func walk(ctx context.Context, r io.Reader, limits Limits, visitors fanOut) (Arc
 type walker struct {
 	ctx      context.Context
 	limits   Limits
+	workers  *Workers // nil leaves the number of large windows open
 	visitors fanOut
-	stored   *storedReader
-	archive  Archive
+	// at is the path of the entry that is read; faults name it.
+	at      string
+	stored  *storedReader
+	archive Archive
 	// logical is the sum of the sizes of files, which exceeds the bytes read if files are sparse.
 	logical int64
 }
@@ -202,7 +205,7 @@ func (w *walker) run() error {
 		return err
 	}
 	defer plain.Close()
-	g := &archiveReader{r: plain, stored: w.stored, limits: w.limits, sum: sha256.New()}
+	g := &archiveReader{r: plain, stored: w.stored, limits: w.limits, at: &w.at, sum: sha256.New()}
 	whole := bufio.NewReaderSize(g, 64<<10)
 	archive, err := isTar(whole)
 	if err != nil {
@@ -236,11 +239,7 @@ func (w *walker) open() (plain io.ReadCloser, err error) {
 	case FormatBzip2:
 		return io.NopCloser(bzip2.NewReader(b)), nil
 	case FormatZstd:
-		d, err := zstd.NewReader(b, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxWindow))
-		if err != nil {
-			return nil, err
-		}
-		return d.IOReadCloser(), nil
+		return w.unzstd(b)
 	case FormatTar:
 		return io.NopCloser(b), nil
 	}
@@ -306,6 +305,7 @@ func (w *walker) entries(r *tar.Reader, g *archiveReader) error {
 	for {
 		h, err := r.Next()
 		if err == io.EOF {
+			w.at = ""
 			return nil
 		}
 		if err != nil && !errors.Is(err, tar.ErrInsecurePath) {
@@ -318,6 +318,7 @@ func (w *walker) entries(r *tar.Reader, g *archiveReader) error {
 		if err != nil {
 			return err
 		}
+		w.at = e.Path
 		if w.logical += max(0, h.Size); w.logical > g.n { // sparse, or not read yet
 			if err := g.checkLogical(w.logical, e.Path, h); err != nil {
 				return err
@@ -359,7 +360,7 @@ func (w *walker) entry(h *tar.Header) (*Entry, error) {
 	w.archive.Entries++
 	name := strings.TrimPrefix(path.Clean("/"+h.Name), "/")
 	if w.archive.Entries > w.limits.MaxEntries {
-		return nil, exceeds("entries", "", "the layer has more than %d entries", w.limits.MaxEntries)
+		return nil, exceeds("entries", name, "the layer has more than %d entries", w.limits.MaxEntries)
 	}
 	if len(h.Name) > w.limits.MaxPath || len(h.Linkname) > w.limits.MaxPath {
 		return nil, exceeds("path", name, "a path of the layer is longer than %d bytes", w.limits.MaxPath)

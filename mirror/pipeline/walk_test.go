@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"strings"
 	"testing"
 
@@ -116,7 +117,7 @@ func walked(t testing.TB, layer []byte, l Limits, visitors ...*noting) (Archive,
 	for _, v := range visitors {
 		a.participants = append(a.participants, &participant{step: Step{Stage: v}, visitor: v})
 	}
-	return walk(t.Context(), bytes.NewReader(layer), l.withDefaults(), a)
+	return walk(t.Context(), bytes.NewReader(layer), l.withDefaults(), nil, a)
 }
 
 func TestWalkReadsEveryFormat(t *testing.T) {
@@ -178,6 +179,29 @@ func TestWalkReadsBzip2(t *testing.T) {
 	_, err = walked(t, bzipped[:60], Limits{})
 	if b, own := errors.AsType[*layerFault](err); !own || b.rule != "unreadable" {
 		t.Errorf("cut: %v", err)
+	}
+}
+
+// Faults name the file in which they are met.
+func TestFaultsNameTheFile(t *testing.T) {
+	zeros := string(make([]byte, 80<<20))
+	around := archive(t, file{name: "before", text: "x"}, file{name: "opt/zeros", text: zeros}, file{name: "after"})
+	noise := make([]byte, 1<<20)
+	_, _ = rand.NewChaCha8([32]byte{}).Read(noise)
+	damaged := gzipped(t, archive(t, file{name: "before", text: "x"}, file{name: "var/cut", text: string(noise)}))[:600<<10]
+	for _, tc := range []struct {
+		rule, path string
+		layer      []byte
+		limits     Limits
+	}{
+		{"ratio", "opt/zeros", gzipped(t, around), Limits{}},
+		{"size", "opt/zeros", around, Limits{MaxBytes: 1 << 20}},
+		{"unreadable", "var/cut", damaged, Limits{}},
+	} {
+		_, err := walked(t, tc.layer, tc.limits, &noting{name: "v", data: func([]byte) error { return nil }})
+		if b, own := errors.AsType[*layerFault](err); !own || b.rule != tc.rule || b.path != tc.path {
+			t.Errorf("%s in %s: %+v", tc.rule, tc.path, err)
+		}
 	}
 }
 

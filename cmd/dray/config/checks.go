@@ -88,6 +88,10 @@ type ArchiveCheck struct {
 	MaxPath int `yaml:"max_path"`
 	// The most uncompressed bytes of a layer. Default: `100GiB`.
 	MaxBytes Bytes `yaml:"max_bytes"`
+	// The largest window of a layer that is compressed with zstd, which dray keeps in memory. A
+	// window above 32 MiB waits for its turn: as many are kept at a time as there are processor
+	// cores. Default: `128MiB`, as much as the zstd program takes.
+	MaxWindow Bytes `yaml:"max_window"`
 }
 
 // Waiver lets findings pass. They stay in the report, with the reason.
@@ -112,7 +116,7 @@ func (c *Checks) setDefaults() {
 	*c = Checks{
 		Repositories: []string{"*"}, Forward: ForwardEarly, DigestPush: DigestHold, HoldFor: Duration(time.Hour), UnseenLayers: UnseenScan,
 		Within: Duration(20 * time.Second), OnTimeout: Reject,
-		Archive: ArchiveCheck{Mode: Enforce, MaxRatio: 200, MaxEntries: 1_000_000, MaxDepth: 128, MaxPath: 4096, MaxBytes: 100 << 30},
+		Archive: ArchiveCheck{Mode: Enforce, MaxRatio: 200, MaxEntries: 1_000_000, MaxDepth: 128, MaxPath: 4096, MaxBytes: 100 << 30, MaxWindow: 128 << 20},
 	}
 }
 
@@ -195,6 +199,7 @@ func (a ArchiveCheck) validate(k *Report, path string) {
 	positive(k, path+".max_depth", a.MaxDepth)
 	positive(k, path+".max_path", a.MaxPath)
 	positive(k, path+".max_bytes", a.MaxBytes)
+	positive(k, path+".max_window", a.MaxWindow)
 }
 
 func (w Waiver) validate(k *Report, path string) {

@@ -1,0 +1,91 @@
+package pipeline
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+
+	"github.com/klauspost/compress/zstd"
+)
+
+// smallWindow is the largest window of zstd, in bytes, for which a decoder needs no turn. Tools
+// that make layers use at most 8 MiB by default, and 32 MiB at their best level.
+const smallWindow = 32 << 20
+
+// wide waits for the turn of a decoder with a large window. There are as many as layers are worked
+// on at a time, because a window is kept in memory as long as a slow client sends its layer. Other
+// layers are worked on meanwhile. The caller must call release at the end.
+func (w *Workers) wide(ctx context.Context) (release func(), err error) {
+	<-w.slots
+	defer func() { w.slots <- struct{}{} }()
+	select {
+	case w.windows <- struct{}{}:
+		return func() { <-w.windows }, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// unzstd returns a reader of a layer that is compressed with zstd.
+func (w *walker) unzstd(b *bufio.Reader) (io.ReadCloser, error) {
+	most, release := min(w.limits.MaxWindow, smallWindow), func() {}
+	if w.limits.MaxWindow > smallWindow && windowOf(b) > smallWindow && w.workers != nil {
+		var err error
+		if release, err = w.workers.wide(w.ctx); err != nil {
+			return nil, err
+		}
+		most = w.limits.MaxWindow
+	}
+	d, err := zstd.NewReader(b, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(uint64(most)))
+	if err != nil {
+		release()
+		return nil, err
+	}
+	return &windowReader{d, most, release}, nil
+}
+
+// windowOf returns the window of the first frame, in bytes. It returns more than any decoder takes
+// if the frame begins behind the bytes in the buffer.
+func windowOf(b *bufio.Reader) uint64 {
+	const unknown = 1 << 62
+	for at := 0; ; {
+		head, _ := b.Peek(min(at+zstd.HeaderMaxSize, b.Size())) // a failed read fails again
+		var h zstd.Header
+		if len(head) <= at || h.Decode(head[at:]) != nil {
+			return unknown
+		}
+		switch {
+		case h.Skippable:
+			at += h.HeaderSize + int(h.SkippableSize)
+			continue
+		case h.SingleSegment:
+			return h.FrameContentSize
+		}
+		return h.WindowSize
+	}
+}
+
+// windowReader reads a layer that is compressed with zstd. A window that is too large is a fault of
+// the layer, which building it again in the same way does not mend.
+type windowReader struct {
+	decoder *zstd.Decoder
+	most    int64
+	release func()
+}
+
+func (r *windowReader) Read(p []byte) (int, error) {
+	n, err := r.decoder.Read(p)
+	if errors.Is(err, zstd.ErrWindowSizeExceeded) {
+		f := exceeds("window", "", "the layer is compressed with zstd in a window of more than %d bytes", r.most).(*layerFault)
+		f.fix = "compress it without --long and --ultra, or ask the operator of dray to raise archive.max_window"
+		err = f
+	}
+	return n, err
+}
+
+func (r *windowReader) Close() error {
+	r.decoder.Close()
+	r.release()
+	return nil
+}
