@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
+	"dray/mirror/flight"
 	"dray/mirror/gate"
 	"dray/mirror/repository"
 	"dray/upstream"
@@ -27,6 +28,8 @@ type publisher struct {
 	*sender
 	// pushes counts pushed manifests, by upstream and result.
 	pushes *prometheus.CounterVec
+	// landing serialises the manifests that are sent to the upstream under one tag.
+	landing flight.Mutex[tagKey]
 }
 
 // publish forwards a manifest after everything that it needs. If the registry lacks a blob that
@@ -37,7 +40,7 @@ func (p *publisher) publish(ctx context.Context, how upstream.Call, r repository
 	if err != nil {
 		return upstream.Pushed{}, err
 	}
-	pushed, err := r.Up.Sink.PutManifest(ctx, r.Remote().With(how), ref, man)
+	pushed, err := p.land(ctx, how, r, ref, man, there)
 	if errors.Is(err, upstream.ErrPartsMissing) {
 		r.ForgetChildren(ctx, man)
 		p.sendStaged(ctx, how, r, man)
@@ -45,17 +48,34 @@ func (p *publisher) publish(ctx context.Context, how upstream.Call, r repository
 		if err := errors.Join(err, p.republishChildren(ctx, how, r, man)); err != nil {
 			return upstream.Pushed{}, err
 		}
-		pushed, err = r.Up.Sink.PutManifest(ctx, r.Remote().With(how), ref, man)
+		pushed, err = p.land(ctx, how, r, ref, man, there)
 	}
 	if err != nil {
 		return upstream.Pushed{}, err
 	}
-	r.StorePushed(ctx, ref, man, there)
 	if ref.Tag != "" {
 		p.o.BaseIndex.Saw(r, ref, man.MediaType, man.Digest)
 	}
 	p.replaceBuildCache(ctx, r, ref, man)
 	return pushed, p.publishReferrers(ctx, how, r, man.Digest)
+}
+
+// land sends a manifest to the upstream and records that it is there, with the children that the
+// push has waited for. Manifests for one tag take turns: otherwise, of two at once, the upstream
+// could have one last and dray record the other one last.
+func (p *publisher) land(ctx context.Context, how upstream.Call, r repository.Repo, ref oci.Reference, man *oci.Manifest, there []oci.Child) (upstream.Pushed, error) {
+	if ref.Tag != "" {
+		unlock, err := p.landing.Lock(ctx, tagKey{r, ref.Tag})
+		if err != nil {
+			return upstream.Pushed{}, err
+		}
+		defer unlock()
+	}
+	pushed, err := r.Up.Sink.PutManifest(ctx, r.Remote().With(how), ref, man)
+	if err == nil {
+		r.StorePushed(ctx, ref, man, there)
+	}
+	return pushed, err
 }
 
 // republishChildren publishes the manifests of an index that are held here. It is called when

@@ -117,3 +117,51 @@ func TestPublishHealsOnce(t *testing.T) {
 	lost(400, "v3")
 	s.want(t, "where it does not help", "manifest", "blob", "manifest")
 }
+
+// late is a registry that answers one manifest long after it took it.
+type late struct {
+	*mirrortest.Registry
+	digest digest.Digest
+	answer chan struct{}
+}
+
+func (l *late) PutManifest(ctx context.Context, repo upstream.Repo, ref oci.Reference, m *oci.Manifest) (upstream.Pushed, error) {
+	pushed, err := l.Registry.PutManifest(ctx, repo, ref, m)
+	if m.Digest == l.digest {
+		<-l.answer
+	}
+	return pushed, err
+}
+
+// Of two pushes of one tag at once, dray serves the one that the registry has last, also when the
+// registry answers the first one last. Another tag does not wait.
+func TestTwoPushesOfATag(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := mirrortest.New(t, mirrortest.Options{})
+		layers := [][]byte{[]byte("a layer"), []byte("another layer")}
+		first, second := mirrortest.Image(t, layers[0]), mirrortest.Image(t, layers[1])
+		l := &late{Registry: h.Registry, digest: first.Digest, answer: make(chan struct{})}
+		h.Upstream.Sink = l
+		for _, layer := range layers {
+			h.Want(201, "POST", "/v2/a/blobs/uploads/?digest="+digest.FromBytes(layer).String(), layer)
+		}
+		var wg sync.WaitGroup
+		push := func(tag string, m *oci.Manifest) {
+			wg.Go(func() { h.Want(201, "PUT", "/v2/a/manifests/"+tag, m.Raw, "Content-Type", m.MediaType) })
+			synctest.Wait()
+		}
+		push("v1", first)
+		push("v1", second)
+		push("v2", second)
+		if h.Registry.Held("a", oci.Reference{Tag: "v2"}) == nil {
+			t.Error("another tag waits")
+		}
+		close(l.answer)
+		wg.Wait()
+		has := h.Registry.Held("a", oci.Reference{Tag: "v1"}).Digest.String()
+		w := h.Want(200, "GET", "/v2/a/manifests/v1", nil, "Accept", first.MediaType)
+		if got := w.Header().Get("Docker-Content-Digest"); got != has {
+			t.Errorf("the registry has %s, and dray serves %s", has, got)
+		}
+	})
+}
