@@ -20,6 +20,7 @@ type flags struct {
 	account, region string
 	dir             string
 	hub             bool
+	env             bool
 	tls             bool
 	certFile        string
 	keyFile         string
@@ -87,7 +88,8 @@ func parseFlags(args []string, stderr io.Writer) (*flags, error) {
 	fs.StringVar(&f.region, "region", "", "AWS region (default eu-west-1)")
 	fs.StringVar(&f.dir, "data", "", "`directory` for blobs (default: a temporary one)")
 	fs.BoolVar(&f.hub, "hub", false, "be an anonymous registry in the style of Docker Hub")
-	fs.BoolVar(&f.tls, "tls", false, "serve the registry with a certificate made on the spot; see --ca-file")
+	fs.BoolVar(&f.env, "env", false, "print what a shell has to export for a dray in front of it, instead of the line of JSON")
+	fs.BoolVar(&f.tls, "tls", false, "serve the registry and the objects with a certificate made on the spot; see --ca-file")
 	fs.StringVar(&f.certFile, "tls-cert", "", "serve the registry with this certificate `file` (PEM)")
 	fs.StringVar(&f.keyFile, "tls-key", "", "key `file` of --tls-cert (PEM)")
 	fs.StringVar(&f.caFile, "ca-file", "", "write the authority of --tls to this `file` (PEM)")

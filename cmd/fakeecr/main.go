@@ -2,11 +2,13 @@
 // control API on four listeners. With --hub it is an ordinary anonymous registry in the style of
 // Docker Hub instead.
 //
-// When it is ready, it prints one line of JSON with its addresses on stdout. It ends on SIGINT and
+// When it is ready, it prints one line of JSON with its addresses on stdout, or with --env the
+// variables that a dray needs. It ends on SIGINT and
 // SIGTERM, and its content is then lost.
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -17,6 +19,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"syscall"
 
 	"dray/upstream/ecrtest"
@@ -65,10 +68,40 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return errors.Join(err, srv.Close())
 	}
+	if f.env {
+		line = environment(srv, f)
+	}
 	if _, err := stdout.Write(line); err != nil {
 		return errors.Join(fmt.Errorf("print addresses: %w", err), srv.Close())
 	}
 	return srv.Run(ctx)
+}
+
+// environment returns the variables by which dray uses the stand-in in place of ECR, as commands of
+// a shell. The credentials are placeholders: any are accepted.
+func environment(srv *ecrtest.Running, f *flags) []byte {
+	var b bytes.Buffer
+	export := func(name, value string) {
+		fmt.Fprintf(&b, "export %s='%s'\n", name, strings.ReplaceAll(value, "'", `'\''`))
+	}
+	host, _, _ := strings.Cut(srv.RegistryHost, ":")
+	if srv.CAPEM == nil {
+		host = "http://" + host
+	}
+	export("ECR_REGISTRY", host)
+	export("DRAY_ECR_ADDRESS", srv.RegistryAddr)
+	if srv.CAPEM != nil && f.caFile != "" {
+		path, err := filepath.Abs(f.caFile)
+		if err != nil {
+			path = f.caFile
+		}
+		export("DRAY_ECR_CA_FILE", path)
+	}
+	export("AWS_ENDPOINT_URL_ECR", srv.APIURL)
+	export("AWS_ENDPOINT_URL_CLOUDWATCH", srv.APIURL)
+	export("AWS_ACCESS_KEY_ID", "stand-in")
+	export("AWS_SECRET_ACCESS_KEY", "stand-in")
+	return b.Bytes()
 }
 
 // announce seeds the images, writes the requested files and renders the line. The listeners

@@ -163,3 +163,30 @@ func TestBadFlags(t *testing.T) {
 		t.Errorf("--help: %v", err)
 	}
 }
+
+// TestEnvironment prints what dray needs to use the stand-in, and --tls covers the object store.
+func TestEnvironment(t *testing.T) {
+	ca := filepath.Join(t.TempDir(), "it's ca.pem")
+	for _, test := range []struct {
+		args []string
+		want []string
+	}{
+		{nil, []string{"export ECR_REGISTRY='http://123456789012.dkr.ecr.eu-west-1.amazonaws.com'", "export DRAY_ECR_ADDRESS='127.0.0.1:", "export AWS_ENDPOINT_URL_ECR='http://127.0.0.1:"}},
+		{[]string{"--tls", "--ca-file", ca}, []string{"export ECR_REGISTRY='123456789012.", `it'\''s ca.pem'`}},
+	} {
+		ctx, cancel := context.WithCancel(t.Context())
+		var out bytes.Buffer
+		cancel()
+		if err := run(ctx, append(test.args, "--env"), &out, io.Discard); err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range test.want {
+			if !strings.Contains(out.String(), want) {
+				t.Errorf("%q prints no %q:\n%s", test.args, want, out.String())
+			}
+		}
+	}
+	if addr, _ := fakeecr(t, "--tls", "--ca-file", ca); !strings.HasPrefix(addr.Objects, "https://") {
+		t.Errorf("the objects are at %s", addr.Objects)
+	}
+}

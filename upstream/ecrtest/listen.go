@@ -65,24 +65,29 @@ func (r *Running) build(opts Options) error {
 	r.RegistryAddr = reachable(registry)
 	r.RegistryHost = hostName(opts.Account, opts.Region) + ":" + port
 	r.APIURL = "http://" + reachable(r.listeners[1].Addr().(*net.TCPAddr))
-	r.ObjectsURL = "http://" + reachable(r.listeners[2].Addr().(*net.TCPAddr))
+	objectScheme := "http"
+	if opts.TLS == nil && opts.SelfSigned {
+		objectScheme = "https" // as S3: clients do not follow a redirect out of TLS
+	}
+	r.ObjectsURL = objectScheme + "://" + reachable(r.listeners[2].Addr().(*net.TCPAddr))
 	r.ControlURL = "http://" + reachable(r.listeners[3].Addr().(*net.TCPAddr))
 	objects := r.listeners[2].Addr().(*net.TCPAddr)
 	r.objectsAddr, r.bucket = reachable(objects), bucketHost(opts.Region)
 	if opts.ObjectsByName {
-		opts.ObjectsURL = orDefault(opts.ObjectsURL, fmt.Sprintf("http://%s:%d", r.bucket, objects.Port))
+		opts.ObjectsURL = orDefault(opts.ObjectsURL, fmt.Sprintf("%s://%s:%d", objectScheme, r.bucket, objects.Port))
 	}
 	opts.ObjectsURL = orDefault(opts.ObjectsURL, r.ObjectsURL)
 	if !opts.StrictHost {
 		opts.AcceptHosts = append(slices.Clone(opts.AcceptHosts), r.RegistryAddr, "127.0.0.1:"+port, "localhost:"+port)
 	}
 	if opts.TLS == nil && opts.SelfSigned {
-		cert, ca, err := selfSigned(hostName(opts.Account, opts.Region))
+		cert, ca, err := selfSigned(hostName(opts.Account, opts.Region), r.bucket)
 		if err != nil {
 			return err
 		}
 		r.CA, r.CAPEM = ca, certificatePEM(ca)
 		opts.TLS = &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}
+		r.listeners[2] = tls.NewListener(r.listeners[2], withALPN(opts.TLS, opts.HTTP2))
 	}
 	scheme := "http"
 	if opts.TLS != nil {

@@ -28,8 +28,8 @@ type Options struct {
 	StrictHost bool
 	// TLS is the configuration of the registry's listener; nil means SelfSigned's, or no TLS.
 	TLS *tls.Config
-	// SelfSigned serves the registry with a certificate made in memory, for its ECR-shaped name,
-	// localhost and 127.0.0.1.
+	// SelfSigned serves the registry and the object store with a certificate made in memory, for
+	// their names at AWS, localhost and 127.0.0.1.
 	SelfSigned bool
 	// HTTP2 offers h2 on the registry's TLS listener. Only HTTP/1.1 has been seen at ECR.
 	HTTP2 bool
