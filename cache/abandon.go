@@ -8,21 +8,22 @@ import (
 // ErrAbandoned ends a fetch that no one reads any more; see [Abandon]. No reader gets it.
 var ErrAbandoned = errors.New("fetch abandoned by its readers")
 
-// Abandon says what happens to a fetch that all readers have left. It is finished, unless all
-// fields allow stopping it.
+// Abandon says what happens to a fetch that all readers have left. The fetch is finished, unless
+// StopAbove and FinishPercent both allow to stop it.
 type Abandon struct {
-	// StopAbove in bytes: fetches of blobs up to this length are always finished. Zero: all are. If
-	// the length is not known, the bytes that have arrived count instead.
+	// StopAbove is a length in bytes. Fetches of blobs up to this length are always finished. Zero:
+	// all fetches are. If the length is not known, the bytes that have arrived count instead.
 	StopAbove int64
-	// FinishPercent of the bytes: a fetch that has got as much is finished. Zero means 50.
+	// FinishPercent is a share of the blob in percent. A fetch that has got so much is finished. Zero
+	// means 50.
 	FinishPercent int
 	// Grace is how long the fetch continues before it is stopped, so that a client that comes back,
 	// or asks for the next range, finds it. Zero means 10 s.
 	Grace time.Duration
 }
 
-// worthFinishing reports whether a fetch without readers is finished. length is that of the blob
-// in bytes, -1 if it is not known. arrived is the part that has arrived.
+// worthFinishing reports whether a fetch without readers may go on to its end. length is that of
+// the blob in bytes, -1 if it is not known. arrived is how many bytes have arrived.
 func (a *Abandon) worthFinishing(length, arrived int64) bool {
 	switch {
 	case max(length, arrived) <= a.StopAbove:
@@ -47,7 +48,7 @@ func (s *flights) abandon(f *flight, x *fetch) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	g := f.file
-	g.mu.Lock() // under both locks, so that no one joins meanwhile
+	g.mu.Lock() // with both locks held, no one can join meanwhile
 	defer g.mu.Unlock()
 	switch {
 	case g.ended || g.users > 1:
@@ -65,7 +66,7 @@ func (s *flights) abandon(f *flight, x *fetch) {
 	x.giveUp(ErrAbandoned)
 }
 
-// countUnread counts a flight that ended without readers.
+// countUnread counts a flight that had no readers when it ended.
 func (s *flights) countUnread(g *growing, err error) {
 	g.mu.Lock()
 	alone := g.users == 1

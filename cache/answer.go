@@ -17,9 +17,9 @@ type answer struct {
 	ctx       context.Context // when it ends, the body is closed
 	stop      context.CancelCauseFunc
 	body      io.Reader
-	skip      int64       // bytes at the beginning of body to discard
+	skip      int64       // bytes to discard at the beginning of body
 	closeBody func()      // closes body; returns when it is closed
-	keepOpen  func() bool // stops the end of ctx from closing body
+	keepOpen  func() bool // once called, the end of ctx no longer closes body
 }
 
 func newAnswer(ctx context.Context, stop context.CancelCauseFunc, s Stream) *answer {
@@ -29,7 +29,7 @@ func newAnswer(ctx context.Context, stop context.CancelCauseFunc, s Stream) *ans
 	return a
 }
 
-// close gives the answer up.
+// close ends the request and closes the body.
 func (a *answer) close() {
 	a.keepOpen()
 	a.stop(nil)
@@ -54,7 +54,7 @@ func (a *answer) skipBytes(buffers *sync.Pool, patience time.Duration) error {
 	return nil
 }
 
-// read reads from the body, which must give something before patience ends.
+// read reads from the body. It returns ErrStalled if the body gives nothing before patience ends.
 func (a *answer) read(p []byte, patience time.Duration) (int, error) {
 	stop := a.stop
 	timer := time.AfterFunc(patience, func() { stop(ErrStalled) })

@@ -22,7 +22,7 @@ type Options struct {
 	// StallTimeout ends a request to an origin that gives nothing for this time. Zero means 30 s.
 	StallTimeout time.Duration
 	// MaxResumes bounds how often one fetch is resumed after its origin broke off. The count starts
-	// again when the fetch has got 32 MiB since. Zero means 5.
+	// again if the fetch got at least 32 MiB before it broke off once more. Zero means 5.
 	MaxResumes int
 	// Abandon says what happens to a fetch that all readers have left.
 	Abandon Abandon
@@ -39,8 +39,8 @@ type Cache struct {
 	flights *flights
 }
 
-// New returns a cache. It serves at once; Run does its background work. The caller ends it by Run
-// or by Close.
+// New returns a cache. It serves at once; Run does its background work. The cache ends when Run
+// returns, or by Close.
 func New(opts Options) *Cache {
 	c := &Cache{resources: &resources{disk: opts.Disk, log: cmp.Or(opts.Logger, slog.New(slog.DiscardHandler))}}
 	c.buffers.New = func() any { b := make([]byte, bufferSize); return &b }
@@ -52,8 +52,8 @@ func New(opts Options) *Cache {
 	return c
 }
 
-// Run does the background work of cache and disk until ctx ends. It then closes the cache and
-// makes the published blobs durable.
+// Run does the background work of cache and disk until ctx ends. It then closes the cache, makes
+// the published blobs durable, and returns nil.
 func (c *Cache) Run(ctx context.Context) error {
 	diskCtx, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
@@ -66,15 +66,15 @@ func (c *Cache) Run(ctx context.Context) error {
 }
 
 // Close cancels the flights and waits for them. From then on Open serves held blobs and passes
-// others through. Run calls it in the end; only a cache that never runs needs it. Further calls
-// do nothing.
+// others through. Run calls Close in the end, so only the owner of a cache that never runs has to
+// call it. Further calls do nothing.
 func (c *Cache) Close() { c.flights.close() }
 
 // Open returns a reader of the blob as soon as the origin has answered, or at once if the blob is
 // held. If the blob can be neither read nor fetched, Open returns the error of the origin
-// unchanged; that may be another caller's origin with the same Via. Size of b is used only if the
-// origin does not give a size. ctx bounds the wait of the caller and the reads of the reader. A
-// flight that Open started continues without ctx.
+// unchanged. That may be the origin of another caller that has the same Via. b.Size is used only if
+// the origin does not give a size. ctx bounds the wait of the caller and the reads of the reader. A
+// flight that Open started does not end with ctx.
 func (c *Cache) Open(ctx context.Context, b Blob, origin Origin) (*Reader, error) {
 	if p, ok := c.memory.get(b.Digest); ok {
 		return c.fetcher.reader(ctx, b, origin, memoryBytes(p), SourceMemory), nil
@@ -98,7 +98,7 @@ func (c *Cache) Open(ctx context.Context, b Blob, origin Origin) (*Reader, error
 			return r, err
 		}
 	}
-	c.degraded(&localError{"evicted", ErrFull}, b.Digest) // each time the fetched blob was evicted at once
+	c.degraded(&localError{"evicted", ErrFull}, b.Digest) // the blob was evicted as soon as it was fetched
 	return c.fetcher.passThrough(ctx, b, origin, nil)
 }
 
@@ -119,7 +119,7 @@ func (c *Cache) OpenHeld(ctx context.Context, d digest.Digest) (*Reader, error) 
 	return c.fetcher.reader(ctx, Blob{Digest: d, Size: blob.Size()}, none, diskBytes{blob}, SourceDisk), nil
 }
 
-// Stat returns the length of a blob held in memory or on disk, in bytes.
+// Stat returns the length of a blob in bytes, and whether memory or disk holds the blob.
 func (c *Cache) Stat(d digest.Digest) (size int64, ok bool) {
 	if p, ok := c.memory.get(d); ok {
 		return int64(len(p)), true
@@ -127,8 +127,8 @@ func (c *Cache) Stat(d digest.Digest) (size int64, ok bool) {
 	return c.disk.Stat(d)
 }
 
-// Retain keeps a blob that is on disk from being evicted until release is called. It returns when
-// the blob is on stable storage, or ErrNotFound if the disk does not hold it; see
+// Retain keeps a blob that is on disk from being evicted until release is called. It returns nil
+// once the blob is on stable storage, or ErrNotFound if the disk does not hold it; see
 // [disk.Dir.Retain].
 func (c *Cache) Retain(ctx context.Context, d digest.Digest) (release func(), err error) {
 	return c.disk.Retain(ctx, d)
@@ -142,7 +142,7 @@ func (c *Cache) Delete(ctx context.Context, d digest.Digest) error {
 }
 
 // Purge is Delete by an operator: see [disk.Dir.Purge]. It also removes a blob that is only in
-// memory.
+// memory. A missing blob is no error.
 func (c *Cache) Purge(ctx context.Context, d digest.Digest, unless disk.Unless) error {
 	if err := c.disk.Purge(ctx, d, unless); err != nil && !errors.Is(err, ErrNotFound) {
 		return err

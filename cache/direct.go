@@ -47,8 +47,8 @@ func (f *fetcher) passThrough(ctx context.Context, b Blob, origin Origin, x *fet
 	return r, nil
 }
 
-// start requests the bytes from at on from the origin. Their size must be the known one, if there
-// is one.
+// start asks the origin for the bytes from offset at on. It returns ErrSize if the origin gives
+// another size than the one that is known.
 func (d *directBytes) start(ctx context.Context) error {
 	x := d.fetcher.fetch(ctx, d.origin, d.at, d.blob.Size)
 	if err := x.connect(); err != nil {
@@ -69,9 +69,9 @@ func (d *directBytes) use(x *fetch) {
 	d.x = x
 }
 
-// replay hashes the bytes before off from where they were read, to verify the whole in the end.
-// If they cannot be read again, they are fetched again, and old must also verify those that it
-// handed out.
+// replay hashes the bytes before off, so that the whole can be verified in the end. It reads them
+// from old, which has handed them out. If that fails, they are fetched again. In this case old must
+// also verify the bytes that it handed out.
 func (d *directBytes) replay(old bytesAt) {
 	d.check = d.blob.Digest.Verifier()
 	if d.off == 0 {
@@ -108,7 +108,7 @@ func (d *directBytes) readAt(ctx context.Context, p []byte, off int64) (int, err
 	return n, err
 }
 
-// restartAt starts over at off. The bytes are not verified, unless off is 0.
+// restartAt starts over at off. The bytes from there on are verified only if off is 0.
 func (d *directBytes) restartAt(off int64) {
 	d.mu.Lock()
 	x := d.x
@@ -126,7 +126,7 @@ func (d *directBytes) restartAt(off int64) {
 	}
 }
 
-// skip discards the bytes that were handed out before a restart.
+// skip fetches the bytes between at and off only to hash them. They were handed out before.
 func (d *directBytes) skip() error {
 	if d.at >= d.off {
 		return nil
@@ -198,7 +198,7 @@ func (d *directBytes) total() int64 {
 	return d.blob.Size
 }
 
-func (d *directBytes) raw() io.ReaderAt { return bytes.NewReader(nil) } // failOver is never called for it
+func (d *directBytes) raw() io.ReaderAt { return bytes.NewReader(nil) } // never read: failOver is not called for it
 
 func (d *directBytes) waitVerified(context.Context) error { return nil }
 

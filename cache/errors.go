@@ -7,7 +7,7 @@ import (
 	"dray/cache/disk"
 )
 
-// Errors of this package beside those of an origin. Test for them with errors.Is.
+// Errors of this package. An origin can return others. Test for them with errors.Is.
 var (
 	// ErrNotFound says that neither memory nor disk holds the blob.
 	ErrNotFound = disk.ErrNotFound
@@ -21,7 +21,7 @@ var (
 	ErrSize = disk.ErrSize
 	// ErrDigest says that a digest is malformed or of an unsupported algorithm.
 	ErrDigest = disk.ErrDigest
-	// ErrInUse says that a blob was left alone because it is open or pinned.
+	// ErrInUse says that Purge left a blob alone because it is open or pinned, or a push needs it.
 	ErrInUse = disk.ErrInUse
 	// ErrStalled says that an origin gave nothing for Options.StallTimeout.
 	ErrStalled = errors.New("origin makes no progress")
@@ -40,10 +40,11 @@ type localError struct {
 func (e *localError) Error() string { return "cache " + e.reason + ": " + e.err.Error() }
 func (e *localError) Unwrap() error { return e.err }
 
-// reasonRead is the reason of a localError that a reader met by itself.
+// reasonRead is the reason of a localError for bytes that could not be read from the cache.
 const reasonRead = "read"
 
-// local makes a localError of an error of the disk. reason names the step that failed.
+// local makes a localError of an error of the disk. reason names the step that failed. ErrFull and
+// ErrTooLarge have reasons of their own.
 func local(reason string, err error) *localError {
 	switch {
 	case errors.Is(err, ErrFull):

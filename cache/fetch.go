@@ -10,9 +10,9 @@ import (
 
 const (
 	// resumePause is the pause before the second resumption of a fetch. It doubles with each further
-	// one.
+	// resumption, up to 32 times as long.
 	resumePause = 100 * time.Millisecond
-	// endPatience bounds the wait for a body to end where its size says so.
+	// endPatience bounds the wait for the end of a body after its last byte.
 	endPatience = time.Second
 )
 
@@ -26,8 +26,8 @@ type fetcher struct {
 	maxResumes int
 }
 
-// fetch reads one blob from its origin. If the origin breaks off, it resumes at the byte it has
-// reached. One goroutine uses it.
+// fetch reads one blob from its origin. If the origin breaks off, the fetch asks again for the
+// bytes that are still missing. One goroutine uses it.
 type fetch struct {
 	*fetcher
 	origin Origin
@@ -41,20 +41,20 @@ type fetch struct {
 	whole      bool  // the origin's newest answer ignored the range
 	resumes    int
 	sinceBreak int64   // bytes since the origin last broke off
-	broken     error   // an error of the body that came with bytes
+	broken     error   // an error of the body that came with bytes; the next Read handles it
 	answer     *answer // nil before the first one and between two
 	done       bool
 }
 
-// fetch prepares a fetch of the bytes from off on. hint is the length of the whole, for an origin
-// that does not give one.
+// fetch prepares a fetch of the bytes from off on. hint is the length of the whole blob, for an
+// origin that does not give one; below zero: not known.
 func (f *fetcher) fetch(ctx context.Context, origin Origin, off, hint int64) *fetch {
 	x := &fetch{fetcher: f, origin: origin, off: off, size: max(hint, -1), end: -1}
 	x.ctx, x.giveUp = context.WithCancelCause(ctx)
 	return x
 }
 
-// begin sends the first request. Its answer decides about the size.
+// begin sends the first request. A size in its answer replaces the hint.
 func (f *fetch) begin() error {
 	size, err := f.request()
 	if err == nil && size >= 0 {
@@ -63,8 +63,8 @@ func (f *fetch) begin() error {
 	return err
 }
 
-// connect sends a further request. It returns ErrSize if the answer has another size than is
-// known.
+// connect sends a further request. It returns ErrSize if the answer has another size than the one
+// that is known.
 func (f *fetch) connect() error {
 	size, err := f.request()
 	switch {
@@ -78,8 +78,8 @@ func (f *fetch) connect() error {
 	return nil
 }
 
-// request asks the origin for the bytes from off on. It returns the size of the whole that the
-// origin gives.
+// request asks the origin for the bytes from off on. It returns the size of the whole blob as the
+// origin gives it; below zero: not known.
 func (f *fetch) request() (size int64, err error) {
 	f.m.requests.Inc()
 	ctx, stop := context.WithCancelCause(f.ctx)
@@ -99,7 +99,7 @@ func (f *fetch) request() (size int64, err error) {
 	return s.Size, nil
 }
 
-// disconnect gives the current answer up, if there is one.
+// disconnect closes the current answer, if there is one.
 func (f *fetch) disconnect() {
 	if f.answer != nil {
 		f.answer.close()
@@ -149,7 +149,8 @@ func (f *fetch) Read(p []byte) (int, error) {
 	return 0, io.EOF
 }
 
-// atEnd reports whether err, seen at off, is the end of the blob.
+// atEnd reports whether the blob ends at off, where its body gave err. A blob of unknown size ends
+// where its body does.
 func (f *fetch) atEnd(err error) bool {
 	if f.size < 0 && err == io.EOF {
 		f.size = f.off
@@ -157,7 +158,7 @@ func (f *fetch) atEnd(err error) bool {
 	return f.off == f.size // an error after the last byte does not matter
 }
 
-// readBody reads from the answer, after the bytes to skip.
+// readBody reads from the answer. It first discards the bytes to skip.
 func (f *fetch) readBody(p []byte) (int, error) {
 	patience := f.stall
 	if f.off == f.size {

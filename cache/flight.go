@@ -14,8 +14,8 @@ import (
 	"dray/cache/disk"
 )
 
-// errLookAgain says that the blob has appeared on disk meanwhile, or that only the origin of
-// another caller, with another Via, refused it.
+// errLookAgain says that the caller must look on disk again: the blob has appeared there meanwhile,
+// or only the origin of another caller, with another Via, has refused it.
 var errLookAgain = errors.New("look again")
 
 // flight is the fetch of a digest that is under way.
@@ -52,8 +52,8 @@ type member struct {
 //     published meanwhile.
 //   - The caller waits for ready. It then returns the error, makes a reader of the file, passes the
 //     blob through, or looks on disk again.
-//   - leave stops counting the caller as waiting. If it has a use of the file but no reader, that
-//     use ends.
+//   - leave stops counting the caller as waiting. If the caller counts as a user of the file but
+//     has got no reader, it also stops counting as a user.
 //   - run fills the file, and each piece wakes the readers that wait for bytes (see growing). When
 //     the digest is verified, publish lets readers have the last byte. If the flight fails, finish
 //     gives every reader the error.
@@ -129,8 +129,8 @@ func (s *flights) open(ctx context.Context, b Blob, origin Origin) (*Reader, err
 	return nil, errLookAgain
 }
 
-// join makes the caller a member of the flight of a digest, which it starts if there is none. It
-// returns nil after close.
+// join makes the caller a member of the flight of a digest. If there is no flight, join starts one,
+// or returns nil after close.
 func (s *flights) join(b Blob, origin Origin) *member {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -160,8 +160,8 @@ func (s *flights) deliver(f *flight, file *growing) {
 	close(f.ready)
 }
 
-// leave ends the wait of one caller. It gives back its use of the file unless a reader has it.
-// The last caller closes an answer that no one took over.
+// leave ends the wait of one caller, and its use of the file unless a reader has taken that over.
+// The last caller closes an answer that no caller took over.
 func (s *flights) leave(m *member) {
 	s.mu.Lock()
 	m.waiting--
@@ -242,11 +242,10 @@ func (s *flights) run(f *flight, b Blob, origin Origin) {
 	}
 }
 
-// scanPatience bounds how long a flight waits for a disk that is still being read after the
-// start.
+// scanPatience bounds how long a flight waits for the disk to list its blobs after the start.
 const scanPatience = 2 * time.Second
 
-// create makes room for a blob.
+// create starts a file on disk for a blob of size bytes; below zero: not known.
 func (s *flights) create(size int64) (*disk.Ingest, error) {
 	ctx, cancel := context.WithTimeout(s.ctx, scanPatience)
 	defer cancel()
@@ -291,8 +290,8 @@ func (s *flights) fill(g *growing, in *disk.Ingest, x *fetch) error {
 	}
 }
 
-// publish verifies the digest of a file that has arrived, and lets the readers have its last
-// byte.
+// publish verifies the digest of a file whose bytes have all arrived, and lets the readers have the
+// last byte.
 func (s *flights) publish(g *growing, in *disk.Ingest, d digest.Digest) error {
 	blob, err := in.Commit(s.ctx, d)
 	switch {

@@ -16,11 +16,12 @@ const (
 	wakeDelay = 2 * time.Millisecond
 )
 
-// span is a part of a file, without the byte at to.
+// span is the part of a file between two offsets. The byte at from belongs to it, the one at to
+// does not.
 type span struct{ from, to int64 }
 
-// growing is a file that many readers read while it is written: by one goroutine that appends,
-// or, if the length is announced, by several that write different parts. Until it is complete one
+// growing is a file that many readers read while it is written. One goroutine appends to it. If the
+// length is announced, several may write different parts instead. Until the file is complete, one
 // byte is withheld: the last of the announced length, or the newest if the length is not known.
 // Flights and uploads write to growing files.
 //
@@ -47,7 +48,7 @@ type growing struct {
 	err         error         // returned to every reader from now on
 	changed     chan struct{} // closed to wake readers; nil if none waits
 	delayed     *time.Timer   // wakes readers later; nil before the first use
-	armed       bool
+	armed       bool          // delayed will wake readers
 }
 
 // newGrowing returns a file with one user, its writer.
@@ -55,7 +56,7 @@ func newGrowing(src io.ReaderAt, length int64, free func() error) *growing {
 	return &growing{src: src, free: free, users: 1, length: length}
 }
 
-// join adds a user. It returns false if the last one has left.
+// join adds a user. It returns false if the last user has left, because the file is closed then.
 func (g *growing) join() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -69,7 +70,7 @@ func (g *growing) join() bool {
 	return true
 }
 
-// leave removes a user.
+// leave removes a user. If that was the last one, it closes the file and returns the error of that.
 func (g *growing) leave() error {
 	g.mu.Lock()
 	g.users--
@@ -146,8 +147,8 @@ func (g *growing) wakeLocked() {
 	}
 }
 
-// complete lets readers have the last byte, after the digest was verified. From now on the last
-// user leaves by free.
+// complete lets readers have the last byte, after the digest was verified. The last user that
+// leaves now calls free.
 func (g *growing) complete(free func() error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -156,7 +157,7 @@ func (g *growing) complete(free func() error) {
 	g.endLocked()
 }
 
-// fail returns err to every reader from now on.
+// fail makes every reader get err from now on. It does nothing if the file has ended.
 func (g *growing) fail(err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -167,7 +168,7 @@ func (g *growing) fail(err error) {
 	g.endLocked()
 }
 
-// suspend is fail with ErrClosed. From now on the last user leaves by free.
+// suspend is fail with ErrClosed. The last user that leaves now calls free.
 func (g *growing) suspend(free func() error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -245,7 +246,8 @@ func (g *growing) wait() <-chan struct{} {
 	return g.changed
 }
 
-// waitVerified waits until the file has ended. It returns the error if it failed.
+// waitVerified waits until the file is complete, and so verified. It returns the error if the file
+// fails or ctx ends.
 func (g *growing) waitVerified(ctx context.Context) error {
 	for {
 		g.mu.Lock()
@@ -275,8 +277,8 @@ func (g *growing) readAt(ctx context.Context, p []byte, off int64) (int, error) 
 	return 0, &localError{reasonRead, noEOF(err)}
 }
 
-// await waits until there are bytes at off, or ctx ends, and returns their end. It returns io.EOF
-// if there will never be any.
+// await waits until there are bytes at off, or ctx ends. It returns the offset at which these bytes
+// end. It returns io.EOF if there will never be any bytes at off.
 func (g *growing) await(ctx context.Context, off int64) (limit int64, err error) {
 	for {
 		g.mu.Lock()

@@ -28,7 +28,7 @@ const memoryOverhead = 256
 
 func newMemory(maxBytes int64) *memory {
 	m := &memory{max: maxBytes}
-	// The bound is in bytes, below. NewLRU fails only for a size below one.
+	// add bounds the bytes, so the number of entries has no bound. NewLRU fails only below one.
 	m.lru, _ = simplelru.NewLRU(math.MaxInt, func(_ digest.Digest, p []byte) {
 		m.bytes -= int64(len(p)) + memoryOverhead
 	})
@@ -41,7 +41,7 @@ func (m *memory) get(d digest.Digest) ([]byte, bool) {
 	return m.lru.Get(d)
 }
 
-// peek is get that does not count as a use.
+// peek is like get, but does not count as a use.
 func (m *memory) peek(d digest.Digest) ([]byte, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -72,14 +72,14 @@ func (m *memory) remove(d digest.Digest) {
 	m.lru.Remove(d)
 }
 
-// size returns the number of bytes held.
+// size returns the number of bytes that the objects take.
 func (m *memory) size() int64 {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.bytes
 }
 
-// objects are the small ones, which are held in memory and on disk.
+// objects holds small objects, such as manifests, in memory and on disk.
 type objects struct {
 	*resources
 	memory *memory
@@ -121,9 +121,9 @@ func (o *objects) store(ctx context.Context, d digest.Digest, p []byte) *localEr
 	return nil
 }
 
-// Bytes returns a small object from memory or disk, verified. It returns ErrNotFound, also when
-// the disk fails, and ErrTooLarge if the object is longer than maxBytes. The bytes must not be
-// changed.
+// Bytes returns a small object from memory or disk, verified. It returns ErrNotFound if neither
+// holds the object or if the disk fails, and ErrTooLarge if the object is longer than maxBytes. The
+// bytes must not be changed.
 func (o *objects) Bytes(ctx context.Context, d digest.Digest, maxBytes int64) ([]byte, error) {
 	if p, ok := o.memory.get(d); ok {
 		if int64(len(p)) > maxBytes {
@@ -145,7 +145,8 @@ func (o *objects) Bytes(ctx context.Context, d digest.Digest, maxBytes int64) ([
 }
 
 // Peek is Bytes for maintenance and inspection. It does not count as a use of the object, which
-// keeps its place in the order of eviction, and it does not change the memory.
+// keeps its place in the order of eviction, and it does not change the memory. It returns errors of
+// the disk as they are.
 func (o *objects) Peek(ctx context.Context, d digest.Digest, maxBytes int64) ([]byte, error) {
 	if p, ok := o.memory.peek(d); ok && int64(len(p)) <= maxBytes {
 		return p, nil
@@ -157,7 +158,8 @@ func (o *objects) Peek(ctx context.Context, d digest.Digest, maxBytes int64) ([]
 	return o.read(ctx, blob, maxBytes)
 }
 
-// load reads an object from disk. A corrupt one is moved to quarantine.
+// load reads an object from disk. A corrupt one is moved to quarantine, and load returns
+// ErrNotFound.
 func (o *objects) load(ctx context.Context, d digest.Digest, maxBytes int64) ([]byte, error) {
 	blob, err := o.disk.Open(ctx, d)
 	if err != nil {
@@ -166,7 +168,7 @@ func (o *objects) load(ctx context.Context, d digest.Digest, maxBytes int64) ([]
 	return o.read(ctx, blob, maxBytes)
 }
 
-// read is load of a blob that is open. It closes the blob.
+// read is load for a blob that is open already. It closes the blob.
 func (o *objects) read(ctx context.Context, blob *disk.Blob, maxBytes int64) ([]byte, error) {
 	defer blob.Close()
 	d := blob.Digest()

@@ -17,9 +17,9 @@ type Blob struct {
 	Via string
 	// Split says how a large blob is fetched in several parts at once; nil: never.
 	Split *Split
-	// Ahead says that the caller does not read, and fetches for later readers. The call is not
-	// counted as an open. The first reader that joins its fetch has [SourceOrigin], as if it had
-	// started it.
+	// Ahead says that the caller does not read, but fetches for later readers. The call is not
+	// counted as an open. The first reader that joins the fetch has [SourceOrigin], as if that
+	// reader had started it.
 	Ahead bool
 }
 
@@ -33,7 +33,7 @@ type Stream struct {
 	Skip int64
 }
 
-// Origin fetches a blob from byte from on. If it cannot start there it returns an error. It
-// returns soon after ctx ends; Body is then closed, maybe during a Read. It may be called again,
-// later and concurrently.
+// Origin fetches a blob, beginning at the offset from. If it cannot begin there, it returns an
+// error. It returns soon after ctx ends. The cache then closes Body, maybe during a Read. The
+// function may be called again, later and concurrently.
 type Origin func(ctx context.Context, from int64) (Stream, error)

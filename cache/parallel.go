@@ -11,8 +11,8 @@ import (
 	"dray/cache/disk"
 )
 
-// windowPieces is how many pieces per stream a fetch may be ahead of its first gap. So the pieces
-// are still in the page cache when they are hashed.
+// windowPieces is how many pieces per stream a fetch may be ahead of the first gap in the file. The
+// bound lets pieces be hashed while they are still in the page cache.
 const windowPieces = 2
 
 // workers fetch one blob in parts: a leader, which is the goroutine of the flight, and helpers.
@@ -35,10 +35,11 @@ type workers struct {
 	fetching int    // pieces that are being fetched, except the first one
 	noRanges bool   // the origin ignores ranges: no more pieces are handed out
 	err      error
-	changed  chan struct{} // closed when any of this changes
+	changed  chan struct{} // closed when one of these fields changes
 }
 
-// begin takes slots for a fetch whose size is known, and limits x to the first piece.
+// begin returns the workers for x. If the size of x is known and large enough, and a slot is free,
+// it takes slots and limits x to the first piece.
 func (s *Split) begin(x *fetch) *workers {
 	w := &workers{Split: s, fetcher: x.fetcher, origin: x.origin, changed: make(chan struct{})}
 	if !w.worthSplitting(x.size) {
@@ -48,7 +49,7 @@ func (s *Split) begin(x *fetch) *workers {
 		return w
 	}
 	x.end = s.Piece
-	first := true // connect is for one goroutine
+	first := true // needs no lock, because one goroutine uses x
 	x.origin = func(ctx context.Context, from int64) (Stream, error) {
 		if first {
 			first = false
@@ -172,9 +173,9 @@ const (
 	roleWaiting // the leader after a refused piece: it waits for the helpers
 )
 
-// next waits for a piece to fetch and returns it, or an empty one if there are no more. The
-// leader gets its empty piece only when no helper can return one any more. If alone is true, it
-// must fetch the rest by itself.
+// next waits for a piece to fetch and returns it, or an empty one if there are no more. The leader
+// gets an empty piece only when no helper can give one back any more. If alone is true, the leader
+// must fetch the rest by one request.
 func (w *workers) next(r role) (p span, alone bool, err error) {
 	leader := r != roleHelper
 	for {
@@ -212,8 +213,8 @@ func (w *workers) wait(changed <-chan struct{}) {
 	}
 }
 
-// claim takes a piece that a reader waits for, or else the first one within the window. It needs
-// mu.
+// claim takes a piece that a reader waits for. If there is none, it takes the first free piece, if
+// that is within the window. It returns an empty piece if it takes none. It needs mu.
 func (w *workers) claim() span {
 	w.g.mu.Lock()
 	mark, wishes := w.g.written, slices.Clone(w.g.demands)
@@ -233,7 +234,7 @@ func (w *workers) claim() span {
 	p := w.free[i]
 	w.free = slices.Delete(w.free, i, i+1)
 	w.fetching++
-	w.wakeLocked() // its demand may have hidden another
+	w.wakeLocked() // the demand for this piece may have hidden a demand for another one
 	return p
 }
 
@@ -250,8 +251,8 @@ func (w *workers) pieceDone() {
 	w.wakeLocked()
 }
 
-// refused returns the part of a piece that is still missing. If the origin ignores ranges, all
-// helpers stop.
+// refused makes the part of a piece that is still missing free again. If the origin ignores ranges,
+// all helpers stop.
 func (w *workers) refused(p span, err error) {
 	if w.ctx.Err() == nil {
 		w.m.refusedParts.Inc()
@@ -288,7 +289,7 @@ func (w *workers) fail(err error) {
 	w.cancel()
 }
 
-// fetchPiece fetches a piece. p is then the part that is still missing.
+// fetchPiece fetches a piece. When it returns, p is the part that is still missing.
 func (w *workers) fetchPiece(p *span) error {
 	y := w.fetch(w.ctx, func(ctx context.Context, from int64) (Stream, error) { return w.Part(ctx, from, p.to) }, p.from, w.size)
 	defer y.close()
@@ -375,7 +376,7 @@ func (w *workers) fetchRest(x *fetch) error {
 	})
 }
 
-// hash hashes the file up to its first gap, as that moves on.
+// hash hashes the file up to its first gap, and goes on as the gap moves, until all is hashed.
 func (w *workers) hash() {
 	buf := w.buffers.Get().(*[]byte)
 	defer w.buffers.Put(buf)

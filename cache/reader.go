@@ -28,9 +28,9 @@ const (
 //
 // A Reader that reads from byte 0 to the end gets the last byte only when the digest of the whole
 // matches. Otherwise it gets ErrCorrupt or ErrSize, or the error of the origin. Bytes before the
-// last one are given as they arrive. So a reader of a range must verify it, unless Source is
-// SourceMemory or SourceDisk. After a seek while Source is SourceDirect, even the last byte is
-// unverified.
+// last one are given as they arrive. So a caller that reads only a range must verify the bytes,
+// unless Source is SourceMemory or SourceDisk. After a seek while Source is SourceDirect, even the
+// last byte is unverified.
 //
 // Read and Seek are for one goroutine. Close may be called from another and ends a Read under
 // way.
@@ -96,10 +96,10 @@ func (r *Reader) Held() bool { return r.Source() == SourceDisk }
 // minStretch is the least number of bytes of a fetch under way that is worth sending as a file.
 const minStretch = 16 << 10
 
-// Stretch waits until there are bytes at the position of the reader. It returns a file with that
-// offset, and how many bytes, at most n, can be sent from it, for sendfile. The caller then calls
-// Passed. If the file is nil, the caller must use Read, because the bytes are in no file, or a
-// fetch has brought few. Errors are those of Read.
+// Stretch waits until there are bytes at the position of the reader. It returns a file that stands
+// at this position, and how many bytes, at most n, can be sent from it with sendfile. The caller
+// then calls Passed. If the file is nil, the caller must use Read: the bytes are in no file, or a
+// fetch has brought too few. Errors are those of Read.
 func (r *Reader) Stretch(n int64) (*os.File, int64, error) {
 	if r.ctx.Err() != nil {
 		return nil, 0, r.ended()
@@ -134,9 +134,9 @@ func (r *Reader) Stretch(n int64) (*os.File, int64, error) {
 	return f, n, nil
 }
 
-// Passed moves past n bytes of the last stretch, which were sent, and takes the error that ended
-// the sending. It returns that error if the next byte can be read, so that the file is not the
-// cause. Otherwise it returns nil, and Read passes the blob through.
+// Passed moves the reader past the n bytes of the last stretch that were sent. err is the error
+// that ended the sending, or nil. If the next byte can be read, the file is not the cause, and
+// Passed returns err. Otherwise it returns nil, and the next Read passes the blob through.
 func (r *Reader) Passed(n int64, err error) error {
 	r.advance(n)
 	if err == nil {
@@ -227,7 +227,7 @@ func (r *Reader) ended() error {
 // failOver makes the reader pass the blob through from its position on. If it has read from byte
 // 0 without a gap, it still verifies the whole.
 func (r *Reader) failOver(old bytesAt, why *localError) (bytesAt, error) {
-	if why.reason == reasonRead { // the flight has counted the others
+	if why.reason == reasonRead { // the flight has counted failures of other reasons
 		r.degraded(why, r.blob.Digest)
 	}
 	r.m.opens.WithLabelValues(string(SourceDirect)).Inc()

@@ -11,8 +11,8 @@ import (
 	"dray/cache/disk"
 )
 
-// bufferSize of one read from an origin: pieces of this size end up in large folios of the page
-// cache.
+// bufferSize is the size of one read from an origin, in bytes. The page cache keeps pieces of this
+// size in large folios.
 const bufferSize = 256 << 10
 
 // resources are shared by all parts of a cache.
@@ -29,8 +29,8 @@ func (r *resources) degraded(e *localError, d digest.Digest) {
 	r.log.Warn("blob passed through uncached", "digest", d, "error", e)
 }
 
-// unreadable drops a blob whose file is damaged for good by the look of the error, so that it is
-// fetched and kept anew. A blob that a push needs stays: the error may pass.
+// unreadable drops a blob if the error why means that its file is damaged, so that the blob is
+// fetched and kept anew. A blob that a push needs stays, because the error may pass.
 func (r *resources) unreadable(ctx context.Context, d digest.Digest, why error) {
 	if !disk.Damaged(why) {
 		return

@@ -8,12 +8,12 @@ import (
 	"dray/cache/disk"
 )
 
-// Resumable is an upload that an earlier process received under a key, and that can be continued,
-// or the blob that it was committed as.
+// Resumable is what an earlier process left under a key: an upload that can be continued, or the
+// blob as which it committed an upload.
 type Resumable struct {
 	Key  string
 	Note []byte
-	// Since is when it was last written to, or committed.
+	// Since is when the upload was last written to, or committed.
 	Since time.Time
 	// Upload is not committed yet. It is nil if Blob is set.
 	Upload *Upload
@@ -39,7 +39,7 @@ func (c *Cache) ReceiveResumable(ctx context.Context, key string, note []byte) (
 	return c.upload(key, in), nil
 }
 
-// Recover returns the uploads that earlier processes received under keys, once.
+// Recover returns what earlier processes left under keys. Only the first call returns it.
 func (c *Cache) Recover() []Resumable {
 	var all []Resumable
 	for _, l := range c.disk.Recover() {

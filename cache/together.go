@@ -16,7 +16,8 @@ const (
 	togetherHeads = 8192
 )
 
-// together counts uses of blobs that are used together, and remembers the time of the last count.
+// together counts uses of blobs that are used together: a head, such as a manifest, and its
+// members. It remembers when it last counted each head.
 type together struct {
 	*resources
 	mu   sync.Mutex // guards the fields below; leaf lock
@@ -28,7 +29,7 @@ func newTogether(r *resources) *together {
 	return &together{resources: r, seen: seen}
 }
 
-// due reports whether a use of the head must be counted now, and records it.
+// due reports whether a use of the head must be counted now. If so, it records the time.
 func (t *together) due(head digest.Digest, now time.Time) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -40,10 +41,10 @@ func (t *together) due(head digest.Digest, now time.Time) bool {
 }
 
 // Used says that a client was given head, from memory or elsewhere, and is going to need the
-// members. Those that are on disk then count as used, and so does the head. Otherwise members
-// that this client already has would be evicted before their head, and a head that is always sent
-// from memory would be evicted before its members. members is called at most once a minute for
-// each head.
+// members. Those that are on disk then count as used, and so does the head. Without this, members
+// that the client already has would be evicted before their head, and a head that is always sent
+// from memory would be evicted before its members. members is called at most once a minute for each
+// head.
 func (t *together) Used(head digest.Digest, members func() []digest.Digest) {
 	if t.due(head, time.Now()) {
 		t.disk.Use(append(members(), head)...)

@@ -17,7 +17,7 @@ import (
 // methods may be called from any goroutine. The receiver closes it in the end.
 type Upload struct {
 	*resources
-	key  string // under which it outlives the process; empty: it does not
+	key  string // under which the next process finds it; empty: it ends with this process
 	in   *disk.Ingest
 	file *growing
 	once sync.Once
@@ -89,10 +89,10 @@ func (u *Upload) checkOpen() error {
 // Size returns the number of bytes received.
 func (u *Upload) Size() int64 { return u.in.Size() }
 
-// Follow returns a reader from byte 0. It gets all but the newest byte as they arrive, and the
-// rest and io.EOF after Commit. After Abort or a failed Commit it gets the error. Follow may be
-// called at any time before Close, also after Commit. Close of the reader may be called during a
-// Read.
+// Follow returns a reader that begins at byte 0. It gets the bytes as they arrive, except the
+// newest one, which it gets only after Commit. After Abort or a failed Commit it gets the error.
+// Follow may be called at any time before Close, also after Commit. The reader may be closed during
+// a Read.
 func (u *Upload) Follow() io.ReadCloser {
 	f := &follower{file: u.file}
 	f.ctx, f.cancel = context.WithCancelCause(context.Background())
@@ -102,9 +102,9 @@ func (u *Upload) Follow() io.ReadCloser {
 	return f
 }
 
-// Commit verifies the digest and publishes the blob, which is not evicted before Close. If it
-// fails with ErrCorrupt or because of the disk, nothing is published and the upload has ended. If
-// ctx ends first, Commit may be called again.
+// Commit verifies the digest and publishes the blob, which is not evicted before the Upload is
+// closed. If Commit fails with ErrCorrupt or because of the disk, nothing is published and the
+// upload has ended. If it fails because ctx has ended, it may be called again.
 func (u *Upload) Commit(ctx context.Context, d digest.Digest) (Blob, error) {
 	if err := u.checkOpen(); err != nil {
 		return Blob{}, err
@@ -146,7 +146,7 @@ func (u *Upload) end(err error) {
 }
 
 // Close releases the upload. An upload that is not committed is aborted. The blob of a committed
-// one may be evicted from then on. Followers can read on. Further calls do nothing.
+// one may be evicted from then on, but its followers can read on. Further calls do nothing.
 func (u *Upload) Close() error {
 	u.Abort(nil)
 	u.leave()
