@@ -32,8 +32,8 @@ var dialects = map[string]ecrtest.Dialect{
 	"storage named without TLS": {ObjectsHere: true, PlainLocation: true},
 }
 
-// TestDialects pulls an image, finds that its tag has moved, and lists its tags, at registries of
-// every dialect. Nothing of it may be taken for a failure.
+// TestDialects pulls an image, finds that its tag has moved, and lists its referrers and tags, at
+// registries of every dialect. Nothing of it may be taken for a failure.
 func TestDialects(t *testing.T) {
 	for name, d := range dialects {
 		t.Run(name, func(t *testing.T) {
@@ -53,7 +53,11 @@ func TestDialects(t *testing.T) {
 				}
 			}
 			pull(seed(t, s.hub, "team/app", "v1", 3000))
-			pull(seed(t, s.hub, "team/app", "v1", 4000)) // the tag has moved
+			moved := seed(t, s.hub, "team/app", "v1", 4000)
+			pull(moved)
+			if r := s.want(200, "GET", "/hub/v2/team/app/referrers/"+moved.manifest.Digest.String(), nil); !bytes.Contains(r.body, []byte(`"manifests":[]`)) {
+				t.Errorf("referrers %s", r.body)
+			}
 			if r := s.want(200, "GET", "/hub/v2/team/app/tags/list", nil); !bytes.Contains(r.body, []byte(`"v1"`)) {
 				t.Errorf("tags %s", r.body)
 			}
