@@ -32,7 +32,7 @@ func (c *Client) Tags(ctx context.Context, repo Repo, query url.Values) (Page, e
 // which may be about the repository, stand for the whole registry.
 func (c *Client) Referrers(ctx context.Context, repo Repo, d digest.Digest, query url.Values) (Page, error) {
 	if time.Now().UnixNano() < c.noReferrers.Load() {
-		return Page{}, c.unsupported("a moment ago it had no such call")
+		return Page{}, unsupported(c.o.Name, "a moment ago it had no such call")
 	}
 	q := oci.Request{Method: http.MethodGet, Kind: oci.KindReferrers, Ref: oci.Reference{Digest: d}}
 	p, err := c.page(ctx, repo, q, query)
@@ -41,13 +41,13 @@ func (c *Client) Referrers(ctx context.Context, repo Repo, d digest.Digest, quer
 	case err == nil && index(p.Body):
 		return p, nil
 	case err == nil:
-		err = c.unsupported("it answers with something other than an index")
+		err = unsupported(c.o.Name, "it answers with something other than an index")
 	case !ok || !noSuchCall(e):
 		return p, err
 	case e.Status == http.StatusNotFound:
-		return Page{}, c.unsupported(e.Message)
+		return Page{}, unsupported(c.o.Name, e.Message)
 	default:
-		err = c.unsupported(e.Message)
+		err = unsupported(c.o.Name, e.Message)
 	}
 	c.noReferrers.Store(time.Now().Add(noReferrersFor).UnixNano())
 	return Page{}, err
@@ -57,8 +57,8 @@ func (c *Client) Referrers(ctx context.Context, repo Repo, d digest.Digest, quer
 const noReferrersFor = time.Minute
 
 // unsupported returns the error for a registry without the referrers call.
-func (c *Client) unsupported(why string) error {
-	return oci.ErrUnsupported.With("the upstream registry %s does not list referrers: %s", c.o.Name, why).
+func unsupported(name, why string) error {
+	return oci.ErrUnsupported.With("the upstream registry %s does not list referrers: %s", name, why).
 		WithStatus(http.StatusNotFound).Because(ErrReferrersUnsupported)
 }
 

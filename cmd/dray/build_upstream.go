@@ -2,10 +2,8 @@ package main
 
 import (
 	"context"
-	"crypto/x509"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -30,7 +28,7 @@ type registry struct {
 	breaker    *upstream.Breaker
 	limiter    *upstream.Limiter
 	tokens     *ecr.Tokens // nil unless the upstream is private ECR
-	transport  *http.Transport
+	transport  *transport
 	hello      func(context.Context) error
 	collectors []prometheus.Collector
 }
@@ -97,6 +95,13 @@ func (r *registry) access(u config.Upstream, aws func() (*ecr.Session, error)) (
 	if u.Kind != config.KindECR {
 		if u.Credentials.Username == "" {
 			return access{}, nil
+		}
+		if u.Credentials.PasswordFile != "" {
+			credentials, err := passwordIn(u.Credentials.Username, u.Credentials.PasswordFile)
+			if err != nil {
+				return access{}, fmt.Errorf("password_file: %w", err)
+			}
+			return access{credentials: credentials}, nil
 		}
 		return access{credentials: auth.Static(u.Credentials.Username, u.Credentials.Password)}, nil
 	}
@@ -213,23 +218,9 @@ func template(c config.CreateRepositories) (ecr.Template, error) {
 
 // buildTransport makes a transport that trusts the upstream's own authorities and dials its
 // address in place of its host. Redirects to other hosts are dialled by their own names.
-func buildTransport(u config.Upstream, base *url.URL) (*http.Transport, error) {
+func buildTransport(u config.Upstream, base *url.URL) (*transport, error) {
 	o := upstream.TransportOptions{InsecureSkipVerify: u.TLS.InsecureSkipVerify, Reach: &upstream.Reach{
 		Registry: upstream.HostPort(base), Address: u.Address, Private: u.PrivateRedirects || u.Kind == config.KindECR,
 	}}
-	if u.TLS.CAFile != "" {
-		pool, err := x509.SystemCertPool()
-		if err != nil {
-			return nil, fmt.Errorf("system certificates: %w", err)
-		}
-		pem, err := os.ReadFile(filepath.Clean(u.TLS.CAFile))
-		if err != nil {
-			return nil, fmt.Errorf("ca_file: %w", err)
-		}
-		if !pool.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("ca_file %s: the file contains no PEM certificate", u.TLS.CAFile)
-		}
-		o.RootCAs = pool
-	}
-	return upstream.NewTransport(o), nil
+	return newTransport(o, u.TLS.CAFile)
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -15,9 +14,12 @@ import (
 func asUser(t *testing.T, password string) []string {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "password")
-	if err := os.WriteFile(file, []byte(password+"\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	replace(t, file, password+"\n")
+	return asUserOf(file)
+}
+
+// asUserOf are those edits for a file with the password.
+func asUserOf(file string) []string {
 	return []string{"  hosts: [docker.io]", "  hosts: [docker.io]\n  credentials: {username: robot, password_file: " + file + "}", "fresh: 1h", "fresh: 0s", "not_found: 1h", "not_found: 0s"}
 }
 

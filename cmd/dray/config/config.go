@@ -297,7 +297,8 @@ type ParallelFill struct {
 type Credentials struct {
 	// The user name.
 	Username string `yaml:"username,omitempty"`
-	// The file that holds the password; dray ignores white space around it.
+	// The file that holds the password; dray ignores white space around it, and reads the file again
+	// when it changes.
 	PasswordFile string `yaml:"password_file,omitempty"`
 	// The environment variable that holds the password.
 	PasswordEnv string `yaml:"password_env,omitempty"`
@@ -308,7 +309,8 @@ type Credentials struct {
 
 // ClientTLS says how dray checks the certificate of an upstream.
 type ClientTLS struct {
-	// A PEM file with authorities that dray trusts besides those of the system.
+	// A PEM file with authorities that dray trusts besides those of the system. dray reads it again
+	// when it changes.
 	CAFile string `yaml:"ca_file,omitempty"`
 	// If `true`, dray accepts any certificate. Anybody between dray and the upstream can then read
 	// the credentials. Default: `false`.
