@@ -4,16 +4,17 @@ package main
 // seeds, the table and the workloads.
 const evictionPage = "# Which blobs leave the cache\n" + `
 When the quota of the cache (` + "`cache.max_bytes`" + `) is used up, dray evicts blobs to make room. This
-page says in which order, what that order is worth, and how you find out from your own log which
-quota is worth its disk. ` + "`go run ./cmd/draybench simulate -page docs/eviction.md`" + ` writes the numbers
-on this page. The row for dray comes from the code that runs in dray, without files.
+page says in which order it evicts them, how that order compares with others, and how to find out
+from your own log which quota is worth its disk.
+` + "`go run ./cmd/draybench simulate -page docs/eviction.md`" + ` writes the numbers on this page. The row
+for dray comes from the code that dray itself runs, but without files.
 
 ## The order
 
-The cache has two pools. One has the blobs of 1 MiB and more, the other the smaller ones: manifests,
-configurations and small layers. dray evicts from each pool separately. 2 %% of the quota is
-reserved for the small blobs. That is enough for nearly all of them, because they are a small part
-of the bytes and most of the requests.
+The cache has two pools. One has the blobs of 1 MiB and more, and the other has the smaller ones:
+manifests, configurations and small layers. dray evicts from each pool separately. 2 %% of the quota
+is reserved for the small blobs. That is enough for nearly all of them, because they are a small
+part of the bytes and most of the requests.
 
 Each pool has two queues, as in [S3-FIFO](https://s3fifo.com):
 
@@ -28,19 +29,20 @@ dray never evicts a blob that is open, that a push needs, or that an operator ha
 (` + "`dray pin`" + `).
 
 ` + "`dray evict --dry-run`" + ` lists the blobs that go next, with the reason. It computes the order as if
-nobody asked for anything in the meantime, until it has found the number of bytes that you asked
-for. In a cache with few blobs the list can therefore contain blobs that ` + "`dray ls --blobs`" + ` shows
-with hits and a recent use. They come after the others, once they have had a round for each of their
-hits. The list then says "requested before, but its rounds of eviction are used up". After a
-start, all blobs are new again: they have no hits, and their order is that of their last use.
+nobody asked for a blob in the meantime, until it has found the number of bytes that you gave. If
+that is a large part of the cache, the list also contains blobs that ` + "`dray ls --blobs`" + ` shows with
+hits and a recent use. They come after the others, once they have had a round for each of their
+hits. The list then says "requested before, but its rounds of eviction are used up". When dray has
+just started, all blobs count as new: they have no hits, and dray evicts them in the order of their
+last use.
 
 ## How it compares
 
 The table shows the mean of synthetic traces, %[2]d of each kind with %[1]d requests each. The first
-fifth of a trace fills the cache and does not count. The size of the cache is a share of the room
-that everything in the trace takes together. Each cell has three numbers, in percent: the requests
-that are hits / the bytes that are hits / the waiting for the upstream that the cache saves. A miss
-costs 50 ms, and its bytes arrive at 100 MB/s.
+fifth of a trace fills the cache and does not count. The size of the cache is a share of the bytes
+of all objects in the trace. Each cell has three numbers, in percent: the requests that are hits /
+the bytes that are hits / the time of waiting for the upstream that the cache saves. A miss costs 50
+ms, and its bytes arrive at 100 MB/s.
 
 %[3]s
 %[4]s
@@ -51,29 +53,29 @@ from 100 MB to 1 GB. Your clients will be a mixture of the three kinds.
   notice. **Requests** are what a registry with limits counts.
 - The pool for small blobs costs next to no bytes and gives nearly all of the additional hits.
   Without it, one large layer pushes out hundreds of manifests.
-- Belady's policy knows the future but not the sizes. No policy without that knowledge saves more
-  bytes; in requests, a policy that prefers small blobs can do better.
-- In these traces, twice the disk saves four to nine percentage points more of the bytes. A better
-  order than that of the plainest policy saves three to fourteen. If two sizes differ little for
-  your own log, the disk is large enough.
+- Belady's policy knows the future, but does not consider sizes. No policy that does not know the
+  future saves more bytes. A policy that prefers small blobs can have more hits, though.
+- In these traces, a cache of twice the size saves four to nine percentage points more of the bytes.
+  A better order than FIFO saves three to fourteen. If two sizes differ little for your own log, the
+  disk is large enough.
 
 ## Your own log
 
 Unless ` + "`log.access`" + ` is off, dray writes a line for each request to standard error, as text or as
 JSON. These lines have all that the simulation needs (` + "`kind`, `method`, `status`, `digest`" + ` or
-` + "`reference`, `bytes`, `size`" + `):
+` + "`reference`, `bytes`, `size`" + `). Run it on your log:
 
 ` + "```console" + `
 $ journalctl -u dray -o cat | go run ./cmd/draybench simulate -log - -sizes 2%%,5%%,10%%,20%%
 $ go run ./cmd/draybench simulate -log monday.log -log tuesday.log
 ` + "```" + `
 
-The simulation prints the same table, with the sizes in GB, and the number of lines that it could
-not use. Take a log that is long enough to fill the largest size several times. Requests for ranges
-of a blob by one client within a minute of each other count as one request.
+The simulation prints the same table for your log, with the sizes in GB, and the number of lines
+that it could not use. The log should be long enough to fill the largest cache several times.
+Requests for ranges of a blob by one client within a minute of each other count as one request.
 
-For another log, convert it to CSV: one request a line in order of time, ` + "`digest,size`" + ` with the size
-in bytes:
+To use a log of another program, convert it to CSV, with one request in each line and in the order
+of time. The size is in bytes:
 
 ` + "```" + `
 digest,size

@@ -18,7 +18,7 @@ type workload struct {
 func workloads() []workload {
 	return []workload{
 		{"cluster", "1,500 repositories, 300 nodes that store images, new versions, moving pods", func(n int, seed uint64) *trace { return clusterTrace(n, seed, false) }},
-		{"+ci+scan", "the same, with builds pulled once or twice, and now and then a scan of everything", func(n int, seed uint64) *trace { return clusterTrace(n, seed, true) }},
+		{"+ci+scan", "the same, with builds that are pulled once or twice, and now and then a scan of all", func(n int, seed uint64) *trace { return clusterTrace(n, seed, true) }},
 		{"irm", "independent requests (Zipf 0.9); one in seven objects is requested only once", independentTrace},
 	}
 }
