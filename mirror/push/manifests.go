@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"strconv"
 	"strings"
@@ -33,7 +32,12 @@ var errStillCopying = errors.New("still copying")
 
 // PutManifest handles PUT of a manifest.
 func (p *Pusher) PutManifest(x *request.Request) error {
-	man, err := readManifest(x)
+	raw, release, err := p.bodies.read(x)
+	if err != nil {
+		return err
+	}
+	defer release()
+	man, err := readManifest(x, raw)
 	if err != nil {
 		return err
 	}
@@ -190,15 +194,8 @@ func verdictWithin(g *gate.Gate, x *request.Request) time.Duration {
 	return min(cmp.Or(g.Within, 20*time.Second), within)
 }
 
-// readManifest reads the body and checks it against the digest in the URL.
-func readManifest(x *request.Request) (*oci.Manifest, error) {
-	raw, err := io.ReadAll(io.LimitReader(x.W.Body(), oci.MaxManifestBytes+1))
-	if err != nil {
-		return nil, oci.ErrManifestInvalid.With("the manifest ended after %d bytes", len(raw)).Because(err)
-	}
-	if len(raw) > oci.MaxManifestBytes {
-		return nil, oci.ErrSizeInvalid.With("the manifest is larger than the limit of %d bytes", oci.MaxManifestBytes).WithStatus(http.StatusRequestEntityTooLarge)
-	}
+// readManifest parses the body and checks it against the digest in the URL.
+func readManifest(x *request.Request, raw []byte) (*oci.Manifest, error) {
 	man, err := oci.ParseManifest(x.R.Header.Get("Content-Type"), raw)
 	if err != nil {
 		return nil, err

@@ -48,6 +48,7 @@ func New(o Options) *Pusher {
 			pushes: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_pushes_total",
 				Help: "Manifests that clients pushed, by upstream and result."}, []string{"upstream", "result"}),
 		},
+		bodies:   newBodies(),
 		sessions: newSessions(o.UploadExpiry, o.Quotas),
 		pushing:  flight.NewGroup[gate.Key, upstream.Pushed](flight.Options{Tasks: o.Tasks, Timeout: forwardTimeout, Detached: true}),
 	}

@@ -14,6 +14,7 @@ import (
 // Pusher handles the requests that write.
 type Pusher struct {
 	*publisher
+	bodies    *bodies
 	sessions  *sessions
 	recovered []recovered
 	// pushing runs the checks and the forwarding of a manifest once for all clients that push it.
