@@ -56,6 +56,7 @@ func single(plain string, timeout time.Duration) (goredis.UniversalClient, error
 	o.MaxRetries, o.DialerRetries, o.ContextTimeoutEnabled = -1, 1, true
 	setDefault(timeout, &o.DialTimeout, &o.ReadTimeout, &o.WriteTimeout, &o.PoolTimeout)
 	o.MaintNotificationsConfig = noMaintenance()
+	o.Dialer = bounded(&goredis.Options{DialTimeout: o.DialTimeout, TLSConfig: o.TLSConfig})
 	return goredis.NewClient(o), nil
 }
 
@@ -69,6 +70,7 @@ func sentinel(plain string, timeout time.Duration) (goredis.UniversalClient, err
 	}
 	o.MaxRetries, o.DialerRetries, o.ContextTimeoutEnabled = -1, 1, true
 	setDefault(timeout, &o.DialTimeout, &o.ReadTimeout, &o.WriteTimeout, &o.PoolTimeout)
+	o.Dialer = bounded(&goredis.Options{DialTimeout: o.DialTimeout, TLSConfig: o.TLSConfig})
 	return goredis.NewFailoverClient(o), nil
 }
 
@@ -81,6 +83,7 @@ func cluster(plain string, timeout time.Duration) (goredis.UniversalClient, erro
 	o.MaxRetries, o.DialerRetries, o.ContextTimeoutEnabled = -1, 1, true
 	setDefault(timeout, &o.DialTimeout, &o.ReadTimeout, &o.WriteTimeout, &o.PoolTimeout)
 	o.MaintNotificationsConfig = noMaintenance()
+	o.Dialer = bounded(&goredis.Options{DialTimeout: o.DialTimeout, TLSConfig: o.TLSConfig})
 	return goredis.NewClusterClient(o), nil
 }
 
