@@ -27,6 +27,9 @@ const (
 	seenManifests = 4096
 	// maxAhead bounds the images that are prefetched at a time. Other images are not prefetched.
 	maxAhead = 64
+	// maxBlobsAhead bounds the blobs of an image that are prefetched. No image has as many layers: a
+	// manifest with thousands is made to cause requests.
+	maxBlobsAhead = 128
 )
 
 // prefetcher prefetches from one upstream.
@@ -142,7 +145,8 @@ func (p *Puller) prefetchImage(r repository.Repo, m *repository.Manifest) {
 	}
 }
 
-// missing lists the blobs of an image that are not held and have at most maxSize bytes.
+// missing lists the blobs of an image that are not held and have at most maxSize bytes. It looks at
+// maxBlobsAhead of them.
 func (p *Puller) missing(m *repository.Manifest, maxSize int64) []oci.Child {
 	man, err := m.Parse()
 	if err != nil || man.Index() {
@@ -157,6 +161,9 @@ func (p *Puller) missing(m *repository.Manifest, maxSize int64) []oci.Child {
 		named[c.Digest] = true
 		if _, held := p.o.Cache.Stat(c.Digest); !held {
 			blobs = append(blobs, c)
+		}
+		if len(named) == maxBlobsAhead {
+			break
 		}
 	}
 	return blobs

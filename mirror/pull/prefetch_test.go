@@ -190,3 +190,29 @@ func TestPrefetchIsForWhoPulls(t *testing.T) {
 	}
 	h.fetchedAhead(1)
 }
+
+// A manifest with thousands of layers causes no thousands of requests, and no thousands of facts.
+func TestPrefetchOfManyLayers(t *testing.T) {
+	h, g := prefetching(t, pull.Prefetch{MaxLayer: 1 << 20, AtOnce: 8})
+	close(g.gate)
+	var layers []string
+	for i := range 1500 {
+		layers = append(layers, fmt.Sprint("layer ", i))
+	}
+	h.layered("team/app", "v1", layers)
+	h.Want(200, "GET", "/v2/team/app/manifests/v1", nil)
+	h.fetchedAhead(128)
+	<-time.After(100 * time.Millisecond) // for those that must not come
+	if n := h.Registry.Count("blob"); n != 128 {
+		t.Errorf("%d blobs were fetched", n)
+	}
+	facts := 0
+	for range h.Memory.Scan(t.Context(), "") {
+		facts++
+	}
+	if facts > 5*128 { // each blob that was fetched has facts of its own
+		t.Errorf("%d facts were recorded", facts)
+	}
+	last := digest.FromString(layers[1499]).String()
+	h.Want(200, "GET", "/v2/team/app/blobs/"+last, nil)
+}

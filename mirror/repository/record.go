@@ -89,6 +89,11 @@ func (r Repo) MountSource(ctx context.Context, d digest.Digest) (Repo, bool) {
 	return r.store.Repo(r.Up, from), err == nil && from != r.Name
 }
 
+// maxRecorded bounds the children of a manifest that facts are recorded about. An index or image
+// has fewer; a manifest with thousands is made to fill the store of facts. Without facts the
+// upstream is asked for each child.
+const maxRecorded = 1024
+
 // Store caches a manifest that the upstream sent, or has now. It records the manifest and
 // confirmed: the children that the upstream must have, because it has the manifest. No failure
 // is returned, because none may fail a pull.
@@ -98,6 +103,9 @@ func (r Repo) Store(ctx context.Context, man *oci.Manifest, confirmed []oci.Chil
 		s.o.Logger.Debug("manifest not cached", "digest", man.Digest, "error", err)
 	}
 	self := meta.Link{Digest: man.Digest, LinkFact: meta.LinkFact{MediaType: man.MediaType, Size: int64(len(man.Raw)), Kind: meta.KindManifest}}
+	if len(confirmed) > maxRecorded {
+		confirmed = nil
+	}
 	children := childLinks(confirmed)
 	s.Recorded(s.o.Visibility.Add(ctx, r.Up.Name, r.Name, append(children, self)...))
 	r.recordSeen(ctx, self)
