@@ -5,10 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -75,17 +77,31 @@ func (g *graph) buildConnections(context.Context) error {
 // directorySetting ends errors about the cache directory.
 const directorySetting = "set another directory with cache.directory or DRAY_CACHE_DIRECTORY"
 
+// directoryAdvice says what to do about an error of the cache directory. It names both users if the
+// directory belongs to another than dray's.
+func directoryAdvice(dir string, err error) string {
+	info, failed := os.Stat(dir)
+	if failed != nil || !errors.Is(err, fs.ErrPermission) {
+		return directorySetting
+	}
+	owner, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || int(owner.Uid) == os.Geteuid() {
+		return directorySetting
+	}
+	return fmt.Sprintf("dray runs as user %d, and %s belongs to user %d; run dray as that user, or %s", os.Geteuid(), dir, owner.Uid, directorySetting)
+}
+
 func (g *graph) buildCache(context.Context) (err error) {
 	dir := g.cfg.Cache.Directory
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fmt.Errorf("cache: %w; %s", err, directorySetting)
+		return fmt.Errorf("cache: %w; %s", err, directoryAdvice(dir, err))
 	}
 	g.disk, err = disk.Open(disk.Options{
 		Path: filepath.Join(dir, "content"), MaxBytes: int64(g.cfg.Cache.MaxBytes), MinFreeBytes: int64(g.cfg.Cache.MinFreeBytes), Logger: g.log,
 		Scrub: disk.Scrub{Interval: time.Duration(g.cfg.Cache.Scrub.Interval), BytesPerSecond: int64(g.cfg.Cache.Scrub.Rate)},
 	})
 	if err != nil {
-		return fmt.Errorf("cache: %w; %s", err, directorySetting)
+		return fmt.Errorf("cache: %w; %s", err, directoryAdvice(dir, err))
 	}
 	g.cache = cache.New(cache.Options{
 		Disk: g.disk, MemoryBytes: int64(g.cfg.Cache.MemoryBytes), Logger: g.log, StallTimeout: g.cfg.Cache.StallTimeout.Std(),

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -319,5 +320,25 @@ func TestServeWithoutCredentials(t *testing.T) {
 		if !json.Valid([]byte(line)) {
 			t.Errorf("a line of another format: %s", line)
 		}
+	}
+}
+
+// A cache directory of another user is told with both users.
+func TestDirectoryAdvice(t *testing.T) {
+	dir := t.TempDir()
+	if text := directoryAdvice(dir, fs.ErrPermission); text != directorySetting {
+		t.Errorf("its own directory: %s", text)
+	}
+	if os.Geteuid() != 0 {
+		t.Skip("only root can give a directory away")
+	}
+	if err := os.Chown(dir, 4711, -1); err != nil {
+		t.Fatal(err)
+	}
+	if text := directoryAdvice(dir, fs.ErrPermission); !strings.Contains(text, "dray runs as user 0, and "+dir+" belongs to user 4711; run dray as that user") {
+		t.Error(text)
+	}
+	if text := directoryAdvice(dir, fs.ErrExist); text != directorySetting {
+		t.Errorf("another error: %s", text)
 	}
 }

@@ -23,7 +23,7 @@ func (r *Table) Resolve(name string) (Target, oci.Reference, error) {
 	route, rest := r.resolve(repo)
 	if route == nil {
 		host, _, _ := strings.Cut(repo, "/")
-		return Target{}, ref, oci.ErrNameUnknown.With("%q is not a name of dray or of one of its upstreams", host)
+		return Target{}, ref, oci.ErrNameUnknown.With("%q is not a name of dray or of one of its upstreams; write %s/NAME, or set external_url of the listener if this is dray's own name", host, r.Order[0].Upstream)
 	}
 	if err := oci.CheckRepo(rest); err != nil {
 		return Target{}, ref, err

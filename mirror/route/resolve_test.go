@@ -30,7 +30,7 @@ func TestResolve(t *testing.T) {
 		"team/app@" + sum:                          "ecr team/app " + sum,
 		"123456789012.dkr.ecr.eu-west-1.amazonaws.com/team/app:v1.2_3-x": "ecr team/app v1.2_3-x",
 
-		"ghcr.io/team/app":            `"ghcr.io" is not a name of dray or of one of its upstreams`,
+		"ghcr.io/team/app":            `"ghcr.io" is not a name of dray or of one of its upstreams; write ecr/NAME, or set external_url`,
 		"localhost/ghcr.io/app":       "ecr ghcr.io/app latest",
 		"team/app:":                   "invalid tag",
 		"team/app:a b":                "invalid tag",
