@@ -10,8 +10,8 @@ import (
 )
 
 // AbsentKey names one question about a digest. Accept is the normalised Accept header of a
-// question about a manifest: some registries answer "not found" to clients that do not accept its
-// type.
+// question about a manifest: some registries answer "not found" to clients that do not accept the
+// type of the manifest.
 type AbsentKey struct {
 	Upstream, Repo string
 	Digest         digest.Digest
@@ -29,7 +29,7 @@ type AbsentFact struct {
 // digest can be forgotten at once, including answers that are still on their way.
 type Absences struct{ ledger[absentRecord] }
 
-// Absences returns the facts about absent digests in the same store. Its metrics are those of t.
+// Absences returns the facts about absent digests in the store of t. They share the metrics of t.
 func (t *Tags) Absences() *Absences { return &Absences{sibling[absentRecord](t.ledger)} }
 
 // absentRecord is the stored form of an AbsentFact.
@@ -62,8 +62,9 @@ func (a *Absences) Get(ctx context.Context, k AbsentKey) (AbsentFact, error) {
 	return AbsentFact{time.Unix(0, r.Checked), r.Reason}, nil
 }
 
-// Set records f for window. It drops a fact whose question was asked before the last Forget of
-// its digest, without an error.
+// Set records f for window, but for no longer than facts about tags are kept. It records nothing and
+// returns nil if window is not positive, or if the question was asked before the last Forget of its
+// digest.
 func (a *Absences) Set(ctx context.Context, k AbsentKey, f AbsentFact, window time.Duration) error {
 	if window <= 0 {
 		return nil

@@ -59,8 +59,9 @@ func (r baseRecord) check() error {
 	return nil
 }
 
-// Named returns the images that consist of exactly these layers, given by their diffIDs, the
-// lowest first. It returns none if none is known, or the failure of the store.
+// Named returns the names of images that consist of exactly these layers. layers has their diffIDs,
+// the lowest first. If no name is known, Named returns no name and no error. Its error is the
+// failure of the store.
 func (b *BaseImages) Named(ctx context.Context, layers []digest.Digest) ([]BaseName, error) {
 	r, err := b.current(ctx, baseKey(layers))
 	if err != nil {

@@ -36,9 +36,9 @@ const heldValueMax = 16 << 10
 // Cached is a [Store] that keeps recent reads and writes of another store in memory.
 //
 // Writes of this process are visible to it at once, even if the store fails. Reads may lag behind
-// writes of other processes by Staleness. "Not found" is remembered for at most a second. While
-// the store fails, entries in memory are answered without an error. A write that the store
-// refused is answered from memory and offered to the store again when it is next read.
+// writes of other processes by Staleness. "Not found" is remembered for at most a second. While the
+// store fails, reads of entries in memory get these without an error. If the store refused a write,
+// its value is read from memory, and the next read offers it to the store again.
 type Cached struct {
 	store Store
 	o     CachedOptions
@@ -61,13 +61,13 @@ type held struct {
 	value      []byte
 	absent     bool      // not found, or deleted
 	unsaved    bool      // written here, not yet accepted by the store
-	freshUntil time.Time // the store need not be asked before
-	validUntil time.Time // must not be answered afterwards; zero: never ends
+	freshUntil time.Time // until then the store need not be asked
+	validUntil time.Time // from then on it is no answer any more; zero: it always is
 }
 
-// stripe orders the writes of some keys against reads that began before them: a read may be
-// remembered only if writes has not changed since. writes changes only under mu, and only after
-// the write is held.
+// stripe counts the writes of some keys, so that a read which began before a write is not
+// remembered after it: a read may be remembered only if writes has not changed since it began.
+// writes changes only under mu, and only after the write is in held.
 type stripe struct {
 	mu     sync.Mutex
 	writes atomic.Uint64
@@ -161,7 +161,7 @@ func (h held) answer() ([]byte, error) {
 	return bytes.Clone(h.value), nil
 }
 
-// remember keeps the answer of a read unless there was a write since.
+// remember keeps the answer of a read, unless the stripe has seen a write since the read began.
 func (c *Cached) remember(key string, h held, s *stripe, before uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -179,8 +179,8 @@ func (c *Cached) putLocked(key string, h held) {
 	c.held.Add(key, h)
 }
 
-// noteWrite records a write. It is called before the store is asked, so that readers see the
-// write at once, and again afterwards, so that a read which overtook it is not remembered.
+// noteWrite records a write. It is called before the store is asked, so that readers see the write
+// at once. It is called again afterwards, so that a read during the write is not remembered.
 func (c *Cached) noteWrite(key string, h held) {
 	s := c.stripe(key)
 	s.mu.Lock()
@@ -200,8 +200,8 @@ func (c *Cached) written(value []byte, ttl time.Duration, now time.Time) held {
 	return h
 }
 
-// finishWrite records a write again when the store has accepted or refused it. A deletion that
-// the store refused is held as long as other entries are during a failure, and not longer.
+// finishWrite records a write again when the store has accepted or refused it. A deletion that the
+// store refused is remembered for OnError, like other entries while the store fails.
 func (c *Cached) finishWrite(key string, h held, err error) {
 	h.unsaved = err != nil
 	switch {
@@ -241,7 +241,7 @@ func (c *Cached) save(ctx context.Context, key string, now time.Time) {
 	}
 }
 
-// put writes a held entry to the store with the rest of its life.
+// put writes a held entry to the store, with the rest of its ttl.
 func (c *Cached) put(ctx context.Context, key string, h held, now time.Time) error {
 	if h.absent {
 		return c.store.Delete(ctx, key)

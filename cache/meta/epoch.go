@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// epoch hides all facts about something at once: facts of another epoch are invisible, and
-// answers to questions asked before Began are not recorded.
+// epoch hides all facts about a tag or a digest at once. Facts that name another epoch are
+// invisible. Answers to questions that were asked before Began are not recorded.
 type epoch struct {
 	Name  string `json:"e"`
 	Began int64  `json:"b"` // Unix nanoseconds
@@ -34,19 +34,19 @@ func epochsOf[R record](l ledger[R]) epochs {
 	return epochs{e}
 }
 
-// at returns the zero epoch if nothing was ever forgotten under key.
+// at returns the epoch under key, or the zero epoch if nothing was ever forgotten under key.
 func (s epochs) at(ctx context.Context, key string) (epoch, error) {
 	e, err := s.read(ctx, key)
 	if errors.Is(err, ErrNotFound) {
 		return epoch{}, nil
 	}
 	if Age(time.Now(), time.Unix(0, e.Began)) > s.ttl {
-		e.Began = 0 // from a clock that was ahead: otherwise nothing would be recorded until then
+		e.Began = 0 // from a clock that was ahead: otherwise nothing would be recorded until that time
 	}
 	return e, err
 }
 
-// begin makes all facts recorded so far invisible.
+// begin replaces the epoch under key, which makes all facts recorded so far invisible.
 func (s epochs) begin(ctx context.Context, key string) error {
 	return s.write(ctx, key, epoch{Name: rand.Text(), Began: time.Now().UnixNano()})
 }

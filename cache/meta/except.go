@@ -8,9 +8,9 @@ import (
 )
 
 // Except is a [Store] that keeps nothing about certain upstreams: those whose content is stored
-// on this machine. Asking them costs no more than reading facts. With a store that several
-// machines share, their facts would be taken for those of an upstream of the same name on another
-// machine.
+// on this machine. Asking them costs no more than reading facts. In a store that several machines
+// share, a fact about such an upstream would be taken for one about an upstream of the same name on
+// another machine.
 type Except struct {
 	Store
 	upstreams []string
@@ -67,7 +67,8 @@ func (e *Except) Delete(ctx context.Context, key string) error {
 	return e.Store.Delete(ctx, key)
 }
 
-// Scan implements Store. It leaves out facts about the upstreams from an older configuration.
+// Scan implements Store. It leaves out facts about the excluded upstreams, which may have been put
+// under an older configuration.
 func (e *Except) Scan(ctx context.Context, prefix string) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
 		for entry, err := range e.Store.Scan(ctx, prefix) {

@@ -39,7 +39,7 @@ type Guarded struct {
 	open     bool       // the store is not asked
 	probing  bool       // one request is a probe
 	retryAt  time.Time
-	last     error // of the store; nil: it never failed
+	last     error // the latest of the store; nil: none yet
 
 	operations *prometheus.CounterVec
 	seconds    *prometheus.HistogramVec
@@ -197,7 +197,8 @@ func (g *Guarded) finish(ctx context.Context, op string, err error) {
 	}
 }
 
-// transition opens or closes the circuit and returns "down" or "up" if it changed.
+// transition records an outcome. It returns "down" if the store is no longer asked from now on, and
+// "up" if it is asked again.
 func (g *Guarded) transition(outcome string, err error) (change string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -9,8 +9,8 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// The layout of keys and values. A change that an older binary would misread takes a new version,
-// so that old facts are merely lost.
+// The layout of keys and values. A change that an older binary would misread gets a new version, so
+// that each binary merely loses the facts of the other.
 const (
 	layout = "v1/"
 
@@ -28,8 +28,8 @@ const (
 )
 
 // path makes a key of a space and components. Each component is escaped, so that it has neither a
-// slash nor a bare percent sign. Two different lists of components never give the same key. A
-// list that is the beginning of another gives a prefix of its key.
+// slash nor a bare percent sign. Two different lists of components never give the same key. A list
+// that is the beginning of another one gives a prefix of the key of that one.
 func path(space string, components ...string) string {
 	var b strings.Builder
 	b.WriteString(space)
@@ -88,7 +88,7 @@ func (k TagKey) key() string {
 	return path(tagSpace, k.Upstream, k.Repo, k.Tag, acceptSum(k.Accept))
 }
 
-// forgetKey is the key of the epoch, which is the same for every Accept.
+// forgetKey is the key of the epoch of a tag. It is the same for every Accept.
 func (k TagKey) forgetKey() string { return path(forgetSpace, k.Upstream, k.Repo, k.Tag) }
 
 // parseTagKey is the inverse of key, without the Accept, which cannot be read back.
@@ -104,7 +104,7 @@ func (k AbsentKey) key() string {
 	return path(absentSpace, k.Upstream, k.Repo, k.Digest.String(), string(k.Kind), acceptSum(k.Accept))
 }
 
-// returnedKey is the key of the epoch, which is the same for every kind and Accept.
+// returnedKey is the key of the epoch of a digest. It is the same for every kind and Accept.
 func (k AbsentKey) returnedKey() string {
 	return digestKey{k.Upstream, k.Repo, k.Digest}.in(returnSpace)
 }
@@ -119,7 +119,7 @@ func (k digestKey) in(space string) string {
 	return path(space, k.upstream, k.repo, k.digest.String())
 }
 
-// digestKeyIn returns the inverse of in for a space.
+// digestKeyIn returns a function that is the inverse of in for a space.
 func digestKeyIn(space string) func(key string) (digestKey, bool) {
 	return func(key string) (digestKey, bool) {
 		parts, ok := split(space, key, 3)
@@ -141,7 +141,7 @@ func verdictKey(d digest.Digest, check, revision string) string {
 	return path(verdictSpace, d.String(), check, revision)
 }
 
-// baseKey names an image by a hash of its layers, because there may be many.
+// baseKey names an image by a hash of its layers, because there may be many layers.
 func baseKey(layers []digest.Digest) string {
 	var all strings.Builder
 	for _, d := range layers {

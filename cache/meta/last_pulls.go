@@ -16,10 +16,10 @@ import (
 type TouchFact struct {
 	// Touched is when the upstream gave the manifest.
 	Touched time.Time
-	// Pulled says that a client has got the image from here since.
+	// Pulled says that a client has got the image from dray since then.
 	Pulled bool
-	// MediaType is that of the manifest. Tag is the tag of the last pull; it is empty if that was by
-	// digest.
+	// MediaType is that of the manifest. Tag is the tag of the last pull; it is empty if the client
+	// pulled by digest.
 	MediaType, Tag string
 }
 

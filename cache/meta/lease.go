@@ -7,12 +7,13 @@ import (
 
 // Lease says how long an answer that was made of several reads may be used again without reading.
 // It is valid as long as a [Cached] would answer each read from memory, and until this process
-// writes anything that could change one of them. The zero value, nil, and a Lease without reads
-// are not valid. Neither is a Lease with a read from a store without [Cached], from one that
-// failed, or of a write that is not yet saved.
+// writes anything that could change one of them. The zero value, nil, and a Lease without reads are
+// not valid. A Lease is never valid if a read failed, or if it found a write that the store has not
+// yet accepted.
 //
-// All reads must go through stores of one kind, with or without [Cached]. One goroutine does the
-// reads. After that any goroutine may call Valid.
+// A Lease does not cover reads from a store without [Cached]. So its reads must go either all
+// through a Cached or all through other stores, and it is never valid in the second case. One
+// goroutine does the reads. After that any goroutine may call Valid.
 type Lease struct {
 	until   time.Time // the earliest end of all reads
 	revoked bool
@@ -25,7 +26,7 @@ type mark struct {
 	writes uint64
 }
 
-// leasing is a [Store] that knows how long its answers are valid. l may be nil.
+// leasing is a [Store] that knows how long its answers are valid. The Lease may be nil.
 type leasing interface {
 	getLeased(ctx context.Context, key string, l *Lease) ([]byte, error)
 }
@@ -61,7 +62,8 @@ func (l *Lease) Join(o *Lease) {
 	l.marks = append(l.marks, o.marks...)
 }
 
-// cover adds the read of h from a stripe that had seen this number of writes before.
+// cover adds a read that was answered with h. The stripe of its key had seen that number of writes
+// before the read.
 func (l *Lease) cover(s *stripe, writes uint64, h held) {
 	if l == nil {
 		return
@@ -76,7 +78,7 @@ func (l *Lease) cover(s *stripe, writes uint64, h held) {
 	l.marks = append(l.marks, mark{s, writes})
 }
 
-// revoke ends the lease, because memory may not answer a read again.
+// revoke makes the lease invalid, because memory may not answer one of its reads again.
 func (l *Lease) revoke() {
 	if l != nil {
 		l.revoked = true

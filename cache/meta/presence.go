@@ -18,7 +18,7 @@ type PresenceFact struct {
 	// content is a manifest. A registry may delete content that nothing references.
 	Referenced bool
 	// Confirmed is when the target was last known to hold the content. It is zero in a fact that an
-	// older dray recorded, which had no such field. Add takes zero for now.
+	// older dray recorded without this field. In a call of Add, zero means the present moment.
 	Confirmed time.Time
 }
 
@@ -34,7 +34,7 @@ type PresenceOptions struct {
 	// hours. Lifecycle rules of a registry delete images without notice, about once a day.
 	TTL time.Duration
 	// UnreferencedTTL is how long the fact about a blob that no manifest references yet is kept; 0
-	// means 1 hour, which covers the push it belongs to.
+	// means 1 hour, which is enough for the push that the blob belongs to.
 	UnreferencedTTL time.Duration
 }
 

@@ -30,8 +30,8 @@ type Options struct {
 	TTL time.Duration
 }
 
-// record is the stored form of a fact. check refuses records that decode but that this version
-// cannot have written.
+// record is the stored form of a fact. check returns an error for a record that can be decoded but
+// that this version cannot have written.
 type record interface{ check() error }
 
 // ledger keeps records of one type as compact JSON, each for a limited time. It counts those that
@@ -57,7 +57,7 @@ func sibling[R, O record](l ledger[O]) ledger[R] {
 	return ledger[R](l)
 }
 
-// read returns the record under key. A record that cannot be read is not found.
+// read returns the record under key. It returns ErrNotFound also for a record that cannot be read.
 func (l ledger[R]) read(ctx context.Context, key string) (r R, err error) {
 	value, err := GetLeased(ctx, l.store, key, l.lease)
 	if err != nil {
@@ -90,7 +90,7 @@ func (l ledger[R]) writeFor(ctx context.Context, key string, r R, ttl time.Durat
 	return l.store.Put(ctx, e.Key, e.Value, ttl)
 }
 
-// entry encodes a record. It refuses one that read would not accept.
+// entry encodes a record. It returns an error for a record that read would not accept.
 func (l ledger[R]) entry(key string, r R) (Entry, error) {
 	if err := r.check(); err != nil {
 		return Entry{}, err
@@ -100,7 +100,7 @@ func (l ledger[R]) entry(key string, r R) (Entry, error) {
 }
 
 // list yields the facts of the records whose keys begin with prefix. Records that cannot be read
-// are counted and left out. Records for which fact returns ErrNotFound are left out, too. It
+// are counted and left out. Records for which fact returns ErrNotFound are left out, too. list
 // reads the whole store if the store does not order its keys.
 func list[F, K any, R record](ctx context.Context, l ledger[R], prefix string, parse func(string) (K, bool), fact func(K, R) (F, error)) iter.Seq2[F, error] {
 	return func(yield func(F, error) bool) {

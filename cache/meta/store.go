@@ -36,9 +36,9 @@ type Entry struct {
 type Store interface {
 	// Get returns the value under key, which the caller then owns, or ErrNotFound.
 	Get(ctx context.Context, key string) ([]byte, error)
-	// Put replaces the value under key. It does not keep a reference to value. A ttl of 0 never
-	// expires. A negative ttl has already expired, so the call removes the entry. A ttl above
-	// [MaxTTL] may count as MaxTTL.
+	// Put replaces the value under key. It does not keep a reference to value. With a ttl of 0 the
+	// entry never expires. A negative ttl has already expired, so the call removes the entry. A ttl
+	// above [MaxTTL] may count as MaxTTL.
 	Put(ctx context.Context, key string, value []byte, ttl time.Duration) error
 	// Delete removes the entry under key. A missing key is no error.
 	Delete(ctx context.Context, key string) error

@@ -10,9 +10,9 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// TagKey names one question about a tag. Accept is the normalised Accept header of the question:
-// some registries convert a manifest that is asked for by tag to fit it, so one tag can have
-// several digests at once.
+// TagKey names one question about a tag. Accept is the normalised Accept header of the question.
+// Some registries convert a manifest to a type that the client accepts, so one tag can have several
+// digests at once.
 type TagKey struct {
 	Upstream, Repo, Tag, Accept string
 }
@@ -28,7 +28,7 @@ type TagFact struct {
 	// NotFound says that the upstream answered that there is no such tag. Digest, media type and
 	// size are then empty.
 	NotFound bool
-	// Reason is that answer, if NotFound is set.
+	// Reason is how the upstream said so, if NotFound is set.
 	Reason Reason
 }
 
@@ -46,22 +46,22 @@ type Tag struct {
 
 // Tags remembers what tags point to.
 //
-// Forget hides a tag for every Accept at once, without searching for its facts: it writes an
-// epoch. Facts of an older epoch, or that were asked for before it began, are invisible. The
-// clocks of members that share a store must agree to within seconds. If they differ by n seconds,
-// facts around a push can be hidden or kept wrongly for n seconds.
+// Forget hides a tag for every Accept at once, without searching for its facts: it writes a new
+// epoch. Facts of an older epoch are invisible, and so are facts whose question was asked before
+// the new epoch began. The clocks of mirrors that share a store must agree to within seconds. If
+// they differ by n seconds, facts around a push can be hidden or kept wrongly for n seconds.
 type Tags struct {
 	ledger[tagRecord]
 }
 
-// NewTags returns the tag facts in s. By default they are kept for at most 30 days. That is not
-// how long a fact counts as fresh, which the caller decides by CheckedAt: an old fact still
-// serves while the upstream is down.
+// NewTags returns the tag facts in s. By default they are kept for at most 30 days. A fact may be
+// kept for longer than it is fresh, because an old fact still serves while the upstream is down.
+// The caller decides by CheckedAt whether a fact is fresh.
 func NewTags(s Store, o Options) *Tags {
 	return &Tags{newLedger[tagRecord](s, "tags", cmp.Or(o.TTL, 30*24*time.Hour))}
 }
 
-// Under returns the facts with reads that l covers.
+// Under returns the same facts. The lease l covers all reads through the result.
 func (t *Tags) Under(l *Lease) *Tags {
 	leased := *t
 	leased.lease = l
@@ -114,9 +114,9 @@ func (t *Tags) Get(ctx context.Context, k TagKey) (TagFact, error) {
 	return r.fact(), nil
 }
 
-// Set records f for keep, at most for Options.TTL; 0 means Options.TTL. A zero CheckedAt means
-// now. Set drops a fact whose question was asked before the last Forget of its tag, without an
-// error.
+// Set records f for keep, at most for Options.TTL. A keep of 0 means Options.TTL. A zero CheckedAt
+// means now. Set records nothing and returns nil if the question was asked before the last Forget
+// of its tag.
 func (t *Tags) Set(ctx context.Context, k TagKey, f TagFact, keep time.Duration) error {
 	if keep == 0 || keep > t.ttl {
 		keep = t.ttl
@@ -145,7 +145,7 @@ func (t *Tags) Set(ctx context.Context, k TagKey, f TagFact, keep time.Duration)
 }
 
 // SetNotFound records that the upstream, asked at the given time, answered that the tag does not
-// exist. The fact is kept for window.
+// exist. The fact is kept for window. If that is not positive, SetNotFound records nothing.
 func (t *Tags) SetNotFound(ctx context.Context, k TagKey, asked time.Time, window time.Duration, why Reason) error {
 	if window <= 0 {
 		return nil

@@ -26,8 +26,8 @@ type Link struct {
 
 // Visibility remembers which repository may see which digest. All repositories share bytes, but
 // not visibility: a digest is visible to a repository only if a manifest that came through this
-// repository references it. If a link is missing, the upstream must be asked; access is not
-// denied.
+// repository references it. If a link is missing, access is not denied, but the upstream must be
+// asked.
 type Visibility struct {
 	ledger[linkRecord]
 }
@@ -39,7 +39,7 @@ func NewVisibility(s Store, o Options) *Visibility {
 	return &Visibility{newLedger[linkRecord](s, "visibility", cmp.Or(o.TTL, 30*24*time.Hour))}
 }
 
-// Under returns the links with reads that lease covers.
+// Under returns the same links. The lease covers all reads through the result.
 func (l *Visibility) Under(lease *Lease) *Visibility {
 	leased := *l
 	leased.lease = lease
@@ -69,8 +69,8 @@ func (l *Visibility) Get(ctx context.Context, upstream, repo string, d digest.Di
 	return LinkFact(r), nil
 }
 
-// Add links repo to everything in links: for a manifest, to itself and all its children in one
-// call. Links that exist already are kept for another TTL.
+// Add links repo to everything in links. A caller adds a manifest and all its children in one call.
+// Links that exist already are kept for another TTL.
 func (l *Visibility) Add(ctx context.Context, upstream, repo string, links ...Link) error {
 	entries := make([]Entry, 0, len(links))
 	for _, link := range links {

@@ -48,9 +48,9 @@ type Options struct {
 // expired entries.
 type Store struct {
 	o Options
-	// file is nil until the file could be opened, and is set only by the holder of opening.
+	// file is nil until the file has been opened, and is set only by the holder of opening.
 	file    atomic.Pointer[file]
-	opening chan struct{} // capacity 1
+	opening chan struct{} // mutex for opening the file; capacity 1
 	closed  bool          // guarded by opening
 
 	dirty     atomic.Bool // written since the last sync
@@ -88,9 +88,9 @@ func unseal(sealed []byte, now int64) ([]byte, bool) {
 	return sealed[expirySize:], true
 }
 
-// expired reports whether an entry has expired. It also does for an entry that is too short to
-// have been written here, and for one written by a clock that was ahead, which would live until
-// then.
+// expired reports whether an entry has expired. It also returns true for an entry that is too short
+// to have been written here, and for one with an expiry so late that a clock that was ahead must
+// have written it.
 func expired(sealed []byte, now int64) bool {
 	if len(sealed) < expirySize {
 		return true
@@ -106,10 +106,10 @@ func expiry(ttl time.Duration) int64 {
 	return time.Now().Add(min(ttl, meta.MaxTTL)).UnixNano()
 }
 
-// Open opens or creates the file. It returns ErrLocked if another process has it. It starts with
-// an empty file, and logs a warning, if the file is damaged. If there is no room for the file, or
-// the disk cannot be read, it logs a warning: the methods of the store then return errors, and
-// try again to open the file, until that succeeds.
+// Open opens or creates the file. It returns ErrLocked if another process has it. If the file is
+// damaged, Open logs a warning and starts with an empty one. If there is no room for the file, or
+// the disk cannot be read, Open logs a warning and returns a store. The methods of this store then
+// try again to open the file, and return errors until that succeeds.
 func Open(o Options) (*Store, error) {
 	o.SyncEvery, o.ExpireEvery = cmp.Or(o.SyncEvery, 5*time.Second), cmp.Or(o.ExpireEvery, time.Minute)
 	o.Logger = cmp.Or(o.Logger, slog.New(slog.DiscardHandler))
@@ -133,7 +133,7 @@ func Open(o Options) (*Store, error) {
 	return s, nil
 }
 
-// opened returns the file, which it opens if nothing has succeeded in that yet.
+// opened returns the file. It opens the file if no earlier call has.
 func (s *Store) opened(ctx context.Context) (*file, error) {
 	if f := s.file.Load(); f != nil {
 		return f, nil
@@ -169,7 +169,7 @@ func (s *Store) size() float64 {
 // Collectors returns the metrics of the file.
 func (s *Store) Collectors() []prometheus.Collector { return []prometheus.Collector{s.swept, s.bytes} }
 
-// view and update run one transaction, and translate its errors.
+// view runs one transaction that reads, and update one that writes. Both translate its errors.
 func (s *Store) view(ctx context.Context, read func(*bbolt.Bucket) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -286,7 +286,8 @@ func (s *Store) Scan(ctx context.Context, prefix string) iter.Seq2[meta.Entry, e
 	}
 }
 
-// readPage returns the living entries from a key on, and where the next page begins.
+// readPage returns the living entries of the page that begins at from, where the next page begins,
+// and whether there is one.
 func readPage(b *bbolt.Bucket, prefix, from string) (page []meta.Entry, next string, more bool) {
 	now := time.Now().UnixNano()
 	size, visited := 0, 0

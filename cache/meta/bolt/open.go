@@ -32,9 +32,9 @@ type file struct {
 	writer chan struct{}
 }
 
-// contain runs use. bbolt panics, or reads beyond the end of the mapping, when a file is damaged;
-// contain turns that into ErrCorrupt. From then on the database is not touched again, because its
-// locks are in an unknown state.
+// contain calls use. When a file is damaged, bbolt panics or reads beyond the end of the mapping.
+// contain turns that into ErrCorrupt. From then on it does not touch the database again, because
+// the locks of the database are in an unknown state.
 func (f *file) contain(use func(*bbolt.DB) error) (err error) {
 	if f.broken.Load() {
 		return fmt.Errorf("%w, found earlier", ErrCorrupt)
@@ -49,7 +49,7 @@ func (f *file) contain(use func(*bbolt.DB) error) (err error) {
 	return use(f.db)
 }
 
-// close syncs and closes the file, and calls sound last, if everything succeeded.
+// close syncs and closes the file. If both succeed, it calls sound.
 func (f *file) close(sound func() error) error {
 	return f.contain(func(db *bbolt.DB) error {
 		if err := db.Sync(); err != nil {
@@ -62,8 +62,8 @@ func (f *file) close(sound func() error) error {
 	})
 }
 
-// openSound returns a database that is known to be sound. If the file is damaged it creates a new
-// one.
+// openSound returns a database that is known to be sound, and marks its file as in use. If the file
+// is damaged, openSound moves it aside and creates a new one.
 func openSound(path string, lockTimeout time.Duration, log *slog.Logger) (*file, error) {
 	f, err := openChecked(path, lockTimeout)
 	if errors.Is(err, ErrCorrupt) {
@@ -135,7 +135,7 @@ func openLocked(path string, lockTimeout time.Duration) (*file, error) {
 	if err = classify(err); errors.Is(err, ErrLocked) || errors.Is(err, ErrCorrupt) {
 		return nil, err
 	}
-	// The others are about the content too. bbolt has no error values for some of them.
+	// All other errors are about the content, too. bbolt has no error values for some of them.
 	return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
 }
 
@@ -191,8 +191,8 @@ func fits(db *bbolt.DB, path string) error {
 	})
 }
 
-// verify reads the whole file. The walk comes first, in this goroutine, where contain handles a
-// fault: Check follows the same pages in a goroutine of its own.
+// verify reads the whole file. It first walks the keys in this goroutine, where contain handles a
+// fault. Only then it calls Check, which follows the same pages in a goroutine of its own.
 func verify(tx *bbolt.Tx) error {
 	var last []byte
 	c := tx.Bucket([]byte(facts)).Cursor()
@@ -206,7 +206,7 @@ func verify(tx *bbolt.Tx) error {
 		last = append(last[:0], k...)
 	}
 	var first error
-	for err := range tx.Check() { // to its end, because the sender does not give up
+	for err := range tx.Check() { // read to the end, or its goroutine would wait forever
 		if first == nil {
 			first = fmt.Errorf("%w: %w", ErrCorrupt, err)
 		}

@@ -7,8 +7,8 @@ import (
 	"go.etcd.io/bbolt"
 )
 
-// Run syncs the file and removes expired entries until ctx ends. It then returns nil. A sync or
-// sweep that fails is logged once until one succeeds again.
+// Run syncs the file and removes expired entries until ctx ends. It then returns nil. When either
+// kind of work fails, that is logged once, and not again before it has succeeded.
 func (s *Store) Run(ctx context.Context) error {
 	syncs, sweeps := time.NewTicker(s.o.SyncEvery), time.NewTicker(s.o.ExpireEvery)
 	defer syncs.Stop()
@@ -74,7 +74,8 @@ func (s *Store) DeleteExpired(ctx context.Context) (int, error) {
 	return removed, nil
 }
 
-// expiredPage returns the expired keys of a page, and where the next page begins.
+// expiredPage returns the expired keys of the page that begins at from, where the next page begins,
+// and whether there is one.
 func expiredPage(b *bbolt.Bucket, from string) (keys []string, next string, more bool) {
 	now := time.Now().UnixNano()
 	visited := 0
@@ -91,7 +92,8 @@ func expiredPage(b *bbolt.Bucket, from string) (keys []string, next string, more
 	return keys, "", false
 }
 
-// removeExpired checks the expiry again, because a key may have been put again meanwhile.
+// removeExpired removes those of the keys that are still expired, and returns their number. It
+// checks this again, because a key may have been put again meanwhile.
 func removeExpired(b *bbolt.Bucket, keys []string) (n int, err error) {
 	now := time.Now().UnixNano()
 	for _, k := range keys {

@@ -139,7 +139,7 @@ type Faulty struct {
 // NewFaulty returns s, which works until Fail is called.
 func NewFaulty(s meta.Store) *Faulty { return &Faulty{Store: s, calls: map[string]int{}} }
 
-// Fail makes every call take delay, or until its context ends. The call then fails with err, or
+// Fail makes every call wait for delay, or until its context ends. The call then fails with err, or
 // works if err is nil.
 func (f *Faulty) Fail(err error, delay time.Duration) {
 	f.mu.Lock()

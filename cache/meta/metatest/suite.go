@@ -18,8 +18,8 @@ import (
 
 // Suite describes a store to [Suite.Run].
 type Suite struct {
-	// Open returns an empty store for one test. It must register any cleanup beyond Close, which the
-	// suite calls.
+	// Open returns an empty store for one test. The suite calls Close. Open must register any other
+	// cleanup.
 	Open func(t *testing.T) meta.Store
 	// RealTime says that a clock outside of this process decides about expiry, so that virtual time
 	// cannot be used.
@@ -130,7 +130,7 @@ func deletes(t *testing.T, s meta.Store) {
 	Want(t, s, "k", "again")
 }
 
-// ownBytes checks that neither side keeps the other's slice.
+// ownBytes checks that the store and its caller never share a slice.
 func ownBytes(t *testing.T, s meta.Store) {
 	value := []byte("mine")
 	if err := s.Put(t.Context(), "k", value, 0); err != nil {
@@ -163,7 +163,7 @@ func oddKeys(t *testing.T, s meta.Store) {
 	if diff := cmp.Diff(want, Listing(t, s, "")); diff != "" {
 		t.Error(diff)
 	}
-	// A pattern is only a prefix here.
+	// A scan knows no patterns: these characters stand for themselves.
 	if got := Listing(t, s, "*"); len(got) != 1 {
 		t.Errorf("scan of a star found %.200v", got)
 	}
@@ -379,8 +379,8 @@ func ttlNegative(t *testing.T, s meta.Store) {
 	}
 }
 
-// ttlReplaced checks that a put also replaces the expiry, and that the smallest ttl does not
-// count as none.
+// ttlReplaced checks that a put also replaces the expiry, and that the smallest ttl does not count
+// as 0, which never expires.
 func ttlReplaced(t *testing.T, s meta.Store) {
 	Put(t, s, "k", "short", time.Nanosecond)
 	Put(t, s, "k", "long", 0)

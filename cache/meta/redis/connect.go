@@ -19,8 +19,8 @@ var ErrURL = errors.New("not a redis URL")
 
 // connect returns a client for a URL.
 func connect(rawURL string, timeout time.Duration) (goredis.UniversalClient, error) {
-	// The client has one log for the process, which writes every failure to standard error. We
-	// return failures instead.
+	// The library has one log for the whole process, which writes every failure to standard error.
+	// We return failures instead.
 	logging.Disable()
 	scheme, rest, ok := strings.Cut(rawURL, "://")
 	if !ok {
@@ -39,7 +39,7 @@ func connect(rawURL string, timeout time.Duration) (goredis.UniversalClient, err
 	return nil, fmt.Errorf("%w: scheme %q", ErrURL, scheme)
 }
 
-// conceal removes the parts of the URL that parsers quote: net/url repeats all of it.
+// conceal removes the URL from the error of a parser: net/url quotes all of the URL.
 func conceal(err error) error {
 	if parse, ok := errors.AsType[*url.Error](err); ok {
 		err = parse.Err
@@ -87,7 +87,7 @@ func cluster(plain string, timeout time.Duration) (goredis.UniversalClient, erro
 	return goredis.NewClusterClient(o), nil
 }
 
-// setDefault sets the bounds that the URL does not set.
+// setDefault sets those of the bounds to timeout that the URL does not set.
 func setDefault(timeout time.Duration, bounds ...*time.Duration) {
 	for _, b := range bounds {
 		*b = cmp.Or(*b, timeout)

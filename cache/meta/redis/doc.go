@@ -6,8 +6,8 @@
 //     unreachable. It needs no persistence, and memory for the facts only. If it evicts keys, the
 //     policy should be volatile-ttl: the epochs that hide older facts about a pushed tag live
 //     longest and so are evicted last.
-//   - This package does not retry, wait for long or hide a failure; the wrappers around a store
-//     do that.
+//   - This package does not retry, wait for long or hide a failure. The wrappers [meta.Cached]
+//     and [meta.Guarded] make failures harmless.
 //   - All keys have one prefix, so that a Redis can be shared with others. No other keys are read
 //     or changed.
 package redis

@@ -71,7 +71,8 @@ func translate(err error) error {
 	return err
 }
 
-// expiry rounds up to milliseconds, the unit of Redis: 0 would mean never.
+// expiry rounds up to milliseconds, the unit of Redis. Rounded down, a short ttl would become 0,
+// which means never.
 func expiry(ttl time.Duration) time.Duration {
 	return (ttl + time.Millisecond - 1).Truncate(time.Millisecond)
 }
@@ -96,9 +97,8 @@ func (s *Store) Put(ctx context.Context, key string, value []byte, ttl time.Dura
 	return translate(s.client.Set(ctx, s.prefix+key, value, expiry(ttl)).Err())
 }
 
-// pageEntries is how many commands one pipeline has, and about how many keys one SCAN looks at:
-// enough to save round trips, and few enough that other clients of the server do not wait for
-// ours.
+// pageEntries is how many commands one pipeline has, and about how many keys one SCAN looks at. So
+// many save round trips, and are few enough not to keep other clients of the server waiting.
 const pageEntries = 256
 
 // PutAll implements [meta.Batch] with pipelines.
@@ -200,8 +200,8 @@ func (s *Store) scanNode(ctx context.Context, node goredis.Cmdable, prefix strin
 	}
 }
 
-// values reads the keys of a page, without those that are gone. It uses one GET per key: a
-// cluster refuses MGET across slots.
+// values returns the entries of a page of keys, without those that are gone. It uses one GET for
+// each key, because a cluster refuses MGET across slots.
 func (s *Store) values(ctx context.Context, keys []string) ([]meta.Entry, error) {
 	if len(keys) == 0 {
 		return nil, nil
