@@ -164,7 +164,6 @@ func TestBadInputIsRefused(t *testing.T) {
 		{"upload under a bad digest", 400, "DIGEST_INVALID", "POST", up + "?digest=sha256:abc", []byte("x"), nil},
 		{"upload in one under another digest", 400, "DIGEST_INVALID", "POST", up + "?digest=" + absent.String(), []byte("x"), nil},
 		{"mount of a bad digest", 400, "DIGEST_INVALID", "POST", up + "?mount=sha256:abc&from=team/b", nil, nil},
-		{"mount from a bad name", 400, "NAME_INVALID", "POST", up + "?mount=" + absent.String() + "&from=../b", nil, nil},
 		{"status of an unknown upload", 404, "BLOB_UPLOAD_UNKNOWN", "GET", up + "NOPE", nil, nil},
 		{"bytes for an unknown upload", 404, "BLOB_UPLOAD_UNKNOWN", "PATCH", up + "NOPE", []byte("x"), nil},
 		{"end of an unknown upload", 404, "BLOB_UPLOAD_UNKNOWN", "PUT", up + "NOPE?digest=" + absent.String(), []byte("x"), nil},

@@ -238,8 +238,10 @@ func (q *Request) parseUploadQuery(v url.Values) (err error) {
 		if q.Mount, err = ParseDigest(s); err != nil {
 			return err
 		}
-		if q.From = v.Get("from"); q.From != "" {
-			return CheckRepo(q.From)
+		// A source that no repository can be is none: the client uploads the blob, as for a source that
+		// does not have it. Some clients name a repository of another registry.
+		if from := v.Get("from"); CheckRepo(from) == nil {
+			q.From = from
 		}
 	}
 	return nil
