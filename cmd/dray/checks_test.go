@@ -308,7 +308,7 @@ func TestChecksHoldDescriptionsBack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.ecr.AddFault(ecrtest.Fault{Kinds: []ecrtest.Kind{ecrtest.KindManifestHead}, Count: -1, Status: http.StatusForbidden})
+	s.ecr.AddFault(ecrtest.Fault{Kinds: []ecrtest.Kind{ecrtest.KindManifestHead, ecrtest.KindManifestGet}, Count: -1, Status: http.StatusForbidden})
 	if _, r := describe(image{man: subject}); r.StatusCode == 201 {
 		t.Error("ECR could not be asked whether the image is there, and what describes it was accepted")
 	}
