@@ -15,7 +15,7 @@ import (
 // abandonedPace makes a blob of size bytes take 100 s, split or not.
 const abandonedPace = size / 100
 
-// abandoned opens a slow blob, reads part of the time and leaves.
+// abandoned opens a slow blob, reads for part of the time, and leaves.
 func abandoned(t *testing.T, c *cache.Cache, o *cachetest.Origin, b cache.Blob, reading time.Duration) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), reading)
@@ -80,7 +80,7 @@ func wantOutcome(t *testing.T, c *cache.Cache, o *cachetest.Origin, finished boo
 	}
 }
 
-// TestAbandonedSplit does it to a fetch in parts.
+// TestAbandonedSplit leaves a fetch in parts without readers.
 func TestAbandonedSplit(t *testing.T) {
 	for name, finished := range map[string]bool{"stopped": false, "finished": true} {
 		t.Run(name, func(t *testing.T) {
@@ -100,7 +100,7 @@ func TestAbandonedSplit(t *testing.T) {
 	}
 }
 
-// TestAbandonedTakenOver has a reader come within the grace, and another one stay.
+// TestAbandonedTakenOver has several readers join and leave within the grace, and the last one stay.
 func TestAbandonedTakenOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, _ := cachetest.Start(t, cache.Options{Abandon: cache.Abandon{StopAbove: 1}}, disk.Options{})
@@ -121,8 +121,8 @@ func TestAbandonedTakenOver(t *testing.T) {
 	})
 }
 
-// TestAbandonedAnew has a reader come after the end, who starts from the beginning and notices
-// nothing.
+// TestAbandonedAnew has a reader come after a fetch was stopped. The reader gets the whole blob by
+// a new fetch.
 func TestAbandonedAnew(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, _ := cachetest.Start(t, cache.Options{Abandon: cache.Abandon{StopAbove: 1}}, disk.Options{})
@@ -137,7 +137,7 @@ func TestAbandonedAnew(t *testing.T) {
 	})
 }
 
-// TestAbandonedBeforeAnswer leaves while the origin has not answered yet.
+// TestAbandonedBeforeAnswer has the only caller leave before the origin has answered.
 func TestAbandonedBeforeAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, _ := cachetest.Start(t, cache.Options{Abandon: cache.Abandon{StopAbove: 1}}, disk.Options{})
@@ -153,7 +153,8 @@ func TestAbandonedBeforeAnswer(t *testing.T) {
 	})
 }
 
-// TestAwaitedIsNotAbandoned has only somebody who waits for the end, as those do who fetch ahead.
+// TestAwaitedIsNotAbandoned checks that a fetch goes on if its only reader does not read but waits
+// for the end, as a prefetch does.
 func TestAwaitedIsNotAbandoned(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, _ := cachetest.Start(t, cache.Options{Abandon: cache.Abandon{StopAbove: 1}}, disk.Options{})

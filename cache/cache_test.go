@@ -23,7 +23,7 @@ func TestReads(t *testing.T) {
 	})
 }
 
-// TestClose: a cache that is never run leaves nothing behind either.
+// TestClose checks that a cache that is never run leaves nothing behind after Close.
 func TestClose(t *testing.T) {
 	p := []byte("the origin of this takes its time")
 	b := cache.Blob{Digest: digest.FromBytes(p), Size: int64(len(p))}

@@ -28,7 +28,7 @@ const size = 1<<20 + 4321
 
 var errDisk = errors.New("disk is broken")
 
-// fault fails one step of a disk, from the n-th time on, until it is mended.
+// fault makes one operation of a disk fail, from the n-th call on, until it is mended.
 type fault struct {
 	op    disk.Op
 	after int64
@@ -92,7 +92,7 @@ func wantCalls(t *testing.T, o *cachetest.Origin, calls ...int64) {
 	}
 }
 
-// bubble runs test in a bubble with a cache on a disk with options.
+// bubble runs test in a bubble of testing/synctest, with a cache on a disk that has the options.
 func bubble(t *testing.T, opts disk.Options, test func(t *testing.T, c *cache.Cache)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -102,7 +102,7 @@ func bubble(t *testing.T, opts disk.Options, test func(t *testing.T, c *cache.Ca
 	})
 }
 
-// TestPullSurvivesDisk breaks each step of the disk under one reader and under many.
+// TestPullSurvivesDisk makes each operation of the disk fail, with one reader and with many.
 func TestPullSurvivesDisk(t *testing.T) {
 	for name, test := range map[string]struct {
 		op     disk.Op
@@ -150,7 +150,7 @@ func TestPullSurvivesDisk(t *testing.T) {
 	}
 }
 
-// survive has readers of one cold blob get all of it.
+// survive checks that all readers of one blob that is not held get all of it.
 func survive(t *testing.T, c *cache.Cache, readers int) {
 	t.Helper()
 	o := &cachetest.Origin{Data: cachetest.Random(1, size), Chunk: 100_000}
@@ -164,7 +164,7 @@ func survive(t *testing.T, c *cache.Cache, readers int) {
 	}
 }
 
-// TestFullDiskCostsNoSecondRequest takes over the answer the flight has got.
+// TestFullDiskCostsNoSecondRequest checks that a reader takes over the answer that the flight got.
 func TestFullDiskCostsNoSecondRequest(t *testing.T) {
 	bubble(t, disk.Options{MaxBytes: 1 << 20}, func(t *testing.T, c *cache.Cache) {
 		o := &cachetest.Origin{Data: cachetest.Random(2, size)}
@@ -180,7 +180,8 @@ func TestFullDiskCostsNoSecondRequest(t *testing.T) {
 	})
 }
 
-// TestSpareIsDropped has the only caller leave before the answer that has no room.
+// TestSpareIsDropped has the only caller leave before the origin answers with a blob for which the
+// disk has no room.
 func TestSpareIsDropped(t *testing.T) {
 	bubble(t, disk.Options{MaxBytes: 1 << 20}, func(t *testing.T, c *cache.Cache) {
 		o := &cachetest.Origin{Data: cachetest.Random(2, size)}
@@ -202,7 +203,7 @@ func TestSpareIsDropped(t *testing.T) {
 	})
 }
 
-// TestDirectIsVerified has bad origins while the disk does not work.
+// TestDirectIsVerified asks bad origins while the disk does not work.
 func TestDirectIsVerified(t *testing.T) {
 	for name, test := range map[string]struct {
 		faults []cachetest.Fault
@@ -237,7 +238,7 @@ func TestDirectIsVerified(t *testing.T) {
 	}
 }
 
-// TestDirectRanges seeks in what is passed through, and reads byte by byte.
+// TestDirectRanges seeks in a blob that is passed through, and reads it byte by byte.
 func TestDirectRanges(t *testing.T) {
 	f := &fault{op: disk.OpCreate, err: errDisk}
 	bubble(t, disk.Options{Fault: f.hit}, func(t *testing.T, c *cache.Cache) {
@@ -413,7 +414,8 @@ func TestPullDoesNotWaitForTheList(t *testing.T) {
 	})
 }
 
-// TestBadIsCounted once for each fetch, however it was done and however many read it.
+// TestBadIsCounted checks that bad content counts once for each fetch, however it was fetched and
+// however many readers it had.
 func TestBadIsCounted(t *testing.T) {
 	for name, fault := range map[string]cachetest.Fault{
 		"Corrupt": cachetest.Flip(size / 2), "Overlong": cachetest.Extend([]byte("x")), "Shorter": cachetest.Announce(size - 7),

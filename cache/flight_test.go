@@ -34,7 +34,8 @@ func running(t *testing.T) *Cache {
 	return c
 }
 
-// TestLookAgain has a caller join after it has missed on disk what was published a moment later.
+// TestLookAgain has a caller ask for a flight after it has missed, on disk, a blob that was
+// published a moment later.
 func TestLookAgain(t *testing.T) {
 	c := running(t)
 	p := []byte("published a moment later")
@@ -55,8 +56,8 @@ func TestLookAgain(t *testing.T) {
 	}
 }
 
-// TestAhead: a fetch that was begun ahead is that of the first reader who joins it, and counts as
-// no opening; the next one shares it.
+// TestAhead checks that a prefetch does not count as an open, that the first reader that joins it
+// has SourceOrigin, and that the next one has SourceFlight.
 func TestAhead(t *testing.T) {
 	c := running(t)
 	p := []byte("fetched before anybody asks")

@@ -9,8 +9,8 @@ import (
 	"dray/cache/disk"
 )
 
-// TestPeekAndPurge: who looks after the cache leaves no trace by looking, and what is purged is
-// nowhere.
+// TestPeekAndPurge checks that Peek does not count as a use, and that a purged blob is neither in
+// memory nor on disk.
 func TestPeekAndPurge(t *testing.T) {
 	dir, err := disk.Open(disk.Options{Path: t.TempDir()})
 	if err != nil {

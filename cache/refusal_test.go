@@ -12,8 +12,8 @@ import (
 	"dray/cache/disk"
 )
 
-// TestRefusalBelongsToItsPlace: who joined the fetch of a place that refuses shares
-// the refusal only when it would have asked there itself.
+// TestRefusalBelongsToItsPlace checks that a caller that joined a fetch gets a refusal of its
+// origin only if the caller would have asked the same place.
 func TestRefusalBelongsToItsPlace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, _ := cachetest.Start(t, cache.Options{}, disk.Options{Path: t.TempDir()})

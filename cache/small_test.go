@@ -82,7 +82,7 @@ func TestPutAndBytes(t *testing.T) {
 	})
 }
 
-// TestBytesVerifies changes a small blob on disk, even one that is marked.
+// TestBytesVerifies changes a small blob on disk, and also one that is marked as synced.
 func TestBytesVerifies(t *testing.T) {
 	path := t.TempDir()
 	p := cachetest.Random(41, 5000)
@@ -165,7 +165,7 @@ func TestMemoryIsBounded(t *testing.T) {
 	})
 }
 
-// TestCallerOnlyBoundsItself cancels one of two callers before and after the answer.
+// TestCallerOnlyBoundsItself cancels one of two callers, before and after the origin answers.
 func TestCallerOnlyBoundsItself(t *testing.T) {
 	bubble(t, disk.Options{}, func(t *testing.T, c *cache.Cache) {
 		headers, bodies := make(chan struct{}), make(chan struct{})
@@ -211,7 +211,8 @@ func TestCallerOnlyBoundsItself(t *testing.T) {
 	})
 }
 
-// TestStall checks what bounds a flight: no progress for the timeout, however long the whole takes.
+// TestStall checks that a flight ends only if it makes no progress for StallTimeout, however long
+// all of it takes.
 func TestStall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, _ := cachetest.Start(t, cache.Options{StallTimeout: 10 * time.Second}, disk.Options{})
@@ -245,8 +246,8 @@ func TestStall(t *testing.T) {
 	})
 }
 
-// TestStallWhileSkipping resumes at an origin that sends all again, which takes far longer than
-// the timeout.
+// TestStallWhileSkipping resumes at an origin that sends the whole blob again. Skipping the known
+// bytes takes far longer than the timeout.
 func TestStallWhileSkipping(t *testing.T) {
 	p := cachetest.Random(47, 100_000)
 	for name, c := range map[string]struct {
@@ -276,7 +277,8 @@ func TestStallWhileSkipping(t *testing.T) {
 	}
 }
 
-// TestResumesAreCountedAnew: what bounds the resumes of a fetch is how little it gets between them.
+// TestResumesAreCountedAnew checks that MaxResumes does not bound a fetch that gets enough bytes
+// between two resumptions.
 func TestResumesAreCountedAnew(t *testing.T) {
 	const gain = 32 << 20
 	for _, tc := range []struct {
@@ -304,7 +306,7 @@ func TestResumesAreCountedAnew(t *testing.T) {
 	}
 }
 
-// dripping gives something every nine seconds, and its end at once.
+// dripping gives a few bytes every nine seconds, and the end without a delay.
 type dripping struct{ io.ReadCloser }
 
 func (d dripping) Read(p []byte) (int, error) {
@@ -342,7 +344,8 @@ func TestFirstByteAtOnce(t *testing.T) {
 	})
 }
 
-// TestShutdown cancels flights, waits for them, and serves on from disk.
+// TestShutdown checks that Close cancels the flights and waits for them, and that the cache still
+// serves blobs from disk.
 func TestShutdown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, stop := cachetest.Start(t, cache.Options{}, disk.Options{})

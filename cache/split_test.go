@@ -45,7 +45,7 @@ func openSplit(t *testing.T, c *cache.Cache, o *cachetest.Origin, b cache.Blob) 
 	return r
 }
 
-// parts are the requests for a blob in pieces, each once.
+// parts returns the requests for a blob in pieces: one for each piece.
 func parts() (all []cachetest.Call) {
 	for at := int64(0); at < size; at += piece {
 		all = append(all, cachetest.Call{From: at, To: min(at+piece, size)})
@@ -65,7 +65,7 @@ func wantRequests(t *testing.T, o *cachetest.Origin, want []cachetest.Call) {
 	}
 }
 
-// wantFree fails if not all slots came back.
+// wantFree fails the test if not all slots are free again.
 func wantFree(t *testing.T, slots *cache.Slots, n int) {
 	t.Helper()
 	if free := slots.Free(); free != n {
@@ -145,8 +145,8 @@ func TestSplitUnknownSize(t *testing.T) {
 	})
 }
 
-// TestSplitSurvives has parts that misbehave in every way that can be survived, and the
-// readers get every byte. rest is from where one request for all that is missing was made; 0: none.
+// TestSplitSurvives has parts misbehave in every way that a fetch survives, and checks that readers
+// get every byte. rest is the offset of the one request for all missing bytes; 0: there was none.
 func TestSplitSurvives(t *testing.T) {
 	part := func(faults ...cachetest.Fault) func(from, to int64, n int) []cachetest.Fault {
 		return func(from, to int64, n int) []cachetest.Fault {
@@ -210,8 +210,8 @@ func TestSplitSurvives(t *testing.T) {
 	}
 }
 
-// TestSplitAllRefused has each stream beside the first one refused once, and then all the rest
-// asked for at once.
+// TestSplitAllRefused refuses each additional stream once, and checks that one request then asks
+// for all the rest.
 func TestSplitAllRefused(t *testing.T) {
 	for _, readers := range []int{1, 16} {
 		slots := cache.NewSlots(16)
@@ -239,7 +239,7 @@ func TestSplitAllRefused(t *testing.T) {
 	}
 }
 
-// TestSplitFirstIgnoresRange goes on with the one stream that came.
+// TestSplitFirstIgnoresRange goes on with the one stream when the origin sends the whole blob.
 func TestSplitFirstIgnoresRange(t *testing.T) {
 	slots := cache.NewSlots(16)
 	bubble(t, disk.Options{}, func(t *testing.T, c *cache.Cache) {
@@ -250,7 +250,7 @@ func TestSplitFirstIgnoresRange(t *testing.T) {
 	})
 }
 
-// TestSplitRefusedAtOnce hands on the refusal of the first request, made once.
+// TestSplitRefusedAtOnce checks that the first request is sent once and its refusal returned.
 func TestSplitRefusedAtOnce(t *testing.T) {
 	slots := cache.NewSlots(16)
 	bubble(t, disk.Options{}, func(t *testing.T, c *cache.Cache) {
@@ -264,7 +264,7 @@ func TestSplitRefusedAtOnce(t *testing.T) {
 	})
 }
 
-// TestSplitBad has wrong bytes in one piece: no reader gets a whole blob, nothing stays.
+// TestSplitBad has wrong bytes in one piece: no reader gets a whole blob, and nothing is kept.
 func TestSplitBad(t *testing.T) {
 	for name, test := range map[string]struct {
 		fault cachetest.Fault
@@ -352,8 +352,8 @@ func TestSplitFarReader(t *testing.T) {
 	})
 }
 
-// TestSplitWishes fetches next what a reader waits for, far outside of the window, but nothing else
-// there.
+// TestSplitWishes checks that the next piece is one that a reader waits for, far outside of the
+// window, and that no other piece from there is fetched.
 func TestSplitWishes(t *testing.T) {
 	bubble(t, disk.Options{}, func(t *testing.T, c *cache.Cache) {
 		gate := make(chan struct{})
@@ -439,7 +439,7 @@ func TestSplitSurvivesDisk(t *testing.T) {
 	}
 }
 
-// TestSplitStops ends a fetch in parts with the cache.
+// TestSplitStops checks that a fetch in parts ends when the cache is closed.
 func TestSplitStops(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		slots := cache.NewSlots(16)
@@ -457,7 +457,7 @@ func TestSplitStops(t *testing.T) {
 	})
 }
 
-// TestSplitRatio measures, on the clock of a bubble, how much sooner a blob is whole where each
+// TestSplitRatio measures, on the clock of a bubble, how much sooner a blob is complete if each
 // connection is slow.
 func TestSplitRatio(t *testing.T) {
 	bubble(t, disk.Options{}, func(t *testing.T, c *cache.Cache) {
@@ -496,8 +496,7 @@ func TestSplitMemory(t *testing.T) {
 	}
 }
 
-// BenchmarkSplit compares one stream with several: where each connection is slow, and where nothing
-// is.
+// BenchmarkSplit compares one stream with several: if each connection is slow, and if none is.
 func BenchmarkSplit(b *testing.B) {
 	const blob = 64 << 20
 	for _, pace := range []int64{64 << 20, 0} {

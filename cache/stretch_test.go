@@ -14,8 +14,8 @@ import (
 	"dray/cache/disk"
 )
 
-// stretch reads as who sends files does: stretches as far as there are any, and otherwise
-// by Read. It returns what came in stretches, too.
+// stretch reads like the code that sends files: by Stretch where that returns a file, otherwise by
+// Read. It also returns the bytes that it read by Stretch.
 func stretch(t *testing.T, r *cache.Reader, n int64) (all []byte, stretched int64, err error) {
 	t.Helper()
 	for int64(len(all)) < n {
@@ -49,8 +49,8 @@ func stretch(t *testing.T, r *cache.Reader, n int64) (all []byte, stretched int6
 	return all, stretched, nil
 }
 
-// TestStretch takes bytes that have arrived from a file, at any offset. The last byte never comes
-// before the digest matches.
+// TestStretch takes bytes of a fetch under way from its file, at any offset. It checks that the
+// last byte never comes before the digest matches.
 func TestStretch(t *testing.T) {
 	data := cachetest.Random(60, size)
 	for _, from := range []int64{0, 1, 700_000, size - 10} {
@@ -91,7 +91,7 @@ func TestStretchWithholds(t *testing.T) {
 	}
 }
 
-// TestStretchSurvivesDisk: Read gives all bytes when there is no file, or none any more.
+// TestStretchSurvivesDisk checks that Read gives all bytes if there is no file, or no longer one.
 func TestStretchSurvivesDisk(t *testing.T) {
 	data := cachetest.Random(62, size)
 	for name, f := range map[string]*fault{"no file": {op: disk.OpOpen, err: errDisk}, "disk full": {op: disk.OpWrite, after: 4, err: errDisk}} {
@@ -109,8 +109,9 @@ func TestStretchSurvivesDisk(t *testing.T) {
 	}
 }
 
-// TestStretchOfBrokenFile reads on elsewhere when the file of a held blob gives no more bytes, and
-// has the blob fetched and kept anew. An error that is not the file's ends the reader.
+// TestStretchOfBrokenFile checks that a reader goes on with the origin when the file of a held blob
+// gives no more bytes, and that the blob is then fetched and kept anew. An error that does not come
+// from the file ends the reader.
 func TestStretchOfBrokenFile(t *testing.T) {
 	data := cachetest.Random(64, size)
 	for _, from := range []int64{0, 1000, 600_000} {
@@ -159,7 +160,8 @@ func TestStretchOfBrokenFile(t *testing.T) {
 	})
 }
 
-// TestStretchElsewhere: a blob on disk is a stretch as a whole, and a closed reader has none.
+// TestStretchElsewhere checks that Stretch covers all of a blob on disk, and fails on a closed
+// reader.
 func TestStretchElsewhere(t *testing.T) {
 	data := cachetest.Random(63, size)
 	bubble(t, disk.Options{}, func(t *testing.T, c *cache.Cache) {

@@ -13,8 +13,8 @@ import (
 	"dray/cache/disk"
 )
 
-// TestUsedTogether lets others drive out the layers of an image whose manifest clients get from
-// memory again and again, and those of one that nobody asks for.
+// TestUsedTogether stores other blobs until some are evicted. It compares the layers of an image
+// whose manifest clients get from memory again and again with those of an unused image.
 func TestUsedTogether(t *testing.T) {
 	bubble(t, disk.Options{MaxBytes: 24 << 20}, func(t *testing.T, c *cache.Cache) {
 		put := func(seed byte, n int) digest.Digest {
@@ -57,7 +57,7 @@ func TestUsedTogether(t *testing.T) {
 	})
 }
 
-// TestUsedIsBounded has more heads than are remembered.
+// TestUsedIsBounded uses more heads than are remembered.
 func TestUsedIsBounded(t *testing.T) {
 	bubble(t, disk.Options{}, func(t *testing.T, c *cache.Cache) {
 		asked := 0

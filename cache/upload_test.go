@@ -28,7 +28,7 @@ func receive(t *testing.T, c *cache.Cache) *cache.Upload {
 	return u
 }
 
-// followed reads all of a follower in the background.
+// followed reads a follower to its end, in the background.
 type followed struct {
 	mu  sync.Mutex
 	got []byte
@@ -125,7 +125,8 @@ func TestUpload(t *testing.T) {
 	}
 }
 
-// TestPushThenPull finds on disk what was uploaded, pinned until the upload is closed.
+// TestPushThenPull checks that an uploaded blob is on disk, and is not evicted until the upload is
+// closed.
 func TestPushThenPull(t *testing.T) {
 	bubble(t, disk.Options{MaxBytes: 5 << 20}, func(t *testing.T, c *cache.Cache) {
 		o := &cachetest.Origin{Data: cachetest.Random(31, 3<<20)}
@@ -211,7 +212,7 @@ func TestFollowerCloses(t *testing.T) {
 	})
 }
 
-// TestUploadFull refuses with a clear error and goes on when there is room again.
+// TestUploadFull checks that an upload returns ErrFull, and goes on when there is room again.
 func TestUploadFull(t *testing.T) {
 	bubble(t, disk.Options{MaxBytes: 5 << 20}, func(t *testing.T, c *cache.Cache) {
 		held := receive(t, c)

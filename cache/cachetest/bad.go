@@ -10,8 +10,8 @@ import (
 	"dray/cache"
 )
 
-// bad is an origin that a fetch cannot survive: how it behaves in every call, how many right
-// bytes a reader may see at most, and the error that the reader gets.
+// bad is an origin that makes a fetch fail. It has the faults of every call, the greatest number of
+// right bytes that a reader may see, and the error that the reader gets.
 type bad struct {
 	first  []Fault // of the first call, instead of faults; nil: none
 	faults []Fault

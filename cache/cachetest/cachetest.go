@@ -1,6 +1,6 @@
 // Package cachetest has helpers for tests of a cache and of code that uses one: deterministic
-// blobs, an origin that misbehaves on request, and a suite of the guarantees to every reader of a
-// cache.
+// blobs, an origin that misbehaves on request, and a suite that checks what a cache guarantees to
+// every reader.
 //
 // Invariants:
 //   - The same seed always gives the same bytes.
@@ -237,7 +237,7 @@ func (o *Origin) Requests() []Call {
 	return slices.Clone(o.calls)
 }
 
-// Most returns the greatest number of bodies that were open at once.
+// Most returns the greatest number of bodies that were open at the same time.
 func (o *Origin) Most() int {
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -19,7 +19,7 @@ import (
 // errOrigin is the error of an origin that refuses.
 var errOrigin = errors.New("origin says no")
 
-// TestReads checks the guarantees to every reader of a cache. start returns a cache that runs
+// TestReads checks what a cache guarantees to every reader. start returns a cache that runs
 // until the test ends. It is called inside a bubble of testing/synctest.
 func TestReads(t *testing.T, start func(t *testing.T) *cache.Cache) {
 	for name, test := range map[string]func(*testing.T, *cache.Cache){
@@ -83,7 +83,7 @@ func wantFailure(t *testing.T, got, p []byte, err, wanted error) {
 	}
 }
 
-// want reads r to its end and compares.
+// want reads r to its end and compares the bytes with p.
 func want(t *testing.T, r io.Reader, p []byte) {
 	t.Helper()
 	got, err := io.ReadAll(r)

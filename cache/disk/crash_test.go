@@ -22,7 +22,7 @@ const (
 	fillerRounds = 20
 )
 
-// filler is the life of the child of TestKill: it stores blobs until it is killed.
+// filler is what the child process of TestKill does: it stores blobs until it is killed.
 func filler() int {
 	d, err := Open(Options{Path: os.Getenv(fillerEnv), MaxBytes: 48 << 20})
 	if err != nil {
@@ -42,7 +42,7 @@ func filler() int {
 	}
 }
 
-// fillOne stores p in pieces, by one door and the other.
+// fillOne stores p in pieces, by Write or by WriteAt.
 func fillOne(d *Dir, p []byte, i int) error {
 	size := int64(len(p))
 	if i%2 == 0 {
@@ -158,7 +158,7 @@ func checkAll(t *testing.T, d *Dir) {
 	}
 }
 
-// marked says whether a blob's file is marked as synced.
+// marked reports whether a blob's file is marked as synced.
 func marked(t *testing.T, d *Dir, dg digest.Digest) bool {
 	t.Helper()
 	info, err := os.Stat(file(t, d, dg))
@@ -210,7 +210,7 @@ func TestMark(t *testing.T) {
 	})
 }
 
-// TestUncleanStop tampers with blobs of a directory that nobody has closed in order.
+// TestUncleanStop changes blobs of a directory that was not closed.
 func TestUncleanStop(t *testing.T) {
 	for _, background := range []bool{false, true} {
 		t.Run(fmt.Sprintf("background=%v", background), func(t *testing.T) {

@@ -89,7 +89,7 @@ func mustStore(t *testing.T, d *Dir, p []byte) digest.Digest {
 	return dg
 }
 
-// wantBlob reads a blob and compares.
+// wantBlob reads a blob and compares it with p.
 func wantBlob(t *testing.T, d *Dir, p []byte) {
 	t.Helper()
 	b, err := d.Open(t.Context(), digest.FromBytes(p))
@@ -232,8 +232,8 @@ func TestDelete(t *testing.T) {
 	wantBlob(t, d, p)
 }
 
-// TestTouch checks that the order of last use outlives the process, at the cost of one write an
-// hour.
+// TestTouch checks that the order of last use outlives the process, with at most one write an hour
+// for each blob.
 func TestTouch(t *testing.T) {
 	d := opened(t, Options{})
 	p := random(15, 10)

@@ -15,7 +15,7 @@ func blob(i int, size int64) *entry {
 	return &entry{key: keyOf(digest.FromString(fmt.Sprint(i))), size: size}
 }
 
-// victim evicts the next one.
+// victim evicts the next blob.
 func victim(p *policy, coming int64, busy func(*entry) bool) *entry {
 	e, _ := p.clock().victim(coming, busy)
 	return e
@@ -162,7 +162,7 @@ func TestSmallBlobsHaveTheirShare(t *testing.T) {
 	}
 }
 
-// TestPolicyAccount does random things and compares the account with a plain sum.
+// TestPolicyAccount calls random methods and compares the bytes of the queues with a plain sum.
 func TestPolicyAccount(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(1, 2))
 	p := newPolicy(64 << 20)

@@ -73,7 +73,7 @@ func TestFaults(t *testing.T) {
 	}
 }
 
-// TestUnlinkFails has a file system that does not let go: the quota still holds.
+// TestUnlinkFails has a file system that refuses to remove files: the quota still holds.
 func TestUnlinkFails(t *testing.T) {
 	fail := true
 	d := opened(t, Options{MaxBytes: 4 << 20, Fault: func(op Op, _ string) error {
@@ -99,7 +99,7 @@ func TestUnlinkFails(t *testing.T) {
 	}
 }
 
-// TestAbortFails keeps in the account what cannot be removed.
+// TestAbortFails checks that the account still counts a file that cannot be removed.
 func TestAbortFails(t *testing.T) {
 	d := opened(t, Options{Fault: func(op Op, _ string) error {
 		if op == OpUnlink {

@@ -6,7 +6,7 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// TestIndex has digests that begin alike, as somebody could make them.
+// TestIndex has digests that begin alike, as an attacker could make them.
 func TestIndex(t *testing.T) {
 	long := digest.SHA512.FromString("x")
 	same := digest.NewDigestFromEncoded(digest.SHA256, long.Encoded()[:64])

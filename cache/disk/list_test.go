@@ -45,7 +45,7 @@ func reasons(victims []Victim) []string {
 	return all
 }
 
-// TestPlanIsWhatHappens compares the dry run with the eviction, whatever was done before.
+// TestPlanIsWhatHappens compares what Plan returns with what Evict does, after various operations.
 func TestPlanIsWhatHappens(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
@@ -77,7 +77,7 @@ func TestPlanIsWhatHappens(t *testing.T) {
 	}
 }
 
-// TestPlanForBlob says before a blob comes what it is going to drive out.
+// TestPlanForBlob checks that Plan names the blobs which a new blob then drives out.
 func TestPlanForBlob(t *testing.T) {
 	for _, n := range []int{10, 3 << 20} {
 		d := opened(t, Options{MaxBytes: 8 << 20})
@@ -190,7 +190,7 @@ func TestLookup(t *testing.T) {
 	}
 }
 
-// wantInfo leaves the time of the last use out.
+// wantInfo compares an Info without the time of the last use.
 func wantInfo(t *testing.T, d *Dir, want Info) {
 	t.Helper()
 	got, ok := d.Lookup(want.Digest)

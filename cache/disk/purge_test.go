@@ -9,7 +9,8 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// TestPurge: what is in use stays, unless it is forced; what a push needs stays even then.
+// TestPurge checks that a blob in use stays without force, and that one which a push needs stays
+// even with force.
 func TestPurge(t *testing.T) {
 	d := opened(t, Options{})
 	content := random(1, 9000)
@@ -75,7 +76,8 @@ func TestPurge(t *testing.T) {
 	}
 }
 
-// TestPurgeOfWhatIsTended: that the directory syncs a blob, or verifies it again, is no use of it.
+// TestPurgeOfWhatIsTended checks that a blob can be purged while the directory syncs it or verifies
+// it again.
 func TestPurgeOfWhatIsTended(t *testing.T) {
 	for _, op := range []Op{OpSync, OpRead} {
 		t.Run(string(op), func(t *testing.T) {
@@ -122,7 +124,7 @@ func TestPurgeOfWhatIsTended(t *testing.T) {
 	}
 }
 
-// TestPeek: who looks on leaves no trace.
+// TestPeek checks that Peek does not count as a use.
 func TestPeek(t *testing.T) {
 	d := opened(t, Options{})
 	content := random(1, 9000)

@@ -100,7 +100,7 @@ func TestFloor(t *testing.T) {
 	}
 }
 
-// TestQuotaHolds has many writers and readers, and a watcher of the account.
+// TestQuotaHolds has many writers and readers, and watches the account meanwhile.
 func TestQuotaHolds(t *testing.T) {
 	const quota = 12 << 20
 	d := opened(t, Options{MaxBytes: quota})
@@ -168,7 +168,7 @@ func TestQuotaHolds(t *testing.T) {
 	}
 }
 
-// TestFullFileSystemEvicts lets the file system be full while the quota is not.
+// TestFullFileSystemEvicts has a file system that is full before the quota is used up.
 func TestFullFileSystemEvicts(t *testing.T) {
 	full := false
 	d := opened(t, Options{})
@@ -188,7 +188,7 @@ func TestFullFileSystemEvicts(t *testing.T) {
 	}
 }
 
-// TestLowerQuota opens a directory that holds more than it may now.
+// TestLowerQuota opens a directory that holds more than its new quota.
 func TestLowerQuota(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := opened(t, Options{})
@@ -205,7 +205,7 @@ func TestLowerQuota(t *testing.T) {
 	})
 }
 
-// TestOthersFillTheFileSystem has a stranger take what the floor is to leave free.
+// TestOthersFillTheFileSystem has another program take the space that MinFreeBytes is to leave.
 func TestOthersFillTheFileSystem(t *testing.T) {
 	path := t.TempDir()
 	if err := syscall.Mount("tmpfs", path, "tmpfs", 0, "size=16m"); err != nil {

@@ -29,8 +29,8 @@ func reopen(t *testing.T, d *Dir, suddenly bool) *Dir {
 	return next
 }
 
-// A kept ingest is written on by the next process, and the one after, whether they end in order or
-// not, and its digest is that of all bytes.
+// The next process can go on writing a resumable ingest, and so can the one after that, whether or
+// not the process before it ended in order. The digest is that of all bytes.
 func TestKeptIngest(t *testing.T) {
 	for _, suddenly := range []bool{false, true} {
 		d := opened(t, Options{MaxBytes: 16 << 20})
@@ -108,7 +108,8 @@ func content(t *testing.T, d *Dir, p []byte) []byte {
 	return got
 }
 
-// Whatever lies in ingest/ after a crash, what makes no sense goes and keeps nothing.
+// Files in ingest/ that make no sense after a crash are removed, and keep no blob from being
+// evicted.
 func TestKeptNonsense(t *testing.T) {
 	d := opened(t, Options{})
 	in, err := d.CreateResumable(t.Context(), "good", nil)
@@ -142,7 +143,7 @@ func TestKeptNonsense(t *testing.T) {
 	}
 }
 
-// A kept ingest that is aborted leaves nothing.
+// A resumable ingest that is aborted leaves nothing.
 func TestKeptAborted(t *testing.T) {
 	d := opened(t, Options{})
 	for _, p := range []string{"", "some bytes"} {

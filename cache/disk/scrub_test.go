@@ -15,7 +15,7 @@ import (
 // scrubbedBlobs is how many blobs of 1 MiB the tests below hold.
 const scrubbedBlobs = 8
 
-// scrubbed opens a directory of blobs that is read once in 800 s: one blob takes 100 s.
+// scrubbed opens a directory of eight blobs that are all read in 800 s, so one blob takes 100 s.
 func scrubbed(t *testing.T, opts Options) (d *Dir, blobs []digest.Digest) {
 	t.Helper()
 	d = opened(t, opts)
@@ -26,7 +26,7 @@ func scrubbed(t *testing.T, opts Options) (d *Dir, blobs []digest.Digest) {
 	return d, blobs
 }
 
-// wantScrubbed looks at how many blobs have been read.
+// wantScrubbed checks how many blobs have been read.
 func wantScrubbed(t *testing.T, d *Dir, want float64) {
 	t.Helper()
 	synctest.Wait()
@@ -35,7 +35,8 @@ func wantScrubbed(t *testing.T, d *Dir, want float64) {
 	}
 }
 
-// TestScrubPace spreads a pass evenly over its interval, and begins the next one when that is over.
+// TestScrubPace checks that a pass is spread evenly over the interval, and that the next pass
+// begins when the interval is over.
 func TestScrubPace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d, _ := scrubbed(t, Options{Scrub: Scrub{Interval: 800 * time.Second}})
@@ -72,8 +73,8 @@ func TestScrubRate(t *testing.T) {
 	})
 }
 
-// TestScrubYields has a disk that takes a second for each of the four pieces of a blob: it is left
-// alone for ten.
+// TestScrubYields has a disk that takes a second for each of the four pieces of a blob. It checks
+// that the scrubber leaves the disk alone for ten seconds after each piece.
 func TestScrubYields(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		busy := func(op Op, _ string) error {
@@ -91,7 +92,7 @@ func TestScrubYields(t *testing.T) {
 	})
 }
 
-// TestScrubGoesOn after a restart where it was.
+// TestScrubGoesOn checks that a pass goes on after a restart where it was.
 func TestScrubGoesOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d, _ := scrubbed(t, Options{Scrub: Scrub{Interval: 800 * time.Second}})
@@ -118,7 +119,7 @@ func TestScrubGoesOn(t *testing.T) {
 	})
 }
 
-// TestScrubStops in the middle of a piece of a slow blob.
+// TestScrubStops ends the scrubber while it reads a piece of a blob from a slow disk.
 func TestScrubStops(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d, _ := scrubbed(t, Options{Scrub: Scrub{Interval: time.Second, BytesPerSecond: 1}})
@@ -185,7 +186,7 @@ func quarantined(t *testing.T, d *Dir) []string {
 	return files
 }
 
-// TestRot has the scrub find a rotten blob that somebody reads.
+// TestRot has the scrubber find a rotten blob that a reader has open.
 func TestRot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d, blobs := scrubbed(t, Options{Scrub: Scrub{Interval: 800 * time.Second}, MaxBytes: 1 << 30})
@@ -229,7 +230,8 @@ func TestRot(t *testing.T) {
 	})
 }
 
-// TestQuarantineIsBounded keeps the newest of many, and nothing that is too large.
+// TestQuarantineIsBounded checks that the newest of many files are kept, and none that is too
+// large.
 func TestQuarantineIsBounded(t *testing.T) {
 	d := opened(t, Options{MaxBytes: 400 << 20}) // 4 MiB for the quarantine
 	for i := range 10 {

@@ -9,7 +9,8 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// TestSimulation: a directory that is asked for the same blobs holds the same ones at every moment.
+// TestSimulation checks that a simulation holds the same blobs as a directory that gets the same
+// requests, after each request.
 func TestSimulation(t *testing.T) {
 	const quota = 8 << 20
 	d := opened(t, Options{Path: t.TempDir(), MaxBytes: quota})
@@ -45,7 +46,8 @@ func TestSimulation(t *testing.T) {
 	}
 }
 
-// TestSimulationBounds: what is larger than the quota is never held, and one pool is one order.
+// TestSimulationBounds checks that a blob larger than the quota is never held, and that with one
+// pool all blobs have one order.
 func TestSimulationBounds(t *testing.T) {
 	s := NewSimulation(2*smallBlob, OnePool)
 	huge, large, small := digest.FromString("huge"), digest.FromString("large"), digest.FromString("small")

@@ -35,7 +35,7 @@ func TestAbsences(t *testing.T) {
 			_, err := absences.Get(ctx, k)
 			wantNotFound(t, err)
 		}
-		// It is here now, and the answer to an older question says nothing any more.
+		// The digest has come, so the answer to an older question must not be recorded.
 		time.Sleep(time.Second)
 		if err := absences.Forget(ctx, "ecr", "team/app", one); err != nil {
 			t.Fatal(err)

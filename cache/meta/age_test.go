@@ -43,8 +43,8 @@ func TestExpired(t *testing.T) {
 	}
 }
 
-// A push through a mirror whose clock was ahead does not keep others from recording what the tag
-// is.
+// A push through a mirror whose clock was ahead does not keep other mirrors from recording what the
+// tag means.
 func TestTagForgottenInTheFuture(t *testing.T) {
 	store := metatest.NewMemory()
 	tags := meta.NewTags(store, meta.Options{})
@@ -62,7 +62,7 @@ func TestTagForgottenInTheFuture(t *testing.T) {
 	}
 }
 
-// A name that a clock that was ahead has seen is known no longer, rather than for ever.
+// A name that was recorded by a clock that was ahead is forgotten at once, and not kept forever.
 func TestBaseSeenInTheFuture(t *testing.T) {
 	bases := meta.NewBaseImages(metatest.NewMemory(), meta.Options{})
 	layers := []digest.Digest{one, two}

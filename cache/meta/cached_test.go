@@ -17,7 +17,7 @@ import (
 	"dray/cache/meta/metatest"
 )
 
-// shared is a store two members use, each through a front of its own.
+// shared is a store that two mirrors use, each through a Cached of its own.
 func shared() (*metatest.Faulty, *meta.Cached, *meta.Cached) {
 	store := metatest.NewFaulty(metatest.NewMemory())
 	return store, meta.NewCached(store, meta.CachedOptions{}), meta.NewCached(store, meta.CachedOptions{})
@@ -102,8 +102,8 @@ func TestFrontedBridgesFailure(t *testing.T) {
 	})
 }
 
-// TestFrontedUnsaved shows that writes refused by the store hold for their
-// writer, and reach the store when it is back.
+// TestFrontedUnsaved checks that writes that the store refused are visible to their writer, and
+// reach the store when it works again.
 func TestFrontedUnsaved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store, a, b := shared()
@@ -228,7 +228,7 @@ func TestGuardedCircuit(t *testing.T) {
 			t.Errorf("refused requests waited %v and asked %d times", waited, store.Calls("get")-asked)
 		}
 
-		// One request finds out; the others do not wait for it.
+		// One request is the probe; the others do not wait for it.
 		time.Sleep(5 * time.Second)
 		probe := make(chan error)
 		go func() { probe <- guard.Check(t.Context()) }()
@@ -259,8 +259,8 @@ func TestGuardedCircuit(t *testing.T) {
 	})
 }
 
-// TestGuardedIgnoresCallers checks that clients who leave, and answers of "not
-// found", say nothing about the store.
+// TestGuardedIgnoresCallers checks that neither callers that leave nor answers of "not found" count
+// as failures of the store.
 func TestGuardedIgnoresCallers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := metatest.NewFaulty(metatest.NewMemory())

@@ -11,8 +11,8 @@ import (
 	"dray/cache/meta/metatest"
 )
 
-// Facts about one upstream are neither kept nor found, and answers made without them have no lease;
-// all others are as before, names that merely begin alike included.
+// Facts about an excluded upstream are neither kept nor found, and reads of them have no valid
+// lease. Facts about all others are kept, even if their names begin alike.
 func TestExcept(t *testing.T) {
 	ctx, under := t.Context(), metatest.NewMemory()
 	front := meta.NewCached(under, meta.CachedOptions{})

@@ -92,8 +92,8 @@ func TestTagNotFound(t *testing.T) {
 	})
 }
 
-// TestTagForget shows read-your-writes: after a push no older fact is seen for
-// any Accept, not even one whose question was on its way meanwhile.
+// TestTagForget checks that after a push no older fact about the tag is seen for any Accept, not
+// even one whose question was on its way during the push.
 func TestTagForget(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tags := meta.NewTags(meta.NewCached(metatest.NewMemory(), meta.CachedOptions{}), meta.Options{})
@@ -105,7 +105,7 @@ func TestTagForget(t *testing.T) {
 			}
 		}
 		underway := time.Now()
-		// At the same instant, too: the epoch tells them apart, not the clock.
+		// This also holds at the same instant: the epoch tells the facts apart, not the clock.
 		if err := tags.Forget(t.Context(), "ecr", "team/app", "latest"); err != nil {
 			t.Fatal(err)
 		}
@@ -231,7 +231,7 @@ func TestLinks(t *testing.T) {
 				t.Errorf("got %+v, %v; want %+v", got, err, want)
 			}
 		}
-		// Visibility is the repository's own.
+		// Each repository has its own visibility.
 		for _, repo := range []string{"team", "team/app2", "team/ap", "other"} {
 			_, err := links.Get(t.Context(), "ecr", repo, one)
 			wantNotFound(t, err)
@@ -371,7 +371,7 @@ func TestKnown(t *testing.T) {
 	})
 }
 
-// TestUnreadable puts what no version of ours would write under every key.
+// TestUnreadable puts values that no version of dray would write under every key.
 func TestUnreadable(t *testing.T) {
 	for _, garbage := range []string{"", "{", "null", `"text"`, `{"d":"sha256:12","k":"x"}`, `{"d":7}`, "\x00\x01"} {
 		store := metatest.NewMemory()
@@ -414,7 +414,7 @@ func TestUnreadable(t *testing.T) {
 				t.Errorf("facade %d counted %v unreadable values of %q, want %v", i, got, garbage, want)
 			}
 		}
-		// They are overwritten like any other.
+		// Unreadable values are overwritten like any other.
 		if err := write(); err != nil {
 			t.Fatal(err)
 		}
@@ -424,8 +424,8 @@ func TestUnreadable(t *testing.T) {
 	}
 }
 
-// TestFailingStore checks that the failure of a store is not taken for "not
-// found" by the facades, and is not hidden either.
+// TestFailingStore checks that the facades return the failure of a store, and do not turn it into
+// ErrNotFound.
 func TestFailingStore(t *testing.T) {
 	store := metatest.NewFaulty(metatest.NewMemory())
 	broken := errors.New("broken")

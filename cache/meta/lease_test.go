@@ -13,7 +13,7 @@ import (
 	"dray/cache/meta/metatest"
 )
 
-// leased reads keys and returns what the lease on them is worth.
+// leased reads keys and returns a function that reports whether the lease on these reads is valid.
 func leased(t *testing.T, s meta.Store, keys ...string) func() bool {
 	t.Helper()
 	lease := &meta.Lease{}
@@ -32,7 +32,7 @@ func put(t *testing.T, s meta.Store, key string) {
 	}
 }
 
-// A lease lasts as long as memory answers, and no longer than what was read first.
+// A lease lasts as long as memory would answer all reads, so it ends with the earliest of them.
 func TestLeaseLasts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := metatest.NewMemory()
@@ -55,7 +55,7 @@ func TestLeaseLasts(t *testing.T) {
 	})
 }
 
-// A lease ends with a write of this process to what was read, whatever becomes of it.
+// A lease ends when this process writes to a key that was read, whether or not the write succeeds.
 func TestLeaseEndsWithWrites(t *testing.T) {
 	failing := errors.New("the store fails")
 	for name, write := range map[string]func(f *meta.Cached, s *metatest.Faulty){
@@ -112,8 +112,8 @@ func TestLeaseRefused(t *testing.T) {
 	})
 }
 
-// Whoever reads after a write has returned gets what was written, also from what a lease
-// lets him keep.
+// A read that begins after a write has returned gets the value that was written. A lease does not
+// let a caller keep an older value.
 func TestLeaseReadsItsWrites(t *testing.T) {
 	f := meta.NewCached(metatest.NewMemory(), meta.CachedOptions{Staleness: time.Hour})
 	var landed atomic.Uint32

@@ -227,8 +227,8 @@ func shorten(t *testing.T, path string, to int64) {
 	}
 }
 
-// TestDamagedWhileRunning takes the file's end away under a running store: the
-// operations fail, the process does not.
+// TestDamagedWhileRunning cuts the end off the file of a running store. It checks that operations
+// fail, but that the process does not end.
 func TestDamagedWhileRunning(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "facts.db")
 	fill(t, path)
@@ -256,7 +256,7 @@ func TestDamagedWhileRunning(t *testing.T) {
 	}
 }
 
-// TestDamagedUnderWriters has many writers when the damage is found.
+// TestDamagedUnderWriters has many writers at the moment when damage is found.
 func TestDamagedUnderWriters(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "facts.db")
 	fill(t, path)
@@ -276,7 +276,7 @@ func TestDamagedUnderWriters(t *testing.T) {
 	}
 }
 
-// TestNotMovedAside checks that only damage is answered with a new file.
+// TestNotMovedAside checks that the file is not moved aside for errors other than damage.
 func TestNotMovedAside(t *testing.T) {
 	dir := t.TempDir()
 	if _, err := bolt.Open(bolt.Options{Path: filepath.Join(dir, "none", "facts.db")}); !errors.Is(err, os.ErrNotExist) {

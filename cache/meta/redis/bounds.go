@@ -11,8 +11,9 @@ import (
 	goredis "github.com/redis/go-redis/v9"
 )
 
-// Bounds of one reply. go-redis makes room for what a header announces before the content arrives,
-// so whatever answers on the port could make it take all memory. Facts are much smaller.
+// Bounds of one reply. go-redis allocates as many bytes as a header announces before the content
+// arrives, so any program that answers on the port could make it take all memory. Replies with
+// facts are much smaller than these bounds.
 const (
 	maxValues = 100_000
 	maxReply  = 32 << 20 // bytes
@@ -20,8 +21,8 @@ const (
 	maxLine   = 64 << 10 // bytes
 )
 
-// bounded returns a dialer like that of the options, whose connections fail when a reply exceeds
-// the bounds.
+// bounded returns a dialer like that of the options. Its connections fail when a reply exceeds the
+// bounds.
 func bounded(o *goredis.Options) func(context.Context, string, string) (net.Conn, error) {
 	dial := goredis.NewDialer(o)
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
@@ -51,20 +52,22 @@ func (c *boundedConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// systemConn is a boundedConn of a socket, which go-redis looks at before it uses it again.
+// systemConn is a boundedConn of a socket. go-redis looks at the socket before it uses the
+// connection again.
 type systemConn struct {
 	boundedConn
 	syscall.Conn
 }
 
-// replies follows the replies of a server (RESP, redis.io/docs/latest/develop/reference/
-// protocol-spec). The zero value is at the beginning of a reply.
+// replies parses the replies of a server as far as needed for the bounds. The protocol is RESP
+// (redis.io/docs/latest/develop/reference/protocol-spec). The zero value is at the beginning of a
+// reply.
 type replies struct {
 	begun  int    // values of the reply so far
-	values int    // that belong to the reply and have not begun
+	values int    // values that belong to the reply and have not begun
 	size   int    // bytes of the reply so far
 	skip   int    // bytes of a string that are still to come, with its line end
-	line   []byte // of a header, as far as it arrived
+	line   []byte // a header, as far as it has arrived
 	err    error
 }
 
@@ -96,7 +99,7 @@ func (r *replies) scan(p []byte) error {
 	return r.err
 }
 
-// count adds to the size of the reply.
+// count adds n bytes to the size of the reply, and starts anew if the reply is complete.
 func (r *replies) count(n int) {
 	if r.size += n; r.size > maxReply && r.err == nil {
 		r.err = fmt.Errorf("redis: a reply has more than %d bytes", maxReply)
@@ -106,7 +109,7 @@ func (r *replies) count(n int) {
 	}
 }
 
-// header reads the first line of a value.
+// header reads the first line of a value. kind is the first byte of that line.
 func (r *replies) header(kind byte, rest string) {
 	r.begun++
 	if r.values > 0 {

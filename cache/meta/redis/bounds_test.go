@@ -58,7 +58,7 @@ func TestReplies(t *testing.T) {
 	}
 }
 
-// Whatever answers on the port of Redis, no reply makes the store take much memory.
+// No reply on the port of Redis makes the store take much memory, whatever program sends it.
 func TestGarbageTakesNoMemory(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -109,7 +109,8 @@ func TestGarbageTakesNoMemory(t *testing.T) {
 	}
 }
 
-// A reply is judged alike in whichever parts it arrives, and is not followed beyond the bounds.
+// The verdict on a reply does not depend on the parts in which it arrives. A reply beyond the
+// bounds is not read to its end.
 func FuzzReplies(f *testing.F) {
 	f.Add("*2\r\n$3\r\nabc\r\n%1\r\n+a\r\n:1\r\n", 3)
 	f.Add("*99999\r\n*99999\r\n$8388608\r\n", 1)

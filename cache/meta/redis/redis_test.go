@@ -182,8 +182,9 @@ func TestHangs(t *testing.T) {
 	}
 }
 
-// TestOutage kills the server under the composition a mirror uses, and brings it
-// back empty: what is held is served on, nothing waits, and all recovers.
+// TestOutage kills the server of a store with the wrappers that a mirror uses, and starts it again
+// empty. It checks that facts in memory are still found, that no caller waits, and that the store
+// is used again afterwards.
 func TestOutage(t *testing.T) {
 	server := metatest.StartRedis(t)
 	store := open(t, redis.Options{URL: "redis://" + server.Addr})
