@@ -127,10 +127,10 @@ type Upstream struct {
 	// A `host:port` that dray dials instead of the host of `url`, such as a VPC endpoint, or a
 	// stand-in for tests. The `Host` header and the name in the certificate stay those of `url`.
 	Address string `yaml:"address,omitempty"`
-	// If `true`, dray follows redirects of the registry to private addresses, such as a storage in
-	// the own network behind a public registry. Amazon ECR, and a registry that has a private
-	// address itself, may always redirect there. Addresses of this machine and of its link are
-	// allowed only if `url` or `address` names one. Default: `false`.
+	// If `true`, dray follows redirects of the registry to private addresses, such as a storage in the
+	// own network behind a public registry. Amazon ECR, and a registry that has a private address
+	// itself, may always redirect to private addresses. Loopback and link-local addresses are allowed
+	// only if `url` or `address` names one. Default: `false`.
 	PrivateRedirects bool `yaml:"private_redirects,omitempty"`
 	// The AWS role that dray assumes before it asks for credentials of the registry; kind `ecr`
 	// only.
