@@ -100,7 +100,7 @@ func TestAbandonedSplit(t *testing.T) {
 	}
 }
 
-// TestAbandonedTakenOver has several readers join and leave within the grace, and the last one stay.
+// TestAbandonedTakenOver has readers join and leave within the grace, and the last one stay.
 func TestAbandonedTakenOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, _ := cachetest.Start(t, cache.Options{Abandon: cache.Abandon{StopAbove: 1}}, disk.Options{})
