@@ -62,7 +62,7 @@ type held struct {
 	absent     bool      // not found, or deleted
 	unsaved    bool      // written here, not yet accepted by the store
 	freshUntil time.Time // until then the store need not be asked
-	validUntil time.Time // from then on it is no answer any more; zero: it always is
+	validUntil time.Time // until then it may be answered; zero: without end
 }
 
 // stripe counts the writes of some keys, so that a read which began before a write is not
