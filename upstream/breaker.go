@@ -148,8 +148,8 @@ func (b *Breaker) Do(f func() error) error {
 	return b.do(context.Background(), Repo{}, false, func(Repo) error { return f() })
 }
 
-// passage is one question on its way through a Breaker.
-type passage struct {
+// attempt is one question that passes a Breaker.
+type attempt struct {
 	b      *Breaker
 	repo   Repo
 	held   bool       // the caller holds an older answer
@@ -159,7 +159,7 @@ type passage struct {
 
 // do calls f, unless the breaker refuses, and records the result.
 func (b *Breaker) do(ctx context.Context, repo Repo, held bool, f func(Repo) error) error {
-	p := &passage{b: b, repo: repo, held: held}
+	p := &attempt{b: b, repo: repo, held: held}
 	if err := p.enter(ctx); err != nil {
 		return err
 	}
@@ -178,7 +178,7 @@ func (b *Breaker) do(ctx context.Context, repo Repo, held bool, f func(Repo) err
 
 // enter admits the question to the registry, after Hello if it is in doubt whether the registry
 // answers.
-func (p *passage) enter(ctx context.Context) error {
+func (p *attempt) enter(ctx context.Context) error {
 	b := p.b
 	c, err := p.admit(registryHost)
 	if c == nil || err != nil {
@@ -203,14 +203,14 @@ func (p *passage) enter(ctx context.Context) error {
 }
 
 // onward admits the question to a host that the registry redirects to.
-func (p *passage) onward(host string) error {
+func (p *attempt) onward(host string) error {
 	_, err := p.admit(host)
 	return err
 }
 
 // admit returns an *OpenError if the host is not to be asked now. Otherwise it returns the
 // registry's circuit if Hello has to be asked first, or nil.
-func (p *passage) admit(host string) (doubtful *circuit, err error) {
+func (p *attempt) admit(host string) (doubtful *circuit, err error) {
 	b, now := p.b, time.Now()
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -242,7 +242,7 @@ func (p *passage) admit(host string) (doubtful *circuit, err error) {
 }
 
 // probe makes the question the one attempt that a circuit lets through; b.mu is held.
-func (p *passage) probe(c *circuit, now time.Time) {
+func (p *attempt) probe(c *circuit, now time.Time) {
 	c.next = now.Add(p.b.o.Probe)
 	p.probes = append(p.probes, c)
 }
@@ -267,7 +267,7 @@ func (b *Breaker) refusal(c *circuit, text string, args ...any) error {
 }
 
 // record records the result of the question for the hosts that were asked.
-func (p *passage) record(err error) {
+func (p *attempt) record(err error) {
 	b := p.b
 	b.mu.Lock()
 	defer b.mu.Unlock()

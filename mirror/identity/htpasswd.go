@@ -34,7 +34,7 @@ type HTPasswd struct {
 	// key prevents that passwords can be guessed from the hashes that are remembered.
 	key     [32]byte
 	users   atomic.Pointer[users]
-	turns   *turns
+	queue   *hashQueue
 	hashing flight.Mutex[keyed] // equal credentials are hashed once
 	refused *lru.Cache[keyed, refusal]
 	compare func(hash, password []byte) error
@@ -54,11 +54,11 @@ const (
 	// refusedFor is how long the same wrong credentials are not hashed again. Machines with an old
 	// password repeat it.
 	refusedFor = 10 * time.Second
-	// strangersWait is how long a password waits to be hashed. Clients give up after 30 s.
-	strangersWait = 5 * time.Second
-	// spared is how long recognised users can continue while the file cannot be used, such as while
-	// an editor writes it.
-	spared = time.Minute
+	// hashTimeout is how long a password waits to be hashed. Clients give up after 30 s.
+	hashTimeout = 5 * time.Second
+	// brokenFileGrace is how long recognised users can continue while the file cannot be used, such
+	// as while an editor writes it.
+	brokenFileGrace = time.Minute
 )
 
 // users holds the content of a password file.
@@ -144,7 +144,7 @@ func NewHTPasswd(file, realm string) (*HTPasswd, error) {
 	}
 	h := &HTPasswd{
 		// The other processors are left to requests that need no hash.
-		file: file, realm: realm, turns: newTurns(max(1, runtime.GOMAXPROCS(0)/2)),
+		file: file, realm: realm, queue: newHashQueue(max(1, runtime.GOMAXPROCS(0)/2)),
 		refused: refused, compare: bcrypt.CompareHashAndPassword,
 	}
 	_, _ = rand.Read(h.key[:]) // never fails (crypto/rand)
@@ -165,14 +165,14 @@ func (h *HTPasswd) Authenticate(r *http.Request, _ []Need) (Principal, error) {
 	if u.broken != nil {
 		return Principal{}, fmt.Errorf("authenticate: %w", u.broken)
 	}
-	ctx, cancel := context.WithTimeoutCause(r.Context(), strangersWait, errCrowded)
+	ctx, cancel := context.WithTimeoutCause(r.Context(), hashTimeout, errCrowded)
 	defer cancel()
 	unlock, err := h.hashing.Lock(ctx, key)
 	if err != nil {
 		return Principal{}, err
 	}
 	defer unlock()
-	known, err := h.judge(ctx, u, name, password, lanesOf(r, name))
+	known, err := h.check(ctx, u, name, password, groupsOf(r, name))
 	if err != nil {
 		return Principal{}, err
 	}
@@ -182,9 +182,9 @@ func (h *HTPasswd) Authenticate(r *http.Request, _ []Need) (Principal, error) {
 	return Principal{Name: name}, nil
 }
 
-// judge reports whether a password is correct. It hashes the password, unless that was done a
+// check reports whether a password is correct. It hashes the password, unless that was done a
 // moment ago. The error is [errCrowded], or the cause of ctx's end.
-func (h *HTPasswd) judge(ctx context.Context, u *users, name, password string, lanes [2]string) (bool, error) {
+func (h *HTPasswd) check(ctx context.Context, u *users, name, password string, groups [2]string) (bool, error) {
 	key := h.keyed(name, password)
 	if u.recognises(name, key) {
 		return true, nil
@@ -192,12 +192,12 @@ func (h *HTPasswd) judge(ctx context.Context, u *users, name, password string, l
 	if r, ok := h.refused.Get(key); ok && r.by == u && time.Now().Before(r.until) {
 		return false, nil
 	}
-	done, err := h.turns.take(ctx, lanes)
+	done, err := h.queue.acquire(ctx, groups)
 	if err != nil {
 		return false, err
 	}
 	defer done()
-	hash := h.decoy(u, name)
+	hash := h.decoyHash(u, name)
 	who := u.byName[name]
 	if who != nil {
 		hash = who.hash
@@ -210,9 +210,9 @@ func (h *HTPasswd) judge(ctx context.Context, u *users, name, password string, l
 	return true, nil
 }
 
-// decoy returns the hash that the password of an unknown user is compared with; the result is
+// decoyHash returns the hash that the password of an unknown user is compared with; the result is
 // ignored. It is the hash of some user, so that its cost tells nothing if the file has several.
-func (h *HTPasswd) decoy(u *users, name string) []byte {
+func (h *HTPasswd) decoyHash(u *users, name string) []byte {
 	if len(u.order) == 0 {
 		return nil
 	}
@@ -245,7 +245,7 @@ func (h *HTPasswd) current() *users {
 
 // recognises reports whether the credentials are remembered as correct.
 func (u *users) recognises(name string, key keyed) bool {
-	if u.broken != nil && time.Since(u.since) > spared {
+	if u.broken != nil && time.Since(u.since) > brokenFileGrace {
 		return false
 	}
 	who := u.byName[name]
@@ -273,9 +273,10 @@ func (h *HTPasswd) challenge(r *http.Request) error {
 	return e
 }
 
-// lanesOf returns the lanes of a request: its network address, and below it the user that it claims
-// to be. A network of IPv6 counts as one address, because one machine usually has a whole one.
-func lanesOf(r *http.Request, name string) [2]string {
+// groupsOf returns the names of a request's groups: its network address, and below it the user that
+// it claims to be. A /64 network of IPv6 counts as one address, because one machine usually has a
+// whole network.
+func groupsOf(r *http.Request, name string) [2]string {
 	a := ClientAddr(r)
 	if a.Is6() {
 		if p, err := a.Prefix(64); err == nil {

@@ -76,7 +76,7 @@ func passwords(t *testing.T, lines ...string) (*HTPasswd, *hashes) {
 		t.Fatal(err)
 	}
 	h := &hashes{n: map[int]int{}}
-	a.compare, a.turns = h.compare, newTurns(1)
+	a.compare, a.queue = h.compare, newHashQueue(1)
 	return a, h
 }
 
@@ -166,7 +166,7 @@ func TestPasswordFileBreaks(t *testing.T) {
 				if err := in("bob", "builder"); err == nil || errors.Is(err, oci.ErrUnauthorized) || strings.Contains(err.Error(), "hunter2") {
 					t.Errorf("who was not: %v", err)
 				}
-				time.Sleep(spared + time.Second)
+				time.Sleep(brokenFileGrace + time.Second)
 				if err := in("alice", "wonderland"); err == nil {
 					t.Error("who was in went on for longer than a minute")
 				}
@@ -246,7 +246,7 @@ func TestFloodOfWrongPasswords(t *testing.T) {
 					flood.Go(func() {
 						for ctx.Err() == nil {
 							took, err := login(victim(i), fmt.Sprint(rand.Int()), "192.0.2.66")
-							if !errors.Is(err, oci.ErrUnauthorized) && !errors.Is(err, oci.ErrTooManyRequests) || took > strangersWait+time.Second {
+							if !errors.Is(err, oci.ErrUnauthorized) && !errors.Is(err, oci.ErrTooManyRequests) || took > hashTimeout+time.Second {
 								t.Errorf("the flood: %v after %s", err, took)
 							}
 							time.Sleep(100 * time.Millisecond)
@@ -267,8 +267,8 @@ func TestFloodOfWrongPasswords(t *testing.T) {
 				}
 				stop()
 				flood.Wait()
-				if n := a.turns.waiting; n.size != 0 || len(n.lanes) != 0 || a.turns.free != 1 {
-					t.Errorf("after the flood: %d wait, %d lanes, %d turns free", n.size, len(n.lanes), a.turns.free)
+				if n := a.queue.waiting; n.size != 0 || len(n.groups) != 0 || a.queue.free != 1 {
+					t.Errorf("after the flood: %d wait in %d groups, %d may hash", n.size, len(n.groups), a.queue.free)
 				}
 			})
 		})
@@ -283,7 +283,7 @@ func TestLanesOf(t *testing.T) {
 	} {
 		r := as("alice", "x")
 		r.RemoteAddr = address
-		if got := lanesOf(r, "alice"); got != [2]string{want, "alice"} {
+		if got := groupsOf(r, "alice"); got != [2]string{want, "alice"} {
 			t.Errorf("%s: %q", address, got)
 		}
 	}

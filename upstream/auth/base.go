@@ -20,11 +20,11 @@ func (t *Transport) base() *url.URL {
 	return &url.URL{Scheme: t.o.Origin.Scheme, Host: t.o.Origin.Host, Path: strings.TrimSuffix(t.o.Origin.Path, "/") + "/v2/"}
 }
 
-// learn asks /v2/ which credentials the registry wants, unless /v2/ has told. Registries that let
-// anybody read (Artifactory, Nexus) say to an anonymous client that private content does not
-// exist, and send no challenge with that. While /v2/ does not answer, nothing can be said about
+// askChallenge asks /v2/ which credentials the registry wants, unless /v2/ has told. Registries
+// that let anybody read (Artifactory, Nexus) say to an anonymous client that private content does
+// not exist, and send no challenge with that. While /v2/ does not answer, nothing can be said about
 // the content.
-func (t *Transport) learn(ctx context.Context) error {
+func (t *Transport) askChallenge(ctx context.Context) error {
 	if t.asked.Load() {
 		return nil
 	}
@@ -33,15 +33,15 @@ func (t *Transport) learn(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		t.learnt(resp.Request, resp)
+		t.storeBase(resp.Request, resp)
 		return nil
 	})
 	return err
 }
 
-// learnt takes what the answer of /v2/ to an anonymous request says. A registry that wants no
+// storeBase records the answer of /v2/ to an anonymous request. A registry that wants no
 // credentials there gets them as Basic.
-func (t *Transport) learnt(req *http.Request, resp *http.Response) {
+func (t *Transport) storeBase(req *http.Request, resp *http.Response) {
 	if resp.StatusCode/100 == 2 {
 		t.open.Store(true)
 		t.basic.Store(true)
@@ -62,7 +62,7 @@ func (t *Transport) learnt(req *http.Request, resp *http.Response) {
 // doubt returns an error that matches ErrRefused if a refusal of content is one of the
 // credential. /v2/ tells, unless it answers everybody.
 func (t *Transport) doubt(ctx context.Context, c Credential) error {
-	if err := t.learn(ctx); err != nil {
+	if err := t.askChallenge(ctx); err != nil {
 		return err
 	}
 	if t.open.Load() {

@@ -107,7 +107,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	if s.header == "" && t.isBase(req.URL) && resp.StatusCode < http.StatusInternalServerError && resp.StatusCode != http.StatusTooManyRequests {
-		t.learnt(req, resp)
+		t.storeBase(req, resp)
 	}
 	next, err := t.reconsider(req, resp, s)
 	if err != nil {
@@ -190,7 +190,7 @@ func (t *Transport) authorize(req *http.Request) (authorization, error) {
 		return authorization{header: cred.basic(), cred: cred}, nil
 	}
 	if !t.basic.Load() && !t.isBase(req.URL) {
-		if err := t.learn(req.Context()); err != nil {
+		if err := t.askChallenge(req.Context()); err != nil {
 			return authorization{}, err
 		}
 		if t.challenge.Load() != nil {
