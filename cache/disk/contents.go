@@ -157,7 +157,7 @@ func (c *contents) Discard(ctx context.Context, dg digest.Digest) error {
 
 // DiscardUnreadable moves a blob to quarantine/ because reading it failed with the error why, and
 // counts it as corrupt. A blob that a push needs stays, because it may be the only copy and the
-// error may pass. It is moved all the same if why says that its file is too short.
+// error may pass. If why says that its file is too short, it is moved, too.
 // DiscardUnreadable returns ErrNotFound for a blob that is not held.
 func (c *contents) DiscardUnreadable(ctx context.Context, dg digest.Digest, why error) error {
 	return c.with(ctx, "discard", dg, func(e *entry) error {

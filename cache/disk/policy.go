@@ -8,7 +8,7 @@ const (
 
 // policy is the order in which blobs are evicted. Victims come from the pool of small blobs while
 // this pool has more than its share, otherwise from the pool of large ones. If the chosen pool has
-// no victim, the other pool is asked. A policy is not safe for concurrent use, except for entry.hit.
+// no victim, the other pool is asked. Only entry.hit is safe for concurrent use.
 type policy struct {
 	small, large *pool
 	smallMax     int64 // in bytes; 0: smallPercent of the held bytes
