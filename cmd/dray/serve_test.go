@@ -153,7 +153,7 @@ func TestServeContract(t *testing.T) {
 	defer client.CloseIdleConnections()
 	base := "https://127.0.0.1:" + port
 	s := runServe(t, []string{
-		"TLS_CERTIFICATE=" + cert, "TLS_PRIVATE_KEY=" + key, "ECR_REGISTRY=" + ecr.RegistryHost, "REGISTRY=registry.example.com", "PORT=" + port, "REGION=eu-west-1",
+		"TLS_CERTIFICATE=" + cert, "TLS_PRIVATE_KEY=" + key, "ECR_REGISTRY=" + ecr.RegistryHost, "REGISTRY=127.0.0.1:" + port, "PORT=" + port, "REGION=eu-west-1",
 		// Where the fake is, which the names of the real one would tell.
 		"DRAY_ECR_ADDRESS=" + ecr.RegistryAddr, "DRAY_ECR_CA_FILE=" + ca, "DRAY_CACHE_DIRECTORY=" + t.TempDir(), "DRAY_ADMIN_ADDRESS=127.0.0.1:" + freePort(t),
 	}, client, base+"/v2/")

@@ -165,7 +165,7 @@ func (s *stack) do(method, path string, body []byte, headers ...string) got {
 }
 
 func (s *stack) try(method, path string, body []byte, headers ...string) (got, error) {
-	req, err := http.NewRequestWithContext(s.Context(), method, s.url+path, bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(s.Context(), method, s.url+strings.TrimPrefix(path, s.url), bytes.NewReader(body))
 	if err != nil {
 		return got{}, err
 	}

@@ -27,8 +27,9 @@ const (
 	// MediaTypeOCIArtifact was in release candidates of the image specification 1.1. Registries
 	// still hold such manifests.
 	MediaTypeOCIArtifact = "application/vnd.oci.artifact.manifest.v1+json"
-	// MediaTypeDockerSchema1 and its signed form are obsolete. They are passed on when pulled, and
-	// refused when pushed.
+	// MediaTypeDockerSchema1 and its signed form are obsolete. dray passes the unsigned form on when
+	// it is pulled and refuses both when they are pushed. It cannot serve the signed form: its digest
+	// covers only the payload, so its bytes do not match.
 	MediaTypeDockerSchema1       = "application/vnd.docker.distribution.manifest.v1+json"
 	MediaTypeDockerSchema1Signed = "application/vnd.docker.distribution.manifest.v1+prettyjws"
 )
