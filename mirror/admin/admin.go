@@ -80,8 +80,8 @@ func (l gatherLog) Println(v ...any) {
 // guard refuses requests that only a misled browser would send. A page can make its own name
 // resolve to a loopback address and then read the answers (DNS rebinding), so names must be
 // configured. An address in Host cannot be the name of a page, so probes by address need no
-// configuration. A page can also make a browser send requests without reading the answers;
-// profiles are expensive, so these are refused, too.
+// configuration. A page can also make a browser send requests without reading the answers; profiles
+// are expensive, so such requests are refused, too.
 func guard(hosts []string, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !identity.KnownHost(hosts, r.Host) {

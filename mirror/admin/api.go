@@ -19,7 +19,8 @@ import (
 // maxRequestBytes bounds the body of a request to the API.
 const maxRequestBytes = 64 << 10
 
-// asError returns the Error in err, with the message of the whole chain.
+// asError returns an Error with the message of err. Its code is that of the Error in err;
+// CodeInternal if there is none.
 func asError(err error) *api.Error {
 	e := &api.Error{Code: api.CodeInternal, Message: err.Error()}
 	if inner, ok := errors.AsType[*api.Error](err); ok {
@@ -102,8 +103,8 @@ func checkChange(r *http.Request) error {
 	return nil
 }
 
-// readJSON reads one JSON object, rejects unknown members, and returns the bytes of the object
-// too.
+// readJSON decodes one JSON object into a value, and rejects unknown members. It also returns the
+// bytes that it read.
 func readJSON(from io.Reader, into any) ([]byte, error) {
 	body, err := io.ReadAll(io.LimitReader(from, maxRequestBytes+1))
 	if err != nil {
@@ -199,7 +200,7 @@ func (l *listing) end(err error) error {
 	}
 	tail += "\n]"
 	if err != nil {
-		why, _ := json.Marshal(asError(err)) // two strings
+		why, _ := json.Marshal(asError(err)) // cannot fail for two strings
 		tail += ", \"error\": " + string(why)
 	}
 	_, _ = io.WriteString(l.w, tail+"}\n") // fails only if the client has left

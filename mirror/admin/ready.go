@@ -15,8 +15,8 @@ type Check struct {
 	// Run returns an error if the thing does not work. It must return soon after its context ends,
 	// and may be called concurrently. /readyz shows the text of the error.
 	Run func(ctx context.Context) error
-	// Critical says that dray should get no requests while the check fails. Failures of other checks
-	// only make dray degraded.
+	// Critical says that dray should get no requests while the check fails. If another check fails,
+	// dray is only degraded.
 	Critical bool
 }
 
@@ -30,7 +30,7 @@ const (
 	NotReady Status = "not ready" // a critical check fails
 )
 
-// Readiness is the answer of /readyz: 200 unless Status is NotReady, then 503.
+// Readiness is the answer of /readyz. Its HTTP status is 503 if Status is NotReady, otherwise 200.
 type Readiness struct {
 	Status Status   `json:"status"`
 	Checks []Result `json:"checks"`
@@ -70,7 +70,7 @@ func (s *readiness) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	header(w)
-	_ = sendJSON(w, status, answer) // texts and numbers
+	_ = sendJSON(w, status, answer) // cannot fail for texts and numbers
 }
 
 func (c Check) result(ctx context.Context, timeout time.Duration) Result {
@@ -85,8 +85,8 @@ func (c Check) result(ctx context.Context, timeout time.Duration) Result {
 	return r
 }
 
-// run recovers a panic of the check, which would end the process: it is not in a goroutine of the
-// server.
+// run recovers a panic of the check. The panic would end the process, because the check does not
+// run in a goroutine of the server.
 func (c Check) run(ctx context.Context) (err error) {
 	defer func() {
 		if r := recover(); r != nil {

@@ -9,9 +9,9 @@ import (
 	"dray/mirror/admin/api"
 )
 
-// recovering handles a panic of next: it is logged once as an error, and answered with 500. If
-// part of an answer has been sent, the connection is cut. The server of net/http would recover
-// the panic too late for an answer, and log it without a level.
+// recovering handles a panic of next: it logs the panic once as an error, and answers with 500. If
+// part of an answer has been sent, it cuts the connection. The server of net/http would recover the
+// panic too late for an answer, and log it without a level.
 func recovering(log *slog.Logger, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		out := &response{ResponseWriter: w}
@@ -20,7 +20,7 @@ func recovering(log *slog.Logger, next http.Handler) http.Handler {
 			if v == nil {
 				return
 			}
-			if v == http.ErrAbortHandler { // asks for a cut connection; not an error
+			if v == http.ErrAbortHandler { // the handler asks to cut the connection; not an error
 				panic(v)
 			}
 			log.Error("panic", "request", r.Method+" "+r.URL.Path, "value", v, "stack", string(debug.Stack()))
@@ -29,7 +29,7 @@ func recovering(log *slog.Logger, next http.Handler) http.Handler {
 			}
 			failed := api.Errorf(api.CodeInternal, "panic: %v; this is a bug in dray, and its log has the stack trace", v)
 			if strings.HasPrefix(r.URL.Path, api.Prefix) {
-				_ = sendJSON(w, failed.Code.Status(), api.Failure{Error: failed}) // two strings
+				_ = sendJSON(w, failed.Code.Status(), api.Failure{Error: failed}) // cannot fail for two strings
 				return
 			}
 			http.Error(w, failed.Message, failed.Code.Status())

@@ -3,8 +3,8 @@
 // Invariants:
 //   - It only reads the Prometheus gatherer, and of package pulls only the names of its counters.
 //     A pull never causes a call to AWS.
-//   - Data points that could not be published keep their minute and are sent with a later
-//     request. A bounded number of data points waits; beyond it, the oldest ones are dropped and
+//   - Data points that could not be published keep their minute and are sent with a later request.
+//     A bounded number of data points waits; beyond that number, the oldest ones are dropped and
 //     counted.
 //   - No error here stops dray.
 package cloudwatch

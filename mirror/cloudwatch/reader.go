@@ -14,10 +14,11 @@ import (
 	"dray/mirror/pulls"
 )
 
-// PullSeries returns the series about pulls: always their number under metric without dimensions,
-// and with a detail also by repository or image, under dimensions named Repository and Image.
-// CloudWatch does not aggregate across dimensions, so alarms on the number still work when a
-// detail is configured. With upstreams, only their pulls count.
+// PullSeries returns the series about pulls. The first is the number of pulls, under metric and
+// without dimensions. With a detail, the second is their number by repository or image, under the
+// same metric with the dimensions Repository and Image. CloudWatch does not aggregate across
+// dimensions, so alarms on the number still work when a detail is configured. If upstreams are
+// given, only their pulls count.
 func PullSeries(metric string, detail pulls.Detail, upstreams ...string) []Series {
 	var only map[string][]string
 	if len(upstreams) > 0 {
@@ -117,8 +118,9 @@ func newReader(g prometheus.Gatherer, series []Series) reader {
 	return reader{gatherer: g, series: series, seen: map[string]float64{}}
 }
 
-// read returns the increases since the last read, or since the start. With an error it also
-// returns the increases that could be read; the next read finds the others.
+// read returns the increases since the last read, or since the start. If some counters cannot be
+// read, it returns an error and the increases of the others. The next read then finds what was
+// missing.
 func (r *reader) read() ([]increase, error) {
 	families, err := r.gatherer.Gather()
 	families = slices.DeleteFunc(families, func(f *dto.MetricFamily) bool { return !r.wants(f) })

@@ -13,7 +13,7 @@ import (
 )
 
 // PutBlob implements upstream.Sink. The bytes of a client's upload are already in the cache when
-// their digest is known. PutBlob only reads them if they are not.
+// their digest is known. PutBlob reads the bytes only if the cache does not have them.
 func (s *Store) PutBlob(ctx context.Context, at upstream.Repo, u upstream.Upload) error {
 	if err := oci.CheckRepo(at.Name); err != nil {
 		return err

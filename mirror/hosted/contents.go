@@ -33,7 +33,7 @@ type repo struct {
 	state *state
 	// members are the blobs of the repository.
 	members map[digest.Digest]*member
-	// stale says that content was used since the file was written, which was at written.
+	// stale says that content was used since the file was last written, at the time written.
 	stale   bool
 	written time.Time
 	// gone says that the repository was empty and has been removed from contents.repos.
@@ -43,8 +43,8 @@ type repo struct {
 // member is a blob of one repository.
 type member struct {
 	size int64
-	// needs counts the manifests that name the blob. Without any, the blob is kept until the time
-	// until.
+	// needs counts the manifests that name the blob. If there are none, the blob is kept until the
+	// time in until.
 	needs int
 	until time.Time
 }
@@ -60,9 +60,9 @@ func newRepo(name string) *repo {
 	return &repo{name: name, changing: make(chan struct{}, 1), state: &state{}, members: map[digest.Digest]*member{}}
 }
 
-// tryTake adds a use of a digest. release replaces the older one, which is returned: the file in
-// the cache may have been replaced meanwhile. If the quota is exceeded, tryTake takes nothing and
-// returns how many bytes are missing.
+// tryTake adds a use of a digest. release replaces the older one of the digest, because the file in
+// the cache may have been replaced meanwhile. The caller has to call the older one, which is
+// returned. If the quota is exceeded, tryTake takes nothing and returns how many bytes are missing.
 func (c *contents) tryTake(d digest.Digest, size int64, release func()) (old func(), short int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -73,7 +73,7 @@ func (c *contents) tryTake(d digest.Digest, size int64, release func()) (old fun
 }
 
 // takeRestored adds a use of a digest that a repository's file names, even over the quota. If
-// release is nil, the older one stays.
+// release is nil, the older one of the digest stays.
 func (c *contents) takeRestored(d digest.Digest, size int64, release func()) (old func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -109,7 +109,8 @@ func releaseAll(free []func()) {
 	}
 }
 
-// dropLocked returns releases that the caller has to call after unlocking. The caller holds mu.
+// dropLocked ends uses of digests. It returns releases that the caller has to call after unlocking.
+// The caller holds mu.
 func (c *contents) dropLocked(ds ...digest.Digest) (free []func()) {
 	for _, d := range ds {
 		h := c.holds[d]
@@ -250,7 +251,8 @@ func (c *contents) stateOf(r *repo) *state {
 	return r.state
 }
 
-// expireMembers removes the blobs of a repository that no manifest needed in time.
+// expireMembers removes the blobs of a repository that no manifest needs and whose time until is
+// over.
 func (c *contents) expireMembers(r *repo, now time.Time) {
 	c.mu.Lock()
 	var free []func()
@@ -273,8 +275,8 @@ func (c *contents) bytes() int64 {
 	return c.used
 }
 
-// lock locks a repository for changes, and creates it if necessary. It returns the cause of ctx
-// if that ends first.
+// lock locks a repository for changes, and creates it if necessary. It returns the cause of ctx if
+// ctx ends first.
 func (c *contents) lock(ctx context.Context, name string) (*repo, error) {
 	for {
 		r := c.open(name)
@@ -360,7 +362,7 @@ func (c *contents) lacks(name string, manifests []digest.Digest) digest.Digest {
 	return ""
 }
 
-// forget removes an empty repository. The caller holds r.changing.
+// forget removes a repository, unless it has got a blob again. The caller holds r.changing.
 func (c *contents) forget(r *repo) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

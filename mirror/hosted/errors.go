@@ -20,8 +20,8 @@ func storeError(err error) error {
 	return oci.ErrUnavailable.With("the mirror cannot store content at the moment; try again later").Because(err)
 }
 
-// full returns a refusal of a push. Clients show its text, and do not retry it at once as they
-// would a 5xx.
+// full returns a refusal of a push. Clients show its text. They do not retry at once, as they would
+// after a 5xx.
 func full(why string) *oci.Error {
 	return oci.ErrDenied.With("no space for the push: %s", why).Because(ErrFull)
 }

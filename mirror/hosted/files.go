@@ -32,7 +32,7 @@ func fileOf(name string) (string, error) {
 	return "", oci.ErrNameInvalid.With("invalid repository name %q", name)
 }
 
-// repoOf is the inverse of fileOf.
+// repoOf is the inverse of fileOf. It returns false for the path of any other file.
 func repoOf(file string) (string, bool) {
 	name, ok := strings.CutSuffix(file, "/"+fileName)
 	if !ok {

@@ -97,8 +97,8 @@ func (s *Store) Close() error { return s.files.root.Close() }
 func (s *Store) Collectors() []prometheus.Collector { return append(s.m.gauges, s.m.dropped) }
 
 // take retains the bytes of a digest in the cache, on stable storage, and makes room under the
-// quota. Each take needs a drop. It returns oci.ErrBlobUnknown when the cache does not have the
-// bytes.
+// quota. Each take needs a drop. It returns oci.ErrBlobUnknown if the cache does not have the
+// bytes, and ErrFull if the quota leaves no room.
 func (s *Store) take(ctx context.Context, d digest.Digest) error {
 	release, err := s.cache.Retain(ctx, d)
 	if err != nil {
@@ -197,8 +197,8 @@ func (s *Store) restore(ctx context.Context, d digest.Digest, size int64) {
 	}
 }
 
-// change calls f with a copy of a repository's state, and makes the copy the new state. When f
-// returns an error, or the file cannot be written, nothing changes.
+// change calls f with a copy of a repository's state, and makes the copy the new state. If f
+// returns an error, or the file cannot be written, nothing changes and change returns an error.
 func (s *Store) change(ctx context.Context, name string, f func(next *state) error) error {
 	r, err := s.contents.lock(ctx, name)
 	if err != nil {

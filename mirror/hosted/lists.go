@@ -14,11 +14,11 @@ import (
 	"dray/upstream/oci"
 )
 
-// pageSize is the length of a page where the client gives none.
+// pageSize is the length of a page if the client gives none.
 const pageSize = 1000
 
-// Tags implements upstream.Lister, in lexical order; "last" is a tag, which need not exist (spec
-// 1.1, "Listing Tags").
+// Tags implements upstream.Lister. The tags are in lexical order (see compareTags), and the tag
+// "last" in the query need not exist (spec 1.1, "Listing Tags").
 func (s *Store) Tags(_ context.Context, at upstream.Repo, query url.Values) (upstream.Page, error) {
 	all, err := s.contents.tagNames(at.Name)
 	if err != nil {
@@ -47,8 +47,8 @@ func (s *Store) Tags(_ context.Context, at upstream.Repo, query url.Values) (ups
 	return upstream.Page{Body: body, ContentType: "application/json", Next: next}, err
 }
 
-// Referrers implements upstream.Lister. A subject that nothing refers to has an empty list, also
-// one that is not here.
+// Referrers implements upstream.Lister. The list is empty if nothing refers to the subject, even if
+// the subject is not here.
 func (s *Store) Referrers(_ context.Context, at upstream.Repo, d digest.Digest, query url.Values) (upstream.Page, error) {
 	all := s.contents.referrersOf(at.Name, d)
 	p := upstream.Page{ContentType: oci.MediaTypeOCIIndex}

@@ -87,8 +87,9 @@ func (s *Store) PutManifest(ctx context.Context, at upstream.Repo, ref oci.Refer
 	return upstream.Pushed{Digest: m.Digest, Subject: entry.subject}, nil
 }
 
-// complete returns an error if the repository lacks content that a manifest names, and keeps the
-// blobs for Grace. The subject may be missing (spec 1.1, "Pushing Manifests with Subject").
+// complete returns an error if the repository lacks content that a manifest names. It also keeps
+// the manifest's blobs for Grace. The subject may be missing (spec 1.1, "Pushing Manifests with
+// Subject").
 func (s *Store) complete(name string, m *manifest) error {
 	for _, b := range m.blobs {
 		if _, ok := s.renew(name, b.Digest); !ok {

@@ -17,8 +17,8 @@ type Rule struct {
 	Repositories, Tags []string
 	// Unused is the time without a push or pull after which a tag is dropped. 0 means never.
 	Unused time.Duration
-	// Keep is the number of tags of a repository that are kept, of those to which the rule applies.
-	// The most recently pushed ones are kept. 0 means all.
+	// Keep is how many of the tags to which the rule applies are kept in each repository: those
+	// that were pushed most recently. 0 means all.
 	Keep int
 	// Group makes Keep count each group of tags by itself. The tags of a group are equal up to the
 	// last occurrence of this text. Empty: all tags of the rule are one group.
@@ -36,8 +36,8 @@ func (r Rule) fits(repo, tag string) bool {
 	return (len(r.Repositories) == 0 || pattern.Any(r.Repositories, repo)) && (len(r.Tags) == 0 || pattern.Any(r.Tags, tag))
 }
 
-// ruleOf returns the rule for a tag and its index: the first rule that matches, or -1 and the
-// default of the Store.
+// ruleOf returns the first rule that matches a tag, and its index. If no rule matches, it returns
+// -1 and the default of the Store.
 func (p *policy) ruleOf(repo, tag string) (int, Rule) {
 	for i, r := range p.rules {
 		if r.fits(repo, tag) {
@@ -112,7 +112,7 @@ func (s *Store) prune(ctx context.Context, now time.Time) {
 type outdatedTag struct{ name, why string }
 
 // outdated returns the tags of a repository that the rules drop, and the manifests that no
-// remaining tag leads to and that have not been used for Untagged.
+// remaining tag leads to and that have not been used for Options.Untagged.
 func (p *policy) outdated(st *state, repo string, now time.Time) ([]outdatedTag, []digest.Digest) {
 	gone, stay, groups := p.unusedTags(st, repo, now)
 	for g, names := range groups {
@@ -136,9 +136,9 @@ type group struct {
 	name string
 }
 
-// unusedTags returns the tags that have not been used for the Unused of their rule. Of the other
-// tags, it returns the manifests of those without a Keep, and the names of those with one, by
-// group.
+// unusedTags returns in gone the tags that have not been used for the Unused of their rule. Of the
+// other tags, stay has the manifests of those whose rule has no Keep, and counted has the names of
+// those whose rule has one, by group.
 func (p *policy) unusedTags(st *state, repo string, now time.Time) (gone []outdatedTag, stay map[digest.Digest]bool, counted map[group][]string) {
 	stay, counted = map[digest.Digest]bool{}, map[group][]string{}
 	for name, t := range st.tags {
@@ -164,8 +164,8 @@ func (p *policy) unusedTags(st *state, repo string, now time.Time) (gone []outda
 	return gone, stay, counted
 }
 
-// untagged returns the manifests that have not been used for Untagged and that are not reachable
-// from stay or from a manifest that was used since.
+// untagged returns the manifests that have not been used for Options.Untagged and that are not
+// reachable from stay, or from a manifest that was used within that time.
 func (p *policy) untagged(st *state, stay map[digest.Digest]bool, now time.Time) (gone []digest.Digest) {
 	for d, m := range st.manifests {
 		if now.Sub(m.lastUse()) <= p.dangling {

@@ -45,8 +45,8 @@ type candidate struct {
 }
 
 // victims returns the manifests to drop next: those that have not been used for the longest time
-// and free bytes. It returns more than one if they share bytes, such as one image in two
-// repositories. A manifest whose blobs are all needed by a more recent one, or by a push under
+// and whose removal frees bytes. It returns more than one if they share bytes, such as one image in
+// two repositories. A manifest whose blobs are all needed by a more recent one, or by a push under
 // way, frees nothing and stays.
 func (c *contents) victims(now time.Time) []candidate {
 	sim := simulation{uses: map[digest.Digest]int{}, needs: map[repoDigest]int{}, by: map[digest.Digest][]candidate{}, seen: map[repoDigest]bool{}}
@@ -58,9 +58,10 @@ func (c *contents) victims(now time.Time) []candidate {
 	return nil
 }
 
-// candidates lists the manifests that may be dropped by themselves, the least recently used
-// first: all tagged ones, and the untagged ones that no index names and whose subject is not
-// here. An untagged manifest that was pushed within Grace may still wait for its index.
+// candidates lists the manifests that may be dropped by themselves, the least recently used first:
+// all tagged ones, and the untagged ones that no index names and whose subject is not here. An
+// untagged manifest that was pushed within Grace is left out, because it may still wait for its
+// index.
 func (c *contents) candidates(now time.Time) (all []candidate) {
 	for _, r := range c.all() {
 		st := c.stateOf(r)
@@ -150,7 +151,8 @@ func (c *contents) removeNeed(r *repo, d digest.Digest, one candidate, sim simul
 	return sim.uses[d] == 0
 }
 
-// evict drops a manifest with its tags, and the manifests that nothing else leads to then.
+// evict drops a manifest with its tags, and those manifests below it that nothing else leads to
+// then.
 func (s *Store) evict(ctx context.Context, victim candidate) error {
 	err := s.change(ctx, victim.repo, func(next *state) error {
 		below := next.reachable(map[digest.Digest]bool{victim.digest: true})

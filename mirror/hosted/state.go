@@ -39,7 +39,7 @@ type refs struct {
 	annotations  map[string]string
 }
 
-// tag is the manifest that a tag points to.
+// tag is the manifest that a tag points to, and the time of the push.
 type tag struct {
 	Digest digest.Digest `json:"digest"`
 	Pushed time.Time     `json:"pushed"`
@@ -72,8 +72,8 @@ func (st *state) clone() *state {
 	return c
 }
 
-// has reports whether a manifest is there with the same needs. The same bytes under another media
-// type name other blobs, and foreign layers may have been pushed since.
+// has reports whether the state has a manifest that needs the same blobs. The same bytes name other
+// blobs under another media type, and foreign layers may have been pushed since.
 func (st *state) has(d digest.Digest, m *manifest) bool {
 	there := st.manifests[d]
 	return there != nil && there.mediaType == m.mediaType && slices.Equal(there.foreign, m.foreign)
@@ -146,7 +146,7 @@ func decode(name string, text []byte) (*state, error) {
 	return st, nil
 }
 
-// refsOf returns the references of a manifest. It only counts foreign layers that are here.
+// refsOf returns the references of a manifest. It includes only those foreign layers that are here.
 func refsOf(m *oci.Manifest, here func(digest.Digest) bool) refs {
 	r := refs{}
 	for _, c := range m.Children() {

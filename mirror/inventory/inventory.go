@@ -17,7 +17,7 @@ import (
 
 // Errors of this package; test for them with errors.Is.
 var (
-	// ErrNotHeld says that the cache has nothing of the given name.
+	// ErrNotHeld says that the cache has nothing with the given name.
 	ErrNotHeld = errors.New("not found in the cache")
 	// ErrSelection says that the selection names nothing, or both a name and a pattern.
 	ErrSelection = errors.New("name exactly one image, digest or pattern of repositories")
@@ -37,10 +37,12 @@ type Inventory struct {
 	Tags       *meta.Tags
 	Visibility *meta.Visibility
 	Presence   *meta.Presence
-	// Hosted yields the manifests of hosted repositories, of which there are no facts; nil: none.
+	// Hosted yields the manifests of hosted repositories, about which there are no facts; nil
+	// yields none.
 	Hosted iter.Seq[Hosted]
 	// Queued yields the manifests that were acknowledged but not forwarded, in the order of their
-	// acknowledgement; nil: none. Clients can pull them even if there are no facts about them yet.
+	// acknowledgement; nil yields none. Clients can pull them even if there are no facts about them
+	// yet.
 	Queued iter.Seq[Queued]
 }
 
@@ -84,8 +86,8 @@ func (v *Inventory) Blobs(ctx context.Context) func(yield func(api.Blob, error) 
 	}
 }
 
-// Eviction returns the blobs that would be evicted, in this order, to free n bytes; at most the
-// first most of them. It changes nothing.
+// Eviction returns the blobs that would be evicted to free n bytes, in the order of eviction. It
+// returns no more blobs than most. It changes nothing.
 func (v *Inventory) Eviction(ctx context.Context, n int64, most int) ([]api.Victim, error) {
 	return victims(v.Disk.Plan(ctx, n, most))
 }

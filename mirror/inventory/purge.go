@@ -20,17 +20,18 @@ import (
 type Selection struct {
 	Name    Name
 	Pattern string
-	// Force also purges pinned content, blobs that are being read, and a blob that images need if it
-	// is named by itself. Readers of a blob can read on.
+	// Force also purges pinned content and blobs that are being read, whose readers can read on. If
+	// Name is a digest alone, Force purges that blob even if images need it.
 	Force bool
 	// DryRun changes nothing.
 	DryRun bool
 }
 
-// Purge removes the tags and manifests that sel selects, and the blobs that nothing else needs.
-// It returns ErrSelection if sel is invalid; ErrNotHeld if nothing that it selects is known; and
-// if nothing can be purged, ErrPinned if a pin keeps some of it and sel does not force it, else
-// ErrQueued if some is still to be forwarded, else ErrHosted if some is hosted.
+// Purge removes the tags and manifests that sel selects, and the blobs that nothing else needs. It
+// returns ErrSelection if sel is invalid, and ErrNotHeld if nothing that sel selects is known. If
+// nothing can be purged, it returns the first reason that applies to some of the selection:
+// ErrPinned if a pin keeps it and sel has no Force, ErrQueued if it is still to be forwarded, or
+// ErrHosted if it is hosted.
 func (v *Inventory) Purge(ctx context.Context, sel Selection) (api.Purged, error) {
 	out := api.Purged{Tags: []string{}, Images: []string{}, Blobs: []api.Gone{}, DryRun: sel.DryRun}
 	if named := sel.Name != (Name{}); named == (sel.Pattern != "") {
@@ -114,7 +115,7 @@ type plan struct {
 	shared map[digest.Digest]bool
 }
 
-// refusal returns why nothing can be purged, or nil if something can.
+// refusal returns why nothing can be purged, or nil if something can be purged.
 func (p *plan) refusal() error {
 	switch {
 	case len(p.tags)+len(p.images)+len(p.loose) > 0:
@@ -154,7 +155,7 @@ func (p *plan) excludeKept(s *snapshot, leaving map[imageKey]bool, tags map[Name
 		case pin != "" && !force:
 			p.pin = pin
 			delete(leaving, at)
-			if len(s.images[at]) > 0 || !indexed[at] { // else its index is listed
+			if len(s.images[at]) > 0 || !indexed[at] { // a part without tags is not listed, but its index is
 				p.kept = append(p.kept, at)
 			}
 		}
@@ -241,7 +242,7 @@ func (s *snapshot) selected(sel Selection) (map[Name]bool, map[imageKey]bool) {
 }
 
 // followParts adds to leaving the manifests that leaving indexes refer to, unless they have a tag
-// that stays, or a staying index refers to them as well, or the queue or a pin keeps them.
+// that stays, an index that stays refers to them as well, or the queue or a pin keeps them.
 func (s *snapshot) followParts(leaving map[imageKey]bool, tags map[Name]bool, force bool) {
 	for {
 		staying := map[imageKey]bool{}
@@ -332,8 +333,8 @@ func (v *Inventory) forget(ctx context.Context, s *snapshot, p plan) error {
 	return nil
 }
 
-// held returns the purged digests by image, for which a presence may be recorded. A blob that was
-// named by itself is returned for all images that need it.
+// held returns, by image, the purged digests whose presence may be recorded. A blob that was named
+// by itself is returned for all images that need it.
 func (p *plan) held(s *snapshot) map[imageKey][]digest.Digest {
 	out := map[imageKey][]digest.Digest{}
 	for at := range s.images {

@@ -106,8 +106,8 @@ func (s *snapshot) readHosted(context.Context) error {
 	return nil
 }
 
-// readQueued adds the queued pushes. Like a client, it gets the newest push of a tag, even if the
-// registry still has another manifest under it.
+// readQueued adds the queued pushes. A tag then points to its newest queued push, as it does for a
+// client, even if the registry still has another manifest under the tag.
 func (s *snapshot) readQueued(ctx context.Context) error {
 	if s.view.Queued == nil {
 		return nil
@@ -147,7 +147,7 @@ func (s *snapshot) readImages(ctx context.Context) error {
 	return nil
 }
 
-// readUnowned finds manifests that no fact names, among the blobs that could be one.
+// readUnowned finds the manifests that no fact names. It reads the blobs that could be a manifest.
 func (s *snapshot) readUnowned(ctx context.Context) error {
 	known := map[digest.Digest]struct{}{}
 	for d, n := range s.nodes {
@@ -218,7 +218,7 @@ func (s *snapshot) read(ctx context.Context, d digest.Digest) error {
 // refers to.
 func (s *snapshot) addNode(ctx context.Context, d digest.Digest, m *oci.Manifest) error {
 	n := &node{mediaType: m.MediaType, size: int64(len(m.Raw))}
-	s.nodes[d] = n // before its children: it may name itself
+	s.nodes[d] = n // before its children, because it may name itself
 	for _, c := range m.Children() {
 		if _, held := s.view.Disk.Lookup(c.Digest); c.Foreign() && !held {
 			continue

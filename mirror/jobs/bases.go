@@ -71,7 +71,7 @@ type BaseIndex struct {
 
 // NewBaseIndex returns an index that is stored in images; if images is nil, it records nothing.
 func NewBaseIndex(repos *repository.Store, c *cache.Cache, images *meta.BaseImages) *BaseIndex {
-	remembered, _ := lru.New[nameOf, time.Time](maxRemembered) // they only fail for sizes below 1
+	remembered, _ := lru.New[nameOf, time.Time](maxRemembered) // New fails only for sizes below 1
 	children, _ := lru.New[digest.Digest, []string](maxRemembered)
 	return &BaseIndex{
 		repos: repos, cache: c, images: images, remembered: remembered, queue: flight.NewJobs[namedImage](maxQueued), children: children,
@@ -123,8 +123,9 @@ func (l *BaseIndex) process(ctx context.Context, c flight.Job[namedImage]) {
 	l.recordImage(ctx, c, man)
 }
 
-// names returns the names of an image by which users know it: with the tag of the request, else
-// the names of its indexes, else with its digest.
+// names returns the names by which users know an image. After a request by tag, that is the name
+// with the tag. After a request by digest, it is the known names of the indexes that list the image
+// or, if there are none, the name with the digest.
 func (l *BaseIndex) names(s nameOf) []string {
 	name := cmp.Or(s.image.Repo.Up.Public, s.image.Repo.Up.Registry) + "/" + s.image.Repo.Remote().Name
 	if s.ref != s.image.Digest.String() {
@@ -137,7 +138,7 @@ func (l *BaseIndex) names(s nameOf) []string {
 }
 
 // recordIndex gives the names of an index to its children. It records the children that are held
-// now; the others are recorded when a client asks for them.
+// now. The other children are recorded when a client asks for them.
 func (l *BaseIndex) recordIndex(ctx context.Context, u namedImage, man *oci.Manifest) {
 	seen := map[digest.Digest]bool{}
 	for _, c := range man.Children() {
@@ -188,15 +189,15 @@ func (l *BaseIndex) recordImage(ctx context.Context, c flight.Job[namedImage], m
 	l.recorded.WithLabelValues(u.image.Repo.Up.Name).Inc()
 }
 
-// postpone retries later if content is not held yet. After the last retry, a later pull starts
-// again.
+// postpone queues a job again whose content is not held yet. After the last try it forgets the job,
+// so that a later pull starts again.
 func (l *BaseIndex) postpone(c flight.Job[namedImage]) {
 	if !l.queue.Retry(c, indexPauses) {
 		l.remembered.Remove(c.Value.nameOf)
 	}
 }
 
-// diffIDs returns the diffIDs of a configuration; none if one of them is invalid.
+// diffIDs returns the diffIDs of a configuration. It returns none if one of them is invalid.
 func diffIDs(config []byte) []digest.Digest {
 	var c struct {
 		RootFS struct {

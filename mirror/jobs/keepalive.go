@@ -18,10 +18,10 @@ import (
 	"dray/upstream/oci"
 )
 
-// A cache hides pulls from the registry behind it, so a registry that deletes images without
-// recent pulls deletes images that are hot here. KeepAlive asks such a registry for the manifest
-// of every image that clients have pulled since the registry last gave it, at most once in an
-// interval.
+// A cache hides pulls from the registry behind it. So a registry that deletes images without recent
+// pulls would delete images that clients often pull here. KeepAlive asks such a registry for the
+// manifest of every image that clients have pulled since the registry last gave it, at most once in
+// an interval.
 
 const (
 	// maxWaiting bounds the images that wait for their request. There is time for more requests in a
@@ -34,7 +34,7 @@ const (
 // pulledImage is an image that was pulled since the last request for it.
 type pulledImage struct {
 	mediaType, tag string
-	// due is the time of its next request; zero until the facts have been read.
+	// due is the time of KeepAlive's next request for the image; zero until the facts have been read.
 	due time.Time
 }
 
@@ -98,8 +98,8 @@ func (k *KeepAlive) waiting() int {
 	return len(k.images)
 }
 
-// Pulled notes that a client got an image from the cache, by tag or, if tag is empty, by digest.
-// A fetch from the upstream is a pull there too: see [KeepAlive.Touched].
+// Pulled notes that a client got an image from the cache, by tag or, if tag is empty, by digest. A
+// fetch from the upstream counts there as a pull, too: see [KeepAlive.Touched].
 func (k *KeepAlive) Pulled(r repository.Repo, tag string, m *repository.Manifest) {
 	if !k.enabled(r.Up) {
 		return
@@ -147,7 +147,7 @@ func (k *KeepAlive) Run(ctx context.Context) {
 	}
 }
 
-// sleep waits for about d and reports whether ctx is still valid. The duration is random, so that
+// sleep waits for about d. It returns false if ctx ends first. The duration is random, so that
 // mirrors that share a store do not run in step.
 func (k *KeepAlive) sleep(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d/2 + rand.N(d+1))
@@ -180,9 +180,8 @@ func (k *KeepAlive) restore(ctx context.Context) {
 	}
 }
 
-// dueImages schedules new images, and returns those that are due, the oldest first. An image
-// whose fact cannot be read is not scheduled: without it, hot images would be requested
-// repeatedly.
+// dueImages schedules new images, and returns those that are due, the oldest first. An image whose
+// fact cannot be read is not scheduled: without the fact, hot images would be requested repeatedly.
 func (k *KeepAlive) dueImages(ctx context.Context) []repository.Key {
 	k.mu.Lock()
 	var fresh, due []repository.Key
@@ -227,8 +226,8 @@ func (k *KeepAlive) schedule(ctx context.Context, image repository.Key) {
 }
 
 // request asks for an image, unless another mirror has done so meanwhile. It records the request
-// first, so that other mirrors skip the image. It returns false if requests for other images
-// would fail as well.
+// first, so that other mirrors skip the image. It returns false if requests for other images are
+// likely to fail as well.
 func (k *KeepAlive) request(ctx context.Context, image repository.Key) bool {
 	up, name := image.Repo.Up, image.Repo.Up.Name
 	fact, err := k.o.LastPulls.Get(ctx, name, image.Repo.Name, image.Digest)
@@ -271,7 +270,8 @@ func (k *KeepAlive) request(ctx context.Context, image repository.Key) bool {
 	return result == "present" || result == "absent"
 }
 
-// postpone puts back an image whose request failed.
+// postpone puts back an image whose request failed. It is due again after a hundredth of the
+// interval.
 func (k *KeepAlive) postpone(image repository.Key, i pulledImage, now time.Time) {
 	i.due = now.Add(k.o.Every[image.Repo.Up.Name] / 100)
 	k.mu.Lock()
@@ -279,9 +279,9 @@ func (k *KeepAlive) postpone(image repository.Key, i pulledImage, now time.Time)
 	k.images[image] = i
 }
 
-// getManifest sends a full GET by digest, which counts as a pull from Amazon ECR by any reading
-// of its documentation. A registry may not know a manifest that it converted to fit Accept by its
-// digest; then getManifest asks for the tag.
+// getManifest sends a full GET by digest, which counts as a pull from Amazon ECR by any reading of
+// its documentation. A registry that converted a manifest to fit Accept may not know the digest of
+// the result. Then getManifest asks for the tag.
 func (k *KeepAlive) getManifest(ctx context.Context, image repository.Key, i pulledImage) error {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()

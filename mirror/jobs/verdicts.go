@@ -88,8 +88,8 @@ func (v *Verdicts) Attach(repo repository.Repo, ref oci.Reference, man *oci.Mani
 }
 
 // Drop removes the queued verdicts of the image that ref means, which is about to be deleted, and
-// returns a function that queues them again. If one is being attached, Drop waits until that has
-// ended or ctx ends.
+// returns a function that queues them again. If such a verdict is being attached, Drop waits until
+// that has ended or ctx ends.
 func (v *Verdicts) Drop(ctx context.Context, repo repository.Repo, ref oci.Reference) (restore func()) {
 	dropped := v.queue.Drop(ctx, func(a attachment) bool {
 		return a.repo == repo && (a.subject.Digest == ref.Digest || a.ref == ref)
@@ -138,8 +138,8 @@ func (v *Verdicts) notAttached(a attachment, err error) {
 	v.log.Warn("verdict not attached", "upstream", a.repo.Up.Name, "repository", a.repo.Name, "digest", a.subject.Digest, "error", err)
 }
 
-// putVerdict sends the artifact to the upstream, unless it is there. The same verdict always
-// makes the same artifact.
+// putVerdict sends the artifact to the upstream, unless the upstream has it. It returns the result
+// for the metric. The same verdict always makes the same artifact.
 func (v *Verdicts) putVerdict(ctx context.Context, a attachment) (result string, err error) {
 	statement, err := a.report.Statement()
 	if err != nil {
@@ -231,9 +231,9 @@ func sendSmall(ctx context.Context, r repository.Repo, p []byte) error {
 	}, func() (digest.Digest, int64) { return d, size })
 }
 
-// listByTag adds a manifest to the index that replaces the list of referrers at a registry
-// without a referrers API (spec, "Pushing Manifests with Subject"). It asks the registry whether
-// it has the API.
+// listByTag adds a manifest to the index that replaces the list of referrers at a registry without
+// a referrers API (spec, "Pushing Manifests with Subject"). It first asks the registry whether it
+// has the API, and does nothing if so.
 func listByTag(ctx context.Context, a attachment, man *oci.Manifest) error {
 	_, err := a.repo.Up.Lister.Referrers(ctx, a.remote(), a.subject.Digest, nil)
 	if err == nil || !errors.Is(err, upstream.ErrReferrersUnsupported) {
@@ -262,8 +262,8 @@ func listByTag(ctx context.Context, a attachment, man *oci.Manifest) error {
 	return nil
 }
 
-// withReferrer adds a manifest to an index of referrers. It returns nil if the manifest is in the
-// index.
+// withReferrer adds a manifest to an index of referrers. It returns nil if the manifest is already
+// in the index.
 func withReferrer(index []byte, man *oci.Manifest) ([]byte, error) {
 	there := false
 	raw, err := oci.EditIndex(index, func(all []oci.IndexEntry) []oci.IndexEntry {

@@ -95,13 +95,13 @@ type Outcome struct {
 
 // Endpoint is a service that receives events.
 type Endpoint struct {
-	// Name in metrics and logs; empty: the host of URL.
+	// Name in metrics and logs. Empty means the host of URL.
 	Name string
 	// URL to post to.
 	URL string
 	// Headers are sent with each request.
 	Headers map[string]string
-	// Secret signs requests as for a webhook; empty: requests are not signed.
+	// Secret signs requests as for a webhook. If it is empty, requests are not signed.
 	Secret []byte
 	// Timeout of one request. 0 means 5 s.
 	Timeout time.Duration
@@ -135,7 +135,7 @@ func New(endpoints []Endpoint, transport http.RoundTripper, log *slog.Logger) (*
 	for _, e := range endpoints {
 		u, err := url.Parse(e.URL)
 		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-			return nil, errors.New("url is not an http or https URL") // without it: it may contain a token
+			return nil, errors.New("url is not an http or https URL") // without the URL, which may contain a token
 		}
 		e.Name = cmp.Or(e.Name, u.Host)
 		e.Timeout, e.Backlog = cmp.Or(e.Timeout, 5*time.Second), cmp.Or(e.Backlog, 1000)
@@ -204,7 +204,8 @@ const (
 	lastPause  = time.Minute
 )
 
-// deliver sends an event until it is accepted, or refused for good.
+// deliver sends an event until it is accepted, or refused for good. When ctx ends, it tries once
+// more.
 func (n *Notifier) deliver(ctx context.Context, to *endpoint, e Event) {
 	for pause := firstPause; ; pause = min(2*pause, lastPause) {
 		again, err := to.post(ctx, e)

@@ -42,7 +42,7 @@ type Place struct {
 	// Manifest is the digest of that image's manifest.
 	Manifest digest.Digest `json:"manifest,omitempty"`
 	Layer    digest.Digest `json:"layer,omitempty"`
-	// Number is the layer's position in the image, from 1, and Of the number of layers.
+	// Number is the layer's position in the image, counted from 1. Of is the number of layers.
 	Number int `json:"number,omitempty"`
 	Of     int `json:"of,omitempty"`
 	// Path is the path of a file in the layer, without a leading slash.

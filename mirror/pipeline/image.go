@@ -25,9 +25,9 @@ type Image struct {
 	Digest     digest.Digest `json:"digest"`
 	User       string        `json:"user"`
 	// Part reports whether the manifest was pushed by digest and waits for an index or a tag that
-	// refers to it. Rules that need the whole image are checked then.
+	// refers to it. Rules that need the whole image are checked when that index or tag arrives.
 	Part bool `json:"part"`
-	// Manifests starts with the pushed manifest. Below an index, its manifests follow.
+	// Manifests starts with the pushed manifest. If that is an index, the manifests below it follow.
 	Manifests []*Manifest `json:"manifests"`
 	// Contents reads blobs that are not part of the document; it may be nil.
 	Contents Contents `json:"-"`
@@ -43,7 +43,7 @@ type Manifest struct {
 	ArtifactType string            `json:"artifactType"`
 	Subject      digest.Digest     `json:"subject"`
 	Annotations  map[string]string `json:"annotations"`
-	// DescriptorAnnotations are the annotations of its descriptor in the index.
+	// DescriptorAnnotations are the annotations of the manifest's descriptor in its index.
 	DescriptorAnnotations map[string]string `json:"descriptorAnnotations"`
 	Config                *Config           `json:"config,omitempty"`
 	Layers                []*LayerView      `json:"layers"`
@@ -51,7 +51,7 @@ type Manifest struct {
 	Children []digest.Digest `json:"children,omitempty"`
 	// Statements are the in-toto attestations in its layers.
 	Statements []Statement `json:"statements,omitempty"`
-	// TotalSize is the size of its configuration and layers, in bytes as stored.
+	// TotalSize is the size of the configuration and layers as stored, in bytes.
 	TotalSize int64  `json:"totalSize"`
 	Raw       []byte `json:"-"`
 }
@@ -66,7 +66,7 @@ type Config struct {
 	v1.Image
 	// Raw is the whole content, whatever its media type.
 	Raw json.RawMessage `json:"-"`
-	// ofImage reports whether a runtime takes it for the configuration of an image.
+	// ofImage reports whether a runtime takes this for the configuration of an image.
 	ofImage bool
 }
 
@@ -84,8 +84,8 @@ type LayerView struct {
 	facts map[string]json.RawMessage
 }
 
-// Facts decodes the facts that the layer part of a stage found, and reports whether the stage
-// has seen the layer.
+// Facts decodes the facts that a stage found in the layer. It returns false if the stage has no
+// result for the layer, and leaves the target as it is if the stage found no facts.
 func (l *LayerView) Facts(stage string, into any) (bool, error) {
 	raw, ok := l.facts[stage]
 	if !ok {
@@ -97,8 +97,8 @@ func (l *LayerView) Facts(stage string, into any) (bool, error) {
 	return true, json.Unmarshal(raw, into)
 }
 
-// Title returns the name of the file that the layer is by itself, as tools for artifacts give it;
-// empty if it has none.
+// Title returns the file name that tools for artifacts give to a layer that is a single file; empty
+// if the layer has none.
 func (l *LayerView) Title() string { return l.Annotations[v1.AnnotationTitle] }
 
 // Statement is an attestation as its maker declares it. Nothing in it is proven.
@@ -106,7 +106,7 @@ type Statement struct {
 	Layer         digest.Digest   `json:"layer"`
 	PredicateType string          `json:"predicateType"`
 	Subjects      []digest.Digest `json:"subjects"`
-	// Predicate is set for provenance of at most 1 MiB. That of an SBOM is left out.
+	// Predicate is set for provenance of at most 1 MiB. The predicate of an SBOM is left out.
 	Predicate json.RawMessage `json:"predicate,omitempty"`
 }
 
@@ -116,8 +116,7 @@ type Contents interface {
 	Manifest(ctx context.Context, d oci.Descriptor) (*oci.Manifest, error)
 	// Open reads a blob. Its reader verifies the digest before it returns io.EOF.
 	Open(ctx context.Context, d oci.Descriptor) (io.ReadCloser, error)
-	// Scanned returns the results of all stages for a layer, or nil for a layer that is not to be
-	// scanned.
+	// Scanned returns the results of all stages for a layer, or nil if the layer is not to be scanned.
 	Scanned(ctx context.Context, d oci.Descriptor) (*Scanned, error)
 }
 
@@ -211,8 +210,8 @@ func (a *assembly) children(ctx context.Context, m *Manifest, man *oci.Manifest,
 	return nil
 }
 
-// config reads the configuration of a manifest, whatever its media type: what it says decides what
-// the manifest is.
+// config reads the configuration of a manifest, whatever its media type, because the content of the
+// configuration decides the kind of the manifest.
 func (a *assembly) config(ctx context.Context, m *Manifest, d oci.Descriptor) error {
 	m.Config = &Config{Digest: d.Digest, MediaType: d.MediaType, Size: d.Size}
 	raw, err := a.read(ctx, d, maxConfig)
@@ -235,7 +234,8 @@ func (a *assembly) config(ctx context.Context, m *Manifest, d oci.Descriptor) er
 	return nil
 }
 
-// read reads a whole blob, and refuses one that is longer than most bytes.
+// read reads a whole blob. It returns a TooLarge if the blob has more than most bytes, or if the
+// document becomes larger than maxDocument.
 func (a *assembly) read(ctx context.Context, d oci.Descriptor, most int64) ([]byte, error) {
 	if d.Size > most {
 		return nil, &TooLarge{fmt.Sprintf("%s %s has %d bytes, more than %d", d.MediaType, oci.Short(d.Digest), d.Size, most)}
@@ -282,7 +282,8 @@ func (a *assembly) statements(ctx context.Context, m *Manifest) error {
 	return nil
 }
 
-// read parses a statement. Its predicate type takes precedence over the annotation's.
+// read parses a statement. The predicate type in the statement replaces the one from the layer's
+// annotation. A statement that cannot be parsed changes nothing.
 func (s *Statement) read(raw []byte) {
 	var wire struct {
 		PredicateType string `json:"predicateType"`
@@ -331,7 +332,7 @@ func (i *Image) Place(m *Manifest) Place {
 	return p
 }
 
-// LayerPlace returns the place of a layer, whose index counts from 0.
+// LayerPlace returns the place of a layer of m. The index of the layer counts from 0.
 func (i *Image) LayerPlace(m *Manifest, layer int) Place {
 	p := i.Place(m)
 	p.Layer, p.Number, p.Of = m.Layers[layer].Digest, layer+1, len(m.Layers)

@@ -23,8 +23,8 @@ type Subject struct {
 	Part bool
 }
 
-// CheckName decides by names alone, before any byte. It returns nil if there are no findings
-// and no unknowns.
+// CheckName decides by names alone, before any byte arrives. It returns nil if there are no
+// findings and no unknowns.
 func (p *Pipeline) CheckName(ctx context.Context, n Name) *Report {
 	r := p.newReport(n)
 	p.checkNames(ctx, n, r)
@@ -71,8 +71,8 @@ func (p *Pipeline) Judge(ctx context.Context, s Subject, from Contents) (*Report
 	return p.finish(r, start), nil
 }
 
-// View returns the document of an image that image checks and rules see, with the results of
-// the scans of its layers.
+// View returns the document of an image, as image stages see it, with the results of the scans of
+// its layers.
 func (p *Pipeline) View(ctx context.Context, s Subject, from Contents) (*Image, error) {
 	img, err := assemble(ctx, s, from)
 	if err != nil {
@@ -81,7 +81,8 @@ func (p *Pipeline) View(ctx context.Context, s Subject, from Contents) (*Image, 
 	return img, p.addLayers(ctx, img, from, p.newReport(s.Name))
 }
 
-// JudgeView judges an image by its document alone, with name and image checks.
+// JudgeView judges an image by its document alone. It runs the name stages and the image stages,
+// and scans no layer.
 func (p *Pipeline) JudgeView(ctx context.Context, img *Image) *Report {
 	start := time.Now()
 	n := Name{Upstream: img.Upstream, Repository: img.Repository, Tag: img.Tag, Digest: img.Digest, User: img.User}
@@ -109,8 +110,9 @@ func (p *Pipeline) newReport(n Name) *Report {
 // layersAtOnce bounds the layers that one call of Judge or View waits for at the same time.
 const layersAtOnce = 8
 
-// addLayers adds the results for the layers to the document and the report, and decides with them
-// what each manifest is. Findings in a layer are reported at its first occurrence.
+// addLayers adds the results for the layers to the document and the report, and sets the kind of
+// each manifest by them. Findings in a layer that several manifests have are reported at its first
+// place only.
 func (p *Pipeline) addLayers(ctx context.Context, img *Image, from Contents, r *Report) error {
 	scans, err := p.scanLayers(ctx, img, from)
 	if err != nil {
@@ -166,7 +168,7 @@ func (p *Pipeline) scanLayers(ctx context.Context, img *Image, from Contents) (m
 			g.Go(func() error {
 				s, err := from.Scanned(gctx, oci.Descriptor{Digest: l.Digest, Size: l.Size, MediaType: l.MediaType})
 				if l.Foreign && err != nil && gctx.Err() == nil {
-					s, err = nil, nil // the layer may be elsewhere; if the upstream has it, clients pull it, so it was scanned
+					s, err = nil, nil // the upstream need not have a foreign layer; one that it has is scanned, because clients pull it
 				}
 				mu.Lock()
 				defer mu.Unlock()
@@ -186,8 +188,8 @@ func (l *LayerView) see(s *Scanned) {
 	}
 }
 
-// addScanned adds the findings in a layer, and the unknowns, to a report. The path of at is that of
-// the file that the layer is, if it is no archive.
+// addScanned adds the findings in a layer, and the unknowns, to a report. If the layer is a single
+// file and no archive, at.Path is the name of that file.
 func (p *Pipeline) addScanned(s *Scanned, at Place, r *Report) {
 	unread, file := false, at.Path
 	at.Path = ""
@@ -213,8 +215,9 @@ func (p *Pipeline) addScanned(s *Scanned, at Place, r *Report) {
 	}
 }
 
-// checkDescriptor compares a layer with its descriptor: the rules about sizes use the descriptor,
-// and a client might unpack what the stages could not look into.
+// checkDescriptor compares the size of a layer with its descriptor, which the rules about sizes
+// use. It also adds a finding if the stages could not look into a layer of an image, because a
+// client might unpack that layer.
 func (p *Pipeline) checkDescriptor(img *Image, m *Manifest, i int, r *Report) {
 	l := m.Layers[i]
 	where := img.LayerPlace(m, i)
@@ -236,10 +239,11 @@ func (p *Pipeline) checkDescriptor(img *Image, m *Manifest, i int, r *Report) {
 	}
 }
 
-// rebuild is what to do about a layer that was damaged on its way.
+// rebuild is the advice about a layer that was damaged on its way.
 const rebuild = "build and push the image again"
 
-// closed returns the finding about a layer of an image that stages cannot look into.
+// closed reports whether stages cannot look into a layer of an image, and returns the finding that
+// says so.
 func (l *LayerView) closed() (f Finding, closed bool) {
 	switch unread := unreadFormats[l.Format]; {
 	case l.encrypted():

@@ -33,15 +33,16 @@ type Options struct {
 	// Name of the pipeline, in metrics and reports.
 	Name  string
 	Steps []Step
-	// Limits of layers, and the mode of the findings about layers that exceed one. With Off, the
-	// limits hold only for layers that a stage looks into, and their findings have the mode Warn.
+	// Limits bound the layers, and ArchiveMode is the mode of the findings about layers that exceed
+	// one. With Off, layers are only walked if there is a LayerStage, and these findings have the
+	// mode Warn.
 	Limits      Limits
 	ArchiveMode Mode
 	Waivers     []Waiver
 	// Memory keeps the results for layers; nil keeps nothing.
 	Memory Memory
-	// Workers bounds the layers that are worked on at a time, over all pipelines that share them.
-	// Nil makes workers for this pipeline.
+	// Workers bounds the layers that are worked on at a time, over all pipelines that share the
+	// Workers. Nil makes Workers for this pipeline alone.
 	Workers *Workers
 	// Metrics are shared by all pipelines of a process. Nil counts in metrics that are not
 	// exported.
@@ -51,11 +52,12 @@ type Options struct {
 // Pipeline checks the images of some repositories.
 type Pipeline struct {
 	o Options
-	// archive stands for the walk as a stage, which reports its findings.
+	// archive is the step under whose name the walk reports its findings.
 	archive Step
 }
 
-// New makes a pipeline.
+// New makes a pipeline. It returns an error if a step has no stage, or if two stages have the same
+// name.
 func New(o Options) (*Pipeline, error) {
 	o.Limits = o.Limits.withDefaults()
 	o.Workers = cmp.Or(o.Workers, NewWorkers(runtime.GOMAXPROCS(0)))
@@ -117,7 +119,7 @@ type walkStage struct{ limits Limits }
 func (walkStage) Name() string       { return ArchiveStage }
 func (w walkStage) Revision() string { return Revision(walkVersion, w.limits) }
 
-// waive marks the finding as waived if a waiver applies.
+// waive returns the finding, marked as waived if a waiver applies.
 func (p *Pipeline) waive(f Finding, repo string, now time.Time) Finding {
 	for _, w := range p.o.Waivers {
 		if w.applies(f, repo, now) {
@@ -158,7 +160,7 @@ const (
 	otherRule     = "other"
 )
 
-// rule returns the label of a rule.
+// rule returns the label of a rule: its name, or otherRule for rules beyond maxRuleLabels.
 func (m *Metrics) rule(stage, rule string) string {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -152,7 +152,7 @@ func (r *Report) Outcome() string {
 	return "unknown"
 }
 
-// ByRule counts the findings, also waived ones, by rule: "secrets/aws-access-key=2".
+// ByRule counts the findings, including waived ones, by rule: "secrets/aws-access-key=2".
 func (r *Report) ByRule() []string {
 	counts := map[string]int{}
 	for _, f := range r.Findings {
@@ -186,8 +186,8 @@ func (r *Report) Broken() []string {
 // do not read them.
 const MaxMessage = 900
 
-// Message is a rejection for a terminal: each finding with its place and fix on one line, then
-// the address of the report. Clients print it after "denied: ".
+// Message returns the text of a rejection for a terminal: one line for each finding or unknown that
+// rejects the image, then the address of the report. Clients print it after "denied: ".
 func (r *Report) Message(url string) string {
 	var lines []string
 	for _, f := range r.Findings {
@@ -209,7 +209,7 @@ func (r *Report) Message(url string) string {
 	if url != "" {
 		tail = "\nreport: " + url
 	}
-	const forRest = 40 // "and 123 more findings"
+	const forRest = 40 // "and 123 more"
 	b := strings.Builder{}
 	b.WriteString(clean(head, 300))
 	for i, l := range lines {

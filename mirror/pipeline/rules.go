@@ -5,9 +5,9 @@ import (
 	"regexp"
 )
 
-// RuleName makes the name of an external rule fit for a metric label: at most 40 lower-case
-// letters, digits, - and _. It returns "other" for any other name, and "refused" for an empty
-// one.
+// RuleName returns the name of an external rule if the name is fit for a metric label: at most 40
+// lower-case letters, digits, - and _. It returns "other" for any other name, and "refused" for an
+// empty one.
 func RuleName(s string) string {
 	switch {
 	case s == "":

@@ -15,7 +15,7 @@ import (
 // of its client does not count, so slow clients do not block others.
 type Workers struct {
 	slots chan struct{}
-	// windows are the turns of decoders with large windows.
+	// windows has a slot for each decoder with a large window; see wide.
 	windows chan struct{}
 }
 
@@ -53,10 +53,10 @@ type archiveAnswer struct {
 // walkBuffers hold the content of files while visitors read it.
 var walkBuffers = sync.Pool{New: func() any { b := make([]byte, 64<<10); return &b }}
 
-// Scan walks a layer for all stages that do not remember it, and remembers the results. r reads
-// the whole layer as stored, and returns io.EOF only after its digest was verified. name waits
-// for the verified digest and returns it. The error is one of r, name or ctx: a fault of the
-// layer itself is a finding.
+// Scan returns the remembered results for a layer if they are complete. Otherwise it walks the
+// layer for all stages, and remembers the results. r reads the whole layer as stored, and returns
+// io.EOF only after its digest was verified. name waits for the verified digest and returns it. The
+// error is one of r, name or ctx: a fault of the layer itself is a finding.
 func (p *Pipeline) Scan(ctx context.Context, l Layer, r io.Reader, name func() (digest.Digest, error)) (*Scanned, error) {
 	if s, err := p.recallVerified(ctx, l.Digest, name); s != nil || err != nil {
 		return s, err
@@ -109,8 +109,8 @@ func (p *Pipeline) Scan(ctx context.Context, l Layer, r io.Reader, name func() (
 	return s, nil
 }
 
-// recallVerified returns the remembered results for a layer, after its digest turned out to be
-// the announced one. It returns nil if a walk is needed.
+// recallVerified returns the remembered results for a layer, once its verified digest is known to
+// be the announced one. It returns nil if a walk is needed.
 func (p *Pipeline) recallVerified(ctx context.Context, announced digest.Digest, name func() (digest.Digest, error)) (*Scanned, error) {
 	if announced == "" {
 		return nil, nil

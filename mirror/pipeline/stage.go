@@ -14,7 +14,8 @@ type Stage interface {
 	// Name identifies the stage in reports, waivers and metrics.
 	Name() string
 	// Revision changes with the stage's code and configuration, whenever the stage might judge the
-	// same bytes differently. Results for layers are remembered under it. [Revision] makes one.
+	// same bytes differently. Results for layers are remembered under the revision. The function
+	// [Revision] makes one.
 	Revision() string
 }
 
@@ -28,10 +29,10 @@ func Revision(version int, configuration any) string {
 	return Fingerprint(string(rune('0'+version)), string(text))
 }
 
-// Name is the information that is available before any byte of an image.
+// Name is the information that is available before any byte of an image arrives.
 type Name struct {
 	Upstream, Repository string
-	// Tag is empty at the start of an upload, where there is none yet, and for a push by digest.
+	// Tag is empty at the start of an upload, when it is not known yet, and for a push by digest.
 	Tag string
 	// Digest is the digest of the manifest; empty at the start of an upload.
 	Digest digest.Digest
@@ -52,19 +53,21 @@ type NameStage interface {
 // Layer describes a layer when its first bytes arrive.
 type Layer struct {
 	Upstream, Repository string
-	// Digest is the digest that the client announces; empty if it announces one at the end only.
+	// Digest is the digest that the client announces; empty if the client announces it only at the
+	// end.
 	Digest digest.Digest
 }
 
 // LayerStage looks into layers.
 type LayerStage interface {
 	Stage
-	// Open begins a layer. The visitor is used by one goroutine at a time, and always closed.
+	// Open begins a layer. The visitor is nil if the stage does not need this layer. Otherwise it
+	// is used by one goroutine at a time, and always closed.
 	Open(ctx context.Context, l Layer) (Visitor, error)
 }
 
 // Visitor watches one walk over a layer. An error of any method ends the visitor's part in the
-// walk, and its result is then unknown.
+// walk, and the stage then has no result for the layer.
 type Visitor interface {
 	// Begin is called with the next entry, and reports whether the visitor wants its content.
 	Begin(e *Entry) (wanted bool, err error)
@@ -93,7 +96,7 @@ type Entry struct {
 	// Whole reports whether this is a whole layer that is no archive. Such an entry has no path, and
 	// its size is -1 because it is not known before the end.
 	Whole bool
-	// Capabilities reports whether the entry gives the file capabilities of Linux.
+	// Capabilities reports whether the entry gives Linux capabilities to the file.
 	Capabilities bool
 }
 
@@ -104,7 +107,8 @@ func (e *Entry) Regular() bool { return e.Type == '0' || e.Type == 0 }
 // digest, so it must not depend on the image or repository that uses the layer.
 type LayerResult struct {
 	Findings []Finding `json:"findings,omitempty"`
-	// Facts are passed to the image part of the same stage, as JSON of at most MaxFacts bytes.
+	// Facts are what CheckImage of the same stage gets from [LayerView.Facts], as JSON of at most
+	// MaxFacts bytes.
 	Facts json.RawMessage `json:"facts,omitempty"`
 	// More is the number of findings that were left out.
 	More int `json:"more,omitempty"`

@@ -21,7 +21,7 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// Limits bound the work for one layer. The walk stops at a layer that exceeds one.
+// Limits bound the work for one layer. The walk stops when a layer exceeds one.
 type Limits struct {
 	// MaxRatio of uncompressed to stored bytes, checked beyond 64 MiB uncompressed; 0 means 200.
 	MaxRatio int
@@ -97,7 +97,7 @@ var magics = []struct {
 // Archive describes a layer's blob, as the walk found it.
 type Archive struct {
 	Format string `json:"format"`
-	// Size is the number of bytes as stored, Uncompressed that of the archive itself.
+	// Size is the number of bytes as stored. Uncompressed is the number after decompression.
 	Size         int64 `json:"size"`
 	Uncompressed int64 `json:"uncompressed"`
 	Entries      int   `json:"entries"`
@@ -119,8 +119,8 @@ func exceeds(rule, path, format string, args ...any) error {
 	return &layerFault{rule: rule, what: fmt.Sprintf(format, args...), path: path, fix: "build the layer without it, or ask the operator of dray to raise the limit"}
 }
 
-// storedReader counts the bytes of the layer as stored. It records the error of a failed read,
-// so that this can be told from malformed content.
+// storedReader counts the bytes of the layer as stored. It records the error of a failed read, so
+// that such an error can be told from malformed content.
 type storedReader struct {
 	r   io.Reader
 	n   int64
@@ -189,7 +189,7 @@ func walk(ctx context.Context, r io.Reader, limits Limits, workers *Workers, vis
 type walker struct {
 	ctx      context.Context
 	limits   Limits
-	workers  *Workers // nil leaves the number of large windows open
+	workers  *Workers // nil: no window larger than smallWindow is accepted
 	visitors fanOut
 	// at is the path of the entry that is read; faults name it.
 	at      string
@@ -211,7 +211,7 @@ func (w *walker) run() error {
 	if err != nil {
 		return err
 	}
-	if !archive { // compressed, and something else
+	if !archive { // compressed, but not an archive
 		w.archive.Format = FormatOther
 		err := w.whole(whole)
 		w.archive.Uncompressed = g.n
@@ -282,9 +282,9 @@ func detect(b *bufio.Reader) string {
 	return FormatOther
 }
 
-// isTar checks the first header of an archive as archive/tar does: by its magic or, in the
-// oldest format, by its checksum. An archive without entries is blocks of zeros, or nothing. The
-// error is that of reading the bytes.
+// isTar reports whether the bytes are an archive. It checks the first header as archive/tar does:
+// by its magic or, in the oldest format, by its checksum. An archive without entries is blocks of
+// zeros, or nothing. The error is that of reading the bytes.
 func isTar(b *bufio.Reader) (bool, error) {
 	block, err := b.Peek(512)
 	if err != nil {
@@ -352,8 +352,8 @@ func sparse(h *tar.Header) bool {
 	return h.Typeflag == tar.TypeGNUSparse
 }
 
-// capabilities is the record of an entry from which runtimes set the extended attribute that holds
-// the capabilities of a file (moby, pkg/archive).
+// capabilities is the name of the PAX record from which runtimes set the extended attribute with a
+// file's capabilities (moby, pkg/archive).
 const capabilities = "SCHILY.xattr.security.capability"
 
 func (w *walker) entry(h *tar.Header) (*Entry, error) {
@@ -418,7 +418,8 @@ func (a fanOut) file(e *Entry, content io.Reader) error {
 
 var errSlow = errors.New("time limit exceeded")
 
-// do calls the visitor, unless its part has ended.
+// do makes a call to the visitor, unless the visitor's part has ended. It records an error, a
+// panic, or an exceeded time limit.
 func (s *participant) do(call func() error) {
 	if s.err != nil {
 		return

@@ -9,13 +9,14 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// smallWindow is the largest window of zstd, in bytes, for which a decoder needs no turn. Tools
-// that make layers use at most 8 MiB by default, and 32 MiB at their best level.
+// smallWindow is the largest window of zstd, in bytes, for which a decoder needs no slot; see wide.
+// Tools that make layers use at most 8 MiB by default, and 32 MiB at their best level.
 const smallWindow = 32 << 20
 
-// wide waits for the turn of a decoder with a large window. There are as many as layers are worked
-// on at a time, because a window is kept in memory as long as a slow client sends its layer. Other
-// layers are worked on meanwhile. The caller must call release at the end.
+// wide waits for a slot for a decoder with a large window. The number of these slots is bounded,
+// because a window stays in memory as long as a slow client sends its layer. While it waits, wide
+// gives up the slot of the layer itself, so that other layers are worked on. The caller must call
+// release at the end.
 func (w *Workers) wide(ctx context.Context) (release func(), err error) {
 	<-w.slots
 	defer func() { w.slots <- struct{}{} }()
@@ -45,8 +46,8 @@ func (w *walker) unzstd(b *bufio.Reader) (io.ReadCloser, error) {
 	return &windowReader{d, most, release}, nil
 }
 
-// windowOf returns the window of the first frame, in bytes. It returns more than any decoder takes
-// if the frame begins behind the bytes in the buffer.
+// windowOf returns the window of the first frame with content, in bytes. It returns more than any
+// decoder accepts if the header of that frame is invalid or not within the buffer.
 func windowOf(b *bufio.Reader) uint64 {
 	const unknown = 1 << 62
 	for at := 0; ; {
@@ -67,7 +68,8 @@ func windowOf(b *bufio.Reader) uint64 {
 }
 
 // windowReader reads a layer that is compressed with zstd. A window that is too large is a fault of
-// the layer, which building it again in the same way does not mend.
+// the layer. To build the layer again in the same way would not help, so this fault has its own
+// advice.
 type windowReader struct {
 	decoder *zstd.Decoder
 	most    int64

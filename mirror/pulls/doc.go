@@ -2,7 +2,7 @@
 // names of each pull from its caller, and imports nothing of dray.
 //
 // Invariants:
-//   - A pull is one GET of a manifest by a client that was answered 2xx. HEAD requests and
+//   - A pull is one GET of a manifest by a client, answered with a status of 2xx. HEAD requests and
 //     requests of the mirror itself do not count. The pull of one platform of an index counts
 //     twice, as at a registry.
 //   - The number of series is bounded, whatever clients ask for. Only the count by upstream

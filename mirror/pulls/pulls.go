@@ -42,7 +42,7 @@ type Options struct {
 	// and money where it is published.
 	MaxSeries int
 	// Idle is how long a series must not have changed before another may replace it; 0 means 15
-	// minutes. A reader that reads less often misses pulls.
+	// minutes. Whoever reads the counters less often misses pulls.
 	Idle time.Duration
 }
 
@@ -53,7 +53,7 @@ type Pulls struct {
 	total    *prometheus.CounterVec
 	detailed *prometheus.CounterVec
 
-	mu     sync.Mutex // guards series and order, and removed series from being counted
+	mu     sync.Mutex // guards series and order, and keeps pulls from being counted in a removed series
 	series map[labels]*list.Element
 	order  *list.List // of *used, the latest first
 }
@@ -108,7 +108,8 @@ func (p *Pulls) Inc(upstream, host, repo, reference string) {
 	p.detailed.WithLabelValues(l.upstream, l.repository, l.image).Inc()
 }
 
-// allow reports whether l may have a series. The caller holds mu.
+// allow reports whether l has a series, or gets a new one. For a new one it may remove the oldest
+// idle series. The caller holds mu.
 func (p *Pulls) allow(l labels, now time.Time) bool {
 	if e, ok := p.series[l]; ok {
 		e.Value.(*used).at = now

@@ -15,9 +15,9 @@ type Code string
 // The codes.
 const (
 	CodeInvalid     Code = "invalid"     // the request is invalid; 400
-	CodeForbidden   Code = "forbidden"   // it came from another site, or could have; 403
-	CodeNotFound    Code = "not_found"   // there is nothing of that name; 404
-	CodeConflict    Code = "conflict"    // an operation under way prevents it; 409
+	CodeForbidden   Code = "forbidden"   // the request came from another site, or could have come from one; 403
+	CodeNotFound    Code = "not_found"   // there is nothing with the given name; 404
+	CodeConflict    Code = "conflict"    // an operation under way prevents the request; 409
 	CodeUnavailable Code = "unavailable" // a part of dray that the request needs does not work; 503
 	CodeInternal    Code = "internal"    // everything else; 500
 )

@@ -43,7 +43,7 @@ type Blob struct {
 	// Hits is how many times the blob was requested since eviction last passed it; 3 means 3 or
 	// more.
 	Hits int `json:"hits"`
-	// Pool is "small" below 1 MiB, else "large": each pool is evicted by itself.
+	// Pool is "small" for blobs below 1 MiB, otherwise "large". Each pool is evicted by itself.
 	Pool string `json:"pool"`
 	// Proven says that the blob was requested again after it was stored. Other blobs are evicted
 	// first.
@@ -57,9 +57,9 @@ type Blob struct {
 	Unverified bool `json:"unverified"`
 }
 
-// Victim is a blob that eviction removes, and the reason: "unused" for the oldest of the blobs
-// that were not requested again, "cold" for a blob that was, and whose hits eviction has counted
-// down. Hits is the value at eviction: 0.
+// Victim is a blob that eviction removes, and the reason. "unused" means that the blob is the
+// oldest of those that were not requested again. "cold" means that the blob was requested again,
+// and that eviction has counted down its hits. Hits is the value at eviction: 0.
 type Victim struct {
 	Blob
 	Reason Reason `json:"reason"`
@@ -95,10 +95,10 @@ type Fate string
 const (
 	FateRemoved Fate = "removed"
 	FateNotHeld Fate = "not held"
-	FateShared  Fate = "shared" // another held manifest needs it, or another tag or repository has it
-	FateInUse   Fate = "in use" // it is being read, or needed by a push
-	FatePinned  Fate = "pinned" // a pin keeps it
-	FateFailed  Fate = "failed" // it could not be removed; Error has the reason
+	FateShared  Fate = "shared" // another held manifest needs the blob, or another tag or repository has it
+	FateInUse   Fate = "in use" // the blob is being read, or needed by a push
+	FatePinned  Fate = "pinned" // a pin keeps the blob
+	FateFailed  Fate = "failed" // the blob could not be removed; Error has the reason
 )
 
 // Gone is a blob that a purge selected.
@@ -111,9 +111,11 @@ type Gone struct {
 
 // Purged is the result of a purge, or of a dry run.
 type Purged struct {
-	// Tags are the tags that were forgotten: dray asks the upstream for the next request of one.
+	// Tags are the tags that were forgotten: dray asks the upstream at the next request for one of
+	// them.
 	Tags []string `json:"tags"`
-	// Images are the manifests that their repositories no longer serve without asking the upstream.
+	// Images are the manifests that dray no longer serves in their repositories without asking the
+	// upstream.
 	Images []string `json:"images"`
 	// Kept are the images that a pattern matches, but that stay with their tags because a pin keeps
 	// them.

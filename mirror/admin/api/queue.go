@@ -7,7 +7,7 @@ type Queued struct {
 	Pushes []QueuedPush `json:"pushes"`
 }
 
-// QueuedPush is one such push. Pushes are listed in the order of their acknowledgement.
+// QueuedPush is one of these pushes. Pushes are listed in the order of their acknowledgement.
 type QueuedPush struct {
 	ID         uint64 `json:"id"`
 	State      string `json:"state"` // waiting, forwarding or failed
@@ -20,7 +20,7 @@ type QueuedPush struct {
 	Bytes    int64     `json:"bytes"`
 	Accepted time.Time `json:"accepted"`
 	Attempts int       `json:"attempts"`
-	// Next is the time of the next attempt, if there was one before.
+	// Next is the time of the next attempt, if there was an attempt before.
 	Next time.Time `json:"next,omitzero"`
 	// Error is the error of the last attempt, or the current error of the attempt under way.
 	Error string `json:"error,omitempty"`

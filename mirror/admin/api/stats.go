@@ -17,8 +17,8 @@ type Stats struct {
 	// Requests counts the requests of clients for manifests and blobs.
 	Requests int64 `json:"requests"`
 	// Opens counts the readers of blobs by the source of their bytes: memory, disk, origin (a fetch
-	// for them), flight (a fetch that was under way for another reader; printed as "shared"), direct
-	// (passed through uncached). A prefetch is not a reader.
+	// for this reader), flight (a fetch that was under way for another reader; printed as
+	// "shared"), direct (passed through uncached). A prefetch is not a reader.
 	Opens map[string]int64 `json:"opens"`
 	// Upstreams counts the bytes sent to clients, by upstream and source.
 	Upstreams map[string]map[string]int64 `json:"upstreams"`

@@ -78,8 +78,8 @@ type Declared struct {
 	Materials []string
 }
 
-// About collects the declarations about an image of an index. An attestation counts if the
-// index refers it to the image, and if its own subjects are empty or include the image.
+// About collects the declarations about an image of an index. An attestation counts if the index
+// says that it belongs to the image, and if its own subjects are empty or include the image.
 func About(img *pipeline.Image, m *pipeline.Manifest) Declared {
 	var d Declared
 	for _, a := range img.Manifests {
@@ -191,7 +191,8 @@ func (s *Stage) judge(where pipeline.Place, d Declared) []pipeline.Finding {
 	return found
 }
 
-// checkAll requires that every declared name matches a pattern, and that there is at least one.
+// checkAll requires at least one declared name, and that every name matches a pattern. Without
+// patterns it requires nothing.
 func (s *Stage) checkAll(rule, what string, patterns, names []string, add func(rule, what, fix string)) {
 	if len(patterns) == 0 {
 		return

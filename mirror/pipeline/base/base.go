@@ -65,9 +65,9 @@ type Config struct {
 	Allowed []string
 	// Unknown lets an image pass whose base is not known.
 	Unknown bool
-	// Scratch lets an image pass that has no base and at most this number of layers, such as an
-	// image FROM scratch. Only the number of layers tells it from an image with an unknown base. 0
-	// lets no such image pass.
+	// Scratch lets an image pass that has no known base and at most this number of layers, such as
+	// an image FROM scratch. Only the number of layers tells it from an image with an unknown base.
+	// 0 lets no such image pass.
 	Scratch int
 	// Materials are patterns of images. Each image among the materials of the provenance must
 	// match one. They need patterns of their own, because builds also use images that are no
@@ -85,7 +85,7 @@ type Stage struct {
 
 var _ pipeline.ImageStage = (*Stage)(nil)
 
-// New makes a stage. The catalogue known may be nil: then only c.Images are known.
+// New makes a stage. The catalogue known may be nil; then only c.Images are known.
 func New(c Config, known Catalogue) (*Stage, error) {
 	var errs []error
 	if len(c.Allowed) == 0 && !(c.Unknown && len(c.Materials) > 0) {
@@ -211,8 +211,9 @@ func (s *Stage) named(ctx context.Context, layers []digest.Digest) (known []Know
 }
 
 // mismatch returns the index of a layer whose walked content differs from its diffID in the
-// configuration, or -1. Without this check, an image could claim the layers of an allowed base:
-// not all clients refuse to unpack such an image.
+// configuration, or of the last layer if there are more or fewer layers than diffIDs. It returns -1
+// if there is no such layer. Without this check, an image could claim the layers of an allowed
+// base: not all clients refuse to unpack such an image.
 func mismatch(m *pipeline.Manifest, ids []digest.Digest) int {
 	if len(m.Layers) != len(ids) {
 		return len(m.Layers) - 1

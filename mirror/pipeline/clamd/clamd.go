@@ -119,8 +119,8 @@ func (s *session) end() (string, error) {
 	return s.answer()
 }
 
-// hungUp returns the reason for which clamd closed the connection during a file, or the failure
-// of the write if clamd gave none.
+// hungUp returns the error for a write that failed: ErrTooLarge if clamd closed the connection for
+// that reason, the cause of ctx's end, or err, wrapped.
 func (s *session) hungUp(err error) error {
 	if ended := s.extend(time.Second); ended != nil {
 		return ended

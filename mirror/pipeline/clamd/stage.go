@@ -31,11 +31,11 @@ type Config struct {
 	// Timeout of one write, and of one reply. 0 means 30 s.
 	Timeout time.Duration
 	// MaxFileBytes is the longest file that is sent to clamd. It must not exceed clamd's
-	// StreamMaxLength. Longer files are findings, because they are not scanned. 0 means 100 MB,
-	// which is clamd's default less its rounding.
+	// StreamMaxLength. Longer files are findings, because they are not scanned. 0 means 100 MB, a
+	// little less than clamd's default.
 	MaxFileBytes int64
-	// Rescan is how long a layer without findings is not scanned again: new signatures find old
-	// malware. 0 means 24 h.
+	// Rescan is the longest time for which the result for a layer is used. Then the layer is
+	// scanned again, because new signatures find old malware. 0 means 24 h.
 	Rescan time.Duration
 }
 
@@ -119,7 +119,8 @@ func (v *visitor) End() error {
 	return nil
 }
 
-// explain adds the path and the setting to change, if clamd rejected a file as too large.
+// explain adds the path and the setting to change to an error that says that a file is too large
+// for clamd.
 func (v *visitor) explain(err error) error {
 	if errors.Is(err, ErrTooLarge) {
 		return fmt.Errorf("/%s: %w; set max_file to a lower value", v.path, err)

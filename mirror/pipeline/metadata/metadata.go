@@ -16,7 +16,7 @@ import (
 // Name of the stage.
 const Name = "metadata"
 
-// version goes up with every change that lets the same configuration pass other images.
+// version goes up with every change after which the same configuration lets other images pass.
 const version = 2
 
 // Locations of a value.
@@ -48,7 +48,7 @@ type Config struct{ Required []Requirement }
 // Stage implements [pipeline.ImageStage].
 type Stage struct {
 	config   Config
-	patterns []*regexp.Regexp // nil for a requirement without one
+	patterns []*regexp.Regexp // nil for a requirement without a pattern
 }
 
 var _ pipeline.ImageStage = (*Stage)(nil)

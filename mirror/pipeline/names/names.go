@@ -18,18 +18,18 @@ import (
 // Name of the stage.
 const Name = "names"
 
-// version goes up with every change that lets the same configuration pass other names.
+// version goes up with every change after which the same configuration lets other names pass.
 const version = 2
 
 // Config holds the allowed names. In patterns of tags, * matches any characters. A regular
 // expression must match the whole name.
 type Config struct {
-	// Repositories are regular expressions. A repository must match one; none allow all.
+	// Repositories are regular expressions. A repository must match one; empty allows all.
 	Repositories []string
-	// Tags are regular expressions. A tag must match one; none allow all.
+	// Tags are regular expressions. A tag must match one; empty allows all.
 	Tags []string
-	// Semver requires tags that are semantic versions, with or without a leading v. They have no
-	// build metadata, because a tag cannot contain a plus sign.
+	// Semver requires tags that are semantic versions, with or without a leading v. Such a tag has
+	// no build metadata, because a tag cannot contain a plus sign.
 	Semver bool
 	// Forbidden are patterns of tags.
 	Forbidden []string

@@ -1,8 +1,8 @@
 // Package rules judges an image by the operator's expressions.
 //
-// They are written in CEL (https://cel.dev). CEL expressions always end, have no side effects,
-// and have a cost that is counted. An expression that exceeds its cost is stopped, and gives no
-// result.
+// The expressions are written in CEL (https://cel.dev). CEL expressions always end, have no side
+// effects, and have a cost that is counted. An expression that exceeds its cost is stopped, and
+// gives no result.
 package rules
 
 import (
@@ -122,8 +122,8 @@ func (s *Stage) Name() string { return Name }
 // Revision implements pipeline.Stage.
 func (s *Stage) Revision() string { return pipeline.Revision(version, s.rules) }
 
-// CheckImage implements pipeline.ImageStage. It returns the findings of all other rules beside
-// the error of a rule that cannot be evaluated.
+// CheckImage implements pipeline.ImageStage. If a rule cannot be evaluated, it returns that error
+// and the findings of all other rules.
 func (s *Stage) CheckImage(ctx context.Context, img *pipeline.Image) ([]pipeline.Finding, error) {
 	doc, err := document(img)
 	if err != nil {

@@ -21,25 +21,25 @@ import (
 
 // facts are the results for one layer: what it writes and deletes.
 type facts struct {
-	// Log has the records, one after another, compressed by flate. Each is a kind and two texts,
-	// which end with a zero byte.
+	// Log has the records, one after another, compressed by flate. Each is a kind and two texts.
+	// Each text ends with a zero byte.
 	Log []byte `json:"l"`
-	// Dropped is the class of the first records that Log has no room for; 0 if it has all.
+	// Dropped is the lowest class of which records are missing in Log; 0 if it has all.
 	Dropped class `json:"d,omitempty"`
 }
 
-// class orders records by what it costs to do without them.
+// class says what it costs to do without a record. Records of a low class are kept first.
 type class int
 
 const (
 	_ class = iota
 	// Without marks, special files and users are not known.
 	classMark
-	// Without deletions, files of lower layers stay that are gone.
+	// Without deletions, deleted files of lower layers seem to stay.
 	classDeletion
 	// Without links, it is not known where entries of upper layers are written.
 	classLink
-	// Without plain files and directories, special files of lower layers stay that are replaced.
+	// Without plain files and directories, replaced special files of lower layers seem to stay.
 	classPlain
 )
 
@@ -72,7 +72,7 @@ func (*Stage) Open(context.Context, pipeline.Layer) (pipeline.Visitor, error) {
 type visitor struct {
 	tree    *tree
 	deleted []record
-	// dropped is the least class of records for which there was no room in memory.
+	// dropped is the lowest class of records for which there was no room in memory.
 	dropped      class
 	plain, marks int // bytes in memory
 	// reading is the file whose content is read, and content what was read of it.
@@ -117,7 +117,8 @@ func (v *visitor) delete(kind byte, p string) {
 	}
 }
 
-// room reports whether there is room in memory for a record of some bytes.
+// room takes n bytes of memory for a record. If there are none left, it returns false and notes the
+// class in dropped.
 func (v *visitor) room(c class, n int) bool {
 	used, most := &v.marks, maxMarks
 	if c == classPlain {
@@ -167,7 +168,7 @@ func (v *visitor) hardLink(e *pipeline.Entry, n *node) {
 	}
 }
 
-// special returns how a file gives rights to who starts it.
+// special returns how a file gives rights to the user who starts it, or "".
 func special(e *pipeline.Entry) string {
 	switch {
 	case e.Mode&0o111 == 0:
@@ -180,7 +181,8 @@ func special(e *pipeline.Entry) string {
 	return ""
 }
 
-// write puts an entry into the tree. Without room for it, what it replaces is gone, too.
+// write puts an entry into the tree. If there is no room for the entry, write only removes what the
+// entry replaces.
 func (v *visitor) write(p string, n *node) {
 	dir, name := path.Split(p)
 	if v.room(n.class(p), len(p)+len(n.target)) {
@@ -194,8 +196,8 @@ func (v *visitor) write(p string, n *node) {
 	}
 }
 
-// class returns the class of the record of a node. A node that has a name of /etc/passwd may take
-// its place.
+// class returns the class of the record of a node. A node that is named etc or passwd may take the
+// place of /etc/passwd, or of its directory.
 func (n *node) class(p string) class {
 	base := path.Base(p)
 	switch {
@@ -220,9 +222,10 @@ func (v *visitor) End() error {
 	return nil
 }
 
-// parsePasswd returns the user ID of each name in an /etc/passwd, one NAME:ID in a line, as
-// runtimes read it (moby/sys/user, ParsePasswd): the first line of a name counts, and an ID that is
-// missing or no number is 0. So is one that does not fit into 31 bits, which some runtimes cut off.
+// parsePasswd returns the user ID of each name in an /etc/passwd, one NAME:ID in each line. It
+// reads the file as runtimes do (moby/sys/user, ParsePasswd): the first line of a name counts, and
+// an ID that is missing or not a number is 0. An ID that does not fit into 31 bits is 0, too,
+// because some runtimes cut it off.
 func parsePasswd(text []byte) string {
 	var b strings.Builder
 	seen := map[string]bool{}
@@ -247,7 +250,8 @@ func parsePasswd(text []byte) string {
 	return b.String()
 }
 
-// userID returns the ID of a user in the result of parsePasswd.
+// userID returns the ID of a user in the result of parsePasswd, and whether the user is listed
+// there.
 func userID(users, name string) (id int, listed bool) {
 	for line := range strings.Lines(users) {
 		if got, number, _ := strings.Cut(strings.TrimSuffix(line, "\n"), ":"); got == name {
@@ -307,13 +311,13 @@ func (r record) rank() int {
 	return 2
 }
 
-// pack makes the facts of as many records as there is room for, from the first on.
+// pack makes facts of the first records, as many as maxLog has room for.
 func pack(records []record) (f facts, err error) {
 	kept := len(records)
 	if f.Log, err = compress(records); err != nil || len(f.Log) <= maxLog {
 		return f, err
 	}
-	for least := 0; kept-least > 1; { // least fits, kept does not
+	for least := 0; kept-least > 1; { // the first least records fit, the first kept do not
 		middle := (least + kept) / 2
 		log, err := compress(records[:middle])
 		if err != nil {
@@ -368,9 +372,10 @@ func (f facts) records() ([]record, error) {
 // rootFS is the file system that the layers make, as far as it is checked.
 type rootFS struct {
 	tree *tree
-	// dropped is the least class of records that a layer has too many of; math.MaxInt if none has.
+	// dropped is the lowest class of which the facts about a layer lack records; math.MaxInt if
+	// they are complete.
 	dropped class
-	// unsure reports whether runtimes may not agree on what /etc/passwd is.
+	// unsure reports whether runtimes may disagree on what /etc/passwd is.
 	unsure bool
 }
 
@@ -423,7 +428,8 @@ func (fs *rootFS) apply(f facts, layer int) error {
 }
 
 // strays reports whether an entry may be written to /etc/passwd through a link that is not known.
-// That cannot be if the layer names all directories above the entry, because they replace links.
+// That cannot be if the layer names all directories above the entry, because those directories
+// replace links.
 func strays(p string, named map[string]bool) bool {
 	if base := path.Base(p); p == "etc" || p == passwdPath || base != "etc" && base != "passwd" {
 		return false

@@ -1,5 +1,5 @@
-// Package runtime decides by the way an image would run: by its user, its variables and ports,
-// and the files in it that give their caller the rights of their owner.
+// Package runtime judges how an image would run: its user, its variables and ports, and the files
+// in it that give the user who starts them the rights of their owner.
 package runtime
 
 import (
@@ -34,11 +34,10 @@ type Config struct {
 	// Harmless are patterns of names that are allowed.
 	Environment bool
 	Harmless    []string
-	// Ports that may be exposed, such as "8080", "8080/tcp" or "1024-65535"; none allow all.
+	// Ports that may be exposed, such as "8080", "8080/tcp" or "1024-65535"; empty allows all.
 	Ports []string
 	// SetUID refuses files with the set-user-ID or set-group-ID bit, or with capabilities.
-	// SetUIDAllowed are patterns of
-	// paths, without a leading slash, that are allowed.
+	// SetUIDAllowed are patterns of the paths that are allowed, without a leading slash.
 	SetUID        bool
 	SetUIDAllowed []string
 	// AddFromURL refuses images whose history has ADD with a URL.
@@ -212,7 +211,7 @@ func (c *check) files() error {
 	return nil
 }
 
-// How a file gives rights to who starts it, as facts have it.
+// Values of node.special.
 const (
 	bySetID        = "s" // the set-user-ID or set-group-ID bit
 	byCapabilities = "c" // capabilities in an extended attribute
@@ -237,8 +236,9 @@ func (c *check) setUID(fs *rootFS) {
 	}
 }
 
-// user checks the user as container runtimes do: they look up names, and also numbers, as names
-// in /etc/passwd before they take a number as it is.
+// user checks the image's user as container runtimes do. They first look up the user by name in
+// /etc/passwd, even if it is a number. They take a number as an ID only if no such name is there.
+// The check is stricter in one case: the number 0 is always root.
 func (c *check) user(fs *rootFS) {
 	const fix = "set USER to a number other than 0"
 	name, _, _ := strings.Cut(c.m.Config.Config.User, ":")

@@ -19,11 +19,11 @@ type node struct {
 	kind byte
 	// target is where a link leads to.
 	target string
-	// special is how the file gives rights to who starts it; empty if it does not.
+	// special says how the file gives rights to the user who starts it; empty if it gives none.
 	special string
-	// users is set if the content of the file was read; see parsePasswd.
+	// users is the result of parsePasswd for the file; nil if the content is not read.
 	users *string
-	// layer is the index of the layer that wrote it. Directories that no entry names have -1.
+	// layer is the index of the layer that wrote the node. Directories that no entry names have -1.
 	layer    int
 	children map[string]*node
 }
@@ -31,8 +31,9 @@ type node struct {
 // tree is a file system, as far as it is known.
 type tree struct {
 	root node
-	// loose are special files by their paths that were written below a link of another layer.
-	// Runtimes do not agree on where these are, so nothing replaces them.
+	// loose are the special files, by path, that were written below a link of another layer.
+	// Runtimes do not agree on where these files are. So a file stays here until its path is
+	// deleted, or is written again without a link on the way.
 	loose map[string]*node
 }
 
@@ -41,9 +42,10 @@ func newTree() *tree { return &tree{root: node{kind: kindDir, layer: -1}, loose:
 // maxFollowed bounds the links that are followed for one path, as Linux does.
 const maxFollowed = 40
 
-// find follows a path below the root, as a runtime does that has the root for its own. It returns
-// nil if there is nothing. With create it makes the directories that are missing, also in the place
-// of files. linked reports whether a link was on the way.
+// find follows a path as a runtime does that has the root of the tree as its root directory. It
+// returns nil if there is nothing at the path, or if too many links are on the way. With create it
+// makes the directories that are missing, also in the place of files. linked reports whether a link
+// was on the way.
 func (t *tree) find(p string, create bool) (n *node, linked bool) {
 	stack := []*node{&t.root}
 	followed := 0
@@ -89,7 +91,8 @@ func (n *node) set(name string, child *node) {
 	n.children[name] = child
 }
 
-// put writes an entry below a directory. Only a directory leaves what is below its path.
+// put writes an entry into a directory. A directory that is written over a directory keeps its
+// content. Any other entry replaces what was there.
 func (n *node) put(name string, entry *node) {
 	if was := n.children[name]; was != nil && was.kind == kindDir && entry.kind == kindDir {
 		was.layer = entry.layer
@@ -98,7 +101,8 @@ func (n *node) put(name string, entry *node) {
 	n.set(name, entry)
 }
 
-// remove deletes a path that leads through no link, or with content all that is below it.
+// remove deletes the node at a path or, with content, all that is below it. If the path leads
+// through a link, remove deletes only loose files.
 func (t *tree) remove(p string, content bool) {
 	gone := func(name string) bool {
 		return strings.HasPrefix(name, p+"/") || p == "" || name == p && !content
@@ -137,9 +141,9 @@ func (n *node) each(at string, visit func(p string, n *node)) {
 	}
 }
 
-// merge writes an entry of a layer on top of the lower layers. It reports whether runtimes may not
-// agree on what the entry means for /etc/passwd: below a link of a lower layer, containerd writes
-// to where the link leads, and Docker replaces the link by a directory.
+// merge writes an entry of a layer on top of the lower layers. It returns true if runtimes may
+// disagree on what the entry means for /etc/passwd. Below a link of a lower layer, containerd
+// writes to where the link leads, and Docker replaces the link by a directory.
 func (t *tree) merge(p string, entry *node) (unsure bool) {
 	dir, name := path.Split(p)
 	parent, linked := t.find(dir, false)

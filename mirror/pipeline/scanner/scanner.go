@@ -157,8 +157,8 @@ func (s *Stage) run(ctx context.Context, layout, home string, img *pipeline.Imag
 	return nil, fmt.Errorf("%s: %w: %s", s.Name(), err, tail(stderr.Bytes(), 300))
 }
 
-// command starts the program with a shell that sets limits before, which os/exec cannot do. The
-// shell gets the arguments as parameters, and does not parse them.
+// command returns the command that starts the program. A shell sets limits first, which os/exec
+// cannot do. It gets the arguments as parameters, and does not parse them.
 func (s *Stage) command(ctx context.Context, layout, home string, img *pipeline.Image) *exec.Cmd {
 	limits := "ulimit -c 0; ulimit -t " + strconv.Itoa(int(s.config.Timeout/time.Second)+1) + "; "
 	if s.config.MemoryBytes > 0 {
@@ -197,7 +197,8 @@ func (b *boundedBuffer) ReadFrom(r io.Reader) (int64, error) {
 	return io.Copy(struct{ io.Writer }{b}, r)
 }
 
-// findings parses {"findings": [...]}, or makes one finding of the end of the output.
+// findings parses {"findings": [...]} on standard output. If there are none, it makes one finding
+// of the end of the output.
 func findings(stdout, stderr []byte) []pipeline.Finding {
 	var wire struct {
 		Findings []pipeline.ExternalFinding `json:"findings"`

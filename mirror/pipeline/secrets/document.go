@@ -12,8 +12,8 @@ import (
 )
 
 // CheckImage implements pipeline.ImageStage. It searches the configurations and the manifests, with
-// their variables, labels, histories and annotations, and holds the names of files that are layers
-// by themselves against the rules for paths.
+// their variables, labels, histories and annotations, and checks the names of layers that are
+// single files by the rules for paths.
 func (s *Stage) CheckImage(_ context.Context, img *pipeline.Image) ([]pipeline.Finding, error) {
 	var found []pipeline.Finding
 	for _, m := range img.Manifests {
@@ -50,7 +50,7 @@ func (s *Stage) search(name string, where pipeline.Place, raw []byte) []pipeline
 		}
 		d.found = append(d.found, pipeline.Finding{Rule: m.Rule.ID, What: what, Where: where, Fingerprint: m.Fingerprint, Fix: revoke})
 	})
-	if !json.Valid(raw) { // also nested too deeply to be followed
+	if !json.Valid(raw) { // it may also be nested more deeply than encoding/json follows
 		d.text(string(raw))
 		return d.found
 	}
@@ -59,8 +59,8 @@ func (s *Stage) search(name string, where pipeline.Place, raw []byte) []pipeline
 	return d.found
 }
 
-// document is the search of one document: its texts are searched as they are meant, without the
-// escapes of JSON.
+// document is the search of one document. Its texts are decoded first, so they are searched without
+// the escapes of JSON.
 type document struct {
 	json    *json.Decoder
 	scanner *Scanner

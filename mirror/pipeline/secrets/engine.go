@@ -77,7 +77,8 @@ func NewEngine(rules []*Rule) *Engine {
 	return e
 }
 
-// add enters an anchor under the three consecutive bytes of it that are rarest in files.
+// add enters an anchor under those three of its consecutive bytes that are likely to be the rarest
+// in files.
 func (e *Engine) add(a anchor) {
 	best := -1
 	for i := 0; i+2 < len(a.literal); i++ {
@@ -102,7 +103,7 @@ func (e *Engine) add(a anchor) {
 	}
 }
 
-// frequency is a rough rank of a byte in text, of which most is lower case.
+// frequency is a rough rank of a byte by how often it occurs in text, which is mostly lower case.
 func frequency(c byte) int {
 	switch {
 	case c >= 'a' && c <= 'z', c == ' ', c == '-':
@@ -142,7 +143,7 @@ func (e *Engine) NewScanner(found func(Match)) *Scanner {
 // Reset begins a new file.
 func (s *Scanner) Reset() { s.n, s.next, s.base, s.lines, s.count, s.hits = 0, 0, 0, 0, 0, 0 }
 
-// maxMatches in one file. A file full of keys needs no complete list.
+// maxMatches bounds the matches in one file. A file full of keys needs no complete list.
 const maxMatches = 100
 
 // Write searches the next bytes of the file. It never fails.

@@ -8,7 +8,7 @@ type Rule struct {
 	ID string
 	// Description of the credential, for people.
 	What string
-	// Literals are strings of which each such credential contains one.
+	// Literals are strings. Each such credential contains one of them.
 	Literals []string
 	// Fold ignores case in the literals.
 	Fold bool
@@ -48,7 +48,7 @@ var (
 	graphic = classOf("!-~")
 )
 
-// run returns the number of bytes in a row of the class, from p[i] on, at most limit.
+// run returns how many consecutive bytes from p[i] on are in the class, at most limit.
 func (c *class) run(p []byte, i, limit int) int {
 	n := 0
 	for i+n < len(p) && n < limit && c[p[i+n]] {
@@ -57,9 +57,9 @@ func (c *class) run(p []byte, i, limit int) int {
 	return n
 }
 
-// token matches a literal that is followed by least to most bytes of a class. The bytes must
-// have an entropy of at least tenths of a bit for each byte, and no letter or digit may precede
-// or follow.
+// token matches a literal that is followed by least to most bytes of a class. The bytes must have
+// an entropy of at least tenths/10 bits for each byte, and no letter or digit may precede or
+// follow.
 func token(c *class, least, most, tenths int) func([]byte, int, int) ([]byte, bool) {
 	return func(p []byte, start, stop int) ([]byte, bool) {
 		if start > 0 && alnum[p[start-1]] {
@@ -254,8 +254,8 @@ func Rules() []*Rule {
 	}
 }
 
-// assignedToken matches a token after its name. The token has no fixed length, and is not a
-// variable.
+// assignedToken matches a token after its name. The token has no fixed length. A variable in its
+// place does not match.
 func assignedToken(p []byte, _, stop int) ([]byte, bool) {
 	i := stop
 	for i < len(p) && (p[i] == ' ' || p[i] == '=' || p[i] == '"') {

@@ -16,15 +16,15 @@ const version = 2
 
 // Config configures the search.
 type Config struct {
-	// Without has IDs of built-in rules, for contents or paths, that are disabled.
+	// Without has the IDs of the built-in rules, for contents or paths, that are disabled.
 	Without []string
 	// MaxFileBytes is the number of bytes that are searched at the start of each file. 0 searches
 	// whole files.
 	MaxFileBytes int64
 }
 
-// Stage looks for credentials in layers, configurations and manifests. It finds a secret that a
-// later layer deletes, because clients download each layer.
+// Stage looks for credentials in layers, configurations and manifests. It also finds a secret that
+// a later layer deletes, because clients download each layer.
 type Stage struct {
 	config Config
 	engine *Engine
@@ -119,7 +119,7 @@ func (v *visitor) End() error {
 // Close implements pipeline.Visitor.
 func (v *visitor) Close(bool) (pipeline.LayerResult, error) { return v.result, nil }
 
-// revoke is what to do about a credential.
+// revoke is the advice about a credential.
 const revoke = "revoke it, because everyone with the image has it, and pass it to the build as a secret mount or to the container at run time"
 
 // finding returns the finding about a file that the rule matches.

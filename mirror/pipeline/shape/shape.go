@@ -16,15 +16,15 @@ import (
 // Name of the stage.
 const Name = "shape"
 
-// version goes up with every change that lets the same configuration pass other images.
+// version goes up with every change after which the same configuration lets other images pass.
 const version = 1
 
 // Config holds the bounds of images. Zero means no bound.
 type Config struct {
-	// MaxBytes of one image as stored, with its configuration and layers. MaxLayerBytes of one
-	// layer.
+	// MaxBytes bounds one image as stored, with its configuration and layers. MaxLayerBytes bounds
+	// one layer.
 	MaxBytes, MaxLayerBytes int64
-	// MaxUncompressed bytes of all layers of one image.
+	// MaxUncompressed bounds the uncompressed bytes of all layers of one image.
 	MaxUncompressed int64
 	// MaxLayers of one image.
 	MaxLayers int
@@ -33,9 +33,9 @@ type Config struct {
 	// Required are platforms that an image must have, such as "linux/arm64". Any variant satisfies
 	// "linux/arm". They are not required of a manifest that waits for its index.
 	Required []string
-	// Platforms are those that images may have; none allow all.
+	// Platforms are those that images may have; empty allows all.
 	Platforms []string
-	// MediaTypes are patterns for manifests and layers; none allow all.
+	// MediaTypes are patterns for manifests and layers; empty allows all.
 	MediaTypes []string
 	// Foreign allows foreign layers, and URLs from which to fetch layers.
 	Foreign bool

@@ -58,8 +58,8 @@ type Config struct {
 	Form Form
 	// Timeout of one request. 0 means 5 s.
 	Timeout time.Duration
-	// Secret signs requests. Without one, they are not signed. It is part of no revision and no
-	// error.
+	// Secret signs requests. Without a secret, they are not signed. The secret is part of no
+	// revision and no error.
 	Secret []byte `json:"-"`
 	// Failures is the number of failures in a row after which requests stop for Pause. 0 means 5.
 	Failures int
@@ -80,7 +80,7 @@ type Stage struct {
 
 	mu       sync.Mutex // guards the fields below
 	failures int
-	until    time.Time // of the pause
+	until    time.Time // end of the pause
 }
 
 var _ pipeline.ImageStage = (*Stage)(nil)
@@ -89,7 +89,7 @@ var _ pipeline.ImageStage = (*Stage)(nil)
 func New(c Config) (*Stage, error) {
 	u, err := url.Parse(c.URL)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-		return nil, errors.New("webhook: url is not an http or https URL") // without it: it may contain a token
+		return nil, errors.New("webhook: url is not an http or https URL") // without the URL, which may contain a token
 	}
 	c.Form = cmp.Or(c.Form, Review)
 	if c.Form != Review && c.Form != OPA {
@@ -155,7 +155,8 @@ func (s *Stage) CheckImage(ctx context.Context, img *pipeline.Image) ([]pipeline
 	return j.findings(), nil
 }
 
-// admit returns an error during a pause. After it, one request probes the service.
+// admit returns ErrPaused during a pause. After a pause, it admits one request, which probes the
+// service.
 func (s *Stage) admit() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -170,7 +171,7 @@ func (s *Stage) admit() error {
 	return nil
 }
 
-// record counts a failure of the service, or resets the count.
+// record counts a failure of the service, or resets the count after a success.
 func (s *Stage) record(ctx context.Context, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
