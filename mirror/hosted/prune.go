@@ -13,7 +13,7 @@ import (
 // Rule limits the time for which tags are kept, or their number. Its patterns match whole names;
 // "*" matches any characters.
 type Rule struct {
-	// Repositories and Tags are patterns for the tags to which the rule applies; empty: all.
+	// Repositories and Tags are patterns for the tags to which the rule applies. Empty matches all.
 	Repositories, Tags []string
 	// Unused is the time without a push or pull after which a tag is dropped. 0 means never.
 	Unused time.Duration
@@ -21,7 +21,7 @@ type Rule struct {
 	// that were pushed most recently. 0 means all.
 	Keep int
 	// Group makes Keep count each group of tags by itself. The tags of a group are equal up to the
-	// last occurrence of this text. Empty: all tags of the rule are one group.
+	// last occurrence of this text. If it is empty, all tags of the rule are one group.
 	Group string
 }
 

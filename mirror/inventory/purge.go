@@ -136,7 +136,7 @@ func (p imageKey) String() string {
 }
 
 // excludeKept removes from leaving the images that a purge must keep: queued, hosted and pinned
-// ones. It notes the reasons, also for an image of which only a tag is selected.
+// ones. It notes the reasons, even for an image of which only a tag is selected.
 func (p *plan) excludeKept(s *snapshot, leaving map[imageKey]bool, tags map[Name]bool, force bool) {
 	indexed := s.indexed()
 	for at := range s.images {

@@ -2,7 +2,7 @@
 // It signs requests as the stage pipeline/webhook does.
 //
 // Events have the form of the distribution registry (its documentation, "Notifications"), so that
-// services for that registry understand them. They have additional members for data that the form
-// has no word for. Each endpoint has a bounded backlog in memory. It gets events in order. Each
-// event is sent until the endpoint accepts it or refuses it for good.
+// services for that registry understand them. They have additional members for data for which the
+// form has none. Each endpoint has a bounded backlog in memory. It gets events in order. Each event
+// is sent until the endpoint accepts it or refuses it for good.
 package notify

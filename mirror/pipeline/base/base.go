@@ -1,9 +1,8 @@
 // Package base judges the base of an image.
 //
-// An image is based on another image if its first layers are all layers of the other. Layers
-// are compared by their diffIDs, which do not depend on their compression. Annotations and
-// provenance are read as well, but only to find forbidden images: anyone can declare an allowed
-// one.
+// An image is based on another image if it begins with all layers of the other. Layers are compared
+// by their diffIDs, which do not depend on their compression. Annotations and provenance are read
+// as well, but only to find forbidden images: anyone can declare an allowed one.
 package base
 
 import (

@@ -75,7 +75,7 @@ type visitor struct {
 	// dropped is the lowest class of records for which there was no room in memory.
 	dropped      class
 	plain, marks int // bytes in memory
-	// reading is the file whose content is read, and content what was read of it.
+	// reading is the file whose content is read, and content is what was read so far.
 	reading *node
 	content []byte
 }

@@ -72,8 +72,8 @@ func New(c Config) (*Stage, error) {
 // Name implements pipeline.Stage.
 func (*Stage) Name() string { return Name }
 
-// Revision implements pipeline.Stage. The facts about layers do not depend on the
-// configuration, so no layer is walked again after a change of it.
+// Revision implements pipeline.Stage. The facts about layers do not depend on the configuration, so
+// no layer is walked again when the configuration changes.
 func (*Stage) Revision() string { return pipeline.Revision(version, nil) }
 
 // CheckImage implements pipeline.ImageStage.
@@ -135,7 +135,7 @@ func (c *check) environment() {
 // portRange is a range of ports that may be exposed.
 type portRange struct {
 	from, to int
-	protocol string // empty: any
+	protocol string // empty allows any
 }
 
 func parsePorts(text string) (r portRange, err error) {

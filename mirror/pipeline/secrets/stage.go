@@ -68,8 +68,8 @@ func (s *Stage) Open(context.Context, pipeline.Layer) (pipeline.Visitor, error) 
 	return v, nil
 }
 
-// maxWhole is the number of bytes that are searched of a blob that is no archive, such as the
-// weights of a model.
+// maxWhole bounds the bytes that are searched in a blob that is no archive, such as the weights of
+// a model.
 const maxWhole = 1 << 30
 
 // visitor searches one layer.
