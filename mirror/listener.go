@@ -22,8 +22,9 @@ type Listener struct {
 	Mirror *Mirror
 	// CopyFiles sends files by copying them through this process instead of by sendfile.
 	CopyFiles bool
-	// AccessLog gets a line for each request, possibly late; nil: no lines are written. The lines of
-	// pushes, and of answers with status 500 and above, go to the Mirror's logger instead.
+	// AccessLog gets a line for each request, possibly late. If it is nil, no lines are written.
+	// The lines of pushes and deletions, and of errors with status 500 and above, go to the
+	// Mirror's logger instead.
 	AccessLog slog.Handler
 }
 
@@ -57,8 +58,8 @@ func (l *Listener) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	l.Mirror.pushes.observe(x, err)
 	l.account(x, err, start)
 	if err != nil && x.W.Broken() {
-		// Part of the body has been sent. Only a cut connection tells the client that the rest is
-		// missing, in every protocol version and framing.
+		// The answer cannot be completed. A cut connection tells the client so, in every protocol
+		// version and framing.
 		panic(http.ErrAbortHandler)
 	}
 }
@@ -69,7 +70,8 @@ var (
 	noSniff    = []string{"nosniff"}
 )
 
-// guarded makes a panic an error like any other: counted, logged once, and answered with 500.
+// guarded returns a panic as an error, which is counted, logged and answered with 500 like any
+// other. It also logs the panic with its stack.
 func (l *Listener) guarded(x *request.Request) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
@@ -179,8 +181,8 @@ func (l *Listener) account(x *request.Request, err error, start time.Time) {
 	}
 }
 
-// attributes returns the attributes of a request's log line. No credential is among them: the
-// query is not logged, and only the name of the user is.
+// attributes returns the attributes of a request's log line. No credential is among them: the line
+// has the user's name, but neither the query nor a header that has credentials.
 func (l *Listener) attributes(x *request.Request, err error, took time.Duration) []slog.Attr {
 	a := append(make([]slog.Attr, 0, 16),
 		slog.String("listener", l.Name), slog.String("client", x.R.RemoteAddr),
@@ -214,7 +216,8 @@ func (l *Listener) attributes(x *request.Request, err error, took time.Duration)
 	return a
 }
 
-// methodLabel bounds the values of the label: clients may send any method.
+// methodLabel returns the value of the label method. It bounds these values, because clients may
+// send any method.
 func methodLabel(m string) string {
 	switch m {
 	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete:

@@ -7,8 +7,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// metrics are the front door's own. Their labels are bounded: upstreams and kinds come from the
-// configuration and the protocol, never from a client.
+// metrics are those of the front door itself. The number of their label values is bounded:
+// upstreams and kinds come from the configuration and the protocol, never from a client.
 type metrics struct {
 	requests *prometheus.CounterVec
 	bytes    *prometheus.CounterVec
@@ -31,7 +31,7 @@ type series struct {
 	bytes    prometheus.Counter // nil for answers without content
 }
 
-// of returns the series of a request. Its table grows no larger than the metrics themselves.
+// of returns the series of a request. The map ready grows no larger than the metrics themselves.
 func (x *metrics) of(l labels) *series {
 	x.mu.RLock()
 	s := x.ready[l]

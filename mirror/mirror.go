@@ -36,31 +36,32 @@ type Options struct {
 	// Gates are the checks of pushes, by the name of their upstream. The first gate with a pattern
 	// that matches the repository applies. If none matches, a push is forwarded unchecked.
 	Gates map[string][]*gate.Gate
-	// Prefetch configures fetches ahead of clients' requests, by the name of the upstream.
+	// Prefetch sets which blobs are fetched before clients ask for them, by the name of the
+	// upstream.
 	Prefetch map[string]pull.Prefetch
 	// KeepAlive is the least time between two keep-alive requests for an image, by the name of the
 	// upstream. Such a request is sent only because clients pull the image here, so that the
 	// upstream does not consider it unused. 0 means none.
 	KeepAlive map[string]time.Duration
-	// Queue stores the pushes to upstreams that acknowledge locally, and calls Forward for them;
-	// nil: no upstream does.
+	// Queue stores the pushes to upstreams that acknowledge locally, and calls Forward for them. It
+	// may be nil if no upstream does.
 	Queue *queue.Queue
-	// OnPull, when not nil, is called once for each manifest that a client gets by GET.
+	// OnPull, when not nil, is called each time that a client has got a manifest by GET.
 	OnPull func(r repository.Repo, reference string)
 	// OnEvent, when not nil, is called for each push, verdict and deletion. It must not block.
 	OnEvent func(notify.Event)
 	// Logger gets access lines and the messages of background work; nil discards.
 	Logger *slog.Logger
-	// UploadExpiry is how long an upload is kept without progress, and a blob without a manifest
-	// that names it; 0 means 1 hour.
+	// UploadExpiry is how long dray keeps an upload without progress, and a pushed blob while no
+	// manifest names it. 0 means 1 hour.
 	UploadExpiry time.Duration
 	// MaxUploadsPerClient bounds open uploads; 0 means no bound.
 	MaxUploadsPerClient int
 	// MaxUploadBytesPerClient bounds the bytes of open uploads and of blobs whose manifest has not
 	// been forwarded; 0 means no bound.
 	MaxUploadBytesPerClient int64
-	// ClientStall is how long a client may neither send nor take a byte before it is disconnected; 0
-	// means 2 minutes.
+	// ClientStall is how long a client may go without sending or taking a byte before it is
+	// disconnected. 0 means 2 minutes.
 	ClientStall time.Duration
 }
 
@@ -118,9 +119,9 @@ func New(o Options) (*Mirror, error) {
 	return m, nil
 }
 
-// Run sends on the blobs of an earlier process, and drops uploads without progress until ctx
-// ends. Then it stops the background work of the Mirror and waits for it. It leaves open uploads
-// to the next process.
+// Run forwards the blobs that an earlier process left, and drops uploads without progress, until
+// ctx ends. Then it stops the background work of the Mirror, waits for it, and returns nil. It
+// leaves open uploads to the next process.
 func (m *Mirror) Run(ctx context.Context) error {
 	for _, job := range []func(context.Context){m.push.Recover, m.keepAlive.Run, m.verdicts.Run, m.baseIndex.Run} {
 		m.tasks.Start(job)
@@ -144,8 +145,8 @@ func (m *Mirror) Run(ctx context.Context) error {
 // Reports lists the newest verdicts on pushes, newest first. The caller must not change them.
 func (m *Mirror) Reports() []*pipeline.Report { return m.checks.Reports() }
 
-// CheckPushes returns an error if the last pushes failed, as far as dray or the registry was the
-// reason. It asks nobody.
+// CheckPushes returns an error if the last pushes failed because of dray or the registry. It only
+// looks at past requests, and asks no registry.
 func (m *Mirror) CheckPushes(ctx context.Context) error { return m.pushes.check(ctx) }
 
 // Forward forwards a push of the queue to its upstream. It is a [queue.Forward].

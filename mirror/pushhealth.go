@@ -17,35 +17,37 @@ import (
 
 const (
 	// failuresInRow is how many requests of one step have to fail in a row before pushes count as
-	// failing. A single failure is often a client's bad luck, which it repeats.
+	// failing. A single failure often goes away when the client tries again.
 	failuresInRow = 3
-	// failuresLast is how long failures count. Later they say nothing about a push of now.
+	// failuresLast is how long failures count. Older ones say nothing about a push now.
 	failuresLast = time.Hour
 )
 
-// pushHealth knows whether pushes fail. Failures count by upstream and step, because one step can
-// succeed while another always fails: on a full disk, mounts and small manifests do.
+// pushHealth knows whether pushes fail. Failures are counted by upstream and step, because one step
+// can succeed while another always fails. On a full disk, for example, mounts and small manifests
+// succeed, but uploads fail.
 type pushHealth struct {
 	mu    sync.Mutex // guards steps
 	steps map[pushStep]*failures
 }
 
-// pushStep is one step of pushes to an upstream, as kind and method of its requests.
+// pushStep is one step of pushes to an upstream. The kind and the method of its requests identify
+// it.
 type pushStep struct {
 	upstream string
 	kind     oci.Kind
 	method   string
 }
 
-// failures are requests of a step that failed in a row.
+// failures are the last requests of a step, all of which failed.
 type failures struct {
 	n      int
 	last   time.Time
 	reason string
 }
 
-// observe takes the result of a request. Only those of pushes are of interest, and only failures of
-// dray and of the registry: what was refused is answered with a status below 500.
+// observe takes the result of a request. Only pushes count, and of their failures only those of
+// dray and of the registry. A push that was refused does not count: its status is below 500.
 func (p *pushHealth) observe(x *request.Request, err error) {
 	if !x.Q.Write() || x.Q.Deletes() || x.Repo.Up == nil || x.R.Context().Err() != nil {
 		return
@@ -77,7 +79,8 @@ func (p *pushHealth) record(step pushStep, status int, reason string) {
 	}
 }
 
-// check returns an error if pushes fail.
+// check returns an error if some step has failed failuresInRow times in a row, the last time within
+// failuresLast.
 func (p *pushHealth) check(context.Context) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()

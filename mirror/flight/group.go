@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// Group merges concurrent calls with the same key into one. The call runs in a task and not in
-// its first caller, which may leave.
+// Group merges concurrent calls with the same key into one. The call runs in a task of its own,
+// because its first caller may leave before it ends.
 type Group[K comparable, T any] struct {
 	options Options
 	mu      sync.Mutex // guards calls and their waiting
@@ -39,8 +39,8 @@ func NewGroup[K comparable, T any](o Options) *Group[K, T] {
 	return &Group[K, T]{options: o, calls: map[K]*call[T]{}}
 }
 
-// Do returns the result of the call under key, and starts fn if there is none. When ctx ends, the
-// caller stops waiting and gets the cause. After the tasks have stopped, Do returns [ErrStopped].
+// Do returns the result of the call under way for key. If there is none, it starts fn as that call.
+// If ctx ends first, Do returns its cause. After the tasks have stopped, Do returns [ErrStopped].
 func (g *Group[K, T]) Do(ctx context.Context, key K, fn func(context.Context) (T, error)) (T, error) {
 	c, err := g.join(key, fn)
 	if err != nil {
@@ -82,8 +82,9 @@ func (g *Group[K, T]) join(key K, fn func(context.Context) (T, error)) (*call[T]
 	return c, nil
 }
 
-// leave ends the wait of one caller. After the last caller, it removes the call that it cancels:
-// a later caller starts a new one, and does not get the error of the cancellation.
+// leave ends the wait of one caller. If it was the last, leave cancels the call, unless calls are
+// detached. It also removes the call, so that a later caller starts a new one instead of getting
+// the error of the cancelled one.
 func (g *Group[K, T]) leave(key K, c *call[T]) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -93,8 +94,8 @@ func (g *Group[K, T]) leave(key K, c *call[T]) {
 	}
 }
 
-// Wait returns when no call is under way whose key which accepts, or with the cause when ctx
-// ends.
+// Wait returns nil when no call is under way whose key satisfies which. If ctx ends first, it
+// returns the cause.
 func (g *Group[K, T]) Wait(ctx context.Context, which func(K) bool) error {
 	for {
 		g.mu.Lock()

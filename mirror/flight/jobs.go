@@ -7,9 +7,8 @@ import (
 	"time"
 )
 
-// Jobs is a bounded queue of background work. One worker does one job after the other, and
-// retries a job later that cannot be done yet. A job is lost when the queue is full, and when the
-// worker ends before doing it.
+// Jobs is a bounded queue of background work. One worker does one job after the other, and may
+// retry a job later. A job is lost if the queue is full, or if the worker ends before doing it.
 type Jobs[T any] struct {
 	limit int
 	wake  chan struct{} // wakes the worker; capacity 1
@@ -17,7 +16,7 @@ type Jobs[T any] struct {
 	mu      sync.Mutex // guards the fields below
 	fresh   []Job[T]   // in the order of Add
 	later   []Job[T]
-	current *running[T] // the job that the worker is doing; nil: none
+	current *running[T] // the job that the worker is doing, or nil
 }
 
 // Job is one piece of work.
@@ -35,7 +34,8 @@ type running[T any] struct {
 	dropped bool
 }
 
-// NewJobs returns a queue for limit new jobs, and as many that are retried.
+// NewJobs returns a queue with space for limit new jobs, and for as many jobs that are to be
+// retried.
 func NewJobs[T any](limit int) *Jobs[T] {
 	return &Jobs[T]{limit: limit, wake: make(chan struct{}, 1)}
 }
@@ -55,7 +55,7 @@ func (j *Jobs[T]) Add(value T) bool {
 	return true
 }
 
-// Run is the worker: it calls do for each job until ctx ends.
+// Run is the worker. It calls do for each job until ctx ends.
 func (j *Jobs[T]) Run(ctx context.Context, do func(context.Context, Job[T])) {
 	t := time.NewTimer(time.Hour)
 	defer t.Stop()
@@ -74,8 +74,8 @@ func (j *Jobs[T]) Run(ctx context.Context, do func(context.Context, Job[T])) {
 	}
 }
 
-// next removes and returns a job that is due. If there is none, it returns the time until one
-// will be.
+// next removes and returns a job that is due. If there is none, it returns nil and how long to wait
+// for the next one, at most an hour.
 func (j *Jobs[T]) next(now time.Time) (*Job[T], time.Duration) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -113,13 +113,14 @@ func (j *Jobs[T]) runJob(ctx context.Context, job Job[T], do func(context.Contex
 	close(now.done)
 }
 
-// Retry queues a job again after the next of its pauses. It reports false if no pause is left or
-// the queue is full. Only the worker may call it.
+// Retry queues a job again, to be done after the next of its pauses. It reports false if no pause
+// is left or the queue is full. If the job was dropped, Retry does nothing and reports true. Only
+// the do of Run may call Retry.
 func (j *Jobs[T]) Retry(job Job[T], pauses []time.Duration) bool {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.current != nil && j.current.dropped {
-		return true // it is not to be retried
+		return true // nobody wants it to be retried
 	}
 	if job.tries >= len(pauses) || len(j.later) >= j.limit {
 		return false
@@ -130,8 +131,8 @@ func (j *Jobs[T]) Retry(job Job[T], pauses []time.Duration) bool {
 	return true
 }
 
-// Drop removes the jobs that which accepts and returns them. It cancels a job that is being done,
-// and waits until that has ended or ctx ends.
+// Drop removes and returns the jobs that satisfy which. If the worker is doing one of them, Drop
+// cancels that job and waits until it, or ctx, has ended.
 func (j *Jobs[T]) Drop(ctx context.Context, which func(T) bool) (dropped []T) {
 	j.mu.Lock()
 	picked := func(job Job[T]) bool {

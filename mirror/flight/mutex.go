@@ -17,8 +17,8 @@ type lock struct {
 	users int // callers that hold it or wait for it; guarded by Mutex.mu
 }
 
-// Lock locks the mutex of key and returns the function that unlocks it. When ctx ends first, it
-// returns the cause.
+// Lock locks the mutex of key and returns the function that unlocks it. If ctx ends first, Lock
+// returns its cause.
 func (m *Mutex[K]) Lock(ctx context.Context, key K) (unlock func(), err error) {
 	m.mu.Lock()
 	if m.locks == nil {

@@ -6,7 +6,7 @@ import (
 	"sync"
 )
 
-// ErrStopped is the cause when a task is cancelled, or not started, because its Tasks have
+// ErrStopped is the reason why a task was cancelled, or was not started, after its Tasks were
 // stopped.
 var ErrStopped = errors.New("dray is shutting down")
 
@@ -26,8 +26,8 @@ func NewTasks() *Tasks {
 	return t
 }
 
-// Start runs fn with a context that ends with Stop. After Stop, it returns false and does not run
-// fn.
+// Start runs fn in a goroutine, with a context that Stop ends, and returns true. After Stop, it
+// returns false and does not run fn.
 func (t *Tasks) Start(fn func(ctx context.Context)) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()

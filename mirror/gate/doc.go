@@ -1,5 +1,5 @@
-// Package gate runs the checks of a push, by the pipeline that the operator configured for its
-// repository, before the push is forwarded.
+// Package gate checks a push before it is forwarded, with the pipeline that the operator configured
+// for its repository.
 //
 // Package pipeline has the checks, and remembers what they found in a layer. This package knows
 // pushes. It scans a layer while the client sends it, makes one verdict for all clients that push

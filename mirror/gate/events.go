@@ -8,7 +8,7 @@ import (
 // Events sends events to the operator's services, if there are any.
 type Events struct{ on func(notify.Event) }
 
-// Emit sends the event that a user has pushed or deleted an image or a blob at an upstream.
+// Emit sends an event: a user has pushed or deleted an image or a blob at an upstream.
 func (e Events) Emit(action, upstream, user string, by notify.Cause, to notify.Target) {
 	if e.on == nil {
 		return

@@ -21,36 +21,39 @@ import (
 // Gate is the set of conditions for pushes to some repositories of an upstream.
 type Gate struct {
 	Pipeline *pipeline.Pipeline
-	// Repositories are patterns as in a Rule.
+	// Repositories are patterns as in an identity.Rule.
 	Repositories []string
-	// HoldUploads sends no byte of a layer before the verdict. Otherwise layers are forwarded
-	// while the client sends them, and each is completed at the upstream when it has been scanned.
+	// HoldUploads says that no byte of a layer is forwarded before the verdict. Otherwise layers
+	// are forwarded while the client sends them, and each is completed at the upstream after its
+	// scan.
 	HoldUploads bool
-	// ForwardDigests forwards manifests that are pushed by digest at once. Otherwise they wait,
-	// HoldFor at most, until a manifest that refers to them passes.
+	// ForwardDigests says that a manifest which is pushed by digest is forwarded at once. Otherwise
+	// it waits until a manifest that refers to it passes, for HoldFor at most.
 	ForwardDigests bool
 	HoldFor        time.Duration
-	// TrustUnseen does not scan layers that the client did not send because the upstream has them.
-	// Otherwise they are fetched and scanned.
+	// TrustUnseen says that layers are not scanned if the client did not send them because the
+	// upstream has them. Otherwise they are fetched and scanned.
 	TrustUnseen bool
-	// Attach pushes the verdict of a forwarded image as an artifact that refers to it.
+	// Attach says that the verdict on a forwarded image is pushed as an artifact that refers to the
+	// image.
 	Attach bool
-	// Within bounds the wait for a verdict of clients that give up after 30 s.
+	// Within bounds how long clients that give up after 30 s wait for a verdict.
 	Within time.Duration
-	// OnTimeout is the answer to a push whose verdict takes longer.
+	// OnTimeout is the answer to a push whose verdict takes longer than its client may wait.
 	OnTimeout pipeline.OnError
 }
 
 // Options are the parts of a Checks.
 type Options struct {
-	// Gates are the gates of each upstream, by its name. The first one with a pattern for a
-	// repository applies. Without one, a push is forwarded unchecked.
+	// Gates are the gates of each upstream, by its name. The first gate with a pattern that matches
+	// the repository applies. If none matches, a push is forwarded unchecked.
 	Gates  map[string][]*Gate
 	Tasks  *flight.Tasks
 	Logger *slog.Logger
 	// OnEvent, if not nil, is called for each push, verdict and deletion. It must not block.
 	OnEvent func(notify.Event)
-	// Bound bounds the time for one verdict, and for the scan of one layer that no client sends.
+	// Bound bounds the time for one verdict, and for one scan of a layer that runs outside of its
+	// upload.
 	Bound time.Duration
 }
 
@@ -74,7 +77,7 @@ func New(o Options) *Checks {
 	}
 }
 
-// For returns the gate for pushes to a repository: the first one with a pattern for it, or nil.
+// For returns the gate for pushes to a repository, or nil if no gate has a pattern that matches it.
 func (c *Checks) For(r repository.Repo) *Gate {
 	for _, g := range c.o.Gates[r.Up.Name] {
 		if pattern.Any(g.Repositories, r.Name) {
@@ -123,7 +126,7 @@ func (p Push) Key() Key {
 	return k
 }
 
-// name returns the name of the push that the stages get.
+// name describes the push to the stages.
 func (p Push) name() pipeline.Name {
 	n := pipeline.Name{Upstream: p.Repo.Up.Name, Repository: p.Repo.Name, Tag: p.Ref.Tag, User: p.User}
 	if p.Manifest != nil {
@@ -146,10 +149,11 @@ func (c *Checks) CheckName(ctx context.Context, p Push) error {
 	return &Rejected{r}
 }
 
-// Pass returns nil if the manifest may be forwarded, with its report. The report is nil if the
-// verdict was late and the gate allows that. Pass returns a *Rejected if the manifest may not
-// be forwarded. The checks do not end when the client disconnects: a second push of the same
-// manifest waits for the same verdict.
+// Pass returns the report of a manifest that may be forwarded. The report is nil if the verdict was
+// late and the gate allows that. Any error means that the manifest may not be forwarded now: a
+// *Rejected if it did not pass, or [oci.ErrDenied] if the verdict was late. The checks continue
+// after the client has disconnected, so a second push of the same manifest waits for the same
+// verdict.
 func (c *Checks) Pass(ctx context.Context, p Push, contents pipeline.Contents) (*pipeline.Report, error) {
 	wait, cancel := context.WithTimeoutCause(ctx, p.Within, errStillChecking)
 	defer cancel()
@@ -173,7 +177,7 @@ func (c *Checks) Pass(ctx context.Context, p Push, contents pipeline.Contents) (
 }
 
 func (c *Checks) judge(ctx context.Context, p Push, contents pipeline.Contents) (*pipeline.Report, error) {
-	// A referrer is judged as a whole now: no later manifest will have it judged again.
+	// A referrer is never judged as a part: no later push will have it judged again.
 	part := p.Ref.Tag == "" && !p.Gate.ForwardDigests && p.Manifest.Subject == nil
 	r, err := p.Gate.Pipeline.Judge(ctx, pipeline.Subject{Name: p.name(), Manifest: p.Manifest, Part: part}, contents)
 	if err != nil {
@@ -184,7 +188,8 @@ func (c *Checks) judge(ctx context.Context, p Push, contents pipeline.Contents) 
 	return r, nil
 }
 
-// unfinished returns the configured answer to a push whose verdict is late.
+// unfinished returns the configured answer to a push whose verdict is late. nil means that the push
+// may be forwarded without a verdict.
 func (c *Checks) unfinished(ctx context.Context, p Push) error {
 	c.o.Logger.LogAttrs(ctx, slog.LevelWarn, "verdict is late", slog.String("checks", p.Gate.Pipeline.Name()), slog.String("upstream", p.Repo.Up.Name),
 		slog.String("repository", p.Repo.Name), slog.String("reference", p.Ref.String()), slog.String("answer", string(cmp.Or(p.Gate.OnTimeout, pipeline.Reject))))

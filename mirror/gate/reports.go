@@ -10,10 +10,11 @@ import (
 	"dray/mirror/pipeline"
 )
 
-// maxReports bounds the reports in memory. A report has a few KiB, and some hundred at most.
+// maxReports bounds the reports in memory. A report usually has a few KiB, and a few hundred KiB at
+// most.
 const maxReports = 512
 
-// lateFor is how long a late verdict is valid for the next push of the same manifest.
+// lateFor is how long the next push of the same manifest may use a late verdict.
 const lateFor = 10 * time.Minute
 
 // reports has the newest verdicts, in memory.
@@ -41,7 +42,8 @@ func (r *reports) get(key Key) *pipeline.Report {
 	return report
 }
 
-// late returns, once, a verdict that took longer than its client waited.
+// late returns a verdict that took longer than within, the time that a client waits. It returns a
+// verdict only once, and nil if there is none or it is too old.
 func (r *reports) late(key Key, within time.Duration) *pipeline.Report {
 	report := r.get(key)
 	if report == nil || report.Seconds < within.Seconds() || time.Since(report.At) > lateFor+within {

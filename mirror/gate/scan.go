@@ -34,9 +34,10 @@ type Scan struct {
 	reported atomic.Bool
 }
 
-// Follow starts to scan an upload while the client sends it. It returns nil if it starts no scan:
-// because the gate scans no layers, maxWalks scans are under way, or dray is stopping. open returns
-// a reader of the bytes as they arrive. identify waits for the verified digest, and returns it.
+// Follow starts to scan an upload while the client sends it. It returns nil if it starts no scan,
+// because the gate scans no layers, maxWalks such scans are under way, or dray is stopping. open
+// returns a reader of the bytes as they arrive. identify waits for the verified digest, and returns
+// it.
 func (c *Checks) Follow(g *Gate, layer pipeline.Layer, open func() io.ReadCloser, identify func(context.Context) (digest.Digest, error)) *Scan {
 	if g == nil || !g.Pipeline.Scans() {
 		return nil
@@ -62,7 +63,8 @@ func (c *Checks) Follow(g *Gate, layer pipeline.Layer, open func() io.ReadCloser
 	return w
 }
 
-// Wait waits for the result of the scan. It returns nil if the scan failed.
+// Wait waits for the result of the scan. It returns nil, nil if s is nil or the scan failed. The
+// error is the cause of ctx's end.
 func (s *Scan) Wait(ctx context.Context) (*pipeline.Scanned, error) {
 	if s == nil {
 		return nil, nil
@@ -78,8 +80,9 @@ func (s *Scan) Wait(ctx context.Context) (*pipeline.Scanned, error) {
 	}
 }
 
-// Cleared waits for the scan. It returns nil if the layer may be completed at the upstream,
-// because the checks do not reject it. If the scan failed, Cleared returns ErrHeldBack.
+// Cleared waits for the scan. It returns nil if the layer may be completed at the upstream, because
+// the checks do not reject it. It also returns nil if s is nil. If the scan failed, Cleared returns
+// ErrHeldBack.
 func (s *Scan) Cleared(ctx context.Context, g *Gate, r repository.Repo) error {
 	if s == nil {
 		return nil

@@ -17,8 +17,8 @@ type hashQueue struct {
 	waiting waiterGroup
 }
 
-// waiterGroup holds the waiters that have one name in common, such as an address or a user. They
-// are in the groups below it, or in its queue.
+// waiterGroup holds the waiters that have one name in common, such as an address or a user. The
+// waiters of an outer group are in its groups, and those of an innermost group in its queue.
 type waiterGroup struct {
 	name   string
 	size   int
@@ -131,7 +131,8 @@ func (l *waiterGroup) first() *waiter {
 	return l.queue[0]
 }
 
-// newest returns the last waiter of the largest group, or of the last group of that size.
+// newest returns the last waiter of the largest group. Among several largest groups, it takes the
+// last.
 func (l *waiterGroup) newest() *waiter {
 	for len(l.groups) > 0 {
 		most := l.groups[0]
@@ -145,7 +146,8 @@ func (l *waiterGroup) newest() *waiter {
 	return l.queue[len(l.queue)-1]
 }
 
-// remove takes a waiter out of its groups. If it was served, its groups move behind the others.
+// remove takes a waiter out of its groups. If the waiter was served, its groups move behind the
+// others.
 func (l *waiterGroup) remove(w *waiter, depth int, served bool) {
 	l.size--
 	if depth == len(w.groups) {

@@ -31,7 +31,7 @@ import (
 // were recognised before. Checking an unknown user takes as long as checking a known one.
 type HTPasswd struct {
 	file, realm string
-	// key prevents that passwords can be guessed from the hashes that are remembered.
+	// key is random, so that nobody can guess passwords from the remembered hashes.
 	key     [32]byte
 	users   atomic.Pointer[users]
 	queue   *hashQueue
@@ -40,24 +40,24 @@ type HTPasswd struct {
 	compare func(hash, password []byte) error
 }
 
-// keyed is a hash of credentials and a random key. It is only compared.
+// keyed is a hash of credentials and of HTPasswd.key. It is only compared with others.
 type keyed [sha256.Size]byte
 
-// refusal remembers wrong credentials: the users that they were compared with, and how long the
-// result is used.
+// refusal remembers that credentials were wrong. It counts until the time in until, while the file
+// still has the users in by.
 type refusal struct {
 	by    *users
 	until time.Time
 }
 
 const (
-	// refusedFor is how long the same wrong credentials are not hashed again. Machines with an old
-	// password repeat it.
+	// refusedFor is how long wrong credentials are not hashed again. A machine with an old password
+	// sends it again and again.
 	refusedFor = 10 * time.Second
 	// hashTimeout is how long a password waits to be hashed. Clients give up after 30 s.
 	hashTimeout = 5 * time.Second
-	// brokenFileGrace is how long recognised users can continue while the file cannot be used, such
-	// as while an editor writes it.
+	// brokenFileGrace is how long recognised users can continue while the file cannot be used, for
+	// example because an editor is writing it.
 	brokenFileGrace = time.Minute
 )
 
@@ -66,8 +66,8 @@ type users struct {
 	was    os.FileInfo
 	byName map[string]*user
 	order  []*user
-	// broken is why the file cannot be used now, since the time in since. The users are then those
-	// that it had before.
+	// broken is the reason why the file cannot be used now, and since is when that began. The users
+	// are then those that the file had before. broken is nil if the file can be used.
 	broken error
 	since  time.Time
 }
@@ -79,8 +79,8 @@ type user struct {
 	right atomic.Pointer[keyed]
 }
 
-// CheckHTPasswd reads a password file and reports every line that is not a user with a bcrypt
-// hash. The error identifies lines by number, because their text may be a password.
+// CheckHTPasswd reads a password file. Every line must be empty, a comment, or a user with a bcrypt
+// hash. The error names the other lines by number, because their text may be a password.
 func CheckHTPasswd(file string) error {
 	_, err := readUsers(file)
 	return err
@@ -92,7 +92,7 @@ func readUsers(file string) (*users, error) {
 		return nil, fmt.Errorf("htpasswd: %w", err)
 	}
 	defer func() { _ = f.Close() }()
-	// Before the text: the next look at the file sees a change after this.
+	// Before the text is read, so that current notices a change of the file during the read.
 	was, err := f.Stat()
 	if err != nil {
 		return nil, fmt.Errorf("htpasswd: %w", err)
@@ -211,7 +211,8 @@ func (h *HTPasswd) check(ctx context.Context, u *users, name, password string, g
 }
 
 // decoyHash returns the hash that the password of an unknown user is compared with; the result is
-// ignored. It is the hash of some user, so that its cost tells nothing if the file has several.
+// ignored. The hashes in the file may differ in cost, so it is the hash of some user: the time of
+// the comparison does not show that the user is unknown.
 func (h *HTPasswd) decoyHash(u *users, name string) []byte {
 	if len(u.order) == 0 {
 		return nil
@@ -220,7 +221,8 @@ func (h *HTPasswd) decoyHash(u *users, name string) []byte {
 	return u.order[binary.BigEndian.Uint64(k[:])%uint64(len(u.order))].hash
 }
 
-// current returns the users that the file has now. It reads the file if it has changed.
+// current returns the users that the file has now. It reads the file if it has changed. If that
+// fails, it returns the former users, with the error in broken.
 func (h *HTPasswd) current() *users {
 	old := h.users.Load()
 	now, err := os.Stat(filepath.Clean(h.file))
@@ -243,7 +245,8 @@ func (h *HTPasswd) current() *users {
 	return u
 }
 
-// recognises reports whether the credentials are remembered as correct.
+// recognises reports whether the credentials are remembered as correct. It reports false if the
+// file has been broken for more than brokenFileGrace.
 func (u *users) recognises(name string, key keyed) bool {
 	if u.broken != nil && time.Since(u.since) > brokenFileGrace {
 		return false
@@ -257,7 +260,7 @@ func (u *users) recognises(name string, key keyed) bool {
 }
 
 func (h *HTPasswd) keyed(name, password string) keyed {
-	var room [256]byte // most credentials fit, and cost no allocation
+	var room [256]byte // most credentials fit, so that there is no allocation
 	b := append(room[:0], h.key[:]...)
 	b = binary.BigEndian.AppendUint32(b, uint32(len(name))) // a header is shorter
 	return sha256.Sum256(append(append(b, name...), password...))

@@ -24,20 +24,20 @@ const (
 // Policy is the access policy of a listener.
 type Policy struct {
 	Role Role
-	// Access authenticates clients; nil: all clients are anonymous.
+	// Access authenticates clients. If it is nil, all clients are anonymous.
 	Access *Access
 	// Challenge makes a mirror ask for credentials. It is off by default, because classic Docker
 	// answers the challenge of a mirror with the user's Docker Hub password.
 	Challenge bool
 	// AllowAnonymousPush accepts pushes from everybody if there is no Access.
 	AllowAnonymousPush bool
-	// Hosts are the host names, without a port, by which pages in a browser on this machine may read
-	// without credentials, besides addresses and localhost.
+	// Hosts are host names without a port. By these names, IP addresses and localhost, a page in a
+	// browser on this machine may read without credentials.
 	Hosts []string
 }
 
-// Login returns the caller of a request for the base of the API. Clients log in there, so it
-// checks credentials that are sent even if none are required.
+// Login returns the caller of a request for the base of the API. Clients log in there, so Login
+// checks credentials that a client sends even if none are required.
 func (p *Policy) Login(r *http.Request) (Principal, error) {
 	if p.Access != nil && (hasCredentials(r) || (p.Role == RoleRegistry || p.Challenge) && !p.Access.open()) {
 		return p.Authorise(r)
@@ -81,9 +81,9 @@ func (p *Policy) Authorise(r *http.Request, needs ...Need) (Principal, error) {
 	return who, nil
 }
 
-// mayWrite decides about pushes and deletions before authentication. Without an Access, it
-// accepts them from this machine only, and never from a browser, because any page could make the
-// browser write. AllowAnonymousPush accepts pushes from other machines, but not deletions.
+// mayWrite decides about pushes and deletions before authentication. Without an Access, it accepts
+// them from this machine only, and never from a browser, because any page could make the browser
+// write. AllowAnonymousPush accepts pushes from other machines, but not deletions.
 func (p *Policy) mayWrite(r *http.Request, action Action) error {
 	if p.Role != RoleRegistry {
 		return oci.ErrDenied.With("this listener is a pull mirror and accepts no pushes")
@@ -103,9 +103,10 @@ func (p *Policy) mayWrite(r *http.Request, action Action) error {
 	return oci.ErrDenied.With("pushes from other machines are refused until auth or allow_anonymous_push is configured")
 }
 
-// refusePage returns [oci.ErrDenied] for a request that comes from a browser on this machine by a
-// host name that is not dray's. A page can make its own name resolve to a loopback address and then
-// read the answers (DNS rebinding), with the rights that everybody on this machine has.
+// refusePage returns [oci.ErrDenied] if a browser on this machine sent the request to a host name
+// that is not dray's. A page can make the host name that it came from resolve to a loopback
+// address. It could then read dray's answers with the rights that everybody on this machine has
+// (DNS rebinding).
 func (p *Policy) refusePage(r *http.Request) error {
 	if !fromBrowser(r) || !ClientAddr(r).IsLoopback() || KnownHost(p.Hosts, r.Host) {
 		return nil
@@ -125,8 +126,9 @@ func fromBrowser(r *http.Request) bool {
 	return strings.HasPrefix(r.UserAgent(), "Mozilla/")
 }
 
-// KnownHost reports whether a Host header is an address, localhost or one of hosts. No page has an
-// address as its name. HTTP/1.0 clients may send none; browsers do not use HTTP/1.0.
+// KnownHost reports whether a Host header is an address, localhost or one of hosts. DNS rebinding
+// needs a host name, so an address is safe. So is an empty Host: only HTTP/1.0 allows it, which
+// browsers do not use.
 func KnownHost(hosts []string, host string) bool {
 	if host == "" {
 		return true
@@ -146,7 +148,7 @@ func KnownHost(hosts []string, host string) bool {
 }
 
 // local reports whether the request was made on this machine. A request that a reverse proxy
-// forwards counts as remote, wherever the proxy runs.
+// forwards counts as remote, wherever the proxy runs, if a header or HTTP/1.0 shows the proxy.
 func local(r *http.Request) bool {
 	for _, h := range []string{"Forwarded", "Via", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-Ip"} {
 		if r.Header.Get(h) != "" {
@@ -157,7 +159,7 @@ func local(r *http.Request) bool {
 		ClientAddr(r).IsLoopback()
 }
 
-// ClientAddr returns the IP address of the connection's remote end; the zero Addr if there is
+// ClientAddr returns the IP address of the connection's remote end, or the zero Addr if it has
 // none.
 func ClientAddr(r *http.Request) netip.Addr {
 	host, _, err := net.SplitHostPort(r.RemoteAddr)

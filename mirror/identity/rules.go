@@ -22,8 +22,7 @@ type Rule struct {
 	Users []string
 	// Anonymous extends the rule to clients without credentials.
 	Anonymous bool
-	// Repositories are patterns for the name of a target; "*" matches any characters, including
-	// slashes.
+	// Repositories are patterns for Need.Repository. "*" matches any characters, including slashes.
 	Repositories []string
 	Actions      []Action
 }
@@ -45,7 +44,8 @@ func (r Rule) grants(p Principal, n Need) bool {
 	return who && slices.Contains(r.Actions, n.Action) && pattern.Any(r.Repositories, n.Repository)
 }
 
-// anonymously reports whether rules grant all needs to anonymous callers.
+// anonymously reports whether rules grant all needs to anonymous callers. It reports false if there
+// are no needs or no rules.
 func (a *Access) anonymously(needs []Need) bool {
 	return len(needs) > 0 && len(a.Rules) > 0 && !slices.ContainsFunc(needs, func(n Need) bool { return !a.allows(Principal{}, n) })
 }

@@ -35,10 +35,10 @@ func (p *Puller) Blob(x *request.Request) error {
 	}
 	defer content.Close()
 	if x.Source = string(content.Source()); f.Answered() && content.Source() == cache.SourceDisk {
-		x.Source = fromOrigin // a small blob may be on disk before its source is read
+		x.Source = fromOrigin // a small fetched blob may be on disk before Source is called
 	}
 	if at.Place == repository.Nowhere && !f.Answered() {
-		// The fetch that was joined, or that has just ended, was for another repository.
+		// The bytes were fetched for another repository, so this one may not have the blob.
 		if at, err = r.LocateBlob(ctx, d, x.Need()); err == nil && at.Place == repository.Nowhere {
 			_, err = r.Confirm(ctx, d)
 		}
@@ -50,9 +50,9 @@ func (p *Puller) Blob(x *request.Request) error {
 	return x.Send(d, wire.Content{MediaType: octetStream, Size: content.Size(), Body: content, Arriving: !content.Held()})
 }
 
-// HeadBlob handles HEAD of a blob. 200 promises that a push which leaves the blob out will
-// succeed: the blob is staged, a fact says that the upstream has it, or the upstream confirms
-// it now. A listener that takes no pushes answers for the blobs that it may serve.
+// HeadBlob handles HEAD of a blob. The answer 200 promises that a push without the bytes of the
+// blob will succeed: the blob is staged, a fact says that the upstream has it, or the upstream
+// confirms it now. A listener that takes no pushes answers 200 for every blob that it may serve.
 func (p *Puller) HeadBlob(x *request.Request) error {
 	x.Divert()
 	ctx := x.WithTimeout(repository.LookupTimeout)

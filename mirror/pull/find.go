@@ -20,17 +20,18 @@ type answer struct {
 	*repository.Manifest
 	// source is one of the constants below.
 	source string
-	// stale is the failure for which an old fact was used; nil if none was.
+	// stale is the failure of the upstream because of which an old fact was used, or nil.
 	stale error
-	// until is the time at which the fact about a tag is no longer fresh; zero for a digest.
+	// until is the time at which the fact behind the answer is no longer fresh. It is zero if the
+	// answer does not depend on a fact that ages.
 	until time.Time
 }
 
 const (
 	fromCache  = "cache"
 	fromOrigin = "origin"
-	// fromStale is an old answer because the upstream failed. fromUpdating is an old answer while
-	// the upstream is asked in the background.
+	// fromStale marks an old answer that is sent because the upstream failed. fromUpdating marks
+	// one that is sent while the upstream is asked in the background.
 	fromStale    = "stale"
 	fromUpdating = "updating"
 )
@@ -43,8 +44,8 @@ type finder struct {
 	refreshed *prometheus.CounterVec
 }
 
-// question is the key of a request to an upstream that several clients share: for the meaning
-// of a tag, or for a manifest by digest.
+// question identifies a request to an upstream, so that several clients can share the request. It
+// asks for the meaning of a tag, or for a manifest by digest.
 type question struct {
 	repo      repository.Repo
 	reference string
@@ -65,9 +66,10 @@ func (t tag) key() meta.TagKey {
 	return meta.TagKey{Upstream: t.repo.Up.Name, Repo: t.repo.Name, Tag: t.name, Accept: oci.AcceptKey(t.accept)}
 }
 
-// tagAtHand answers without waiting for the upstream: from a queued push, from a fresh fact, or,
-// if updating is set, from one that may be served while it is refreshed. It returns nil, nil if
-// the upstream must be asked.
+// tagAtHand answers without waiting for the upstream: from a queued push, or from a fresh fact. If
+// updating is set, it also uses an old fact that may be served while the tag is refreshed. It
+// returns nil, nil if the client must wait for the upstream. An error is a recorded "not found"
+// that is still valid.
 func (f *finder) tagAtHand(ctx context.Context, t tag, updating bool) (*answer, error) {
 	if m := t.repo.Queued(oci.Reference{Tag: t.name}, t.accept); m != nil {
 		return &answer{Manifest: m, source: fromCache}, nil
@@ -86,11 +88,11 @@ func (f *finder) tagAtHand(ctx context.Context, t tag, updating bool) (*answer, 
 	return f.staleWhileRevalidate(ctx, t, fact), nil
 }
 
-// byTag returns the manifest of a tag. It asks the upstream unless a fact is fresh.
+// byTag returns the manifest of a tag. It asks the upstream unless it has a fresh fact.
 func (f *finder) byTag(ctx context.Context, t tag) (*answer, error) {
 	key := t.key()
 	return f.questions.Do(ctx, question{repo: t.repo, reference: t.name, accept: key.Accept}, func(ctx context.Context) (*answer, error) {
-		// Another question may have been answered meanwhile.
+		// The answer to another question may have arrived since the caller looked.
 		fact := newestFact(ctx, f.o.Tags, t)
 		if a, err := f.fresh(ctx, t, fact); a != nil || err != nil {
 			return a, err
@@ -99,7 +101,7 @@ func (f *finder) byTag(ctx context.Context, t tag) (*answer, error) {
 	})
 }
 
-// byTagOrQueued returns the manifest of a tag, also of one that is only in the queue.
+// byTagOrQueued is byTag, but a queued push to the tag takes precedence.
 func (f *finder) byTagOrQueued(ctx context.Context, t tag) (*answer, error) {
 	if m := t.repo.Queued(oci.Reference{Tag: t.name}, t.accept); m != nil {
 		return &answer{Manifest: m, source: fromCache}, nil
@@ -123,7 +125,8 @@ func newestFact(ctx context.Context, tags *meta.Tags, t tag) *meta.TagFact {
 	return &fact
 }
 
-// fresh returns the answer of a fresh fact. It returns nil, nil if there is none.
+// fresh returns the answer that a fact gives while it is fresh. The answer of a negative fact is an
+// error. It returns nil, nil if the fact is nil or not fresh, or if its manifest is not held.
 func (f *finder) fresh(ctx context.Context, t tag, fact *meta.TagFact) (*answer, error) {
 	if fact == nil {
 		return nil, nil
@@ -141,8 +144,8 @@ func (f *finder) fresh(ctx context.Context, t tag, fact *meta.TagFact) (*answer,
 	return &answer{Manifest: m, source: fromCache, until: fact.CheckedAt.Add(t.repo.Up.Tags.Fresh)}, nil
 }
 
-// askTag asks the upstream for the meaning of a tag. It sends one HEAD if the last answer is
-// held, otherwise one GET.
+// askTag asks the upstream for the meaning of a tag. It sends a HEAD if the last answer is held,
+// and a GET if there is none or the tag has moved.
 func (f *finder) askTag(ctx context.Context, how upstream.Call, t tag, fact *meta.TagFact) (*answer, error) {
 	asked := time.Now()
 	var old *answer
@@ -168,7 +171,7 @@ func (f *finder) askTag(ctx context.Context, how upstream.Call, t tag, fact *met
 	return &answer{Manifest: repository.ManifestOf(man), source: fromOrigin}, nil
 }
 
-// newer asks the upstream for a tag, and returns nil if it is still the old answer.
+// newer asks the upstream for a tag, and returns nil, nil if the tag still means the old answer.
 func (f *finder) newer(ctx context.Context, how upstream.Call, t tag, old *answer) (*oci.Manifest, error) {
 	ref, remote := oci.Reference{Tag: t.name}, t.repo.Remote().With(how)
 	if old == nil {
@@ -187,7 +190,7 @@ func (f *finder) newer(ctx context.Context, how upstream.Call, t tag, old *answe
 }
 
 // staleIfError returns the old answer if the upstream failed and the fact is not too old (RFC
-// 5861). If the upstream says that there is no such tag, staleIfError records that.
+// 5861). Otherwise it returns err. If err says that there is no such tag, it records that.
 func (f *finder) staleIfError(ctx context.Context, t tag, old *answer, fact *meta.TagFact, asked time.Time, err error) (*answer, error) {
 	if oci.NotFound(err) {
 		f.o.Repositories.Recorded(f.o.Tags.SetNotFound(ctx, t.key(), asked, t.repo.Up.Tags.NotFound, repository.ReasonOf(err)))
@@ -202,9 +205,10 @@ func (f *finder) staleIfError(ctx context.Context, t tag, old *answer, fact *met
 	return &a, nil
 }
 
-// byDigest returns a manifest that is not held here: the upstream confirms it, or sends it.
+// byDigest returns a manifest that is not known to be in the repository. The upstream sends it, or
+// confirms it if the cache has its bytes.
 func (f *finder) byDigest(ctx context.Context, r repository.Repo, d digest.Digest, accept []string) (*answer, error) {
-	// Some registries answer "not found" if the client does not accept the media type.
+	// accept is part of the key: some registries answer "not found" if accept lacks the type.
 	key := question{repo: r, reference: d.String(), accept: oci.AcceptKey(accept)}
 	return f.questions.Do(ctx, key, func(ctx context.Context) (*answer, error) {
 		if m := r.Held(ctx, d); m != nil {
@@ -217,9 +221,9 @@ func (f *finder) byDigest(ctx context.Context, r repository.Repo, d digest.Diges
 	})
 }
 
-// confirmed returns a manifest by digest that the upstream confirms now. A client that may be
-// about to push it sends nothing if it is told that the registry has it, so a copy here is not
-// enough: the registry may have lost the manifest.
+// confirmed returns a manifest by digest that the upstream confirms now. A copy here is not enough,
+// because the registry may have lost the manifest: a client that is about to push it would then be
+// told that the registry has it, and would send nothing.
 func (f *finder) confirmed(ctx context.Context, r repository.Repo, d digest.Digest, accept []string) (*answer, error) {
 	key := question{repo: r, reference: d.String(), accept: oci.AcceptKey(accept), confirm: true}
 	return f.questions.Do(ctx, key, func(ctx context.Context) (*answer, error) {

@@ -11,13 +11,14 @@ import (
 	"dray/mirror/request"
 )
 
-// hot caches answers that were made of facts, so that a repeated request costs one look-up.
-// Each entry has a lease on its facts, which ends with any write to them. So a hot answer is
-// never older than one made of the facts in memory could be ([meta.Cached]).
+// hot caches answers that were made of facts, so that a repeated request costs one look-up. Each
+// entry has a lease on its facts, and any write to these facts ends the lease. So a hot answer is
+// never older than an answer that is made anew from the facts in memory ([meta.Cached]).
 type hot struct{ answers *lru.Cache[hotKey, *Hit] }
 
-// The bounds: 2,048 answers of at most 16 KiB, for requests of at most 2 KiB, are 36 MiB
-// at worst. Almost all manifests are smaller, and share their bytes with the cache.
+// hotAnswers bounds the answers, hotBytes the size of each, and hotRequest the size of its request.
+// Together they bound the memory to 36 MiB. Almost all manifests are smaller, and share their bytes
+// with the cache.
 const (
 	hotAnswers = 2048
 	hotBytes   = 16 << 10
@@ -29,7 +30,8 @@ func newHot() hot {
 	return hot{answers}
 }
 
-// hotKey is a request as it came. Equal requests of one listener mean the same.
+// hotKey has the parts of a request that select its content, as the client sent them. Requests with
+// equal keys have the same Meaning.
 type hotKey struct {
 	listener                  *request.Listener
 	method, host, uri, accept string
@@ -58,8 +60,8 @@ type Hit struct {
 	// Meaning is the meaning of its request.
 	Meaning request.Meaning
 	answer  *answer
-	// header has six lines at most. With the two of every answer, they are as many as a map holds
-	// before it grows.
+	// header has six lines at most. Every answer has two more, and a map holds eight before it
+	// grows.
 	header []line
 }
 
@@ -69,8 +71,8 @@ type line struct {
 	value []string
 }
 
-// Hit returns the last answer to the same request, or nil. It may be out of date, but its
-// Meaning is not: that depends on the request alone. See [Puller.Again].
+// Hit returns the last answer to the same request, or nil. The answer may be out of date, but its
+// Meaning is valid, because the request alone decides it. See [Puller.Again].
 func (p *Puller) Hit(x *request.Request) *Hit {
 	key := hotKeyOf(x)
 	if key.uri == "" {
@@ -95,7 +97,8 @@ func (k *Hit) Valid(now time.Time) bool {
 	return k.answer.Lease.Valid(now) && (k.answer.until.IsZero() || now.Before(k.answer.until))
 }
 
-// add caches an answer that needed no question to the upstream, if its lease is valid.
+// add caches an answer, if its lease is valid and it is within the bounds. The caller has not asked
+// the upstream for the answer.
 func (h hot) add(x *request.Request, a *answer) {
 	key := hotKeyOf(x)
 	if key.uri == "" || len(a.Raw) > hotBytes || !a.Lease.Valid(time.Now()) {

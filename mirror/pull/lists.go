@@ -14,8 +14,9 @@ import (
 	"dray/upstream/oci"
 )
 
-// Tags answers with a page of the upstream's tags. The upstream decides the order and the
-// continuation (that of ECR is opaque). The name and the link are rewritten for the client.
+// Tags answers with a page of the upstream's tags. The upstream decides the order of the tags and
+// the query for the next page (ECR's query is opaque). Tags of queued pushes are added to the last
+// page. The repository's name and the link to the next page are rewritten for the client.
 func (p *Puller) Tags(x *request.Request) error {
 	query, err := url.ParseQuery(x.Q.Page)
 	if err != nil {
@@ -30,7 +31,7 @@ func (p *Puller) Tags(x *request.Request) error {
 	ctx := x.WithTimeout(repository.LookupTimeout)
 	page, err := x.Repo.Up.Lister.Tags(ctx, x.Repo.Remote(), query)
 	if err != nil && len(x.Repo.QueuedTags()) > 0 {
-		page, err = upstream.Page{Body: []byte("{}")}, nil // only the queued tags are known
+		page, err = upstream.Page{Body: []byte("{}")}, nil // answer with the queued tags alone
 	}
 	if err != nil {
 		return err
@@ -56,8 +57,8 @@ func (p *Puller) Tags(x *request.Request) error {
 	return x.SendList(body, "application/json; charset=utf-8", page.Next)
 }
 
-// Referrers answers with the referrers of a manifest. If the registry has no call for them,
-// they are read from the fallback tag (spec, "Listing Referrers").
+// Referrers answers with the referrers of a manifest. If the registry does not support the
+// referrers API, they are read from the fallback tag (spec, "Listing Referrers").
 func (p *Puller) Referrers(x *request.Request) error {
 	query, err := url.ParseQuery(x.Q.Page)
 	if err != nil {
@@ -86,8 +87,8 @@ func (p *Puller) referrersByTag(x *request.Request) error {
 	a, err := p.byTagOrQueued(x.R.Context(), tag{repo: x.Repo, name: name, accept: accept})
 	switch {
 	case oci.NotFound(err) && !errors.Is(err, oci.ErrNameUnknown), err == nil && a.Digest == x.Q.Ref.Digest:
-		// The second is a registry that takes the tag for the digest (registry.gitlab.com). It
-		// answers with the subject itself, whose platforms are no referrers.
+		// In the second condition, a registry has taken the tag for the digest (registry.gitlab.com
+		// does). It has sent the subject itself, whose platforms are no referrers.
 		return x.SendList([]byte(`{"schemaVersion":2,"mediaType":"`+oci.MediaTypeOCIIndex+`","manifests":[]}`), oci.MediaTypeOCIIndex, nil)
 	case err != nil:
 		return err
@@ -105,7 +106,7 @@ func (p *Puller) referrersByTag(x *request.Request) error {
 	return x.SendList(list, oci.MediaTypeOCIIndex, nil)
 }
 
-// ofArtifactType returns an index with the descriptors of one artifact type, each unchanged.
+// ofArtifactType returns an index that keeps only the descriptors of one artifact type, unchanged.
 func ofArtifactType(index []byte, artifactType string) ([]byte, error) {
 	return oci.EditIndex(index, func(all []oci.IndexEntry) []oci.IndexEntry {
 		return slices.DeleteFunc(all, func(e oci.IndexEntry) bool { return e.ArtifactType != artifactType })
@@ -116,7 +117,8 @@ func badListing(r repository.Repo, cause error) error {
 	return r.Up.BadAnswer("an invalid list", cause)
 }
 
-// withQueued adds the queued tags to the last page of the upstream's tags.
+// withQueued adds the queued tags after last to the last page of the upstream's tags, up to n tags
+// in all. A negative n means no bound.
 func withQueued(queued, tags []string, last string, n int) []string {
 	inOrder := slices.IsSorted(tags)
 	for _, t := range queued {

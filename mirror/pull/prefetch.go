@@ -12,13 +12,14 @@ import (
 	"dray/upstream/oci"
 )
 
-// Prefetch sets which blobs of an image are fetched after a client has asked for its manifest
-// and before it asks for them. Clients join these fetches: nothing is fetched twice.
+// Prefetch sets which blobs of an image dray fetches when a client has asked for the manifest,
+// before the client asks for the blobs. A client that then does joins the fetch, so that nothing is
+// fetched twice.
 type Prefetch struct {
 	// MaxLayer is the size in bytes of the largest blob that is prefetched.
 	MaxLayer int64
-	// AtOnce bounds the blobs that are prefetched at a time; 0 prefetches none. AtOnce and
-	// MaxLayer bound the bytes that may be fetched in vain.
+	// AtOnce bounds the blobs that are prefetched at a time. 0 means that none are. AtOnce and
+	// MaxLayer together bound the bytes that may be fetched in vain.
 	AtOnce int
 }
 
@@ -27,8 +28,8 @@ const (
 	seenManifests = 4096
 	// maxAhead bounds the images that are prefetched at a time. Other images are not prefetched.
 	maxAhead = 64
-	// maxBlobsAhead bounds the blobs of an image that are prefetched. No image has as many layers: a
-	// manifest with thousands is made to cause requests.
+	// maxBlobsAhead bounds the blobs of an image that are prefetched. Real images have fewer
+	// layers. A manifest with thousands was made to cause requests.
 	maxBlobsAhead = 128
 )
 
@@ -39,7 +40,7 @@ type prefetcher struct {
 
 	mu      sync.Mutex                          // guards below; leaf lock
 	running map[digest.Digest]*upstream.Urgency // blobs being fetched
-	wanted  map[digest.Digest]int               // blobs that clients are asking for
+	wanted  map[digest.Digest]int               // how many clients ask for a blob
 	seen    map[digest.Digest]bool
 	oldest  []digest.Digest // ring buffer of the keys of seen
 	next    int
@@ -51,8 +52,8 @@ func newPrefetcher(p Prefetch) *prefetcher {
 		running: map[digest.Digest]*upstream.Urgency{}, wanted: map[digest.Digest]int{}}
 }
 
-// first reports whether to prefetch an image: its manifest was not seen lately, and fewer than
-// maxAhead images are being prefetched. If so, the caller must call done.
+// first reports whether to prefetch an image. It returns true if the manifest was not seen lately
+// and fewer than maxAhead images are being prefetched. Then the caller must call done.
 func (p *prefetcher) first(d digest.Digest) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -77,8 +78,8 @@ func (p *prefetcher) done() {
 	p.images--
 }
 
-// begin records that a blob is being prefetched. The urgency is raised if a client asks for the
-// blob, or does so already.
+// begin records that a blob is being prefetched. The returned urgency is raised when a client asks
+// for the blob, at once if one does so already.
 func (p *prefetcher) begin(d digest.Digest) *upstream.Urgency {
 	u := upstream.NewUrgency()
 	p.mu.Lock()
@@ -146,7 +147,7 @@ func (p *Puller) prefetchImage(r repository.Repo, m *repository.Manifest) {
 }
 
 // missing lists the blobs of an image that are not held and have at most maxSize bytes. It looks at
-// maxBlobsAhead of them.
+// the first maxBlobsAhead blobs of that size.
 func (p *Puller) missing(m *repository.Manifest, maxSize int64) []oci.Child {
 	man, err := m.Parse()
 	if err != nil || man.Index() {
@@ -169,8 +170,8 @@ func (p *Puller) missing(m *repository.Manifest, maxSize int64) []oci.Child {
 	return blobs
 }
 
-// prefetch starts or joins the fetch of a blob and waits until it has ended. The result is
-// recorded, so that the client does not ask the upstream again.
+// prefetch starts or joins the fetch of a blob and waits until it has ended. It records the answer
+// "not found", so that the client's request does not ask the upstream again.
 func (p *Puller) prefetch(ctx context.Context, r repository.Repo, b oci.Child) {
 	if _, held := p.o.Cache.Stat(b.Digest); held || r.NoBlob(b.Digest).Err(ctx) != nil {
 		return

@@ -29,7 +29,7 @@ type Options struct {
 	// Prefetch sets which blobs are fetched before clients ask for them, by the name of the
 	// upstream.
 	Prefetch map[string]Prefetch
-	// OnPull, if not nil, is called once for each manifest that a client got by GET.
+	// OnPull, if not nil, is called each time that a client has got a manifest by GET.
 	OnPull func(r repository.Repo, reference string)
 	Logger *slog.Logger
 }
@@ -90,8 +90,8 @@ func (p *Puller) Manifest(x *request.Request) error {
 	return p.pulled(x, a, x.SendManifest(a.Manifest))
 }
 
-// warn marks an old answer by Warning headers. RFC 9111 dropped Warning, but clients and people
-// know it (RFC 7234, 5.5.1 and 5.5.2).
+// warn marks an old answer by Warning headers (RFC 7234, 5.5.1 and 5.5.2). RFC 9111 dropped them,
+// but clients and people know them.
 func (p *Puller) warn(x *request.Request) {
 	if x.Stale == nil && x.Source != fromUpdating {
 		return
@@ -103,10 +103,11 @@ func (p *Puller) warn(x *request.Request) {
 	}
 }
 
-// pulled reports a manifest that a client got by GET.
+// pulled reports to the jobs, the cache and OnPull that a client got a manifest by GET. err is the
+// error of sending it. pulled returns err, and reports nothing if it is not nil.
 func (p *Puller) pulled(x *request.Request, a *answer, err error) error {
 	if got := x.W.Status() == http.StatusOK || x.W.Status() == http.StatusPartialContent; err == nil && got && x.R.Method == http.MethodGet {
-		if a.source != fromOrigin { // an answer of the upstream was a pull there, too
+		if a.source != fromOrigin { // the upstream has seen its own answer as a pull
 			p.o.KeepAlive.Pulled(x.Repo, x.Q.Ref.Tag, a.Manifest)
 		}
 		p.o.Cache.Used(a.Digest, func() []digest.Digest { return imageBlobs(a.Manifest) })
@@ -170,7 +171,8 @@ func (p *Puller) find(x *request.Request, accept []string) (*answer, error) {
 	return a, nil
 }
 
-// ByDigest returns a manifest that is not held here: the upstream confirms it, or sends it.
+// ByDigest returns a manifest that is not known to be in the repository. The upstream sends it, or
+// confirms it if the cache has its bytes.
 func (p *Puller) ByDigest(ctx context.Context, r repository.Repo, d digest.Digest) (*repository.Manifest, error) {
 	a, err := p.byDigest(ctx, r, d, oci.AnyManifest())
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 )
 
 const (
-	// maxRefreshes bounds the tags that are being refreshed, and those that failed lately.
+	// maxRefreshes bounds each of the maps in refreshes.
 	maxRefreshes = 1024
 	// refreshRetry is the time from a failed attempt to the next one.
 	refreshRetry   = 5 * time.Second
@@ -24,9 +24,10 @@ const (
 type refreshes struct {
 	mu      sync.Mutex // guards below; leaf lock
 	running map[meta.TagKey]bool
-	// notBefore is the time of the next attempt for tags whose last one failed.
+	// notBefore has the earliest time of the next attempt, for tags whose last attempt failed.
 	notBefore map[meta.TagKey]time.Time
-	// refused has the time of the fact that the upstream refused to confirm.
+	// refused has the tags whose fact the upstream refused to confirm, with the CheckedAt of that
+	// fact.
 	refused map[meta.TagKey]time.Time
 }
 
@@ -46,12 +47,12 @@ func (r *refreshes) begin(k meta.TagKey, now time.Time) bool {
 	return true
 }
 
-// refuse records that the upstream refused to confirm the fact from the time checked.
+// refuse records that the upstream refused to confirm the fact with this CheckedAt.
 func (r *refreshes) refuse(k meta.TagKey, checked time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if len(r.refused) >= maxRefreshes {
-		for other := range r.refused { // this costs that tag one more question
+		for other := range r.refused { // for this tag, the upstream is asked once more
 			delete(r.refused, other)
 			break
 		}
@@ -59,8 +60,8 @@ func (r *refreshes) refuse(k meta.TagKey, checked time.Time) {
 	r.refused[k] = checked
 }
 
-// isRefused reports whether the upstream refused to confirm the fact from the time checked. A
-// newer fact is not refused.
+// isRefused reports whether the upstream refused to confirm the fact with this CheckedAt. A newer
+// fact counts as confirmed.
 func (r *refreshes) isRefused(k meta.TagKey, checked time.Time) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -78,7 +79,7 @@ func (r *refreshes) end(k meta.TagKey) {
 	delete(r.running, k)
 }
 
-// putOff ends an attempt that failed: the next one waits for refreshRetry.
+// putOff ends an attempt that failed. The next attempt may start after refreshRetry.
 func (r *refreshes) putOff(k meta.TagKey) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -96,9 +97,9 @@ func (r *refreshes) putOff(k meta.TagKey) {
 	}
 }
 
-// staleWhileRevalidate answers from a fact that is no longer fresh but within Revalidate, and
-// starts to refresh the tag in the background (RFC 5861). However many clients ask, that is one
-// HEAD. It returns nil if the client must wait for the upstream.
+// staleWhileRevalidate answers from a fact that ceased to be fresh less than Revalidate ago, and
+// starts to refresh the tag in the background (RFC 5861). However many clients ask, one refresh of
+// a tag runs at a time. It returns nil if the client must wait for the upstream.
 func (f *finder) staleWhileRevalidate(ctx context.Context, t tag, fact *meta.TagFact) *answer {
 	policy, key := t.repo.Up.Tags, t.key()
 	if fact == nil || fact.NotFound || policy.Fresh <= 0 || meta.Age(time.Now(), fact.CheckedAt) >= policy.Fresh+policy.Revalidate || f.refreshes.isRefused(key, fact.CheckedAt) {
@@ -126,13 +127,13 @@ func (f *finder) staleWhileRevalidate(ctx context.Context, t tag, fact *meta.Tag
 	return &answer{Manifest: m, source: fromUpdating}
 }
 
-// refresh asks the upstream for the meaning of a tag, and reports whether it got an answer. If
-// the upstream refuses, the old answer is not served any more: the next client asks and gets
-// the reason.
+// refresh asks the upstream for the meaning of a tag, and reports whether it got an answer. If the
+// upstream refuses to answer, the old answer is not served any more. Then the next client waits for
+// the upstream, and gets its error.
 func (f *finder) refresh(ctx context.Context, t tag) bool {
 	fact := newestFact(ctx, f.o.Tags, t)
 	if a, err := f.fresh(ctx, t, fact); a != nil || err != nil {
-		return true // another request has asked
+		return true // another request has asked the upstream since
 	}
 	a, err := f.askTag(ctx, upstream.InBackground(), t, fact)
 	result := "unchanged"

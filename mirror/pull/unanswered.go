@@ -14,16 +14,17 @@ import (
 	"dray/upstream/oci"
 )
 
-// pushHeadTimeout bounds the wait of a client whose push is acknowledged here, when it asks
-// which content the registry has.
+// pushHeadTimeout bounds the question whether the registry has content, for clients whose pushes
+// are acknowledged locally.
 const pushHeadTimeout = 2 * time.Second
 
-// askBeforePush asks the upstream whether it has content that a client may be about to push. If
-// the upstream gives no answer, because it is down, throttles or refuses dray's credentials,
-// held decides: it answers with a copy that the upstream once confirmed, and reports whether
-// there is one. Otherwise, a client whose push is acknowledged here does not depend on the
-// registry, so askBeforePush returns missing, and the client sends the content. After that, no
-// question is sent to the registry for a few seconds.
+// askBeforePush asks the upstream whether it has content that a client may be about to push. If the
+// upstream gives no answer, because it is down, throttles or refuses dray's credentials,
+// askBeforePush calls held. held answers with a copy that the upstream once confirmed, and reports
+// whether there is one. If there is none, the result depends on the client. A client whose push is
+// acknowledged locally does not depend on the registry: it gets the error missing, and sends the
+// content. Such clients then cause no question to the registry for a few seconds. Other clients get
+// the error of the question.
 func (p *Puller) askBeforePush(ctx context.Context, x *request.Request, missing *oci.Error, ask func(context.Context) error, held func(cause error) bool) error {
 	quickly := x.Repo.Up.AcknowledgeLocally && x.May(identity.Push)
 	var err, unanswered error
@@ -43,13 +44,13 @@ func (p *Puller) askBeforePush(ctx context.Context, x *request.Request, missing 
 	return err
 }
 
-// notAnswered reports whether the error of a question means that the upstream gave no answer.
+// notAnswered reports whether the error means that the upstream did not say if it has the content.
 func notAnswered(err error) bool {
 	return upstream.Transient(err) || errors.Is(err, context.DeadlineExceeded)
 }
 
-// askQuickly asks the upstream within pushHeadTimeout. It returns the error of ask, and an error
-// that is not nil if the upstream gave no answer or was not asked.
+// askQuickly asks the upstream within pushHeadTimeout. err is the error of ask. unanswered is not
+// nil if the upstream gave no answer or was not asked.
 func (p *Puller) askQuickly(ctx context.Context, name string, ask func(context.Context) error) (err, unanswered error) {
 	unanswered = p.pushBreakers[name].Do(func() error {
 		bounded, cancel := context.WithTimeout(ctx, pushHeadTimeout)

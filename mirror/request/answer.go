@@ -85,10 +85,10 @@ func (x *Request) CreatedAt(q oci.Request, d digest.Digest) error {
 }
 
 // Location returns the address of q in the request's repository. It has the prefix, or the ?ns=, by
-// which the client selected the upstream. It is a URL if the operator has said how clients reach
+// which the client selected the upstream. It is a URL if the operator has set the ExternalURL of
 // the listener, because some clients do not resolve a path. Otherwise it is a path, because behind
-// a proxy the scheme and the host are not known. It is a path as well if the client selected the
-// upstream by the Host header, which the URL would change.
+// a proxy the scheme and the host are not known. It is also a path if the host of ExternalURL would
+// select another repository than the client's Host header.
 func (x *Request) Location(q oci.Request) string {
 	q.Prefix, q.Repo, q.Namespace, q.N = x.Q.Prefix, x.Q.Repo, x.Q.Namespace, -1
 	external, err := url.Parse(x.Listener.ExternalURL)
@@ -116,8 +116,8 @@ var errClientLeft = errors.New("the client disconnected")
 
 // Fail sends an error to the client, and returns the error to log. If the client seems to have
 // left, the returned error says so. Fail still sends an [oci.Error] then, because the client may
-// have closed only its side of the connection. Other errors are not sent: they break the
-// connection.
+// have closed only its side of the connection. Any other error is not sent to such a client, and
+// breaks the connection.
 func (x *Request) Fail(err error) error {
 	if x.R.Context().Err() != nil {
 		err = errors.Join(errClientLeft, err)

@@ -1,5 +1,6 @@
-// Package request is a request under way: the client (identity), the repository (route finds the
-// name, repository has the content), the values of the listener, and the answer (wire).
+// Package request has the [Request], a client's request under way. It joins the client (identity),
+// the repository (route finds its name, and package repository its content), the settings of the
+// listener, and the answer (wire).
 //
-// A handler gets a [Request], and knows nothing of the front door.
+// A handler gets a [Request], and knows nothing of package mirror, which calls it.
 package request

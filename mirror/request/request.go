@@ -22,17 +22,18 @@ type Listener struct {
 	Routes *route.Table
 	// Policy decides which requests clients may make.
 	Policy identity.Policy
-	// ExternalURL is the address by which clients reach the listener, without a path; empty: the
-	// host of each request.
+	// ExternalURL is the address by which clients reach the listener, without a path. If it is
+	// empty, the Host of each request takes its place.
 	ExternalURL string
-	// AnswerWithin bounds the time until a pushed manifest is answered; 0: as long as clients wait.
+	// AnswerWithin bounds the time until the answer to the push of a manifest. 0 means that the
+	// client decides how long it waits.
 	AnswerWithin time.Duration
 }
 
 // TakesPushes reports whether clients may push through the listener, if they have the rights.
 func (l *Listener) TakesPushes() bool { return l.Policy.Role == identity.RoleRegistry }
 
-// Meaning is the parsed and routed request. It depends only on the request and the configuration.
+// Meaning is what a request asks for, after it was parsed and routed.
 type Meaning struct {
 	// Q is the parsed request.
 	Q oci.Request
@@ -51,16 +52,16 @@ type Request struct {
 	Caller identity.Principal
 	// Source says where the bytes of the answer came from, for the log and metrics.
 	Source string
-	// Stale is the error of the upstream because of which an old answer was sent; nil: none.
+	// Stale is the error of the upstream because of which an old answer was sent, or nil.
 	Stale error
 
 	repos *repository.Store
-	// digest and size describe the whole content of the answer, in bytes, even if only a range was
-	// requested; below zero: unknown.
+	// digest and size describe the whole content of the answer, even if only a range was requested.
+	// size is in bytes, and negative if unknown.
 	digest digest.Digest
 	size   int64
-	// timer cancels the context of WithTimeout, by cancel, when the answer is late. Both are nil
-	// when WithTimeout was not called.
+	// timer ends the context of WithTimeout when the answer is late, and cancel ends it in Close.
+	// Both are nil if WithTimeout was not called.
 	timer  *time.Timer
 	cancel context.CancelCauseFunc
 }
@@ -73,17 +74,17 @@ func New(l *Listener, repos *repository.Store, w http.ResponseWriter, r *http.Re
 // errTimeout is the error of a request whose answer has not begun in time.
 var errTimeout = oci.ErrUnavailable.With("the upstream registry did not answer in time").WithStatus(http.StatusGatewayTimeout)
 
-// WithTimeout returns the context of the work before the answer. It is called at most once for
-// each request. The context ends with errTimeout after bound, unless StopTimeout is called
-// before: clients wait 30 s for a header, but as long as it takes for a body. The context also
-// ends with the request, so no handler has to release it.
+// WithTimeout returns the context of the work before the answer. It is called at most once for each
+// request. The context ends with errTimeout after bound, unless StopTimeout is called before. The
+// bound is for the header, for which clients wait 30 s. For a body they wait as long as it takes.
+// The context also ends with the request, so no handler has to release it.
 func (x *Request) WithTimeout(bound time.Duration) context.Context {
 	ctx, cancel := context.WithCancelCause(x.R.Context())
 	x.timer, x.cancel = time.AfterFunc(bound, func() { cancel(errTimeout) }), cancel
 	return ctx
 }
 
-// StopTimeout lifts the bound of WithTimeout, when the header is about to be sent.
+// StopTimeout lifts the bound of WithTimeout. Handlers call it when the header is about to be sent.
 func (x *Request) StopTimeout() { x.timer.Stop() }
 
 // Close releases the timer and the context of the request.
@@ -114,15 +115,15 @@ func (x *Request) repo(t route.Target) (repository.Repo, error) {
 	return x.repos.Repo(up, t.Repo), nil
 }
 
-// Divert replaces the repository of a request about a build cache by the one that stores build
-// caches.
+// If the request is about a build cache that is stored elsewhere, Divert replaces the repository by
+// the one that stores it.
 func (x *Request) Divert() {
 	if to, ok := x.Repo.Stored(x.R.Context(), x.Q); ok {
 		x.Repo, x.Target.Upstream, x.Target.Repo = to, to.Up.Name, to.Name
 	}
 }
 
-// Need returns the purpose of a pull. A client of a listener that takes pushes also sees content
+// Need returns the purpose of a pull. On a listener that takes pushes, clients also see the content
 // of pushes under way.
 func (x *Request) Need() repository.Need {
 	if x.Listener.TakesPushes() {
@@ -131,8 +132,8 @@ func (x *Request) Need() repository.Need {
 	return repository.Serve
 }
 
-// AsksToPush reports whether the request may be that of a client which asks what it need not push:
-// a HEAD where pushes are taken.
+// AsksToPush reports whether the client may be asking what it need not push. That is so for a HEAD
+// if the listener and the upstream take pushes.
 func (x *Request) AsksToPush() bool {
 	return x.R.Method == http.MethodHead && x.Repo.Up.Sink != nil && x.Listener.TakesPushes()
 }
@@ -149,8 +150,8 @@ func (x *Request) HeadNeed() repository.Need {
 	return repository.LeaveOut
 }
 
-// MountSource returns the repository that a mount names as its source, and its target, whose name
-// rights refer to.
+// MountSource returns the repository that a mount names as its source. The Target has the name by
+// which rights refer to that repository.
 func (x *Request) MountSource() (repository.Repo, route.Target, error) {
 	q := x.Q
 	q.Repo = q.From
@@ -162,8 +163,8 @@ func (x *Request) MountSource() (repository.Repo, route.Target, error) {
 	return r, t, err
 }
 
-// MayPull reports whether the client may read another repository of the upstream that it pushes
-// to.
+// MayPull reports whether the client may read a repository, which need not be the request's. It
+// reports false if the listener has no name for the repository.
 func (x *Request) MayPull(r repository.Repo) bool {
 	t, ok := x.Listener.Routes.At(r.Up.Name, r.Name)
 	if !ok {
@@ -198,7 +199,7 @@ func (x *Request) Base() string {
 	return "http://" + x.R.Host
 }
 
-// ReportURL returns the address of a report for the client; "" if id is empty.
+// ReportURL returns the address of a report for the client, or "" if id is empty.
 func (x *Request) ReportURL(id string) string {
 	if id == "" {
 		return ""
@@ -206,7 +207,7 @@ func (x *Request) ReportURL(id string) string {
 	return x.Base() + notify.ReportPath + id
 }
 
-// Cause returns the request in the form of events.
+// Cause describes the request as the cause of an event.
 func (x *Request) Cause() notify.Cause {
 	return notify.Cause{
 		Request: notify.Request{ID: rand.Text(), Addr: x.R.RemoteAddr, Host: x.R.Host, Method: x.R.Method, UserAgent: x.R.UserAgent()},

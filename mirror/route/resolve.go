@@ -8,10 +8,11 @@ import (
 	"dray/upstream/oci"
 )
 
-// Resolve parses an image name as clients and people write it: with dray's host name or that of
-// an upstream's registry in front, with a prefix, with the name of an upstream, or plain. Without
-// a tag and a digest it means the tag "latest"; with a digest, the tag is ignored. Resolve
-// returns ErrNameUnknown for a registry that is neither dray nor an upstream.
+// Resolve parses an image name as clients and people write it. The name may begin with the host
+// name of dray or of an upstream's registry, with a prefix, or with the name of an upstream. A name
+// with none of these is at the first route. If it has neither a tag nor a digest, the tag is
+// "latest". If it has a digest, its tag is ignored. Resolve returns ErrNameUnknown for a registry
+// that is neither dray nor an upstream, and if there is no route.
 func (r *Table) Resolve(name string) (Target, oci.Reference, error) {
 	repo, ref, err := splitName(name)
 	if err != nil {
@@ -31,7 +32,7 @@ func (r *Table) Resolve(name string) (Target, oci.Reference, error) {
 	return r.target(route, rest), ref, nil
 }
 
-// splitName splits the tag or digest from a name.
+// splitName splits a name into the repository, and the tag or digest.
 func splitName(name string) (repo string, ref oci.Reference, err error) {
 	repo, digest, byDigest := strings.Cut(name, "@")
 	tag := "latest"
@@ -48,7 +49,8 @@ func splitName(name string) (repo string, ref oci.Reference, err error) {
 	return repo, ref, err
 }
 
-// resolve returns the route of a name, and the repository in it.
+// resolve returns the route of a name, and the rest of the name, which is the repository at that
+// route. The route is nil if the name begins with an unknown host.
 func (r *Table) resolve(name string) (*Route, string) {
 	first, rest, deep := strings.Cut(name, "/")
 	foreign := deep && (strings.ContainsAny(first, ".:") || first == "localhost")

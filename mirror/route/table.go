@@ -22,12 +22,13 @@ type Route struct {
 	DefaultNamespace string
 }
 
-// Table selects the upstream of a request. It is a value: matching does no I/O and depends on
-// nothing else.
+// Table selects the upstream of a request. Matching does no I/O, and depends only on the table and
+// the request.
 type Table struct {
-	// Own are the names under which clients reach dray itself; ?ns= with one of them has no effect.
+	// Own are the host names under which clients reach dray itself. ?ns= with one of them has no
+	// effect.
 	Own []string
-	// Order has the routes; names without a host or prefix use the first.
+	// Order has the routes. A name without a host or prefix uses the first one.
 	Order []Route
 }
 
@@ -43,9 +44,9 @@ type Target struct {
 }
 
 // Match returns the target of a request. It tries, in this order: the path before /v2/, a prefix
-// after /v2/, ?ns=, the Host header, the first route. If no route has the path before /v2/ or the
-// namespace, it returns ErrNameUnknown and not the first route: the client meant another
-// registry.
+// after /v2/, ?ns=, the Host header, the first route. If the request has a path before /v2/ or a
+// namespace that no route has, Match returns ErrNameUnknown instead of the first route, because the
+// client meant another registry. It also does so if the table has no routes.
 func (r *Table) Match(host string, q oci.Request) (Target, error) {
 	if len(r.Order) == 0 {
 		return Target{}, oci.ErrNameUnknown.With("this listener has no upstream")
@@ -86,7 +87,8 @@ func (r *Table) target(route *Route, repo string) Target {
 	return t
 }
 
-// label is the first part of Target.Name at a route.
+// label is what Target.Name begins with at a route: the route's first prefix, or the upstream's
+// name.
 func (route *Route) label() string {
 	if len(route.Prefixes) > 0 {
 		return route.Prefixes[0]
@@ -98,7 +100,8 @@ func (r *Table) ambiguous(repo string) bool {
 	return slices.ContainsFunc(r.Order, func(route Route) bool { return strings.HasPrefix(repo, route.label()+"/") })
 }
 
-// At returns the target of an upstream's repository on the listener, if clients can reach it.
+// At returns the target of an upstream's repository. It reports false if no request to the listener
+// can name the repository.
 func (r *Table) At(upstream, repo string) (Target, bool) {
 	for i := range r.Order {
 		if r.Order[i].Upstream == upstream {
@@ -109,8 +112,8 @@ func (r *Table) At(upstream, repo string) (Target, bool) {
 	return Target{}, false
 }
 
-// Check returns an error if two routes have labels that are equal, or of which one begins with
-// the other: their repositories could not be told apart by name.
+// Check returns an error if the labels of two routes are equal, or if one is a leading path of the
+// other. Then their repositories could not be told apart by name.
 func (r *Table) Check() error {
 	for i := range r.Order {
 		for j := range r.Order[:i] {
@@ -148,7 +151,8 @@ func (r *Table) afterPrefix(repo string) (route *Route, rest string) {
 	return route, rest
 }
 
-// byHost finds a route by registry name, first with the port and then without it.
+// byHost finds a route by registry name, first with the port and then without it. If no route has
+// it, byHost returns nil.
 func (r *Table) byHost(host string) *Route {
 	host = strings.ToLower(host)
 	bare := host

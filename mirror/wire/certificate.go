@@ -11,8 +11,8 @@ import (
 // certificateCheck is the interval between checks of the certificate's file.
 const certificateCheck = time.Minute
 
-// reloading is a certificate that is reloaded when its file changes: ACME clients and
-// cert-manager replace it every few weeks.
+// reloading is a certificate that is reloaded when its file changes. ACME clients and cert-manager
+// replace such files every few weeks.
 type reloading struct {
 	certificate, key string
 	current          atomic.Pointer[loaded]
@@ -39,13 +39,14 @@ func (c *reloading) load() error {
 	return nil
 }
 
-// get implements tls.Config.GetCertificate. One handshake in each certificateCheck checks the
-// file. If the files cannot be read, the current certificate stays in use.
+// get implements tls.Config.GetCertificate. At most once in certificateCheck, a handshake checks
+// whether the certificate's file has changed. If the new files cannot be loaded, the current
+// certificate stays in use.
 func (c *reloading) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	now, due := time.Now(), c.next.Load()
 	if now.UnixNano() >= due && c.next.CompareAndSwap(due, now.Add(certificateCheck).UnixNano()) {
 		if info, err := os.Stat(c.certificate); err == nil && !info.ModTime().Equal(c.current.Load().modified) {
-			_ = c.load() // half-written files are read again at the next check
+			_ = c.load() // if it fails, as for half-written files, the next check loads again
 		}
 	}
 	return &c.current.Load().pair, nil

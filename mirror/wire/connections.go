@@ -14,18 +14,18 @@ import (
 )
 
 // Connections bounds the connections of the servers that share it, so that clients leave
-// descriptors to upstreams, to the disk and to other servers. A client that finds all places taken
-// gets that of the connection which has waited longest for a request. If none waits for one, the
-// client waits.
+// descriptors to upstreams, to the disk and to other servers. Each connection takes a place. If a
+// client finds all places taken, the connection that has waited longest for a request is closed,
+// and the client gets its place. If no connection waits for a request, the client waits.
 type Connections struct {
 	log    *slog.Logger
 	places chan struct{}
 
 	mu       sync.Mutex // guards the fields below; leaf lock
-	waiting  list.List  // of net.Conn without a request, the longest first
+	waiting  list.List  // net.Conns that wait for a request, the longest first
 	at       map[net.Conn]*list.Element
 	wanted   int       // clients that wait for a place, and have found no connection to close
-	warnedAt time.Time // of the last line about that
+	warnedAt time.Time // when it was last logged that clients wait
 
 	closed prometheus.Counter
 }
@@ -56,7 +56,8 @@ func (c *Connections) Collectors() []prometheus.Collector {
 	}
 }
 
-// boundedListener takes a place for each connection. Its Close ends an Accept that waits for one.
+// boundedListener takes a place for each connection. Its Close ends an Accept that waits for a
+// place.
 type boundedListener struct {
 	net.Listener
 	bound *Connections
@@ -116,14 +117,14 @@ func (c *Connections) take(ended <-chan struct{}) bool {
 	}
 	if wants {
 		c.mu.Lock()
-		c.wanted = max(0, c.wanted-1) // another client has the connection that was closed for this one
+		c.wanted = max(0, c.wanted-1) // this client waits no longer
 		c.mu.Unlock()
 	}
 	return true
 }
 
-// idleLocked takes the connection that has waited longest for a request out of the list; nil if
-// there is none. It needs mu.
+// idleLocked removes the connection that has waited longest for a request from the list, and
+// returns it, or nil if there is none. The caller holds mu.
 func (c *Connections) idleLocked() net.Conn {
 	oldest := c.waiting.Front()
 	if oldest == nil {
@@ -134,19 +135,22 @@ func (c *Connections) idleLocked() net.Conn {
 	return conn
 }
 
-// drop closes a connection without a request. Its place is free when the server has noticed.
+// drop closes a connection without a request. Its place becomes free when the server calls changed
+// for it.
 func (c *Connections) drop(conn net.Conn) {
 	if conn == nil {
 		return
 	}
 	c.closed.Inc()
 	if secure, ok := conn.(*tls.Conn); ok {
-		conn = secure.NetConn() // without a goodbye, for which it would wait
+		conn = secure.NetConn() // the Close of TLS would first wait to send an alert
 	}
 	_ = conn.Close()
 }
 
-// changed is the ConnState of a server.
+// changed is the ConnState of a server. It records which connections wait for a request. It closes
+// one that begins to wait while a client wants its place, and frees the place of one that has
+// ended.
 func (c *Connections) changed(conn net.Conn, state http.ConnState) {
 	var idle net.Conn
 	c.mu.Lock()
@@ -169,8 +173,8 @@ func (c *Connections) changed(conn net.Conn, state http.ConnState) {
 	}
 }
 
-// OpenFiles returns how many descriptors the process may have; Go has raised that to what the
-// system allows.
+// OpenFiles returns how many descriptors the process may have, but at most 1<<20. At the start of
+// the process, Go has raised this limit to what the system allows.
 func OpenFiles() (int, error) {
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {

@@ -7,10 +7,10 @@ import (
 	"sync"
 )
 
-// gatherer is a connection that can hold back writes and send them in few large pieces. Without
-// it, TLS writes each record of 16 KiB by itself, and a header is sent before the file that the
-// kernel sends. Writes are held back only during one write of a body, or while a file follows at
-// once, so available bytes never wait for bytes that have yet to arrive.
+// gatherer is a connection that can hold back writes and send them in few large pieces. Without it,
+// each TLS record of 16 KiB is written by itself, and a header is sent apart from the file that
+// follows it. Writes are held back only during one write of a body, or while a file is sent that is
+// already there. So bytes never wait for others that have yet to arrive from the upstream.
 type gatherer interface {
 	// Hold starts to hold back writes, as far as the buffer has space.
 	Hold()
@@ -18,8 +18,8 @@ type gatherer interface {
 	Release() error
 }
 
-// gathererKey is the key of a connection's gatherer in its context: net/http passes the context
-// to handlers, and not the connection.
+// gathererKey is the key of a connection's gatherer in the connection's context. net/http passes
+// this context to handlers, but not the connection.
 type gathererKey struct{}
 
 // gatherBytes is the size of eight full TLS records with their headers and tags (RFC 8446, 5.1
@@ -44,7 +44,8 @@ func (l gatheringListener) Accept() (net.Conn, error) {
 type gatheringConn struct {
 	net.Conn
 
-	// mu orders the records: both the handler, and the reader that answers a key update, write.
+	// mu keeps the records in order, because two goroutines write: the handler, and the reader when
+	// it answers a key update.
 	mu      sync.Mutex
 	holding bool
 	held    *[]byte // nil while nothing is held
@@ -67,8 +68,8 @@ func connContext(ctx context.Context, c net.Conn) context.Context {
 	return ctx
 }
 
-// Write implements net.Conn. Bytes that it holds back count as written; an error is returned by a
-// later Write, or by Release.
+// Write implements net.Conn. Bytes that it holds back count as written. If they cannot be sent, a
+// later Write or Release returns the error.
 func (g *gatheringConn) Write(p []byte) (int, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -108,7 +109,8 @@ func (g *gatheringConn) Release() error {
 	return g.flush()
 }
 
-// flush writes the held bytes. The caller holds mu. Deadlines and Close end it from outside.
+// flush writes the held bytes. The caller holds mu. A deadline, or Close in another goroutine, ends
+// it.
 func (g *gatheringConn) flush() error {
 	if g.held == nil {
 		return g.err

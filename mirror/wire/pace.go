@@ -10,8 +10,8 @@ import (
 // Bodies have no time limit, since a layer may take an hour over a slow line. But a client that
 // neither sends nor takes a byte for Options.Stall is disconnected, and its resources are freed.
 
-// sentAtOnce is how many bytes the kernel sends of a file under one write deadline. At the
-// default stall of 2 minutes, a client has to take 9 kB/s.
+// sentAtOnce is how many bytes of a file the kernel sends under one write deadline. At the default
+// stall of 2 minutes, a client has to take 9 kB/s.
 const sentAtOnce = 1 << 20
 
 // pacedBody is the body of a request, with a read deadline for each read.
@@ -21,9 +21,9 @@ type pacedBody struct {
 	stall time.Duration
 }
 
-// Read implements io.Reader. It removes the deadline at the end of the body, after which net/http
-// reads from the connection to detect its end. It closes a body that fails while the deadline
-// still holds: net/http would otherwise wait for the rest of the body.
+// Read implements io.Reader. At the end of the body it removes the deadline, because net/http then
+// reads on to notice when the client disconnects. If reading fails, it closes the body while the
+// deadline still holds. Otherwise net/http would wait for the rest of the body.
 func (b pacedBody) Read(p []byte) (int, error) {
 	_ = b.conn.SetReadDeadline(time.Now().Add(b.stall)) // if it cannot be set, there is no limit
 	n, err := b.body.Read(p)
@@ -43,8 +43,8 @@ func (w *Response) Body() io.Reader {
 	return pacedBody{w.r.Body, http.NewResponseController(w), w.options.Stall}
 }
 
-// Receive copies the body of the request to dst. lost is the error of the body, to tell it from
-// an error of dst; err is either.
+// Receive copies the body of the request to dst. err is the error of the body or of dst. lost is
+// the error of the body alone, so that the caller can tell which of them failed.
 func (w *Response) Receive(dst io.Writer) (lost, err error) {
 	buf := buffers.Get().(*[]byte)
 	defer buffers.Put(buf)
@@ -53,7 +53,7 @@ func (w *Response) Receive(dst io.Writer) (lost, err error) {
 	return src.err, err
 }
 
-// errorRecorder records an error of the source, to tell it from one of the destination.
+// errorRecorder records the error of a source, other than io.EOF.
 type errorRecorder struct {
 	r   io.Reader
 	err error
@@ -70,9 +70,10 @@ func (k *errorRecorder) Read(p []byte) (int, error) {
 // gatherFrom is the size from which a write makes more than one TLS record.
 const gatherFrom = 16<<10 + 1
 
-// extendWriteDeadline gives the client Options.Stall for the next write. It skips the call if the
-// deadline was set less than a sixteenth of that ago. The deadline stays after the answer, since
-// net/http writes the last bytes afterwards; the next answer sets its own.
+// extendWriteDeadline gives the client Options.Stall for the next write. To save calls, it does
+// nothing if it set the deadline less than a sixteenth of Stall ago. The deadline is not removed
+// after the answer, because net/http writes the last bytes then. The next answer on the connection
+// sets its own.
 func (w *Response) extendWriteDeadline() {
 	now := time.Now()
 	if now.Sub(w.extendedAt) <= w.options.Stall/16 {
@@ -86,7 +87,7 @@ func (w *Response) extendWriteDeadline() {
 // pacedWriter writes the body of an answer with a deadline for each write.
 type pacedWriter struct {
 	w      *Response
-	gather gatherer // nil: none
+	gather gatherer // nil if the connection has none
 	secure bool
 }
 
@@ -96,8 +97,8 @@ func (w *Response) pacedWriter() pacedWriter {
 	return p
 }
 
-// hold gathers writes until release is called. release sets err, if that is nil, to the error of
-// writing the gathered bytes.
+// hold gathers writes until release is called. release writes the gathered bytes. If that fails and
+// err is nil, release sets err.
 func (p pacedWriter) hold(err *error) (release func()) {
 	p.gather.Hold()
 	return func() {
@@ -134,7 +135,8 @@ func (p pacedWriter) sendFile(f *os.File, length int64) (sent int64, err error) 
 	return sent, err
 }
 
-// sendStretches sends length bytes. The kernel sends those that are in a file that can be read.
+// sendStretches sends length bytes. The kernel sends those that are in a readable file. The others
+// are copied.
 func (p pacedWriter) sendStretches(body Stretches, length int64) (sent int64, err error) {
 	for sent < length && err == nil {
 		f, n, failed := body.Stretch(length - sent)
@@ -155,7 +157,7 @@ func (p pacedWriter) sendStretches(body Stretches, length int64) (sent int64, er
 	return sent, err
 }
 
-// copySome copies the bytes of one read, at most n.
+// copySome copies the bytes of one read, at most n, and returns how many it sent.
 func (p pacedWriter) copySome(body io.Reader, n int64) (int64, error) {
 	buf := buffers.Get().(*[]byte)
 	defer buffers.Put(buf)

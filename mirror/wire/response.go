@@ -8,14 +8,14 @@ import (
 
 // Options say how the body of an answer is sent.
 type Options struct {
-	// Stall is how long the client may neither send nor take a byte.
+	// Stall is how long a client may go without sending or taking a byte.
 	Stall time.Duration
 	// CopyFiles sends files by copying them through this process instead of by the kernel.
 	CopyFiles bool
 }
 
-// Response is the answer to one request. It records the status and the bytes sent. It preserves
-// io.ReaderFrom, and with it sendfile, and Unwrap for http.ResponseController.
+// Response is the answer to one request. It records the status and the bytes sent. It implements
+// io.ReaderFrom, so that sendfile is still used, and Unwrap for http.ResponseController.
 type Response struct {
 	http.ResponseWriter
 	r       *http.Request
@@ -45,8 +45,8 @@ func (w *Response) Sent() int64 { return w.sent }
 // Break marks the answer as impossible to complete.
 func (w *Response) Break() { w.broken = true }
 
-// Broken reports whether the answer cannot be completed: then only a cut connection tells the
-// client.
+// Broken reports whether the answer cannot be completed. Only a cut connection can tell the client
+// so.
 func (w *Response) Broken() bool { return w.broken }
 
 // begin records the status of an answer that has not started yet.

@@ -17,31 +17,34 @@ type Content struct {
 	// ETag is the entity tag, in quotes.
 	ETag      string
 	MediaType string
-	// Size in bytes; -1 if unknown.
+	// Size is in bytes; -1 if unknown.
 	Size int64
 	// Body is a Stretches if the kernel may send parts of it.
 	Body io.ReadSeeker
-	// Arriving says that the body is still being fetched: the header is sent before it is there.
+	// Arriving says that the body is still being fetched. The header is then sent without waiting
+	// for it.
 	Arriving bool
 	// Small says that the content is too small for ranges, which are then not offered.
 	Small bool
 }
 
-// Stretches is a body that is in a file as far as it has arrived. The kernel sends what is there.
+// Stretches is a body whose bytes are written to a file as they arrive. The kernel can send those
+// that are in the file.
 type Stretches interface {
 	io.ReadSeeker
-	// Stretch waits for bytes. It returns a file, positioned at them, and how many of them, at most
-	// n, the caller may send from it. The file is nil if the caller has to use Read instead. Errors
-	// are those of Read.
+	// Stretch waits for bytes. It returns a file that is positioned at these bytes, and how many of
+	// them the caller may send from the file, at most n. The file is nil if the caller has to use
+	// Read instead. Errors are those of Read.
 	Stretch(n int64) (file *os.File, bytes int64, err error)
-	// Passed says how many bytes of a stretch were sent, after which the body goes on, and the error
-	// that ended the sending. It returns that error, or nil if the file cannot be read: Read then
-	// gets the bytes elsewhere.
+	// Passed tells the body how many bytes of a stretch were sent, and the error that ended the
+	// sending. The body continues after these bytes. Passed returns the error, or nil if it means
+	// that the file cannot be read: Read then gets the bytes elsewhere.
 	Passed(sent int64, err error) error
 }
 
-// Send answers GET and HEAD for content: whole, a range of it, or "not modified". Before the
-// answer has begun, it returns [oci.ErrRangeInvalid] or an error of the body.
+// Send answers GET and HEAD for content. The answer is the whole content, a range of it, or "not
+// modified". It may return [oci.ErrRangeInvalid] or an error of the body before the answer has
+// begun ([Response.Started]). If sending the body fails, it marks the answer as broken.
 func (w *Response) Send(c Content) error {
 	h := w.Header()
 	h.Set("Etag", c.ETag)
@@ -50,8 +53,8 @@ func (w *Response) Send(c Content) error {
 		return nil
 	}
 	if c.Arriving && c.Size == 0 {
-		// Empty content has no last byte that could be withheld until the digest is verified, so wait
-		// for that here.
+		// The last byte of content is withheld until the digest is verified. Empty content has
+		// none, so wait here until it is verified.
 		if _, err := c.Body.Read(make([]byte, 1)); err != io.EOF {
 			return err
 		}
@@ -107,12 +110,12 @@ func (w *Response) sendPart(c Content, status int, part oci.Range) error {
 // buffers have the size that performs best for bodies that the kernel cannot send.
 var buffers = sync.Pool{New: func() any { b := make([]byte, 256<<10); return &b }}
 
-// byKernel reports whether the kernel may send a file. It cannot encrypt, and some hosts perform
-// better without it.
+// byKernel reports whether the kernel may send a file. The kernel cannot encrypt, and on some hosts
+// copying is faster.
 func (w *Response) byKernel() bool { return w.r.TLS == nil && !w.options.CopyFiles }
 
-// copyBody sends length bytes of the body, or all of it if length is -1. The kernel sends the
-// parts that are in a file, if it may.
+// copyBody sends length bytes of the body, or all of it if length is -1. If byKernel allows it, the
+// kernel sends the parts that are in a file.
 func (w *Response) copyBody(body io.Reader, length int64) (int64, error) {
 	p := w.pacedWriter()
 	if length >= 0 && w.byKernel() {
@@ -137,8 +140,8 @@ func (w *Response) SendWhole(body []byte) error {
 	return err
 }
 
-// short returns an error if sending failed, or if only n of the wanted bytes were sent; -1 means
-// all that there are.
+// short returns an error if err is not nil, or if fewer bytes were sent than wanted. A want of -1
+// accepts any number.
 func short(n, want int64, err error) error {
 	if err == nil && want >= 0 && n < want {
 		err = io.ErrUnexpectedEOF

@@ -20,7 +20,7 @@ type ServerOptions struct {
 	// Address, for errors.
 	Name, Setting string
 	Address       string
-	// Certificate and PrivateKey are files; without them the server speaks plain HTTP.
+	// Certificate and PrivateKey are files. Without them, the server speaks plain HTTP.
 	Certificate, PrivateKey string
 	// Splice sends files over plain HTTP by splice, on systems that have it.
 	Splice bool
@@ -28,7 +28,7 @@ type ServerOptions struct {
 	ReadHeaderTimeout, IdleTimeout time.Duration
 	// Grace is how long requests under way may continue when the server stops.
 	Grace time.Duration
-	// Connections bounds the connections of clients; nil: nothing does.
+	// Connections bounds the connections of clients; nil means no bound.
 	Connections *Connections
 	Handler     http.Handler
 	Logger      *slog.Logger
@@ -38,14 +38,14 @@ type ServerOptions struct {
 type Server struct {
 	ServerOptions
 	server *http.Server
-	pipes  *pipes // nil: files are not spliced
+	pipes  *pipes // nil if files are not spliced
 	// handshakes counts nothing without TLS.
 	handshakes *handshakes
 }
 
-// NewServer returns a server that does not listen yet. It reads the certificate, so that a bad
-// one prevents the start; later the certificate is reloaded when its file changes. An error is
-// one of the certificate.
+// NewServer returns a server that does not listen yet. It loads the certificate, so that a bad one
+// prevents the start, and returns an error if that fails. Later it reloads the certificate when its
+// file changes.
 func NewServer(o ServerOptions) (*Server, error) {
 	s := &Server{ServerOptions: o, handshakes: newHandshakes(o.Name, o.Logger)}
 	s.server = &http.Server{
@@ -85,7 +85,8 @@ func (s *Server) Collectors() []prometheus.Collector {
 }
 
 // serverLog takes the messages of net/http about connections. They are logged at level debug,
-// because most say that a client left. An unrecovered panic is logged as an error.
+// because most say that a client left. Those about TLS handshakes go to handshakes instead, and an
+// unrecovered panic is logged as an error.
 type serverLog struct {
 	slog.Handler
 	handshakes *handshakes
@@ -126,8 +127,8 @@ func (s *Server) wrap(ln net.Listener) net.Listener {
 	return ln
 }
 
-// transported adds TLS to a listener if it is configured, or else the connections that splice
-// files.
+// transported returns a listener whose connections use TLS, or splice files, if the server is
+// configured so.
 func (s *Server) transported(ln net.Listener) net.Listener {
 	if s.pipes != nil {
 		return s.pipes.through(ln)
@@ -138,8 +139,8 @@ func (s *Server) transported(ln net.Listener) net.Listener {
 	return tls.NewListener(gatheringListener{plainListener{ln}}, s.server.TLSConfig)
 }
 
-// Serve answers requests from ln until ctx ends, and then gives the running ones Grace to finish.
-// It closes ln.
+// Serve answers requests from ln, which it closes, until ctx ends. Then it waits up to Grace for
+// the requests under way, and returns nil. It returns an error if the server fails earlier.
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	if s.pipes != nil {
 		defer s.pipes.close()

@@ -11,22 +11,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The limits of pipes: a pipe buffers what is sent of a file at once. A user without privileges
-// gets 64 pipes of that size in all (pipe-user-pages-soft, pipe(7)), and other programs may need
-// some.
+// pipeBytes is the size of a pipe's buffer, and so the most that one splice moves. maxPipes bounds
+// the pipes. Linux gives a user without privileges 64 pipes of that size in all
+// (pipe-user-pages-soft, pipe(7)), and other programs may need some of them.
 const (
 	pipeBytes = 1 << 20
 	maxPipes  = 32
 )
 
-// pipes are a pool of pipes. Files pass through a pipe on their way to a connection, without
-// being copied through this process: splice(2) requires that one of its ends is a pipe.
+// pipes are a pool of pipes. splice(2) moves bytes without copying them through this process, but
+// only from or to a pipe. So the bytes of a file pass through a pipe on their way to a connection.
 type pipes struct {
 	make func() (*pipe, error)
 
 	mu     sync.Mutex // guards below
 	idle   []*pipe
-	open   int // idle and in use
+	open   int // pipes that are idle or in use
 	closed bool
 	total  int64 // bytes that were sent through pipes
 }
@@ -57,7 +57,8 @@ func (p *pipe) close() {
 	_ = unix.Close(p.write)
 }
 
-// get returns a pipe, or nil when all are in use or none can be made.
+// get returns a pipe. It returns nil if maxPipes are in use, none can be made, or the pool is
+// closed.
 func (s *pipes) get() *pipe {
 	s.mu.Lock()
 	if n := len(s.idle); n > 0 {
@@ -82,8 +83,8 @@ func (s *pipes) get() *pipe {
 	return p
 }
 
-// put returns a pipe to the pool and counts the bytes sent through it. A pipe that is not empty
-// would mix two files, and is closed.
+// put returns a pipe to the pool and counts the bytes sent through it. It closes a pipe that is not
+// empty, because its bytes would be sent before those of the next file.
 func (s *pipes) put(p *pipe, sent int64) {
 	s.mu.Lock()
 	s.total += sent
@@ -144,8 +145,8 @@ type splicingConn struct {
 var _ gatherer = (*splicingConn)(nil)
 
 // Hold implements gatherer. net/http writes the header and the first bytes of a file before the
-// rest is spliced. Held back, they leave together with it. By themselves they would be a packet
-// that wakes the client for next to nothing.
+// rest is spliced. If they are held back, the kernel sends them together with the rest. Otherwise
+// they would be a packet of their own, which wakes the client for next to nothing.
 func (c *splicingConn) Hold() { c.holding = true }
 
 // Release implements gatherer.
@@ -174,7 +175,7 @@ func (c *splicingConn) Write(p []byte) (n int, err error) {
 			return !errors.Is(err, unix.EAGAIN)
 		})
 		if failed != nil {
-			return n, failed // a deadline, or the end of the connection
+			return n, failed // the deadline has passed, or the connection is closed
 		}
 		if errors.Is(err, unix.EINTR) {
 			err = nil
@@ -188,12 +189,12 @@ func (c *splicingConn) Write(p []byte) (n int, err error) {
 	return n, err
 }
 
-// errNotSpliced says that no bytes were sent, because the file system or the kernel does not
-// support splice.
+// errNotSpliced says that no bytes were sent because the file system or the kernel does not support
+// splice.
 var errNotSpliced = errors.New("splice is not possible")
 
-// ReadFrom implements io.ReaderFrom. It passes other readers, and files that cannot be spliced,
-// to net.TCPConn.
+// ReadFrom implements io.ReaderFrom. It splices a limited part of a file. Any other reader, or a
+// file that cannot be spliced, it passes to net.TCPConn.
 func (c *splicingConn) ReadFrom(r io.Reader) (int64, error) {
 	n, err := c.readFrom(r)
 	if n > 0 {
@@ -255,7 +256,8 @@ func (p *pipe) move(to *net.TCPConn, f *os.File, n int64) (sent int64, err error
 	return sent, err
 }
 
-// fill moves up to n bytes of a file into the empty pipe; 0 at the end of the file.
+// fill moves up to n bytes of a file into the empty pipe. At the end of the file, the pipe stays
+// empty.
 func (p *pipe) fill(in syscall.RawConn, n int64) (err error) {
 	failed := in.Control(func(fd uintptr) {
 		p.buffered, err = splice(int(fd), p.write, min(n, pipeBytes), 0)
@@ -263,8 +265,8 @@ func (p *pipe) fill(in syscall.RawConn, n int64) (err error) {
 	return errors.Join(failed, err)
 }
 
-// drain moves buffered bytes to a connection. It waits until the connection takes some or its
-// deadline expires, and returns how many it moved.
+// drain moves buffered bytes to a connection. It waits until the connection takes some of them or
+// its deadline passes, and returns how many it moved.
 func (p *pipe) drain(out syscall.RawConn, more int) (moved int64, err error) {
 	failed := out.Write(func(fd uintptr) bool {
 		moved, err = spliceAtOnce(p.read, int(fd), p.buffered, more)
@@ -292,8 +294,8 @@ func splice(from, to int, n int64, flags int) (int64, error) {
 }
 
 // spliceAtOnce moves bytes from a pipe to a connection. It never blocks, so it bypasses Go's
-// scheduler. The scheduler would hand on the processor, and take it back, for each call that
-// takes longer than some 20 µs, which costs a tenth of the processor time.
+// scheduler. For each system call longer than about 20 µs, the scheduler would give the processor
+// to another goroutine and then get it back, which costs a tenth of the processor time.
 func spliceAtOnce(from, to int, n int64, flags int) (int64, error) {
 	for {
 		moved, _, errno := unix.RawSyscall6(unix.SYS_SPLICE, uintptr(from), 0, uintptr(to), 0, uintptr(n), uintptr(unix.SPLICE_F_MOVE|unix.SPLICE_F_NONBLOCK|flags))

@@ -26,7 +26,7 @@ type handshakes struct {
 	logged map[string]time.Time
 }
 
-// The reasons for which a handshake fails, as metrics and the log have them.
+// The reasons why a handshake fails, as they appear in metrics and in the log.
 const (
 	failedPlain       = "plain http"
 	failedCertificate = "certificate refused"
@@ -35,7 +35,7 @@ const (
 	failedOther       = "other"
 )
 
-// advice says for each reason that a person can change what to do.
+// advice says what a person can do about a reason. There is none for failedLeft.
 var advice = map[string]string{
 	failedPlain:       "the client speaks plain HTTP; use https:// for this listener",
 	failedCertificate: "the client does not trust the certificate; give it the CA, or a certificate for the name that it uses",
@@ -59,8 +59,9 @@ func newHandshakes(listener string, log *slog.Logger) *handshakes {
 // conn.serve). The client's address and the error follow.
 const handshakeError = "http: TLS handshake error from "
 
-// message takes a message of net/http, and returns false if it is about something else. It logs
-// each reason at most once a minute: every pull of a client that does not trust dray fails.
+// message counts and logs a message of net/http about a failed handshake. It returns false, and
+// does nothing, if the message is about something else. It warns of each reason at most once a
+// minute, because every pull of a client that does not trust the certificate fails.
 func (h *handshakes) message(text string) bool {
 	text, ok := strings.CutPrefix(text, handshakeError)
 	if !ok {
@@ -86,7 +87,7 @@ func (h *handshakes) message(text string) bool {
 	return true
 }
 
-// failureOf returns the reason of a handshake's error. The texts of alerts are those of
+// failureOf returns the reason for the error of a handshake. The texts of alerts are those of
 // crypto/tls.
 func failureOf(why string) string {
 	has := func(parts ...string) bool {
@@ -112,8 +113,8 @@ func failureOf(why string) string {
 
 var errPlainHTTP = errors.New("the client sent a request of plain HTTP")
 
-// plainListener has connections that answer a request of plain HTTP, before TLS sees it. Clients
-// speak plain HTTP to registries on localhost, or fall back to it.
+// plainListener accepts connections that answer a request of plain HTTP before TLS sees it. Some
+// clients speak plain HTTP to a registry on localhost, or fall back to it.
 type plainListener struct{ net.Listener }
 
 // Accept implements net.Listener.
@@ -132,7 +133,8 @@ type plainConn struct {
 }
 
 // Read implements net.Conn. If the first bytes are those of a request, it answers the request and
-// returns errPlainHTTP. The server has set a deadline for the handshake, which holds for both.
+// returns errPlainHTTP. The server's deadline for the handshake bounds reading the request and
+// writing the answer, too.
 func (c *plainConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	if c.looked || n == 0 {
@@ -149,14 +151,15 @@ func (c *plainConn) Read(p []byte) (int, error) {
 	return 0, errPlainHTTP
 }
 
-// drained bounds what is read of a request's body, in bytes and in time, so that the answer is not
-// lost with a connection that is closed in the middle of it.
+// After the answer, up to drained bytes of the request's body are read and dropped, for drainedIn
+// at most. If the connection were closed with unread bytes, the client might lose the answer.
 const (
 	drained   = 64 << 10
 	drainedIn = 500 * time.Millisecond
 )
 
-// redirect answers a request with the same address in https, and with a text for people.
+// redirect answers a request with a redirect to the same address with https, and with a text for
+// people. A request without a host gets 400 and the text.
 func (c *plainConn) redirect(r *http.Request) {
 	at := url.URL{Scheme: "https", Host: r.Host, Path: r.URL.Path, RawPath: r.URL.RawPath, RawQuery: r.URL.RawQuery}
 	text := fmt.Sprintf("This port speaks HTTPS, and the request was plain HTTP. Use https://%s\n", r.Host)
@@ -173,7 +176,7 @@ func (c *plainConn) redirect(r *http.Request) {
 		return
 	}
 	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
-		_ = half.CloseWrite() // the connection ends in any case
+		_ = half.CloseWrite() // if this fails, the connection ends anyway
 	}
 	_ = c.SetReadDeadline(time.Now().Add(drainedIn))
 	_, _ = io.CopyN(io.Discard, c.Conn, drained)
