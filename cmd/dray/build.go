@@ -42,7 +42,8 @@ func build(ctx context.Context, cfg config.Config, log *slog.Logger) (*graph, er
 	return g, nil
 }
 
-// The limits of open files: below the first dray does not start, below the second it warns.
+// dray does not start if it may open fewer than leastOpenFiles files. It warns if it may open fewer
+// than fewOpenFiles.
 const (
 	leastOpenFiles = 64
 	fewOpenFiles   = 1024
@@ -51,12 +52,13 @@ const (
 // raiseOpenFiles says how to raise the limit of open files.
 const raiseOpenFiles = "raise the limit, by LimitNOFILE= of systemd, --ulimit nofile= of Docker, or ulimit -n"
 
-// adminConnections are reserved for the admin listener, whatever clients do.
+// adminConnections is the number of connections that the admin listener has for itself, so clients
+// of other listeners cannot take them.
 const adminConnections = 32
 
-// buildConnections bounds the connections of clients. A connection needs up to two files, and
-// while content is fetched two more, so a quarter of the open files leaves enough for the disk and
-// for upstreams.
+// buildConnections bounds the connections of clients. The default is a quarter of the files that
+// dray may open. A connection needs up to two files, and two more while dray fetches content for
+// it, so this leaves enough for the disk and for upstreams.
 func (g *graph) buildConnections(context.Context) error {
 	files, err := wire.OpenFiles()
 	if err != nil {
@@ -74,11 +76,11 @@ func (g *graph) buildConnections(context.Context) error {
 	return nil
 }
 
-// directorySetting ends errors about the cache directory.
+// directorySetting is the advice at the end of errors about the cache directory.
 const directorySetting = "set another directory with cache.directory or DRAY_CACHE_DIRECTORY"
 
-// directoryAdvice says what to do about an error of the cache directory. It names both users if the
-// directory belongs to another than dray's.
+// directoryAdvice says what to do about an error of the cache directory. If dray lacks a permission
+// because the directory belongs to another user, the advice names that user and dray's own.
 func directoryAdvice(dir string, err error) string {
 	info, failed := os.Stat(dir)
 	if failed != nil || !errors.Is(err, fs.ErrPermission) {

@@ -37,7 +37,7 @@ func (g *graph) inventoryAPI() []admin.Endpoint {
 	}
 }
 
-// inventoryOperator parses operators' requests to the inventory.
+// inventoryOperator parses the requests of operators, and passes them to the inventory.
 type inventoryOperator struct {
 	*inventory.Inventory
 	names names
@@ -89,7 +89,7 @@ func (o inventoryOperator) unpin(ctx context.Context, q api.NameRequest) (api.Na
 	if n, err := o.names.of(q.Name); err == nil {
 		q.Name = n.String()
 	}
-	return q, withCode(o.Unpin(ctx, q.Name)) // the upstream may be gone from the configuration
+	return q, withCode(o.Unpin(ctx, q.Name)) // also with a name that does not parse: its upstream may no longer be configured
 }
 
 // hostedImages yields the images of all hosted upstreams.

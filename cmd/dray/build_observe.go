@@ -79,7 +79,8 @@ func (g *graph) buildAdmin(context.Context) error {
 	return nil
 }
 
-// healthy reports whether the last requests to a registry failed. It sends no request.
+// healthy returns an error if the last request to the registry failed, or if dray could not get a
+// valid token for it. It sends no request.
 func (r *registry) healthy(context.Context) error {
 	if s := r.breaker.State(); s.Failures > 0 {
 		return fmt.Errorf("%d failures in a row, the last: %w", s.Failures, s.Last)
@@ -87,7 +88,7 @@ func (r *registry) healthy(context.Context) error {
 	if r.tokens == nil {
 		return nil
 	}
-	// The first request fetches the token, so without an error a missing token is healthy.
+	// dray fetches the token at its first request. Until then it has none, and that is no error.
 	if h := r.tokens.Health(); !h.Healthy && h.LastError != nil {
 		return fmt.Errorf("no valid token: %w", h.LastError)
 	}

@@ -55,7 +55,8 @@ func (g *graph) queueAPI() []admin.Endpoint {
 	}
 }
 
-// dropTimeout bounds how long an interrupted attempt may take to end when its push is dropped.
+// dropTimeout bounds the dropping of a push. dray interrupts an attempt to forward the push, and
+// waits until the attempt has ended.
 const dropTimeout = 10 * time.Second
 
 // queueError adds the code of the API to an error of the queue.

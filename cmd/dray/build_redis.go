@@ -9,7 +9,8 @@ import (
 	"dray/cmd/dray/config"
 )
 
-// openRedis connects lazily: an unreachable Redis shows in /readyz and does not stop the start.
+// openRedis does not connect yet. An unreachable Redis shows in /readyz, and dray starts without
+// it.
 func openRedis(m config.Metadata) (*redis.Store, error) {
 	raw, err := withPassword(m.URL.Reveal(), m.Password.Reveal())
 	if err != nil {
@@ -18,8 +19,8 @@ func openRedis(m config.Metadata) (*redis.Store, error) {
 	return redis.Open(redis.Options{URL: raw, Prefix: m.KeyPrefix})
 }
 
-// withPassword adds the password to the URL: as a parameter for Redis Sentinel, else as user info.
-// Its errors do not show the URL, which may contain another password.
+// withPassword adds the password to the URL: for Redis Sentinel as a parameter, otherwise in the
+// user part. Its errors do not show the URL, which may contain another password.
 func withPassword(raw, password string) (string, error) {
 	if password == "" {
 		return raw, nil

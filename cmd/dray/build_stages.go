@@ -26,7 +26,7 @@ import (
 // defaultExecTime leaves time for the answer to a client that gives up after 30 s.
 const defaultExecTime = config.Duration(20 * time.Second)
 
-// stages collects the steps of a pipeline and the errors of making them.
+// stages collects the steps of a pipeline, and the errors from making them.
 type stages struct {
 	baseImages imagebase.Catalogue // recorded base images; nil means none
 	steps      []pipeline.Step

@@ -22,7 +22,7 @@ import (
 	"dray/upstream/ecr"
 )
 
-// registry is one upstream with its parts that health checks and metrics need.
+// registry is one upstream, with those of its parts that health checks and metrics need.
 type registry struct {
 	*repository.Upstream
 	breaker    *upstream.Breaker
@@ -216,8 +216,9 @@ func template(c config.CreateRepositories) (ecr.Template, error) {
 	return t, nil
 }
 
-// buildTransport makes a transport that trusts the upstream's own authorities and dials its
-// address in place of its host. Redirects to other hosts are dialled by their own names.
+// buildTransport makes the transport for an upstream. It trusts the authorities in the upstream's
+// ca_file, if set, and dials the upstream's address, if set, in place of its host. For a redirect
+// to another host it dials that host.
 func buildTransport(u config.Upstream, base *url.URL) (*transport, error) {
 	o := upstream.TransportOptions{InsecureSkipVerify: u.TLS.InsecureSkipVerify, Reach: &upstream.Reach{
 		Registry: upstream.HostPort(base), Address: u.Address, Private: u.PrivateRedirects || u.Kind == config.KindECR,

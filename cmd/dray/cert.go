@@ -58,8 +58,8 @@ addresses of --host. cert ignores their ports.`,
 	return cmd
 }
 
-// writeCertificate makes the key and the certificate, and returns the certificate's SHA-256
-// fingerprint.
+// writeCertificate makes the key and the certificate, writes their files, and returns the SHA-256
+// fingerprint of the certificate.
 func writeCertificate(opts certOptions, now time.Time) ([sha256.Size]byte, error) {
 	var none [sha256.Size]byte
 	if !opts.force {

@@ -41,7 +41,7 @@ func (in *invocation) notices(cfg config.Config) []string {
 	return slices.Concat(config.UnknownVariables(in.environ, cfg), cfg.Notices())
 }
 
-// printConfig writes the configuration as YAML. Secrets are redacted by their types.
+// printConfig writes the configuration as YAML. The types of secrets redact their values.
 func printConfig(w io.Writer, cfg config.Config) error {
 	out := yaml.NewEncoder(w)
 	out.SetIndent(2)

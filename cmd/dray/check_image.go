@@ -115,7 +115,9 @@ func pushedAs(c config.Config, name string) (pipeline.Name, error) {
 	return pipeline.Name{Upstream: target.Upstream, Repository: target.Repo, Tag: ref.Tag}, nil
 }
 
-// pipelineFor makes the pipeline of the checks that are named, or else of those that apply to n.
+// pipelineFor makes the pipeline of the entry of checks with the given name. If the name is empty,
+// it takes the first entry of the upstream that applies to n. If the upstream names no entries, it
+// takes the only entry of the configuration, provided that it applies to n.
 func pipelineFor(c config.Config, checks string, n pipeline.Name) (*pipeline.Pipeline, error) {
 	var candidates []string
 	switch u := slices.IndexFunc(c.Upstreams, func(u config.Upstream) bool { return u.Name == n.Upstream }); {
@@ -194,8 +196,8 @@ func (r remote) Open(ctx context.Context, d oci.Descriptor) (io.ReadCloser, erro
 	return s.Body, err
 }
 
-// openRemote resolves the name of an image and opens it at the upstream, with the upstream's
-// credentials.
+// openRemote resolves the name of an image and opens the image at its upstream, with dray's
+// credentials there.
 func openRemote(ctx context.Context, cfg config.Config, image string) (*opened, error) {
 	target, ref, err := namesOf(cfg).routes.Resolve(image)
 	if err != nil {

@@ -39,7 +39,7 @@ func checkParts(c config.Config, k *config.Report) {
 			_ = store.Close()
 		}
 	}
-	if k.Sound() { // checkRoutes would report wrong and duplicate names again
+	if k.Sound() { // otherwise checkRoutes would report wrong and duplicate names again
 		checkRoutes(c, k)
 	}
 	for i, a := range c.Auth {

@@ -62,8 +62,8 @@ func (g *graph) awsSession(ctx context.Context) (*ecr.Session, error) {
 	return g.session, nil
 }
 
-// awsLog returns the option by which the AWS SDK writes its messages into the log, in its format.
-// By itself it writes lines of its own to standard error.
+// awsLog returns the option by which the AWS SDK writes its messages to the log. Without the
+// option, the SDK writes them to standard error, in a format of its own.
 func awsLog(log *slog.Logger) func(*awsconfig.LoadOptions) error {
 	return awsconfig.WithLogger(logging.LoggerFunc(func(kind logging.Classification, format string, args ...any) {
 		level := slog.LevelDebug

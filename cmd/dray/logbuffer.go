@@ -7,16 +7,17 @@ import (
 	"time"
 )
 
-// Bounds of logBuffer.
+// The buffer of a logBuffer is written when it has maxBuffered bytes, or flushDelay after its first
+// byte.
 const (
 	maxBuffered = 32 << 10
 	flushDelay  = 100 * time.Millisecond
 )
 
-// logBuffer writes a log in which most lines are of little value alone, such as the access log. A
-// system call for each of these would cost more than many requests do. bufferedLog buffers its
-// lines for at most flushDelay; logBuffer writes its own at once, after the buffered ones. A
-// process that is killed loses the buffer.
+// logBuffer writes the log. Most of its lines, such as those of the access log, are of little value
+// alone, and a system call for each would cost more than many requests do. A bufferedLog therefore
+// puts its lines into the buffer. logBuffer itself writes a line at once, after the buffered ones.
+// A process that is killed loses the buffer.
 type logBuffer struct {
 	to io.Writer
 
@@ -60,7 +61,7 @@ func (l *logBuffer) flush() error {
 // bufferedLog is a logBuffer whose Write only buffers.
 type bufferedLog struct{ *logBuffer }
 
-// Write implements io.Writer. It writes only if the buffer is full or closed.
+// Write implements io.Writer. It writes the buffer only if the buffer is full or closed.
 func (l bufferedLog) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	if len(l.pending) == 0 && !l.closed {
@@ -91,17 +92,18 @@ func (l *logBuffer) close() {
 		l.timer.Stop()
 	}
 	l.mu.Unlock()
-	_ = l.flush() // the error has no other place to go
+	_ = l.flush() // an error of the log could only be logged
 }
 
-// logHandler is the handler of the program's log. Its lines are written at once, those of buffered
-// through bufferedLog.
+// logHandler is the handler of the program's log. It writes its own lines at once. The lines of its
+// field buffered go through a bufferedLog.
 type logHandler struct {
 	slog.Handler
 	buffered slog.Handler
 }
 
-// bufferedHandler returns the handler for lines that may be buffered.
+// bufferedHandler returns the handler for lines that may be buffered, or the handler of log itself
+// if log has none.
 func bufferedHandler(log *slog.Logger) slog.Handler {
 	if h, ok := log.Handler().(logHandler); ok {
 		return h.buffered

@@ -29,7 +29,7 @@ func routesOf(c config.Config, l config.Listener) *route.Table {
 	return r
 }
 
-// hostsOf returns the host names, without ports, by which a listener is known.
+// hostsOf returns the host names, without ports, by which clients know a listener.
 func hostsOf(r *route.Table) (hosts []string) {
 	all := slices.Clone(r.Own)
 	for _, o := range r.Order {
@@ -41,11 +41,11 @@ func hostsOf(r *route.Table) (hosts []string) {
 	return hosts
 }
 
-// names parses the names of images that operators give.
+// names parses the names that operators give to images.
 type names struct{ routes *route.Table }
 
-// namesOf makes the names of all listeners: every upstream, those of the first listener first, and
-// every host name of dray.
+// namesOf makes names that know the upstreams of all listeners, those of the first listener first,
+// and all host names and addresses of dray.
 func namesOf(c config.Config) names {
 	r := &route.Table{}
 	var order []string

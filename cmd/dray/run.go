@@ -18,7 +18,7 @@ import (
 func run(ctx context.Context, args, environ []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	in := &invocation{environ: environ, stdin: stdin, stdout: stdout, stderr: stderr}
 	root := rootCommand(in)
-	root.SetArgs(append([]string{}, args...)) // with nil cobra would read os.Args
+	root.SetArgs(append([]string{}, args...)) // if args were nil, cobra would read os.Args
 	cmd, err := root.ExecuteContextC(ctx)
 	_, listed := errors.AsType[config.Problems](err)
 	switch {

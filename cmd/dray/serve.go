@@ -48,8 +48,9 @@ and exits.`,
 	}
 }
 
-// ignoreHangups makes SIGHUP a line of the log until stop is called. systemctl reload, logrotate
-// and a closed terminal send it, and it would end the process without its orderly stop.
+// ignoreHangups makes the process log SIGHUP and go on, until stop is called. systemctl reload,
+// logrotate and a closed terminal send this signal. Otherwise it would end the process at once,
+// without an orderly stop.
 func ignoreHangups(log *slog.Logger) (stop func()) {
 	hangups, done := make(chan os.Signal, 1), make(chan struct{})
 	signal.Notify(hangups, syscall.SIGHUP)
@@ -66,9 +67,9 @@ func ignoreHangups(log *slog.Logger) (stop func()) {
 	}
 }
 
-// newLogger makes the log, which writes to w; end flushes it. It silences logrus, the process-wide
-// log of the authentication in distribution, which has another format: the errors that this
-// package returns say the same.
+// newLogger makes the log, which writes to w. end writes what the log has buffered. newLogger also
+// silences logrus, the process-wide log of distribution's authentication: its lines have another
+// format, and repeat the errors that this authentication returns.
 func newLogger(l config.Log, w io.Writer) (log *slog.Logger, end func()) {
 	logrus.SetOutput(io.Discard)
 	to := &logBuffer{to: w}
@@ -98,7 +99,8 @@ func logStart(cfg config.Config, notices []string, log *slog.Logger) {
 	}
 }
 
-// serve runs the program until ctx ends. It stops the servers before the parts that they use.
+// serve runs the program until ctx ends or a part of the program fails. It stops the servers before
+// the parts that they use.
 func serve(ctx context.Context, cfg config.Config, log *slog.Logger) (err error) {
 	g, err := build(ctx, cfg, log)
 	if err != nil {
@@ -147,7 +149,8 @@ func (g *graph) greet(ctx context.Context) {
 }
 
 // serveAll opens all listeners before it serves any, so that no client gets an answer if the start
-// fails. It returns when either context ends.
+// fails. It returns when a server fails or either context ends. inner is the context of the parts
+// in the background, which ends when one of them fails.
 func (g *graph) serveAll(ctx, inner context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

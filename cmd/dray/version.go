@@ -26,8 +26,8 @@ func versionCommand(in *invocation) *cobra.Command {
 	}
 }
 
-// buildVersion returns the version of a release, or else the module version or revision that the
-// toolchain recorded in the binary.
+// buildVersion returns the version of a release. Otherwise it returns the module version or the
+// revision that the toolchain recorded in the binary.
 func buildVersion() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {

@@ -15,8 +15,8 @@ import (
 )
 
 // watched is a file that is read again when it has changed: Kubernetes and cert-manager replace
-// passwords and authorities while dray runs. A file that cannot be used leaves the last value in
-// use.
+// passwords and authorities while dray runs. If the file cannot be read or parsed, the last value
+// stays in use.
 type watched[T any] struct {
 	path  string
 	parse func([]byte) (T, error)
@@ -32,7 +32,7 @@ func watch[T any](path string, parse func([]byte) (T, error)) (*watched[T], erro
 	return w, w.load()
 }
 
-// get returns the value, and whether it is another one than at the last call.
+// get returns the value, and whether this call has read it from a changed file.
 func (w *watched[T]) get() (value T, changed bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -110,7 +110,7 @@ func newTransport(o upstream.TransportOptions, caFile string) (*transport, error
 	return t, nil
 }
 
-// now returns the transport with the authorities that the file has.
+// now returns the transport with the authorities that the file has at this time.
 func (t *transport) now() *http.Transport {
 	if t.file == nil {
 		return t.current

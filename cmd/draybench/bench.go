@@ -12,7 +12,7 @@ import (
 type plan struct {
 	Quick                  bool
 	Rounds                 int
-	WarmRounds             int           // of measurements in windows, which are short
+	WarmRounds             int           // rounds of the measurements that take one Window each
 	Window                 time.Duration // duration of one measurement of a steady load
 	RTT                    time.Duration
 	Total                  int64
@@ -34,9 +34,9 @@ type plan struct {
 	HerdLayer              int64
 	FirstByteRounds        int
 	DistributionHerdRounds int
-	Crowd, CrowdLayers     int // clients of the crowd, whose effect on memory is measured, and its layers
+	Crowd, CrowdLayers     int // clients that pull at once while memory is measured, and the layers of their image
 	CrowdLayer             int64
-	Streams, Fewer, Pulls  int // concurrent streams: many, few; layers that one client pulls at once
+	Streams, Fewer, Pulls  int // many concurrent streams, few of them, and layers that one client pulls at once
 	ManifestClients        int
 	Blobs                  int // in the directory of the scenario million
 }
@@ -48,7 +48,8 @@ func fullPlan() plan {
 		Crowd: 1000, CrowdLayers: 2, CrowdLayer: 5e6, Streams: 32, Fewer: 8, Pulls: 3, ManifestClients: 32, Blobs: 1e6}
 }
 
-// quickPlan runs all of the full plan's code. Its numbers mean nothing.
+// quickPlan makes a short run that goes through the same code as a full one. Its numbers mean
+// nothing.
 func quickPlan() plan {
 	return plan{Quick: true, Rounds: 1, WarmRounds: 1, Window: 200 * time.Millisecond, RTT: 5 * time.Millisecond, Total: 100e6,
 		WarmBlobs: 2, WarmBlob: 2e6, Range: 1 << 18, Tags: 5, Layers: 3, Layer: 1e6, SmallLayers: 10, SmallLayer: 4 << 10,
@@ -109,7 +110,7 @@ func (b *bench) run(ctx context.Context, only []string) error {
 	return nil
 }
 
-// dray returns dray's peer, and false if it is not measured.
+// dray returns the peer dray, and false if this run does not measure dray.
 func (b *bench) dray() (peer, bool) {
 	i := slices.IndexFunc(b.peers, func(p peer) bool { return p.name == dray })
 	if i < 0 {
@@ -123,7 +124,7 @@ func (b *bench) caches() []peer {
 	return slices.DeleteFunc(slices.Clone(b.peers), func(p peer) bool { return p.name == direct })
 }
 
-// eachRound calls f for every peer in every round, forwards and backwards in turn, so that
+// eachRound calls f for every peer in every round. Every second round goes backwards, so that
 // changes of the machine's speed affect all peers alike.
 func eachRound(rounds int, peers []peer, f func(round int, p peer) error) error {
 	for round := range rounds {

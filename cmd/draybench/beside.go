@@ -12,12 +12,13 @@ import (
 	"time"
 )
 
-// bareNetHTTP is a server of net/http that does nothing but write. It fetches its answers from
-// dray once, so it sends the same bytes.
+// bareNetHTTP names a server of net/http that does nothing but write. It sends the same bytes as
+// dray, because it fetches each answer once from dray.
 const bareNetHTTP = "net/http"
 
-// beside measures what dray adds to net/http when it answers from its cache with all features
-// on: it authenticates and authorises the client, counts the request, and logs it.
+// beside measures the CPU time that dray adds to that of net/http for an answer from the cache.
+// dray has all features on: it authenticates and authorises the client, counts the request, and
+// logs it.
 func (b *bench) beside(ctx context.Context) error {
 	d, ok := b.dray()
 	if !ok {
@@ -52,7 +53,7 @@ func (b *bench) beside(ctx context.Context) error {
 			c.extra = credentials
 			return c
 		}
-		if round == 0 { // fills dray, and then the bare server from dray
+		if round == 0 { // fills dray from the origin, and then the bare server from dray
 			if err := askAll(ctx, newClient(), images); err != nil {
 				return err
 			}
@@ -89,7 +90,8 @@ admin: {address: "off"}
 log: {level: info, access: true}
 `
 
-// startBare runs this program as a child, as a bare server.
+// startBare starts this program as a child process, which is a bare server that repeats the answers
+// of source.
 func (b *bench) startBare(ctx context.Context, source string) (*running, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -115,8 +117,8 @@ func (b *bench) startBare(ctx context.Context, source string) (*running, error) 
 	return r, nil
 }
 
-// bare is a server that repeats the answers of another one, which it requests once for each
-// path.
+// bare is a server that repeats the answers of another server. It requests each path from that
+// server once.
 type bare struct {
 	source  string
 	answers sync.Map // of *repeated, by path

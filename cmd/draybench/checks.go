@@ -12,7 +12,7 @@ import (
 	"strings"
 )
 
-// unchecked is dray without checks.
+// unchecked names dray without checks.
 const unchecked = "dray without checks"
 
 // checks pushes an image of compressed layers through dray to a stand-in for ECR, with checks
@@ -83,11 +83,11 @@ func newFilesImage(repo, tag string, count int, size int64) (*image, error) {
 	return assemble(repo, tag, blob{digestOf(config), config}, "application/vnd.oci.image.layer.v1.tar+gzip", layers)
 }
 
-// fileSize of each file in a layer, in bytes.
+// fileSize is the size of each file in a layer, in bytes.
 const fileSize = 128 << 10
 
-// newFiles makes a tar archive that compresses to about size bytes: half of the files are
-// noise, and the others are text that compresses to about a seventh.
+// newFiles makes a tar archive that compresses to about size bytes: every second file is noise,
+// which does not compress, and the others are text, which compresses to about a seventh.
 func newFiles(seed string, size int64) ([]byte, error) {
 	random := rand.New(rand.NewChaCha8(sha256.Sum256([]byte(seed))))
 	var archive bytes.Buffer

@@ -12,8 +12,8 @@ import (
 // content for.
 const startupPause = 200 * time.Millisecond
 
-// firstByte requests a manifest and then a layer from a server that has just started, each on a
-// new connection, as clients do that fetch several layers at once.
+// firstByte requests a manifest and then a layer from a server that has just started. Each request
+// uses a new connection, as with clients that fetch several layers at once.
 func (b *bench) firstByte(ctx context.Context) error {
 	return eachRound(b.plan.FirstByteRounds, b.peers, func(round int, p peer) error {
 		img, err := newImage("bench/first", fmt.Sprintf("v%d", round), 1, 1e6)
@@ -86,8 +86,8 @@ func (b *bench) smallLayers(ctx context.Context) error {
 	})
 }
 
-// coldCPU pulls one large layer without limits. It reads the CPU time a moment after the client
-// has everything, so that it includes the server's remaining work.
+// coldCPU pulls one large layer from an origin without limits. It reads the server's CPU time a
+// moment after the client has everything, so that this time includes the server's remaining work.
 func (b *bench) coldCPU(ctx context.Context) error {
 	img, err := newImage("bench/whole", "v1", 1, b.plan.Whole)
 	if err != nil {
@@ -162,7 +162,7 @@ func (b *bench) herd(ctx context.Context) error {
 	}
 	return eachRound(b.plan.Rounds, b.caches(), func(round int, p peer) error {
 		if p.name == distribution && round >= b.plan.DistributionHerdRounds {
-			return nil // it fetches for each client, so a round takes as long as all other servers together
+			return nil // distribution fetches once for each client, so its round takes as long as those of all other servers together
 		}
 		for _, clients := range []int{1, b.plan.Herd} {
 			err := b.cold(ctx, p, shape{RTT: b.plan.RTT, Total: b.plan.Total}, img, func(r *running, o *origin) error {
@@ -193,8 +193,8 @@ func (b *bench) herd(ctx context.Context) error {
 	})
 }
 
-// crowd measures the memory of dray and nginx while a thousand clients pull an image from an
-// empty cache. Distribution would fetch it a thousand times.
+// crowd measures the memory of dray and nginx while a thousand clients pull an image from an empty
+// cache. It leaves out distribution, which would fetch the image a thousand times.
 func (b *bench) crowd(ctx context.Context) error {
 	img, err := newImage("bench/crowd", "v1", b.plan.CrowdLayers, b.plan.CrowdLayer)
 	if err != nil {

@@ -15,7 +15,8 @@ type blob struct {
 	bytes  []byte
 }
 
-// newBlob makes the stream of ChaCha8 for a seed, so the bytes are the same on every machine.
+// newBlob makes a blob of the first size bytes that ChaCha8 gives for a seed. They are the same on
+// every machine.
 func newBlob(seed string, size int64) blob {
 	b := make([]byte, size)
 	_, _ = rand.NewChaCha8(sha256.Sum256([]byte(seed))).Read(b) // documented never to fail
@@ -70,7 +71,7 @@ func assemble(repo, tag string, config blob, layerType string, layers []blob) (*
 // blobs returns all blobs that a client fetches: the configuration, then the layers.
 func (img *image) blobs() []blob { return append([]blob{img.config}, img.layers...) }
 
-// size is the number of bytes of bodies that a cold pull fetches from the origin.
+// size is the number of bytes, without headers, that a cold pull fetches from the origin.
 func (img *image) size() int64 {
 	n := int64(len(img.manifest.bytes))
 	for _, b := range img.blobs() {

@@ -1,7 +1,7 @@
 package main
 
-// evictionPage is the text of docs/eviction.md. Its values are the requests of a trace, the
-// seeds, the table and the workloads.
+// evictionPage is the text of docs/eviction.md. Its placeholders stand for the number of requests
+// in a trace, the number of seeds, the table, and the list of workloads.
 const evictionPage = "# Which blobs leave the cache\n" + `
 When the quota of the cache (` + "`cache.max_bytes`" + `) is used up, dray evicts blobs to make room. This
 page says in which order it evicts them, how that order compares with others, and how to find out

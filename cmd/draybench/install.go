@@ -13,8 +13,8 @@ import (
 // distributionVersion is the release of distribution to compare with.
 const distributionVersion = "v3.1.2"
 
-// tools has the paths of the peers' programs. The path of a missing one is "", and Missing has
-// a sentence about it.
+// tools has the paths of the peers' programs. The path of a missing program is "", and Missing has
+// a sentence about each.
 type tools struct {
 	Dray, Distribution, Nginx string
 	FakeECR                   string // the stand-in for Amazon ECR, built from this tree
@@ -30,8 +30,8 @@ func toolDirectory() (string, error) {
 	return filepath.Join(cache, "dray-test", "bin"), err
 }
 
-// findTools builds dray from this tree and finds its peers. With install, it installs missing
-// ones into the directory of test tools.
+// findTools builds dray from this tree and finds its peers. If install is set, it installs missing
+// peers into the directory of test tools.
 func findTools(ctx context.Context, dir string, install bool) (tools, error) {
 	t := tools{Dray: filepath.Join(dir, "dray")}
 	build := []string{"build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", t.Dray, "dray/cmd/dray"}
@@ -80,8 +80,8 @@ func installDistribution(ctx context.Context, install bool, path string) error {
 	return os.Rename(filepath.Join(dir, "registry"), path)
 }
 
-// findNginx finds the nginx of the machine. With install, it extracts a missing one from
-// Debian's package, so that no service starts.
+// findNginx finds the nginx of the machine. If there is none and install is set, it takes the
+// program out of Debian's package. It does not install the package, so no service starts.
 func findNginx(ctx context.Context, install bool, own string) (string, error) {
 	for _, path := range []string{"nginx", "/usr/sbin/nginx", "/usr/local/sbin/nginx", own} {
 		if found, err := exec.LookPath(path); err == nil {

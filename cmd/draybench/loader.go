@@ -16,8 +16,8 @@ import (
 	"unsafe"
 )
 
-// loader makes clients that need little CPU: the kernel discards bodies, and those over TLS are
-// not decrypted. The bytes are therefore counted, not verified.
+// loader makes clients that need little CPU: the kernel discards bodies, and the clients do not
+// decrypt bodies over TLS. So they count the bytes, but do not verify them.
 type loader struct {
 	trust *tls.Config
 	sink  []byte       // only its length matters; nothing is written into it
@@ -27,8 +27,8 @@ type loader struct {
 
 func newLoader(trust *tls.Config) *loader { return &loader{trust: trust, sink: make([]byte, 1<<20)} }
 
-// answer has the times of the first byte and of the whole body. They count from before
-// dialling, or before the request on an open connection.
+// answer has the times of the first byte and of the whole body. Both times begin before the client
+// dials, or on an open connection before it sends the request.
 type answer struct {
 	First, Whole time.Duration
 	Bytes        int64
@@ -53,7 +53,7 @@ func (l *loader) client(address string, secure bool) *client {
 func (c *client) close() {
 	if c.tcp != nil {
 		c.release()
-		_ = c.tcp.Close() // everything has been read
+		_ = c.tcp.Close() // the client has read everything that it wants
 		c.tcp = nil
 	}
 }
@@ -186,7 +186,7 @@ func (c *client) body(length int64, first func()) error {
 		return nil
 	}
 	if c.secure || c.reader.Buffered() == 0 && length <= 4<<10 {
-		if _, err := c.reader.Peek(1); err != nil { // small bodies go through the buffer: one system call, not two
+		if _, err := c.reader.Peek(1); err != nil { // a small body goes through the buffer, which takes one system call instead of two
 			return err
 		}
 	}
@@ -223,8 +223,8 @@ func (c *client) body(length int64, first func()) error {
 	return nil
 }
 
-// discard makes the kernel drop n bytes (tcp(7), MSG_TRUNC). It returns io.ErrUnexpectedEOF if
-// the connection ends before.
+// discard makes the kernel drop n bytes (tcp(7), MSG_TRUNC). It returns io.ErrUnexpectedEOF if the
+// connection ends before that.
 func (c *client) discard(n int64, first func()) (int64, error) {
 	raw, err := c.tcp.SyscallConn()
 	if err != nil {

@@ -24,8 +24,8 @@ import (
 // fact is a line about the machine.
 type fact struct{ what, value string }
 
-// describe returns the facts about the machine that matter for its numbers, and none that
-// identify it.
+// describe returns the facts about the machine that matter for the measurements. None of them
+// identifies the machine.
 func describe(ctx context.Context, dir, network string, t tools) []fact {
 	facts := []fact{
 		{"processor", fmt.Sprintf("%s, %d cores", lineOf("/proc/cpuinfo", "model name"), runtime.NumCPU())},
@@ -89,8 +89,9 @@ type meter struct {
 
 func startMeter() meter { return meter{time.Now(), busyTime(), ownTime()} }
 
-// otherCores returns the average number of cores in use by other programs. All servers must
-// have been waited for. Interrupts are charged to no process and left out.
+// otherCores returns the average number of cores that other programs used. Before the call, this
+// process must have waited for the end of all its servers: only then does their time count as its
+// own. The time of interrupts is left out, because it belongs to no process.
 func (m meter) otherCores() float64 {
 	others := (busyTime() - m.busy) - (ownTime() - m.own)
 	return max(0, others.Seconds()/time.Since(m.begun).Seconds())
@@ -106,7 +107,7 @@ func busyTime() time.Duration {
 	return time.Duration(user+nice+system) * time.Second / userHz
 }
 
-// ownTime returns the time of this process and of the children it has waited for.
+// ownTime returns the time of this process and of the children that it has waited for.
 func ownTime() time.Duration {
 	var sum time.Duration
 	for _, who := range []int{syscall.RUSAGE_SELF, syscall.RUSAGE_CHILDREN} {
@@ -118,8 +119,8 @@ func ownTime() time.Duration {
 	return sum
 }
 
-// certify makes a certificate for this run, and returns a client configuration that trusts it.
-// It does not offer HTTP/2, because clients fetch blobs faster over HTTP/1.1.
+// certify makes a certificate for this run, and returns a client configuration that trusts it. The
+// client configuration does not offer HTTP/2, because clients fetch blobs faster over HTTP/1.1.
 func (b *bench) certify() (*tls.Config, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

@@ -6,8 +6,8 @@
 // The clients discard bodies in the kernel. The servers are real programs; dray is built from this
 // tree. A run stops its servers and removes its directories when it ends.
 //
-// draybench simulate replays a log of requests, or synthetic ones, on caches of several sizes and
-// policies, and prints their hit ratios.
+// draybench simulate replays a log of requests, or synthetic requests, on caches of several sizes
+// and policies, and prints their hit ratios.
 package main
 
 import (

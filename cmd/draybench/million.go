@@ -17,8 +17,9 @@ import (
 	"time"
 )
 
-// million starts dray on a directory with a million blobs. It measures the time to a manifest
-// and a layer, the time until the directory has been read, and the peak memory until then.
+// million starts dray on a directory with a million blobs. It measures the time until a client has
+// a manifest and a layer, the time until dray has read the directory, and the peak memory until
+// then.
 func (b *bench) million(ctx context.Context) error {
 	d, ok := b.dray()
 	if !ok {
@@ -58,8 +59,7 @@ func (b *bench) million(ctx context.Context) error {
 	return nil
 }
 
-// restart starts dray on its existing directory, and measures until the directory has been
-// read.
+// restart starts dray on its existing directory, and measures until dray has read the directory.
 func (b *bench) restart(ctx context.Context, p peer, r *running, img *image, admin string) error {
 	begun := time.Now()
 	started, err := startProcess(r.dir, nil, p.path, "serve", "--config", filepath.Join(r.dir, "dray.yaml"))
@@ -102,7 +102,7 @@ func crowdDirectory(ctx context.Context, dir string, n int) error {
 			for i := w; i < n && errs[w] == nil && ctx.Err() == nil; i += workers {
 				blob := binary.BigEndian.AppendUint64(nil, uint64(i))
 				hex := fmt.Sprintf("%x", sha256.Sum256(blob))
-				// Read-only files: by the missing write permission, dray knows that a blob is on stable
+				// Read-only files: dray takes a blob without write permission to be on stable
 				// storage.
 				errs[w] = os.WriteFile(dir+"/blobs/sha256/"+hex[:2]+"/"+hex, blob, 0o444)
 			}

@@ -22,9 +22,9 @@ func congestion() string {
 	return strings.TrimSpace(string(b))
 }
 
-// enterNamespace runs this program in a network namespace of its own, in which it may choose
-// the congestion control of TCP. Without root it also uses a user namespace. It returns
-// errNoNamespace if the kernel refuses.
+// enterNamespace runs this program in a network namespace of its own, in which it may choose the
+// congestion control of TCP. Without root it also uses a user namespace. It waits for the program
+// and returns its error, or errNoNamespace if the kernel refuses the namespace.
 func enterNamespace(ctx context.Context, args []string) error {
 	self, err := os.Executable()
 	if err != nil {
@@ -38,7 +38,7 @@ func enterNamespace(ctx context.Context, args []string) error {
 		attr.AmbientCaps = []uintptr{12} // CAP_NET_ADMIN, capabilities(7)
 	}
 	cmd := exec.CommandContext(ctx, self, args...)
-	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) } // so that it stops its servers
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) } // so that the child stops its servers
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = nil, os.Stdout, os.Stderr
 	cmd.SysProcAttr = attr
 	if err := cmd.Start(); err != nil {
@@ -49,10 +49,10 @@ func enterNamespace(ctx context.Context, args []string) error {
 
 var errNoNamespace = errors.New("no network namespace")
 
-// prepareNamespace brings up the loopback interface and chooses a congestion control without
-// pacing. BBR spreads segments over a round trip, which is a limit that only a loopback
-// interface has. The kernel lets a namespace choose among the algorithms that the host allows
-// to all users. reno always is one, and on a loopback interface it behaves like cubic.
+// prepareNamespace brings up the loopback interface and chooses a congestion control that does not
+// pace segments. BBR spreads them over a round trip, which limits the rate only on a loopback
+// interface. The kernel lets a namespace choose among the algorithms that the host allows to all
+// users. reno is always one of these, and on a loopback interface it behaves like cubic.
 func prepareNamespace() error {
 	if err := bringUp("lo"); err != nil {
 		return fmt.Errorf("loopback interface: %w", err)
@@ -83,7 +83,7 @@ func bringUp(name string) error {
 	if _, _, errno := syscall.Syscall(syscall.SYS_IOCTL, uintptr(fd), syscall.SIOCSIFFLAGS, uintptr(unsafe.Pointer(&request))); errno != 0 {
 		return errno
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0") // checks that the flag assigned the address
+	l, err := net.Listen("tcp", "127.0.0.1:0") // checks that the flag gave the interface its address
 	if err != nil {
 		return err
 	}

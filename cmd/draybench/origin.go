@@ -16,8 +16,8 @@ import (
 	"time"
 )
 
-// origin is a registry on the loopback interface with a few images. It behaves like a distant
-// one, and counts.
+// origin is a registry on the loopback interface with a few images. It is as slow as a distant one,
+// and counts requests, connections and bytes.
 type origin struct {
 	address string
 	shape   shape
@@ -32,7 +32,7 @@ type origin struct {
 // counts are the numbers of requests to an origin, and of their connections and bytes.
 type counts struct {
 	Requests, Connections int64
-	Bytes                 int64 // of bodies, as far as written
+	Bytes                 int64 // of bodies, as far as the origin has written them
 }
 
 type connectionKey struct{}
@@ -132,15 +132,15 @@ func (o *origin) send(w http.ResponseWriter, r *http.Request, body []byte) {
 	}
 }
 
-// shaped limits the rate of writes to that of the path.
+// shaped limits the rate of writes to the rates of the origin's shape.
 type shaped struct {
 	http.ResponseWriter
 	origin  *origin
 	request *http.Request
 }
 
-// Pieces are small enough that connections share a rate evenly, and larger if there is no rate
-// to share.
+// A write goes out in pieces. With a limited rate they are small, so that connections share the
+// rate evenly.
 const (
 	shapedPiece = 64 << 10
 	wholePiece  = 1 << 20
@@ -163,7 +163,7 @@ func (s *shaped) Write(p []byte) (int, error) {
 		if err := pause(s.request.Context(), until); err != nil {
 			return written, err
 		}
-		s.origin.bytes.Add(int64(n)) // before the client gets them: it may read the count at once
+		s.origin.bytes.Add(int64(n)) // before the write: as soon as the client has the bytes, the run may read the count
 		put, err := s.ResponseWriter.Write(p[written : written+n])
 		written += put
 		s.origin.bytes.Add(int64(put - n))
@@ -195,7 +195,8 @@ type distantConn struct {
 	begun bool
 }
 
-// Read is called by one goroutine of net/http at a time, so the first call alone waits.
+// Read waits in its first call only. begun needs no lock, because net/http calls Read from one
+// goroutine at a time.
 func (c *distantConn) Read(p []byte) (int, error) {
 	if !c.begun {
 		c.begun = true

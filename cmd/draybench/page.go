@@ -16,12 +16,12 @@ type page struct {
 	tools        tools
 	machine      []fact
 	partial      bool
-	otherCores   float64            // cores that other programs used meanwhile
+	otherCores   float64            // cores that other programs used during the run
 	otherCoresIn map[string]float64 // the same, by scenario
 	took         time.Duration
 }
 
-// table shows metrics, with the ratios of its subject to the other columns.
+// table shows metrics by server, and the ratios of one server, its subject, to the others.
 type table struct {
 	title, about string
 	scenarios    []string
@@ -155,7 +155,8 @@ func (p page) table(w *strings.Builder, t table) {
 	fmt.Fprintf(w, " |\n|---%s|\n%s", strings.Repeat("|--:", 2*len(t.columns)-1), rows.String())
 }
 
-// number formats a value with three significant digits.
+// number formats a value with at least three significant digits, but at most four decimals. Without
+// ok it returns a dash.
 func number(v float64, ok bool) string {
 	switch {
 	case !ok:

@@ -77,7 +77,7 @@ func (b *bench) start(ctx context.Context, p peer, o *origin) (*running, error) 
 		r.stop()
 		return nil, fmt.Errorf("start %s: %w", p.name, err)
 	}
-	return r, pause(ctx, time.Now().Add(100*time.Millisecond)) // its other work at the start is not measured
+	return r, pause(ctx, time.Now().Add(100*time.Millisecond)) // so that the rest of its work at the start is not measured
 }
 
 func (r *running) stop() {
@@ -85,7 +85,7 @@ func (r *running) stop() {
 		p.stop()
 	}
 	if r.dir != "" {
-		_ = os.RemoveAll(r.dir) // measure also removes the directory above
+		_ = os.RemoveAll(r.dir) // if this fails, measure still removes the directory above
 	}
 }
 
@@ -101,7 +101,7 @@ func (r *running) cpu() (time.Duration, error) {
 	return sum, nil
 }
 
-// peak is that of the first process, which serves plain HTTP.
+// peak is the peak memory of the first process, which serves plain HTTP.
 func (r *running) peak() (int64, error) {
 	if len(r.processes) == 0 {
 		return 0, nil
@@ -122,7 +122,8 @@ func freeAddresses(n int) (addresses []string, err error) {
 	return addresses, nil
 }
 
-// write writes a configuration into the site's directory, with values for its {names}.
+// write writes a configuration into the site's directory, with values in place of its {names}. It
+// returns the path of the file.
 func (s site) write(name, text string) (string, error) {
 	user := ""
 	if os.Geteuid() == 0 {
@@ -182,9 +183,9 @@ func nginxPeer(path string) peer {
 	}}
 }
 
-// nginxConfig has the usual settings of registry caches: one fetch at a time for a missing
-// path, blobs are kept, tags are kept for a minute. tcp_nopush is off because it delays small
-// answers on a loopback interface.
+// nginxConfig has the usual settings of registry caches: one fetch at a time for a missing path,
+// blobs stay, and tags stay for a minute. tcp_nopush is off because it delays small answers on a
+// loopback interface.
 const nginxConfig = `
 daemon off;
 {user}

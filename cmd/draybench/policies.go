@@ -41,7 +41,7 @@ func (p dirPolicy) request(at int) bool {
 	return p.dir.Request(o.digest, o.size)
 }
 
-// store has the contents and sizes of all other policies but Belady's.
+// store has the contents of a cache and their sizes, for all policies but dray's and Belady's.
 type store struct {
 	trace          *trace
 	capacity, used int64
@@ -75,7 +75,7 @@ func (r *store) keep(o int32, value any) {
 	r.used += r.cost(o)
 }
 
-// queue is FIFO, or LRU if a hit renews its object.
+// queue is FIFO. With renew it is LRU: a hit makes its object the newest.
 type queue struct {
 	store
 	renew bool
@@ -145,8 +145,9 @@ func (s *sieve) evict() {
 	}
 }
 
-// belady evicts the object whose next request is the latest, or that is never requested again.
-// If all sizes are equal, no policy has more hits. If they differ, this holds only in practice.
+// belady evicts an object that is never requested again or, if there is none, the one whose next
+// request is the latest. If all sizes are equal, no policy has more hits. If they differ, this
+// holds only in practice.
 type belady struct {
 	trace          *trace
 	capacity, used int64

@@ -25,9 +25,8 @@ type process struct {
 	exited chan struct{} // closed when cmd has been waited for
 }
 
-// startProcess starts a program. Its environment has PATH, HOME and env. Its output goes to a
-// file in dir, so that logging costs the server as much as elsewhere, and costs no other
-// process anything.
+// startProcess starts a program. Its environment has PATH, HOME and env. Its output goes to a file
+// in dir, so that logging costs the server as much as usual, and costs no other process anything.
 func startProcess(dir string, env []string, path string, args ...string) (*process, error) {
 	output, err := os.CreateTemp(dir, "output")
 	if err != nil {
@@ -43,7 +42,7 @@ func startProcess(dir string, env []string, path string, args ...string) (*proce
 	}
 	go func() { // ends with the process, for which stop waits
 		defer close(p.exited)
-		_ = p.cmd.Wait() // only ready needs to know of an early end
+		_ = p.cmd.Wait() // only ready needs to know that the process ended early
 	}()
 	return p, nil
 }
@@ -59,7 +58,7 @@ func (p *process) ready(ctx context.Context, address string) error {
 		}
 		select {
 		case <-p.exited:
-			text, _ := os.ReadFile(p.output) // without it, report the end alone
+			text, _ := os.ReadFile(p.output) // if the output cannot be read, the error only says that the process ended
 			return fmt.Errorf("%s ended: %s", p.cmd.Path, bytes.TrimSpace(text))
 		case <-ctx.Done():
 			return fmt.Errorf("%s does not listen: %w", p.cmd.Path, err)

@@ -13,8 +13,8 @@ type pull struct {
 	Whole           time.Duration
 }
 
-// pull fetches an image as clients do: the manifest, then parallel blobs at a time. The
-// manifest's connection fetches blobs too.
+// pull fetches an image as clients do: first the manifest, then its blobs, with up to parallel
+// blobs at a time. The connection of the manifest fetches blobs, too.
 func (l *loader) pull(ctx context.Context, address string, img *image, parallel int) (pull, error) {
 	start := time.Now()
 	first := l.client(address, false)
@@ -56,7 +56,8 @@ func (l *loader) pull(ctx context.Context, address string, img *image, parallel 
 	return result, context.Cause(ctx)
 }
 
-// pulls pulls an image with several clients at once. The wall time ends with the last of them.
+// pulls makes several clients pull an image at once. The returned duration ends with the last of
+// them.
 func (l *loader) pulls(ctx context.Context, address string, img *image, clients, parallel int) ([]pull, time.Duration, error) {
 	start := time.Now()
 	results := make([]pull, clients)
@@ -82,8 +83,8 @@ type load struct {
 	PerRequest                        time.Duration // CPU of the server
 }
 
-// saturate makes clients send their next request as soon as they have an answer, until the
-// window is over. next returns the request n of a client.
+// saturate makes clients send their next request as soon as they have an answer, until the window
+// is over. next returns request number n of a client.
 func (b *bench) saturate(ctx context.Context, r *running, clients int, secure bool, next func(client, n int) (path, byteRange string)) (load, error) {
 	address := r.plain
 	if secure {

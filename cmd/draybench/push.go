@@ -16,11 +16,12 @@ import (
 	"time"
 )
 
-// lineAlone is not a server, but the same bytes on the same line to the registry.
+// lineAlone names the measurement of the image's bytes on an equal line, without dray and without a
+// registry.
 const lineAlone = "the line"
 
-// push sends an image through dray to a stand-in for Amazon ECR behind a line of the plan's
-// rate, and the same bytes on that line alone.
+// push sends an image through dray to a stand-in for Amazon ECR behind a line of the plan's rate,
+// and then the bytes of its layer over such a line alone.
 func (b *bench) push(ctx context.Context) error {
 	d, ok := b.dray()
 	if !ok || b.fakeECR == "" {
@@ -44,7 +45,7 @@ func (b *bench) push(ctx context.Context) error {
 	})
 }
 
-// line proxies connections to an address, and limits the rate of the bytes towards it.
+// line proxies connections to an address, and limits the rate of the bytes towards that address.
 type line struct {
 	net.Listener
 	to      string
@@ -70,9 +71,9 @@ func openLine(to string, rate int64) (*line, error) {
 	return l, nil
 }
 
-// close waits until both ends of all connections are closed.
+// close stops the listener, and waits until both ends of all connections are closed.
 func (l *line) close() {
-	_ = l.Close() // an error would change nothing
+	_ = l.Close() // after an error, close would do the same
 	l.working.Wait()
 }
 
@@ -158,8 +159,7 @@ admin: {address: "off"}
 log: {level: error, access: false}
 `
 
-// startFakeECR starts the stand-in, and returns its name as a registry and the address of its
-// API.
+// startFakeECR starts the stand-in. host is the name of its registry, and api the URL of its API.
 func (b *bench) startFakeECR(ctx context.Context) (r *running, host, api string, err error) {
 	dir, err := os.MkdirTemp(b.dir, "ecr")
 	if err != nil {

@@ -44,7 +44,7 @@ const (
 	pushWall     metric = "1 GB through a line of 100 MB/s, s"
 	checksWall   metric = "1 GB of compressed layers, s"
 
-	hashAlone   metric = "500 MB, SHA-256 alone, s" // for an explanation; in no table
+	hashAlone   metric = "500 MB, SHA-256 alone, s" // not in a table, but in an explanation
 	unshapedCPU metric = "500 MB layer, origin not throttled, CPU s"
 
 	aloneWall     metric = "one client, s"

@@ -8,12 +8,13 @@ import (
 
 // shape describes the path to the origin. Zero rates and times are no limit.
 type shape struct {
-	RTT           time.Duration // paid once for a new connection, and once for a request
+	RTT           time.Duration // the delay of each new connection, and of each request
 	PerConnection int64         // bytes a second
 	Total         int64         // bytes a second, all connections together
 }
 
-// catchUp is how far a limiter's schedule may lag: it makes up for timers that fire late.
+// catchUp is how far a limiter's schedule may be behind the clock. A limiter that is behind lets
+// bytes pass at once, which makes up for timers that fire late.
 const catchUp = 10 * time.Millisecond
 
 // limiter schedules bytes at a rate, in the order of the calls.
@@ -23,7 +24,7 @@ type limiter struct {
 	next time.Time
 }
 
-// reserve returns the time at which n more bytes will have passed.
+// reserve adds n bytes to the schedule, and returns the time at which they will have passed.
 func (l *limiter) reserve(n int, now time.Time) time.Time {
 	if l == nil || l.rate <= 0 {
 		return now

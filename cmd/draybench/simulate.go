@@ -12,13 +12,13 @@ import (
 	"time"
 )
 
-// The assumed cost of a miss is a delay, and the time of its bytes at a rate.
+// A miss is assumed to cost missDelay, and the time that its bytes take at missRate.
 const (
 	missDelay = 50 * time.Millisecond
 	missRate  = 100e6 // bytes a second
 )
 
-// warmUp sets the part of a trace that fills the cache and is not counted: one in warmUp.
+// warmUp sets the part of a trace that only fills the cache and is not counted: its first 1/warmUp.
 const warmUp = 5
 
 // simulation has the flags of draybench simulate.
@@ -36,7 +36,8 @@ type share struct {
 	ratio float64
 }
 
-// score is the result of a policy, as ratios.
+// score is the result of a policy: the shares of the requests, of the bytes, and of the assumed
+// cost of misses that its hits saved.
 type score struct{ objects, bytes, waiting float64 }
 
 func (s score) plus(t score, weight float64) score {

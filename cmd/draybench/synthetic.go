@@ -9,7 +9,7 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// workload makes traces with a number of requests. Equal seeds make equal traces.
+// workload makes traces with a given number of requests. Equal seeds make equal traces.
 type workload struct {
 	name, about string
 	make        func(requests int, seed uint64) *trace
@@ -93,7 +93,8 @@ func (z zipf) draw(r *rand.Rand) int {
 	return sort.SearchFloat64s(z.sums, r.Float64()*z.sums[len(z.sums)-1])
 }
 
-// release is a manifest, a configuration, and layers.
+// release is one version of an image: a manifest, a configuration, the layers of its base, and its
+// own layers.
 type release struct {
 	manifest, config int32
 	base, own        []int32
@@ -123,7 +124,7 @@ type cluster struct {
 	popular zipf
 }
 
-// clusterTrace simulates a cluster. With more, it also has builds and scans.
+// clusterTrace simulates a cluster. If more is set, the cluster also has builds and scans.
 func clusterTrace(requests int, seed uint64, more bool) *trace {
 	c := &cluster{generator: newGenerator(requests, seed), popular: newZipf(repositories, 0.9)}
 	for range bases {
@@ -157,7 +158,7 @@ func clusterTrace(requests int, seed uint64, more bool) *trace {
 	return c.trace
 }
 
-// rollOut makes a new version, most of whose last layers are new, and pulls it on some nodes.
+// rollOut makes a new version, whose last one to three layers are new, and pulls it on some nodes.
 func (c *cluster) rollOut(repo int) {
 	old := c.images[repo]
 	own := append([]int32{}, old.own...)
@@ -185,7 +186,7 @@ func (c *cluster) pull(node int, i release) {
 	}
 }
 
-// collect drops the blobs of images that the node does not run: about half.
+// collect drops about half of a node's blobs: those of images that the node does not run.
 func (c *cluster) collect(node int) {
 	keep := map[int32]bool{}
 	for len(keep) < nodeLayers/2 {
@@ -201,7 +202,7 @@ func (c *cluster) collect(node int) {
 	c.nodes[node] = keep
 }
 
-// replace makes a new node, which pulls the images that run on it.
+// replace puts a new node in the place of an old one. The new node pulls the images that run on it.
 func (c *cluster) replace(node int) {
 	c.nodes[node] = map[int32]bool{}
 	for range 30 {
@@ -209,7 +210,7 @@ func (c *cluster) replace(node int) {
 	}
 }
 
-// build makes an image that is pulled once or twice.
+// build makes an image that is pulled once or twice, without the layers of its base.
 func (c *cluster) build(baseOf zipf) {
 	i := c.image(c.bases[baseOf.draw(c.Rand)], c.layers(1+c.IntN(3)))
 	for range 1 + c.IntN(2) {

@@ -13,7 +13,7 @@ type target struct {
 	server  string // to compare with
 	atLeast bool
 	bound   float64
-	// less bounds the difference from the server's value instead.
+	// If less is set, the bound is on the difference from the server's value.
 	less bool
 }
 
@@ -49,7 +49,8 @@ func targets() []target {
 	}
 }
 
-// verdict compares the results of a run with a target.
+// verdict compares the results of a run with a target. It returns the texts of the goal, of the
+// measured value, and of the comparison.
 func (t target) verdict(r results) (goal, got, word string) {
 	sign, unit := "≤", ""
 	if t.atLeast {

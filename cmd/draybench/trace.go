@@ -58,8 +58,8 @@ type rangedFetch struct {
 	object int32
 }
 
-// sameFetch is how long after a request further ranges of an object belong to the same fetch of
-// a client.
+// sameFetch is the longest time between two requests of a client for ranges of an object that count
+// as one fetch.
 const sameFetch = time.Minute
 
 func newReader() *reader {
@@ -75,7 +75,7 @@ type entry struct {
 	ranged bool
 }
 
-// read adds a log: dray's own, as text or as JSON, or CSV of digest and size. It may mix all
+// read adds a log: dray's own, as text or as JSON, or CSV of digest and size. A log may mix all
 // three.
 func (r *reader) read(log io.Reader) error {
 	lines := bufio.NewScanner(log)
@@ -116,7 +116,7 @@ func (r *reader) add(e entry) {
 		r.known[e.digest] = i
 		r.objects = append(r.objects, object{e.digest, e.size})
 	}
-	r.objects[i].size = max(r.objects[i].size, e.size) // an interrupted request is shorter
+	r.objects[i].size = max(r.objects[i].size, e.size) // the line of an interrupted answer has fewer bytes
 	if e.ranged {
 		p := rangedFetch{e.client, i}
 		last, begun := r.fetches[p]
@@ -150,7 +150,8 @@ func fromJSON(line []byte) (entry, bool) {
 	return f.entry()
 }
 
-// fromText reads a line of dray's log as text. It needs no quoted value, but has to skip them.
+// fromText reads a line of dray's log as text. It needs the value of no quoted field, but has to
+// skip such fields.
 func fromText(line string) (entry, bool) {
 	f := fields{}
 	for line != "" {
@@ -176,8 +177,8 @@ func fromText(line string) (entry, bool) {
 // fields are the values in a line of dray's log.
 type fields map[string]string
 
-// entry returns the request in a line. It returns false for one that is not for content or has
-// failed.
+// entry returns the request in a line. It returns false for a request that is not for content or
+// has failed.
 func (f fields) entry() (entry, bool) {
 	content := f["kind"] == "blob" || f["kind"] == "manifest"
 	if !content || f["method"] != "GET" || f["status"] != "200" && f["status"] != "206" {

@@ -5,7 +5,7 @@ import (
 	"fmt"
 )
 
-// filledServer is filled once and measured many times.
+// filledServer is a server whose cache is filled once, and which is measured many times.
 type filledServer struct {
 	*running
 	origin *origin // nil for the bare server
@@ -80,8 +80,8 @@ func (b *bench) warm(ctx context.Context) error {
 	})
 }
 
-// manifests measures many small answers, by digest and by tag, and counts the resulting
-// requests to the origin. The bare server is measured as well, as the limit of any program that
+// manifests measures many small answers, by digest and by tag, and counts the resulting requests to
+// the origin. The bare server is measured as well, because it shows the limit of any program that
 // uses net/http.
 func (b *bench) manifests(ctx context.Context) error {
 	images, err := b.tagged("bench/manifests")
@@ -101,7 +101,7 @@ func (b *bench) manifests(ctx context.Context) error {
 			servers[bareNetHTTP] = filledServer{running: bare}
 			peers = append(peers, peer{name: bareNetHTTP})
 		}
-		for _, s := range servers { // by digest as well: caches keyed by path do not have these yet
+		for _, s := range servers { // a cache that is keyed by path has the manifests only by tag yet
 			c := b.loader.client(s.plain, false)
 			for _, img := range images {
 				if _, err := c.get(ctx, img.byDigest(), ""); err != nil {
@@ -134,7 +134,7 @@ func (b *bench) manifests(ctx context.Context) error {
 	})
 }
 
-// tagged makes a small image of a repository for each of the plan's tags.
+// tagged makes small images of a repository, as many as the plan has tags.
 func (b *bench) tagged(repo string) (images []*image, err error) {
 	for i := range b.plan.Tags {
 		img, err := newImage(repo, fmt.Sprintf("v%d", i), 1, 1<<10)

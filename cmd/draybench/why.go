@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// reasons explain missed targets with other measurements of the run. A reason is "" if its
-// numbers are missing.
+// reasons has functions that explain a missed target by other measurements of the run. A reason is
+// "" if its numbers are missing.
 func reasons() map[metric]func(r results) string {
 	return map[metric]func(r results) string{
 		manifestsByDigest: func(r results) string { return besideBare(r, manifestsByDigest, manifestsByDigestCPU) },
@@ -63,8 +63,8 @@ func besideBare(r results, rates, costs metric) string {
 		"A request costs distribution %s × the CPU time that it costs dray.", number(most, true), number(cpu, true))
 }
 
-// bareMicroseconds is the processor time of net/http for a request to the bare server, on the
-// machine on which the goal for the path of a hit was set.
+// bareMicroseconds is the processor time of the bare server for a request, on one machine: the one
+// for which the goal for a hit was set.
 const bareMicroseconds = 17
 
 // timeHash measures the hash of a layer in memory, a cost that every verifying server has.

@@ -51,7 +51,7 @@ type list []string
 func (l *list) String() string     { return strings.Join(*l, ",") }
 func (l *list) Set(v string) error { *l = append(*l, v); return nil }
 
-// seeds are images NAME:TAG[=LAYERSxBYTES].
+// seeds are the images of --seed, each written as NAME:TAG[=LAYERSxBYTES].
 type seeds []ecrtest.SeedImage
 
 func (s *seeds) String() string { return fmt.Sprint(len(*s)) }

@@ -3,8 +3,7 @@
 // Docker Hub instead.
 //
 // When it is ready, it prints one line of JSON with its addresses on stdout, or with --env the
-// variables that a dray needs. It ends on SIGINT and
-// SIGTERM, and its content is then lost.
+// variables that dray needs to use it. It ends on SIGINT and SIGTERM, and then loses its content.
 package main
 
 import (
@@ -78,7 +77,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 }
 
 // environment returns the variables by which dray uses the stand-in in place of ECR, as commands of
-// a shell. The credentials are placeholders: any are accepted.
+// a shell. The credentials are placeholders, because the stand-in accepts any.
 func environment(srv *ecrtest.Running, f *flags) []byte {
 	var b bytes.Buffer
 	export := func(name, value string) {
@@ -104,8 +103,8 @@ func environment(srv *ecrtest.Running, f *flags) []byte {
 	return b.Bytes()
 }
 
-// announce seeds the images, writes the requested files and renders the line. The listeners
-// accept connections by then.
+// announce seeds the images, writes the requested files, and returns the line with the addresses.
+// The listeners already accept connections.
 func announce(srv *ecrtest.Running, f *flags) ([]byte, error) {
 	r := ready{Personality: f.personality(), Registry: srv.RegistryURL, Host: srv.RegistryHost, API: srv.APIURL, Objects: srv.ObjectsURL,
 		Control: srv.ControlURL, PID: os.Getpid(), Images: map[string]string{}}
@@ -138,7 +137,7 @@ func announce(srv *ecrtest.Running, f *flags) ([]byte, error) {
 	return line, nil
 }
 
-// writeWhole creates the file with all of its content at once.
+// writeWhole creates the file with all of its content at once, so that nobody reads a part of it.
 func writeWhole(path string, content []byte) error {
 	tmp := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".tmp")
 	if err := os.WriteFile(tmp, content, 0o644); err != nil {

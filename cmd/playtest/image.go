@@ -130,8 +130,8 @@ func (c *client) push(ctx context.Context, image string, img v1.Image) error {
 	return remote.Write(ref, img, c.remote(ctx)...)
 }
 
-// pull reads the whole image, all layers at once, and verifies every digest. want is the digest
-// of the manifest.
+// pull reads the whole image, with all layers at the same time, and verifies every digest. want is
+// the expected digest of the manifest.
 func (c *client) pull(ctx context.Context, image string, want v1.Hash) error {
 	ref, err := c.reference(image)
 	if err != nil {

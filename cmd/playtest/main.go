@@ -2,10 +2,10 @@
 // stand-in for Amazon ECR, starts both, pushes and pulls images of several megabytes, and prints
 // the results.
 //
-// It uses dray as a new user would: as a binary with the environment variables of its README, over
-// TLS, with a certificate that the binary made. It measures the numbers in its table, or reads them
-// from dray's metrics. It stops all processes that it starts, and removes the temporary directory
-// with its files; only the binaries in bin/playtest remain.
+// It uses dray as a new user would: as a binary with the environment variables of dray's README,
+// over TLS, with a certificate that the binary made. It measures the numbers in its table, or reads
+// them from dray's metrics. It stops all processes that it starts, and removes the temporary
+// directory with its files; only the binaries in bin/playtest remain.
 //
 // With ECR_REGISTRY it uses that registry instead of the stand-in, and only the repository
 // dray-playtest in it. Other machines can connect only if REGISTRY resolves to more than the
@@ -40,7 +40,7 @@ type options struct {
 }
 
 func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) int {
-	logs.Warn.SetOutput(io.Discard) // retries show in the table as time
+	logs.Warn.SetOutput(io.Discard) // the time of retries is in the table
 	var o options
 	flags := flag.NewFlagSet("playtest", flag.ContinueOnError)
 	flags.SetOutput(stderr)

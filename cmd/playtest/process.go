@@ -26,8 +26,8 @@ type process struct {
 	err    error         // how it ended; read it after done
 }
 
-// start starts a binary with exactly the given environment. It takes no context, because the
-// process must be able to end in order after a Ctrl-C has ended the caller's; stop ends it.
+// start starts a binary with exactly the given environment. It takes no context: Ctrl-C ends the
+// context of the caller, but the process must go on until stop ends it in order.
 func start(dir, path string, environ []string, args ...string) (*process, error) {
 	p := &process{name: filepath.Base(path), done: make(chan struct{})}
 	p.log = filepath.Join(dir, p.name+".log")
@@ -56,7 +56,7 @@ func start(dir, path string, environ []string, args ...string) (*process, error)
 	return p, nil
 }
 
-// line waits for one line on standard output.
+// line waits for the first line on standard output, and discards what follows.
 func (p *process) line(ctx context.Context) (string, error) {
 	type read struct {
 		line string

@@ -26,7 +26,8 @@ import (
 // repository holds all images of the playtest, also in a real ECR.
 const repository = "dray-playtest"
 
-// newRepository is the target of a push through dray before it exists; with the stand-in only.
+// newRepository is a repository of the stand-in that does not exist before dray pushes to it. A
+// real ECR does not get it.
 const newRepository = "team/app"
 
 // row is one line of the table.
@@ -34,9 +35,9 @@ type row struct {
 	operation string
 	took      time.Duration
 	client    int64   // bytes of bodies between client and registry
-	ecr       traffic // requests to ECR and bytes from it meanwhile
+	ecr       traffic // requests to ECR, and bytes from it, during the operation
 	metered   bool    // whether ecr is known: a real ECR does not report requests that bypass dray
-	through   bool    // went through dray
+	through   bool    // whether the operation went through dray
 	pull      bool
 }
 
@@ -106,7 +107,8 @@ func pull(image string, img v1.Image) func(context.Context, *client) error {
 	}
 }
 
-// measure makes n clients do the same at the same time.
+// measure makes n clients do the same at the same time, and returns the time and the bytes that
+// this took.
 func (s *testbed) measure(ctx context.Context, n int, do func(context.Context, *client) error, newClient func() *client) (row, error) {
 	before, err := s.meter(ctx)
 	if err != nil {
@@ -135,7 +137,8 @@ func (s *testbed) measure(ctx context.Context, n int, do func(context.Context, *
 	return r, err
 }
 
-// verdict returns an error if dray did not cache.
+// verdict returns an error if a pull through dray, other than a cold one, got more than 1 % of its
+// bytes from ECR, or if a cold one got none from there.
 func verdict(rows []row) error {
 	var problems []error
 	for _, r := range rows {
@@ -151,7 +154,7 @@ func verdict(rows []row) error {
 	return errors.Join(problems...)
 }
 
-// images makes three images from the binaries, which share no layers.
+// images makes three images from the binaries. The images share no layers.
 func (s *testbed) images() ([]v1.Image, error) {
 	var images []v1.Image
 	for _, label := range []string{"one", "two", "three"} {

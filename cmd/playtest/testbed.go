@@ -34,7 +34,7 @@ const readyTimeout = 30 * time.Second
 // lookupTimeout is how long the lookup of the name in REGISTRY may take.
 const lookupTimeout = 3 * time.Second
 
-// testbed is everything that runs during the scenario.
+// testbed has everything that runs during the scenario.
 type testbed struct {
 	dir           string // temporary; holds logs, cache and certificate
 	drayBinary    string
@@ -43,9 +43,9 @@ type testbed struct {
 	registry      string            // host:port of dray, as clients write it
 	admin         string            // host:port
 	ecrHost       string
-	ecrAddress    string // host:port of the stand-in, or of another one without TLS; empty: ecrHost itself
+	ecrAddress    string // host:port of the stand-in, or of the registry in an ECR_REGISTRY without TLS; empty: ecrHost itself
 	roots         *x509.CertPool
-	control       string // of the stand-in; empty: the real ECR
+	control       string // of the stand-in that this process started; empty: ECR_REGISTRY names the registry
 	fakeecr, dray *process
 }
 
@@ -212,10 +212,10 @@ func (s *testbed) startDray(ctx context.Context) error {
 	return s.waitForDray(ctx)
 }
 
-// listenAt returns the host on which dray listens; "" means all interfaces. By default, a
-// listener with a certificate takes all of them. Here it takes the loopback interface, because
-// it has no passwords and may use someone's AWS credentials, unless the name that clients use
-// resolves to another interface.
+// listenAt returns the host on which dray listens; "" means all interfaces. A listener of dray with
+// a certificate listens on all interfaces by default. This one listens on the loopback interface
+// only, because it asks for no password and may use someone's AWS credentials. If the name that
+// clients use resolves to another interface, it listens on all.
 func (s *testbed) listenAt(ctx context.Context) string {
 	if given := s.vars["DRAY_ADDRESS"]; given != "" {
 		host, _, _ := net.SplitHostPort(given)
@@ -224,7 +224,7 @@ func (s *testbed) listenAt(ctx context.Context) string {
 	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
 	defer cancel()
 	host, _, _ := net.SplitHostPort(s.registry)
-	addresses, _ := net.DefaultResolver.LookupIPAddr(ctx, cmp.Or(host, s.registry)) // an unknown name is for this machine's hosts file
+	addresses, _ := net.DefaultResolver.LookupIPAddr(ctx, cmp.Or(host, s.registry)) // an unknown name is to be added to this machine's hosts file
 	if slices.ContainsFunc(addresses, func(a net.IPAddr) bool { return !a.IP.IsLoopback() }) {
 		return ""
 	}
@@ -294,8 +294,8 @@ func (s *testbed) direct(auth authn.Authenticator) *client {
 	return &client{transport: &countingTransport{base: t}, auth: auth, registry: cmp.Or(s.ecrAddress, s.ecrHost)}
 }
 
-// environment returns the variables as a list. They are those of this process, with the
-// testbed's over them.
+// environment returns the variables as a list. They are those of this process; a variable of the
+// testbed replaces one of the same name.
 func environment(vars map[string]string) []string {
 	environ := make([]string, 0, len(vars))
 	for name, value := range vars {

@@ -133,7 +133,7 @@ func (d *Date) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// MarshalText formats the day; the zero Date is empty.
+// MarshalText formats the day. The text of the zero Date is empty.
 func (d Date) MarshalText() ([]byte, error) {
 	if d.IsZero() {
 		return nil, nil

@@ -22,11 +22,12 @@ type decoder struct {
 	problems Problems
 }
 
-// defaulted is implemented by elements of lists whose keys have defaults other than zero.
+// defaulted is implemented by those elements of lists that have defaults other than zero values.
 type defaulted interface{ setDefaults() }
 
-// decodeYAML reads one strict YAML document into cfg. If there are problems, cfg still gets all
-// values that could be read.
+// decodeYAML reads a file with one YAML document into cfg. A key that cfg does not have is a
+// problem. If there are problems, cfg still gets all values that could be read. The returned
+// decoder has the problems, and the origins of the values.
 func decodeYAML(file string, r io.Reader, cfg *Config) *decoder {
 	d := &decoder{file: file, origins: map[string]string{}}
 	source := yaml.NewDecoder(r)
@@ -165,8 +166,8 @@ func join(path, key string) string {
 	return path + "." + key
 }
 
-// suggestion returns a hint at the known key that differs from key by at most two letters, or ""
-// if there is none. It ignores case and separators.
+// suggestion returns a hint at the known key that is most similar to key, or "" if every known key
+// differs by more than two letters. It ignores case, dashes and underscores.
 func suggestion[V any](key string, known map[string]V) string {
 	separators := strings.NewReplacer("-", "", "_", "")
 	plain := strings.ToLower(separators.Replace(key))

@@ -22,8 +22,9 @@ const (
 	defaultPort   = "5000"
 )
 
-// Default returns the configuration without a file and without variables. It has no listeners and
-// upstreams: Load adds them if the configuration has none.
+// Default returns the defaults that do not depend on other settings. Of environ it reads only
+// XDG_CACHE_HOME. It sets no listeners and no upstreams: Load adds them if the configuration has
+// none.
 func Default(environ []string) Config {
 	directory := "data"
 	if base := variables(environ)["XDG_CACHE_HOME"]; base != "" {
@@ -70,7 +71,8 @@ func defaultLocal() Local {
 	return Local{MaxBytes: unsetQuota, WhenFull: WhenFullEvict, Unused: Duration(30 * 24 * time.Hour), Untagged: Duration(24 * time.Hour)}
 }
 
-// override applies the variables to cfg, and records in origins the variable of each value.
+// override applies the variables to cfg. For each value that it sets, it records the name of the
+// variable in origins.
 func (e *Environment) override(cfg *Config, origins map[string]string) {
 	if e.ECRRegistry != nil {
 		e.overrideECR(cfg, origins)
@@ -124,7 +126,8 @@ func (e *Environment) overrideListener(cfg *Config, origins map[string]string) {
 }
 
 // overrideECR makes the registry of ECR_REGISTRY the first upstream of the first listener. If the
-// file has an upstream with the same host, its settings stay.
+// file has an upstream with the same host, the settings of that upstream stay, except those that
+// DRAY_ECR_ADDRESS and DRAY_ECR_CA_FILE override.
 func (e *Environment) overrideECR(cfg *Config, origins map[string]string) {
 	host := (&Upstream{URL: *e.ECRRegistry}).Host()
 	i := slices.IndexFunc(cfg.Upstreams, func(u Upstream) bool { return u.Host() == host })
@@ -157,7 +160,7 @@ func (e *Environment) overrideECR(cfg *Config, origins map[string]string) {
 }
 
 // hub returns the upstream for Docker Hub that dray uses if the file names no upstreams. Its prefix
-// is for clients that cannot send a host name: Docker's registry-mirrors.
+// is for Docker's registry-mirrors, which cannot send the host name of the registry.
 func hub() Upstream {
 	u := Upstream{Name: dockerHub, URL: dockerHub, Prefixes: []string{dockerHub}}
 	u.setDefaults()
@@ -235,7 +238,7 @@ func (u *Upstream) complete() {
 func (u *Upstream) completeLocal() {
 	if u.Kind == KindLocal {
 		u.Push, u.Delete = true, true
-		u.Tags = Tags{} // no need to remember tags: asking costs nothing
+		u.Tags = Tags{} // dray itself knows the tags, so it need not remember answers about them
 		return
 	}
 	if reflect.DeepEqual(u.Local, defaultLocal()) {
@@ -243,7 +246,8 @@ func (u *Upstream) completeLocal() {
 	}
 }
 
-// name returns the configured name, or else the well-known host of the URL.
+// name returns the configured name. If there is none, it returns the host of the URL, which is
+// docker.io for Docker Hub.
 func (u *Upstream) name() string { return cmp.Or(u.Name, u.hostName()) }
 
 func (u *Upstream) hostName() string {
@@ -255,7 +259,7 @@ func (u *Upstream) hostName() string {
 }
 
 // Host returns the host of the URL, with the port if it has one. Every name of Docker Hub becomes
-// registry-1.docker.io.
+// registry-1.docker.io. The host of a malformed URL is "".
 func (u *Upstream) Host() string {
 	raw := u.URL
 	if !strings.Contains(raw, "://") {

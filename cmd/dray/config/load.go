@@ -16,8 +16,9 @@ import (
 // of environ, which has the form of os.Environ. If path is empty, DRAY_CONFIG names the file.
 //
 // Load sets the defaults that depend on other values, reads passwords from their files and
-// variables, and validates the result, also by the given validators. The error is of type Problems
-// and has every problem; the configuration must then not be used to run dray.
+// variables, and validates the result, also with the given validators. An error is of type Problems
+// and has every problem. If the file cannot be read, it has only that problem and those of the
+// variables. With an error, the configuration must not be used to run dray.
 func Load(path string, environ []string, validators ...Validator) (Config, error) {
 	vars := variables(environ)
 	over, problems := readEnvironment(vars)
@@ -43,7 +44,8 @@ func Load(path string, environ []string, validators ...Validator) (Config, error
 }
 
 // merge adds the problems found in the completed configuration to those found while reading it. It
-// leaves out a problem at a path that could not be read, because that is about the default there.
+// leaves out a problem with a value that could not be read: that problem is about the default,
+// which cfg has in place of the value.
 func merge(reading, found Problems, origins map[string]string) Problems {
 	unread := map[string]bool{}
 	for _, p := range reading {
@@ -58,7 +60,8 @@ func merge(reading, found Problems, origins map[string]string) Problems {
 	return reading
 }
 
-// originOf returns the origin of the value at path, or else that of the section around it.
+// originOf returns the origin of the value at path. If there is none, it returns the origin of the
+// closest section around the value, or "" for a default.
 func originOf(path string, origins map[string]string) string {
 	for path != "" {
 		if origin, ok := origins[path]; ok {
@@ -69,7 +72,7 @@ func originOf(path string, origins map[string]string) string {
 	return ""
 }
 
-// readSecrets reads the passwords from their files and variables.
+// readSecrets reads passwords and keys from their files and variables.
 func (c *Config) readSecrets(vars map[string]string) Problems {
 	var problems Problems
 	fromFile := func(path, file string, to *auth.Secret) {

@@ -12,8 +12,8 @@ import (
 // LocalOnly reports whether only this machine can connect to the listener.
 func (l Listener) LocalOnly() bool { return isLoopback(l.Address) }
 
-// PushLocalOnly reports whether the listener accepts pushes from this machine only: it has no auth,
-// and anonymous pushes are not allowed explicitly.
+// PushLocalOnly reports whether the listener accepts pushes, but only from this machine. It does so
+// with role registry, without auth, and without allow_anonymous_push.
 func (l Listener) PushLocalOnly() bool {
 	return l.Role == RoleRegistry && l.Auth == noAuth && !l.AllowAnonymousPush
 }
@@ -101,7 +101,7 @@ func (u Upstream) dialAddress() string {
 }
 
 // isLoopback reports whether an address, with or without a port, can be reached from this machine
-// only. It takes every name but localhost for another machine's.
+// only. Of all host names, it takes only localhost for this machine's.
 func isLoopback(address string) bool {
 	host, _, err := net.SplitHostPort(address)
 	if err != nil {

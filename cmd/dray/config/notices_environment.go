@@ -20,7 +20,8 @@ const testPrefix = ownPrefix + "TEST_"
 // environment variables).
 var serviceVariable = regexp.MustCompile(`^DRAY_(?:[A-Z0-9_]+_)?(?:SERVICE_HOST|SERVICE_PORT(?:_[A-Z0-9_]+)?|PORT_[0-9]+_(?:TCP|UDP|SCTP)(?:_(?:PROTO|PORT|ADDR))?)$`)
 
-// UnknownVariables returns a notice for each variable that looks like dray's but is not.
+// UnknownVariables returns a notice for each variable whose name looks like dray's, but that dray
+// does not read.
 func UnknownVariables(environ []string, cfg Config) (notices []string) {
 	vars, known := variables(environ), map[string]int{}
 	for i := range reflect.TypeFor[Environment]().NumField() {
@@ -35,7 +36,7 @@ func UnknownVariables(environ []string, cfg Config) (notices []string) {
 		_, isKnown := known[name]
 		switch {
 		case isKnown, !strings.HasPrefix(name, ownPrefix), strings.HasPrefix(name, testPrefix), serviceVariable.MatchString(name):
-		case strings.HasSuffix(name, "_PORT") && strings.Contains(vars[name], "://"): // also of a Service: DRAY_PORT=tcp://10.0.0.1:5000
+		case strings.HasSuffix(name, "_PORT") && strings.Contains(vars[name], "://"): // Kubernetes sets this one, too: DRAY_PORT=tcp://10.0.0.1:5000
 		default:
 			notices = append(notices, fmt.Sprintf("%s: dray does not read this variable%s", name, nearest(name, known)))
 		}
@@ -43,8 +44,8 @@ func UnknownVariables(environ []string, cfg Config) (notices []string) {
 	return notices
 }
 
-// nearest returns a hint at the known variable that is name without DRAY_, is similar, or begins
-// with name.
+// nearest returns a hint at a known variable: at name without DRAY_, at one similar to name, or at
+// one that begins with name. If there is none, the hint says where dray lists its variables.
 func nearest(name string, known map[string]int) string {
 	plain := strings.TrimPrefix(name, ownPrefix)
 	if _, bare := known[plain]; bare {

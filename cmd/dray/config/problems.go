@@ -32,7 +32,7 @@ func (ps Problems) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-// err returns ps as an error, or nil if it is empty.
+// err returns ps as an error, or nil if ps is empty.
 func (ps Problems) err() error {
 	if len(ps) == 0 {
 		return nil

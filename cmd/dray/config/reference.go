@@ -11,7 +11,8 @@ import _ "embed"
 //go:embed reference.md
 var Reference string
 
-// Example is a configuration file with the defaults: each key that has one, with a comment.
+// Example is a configuration file. It has each key that has a default, with that default and a
+// comment.
 //
 //go:embed example.yaml
 var Example string

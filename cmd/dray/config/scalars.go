@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// Bytes is a size: a whole number with an optional unit of powers of 1024 (KiB, MiB, GiB, TiB) or
-// 1000 (kB, MB, GB, TB).
+// Bytes is a size: a whole number with an optional unit, which is a power of 1024 (KiB, MiB, GiB,
+// TiB) or of 1000 (kB, MB, GB, TB).
 type Bytes int64
 
 type byteUnit struct {
@@ -111,7 +111,8 @@ func (d Duration) Std() time.Duration { return time.Duration(d) }
 
 const redacted = "[redacted]"
 
-// errSecretInFile refuses a secret in the file, from where it would get into backups and reviews.
+// errSecretInFile refuses a secret in the configuration file, because it would get into backups and
+// reviews from there.
 var errSecretInFile = errors.New("secrets are not allowed in this file; set the name of a file or of an environment variable that contains it")
 
 // SecretURL is a URL whose secrets are redacted when printed. Reveal returns the whole URL.
@@ -120,9 +121,10 @@ type SecretURL string
 // Reveal returns the URL with its secrets.
 func (s SecretURL) Reveal() string { return string(s) }
 
-// String returns the URL with its secrets redacted. These are the passwords of a URL of Redis, and
-// everything but the host of an http or https URL: services accept tokens as user, in the path and
-// in the query. Any other URL is redacted as a whole.
+// String returns the URL with its secrets redacted. In a URL for Redis (redis, rediss or unix),
+// these are the password, and parameters with names like that of a secret. Of an http or https URL,
+// only the scheme and the host remain, because services accept tokens as user, in the path and in
+// the query. Any other URL is redacted as a whole.
 func (s SecretURL) String() string {
 	u, err := url.Parse(string(s))
 	switch {
@@ -170,8 +172,8 @@ func (s *SecretURL) UnmarshalText(text []byte) error {
 // secretName matches names of flags, variables and parameters whose values are secrets.
 var secretName = regexp.MustCompile(`(?i)pass|pwd|token|secret|key|credential|auth`)
 
-// Command is a program and its arguments. Those that look like secrets are redacted when printed:
-// the value of a flag such as --token, and the user and query in a URL.
+// Command is a program and its arguments. When it is printed, the value of a flag or variable with
+// a name like --token is redacted, and every URL is shown like a [SecretURL].
 type Command []string
 
 // Redacted returns the command without the secrets.
@@ -213,7 +215,7 @@ type Variable string
 // Reveal returns the variable with its value.
 func (v Variable) Reveal() string { return string(v) }
 
-// String returns the name of the variable.
+// String returns the name of the variable with a redacted value.
 func (v Variable) String() string {
 	name, _, ok := strings.Cut(string(v), "=")
 	if !ok {
@@ -228,7 +230,7 @@ func (v Variable) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(v.String()
 // LogValue implements slog.LogValuer, so that logs do not show the value.
 func (v Variable) LogValue() slog.Value { return slog.StringValue(v.String()) }
 
-// MarshalText returns the name of the variable, for printed configurations.
+// MarshalText formats the variable like String, for printed configurations.
 func (v Variable) MarshalText() ([]byte, error) { return []byte(v.String()), nil }
 
 // UnmarshalText sets the variable, which must be NAME=value. The error does not contain the value.

@@ -15,8 +15,8 @@ import (
 // Validator adds the problems of a completed configuration to k.
 type Validator func(c Config, k *Report)
 
-// validate adds all problems of a completed configuration, and those that the validators find. It
-// opens no file.
+// validate adds all problems of a completed configuration, and those that the validators find. Only
+// the validators may open files.
 func (c Config) validate(k *Report, validators []Validator) {
 	names := make([]string, len(c.Upstreams))
 	for i, u := range c.Upstreams {
@@ -98,7 +98,8 @@ const maxName = 64
 // entryName matches names that can be labels of metrics and parts of keys and log lines.
 var entryName = regexp.MustCompile(`^[a-z0-9]+(?:[._:-][a-z0-9]+)*$`)
 
-// name checks the name of an entry. derived is its default name, which may be any host or address.
+// name checks the name of an entry. It always accepts derived, the default name of the entry, which
+// is a host or an address.
 func (k *Report) name(path, name, derived string) {
 	if name != derived && (len(name) > maxName || !entryName.MatchString(name)) {
 		k.Add(path, "%q is not a valid name; use at most %d lower case letters and digits, with single dots, colons, dashes or underscores between them", name, maxName)
@@ -192,7 +193,7 @@ func (u Upstream) validate(k *Report, path string) {
 	u.Limits.validate(k, path+".limits")
 }
 
-// maxKeepAlive is well below the lifetime of the fact that dray asked for an image.
+// maxKeepAlive is well below the time for which dray remembers that it asked for an image.
 const maxKeepAlive = Duration(14 * 24 * time.Hour)
 
 func (l UpstreamLimits) validate(k *Report, path string) {
@@ -331,7 +332,8 @@ func repositoryPattern(p string) bool {
 	return p != "" && !strings.HasPrefix(p, "/") && p == strings.ToLower(p)
 }
 
-// sameAddress reports whether two listeners cannot have these addresses at the same time.
+// sameAddress reports whether a listener at one address would be in the way of a listener at the
+// other.
 func sameAddress(a, b string) bool {
 	hostA, portA, errA := net.SplitHostPort(a)
 	hostB, portB, errB := net.SplitHostPort(b)
@@ -408,9 +410,9 @@ func checkAddress(k *Report, path, value string) {
 func checkBaseURL(k *Report, path, value string) {
 	u, err := url.Parse(value)
 	switch {
-	case strings.Contains(value, "@"): // the value is not printed
+	case strings.Contains(value, "@"): // not printed, because it may contain a password
 		k.Add(path, "must not contain a user or a password")
-	case strings.Contains(value, "?"): // nor is a token in it
+	case strings.Contains(value, "?"): // not printed, because a query may contain a token
 		k.Add(path, "has more than a host; remove the query")
 	case err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http":
 		k.Add(path, "%q is not an http or https URL or a host name", value)

@@ -8,8 +8,8 @@ import (
 	"os"
 )
 
-// checkFiles opens the files that the configuration names, so that dray reports a missing one at
-// the start and not at the first request.
+// checkFiles opens the files of certificates and their keys that the configuration names, so that
+// dray reports a missing one at the start and not at the first request.
 func (c Config) checkFiles(k *Report) {
 	for i, l := range c.Listeners {
 		if l.TLS.Certificate != "" && l.TLS.PrivateKey != "" {
@@ -34,8 +34,8 @@ func (c Config) checkFiles(k *Report) {
 	}
 }
 
-// File reads the file at name and checks its content with good, unless good is nil. It reports an
-// error of either at path.
+// File reads the file at name and checks its content with good, unless good is nil. It reports at
+// path an error from reading the file or from good.
 func (k *Report) File(path, name string, good func([]byte) error) {
 	text, err := os.ReadFile(name)
 	if err == nil && good != nil {

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// localName matches names that can be directories.
+// localName matches names that can be names of directories.
 var localName = regexp.MustCompile(`^[a-z0-9]+(?:[._-][a-z0-9]+)*$`)
 
 func (u Upstream) validateLocal(k *Report, path string) {
@@ -53,7 +53,8 @@ func (r PruneRule) validate(k *Report, path string) {
 	}
 }
 
-// validateQuotas checks that hosted upstreams together leave room in the cache.
+// validateQuotas checks that the upstreams of kind local together leave space in the cache for
+// other content.
 func (c Config) validateQuotas(k *Report) {
 	var sum Bytes
 	for i, u := range c.Upstreams {
@@ -66,7 +67,8 @@ func (c Config) validateQuotas(k *Report) {
 	}
 }
 
-// validateBuildCaches checks the upstreams that store build caches.
+// validateBuildCaches checks the sections build_cache of all upstreams. Each section must name an
+// upstream of kind local.
 func (c Config) validateBuildCaches(k *Report) {
 	locals := c.HostedNames()
 	for i, u := range c.Upstreams {

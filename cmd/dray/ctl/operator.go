@@ -35,8 +35,8 @@ func Commands(o Options) []*cobra.Command {
 	return []*cobra.Command{lsCommand(o), purgeCommand(o), pinCommand(o), unpinCommand(o), evictCommand(o), queueCommand(o), statsCommand(o)}
 }
 
-// operator is a client of the admin listener's API. The address comes from --admin, or else from
-// the configuration.
+// operator is a client of the admin listener's API. The address comes from --admin, or without this
+// flag from the configuration.
 type operator struct {
 	base   string // http://host:port
 	client *http.Client
@@ -112,7 +112,8 @@ func exchange[A any](ctx context.Context, o *operator, method, path string, body
 	return o.print(answer, func(w io.Writer) { table(w, answer) })
 }
 
-// listing calls an [admin.List] and returns its items, or the items before an error.
+// listing calls an [admin.List] and returns its items. With an error, it returns the items that
+// came before the error.
 func listing[A any](ctx context.Context, o *operator, path string, params url.Values) ([]A, error) {
 	resp, err := o.send(ctx, http.MethodGet, path+query(params), nil)
 	if err != nil {
@@ -120,7 +121,7 @@ func listing[A any](ctx context.Context, o *operator, path string, params url.Va
 	}
 	defer resp.Body.Close()
 	in := json.NewDecoder(resp.Body)
-	for in.More() { // the brace, "items", the bracket
+	for in.More() { // skips the brace, "items" and the bracket
 		if t, err := in.Token(); err != nil || t == json.Delim('[') {
 			break
 		}
@@ -182,11 +183,11 @@ func (o *operator) send(ctx context.Context, method, path string, body []byte) (
 	return nil, f.Error
 }
 
-// requestError explains a request without a response. Only a failed dial is [ErrUnreachable]: once
-// connected, dray may have executed the request.
+// requestError explains why a request got no response. Its error wraps [ErrUnreachable] only if the
+// dial failed: otherwise dray may have executed the request.
 func (o *operator) requestError(err error) error {
 	if broken, ok := errors.AsType[*url.Error](err); ok {
-		err = broken.Err // without the URL: the message has the address
+		err = broken.Err // leaves out the URL, because the message has the address
 	}
 	if dial, ok := errors.AsType[*net.OpError](err); ok && dial.Op == "dial" {
 		return fmt.Errorf("%w: %w", ErrUnreachable, err)
@@ -204,8 +205,8 @@ func query(params url.Values) string {
 	return "?" + params.Encode()
 }
 
-// print writes an answer as JSON if --json is set, else as a table. table writes it with tabs
-// between the columns.
+// print writes an answer as JSON if --json is set, otherwise as a table. The function table writes
+// the rows, with tabs between the columns.
 func (o *operator) print(answer any, table func(w io.Writer)) error {
 	if o.json {
 		out := json.NewEncoder(o.stdout)
