@@ -37,7 +37,7 @@ type graph struct {
 	registries      []*registry
 	hosted          []*hosted.Store
 	baseImages      *meta.BaseImages        // nil if no check has a base stage
-	queue           *queue.Queue            // always empty if no push is acknowledged before it is forwarded
+	queue           *queue.Queue            // always empty if dray forwards every push before it acknowledges it
 	upstreams       []*repository.Upstream  // of registries and hosted repositories
 	gates           map[string][]*gate.Gate // by upstream
 	mirror          *mirror.Mirror

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// startupPause is the time between a server's start and the first request that it has to fetch
-// content for.
+// startupPause is the time between a server's start and the first request for which it has to fetch
+// content.
 const startupPause = 200 * time.Millisecond
 
 // firstByte requests a manifest and then a layer from a server that has just started. Each request

@@ -9,14 +9,14 @@ import (
 
 const manifestType = "application/vnd.oci.image.manifest.v1+json"
 
-// blob is incompressible bytes with their digest.
+// blob is content with its digest.
 type blob struct {
 	digest string
 	bytes  []byte
 }
 
-// newBlob makes a blob of the first size bytes that ChaCha8 gives for a seed. They are the same on
-// every machine.
+// newBlob makes a blob of the first size bytes that ChaCha8 gives for a seed. They do not compress,
+// and are the same on every machine.
 func newBlob(seed string, size int64) blob {
 	b := make([]byte, size)
 	_, _ = rand.NewChaCha8(sha256.Sum256([]byte(seed))).Read(b) // documented never to fail

@@ -77,7 +77,7 @@ func (o *origin) connection(ctx context.Context) context.Context {
 }
 
 func (o *origin) close() {
-	_ = o.server.Close() // the remaining readers have been abandoned
+	_ = o.server.Close() // the run needs no answer that is still being sent
 	o.serving.Wait()
 }
 

@@ -9,7 +9,7 @@ import (
 
 // pull has the times of a client that pulls an image.
 type pull struct {
-	Manifest, Layer time.Duration // time to the first byte of the manifest, and of the first layer
+	Manifest, Layer time.Duration // time from the request to the first byte of the manifest, and of the first layer
 	Whole           time.Duration
 }
 
