@@ -19,22 +19,22 @@ import (
 	"dray/upstream/oci"
 )
 
-// gatedPush is a push on its way through the checks, with its client.
+// gatedPush is a push on its way through the checks, with the client whose quota it uses.
 type gatedPush struct {
 	gate.Push
-	owner string // the client whose quota it counts against
+	owner string // the client whose quota the push uses
 }
 
-// withManifest returns the same client's push of another manifest by its digest.
+// withManifest returns a push by the same client of the manifest man, by its digest.
 func (p gatedPush) withManifest(man *oci.Manifest) gatedPush {
 	p.Ref, p.Manifest = oci.Reference{Digest: man.Digest}, man
 	return p
 }
 
-// acknowledgeOrPublish puts a push into the queue. If the queue is full, it publishes the push
-// while the client waits, as without a queue. It never overtakes a queued push of the same
-// repository: otherwise a tag could end at the older image, or an index arrive before its
-// children.
+// acknowledgeOrPublish puts a push into the queue. If the queue is full and has no push to the same
+// repository, it publishes the push while the client waits, as without a queue. It does not
+// overtake a queued push to the repository, because then a tag could end at the older image, or an
+// index could arrive before its children.
 func (a *publisher) acknowledgeOrPublish(ctx context.Context, p gatedPush) (upstream.Pushed, error) {
 	full := a.acknowledge(ctx, p)
 	if !errors.Is(full, queue.ErrFull) || len(a.o.Queue.Pushes(p.Repo.Up.Name, p.Repo.Name)) > 0 {
@@ -43,14 +43,15 @@ func (a *publisher) acknowledgeOrPublish(ctx context.Context, p gatedPush) (upst
 	pushed, err := a.publish(ctx, upstream.Call{}, p.Repo, p.Ref, p.Manifest)
 	if err != nil && !upstream.Refused(err) {
 		a.o.Logger.Debug("push not forwarded directly while the queue is full", "upstream", p.Repo.Up.Name, "repository", p.Repo.Name, "reference", p.Ref, "error", err)
-		return upstream.Pushed{}, full // the queue waits for the same registry: report that it is full
+		return upstream.Pushed{}, full // the queue waits for the same registry, so report that it is full
 	}
 	return pushed, err
 }
 
-// acknowledge puts a push into the queue. When it returns nil, the manifest and all content
-// that the upstream may lack are on stable storage, and the push is forwarded even if this
-// process dies. Waiting children and referrers of the manifest are put into the queue with it.
+// acknowledge puts a push into the queue. When it returns nil, the manifest and all content that
+// the upstream may lack are on stable storage, and the push will be forwarded even if this process
+// dies. Waiting children of the manifest go into the queue before it, and waiting referrers after
+// it.
 func (a *publisher) acknowledge(ctx context.Context, p gatedPush) error {
 	for _, c := range p.Manifest.Children() {
 		if man := p.Repo.Waiting(c.Digest); man != nil {
@@ -72,7 +73,7 @@ func (a *publisher) acknowledge(ctx context.Context, p gatedPush) error {
 	return nil
 }
 
-// enqueue is acknowledge for the manifest alone.
+// enqueue is acknowledge without the waiting children and referrers.
 func (a *publisher) enqueue(ctx context.Context, p gatedPush) error {
 	r := p.Repo
 	blobs, err := a.heldBlobs(ctx, p)
@@ -91,8 +92,8 @@ func (a *publisher) enqueue(ctx context.Context, p gatedPush) error {
 	case err != nil:
 		return oci.ErrUnavailable.With("the mirror cannot queue the push at the moment; try again later").Because(err)
 	}
-	// Earlier answers about the tag are out of date, also those under way. From now on the queue
-	// answers.
+	// Earlier answers about the tag are out of date, even those under way. From now on the queue says
+	// what the tag means.
 	after := context.WithoutCancel(ctx)
 	r.ForgetReference(after, p.Ref)
 	r.ForgetReference(after, oci.Reference{Digest: p.Manifest.Digest})
@@ -105,9 +106,9 @@ func (a *publisher) enqueue(ctx context.Context, p gatedPush) error {
 	return nil
 }
 
-// heldBlobs returns the blobs that the queue has to hold for a push. The upstream must confirm
-// now that it has all other content. A fact is not enough: if it is wrong, there is no client
-// to send the content.
+// heldBlobs returns the blobs that the queue has to hold for a push. The upstream must confirm now
+// that it has every other blob. A fact is not enough, because no client can send the blob later.
+// heldBlobs also calls ensureChild for the manifests of an index.
 func (a *publisher) heldBlobs(ctx context.Context, p gatedPush) ([]queue.Blob, error) {
 	var mu sync.Mutex
 	var blobs []queue.Blob
@@ -139,9 +140,9 @@ func (a *publisher) heldBlobs(ctx context.Context, p gatedPush) ([]queue.Blob, e
 	return blobs, err
 }
 
-// ensureChild ensures that a manifest of an index is in the queue or at the upstream. If it is
-// held here and the upstream has lost it or does not answer, ensureChild puts the held copy
-// into the queue, because the client did not send it.
+// ensureChild ensures that a manifest of an index is in the queue or at the upstream. If the
+// upstream has lost it or does not answer, ensureChild puts the copy that is held here into the
+// queue, because the client did not send it.
 func (a *publisher) ensureChild(ctx context.Context, p gatedPush, d digest.Digest) error {
 	need := repository.Acknowledge
 	held := p.Repo.Held(ctx, d)
@@ -162,7 +163,7 @@ func (a *publisher) ensureChild(ctx context.Context, p gatedPush, d digest.Diges
 	return err
 }
 
-// Forward publishes a push of the queue. It is a [queue.Forward].
+// Forward publishes a push from the queue. It is a [queue.Forward].
 func (a *publisher) Forward(ctx context.Context, e queue.Entry) error {
 	up := a.o.Repositories.Upstream(e.Upstream)
 	if up == nil || up.Sink == nil {
@@ -188,7 +189,7 @@ func (a *publisher) Forward(ctx context.Context, e queue.Entry) error {
 	return err
 }
 
-// maxPartsMissing bounds the attempts at a push that the registry refuses because parts are
-// missing. Each attempt sends the held parts again, and a registry may take some time to see
-// them. The attempts take about two minutes in all.
+// maxPartsMissing bounds the attempts at a push that the registry refuses because blobs or
+// manifests are missing. Each attempt sends the held ones again, and a registry may take some time
+// to see them. The pauses between the attempts are about two minutes in all.
 const maxPartsMissing = 8

@@ -11,16 +11,16 @@ import (
 )
 
 const (
-	// smallManifest is the size up to which a manifest needs no share of the memory. Nearly all are
-	// smaller, and a connection needs as much by itself.
+	// smallManifest is the size in bytes up to which a manifest is not counted. Nearly all manifests
+	// are smaller, and each connection takes about as much memory anyway.
 	smallManifest = 32 << 10
-	// maxBodies and maxBodiesPerOwner bound the bytes of larger manifests in memory, of all clients
-	// and of one.
+	// maxBodies and maxBodiesPerOwner bound the bytes in memory of larger manifests, for all clients
+	// and for each.
 	maxBodies         = 48 << 20
 	maxBodiesPerOwner = 16 << 20
 )
 
-// bodies counts the memory that manifests of pushes take until they are answered.
+// bodies counts the memory that pushed manifests take until their requests are answered.
 type bodies struct {
 	mu      sync.Mutex // guards what follows
 	all     int
@@ -29,7 +29,8 @@ type bodies struct {
 
 func newBodies() *bodies { return &bodies{byOwner: map[string]int{}} }
 
-// take counts n bytes, which release gives back. It reports whether they are free.
+// take counts n bytes until release is called. If a bound does not allow them, it counts none and
+// ok is false.
 func (b *bodies) take(owner string, n int) (release func(), ok bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -50,8 +51,8 @@ func (b *bodies) release(owner string, n int) {
 	}
 }
 
-// read returns the body of a request with a manifest. The caller calls release when it needs the
-// bytes no longer; it is never nil.
+// read returns the body of a request that pushes a manifest. The caller calls release when it no
+// longer needs the bytes. release is never nil.
 func (b *bodies) read(x *request.Request) (raw []byte, release func(), err error) {
 	declared, body := x.R.ContentLength, x.W.Body()
 	if declared > oci.MaxManifestBytes {
@@ -64,13 +65,13 @@ func (b *bodies) read(x *request.Request) (raw []byte, release func(), err error
 	if len(raw) <= smallManifest {
 		return raw, func() {}, nil
 	}
-	most := oci.MaxManifestBytes + 1 // of unknown length
+	most := oci.MaxManifestBytes + 1 // the length is unknown
 	if declared >= 0 {
 		most = int(declared)
 	}
 	release, ok := b.take(x.Owner(), most)
 	if !ok {
-		// Most clients read the answer after they have sent everything.
+		// Most clients do not read the answer before they have sent everything.
 		if _, err := io.Copy(io.Discard, io.LimitReader(body, oci.MaxManifestBytes)); err != nil {
 			return nil, func() {}, cutManifest(len(raw), err)
 		}

@@ -12,7 +12,8 @@ import (
 	"dray/upstream/oci"
 )
 
-// publishBuildCache stores a build cache in the repository for build caches.
+// publishBuildCache stores a build cache in the repository for build caches. With WriteBack it also
+// starts to forward it.
 func (p *publisher) publishBuildCache(ctx context.Context, r repository.Repo, ref oci.Reference, man *oci.Manifest) (upstream.Pushed, error) {
 	to, _ := r.BuildCaches()
 	g, gctx := errgroup.WithContext(ctx)
@@ -49,8 +50,9 @@ func (p *publisher) publishBuildCache(ctx context.Context, r repository.Repo, re
 	return pushed, nil
 }
 
-// copyToBuildCache copies a blob to the repository for build caches. It must be a staged blob,
-// or one that the upstream confirms. If its bytes are not here, they are fetched.
+// copyToBuildCache copies a blob to the repository for build caches. If the blob is neither there
+// nor staged, the upstream must confirm that it has the blob. If the bytes are not here, they are
+// fetched.
 func (p *publisher) copyToBuildCache(ctx context.Context, r, to repository.Repo, d digest.Digest) error {
 	at, err := r.LocateBlob(ctx, d, repository.CopyToBuildCache)
 	if err != nil {

@@ -10,7 +10,7 @@ import (
 	"dray/upstream/oci"
 )
 
-// contents gives the checks the content of an image that is pushed to a repository.
+// contents gives the checks access to the content of an image that is pushed to a repository.
 type contents struct {
 	*Pusher
 	repo repository.Repo
@@ -32,7 +32,7 @@ func (c contents) Manifest(ctx context.Context, d oci.Descriptor) (*oci.Manifest
 	return m.Parse()
 }
 
-// missing returns not if the upstream has no such content, otherwise err.
+// missing returns the error not if err is a "not found" of the upstream, otherwise err.
 func missing(err error, not *oci.Error) error {
 	if oci.NotFound(err) {
 		return not.Because(err)
@@ -40,8 +40,8 @@ func missing(err error, not *oci.Error) error {
 	return err
 }
 
-// Open implements pipeline.Contents. Bytes that came through another repository are opened only
-// if the upstream confirms that this repository has them, too.
+// Open implements pipeline.Contents. If the bytes came only through another repository, Open
+// returns them only if the upstream has them in this repository, too.
 func (c contents) Open(ctx context.Context, d oci.Descriptor) (io.ReadCloser, error) {
 	at, err := c.repo.LocateBlob(ctx, d.Digest, repository.Judge)
 	if err != nil {
@@ -66,8 +66,8 @@ func (c contents) Open(ctx context.Context, d oci.Descriptor) (io.ReadCloser, er
 	return r, nil
 }
 
-// Scanned implements pipeline.Contents. It returns the result of the scan during the upload, or
-// the remembered result, or scans the layer now.
+// Scanned implements pipeline.Contents. It returns the result of the scan during the upload, or a
+// remembered result. If there is neither, it scans the layer now.
 func (c contents) Scanned(ctx context.Context, d oci.Descriptor) (*pipeline.Scanned, error) {
 	var scan *gate.Scan
 	seen := gate.Unseen

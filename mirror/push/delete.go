@@ -16,8 +16,8 @@ import (
 	"dray/upstream/oci"
 )
 
-// mayDelete refuses deletions unless the configuration allows them: one mistake could delete
-// images that many depend on.
+// mayDelete refuses deletions unless the configuration allows them: one mistake could delete images
+// that many depend on.
 func mayDelete(x *request.Request) error {
 	if x.Repo.Up.Deleter == nil {
 		return oci.ErrUnsupported.With("this mirror does not accept deletions for %s", x.Repo.Up.Registry)
@@ -25,9 +25,10 @@ func mayDelete(x *request.Request) error {
 	return nil
 }
 
-// DeleteManifest forwards the deletion of a tag or a manifest. Queued pushes of it are
-// withdrawn first, because they would arrive after the deletion. Afterwards it drops a waiting
-// manifest and the facts, so that the upstream answers from then on.
+// DeleteManifest forwards the deletion of a tag or a manifest. First it withdraws queued pushes of
+// the tag or manifest, which would reach the upstream after the deletion. If the upstream refuses,
+// it puts them back. Otherwise it drops a waiting manifest and the facts, so that the upstream is
+// asked from then on.
 func (p *Pusher) DeleteManifest(x *request.Request) error {
 	x.Divert()
 	if err := mayDelete(x); err != nil {
@@ -66,8 +67,8 @@ func (p *Pusher) DeleteManifest(x *request.Request) error {
 	return x.Deleted()
 }
 
-// deleteAtUpstream deletes at the upstream. It returns the digest of the deleted manifest if it
-// is known, also with an error that says that there was none.
+// deleteAtUpstream deletes a tag or a manifest at the upstream. It returns the manifest's digest,
+// or "" if that is not known. It may return the digest with an error, too.
 func deleteAtUpstream(ctx context.Context, r repository.Repo, ref oci.Reference) (gone digest.Digest, err error) {
 	gone = ref.Digest
 	if ref.Tag != "" {
@@ -81,9 +82,9 @@ func deleteAtUpstream(ctx context.Context, r repository.Repo, ref oci.Reference)
 	return gone, r.Up.Deleter.DeleteManifest(ctx, r.Remote(), ref)
 }
 
-// withdraw takes the queued pushes of a tag or a digest out of the queue, until it is known
-// whether the deletion succeeds. First it waits for matching pushes that are under way for a
-// client: they arrive at the upstream and are deleted there.
+// withdraw takes the pushes of a tag or a digest out of the queue, until it is known whether the
+// deletion succeeded. First it waits until such pushes that are under way for a client have reached
+// the queue or the upstream, or have failed.
 func (p *Pusher) withdraw(ctx context.Context, r repository.Repo, ref oci.Reference) (*queue.Withdrawal, error) {
 	matches := func(reference string, d digest.Digest) bool { return reference == ref.String() || d == ref.Digest }
 	busy := oci.ErrDenied.With("%s of %s is being copied to %s; delete it when the copy is complete", ref, r.Name, r.Up.Registry)
@@ -106,7 +107,7 @@ func (p *Pusher) withdraw(ctx context.Context, r repository.Repo, ref oci.Refere
 }
 
 // indexNeeding returns the reference of a queued index that could not be forwarded without the
-// withdrawn pushes, or "".
+// pushes for which withdrawn returns true. It returns "" if there is none.
 func (p *Pusher) indexNeeding(r repository.Repo, withdrawn func(queue.Push) bool) string {
 	pushes := p.o.Queue.Pushes(r.Up.Name, r.Name)
 	missing := map[digest.Digest]bool{}
@@ -132,8 +133,8 @@ func (p *Pusher) indexNeeding(r repository.Repo, withdrawn func(queue.Push) bool
 	return ""
 }
 
-// DeleteBlob forwards the deletion of a blob. It waits until a staged blob has been sent,
-// because the client was told that it is there.
+// DeleteBlob forwards the deletion of a blob. It refuses if a queued push needs the blob. It waits
+// until the forward of a staged blob has ended, because the client was told that the blob is there.
 func (p *Pusher) DeleteBlob(x *request.Request) error {
 	if err := mayDelete(x); err != nil {
 		return err
@@ -167,8 +168,8 @@ func (p *Pusher) DeleteBlob(x *request.Request) error {
 	return x.Deleted()
 }
 
-// deniedAs403 converts an error about dray's credentials to a 403, whose text reaches the
-// terminal. Clients hide the text of a 5xx and retry it.
+// deniedAs403 converts an error about dray's credentials to a 403, whose text clients show in the
+// terminal. They hide the text of a 5xx and repeat the request.
 func deniedAs403(r repository.Repo, err error) error {
 	if errors.Is(err, upstream.ErrCredentials) {
 		return oci.ErrDenied.With("the mirror has no valid credentials for %s", r.Up.Registry).Because(err)

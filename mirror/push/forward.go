@@ -12,26 +12,28 @@ import (
 	"dray/mirror/repository"
 )
 
-// forward is the way of one blob to an upstream. It starts with the first byte from the client.
-// It cannot complete before the local bytes are verified.
+// forward is the transfer of one blob to an upstream. It usually starts with the first byte from
+// the client. It cannot complete before the bytes are verified here.
 type forward struct {
 	cancel context.CancelCauseFunc
-	// identified is closed when the result of the local upload is known: it is digest, or refused.
+	// identified is closed when the result of the client's upload is known. Then digest or refused is
+	// set.
 	identified chan struct{}
 	once       sync.Once
 	digest     digest.Digest
 	refused    error
-	// done is closed when the upstream has the blob, or will not get it; then err is the reason.
+	// done is closed when the upstream has the blob, or will not get it. Then err is nil or the
+	// reason.
 	done chan struct{}
 	err  error
-	// scan runs the checks on the same bytes; nil if there are none.
+	// scan checks the same bytes while they arrive; nil if no scan was started.
 	scan     *gate.Scan
 	failures failures
 	// sent is the number of bytes that the newest attempt has sent to the upstream.
 	sent atomic.Int64
 }
 
-// failures passes the retried errors of a forward to a caller that waits for it.
+// failures passes the errors after which a forward is tried again to a caller that waits for it.
 type failures struct {
 	mu        sync.Mutex // guards below; leaf lock
 	last      error
@@ -48,8 +50,8 @@ func (t *failures) observe(err error) {
 	}
 }
 
-// listen registers onFailure for the most recent error and all later ones. It replaces an
-// earlier registration.
+// listen registers onFailure for the most recent error and all later ones. It replaces an earlier
+// registration.
 func (t *failures) listen(onFailure func(error)) {
 	t.mu.Lock()
 	t.onFailure = onFailure
@@ -64,7 +66,7 @@ func newForward() *forward {
 	return &forward{cancel: func(error) {}, identified: make(chan struct{}), done: make(chan struct{})}
 }
 
-// identify sets the verified digest of the bytes.
+// identify says that the bytes are verified and have the digest d.
 func (f *forward) identify(d digest.Digest) {
 	f.once.Do(func() { f.digest = d; close(f.identified) })
 }
@@ -89,7 +91,8 @@ func (f *forward) end(err error) {
 	close(f.done)
 }
 
-// identity waits until the bytes are verified, and returns their digest.
+// identity waits until the bytes are verified, and returns their digest. It returns an error if
+// they were refused or ctx ended.
 func (f *forward) identity(ctx context.Context) (digest.Digest, error) {
 	select {
 	case <-f.identified:
@@ -99,8 +102,8 @@ func (f *forward) identity(ctx context.Context) (digest.Digest, error) {
 	}
 }
 
-// cleared waits until the upload may be completed at the upstream, and returns its digest: the
-// bytes are verified and the checks do not reject them.
+// cleared waits until the bytes are verified and scanned. It returns their digest if the blob may
+// be completed at the upstream, otherwise an error.
 func (f *forward) cleared(ctx context.Context, g *gate.Gate, r repository.Repo) (digest.Digest, error) {
 	d, err := f.identity(ctx)
 	if err == nil {
@@ -109,7 +112,7 @@ func (f *forward) cleared(ctx context.Context, g *gate.Gate, r repository.Repo) 
 	return d, err
 }
 
-// counted counts the bytes read from the result of open in f.sent. Each open starts at 0.
+// counted wraps open. The readers count their bytes in f.sent, which each open sets to 0.
 func (f *forward) counted(open func() (io.ReadCloser, error)) func() (io.ReadCloser, error) {
 	return func() (io.ReadCloser, error) {
 		r, err := open()

@@ -20,17 +20,17 @@ import (
 	"dray/upstream/oci"
 )
 
-// containerdWaits bounds the time until a push of a client with containerd's transport is
-// answered. The client gives up 30 s after its last byte.
+// containerdWaits bounds the time until dray answers a push of containerd, which gives up 30 s
+// after its last byte.
 const containerdWaits = 25 * time.Second
 
-// othersWait is the same for clients without a limit of their own.
+// othersWait is that bound for other clients, if the listener does not set AnswerWithin.
 const othersWait = 10 * time.Minute
 
-// errStillCopying ends the wait of a client. The push goes on.
+// errStillCopying ends the request of a client that has waited long enough. The push goes on.
 var errStillCopying = errors.New("still copying")
 
-// PutManifest handles PUT of a manifest.
+// PutManifest handles PUT of a manifest, under its reference and the further tags of the request.
 func (p *Pusher) PutManifest(x *request.Request) error {
 	raw, release, err := p.bodies.read(x)
 	if err != nil {
@@ -50,7 +50,7 @@ func (p *Pusher) PutManifest(x *request.Request) error {
 		}
 	}
 	if errors.Is(err, errStillCopying) {
-		// A 4xx, because its text reaches the terminal and clients do not retry it.
+		// A 4xx, because clients show its text in the terminal and do not repeat the request.
 		return oci.ErrDenied.With("the mirror has the image and is still copying it to %s (%d %%); push again later to finish, and no layer is sent twice",
 			x.Repo.Up.Registry, percentCopied(x.R.Context(), x.Repo, man))
 	}
@@ -69,7 +69,7 @@ func (p *Pusher) PutManifest(x *request.Request) error {
 	return x.CreatedAt(oci.Request{Kind: oci.KindManifest, Ref: oci.Reference{Digest: man.Digest}}, man.Digest)
 }
 
-// push pushes a manifest under one reference, once for all clients that push the same.
+// push pushes a manifest under one reference, once for all clients that push the same now.
 func (p *Pusher) push(ctx context.Context, x *request.Request, ref oci.Reference, man *oci.Manifest) (upstream.Pushed, error) {
 	gated := gatedPush{
 		Push:  gate.Push{Repo: x.Repo, Gate: p.o.Checks.For(x.Repo), User: x.Caller.Name, Ref: ref, Manifest: man, Cause: x.Cause()},
@@ -94,9 +94,9 @@ func (p *Pusher) push(ctx context.Context, x *request.Request, ref oci.Reference
 	return pushed, err
 }
 
-// check passes a manifest through the gate of its repository, if there is one. Then it forwards
-// the manifest, queues it, stores it as a build cache, or lets it wait for a manifest that
-// refers to it.
+// check passes a manifest through the gate of its repository, if there is one. Then it forwards the
+// manifest, puts it into the queue, stores it as a build cache, or lets it wait. The result is zero
+// unless check forwarded or stored the manifest.
 func (p *Pusher) check(ctx context.Context, gated gatedPush) (upstream.Pushed, error) {
 	r := gated.Repo
 	p.o.Repositories.Staged().Renew(repository.Keys(r, gated.Manifest.Children())...)
@@ -129,9 +129,8 @@ func (p *Pusher) check(ctx context.Context, gated gatedPush) (upstream.Pushed, e
 	return pushed, err
 }
 
-// serialize forwards an image or puts it into the queue. If there are checks, it runs one push
-// of a tag at a time and checks the name again, because the tag may have been given to another
-// image since the verdict.
+// serialize forwards a manifest or puts it into the queue. With a gate, it runs one push of a tag
+// at a time and checks the name again, because the tag may name another image since the verdict.
 func (p *Pusher) serialize(ctx context.Context, gated gatedPush) (upstream.Pushed, error) {
 	if gated.Gate != nil && gated.Ref.Tag != "" {
 		unlock, err := p.tagLocks.Lock(ctx, tagKey{gated.Repo, gated.Ref.Tag})
@@ -149,9 +148,10 @@ func (p *Pusher) serialize(ctx context.Context, gated gatedPush) (upstream.Pushe
 	return p.publish(ctx, upstream.Call{}, gated.Repo, gated.Ref, gated.Manifest)
 }
 
-// mustWait reports whether a manifest that passed its checks waits for a manifest that refers
-// to it, or for its subject. If its subject has been forwarded, it does not wait, because no
-// manifest will refer to it. BuildKit pushes referrers before their subject.
+// mustWait reports whether a manifest that passed its checks has to wait. Only a push by digest
+// through a gate without ForwardDigests waits. A referrer waits until its subject has been
+// forwarded or queued: BuildKit pushes referrers before their subject. Any other manifest waits for
+// one that refers to it, unless a fact says that the upstream has it.
 func mustWait(ctx context.Context, p gate.Push) (bool, error) {
 	if p.Gate == nil || p.Gate.ForwardDigests || p.Ref.Tag != "" {
 		return false, nil
@@ -163,7 +163,7 @@ func mustWait(ctx context.Context, p gate.Push) (bool, error) {
 	return !p.Repo.PresentAtTarget(ctx, p.Manifest.Digest), nil
 }
 
-// defaultHold is how long manifests wait if HoldFor is not set.
+// defaultHold is how long manifests wait at most if the gate does not set HoldFor.
 const defaultHold = time.Hour
 
 func (p *Pusher) addWaiting(gated gatedPush) {
@@ -174,7 +174,7 @@ func (p *Pusher) addWaiting(gated gatedPush) {
 	p.o.Repositories.Waiting().Add(gated.Repo.Key(gated.Manifest.Digest), gated.Manifest, gated.owner, time.Now().Add(hold))
 }
 
-// patience returns how long the client waits for the answer.
+// patience returns how long dray lets the client wait for the answer.
 func patience(x *request.Request) time.Duration {
 	patience := cmp.Or(x.Listener.AnswerWithin, othersWait)
 	if strings.Contains(strings.ToLower(x.R.UserAgent()), "containerd") {
@@ -183,8 +183,8 @@ func patience(x *request.Request) time.Duration {
 	return patience
 }
 
-// verdictWithin returns how long a client waits for a verdict. The rest of its patience is for
-// forwarding.
+// verdictWithin returns how long a client waits for a verdict: nine tenths of its patience, so that
+// the rest is for forwarding. If the patience is short, the gate's Within bounds it, too.
 func verdictWithin(g *gate.Gate, x *request.Request) time.Duration {
 	patience := patience(x)
 	within := patience - patience/10
@@ -194,7 +194,7 @@ func verdictWithin(g *gate.Gate, x *request.Request) time.Duration {
 	return min(cmp.Or(g.Within, 20*time.Second), within)
 }
 
-// readManifest parses the body and checks it against the digest in the URL.
+// readManifest parses the body and checks it against the digest in the URL, if there is one.
 func readManifest(x *request.Request, raw []byte) (*oci.Manifest, error) {
 	man, err := oci.ParseManifest(x.R.Header.Get("Content-Type"), raw)
 	if err != nil {
@@ -212,7 +212,7 @@ func readManifest(x *request.Request, raw []byte) (*oci.Manifest, error) {
 	return man, nil
 }
 
-// checkName runs the checks of the name, before any byte is received.
+// checkName runs the checks of the repository's name before an upload begins.
 func (p *Pusher) checkName(x *request.Request) error {
 	g := p.o.Checks.For(x.Repo)
 	if g == nil {
@@ -225,12 +225,13 @@ func (p *Pusher) checkName(x *request.Request) error {
 	return err
 }
 
-// denied converts a rejection to an error whose text reaches the terminal.
+// denied converts the report of a rejection to an error whose text clients show in the terminal.
 func denied(x *request.Request, r *pipeline.Report) error {
 	return oci.ErrDenied.With("%s", r.Message(x.ReportURL(r.ID)))
 }
 
-// warn sends the findings of a passing push as Warning headers (spec, "Warnings").
+// warn sends the findings of a push that passed as Warning headers, without the waived ones (spec,
+// "Warnings").
 func warn(x *request.Request, r *pipeline.Report) {
 	if r == nil {
 		return
@@ -245,13 +246,14 @@ func warn(x *request.Request, r *pipeline.Report) {
 	}
 }
 
-// maxWarnings is the total size that the specification allows, in bytes, less the names of the
-// headers.
+// maxWarnings bounds the values of all Warning headers, in bytes. The specification's limit also
+// counts their names.
 const maxWarnings = 3 << 10
 
 const kindReport oci.Kind = "report"
 
-// Report answers with a report, to any client that knows its id.
+// Report answers with a report. Any client of a listener that takes pushes may read it, if it knows
+// the id.
 func (p *Pusher) Report(x *request.Request, id string) error {
 	x.Q.Kind = kindReport
 	if x.R.Method != http.MethodGet && x.R.Method != http.MethodHead {

@@ -9,29 +9,30 @@ import (
 	"dray/mirror/repository"
 )
 
-// A mount makes a blob of one repository available in another one of the same registry, so that
-// its bytes are not sent again. ECR does this if the account allows it, both repositories are
+// A mount makes a blob of one repository available in another one of the same registry, so that its
+// bytes are not sent again. ECR mounts a blob if the account allows it, both repositories are
 // encrypted alike, and a manifest of the source names the blob (ECR guide, "Blob mounting").
-// Otherwise it answers 202, as to any upload. dray does not guess whether a mount works: it
-// asks the registry, and an answer other than 201 costs one request.
+// Otherwise ECR answers 202, as if the client had started an upload. dray does not guess whether a
+// mount will work, but tries it. A mount that fails costs one request.
 
 const (
 	// mountWithin bounds an attempt to mount. A mount only saves time, so a slow one gives way to
 	// the upload.
 	mountWithin = 10 * time.Second
-	// mountPause is how long no mount is tried between two repositories after a refusal.
+	// mountPause is how long after a refusal dray chooses no mount between the same two repositories,
+	// and how long a success counts as recent.
 	mountPause = 10 * time.Minute
-	// maxRefused bounds the pairs of repositories in mounts.refused.
+	// maxRefused bounds the number of pairs in mounts.refused.
 	maxRefused = 4096
-	// mountFirstBytes is the largest blob that waits for a mount before it is sent to an upstream
-	// that has not mounted a blob lately.
+	// mountFirstBytes bounds the size of a blob that waits for a mount at an upstream that has not
+	// mounted a blob recently. A larger one is sent at once.
 	mountFirstBytes = 8 << 20
 )
 
 // pair is two repositories of one upstream: the source and the target of a mount.
 type pair struct{ from, to repository.Repo }
 
-// mounts remembers where mounts were refused and where they work. All of it may be lost.
+// mounts remembers where mounts were refused and where they worked. It may forget any of this.
 type mounts struct {
 	refused     *lru.Cache[pair, time.Time]
 	mu          sync.Mutex                         // guards lastMounted
@@ -48,7 +49,7 @@ func (s *mounts) paused(p pair) bool {
 	return ok && time.Since(at) < mountPause
 }
 
-// reliable reports whether the upstream has mounted a blob lately.
+// reliable reports whether the upstream has mounted a blob within mountPause.
 func (s *mounts) reliable(up *repository.Upstream) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -65,8 +66,8 @@ const (
 	mountFailed  mountResult = "failed"
 )
 
-// note records the result of an attempt. A failure is ignored: it is neither a refusal nor a
-// success.
+// note records the result of an attempt. It ignores mountFailed, which says nothing about the next
+// attempt.
 func (s *mounts) note(p pair, result mountResult) {
 	switch result {
 	case mountRefused:

@@ -20,12 +20,12 @@ import (
 type Options struct {
 	Repositories *repository.Store
 	Cache        *cache.Cache
-	// Queue takes the pushes to upstreams that acknowledge locally, and calls Forward for them.
-	// Nil if there are none.
+	// Queue takes the pushes to upstreams that acknowledge locally. It is the empty queue if there are
+	// no such upstreams.
 	Queue  *queue.Queue
 	Checks *gate.Checks
 	Tasks  *flight.Tasks
-	// Manifests fetches the parts of an index that are not here, for its checks.
+	// Manifests fetches the manifests of an index that are not here, so that the checks can read them.
 	Manifests *pull.Puller
 	Verdicts  *jobs.Verdicts
 	BaseIndex *jobs.BaseIndex
@@ -35,8 +35,8 @@ type Options struct {
 	Logger       *slog.Logger
 }
 
-// New returns a Pusher with the uploads that a former process left in the cache. It starts no
-// goroutine.
+// New returns a Pusher, which takes over the uploads and staged blobs that a former process left in
+// the cache. It starts no goroutine.
 func New(o Options) *Pusher {
 	p := &Pusher{
 		publisher: &publisher{

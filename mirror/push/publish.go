@@ -16,25 +16,25 @@ import (
 	"dray/upstream/oci"
 )
 
-// forwardTimeout bounds the time to forward one image. Forwarding goes on after the client has
-// been answered.
+// forwardTimeout bounds the time to forward one manifest with its blobs. Forwarding may go on after
+// the client has been answered.
 const forwardTimeout = time.Hour
 
-// maxParallelBlobs bounds the blobs of one image that are processed at a time.
+// maxParallelBlobs is how many blobs of one manifest dray works on at a time.
 const maxParallelBlobs = 8
 
-// publisher forwards manifests to their upstream, after everything that they need.
+// publisher publishes manifests, and puts them into the queue.
 type publisher struct {
 	*sender
 	// pushes counts pushed manifests, by upstream and result.
 	pushes *prometheus.CounterVec
-	// landing serialises the manifests that are sent to the upstream under one tag.
+	// landing lets one manifest at a time be sent to the upstream under a tag.
 	landing flight.Mutex[tagKey]
 }
 
-// publish forwards a manifest after everything that it needs. If the registry lacks a blob that
-// it was believed to have, publish sends the blob from the local copy, once. how.OnRetry gets
-// the errors that are retried.
+// publish brings a manifest to the upstream after everything that it needs, and then its waiting
+// referrers. If the registry lacks something that it was believed to have, publish sends it from
+// the local copy, once. how.OnRetry gets each error after which a request is tried again.
 func (p *publisher) publish(ctx context.Context, how upstream.Call, r repository.Repo, ref oci.Reference, man *oci.Manifest) (upstream.Pushed, error) {
 	there, err := p.ensure(ctx, how, r, man)
 	if err != nil {
@@ -60,9 +60,9 @@ func (p *publisher) publish(ctx context.Context, how upstream.Call, r repository
 	return pushed, p.publishReferrers(ctx, how, r, man.Digest)
 }
 
-// land sends a manifest to the upstream and records that it is there, with the children that the
-// push has waited for. Manifests for one tag take turns: otherwise, of two at once, the upstream
-// could have one last and dray record the other one last.
+// land sends a manifest to the upstream. Then it records that the upstream has the manifest, and
+// the children that there lists. Manifests for one tag take turns. Otherwise the tag could mean one
+// manifest at the upstream, and another one in dray's facts.
 func (p *publisher) land(ctx context.Context, how upstream.Call, r repository.Repo, ref oci.Reference, man *oci.Manifest, there []oci.Child) (upstream.Pushed, error) {
 	if ref.Tag != "" {
 		unlock, err := p.landing.Lock(ctx, tagKey{r, ref.Tag})
@@ -78,8 +78,8 @@ func (p *publisher) land(ctx context.Context, how upstream.Call, r repository.Re
 	return pushed, err
 }
 
-// republishChildren publishes the manifests of an index that are held here. It is called when
-// the upstream has lost one that dray told the client it had.
+// republishChildren publishes the manifests of an index that are held here. It is called when the
+// upstream may have lost some that the client left out.
 func (p *publisher) republishChildren(ctx context.Context, how upstream.Call, r repository.Repo, index *oci.Manifest) error {
 	for _, c := range index.Children() {
 		if !c.Manifest {
@@ -87,7 +87,7 @@ func (p *publisher) republishChildren(ctx context.Context, how upstream.Call, r 
 		}
 		m := r.Held(ctx, c.Digest)
 		if m == nil {
-			continue // not held here: the upstream's refusal stands
+			continue // if the upstream lacks this one, it refuses the index again
 		}
 		man, err := m.Parse()
 		if err != nil {
@@ -110,7 +110,7 @@ func (p *publisher) publishWaiting(ctx context.Context, how upstream.Call, r rep
 	return err
 }
 
-// publishReferrers publishes the waiting manifests whose subject is d.
+// publishReferrers publishes the waiting manifests whose subject is d. d itself waits no longer.
 func (p *publisher) publishReferrers(ctx context.Context, how upstream.Call, r repository.Repo, d digest.Digest) error {
 	waiting, k := p.o.Repositories.Waiting(), r.Key(d)
 	waiting.Drop(k)
@@ -122,15 +122,15 @@ func (p *publisher) publishReferrers(ctx context.Context, how upstream.Call, r r
 	return nil
 }
 
-// ensure returns when the upstream has every blob of the manifest, and every manifest that
-// waited for it. It returns the children that the upstream has then.
+// ensure brings to the upstream the blobs that the manifest needs, and its children that wait for
+// it. It returns the children that the upstream has then.
 func (p *publisher) ensure(ctx context.Context, how upstream.Call, r repository.Repo, man *oci.Manifest) ([]oci.Child, error) {
 	children := r.Needed(ctx, man)
 	lost := make([]bool, len(children))
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(maxParallelBlobs)
 	for i, c := range children {
-		if c.Manifest { // one that does not wait was pushed before its index; the upstream decides
+		if c.Manifest { // any other was pushed before its index; the upstream decides
 			g.Go(func() error { return p.publishWaiting(ctx, how, r, c.Digest) })
 			continue
 		}
@@ -168,7 +168,8 @@ func (p *publisher) ensureBlob(ctx context.Context, how upstream.Call, r reposit
 	return p.upload(ctx, how, r, d, at.Size)
 }
 
-// replaceBuildCache deletes a build cache whose tag now names another image.
+// replaceBuildCache deletes the build cache under a tag if the tag now names a manifest that is no
+// build cache.
 func (p *publisher) replaceBuildCache(ctx context.Context, r repository.Repo, ref oci.Reference, man *oci.Manifest) {
 	to, ok := r.BuildCaches()
 	if !ok || ref.Tag == "" || man.BuildCache() {
@@ -179,7 +180,7 @@ func (p *publisher) replaceBuildCache(ctx context.Context, r repository.Repo, re
 	}
 }
 
-// sendStaged sends the staged blobs of a manifest again.
+// sendStaged sends the staged blobs of a manifest to the upstream again.
 func (p *publisher) sendStaged(ctx context.Context, how upstream.Call, r repository.Repo, man *oci.Manifest) {
 	for _, c := range man.Children() {
 		if b := r.Staged(c.Digest); b != nil && !c.Manifest {
@@ -190,8 +191,8 @@ func (p *publisher) sendStaged(ctx context.Context, how upstream.Call, r reposit
 	}
 }
 
-// percentCopied returns the share of an image's bytes that the upstream has, in percent, 99 at
-// most.
+// percentCopied returns how much of the bytes of a manifest's blobs the upstream has, in percent,
+// 99 at most.
 func percentCopied(ctx context.Context, r repository.Repo, man *oci.Manifest) int {
 	var total, there int64
 	for _, c := range r.Needed(ctx, man) {
@@ -213,7 +214,7 @@ func percentCopied(ctx context.Context, r repository.Repo, man *oci.Manifest) in
 	return int(min(there*100/total, 99))
 }
 
-// outcome returns the result of a push as a label of dray_pushes_total.
+// outcome returns the value for the label result of dray_pushes_total.
 func outcome(err error) string {
 	if _, ok := errors.AsType[*gate.Rejected](err); ok {
 		return "rejected"

@@ -17,9 +17,9 @@ type Pusher struct {
 	bodies    *bodies
 	sessions  *sessions
 	recovered []recovered
-	// pushing runs the checks and the forwarding of a manifest once for all clients that push it.
+	// pushing checks and forwards a manifest once for all clients that push it now.
 	pushing *flight.Group[gate.Key, upstream.Pushed]
-	// tagLocks serialises the checked pushes of a tag.
+	// tagLocks serialises the pushes of a tag that have passed a gate.
 	tagLocks flight.Mutex[tagKey]
 }
 
@@ -34,15 +34,15 @@ type tagKey struct {
 	tag  string
 }
 
-// Expire drops the uploads that no client continues. The uploads that go on keep the staged blobs
-// of their push from expiring.
+// Expire drops the uploads that no client continues. An upload that a request is using keeps the
+// staged blobs of its push from expiring.
 func (p *Pusher) Expire(now time.Time) {
 	for _, s := range p.sessions.expire(now) {
 		p.o.Repositories.Staged().Progress(s.repo, s.owner, now)
 	}
 }
 
-// Suspend keeps the open uploads for the next process. It waits for requests in progress.
+// Suspend leaves the open uploads to the next process. It waits for the requests that use them.
 func (p *Pusher) Suspend() { p.sessions.suspendAll() }
 
 // Collectors returns the metrics of pushes.

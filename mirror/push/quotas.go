@@ -7,8 +7,8 @@ import (
 	"dray/upstream/oci"
 )
 
-// Quotas count the open uploads of each client, and the bytes of these and of its staged blobs.
-// Without a bound, one client could fill the disk with content that must not be evicted.
+// Quotas bounds the open uploads of each client, and the bytes of its open uploads and staged
+// blobs. Without bounds, one client could fill the disk with content that must not be evicted.
 type Quotas struct {
 	maxUploads int   // 0: no bound
 	maxBytes   int64 // 0: no bound
@@ -21,13 +21,14 @@ type usage struct {
 	bytes   int64
 }
 
-// NewQuotas returns quotas of maxUploads open uploads and maxBytes bytes for each client; 0 is
+// NewQuotas returns quotas of maxUploads open uploads and maxBytes bytes for each client. 0 means
 // no bound.
 func NewQuotas(maxUploads int, maxBytes int64) *Quotas {
 	return &Quotas{maxUploads: maxUploads, maxBytes: maxBytes, byOwner: map[string]*usage{}}
 }
 
-// begin counts one more upload. The caller must call end for it.
+// begin counts one more upload, for which the caller must call end, or returns an error and counts
+// none.
 func (q *Quotas) begin(owner string) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -40,16 +41,16 @@ func (q *Quotas) begin(owner string) error {
 
 func (q *Quotas) end(owner string) { q.count(owner, -1, 0) }
 
-// fits returns the error that charge would return now. A body that is too long is refused
-// before any of it is read.
+// fits returns the error that charge would return now, and counts nothing. It lets the caller
+// refuse a long body before reading it.
 func (q *Quotas) fits(owner string, received, n int64) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return q.check(owner, received, n)
 }
 
-// check needs mu. An upload that is too large by itself is no matter of other uploads, so it is
-// not refused with 429: clients would repeat it.
+// check returns an error if n more bytes exceed the quota. It is no 429 if the upload alone does,
+// because clients would repeat the request in vain. The caller holds mu.
 func (q *Quotas) check(owner string, received, n int64) error {
 	if q.maxBytes > 0 && received+n > q.maxBytes {
 		return oci.ErrSizeInvalid.With("the upload has at least %d bytes, and this mirror takes %d bytes at most (limits.max_upload_bytes_per_client)", received+n, q.maxBytes).WithStatus(http.StatusRequestEntityTooLarge)
@@ -64,8 +65,8 @@ func (q *Quotas) check(owner string, received, n int64) error {
 	return nil
 }
 
-// charge counts n more bytes of an upload, of which received bytes count already, or returns an
-// error and counts none. The caller must refund them.
+// charge counts n more bytes of an upload, of which received bytes count already. If they exceed
+// the quota, it returns an error and counts none. The caller must refund the bytes later.
 func (q *Quotas) charge(owner string, received, n int64) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -86,7 +87,7 @@ func (q *Quotas) count(owner string, uploads int, bytes int64) {
 	q.add(owner, uploads, bytes)
 }
 
-// add needs mu.
+// add is count for a caller that holds mu.
 func (q *Quotas) add(owner string, uploads int, bytes int64) {
 	h := q.byOwner[owner]
 	if h == nil {

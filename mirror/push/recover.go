@@ -16,7 +16,7 @@ import (
 )
 
 // recover takes over the uploads and staged blobs of a former process. It drops those that have
-// expired, and those whose upstream takes no pushes any more.
+// expired, those whose upstream no longer takes pushes, and the blobs that the queue holds.
 func (p *Pusher) recover(now time.Time) {
 	for _, k := range p.o.Cache.Recover() {
 		if err := p.takeOver(k, now); err != nil {
@@ -31,7 +31,7 @@ func (p *Pusher) takeOver(k cache.Resumable, now time.Time) error {
 	if err := json.Unmarshal(k.Note, &r); err != nil {
 		return fmt.Errorf("cannot decode the receipt: %w", err)
 	}
-	if k.Since.After(now) { // the clock was ahead: its expiry starts now
+	if k.Since.After(now) { // the clock was ahead, so the expiry starts now
 		k.Since = now
 	}
 	up := p.o.Repositories.Upstream(r.Upstream)
@@ -56,7 +56,8 @@ func (p *Pusher) takeOver(k cache.Resumable, now time.Time) error {
 	return nil
 }
 
-// Recover sends the staged blobs of a former process to the upstream, without their clients.
+// Recover sends the staged blobs of a former process to their upstreams, but none of a repository
+// with a gate.
 func (p *Pusher) Recover(ctx context.Context) {
 	var g errgroup.Group
 	g.SetLimit(maxParallelBlobs)

@@ -14,8 +14,8 @@ import (
 	"dray/upstream"
 )
 
-// sender sends blobs to their upstream: while a client uploads them, from the local copy, or by
-// a mount.
+// sender brings blobs to their upstream. It sends a blob while a client uploads it, sends the local
+// copy, or has the upstream mount the blob.
 type sender struct {
 	o      Options
 	mounts *mounts
@@ -23,8 +23,8 @@ type sender struct {
 	mounted *prometheus.CounterVec
 }
 
-// start starts to send a session's bytes to the upstream. size and announced are the size and
-// the digest that the client gave beforehand, or -1 and "".
+// start starts to scan a session's bytes, and to send them unless the gate holds them back. size
+// and announced are the size and the digest that the client gave beforehand, or -1 and "".
 func (s *sender) start(u *session, size int64, announced digest.Digest) {
 	f := newForward()
 	blob, r := u.blob, u.repo
@@ -45,7 +45,8 @@ func (s *sender) start(u *session, size int64, announced digest.Digest) {
 	}
 }
 
-// stream sends a session's bytes to the upstream as they arrive.
+// stream sends a session's bytes to the upstream as they arrive, or mounts the blob when all have
+// arrived.
 func (s *sender) stream(ctx context.Context, u *session, g *gate.Gate, size int64, announced digest.Digest) error {
 	f, blob, r := u.forward, u.blob, u.repo
 	how := upstream.Call{OnRetry: f.failures.observe}
@@ -78,8 +79,8 @@ func (s *sender) sendHeld(ctx context.Context, how upstream.Call, r repository.R
 	}, func() (digest.Digest, int64) { return d, size })
 }
 
-// upload sends a blob to the upstream without the client: by a mount, or from the local copy.
-// The blob must be one that the repository may have.
+// upload brings a blob to the upstream without the client: by a mount, or from the local copy. The
+// caller must have checked that the repository may have the blob.
 func (s *sender) upload(ctx context.Context, how upstream.Call, r repository.Repo, d digest.Digest, size int64) error {
 	if s.tryMount(ctx, how, r, d) {
 		return nil
@@ -87,8 +88,8 @@ func (s *sender) upload(ctx context.Context, how upstream.Call, r repository.Rep
 	return s.sendHeld(ctx, how, r, d, size)
 }
 
-// wait returns when the upstream has the staged blob. If forwarding it failed, wait sends it
-// again from the local copy.
+// wait returns nil when the upstream has the staged blob. If the forward of the blob failed, wait
+// tries once more with upload.
 func (s *sender) wait(ctx context.Context, how upstream.Call, r repository.Repo, d digest.Digest, b *repository.Staged) error {
 	f := forwardOf(b)
 	if how.OnRetry != nil {
@@ -103,15 +104,14 @@ func (s *sender) wait(ctx context.Context, how upstream.Call, r repository.Repo,
 		return nil
 	}
 	if r.PresentAtTarget(ctx, d) {
-		return nil // an earlier attempt has sent it
+		return nil // the upstream has got it in another way since
 	}
-	// Send it again also after a refusal: the registry may allow it by the time the client pushes
-	// its manifest again.
+	// Try again even after a refusal, because the registry may accept the blob by now.
 	return s.upload(ctx, how, r, d, b.Size)
 }
 
-// mountSource returns another repository of the upstream that has the blob under a manifest. ok
-// is false if there is none, or if a mount from it was refused lately.
+// mountSource is [repository.Repo.MountSource] without a source from which a mount was refused
+// within mountPause.
 func (s *sender) mountSource(ctx context.Context, r repository.Repo, d digest.Digest) (repository.Repo, bool) {
 	from, ok := r.MountSource(ctx, d)
 	return from, ok && !s.mounts.paused(pair{from, r})
@@ -137,7 +137,8 @@ func (s *sender) mountFrom(ctx context.Context, how upstream.Call, r, from repos
 	return result == mountDone
 }
 
-// tryMount mounts a blob that the repository may have, if a source is known.
+// tryMount tries to mount a blob if a source is known, and reports whether that succeeded. The
+// caller must have checked that the repository may have the blob.
 func (s *sender) tryMount(ctx context.Context, how upstream.Call, r repository.Repo, d digest.Digest) bool {
 	ctx, cancel := context.WithTimeout(ctx, mountWithin)
 	defer cancel()
@@ -145,9 +146,9 @@ func (s *sender) tryMount(ctx context.Context, how upstream.Call, r repository.R
 	return ok && s.mountFrom(ctx, how, r, from, d)
 }
 
-// awaitsMount reports whether an upload with an announced digest waits until the client has
-// sent all bytes, and then tries a mount instead of sending them. The bytes prove that the
-// client has the blob. A large blob does not wait if mounts may not work: it is sent while the
+// awaitsMount reports whether an upload with an announced digest waits until the client has sent
+// all bytes, so that a mount can be tried first. The bytes prove that the client has the blob. A
+// large blob waits only if the upstream has mounted a blob recently. Otherwise it is sent while the
 // client sends it.
 func (s *sender) awaitsMount(ctx context.Context, r repository.Repo, d digest.Digest, size int64) bool {
 	if d == "" || !s.mounts.reliable(r.Up) && (size < 0 || size > mountFirstBytes) {

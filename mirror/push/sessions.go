@@ -20,29 +20,30 @@ var errGaveWay = errors.New("upload given up for another one of its client")
 
 var errCancelled = errors.New("upload cancelled")
 
-// session is one upload of a client: the bytes received so far, and their way to the upstream.
+// session is one upload of a client: the bytes received so far, and their forward to the upstream.
 type session struct {
 	id   string
 	repo repository.Repo
-	// user is the only caller that may use the session. If it is "", any client that knows the id
-	// may use it, because the address of a client may change behind proxies. owner is the client
+	// user is the only user who may use the session. If it is "", any client without a user name that
+	// knows the id may, because the address of a client may change behind proxies. owner is the client
 	// whose quota the session counts against.
 	user, owner string
-	// mu holds one token. The holder may use the fields below.
+	// mu holds one token. Whoever takes it may use the fields below.
 	mu       chan struct{}
 	blob     *cache.Upload
 	forward  *forward
 	lastUsed time.Time
-	// broken is set if the body of the last request broke off.
+	// broken is set if the last body that the session received broke off.
 	broken bool
 	ended  bool
 }
 
-// acquireWithin bounds the time that a request waits for another one on the same upload. A
-// client that reconnects may meet its own broken request.
+// acquireWithin bounds the time that a request waits for another one on the same upload. If a
+// client reconnects, dray may still be waiting for the rest of its broken request.
 const acquireWithin = 10 * time.Second
 
-// acquire waits until no other request uses the session.
+// acquire waits until no other request uses the session. Unless it returns an error, the caller
+// then has the token.
 func (s *session) acquire(ctx context.Context) error {
 	late := time.NewTimer(acquireWithin)
 	defer late.Stop()
@@ -65,7 +66,7 @@ func (s *session) release() {
 	s.mu <- struct{}{}
 }
 
-// abort drops the bytes received. It needs the token.
+// abort drops the bytes received. The caller has the token.
 func (s *session) abort(cause error) {
 	if s.ended {
 		return
@@ -78,7 +79,7 @@ func (s *session) abort(cause error) {
 	}
 }
 
-// suspend keeps the bytes received for the next process. It needs the token.
+// suspend leaves the bytes received to the next process. The caller has the token.
 func (s *session) suspend() {
 	if s.ended {
 		return
@@ -127,8 +128,8 @@ func (u *sessions) add(id string, repo repository.Repo, r receipt, blob *cache.U
 	return s
 }
 
-// take finds a session and acquires it. An id is valid only for the repository and the user
-// that it was issued to.
+// take finds a session and acquires it. An id is valid only for the repository and the user that it
+// was issued for.
 func (u *sessions) take(ctx context.Context, id string, repo repository.Repo, user string) (*session, error) {
 	u.mu.Lock()
 	s := u.byID[id]
@@ -139,7 +140,7 @@ func (u *sessions) take(ctx context.Context, id string, repo repository.Repo, us
 	return s, s.acquire(ctx)
 }
 
-// drop aborts a session. It needs the token.
+// drop aborts and removes a session. The caller has the token.
 func (u *sessions) drop(s *session, cause error) {
 	size := s.blob.Size()
 	s.abort(cause)
@@ -148,7 +149,7 @@ func (u *sessions) drop(s *session, cause error) {
 	}
 }
 
-// remove removes a session that has ended, and reports whether it was there.
+// remove removes a session that has ended, and reports whether it was in the table.
 func (u *sessions) remove(s *session) bool {
 	u.mu.Lock()
 	_, there := u.byID[s.id]
@@ -160,7 +161,7 @@ func (u *sessions) remove(s *session) bool {
 	return there
 }
 
-// discard ends a session whose id was not sent to a client.
+// discard drops a session whose id was not sent to the client.
 func (u *sessions) discard(s *session, cause error) {
 	<-s.mu
 	u.drop(s, cause)
@@ -168,11 +169,11 @@ func (u *sessions) discard(s *session, cause error) {
 }
 
 // betweenRequests is how long a client may take from one request of an upload to the next before
-// the upload counts as left, where its place is needed.
+// giveUp counts the upload as left.
 const betweenRequests = time.Second
 
 // withRoom calls take, which counts an upload or bytes of a client. While the client has too many,
-// the uploads that it left give way.
+// withRoom drops an upload that the client left and tries again.
 func (u *sessions) withRoom(owner string, take func() error) error {
 	for {
 		err := take()
@@ -183,7 +184,8 @@ func (u *sessions) withRoom(owner string, take func() error) error {
 }
 
 // giveUp drops the upload that a client left longest ago, and reports whether there was one. An
-// upload is left if its connection broke, or if no request is on it.
+// upload is left if no request uses it, and its last body broke off or its last request ended at
+// least betweenRequests ago.
 func (u *sessions) giveUp(owner string, now time.Time) bool {
 	var oldest *session
 	for _, s := range u.all() {
@@ -193,7 +195,7 @@ func (u *sessions) giveUp(owner string, now time.Time) bool {
 		select {
 		case <-s.mu:
 		default:
-			continue // a request is on it
+			continue // a request uses it
 		}
 		left := !s.ended && (s.broken || now.Sub(s.lastUsed) >= betweenRequests)
 		if left && (oldest == nil || s.lastUsed.Before(oldest.lastUsed)) {
@@ -217,8 +219,8 @@ func (u *sessions) all() []*session {
 	return slices.Collect(maps.Values(u.byID))
 }
 
-// expire aborts the sessions that have not been used for the expiry. It returns the sessions that
-// a request is using.
+// expire drops the sessions that have not been used for the expiry. It returns the sessions that a
+// request is using.
 func (u *sessions) expire(now time.Time) (inUse []*session) {
 	for _, s := range u.all() {
 		select {
@@ -235,8 +237,8 @@ func (u *sessions) expire(now time.Time) (inUse []*session) {
 	return inUse
 }
 
-// suspendAll keeps every session for the next process. It waits for requests in progress, whose
-// bodies end with the listeners.
+// suspendAll leaves every session to the next process. It waits for requests in progress, whose
+// bodies end when the listeners are closed.
 func (u *sessions) suspendAll() {
 	for _, s := range u.all() {
 		<-s.mu

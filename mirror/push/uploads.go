@@ -18,8 +18,8 @@ import (
 	"dray/upstream/oci"
 )
 
-// StartUpload opens a session, mounts a blob, or takes a whole blob in one request (spec,
-// "Pushing blobs" and "Mounting a blob from another repository").
+// StartUpload mounts a blob, takes a whole blob in one request, or opens a session for further
+// requests (spec, "Pushing blobs" and "Mounting a blob from another repository").
 func (p *Pusher) StartUpload(x *request.Request) error {
 	if err := p.checkName(x); err != nil {
 		return err
@@ -48,10 +48,11 @@ func (p *Pusher) StartUpload(x *request.Request) error {
 	return err
 }
 
-// mount answers 201 if the upstream has the blob in the repository or can mount it there. It
-// returns false if the client has to upload the blob. If the client names no source, or a mount
-// from its source fails, mount tries a source that dray knows. The client must have the right
-// to pull from that one, because it has only shown that it knows the digest.
+// mount answers 201 if the push may leave the blob out, or if the upstream mounts it into the
+// repository. It returns false and no error if the client has to upload the blob. If the client
+// names no source, or a mount from its source fails, mount tries a source that dray knows. The
+// client must have the right to pull from that source, because so far it has only shown that it
+// knows the digest.
 func (p *Pusher) mount(x *request.Request) (bool, error) {
 	ctx, r, d := x.R.Context(), x.Repo, x.Q.Mount
 	at, err := r.LocateBlob(ctx, d, x.HeadNeed())
@@ -77,7 +78,7 @@ func (p *Pusher) mount(x *request.Request) (bool, error) {
 	}
 	from, ok := p.sender.mountSource(ctx, r, d)
 	if !ok || from == tried || !x.MayPull(from) || !p.sender.mountFrom(ctx, upstream.Call{}, r, from, d) {
-		return false, nil // the upload that follows meets the same error and returns it
+		return false, nil // if the upstream cannot be reached, the upload that follows says so
 	}
 	return true, x.Created(d)
 }
@@ -101,7 +102,7 @@ func (p *Pusher) openSession(x *request.Request) (*session, error) {
 	return p.sessions.add(id, x.Repo, r, blob, time.Now()), nil
 }
 
-// PatchUpload takes a chunk of an upload.
+// PatchUpload appends a chunk to an upload.
 func (p *Pusher) PatchUpload(x *request.Request) error {
 	s, err := p.session(x)
 	if err != nil {
@@ -153,7 +154,7 @@ func (p *Pusher) session(x *request.Request) (*session, error) {
 	return p.sessions.take(x.R.Context(), x.Q.Upload, x.Repo, x.Caller.Name)
 }
 
-// finishUpload takes the rest of the body, verifies the whole blob and stages it for the
+// finishUpload appends the body to the upload, verifies the whole blob and stages it for the
 // manifest that follows.
 func (p *Pusher) finishUpload(x *request.Request, s *session) error {
 	d := x.Q.Ref.Digest
@@ -163,7 +164,7 @@ func (p *Pusher) finishUpload(x *request.Request, s *session) error {
 	if s.forward == nil { // an empty blob, or one that a former process received
 		p.sender.start(s, s.blob.Size(), d)
 	}
-	// The bytes are here. A client that disconnects now finds the blob when it comes back.
+	// All bytes are here. If the client disconnects now, it finds the blob when it comes back.
 	blob, err := s.blob.Commit(context.WithoutCancel(x.R.Context()), d)
 	if err != nil {
 		p.sessions.drop(s, err)
@@ -180,9 +181,9 @@ func (p *Pusher) finishUpload(x *request.Request, s *session) error {
 	return x.Created(d)
 }
 
-// receive appends the body of the request to the upload. Sending to the upstream starts with
-// the first byte. If the body breaks off, the bytes received are kept and the client may
-// continue there.
+// receive appends the body of the request to the upload. With the first body, sending to the
+// upstream starts. If the body breaks off, the bytes received are kept, and the client may continue
+// after them.
 func (p *Pusher) receive(x *request.Request, s *session, announced digest.Digest) error {
 	if err := checkChunk(x, s); err != nil {
 		return err
@@ -205,7 +206,7 @@ func (p *Pusher) receive(x *request.Request, s *session, announced digest.Digest
 	s.broken = lost != nil
 	switch {
 	case errors.Is(err, oci.ErrTooManyRequests):
-		return err // keep the bytes: other uploads of the client may end
+		return err // keep the bytes, because other uploads of the client may end
 	case errors.Is(err, oci.ErrSizeInvalid):
 		p.sessions.drop(s, err)
 		return err
@@ -235,7 +236,8 @@ func (w metered) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// checkChunk checks that a chunk with a Content-Range begins at the end of the received bytes.
+// checkChunk checks that a chunk with a Content-Range begins where the received bytes end, and has
+// the length of the body.
 func checkChunk(x *request.Request, s *session) error {
 	header := x.R.Header.Get("Content-Range")
 	if header == "" {
@@ -272,8 +274,8 @@ func progress(x *request.Request, s *session, status int) error {
 	return nil
 }
 
-// noRoom is the answer to an upload that cannot be stored. A full disk is a 503, because the
-// client may try again. A blob that is too large for the cache is a 413.
+// noRoom returns the answer to an upload that cannot be stored: a 413 if the blob is larger than
+// the cache. Otherwise, as for a full disk, it is a 503, because the client may try again.
 func noRoom(err error) error {
 	if errors.Is(err, cache.ErrTooLarge) {
 		return oci.ErrSizeInvalid.With("the blob is larger than the cache of this mirror").WithStatus(http.StatusRequestEntityTooLarge).Because(err)

@@ -23,8 +23,8 @@ func (q *Queue) Tags(upstream, repo string) []string {
 	return slices.Compact(tags)
 }
 
-// Retry makes an entry due at once: a failed one waits again, and one that pauses after an error
-// pauses no longer. It returns ErrNotFound, ErrOvertaken, ErrBusy, or an error of the disk.
+// Retry makes an entry due at once: it ends the pause after an error, and a failed entry waits
+// again. It returns ErrNotFound, ErrOvertaken, ErrBusy, the cause of ctx, or an error of the disk.
 func (q *Queue) Retry(ctx context.Context, id uint64) error {
 	if err := q.writer.lock(ctx); err != nil {
 		return err
@@ -48,8 +48,7 @@ func (q *Queue) Retry(ctx context.Context, id uint64) error {
 }
 
 // Drop removes a push, and interrupts an attempt under way as [Queue.Withdraw] does. It returns
-// ErrNotFound, also if the attempt has just succeeded; ErrBusy if ctx ends first; or an error of
-// the disk.
+// ErrNotFound, also if the attempt has just succeeded, or an error of Withdraw.
 func (q *Queue) Drop(ctx context.Context, id uint64) (Entry, error) {
 	at, held := q.index.repoOf(id)
 	if !held {
@@ -62,7 +61,7 @@ func (q *Queue) Drop(ctx context.Context, id uint64) (Entry, error) {
 	if len(w.entries) == 0 {
 		return Entry{}, fmt.Errorf("%w: it was just forwarded or dropped", unknown(id))
 	}
-	dropped := w.entries[0].Entry // nobody else changes a withdrawn entry
+	dropped := w.entries[0].Entry // no one else changes a withdrawn entry
 	dropped.State = w.was[0]
 	w.Done()
 	return dropped, nil
@@ -70,8 +69,8 @@ func (q *Queue) Drop(ctx context.Context, id uint64) (Entry, error) {
 
 func unknown(id uint64) error { return fmt.Errorf("push %d: %w", id, ErrNotFound) }
 
-// Check returns an error if pushes were refused, if a push has waited for Options.Old, or if the
-// journal cannot be written.
+// Check returns an error if there are failed pushes, if a push has not been forwarded within
+// Options.Old, or if the journal is behind because it could not be written.
 func (q *Queue) Check(context.Context) error {
 	s := q.index.stats(time.Now())
 	var errs []error

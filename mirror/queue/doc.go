@@ -1,18 +1,19 @@
-// Package queue stores pushes that were acknowledged before they were forwarded, until they are
-// forwarded.
+// Package queue stores acknowledged pushes until they have been forwarded.
 //
-// It imports nothing of dray. The functions that make a blob durable and forward a push are
-// passed in. Entries contain the bytes of manifests, which the package does not read.
+// It imports nothing of dray. Its user passes in the functions that put a blob on stable storage
+// and that forward a push. Entries contain the bytes of manifests, but the package does not parse
+// them.
 //
 // Invariants:
-//   - A push that Add has accepted is on stable storage, with all blobs that it needs. It leaves
-//     the queue only when it has been forwarded, at least once, or when an operator drops it or a
-//     client deletes it. A push that its registry refuses for good stays in the queue as failed.
-//   - Pushes to one repository are forwarded in the order in which they were accepted, so that an
-//     index follows its children and a tag means the last push in the end. A refused push is
-//     visible to operators and does not block later pushes.
-//   - Entries and bytes are bounded.
-//   - The journal is rewritten from memory whenever a write to it fails. So no record follows a
-//     torn one, and no record says that a push is done while an older push, done before it, still
-//     looks pending.
+//   - A push that Add has accepted is on stable storage, with all its Blobs. It leaves the queue
+//     only when it has been forwarded, when an operator drops it, or when a client deletes it. It
+//     may be forwarded more than once. A push that its registry refuses for good stays in the queue
+//     as failed.
+//   - Pushes to one repository are forwarded in the order in which they were accepted. So an index
+//     follows its children, and in the end a tag means the image that was pushed last. A failed
+//     push is visible to operators and does not block later pushes.
+//   - The number of entries is bounded, and so are their bytes if Options.MaxBytes is set.
+//   - After a failed write, the journal is rewritten from memory before any further record. So no
+//     record follows a torn one. Nor does the journal list a push as done while it still lists as
+//     pending an older push that was done before.
 package queue

@@ -11,8 +11,9 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// index is the content of the queue in memory: the entries of each repository in their order, and
-// the blobs that they need. All methods may be called concurrently.
+// index is the content of the queue in memory: the entries of each repository, oldest first, and
+// the blobs that they need. Methods whose comment does not say that the caller holds mu may be
+// called concurrently.
 type index struct {
 	maxEntries int
 	maxBytes   int64        // 0: no bound
@@ -23,8 +24,8 @@ type index struct {
 	entries map[uint64]*entry
 	repos   map[repoKey]*repoQueue
 	held    map[digest.Digest]*hold
-	adding  int   // reserved entries that have not been entered yet
-	bytes   int64 // of held blobs, of manifests, and of reserved entries
+	adding  int   // number of entries that are reserved
+	bytes   int64 // of blobs, of manifests, and of reserved entries
 }
 
 func newIndex(maxEntries int, maxBytes int64, lastID uint64) *index {
@@ -35,7 +36,7 @@ func newIndex(maxEntries int, maxBytes int64, lastID uint64) *index {
 // repoKey identifies a repository.
 type repoKey struct{ upstream, repo string }
 
-// repoQueue has the entries of one repository, in their order.
+// repoQueue has the entries of one repository, oldest first.
 type repoQueue struct {
 	entries []*entry
 	busy    bool // one is being forwarded
@@ -45,17 +46,17 @@ type entry struct {
 	Entry
 	attempt   chan struct{} // closed when the attempt under way has ended
 	interrupt func()        // ends the attempt under way
-	withdrawn bool          // left out of a new journal
+	withdrawn bool          // taken out by a Withdrawal, and left out of a new journal
 }
 
-// hold is a blob that entries need.
+// hold is a blob that entries need. Its release is nil if the blob could not be held.
 type hold struct {
 	size    int64
 	users   int
-	release func() // nil: it could not be held
+	release func() // allows the blob to be evicted
 }
 
-// nextID allocates the number of the next entry.
+// nextID returns the number for a new entry.
 func (x *index) nextID() uint64 {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -63,8 +64,8 @@ func (x *index) nextID() uint64 {
 	return x.lastID
 }
 
-// enter appends an entry to its repository and takes over its holds. It returns the holds of
-// blobs that are held already.
+// enter appends an entry to its repository and takes over holds, the releases of its blobs. It
+// returns the releases of those that the index holds already, for the caller to call.
 func (x *index) enter(e Entry, holds map[digest.Digest]func()) (extra []func()) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -131,7 +132,8 @@ func (x *index) leave(e *entry) (releases []func()) {
 	return releases
 }
 
-// queued reports whether a push is the newest of its reference already, with all its blobs held.
+// queued reports whether the newest push of p's reference has p's manifest, and all its blobs are
+// held.
 func (x *index) queued(p Push) bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -139,8 +141,8 @@ func (x *index) queued(p Push) bool {
 	return e != nil && e.Digest == p.Digest && e.Reference == p.Reference && !slices.ContainsFunc(e.Blobs, func(b Blob) bool { return x.held[b.Digest].release == nil })
 }
 
-// newest returns the entry that a reference means until it is forwarded, or nil. It passes over
-// failed and dropped entries, which the registry will not have. The caller holds mu.
+// newest returns the newest entry with a reference or digest, or nil. It passes over failed and
+// withdrawn entries, which the registry may never get. The caller holds mu.
 func (x *index) newest(upstream, repo, reference string) *entry {
 	r := x.repos[repoKey{upstream, repo}]
 	if r == nil {
@@ -154,7 +156,7 @@ func (x *index) newest(upstream, repo, reference string) *entry {
 	return nil
 }
 
-// reserve counts an entry before it is added, or returns ErrFull.
+// reserve counts an entry before it is added, or returns ErrFull and counts nothing.
 func (x *index) reserve(bytes int64) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -176,7 +178,7 @@ func (x *index) unreserve(bytes int64) {
 	x.bytes -= bytes
 }
 
-// snapshot returns the contents for a new journal.
+// snapshot returns the contents for a new journal, without withdrawn entries.
 func (x *index) snapshot() contents {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -189,8 +191,9 @@ func (x *index) snapshot() contents {
 	return p
 }
 
-// next returns the entry that has been due for the longest, and marks its repoQueue busy. If no
-// entry is due, it returns nil and the time until one may be.
+// next chooses among the first entries of the repositories that are not busy. It returns the one
+// that has been due for the longest, and marks its repoQueue busy. If none is due, it returns nil
+// and how long to wait before the next call.
 func (x *index) next(now time.Time) (*entry, time.Duration) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -211,7 +214,7 @@ func (x *index) next(now time.Time) (*entry, time.Duration) {
 	return first, 0
 }
 
-// head returns the first entry that is neither failed nor dropped, or nil.
+// head returns the first entry that is neither failed nor withdrawn, or nil.
 func (r *repoQueue) head() *entry {
 	for _, e := range r.entries {
 		if e.State != Failed && e.State != dropping {
@@ -228,7 +231,7 @@ func (e *entry) due() time.Time {
 	return e.Next
 }
 
-// begin counts an attempt that interrupt can end, and returns a copy of the entry.
+// begin counts an attempt, which interrupt can end early, and returns a copy of the entry.
 func (x *index) begin(e *entry, interrupt func()) Entry {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -247,7 +250,7 @@ func (x *index) SetError(id uint64, err error) {
 	}
 }
 
-// finish removes an entry that was being forwarded, and returns the releases of blobs that no
+// finish removes an entry after a successful attempt, and returns the releases of blobs that no
 // other entry needs.
 func (x *index) finish(e *entry) (releases []func()) {
 	x.mu.Lock()
@@ -298,7 +301,8 @@ func (x *index) releaseAll() {
 	clear(x.held)
 }
 
-// requeue makes an entry wait again after an attempt. An empty why leaves its error as it is.
+// requeue ends an attempt and makes the entry wait until next. If why is empty, the error of the
+// entry stays as it is.
 func (x *index) requeue(e *entry, next time.Time, why string) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -315,7 +319,7 @@ func (x *index) endAttempt(e *entry) {
 	close(e.attempt)
 }
 
-// repoOf returns the repository of an entry, if the entry exists.
+// repoOf returns the repository of an entry. held is false if the entry is missing or withdrawn.
 func (x *index) repoOf(id uint64) (at repoKey, held bool) {
 	if x.empty() {
 		return repoKey{}, false
@@ -329,7 +333,8 @@ func (x *index) repoOf(id uint64) (at repoKey, held bool) {
 	return repoKey{e.Upstream, e.Repository}, true
 }
 
-// idle returns an entry that is not being forwarded. It returns ErrNotFound or ErrBusy.
+// idle returns an entry, ErrBusy if it is being forwarded, or ErrNotFound if it is missing or
+// withdrawn.
 func (x *index) idle(id uint64) (Entry, error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -343,7 +348,7 @@ func (x *index) idle(id uint64) (Entry, error) {
 	return e.Entry, nil
 }
 
-// entriesOf lists the entries of a repository in their order, without withdrawn ones.
+// entriesOf lists the entries of a repository without withdrawn ones, oldest first.
 func (x *index) entriesOf(at repoKey) []*entry {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -353,8 +358,8 @@ func (x *index) entriesOf(at repoKey) []*entry {
 	return nil
 }
 
-// markWithdrawn takes entries out of the order and returns their states. If one of them is being
-// forwarded, it changes nothing and returns that one.
+// markWithdrawn marks entries as withdrawn, and returns their former states. If one of them is
+// being forwarded, it changes nothing and returns that one as busy.
 func (x *index) markWithdrawn(entries []*entry) (was []State, busy *entry) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -379,7 +384,7 @@ func (x *index) unmarkWithdrawn(entries []*entry, was []State) {
 	}
 }
 
-// interruptAttempt interrupts an attempt.
+// interruptAttempt interrupts the attempt at an entry, if any.
 func (x *index) interruptAttempt(e *entry) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -391,8 +396,8 @@ func (x *index) interruptAttempt(e *entry) {
 type stats struct {
 	waiting, failed int
 	bytes           int64
-	oldest          time.Duration // of the waiting entries
-	lastError       string        // error of the oldest
+	oldest          time.Duration // greatest age of an entry that has not failed
+	lastError       string        // error of that entry
 }
 
 func (x *index) stats(now time.Time) stats {
@@ -412,11 +417,11 @@ func (x *index) stats(now time.Time) stats {
 	return s
 }
 
-// empty reports whether there are no entries at all, which is the usual case.
+// empty reports whether the queue has no entries, which is the usual case.
 func (x *index) empty() bool { return x.size.Load() == 0 }
 
-// Find returns the push that a tag or digest of a repository means, if one is waiting or being
-// forwarded.
+// Find returns the newest push of a tag or digest of a repository that waits or is being forwarded,
+// if there is one.
 func (x *index) Find(upstream, repo, reference string) (Push, bool) {
 	if x.empty() {
 		return Push{}, false
@@ -429,7 +434,7 @@ func (x *index) Find(upstream, repo, reference string) (Push, bool) {
 	return Push{}, false
 }
 
-// Pushes lists the pushes to a repository that wait or are being forwarded, in order.
+// Pushes lists the pushes to a repository that wait or are being forwarded, oldest first.
 func (x *index) Pushes(upstream, repo string) []Push {
 	if x.empty() {
 		return nil
@@ -449,9 +454,9 @@ func (x *index) Pushes(upstream, repo string) []Push {
 	return all
 }
 
-// Blob returns the size of a held blob that a push to a repository needs. It includes the blobs
-// of failed pushes, which may be retried. It leaves out blobs that could not be held after a
-// restart: clients have to send them again.
+// Blob returns the size of a held blob that a push to a repository needs. It includes the blobs of
+// failed pushes, which may be retried. It leaves out blobs that could not be held after a restart,
+// because clients have to send them again.
 func (x *index) Blob(upstream, repo string, d digest.Digest) (size int64, ok bool) {
 	if x.empty() {
 		return 0, false
@@ -472,7 +477,7 @@ func (x *index) Blob(upstream, repo string, d digest.Digest) (size int64, ok boo
 	return 0, false
 }
 
-// List returns all entries in the order in which they were accepted.
+// List returns all entries but the withdrawn ones, oldest first.
 func (x *index) List() []Entry {
 	if x.empty() {
 		return nil

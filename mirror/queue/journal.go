@@ -21,17 +21,17 @@ import (
 )
 
 // The journal is a file of lines. Each line is a record: the CRC-32C of its JSON as eight
-// hexadecimal digits, a space, and the JSON. The first record has the version. A line that is
-// torn, or does not match its checksum, is skipped, and the lines after it are read.
+// hexadecimal digits, a space, and the JSON. The first record has the version. A reader skips a
+// line that is torn or does not match its checksum, and reads on.
 
 const (
 	journalName    = "journal"
 	journalVersion = 1
-	// maxLine bounds a line, in bytes: a manifest has 4 MiB at most, and becomes a third longer in
-	// JSON.
+	// maxLine bounds the length of a line, in bytes. A manifest has 4 MiB at most, and in JSON it is a
+	// third longer.
 	maxLine = 16 << 20
-	// slack bounds obsolete records: the file is rewritten when it is longer than twice its length
-	// after the last rewrite and slack more bytes.
+	// slack bounds obsolete records, in bytes: if the file is longer than slack plus twice its length
+	// after the last rewrite, it is rewritten.
 	slack = 1 << 20
 )
 
@@ -41,7 +41,7 @@ type op string
 const (
 	opVersion op = "journal"
 	opPush    op = "push"   // Entry was accepted
-	opDone    op = "done"   // ID was forwarded or dropped
+	opDone    op = "done"   // ID was forwarded or withdrawn
 	opFailed  op = "failed" // ID was refused, with Error, after Attempts
 	opRetry   op = "retry"  // ID waits again
 )
@@ -55,7 +55,7 @@ type record struct {
 	Attempts int    `json:"attempts,omitempty"`
 }
 
-// contents are the entries of a journal.
+// contents are the entries of a journal that are not done.
 type contents struct {
 	lastID  uint64
 	entries map[uint64]Entry
@@ -66,12 +66,12 @@ func (p *contents) sorted() []Entry {
 	return slices.SortedFunc(maps.Values(p.entries), func(a, b Entry) int { return cmp.Compare(a.ID, b.ID) })
 }
 
-// errVersion says that a later dray wrote the journal.
+// errVersion says that a later version of dray wrote the journal.
 var errVersion = errors.New("a later version of dray wrote the journal")
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// line encodes a record.
+// line encodes a record, with a line break.
 func (r record) line() ([]byte, error) {
 	body, err := json.Marshal(r)
 	if err != nil {
@@ -81,7 +81,7 @@ func (r record) line() ([]byte, error) {
 	return append(append(b, body...), '\n'), nil
 }
 
-// parseLine is the inverse of line, without the line break.
+// parseLine decodes a line without its line break.
 func parseLine(b []byte) (record, error) {
 	var r record
 	sum, body, ok := bytes.Cut(b, []byte(" "))
@@ -95,7 +95,7 @@ func parseLine(b []byte) (record, error) {
 	return r, json.Unmarshal(body, &r)
 }
 
-// replay reads a journal. A torn last line was never acknowledged and does not count as damage.
+// replay reads a journal. A torn last line was never acknowledged, so it does not count as damage.
 func replay(r io.Reader) (contents, error) {
 	p := contents{entries: map[uint64]Entry{}}
 	in := bufio.NewReaderSize(r, 64<<10)
@@ -120,8 +120,8 @@ func replay(r io.Reader) (contents, error) {
 	}
 }
 
-// readLine reads up to a line break; whole reports whether there was one. It cuts a line that is
-// too long, so that its checksum does not match.
+// readLine reads up to a line break, and whole reports whether there was one. It cuts a line that
+// is longer than maxLine, so the checksum of that line will not match.
 func readLine(in *bufio.Reader) (line []byte, whole bool, err error) {
 	for {
 		part, err := in.ReadSlice('\n')
@@ -152,7 +152,7 @@ func (p *contents) apply(r record) error {
 	}
 	e, ok := p.entries[r.ID]
 	if !ok {
-		return nil // the line of its push was lost, or it is done
+		return nil // the push is done already, or the line with it was lost
 	}
 	switch r.Op {
 	case opDone:
@@ -187,22 +187,22 @@ func (p *contents) push(e *Entry) error {
 	return nil
 }
 
-// journal is the file. Only one goroutine may use it at a time.
+// journal is the open file of the journal. Only one goroutine may use it at a time.
 type journal struct {
 	dir    string
 	file   *os.File // nil: it has never been rewritten successfully
 	size   int64    // bytes of the file
 	floor  int64    // bytes of the file after the last rewrite
-	broken bool     // a write has failed: the file must be rewritten before the next record
-	// damaged says that the file has unreadable lines. It is kept under another name when it is
-	// replaced.
+	broken bool     // a write has failed, so the file must be rewritten before the next record
+	// damaged says that the file has unreadable lines. When the file is replaced, it is kept under
+	// another name.
 	damaged bool
 	sync    func(*os.File) error
 }
 
-// openJournal reads the journal and rewrites it. A damaged journal is kept under another name. On
-// a full disk the file stays as it is: full is the error, and the journal is broken, as after any
-// failed write.
+// openJournal reads the journal and rewrites it. A damaged journal is kept under another name. If
+// the disk is too full for a rewrite, the old file stays, full is the error, and the journal is
+// broken, as after any failed write.
 func openJournal(o Options, log *slog.Logger) (j *journal, p contents, full, err error) {
 	j = &journal{dir: o.Directory, sync: (*os.File).Sync}
 	if o.Sync != nil {
@@ -239,7 +239,7 @@ func (j *journal) read() (contents, error) {
 }
 
 // append writes a record and returns when it is on stable storage. snapshot returns the contents
-// for a new file, without the record. After an error a later process may or may not find the
+// for a new file, without the record. After an error, a later process may or may not find the
 // record, but no other record follows it.
 func (j *journal) append(r record, snapshot func() contents) error {
 	if j.broken || j.size > 2*j.floor+slack {
@@ -257,14 +257,14 @@ func (j *journal) append(r record, snapshot func() contents) error {
 	}
 	if err != nil {
 		j.broken = true
-		return errors.Join(err, j.rewrite(snapshot())) // removes the part that was written
+		return errors.Join(err, j.rewrite(snapshot())) // removes what was written of the record
 	}
 	j.size += int64(len(line))
 	return nil
 }
 
-// rewrite replaces the file by one that has only the entries of p. After an error the file is the
-// old one, or the whole new one if only the sync of the directory failed.
+// rewrite replaces the file by one that has only the entries of p. After an error, the file is
+// still the old one. If only the sync of the directory failed, it may be the whole new one.
 func (j *journal) rewrite(p contents) error {
 	j.broken = true
 	if err := os.MkdirAll(j.dir, 0o700); err != nil {
@@ -299,8 +299,8 @@ func (j *journal) rewrite(p contents) error {
 	return nil
 }
 
-// keepDamaged links the damaged file to its second name. The first name stays until the new file
-// takes it, so a crash in between loses nothing.
+// keepDamaged gives the damaged file a second name. The first name stays until the new file takes
+// it, so a crash in between loses nothing.
 func (j *journal) keepDamaged() error {
 	if err := os.Remove(j.damagedPath()); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err

@@ -12,19 +12,18 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Errors of this package; test for them with errors.Is.
+// Errors of this package. Callers test for them with errors.Is.
 var (
-	// ErrFull says that the queue has reached its limit of pushes or bytes.
+	// ErrFull says that one more push would exceed the limit of pushes or of bytes.
 	ErrFull = errors.New("the queue of pushes is full")
 	// ErrNotFound says that the queue has no push with that number.
 	ErrNotFound = errors.New("no such push in the queue")
 	// ErrBusy says that the push is being forwarded at the moment.
 	ErrBusy = errors.New("the push is being forwarded")
-	// ErrOvertaken says that the tag was pushed again later: forwarding the older push would undo
+	// ErrOvertaken says that the tag was pushed again later, so forwarding the older push would undo
 	// the later one.
 	ErrOvertaken = errors.New("a later push moved the tag")
-	// ErrRefused marks an error that a further attempt will not change. A [Forward] function wraps
-	// it.
+	// ErrRefused says that a further attempt would fail, too. A [Forward] function wraps it.
 	ErrRefused = errors.New("refused permanently")
 )
 
@@ -43,9 +42,9 @@ type Push struct {
 	Digest     digest.Digest `json:"digest"`
 	Manifest   []byte        `json:"manifest,omitempty"` // exact bytes
 	// Blobs are the blobs that the manifest needs and the registry may lack. They are held until the
-	// push has been forwarded.
+	// push leaves the queue.
 	Blobs []Blob `json:"blobs,omitempty"`
-	// User is the name of the client that pushed, if it was authenticated.
+	// User is the name of the user who pushed, if the client was authenticated.
 	User string `json:"user,omitempty"`
 }
 
@@ -58,7 +57,7 @@ const (
 	Forwarding State = "forwarding"
 	Failed     State = "failed" // refused by the registry; an operator has to decide
 
-	dropping State = "dropping" // withdrawn, until Done or Restore
+	dropping State = "dropping" // withdrawn, until Withdrawal.Done or Restore
 )
 
 // Entry is a push in the queue.
@@ -68,15 +67,15 @@ type Entry struct {
 	State    State     `json:"state"`
 	Accepted time.Time `json:"accepted"`
 	Attempts int       `json:"attempts"`
-	// Next is the time of the next attempt, if there was one before.
+	// Next is when the next attempt is due. If it is zero, the attempt has been due since Accepted.
 	Next  time.Time `json:"next,omitzero"`
 	Error string    `json:"error,omitempty"` // of the last attempt, or the current error of the attempt under way
 	// Overtaken says that the tag was pushed again later.
 	Overtaken bool `json:"overtaken,omitempty"`
 }
 
-// Bytes is the size of an entry's manifest and blobs. A blob that several entries need counts in
-// each.
+// Bytes returns the size of an entry's manifest and blobs. A blob that several entries need counts
+// in each.
 func (e Entry) Bytes() int64 {
 	n := int64(len(e.Manifest))
 	for _, b := range e.Blobs {
@@ -85,22 +84,23 @@ func (e Entry) Bytes() int64 {
 	return n
 }
 
-// Options of a queue.
+// Options are the settings of a queue.
 type Options struct {
-	// Directory of the journal; created when missing.
+	// Directory is where the journal is. It is created if it is missing.
 	Directory string
-	// Hold makes a blob durable, and keeps it from being evicted until release is called.
+	// Hold puts a blob on stable storage, and keeps it from being evicted until release is called.
 	Hold func(ctx context.Context, d digest.Digest) (release func(), err error)
-	// MaxEntries and MaxBytes bound the queue; 0 means 10,000 entries, and no bound on bytes.
+	// MaxEntries and MaxBytes bound the queue. 0 means 10,000 entries, and bytes without a bound.
 	MaxEntries int
 	MaxBytes   int64
-	// Parallel is how many repositories are forwarded to at the same time; 0 means 4.
+	// Parallel is to how many repositories the queue forwards at the same time. 0 means 4.
 	Parallel int
-	// Old is the age from which Check reports a waiting push; 0 means 5 minutes.
+	// Old is the age from which Check reports a push that has not been forwarded. 0 means 5 minutes.
 	Old time.Duration
-	// Logger gets errors that are returned to no caller; nil discards.
+	// Logger gets the results of attempts, and errors that no caller gets. If it is nil, they are
+	// discarded.
 	Logger *slog.Logger
-	// Sync, when set, replaces (*os.File).Sync. It exists for tests of failing disks.
+	// Sync, if set, is called in place of (*os.File).Sync. It exists for tests of failing disks.
 	Sync func() error
 }
 
@@ -115,7 +115,7 @@ type Queue struct {
 }
 
 // Open reads the journal and holds the blobs of its entries again. It starts no goroutine. A
-// journal of a later version is an error. A full disk is not: the entries are forwarded, and Run
+// journal of a later version is an error. A full disk is none: Run forwards the entries, and
 // rewrites the journal as soon as it can.
 func Open(ctx context.Context, opts Options) (*Queue, error) {
 	opts.MaxEntries = cmp.Or(opts.MaxEntries, 10_000)
@@ -139,17 +139,18 @@ func Open(ctx context.Context, opts Options) (*Queue, error) {
 	return q, nil
 }
 
-// Empty returns a queue that is always empty, for a mirror whose upstreams all acknowledge after
-// forwarding.
+// Empty returns a queue that is always empty. It is for a mirror whose upstreams all acknowledge
+// after forwarding.
 func Empty() *Queue {
 	x := newIndex(0, 0, 0)
 	return &Queue{index: x, writer: &writer{journal: &journal{}, snapshot: x.snapshot, writing: make(chan struct{}, 1)}, wake: make(chan struct{}, 1)}
 }
 
-// Takes reports whether pushes can be added; it is false for the queue of Empty.
+// Takes reports whether pushes can be added, which is false for the queue of Empty.
 func (q *Queue) Takes() bool { return q.maxEntries > 0 }
 
-// restore adds an entry of an earlier process. The clock may have been ahead then.
+// restore adds an entry of an earlier process. It corrects a time in the future, because the clock
+// may have been ahead then.
 func (q *Queue) restore(ctx context.Context, e Entry) {
 	if now := time.Now(); e.Accepted.After(now) {
 		e.Accepted = now
@@ -179,9 +180,9 @@ func (q *Queue) Close() error {
 	return err
 }
 
-// Add accepts a push: when it returns nil, the push is on stable storage and will be forwarded. A
-// push that is the newest of its reference already is not added again. Add returns ErrFull when
-// the queue is full, and errors of Hold and of the disk.
+// Add accepts a push. When it returns nil, the push is on stable storage and will be forwarded. If
+// the newest push of the reference in the queue has the same manifest, Add adds nothing. Add
+// returns ErrFull if the queue is full, the cause of ctx, or an error of Hold or of the disk.
 func (q *Queue) Add(ctx context.Context, p Push) error {
 	if q.index.queued(p) {
 		return nil
@@ -220,8 +221,8 @@ func (q *Queue) Add(ctx context.Context, p Push) error {
 	return nil
 }
 
-// append writes a push to the journal and adds it to the index. It returns the holds of blobs
-// that the index holds already.
+// append writes a push to the journal and enters it into the index. It returns the result of
+// index.enter.
 func (q *Queue) append(ctx context.Context, p Push, holds map[digest.Digest]func()) (extra []func(), err error) {
 	if err := q.writer.lock(ctx); err != nil {
 		return nil, err

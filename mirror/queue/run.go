@@ -8,20 +8,20 @@ import (
 	"time"
 )
 
-// A push that fails is retried until it succeeds: after a second at first, and every minute in
-// the end.
+// firstPause is the pause after the first attempt that failed without a refusal. Each further pause
+// is twice as long, up to lastPause.
 const (
 	firstPause = time.Second
 	lastPause  = time.Minute
 )
 
-// Forward forwards an entry to its registry. After an error that wraps ErrRefused there are no
-// further attempts; any other error is followed by one. Forward may be called again for an entry
-// that it has already forwarded.
+// Forward forwards an entry to its registry. After an error that wraps ErrRefused, there are no
+// further attempts unless an operator retries the push. After any other error, there is another
+// attempt. Forward may be called again for an entry that it has already forwarded.
 type Forward func(ctx context.Context, e Entry) error
 
-// Run forwards pushes until ctx ends: one push of a repository at a time, and Options.Parallel
-// repositories at a time.
+// Run forwards pushes until ctx ends, to Options.Parallel repositories at a time and one push at a
+// time to each. Before it returns nil, it waits for the attempts under way.
 func (q *Queue) Run(ctx context.Context, forward Forward) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -55,7 +55,7 @@ func (q *Queue) Run(ctx context.Context, forward Forward) error {
 	return nil
 }
 
-// try makes one attempt and records its result.
+// try makes one attempt to forward an entry, and records the result.
 func (q *Queue) try(ctx context.Context, forward Forward, e *entry) {
 	own, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -69,7 +69,7 @@ func (q *Queue) try(ctx context.Context, forward Forward, e *entry) {
 		q.finish(e)
 	case ctx.Err() != nil:
 		q.index.requeue(e, time.Now(), "")
-	case own.Err() != nil: // interrupted: the caller is about to withdraw it
+	case own.Err() != nil: // interrupted: the entry is about to be withdrawn
 		q.index.requeue(e, time.Now().Add(firstPause), "")
 	case errors.Is(err, ErrRefused):
 		q.forwarded.WithLabelValues(e.Upstream, "refused").Inc()
@@ -83,7 +83,7 @@ func (q *Queue) try(ctx context.Context, forward Forward, e *entry) {
 	}
 }
 
-// pauseAfter returns the pause after a number of attempts, shortened by up to a fifth at random.
+// pauseAfter returns the pause after so many attempts. It is shortened at random by up to a fifth.
 func pauseAfter(attempts int) time.Duration {
 	d := lastPause
 	if n := attempts - 1; n < 10 {
@@ -102,16 +102,16 @@ func (q *Queue) finish(e *entry) {
 	}
 }
 
-// fail marks an entry as refused by its registry, for an operator to decide.
+// fail marks an entry as refused by its registry. An operator has to decide about it.
 func (q *Queue) fail(e *entry, attempts int, why string) {
 	q.conclude(record{Op: opFailed, ID: e.ID, Error: why, Attempts: attempts}, func() { q.index.fail(e, why) })
 }
 
-// conclude writes the result of an attempt to the journal, and then changes the index. The order
-// matters: until the index changes, the entry is being forwarded, so nobody can retry or drop it
-// and write a record that contradicts this one. Run has no caller to return an error to, and the
-// result stands even if the write fails: the journal is then behind, and is rewritten before any
-// further record.
+// conclude writes the result of an attempt to the journal, and then calls do, which changes the
+// index. The order matters: until the index changes, the entry counts as being forwarded. So no one
+// can retry or drop it and write a record that contradicts this one. Run cannot return an error,
+// and the result stands even if the write fails. The journal is then behind, and is rewritten
+// before any further record.
 func (q *Queue) conclude(r record, do func()) {
 	_ = q.writer.lock(context.Background()) // this context does not end
 	defer q.writer.unlock()

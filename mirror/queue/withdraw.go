@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// Withdrawal is a set of pushes that were taken out of the queue. Done removes them for good,
+// Withdrawal is a set of pushes that were taken out of the queue. Done removes them for good, and
 // Restore puts them back.
 type Withdrawal struct {
 	q       *Queue
@@ -14,15 +14,16 @@ type Withdrawal struct {
 	was     []State
 }
 
-// Withdraw takes out the pushes to a repository for which which returns true, including failed
+// Withdraw takes out every push p to a repository for which which(p) is true, including failed
 // ones. When it returns, they are not forwarded, not found by their references, and not in the
-// journal. A push that is being forwarded may finish within grace; after that its attempt is
-// interrupted. Withdraw returns ErrBusy if ctx ends first, or an error of the disk.
+// journal. An attempt under way gets the time grace to end, and is then interrupted. Withdraw
+// returns ErrBusy if ctx ends during an attempt, the cause of ctx if it ends at another time, or an
+// error of the disk.
 func (q *Queue) Withdraw(ctx context.Context, upstream, repo string, which func(Push) bool) (*Withdrawal, error) {
 	return q.takeOut(ctx, repoKey{upstream, repo}, func(e *entry) bool { return which(e.Push) })
 }
 
-// takeOut is Withdraw for entries.
+// takeOut is Withdraw with a function that selects by entry.
 func (q *Queue) takeOut(ctx context.Context, at repoKey, which func(*entry) bool) (*Withdrawal, error) {
 	for {
 		w, busy, err := q.withdraw(ctx, at, which)
@@ -43,18 +44,19 @@ func (q *Queue) takeOut(ctx context.Context, at repoKey, which func(*entry) bool
 	}
 }
 
-// grace is how long an attempt under way may continue before it is interrupted. An interrupted
-// attempt whose manifest is being sent might still reach the registry.
+// grace is how long an attempt under way may continue before it is interrupted. Without grace, a
+// manifest that is being sent might reach the registry after the interruption.
 const grace = 300 * time.Millisecond
 
-// withdraw tries once. If one of the entries is being forwarded, it returns that one as busy.
+// withdraw makes one try of takeOut. If one of the entries is being forwarded, it changes nothing
+// and returns that one as busy.
 func (q *Queue) withdraw(ctx context.Context, at repoKey, which func(*entry) bool) (w *Withdrawal, busy *entry, err error) {
 	if err := q.writer.lock(ctx); err != nil {
 		return nil, nil, err
 	}
 	defer q.writer.unlock()
 	w = &Withdrawal{q: q}
-	for _, e := range q.index.entriesOf(at) { // none is finished while the lock is held
+	for _, e := range q.index.entriesOf(at) { // no entry is finished while the lock is held
 		if which(e) {
 			w.entries = append(w.entries, e)
 		}
@@ -68,11 +70,11 @@ func (q *Queue) withdraw(ctx context.Context, at repoKey, which func(*entry) boo
 		}
 	}
 	if err == nil {
-		err = q.writer.catchUp() // pushes that were forwarded but not struck out must not come back either
+		err = q.writer.catchUp() // finished entries that the journal still lists must not come back either
 	}
 	if err != nil {
 		q.index.unmarkWithdrawn(w.entries, w.was)
-		_ = q.writer.rewrite() // it may have struck out some of them
+		_ = q.writer.rewrite() // it may say of some that they are done
 		return nil, nil, fmt.Errorf("queue: %w", err)
 	}
 	return w, nil, nil
@@ -98,8 +100,8 @@ func (w *Withdrawal) Done() {
 	w.q.nudge()
 }
 
-// Restore puts the pushes back in their places. If the journal cannot be written, and the process
-// ends before it can, the pushes are lost.
+// Restore puts the pushes back in their places in the order. If the journal cannot be written
+// before the process ends, the pushes are lost.
 func (w *Withdrawal) Restore() {
 	if len(w.entries) == 0 {
 		return

@@ -11,8 +11,8 @@ import (
 // repairEvery is the pause between two tries to rewrite a journal that cannot be written.
 const repairEvery = 5 * time.Second
 
-// writer serialises writes to the journal, and knows whether the journal is behind the index.
-// Every method except lock, failure, repair and close requires the lock.
+// writer lets one goroutine at a time write to the journal, and knows whether the journal is behind
+// the index. For every method but lock, failure, repair and close, the caller holds the lock.
 type writer struct {
 	journal  *journal
 	log      *slog.Logger
@@ -25,8 +25,8 @@ type writer struct {
 	tried time.Time // when repair last tried; only Run uses it
 }
 
-// lock waits until nobody else writes to the journal. It returns the cause of ctx if that ends
-// first.
+// lock waits until no one else holds the lock, and takes it. If ctx ends first, lock returns the
+// cause.
 func (w *writer) lock(ctx context.Context) error {
 	select {
 	case w.writing <- struct{}{}:
@@ -45,7 +45,7 @@ func (w *writer) write(r record) error {
 	return err
 }
 
-// rewrite rewrites the journal from the index. After an error the journal is behind.
+// rewrite rewrites the journal from the index. After an error, the journal is behind.
 func (w *writer) rewrite() error {
 	err := w.journal.rewrite(w.snapshot())
 	w.note(err)
@@ -66,7 +66,8 @@ func (w *writer) setBehind(err error) {
 	w.note(err)
 }
 
-// note records err as the reason why the journal is behind, or clears it if the journal is not.
+// note records err as the reason why the journal is behind. If the journal is not behind, note
+// clears the reason.
 func (w *writer) note(err error) {
 	if !w.journal.broken {
 		err = nil // the journal was rewritten since, and nothing of the failed write is left
@@ -76,14 +77,15 @@ func (w *writer) note(err error) {
 	w.staleErr = err
 }
 
-// failure returns why the journal is behind the index; nil: it is not.
+// failure returns why the journal is behind the index, or nil if it is not.
 func (w *writer) failure() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.staleErr
 }
 
-// repair rewrites the journal if the last write to it failed. It returns when to call it again.
+// repair rewrites the journal if it is behind, at most once in repairEvery. It returns how long to
+// wait before the next call.
 func (w *writer) repair(ctx context.Context) time.Duration {
 	switch since := time.Since(w.tried); {
 	case w.failure() == nil:
@@ -103,5 +105,5 @@ func (w *writer) repair(ctx context.Context) time.Duration {
 	return lastPause
 }
 
-// close rewrites the journal if it is behind, and closes it.
+// close rewrites the journal if it is behind, and closes the file.
 func (w *writer) close() error { return errors.Join(w.catchUp(), w.journal.close()) }

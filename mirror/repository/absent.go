@@ -20,27 +20,27 @@ type Absence struct {
 	key  meta.AbsentKey
 }
 
-// NoManifest is the absence of a manifest. accept lists the media types that the client
-// accepts: some registries answer "not found" if the client does not accept the type of the
-// manifest.
+// NoManifest returns the absence of a manifest, recorded or not. accept lists the media types that
+// the client accepts: some registries answer "not found" if the client does not accept the type of
+// the manifest.
 func (r Repo) NoManifest(d digest.Digest, accept []string) Absence {
 	return Absence{r, meta.AbsentKey{Upstream: r.Up.Name, Repo: r.Name, Digest: d, Kind: meta.KindManifest, Accept: oci.AcceptKey(accept)}}
 }
 
-// NoBlob is the absence of a blob.
+// NoBlob returns the absence of a blob, recorded or not.
 func (r Repo) NoBlob(d digest.Digest) Absence {
 	return Absence{r, meta.AbsentKey{Upstream: r.Up.Name, Repo: r.Name, Digest: d, Kind: meta.KindBlob}}
 }
 
-// Remember records the absence in the upstream's words if err is "not found". Other errors are
-// ignored. asked is the time of the question to the upstream.
+// Remember records the absence and the text of err if err is "not found". Otherwise it does
+// nothing. asked is when the upstream was asked.
 func (a Absence) Remember(ctx context.Context, asked time.Time, err error) {
 	if oci.NotFound(err) {
 		a.repo.store.Recorded(a.repo.store.absences.Set(ctx, a.key, meta.AbsentFact{CheckedAt: asked, Reason: ReasonOf(err)}, a.repo.Up.Tags.NotFound))
 	}
 }
 
-// Err returns the recorded "not found" while it is believed, otherwise nil.
+// Err returns the recorded "not found" as an error while it is believed, otherwise nil.
 func (a Absence) Err(ctx context.Context) error {
 	fact, err := a.repo.store.absences.Get(ctx, a.key)
 	if err != nil {
@@ -49,7 +49,7 @@ func (a Absence) Err(ctx context.Context) error {
 	return a.repo.Up.Absent(fact)
 }
 
-// maxReason bounds the recorded text of an upstream, in bytes.
+// maxReason bounds the recorded text of a "not found", in bytes.
 const maxReason = 512
 
 // ReasonOf returns the code and the text of an upstream's "not found". The text is cut to
@@ -59,8 +59,8 @@ func ReasonOf(err error) meta.Reason {
 	return meta.Reason{Code: e.Code, Text: strings.ToValidUTF8(e.Message[:min(len(e.Message), maxReason)], "")}
 }
 
-// Absent returns the recorded "not found" as an error while it is believed
-// ([TagPolicy.NotFound]), otherwise nil.
+// Absent returns a recorded "not found" as an error while it is believed ([TagPolicy.NotFound]),
+// otherwise nil.
 func (u *Upstream) Absent(fact meta.AbsentFact) error {
 	if meta.Age(time.Now(), fact.CheckedAt) >= u.Tags.NotFound {
 		return nil

@@ -15,29 +15,28 @@ import (
 	"dray/upstream/oci"
 )
 
-// Fetch fetches a blob of a repository from its upstream for the cache. The first answer of the
-// upstream records that this repository has the blob, so that every reader of the fetch finds
-// it recorded.
+// Fetch fetches a blob of a repository from its upstream for the cache. The upstream's first answer
+// records that this repository has the blob, before any reader gets bytes.
 type Fetch struct {
 	repo   Repo
 	digest digest.Digest
-	// ahead is set for a prefetch, and raised when a client waits for the blob; nil otherwise.
+	// ahead is the urgency of a prefetch, raised when a client waits for the blob; nil otherwise.
 	ahead *upstream.Urgency
-	// asked is the time of the last request to the upstream for this fetch; nil if there was none.
+	// asked is when this fetch last sent a request to the upstream; nil if it has sent none.
 	asked atomic.Pointer[time.Time]
-	// answered is set when the upstream has returned the blob. No other confirmation is needed
-	// then.
+	// answered is set when the upstream has begun to return the blob, which confirms that it has the
+	// blob.
 	answered atomic.Bool
 }
 
-// Fetch returns the fetch of a blob. ahead is raised when a client waits for the blob; nil if a
-// client waits from the beginning.
+// Fetch returns the fetch of a blob, and sends no request yet. ahead is the urgency of a prefetch.
+// It is nil if a client waits for the blob from the beginning.
 func (r Repo) Fetch(d digest.Digest, ahead *upstream.Urgency) *Fetch {
 	return &Fetch{repo: r, digest: d, ahead: ahead}
 }
 
-// Open opens the blob in the cache, which asks the upstream if it does not hold the blob. size
-// is in bytes, -1 if it is not known.
+// Open opens the blob in the cache. If the cache does not hold the blob, the upstream is asked.
+// size is in bytes, -1 if it is not known.
 func (f *Fetch) Open(ctx context.Context, size int64) (*cache.Reader, error) {
 	split := f.repo.Up.Split
 	split.Part = f.part
@@ -49,7 +48,7 @@ func (f *Fetch) Open(ctx context.Context, size int64) (*cache.Reader, error) {
 	return r, nil
 }
 
-// Asked returns the time at which this fetch last asked the upstream, and whether it did.
+// Asked returns when this fetch last asked the upstream. ok is false if it has not asked.
 func (f *Fetch) Asked() (at time.Time, ok bool) {
 	if at := f.asked.Load(); at != nil {
 		return *at, true
@@ -57,17 +56,17 @@ func (f *Fetch) Asked() (at time.Time, ok bool) {
 	return time.Time{}, false
 }
 
-// Answered reports whether the upstream returned the blob to this fetch.
+// Answered reports whether the upstream has begun to return the blob to this fetch.
 func (f *Fetch) Answered() bool { return f.answered.Load() }
 
-// whole is a [cache.Origin].
+// whole is the [cache.Origin] of the fetch.
 func (f *Fetch) whole(ctx context.Context, from int64) (cache.Stream, error) {
 	return f.get(ctx, f.repo.Up.Source, from, 0)
 }
 
-// part is the Part of a [cache.Split]. If a registry refuses even a range from byte 0, part
-// asks for the whole blob. Parts after the first make a single attempt, so that a throttled
-// upstream is not asked twice.
+// part is the Part of a [cache.Split]. If the registry refuses the range of the first part, part
+// asks for the whole blob. For later parts it makes a single attempt, so as not to ask a throttled
+// upstream again.
 func (f *Fetch) part(ctx context.Context, from, to int64) (cache.Stream, error) {
 	if from > 0 {
 		return f.get(ctx, f.repo.Up.OneTry(), from, to)
@@ -104,8 +103,8 @@ func notHeld(context.Context, int64) (cache.Stream, error) {
 	return cache.Stream{}, oci.ErrBlobUnknown.With("the mirror no longer has the blob; push it again")
 }
 
-// Broken converts an error of the cache about bytes of the upstream to the answer for the
-// client.
+// Broken converts an error of the cache about the upstream's bytes to the error for the client.
+// Other errors stay as they are.
 func (u *Upstream) Broken(err error) error {
 	switch {
 	case errors.Is(err, cache.ErrCorrupt), errors.Is(err, cache.ErrSize):
@@ -116,7 +115,7 @@ func (u *Upstream) Broken(err error) error {
 	return err
 }
 
-// BadAnswer is a 502 that says what was wrong with an answer of the upstream.
+// BadAnswer returns a 502 that says what the upstream sent instead of a valid answer.
 func (u *Upstream) BadAnswer(what string, cause error) error {
 	return oci.ErrUnknown.With("%s sent %s", u.Registry, what).WithStatus(http.StatusBadGateway).Because(cause)
 }

@@ -18,10 +18,10 @@ type Need int
 const (
 	// Serve sends the content to a client that may pull from the repository.
 	Serve Need = iota
-	// ServePusher sends it to a client of a listener that takes pushes. Such a client also sees
-	// the content of pushes that are under way.
+	// ServePusher sends the content to a client of a listener that takes pushes. Such a client also
+	// sees the content of pushes that are under way.
 	ServePusher
-	// ServeHere answers a HEAD of a client that cannot push, without a question to the upstream.
+	// ServeHere answers a HEAD of a client that cannot push. The upstream is not asked.
 	ServeHere
 	// LeaveOut answers a client that asks whether its push may leave the content out.
 	LeaveOut
@@ -31,11 +31,11 @@ const (
 	Wait
 	// Publish ensures that the upstream has the content before it gets the manifest that names it.
 	Publish
-	// Acknowledge ensures that the content is on stable storage here, or that the upstream has it
+	// Acknowledge ensures that the content is on stable storage here, or that the upstream confirms it
 	// now.
 	Acknowledge
-	// AcknowledgeHeld is Acknowledge for a manifest that is held here: if the upstream does not
-	// answer, the held copy can be forwarded.
+	// AcknowledgeHeld is Acknowledge for a manifest that is held here. If the upstream does not
+	// answer, dray can forward the held copy.
 	AcknowledgeHeld
 	// Judge gives the content to the checks of a push.
 	Judge
@@ -50,10 +50,10 @@ const (
 type Place int
 
 const (
-	// Nowhere: no place of the need has it. The upstream may.
+	// Nowhere: none of the places that the need lists has it. The upstream may still have it.
 	Nowhere Place = iota
-	// Visible: the repository may be served it without a question to the upstream. Its bytes are
-	// held here, or are fetched from the upstream.
+	// Visible: dray may serve it from the repository without a question to the upstream. Its bytes are
+	// held here, or have to be fetched from the upstream.
 	Visible
 	// Held: it is visible, and its bytes are in memory or on disk.
 	Held
@@ -61,42 +61,40 @@ const (
 	Stored
 	// RememberedHeld: it is both Remembered and Held.
 	RememberedHeld
-	// InStaging: a push that is under way has brought it.
+	// InStaging: a client has pushed it, and its manifest has not been forwarded yet.
 	InStaging
-	// InQueue: an acknowledged push that is not forwarded yet has brought it.
+	// InQueue: the queue holds it for an acknowledged push.
 	InQueue
 	// InBuildCache: it is stored with the repository's build caches.
 	InBuildCache
-	// InWaiting: it is a manifest that passed its checks and waits for a manifest that refers to
+	// InWaiting: it is a manifest that passed its checks and waits for another manifest to refer to
 	// it.
 	InWaiting
 	// Remembered: a fact says that the upstream has it. The fact may be out of date.
 	Remembered
-	// Recent: it is a manifest that is Held, and the upstream confirmed it so recently that a tag
-	// would not be asked for again ([TagPolicy.Fresh]).
+	// Recent: it is a manifest that is Held, and the upstream confirmed it within [TagPolicy.Fresh].
 	Recent
 	// Confirmed: the upstream was asked now and has it.
 	Confirmed
-	// Answered: as Confirmed, with a single attempt.
+	// Answered: as Confirmed, but a failed request is not repeated.
 	Answered
 	// Shared: its bytes are held here through another repository. The upstream was asked now and
 	// has it in this repository, too.
 	Shared
-	// Absent: the upstream recently answered that it does not have it.
+	// Absent: the upstream recently answered "not found", which is the result.
 	Absent
 )
 
 // Location is the result of [Repo.LocateBlob] and [Repo.LocateManifest].
 type Location struct {
 	Place Place
-	// Size is in bytes, -1 if it is not known. It may be known from a manifest if Place is
-	// Nowhere.
+	// Size is in bytes, -1 if it is not known. If Place is Nowhere, it may be known from a manifest.
 	Size int64
 	// When is the time at which the upstream confirmed the content, if Place is Remembered,
 	// RememberedHeld, Recent, Confirmed, Answered or Shared. It is zero if an older version of dray
 	// recorded the fact.
 	When time.Time
-	// Manifest is set if a manifest was located and its bytes are here.
+	// Manifest is set if LocateManifest found the manifest and its bytes are here.
 	Manifest *Manifest
 	// Staged is set if Place is InStaging.
 	Staged *Staged
@@ -110,7 +108,7 @@ type order struct {
 	why              string
 }
 
-// orders is the table of all needs. No other code decides where content is looked for.
+// orders is the table of all needs. No other code decides where dray looks for content.
 var orders = [needs]order{
 	Serve: {Serve,
 		[]Place{Visible, InQueue, Shared, Absent},
@@ -169,14 +167,14 @@ var orders = [needs]order{
 		"A blob that is there already is not sent. Otherwise it is a staged blob, or one that the upstream confirms."},
 }
 
-// LocateBlob finds a blob for a need. It returns the error of an upstream that was asked, or
-// the recorded "not found" of the upstream (Absent). If the store of facts fails, the places
-// that depend on facts do not have the blob: that is no error.
+// LocateBlob finds a blob for a need. It returns an error if an upstream was asked and failed, or
+// if its last "not found" is still believed (Absent). A failure of the store of facts is no error:
+// the places that depend on facts then do not have the blob.
 func (r Repo) LocateBlob(ctx context.Context, d digest.Digest, need Need) (Location, error) {
 	return r.LocateBlobBy(ctx, upstream.Call{}, d, need)
 }
 
-// LocateBlobBy is LocateBlob with the options how for its requests to the upstream.
+// LocateBlobBy is LocateBlob, and how has the options of its requests to the upstream.
 func (r Repo) LocateBlobBy(ctx context.Context, how upstream.Call, d digest.Digest, need Need) (Location, error) {
 	size := int64(-1)
 	for _, place := range orders[need].blobs {
@@ -192,7 +190,7 @@ func (r Repo) LocateBlobBy(ctx context.Context, how upstream.Call, d digest.Dige
 	return Location{Size: size}, nil
 }
 
-// blobAt asks one place for a blob.
+// blobAt looks for a blob in one place.
 func blobAt(ctx context.Context, how upstream.Call, r Repo, d digest.Digest, place Place) (at Location, ok bool, err error) {
 	s := r.store
 	switch place {
@@ -245,13 +243,14 @@ func blobAt(ctx context.Context, how upstream.Call, r Repo, d digest.Digest, pla
 	return at, ok, nil
 }
 
-// remembered returns the recorded presence of content at the upstream, if there is one.
+// remembered looks for a fact that the upstream has the content. ok is false if there is none.
 func remembered(ctx context.Context, r Repo, d digest.Digest) (at Location, ok bool, err error) {
 	fact, err := r.store.o.Presence.Get(ctx, r.Up.Name, r.Name, d)
 	return Location{Size: fact.Size, When: fact.Confirmed}, err == nil, nil
 }
 
-// stored finds a blob on disk, and syncs it to stable storage before it returns.
+// stored looks for a blob that is visible or in the build caches, and puts it on stable storage
+// before it returns.
 func stored(ctx context.Context, r Repo, d digest.Digest) (at Location, ok bool, err error) {
 	_, stored, _ := blobAt(ctx, upstream.Call{}, r, d, InBuildCache)
 	if _, visible, _ := r.visible(ctx, d); !visible && !stored {
@@ -267,8 +266,8 @@ func stored(ctx context.Context, r Repo, d digest.Digest) (at Location, ok bool,
 }
 
 // LocateManifest finds a manifest by digest for a need. accept lists the media types that the
-// client accepts: some registries answer "not found" if the client does not accept the type of
-// the manifest. Errors are those of LocateBlob.
+// client accepts: some registries answer "not found" if the client does not accept the type of the
+// manifest. It returns errors as LocateBlob does.
 func (r Repo) LocateManifest(ctx context.Context, d digest.Digest, accept []string, need Need) (Location, error) {
 	for _, place := range orders[need].manifests {
 		at, ok, err := manifestAt(ctx, r, d, accept, place)
@@ -280,7 +279,7 @@ func (r Repo) LocateManifest(ctx context.Context, d digest.Digest, accept []stri
 	return Location{Size: -1}, nil
 }
 
-// manifestAt asks one place for a manifest.
+// manifestAt looks for a manifest in one place.
 func manifestAt(ctx context.Context, r Repo, d digest.Digest, accept []string, place Place) (at Location, ok bool, err error) {
 	ref := oci.Reference{Digest: d}
 	switch place {
@@ -315,9 +314,9 @@ func manifestAt(ctx context.Context, r Repo, d digest.Digest, accept []string, p
 	return at, at.Manifest != nil, nil
 }
 
-// Confirm asks the upstream whether the repository has a blob, and makes the blob visible to
-// the repository. Concurrent calls for a blob share one request. It returns the size in bytes.
-// While the upstream's last "not found" is believed, Confirm returns it without asking.
+// Confirm asks the upstream whether the repository has a blob. If so, it makes the blob visible to
+// the repository and returns its size in bytes. Concurrent calls for a blob share one request.
+// While the upstream's last "not found" is believed, Confirm returns that error without asking.
 func (r Repo) Confirm(ctx context.Context, d digest.Digest) (int64, error) {
 	if err := r.NoBlob(d).Err(ctx); err != nil {
 		return 0, err
@@ -334,6 +333,6 @@ func (r Repo) Confirm(ctx context.Context, d digest.Digest) (int64, error) {
 	})
 }
 
-// LookupTimeout bounds the questions to an upstream that a pull needs before its answer begins.
-// Clients wait 30 s for a header.
+// LookupTimeout bounds a deletion, and the questions to an upstream before the answer to a pull
+// begins. Clients wait 30 s for a header.
 const LookupTimeout = 25 * time.Second

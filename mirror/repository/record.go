@@ -12,18 +12,18 @@ import (
 	"dray/upstream/oci"
 )
 
-// PushedAccept is the Accept key of a tag fact that a push recorded. The fact holds for every
-// client that accepts the pushed media type, since no registry converts the manifest for such a
-// client.
+// PushedAccept stands for the Accept header in the key of a tag fact that a push recorded. The fact
+// holds for every client that accepts the pushed media type, because no registry converts the
+// manifest for such a client.
 const PushedAccept = "pushed"
 
-// recordSeen records that digests came from the upstream, or that the upstream accepted them.
+// recordSeen records that the upstream sent or accepted digests, in any of its repositories.
 func (r Repo) recordSeen(ctx context.Context, links ...meta.Link) {
 	r.store.Recorded(r.store.o.Visibility.Add(ctx, r.Up.Name, anywhere, links...))
 }
 
-// confirmed records that the upstream has a blob in the repository. size is in bytes, -1 if it
-// is not verified yet.
+// confirmed makes a blob visible to the repository, because the upstream has it there. size is in
+// bytes, -1 if it is not verified yet.
 func (r Repo) confirmed(ctx context.Context, d digest.Digest, size int64) {
 	link := meta.Link{Digest: d, LinkFact: meta.LinkFact{MediaType: octetStream, Size: size, Kind: meta.KindBlob}}
 	r.recordSeen(ctx, link)
@@ -32,7 +32,7 @@ func (r Repo) confirmed(ctx context.Context, d digest.Digest, size int64) {
 	}
 }
 
-// PresentAtTarget reports whether a fact says that the upstream has the content.
+// PresentAtTarget reports whether a fact says that the upstream has the content with a digest.
 func (r Repo) PresentAtTarget(ctx context.Context, d digest.Digest) bool {
 	_, ok, _ := remembered(ctx, r, d)
 	return ok
@@ -57,8 +57,8 @@ func (r Repo) RecordConfirmed(ctx context.Context, m *Manifest, at time.Time) {
 	r.store.Recorded(r.store.o.Presence.Add(ctx, r.Up.Name, r.Name, self))
 }
 
-// Send sends a blob to the upstream and records that it has the blob. After the upload, Send
-// calls blob for the digest and the size of the bytes sent.
+// Send sends a blob to the upstream and records that the upstream has it. After the upload, Send
+// calls blob for the digest and the size of the blob.
 func (r Repo) Send(ctx context.Context, how upstream.Call, u upstream.Upload, blob func() (digest.Digest, int64)) error {
 	if err := r.Up.Sink.PutBlob(ctx, r.Remote().With(how), u); err != nil {
 		return err
@@ -68,35 +68,35 @@ func (r Repo) Send(ctx context.Context, how upstream.Call, u upstream.Upload, bl
 	return nil
 }
 
-// RecordMounted records that the upstream has mounted a blob into this repository. It looks up
-// the size, because the client may ask for it by HEAD next.
+// RecordMounted records that the upstream has mounted a blob into this repository. It looks up the
+// blob's size, because the client may ask for that next, by HEAD.
 func (r Repo) RecordMounted(ctx context.Context, d digest.Digest) {
 	size, held := r.store.o.Cache.Stat(d)
 	if !held {
 		var err error
 		if size, err = r.Up.Source.StatBlob(ctx, r.Remote(), d); err != nil {
-			return // a later question finds out
+			return // the upstream is asked when the blob is needed
 		}
 	}
 	r.ForgetReference(ctx, oci.Reference{Digest: d})
 	r.RecordAtTarget(ctx, d, size)
 }
 
-// MountSource returns another repository of the upstream that has a blob under a manifest, if
-// one is known.
+// MountSource returns another repository of the upstream that has a blob, and a manifest that names
+// the blob. ok is false if none is known.
 func (r Repo) MountSource(ctx context.Context, d digest.Digest) (Repo, bool) {
 	from, err := r.store.o.Presence.Home(ctx, r.Up.Name, d)
 	return r.store.Repo(r.Up, from), err == nil && from != r.Name
 }
 
-// maxRecorded bounds the children of a manifest that facts are recorded about. An index or image
-// has fewer; a manifest with thousands is made to fill the store of facts. Without facts the
-// upstream is asked for each child.
+// If a manifest has more than maxRecorded children, no facts are recorded about them, and dray asks
+// the upstream for each. Real indexes and images have fewer. A manifest with thousands may be an
+// attempt to fill the store of facts.
 const maxRecorded = 1024
 
-// Store caches a manifest that the upstream sent, or has now. It records the manifest and
-// confirmed: the children that the upstream must have, because it has the manifest. No failure
-// is returned, because none may fail a pull.
+// Store caches a manifest that the upstream sent or accepted. It records the manifest and
+// confirmed, the children that the upstream must have, because it has the manifest. It returns no
+// error, because none may fail a pull.
 func (r Repo) Store(ctx context.Context, man *oci.Manifest, confirmed []oci.Child) {
 	s := r.store
 	if err := s.o.Cache.Put(ctx, cache.Blob{Digest: man.Digest, Size: int64(len(man.Raw))}, man.Raw); err != nil {
@@ -115,17 +115,17 @@ func (r Repo) Store(ctx context.Context, man *oci.Manifest, confirmed []oci.Chil
 	held := []meta.Holding{{Digest: self.Digest, PresenceFact: meta.PresenceFact{Kind: self.Kind, Size: self.Size, Referenced: true}}}
 	for _, c := range children {
 		if c.Kind == meta.KindManifest {
-			continue // some registries have an index without all its parts: each is asked for by itself
+			continue // some registries accept an index whose children they lack
 		}
 		held = append(held, meta.Holding{Digest: c.Digest, PresenceFact: meta.PresenceFact{Kind: c.Kind, Size: c.Size, Referenced: true}})
 	}
 	s.Recorded(s.o.Presence.Add(ctx, r.Up.Name, r.Name, held...))
 }
 
-// StorePushed stores a manifest that the upstream has accepted. It records that the upstream
-// has the manifest and children, those that the push waited for. It forgets the tag before it
-// records the new one, so that an answer under way cannot bring the old meaning back. The
-// staged blobs of the children are released.
+// StorePushed stores a manifest that the upstream has accepted. It records that the upstream has
+// the manifest and children, those that the push waited for. It forgets the old meaning of the tag
+// before it records the new one, so that an answer under way cannot bring the old one back. It
+// releases the staged blobs of the children.
 func (r Repo) StorePushed(ctx context.Context, ref oci.Reference, man *oci.Manifest, children []oci.Child) {
 	s := r.store
 	r.Store(ctx, man, children)
@@ -139,7 +139,7 @@ func (r Repo) StorePushed(ctx context.Context, ref oci.Reference, man *oci.Manif
 	s.o.Staged.Drop(Keys(r, children)...)
 }
 
-// Keys returns the keys of a manifest's children, under which a push may have staged blobs.
+// Keys returns the keys of children in a repository. A push may have staged blobs under these keys.
 func Keys(r Repo, children []oci.Child) []Key {
 	var keys []Key
 	for _, c := range children {
@@ -148,13 +148,13 @@ func Keys(r Repo, children []oci.Child) []Key {
 	return keys
 }
 
-// Children returns the children that the registry of a manifest must have, each once.
+// Children returns the children of a manifest that the registry must have to accept it, each once.
 func Children(man *oci.Manifest) []oci.Child {
 	return childrenWith(man, func(oci.Child) bool { return false })
 }
 
-// Needed returns the children that a push waits for: the [Children], and the foreign layers
-// that the repository has because a client sent them.
+// Needed returns the children that a push waits for: the [Children], and the foreign layers that a
+// client has sent to the repository.
 func (r Repo) Needed(ctx context.Context, man *oci.Manifest) []oci.Child {
 	return childrenWith(man, func(c oci.Child) bool {
 		at, _ := r.LocateBlob(ctx, c.Digest, Wait)
@@ -162,8 +162,8 @@ func (r Repo) Needed(ctx context.Context, man *oci.Manifest) []oci.Child {
 	})
 }
 
-// childrenWith returns the children of a manifest, each once. A foreign one is included if with
-// returns true.
+// childrenWith returns the children of a manifest, each once. A foreign layer is included only if
+// with returns true for it.
 func childrenWith(man *oci.Manifest, with func(oci.Child) bool) []oci.Child {
 	var all []oci.Child
 	seen := map[digest.Digest]bool{}
@@ -188,8 +188,8 @@ func childLinks(children []oci.Child) []meta.Link {
 	return links
 }
 
-// ForgetReference forgets the meaning of a tag, or that a digest was not found. Answers about
-// the reference that are under way are not recorded.
+// ForgetReference forgets what a tag means, or that a digest was not found. An answer about the
+// reference that is under way will not be recorded.
 func (r Repo) ForgetReference(ctx context.Context, ref oci.Reference) {
 	if ref.ByDigest() {
 		r.store.Recorded(r.store.absences.Forget(ctx, r.Up.Name, r.Name, ref.Digest))
@@ -198,9 +198,9 @@ func (r Repo) ForgetReference(ctx context.Context, ref oci.Reference) {
 	r.store.Recorded(r.store.o.Tags.Forget(ctx, r.Up.Name, r.Name, ref.Tag))
 }
 
-// ForgetManifest drops the facts about a manifest and its children. Facts about tags do not
-// lead to the manifest any more, because its link is gone. The upstream is asked again for a
-// child when it is needed: another manifest may still need it.
+// ForgetManifest drops the facts about a manifest and its children. Facts about tags may still name
+// the manifest, but it is no longer visible. If another manifest needs the same child, the upstream
+// is asked about it again.
 func (r Repo) ForgetManifest(ctx context.Context, d digest.Digest) {
 	gone := []digest.Digest{d}
 	if m := r.Held(ctx, d); m != nil {
@@ -213,8 +213,8 @@ func (r Repo) ForgetManifest(ctx context.Context, d digest.Digest) {
 	r.Forget(ctx, gone...)
 }
 
-// Forget drops the facts that make digests visible to the repository, and those that let pushes
-// leave them out.
+// Forget drops the facts that make digests visible to the repository, those by which a push may
+// leave them out, and "not found".
 func (r Repo) Forget(ctx context.Context, ds ...digest.Digest) {
 	r.ForgetAtTarget(ctx, ds...)
 	for _, d := range ds {
@@ -232,7 +232,7 @@ func (r Repo) ForgetChildren(ctx context.Context, man *oci.Manifest) {
 	r.ForgetAtTarget(ctx, ds...)
 }
 
-// ForgetAtTarget drops the facts that the upstream has digests, because they proved wrong.
+// ForgetAtTarget drops the facts that the upstream has digests, which may be wrong.
 func (r Repo) ForgetAtTarget(ctx context.Context, ds ...digest.Digest) {
 	r.store.Recorded(r.store.o.Presence.Forget(ctx, r.Up.Name, r.Name, ds...))
 }

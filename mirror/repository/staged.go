@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// Staged is a blob of a push. Its bytes are here. The upstream gets them before the manifest
-// that they were pushed for.
+// Staged is a blob that a client has pushed. Its bytes are here. The upstream gets them before it
+// gets the manifest that names the blob.
 type Staged struct {
 	// Size is in bytes.
 	Size int64
@@ -17,29 +17,30 @@ type Staged struct {
 	Forward Forward
 	// Blob retains the bytes until it is closed.
 	Blob Retained
-	// Since is the time when the blob was staged or last needed by a manifest.
+	// Since is when the blob was staged, last needed by a manifest, or renewed by [Staging.Progress].
 	Since time.Time
-	// queued is set if the queue holds the blob, too. It is guarded by Staging.mu while the blob
-	// is in the table.
+	// queued is set if the queue holds the blob, too. While the blob is in the table, Staging.mu
+	// guards queued.
 	queued bool
 }
 
-// Forward is the way of a staged blob to the upstream.
+// Forward is the transfer of a staged blob to the upstream.
 type Forward interface {
 	// Done is closed when the upstream has the blob, or will not get it.
 	Done() <-chan struct{}
-	// Err returns, after Done, the reason why the upstream will not get the blob.
+	// Err returns why the upstream will not get the blob, or nil. It is valid only after Done is
+	// closed.
 	Err() error
 	// Sent returns the number of bytes that the newest attempt has sent to the upstream.
 	Sent() int64
 }
 
-// Retained keeps the bytes of a push from being evicted. It is a *cache.Upload, or a
+// Retained keeps the bytes of a pushed blob from being evicted. It is a *cache.Upload, or a
 // *cache.ResumableBlob that a former process left.
 type Retained interface {
 	// Close allows the bytes to be evicted.
 	Close() error
-	// Suspend keeps the bytes for the next process.
+	// Suspend leaves the bytes to the next process, and ends the use by this one.
 	Suspend() error
 }
 
@@ -52,14 +53,14 @@ type Staging struct {
 	blobs  map[Key]*Staged
 }
 
-// NewStaging returns an empty table. A blob expires when no manifest has needed it for expiry,
-// and its client has sent nothing more to the repository. refund is called when a blob no longer
-// counts against the quota of its owner.
+// NewStaging returns an empty table. A blob expires when, for the time expiry, no manifest has
+// needed it and its client has sent nothing more to the repository. refund is called when a blob no
+// longer counts against the quota of its owner.
 func NewStaging(expiry time.Duration, refund func(owner string, bytes int64)) *Staging {
 	return &Staging{expiry: expiry, refund: refund, blobs: map[Key]*Staged{}}
 }
 
-// Get returns the staged blob, or nil.
+// Get returns the staged blob with a key, or nil.
 func (s *Staging) Get(k Key) *Staged {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -97,7 +98,7 @@ func (s *Staging) release(b *Staged) {
 	}
 }
 
-// Queued marks blobs as held by the queue. They no longer count against a quota.
+// Queued marks blobs that the queue now holds, too. They no longer count against a quota.
 func (s *Staging) Queued(keys ...Key) {
 	s.mu.Lock()
 	var over []*Staged
@@ -118,7 +119,7 @@ func (s *Staging) Drop(keys ...Key) {
 	s.dropIf(s.release, func(k Key, _ *Staged) bool { return slices.Contains(keys, k) })
 }
 
-// Expire releases the blobs that no manifest has needed for the expiry.
+// Expire releases the blobs whose expiry is over.
 func (s *Staging) Expire(now time.Time) {
 	s.dropIf(s.release, func(_ Key, b *Staged) bool { return now.Sub(b.Since) >= s.expiry })
 }
@@ -135,9 +136,9 @@ func (s *Staging) Renew(keys ...Key) {
 	}
 }
 
-// Progress restarts the expiry of the blobs that a client has pushed to a repository, at the time
-// when a push of that client to the repository was last seen to go on. A push may send its last
-// layer for longer than its first ones are kept.
+// Progress restarts the expiry of the blobs that a client has pushed to a repository. at is when a
+// push of that client to the repository was last seen to go on. Otherwise the first layers of a
+// push could expire while its last layer is still being sent.
 func (s *Staging) Progress(r Repo, owner string, at time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -148,7 +149,7 @@ func (s *Staging) Progress(r Repo, owner string, at time.Time) {
 	}
 }
 
-// SuspendAll empties the table and keeps every blob for the next process.
+// SuspendAll empties the table and leaves every blob to the next process.
 func (s *Staging) SuspendAll() {
 	s.dropIf(func(b *Staged) { _ = b.Blob.Suspend() }, func(Key, *Staged) bool { return true })
 }

@@ -31,7 +31,7 @@ type Options struct {
 	// queue if there are none.
 	Queue  *queue.Queue
 	Staged *Staging
-	// Tasks runs the requests to upstreams that several callers share.
+	// Tasks runs the requests to upstreams whose answers several callers share.
 	Tasks  *flight.Tasks
 	Logger *slog.Logger
 }
@@ -43,7 +43,8 @@ type Store struct {
 	absences  *meta.Absences
 	upstreams map[string]*Upstream
 	waiting   *Waiting
-	// linkCache caches which digests are visible to repositories, each with a lease on the facts.
+	// linkCache caches which digests are visible to repositories, each with a lease on the facts that
+	// say so.
 	linkCache *lru.Cache[Key, cachedLink]
 	confirms  *flight.Group[Key, int64]
 	lost      prometheus.Counter
@@ -98,7 +99,7 @@ func (s *Store) Staged() *Staging { return s.o.Staged }
 // Waiting returns the table of waiting manifests.
 func (s *Store) Waiting() *Waiting { return s.waiting }
 
-// Expire drops staged blobs and waiting manifests whose time is over.
+// Expire drops the staged blobs and the waiting manifests whose time is over.
 func (s *Store) Expire(now time.Time) {
 	s.o.Staged.Expire(now)
 	s.waiting.Expire(now)
@@ -114,8 +115,8 @@ func (s *Store) Collectors() []prometheus.Collector {
 	}
 }
 
-// Recorded counts a fact that could not be stored: err is the result of the write. A lost fact
-// costs a question to the upstream later.
+// Recorded takes the result of storing a fact, and counts the fact as lost if err is not nil. A
+// lost fact costs a question to the upstream later.
 func (s *Store) Recorded(err error) {
 	if err != nil {
 		s.lost.Inc()
@@ -149,8 +150,8 @@ func (r Repo) Staged(d digest.Digest) *Staged { return r.store.o.Staged.Get(r.Ke
 // Waiting returns the waiting manifest with a digest, or nil.
 func (r Repo) Waiting(d digest.Digest) *oci.Manifest { return r.store.waiting.Get(r.Key(d)) }
 
-// BuildCaches returns the repository that stores the build caches of this one. ok is false if
-// this repository stores its own.
+// BuildCaches returns the repository that stores the build caches pushed to this one. ok is false
+// if this one stores them itself.
 func (r Repo) BuildCaches() (to Repo, ok bool) {
 	if r.Up.BuildCaches == nil {
 		return Repo{}, false
@@ -158,8 +159,8 @@ func (r Repo) BuildCaches() (to Repo, ok bool) {
 	return Repo{Up: r.Up.BuildCaches.To, Name: r.Up.Name + "/" + r.Name, store: r.store}, true
 }
 
-// Stored returns the repository that stores the build cache that q asks for. ok is false if q
-// does not ask for a build cache that is stored elsewhere.
+// Stored returns the repository of [Repo.BuildCaches] if it has the content that q asks for.
+// Otherwise ok is false, also if that repository could not be asked.
 func (r Repo) Stored(ctx context.Context, q oci.Request) (to Repo, ok bool) {
 	if to, ok = r.BuildCaches(); !ok {
 		return to, false
@@ -173,8 +174,9 @@ func (r Repo) Stored(ctx context.Context, q oci.Request) (to Repo, ok bool) {
 	return to, err == nil
 }
 
-// CheckPush refuses a push to a name under which build caches of another upstream are stored.
-// They hide the content of that upstream, so a push needs its rights and its checks.
+// CheckPush refuses a push to a name under which this upstream stores the build caches of another
+// one. These build caches hide the content of the other upstream, so a push needs the rights and
+// the checks of that one.
 func (r Repo) CheckPush() error {
 	for _, u := range r.store.upstreams {
 		if u.BuildCaches != nil && u.BuildCaches.To == r.Up && strings.HasPrefix(r.Name, u.Name+"/") {
@@ -184,7 +186,7 @@ func (r Repo) CheckPush() error {
 	return nil
 }
 
-// Ask asks the upstream for the size of a blob, in bytes, and records that it has the blob.
+// Ask asks the upstream for the size of a blob, in bytes, and records that the upstream has it.
 func (r Repo) Ask(ctx context.Context, how upstream.Call, d digest.Digest) (int64, error) {
 	size, err := r.Up.Source.StatBlob(ctx, r.Remote().With(how), d)
 	if err == nil {
@@ -198,8 +200,8 @@ func (r Repo) AskManifest(ctx context.Context, ref oci.Reference) (oci.Descripto
 	return r.Up.Source.StatManifest(ctx, r.Remote(), ref, oci.AnyManifest())
 }
 
-// Current returns the digest that a tag has at the upstream, or will have when the queue has
-// been forwarded. It returns "" if there is no such tag, or if ref is no tag.
+// Current returns the digest that a tag has at the upstream, or will have when the queued pushes
+// have been forwarded. It returns "" if there is no such tag, or if ref is no tag.
 func (r Repo) Current(ctx context.Context, ref oci.Reference) (digest.Digest, error) {
 	if ref.Tag == "" {
 		return "", nil

@@ -15,20 +15,20 @@ import (
 type Upstream struct {
 	// Name is unique among the upstreams. Facts, metrics and logs use it.
 	Name string
-	// Registry is the registry's own name, for error messages and for CloudWatch.
+	// Registry is the registry's own name. Error messages and CloudWatch use it.
 	Registry string
-	// Public is the beginning of full names of its images, such as docker.io. Empty means
-	// Registry.
+	// Public is how the full names of its images begin, such as docker.io. Empty means Registry.
 	Public string
-	// Source reads, with retries.
+	// Source reads from the registry, with retries.
 	Source upstream.Source
 	// Once reads with a single attempt: see [Upstream.OneTry]. Nil means Source.
 	Once upstream.Source
-	// Sink takes pushes. Nil refuses them.
+	// Sink takes pushes. If it is nil, dray refuses pushes.
 	Sink upstream.Sink
-	// AcknowledgeLocally answers a push when it is on stable storage here and in the queue.
+	// AcknowledgeLocally says that dray answers a push when it is on stable storage here and in the
+	// queue.
 	AcknowledgeLocally bool
-	// Deleter takes deletions. Nil refuses them.
+	// Deleter takes deletions. If it is nil, dray refuses deletions.
 	Deleter upstream.Deleter
 	// Lister lists tags and referrers.
 	Lister upstream.Lister
@@ -39,8 +39,8 @@ type Upstream struct {
 	BuildCaches *BuildCaches
 	// Tags sets how long answers about tags are believed.
 	Tags TagPolicy
-	// Split sets how large blobs are fetched in parts. Its Part is set by [Fetch]. The zero value
-	// fetches every blob by one request.
+	// Split has the settings for fetching large blobs in parts. [Fetch] sets its Part. With the zero
+	// value, every blob is fetched by one request.
 	Split cache.Split
 }
 
@@ -48,24 +48,25 @@ type Upstream struct {
 type TagPolicy struct {
 	// Fresh is how long a tag is served without a question to the upstream.
 	Fresh time.Duration
-	// Revalidate is how long after Fresh the old answer is still served at once, while the
+	// Revalidate is how long after the end of Fresh the old answer is still served at once, while the
 	// upstream is asked in the background. It has no effect if Fresh is 0.
 	Revalidate time.Duration
-	// Stale is how long after the last answer a tag is still served while the upstream fails.
+	// Stale is how long after the upstream's last answer a tag is still served while the upstream
+	// fails.
 	Stale time.Duration
 	// NotFound is how long a "not found" is believed.
 	NotFound time.Duration
 }
 
-// BuildCaches names the upstream that stores the build caches pushed to another one. They cost
-// less there, and are pruned. Clients find a build cache under the name that they pushed it to.
+// BuildCaches names the upstream that stores the build caches pushed to another one. There they
+// cost less and are pruned. Clients find a build cache under the name that they pushed it to.
 type BuildCaches struct {
-	// To is the upstream that stores them. Its content is on this machine. It is asked about each
-	// manifest and blob that a client asks the other upstream for. Its repositories are named
-	// UPSTREAM/REPOSITORY, after the other upstream.
+	// To is the upstream that stores them. Its content is on this machine, because dray looks there
+	// first for everything that a client asks the other upstream for. Its repositories are named
+	// UPSTREAM/REPOSITORY, where UPSTREAM is the other upstream.
 	To *Upstream
-	// WriteBack also forwards build caches to the upstream that they were pushed to, in the
-	// background.
+	// WriteBack says that dray also forwards build caches to the upstream that they were pushed to, in
+	// the background.
 	WriteBack bool
 }
 
@@ -74,8 +75,8 @@ func (u *Upstream) TakesBuildCache(man *oci.Manifest) bool {
 	return u.BuildCaches != nil && man.BuildCache()
 }
 
-// OneTry returns a source that makes a single attempt. It is for questions with an older answer
-// that can be used if the attempt fails.
+// OneTry returns a source that makes a single attempt, or Source if there is none. It is for
+// requests that dray can do without, for example because it has an older answer.
 func (u *Upstream) OneTry() upstream.Source {
 	if u.Once == nil {
 		return u.Source

@@ -13,15 +13,15 @@ import (
 // octetStream is the media type of a blob that no manifest describes.
 const octetStream = "application/octet-stream"
 
-// anywhere is the repository name in facts about an upstream as a whole. No repository has an
+// anywhere stands for the repository in facts about an upstream as a whole. No repository has an
 // empty name.
 const anywhere = ""
 
-// visible reports whether the repository may be served a digest without a question to the
-// upstream, and returns the link of the digest. A manifest of the repository must name the
-// digest, and the digest must have come through the same upstream. A manifest alone proves
-// nothing: a client can push one that names any digest, and only the upstream that accepted it
-// has checked that it has the content.
+// visible reports whether dray may serve a digest from the repository without a question to the
+// upstream. It also returns the link of the digest, if any. A manifest of the repository must name
+// the digest, or the upstream must have confirmed it there. The digest must also have come through
+// the same upstream. A manifest alone proves nothing: a client can push one that names any digest,
+// and only an upstream that accepted it has checked that the content is there.
 func (r Repo) visible(ctx context.Context, d digest.Digest) (meta.LinkFact, bool, error) {
 	key := r.Key(d)
 	if s, ok := r.store.linkCache.Get(key); ok && s.lease.Valid(time.Now()) {
@@ -59,8 +59,8 @@ func (r Repo) Held(ctx context.Context, d digest.Digest) *Manifest {
 	return &Manifest{Raw: raw, Digest: d, MediaType: link.MediaType, Lease: lease}
 }
 
-// Queued returns the manifest of a queued push, or nil. If ref is a tag, the manifest must have
-// a media type that accept allows.
+// Queued returns the manifest of a queued push, or nil. If ref is a tag, accept must allow the
+// manifest's media type.
 func (r Repo) Queued(ref oci.Reference, accept []string) *Manifest {
 	p, ok := r.store.o.Queue.Find(r.Up.Name, r.Name, ref.String())
 	if !ok || !ref.ByDigest() && !oci.Accepts(accept, p.MediaType) {
@@ -74,12 +74,12 @@ type Manifest struct {
 	Raw       []byte
 	Digest    digest.Digest
 	MediaType string
-	// Lease is the lease on the facts that make the manifest visible to the repository; nil if it
-	// does not depend on facts.
+	// Lease is the lease on the facts that make the manifest visible to the repository. It is nil if
+	// the manifest did not come from the cache.
 	Lease *meta.Lease
 }
 
-// Parse parses the manifest. The result has the digest by which the manifest was requested.
+// Parse parses the manifest. The digest of the result is m.Digest.
 func (m *Manifest) Parse() (*oci.Manifest, error) {
 	man, err := oci.ParseManifest(m.MediaType, m.Raw)
 	if err == nil {
@@ -88,7 +88,7 @@ func (m *Manifest) Parse() (*oci.Manifest, error) {
 	return man, err
 }
 
-// ManifestOf converts a parsed manifest.
+// ManifestOf converts a parsed manifest to a Manifest without a lease.
 func ManifestOf(man *oci.Manifest) *Manifest {
 	return &Manifest{Raw: man.Raw, Digest: man.Digest, MediaType: man.MediaType}
 }

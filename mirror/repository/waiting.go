@@ -9,23 +9,24 @@ import (
 	"dray/upstream/oci"
 )
 
-// Bounds of the waiting manifests in bytes, for all clients and for each. Beyond a bound the
-// oldest are dropped. A client beyond its own bound loses only its own manifests.
+// maxWaiting and maxWaitingClient bound the bytes of the waiting manifests, for all clients and for
+// each. Above a bound, the oldest are dropped. A client above its own bound loses only its own
+// manifests.
 const (
 	maxWaiting       = 128 << 20
 	maxWaitingClient = maxWaiting / 4
-	// waitingOverhead is added to the bytes of each manifest, because small ones take memory, too.
+	// waitingOverhead is added to the bytes of each manifest, because each entry takes memory, too.
 	waitingOverhead = 2 << 10
 )
 
-// waiting is a manifest that was pushed by digest and passed its checks. It is forwarded
-// together with the manifest that refers to it.
+// waiting is a manifest that was pushed by digest and passed its checks. It is forwarded together
+// with the manifest that it waits for.
 type waiting struct {
 	key   Key
 	man   *oci.Manifest
 	owner string // the client that pushed it last
 	until time.Time
-	// allElem and ownElem are its elements in Waiting.all and in the list of its owner.
+	// allElem and ownElem are the elements for it in Waiting.all and in the list of its owner.
 	allElem, ownElem *list.Element
 }
 
@@ -39,15 +40,15 @@ func (w *waiting) subject() Key {
 	return w.key.Repo.Key(w.man.Subject.Digest)
 }
 
-// arrivals is a list of manifests, oldest first: those of all clients or of one.
+// arrivals is a list of the waiting manifests of all clients, or of one client, oldest first.
 type arrivals struct {
 	order list.List // of *waiting
 	bytes int64
 }
 
 // Waiting is the table of the manifests that passed their checks and wait for a manifest that
-// refers to them. It is in memory only. A client whose manifests are gone after a restart gets
-// an error that says so, and pushes them again.
+// refers to them. A referrer waits for its subject instead. The table is in memory only. A client
+// whose manifests are gone after a restart gets an error that says so, and pushes them again.
 type Waiting struct {
 	maxBytes, maxClientBytes int64 // bytes
 
@@ -79,7 +80,8 @@ func (b *Waiting) Len() int {
 	return len(b.byKey)
 }
 
-// Add lets a manifest wait until a time. It replaces a manifest with the same key.
+// Add lets a manifest wait until a time. It replaces a manifest with the same key, and drops the
+// oldest ones above the bounds.
 func (b *Waiting) Add(k Key, man *oci.Manifest, owner string, until time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -105,7 +107,7 @@ func (b *Waiting) Add(k Key, man *oci.Manifest, owner string, until time.Time) {
 	}
 }
 
-// remove needs mu. w may be nil.
+// remove removes a manifest. The caller holds mu. w may be nil.
 func (b *Waiting) remove(w *waiting) {
 	if w == nil {
 		return
@@ -147,7 +149,7 @@ func (b *Waiting) Expire(now time.Time) {
 	}
 }
 
-// Referrers returns the waiting manifests whose subject has a key, oldest first.
+// Referrers returns the waiting manifests whose subject has the key k, oldest first.
 func (b *Waiting) Referrers(k Key) []*oci.Manifest {
 	b.mu.Lock()
 	defer b.mu.Unlock()
