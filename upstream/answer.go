@@ -26,7 +26,8 @@ type answer struct {
 	permit  *permit // nil without a Limiter
 }
 
-// roundTrip makes one round trip with a context that the answer can cancel.
+// roundTrip makes one round trip. The body of its answer is an *answer, which can cancel the
+// request.
 func roundTrip(via http.RoundTripper, req *http.Request) (*http.Response, error) {
 	ctx, cancel := context.WithCancel(req.Context())
 	resp, err := via.RoundTrip(req.WithContext(ctx))
@@ -47,7 +48,8 @@ func (a *answer) Close() error {
 	return err
 }
 
-// abortAfter cancels an answer that has not been read after d. The caller stops the timer.
+// abortAfter cancels the request after d, and marks its answer as stalled. The caller stops the
+// returned timer when it has read the answer.
 func abortAfter(resp *http.Response, d time.Duration) *time.Timer {
 	a, ok := resp.Body.(*answer)
 	return time.AfterFunc(d, func() {
@@ -58,8 +60,8 @@ func abortAfter(resp *http.Response, d time.Duration) *time.Timer {
 	})
 }
 
-// readAll reads an answer in JSON of at most limit bytes, without its compression. It returns
-// limit+1 bytes if there are more.
+// readAll returns the JSON of an answer, decompressed. If that is longer than limit, it returns the
+// first limit+1 bytes. The error is errStalled if reading takes longer than answerTimeout.
 func readAll(resp *http.Response, limit int64) ([]byte, error) {
 	defer abortAfter(resp, answerTimeout).Stop()
 	var p []byte
@@ -73,7 +75,8 @@ func readAll(resp *http.Response, limit int64) ([]byte, error) {
 	return p, err
 }
 
-// drain reads and closes an answer that is not needed, so that its connection can be reused.
+// drain reads up to 16 KiB of an answer that is not needed and closes it, so that its connection
+// can be reused.
 func drain(resp *http.Response) {
 	defer abortAfter(resp, answerTimeout/4).Stop()
 	_, _ = io.CopyN(io.Discard, resp.Body, 16<<10)

@@ -14,10 +14,10 @@ const (
 	lastPause  = 5 * time.Second
 )
 
-// pause returns how long to wait after the n-th failure, from 0: the Retry-After of the
-// registry, or else twice as long each time, with up to half of it random so that callers that
-// failed together do not return together. It is 0 if a Limiter has paused the operation
-// already.
+// pause returns how long to wait after failure n, counted from 0. If a Limiter has paused the
+// operation already, that is 0. If the registry sent a Retry-After, it is that. Otherwise it
+// doubles with each failure, up to lastPause. Up to half of it is random, so that callers that
+// failed together do not return together.
 func pause(n int, err error) time.Duration {
 	if errors.Is(err, errPaused) {
 		return 0
@@ -36,7 +36,7 @@ func backoff(n int) time.Duration {
 	return d/2 + rand.N(d/2)
 }
 
-// sleep waits for d, or until ctx ends.
+// sleep waits for d and returns nil. If ctx ends first, it returns the cause.
 func sleep(ctx context.Context, d time.Duration) error {
 	t := time.NewTimer(d)
 	defer t.Stop()

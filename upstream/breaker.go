@@ -16,57 +16,59 @@ import (
 
 // BreakerOptions configure a Breaker.
 type BreakerOptions struct {
-	// Name is the upstream in messages and metrics.
+	// Name names the upstream in messages and metrics.
 	Name string
-	// Threshold is the number of questions in a row without an answer after which callers without
-	// an older answer are refused. 0 means 5.
+	// Threshold is how many questions in a row must have got no answer before the Breaker refuses
+	// callers that hold no older answer. 0 means 5.
 	Threshold int
-	// Lasting is the time over which the failures must have lasted as well, so that retries absorb
-	// a short burst of failures, however many callers meet it. 0 means that the number is enough.
+	// Lasting is how much time must also have passed since the first of the failures. So retries
+	// absorb a short burst of failures, however many callers meet it. 0 means that the number of
+	// failures alone decides.
 	Lasting time.Duration
-	// Probe is the time from a failure to the next attempt. 0 means 5 s.
+	// Probe is the time from a failure to the next attempt, while callers are refused. 0 means 5 s.
 	Probe time.Duration
-	// Hello, when not nil, asks the registry a question that concerns no content, such as
-	// GET /v2/. Its answer takes the place of Threshold for the registry, and comes before the
-	// attempt that may end a refusal. It may take as long as Probe.
+	// Hello, when not nil, sends the registry a request that concerns no content, such as GET /v2/.
+	// For the registry itself, its result decides in place of Threshold. The Breaker also calls it
+	// before it lets an attempt through that may end a refusal. Probe bounds how long it may take.
 	Hello func(context.Context) error
 }
 
-// Breaker refuses requests to a host that is down, so that callers need not wait for it. The
-// registry and each host that it redirects to are judged by themselves. A question has failed if
-// its result is ErrUnreachable or an answer of 500 and above, and counts once however often it is
-// repeated. Any other answer of the host ends the row of its failures.
+// Breaker refuses requests to a host that is down, so that callers need not wait for it. It judges
+// the registry and each host that the registry redirects to separately. A question is one call of a
+// method, and counts once, however often a Retry repeats it. It has failed if its result is
+// ErrUnreachable or a status of 500 or above. Any other answer about content ends the row of the
+// failures of its host.
 //
-// One bad object must not keep callers from all others. So answers of 500 and above count as
-// failures of the host once three repositories got them, and where questions got no answer, Hello
-// tells whether the registry gives any.
+// One bad object must not keep callers from all other objects. So statuses of 500 and above make
+// callers consider a host down only when questions about three repositories have failed. If
+// questions get no answer, Hello tells whether the registry answers at all.
 //
-// Two kinds of callers share the state. Callers that need the answer (Source, Sink) are refused
-// while the host is considered down. Callers that hold an older answer (Held) are refused after
-// one question without an answer, or after one failure of their own repository, because asking
-// costs them time and gains little. For both, one attempt at a time is let through, a Probe after
-// the last failure.
+// Two kinds of callers share the state. Callers that need the answer (Source, Sink, Lister,
+// Deleter) are refused while the host is considered down. Callers that hold an older answer (Held)
+// are refused after one question without an answer, or after one failure of their own repository,
+// because asking costs them time and gains little. For both kinds, the Breaker lets one attempt at
+// a time through, Probe after the last failure.
 type Breaker struct {
 	o        BreakerOptions
 	refusals prometheus.Counter
 	open     prometheus.GaugeFunc
 
 	mu sync.Mutex // guards the fields below
-	// hosts has the failures of each host since its last good answer, repos those of each
+	// hosts has the failures of each host since its last good answer, and repos has those of each
 	// repository. The registry is the host "".
 	hosts, repos map[string]*circuit
 }
 
 const (
 	registryHost = ""
-	// severalRepos is the number of repositories that have to fail before their host is at fault.
+	// severalRepos is how many repositories must meet failures before their host counts as down.
 	severalRepos = 3
-	// maxCircuits bounds the hosts and the repositories that are remembered: strangers choose
-	// their names.
+	// maxCircuits bounds how many hosts, and how many repositories, are remembered, because strangers
+	// choose their names.
 	maxCircuits = 1024
 )
 
-// circuit is a row of failures.
+// circuit is the row of failures of one host or one repository.
 type circuit struct {
 	failures   int             // failed questions
 	unanswered int             // those of them that got no answer
@@ -78,10 +80,10 @@ type circuit struct {
 	next       time.Time // of the next attempt
 }
 
-// BreakerState is the state of the registry, or of the host that it redirects to and that has
-// failed more often.
+// BreakerState describes the host with the most failures: the registry, or a host that the registry
+// redirects to.
 type BreakerState struct {
-	// Open says that callers are refused, at the registry or at a host that it redirects to.
+	// Open says that callers are refused, at the registry or at any host that it redirects to.
 	Open bool
 	// Failures is the number of questions in a row that failed. Last is the newest failure, nil if
 	// there is none, and Next is the time of the next attempt.
@@ -90,20 +92,20 @@ type BreakerState struct {
 	Next     time.Time
 }
 
-// OpenError is the refusal of a Breaker. It matches ErrUnreachable, and is answered with 503.
+// OpenError is the refusal of a Breaker. It matches ErrUnreachable. Clients get a 503 for it.
 type OpenError struct {
 	// Next is when an attempt will be let through.
 	Next time.Time
 	err  error
 }
 
-// Error names the failure that opened the breaker.
+// Error names the newest failure before the refusal.
 func (e *OpenError) Error() string { return e.err.Error() }
 
 // Unwrap returns the error for the wire, an *oci.Error.
 func (e *OpenError) Unwrap() error { return e.err }
 
-// NewBreaker returns a closed Breaker.
+// NewBreaker returns a Breaker that refuses nothing yet.
 func NewBreaker(o BreakerOptions) *Breaker {
 	o.Threshold, o.Probe = cmp.Or(o.Threshold, 5), cmp.Or(o.Probe, 5*time.Second)
 	b := &Breaker{o: o, hosts: map[string]*circuit{}, repos: map[string]*circuit{}}
@@ -142,8 +144,8 @@ func (b *Breaker) State() (s BreakerState) {
 	return s
 }
 
-// Do calls f for a request to the registry. If the registry is considered down, it returns an
-// *OpenError and does not call f.
+// Do calls f, which sends a request to the registry, and records its result. If the registry is
+// considered down, it returns an *OpenError and does not call f.
 func (b *Breaker) Do(f func() error) error {
 	return b.do(context.Background(), Repo{}, false, func(Repo) error { return f() })
 }
@@ -153,8 +155,8 @@ type attempt struct {
 	b      *Breaker
 	repo   Repo
 	held   bool       // the caller holds an older answer
-	hosts  []string   // that were asked
-	probes []*circuit // that nobody else may ask meanwhile
+	hosts  []string   // hosts that were asked
+	probes []*circuit // circuits that let only this question through
 }
 
 // do calls f, unless the breaker refuses, and records the result.
@@ -176,8 +178,8 @@ func (b *Breaker) do(ctx context.Context, repo Repo, held bool, f func(Repo) err
 	return err
 }
 
-// enter admits the question to the registry, after Hello if it is in doubt whether the registry
-// answers.
+// enter admits the question to the registry, or returns an *OpenError. If it is doubtful whether
+// the registry answers, enter calls Hello first.
 func (p *attempt) enter(ctx context.Context) error {
 	b := p.b
 	c, err := p.admit(registryHost)
@@ -202,14 +204,14 @@ func (p *attempt) enter(ctx context.Context) error {
 	return nil
 }
 
-// onward admits the question to a host that the registry redirects to.
+// onward admits the question to a host that the registry redirects to, or returns an *OpenError.
 func (p *attempt) onward(host string) error {
 	_, err := p.admit(host)
 	return err
 }
 
-// admit returns an *OpenError if the host is not to be asked now. Otherwise it returns the
-// registry's circuit if Hello has to be asked first, or nil.
+// admit returns an *OpenError if the host must not be asked now. Otherwise, doubtful is the
+// registry's circuit if Hello has to be called first, and nil if not.
 func (p *attempt) admit(host string) (doubtful *circuit, err error) {
 	b, now := p.b, time.Now()
 	b.mu.Lock()
@@ -247,10 +249,10 @@ func (p *attempt) probe(c *circuit, now time.Time) {
 	p.probes = append(p.probes, c)
 }
 
-// lasts reports whether failures are more than a short burst; b.mu is held.
+// lasts reports whether the failures of c have gone on for Lasting; b.mu is held.
 func (b *Breaker) lasts(c *circuit) bool { return time.Since(c.first) >= b.o.Lasting }
 
-// down reports whether the failures of a host are reason to refuse all callers; b.mu is held.
+// down reports whether the failures of a host are a reason to refuse all callers; b.mu is held.
 func (b *Breaker) down(host string, c *circuit) bool {
 	if c.silent {
 		return true
@@ -312,13 +314,13 @@ func (b *Breaker) failed(host string, repo Repo, err error) {
 	}
 }
 
-// failed notes the newest failure.
+// failed notes err as the newest failure, and sets the time of the next attempt.
 func (c *circuit) failed(err error, probe time.Duration) {
 	c.last, c.next = err, time.Now().Add(probe)
 }
 
-// rowOf finds or makes a circuit. When there are too many, it forgets another one, which costs a
-// few questions.
+// rowOf returns the circuit of key, and makes it if there is none. If that would be one too many,
+// rowOf forgets another one, which costs a few questions.
 func rowOf(all map[string]*circuit, key string) *circuit {
 	c := all[key]
 	if c != nil {
@@ -345,7 +347,7 @@ func saysNothing(err error) bool {
 		errors.Is(err, ErrCredentials) || errors.Is(err, ErrRepositoryMissing)
 }
 
-// failing reports whether a result is a failure of the host. A refusal of a storage with 4xx
+// failing reports whether a result is a failure of the host. A 4xx of a storage is none: it
 // concerns the object, or the URL that the registry made for it.
 func failing(err error) bool {
 	if errors.Is(err, ErrUnreachable) {

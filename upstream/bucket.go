@@ -13,9 +13,9 @@ const (
 	// more, and the ceiling itself if that is less.
 	minRate = 1
 	// recovery sets how fast the rate rises after a refusal. While answers come in and none is a
-	// refusal, the rate grows in this time by at least the rate at which the registry refused. A
-	// halved rate is regained in half of it. A bucket without a ceiling loses its limit when four
-	// times as long has passed since the last refusal.
+	// refusal, the rate grows in this time by at least the rate at which the registry refused. So it
+	// regains a halved rate in half of this time. A bucket without a ceiling loses its limit when four
+	// times this time has passed since the last refusal.
 	recovery = 15 * time.Second
 	// probePause bounds the pause after a refusal without Retry-After.
 	probePause = time.Second
@@ -45,9 +45,9 @@ type bucket struct {
 	pausedUntil time.Time
 	refusals    int
 	lastError   string
-	// refusedAt is the time of the last refusal, or zero when the rate has recovered from it.
-	// Answers to earlier requests are ignored. raisedAt is when a refusal last halved the rate, or
-	// an answer last raised it.
+	// refusedAt is the time of the last refusal, or zero when the rate has recovered from it. Answers
+	// to requests that were sent before it are ignored. raisedAt is when a refusal last halved the
+	// rate, or an answer last raised it.
 	refusedAt, raisedAt time.Time
 	// refusedRate is the rate, per second, at which the registry refused. sentSince counts the
 	// requests sent since the last refusal.
@@ -66,8 +66,8 @@ type pool struct {
 	next         int // index of the bucket that was last looked at
 }
 
-// hasSlot reports whether a slot is free. Background work leaves a quarter of the slots to
-// clients.
+// hasSlot reports whether a request may take a slot. Background work leaves a quarter of the slots
+// to clients.
 func (p *pool) hasSlot(background bool) bool {
 	if background {
 		return p.taken < p.slots-p.slots/4
@@ -76,7 +76,7 @@ func (p *pool) hasSlot(background bool) bool {
 }
 
 // pump sends the requests that may be sent now, one from each bucket in turn, clients' requests
-// first. It sets timers for the rest.
+// first. For the rest, it sets timers that call resume.
 func (p *pool) pump(now time.Time, resume func(*bucket)) {
 	for _, background := range []bool{false, true} {
 		for sent := true; sent; {
@@ -116,8 +116,8 @@ func (b *bucket) sendNext(now time.Time, background bool) bool {
 	return true
 }
 
-// schedule sets the timer for requests that wait for the end of a pause or for a token.
-// Requests that wait for a slot need none: release calls pump.
+// schedule sets the timer for requests that wait for the end of a pause or for a token. Requests
+// that wait for a slot need no timer, because release calls pump.
 func (b *bucket) schedule(now time.Time, resume func(*bucket)) {
 	if b.timer != nil {
 		b.timer.Stop()
@@ -131,7 +131,7 @@ func (b *bucket) schedule(now time.Time, resume func(*bucket)) {
 	}
 }
 
-// tokenDelay returns how long it takes until there are n tokens.
+// tokenDelay returns how long it takes until the bucket has n tokens; 0 if it has no limit.
 func (b *bucket) tokenDelay(now time.Time, n int) time.Duration {
 	if b.tokens == nil {
 		return 0
@@ -210,9 +210,9 @@ func (b *bucket) accepted(began, now time.Time) {
 }
 
 // setRate changes the rate and the burst. At its ceiling, a bucket may send half a second's worth
-// of requests at once: a whole second's worth, after those just sent, could exceed the registry's
-// limit. Below its ceiling, a bucket sends more evenly, because otherwise each pause would end in a
-// burst that is refused again.
+// of requests at once. A whole second's worth, together with the requests just sent, could exceed
+// the registry's limit. Below its ceiling, a bucket sends more evenly, because otherwise each pause
+// would end in a burst that is refused again.
 func (b *bucket) setRate(now time.Time, perSecond float64) {
 	b.tokens.SetLimitAt(now, rate.Limit(perSecond))
 	burst := perSecond / 2

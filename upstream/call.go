@@ -21,23 +21,23 @@ func (r Repo) With(c Call) Repo {
 // Call says how to send a request, including its retries. The zero value is for a request that
 // a client waits for.
 type Call struct {
-	// Background, when not nil, marks a request that no client waits for until it is raised. Such
-	// a request is sent after all others, leaves a quarter of the slots free, and is not sent
-	// while a quota is nearly used up.
+	// Background, when not nil, marks a request that no client waits for until the Urgency is raised.
+	// Until then, the request is sent after all others, and leaves a quarter of the slots free. If it
+	// asks for a manifest, it is not sent while the pull quota is nearly used up.
 	Background *Urgency
-	// OnRetry, when not nil, is called with each failure before the request is tried again. It
-	// must not block.
+	// OnRetry, when not nil, is called with each failure that another try may mend, even if no time is
+	// left for one. It must not block.
 	OnRetry func(error)
 	// maxWait bounds how long the request waits in a Limiter's queue; 0 means the usual bound.
 	maxWait time.Duration
 	// again says that the request repeats one that failed. A Breaker counts both as one question.
 	again bool
-	// onward, when not nil, is asked before a request goes to a host that the registry has
-	// redirected to, and may refuse it.
+	// onward, when not nil, is called before the request goes to a host that the registry has
+	// redirected to. If it returns an error, the request is not sent.
 	onward func(host string) error
 }
 
-// backgroundWait bounds how long background work waits in a queue.
+// backgroundWait bounds how long background work waits in a Limiter's queue.
 const backgroundWait = 25 * time.Second
 
 // Urgency turns background work into work that a client waits for.
@@ -52,14 +52,15 @@ func NewUrgency() *Urgency {
 	return &Urgency{urgent: urgent, raise: sync.OnceFunc(func() { close(urgent) })}
 }
 
-// Raise makes the task's requests ordinary, both those that wait and later ones. It may be
-// called more than once.
+// Raise makes the task's requests like those of clients, both those that wait now and later ones.
+// It may be called more than once.
 func (u *Urgency) Raise() { u.raise() }
 
 // InBackground returns the Call for requests that no client will ever wait for.
 func InBackground() Call { return Call{Background: NewUrgency()} }
 
-// raised returns a channel that is closed when the request becomes urgent; nil if it cannot.
+// raised returns a channel that is closed when the request becomes urgent. It returns nil for a
+// request that never was background work.
 func (c Call) raised() <-chan struct{} {
 	if c.Background == nil {
 		return nil
@@ -80,8 +81,8 @@ func (c Call) inBackground() bool {
 	}
 }
 
-// waitLimit returns how long the request waits in a queue at most. defaultWait is the bound for
-// requests that clients wait for.
+// waitLimit returns the longest time that the request may wait in a queue. defaultWait is the bound
+// for requests that clients wait for.
 func (c Call) waitLimit(defaultWait time.Duration) time.Duration {
 	if c.Background != nil {
 		defaultWait = backgroundWait

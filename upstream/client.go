@@ -21,7 +21,7 @@ import (
 
 // Options configure a Client.
 type Options struct {
-	// Name is the upstream in messages and metrics. Empty means the host.
+	// Name names the upstream in messages and metrics. Empty means the host.
 	Name string
 	// Base is the address of the registry: http or https, host, and the path in front of /v2/, if
 	// any. Required.
@@ -29,17 +29,18 @@ type Options struct {
 	// Host is the registry's own name, if it differs from the host of Base. ECR reads the account
 	// from it.
 	Host string
-	// Transport sends all requests, also those to redirect targets. It adds credentials to
-	// requests to Base (auth.Transport) and to no others. If the registry refuses them, it returns
-	// an error that matches ErrCredentials. Required.
+	// Transport sends all requests, also those to redirect targets. It adds credentials to requests to
+	// Base (auth.Transport) and to no others. If the registry refuses the credentials, Transport
+	// returns an error that matches ErrCredentials. Required.
 	Transport http.RoundTripper
 	Quirks    Quirks
 	// Limiter paces the requests; nil sends them at once.
 	Limiter *Limiter
 	// UserAgent is sent with every request. Empty means "dray".
 	UserAgent string
-	// WriteAttempts bounds the attempts at one upload or manifest, and WriteBudget is the time
-	// within which another one may start. 0 means 5 and 5 minutes.
+	// WriteAttempts bounds the attempts at one write: an upload, a manifest or a deletion. WriteBudget
+	// is the time from the start of the write within which another attempt may start. 0 means 5
+	// attempts, and 5 minutes.
 	WriteAttempts int
 	WriteBudget   time.Duration
 	// Logger receives the errors of writes that are tried again. Nil discards.
@@ -51,8 +52,8 @@ type Options struct {
 type Client struct {
 	o     Options
 	heads heads
-	// noReferrers is the time, in nanoseconds since 1970, until which the registry is known to have
-	// no referrers call.
+	// noReferrers is the time, in nanoseconds since 1970, until which the client does not ask for
+	// referrers, because the registry has no such call.
 	noReferrers atomic.Int64
 
 	requests *prometheus.CounterVec
@@ -108,7 +109,7 @@ func (c *Client) url(q oci.Request) *url.URL {
 	return u
 }
 
-// request makes a request to the registry itself.
+// request builds a request to the registry itself, and does not send it.
 func (c *Client) request(ctx context.Context, q oci.Request, query url.Values) (*http.Request, error) {
 	u := c.url(q)
 	if query != nil {
@@ -126,8 +127,8 @@ func (c *Client) requestTo(ctx context.Context, method string, u *url.URL) (*htt
 		req.Host = c.o.Host
 	}
 	req.Header.Set("User-Agent", c.o.UserAgent)
-	// Without this header any coding is allowed (RFC 9110 section 12.5.3), and digests are those of
-	// the bytes as they are.
+	// Without this header any coding is allowed (RFC 9110 section 12.5.3), but digests are those of
+	// the bytes without a coding.
 	req.Header.Set("Accept-Encoding", "identity")
 	return req, nil
 }
@@ -135,9 +136,9 @@ func (c *Client) requestTo(ctx context.Context, method string, u *url.URL) (*htt
 // own reports whether u is an address of the registry.
 func (c *Client) own(u *url.URL) bool { return u.Scheme == c.o.Base.Scheme && u.Host == c.o.Base.Host }
 
-// send makes one round trip about a repository, when the Limiter allows it, and the Breaker if
-// the host is not the registry. A nil error means that there is an answer, of any status; the
-// caller closes it.
+// send makes one round trip about a repository when the Limiter allows it. If the host is not the
+// registry, the Breaker has to allow it, too. A nil error means that there is an answer, of any
+// status; the caller closes it.
 func (c *Client) send(req *http.Request, repo Repo, kind oci.Kind) (*http.Response, error) {
 	if c.own(req.URL) {
 		return c.limited(req, repo, kind, "")
@@ -230,7 +231,7 @@ func (c *Client) readError(req *http.Request, resp *http.Response, kind oci.Kind
 	if c.own(req.URL) {
 		return c.answerError(resp)
 	}
-	if q, err := oci.Parse(req); err == nil && q.Kind == kind { // another registry, which answers in its place
+	if q, err := oci.Parse(req); err == nil && q.Kind == kind { // the host is another registry, which answers for this one
 		return storageError{c.answerError(resp), req.URL.Host, resp.StatusCode}
 	}
 	e := oci.ErrUnavailable.With("the storage of the upstream registry %s answered with status %d", c.o.Name, resp.StatusCode)
@@ -271,9 +272,10 @@ func (c *Client) follow(req *http.Request, location string) (*http.Request, erro
 	return next, nil
 }
 
-// resolve parses a Location. The registry's own name in it is replaced by the address of Base. A
-// registry behind a proxy that ends TLS may write http for its own name (distribution#123); any
-// other change from https to http is refused.
+// resolve parses a Location. If it has the registry's own name (Options.Host), resolve puts the
+// address of Base in its place. A registry behind a proxy that ends TLS may write http for its own
+// name (distribution#123), which resolve turns into https. It refuses any other change from https
+// to http.
 func (c *Client) resolve(from *url.URL, location string) (*url.URL, error) {
 	u, err := from.Parse(location)
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
@@ -297,8 +299,8 @@ func (c *Client) resolve(from *url.URL, location string) (*url.URL, error) {
 	return u, nil
 }
 
-// sameHost reports whether a URL names a registry. A name without a port matches the ports 80
-// and 443.
+// sameHost reports whether the host of a URL is name. A name without a port also matches a URL with
+// the port 80 or 443.
 func sameHost(u *url.URL, name string) bool {
 	if strings.EqualFold(u.Host, name) {
 		return true
@@ -307,7 +309,7 @@ func sameHost(u *url.URL, name string) bool {
 	return usual && strings.EqualFold(u.Hostname(), name)
 }
 
-// bodyError maps an error while reading a body.
+// bodyError maps an error that occurred while a body was read.
 func (c *Client) bodyError(ctx context.Context, err error) error {
 	if errors.Is(err, io.EOF) {
 		err = io.ErrUnexpectedEOF

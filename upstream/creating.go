@@ -15,8 +15,8 @@ import (
 
 const (
 	createTimeout = 30 * time.Second
-	// maxKnownRepos bounds the repositories that are remembered. If one is dropped, its next write
-	// runs alone, which costs only time.
+	// maxKnownRepos bounds the repositories that are remembered. If the state of a repository is
+	// dropped, the next write to it runs alone, which costs only time.
 	maxKnownRepos = 10_000
 )
 
@@ -36,7 +36,7 @@ var _ Sink = (*Creating)(nil)
 // repoState is the state of one repository.
 type repoState struct {
 	accepted  bool    // a write was accepted
-	creations int     // creations so far; tells whether a refused write began before the last one
+	creations int     // creations so far; shows whether a refused write began before the last creation
 	leader    *leader // the write that is under way alone, nil if there is none
 }
 
@@ -49,11 +49,11 @@ type leader struct {
 
 // outcome is the result of a leader.
 type outcome struct {
-	accepted bool  // the registry took a write, or the repository was created
+	accepted bool  // the registry accepted a write, or the repository was created
 	failure  error // error of the creation
 }
 
-// NewCreating wraps next.
+// NewCreating returns a Sink that writes to next, and creates repositories by c.
 func NewCreating(next Sink, c Creator) *Creating {
 	return &Creating{next: next, creator: c, repos: map[string]*repoState{}}
 }
@@ -114,9 +114,10 @@ func (c *Creating) do(ctx context.Context, repo string, write func(accepted func
 	return write(func() {})
 }
 
-// enter makes the caller the leader of a repository, or waits for the current leader. The
-// returned lead is nil if the repository is known to exist. seen is the count of creations
-// before the caller's write was refused, or -1 if it was not.
+// enter makes the caller the leader of a repository, or waits for the current leader. The returned
+// lead is nil if the repository is known to exist. creations is the count of creations until now.
+// seen is that count from before the caller's write was refused, or -1 if no write was refused. The
+// error is that of the leader's creation, or the cause of ctx.
 func (c *Creating) enter(ctx context.Context, repo string, seen int) (creations int, lead *leader, err error) {
 	for {
 		c.mu.Lock()

@@ -2,12 +2,13 @@
 //
 // Its rules:
 //
-//   - Every error of its interfaces carries an *oci.Error that can be sent to a client
-//     unchanged. An error that is not the registry's answer about the content is a 5xx there,
-//     never a 404. The errors Err… of this package tell such errors apart.
+//   - An error of its interfaces carries an *oci.Error that can be sent to a client unchanged,
+//     unless the context was cancelled or the bytes to upload cannot be read. If the registry has
+//     not answered about the content, the *oci.Error is never a 404, and mostly a 5xx. The
+//     variables Err… of this package tell such errors apart.
 //   - The package computes the digest of a manifest, and refuses one that does not match. The
 //     caller verifies the bytes of a blob.
-//   - It follows redirects, without credentials.
+//   - The package follows redirects to other hosts without credentials.
 //   - Differences between registries are data (Quirks), not code that looks at host names.
 //   - Each wrapper has one concern: Retry repeats reads, Breaker refuses requests while a
 //     registry fails, Limiter paces them, and Creating creates missing repositories. Client

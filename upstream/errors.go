@@ -18,14 +18,15 @@ var (
 	// ErrCredentials: the registry refuses dray's own credentials, or dray has none. If the
 	// registry accepts the identity but not the action, the error is oci.ErrDenied.
 	ErrCredentials = auth.ErrRefused
-	// ErrCorrupt: the answer does not match the request: wrong digest, wrong range, no manifest.
+	// ErrCorrupt: the answer does not match the request (wrong digest, wrong range, no manifest), or
+	// redirects to where dray must not go.
 	ErrCorrupt = errors.New("corrupt answer from the upstream")
-	// ErrStorage: the registry answered with a redirect and the target refused it.
+	// ErrStorage: the registry redirected the request, and the target answered with an error status.
 	ErrStorage = errors.New("upstream storage refused the redirect")
 	// ErrRepositoryMissing: the repository of a write does not exist.
 	ErrRepositoryMissing = errors.New("repository does not exist at the upstream")
-	// ErrPartsMissing: the registry refuses a manifest because it lacks a blob or a manifest that
-	// this one names.
+	// ErrPartsMissing: the registry refuses a manifest because the registry lacks a blob or a manifest
+	// that the refused manifest names.
 	ErrPartsMissing = errors.New("the registry does not have all parts of the manifest")
 	// ErrReferrersUnsupported: the registry has no referrers call.
 	ErrReferrersUnsupported = errors.New("the upstream does not support referrers")
@@ -46,20 +47,21 @@ type storageError struct {
 
 func (e storageError) Unwrap() error { return e.error }
 
-// refuses reports whether the host refused the object, as it would refuse it again.
+// refuses reports whether the host refused the object in a way that another try would not change.
 func (e storageError) refuses() bool {
 	return e.status/100 == 4 && e.status != http.StatusTooManyRequests && e.status != http.StatusRequestTimeout
 }
 
-// Refused reports whether the registry answered with a 4xx, which another try would get again.
+// Refused reports whether the status of an error is a 4xx, such as the registry's refusal of the
+// content. This includes 429, also for ErrBusy.
 func Refused(err error) bool {
 	e, ok := errors.AsType[*oci.Error](err)
 	return ok && e.Status >= 400 && e.Status < 500
 }
 
-// Transient reports whether an error says nothing about the content: the registry is
-// unreachable, throttles, fails or refuses the credentials. A caller that holds an older answer
-// may use it.
+// Transient reports whether an error says nothing about the content: the registry is unreachable,
+// throttles, fails or refuses the credentials. A caller that holds an older answer may use that
+// instead.
 func Transient(err error) bool {
 	if errors.Is(err, context.Canceled) {
 		return false

@@ -18,8 +18,8 @@ var (
 	_ Deleter = guardedDeleter{}
 )
 
-// wrappedSource is a Source that makes each call of next through do, which may repeat it and
-// change its Repo.
+// wrappedSource is a Source that calls next through do. do may repeat the call, and may change its
+// Repo.
 type wrappedSource struct {
 	next Source
 	do   func(ctx context.Context, repo Repo, ask func(Repo) error) error
@@ -73,9 +73,9 @@ func (b *Breaker) Source(next Source) Source {
 // heldWait bounds how long a request waits in a queue if its caller holds an older answer.
 const heldWait = time.Second
 
-// Held returns next for callers with an older answer: they are refused after one failure, until
-// the next probe, and their requests wait no longer than heldWait. Background work keeps its
-// own limit. Do not wrap it in a Retry.
+// Held returns next for callers with an older answer: they are refused after one failure, until the
+// next probe, and their requests wait no longer than heldWait. Background work keeps its own bound,
+// backgroundWait. Do not wrap the result in a Retry.
 func (b *Breaker) Held(next Source) Source {
 	return wrappedSource{next, func(ctx context.Context, repo Repo, ask func(Repo) error) error {
 		return b.do(ctx, repo, true, func(repo Repo) error {

@@ -21,11 +21,11 @@ var errPaused = errors.New("requests are paused")
 
 // LimiterOptions configure a Limiter.
 type LimiterOptions struct {
-	// Name is the upstream in messages and metrics.
+	// Name names the upstream in messages and metrics.
 	Name string
 	// Rates are the ceilings of the registry.
 	Rates []Rate
-	// Slots bounds the requests in flight to one host. Blob downloads and blob uploads have as
+	// Slots bounds the requests in flight to one host. Blob downloads and blob uploads each have as
 	// many slots of their own, so slow transfers do not hold up other requests. 0 means 256.
 	Slots int
 	// Queue bounds the requests that wait in one bucket. 0 means 1,000.
@@ -33,16 +33,16 @@ type LimiterOptions struct {
 	// Wait bounds how long a request waits. 0 means 20 s, because clients give up after 30 s
 	// without headers.
 	Wait time.Duration
-	// Reserve is the percentage of a quota that background work leaves to clients.
+	// Reserve is the percentage of the registry's pull quota that background work leaves to clients.
 	Reserve int
 }
 
-// Limiter paces the requests of one Client. It bounds the requests in flight to each host and
-// the rate of each operation that the registry counts. Repositories take turns, and requests of
-// clients go before background work. A 429 pauses all requests of that operation, which then go
-// on at half the rate; the rate rises again with each accepted request. A 502, 503 or 504 only
-// pauses them. A request that could not be sent in time is refused at once (ErrBusy, answered
-// with 429).
+// Limiter paces the requests of one Client. It bounds the requests in flight to each host and the
+// rate of each operation that the registry counts. Repositories take turns, and requests of clients
+// go before background work. A 429 pauses all requests of that operation, which then go on at half
+// the rate; the rate rises again with each accepted request. A 503 with Retry-After does the same.
+// A 502, a 504 or another 503 only pauses them. A request that cannot be sent in time fails with
+// ErrBusy, at once if the Limiter can tell by then. Clients get a 429 for it.
 //
 // A Limiter paces requests and not the calls of a Sink, because one upload consists of several
 // operations with a ceiling each.
@@ -107,8 +107,9 @@ type permit struct {
 	pausing bool
 }
 
-// acquire waits until a request may be sent. host is empty for the registry itself. The caller
-// calls answered with the status of the answer, and release when the body has been read.
+// acquire waits until a request may be sent. The error matches ErrBusy if the request would wait
+// too long, or is the cause of ctx. host is empty for the registry itself. The caller calls
+// answered with the status of the answer, and release when the body has been read.
 func (l *Limiter) acquire(ctx context.Context, repo Repo, host string, class Class) (*permit, error) {
 	background := repo.inBackground()
 	if background && host == "" && (class == ManifestGet || class == ManifestHead) && l.quota.low(time.Now()) {
@@ -132,7 +133,9 @@ func (l *Limiter) acquire(ctx context.Context, repo Repo, host string, class Cla
 	return &permit{l: l, bucket: bucket, began: now}, nil
 }
 
-// join puts a request into the queue of its bucket, unless it would wait too long there.
+// join puts a request into the queue of its bucket. The error matches ErrBusy if the request would
+// wait too long there, or if the bucket is full. In a full bucket, background work first makes room
+// for clients' requests, and repositories with many requests make room for others.
 func (l *Limiter) join(w *waiter, host string, class Class, maxWait time.Duration) (*bucket, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -212,8 +215,8 @@ func (l *Limiter) promote(bucket *bucket, w *waiter) {
 	bucket.pool.pump(time.Now(), l.resume)
 }
 
-// abandon takes a request out of its queue. A request that was granted a slot at the same
-// moment returns it.
+// abandon takes a request out of its queue. A request that was granted a slot at the same moment
+// gives it back.
 func (l *Limiter) abandon(bucket *bucket, w *waiter, why func() error) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -282,8 +285,8 @@ func (l *Limiter) dropIdle() {
 	}
 }
 
-// busy returns the error for a request that cannot be sent in time. Its text is the registry's
-// own where the bucket has one.
+// busy returns the error for a request that cannot be sent in time. Its text is that of the
+// registry's last refusal, if the bucket has one.
 func (l *Limiter) busy(bucket *bucket, wait time.Duration) error {
 	l.metrics.refusals.WithLabelValues(bucket.name).Inc()
 	e := oci.ErrTooManyRequests.With("the upstream registry %s is rate-limited (%s); try again later", l.name, bucket.name)
@@ -294,8 +297,9 @@ func (l *Limiter) busy(bucket *bucket, wait time.Duration) error {
 	return e.Because(fmt.Errorf("%w: %s of %s", ErrBusy, bucket.name, l.name))
 }
 
-// answered reports the status of the answer to the bucket. A 429, 502, 503 or 504 makes it
-// pause; a 429, or a 503 with Retry-After, also slows it down.
+// answered tells the bucket the status of the answer and its Retry-After, which is 0 if there is
+// none. A 429, 502, 503 or 504 makes it pause; a 429, or a 503 with Retry-After, also slows it
+// down.
 func (p *permit) answered(status int, after time.Duration) {
 	p.l.mu.Lock()
 	defer p.l.mu.Unlock()

@@ -67,8 +67,9 @@ type Rate struct {
 	PerSecond float64
 }
 
-// RatesWith returns the ceilings of a registry, with some of them replaced. The keys are the
-// Name of a Rate, or a Class that has none; 0 removes a ceiling. Other keys are an error.
+// RatesWith returns the ceilings of a registry, with some of them replaced. A key of perSecond is
+// the Name of a Rate, or a Class that belongs to no Rate. The value 0 removes a ceiling. Any other
+// key is an error.
 func (q Quirks) RatesWith(perSecond map[string]float64) ([]Rate, error) {
 	rates := slices.Clone(q.Rates)
 	for _, name := range slices.Sorted(maps.Keys(perSecond)) {

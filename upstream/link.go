@@ -7,9 +7,9 @@ import (
 	"strings"
 )
 
-// nextPage returns the query of the next page from the Link headers of an answer (RFC 8288), or
-// nil if there is none. It reads the target of the first link with the relation "next".
-// Registries write the target absolute, relative or as a path, so only the query counts.
+// nextPage returns the query of the next page from the Link headers of an answer (RFC 8288), or nil
+// if there is none. It reads the target of the first link with the relation "next". Registries
+// write the target as an absolute URL, a relative one or a path, so only the query counts.
 func nextPage(h http.Header) url.Values {
 	for _, line := range h.Values("Link") {
 		for line != "" {
@@ -84,8 +84,8 @@ func relNext(params string) bool {
 	return false
 }
 
-// samePage reports whether two queries ask for the same page. Its length does not count, because
-// registries add it to links.
+// samePage reports whether two queries ask for the same page. The length of the page (n) does not
+// count, because registries add it to links.
 func samePage(a, b url.Values) bool {
 	a, b = maps.Clone(a), maps.Clone(b)
 	a.Del("n")

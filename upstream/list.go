@@ -17,8 +17,7 @@ import (
 	"dray/upstream/oci"
 )
 
-// maxPageBytes bounds one page of a listing. A registry that does not page sends everything at
-// once.
+// maxPageBytes bounds one page of a listing. A registry without pages sends everything at once.
 const maxPageBytes = 16 << 20
 
 // Tags implements Lister.
@@ -28,8 +27,9 @@ func (c *Client) Tags(ctx context.Context, repo Repo, query url.Values) (Page, e
 
 // Referrers implements Lister. The spec demands 200 with an index, which is empty if there are no
 // referrers (1.1, "Listing Referrers"). Registries without the call answer 404, 400, 405, 406
-// (Artifactory, go-containerregistry#1962) or 501, or 200 with a page of their own. All but 404,
-// which may be about the repository, stand for the whole registry.
+// (Artifactory, go-containerregistry#1962) or 501, or 200 with a page of their own. After any of
+// these but 404, Referrers does not ask again for noReferrersFor, because the answer concerns the
+// whole registry. A 404 may concern only the repository.
 func (c *Client) Referrers(ctx context.Context, repo Repo, d digest.Digest, query url.Values) (Page, error) {
 	if time.Now().UnixNano() < c.noReferrers.Load() {
 		return Page{}, unsupported(c.o.Name, "a moment ago it had no such call")
@@ -62,7 +62,8 @@ func unsupported(name, why string) error {
 		WithStatus(http.StatusNotFound).Because(ErrReferrersUnsupported)
 }
 
-// noSuchCall reports whether a registry that answers so to a call may not have it.
+// noSuchCall reports whether an error answer to a call may mean that the registry does not have the
+// call.
 func noSuchCall(e *oci.Error) bool {
 	switch {
 	case errors.Is(e, ErrCredentials), errors.Is(e, ErrCorrupt):

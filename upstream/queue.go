@@ -7,9 +7,9 @@ type waiter struct {
 	flow string
 	// ready receives nil when the request may be sent, or the reason why it will not be.
 	ready chan error
-	// background says which queue it is in, finished that it is in none any more.
+	// background says which queue the request is in, and finished that it has left its queue.
 	background, finished bool
-	// urgent is closed when a client starts to wait for it; nil if that cannot happen.
+	// urgent is closed when a client starts to wait for the request; nil if that cannot happen.
 	urgent <-chan struct{}
 }
 
@@ -74,7 +74,7 @@ func (q *queue) remove(w *waiter) {
 	}
 }
 
-// ahead returns how many requests are sent before one that joins a flow now.
+// ahead returns how many requests would be sent before one that joins a flow now.
 func (q *queue) ahead(flowName string) int {
 	mine := q.length(flowName)
 	n := mine

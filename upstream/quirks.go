@@ -25,14 +25,14 @@ type Quirks struct {
 	MaxPage int
 	// Rates are the documented ceilings on requests.
 	Rates []Rate
-	// CredentialTexts are parts of refusals with status 400 or 403 that concern the credentials
-	// and not the content, in lower case.
+	// CredentialTexts are texts in lower case. A refusal with status 400 or 403 that contains one of
+	// them concerns the credentials and not the content.
 	CredentialTexts []string
-	// MissingPartsTexts are parts of refusals of a manifest for missing blobs or manifests, in
-	// lower case. They count with any code.
+	// MissingPartsTexts are texts in lower case. A 4xx refusal of a manifest that contains one of them
+	// means that blobs or manifests are missing, whatever its error code is.
 	MissingPartsTexts []string
-	// UnsupportedManifestHint is added to the text of a refusal of a manifest with status 405, and
-	// of any refusal of an index that lists blobs. It is for registries whose text does not say
-	// what to do.
+	// UnsupportedManifestHint is added to the text of a refusal of a manifest with status 405, and of
+	// any 4xx refusal of an index that lists blobs. It is for registries whose text does not say what
+	// to do.
 	UnsupportedManifestHint string
 }

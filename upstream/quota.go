@@ -10,11 +10,11 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// quota is the number of pulls that the registry says are left. Docker Hub sends
-// ratelimit-limit and ratelimit-remaining as "100;w=21600" (a number, and the window in
-// seconds), and docker-ratelimit-source, the address or account that it counts
-// (docs.docker.com, "Docker Hub pull usage and limits"). quota is a prometheus.Collector,
-// without metrics until the registry has sent these headers.
+// quota is the number of pulls that the registry says are left. Docker Hub sends ratelimit-limit
+// and ratelimit-remaining as "100;w=21600" (a number, and the window in seconds), and
+// docker-ratelimit-source, the address or account whose pulls it counts (docs.docker.com, "Docker
+// Hub pull usage and limits"). quota is a prometheus.Collector, without metrics until the registry
+// has sent these headers.
 type quota struct {
 	reserve int // per cent
 

@@ -18,13 +18,15 @@ import (
 // Reach bounds where a transport connects to besides the registry. The registry chooses where it
 // redirects to and who issues its tokens, so a hostile one could have dray ask services that only
 // this machine or its network can reach. The addresses are checked when they are dialled, after
-// names are resolved. A proxy resolves names itself, so there only literal addresses are checked.
+// names are resolved. A proxy resolves names itself, so with a proxy only literal addresses are
+// checked.
 type Reach struct {
 	// Registry is the host and port of the registry, which is always allowed.
 	Registry string
 	// Address, if not empty, is dialled in place of Registry.
 	Address string
-	// Private allows private addresses. They are also allowed if the registry itself has one.
+	// Private allows private addresses. They are also allowed if the registry itself has a private
+	// address, or one of this machine.
 	Private bool
 
 	learnt  atomic.Bool // the registry has a private address
@@ -79,7 +81,7 @@ func scopeOf(ip netip.Addr) scope {
 }
 
 // registryScope returns the scope of the registry as far as its configured name tells. A name in
-// the DNS does not: its owner could let it point to this machine.
+// the DNS tells nothing, because its owner could let it point to this machine. It counts as public.
 func (r *Reach) registryScope() scope {
 	for _, address := range []string{r.Address, r.Registry} {
 		host, _, err := net.SplitHostPort(address)
@@ -141,7 +143,8 @@ func (r *Reach) dialer(timeout time.Duration) func(context.Context, string, stri
 	}
 }
 
-// proxied returns choose with the proxies recorded and the literal addresses behind them checked.
+// proxied returns choose with two additions: it records each proxy, and it returns an error for a
+// request through a proxy to a literal address that is out of reach.
 func (r *Reach) proxied(choose func(*http.Request) (*url.URL, error)) func(*http.Request) (*url.URL, error) {
 	return func(req *http.Request) (*url.URL, error) {
 		u, err := choose(req)

@@ -46,8 +46,9 @@ func (c *Client) Manifest(ctx context.Context, repo Repo, ref oci.Reference, acc
 	return m, nil
 }
 
-// StatManifest implements Source. HEAD is only the cheaper question: what it does not answer with
-// 200 and a digest is decided by GET, because some registries do not serve HEAD as they serve GET.
+// StatManifest implements Source. HEAD is only the cheaper question. If the registry does not
+// answer it with 200 and a digest, GET decides, because some registries do not serve HEAD as they
+// serve GET.
 func (c *Client) StatManifest(ctx context.Context, repo Repo, ref oci.Reference, accept []string) (oci.Descriptor, error) {
 	tried := c.heads.worthwhile(time.Now())
 	if tried {
@@ -71,8 +72,8 @@ func (c *Client) StatManifest(ctx context.Context, repo Repo, ref oci.Reference,
 	return d, nil
 }
 
-// unanswered reports whether the question was not answered at all, so that another form of it
-// would not be either.
+// unanswered reports whether the registry did not deal with the question at all, so that it would
+// not answer another form of it either.
 func unanswered(err error) bool {
 	if errors.Is(err, ErrUnreachable) || errors.Is(err, ErrBusy) || errors.Is(err, ErrCredentials) || errors.Is(err, context.Canceled) {
 		return true
@@ -81,7 +82,7 @@ func unanswered(err error) bool {
 	return ok && (e.Status == http.StatusTooManyRequests || e.Status == http.StatusServiceUnavailable && e.RetryAfter > 0)
 }
 
-// headManifest describes a manifest with 1 HEAD.
+// headManifest describes a manifest with 1 HEAD. An answer that does not describe it is an error.
 func (c *Client) headManifest(ctx context.Context, repo Repo, ref oci.Reference, accept []string) (oci.Descriptor, error) {
 	resp, err := c.manifest(ctx, http.MethodHead, repo, ref, accept)
 	if err != nil {
@@ -100,8 +101,9 @@ func (c *Client) headManifest(ctx context.Context, repo Repo, ref oci.Reference,
 }
 
 const (
-	// uselessHeads is the number of manifests in a row that GET found and HEAD did not, after which
-	// HEAD is not asked. One of them may have been pushed in between.
+	// uselessHeads is how many times in a row GET must find a manifest that HEAD did not find before
+	// HEAD is no longer sent. Once is not enough, because the manifest may have been pushed between
+	// the two.
 	uselessHeads = 3
 	// headAgain is the time after which one HEAD is tried again.
 	headAgain = time.Hour
@@ -146,7 +148,7 @@ func (c *Client) manifest(ctx context.Context, method string, repo Repo, ref oci
 	return c.read(req, repo, oci.KindManifest)
 }
 
-// length returns the length of the content of an answer, -1 if unknown.
+// length returns the length of the content of an answer in bytes; -1 if unknown.
 func length(resp *http.Response) int64 {
 	if oci.Compressed(resp) {
 		return -1
@@ -154,7 +156,8 @@ func length(resp *http.Response) int64 {
 	return resp.ContentLength
 }
 
-// statedDigest returns the digest in an answer, empty if there is none that can be checked.
+// statedDigest returns the digest in the headers of an answer. It is empty if there is none, or if
+// its form or algorithm is unknown.
 func statedDigest(resp *http.Response) digest.Digest {
 	d, err := oci.ParseDigest(resp.Header.Get("Docker-Content-Digest"))
 	if err != nil {
@@ -163,8 +166,8 @@ func statedDigest(resp *http.Response) digest.Digest {
 	return d
 }
 
-// Blob implements Source. If the storage behind a redirect refuses, as S3 does when the
-// signature has expired meanwhile, it asks the registry once more.
+// Blob implements Source. If the storage behind a redirect refuses, as S3 does when the signature
+// has expired meanwhile, Blob asks the registry once more.
 func (c *Client) Blob(ctx context.Context, r BlobRequest) (BlobStream, error) {
 	resp, err := c.blob(ctx, http.MethodGet, r)
 	if errors.Is(err, ErrStorage) && !errors.Is(err, oci.ErrRangeInvalid) {
@@ -192,8 +195,8 @@ func (c *Client) Blob(ctx context.Context, r BlobRequest) (BlobStream, error) {
 	return s, nil
 }
 
-// StatBlob implements Source. It asks for the first byte if HEAD is refused, as by a storage whose
-// URLs are signed for GET.
+// StatBlob implements Source. If HEAD is refused, for example by a storage whose URLs are signed
+// for GET, it asks for the first byte.
 func (c *Client) StatBlob(ctx context.Context, repo Repo, d digest.Digest) (int64, error) {
 	if !c.o.Quirks.BlobHeadUnsupported {
 		resp, err := c.blob(ctx, http.MethodHead, BlobRequest{Repo: repo, Digest: d})
@@ -223,7 +226,7 @@ func (c *Client) StatBlob(ctx context.Context, repo Repo, d digest.Digest) (int6
 	return size, nil
 }
 
-// headRefused reports whether an error concerns HEAD and not what was asked for.
+// headRefused reports whether an error may concern the method HEAD and not the blob.
 func headRefused(err error) bool {
 	if e, ok := errors.AsType[storageError](err); ok {
 		return e.refuses()
@@ -246,8 +249,8 @@ func (c *Client) blob(ctx context.Context, method string, r BlobRequest) (*http.
 	return c.read(req, r.Repo, oci.KindBlob)
 }
 
-// contentRange parses the Content-Range of a 206 (RFC 9110 section 14.4). It returns the offset
-// of the first byte and the size of the whole, -1 if unknown.
+// contentRange parses the Content-Range of a 206 (RFC 9110 section 14.4). It returns the offset of
+// the first byte and the size of the whole blob, which is -1 if unknown.
 func contentRange(resp *http.Response) (start, size int64, err error) {
 	v := resp.Header.Get("Content-Range")
 	bad := fmt.Errorf("content range %q", v)

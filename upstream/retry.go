@@ -16,19 +16,19 @@ import (
 
 // RetryOptions configure a Retry.
 type RetryOptions struct {
-	// Name is the upstream in metrics and logs.
+	// Name names the upstream in metrics and logs.
 	Name string
-	// Budget is the time after the first attempt within which another one may start. 0 means 20 s:
-	// clients give up without headers after 30 s, and most do not wait after a 429 themselves.
+	// Budget is the time after the first attempt within which another one may start. 0 means 20 s,
+	// because clients give up after 30 s without headers, and most do not wait after a 429 themselves.
 	Budget time.Duration
 	// Logger receives the errors of reads that are tried again. Nil discards.
 	Logger *slog.Logger
 }
 
-// Retry repeats reads while the registry throttles, fails or does not answer, until the first
-// byte of an answer. It returns at once the registry's answers about the content, refused
-// credentials, and the refusal of a Breaker beneath it. Callers that hold an older answer use
-// the Source without it.
+// Retry repeats reads while the registry throttles, fails or does not answer. It does not repeat a
+// read whose body has begun. It returns at once the registry's answers about the content, refused
+// credentials, and the refusal of a Breaker beneath it. Callers that hold an older answer use the
+// Source without a Retry.
 type Retry struct {
 	wrappedSource
 	o       RetryOptions
@@ -58,7 +58,7 @@ func (r *Retry) Collectors() []prometheus.Collector { return []prometheus.Collec
 // spent.
 func (r *Retry) retried(ctx context.Context, repo Repo, ask func(Repo) error) error {
 	end := time.Now().Add(r.o.Budget)
-	var last error // answer of the registry itself
+	var last error // failure of the attempt before
 	for n := 0; ; n++ {
 		if n > 0 {
 			repo.maxWait, repo.again = time.Until(end), true

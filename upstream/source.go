@@ -10,23 +10,23 @@ import (
 	"dray/upstream/oci"
 )
 
-// Source reads one registry. All methods may be called concurrently. The errors are
-// ErrUnreachable, ErrCredentials, ErrCorrupt, and the registry's own answer as *oci.Error
-// (oci.ErrManifestUnknown, oci.ErrBlobUnknown, oci.ErrDenied, oci.ErrTooManyRequests …). The
-// error of a cancelled context is returned unchanged.
+// Source reads one registry. All methods may be called concurrently. The errors are ErrUnreachable,
+// ErrCredentials, ErrCorrupt, ErrStorage, ErrBusy, and the registry's own answer as *oci.Error
+// (oci.ErrManifestUnknown, oci.ErrBlobUnknown, oci.ErrDenied, oci.ErrTooManyRequests …). If the
+// context is cancelled, the error matches context.Canceled.
 type Source interface {
 	// Manifest gets a manifest with 1 GET. It computes the digest, and compares it with the digest
 	// in ref and with the one that the registry states. accept holds the client's Accept lines,
 	// sent unchanged.
 	Manifest(ctx context.Context, repo Repo, ref oci.Reference, accept []string) (*oci.Manifest, error)
-	// StatManifest describes a manifest with 1 HEAD, and 1 GET if HEAD does not tell its digest. Data
-	// then has the manifest, so that a caller who needs it does not ask once more. A registry that
-	// does not serve HEAD is soon asked by GET alone.
+	// StatManifest describes a manifest with 1 HEAD, and 1 GET if HEAD does not tell its digest. After
+	// a GET, Data of the descriptor has the manifest, so that a caller who needs it does not ask
+	// again. A registry that does not serve HEAD is soon asked by GET alone.
 	StatManifest(ctx context.Context, repo Repo, ref oci.Reference, accept []string) (oci.Descriptor, error)
-	// Blob opens a blob with 1 GET and its redirect. ctx also covers the reading of the body.
+	// Blob opens a blob with 1 GET, and follows redirects. ctx also covers the reading of the body.
 	Blob(ctx context.Context, r BlobRequest) (BlobStream, error)
-	// StatBlob returns the size of a blob in bytes (-1 if unknown), with 1 HEAD or the registry's
-	// substitute for it.
+	// StatBlob returns the size of a blob in bytes (-1 if unknown), with 1 HEAD, or with a GET of one
+	// byte if the registry refuses HEAD.
 	StatBlob(ctx context.Context, repo Repo, d digest.Digest) (int64, error)
 }
 
@@ -36,8 +36,8 @@ type BlobRequest struct {
 	Digest digest.Digest
 	// From is the offset of the first byte.
 	From int64
-	// To is the offset after the last byte; 0 means the end of the blob. A registry may send more:
-	// the caller stops reading there.
+	// To is the offset after the last byte; 0 means the end of the blob. A registry may send more, so
+	// the caller stops reading at To.
 	To int64
 }
 
@@ -62,7 +62,7 @@ type Sink interface {
 	// 0 in a new session, within the bounds of the Client's Options.
 	PutBlob(ctx context.Context, repo Repo, b Upload) error
 	// PutManifest sends a manifest byte for byte under ref. ErrPartsMissing says that a blob or
-	// manifest that it names has to be sent first.
+	// manifest that m names has to be sent first.
 	PutManifest(ctx context.Context, repo Repo, ref oci.Reference, m *oci.Manifest) (Pushed, error)
 	// Mount makes a blob of another repository of the same registry available in repo. False means
 	// that the blob has to be uploaded.
@@ -76,13 +76,13 @@ type Upload struct {
 	Open func() (io.ReadCloser, error)
 	// Size is the length in bytes, -1 if not known yet.
 	Size int64
-	// Digest waits until the bytes are verified and returns their digest. It is called once per
-	// attempt, after a reader has returned io.EOF. Until it returns, the registry has no complete
+	// Digest waits until the bytes are verified and returns their digest. It is called at most once
+	// per attempt, after a reader has returned io.EOF. Until it returns, the registry has no complete
 	// blob.
 	Digest func() (digest.Digest, error)
-	// Announced is the digest that the client has announced for the bytes; empty if it is not
-	// known from the start. With Size it allows the upload in one request that some registries
-	// prefer.
+	// Announced is the digest that the client has announced for the bytes; empty if it is not known
+	// from the start. If Size is known as well, all bytes can be sent in the closing PUT, which some
+	// registries prefer.
 	Announced digest.Digest
 	// Accepted, when not nil, is called once per upload session, when the registry has opened it.
 	Accepted func()
@@ -121,8 +121,8 @@ type Page struct {
 	FiltersApplied string
 }
 
-// Deleter deletes from one registry. All methods may be called concurrently. The errors are
-// those of Source, oci.ErrUnsupported if the registry has no such call, and oci.ErrDenied if it
+// Deleter deletes from one registry. All methods may be called concurrently. The errors are those
+// of Source, oci.ErrUnsupported if the registry has no such call, and oci.ErrDenied if the registry
 // refuses to delete the content.
 type Deleter interface {
 	// DeleteManifest deletes a tag, or a manifest together with its tags. Some registries (ECR)
@@ -132,7 +132,7 @@ type Deleter interface {
 	DeleteBlob(ctx context.Context, repo Repo, d digest.Digest) error
 }
 
-// Creator creates repositories. An existing repository is success.
+// Creator creates repositories. If a repository exists already, Create returns nil.
 type Creator interface {
 	Create(ctx context.Context, repo string) error
 }

@@ -19,15 +19,15 @@ type TransportOptions struct {
 	InsecureSkipVerify bool
 	// Reach bounds the hosts that are dialled; nil means that all may be.
 	Reach *Reach
-	// Dial replaces the dialler. It is given "tcp" and host:port.
+	// Dial replaces the dialler if Reach is nil. It is given "tcp" and host:port.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// Proxy chooses a proxy for a request; nil means the environment (HTTPS_PROXY, NO_PROXY …).
 	Proxy func(*http.Request) (*url.URL, error)
 	// Timeout bounds each of dialling, the TLS handshake, and the wait for the headers of an
 	// answer once the request is sent. Bodies have no time limit here. 0 means 20 s.
 	Timeout time.Duration
-	// IdlePerHost is the number of idle connections kept for each host. 0 means 64: registries
-	// speak HTTP/1.1 here, so concurrent requests need as many connections.
+	// IdlePerHost is the number of idle connections kept for each host. 0 means 64. Requests go over
+	// HTTP/1.1, so concurrent requests need as many connections.
 	IdlePerHost int
 }
 

@@ -109,7 +109,7 @@ func (u *upload) begin(ctx context.Context) (*url.URL, error) {
 }
 
 // patch sends all bytes and returns the session's URL after that. It ignores the Range of the
-// answer: ECR's may stay behind although it has every byte.
+// answer, because ECR may state fewer bytes than it has.
 func (u *upload) patch(ctx context.Context, session *url.URL, body *uploadBody) (*url.URL, error) {
 	req, err := u.c.requestTo(ctx, http.MethodPatch, session)
 	if err != nil {
@@ -145,7 +145,7 @@ func (u *upload) patch(ctx context.Context, session *url.URL, body *uploadBody) 
 	return session, nil
 }
 
-// complete closes the session with the digest d. body is nil if the registry has the bytes.
+// complete closes the session with the digest d. body is nil if the registry has the bytes already.
 func (u *upload) complete(ctx context.Context, session *url.URL, d digest.Digest, body *verifiedBody) error {
 	closing := *session
 	closing.RawQuery = strings.TrimPrefix(session.RawQuery+"&digest="+url.QueryEscape(d.String()), "&")
@@ -194,8 +194,8 @@ func (u *upload) verify() error {
 	return err
 }
 
-// restartable marks refusals that concern the session. A refused token also needs a new
-// session, because the body cannot be sent twice.
+// restartable marks refusals that concern the session. After a refused token, the upload also needs
+// a new session, because the same body cannot be sent twice.
 func restartable(err error) error {
 	if errors.Is(err, oci.ErrBlobUploadUnknown) || errors.Is(err, oci.ErrBlobUploadInvalid) ||
 		errors.Is(err, oci.ErrRangeInvalid) || errors.Is(err, ErrCredentials) || errors.Is(err, errUnauthorized) {
@@ -250,7 +250,7 @@ func (s *uploadBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// fail records the first error of the bytes themselves.
+// fail records the first error of the source of the bytes.
 func (s *uploadBody) fail(err error) { s.cause.CompareAndSwap(nil, &err) }
 
 func (s *uploadBody) failure() error {
@@ -267,8 +267,8 @@ func (s *uploadBody) Close() (err error) {
 	return err
 }
 
-// verifiedBody is a body of known length that gives its last byte only after verify, because a
-// registry completes such an upload with the last byte.
+// verifiedBody is a body of known length that gives its last byte only after verify has returned
+// nil, because a registry completes such an upload with the last byte.
 type verifiedBody struct {
 	body   *uploadBody
 	left   int64

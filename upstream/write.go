@@ -17,8 +17,8 @@ import (
 	"dray/upstream/oci"
 )
 
-// Mount implements Sink. If the registry cannot mount, it opens an upload session instead,
-// which is left to expire.
+// Mount implements Sink. A registry that cannot mount opens an upload session instead, which Mount
+// leaves to expire.
 func (c *Client) Mount(ctx context.Context, repo Repo, from string, d digest.Digest) (bool, error) {
 	q := oci.Request{Method: http.MethodPost, Kind: oci.KindUploads, Repo: repo.Name, Mount: d, From: from}
 	scopes := []string{auth.PushScope(repo.Name)}
@@ -46,7 +46,7 @@ func (c *Client) Mount(ctx context.Context, repo Repo, from string, d digest.Dig
 // PutManifest implements Sink.
 func (c *Client) PutManifest(ctx context.Context, repo Repo, ref oci.Reference, m *oci.Manifest) (Pushed, error) {
 	var p Pushed
-	err := c.attempts(ctx, repo, "manifest of "+repo.Name, func(Repo) (err error) { // not the longer wait of attempts: waits no longer than a read
+	err := c.attempts(ctx, repo, "manifest of "+repo.Name, func(Repo) (err error) { // with the caller's Repo, so that it waits in a queue no longer than a read
 		p, err = c.putTagged(auth.WithScope(ctx, auth.PushScope(repo.Name)), repo, ref, m)
 		return err
 	})
@@ -64,9 +64,9 @@ func (c *Client) PutManifest(ctx context.Context, repo Repo, ref oci.Reference, 
 	return p, err
 }
 
-// putTagged sends a manifest under ref. A registry computes the sha256 digest of a manifest
-// that is pushed by tag. A manifest with a digest of another algorithm is therefore pushed by
-// digest with the tag as a parameter, if the registry understands that (its answer has
+// putTagged sends a manifest under ref. A registry computes the sha256 digest of a manifest that is
+// pushed by tag. A manifest with a digest of another algorithm is therefore pushed by digest with
+// the tag as a parameter, if the registry understands that (its answer then has the header
 // OCI-Tag).
 func (c *Client) putTagged(ctx context.Context, repo Repo, ref oci.Reference, m *oci.Manifest) (Pushed, error) {
 	if ref.Tag != "" && m.Digest.Algorithm() != digest.SHA256 {
@@ -108,8 +108,8 @@ func (c *Client) putManifest(ctx context.Context, repo Repo, q oci.Request, m *o
 	return Pushed{Digest: m.Digest, Subject: subject}, resp.Header.Get("OCI-Tag") != "", nil
 }
 
-// immutable distinguishes a repeated push of the same manifest, which is success, from an
-// attempt to move a tag. ECR refuses both with the same error, so it asks the registry for the
+// immutable distinguishes a repeated push of the same manifest, which is success, from an attempt
+// to move a tag. ECR refuses both with the same error, so immutable asks the registry for the
 // digest of the tag.
 func (c *Client) immutable(ctx context.Context, repo Repo, ref oci.Reference, m *oci.Manifest, refusal *oci.Error) (Pushed, error) {
 	present, err := c.StatManifest(ctx, repo, ref, []string{m.MediaType})
@@ -133,9 +133,9 @@ func (c *Client) manifestError(resp *http.Response, repo string) error {
 	return err
 }
 
-// partsMissing reports whether a manifest was refused because the registry lacks a blob or
-// manifest that it names. In answers to a manifest, the codes about blobs and uploads mean
-// nothing else.
+// partsMissing reports whether a manifest was refused because the registry lacks a blob or manifest
+// that the refused manifest names. In answers to a manifest, the codes about blobs and uploads can
+// only mean that.
 func (q Quirks) partsMissing(e *oci.Error) bool {
 	if e.Status/100 != 4 {
 		return false
@@ -162,8 +162,9 @@ func (c *Client) writeError(resp *http.Response, repo string) error {
 	return err
 }
 
-// startError maps a start of an upload that got no answer. The error is a 403, because clients
-// show its text: the user has to create the repository or to grant a right.
+// startError maps the error of an upload whose start got no answer. If the closed connection may
+// mean a missing repository (MissingRepositoryCloses), the result is a 403. Clients show its text:
+// the user has to create the repository or to grant a right.
 func (o Options) startError(repo string, err error) error {
 	if !o.Quirks.MissingRepositoryCloses || !closedUnanswered(err) {
 		return err

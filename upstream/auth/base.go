@@ -20,10 +20,10 @@ func (t *Transport) base() *url.URL {
 	return &url.URL{Scheme: t.o.Origin.Scheme, Host: t.o.Origin.Host, Path: strings.TrimSuffix(t.o.Origin.Path, "/") + "/v2/"}
 }
 
-// askChallenge asks /v2/ which credentials the registry wants, unless /v2/ has told. Registries
-// that let anybody read (Artifactory, Nexus) say to an anonymous client that private content does
-// not exist, and send no challenge with that. While /v2/ does not answer, nothing can be said about
-// the content.
+// askChallenge asks /v2/ which credentials the registry wants, unless /v2/ has answered that
+// before. Registries that let anybody read (Artifactory, Nexus) say to an anonymous client that
+// private content does not exist, and send no challenge with that. While /v2/ does not answer,
+// askChallenge returns an error, because nothing can be said about the content.
 func (t *Transport) askChallenge(ctx context.Context) error {
 	if t.asked.Load() {
 		return nil
@@ -40,7 +40,7 @@ func (t *Transport) askChallenge(ctx context.Context) error {
 }
 
 // storeBase records the answer of /v2/ to an anonymous request. A registry that wants no
-// credentials there gets them as Basic.
+// credentials for /v2/ gets them as Basic with other requests.
 func (t *Transport) storeBase(req *http.Request, resp *http.Response) {
 	if resp.StatusCode/100 == 2 {
 		t.open.Store(true)
@@ -59,8 +59,9 @@ func (t *Transport) storeBase(req *http.Request, resp *http.Response) {
 	t.asked.Store(true)
 }
 
-// doubt returns an error that matches ErrRefused if a refusal of content is one of the
-// credential. /v2/ tells, unless it answers everybody.
+// doubt finds out whether a 401 for content refuses the credential c itself, by asking /v2/. It
+// returns nil if /v2/ accepts c. The error matches ErrRefused if /v2/ refuses c, or cannot tell
+// because it answers everybody.
 func (t *Transport) doubt(ctx context.Context, c Credential) error {
 	if err := t.askChallenge(ctx); err != nil {
 		return err
@@ -73,8 +74,8 @@ func (t *Transport) doubt(ctx context.Context, c Credential) error {
 	return t.trust.prove(ctx, c, forever, true, t.showTo(c))
 }
 
-// showTo returns a function that shows a credential to /v2/. Its error matches ErrRefused if the
-// registry refuses the credential.
+// showTo returns a function that shows a credential to /v2/. The error of that function matches
+// ErrRefused if the registry refuses the credential.
 func (t *Transport) showTo(c Credential) func(ctx context.Context, suspect bool) error {
 	return func(ctx context.Context, _ bool) error {
 		resp, err := t.askBase(ctx, authorization{header: c.basic(), cred: c})
@@ -85,8 +86,8 @@ func (t *Transport) showTo(c Credential) func(ctx context.Context, suspect bool)
 	}
 }
 
-// askBase sends GET /v2/ and returns the answer without its body. An answer that says nothing,
-// such as 503, is an error.
+// askBase sends GET /v2/ and returns the answer without its body. An answer that says nothing about
+// credentials, such as 503, is an error.
 func (t *Transport) askBase(ctx context.Context, s authorization) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, t.base().String(), nil)
 	if err != nil {
@@ -108,8 +109,8 @@ func (t *Transport) askBase(ctx context.Context, s authorization) (*http.Respons
 	return resp, nil
 }
 
-// statusError returns the error for an answer of /v2/. It matches ErrRefused if the answer refuses
-// what the request showed.
+// statusError returns the error for an answer of /v2/. It matches ErrRefused if the answer is a
+// 401. It is nil unless the status is 401, 429, or 500 or above.
 func statusError(status int) error {
 	switch {
 	case status == http.StatusUnauthorized:

@@ -52,8 +52,8 @@ func parseField(s string) []Challenge {
 		if name == "" {
 			return out
 		}
-		// A comma separates both parameters and challenges: an equals sign follows the name of a
-		// parameter.
+		// A comma separates parameters as well as challenges, but only the name of a parameter is
+		// followed by an equals sign.
 		mark := p.i
 		if p.equals() {
 			if len(out) == 0 {
@@ -96,7 +96,7 @@ func (p *scanner) run(in func(byte) bool) string {
 	return p.s[start:p.i]
 }
 
-// equals consumes an equals sign with optional blanks around it.
+// equals consumes an equals sign with optional blanks around it, and reports whether there was one.
 func (p *scanner) equals() bool {
 	p.skip(" \t")
 	if p.i == len(p.s) || p.s[p.i] != '=' {

@@ -14,7 +14,7 @@ import (
 var ErrRefused = errors.New("upstream credentials refused")
 
 // ErrDenied reports that the token endpoint grants no token for a repository to this identity.
-// ghcr.io answers so, with 403 or 401, also for a repository that does not exist.
+// ghcr.io also refuses a token, with 403 or 401, for a repository that does not exist.
 var ErrDenied = errors.New("no token for the repository")
 
 // ErrMissing reports that no request was sent because there are no credentials. It matches
@@ -50,12 +50,12 @@ type Credential struct {
 	// Username and Password are the parts of HTTP Basic authentication.
 	Username string
 	Password Secret
-	// Preemptive sends Basic at once, without waiting for a challenge.
+	// Preemptive says to send Basic at once, without waiting for a challenge.
 	Preemptive bool
 	// Issued and Expires bound the life of a temporary password; zero if unknown.
 	Issued, Expires time.Time
-	// Invalidate, when not nil, reports that the registry refused this password. The next call of
-	// Credentials then gets another one if it can. It may be called more than once, and
+	// Invalidate, when not nil, is called when the registry has refused this password. The next call
+	// of Credentials then gets another one if it can. It may be called more than once, and
 	// concurrently.
 	Invalidate func()
 }

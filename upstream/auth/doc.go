@@ -8,11 +8,12 @@
 //     renewed before it expires, and is used while its renewal is under way or fails.
 //   - A refused request is repeated at most once, with another authorization, and only if its
 //     body can be sent again.
-//   - A refusal of one repository is not one of the credential: that is refused if it is refused
-//     without any repository, or by /v2/. Where no credentials are configured there are none to
-//     refuse.
-//   - A refused credential is not shown again before a pause, which grows from 5 s to 5 minutes,
-//     unless it changes.
-//   - Credentials that nobody has asked for yet are not held back: /v2/ is asked first.
+//   - A refusal for one repository does not mean that the credential is refused. It is refused if
+//     the token endpoint refuses it without any repository, or if /v2/ refuses it. Without a
+//     configured credential, no refusal concerns one.
+//   - A refused credential is not shown again during a pause, which grows from 5 s to 5 minutes,
+//     unless the credential changes.
+//   - Before the first request with a credential, /v2/ is asked which kind the registry wants,
+//     unless the credential is preemptive.
 //   - No secret appears in an error, a log line or a formatted value.
 package auth

@@ -7,9 +7,9 @@ import (
 	"sync"
 )
 
-// within reports whether a request is authorised before it is refused. A storage that shows itself
-// under the name of the registry refuses a signed URL that comes with an Authorization header
-// (moby#50065), so reads outside of /v2/ are sent without.
+// within reports whether a request gets an authorization already before a refusal. A storage that
+// shows itself under the name of the registry refuses a signed URL that comes with an Authorization
+// header (moby#50065), so reads outside of /v2/ are sent without one.
 func (t *Transport) within(req *http.Request) bool {
 	return !reads(req) || strings.HasPrefix(strings.TrimSuffix(req.URL.Path, "/")+"/", t.base().Path)
 }
@@ -28,9 +28,10 @@ type others struct {
 	known map[string]*Transport
 }
 
-// elsewhere returns what sends a request to another host than the registry. A registry that only
-// redirects to another one (a name of one's own before ghcr.io) leads to reads below /v2/ there,
-// which may need an anonymous token. The credentials of this registry are never used.
+// elsewhere returns the RoundTripper for a request to a host other than the registry. A registry
+// may only redirect to another registry, such as a name of one's own in front of ghcr.io. It leads
+// to reads below /v2/ of the other one, which may need an anonymous token. The credentials of this
+// registry are never used.
 func (t *Transport) elsewhere(req *http.Request) http.RoundTripper {
 	if !reads(req) || !strings.HasPrefix(req.URL.Path, "/v2/") {
 		return t.o.Base

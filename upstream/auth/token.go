@@ -21,8 +21,8 @@ import (
 
 const (
 	// minTokenLife is the life of a token whose answer has no expires_in
-	// (https://distribution.github.io/distribution/spec/auth/token/). A shorter one is raised to
-	// it.
+	// (https://distribution.github.io/distribution/spec/auth/token/). A shorter expires_in is raised
+	// to it.
 	minTokenLife = 60 * time.Second
 	// tokenTimeout bounds one token request.
 	tokenTimeout = 20 * time.Second
@@ -51,7 +51,7 @@ type token struct {
 
 func (t token) valid(now time.Time) bool { return t.value != "" && now.Before(t.expires) }
 
-// tokens caches access tokens by scope, and has one request in flight for each.
+// tokens caches access tokens by scope, and sends at most one request at a time for each.
 type tokens struct {
 	fetch func(ctx context.Context, scopes []string) (token, error)
 
@@ -72,10 +72,10 @@ type flight struct {
 	err   error
 }
 
-// get returns a token for key. It sends a request only if it holds no token, or one that is due
-// for renewal. During a request, other callers get the held token, or wait for the same answer
-// if there is none. The first request for a key uses scopes. demanded, when not nil, are the
-// scopes of a challenge, which replace those of the key.
+// get returns a token for key. It sends a request only if it holds no token, or one that is due for
+// renewal. During a request, other callers get the held token, or wait for the same answer if no
+// token is held. The first request for a key uses scopes. demanded, when not nil, are the scopes of
+// a challenge, which replace those of the key.
 func (c *tokens) get(ctx context.Context, key string, scopes, demanded []string) (token, error) {
 	now := time.Now()
 	c.mu.Lock()
@@ -187,7 +187,7 @@ type tokenAnswer struct {
 }
 
 // looseSeconds is a number of seconds that may have a fraction or be in quotes. Anything else is 0,
-// because a token is of use without its life.
+// because a token is useful even if its life is unknown.
 type looseSeconds float64
 
 // UnmarshalJSON implements json.Unmarshaler.
@@ -199,14 +199,15 @@ func (n *looseSeconds) UnmarshalJSON(p []byte) error {
 	return nil
 }
 
-// duration returns the seconds, which are at most a week.
+// duration returns n as a duration, a week at most.
 func (n looseSeconds) duration() time.Duration {
 	return time.Duration(min(float64(n), 7*24*3600) * float64(time.Second))
 }
 
-// requestToken gets a token with the given scopes from the realm. If the realm refuses, it finds
-// out whether that is about the credential or about the scopes: a credential is refused if it
-// gets no token without scopes either. Nobody who has no credential can be refused for it.
+// requestToken gets a token with the given scopes from the realm. If the realm refuses,
+// requestToken finds out whether that concerns the credential (ErrRefused) or the scopes
+// (ErrDenied). It is the credential if the realm gives it no token without scopes either. Without a
+// credential, it is the scopes.
 func (t *Transport) requestToken(ctx context.Context, scopes []string) (token, error) {
 	b := t.challenge.Load()
 	if b == nil {
@@ -245,9 +246,9 @@ func (t *Transport) requestToken(ctx context.Context, scopes []string) (token, e
 	}
 }
 
-// tokenWithoutScopes shows the credential to the realm, and returns an error if the realm does
-// not accept it. It counts as refused by a realm that has no tokens without scopes: what led to
-// the question was a refusal.
+// tokenWithoutScopes shows the credential to the realm, and returns an error if the realm does not
+// accept it. A realm that has no tokens without scopes counts as one that refuses the credential,
+// because a refusal led to this question.
 func (t *Transport) tokenWithoutScopes(ctx context.Context, b *bearer, cred Credential) error {
 	_, err := t.fetchToken(ctx, b, cred, nil)
 	if e, ok := errors.AsType[*TokenError](err); ok && e.Status/100 == 4 && e.Status != http.StatusTooManyRequests {
@@ -256,7 +257,7 @@ func (t *Transport) tokenWithoutScopes(ctx context.Context, b *bearer, cred Cred
 	return err
 }
 
-// denied returns err, with a refusal turned into one of the repository.
+// denied returns err, or an error that matches ErrDenied if err matches ErrRefused.
 func denied(err error) error {
 	e, ok := errors.AsType[*TokenError](err)
 	if !ok || !errors.Is(err, ErrRefused) {
@@ -298,7 +299,7 @@ func (t *Transport) fetchToken(ctx context.Context, b *bearer, cred Credential, 
 	return tok, nil
 }
 
-// parseToken reads the answer to a token request that was sent at a time.
+// parseToken reads the answer to a token request. sent is when the request was sent.
 func parseToken(body []byte, sent time.Time) (token, error) {
 	var a tokenAnswer
 	if err := json.Unmarshal(body, &a); err != nil {
@@ -336,9 +337,9 @@ func (b *bearer) address(scopes []string) *url.URL {
 	return &u
 }
 
-// sendTokenRequest sends a token request and follows redirects: behind a proxy that ends TLS,
-// Gitea, Harbor and Artifactory name a realm that redirects to the right one (moby#38662). The
-// credential goes along to the same host only.
+// sendTokenRequest sends a token request and follows redirects, because Gitea, Harbor and
+// Artifactory behind a proxy that ends TLS name a realm that redirects to the right one
+// (moby#38662). The credential follows a redirect only to the same host.
 func (t *Transport) sendTokenRequest(ctx context.Context, u *url.URL, cred Credential) (*http.Response, error) {
 	shown := !cred.Anonymous()
 	for hop := 0; ; hop++ {
@@ -373,8 +374,8 @@ func (t *Transport) sendTokenRequest(ctx context.Context, u *url.URL, cred Crede
 }
 
 // usable reports whether a token can be requested from u. A registry that does not know that a
-// proxy ends TLS before it gives its own address as one of http: u gets the registry's own scheme
-// and port then.
+// proxy in front of it ends TLS gives its own address with http. usable then sets the scheme and
+// host of u to those of the registry.
 func (t *Transport) usable(u *url.URL) bool {
 	if u.Host == "" || u.Scheme != "https" && u.Scheme != "http" || u.User != nil {
 		return false

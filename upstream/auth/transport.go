@@ -48,7 +48,7 @@ type Options struct {
 }
 
 // Transport authorises the requests to one registry. Requests to any other host go without
-// credentials. Where that host is a registry that wants a token, they get an anonymous one.
+// credentials. If such a host is a registry that wants a token, the request gets an anonymous one.
 type Transport struct {
 	o      Options
 	origin string // scheme and host
@@ -60,7 +60,7 @@ type Transport struct {
 	tokens      tokens
 	trust       trust
 	asked       atomic.Bool // /v2/ has answered an anonymous request
-	open        atomic.Bool // it answers everybody
+	open        atomic.Bool // /v2/ answers everybody
 	asking      crowd       // anonymous requests to /v2/
 	others      others
 }
@@ -83,10 +83,10 @@ type authorization struct {
 	token  Secret
 }
 
-// RoundTrip sends the request with the kind of authorization that the registry has asked for,
-// or the credential if that is preemptive. If the registry refuses it, RoundTrip gets another
-// authorization and sends the request once more. A request whose body cannot be read again is
-// not repeated: RoundTrip returns the refusal, and uses the challenge in it for the next
+// RoundTrip sends the request with the kind of authorization that the registry has asked for, or
+// with the credential if that is preemptive. If the registry refuses the authorization, RoundTrip
+// gets another authorization and sends the request once more. A request whose body cannot be read
+// again is not repeated: RoundTrip returns the refusal, and uses the challenge in it for the next
 // request. An answer of 401 that it returns concerns the content: if the registry refuses the
 // credential as such, RoundTrip returns an error that matches ErrRefused.
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -131,8 +131,9 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	return t.judged(req, resp, *next)
 }
 
-// judged returns the final answer to a request, or an error if it refuses a Basic credential as
-// such. A bearer token needs no judgement: the token endpoint has accepted the credential.
+// judged returns the final answer to a request, or an error if the registry refuses a Basic
+// credential as such. A bearer token needs no judgement, because the token endpoint has accepted
+// the credential.
 func (t *Transport) judged(req *http.Request, resp *http.Response, s authorization) (*http.Response, error) {
 	if s.cred.Anonymous() {
 		return resp, nil
@@ -203,8 +204,9 @@ func (t *Transport) authorize(req *http.Request) (authorization, error) {
 	return t.withBasic(req, cred)
 }
 
-// withBasic returns the authorization by a credential that the registry is known to accept. /v2/
-// itself tells whether it does.
+// withBasic returns the authorization by a credential, after /v2/ has accepted the credential. A
+// request to /v2/ gets it at once, because its answer tells. The error matches ErrRefused if the
+// registry refuses the credential, or has done so a short while ago.
 func (t *Transport) withBasic(req *http.Request, cred Credential) (authorization, error) {
 	if t.isBase(req.URL) {
 		_, known, err := t.trust.known(cred, forever, false)
@@ -217,16 +219,16 @@ func (t *Transport) withBasic(req *http.Request, cred Credential) (authorization
 	return authorization{header: cred.basic(), cred: cred}, err
 }
 
-// bearer gets a token for the request. demanded are the scopes of its challenge, nil if there
-// was none yet.
+// bearer gets a token for the request. demanded are the scopes of the challenge to the request, or
+// nil if there was no challenge yet.
 func (t *Transport) bearer(req *http.Request, demanded []string) (authorization, error) {
 	key, scopes := t.scope(req)
 	tok, err := t.tokens.get(req.Context(), key, scopes, demanded)
 	return authorization{header: "Bearer " + tok.value, key: key, token: tok.value}, err
 }
 
-// scope returns the cache key of the request's token, and the scopes to request for a new key.
-// A key whose scopes a challenge has replaced keeps those.
+// scope returns the cache key of the request's token, and the scopes to request for a new key. A
+// key whose scopes a challenge has replaced keeps those of the challenge.
 func (t *Transport) scope(req *http.Request) (key string, scopes []string) {
 	if s := t.sharedScope.Load(); s != nil {
 		return *s, strings.Fields(*s)
@@ -268,8 +270,8 @@ func DeleteScope(repo string) string { return "repository:" + repo + ":pull,dele
 
 type scopeKey struct{}
 
-// WithScope sets the scopes of a request whose URL does not name the repository, such as the
-// upload URLs of some registries.
+// WithScope returns a context with the scopes of a request. It is for URLs that do not name the
+// repository, such as the upload URLs of some registries.
 func WithScope(ctx context.Context, scopes ...string) context.Context {
 	return context.WithValue(ctx, scopeKey{}, scopes)
 }
@@ -306,7 +308,8 @@ func (t *Transport) reconsider(req *http.Request, resp *http.Response, s authori
 	return nil, nil
 }
 
-// storeChallenge stores the realm and service of a Bearer challenge, and returns its scopes.
+// storeChallenge stores the realm and service of a Bearer challenge, and returns its scopes. ok is
+// false if dray cannot use the realm.
 func (t *Transport) storeChallenge(req *http.Request, c Challenge) (demanded []string, ok bool) {
 	realm, err := req.URL.Parse(c.Params["realm"])
 	if err != nil || c.Params["realm"] == "" || !t.usable(realm) {

@@ -8,9 +8,9 @@ import (
 )
 
 const (
-	// firstRefusal and lastRefusal bound how long a refused credential is not shown again. The
-	// pause doubles with each refusal. Docker Hub and Harbor lock accounts that fail too often
-	// (harbor#22569).
+	// firstRefusal and lastRefusal bound the pause in which a refused credential is not shown again.
+	// The pause doubles with each refusal in a row. Docker Hub and Harbor lock accounts that fail too
+	// often (harbor#22569).
 	firstRefusal = 5 * time.Second
 	lastRefusal  = 5 * time.Minute
 	// trustedFor is how long after a token endpoint has accepted a credential any number of
@@ -18,7 +18,7 @@ const (
 	trustedFor = time.Minute
 	// forever is for registries that get the credential with each request.
 	forever = time.Duration(1<<63 - 1)
-	// confirmedFor is how long a credential that was doubted and then accepted is not doubted.
+	// confirmedFor is how long a credential that was doubted and then accepted is not doubted again.
 	confirmedFor = 5 * time.Second
 )
 
@@ -37,10 +37,11 @@ type trust struct {
 	pause     time.Duration // the length of that pause
 }
 
-// prove returns nil if the registry is known to have accepted c, within a time before now. If c
+// prove returns nil if the registry has accepted c in the time before now that within gives. If c
 // was refused a short while ago, it returns the same error again. Otherwise one caller calls ask,
 // which shows c to the registry, while the others wait. doubt says that the caller has met a
-// refusal that may be about c. suspect says that somebody has.
+// refusal that may be about c. Then only an acceptance counts that answered such a doubt, for
+// confirmedFor. suspect tells ask whether any caller has met such a refusal.
 func (k *trust) prove(ctx context.Context, c Credential, within time.Duration, doubt bool, ask func(ctx context.Context, suspect bool) error) error {
 	for {
 		suspect, known, err := k.known(c, within, doubt)
@@ -58,7 +59,8 @@ func (k *trust) prove(ctx context.Context, c Credential, within time.Duration, d
 	}
 }
 
-// known returns the result of prove if it takes no request.
+// known returns the result of prove as err, if known is true. If known is false, prove has to call
+// ask with suspect.
 func (k *trust) known(c Credential, within time.Duration, doubt bool) (suspect, known bool, err error) {
 	now := time.Now()
 	k.mu.Lock()
@@ -73,7 +75,7 @@ func (k *trust) known(c Credential, within time.Duration, doubt bool) (suspect, 
 	return false, !k.accepted.IsZero() && now.Sub(k.accepted) < within, nil
 }
 
-// record records the answer to a request that showed c. An error that is no refusal says
+// record records the answer to a request that showed c. An error that is no refusal changes
 // nothing.
 func (k *trust) record(c Credential, err error, suspect bool) {
 	now := time.Now()
@@ -92,7 +94,7 @@ func (k *trust) record(c Credential, err error, suspect bool) {
 	}
 }
 
-// about forgets what is known of another credential; k.mu is held.
+// about forgets what is known if that concerns a credential other than c; k.mu is held.
 func (k *trust) about(c Credential) {
 	if c.Username == k.username && c.Password == k.password {
 		return
@@ -101,7 +103,7 @@ func (k *trust) about(c Credential) {
 	k.accepted, k.confirmed, k.refusal, k.until, k.pause = time.Time{}, time.Time{}, nil, time.Time{}, 0
 }
 
-// crowd has one call of a function in flight.
+// crowd has at most one call of a function in flight.
 type crowd struct {
 	mu   sync.Mutex // guards call
 	call *call

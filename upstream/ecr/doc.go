@@ -6,7 +6,9 @@
 //
 //   - It is the only package below upstream that imports the AWS SDK. It uses the calls of the
 //     API through small interfaces.
-//   - There is one token per principal and region, in memory only, with one call in flight. It
-//     is renewed at half its life. While the renewal fails, it is used until it expires.
-//   - After a failure, AWS is not called for a while, however many requests come.
+//   - There is one token per principal and region, in memory only, with at most one call for it in
+//     flight. The token is renewed at half its life. While the renewal fails, the token is used
+//     until it expires.
+//   - After a failed call for a token, AWS is not called for a token for a while, however many
+//     requests come.
 package ecr

@@ -10,20 +10,20 @@ import (
 	"dray/upstream/auth"
 )
 
-// maybeExpiredAge is the age from which a token may be the reason of a refusal without a text.
-// The refusal of a younger token is an answer of IAM.
+// maybeExpiredAge is the age from which a token may be the reason of a refusal without a text. If a
+// younger token gets such a refusal, IAM refuses the action.
 const maybeExpiredAge = 15 * time.Minute
 
-// credentialTexts returns parts of ECR's refusals of a token, in lower case. The private
-// registry sends them with 403, the public one with 400 (awslabs/soci-snapshotter#1196,
+// credentialTexts returns texts by which ECR refuses a token, in lower case. The private registry
+// sends them with 403, the public one with 400 (awslabs/soci-snapshotter#1196,
 // aws/containers-roadmap#2835).
 func credentialTexts() []string {
 	return []string{"authorization token has expired", "authorization token is invalid"}
 }
 
-// missingPartsTexts returns parts of ECR's refusals of a manifest for missing layers
-// (oras-project/oras-py#54) or images (int128/docker-manifest-create-action#63), in lower case.
-// The codes beside them have changed over the years.
+// missingPartsTexts returns texts by which ECR refuses a manifest for missing layers
+// (oras-project/oras-py#54) or images (int128/docker-manifest-create-action#63), in lower case. The
+// codes that ECR sends with them have changed over the years.
 func missingPartsTexts() []string {
 	return []string{"layers with digests", "images with digests"}
 }
@@ -44,8 +44,8 @@ func Private() upstream.Quirks {
 	}
 }
 
-// rates returns the quotas per account and region on the ECR service quotas page, all of which
-// can be raised. The requests that count are inferred from the permissions that they need.
+// rates returns the quotas per account and region on the ECR service quotas page, all of which can
+// be raised. Which requests count towards a quota is inferred from the permissions that they need.
 func rates() []upstream.Rate {
 	of := func(name string, perSecond float64, classes ...upstream.Class) upstream.Rate {
 		return upstream.Rate{Name: name, Classes: classes, PerSecond: perSecond}

@@ -12,15 +12,15 @@ import (
 	"dray/upstream/oci"
 )
 
-// unusable is the cause of a token that could not be had. It matches auth.ErrRefused, whose text
-// would be untrue for most causes.
+// unusable is the reason why there is no token. It matches auth.ErrRefused without its text, which
+// would be untrue for most reasons.
 type unusable struct{ error }
 
 func (u unusable) Is(target error) bool { return target == auth.ErrRefused }
 func (u unusable) Unwrap() error        { return u.error }
 
-// noToken returns the error of requests that need a token, when a call to AWS has failed with err:
-// what happened, and what to do about it.
+// noToken returns the error for requests that need a token, after a call to AWS has failed with
+// err. Its text says what happened, and what to do about it.
 func (o *TokenOptions) noToken(err error) error {
 	say := func(format string, args ...any) error {
 		return oci.ErrUnavailable.With(format, args...).Because(unusable{err})

@@ -58,7 +58,7 @@ type Registry struct {
 
 // RegistryOptions choose a registry and say how it is used.
 type RegistryOptions struct {
-	// Name is the upstream in metrics and logs.
+	// Name names the upstream in metrics and logs.
 	Name string
 	// Host is the registry's name. Required.
 	Host string
@@ -147,14 +147,14 @@ func (p Principal) endpoint(o *ecr.Options) {
 	}
 }
 
-// Tokens returns the tokens of all principals so far, in the order of their first use.
+// Tokens returns the tokens of all principals that Open has met so far, in that order.
 func (s *Session) Tokens() []*Tokens {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return append([]*Tokens(nil), s.order...)
 }
 
-// Collectors returns the metrics of all principals so far.
+// Collectors returns the metrics of all principals that Open has met so far.
 func (s *Session) Collectors() (all []prometheus.Collector) {
 	for _, t := range s.Tokens() {
 		all = append(all, t.Collectors()...)
@@ -162,7 +162,7 @@ func (s *Session) Collectors() (all []prometheus.Collector) {
 	return all
 }
 
-// Run renews the tokens of all principals so far until ctx ends.
+// Run renews the tokens of all principals that Open has met so far, until ctx ends. It returns nil.
 func (s *Session) Run(ctx context.Context) error {
 	var running sync.WaitGroup
 	for _, t := range s.Tokens() {

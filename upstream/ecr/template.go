@@ -19,8 +19,8 @@ import (
 // Template describes the repositories to create. The zero value allows any name, and uses ECR's
 // defaults.
 type Template struct {
-	// Names are patterns, one of which has to match the whole name of a repository. None allows
-	// any name.
+	// Names are patterns, one of which has to match the whole name of a repository. If there are no
+	// patterns, any name is allowed.
 	Names []*regexp.Regexp
 	// DryRun makes Create refuse, with a text that says what it would have created.
 	DryRun bool
@@ -126,8 +126,8 @@ const (
 	maxExceptTags, maxWildcards = 5, 2
 )
 
-// CheckLifecyclePolicy looks for mistakes in a lifecycle policy that ECR would refuse. It finds
-// those of a mistyped file, and does not know every rule of AWS.
+// CheckLifecyclePolicy returns an error if it finds a mistake for which ECR would refuse a
+// lifecycle policy. It finds the mistakes of a mistyped file, and does not know every rule of AWS.
 func CheckLifecyclePolicy(text []byte) error {
 	if n := utf8.RuneCount(text); n < minPolicy || n > maxPolicy {
 		return fmt.Errorf("has %d characters; a lifecycle policy has from %d to %d", n, minPolicy, maxPolicy)

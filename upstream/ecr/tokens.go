@@ -21,8 +21,7 @@ import (
 const (
 	// callTimeout bounds one GetAuthorizationToken, including the SDK's own attempts.
 	callTimeout = 20 * time.Second
-	// minSuspectAge is the age below which the refusal of a token does not make it due for
-	// renewal.
+	// minSuspectAge is the age that a token must have for a refusal to make it due for renewal.
 	minSuspectAge = 30 * time.Second
 	// firstWait and lastWait bound the wait after a failed call.
 	firstWait = time.Second
@@ -41,7 +40,7 @@ type TokenOptions struct {
 	// Region and Role name the principal in metrics and logs. An empty role is the identity of the
 	// process.
 	Region, Role string
-	// Via distinguishes principals in metrics that differ only in how they reach AWS: "fips", an
+	// Via distinguishes, in metrics, principals that differ only in how they reach AWS: "fips", an
 	// address, or empty.
 	Via string
 	// Logger receives failed renewals. Nil discards.
@@ -124,11 +123,11 @@ func (t *Tokens) Health() Health {
 // valid reports whether held has not expired; t.mu is held.
 func (t *Tokens) valid(now time.Time) bool { return now.Before(t.held.Expires) }
 
-// Credential is an auth.Credentials. It returns the token as a preemptive Basic credential,
-// from memory unless the token is due for renewal. During a renewal, other callers get the old
-// token; if the renewal fails, all callers do until the token expires. Without a valid token it
-// returns the error of the last call, and the next call waits until after a pause that grows
-// with the failures.
+// Credential is an auth.Credentials. It returns the token as a preemptive Basic credential, from
+// memory unless the token is due for renewal. During a renewal, other callers get the old token,
+// unless a registry has refused that: then they wait. If the renewal fails, all callers get the old
+// token until it expires. Without a valid token, Credential returns the error of the last call. It
+// calls AWS again only after a pause that grows with the failures.
 func (t *Tokens) Credential(ctx context.Context, _ string) (auth.Credential, error) {
 	now := time.Now()
 	t.mu.Lock()
@@ -220,8 +219,8 @@ func (t *Tokens) call(ctx context.Context) (auth.Credential, error) {
 	}, nil
 }
 
-// invalidate makes the next caller renew the token, if password is still the held one. The
-// token stays in use if that fails, because the refusal may have another reason.
+// invalidate makes the next caller renew the token, if password is still the held one. The token
+// stays in use if the renewal fails, because the refusal may have another reason.
 func (t *Tokens) invalidate(password auth.Secret) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -9,7 +9,7 @@ import (
 )
 
 // Compressed reports whether the Content-Encoding of an answer is gzip. Proxies in front of
-// registries compress what looks like text, some although the request forbids it
+// registries compress what looks like text, some of them although the request forbids it
 // (registry.access.redhat.com, quay#1310).
 func Compressed(resp *http.Response) bool {
 	switch strings.ToLower(strings.TrimSpace(resp.Header.Get("Content-Encoding"))) {

@@ -60,7 +60,8 @@ var (
 	ErrManifestBlobUnknown = sentinel(errcode.ErrorCodeManifestBlobUnknown)
 	ErrBlobUnknown         = sentinel(errcode.ErrorCodeBlobUnknown)
 	ErrBlobUploadUnknown   = sentinel(errcode.ErrorCodeBlobUploadUnknown)
-	// distribution answers 404 for an upload that exists but is invalid; clients then start again.
+	// distribution answers 404 for an upload that exists but is invalid, and clients then start again.
+	// dray answers 400 instead.
 	ErrBlobUploadInvalid = sentinel(errcode.ErrorCodeBlobUploadInvalid).WithStatus(http.StatusBadRequest)
 	ErrPaginationInvalid = sentinel(errcode.ErrorCodePaginationNumberInvalid)
 )
@@ -92,8 +93,8 @@ func (e *Error) Because(cause error) *Error {
 	return &c
 }
 
-// Error returns the text for the log: the code, the message and, if it adds something, the
-// cause.
+// Error returns the text for the log: the code, the message and, unless the message contains it,
+// the cause.
 func (e *Error) Error() string {
 	s := strings.ToLower(strings.ReplaceAll(e.Code, "_", " "))
 	if e.Message != "" {
@@ -115,7 +116,7 @@ func (e *Error) Is(target error) bool {
 }
 
 // NotFound reports whether a registry answered that the content does not exist. It checks the
-// status, because failing registries send such codes with a 5xx.
+// status and not the code, because failing registries send such codes with a 5xx.
 func NotFound(err error) bool {
 	e, ok := errors.AsType[*Error](err)
 	return ok && e.Status == http.StatusNotFound
@@ -142,8 +143,8 @@ type wireError struct {
 	Detail  json.RawMessage `json:"detail,omitempty"`
 }
 
-// AsError returns the protocol error in err. Any other error becomes a 500 UNKNOWN whose text
-// does not contain the cause, which may name hosts and files.
+// AsError returns the protocol error in err. An exceeded deadline becomes a 504. Any other error
+// becomes a 500 UNKNOWN. Its text does not contain the cause, which may name hosts and files.
 func AsError(err error) *Error {
 	if e, ok := errors.AsType[*Error](err); ok {
 		return e
@@ -155,7 +156,7 @@ func AsError(err error) *Error {
 }
 
 // WriteError writes an error as JSON and returns the protocol error that it wrote. No other
-// function does that. The answer must not have been started.
+// function writes errors. Nothing of the answer may have been written before.
 func WriteError(w http.ResponseWriter, err error) *Error {
 	e := AsError(err)
 	h := w.Header()
@@ -176,7 +177,7 @@ func WriteError(w http.ResponseWriter, err error) *Error {
 		status = http.StatusBadGateway
 	}
 	w.WriteHeader(status)
-	_, _ = w.Write(body) // the client is gone; the access log has the error already
+	_, _ = w.Write(body) // this fails only if the client is gone; the access log has the error already
 	return e
 }
 
@@ -184,10 +185,10 @@ func WriteError(w http.ResponseWriter, err error) *Error {
 // registries send well under a kilobyte.
 const maxErrorBody = 8 << 10
 
-// DecodeError converts an upstream's error answer to an Error. It reads a bounded part of the
-// body and does not close it. It ignores the content type: ECR labels JSON as text/plain. An
-// answer that is not in the form of the spec (to HEAD, or a load balancer's page) gets a code
-// from its status.
+// DecodeError converts an upstream's error answer to an Error. It reads a bounded part of the body
+// and does not close it. It ignores the content type: ECR labels JSON as text/plain. An answer that
+// is not in the form of the spec (the answer to a HEAD, or a load balancer's page) gets a code from
+// its status.
 func DecodeError(resp *http.Response) *Error {
 	e := &Error{Status: resp.StatusCode, RetryAfter: RetryAfter(resp.Header)}
 	if resp.StatusCode == http.StatusUnauthorized {
@@ -209,7 +210,7 @@ func DecodeError(resp *http.Response) *Error {
 	return e
 }
 
-// codes are the codes of answers without a body, by their status.
+// codes are the codes for answers that have none in their body, by status.
 var codes = map[int]string{
 	http.StatusUnauthorized:                 ErrUnauthorized.Code,
 	http.StatusForbidden:                    ErrDenied.Code,
@@ -221,8 +222,8 @@ var codes = map[int]string{
 	http.StatusGatewayTimeout:               ErrUnavailable.Code,
 }
 
-// codeOf returns the code for an answer without a body, from its status and, for 404, from the
-// URL.
+// codeOf returns the code for an answer that has none in its body, from its status and, for 404,
+// from the URL.
 func codeOf(resp *http.Response) string {
 	if resp.StatusCode == http.StatusNotFound {
 		return notFoundCode(resp)

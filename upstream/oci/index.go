@@ -5,7 +5,8 @@ import "encoding/json"
 // IndexEntry is one descriptor of an index.
 type IndexEntry struct {
 	Descriptor
-	// Raw is the descriptor's JSON in the index; nil for a new entry.
+	// Raw is the descriptor's JSON in the index, which EditIndex writes again unchanged. It is nil for
+	// a new entry.
 	Raw json.RawMessage
 }
 

@@ -14,8 +14,8 @@ import (
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// MaxManifestBytes is the largest manifest that is accepted, in bytes. The spec asks registries
-// to support at least that, and it is ECR's limit (PutImage).
+// MaxManifestBytes is the largest manifest that is accepted, in bytes. The spec asks registries to
+// support at least this size. It is also ECR's limit (PutImage).
 const MaxManifestBytes = 4 << 20
 
 // The media types of manifests.
@@ -29,7 +29,7 @@ const (
 	MediaTypeOCIArtifact = "application/vnd.oci.artifact.manifest.v1+json"
 	// MediaTypeDockerSchema1 and its signed form are obsolete. dray passes the unsigned form on when
 	// it is pulled and refuses both when they are pushed. It cannot serve the signed form: its digest
-	// covers only the payload, so its bytes do not match.
+	// covers only the payload, so all its bytes together have another digest.
 	MediaTypeDockerSchema1       = "application/vnd.docker.distribution.manifest.v1+json"
 	MediaTypeDockerSchema1Signed = "application/vnd.docker.distribution.manifest.v1+prettyjws"
 )
@@ -91,8 +91,8 @@ func (d *wireDescriptor) UnmarshalJSON(p []byte) error {
 }
 
 // onlyMembers removes the members of an object whose name is not exactly one of names.
-// encoding/json would also take "Layers" for "layers". A registry that does not would accept a
-// manifest without having checked the layers that dray reads there.
+// encoding/json would also take "Layers" for "layers". A registry that takes only "layers" would
+// accept a manifest without having checked the "Layers" that dray reads.
 func onlyMembers(p []byte, names ...string) ([]byte, error) {
 	var members map[string]json.RawMessage
 	if err := json.Unmarshal(p, &members); err != nil || members == nil {
@@ -145,7 +145,7 @@ func ParseManifest(mediaType string, raw []byte) (*Manifest, error) {
 	if err := m.resolveType(w); err != nil {
 		return nil, err
 	}
-	if m.MediaType == MediaTypeOCIArtifact { // the only type with blobs that a registry checks
+	if m.MediaType == MediaTypeOCIArtifact { // the only type whose blobs a registry checks
 		m.Layers = append(m.Layers, descriptors(w.Blobs)...)
 	}
 	return m, m.check(w)
@@ -174,9 +174,9 @@ func (m *Manifest) resolveType(w wireManifest) error {
 	return nil
 }
 
-// check refuses manifests that a registry may not accept: those with a wrong schema version,
-// those that are both an image and an index (which spec 1.1 forbids), and those with an invalid
-// descriptor.
+// check returns ErrManifestInvalid for manifests that a registry might refuse: those with an
+// invalid media type or a wrong schema version, those that are both an image and an index (which
+// spec 1.1 forbids), and those with an invalid descriptor.
 func (m *Manifest) check(w wireManifest) error {
 	if !validType(m.MediaType) {
 		return ErrManifestInvalid.With("invalid media type %q", clip(m.MediaType))
@@ -281,7 +281,7 @@ func (m *Manifest) Children() []Child {
 }
 
 // Foreign reports whether a registry need not have the layer, because its media type says that
-// it is fetched from its URLs.
+// clients fetch it from its URLs.
 func (c Child) Foreign() bool {
 	return c.MediaType == schema2.MediaTypeForeignLayer || strings.Contains(c.MediaType, ".nondistributable.")
 }
@@ -334,8 +334,8 @@ func AcceptKey(accept []string) string {
 	return strings.Join(slices.Sorted(maps.Keys(set)), ",")
 }
 
-// Accepts reports whether a client with these Accept lines accepts the media type. No Accept
-// lines accept every type.
+// Accepts reports whether a client with these Accept lines accepts the media type. A client without
+// Accept lines accepts every type.
 func Accepts(accept []string, mediaType string) bool {
 	none := true
 	for _, line := range accept {

@@ -19,16 +19,16 @@ var manifestMembers = members{
 	"config": descriptorMembers, "subject": descriptorMembers, "layers": descriptorMembers, "blobs": descriptorMembers, "manifests": descriptorMembers,
 }
 
-// CheckMembers refuses a manifest that parsers read differently: one that has a member twice,
-// or a member whose name differs from a known one only in case. Clients written in Go take
-// "Config" for "config", and the last of several members. A check that did not would judge
+// CheckMembers refuses a manifest that parsers read differently: one that has a member twice, or a
+// member whose name differs from a known one only in case. Clients written in Go take "Config" for
+// "config", and the last of several members. A check that read the manifest otherwise would judge
 // another image than the one that runs. raw must have passed [ParseManifest]. The error is
 // ErrManifestInvalid.
 func CheckMembers(raw []byte) error {
 	return manifestMembers.check(json.NewDecoder(bytes.NewReader(raw)))
 }
 
-// check checks one value.
+// check reads one value and checks it.
 func (m members) check(d *json.Decoder) error {
 	if m == nil {
 		var skipped json.RawMessage
@@ -58,7 +58,8 @@ func (m members) check(d *json.Decoder) error {
 	return err
 }
 
-// member returns the members of the value of key; nil for an unknown key.
+// member returns the members of the value of key; nil for an unknown key. The error says that key
+// is ambiguous.
 func (m members) member(key string, seen map[string]bool) (members, error) {
 	for name, inner := range m {
 		switch {

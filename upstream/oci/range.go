@@ -14,10 +14,10 @@ func (r Range) ContentRange(size int64) string {
 	return fmt.Sprintf("bytes %d-%d/%d", r.Start, r.Start+r.Length-1, size)
 }
 
-// ParseRange parses a Range header (RFC 9110, 14.2) for a body of size bytes. It returns false
-// if the whole body should be sent: there is no header, its unit is not bytes, it has several
-// ranges (which a server need not serve), or the body is empty (containerd asks for a range of
-// it). A malformed range or one outside the body is ErrRangeInvalid.
+// ParseRange parses a Range header (RFC 9110, 14.2) for a body of size bytes. It returns false if
+// the whole body should be sent: there is no header, its unit is not bytes, it has several ranges
+// (which a server need not serve), or the body is empty (containerd asks for a range of an empty
+// blob). A malformed range or one outside the body is ErrRangeInvalid.
 func ParseRange(header string, size int64) (Range, bool, error) {
 	unit, set, ok := strings.Cut(header, "=")
 	if header == "" || size == 0 || ok && !strings.EqualFold(strings.TrimSpace(unit), "bytes") || strings.Contains(set, ",") {

@@ -50,8 +50,8 @@ func ParseReference(s string) (Reference, error) {
 	return Reference{Tag: s}, nil
 }
 
-// derivedPattern has 64 characters for sha512 too: a tag cannot hold all 128, so the
-// specification cuts them.
+// derivedPattern has 64 characters for sha512 too: a tag cannot hold all 128, so the specification
+// cuts them to 64.
 var derivedPattern = regexp.MustCompile(`^sha(?:256|512)-[0-9a-f]{64}(?:\.(?:sig|att|sbom))?$`)
 
 // DerivedTag reports whether a tag is derived from a digest, by a tool that attaches content to
@@ -98,8 +98,8 @@ func JoinRepo(prefix, repo string) string {
 	return prefix + "/" + repo
 }
 
-// lowerPath refuses upper case and ports, which the reference grammar allows only because its
-// first component may be a host name.
+// lowerPath reports whether a name has neither upper case nor a port. The reference grammar allows
+// these only because its first component may be a host name.
 func lowerPath(name string) bool {
 	return !strings.ContainsAny(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZ:[]")
 }

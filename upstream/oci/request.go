@@ -68,9 +68,10 @@ type Request struct {
 }
 
 // Parse parses a request. The error is ErrNameInvalid, ErrTagInvalid, ErrDigestInvalid,
-// ErrPaginationInvalid, ErrUnsupported (the resource does not have the method) or
-// ErrNameUnknown (no such resource). Parse accepts only paths that need no decoding: it refuses
-// an encoded slash or a dot segment. It never panics.
+// ErrPaginationInvalid, ErrBlobUploadUnknown (the id is none of dray's), ErrUnsupported (the
+// resource does not have the method, or the query cannot be parsed) or ErrNameUnknown (no such
+// resource). Parse refuses dot segments in a path, and every escape but that of a colon. It never
+// panics.
 func Parse(r *http.Request) (Request, error) {
 	q := Request{Method: r.Method, N: -1}
 	prefix, rest, err := splitPath(r.URL)
@@ -205,7 +206,7 @@ func rest(v url.Values, named ...string) string {
 // maxTags bounds the tags pushed with one manifest. The specification asks for at least 10.
 const maxTags = 32
 
-// parseTags parses ?tag=, which only a push by digest may have.
+// parseTags parses ?tag=. It counts only in a push by digest.
 func (q *Request) parseTags(tags []string) error {
 	if q.Method != http.MethodPut || q.Ref.Digest == "" || len(tags) == 0 {
 		return nil
@@ -238,8 +239,8 @@ func (q *Request) parseUploadQuery(v url.Values) (err error) {
 		if q.Mount, err = ParseDigest(s); err != nil {
 			return err
 		}
-		// A source that no repository can be is none: the client uploads the blob, as for a source that
-		// does not have it. Some clients name a repository of another registry.
+		// An invalid name counts as no source: the client then uploads the blob, as if the source did not
+		// have it. Some clients name a repository of another registry.
 		if from := v.Get("from"); CheckRepo(from) == nil {
 			q.From = from
 		}
@@ -247,7 +248,8 @@ func (q *Request) parseUploadQuery(v url.Values) (err error) {
 	return nil
 }
 
-// pageSize parses ?n=. Zero is allowed (an empty page, spec "Listing Tags").
+// pageSize parses ?n=, and returns -1 if it is missing. Zero is allowed (an empty page, spec
+// "Listing Tags").
 func pageSize(v url.Values) (int, error) {
 	s := v.Get("n")
 	if s == "" {
@@ -279,7 +281,8 @@ func (q *Request) checkMethod() error {
 	return nil
 }
 
-// Write reports whether the request changes the registry.
+// Write reports whether the request is part of a write. Every request about an upload session is,
+// even GET.
 func (q Request) Write() bool {
 	return q.Method != http.MethodGet && q.Method != http.MethodHead || q.Kind == KindUpload
 }

@@ -7,9 +7,9 @@ import (
 	"strings"
 )
 
-// Name is the parsed host name of a registry. The patterns are those of
-// https://github.com/awslabs/amazon-ecr-credential-helper and of the page "Dual-stack" of the
-// ECR user guide.
+// Name is the parsed host name of a registry. The patterns of such names are those of
+// https://github.com/awslabs/amazon-ecr-credential-helper and of the page "Dual-stack" of the ECR
+// user guide.
 type Name struct {
 	// Account is the twelve-digit registry id; empty for ECR Public.
 	Account string
