@@ -14,8 +14,8 @@ const (
 	lastPause  = 5 * time.Second
 )
 
-// pause returns how long to wait after failure n, counted from 0. If a Limiter has paused the
-// operation already, that is 0. If the registry sent a Retry-After, it is that. Otherwise it
+// pause returns how long to wait after failure n, counted from 0. It returns 0 if a Limiter has
+// paused the operation already, and the Retry-After if the registry sent one. Otherwise the wait
 // doubles with each failure, up to lastPause. Up to half of it is random, so that callers that
 // failed together do not return together.
 func pause(n int, err error) time.Duration {

@@ -28,19 +28,20 @@ type BreakerOptions struct {
 	// Probe is the time from a failure to the next attempt, while callers are refused. 0 means 5 s.
 	Probe time.Duration
 	// Hello, when not nil, sends the registry a request that concerns no content, such as GET /v2/.
-	// For the registry itself, its result decides in place of Threshold. The Breaker also calls it
-	// before it lets an attempt through that may end a refusal. Probe bounds how long it may take.
+	// For the registry itself, the result of Hello decides in place of Threshold. The Breaker also
+	// calls Hello before it lets an attempt through that may end a refusal. Probe bounds how long that
+	// may take.
 	Hello func(context.Context) error
 }
 
 // Breaker refuses requests to a host that is down, so that callers need not wait for it. It judges
 // the registry and each host that the registry redirects to separately. A question is one call of a
-// method, and counts once, however often a Retry repeats it. It has failed if its result is
-// ErrUnreachable or a status of 500 or above. Any other answer about content ends the row of the
-// failures of its host.
+// Source, Sink, Lister or Deleter. It counts once, however often a Retry repeats it. It has failed
+// if its result is ErrUnreachable or a status of 500 or above. Any other answer about content ends
+// the row of the failures of its host.
 //
-// One bad object must not keep callers from all other objects. So statuses of 500 and above make
-// callers consider a host down only when questions about three repositories have failed. If
+// One bad object must not keep callers from all other objects. So statuses of 500 and above count
+// against all callers of a host only when questions about three repositories have failed. If
 // questions get no answer, Hello tells whether the registry answers at all.
 //
 // Two kinds of callers share the state. Callers that need the answer (Source, Sink, Lister,

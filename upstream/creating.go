@@ -53,7 +53,7 @@ type outcome struct {
 	failure  error // error of the creation
 }
 
-// NewCreating returns a Sink that writes to next, and creates repositories by c.
+// NewCreating returns a Sink that writes to next, and creates repositories with c.
 func NewCreating(next Sink, c Creator) *Creating {
 	return &Creating{next: next, creator: c, repos: map[string]*repoState{}}
 }

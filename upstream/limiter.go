@@ -42,7 +42,7 @@ type LimiterOptions struct {
 // go before background work. A 429 pauses all requests of that operation, which then go on at half
 // the rate; the rate rises again with each accepted request. A 503 with Retry-After does the same.
 // A 502, a 504 or another 503 only pauses them. A request that cannot be sent in time fails with
-// ErrBusy, at once if the Limiter can tell by then. Clients get a 429 for it.
+// ErrBusy, at once if the Limiter can foresee that. Clients get a 429 for it.
 //
 // A Limiter paces requests and not the calls of a Sink, because one upload consists of several
 // operations with a ceiling each.
@@ -133,9 +133,9 @@ func (l *Limiter) acquire(ctx context.Context, repo Repo, host string, class Cla
 	return &permit{l: l, bucket: bucket, began: now}, nil
 }
 
-// join puts a request into the queue of its bucket. The error matches ErrBusy if the request would
-// wait too long there, or if the bucket is full. In a full bucket, background work first makes room
-// for clients' requests, and repositories with many requests make room for others.
+// join puts a request into the queue of its bucket. If the bucket is full, background work makes
+// room for clients' requests, and repositories with many requests make room for others. The error
+// matches ErrBusy if the request would wait too long, or finds no room.
 func (l *Limiter) join(w *waiter, host string, class Class, maxWait time.Duration) (*bucket, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

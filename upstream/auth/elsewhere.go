@@ -7,8 +7,8 @@ import (
 	"sync"
 )
 
-// within reports whether a request gets an authorization already before a refusal. A storage that
-// shows itself under the name of the registry refuses a signed URL that comes with an Authorization
+// within reports whether the first attempt at a request gets an authorization. A storage that shows
+// itself under the name of the registry refuses a signed URL that comes with an Authorization
 // header (moby#50065), so reads outside of /v2/ are sent without one.
 func (t *Transport) within(req *http.Request) bool {
 	return !reads(req) || strings.HasPrefix(strings.TrimSuffix(req.URL.Path, "/")+"/", t.base().Path)
@@ -29,8 +29,8 @@ type others struct {
 }
 
 // elsewhere returns the RoundTripper for a request to a host other than the registry. A registry
-// may only redirect to another registry, such as a name of one's own in front of ghcr.io. It leads
-// to reads below /v2/ of the other one, which may need an anonymous token. The credentials of this
+// may do no more than redirect to another one, for example to ghcr.io from a host name of one's
+// own. Reads below /v2/ of that other registry may need an anonymous token. The credentials of this
 // registry are never used.
 func (t *Transport) elsewhere(req *http.Request) http.RoundTripper {
 	if !reads(req) || !strings.HasPrefix(req.URL.Path, "/v2/") {

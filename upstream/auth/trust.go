@@ -37,11 +37,11 @@ type trust struct {
 	pause     time.Duration // the length of that pause
 }
 
-// prove returns nil if the registry has accepted c in the time before now that within gives. If c
-// was refused a short while ago, it returns the same error again. Otherwise one caller calls ask,
-// which shows c to the registry, while the others wait. doubt says that the caller has met a
-// refusal that may be about c. Then only an acceptance counts that answered such a doubt, for
-// confirmedFor. suspect tells ask whether any caller has met such a refusal.
+// prove returns nil if the registry has accepted c, at most the duration within ago. If c was
+// refused a short while ago, it returns the same error again. Otherwise one caller calls ask, which
+// shows c to the registry, while the others wait. doubt says that the caller has met a refusal that
+// may be about c. With doubt, an earlier acceptance counts only if it followed a doubt, and only
+// for confirmedFor. suspect tells ask whether any caller has met such a refusal.
 func (k *trust) prove(ctx context.Context, c Credential, within time.Duration, doubt bool, ask func(ctx context.Context, suspect bool) error) error {
 	for {
 		suspect, known, err := k.known(c, within, doubt)

@@ -10,8 +10,8 @@ import (
 	"dray/upstream/auth"
 )
 
-// maybeExpiredAge is the age from which a token may be the reason of a refusal without a text. If a
-// younger token gets such a refusal, IAM refuses the action.
+// maybeExpiredAge is the age from which a token may be the reason for a refusal without a text. If
+// a younger token gets such a refusal, IAM refuses the action.
 const maybeExpiredAge = 15 * time.Minute
 
 // credentialTexts returns texts by which ECR refuses a token, in lower case. The private registry
