@@ -20,8 +20,8 @@ const (
 	// probePause bounds the pause after a refusal without Retry-After.
 	probePause = time.Second
 	// fewRequests is how many requests a bucket must have sent since the last refusal for the next
-	// one to halve its rate. If it sent fewer, other clients are using up the registry's limit, and
-	// only waiting helps.
+	// refusal to halve its rate. If the bucket sent fewer, other clients are using up the registry's
+	// limit, and only waiting helps.
 	fewRequests = 3
 	// maxPause bounds the pause after a refusal, even if Retry-After asks for a longer one.
 	maxPause = time.Minute

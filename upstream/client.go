@@ -156,7 +156,7 @@ func (c *Client) send(req *http.Request, repo Repo, kind oci.Kind) (*http.Respon
 	return resp, err
 }
 
-// limited makes one round trip when the Limiter allows it. An empty host is the registry.
+// limited makes one round trip when the Limiter allows it. An empty host means the registry.
 func (c *Client) limited(req *http.Request, repo Repo, kind oci.Kind, host string) (*http.Response, error) {
 	if c.o.Limiter == nil {
 		return c.roundTrip(req, kind)

@@ -33,7 +33,8 @@ var (
 	// errUnauthorized is the cause of an error for an answer of 401. The next request may have
 	// another authorization.
 	errUnauthorized = errors.New("the registry wants another authorization")
-	// ErrBusy: a request was not sent, because it would have waited too long.
+	// ErrBusy: a request was not sent, because it would have waited too long, or because it is
+	// background work and the rest of the pull quota is for clients.
 	ErrBusy = errors.New("upstream rate limit reached")
 )
 

@@ -85,8 +85,8 @@ func NewLimiter(o LimiterOptions) *Limiter {
 	return l
 }
 
-// operation returns the name of an operation in metrics and messages. An empty host is the
-// registry's own.
+// operation returns the name of an operation in metrics and messages. An empty host means the
+// registry itself.
 func (l *Limiter) operation(host string, class Class) string {
 	if host != "" {
 		return "storage"

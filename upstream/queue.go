@@ -42,7 +42,7 @@ func (q *queue) push(w *waiter) {
 	q.size++
 }
 
-// pop removes and returns the next request; the queue is not empty.
+// pop removes and returns the next request. The queue must not be empty.
 func (q *queue) pop() *waiter {
 	f := q.ring[0]
 	w := f.waiting[0]

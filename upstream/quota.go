@@ -56,7 +56,8 @@ func (q *quota) observe(h http.Header, now time.Time) {
 	}
 }
 
-// quotaValue reads "100;w=21600".
+// quotaValue parses a value such as "100;w=21600". window is 0 if it is missing. ok is false if the
+// number is missing or malformed.
 func quotaValue(v string) (n int, window time.Duration, ok bool) {
 	first, rest, _ := strings.Cut(v, ";")
 	n, err := strconv.Atoi(strings.TrimSpace(first))

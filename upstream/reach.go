@@ -98,7 +98,7 @@ func (r *Reach) registryScope() scope {
 	return public
 }
 
-// check returns an error if an address is out of reach.
+// check returns an error that matches errReach if an address is out of reach.
 func (r *Reach) check(ip netip.Addr) error {
 	own, s := r.registryScope(), scopeOf(ip)
 	switch {

@@ -37,7 +37,7 @@ type Retry struct {
 
 var _ Source = (*Retry)(nil)
 
-// NewRetry wraps next.
+// NewRetry returns a Retry that reads from next.
 func NewRetry(next Source, o RetryOptions) *Retry {
 	o.Budget, o.Logger = cmp.Or(o.Budget, 20*time.Second), cmp.Or(o.Logger, slog.New(slog.DiscardHandler))
 	r := &Retry{

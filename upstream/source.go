@@ -58,8 +58,8 @@ type BlobStream struct {
 // Sink writes to one registry. All methods may be called concurrently. The errors are those of
 // Source, and ErrRepositoryMissing.
 type Sink interface {
-	// PutBlob uploads one blob. If the registry or the connection fails, it starts again from byte
-	// 0 in a new session, within the bounds of the Client's Options.
+	// PutBlob uploads one blob. If the registry or the connection fails, PutBlob starts again from
+	// byte 0 in a new session, within the bounds of the Client's Options.
 	PutBlob(ctx context.Context, repo Repo, b Upload) error
 	// PutManifest sends a manifest byte for byte under ref. ErrPartsMissing says that a blob or
 	// manifest that m names has to be sent first.
@@ -90,7 +90,7 @@ type Upload struct {
 
 // Pushed is the answer of a registry to an accepted manifest.
 type Pushed struct {
-	// Digest is the manifest's.
+	// Digest is the digest of the manifest.
 	Digest digest.Digest
 	// Subject is the OCI-Subject header: the registry lists the manifest among the referrers of
 	// that digest (spec 1.1, "Pushing Manifests with Subject"). Empty when the header is missing.

@@ -46,8 +46,8 @@ type upload struct {
 	Upload
 	c    *Client
 	repo Repo // of the current attempt
-	// closing is the digest of an attempt that failed during its completion: the registry may have
-	// the blob.
+	// closing is the digest of the blob if an attempt failed while it completed the upload. The
+	// registry may then have the blob.
 	closing digest.Digest
 }
 

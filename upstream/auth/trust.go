@@ -22,8 +22,8 @@ const (
 	confirmedFor = 5 * time.Second
 )
 
-// trust is what is known of the credential of one registry: whether the registry has accepted
-// or refused it, and when.
+// trust is what is known about the credential of one registry: whether the registry has accepted or
+// refused it, and when.
 type trust struct {
 	asking crowd
 

@@ -26,8 +26,8 @@ type Template struct {
 	DryRun bool
 	// ImmutableTags forbids pushing a tag again with another image.
 	ImmutableTags bool
-	// ExceptTags are patterns of tags to which the opposite of ImmutableTags applies: at most
-	// five, in which * stands for any characters.
+	// ExceptTags are patterns of tags to which the opposite of ImmutableTags applies. There are at
+	// most five. In them, * stands for any characters.
 	ExceptTags []string
 	// ScanOnPush scans every pushed image. The registry's own scanning configuration has priority.
 	ScanOnPush bool

@@ -51,7 +51,7 @@ type Request struct {
 	Tags []string
 	// Upload is the id of an upload session, as issued.
 	Upload string
-	// Mount and From are the blob and the repository of a mount. From may be empty.
+	// Mount and From are the blob to mount, and the repository to mount it from. From may be empty.
 	Mount digest.Digest
 	From  string
 	// N and Last page through tags and the catalog. N is -1 if it was not given. Last is opaque:
