@@ -76,7 +76,7 @@ func (s scanning) Scanned(ctx context.Context, d oci.Descriptor) (*Scanned, erro
 
 // A foreign layer is scanned if the upstream has it, because clients then pull it from there.
 func TestForeignLayersThatAreHere(t *testing.T) {
-	p, err := New(Options{Steps: []Step{{Stage: &noting{name: "notes", found: []Finding{{Rule: "bad", What: "something"}}}}}})
+	p, err := New(Options{Steps: []Step{{Stage: notingEach{&noting{name: "notes", found: []Finding{{Rule: "bad", What: "something"}}}}}}})
 	if err != nil {
 		t.Fatal(err)
 	}

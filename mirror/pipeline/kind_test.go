@@ -172,7 +172,7 @@ func TestWhatRunsIsAnImage(t *testing.T) {
 
 // A finding in a file that is a layer by itself names the file.
 func TestFindingsNameWhatIsNoArchive(t *testing.T) {
-	p, err := New(Options{Steps: []Step{{Stage: &noting{name: "notes", found: []Finding{{Rule: "bad", What: "something"}}}}}, Waivers: []Waiver{{Path: "test.txt", Stage: "notes", Reason: "a test"}}})
+	p, err := New(Options{Steps: []Step{{Stage: notingEach{&noting{name: "notes", found: []Finding{{Rule: "bad", What: "something"}}}}}}, Waivers: []Waiver{{Path: "test.txt", Stage: "notes", Reason: "a test"}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -213,7 +213,7 @@ func TestClosedLayersOfImages(t *testing.T) {
 		{layerOf{"application/x", weights}, Enforce, "", "archive/unreadable"},
 		{layerOf{"application/x", plain}, Enforce, "", ""},
 	} {
-		p, err := New(Options{ArchiveMode: tc.mode, Steps: []Step{{Stage: &noting{name: "notes"}}}, Waivers: []Waiver{{Stage: "archive", Rule: cmp.Or(tc.waive, "none"), Reason: "agreed"}}})
+		p, err := New(Options{ArchiveMode: tc.mode, Steps: []Step{{Stage: notingEach{&noting{name: "notes"}}}}, Waivers: []Waiver{{Stage: "archive", Rule: cmp.Or(tc.waive, "none"), Reason: "agreed"}}})
 		if err != nil {
 			t.Fatal(err)
 		}
