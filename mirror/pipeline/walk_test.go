@@ -84,8 +84,8 @@ func (n *noting) Name() string                                 { return n.name }
 func (n *noting) Revision() string                             { return Revision(1, n.facts) }
 func (n *noting) Open(context.Context, Layer) (Visitor, error) { return n, nil }
 
-// notingEach is a noting with a visitor of its own for each layer, because layers are read at the same
-// time.
+// notingEach is a noting with a visitor of its own for each layer, because a pipeline reads several
+// layers at the same time.
 type notingEach struct{ *noting }
 
 func (n notingEach) Open(context.Context, Layer) (Visitor, error) {
