@@ -85,21 +85,12 @@ func (x *Request) CreatedAt(q oci.Request, d digest.Digest) error {
 }
 
 // Location returns the address of q in the request's repository. It has the prefix, or the ?ns=, by
-// which the client selected the upstream. It is a URL if the operator has set the ExternalURL of
-// the listener, because some clients do not resolve a path. Otherwise it is a path, because behind
-// a proxy the scheme and the host are not known. It is also a path if the host of ExternalURL would
-// select another repository than the client's Host header.
+// which the client selected the upstream. It is a path and never a URL, even if the listener has an
+// ExternalURL: clients may call dray by several names, and some refuse a URL with another host than
+// the one that they called.
 func (x *Request) Location(q oci.Request) string {
 	q.Prefix, q.Repo, q.Namespace, q.N = x.Q.Prefix, x.Q.Repo, x.Q.Namespace, -1
-	external, err := url.Parse(x.Listener.ExternalURL)
-	if err != nil || external.Host == "" {
-		return q.URL()
-	}
-	here, err := x.Listener.Routes.Match(x.R.Host, q)
-	if there, err2 := x.Listener.Routes.Match(external.Host, q); err != nil || err2 != nil || there != here {
-		return q.URL()
-	}
-	return x.Listener.ExternalURL + q.URL()
+	return q.URL()
 }
 
 // Deleted answers that a deletion was accepted (spec, "Deleting Tags").

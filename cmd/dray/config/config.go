@@ -55,9 +55,8 @@ type Listener struct {
 	// The certificate of the listener. Without it the listener speaks plain HTTP.
 	TLS ServerTLS `yaml:"tls,omitempty"`
 	// The URL under which clients know this listener. dray uses it where the protocol needs an
-	// absolute URL, and lets browsers read by its host name. Locations of uploads are then URLs
-	// instead of paths, because some clients, such as Ollama, do not resolve paths. Default: dray
-	// derives the URL from each request.
+	// absolute URL, and lets browsers read by its host name. Default: dray derives the URL from each
+	// request.
 	ExternalURL string `yaml:"external_url,omitempty"`
 	// The name of the `auth` entry that recognises clients here, or `none`. Default: `none`.
 	Auth string `yaml:"auth"`
