@@ -55,7 +55,11 @@ func TestKernelSendsFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	kernel := &kernelListener{Listener: ln}
-	server := &http.Server{Handler: h.Listener}
+	handled := make(chan struct{}, 1) // the server counts after the client has the last byte
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h.Listener.ServeHTTP(w, r)
+		handled <- struct{}{}
+	})}
 	done := make(chan error, 1)
 	go func() { done <- server.Serve(kernel) }()
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
@@ -85,6 +89,7 @@ func TestKernelSendsFiles(t *testing.T) {
 		}
 		got, err := io.ReadAll(resp.Body)
 		resp.Body.Close()
+		<-handled
 		if err != nil || !bytes.Equal(got, test.want) {
 			t.Errorf("%s: %d bytes, %v", test.name, len(got), err)
 		}
@@ -115,7 +120,11 @@ func TestKernelSendsWhatArrives(t *testing.T) {
 		}
 		kernel := &kernelListener{Listener: ln}
 		h.Listener.CopyFiles = copied
-		server := &http.Server{Handler: h.Listener}
+		handled := make(chan struct{}, 1) // the server counts after the client has the last byte
+		server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			h.Listener.ServeHTTP(w, r)
+			handled <- struct{}{}
+		})}
 		done := make(chan error, 1)
 		go func() { done <- server.Serve(kernel) }()
 		client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
