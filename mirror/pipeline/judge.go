@@ -15,14 +15,6 @@ import (
 	"dray/upstream/oci"
 )
 
-// Subject is the image to judge.
-type Subject struct {
-	Name
-	Manifest *oci.Manifest
-	// Part reports whether the manifest waits for an index or a tag that refers to it.
-	Part bool
-}
-
 // CheckName decides by names alone, before any byte arrives. It returns nil if there are no
 // findings and no unknowns.
 func (p *Pipeline) CheckName(ctx context.Context, n Name) *Report {
@@ -238,9 +230,6 @@ func (p *Pipeline) checkDescriptor(img *Image, m *Manifest, i int, r *Report) {
 		r.unknown(Unknown{Stage: step.Stage.Name(), Why: errUnread.Error(), Where: where, OnError: step.OnError})
 	}
 }
-
-// rebuild is the advice about a layer that was damaged on its way.
-const rebuild = "build and push the image again"
 
 // closed reports whether stages cannot look into a layer of an image, and returns the finding that
 // says so.

@@ -11,19 +11,6 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// Workers bound the number of layers that are worked on at a time. A layer that waits for bytes
-// of its client does not count, so slow clients do not block others.
-type Workers struct {
-	slots chan struct{}
-	// windows has a slot for each decoder with a large window; see wide.
-	windows chan struct{}
-}
-
-// NewWorkers allows n layers at a time.
-func NewWorkers(n int) *Workers {
-	return &Workers{slots: make(chan struct{}, max(1, n)), windows: make(chan struct{}, max(1, n))}
-}
-
 // yieldingReader gives up its slot while it waits for bytes.
 type yieldingReader struct {
 	r io.Reader
@@ -34,14 +21,6 @@ func (y *yieldingReader) Read(p []byte) (int, error) {
 	<-y.w.slots
 	defer func() { y.w.slots <- struct{}{} }()
 	return y.r.Read(p)
-}
-
-// Scanned holds the results of all stages for one layer.
-type Scanned struct {
-	Archive Archive
-	// results are by stage; errs has the errors of the stages that gave no result.
-	results map[string]LayerResult
-	errs    map[string]error
 }
 
 // archiveAnswer is the remembered result of the walk itself.
@@ -68,7 +47,7 @@ func (p *Pipeline) Scan(ctx context.Context, l Layer, r io.Reader, name func() (
 		return nil, context.Cause(ctx)
 	}
 	defer func() { <-w.slots }()
-	participants := p.participants(ctx, l)
+	participants := p.openVisitors(ctx, l)
 	buf := walkBuffers.Get().(*[]byte)
 	defer walkBuffers.Put(buf)
 	archive, err := walk(ctx, &yieldingReader{r, w}, p.o.Limits, w, fanOut{participants: participants, buf: *buf})
@@ -129,7 +108,7 @@ func (p *Pipeline) recallVerified(ctx context.Context, announced digest.Digest, 
 // exceeded limit.
 var errUnread = errors.New("the layer was not read completely")
 
-func (p *Pipeline) participants(ctx context.Context, l Layer) []*participant {
+func (p *Pipeline) openVisitors(ctx context.Context, l Layer) []*participant {
 	var participants []*participant
 	for _, step := range p.layerSteps() {
 		s := &participant{step: step, visitor: noVisitor{}}
@@ -144,14 +123,6 @@ func (p *Pipeline) participants(ctx context.Context, l Layer) []*participant {
 	}
 	return participants
 }
-
-// noVisitor is the visitor of a stage that needs none for a layer.
-type noVisitor struct{}
-
-func (noVisitor) Begin(*Entry) (bool, error)      { return false, nil }
-func (noVisitor) Data([]byte) error               { return nil }
-func (noVisitor) End() error                      { return nil }
-func (noVisitor) Close(bool) (LayerResult, error) { return LayerResult{}, nil }
 
 func (p *Pipeline) remember(ctx context.Context, d digest.Digest, s *Scanned) {
 	keep := func(step Step, v any) {
@@ -206,14 +177,4 @@ func (p *Pipeline) Refuses(s *Scanned, repo string) bool {
 	p.addScanned(s, Place{}, r)
 	r.finish()
 	return !r.Pass
-}
-
-// Complete reports whether another walk of the layer would add nothing.
-func (s *Scanned) Complete() bool {
-	for _, err := range s.errs {
-		if !errors.Is(err, errUnread) {
-			return false
-		}
-	}
-	return true
 }

@@ -140,3 +140,11 @@ type Step struct {
 func (s Step) imageTime() time.Duration { return cmp.Or(max(s.Within, 0), 10*time.Second) }
 
 func (s Step) layerTime() time.Duration { return cmp.Or(max(s.Within, 0), time.Minute) }
+
+// noVisitor is the visitor of a stage that needs none for a layer.
+type noVisitor struct{}
+
+func (noVisitor) Begin(*Entry) (bool, error)      { return false, nil }
+func (noVisitor) Data([]byte) error               { return nil }
+func (noVisitor) End() error                      { return nil }
+func (noVisitor) Close(bool) (LayerResult, error) { return LayerResult{}, nil }

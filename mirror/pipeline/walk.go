@@ -464,3 +464,24 @@ func (s *participant) close(complete bool) (r LayerResult, err error) {
 	}
 	return r, nil
 }
+
+// rebuild is the advice about a layer that was damaged on its way.
+const rebuild = "build and push the image again"
+
+// Scanned holds the results of all stages for one layer.
+type Scanned struct {
+	Archive Archive
+	// results are by stage; errs has the errors of the stages that gave no result.
+	results map[string]LayerResult
+	errs    map[string]error
+}
+
+// Complete reports whether another walk of the layer would add nothing.
+func (s *Scanned) Complete() bool {
+	for _, err := range s.errs {
+		if !errors.Is(err, errUnread) {
+			return false
+		}
+	}
+	return true
+}

@@ -9,6 +9,19 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
+// Workers bound the number of layers that are worked on at a time. A layer that waits for bytes
+// of its client does not count, so slow clients do not block others.
+type Workers struct {
+	slots chan struct{}
+	// windows has a slot for each decoder with a large window; see wide.
+	windows chan struct{}
+}
+
+// NewWorkers allows n layers at a time.
+func NewWorkers(n int) *Workers {
+	return &Workers{slots: make(chan struct{}, max(1, n)), windows: make(chan struct{}, max(1, n))}
+}
+
 // smallWindow is the largest window of zstd, in bytes, for which a decoder needs no slot; see wide.
 // Tools that make layers use at most 8 MiB by default, and 32 MiB at their best level.
 const smallWindow = 32 << 20
