@@ -21,6 +21,7 @@ import (
 	"dray/cache/meta"
 	"dray/cache/meta/bolt"
 	"dray/cmd/dray/config"
+	"dray/cmd/dray/logbuffer"
 	"dray/mirror"
 	"dray/mirror/identity"
 	"dray/mirror/inventory"
@@ -198,7 +199,7 @@ func (g *graph) buildListeners(context.Context) error {
 	}
 	var log slog.Handler
 	if g.cfg.Log.Access {
-		log = bufferedHandler(g.log)
+		log = logbuffer.Buffered(g.log)
 	}
 	for i, l := range g.cfg.Listeners {
 		setting := config.At("listeners", i) + ".address"

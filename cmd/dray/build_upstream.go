@@ -15,6 +15,7 @@ import (
 
 	"dray/cache"
 	"dray/cmd/dray/config"
+	"dray/cmd/dray/watched"
 	"dray/mirror/pull"
 	"dray/mirror/repository"
 	"dray/upstream"
@@ -28,7 +29,7 @@ type registry struct {
 	breaker    *upstream.Breaker
 	limiter    *upstream.Limiter
 	tokens     *ecr.Tokens // nil unless the upstream is private ECR
-	transport  *transport
+	transport  *watched.Transport
 	hello      func(context.Context) error
 	collectors []prometheus.Collector
 }
@@ -97,7 +98,7 @@ func (r *registry) access(u config.Upstream, aws func() (*ecr.Session, error)) (
 			return access{}, nil
 		}
 		if u.Credentials.PasswordFile != "" {
-			credentials, err := passwordIn(u.Credentials.Username, u.Credentials.PasswordFile)
+			credentials, err := watched.Password(u.Credentials.Username, u.Credentials.PasswordFile)
 			if err != nil {
 				return access{}, fmt.Errorf("password_file: %w", err)
 			}
@@ -219,9 +220,9 @@ func template(c config.CreateRepositories) (ecr.Template, error) {
 // buildTransport makes the transport for an upstream. It trusts the authorities in the upstream's
 // ca_file, if set, and dials the upstream's address, if set, in place of its host. For a redirect
 // to another host it dials that host.
-func buildTransport(u config.Upstream, base *url.URL) (*transport, error) {
+func buildTransport(u config.Upstream, base *url.URL) (*watched.Transport, error) {
 	o := upstream.TransportOptions{InsecureSkipVerify: u.TLS.InsecureSkipVerify, Reach: &upstream.Reach{
 		Registry: upstream.HostPort(base), Address: u.Address, Private: u.PrivateRedirects || u.Kind == config.KindECR,
 	}}
-	return newTransport(o, u.TLS.CAFile)
+	return watched.NewTransport(o, u.TLS.CAFile)
 }

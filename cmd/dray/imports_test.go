@@ -199,13 +199,18 @@ var importable = map[string][]allowance{
 		{"dray/upstream/auth", "secrets that nothing shows"},
 		{"github.com/caarlos0/env/v11", "configuration from the environment"}, {"go.yaml.in/yaml/v3", "configuration from a file"},
 	},
-	"dray/cmd/dray/usage": {{"github.com/spf13/cobra", "subcommands"}},
+	"dray/cmd/dray/logbuffer": {},
+	"dray/cmd/dray/usage":     {{"github.com/spf13/cobra", "subcommands"}},
+	"dray/cmd/dray/watched": {
+		{"dray/upstream", "the connections that trust the authorities"}, {"dray/upstream/auth", "passwords are credentials"},
+	},
 	"dray/cmd/dray/ctl": {
 		{"dray/cmd/dray/config", "where the admin listener is, and sizes"}, {"dray/cmd/dray/usage", "arguments that are refused"},
 		{"dray/mirror/admin/api", "what is asked and answered"}, {"dray/upstream/oci", "digests as people compare them"}, {"github.com/spf13/cobra", "subcommands"},
 	},
 	"dray/cmd/dray": {
 		{"dray/cmd/dray/config", "what it is told"}, {"dray/cmd/dray/ctl", "subcommands that ask a running dray"}, {"dray/cmd/dray/usage", "arguments that are refused"},
+		{"dray/cmd/dray/logbuffer", "lines of the access log"}, {"dray/cmd/dray/watched", "files that are read again"},
 		{"dray/cache", "chosen here"}, {"dray/mirror", "chosen here"}, {"dray/upstream", "chosen here"},
 		{awsSDK, "one AWS configuration for all who need one"}, {"github.com/aws/smithy-go", "takes the messages of the AWS SDK"}, {goDigest, "operators are shown digests"}, {"go.yaml.in/yaml/v3", "the effective configuration, printed, and files of fixtures"},
 		{"github.com/spf13/cobra", "subcommands"},

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"dray/cmd/dray/config"
+	"dray/cmd/dray/logbuffer"
 	"dray/cmd/dray/usage"
 )
 
@@ -72,15 +73,14 @@ func ignoreHangups(log *slog.Logger) (stop func()) {
 // format, and repeat the errors that this authentication returns.
 func newLogger(l config.Log, w io.Writer) (log *slog.Logger, end func()) {
 	logrus.SetOutput(io.Discard)
-	to := &logBuffer{to: w}
-	handler := func(w io.Writer) slog.Handler {
+	handler, end := logbuffer.New(w, func(w io.Writer) slog.Handler {
 		o := &slog.HandlerOptions{Level: l.Level.Level()}
 		if l.Format == config.LogJSON {
 			return slog.NewJSONHandler(w, o)
 		}
 		return slog.NewTextHandler(w, o)
-	}
-	return slog.New(logHandler{handler(to), handler(bufferedLog{to})}), to.close
+	})
+	return slog.New(handler), end
 }
 
 // logStart logs the version, the cache and the upstreams in one line, and then each notice.

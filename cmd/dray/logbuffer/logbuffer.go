@@ -1,4 +1,4 @@
-package main
+package logbuffer
 
 import (
 	"io"
@@ -102,9 +102,16 @@ type logHandler struct {
 	buffered slog.Handler
 }
 
-// bufferedHandler returns the handler for lines that may be buffered, or the handler of log itself
+// New returns a handler whose lines format writes to w, and end, which writes the buffered lines.
+// Use [Buffered] for lines that may be buffered.
+func New(w io.Writer, format func(io.Writer) slog.Handler) (h slog.Handler, end func()) {
+	to := &logBuffer{to: w}
+	return logHandler{format(to), format(bufferedLog{to})}, to.close
+}
+
+// Buffered returns the handler for lines of log that may be buffered, or the handler of log itself
 // if log has none.
-func bufferedHandler(log *slog.Logger) slog.Handler {
+func Buffered(log *slog.Logger) slog.Handler {
 	if h, ok := log.Handler().(logHandler); ok {
 		return h.buffered
 	}

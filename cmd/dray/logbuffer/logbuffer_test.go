@@ -1,18 +1,13 @@
-package main
+package logbuffer
 
 import (
-	"bytes"
-	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"dray/cmd/dray/config"
 )
 
 // calls is where a log goes to: what each call of Write got.
@@ -146,31 +141,4 @@ func TestLinesAfterAnError(t *testing.T) {
 	to.err = nil
 	put(t, l, "2\n")
 	to.want(t, "1\n", "2\n")
-}
-
-// TestLoggerHoldsBack: the program's log and the lines of its requests are one, in the order in
-// which they were written.
-func TestLoggerHoldsBack(t *testing.T) {
-	for _, format := range []config.LogFormat{config.LogText, config.LogJSON} {
-		var out bytes.Buffer
-		log, end := newLogger(config.Log{Format: format}, &out)
-		late := slog.New(bufferedHandler(log))
-		late.Info("first")
-		if out.Len() > 0 {
-			t.Errorf("%s: %q at once", format, &out)
-		}
-		log.Info("second")
-		late.Info("third")
-		if bufferedHandler(log).Enabled(context.Background(), slog.LevelDebug) {
-			t.Errorf("%s: every level is logged", format)
-		}
-		end()
-		var order []int
-		for _, word := range []string{"first", "second", "third"} {
-			order = append(order, strings.Index(out.String(), word))
-		}
-		if order[0] < 0 || order[1] < order[0] || order[2] < order[1] {
-			t.Errorf("%s: %s", format, &out)
-		}
-	}
 }

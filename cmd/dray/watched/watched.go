@@ -1,4 +1,4 @@
-package main
+package watched
 
 import (
 	"bytes"
@@ -14,10 +14,10 @@ import (
 	"dray/upstream/auth"
 )
 
-// watched is a file that is read again when it has changed: Kubernetes and cert-manager replace
+// file is a file that is read again when it has changed: Kubernetes and cert-manager replace
 // passwords and authorities while dray runs. If the file cannot be read or parsed, the last value
 // stays in use.
-type watched[T any] struct {
+type file[T any] struct {
 	path  string
 	parse func([]byte) (T, error)
 
@@ -27,13 +27,13 @@ type watched[T any] struct {
 }
 
 // watch reads a file for the first time.
-func watch[T any](path string, parse func([]byte) (T, error)) (*watched[T], error) {
-	w := &watched[T]{path: filepath.Clean(path), parse: parse}
+func watch[T any](path string, parse func([]byte) (T, error)) (*file[T], error) {
+	w := &file[T]{path: filepath.Clean(path), parse: parse}
 	return w, w.load()
 }
 
 // get returns the value, and whether this call has read it from a changed file.
-func (w *watched[T]) get() (value T, changed bool) {
+func (w *file[T]) get() (value T, changed bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	info, err := os.Stat(w.path)
@@ -44,7 +44,7 @@ func (w *watched[T]) get() (value T, changed bool) {
 }
 
 // load reads the file. w.mu is held, or w is new.
-func (w *watched[T]) load() error {
+func (w *file[T]) load() error {
 	info, err := os.Stat(w.path)
 	if err != nil {
 		return err
@@ -61,8 +61,8 @@ func (w *watched[T]) load() error {
 	return nil
 }
 
-// passwordIn returns credentials whose password is in a file.
-func passwordIn(username, path string) (auth.Credentials, error) {
+// Password returns credentials whose password is in a file.
+func Password(username, path string) (auth.Credentials, error) {
 	w, err := watch(path, func(text []byte) (auth.Secret, error) {
 		if text = bytes.TrimSpace(text); len(text) == 0 {
 			return "", fmt.Errorf("the file is empty")
@@ -87,37 +87,39 @@ func authorities(pem []byte) (*x509.CertPool, error) {
 	return pool, nil
 }
 
-// transport is the transport of an upstream. It is made anew when the file with the authorities of
+// Transport is the transport of an upstream. It is made anew when the file with the authorities of
 // the upstream changes.
-type transport struct {
+type Transport struct {
 	options upstream.TransportOptions
-	file    *watched[*x509.CertPool] // nil without a file
+	trusted *file[*x509.CertPool] // nil without a file
 
 	mu      sync.Mutex // guards current
 	current *http.Transport
 }
 
-func newTransport(o upstream.TransportOptions, caFile string) (*transport, error) {
-	t := &transport{options: o}
+// NewTransport returns a Transport that trusts the authorities in caFile and those of the system,
+// or the authorities of o if caFile is empty. The error says why the file cannot be used.
+func NewTransport(o upstream.TransportOptions, caFile string) (*Transport, error) {
+	t := &Transport{options: o}
 	if caFile != "" {
 		var err error
-		if t.file, err = watch(caFile, authorities); err != nil {
+		if t.trusted, err = watch(caFile, authorities); err != nil {
 			return nil, fmt.Errorf("ca_file: %w", err)
 		}
-		t.options.RootCAs = t.file.value
+		t.options.RootCAs = t.trusted.value
 	}
 	t.current = upstream.NewTransport(t.options)
 	return t, nil
 }
 
 // now returns the transport with the authorities that the file has at this time.
-func (t *transport) now() *http.Transport {
-	if t.file == nil {
+func (t *Transport) now() *http.Transport {
+	if t.trusted == nil {
 		return t.current
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if pool, changed := t.file.get(); changed {
+	if pool, changed := t.trusted.get(); changed {
 		former := t.current
 		t.options.RootCAs = pool
 		t.current = upstream.NewTransport(t.options)
@@ -127,7 +129,7 @@ func (t *transport) now() *http.Transport {
 }
 
 // RoundTrip implements http.RoundTripper.
-func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) { return t.now().RoundTrip(r) }
+func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) { return t.now().RoundTrip(r) }
 
 // CloseIdleConnections closes the connections that no request uses.
-func (t *transport) CloseIdleConnections() { t.now().CloseIdleConnections() }
+func (t *Transport) CloseIdleConnections() { t.now().CloseIdleConnections() }
