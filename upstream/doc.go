@@ -4,8 +4,8 @@
 //
 //   - An error of its interfaces carries an *oci.Error that can be sent to a client unchanged,
 //     unless the context was cancelled or the bytes to upload cannot be read. If the registry has
-//     not answered about the content, the *oci.Error is never a 404, and mostly a 5xx. The
-//     variables Err… of this package tell such errors apart.
+//     not answered about the content, the *oci.Error is never a 404, and mostly a 5xx. Callers
+//     tell the errors apart by the variables Err… of this package.
 //   - The package computes the digest of a manifest, and refuses one that does not match. The
 //     caller verifies the bytes of a blob.
 //   - The package follows redirects to other hosts without credentials.

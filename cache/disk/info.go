@@ -12,8 +12,8 @@ type Info struct {
 	Size   int64 // in bytes
 	// LastUse is when the blob was last used. It may be up to one hour too early.
 	LastUse time.Time
-	// Hits counts requests for the blob, up to 3. Eviction takes one hit, or all of them, each time
-	// that it spares the blob because of its hits.
+	// Hits counts requests for the blob, up to 3. Eviction spares a blob that has hits. In the main
+	// queue that costs the blob one hit. Outside it, the blob moves to the main queue and loses all.
 	Hits int
 	// Small says that the blob is in the pool of small blobs, which has its own order of eviction.
 	Small bool
@@ -22,8 +22,8 @@ type Info struct {
 	Proven bool
 	// Open says that the blob is being read, or that a push needs it. It is not evicted now.
 	Open bool
-	// Pinned says that an operator keeps the blob (see [Dir.SetPin]), or that an earlier process
-	// committed an upload as this blob (see [Dir.Recover]).
+	// Pinned says that an operator keeps the blob (see [Dir.SetPin]), or that the blob is an
+	// upload that an earlier process committed, until [Dir.Forget] (see [Dir.Recover]).
 	Pinned bool
 	// Suspect says that an unclean stop may have damaged the blob, and that it is not yet verified.
 	Suspect bool
@@ -47,7 +47,8 @@ type Victim struct {
 // victim returns the Victim for an entry that a clock has chosen. It needs mu.
 func (a *account) victim(e *entry, why Reason) Victim {
 	v := Victim{a.info(e), why}
-	v.Hits, v.Proven = 0, why == ReasonCold // as they are when it is evicted
+	// When a blob is evicted, it has no hits left, and only a cold one is in the main queue.
+	v.Hits, v.Proven = 0, why == ReasonCold
 	return v
 }
 

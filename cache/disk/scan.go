@@ -20,17 +20,17 @@ const (
 	scanBatch   = 1024 // entries put into the index while the lock is held once
 )
 
-// scanner reads the directory into the account, once. It also looks up single blobs, whether or not
-// it has already read the directory.
+// scanner lists the directory once, and puts the blobs into the index and the policy. It also looks
+// up single blobs, whether or not it has already read the directory.
 type scanner struct {
 	*resources
 	begun    atomic.Bool
 	stopping atomic.Bool   // tells the scan to end early
-	done     chan struct{} // closed when the directory has been read
+	done     chan struct{} // closed when the scan has ended, or will not begin
 }
 
-// wait returns nil when the directory has been read, or an error if ctx ends before that. The first
-// caller starts the scan in the background.
+// wait returns nil when the directory has been read or stop was called, or an error if ctx ends
+// before that. The first caller starts the scan in the background.
 func (s *scanner) wait(ctx context.Context) error {
 	if s.begun.CompareAndSwap(false, true) {
 		go s.run()

@@ -69,8 +69,8 @@ func (l *Visibility) Get(ctx context.Context, upstream, repo string, d digest.Di
 	return LinkFact(r), nil
 }
 
-// Add links repo to everything in links. A caller adds a manifest and all its children in one call.
-// Links that exist already are kept for another TTL.
+// Add stores links of repo. A caller adds a manifest and all its children in one call. Links that
+// exist already are kept for another TTL.
 func (l *Visibility) Add(ctx context.Context, upstream, repo string, links ...Link) error {
 	entries := make([]Entry, 0, len(links))
 	for _, link := range links {

@@ -136,9 +136,9 @@ type group struct {
 	name string
 }
 
-// unusedTags returns in gone the tags that have not been used for the Unused of their rule. Of the
-// other tags, stay has the manifests of those whose rule has no Keep, and counted has the names of
-// those whose rule has one, by group.
+// unusedTags returns in gone the tags that have not been used for the Unused of their rule. The
+// other tags stay unless Keep drops them: if the rule of a tag has no Keep, the manifest of the tag
+// is in stay. Otherwise the name of the tag is in counted, in its group.
 func (p *policy) unusedTags(st *state, repo string, now time.Time) (gone []outdatedTag, stay map[digest.Digest]bool, counted map[group][]string) {
 	stay, counted = map[digest.Digest]bool{}, map[group][]string{}
 	for name, t := range st.tags {
@@ -192,8 +192,8 @@ func (s *Store) retire(r *repo) {
 	if !s.contents.idle(r) {
 		return
 	}
-	// Erase the file before forgetting the repository: a push after that gets a new repo with its
-	// own lock, and may write the file at once.
+	// Erase the file before forgetting the repository: once it is forgotten, a push gets a new repo
+	// with its own lock, and may write the file at once.
 	if err := s.files.erase(r.name); err != nil {
 		s.log.Warn("cannot remove the file of an empty hosted repository", "repository", r.name, "error", err)
 	}

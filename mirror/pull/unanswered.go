@@ -23,8 +23,8 @@ const pushHeadTimeout = 2 * time.Second
 // askBeforePush calls held. held answers with a copy that the upstream once confirmed, and reports
 // whether there is one. If there is none, the result depends on the client. A client whose push is
 // acknowledged locally does not depend on the registry: it gets the error missing, and sends the
-// content. Such clients then cause no question to the registry for a few seconds. Other clients get
-// the error of the question.
+// content. For a few seconds after a question without an answer, askBeforePush does not ask the
+// upstream again for such clients. Other clients get the error of the question.
 func (p *Puller) askBeforePush(ctx context.Context, x *request.Request, missing *oci.Error, ask func(context.Context) error, held func(cause error) bool) error {
 	quickly := x.Repo.Up.AcknowledgeLocally && x.May(identity.Push)
 	var err, unanswered error

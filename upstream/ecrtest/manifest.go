@@ -66,11 +66,12 @@ var (
 	errReference = errors.New("descriptor without a sound digest")
 )
 
-// strictness says which manifests are refused.
+// strictness says which manifests are refused: with strict, all that ECR's parser refuses, and with
+// refuseData also those with a descriptor that embeds data. Without strict, only manifests that are
+// not JSON or have an unsound digest are refused.
 type strictness struct{ strict, refuseData bool }
 
-// parseDocument parses a manifest as ECR does. The error is the reason for which ECR would
-// refuse it.
+// parseDocument parses a manifest. The error is the reason for which it is refused.
 func parseDocument(contentType string, raw []byte, how strictness) (*document, error) {
 	var m wireManifest
 	if err := json.Unmarshal(raw, &m); err != nil {
@@ -97,8 +98,9 @@ func parseDocument(contentType string, raw []byte, how strictness) (*document, e
 	return doc, nil
 }
 
-// mediaOf returns the media type. ECR uses that of the document; without one it needs a
-// Content-Type that it knows.
+// mediaOf returns the media type of a manifest: the one that the document declares, or the
+// Content-Type if the document declares none. With strict, a type that is not one of a manifest is
+// refused. Without strict it is ignored. If no type is left, the fields of the document decide.
 func mediaOf(declared, contentType string, m *wireManifest, how strictness) (string, error) {
 	if how.strict && (strings.Contains(declared, ";") || strings.Contains(contentType, ";")) {
 		return "", errMedia
