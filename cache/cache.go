@@ -22,7 +22,7 @@ type Options struct {
 	// StallTimeout ends a request to an origin that gives nothing for this time. Zero means 30 s.
 	StallTimeout time.Duration
 	// MaxResumes bounds how often one fetch is resumed after its origin broke off. The count starts
-	// again if the fetch got at least 32 MiB before it broke off once more. Zero means 5.
+	// again each time at least 32 MiB have arrived without a break. Zero means 5.
 	MaxResumes int
 	// Abandon says what happens to a fetch that all readers have left.
 	Abandon Abandon
@@ -72,9 +72,9 @@ func (c *Cache) Close() { c.flights.close() }
 
 // Open returns a reader of the blob as soon as the origin has answered, or at once if the blob is
 // held. If the blob can be neither read nor fetched, Open returns the error of the origin
-// unchanged. That may be the origin of another caller that has the same Via. b.Size is used only if
-// the origin does not give a size. ctx bounds the wait of the caller and the reads of the reader. A
-// flight that Open started does not end with ctx.
+// unchanged. The error may come from the origin of another caller, if both ask the same place
+// ([Blob.Via]). b.Size is used only if the origin does not give a size. ctx bounds the wait of the
+// caller and the reads of the reader. A flight that Open started does not end with ctx.
 func (c *Cache) Open(ctx context.Context, b Blob, origin Origin) (*Reader, error) {
 	if p, ok := c.memory.get(b.Digest); ok {
 		return c.fetcher.reader(ctx, b, origin, memoryBytes(p), SourceMemory), nil

@@ -239,8 +239,9 @@ func (j *journal) read() (contents, error) {
 }
 
 // append writes a record and returns when it is on stable storage. snapshot returns the contents
-// for a new file, without the record. After an error, a later process may or may not find the
-// record, but no other record follows it.
+// for a new file, without the record. After an error, the file may still have the record, and a
+// later process may find it there. Before this process appends another record, it rewrites the file
+// without the failed one.
 func (j *journal) append(r record, snapshot func() contents) error {
 	if j.broken || j.size > 2*j.floor+slack {
 		if err := j.rewrite(snapshot()); err != nil {
@@ -263,8 +264,9 @@ func (j *journal) append(r record, snapshot func() contents) error {
 	return nil
 }
 
-// rewrite replaces the file by one that has only the entries of p. After an error, the file is
-// still the old one. If only the sync of the directory failed, it may be the whole new one.
+// rewrite replaces the file by one that has only the entries of p. An error up to the rename leaves
+// the old file. If the sync of the directory fails after the rename, a later process finds either
+// the old file or the whole new one.
 func (j *journal) rewrite(p contents) error {
 	j.broken = true
 	if err := os.MkdirAll(j.dir, 0o700); err != nil {

@@ -7,8 +7,8 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// Err is wrapped by every usage error. The program prints a hint that names the subcommand in place
-// of the text of Err.
+// Err is wrapped by every usage error. When the program prints the error, it replaces the text of
+// Err by a hint that names the subcommand, such as "see dray ls --help".
 var Err = errors.New("see dray --help")
 
 // NoArguments returns an error that wraps [Err] if there are arguments.

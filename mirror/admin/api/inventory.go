@@ -15,8 +15,9 @@ type Image struct {
 	Tags      []string      `json:"tags"`
 	Digest    digest.Digest `json:"digest"`
 	MediaType string        `json:"media_type,omitempty"`
-	// Parts counts the manifest and everything that it refers to, as far as its manifests are held.
-	// HeldParts counts those on disk.
+	// Parts counts the manifest and everything that it refers to, directly or through other
+	// manifests. A manifest that is not held counts as one part, without what it refers to. HeldParts
+	// counts the parts on disk.
 	Parts     int `json:"parts"`
 	HeldParts int `json:"held_parts"`
 	// Bytes is the size of the parts according to the manifests, and HeldBytes that of the parts on
@@ -40,8 +41,8 @@ type Blob struct {
 	Size int64 `json:"size"`
 	// LastUse is when the blob was last opened, to the hour.
 	LastUse time.Time `json:"last_use"`
-	// Hits is how many times the blob was requested since eviction last passed it; 3 means 3 or
-	// more.
+	// Hits counts requests for the blob, up to 3. Eviction lowers the count each time that it spares
+	// the blob because of its hits.
 	Hits int `json:"hits"`
 	// Pool is "small" for blobs below 1 MiB, otherwise "large". Each pool is evicted by itself.
 	Pool string `json:"pool"`
@@ -59,7 +60,7 @@ type Blob struct {
 
 // Victim is a blob that eviction removes, and the reason. "unused" means that the blob is the
 // oldest of those that were not requested again. "cold" means that the blob was requested again,
-// and that eviction has counted down its hits. Hits is the value at eviction: 0.
+// and that eviction has counted down its hits. Hits is always 0: a blob with hits is not evicted.
 type Victim struct {
 	Blob
 	Reason Reason `json:"reason"`
@@ -95,7 +96,7 @@ type Fate string
 const (
 	FateRemoved Fate = "removed"
 	FateNotHeld Fate = "not held"
-	FateShared  Fate = "shared" // another held manifest needs the blob, or another tag or repository has it
+	FateShared  Fate = "shared" // the blob is a part of an image that is not purged
 	FateInUse   Fate = "in use" // the blob is being read, or needed by a push
 	FatePinned  Fate = "pinned" // a pin keeps the blob
 	FateFailed  Fate = "failed" // the blob could not be removed; Error has the reason
@@ -117,8 +118,8 @@ type Purged struct {
 	// Images are the manifests that dray no longer serves in their repositories without asking the
 	// upstream.
 	Images []string `json:"images"`
-	// Kept are the images that a pattern matches, but that stay with their tags because a pin keeps
-	// them.
+	// Kept are the images that match the pattern but are not purged, because a pin keeps them. They
+	// also keep their tags.
 	Kept  []string `json:"kept,omitempty"`
 	Blobs []Gone   `json:"blobs"`
 	// RemovedBytes is the size of the removed blobs.
