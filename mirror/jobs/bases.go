@@ -19,15 +19,14 @@ import (
 )
 
 // Checks of base images have to recognise an image by its layers. BaseIndex records the names of
-// images under their layers, from the pulls and pushes of clients: the name in the request, and
-// the diffIDs in the configuration, which clients fetch right after the manifest. It sends no
-// requests to upstreams.
+// images under their layers, and learns both from the pulls and pushes of clients. The name is in
+// the request. The layers are the diffIDs in the configuration, which clients fetch right after the
+// manifest. BaseIndex sends no requests to upstreams.
 
 const (
 	// recordAgainAfter is the time after which a name is recorded again.
 	recordAgainAfter = 24 * time.Hour
-	// maxRemembered bounds the names that are remembered as recorded, and the children of indexes
-	// whose names are remembered.
+	// maxRemembered bounds the entries of BaseIndex.remembered, and those of BaseIndex.children.
 	maxRemembered = 8192
 	// maxQueued bounds the names that wait to be recorded. A later pull records a name that did not
 	// fit.

@@ -183,7 +183,7 @@ func (f *finder) newer(ctx context.Context, how upstream.Call, t tag, old *answe
 		return nil, err
 	}
 	if man, err := oci.ParseManifest(d.MediaType, d.Data); err == nil && d.Data != nil {
-		man.Digest = d.Digest // of the registry's algorithm
+		man.Digest = d.Digest // the registry may use another algorithm than ParseManifest
 		return man, nil
 	}
 	return once.Manifest(ctx, remote, ref, t.accept)

@@ -5,10 +5,11 @@
 // after everything that it needs. With local acknowledgement the manifest goes into the queue
 // instead, and is forwarded from there by the same steps.
 //
-// Facts are in package repository, rights and routes in the request. The checks of a push run in
-// package gate. They read the content of the push through this package, which gets a part of an
-// index from package pull if only the upstream has it. When a push has succeeded, this package
-// starts the jobs about the image and sends the events (package notify).
+// This package reads and records facts through package repository. The request carries the client's
+// rights and its route. The checks of a push run in package gate, and read the content of the push
+// through this package. If only the upstream has a part of an index, this package gets that part
+// through package pull. When a push has succeeded, this package starts the jobs about the image and
+// sends the events (package notify).
 //
 // Upload sessions and staged blobs outlive the process: the next one takes them over.
 package push

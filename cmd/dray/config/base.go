@@ -13,8 +13,8 @@ type BaseCheck struct {
 	Allowed []string `yaml:"allowed,omitempty"`
 	// The answer to an image whose base dray does not know: `reject` or `pass`. Default: `reject`.
 	Unknown UnknownBase `yaml:"unknown,omitempty"`
-	// The most layers of an image that passes although dray does not know its base. dray takes such
-	// an image to be built from scratch.
+	// If an image has at most this number of layers, and dray does not know its base, dray takes it
+	// to be built from scratch and lets it pass.
 	Scratch int `yaml:"scratch,omitempty"`
 	// Patterns of images. Each image that the provenance declares as used in the build must match
 	// one of them. Default: all.

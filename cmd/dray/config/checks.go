@@ -88,9 +88,9 @@ type ArchiveCheck struct {
 	MaxPath int `yaml:"max_path"`
 	// The most uncompressed bytes of a layer. Default: `100GiB`.
 	MaxBytes Bytes `yaml:"max_bytes"`
-	// The largest window of a layer that is compressed with zstd, which dray keeps in memory. A
-	// window above 32 MiB waits for its turn: as many are kept at a time as there are processor
-	// cores. Default: `128MiB`, as much as the zstd program takes.
+	// The largest window of a layer that is compressed with zstd; dray keeps the window in memory.
+	// dray decompresses only a few layers with windows above 32 MiB at a time, one for each processor
+	// core. Default: `128MiB`, as much as the zstd program takes.
 	MaxWindow Bytes `yaml:"max_window"`
 }
 

@@ -55,8 +55,8 @@ type Listener struct {
 	// The certificate of the listener. Without it the listener speaks plain HTTP.
 	TLS ServerTLS `yaml:"tls,omitempty"`
 	// The URL under which clients know this listener. dray uses it where the protocol needs an
-	// absolute URL, and lets browsers read by its host name. Default: dray derives the URL from each
-	// request.
+	// absolute URL. A browser on dray's machine may read only by host names that dray knows, such as
+	// the one in this URL. Default: dray derives the URL from each request.
 	ExternalURL string `yaml:"external_url,omitempty"`
 	// The name of the `auth` entry that recognises clients here, or `none`. Default: `none`.
 	Auth string `yaml:"auth"`
@@ -67,10 +67,10 @@ type Listener struct {
 	// If `true`, anybody who can connect may push. Otherwise, and without `auth`, dray accepts
 	// pushes over the loopback interface only. Default: `false`.
 	AllowAnonymousPush bool `yaml:"allow_anonymous_push,omitempty"`
-	// The time within which dray answers a pushed manifest, for a load balancer that ends requests
-	// without an answer, often after a minute: choose a little less than its limit. A push that
-	// takes longer goes on, and its client is told to push again. Default: 10 minutes, and 25
-	// seconds for clients that wait no longer.
+	// The time within which dray answers a pushed manifest. Set it if a load balancer ends requests
+	// that have no answer after a time, often a minute: choose a little less than that. A push that
+	// takes longer goes on, and its client is told to push again. Clients that are built on
+	// containerd give up after 30 s, so they always get an answer within 25 s. Default: 10 minutes.
 	AnswerWithin Duration `yaml:"answer_within,omitempty"`
 	// The way in which dray sends blobs from disk over plain HTTP: `splice` (the kernel, through
 	// pipes that dray opens), `sendfile` (the kernel alone) or `copy` (through the process).
@@ -126,10 +126,10 @@ type Upstream struct {
 	// A `host:port` that dray dials instead of the host of `url`, such as a VPC endpoint, or a
 	// stand-in for tests. The `Host` header and the name in the certificate stay those of `url`.
 	Address string `yaml:"address,omitempty"`
-	// If `true`, dray follows redirects of the registry to private addresses, such as a storage in the
-	// own network behind a public registry. Amazon ECR, and a registry that has a private address
-	// itself, may always redirect to private addresses. Loopback and link-local addresses are allowed
-	// only if `url` or `address` names one. Default: `false`.
+	// If `true`, dray follows redirects of the registry to private addresses, such as storage in
+	// your own network behind a public registry. Amazon ECR, and a registry that has a private
+	// address itself, may always redirect to private addresses. Loopback and link-local addresses are
+	// allowed only if `url` or `address` names one. Default: `false`.
 	PrivateRedirects bool `yaml:"private_redirects,omitempty"`
 	// The AWS role that dray assumes before it asks for credentials of the registry; kind `ecr`
 	// only.
@@ -178,9 +178,9 @@ type Upstream struct {
 
 // UpstreamLimits bounds what dray asks of a registry at a time. Requests that have to wait are sent
 // in rotation, one repository after another, and those of clients before those that dray makes on
-// its own. When the registry answers 429, all requests of that operation pause together and go on
-// at half the rate, which then slowly rises again. If a request cannot be sent in time, dray
-// refuses it with 429, or answers it from its cache, marked as stale.
+// its own. When the registry answers 429 to a request, all requests of the same operation (see
+// `rates`) pause together and go on at half the rate, which then slowly rises again. If a request
+// cannot be sent in time, dray refuses it with 429, or answers it from its cache, marked as stale.
 type UpstreamLimits struct {
 	// The most requests at the same time to one host of the registry. The storage of a registry is
 	// a host of its own. dray counts blobs that it receives and blobs that it sends separately.
@@ -260,8 +260,8 @@ type PruneRule struct {
 
 // Prefetch says which blobs of an image dray fetches as soon as a client has got the manifest of
 // its platform. The client joins these fetches, so an image that is pulled as a whole costs no
-// additional request. dray also fetches layers that the client already has from elsewhere, once, if
-// dray does not hold them.
+// additional request. dray does not know which layers the client already has from elsewhere. It
+// fetches these, too, unless it holds them.
 type Prefetch struct {
 	// If `false`, dray fetches nothing before a client asks for it. Default: `true`.
 	Enabled bool `yaml:"enabled"`
@@ -332,7 +332,7 @@ type CreateRepositories struct {
 	// `MUTABLE` if a push may move a tag to another image, otherwise `IMMUTABLE`. Default:
 	// `MUTABLE`.
 	TagMutability string `yaml:"tag_mutability,omitempty"`
-	// Patterns of at most five tags for which the opposite applies, such as `latest` and `dev-*`;
+	// At most five patterns of tags for which the opposite applies, such as `latest` and `dev-*`;
 	// `*` stands for any characters.
 	TagMutabilityExcept []string `yaml:"tag_mutability_except,omitempty"`
 	// A file with the JSON of the lifecycle policy that a new repository gets. It needs the right
@@ -536,8 +536,8 @@ type Limits struct {
 	// The most uploads that one client may have open; `0` is no bound. At the bound, dray drops an
 	// upload that the client has left, to make room for its next one. Default: `64`.
 	MaxUploadsPerClient int `yaml:"max_uploads_per_client"`
-	// The most bytes of one client's uploads, together with the layers that it pushed and no manifest
-	// names yet. The cache does not evict these. At the bound, dray drops uploads that the client has
+	// The most bytes of one client's uploads, together with its pushed layers that no manifest names
+	// yet. The cache does not evict these. At the bound, dray drops uploads that the client has
 	// left. If that is not enough, it refuses further ones with 429. An upload that alone exceeds the
 	// bound is refused with 413. Default: half of `cache.max_bytes`.
 	MaxUploadBytesPerClient Bytes `yaml:"max_upload_bytes_per_client"`
