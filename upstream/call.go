@@ -28,6 +28,9 @@ type Call struct {
 	// OnRetry, when not nil, is called with each failure that another try may mend, even if no time is
 	// left for one. It must not block.
 	OnRetry func(error)
+	// Existing says that a write must not create its repository: nobody has decided yet whether the
+	// content may be stored.
+	Existing bool
 	// maxWait bounds how long the request waits in a Limiter's queue; 0 means the usual bound.
 	maxWait time.Duration
 	// again says that the request repeats one that failed. A Breaker counts both as one question.

@@ -18,11 +18,14 @@ const (
 	// maxKnownRepos bounds the repositories that are remembered. If the state of a repository is
 	// dropped, the next write to it runs alone, which costs only time.
 	maxKnownRepos = 10_000
+	// missingFor is how long a repository counts as missing after a write was refused for that reason.
+	missingFor = time.Minute
 )
 
 // Creating is a Sink that creates a repository when a write finds it missing, and repeats that
 // write once. Until the registry has accepted a write to a repository, only one write is under
-// way there, so the layers of a first push together cost one refused request and one creation.
+// way there, so the layers of a first push together cost one refused request and one creation. A
+// write with [Call.Existing] creates no repository and fails with ErrRepositoryMissing.
 type Creating struct {
 	next    Sink
 	creator Creator
@@ -38,6 +41,17 @@ type repoState struct {
 	accepted  bool    // a write was accepted
 	creations int     // creations so far; shows whether a refused write began before the last creation
 	leader    *leader // the write that is under way alone, nil if there is none
+	// missing is set if the newest write found no repository and could not create it. It is the error
+	// of that write, which ended at missingSince.
+	missing      error
+	missingSince time.Time
+}
+
+// turn is what a write needs to know before it begins.
+type turn struct {
+	creations int     // the count of creations until now
+	lead      *leader // nil if the repository is known to exist
+	missing   error   // the error of an earlier write that found no repository, for missingFor
 }
 
 // leader is a write that the other writes to its repository wait for. err is set before done
@@ -51,6 +65,7 @@ type leader struct {
 type outcome struct {
 	accepted bool  // the registry accepted a write, or the repository was created
 	failure  error // error of the creation
+	missing  error // error of a write that found no repository and could not create it
 }
 
 // NewCreating returns a Sink that writes to next, and creates repositories with c.
@@ -61,7 +76,7 @@ func NewCreating(next Sink, c Creator) *Creating {
 // PutBlob implements Sink.
 func (c *Creating) PutBlob(ctx context.Context, repo Repo, b Upload) error {
 	notify := b.Accepted
-	return c.do(ctx, repo.Name, func(accepted func()) error {
+	return c.do(ctx, repo, func(accepted func()) error {
 		b.Accepted = func() {
 			accepted()
 			if notify != nil {
@@ -74,7 +89,7 @@ func (c *Creating) PutBlob(ctx context.Context, repo Repo, b Upload) error {
 
 // PutManifest implements Sink.
 func (c *Creating) PutManifest(ctx context.Context, repo Repo, ref oci.Reference, m *oci.Manifest) (p Pushed, err error) {
-	err = c.do(ctx, repo.Name, func(func()) (err error) {
+	err = c.do(ctx, repo, func(func()) (err error) {
 		p, err = c.next.PutManifest(ctx, repo, ref, m)
 		return err
 	})
@@ -83,65 +98,75 @@ func (c *Creating) PutManifest(ctx context.Context, repo Repo, ref oci.Reference
 
 // Mount implements Sink.
 func (c *Creating) Mount(ctx context.Context, repo Repo, from string, d digest.Digest) (ok bool, err error) {
-	err = c.do(ctx, repo.Name, func(func()) (err error) {
+	err = c.do(ctx, repo, func(func()) (err error) {
 		ok, err = c.next.Mount(ctx, repo, from, d)
 		return err
 	})
 	return ok, err
 }
 
-func (c *Creating) do(ctx context.Context, repo string, write func(accepted func()) error) error {
-	creations, lead, err := c.enter(ctx, repo, -1)
+func (c *Creating) do(ctx context.Context, to Repo, write func(accepted func()) error) error {
+	repo := to.Name
+	t, err := c.enter(ctx, repo, -1)
 	if err != nil {
 		return err
 	}
-	defer func() { c.leave(repo, lead, outcome{}) }() // if no call below has ended the lead
-	accepted := func() { c.leave(repo, lead, outcome{accepted: true}) }
-	if err = write(accepted); !errors.Is(err, ErrRepositoryMissing) {
-		c.leave(repo, lead, outcome{accepted: err == nil})
-		return err
+	defer func() { c.leave(repo, t.lead, outcome{}) }() // if no call below has ended the lead
+	refused := t.missing
+	if !to.Existing || refused == nil {
+		refused = write(func() { c.leave(repo, t.lead, outcome{accepted: true}) })
 	}
-	if lead == nil {
-		if _, lead, err = c.enter(ctx, repo, creations); err != nil {
+	if !errors.Is(refused, ErrRepositoryMissing) {
+		c.leave(repo, t.lead, outcome{accepted: refused == nil})
+		return refused
+	}
+	if t.lead == nil {
+		if t, err = c.enter(ctx, repo, t.creations); err != nil {
 			return err
 		}
 	}
-	if lead != nil {
-		if err := c.create(ctx, repo, lead); err != nil {
+	switch {
+	case t.lead == nil: // another write has created it since
+	case to.Existing:
+		c.leave(repo, t.lead, outcome{missing: refused})
+		return refused
+	default:
+		if err := c.create(ctx, repo, t.lead); err != nil {
 			return err
 		}
 	}
 	return write(func() {})
 }
 
-// enter makes the caller the leader of a repository, or waits for the current leader. The returned
-// lead is nil if the repository is known to exist. creations is the count of creations until now.
-// seen is that count from before the caller's write was refused, or -1 if no write was refused. The
+// enter makes the caller the leader of a repository, or waits for the current leader. seen is the
+// count of creations from before the caller's write was refused, or -1 if no write was refused. The
 // error is that of the leader's creation, or the cause of ctx.
-func (c *Creating) enter(ctx context.Context, repo string, seen int) (creations int, lead *leader, err error) {
+func (c *Creating) enter(ctx context.Context, repo string, seen int) (turn, error) {
 	for {
 		c.mu.Lock()
 		s := c.state(repo)
 		if seen >= 0 && s.creations == seen {
 			s.accepted = false
 		}
-		creations, wait := s.creations, s.leader
-		if !s.accepted && wait == nil {
-			lead = &leader{done: make(chan struct{})}
-			s.leader = lead
+		t, wait, accepted := turn{creations: s.creations}, s.leader, s.accepted
+		if !accepted && wait == nil {
+			t.lead = &leader{done: make(chan struct{})}
+			s.leader = t.lead
+			if time.Since(s.missingSince) < missingFor {
+				t.missing = s.missing
+			}
 		}
-		accepted := s.accepted
 		c.mu.Unlock()
-		if accepted || lead != nil {
-			return creations, lead, nil
+		if accepted || t.lead != nil {
+			return t, nil
 		}
 		select {
 		case <-wait.done:
 			if wait.err != nil {
-				return 0, nil, wait.err
+				return turn{}, wait.err
 			}
 		case <-ctx.Done():
-			return 0, nil, context.Cause(ctx)
+			return turn{}, context.Cause(ctx)
 		}
 	}
 }
@@ -172,7 +197,7 @@ func (c *Creating) leave(repo string, lead *leader, o outcome) {
 	if lead == nil || s == nil || s.leader != lead {
 		return
 	}
-	s.leader, s.accepted = nil, o.accepted
+	s.leader, s.accepted, s.missing, s.missingSince = nil, o.accepted, o.missing, time.Now()
 	lead.err = o.failure
 	close(lead.done)
 }

@@ -206,3 +206,46 @@ func TestCreatingOutlivesItsCaller(t *testing.T) {
 		r.expect(t, 1, 2, 1)
 	})
 }
+
+// A write that may not create its repository fails while the repository is missing, and asks once
+// a minute. A write that may create it is not kept from doing so, and neither is one from finding
+// it.
+func TestExistingWritesCreateNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := &repos{there: map[string]bool{}}
+		s := upstream.NewCreating(r, r)
+		put := func(existing bool) error {
+			to := upstream.Repo{Name: "new"}.With(upstream.Call{Existing: existing})
+			return s.PutBlob(t.Context(), to, upstream.Upload{})
+		}
+		var wg sync.WaitGroup
+		for range 8 {
+			wg.Go(func() {
+				if err := put(true); !errors.Is(err, upstream.ErrRepositoryMissing) {
+					t.Errorf("got %v, want that the repository is missing", err)
+				}
+			})
+		}
+		wg.Wait()
+		if ok, err := s.Mount(t.Context(), upstream.Repo{Name: "new"}.With(upstream.Call{Existing: true}), "old", "d"); ok || !errors.Is(err, upstream.ErrRepositoryMissing) {
+			t.Errorf("Mount = %v, %v", ok, err)
+		}
+		r.expect(t, 1, 0, 0)
+		time.Sleep(time.Minute)
+		_ = put(true)
+		r.expect(t, 2, 0, 0)
+
+		if err := put(false); err != nil {
+			t.Error(err)
+		}
+		r.expect(t, 3, 1, 1)
+		if err := put(true); err != nil {
+			t.Errorf("after the repository was created: %v", err)
+		}
+		r.drop("new")
+		if err := put(true); !errors.Is(err, upstream.ErrRepositoryMissing) {
+			t.Errorf("after the repository has vanished: %v", err)
+		}
+		r.expect(t, 4, 2, 1)
+	})
+}

@@ -465,6 +465,13 @@ func TestBudgetFirstPushToANewRepository(t *testing.T) {
 	s.push("brand/new", "v1", []byte("one layer"))
 	// + 1 refused request + 1 CreateRepository.
 	spent(t, s.ecr, kinds{"GetAuthorizationToken": 1, "CreateRepository": 1, "upload-start": 3, "upload-patch": 2, "upload-put": 2, "manifest-put": 1})
+
+	s = startStack(t, t.TempDir(), checked("")...)
+	if r := s.pushImage("brand/new", "v1", newImage(t, plainConfig, gzipOf(t, tarOf(t, "a", "b")))); r.StatusCode != 201 {
+		t.Fatalf("%s %s", r.Status, r.body)
+	}
+	// + 1 refused request before the verdict, 1 after it + 1 CreateRepository.
+	spent(t, s.ecr, kinds{"GetAuthorizationToken": 1, "CreateRepository": 1, "upload-start": 4, "upload-patch": 2, "upload-put": 2, "manifest-put": 1})
 }
 
 // A client that asks by HEAD where pushes are taken may be about to push, so the registry has to

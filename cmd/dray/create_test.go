@@ -9,6 +9,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/ecr"
+	"github.com/opencontainers/go-digest"
 
 	"dray/upstream/ecrtest"
 )
@@ -114,6 +115,44 @@ func TestCreateLeftToTheRegistry(t *testing.T) {
 			spent(t, s.ecr, kinds{"GetAuthorizationToken": 1, "upload-start": 2, "upload-patch": 2, "upload-put": 2, "manifest-put": 1})
 			if r := s.pushTo("others/new"); (r.StatusCode == 201) != (mode == "create") { // no template of the registry's has the prefix
 				t.Errorf("%s %s", r.Status, r.body)
+			}
+		})
+	}
+}
+
+// With checks, only an image that passes creates its repository: a rejected one leaves nothing at
+// the registry, whether its layers were sent, mounted or held back.
+func TestCreateAfterTheVerdict(t *testing.T) {
+	for name, test := range map[string]struct {
+		options          ecrtest.Options
+		checks, upstream string
+	}{
+		"layers sent early":  {},
+		"layers held":        {checks: "  forward: hold\n"},
+		"layers mounted":     {options: ecrtest.Options{BlobMounting: true}},
+		"acknowledged first": {upstream: "  acknowledge: local\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			edits := append(checked("  runtime: {mode: enforce, non_root: true}\n"+test.checks), "  push: true\n", "  push: true\n"+test.upstream)
+			s := startBefore(t, ecrtest.Start(t, test.options), ecrtest.Start(t, ecrtest.Options{Quirks: ecrtest.Hub()}), t.TempDir(), edits...)
+			layer := gzipOf(t, tarOf(t, "a", "b"))
+			root := newImage(t, plainConfig, layer)
+			user := newImage(t, strings.Replace(plainConfig, `"rootfs"`, `"config":{"User":"1000"},"rootfs"`, 1), layer)
+			pushDirectly(t, s.ecr, "old/app", "v1", layer)
+			s.want(202, "POST", "/v2/team/new/blobs/uploads/?from=old/app&mount="+digest.FromBytes(layer).String(), nil)
+			for range 2 {
+				s.message(s.pushImage("team/new", "v1", root))
+			}
+			<-s.ecr.Idle()
+			if n := s.ecr.Count("CreateRepository"); n != 0 {
+				t.Errorf("rejected pushes created %d repositories", n)
+			}
+			if r := s.pushImage("team/new", "v2", user); r.StatusCode != 201 {
+				t.Fatalf("the image that passes: %s %s", r.Status, r.body)
+			}
+			s.eventually("the image that passes is at ECR", func() bool { _, ok := s.ecr.Image("team/new", "v2"); return ok })
+			if n := s.ecr.Count("CreateRepository"); n != 1 {
+				t.Errorf("%d repositories created, want 1", n)
 			}
 		})
 	}

@@ -49,7 +49,7 @@ func (s *sender) start(u *session, size int64, announced digest.Digest) {
 // arrived.
 func (s *sender) stream(ctx context.Context, u *session, g *gate.Gate, size int64, announced digest.Digest) error {
 	f, blob, r := u.forward, u.blob, u.repo
-	how := upstream.Call{OnRetry: f.failures.observe}
+	how := upstream.Call{OnRetry: f.failures.observe, Existing: g != nil}
 	if s.awaitsMount(ctx, r, announced, size) {
 		d, err := f.cleared(ctx, g, r)
 		if err != nil {

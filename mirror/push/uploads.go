@@ -64,6 +64,7 @@ func (p *Pusher) mount(x *request.Request) (bool, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, mountWithin)
 	defer cancel()
+	how := upstream.Call{Existing: p.o.Checks.For(r) != nil}
 	var tried repository.Repo
 	if x.Q.From != "" {
 		from, _, err := x.MountSource()
@@ -71,13 +72,13 @@ func (p *Pusher) mount(x *request.Request) (bool, error) {
 			return false, err
 		}
 		if from.Up == r.Up {
-			if tried = from; p.sender.mountFrom(ctx, upstream.Call{}, r, from, d) {
+			if tried = from; p.sender.mountFrom(ctx, how, r, from, d) {
 				return true, x.Created(d)
 			}
 		}
 	}
 	from, ok := p.sender.mountSource(ctx, r, d)
-	if !ok || from == tried || !x.MayPull(from) || !p.sender.mountFrom(ctx, upstream.Call{}, r, from, d) {
+	if !ok || from == tried || !x.MayPull(from) || !p.sender.mountFrom(ctx, how, r, from, d) {
 		return false, nil // if the upstream cannot be reached, the upload that follows says so
 	}
 	return true, x.Created(d)
