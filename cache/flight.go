@@ -279,7 +279,6 @@ func (s *flights) fill(g *growing, in *disk.Ingest, x *fetch) error {
 				return local("write", err)
 			}
 			g.advance(n)
-			s.m.fetched.Add(float64(n))
 		}
 		if err == io.EOF {
 			return nil

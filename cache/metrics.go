@@ -8,7 +8,7 @@ type metrics struct {
 	abandoned                *prometheus.CounterVec
 	requests, resumes        prometheus.Counter
 	refusedParts             prometheus.Counter
-	fetched, received        prometheus.Counter
+	received                 prometheus.Counter
 	uploads                  prometheus.Gauge
 	gauges                   []prometheus.Collector
 }
@@ -38,7 +38,6 @@ func newMetrics(fetches func() int, inMemory func() int64) *metrics {
 		requests:     counter("dray_cache_origin_requests_total", "Requests to origins, including those that resume a fetch."),
 		resumes:      counter("dray_cache_resumes_total", "Attempts to resume a fetch after its origin had failed or stopped early."),
 		refusedParts: counter("dray_cache_refused_parts_total", "Parts of large blobs that origins refused to send, or stopped sending and could not resume. dray uses fewer streams for the rest of such a blob."),
-		fetched:      counter("dray_cache_fetched_bytes_total", "Bytes that fetches received from origins."),
 		received:     counter("dray_cache_received_bytes_total", "Bytes that clients uploaded."),
 		uploads:      prometheus.NewGauge(prometheus.GaugeOpts{Name: "dray_cache_uploads", Help: "Uploads in progress."}),
 		gauges: []prometheus.Collector{
@@ -50,6 +49,6 @@ func newMetrics(fetches func() int, inMemory func() int64) *metrics {
 
 func (m *metrics) collectors() []prometheus.Collector {
 	return append([]prometheus.Collector{
-		m.opens, m.degraded, m.corrupt, m.abandoned, m.requests, m.resumes, m.refusedParts, m.fetched, m.received, m.uploads,
+		m.opens, m.degraded, m.corrupt, m.abandoned, m.requests, m.resumes, m.refusedParts, m.received, m.uploads,
 	}, m.gauges...)
 }

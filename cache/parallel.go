@@ -334,7 +334,6 @@ func (w *workers) write(b []byte, off int64) error {
 	n, err := w.in.WriteAt(b, off)
 	if n > 0 {
 		w.g.arrive(off, n)
-		w.m.fetched.Add(float64(n))
 	}
 	if err != nil {
 		return local("write", err)

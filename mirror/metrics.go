@@ -58,7 +58,7 @@ func newMetrics() *metrics {
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_requests_total",
 			Help: "Requests from clients, by listener, upstream, kind, method and status."}, []string{"listener", "upstream", "kind", "method", "status"}),
 		bytes: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_response_bytes_total",
-			Help: "Bytes of manifests and blobs that dray sent to clients, by upstream and source."}, []string{"upstream", "source"}),
+			Help: "Bytes of manifests, blobs and lists that dray sent to clients, by upstream and source."}, []string{"upstream", "source"}),
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "dray_request_seconds",
 			Help: "Time from the request of a client to the end of the answer, by kind.", Buckets: []float64{.001, .005, .025, .1, .5, 2, 10, 30, 120, 600}}, []string{"kind"}),
 	}

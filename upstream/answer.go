@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"dray/upstream/oci"
 )
 
@@ -18,25 +20,32 @@ const answerTimeout = 20 * time.Second
 var errStalled = errors.New("the answer stalled")
 
 // answer is the body of an answer. It can cancel the request, so that a connection that stays
-// open and silent does not block its reader for ever.
+// open and silent does not block its reader for ever. It counts its bytes as they are read.
 type answer struct {
 	io.ReadCloser
-	cancel  context.CancelFunc
-	stalled atomic.Bool
-	permit  *permit // nil without a Limiter
+	cancel   context.CancelFunc
+	stalled  atomic.Bool
+	permit   *permit // nil without a Limiter
+	received prometheus.Counter
 }
 
 // roundTrip makes one round trip. The body of its answer is an *answer, which can cancel the
-// request.
-func roundTrip(via http.RoundTripper, req *http.Request) (*http.Response, error) {
+// request, and which adds its bytes to received.
+func roundTrip(via http.RoundTripper, req *http.Request, received prometheus.Counter) (*http.Response, error) {
 	ctx, cancel := context.WithCancel(req.Context())
 	resp, err := via.RoundTrip(req.WithContext(ctx))
 	if err != nil {
 		cancel()
 		return nil, err
 	}
-	resp.Body = &answer{ReadCloser: resp.Body, cancel: cancel}
+	resp.Body = &answer{ReadCloser: resp.Body, cancel: cancel, received: received}
 	return resp, nil
+}
+
+func (a *answer) Read(p []byte) (int, error) {
+	n, err := a.ReadCloser.Read(p)
+	a.received.Add(float64(n))
+	return n, err
 }
 
 func (a *answer) Close() error {

@@ -56,8 +56,8 @@ type Client struct {
 	// referrers, because the registry has no such call.
 	noReferrers atomic.Int64
 
-	requests *prometheus.CounterVec
-	latency  *prometheus.HistogramVec
+	requests, received *prometheus.CounterVec
+	latency            *prometheus.HistogramVec
 }
 
 var (
@@ -86,6 +86,10 @@ func New(o Options) (*Client, error) {
 		Name: "dray_upstream_requests_total", ConstLabels: labels,
 		Help: "Requests that dray sent to the upstream, including redirects, by kind, method and status (0 means no answer).",
 	}, []string{"kind", "method", "status"})
+	c.received = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "dray_upstream_received_bytes_total", ConstLabels: labels,
+		Help: "Bytes of the bodies of the upstream's answers, counted as they arrive, by kind of request. Answers of its storage and of redirects are included, tokens are not.",
+	}, []string{"kind"})
 	c.latency = prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Name: "dray_upstream_response_seconds", ConstLabels: labels,
 		Help:    "Time from a request to the headers of its answer, including the time to send a body.",
@@ -96,7 +100,7 @@ func New(o Options) (*Client, error) {
 
 // Collectors returns the client's metrics.
 func (c *Client) Collectors() []prometheus.Collector {
-	return []prometheus.Collector{c.requests, c.latency}
+	return []prometheus.Collector{c.requests, c.received, c.latency}
 }
 
 // url returns the address of a request at this registry.
@@ -185,7 +189,7 @@ func (c *Client) limited(req *http.Request, repo Repo, kind oci.Kind, host strin
 
 func (c *Client) roundTrip(req *http.Request, kind oci.Kind) (*http.Response, error) {
 	began := time.Now()
-	resp, err := roundTrip(c.o.Transport, req)
+	resp, err := roundTrip(c.o.Transport, req, c.received.WithLabelValues(string(kind)))
 	c.latency.WithLabelValues(string(kind), req.Method).Observe(time.Since(began).Seconds())
 	status := 0
 	if err == nil {

@@ -4,9 +4,11 @@ import (
 	"context"
 	"net/url"
 	"slices"
+	"time"
 
 	dto "github.com/prometheus/client_model/go"
 
+	"dray/cache"
 	"dray/mirror/admin"
 	"dray/mirror/admin/api"
 )
@@ -28,7 +30,7 @@ func (g *graph) statsAPI() []admin.Endpoint {
 
 // statsOf sums the counters that dray stats shows.
 func statsOf(families []*dto.MetricFamily) api.Stats {
-	s := api.Stats{Opens: map[string]int64{}, Upstreams: map[string]map[string]int64{}}
+	s := api.Stats{Fetched: map[string]int64{}, Opens: map[string]int64{}, Upstreams: map[string]map[string]int64{}}
 	for _, f := range families {
 		for _, m := range f.GetMetric() {
 			n, label := int64(m.GetCounter().GetValue()), labelsOf(m)
@@ -41,7 +43,10 @@ func statsOf(families []*dto.MetricFamily) api.Stats {
 				}
 				up[label["source"]] += n
 				s.SentBytes += n
-			case "dray_cache_fetched_bytes_total":
+			case "process_start_time_seconds":
+				s.Started = time.Unix(int64(m.GetGauge().GetValue()), 0).UTC()
+			case "dray_upstream_received_bytes_total":
+				s.Fetched[label["upstream"]] += n
 				s.FetchedBytes += n
 			case "dray_cache_received_bytes_total":
 				s.ReceivedBytes += n
@@ -57,6 +62,13 @@ func statsOf(families []*dto.MetricFamily) api.Stats {
 	s.SavedBytes = s.SentBytes - s.FetchedBytes
 	if s.SentBytes > 0 {
 		s.SavedRatio = float64(s.SavedBytes) / float64(s.SentBytes)
+	}
+	var readers int64
+	for _, n := range s.Opens {
+		readers += n
+	}
+	if readers > 0 {
+		s.HitRatio = float64(s.Opens[string(cache.SourceMemory)]+s.Opens[string(cache.SourceDisk)]) / float64(readers)
 	}
 	return s
 }

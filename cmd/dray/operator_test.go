@@ -6,8 +6,10 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"dray/mirror/admin/api"
 )
@@ -81,26 +83,50 @@ func TestOperatorFailures(t *testing.T) {
 	}
 }
 
-// TestStats: the bytes sent and fetched add up.
+// TestStats: what was fetched is what the registry has sent, whether or not dray could keep it.
 func TestStats(t *testing.T) {
-	s := startStack(t, t.TempDir())
-	img := seed(t, s.ecr, "team/app", "v1", 100<<10)
-	layer := img.manifest.Layers[0].Size
-	for range 3 {
-		s.want(200, "GET", "/v2/team/app/manifests/v1", nil)
-		s.want(200, "GET", "/v2/team/app/blobs/"+img.layer.String(), nil)
+	for name, disk := range map[string]string{"usable": "min_free_bytes: 0", "without room": "min_free_bytes: 1000TiB"} {
+		t.Run(name, func(t *testing.T) {
+			s := startStack(t, t.TempDir(), "min_free_bytes: 0", disk)
+			img := seed(t, s.ecr, "team/app", "v1", 100<<10)
+			layer, manifest := img.manifest.Layers[0].Size, int64(len(img.manifest.Raw))
+			var list int64
+			for range 3 {
+				s.want(200, "GET", "/v2/team/app/manifests/v1", nil)
+				s.want(200, "GET", "/v2/team/app/blobs/"+img.layer.String(), nil)
+				list += int64(len(s.want(200, "GET", "/v2/team/app/tags/list", nil).body))
+			}
+			<-s.ecr.Idle()
+			got := operated[api.Stats](s, "stats")
+			var sent int64
+			for _, e := range s.ecr.Log() {
+				if e.Surface != "api" {
+					sent += e.BytesOut
+				}
+			}
+			if got.SentBytes != 3*(layer+manifest)+list || got.Requests != 6 || got.SavedBytes != got.SentBytes-got.FetchedBytes {
+				t.Errorf("%+v for a layer of %d bytes", got, layer)
+			}
+			if got.FetchedBytes != sent || got.Fetched["ecr"] != sent || sent < layer+manifest {
+				t.Errorf("fetched %d, %v; the registry sent %d", got.FetchedBytes, got.Fetched, sent)
+			}
+			if got.Started.IsZero() || got.Started.After(time.Now()) {
+				t.Errorf("started at %s", got.Started)
+			}
+			if disk != "min_free_bytes: 0" {
+				if got.SavedRatio > 0.01 || got.HitRatio != 0 || got.Opens["direct"] != 3 {
+					t.Errorf("%+v although nothing can be kept", got)
+				}
+				return
+			}
+			if got.Opens["origin"] != 1 || got.Opens["disk"] != 2 || got.Upstreams["ecr"]["disk"] != 2*layer || got.Upstreams["ecr"]["cache"] != 2*manifest {
+				t.Errorf("%+v", got)
+			}
+			code, stdout, stderr := s.operator("stats")
+			if code != 0 {
+				t.Fatal(stderr)
+			}
+			golden(t, "testdata/stats.golden", regexp.MustCompile(`(?m)^(since +).*$`).ReplaceAllString(stdout, "${1}TIME"))
+		})
 	}
-	got := operated[api.Stats](s, "stats")
-	manifest := int64(len(img.manifest.Raw))
-	if got.SentBytes != 3*(layer+manifest) || got.FetchedBytes != layer || got.SavedBytes != got.SentBytes-got.FetchedBytes || got.Requests != 6 {
-		t.Errorf("%+v for a layer of %d bytes", got, layer)
-	}
-	if got.Opens["origin"] != 1 || got.Opens["disk"] != 2 || got.Upstreams["ecr"]["disk"] != 2*layer || got.Upstreams["ecr"]["cache"] != 2*manifest {
-		t.Errorf("%+v", got)
-	}
-	code, stdout, stderr := s.operator("stats")
-	if code != 0 {
-		t.Fatal(stderr)
-	}
-	golden(t, "testdata/stats.golden", stdout)
 }

@@ -112,7 +112,7 @@ func TestPlaytestStaysUntilInterrupted(t *testing.T) {
 	if !strings.Contains(tags, `"one"`) || !strings.Contains(tags, `"two"`) {
 		t.Errorf("tags by hand: %s", tags)
 	}
-	if !strings.Contains(counted, "\ndray_cache_fetched_bytes_total") || !strings.Contains(counted, "\ndray_upstream_requests_total{") {
+	if !strings.Contains(counted, "\ndray_upstream_received_bytes_total{") || !strings.Contains(counted, "\ndray_upstream_requests_total{") {
 		t.Errorf("metrics by hand: %s", counted)
 	}
 }
@@ -266,7 +266,7 @@ func TestMeterOfARealRegistry(t *testing.T) {
 		io.WriteString(w, "# HELP dray_upstream_requests_total x\n"+
 			`dray_upstream_requests_total{kind="blob",method="GET",status="307",upstream="ecr"} 4`+"\n"+
 			`dray_upstream_requests_total{kind="manifest",method="GET",status="200",upstream="ecr"} 2`+"\n"+
-			"dray_cache_fetched_bytes_total 2.49e+07\ndray_upstream_retries_total 9\n")
+			"dray_upstream_received_bytes_total{kind=\"blob\"} 2.49e+07\ndray_upstream_retries_total 9\n")
 	}))
 	defer server.Close()
 	s := &testbed{admin: server.Listener.Addr().String()}

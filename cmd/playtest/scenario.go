@@ -227,7 +227,7 @@ func (s *testbed) meter(ctx context.Context) (traffic, error) {
 				switch metric, _, _ := strings.Cut(series, "{"); metric {
 				case "dray_upstream_requests_total":
 					sum.requests += int64(n)
-				case "dray_cache_fetched_bytes_total":
+				case "dray_upstream_received_bytes_total":
 					sum.bytes += int64(n)
 				}
 			}

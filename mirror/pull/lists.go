@@ -29,8 +29,10 @@ func (p *Puller) Tags(x *request.Request) error {
 		query.Set("last", x.Q.Last)
 	}
 	ctx := x.WithTimeout(repository.LookupTimeout)
+	x.Source = fromOrigin
 	page, err := x.Repo.Up.Lister.Tags(ctx, x.Repo.Remote(), query)
 	if err != nil && len(x.Repo.QueuedTags()) > 0 {
+		x.Source = fromCache
 		page, err = upstream.Page{Body: []byte("{}")}, nil // answer with the queued tags alone
 	}
 	if err != nil {
@@ -75,6 +77,7 @@ func (p *Puller) Referrers(x *request.Request) error {
 	if err != nil {
 		return err
 	}
+	x.Source = fromOrigin
 	if page.FiltersApplied != "" {
 		x.W.Header().Set("OCI-Filters-Applied", page.FiltersApplied)
 	}
@@ -95,6 +98,7 @@ func (p *Puller) referrersByTag(x *request.Request) error {
 	case a.MediaType != oci.MediaTypeOCIIndex:
 		return badListing(x.Repo, fmt.Errorf("tag %s is a %s", name, a.MediaType))
 	}
+	x.Source = a.source
 	if x.Q.ArtifactType == "" {
 		return x.SendList(a.Raw, oci.MediaTypeOCIIndex, nil)
 	}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -18,8 +19,9 @@ func statsCommand(in Options) *cobra.Command {
 		Use:   "stats",
 		Short: "Print how much traffic to upstreams a running dray has saved",
 		Long: `stats prints how much dray has sent to clients since it was started, and how much
-it has fetched from upstreams for that. To watch these numbers over time, use the
-metrics.
+it has fetched from upstreams for that. What was fetched is counted as it arrives,
+whether it was kept or only passed through. To watch these numbers over time, use
+the metrics.
 
 Blobs, and the bytes of each upstream, are listed by source:
   memory, disk     the cache
@@ -37,12 +39,19 @@ Content that dray prefetched completely before a client requested it counts as d
 }
 
 func statsTable(w io.Writer, s api.Stats) {
+	if !s.Started.IsZero() {
+		fmt.Fprintf(w, "since\t%s\n", s.Started.Format(time.RFC3339))
+	}
 	fmt.Fprintf(w, "sent to clients\t%s\t%d requests\n", size(s.SentBytes), s.Requests)
 	fmt.Fprintf(w, "fetched from upstreams\t%s\n", size(s.FetchedBytes))
 	fmt.Fprintf(w, "saved\t%s\t%.1f %%\n", size(s.SavedBytes), 100*s.SavedRatio)
 	fmt.Fprintf(w, "received from clients\t%s\n", size(s.ReceivedBytes))
+	fmt.Fprintf(w, "blobs held\t%.1f %%\n", 100*s.HitRatio)
 	for _, from := range slices.Sorted(maps.Keys(s.Opens)) {
 		fmt.Fprintf(w, "blobs %s\t%d\n", sourceText(from), s.Opens[from])
+	}
+	for _, up := range slices.Sorted(maps.Keys(s.Fetched)) {
+		fmt.Fprintf(w, "%s, fetched\t%s\n", up, size(s.Fetched[up]))
 	}
 	for _, up := range slices.Sorted(maps.Keys(s.Upstreams)) {
 		for _, from := range slices.Sorted(maps.Keys(s.Upstreams[up])) {

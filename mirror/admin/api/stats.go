@@ -1,14 +1,20 @@
 package api
 
+import "time"
+
 // Stats are the savings since dray was started.
 type Stats struct {
-	// SentBytes counts the bytes of manifests and blobs sent to clients.
+	// Started is the time at which dray was started; zero if the system does not tell it.
+	Started time.Time `json:"started,omitzero"`
+	// SentBytes counts the bytes of manifests, blobs and lists sent to clients.
 	SentBytes int64 `json:"sent_bytes"`
-	// FetchedBytes counts the bytes of blobs fetched from upstreams, including prefetched blobs and
-	// those fetched twice.
+	// FetchedBytes counts the bytes of all answers of upstreams, as they arrive: what was kept, what
+	// was passed through, and what was prefetched or fetched twice.
 	FetchedBytes int64 `json:"fetched_bytes"`
+	// Fetched has the FetchedBytes of each upstream.
+	Fetched map[string]int64 `json:"fetched"`
 	// SavedBytes is SentBytes less FetchedBytes: the bytes that upstreams did not have to send. It
-	// is negative while more was prefetched than requested.
+	// is negative while more was fetched than sent.
 	SavedBytes int64 `json:"saved_bytes"`
 	// SavedRatio is SavedBytes divided by SentBytes; 0 if nothing was sent.
 	SavedRatio float64 `json:"saved_ratio"`
@@ -20,6 +26,9 @@ type Stats struct {
 	// for this reader), flight (a fetch that was under way for another reader; printed as
 	// "shared"), direct (passed through uncached). A prefetch is not a reader.
 	Opens map[string]int64 `json:"opens"`
+	// HitRatio is the share of the readers in Opens whose bytes were held, in memory or on disk; 0 if
+	// there was no reader.
+	HitRatio float64 `json:"hit_ratio"`
 	// Upstreams counts the bytes sent to clients, by upstream and source.
 	Upstreams map[string]map[string]int64 `json:"upstreams"`
 }
