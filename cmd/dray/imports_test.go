@@ -185,6 +185,7 @@ var importable = map[string][]allowance{
 	},
 	"dray/mirror/pipeline/scanner": {
 		{"dray/mirror/pipeline", "a stage"}, {"dray/upstream/oci", "descriptors"}, {goDigest, addresses}, {imageSpec, "the image layout"},
+		{"golang.org/x/sys/unix", "a program's processes end with it, and see nothing of dray's"},
 	},
 	"dray/mirror/pipeline/secrets": {{"dray/mirror/pipeline", "a stage"}},
 	"dray/mirror/pipeline/webhook": {{"dray/mirror/pipeline", "a stage"}},

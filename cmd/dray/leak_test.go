@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"go.uber.org/goleak"
+
+	"dray/mirror/pipeline/scanner"
 )
 
 // quiet closes what the tests' own client keeps open, before anybody looks for goroutines.
@@ -24,6 +26,9 @@ const asDray = "DRAY_TEST_AS_DRAY"
 
 // TestMain fails when a goroutine of a whole dray outlives it.
 func TestMain(m *testing.M) {
+	if code, was := scanner.Supervise(os.Args); was {
+		os.Exit(code)
+	}
 	if args := os.Getenv(asDray); args != "" {
 		os.Exit(run(context.Background(), strings.Fields(args), os.Environ(), os.Stdin, os.Stdout, os.Stderr))
 	}

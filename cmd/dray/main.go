@@ -10,9 +10,15 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"dray/mirror/pipeline/scanner"
 )
 
 func main() {
+	if code, was := scanner.Supervise(os.Args); was {
+		os.Exit(code)
+	}
+	scanner.HideProcess()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	code := run(ctx, os.Args[1:], os.Environ(), os.Stdin, os.Stdout, os.Stderr)
 	stop()

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -25,7 +26,11 @@ func TestStagesReject(t *testing.T) {
 	}))
 	defer policy.Close()
 	labelled := strings.Replace(plainConfig, `"os":"linux"`, `"os":"linux","config":{"Labels":{"team":"core"}}`, 1)
-	script := filepath.Join(t.TempDir(), "scan")
+	dir := t.TempDir()
+	if err := errors.Join(os.Chmod(dir, 0o755), os.Chmod(filepath.Dir(dir), 0o755)); err != nil { // the scanner is another user's
+		t.Fatal(err)
+	}
+	script := filepath.Join(dir, "scan")
 	if err := os.WriteFile(script, []byte("#!/bin/sh\ngrep -q team $1/blobs/sha256/* || { echo CVE-2031-1 in libfoo; exit 1; }\n"), 0o755); err != nil {
 		t.Fatal(err)
 	}

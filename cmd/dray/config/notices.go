@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"net"
+	"os"
 	"slices"
 	"strings"
 
@@ -47,10 +48,24 @@ func (c Config) Notices() []string {
 	if c.Admin.Address != AdminOff && !isLoopback(c.Admin.Address) {
 		add("admin: other machines can connect to %s. They can see pulls and pushes, take profiles, and empty the cache.", c.Admin.Address)
 	}
+	if os.Geteuid() != 0 {
+		c.execNotices(add)
+	}
 	if c.CloudWatch.Region != "" && c.CloudWatch.Dimensions != DimensionsNone {
 		add("cloudwatch: dray publishes a metric for each %s, up to %d at a time, and Amazon charges for each.", c.CloudWatch.Dimensions, c.CloudWatch.MaxSeries)
 	}
 	return notices
+}
+
+// execNotices adds a notice for each program that runs as the same user as dray.
+func (c Config) execNotices(add func(format string, args ...any)) {
+	for _, checks := range c.Checks {
+		for _, e := range checks.Exec {
+			if e.Mode.On() {
+				add("checks %s: dray does not run as root, so %s runs as the user of dray. It sees none of dray's variables, but it can read dray's files, such as keys and passwords, and kill dray.", checks.Name, e.Command[0])
+			}
+		}
+	}
 }
 
 func (c Config) listenerNotices(l Listener, add func(format string, args ...any)) {

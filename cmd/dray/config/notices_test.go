@@ -1,6 +1,7 @@
 package config
 
 import (
+	"os"
 	"strings"
 	"testing"
 
@@ -70,6 +71,14 @@ func TestUnknownVariablesAreNamed(t *testing.T) {
 	}
 }
 
+// ofUser returns the notices if the test does not run as root.
+func ofUser(notices ...string) []string {
+	if os.Geteuid() == 0 {
+		return nil
+	}
+	return notices
+}
+
 func TestNotices(t *testing.T) {
 	for _, tc := range []struct {
 		name, file string
@@ -92,6 +101,8 @@ func TestNotices(t *testing.T) {
 		{name: "admin and cloudwatch", file: "admin: {address: ':6060'}\ncloudwatch: {region: r, dimensions: image}", want: []string{
 			"admin: other machines can connect to :6060. They can see pulls and pushes, take profiles, and empty the cache.",
 			"cloudwatch: dray publishes a metric for each image, up to 100 at a time, and Amazon charges for each."}},
+		{name: "programs that see what dray sees", file: "checks: [{name: c, exec: [{mode: enforce, command: [/bin/true]}, {command: [/bin/false]}]}]", want: ofUser(
+			"checks c: dray does not run as root, so /bin/true runs as the user of dray. It sees none of dray's variables, but it can read dray's files, such as keys and passwords, and kill dray.")},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			users := write(t, "htpasswd", "# builders\nci:$2y$05$"+strings.Repeat("a", 53)+"\n")

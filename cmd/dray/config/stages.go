@@ -128,10 +128,12 @@ type ExecCheck struct {
 	Memory Bytes `yaml:"memory,omitempty"`
 	// The number of runs at the same time. Default: `1`.
 	AtOnce int `yaml:"at_once,omitempty"`
-	// The directory in which dray writes out images. Default: the directory for temporary files.
+	// The directory in which dray writes out images. Default: the directory for temporary files, or
+	// `/tmp` if the program's user cannot enter that one.
 	Directory string `yaml:"directory,omitempty"`
-	// The number of the user that the program runs as, if dray runs as root. Default: dray's own.
+	// The number of the user that the program runs as, if dray runs as root. Otherwise it runs as the
+	// user of dray. Default: `65534`, which owns nothing.
 	UID int `yaml:"uid,omitempty"`
-	// The number of the group that the program runs as, if dray runs as root. Default: dray's own.
+	// The number of the group that the program runs as, if dray runs as root. Default: `65534`.
 	GID int `yaml:"gid,omitempty"`
 }

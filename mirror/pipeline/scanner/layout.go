@@ -1,10 +1,13 @@
 package scanner
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -84,19 +87,34 @@ func (l *layoutWriter) writeBlob(d digest.Digest, write func(io.Writer) error) e
 	if err := d.Validate(); err != nil {
 		return err
 	}
-	dir := filepath.Join(l.dir, v1.ImageBlobsDir, d.Algorithm().String())
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
+	dir := l.dir
+	for _, name := range []string{v1.ImageBlobsDir, d.Algorithm().String()} {
+		dir = filepath.Join(dir, name)
+		if err := makeReadable(dir); err != nil {
+			return err
+		}
 	}
 	f, err := os.OpenFile(filepath.Join(dir, d.Encoded()), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
+	if err := f.Chmod(0o644); err != nil { // whatever the umask is
+		return err
+	}
 	if err := write(&limitedWriter{f, l}); err != nil {
 		return fmt.Errorf("write %s: %w", d, err)
 	}
 	return f.Close()
+}
+
+// makeReadable makes a directory that every user may read, whatever the umask is, unless it exists.
+func makeReadable(dir string) error {
+	err := os.Mkdir(dir, 0o755)
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	return cmp.Or(err, os.Chmod(dir, 0o755))
 }
 
 // limitedWriter refuses bytes beyond the image's limit.
@@ -118,5 +136,5 @@ func writeJSON(path string, v any) error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(path, raw, 0o644)
+	return cmp.Or(os.WriteFile(path, raw, 0o644), os.Chmod(path, 0o644))
 }

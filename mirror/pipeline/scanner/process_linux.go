@@ -1,8 +1,205 @@
 package scanner
 
-import "syscall"
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
 
-// processGroup makes a program run in its own process group, and die when dray does.
-func processGroup() *syscall.SysProcAttr {
-	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	"golang.org/x/sys/unix"
+)
+
+// supervisorName is argument 0 of a supervisor. A supervisor is this executable, started once more
+// to run one program. It ends all processes that the program started, also those that left its
+// process group: a process whose parent ends becomes a child of the supervisor. If dray may make a
+// PID namespace (pid_namespaces(7)), the supervisor is its first process, and the kernel ends all
+// others together with it.
+const supervisorName = "dray-exec-supervisor"
+
+// outcomeFD is the descriptor to which a supervisor writes the outcome of its program.
+const outcomeFD = 3
+
+// Bounds of the time for ending the processes of a program.
+const (
+	maxSweep = 2 * time.Second
+	sweepGap = 2 * time.Millisecond
+)
+
+// run runs the program and returns its exit code. The error says why there is none.
+func (p program) run(ctx context.Context) (code int, err error) {
+	err = errUnstarted
+	// Root lacks the right to make a PID namespace in most containers.
+	for _, flags := range []uintptr{unix.CLONE_NEWPID, 0} {
+		if flags == 0 || os.Geteuid() == 0 {
+			code, err = p.supervised(ctx, flags)
+		}
+		if !errors.Is(err, errUnstarted) {
+			break
+		}
+	}
+	return code, err
+}
+
+// errUnstarted means that there is no supervisor, because the system refused to start it.
+var errUnstarted = errors.New("the program was not started")
+
+// supervised runs the program below a supervisor, which is started with flags of clone(2).
+func (p program) supervised(ctx context.Context, flags uintptr) (code int, err error) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return 0, err
+	}
+	defer r.Close()
+	cmd := exec.CommandContext(ctx, "/proc/self/exe")
+	cmd.Args = append([]string{supervisorName, strconv.Itoa(p.uid), strconv.Itoa(p.gid)}, p.args...)
+	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = p.dir, p.env, p.stdout, p.stderr
+	cmd.ExtraFiles = []*os.File{w}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Cloneflags: flags}
+	cmd.WaitDelay = maxSweep + time.Second
+	// The supervisor ends the program when its standard input ends, which also happens if dray is
+	// killed.
+	alive, err := cmd.StdinPipe()
+	if err == nil {
+		cmd.Cancel = alive.Close
+		err = cmd.Start()
+	}
+	_ = w.Close()
+	if err != nil {
+		return 0, fmt.Errorf("%w: %w", errUnstarted, err)
+	}
+	// The outcome is written before the supervisor ends, and is shorter than what a pipe holds.
+	err = cmd.Wait()
+	text, rerr := io.ReadAll(r)
+	if err = errors.Join(err, rerr); err != nil {
+		return 0, err
+	}
+	exit, why, _ := strings.Cut(string(text), " ")
+	if code, err = strconv.Atoi(exit); err != nil || why != "" {
+		return 0, errors.New(why)
+	}
+	return code, nil
+}
+
+// Supervise does the work of a supervisor, if args are the arguments of one. It returns the exit
+// code of this process, and whether it was a supervisor. Every executable that runs scanners must
+// call Supervise first, and exit if it was one.
+func Supervise(args []string) (code int, was bool) {
+	if len(args) < 4 || args[0] != supervisorName {
+		return 0, false
+	}
+	outcome := os.NewFile(outcomeFD, "outcome")
+	unix.CloseOnExec(outcomeFD)
+	_ = unix.CloseRange(outcomeFD, 1<<31-1, unix.CLOSE_RANGE_CLOEXEC) // what dray inherited; since Linux 5.11
+	exit, err := supervise(args[1], args[2], args[3:])
+	text := strconv.Itoa(exit)
+	if err != nil {
+		text += " " + err.Error()
+	}
+	if _, err := outcome.WriteString(text); err != nil {
+		return 1, true
+	}
+	return 0, true
+}
+
+// supervise runs a program, and then ends all processes that it started.
+func supervise(uid, gid string, command []string) (exit int, err error) {
+	HideProcess()
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		return 0, fmt.Errorf("prctl: %w", err)
+	}
+	cmd := exec.Command(command[0], command[1:]...)
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	if cmd.SysProcAttr.Credential, err = credential(uid, gid); err != nil {
+		return 0, err
+	}
+	if err := cmd.Start(); err != nil {
+		if cmd.SysProcAttr.Credential != nil && errors.Is(err, unix.EPERM) {
+			return 0, fmt.Errorf("dray may not start programs as the user %s: %w; let it have CAP_SETUID and CAP_SETGID", uid, err)
+		}
+		return 0, err
+	}
+	ended := make(chan struct{})
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin) // an error is an end, too
+		select {
+		case <-ended:
+		default:
+			_ = cmd.Process.Kill() // the error is that it has ended
+		}
+	}()
+	err = cmd.Wait()
+	close(ended)
+	if os.Getpid() != 1 { // in a namespace of its own, the kernel does that
+		sweep()
+	}
+	if exit, exited := errors.AsType[*exec.ExitError](err); exited && exit.Exited() {
+		return exit.ExitCode(), nil
+	}
+	return 0, err
+}
+
+// credential returns the user and group of a program; nil if they are those of this process, which
+// needs no right for that.
+func credential(uid, gid string) (*syscall.Credential, error) {
+	u, err1 := strconv.ParseUint(uid, 10, 32)
+	g, err2 := strconv.ParseUint(gid, 10, 32)
+	if err := errors.Join(err1, err2); err != nil {
+		return nil, err
+	}
+	if int(u) == os.Geteuid() && int(g) == os.Getegid() {
+		return nil, nil
+	}
+	return &syscall.Credential{Uid: uint32(u), Gid: uint32(g)}, nil
+}
+
+// sweep ends the children of this process, and those that become its children meanwhile. It gives
+// up after maxSweep, because a process can start others faster than sweep ends them.
+func sweep() {
+	for end := time.Now().Add(maxSweep); time.Now().Before(end); time.Sleep(sweepGap) {
+		for _, pid := range children() {
+			_ = unix.Kill(pid, unix.SIGKILL) // no other process has the number before it is waited for
+		}
+		for {
+			pid, err := unix.Wait4(-1, nil, unix.WNOHANG, nil)
+			if errors.Is(err, unix.ECHILD) {
+				return
+			}
+			if pid <= 0 {
+				break
+			}
+		}
+	}
+}
+
+// children returns the processes whose parent is this one (proc_pid_stat(5)).
+func children() (pids []int) {
+	stats, _ := filepath.Glob("/proc/[0-9]*/stat") // the pattern is well-formed
+	parent := strconv.Itoa(os.Getpid())
+	for _, file := range stats {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			continue // the process has ended
+		}
+		// The name of the executable, in parentheses, may have any characters.
+		_, rest, _ := strings.Cut(string(text[max(0, strings.LastIndexByte(string(text), ')')):]), " ")
+		fields := strings.Fields(rest)
+		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file))); err == nil && len(fields) > 1 && fields[1] == parent {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+// HideProcess keeps other processes of the same user from reading the environment and the memory of
+// this process. As a consequence, there are no core dumps (PR_SET_DUMPABLE in prctl(2)).
+func HideProcess() {
+	_ = unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0) // it fails only for other values
 }

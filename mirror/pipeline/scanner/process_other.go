@@ -2,8 +2,35 @@
 
 package scanner
 
-import "syscall"
+import (
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"syscall"
+	"time"
+)
 
-// processGroup makes a program run in its own process group. Only Linux can end it when dray is
-// killed.
-func processGroup() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }
+// run runs the program and returns its exit code. The error says why there is none. Only on Linux
+// does run end processes that left the process group of the program.
+func (p program) run(ctx context.Context) (code int, err error) {
+	cmd := exec.CommandContext(ctx, p.args[0], p.args[1:]...)
+	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = p.dir, p.env, p.stdout, p.stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if p.uid != os.Geteuid() || p.gid != os.Getegid() {
+		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(p.uid), Gid: uint32(p.gid)}
+	}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	cmd.WaitDelay = time.Second // for pipes that are held open by a process that left the group
+	err = cmd.Run()
+	if exit, exited := errors.AsType[*exec.ExitError](err); exited && exit.Exited() {
+		return exit.ExitCode(), nil
+	}
+	return 0, err
+}
+
+// Supervise returns false, because there are no supervisors.
+func Supervise([]string) (code int, was bool) { return 0, false }
+
+// HideProcess does nothing.
+func HideProcess() {}

@@ -1,8 +1,8 @@
 // Package scanner runs a program of the operator on an image, such as a vulnerability scanner.
 //
-// The program gets the image as an OCI layout in a temporary directory. It runs with an
-// environment of its own, without the credentials of this process, under limits and, if
-// configured, as another user.
+// The program gets the image as an OCI layout in a temporary directory. It runs under limits and
+// with an environment of its own. If this process runs as root, the program runs as another user.
+// No process that it started outlives the run.
 //
 // Its exit code is the result: 0 means no objections, Config.Refuses means findings, and any
 // other code means no result. The findings or the reason are in its output.
@@ -52,7 +52,8 @@ type Config struct {
 	Environment []string
 	// Refuses is the exit code that means findings. 0 means 1.
 	Refuses int
-	// Timeout of one run. The program and its process group are then killed. 0 means 20 s.
+	// Timeout of one run. The program and all processes that it started are then killed. 0 means
+	// 20 s.
 	Timeout time.Duration
 	// MaxImageBytes is the maximum size of an image that is written out. 0 means 10 GB.
 	MaxImageBytes int64
@@ -61,11 +62,17 @@ type Config struct {
 	MemoryBytes int64
 	// AtOnce bounds the number of concurrent runs. 0 means 1.
 	AtOnce int
-	// Directory for the layouts. Empty means the system's directory for temporary files.
+	// Directory for the layouts. Empty means the system's directory for temporary files, or /tmp if
+	// the user of the program may not enter that one.
 	Directory string
-	// UID and GID of the program; 0 means those of this process. Other ones need root.
+	// UID and GID of the program; 0 means Nobody if this process runs as root, and otherwise those of
+	// this process. Other ones need root.
 	UID, GID int
 }
+
+// Nobody is the number of the user and group that own no files (Linux, Documentation/admin-guide/
+// sysctl/fs.rst, "overflowgid & overflowuid").
+const Nobody = 65534
 
 // Stage runs the program for each image.
 type Stage struct {
@@ -83,13 +90,69 @@ func New(c Config) (*Stage, error) {
 	if _, err := exec.LookPath(c.Command[0]); err != nil {
 		return nil, fmt.Errorf("exec: %w", err)
 	}
-	if (c.UID != 0 || c.GID != 0) && os.Geteuid() != 0 {
-		return nil, errors.New("exec: user needs dray to run as root")
+	if err := c.setUser(); err != nil {
+		return nil, err
 	}
 	c.Refuses = cmp.Or(c.Refuses, 1)
 	c.Timeout = cmp.Or(c.Timeout, 20*time.Second)
 	c.MaxImageBytes = cmp.Or(c.MaxImageBytes, 10_000_000_000)
 	return &Stage{config: c, slots: make(chan struct{}, max(1, c.AtOnce))}, nil
+}
+
+// setUser sets the defaults of UID, GID and Directory. It returns an error if the program cannot be
+// run as this user, or if this user cannot enter the directory.
+func (c *Config) setUser() error {
+	if os.Geteuid() != 0 {
+		uid, gid := cmp.Or(c.UID, os.Geteuid()), cmp.Or(c.GID, os.Getegid())
+		if uid != os.Geteuid() || gid != os.Getegid() {
+			return errors.New("exec: uid and gid need dray to run as root")
+		}
+		c.UID, c.GID, c.Directory = uid, gid, cmp.Or(c.Directory, os.TempDir())
+		return nil
+	}
+	c.UID, c.GID = cmp.Or(c.UID, Nobody), cmp.Or(c.GID, Nobody)
+	choices := []string{c.Directory}
+	if c.Directory == "" {
+		choices = []string{os.TempDir(), "/tmp"} // the first may be one of root's own
+	}
+	closed := ""
+	for _, dir := range choices {
+		if c.Directory, closed = dir, c.closed(dir); closed == "" {
+			return nil
+		}
+	}
+	return fmt.Errorf("exec: the user %d cannot enter %s, which is on the way to the images; set directory to another one, or uid to another user", c.UID, closed)
+}
+
+// closed returns the directory on a path that the user of the program may not enter; empty if there
+// is none.
+func (c *Config) closed(path string) string {
+	at, err := filepath.Abs(path)
+	if err != nil {
+		return path
+	}
+	for {
+		info, err := os.Stat(at) // an error shows again when an image is written
+		if err == nil && !c.mayEnter(info) {
+			return at
+		}
+		if at == filepath.Dir(at) {
+			return ""
+		}
+		at = filepath.Dir(at)
+	}
+}
+
+// mayEnter reports whether the user of the program may enter a directory.
+func (c *Config) mayEnter(dir os.FileInfo) bool {
+	mode, owner := dir.Mode(), dir.Sys().(*syscall.Stat_t)
+	switch {
+	case int(owner.Uid) == c.UID:
+		return mode&0o100 != 0
+	case int(owner.Gid) == c.GID:
+		return mode&0o010 != 0
+	}
+	return mode&0o001 != 0
 }
 
 // Name implements pipeline.Stage.
@@ -129,56 +192,58 @@ func (s *Stage) CheckImage(ctx context.Context, img *pipeline.Image) ([]pipeline
 }
 
 // prepare makes the directory of the layout, which the program may read, and its home
-// directory, which it may write.
+// directory, which it may write. Users other than that of the program may enter neither.
 func (s *Stage) prepare(dir string) (layout, home string, err error) {
 	layout, home = filepath.Join(dir, "layout"), filepath.Join(dir, "home")
-	err = errors.Join(os.Chmod(dir, 0o755), os.Mkdir(layout, 0o755), os.Mkdir(home, 0o700))
-	if err == nil && (s.config.UID != 0 || s.config.GID != 0) {
-		err = os.Chown(home, s.config.UID, s.config.GID)
+	err = errors.Join(os.Chmod(dir, 0o750), makeReadable(layout), os.Mkdir(home, 0o700))
+	if err == nil && os.Geteuid() == 0 {
+		err = errors.Join(os.Chown(dir, 0, s.config.GID), os.Chown(home, s.config.UID, s.config.GID))
 	}
 	return layout, home, err
 }
 
 func (s *Stage) run(ctx context.Context, layout, home string, img *pipeline.Image) ([]pipeline.Finding, error) {
-	cmd := s.command(ctx, layout, home, img)
 	var stdout, stderr boundedBuffer
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	err := cmd.Run()
+	p := s.program(layout, home, img)
+	p.stdout, p.stderr = &stdout, &stderr
+	code, err := p.run(ctx)
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
-	exit, exited := errors.AsType[*exec.ExitError](err)
 	switch {
-	case err == nil:
+	case err != nil:
+	case code == 0:
 		return nil, nil
-	case exited && exit.ExitCode() == s.config.Refuses:
+	case code == s.config.Refuses:
 		return findings(stdout.Bytes(), stderr.Bytes()), nil
+	default:
+		err = fmt.Errorf("exit status %d", code)
 	}
 	return nil, fmt.Errorf("%s: %w: %s", s.Name(), err, tail(stderr.Bytes(), 300))
 }
 
-// command returns the command that starts the program. A shell sets limits first, which os/exec
-// cannot do. It gets the arguments as parameters, and does not parse them.
-func (s *Stage) command(ctx context.Context, layout, home string, img *pipeline.Image) *exec.Cmd {
+// program is a program with all that it gets from dray.
+type program struct {
+	args, env      []string
+	dir            string
+	uid, gid       int
+	stdout, stderr io.Writer
+}
+
+// program returns the program for an image. A shell sets limits first, which os/exec cannot do. It
+// gets the arguments as parameters, and does not parse them.
+func (s *Stage) program(layout, home string, img *pipeline.Image) program {
 	limits := "ulimit -c 0; ulimit -t " + strconv.Itoa(int(s.config.Timeout/time.Second)+1) + "; "
 	if s.config.MemoryBytes > 0 {
 		limits += "ulimit -v " + strconv.FormatInt(s.config.MemoryBytes>>10, 10) + "; "
 	}
 	fill := strings.NewReplacer("{layout}", layout, "{repository}", img.Repository, "{tag}", img.Tag, "{digest}", img.Digest.String())
-	args := []string{"-c", limits + `exec "$@"`, "sh"}
+	args := []string{"/bin/sh", "-c", limits + `exec "$@"`, "sh"}
 	for _, a := range s.config.Command {
 		args = append(args, fill.Replace(a))
 	}
-	cmd := exec.CommandContext(ctx, "/bin/sh", args...)
-	cmd.Dir = home
-	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + home, "TMPDIR=" + home}, s.config.Environment...)
-	cmd.SysProcAttr = processGroup()
-	if s.config.UID != 0 || s.config.GID != 0 {
-		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(s.config.UID), Gid: uint32(s.config.GID)}
-	}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-	cmd.WaitDelay = time.Second // for pipes that are held open by a process that left the group
-	return cmd
+	env := append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + home, "TMPDIR=" + home}, s.config.Environment...)
+	return program{args: args, env: env, dir: home, uid: s.config.UID, gid: s.config.GID}
 }
 
 // boundedBuffer keeps the first bytes that are written, and discards the rest.

@@ -2,6 +2,7 @@ package scanner
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -67,9 +69,27 @@ func image(t *testing.T) *pipeline.Image {
 	}
 }
 
+func TestMain(m *testing.M) {
+	if code, was := Supervise(os.Args); was {
+		os.Exit(code)
+	}
+	HideProcess() // as dray does
+	os.Exit(m.Run())
+}
+
+// public is a directory of the test that every user may enter.
+func public(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := errors.Join(os.Chmod(dir, 0o755), os.Chmod(filepath.Dir(dir), 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
 func check(t *testing.T, c Config) ([]pipeline.Finding, error) {
 	t.Helper()
-	c.Directory = t.TempDir()
+	c.Directory = public(t)
 	s, err := New(c)
 	if err != nil {
 		t.Fatal(err)
@@ -161,33 +181,43 @@ func TestSurroundings(t *testing.T) {
 	}
 }
 
+// As root, a program runs as a user without rights, or as the configured one, whatever the umask
+// is.
 func TestAnotherUser(t *testing.T) {
-	c := Config{Command: script(`id -u; id -g; test -r "$1/index.json" && touch here && ! touch "$1/there" 2>/dev/null; echo $?; exit 1`, "{layout}"), UID: 65534, GID: 65534}
+	c := Config{Command: script(`id -u; id -g; id -G; test -r "$1/index.json" && cat "$1"/blobs/sha256/* >/dev/null && touch here && ! touch "$1/there" 2>/dev/null; echo $?; exit 1`, "{layout}")}
 	if os.Geteuid() != 0 {
+		c.UID = os.Geteuid() + 1
 		if _, err := New(c); err == nil {
 			t.Error("another user without being root")
 		}
 		return
 	}
-	dir, err := os.MkdirTemp("/tmp", "scan") // a directory that others may pass, other than t.TempDir's
-	if err != nil {
+	defer syscall.Umask(syscall.Umask(0o077))
+	for _, ids := range [][2]int{{0, 0}, {1234, 0}, {1234, 5678}} {
+		c.UID, c.GID = ids[0], ids[1]
+		uid, gid := cmp.Or(c.UID, Nobody), cmp.Or(c.GID, Nobody)
+		found, err := check(t, c)
+		if err != nil || len(found) != 1 || found[0].What != fmt.Sprintf("%d\n%d\n%[2]d\n0", uid, gid) {
+			t.Errorf("%v: %+v, %v", ids, found, err)
+		}
+	}
+	closed := filepath.Join(public(t), "closed")
+	if err := errors.Join(os.MkdirAll(filepath.Join(closed, "images"), 0o755), os.Chmod(filepath.Join(closed, "images"), 0o755)); err != nil {
 		t.Fatal(err)
 	}
-	defer os.RemoveAll(dir)
-	if err := os.Chmod(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	c.Directory = dir
-	s, err := New(c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	found, err := s.CheckImage(t.Context(), image(t))
-	if err != nil || found[0].What != "65534\n65534\n0" {
-		t.Errorf("%+v, %v", found, err)
-	}
-	if left, _ := filepath.Glob(dir + "/*"); len(left) > 0 {
-		t.Errorf("left behind: %v", left)
+	c.Directory = filepath.Join(closed, "images")
+	for mode, fits := range map[os.FileMode]bool{0o700: false, 0o710: false, 0o711: true} {
+		if err := os.Chmod(closed, mode); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := New(c); (err == nil) != fits || err != nil && !strings.Contains(err.Error(), closed) {
+			t.Errorf("below a directory with %o: %v", mode, err)
+		}
+		c := Config{Command: c.Command}
+		t.Setenv("TMPDIR", filepath.Join(closed, "images"))
+		if s, err := New(c); err != nil || (s.config.Directory == os.Getenv("TMPDIR")) != fits {
+			t.Errorf("with TMPDIR below a directory with %o: %+v, %v", mode, s, err)
+		}
 	}
 }
 
