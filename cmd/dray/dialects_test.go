@@ -2,6 +2,8 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
+	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -10,60 +12,82 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"dray/upstream"
 	"dray/upstream/ecrtest"
+	"dray/upstream/oci"
 )
 
-// dialects are registries that depart from the specification in ways of their own. Each is a whole
-// upstream to which clients must notice no difference.
+// dialects are registries that each do one thing in their own way. Clients of dray must notice no
+// difference.
 var dialects = map[string]ecrtest.Dialect{
-	"none":                      {},
-	"HEAD not found":            {HeadStatus: http.StatusNotFound},
-	"HEAD not allowed":          {HeadStatus: http.StatusMethodNotAllowed},
-	"HEAD bad request":          {HeadStatus: http.StatusBadRequest},
-	"HEAD unauthorized":         {HeadStatus: http.StatusUnauthorized},
-	"HEAD forbidden":            {HeadStatus: http.StatusForbidden},
-	"HEAD fails":                {HeadStatus: http.StatusInternalServerError},
-	"HEAD not implemented":      {HeadStatus: http.StatusNotImplemented},
-	"HEAD by the wrong gate":    {HeadStatus: http.StatusBadGateway},
-	"HEAD not available":        {HeadStatus: http.StatusServiceUnavailable},
-	"HEAD without an answer":    {HeadStatus: http.StatusNoContent},
-	"redirects signed for GET":  {SignedForGet: true},
-	"storage on its own host":   {ObjectsHere: true},
-	"storage named without TLS": {ObjectsHere: true, PlainLocation: true},
+	"none": {},
+
+	"pages: another cursor": {TagCursor: "next_page"},
+
+	"challenges: Basic first":    {BasicFirst: true},
+	"challenges: Basic":          {Basic: true},
+	"challenges: Basic and open": {Basic: true, Open: true},
+
+	"redirects: signed for GET":             {SignedForGet: true},
+	"redirects: storage on its own host":    {ObjectsHere: true},
+	"redirects: storage named without TLS":  {ObjectsHere: true, PlainLocation: true},
+
+	"tokens: denied by scope":       {TokenRefusal: http.StatusForbidden},
+	"tokens: endpoint moved":        {TokenRedirect: http.StatusMovedPermanently},
+	"tokens: endpoint moved by 307": {TokenRedirect: http.StatusTemporaryRedirect},
+	"tokens: 201 and text":          {LooseTokens: true},
+
+	"HEAD: not found":         {HeadStatus: http.StatusNotFound},
+	"HEAD: not allowed":       {HeadStatus: http.StatusMethodNotAllowed},
+	"HEAD: bad request":       {HeadStatus: http.StatusBadRequest},
+	"HEAD: unauthorized":      {HeadStatus: http.StatusUnauthorized},
+	"HEAD: forbidden":         {HeadStatus: http.StatusForbidden},
+	"HEAD: fails":             {HeadStatus: http.StatusInternalServerError},
+	"HEAD: not implemented":   {HeadStatus: http.StatusNotImplemented},
+	"HEAD: by the wrong gate": {HeadStatus: http.StatusBadGateway},
+	"HEAD: not available":     {HeadStatus: http.StatusServiceUnavailable},
+	"HEAD: without an answer": {HeadStatus: http.StatusNoContent},
+
+	"referrers: 406":                    {ReferrersStatus: http.StatusNotAcceptable},
+	"referrers: 400":                    {ReferrersStatus: http.StatusBadRequest},
+	"referrers: 501":                    {ReferrersStatus: http.StatusNotImplemented},
+	"referrers: a page":                 {ReferrersStatus: http.StatusOK},
+	"referrers: tags taken for digests": {ReferrersStatus: http.StatusMethodNotAllowed, DigestTags: true},
+
+	"compression":                  {Compress: true},
+	"compression whatever is said": {CompressAlways: true},
 }
 
-// TestDialects pulls an image, finds that its tag has moved, and lists its referrers and tags, at
-// registries of every dialect. Nothing of it may be taken for a failure.
+// TestDialects pulls an image, finds that its tag has moved, lists tags and referrers, and pushes,
+// at a registry of every dialect. Nothing of it may be taken for a failure.
 func TestDialects(t *testing.T) {
 	for name, d := range dialects {
 		t.Run(name, func(t *testing.T) {
 			s := startAnyDialect(t, d)
-			pull := func(img seeded) {
-				t.Helper()
-				for range 5 { // more often than it takes to learn the dialect
-					r := s.want(200, "GET", "/hub/v2/team/app/manifests/v1", nil)
-					if !bytes.Equal(r.body, img.manifest.Raw) || r.Header.Get("Warning") != "" {
-						t.Errorf("another image, or an old one: %v", r.Header)
-					}
-				}
-				s.want(200, "HEAD", "/hub/v2/team/app/manifests/"+img.manifest.Digest.String(), nil)
-				s.want(200, "HEAD", "/hub/v2/team/app/blobs/"+img.layer.String(), nil)
-				if r := s.want(200, "GET", "/hub/v2/team/app/blobs/"+img.layer.String(), nil); digest.FromBytes(r.body) != img.layer {
-					t.Error("another layer")
-				}
+			first := seed(t, s.hub, "team/app", "v1", 10<<10)
+			s.pullAll(first)
+			moved := seed(t, s.hub, "team/app", "v1", 20<<10)
+			s.pullAll(moved)
+			s.want(200, "GET", "/hub/v2/team/app/manifests/"+first.manifest.Digest.String(), nil)
+			for _, tag := range []string{"v2", "v3", "v4", "v5"} {
+				seed(t, s.hub, "team/app", tag, 100)
 			}
-			pull(seed(t, s.hub, "team/app", "v1", 3000))
-			moved := seed(t, s.hub, "team/app", "v1", 4000)
-			pull(moved)
+			for _, query := range []string{"", "?n=2", "?n=1&ns=docker.io"} {
+				s.listAll("/hub/v2/team/app/tags/list"+query, "v1", "v2", "v3", "v4", "v5")
+			}
 			if r := s.want(200, "GET", "/hub/v2/team/app/referrers/"+moved.manifest.Digest.String(), nil); !bytes.Contains(r.body, []byte(`"manifests":[]`)) {
 				t.Errorf("referrers %s", r.body)
 			}
-			if r := s.want(200, "GET", "/hub/v2/team/app/tags/list", nil); !bytes.Contains(r.body, []byte(`"v1"`)) {
-				t.Errorf("tags %s", r.body)
-			}
 			for _, method := range []string{"GET", "HEAD"} {
 				s.want(404, method, "/hub/v2/team/app/manifests/absent", nil)
+				s.want(404, method, "/hub/v2/team/app/blobs/"+digest.FromString("absent").String(), nil)
 			}
+
+			m := s.push("hub/team/new", "v2", layerOf(3, 1000))
+			if got, ok := s.hub.Image("team/new", "v2"); !ok || !bytes.Equal(got.Raw, m.Raw) {
+				t.Error("the push did not arrive")
+			}
+			s.referrers(d, m)
 			if st := s.registries[1].breaker.State(); st.Failures != 0 {
 				t.Errorf("a failure of the registry: %+v", st)
 			}
@@ -71,20 +95,86 @@ func TestDialects(t *testing.T) {
 	}
 }
 
-// startAnyDialect starts a stack before a hub with a dialect, by TLS if the dialect concerns that.
-// Tags have no window.
+// pullAll pulls team/app:v1 from the hub, more often than it takes to learn a dialect.
+func (s *stack) pullAll(img seeded) {
+	s.Helper()
+	for range 5 {
+		r := s.want(200, "GET", "/hub/v2/team/app/manifests/v1", nil)
+		if !bytes.Equal(r.body, img.manifest.Raw) || r.Header.Get("Warning") != "" {
+			s.Errorf("another image, or an old one: %v", r.Header)
+		}
+	}
+	s.want(200, "HEAD", "/hub/v2/team/app/manifests/"+img.manifest.Digest.String(), nil)
+	for _, d := range []digest.Digest{img.layer, img.manifest.Config.Digest} {
+		s.want(200, "HEAD", "/hub/v2/team/app/blobs/"+d.String(), nil)
+		if r := s.want(200, "GET", "/hub/v2/team/app/blobs/"+d.String(), nil); digest.FromBytes(r.body) != d {
+			s.Error("another blob")
+		}
+	}
+}
+
+// listAll follows the pages of a list of tags.
+func (s *stack) listAll(path string, want ...string) {
+	s.Helper()
+	var tags []string
+	for pages := 0; path != ""; pages++ {
+		r := s.want(200, "GET", path, nil)
+		var page struct{ Tags []string }
+		if err := json.Unmarshal(r.body, &page); err != nil {
+			s.Fatalf("%s: %v", r.body, err)
+		}
+		tags = append(tags, page.Tags...)
+		if path = ""; r.Header.Get("Link") != "" {
+			path = nextLink.FindStringSubmatch(r.Header.Get("Link"))[1]
+		}
+		if pages > len(want) {
+			s.Fatalf("the list has no end: %q", tags)
+		}
+	}
+	if fmt.Sprint(tags) != fmt.Sprint(want) {
+		s.Errorf("tags %q, want %q", tags, want)
+	}
+}
+
+// referrers pushes an artifact that refers to an image of the hub, and lists it. At a registry
+// without the call, it pushes the index that clients leave under a tag.
+func (s *stack) referrers(d ecrtest.Dialect, subject *oci.Manifest) {
+	s.Helper()
+	s.upload("hub/team/new", imageConfig)
+	a := referrer(s.TB.(*testing.T), subject, "application/x.type1")
+	s.want(201, "PUT", "/v2/hub/team/new/manifests/"+a.Digest.String(), a.Raw, "Content-Type", a.MediaType)
+	path := "/hub/v2/team/new/referrers/" + subject.Digest.String()
+	if d.ReferrersStatus != 0 {
+		r := s.want(200, "GET", path, nil)
+		if s.header(r, "Content-Type", oci.MediaTypeOCIIndex); !strings.Contains(string(r.body), `"manifests":[]`) {
+			s.Errorf("without a list under the tag: %s", r.body)
+		}
+		index := fmt.Sprintf(`{"schemaVersion":2,"mediaType":%q,"manifests":[{"mediaType":%q,"digest":%q,"size":%d}]}`, oci.MediaTypeOCIIndex, a.MediaType, a.Digest, len(a.Raw))
+		s.want(201, "PUT", "/v2/hub/team/new/manifests/"+upstream.FallbackTag(subject.Digest), []byte(index), "Content-Type", oci.MediaTypeOCIIndex)
+	}
+	r := s.want(200, "GET", path, nil)
+	s.header(r, "Content-Type", oci.MediaTypeOCIIndex)
+	if strings.Count(string(r.body), a.Digest.String()) != 1 {
+		s.Errorf("referrers: %s", r.body)
+	}
+}
+
+// startAnyDialect starts a stack before a registry with a dialect, by TLS if the dialect concerns
+// that. dray has a password and may push. Tags have no window.
 func startAnyDialect(t *testing.T, d ecrtest.Dialect) *stack {
 	t.Helper()
-	edits := []string{"fresh: 1h, stale: 24h, not_found: 1h", "fresh: 0s, stale: 24h, not_found: 1h"}
+	edits := asUser(t, "right")
+	edits[1] += "\n  push: true"
+	address := "HUB_ADDR" + d.Path
 	if !d.PlainLocation {
-		return startDialect(t, d, &recording{}, edits...)
+		return startDialect(t, d, &recording{}, append(edits, "HUB_ADDR", address)...)
 	}
-	hub := ecrtest.Start(t, ecrtest.Options{Quirks: ecrtest.Hub(), Dialect: d, SelfSigned: true})
+	hub := ecrtest.Start(t, ecrtest.Options{Quirks: ecrtest.Other(), Dialect: d, SelfSigned: true, Hub: robot()})
 	ca := filepath.Join(t.TempDir(), "ca.pem")
 	if err := os.WriteFile(ca, hub.CAPEM, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	edits = append(edits, "url: http://HUB_ADDR", "url: https://HUB_ADDR\n  tls: {ca_file: "+ca+"}")
+	edits = append(edits, "url: http://HUB_ADDR", "url: https://"+address+"\n  tls: {ca_file: "+ca+"}")
 	return startBefore(t, ecrtest.Start(t, ecrtest.Options{}), hub, t.TempDir(), edits...)
 }
 
@@ -138,5 +228,17 @@ func TestBudgetDialects(t *testing.T) {
 			pull("absent", 404, c.missing)
 			pull("v1", 200, c.now)
 		})
+	}
+}
+
+// TestBudgetReferrersUnsupported: a registry without the referrers call is asked for it once.
+func TestBudgetReferrersUnsupported(t *testing.T) {
+	s := startDialect(t, ecrtest.Dialect{ReferrersStatus: 406}, &recording{})
+	img := seed(t, s.hub, "team/app", "v1", 100)
+	for range 3 {
+		s.want(200, "GET", "/hub/v2/team/app/referrers/"+img.manifest.Digest.String(), nil)
+	}
+	if calls, tags := s.hub.Count(ecrtest.KindReferrers), s.hub.Count(ecrtest.KindManifestGet); calls != 2 || tags != 1 { // the first call is challenged
+		t.Errorf("%d requests for referrers, %d for the tag", calls, tags)
 	}
 }

@@ -23,11 +23,15 @@ func asUserOf(file string) []string {
 	return []string{"  hosts: [docker.io]", "  hosts: [docker.io]\n  credentials: {username: robot, password_file: " + file + "}", "fresh: 1h", "fresh: 0s", "not_found: 1h", "not_found: 0s"}
 }
 
-// startDialect is a stack before a hub with a dialect and the user robot, whose password is
-// "right".
+// robot are the users of a registry: robot, whose password is "right".
+func robot() ecrtest.HubOptions {
+	return ecrtest.HubOptions{Users: map[string]string{"robot": "right"}}
+}
+
+// startDialect is a stack before a registry with a dialect and the user robot, in place of the hub.
 func startDialect(t *testing.T, d ecrtest.Dialect, log *recording, edits ...string) *stack {
 	t.Helper()
-	hub := ecrtest.Start(t, ecrtest.Options{Quirks: ecrtest.Hub(), Dialect: d, Hub: ecrtest.HubOptions{Users: map[string]string{"robot": "right"}}})
+	hub := ecrtest.Start(t, ecrtest.Options{Quirks: ecrtest.Other(), Dialect: d, Hub: robot()})
 	return startLogging(t, log, ecrtest.Start(t, ecrtest.Options{}), hub, t.TempDir(), edits...)
 }
 

@@ -9,9 +9,19 @@ import (
 	"strings"
 )
 
-// Dialect holds ways in which registries other than ECR and Docker Hub depart from them. It adds
-// to the quirks of Hub. Each field names a registry that does so; the zero value is none of them.
+// Dialect holds the switches of a registry of Other's quirks: ways in which registries depart from
+// the specification or from each other. Each says which registry does so, where that was reported
+// and when; "read" is when the report was read, if its own date is not known. The zero value is a
+// registry that does none of it.
 type Dialect struct {
+	// Pages.
+
+	// TagCursor is the name of the parameter that pages tags in place of "last" (Quay: next_page,
+	// docker_registry2#56, 2021-06). Its values are opaque.
+	TagCursor string
+
+	// Challenges.
+
 	// Private are repositories that only Users may see, and "user:repository" those that this user
 	// may not see. Others are refused by a challenge, or as the fields below say.
 	Private []string
@@ -19,46 +29,87 @@ type Dialect struct {
 	// nginx).
 	Basic bool
 	// BasicFirst offers Basic, which leads nowhere, in a header line before that of Bearer
-	// (prowler#12691).
+	// (prowler#12691, 2026-09).
 	BasicFirst bool
+	// Open lets anybody read. Private repositories do not exist for everybody else, and only /v2/
+	// sends a challenge (Artifactory, Nexus: moby#24129, read 2026-11).
+	Open bool
+
+	// Redirects and addresses.
+
+	// SignedForGet redirects manifests and blobs to URLs that are signed for GET, also when HEAD
+	// asks for them, which the object store then refuses (GitLab: moby#50065, 2026-08).
+	SignedForGet bool
+	// ObjectsHere has the object store below /storage/ of the registry's own name, where it refuses
+	// an Authorization header (MinIO behind one balancer: moby#50065, read 2026-11).
+	ObjectsHere bool
+	// PlainLocation writes http in these URLs although clients came by TLS (distribution#123, read
+	// 2026-11).
+	PlainLocation bool
+	// Elsewhere, if not empty, is the base URL of another registry to which all reads below /v2/
+	// are redirected (a proxy before Nexus: moby#45333, 2023-04).
+	Elsewhere string
+	// Path, if not empty, is where the registry begins, such as "/artifactory/api/docker/hub"
+	// (Artifactory and Harbor: bottlerocket#1888, 2022-01). PathUnknown leaves it out of locations,
+	// as a registry may do behind a proxy that adds the path (no report).
+	Path        string
+	PathUnknown bool
+
+	// Tokens.
+
 	// TokenRefusal, if not 0, is the status with which the token endpoint refuses a repository that
-	// does not exist or is private (ghcr.io: 403, openai/tunnel-client#75, and 401,
-	// coollabsio/coolify#5575).
+	// does not exist or is private (ghcr.io: 403, coolify#5575, 2025-04, and 401, tunnel-client#75,
+	// read 2026-11).
 	TokenRefusal int
 	// TokenRedirect, if not 0, is the status with which the realm redirects to another path
-	// (Gitea and Harbor behind a proxy that ends TLS: dockhand#1428, moby#38662).
+	// (Gitea and Harbor behind a proxy that ends TLS: dockhand#1428 and moby#38662, read 2026-11).
 	TokenRedirect int
 	// LooseTokens sends tokens with status 201 and their life as text (no registry is known to do
 	// both; clients take any 2xx).
 	LooseTokens bool
-	// ReferrersStatus, if not 0, answers every request for referrers: 406 at Artifactory
-	// (go-containerregistry#1962); 200 is a page in HTML.
-	ReferrersStatus int
-	// DigestTags takes the tag sha256-<hex> for the digest (registry.gitlab.com, sigstore-js#1187).
-	DigestTags bool
-	// Compress sends what looks like JSON compressed, unless the request forbids it
-	// (registry.access.redhat.com, quay#1310); CompressAlways also if it does, but for blobs.
-	Compress, CompressAlways bool
-	// TagCursor is the name of the parameter that pages tags in place of "last" (Quay: next_page,
-	// docker_registry2#56). Its values are opaque.
-	TagCursor string
-	// Open lets anybody read. Private repositories do not exist for everybody else, and only /v2/
-	// sends a challenge (Artifactory, Nexus: moby#24129).
-	Open bool
-	// HeadStatus, if not 0, answers every HEAD of a manifest (old Nexus: 404, registry-cli#14 and
-	// diun#1614; others 403, containerd#6684).
+
+	// HEAD.
+
+	// HeadStatus, if not 0, answers every HEAD of a manifest (Nexus: 404, registry-cli#14, 2017-03,
+	// and diun#1614, 2026-02; others 403, containerd#6684, read 2026-11).
 	HeadStatus int
-	// SignedForGet redirects manifests and blobs to URLs that are signed for GET, also when HEAD
-	// asks for them, which the object store then refuses (moby#50065).
-	SignedForGet bool
-	// ObjectsHere has the object store below /storage/ of the registry's own name, where it refuses
-	// an Authorization header (MinIO behind one balancer: moby#50065).
-	ObjectsHere bool
-	// PlainLocation writes http in these URLs although clients came by TLS (distribution#123).
-	PlainLocation bool
-	// Elsewhere, if not empty, is the base URL of another registry to which all reads below /v2/
-	// are redirected (names of vendors before ghcr.io: moby#45333).
-	Elsewhere string
+
+	// Referrers.
+
+	// ReferrersStatus, if not 0, answers every request for referrers: 406 at Artifactory
+	// (go-containerregistry#1962, 2024-06); 200 is a page in HTML.
+	ReferrersStatus int
+	// DigestTags takes the tag sha256-<hex> for the digest (registry.gitlab.com: oras-go#1396,
+	// 2026-09).
+	DigestTags bool
+
+	// Compression.
+
+	// Compress sends what looks like JSON compressed, unless the request forbids it
+	// (registry.access.redhat.com, quay#1310, 2022-05); CompressAlways also if it does, but for
+	// blobs.
+	Compress, CompressAlways bool
+}
+
+// below serves the registry below Dialect.Path.
+func (s *Server) below(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		path := s.Dialect().Path
+		if path != "" && !strings.HasPrefix(r.URL.Path, path+"/") {
+			writeRegistryError(w, nowhere())
+			return
+		}
+		http.StripPrefix(path, next).ServeHTTP(w, r)
+	})
+}
+
+// locationPath returns Dialect.Path if locations have it.
+func (s *Server) locationPath() string {
+	d := s.Dialect()
+	if d.PathUnknown {
+		return ""
+	}
+	return d.Path
 }
 
 // storagePath is where ObjectsHere has the objects.
@@ -167,7 +218,7 @@ func (s *Server) redirectToken(w http.ResponseWriter, r *http.Request) bool {
 	if status == 0 || r.URL.Path != "/token" {
 		return false
 	}
-	http.Redirect(w, r, "/token/?"+r.URL.RawQuery, status)
+	http.Redirect(w, r, s.Dialect().Path+"/token/?"+r.URL.RawQuery, status)
 	return true
 }
 

@@ -37,7 +37,7 @@ func (s *Server) authenticateBearer(r *http.Request, c call) (*token, error) {
 }
 
 func (s *Server) challengeBearer(r *http.Request, c call, problem string) *wireError {
-	value := fmt.Sprintf(`Bearer realm="%s/token",service="registry.docker.io"`, s.origin(r))
+	value := fmt.Sprintf(`Bearer realm="%s/token",service="registry.docker.io"`, s.origin(r)+s.Dialect().Path)
 	if c.Repo != "" {
 		actions := "pull"
 		if c.Kind.writes() {

@@ -5,13 +5,13 @@ import "net/http"
 // AuthScheme is the way in which a registry authenticates clients.
 type AuthScheme string
 
-// The schemes of ECR and of Hub.
+// The schemes of ECR, and of Hub and Other.
 const (
 	AuthBasic  AuthScheme = "basic"  // Basic with tokens of GetAuthorizationToken; no token endpoint
 	AuthBearer AuthScheme = "bearer" // Bearer with a token endpoint that also serves anonymous clients
 )
 
-// Quirks are the behaviour of one kind of registry. ECR and Hub return the two known kinds; a
+// Quirks are the behaviour of one kind of registry. ECR, Hub and Other return the known kinds; a
 // test may change a copy.
 type Quirks struct {
 	Name string
@@ -121,4 +121,12 @@ func Hub() Quirks {
 		ManifestLocation:   true,
 		RateLimitHeaders:   true,
 	}
+}
+
+// Other returns the quirks of a registry other than ECR and Docker Hub. Its switches are the fields
+// of Dialect.
+func Other() Quirks {
+	q := Hub()
+	q.Name, q.RateLimitHeaders = "other", false
+	return q
 }

@@ -20,14 +20,14 @@ type exchange struct {
 // tokens.
 func (s *Server) Registry() http.Handler {
 	kind := func(r *http.Request) Kind { return parseCall(r).Kind }
-	return s.observe(surface{"registry", kind, writeRegistryError, "TOOMANYREQUESTS", "UNKNOWN"}, func(w http.ResponseWriter, r *http.Request) {
+	return s.below(s.observe(surface{"registry", kind, writeRegistryError, "TOOMANYREQUESTS", "UNKNOWN"}, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Docker-Distribution-Api-Version", "registry/2.0")
 		w, end := s.compress(w, r)
 		defer end()
 		if err := s.serveRegistry(w, r); err != nil {
 			writeRegistryError(w, s.wire(err))
 		}
-	})
+	}))
 }
 
 // wire converts the error of a handler to an answer.
@@ -129,6 +129,7 @@ func (s *Server) origin(r *http.Request) string {
 
 // location returns a path of this registry as a Location, absolute or not as its quirks say.
 func (s *Server) location(x *exchange, path string, q url.Values) string {
+	path = s.locationPath() + path
 	if len(q) > 0 {
 		path += "?" + q.Encode()
 	}
