@@ -279,7 +279,7 @@ func (c *Client) follow(req *http.Request, location string) (*http.Request, erro
 // resolve parses a Location. If it has the registry's own name (Options.Host), resolve puts the
 // address of Base in its place. A registry behind a proxy that ends TLS may write http for its own
 // name (distribution#123), which resolve turns into https. It refuses any other change from https
-// to http.
+// to http. A registry behind a proxy that adds a path may leave out that path, which resolve adds.
 func (c *Client) resolve(from *url.URL, location string) (*url.URL, error) {
 	u, err := from.Parse(location)
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
@@ -288,9 +288,6 @@ func (c *Client) resolve(from *url.URL, location string) (*url.URL, error) {
 	base := c.o.Base
 	if u.Host != base.Host && sameHost(u, c.o.Host) {
 		u.Scheme, u.Host = base.Scheme, base.Host
-		if prefix := strings.TrimRight(base.Path, "/"); !strings.HasPrefix(u.Path, prefix+"/") {
-			u.Path, u.RawPath = prefix+u.Path, ""
-		}
 	}
 	if u.Scheme == "http" && base.Scheme == "https" {
 		if !sameHost(u, base.Host) && !sameHost(u, base.Hostname()) {
@@ -298,6 +295,12 @@ func (c *Client) resolve(from *url.URL, location string) (*url.URL, error) {
 			return nil, unusable(e, fmt.Errorf("location http://%s leaves TLS", u.Host))
 		}
 		u.Scheme, u.Host = base.Scheme, base.Host
+	}
+	if prefix := strings.TrimRight(base.Path, "/"); c.own(u) && prefix != "" && strings.HasPrefix(u.Path, "/v2/") {
+		u.Path = prefix + u.Path
+		if u.RawPath != "" {
+			u.RawPath = prefix + u.RawPath
+		}
 	}
 	u.User, u.Fragment = nil, ""
 	return u, nil

@@ -425,13 +425,15 @@ func TestLocations(t *testing.T) {
 		location   func(server *url.URL) string
 		want       string // path and query of the PATCH
 	}{
-		"path":                {"", "", func(*url.URL) string { return "/v2/aa/blobs/uploads/1?_state=x%3D" }, "/v2/aa/blobs/uploads/1?_state=x%3D"},
-		"relative":            {"", "", func(*url.URL) string { return "1" }, "/v2/aa/blobs/uploads/1"},
-		"absolute":            {"", "", func(u *url.URL) string { return u.String() + "/up/1" }, "/up/1"},
-		"own name":            {"", "real.name", func(*url.URL) string { return "https://real.name/v2/aa/blobs/uploads/1" }, "/v2/aa/blobs/uploads/1"},
-		"own name, port":      {"", "real.name", func(*url.URL) string { return "https://REAL.name:443/v2/aa/blobs/uploads/1" }, "/v2/aa/blobs/uploads/1"},
-		"below a path":        {"/ecr", "real.name", func(*url.URL) string { return "https://real.name/v2/aa/blobs/uploads/1" }, "/ecr/v2/aa/blobs/uploads/1"},
-		"below a path, there": {"/ecr", "real.name", func(*url.URL) string { return "https://real.name/ecr/v2/aa/blobs/uploads/1" }, "/ecr/v2/aa/blobs/uploads/1"},
+		"path":                    {"", "", func(*url.URL) string { return "/v2/aa/blobs/uploads/1?_state=x%3D" }, "/v2/aa/blobs/uploads/1?_state=x%3D"},
+		"relative":                {"", "", func(*url.URL) string { return "1" }, "/v2/aa/blobs/uploads/1"},
+		"absolute":                {"", "", func(u *url.URL) string { return u.String() + "/up/1" }, "/up/1"},
+		"own name":                {"", "real.name", func(*url.URL) string { return "https://real.name/v2/aa/blobs/uploads/1" }, "/v2/aa/blobs/uploads/1"},
+		"own name, port":          {"", "real.name", func(*url.URL) string { return "https://REAL.name:443/v2/aa/blobs/uploads/1" }, "/v2/aa/blobs/uploads/1"},
+		"below a path":            {"/ecr", "real.name", func(*url.URL) string { return "https://real.name/v2/aa/blobs/uploads/1" }, "/ecr/v2/aa/blobs/uploads/1"},
+		"below a path, by path":   {"/ecr", "", func(*url.URL) string { return "/v2/aa/blobs/uploads/1?a=%2F" }, "/ecr/v2/aa/blobs/uploads/1?a=%2F"},
+		"below a path, elsewhere": {"/ecr", "", func(*url.URL) string { return "/storage/v2/1" }, "/storage/v2/1"},
+		"below a path, there":     {"/ecr", "real.name", func(*url.URL) string { return "https://real.name/ecr/v2/aa/blobs/uploads/1" }, "/ecr/v2/aa/blobs/uploads/1"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var lines []string

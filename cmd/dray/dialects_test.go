@@ -31,6 +31,8 @@ var dialects = map[string]ecrtest.Dialect{
 	"redirects: signed for GET":             {SignedForGet: true},
 	"redirects: storage on its own host":    {ObjectsHere: true},
 	"redirects: storage named without TLS":  {ObjectsHere: true, PlainLocation: true},
+	"redirects: below a path":               {Path: "/artifactory/api/docker/hub"},
+	"redirects: below a path that it omits": {Path: "/registries/main", PathUnknown: true},
 
 	"tokens: denied by scope":       {TokenRefusal: http.StatusForbidden},
 	"tokens: endpoint moved":        {TokenRedirect: http.StatusMovedPermanently},
@@ -181,22 +183,24 @@ func startAnyDialect(t *testing.T, d ecrtest.Dialect) *stack {
 // TestRegistryBehindAnotherName pulls by a name that only redirects to another registry. That one
 // wants a token of its own, for which dray's password is not shown.
 func TestRegistryBehindAnotherName(t *testing.T) {
-	other := ecrtest.Start(t, ecrtest.Options{Quirks: ecrtest.Hub()})
-	img := seed(t, other, "team/app", "v1", 3000)
-	s := startDialect(t, ecrtest.Dialect{Elsewhere: other.RegistryURL, Basic: true, Open: true}, &recording{}, asUser(t, "right")...)
-	for range 2 {
-		s.want(200, "GET", "/hub/v2/team/app/manifests/v1", nil)
-	}
-	s.want(200, "GET", "/hub/v2/team/app/blobs/"+img.layer.String(), nil)
-	s.want(200, "GET", "/hub/v2/team/app/tags/list", nil)
-	s.refused(404, "MANIFEST_UNKNOWN", "GET", "/hub/v2/team/app/manifests/absent", nil)
-	for _, e := range other.Log() {
-		if v := e.Request["Authorization"]; strings.HasPrefix(v, "Basic") {
-			t.Errorf("%s %s got the password", e.Method, e.Path)
+	for _, path := range []string{"", "/below/a/path"} {
+		other := ecrtest.Start(t, ecrtest.Options{Quirks: ecrtest.Other(), Dialect: ecrtest.Dialect{Path: path}})
+		img := seed(t, other, "team/app", "v1", 3000)
+		s := startDialect(t, ecrtest.Dialect{Elsewhere: other.RegistryURL + path, Basic: true, Open: true}, &recording{}, asUser(t, "right")...)
+		for range 2 {
+			s.want(200, "GET", "/hub/v2/team/app/manifests/v1", nil)
 		}
-	}
-	if other.Count(ecrtest.KindToken) == 0 || s.registries[1].breaker.State().Failures != 0 {
-		t.Errorf("%d tokens, %+v", other.Count(ecrtest.KindToken), s.registries[1].breaker.State())
+		s.want(200, "GET", "/hub/v2/team/app/blobs/"+img.layer.String(), nil)
+		s.want(200, "GET", "/hub/v2/team/app/tags/list", nil)
+		s.refused(404, "MANIFEST_UNKNOWN", "GET", "/hub/v2/team/app/manifests/absent", nil)
+		for _, e := range other.Log() {
+			if v := e.Request["Authorization"]; strings.HasPrefix(v, "Basic") {
+				t.Errorf("%s %s got the password", e.Method, e.Path)
+			}
+		}
+		if other.Count(ecrtest.KindToken) == 0 || s.registries[1].breaker.State().Failures != 0 {
+			t.Errorf("%d tokens, %+v", other.Count(ecrtest.KindToken), s.registries[1].breaker.State())
+		}
 	}
 }
 

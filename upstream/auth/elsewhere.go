@@ -22,7 +22,7 @@ func reads(req *http.Request) bool {
 // their names.
 const maxOthers = 64
 
-// others are the registries that a registry redirects to, by origin.
+// others are the registries that a registry redirects to, by their URL up to /v2/.
 type others struct {
 	mu    sync.Mutex // guards known
 	known map[string]*Transport
@@ -33,10 +33,11 @@ type others struct {
 // own. Reads below /v2/ of that other registry may need an anonymous token. The credentials of this
 // registry are never used.
 func (t *Transport) elsewhere(req *http.Request) http.RoundTripper {
-	if !reads(req) || !strings.HasPrefix(req.URL.Path, "/v2/") {
+	path, _, below := strings.Cut(req.URL.Path, "/v2/")
+	if !reads(req) || !below {
 		return t.o.Base
 	}
-	origin := url.URL{Scheme: req.URL.Scheme, Host: req.URL.Host}
+	origin := url.URL{Scheme: req.URL.Scheme, Host: req.URL.Host, Path: path}
 	t.others.mu.Lock()
 	defer t.others.mu.Unlock()
 	other := t.others.known[origin.String()]

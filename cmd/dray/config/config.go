@@ -96,7 +96,8 @@ type Upstream struct {
 	// `url`.
 	Name string `yaml:"name"`
 	// The URL of the registry: `https://host[:port]`, or a bare host name. `docker.io` stands for
-	// `https://registry-1.docker.io`. An upstream of kind `local` has none.
+	// `https://registry-1.docker.io`. A path after the host comes before `/v2/` in requests, as for
+	// the repositories of Artifactory. An upstream of kind `local` has no URL.
 	URL string `yaml:"url"`
 	// The kind of registry: `oci`, `ecr` (Amazon ECR, with the credentials of the AWS SDK; the host
 	// name gives account and region), `ecr-public`, or `local`. With `local`, dray itself stores the

@@ -199,7 +199,8 @@ func (u *Upstream) complete() {
 	if !strings.Contains(u.URL, "://") && u.URL != "" {
 		u.URL = "https://" + u.URL
 	}
-	if u.URL = strings.TrimSuffix(u.URL, "/"); u.URL == "https://"+dockerHub || u.URL == "https://index."+dockerHub {
+	u.URL = strings.TrimSuffix(u.URL, "/")
+	if name, ok := strings.CutPrefix(u.URL, "https://"); ok && isDockerHub(name) {
 		u.URL = "https://" + dockerHubHost
 	}
 	u.Kind = cmp.Or(u.Kind, kindOf(host))
@@ -219,7 +220,7 @@ func (u *Upstream) complete() {
 	if len(u.Hosts) == 0 && host != "" {
 		u.Hosts = []string{host}
 		if host == dockerHubHost {
-			u.Hosts = []string{dockerHub, dockerHubHost, "index.docker.io"}
+			u.Hosts = dockerHubNames()
 		}
 	}
 	if u.Kind != KindECR || !u.Push {
@@ -269,13 +270,19 @@ func (u *Upstream) Host() string {
 	if err != nil {
 		return ""
 	}
-	switch host := strings.ToLower(parsed.Host); host {
-	case dockerHub, "index.docker.io", dockerHubHost:
+	host := strings.ToLower(parsed.Host)
+	if isDockerHub(host) {
 		return dockerHubHost
-	default:
-		return host
 	}
+	return host
 }
+
+// dockerHubNames returns the host names of Docker Hub. Clients use all of them.
+func dockerHubNames() []string {
+	return []string{dockerHub, dockerHubHost, "index.docker.io", "registry.hub.docker.com"}
+}
+
+func isDockerHub(host string) bool { return slices.Contains(dockerHubNames(), strings.ToLower(host)) }
 
 func (l *Listener) complete(upstreams []Upstream) {
 	l.Address = cmp.Or(l.Address, "127.0.0.1:"+defaultPort)

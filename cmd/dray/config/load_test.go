@@ -299,7 +299,7 @@ upstreams: [{name: hub, url: docker.io}]
   address: here
   role_arn: nobody
 - name: b
-  url: https://h.example.com/path
+  url: https://h.example.com/v2/path
   prefixes: [fine]
   credentials: {username: u, password_file: /f, password_env: E}
   tags: {fresh: 2h, stale: 1h}
@@ -319,7 +319,7 @@ upstreams: [{name: hub, url: docker.io}]
 			`dray.yaml:6: upstreams[1].hosts[0]: "H:1" is not a host name; write it in lower case, with :port if it is not the default port`,
 			`dray.yaml:8: upstreams[1].address: "here" is not host:port`,
 			"dray.yaml:9: upstreams[1].role_arn: is only for upstreams of kind ecr",
-			`dray.yaml:11: upstreams[2].url: "https://h.example.com/path" has more than a host; remove the path`,
+			`dray.yaml:11: upstreams[2].url: remove /v2, which dray adds, from the path; what follows it is a repository_prefix`,
 			"dray.yaml:13: upstreams[2].credentials: password_file and password_env are both set; remove one",
 			"dray.yaml:14: upstreams[2].tags.stale: 1h is less than fresh, 2h",
 			"dray.yaml:20: upstreams[3].credentials: an upstream of kind ecr gets its credentials from the AWS SDK; remove this section",

@@ -155,7 +155,7 @@ func (u Upstream) validate(k *Report, path string) {
 			k.Add(path+".url", "is missing")
 		}
 	} else {
-		checkBaseURL(k, path+".url", u.URL)
+		u.checkURL(k, path+".url")
 	}
 	name := regexp.MustCompile(prefixName)
 	for j, p := range u.Prefixes {
@@ -405,6 +405,31 @@ func checkAddress(k *Report, path, value string) {
 		k.Add(path, "%q is not host:port", value)
 	}
 }
+
+// checkURL checks the URL of a registry. It may have a path, as that of a repository of Artifactory
+// has, but Amazon's and Docker's registries have none.
+func (u *Upstream) checkURL(k *Report, path string) {
+	parsed, err := url.Parse(u.URL)
+	below := err == nil && strings.Trim(parsed.Path, "/") != "" && parsed.Fragment == "" && u.Kind == KindOCI && u.Host() != dockerHubHost
+	if !below {
+		checkBaseURL(k, path, u.URL)
+		return
+	}
+	base := *parsed
+	base.Path, base.RawPath = "", ""
+	checkBaseURL(k, path, base.String())
+	segments := strings.Split(strings.TrimPrefix(parsed.EscapedPath(), "/"), "/")
+	switch {
+	case slices.Contains(segments, "v2"):
+		k.Add(path, "remove /v2, which dray adds, from the path; what follows it is a repository_prefix")
+	case slices.ContainsFunc(segments, func(s string) bool { return !pathSegment.MatchString(s) }):
+		k.Add(path, "the path may have letters, digits, and the characters . _ ~ - between single slashes")
+	}
+}
+
+// pathSegment matches one segment of the path of a registry. Others would need escapes, or mean
+// another path.
+var pathSegment = regexp.MustCompile(`^[A-Za-z0-9_~-][A-Za-z0-9._~-]*$`)
 
 // checkBaseURL checks that a URL has a scheme and a host, and nothing else.
 func checkBaseURL(k *Report, path, value string) {
