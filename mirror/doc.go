@@ -1,17 +1,20 @@
 // Package mirror is the front door of the process. It serves the requests of the listeners, and
 // connects the packages below it, which are called rooms.
 //
-// A [Listener] is the http.Handler of one address. It parses and routes a request, checks the
-// caller's rights, finds the handler in one table by kind and method, and writes the line of the
-// access log. The handlers are in the rooms pull and push. A [Mirror] is everything that the
-// listeners share: the store of repositories, the checks, the jobs, the handlers, and the
-// background tasks. It contains no policy, and sends no requests to upstreams itself.
+// A [Listener] is the http.Handler of one address. It parses and routes a request, finds the
+// handler in one table by kind and method, checks the caller's rights, calls the handler, and
+// writes the line of the access log. The handlers are in the rooms pull and push. A [Mirror] is
+// everything that the listeners share: the store of repositories, the checks, the jobs, the
+// handlers, and the background tasks. The rights are not part of a Mirror, because each Listener
+// has its own policy. A Mirror sends no requests to upstreams itself.
 //
 // The program (cmd/dray) passes in the cache, the facts, the queue, and a function that receives
-// events for notify. A Mirror also returns the newest reports on checked pushes.
+// events (package notify). A Mirror also returns the newest reports on checked pushes.
 //
 // Invariants:
-//   - Rights are checked before every answer, including an answer repeated from memory.
-//   - Work that serves more clients than the one that asked first runs in a task of the Mirror,
-//     and Run waits for it.
+//   - The rights are checked before a handler is called and before an answer is repeated from
+//     memory. Only the report on a push needs no rights: its ID cannot be guessed, and whoever
+//     knows the ID may read the report.
+//   - Work for which several clients may wait runs in a task of the Mirror, so that it does not end
+//     with the request of the client that asked first. Run waits for the tasks.
 package mirror

@@ -22,9 +22,9 @@ type Listener struct {
 	Mirror *Mirror
 	// CopyFiles sends files by copying them through this process instead of by sendfile.
 	CopyFiles bool
-	// AccessLog gets a line for each request, possibly late. If it is nil, no lines are written.
-	// The lines of pushes and deletions, and of errors with status 500 and above, go to the
-	// Mirror's logger instead.
+	// AccessLog gets a line for each request, except for pushes, deletions and errors with status 500
+	// and above: their lines go to the Mirror's logger. If AccessLog is nil, no request gets a line.
+	// AccessLog may buffer its lines.
 	AccessLog slog.Handler
 }
 
@@ -70,8 +70,8 @@ var (
 	noSniff    = []string{"nosniff"}
 )
 
-// guarded returns a panic as an error, which is counted, logged and answered with 500 like any
-// other. It also logs the panic with its stack.
+// guarded calls serve. If serve panics, guarded logs the panic with its stack and returns it as an
+// error. Like any other error, that one is counted, logged and, if no answer has begun, answered.
 func (l *Listener) guarded(x *request.Request) (err error) {
 	defer func() {
 		if v := recover(); v != nil {

@@ -7,8 +7,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// metrics are those of the front door itself. The number of their label values is bounded:
-// upstreams and kinds come from the configuration and the protocol, never from a client.
+// metrics are the metrics about requests of clients. No label value is a text that a client chose,
+// so the number of values is bounded: the names of listeners and upstreams come from the
+// configuration, and the kinds from the protocol.
 type metrics struct {
 	requests *prometheus.CounterVec
 	bytes    *prometheus.CounterVec
@@ -31,7 +32,8 @@ type series struct {
 	bytes    prometheus.Counter // nil for answers without content
 }
 
-// of returns the series of a request. The map ready grows no larger than the metrics themselves.
+// of returns the series of a request, and keeps it in ready for the next request with the same
+// labels.
 func (x *metrics) of(l labels) *series {
 	x.mu.RLock()
 	s := x.ready[l]

@@ -40,25 +40,26 @@ type Options struct {
 	// upstream.
 	Prefetch map[string]pull.Prefetch
 	// KeepAlive is the least time between two keep-alive requests for an image, by the name of the
-	// upstream. Such a request is sent only because clients pull the image here, so that the
-	// upstream does not consider it unused. 0 means none.
+	// upstream. Such a request tells the upstream that an image which clients pull from dray is still
+	// in use. 0 means that none are sent.
 	KeepAlive map[string]time.Duration
-	// Queue stores the pushes to upstreams that acknowledge locally, and calls Forward for them. It
-	// may be nil if no upstream does.
+	// Queue stores the pushes to upstreams that acknowledge locally, and calls [Mirror.Forward] for
+	// each. It may be nil if there is no such upstream.
 	Queue *queue.Queue
 	// OnPull, when not nil, is called each time that a client has got a manifest by GET.
 	OnPull func(r repository.Repo, reference string)
 	// OnEvent, when not nil, is called for each push, verdict and deletion. It must not block.
 	OnEvent func(notify.Event)
-	// Logger gets access lines and the messages of background work; nil discards.
+	// Logger gets the messages of background work, and the lines of some requests (see [Listener]);
+	// nil discards.
 	Logger *slog.Logger
 	// UploadExpiry is how long dray keeps an upload without progress, and a pushed blob while no
 	// manifest names it. 0 means 1 hour.
 	UploadExpiry time.Duration
-	// MaxUploadsPerClient bounds open uploads; 0 means no bound.
+	// MaxUploadsPerClient bounds the open uploads of one client; 0 means no bound.
 	MaxUploadsPerClient int
-	// MaxUploadBytesPerClient bounds the bytes of open uploads and of blobs whose manifest has not
-	// been forwarded; 0 means no bound.
+	// MaxUploadBytesPerClient bounds the bytes of one client's open uploads and of those of its blobs
+	// whose manifest has not been forwarded; 0 means no bound.
 	MaxUploadBytesPerClient int64
 	// ClientStall is how long a client may go without sending or taking a byte before it is
 	// disconnected. 0 means 2 minutes.
@@ -119,9 +120,9 @@ func New(o Options) (*Mirror, error) {
 	return m, nil
 }
 
-// Run forwards the blobs that an earlier process left, and drops uploads without progress, until
-// ctx ends. Then it stops the background work of the Mirror, waits for it, and returns nil. It
-// leaves open uploads to the next process.
+// Run does the background work until ctx ends: it forwards the blobs that an earlier process left,
+// runs the jobs, and drops uploads without progress. When ctx ends, Run stops all background work
+// of the Mirror, waits for it, and returns nil. It leaves open uploads to the next process.
 func (m *Mirror) Run(ctx context.Context) error {
 	for _, job := range []func(context.Context){m.push.Recover, m.keepAlive.Run, m.verdicts.Run, m.baseIndex.Run} {
 		m.tasks.Start(job)
@@ -142,11 +143,12 @@ func (m *Mirror) Run(ctx context.Context) error {
 	}
 }
 
-// Reports lists the newest verdicts on pushes, newest first. The caller must not change them.
+// Reports lists the newest reports on checked pushes, newest first. The caller must not change
+// them.
 func (m *Mirror) Reports() []*pipeline.Report { return m.checks.Reports() }
 
-// CheckPushes returns an error if the last pushes failed because of dray or the registry. It only
-// looks at past requests, and asks no registry.
+// CheckPushes returns an error if the last pushes failed because of dray or the registry. It knows
+// that from past requests, and sends none.
 func (m *Mirror) CheckPushes(ctx context.Context) error { return m.pushes.check(ctx) }
 
 // Forward forwards a push of the queue to its upstream. It is a [queue.Forward].

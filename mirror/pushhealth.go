@@ -31,23 +31,23 @@ type pushHealth struct {
 	steps map[pushStep]*failures
 }
 
-// pushStep is one step of pushes to an upstream. The kind and the method of its requests identify
-// it.
+// pushStep is one step of pushes to an upstream, such as the PUT of a manifest.
 type pushStep struct {
 	upstream string
 	kind     oci.Kind
 	method   string
 }
 
-// failures are the last requests of a step, all of which failed.
+// failures counts the requests of a step that failed in a row.
 type failures struct {
 	n      int
 	last   time.Time
 	reason string
 }
 
-// observe takes the result of a request. Only pushes count, and of their failures only those of
-// dray and of the registry. A push that was refused does not count: its status is below 500.
+// observe records the result of a request if the request is part of a push and its client is still
+// connected. A status of 500 or above is a failure of dray or of the registry. A refusal has a
+// lower status, and is no failure.
 func (p *pushHealth) observe(x *request.Request, err error) {
 	if !x.Q.Write() || x.Q.Deletes() || x.Repo.Up == nil || x.R.Context().Err() != nil {
 		return

@@ -26,7 +26,8 @@ type Options struct {
 	Hosts []string
 	// API has the endpoints below [api.Prefix].
 	API []Endpoint
-	// Logger gets errors of gathering metrics, and a line for each change by the API; nil discards.
+	// Logger gets errors of gathering metrics, panics, and a line for each change by the API; nil
+	// discards.
 	Logger *slog.Logger
 }
 
@@ -77,11 +78,11 @@ func (l gatherLog) Println(v ...any) {
 	l.log.Warn("cannot gather some metrics", "error", v[len(v)-1])
 }
 
-// guard refuses requests that only a misled browser would send. A page can make its own name
-// resolve to a loopback address and then read the answers (DNS rebinding), so names must be
-// configured. An address in Host cannot be the name of a page, so probes by address need no
-// configuration. A page can also make a browser send requests without reading the answers; profiles
-// are expensive, so such requests are refused, too.
+// guard refuses requests that only a misled browser would send. A page can make its own host name
+// resolve to a loopback address and then read the answers (DNS rebinding), so guard accepts only
+// the configured names. An IP address in Host cannot be the name of such a page, so guard accepts
+// every address. A page can also make a browser send requests whose answers the page cannot read.
+// guard refuses these, too, because a profile is expensive to make.
 func guard(hosts []string, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !identity.KnownHost(hosts, r.Host) {

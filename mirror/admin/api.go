@@ -19,8 +19,8 @@ import (
 // maxRequestBytes bounds the body of a request to the API.
 const maxRequestBytes = 64 << 10
 
-// asError returns an Error with the message of err. Its code is that of the Error in err;
-// CodeInternal if there is none.
+// asError returns an Error with the message of err. If err wraps an Error, the result has the code
+// of that one, otherwise CodeInternal.
 func asError(err error) *api.Error {
 	e := &api.Error{Code: api.CodeInternal, Message: err.Error()}
 	if inner, ok := errors.AsType[*api.Error](err); ok {
@@ -65,9 +65,9 @@ func List[A any](path string, ask func(ctx context.Context, params url.Values) i
 	}}
 }
 
-// Change answers POST of a path below [api.Prefix]; all changes use it. The body is a JSON
-// object, with members of Q only. do is called only for requests that no page of another site can
-// have sent: see [checkChange].
+// Change answers POST of a path below [api.Prefix]; all changes use it. The body is a JSON object
+// whose members are all fields of Q. do is called only for requests that no page of another site
+// can have sent: see [checkChange].
 func Change[Q, A any](path string, do func(ctx context.Context, q Q) (A, error)) Endpoint {
 	return Endpoint{"POST " + api.Prefix + path, func(log *slog.Logger, w http.ResponseWriter, r *http.Request) error {
 		if err := checkChange(r); err != nil {
@@ -89,10 +89,10 @@ func Change[Q, A any](path string, do func(ctx context.Context, q Q) (A, error))
 	}}
 }
 
-// checkChange refuses requests that a web page could have made a browser send. A page of another
-// site can send a POST without a preflight (Fetch standard, "CORS-safelisted request-header"),
-// but not with this content type, and nothing here answers a preflight. [guard] has checked the
-// name in Host.
+// checkChange refuses requests that a web page could have made a browser send. For a page of
+// another site, a browser sends some POST requests without asking the server first (Fetch standard,
+// "CORS-safelisted request-header"). Before one with the content type application/json, it sends a
+// preflight, which no endpoint here answers. [guard] has checked the name in Host.
 func checkChange(r *http.Request) error {
 	if t, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || t != "application/json" {
 		return api.Errorf(api.CodeInvalid, "Content-Type must be application/json")

@@ -20,21 +20,21 @@ type Client interface {
 
 var _ Client = (*cloudwatch.Client)(nil)
 
-// Series maps a counter to a metric.
+// Series maps a Prometheus counter to a metric of CloudWatch.
 type Series struct {
-	// Counter is the name of a Prometheus counter. Its series are summed by the labels in
-	// Dimensions.
+	// Counter is the name of the counter. A counter has one value for each combination of its labels.
+	// Values that have the same labels in Dimensions are added up.
 	Counter string
 	// Metric is the name in CloudWatch.
 	Metric string
 	// Dimensions are the dimensions of the metric. CloudWatch bills each combination of values as a
-	// metric. An empty label is published without its dimension.
+	// metric. If a label is empty, its dimension is left out.
 	Dimensions []Dimension
-	// Only selects the series whose label has one of the values; nil selects all.
+	// Only has, by the name of a label, the values of the label that count. nil counts all.
 	Only map[string][]string
 }
 
-// Dimension maps a label to a dimension.
+// Dimension maps a label of the counter to a dimension, whose name is Name.
 type Dimension struct {
 	Label, Name string
 }
@@ -45,8 +45,8 @@ type Options struct {
 	Gatherer  prometheus.Gatherer
 	Namespace string
 	Series    []Series
-	// Interval is the time between two publications; 0 means 1 minute. The resolution of CloudWatch
-	// is one minute in any case.
+	// Interval is the time between two publications; 0 means 1 minute. The data points have a
+	// resolution of one minute in any case.
 	Interval time.Duration
 	// Timeout bounds one publication, with all its requests and their retries; 0 means 30 seconds.
 	Timeout time.Duration
@@ -118,7 +118,7 @@ func (p *Publisher) Run(ctx context.Context) error {
 	}
 }
 
-// collect appends the increases since the last call, with the given time.
+// collect appends the increases since the last call as data points with the given time.
 func (p *Publisher) collect(at time.Time) {
 	increases, err := p.reader.read()
 	if err != nil {
@@ -139,7 +139,8 @@ func (p *Publisher) drop(n int) {
 	p.pending = append(p.pending[:0], p.pending[n:]...)
 }
 
-// publish sends waiting data points until a request fails.
+// publish sends the waiting data points. If CloudWatch refuses some of them, publish drops those
+// and goes on. After any other error, it stops.
 func (p *Publisher) publish(ctx context.Context, timeout time.Duration) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
@@ -179,7 +180,7 @@ func refused(err error) bool {
 	return ok
 }
 
-// note logs the first error, and the first success after an error.
+// note logs the first of several errors in a row, and the first success after them.
 func (p *Publisher) note(err error) {
 	switch {
 	case err != nil && !p.failing:

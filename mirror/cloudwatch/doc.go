@@ -1,8 +1,8 @@
 // Package cloudwatch publishes selected counters to Amazon CloudWatch every minute.
 //
 // Invariants:
-//   - It only reads the Prometheus gatherer, and of package pulls only the names of its counters.
-//     A pull never causes a call to AWS.
+//   - It takes the counts of pulls from the Prometheus gatherer, so a pull never causes a call to
+//     AWS.
 //   - Data points that could not be published keep their minute and are sent with a later request.
 //     A bounded number of data points waits; beyond that number, the oldest ones are dropped and
 //     counted.

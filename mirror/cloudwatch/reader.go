@@ -14,11 +14,11 @@ import (
 	"dray/mirror/pulls"
 )
 
-// PullSeries returns the series about pulls. The first is the number of pulls, under metric and
-// without dimensions. With a detail, the second is their number by repository or image, under the
-// same metric with the dimensions Repository and Image. CloudWatch does not aggregate across
-// dimensions, so alarms on the number still work when a detail is configured. If upstreams are
-// given, only their pulls count.
+// PullSeries returns the series about pulls. The first is the number of all pulls, under the name
+// metric and without dimensions. If detail asks for more, the second has the number by repository
+// or by image, under the same name: with the dimension Repository, or with Repository and Image.
+// CloudWatch does not add up the values of a dimension, so an alarm on the number of all pulls
+// needs the first series in any case. If upstreams are given, only their pulls count.
 func PullSeries(metric string, detail pulls.Detail, upstreams ...string) []Series {
 	var only map[string][]string
 	if len(upstreams) > 0 {
@@ -79,7 +79,7 @@ func dimensionValue(s string) string {
 }
 
 // Limits of one request (API reference, PutMetricData: 1000 metrics, 1 MB). The size of a data
-// point is estimated as its texts plus an allowance for their encoding.
+// point is estimated as the length of its texts plus an allowance for their encoding.
 const (
 	batchData  = 1000
 	batchBytes = 900_000
@@ -139,7 +139,7 @@ func (r *reader) read() ([]increase, error) {
 		}
 	}
 	if err != nil {
-		// A missing series may only have failed to be collected.
+		// A series that is missing now may be back at the next read, so keep its last value.
 		maps.Copy(r.seen, values)
 	} else {
 		r.seen = values

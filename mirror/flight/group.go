@@ -21,8 +21,8 @@ type Options struct {
 	Tasks *Tasks
 	// Timeout bounds each call.
 	Timeout time.Duration
-	// Detached calls continue after every caller has left. Other calls are cancelled then, so that a
-	// client cannot cause more work than it has connections.
+	// Detached says that a call continues when all its callers have left. Otherwise the call is
+	// cancelled then, so that a client cannot cause more work than it has connections.
 	Detached bool
 }
 
@@ -40,7 +40,8 @@ func NewGroup[K comparable, T any](o Options) *Group[K, T] {
 }
 
 // Do returns the result of the call under way for key. If there is none, it starts fn as that call.
-// If ctx ends first, Do returns its cause. After the tasks have stopped, Do returns [ErrStopped].
+// If ctx ends before the call, Do returns the cause of that end. If the Tasks are stopped and no
+// call is under way, Do returns [ErrStopped].
 func (g *Group[K, T]) Do(ctx context.Context, key K, fn func(context.Context) (T, error)) (T, error) {
 	c, err := g.join(key, fn)
 	if err != nil {
@@ -82,9 +83,9 @@ func (g *Group[K, T]) join(key K, fn func(context.Context) (T, error)) (*call[T]
 	return c, nil
 }
 
-// leave ends the wait of one caller. If it was the last, leave cancels the call, unless calls are
-// detached. It also removes the call, so that a later caller starts a new one instead of getting
-// the error of the cancelled one.
+// leave ends the wait of one caller. If the caller was the last and calls are not detached, leave
+// cancels the call and removes it from calls. A later caller then starts a new call, instead of
+// getting the error of the cancelled one.
 func (g *Group[K, T]) leave(key K, c *call[T]) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -94,8 +95,8 @@ func (g *Group[K, T]) leave(key K, c *call[T]) {
 	}
 }
 
-// Wait returns nil when no call is under way whose key satisfies which. If ctx ends first, it
-// returns the cause.
+// Wait returns nil when no call is under way whose key satisfies which. If ctx ends first, Wait
+// returns the cause of its end.
 func (g *Group[K, T]) Wait(ctx context.Context, which func(K) bool) error {
 	for {
 		g.mu.Lock()

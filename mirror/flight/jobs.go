@@ -34,8 +34,7 @@ type running[T any] struct {
 	dropped bool
 }
 
-// NewJobs returns a queue with space for limit new jobs, and for as many jobs that are to be
-// retried.
+// NewJobs returns a queue with space for limit new jobs, and for limit more that wait for a retry.
 func NewJobs[T any](limit int) *Jobs[T] {
 	return &Jobs[T]{limit: limit, wake: make(chan struct{}, 1)}
 }
@@ -113,14 +112,14 @@ func (j *Jobs[T]) runJob(ctx context.Context, job Job[T], do func(context.Contex
 	close(now.done)
 }
 
-// Retry queues a job again, to be done after the next of its pauses. It reports false if no pause
-// is left or the queue is full. If the job was dropped, Retry does nothing and reports true. Only
-// the do of Run may call Retry.
+// Retry queues a job again. Before its nth retry, the job waits for the nth of the pauses. Retry
+// reports false if no pause is left or the queue is full. If Drop has returned the job, Retry does
+// nothing and reports true. Only the do of Run may call Retry.
 func (j *Jobs[T]) Retry(job Job[T], pauses []time.Duration) bool {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.current != nil && j.current.dropped {
-		return true // nobody wants it to be retried
+		return true // Drop has taken it
 	}
 	if job.tries >= len(pauses) || len(j.later) >= j.limit {
 		return false

@@ -5,8 +5,8 @@ import (
 	"net/http"
 )
 
-// Prefix is the path of the API. Its number changes when a client of the older version would
-// misread answers; members may be added to answers at any time.
+// Prefix is the path of the API. Its number changes when clients of the older version would misread
+// the answers. Members may be added to answers without a new number.
 const Prefix = "/api/v1/"
 
 // Code is the kind of an [Error].

@@ -1,3 +1,3 @@
-// Package api has the types of the operators' API: for admin and inventory, which answer, and for
-// the subcommands (cmd/dray/ctl), which ask.
+// Package api has the types of the operators' API. The packages admin and inventory answer with
+// them. The subcommands in cmd/dray/ctl send requests and read the answers.
 package api

@@ -6,7 +6,7 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// Image is a manifest of a repository, with the held part of its content.
+// Image is a manifest of a repository. It also says how much of the image is held.
 type Image struct {
 	// Upstream and Repository are empty if facts were lost and the repository is not known.
 	Upstream   string `json:"upstream"`
@@ -20,8 +20,7 @@ type Image struct {
 	// counts the parts on disk.
 	Parts     int `json:"parts"`
 	HeldParts int `json:"held_parts"`
-	// Bytes is the size of the parts according to the manifests, and HeldBytes that of the parts on
-	// disk.
+	// Bytes is the size of all parts, and HeldBytes that of the parts on disk.
 	Bytes     int64 `json:"bytes"`
 	HeldBytes int64 `json:"held_bytes"`
 	// LastUse is when one of the parts was last opened, to the hour; zero if none is held.
@@ -44,10 +43,11 @@ type Blob struct {
 	// Hits counts requests for the blob, up to 3. Eviction lowers the count each time that it spares
 	// the blob because of its hits.
 	Hits int `json:"hits"`
-	// Pool is "small" for blobs below 1 MiB, otherwise "large". Each pool is evicted by itself.
+	// Pool is "small" for blobs below 1 MiB, otherwise "large". Each pool has its own order of
+	// eviction.
 	Pool string `json:"pool"`
-	// Proven says that the blob was requested again after it was stored. Other blobs are evicted
-	// first.
+	// Proven says that the blob was requested again after it was stored, or stored again soon after it
+	// was evicted. Other blobs are evicted first.
 	Proven bool `json:"proven"`
 	// Open says that the blob is being read, or needed by a push.
 	Open bool `json:"open"`
@@ -75,7 +75,7 @@ const (
 	ReasonCold   Reason = "cold"
 )
 
-// Pin is a set of blobs that a pin keeps.
+// Pin describes a pin, and the blobs that it keeps in the cache.
 type Pin struct {
 	// Name is the name of the pin.
 	Name string `json:"name"`
@@ -84,12 +84,12 @@ type Pin struct {
 	// HeldBlobs and HeldBytes are the number and size of the held blobs.
 	HeldBlobs int   `json:"held_blobs"`
 	HeldBytes int64 `json:"held_bytes"`
-	// Missing are blobs that are not held. They are kept when they arrive; the pin does not fetch
-	// them.
+	// Missing are the blobs of the pin that are not held. The pin does not fetch such a blob, but
+	// keeps it once it is stored.
 	Missing []digest.Digest `json:"missing"`
 }
 
-// Fate is the result of a purge for one blob.
+// Fate says what a purge did with one blob, or what it would do if it is a dry run.
 type Fate string
 
 // The fates.
@@ -105,7 +105,7 @@ const (
 // Gone is a blob that a purge selected.
 type Gone struct {
 	Digest digest.Digest `json:"digest"`
-	Size   int64         `json:"size"` // in bytes, if it is held
+	Size   int64         `json:"size"` // in bytes; 0 if the blob is not held
 	Fate   Fate          `json:"fate"`
 	Error  string        `json:"error,omitempty"`
 }

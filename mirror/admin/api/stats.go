@@ -13,8 +13,8 @@ type Stats struct {
 	FetchedBytes int64 `json:"fetched_bytes"`
 	// Fetched has the FetchedBytes of each upstream.
 	Fetched map[string]int64 `json:"fetched"`
-	// SavedBytes is SentBytes less FetchedBytes: the bytes that upstreams did not have to send. It
-	// is negative while more was fetched than sent.
+	// SavedBytes is SentBytes less FetchedBytes: the bytes that upstreams did not have to send. It is
+	// negative while dray has fetched more bytes than it has sent, for example by prefetching.
 	SavedBytes int64 `json:"saved_bytes"`
 	// SavedRatio is SavedBytes divided by SentBytes; 0 if nothing was sent.
 	SavedRatio float64 `json:"saved_ratio"`
