@@ -1,8 +1,9 @@
-// Package gate checks a push before it is forwarded, with the pipeline that the operator configured
-// for its repository.
+// Package gate checks a push before its manifest is forwarded. The checks are those of the pipeline
+// that the operator configured for the repository.
 //
-// Package pipeline has the checks, and remembers what they found in a layer. This package knows
-// pushes. It scans a layer while the client sends it, makes one verdict for all clients that push
-// the same manifest, waits for the verdict as long as the client does, keeps the reports, and sends
-// events (notify). It reads the content of a push only through [pipeline.Contents].
+// Package pipeline has the checks, and remembers what they found in a layer. Package gate runs them
+// for pushes. It scans a layer while the client sends the layer, makes one verdict for all clients
+// that push the same manifest, waits for the verdict no longer than the client does, keeps the
+// reports, and sends events (package notify). It reads the content of a push only through
+// [pipeline.Contents].
 package gate

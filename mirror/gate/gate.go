@@ -31,13 +31,13 @@ type Gate struct {
 	// it waits until a manifest that refers to it passes, for HoldFor at most.
 	ForwardDigests bool
 	HoldFor        time.Duration
-	// TrustUnseen says that layers are not scanned if the client did not send them because the
-	// upstream has them. Otherwise they are fetched and scanned.
+	// TrustUnseen says that layers which the client did not send, because the upstream has them, are
+	// not scanned. Otherwise dray fetches and scans them.
 	TrustUnseen bool
 	// Attach says that the verdict on a forwarded image is pushed as an artifact that refers to the
 	// image.
 	Attach bool
-	// Within bounds how long clients that give up after 30 s wait for a verdict.
+	// Within bounds the wait for a verdict of those clients that give up a request after 30 s.
 	Within time.Duration
 	// OnTimeout is the answer to a push whose verdict takes longer than its client may wait.
 	OnTimeout pipeline.OnError
@@ -52,12 +52,11 @@ type Options struct {
 	Logger *slog.Logger
 	// OnEvent, if not nil, is called for each push, verdict and deletion. It must not block.
 	OnEvent func(notify.Event)
-	// Bound bounds the time for one verdict, and for one scan of a layer that runs outside of its
-	// upload.
+	// Bound bounds the time for one verdict, and for the scan of a layer that is not being uploaded.
 	Bound time.Duration
 }
 
-// Checks runs the checks of pushes by the gates of their repositories.
+// Checks checks each push by the gate of its repository.
 type Checks struct {
 	Events
 	o        Options
@@ -99,7 +98,7 @@ func (e *Rejected) Error() string { return e.Report.Message("") }
 type Push struct {
 	Repo repository.Repo
 	Gate *Gate // nil if there is none
-	// User is the client's name, "" for an anonymous one.
+	// User is the name of the authenticated client, or "" if the client is anonymous.
 	User     string
 	Ref      oci.Reference
 	Manifest *oci.Manifest
@@ -149,11 +148,12 @@ func (c *Checks) CheckName(ctx context.Context, p Push) error {
 	return &Rejected{r}
 }
 
-// Pass returns the report of a manifest that may be forwarded. The report is nil if the verdict was
-// late and the gate allows that. Any error means that the manifest may not be forwarded now: a
-// *Rejected if it did not pass, or [oci.ErrDenied] if the verdict was late. The checks continue
-// after the client has disconnected, so a second push of the same manifest waits for the same
-// verdict.
+// Pass waits for the verdict on a manifest. It returns the report if the manifest may be forwarded.
+// After p.Within, the verdict is late. If the gate's OnTimeout is Allow, the manifest may then be
+// forwarded without a verdict, and the report is nil. Any error means that the manifest may not be
+// forwarded now. The error is a *Rejected if the manifest did not pass, and [oci.ErrDenied] if the
+// verdict is late. The checks continue after the client has disconnected, so a second push of the
+// same manifest waits for the same verdict.
 func (c *Checks) Pass(ctx context.Context, p Push, contents pipeline.Contents) (*pipeline.Report, error) {
 	wait, cancel := context.WithTimeoutCause(ctx, p.Within, errStillChecking)
 	defer cancel()
@@ -177,7 +177,8 @@ func (c *Checks) Pass(ctx context.Context, p Push, contents pipeline.Contents) (
 }
 
 func (c *Checks) judge(ctx context.Context, p Push, contents pipeline.Contents) (*pipeline.Report, error) {
-	// A referrer is never judged as a part: no later push will have it judged again.
+	// A part is judged again as a whole when an index or tag that refers to it is pushed. That does
+	// not happen to a referrer, so a referrer is never judged as a part.
 	part := p.Ref.Tag == "" && !p.Gate.ForwardDigests && p.Manifest.Subject == nil
 	r, err := p.Gate.Pipeline.Judge(ctx, pipeline.Subject{Name: p.name(), Manifest: p.Manifest, Part: part}, contents)
 	if err != nil {

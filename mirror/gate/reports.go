@@ -14,10 +14,10 @@ import (
 // most.
 const maxReports = 512
 
-// lateFor is how long the next push of the same manifest may use a late verdict.
+// lateFor is how long a late verdict may still be used by the next push of the same manifest.
 const lateFor = 10 * time.Minute
 
-// reports has the newest verdicts, in memory.
+// reports keeps the newest reports in memory.
 type reports struct {
 	byID  *lru.Cache[string, *pipeline.Report]
 	byKey *lru.Cache[Key, *pipeline.Report]
@@ -42,8 +42,9 @@ func (r *reports) get(key Key) *pipeline.Report {
 	return report
 }
 
-// late returns a verdict that took longer than within, the time that a client waits. It returns a
-// verdict only once, and nil if there is none or it is too old.
+// late returns the report of a late verdict: one that took longer than within, the time that a
+// client waits for it. late returns such a report only once. It returns nil if there is none, or if
+// it is too old.
 func (r *reports) late(key Key, within time.Duration) *pipeline.Report {
 	report := r.get(key)
 	if report == nil || report.Seconds < within.Seconds() || time.Since(report.At) > lateFor+within {
@@ -66,5 +67,5 @@ func (c *Checks) Report(id string) *pipeline.Report {
 	return report
 }
 
-// ReportOf returns the newest verdict on a push, or nil.
+// ReportOf returns the newest report on a push, or nil.
 func (c *Checks) ReportOf(k Key) *pipeline.Report { return c.reports.get(k) }

@@ -13,8 +13,8 @@ import (
 	"dray/upstream/oci"
 )
 
-// ErrHeldBack is the reason why a blob has not been completed at the upstream: it waits for the
-// verdict on its image.
+// ErrHeldBack is the reason why a blob has not been completed at the upstream: the blob waits for
+// the verdict on its image.
 var ErrHeldBack = errors.New("layer waits for the verdict")
 
 // errLayerRejected keeps a layer from being completed at the upstream. If an image with the
@@ -30,7 +30,7 @@ type Scan struct {
 	done  chan struct{}
 	found *pipeline.Scanned
 	err   error
-	// reported is set when an image has been judged by the result although it was incomplete.
+	// reported is set when an image has been judged by an incomplete result of this scan.
 	reported atomic.Bool
 }
 

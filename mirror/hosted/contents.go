@@ -13,13 +13,13 @@ import (
 	"dray/upstream/oci"
 )
 
-// contents is the content of all repositories in memory: their states, their blobs, and how many
-// times each digest is used by all of them. All methods may be called concurrently.
+// contents is the content of all repositories in memory: the state and the blobs of each, and how
+// often each digest is used in all of them together. All methods may be called concurrently.
 type contents struct {
 	maxBytes int64 // 0: no bound
 	grace    time.Duration
 
-	mu    sync.Mutex // guards the fields below and everything that they point to; leaf lock
+	mu    sync.Mutex // guards the fields below and everything that they point to; no other lock is taken under it
 	repos map[string]*repo
 	holds map[digest.Digest]*hold
 	used  int64 // bytes of the holds
@@ -27,13 +27,14 @@ type contents struct {
 
 type repo struct {
 	name string
-	// changing is a lock for changes of the repository's file: full while it is held; capacity 1.
+	// changing is a lock for changes of the repository's file: a channel of capacity 1 that is full
+	// while the lock is held.
 	changing chan struct{}
 	// state is the content of the file. It is replaced, never changed.
 	state *state
 	// members are the blobs of the repository.
 	members map[digest.Digest]*member
-	// stale says that content was used since the file was last written, at the time written.
+	// written is when the file was last written, and stale says that content has been used since.
 	stale   bool
 	written time.Time
 	// gone says that the repository was empty and has been removed from contents.repos.
@@ -60,9 +61,10 @@ func newRepo(name string) *repo {
 	return &repo{name: name, changing: make(chan struct{}, 1), state: &state{}, members: map[digest.Digest]*member{}}
 }
 
-// tryTake adds a use of a digest. release replaces the older one of the digest, because the file in
-// the cache may have been replaced meanwhile. The caller has to call the older one, which is
-// returned. If the quota is exceeded, tryTake takes nothing and returns how many bytes are missing.
+// tryTake adds a use of a digest. release becomes the release of the digest's hold. It replaces the
+// one from an earlier call, because the file in the cache may have been replaced meanwhile. tryTake
+// returns that earlier one as old, and the caller has to call it. If the digest does not fit into
+// the quota, tryTake takes nothing and returns how many bytes are missing.
 func (c *contents) tryTake(d digest.Digest, size int64, release func()) (old func(), short int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -73,7 +75,7 @@ func (c *contents) tryTake(d digest.Digest, size int64, release func()) (old fun
 }
 
 // takeRestored adds a use of a digest that a repository's file names, even over the quota. If
-// release is nil, the older one of the digest stays.
+// release is nil, the hold of the digest keeps the release that it has.
 func (c *contents) takeRestored(d digest.Digest, size int64, release func()) (old func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -1,18 +1,20 @@
 // Package hosted is a registry whose content is stored only here: pushes to it are not forwarded.
 //
-// The mirror uses it like any other upstream: it is a Source, a Sink, a Lister and a Deleter.
-// Rules that drop old tags name repositories by patterns.
+// The mirror uses a [Store] like any other upstream: it is a Source, a Sink, a Lister and a Deleter
+// of package upstream.
 //
 // Invariants:
-//   - The manifests and tags of a repository are one file. A new version replaces it by one
-//     rename, when it and all content that it names are on stable storage. So an acknowledged
-//     push survives a kill -9, and no push is ever half there.
+//   - One file lists the manifests and tags of a repository. A new version of the file is first
+//     written beside the old one. When the new version and all content that it names are on stable
+//     storage, one rename replaces the old version. So an acknowledged push survives a kill -9, and
+//     no push is ever half there.
 //   - Bytes are blobs of the cache, kept from eviction while a repository needs them. Nothing is
 //     copied: a client's upload is in the cache already.
 //   - Losing the store of facts loses no hosted content. Losing the directory of the cache loses
-//     the content. A repository whose blob is gone answers "not found", and the next push of the
-//     blob repairs it.
-//   - A repository keeps a blob for Options.Grace after a client asked for it, so that no garbage
-//     collection comes between a client that leaves out a layer and the manifest that needs it.
+//     the content. If the bytes of a blob are gone, a request for it is answered with "not found",
+//     and the next push of the blob repairs the repository.
+//   - A repository keeps a blob for Options.Grace after a client asked for it. If the client leaves
+//     the blob out of a push because the repository has it, the blob is still there when the
+//     manifest arrives.
 //   - There is no file I/O while contents.mu is held.
 package hosted

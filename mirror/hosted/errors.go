@@ -10,7 +10,8 @@ import (
 	"dray/upstream/oci"
 )
 
-// ErrFull says that the quota is used up, and that no more content may be dropped for a push.
+// ErrFull says that there is no space for a push: the quota is used up and no more content may be
+// dropped for the push, or the disk is full.
 var ErrFull = errors.New("quota of the hosted registry exceeded")
 
 func storeError(err error) error {
@@ -20,8 +21,8 @@ func storeError(err error) error {
 	return oci.ErrUnavailable.With("the mirror cannot store content at the moment; try again later").Because(err)
 }
 
-// full returns a refusal of a push. Clients show its text. They do not retry at once, as they would
-// after a 5xx.
+// full returns the error for a push that is refused for lack of space. Clients show the text of the
+// error. Its status is no 5xx, after which clients would try again at once.
 func full(why string) *oci.Error {
 	return oci.ErrDenied.With("no space for the push: %s", why).Because(ErrFull)
 }

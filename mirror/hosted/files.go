@@ -45,8 +45,8 @@ func repoOf(file string) (string, bool) {
 // files are the files of the repositories, one for each.
 type files struct{ root *os.Root }
 
-// write replaces the file of a repository by one with st, and returns when that is on stable
-// storage.
+// write replaces the file of a repository by one with st, and returns when the new file is on
+// stable storage.
 func (w files) write(name string, st *state) error {
 	file, err := fileOf(name)
 	if err != nil {
@@ -100,8 +100,8 @@ func (w files) erase(name string) error {
 	return nil
 }
 
-// syncDirs makes a rename in a directory durable. It syncs all directories above, which may be
-// new.
+// syncDirs makes a rename in a directory durable. It also syncs all directories above, because they
+// may be new.
 func (w files) syncDirs(dir string) error {
 	for {
 		f, err := w.root.Open(dir)

@@ -22,16 +22,16 @@ import (
 type Options struct {
 	// Name is the upstream's name in messages and metrics.
 	Name string
-	// Directory has the files of the repositories; created when missing. The lock of the cache's
-	// directory ensures that only one process uses it.
+	// Directory has the files of the repositories. Open creates it if it is missing. The lock of the
+	// cache's directory ensures that only one process uses this directory, too.
 	Directory string
 	// Cache stores the bytes.
 	Cache *cache.Cache
 	// MaxBytes bounds the bytes of all blobs and manifests of the repositories, each counted once. 0
 	// means no bound.
 	MaxBytes int64
-	// Refuse refuses a push that exceeds MaxBytes. Otherwise the images that have not been used for
-	// the longest time are dropped.
+	// Refuse says that a push which exceeds MaxBytes is refused. Otherwise the images that have not
+	// been used for the longest time are dropped to make room for it.
 	Refuse bool
 	// Unused is the time without a push or pull after which a tag is dropped if no rule applies to
 	// it. 0 means never.
@@ -97,8 +97,9 @@ func (s *Store) Close() error { return s.files.root.Close() }
 func (s *Store) Collectors() []prometheus.Collector { return append(s.m.gauges, s.m.dropped) }
 
 // take retains the bytes of a digest in the cache, on stable storage, and makes room under the
-// quota. Each take needs a drop. It returns oci.ErrBlobUnknown if the cache does not have the
-// bytes, and ErrFull if the quota leaves no room.
+// quota. After a take without an error, the caller must drop the digest (contents.drop). take
+// returns oci.ErrBlobUnknown if the cache does not have the bytes, and ErrFull if the quota leaves
+// no room.
 func (s *Store) take(ctx context.Context, d digest.Digest) error {
 	release, err := s.cache.Retain(ctx, d)
 	if err != nil {

@@ -58,7 +58,8 @@ const (
 // pruneEvery is the interval between two prunes.
 const pruneEvery = time.Minute
 
-// Run prunes until ctx ends, and then writes the times of last use.
+// Run prunes the repositories and stores the times of last use, until ctx ends. Then it stores
+// these times once more.
 func (s *Store) Run(ctx context.Context) error {
 	tick := time.NewTicker(pruneEvery)
 	defer tick.Stop()
@@ -83,7 +84,7 @@ func (s *Store) prune(ctx context.Context, now time.Time) {
 		s.contents.expireMembers(r, now)
 		s.contents.stateOf(r).rewind(now)
 		if tags, manifests := s.policy.outdated(s.contents.stateOf(r), r.name, now); len(tags)+len(manifests) > 0 {
-			err := s.change(ctx, r.name, func(next *state) error { // content that was used meanwhile stays
+			err := s.change(ctx, r.name, func(next *state) error { // decide again, because content may have been used meanwhile
 				tags, manifests = s.policy.outdated(next, r.name, now)
 				for _, t := range tags {
 					delete(next.tags, t.name)
@@ -203,8 +204,8 @@ func (s *Store) retire(r *repo) {
 // usesEvery is the shortest time between two writes of a repository's file that only record uses.
 const usesEvery = time.Hour
 
-// writeUses writes the files of repositories that were used, and whose file has not been written
-// for age.
+// writeUses writes the file of each repository that was used since its file was last written,
+// unless that was less than age ago.
 func (s *Store) writeUses(ctx context.Context, age time.Duration) {
 	for _, r := range s.contents.all() {
 		if !s.contents.unwritten(r, age) {

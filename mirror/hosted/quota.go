@@ -10,7 +10,7 @@ import (
 )
 
 // makeRoom drops the images that have not been used for the longest time until it has freed short
-// bytes. It returns ErrFull if it cannot.
+// bytes. It returns ErrFull if it cannot, or if Options.Refuse forbids it.
 func (s *Store) makeRoom(ctx context.Context, short int64) error {
 	if s.opts.Refuse {
 		return full(fmt.Sprintf("the quota of %s is used up", s.opts.Name))
@@ -101,9 +101,9 @@ type simulation struct {
 	seen  map[repoDigest]bool // manifests that are counted already
 }
 
-// removeCandidate removes a candidate, and all manifests reachable from it, from the simulation.
-// It returns a blob that is not used any more then, or "". If there are several, it returns the
-// one that the fewest removed candidates needed.
+// removeCandidate removes a candidate, and all manifests reachable from it, from the simulation. It
+// returns a blob that nothing uses any more after that, or "". If there are several such blobs, it
+// returns the one that the fewest removed candidates needed.
 func (c *contents) removeCandidate(one candidate, sim simulation, now time.Time) (freed digest.Digest) {
 	below := one.graph.reachable(map[digest.Digest]bool{one.digest: true})
 	c.mu.Lock()
@@ -127,8 +127,8 @@ func (c *contents) removeCandidate(one candidate, sim simulation, now time.Time)
 	return freed
 }
 
-// removeNeed removes one need of a blob from the simulation, and reports whether the blob is not
-// used any more then. The caller holds mu.
+// removeNeed removes one need of a blob from the simulation, and reports whether nothing uses the
+// blob any more after that. The caller holds mu.
 func (c *contents) removeNeed(r *repo, d digest.Digest, one candidate, sim simulation, now time.Time) bool {
 	member, held := r.members[d], c.holds[d]
 	if member == nil || held == nil {
@@ -151,8 +151,8 @@ func (c *contents) removeNeed(r *repo, d digest.Digest, one candidate, sim simul
 	return sim.uses[d] == 0
 }
 
-// evict drops a manifest with its tags, and those manifests below it that nothing else leads to
-// then.
+// evict drops a manifest with its tags, and those manifests below it that can then no longer be
+// reached from a tag or from another manifest.
 func (s *Store) evict(ctx context.Context, victim candidate) error {
 	err := s.change(ctx, victim.repo, func(next *state) error {
 		below := next.reachable(map[digest.Digest]bool{victim.digest: true})

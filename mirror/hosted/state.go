@@ -52,8 +52,8 @@ func (m *manifest) lastUse() time.Time {
 	return m.pushed
 }
 
-// notAfter returns noted, or now if noted is later because a clock was ahead. Hosted content must
-// neither be dropped at once because of such a time, nor be kept until it.
+// notAfter returns noted, a time at which content was pushed or used. If noted is in the future,
+// because a clock was ahead, it returns now instead, so that the content is not kept until noted.
 func notAfter(noted, now time.Time) time.Time {
 	if noted.After(now) {
 		return now
@@ -72,8 +72,9 @@ func (st *state) clone() *state {
 	return c
 }
 
-// has reports whether the state has a manifest that needs the same blobs. The same bytes name other
-// blobs under another media type, and foreign layers may have been pushed since.
+// has reports whether the state has the manifest d, and it needs the same blobs as m. The needs of
+// the same bytes can differ: under another media type, they name other blobs, and foreign layers
+// may have been pushed meanwhile.
 func (st *state) has(d digest.Digest, m *manifest) bool {
 	there := st.manifests[d]
 	return there != nil && there.mediaType == m.mediaType && slices.Equal(there.foreign, m.foreign)
@@ -114,8 +115,8 @@ func (st *state) encode(name string) ([]byte, error) {
 	return json.MarshalIndent(r, "", "\t")
 }
 
-// decode reads the file of the repository name. It returns an error if the file is of another
-// repository.
+// decode parses the file of the repository name. It returns an error if the file is invalid or
+// belongs to another repository.
 func decode(name string, text []byte) (*state, error) {
 	var r record
 	if err := json.Unmarshal(text, &r); err != nil {

@@ -27,7 +27,7 @@ type waiterGroup struct {
 }
 
 // waiter is a request that waits. groups holds the names of its groups, the outermost first. ready
-// gets nil when the request may hash, or the error that it ends with.
+// gets nil when the password of the request may be hashed, or the error with which the wait ends.
 type waiter struct {
 	groups [2]string
 	ready  chan error
@@ -47,8 +47,8 @@ func crowded() error {
 
 func newHashQueue(n int) *hashQueue { return &hashQueue{free: n} }
 
-// acquire waits until a password may be hashed. The caller calls done afterwards. The error is
-// [errCrowded], or the cause of ctx's end.
+// acquire waits until a password may be hashed. The caller calls done after hashing it. The error
+// is [errCrowded], or the cause of ctx's end.
 func (t *hashQueue) acquire(ctx context.Context, groups [2]string) (done func(), err error) {
 	w := &waiter{groups: groups, ready: make(chan error, 1)}
 	t.mu.Lock()

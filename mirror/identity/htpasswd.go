@@ -35,7 +35,7 @@ type HTPasswd struct {
 	key     [32]byte
 	users   atomic.Pointer[users]
 	queue   *hashQueue
-	hashing flight.Mutex[keyed] // equal credentials are hashed once
+	hashing flight.Mutex[keyed] // while one request hashes its credentials, others with the same credentials wait
 	refused *lru.Cache[keyed, refusal]
 	compare func(hash, password []byte) error
 }
@@ -54,7 +54,7 @@ const (
 	// refusedFor is how long wrong credentials are not hashed again. A machine with an old password
 	// sends it again and again.
 	refusedFor = 10 * time.Second
-	// hashTimeout is how long a password waits to be hashed. Clients give up after 30 s.
+	// hashTimeout bounds how long a password waits to be hashed. Clients give up after 30 s.
 	hashTimeout = 5 * time.Second
 	// brokenFileGrace is how long recognised users can continue while the file cannot be used, for
 	// example because an editor is writing it.
@@ -92,7 +92,7 @@ func readUsers(file string) (*users, error) {
 		return nil, fmt.Errorf("htpasswd: %w", err)
 	}
 	defer func() { _ = f.Close() }()
-	// Before the text is read, so that current notices a change of the file during the read.
+	// Stat before the read, so that current notices a change of the file during the read.
 	was, err := f.Stat()
 	if err != nil {
 		return nil, fmt.Errorf("htpasswd: %w", err)
@@ -143,7 +143,7 @@ func NewHTPasswd(file, realm string) (*HTPasswd, error) {
 		return nil, fmt.Errorf("htpasswd: %w", err)
 	}
 	h := &HTPasswd{
-		// The other processors are left to requests that need no hash.
+		// Half of the processors stay free for requests that need no hash.
 		file: file, realm: realm, queue: newHashQueue(max(1, runtime.GOMAXPROCS(0)/2)),
 		refused: refused, compare: bcrypt.CompareHashAndPassword,
 	}
@@ -210,9 +210,9 @@ func (h *HTPasswd) check(ctx context.Context, u *users, name, password string, g
 	return true, nil
 }
 
-// decoyHash returns the hash that the password of an unknown user is compared with; the result is
-// ignored. The hashes in the file may differ in cost, so it is the hash of some user: the time of
-// the comparison does not show that the user is unknown.
+// decoyHash returns a hash to compare the password of an unknown user with. The result of the
+// comparison is ignored, but its duration must not show that the user is unknown. The hashes in the
+// file may differ in cost, so decoyHash returns the hash of some user.
 func (h *HTPasswd) decoyHash(u *users, name string) []byte {
 	if len(u.order) == 0 {
 		return nil

@@ -15,9 +15,11 @@ type Role string
 
 // The roles.
 const (
-	// RoleMirror allows pulls only. Without an Access, everybody who reaches the listener may pull.
+	// RoleMirror allows pulls only. If the Policy has no Access, everybody who reaches the listener
+	// may pull.
 	RoleMirror Role = "mirror"
-	// RoleRegistry allows pulls and pushes, as its Access grants.
+	// RoleRegistry allows the pulls, pushes and deletions that the Access of the Policy grants.
+	// Without an Access, the Policy allows all pulls, but few pushes and deletions.
 	RoleRegistry Role = "registry"
 )
 
@@ -31,8 +33,8 @@ type Policy struct {
 	Challenge bool
 	// AllowAnonymousPush accepts pushes from everybody if there is no Access.
 	AllowAnonymousPush bool
-	// Hosts are host names without a port. By these names, IP addresses and localhost, a page in a
-	// browser on this machine may read without credentials.
+	// Hosts are the host names of the listener, without a port. A browser on this machine that reads
+	// without credentials has to use one of these names, localhost or an IP address.
 	Hosts []string
 }
 
@@ -45,9 +47,9 @@ func (p *Policy) Login(r *http.Request) (Principal, error) {
 	return Principal{}, nil
 }
 
-// Authorise returns the caller of a request, or an error if the caller lacks one of the rights.
-// The error is [oci.ErrDenied], together with the caller if it was authenticated, or the error of
-// the [Authenticator].
+// Authorise returns the caller of a request, or an error if the caller lacks one of the rights. The
+// error is [oci.ErrDenied] or the error of the [Authenticator]. An authenticated caller is returned
+// together with [oci.ErrDenied].
 func (p *Policy) Authorise(r *http.Request, needs ...Need) (Principal, error) {
 	for _, n := range needs {
 		if n.Action == Pull {
@@ -115,8 +117,9 @@ func (p *Policy) refusePage(r *http.Request) error {
 }
 
 // fromBrowser reports whether a request has header lines that browsers send and clients of
-// registries do not. A page can leave out some of them, but not all: without TLS there is no
-// Sec-Fetch, a page chooses its Referer, and Firefox lets it choose the User-Agent.
+// registries do not. A page can keep the browser from sending some of these lines, but not all of
+// them: a browser sends no Sec-Fetch lines without TLS, a page chooses the Referer, and Firefox
+// lets a page choose the User-Agent.
 func fromBrowser(r *http.Request) bool {
 	for _, h := range []string{"Accept-Language", "Origin", "Referer", "Sec-Fetch-Site", "Sec-Fetch-Mode", "Sec-Fetch-Dest"} {
 		if len(r.Header[h]) > 0 {

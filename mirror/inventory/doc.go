@@ -2,11 +2,11 @@
 // pins it for them. Its answers are the types of admin/api.
 //
 // Invariants:
-//   - Facts say which repository an image belongs to, the directory says which content is held.
-//     If facts were lost, images are found by reading the blobs that could be manifests, and
-//     belong to no known repository.
+//   - The facts say which repository an image belongs to, and the directory says which content is
+//     held. If facts were lost, dray finds images by reading the blobs that could be manifests. The
+//     repository of such an image is not known.
 //   - Listing does not count as use: the order of eviction stays as it was.
-//   - Purged content can be fetched again. Facts are removed before bytes, so that no fact is
-//     about content that is gone. Content that is being read stays readable, and content that a
-//     push needs stays.
+//   - Only content that can be fetched again is purged. Its facts are removed before its bytes, so
+//     that a request meanwhile asks the upstream and does not find half an image. Content that is
+//     being read stays readable, and content that a push needs stays.
 package inventory

@@ -33,7 +33,7 @@ var (
 // called concurrently with all other uses of the cache.
 type Inventory struct {
 	Cache      *cache.Cache
-	Disk       *disk.Dir // the one of Cache
+	Disk       *disk.Dir // the directory of Cache
 	Tags       *meta.Tags
 	Visibility *meta.Visibility
 	Presence   *meta.Presence
@@ -92,7 +92,7 @@ func (v *Inventory) Eviction(ctx context.Context, n int64, most int) ([]api.Vict
 	return victims(v.Disk.Plan(ctx, n, most))
 }
 
-// Evict evicts the blobs that Eviction returns.
+// Evict evicts blobs, as Eviction plans it, and returns them.
 func (v *Inventory) Evict(ctx context.Context, n int64, most int) ([]api.Victim, error) {
 	return victims(v.Disk.Evict(ctx, n, most))
 }

@@ -105,12 +105,12 @@ func (v *Inventory) remove(ctx context.Context, c child, shared bool, sel Select
 // plan is the result of applying a selection to a snapshot.
 type plan struct {
 	tags   []Name
-	images []imageKey // images whose visibility is removed, in order
+	images []imageKey // the images to purge, in order
 	loose  []digest.Digest
-	queued bool       // some of the selection is still to be forwarded, and stays
-	hosted bool       // some of the selection is hosted, and stays
+	queued bool       // a selected image is still to be forwarded, and stays
+	hosted bool       // a selected image is hosted, and stays
 	kept   []imageKey // selected images that are pinned, and stay; in order
-	pin    string     // the name of a pin that keeps some of the selection
+	pin    string     // the name of a pin that keeps a selected image or blob
 	// shared are the blobs that remaining images need.
 	shared map[digest.Digest]bool
 }
@@ -130,7 +130,7 @@ func (p *plan) refusal() error {
 	return ErrNotHeld
 }
 
-// String names the image in the form of operators.
+// String names the image in the form of [Name.String].
 func (p imageKey) String() string {
 	return Name{p.upstream, p.repo, referenceTo(p.digest)}.String()
 }
@@ -310,10 +310,11 @@ func (p *plan) blobs(s *snapshot) []child {
 	return out
 }
 
-// forget removes the facts about purged content: tags for every Accept, the visibility of
+// forget removes the facts about purged content: what the purged tags mean, the visibility of
 // manifests in their repositories, and the presence at the registry. The visibility of layers
-// stays; it is true, and of no use without a manifest. The presence is removed because a client
-// that pushes again must not leave out content that dray could no longer send.
+// stays: it is still true, and has no effect without a manifest. The presence is removed because a
+// client that pushes again must not leave out content that dray could no longer send to the
+// registry.
 func (v *Inventory) forget(ctx context.Context, s *snapshot, p plan) error {
 	for _, t := range p.tags {
 		if err := v.Tags.Forget(ctx, t.Upstream, t.Repo, t.Tag); err != nil {

@@ -34,14 +34,14 @@ type child struct {
 	manifest bool
 }
 
-// snapshot is the state of facts and directory at about one moment.
+// snapshot is the state of the facts and of the directory, all read at about the same time.
 type snapshot struct {
 	view *Inventory
 	// images are the manifests of repositories, with their sorted tags.
 	images map[imageKey][]string
-	// hosted are the images that are hosted, and never purged.
+	// hosted are the images of hosted repositories. They are never purged.
 	hosted map[imageKey]bool
-	// queued are the images that are still to be forwarded, and not purged before that.
+	// queued are the images that are still to be forwarded. They are not purged before that.
 	queued map[imageKey]bool
 	// pinned are the names of pins, by the digests that they keep.
 	pinned map[digest.Digest]string
@@ -74,7 +74,7 @@ func (s *snapshot) readTags(ctx context.Context) error {
 			continue
 		}
 		p := imageKey{t.Upstream, t.Repo, t.Digest}
-		if at, found := slices.BinarySearch(s.images[p], t.Tag); !found { // there is a fact for each Accept
+		if at, found := slices.BinarySearch(s.images[p], t.Tag); !found { // a tag may have several facts, one for each Accept
 			s.images[p] = slices.Insert(s.images[p], at, t.Tag)
 		}
 	}
