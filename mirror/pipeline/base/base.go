@@ -144,13 +144,16 @@ func (s *Stage) CheckImage(ctx context.Context, img *pipeline.Image) ([]pipeline
 // count, because the base may itself have a base.
 func (s *Stage) checkBase(ctx context.Context, img *pipeline.Image, m *pipeline.Manifest, where pipeline.Place) ([]pipeline.Finding, error) {
 	ids := m.Config.RootFS.DiffIDs
+	if i := mismatch(m, ids); i >= 0 {
+		if i < len(m.Layers) {
+			where = img.LayerPlace(m, i)
+		}
+		return []pipeline.Finding{{
+			Rule: RuleUnknown, What: "the layers in the configuration are not those of the manifest, so the base image is unknown", Where: where, Fix: "build and push the image again",
+		}}, nil
+	}
 	if len(ids) == 0 {
 		return nil, nil
-	}
-	if i := mismatch(m, ids); i >= 0 {
-		return []pipeline.Finding{{
-			Rule: RuleUnknown, What: "the layers in the configuration are not those of the manifest, so the base image is unknown", Where: img.LayerPlace(m, i), Fix: "build and push the image again",
-		}}, nil
 	}
 	known, err := s.longest(ctx, img.Upstream, ids)
 	if err != nil {
@@ -209,16 +212,16 @@ func (s *Stage) named(ctx context.Context, layers []digest.Digest) (known []Know
 	return known, err
 }
 
-// mismatch returns the index of a layer whose walked content differs from its diffID in the
-// configuration, or of the last layer if there are more or fewer layers than diffIDs. It returns -1
-// if there is no such layer. Without this check, an image could claim the layers of an allowed
-// base: not all clients refuse to unpack such an image.
+// mismatch returns the index of the first layer that differs from the configuration: the content
+// that was walked has another diffID, or only one of both exists. It returns -1 if there is no such
+// layer. Without this check, an image could claim the layers of an allowed base: not all clients
+// refuse to unpack such an image.
 func mismatch(m *pipeline.Manifest, ids []digest.Digest) int {
-	if len(m.Layers) != len(ids) {
-		return len(m.Layers) - 1
-	}
-	for i, l := range m.Layers {
-		if l.Seen && l.DiffID != "" && l.DiffID.Algorithm() == ids[i].Algorithm() && l.DiffID != ids[i] {
+	for i := range max(len(m.Layers), len(ids)) {
+		if i >= len(m.Layers) || i >= len(ids) {
+			return i
+		}
+		if l := m.Layers[i]; l.Seen && l.DiffID != "" && l.DiffID.Algorithm() == ids[i].Algorithm() && l.DiffID != ids[i] {
 			return i
 		}
 	}

@@ -120,6 +120,29 @@ func TestBases(t *testing.T) {
 	if _, err := stage.CheckImage(t.Context(), image("unreadable", nil, "")); err == nil {
 		t.Error("a catalogue that fails has judged")
 	}
+	for name, tc := range map[string]struct {
+		stated string // in the configuration
+		layers int
+		number int // of the layer that is named; 0: the image
+	}{
+		"no layer of many":        {"deb own", 0, 0},
+		"no layer of one":         {"deb", 0, 0},
+		"fewer layers":            {"deb own", 1, 0},
+		"more layers":             {"deb", 2, 2},
+		"nothing of the layers":   {"", 2, 1},
+		"neither layers nor list": {"", 0, -1},
+	} {
+		img := image("deb own", nil, "")
+		m := img.Manifests[0]
+		m.Layers, m.Config.RootFS.DiffIDs = m.Layers[:tc.layers], ids(tc.stated)
+		found, err := stage.CheckImage(t.Context(), img)
+		if tc.number < 0 && err == nil && len(found) == 0 {
+			continue
+		}
+		if err != nil || len(found) != 1 || found[0].Rule != RuleUnknown || found[0].Where.Number != tc.number {
+			t.Errorf("%s: %+v, %v", name, found, err)
+		}
+	}
 	lying := image("deb own", nil, "")
 	lying.Manifests[0].Layers[1].DiffID = id("other")
 	if found, err := stage.CheckImage(t.Context(), lying); err != nil || len(found) != 1 || found[0].Rule != RuleUnknown || found[0].Where.Number != 2 {
