@@ -35,8 +35,9 @@ type Report struct {
 	// More is the number of findings that were left out.
 	More int `json:"more,omitempty"`
 
-	mu   sync.Mutex // guards Findings, Unknowns, More and seen while stages run concurrently
-	seen map[string]bool
+	mu       sync.Mutex // guards Findings, Unknowns, More and what follows while stages run concurrently
+	seen     map[string]bool
+	gathered [3]int // findings by weight
 }
 
 // Statement returns the report as a JSON document that does not depend on the user, the time or
@@ -66,8 +67,8 @@ type StageRun struct {
 // MaxFindings bounds the findings of one report. Those that reject are kept first.
 const MaxFindings = 500
 
-// maxGathered bounds the findings of a report until finish sorts and cuts them.
-const maxGathered = 20 * MaxFindings
+// maxGathered bounds the findings of each weight in a report until finish sorts and cuts them.
+const maxGathered = 10 * MaxFindings
 
 func (r *Report) add(p *Pipeline, f Finding) {
 	f = p.waive(f, r.Repository, r.At)
@@ -80,14 +81,7 @@ func (r *Report) add(p *Pipeline, f Finding) {
 		return
 	}
 	r.seen[f.key()] = true
-	if len(r.Findings) >= maxGathered {
-		if !f.Rejects() {
-			r.More++
-			return
-		}
-		if i := slices.IndexFunc(r.Findings, func(f Finding) bool { return !f.Rejects() }); i >= 0 {
-			r.Findings[i] = f
-		}
+	if r.gathered[weight(f)]++; r.gathered[weight(f)] > maxGathered {
 		r.More++
 		return
 	}

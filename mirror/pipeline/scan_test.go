@@ -191,3 +191,30 @@ func TestRulesOfServicesAreBoundedAsLabels(t *testing.T) {
 		}
 	}
 }
+
+// However many findings there are, those that weigh less keep no other out of the report.
+func TestWaivedFindingsHideNoWarnings(t *testing.T) {
+	p, err := New(Options{Waivers: []Waiver{{Rule: "agreed"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &Report{}
+	add := func(rule string, mode Mode, n int) {
+		for i := range n {
+			r.add(p, Finding{Rule: rule, What: fmt.Sprint(i)}.complete("s", mode))
+		}
+	}
+	add("agreed", Enforce, 4*maxGathered)
+	add("odd", Warn, 3*maxGathered)
+	add("bad", Enforce, 2)
+	add("agreed", Enforce, 1) // told already
+	r.finish()
+	if len(r.Findings) != MaxFindings || r.More != 7*maxGathered+2-MaxFindings || r.Pass {
+		t.Errorf("%d findings and %d more", len(r.Findings), r.More)
+	}
+	for i, f := range r.Findings {
+		if want := map[bool]string{true: "bad", false: "odd"}[i < 2]; f.Rule != want {
+			t.Fatalf("finding %d is %s", i, f.Rule)
+		}
+	}
+}
