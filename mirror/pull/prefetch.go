@@ -18,7 +18,7 @@ import (
 type Prefetch struct {
 	// MaxLayer is the size in bytes of the largest blob that is prefetched.
 	MaxLayer int64
-	// AtOnce bounds the blobs that are prefetched at a time. 0 means that none are. AtOnce and
+	// AtOnce bounds the blobs that are prefetched at a time. 0 or less means that none are. AtOnce and
 	// MaxLayer together bound the bytes that may be fetched in vain.
 	AtOnce int
 }
@@ -48,7 +48,8 @@ type prefetcher struct {
 }
 
 func newPrefetcher(p Prefetch) *prefetcher {
-	return &prefetcher{Prefetch: p, slots: make(chan struct{}, max(p.AtOnce, 0)), seen: map[digest.Digest]bool{},
+	p.AtOnce = max(p.AtOnce, 0)
+	return &prefetcher{Prefetch: p, slots: make(chan struct{}, p.AtOnce), seen: map[digest.Digest]bool{},
 		running: map[digest.Digest]*upstream.Urgency{}, wanted: map[digest.Digest]int{}}
 }
 

@@ -36,3 +36,15 @@ func TestPrefetchForgets(t *testing.T) {
 		t.Error("no bound of images at a time")
 	}
 }
+
+// A prefetcher that may fetch less than nothing at a time is one that fetches nothing.
+func TestPrefetchOfLessThanNothing(t *testing.T) {
+	p := newPrefetcher(Prefetch{AtOnce: -1})
+	if p.AtOnce != 0 || cap(p.slots) != 0 {
+		t.Errorf("%d at a time, %d slots", p.AtOnce, cap(p.slots))
+	}
+	p.want(digest.FromString("a"))()
+	if len(p.wanted) != 0 {
+		t.Error("a request is still recorded")
+	}
+}
