@@ -56,7 +56,7 @@ func (w *walker) unzstd(b *bufio.Reader) (io.ReadCloser, error) {
 		release()
 		return nil, err
 	}
-	return &windowReader{d, most, release}, nil
+	return &windowReader{d, most, most < w.limits.MaxWindow, release}, nil
 }
 
 // windowOf returns the window of the first frame with content, in bytes. It returns more than any
@@ -86,6 +86,9 @@ func windowOf(b *bufio.Reader) uint64 {
 type windowReader struct {
 	decoder *zstd.Decoder
 	most    int64
+	// later reports whether only a frame after the first can have a window of more than most bytes:
+	// the decoder was made for the window of the first one.
+	later   bool
 	release func()
 }
 
@@ -94,6 +97,9 @@ func (r *windowReader) Read(p []byte) (int, error) {
 	if errors.Is(err, zstd.ErrWindowSizeExceeded) {
 		f := exceeds("window", "", "the layer is compressed with zstd in a window of more than %d bytes", r.most).(*layerFault)
 		f.fix = "compress it without --long and --ultra, or ask the operator of dray to raise archive.max_window"
+		if r.later {
+			f.fix = "compress it as one frame, because only the first frame may have a larger window"
+		}
 		err = f
 	}
 	return n, err
