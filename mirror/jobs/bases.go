@@ -64,7 +64,7 @@ type BaseIndex struct {
 	images     *meta.BaseImages
 	remembered *lru.Cache[nameOf, time.Time]
 	queue      *flight.Jobs[namedImage]
-	children   *lru.Cache[digest.Digest, []string] // names of indexes by their children
+	children   *lru.Cache[digest.Digest, []string] // names of indexes, by the digests of their children
 	recorded   *prometheus.CounterVec
 }
 
@@ -188,8 +188,8 @@ func (l *BaseIndex) recordImage(ctx context.Context, c flight.Job[namedImage], m
 	l.recorded.WithLabelValues(u.image.Repo.Up.Name).Inc()
 }
 
-// postpone queues a job again whose content is not held yet. After the last try it forgets the job,
-// so that a later pull starts again.
+// postpone queues a job again, because content that it needs is not held yet. After the last try it
+// forgets that the name was seen, so that a later pull queues the image again.
 func (l *BaseIndex) postpone(c flight.Job[namedImage]) {
 	if !l.queue.Retry(c, indexPauses) {
 		l.remembered.Remove(c.Value.nameOf)

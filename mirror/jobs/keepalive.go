@@ -20,12 +20,12 @@ import (
 
 // A cache hides pulls from the registry behind it. So a registry that deletes images without recent
 // pulls would delete images that clients often pull here. KeepAlive asks such a registry for the
-// manifest of every image that clients have pulled since the registry last gave it, at most once in
-// an interval.
+// manifest of every image that clients have pulled since the registry last returned that manifest,
+// at most once in an interval.
 
 const (
-	// maxWaiting bounds the images that wait for their request. There is time for more requests in a
-	// day.
+	// maxWaiting bounds the images that wait for their request. In a day, KeepAlive can send more
+	// requests than that.
 	maxWaiting = 64 << 10
 	// requestTimeout bounds one request.
 	requestTimeout = time.Minute
@@ -44,7 +44,7 @@ type KeepAlive struct {
 	o       KeepAliveOptions
 	results *prometheus.CounterVec
 
-	mu     sync.Mutex // guards below; leaf lock
+	mu     sync.Mutex // guards images; no other lock is taken under it
 	images map[repository.Key]pulledImage
 }
 
@@ -98,8 +98,9 @@ func (k *KeepAlive) waiting() int {
 	return len(k.images)
 }
 
-// Pulled notes that a client got an image from the cache, by tag or, if tag is empty, by digest. A
-// fetch from the upstream counts there as a pull, too: see [KeepAlive.Touched].
+// Pulled notes that a client got an image from the cache, by tag or, if tag is empty, by digest. If
+// the manifest came from the upstream, callers call [KeepAlive.Touched] instead, because the
+// upstream has counted a pull then.
 func (k *KeepAlive) Pulled(r repository.Repo, tag string, m *repository.Manifest) {
 	if !k.enabled(r.Up) {
 		return
@@ -148,7 +149,7 @@ func (k *KeepAlive) Run(ctx context.Context) {
 }
 
 // sleep waits for about d. It returns false if ctx ends first. The duration is random, so that
-// mirrors that share a store do not run in step.
+// mirrors that share a store of facts do not all send at the same time.
 func (k *KeepAlive) sleep(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d/2 + rand.N(d+1))
 	defer t.Stop()
@@ -181,7 +182,8 @@ func (k *KeepAlive) restore(ctx context.Context) {
 }
 
 // dueImages schedules new images, and returns those that are due, the oldest first. An image whose
-// fact cannot be read is not scheduled: without the fact, hot images would be requested repeatedly.
+// fact cannot be read is not scheduled: without the fact, an image that is pulled often would be
+// requested again and again.
 func (k *KeepAlive) dueImages(ctx context.Context) []repository.Key {
 	k.mu.Lock()
 	var fresh, due []repository.Key
@@ -279,8 +281,8 @@ func (k *KeepAlive) postpone(image repository.Key, i pulledImage, now time.Time)
 	k.images[image] = i
 }
 
-// getManifest sends a full GET by digest, which counts as a pull from Amazon ECR by any reading of
-// its documentation. A registry that converted a manifest to fit Accept may not know the digest of
+// getManifest sends a full GET by digest. The documentation of Amazon ECR leaves no doubt that this
+// counts as a pull. A registry that converted a manifest to fit Accept may not know the digest of
 // the result. Then getManifest asks for the tag.
 func (k *KeepAlive) getManifest(ctx context.Context, image repository.Key, i pulledImage) error {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)

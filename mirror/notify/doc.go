@@ -2,7 +2,7 @@
 // It signs requests as the stage pipeline/webhook does.
 //
 // Events have the form of the distribution registry (its documentation, "Notifications"), so that
-// services for that registry understand them. They have additional members for data for which the
-// form has none. Each endpoint has a bounded backlog in memory. It gets events in order. Each event
-// is sent until the endpoint accepts it or refuses it for good.
+// services for that registry understand them. Additional members have the data for which that form
+// has no member. Each endpoint has a bounded backlog in memory, and gets events in order. dray
+// sends an event again until the endpoint accepts it or refuses it for good, or until dray stops.
 package notify

@@ -54,7 +54,7 @@ type Target struct {
 	MediaType  string        `json:"mediaType,omitempty"`
 	Digest     digest.Digest `json:"digest,omitempty"`
 	Size       int64         `json:"size,omitempty"`
-	Length     int64         `json:"length,omitempty"` // as Size
+	Length     int64         `json:"length,omitempty"` // the same as Size
 	Repository string        `json:"repository"`
 	URL        string        `json:"url,omitempty"`
 	Tag        string        `json:"tag,omitempty"`
@@ -95,15 +95,15 @@ type Outcome struct {
 
 // Endpoint is a service that receives events.
 type Endpoint struct {
-	// Name in metrics and logs. Empty means the host of URL.
+	// Name is the name in metrics and logs. Empty means the host of URL.
 	Name string
-	// URL to post to.
+	// URL is where events are posted to.
 	URL string
 	// Headers are sent with each request.
 	Headers map[string]string
-	// Secret signs requests as for a webhook. If it is empty, requests are not signed.
+	// Secret signs requests, as for the stage webhook. If it is empty, requests are not signed.
 	Secret []byte
-	// Timeout of one request. 0 means 5 s.
+	// Timeout bounds one request. 0 means 5 s.
 	Timeout time.Duration
 	// Backlog bounds the events that wait for the endpoint. 0 means 1000.
 	Backlog int
@@ -204,8 +204,8 @@ const (
 	lastPause  = time.Minute
 )
 
-// deliver sends an event until it is accepted, or refused for good. When ctx ends, it tries once
-// more.
+// deliver sends an event again and again until it is accepted or refused for good. If ctx ends
+// first, deliver tries once more.
 func (n *Notifier) deliver(ctx context.Context, to *endpoint, e Event) {
 	for pause := firstPause; ; pause = min(2*pause, lastPause) {
 		again, err := to.post(ctx, e)

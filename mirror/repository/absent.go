@@ -20,14 +20,14 @@ type Absence struct {
 	key  meta.AbsentKey
 }
 
-// NoManifest returns the absence of a manifest, recorded or not. accept lists the media types that
-// the client accepts: some registries answer "not found" if the client does not accept the type of
-// the manifest.
+// NoManifest returns the absence of a manifest, whether or not it is recorded. accept lists the
+// media types that the client accepts: some registries answer "not found" if the client does not
+// accept the type of the manifest.
 func (r Repo) NoManifest(d digest.Digest, accept []string) Absence {
 	return Absence{r, meta.AbsentKey{Upstream: r.Up.Name, Repo: r.Name, Digest: d, Kind: meta.KindManifest, Accept: oci.AcceptKey(accept)}}
 }
 
-// NoBlob returns the absence of a blob, recorded or not.
+// NoBlob returns the absence of a blob, whether or not it is recorded.
 func (r Repo) NoBlob(d digest.Digest) Absence {
 	return Absence{r, meta.AbsentKey{Upstream: r.Up.Name, Repo: r.Name, Digest: d, Kind: meta.KindBlob}}
 }

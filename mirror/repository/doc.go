@@ -1,5 +1,5 @@
-// Package repository knows, for each repository of an upstream, where its content is and which
-// requests may have it.
+// Package repository finds out, for each repository of an upstream, where its content is, and
+// whether dray may serve it.
 //
 // [Repo.LocateBlob] and [Repo.LocateManifest] are the only code that decides where content is. The
 // places are the cache, the staged blobs, the waiting manifests, the queue of pushes, the build
@@ -13,7 +13,7 @@
 //
 // Invariants:
 //   - All repositories share the bytes of a digest, but not its visibility. Without a question to
-//     the upstream, dray serves a digest from a repository in two cases only. In the first, the
+//     the upstream, dray serves content that the upstream has in two cases only. In the first, the
 //     upstream has confirmed that the repository has the digest. In the second, a manifest that
 //     came through the repository names the digest, and the digest came through the same upstream.
 //   - If the store of facts fails, dray asks the upstream instead. No pull fails because of it.

@@ -15,8 +15,9 @@ import (
 	"dray/upstream/oci"
 )
 
-// Fetch fetches a blob of a repository from its upstream for the cache. The upstream's first answer
-// records that this repository has the blob, before any reader gets bytes.
+// Fetch fetches a blob of a repository from its upstream for the cache. When the upstream first
+// answers with content, Fetch records that the repository has the blob, before any reader gets
+// bytes.
 type Fetch struct {
 	repo   Repo
 	digest digest.Digest

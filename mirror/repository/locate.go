@@ -167,9 +167,9 @@ var orders = [needs]order{
 		"A blob that is there already is not sent. Otherwise it is a staged blob, or one that the upstream confirms."},
 }
 
-// LocateBlob finds a blob for a need. It returns an error if an upstream was asked and failed, or
-// if its last "not found" is still believed (Absent). A failure of the store of facts is no error:
-// the places that depend on facts then do not have the blob.
+// LocateBlob finds a blob for a need. It returns an error if the upstream was asked and failed, or
+// if the need lists Absent and the upstream's last "not found" is still believed. A failure of the
+// store of facts is no error: the places that depend on facts then do not have the blob.
 func (r Repo) LocateBlob(ctx context.Context, d digest.Digest, need Need) (Location, error) {
 	return r.LocateBlobBy(ctx, upstream.Call{}, d, need)
 }
@@ -183,7 +183,7 @@ func (r Repo) LocateBlobBy(ctx context.Context, how upstream.Call, d digest.Dige
 			at.Place = place
 			return at, err
 		}
-		if at.Size > 0 { // a manifest names the blob, which is not visible
+		if at.Size > 0 { // the blob is not visible, but a manifest that names it tells its size
 			size = at.Size
 		}
 	}

@@ -17,7 +17,8 @@ import (
 // manifest for such a client.
 const PushedAccept = "pushed"
 
-// recordSeen records that the upstream sent or accepted digests, in any of its repositories.
+// recordSeen records that the upstream sent or accepted digests, no matter in which of its
+// repositories.
 func (r Repo) recordSeen(ctx context.Context, links ...meta.Link) {
 	r.store.Recorded(r.store.o.Visibility.Add(ctx, r.Up.Name, anywhere, links...))
 }
@@ -94,9 +95,9 @@ func (r Repo) MountSource(ctx context.Context, d digest.Digest) (Repo, bool) {
 // attempt to fill the store of facts.
 const maxRecorded = 1024
 
-// Store caches a manifest that the upstream sent or accepted. It records the manifest and
-// confirmed, the children that the upstream must have, because it has the manifest. It returns no
-// error, because none may fail a pull.
+// Store caches a manifest that the upstream sent or accepted. It records the manifest, and the
+// children in confirmed: those that the upstream must have, because it has the manifest. It returns
+// no error, because no pull may fail if the manifest or a fact cannot be stored.
 func (r Repo) Store(ctx context.Context, man *oci.Manifest, confirmed []oci.Child) {
 	s := r.store
 	if err := s.o.Cache.Put(ctx, cache.Blob{Digest: man.Digest, Size: int64(len(man.Raw))}, man.Raw); err != nil {
@@ -123,9 +124,9 @@ func (r Repo) Store(ctx context.Context, man *oci.Manifest, confirmed []oci.Chil
 }
 
 // StorePushed stores a manifest that the upstream has accepted. It records that the upstream has
-// the manifest and children, those that the push waited for. It forgets the old meaning of the tag
-// before it records the new one, so that an answer under way cannot bring the old one back. It
-// releases the staged blobs of the children.
+// the manifest and its children. The parameter children has those that the push waited for.
+// StorePushed forgets the old meaning of the tag before it records the new one, so that an answer
+// under way cannot bring back the old meaning. It releases the staged blobs of the children.
 func (r Repo) StorePushed(ctx context.Context, ref oci.Reference, man *oci.Manifest, children []oci.Child) {
 	s := r.store
 	r.Store(ctx, man, children)
@@ -213,8 +214,8 @@ func (r Repo) ForgetManifest(ctx context.Context, d digest.Digest) {
 	r.Forget(ctx, gone...)
 }
 
-// Forget drops the facts that make digests visible to the repository, those by which a push may
-// leave them out, and "not found".
+// Forget drops what is recorded about digests: the fact that makes a digest visible to the
+// repository, the fact by which a push may leave it out, and "not found".
 func (r Repo) Forget(ctx context.Context, ds ...digest.Digest) {
 	r.ForgetAtTarget(ctx, ds...)
 	for _, d := range ds {

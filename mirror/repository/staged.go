@@ -17,7 +17,8 @@ type Staged struct {
 	Forward Forward
 	// Blob retains the bytes until it is closed.
 	Blob Retained
-	// Since is when the blob was staged, last needed by a manifest, or renewed by [Staging.Progress].
+	// Since is when the blob was staged, or when [Staging.Renew] or [Staging.Progress] last renewed
+	// it.
 	Since time.Time
 	// queued is set if the queue holds the blob, too. While the blob is in the table, Staging.mu
 	// guards queued.

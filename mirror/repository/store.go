@@ -27,8 +27,8 @@ type Options struct {
 	Tags       *meta.Tags
 	Visibility *meta.Visibility
 	Presence   *meta.Presence
-	// Queue holds the pushes that were acknowledged before they were forwarded. It is an empty
-	// queue if there are none.
+	// Queue holds the pushes that were acknowledged before they were forwarded. If there cannot be
+	// any, Queue is an empty queue, not nil.
 	Queue  *queue.Queue
 	Staged *Staging
 	// Tasks runs the requests to upstreams whose answers several callers share.
@@ -175,8 +175,8 @@ func (r Repo) Stored(ctx context.Context, q oci.Request) (to Repo, ok bool) {
 }
 
 // CheckPush refuses a push to a name under which this upstream stores the build caches of another
-// one. These build caches hide the content of the other upstream, so a push needs the rights and
-// the checks of that one.
+// one. dray serves these build caches in place of the other upstream's content, so a push needs the
+// rights and the checks of the other upstream.
 func (r Repo) CheckPush() error {
 	for _, u := range r.store.upstreams {
 		if u.BuildCaches != nil && u.BuildCaches.To == r.Up && strings.HasPrefix(r.Name, u.Name+"/") {

@@ -2,5 +2,5 @@
 // the repository (route finds its name, and package repository its content), the settings of the
 // listener, and the answer (wire).
 //
-// A handler gets a [Request], and knows nothing of package mirror, which calls it.
+// A handler gets a [Request], and does not import package mirror, which calls the handler.
 package request
