@@ -14,6 +14,6 @@
 //     push is visible to operators and does not block later pushes.
 //   - The number of entries is bounded, and so are their bytes if Options.MaxBytes is set.
 //   - After a failed write, the journal is rewritten from memory before any further record. So no
-//     record follows a torn one. Nor does the journal list a push as done while it still lists as
-//     pending an older push that was done before.
+//     record follows a torn one. And if the journal says that a push is done, it says so of every
+//     push that was done earlier, too.
 package queue

@@ -12,14 +12,14 @@ import (
 )
 
 // index is the content of the queue in memory: the entries of each repository, oldest first, and
-// the blobs that they need. Methods whose comment does not say that the caller holds mu may be
-// called concurrently.
+// the blobs that they need. All methods may be called concurrently, except those that say that the
+// caller holds mu.
 type index struct {
 	maxEntries int
 	maxBytes   int64        // 0: no bound
 	size       atomic.Int64 // number of entries, to answer without the lock when there are none
 
-	mu      sync.Mutex // guards below; leaf lock
+	mu      sync.Mutex // guards the fields below
 	lastID  uint64
 	entries map[uint64]*entry
 	repos   map[repoKey]*repoQueue
@@ -64,8 +64,9 @@ func (x *index) nextID() uint64 {
 	return x.lastID
 }
 
-// enter appends an entry to its repository and takes over holds, the releases of its blobs. It
-// returns the releases of those that the index holds already, for the caller to call.
+// enter appends an entry to its repository and takes over holds, the releases of its blobs. The
+// index may hold a blob already. enter returns the release of such a blob as extra, and the caller
+// has to call it.
 func (x *index) enter(e Entry, holds map[digest.Digest]func()) (extra []func()) {
 	x.mu.Lock()
 	defer x.mu.Unlock()

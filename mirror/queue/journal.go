@@ -95,7 +95,8 @@ func parseLine(b []byte) (record, error) {
 	return r, json.Unmarshal(body, &r)
 }
 
-// replay reads a journal. A torn last line was never acknowledged, so it does not count as damage.
+// replay reads a journal. A torn last line does not count as damage, because its push was never
+// acknowledged.
 func replay(r io.Reader) (contents, error) {
 	p := contents{entries: map[uint64]Entry{}}
 	in := bufio.NewReaderSize(r, 64<<10)
@@ -190,12 +191,12 @@ func (p *contents) push(e *Entry) error {
 // journal is the open file of the journal. Only one goroutine may use it at a time.
 type journal struct {
 	dir    string
-	file   *os.File // nil: it has never been rewritten successfully
+	file   *os.File // nil until a rewrite has succeeded
 	size   int64    // bytes of the file
 	floor  int64    // bytes of the file after the last rewrite
 	broken bool     // a write has failed, so the file must be rewritten before the next record
-	// damaged says that the file has unreadable lines. When the file is replaced, it is kept under
-	// another name.
+	// damaged says that the file has unreadable lines. When rewrite replaces the file, it keeps the
+	// damaged one under another name.
 	damaged bool
 	sync    func(*os.File) error
 }

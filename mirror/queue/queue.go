@@ -115,8 +115,8 @@ type Queue struct {
 }
 
 // Open reads the journal and holds the blobs of its entries again. It starts no goroutine. A
-// journal of a later version is an error. A full disk is none: Run forwards the entries, and
-// rewrites the journal as soon as it can.
+// journal that a later version of dray wrote is an error. A full disk is no error: Run forwards the
+// entries, and rewrites the journal as soon as it can.
 func Open(ctx context.Context, opts Options) (*Queue, error) {
 	opts.MaxEntries = cmp.Or(opts.MaxEntries, 10_000)
 	opts.Parallel = cmp.Or(opts.Parallel, 4)
@@ -181,8 +181,9 @@ func (q *Queue) Close() error {
 }
 
 // Add accepts a push. When it returns nil, the push is on stable storage and will be forwarded. If
-// the newest push of the reference in the queue has the same manifest, Add adds nothing. Add
-// returns ErrFull if the queue is full, the cause of ctx, or an error of Hold or of the disk.
+// the newest push of the reference in the queue has the same manifest, and all its blobs are held,
+// Add adds nothing. Add returns ErrFull if the queue is full, the cause of ctx, or an error of Hold
+// or of the disk.
 func (q *Queue) Add(ctx context.Context, p Push) error {
 	if q.index.queued(p) {
 		return nil

@@ -74,7 +74,7 @@ func (q *Queue) withdraw(ctx context.Context, at repoKey, which func(*entry) boo
 	}
 	if err != nil {
 		q.index.unmarkWithdrawn(w.entries, w.was)
-		_ = q.writer.rewrite() // it may say of some that they are done
+		_ = q.writer.rewrite() // the journal may list some of the entries as done
 		return nil, nil, fmt.Errorf("queue: %w", err)
 	}
 	return w, nil, nil

@@ -17,10 +17,10 @@ type writer struct {
 	journal  *journal
 	log      *slog.Logger
 	snapshot func() contents // contents for a new journal
-	writing  chan struct{}   // the lock: full while it is held; capacity 1
+	writing  chan struct{}   // the lock: a channel of capacity 1 that is full while the lock is held
 
-	mu       sync.Mutex // guards staleErr; leaf lock
-	staleErr error      // why the journal is behind the index; nil: it is not
+	mu       sync.Mutex // guards staleErr; no other lock is taken under it
+	staleErr error      // why the journal is behind the index; nil if it is not
 
 	tried time.Time // when repair last tried; only Run uses it
 }
@@ -98,7 +98,7 @@ func (w *writer) repair(ctx context.Context) time.Duration {
 		return lastPause
 	}
 	defer w.unlock()
-	if err := w.catchUp(); err != nil { // does nothing if another writer has rewritten it
+	if err := w.catchUp(); err != nil { // does nothing if the journal has been rewritten meanwhile
 		w.log.Error("cannot rewrite the journal of pushes", "error", err)
 		return repairEvery
 	}

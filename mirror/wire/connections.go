@@ -21,7 +21,7 @@ type Connections struct {
 	log    *slog.Logger
 	places chan struct{}
 
-	mu       sync.Mutex // guards the fields below; leaf lock
+	mu       sync.Mutex // guards the fields below
 	waiting  list.List  // net.Conns that wait for a request, the longest first
 	at       map[net.Conn]*list.Element
 	wanted   int       // clients that wait for a place, and have found no connection to close
@@ -91,7 +91,7 @@ func (l boundedListener) Close() error {
 	return l.Listener.Close()
 }
 
-// take waits for a place. It returns false if ended is closed before there is one.
+// take waits for a place. It returns false if ended is closed before a place is free.
 func (c *Connections) take(ended <-chan struct{}) bool {
 	select {
 	case c.places <- struct{}{}:
@@ -148,9 +148,9 @@ func (c *Connections) drop(conn net.Conn) {
 	_ = conn.Close()
 }
 
-// changed is the ConnState of a server. It records which connections wait for a request. It closes
-// one that begins to wait while a client wants its place, and frees the place of one that has
-// ended.
+// changed is the ConnState of a server. It records which connections wait for a request. If a
+// connection begins to wait for a request while a client wants a place, changed closes that
+// connection. If a connection has ended, changed frees its place.
 func (c *Connections) changed(conn net.Conn, state http.ConnState) {
 	var idle net.Conn
 	c.mu.Lock()

@@ -2,7 +2,7 @@
 // splice, and the gathering of TLS records. It also has the [Server] that accepts connections,
 // with certificates that are reloaded when they change.
 //
-// It knows neither the requests of registries nor their answers: a [Server] serves an
-// http.Handler, and a handler answers through a [Response]. Of upstream/oci it only uses ranges
-// and the error for an invalid one.
+// Nothing here depends on what the requests and answers of registries mean: a [Server] serves an
+// http.Handler, and a handler answers through a [Response]. The package uses upstream/oci only for
+// ranges, and for the error about an invalid range.
 package wire

@@ -44,8 +44,8 @@ func (l gatheringListener) Accept() (net.Conn, error) {
 type gatheringConn struct {
 	net.Conn
 
-	// mu keeps the records in order, because two goroutines write: the handler, and the reader when
-	// it answers a key update.
+	// mu keeps the records in order, because two goroutines write: that of the handler, and the one
+	// that reads, when it answers a key update.
 	mu      sync.Mutex
 	holding bool
 	held    *[]byte // nil while nothing is held

@@ -135,8 +135,8 @@ func (p pacedWriter) sendFile(f *os.File, length int64) (sent int64, err error) 
 	return sent, err
 }
 
-// sendStretches sends length bytes. The kernel sends those that are in a readable file. The others
-// are copied.
+// sendStretches sends length bytes. The kernel sends the bytes that are in a readable file. The
+// other bytes are copied.
 func (p pacedWriter) sendStretches(body Stretches, length int64) (sent int64, err error) {
 	for sent < length && err == nil {
 		f, n, failed := body.Stretch(length - sent)

@@ -15,7 +15,7 @@ type Options struct {
 }
 
 // Response is the answer to one request. It records the status and the bytes sent. It implements
-// io.ReaderFrom, so that sendfile is still used, and Unwrap for http.ResponseController.
+// io.ReaderFrom, so that net/http can still use sendfile, and Unwrap for http.ResponseController.
 type Response struct {
 	http.ResponseWriter
 	r       *http.Request

@@ -21,8 +21,8 @@ type Content struct {
 	Size int64
 	// Body is a Stretches if the kernel may send parts of it.
 	Body io.ReadSeeker
-	// Arriving says that the body is still being fetched. The header is then sent without waiting
-	// for it.
+	// Arriving says that the body is still being fetched. The header is then sent before the body has
+	// arrived.
 	Arriving bool
 	// Small says that the content is too small for ranges, which are then not offered.
 	Small bool
@@ -37,8 +37,8 @@ type Stretches interface {
 	// Read instead. Errors are those of Read.
 	Stretch(n int64) (file *os.File, bytes int64, err error)
 	// Passed tells the body how many bytes of a stretch were sent, and the error that ended the
-	// sending. The body continues after these bytes. Passed returns the error, or nil if it means
-	// that the file cannot be read: Read then gets the bytes elsewhere.
+	// sending. The body continues after these bytes. Passed returns the error, unless the error means
+	// that the file cannot be read. Then Passed returns nil, and Read gets the bytes elsewhere.
 	Passed(sent int64, err error) error
 }
 
@@ -53,8 +53,8 @@ func (w *Response) Send(c Content) error {
 		return nil
 	}
 	if c.Arriving && c.Size == 0 {
-		// The last byte of content is withheld until the digest is verified. Empty content has
-		// none, so wait here until it is verified.
+		// The last byte of content is withheld until the digest is verified. Empty content has no last
+		// byte, so wait here until the digest is verified.
 		if _, err := c.Body.Read(make([]byte, 1)); err != io.EOF {
 			return err
 		}

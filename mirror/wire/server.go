@@ -85,8 +85,8 @@ func (s *Server) Collectors() []prometheus.Collector {
 }
 
 // serverLog takes the messages of net/http about connections. They are logged at level debug,
-// because most say that a client left. Those about TLS handshakes go to handshakes instead, and an
-// unrecovered panic is logged as an error.
+// because most say that a client left. Messages about failed TLS handshakes go to handshakes
+// instead, and an unrecovered panic is logged as an error.
 type serverLog struct {
 	slog.Handler
 	handshakes *handshakes

@@ -24,7 +24,7 @@ const (
 type pipes struct {
 	make func() (*pipe, error)
 
-	mu     sync.Mutex // guards below
+	mu     sync.Mutex // guards the fields below
 	idle   []*pipe
 	open   int // pipes that are idle or in use
 	closed bool
@@ -146,7 +146,7 @@ var _ gatherer = (*splicingConn)(nil)
 
 // Hold implements gatherer. net/http writes the header and the first bytes of a file before the
 // rest is spliced. If they are held back, the kernel sends them together with the rest. Otherwise
-// they would be a packet of their own, which wakes the client for next to nothing.
+// they would be a packet of their own, and the client would wake up for a few bytes.
 func (c *splicingConn) Hold() { c.holding = true }
 
 // Release implements gatherer.
@@ -193,8 +193,8 @@ func (c *splicingConn) Write(p []byte) (n int, err error) {
 // splice.
 var errNotSpliced = errors.New("splice is not possible")
 
-// ReadFrom implements io.ReaderFrom. It splices a limited part of a file. Any other reader, or a
-// file that cannot be spliced, it passes to net.TCPConn.
+// ReadFrom implements io.ReaderFrom. It splices if r is a limited part of a file. It passes any
+// other reader, and a file that cannot be spliced, to net.TCPConn.
 func (c *splicingConn) ReadFrom(r io.Reader) (int64, error) {
 	n, err := c.readFrom(r)
 	if n > 0 {
@@ -294,8 +294,8 @@ func splice(from, to int, n int64, flags int) (int64, error) {
 }
 
 // spliceAtOnce moves bytes from a pipe to a connection. It never blocks, so it bypasses Go's
-// scheduler. For each system call longer than about 20 µs, the scheduler would give the processor
-// to another goroutine and then get it back, which costs a tenth of the processor time.
+// scheduler. During a system call of more than about 20 µs, the scheduler would give the processor
+// to another goroutine, and back afterwards, which costs a tenth of the processor time.
 func spliceAtOnce(from, to int, n int64, flags int) (int64, error) {
 	for {
 		moved, _, errno := unix.RawSyscall6(unix.SYS_SPLICE, uintptr(from), 0, uintptr(to), 0, uintptr(n), uintptr(unix.SPLICE_F_MOVE|unix.SPLICE_F_NONBLOCK|flags))
