@@ -1,6 +1,6 @@
 // Package mirrortest has a fixture for tests of a mirror or of one of its rooms: a mirror with a
-// temporary directory and a registry in memory, whose parts can be made to fail, and a client for
-// it.
+// temporary directory, a registry in memory, and a client. Tests can make the disk and the store of
+// facts fail.
 package mirrortest
 
 import (

@@ -1,8 +1,8 @@
 // Package pull answers the requests that read: manifests by tag and by digest, blobs, and the lists
 // of tags and referrers.
 //
-// It looks content up by its repository. It reads bytes from the cache, and the meaning of tags
-// from facts (cache/meta). It asks the upstream for what is missing. A tag is served without a
+// It finds content through package repository. It reads bytes from the cache, and the meaning of
+// tags from facts (cache/meta). It asks the upstream for what is missing. A tag is served without a
 // question to the upstream while its fact is fresh. For a while after that, the old answer is
 // served while the upstream is asked in the background. Repeated requests are answered from memory,
 // under a lease on the facts that the answer was made of. When a manifest is served, dray starts to

@@ -253,7 +253,7 @@ func (f *finder) askDigest(ctx context.Context, r repository.Repo, d digest.Dige
 			return nil, err
 		}
 		if man, err := oci.ParseManifest(desc.MediaType, raw); err == nil {
-			man.Digest = d // with the algorithm of the request
+			man.Digest = d // the request may use another algorithm than ParseManifest
 			r.Store(ctx, man, repository.Children(man))
 			return &answer{Manifest: repository.ManifestOf(man), source: fromCache}, nil
 		}

@@ -97,8 +97,8 @@ func (k *Hit) Valid(now time.Time) bool {
 	return k.answer.Lease.Valid(now) && (k.answer.until.IsZero() || now.Before(k.answer.until))
 }
 
-// add caches an answer, if its lease is valid and it is within the bounds. The caller has not asked
-// the upstream for the answer.
+// add caches an answer, if its lease is valid and it is within the bounds. Callers add only answers
+// for which they did not ask the upstream.
 func (h hot) add(x *request.Request, a *answer) {
 	key := hotKeyOf(x)
 	if key.uri == "" || len(a.Raw) > hotBytes || !a.Lease.Valid(time.Now()) {

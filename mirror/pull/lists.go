@@ -121,8 +121,8 @@ func badListing(r repository.Repo, cause error) error {
 	return r.Up.BadAnswer("an invalid list", cause)
 }
 
-// withQueued adds the queued tags after last to the last page of the upstream's tags, up to n tags
-// in all. A negative n means no bound.
+// withQueued adds the queued tags that sort after the tag last to the last page of the upstream's
+// tags, up to n tags in all. A negative n means no bound.
 func withQueued(queued, tags []string, last string, n int) []string {
 	inOrder := slices.IsSorted(tags)
 	for _, t := range queued {

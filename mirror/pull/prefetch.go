@@ -13,8 +13,8 @@ import (
 )
 
 // Prefetch sets which blobs of an image dray fetches when a client has asked for the manifest,
-// before the client asks for the blobs. A client that then does joins the fetch, so that nothing is
-// fetched twice.
+// before the client asks for the blobs. A client that asks for a blob during its fetch joins the
+// fetch, so that nothing is fetched twice.
 type Prefetch struct {
 	// MaxLayer is the size in bytes of the largest blob that is prefetched.
 	MaxLayer int64
@@ -28,8 +28,8 @@ const (
 	seenManifests = 4096
 	// maxAhead bounds the images that are prefetched at a time. Other images are not prefetched.
 	maxAhead = 64
-	// maxBlobsAhead bounds the blobs of an image that are prefetched. Real images have fewer
-	// layers. A manifest with thousands was made to cause requests.
+	// maxBlobsAhead bounds the blobs of an image that are prefetched. Real images have fewer layers. A
+	// manifest with thousands was probably made to cause many requests.
 	maxBlobsAhead = 128
 )
 
@@ -38,7 +38,7 @@ type prefetcher struct {
 	Prefetch
 	slots chan struct{} // one for each blob being fetched
 
-	mu      sync.Mutex                          // guards below; leaf lock
+	mu      sync.Mutex                          // guards the fields below
 	running map[digest.Digest]*upstream.Urgency // blobs being fetched
 	wanted  map[digest.Digest]int               // how many clients ask for a blob
 	seen    map[digest.Digest]bool

@@ -104,10 +104,10 @@ func (p *Puller) warn(x *request.Request) {
 }
 
 // pulled reports to the jobs, the cache and OnPull that a client got a manifest by GET. err is the
-// error of sending it. pulled returns err, and reports nothing if it is not nil.
+// error of sending it. pulled returns err, and reports nothing if err is not nil.
 func (p *Puller) pulled(x *request.Request, a *answer, err error) error {
 	if got := x.W.Status() == http.StatusOK || x.W.Status() == http.StatusPartialContent; err == nil && got && x.R.Method == http.MethodGet {
-		if a.source != fromOrigin { // the upstream has seen its own answer as a pull
+		if a.source != fromOrigin { // if the upstream has answered, it has counted a pull
 			p.o.KeepAlive.Pulled(x.Repo, x.Q.Ref.Tag, a.Manifest)
 		}
 		p.o.Cache.Used(a.Digest, func() []digest.Digest { return imageBlobs(a.Manifest) })

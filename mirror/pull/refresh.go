@@ -22,7 +22,7 @@ const (
 // refreshes are the tags that are served from an old fact while the upstream is asked in the
 // background.
 type refreshes struct {
-	mu      sync.Mutex // guards below; leaf lock
+	mu      sync.Mutex // guards the fields below; no other lock is taken under it
 	running map[meta.TagKey]bool
 	// notBefore has the earliest time of the next attempt, for tags whose last attempt failed.
 	notBefore map[meta.TagKey]time.Time
@@ -52,7 +52,7 @@ func (r *refreshes) refuse(k meta.TagKey, checked time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if len(r.refused) >= maxRefreshes {
-		for other := range r.refused { // for this tag, the upstream is asked once more
+		for other := range r.refused { // the upstream is then asked once more for the other tag
 			delete(r.refused, other)
 			break
 		}
@@ -129,7 +129,7 @@ func (f *finder) staleWhileRevalidate(ctx context.Context, t tag, fact *meta.Tag
 
 // refresh asks the upstream for the meaning of a tag, and reports whether it got an answer. If the
 // upstream refuses to answer, the old answer is not served any more. Then the next client waits for
-// the upstream, and gets its error.
+// the upstream, and gets the upstream's error.
 func (f *finder) refresh(ctx context.Context, t tag) bool {
 	fact := newestFact(ctx, f.o.Tags, t)
 	if a, err := f.fresh(ctx, t, fact); a != nil || err != nil {
