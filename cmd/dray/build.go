@@ -34,7 +34,7 @@ import (
 // and starts nothing. The caller closes the graph; after an error, build has closed it.
 func build(ctx context.Context, cfg config.Config, log *slog.Logger) (*graph, error) {
 	g := &graph{cfg: cfg, log: log, metrics: prometheus.NewRegistry(), background: map[string]func(context.Context) error{}}
-	for _, step := range []func(context.Context) error{g.buildConnections, g.buildCache, g.buildHosted, g.buildQueue, g.buildMetadata, g.buildUpstreams, g.buildChecks, g.buildMirror, g.buildListeners, g.buildCloudWatch, g.buildAdmin} {
+	for _, step := range []func(context.Context) error{g.buildConnections, g.buildCache, g.buildHosted, g.buildQueue, g.buildMetadata, g.buildUpstreams, g.buildChecks, g.buildMirror, g.buildListeners, g.buildCertificates, g.buildCloudWatch, g.buildAdmin} {
 		if err := step(ctx); err != nil {
 			return nil, errors.Join(err, g.close())
 		}

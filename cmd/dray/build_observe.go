@@ -67,6 +67,9 @@ func (g *graph) buildAdmin(context.Context) error {
 	if _, runs := g.background["queue"]; runs {
 		checks = append(checks, admin.Check{Name: "queue", Run: g.queue.Check})
 	}
+	if len(g.certificates.files) > 0 {
+		checks = append(checks, admin.Check{Name: "certificates", Run: g.certificates.check})
+	}
 	for _, r := range g.registries {
 		checks = append(checks, admin.Check{Name: "upstream " + r.Name, Run: r.healthy})
 	}

@@ -45,6 +45,7 @@ type graph struct {
 	inventory       *inventory.Inventory
 	servers         []*wire.Server
 	connections     *wire.Connections // of all servers but that of the admin listener
+	certificates    certificates
 	// background has the functions that run until the program stops, by name.
 	background map[string]func(context.Context) error
 }

@@ -32,11 +32,17 @@ func write(t *testing.T, name, content string) string {
 // keyPair makes a certificate for the names and returns the paths of it and of its key.
 func keyPair(t *testing.T, names ...string) (cert, key string) {
 	t.Helper()
+	return keyPairFrom(t, time.Now(), time.Now().AddDate(1, 0, 0), names...)
+}
+
+// keyPairFrom is keyPair for a certificate with a time of its own.
+func keyPairFrom(t *testing.T, from, until time.Time, names ...string) (cert, key string) {
+	t.Helper()
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: from, NotAfter: until}
 	for _, n := range names {
 		if ip := net.ParseIP(n); ip != nil {
 			template.IPAddresses = append(template.IPAddresses, ip)

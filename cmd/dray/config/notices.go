@@ -6,6 +6,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"dray/upstream/oci"
 )
@@ -43,6 +44,11 @@ func (c Config) Notices() []string {
 		if u.RepositoryPrefix != "" {
 			name := oci.JoinRepo(u.DefaultNamespace, "alpine")
 			add("upstream %s: because of repository_prefix, dray requests alpine as %s.", u.Name, oci.JoinRepo(u.RepositoryPrefix, name))
+		}
+	}
+	for _, f := range c.CertificateFiles() {
+		if err := f.Check(time.Now()); err != nil {
+			add("%v.", err)
 		}
 	}
 	if c.Admin.Address != AdminOff && !isLoopback(c.Admin.Address) {

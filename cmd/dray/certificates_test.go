@@ -1,0 +1,69 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"dray/cmd/dray/config"
+)
+
+// TestCertificatesAreWatched: dray tells once a day of a certificate that is near its end, and
+// notices by itself that it was replaced.
+func TestCertificatesAreWatched(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		opts := certOptions{hosts: []string{"localhost"}, outCert: filepath.Join(dir, "cert.pem"), outKey: filepath.Join(dir, "key.pem"), force: true}
+		replace := func(made time.Time) {
+			t.Helper()
+			if _, err := writeCertificate(opts, made); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var log bytes.Buffer
+		var cfg config.Config
+		cfg.Listeners = []config.Listener{{Name: "main"}}
+		cfg.Listeners[0].TLS.Certificate = opts.outCert
+		g := &graph{log: slog.New(slog.NewTextHandler(&log, nil)), certificates: newCertificates(cfg.CertificateFiles())}
+		ctx, stop := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		defer running.Wait()
+		defer stop()
+		running.Go(func() { _ = g.warnOfCertificates(ctx) })
+		for _, tc := range []struct {
+			made   time.Time
+			days   int
+			told   int
+			health string
+		}{
+			{time.Now(), 300, 0, ""},
+			{time.Now(), 33, 0, ""},
+			{time.Now(), 5, 3, "expires on"},
+			{time.Now(), 29, 29, "expired on"},
+			{time.Now().AddDate(1, 0, 0), 2, 0, ""},
+		} {
+			replace(tc.made)
+			log.Reset()
+			time.Sleep(time.Duration(tc.days) * 24 * time.Hour)
+			synctest.Wait()
+			if n := strings.Count(log.String(), "level=WARN"); n != tc.told {
+				t.Errorf("after %d days: %d lines, want %d:\n%s", tc.days, n, tc.told, log.String())
+			}
+			err := g.certificates.check(t.Context())
+			if (err != nil) != (tc.health != "") || err != nil && !strings.Contains(err.Error(), tc.health) {
+				t.Errorf("after %d days: %v, want %q", tc.days, err, tc.health)
+			}
+			if got, want := testutil.ToFloat64(g.certificates), tc.made.AddDate(1, 0, 0).Unix(); got != float64(want) {
+				t.Errorf("metric: %f, want %d", got, want)
+			}
+		}
+	})
+}
