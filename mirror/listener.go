@@ -70,8 +70,8 @@ var (
 	noSniff    = []string{"nosniff"}
 )
 
-// guarded calls serve. If serve panics, guarded logs the panic with its stack and returns it as an
-// error. Like any other error, that one is counted, logged and, if no answer has begun, answered.
+// guarded calls serve. If serve panics, guarded logs the panic with its stack, and returns an error
+// that is then handled like any other.
 func (l *Listener) guarded(x *request.Request) (err error) {
 	defer func() {
 		if v := recover(); v != nil {

@@ -23,9 +23,9 @@ const (
 	failuresLast = time.Hour
 )
 
-// pushHealth knows whether pushes fail. Failures are counted by upstream and step, because one step
-// can succeed while another always fails. On a full disk, for example, mounts and small manifests
-// succeed, but uploads fail.
+// pushHealth finds out whether pushes keep failing. Failures are counted by upstream and step,
+// because one step can succeed while another always fails. On a full disk, for example, mounts and
+// small manifests succeed, but uploads fail.
 type pushHealth struct {
 	mu    sync.Mutex // guards steps
 	steps map[pushStep]*failures

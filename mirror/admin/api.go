@@ -47,8 +47,8 @@ func Query[A any](path string, ask func(ctx context.Context, params url.Values) 
 }
 
 // List answers GET of a path below [api.Prefix] with {"items": [...]}. It writes items as ask
-// yields them, since a cache may have a million. ask must not change anything. An error before
-// the first item is sent as an error. A later error follows the items as the member "error",
+// yields them, because a cache may have a million blobs. ask must not change anything. An error
+// before the first item is sent as an error. A later error follows the items as the member "error",
 // although the status, which has been sent by then, says success.
 func List[A any](path string, ask func(ctx context.Context, params url.Values) iter.Seq2[A, error]) Endpoint {
 	return Endpoint{"GET " + api.Prefix + path, func(_ *slog.Logger, w http.ResponseWriter, r *http.Request) error {
@@ -65,9 +65,9 @@ func List[A any](path string, ask func(ctx context.Context, params url.Values) i
 	}}
 }
 
-// Change answers POST of a path below [api.Prefix]; all changes use it. The body is a JSON object
-// whose members are all fields of Q. do is called only for requests that no page of another site
-// can have sent: see [checkChange].
+// Change answers POST of a path below [api.Prefix]. All requests that change something use it. The
+// body is a JSON object whose members are all fields of Q. do is called only for requests that no
+// page of another site can have sent: see [checkChange].
 func Change[Q, A any](path string, do func(ctx context.Context, q Q) (A, error)) Endpoint {
 	return Endpoint{"POST " + api.Prefix + path, func(log *slog.Logger, w http.ResponseWriter, r *http.Request) error {
 		if err := checkChange(r); err != nil {

@@ -54,7 +54,7 @@ type member struct {
 type hold struct {
 	size    int64
 	uses    int
-	release func() // nil: the bytes were missing when the Store was opened
+	release func() // nil if the bytes could not be retained when the Store was opened
 }
 
 func newRepo(name string) *repo {
@@ -374,7 +374,8 @@ func (c *contents) forget(r *repo) {
 	}
 }
 
-// unwritten reports whether a repository was used, and its file has not been written for age.
+// unwritten reports whether a repository was used after its file was last written, and whether that
+// write was at least age ago.
 func (c *contents) unwritten(r *repo, age time.Duration) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -18,7 +18,7 @@ import (
 	"dray/upstream/oci"
 )
 
-// Options of a Store.
+// Options configure a Store.
 type Options struct {
 	// Name is the upstream's name in messages and metrics.
 	Name string

@@ -72,9 +72,9 @@ func (st *state) clone() *state {
 	return c
 }
 
-// has reports whether the state has the manifest d, and it needs the same blobs as m. The needs of
-// the same bytes can differ: under another media type, they name other blobs, and foreign layers
-// may have been pushed meanwhile.
+// has reports whether the state has the manifest d with the same needs as m. The needs of the same
+// bytes can differ: under another media type, they name other blobs, and foreign layers may have
+// been pushed meanwhile.
 func (st *state) has(d digest.Digest, m *manifest) bool {
 	there := st.manifests[d]
 	return there != nil && there.mediaType == m.mediaType && slices.Equal(there.foreign, m.foreign)

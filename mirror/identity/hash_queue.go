@@ -33,7 +33,8 @@ type waiter struct {
 	ready  chan error
 }
 
-// maxWaiting bounds the waiters. One processor hashes about as many passwords within hashTimeout.
+// maxWaiting bounds the waiters. One processor hashes about this number of passwords within
+// hashTimeout.
 const maxWaiting = 128
 
 // errCrowded refuses requests whose passwords cannot be hashed in time.

@@ -80,7 +80,7 @@ type user struct {
 }
 
 // CheckHTPasswd reads a password file. Every line must be empty, a comment, or a user with a bcrypt
-// hash. The error names the other lines by number, because their text may be a password.
+// hash. The error names invalid lines by their numbers, because their text may be a password.
 func CheckHTPasswd(file string) error {
 	_, err := readUsers(file)
 	return err
@@ -182,8 +182,8 @@ func (h *HTPasswd) Authenticate(r *http.Request, _ []Need) (Principal, error) {
 	return Principal{Name: name}, nil
 }
 
-// check reports whether a password is correct. It hashes the password, unless that was done a
-// moment ago. The error is [errCrowded], or the cause of ctx's end.
+// check reports whether a password is correct. It hashes the password only if no result for it is
+// remembered. The error is [errCrowded], or the cause of ctx's end.
 func (h *HTPasswd) check(ctx context.Context, u *users, name, password string, groups [2]string) (bool, error) {
 	key := h.keyed(name, password)
 	if u.recognises(name, key) {

@@ -19,7 +19,7 @@ const (
 	// may pull.
 	RoleMirror Role = "mirror"
 	// RoleRegistry allows the pulls, pushes and deletions that the Access of the Policy grants.
-	// Without an Access, the Policy allows all pulls, but few pushes and deletions.
+	// Without an Access, it allows all pulls, and pushes and deletions from this machine.
 	RoleRegistry Role = "registry"
 )
 

@@ -19,7 +19,7 @@ import (
 var (
 	// ErrNotHeld says that the cache has nothing with the given name.
 	ErrNotHeld = errors.New("not found in the cache")
-	// ErrSelection says that the selection names nothing, or both a name and a pattern.
+	// ErrSelection says that the selection has neither a name nor a pattern, or both.
 	ErrSelection = errors.New("name exactly one image, digest or pattern of repositories")
 	// ErrPinned says that a pin keeps the content, so that it is only purged by force.
 	ErrPinned = errors.New("pinned")

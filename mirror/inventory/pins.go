@@ -96,7 +96,7 @@ func (v *Inventory) pinOf(p disk.Pin) api.Pin {
 }
 
 // named returns the manifests, or the blob, that a name means. A tag may mean several manifests:
-// one for each form that the upstream converts it to.
+// one for each form to which the upstream converts the image.
 func (s *snapshot) named(n Name) []digest.Digest {
 	if n.ByDigest() && n.Upstream == "" {
 		return []digest.Digest{n.Digest}

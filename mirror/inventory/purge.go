@@ -29,9 +29,9 @@ type Selection struct {
 
 // Purge removes the tags and manifests that sel selects, and the blobs that nothing else needs. It
 // returns ErrSelection if sel is invalid, and ErrNotHeld if nothing that sel selects is known. If
-// nothing can be purged, it returns the first reason that applies to some of the selection:
-// ErrPinned if a pin keeps it and sel has no Force, ErrQueued if it is still to be forwarded, or
-// ErrHosted if it is hosted.
+// nothing can be purged, Purge returns the first of these errors that fits a part of the selection:
+// ErrPinned if a pin keeps that part and sel has no Force, ErrQueued if the part is still to be
+// forwarded, or ErrHosted if it is hosted.
 func (v *Inventory) Purge(ctx context.Context, sel Selection) (api.Purged, error) {
 	out := api.Purged{Tags: []string{}, Images: []string{}, Blobs: []api.Gone{}, DryRun: sel.DryRun}
 	if named := sel.Name != (Name{}); named == (sel.Pattern != "") {
@@ -241,8 +241,9 @@ func (s *snapshot) selected(sel Selection) (map[Name]bool, map[imageKey]bool) {
 	return tags, images
 }
 
-// followParts adds to leaving the manifests that leaving indexes refer to, unless they have a tag
-// that stays, an index that stays refers to them as well, or the queue or a pin keeps them.
+// followParts adds to leaving the manifests that the indexes in leaving refer to. It does not add a
+// manifest that has a tag that stays, that an index that stays also refers to, or that the queue or
+// a pin keeps.
 func (s *snapshot) followParts(leaving map[imageKey]bool, tags map[Name]bool, force bool) {
 	for {
 		staying := map[imageKey]bool{}

@@ -124,9 +124,9 @@ func (k *KeepAlive) Touched(ctx context.Context, r repository.Repo, tag string, 
 	k.o.Repositories.Recorded(k.o.LastPulls.Set(ctx, r.Up.Name, r.Name, man.Digest, meta.TouchFact{Touched: time.Now(), MediaType: man.MediaType, Tag: tag}))
 }
 
-// Run sends the requests until ctx ends; it returns at once if no upstream is enabled. It looks
-// for due images every minute, and waits a second between two requests. An interval below an hour
-// shortens the first pause, and one below a day the second.
+// Run sends the requests until ctx ends; it returns at once if no upstream is enabled. It looks for
+// due images every minute, and waits a second between two requests. It looks more often if the
+// shortest interval is below an hour, and waits less if it is below a day.
 func (k *KeepAlive) Run(ctx context.Context) {
 	interval := k.interval()
 	if interval == 0 {

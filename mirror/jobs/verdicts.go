@@ -20,8 +20,8 @@ import (
 	"dray/upstream/oci"
 )
 
-// MediaTypeVerdict is the artifact type of a verdict that is attached to an image, and the media
-// type of its one layer, the JSON of [pipeline.Report.Statement].
+// MediaTypeVerdict is the artifact type of a verdict that is attached to an image. It is also the
+// media type of the only layer of that artifact: the JSON of [pipeline.Report.Statement].
 const MediaTypeVerdict = "application/vnd.dray.verdict.v1+json"
 
 // mediaTypeEmpty is the type of an empty configuration (image-spec, manifest.md, "Guidance for an

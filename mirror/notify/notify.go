@@ -22,7 +22,7 @@ import (
 	"dray/mirror/pipeline/webhook"
 )
 
-// MediaType of the envelopes.
+// MediaType is the media type of the body in which events are sent.
 const MediaType = "application/vnd.docker.distribution.events.v2+json"
 
 // Actions of events. The distribution registry has the first two, too.
@@ -198,7 +198,8 @@ func (n *Notifier) Run(ctx context.Context) error {
 	return nil
 }
 
-// Pauses before further tries, doubled each time.
+// firstPause is the pause before the second try. Each further pause is twice as long, up to
+// lastPause.
 const (
 	firstPause = time.Second
 	lastPause  = time.Minute

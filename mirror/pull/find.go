@@ -190,7 +190,8 @@ func (f *finder) newer(ctx context.Context, how upstream.Call, t tag, old *answe
 }
 
 // staleIfError returns the old answer if the upstream failed and the fact is not too old (RFC
-// 5861). Otherwise it returns err. If err says that there is no such tag, it records that.
+// 5861). Otherwise it returns err. If err says that there is no such tag, staleIfError records
+// that.
 func (f *finder) staleIfError(ctx context.Context, t tag, old *answer, fact *meta.TagFact, asked time.Time, err error) (*answer, error) {
 	if oci.NotFound(err) {
 		f.o.Repositories.Recorded(f.o.Tags.SetNotFound(ctx, t.key(), asked, t.repo.Up.Tags.NotFound, repository.ReasonOf(err)))

@@ -90,8 +90,8 @@ func (p *Puller) referrersByTag(x *request.Request) error {
 	a, err := p.byTagOrQueued(x.R.Context(), tag{repo: x.Repo, name: name, accept: accept})
 	switch {
 	case oci.NotFound(err) && !errors.Is(err, oci.ErrNameUnknown), err == nil && a.Digest == x.Q.Ref.Digest:
-		// In the second condition, a registry has taken the tag for the digest (registry.gitlab.com
-		// does). It has sent the subject itself, whose platforms are no referrers.
+		// The second condition means that the registry has taken the tag for the digest, as
+		// registry.gitlab.com does. It has sent the subject itself, whose platforms are no referrers.
 		return x.SendList([]byte(`{"schemaVersion":2,"mediaType":"`+oci.MediaTypeOCIIndex+`","manifests":[]}`), oci.MediaTypeOCIIndex, nil)
 	case err != nil:
 		return err

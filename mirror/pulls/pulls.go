@@ -24,7 +24,7 @@ const (
 	Other = "other"
 )
 
-// Detail selects the labels of pulls in addition to their upstream.
+// Detail says by what pulls are counted in addition to their upstream.
 type Detail string
 
 // The details.
@@ -36,7 +36,7 @@ const (
 
 // Options configure [New].
 type Options struct {
-	// Detail is empty for None.
+	// Detail sets the labels of Detailed. Empty means None.
 	Detail Detail
 	// MaxSeries bounds the series of Detailed, except Other; 0 means 100. Each series costs memory,
 	// and money where it is published.

@@ -421,8 +421,8 @@ func (x *index) stats(now time.Time) stats {
 // empty reports whether the queue has no entries, which is the usual case.
 func (x *index) empty() bool { return x.size.Load() == 0 }
 
-// Find returns the newest push of a tag or digest of a repository that waits or is being forwarded,
-// if there is one.
+// Find returns the newest push of a tag or digest to a repository, among the pushes that wait or
+// are being forwarded. It returns false if there is none.
 func (x *index) Find(upstream, repo, reference string) (Push, bool) {
 	if x.empty() {
 		return Push{}, false

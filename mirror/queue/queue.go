@@ -23,7 +23,8 @@ var (
 	// ErrOvertaken says that the tag was pushed again later, so forwarding the older push would undo
 	// the later one.
 	ErrOvertaken = errors.New("a later push moved the tag")
-	// ErrRefused says that a further attempt would fail, too. A [Forward] function wraps it.
+	// ErrRefused says that a further attempt would fail, too. A [Forward] function returns an error
+	// that wraps it.
 	ErrRefused = errors.New("refused permanently")
 )
 
@@ -93,7 +94,7 @@ type Options struct {
 	// MaxEntries and MaxBytes bound the queue. 0 means 10,000 entries, and bytes without a bound.
 	MaxEntries int
 	MaxBytes   int64
-	// Parallel is to how many repositories the queue forwards at the same time. 0 means 4.
+	// Parallel is the number of repositories to which the queue forwards at the same time. 0 means 4.
 	Parallel int
 	// Old is the age from which Check reports a push that has not been forwarded. 0 means 5 minutes.
 	Old time.Duration

@@ -21,7 +21,8 @@ import (
 type Fetch struct {
 	repo   Repo
 	digest digest.Digest
-	// ahead is the urgency of a prefetch, raised when a client waits for the blob; nil otherwise.
+	// ahead is the urgency of a prefetch, which is raised when a client waits for the blob. It is nil
+	// if the fetch is not a prefetch.
 	ahead *upstream.Urgency
 	// asked is when this fetch last sent a request to the upstream; nil if it has sent none.
 	asked atomic.Pointer[time.Time]

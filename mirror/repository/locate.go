@@ -46,7 +46,7 @@ const (
 	needs // the number of needs above
 )
 
-// Place is a place where content can be.
+// Place is a place where content can be. In the comments on the places, "it" is the content.
 type Place int
 
 const (
@@ -88,7 +88,7 @@ const (
 // Location is the result of [Repo.LocateBlob] and [Repo.LocateManifest].
 type Location struct {
 	Place Place
-	// Size is in bytes, -1 if it is not known. If Place is Nowhere, it may be known from a manifest.
+	// Size is in bytes, -1 if it is not known. Even if Place is Nowhere, a manifest may tell the size.
 	Size int64
 	// When is the time at which the upstream confirmed the content, if Place is Remembered,
 	// RememberedHeld, Recent, Confirmed, Answered or Shared. It is zero if an older version of dray

@@ -138,8 +138,8 @@ func (s *Staging) Renew(keys ...Key) {
 }
 
 // Progress restarts the expiry of the blobs that a client has pushed to a repository. at is when a
-// push of that client to the repository was last seen to go on. Otherwise the first layers of a
-// push could expire while its last layer is still being sent.
+// push of that client to the repository was last seen to go on. Without Progress, the first layers
+// of a push could expire while its last layer is still being sent.
 func (s *Staging) Progress(r Repo, owner string, at time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -43,9 +43,9 @@ type Server struct {
 	handshakes *handshakes
 }
 
-// NewServer returns a server that does not listen yet. It loads the certificate, so that a bad one
-// prevents the start, and returns an error if that fails. Later it reloads the certificate when its
-// file changes.
+// NewServer returns a server that does not listen yet. It loads the certificate, and returns an
+// error if that fails, so that a bad certificate prevents the start. Later it reloads the
+// certificate when its file changes.
 func NewServer(o ServerOptions) (*Server, error) {
 	s := &Server{ServerOptions: o, handshakes: newHandshakes(o.Name, o.Logger)}
 	s.server = &http.Server{
@@ -68,9 +68,9 @@ func NewServer(o ServerOptions) (*Server, error) {
 	if err := certificate.load(); err != nil {
 		return nil, err
 	}
-	// HTTP/1.1 only: HTTP/2 costs more for large bodies and has no benefit. TLS 1.3 is used with
-	// clients that support it. Sessions are resumed by tickets, whose keys crypto/tls makes and
-	// rotates.
+	// Offer HTTP/1.1 only, because HTTP/2 costs more for large bodies and has no benefit. TLS 1.3 is
+	// used with clients that support it. Sessions are resumed by tickets, whose keys crypto/tls makes
+	// and rotates.
 	s.server.TLSConfig = &tls.Config{GetCertificate: certificate.get, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}}
 	s.server.TLSNextProto = map[string]func(*http.Server, *tls.Conn, http.Handler){}
 	return s, nil

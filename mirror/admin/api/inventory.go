@@ -23,7 +23,8 @@ type Image struct {
 	// Bytes is the size of all parts, and HeldBytes that of the parts on disk.
 	Bytes     int64 `json:"bytes"`
 	HeldBytes int64 `json:"held_bytes"`
-	// LastUse is when one of the parts was last opened, to the hour; zero if none is held.
+	// LastUse is when one of the parts was last opened. It may be up to one hour too early, and is
+	// zero if no part is held.
 	LastUse time.Time `json:"last_use"`
 	// Pinned says that a pin keeps the manifest.
 	Pinned bool `json:"pinned"`
@@ -36,9 +37,9 @@ type Image struct {
 // Blob describes a blob on disk.
 type Blob struct {
 	Digest digest.Digest `json:"digest"`
-	// Size in bytes.
+	// Size is in bytes.
 	Size int64 `json:"size"`
-	// LastUse is when the blob was last opened, to the hour.
+	// LastUse is when the blob was last opened. It may be up to one hour too early.
 	LastUse time.Time `json:"last_use"`
 	// Hits counts requests for the blob, up to 3. Eviction lowers the count each time that it spares
 	// the blob because of its hits.
@@ -53,8 +54,8 @@ type Blob struct {
 	Open bool `json:"open"`
 	// Pinned says that a pin keeps the blob.
 	Pinned bool `json:"pinned"`
-	// Unverified says that the blob was there at an unclean stop, and is verified before its next
-	// use.
+	// Unverified says that the blob was on disk when dray last stopped uncleanly. It is verified
+	// before its next use.
 	Unverified bool `json:"unverified"`
 }
 
