@@ -90,6 +90,9 @@ func New(o Options) (*Client, error) {
 		Name: "dray_upstream_received_bytes_total", ConstLabels: labels,
 		Help: "Bytes of the bodies of the upstream's answers, counted as they arrive, by kind of request. Answers of its storage and of redirects are included, tokens are not.",
 	}, []string{"kind"})
+	for _, kind := range []oci.Kind{oci.KindManifest, oci.KindBlob} {
+		c.received.WithLabelValues(string(kind)) // so that the share of what was saved is known from the start
+	}
 	c.latency = prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Name: "dray_upstream_response_seconds", ConstLabels: labels,
 		Help:    "Time from a request to the headers of its answer, including the time to send a body.",
