@@ -28,6 +28,9 @@ type Options struct {
 	Tags       *meta.Tags
 	Visibility *meta.Visibility
 	Presence   *meta.Presence
+	// Transit tells mirrors that share the facts what the others have got from clients. It is nil if
+	// no other mirror shares them.
+	Transit *meta.Transit
 	// LastPulls is required if KeepAlive is set.
 	LastPulls *meta.LastPulls
 	// BaseImages, when not nil, records the layers of the images that clients pull and push.
@@ -98,7 +101,7 @@ func New(o Options) (*Mirror, error) {
 	o.Queue = cmp.Or(o.Queue, queue.Empty())
 	var err error
 	m.repos, err = repository.NewStore(repository.Options{
-		Upstreams: o.Upstreams, Cache: o.Cache, Tags: o.Tags, Visibility: o.Visibility, Presence: o.Presence, Queue: o.Queue,
+		Upstreams: o.Upstreams, Cache: o.Cache, Tags: o.Tags, Visibility: o.Visibility, Presence: o.Presence, Transit: o.Transit, Queue: o.Queue,
 		Staged: repository.NewStaging(m.expiry, quotas.Refund), Tasks: m.tasks, Logger: m.log,
 	})
 	if err != nil {

@@ -553,3 +553,37 @@ func TestBases(t *testing.T) {
 		}
 	})
 }
+
+func TestTransit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		shared := metatest.NewMemory()
+		a, b := meta.NewTransit(shared, "a"), meta.NewTransit(shared, "b")
+		want := meta.TransitFact{Size: 7, Held: true}
+		if err := a.Set(t.Context(), "ecr", "team/app", one, want); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := b.Get(t.Context(), "ecr", "team/app", one); err != nil || got != want {
+			t.Errorf("%+v, %v", got, err)
+		}
+		_, err := a.Get(t.Context(), "ecr", "team/app", one) // it is its own
+		wantNotFound(t, err)
+		_, err = b.Get(t.Context(), "ecr", "team/other", one)
+		wantNotFound(t, err)
+		if err := a.Forget(t.Context(), "ecr", "team/app", one); err != nil {
+			t.Fatal(err)
+		}
+		_, err = b.Get(t.Context(), "ecr", "team/app", one)
+		wantNotFound(t, err)
+		_ = a.Set(t.Context(), "ecr", "team/app", one, want)
+		time.Sleep(meta.TransitTTL) // its mirror has died
+		_, err = b.Get(t.Context(), "ecr", "team/app", one)
+		wantNotFound(t, err)
+
+		if err := a.Opened(t.Context(), "id", time.Hour); err != nil {
+			t.Fatal(err)
+		}
+		if a.OpenElsewhere(t.Context(), "id") || !b.OpenElsewhere(t.Context(), "id") || b.OpenElsewhere(t.Context(), "other") {
+			t.Error("an upload is open at the mirror that opened it, and there only")
+		}
+	})
+}

@@ -21,6 +21,8 @@ const (
 	linkSpace     = layout + "link/"    // upstream/repo/digest → linkRecord
 	presenceSpace = layout + "known/"   // upstream/repo/digest → presenceRecord
 	homeSpace     = layout + "home/"    // upstream/digest → homeRecord
+	transitSpace  = layout + "transit/" // upstream/repo/digest → transitRecord
+	uploadSpace   = layout + "upload/"  // id → uploadRecord
 	touchSpace    = layout + "touch/"   // upstream/repo/digest → touchRecord
 	verdictSpace  = layout + "verdict/" // digest/check/revision → verdictRecord
 	baseSpace     = layout + "base/"    // sum of diffIDs → baseRecord
@@ -74,7 +76,7 @@ func upstreamPrefix(space, upstream string) string {
 // upstreamOf returns the upstream that a key is about. ok is false if the key is about content
 // alone.
 func upstreamOf(key string) (upstream string, ok bool) {
-	for _, space := range []string{tagSpace, forgetSpace, absentSpace, returnSpace, linkSpace, presenceSpace, homeSpace, touchSpace} {
+	for _, space := range []string{tagSpace, forgetSpace, absentSpace, returnSpace, linkSpace, presenceSpace, homeSpace, touchSpace, transitSpace} {
 		if rest, found := strings.CutPrefix(key, space); found {
 			escaped, _, more := strings.Cut(rest, "/")
 			upstream, err := url.PathUnescape(escaped)

@@ -50,6 +50,8 @@ func TestKeys(t *testing.T) {
 		AbsentKey{"my ecr", "team/app", d, KindBlob, ""}.returnedKey(): {"v1/return/my%20ecr/team%2Fapp/sha256:" + hex, "my ecr"},
 		in.in(linkSpace):                                   {"v1/link/my%20ecr/team%2Fapp/sha256:" + hex, "my ecr"},
 		in.in(presenceSpace):                               {"v1/known/my%20ecr/team%2Fapp/sha256:" + hex, "my ecr"},
+		in.in(transitSpace):                                {"v1/transit/my%20ecr/team%2Fapp/sha256:" + hex, "my ecr"},
+		path(uploadSpace, "ID"):                            {"v1/upload/ID", ""},
 		in.in(touchSpace):                                  {"v1/touch/my%20ecr/team%2Fapp/sha256:" + hex, "my ecr"},
 		homeKey("my ecr", d):                               {"v1/home/my%20ecr/sha256:" + hex, "my ecr"},
 		verdictKey(d, "ecr", "1/2"):                        {"v1/verdict/sha256:" + hex + "/ecr/1%2F2", ""},

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -168,13 +169,18 @@ func (g *graph) buildMirror(context.Context) (err error) {
 	lastPulls := meta.NewLastPulls(cached, meta.Options{})
 	facts := meta.NewExcept(cached, g.cfg.HostedNames()...)
 	tags, visibility, presence := meta.NewTags(facts, meta.Options{}), meta.NewVisibility(facts, meta.Options{}), meta.NewPresence(facts, meta.PresenceOptions{})
+	var transit *meta.Transit
+	if g.cfg.Metadata.URL != "" {
+		transit = meta.NewTransit(meta.NewExcept(g.store, g.cfg.HostedNames()...), rand.Text())
+		g.register(transit.Collectors())
+	}
 	g.routeBuildCaches()
 	onEvent, err := g.buildNotifier()
 	if err != nil {
 		return fmt.Errorf("notifications: %w", err)
 	}
 	g.mirror, err = mirror.New(mirror.Options{
-		Cache: g.cache, Tags: tags, Visibility: visibility, Presence: presence, LastPulls: lastPulls, BaseImages: g.baseImages, Upstreams: g.upstreams, Gates: g.gates, Prefetch: g.prefetch(), KeepAlive: g.keepAlive(), Queue: g.queue, Logger: g.log,
+		Cache: g.cache, Tags: tags, Visibility: visibility, Presence: presence, Transit: transit, LastPulls: lastPulls, BaseImages: g.baseImages, Upstreams: g.upstreams, Gates: g.gates, Prefetch: g.prefetch(), KeepAlive: g.keepAlive(), Queue: g.queue, Logger: g.log,
 		OnPull: g.buildPulls(), OnEvent: onEvent, UploadExpiry: g.cfg.Limits.UploadExpiry.Std(), MaxUploadsPerClient: g.cfg.Limits.MaxUploadsPerClient,
 		MaxUploadBytesPerClient: int64(g.cfg.Limits.MaxUploadBytesPerClient), ClientStall: g.cfg.Limits.StallTimeout.Std(),
 	})

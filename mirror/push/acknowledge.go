@@ -127,7 +127,7 @@ func (a *publisher) heldBlobs(ctx context.Context, p gatedPush) ([]queue.Blob, e
 				return nil // no place has the foreign layer any more; the upstream need not have it
 			case at.Place == repository.Nowhere:
 				return oci.NotPushed(oci.KindBlob, c.Digest, p.Repo.Name)
-			case at.Place != repository.Confirmed: // it is here
+			case at.Place != repository.Confirmed && at.Place != repository.Elsewhere: // it is here
 				mu.Lock()
 				defer mu.Unlock()
 				blobs = append(blobs, queue.Blob{Digest: c.Digest, Size: at.Size})

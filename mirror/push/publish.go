@@ -160,7 +160,7 @@ func (p *publisher) ensureBlob(ctx context.Context, how upstream.Call, r reposit
 	switch at.Place {
 	case repository.InStaging:
 		return p.wait(ctx, how, r, d, at.Staged)
-	case repository.Remembered, repository.Confirmed:
+	case repository.Remembered, repository.Confirmed, repository.Elsewhere:
 		return nil
 	case repository.Nowhere:
 		return oci.NotPushed(oci.KindBlob, d, r.Name)

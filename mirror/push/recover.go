@@ -63,6 +63,7 @@ func (p *Pusher) Recover(ctx context.Context) {
 	g.SetLimit(maxParallelBlobs)
 	for _, r := range p.recovered {
 		g.Go(func() error {
+			r.key.Repo.Announce(ctx, r.key.Digest, r.blob)
 			forwardOf(r.blob).end(p.forwardAgain(ctx, r.key, r.blob.Size))
 			return nil
 		})

@@ -100,6 +100,7 @@ func (p *Pusher) openSession(x *request.Request) (*session, error) {
 		p.o.Quotas.end(r.Owner)
 		return nil, noRoom(err)
 	}
+	p.o.Repositories.Opened(x.R.Context(), id, p.o.UploadExpiry)
 	return p.sessions.add(id, x.Repo, r, blob, time.Now()), nil
 }
 
@@ -152,7 +153,13 @@ func (p *Pusher) CloseUpload(x *request.Request) error {
 }
 
 func (p *Pusher) session(x *request.Request) (*session, error) {
-	return p.sessions.take(x.R.Context(), x.Q.Upload, x.Repo, x.Caller.Name)
+	ctx, id := x.R.Context(), x.Q.Upload
+	s, err := p.sessions.take(ctx, id, x.Repo, x.Caller.Name)
+	if errors.Is(err, oci.ErrBlobUploadUnknown) && p.o.Repositories.OpenElsewhere(ctx, id) {
+		// A 5xx, because clients repeat the request, or begin the upload again.
+		err = oci.ErrUnavailable.With("the upload %q began at another mirror; let all requests of a client reach the same mirror", id)
+	}
+	return s, err
 }
 
 // finishUpload appends the body to the upload, verifies the whole blob and stages it for the
@@ -175,8 +182,10 @@ func (p *Pusher) finishUpload(x *request.Request, s *session) error {
 		return noRoom(err)
 	}
 	p.o.Repositories.Staged().Progress(s.repo, s.owner, time.Now())
-	p.o.Repositories.Staged().Set(s.repo.Key(d), &repository.Staged{Size: blob.Size, Owner: s.owner, Forward: s.forward, Blob: s.blob})
+	staged := &repository.Staged{Size: blob.Size, Owner: s.owner, Forward: s.forward, Blob: s.blob}
+	p.o.Repositories.Staged().Set(s.repo.Key(d), staged)
 	s.forward.identify(d)
+	s.repo.Announce(x.R.Context(), d, staged)
 	s.ended = true
 	p.sessions.remove(s)
 	return x.Created(d)

@@ -81,6 +81,12 @@ const (
 	// Shared: its bytes are held here through another repository. The upstream was asked now and
 	// has it in this repository, too.
 	Shared
+	// Arriving: another mirror that shares the facts has acknowledged it, and is sending it to the
+	// upstream.
+	Arriving
+	// Elsewhere: as Arriving, and the upstream has got it in the meantime. The result is an error if
+	// the other mirror does not send it.
+	Elsewhere
 	// Absent: the upstream recently answered "not found", which is the result.
 	Absent
 )
@@ -91,8 +97,8 @@ type Location struct {
 	// Size is in bytes, -1 if it is not known. Even if Place is Nowhere, a manifest may tell the size.
 	Size int64
 	// When is the time at which the upstream confirmed the content, if Place is Remembered,
-	// RememberedHeld, Recent, Confirmed, Answered or Shared. It is zero if an older version of dray
-	// recorded the fact.
+	// RememberedHeld, Recent, Confirmed, Answered, Shared or Elsewhere. It is zero if an older version
+	// of dray recorded the fact.
 	When time.Time
 	// Manifest is set if LocateManifest found the manifest and its bytes are here.
 	Manifest *Manifest
@@ -124,7 +130,7 @@ var orders = [needs]order{
 		[]Place{InQueue, Held, Absent},
 		"A HEAD on a mirror is answered only for content that can be sent at once. Other places need a question to the upstream."},
 	LeaveOut: {LeaveOut,
-		[]Place{InStaging, InQueue, Remembered},
+		[]Place{InStaging, InQueue, Remembered, Arriving},
 		[]Place{InQueue, InWaiting, Recent, Absent},
 		"A 200 promises that a push without the content will succeed: it is being forwarded, or the upstream has it. A copy in " +
 			"the cache does not prove that. A fact about a blob may be old, because a blob that the upstream lacks is sent again " +
@@ -134,17 +140,17 @@ var orders = [needs]order{
 		[]Place{InQueue, InWaiting, Recent, Absent},
 		"The push that follows needs the bytes here, or a confirmation of the upstream at that time. So a fact alone is not enough."},
 	Wait: {Wait,
-		[]Place{InStaging, InQueue, Remembered, Visible},
+		[]Place{InStaging, InQueue, Remembered, Visible, Arriving},
 		nil,
 		"The layer is found if a client has sent it, in this push or an earlier one. The upstream is not asked, because it does " +
 			"not have most foreign layers."},
 	Publish: {Publish,
-		[]Place{InStaging, Remembered, Confirmed, InQueue, InBuildCache, Held},
+		[]Place{InStaging, Remembered, Confirmed, InQueue, InBuildCache, Held, Elsewhere},
 		[]Place{InWaiting},
 		"The staged blobs of this push come first: if forwarding one failed, it is sent again. A blob that the upstream has is " +
-			"not sent. Otherwise a copy that is visible to this repository is sent."},
+			"not sent. Otherwise a copy that is visible to this repository is sent. Only another mirror may have what is left."},
 	Acknowledge: {Acknowledge,
-		[]Place{InStaging, InQueue, Stored, Confirmed},
+		[]Place{InStaging, InQueue, Stored, Confirmed, Elsewhere},
 		[]Place{InQueue, Confirmed},
 		"After the acknowledgement, no client can send a missing blob. So a fact is not enough, and neither is a copy in memory, " +
 			"which is lost with the process."},
@@ -153,7 +159,7 @@ var orders = [needs]order{
 		[]Place{InQueue, Answered},
 		"The manifest is held here, so the client waits for one attempt at most."},
 	Judge: {Judge,
-		[]Place{InStaging, InQueue, Visible, Remembered, Confirmed},
+		[]Place{InStaging, InQueue, Visible, Remembered, Confirmed, Elsewhere},
 		[]Place{InWaiting, InQueue, Held, Absent},
 		"The staged blobs of this push are judged as they were sent. Bytes that came through another repository are judged only " +
 			"if the upstream confirms that this one has them, too."},
@@ -221,6 +227,11 @@ func blobAt(ctx context.Context, how upstream.Call, r Repo, d digest.Digest, pla
 			size, err := to.Up.Source.StatBlob(ctx, to.Remote(), d)
 			return Location{Size: size}, err == nil, nil
 		}
+	case Arriving:
+		f, err := r.inTransit(ctx, d)
+		return Location{Size: f.Size}, err == nil && !f.Held, nil
+	case Elsewhere:
+		return elsewhere(ctx, how, r, d)
 	case Remembered:
 		return remembered(ctx, r, d)
 	case Confirmed:

@@ -27,6 +27,8 @@ type Options struct {
 	Tags       *meta.Tags
 	Visibility *meta.Visibility
 	Presence   *meta.Presence
+	// Transit is nil unless other mirrors share the facts.
+	Transit *meta.Transit
 	// Queue holds the pushes that were acknowledged before they were forwarded. If there cannot be
 	// any, Queue is an empty queue, not nil.
 	Queue  *queue.Queue

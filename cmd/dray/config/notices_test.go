@@ -98,6 +98,9 @@ func TestNotices(t *testing.T) {
 			"listener :81: clients send passwords and tokens to :81 over plain HTTP.",
 			"listener :81: every client that can connect to :81 can pull, without a password, all images that dray's credentials can read from r.example.com.",
 			"upstream r.example.com: dray sends credentials to http://r.example.com over plain HTTP."}},
+		{name: "pushes beside other mirrors", file: "listeners: [{address: '[::1]:80'}]\nupstreams: [{url: ghcr.io, push: true}]\nmetadata: {url: 'redis://r:6379'}", want: []string{
+			"metadata: mirrors that share facts do not share uploads. Let a load balancer send all requests of a client to the same mirror."}},
+		{name: "pulls beside other mirrors", file: "listeners: [{address: '[::1]:80'}]\nupstreams: [{url: ghcr.io}]\nmetadata: {url: 'redis://r:6379'}"},
 		{name: "admin and cloudwatch", file: "admin: {address: ':6060'}\ncloudwatch: {region: r, dimensions: image}", want: []string{
 			"admin: other machines can connect to :6060. They can see pulls and pushes, take profiles, and empty the cache.",
 			"cloudwatch: dray publishes a metric for each image, up to 100 at a time, and Amazon charges for each."}},

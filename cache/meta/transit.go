@@ -1,0 +1,110 @@
+package meta
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// TransitTTL is how long a fact about a blob in transit is kept. A mirror that goes on with the
+// blob records the fact again before that.
+const TransitTTL = time.Minute
+
+// TransitFact says that a mirror has got a blob from a client and acknowledged it.
+type TransitFact struct {
+	Size int64 // bytes
+	// Held says that the mirror does not send the blob to the upstream now: the blob waits for a
+	// verdict, or sending it has failed.
+	Held bool
+}
+
+// Transit tells mirrors that share a store what the others have got from clients and not brought
+// to the upstream yet.
+type Transit struct {
+	ledger[transitRecord]
+	self string
+}
+
+// NewTransit returns the facts in s for the mirror self. s must have no cache in memory, because
+// other mirrors write the facts that this one reads.
+func NewTransit(s Store, self string) *Transit {
+	return &Transit{newLedger[transitRecord](s, "transit", TransitTTL), self}
+}
+
+// transitRecord is the stored form of a TransitFact.
+type transitRecord struct {
+	Mirror string `json:"m"`
+	Size   int64  `json:"s"`
+	Held   bool   `json:"h,omitempty"`
+}
+
+func (r transitRecord) check() error {
+	if r.Mirror == "" || r.Size < 0 {
+		return errors.New("transit without a mirror or size")
+	}
+	return nil
+}
+
+// uploadRecord names the mirror that has an upload open.
+type uploadRecord struct {
+	Mirror string `json:"m"`
+}
+
+func (r uploadRecord) check() error {
+	if r.Mirror == "" {
+		return errors.New("upload without a mirror")
+	}
+	return nil
+}
+
+func (t *Transit) uploads() ledger[uploadRecord] { return sibling[uploadRecord](t.ledger) }
+
+// Get returns what another mirror has recorded about a blob for repo of upstream. It returns
+// ErrNotFound if there is nothing, or the failure of the store.
+func (t *Transit) Get(ctx context.Context, upstream, repo string, d digest.Digest) (TransitFact, error) {
+	r, err := t.read(ctx, digestKey{upstream, repo, d}.in(transitSpace))
+	if err == nil && r.Mirror == t.self {
+		err = ErrNotFound
+	}
+	if err != nil {
+		return TransitFact{}, fmt.Errorf("transit of %s/%s@%s: %w", upstream, repo, d, err)
+	}
+	return TransitFact{r.Size, r.Held}, nil
+}
+
+// Set records the fact about a blob for TransitTTL.
+func (t *Transit) Set(ctx context.Context, upstream, repo string, d digest.Digest, f TransitFact) error {
+	if err := errors.Join(checkDigest(d), t.write(ctx, digestKey{upstream, repo, d}.in(transitSpace), transitRecord{t.self, f.Size, f.Held})); err != nil {
+		return fmt.Errorf("transit of %s/%s@%s: %w", upstream, repo, d, err)
+	}
+	return nil
+}
+
+// Forget removes the fact about a blob.
+func (t *Transit) Forget(ctx context.Context, upstream, repo string, d digest.Digest) error {
+	if err := t.store.Delete(ctx, digestKey{upstream, repo, d}.in(transitSpace)); err != nil {
+		return fmt.Errorf("transit of %s/%s@%s: %w", upstream, repo, d, err)
+	}
+	return nil
+}
+
+// Opened records for ttl that this mirror has opened the upload with an id.
+func (t *Transit) Opened(ctx context.Context, id string, ttl time.Duration) error {
+	if err := t.uploads().writeFor(ctx, path(uploadSpace, id), uploadRecord{t.self}, ttl); err != nil {
+		return fmt.Errorf("upload %s: %w", id, err)
+	}
+	return nil
+}
+
+// OpenElsewhere reports whether another mirror has opened the upload with an id.
+func (t *Transit) OpenElsewhere(ctx context.Context, id string) bool {
+	r, err := t.uploads().read(ctx, path(uploadSpace, id))
+	return err == nil && r.Mirror != t.self
+}
+
+// Collectors returns the metrics of the facts.
+func (t *Transit) Collectors() []prometheus.Collector { return t.ledger.Collectors() }
