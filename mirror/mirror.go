@@ -43,8 +43,8 @@ type Options struct {
 	// upstream.
 	Prefetch map[string]pull.Prefetch
 	// KeepAlive is the least time between two keep-alive requests for an image, by the name of the
-	// upstream. Such a request tells the upstream that an image which clients pull from dray is still
-	// in use. 0 means that none are sent.
+	// upstream. Such a request shows the upstream that the image is in use, although clients pull it
+	// from dray. 0 means that none are sent.
 	KeepAlive map[string]time.Duration
 	// Queue stores the pushes to upstreams that acknowledge locally, and calls [Mirror.Forward] for
 	// each. It may be nil if there is no such upstream.

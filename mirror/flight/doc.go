@@ -2,6 +2,6 @@
 // ([Group]), a mutex per key ([Mutex]), tasks that end with the program ([Tasks]), and a bounded
 // queue of jobs ([Jobs]).
 //
-// It imports nothing of dray, and does not know what the work is. The cache has flights of its
-// own, because its fetches have readers that follow them.
+// It imports nothing of dray, and takes work of any kind. The cache has flights of its own, because
+// its fetches have readers that follow them.
 package flight

@@ -16,7 +16,7 @@ import (
 // contents is the content of all repositories in memory: the state and the blobs of each, and how
 // often each digest is used in all of them together. All methods may be called concurrently.
 type contents struct {
-	maxBytes int64 // 0: no bound
+	maxBytes int64 // 0 means no bound
 	grace    time.Duration
 
 	mu    sync.Mutex // guards the fields below and everything that they point to; no other lock is taken under it

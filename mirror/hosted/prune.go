@@ -112,8 +112,8 @@ func (s *Store) prune(ctx context.Context, now time.Time) {
 // outdatedTag is a tag to drop, and the reason.
 type outdatedTag struct{ name, why string }
 
-// outdated returns the tags of a repository that the rules drop, and the manifests that no
-// remaining tag leads to and that have not been used for Options.Untagged.
+// outdated returns the tags of a repository that the rules drop. It also returns the manifests to
+// which no remaining tag leads, if they have not been used for Options.Untagged.
 func (p *policy) outdated(st *state, repo string, now time.Time) ([]outdatedTag, []digest.Digest) {
 	gone, stay, groups := p.unusedTags(st, repo, now)
 	for g, names := range groups {
@@ -165,8 +165,8 @@ func (p *policy) unusedTags(st *state, repo string, now time.Time) (gone []outda
 	return gone, stay, counted
 }
 
-// untagged returns the manifests that have not been used for Options.Untagged and that are not
-// reachable from stay, or from a manifest that was used within that time.
+// untagged returns the manifests to drop. It keeps those in stay, those that have been used within
+// Options.Untagged, and all that can be reached from these.
 func (p *policy) untagged(st *state, stay map[digest.Digest]bool, now time.Time) (gone []digest.Digest) {
 	for d, m := range st.manifests {
 		if now.Sub(m.lastUse()) <= p.dangling {

@@ -12,7 +12,7 @@ import (
 // hashQueue bounds how many passwords are hashed at the same time. It serves waiting requests round
 // robin: first by network address, and among the requests of one address by user.
 type hashQueue struct {
-	mu      sync.Mutex // guards what follows
+	mu      sync.Mutex // guards the fields below
 	free    int
 	waiting waiterGroup
 }

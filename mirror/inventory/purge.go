@@ -241,9 +241,9 @@ func (s *snapshot) selected(sel Selection) (map[Name]bool, map[imageKey]bool) {
 	return tags, images
 }
 
-// followParts adds to leaving the manifests that the indexes in leaving refer to. It does not add a
-// manifest that has a tag that stays, that an index that stays also refers to, or that the queue or
-// a pin keeps.
+// followParts adds to leaving the manifests that the indexes in leaving refer to. A manifest is not
+// added if one of its tags stays, if an index that stays refers to it as well, or if the queue or a
+// pin keeps it.
 func (s *snapshot) followParts(leaving map[imageKey]bool, tags map[Name]bool, force bool) {
 	for {
 		staying := map[imageKey]bool{}

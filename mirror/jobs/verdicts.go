@@ -87,9 +87,9 @@ func (v *Verdicts) Attach(repo repository.Repo, ref oci.Reference, man *oci.Mani
 	}
 }
 
-// Drop removes the queued verdicts of the image that ref means, which is about to be deleted, and
-// returns a function that queues them again. If such a verdict is being attached, Drop waits until
-// that has ended or ctx ends.
+// Drop is called before an image is deleted. It removes the queued verdicts of the image that ref
+// means, and returns a function to queue them again. If such a verdict is being attached, Drop
+// waits until that has ended or ctx ends.
 func (v *Verdicts) Drop(ctx context.Context, repo repository.Repo, ref oci.Reference) (restore func()) {
 	dropped := v.queue.Drop(ctx, func(a attachment) bool {
 		return a.repo == repo && (a.subject.Digest == ref.Digest || a.ref == ref)

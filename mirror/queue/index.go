@@ -12,11 +12,11 @@ import (
 )
 
 // index is the content of the queue in memory: the entries of each repository, oldest first, and
-// the blobs that they need. All methods may be called concurrently, except those that say that the
-// caller holds mu.
+// the blobs that they need. All methods may be called concurrently. For some, the caller has to
+// hold mu, as their comments say.
 type index struct {
 	maxEntries int
-	maxBytes   int64        // 0: no bound
+	maxBytes   int64        // 0 means no bound
 	size       atomic.Int64 // number of entries, to answer without the lock when there are none
 
 	mu      sync.Mutex // guards the fields below
