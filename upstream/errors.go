@@ -120,7 +120,12 @@ func denied(registry, why string, cause error) error {
 
 // corrupt returns an error for an answer that must not be used.
 func (c *Client) corrupt(format string, args ...any) error {
-	return unusable(oci.ErrUnknown.With("the upstream registry %s sent content that does not match the request", c.o.Name), fmt.Errorf(format, args...))
+	return mismatch(c.o.Name, fmt.Errorf(format, args...))
+}
+
+// mismatch returns the error for content of a registry that must not be used because of cause.
+func mismatch(registry string, cause error) error {
+	return unusable(oci.ErrUnknown.With("the upstream registry %s sent content that does not match the request", registry), cause)
 }
 
 // unusable makes e the error for an answer that must not be used because of cause.

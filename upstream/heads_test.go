@@ -99,7 +99,7 @@ func TestBlobHeadRefused(t *testing.T) {
 			t.Errorf("%d: %d, %v", status, size, err)
 		}
 	}
-	for status, ranged := range map[int]bool{405: true, 501: true, 404: false, 403: false} {
+	for status, ranged := range map[int]bool{405: true, 501: true, 403: true, 400: true, 404: false, 401: false} {
 		n := &network{fault: func(r *http.Request) (*http.Response, error) {
 			if r.Method == http.MethodHead {
 				return respond(r, status, "", nil), nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"maps"
 	"net/http"
 	"net/url"
@@ -22,7 +23,12 @@ const maxPageBytes = 16 << 20
 
 // Tags implements Lister.
 func (c *Client) Tags(ctx context.Context, repo Repo, query url.Values) (Page, error) {
-	return c.page(ctx, repo, oci.Request{Method: http.MethodGet, Kind: oci.KindTags}, query)
+	p, err := c.page(ctx, repo, oci.Request{Method: http.MethodGet, Kind: oci.KindTags}, query)
+	if err == nil && !json.Valid(p.Body) {
+		h := http.Header{"Content-Type": {p.ContentType}}
+		err = otherThan("a list", c.o.Name, h, fmt.Errorf("list of %s: no JSON", repo.Name))
+	}
+	return p, err
 }
 
 // Referrers implements Lister. The spec demands 200 with an index, which is empty if there are no

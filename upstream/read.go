@@ -23,25 +23,33 @@ func (c *Client) Manifest(ctx context.Context, repo Repo, ref oci.Reference, acc
 		return nil, err
 	}
 	defer resp.Body.Close()
-	raw, err := readAll(resp, oci.MaxManifestBytes)
+	raw, err := readAll(resp, oci.MaxPulledBytes)
 	if err != nil {
 		return nil, c.bodyError(ctx, err)
 	}
-	if len(raw) > oci.MaxManifestBytes {
-		return nil, oci.ErrSizeInvalid.With("the manifest of the upstream registry %s is larger than the limit of %d bytes", c.o.Name, oci.MaxManifestBytes).
+	if len(raw) > oci.MaxPulledBytes {
+		return nil, oci.ErrSizeInvalid.With("the manifest of the upstream registry %s is larger than the limit of %d bytes", c.o.Name, oci.MaxPulledBytes).
 			WithStatus(http.StatusBadGateway).Because(ErrCorrupt) // a retry would get the same
 	}
-	m, err := oci.ParseManifest(resp.Header.Get("Content-Type"), raw)
-	if err != nil {
-		return nil, c.corrupt("manifest %s of %s: %s", ref, repo.Name, err.Error())
+	return proven(c.o.Name, resp, repo, ref, raw)
+}
+
+// proven returns the manifest in an answer if it has the digest that was asked for, and the one
+// that the registry states. Clients judge what it holds: only if no digest is known, it must also
+// look like a manifest.
+func proven(registry string, resp *http.Response, repo Repo, ref oci.Reference, raw []byte) (*oci.Manifest, error) {
+	m, err := oci.ReadManifest(resp.Header.Get("Content-Type"), raw)
+	stated := statedDigest(resp)
+	if ref.Digest == "" && stated == "" && err != nil && !m.Plausible() {
+		return nil, otherThan("a manifest", registry, resp.Header, fmt.Errorf("manifest %s of %s: %w", ref, repo.Name, err))
 	}
-	for _, want := range []digest.Digest{ref.Digest, statedDigest(resp)} {
-		if want != "" && want != m.Digest && want != want.Algorithm().FromBytes(raw) {
-			return nil, c.corrupt("manifest %s of %s: digest is %s, not %s", ref, repo.Name, m.Digest, want)
+	for _, want := range []digest.Digest{ref.Digest, stated} {
+		if want != "" && !m.Is(want) {
+			return nil, otherThan("the manifest", registry, resp.Header, fmt.Errorf("manifest %s of %s: digest is %s, not %s", ref, repo.Name, m.Digest, want))
 		}
 	}
-	if d := statedDigest(resp); ref.Tag != "" && d != "" {
-		m.Digest = d // the registry may use another algorithm
+	if ref.Tag != "" && stated != "" {
+		m.Digest = stated // the registry may use another algorithm
 	}
 	return m, nil
 }
@@ -173,6 +181,9 @@ func (c *Client) Blob(ctx context.Context, r BlobRequest) (BlobStream, error) {
 	if errors.Is(err, ErrStorage) && !errors.Is(err, oci.ErrRangeInvalid) {
 		resp, err = c.blob(ctx, http.MethodGet, r)
 	}
+	if err == nil {
+		err = c.noDocument(ctx, resp, r)
+	}
 	if err != nil {
 		return BlobStream{}, err
 	}
@@ -196,19 +207,26 @@ func (c *Client) Blob(ctx context.Context, r BlobRequest) (BlobStream, error) {
 }
 
 // StatBlob implements Source. If HEAD is refused, for example by a storage whose URLs are signed
-// for GET, it asks for the first byte.
+// for GET, or answered by a page, it asks for the first byte.
 func (c *Client) StatBlob(ctx context.Context, repo Repo, d digest.Digest) (int64, error) {
 	if !c.o.Quirks.BlobHeadUnsupported {
 		resp, err := c.blob(ctx, http.MethodHead, BlobRequest{Repo: repo, Digest: d})
 		if err == nil {
 			drain(resp)
+		}
+		page := err == nil && typeOf(resp.Header) == htmlType
+		if err == nil && !page {
 			return length(resp), nil
 		}
-		if !headRefused(err) {
+		if !page && !headRefused(err) {
 			return 0, err
 		}
 	}
-	resp, err := c.blob(ctx, http.MethodGet, BlobRequest{Repo: repo, Digest: d, To: 1})
+	r := BlobRequest{Repo: repo, Digest: d, To: 1}
+	resp, err := c.blob(ctx, http.MethodGet, r)
+	if err == nil {
+		err = c.noDocument(ctx, resp, r)
+	}
 	if errors.Is(err, oci.ErrRangeInvalid) { // an empty blob has no first byte
 		return 0, nil
 	}
@@ -232,7 +250,14 @@ func headRefused(err error) bool {
 		return e.refuses()
 	}
 	e, ok := errors.AsType[*oci.Error](err)
-	return ok && (e.Status == http.StatusMethodNotAllowed || e.Status == http.StatusNotImplemented)
+	if !ok || errors.Is(err, ErrCredentials) || errors.Is(err, errUnauthorized) {
+		return false
+	}
+	switch e.Status {
+	case http.StatusBadRequest, http.StatusForbidden, http.StatusMethodNotAllowed, http.StatusNotImplemented:
+		return true
+	}
+	return false
 }
 
 func (c *Client) blob(ctx context.Context, method string, r BlobRequest) (*http.Response, error) {

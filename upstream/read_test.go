@@ -236,15 +236,17 @@ func TestManifestsThatAreNotPublished(t *testing.T) {
 		body        []byte
 		want        error
 	}{
-		"good":                {tag, img.Manifest.MediaType, img.Manifest.Digest.String(), img.Manifest.Raw, nil},
-		"good with sha512":    {oci.Reference{Digest: digest.SHA512.FromBytes(img.Manifest.Raw)}, img.Manifest.MediaType, "", img.Manifest.Raw, nil},
-		"parameters":          {tag, img.Manifest.MediaType + "; charset=utf-8", "", img.Manifest.Raw, nil},
-		"type in the body":    {tag, "text/plain", "", img.Manifest.Raw, nil},
-		"stated digest odd":   {tag, img.Manifest.MediaType, "md5:x", img.Manifest.Raw, nil},
-		"not what was asked":  {other, img.Manifest.MediaType, "", img.Manifest.Raw, upstream.ErrCorrupt},
-		"not what was stated": {tag, img.Manifest.MediaType, other.String(), img.Manifest.Raw, upstream.ErrCorrupt},
-		"a login page":        {tag, "text/html", "", []byte("<html>"), upstream.ErrCorrupt},
-		"too large":           {tag, img.Manifest.MediaType, "", make([]byte, oci.MaxManifestBytes+1), oci.ErrSizeInvalid},
+		"good":                 {tag, img.Manifest.MediaType, img.Manifest.Digest.String(), img.Manifest.Raw, nil},
+		"good with sha512":     {oci.Reference{Digest: digest.SHA512.FromBytes(img.Manifest.Raw)}, img.Manifest.MediaType, "", img.Manifest.Raw, nil},
+		"parameters":           {tag, img.Manifest.MediaType + "; charset=utf-8", "", img.Manifest.Raw, nil},
+		"type in the body":     {tag, "text/plain", "", img.Manifest.Raw, nil},
+		"stated digest odd":    {tag, img.Manifest.MediaType, "md5:x", img.Manifest.Raw, nil},
+		"not what was asked":   {other, img.Manifest.MediaType, "", img.Manifest.Raw, upstream.ErrCorrupt},
+		"not what was stated":  {tag, img.Manifest.MediaType, other.String(), img.Manifest.Raw, upstream.ErrCorrupt},
+		"a login page":         {tag, "text/html", "", []byte("<html>"), upstream.ErrCorrupt},
+		"a page of any digest": {tag, "text/html", digest.FromString("<html>").String(), []byte("<html>"), nil},
+		"an error with 200":    {tag, "application/json", "", []byte(`{"errors":[]}`), upstream.ErrCorrupt},
+		"too large":            {tag, img.Manifest.MediaType, "", make([]byte, oci.MaxPulledBytes+1), oci.ErrSizeInvalid},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, client := serve(t, func(w http.ResponseWriter, r *http.Request) {
@@ -261,7 +263,7 @@ func TestManifestsThatAreNotPublished(t *testing.T) {
 			if err != nil && status(err) != http.StatusBadGateway {
 				t.Errorf("status %d, want 502", status(err))
 			}
-			if err == nil && (m.Digest != img.Manifest.Digest || m.MediaType != img.Manifest.MediaType) {
+			if err == nil && (m.Digest != digest.FromBytes(c.body) || c.contentType != "text/html" && m.MediaType != img.Manifest.MediaType) {
 				t.Errorf("got %s %s", m.MediaType, m.Digest)
 			}
 		})

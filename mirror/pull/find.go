@@ -182,8 +182,9 @@ func (f *finder) newer(ctx context.Context, how upstream.Call, t tag, old *answe
 	if err != nil || d.Digest == old.Digest {
 		return nil, err
 	}
-	if man, err := oci.ParseManifest(d.MediaType, d.Data); err == nil && d.Data != nil {
-		man.Digest = d.Digest // the registry may use another algorithm than ParseManifest
+	if d.Data != nil {
+		man, _ := oci.ReadManifest(d.MediaType, d.Data) // what cannot be read names no children
+		man.Digest = d.Digest                           // the registry may use another algorithm
 		return man, nil
 	}
 	return once.Manifest(ctx, remote, ref, t.accept)
@@ -253,11 +254,10 @@ func (f *finder) askDigest(ctx context.Context, r repository.Repo, d digest.Dige
 		if err != nil {
 			return nil, err
 		}
-		if man, err := oci.ParseManifest(desc.MediaType, raw); err == nil {
-			man.Digest = d // the request may use another algorithm than ParseManifest
-			r.Store(ctx, man, repository.Children(man))
-			return &answer{Manifest: repository.ManifestOf(man), source: fromCache}, nil
-		}
+		man, _ := oci.ReadManifest(desc.MediaType, raw) // what cannot be read names no children
+		man.Digest = d                                  // the request may use another algorithm
+		r.Store(ctx, man, repository.Children(man))
+		return &answer{Manifest: repository.ManifestOf(man), source: fromCache}, nil
 	}
 	man, err := r.Up.Source.Manifest(ctx, r.Remote(), ref, accept)
 	if err != nil {

@@ -97,9 +97,13 @@ const maxRecorded = 1024
 
 // Store caches a manifest that the upstream sent or accepted. It records the manifest, and the
 // children in confirmed: those that the upstream must have, because it has the manifest. It returns
-// no error, because a pull does not fail if the manifest or a fact cannot be stored.
+// no error, because a pull does not fail if the manifest or a fact cannot be stored. A manifest that
+// cannot be kept is not recorded either.
 func (r Repo) Store(ctx context.Context, man *oci.Manifest, confirmed []oci.Child) {
 	s := r.store
+	if !man.Keepable() {
+		return
+	}
 	if err := s.o.Cache.Put(ctx, cache.Blob{Digest: man.Digest, Size: int64(len(man.Raw))}, man.Raw); err != nil {
 		s.o.Logger.Debug("manifest not cached", "digest", man.Digest, "error", err)
 	}

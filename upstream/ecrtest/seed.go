@@ -80,6 +80,15 @@ func (s *Server) seedManifest(repo *repository, img SeedImage, m v1.Manifest) (d
 	return doc.digest, nil
 }
 
+// SeedManifest puts any bytes under a tag of a repository of the default registry, without a
+// request. They are served with the media type and digest given, even if these are not right.
+func (s *Server) SeedManifest(repository, tag, mediaType string, d digest.Digest, raw []byte) {
+	repo := s.createRepository(s.defaultRegistry(), newRepository(repository, newUUID(), s.now()))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	repo.put(&document{raw: raw, media: mediaType, digest: d}, tag, s.nowLocked())
+}
+
 // ingest stores the bytes of write as a blob of the repository. It refuses bytes with another
 // digest than want, unless want is empty.
 func (s *Server) ingest(repo *repository, want digest.Digest, write func(io.Writer) error) (v1.Descriptor, error) {

@@ -14,8 +14,9 @@ import (
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// MaxManifestBytes is the largest manifest that is accepted, in bytes. The spec asks registries to
-// support at least this size. It is also ECR's limit (PutImage).
+// MaxManifestBytes is the largest manifest that is accepted in a push, in bytes, and the largest
+// that is kept. The spec asks registries to support at least this size. It is also ECR's limit
+// (PutImage).
 const MaxManifestBytes = 4 << 20
 
 // The media types of manifests.
@@ -27,9 +28,9 @@ const (
 	// MediaTypeOCIArtifact was in release candidates of the image specification 1.1. Registries
 	// still hold such manifests.
 	MediaTypeOCIArtifact = "application/vnd.oci.artifact.manifest.v1+json"
-	// MediaTypeDockerSchema1 and its signed form are obsolete. dray passes the unsigned form on when
-	// it is pulled and refuses both when they are pushed. It cannot serve the signed form: its digest
-	// covers only the payload, so all its bytes together have another digest.
+	// MediaTypeDockerSchema1 and its signed form are obsolete. dray passes them on when they are
+	// pulled and refuses them when they are pushed. The digest of the signed form covers only its
+	// payload, so the cache, which stores bytes under their digest, cannot keep it.
 	MediaTypeDockerSchema1       = "application/vnd.docker.distribution.manifest.v1+json"
 	MediaTypeDockerSchema1Signed = "application/vnd.docker.distribution.manifest.v1+prettyjws"
 )
@@ -57,6 +58,8 @@ type Manifest struct {
 	Subject      *Descriptor
 	ArtifactType string
 	Annotations  map[string]string
+
+	payload []byte // of a signed manifest of schema 1, whose digest it has
 }
 
 // Child is a blob or manifest that a manifest names.

@@ -531,8 +531,8 @@ type CloudWatch struct {
 	MaxSeries int `yaml:"max_series"`
 }
 
-// Limits bounds what clients may use. The size of a manifest is bounded at 4 MiB, which you cannot
-// change.
+// Limits bounds what clients may use. The size of a pushed manifest is bounded at 4 MiB, which you
+// cannot change.
 type Limits struct {
 	// The most uploads that one client may have open; `0` is no bound. At the bound, dray drops an
 	// upload that the client has left, to make room for its next one. Default: `64`.

@@ -1,0 +1,70 @@
+package upstream
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+
+	"dray/upstream/oci"
+)
+
+// maxDocument bounds the documents that are read before they are passed on as blobs, in bytes.
+const maxDocument = 1 << 20
+
+// htmlType is the media type of pages for people, such as those of logins.
+const htmlType = "text/html"
+
+// typeOf returns the media type of an answer, without parameters and in lower case.
+func typeOf(h http.Header) string {
+	t, _, _ := strings.Cut(h.Get("Content-Type"), ";")
+	return strings.ToLower(strings.TrimSpace(t))
+}
+
+// document reports whether a media type is one that servers other than registries send, such as the
+// page of a login or the error of a proxy. Some blobs have such types, too.
+func document(mediaType string) bool {
+	switch mediaType {
+	case "application/json", "application/xml", "application/xhtml+xml", "application/problem+json":
+		return true
+	}
+	return strings.HasPrefix(mediaType, "text/") && len(mediaType) < 64
+}
+
+// otherThan returns the error for an answer that is not what was asked for. If the answer is a
+// document, the text of the error says so.
+func otherThan(what, registry string, h http.Header, cause error) error {
+	came := typeOf(h)
+	if !document(came) {
+		return mismatch(registry, cause)
+	}
+	return unusable(oci.ErrUnknown.With("the upstream registry %s, or a proxy before it, sent a document of the type %s instead of %s", registry, came, what), cause)
+}
+
+// noDocument returns an error if a GET of a blob was answered by a document in its place. Only its
+// digest tells, so noDocument reads it, up to maxDocument bytes. A longer answer is taken for the
+// blob. The body of resp can be read in full afterwards, and is closed if there is an error.
+func (c *Client) noDocument(ctx context.Context, resp *http.Response, r BlobRequest) error {
+	if resp.StatusCode != http.StatusOK || !document(typeOf(resp.Header)) {
+		return nil
+	}
+	defer abortAfter(resp, answerTimeout).Stop()
+	head, err := io.ReadAll(io.LimitReader(resp.Body, maxDocument+1))
+	if err == nil && (len(head) > maxDocument || r.Digest.Algorithm().FromBytes(head) == r.Digest) {
+		resp.Body = &joinedBody{io.MultiReader(bytes.NewReader(head), resp.Body), resp.Body}
+		return nil
+	}
+	_ = resp.Body.Close()
+	if err != nil {
+		return c.bodyError(ctx, err)
+	}
+	return otherThan("the blob", c.o.Name, resp.Header, fmt.Errorf("blob %s of %s: %d bytes with another digest", r.Digest, r.Repo.Name, len(head)))
+}
+
+// joinedBody is a body of which a part was read and put back.
+type joinedBody struct {
+	io.Reader
+	io.Closer
+}

@@ -1,0 +1,139 @@
+package oci
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// MaxPulledBytes is the largest manifest that is passed on from a registry, in bytes. Those above
+// MaxManifestBytes are not kept.
+const MaxPulledBytes = 16 << 20
+
+// ReadManifest reads a manifest that a registry sent. The digest of a signed manifest of schema 1
+// is that of its payload. If the bytes are not as ParseManifest demands, err says why. The Manifest
+// then has its bytes, digest and media type, and nothing else. A caller that knows the digest to be
+// right may pass it on, and so may one that has only [Manifest.Plausible] to go by.
+func ReadManifest(mediaType string, raw []byte) (m *Manifest, err error) {
+	if m, err = ParseManifest(mediaType, raw); err != nil {
+		m = &Manifest{Raw: raw, Digest: digest.FromBytes(raw), MediaType: typeOf(bareType(mediaType), raw)}
+	}
+	if payload := signedPayload(raw); payload != nil && m.Schema1() {
+		m.payload, m.Digest = payload, digest.FromBytes(payload)
+	}
+	return m, err
+}
+
+// typeOf returns the media type of bytes that ParseManifest refuses. The type in the bytes counts
+// more than the declared one, because the digest covers it.
+func typeOf(declared string, raw []byte) string {
+	own := membersOf(raw).MediaType
+	switch {
+	case manifestType(own):
+		return own
+	case manifestType(declared):
+		return declared
+	case validType(own):
+		return own
+	case validType(declared) && strings.HasSuffix(declared, "json"):
+		return declared
+	}
+	return "application/octet-stream"
+}
+
+// pulledMembers are the members by which bytes show themselves to be a manifest.
+type pulledMembers struct {
+	MediaType                                                 string
+	SchemaVersion, Config, Layers, Manifests, Blobs, FSLayers json.RawMessage
+}
+
+// membersOf reads the members that have the expected type; it reads none of bytes that are no JSON
+// object.
+func membersOf(raw []byte) (p pulledMembers) {
+	var all map[string]json.RawMessage
+	if json.Unmarshal(raw, &all) != nil {
+		return p
+	}
+	_ = json.Unmarshal(all["mediaType"], &p.MediaType) // stays empty if it is no text
+	p.SchemaVersion, p.Config, p.Layers = all["schemaVersion"], all["config"], all["layers"]
+	p.Manifests, p.Blobs, p.FSLayers = all["manifests"], all["blobs"], all["fsLayers"]
+	return p
+}
+
+// Plausible reports whether the bytes are a JSON object with a member that only manifests have. The
+// error of a registry and the page of a proxy are not.
+func (m *Manifest) Plausible() bool {
+	p := membersOf(m.Raw)
+	return manifestType(p.MediaType) || p.SchemaVersion != nil || p.Config != nil || p.Layers != nil || p.Manifests != nil || p.Blobs != nil || p.FSLayers != nil
+}
+
+// Is reports whether d is a digest of the manifest, by any algorithm. The payload of a signed
+// manifest of schema 1 counts as well as all its bytes, because some registries state the digest of
+// all bytes.
+func (m *Manifest) Is(d digest.Digest) bool {
+	return d == m.Digest || d == d.Algorithm().FromBytes(m.Raw) || m.payload != nil && d == d.Algorithm().FromBytes(m.payload)
+}
+
+// Keepable reports whether the manifest can be kept under its digest: it is not too large, and the
+// digest is that of all its bytes.
+func (m *Manifest) Keepable() bool {
+	return len(m.Raw) <= MaxManifestBytes && m.Digest == m.Digest.Algorithm().FromBytes(m.Raw)
+}
+
+// signature is one entry of "signatures", as far as it says what was signed.
+type signature struct {
+	Protected string `json:"protected"`
+}
+
+// signedPayload returns the part of a signed manifest of schema 1 that was signed, and that the
+// digest covers. The protected header of each signature says how many bytes of the manifest come
+// before the signatures, and which come after them (distribution's specification of schema 1,
+// "Signed Manifests"). It returns nil if raw is no such manifest. It does not verify signatures.
+func signedPayload(raw []byte) []byte {
+	var signed struct {
+		Signatures []signature `json:"signatures"`
+	}
+	if json.Unmarshal(raw, &signed) != nil || len(signed.Signatures) == 0 {
+		return nil
+	}
+	var payload []byte
+	for _, s := range signed.Signatures {
+		p := s.payload(raw)
+		if p == nil || payload != nil && !bytes.Equal(p, payload) {
+			return nil
+		}
+		payload = p
+	}
+	var of struct {
+		SchemaVersion int `json:"schemaVersion"`
+	}
+	if json.Unmarshal(payload, &of) != nil || of.SchemaVersion != 1 {
+		return nil
+	}
+	return payload
+}
+
+// payload returns what one signature covers, or nil if its header cannot be read.
+func (s signature) payload(raw []byte) []byte {
+	var header struct {
+		FormatLength int    `json:"formatLength"`
+		FormatTail   string `json:"formatTail"`
+	}
+	text, err := unpadded(s.Protected)
+	if err != nil || json.Unmarshal(text, &header) != nil {
+		return nil
+	}
+	tail, err := unpadded(header.FormatTail)
+	if err != nil || header.FormatLength <= 0 || header.FormatLength > len(raw) {
+		return nil
+	}
+	return append(bytes.Clone(raw[:header.FormatLength]), tail...)
+}
+
+// unpadded decodes base64url without padding, which some signers add.
+func unpadded(s string) ([]byte, error) {
+	return base64.RawURLEncoding.DecodeString(strings.TrimRight(s, "="))
+}
