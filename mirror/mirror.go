@@ -28,8 +28,8 @@ type Options struct {
 	Tags       *meta.Tags
 	Visibility *meta.Visibility
 	Presence   *meta.Presence
-	// Transit tells mirrors that share the facts what the others have got from clients. It is nil if
-	// no other mirror shares them.
+	// Transit has the facts about blobs that other mirrors on the same store of facts have got from
+	// clients and are still to forward. It is nil if no other mirror uses the store.
 	Transit *meta.Transit
 	// LastPulls is required if KeepAlive is set.
 	LastPulls *meta.LastPulls

@@ -81,11 +81,11 @@ const (
 	// Shared: its bytes are held here through another repository. The upstream was asked now and
 	// has it in this repository, too.
 	Shared
-	// Arriving: another mirror that shares the facts has acknowledged it, and is sending it to the
-	// upstream.
+	// Arriving: another mirror on the same store of facts has got it from a client, and is sending it
+	// to the upstream.
 	Arriving
-	// Elsewhere: as Arriving, and the upstream has got it in the meantime. The result is an error if
-	// the other mirror does not send it.
+	// Elsewhere: another mirror has got it from a client, and the upstream has got it from that mirror
+	// meanwhile. The result is an error if the other mirror holds it back.
 	Elsewhere
 	// Absent: the upstream recently answered "not found", which is the result.
 	Absent
@@ -148,7 +148,7 @@ var orders = [needs]order{
 		[]Place{InStaging, Remembered, Confirmed, InQueue, InBuildCache, Held, Elsewhere},
 		[]Place{InWaiting},
 		"The staged blobs of this push come first: if forwarding one failed, it is sent again. A blob that the upstream has is " +
-			"not sent. Otherwise a copy that is visible to this repository is sent. Only another mirror may have what is left."},
+			"not sent. Otherwise a copy that is visible to this repository is sent. A blob in none of these places may have reached another mirror."},
 	Acknowledge: {Acknowledge,
 		[]Place{InStaging, InQueue, Stored, Confirmed, Elsewhere},
 		[]Place{InQueue, Confirmed},

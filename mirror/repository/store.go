@@ -27,7 +27,7 @@ type Options struct {
 	Tags       *meta.Tags
 	Visibility *meta.Visibility
 	Presence   *meta.Presence
-	// Transit is nil unless other mirrors share the facts.
+	// Transit is nil unless other mirrors use the same store of facts.
 	Transit *meta.Transit
 	// Queue holds the pushes that were acknowledged before they were forwarded. If there cannot be
 	// any, Queue is an empty queue, not nil.

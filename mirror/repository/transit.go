@@ -11,8 +11,9 @@ import (
 	"dray/upstream/oci"
 )
 
-// Announce tells the mirrors that share the facts about a staged blob, as long as it is staged. It
-// does nothing if no mirror shares them.
+// Announce tells other mirrors on the same store of facts that this one has a staged blob, until
+// the blob has been forwarded or is no longer staged. If there are no other mirrors, it does
+// nothing.
 func (r Repo) Announce(ctx context.Context, d digest.Digest, b *Staged) {
 	s := r.store
 	if s.o.Transit == nil {
@@ -31,7 +32,7 @@ func (r Repo) Announce(ctx context.Context, d digest.Digest, b *Staged) {
 				if b.Forward.Err() == nil {
 					return
 				}
-				done = nil // held from now on
+				done = nil // the forward has failed, so the blob is held from now on
 			case <-time.After(meta.TransitTTL / 3):
 			case <-ctx.Done():
 				return
@@ -53,7 +54,8 @@ func forwardEnded(f Forward) bool {
 	}
 }
 
-// inTransit returns the fact that another mirror has got a blob, or an error if there is none.
+// inTransit returns the fact that another mirror has got a blob, or an error if there is no such
+// fact.
 func (r Repo) inTransit(ctx context.Context, d digest.Digest) (meta.TransitFact, error) {
 	if r.store.o.Transit == nil {
 		return meta.TransitFact{}, meta.ErrNotFound
@@ -62,8 +64,8 @@ func (r Repo) inTransit(ctx context.Context, d digest.Digest) (meta.TransitFact,
 }
 
 // elsewhere looks for a blob that another mirror has got. While that mirror sends the blob,
-// elsewhere waits; then it asks the upstream. It returns an error if the other mirror holds the
-// blob back: a client that repeats its request may reach that mirror.
+// elsewhere waits; then it asks the upstream. If the other mirror holds the blob back, elsewhere
+// returns an error after which clients try again, because the next request may reach that mirror.
 func elsewhere(ctx context.Context, how upstream.Call, r Repo, d digest.Digest) (at Location, ok bool, err error) {
 	f, unknown := r.inTransit(ctx, d)
 	if unknown != nil {
@@ -84,15 +86,15 @@ func elsewhere(ctx context.Context, how upstream.Call, r Repo, d digest.Digest) 
 	return at, ok, err
 }
 
-// Opened tells the mirrors that share the facts that this one has opened an upload, which ends
-// within expiry.
+// Opened tells other mirrors on the same store of facts that this one has opened an upload, which
+// ends within expiry.
 func (s *Store) Opened(ctx context.Context, id string, expiry time.Duration) {
 	if s.o.Transit != nil {
 		s.Recorded(s.o.Transit.Opened(ctx, id, expiry))
 	}
 }
 
-// OpenElsewhere reports whether a mirror that shares the facts has opened an upload.
+// OpenElsewhere reports whether another mirror on the same store of facts has opened an upload.
 func (s *Store) OpenElsewhere(ctx context.Context, id string) bool {
 	return s.o.Transit != nil && s.o.Transit.OpenElsewhere(ctx, id)
 }
