@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 
 	"github.com/opencontainers/go-digest"
 
@@ -85,12 +86,23 @@ func (x *Request) CreatedAt(q oci.Request, d digest.Digest) error {
 }
 
 // Location returns the address of q in the request's repository. It has the prefix, or the ?ns=, by
-// which the client selected the upstream. It is a path and never a URL, even if the listener has an
-// ExternalURL: clients may call dray by several names, and some refuse a URL with another host than
-// the one that they called.
+// which the client selected the upstream. It is a URL if the client called dray by the host of the
+// listener's ExternalURL, because some clients do not resolve a path. Otherwise it is a path,
+// because some clients refuse a URL with another host than the one that they called.
 func (x *Request) Location(q oci.Request) string {
 	q.Prefix, q.Repo, q.Namespace, q.N = x.Q.Prefix, x.Q.Repo, x.Q.Namespace, -1
-	return q.URL()
+	external, err := url.Parse(x.Listener.ExternalURL)
+	if err != nil || external.Host == "" {
+		return q.URL()
+	}
+	usual := ":443"
+	if external.Scheme == "http" {
+		usual = ":80"
+	}
+	if !strings.EqualFold(strings.TrimSuffix(external.Host, usual), strings.TrimSuffix(x.R.Host, usual)) {
+		return q.URL()
+	}
+	return x.Listener.ExternalURL + q.URL()
 }
 
 // Deleted answers that a deletion was accepted (spec, "Deleting Tags").

@@ -1,6 +1,7 @@
 package request_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"net/http/httptest"
@@ -54,6 +55,44 @@ func TestLocation(t *testing.T) {
 			_, err := test.at.HeldBlob(strings.TrimPrefix(repo, "hub/"), digest.FromBytes(blob))
 			return err == nil
 		})
+	}
+}
+
+// A location is a URL for a client that called dray by the name of the URL, so that clients which
+// resolve no path find it. Clients that call dray by another name get a path.
+func TestLocationByExternalURL(t *testing.T) {
+	h := mirrortest.New(t, mirrortest.Options{})
+	for _, test := range []struct{ external, host, want string }{
+		{"https://dray.example.com", "dray.example.com", "https://dray.example.com/v2/"},
+		{"https://dray.example.com", "Dray.Example.com:443", "https://dray.example.com/v2/"},
+		{"https://dray.example.com:443", "dray.example.com", "https://dray.example.com:443/v2/"},
+		{"https://dray.example.com:5000", "dray.example.com:5000", "https://dray.example.com:5000/v2/"},
+		{"http://dray.example.com", "dray.example.com:80", "http://dray.example.com/v2/"},
+		{"https://dray.example.com", "dray.example.com:5000", "/v2/"},
+		{"https://dray.example.com", "dray.example.com:80", "/v2/"},
+		{"https://dray.example.com:5000", "dray.example.com", "/v2/"},
+		{"https://dray.example.com", "127.0.0.1:5000", "/v2/"},
+		{"", "dray.example.com", "/v2/"},
+	} {
+		h.Listener.ExternalURL = test.external
+		blob := []byte(test.external + test.host)
+		do := func(status int, method, at string, body []byte) string {
+			t.Helper()
+			r := httptest.NewRequestWithContext(t.Context(), method, at, bytes.NewReader(body))
+			r.Host, r.RemoteAddr = test.host, "127.0.0.1:1"
+			w := httptest.NewRecorder()
+			if h.Listener.ServeHTTP(w, r); w.Code != status {
+				t.Fatalf("%s %s: %d %s", method, at, w.Code, w.Body)
+			}
+			at = w.Header().Get("Location")
+			if !strings.HasPrefix(at, test.want+"team/app/blobs/") {
+				t.Errorf("%s called as %s: %s leads to %s", test.external, test.host, method, at)
+			}
+			return strings.TrimPrefix(at, test.external)
+		}
+		at := do(202, "POST", "/v2/team/app/blobs/uploads/", nil)
+		at = do(202, "PATCH", at, blob)
+		do(201, "PUT", at+"?digest="+digest.FromBytes(blob).String(), nil)
 	}
 }
 
