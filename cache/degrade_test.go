@@ -135,6 +135,9 @@ func TestPullSurvivesDisk(t *testing.T) {
 					if n := counted(t, c, "dray_cache_degraded_total", `"`+test.reason+`"`); n == 0 {
 						t.Errorf("nothing counted for %q", test.reason)
 					}
+					if err := c.Check(); err == nil || !strings.Contains(err.Error(), test.err.Error()) {
+						t.Errorf("the health is %v", err)
+					}
 					f.fixed.Store(true) // it recovers by itself
 					o := &cachetest.Origin{Data: cachetest.Random(1, size)}
 					want(t, open(t, c, o), o.Data)
@@ -144,6 +147,10 @@ func TestPullSurvivesDisk(t *testing.T) {
 						t.Errorf("after recovery from %s", r.Source())
 					}
 					want(t, r, o.Data)
+					time.Sleep(6 * time.Minute)
+					if err := c.Check(); err != nil {
+						t.Errorf("the health after recovery is %v", err)
+					}
 				})
 			})
 		}

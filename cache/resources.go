@@ -18,6 +18,7 @@ const bufferSize = 256 << 10
 // resources are shared by all parts of a cache.
 type resources struct {
 	disk    *disk.Dir
+	trouble trouble
 	log     *slog.Logger
 	m       *metrics
 	buffers sync.Pool // of *[]byte with bufferSize bytes
@@ -25,6 +26,7 @@ type resources struct {
 
 // degraded counts and logs a failure that a pull survives.
 func (r *resources) degraded(e *localError, d digest.Digest) {
+	r.trouble.note(e)
 	r.m.degraded.WithLabelValues(e.reason).Inc()
 	r.log.Warn("blob passed through uncached", "digest", d, "error", e)
 }

@@ -58,6 +58,10 @@ type Breaker struct {
 	// hosts has the failures of each host since its last good answer, and repos has those of each
 	// repository. The registry is the host "".
 	hosts, repos map[string]*circuit
+	// asked says that there was a result, and problem is the newest one if the registry failed, or
+	// refused the credentials.
+	asked   bool
+	problem error
 }
 
 const (
@@ -91,6 +95,10 @@ type BreakerState struct {
 	Failures int
 	Last     error
 	Next     time.Time
+	// Asked says that the registry was asked something, with any result. Problem is the newest result,
+	// if it says that the registry cannot be used: it failed, or refused the credentials.
+	Asked   bool
+	Problem error
 }
 
 // OpenError is the refusal of a Breaker. It matches ErrUnreachable. Clients get a 503 for it.
@@ -136,6 +144,7 @@ func (b *Breaker) Collectors() []prometheus.Collector {
 func (b *Breaker) State() (s BreakerState) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	s.Asked, s.Problem = b.asked, b.problem
 	for host, c := range b.hosts {
 		s.Open = s.Open || b.down(host, c)
 		if c.failures > s.Failures {
@@ -143,6 +152,26 @@ func (b *Breaker) State() (s BreakerState) {
 		}
 	}
 	return s
+}
+
+// Greeted records the result of a first request to the registry. It counts for State only, until
+// there is another result.
+func (b *Breaker) Greeted(err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.saw(err)
+}
+
+// saw records whether a result shows that the registry can be used; b.mu is held.
+func (b *Breaker) saw(err error) {
+	refused := errors.Is(err, ErrCredentials)
+	if !refused && saysNothing(err) {
+		return
+	}
+	b.asked, b.problem = true, nil
+	if refused || failing(err) {
+		b.problem = err
+	}
 }
 
 // Do calls f, which sends a request to the registry, and records its result. If the registry is
@@ -274,6 +303,7 @@ func (p *attempt) record(err error) {
 	b := p.b
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.saw(err)
 	if saysNothing(err) {
 		for _, c := range p.probes {
 			c.next = time.Now() // somebody else may ask

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 )
 
 // growStep is the size of the reservations of an ingest of unknown length, in bytes.
@@ -258,4 +259,23 @@ func (v *evictor) withinBounds() bool {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
 	return v.shortfall(0, free) == 0
+}
+
+// CheckRoom returns an error if a new blob would find no room, even if all blobs were evicted that
+// may be.
+func (v *evictor) CheckRoom() error {
+	free, _, err := v.statfs()
+	if err != nil {
+		return fmt.Errorf("free space of the cache directory: %w", err)
+	}
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	short := v.shortfall(blockSize, free)
+	if short <= v.used-v.pinnedBytes() {
+		return nil
+	}
+	if v.shortfall(blockSize, math.MaxInt64/2) > 0 {
+		return fmt.Errorf("the cache is full: its quota is %d bytes, and what it holds must stay", v.maxBytes)
+	}
+	return fmt.Errorf("the disk of the cache has %d bytes free, of which %d are left to other programs, and nothing else can be evicted", free, v.minFree)
 }

@@ -60,7 +60,7 @@ func (g *graph) buildAdmin(context.Context) error {
 	if g.cfg.Admin.Address == config.AdminOff {
 		return nil
 	}
-	checks := []admin.Check{{Name: "metadata", Run: g.store.Check}}
+	checks := []admin.Check{{Name: "metadata", Run: g.store.Check}, {Name: "cache", Run: func(context.Context) error { return g.cache.Check() }}}
 	if slices.ContainsFunc(g.cfg.Upstreams, func(u config.Upstream) bool { return u.Push }) {
 		checks = append(checks, admin.Check{Name: "pushes", Run: g.mirror.CheckPushes})
 	}
@@ -83,17 +83,21 @@ func (g *graph) buildAdmin(context.Context) error {
 }
 
 // healthy returns an error if the last request to the registry failed, or if dray could not get a
-// valid token for it. It sends no request.
+// valid token for it. Before the first client, that is the request at the start. It sends no
+// request itself.
 func (r *registry) healthy(context.Context) error {
-	if s := r.breaker.State(); s.Failures > 0 {
+	s := r.breaker.State()
+	if s.Failures > 0 {
 		return fmt.Errorf("%d failures in a row, the last: %w", s.Failures, s.Last)
 	}
-	if r.tokens == nil {
-		return nil
+	if r.tokens != nil {
+		// dray fetches the token at its first request. Until then it has none, and that is no error.
+		if h := r.tokens.Health(); !h.Healthy && h.LastError != nil {
+			return fmt.Errorf("no valid token: %w", h.LastError)
+		}
 	}
-	// dray fetches the token at its first request. Until then it has none, and that is no error.
-	if h := r.tokens.Health(); !h.Healthy && h.LastError != nil {
-		return fmt.Errorf("no valid token: %w", h.LastError)
+	if !s.Asked {
+		return admin.ErrUnknown
 	}
-	return nil
+	return s.Problem
 }

@@ -114,10 +114,16 @@ func TestStats(t *testing.T) {
 				t.Errorf("started at %s", got.Started)
 			}
 			if disk != "min_free_bytes: 0" {
+				if err := s.cache.Check(); err == nil || !strings.Contains(err.Error(), "bytes free") {
+					t.Errorf("the health of the cache is %v", err)
+				}
 				if got.SavedRatio > 0.01 || got.HitRatio != 0 || got.Opens["direct"] != 3 {
 					t.Errorf("%+v although nothing can be kept", got)
 				}
 				return
+			}
+			if err := s.cache.Check(); err != nil {
+				t.Error(err)
 			}
 			if got.Opens["origin"] != 1 || got.Opens["disk"] != 2 || got.Upstreams["ecr"]["disk"] != 2*layer || got.Upstreams["ecr"]["cache"] != 2*manifest {
 				t.Errorf("%+v", got)

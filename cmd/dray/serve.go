@@ -129,15 +129,17 @@ func serve(ctx context.Context, cfg config.Config, log *slog.Logger) (err error)
 const greetTimeout = 15 * time.Second
 
 // greet sends one request to each registry and logs whether it succeeds. The first client then
-// finds a connection and a token, and the operator sees problems before that client does. Nothing
-// depends on the result.
+// finds a connection and a token, and the operator sees problems before that client does. Only
+// /readyz depends on the result.
 func (g *graph) greet(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, greetTimeout)
 	defer cancel()
 	var asking sync.WaitGroup
 	for _, r := range g.registries {
 		asking.Go(func() {
-			switch err := r.hello(ctx); {
+			err := r.hello(ctx)
+			r.breaker.Greeted(err)
+			switch {
 			case err == nil:
 				g.log.Info("upstream is available", "upstream", r.Name)
 			case !errors.Is(ctx.Err(), context.Canceled):

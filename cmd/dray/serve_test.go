@@ -82,7 +82,7 @@ func TestServeZeroConfiguration(t *testing.T) {
 	dir, port := t.TempDir(), freePort(t)
 	admin := "127.0.0.1:" + freePort(t)
 	s := runServe(t, []string{"XDG_CACHE_HOME=" + dir, "PORT=" + port, "DRAY_ADMIN_ADDRESS=" + admin}, &http.Client{}, "http://127.0.0.1:"+port+"/v2/")
-	for path, want := range map[string]string{"/metrics": "dray_requests_total", "/healthz": "", "/readyz": `"status": "ready"`, "/debug/pprof/": "goroutine"} {
+	for path, want := range map[string]string{"/metrics": "dray_requests_total", "/healthz": "", "/readyz": `"name": "upstream docker.io"`, "/debug/pprof/": "goroutine"} {
 		resp, err := s.client.Get("http://" + admin + path)
 		if err != nil {
 			t.Fatal(err)

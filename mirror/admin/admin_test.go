@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -123,7 +124,7 @@ func TestReadiness(t *testing.T) {
 		return admin.Check{Name: name, Run: run, Critical: critical}
 	}
 	result := func(name string, critical bool, err string) admin.Result {
-		return admin.Result{Name: name, OK: err == "", Critical: critical, Error: err}
+		return admin.Result{Name: name, OK: new(err == ""), Critical: critical, Error: err}
 	}
 	for name, c := range map[string]struct {
 		checks []admin.Check
@@ -134,6 +135,10 @@ func TestReadiness(t *testing.T) {
 		"ready": {
 			[]admin.Check{check("disk", good, true), check("redis", good, false)}, 200,
 			admin.Readiness{Status: admin.Ready, Checks: []admin.Result{result("disk", true, ""), result("redis", false, "")}},
+		},
+		"not known yet": {
+			[]admin.Check{check("redis", func(context.Context) error { return fmt.Errorf("%w", admin.ErrUnknown) }, true)}, 200,
+			admin.Readiness{Status: admin.Ready, Checks: []admin.Result{{Name: "redis", Critical: true}}},
 		},
 		"degraded": {
 			[]admin.Check{check("disk", good, true), check("redis", bad, false)}, 200,
@@ -193,8 +198,8 @@ func TestSlowChecks(t *testing.T) {
 			t.Fatal(err)
 		}
 		want := admin.Readiness{Status: admin.Degraded, Checks: []admin.Result{
-			{Name: "a", OK: true, Seconds: 1}, {Name: "b", OK: true, Seconds: 1},
-			{Name: "c", Seconds: 2, Error: context.DeadlineExceeded.Error()},
+			{Name: "a", OK: new(true), Seconds: 1}, {Name: "b", OK: new(true), Seconds: 1},
+			{Name: "c", OK: new(false), Seconds: 2, Error: context.DeadlineExceeded.Error()},
 		}}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Error(diff)

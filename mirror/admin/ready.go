@@ -2,6 +2,7 @@ package admin
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"sync"
@@ -12,13 +13,17 @@ import (
 type Check struct {
 	// Name identifies the check for operators and alarms.
 	Name string
-	// Run returns an error if the thing does not work. It must return soon after its context ends,
-	// and may be called concurrently. /readyz shows the text of the error.
+	// Run returns an error if the thing does not work, and ErrUnknown if nothing has shown yet whether
+	// it works. It must return soon after its context ends, and may be called concurrently. /readyz
+	// shows the text of the error.
 	Run func(ctx context.Context) error
 	// Critical says that dray should get no requests while the check fails. If another check fails,
 	// dray is only degraded.
 	Critical bool
 }
+
+// ErrUnknown is the result of a check about something that was not used yet.
+var ErrUnknown = errors.New("not used yet")
 
 // Status is the overall result of the checks.
 type Status string
@@ -36,10 +41,10 @@ type Readiness struct {
 	Checks []Result `json:"checks"`
 }
 
-// Result is the outcome of one check.
+// Result is the outcome of one check. OK is nil if the outcome is not known.
 type Result struct {
 	Name     string  `json:"name"`
-	OK       bool    `json:"ok"`
+	OK       *bool   `json:"ok"`
 	Critical bool    `json:"critical"`
 	Seconds  float64 `json:"seconds"`
 	Error    string  `json:"error,omitempty"`
@@ -62,7 +67,7 @@ func (s *readiness) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	status := http.StatusOK
 	for _, c := range answer.Checks {
 		switch {
-		case c.OK:
+		case c.OK == nil || *c.OK:
 		case c.Critical:
 			answer.Status, status = NotReady, http.StatusServiceUnavailable
 		case answer.Status == Ready:
@@ -78,8 +83,11 @@ func (c Check) result(ctx context.Context, timeout time.Duration) Result {
 	defer cancel()
 	start := time.Now()
 	err := c.run(ctx)
-	r := Result{Name: c.Name, OK: err == nil, Critical: c.Critical, Seconds: time.Since(start).Seconds()}
-	if err != nil {
+	r := Result{Name: c.Name, Critical: c.Critical, Seconds: time.Since(start).Seconds()}
+	if errors.Is(err, ErrUnknown) {
+		return r
+	}
+	if r.OK = new(err == nil); err != nil {
 		r.Error = err.Error()
 	}
 	return r

@@ -1,0 +1,44 @@
+package cache
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// troubleLasts is how long [Cache.Check] tells of a failure of the disk.
+const troubleLasts = 5 * time.Minute
+
+// trouble is the newest failure of the disk that a pull survived.
+type trouble struct {
+	mu  sync.Mutex // guards the fields below
+	at  time.Time
+	err error
+}
+
+// note remembers a failure. A blob that is larger than the whole cache is none.
+func (t *trouble) note(err error) {
+	if errors.Is(err, ErrTooLarge) {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.at, t.err = time.Now(), err
+}
+
+// recent returns the newest failure, if it happened within troubleLasts.
+func (t *trouble) recent() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.err == nil || time.Since(t.at) > troubleLasts {
+		return nil
+	}
+	return fmt.Errorf("content passed through uncached, the last time at %s: %w", t.at.UTC().Format(time.TimeOnly), t.err)
+}
+
+// Check returns an error if the disk has no room for a new blob, or if content passed through
+// uncached in the last minutes because the disk failed. It only measures the free space.
+func (c *Cache) Check() error {
+	return errors.Join(c.disk.CheckRoom(), c.trouble.recent())
+}
