@@ -183,7 +183,7 @@ func (f *finder) newer(ctx context.Context, how upstream.Call, t tag, old *answe
 		return nil, err
 	}
 	if d.Data != nil {
-		man, _ := oci.ReadManifest(d.MediaType, d.Data) // what cannot be read names no children
+		man, _ := oci.ReadManifest(d.MediaType, d.Data) // a manifest that cannot be read names no children
 		man.Digest = d.Digest                           // the registry may use another algorithm
 		return man, nil
 	}
@@ -254,7 +254,7 @@ func (f *finder) askDigest(ctx context.Context, r repository.Repo, d digest.Dige
 		if err != nil {
 			return nil, err
 		}
-		man, _ := oci.ReadManifest(desc.MediaType, raw) // what cannot be read names no children
+		man, _ := oci.ReadManifest(desc.MediaType, raw) // a manifest that cannot be read names no children
 		man.Digest = d                                  // the request may use another algorithm
 		r.Store(ctx, man, repository.Children(man))
 		return &answer{Manifest: repository.ManifestOf(man), source: fromCache}, nil

@@ -97,8 +97,8 @@ const maxRecorded = 1024
 
 // Store caches a manifest that the upstream sent or accepted. It records the manifest, and the
 // children in confirmed: those that the upstream must have, because it has the manifest. It returns
-// no error, because a pull does not fail if the manifest or a fact cannot be stored. A manifest that
-// cannot be kept is not recorded either.
+// no error, because a pull does not fail if the manifest or a fact cannot be stored. If the
+// manifest is not [oci.Manifest.Keepable], Store does nothing.
 func (r Repo) Store(ctx context.Context, man *oci.Manifest, confirmed []oci.Child) {
 	s := r.store
 	if !man.Keepable() {
