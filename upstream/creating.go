@@ -15,6 +15,13 @@ import (
 
 const (
 	createTimeout = 30 * time.Second
+	// createdWindow is how long after its creation a repository may still be missing: AWS support
+	// advises to wait about a second.
+	createdWindow = 30 * time.Second
+	// createdPatience bounds how long one write waits for that, which its client does as well. The
+	// pauses between its attempts grow from firstLook to lastLook.
+	createdPatience     = 10 * time.Second
+	firstLook, lastLook = 100 * time.Millisecond, 2 * time.Second
 	// maxKnownRepos bounds the repositories that are remembered. If the state of a repository is
 	// dropped, the next write to it runs alone, which costs only time.
 	maxKnownRepos = 10_000
@@ -23,9 +30,13 @@ const (
 )
 
 // Creating is a Sink that creates a repository when a write finds it missing, and repeats that
-// write once. Until the registry has accepted a write to a repository, only one write is under
-// way there, so the layers of a first push together cost one refused request and one creation. A
-// write with [Call.Existing] creates no repository and fails with ErrRepositoryMissing.
+// write. A registry may need a moment until it finds a new repository: ECR creates asynchronously
+// (hashicorp/terraform-provider-aws#3849). So for createdWindow after a creation, a write that does
+// not find the repository is repeated, and the repository is not created again.
+//
+// Until the registry has accepted a write to a repository, only one write is under way there. So
+// the layers of a first push together cost one creation, and only one of them waits for the
+// registry. A write with [Call.Existing] creates no repository and fails with ErrRepositoryMissing.
 type Creating struct {
 	next    Sink
 	creator Creator
@@ -45,6 +56,8 @@ type repoState struct {
 	// of that write, which ended at missingSince.
 	missing      error
 	missingSince time.Time
+	created      time.Time // of the last creation
+	inVain       bool      // since then a write has waited in vain until the registry finds it
 }
 
 // turn is what a write needs to know before it begins.
@@ -63,7 +76,7 @@ type leader struct {
 
 // outcome is the result of a leader.
 type outcome struct {
-	accepted bool  // the registry accepted a write, or the repository was created
+	accepted bool  // the registry accepted a write
 	failure  error // error of the creation
 	missing  error // error of a write that found no repository and could not create it
 }
@@ -112,9 +125,10 @@ func (c *Creating) do(ctx context.Context, to Repo, write func(accepted func()) 
 		return err
 	}
 	defer func() { c.leave(repo, t.lead, outcome{}) }() // if no call below has ended the lead
+	accepted := func() { c.leave(repo, t.lead, outcome{accepted: true}) }
 	refused := t.missing
 	if !to.Existing || refused == nil {
-		refused = write(func() { c.leave(repo, t.lead, outcome{accepted: true}) })
+		refused = write(accepted)
 	}
 	if !errors.Is(refused, ErrRepositoryMissing) {
 		c.leave(repo, t.lead, outcome{accepted: refused == nil})
@@ -125,8 +139,9 @@ func (c *Creating) do(ctx context.Context, to Repo, write func(accepted func()) 
 			return err
 		}
 	}
+	lately, _ := c.created(repo)
 	switch {
-	case t.lead == nil: // another write has created it since
+	case t.lead == nil || lately: // it is there, or soon will be
 	case to.Existing:
 		c.leave(repo, t.lead, outcome{missing: refused})
 		return refused
@@ -135,7 +150,52 @@ func (c *Creating) do(ctx context.Context, to Repo, write func(accepted func()) 
 			return err
 		}
 	}
-	return write(func() {})
+	unseen := func(err error) bool {
+		lately, inVain := c.created(repo)
+		return errors.Is(err, ErrRepositoryMissing) && lately && !inVain
+	}
+	err = AwaitCreated(ctx, unseen, func() error { return write(accepted) })
+	if errors.Is(err, ErrRepositoryMissing) {
+		c.giveUp(repo)
+	}
+	c.leave(repo, t.lead, outcome{accepted: err == nil})
+	return err
+}
+
+// AwaitCreated calls try until it succeeds, or fails with an error that missing does not report, or
+// a new repository would long have been found. It waits longer after each call, and ends with the
+// cause of ctx when that is cancelled.
+func AwaitCreated(ctx context.Context, missing func(error) bool, try func() error) error {
+	end := time.Now().Add(createdPatience)
+	for pause := firstLook; ; pause = min(2*pause, lastLook) {
+		err := try()
+		if err == nil || !missing(err) || time.Now().Add(pause).After(end) {
+			return err
+		}
+		timer := time.NewTimer(pause)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// created reports whether a repository was created a short time ago, and whether a write has
+// waited in vain for the registry to find it.
+func (c *Creating) created(repo string) (lately, inVain bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.repos[repo]
+	return s != nil && time.Since(s.created) < createdWindow, s != nil && s.inVain
+}
+
+// giveUp makes further writes wait no more until the repository is created again.
+func (c *Creating) giveUp(repo string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.state(repo).inVain = true
 }
 
 // enter makes the caller the leader of a repository, or waits for the current leader. seen is the
@@ -171,21 +231,22 @@ func (c *Creating) enter(ctx context.Context, repo string, seen int) (turn, erro
 	}
 }
 
-// create creates the repository for a leader. It is not cancelled with the leader's write,
-// because other writes wait for it.
+// create creates the repository for a leader, who stays that until a write is accepted or the
+// creation fails. It is not cancelled with the leader's write, because other writes wait for it.
 func (c *Creating) create(ctx context.Context, repo string, lead *leader) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), createTimeout)
 	defer cancel()
-	err := c.creator.Create(ctx, repo)
-	if err != nil {
+	if err := c.creator.Create(ctx, repo); err != nil {
 		err = fmt.Errorf("create repository %s: %w", repo, err)
-	} else {
-		c.mu.Lock()
-		c.state(repo).creations++
-		c.mu.Unlock()
+		c.leave(repo, lead, outcome{failure: err})
+		return err
 	}
-	c.leave(repo, lead, outcome{accepted: err == nil, failure: err})
-	return err
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.state(repo)
+	s.creations++
+	s.created, s.inVain = time.Now(), false
+	return nil
 }
 
 // leave ends the lead and records its outcome. It does nothing for a lead that is nil or has

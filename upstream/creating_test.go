@@ -22,7 +22,8 @@ type repos struct {
 	there                  map[string]bool
 	refused, sent, created int
 	createErr              error
-	stubborn               bool // creating does not help
+	stubborn               bool          // creating does not help
+	after                  time.Duration // from a creation until it is seen
 }
 
 var (
@@ -67,12 +68,22 @@ func (r *repos) Create(ctx context.Context, repo string) error {
 	defer r.mu.Unlock()
 	r.created++
 	if r.createErr == nil && !r.stubborn {
-		r.there[repo] = true
+		if r.after > 0 {
+			time.AfterFunc(r.after, func() { r.appear(repo) })
+		} else {
+			r.there[repo] = true
+		}
 	}
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
 	return r.createErr
+}
+
+func (r *repos) appear(repo string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.there[repo] = true
 }
 
 func (r *repos) drop(repo string) {
@@ -111,9 +122,10 @@ func TestFirstPushCostsOneRefusalAndOneCreation(t *testing.T) {
 		if told != 8 {
 			t.Errorf("Accepted was called %d times for 8 blobs", told)
 		}
-		// Refusal, creation and start are a second each, then all send at once.
-		if d := time.Since(began); d != 13*time.Second {
-			t.Errorf("the push took %v, want 13s: only the first start goes alone", d)
+		// Refusal, creation and the first start are a second each; then the others start, and all send
+		// at once.
+		if d := time.Since(began); d != 14*time.Second {
+			t.Errorf("the push took %v, want 14s: only the first start goes alone", d)
 		}
 
 		began = time.Now()
@@ -179,7 +191,79 @@ func TestCreationFails(t *testing.T) {
 		if err := s.PutBlob(t.Context(), upstream.Repo{Name: "b"}, upstream.Upload{}); !errors.Is(err, upstream.ErrRepositoryMissing) {
 			t.Errorf("missing after creation: %v", err)
 		}
-		r.expect(t, 4, 1, 3) // no loop
+		refused := r.refused
+		if refused < 6 || refused > 9 {
+			t.Errorf("%d refusals in the time that a write waits", refused)
+		}
+		// Others neither wait nor create as well, until the registry had every chance to find it.
+		if err := s.PutBlob(t.Context(), upstream.Repo{Name: "b"}, upstream.Upload{}); !errors.Is(err, upstream.ErrRepositoryMissing) {
+			t.Errorf("missing after creation: %v", err)
+		}
+		r.expect(t, refused+2, 1, 3)
+		time.Sleep(30 * time.Second)
+		r.stubborn = false
+		if err := s.PutBlob(t.Context(), upstream.Repo{Name: "b"}, upstream.Upload{}); err != nil {
+			t.Error(err)
+		}
+		r.expect(t, refused+3, 2, 4)
+	})
+}
+
+// A registry that finds a repository some time after its creation costs one creation, and one write
+// that asks again: the others wait for that.
+func TestCreatedLater(t *testing.T) {
+	for _, exists := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			r := &repos{there: map[string]bool{}, after: 5 * time.Second}
+			if exists { // another mirror creates it at the same time
+				time.AfterFunc(3*time.Second, func() { r.appear("new") })
+				r.stubborn = true
+			}
+			s := upstream.NewCreating(r, r)
+			began := time.Now()
+			var wg sync.WaitGroup
+			for range 8 {
+				wg.Go(func() {
+					if err := s.PutBlob(t.Context(), upstream.Repo{Name: "new"}, upstream.Upload{}); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			wg.Wait()
+			if r.created != 1 || r.sent != 8 || r.refused > 6 {
+				t.Errorf("%d created, %d sent, %d refused", r.created, r.sent, r.refused)
+			}
+			if d := time.Since(began); d > 21*time.Second {
+				t.Errorf("the push took %v", d)
+			}
+		})
+	}
+}
+
+// A client that leaves while the registry does not find the repository yet leaves the wait to the
+// next one.
+func TestCreatedLaterForTheNext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := &repos{there: map[string]bool{}, after: 6 * time.Second}
+		s := upstream.NewCreating(r, r)
+		gone, leave := context.WithTimeout(t.Context(), 4500*time.Millisecond)
+		defer leave()
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if err := s.PutBlob(gone, upstream.Repo{Name: "new"}, upstream.Upload{}); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("the client that left got %v", err)
+			}
+		})
+		wg.Go(func() {
+			time.Sleep(500 * time.Millisecond)
+			if err := s.PutBlob(t.Context(), upstream.Repo{Name: "new"}, upstream.Upload{}); err != nil {
+				t.Error(err)
+			}
+		})
+		wg.Wait()
+		if r.created != 1 || r.sent != 1 {
+			t.Errorf("%d created, %d sent", r.created, r.sent)
+		}
 	})
 }
 
@@ -242,6 +326,7 @@ func TestExistingWritesCreateNothing(t *testing.T) {
 		if err := put(true); err != nil {
 			t.Errorf("after the repository was created: %v", err)
 		}
+		time.Sleep(30 * time.Second) // until a new repository would long have been found
 		r.drop("new")
 		if err := put(true); !errors.Is(err, upstream.ErrRepositoryMissing) {
 			t.Errorf("after the repository has vanished: %v", err)
