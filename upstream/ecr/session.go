@@ -99,7 +99,7 @@ func (s *Session) account(p Principal) *account {
 	cfg := s.cfg.Copy()
 	cfg.Region = p.Region
 	if p.RoleARN != "" {
-		role := stscreds.NewAssumeRoleProvider(sts.NewFromConfig(cfg), p.RoleARN, func(r *stscreds.AssumeRoleOptions) {
+		role := stscreds.NewAssumeRoleProvider(sts.NewFromConfig(cfg, p.stsEndpoint), p.RoleARN, func(r *stscreds.AssumeRoleOptions) {
 			r.RoleSessionName = "dray"
 			if p.ExternalID != "" {
 				r.ExternalID = &p.ExternalID
@@ -130,20 +130,31 @@ func (p Principal) via() string {
 	return ""
 }
 
-// endpoint sets the address of the API. The SDK refuses FIPS and dual-stack together with a
-// custom address.
+// endpoint sets the address of the ECR API.
 func (p Principal) endpoint(o *ecr.Options) {
 	if p.Endpoint != "" {
 		o.BaseEndpoint = &p.Endpoint
 	}
-	if o.BaseEndpoint != nil {
+	p.kind(o.BaseEndpoint, &o.EndpointOptions.UseFIPSEndpoint, &o.EndpointOptions.UseDualStackEndpoint)
+}
+
+// stsEndpoint has STS called as the registry is. Otherwise dray would leave FIPS for it, or would
+// not reach it from a network that has only IPv6.
+func (p Principal) stsEndpoint(o *sts.Options) {
+	p.kind(o.BaseEndpoint, &o.EndpointOptions.UseFIPSEndpoint, &o.EndpointOptions.UseDualStackEndpoint)
+}
+
+// kind chooses the kind of address of a service. The SDK refuses FIPS and dual-stack together with
+// a custom address.
+func (p Principal) kind(custom *string, fips *aws.FIPSEndpointState, dual *aws.DualStackEndpointState) {
+	if custom != nil {
 		return
 	}
 	if p.FIPS {
-		o.EndpointOptions.UseFIPSEndpoint = aws.FIPSEndpointStateEnabled
+		*fips = aws.FIPSEndpointStateEnabled
 	}
 	if p.DualStack {
-		o.EndpointOptions.UseDualStackEndpoint = aws.DualStackEndpointStateEnabled
+		*dual = aws.DualStackEndpointStateEnabled
 	}
 }
 
