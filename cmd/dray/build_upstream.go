@@ -11,6 +11,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/service/ecr/types"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"dray/cache"
@@ -114,7 +115,7 @@ func (r *registry) access(u config.Upstream, aws func() (*ecr.Session, error)) (
 	if err != nil {
 		return access{}, err
 	}
-	private, err := session.Open(ecr.RegistryOptions{Name: u.Name, Host: u.Host(), RoleARN: u.RoleARN, Template: made})
+	private, err := session.Open(ecr.RegistryOptions{Name: u.Name, Host: u.Host(), RoleARN: u.RoleARN, ExternalID: u.ExternalID, Endpoint: u.APIURL, Template: made})
 	if err != nil {
 		return access{}, err
 	}
@@ -198,7 +199,7 @@ func buildLimiter(u config.Upstream, quirks upstream.Quirks) (*upstream.Limiter,
 func template(c config.CreateRepositories) (ecr.Template, error) {
 	t := ecr.Template{
 		DryRun: c.Mode == config.CreateDryRun, ImmutableTags: c.TagMutability == "IMMUTABLE", ExceptTags: c.TagMutabilityExcept, ScanOnPush: c.ScanOnPush,
-		KMS: c.Encryption == "KMS", KMSKey: c.KMSKey, Tags: c.Tags,
+		Encryption: types.EncryptionType(c.Encryption), KMSKey: c.KMSKey, Tags: c.Tags,
 	}
 	for _, name := range c.Names {
 		re, err := regexp.Compile(name)
@@ -207,12 +208,15 @@ func template(c config.CreateRepositories) (ecr.Template, error) {
 		}
 		t.Names = append(t.Names, re)
 	}
-	if c.LifecyclePolicy != "" {
-		text, err := os.ReadFile(filepath.Clean(c.LifecyclePolicy))
+	for path, into := range map[string]*string{c.LifecyclePolicy: &t.LifecyclePolicy, c.RepositoryPolicy: &t.RepositoryPolicy} {
+		if path == "" {
+			continue
+		}
+		text, err := os.ReadFile(filepath.Clean(path))
 		if err != nil {
 			return t, fmt.Errorf("create_repositories: %w", err)
 		}
-		t.LifecyclePolicy = string(text)
+		*into = string(text)
 	}
 	return t, nil
 }

@@ -58,6 +58,9 @@ func checkECR(u config.Upstream, k *config.Report, path string) {
 	if policy := u.CreateRepositories.LifecyclePolicy; policy != "" {
 		k.File(path+".lifecycle_policy", policy, ecr.CheckLifecyclePolicy)
 	}
+	if policy := u.CreateRepositories.RepositoryPolicy; policy != "" {
+		k.File(path+".repository_policy", policy, ecr.CheckRepositoryPolicy)
+	}
 }
 
 func checkRoutes(c config.Config, k *config.Report) {

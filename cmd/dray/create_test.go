@@ -82,9 +82,6 @@ func TestCreateFromTemplate(t *testing.T) {
 	if r := s.pushTo("brand/new"); r.StatusCode != 201 {
 		t.Fatalf("%s %s", r.Status, r.body)
 	}
-	if n := s.ecr.Count("PutLifecyclePolicy"); n != 1 {
-		t.Errorf("%d policies put", n)
-	}
 	api := ecr.NewFromConfig(aws.Config{Region: "eu-west-1", Credentials: credentials.NewStaticCredentialsProvider("AKIDEXAMPLE", "s", "")},
 		func(o *ecr.Options) { o.BaseEndpoint = &s.ecr.APIURL })
 	got, err := api.GetLifecyclePolicy(t.Context(), &ecr.GetLifecyclePolicyInput{RepositoryName: aws.String("brand/new")})
@@ -155,5 +152,56 @@ func TestCreateAfterTheVerdict(t *testing.T) {
 				t.Errorf("%d repositories created, want 1", n)
 			}
 		})
+	}
+}
+
+// A new repository has the policy by which other accounts may pull, and the encryption that was
+// asked for.
+func TestCreateForOtherAccounts(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "policy.json")
+	const text = `{"Statement":[{"Effect":"Allow","Principal":{"AWS":"210987654321"},"Action":["ecr:BatchGetImage","ecr:GetDownloadUrlForLayer"]}]}`
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := creating(t, ecrtest.Options{}, "encryption: KMS_DSSE, repository_policy: "+path)
+	if r := s.pushTo("brand/new"); r.StatusCode != 201 {
+		t.Fatalf("%s %s", r.Status, r.body)
+	}
+	api := ecr.NewFromConfig(aws.Config{Region: "eu-west-1", Credentials: credentials.NewStaticCredentialsProvider("AKIDEXAMPLE", "s", "")},
+		func(o *ecr.Options) { o.BaseEndpoint = &s.ecr.APIURL })
+	got, err := api.GetRepositoryPolicy(t.Context(), &ecr.GetRepositoryPolicyInput{RepositoryName: aws.String("brand/new")})
+	if err != nil || aws.ToString(got.PolicyText) != text {
+		t.Errorf("%+v, %v", got, err)
+	}
+	made, err := api.DescribeRepositories(t.Context(), &ecr.DescribeRepositoriesInput{RepositoryNames: []string{"brand/new"}})
+	if err != nil || made.Repositories[0].EncryptionConfiguration.EncryptionType != "KMS_DSSE" {
+		t.Errorf("%+v, %v", made, err)
+	}
+}
+
+// Registries in two accounts and regions, each with the address of its own API: the role of the
+// second one is assumed with its external id.
+func TestTwoRegistriesWithAPIsOfTheirOwn(t *testing.T) {
+	const role = "arn:aws:iam::210987654321:role/ci"
+	other := ecrtest.Start(t, ecrtest.Options{Account: "210987654321", Region: "us-west-2", ExternalIDs: map[string]string{role: "of-the-team"}})
+	t.Setenv("AWS_ENDPOINT_URL_STS", other.APIURL)
+	upstreams := func(id string) string {
+		return "upstreams:\n- {name: west, url: \"http://" + other.RegistryHost + "\", address: \"" + other.RegistryAddr + "\", prefixes: [west], push: true, role_arn: \"" + role + "\", external_id: " + id + ", api_url: \"" + other.APIURL + "\"}\n- name: ecr"
+	}
+	for id, want := range map[string]int{"of-the-team": 201, "of-others": 403} {
+		s := startBefore(t, ecrtest.Start(t, ecrtest.Options{}), ecrtest.Start(t, ecrtest.Options{Quirks: ecrtest.Hub()}), t.TempDir(),
+			"upstreams:\n- name: ecr", upstreams(id), "upstreams: [ecr, hub]", "upstreams: [ecr, west, hub]")
+		if r := s.pushTo("aws/team/app"); r.StatusCode != 201 {
+			t.Errorf("the first registry: %s %s", r.Status, r.body)
+		}
+		if r := s.pushTo("west/team/app"); r.StatusCode != want {
+			t.Errorf("the second registry with the external id %s: %s %s", id, r.Status, r.body)
+		}
+		if n := s.ecr.Count("GetAuthorizationToken"); n != 1 {
+			t.Errorf("%d tokens of the first API", n)
+		}
+	}
+	if n := other.Count("GetAuthorizationToken"); n != 1 {
+		t.Errorf("%d tokens of the second API", n)
 	}
 }

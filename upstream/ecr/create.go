@@ -20,6 +20,7 @@ import (
 type CreateAPI interface {
 	CreateRepository(context.Context, *ecr.CreateRepositoryInput, ...func(*ecr.Options)) (*ecr.CreateRepositoryOutput, error)
 	PutLifecyclePolicy(context.Context, *ecr.PutLifecyclePolicyInput, ...func(*ecr.Options)) (*ecr.PutLifecyclePolicyOutput, error)
+	SetRepositoryPolicy(context.Context, *ecr.SetRepositoryPolicyInput, ...func(*ecr.Options)) (*ecr.SetRepositoryPolicyOutput, error)
 }
 
 // CreatorOptions configure a Creator.
@@ -52,7 +53,7 @@ func NewCreator(o CreatorOptions) *Creator {
 		o: o,
 		outcomes: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "dray_repositories_created_total", ConstLabels: prometheus.Labels{"upstream": o.Upstream},
-			Help: "Repositories that a push needed and that were missing, by result: created, incomplete (created without its lifecycle policy), existed, refused (no pattern of names matched), dry_run or failed.",
+			Help: "Repositories that a push needed and that were missing, by result: created, incomplete (created without one of its policies), existed, refused (no pattern of names matched), dry_run or failed.",
 		}, []string{"result"}),
 	}
 }
@@ -91,24 +92,52 @@ func (c *Creator) create(ctx context.Context, repo string) (result string, err e
 		return "failed", createError(repo, err)
 	}
 	c.o.Logger.Info("repository created", "repository", repo, "template", c.o.Template.describe())
+	// The repository exists, so the push goes on without a policy. No later push would set it.
+	result = "created"
 	if err := c.setLifecycle(ctx, repo); err != nil {
-		// The repository exists, so the push goes on. No later push would set the policy.
 		c.o.Logger.Error("repository created without its lifecycle policy; set it manually", "repository", repo, "error", err)
-		return "incomplete", nil
+		result = "incomplete"
 	}
-	return "created", nil
+	if err := c.setPolicy(ctx, repo); err != nil {
+		c.o.Logger.Error("repository created without its repository policy; set it manually", "repository", repo, "error", err)
+		result = "incomplete"
+	}
+	return result, nil
 }
 
 func (c *Creator) setLifecycle(ctx context.Context, repo string) error {
 	if c.o.Template.LifecyclePolicy == "" {
 		return nil
 	}
-	in := &ecr.PutLifecyclePolicyInput{RepositoryName: &repo, LifecyclePolicyText: &c.o.Template.LifecyclePolicy}
-	if c.o.Account != "" {
-		in.RegistryId = &c.o.Account
+	return upstream.AwaitCreated(ctx, unseen, func() error {
+		_, err := c.o.API.PutLifecyclePolicy(ctx, &ecr.PutLifecyclePolicyInput{RepositoryName: &repo, LifecyclePolicyText: &c.o.Template.LifecyclePolicy, RegistryId: c.account()})
+		return err
+	})
+}
+
+func (c *Creator) setPolicy(ctx context.Context, repo string) error {
+	if c.o.Template.RepositoryPolicy == "" {
+		return nil
 	}
-	_, err := c.o.API.PutLifecyclePolicy(ctx, in)
-	return err
+	return upstream.AwaitCreated(ctx, unseen, func() error {
+		_, err := c.o.API.SetRepositoryPolicy(ctx, &ecr.SetRepositoryPolicyInput{RepositoryName: &repo, PolicyText: &c.o.Template.RepositoryPolicy, RegistryId: c.account()})
+		return err
+	})
+}
+
+// account returns the registry id of a call; nil for that of the principal.
+func (c *Creator) account() *string {
+	if c.o.Account == "" {
+		return nil
+	}
+	return &c.o.Account
+}
+
+// unseen reports whether the API does not find the repository, as in the moments after its
+// creation.
+func unseen(err error) bool {
+	_, missing := errors.AsType[*types.RepositoryNotFoundException](err)
+	return missing
 }
 
 func createError(repo string, err error) error {

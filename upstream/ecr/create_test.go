@@ -6,6 +6,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
@@ -26,11 +28,20 @@ type createAPI struct {
 	err       error
 	policy    *ecr.PutLifecyclePolicyInput
 	policyErr error
+	unseen    int // calls that do not find the repository yet
 }
 
 func (a *createAPI) PutLifecyclePolicy(_ context.Context, in *ecr.PutLifecyclePolicyInput, _ ...func(*ecr.Options)) (*ecr.PutLifecyclePolicyOutput, error) {
 	a.policy = in
+	if a.unseen > 0 {
+		a.unseen--
+		return nil, &types.RepositoryNotFoundException{}
+	}
 	return &ecr.PutLifecyclePolicyOutput{}, a.policyErr
+}
+
+func (a *createAPI) SetRepositoryPolicy(context.Context, *ecr.SetRepositoryPolicyInput, ...func(*ecr.Options)) (*ecr.SetRepositoryPolicyOutput, error) {
+	return &ecr.SetRepositoryPolicyOutput{}, nil
 }
 
 func (a *createAPI) CreateRepository(_ context.Context, in *ecr.CreateRepositoryInput, _ ...func(*ecr.Options)) (*ecr.CreateRepositoryOutput, error) {
@@ -47,7 +58,7 @@ func TestTemplate(t *testing.T) {
 		"everything": {
 			Template{
 				ImmutableTags: true, ExceptTags: []string{"latest", "dev-*"}, ScanOnPush: true,
-				KMS: true, KMSKey: "alias/x", Tags: map[string]string{"team": "a", "by": "dray"},
+				Encryption: "KMS_DSSE", KMSKey: "alias/x", Tags: map[string]string{"team": "a", "by": "dray"},
 			},
 			ecr.CreateRepositoryInput{
 				ImageTagMutability: types.ImageTagMutabilityImmutableWithExclusion,
@@ -55,7 +66,7 @@ func TestTemplate(t *testing.T) {
 					{Filter: aws.String("latest"), FilterType: "WILDCARD"}, {Filter: aws.String("dev-*"), FilterType: "WILDCARD"},
 				},
 				ImageScanningConfiguration: &types.ImageScanningConfiguration{ScanOnPush: true},
-				EncryptionConfiguration:    &types.EncryptionConfiguration{EncryptionType: "KMS", KmsKey: aws.String("alias/x")},
+				EncryptionConfiguration:    &types.EncryptionConfiguration{EncryptionType: "KMS_DSSE", KmsKey: aws.String("alias/x")},
 				Tags:                       []types.Tag{{Key: aws.String("by"), Value: aws.String("dray")}, {Key: aws.String("team"), Value: aws.String("a")}},
 			},
 		},
@@ -63,7 +74,7 @@ func TestTemplate(t *testing.T) {
 			ImageTagMutability:                 types.ImageTagMutabilityMutableWithExclusion,
 			ImageTagMutabilityExclusionFilters: []types.ImageTagMutabilityExclusionFilter{{Filter: aws.String("v*"), FilterType: "WILDCARD"}},
 		}},
-		"immutable": {Template{ImmutableTags: true, KMS: true}, ecr.CreateRepositoryInput{
+		"immutable": {Template{ImmutableTags: true, Encryption: "KMS"}, ecr.CreateRepositoryInput{
 			ImageTagMutability:      types.ImageTagMutabilityImmutable,
 			EncryptionConfiguration: &types.EncryptionConfiguration{EncryptionType: "KMS"},
 		}},
@@ -169,6 +180,22 @@ func TestSDKLifecycle(t *testing.T) {
 	}
 }
 
+// The policy waits, too, until the API finds the new repository, but not for ever.
+func TestLifecycleOfAnUnseenRepository(t *testing.T) {
+	for unseen, result := range map[int]string{3: "created", 100: "incomplete"} {
+		synctest.Test(t, func(t *testing.T) {
+			c := NewCreator(CreatorOptions{API: &createAPI{unseen: unseen}, Template: Template{LifecyclePolicy: policy}})
+			began := time.Now()
+			if err := c.Create(t.Context(), "a/b"); err != nil {
+				t.Fatal(err)
+			}
+			if n := testutil.ToFloat64(c.outcomes.WithLabelValues(result)); n != 1 || time.Since(began) > 10*time.Second {
+				t.Errorf("%v repositories %s after %v", n, result, time.Since(began))
+			}
+		})
+	}
+}
+
 func TestTemplateRefuses(t *testing.T) {
 	names := []*regexp.Regexp{regexp.MustCompile(`team/[a-z]+|y`), regexp.MustCompile(`x`)}
 	for repo, want := range map[string]string{
@@ -181,8 +208,8 @@ func TestTemplateRefuses(t *testing.T) {
 		}
 	}
 	api := &createAPI{}
-	err := NewCreator(CreatorOptions{API: api, Template: Template{DryRun: true, ImmutableTags: true, ExceptTags: []string{"dev-*"}, KMS: true, LifecyclePolicy: policy, Tags: map[string]string{"a": "b"}}}).Create(t.Context(), "r")
-	for _, part := range []string{"dry_run", "immutable_with_exclusion (dev-*)", "KMS with the key of AWS", "a lifecycle policy", "a=b"} {
+	err := NewCreator(CreatorOptions{API: api, Template: Template{DryRun: true, ImmutableTags: true, ExceptTags: []string{"dev-*"}, Encryption: "KMS", RepositoryPolicy: "{}", LifecyclePolicy: policy, Tags: map[string]string{"a": "b"}}}).Create(t.Context(), "r")
+	for _, part := range []string{"dry_run", "immutable_with_exclusion (dev-*)", "KMS with the key of AWS", "a lifecycle policy", "a repository policy", "a=b"} {
 		if !errors.Is(err, oci.ErrDenied) || !strings.Contains(err.Error(), part) || api.in != nil {
 			t.Errorf("dry run: %v lacks %q", err, part)
 		}
@@ -214,6 +241,51 @@ func TestCheckTemplate(t *testing.T) {
 	for _, bad := range [][]string{{"a", "b", "c", "d", "e", "f"}, {""}, {"a b"}, {"***"}, {"ä"}} {
 		if CheckExceptTags(bad) == nil {
 			t.Errorf("%q went through", bad)
+		}
+	}
+}
+
+func TestCheckRepositoryPolicy(t *testing.T) {
+	const allow = `{"Effect":"Allow","Principal":{"AWS":"210987654321"},"Action":"ecr:BatchGetImage"}`
+	for text, want := range map[string]string{
+		`{"Version":"2012-10-17","Statement":[` + allow + `]}`:                   "",
+		`{"Statement":` + allow + `}`:                                            "",
+		`{"Statement":[{"Effect":"Deny","NotPrincipal":"*","NotAction":["a"]}]}`: "",
+		`[]`: "is not the JSON", `{}`: "has no Statement", `{"Statement":[]}`: "has no Statement", `{"Statement":"x"}`: "has no Statement",
+		`{"Statement":[` + allow + `,{"Effect":"Allow","Action":"*"}]}`: "Statement[1] without", `{"Statement":{"Effect":"allow","Principal":"*","Action":"*"}}`: "Statement[0]",
+		`{"Statement":` + allow + `}` + strings.Repeat(" ", 10_240): "characters",
+	} {
+		if err := CheckRepositoryPolicy([]byte(text)); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%.60q: %v, want %q", text, err, want)
+		}
+	}
+}
+
+// TestSDKRepositoryPolicy has ECR keep the policy of a repository that was created.
+func TestSDKRepositoryPolicy(t *testing.T) {
+	run := ecrtest.Start(t, ecrtest.Options{})
+	cfg := aws.Config{Credentials: credentials.NewStaticCredentialsProvider("AKIDEXAMPLE", "s", "")}
+	const text = `{"Statement":{"Effect":"Allow","Principal":"*","Action":"ecr:BatchGetImage"}}`
+	r, err := NewSession(cfg, nil).Open(RegistryOptions{Name: "e", Host: run.HostName(), Endpoint: run.APIURL, Template: Template{RepositoryPolicy: text}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Creator.Create(t.Context(), "new/repo"); err != nil {
+		t.Fatal(err)
+	}
+	cfg.Region = "eu-west-1"
+	api := ecr.NewFromConfig(cfg, func(o *ecr.Options) { o.BaseEndpoint = &run.APIURL })
+	got, err := api.GetRepositoryPolicy(t.Context(), &ecr.GetRepositoryPolicyInput{RepositoryName: aws.String("new/repo")})
+	if err != nil || *got.PolicyText != text {
+		t.Errorf("%+v, %v", got, err)
+	}
+	run.SetDenials(ecrtest.Denial{Action: "ecr:SetRepositoryPolicy"})
+	if err := r.Creator.Create(t.Context(), "other/repo"); err != nil {
+		t.Errorf("the push does not go on without the policy: %v", err)
+	}
+	for result, want := range map[string]float64{"created": 1, "incomplete": 1} {
+		if n := testutil.ToFloat64(r.Creator.outcomes.WithLabelValues(result)); n != want {
+			t.Errorf("%v repositories %s, want %v", n, result, want)
 		}
 	}
 }

@@ -31,14 +31,16 @@ type Template struct {
 	ExceptTags []string
 	// ScanOnPush scans every pushed image. The registry's own scanning configuration has priority.
 	ScanOnPush bool
-	// KMS encrypts with AWS KMS instead of AES-256, with KMSKey or, if that is empty, the AWS
-	// managed key.
-	KMS    bool
-	KMSKey string
+	// Encryption is AES256, KMS or KMS_DSSE; empty for ECR's default, AES256. With the latter two,
+	// KMSKey is the key; empty for the one that AWS manages.
+	Encryption types.EncryptionType
+	KMSKey     string
 	// Tags are put on the repository.
 	Tags map[string]string
 	// LifecyclePolicy is the JSON of the rules by which ECR deletes images; empty for none.
 	LifecyclePolicy string
+	// RepositoryPolicy is the JSON of the policy that gives other accounts rights; empty for none.
+	RepositoryPolicy string
 }
 
 // allows returns nil if a repository of that name may be created, and otherwise the reason.
@@ -82,8 +84,8 @@ func (t Template) input(account, repo string) *ecr.CreateRepositoryInput {
 	if t.ScanOnPush {
 		in.ImageScanningConfiguration = &types.ImageScanningConfiguration{ScanOnPush: true}
 	}
-	if t.KMS {
-		in.EncryptionConfiguration = &types.EncryptionConfiguration{EncryptionType: types.EncryptionTypeKms}
+	if t.keyed() {
+		in.EncryptionConfiguration = &types.EncryptionConfiguration{EncryptionType: t.Encryption}
 		if t.KMSKey != "" {
 			in.EncryptionConfiguration.KmsKey = &t.KMSKey
 		}
@@ -92,6 +94,11 @@ func (t Template) input(account, repo string) *ecr.CreateRepositoryInput {
 		in.Tags = append(in.Tags, types.Tag{Key: aws.String(k), Value: aws.String(t.Tags[k])})
 	}
 	return in
+}
+
+// keyed reports whether a key of KMS encrypts.
+func (t Template) keyed() bool {
+	return t.Encryption != "" && t.Encryption != types.EncryptionTypeAes256
 }
 
 // describe summarises the settings, for logs and dry runs.
@@ -103,11 +110,14 @@ func (t Template) describe() string {
 	if t.ScanOnPush {
 		words = append(words, "scan on push")
 	}
-	if t.KMS {
-		words = append(words, "encrypted by KMS "+cmp.Or(t.KMSKey, "with the key of AWS"))
+	if t.keyed() {
+		words = append(words, "encrypted by "+string(t.Encryption)+" "+cmp.Or(t.KMSKey, "with the key of AWS"))
 	}
 	if t.LifecyclePolicy != "" {
 		words = append(words, "a lifecycle policy")
+	}
+	if t.RepositoryPolicy != "" {
+		words = append(words, "a repository policy")
 	}
 	for _, k := range slices.Sorted(maps.Keys(t.Tags)) {
 		words = append(words, k+"="+t.Tags[k])
@@ -119,6 +129,9 @@ const (
 	// minPolicy and maxPolicy bound the length of a lifecycle policy in characters (ECR API,
 	// PutLifecyclePolicy).
 	minPolicy, maxPolicy = 100, 30_720
+	// maxRepositoryPolicy bounds the length of a repository policy in characters (ECR API,
+	// SetRepositoryPolicy).
+	maxRepositoryPolicy = 10_240
 	// maxPolicyRules is an adjustable quota of ECR (service quotas, "Rules per lifecycle policy").
 	maxPolicyRules = 50
 	// maxExceptTags and maxWildcards bound exclusion filters (ECR API,
@@ -161,6 +174,39 @@ func CheckLifecyclePolicy(text []byte) error {
 		seen[r.Priority] = true
 	}
 	return errors.Join(errs...)
+}
+
+// CheckRepositoryPolicy returns an error if it finds a mistake for which ECR would refuse a
+// repository policy. It does not know every rule of AWS.
+func CheckRepositoryPolicy(text []byte) error {
+	if n := utf8.RuneCount(text); n > maxRepositoryPolicy {
+		return fmt.Errorf("has %d characters; a repository policy has at most %d", n, maxRepositoryPolicy)
+	}
+	var p struct {
+		Statement json.RawMessage
+	}
+	if err := json.Unmarshal(text, &p); err != nil {
+		return fmt.Errorf("is not the JSON of a repository policy: %w", err)
+	}
+	var one statement
+	var all []statement
+	if json.Unmarshal(p.Statement, &one) == nil {
+		all = append(all, one)
+	} else if json.Unmarshal(p.Statement, &all) != nil || len(all) == 0 {
+		return errors.New("has no Statement")
+	}
+	for i, s := range all {
+		if s.Effect != "Allow" && s.Effect != "Deny" || len(s.Principal)+len(s.NotPrincipal) == 0 || len(s.Action)+len(s.NotAction) == 0 {
+			return fmt.Errorf("has Statement[%d] without Effect, Principal or Action", i)
+		}
+	}
+	return nil
+}
+
+// statement has the parts of a statement that every repository policy needs.
+type statement struct {
+	Effect                                     string
+	Principal, NotPrincipal, Action, NotAction json.RawMessage
 }
 
 var exceptTag = regexp.MustCompile(`^[0-9a-zA-Z._*-]{1,128}$`)

@@ -116,6 +116,8 @@ func (s *Server) operations() map[string]func(apiCall) (any, error) {
 		"DeleteRepository":            s.deleteRepository,
 		"PutLifecyclePolicy":          s.putLifecyclePolicy,
 		"GetLifecyclePolicy":          s.getLifecyclePolicy,
+		"SetRepositoryPolicy":         s.setRepositoryPolicy,
+		"GetRepositoryPolicy":         s.getRepositoryPolicy,
 		"PutAccountSetting":           s.putAccountSetting,
 		"GetAccountSetting":           s.getAccountSetting,
 		"BatchCheckLayerAvailability": s.batchCheckLayers,

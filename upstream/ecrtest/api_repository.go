@@ -2,6 +2,7 @@ package ecrtest
 
 import (
 	"cmp"
+	"encoding/json"
 	"maps"
 	"slices"
 	"strings"
@@ -225,6 +226,49 @@ func (s *Server) getLifecyclePolicy(c apiCall) (any, error) {
 		return nil, exception("LifecyclePolicyNotFoundException", "Lifecycle policy does not exist for the repository with name '%s' in the registry with id '%s'", r.name, g.account)
 	}
 	return map[string]any{"registryId": g.account, "repositoryName": r.name, "lifecyclePolicyText": r.lifecycle}, nil
+}
+
+type policyInput struct {
+	RegistryID string `json:"registryId"`
+	Name       string `json:"repositoryName"`
+	Text       string `json:"policyText"`
+}
+
+// setRepositoryPolicy stores a policy, which has no effect here: see Known differences in the
+// package's documentation.
+func (s *Server) setRepositoryPolicy(c apiCall) (any, error) {
+	in, err := decode[policyInput](c)
+	if err != nil {
+		return nil, err
+	}
+	if len(in.Text) > 10240 || !json.Valid([]byte(in.Text)) {
+		return nil, exception("InvalidParameterException", "Invalid parameter at 'PolicyText' failed to satisfy constraint: 'Invalid repository policy provided'")
+	}
+	g, r, err := s.repositoryFor(c, in.RegistryID, in.Name)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r.policy = in.Text
+	return map[string]any{"registryId": g.account, "repositoryName": r.name, "policyText": r.policy}, nil
+}
+
+func (s *Server) getRepositoryPolicy(c apiCall) (any, error) {
+	in, err := decode[policyInput](c)
+	if err != nil {
+		return nil, err
+	}
+	g, r, err := s.repositoryFor(c, in.RegistryID, in.Name)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if r.policy == "" {
+		return nil, exception("RepositoryPolicyNotFoundException", "Repository policy does not exist for the repository with name '%s' in the registry with id '%s'", r.name, g.account)
+	}
+	return map[string]any{"registryId": g.account, "repositoryName": r.name, "policyText": r.policy}, nil
 }
 
 // sortedTags returns the tags of one image.

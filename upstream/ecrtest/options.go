@@ -50,6 +50,8 @@ type Options struct {
 	// Principals maps access key ids to the ARN of their IAM principal. With nil every key belongs
 	// to the user "dray" of Account.
 	Principals map[string]string
+	// ExternalIDs maps the ARNs of roles to the external id that their trust policy asks for.
+	ExternalIDs map[string]string
 	// Deny are the IAM denials at the start.
 	Deny []Denial
 	// PullTimeExclusions are ARNs of principals whose pulls are not recorded

@@ -23,6 +23,7 @@ type repository struct {
 	encryption   encryption
 	resourceTags []resourceTag
 	lifecycle    string
+	policy       string
 	pullThrough  bool
 
 	images map[digest.Digest]*image

@@ -102,7 +102,7 @@ func (s *Server) callSTS(action string, r *http.Request) (*stsResult, error) {
 	case "GetCallerIdentity":
 		return &stsResult{Account: accountOf(caller.principal, s.opts.Account), Arn: caller.principal, UserID: "AIDAEXAMPLE"}, nil
 	case "AssumeRole":
-		if s.forbids(caller.principal, "sts:AssumeRole", form.Get("RoleArn")) {
+		if s.forbids(caller.principal, "sts:AssumeRole", form.Get("RoleArn")) || s.opts.ExternalIDs[form.Get("RoleArn")] != form.Get("ExternalId") {
 			return nil, refuse(http.StatusForbidden, "AccessDenied", "User: %s is not authorized to perform: sts:AssumeRole on resource: %s", caller.principal, form.Get("RoleArn"))
 		}
 	case "AssumeRoleWithWebIdentity":

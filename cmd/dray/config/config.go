@@ -137,6 +137,12 @@ type Upstream struct {
 	// The AWS role that dray assumes before it asks for credentials of the registry; kind `ecr`
 	// only.
 	RoleARN string `yaml:"role_arn,omitempty"`
+	// The external id that the trust policy of `role_arn` asks for.
+	ExternalID string `yaml:"external_id,omitempty"`
+	// The URL of the ECR API, such as that of a VPC endpoint without private DNS; kind `ecr` only.
+	// Default: `AWS_ENDPOINT_URL_ECR`, which applies to all upstreams, otherwise the address of AWS
+	// for the region and kind of the registry's name.
+	APIURL string `yaml:"api_url,omitempty"`
 	// If `true`, clients may push to this upstream, through a listener with role `registry`. Always
 	// `true` for kind `local`. Default: `false`.
 	Push bool `yaml:"push"`
@@ -341,10 +347,13 @@ type CreateRepositories struct {
 	// A file with the JSON of the lifecycle policy that a new repository gets. It needs the right
 	// `ecr:PutLifecyclePolicy`.
 	LifecyclePolicy string `yaml:"lifecycle_policy,omitempty"`
+	// A file with the JSON of the repository policy that a new repository gets, such as the right of
+	// other accounts to pull. It needs the right `ecr:SetRepositoryPolicy`.
+	RepositoryPolicy string `yaml:"repository_policy,omitempty"`
 	// If `true`, ECR scans pushed images.
 	ScanOnPush bool `yaml:"scan_on_push,omitempty"`
-	// The encryption at rest: `AES256` or `KMS`. Default: `KMS` with a `kms_key`, otherwise
-	// `AES256`.
+	// The encryption at rest: `AES256`, `KMS`, or `KMS_DSSE`, which encrypts twice. Default: `KMS`
+	// with a `kms_key`, otherwise `AES256`.
 	Encryption string `yaml:"encryption,omitempty"`
 	// The ARN or the id of the KMS key.
 	KMSKey string `yaml:"kms_key,omitempty"`

@@ -304,6 +304,8 @@ upstreams: [{name: hub, url: docker.io}]
   repository_prefix: /x
   address: here
   role_arn: nobody
+  external_id: x
+  api_url: https://api.example.com
 - name: b
   url: https://h.example.com/v2/path
   prefixes: [fine]
@@ -314,6 +316,7 @@ upstreams: [{name: hub, url: docker.io}]
   kind: ecr
   push: true
   role_arn: nobody
+  api_url: api.example.com/path
   credentials: {username: u}
   create_repositories: {tag_mutability: SOMETIMES, encryption: AES256, kms_key: k, names: ["a/.*", "("]}
 `, want: []string{
@@ -325,18 +328,20 @@ upstreams: [{name: hub, url: docker.io}]
 			`dray.yaml:6: upstreams[1].hosts[0]: "H:1" is not a host name; write it in lower case, with :port if it is not the default port`,
 			`dray.yaml:8: upstreams[1].address: "here" is not host:port`,
 			"dray.yaml:9: upstreams[1].role_arn: is only for upstreams of kind ecr",
-			`dray.yaml:11: upstreams[2].url: remove /v2, which dray adds, from the path; what follows it is a repository_prefix`,
-			"dray.yaml:13: upstreams[2].credentials: password_file and password_env are both set; remove one",
-			"dray.yaml:14: upstreams[2].tags.stale: 1h is less than fresh, 2h",
-			"dray.yaml:20: upstreams[3].credentials: an upstream of kind ecr gets its credentials from the AWS SDK; remove this section",
-			`dray.yaml:16: upstreams[3].url: "127.0.0.1:1" is not the name of an Amazon ECR registry, <account>.dkr.ecr.<region>.amazonaws.com; to connect to another host, set address`,
-			`dray.yaml:19: upstreams[3].role_arn: "nobody" is not an ARN`,
-			`dray.yaml:21: upstreams[3].create_repositories.tag_mutability: "SOMETIMES" is not one of MUTABLE, IMMUTABLE`,
-			"dray.yaml:21: upstreams[3].create_repositories.kms_key: needs encryption: KMS",
-			"dray.yaml:21: upstreams[3].create_repositories.names[1]: error parsing regexp: missing closing ): `(`",
+			"dray.yaml:11: upstreams[1].api_url: is only for upstreams of kind ecr",
+			`dray.yaml:13: upstreams[2].url: remove /v2, which dray adds, from the path; what follows it is a repository_prefix`,
+			"dray.yaml:15: upstreams[2].credentials: password_file and password_env are both set; remove one",
+			"dray.yaml:16: upstreams[2].tags.stale: 1h is less than fresh, 2h",
+			"dray.yaml:23: upstreams[3].credentials: an upstream of kind ecr gets its credentials from the AWS SDK; remove this section",
+			`dray.yaml:18: upstreams[3].url: "127.0.0.1:1" is not the name of an Amazon ECR registry, <account>.dkr.ecr.<region>.amazonaws.com; to connect to another host, set address`,
+			`dray.yaml:22: upstreams[3].api_url: "api.example.com/path" is not the URL of an API; write https:// and the name of its host`,
+			`dray.yaml:21: upstreams[3].role_arn: "nobody" is not an ARN`,
+			`dray.yaml:24: upstreams[3].create_repositories.tag_mutability: "SOMETIMES" is not one of MUTABLE, IMMUTABLE`,
+			"dray.yaml:24: upstreams[3].create_repositories.kms_key: needs encryption: KMS or KMS_DSSE",
+			"dray.yaml:24: upstreams[3].create_repositories.names[1]: error parsing regexp: missing closing ): `(`",
 			`dray.yaml:3: upstreams[1].name: name "a" is already used by upstreams[0]`,
-			`dray.yaml:12: upstreams[2].prefixes[0]: prefix "fine" is already used by upstreams[1]`,
-			"dray.yaml:13: upstreams[2].credentials.password_file: open /f: no such file or directory"}},
+			`dray.yaml:14: upstreams[2].prefixes[0]: prefix "fine" is already used by upstreams[1]`,
+			"dray.yaml:15: upstreams[2].credentials.password_file: open /f: no such file or directory"}},
 		{name: "hosted", file: `upstreams:
 - {kind: local}
 - name: a/b

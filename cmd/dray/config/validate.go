@@ -241,11 +241,20 @@ func (cr Credentials) validate(k *Report, path string, kind Kind) {
 }
 
 func (u Upstream) validateAWS(k *Report, path string) {
+	if u.ExternalID != "" && u.RoleARN == "" {
+		k.Add(path+".external_id", "needs role_arn, whose trust policy asks for it")
+	}
 	if u.Kind != KindECR {
 		if u.RoleARN != "" {
 			k.Add(path+".role_arn", "is only for upstreams of kind ecr")
 		}
+		if u.APIURL != "" {
+			k.Add(path+".api_url", "is only for upstreams of kind ecr")
+		}
 		return
+	}
+	if api, err := url.Parse(u.APIURL); u.APIURL != "" && (err != nil || api.Host == "" || api.Scheme != "https" && api.Scheme != "http" || api.User != nil || strings.Trim(api.Path, "/")+api.RawQuery != "") {
+		k.Add(path+".api_url", "%q is not the URL of an API; write https:// and the name of its host", u.APIURL)
 	}
 	if u.URL != "" && kindOf(u.Host()) != KindECR {
 		k.Add(path+".url", "%q is not the name of an Amazon ECR registry, <account>.dkr.ecr.<region>.amazonaws.com; to connect to another host, set address", u.Host())
@@ -257,11 +266,11 @@ func (u Upstream) validateAWS(k *Report, path string) {
 	if m := create.TagMutability; m != "" && m != "MUTABLE" && m != "IMMUTABLE" {
 		k.Add(path+".tag_mutability", "%q is not one of MUTABLE, IMMUTABLE", m)
 	}
-	if e := create.Encryption; e != "" && e != "AES256" && e != "KMS" {
-		k.Add(path+".encryption", "%q is not one of AES256, KMS", e)
+	if e := create.Encryption; e != "" && e != "AES256" && e != "KMS" && e != "KMS_DSSE" {
+		k.Add(path+".encryption", "%q is not one of AES256, KMS, KMS_DSSE", e)
 	}
 	if create.KMSKey != "" && create.Encryption == "AES256" {
-		k.Add(path+".kms_key", "needs encryption: KMS")
+		k.Add(path+".kms_key", "needs encryption: KMS or KMS_DSSE")
 	}
 	for i, name := range create.Names {
 		if _, err := regexp.Compile(name); err != nil {
