@@ -85,7 +85,7 @@ func TestBudgetOfFirstPush(t *testing.T) {
 	for _, hangsUp := range []bool{false, true} {
 		t.Run(fmt.Sprintf("hangs up %v", hangsUp), func(t *testing.T) {
 			sw := ecrtest.DefaultSwitches()
-			sw.MissingRepositoryHangsUp = hangsUp
+			sw.MissingRepositoryHangsUp, sw.CreationDelay = hangsUp, 0
 			r := startECR(t, ecrtest.Options{Switches: &sw})
 			var wg sync.WaitGroup
 			want := []string{start} // the refused one
@@ -104,6 +104,30 @@ func TestBudgetOfFirstPush(t *testing.T) {
 				t.Errorf("%d calls of CreateRepository, want 1", n)
 			}
 		})
+	}
+}
+
+// ECR finds a repository only a while after it was created: one write asks again until then.
+func TestFirstPushBeforeTheRepositoryIsFound(t *testing.T) {
+	for _, hangsUp := range []bool{false, true} {
+		sw := ecrtest.DefaultSwitches()
+		sw.MissingRepositoryHangsUp, sw.CreationDelay = hangsUp, 600*time.Millisecond
+		r := startECR(t, ecrtest.Options{Switches: &sw})
+		var wg sync.WaitGroup
+		for i := range 4 {
+			wg.Go(func() {
+				if err := r.sink.PutBlob(t.Context(), upstream.Repo{Name: "aa"}, upstreamtest.Upload(fmt.Appendf(nil, "layer %d", i))); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		if n := r.Count("CreateRepository"); n != 1 {
+			t.Errorf("hangs up %v: %d calls of CreateRepository, want 1", hangsUp, n)
+		}
+		if n := r.Count(ecrtest.KindUploadStart) - 4; n < 2 || n > 6 && !hangsUp {
+			t.Errorf("hangs up %v: %d starts before the repository was found", hangsUp, n)
+		}
 	}
 }
 

@@ -461,17 +461,30 @@ func TestBudgetPush(t *testing.T) {
 }
 
 func TestBudgetFirstPushToANewRepository(t *testing.T) {
-	s := startStack(t, t.TempDir())
+	sw := ecrtest.DefaultSwitches()
+	sw.CreationDelay = 0
+	s := startBefore(t, ecrtest.Start(t, ecrtest.Options{Switches: &sw}), ecrtest.Start(t, ecrtest.Options{Quirks: ecrtest.Hub()}), t.TempDir())
 	s.push("brand/new", "v1", []byte("one layer"))
 	// + 1 refused request + 1 CreateRepository.
 	spent(t, s.ecr, kinds{"GetAuthorizationToken": 1, "CreateRepository": 1, "upload-start": 3, "upload-patch": 2, "upload-put": 2, "manifest-put": 1})
 
-	s = startStack(t, t.TempDir(), checked("")...)
+	s = startBefore(t, ecrtest.Start(t, ecrtest.Options{Switches: &sw}), ecrtest.Start(t, ecrtest.Options{Quirks: ecrtest.Hub()}), t.TempDir(), checked("")...)
 	if r := s.pushImage("brand/new", "v1", newImage(t, plainConfig, gzipOf(t, tarOf(t, "a", "b")))); r.StatusCode != 201 {
 		t.Fatalf("%s %s", r.Status, r.body)
 	}
 	// + 1 refused request before the verdict, 1 after it + 1 CreateRepository.
 	spent(t, s.ecr, kinds{"GetAuthorizationToken": 1, "CreateRepository": 1, "upload-start": 4, "upload-patch": 2, "upload-put": 2, "manifest-put": 1})
+
+	// ECR finds the repository after a second: + 1 refused request after 0.1, 0.3 and 0.7 s.
+	s = startStack(t, t.TempDir())
+	s.push("brand/new", "v1", []byte("one layer"))
+	<-s.ecr.Idle()
+	if n := s.ecr.Count("CreateRepository"); n != 1 {
+		t.Errorf("%d calls of CreateRepository, want 1", n)
+	}
+	if n := s.ecr.Count(ecrtest.KindUploadStart); n < 4 || n > 7 {
+		t.Errorf("%d starts of uploads, want 3 and some until ECR finds the repository", n)
+	}
 }
 
 // A client that asks by HEAD where pushes are taken may be about to push, so the registry has to

@@ -422,7 +422,7 @@ func (r *recorder) uploads() {
 	index := indexOf(r.TB, m, child)
 	r.ask("PUT", repo+"/manifests/all", index.Raw, "Content-Type", index.MediaType)
 	r.ask("GET", repo+"/manifests/all", nil)
-	about := fmt.Appendf(nil, `{"schemaVersion":2,"mediaType":%q,"artifactType":"application/x","config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":%q,"size":%d},"layers":[],"subject":{"mediaType":%q,"digest":%q,"size":%d}}`,
+	about := fmt.Appendf(nil, `{"schemaVersion":2,"mediaType":%[1]q,"artifactType":"application/x","config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":%[2]q,"size":%[3]d},"layers":[{"mediaType":"application/x","digest":%[2]q,"size":%[3]d}],"subject":{"mediaType":%[4]q,"digest":%[5]q,"size":%[6]d}}`,
 		oci.MediaTypeOCIManifest, digest.FromBytes(imageConfig), len(imageConfig), m.MediaType, m.Digest, len(m.Raw))
 	r.ask("PUT", repo+"/manifests/"+digest.FromBytes(about).String(), about, "Content-Type", oci.MediaTypeOCIManifest)
 	for _, query := range []string{"", "?artifactType=application/x", "?artifactType=application/y"} {

@@ -20,7 +20,7 @@ import (
 var nextLink = regexp.MustCompile(`^<([^>]+)>; rel="next"$`)
 
 // next is the path of the following page, "" after the last.
-func next(t *testing.T, r got) string {
+func next(t testing.TB, r got) string {
 	t.Helper()
 	h := r.Header.Get("Link")
 	if h == "" {
@@ -92,10 +92,10 @@ func TestListingTags(t *testing.T) {
 }
 
 // referrer is an artifact that refers to a subject.
-func referrer(t *testing.T, subject *oci.Manifest, artifactType string) *oci.Manifest {
+func referrer(t testing.TB, subject *oci.Manifest, artifactType string) *oci.Manifest {
 	t.Helper()
-	raw := fmt.Sprintf(`{"schemaVersion":2,"mediaType":%q,"artifactType":%q,"config":{"mediaType":"application/vnd.oci.empty.v1+json","digest":%q,"size":%d},"layers":[],"subject":{"mediaType":%q,"digest":%q,"size":%d}}`,
-		oci.MediaTypeOCIManifest, artifactType, digest.FromBytes(imageConfig), len(imageConfig), subject.MediaType, subject.Digest, len(subject.Raw))
+	raw := fmt.Sprintf(`{"schemaVersion":2,"mediaType":%q,"artifactType":%q,"config":{"mediaType":"application/vnd.oci.empty.v1+json","digest":%q,"size":%d},"layers":[{"mediaType":"application/json","digest":%q,"size":%d}],"subject":{"mediaType":%q,"digest":%q,"size":%d}}`,
+		oci.MediaTypeOCIManifest, artifactType, digest.FromBytes(imageConfig), len(imageConfig), digest.FromBytes(imageConfig), len(imageConfig), subject.MediaType, subject.Digest, len(subject.Raw))
 	m, err := oci.ParseManifest(oci.MediaTypeOCIManifest, []byte(raw))
 	if err != nil {
 		t.Fatal(err)

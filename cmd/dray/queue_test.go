@@ -221,7 +221,7 @@ func TestQueueAfterChecks(t *testing.T) {
 	if msg := s.message(s.pushImage("team/app", "r1", newImage(t, plainConfig+" ", img.layers...))); !strings.Contains(msg, "[names/immutable]") {
 		t.Errorf("a queued tag that must not move: %s", msg)
 	}
-	about, err := oci.ParseManifest(oci.MediaTypeOCIManifest, fmt.Appendf(nil, `{"schemaVersion":2,"config":{"mediaType":"application/x","digest":%q,"size":%d},"layers":[],"subject":{"mediaType":%q,"digest":%q,"size":%d}}`,
+	about, err := oci.ParseManifest(oci.MediaTypeOCIManifest, fmt.Appendf(nil, `{"schemaVersion":2,"config":{"mediaType":"application/x","digest":%[1]q,"size":%[2]d},"layers":[{"mediaType":"application/x","digest":%[1]q,"size":%[2]d}],"subject":{"mediaType":%[3]q,"digest":%[4]q,"size":%[5]d}}`,
 		digest.FromString(plainConfig), len(plainConfig), img.man.MediaType, img.man.Digest, len(img.man.Raw)))
 	if err != nil {
 		t.Fatal(err)

@@ -255,12 +255,13 @@ func (s *Server) putImage(c apiCall) (any, error) {
 	if len(in.Manifest) > maxManifest {
 		return nil, exception("InvalidParameterException", "Invalid parameter at 'imageManifest' failed to satisfy constraint: 'Member must have length less than or equal to 4194304'")
 	}
-	doc, perr := parseDocument(in.MediaType, []byte(in.Manifest), strictness{true, s.Switches().RefuseInlineData})
+	doc, perr := parseDocument(in.MediaType, []byte(in.Manifest), s.strictness())
 	if perr != nil {
 		return nil, exception("InvalidParameterException", "Invalid parameter at 'ImageManifest' failed to satisfy constraint: 'Invalid JSON syntax'")
 	}
 	s.mu.Lock()
-	same := r.tags[in.Tag] == doc.digest || in.Tag == "" && r.images[doc.digest] != nil
+	held := r.images[doc.digest]
+	same := held != nil && !held.archived && (in.Tag == "" || r.tags[in.Tag] == doc.digest)
 	s.mu.Unlock()
 	if same {
 		return nil, exception("ImageAlreadyExistsException", "Image with digest '%s' and tag '%s' already exists in the repository with name '%s' in registry with id '%s'", doc.digest, in.Tag, in.Name, g.account)
@@ -303,7 +304,11 @@ func (s *Server) batchCheckLayers(c apiCall) (any, error) {
 			layers = append(layers, map[string]any{"layerDigest": text, "layerAvailability": "UNAVAILABLE"})
 			continue
 		}
-		layers = append(layers, map[string]any{"layerDigest": text, "layerAvailability": "AVAILABLE", "layerSize": l.size, "mediaType": orDefault(l.media, mediaDockerConfig)})
+		availability := "AVAILABLE"
+		if l.archived() {
+			availability = "ARCHIVED"
+		}
+		layers = append(layers, map[string]any{"layerDigest": text, "layerAvailability": availability, "layerSize": l.size, "mediaType": orDefault(l.media, mediaDockerConfig)})
 	}
 	return map[string]any{"layers": layers, "failures": failures}, nil
 }
@@ -331,8 +336,11 @@ func (s *Server) getDownloadURL(c apiCall) (any, error) {
 	if !ok {
 		return nil, asMissingLayer(g.blobUnknown(in.Name, in.Digest))
 	}
-	if found.named == 0 {
-		return nil, exception("LayerInaccessibleException", "The layer with digest '%s' in the repository with name '%s' is not associated with any image", in.Digest, in.Name)
+	if found.remote != "" {
+		return nil, exception("UnableToGetUpstreamLayerException", "The layer with digest '%s' is not cached yet", in.Digest)
+	}
+	if found.active == 0 {
+		return nil, exception("LayerInaccessibleException", "The layer with digest '%s' in the repository with name '%s' is not associated with any active image", in.Digest, in.Name)
 	}
 	return map[string]any{"downloadUrl": s.signURL(strings.TrimSuffix(s.opts.ObjectsURL, "/"), g, r, found), "layerDigest": in.Digest}, nil
 }

@@ -94,7 +94,7 @@ func (s *Server) repositoryFor(c apiCall, id, name string) (*registry, *reposito
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	r, ok := g.repos[name]
+	r, ok := g.find(name, s.nowLocked())
 	if !ok {
 		return nil, nil, repositoryNotFound(g, name)
 	}
@@ -117,6 +117,8 @@ func asException(err *wireError) *wireError {
 		class = "ReferencedImagesNotFoundException"
 	case strings.HasPrefix(err.Message, "Layers with digests"):
 		class = "LayersNotFoundException"
+	case strings.HasSuffix(err.Message, " tags"):
+		class = "LimitExceededException"
 	}
 	return &wireError{Status: http.StatusBadRequest, Code: class, Message: err.Message}
 }

@@ -50,14 +50,15 @@ func (s *Server) describeRepositories(c apiCall) (any, error) {
 	defer s.mu.Unlock()
 	names, next := in.Names, ""
 	if len(names) == 0 {
-		names, next, err = apiPage(slices.Sorted(maps.Keys(g.repos)), in.NextToken, in.MaxResults)
+		seen := slices.DeleteFunc(slices.Sorted(maps.Keys(g.repos)), func(n string) bool { _, ok := g.find(n, s.nowLocked()); return !ok })
+		names, next, err = apiPage(seen, in.NextToken, in.MaxResults)
 		if err != nil {
 			return nil, err
 		}
 	}
 	views := []map[string]any{}
 	for _, name := range names {
-		r, ok := g.repos[name]
+		r, ok := g.find(name, s.nowLocked())
 		if !ok {
 			return nil, repositoryNotFound(g, name)
 		}
@@ -135,6 +136,7 @@ func (s *Server) createRepositoryCall(c apiCall) (any, error) {
 	if _, ok := g.repos[in.Name]; ok {
 		return nil, exception("RepositoryAlreadyExistsException", "The repository with name '%s' already exists in the registry with id '%s'", in.Name, g.account)
 	}
+	r.visible = s.nowLocked().Add(s.Switches().CreationDelay)
 	g.repos[in.Name] = r
 	return map[string]any{"repository": s.view(g, r)}, nil
 }

@@ -53,6 +53,14 @@ func (s *Server) ExpireTokens() {
 	}
 }
 
+// ForgetTokens makes all tokens issued so far unknown: they are invalid, not expired.
+func (s *Server) ForgetTokens() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	clear(s.tokens)
+	s.tokenOrder = nil
+}
+
 // resolveHost returns the registry for a Host header.
 func (s *Server) resolveHost(host string) (*registry, error) {
 	if !s.opts.Quirks.HostDecides {
@@ -135,7 +143,9 @@ func (s *Server) authorize(g *registry, t *token, c call) error {
 		return nil
 	}
 	action, resource := "ecr:"+op, g.arn(orDefault(c.Repo, "*"))
-	if !s.forbids(t.principal, action, resource) {
+	if c.Kind == KindReferrers && s.forbids(t.principal, "ecr:BatchGetImage", resource) {
+		action = "ecr:BatchGetImage" // which ListImageReferrers needs, too (ECR model, 2026-08)
+	} else if !s.forbids(t.principal, action, resource) {
 		return nil
 	}
 	sw := s.Switches()
@@ -151,6 +161,6 @@ func (s *Server) authorize(g *registry, t *token, c call) error {
 func (s *Server) hasRepository(g *registry, name string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	_, ok := g.repos[name]
+	_, ok := g.find(name, s.nowLocked())
 	return ok
 }

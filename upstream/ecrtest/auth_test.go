@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/opencontainers/go-digest"
 
 	"dray/upstream/ecrtest"
 )
@@ -63,7 +64,7 @@ func TestTokenBoundToRegion(t *testing.T) {
 	r := start(t, ecrtest.Options{More: []ecrtest.RegistryID{other, peer}})
 	for host, status := range map[string]int{
 		ecrName: http.StatusOK,
-		"123456789012.dkr.ecr.us-east-1.amazonaws.com":      http.StatusForbidden,
+		"123456789012.dkr.ecr.us-east-1.amazonaws.com":      http.StatusBadRequest,
 		"210987654321.dkr.ecr.eu-west-1.amazonaws.com":      http.StatusOK,
 		"123456789012.dkr.ecr-fips.eu-west-1.amazonaws.com": http.StatusOK,
 		"123456789012.dkr-ecr.eu-west-1.on.aws":             http.StatusOK,
@@ -119,6 +120,20 @@ func TestProtocol(t *testing.T) {
 		r.get("/v2/").want(t, http.StatusOK, "", "")
 		if got := r.Log()[0].Proto; got != want {
 			t.Errorf("HTTP2 %v: %s, want %s", h2, got, want)
+		}
+	}
+}
+
+// Source: ECR model, ListImageReferrers: it needs ecr:BatchGetImage.
+func TestReferrersNeedBatchGetImage(t *testing.T) {
+	r := start(t, ecrtest.Options{})
+	_, raw := r.image("team/app", "v1", "layer")
+	list := "/v2/team/app/referrers/" + digest.FromBytes(raw).String()
+	r.get(list).want(t, http.StatusOK, "", "")
+	for _, action := range []string{"ecr:BatchGetImage", "ecr:ListImageReferrers"} {
+		r.SetDenials(ecrtest.Denial{Action: action})
+		if a := r.get(list).want(t, http.StatusForbidden, "DENIED", ""); !strings.Contains(a.message(), action) {
+			t.Error(a.message())
 		}
 	}
 }

@@ -38,6 +38,9 @@ func (s *Server) headBlob(x *exchange) error {
 		s.redirect(x, repo, l)
 		return nil
 	}
+	if l.archived() && x.sw.ArchivedHeadStatus != http.StatusOK {
+		return x.reg.blobUnknown(x.Repo, l.digest)
+	}
 	h := x.w.Header()
 	h.Set("Content-Type", s.opts.Quirks.BlobHeadType)
 	h.Set("Content-Length", strconv.FormatInt(l.size, 10))
@@ -51,7 +54,7 @@ func (s *Server) getBlob(x *exchange) error {
 	if err != nil {
 		return err
 	}
-	if s.opts.Quirks.HideUnreferenced && l.named == 0 {
+	if s.opts.Quirks.HideUnreferenced && l.active == 0 {
 		if x.sw.UnreferencedBlobStatus == http.StatusForbidden {
 			return refuse(http.StatusForbidden, "DENIED", "The layer with digest '%s' is not accessible", l.digest)
 		}
@@ -59,6 +62,11 @@ func (s *Server) getBlob(x *exchange) error {
 	}
 	if x.sw.BlobRecordsPull {
 		s.recordPullOfBlob(x, repo)
+	}
+	if l.remote != "" {
+		if done, err := s.getRemote(x, repo, l); done || err != nil {
+			return err
+		}
 	}
 	h := x.w.Header()
 	if s.opts.Quirks.RedirectBlobs && !(x.sw.InlineConfigs && l.isConfig) {

@@ -140,3 +140,22 @@ func TestBlobHeadRefused(t *testing.T) {
 	d, _ := r.image("team/app", "v1", "layer")
 	r.head("/v2/team/app/blobs/"+d.String()).want(t, http.StatusUnauthorized, "", "")
 }
+
+// Source: S3 reference of GetObject (one range), and S3's XML for all of its errors.
+func TestObjectRanges(t *testing.T) {
+	r := start(t, ecrtest.Options{})
+	d, _ := r.image("team/app", "v1", "layer")
+	link := r.follow("team/app", d)
+	for want, body := range map[string]string{"bytes=1-2": "ay", "bytes=-2": "er", "bytes=4-100": "r"} {
+		r.get(link, "Range", want).want(t, http.StatusPartialContent, "", body)
+	}
+	for _, want := range []string{"bytes=0-1,3-4", "bytes=-", "pages=1-2"} {
+		r.get(link, "Range", want).want(t, http.StatusOK, "", "layer")
+	}
+	for _, want := range []string{"bytes=5-", "bytes=-0", "bytes=99999999999999999999-"} {
+		a := r.get(link, "Range", want).want(t, http.StatusRequestedRangeNotSatisfiable, "", "")
+		if a.Header.Get("Content-Type") != "application/xml" || !strings.Contains(string(a.Body), "<Code>InvalidRange</Code>") {
+			t.Errorf("%s: %s %s", want, a.Header.Get("Content-Type"), a.Body)
+		}
+	}
+}

@@ -55,6 +55,7 @@ func durationText(d time.Duration) string {
 //	PUT    /quotas                operation → Quota, or null
 //	POST   /clock                 {"advance":"13h"}
 //	POST   /expire/tokens, /expire/urls, /expire/signer
+//	POST   /forget/tokens         make all tokens invalid
 //	POST   /archive               {"repository":…,"digest":…,"archived":true}
 //	GET    /images                images with pulls and lastRecordedPullTime
 //	GET    /metrics               metrics of PutMetricData
@@ -96,6 +97,7 @@ func (s *Server) Control() http.Handler {
 	})
 	do("DELETE /faults", plain(s.ClearFaults))
 	do("POST /expire/tokens", plain(s.ExpireTokens))
+	do("POST /forget/tokens", plain(s.ForgetTokens))
 	do("POST /expire/urls", plain(s.ExpireURLs))
 	do("POST /expire/signer", plain(s.ExpireSigner))
 	do("POST /faults", s.controlAddFault)

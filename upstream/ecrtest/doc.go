@@ -6,12 +6,27 @@
 //   - It is an oracle, and shares no code with the programs that it tests: it imports nothing
 //     of this module, and parses every request and renders every answer itself.
 //   - The behaviour of a registry is data. Quirks hold the well-attested behaviour of a kind of
-//     registry. Switches hold one field for each behaviour of ECR that nobody could verify;
-//     each value of it works.
+//     registry. Switches hold one field for each behaviour of ECR that nobody could verify, with
+//     its sources; each value of it works. RefusedManifests lists what ECR was seen to refuse.
+//   - It is never kinder than ECR, so that a program that works with it works with ECR. Where
+//     sources disagree, the default is the unkind value.
 //   - The bytes of blobs are in files below one directory, and are hashed as they arrive. All
 //     other state is in memory, and is lost on Close.
 //   - New starts nothing. The handlers may be mounted anywhere. Listen binds all four, and
 //     Running.Run serves them.
 //   - One mutex guards the state of the registries. It is never held during I/O. Faults and the
 //     journal have their own.
+//
+// # Known differences
+//
+// In three ways it is kinder than ECR:
+//
+//   - It never converts to schema 1, which ECR does for clients that accept nothing newer, because
+//     clients that pull schema 1 by tag are gone (ECR guide, image-manifest-formats).
+//   - Every principal may do everything that no Denial forbids, in every account, because rights
+//     are the operator's and not the client's: repository and registry policies are stored and have
+//     no effect (ECR guide, registry-permissions).
+//   - Signatures of requests to the API are not verified, session tokens are not asked for, and
+//     clocks may differ, because the SDK signs, and a secret that the stand-in could verify would
+//     have to be shared with it.
 package ecrtest

@@ -82,7 +82,7 @@ func (s *Server) Archive(repo, ref string, archived bool) bool {
 		img, ok = r.find(ref, "")
 	}
 	if ok {
-		img.archived = archived
+		r.archive(img, archived, s.nowLocked())
 	}
 	return ok
 }

@@ -120,7 +120,9 @@ func (s *Server) listCatalog(x *exchange) error {
 	s.mu.Lock()
 	names := make([]string, 0, len(x.reg.repos))
 	for r := range x.reg.repos {
-		names = append(names, r)
+		if _, ok := x.reg.find(r, s.nowLocked()); ok {
+			names = append(names, r)
+		}
 	}
 	s.mu.Unlock()
 	cut, err := s.page(x, slices.Clone(names), "/v2/_catalog")
@@ -175,7 +177,7 @@ func (s *Server) referrers(repo *repository, subject digest.Digest) []v1.Descrip
 	defer s.mu.Unlock()
 	found := []v1.Descriptor{}
 	for d, img := range repo.images {
-		if img.doc.subject == subject {
+		if img.doc.subject == subject && !img.archived { // ListImageReferrers lists active ones (ECR model)
 			found = append(found, v1.Descriptor{MediaType: img.doc.media, Digest: d, Size: int64(len(img.doc.raw)),
 				ArtifactType: img.doc.artifactType, Annotations: img.doc.annotations})
 		}

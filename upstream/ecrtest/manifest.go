@@ -64,12 +64,22 @@ var (
 	errChildren  = errors.New("index names something that is not a manifest")
 	errData      = errors.New("descriptor embeds data")
 	errReference = errors.New("descriptor without a sound digest")
+	errConfig    = errors.New("config has annotations")
+	errLayers    = errors.New("image without layers")
+	errOdd       = errors.New("schemaVersion, mediaType and contents do not fit")
 )
 
-// strictness says which manifests are refused: with strict, all that ECR's parser refuses, and with
-// refuseData also those with a descriptor that embeds data. Without strict, only manifests that are
-// not JSON or have an unsound digest are refused.
-type strictness struct{ strict, refuseData bool }
+// strictness says which manifests are refused: with strict, all that ECR's parser refuses; with
+// refuseData also those with a descriptor that embeds data, and with refuseOdd those whose parts
+// contradict each other. Without strict, only manifests that are not JSON or have an unsound digest
+// are refused.
+type strictness struct{ strict, refuseData, refuseOdd bool }
+
+// strictness returns what the registry refuses.
+func (s *Server) strictness() strictness {
+	sw := s.Switches()
+	return strictness{s.opts.Quirks.StrictManifests, sw.RefuseInlineData, !sw.TakeOddManifests}
+}
 
 // parseDocument parses a manifest. The error is the reason for which it is refused.
 func parseDocument(contentType string, raw []byte, how strictness) (*document, error) {
@@ -80,6 +90,9 @@ func parseDocument(contentType string, raw []byte, how strictness) (*document, e
 	media, err := mediaOf(m.MediaType, contentType, &m, how)
 	if err != nil {
 		return nil, err
+	}
+	if how.strict && how.refuseOdd && m.odd(media, contentType) {
+		return nil, errOdd
 	}
 	doc := &document{raw: bytes.Clone(raw), media: media, digest: digest.FromBytes(raw),
 		artifactType: m.ArtifactType, annotations: m.Annotations}
@@ -102,7 +115,7 @@ func parseDocument(contentType string, raw []byte, how strictness) (*document, e
 // Content-Type if the document declares none. With strict, a type that is not one of a manifest is
 // refused. Without strict it is ignored. If no type is left, the fields of the document decide.
 func mediaOf(declared, contentType string, m *wireManifest, how strictness) (string, error) {
-	if how.strict && (strings.Contains(declared, ";") || strings.Contains(contentType, ";")) {
+	if how.strict && strings.Contains(declared+contentType+m.ArtifactType, ";") {
 		return "", errMedia
 	}
 	if !how.strict {
@@ -134,6 +147,18 @@ func isManifest(media string) bool {
 
 func isIndex(media string) bool { return media == v1.MediaTypeImageIndex || media == mediaDockerList }
 
+// odd reports whether the version, the Content-Type or the contents do not belong to the media
+// type.
+func (m *wireManifest) odd(media, contentType string) bool {
+	version := 2
+	if isSchema1(media) {
+		version = 1
+	}
+	return m.SchemaVersion != version || isManifest(contentType) && contentType != media || isIndex(media) && len(m.Manifests) == 0
+}
+
+func isSchema1(media string) bool { return strings.Contains(media, ".distribution.manifest.v1+") }
+
 // collect checks the descriptors, and collects the blobs and manifests that the repository must
 // have.
 func (d *document) collect(m *wireManifest, how strictness) error {
@@ -147,6 +172,13 @@ func (d *document) collect(m *wireManifest, how strictness) error {
 		return nil
 	}
 	anything := func(string) bool { return true }
+	switch {
+	case !how.strict || isSchema1(d.media):
+	case m.Config == nil || len(m.Layers) == 0:
+		return errLayers
+	case len(m.Config.Annotations) > 0:
+		return errConfig
+	}
 	if m.Config != nil {
 		if err := m.Config.check(how, anything); err != nil {
 			return err

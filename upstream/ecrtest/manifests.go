@@ -16,6 +16,9 @@ func (s *Server) readManifest(x *exchange) error {
 	if st := s.Dialect().HeadStatus; st != 0 && x.r.Method == http.MethodHead {
 		return refuse(st, "UNSUPPORTED", "")
 	}
+	if x.Tag == "" && x.Digest == "" && s.opts.Quirks.RefuseInvalidTags {
+		return refuse(http.StatusBadRequest, "TAG_INVALID", "Invalid tag '%s'", x.RawRef)
+	}
 	if err := s.countPull(x.w, x.r); err != nil {
 		return err
 	}
@@ -46,6 +49,9 @@ func (s *Server) readManifest(x *exchange) error {
 	}
 	return nil
 }
+
+// maxTags is the quota of tags of one image (service quotas page).
+const maxTags = 1000
 
 // findDocument finds the manifest, converts it for Accept, and records the pull.
 func (s *Server) findDocument(x *exchange, repo *repository) (*document, error) {
@@ -101,7 +107,7 @@ func (s *Server) putManifest(x *exchange) error {
 	if len(raw) > maxManifest {
 		return invalidParameter(x.sw.ManifestTooLargeStatus, "ImageManifest", "Member must have length less than or equal to 4194304")
 	}
-	doc, err := parseDocument(x.r.Header.Get("Content-Type"), raw, strictness{s.opts.Quirks.StrictManifests, x.sw.RefuseInlineData})
+	doc, err := parseDocument(x.r.Header.Get("Content-Type"), raw, s.strictness())
 	if err != nil {
 		if s.opts.Quirks.StrictManifests {
 			return invalidParameter(http.StatusMethodNotAllowed, "ImageManifest", "Invalid JSON syntax")
@@ -148,6 +154,9 @@ func (s *Server) store(x *exchange, repo *repository, doc *document) error {
 	}
 	if _, taken := repo.tags[x.Tag]; taken && x.Tag != "" && repo.immutable(x.Tag) {
 		return refuse(http.StatusBadRequest, "TAG_INVALID", "The image tag '%s' already exists in the '%s' repository and cannot be overwritten because the tag is immutable.", x.Tag, x.Repo)
+	}
+	if img, ok := repo.images[doc.digest]; ok && x.Tag != "" && repo.tags[x.Tag] != doc.digest && len(repo.sortedTags(img)) >= maxTags {
+		return refuse(x.sw.TooManyTags.Status, x.sw.TooManyTags.Code, "The image with digest '%s' in repository '%s' already has %d tags", doc.digest, x.Repo, maxTags)
 	}
 	repo.put(doc, x.Tag, s.nowLocked())
 	return nil

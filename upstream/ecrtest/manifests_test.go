@@ -52,6 +52,60 @@ func TestManifestMissing(t *testing.T) {
 	}
 }
 
+// Source: bazel-contrib/rules_oci#720: 400 to HEAD of a manifest by an invalid tag.
+func TestInvalidTag(t *testing.T) {
+	r := start(t, ecrtest.Options{})
+	r.image("team/app", "v1", "layer")
+	for _, ref := range []string{"-bad", strings.Repeat("a", 129), "sha256:x"} {
+		if a := r.head("/v2/team/app/manifests/" + ref); a.Status != http.StatusBadRequest {
+			t.Errorf("HEAD of %s: %d", ref, a.Status)
+		}
+		r.get("/v2/team/app/manifests/"+ref).want(t, http.StatusBadRequest, "TAG_INVALID", "")
+	}
+}
+
+// Source: ECR guide, archive-image (a push restores) and ECR model (LayerAvailability ARCHIVED,
+// ListImageReferrers of active images).
+func TestArchivedLayers(t *testing.T) {
+	r := start(t, ecrtest.Options{})
+	layer, raw := r.image("team/app", "v1", "layer")
+	signature := r.refer("team/app", raw, "application/vnd.example")
+	available := func(want string) {
+		t.Helper()
+		var out struct {
+			Layers []struct{ LayerAvailability string }
+		}
+		unmarshal(t, r.api("BatchCheckLayerAvailability", map[string]any{"repositoryName": "team/app", "layerDigests": []digest.Digest{layer}}).Body, &out)
+		if len(out.Layers) != 1 || out.Layers[0].LayerAvailability != want {
+			t.Errorf("%+v, want %s", out, want)
+		}
+	}
+	referrers := func(want int) {
+		t.Helper()
+		var list v1.Index
+		unmarshal(t, r.get("/v2/team/app/referrers/"+digest.FromBytes(raw).String()).Body, &list)
+		if len(list.Manifests) != want {
+			t.Errorf("%d referrers, want %d", len(list.Manifests), want)
+		}
+	}
+	available("AVAILABLE")
+	referrers(1)
+	r.Archive("team/app", signature.String(), true)
+	referrers(0)
+	r.Archive("team/app", "v1", true)
+	available("ARCHIVED")
+	r.get("/v2/team/app/blobs/"+layer.String()).want(t, http.StatusNotFound, "BLOB_UNKNOWN", "")
+	r.api("GetDownloadUrlForLayer", map[string]any{"repositoryName": "team/app", "layerDigest": layer}).want(t, http.StatusBadRequest, "", "")
+
+	r.putManifest("team/app", digest.FromBytes(raw).String(), raw, v1.MediaTypeImageManifest).want(t, http.StatusCreated, "", "")
+	if img, _ := r.Image("team/app", "v1"); img.Archived {
+		t.Error("a push has not restored the image")
+	}
+	available("AVAILABLE")
+	r.get("/v2/team/app/manifests/v1").want(t, http.StatusOK, "", "")
+	r.get("/v2/team/app/blobs/"+layer.String()).want(t, http.StatusTemporaryRedirect, "", "")
+}
+
 // Source: ECR guide, archive page: an archived image is not found until it is restored.
 func TestArchived(t *testing.T) {
 	r := start(t, ecrtest.Options{})
@@ -155,6 +209,7 @@ func TestImmutableTags(t *testing.T) {
 			create["imageTagMutabilityExclusionFilters"] = []map[string]string{{"filterType": "WILDCARD", "filter": tc.filter}}
 		}
 		r.api("CreateRepository", create).want(t, http.StatusOK, "", "")
+		r.Advance(time.Second) // until the repository is there
 		first, second := r.manifest("team/app", "one"), r.manifest("team/app", "two")
 		r.putManifest("team/app", tc.tag, first, v1.MediaTypeImageManifest).want(t, http.StatusCreated, "", "")
 		for _, raw := range [][]byte{first, second} {
@@ -192,8 +247,27 @@ func TestMissingParts(t *testing.T) {
 	r.putManifest("team/app", "v2", foreign, v1.MediaTypeImageManifest).want(t, http.StatusCreated, "", "")
 }
 
-// Source: containers-roadmap#2306 (media types), #2439 (platform.features), #876 (BuildKit cache
-// index), 405 in all of them.
+// Every manifest that ECR was seen to refuse is refused in its words, and has a source and a date.
+func TestRefusedManifests(t *testing.T) {
+	r := start(t, ecrtest.Options{})
+	r.CreateRepository("team/app")
+	refused, blobs := ecrtest.RefusedManifests()
+	for _, b := range blobs {
+		r.push("team/app", b)
+	}
+	for _, m := range refused {
+		if m.Source == "" || len(m.Seen) < len("2026-01") {
+			t.Errorf("%s: source %q of %q", m.Name, m.Source, m.Seen)
+		}
+		a := r.putManifest("team/app", "t", m.Manifest, m.ContentType)
+		if a.Status != http.StatusMethodNotAllowed || a.code() != "UNSUPPORTED" || a.message() != "Invalid parameter at 'ImageManifest' failed to satisfy constraint: 'Invalid JSON syntax'" {
+			t.Errorf("%s: %d %s", m.Name, a.Status, a.Body)
+		}
+	}
+}
+
+// Manifests that resemble the refused ones are taken: the refusals have no other reason than
+// theirs.
 func TestDislikedManifests(t *testing.T) {
 	r := start(t, ecrtest.Options{})
 	_, raw := r.image("team/app", "v1", "layer")
@@ -209,20 +283,23 @@ func TestDislikedManifests(t *testing.T) {
 		media  string
 		status int
 	}{
-		"no JSON":                             {[]byte("{"), oci, 405},
-		"silent, known Content-Type":          {silent, oci, 201},
-		"silent, no Content-Type":             {silent, "", 405},
-		"silent, odd Content-Type":            {silent, "application/json", 405},
-		"parameter in Content-Type":           {raw, oci + "; charset=utf-8", 405},
-		"parameter in mediaType":              {bytes.Replace(raw, []byte(oci), []byte(oci+";v=1"), 1), oci, 405},
-		"parameter in a layer's mediaType":    {bytes.Replace(raw, []byte("tar+gzip"), []byte("tar+gzip;x=y"), 1), oci, 405},
-		"declared, odd Content-Type":          {raw, "application/json", 201},
-		"index":                               {index(oci, ""), idx, 201},
-		"index with os.version":               {index(oci, `,"os.version":"10"`), idx, 201},
-		"index with platform.features":        {index(oci, `,"features":["sse4"]`), idx, 405},
-		"index that lists layers":             {index(v1.MediaTypeImageLayerGzip, ""), idx, 405},
-		"zstd layer (containerd-resolver#35)": {bytes.Replace(raw, []byte("tar+gzip"), []byte("tar+zstd"), 1), oci, 201},
-		"artifact (ECR guide)":                {bytes.Replace(raw, []byte(v1.MediaTypeImageConfig), []byte("application/vnd.example+json"), 1), oci, 201},
+		"no JSON":                              {[]byte("{"), oci, 405},
+		"silent, known Content-Type":           {silent, oci, 201},
+		"silent, no Content-Type":              {silent, "", 405},
+		"silent, odd Content-Type":             {silent, "application/json", 405},
+		"parameter in Content-Type":            {raw, oci + "; charset=utf-8", 405},
+		"parameter in mediaType":               {bytes.Replace(raw, []byte(oci), []byte(oci+";v=1"), 1), oci, 405},
+		"parameter in a layer's mediaType":     {bytes.Replace(raw, []byte("tar+gzip"), []byte("tar+gzip;x=y"), 1), oci, 405},
+		"declared, odd Content-Type":           {raw, "application/json", 201},
+		"declared, contradicting Content-Type": {raw, dockerManifest, 405},
+		"empty index":                          {[]byte(`{"schemaVersion":2,"mediaType":"` + idx + `","manifests":[]}`), idx, 405},
+		"annotations of a layer":               {bytes.Replace(raw, []byte(`"size":5`), []byte(`"size":5,"annotations":{"a":"b"}`), 1), oci, 201},
+		"index":                                {index(oci, ""), idx, 201},
+		"index with os.version":                {index(oci, `,"os.version":"10"`), idx, 201},
+		"index with platform.features":         {index(oci, `,"features":["sse4"]`), idx, 405},
+		"index that lists layers":              {index(v1.MediaTypeImageLayerGzip, ""), idx, 405},
+		"zstd layer (containerd-resolver#35)":  {bytes.Replace(raw, []byte("tar+gzip"), []byte("tar+zstd"), 1), oci, 201},
+		"artifact (ECR guide)":                 {bytes.Replace(raw, []byte(v1.MediaTypeImageConfig), []byte("application/vnd.example+json"), 1), oci, 201},
 	} {
 		a := r.putManifest("team/app", "t", tc.raw, tc.media)
 		if a.Status != tc.status {

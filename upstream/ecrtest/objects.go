@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -126,7 +127,8 @@ func (s *Server) serveObject(w http.ResponseWriter, r *http.Request) error {
 		return refuse(http.StatusBadRequest, "InvalidArgument", "Only one auth mechanism allowed; only the X-Amz-Algorithm query parameter, "+
 			"Signature query string parameter or the Authorization header should be specified")
 	}
-	if err := s.checkSignature(r); err != nil {
+	err := s.checkSignature(r)
+	if err != nil {
 		return err
 	}
 	l, ok := s.findObject(r.URL.Path)
@@ -138,7 +140,33 @@ func (s *Server) serveObject(w http.ResponseWriter, r *http.Request) error {
 		w.Header().Set("Content-Type", l.media)
 	}
 	w.Header().Set("ETag", `"`+l.digest.Encoded()[:32]+`"`)
+	if r, err = s.objectRange(r, l.size); err != nil {
+		return err
+	}
 	return s.serveFile(w, r, l)
+}
+
+var oneRange = regexp.MustCompile(`^bytes=(\d*)-(\d*)$`)
+
+// objectRange checks the Range of a request, which it returns without the header if S3 ignores
+// that: S3 serves one range, and refuses what is not in the object with XML.
+func (s *Server) objectRange(r *http.Request, size int64) (*http.Request, error) {
+	want := r.Header.Get("Range")
+	unsatisfiable := refuse(http.StatusRequestedRangeNotSatisfiable, "InvalidRange", "The requested range is not satisfiable")
+	if strings.Contains(want, ",") && s.Switches().MultiRangeStatus != http.StatusOK {
+		return r, unsatisfiable
+	}
+	m := oneRange.FindStringSubmatch(want)
+	if m == nil || m[1]+m[2] == "" {
+		r = r.Clone(r.Context())
+		r.Header.Del("Range")
+		return r, nil
+	}
+	first, err := strconv.ParseInt(m[1], 10, 64)
+	if m[1] != "" && (err != nil || first >= size) || m[1] == "" && strings.Trim(m[2], "0") == "" {
+		return r, unsatisfiable
+	}
+	return r, nil
 }
 
 // checkSignature checks the form of a signed URL, its signature for the request's method, the

@@ -29,10 +29,14 @@ func (s *Server) pullThrough(x *exchange) {
 	if !s.hasRepository(x.reg, x.Repo) && s.forbids(x.who.principal, "ecr:CreateRepository", x.reg.arn(x.Repo)) {
 		return
 	}
-	f := &importer{server: s, reg: x.reg, local: x.Repo, base: strings.TrimSuffix(rule.Upstream, "/"), name: strings.TrimPrefix(x.Repo, rule.Prefix+"/")}
+	f := s.importer(x, rule)
 	if err := f.manifest(x.r.Context(), orDefault(x.Tag, x.Digest.String()), x.Tag); err != nil {
 		s.opts.Logger.Warn("pull through failed", "repository", x.Repo, "error", err)
 	}
+}
+
+func (s *Server) importer(x *exchange, rule PullThroughRule) *importer {
+	return &importer{server: s, reg: x.reg, local: x.Repo, base: strings.TrimSuffix(rule.Upstream, "/"), name: strings.TrimPrefix(x.Repo, rule.Prefix+"/")}
 }
 
 func (s *Server) rule(repo string) (PullThroughRule, bool) {
@@ -69,6 +73,7 @@ type importer struct {
 	base   string
 	name   string
 	token  string
+	stay   bool // follow no redirects
 }
 
 // manifest imports a manifest with its blobs and children, and then the tag.
@@ -97,6 +102,9 @@ func (f *importer) manifest(ctx context.Context, ref, tag string) error {
 		}
 	}
 	for _, b := range doc.blobs {
+		if s.Switches().PullThroughRedirects && s.addRemote(repo, b, f.base+"/v2/"+f.name+"/blobs/"+b.Digest.String()) {
+			continue
+		}
 		if err := f.blob(ctx, repo, b.Digest); err != nil {
 			return err
 		}
@@ -107,9 +115,48 @@ func (f *importer) manifest(ctx context.Context, ref, tag string) error {
 	return nil
 }
 
+// addRemote adds a blob of which only the place is known. It reports false if the repository has
+// the blob already.
+func (s *Server) addRemote(repo *repository, b blobRef, url string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if repo.layers[b.Digest] != nil {
+		return false
+	}
+	repo.layers[b.Digest] = &layer{digest: b.Digest, size: b.Size, object: newUUID(), remote: url}
+	return true
+}
+
+// getRemote serves the first GET of a blob that a pull-through rule has not cached yet: it leads
+// the client to where the upstream does, and caches the blob for later. done is false if the blob
+// is here now and has to be served.
+func (s *Server) getRemote(x *exchange, repo *repository, l layer) (done bool, err error) {
+	rule, ok := s.rule(x.Repo)
+	if !ok {
+		return false, x.reg.blobUnknown(x.Repo, l.digest)
+	}
+	f := s.importer(x, rule)
+	at, err := f.place(x.r.Context(), l.digest)
+	if err == nil {
+		err = f.blob(x.r.Context(), repo, l.digest)
+	}
+	if err != nil {
+		s.opts.Logger.Warn("pull through failed", "repository", x.Repo, "digest", l.digest, "error", err)
+		return false, x.reg.blobUnknown(x.Repo, l.digest)
+	}
+	if at == "" {
+		return false, nil
+	}
+	x.w.Header().Set("Location", at)
+	x.w.Header().Set("Content-Length", "0")
+	x.w.WriteHeader(http.StatusTemporaryRedirect)
+	return true, nil
+}
+
 func (f *importer) blob(ctx context.Context, repo *repository, d digest.Digest) error {
 	f.server.mu.Lock()
-	_, held := repo.layers[d]
+	l, held := repo.layers[d]
+	held = held && l.remote == ""
 	f.server.mu.Unlock()
 	if held {
 		return nil
@@ -123,8 +170,28 @@ func (f *importer) blob(ctx context.Context, repo *repository, d digest.Digest) 
 	return err
 }
 
+// place returns where the upstream redirects a GET of a blob, or nothing if it serves that itself.
+func (f *importer) place(ctx context.Context, d digest.Digest) (string, error) {
+	plain := *f
+	plain.stay = true
+	resp, err := plain.get(ctx, "blobs/"+d.String(), "*/*")
+	if err != nil {
+		return "", err
+	}
+	_ = resp.Body.Close() // not needed
+	f.token = plain.token
+	if at, err := resp.Location(); err == nil {
+		return at.String(), nil
+	}
+	return "", nil
+}
+
 // get sends a request to the upstream, and again with a token after a challenge.
 func (f *importer) get(ctx context.Context, path, accept string) (*http.Response, error) {
+	client := *f.server.upstream
+	if f.stay {
+		client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	}
 	for range 2 {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, f.base+"/v2/"+f.name+"/"+path, nil)
 		if err != nil {
@@ -134,11 +201,11 @@ func (f *importer) get(ctx context.Context, path, accept string) (*http.Response
 		if f.token != "" {
 			req.Header.Set("Authorization", "Bearer "+f.token)
 		}
-		resp, err := f.server.upstream.Do(req)
+		resp, err := client.Do(req)
 		if err != nil {
 			return nil, err
 		}
-		if resp.StatusCode == http.StatusOK {
+		if resp.StatusCode == http.StatusOK || f.stay && resp.StatusCode/100 == 3 {
 			return resp, nil
 		}
 		_ = resp.Body.Close() // not needed

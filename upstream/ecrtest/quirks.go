@@ -56,9 +56,12 @@ type Quirks struct {
 	// HideUnreferenced hides blobs from pulls until a manifest of the repository names them
 	// (GetDownloadUrlForLayer).
 	HideUnreferenced bool
-	// StrictManifests refuses manifests that ECR's parser does not accept with 405 (roadmap#2306,
-	// #2439, #876).
+	// StrictManifests refuses manifests that ECR's parser does not accept with 405. RefusedManifests
+	// has examples and sources.
 	StrictManifests bool
+	// RefuseInvalidTags answers 400 to reads of manifests by what is neither a tag nor a digest
+	// (bazel-contrib/rules_oci#720, of HEAD); off: 404.
+	RefuseInvalidTags bool
 	// CreateRepositories creates repositories on the first push.
 	CreateRepositories bool
 	// MountAlways mounts every blob that the source repository has; otherwise ECR's conditions
@@ -97,6 +100,7 @@ func ECR() Quirks {
 		BlobHeadType:      mediaDockerConfig,
 		HideUnreferenced:  true,
 		StrictManifests:   true,
+		RefuseInvalidTags: true,
 		OpaquePages:       true,
 		PageSize:          100,
 		MaxPageSize:       1000,

@@ -143,7 +143,7 @@ func (s *Server) location(x *exchange, path string, q url.Values) string {
 func (s *Server) repository(x *exchange) (*repository, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if r, ok := x.reg.repos[x.Repo]; ok {
+	if r, ok := x.reg.find(x.Repo, s.nowLocked()); ok {
 		return r, nil
 	}
 	return nil, x.reg.nameUnknown(x.Repo)

@@ -82,7 +82,7 @@ func TestSDKAuthorizationToken(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.get("/v2/", "Authorization", "Basic "+*out.AuthorizationData[0].AuthorizationToken).want(t, http.StatusForbidden, "DENIED", "Your Authorization Token is invalid.")
+	r.get("/v2/", "Authorization", "Basic "+*out.AuthorizationData[0].AuthorizationToken).want(t, http.StatusBadRequest, "DENIED", "Your Authorization Token is invalid.")
 
 	r.SetDenials(ecrtest.Denial{Action: "ecr:GetAuthorizationToken"})
 	_, err = client.GetAuthorizationToken(t.Context(), &ecr.GetAuthorizationTokenInput{})
@@ -126,6 +126,7 @@ func TestSDKRepositories(t *testing.T) {
 			t.Errorf("%q: %v", name, err)
 		}
 	}
+	s.Advance(time.Second) // until the repository is there
 	described, err := client.DescribeRepositories(ctx, &ecr.DescribeRepositoriesInput{RepositoryNames: []string{"team/app"}})
 	if err != nil {
 		t.Fatal(err)

@@ -17,6 +17,7 @@ type registry struct {
 type repository struct {
 	name, id     string
 	created      time.Time
+	visible      time.Time // from when on requests find it
 	mutability   string
 	exclusions   []exclusion
 	scanOnPush   bool
@@ -50,6 +51,7 @@ type image struct {
 	doc      *document
 	pushed   time.Time
 	archived bool
+	moved    time.Time // to or from the archive; zero: never
 	pulls    int
 	lastPull time.Time
 }
@@ -61,7 +63,18 @@ type layer struct {
 	object   string // name of the object in the store
 	media    string // from the first manifest that named it
 	named    int    // number of images that name it
+	active   int    // number of those that are not archived
 	isConfig bool
+	remote   string // where a pull-through rule finds it; empty once it is here
+}
+
+// archived reports whether only archived images name the layer.
+func (l *layer) archived() bool { return l.named > 0 && l.active == 0 }
+
+// find finds a repository that requests can see at the time now.
+func (g *registry) find(name string, now time.Time) (*repository, bool) {
+	r, ok := g.repos[name]
+	return r, ok && !now.Before(r.visible)
 }
 
 // arn returns the ARN of a repository.
@@ -71,7 +84,7 @@ func (g *registry) arn(repo string) string {
 
 func newRepository(name, id string, now time.Time) *repository {
 	return &repository{
-		name: name, id: id, created: now, mutability: "MUTABLE", encryption: encryption{Type: "AES256"},
+		name: name, id: id, created: now, visible: now, mutability: "MUTABLE", encryption: encryption{Type: "AES256"},
 		images: map[digest.Digest]*image{}, tags: map[string]digest.Digest{}, layers: map[digest.Digest]*layer{},
 	}
 }
@@ -102,26 +115,47 @@ func (r *repository) find(tag string, d digest.Digest) (*image, bool) {
 	return img, ok
 }
 
-// put stores an image, and marks its layers as named.
+// put stores an image, and marks its layers as named. It restores an archived image (ECR guide,
+// archive-image).
 func (r *repository) put(doc *document, tag string, now time.Time) *image {
 	img, ok := r.images[doc.digest]
 	if !ok {
 		img = &image{doc: doc, pushed: now}
 		r.images[doc.digest] = img
-		for _, b := range doc.blobs {
-			if l, ok := r.layers[b.Digest]; ok {
-				l.named++
-				l.isConfig = l.isConfig || b.config
-				if l.media == "" {
-					l.media = b.MediaType
-				}
-			}
-		}
+		r.count(img, 1, 1)
 	}
+	r.archive(img, false, now)
 	if tag != "" {
 		r.tags[tag] = doc.digest
 	}
 	return img
+}
+
+// count adds to the numbers of images and active images that name the layers of an image.
+func (r *repository) count(img *image, named, active int) {
+	for _, b := range img.doc.blobs {
+		if l, ok := r.layers[b.Digest]; ok {
+			l.named += named
+			l.active += active
+			l.isConfig = l.isConfig || b.config
+			if l.media == "" {
+				l.media = b.MediaType
+			}
+		}
+	}
+}
+
+// archive moves an image to the archive class, or back.
+func (r *repository) archive(img *image, archived bool, now time.Time) {
+	if img.archived == archived {
+		return
+	}
+	img.archived, img.moved = archived, now
+	if archived {
+		r.count(img, 0, -1)
+	} else {
+		r.count(img, 0, 1)
+	}
 }
 
 // remove removes an image and its tags. Its layers stay.
@@ -136,9 +170,9 @@ func (r *repository) remove(d digest.Digest) {
 			delete(r.tags, t)
 		}
 	}
-	for _, b := range img.doc.blobs {
-		if l, ok := r.layers[b.Digest]; ok {
-			l.named--
-		}
+	active := -1
+	if img.archived {
+		active = 0
 	}
+	r.count(img, -1, active)
 }

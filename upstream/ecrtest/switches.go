@@ -6,46 +6,65 @@ import (
 )
 
 // Switches hold the behaviour of ECR for which the evidence is missing or contradictory. A
-// client of the real service must work with any value. DefaultSwitches returns the likelier
-// ones.
+// client of the real service must work with any value. Each field names its sources and when they
+// were written or, where that is not known, read. DefaultSwitches returns what the evidence
+// speaks for or, without evidence, the likelier value.
 type Switches struct {
-	// InvalidTokenStatus answers a token that was never issued, or not for this region: 403 or 400
-	// (the text is attested by kargo#3482, the status only for ECR Public, where it is 400).
+	// InvalidTokenStatus answers a token that was never issued, or not for this region: 400 by the
+	// staff of AWS and two reports (aws-cli#5317, eks-anywhere#3919; aws-cli#9864, 2025-11). 403
+	// would be that of an expired token.
 	InvalidTokenStatus int `json:"invalidTokenStatus"`
 	// HostUnknownStatus answers a Host that names no registry: 400 or 404 (docker-registry-ui#255
-	// shows only the text).
+	// shows only the text; read 2026-11).
 	HostUnknownStatus int `json:"hostUnknownStatus"`
 	// DeniedMissingStatus answers a request without rights for a repository that does not exist:
-	// 403 or 404.
+	// 403 or 404 (no source, 2026-11).
 	DeniedMissingStatus int `json:"deniedMissingStatus"`
 	// MissingRepositoryHangsUp closes the connection on POST upload to a missing repository
-	// (roadmap#1970); off: 404 NAME_UNKNOWN (ECR guide, common errors).
+	// (roadmap#1970, read 2026-11); off: 404 NAME_UNKNOWN (ECR guide, common errors).
 	MissingRepositoryHangsUp bool `json:"missingRepositoryHangsUp"`
 	// DeniedUploadHangsUp closes the connection on POST upload without ecr:InitiateLayerUpload
-	// (roadmap#1970); off: 403.
+	// (roadmap#1970, read 2026-11); off: 403.
 	DeniedUploadHangsUp bool `json:"deniedUploadHangsUp"`
+	// CreationDelay is how long after the API has created a repository nothing finds it. Creation is
+	// asynchronous; AWS support says to wait about a second (terraform-provider-aws#3849, read
+	// 2026-11). That is about DescribeRepositories; whether it is true of pushes, nobody has shown.
+	CreationDelay time.Duration `json:"creationDelay"`
 	// InlineConfigs serves blobs that a manifest names as its config without a redirect; off: by
-	// redirect, like layers.
+	// redirect, like layers (no source, 2026-11).
 	InlineConfigs bool `json:"inlineConfigs"`
-	// UnreferencedBlobStatus answers GET of a blob that no manifest names: 404 or 403 (the API has
-	// LayerInaccessibleException; the registry's answer is not known).
+	// UnreferencedBlobStatus answers GET of a blob that no manifest names, or only manifests of
+	// archived images: 404 or 403 (the API has LayerInaccessibleException; the registry's answer is
+	// not known, 2026-11).
 	UnreferencedBlobStatus int `json:"unreferencedBlobStatus"`
+	// ArchivedHeadStatus answers HEAD of a blob that only archived images name: 404, or 200 since the
+	// registry does have it (the API says ARCHIVED in place of AVAILABLE; the registry's answer is not
+	// known, 2026-11).
+	ArchivedHeadStatus int `json:"archivedHeadStatus"`
+	// MultiRangeStatus answers GET of an object with several ranges, which S3 does not support
+	// (reference of GetObject, 2026-11): 200 with the whole object, or 416.
+	MultiRangeStatus int `json:"multiRangeStatus"`
 	// SinglePost completes POST …/uploads/?digest= with a body; off: the body is ignored and a
-	// session starts (202).
+	// session starts (202) (no source, 2026-11).
 	SinglePost bool `json:"singlePost"`
-	// UploadStatus answers GET of an upload with 204 and Range; off: 404.
+	// UploadStatus answers GET of an upload with 204 and Range; off: 404, as seen at ECR Public
+	// (dotnet/sdk#33019, read 2026-11).
 	UploadStatus bool `json:"uploadStatus"`
-	// UploadCancel answers DELETE of an upload with 204; off: 404, and the session stays.
+	// UploadCancel answers DELETE of an upload with 204; off: 404, and the session stays (no source,
+	// 2026-11; the API has no such call).
 	UploadCancel bool `json:"uploadCancel"`
-	// UploadLife is the life of a session: one third party says 12 h.
+	// UploadLife is the life of a session: one third party says 12 h (documentation of ocync, read
+	// 2026-11).
 	UploadLife time.Duration `json:"uploadLife"`
-	// DigestMismatchStatus answers an upload whose bytes have another digest: 400 or 404.
+	// DigestMismatchStatus answers an upload whose bytes have another digest: 400 or 404
+	// (dotnet/sdk-container-builds#424 shows only the text; read 2026-11).
 	DigestMismatchStatus int `json:"digestMismatchStatus"`
 	// SmallChunkAtOnce refuses the chunk after one below 5 MiB; off: the upload is refused on
-	// completion, like LayerPartTooSmallException in the API.
+	// completion, like LayerPartTooSmallException in the API (ECR model, 2026-08).
 	SmallChunkAtOnce bool `json:"smallChunkAtOnce"`
 	// ManifestPutDigest sends Docker-Content-Digest in the answer to a manifest PUT. Reports of
-	// 2016–2017 say no. docker 20 fails without it, so today's ECR is likely to send it.
+	// 2016–2017 say no (google/containerregistry#10). docker 20 fails without it, so today's ECR is
+	// likely to send it.
 	ManifestPutDigest bool `json:"manifestPutDigest"`
 	// MissingImages answers an index that names missing images: MANIFEST_BLOB_UNKNOWN, which
 	// docker shows as "manifest blob unknown: Images with digests …"
@@ -56,56 +75,73 @@ type Switches struct {
 	// unknown" in mapbox/ecs-conex#50, 2016), or MANIFEST_BLOB_UNKNOWN, the code of the
 	// specification. The status, 404 or 400, was not shown.
 	MissingLayers Refusal `json:"missingLayers"`
-	// ManifestTooLargeStatus answers a manifest over 4,194,304 bytes: 405 or 413.
+	// TooManyTags answers a further tag of an image that has 1,000. The quota and the API's
+	// LimitExceededException are documented (service quotas, ECR model, 2026-08); how the registry
+	// says it is not.
+	TooManyTags Refusal `json:"tooManyTags"`
+	// ManifestTooLargeStatus answers a manifest over 4,194,304 bytes: 405 or 413 (the limit is in the
+	// ECR model; the answer has no source, 2026-11).
 	ManifestTooLargeStatus int `json:"manifestTooLargeStatus"`
-	// PageSizeStatus answers n above 1000: 405 or 400.
+	// PageSizeStatus answers n above 1000: 405 or 400 (go-containerregistry#681 shows only the text;
+	// read 2026-11).
 	PageSizeStatus int `json:"pageSizeStatus"`
-	// CatalogPages pages _catalog; off: all names are sent at once, and n is ignored.
+	// CatalogPages pages _catalog; off: all names are sent at once, and n is ignored (reports
+	// disagree, 2026-11).
 	CatalogPages bool `json:"catalogPages"`
 	// NoReferrersStatus answers a request for referrers if there are none: 200 with an empty
-	// index, or 404.
+	// index, or 404 (no source, 2026-11).
 	NoReferrersStatus int `json:"noReferrersStatus"`
-	// SubjectHeader sends OCI-Subject in the answer to the PUT of a manifest with a subject.
+	// SubjectHeader sends OCI-Subject in the answer to the PUT of a manifest with a subject (no
+	// source, 2026-11).
 	SubjectHeader bool `json:"subjectHeader"`
 	// FiltersReferrers filters by artifactType and sends OCI-Filters-Applied; off: the query is
-	// ignored.
+	// ignored (no source, 2026-11; ListImageReferrers of the API can filter).
 	FiltersReferrers bool `json:"filtersReferrers"`
 	// ReferrersPageSize pages referrers with a Link header; 0: all at once. The maximum of the API
-	// is 50.
+	// is 50 (ECR model, 2026-08); the registry's answer has no source.
 	ReferrersPageSize int `json:"referrersPageSize"`
 	// ManifestDeleteStatus answers DELETE of a manifest: 202, or 404 with ECR's old text
-	// (roadmap#1229).
+	// (roadmap#1229, shipped 2023-05).
 	ManifestDeleteStatus int `json:"manifestDeleteStatus"`
 	// DeleteTagOnly makes DELETE by tag delete the tag, and the image with its last tag; off: the
-	// image with all its tags.
+	// image with all its tags (no source, 2026-11; BatchDeleteImage does the former).
 	DeleteTagOnly bool `json:"deleteTagOnly"`
-	// BlobDelete answers DELETE of a blob with 202; off: 405.
+	// BlobDelete answers DELETE of a blob with 202; off: 405 (no source, 2026-11).
 	BlobDelete bool `json:"blobDelete"`
-	// RetryAfter is sent with 429, in whole seconds; 0: no header.
+	// RetryAfter is sent with 429, in whole seconds; 0: no header (no source, 2026-11).
 	RetryAfter time.Duration `json:"retryAfter"`
-	// HeadRecordsPull and BlobRecordsPull make HEAD manifest and GET blob count as pulls. GET
-	// manifest counts unless ManifestGetSilent is on. Which request moves lastRecordedPullTime is
-	// not known.
+	// ManifestGetSilent, HeadRecordsPull and BlobRecordsPull say which requests move
+	// lastRecordedPullTime: GET manifest unless the first is on, and HEAD manifest and GET blob with
+	// the other two. AWS only says "pull" (ECR model, 2026-08).
 	ManifestGetSilent bool `json:"manifestGetSilent"`
 	HeadRecordsPull   bool `json:"headRecordsPull"`
 	BlobRecordsPull   bool `json:"blobRecordsPull"`
-	// ConvertIndexes also converts indexes and manifest lists by tag; off: only images.
+	// ConvertIndexes also converts indexes and manifest lists by tag; off: only images (the table of
+	// the ECR guide, image-manifest-formats, has only images; 2026-11).
 	ConvertIndexes bool `json:"convertIndexes"`
 	// ConvertedByDigest also serves the result of a conversion by its digest; off: 404, since ECR
-	// never converts by digest.
+	// never converts by digest (ECR guide, image-manifest-formats, 2026-11).
 	ConvertedByDigest bool `json:"convertedByDigest"`
 	// RefuseUnacceptable answers 404 if Accept names no form in which the manifest is available;
-	// off: the stored form is sent.
+	// off: the stored form is sent (no source, 2026-11).
 	RefuseUnacceptable bool `json:"refuseUnacceptable"`
-	// RefuseInlineData answers 405 to manifests whose descriptors embed data, a possible cause of
-	// moby/buildkit#5747.
+	// RefuseInlineData answers 405 to manifests whose descriptors embed data. ECR Public did so and
+	// no longer does (roadmap#2023, 2023-05); at private ECR, attestations of BuildKit (buildkit#6171,
+	// 2025-09) and SBOMs copied by oras (roadmap#2783, 2026-03), which embed data, are still refused.
 	RefuseInlineData bool `json:"refuseInlineData"`
+	// TakeOddManifests takes manifests of a schemaVersion other than 1 and 2, indexes without
+	// manifests, and a Content-Type that contradicts mediaType; off: 405 (no source, 2026-11).
+	TakeOddManifests bool `json:"takeOddManifests"`
 	// MetricLimitGzipped applies CloudWatch's limit of 1 MB to the body as sent; off: after
-	// decompression.
+	// decompression (no source, 2026-11).
 	MetricLimitGzipped bool `json:"metricLimitGzipped"`
 	// PullThroughDigestMissing answers 404 to the first pull by digest of an image that is not
-	// cached yet (roadmap#2837).
+	// cached yet (roadmap#2837, 2026-07).
 	PullThroughDigestMissing bool `json:"pullThroughDigestMissing"`
+	// PullThroughRedirects leads the first GET of a blob, which a pull-through rule has not cached
+	// yet, to where the upstream keeps it (production.cloudflare.docker.com in roadmap#2304, read
+	// 2026-11); off: the blob is cached first and served like others.
+	PullThroughRedirects bool `json:"pullThroughRedirects"`
 }
 
 // Refusal is the status and code of an answer with a known text.
@@ -114,22 +150,28 @@ type Refusal struct {
 	Code   string `json:"code"`
 }
 
-// DefaultSwitches returns the likelier value of each switch.
+// DefaultSwitches returns for each switch the value that the evidence speaks for.
 func DefaultSwitches() Switches {
 	return Switches{
-		InvalidTokenStatus:     http.StatusForbidden,
+		InvalidTokenStatus:     http.StatusBadRequest,
 		HostUnknownStatus:      http.StatusBadRequest,
 		DeniedMissingStatus:    http.StatusForbidden,
+		CreationDelay:          time.Second,
 		UnreferencedBlobStatus: http.StatusNotFound,
+		ArchivedHeadStatus:     http.StatusNotFound,
+		MultiRangeStatus:       http.StatusOK,
 		UploadLife:             12 * time.Hour,
 		DigestMismatchStatus:   http.StatusBadRequest,
 		ManifestPutDigest:      true,
 		MissingImages:          Refusal{http.StatusNotFound, "MANIFEST_BLOB_UNKNOWN"},
 		MissingLayers:          Refusal{http.StatusNotFound, "BLOB_UPLOAD_UNKNOWN"},
+		TooManyTags:            Refusal{http.StatusForbidden, "DENIED"},
 		ManifestTooLargeStatus: http.StatusMethodNotAllowed,
 		PageSizeStatus:         http.StatusMethodNotAllowed,
 		NoReferrersStatus:      http.StatusOK,
 		ManifestDeleteStatus:   http.StatusAccepted,
 		DeleteTagOnly:          true,
+		RefuseInlineData:       true,
+		PullThroughRedirects:   true,
 	}
 }

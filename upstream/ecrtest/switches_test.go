@@ -3,9 +3,14 @@ package ecrtest_test
 import (
 	"bytes"
 	"compress/gzip"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"math/rand/v2"
 	"net/http"
 	"reflect"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -40,7 +45,7 @@ func switchCases() map[string]switchCase {
 	image := func(r *rig) []byte { _, raw := r.image("team/app", "v1", "layer"); return raw }
 	layer := repo + "/blobs/" + digest.FromString("layer").String()
 	return map[string]switchCase{
-		"InvalidTokenStatus": {[2]any{403, 400}, [2]any{403, 400}, func(r *rig) any {
+		"InvalidTokenStatus": {[2]any{400, 403}, [2]any{400, 403}, func(r *rig) any {
 			r.basic = "garbage"
 			return r.get("/v2/").want(r.t, r.Switches().InvalidTokenStatus, "DENIED", "Your Authorization Token is invalid.").Status
 		}},
@@ -54,6 +59,23 @@ func switchCases() map[string]switchCase {
 			r.CreateRepository("team/app")
 			r.SetDenials(ecrtest.Denial{Action: "ecr:InitiateLayerUpload"})
 			return r.do("POST", repo+"/blobs/uploads/", nil)
+		})},
+		"CreationDelay": {[2]any{time.Second, time.Duration(0)}, [2]any{[2]int{404, 400}, [2]int{202, 200}}, func(r *rig) any {
+			r.api("CreateRepository", map[string]string{"repositoryName": "team/app"}).want(r.t, 200, "", "")
+			seen := [2]int{r.do("POST", repo+"/blobs/uploads/", nil).Status, r.api("DescribeRepositories", map[string]any{"repositoryNames": []string{"team/app"}}).Status}
+			r.api("CreateRepository", map[string]string{"repositoryName": "team/app"}).want(r.t, 400, "", "")
+			r.Advance(time.Second)
+			r.do("POST", repo+"/blobs/uploads/", nil).want(r.t, 202, "", "")
+			return seen
+		}},
+		"ArchivedHeadStatus": {[2]any{404, 200}, [2]any{404, 200}, status(func(r *rig) answer {
+			image(r)
+			r.Archive("team/app", "v1", true)
+			return r.head(layer)
+		})},
+		"MultiRangeStatus": {[2]any{200, 416}, [2]any{200, 416}, status(func(r *rig) answer {
+			image(r)
+			return r.get(r.follow("team/app", digest.FromString("layer")), "Range", "bytes=0-1,3-4")
 		})},
 		"InlineConfigs": {on, [2]any{307, 200}, status(func(r *rig) answer {
 			var m v1.Manifest
@@ -107,6 +129,15 @@ func switchCases() map[string]switchCase {
 			r.CreateRepository("team/other")
 			return r.putManifest("team/other", "v1", raw, v1.MediaTypeImageManifest)
 		})},
+		"TooManyTags": {[2]any{ecrtest.Refusal{Status: 403, Code: "DENIED"}, ecrtest.Refusal{Status: 429, Code: "TOOMANYREQUESTS"}},
+			[2]any{ecrtest.Refusal{Status: 403, Code: "DENIED"}, ecrtest.Refusal{Status: 429, Code: "TOOMANYREQUESTS"}}, refusal(func(r *rig) answer {
+				raw := image(r)
+				for i := range 999 {
+					r.putManifest("team/app", fmt.Sprint("t", i), raw, v1.MediaTypeImageManifest).want(r.t, 201, "", "")
+				}
+				r.putManifest("team/app", "v1", raw, v1.MediaTypeImageManifest).want(r.t, 201, "", "")
+				return r.putManifest("team/app", "more", raw, v1.MediaTypeImageManifest)
+			})},
 		"ManifestTooLargeStatus": {[2]any{405, 413}, [2]any{405, 413}, status(func(r *rig) answer {
 			r.CreateRepository("team/app")
 			return r.putManifest("team/app", "v1", make([]byte, 4194305), v1.MediaTypeImageManifest)
@@ -206,10 +237,14 @@ func switchCases() map[string]switchCase {
 			return r.get(repo + "/manifests/" + d)
 		})},
 		"RefuseUnacceptable": {on, [2]any{200, 404}, status(func(r *rig) answer { image(r); return r.get(repo+"/manifests/v1", "Accept", "text/html") })},
-		"RefuseInlineData": {on, [2]any{201, 405}, status(func(r *rig) answer {
+		"RefuseInlineData": {[2]any{true, false}, [2]any{405, 201}, status(func(r *rig) answer {
 			raw := bytes.Replace(image(r), []byte(`"size":5`), []byte(`"size":5,"data":"bGF5ZXI="`), 1)
 			return r.putManifest("team/app", "v2", raw, v1.MediaTypeImageManifest)
 		})},
+		"TakeOddManifests": {on, [2]any{405, 201}, status(func(r *rig) answer {
+			return r.putManifest("team/app", "v2", bytes.Replace(image(r), []byte(`"schemaVersion":2`), []byte(`"schemaVersion":7`), 1), v1.MediaTypeImageManifest)
+		})},
+		"PullThroughRedirects":     {[2]any{true, false}, [2]any{[2]bool{true, false}, [2]bool{false, false}}, pullBlobs},
 		"MetricLimitGzipped":       {on, [2]any{413, 200}, status(largeMetrics)},
 		"PullThroughDigestMissing": {on, [2]any{200, 404}, status(pullByDigest)},
 	}
@@ -249,6 +284,54 @@ func pullByDigest(r *rig) answer {
 	first := r2.get("/v2/hub/app/manifests/" + d.String())
 	r2.get("/v2/hub/app/manifests/"+d.String()).want(r.t, http.StatusOK, "", "")
 	return first
+}
+
+// pullBlobs gets a blob of a pull-through rule twice, and returns which of the redirects led to the
+// upstream's objects. Both give the blob.
+func pullBlobs(r *rig) any {
+	hub := ecrtest.Start(r.t, ecrtest.Options{Quirks: ecrtest.Hub()})
+	if _, err := hub.Seed(ecrtest.SeedImage{Repository: "app", Tag: "v1"}); err != nil {
+		r.t.Fatal(err)
+	}
+	sw := r.Switches()
+	r2 := start(r.t, ecrtest.Options{Switches: &sw, PullThrough: []ecrtest.PullThroughRule{{Prefix: "hub", Upstream: hub.RegistryURL}}})
+	var m v1.Manifest
+	unmarshal(r.t, r2.get("/v2/hub/app/manifests/v1").want(r.t, 200, "", "").Body, &m)
+	d := m.Layers[0].Digest
+	var elsewhere [2]bool
+	for i := range elsewhere {
+		r2.head("/v2/hub/app/blobs/"+d.String()).want(r.t, 200, "", "")
+		at := r2.follow("hub/app", d)
+		elsewhere[i] = strings.HasPrefix(at, hub.ObjectsURL)
+		if blob := r2.get(at).want(r.t, 200, "", "").Body; digest.FromBytes(blob) != d {
+			r.t.Errorf("%d bytes of another blob", len(blob))
+		}
+	}
+	return elsewhere
+}
+
+// TestSwitchesHaveSources: each switch says where its values come from, and of when that is.
+func TestSwitchesHaveSources(t *testing.T) {
+	file, err := parser.ParseFile(token.NewFileSet(), "switches.go", nil, parser.ParseComments)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := ""
+	ast.Inspect(file, func(n ast.Node) bool {
+		s, ok := n.(*ast.TypeSpec)
+		if !ok || s.Name.Name != "Switches" {
+			return true
+		}
+		for _, f := range s.Type.(*ast.StructType).Fields.List {
+			if doc := f.Doc.Text(); doc != "" { // else the comment of the field before is about it, too
+				text = strings.Join(strings.Fields(doc), " ")
+			}
+			if !regexp.MustCompile(`#\d|no source|model|quotas|guide|documentation|reference of|API|reports`).MatchString(text) || !regexp.MustCompile(`\b20\d\d\b`).MatchString(text) {
+				t.Errorf("%s: no source with a date in %q", f.Names[0].Name, text)
+			}
+		}
+		return false
+	})
 }
 
 func TestSwitches(t *testing.T) {

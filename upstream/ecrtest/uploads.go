@@ -264,7 +264,11 @@ func (s *Server) forget(u *upload) {
 func (s *Server) addLayer(repo *repository, d digest.Digest, size int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, ok := repo.layers[d]; ok {
+	if l, ok := repo.layers[d]; ok {
+		if l.remote != "" {
+			l.remote = ""
+			s.objects[l.object] = l
+		}
 		return
 	}
 	l := &layer{digest: d, size: size, object: newUUID()}
@@ -310,15 +314,15 @@ func (s *Server) mount(x *exchange, to *repository) bool {
 		return false
 	}
 	s.mu.Lock()
-	from, ok := x.reg.repos[q.Get("from")]
-	if !ok || from.layers[d] == nil {
+	from, ok := x.reg.find(q.Get("from"), s.nowLocked())
+	if !ok || from.layers[d] == nil || from.layers[d].remote != "" {
 		s.mu.Unlock()
 		return false
 	}
 	l := *from.layers[d]
 	free := s.opts.Quirks.MountAlways
 	meets := x.reg.settings["BLOB_MOUNTING"] == "ENABLED" && from.encryption == to.encryption &&
-		!from.pullThrough && !to.pullThrough && l.named > 0
+		!from.pullThrough && !to.pullThrough && l.active > 0
 	s.mu.Unlock()
 	if !free && !meets {
 		return false

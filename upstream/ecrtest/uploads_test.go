@@ -175,6 +175,7 @@ func TestMount(t *testing.T) {
 				create["encryptionConfiguration"] = map[string]string{"encryptionType": tc.kms}
 			}
 			r.api("CreateRepository", create).want(t, http.StatusOK, "", "")
+			r.Advance(time.Second) // until the repository is there
 			if tc.denied {
 				r.SetDenials(ecrtest.Denial{Action: "ecr:GetDownloadUrlForLayer", Resource: "*/src"})
 			}

@@ -1,0 +1,30 @@
+package ecrtest
+
+import (
+	_ "embed"
+	"encoding/json"
+)
+
+// RefusedManifest is a manifest that ECR was seen to refuse with 405 UNSUPPORTED, "Invalid
+// parameter at 'ImageManifest' failed to satisfy constraint: 'Invalid JSON syntax'".
+type RefusedManifest struct {
+	Name string `json:"name"`
+	// Source is where somebody reported it, and Seen the date of that.
+	Source string `json:"source"`
+	Seen   string `json:"seen"`
+	// ContentType is that of the PUT.
+	ContentType string          `json:"contentType"`
+	Manifest    json.RawMessage `json:"manifest"`
+}
+
+//go:embed refused.json
+var refusedJSON []byte
+
+// RefusedManifests returns one example of each reported kind. Blobs are those that the examples
+// name, so that nothing but their form is wrong.
+func RefusedManifests() (refused []RefusedManifest, blobs [][]byte) {
+	if err := json.Unmarshal(refusedJSON, &refused); err != nil {
+		panic("ecrtest: refused.json: " + err.Error()) // a test reads it
+	}
+	return refused, [][]byte{[]byte(`{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]}}`), []byte("layer"), []byte("{}")}
+}
