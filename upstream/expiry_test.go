@@ -98,6 +98,19 @@ func TestExpiredToken(t *testing.T) {
 		}
 		expect(3, "HEAD /v2/aa/manifests/absent", "HEAD /v2/aa/manifests/absent", "GET /v2/aa/manifests/absent")
 
+		// A token that ECR does not know is renewed like an expired one, also by HEAD, which has no text.
+		for i, status := range []int{http.StatusBadRequest, http.StatusForbidden} {
+			sw := server.Switches()
+			sw.InvalidTokenStatus = status
+			server.SetSwitches(sw)
+			time.Sleep(time.Hour)
+			server.ForgetTokens()
+			if _, err := c.StatManifest(t.Context(), upstream.Repo{Name: "aa"}, oci.Reference{Tag: "absent"}, nil); !errors.Is(err, oci.ErrManifestUnknown) {
+				t.Errorf("HEAD with a token that is refused with %d: %v", status, err)
+			}
+			expect(4+i, "HEAD /v2/aa/manifests/absent", "HEAD /v2/aa/manifests/absent", "GET /v2/aa/manifests/absent")
+		}
+
 		server.SetDenials(ecrtest.Denial{Action: "ecr:BatchGetImage"})
 		for range 5 { // a refusal by policy says nothing about the token
 			if err := get(); !errors.Is(err, oci.ErrDenied) || errors.Is(err, upstream.ErrCredentials) {
@@ -105,7 +118,7 @@ func TestExpiredToken(t *testing.T) {
 			}
 		}
 		rec.Take()
-		expect(3)
+		expect(5)
 		server.SetDenials()
 
 		time.Sleep(time.Hour)
@@ -116,8 +129,8 @@ func TestExpiredToken(t *testing.T) {
 				t.Errorf("without any token: %v", err)
 			}
 		}
-		if o.calls != 4 {
-			t.Errorf("%d calls while they fail, want 4", o.calls)
+		if o.calls != 6 {
+			t.Errorf("%d calls while they fail, want 6", o.calls)
 		}
 
 		// A stream cannot be sent again, so its refusal ends the attempt; the next one has a token.

@@ -74,12 +74,15 @@ func Public() upstream.Quirks {
 }
 
 // Expired reports whether ECR refused an expired or invalid token; such a refusal has no
-// challenge. A refused HEAD has no text, so there the age of the token decides.
+// challenge. A refused HEAD has no text. There, 400 concerns the token, because dray sends only
+// names and tags that are valid (aws/aws-cli#9864); with 403 the age of the token decides.
 func Expired(r auth.Refusal) bool {
 	text := bytes.ToLower(r.Body)
 	if slices.ContainsFunc(credentialTexts(), func(t string) bool { return bytes.Contains(text, []byte(t)) }) {
 		return true
 	}
-	return r.Request.Method == http.MethodHead && r.Status == http.StatusForbidden &&
-		!r.Credential.Issued.IsZero() && time.Since(r.Credential.Issued) > maybeExpiredAge
+	if r.Request.Method != http.MethodHead || r.Credential.Issued.IsZero() {
+		return false
+	}
+	return r.Status == http.StatusBadRequest || r.Status == http.StatusForbidden && time.Since(r.Credential.Issued) > maybeExpiredAge
 }

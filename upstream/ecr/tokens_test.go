@@ -258,6 +258,9 @@ func TestExpired(t *testing.T) {
 		"policy":            {"GET", 403, `User: arn:aws:iam::1:user/x is not authorized to perform: ecr:BatchGetImage`, 11 * time.Hour, false},
 		"head with an old":  {"HEAD", 403, "", time.Hour, true},
 		"head with a young": {"HEAD", 403, "", time.Minute, false},
+		"invalid, as 400":   {"GET", 400, `{"errors":[{"code":"DENIED","message":"Your Authorization Token is invalid."}]}`, 0, true},
+		"bad request":       {"GET", 400, `{"errors":[{"code":"MANIFEST_INVALID","message":"no"}]}`, time.Hour, false},
+		"head bad request":  {"HEAD", 400, "", time.Minute, true},
 		"head unauthorised": {"HEAD", 401, "", time.Hour, false},
 	} {
 		req, err := http.NewRequestWithContext(t.Context(), c.method, "https://x/v2/", nil)
