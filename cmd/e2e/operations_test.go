@@ -203,7 +203,6 @@ func regctl(t *testing.T, m *machine, one, multi string) tool {
 	}
 }
 
-// oras attaches what cosign would: a signature, with the types of cosign.
 func oras(t *testing.T, m *machine, one, multi string) tool {
 	do, version := trusting(t, m, "oras")
 	return tool{
@@ -215,8 +214,7 @@ func oras(t *testing.T, m *machine, one, multi string) tool {
 		index: func(t *testing.T, ref string) { do(t, "copy", "--from-oci-layout", multi+":1", at(ref)) },
 		copy:  func(t *testing.T, from, to string) { do(t, "copy", at(from), at(to)) },
 		attach: func(t *testing.T, ref string) {
-			do(t, "attach", "--disable-path-validation", "--artifact-type", "application/vnd.dev.cosign.artifact.sig.v1+json", at(ref),
-				"/etc/hosts:application/vnd.dev.cosign.simplesigning.v1+json")
+			do(t, "attach", "--disable-path-validation", "--artifact-type", "application/vnd.example.note", at(ref), "/etc/hosts:text/plain")
 		},
 		remove: func(t *testing.T, ref string) { do(t, "manifest", "delete", "--force", at(ref)) },
 	}
