@@ -102,4 +102,14 @@ func TestReachWithAProxy(t *testing.T) {
 	if _, ok := r.proxies.Load("127.0.0.1:3128"); !ok {
 		t.Error("the proxy is not known")
 	}
+	r.Address = "127.0.0.1:8080"
+	for target, proxied := range map[string]bool{"http://registry.example/v2/": false, "http://registry.example:80/v2/": false, "https://registry.example/": true, "http://storage.example/": true} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, target, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if u, err := choose(req); err != nil || (u != nil) != proxied {
+			t.Errorf("with an address, %s goes by %v, %v", target, u, err)
+		}
+	}
 }

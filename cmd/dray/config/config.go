@@ -128,6 +128,7 @@ type Upstream struct {
 	TLS ClientTLS `yaml:"tls,omitempty"`
 	// A `host:port` that dray dials instead of the host of `url`, such as a VPC endpoint, or a
 	// stand-in for tests. The `Host` header and the name in the certificate stay those of `url`.
+	// dray connects to it without the proxy that `HTTPS_PROXY` names.
 	Address string `yaml:"address,omitempty"`
 	// If `true`, dray follows redirects of the registry to private addresses, such as storage in
 	// your own network behind a public registry. Amazon ECR, and a registry that has a private
