@@ -41,8 +41,10 @@ type BreakerOptions struct {
 // the row of the failures of its host.
 //
 // One bad object must not keep callers from all other objects. So statuses of 500 and above count
-// against all callers of a host only when questions about three repositories have failed. If
-// questions get no answer, Hello tells whether the registry answers at all.
+// against all callers of a host only when questions about three repositories have failed. At the
+// registry itself, Hello then tells whether it is down, as it does when questions get no answer. As
+// long as Hello gets a good answer, only the failing repositories are refused, if they are three or
+// more.
 //
 // Two kinds of callers share the state. Callers that need the answer (Source, Sink, Lister,
 // Deleter) are refused while the host is considered down. Callers that hold an older answer (Held)
@@ -246,6 +248,13 @@ func (p *attempt) admit(host string) (doubtful *circuit, err error) {
 	b, now := p.b, time.Now()
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	own := b.repos[p.repo.Name]
+	if own != nil && (host != registryHost || !p.held && !b.spreads(own)) {
+		own = nil
+	}
+	if own != nil && now.Before(own.next) {
+		return nil, b.refusal(own, "the upstream registry %s fails for the repository %s", b.o.Name, p.repo.Name)
+	}
 	if c := b.hosts[host]; c != nil {
 		down := b.down(host, c)
 		if refused := down || p.held && c.unanswered > 0; refused {
@@ -259,15 +268,13 @@ func (p *attempt) admit(host string) (doubtful *circuit, err error) {
 			p.probe(c, now)
 		}
 		hello := host == registryHost && b.o.Hello != nil
-		if hello && (down || c.unanswered > 0 && b.lasts(c) && !c.asking) {
+		doubt := (c.unanswered > 0 || len(c.repos) >= severalRepos) && b.lasts(c) && !c.asking
+		if hello && (down || doubt) {
 			c.asking, doubtful = true, c
 		}
 	}
-	if c := b.repos[p.repo.Name]; c != nil && p.held && host == registryHost {
-		if now.Before(c.next) {
-			return nil, b.refusal(c, "the upstream registry %s fails for the repository %s", b.o.Name, p.repo.Name)
-		}
-		p.probe(c, now)
+	if own != nil {
+		p.probe(own, now)
 	}
 	p.hosts = append(p.hosts, host)
 	return doubtful, nil
@@ -287,8 +294,29 @@ func (b *Breaker) down(host string, c *circuit) bool {
 	if c.silent {
 		return true
 	}
-	counts := host != registryHost || b.o.Hello == nil
-	return b.lasts(c) && (len(c.repos) >= severalRepos || counts && c.unanswered >= b.o.Threshold)
+	if host == registryHost && b.o.Hello != nil {
+		return false // Hello decides
+	}
+	return b.lasts(c) && (len(c.repos) >= severalRepos || c.unanswered >= b.o.Threshold)
+}
+
+// spreads reports whether the failures of a repository are part of a wider trouble of the registry:
+// they go on, and so do those of other repositories, severalRepos in all. The trouble of a single
+// repository may be one bad object, which must not cost callers the others. b.mu is held.
+func (b *Breaker) spreads(of *circuit) bool {
+	if !b.lasts(of) {
+		return false
+	}
+	n, now := 0, time.Now()
+	for _, c := range b.repos {
+		if b.lasts(c) && now.Before(c.next.Add(b.o.Probe)) {
+			n++
+		}
+		if n == severalRepos {
+			return true
+		}
+	}
+	return false
 }
 
 func (b *Breaker) refusal(c *circuit, text string, args ...any) error {

@@ -153,6 +153,88 @@ func TestBreakerOpensOnSeveralRepositories(t *testing.T) {
 	})
 }
 
+// TestBreakerRefusesOnlyWhatFails: while /v2/ is well, repositories that fail keep nobody from the
+// others, however many they are. They themselves are asked once in a while.
+func TestBreakerRefusesOnlyWhatFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, down := &network{}, true
+		n.fault = func(r *http.Request) (*http.Response, error) {
+			if down && strings.HasPrefix(r.URL.Path, "/v2/broken") {
+				return respond(r, 500, "", nil), nil
+			}
+			return nil, nil
+		}
+		b, client, _ := n.guarded(t)
+		source, held := b.Source(client), b.Held(client)
+		sent, refused := 0, 0
+		for i := range 120 {
+			for k := range 4 {
+				if err := get(t.Context(), source, upstream.Repo{Name: fmt.Sprint("broken", k)}); refusedByBreaker(err) {
+					refused++
+				} else if i >= 10 {
+					sent++
+				}
+			}
+			if i%8 == 7 { // not so often that its answers hide the failures of the others
+				if err := get(t.Context(), source, upstream.Repo{Name: fmt.Sprint("good", i)}); err != nil {
+					t.Fatalf("a good repository after %d rounds: %v", i, err)
+				}
+				if err := get(t.Context(), held, upstream.Repo{Name: fmt.Sprint("good", i)}); err != nil {
+					t.Fatalf("its old answer after %d rounds: %v", i, err)
+				}
+			}
+			if b.State().Open {
+				t.Fatalf("open after %d rounds: %+v", i, b.State())
+			}
+			time.Sleep(time.Second / 2)
+		}
+		if sent > 4*13 || refused < 300 { // 55 s, and one attempt in 5 s for each
+			t.Errorf("of 480 questions about broken repositories, %d were refused; %d were sent after the first rounds", refused, sent)
+		}
+		down = false
+		time.Sleep(6 * time.Second)
+		for range 2 {
+			for k := range 4 {
+				if err := get(t.Context(), source, upstream.Repo{Name: fmt.Sprint("broken", k)}); err != nil {
+					t.Errorf("once they are well: %v", err)
+				}
+			}
+		}
+	})
+}
+
+// TestBreakerAsksAgain: a failing repository whose old answers are given does not keep the breaker
+// from finding that the registry is well again.
+func TestBreakerAsksAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, down := &network{}, true
+		n.fault = func(r *http.Request) (*http.Response, error) {
+			if down {
+				return respond(r, 500, "", nil), nil
+			}
+			return nil, nil
+		}
+		b, client, _ := n.guarded(t)
+		source, held := b.Source(client), b.Held(client)
+		for i := range 60 {
+			_ = get(t.Context(), source, upstream.Repo{Name: fmt.Sprint("app", i%4)})
+			_ = get(t.Context(), held, upstream.Repo{Name: fmt.Sprint("app", i%4)})
+			time.Sleep(time.Second / 3)
+		}
+		if !b.State().Open {
+			t.Errorf("not open: %+v", b.State())
+		}
+		down = false
+		for range 16 {
+			time.Sleep(time.Second)
+			_ = get(t.Context(), held, upstream.Repo{Name: "app0"})
+		}
+		if err := get(t.Context(), source, upstream.Repo{Name: "app1"}); err != nil || b.State().Open {
+			t.Errorf("once it is well: %v, %+v", err, b.State())
+		}
+	})
+}
+
 // TestBreakerTellsAnOutageSoon: where nothing is answered, the repeats of one question and one
 // hello are enough to know.
 func TestBreakerTellsAnOutageSoon(t *testing.T) {
