@@ -158,3 +158,61 @@ func TestExpiredToken(t *testing.T) {
 		}
 	})
 }
+
+// TestEndedToken has a registry end its tokens before their time, and say so by a status without a
+// challenge. Every call gets a new token.
+func TestEndedToken(t *testing.T) {
+	for _, status := range []int{http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden} {
+		synctest.Test(t, func(t *testing.T) {
+			server, err := ecrtest.New(ecrtest.Options{Quirks: ecrtest.Other(), Dialect: ecrtest.Dialect{EndedToken: status}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer server.Close()
+			d, err := server.Seed(ecrtest.SeedImage{Repository: "aa", Tag: "v1"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			base, repo := parse(t, "http://registry.example"), upstream.Repo{Name: "aa"}
+			c := upstreamtest.NewClient(t, upstream.Options{Base: base, Transport: auth.New(auth.Options{Base: &offline{Server: server}, Origin: base})})
+			m, err := c.Manifest(t.Context(), repo, oci.Reference{Digest: d}, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			img := upstreamtest.NewImage(t, "x", 100)
+			stream := upstreamtest.Stream(img.Layer)
+			end := func() {
+				time.Sleep(20 * time.Second)
+				server.ExpireTokens()
+			}
+			once := false
+			stream.Accepted = func() { // within the upload, too
+				if !once {
+					once = true
+					end()
+				}
+			}
+			for what, call := range map[string]func() error{
+				"manifest": func() error { _, err := c.Manifest(t.Context(), repo, oci.Reference{Tag: "v1"}, nil); return err },
+				"stat":     func() error { _, err := c.StatManifest(t.Context(), repo, oci.Reference{Tag: "v1"}, nil); return err },
+				"size":     func() error { _, err := c.StatBlob(t.Context(), repo, m.Config.Digest); return err },
+				"tags":     func() error { _, err := c.Tags(t.Context(), repo, nil); return err },
+				"referrers": func() error {
+					_, err := c.Referrers(t.Context(), repo, d, nil)
+					return err
+				},
+				"blob":   func() error { return c.PutBlob(t.Context(), repo, upstreamtest.Upload(img.Config)) },
+				"stream": func() error { return c.PutBlob(t.Context(), repo, stream) },
+				"push": func() error {
+					_, err := c.PutManifest(t.Context(), repo, oci.Reference{Tag: "v2"}, m)
+					return err
+				},
+			} {
+				end()
+				if err := call(); err != nil {
+					t.Errorf("%d: %s: %v", status, what, err)
+				}
+			}
+		})
+	}
+}

@@ -37,6 +37,7 @@ var dialects = map[string]ecrtest.Dialect{
 	"tokens: denied by scope":       {TokenRefusal: http.StatusForbidden},
 	"tokens: endpoint moved":        {TokenRedirect: http.StatusMovedPermanently},
 	"tokens: endpoint moved by 307": {TokenRedirect: http.StatusTemporaryRedirect},
+	"tokens: another scope of /v2/": {BaseScope: "registry:catalog:*"},
 	"tokens: 201 and text":          {LooseTokens: true},
 
 	"HEAD: not found":         {HeadStatus: http.StatusNotFound},

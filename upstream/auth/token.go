@@ -43,10 +43,10 @@ type bearer struct {
 	service string
 }
 
-// token is an access token, with the times of its renewal and its end.
+// token is an access token, with the times when it was asked for, is to be renewed, and ends.
 type token struct {
-	value          Secret
-	renew, expires time.Time
+	value                 Secret
+	asked, renew, expires time.Time
 }
 
 func (t token) valid(now time.Time) bool { return t.value != "" && now.Before(t.expires) }
@@ -76,7 +76,9 @@ type flight struct {
 // renewal. During a request, other callers get the held token, or wait for the same answer if no
 // token is held. The first request for a key uses scopes. demanded, when not nil, are the scopes of
 // a challenge, which replace those of the key.
-func (c *tokens) get(ctx context.Context, key string, scopes, demanded []string) (token, error) {
+// refused, when not empty, is a token that the registry has just refused: it is renewed, and the
+// caller waits for that. Others go on with it until then.
+func (c *tokens) get(ctx context.Context, key string, scopes, demanded []string, refused Secret) (token, error) {
 	now := time.Now()
 	c.mu.Lock()
 	e := c.entry(key, now)
@@ -85,7 +87,7 @@ func (c *tokens) get(ctx context.Context, key string, scopes, demanded []string)
 	} else if e.scopes == nil {
 		e.scopes = scopes
 	}
-	held, valid := e.token, e.token.valid(now)
+	held, valid := e.token, e.token.valid(now) && e.token.value != refused
 	if valid && (now.Before(held.renew) || e.flight != nil) {
 		c.mu.Unlock()
 		return held, nil
@@ -311,7 +313,7 @@ func parseToken(body []byte, sent time.Time) (token, error) {
 		return token{}, errors.New("the answer has no token")
 	}
 	life := max(a.ExpiresIn.duration(), minTokenLife)
-	return token{value: Secret(value), renew: sent.Add(life * 3 / 4), expires: sent.Add(life)}, nil
+	return token{value: Secret(value), asked: sent, renew: sent.Add(life * 3 / 4), expires: sent.Add(life)}, nil
 }
 
 func statusCause(status int) error {

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"dray/upstream/oci"
 )
@@ -56,13 +57,16 @@ type Transport struct {
 
 	challenge   atomic.Pointer[bearer] // the last Bearer challenge; nil before the first
 	sharedScope atomic.Pointer[string] // the one scope of a registry that uses it for all requests (ECR Public)
-	basic       atomic.Bool            // the registry has sent a Basic challenge
-	tokens      tokens
-	trust       trust
-	asked       atomic.Bool // /v2/ has answered an anonymous request
-	open        atomic.Bool // /v2/ answers everybody
-	asking      crowd       // anonymous requests to /v2/
-	others      others
+	// perRepository says that the registry has asked for the scope of a repository. Its challenge to
+	// /v2/ may name another scope, which then is not the one for all requests.
+	perRepository atomic.Bool
+	basic         atomic.Bool // the registry has sent a Basic challenge
+	tokens        tokens
+	trust         trust
+	asked         atomic.Bool // /v2/ has answered an anonymous request
+	open          atomic.Bool // /v2/ answers everybody
+	asking        crowd       // anonymous requests to /v2/
+	others        others
 }
 
 var _ http.RoundTripper = (*Transport)(nil)
@@ -80,7 +84,7 @@ type authorization struct {
 	header Secret
 	cred   Credential // for Basic
 	key    string     // for a bearer token: its key in the cache
-	token  Secret
+	token  token
 }
 
 // RoundTrip sends the request with the kind of authorization that the registry has asked for, or
@@ -115,6 +119,9 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	if next == nil || req.Body != nil && req.Body != http.NoBody && req.GetBody == nil {
+		if next != nil && s.token.value != "" {
+			resp.StatusCode = http.StatusUnauthorized // whatever the registry says for a token that has ended
+		}
 		return t.judged(req, resp, s)
 	}
 	retry := next.apply(req)
@@ -181,7 +188,7 @@ func (t *Transport) credential(ctx context.Context) (Credential, error) {
 // authorize returns the authorization for the first attempt.
 func (t *Transport) authorize(req *http.Request) (authorization, error) {
 	if t.challenge.Load() != nil {
-		return t.bearer(req, nil)
+		return t.bearer(req, nil, "")
 	}
 	cred, err := t.credential(req.Context())
 	if err != nil || cred.Anonymous() {
@@ -195,7 +202,7 @@ func (t *Transport) authorize(req *http.Request) (authorization, error) {
 			return authorization{}, err
 		}
 		if t.challenge.Load() != nil {
-			return t.bearer(req, nil)
+			return t.bearer(req, nil, "")
 		}
 	}
 	if !t.basic.Load() {
@@ -220,17 +227,18 @@ func (t *Transport) withBasic(req *http.Request, cred Credential) (authorization
 }
 
 // bearer gets a token for the request. demanded are the scopes of the challenge to the request, or
-// nil if there was no challenge yet.
-func (t *Transport) bearer(req *http.Request, demanded []string) (authorization, error) {
+// nil if there was no challenge yet. refused is as for
+// tokens.get.
+func (t *Transport) bearer(req *http.Request, demanded []string, refused Secret) (authorization, error) {
 	key, scopes := t.scope(req)
-	tok, err := t.tokens.get(req.Context(), key, scopes, demanded)
-	return authorization{header: "Bearer " + tok.value, key: key, token: tok.value}, err
+	tok, err := t.tokens.get(req.Context(), key, scopes, demanded, refused)
+	return authorization{header: "Bearer " + tok.value, key: key, token: tok}, err
 }
 
 // scope returns the cache key of the request's token, and the scopes to request for a new key. A
 // key whose scopes a challenge has replaced keeps those of the challenge.
 func (t *Transport) scope(req *http.Request) (key string, scopes []string) {
-	if s := t.sharedScope.Load(); s != nil {
+	if s := t.sharedScope.Load(); s != nil && !t.perRepository.Load() {
 		return *s, strings.Fields(*s)
 	}
 	scopes = Scope(req)
@@ -288,7 +296,7 @@ func (t *Transport) reconsider(req *http.Request, resp *http.Response, s authori
 			switch c.Scheme {
 			case "bearer":
 				demanded, ok := t.storeChallenge(req, c)
-				if ok && c.Params["error"] == "insufficient_scope" && s.token != "" && t.tokens.covers(s.key, demanded) {
+				if ok && c.Params["error"] == "insufficient_scope" && s.token.value != "" && t.tokens.covers(s.key, demanded) {
 					return nil, nil // the endpoint does not grant more (RFC 6750 section 3.1)
 				}
 				if ok {
@@ -305,7 +313,33 @@ func (t *Transport) reconsider(req *http.Request, resp *http.Response, s authori
 	if t.o.Expired != nil && t.o.Expired(t.refusal(req, resp, s)) {
 		return t.replace(req, s, nil)
 	}
+	if s.token.value != "" && time.Since(s.token.asked) > youngToken && !insufficient(resp) {
+		return t.renewed(req, s), nil
+	}
 	return nil, nil
+}
+
+// youngToken is the age up to which a token is not the reason for a refusal without a challenge. It
+// bounds what refusals that concern the content cost: one token in this time.
+const youngToken = 10 * time.Second
+
+// insufficient reports whether a refusal says that the token is good, but does not grant enough
+// (RFC 6750 section 3.1).
+func insufficient(resp *http.Response) bool {
+	return slices.ContainsFunc(ParseChallenges(resp.Header.Values("Www-Authenticate")), func(c Challenge) bool {
+		return c.Params["error"] == "insufficient_scope"
+	})
+}
+
+// renewed returns a new token for a request that was refused without a challenge, because the token
+// may have ended before its time (ECR Public: 400, oras-go#1227; others 403, kpm#698). It returns
+// nil if there is none: the refusal then counts.
+func (t *Transport) renewed(req *http.Request, s authorization) *authorization {
+	next, err := t.bearer(req, nil, s.token.value)
+	if err != nil || next.header == s.header {
+		return nil
+	}
+	return &next
 }
 
 // storeChallenge stores the realm and service of a Bearer challenge, and returns its scopes. ok is
@@ -320,7 +354,9 @@ func (t *Transport) storeChallenge(req *http.Request, c Challenge) (demanded []s
 	if len(demanded) == 0 {
 		return nil, true
 	}
-	if !slices.ContainsFunc(demanded, func(s string) bool { return strings.HasPrefix(s, "repository:") }) {
+	if slices.ContainsFunc(demanded, func(s string) bool { return strings.HasPrefix(s, "repository:") }) {
+		t.perRepository.Store(true)
+	} else {
 		sharedScope := strings.Join(demanded, " ")
 		t.sharedScope.Store(&sharedScope)
 	}
@@ -333,10 +369,10 @@ func (t *Transport) replace(req *http.Request, s authorization, demanded []strin
 	var next authorization
 	var err error
 	if t.challenge.Load() != nil {
-		if s.token != "" {
-			t.tokens.drop(s.key, s.token)
+		if s.token.value != "" {
+			t.tokens.drop(s.key, s.token.value)
 		}
-		next, err = t.bearer(req, demanded)
+		next, err = t.bearer(req, demanded, "")
 	} else {
 		if s.cred.Invalidate != nil {
 			s.cred.Invalidate()

@@ -20,6 +20,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
+
+	"dray/upstream/oci"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -315,6 +317,125 @@ func TestDeniedScope(t *testing.T) {
 	}
 }
 
+// TestTokenThatEndsEarly has a registry that refuses a token before its life is over, by statuses
+// without a challenge. The token is renewed once, and not again and again if that does not help.
+func TestTokenThatEndsEarly(t *testing.T) {
+	for _, status := range []int{400, 401, 403} {
+		synctest.Test(t, func(t *testing.T) {
+			is := &issuer{life: 3600}
+			denied, refusal := false, ""
+			newest := is.newest("")
+			w := &world{tokens: is.issue, registry: func(r *http.Request) *http.Response {
+				if resp := newest(r); (resp.StatusCode == 200 && !denied) || r.Header.Get("Authorization") == "" {
+					return resp
+				}
+				return answer(status, "no", "WWW-Authenticate", refusal)
+			}}
+			rt := newTransport(t, w, nil)
+			want(t, rt, "GET", alpine, 200)
+			is.n.Add(1) // the token has ended
+			time.Sleep(11 * time.Second)
+			for _, method := range []string{"GET", "HEAD", "PUT", "DELETE"} {
+				var body io.Reader
+				if method == "PUT" {
+					body = strings.NewReader("manifest")
+				}
+				if got, _, err := do(t, rt, method, alpine, body); got != 200 || err != nil {
+					t.Errorf("%d: %s is answered %d, %v", status, method, got, err)
+				}
+				is.n.Add(1)
+				time.Sleep(11 * time.Second)
+			}
+			is.fail.Store(503) // a renewal that fails leaves the refusal as it is, and the token to others
+			want(t, rt, "GET", alpine, status)
+			is.fail.Store(0)
+
+			denied = true
+			time.Sleep(time.Minute)
+			want(t, rt, "GET", alpine, status)
+			before := is.n.Load()
+			for range 50 {
+				want(t, rt, "GET", alpine, status)
+			}
+			if n := is.n.Load() - before; n != 0 {
+				t.Errorf("%d: %d tokens for a repository that is refused", status, n)
+			}
+			time.Sleep(time.Minute)
+			refusal = `Bearer error="insufficient_scope"`
+			want(t, rt, "GET", alpine, status)
+			if n := is.n.Load() - before; n != 0 {
+				t.Errorf("%d: %d tokens although the registry says that the token is good", status, n)
+			}
+		})
+	}
+}
+
+// TestEndedTokenAtOnce: all requests that meet the end of a token wait for one new token.
+func TestEndedTokenAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		is := &issuer{life: 3600, latency: time.Second}
+		newest := is.newest("")
+		w := &world{tokens: is.issue, registry: func(r *http.Request) *http.Response {
+			if resp := newest(r); resp.StatusCode == 200 || r.Header.Get("Authorization") == "" {
+				return resp
+			}
+			return answer(403, "")
+		}}
+		rt := newTransport(t, w, nil)
+		want(t, rt, "GET", alpine, 200)
+		is.n.Add(1)
+		time.Sleep(time.Minute)
+		var all sync.WaitGroup
+		for range 20 {
+			all.Go(func() { want(t, rt, "GET", alpine, 200) })
+		}
+		all.Wait()
+		if n := is.n.Load(); n != 3 { // the first, the end of it, and the second
+			t.Errorf("%d, want one more token", n)
+		}
+	})
+}
+
+// TestScopeOfBase has a registry whose /v2/ asks for a scope of its own, and whose repositories ask
+// for theirs. Each repository gets a token of its own, also if many ask at once.
+func TestScopeOfBase(t *testing.T) {
+	is := &issuer{life: 300}
+	var mu sync.Mutex
+	scopes := map[string]string{} // by token
+	w := &world{}
+	w.tokens = func(r *http.Request) *http.Response {
+		mu.Lock()
+		defer mu.Unlock()
+		resp := is.issue(r)
+		scopes[fmt.Sprintf("Bearer t%d", is.n.Load())] = r.URL.Query().Get("scope")
+		return resp
+	}
+	w.registry = func(r *http.Request) *http.Response {
+		scope, problem := "registry:catalog:*", ""
+		if q, err := oci.Parse(r); err == nil && q.Repo != "" {
+			scope, problem = PullScope(q.Repo), `,error="insufficient_scope"`
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if scopes[r.Header.Get("Authorization")] == scope {
+			return answer(200, "ok")
+		}
+		return answer(401, "", "WWW-Authenticate", hubChallenge+`,scope="`+scope+`"`+problem)
+	}
+	rt := newTransport(t, w, nil)
+	var all sync.WaitGroup
+	for round := range 4 {
+		want(t, rt, "GET", "https://registry.example/v2/", 200)
+		for i := range 20 {
+			all.Go(func() { want(t, rt, "GET", fmt.Sprintf("https://registry.example/v2/app%d/manifests/1", i), 200) })
+		}
+		all.Wait()
+		if n := is.n.Load(); n > 24 { // 20, and those of /v2/
+			t.Errorf("%d tokens after %d rounds", n, round+1)
+		}
+	}
+}
+
 func TestBodyDecidesOnReplay(t *testing.T) {
 	is := &issuer{life: 300}
 	w := &world{tokens: is.issue, registry: is.newest("")}
@@ -545,7 +666,7 @@ func TestTokensAreBounded(t *testing.T) {
 		return token{value: "x", renew: time.Now().Add(time.Hour), expires: time.Now().Add(time.Hour)}, nil
 	}}
 	for i := range maxTokens + 100 {
-		if _, err := c.get(t.Context(), fmt.Sprint(i), nil, nil); err != nil {
+		if _, err := c.get(t.Context(), fmt.Sprint(i), nil, nil, ""); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -19,7 +19,8 @@ type token struct {
 	principal string // ARN, or a user of the Hub; empty: anonymous
 	region    string
 	expires   time.Time
-	push      bool // Hub: the scope includes push
+	push      bool     // Hub: the scope includes push
+	scopes    []string // of a Bearer token
 }
 
 // issue stores a new token and returns its password. ECR's passwords are base64 of JSON, and

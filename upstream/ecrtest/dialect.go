@@ -67,6 +67,12 @@ type Dialect struct {
 	// LooseTokens sends tokens with status 201 and their life as text (no registry is known to do
 	// both; clients take any 2xx).
 	LooseTokens bool
+	// EndedToken, if not 0, is the status with which a token that has ended is refused, without a
+	// challenge (ECR Public: 400, oras-go#1227, 2026-06; 403, kpm#698, 2026-02).
+	EndedToken int
+	// BaseScope is the scope that the challenge of /v2/ names, if not empty. Tokens then are good only
+	// for the repositories in their scopes (no report).
+	BaseScope string
 
 	// HEAD.
 

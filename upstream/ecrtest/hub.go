@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -24,10 +25,16 @@ func (s *Server) authenticateBearer(r *http.Request, c call) (*token, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	t, ok := s.tokens[bearer]
+	if status := s.Dialect().EndedToken; ok && status != 0 && s.nowLocked().After(t.expires) {
+		return nil, refuse(status, "DENIED", "token")
+	}
 	if !ok || s.nowLocked().After(t.expires) {
 		return nil, s.challengeBearer(r, c, "invalid_token")
 	}
 	if c.Kind.writes() && !t.push {
+		return nil, s.challengeBearer(r, c, "insufficient_scope")
+	}
+	if c.Repo != "" && s.Dialect().BaseScope != "" && !slices.ContainsFunc(t.scopes, func(scope string) bool { return strings.HasPrefix(scope, "repository:"+c.Repo+":") }) {
 		return nil, s.challengeBearer(r, c, "insufficient_scope")
 	}
 	if s.hides(t.principal, c.Repo) {
@@ -38,6 +45,9 @@ func (s *Server) authenticateBearer(r *http.Request, c call) (*token, error) {
 
 func (s *Server) challengeBearer(r *http.Request, c call, problem string) *wireError {
 	value := fmt.Sprintf(`Bearer realm="%s/token",service="registry.docker.io"`, s.origin(r)+s.Dialect().Path)
+	if scope := s.Dialect().BaseScope; c.Repo == "" && scope != "" {
+		value += fmt.Sprintf(`,scope="%s"`, scope)
+	}
 	if c.Repo != "" {
 		actions := "pull"
 		if c.Kind.writes() {
@@ -79,7 +89,7 @@ func (s *Server) serveToken(w http.ResponseWriter, r *http.Request) error {
 		push = push || strings.Contains(scope, "push") || strings.HasSuffix(scope, ":*")
 	}
 	push = push && (given || !s.opts.Hub.PushNeedsUser)
-	pass := s.issue(&token{principal: user, expires: now.Add(hubTokenLife), push: push})
+	pass := s.issue(&token{principal: user, expires: now.Add(hubTokenLife), push: push, scopes: scopes})
 	answer := map[string]any{"token": pass, "access_token": pass, "expires_in": int(hubTokenLife.Seconds()), "issued_at": now.UTC().Format(time.RFC3339)}
 	if s.Dialect().LooseTokens {
 		answer["expires_in"] = strconv.Itoa(int(hubTokenLife.Seconds()))
