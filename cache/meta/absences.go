@@ -9,9 +9,9 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// AbsentKey names one question about a digest. Accept is the normalised Accept header of a
-// question about a manifest: some registries answer "not found" to clients that do not accept the
-// type of the manifest.
+// AbsentKey names one question about a digest. Accept is the normalised Accept header of a question
+// about a manifest. It is a part of the key because some registries answer "not found" to clients
+// that do not accept the type of the manifest.
 type AbsentKey struct {
 	Upstream, Repo string
 	Digest         digest.Digest
@@ -29,7 +29,8 @@ type AbsentFact struct {
 // digest can be forgotten at once, including answers that are still on their way.
 type Absences struct{ ledger[absentRecord] }
 
-// Absences returns the facts about absent digests in the store of t. They share the metrics of t.
+// Absences returns the facts about absent digests in the store of t. They share the TTL and the
+// metrics of t.
 func (t *Tags) Absences() *Absences { return &Absences{sibling[absentRecord](t.ledger)} }
 
 // absentRecord is the stored form of an AbsentFact.
@@ -83,8 +84,8 @@ func (a *Absences) Set(ctx context.Context, k AbsentKey, f AbsentFact, window ti
 	return nil
 }
 
-// Forget makes every fact about a digest in a repository invisible, because the digest has come
-// there.
+// Forget makes every fact about a digest in a repository invisible, because the repository has got
+// the content.
 func (a *Absences) Forget(ctx context.Context, upstream, repo string, d digest.Digest) error {
 	k := AbsentKey{Upstream: upstream, Repo: repo, Digest: d}
 	if err := epochsOf(a.ledger).begin(ctx, k.returnedKey()); err != nil {

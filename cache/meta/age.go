@@ -12,9 +12,9 @@ const maxSkew = 5 * time.Second
 // facade.
 const MaxTTL = 100 * 24 * time.Hour
 
-// Age returns how long before now a fact was recorded. A fact from the future comes from a clock
-// that was ahead. Its age is unknown, so it counts as infinitely old. A few seconds ahead are
-// normal between machines and give a negative age.
+// Age returns how long before now a fact was recorded. If recorded is more than a few seconds after
+// now, the clock that gave it was wrong, and the age is unknown: Age then returns the longest
+// duration. A few seconds are a normal difference between machines, and give a negative age.
 func Age(now, recorded time.Time) time.Duration {
 	age := now.Sub(recorded)
 	if age < -maxSkew {
@@ -23,6 +23,6 @@ func Age(now, recorded time.Time) time.Duration {
 	return age
 }
 
-// Expired reports whether an entry that a store keeps until the given time has expired. That is
-// so when the time has come, or when it is further away than any fact lives.
+// Expired reports whether an entry with this expiry has expired. An expiry that is further away
+// than MaxTTL cannot be right, and counts as expired, too.
 func Expired(now, until time.Time) bool { return !now.Before(until) || until.Sub(now) > MaxTTL+maxSkew }

@@ -11,11 +11,11 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// BaseName is a name of an image that others may be built on.
+// BaseName is a name of an image that other images may be built on.
 type BaseName struct {
 	// Name is the full name: "docker.io/library/debian:bookworm".
 	Name string
-	// Upstream has the image.
+	// Upstream is the name of the upstream that has the image.
 	Upstream string
 	// Seen is when the name was last seen to mean the image.
 	Seen time.Time
@@ -30,8 +30,8 @@ type BaseImages struct {
 	ledger[baseRecord]
 }
 
-// NewBaseImages returns the images in s. By default they are kept for 90 days after a name was
-// last seen.
+// NewBaseImages returns the images in s. By default a name is kept for 90 days after it was last
+// seen.
 func NewBaseImages(s Store, o Options) *BaseImages {
 	return &BaseImages{newLedger[baseRecord](s, "base_images", cmp.Or(o.TTL, 90*24*time.Hour))}
 }
@@ -83,8 +83,8 @@ func (b *BaseImages) current(ctx context.Context, key string) (r baseRecord, err
 	return r, err
 }
 
-// Add records that a name means an image of these layers. If two mirrors do so at the same
-// moment, one of the names may be lost.
+// Add records that a name means an image of these layers. If two mirrors add names of the same
+// image at the same moment, one of the names may be lost.
 func (b *BaseImages) Add(ctx context.Context, layers []digest.Digest, n BaseName) error {
 	for _, d := range layers {
 		if err := checkDigest(d); err != nil {

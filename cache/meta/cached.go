@@ -29,16 +29,17 @@ type CachedOptions struct {
 	OnError time.Duration
 }
 
-// heldValueMax bounds the size of a value in memory, so that a bound on entries is a bound on
-// bytes. Facts are a few hundred bytes.
+// heldValueMax is the size of the largest value that is kept in memory. Because of it, the bound on
+// entries also bounds the bytes. A fact has a few hundred bytes.
 const heldValueMax = 16 << 10
 
 // Cached is a [Store] that keeps recent reads and writes of another store in memory.
 //
 // Writes of this process are visible to it at once, even if the store fails. Reads may lag behind
-// writes of other processes by Staleness. "Not found" is remembered for at most a second. While the
-// store fails, reads of entries in memory get these without an error. If the store refused a write,
-// its value is read from memory, and the next read offers it to the store again.
+// writes of other processes by Staleness. The answer "not found" of the store is remembered for at
+// most a second. While the store fails, reads of entries in memory get these without an error. If a
+// write failed, reads get its value from memory, and send it to the store again, at most once per
+// Staleness.
 type Cached struct {
 	store Store
 	o     CachedOptions
@@ -56,18 +57,18 @@ var (
 	_ Batch = (*Cached)(nil)
 )
 
-// held is one remembered answer. value is shared and never written to.
+// held is one remembered answer. Several goroutines share value, so its bytes never change.
 type held struct {
 	value      []byte
 	absent     bool      // not found, or deleted
-	unsaved    bool      // written here, not yet accepted by the store
+	unsaved    bool      // this process wrote the entry, and the store has not accepted it
 	freshUntil time.Time // until then the store need not be asked
-	validUntil time.Time // until then it may be answered; zero: without end
+	validUntil time.Time // until then the entry may be the answer; zero means forever
 }
 
-// stripe counts the writes of some keys, so that a read which began before a write is not
-// remembered after it: a read may be remembered only if writes has not changed since it began.
-// writes changes only under mu, and only after the write is in held.
+// stripe counts the writes to some of the keys. The answer of a read is remembered only if writes
+// has not changed since the read began. Otherwise an answer from before a write could replace the
+// written value. writes changes only under mu, and only after the written value is in Cached.held.
 type stripe struct {
 	mu     sync.Mutex
 	writes atomic.Uint64
@@ -89,7 +90,7 @@ func NewCached(s Store, o CachedOptions) *Cached {
 	}
 }
 
-// absent returns the answer "not found", which is remembered for at most a second.
+// absent returns the answer "not found", which is fresh for at most a second.
 func (c *Cached) absent(now time.Time) held {
 	return held{absent: true, freshUntil: now.Add(min(c.o.Staleness, time.Second))}
 }
@@ -112,8 +113,8 @@ func (c *Cached) getLeased(ctx context.Context, key string, lease *Lease) ([]byt
 	before := s.writes.Load()
 	h, ok := c.held.Get(key)
 	if ok && h.expired(now) {
-		// An expired write of ours does not mean that the entry is absent: another process may have
-		// written it since.
+		// An expired write of this process does not mean that the entry is absent: another process may
+		// have written it since.
 		ok = false
 	}
 	if ok && now.Before(h.freshUntil) {
@@ -180,7 +181,8 @@ func (c *Cached) putLocked(key string, h held) {
 }
 
 // noteWrite records a write. It is called before the store is asked, so that readers see the write
-// at once. It is called again afterwards, so that a read during the write is not remembered.
+// at once. It is called again after the store has answered, so that the answer of a read during the
+// write is not remembered.
 func (c *Cached) noteWrite(key string, h held) {
 	s := c.stripe(key)
 	s.mu.Lock()
@@ -200,8 +202,8 @@ func (c *Cached) written(value []byte, ttl time.Duration, now time.Time) held {
 	return h
 }
 
-// finishWrite records a write again when the store has accepted or refused it. A deletion that the
-// store refused is remembered for OnError, like other entries while the store fails.
+// finishWrite records a write again when the store has accepted it or failed. If the store failed,
+// a deletion is remembered for OnError, and a value until its expiry.
 func (c *Cached) finishWrite(key string, h held, err error) {
 	h.unsaved = err != nil
 	switch {
@@ -216,7 +218,7 @@ func (c *Cached) finishWrite(key string, h held, err error) {
 	c.noteWrite(key, h)
 }
 
-// save offers an unsaved write to the store again, at most once per Staleness.
+// save sends an unsaved write to the store again, at most once per Staleness.
 func (c *Cached) save(ctx context.Context, key string, now time.Time) {
 	s := c.stripe(key)
 	s.mu.Lock()
@@ -241,7 +243,8 @@ func (c *Cached) save(ctx context.Context, key string, now time.Time) {
 	}
 }
 
-// put writes a held entry to the store, with the rest of its ttl.
+// put writes a held entry to the store with the rest of its ttl, or deletes the entry if it is
+// absent.
 func (c *Cached) put(ctx context.Context, key string, h held, now time.Time) error {
 	if h.absent {
 		return c.store.Delete(ctx, key)

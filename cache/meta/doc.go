@@ -1,13 +1,13 @@
-// Package meta keeps small facts about images: what a tag points to, which repository may see
-// which digest, and which content the target of pushes already holds.
+// Package meta keeps small facts about images, such as what a tag points to, under which repository
+// dray may serve a digest, and which content an upstream already has.
 //
 // Invariants:
-//   - Every fact may be lost at any moment. A lost fact costs a question to the upstream, never a
-//     wrong answer and never a pull.
-//   - Bytes of images are never kept here, and neither are secrets.
+//   - Every fact may be lost at any moment. A lost fact costs a question to the upstream or a
+//     repeated check, but never leads to a wrong answer or a failed pull.
+//   - Neither bytes of images nor secrets are kept here.
 //   - Keys are made in keys.go and nowhere else. Values are written and read only by the facades
-//     [Tags], [Absences], [Visibility], [Presence], [LastPulls], [Verdicts] and [BaseImages]. A
-//     value that cannot be read is counted and treated as not found.
-//   - A [Store] knows nothing about facts. Wrappers make a store fast ([Cached]) and harmless
-//     when it fails ([Guarded]).
+//     [Tags], [Absences], [Visibility], [Presence], [LastPulls], [Transit], [Verdicts] and
+//     [BaseImages]. A value that cannot be decoded is counted and treated as not found.
+//   - A [Store] has keys and values, and no code that depends on their meaning. Wrappers make a
+//     store fast ([Cached]), and its failures harmless ([Guarded]).
 package meta

@@ -7,8 +7,9 @@ import (
 	"time"
 )
 
-// epoch hides all facts about a tag or a digest at once. Facts that name another epoch are
-// invisible. Answers to questions that were asked before Began are not recorded.
+// epoch is the time between two calls of Forget for a tag or a digest. Every fact names the epoch
+// in which it was recorded, and is invisible in any other. An answer to a question that was asked
+// before Began is not recorded.
 type epoch struct {
 	Name  string `json:"e"`
 	Began int64  `json:"b"` // Unix nanoseconds
@@ -21,11 +22,11 @@ func (e epoch) check() error {
 	return nil
 }
 
-// hides reports whether a fact is invisible, given the epoch that it was recorded in and the time
-// of its question.
+// hides reports whether a fact is invisible in e. name is the epoch that the fact names, and
+// checked is the time of its question.
 func (e epoch) hides(name string, checked int64) bool { return name != e.Name || checked < e.Began }
 
-// epochs are the epochs of the facts in a ledger.
+// epochs stores the epochs of the facts in a ledger.
 type epochs struct{ ledger[epoch] }
 
 func epochsOf[R record](l ledger[R]) epochs {
@@ -34,14 +35,14 @@ func epochsOf[R record](l ledger[R]) epochs {
 	return epochs{e}
 }
 
-// at returns the epoch under key, or the zero epoch if nothing was ever forgotten under key.
+// at returns the epoch under key, or the zero epoch if there is none.
 func (s epochs) at(ctx context.Context, key string) (epoch, error) {
 	e, err := s.read(ctx, key)
 	if errors.Is(err, ErrNotFound) {
 		return epoch{}, nil
 	}
 	if Age(time.Now(), time.Unix(0, e.Began)) > s.ttl {
-		e.Began = 0 // from a clock that was ahead: otherwise nothing would be recorded until that time
+		e.Began = 0 // if it came from a clock that was ahead, nothing would be recorded until that time
 	}
 	return e, err
 }

@@ -7,10 +7,10 @@ import (
 	"time"
 )
 
-// Except is a [Store] that keeps nothing about certain upstreams: those whose content is stored
-// on this machine. Asking them costs no more than reading facts. In a store that several machines
-// share, a fact about such an upstream would be taken for one about an upstream of the same name on
-// another machine.
+// Except is a [Store] that keeps nothing about certain upstreams: those whose content is stored on
+// this machine. To ask such an upstream costs no more than to read a fact. If several machines
+// share a store, each may have such an upstream under the same name, with other content, so a fact
+// about one would be wrong about the others.
 type Except struct {
 	Store
 	upstreams []string

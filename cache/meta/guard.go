@@ -15,21 +15,23 @@ import (
 
 // GuardOptions configure [NewGuarded].
 type GuardOptions struct {
-	// Timeout bounds each Get, Put and Delete; 0 means 250 ms. A batch has four times as long. Only
-	// its context bounds a Scan.
+	// Timeout bounds each Get, Put and Delete; 0 means 250 ms. PutAll may take four times as long. A
+	// Scan is bounded by its context alone.
 	Timeout time.Duration
-	// Failures is after how many consecutive failures the store is no longer asked; 0 means 3.
+	// Failures is the number of consecutive failures after which the store is no longer asked; 0 means
+	// 3.
 	Failures int
-	// Retry is how long the store is then not asked; 0 means 5 seconds. After that one request is
-	// sent to the store as a probe. The others are still refused.
+	// Retry is how long the store is then not asked; 0 means 5 seconds. After that, one request is
+	// sent to the store as a probe. Other requests are refused until the probe has ended.
 	Retry time.Duration
-	// Logger gets one line when the store fails and one when it is back; nil discards them.
+	// Logger gets one line when the store is no longer asked, and one when it answers again; nil
+	// discards them.
 	Logger *slog.Logger
 }
 
-// Guarded is a [Store] that makes a failing store cheap. A request waits for the store only
-// briefly. After a few consecutive failures it does not wait at all, but gets [ErrUnavailable] at
-// once until the store answers again.
+// Guarded is a [Store] that keeps callers from waiting for a failing store. A request waits for the
+// store only briefly. After a few consecutive failures, requests get [ErrUnavailable] at once until
+// a probe finds that the store answers again.
 type Guarded struct {
 	store Store
 	o     GuardOptions
@@ -37,9 +39,9 @@ type Guarded struct {
 	mu       sync.Mutex // guards the fields below
 	failures int        // consecutive
 	open     bool       // the store is not asked
-	probing  bool       // one request is a probe
+	probing  bool       // a probe is under way
 	retryAt  time.Time
-	last     error // the latest of the store; nil: none yet
+	last     error // the latest failure of the store
 
 	operations *prometheus.CounterVec
 	seconds    *prometheus.HistogramVec
@@ -116,7 +118,7 @@ func (g *Guarded) Scan(ctx context.Context, prefix string) iter.Seq2[Entry, erro
 			return
 		}
 		var failed error
-		// The loop body may panic or leave. The request must be finished in any case.
+		// finish must be called even if the loop body panics or leaves the loop.
 		defer func() { g.finish(ctx, "scan", failed) }()
 		for e, err := range g.store.Scan(ctx, prefix) {
 			failed = err
@@ -130,8 +132,8 @@ func (g *Guarded) Scan(ctx context.Context, prefix string) iter.Seq2[Entry, erro
 // Close implements [Store].
 func (g *Guarded) Close() error { return g.store.Close() }
 
-// Check asks the store a question and returns why it did not answer. As a readiness check it
-// notices an outage, and its end, without other traffic.
+// Check asks the store a question. It returns nil if the store answered, or why it did not. When
+// readiness checks call it, Guarded notices an outage and its end even without other traffic.
 func (g *Guarded) Check(ctx context.Context) error {
 	_, err := g.Get(ctx, probeKey)
 	if errors.Is(err, ErrNotFound) {
@@ -176,14 +178,14 @@ func (g *Guarded) allow(op string) error {
 	return nil
 }
 
-// finish counts the end of a request that allow let through.
+// finish records the outcome of a request that allow let through.
 func (g *Guarded) finish(ctx context.Context, op string, err error) {
 	outcome := "ok"
 	switch {
 	case err == nil:
 	case errors.Is(err, ErrNotFound):
 		outcome = "absent"
-	case ctx.Err() != nil: // the caller left; that says nothing about the store
+	case ctx.Err() != nil: // the caller gave up; this says nothing about the store
 		outcome = "cancelled"
 	default:
 		outcome = "error"
@@ -197,8 +199,8 @@ func (g *Guarded) finish(ctx context.Context, op string, err error) {
 	}
 }
 
-// transition records an outcome. It returns "down" if the store is no longer asked from now on, and
-// "up" if it is asked again.
+// transition records an outcome. It returns "down" if requests are refused from now on, and "up" if
+// the store is asked again.
 func (g *Guarded) transition(outcome string, err error) (change string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -9,8 +9,8 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// The layout of keys and values. A change that an older binary would misread gets a new version, so
-// that each binary merely loses the facts of the other.
+// Every key begins with layout, the version of keys and values. A change that an older binary would
+// misread gets a new version. The two binaries then do not find each other's facts.
 const (
 	layout = "v1/"
 
@@ -30,8 +30,9 @@ const (
 )
 
 // path makes a key of a space and components. Each component is escaped, so that it has neither a
-// slash nor a bare percent sign. Two different lists of components never give the same key. A list
-// that is the beginning of another one gives a prefix of the key of that one.
+// slash nor a bare percent sign. Two different lists of components never give the same key. If a
+// list begins with all components of a shorter list, its key begins with the key of the shorter
+// list.
 func path(space string, components ...string) string {
 	var b strings.Builder
 	b.WriteString(space)
@@ -73,8 +74,8 @@ func upstreamPrefix(space, upstream string) string {
 	return path(space, upstream, "")
 }
 
-// upstreamOf returns the upstream that a key is about. ok is false if the key is about content
-// alone.
+// upstreamOf returns the upstream that a key is about. ok is false if the key does not name an
+// upstream.
 func upstreamOf(key string) (upstream string, ok bool) {
 	for _, space := range []string{tagSpace, forgetSpace, absentSpace, returnSpace, linkSpace, presenceSpace, homeSpace, touchSpace, transitSpace} {
 		if rest, found := strings.CutPrefix(key, space); found {
@@ -121,7 +122,7 @@ func (k digestKey) in(space string) string {
 	return path(space, k.upstream, k.repo, k.digest.String())
 }
 
-// digestKeyIn returns a function that is the inverse of in for a space.
+// digestKeyIn returns the inverse of [digestKey.in] for a space.
 func digestKeyIn(space string) func(key string) (digestKey, bool) {
 	return func(key string) (digestKey, bool) {
 		parts, ok := split(space, key, 3)
@@ -135,15 +136,15 @@ func digestKeyIn(space string) func(key string) (digestKey, bool) {
 // String returns the digest with its repository, for messages.
 func (k digestKey) String() string { return k.upstream + "/" + k.repo + "@" + k.digest.String() }
 
-// homeKey names a digest at an upstream.
+// homeKey is the key of the homeRecord of a digest at an upstream.
 func homeKey(upstream string, d digest.Digest) string { return path(homeSpace, upstream, d.String()) }
 
-// verdictKey names the findings of one revision of a check about a digest.
+// verdictKey is the key of the answer of one revision of a check about a digest.
 func verdictKey(d digest.Digest, check, revision string) string {
 	return path(verdictSpace, d.String(), check, revision)
 }
 
-// baseKey names an image by a hash of its layers, because there may be many layers.
+// baseKey is the key of an image: a hash of its layers, because there may be many layers.
 func baseKey(layers []digest.Digest) string {
 	var all strings.Builder
 	for _, d := range layers {

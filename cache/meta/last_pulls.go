@@ -11,10 +11,10 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// TouchFact says when an upstream last saw a pull of an image, for upstreams that delete images
-// that no one pulls.
+// TouchFact says when an upstream last saw a pull of an image. Some upstreams delete images that
+// nobody pulls from them.
 type TouchFact struct {
-	// Touched is when the upstream gave the manifest.
+	// Touched is when the upstream last gave the manifest.
 	Touched time.Time
 	// Pulled says that a client has got the image from dray since then.
 	Pulled bool
@@ -30,9 +30,9 @@ type Touch struct {
 	TouchFact
 }
 
-// LastPulls remembers when images were last asked for at the upstream. So mirrors that share a
-// store ask once between them, and a restart does not repeat the request. A lost fact costs one
-// more request.
+// LastPulls remembers when dray last asked an upstream for an image. Because of these facts, only
+// one of the mirrors that share a store asks, and a restart does not repeat the request. A lost
+// fact costs one more request.
 type LastPulls struct {
 	ledger[touchRecord]
 }

@@ -6,14 +6,14 @@ import (
 )
 
 // Lease says how long an answer that was made of several reads may be used again without reading.
-// It is valid as long as a [Cached] would answer each read from memory, and until this process
-// writes anything that could change one of them. The zero value, nil, and a Lease without reads are
-// not valid. A Lease is never valid if a read failed, or if it found a write that the store has not
-// yet accepted.
+// It is valid while a [Cached] would answer each of these reads from memory, and only until this
+// process writes anything that could change one of the answers. The zero value, nil, and a Lease
+// without reads are not valid. A Lease is never valid if the store failed during a read, if a read
+// had to repeat a write that the store had refused, or if [Except] answered a read.
 //
-// A Lease does not cover reads from a store without [Cached]. So its reads must go either all
-// through a Cached or all through other stores, and it is never valid in the second case. One
-// goroutine does the reads. After that any goroutine may call Valid.
+// A Lease does not cover reads from a store without [Cached]. So either all reads go through a
+// Cached, or none does. If none does, the Lease is never valid. One goroutine does the reads. After
+// that, any goroutine may call Valid.
 type Lease struct {
 	until   time.Time // the earliest end of all reads
 	revoked bool
@@ -31,7 +31,7 @@ type leasing interface {
 	getLeased(ctx context.Context, key string, l *Lease) ([]byte, error)
 }
 
-// GetLeased is s.Get. l covers the read if s knows how long its answer is valid.
+// GetLeased is s.Get, except that l covers the read if s knows how long its answer is valid.
 func GetLeased(ctx context.Context, s Store, key string, l *Lease) ([]byte, error) {
 	if s, ok := s.(leasing); ok {
 		return s.getLeased(ctx, key, l)
@@ -39,8 +39,8 @@ func GetLeased(ctx context.Context, s Store, key string, l *Lease) ([]byte, erro
 	return s.Get(ctx, key)
 }
 
-// Valid reports whether memory would still give the same answer to all reads. It takes some ten
-// nanoseconds.
+// Valid reports whether the memory of the [Cached] would still give the same answers to all reads.
+// It takes some ten nanoseconds.
 func (l *Lease) Valid(now time.Time) bool {
 	if l == nil || len(l.marks) == 0 || l.revoked || !now.Before(l.until) {
 		return false
@@ -62,8 +62,8 @@ func (l *Lease) Join(o *Lease) {
 	l.marks = append(l.marks, o.marks...)
 }
 
-// cover adds a read that was answered with h. The stripe of its key had seen that number of writes
-// before the read.
+// cover adds a read that was answered with h. writes is the number of writes that s, the stripe of
+// the key, had seen before the read.
 func (l *Lease) cover(s *stripe, writes uint64, h held) {
 	if l == nil {
 		return
@@ -78,7 +78,7 @@ func (l *Lease) cover(s *stripe, writes uint64, h held) {
 	l.marks = append(l.marks, mark{s, writes})
 }
 
-// revoke makes the lease invalid, because memory may not answer one of its reads again.
+// revoke makes the lease invalid, because one of its reads must not be answered from memory again.
 func (l *Lease) revoke() {
 	if l != nil {
 		l.revoked = true

@@ -10,14 +10,15 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// PresenceFact says that a target holds some content.
+// PresenceFact says that a repository of a target has some content. A target is an upstream that
+// pushes go to.
 type PresenceFact struct {
 	Kind Kind
 	Size int64 // bytes; negative if unknown
-	// Referenced says that the target holds a manifest that references the content, or that the
-	// content is a manifest. A registry may delete content that nothing references.
+	// Referenced says that the target has a manifest that references the content, or that the content
+	// is a manifest. A registry may delete content that nothing references.
 	Referenced bool
-	// Confirmed is when the target was last known to hold the content. It is zero in a fact that an
+	// Confirmed is when the target was last known to have the content. It is zero in a fact that an
 	// older dray recorded without this field. In a call of Add, zero means the present moment.
 	Confirmed time.Time
 }
@@ -38,9 +39,9 @@ type PresenceOptions struct {
 	UnreferencedTTL time.Duration
 }
 
-// Presence remembers which content the target of pushes holds, so that it is not sent twice.
-// There are only positive facts. A fact is wrong if the target has deleted the content since. A
-// caller that notices this calls Forget and sends the content again.
+// Presence remembers which content the target of pushes has, so that dray does not send the content
+// twice. There are only positive facts. A fact is wrong if the target has deleted the content
+// since. A caller that notices this calls Forget and sends the content again.
 type Presence struct {
 	ledger[presenceRecord]
 	unreferencedTTL time.Duration
@@ -69,7 +70,7 @@ func (r presenceRecord) check() error {
 	return nil
 }
 
-// homeRecord names a repository that holds a blob as part of an image.
+// homeRecord names a repository that has a blob as part of an image.
 type homeRecord struct {
 	Repo string `json:"r"`
 }
@@ -83,9 +84,10 @@ func (r homeRecord) check() error {
 
 func (k *Presence) homes() ledger[homeRecord] { return sibling[homeRecord](k.ledger) }
 
-// Home returns a repository of upstream that holds the blob d as part of an image: the one that
-// was added last. It returns ErrNotFound if none is known. The repository may have lost the blob
-// since. Home does not check whether the client may know of the repository.
+// Home returns a repository of upstream that has the blob d as part of an image. If there are
+// several, it returns the one for which Add was called last. It returns ErrNotFound if none is
+// known. The repository may have lost the blob since. Home does not check whether a client may know
+// of the repository.
 func (k *Presence) Home(ctx context.Context, upstream string, d digest.Digest) (string, error) {
 	r, err := k.homes().read(ctx, homeKey(upstream, d))
 	if err != nil {
@@ -94,7 +96,7 @@ func (k *Presence) Home(ctx context.Context, upstream string, d digest.Digest) (
 	return r.Repo, nil
 }
 
-// Get returns the fact that repo of upstream holds d, ErrNotFound if that is not known, or the
+// Get returns the fact that repo of upstream has d, ErrNotFound if there is no such fact, or the
 // failure of the store.
 func (k *Presence) Get(ctx context.Context, upstream, repo string, d digest.Digest) (PresenceFact, error) {
 	r, err := k.read(ctx, digestKey{upstream, repo, d}.in(presenceSpace))
@@ -108,7 +110,7 @@ func (k *Presence) Get(ctx context.Context, upstream, repo string, d digest.Dige
 	return fact, nil
 }
 
-// Add records that repo of upstream holds everything in held. A manifest always counts as
+// Add records that repo of upstream has all the content in held. A manifest always counts as
 // referenced.
 func (k *Presence) Add(ctx context.Context, upstream, repo string, held ...Holding) error {
 	var referenced, unreferenced []Entry

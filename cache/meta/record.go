@@ -12,8 +12,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Kind says whether a digest names a manifest or a blob. A registry is asked differently for
-// each, so a fact must record the kind.
+// Kind says whether a digest names a manifest or a blob. A registry has different URLs for the two,
+// so a fact about a digest of either kind records the kind.
 type Kind string
 
 // The two kinds of content.
@@ -30,16 +30,16 @@ type Options struct {
 	TTL time.Duration
 }
 
-// record is the stored form of a fact. check returns an error for a record that can be decoded but
-// that this version cannot have written.
+// record is the stored form of a fact. check returns an error for a record that this version of
+// dray would not write.
 type record interface{ check() error }
 
-// ledger keeps records of one type as compact JSON, each for a limited time. It counts those that
-// cannot be read. The facades are made of ledgers.
+// ledger keeps records of one type as compact JSON, each for a limited time. It counts the records
+// that cannot be decoded. The facades are made of ledgers.
 type ledger[R record] struct {
-	facts      string // type of the facts, for metrics and errors
+	facts      string // the type of the facts, as metrics and errors name it
 	store      Store
-	lease      *Lease // covers the reads; may be nil
+	lease      *Lease // covers the reads, unless it is nil
 	ttl        time.Duration
 	unreadable prometheus.Counter
 }
@@ -52,12 +52,12 @@ func newLedger[R record](s Store, facts string, ttl time.Duration) ledger[R] {
 	})}
 }
 
-// sibling returns a ledger of other records that belong to the same facts.
+// sibling returns a ledger of records of another type, with the store, lease, TTL and metric of l.
 func sibling[R, O record](l ledger[O]) ledger[R] {
 	return ledger[R](l)
 }
 
-// read returns the record under key. It returns ErrNotFound also for a record that cannot be read.
+// read returns the record under key. It also returns ErrNotFound if the record cannot be decoded.
 func (l ledger[R]) read(ctx context.Context, key string) (r R, err error) {
 	value, err := GetLeased(ctx, l.store, key, l.lease)
 	if err != nil {
@@ -90,7 +90,7 @@ func (l ledger[R]) writeFor(ctx context.Context, key string, r R, ttl time.Durat
 	return l.store.Put(ctx, e.Key, e.Value, ttl)
 }
 
-// entry encodes a record. It returns an error for a record that read would not accept.
+// entry encodes a record. It returns an error for a record that decode would refuse.
 func (l ledger[R]) entry(key string, r R) (Entry, error) {
 	if err := r.check(); err != nil {
 		return Entry{}, err
@@ -99,7 +99,7 @@ func (l ledger[R]) entry(key string, r R) (Entry, error) {
 	return Entry{key, value}, err
 }
 
-// list yields the facts of the records whose keys begin with prefix. Records that cannot be read
+// list yields the facts of the records whose keys begin with prefix. Records that cannot be decoded
 // are counted and left out. Records for which fact returns ErrNotFound are left out, too. list
 // reads the whole store if the store does not order its keys.
 func list[F, K any, R record](ctx context.Context, l ledger[R], prefix string, parse func(string) (K, bool), fact func(K, R) (F, error)) iter.Seq2[F, error] {

@@ -10,7 +10,7 @@ import (
 
 // Errors of stores and of the wrappers around them.
 var (
-	// ErrNotFound says that a store answered and has no living entry under a key.
+	// ErrNotFound says that a store answered and has no entry under a key, or only an expired one.
 	ErrNotFound = errors.New("not found")
 	// ErrClosed says that the store was used after Close.
 	ErrClosed = errors.New("store is closed")
@@ -27,31 +27,32 @@ type Entry struct {
 // Store maps keys to small values that expire.
 //
 // Keys are non-empty strings of at most 8 KiB and may have any bytes. Values may be empty. All
-// methods may be called concurrently. A Store does not retry: it reports a failure at once, and
-// the caller manages without it. Every method returns the context's error if the context has
-// ended before the work began, and ErrClosed after Close.
+// methods may be called concurrently. A Store does not retry: it reports a failure at once, and the
+// caller continues without the answer. Every method that takes a context returns the error of the
+// context if that has ended before the work began, and ErrClosed after Close.
 //
-// An entry is never returned before it was put, nor more than about a second after its expiry.
-// Within one process every read that begins after a completed Put or Delete sees it.
+// An entry is returned for at most about a second after its expiry, or for longer by a [Cached]
+// whose store fails. A read that begins after a Put or Delete of the same process has returned sees
+// the change.
 type Store interface {
 	// Get returns the value under key, which the caller then owns, or ErrNotFound.
 	Get(ctx context.Context, key string) ([]byte, error)
 	// Put replaces the value under key. It does not keep a reference to value. With a ttl of 0 the
-	// entry never expires. A negative ttl has already expired, so the call removes the entry. A ttl
-	// above [MaxTTL] may count as MaxTTL.
+	// entry never expires. With a negative ttl, Put removes the entry. A ttl above [MaxTTL] may count
+	// as MaxTTL.
 	Put(ctx context.Context, key string, value []byte, ttl time.Duration) error
 	// Delete removes the entry under key. A missing key is no error.
 	Delete(ctx context.Context, key string) error
 	// Scan yields the living entries whose key begins with prefix, in no particular order. It may
-	// yield an entry more than once, and may miss one that changes meanwhile. The first error ends
-	// the scan. The loop body may call the store.
+	// yield an entry more than once, and may miss one that changes during the scan. The first error
+	// ends the scan. The loop body may call the store.
 	Scan(ctx context.Context, prefix string) iter.Seq2[Entry, error]
 	// Close releases the store. A second call is no error.
 	Close() error
 }
 
 // Batch is implemented by stores that can put many entries at about the price of one. The entries
-// are not put atomically: after an error some of them may be there.
+// are not put atomically: after an error some of them may have been put.
 type Batch interface {
 	PutAll(ctx context.Context, entries []Entry, ttl time.Duration) error
 }

@@ -28,14 +28,14 @@ type TagFact struct {
 	// NotFound says that the upstream answered that there is no such tag. Digest, media type and
 	// size are then empty.
 	NotFound bool
-	// Reason is how the upstream said so, if NotFound is set.
+	// Reason is what the upstream said, if NotFound is set.
 	Reason Reason
 }
 
-// Reason is how an upstream said that something does not exist.
+// Reason is what an upstream said when it answered that something does not exist.
 type Reason struct {
-	Code string `json:"c,omitempty"` // of its protocol
-	Text string `json:"t,omitempty"` // for people
+	Code string `json:"c,omitempty"` // the error code of the registry protocol
+	Text string `json:"t,omitempty"` // the message for people
 }
 
 // Tag is one fact of a listing. It lacks the Accept of the question.
@@ -114,9 +114,9 @@ func (t *Tags) Get(ctx context.Context, k TagKey) (TagFact, error) {
 	return r.fact(), nil
 }
 
-// Set records f for keep, at most for Options.TTL. A keep of 0 means Options.TTL. A zero CheckedAt
-// means now. Set records nothing and returns nil if the question was asked before the last Forget
-// of its tag.
+// Set records f for the time keep, but at most for Options.TTL. A keep of 0 means Options.TTL. A
+// zero CheckedAt means now. Set records nothing and returns nil if the question was asked before
+// the last Forget of its tag.
 func (t *Tags) Set(ctx context.Context, k TagKey, f TagFact, keep time.Duration) error {
 	if keep == 0 || keep > t.ttl {
 		keep = t.ttl
@@ -145,7 +145,7 @@ func (t *Tags) Set(ctx context.Context, k TagKey, f TagFact, keep time.Duration)
 }
 
 // SetNotFound records that the upstream, asked at the given time, answered that the tag does not
-// exist. The fact is kept for window. If that is not positive, SetNotFound records nothing.
+// exist. The fact is kept for window. If window is not positive, SetNotFound records nothing.
 func (t *Tags) SetNotFound(ctx context.Context, k TagKey, asked time.Time, window time.Duration, why Reason) error {
 	if window <= 0 {
 		return nil
@@ -162,9 +162,9 @@ func (t *Tags) Forget(ctx context.Context, upstream, repo, tag string) error {
 	return nil
 }
 
-// All yields the visible facts of one upstream, or of all if upstream is empty, for listings. It
-// reads the whole store if the store does not order its keys, so it is not for the path of a
-// pull.
+// All yields the visible facts of one upstream, or of all upstreams if upstream is empty, for
+// listings. It reads the whole store if the store does not order its keys, so it is not for the
+// path of a pull.
 func (t *Tags) All(ctx context.Context, upstream string) iter.Seq2[Tag, error] {
 	return list(ctx, t.ledger, upstreamPrefix(tagSpace, upstream), parseTagKey, func(k TagKey, r tagRecord) (Tag, error) {
 		e, err := epochsOf(t.ledger).at(ctx, k.forgetKey())

@@ -10,8 +10,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// TransitTTL is how long a fact about a blob in transit is kept. A mirror that goes on with the
-// blob records the fact again before that.
+// TransitTTL is how long a fact about a blob in transit is kept. As long as the mirror has not
+// brought the blob to the upstream, it records the fact again before that time is over.
 const TransitTTL = time.Minute
 
 // TransitFact says that a mirror has got a blob from a client and acknowledged it.
@@ -22,8 +22,8 @@ type TransitFact struct {
 	Held bool
 }
 
-// Transit tells mirrors that share a store what the others have got from clients and not brought
-// to the upstream yet.
+// Transit tells mirrors that share a store which blobs the other mirrors have got from clients and
+// have not brought to the upstream yet.
 type Transit struct {
 	ledger[transitRecord]
 	self string
@@ -92,7 +92,7 @@ func (t *Transit) Forget(ctx context.Context, upstream, repo string, d digest.Di
 	return nil
 }
 
-// Opened records for ttl that this mirror has opened the upload with an id.
+// Opened records for ttl that this mirror has opened the upload id.
 func (t *Transit) Opened(ctx context.Context, id string, ttl time.Duration) error {
 	if err := t.uploads().writeFor(ctx, path(uploadSpace, id), uploadRecord{t.self}, ttl); err != nil {
 		return fmt.Errorf("upload %s: %w", id, err)
@@ -100,7 +100,7 @@ func (t *Transit) Opened(ctx context.Context, id string, ttl time.Duration) erro
 	return nil
 }
 
-// OpenElsewhere reports whether another mirror has opened the upload with an id.
+// OpenElsewhere reports whether another mirror has opened the upload id.
 func (t *Transit) OpenElsewhere(ctx context.Context, id string) bool {
 	r, err := t.uploads().read(ctx, path(uploadSpace, id))
 	return err == nil && r.Mirror != t.self

@@ -10,8 +10,8 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// Verdicts remembers the findings of checks about the content of a digest. The key has the
-// check's revision, so that an answer is never used after the check has changed.
+// Verdicts remembers the answers of checks about the content of a digest. The key has the revision
+// of the check, so an answer is never used after the check has changed.
 type Verdicts struct {
 	ledger[verdictRecord]
 }
@@ -34,14 +34,14 @@ func (r verdictRecord) check() error {
 }
 
 // Recall returns the answer of a check about d. It returns false if there is none or if the store
-// fails. The content is then checked again.
+// fails. The caller then checks the content again.
 func (v *Verdicts) Recall(ctx context.Context, d digest.Digest, check, revision string) ([]byte, bool) {
 	r, err := v.read(ctx, verdictKey(d, check, revision))
 	return r.Answer, err == nil
 }
 
-// Remember keeps the answer of a check, a JSON value, about d. If it cannot be kept, the content
-// is checked again.
+// Remember keeps the answer of a check about d. answer must be JSON. If the answer cannot be kept,
+// the content will be checked again.
 func (v *Verdicts) Remember(ctx context.Context, d digest.Digest, check, revision string, answer []byte) {
 	if checkDigest(d) == nil {
 		_ = v.write(ctx, verdictKey(d, check, revision), verdictRecord{Answer: answer})

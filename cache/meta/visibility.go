@@ -11,7 +11,8 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// LinkFact is what a manifest says about content that it references.
+// LinkFact is what dray knows about linked content, in most cases from a manifest that references
+// it.
 type LinkFact struct {
 	MediaType string
 	Size      int64 // bytes; negative if unknown
@@ -24,17 +25,17 @@ type Link struct {
 	LinkFact
 }
 
-// Visibility remembers which repository may see which digest. All repositories share bytes, but
-// not visibility: a digest is visible to a repository only if a manifest that came through this
-// repository references it. If a link is missing, access is not denied, but the upstream must be
-// asked.
+// Visibility remembers under which repositories dray may serve a digest without asking the
+// upstream. All repositories share bytes, but not visibility. A link of a repository to a digest
+// says that a manifest of the repository names the digest, or that the upstream has confirmed the
+// digest there. If the link is missing, dray does not deny access, but asks the upstream.
 type Visibility struct {
 	ledger[linkRecord]
 }
 
 // NewVisibility returns the links in s. By default they are kept for 30 days after they were last
-// added. That bounds how long a digest stays visible through a repository whose upstream no
-// longer confirms it.
+// added. This bounds how long a digest stays visible to a repository whose upstream no longer
+// confirms it.
 func NewVisibility(s Store, o Options) *Visibility {
 	return &Visibility{newLedger[linkRecord](s, "visibility", cmp.Or(o.TTL, 30*24*time.Hour))}
 }
@@ -100,8 +101,8 @@ type Linked struct {
 	Link
 }
 
-// All yields the links of one upstream, or of all if upstream is empty, for listings. It reads
-// the whole store if the store does not order its keys, so it is not for the path of a pull.
+// All yields the links of one upstream, or of all upstreams if upstream is empty, for listings. It
+// reads the whole store if the store does not order its keys, so it is not for the path of a pull.
 func (l *Visibility) All(ctx context.Context, upstream string) iter.Seq2[Linked, error] {
 	return list(ctx, l.ledger, upstreamPrefix(linkSpace, upstream), digestKeyIn(linkSpace), func(k digestKey, r linkRecord) (Linked, error) {
 		return Linked{k.upstream, k.repo, Link{k.digest, LinkFact(r)}}, nil

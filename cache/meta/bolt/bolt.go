@@ -25,7 +25,7 @@ import (
 var (
 	// ErrLocked says that another process uses the file.
 	ErrLocked = errors.New("file is in use by another process")
-	// ErrCorrupt says that the file contradicts itself.
+	// ErrCorrupt says that the content of the file is damaged.
 	ErrCorrupt = errors.New("file is corrupt")
 )
 
@@ -40,7 +40,8 @@ type Options struct {
 	SyncEvery time.Duration
 	// ExpireEvery is how often Run removes expired entries; 0 means 1 minute.
 	ExpireEvery time.Duration
-	// Logger gets a line for a file moved aside and for failing background work; nil discards them.
+	// Logger gets a line when a file is moved aside or cannot be opened, and when background work
+	// fails; nil discards the lines.
 	Logger *slog.Logger
 }
 
@@ -66,8 +67,8 @@ var (
 	_ meta.Batch = (*Store)(nil)
 )
 
-// facts is the only bucket. A value follows its expiry: 8 bytes, big endian, in Unix nanoseconds,
-// 0 for never.
+// facts is the only bucket. Under each key, it has the expiry followed by the value. The expiry has
+// 8 bytes: Unix nanoseconds, big endian, or 0 for never.
 const (
 	facts      = "facts"
 	expirySize = 8
@@ -80,7 +81,7 @@ func seal(value []byte, expires int64) []byte {
 	return append(sealed, value...)
 }
 
-// unseal returns the value if it has not expired. The transaction still owns it.
+// unseal returns the value if it has not expired. The value must not be used after the transaction.
 func unseal(sealed []byte, now int64) ([]byte, bool) {
 	if len(sealed) < expirySize || expired(sealed, now) {
 		return nil, false
@@ -107,9 +108,9 @@ func expiry(ttl time.Duration) int64 {
 }
 
 // Open opens or creates the file. It returns ErrLocked if another process has it. If the file is
-// damaged, Open logs a warning and starts with an empty one. If there is no room for the file, or
-// the disk cannot be read, Open logs a warning and returns a store. The methods of this store then
-// try again to open the file, and return errors until that succeeds.
+// damaged, Open logs a warning and starts with an empty one. If the file cannot be opened now, for
+// example because the disk is full, Open logs a warning and returns a store. The methods of this
+// store then try again to open the file, and return errors until one of them succeeds.
 func Open(o Options) (*Store, error) {
 	o.SyncEvery, o.ExpireEvery = cmp.Or(o.SyncEvery, 5*time.Second), cmp.Or(o.ExpireEvery, time.Minute)
 	o.Logger = cmp.Or(o.Logger, slog.New(slog.DiscardHandler))
@@ -169,7 +170,7 @@ func (s *Store) size() float64 {
 // Collectors returns the metrics of the file.
 func (s *Store) Collectors() []prometheus.Collector { return []prometheus.Collector{s.swept, s.bytes} }
 
-// view runs one transaction that reads, and update one that writes. Both translate its errors.
+// view runs a transaction that reads, and update runs one that writes. Both translate the errors.
 func (s *Store) view(ctx context.Context, read func(*bbolt.Bucket) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -252,15 +253,15 @@ func (s *Store) Delete(ctx context.Context, key string) error {
 	return s.update(ctx, func(b *bbolt.Bucket) error { return b.Delete([]byte(key)) })
 }
 
-// Bounds of one read transaction of a scan or sweep: a long transaction would keep freed pages
-// from being used again.
+// These bounds keep each read transaction of a scan or sweep short. A long transaction would keep
+// freed pages from being used again.
 const (
 	pageEntries = 256
 	pageBytes   = 1 << 20
 )
 
 // Scan implements [meta.Store]. It reads a page at a time. No transaction is open while the loop
-// body runs, because a write inside one could wait for itself.
+// body runs, because a write in the loop body could wait forever for that transaction to end.
 func (s *Store) Scan(ctx context.Context, prefix string) iter.Seq2[meta.Entry, error] {
 	return func(yield func(meta.Entry, error) bool) {
 		for from, more := prefix, true; more; {
@@ -286,8 +287,8 @@ func (s *Store) Scan(ctx context.Context, prefix string) iter.Seq2[meta.Entry, e
 	}
 }
 
-// readPage returns the living entries of the page that begins at from, where the next page begins,
-// and whether there is one.
+// readPage returns the unexpired entries of the page that begins at from, where the next page
+// begins, and whether there is one.
 func readPage(b *bbolt.Bucket, prefix, from string) (page []meta.Entry, next string, more bool) {
 	now := time.Now().UnixNano()
 	size, visited := 0, 0
@@ -305,8 +306,8 @@ func readPage(b *bbolt.Bucket, prefix, from string) (page []meta.Entry, next str
 	return page, "", false
 }
 
-// Close syncs and closes the file and removes the marker of use. After damage it returns
-// ErrCorrupt and does nothing: because of the marker, the next process checks the file.
+// Close syncs and closes the file and removes the marker of use. After damage it returns ErrCorrupt
+// and does nothing. The marker stays, so the next process checks the file.
 func (s *Store) Close() error {
 	s.closeOnce.Do(func() {
 		s.opening <- struct{}{}

@@ -1,12 +1,13 @@
 // Package bolt keeps facts in one bbolt file of this process.
 //
 // Invariants:
-//   - The file is disposable. If its content is damaged at the start, it is moved aside and a new
-//     one is created. After an error of the system, such as a lack of permission, it stays.
-//   - A put costs no fsync. The file is synced every few seconds and on Close. A kill of the
-//     process loses nothing, because the kernel has the pages. A power cut may leave a file whose
-//     pages contradict each other. A marker beside the file says that the file is in use. If the
-//     marker is still there at the next start, the whole file is checked before its first use.
-//   - Damage that is found later does not crash the process. The operation that finds it and every
-//     later one fail until the next start.
+//   - The file is disposable. If its content is damaged when it is opened, the file is moved aside
+//     and a new one is created. After an error of the system, such as a lack of permission, the
+//     file stays.
+//   - A put costs no fsync. The file is synced every few seconds and on Close. A killed process
+//     loses nothing, because the kernel has the pages. A power cut may leave a file whose pages
+//     contradict each other. A marker beside the file says that the file is in use. If the marker
+//     is still there at the next start, the whole file is checked before its first use.
+//   - Damage that is found later does not crash the process. The operation that finds the damage
+//     fails, and so does every later one until the next start.
 package bolt

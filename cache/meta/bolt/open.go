@@ -21,20 +21,20 @@ const (
 	corruptSuffix = ".corrupt"
 )
 
-// file is a database that can be given up after damage. It then stays mapped, and locked against
-// other processes, until this process ends: unmapping it could wait for a lock, or make a reader
-// fault.
+// file is a database that can be given up after damage. A file that was given up stays mapped, and
+// locked against other processes, until this process ends. To unmap it could block on a lock, or
+// cause a fault in a reader.
 type file struct {
 	db     *bbolt.DB
 	broken atomic.Bool
-	// writer is held around every write. bbolt's own lock stays locked when a write finds damage and
-	// cannot roll back. Callers that wait here instead can still get an error.
+	// writer is a mutex that is held during every write. When a write finds damage and cannot roll
+	// back, bbolt's own lock stays locked forever. Callers that wait for writer get an error then.
 	writer chan struct{}
 }
 
 // contain calls use. When a file is damaged, bbolt panics or reads beyond the end of the mapping.
-// contain turns that into ErrCorrupt. From then on it does not touch the database again, because
-// the locks of the database are in an unknown state.
+// contain turns both into ErrCorrupt. After that it does not use the database again, because the
+// locks of the database are in an unknown state.
 func (f *file) contain(use func(*bbolt.DB) error) (err error) {
 	if f.broken.Load() {
 		return fmt.Errorf("%w, found earlier", ErrCorrupt)
@@ -62,8 +62,8 @@ func (f *file) close(sound func() error) error {
 	})
 }
 
-// openSound returns a database that is known to be sound, and marks its file as in use. If the file
-// is damaged, openSound moves it aside and creates a new one.
+// openSound returns a database in which openChecked found no damage, and marks its file as in use.
+// If the file is damaged, openSound moves it aside and creates a new one.
 func openSound(path string, lockTimeout time.Duration, log *slog.Logger) (*file, error) {
 	f, err := openChecked(path, lockTimeout)
 	if errors.Is(err, ErrCorrupt) {
@@ -83,7 +83,7 @@ func openSound(path string, lockTimeout time.Duration, log *slog.Logger) (*file,
 	return f, nil
 }
 
-// openChecked opens the file, and checks it unless it was closed properly.
+// openChecked opens the file, and reads all of it to check it, unless it was closed properly.
 func openChecked(path string, lockTimeout time.Duration) (*file, error) {
 	f, err := openLocked(path, lockTimeout)
 	if err != nil {
@@ -135,7 +135,8 @@ func openLocked(path string, lockTimeout time.Duration) (*file, error) {
 	if err = classify(err); errors.Is(err, ErrLocked) || errors.Is(err, ErrCorrupt) {
 		return nil, err
 	}
-	// All other errors are about the content, too. bbolt has no error values for some of them.
+	// All other errors are about the content of the file, although bbolt has no error values for some
+	// of them.
 	return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
 }
 
@@ -146,8 +147,8 @@ func ofSystem(err error) bool {
 	return errno || path
 }
 
-// passing reports whether an error of opening the file may go away by itself: there is no room,
-// there are no inodes or descriptors, or the disk cannot be read.
+// passing reports whether the cause of an error of opening the file may go away by itself, as when
+// the disk is full or cannot be read, or the system is short of descriptors, memory or locks.
 func passing(err error) bool {
 	for _, errno := range []syscall.Errno{
 		syscall.ENOSPC, syscall.EDQUOT, syscall.EIO, syscall.ESTALE,
@@ -160,8 +161,8 @@ func passing(err error) bool {
 	return false
 }
 
-// classify turns errors that moving the file aside would solve into ErrCorrupt, and a timeout
-// into ErrLocked.
+// classify turns an error about the content of the file into ErrCorrupt, and a timeout into
+// ErrLocked.
 func classify(err error) error {
 	switch {
 	case errors.Is(err, berrors.ErrTimeout):
@@ -192,7 +193,7 @@ func fits(db *bbolt.DB, path string) error {
 }
 
 // verify reads the whole file. It first walks the keys in this goroutine, where contain handles a
-// fault. Only then it calls Check, which follows the same pages in a goroutine of its own.
+// fault. After that it calls Check, which follows the same pages in a goroutine of its own.
 func verify(tx *bbolt.Tx) error {
 	var last []byte
 	c := tx.Bucket([]byte(facts)).Cursor()
@@ -214,7 +215,8 @@ func verify(tx *bbolt.Tx) error {
 	return first
 }
 
-// mark creates the marker of a file in use, durably, before the first write.
+// mark creates the marker that says that the file is in use. The marker is on stable storage when
+// mark returns.
 func mark(path string) error {
 	f, err := os.OpenFile(path+openSuffix, os.O_CREATE|os.O_WRONLY, 0o600)
 	if err != nil {

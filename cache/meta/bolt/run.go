@@ -7,8 +7,9 @@ import (
 	"go.etcd.io/bbolt"
 )
 
-// Run syncs the file and removes expired entries until ctx ends. It then returns nil. When either
-// kind of work fails, that is logged once, and not again before it has succeeded.
+// Run syncs the file and removes expired entries until ctx ends. It then returns nil. When a sync
+// or a removal fails, Run logs the failure. It does not log another failure of the same kind before
+// that kind of work has succeeded.
 func (s *Store) Run(ctx context.Context) error {
 	syncs, sweeps := time.NewTicker(s.o.SyncEvery), time.NewTicker(s.o.ExpireEvery)
 	defer syncs.Stop()
@@ -93,7 +94,7 @@ func expiredPage(b *bbolt.Bucket, from string) (keys []string, next string, more
 }
 
 // removeExpired removes those of the keys that are still expired, and returns their number. It
-// checks this again, because a key may have been put again meanwhile.
+// checks the expiry again, because a key may have been put again since.
 func removeExpired(b *bbolt.Bucket, keys []string) (n int, err error) {
 	now := time.Now().UnixNano()
 	for _, k := range keys {

@@ -1,5 +1,5 @@
-// Package metatest has a suite of tests that every metadata store must pass, and two stores for
-// tests: one in memory and one that fails on request.
+// Package metatest has a suite of tests that every metadata store must pass, two stores for tests,
+// one in memory and one that fails on request, and a redis-server for tests.
 package metatest
 
 import (
@@ -22,7 +22,7 @@ type Memory struct {
 
 type entry struct {
 	value   []byte
-	expires time.Time // zero: never
+	expires time.Time // zero means never
 }
 
 var _ meta.Store = (*Memory)(nil)
@@ -139,8 +139,8 @@ type Faulty struct {
 // NewFaulty returns s, which works until Fail is called.
 func NewFaulty(s meta.Store) *Faulty { return &Faulty{Store: s, calls: map[string]int{}} }
 
-// Fail makes every call wait for delay, or until its context ends. The call then fails with err, or
-// works if err is nil.
+// Fail makes every later call wait for delay, and then fail with err, or work if err is nil. A call
+// whose context ends during the wait returns the error of the context.
 func (f *Faulty) Fail(err error, delay time.Duration) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

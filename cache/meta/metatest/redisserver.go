@@ -23,9 +23,9 @@ type RedisServer struct {
 	cmd  *exec.Cmd
 }
 
-// StartRedis starts a redis-server on a free port of 127.0.0.1, without persistence, and stops it
-// when the test ends. It skips the test if the program is not installed. If the first argument is
-// a file, that is the configuration.
+// StartRedis starts a redis-server on a free port of 127.0.0.1, and stops it when the test ends. It
+// skips the test if the program is not installed. args are the arguments of redis-server, of which
+// the first may be a configuration file. Without such a file, the server has no persistence.
 func StartRedis(t testing.TB, args ...string) *RedisServer {
 	t.Helper()
 	if _, err := exec.LookPath("redis-server"); err != nil {
@@ -48,7 +48,8 @@ func FreeAddr(t testing.TB) string {
 	return l.Addr().String()
 }
 
-// Start starts the server and waits until it answers. After a Kill the port is the same.
+// Start starts the server and waits until it answers. After a Kill, the server gets the same port
+// again.
 func (r *RedisServer) Start() {
 	r.t.Helper()
 	host, port, _ := net.SplitHostPort(r.Addr)
@@ -112,7 +113,8 @@ func (r *RedisServer) Do(words ...string) string {
 	return string(answer[:n])
 }
 
-// Eventually waits until done returns true. A test cannot control the clock of a server.
+// Eventually waits until done returns true, and fails the test after 20 seconds. It uses real time,
+// because a test cannot control the clock of a server.
 func (r *RedisServer) Eventually(what string, done func() bool) {
 	r.t.Helper()
 	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {

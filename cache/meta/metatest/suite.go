@@ -16,7 +16,7 @@ import (
 	"dray/cache/meta"
 )
 
-// Suite describes a store to [Suite.Run].
+// Suite describes a kind of store, which [Suite.Run] tests.
 type Suite struct {
 	// Open returns an empty store for one test. The suite calls Close. Open must register any other
 	// cleanup.
@@ -163,7 +163,7 @@ func oddKeys(t *testing.T, s meta.Store) {
 	if diff := cmp.Diff(want, Listing(t, s, "")); diff != "" {
 		t.Error(diff)
 	}
-	// A scan knows no patterns: these characters stand for themselves.
+	// A prefix is not a pattern: these characters stand for themselves.
 	if got := Listing(t, s, "*"); len(got) != 1 {
 		t.Errorf("scan of a star found %.200v", got)
 	}
@@ -379,8 +379,7 @@ func ttlNegative(t *testing.T, s meta.Store) {
 	}
 }
 
-// ttlReplaced checks that a put also replaces the expiry, and that the smallest ttl does not count
-// as 0, which never expires.
+// ttlReplaced checks that a put also replaces the expiry.
 func ttlReplaced(t *testing.T, s meta.Store) {
 	Put(t, s, "k", "short", time.Nanosecond)
 	Put(t, s, "k", "long", 0)

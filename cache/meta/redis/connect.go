@@ -13,8 +13,8 @@ import (
 	"github.com/redis/go-redis/v9/maintnotifications"
 )
 
-// ErrURL says that a URL does not name a Redis. Its text never has the URL, which may have a
-// password.
+// ErrURL says that a URL does not name a Redis. The text of the error never has the URL, because
+// the URL may have a password.
 var ErrURL = errors.New("not a redis URL")
 
 // connect returns a client for a URL.
@@ -87,7 +87,7 @@ func cluster(plain string, timeout time.Duration) (goredis.UniversalClient, erro
 	return goredis.NewClusterClient(o), nil
 }
 
-// setDefault sets those of the bounds to timeout that the URL does not set.
+// setDefault sets each bound to timeout, unless the URL has set it.
 func setDefault(timeout time.Duration, bounds ...*time.Duration) {
 	for _, b := range bounds {
 		*b = cmp.Or(*b, timeout)

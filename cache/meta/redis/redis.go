@@ -24,15 +24,15 @@ type Options struct {
 	//	redis+sentinel://host:26379/0?master_name=m&addr=host2:26379
 	//	redis+cluster://user:password@host:6379?addr=host2:6379
 	//
-	// with rediss+sentinel and rediss+cluster for TLS. The query takes the
-	// options of go-redis in snake case, such as pool_size or skip_verify. With
-	// Sentinel the user of the URL is the Sentinel's, and the server's own is
-	// given as username and password in the query.
+	// The schemes rediss+sentinel and rediss+cluster use TLS. The query takes the options of
+	// go-redis in snake case, such as pool_size or skip_verify. With Sentinel, the user and the
+	// password before the host are those for the Sentinel. The query gives those for the server, as
+	// username and password.
 	URL string
 	// Prefix begins every key; empty means "dray:".
 	Prefix string
-	// Timeout bounds each of these, unless the URL sets another bound: connecting, one write, one
-	// read, and the wait for a free connection; 0 means 500 ms.
+	// Timeout bounds each of four operations: connecting, one write, one read, and the wait for a free
+	// connection. 0 means 500 ms. The URL can set another bound for each.
 	Timeout time.Duration
 }
 
@@ -71,8 +71,8 @@ func translate(err error) error {
 	return err
 }
 
-// expiry rounds up to milliseconds, the unit of Redis. Rounded down, a short ttl would become 0,
-// which means never.
+// expiry rounds up to milliseconds, the unit of Redis. If it rounded down, a short ttl would become
+// 0, which means never.
 func expiry(ttl time.Duration) time.Duration {
 	return (ttl + time.Millisecond - 1).Truncate(time.Millisecond)
 }
