@@ -20,9 +20,9 @@ type account struct {
 	claimed     map[digest.Digest]claims
 	dirty       map[*entry]struct{}        // not yet synced
 	suspects    map[*entry]struct{}        // not yet verified
-	removed     map[digest.Digest]struct{} // blobs that left the index before the scan ended; then nil
+	removed     map[digest.Digest]struct{} // blobs that left the index before the end of the scan; nil after it
 	dropped     []*entry                   // out of the index, not yet unlinked
-	used        int64                      // bytes of blobs in whole blocks, until they are unlinked and closed
+	used        int64                      // bytes of blobs and of quarantine/, in whole blocks; a blob counts until it is unlinked and closed
 	reserved    int64                      // bytes promised to ingests, in whole blocks
 	pending     int64                      // the part of reserved that the file system has not yet allocated
 	quarantined int64                      // the part of used in quarantine/
@@ -58,8 +58,8 @@ func (a *account) insert(e *entry) {
 	}
 }
 
-// addEntry inserts a new entry in place of its reservation of reserved bytes, of which the file
-// system has allocated occupied bytes.
+// addEntry inserts a new entry. The entry takes the place of a reservation. reserved is the size of
+// the reservation, and occupied is how much of it the file system has allocated.
 func (a *account) addEntry(e *entry, reserved, occupied int64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -119,7 +119,7 @@ func (a *account) drop(e *entry) {
 }
 
 // retainWeight is what a push that needs a blob adds to entry.refs. A reader adds one. So
-// entry.refs shows whether a push needs the blob: such a blob is not removed for an operator.
+// entry.refs shows whether a push needs the blob. An operator cannot purge such a blob.
 const retainWeight = 1 << 16
 
 // retain turns the caller's reference to an entry into one of a push that needs the blob. release
@@ -155,7 +155,7 @@ func (a *account) refInternal(e *entry) {
 func (a *account) unrefInternal(e *entry) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	e.internalRefs-- // changes under mu together with refs, so users never counts it as a reader
+	e.internalRefs-- // changes under mu together with refs, so users never counts this reference
 	if e.refs.Add(-1) == 0 && e.unlinked.Load() {
 		a.uncount(e)
 	}
@@ -247,8 +247,8 @@ func (a *account) occupied(n int64) {
 }
 
 // takeDirty returns the entries that wait to be synced, each with an internal reference. An
-// operator may purge one before it is synced. If a later file then has its name, that file has the
-// same bytes, so it may be synced instead.
+// operator may purge an entry before its file is synced. If a new file gets the same name, the new
+// file is synced instead. It has the same bytes, so that does no harm.
 func (a *account) takeDirty() []*entry {
 	a.mu.Lock()
 	defer a.mu.Unlock()

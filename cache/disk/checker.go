@@ -13,7 +13,8 @@ type checker struct {
 	sync    *syncer
 }
 
-// run verifies every suspect blob, one after the other, and drops the corrupt ones.
+// run verifies the blobs that are suspect when it begins, one after the other, and drops the
+// corrupt ones.
 func (c *checker) run(ctx context.Context) {
 	c.mu.RLock()
 	var all []*entry

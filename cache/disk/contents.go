@@ -25,8 +25,8 @@ type contents struct {
 }
 
 // Open returns the blob, or ErrNotFound. A suspect blob, which an unclean stop may have damaged, is
-// verified first. That takes as long as reading it. ctx bounds the verification and the wait for
-// other work on the same digest.
+// verified first. The verification reads the whole blob. ctx bounds the verification and the wait
+// for other work on the same digest.
 func (c *contents) Open(ctx context.Context, dg digest.Digest) (*Blob, error) {
 	name, err := blobPath(dg)
 	if err != nil {
@@ -61,7 +61,8 @@ func (c *contents) Peek(dg digest.Digest) (*Blob, error) {
 	return b, nil
 }
 
-// Use counts for eviction like an Open of each of the blobs. It ignores blobs that are not held.
+// Use has the same effect on eviction as an Open of each of the blobs. It ignores blobs that are
+// not held.
 func (c *contents) Use(blobs ...digest.Digest) {
 	for _, dg := range blobs {
 		name, err := blobPath(dg)
@@ -87,10 +88,10 @@ func (c *contents) Stat(dg digest.Digest) (size int64, ok bool) {
 	return e.size, true
 }
 
-// Retain keeps a held blob from being evicted until release is called. It returns nil once the blob
-// is on stable storage. A blob that was retained several times stays until each release has been
-// called. Calling the same release again does nothing. A suspect blob is verified first. Retain
-// returns ErrNotFound when the blob is not held.
+// Retain keeps a held blob from being evicted until release is called. When it returns without an
+// error, the blob is on stable storage. A blob that was retained several times stays until each
+// release has been called. Calling the same release again does nothing. A suspect blob is verified
+// first. Retain returns ErrNotFound when the blob is not held.
 func (c *contents) Retain(ctx context.Context, dg digest.Digest) (release func(), err error) {
 	name, err := blobPath(dg)
 	if err != nil {
@@ -127,7 +128,7 @@ type Unless int
 // The uses that protect a blob from a purge.
 const (
 	UnlessInUse  Unless = iota // the blob is open or pinned, or a push needs it
-	UnlessNeeded               // a push needs the blob
+	UnlessNeeded               // a push needs the blob, or an upload of an earlier process keeps it
 )
 
 // Purge is Delete by an operator. It returns ErrInUse, and leaves the blob alone, when the blob
@@ -156,9 +157,9 @@ func (c *contents) Discard(ctx context.Context, dg digest.Digest) error {
 }
 
 // DiscardUnreadable moves a blob to quarantine/ because reading it failed with the error why, and
-// counts it as corrupt. A blob that a push needs stays, because it may be the only copy and the
-// error may pass. If why says that its file is too short, it is moved, too.
-// DiscardUnreadable returns ErrNotFound for a blob that is not held.
+// counts it as corrupt. A blob that a push needs is moved only if why says that its file is too
+// short. After other errors it stays, because it may be the only copy and may become readable
+// again. DiscardUnreadable returns ErrNotFound for a blob that is not held.
 func (c *contents) DiscardUnreadable(ctx context.Context, dg digest.Digest, why error) error {
 	return c.with(ctx, "discard", dg, func(e *entry) error {
 		c.mu.RLock()

@@ -45,7 +45,7 @@ type Dir struct {
 
 // Open takes possession of the directory and removes unfinished files, except those of ingests that
 // can be resumed. It returns ErrLocked when the directory is in use. It does not list the blobs.
-// Run or the first reservation starts that, and waits until it is done.
+// Run does that, or the first call that needs all blobs, such as a reservation.
 func Open(opts Options) (*Dir, error) {
 	if err := os.MkdirAll(opts.Path, 0o755); err != nil {
 		return nil, fmt.Errorf("open cache directory: %w", err)
@@ -98,9 +98,9 @@ func (d *Dir) Close() error {
 // other programs fill the file system, too.
 const boundsEvery = 10 * time.Second
 
-// Run reads the directory, verifies the blobs that an unclean stop left, scrubs, and makes new
-// blobs durable in groups until ctx ends. Then it syncs the remaining new blobs, so that the next
-// start need not verify them. It always returns nil.
+// Run lists the blobs and verifies those that an unclean stop left. Until ctx ends, it scrubs,
+// keeps the directory within its bounds, and makes new blobs durable in groups. Then it syncs the
+// remaining new blobs, so that the next start need not verify them. It always returns nil.
 func (d *Dir) Run(ctx context.Context) error {
 	if err := d.contents.scan.wait(ctx); err != nil {
 		return nil // asked to stop

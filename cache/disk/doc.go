@@ -1,10 +1,10 @@
-// Package disk keeps a directory of verified blobs that survives kill -9 and never exceeds its
-// quota.
+// Package disk keeps a directory of verified blobs that survives kill -9 and keeps to a quota.
 //
 // Invariants:
 //   - A file below blobs/ has the digest that its name says. [Ingest.Commit] checked digest and
 //     length before it moved the file there by one rename. Unfinished files are only in ingest/,
-//     where no reader looks. [Open] removes them, except those that are kept for [Dir.Recover].
+//     where nobody looks for blobs. [Open] removes them, except those that are kept for
+//     [Dir.Recover].
 //   - The directory is the index: presence, size and last use (the modification time) are read
 //     from it, so no database can disagree with it.
 //   - A blob file without any write permission is known to be on stable storage. A file that
@@ -17,11 +17,11 @@
 //     is fetched again when a client asks for it.
 //   - No file is touched while account.mu is held.
 //
-// A [Dir] consists of parts. Each part knows only the parts above it in this list:
+// A [Dir] consists of parts. Each part uses only the parts above it in this list:
 //   - tree: the files and subdirectories on disk
 //   - account: the held blobs, the order in which they are evicted (policy), and the bytes they
 //     take
-//   - scanner: reads the directory into the account, once
+//   - scanner: lists the directory once, and puts the blobs into the account
 //   - evictor: makes room, plans evictions, unlinks files
 //   - syncer: makes new blobs durable in groups and marks their files clean
 //   - checker: verifies the blobs that an unclean stop may have damaged

@@ -18,7 +18,7 @@ const maxHits = 3
 type entry struct {
 	key
 	size  int64
-	refs  atomic.Int32  // readers, pushes (retainWeight each) and internal references; evicted only at zero
+	refs  atomic.Int32  // readers, pushes (retainWeight each) and internal references; the blob is evicted only at zero
 	hits  atomic.Uint32 // requests for the blob, up to maxHits; see policy
 	touch atomic.Int64  // last use that the file records, in Unix nanoseconds
 
@@ -41,7 +41,7 @@ func (e *entry) blocks() int64 { return blocks(e.size) }
 
 func (e *entry) hit() {
 	if n := e.hits.Load(); n < maxHits {
-		e.hits.CompareAndSwap(n, n+1) // a lost race loses one hit of many
+		e.hits.CompareAndSwap(n, n+1) // if another hit comes at the same time, one of the two is lost
 	}
 }
 

@@ -15,7 +15,7 @@ const growStep = 4 << 20
 type evictor struct {
 	*resources
 	scan      *scanner
-	unlinking chan struct{} // closed when the running unlinkDropped ends; nil: none runs; guarded by account.mu
+	unlinking chan struct{} // closed when the running unlinkDropped ends; nil if none runs; guarded by account.mu
 }
 
 // reserve promises n bytes, a multiple of blockSize, to an ingest whose blob has at least length
@@ -24,7 +24,7 @@ func (v *evictor) reserve(ctx context.Context, n, length int64) error {
 	if err := v.scan.wait(ctx); err != nil {
 		return err
 	}
-	// Other programs take free space, too, so it is measured again after an eviction.
+	// Other programs take free space, too, so the free space is measured again after an eviction.
 	for range 4 {
 		free, total, err := v.statfs()
 		if err != nil {
@@ -136,8 +136,8 @@ func (v *evictor) removeIf(ctx context.Context, e *entry, allowed func() bool) e
 	return nil
 }
 
-// unlinkDropped returns when all entries that were dropped before the call are unlinked. One
-// caller at a time unlinks for all callers.
+// unlinkDropped tries to unlink the files of all entries that were dropped before the call. One
+// caller at a time works for all callers, and the others wait for it.
 func (v *evictor) unlinkDropped() {
 	v.mu.Lock()
 	for v.unlinking != nil {
@@ -187,7 +187,7 @@ func (v *evictor) finishUnlink(e *entry, err error) {
 		v.uncount(e)
 		return
 	}
-	if e.suspect { // must never be served: its blocks stay counted, and it stays out of the index
+	if e.suspect { // a suspect blob must not be served: it stays out of the index, and its blocks stay counted
 		return
 	}
 	e.gone = false
@@ -198,8 +198,8 @@ func (v *evictor) finishUnlink(e *entry, err error) {
 	}
 }
 
-// makeRoom evicts n bytes because the file system itself is full. length is that of the blob which
-// needs them. It returns false if it could not evict so many.
+// makeRoom evicts n bytes because the file system itself is full. length is the length of the blob
+// that needs the bytes. makeRoom returns false if it could not evict so many.
 func (v *evictor) makeRoom(n, length int64) bool {
 	v.mu.Lock()
 	ok := v.evict(n, length)
@@ -218,8 +218,8 @@ func (v *evictor) withRoom(step func() error) error {
 	return err
 }
 
-// evictFile evicts one blob for the sake of its inode: a small one if there is any. It returns
-// false if no blob can be evicted.
+// evictFile evicts one blob to free its inode: a small one if any can be evicted. It returns false
+// if no blob can be evicted.
 func (v *evictor) evictFile() bool {
 	v.mu.Lock()
 	clock := v.policy.clock()
@@ -261,8 +261,8 @@ func (v *evictor) withinBounds() bool {
 	return v.shortfall(0, free) == 0
 }
 
-// CheckRoom returns an error if a new blob would find no room, even if all blobs were evicted that
-// may be.
+// CheckRoom returns an error if there would be no room for a new blob even without all the blobs
+// that are not pinned.
 func (v *evictor) CheckRoom() error {
 	free, _, err := v.statfs()
 	if err != nil {

@@ -1,6 +1,6 @@
 package disk
 
-// Op names an operation that [Options.Fault] can let fail.
+// Op names an operation that [Options.Fault] can make fail.
 type Op string
 
 // The operations before which [Options.Fault] is called.

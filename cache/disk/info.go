@@ -12,18 +12,21 @@ type Info struct {
 	Size   int64 // in bytes
 	// LastUse is when the blob was last used. It may be up to one hour too early.
 	LastUse time.Time
-	// Hits counts requests for the blob, up to 3. Eviction spares a blob that has hits. In the main
-	// queue that costs the blob one hit. Outside it, the blob moves to the main queue and loses all.
+	// Hits counts requests for the blob, up to 3. Eviction spares a blob that has hits, but lowers the
+	// count each time: a blob in the main queue loses one hit. A blob in the short queue loses all
+	// hits and moves to the main queue.
 	Hits int
 	// Small says that the blob is in the pool of small blobs, which has its own order of eviction.
 	Small bool
-	// Proven says that the blob is in the main queue of its pool. Blobs come there when they are
-	// used again after they were stored, or stored again soon after they were evicted.
+	// Proven says that the blob is in the main queue of its pool. A blob moves there when eviction
+	// reaches it while it has hits or is in use. A blob that is stored again soon after it was evicted
+	// comes there at once.
 	Proven bool
 	// Open says that the blob is being read, or that a push needs it. It is not evicted now.
 	Open bool
-	// Pinned says that an operator keeps the blob (see [Dir.SetPin]), or that the blob is an
-	// upload that an earlier process committed, until [Dir.Forget] (see [Dir.Recover]).
+	// Pinned says that the blob is not evicted because an operator keeps it (see [Dir.SetPin]), or
+	// because an earlier process committed an upload as this blob (see [Dir.Recover]). An upload keeps
+	// its blob until [Dir.Forget] is called.
 	Pinned bool
 	// Suspect says that an unclean stop may have damaged the blob, and that it is not yet verified.
 	Suspect bool

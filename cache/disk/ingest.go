@@ -26,13 +26,13 @@ type Ingest struct {
 	file      *os.File
 	want      int64 // announced length in bytes, or -1
 	hash      hash.Hash
-	size      atomic.Int64  // bytes from the beginning that are written and hashed
+	size      atomic.Int64  // bytes from the beginning that are written, and hashed except for unhashed
 	written   atomic.Int64  // bytes given to WriteAt
 	writeLock chan struct{} // serialises writes, because writers that wait in the kernel would spin
 
-	key      string // under which the next process finds it; empty: it ends with this process
-	note     []byte // what its owner tells the next process
-	unhashed int64  // bytes of an earlier process that are not yet hashed
+	key      string // the next process finds the ingest under this key; empty if the ingest ends with this process
+	note     []byte // what the owner of the ingest stores for the next process
+	unhashed int64  // bytes that an earlier process wrote and that are not yet hashed
 
 	mu       sync.Mutex
 	ended    bool  // committed, aborted, suspended, or about to be
@@ -52,8 +52,8 @@ type ingests struct {
 	committed map[string]digest.Digest // blobs that earlier processes committed, by key
 }
 
-// Create reserves room for a blob of size bytes and starts it. If size is negative the length is
-// unknown, and room is reserved as the blob grows. Create returns ErrFull or ErrTooLarge when
+// Create starts an ingest of size bytes and reserves room for them. If size is negative the length
+// is unknown, and room is reserved as the blob grows. Create returns ErrFull or ErrTooLarge when
 // there is no room. ctx bounds the wait for the directory to be read.
 func (s *ingests) Create(ctx context.Context, size int64) (*Ingest, error) {
 	in := s.ingest(s.ingestName(), max(size, -1))
@@ -101,7 +101,7 @@ func (in *Ingest) allocate() error {
 	return err
 }
 
-// gotBlocks records that the file system has allocated n bytes of the reservation in total.
+// gotBlocks records that the file system has now allocated n bytes of the reservation.
 func (in *Ingest) gotBlocks(n int64) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -171,8 +171,8 @@ func (in *Ingest) WriteAt(p []byte, off int64) (int, error) {
 	return n, nil
 }
 
-// Advance hashes the bytes from offset Size up to offset to, all of which WriteAt has written. It
-// reads them into buf.
+// Advance hashes the bytes between the offsets Size and to. WriteAt must have written all of them.
+// Advance reads them into buf.
 func (in *Ingest) Advance(to int64, buf []byte) error {
 	for at := in.size.Load(); at < to; {
 		n, err := in.ReadAt(buf[:min(int64(len(buf)), to-at)], at)
@@ -234,8 +234,8 @@ func (in *Ingest) grow(n int64) error {
 	return nil
 }
 
-// Commit verifies the digest and the length, publishes the blob, and returns it open. If the blob
-// is already held, that is success. If Commit returns an error, such as ErrCorrupt or ErrSize,
+// Commit verifies the digest and the length, publishes the blob, and returns it open. It also
+// succeeds if the blob is already held. If Commit returns an error, such as ErrCorrupt or ErrSize,
 // nothing is published. ctx bounds only the wait for other work on the same digest. Run makes the
 // bytes durable later.
 func (in *Ingest) Commit(ctx context.Context, dg digest.Digest) (*Blob, error) {
@@ -284,7 +284,7 @@ func (in *Ingest) end() bool {
 	return !was
 }
 
-// undoEnd takes end back.
+// undoEnd undoes end.
 func (in *Ingest) undoEnd() {
 	in.mu.Lock()
 	defer in.mu.Unlock()

@@ -13,7 +13,7 @@ type metrics struct {
 	scrubbed, rot         prometheus.Counter
 	refused               *prometheus.CounterVec
 	gauges                []prometheus.Collector
-	passed                atomic.Int64 // end of the last full scrub in Unix seconds; 0: none
+	passed                atomic.Int64 // end of the last full scrub in Unix seconds; 0 if there was none
 }
 
 func newMetrics(a *account) *metrics {

@@ -19,8 +19,8 @@ import (
 // maxPinName bounds the name of a pin, in bytes.
 const maxPinName = 1024
 
-// ErrPinName says that a pin cannot have that name: it is empty, too long, or has control
-// characters.
+// ErrPinName says that a pin cannot have a name, because the name is empty, is too long, or has
+// control characters.
 var ErrPinName = errors.New("invalid pin name")
 
 // Pin is a set of blobs that an operator keeps, under a name such as that of an image. A blob is
@@ -35,13 +35,13 @@ type Pin struct {
 // pins holds the pins of a directory.
 type pins struct {
 	*resources
-	changing chan struct{}  // locked during a change; a wait for it ends with a context; capacity 1
+	changing chan struct{}  // mutex for changes of the pins; capacity 1
 	byName   map[string]Pin // guarded by account.mu
 }
 
-// SetPin sets the pin of that name, and replaces an older one. The pin is on stable storage when
-// SetPin returns nil. SetPin returns ErrPinName for a malformed name and ErrDigest for a
-// malformed digest. ctx bounds the wait for other changes of pins.
+// SetPin sets a pin, and replaces an older one of the same name. The pin is on stable storage when
+// SetPin returns nil. SetPin returns ErrPinName for a malformed name and ErrDigest for a malformed
+// digest. ctx bounds the wait for other changes of pins.
 func (ps *pins) SetPin(ctx context.Context, name string, blobs []digest.Digest) error {
 	if name == "" || len(name) > maxPinName || strings.ContainsFunc(name, func(r rune) bool { return r < ' ' }) {
 		return fmt.Errorf("pin %.100q: %w", name, ErrPinName)
@@ -131,7 +131,7 @@ func pinFile(name string) string {
 	return "pins/" + hex.EncodeToString(sum[:])
 }
 
-// text returns the content of a pin's file: lines with the name and with each digest.
+// text returns the content of a pin's file: the name and the digests, one on each line.
 func (p Pin) text() []byte {
 	b := []byte(p.Name + "\n")
 	for _, dg := range p.Blobs {

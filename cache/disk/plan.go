@@ -5,9 +5,10 @@ import (
 	"fmt"
 )
 
-// Plan returns the blobs that would be evicted, in this order, to free n bytes for a blob of that
-// length. It changes nothing. most is the greatest number of victims that it returns. The victims
-// have fewer than n bytes together if most is too low, or if all other blobs are in use or pinned.
+// Plan returns the blobs that would be evicted to free n bytes for a blob of that length, in the
+// order of their eviction. It changes nothing. It returns at most as many victims as most says. The
+// victims have fewer than n bytes together if most is too low, or if all other blobs are in use or
+// pinned.
 func (v *evictor) Plan(ctx context.Context, n int64, most int) ([]Victim, error) {
 	if err := v.scan.wait(ctx); err != nil {
 		return nil, err

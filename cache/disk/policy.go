@@ -8,10 +8,11 @@ const (
 
 // policy is the order in which blobs are evicted. Victims come from the pool of small blobs while
 // this pool has more than its share, otherwise from the pool of large ones. If the chosen pool has
-// no victim, the other pool is asked. Only entry.hit is safe for concurrent use.
+// no victim, the victim comes from the other pool. Callers hold account.mu, except for entry.hit,
+// which is safe for concurrent use.
 type policy struct {
 	small, large *pool
-	smallMax     int64 // in bytes; 0: smallPercent of the held bytes
+	smallMax     int64 // in bytes; 0 means smallPercent of the held bytes
 }
 
 func newPolicy(maxBytes int64) policy {
@@ -45,9 +46,9 @@ func (p *policy) clock() *clock {
 }
 
 // pool is S3-FIFO (https://s3fifo.com), with queues that are measured in bytes. A new blob waits in
-// the short queue. If it is hit there, it moves to the main queue when its turn comes. A blob that
-// has a ghost when it is stored goes to the main queue at once. The main queue gives a blob another
-// round for each hit.
+// the short queue. When it becomes the oldest blob there, it moves to the main queue if it has been
+// hit, and is evicted otherwise. A blob that has a ghost when it is stored goes to the main queue
+// at once. In the main queue, each hit spares a blob once.
 type pool struct {
 	fresh, main *fifo // the short queue and the main queue
 	ghosts      *ghosts
@@ -123,8 +124,8 @@ func (q *fifo) remove(e *entry) {
 	q.bytes -= e.blocks()
 }
 
-// ghosts remembers blobs that were evicted before they were hit, by the prefix of their keys. All
-// remembered blobs together had at most as many bytes as the pool holds.
+// ghosts remembers blobs that were evicted before they were hit, by the prefix of their keys. The
+// blobs that it remembers had, all together, at most as many bytes as the pool holds.
 type ghosts struct {
 	known map[uint64]*ghost
 	head  ghost // head.next is the oldest, head.prev the newest

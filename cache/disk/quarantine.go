@@ -10,13 +10,13 @@ import (
 )
 
 const (
-	quarantineFiles   = 64      // kept at most
-	quarantineBytes   = 1 << 30 // kept at most, in blocks, if there is no quota
-	quarantinePercent = 1       // of the quota otherwise
+	quarantineFiles   = 64      // the most files that are kept
+	quarantineBytes   = 1 << 30 // the most bytes that are kept, in blocks, if there is no quota
+	quarantinePercent = 1       // the most that is kept otherwise, in percent of the quota
 )
 
 // quarantine keeps blobs whose bytes are wrong in a directory of their own. Operators can look at
-// them there, and no reader does.
+// them there. Readers do not look there.
 type quarantine struct {
 	*resources
 	evictor  *evictor

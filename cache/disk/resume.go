@@ -31,8 +31,8 @@ const (
 	maxNote = 64 << 10
 )
 
-// Left is what an earlier process left under a key: an ingest, or the blob as which it committed an
-// ingest.
+// Left is what an earlier process left under a key: an ingest, or the blob that this ingest became
+// when it was committed.
 type Left struct {
 	Key  string
 	Note []byte
@@ -40,8 +40,8 @@ type Left struct {
 	Since time.Time
 	// Ingest is not committed yet and can be continued. It is nil if Digest is set.
 	Ingest *Ingest
-	// Digest is that of the committed blob, which has Size bytes. The blob is not evicted until
-	// Forget is called.
+	// Digest is the digest of the committed blob, and Size is its length in bytes. The blob is not
+	// evicted until Forget is called.
 	Digest digest.Digest
 	Size   int64
 }
@@ -107,7 +107,7 @@ func (s *ingests) Forget(key string) error {
 }
 
 // Recover returns what earlier processes left. Only the first call returns it. The bytes count for
-// the quota even before that.
+// the quota even before that call.
 func (s *ingests) Recover() []Left {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -180,7 +180,7 @@ func (s *ingests) tidy() error {
 		case l.Ingest != nil:
 			kept[key+partSuffix] = true
 		case l.Digest == "":
-			continue // killed before the ingest had begun
+			continue // the ingest was being aborted, or a power cut took its bytes
 		}
 		kept[f.Name()] = true
 		s.former = append(s.former, l)
@@ -197,7 +197,7 @@ func (s *ingests) tidy() error {
 }
 
 // loadLeft reads the files of a key. It counts the bytes of an ingest as reserved. It claims a
-// committed blob, so that it is not evicted.
+// committed blob, so that the blob is not evicted.
 func (s *ingests) loadLeft(key string) (Left, error) {
 	if !validKey.MatchString(key) {
 		return Left{}, ErrKey

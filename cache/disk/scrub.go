@@ -27,10 +27,10 @@ const (
 
 // Scrub says how held blobs are verified again in the background.
 type Scrub struct {
-	// Interval within which each blob is read once. Zero: blobs are not read again.
+	// Interval is the time in which each blob is read once. Zero means that no blob is read again.
 	Interval time.Duration
-	// BytesPerSecond are read at most, even if a pass then takes longer than Interval. Zero means 8
-	// MiB.
+	// BytesPerSecond bounds how fast blobs are read, even if a pass then takes longer than Interval.
+	// Zero means 8 MiB.
 	BytesPerSecond int64
 }
 
@@ -39,7 +39,7 @@ type Scrub struct {
 type cursor struct {
 	began time.Time     // of this pass
 	after digest.Digest // the digest that was verified last; empty at the beginning
-	ended time.Time     // of the previous pass; zero: there was none
+	ended time.Time     // of the previous pass; zero if there was none
 }
 
 // scrubber verifies held blobs, in one pass after another.

@@ -17,7 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// tree has the files and subdirectories on disk. It knows neither entries nor the account.
+// tree has the files and subdirectories on disk. It uses neither entries nor the account.
 type tree struct {
 	root   *os.Root
 	lock   *os.File

@@ -8,9 +8,9 @@ const (
 	// ReasonUnused: the blob has not been asked for since it was stored, or since the directory was
 	// opened. Such blobs take more than their share of the pool, and this one is the oldest.
 	ReasonUnused Reason = "unused"
-	// ReasonCold: the blob was asked for, so it came to the main queue. Each hit there lets it survive
-	// one round, and it has no hits left. A long list of the next victims takes several rounds, so it
-	// also names blobs that are often asked for now.
+	// ReasonCold: the blob is in the main queue, because it was asked for again or was in use. Each
+	// hit there spares it once, and it has no hits left. A long list of the next victims takes several
+	// rounds, so it also names blobs that are often asked for now.
 	ReasonCold Reason = "cold"
 )
 
