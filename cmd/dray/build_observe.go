@@ -10,6 +10,7 @@ import (
 	awscloudwatch "github.com/aws/aws-sdk-go-v2/service/cloudwatch"
 
 	"dray/cmd/dray/config"
+	"dray/cmd/dray/watched"
 	"dray/mirror/admin"
 	"dray/mirror/cloudwatch"
 	"dray/mirror/pulls"
@@ -73,7 +74,15 @@ func (g *graph) buildAdmin(context.Context) error {
 	for _, r := range g.registries {
 		checks = append(checks, admin.Check{Name: "upstream " + r.Name, Run: r.healthy})
 	}
-	h := admin.NewHandler(admin.Options{Gatherer: g.metrics, Checks: checks, API: g.endpoints(), Logger: g.log})
+	options := admin.Options{Gatherer: g.metrics, Checks: checks, API: g.endpoints(), Hosts: g.cfg.Admin.Hosts, Logger: g.log}
+	if file := g.cfg.Admin.TokenFile; file != "" {
+		token, err := watched.Secret(file)
+		if err != nil {
+			return fmt.Errorf("admin.token_file: %w", err)
+		}
+		options.Token = func() string { return token().Reveal() }
+	}
+	h := admin.NewHandler(options)
 	server, err := g.newServer(wire.ServerOptions{Connections: wire.NewConnections(adminConnections, g.log), Name: "admin", Setting: "admin.address or DRAY_ADMIN_ADDRESS", Address: g.cfg.Admin.Address, Handler: h})
 	if err != nil {
 		return err

@@ -207,7 +207,7 @@ var importable = map[string][]allowance{
 	},
 	"dray/cmd/dray/ctl": {
 		{"dray/cmd/dray/config", "where the admin listener is, and sizes"}, {"dray/cmd/dray/usage", "arguments that are refused"},
-		{"dray/mirror/admin/api", "what is asked and answered"}, {"dray/upstream/oci", "digests as people compare them"}, {"github.com/spf13/cobra", "subcommands"},
+		{"dray/mirror/admin/api", "what is asked and answered"}, {"dray/upstream/auth", "a token that nothing shows"}, {"dray/upstream/oci", "digests as people compare them"}, {"github.com/spf13/cobra", "subcommands"},
 	},
 	"dray/cmd/dray": {
 		{"dray/cmd/dray/config", "what it is told"}, {"dray/cmd/dray/ctl", "subcommands that ask a running dray"}, {"dray/cmd/dray/usage", "arguments that are refused"},

@@ -6,6 +6,8 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -134,5 +136,35 @@ func TestStats(t *testing.T) {
 			}
 			golden(t, "testdata/stats.golden", regexp.MustCompile(`(?m)^(since +).*$`).ReplaceAllString(stdout, "${1}TIME"))
 		})
+	}
+}
+
+// TestOperatorToken: the subcommands show the token that the configuration names, and without it
+// they are refused.
+func TestOperatorToken(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "token")
+	put := func(token string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(token+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put("a token")
+	s := startStack(t, t.TempDir(), "cache: {dir", "admin: {token_file: "+file+", hosts: [dray.example]}\ncache: {dir")
+	for _, token := range []string{"a token", "another one"} {
+		put(token)
+		if code, _, stderr := s.operator("stats"); code != exitFailed || !strings.Contains(stderr, "the token is missing or wrong") {
+			t.Errorf("without the token: %d %s", code, stderr)
+		}
+		if code, _, stderr := s.operator("stats", "--token-file", file); code != 0 {
+			t.Errorf("with the token: %s", stderr)
+		}
+	}
+	resp, err := http.Get("http://" + s.admin() + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if resp.Body.Close(); resp.StatusCode != 200 {
+		t.Errorf("metrics: %s", resp.Status)
 	}
 }

@@ -2,14 +2,17 @@ package admin
 
 import (
 	"cmp"
+	"crypto/subtle"
 	"log/slog"
 	"net/http"
 	"net/http/pprof"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"dray/mirror/admin/api"
 	"dray/mirror/identity"
 )
 
@@ -24,6 +27,9 @@ type Options struct {
 	// Hosts are the host names, without a port, under which the listener may be reached. It always
 	// accepts localhost and IP addresses.
 	Hosts []string
+	// Token returns the token that requests need for everything but health and metrics. Nil means that
+	// they need none.
+	Token func() string
 	// API has the endpoints below [api.Prefix].
 	API []Endpoint
 	// Logger gets errors of gathering metrics, panics, and a line for each change by the API; nil
@@ -60,7 +66,7 @@ func NewHandler(o Options) http.Handler {
 	mux.HandleFunc("POST /debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 	mount(mux, o.API, log)
-	return recovering(log, guard(o.Hosts, mux))
+	return recovering(log, guard(o.Hosts, authorised(o.Token, mux)))
 }
 
 func text(s string) http.HandlerFunc {
@@ -78,15 +84,41 @@ func (l gatherLog) Println(v ...any) {
 	l.log.Warn("cannot gather some metrics", "error", v[len(v)-1])
 }
 
+// open reports whether everybody may read a page, under any name of the listener: load balancers
+// and Prometheus do, often by the name of a service, and nothing secret is on it.
+func open(r *http.Request) bool {
+	read := r.Method == http.MethodGet || r.Method == http.MethodHead
+	return read && (r.URL.Path == "/healthz" || r.URL.Path == "/readyz" || r.URL.Path == "/metrics")
+}
+
+// authorised refuses requests without the token, if there is one.
+func authorised(token func() string, next http.Handler) http.Handler {
+	if token == nil {
+		return next
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		sent, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+		if !open(r) && (!ok || subtle.ConstantTimeCompare([]byte(sent), []byte(token())) == 0) {
+			header(w)
+			w.Header().Set("WWW-Authenticate", "Bearer")
+			refusal := api.Errorf(api.CodeUnauthorized, "the token is missing or wrong; send the one in admin.token_file as Authorization: Bearer")
+			_ = sendJSON(w, refusal.Code.Status(), api.Failure{Error: refusal}) // fails only if the client has left
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
 // guard refuses requests that only a misled browser would send. A page can make its own host name
 // resolve to a loopback address and then read the answers (DNS rebinding), so guard accepts only
-// the configured names. An IP address in Host cannot be the name of such a page, so guard accepts
-// every address. A page can also make a browser send requests whose answers the page cannot read.
-// guard refuses these, too, because a profile is expensive to make.
+// the configured names, except for pages that are open to everybody. An IP address in Host cannot
+// be the name of such a page, so guard accepts every address. A page can also make a browser send
+// requests whose answers the page cannot read. guard refuses these, too, because a profile is
+// expensive to make.
 func guard(hosts []string, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !identity.KnownHost(hosts, r.Host) {
-			http.Error(w, "the Host header is not a name of the admin listener", http.StatusMisdirectedRequest)
+		if !open(r) && !identity.KnownHost(hosts, r.Host) {
+			http.Error(w, "the Host header is not a name of the admin listener; add the name to admin.hosts", http.StatusMisdirectedRequest)
 			return
 		}
 		if site := r.Header.Get("Sec-Fetch-Site"); site == "cross-site" || site == "same-site" {

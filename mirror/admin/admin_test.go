@@ -223,12 +223,57 @@ func TestHosts(t *testing.T) {
 		"evil.example", "evil.example:6060", "127.0.0.1.evil.example", "localhost.evil.example", "notlocalhost", "evil.dray.example",
 		"127.0.0.1.", "0x7f.1", "127.1", "[::1", "localhost:6060:1", "1:2:3", "@localhost", "localhost,evil",
 	} {
-		for _, path := range []string{"/", "/healthz", "/readyz", "/metrics", "/debug/pprof/", "/none"} {
+		for _, path := range []string{"/healthz", "/readyz", "/metrics"} {
+			if w := ask(h, "GET", path, host); w.Code != 200 {
+				t.Errorf("%s of host %q: %d", path, host, w.Code)
+			}
+		}
+		for _, path := range []string{"/", "/debug/pprof/", "/none", "/metrics/", "/healthz/x", "/api/v1/stats"} {
 			w := ask(h, "GET", path, host)
 			if w.Code != http.StatusMisdirectedRequest || strings.Contains(w.Body.String(), "pprof") {
 				t.Errorf("%s of host %q: %d %s", path, host, w.Code, w.Body)
 			}
 		}
+	}
+}
+
+// TestToken: with a token, health and metrics are for everybody, and all else is for those who have
+// the token.
+func TestToken(t *testing.T) {
+	token := "one"
+	h := admin.NewHandler(admin.Options{
+		Gatherer: prometheus.NewRegistry(), Token: func() string { return token },
+		API: []admin.Endpoint{admin.Change("purge", func(context.Context, struct{}) (string, error) { return "purged", nil })},
+	})
+	request := func(method, path, authorization string) *httptest.ResponseRecorder {
+		r := httptest.NewRequest(method, path, strings.NewReader("{}"))
+		r.Host = "localhost"
+		r.Header.Set("Content-Type", "application/json")
+		if authorization != "" {
+			r.Header.Set("Authorization", authorization)
+		}
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		return w
+	}
+	for _, path := range []string{"/healthz", "/readyz", "/metrics"} {
+		if w := request("GET", path, ""); w.Code != 200 {
+			t.Errorf("%s without the token: %d", path, w.Code)
+		}
+	}
+	for _, q := range [][2]string{{"GET", "/"}, {"GET", "/debug/pprof/"}, {"GET", "/debug/pprof/cmdline"}, {"POST", "/api/v1/purge"}, {"GET", "/api/v1/none"}, {"POST", "/metrics"}} {
+		for _, authorization := range []string{"", "Bearer two", "Bearer ", "Bearer one ", "Basic b25l", "one"} {
+			w := request(q[0], q[1], authorization)
+			if w.Code != 401 || w.Header().Get("WWW-Authenticate") != "Bearer" || !strings.Contains(w.Body.String(), `"unauthorized"`) {
+				t.Errorf("%s %s with %q: %d %s", q[0], q[1], authorization, w.Code, w.Body)
+			}
+		}
+		if w := request(q[0], q[1], "Bearer one"); w.Code == 401 {
+			t.Errorf("%s %s with the token: %d", q[0], q[1], w.Code)
+		}
+	}
+	if token = "two"; request("GET", "/", "Bearer one").Code != 401 || request("GET", "/", "Bearer two").Code != 200 {
+		t.Error("the token was not replaced")
 	}
 }
 

@@ -517,11 +517,20 @@ type Rule struct {
 
 // Admin describes the listener for the people and programs that operate dray.
 type Admin struct {
-	// The address to listen on, or `off`. Anybody who reaches it can empty the cache, and profiles
-	// can hold fragments of what passes through dray. So keep it on the loopback interface, or
-	// where only operators of dray can reach it. `dray stats` and the other subcommands for
-	// operators find a running dray by it. Default: `localhost:6060`.
+	// The address to listen on, or `off`. Without `token_file`, anybody who reaches it can empty the
+	// cache, and profiles can hold fragments of what passes through dray. So set `token_file`, or keep
+	// the listener where only operators of dray can reach it. `dray stats` and the other subcommands
+	// for operators find a running dray by it. Default: `localhost:6060`.
 	Address string `yaml:"address"`
+	// The host names, without a port, that requests may have in their `Host` header, such as
+	// `dray.monitoring.svc`. dray always accepts addresses and `localhost`. Health and metrics are
+	// served under any name.
+	Hosts []string `yaml:"hosts,omitempty"`
+	// A file with a token that requests must send, as `Authorization: Bearer TOKEN`. Health and
+	// metrics need none, so Prometheus can read metrics without the right to empty the cache. dray
+	// ignores white space around the token, and reads the file again when it changes. The subcommands
+	// for operators read the same file. Default: no token.
+	TokenFile string `yaml:"token_file,omitempty"`
 }
 
 // CloudWatch says which pull counts dray publishes to Amazon CloudWatch, and how often.

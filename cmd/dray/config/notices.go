@@ -54,8 +54,8 @@ func (c Config) Notices() []string {
 	if c.Metadata.URL != "" && slices.ContainsFunc(c.Listeners, func(l Listener) bool { return l.Role == RoleRegistry }) {
 		add("metadata: mirrors that share facts do not share uploads. Let a load balancer send all requests of a client to the same mirror.")
 	}
-	if c.Admin.Address != AdminOff && !isLoopback(c.Admin.Address) {
-		add("admin: other machines can connect to %s. They can see pulls and pushes, take profiles, and empty the cache.", c.Admin.Address)
+	if c.Admin.Address != AdminOff && !isLoopback(c.Admin.Address) && c.Admin.TokenFile == "" {
+		add("admin: other machines can connect to %s. They can see pulls and pushes, take profiles, and empty the cache. Set admin.token_file, and they can only read health and metrics.", c.Admin.Address)
 	}
 	if os.Geteuid() != 0 {
 		c.execNotices(add)

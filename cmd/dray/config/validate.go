@@ -354,6 +354,11 @@ func (c Config) validateRest(k *Report) {
 	c.Cache.validate(k, "cache")
 	if c.Admin.Address != AdminOff {
 		checkAddress(k, "admin.address", c.Admin.Address)
+		for i, h := range c.Admin.Hosts {
+			if h == "" || strings.ContainsAny(h, ":/@* ") {
+				k.Add(At("admin.hosts", i), "%q is not a host name; write one without a scheme and port, such as dray.example.com", h)
+			}
+		}
 		for _, l := range c.Listeners {
 			if sameAddress(l.Address, c.Admin.Address) {
 				k.Add("admin.address", "%s is already used by listener %s", c.Admin.Address, l.Name)

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"bytes"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -17,6 +18,9 @@ func (c Config) checkFiles(k *Report) {
 				k.Add(At("listeners", i)+".tls", "%v", err)
 			}
 		}
+	}
+	if c.Admin.TokenFile != "" {
+		k.File("admin.token_file", c.Admin.TokenFile, notEmpty)
 	}
 	for i, u := range c.Upstreams {
 		if u.TLS.CAFile != "" {
@@ -51,6 +55,13 @@ func (k *Report) File(path, name string, good func([]byte) error) {
 func hasCertificates(pem []byte) error {
 	if !x509.NewCertPool().AppendCertsFromPEM(pem) {
 		return errors.New("contains no PEM certificate")
+	}
+	return nil
+}
+
+func notEmpty(text []byte) error {
+	if len(bytes.TrimSpace(text)) == 0 {
+		return errors.New("is empty")
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package ctl
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,6 +11,8 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strings"
 	"text/tabwriter"
 
@@ -18,6 +21,7 @@ import (
 	"dray/cmd/dray/config"
 	"dray/cmd/dray/usage"
 	"dray/mirror/admin/api"
+	"dray/upstream/auth"
 )
 
 // ErrUnreachable reports that no connection to the admin listener could be made.
@@ -38,7 +42,8 @@ func Commands(o Options) []*cobra.Command {
 // operator is a client of the admin listener's API. The address comes from --admin, or without this
 // flag from the configuration.
 type operator struct {
-	base   string // http://host:port
+	base   string      // http://host:port
+	token  auth.Secret // empty if dray wants none
 	client *http.Client
 	stdout io.Writer
 	stderr io.Writer // for notes about the answer
@@ -48,11 +53,12 @@ type operator struct {
 // operate adds to cmd the flags that all subcommands share, and makes it call do with an operator.
 func (in Options) operate(cmd *cobra.Command, do func(ctx context.Context, o *operator, args []string) error) *cobra.Command {
 	o := &operator{client: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}, stdout: in.Stdout, stderr: in.Stderr}
-	var address string
+	var address, tokenFile string
 	cmd.Flags().StringVar(&address, "admin", "", "address of the admin listener (default: admin.address of the configuration)")
+	cmd.Flags().StringVar(&tokenFile, "token-file", "", "file with the token of the admin listener (default: admin.token_file of the configuration; none with --admin)")
 	cmd.Flags().BoolVar(&o.json, "json", false, "print JSON")
-	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
-		if o.base, err = in.adminURL(address); err != nil {
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if err := in.find(o, address, tokenFile); err != nil {
 			return err
 		}
 		return do(cmd.Context(), o, args)
@@ -60,18 +66,32 @@ func (in Options) operate(cmd *cobra.Command, do func(ctx context.Context, o *op
 	return cmd
 }
 
-// adminURL returns the base URL of the admin listener at address, or, if address is empty, at the
-// address in the configuration.
-func (in Options) adminURL(address string) (string, error) {
+// find sets the address and the token of an operator. If address is empty, it takes both from the
+// configuration.
+func (in Options) find(o *operator, address, tokenFile string) (err error) {
 	if address == "" {
 		cfg, err := in.Load()
 		if err != nil {
-			return "", fmt.Errorf("%w\nno configuration is needed if you set --admin ADDRESS", err)
+			return fmt.Errorf("%w\nno configuration is needed if you set --admin ADDRESS", err)
 		}
 		if address = cfg.Admin.Address; address == config.AdminOff {
-			return "", errors.New("the admin listener is off, and this command needs it; set admin.address in the configuration")
+			return errors.New("the admin listener is off, and this command needs it; set admin.address in the configuration")
 		}
+		tokenFile = cmp.Or(tokenFile, cfg.Admin.TokenFile)
 	}
+	if tokenFile != "" {
+		token, err := os.ReadFile(filepath.Clean(tokenFile))
+		if err != nil {
+			return fmt.Errorf("token of the admin listener: %w", err)
+		}
+		o.token = auth.Secret(bytes.TrimSpace(token))
+	}
+	o.base, err = adminURL(address)
+	return err
+}
+
+// adminURL returns the base URL of the admin listener at address.
+func adminURL(address string) (string, error) {
 	if rest, ok := strings.CutPrefix(address, "http://"); ok {
 		address = strings.TrimSuffix(rest, "/")
 	}
@@ -166,6 +186,9 @@ func (o *operator) send(ctx context.Context, method, path string, body []byte) (
 	req.Header.Set("Accept", "application/json")
 	if method != http.MethodGet {
 		req.Header.Set("Content-Type", "application/json")
+	}
+	if o.token != "" {
+		req.Header.Set("Authorization", "Bearer "+o.token.Reveal())
 	}
 	resp, err := o.client.Do(req)
 	if err != nil {

@@ -48,7 +48,9 @@ func TestAdminURL(t *testing.T) {
 		{config: bad, err: "no configuration is needed if you set --admin ADDRESS"},
 	} {
 		o := Options{Load: func() (config.Config, error) { return config.Load(tc.config, nil) }}
-		got, err := o.adminURL(tc.flag)
+		var found operator
+		err := o.find(&found, tc.flag, "")
+		got := found.base
 		if got != tc.want || fmt.Sprint(err) != "<nil>" && (tc.err == "" || !strings.Contains(err.Error(), tc.err)) || err == nil && tc.err != "" {
 			t.Errorf("%+v: %s, %v", tc, got, err)
 		}

@@ -61,17 +61,25 @@ func (w *file[T]) load() error {
 	return nil
 }
 
-// Password returns credentials whose password is in a file.
-func Password(username, path string) (auth.Credentials, error) {
+// Secret returns a function that returns the secret in a file, without white space around it.
+func Secret(path string) (func() auth.Secret, error) {
 	w, err := watch(path, func(text []byte) (auth.Secret, error) {
 		if text = bytes.TrimSpace(text); len(text) == 0 {
 			return "", fmt.Errorf("the file is empty")
 		}
 		return auth.Secret(text), nil
 	})
+	return func() auth.Secret {
+		secret, _ := w.get()
+		return secret
+	}, err
+}
+
+// Password returns credentials whose password is in a file.
+func Password(username, path string) (auth.Credentials, error) {
+	secret, err := Secret(path)
 	return func(context.Context, string) (auth.Credential, error) {
-		password, _ := w.get()
-		return auth.Credential{Username: username, Password: password}, nil
+		return auth.Credential{Username: username, Password: secret()}, nil
 	}, err
 }
 

@@ -14,12 +14,13 @@ type Code string
 
 // The codes.
 const (
-	CodeInvalid     Code = "invalid"     // the request is invalid; 400
-	CodeForbidden   Code = "forbidden"   // the request came from another site, or could have come from one; 403
-	CodeNotFound    Code = "not_found"   // there is nothing with the given name; 404
-	CodeConflict    Code = "conflict"    // an operation under way prevents the request; 409
-	CodeUnavailable Code = "unavailable" // a part of dray that the request needs does not work; 503
-	CodeInternal    Code = "internal"    // everything else; 500
+	CodeInvalid      Code = "invalid"      // the request is invalid; 400
+	CodeUnauthorized Code = "unauthorized" // the token is missing or wrong; 401
+	CodeForbidden    Code = "forbidden"    // the request came from another site, or could have come from one; 403
+	CodeNotFound     Code = "not_found"    // there is nothing with the given name; 404
+	CodeConflict     Code = "conflict"     // an operation under way prevents the request; 409
+	CodeUnavailable  Code = "unavailable"  // a part of dray that the request needs does not work; 503
+	CodeInternal     Code = "internal"     // everything else; 500
 )
 
 // Status returns the HTTP status of answers with this code.
@@ -27,6 +28,8 @@ func (c Code) Status() int {
 	switch c {
 	case CodeInvalid:
 		return http.StatusBadRequest
+	case CodeUnauthorized:
+		return http.StatusUnauthorized
 	case CodeForbidden:
 		return http.StatusForbidden
 	case CodeNotFound:
