@@ -119,7 +119,7 @@ func (s *flights) open(ctx context.Context, b Blob, origin Origin) (*Reader, err
 		return s.passThrough(ctx, b, origin, s.takeHandOff(f.flight))
 	case f.file != nil && (f.beforeFile || f.file.join()):
 		f.reading = true
-		return s.reader(ctx, b, origin, growingBytes{f.file}, f.source), nil
+		return s.reader(ctx, b, origin, growingBytes{growing: f.file}, f.source), nil
 	case f.file != nil && f.file.failure() != nil: // the flight has failed, and all users of its file have left
 		if _, ours := errors.AsType[*localError](f.file.failure()); ours {
 			return s.passThrough(ctx, b, origin, nil)
@@ -227,7 +227,7 @@ func (s *flights) run(f *flight, b Blob, origin Origin) {
 	file := newGrowing(in, x.size, in.Abort)
 	fill := s.fill
 	if work.decide(x) {
-		file.newDemand = make(chan struct{}, 1)
+		file.demanded = work.demanded
 		fill = work.fill
 	}
 	s.watchReaders(f, file, x)
@@ -310,8 +310,8 @@ func (s *flights) finish(g *growing, d digest.Digest, err error) {
 		return
 	}
 	if why, ok := errors.AsType[*localError](err); ok {
+		s.degraded(why, d) // before readers learn of it
 		g.fail(why)
-		s.degraded(why, d)
 		return
 	}
 	if errors.Is(err, ErrCorrupt) || errors.Is(err, ErrSize) {

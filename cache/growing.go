@@ -30,8 +30,9 @@ type span struct{ from, to int64 }
 // reports new bytes (advance, arrive) and its end (complete, fail, suspend). That closes the
 // channel, at once or a little later (wakeLocked), and the reader looks again.
 type growing struct {
-	src  io.ReaderAt
-	free func() error // closes src; called once, when the last user has left
+	src      io.ReaderAt
+	free     func() error // closes src; called once, when the last user has left
+	demanded func()       // told of each new demand; nil if nothing is fetched on demand
 
 	mu          sync.Mutex    // guards the fields below; leaf lock
 	users       int           // the writer and the readers
@@ -42,8 +43,7 @@ type growing struct {
 	beyond      []span        // parts written after the first gap, in order, no two adjacent
 	arrived     int64         // bytes written in total
 	woken       int64         // value of arrived when the readers were last woken
-	demands     []int64       // offsets after the first gap at which readers wait
-	newDemand   chan struct{} // signals a new demand to the workers; nil if there are none
+	demands     []span        // what readers wait for after the first gap, the oldest first
 	ended       bool          // complete, or failed if err is set
 	err         error         // returned to every reader from now on
 	changed     chan struct{} // closed to wake readers; nil if none waits
@@ -208,10 +208,8 @@ func (g *growing) failure() error {
 // readableEnd returns the end of the bytes that a reader at off may have. It needs mu.
 func (g *growing) readableEnd(off int64) int64 {
 	end := g.written
-	for _, s := range g.beyond {
-		if s.from <= off && off < s.to {
-			end = s.to
-		}
+	if i := sort.Search(len(g.beyond), func(i int) bool { return g.beyond[i].from > off }); i > 0 && off < g.beyond[i-1].to {
+		end = g.beyond[i-1].to
 	}
 	switch {
 	case g.ended:
@@ -223,19 +221,26 @@ func (g *growing) readableEnd(off int64) int64 {
 	}
 }
 
-// demand records that a reader waits at off, until withdraw is called. It needs mu.
-func (g *growing) demand(off int64) (withdraw func()) {
-	if g.newDemand == nil || off <= g.written {
-		return func() {}
+// withdraw removes a demand. It needs mu.
+func (g *growing) withdraw(d span) {
+	if i := slices.Index(g.demands, d); i >= 0 {
+		g.demands = slices.Delete(g.demands, i, i+1)
 	}
-	g.demands = append(g.demands, off)
-	return func() {
-		g.mu.Lock()
-		defer g.mu.Unlock()
-		if i := slices.Index(g.demands, off); i >= 0 {
-			g.demands = slices.Delete(g.demands, i, i+1)
-		}
-	}
+}
+
+// waitedFor returns the demands, and the offset of the first gap.
+func (g *growing) waitedFor() (demands []span, mark int64) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return slices.Clone(g.demands), g.written
+}
+
+// lags reports whether more bytes have arrived after the first gap than are missing. Whoever needs
+// the bytes in order then has more left to do than those who bring them.
+func (g *growing) lags() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.arrived-g.written > g.length-g.arrived
 }
 
 // wait returns a channel that is closed at the next change. It needs mu.
@@ -264,9 +269,10 @@ func (g *growing) waitVerified(ctx context.Context) error {
 	}
 }
 
-// readAt reads bytes at off. If there are none it waits for the first one until ctx ends.
-func (g *growing) readAt(ctx context.Context, p []byte, off int64) (int, error) {
-	limit, err := g.await(ctx, off)
+// readAt reads bytes at off. If there are none it waits for the first one until ctx ends. until is
+// as in await.
+func (g *growing) readAt(ctx context.Context, p []byte, off, until int64) (int, error) {
+	limit, err := g.await(ctx, off, until)
 	if err != nil {
 		return 0, err
 	}
@@ -278,34 +284,43 @@ func (g *growing) readAt(ctx context.Context, p []byte, off int64) (int, error) 
 }
 
 // await waits until there are bytes at off, or ctx ends. It returns the offset at which these bytes
-// end. It returns io.EOF if there will never be any bytes at off.
-func (g *growing) await(ctx context.Context, off int64) (limit int64, err error) {
-	for {
-		g.mu.Lock()
+// end. It returns io.EOF if there will never be any bytes at off. While it waits after the first
+// gap, there is a demand for the bytes from off up to until; if that is not after off, up to the
+// end.
+func (g *growing) await(ctx context.Context, off, until int64) (limit int64, err error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for demands := false; ; {
 		if g.err != nil {
-			defer g.mu.Unlock()
 			return 0, g.err
 		}
 		if limit := g.readableEnd(off); off < limit {
-			g.mu.Unlock()
 			return limit, nil
 		}
 		if g.ended {
-			g.mu.Unlock()
 			return 0, io.EOF
 		}
-		changed, withdraw := g.wait(), g.demand(off)
+		changed, begins := g.wait(), !demands && g.demanded != nil && off > g.written
+		if begins {
+			demands = true
+			if until <= off {
+				until = g.length
+			}
+			g.demands = append(g.demands, span{off, until})
+			defer g.withdraw(span{off, until})
+		}
 		g.mu.Unlock()
-		select {
-		case g.newDemand <- struct{}{}: // skipped if it is full or nil
-		default:
+		if begins {
+			g.demanded()
 		}
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			withdraw()
-			return 0, context.Cause(ctx)
+			err = context.Cause(ctx)
 		}
-		withdraw()
+		g.mu.Lock()
+		if err != nil {
+			return 0, err
+		}
 	}
 }

@@ -16,8 +16,10 @@ import (
 const windowPieces = 2
 
 // workers fetch one blob in parts: a leader, which is the goroutine of the flight, and helpers.
-// Each fetches one piece after another. A helper whose request is refused returns its piece and
-// stops. When no helper is left, the leader fetches the rest by one request.
+// Each fetches one piece after another. The leader and the first helpers fetch the pieces in order,
+// which the hash needs. Extra helpers fetch what readers wait for (see demand.go), and stop when
+// nobody waits any more. A helper whose request is refused returns its piece and stops, and no more
+// helpers start. When no helper is left, the leader fetches the rest by one request.
 type workers struct {
 	*Split
 	*fetcher
@@ -27,12 +29,16 @@ type workers struct {
 	cancel context.CancelFunc
 	g      *growing
 	in     *disk.Ingest
+	team   sync.WaitGroup // the helpers and the hash
 
 	mu       sync.Mutex // guards the fields below; g.mu may be taken under it
-	slots    int        // held, one for each helper
-	helpers  int
+	helpers  int        // with the extra ones; each holds a slot, as do those that have not begun
+	extras   int
+	idle     int    // workers that wait for a piece
 	free     []span // pieces that no one fetches, in order
 	fetching int    // pieces that are being fetched, except the first one
+	turn     bool   // of the extra helpers to fetch in order
+	limited  bool   // no more helpers start
 	noRanges bool   // the origin ignores ranges: no more pieces are handed out
 	err      error
 	changed  chan struct{} // closed when one of these fields changes
@@ -45,7 +51,7 @@ func (s *Split) begin(x *fetch) *workers {
 	if !w.worthSplitting(x.size) {
 		return w
 	}
-	if w.slots = s.Slots.take(w.helpersFor(x.size)); w.slots == 0 {
+	if w.helpers = s.Slots.take(w.helpersFor(x.size)); w.helpers == 0 {
 		return w
 	}
 	x.end = s.Piece
@@ -74,7 +80,7 @@ func (w *workers) helpersFor(size int64) int {
 // piece.
 func (w *workers) decide(x *fetch) bool {
 	if x.end < 0 && !x.whole && w.worthSplitting(x.size) {
-		if w.slots = w.Slots.take(w.helpersFor(x.size)); w.slots > 0 {
+		if w.helpers = w.Slots.take(w.helpersFor(x.size)); w.helpers > 0 {
 			x.end = w.Piece
 		}
 	}
@@ -89,31 +95,46 @@ func (w *workers) decide(x *fetch) bool {
 
 // releaseSlots gives the slots back if no helper was started.
 func (w *workers) releaseSlots() {
-	if w.slots > 0 { // no helper runs, so mu is not needed
-		w.Slots.give(w.slots)
-		w.slots = 0
+	if w.helpers > 0 { // no helper runs, so mu is not needed
+		w.Slots.give(w.helpers)
+		w.helpers = 0
 	}
 }
 
 // fill moves the bytes from the origin to the file.
 func (w *workers) fill(g *growing, in *disk.Ingest, x *fetch) error {
+	w.mu.Lock() // readers may have demands already
 	w.g, w.in, w.size = g, in, x.size
 	w.ctx, w.cancel = context.WithCancel(x.ctx)
 	defer w.cancel()
-	for at := x.end; at < w.size; at += w.Piece {
-		w.free = append(w.free, span{at, min(at+w.Piece, w.size)})
-	}
-	w.helpers = w.slots
-	var team sync.WaitGroup
-	for range w.slots {
-		team.Go(w.help)
-	}
-	team.Go(w.hash)
+	w.divide(x.end)
+	w.mu.Unlock()
 	if err := w.lead(x); err != nil {
 		w.fail(err)
 	}
-	team.Wait()
+	w.mu.Lock()
+	w.limited = true
+	w.mu.Unlock()
+	w.team.Wait()
 	return w.err
+}
+
+// divide makes pieces of the bytes from offset from on, and starts the helpers and the hash. It
+// needs mu.
+func (w *workers) divide(from int64) {
+	for at := from; at < w.size; at += w.Piece {
+		w.free = append(w.free, span{at, min(at+w.Piece, w.size)})
+	}
+	for range w.helpers {
+		var p span
+		if len(w.free) > 0 { // before a reader that waits in the middle of a piece divides it
+			p = w.free[0]
+			w.remove(0, p)
+		}
+		w.team.Go(func() { w.help(roleHelper, p) })
+	}
+	w.team.Go(w.hash)
+	w.serveDemands()
 }
 
 // lead fetches the first piece from x and then others, until all have arrived.
@@ -145,13 +166,15 @@ func (w *workers) lead(x *fetch) error {
 	}
 }
 
-// help fetches pieces until there are no more, or one is refused.
-func (w *workers) help() {
-	defer w.helperDone()
+// help fetches pieces, beginning with p, until there are no more for its role, or one is refused.
+func (w *workers) help(r role, p span) {
+	defer w.helperDone(r)
 	for {
-		p, _, err := w.next(roleHelper)
-		if err != nil || p == (span{}) {
-			return
+		if p == (span{}) {
+			var err error
+			if p, _, err = w.next(r); err != nil || p == (span{}) {
+				return
+			}
 		}
 		if err := w.fetchPiece(&p); err != nil {
 			if _, ours := errors.AsType[*localError](err); ours {
@@ -161,6 +184,7 @@ func (w *workers) help() {
 			return
 		}
 		w.pieceDone()
+		p = span{}
 	}
 }
 
@@ -169,73 +193,52 @@ type role int
 
 const (
 	roleHelper role = iota
+	roleExtra       // a helper for what readers wait for
 	roleLeader
 	roleWaiting // the leader after a refused piece: it waits for the helpers
 )
 
-// next waits for a piece to fetch and returns it, or an empty one if there are no more. The leader
-// gets an empty piece only when no helper can give one back any more. If alone is true, the leader
-// must fetch the rest by one request.
+// next waits for a piece to fetch and returns it, or an empty one if there are no more. An extra
+// helper gets an empty piece when nobody waits. The leader gets one only when no helper can give
+// one back any more. If alone is true, the leader must fetch the rest by one request.
 func (w *workers) next(r role) (p span, alone bool, err error) {
-	leader := r != roleHelper
+	leader := r == roleLeader || r == roleWaiting
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	for {
-		w.mu.Lock()
 		over := w.noRanges || leader && w.helpers == 0
 		switch {
 		case w.err != nil:
-			err = w.err
+			return span{}, false, w.err
 		case w.ctx.Err() != nil:
-			err = context.Cause(w.ctx)
+			return span{}, false, context.Cause(w.ctx)
 		case over && leader && w.fetching == 0:
-			alone = true
+			w.limited = true
+			return span{}, true, nil
 		case len(w.free) == 0 && (!leader || w.fetching == 0), over && !leader:
-		default:
-			if !over && r != roleWaiting {
-				p = w.claim()
-			}
-			if p == (span{}) {
-				changed := w.changed
-				w.mu.Unlock()
-				w.wait(changed)
-				continue
+			return span{}, false, nil
+		case !over && r != roleWaiting:
+			if p = w.claim(r); p != (span{}) || r == roleExtra {
+				return p, false, nil
 			}
 		}
-		w.mu.Unlock()
-		return p, alone, err
+		w.wait(r)
 	}
 }
 
-func (w *workers) wait(changed <-chan struct{}) {
+// wait waits until something changes. It needs mu, and releases it meanwhile.
+func (w *workers) wait(r role) {
+	changed := w.changed
+	if r != roleWaiting {
+		w.idle++
+		defer func() { w.idle-- }()
+	}
+	w.mu.Unlock()
+	defer w.mu.Lock()
 	select {
 	case <-changed:
-	case <-w.g.newDemand:
 	case <-w.ctx.Done():
 	}
-}
-
-// claim takes a piece that a reader waits for. If there is none, it takes the first free piece, if
-// that is within the window. It returns an empty piece if it takes none. It needs mu.
-func (w *workers) claim() span {
-	w.g.mu.Lock()
-	mark, wishes := w.g.written, slices.Clone(w.g.demands)
-	w.g.mu.Unlock()
-	i := -1
-	for _, off := range wishes {
-		if i = slices.IndexFunc(w.free, func(p span) bool { return p.from <= off && off < p.to }); i >= 0 {
-			break
-		}
-	}
-	if i < 0 && len(w.free) > 0 && w.free[0].from < mark+int64(w.Streams)*windowPieces*w.Piece {
-		i = 0
-	}
-	if i < 0 {
-		return span{}
-	}
-	p := w.free[i]
-	w.free = slices.Delete(w.free, i, i+1)
-	w.fetching++
-	w.wakeLocked() // the demand for this piece may have hidden a demand for another one
-	return p
 }
 
 // wakeLocked wakes the waiting workers. It needs mu.
@@ -261,6 +264,7 @@ func (w *workers) refused(p span, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.fetching--
+	w.limited = true
 	w.noRanges = w.noRanges || errors.Is(err, errNoRanges)
 	if p.from < p.to {
 		i, _ := slices.BinarySearchFunc(w.free, p, func(a, b span) int { return cmp.Compare(a.from, b.from) })
@@ -270,10 +274,12 @@ func (w *workers) refused(p span, err error) {
 }
 
 // helperDone ends the work of one helper and frees its slot for other fetches.
-func (w *workers) helperDone() {
+func (w *workers) helperDone(r role) {
 	w.mu.Lock()
 	w.helpers--
-	w.slots--
+	if r == roleExtra {
+		w.extras--
+	}
 	w.wakeLocked()
 	w.mu.Unlock()
 	w.Slots.give(1)
@@ -375,11 +381,15 @@ func (w *workers) fetchRest(x *fetch) error {
 	})
 }
 
+// hashStep bounds how many bytes are hashed before the fetch may end, because hash does not look at
+// the context meanwhile.
+const hashStep = 16 << 20
+
 // hash hashes the file up to its first gap, and goes on as the gap moves, until all is hashed.
 func (w *workers) hash() {
 	buf := w.buffers.Get().(*[]byte)
 	defer w.buffers.Put(buf)
-	for w.in.Size() < w.size {
+	for w.in.Size() < w.size && w.ctx.Err() == nil {
 		w.g.mu.Lock()
 		mark, changed := w.g.written, w.g.wait()
 		w.g.mu.Unlock()
@@ -387,11 +397,10 @@ func (w *workers) hash() {
 			select {
 			case <-changed:
 			case <-w.ctx.Done():
-				return
 			}
 			continue
 		}
-		if err := w.in.Advance(mark, *buf); err != nil {
+		if err := w.in.Advance(min(mark, w.in.Size()+hashStep), *buf); err != nil {
 			w.fail(local("hash", err))
 			return
 		}

@@ -93,6 +93,18 @@ func (r *Reader) Source() Source {
 // Held reports whether the bytes are those of a complete blob on disk.
 func (r *Reader) Held() bool { return r.Source() == SourceDisk }
 
+// Until says that the caller is going to read no further than to offset end, unless it seeks. If
+// readers wait for more parts of a blob than can be fetched at once, what they are going to read is
+// fetched before the rest of these parts.
+func (r *Reader) Until(end int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if g, ok := r.at.(growingBytes); ok {
+		g.until = end
+		r.at = g
+	}
+}
+
 // minStretch is the least number of bytes of a fetch under way that is worth sending as a file.
 const minStretch = 16 << 10
 
@@ -116,7 +128,7 @@ func (r *Reader) Stretch(n int64) (*os.File, int64, error) {
 		if n < minStretch || r.noReopen {
 			return nil, 0, nil
 		}
-		limit, failed := at.await(r.ctx, r.pos)
+		limit, failed := at.await(r.ctx, r.pos, at.until)
 		if n = min(n, limit-r.pos); failed != nil || n < minStretch {
 			return nil, 0, nil // Read handles the error
 		}
@@ -336,7 +348,14 @@ func (d diskBytes) close() error     { return d.Close() }
 func (d diskBytes) waitVerified(context.Context) error { return nil } // the blob was verified before it was published
 
 // growingBytes are the bytes of a flight under way.
-type growingBytes struct{ *growing }
+type growingBytes struct {
+	*growing
+	until int64 // see Reader.Until; 0: the end
+}
+
+func (g growingBytes) readAt(ctx context.Context, p []byte, off int64) (int, error) {
+	return g.growing.readAt(ctx, p, off, g.until)
+}
 
 func (g growingBytes) raw() io.ReaderAt { return g.src }
 

@@ -9,10 +9,11 @@ type Split struct {
 	Threshold int64
 	// Piece is the length of a part in bytes.
 	Piece int64
-	// Streams is the number of parts that are fetched at once. Below 2, no blob is fetched in parts.
+	// Streams is the number of parts that are fetched at once in the order of the blob. Below 2, no
+	// blob is fetched in parts. While readers wait for other parts, further streams fetch those.
 	Streams int
 	// Slots bounds the additional streams of all fetches that share it. The first stream of a fetch
-	// takes no slot.
+	// takes no slot. Streams for waiting readers leave enough slots for another fetch to begin.
 	Slots *Slots
 	// Part is like an [Origin] that ends before byte to. Bytes that it sends beyond that are
 	// ignored. The part from 0 may wait as long as an Origin does. The others should fail fast: the
@@ -43,6 +44,9 @@ func (s *Slots) take(n int) (got int) {
 	}
 	return got
 }
+
+// takeAbove takes a slot if more than keep slots are free.
+func (s *Slots) takeAbove(keep int) bool { return len(s.free) > keep && s.take(1) == 1 }
 
 // Free returns the number of free slots.
 func (s *Slots) Free() int { return len(s.free) }

@@ -183,7 +183,7 @@ func (f *follower) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	n, err := f.file.readAt(f.ctx, p, f.off)
+	n, err := f.file.readAt(f.ctx, p, f.off, 0)
 	f.off += int64(n)
 	if err != nil && err != io.EOF && f.ctx.Err() != nil {
 		err = context.Cause(f.ctx)

@@ -32,6 +32,8 @@ type Content struct {
 // that are in the file.
 type Stretches interface {
 	io.ReadSeeker
+	// Until tells the body that no bytes from offset end on will be asked for.
+	Until(end int64)
 	// Stretch waits for bytes. It returns a file that is positioned at these bytes, and how many of
 	// them the caller may send from the file, at most n. The file is nil if the caller has to use
 	// Read instead. Errors are those of Read.
@@ -95,6 +97,9 @@ func (w *Response) sendPart(c Content, status int, part oci.Range) error {
 	}
 	if _, err := c.Body.Seek(part.Start, io.SeekStart); err != nil {
 		return err
+	}
+	if body, ok := c.Body.(Stretches); ok && part.Length >= 0 {
+		body.Until(part.Start + part.Length)
 	}
 	w.WriteHeader(status)
 	if c.Arriving {

@@ -2,6 +2,7 @@ package wire
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -109,6 +110,7 @@ type coming struct {
 	there int64
 	fails error
 	asked int
+	until int64
 	// broken says that the file is the cause of the errors of sending it.
 	broken bool
 }
@@ -117,6 +119,8 @@ type coming struct {
 func inFile(data []byte, file *os.File) *coming {
 	return &coming{Reader: bytes.NewReader(data), file: file, there: int64(len(data))}
 }
+
+func (c *coming) Until(end int64) { c.until = end }
 
 func (c *coming) Stretch(n int64) (*os.File, int64, error) {
 	c.asked++
@@ -162,10 +166,13 @@ func TestSendArriving(t *testing.T) {
 		from       int
 		sent       int
 		asked      bool
+		until      int // 0: all
 	}{
 		{name: "whole", sent: len(data), asked: true},
 		{name: "range", span: "bytes=1000000-", from: 1_000_000, sent: len(data) - 1_000_000, asked: true},
+		{name: "middle", span: "bytes=1000-2999", from: 1000, sent: 2000, asked: true, until: 3000},
 		{name: "copied", copied: true, sent: len(data)},
+		{name: "middle copied", span: "bytes=1000-2999", copied: true, from: 1000, sent: 2000, until: 3000},
 		{name: "fails", fails: failing, sent: 2_000_000, asked: true},
 	} {
 		body := &coming{Reader: bytes.NewReader(data), file: file, there: 2_000_000, fails: test.fails}
@@ -184,6 +191,9 @@ func TestSendArriving(t *testing.T) {
 		}
 		if !recorder.Flushed || (body.asked > 0) != test.asked {
 			t.Errorf("%s: flushed %v, asked for a file %d times", test.name, recorder.Flushed, body.asked)
+		}
+		if until := cmp.Or(test.until, len(data)); body.until != int64(until) {
+			t.Errorf("%s: the body was told that %d bytes are wanted, want %d", test.name, body.until, until)
 		}
 	}
 }

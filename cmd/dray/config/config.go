@@ -293,11 +293,13 @@ type ParallelFill struct {
 	// The length of a range. Default: `8MiB`.
 	Piece Bytes `yaml:"piece"`
 	// The number of ranges of one layer that dray fetches at a time; `1` fetches every layer by one
-	// request. Default: `4`.
+	// request. While clients wait for ranges at more places of a layer, dray fetches more at a time.
+	// Default: `4`.
 	Streams int `yaml:"streams"`
 	// The most connections to the upstream for ranges, over all layers; the first connection of
-	// each layer does not count. If none is free, dray fetches the layer by one request. Default:
-	// `16`.
+	// each layer does not count. If none is free, dray fetches the layer by one request. One layer,
+	// however many clients wait for ranges of it, leaves enough for `streams` of another layer.
+	// Default: `16`.
 	Connections int `yaml:"connections"`
 }
 
