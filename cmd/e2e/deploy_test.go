@@ -73,7 +73,7 @@ func TestIAMPolicies(t *testing.T) {
 		t.Fatal(err)
 	}
 	var explained []string
-	for _, m := range regexp.MustCompile("(?m)^\\| `((?:ecr|cloudwatch):[A-Za-z]+)` \\|").FindAllSubmatch(readme, -1) {
+	for _, m := range regexp.MustCompile("(?m)^\\| `((?:ecr|cloudwatch|signer):[A-Za-z]+)` \\|").FindAllSubmatch(readme, -1) {
 		explained = append(explained, string(m[1]))
 	}
 	slices.Sort(explained)
