@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"strconv"
 	"strings"
+	"time"
 
 	"dray/upstream/ecrtest"
 )
@@ -36,6 +37,8 @@ type flags struct {
 	pullThrough     list
 	quotas          bool
 	switches        string
+	more            list
+	creationDelay   time.Duration
 	seeds           seeds
 	repositories    list
 	hubUsers        list
@@ -104,6 +107,8 @@ func parseFlags(args []string, stderr io.Writer) (*flags, error) {
 	fs.Var(&f.pullThrough, "pull-through", "pull-through cache rule `PREFIX=URL` (repeatable)")
 	fs.BoolVar(&f.quotas, "quotas", false, "throttle with AWS's default quotas")
 	fs.StringVar(&f.switches, "switches", "", "unverified manners of ECR to change, as `JSON` such as {\"inlineConfigs\":true}")
+	fs.Var(&f.more, "more", "further registry `ACCOUNT/REGION`, found by its ECR-shaped name (repeatable)")
+	fs.DurationVar(&f.creationDelay, "creation-delay", ecrtest.DefaultSwitches().CreationDelay, "`time` until a repository is found that the API has created")
 	fs.Var(&f.seeds, "seed", "image `NAME:TAG[=LAYERSxBYTES]` to start with (repeatable)")
 	fs.Var(&f.repositories, "repository", "empty repository to start with (repeatable)")
 	fs.Var(&f.hubUsers, "hub-user", "`NAME:PASSWORD` of a user of the hub (repeatable)")
@@ -150,6 +155,13 @@ func (f *flags) lists(o *ecrtest.Options) error {
 	for _, p := range f.createOnPush {
 		o.CreateOnPush = append(o.CreateOnPush, ecrtest.CreationTemplate{Prefix: p})
 	}
+	for _, m := range f.more {
+		account, region, ok := strings.Cut(m, "/")
+		if !ok {
+			return fmt.Errorf("--more %q: want ACCOUNT/REGION", m)
+		}
+		o.More = append(o.More, ecrtest.RegistryID{Account: account, Region: region})
+	}
 	for _, rule := range f.pullThrough {
 		prefix, url, ok := strings.Cut(rule, "=")
 		if !ok {
@@ -169,14 +181,15 @@ func (f *flags) lists(o *ecrtest.Options) error {
 
 // documents reads the flags that hold or name a document.
 func (f *flags) documents(o *ecrtest.Options) error {
+	sw := ecrtest.DefaultSwitches()
+	sw.CreationDelay = f.creationDelay
+	o.Switches = &sw
 	if f.switches != "" {
-		sw := ecrtest.DefaultSwitches()
 		d := json.NewDecoder(strings.NewReader(f.switches))
 		d.DisallowUnknownFields()
 		if err := d.Decode(&sw); err != nil {
 			return fmt.Errorf("--switches: %w", err)
 		}
-		o.Switches = &sw
 	}
 	if f.certFile != "" || f.keyFile != "" {
 		cert, err := tls.LoadX509KeyPair(f.certFile, f.keyFile)

@@ -68,6 +68,26 @@ func fakeecr(t *testing.T, args ...string) (addr ready, stop func() error) {
 	return addr, stop
 }
 
+// getAt fetches under the name of a host.
+func getAt(t *testing.T, host, url string) (int, string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Host = host
+	resp, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, string(b)
+}
+
 // get fetches over a connection of its own.
 func get(t *testing.T, method, url, body string) (int, string) {
 	t.Helper()
@@ -95,7 +115,7 @@ func get(t *testing.T, method, url, body string) (int, string) {
 func TestProcess(t *testing.T) {
 	data, file := filepath.Join(t.TempDir(), "data"), filepath.Join(t.TempDir(), "ready.json")
 	addr, stop := fakeecr(t, "--account", "210987654321", "--region", "us-east-1", "--data", data, "--ready-file", file,
-		"--seed", "team/app:v1=3x5000", "--repository", "team/empty", "--switches", `{"invalidTokenStatus":400}`)
+		"--seed", "team/app:v1=3x5000", "--repository", "team/empty", "--switches", `{"invalidTokenStatus":403}`, "--creation-delay", "5s", "--more", "123456789012/eu-west-1")
 	if !strings.HasPrefix(addr.Host, "210987654321.dkr.ecr.us-east-1.amazonaws.com:") || addr.Personality != "ecr" || len(addr.Images["team/app:v1"]) != 71 {
 		t.Errorf("%+v", addr)
 	}
@@ -107,8 +127,16 @@ func TestProcess(t *testing.T) {
 	if status, body := get(t, "GET", addr.Registry+"/v2/", ""); status != 401 || body != "Not Authorized\n" {
 		t.Errorf("by address: %d %s", status, body)
 	}
-	if status, body := get(t, "GET", strings.Replace(addr.Registry, "http://", "http://AWS:x@", 1)+"/v2/", ""); status != 400 {
+	if status, body := get(t, "GET", strings.Replace(addr.Registry, "http://", "http://AWS:x@", 1)+"/v2/", ""); status != 403 {
 		t.Errorf("switch: %d %s", status, body)
+	}
+	for host, want := range map[string]int{"123456789012.dkr.ecr.eu-west-1.amazonaws.com": 401, "123456789012.dkr.ecr.us-east-1.amazonaws.com": 400} {
+		if status, body := getAt(t, host, addr.Registry+"/v2/"); status != want {
+			t.Errorf("%s: %d %s", host, status, body)
+		}
+	}
+	if status, body := get(t, "GET", addr.Control+"/switches", ""); status != 200 || !strings.Contains(body, `"creationDelay":5000000000`) {
+		t.Errorf("switches: %d %s", status, body)
 	}
 	if status, body := get(t, "GET", addr.Control+"/images", ""); status != 200 || !strings.Contains(body, addr.Images["team/app:v1"]) {
 		t.Errorf("control: %d %s", status, body)
@@ -151,7 +179,7 @@ func TestHubWithTLS(t *testing.T) {
 }
 
 func TestBadFlags(t *testing.T) {
-	for _, args := range [][]string{{"--nonsense"}, {"extra"}, {"--seed", "x"}, {"--seed", "a:b=0x1"}, {"--seed", "UPPER:x"}, {"--switches", `{"no":1}`}, {"--pull-through", "x"},
+	for _, args := range [][]string{{"--nonsense"}, {"extra"}, {"--seed", "x"}, {"--seed", "a:b=0x1"}, {"--seed", "UPPER:x"}, {"--switches", `{"no":1}`}, {"--pull-through", "x"}, {"--more", "x"}, {"--more", "1/eu-west-1"}, {"--creation-delay", "soon"},
 		{"--hub-user", "x"}, {"--account", "1"}, {"--tls-cert", "/nonexistent"}, {"--registry", "256.0.0.1:1"}, {"--ready-file", "/nonexistent/x"}} {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()

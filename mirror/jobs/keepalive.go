@@ -256,6 +256,8 @@ func (k *KeepAlive) request(ctx context.Context, image repository.Key) bool {
 		result = ""
 	case oci.NotFound(err):
 		result = "absent"
+		k.o.Logger.Warn("the registry does not have an image any more that clients pull here: it was deleted or archived; push it again before the cache evicts it",
+			"upstream", name, "repository", image.Repo.Name, "digest", image.Digest, "tag", i.tag)
 	case err != nil:
 		result = "failed"
 		k.o.Logger.Debug("keep-alive request failed", "upstream", name, "repository", image.Repo.Name, "digest", image.Digest, "error", err)

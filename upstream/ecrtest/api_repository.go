@@ -203,6 +203,9 @@ func (s *Server) putLifecyclePolicy(c apiCall) (any, error) {
 	if n := len(in.Text); n < 100 || n > 30720 {
 		return nil, exception("InvalidParameterException", "Invalid parameter at 'lifecyclePolicyText' failed to satisfy constraint: 'Member must have length between 100 and 30720'")
 	}
+	if _, ok := parseLifecycle(in.Text); !ok {
+		return nil, exception("InvalidParameterException", "Invalid parameter at 'LifecyclePolicyText' failed to satisfy constraint: 'Lifecycle policy validation failure'")
+	}
 	g, r, err := s.repositoryFor(c, in.RegistryID, in.Name)
 	if err != nil {
 		return nil, err

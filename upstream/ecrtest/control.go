@@ -53,7 +53,7 @@ func durationText(d time.Duration) string {
 //	PUT    /switches              change the named switches
 //	PUT    /denials               list of Denial
 //	PUT    /quotas                operation → Quota, or null
-//	POST   /clock                 {"advance":"13h"}
+//	POST   /clock                 {"advance":"13h"}; lifecycle policies act
 //	POST   /expire/tokens, /expire/urls, /expire/signer
 //	POST   /forget/tokens         make all tokens invalid
 //	POST   /archive               {"repository":…,"digest":…,"archived":true}

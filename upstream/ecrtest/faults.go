@@ -139,11 +139,13 @@ func (s *Server) Faults() []Fault {
 // SetBandwidth sets the bandwidth for later requests.
 func (s *Server) SetBandwidth(b Bandwidth) { s.faults.setBandwidth(b) }
 
-// Advance moves the server's clock forward by d, so that tokens and signed URLs age.
+// Advance moves the server's clock forward by d, so that tokens and signed URLs age, and lets the
+// rules of lifecycle policies act.
 func (s *Server) Advance(d time.Duration) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.skew += d
+	s.mu.Unlock()
+	s.applyLifecycle()
 }
 
 func (a *armed) matches(k Kind, r *http.Request, blob func() digest.Digest) bool {

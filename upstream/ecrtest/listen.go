@@ -81,7 +81,7 @@ func (r *Running) build(opts Options) error {
 		opts.AcceptHosts = append(slices.Clone(opts.AcceptHosts), r.RegistryAddr, "127.0.0.1:"+port, "localhost:"+port)
 	}
 	if opts.TLS == nil && opts.SelfSigned {
-		cert, ca, err := selfSigned(hostName(opts.Account, opts.Region), r.bucket)
+		cert, ca, err := selfSigned(append(opts.hosts(), r.bucket)...)
 		if err != nil {
 			return err
 		}
@@ -104,6 +104,15 @@ func (r *Running) build(opts Options) error {
 		r.servers = append(r.servers, newHTTPServer(h, opts))
 	}
 	return nil
+}
+
+// hosts returns the ECR-shaped names of all registries, the default one first.
+func (o Options) hosts() []string {
+	names := []string{hostName(o.Account, o.Region)}
+	for _, id := range o.More {
+		names = append(names, hostName(id.Account, id.Region))
+	}
+	return names
 }
 
 func withALPN(c *tls.Config, h2 bool) *tls.Config {
