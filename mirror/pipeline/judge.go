@@ -129,7 +129,7 @@ func (p *Pipeline) addLayers(ctx context.Context, img *Image, from Contents, r *
 			}
 			if !reported[l.Digest] {
 				at := img.LayerPlace(m, i)
-				if l.Format == FormatOther {
+				if l.single() {
 					at.Path = l.Title()
 				}
 				p.addScanned(s, at, r)
@@ -222,6 +222,7 @@ func (p *Pipeline) checkDescriptor(img *Image, m *Manifest, i int, r *Report) {
 		return
 	}
 	f.Where = where
+	f.Where.Path = l.Title()
 	r.add(p, f.complete(ArchiveStage, p.archive.Mode))
 	if p.archive.Mode == Enforce {
 		return

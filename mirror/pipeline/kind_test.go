@@ -229,9 +229,9 @@ func TestFindingsNameWhatIsNoArchive(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for title, want := range map[string]string{"key.txt": "key.txt", "a\x1bb": "a?b", "test.txt": ""} {
+	for title, want := range map[string]string{"key.txt": "key.txt", "a\x1bb": "a?b", "test.txt": "", "packed.xz": "packed.xz", "packed.7z": "packed.7z"} {
 		from := scanning{shelf{blobs: map[digest.Digest][]byte{}}, p}
-		content := []byte("content of " + title)
+		content := []byte(map[string]string{"packed.xz": "\xfd7zXZ\x00", "packed.7z": "7z\xbc\xaf\x27\x1c"}[title] + "content of " + title)
 		from.blobs[digest.FromBytes(content)] = content
 		man, err := oci.ParseManifest(oci.MediaTypeOCIManifest, fmt.Appendf(nil, `{"schemaVersion":2,"layers":[{"mediaType":"text/plain","digest":%q,"size":%d,"annotations":{"org.opencontainers.image.title":%q}}]}`,
 			digest.FromBytes(content), len(content), strings.ReplaceAll(title, "\x1b", "\n")))

@@ -53,7 +53,7 @@ func (l Limits) withDefaults() Limits {
 const ArchiveStage = "archive"
 
 // walkVersion is part of the revision of the walk.
-const walkVersion = 2
+const walkVersion = 3
 
 // ratioFrom is the number of uncompressed bytes up to which the ratio is not checked: small
 // layers of zeros are common and harmless.
@@ -244,17 +244,22 @@ func (w *walker) open() (plain io.ReadCloser, err error) {
 		return io.NopCloser(b), nil
 	}
 	counted := &storedReader{r: b}
-	if w.archive.Format == FormatOther {
-		err = w.whole(counted)
-	} else {
-		_, err = io.Copy(io.Discard, counted)
-	}
+	err = w.whole(counted)
 	w.archive.Uncompressed = counted.n
 	return nil, err
 }
 
-// whole passes a blob that is no archive to the visitors, as one entry.
+// single reports whether the visitors got the blob as one file: it is no archive, or one that the
+// walk does not read.
+func (a Archive) single() bool {
+	return a.Format == FormatOther || unreadFormats[a.Format] != ""
+}
+
+// whole passes a blob to the visitors as one entry, unless it is empty.
 func (w *walker) whole(r io.Reader) error {
+	if w.archive.Format == FormatEmpty {
+		return nil
+	}
 	if err := w.visitors.file(&Entry{Type: tar.TypeReg, Size: -1, Whole: true}, r); err != nil {
 		return err
 	}

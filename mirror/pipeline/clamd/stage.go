@@ -16,7 +16,7 @@ import (
 const Name = "clamd"
 
 // version goes up with every change of the data that is sent to clamd.
-const version = 1
+const version = 2
 
 // Rules of the stage.
 const (
@@ -39,7 +39,7 @@ type Config struct {
 	Rescan time.Duration
 }
 
-// Stage sends each file of a layer to clamd.
+// Stage sends each file of a layer to clamd, and the layer itself if it is no archive.
 type Stage struct {
 	config           Config
 	network, address string
@@ -84,15 +84,16 @@ type visitor struct {
 	config  Config
 	session *session
 	path    string
+	left    int64 // bytes of the file that may still be sent; -1 if there were more
 	result  pipeline.LayerResult
 }
 
 // Begin implements pipeline.Visitor.
 func (v *visitor) Begin(e *pipeline.Entry) (bool, error) {
-	if !e.Regular() || e.Size == 0 || e.Whole {
+	if !e.Regular() || e.Size == 0 {
 		return false, nil
 	}
-	v.path = e.Path
+	v.path, v.left = e.Path, v.config.MaxFileBytes
 	if e.Size > v.config.MaxFileBytes {
 		v.tooLarge(fmt.Sprintf("the file has %d bytes and was not scanned, because max_file is %d", e.Size, v.config.MaxFileBytes))
 		return false, nil
@@ -100,8 +101,20 @@ func (v *visitor) Begin(e *pipeline.Entry) (bool, error) {
 	return true, v.session.begin()
 }
 
-// Data implements pipeline.Visitor.
-func (v *visitor) Data(p []byte) error { return v.explain(v.session.send(p)) }
+// Data implements pipeline.Visitor. Only a layer that is no archive can be longer than its entry
+// says.
+func (v *visitor) Data(p []byte) error {
+	switch {
+	case v.left < 0:
+		return nil
+	case int64(len(p)) > v.left:
+		p, v.left = p[:v.left], -1
+		v.tooLarge(fmt.Sprintf("the rest of the layer was not scanned, because it has more than %d bytes, which is max_file", v.config.MaxFileBytes))
+	default:
+		v.left -= int64(len(p))
+	}
+	return v.explain(v.session.send(p))
+}
 
 // End implements pipeline.Visitor.
 func (v *visitor) End() error {
@@ -123,7 +136,7 @@ func (v *visitor) End() error {
 // for clamd.
 func (v *visitor) explain(err error) error {
 	if errors.Is(err, ErrTooLarge) {
-		return fmt.Errorf("/%s: %w; set max_file to a lower value", v.path, err)
+		return fmt.Errorf("%s: %w; set max_file to a lower value", cmp.Or(v.path, "a layer that is no archive"), err)
 	}
 	return err
 }

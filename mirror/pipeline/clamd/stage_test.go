@@ -113,7 +113,11 @@ func look(t *testing.T, c Config, files ...file) (pipeline.LayerResult, error) {
 	}
 	err = func() error {
 		for _, f := range files {
-			wanted, err := v.Begin(&pipeline.Entry{Path: f.name, Type: '0', Size: int64(len(f.content))})
+			e := &pipeline.Entry{Path: f.name, Type: '0', Size: int64(len(f.content))}
+			if f.name == "" {
+				e.Size, e.Whole = -1, true
+			}
+			wanted, err := v.Begin(e)
 			if err != nil || !wanted {
 				if err != nil {
 					return err
@@ -170,6 +174,32 @@ func TestWhatIsNotLookedAtIsAFinding(t *testing.T) {
 	}
 	if len(r.Findings) != 1 || r.Findings[0].Rule != RuleUnscanned || r.Findings[0].Where.Path != "big" {
 		t.Errorf("findings %+v", r.Findings)
+	}
+}
+
+// Of a layer that is no archive, as much is scanned as of a file.
+func TestLayersThatAreNoArchives(t *testing.T) {
+	for _, tc := range []struct {
+		content, seen, want string
+	}{
+		{"so EVIL", "so EVIL", RuleMalware},
+		{strings.Repeat("x", 9000), strings.Repeat("x", 9000), ""},
+		{strings.Repeat("x", 9001), strings.Repeat("x", 9000), RuleUnscanned},
+		{strings.Repeat("x", 30_000), strings.Repeat("x", 9000), RuleUnscanned},
+		{"EVIL" + strings.Repeat("x", 9000), "EVIL" + strings.Repeat("x", 8996), RuleUnscanned + " " + RuleMalware},
+	} {
+		seen := make(chan string, 1)
+		r, err := look(t, Config{Address: daemon(t, manners{seen: seen}), MaxFileBytes: 9000}, file{"", tc.content})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var rules []string
+		for _, f := range r.Findings {
+			rules = append(rules, f.Rule)
+		}
+		if got := strings.Join(rules, " "); got != tc.want || <-seen != tc.seen {
+			t.Errorf("%d bytes: %q, want %q", len(tc.content), got, tc.want)
+		}
 	}
 }
 
