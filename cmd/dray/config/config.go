@@ -107,7 +107,7 @@ type Upstream struct {
 	// the kind from the host name.
 	Kind Kind `yaml:"kind"`
 	// The host names that select this upstream, in the `Host` header or in `?ns=`. Default: the
-	// host of `url`; for Docker Hub its three names.
+	// host of `url`, unless `url` has a path; for Docker Hub its four names.
 	Hosts []string `yaml:"hosts"`
 	// The path prefixes that select this upstream. With `hub`, dray accepts both
 	// `/hub/v2/library/alpine/…` (Docker) and `/v2/hub/library/alpine/…` (BuildKit, Podman, and

@@ -217,11 +217,8 @@ func (u *Upstream) complete() {
 	if host == dockerHubHost {
 		u.DefaultNamespace = cmp.Or(u.DefaultNamespace, "library")
 	}
-	if len(u.Hosts) == 0 && host != "" {
-		u.Hosts = []string{host}
-		if host == dockerHubHost {
-			u.Hosts = dockerHubNames()
-		}
+	if len(u.Hosts) == 0 {
+		u.Hosts = u.hosts()
 	}
 	if u.Kind != KindECR || !u.Push {
 		u.CreateRepositories.Mode = ""
@@ -275,6 +272,20 @@ func (u *Upstream) Host() string {
 		return dockerHubHost
 	}
 	return host
+}
+
+// hosts returns the host names by which clients choose the upstream, if none are configured. There
+// are none for a registry below a path, because its host may have others.
+func (u *Upstream) hosts() []string {
+	parsed, err := url.Parse(u.URL)
+	switch host := u.Host(); {
+	case host == dockerHubHost:
+		return dockerHubNames()
+	case host == "" || err == nil && parsed.Path != "":
+		return nil
+	default:
+		return []string{host}
+	}
 }
 
 // dockerHubNames returns the host names of Docker Hub. Clients use all of them.

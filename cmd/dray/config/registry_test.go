@@ -35,6 +35,10 @@ func TestRegistryURLs(t *testing.T) {
 			t.Errorf("%s became %s", url, cfg.Upstreams[0].URL)
 		}
 	}
+	cfg, err := Load(write(t, "dray.yaml", "upstreams: [{name: a, url: 'https://h.example.com/a'}, {name: b, url: 'https://h.example.com/b'}, {name: c, url: h.example.com}]"), nil)
+	if err != nil || len(cfg.Upstreams[0].Hosts) > 0 || len(cfg.Upstreams[1].Hosts) > 0 || len(cfg.Upstreams[2].Hosts) != 1 {
+		t.Errorf("three registries at one host: %v", err)
+	}
 	for _, name := range []string{"docker.io", "index.docker.io", "registry-1.docker.io", "registry.hub.docker.com", "https://Registry.Hub.Docker.com/"} {
 		cfg, err := Load(write(t, "dray.yaml", "upstreams: [{url: '"+name+"'}]"), nil)
 		if err != nil {
