@@ -164,7 +164,7 @@ func TestExpiredToken(t *testing.T) {
 func TestEndedToken(t *testing.T) {
 	for _, status := range []int{http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden} {
 		synctest.Test(t, func(t *testing.T) {
-			server, err := ecrtest.New(ecrtest.Options{Quirks: ecrtest.Other(), Dialect: ecrtest.Dialect{EndedToken: status}})
+			server, err := ecrtest.New(ecrtest.Options{Quirks: ecrtest.Other(), Dialect: ecrtest.Dialect{Tokens: ecrtest.Tokens{EndedToken: status}}})
 			if err != nil {
 				t.Fatal(err)
 			}

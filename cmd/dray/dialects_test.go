@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -22,43 +23,58 @@ import (
 var dialects = map[string]ecrtest.Dialect{
 	"none": {},
 
-	"pages: another cursor": {TagCursor: "next_page"},
+	"pages: another cursor": {Pages: ecrtest.Pages{TagCursor: "next_page"}},
+	"pages: absolute links": {Redirects: ecrtest.Redirects{Absolute: true}},
+	"pages: none":           {Pages: ecrtest.Pages{NoPages: true}},
 
 	"challenges: Basic first":    {BasicFirst: true},
+	"challenges: in one line":    {OneLine: true},
 	"challenges: Basic":          {Basic: true},
 	"challenges: Basic and open": {Basic: true, Open: true},
 
-	"redirects: signed for GET":             {SignedForGet: true},
-	"redirects: storage on its own host":    {ObjectsHere: true},
-	"redirects: storage named without TLS":  {ObjectsHere: true, PlainLocation: true},
-	"redirects: below a path":               {Path: "/artifactory/api/docker/hub"},
-	"redirects: below a path that it omits": {Path: "/registries/main", PathUnknown: true},
+	"redirects: signed for GET":             {Redirects: ecrtest.Redirects{SignedForGet: true}},
+	"redirects: 301":                        {Redirects: ecrtest.Redirects{RedirectStatus: http.StatusMovedPermanently}},
+	"redirects: 302":                        {Redirects: ecrtest.Redirects{RedirectStatus: http.StatusFound}},
+	"redirects: 303":                        {Redirects: ecrtest.Redirects{RedirectStatus: http.StatusSeeOther}},
+	"redirects: 308":                        {Redirects: ecrtest.Redirects{RedirectStatus: http.StatusPermanentRedirect}},
+	"redirects: storage on its own host":    {Redirects: ecrtest.Redirects{ObjectsHere: true}},
+	"redirects: storage named without TLS":  {Redirects: ecrtest.Redirects{ObjectsHere: true, PlainLocation: true}},
+	"redirects: below a path":               {Redirects: ecrtest.Redirects{Path: "/artifactory/api/docker/hub"}},
+	"redirects: below a path that it omits": {Redirects: ecrtest.Redirects{Path: "/registries/main", PathUnknown: true}},
 
-	"tokens: denied by scope":       {TokenRefusal: http.StatusForbidden},
-	"tokens: endpoint moved":        {TokenRedirect: http.StatusMovedPermanently},
-	"tokens: endpoint moved by 307": {TokenRedirect: http.StatusTemporaryRedirect},
-	"tokens: another scope of /v2/": {BaseScope: "registry:catalog:*"},
-	"tokens: 201 and text":          {LooseTokens: true},
+	"tokens: denied by scope":       {Tokens: ecrtest.Tokens{TokenRefusal: http.StatusForbidden}},
+	"tokens: endpoint moved":        {Tokens: ecrtest.Tokens{TokenRedirect: http.StatusMovedPermanently}},
+	"tokens: endpoint moved by 307": {Tokens: ecrtest.Tokens{TokenRedirect: http.StatusTemporaryRedirect}},
+	"tokens: another scope of /v2/": {Tokens: ecrtest.Tokens{BaseScope: "registry:catalog:*"}},
+	"tokens: 201 and text":          {Tokens: ecrtest.Tokens{LooseTokens: true}},
+	"tokens: of unknown life":       {Tokens: ecrtest.Tokens{BareTokens: true}},
 
-	"HEAD: not found":         {HeadStatus: http.StatusNotFound},
-	"HEAD: not allowed":       {HeadStatus: http.StatusMethodNotAllowed},
-	"HEAD: bad request":       {HeadStatus: http.StatusBadRequest},
-	"HEAD: unauthorized":      {HeadStatus: http.StatusUnauthorized},
-	"HEAD: forbidden":         {HeadStatus: http.StatusForbidden},
-	"HEAD: fails":             {HeadStatus: http.StatusInternalServerError},
-	"HEAD: not implemented":   {HeadStatus: http.StatusNotImplemented},
-	"HEAD: by the wrong gate": {HeadStatus: http.StatusBadGateway},
-	"HEAD: not available":     {HeadStatus: http.StatusServiceUnavailable},
-	"HEAD: without an answer": {HeadStatus: http.StatusNoContent},
+	"HEAD: not found":         {Heads: ecrtest.Heads{HeadStatus: http.StatusNotFound}},
+	"HEAD: not allowed":       {Heads: ecrtest.Heads{HeadStatus: http.StatusMethodNotAllowed}},
+	"HEAD: bad request":       {Heads: ecrtest.Heads{HeadStatus: http.StatusBadRequest}},
+	"HEAD: unauthorized":      {Heads: ecrtest.Heads{HeadStatus: http.StatusUnauthorized}},
+	"HEAD: forbidden":         {Heads: ecrtest.Heads{HeadStatus: http.StatusForbidden}},
+	"HEAD: fails":             {Heads: ecrtest.Heads{HeadStatus: http.StatusInternalServerError}},
+	"HEAD: not implemented":   {Heads: ecrtest.Heads{HeadStatus: http.StatusNotImplemented}},
+	"HEAD: by the wrong gate": {Heads: ecrtest.Heads{HeadStatus: http.StatusBadGateway}},
+	"HEAD: not available":     {Heads: ecrtest.Heads{HeadStatus: http.StatusServiceUnavailable}},
+	"HEAD: without an answer": {Heads: ecrtest.Heads{HeadStatus: http.StatusNoContent}},
+	"HEAD: without a digest":  {Heads: ecrtest.Heads{NoDigests: true}},
+	"HEAD: blobs not allowed": {Heads: ecrtest.Heads{BlobHeadStatus: http.StatusMethodNotAllowed}},
+	"HEAD: blobs forbidden":   {Heads: ecrtest.Heads{BlobHeadStatus: http.StatusForbidden}},
 
 	"referrers: 406":                    {ReferrersStatus: http.StatusNotAcceptable},
 	"referrers: 400":                    {ReferrersStatus: http.StatusBadRequest},
 	"referrers: 501":                    {ReferrersStatus: http.StatusNotImplemented},
+	"referrers: 404":                    {ReferrersStatus: http.StatusNotFound},
 	"referrers: a page":                 {ReferrersStatus: http.StatusOK},
 	"referrers: tags taken for digests": {ReferrersStatus: http.StatusMethodNotAllowed, DigestTags: true},
 
 	"compression":                  {Compress: true},
 	"compression whatever is said": {CompressAlways: true},
+
+	"clocks: ahead":  {ClockAhead: 1000 * 24 * time.Hour},
+	"clocks: behind": {ClockAhead: -1000 * 24 * time.Hour},
 }
 
 // TestDialects pulls an image, finds that its tag has moved, lists tags and referrers, and pushes,
@@ -185,9 +201,9 @@ func startAnyDialect(t *testing.T, d ecrtest.Dialect) *stack {
 // wants a token of its own, for which dray's password is not shown.
 func TestRegistryBehindAnotherName(t *testing.T) {
 	for _, path := range []string{"", "/below/a/path"} {
-		other := ecrtest.Start(t, ecrtest.Options{Quirks: ecrtest.Other(), Dialect: ecrtest.Dialect{Path: path}})
+		other := ecrtest.Start(t, ecrtest.Options{Quirks: ecrtest.Other(), Dialect: ecrtest.Dialect{Redirects: ecrtest.Redirects{Path: path}}})
 		img := seed(t, other, "team/app", "v1", 3000)
-		s := startDialect(t, ecrtest.Dialect{Elsewhere: other.RegistryURL + path, Basic: true, Open: true}, &recording{}, asUser(t, "right")...)
+		s := startDialect(t, ecrtest.Dialect{Redirects: ecrtest.Redirects{Elsewhere: other.RegistryURL + path}, Basic: true, Open: true}, &recording{}, asUser(t, "right")...)
 		for range 2 {
 			s.want(200, "GET", "/hub/v2/team/app/manifests/v1", nil)
 		}
@@ -214,7 +230,7 @@ func TestBudgetDialects(t *testing.T) {
 		missing, now kinds
 	}{
 		"HEAD as GET":    {ecrtest.Dialect{}, kinds{"manifest-head": 1}, kinds{"manifest-head": 1, "manifest-get": 1}, kinds{"manifest-get": 1}, kinds{"manifest-head": 1}},
-		"HEAD not found": {ecrtest.Dialect{HeadStatus: 404}, kinds{"manifest-head": 1, "manifest-get": 1}, kinds{"manifest-head": 1, "manifest-get": 1}, kinds{"manifest-get": 1}, kinds{"manifest-get": 1}},
+		"HEAD not found": {ecrtest.Dialect{Heads: ecrtest.Heads{HeadStatus: 404}}, kinds{"manifest-head": 1, "manifest-get": 1}, kinds{"manifest-head": 1, "manifest-get": 1}, kinds{"manifest-get": 1}, kinds{"manifest-get": 1}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := startDialect(t, c.dialect, &recording{}, "fresh: 1h, stale: 24h, not_found: 1h", "fresh: 0s, stale: 24h, not_found: 1h")

@@ -43,12 +43,12 @@ func TestRefusedRepositoryIsDenied(t *testing.T) {
 		dialect ecrtest.Dialect
 		user    bool
 	}{
-		"by the token endpoint 403":              {ecrtest.Dialect{TokenRefusal: 403}, false},
-		"by the token endpoint 401":              {ecrtest.Dialect{TokenRefusal: 401}, false},
+		"by the token endpoint 403":              {ecrtest.Dialect{Tokens: ecrtest.Tokens{TokenRefusal: 403}}, false},
+		"by the token endpoint 401":              {ecrtest.Dialect{Tokens: ecrtest.Tokens{TokenRefusal: 401}}, false},
 		"by the registry":                        {ecrtest.Dialect{}, false},
 		"by the registry Basic offered first":    {ecrtest.Dialect{BasicFirst: true}, false},
-		"by the token endpoint to a user 403":    {ecrtest.Dialect{TokenRefusal: 403}, true},
-		"by the token endpoint to a user 401":    {ecrtest.Dialect{TokenRefusal: 401}, true},
+		"by the token endpoint to a user 403":    {ecrtest.Dialect{Tokens: ecrtest.Tokens{TokenRefusal: 403}}, true},
+		"by the token endpoint to a user 401":    {ecrtest.Dialect{Tokens: ecrtest.Tokens{TokenRefusal: 401}}, true},
 		"by the registry to a user with a token": {ecrtest.Dialect{}, true},
 		"by the registry to a user":              {ecrtest.Dialect{Basic: true}, true},
 	} {
@@ -90,7 +90,7 @@ func TestRefusedRepositoryIsDenied(t *testing.T) {
 // TestRefusedPasswordIsNotRepeated has clients pull with a password that the registry refuses. What
 // is held goes on as an old answer, and the account is not locked.
 func TestRefusedPasswordIsNotRepeated(t *testing.T) {
-	for name, d := range map[string]ecrtest.Dialect{"token": {}, "token refused by repository": {TokenRefusal: 401}, "basic": {Basic: true}, "basic and open": {Basic: true, Open: true}} {
+	for name, d := range map[string]ecrtest.Dialect{"token": {}, "token refused by repository": {Tokens: ecrtest.Tokens{TokenRefusal: 401}}, "basic": {Basic: true}, "basic and open": {Basic: true, Open: true}} {
 		t.Run(name, func(t *testing.T) {
 			s := startDialect(t, d, &recording{}, asUser(t, "wrong")...)
 			for i := range 3 {
@@ -137,7 +137,7 @@ func TestBudgetCredentials(t *testing.T) {
 		"basic": {true, kinds{"base": 2, "manifest-get": 1}, kinds{"manifest-get": 1}, kinds{"base": 1, "manifest-get": 1}, kinds{"base": 2}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			d := ecrtest.Dialect{Basic: c.basic, TokenRefusal: 403, Private: []string{"robot:team/hidden"}}
+			d := ecrtest.Dialect{Tokens: ecrtest.Tokens{TokenRefusal: 403}, Basic: c.basic, Private: []string{"robot:team/hidden"}}
 			s := startDialect(t, d, &recording{}, asUser(t, "right")...)
 			for _, repo := range []string{"team/app", "team/other", "team/hidden"} {
 				seed(t, s.hub, repo, "v1", 100)

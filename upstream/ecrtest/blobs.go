@@ -27,7 +27,7 @@ func (s *Server) findLayer(x *exchange) (layer, *repository, error) {
 }
 
 func (s *Server) headBlob(x *exchange) error {
-	if st := s.opts.Quirks.BlobHeadStatus; st != 0 {
+	if st := orDefault(s.Dialect().BlobHeadStatus, s.opts.Quirks.BlobHeadStatus); st != 0 {
 		return refuse(st, "UNAUTHORIZED", "")
 	}
 	l, repo, err := s.findLayer(x)

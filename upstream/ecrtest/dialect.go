@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Dialect holds the switches of a registry of Other's quirks: ways in which registries depart from
@@ -14,11 +15,10 @@ import (
 // and when; "read" is when the report was read, if its own date is not known. The zero value is a
 // registry that does none of it.
 type Dialect struct {
-	// Pages.
-
-	// TagCursor is the name of the parameter that pages tags in place of "last" (Quay: next_page,
-	// docker_registry2#56, 2021-06). Its values are opaque.
-	TagCursor string
+	Pages
+	Redirects
+	Tokens
+	Heads
 
 	// Challenges.
 
@@ -31,54 +31,11 @@ type Dialect struct {
 	// BasicFirst offers Basic, which leads nowhere, in a header line before that of Bearer
 	// (prowler#12691, 2026-09).
 	BasicFirst bool
+	// OneLine offers both in one header line (prowler#12691, 2026-09).
+	OneLine bool
 	// Open lets anybody read. Private repositories do not exist for everybody else, and only /v2/
 	// sends a challenge (Artifactory, Nexus: moby#24129, read 2026-11).
 	Open bool
-
-	// Redirects and addresses.
-
-	// SignedForGet redirects manifests and blobs to URLs that are signed for GET, also when HEAD
-	// asks for them, which the object store then refuses (GitLab: moby#50065, 2026-08).
-	SignedForGet bool
-	// ObjectsHere has the object store below /storage/ of the registry's own name, where it refuses
-	// an Authorization header (MinIO behind one balancer: moby#50065, read 2026-11).
-	ObjectsHere bool
-	// PlainLocation writes http in these URLs although clients came by TLS (distribution#123, read
-	// 2026-11).
-	PlainLocation bool
-	// Elsewhere, if not empty, is the base URL of another registry to which all reads below /v2/
-	// are redirected (a proxy before Nexus: moby#45333, 2023-04).
-	Elsewhere string
-	// Path, if not empty, is where the registry begins, such as "/artifactory/api/docker/hub"
-	// (Artifactory and Harbor: bottlerocket#1888, 2022-01). PathUnknown leaves it out of locations,
-	// as a registry may do behind a proxy that adds the path (no report).
-	Path        string
-	PathUnknown bool
-
-	// Tokens.
-
-	// TokenRefusal, if not 0, is the status with which the token endpoint refuses a repository that
-	// does not exist or is private (ghcr.io: 403, coolify#5575, 2025-04, and 401, tunnel-client#75,
-	// read 2026-11).
-	TokenRefusal int
-	// TokenRedirect, if not 0, is the status with which the realm redirects to another path
-	// (Gitea and Harbor behind a proxy that ends TLS: dockhand#1428 and moby#38662, read 2026-11).
-	TokenRedirect int
-	// LooseTokens sends tokens with status 201 and their life as text (no registry is known to do
-	// both; clients take any 2xx).
-	LooseTokens bool
-	// EndedToken, if not 0, is the status with which a token that has ended is refused, without a
-	// challenge (ECR Public: 400, oras-go#1227, 2026-06; 403, kpm#698, 2026-02).
-	EndedToken int
-	// BaseScope is the scope that the challenge of /v2/ names, if not empty. Tokens then are good only
-	// for the repositories in their scopes (no report).
-	BaseScope string
-
-	// HEAD.
-
-	// HeadStatus, if not 0, answers every HEAD of a manifest (Nexus: 404, registry-cli#14, 2017-03,
-	// and diun#1614, 2026-02; others 403, containerd#6684, read 2026-11).
-	HeadStatus int
 
 	// Referrers.
 
@@ -95,6 +52,83 @@ type Dialect struct {
 	// (registry.access.redhat.com, quay#1310, 2022-05); CompressAlways also if it does, but for
 	// blobs.
 	Compress, CompressAlways bool
+
+	// Clocks.
+
+	// ClockAhead is by how much the registry's clock differs from the client's (no report of a
+	// registry; a client: boot2docker#86, read 2026-11).
+	ClockAhead time.Duration
+}
+
+// Pages are the switches of a Dialect about pages of lists.
+type Pages struct {
+	// TagCursor is the name of the parameter that pages tags in place of "last" (Quay: next_page,
+	// docker_registry2#56, 2021-06). Its values are opaque.
+	TagCursor string
+	// NoPages sends all tags at once, whatever is asked for (no report).
+	NoPages bool
+}
+
+// Redirects are the switches of a Dialect about redirects and addresses.
+type Redirects struct {
+	// SignedForGet redirects manifests and blobs to URLs that are signed for GET, also when HEAD
+	// asks for them, which the object store then refuses (GitLab: moby#50065, 2026-08).
+	SignedForGet bool
+	// RedirectStatus, if not 0, is the status of redirects to the object store in place of 307 (the
+	// specification names none; registries send 302, 303 and 308 as well).
+	RedirectStatus int
+	// Absolute writes locations and links as URLs (distribution#2927, read 2026-11).
+	Absolute bool
+	// ObjectsHere has the object store below /storage/ of the registry's own name, where it refuses
+	// an Authorization header (MinIO behind one balancer: moby#50065, read 2026-11).
+	ObjectsHere bool
+	// PlainLocation writes http in these URLs although clients came by TLS (distribution#123, read
+	// 2026-11).
+	PlainLocation bool
+	// Elsewhere, if not empty, is the base URL of another registry to which all reads below /v2/
+	// are redirected (a proxy before Nexus: moby#45333, 2023-04).
+	Elsewhere string
+	// Path, if not empty, is where the registry begins, such as "/artifactory/api/docker/hub"
+	// (Artifactory and Harbor: bottlerocket#1888, 2022-01). PathUnknown leaves it out of locations,
+	// as a registry may do behind a proxy that adds the path (no report).
+	Path        string
+	PathUnknown bool
+}
+
+// Tokens are the switches of a Dialect about tokens.
+type Tokens struct {
+	// TokenRefusal, if not 0, is the status with which the token endpoint refuses a repository that
+	// does not exist or is private (ghcr.io: 403, coolify#5575, 2025-04, and 401, tunnel-client#75,
+	// read 2026-11).
+	TokenRefusal int
+	// TokenRedirect, if not 0, is the status with which the realm redirects to another path
+	// (Gitea and Harbor behind a proxy that ends TLS: dockhand#1428 and moby#38662, read 2026-11).
+	TokenRedirect int
+	// LooseTokens sends tokens with status 201 and their life as text (no registry is known to do
+	// both; clients take any 2xx).
+	LooseTokens bool
+	// BareTokens names tokens access_token and says nothing about their life (as ECR Public, whose
+	// tokens end after an hour: oras-go#1227, 2026-06).
+	BareTokens bool
+	// EndedToken, if not 0, is the status with which a token that has ended is refused, without a
+	// challenge (ECR Public: 400, oras-go#1227, 2026-06; 403, kpm#698, 2026-02).
+	EndedToken int
+	// BaseScope is the scope that the challenge of /v2/ names, if not empty. Tokens then are good only
+	// for the repositories in their scopes (no report).
+	BaseScope string
+}
+
+// Heads are the switches of a Dialect about HEAD, and the digests in headers.
+type Heads struct {
+	// HeadStatus, if not 0, answers every HEAD of a manifest (Nexus: 404, registry-cli#14, 2017-03,
+	// and diun#1614, 2026-02; others 403, containerd#6684, read 2026-11).
+	HeadStatus int
+	// NoDigests leaves Docker-Content-Digest out of answers to GET and HEAD of manifests (quay#1310,
+	// 2022-05).
+	NoDigests bool
+	// BlobHeadStatus, if not 0, answers every HEAD of a blob (ECR Public: 401, roadmap#2671; others
+	// by analogy with HeadStatus, no report).
+	BlobHeadStatus int
 }
 
 // below serves the registry below Dialect.Path.
@@ -173,7 +207,7 @@ func (s *Server) redirect(x *exchange, repo *repository, l layer) {
 	h := x.w.Header()
 	h.Set("Location", s.signURL(s.objectsURL(x.r), x.reg, repo, l))
 	h.Set("Content-Length", "0")
-	x.w.WriteHeader(http.StatusTemporaryRedirect)
+	x.w.WriteHeader(orDefault(s.Dialect().RedirectStatus, http.StatusTemporaryRedirect))
 }
 
 // hides reports whether a user, or nobody, may not see a repository.
@@ -212,8 +246,11 @@ func challengeUser() *wireError {
 
 // challenges returns the header lines with a Bearer challenge.
 func (s *Server) challenges(bearer string) []string {
-	if s.Dialect().BasicFirst {
+	switch d := s.Dialect(); {
+	case d.BasicFirst:
 		return []string{`Basic realm="registry"`, bearer}
+	case d.OneLine:
+		return []string{`Basic realm="registry", ` + bearer}
 	}
 	return []string{bearer}
 }

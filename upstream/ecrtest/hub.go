@@ -90,7 +90,10 @@ func (s *Server) serveToken(w http.ResponseWriter, r *http.Request) error {
 	}
 	push = push && (given || !s.opts.Hub.PushNeedsUser)
 	pass := s.issue(&token{principal: user, expires: now.Add(hubTokenLife), push: push, scopes: scopes})
-	answer := map[string]any{"token": pass, "access_token": pass, "expires_in": int(hubTokenLife.Seconds()), "issued_at": now.UTC().Format(time.RFC3339)}
+	answer := map[string]any{"token": pass, "access_token": pass, "expires_in": int(hubTokenLife.Seconds()), "issued_at": now.Add(s.Dialect().ClockAhead).UTC().Format(time.RFC3339)}
+	if s.Dialect().BareTokens {
+		answer = map[string]any{"access_token": pass}
+	}
 	if s.Dialect().LooseTokens {
 		answer["expires_in"] = strconv.Itoa(int(hubTokenLife.Seconds()))
 		return writeJSON(w, http.StatusCreated, "application/json", answer)

@@ -109,8 +109,9 @@ func (s *Server) listTags(x *exchange) error {
 		names = append(names, t)
 	}
 	s.mu.Unlock()
-	names, err = s.page(x, names, "/v2/"+x.Repo+"/tags/list")
-	if err != nil {
+	if s.Dialect().NoPages {
+		slices.Sort(names)
+	} else if names, err = s.page(x, names, "/v2/"+x.Repo+"/tags/list"); err != nil {
 		return err
 	}
 	return writeJSON(x.w, http.StatusOK, s.opts.Quirks.ListType, map[string]any{"name": x.Repo, "tags": names})

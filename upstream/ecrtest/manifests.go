@@ -40,7 +40,7 @@ func (s *Server) readManifest(x *exchange) error {
 	if s.opts.Quirks.SizesHeader {
 		h.Set("Sizes", "")
 	}
-	if x.r.Method == http.MethodHead || s.opts.Quirks.DigestOnGet {
+	if (x.r.Method == http.MethodHead || s.opts.Quirks.DigestOnGet) && !s.Dialect().NoDigests {
 		h.Set("Docker-Content-Digest", doc.digest.String())
 	}
 	x.w.WriteHeader(http.StatusOK)

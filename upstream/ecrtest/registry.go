@@ -22,6 +22,9 @@ func (s *Server) Registry() http.Handler {
 	kind := func(r *http.Request) Kind { return parseCall(r).Kind }
 	return s.below(s.observe(surface{"registry", kind, writeRegistryError, "TOOMANYREQUESTS", "UNKNOWN"}, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Docker-Distribution-Api-Version", "registry/2.0")
+		if ahead := s.Dialect().ClockAhead; ahead != 0 {
+			w.Header().Set("Date", s.now().Add(ahead).UTC().Format(http.TimeFormat))
+		}
 		w, end := s.compress(w, r)
 		defer end()
 		if err := s.serveRegistry(w, r); err != nil {
@@ -133,7 +136,7 @@ func (s *Server) location(x *exchange, path string, q url.Values) string {
 	if len(q) > 0 {
 		path += "?" + q.Encode()
 	}
-	if s.opts.Quirks.AbsoluteLocation {
+	if s.opts.Quirks.AbsoluteLocation || s.Dialect().Absolute {
 		return s.origin(x.r) + path
 	}
 	return path
