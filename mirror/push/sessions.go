@@ -169,8 +169,8 @@ func (u *sessions) discard(s *session, cause error) {
 }
 
 // betweenRequests is how long a client may take from one request of an upload to the next before
-// giveUp counts the upload as left.
-const betweenRequests = time.Second
+// giveUp counts the upload as left. A busy client may need many seconds for that.
+const betweenRequests = time.Minute
 
 // withRoom calls take, which counts an upload or bytes of a client. While the client has too many,
 // withRoom drops an upload that the client left and tries again.
