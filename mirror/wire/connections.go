@@ -24,7 +24,8 @@ type Connections struct {
 	mu       sync.Mutex // guards the fields below
 	waiting  list.List  // net.Conns that wait for a request, the longest first
 	at       map[net.Conn]*list.Element
-	wanted   int       // clients that wait for a place, and have found no connection to close
+	wanted   int       // clients that wait for a place, and for which no connection was closed
+	granted  int       // clients that wait for the place of a connection that changed has closed
 	warnedAt time.Time // when it was last logged that clients wait
 
 	closed prometheus.Counter
@@ -102,6 +103,7 @@ func (c *Connections) take(ended <-chan struct{}) bool {
 	idle := c.idleLocked()
 	wants := idle == nil
 	if wants {
+		defer c.waitsNoLonger()
 		c.wanted++
 		if now := time.Now(); now.Sub(c.warnedAt) >= time.Minute {
 			c.warnedAt = now
@@ -115,12 +117,19 @@ func (c *Connections) take(ended <-chan struct{}) bool {
 	case <-ended:
 		return false
 	}
-	if wants {
-		c.mu.Lock()
-		c.wanted = max(0, c.wanted-1) // this client waits no longer
-		c.mu.Unlock()
-	}
 	return true
+}
+
+// waitsNoLonger counts one waiting client less. If a connection was closed for one of them, its
+// place is probably the one that this client got.
+func (c *Connections) waitsNoLonger() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.granted > 0 {
+		c.granted--
+	} else {
+		c.wanted--
+	}
 }
 
 // idleLocked removes the connection that has waited longest for a request from the list, and
@@ -162,6 +171,7 @@ func (c *Connections) changed(conn net.Conn, state http.ConnState) {
 	case state != http.StateNew && state != http.StateIdle:
 	case state == http.StateIdle && c.wanted > 0:
 		c.wanted--
+		c.granted++
 		idle = conn
 	default:
 		c.at[conn] = c.waiting.PushBack(conn)

@@ -6,7 +6,9 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -107,6 +109,52 @@ func TestConnectionsEnd(t *testing.T) {
 	if bound.take(ended) {
 		t.Error("a place was taken twice")
 	}
+}
+
+// Each of two clients that wait gets the place of a connection that becomes idle, and none is
+// closed for a client that waits no longer.
+func TestConnectionsForEachThatWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		bound, ended := NewConnections(3, nil), make(chan struct{})
+		var busy []net.Conn
+		for range 3 {
+			conn, _ := net.Pipe()
+			busy = append(busy, conn)
+			bound.take(ended)
+			bound.changed(conn, http.StateActive)
+		}
+		closed := func(conn net.Conn) bool {
+			bound.changed(conn, http.StateIdle)
+			err := conn.SetDeadline(time.Time{})
+			if err != nil {
+				bound.changed(conn, http.StateClosed)
+			}
+			synctest.Wait()
+			return err != nil
+		}
+		var got atomic.Int32
+		for range 2 {
+			go func() {
+				if bound.take(ended) {
+					got.Add(1)
+				}
+			}()
+		}
+		synctest.Wait()
+		for i := range 2 {
+			if !closed(busy[i]) || int(got.Load()) != i+1 {
+				t.Errorf("%d clients got a place after %d connections became idle", got.Load(), i+1)
+			}
+		}
+		last := make(chan struct{})
+		go func() { bound.take(last) }()
+		synctest.Wait()
+		close(last)
+		synctest.Wait()
+		if closed(busy[2]) {
+			t.Error("a connection was closed for a listener that has ended")
+		}
+	})
 }
 
 func TestOpenFiles(t *testing.T) {
