@@ -53,11 +53,11 @@ func (e storageError) refuses() bool {
 	return e.status/100 == 4 && e.status != http.StatusTooManyRequests && e.status != http.StatusRequestTimeout
 }
 
-// Refused reports whether the status of an error is a 4xx, such as the registry's refusal of the
-// content. This includes 429, also for ErrBusy.
+// Refused reports whether an error is a refusal of the content, which another try would not change:
+// its status is a 4xx, and it is not Transient.
 func Refused(err error) bool {
 	e, ok := errors.AsType[*oci.Error](err)
-	return ok && e.Status >= 400 && e.Status < 500
+	return ok && e.Status >= 400 && e.Status < 500 && !Transient(err)
 }
 
 // Transient reports whether an error says nothing about the content: the registry is unreachable,

@@ -112,7 +112,7 @@ func (v *Verdicts) attachOne(ctx context.Context, c flight.Job[attachment]) {
 	defer cancel()
 	result, err := v.putVerdict(bounded, a)
 	if err != nil && ctx.Err() == nil {
-		if !upstream.Refused(err) || upstream.Transient(err) || errors.Is(err, upstream.ErrCredentials) {
+		if !upstream.Refused(err) {
 			v.attachAgain(c, err)
 			return
 		}

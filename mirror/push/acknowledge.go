@@ -183,7 +183,7 @@ func (a *publisher) Forward(ctx context.Context, e queue.Entry) error {
 	how := upstream.Call{OnRetry: func(err error) { a.o.Queue.SetError(e.ID, err) }}
 	_, err = a.publish(ctx, how, a.o.Repositories.Repo(up, e.Repository), ref, man)
 	a.pushes.WithLabelValues(up.Name, outcome(err)).Inc()
-	if upstream.Refused(err) && !upstream.Transient(err) && !errors.Is(err, upstream.ErrCredentials) && !(errors.Is(err, upstream.ErrPartsMissing) && e.Attempts < maxPartsMissing) {
+	if upstream.Refused(err) && !(errors.Is(err, upstream.ErrPartsMissing) && e.Attempts < maxPartsMissing) {
 		return fmt.Errorf("%w: %w", queue.ErrRefused, err)
 	}
 	return err
