@@ -164,6 +164,32 @@ func TestDeleteHeldBack(t *testing.T) {
 	}
 	child := "/v2/team/app/manifests/" + img.man.Digest.String()
 	s.want(200, "GET", child, nil)
+	// A deletion that ECR refuses changes nothing.
+	refusal := s.ecr.AddFault(ecrtest.Fault{Kinds: []ecrtest.Kind{"BatchDeleteImage"}, Status: 400, Count: -1})
+	if r := s.do("DELETE", child, nil); r.StatusCode < 400 {
+		t.Fatalf("ECR refuses, and the answer is %s", r.Status)
+	}
+	s.ecr.RemoveFault(refusal)
+	s.want(200, "GET", child, nil)
+	// Neither does one during which the manifest is pushed again.
+	slow := s.ecr.AddFault(ecrtest.Fault{Kinds: []ecrtest.Kind{"BatchDeleteImage"}, Latency: 300 * time.Millisecond, Count: -1})
+	s.ecr.ResetCounters()
+	deleted := make(chan got)
+	go func() {
+		r, _ := s.try("DELETE", child, nil)
+		deleted <- r
+	}()
+	for s.ecr.Count("BatchDeleteImage") == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	if r := s.putManifest("team/app", "", img.man); r.StatusCode != 201 {
+		t.Fatal(r.Status)
+	}
+	if r := <-deleted; r.StatusCode != 202 {
+		t.Fatalf("the deletion: %s", r.Status)
+	}
+	s.ecr.RemoveFault(slow)
+	s.want(200, "GET", child, nil)
 	s.want(202, "DELETE", child, nil)
 	s.want(404, "GET", child, nil)
 	s.want(404, "DELETE", child, nil)

@@ -25,10 +25,10 @@ func mayDelete(x *request.Request) error {
 	return nil
 }
 
-// DeleteManifest forwards the deletion of a tag or a manifest. First it withdraws queued pushes of
-// the tag or manifest, which would reach the upstream after the deletion. If the upstream refuses,
-// it puts them back. Otherwise it drops a waiting manifest and the facts, so that the upstream is
-// asked from then on.
+// DeleteManifest forwards the deletion of a tag or a manifest. First it withdraws the waiting
+// manifest and queued pushes of the tag or manifest, which would reach the upstream after the
+// deletion. A push that comes during the deletion stays. If the upstream refuses, DeleteManifest puts
+// them back. Otherwise it drops the facts, so that the upstream is asked from then on.
 func (p *Pusher) DeleteManifest(x *request.Request) error {
 	x.Divert()
 	if err := mayDelete(x); err != nil {
@@ -41,14 +41,18 @@ func (p *Pusher) DeleteManifest(x *request.Request) error {
 		return err
 	}
 	restore := p.o.Verdicts.Drop(ctx, r, ref)
+	dropped, wait := false, func() {}
+	if ref.ByDigest() {
+		dropped, wait = p.o.Repositories.Waiting().Withdraw(r.Key(ref.Digest))
+	}
 	gone, err := deleteAtUpstream(ctx, r, ref)
 	if err != nil && !oci.NotFound(err) {
 		withdrawal.Restore()
 		restore()
+		wait()
 		return deniedAs403(r, err)
 	}
 	withdrawal.Done()
-	dropped := ref.ByDigest() && p.o.Repositories.Waiting().Drop(r.Key(ref.Digest))
 	after := context.WithoutCancel(ctx)
 	if ref.Tag != "" {
 		r.ForgetReference(after, ref)

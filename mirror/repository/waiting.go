@@ -131,11 +131,22 @@ func (b *Waiting) remove(w *waiting) {
 
 // Drop removes a manifest and reports whether it waited.
 func (b *Waiting) Drop(k Key) bool {
+	waited, _ := b.Withdraw(k)
+	return waited
+}
+
+// Withdraw removes a manifest, and reports whether it waited. restore lets the manifest wait again,
+// unless it has been added again in the meantime.
+func (b *Waiting) Withdraw(k Key) (waited bool, restore func()) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	w := b.byKey[k]
 	b.remove(w)
-	return w != nil
+	return w != nil, func() {
+		if w != nil && b.Get(k) == nil {
+			b.Add(k, w.man, w.owner, w.until)
+		}
+	}
 }
 
 // Expire removes the manifests whose time is over.
