@@ -159,10 +159,10 @@ func TestReferrers(t *testing.T) {
 	if p, err := c.Referrers(t.Context(), upstream.Repo{Name: "a"}, subject, nil); err != nil || p.FiltersApplied != "artifactType" || p.Next.Get("token") != "abc" {
 		t.Errorf("got %+v, %v", p, err)
 	}
-	if got := upstream.FallbackTag(subject); got != "sha256-"+subject.Encoded() {
+	if got := oci.FallbackTag(subject); got != "sha256-"+subject.Encoded() {
 		t.Errorf("fallback tag %q", got)
 	}
-	if got := upstream.FallbackTag(digest.SHA512.FromString("x")); len(got) != len("sha512-")+64 {
+	if got := oci.FallbackTag(digest.SHA512.FromString("x")); len(got) != len("sha512-")+64 {
 		t.Errorf("fallback tag of sha512 %q", got)
 	}
 }

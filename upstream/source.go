@@ -105,7 +105,7 @@ type Lister interface {
 	Tags(ctx context.Context, repo Repo, query url.Values) (Page, error)
 	// Referrers gets one page of the manifests that refer to d. query is the client's
 	// (artifactType); it may be nil. ErrReferrersUnsupported means that the registry does not have
-	// the call: the list is then the manifest under the tag FallbackTag(d), if there is one.
+	// the call: the list is then the manifest under the tag oci.FallbackTag(d), if there is one.
 	Referrers(ctx context.Context, repo Repo, d digest.Digest, query url.Values) (Page, error)
 }
 
@@ -135,12 +135,4 @@ type Deleter interface {
 // Creator creates repositories. If a repository exists already, Create returns nil.
 type Creator interface {
 	Create(ctx context.Context, repo string) error
-}
-
-// FallbackTag returns the tag under which the referrers of d are listed in a registry without
-// the referrers call (spec 1.1, "Referrers Tag Schema").
-func FallbackTag(d digest.Digest) string {
-	const maxAlgorithm, maxEncoded = 32, 64
-	a, e := d.Algorithm().String(), d.Encoded()
-	return a[:min(len(a), maxAlgorithm)] + "-" + e[:min(len(e), maxEncoded)]
 }

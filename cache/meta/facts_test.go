@@ -99,7 +99,7 @@ func TestTagForget(t *testing.T) {
 		tags := meta.NewTags(meta.NewCached(metatest.NewMemory(), meta.CachedOptions{}), meta.Options{})
 		other := meta.TagKey{Upstream: "ecr", Repo: "team/app", Tag: "v1", Accept: "oci"}
 		old := meta.TagFact{Digest: one, CheckedAt: time.Now()}
-		for _, k := range []meta.TagKey{latest("oci"), latest("docker"), other} {
+		for _, k := range []meta.TagKey{latest("oci"), latest("docker"), latest(meta.Referrers), other} {
 			if err := tags.Set(t.Context(), k, old, time.Hour); err != nil {
 				t.Fatal(err)
 			}
@@ -109,7 +109,7 @@ func TestTagForget(t *testing.T) {
 		if err := tags.Forget(t.Context(), "ecr", "team/app", "latest"); err != nil {
 			t.Fatal(err)
 		}
-		for _, accept := range []string{"oci", "docker"} {
+		for _, accept := range []string{"oci", "docker", meta.Referrers} {
 			_, err := tags.Get(t.Context(), latest(accept))
 			wantNotFound(t, err)
 		}
@@ -135,7 +135,7 @@ func TestTagForget(t *testing.T) {
 		if err := tags.SetNotFound(t.Context(), latest("oci"), underway, time.Hour, meta.Reason{}); err != nil {
 			t.Fatal(err)
 		}
-		for _, accept := range []string{"oci", "docker"} {
+		for _, accept := range []string{"oci", "docker", meta.Referrers} {
 			_, err := tags.Get(t.Context(), latest(accept))
 			wantNotFound(t, err)
 		}

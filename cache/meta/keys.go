@@ -94,13 +94,17 @@ func (k TagKey) key() string {
 // forgetKey is the key of the epoch of a tag. It is the same for every Accept.
 func (k TagKey) forgetKey() string { return path(forgetSpace, k.Upstream, k.Repo, k.Tag) }
 
-// parseTagKey is the inverse of key, without the Accept, which cannot be read back.
+// parseTagKey is the inverse of key. Of the Accept, only [Referrers] can be read back.
 func parseTagKey(key string) (TagKey, bool) {
 	parts, ok := split(tagSpace, key, 4)
 	if !ok {
 		return TagKey{}, false
 	}
-	return TagKey{Upstream: parts[0], Repo: parts[1], Tag: parts[2]}, true
+	k := TagKey{Upstream: parts[0], Repo: parts[1], Tag: parts[2]}
+	if parts[3] == acceptSum(Referrers) {
+		k.Accept = Referrers
+	}
+	return k, true
 }
 
 func (k AbsentKey) key() string {

@@ -12,16 +12,23 @@ import (
 
 // TagKey names one question about a tag. Accept is the normalised Accept header of the question.
 // Some registries convert a manifest to a type that the client accepts, so one tag can have several
-// digests at once.
+// digests at once. If Accept is [Referrers], the question is about a list of referrers.
 type TagKey struct {
 	Upstream, Repo, Tag, Accept string
 }
 
-// TagFact is the answer of an upstream about a tag.
+// Referrers is the Accept of the question which manifests refer to another one. Tag is then the tag
+// that stands for this list at a registry without the referrers call (OCI distribution
+// specification 1.1, "Referrers Tag Schema"), whether the registry has the call or not. So the list
+// is forgotten together with that tag. No Accept header has this normalised form.
+const Referrers = "referrers"
+
+// TagFact is the answer of an upstream about a tag, or about a list of referrers.
 type TagFact struct {
+	// Digest is the digest of the manifest or list.
 	Digest    digest.Digest
 	MediaType string
-	Size      int64 // bytes of the manifest; negative if unknown
+	Size      int64 // bytes of the manifest or list; negative if unknown
 	// CheckedAt is when the upstream was asked, not when it answered: an answer that was on its way
 	// while the tag was pushed must count as old.
 	CheckedAt time.Time
@@ -44,7 +51,7 @@ type Tag struct {
 	TagFact
 }
 
-// Tags remembers what tags point to.
+// Tags remembers what tags point to, and what refers to manifests.
 //
 // Forget hides a tag for every Accept at once, without searching for its facts: it writes a new
 // epoch. Facts of an older epoch are invisible, and so are facts whose question was asked before
@@ -162,13 +169,13 @@ func (t *Tags) Forget(ctx context.Context, upstream, repo, tag string) error {
 	return nil
 }
 
-// All yields the visible facts of one upstream, or of all upstreams if upstream is empty, for
-// listings. It reads the whole store if the store does not order its keys, so it is not for the
-// path of a pull.
+// All yields the visible facts about tags of one upstream, or of all upstreams if upstream is empty,
+// for listings. It leaves out facts about lists of referrers. It reads the whole store if the store
+// does not order its keys, so it is not for the path of a pull.
 func (t *Tags) All(ctx context.Context, upstream string) iter.Seq2[Tag, error] {
 	return list(ctx, t.ledger, upstreamPrefix(tagSpace, upstream), parseTagKey, func(k TagKey, r tagRecord) (Tag, error) {
 		e, err := epochsOf(t.ledger).at(ctx, k.forgetKey())
-		if err == nil && e.hides(r.Epoch, r.Checked) {
+		if err == nil && (k.Accept == Referrers || e.hides(r.Epoch, r.Checked)) {
 			err = ErrNotFound
 		}
 		return Tag{Upstream: k.Upstream, Repo: k.Repo, Tag: k.Tag, TagFact: r.fact()}, err

@@ -13,7 +13,6 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
-	"dray/upstream"
 	"dray/upstream/ecrtest"
 	"dray/upstream/oci"
 )
@@ -169,7 +168,7 @@ func (s *stack) referrers(d ecrtest.Dialect, subject *oci.Manifest) {
 			s.Errorf("without a list under the tag: %s", r.body)
 		}
 		index := fmt.Sprintf(`{"schemaVersion":2,"mediaType":%q,"manifests":[{"mediaType":%q,"digest":%q,"size":%d}]}`, oci.MediaTypeOCIIndex, a.MediaType, a.Digest, len(a.Raw))
-		s.want(201, "PUT", "/v2/hub/team/new/manifests/"+upstream.FallbackTag(subject.Digest), []byte(index), "Content-Type", oci.MediaTypeOCIIndex)
+		s.want(201, "PUT", "/v2/hub/team/new/manifests/"+oci.FallbackTag(subject.Digest), []byte(index), "Content-Type", oci.MediaTypeOCIIndex)
 	}
 	r := s.want(200, "GET", path, nil)
 	s.header(r, "Content-Type", oci.MediaTypeOCIIndex)
@@ -249,17 +248,5 @@ func TestBudgetDialects(t *testing.T) {
 			pull("absent", 404, c.missing)
 			pull("v1", 200, c.now)
 		})
-	}
-}
-
-// TestBudgetReferrersUnsupported: a registry without the referrers call is asked for it once.
-func TestBudgetReferrersUnsupported(t *testing.T) {
-	s := startDialect(t, ecrtest.Dialect{ReferrersStatus: 406}, &recording{})
-	img := seed(t, s.hub, "team/app", "v1", 100)
-	for range 3 {
-		s.want(200, "GET", "/hub/v2/team/app/referrers/"+img.manifest.Digest.String(), nil)
-	}
-	if calls, tags := s.hub.Count(ecrtest.KindReferrers), s.hub.Count(ecrtest.KindManifestGet); calls != 2 || tags != 1 { // the first call is challenged
-		t.Errorf("%d requests for referrers, %d for the tag", calls, tags)
 	}
 }

@@ -272,6 +272,15 @@ func spent(t testing.TB, r *ecrtest.Running, want map[ecrtest.Kind]int64) {
 func pushDirectly(t testing.TB, r *ecrtest.Running, repo, tag string, layer []byte) *oci.Manifest {
 	t.Helper()
 	r.CreateRepository(repo)
+	m := imageOf(t, layer)
+	putDirectly(t, r, repo, tag, m, imageConfig, layer)
+	return m
+}
+
+// putDirectly brings a manifest and its blobs to a repository of a fake ECR without dray, and
+// forgets the requests that this takes.
+func putDirectly(t testing.TB, r *ecrtest.Running, repo, reference string, m *oci.Manifest, blobs ...[]byte) {
+	t.Helper()
 	send := func(method, at string, body []byte, mediaType string) *http.Response {
 		req, err := http.NewRequestWithContext(t.Context(), method, at, bytes.NewReader(body))
 		if err != nil {
@@ -290,7 +299,7 @@ func pushDirectly(t testing.TB, r *ecrtest.Running, repo, tag string, layer []by
 		}
 		return resp
 	}
-	for _, blob := range [][]byte{imageConfig, layer} {
+	for _, blob := range blobs {
 		resp := send("POST", r.RegistryURL+"/v2/"+repo+"/blobs/uploads/", nil, "")
 		at, err := resp.Location()
 		if err != nil {
@@ -298,8 +307,6 @@ func pushDirectly(t testing.TB, r *ecrtest.Running, repo, tag string, layer []by
 		}
 		send("PUT", r.RegistryURL+at.Path+"?digest="+digest.FromBytes(blob).String(), blob, "application/octet-stream")
 	}
-	m := imageOf(t, layer)
-	send("PUT", r.RegistryURL+"/v2/"+repo+"/manifests/"+tag, m.Raw, m.MediaType)
+	send("PUT", r.RegistryURL+"/v2/"+repo+"/manifests/"+reference, m.Raw, m.MediaType)
 	r.ResetCounters()
-	return m
 }

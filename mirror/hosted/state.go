@@ -165,10 +165,8 @@ func refsOf(m *oci.Manifest, here func(digest.Digest) bool) refs {
 		}
 	}
 	if m.Subject != nil {
-		r.subject, r.artifactType, r.annotations = m.Subject.Digest, m.ArtifactType, m.Annotations
-		if r.artifactType == "" && m.Config != nil { // spec 1.1, "Listing Referrers"
-			r.artifactType = m.Config.MediaType
-		}
+		d := m.Referrer()
+		r.subject, r.artifactType, r.annotations = m.Subject.Digest, d.ArtifactType, d.Annotations
 	}
 	return r
 }

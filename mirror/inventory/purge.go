@@ -13,6 +13,7 @@ import (
 	"dray/cache"
 	"dray/cache/disk"
 	"dray/mirror/admin/api"
+	"dray/upstream/oci"
 )
 
 // Selection selects the content to purge: one name, or the repositories that a pattern matches
@@ -311,11 +312,11 @@ func (p *plan) blobs(s *snapshot) []child {
 	return out
 }
 
-// forget removes the facts about purged content: what the purged tags mean, the visibility of
-// manifests in their repositories, and the presence at the registry. The visibility of layers
-// stays: it is still true, and has no effect without a manifest. The presence is removed because a
-// client that pushes again must not leave out content that dray could no longer send to the
-// registry.
+// forget removes the facts about purged content: what the purged tags mean, the visibility and the
+// referrers of manifests in their repositories, and the presence at the registry. The visibility of
+// layers stays: it is still true, and has no effect without a manifest. The presence is removed
+// because a client that pushes again must not leave out content that dray could no longer send to
+// the registry.
 func (v *Inventory) forget(ctx context.Context, s *snapshot, p plan) error {
 	for _, t := range p.tags {
 		if err := v.Tags.Forget(ctx, t.Upstream, t.Repo, t.Tag); err != nil {
@@ -324,6 +325,9 @@ func (v *Inventory) forget(ctx context.Context, s *snapshot, p plan) error {
 	}
 	for _, at := range p.images {
 		if err := v.Visibility.Forget(ctx, at.upstream, at.repo, at.digest); err != nil {
+			return err
+		}
+		if err := v.Tags.Forget(ctx, at.upstream, at.repo, oci.FallbackTag(at.digest)); err != nil {
 			return err
 		}
 	}

@@ -239,7 +239,7 @@ func listByTag(ctx context.Context, a attachment, man *oci.Manifest) error {
 	if err == nil || !errors.Is(err, upstream.ErrReferrersUnsupported) {
 		return err
 	}
-	ref := oci.Reference{Tag: upstream.FallbackTag(a.subject.Digest)}
+	ref := oci.Reference{Tag: oci.FallbackTag(a.subject.Digest)}
 	raw := []byte(`{"schemaVersion":2,"mediaType":"` + oci.MediaTypeOCIIndex + `","manifests":[]}`)
 	switch now, err := a.repo.Up.OneTry().Manifest(ctx, a.remote(), ref, []string{oci.MediaTypeOCIIndex}); {
 	case err == nil:
@@ -268,9 +268,7 @@ func withReferrer(index []byte, man *oci.Manifest) ([]byte, error) {
 	there := false
 	raw, err := oci.EditIndex(index, func(all []oci.IndexEntry) []oci.IndexEntry {
 		there = slices.ContainsFunc(all, func(e oci.IndexEntry) bool { return e.Digest == man.Digest })
-		d := man.Descriptor()
-		d.ArtifactType, d.Annotations = man.ArtifactType, man.Annotations
-		return append(all, oci.IndexEntry{Descriptor: d})
+		return append(all, oci.IndexEntry{Descriptor: man.Referrer()})
 	})
 	if there {
 		return nil, nil

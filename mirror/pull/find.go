@@ -42,6 +42,8 @@ type finder struct {
 	questions *flight.Group[question, *answer]
 	refreshes *refreshes
 	refreshed *prometheus.CounterVec
+	// lists bounds the time that clients wait for a list of referrers.
+	lists impatience
 }
 
 // question identifies a request to an upstream, so that several clients can share the request. It
@@ -54,26 +56,38 @@ type question struct {
 	confirm bool
 }
 
-// tag is a tag that a client asks for.
+// tag is a tag that a client asks for, or a list of referrers.
 type tag struct {
 	repo repository.Repo
 	name string
 	// accept has the Accept lines of the client.
 	accept []string
+	// subject, if not empty, says that the client asks for the manifests that refer to this digest.
+	// name is then the fallback tag of the digest.
+	subject digest.Digest
 }
 
 func (t tag) key() meta.TagKey {
-	return meta.TagKey{Upstream: t.repo.Up.Name, Repo: t.repo.Name, Tag: t.name, Accept: oci.AcceptKey(t.accept)}
+	k := meta.TagKey{Upstream: t.repo.Up.Name, Repo: t.repo.Name, Tag: t.name, Accept: oci.AcceptKey(t.accept)}
+	if t.subject != "" {
+		k.Accept = meta.Referrers
+	}
+	return k
 }
 
-// tagAtHand answers without waiting for the upstream: from a queued push, or from a fresh fact. If
-// updating is set, it also uses an old fact that may be served while the tag is refreshed. It
-// returns nil, nil if the client must wait for the upstream. An error is a recorded "not found"
-// that is still valid.
+// tagAtHand answers without waiting for the upstream: from a queued push, or from a fact. See
+// remembered.
 func (f *finder) tagAtHand(ctx context.Context, t tag, updating bool) (*answer, error) {
 	if m := t.repo.Queued(oci.Reference{Tag: t.name}, t.accept); m != nil {
 		return &answer{Manifest: m, source: fromCache}, nil
 	}
+	return f.remembered(ctx, t, updating)
+}
+
+// remembered answers from a fresh fact. If updating is set, it also uses an old fact that may be
+// served while the tag is refreshed. It returns nil, nil if the client must wait for the upstream.
+// An error is a recorded "not found" that is still valid.
+func (f *finder) remembered(ctx context.Context, t tag, updating bool) (*answer, error) {
 	lease := &meta.Lease{}
 	fact := newestFact(ctx, f.o.Tags.Under(lease), t)
 	if a, err := f.fresh(ctx, t, fact); a != nil || err != nil {
@@ -88,25 +102,23 @@ func (f *finder) tagAtHand(ctx context.Context, t tag, updating bool) (*answer, 
 	return f.staleWhileRevalidate(ctx, t, fact), nil
 }
 
-// byTag returns the manifest of a tag. It asks the upstream unless it has a fresh fact.
+// byTag returns the manifest of a tag, or a list of referrers. It asks the upstream unless it has a
+// fresh fact.
 func (f *finder) byTag(ctx context.Context, t tag) (*answer, error) {
 	key := t.key()
 	return f.questions.Do(ctx, question{repo: t.repo, reference: t.name, accept: key.Accept}, func(ctx context.Context) (*answer, error) {
 		// The answer to another question may have arrived since the caller looked.
-		fact := newestFact(ctx, f.o.Tags, t)
-		if a, err := f.fresh(ctx, t, fact); a != nil || err != nil {
-			return a, err
-		}
-		return f.askTag(ctx, upstream.Call{}, t, fact)
+		return f.freshOrAsk(ctx, upstream.Call{}, t)
 	})
 }
 
-// byTagOrQueued is byTag, but a queued push to the tag takes precedence.
-func (f *finder) byTagOrQueued(ctx context.Context, t tag) (*answer, error) {
-	if m := t.repo.Queued(oci.Reference{Tag: t.name}, t.accept); m != nil {
-		return &answer{Manifest: m, source: fromCache}, nil
+// freshOrAsk answers from a fresh fact, and otherwise asks the upstream.
+func (f *finder) freshOrAsk(ctx context.Context, how upstream.Call, t tag) (*answer, error) {
+	fact := newestFact(ctx, f.o.Tags, t)
+	if a, err := f.fresh(ctx, t, fact); a != nil || err != nil {
+		return a, err
 	}
-	return f.byTag(ctx, t)
+	return f.askTag(ctx, how, t, fact)
 }
 
 // newestFact returns the newest fact that is valid for the client's Accept lines, or nil.
@@ -116,7 +128,7 @@ func newestFact(ctx context.Context, tags *meta.Tags, t tag) *meta.TagFact {
 	key.Accept = repository.PushedAccept
 	p, perr := tags.Get(ctx, key)
 	now := time.Now()
-	if perr == nil && oci.Accepts(t.accept, p.MediaType) && (err != nil || meta.Age(now, p.CheckedAt) < meta.Age(now, fact.CheckedAt)) {
+	if t.subject == "" && perr == nil && oci.Accepts(t.accept, p.MediaType) && (err != nil || meta.Age(now, p.CheckedAt) < meta.Age(now, fact.CheckedAt)) {
 		return &p
 	}
 	if err != nil {
@@ -137,20 +149,28 @@ func (f *finder) fresh(ctx context.Context, t tag, fact *meta.TagFact) (*answer,
 	if meta.Age(time.Now(), fact.CheckedAt) >= t.repo.Up.Tags.Fresh {
 		return nil, nil
 	}
-	m := t.repo.Held(ctx, fact.Digest)
+	m := f.held(ctx, t, fact.Digest)
 	if m == nil {
 		return nil, nil
 	}
 	return &answer{Manifest: m, source: fromCache, until: fact.CheckedAt.Add(t.repo.Up.Tags.Fresh)}, nil
 }
 
-// askTag asks the upstream for the meaning of a tag. It sends a HEAD if the last answer is held,
-// and a GET if there is none or the tag has moved.
+// held returns the manifest or list with a digest, or nil if it is not here.
+func (f *finder) held(ctx context.Context, t tag, d digest.Digest) *repository.Manifest {
+	if t.subject != "" {
+		return f.heldList(ctx, d)
+	}
+	return t.repo.Held(ctx, d)
+}
+
+// askTag asks the upstream for the meaning of a tag, or for a list of referrers. It sends a HEAD if
+// the last answer about the tag is held, and a GET otherwise, or if the tag has moved.
 func (f *finder) askTag(ctx context.Context, how upstream.Call, t tag, fact *meta.TagFact) (*answer, error) {
 	asked := time.Now()
 	var old *answer
 	if fact != nil && !fact.NotFound {
-		if m := t.repo.Held(ctx, fact.Digest); m != nil {
+		if m := f.held(ctx, t, fact.Digest); m != nil {
 			old = &answer{Manifest: m, source: fromCache}
 		}
 	}
@@ -162,17 +182,26 @@ func (f *finder) askTag(ctx context.Context, how upstream.Call, t tag, fact *met
 		again := *fact
 		again.CheckedAt = asked
 		f.o.Repositories.Recorded(f.o.Tags.Set(ctx, t.key(), again, 0))
-		t.repo.RecordConfirmed(ctx, old.Manifest, asked)
+		if t.subject == "" {
+			t.repo.RecordConfirmed(ctx, old.Manifest, asked)
+		}
 		return old, nil
 	}
-	t.repo.Store(ctx, man, repository.Children(man))
-	f.o.KeepAlive.Touched(ctx, t.repo, t.name, man)
+	if t.subject != "" {
+		f.storeList(ctx, t, man)
+	} else {
+		t.repo.Store(ctx, man, repository.Children(man))
+		f.o.KeepAlive.Touched(ctx, t.repo, t.name, man)
+	}
 	f.o.Repositories.Recorded(f.o.Tags.Set(ctx, t.key(), meta.TagFact{Digest: man.Digest, MediaType: man.MediaType, Size: int64(len(man.Raw)), CheckedAt: asked}, 0))
 	return &answer{Manifest: repository.ManifestOf(man), source: fromOrigin}, nil
 }
 
-// newer asks the upstream for a tag, and returns nil, nil if the tag still means the old answer.
+// newer asks the upstream for a tag or list, and returns nil, nil if that is still the old answer.
 func (f *finder) newer(ctx context.Context, how upstream.Call, t tag, old *answer) (*oci.Manifest, error) {
+	if t.subject != "" {
+		return f.newerList(ctx, how, t, old)
+	}
 	ref, remote := oci.Reference{Tag: t.name}, t.repo.Remote().With(how)
 	if old == nil {
 		return t.repo.Up.Source.Manifest(ctx, remote, ref, t.accept)

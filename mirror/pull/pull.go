@@ -3,6 +3,7 @@ package pull
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"net/http"
 
 	"github.com/opencontainers/go-digest"
@@ -14,7 +15,6 @@ import (
 	"dray/mirror/jobs"
 	"dray/mirror/repository"
 	"dray/mirror/request"
-	"dray/upstream"
 	"dray/upstream/oci"
 )
 
@@ -39,30 +39,30 @@ type Puller struct {
 	finder
 	prefetchers map[string]*prefetcher // by upstream
 	hot         hot
-	// pushBreakers has, for each upstream, the breaker of askBeforePush.
-	pushBreakers map[string]*upstream.Breaker
-	stale        *prometheus.CounterVec
-	prefetched   *prometheus.CounterVec
+	// pushes bounds the time that askBeforePush takes.
+	pushes     impatience
+	stale      *prometheus.CounterVec
+	prefetched *prometheus.CounterVec
 }
 
 // New returns a Puller without hot answers.
 func New(o Options) *Puller {
+	names := maps.Keys(o.Repositories.Upstreams())
 	p := &Puller{
 		finder: finder{
-			o: o, refreshes: newRefreshes(),
+			o: o, refreshes: newRefreshes(), lists: newImpatience(listPatience, names),
 			questions: flight.NewGroup[question, *answer](flight.Options{Tasks: o.Tasks, Timeout: repository.LookupTimeout}),
 			refreshed: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_tag_refreshes_total",
-				Help: "Tags that dray refreshed in the background while it served the old answer, by upstream and result."}, []string{"upstream", "result"}),
+				Help: "Tags and lists of referrers that dray refreshed in the background while it served the old answer, by upstream and result."}, []string{"upstream", "result"}),
 		},
-		prefetchers: map[string]*prefetcher{}, pushBreakers: map[string]*upstream.Breaker{}, hot: newHot(),
+		prefetchers: map[string]*prefetcher{}, pushes: newImpatience(pushPatience, names), hot: newHot(),
 		stale: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_stale_answers_total",
-			Help: "Answers from an old fact about a tag, a manifest or a blob because the upstream failed, by upstream."}, []string{"upstream"}),
+			Help: "Answers from an old fact about a tag, a list of referrers, a manifest or a blob because the upstream failed, by upstream."}, []string{"upstream"}),
 		prefetched: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dray_prefetched_blobs_total",
 			Help: "Blobs that dray prefetched: it requested them after a client had requested their manifest, by upstream."}, []string{"upstream"}),
 	}
-	for name := range o.Repositories.Upstreams() {
+	for name := range names {
 		p.prefetchers[name] = newPrefetcher(o.Prefetch[name])
-		p.pushBreakers[name] = upstream.NewBreaker(upstream.BreakerOptions{Name: name, Threshold: 1})
 		p.stale.WithLabelValues(name) // alerts look for an increase from 0
 	}
 	return p

@@ -19,8 +19,8 @@ const (
 	refreshTimeout = time.Minute
 )
 
-// refreshes are the tags that are served from an old fact while the upstream is asked in the
-// background.
+// refreshes are the tags and lists that are served from an old fact while the upstream is asked in
+// the background.
 type refreshes struct {
 	mu      sync.Mutex // guards the fields below; no other lock is taken under it
 	running map[meta.TagKey]bool
@@ -99,32 +99,42 @@ func (r *refreshes) putOff(k meta.TagKey) {
 
 // staleWhileRevalidate answers from a fact that ceased to be fresh less than Revalidate ago, and
 // starts to refresh the tag in the background (RFC 5861). However many clients ask, one refresh of
-// a tag runs at a time. It returns nil if the client must wait for the upstream.
+// a tag runs at a time. It returns nil if the client must wait for the upstream. That is so for a
+// list without referrers, too, as for a tag that does not exist: Amazon ECR signs an image some
+// time after its push.
 func (f *finder) staleWhileRevalidate(ctx context.Context, t tag, fact *meta.TagFact) *answer {
 	policy, key := t.repo.Up.Tags, t.key()
 	if fact == nil || fact.NotFound || policy.Fresh <= 0 || meta.Age(time.Now(), fact.CheckedAt) >= policy.Fresh+policy.Revalidate || f.refreshes.isRefused(key, fact.CheckedAt) {
 		return nil
 	}
-	m := t.repo.Held(ctx, fact.Digest)
-	if m == nil {
+	m := f.held(ctx, t, fact.Digest)
+	if m == nil || t.subject != "" && noReferrers(m.Raw) {
 		return nil
 	}
-	if f.refreshes.begin(key, time.Now()) {
-		t.accept = slices.Clone(t.accept)
-		started := f.o.Tasks.Start(func(ctx context.Context) {
-			ctx, cancel := context.WithTimeout(ctx, refreshTimeout)
-			defer cancel()
-			if f.refresh(ctx, t) {
-				f.refreshes.end(key)
-			} else {
-				f.refreshes.putOff(key)
-			}
-		})
-		if !started {
+	f.startRefresh(t)
+	return &answer{Manifest: m, source: fromUpdating}
+}
+
+// startRefresh starts to refresh a tag in the background, unless that is under way or has failed a
+// moment ago.
+func (f *finder) startRefresh(t tag) {
+	key := t.key()
+	if !f.refreshes.begin(key, time.Now()) {
+		return
+	}
+	t.accept = slices.Clone(t.accept)
+	started := f.o.Tasks.Start(func(ctx context.Context) {
+		ctx, cancel := context.WithTimeout(ctx, refreshTimeout)
+		defer cancel()
+		if f.refresh(ctx, t) {
+			f.refreshes.end(key)
+		} else {
 			f.refreshes.putOff(key)
 		}
+	})
+	if !started {
+		f.refreshes.putOff(key)
 	}
-	return &answer{Manifest: m, source: fromUpdating}
 }
 
 // refresh asks the upstream for the meaning of a tag, and reports whether it got an answer. If the

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"iter"
 	"net/http"
 	"time"
 
@@ -14,9 +15,9 @@ import (
 	"dray/upstream/oci"
 )
 
-// pushHeadTimeout bounds the question whether the registry has content, for clients whose pushes
+// pushPatience bounds the question whether the registry has content, for clients whose pushes
 // are acknowledged locally.
-const pushHeadTimeout = 2 * time.Second
+const pushPatience = 2 * time.Second
 
 // askBeforePush asks the upstream whether it has content that a client may be about to push. If the
 // upstream gives no answer, because it is down, throttles or refuses dray's credentials,
@@ -29,7 +30,7 @@ func (p *Puller) askBeforePush(ctx context.Context, x *request.Request, missing 
 	quickly := x.Repo.Up.AcknowledgeLocally && x.May(identity.Push)
 	var err, unanswered error
 	if quickly {
-		err, unanswered = p.askQuickly(ctx, x.Repo.Up.Name, ask)
+		err, unanswered = p.pushes.ask(ctx, x.Repo.Up.Name, ask)
 	} else if err = ask(ctx); notAnswered(err) {
 		unanswered = err
 	}
@@ -49,11 +50,26 @@ func notAnswered(err error) bool {
 	return upstream.Transient(err) || errors.Is(err, context.DeadlineExceeded)
 }
 
-// askQuickly asks the upstream within pushHeadTimeout. err is the error of ask. unanswered is not
-// nil if the upstream gave no answer or was not asked.
-func (p *Puller) askQuickly(ctx context.Context, name string, ask func(context.Context) error) (err, unanswered error) {
-	unanswered = p.pushBreakers[name].Do(func() error {
-		bounded, cancel := context.WithTimeout(ctx, pushHeadTimeout)
+// impatience bounds how long clients wait for answers that they can do without. For a few seconds
+// after a question without an answer, it asks the same upstream no more.
+type impatience struct {
+	patience time.Duration // for one question
+	breakers map[string]*upstream.Breaker
+}
+
+func newImpatience(patience time.Duration, upstreams iter.Seq[string]) impatience {
+	i := impatience{patience, map[string]*upstream.Breaker{}}
+	for name := range upstreams {
+		i.breakers[name] = upstream.NewBreaker(upstream.BreakerOptions{Name: name, Threshold: 1})
+	}
+	return i
+}
+
+// ask calls ask, which asks an upstream, with a context that ends in time. err is the error of ask.
+// unanswered is not nil if the upstream gave no answer or was not asked.
+func (i impatience) ask(ctx context.Context, name string, ask func(context.Context) error) (err, unanswered error) {
+	unanswered = i.breakers[name].Do(func() error {
+		bounded, cancel := context.WithTimeout(ctx, i.patience)
 		defer cancel()
 		err = ask(bounded)
 		switch {

@@ -130,12 +130,14 @@ func (r Repo) Store(ctx context.Context, man *oci.Manifest, confirmed []oci.Chil
 // StorePushed stores a manifest that the upstream has accepted. It records that the upstream has
 // the manifest and its children. The parameter children has those that the push waited for.
 // StorePushed forgets the old meaning of the tag before it records the new one, so that an answer
-// under way cannot bring back the old meaning. It releases the staged blobs of the children.
+// under way cannot bring back the old meaning. If the manifest refers to another one, StorePushed
+// also forgets what refers to that. It releases the staged blobs of the children.
 func (r Repo) StorePushed(ctx context.Context, ref oci.Reference, man *oci.Manifest, children []oci.Child) {
 	s := r.store
 	r.Store(ctx, man, children)
 	r.recordSeen(ctx, childLinks(children)...)
 	r.ForgetReference(ctx, oci.Reference{Digest: man.Digest})
+	forgetReferrers(ctx, r, man)
 	if ref.Tag != "" {
 		r.ForgetReference(ctx, ref)
 		key := meta.TagKey{Upstream: r.Up.Name, Repo: r.Name, Tag: ref.Tag, Accept: PushedAccept}
@@ -203,13 +205,23 @@ func (r Repo) ForgetReference(ctx context.Context, ref oci.Reference) {
 	r.store.Recorded(r.store.o.Tags.Forget(ctx, r.Up.Name, r.Name, ref.Tag))
 }
 
-// ForgetManifest drops the facts about a manifest and its children. Facts about tags may still name
+// forgetReferrers forgets the list of referrers that a manifest belongs to, if it has a subject.
+func forgetReferrers(ctx context.Context, r Repo, man *oci.Manifest) {
+	if man.Subject != nil {
+		r.ForgetReference(ctx, oci.Reference{Tag: oci.FallbackTag(man.Subject.Digest)})
+	}
+}
+
+// ForgetManifest drops the facts about a manifest and its children, about its referrers, and about
+// those of its subject. Facts about tags may still name
 // the manifest, but it is no longer visible. If another manifest needs the same child, the upstream
 // is asked about it again.
 func (r Repo) ForgetManifest(ctx context.Context, d digest.Digest) {
 	gone := []digest.Digest{d}
+	r.ForgetReference(ctx, oci.Reference{Tag: oci.FallbackTag(d)})
 	if m := r.Held(ctx, d); m != nil {
 		if man, err := m.Parse(); err == nil {
+			forgetReferrers(ctx, r, man)
 			for _, c := range man.Children() {
 				gone = append(gone, c.Digest)
 			}

@@ -1,6 +1,7 @@
 package repository
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -216,6 +217,22 @@ func (r Repo) Current(ctx context.Context, ref oci.Reference) (digest.Digest, er
 		return "", nil
 	}
 	return d.Digest, err
+}
+
+// QueuedReferrers returns the descriptors of the manifests that are queued for a repository and
+// refer to a digest.
+func QueuedReferrers(r Repo, subject digest.Digest) (all []oci.Descriptor) {
+	for _, p := range r.store.o.Queue.Pushes(r.Up.Name, r.Name) {
+		if !bytes.Contains(p.Manifest, []byte(subject.Encoded())) {
+			continue // most pushes: not worth parsing
+		}
+		man, err := oci.ParseManifest(p.MediaType, p.Manifest)
+		if err == nil && man.Subject != nil && man.Subject.Digest == subject {
+			man.Digest = p.Digest
+			all = append(all, man.Referrer())
+		}
+	}
+	return all
 }
 
 // QueuedTags returns the tags of queued pushes to the repository.

@@ -44,7 +44,7 @@ type Upstream struct {
 	Split cache.Split
 }
 
-// TagPolicy sets how long answers about tags, and "not found", are believed.
+// TagPolicy sets how long answers about tags, lists of referrers, and "not found", are believed.
 type TagPolicy struct {
 	// Fresh is how long a tag is served without a question to the upstream.
 	Fresh time.Duration

@@ -266,6 +266,18 @@ func (m *Manifest) Descriptor() Descriptor {
 	return Descriptor{MediaType: m.MediaType, Digest: m.Digest, Size: int64(len(m.Raw))}
 }
 
+// Referrer returns the descriptor that lists the manifest among the referrers of its subject. A
+// manifest without an artifact type has the media type of its configuration there (spec, "Listing
+// Referrers"), as signatures of cosign 2 do.
+func (m *Manifest) Referrer() Descriptor {
+	d := m.Descriptor()
+	d.ArtifactType, d.Annotations = m.ArtifactType, m.Annotations
+	if d.ArtifactType == "" && m.Config != nil {
+		d.ArtifactType = m.Config.MediaType
+	}
+	return d
+}
+
 // Children returns the configuration and layers of an image, foreign layers included, or the
 // manifests of an index. It does not return the subject, which may be absent (spec, "Pushing
 // Manifests with Subject").

@@ -59,6 +59,14 @@ var derivedPattern = regexp.MustCompile(`^sha(?:256|512)-[0-9a-f]{64}(?:\.(?:sig
 // which ends in .sig, .att or .sbom.
 func DerivedTag(tag string) bool { return derivedPattern.MatchString(tag) }
 
+// FallbackTag returns the tag under which the referrers of d are listed in a registry without
+// the referrers call (spec 1.1, "Referrers Tag Schema").
+func FallbackTag(d digest.Digest) string {
+	const maxAlgorithm, maxEncoded = 32, 64
+	a, e := d.Algorithm().String(), d.Encoded()
+	return a[:min(len(a), maxAlgorithm)] + "-" + e[:min(len(e), maxEncoded)]
+}
+
 // Short returns the algorithm and the first 12 characters of a digest. It returns an invalid
 // digest unchanged.
 func Short(d digest.Digest) string {

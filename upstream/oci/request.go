@@ -58,8 +58,8 @@ type Request struct {
 	// ECR's is not a tag.
 	N    int
 	Last string
-	// ArtifactType filters referrers.
-	ArtifactType string
+	// ArtifactTypes filters referrers; containerd asks for several types at once.
+	ArtifactTypes []string
 	// Page holds the other query parameters of a request for a list, which are opaque: registries
 	// page by cursors of any name (Quay by next_page, docker_registry2#56).
 	Page string
@@ -189,7 +189,7 @@ func (q *Request) parseQuery(v url.Values) (err error) {
 		q.N, err = pageSize(v)
 		q.Page = rest(v, "ns", "last", "n")
 	case KindReferrers:
-		q.ArtifactType = v.Get("artifactType")
+		q.ArtifactTypes = slices.DeleteFunc(v["artifactType"], func(t string) bool { return t == "" })
 		q.Page = rest(v, "ns", "artifactType")
 	}
 	return err
@@ -339,7 +339,9 @@ func (q Request) URL() string {
 		}
 		set("last", q.Last)
 	case KindReferrers:
-		set("artifactType", q.ArtifactType)
+		if len(q.ArtifactTypes) > 0 {
+			v["artifactType"] = q.ArtifactTypes
+		}
 	}
 	if page, err := url.ParseQuery(q.Page); err == nil {
 		maps.Copy(v, page)

@@ -60,7 +60,7 @@ func TestParse(t *testing.T) {
 		{"GET", "/v2/a/tags/list?n=99999&last=zz%2F", oci.Request{Kind: oci.KindTags, Repo: "a", N: oci.MaxPage, Last: "zz/"}},
 		{"GET", "/v2/a/tags/list?page=2&ns=x&after=b%26&after=c", oci.Request{Kind: oci.KindTags, Repo: "a", N: -1, Namespace: "x", Page: "after=b%26&after=c&page=2"}},
 		{"GET", "/v2/a/referrers/" + dgst.String() + "?artifactType=x/y&next=q",
-			oci.Request{Kind: oci.KindReferrers, Repo: "a", Ref: oci.Reference{Digest: dgst}, ArtifactType: "x/y", Page: "next=q"}},
+			oci.Request{Kind: oci.KindReferrers, Repo: "a", Ref: oci.Reference{Digest: dgst}, ArtifactTypes: []string{"x/y"}, Page: "next=q"}},
 	} {
 		t.Run(tc.method+" "+tc.target, func(t *testing.T) {
 			tc.want.Method = tc.method

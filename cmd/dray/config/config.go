@@ -364,7 +364,8 @@ type CreateRepositories struct {
 	Tags map[string]string `yaml:"tags,omitempty"`
 }
 
-// Tags says for how long dray relies on the upstream's last answer about a tag.
+// Tags says for how long dray relies on the upstream's last answer about a tag. The same times
+// apply to lists of referrers, in which clients find the signatures of an image.
 type Tags struct {
 	// The time after the last answer in which dray serves a tag without asking the upstream; `0s` asks
 	// every time. On a listener that takes pushes, this time also applies to HEAD of a manifest by
@@ -373,7 +374,8 @@ type Tags struct {
 	// The time after `fresh` in which dray still serves the old answer at once and asks the upstream
 	// in the background for the next one. With `0s`, or with `fresh: 0s`, the client waits for the
 	// upstream. On a listener that takes pushes, HEAD always waits, because clients ask by HEAD what
-	// they need not push. Default: `60s`.
+	// they need not push. For a list without referrers, clients wait, too: signatures often come a
+	// moment after the image. Default: `60s`.
 	Revalidate Duration `yaml:"revalidate"`
 	// The time after the last answer in which dray still serves a tag while the upstream is down,
 	// throttles, or refuses credentials; `0s` turns it off. Default: `24h`.

@@ -1,0 +1,249 @@
+package pull
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/url"
+	"slices"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"dray/cache"
+	"dray/cache/meta"
+	"dray/mirror/repository"
+	"dray/mirror/request"
+	"dray/upstream"
+	"dray/upstream/oci"
+)
+
+// listPatience bounds how long a client waits for a list of referrers. Docker 29 asks for one in
+// the middle of a pull, and the pull stands still meanwhile.
+const listPatience = 5 * time.Second
+
+// maxListPages bounds the pages of a list that dray puts together. A page of Amazon ECR has up to
+// 50 referrers (ListImageReferrers, maxResults).
+const maxListPages = 20
+
+// errLongList says that a list of referrers is too long to be put together and kept.
+var errLongList = errors.New("long list of referrers")
+
+// emptyList is a list without referrers. A list is kept in the cache as a JSON array of the
+// descriptors, as the registry sent them. It is not kept as the index that clients get, because
+// then it would look like a manifest that was pushed.
+var emptyList = []byte("[]")
+
+func noReferrers(list []byte) bool { return bytes.Equal(list, emptyList) }
+
+// Referrers answers with the referrers of a manifest. It remembers a list like a tag, and always as
+// a whole: dray filters it for the client itself, and pages of a registry are put together. A
+// referrer that waits in the queue is on the list, too. A request for a further page of a long list
+// is passed on.
+func (p *Puller) Referrers(x *request.Request) error {
+	page, err := url.ParseQuery(x.Q.Page)
+	if err != nil {
+		return oci.ErrPaginationInvalid.Because(err)
+	}
+	if len(page) > 0 {
+		return p.referrersPage(x, page)
+	}
+	ctx, queued := x.R.Context(), repository.QueuedReferrers(x.Repo, x.Q.Ref.Digest)
+	t := tag{repo: x.Repo, name: oci.FallbackTag(x.Q.Ref.Digest), subject: x.Q.Ref.Digest}
+	a, err := p.remembered(ctx, t, true)
+	if a == nil && err == nil {
+		a, err = p.byTag(ctx, t)
+	}
+	switch {
+	case errors.Is(err, errLongList):
+		return p.referrersPage(x, nil)
+	case err != nil && len(queued) > 0:
+		a = &answer{Manifest: &repository.Manifest{Raw: emptyList}, source: fromCache} // answer with the queued referrers alone
+	case err != nil:
+		return err
+	}
+	var list []json.RawMessage
+	if err := json.Unmarshal(a.Raw, &list); err != nil {
+		return badListing(x.Repo, err)
+	}
+	x.Source, x.Stale = a.source, a.stale
+	x.W.Header().Set("X-Cache", a.source)
+	p.warn(x)
+	return sendReferrers(x, list, queued, nil)
+}
+
+// referrersPage passes on one page of a list, and remembers nothing. page is the query of the page,
+// nil for the first one.
+func (p *Puller) referrersPage(x *request.Request, page url.Values) error {
+	ctx := x.WithTimeout(repository.LookupTimeout)
+	x.Source = fromOrigin
+	got, err := x.Repo.Up.Lister.Referrers(ctx, x.Repo.Remote(), x.Q.Ref.Digest, page)
+	if err != nil {
+		return err
+	}
+	list, err := descriptors(x.Repo, got.Body)
+	if err != nil {
+		return err
+	}
+	return sendReferrers(x, list, nil, got.Next)
+}
+
+// sendReferrers sends the descriptors of a list, and those of the queued referrers that are not on
+// it. It leaves out the artifact types that the client does not ask for. next is the query of the
+// next page.
+func sendReferrers(x *request.Request, list []json.RawMessage, queued []oci.Descriptor, next url.Values) error {
+	listed := map[digest.Digest]bool{}
+	wanted := []json.RawMessage{}
+	add := func(d oci.Descriptor, raw json.RawMessage) {
+		if !listed[d.Digest] && (len(x.Q.ArtifactTypes) == 0 || slices.Contains(x.Q.ArtifactTypes, d.ArtifactType)) {
+			wanted = append(wanted, raw)
+		}
+		listed[d.Digest] = true
+	}
+	for _, raw := range list {
+		var d oci.Descriptor
+		if err := json.Unmarshal(raw, &d); err != nil {
+			return badListing(x.Repo, err)
+		}
+		add(d, raw)
+	}
+	for _, d := range queued {
+		raw, err := json.Marshal(d)
+		if err != nil {
+			return err
+		}
+		add(d, raw)
+	}
+	body, err := json.Marshal(struct {
+		SchemaVersion int               `json:"schemaVersion"`
+		MediaType     string            `json:"mediaType"`
+		Manifests     []json.RawMessage `json:"manifests"`
+	}{2, oci.MediaTypeOCIIndex, wanted})
+	if err != nil {
+		return err
+	}
+	if len(x.Q.ArtifactTypes) > 0 {
+		x.W.Header().Set("OCI-Filters-Applied", "artifactType")
+	}
+	return x.SendList(body, oci.MediaTypeOCIIndex, next)
+}
+
+// descriptors returns the descriptors of an index, unchanged.
+func descriptors(r repository.Repo, index []byte) ([]json.RawMessage, error) {
+	var page struct {
+		Manifests []json.RawMessage `json:"manifests"`
+	}
+	if err := json.Unmarshal(index, &page); err != nil {
+		return nil, badListing(r, err)
+	}
+	return page.Manifests, nil
+}
+
+// heldList returns a list of referrers that is in the cache, or nil.
+func (f *finder) heldList(ctx context.Context, d digest.Digest) *repository.Manifest {
+	raw, err := f.o.Cache.Bytes(ctx, d, oci.MaxManifestBytes)
+	if err != nil {
+		return nil
+	}
+	return &repository.Manifest{Raw: raw, Digest: d, MediaType: oci.MediaTypeOCIIndex, Lease: &meta.Lease{}}
+}
+
+// storeList caches a list of referrers, unless it would never be served again.
+func (f *finder) storeList(ctx context.Context, t tag, list *oci.Manifest) {
+	if policy := t.repo.Up.Tags; policy.Fresh <= 0 && policy.Stale <= 0 {
+		return
+	}
+	if err := f.o.Cache.Put(ctx, cache.Blob{Digest: list.Digest, Size: int64(len(list.Raw))}, list.Raw); err != nil {
+		f.o.Logger.Debug("list of referrers not cached", "digest", t.subject, "error", err)
+	}
+}
+
+// newerList asks the upstream for the referrers of a manifest, and returns nil, nil if the list is
+// still the old one. A client waits for one attempt, and no longer than listPatience. If that is
+// not enough, the question goes on in the background, for the next client.
+func (f *finder) newerList(ctx context.Context, how upstream.Call, t tag, old *answer) (*oci.Manifest, error) {
+	var list []json.RawMessage
+	ask := func(ctx context.Context) (err error) {
+		list, err = f.list(ctx, how, t)
+		return err
+	}
+	var err error
+	if how.Background != nil {
+		err = ask(ctx)
+	} else {
+		var unanswered error
+		err, unanswered = f.lists.ask(ctx, t.repo.Up.Name, ask)
+		switch {
+		case ctx.Err() != nil: // the clients have left
+		case err == nil && unanswered != nil:
+			err = unanswered
+		case errors.Is(err, context.DeadlineExceeded):
+			f.startRefresh(t)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	raw := emptyList
+	if len(list) > 0 {
+		if raw, err = json.Marshal(list); err != nil {
+			return nil, badListing(t.repo, err)
+		}
+	}
+	if len(raw) > oci.MaxManifestBytes {
+		return nil, errLongList
+	}
+	d := digest.FromBytes(raw)
+	if old != nil && old.Digest == d {
+		return nil, nil
+	}
+	return &oci.Manifest{MediaType: oci.MediaTypeOCIIndex, Raw: raw, Digest: d}, nil
+}
+
+// list asks the upstream for all pages of a list of referrers.
+func (f *finder) list(ctx context.Context, how upstream.Call, t tag) (all []json.RawMessage, err error) {
+	var next url.Values
+	for range maxListPages {
+		page, err := t.repo.Up.Lister.Referrers(ctx, t.repo.Remote().With(how), t.subject, next)
+		if errors.Is(err, upstream.ErrReferrersUnsupported) {
+			return f.fallbackList(ctx, how, t)
+		}
+		if err != nil {
+			return nil, err
+		}
+		more, err := descriptors(t.repo, page.Body)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, more...)
+		if next = page.Next; len(next) == 0 {
+			return all, nil
+		}
+	}
+	return nil, errLongList
+}
+
+// fallbackList reads a list of referrers from the tag that stands for it at a registry without the
+// referrers call (spec, "Listing Referrers").
+func (f *finder) fallbackList(ctx context.Context, how upstream.Call, t tag) ([]json.RawMessage, error) {
+	byTag := tag{repo: t.repo, name: t.name, accept: []string{oci.MediaTypeOCIIndex}}
+	if m := t.repo.Queued(oci.Reference{Tag: byTag.name}, byTag.accept); m != nil {
+		return descriptors(t.repo, m.Raw)
+	}
+	a, err := f.freshOrAsk(ctx, how, byTag)
+	switch {
+	case oci.NotFound(err) && !errors.Is(err, oci.ErrNameUnknown), err == nil && a.Digest == t.subject:
+		// The second condition means that the registry has taken the tag for the digest, as
+		// registry.gitlab.com does. It has sent the subject itself, whose platforms are no referrers.
+		return nil, nil
+	case err != nil:
+		return nil, err
+	case a.stale != nil: // the old list says as much
+		return nil, a.stale
+	case a.MediaType != oci.MediaTypeOCIIndex:
+		return nil, badListing(t.repo, fmt.Errorf("tag %s is a %s", t.name, a.MediaType))
+	}
+	return descriptors(t.repo, a.Raw)
+}
