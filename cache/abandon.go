@@ -11,19 +11,20 @@ var ErrAbandoned = errors.New("fetch abandoned by its readers")
 // Abandon says what happens to a fetch that all readers have left. The fetch is finished, unless
 // StopAbove and FinishPercent both allow to stop it.
 type Abandon struct {
-	// StopAbove is a length in bytes. Fetches of blobs up to this length are always finished. Zero:
-	// all fetches are. If the length is not known, the bytes that have arrived count instead.
+	// StopAbove is a length in bytes. Fetches of blobs up to this length are always finished. Zero
+	// means that all fetches are finished. If the length is not known, the bytes that have arrived
+	// count instead.
 	StopAbove int64
-	// FinishPercent is a share of the blob in percent. A fetch that has got so much is finished. Zero
-	// means 50.
+	// FinishPercent is a share of the blob in percent. A fetch that has got at least this share is
+	// finished. Zero means 50.
 	FinishPercent int
 	// Grace is how long the fetch continues before it is stopped, so that a client that comes back,
 	// or asks for the next range, finds it. Zero means 10 s.
 	Grace time.Duration
 }
 
-// worthFinishing reports whether a fetch without readers may go on to its end. length is that of
-// the blob in bytes, -1 if it is not known. arrived is how many bytes have arrived.
+// worthFinishing reports whether a fetch without readers may go on to its end. length is the length
+// of the blob in bytes, or -1 if it is not known. arrived is how many bytes have arrived.
 func (a *Abandon) worthFinishing(length, arrived int64) bool {
 	switch {
 	case max(length, arrived) <= a.StopAbove:

@@ -18,7 +18,7 @@ type answer struct {
 	stop      context.CancelCauseFunc
 	body      io.Reader
 	skip      int64       // bytes to discard at the beginning of body
-	closeBody func()      // closes body; returns when it is closed
+	closeBody func()      // closes body, and returns when body is closed
 	keepOpen  func() bool // once called, the end of ctx no longer closes body
 }
 

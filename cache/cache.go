@@ -39,8 +39,8 @@ type Cache struct {
 	flights *flights
 }
 
-// New returns a cache. It serves at once; Run does its background work. The cache ends when Run
-// returns, or by Close.
+// New returns a cache. It serves at once; Run does its background work. Close, which Run calls in
+// the end, closes the cache.
 func New(opts Options) *Cache {
 	c := &Cache{resources: &resources{disk: opts.Disk, log: cmp.Or(opts.Logger, slog.New(slog.DiscardHandler))}}
 	c.buffers.New = func() any { b := make([]byte, bufferSize); return &b }
@@ -127,9 +127,9 @@ func (c *Cache) Stat(d digest.Digest) (size int64, ok bool) {
 	return c.disk.Stat(d)
 }
 
-// Retain keeps a blob that is on disk from being evicted until release is called. It returns nil
-// once the blob is on stable storage, or ErrNotFound if the disk does not hold it; see
-// [disk.Dir.Retain].
+// Retain keeps a blob that is on disk from being evicted until release is called. When it returns
+// without an error, the blob is on stable storage. It returns ErrNotFound if the disk does not hold
+// the blob; see [disk.Dir.Retain].
 func (c *Cache) Retain(ctx context.Context, d digest.Digest) (release func(), err error) {
 	return c.disk.Retain(ctx, d)
 }

@@ -11,8 +11,8 @@ import (
 )
 
 // directBytes are the bytes of a blob as its origin gives them, passed through without the disk.
-// If they are read from byte 0 on, they are hashed, and the newest byte is withheld until more
-// bytes come or the digest of the whole matches.
+// The newest byte is withheld until more bytes come or the blob ends. If the bytes are read from
+// byte 0 on, they are hashed, and the last byte is handed out only if the digest matches.
 type directBytes struct {
 	*fetcher
 	blob   Blob
@@ -20,7 +20,7 @@ type directBytes struct {
 
 	verifyEarlier func(context.Context) error // waits until bytes that another bytesAt handed out are verified; may be nil
 	off           int64                       // of the next byte to hand out
-	at            int64                       // of the next byte of x to use; below off after a restart from 0
+	at            int64                       // of the next byte of x to use; below off while bytes are fetched again to hash them
 	check         digest.Verifier             // of the bytes before at; nil if these did not begin at 0
 	withheld      []byte                      // the withheld byte, if any
 	done          bool
@@ -136,7 +136,7 @@ func (d *directBytes) skip() error {
 	return noEOF(err)
 }
 
-// next reads into p, with the withheld byte in front, and withholds the newest one.
+// next reads into p, with the withheld byte in front, and withholds the newest byte.
 func (d *directBytes) next(ctx context.Context, p []byte) (int, error) {
 	if len(p) == 1 {
 		var two [2]byte

@@ -36,7 +36,7 @@ type fetch struct {
 
 	off        int64 // of the next byte
 	size       int64 // of the whole blob, or -1
-	end        int64 // where to stop; -1: at the end of the blob
+	end        int64 // the offset at which to stop; -1 means the end of the blob
 	partOnly   bool  // fail with errNoRanges if the origin ignores the range
 	whole      bool  // the origin's newest answer ignored the range
 	resumes    int
@@ -46,8 +46,8 @@ type fetch struct {
 	done       bool
 }
 
-// fetch prepares a fetch of the bytes from off on. hint is the length of the whole blob, for an
-// origin that does not give one; below zero: not known.
+// fetch prepares a fetch of the bytes from off on. hint is the length of the whole blob, or
+// negative if unknown. It is used if the origin does not give the length.
 func (f *fetcher) fetch(ctx context.Context, origin Origin, off, hint int64) *fetch {
 	x := &fetch{fetcher: f, origin: origin, off: off, size: max(hint, -1), end: -1}
 	x.ctx, x.giveUp = context.WithCancelCause(ctx)
@@ -78,8 +78,8 @@ func (f *fetch) connect() error {
 	return nil
 }
 
-// request asks the origin for the bytes from off on. It returns the size of the whole blob as the
-// origin gives it; below zero: not known.
+// request asks the origin for the bytes from off on. It returns the size of the whole blob, or a
+// negative number if the origin does not give the size.
 func (f *fetch) request() (size int64, err error) {
 	f.m.requests.Inc()
 	ctx, stop := context.WithCancelCause(f.ctx)
@@ -116,8 +116,8 @@ func (f *fetch) close() {
 	f.disconnect()
 }
 
-// Read returns the next bytes, or io.EOF at the end of the blob. It returns ErrSize if the origin
-// gives more than it announced.
+// Read returns the next bytes, or io.EOF at f.end or at the end of the blob. It returns ErrSize if
+// the origin gives more than it announced.
 func (f *fetch) Read(p []byte) (int, error) {
 	for !f.done {
 		if f.end >= 0 {

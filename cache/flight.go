@@ -15,7 +15,7 @@ import (
 )
 
 // errLookAgain says that the caller must look on disk again: the blob has appeared there meanwhile,
-// or only the origin of another caller, with another Via, has refused it.
+// or the refusal came from the origin of a caller with another Via.
 var errLookAgain = errors.New("look again")
 
 // flight is the fetch of a digest that is under way.
@@ -26,7 +26,7 @@ type flight struct {
 
 	// Set before ready is closed. file is also guarded by flights.mu.
 	err   error       // the origin's error
-	file  *growing    // with the bytes; nil: look at err, then at local
+	file  *growing    // has the bytes; if it is nil, see err, and then local
 	local *localError // the failure of the disk because of which every caller fetches for itself
 	// Guarded by flights.mu.
 	waiting int    // callers between join and leave
@@ -60,7 +60,8 @@ type member struct {
 //   - run leaves the file and removes the flight. The next caller finds the blob on disk. The last
 //     user that leaves the file closes it, be it run or a reader.
 //
-// A flight without readers may be stopped; see [Abandon]. Otherwise only close ends flights early.
+// A flight without readers may be stopped; see [Abandon]. Apart from that, only an error or close
+// ends a flight early.
 type flights struct {
 	*fetcher
 	abandoned Abandon
@@ -68,7 +69,7 @@ type flights struct {
 	cancel    context.CancelCauseFunc
 	running   sync.WaitGroup
 
-	mu       sync.Mutex // guards the fields below; leaf lock
+	mu       sync.Mutex // guards the fields below; growing.mu may be taken under it
 	byDigest map[digest.Digest]*flight
 	closed   bool // no more flights start
 }
@@ -155,13 +156,14 @@ func (s *flights) join(b Blob, origin Origin) *member {
 func (s *flights) deliver(f *flight, file *growing) {
 	s.mu.Lock()
 	f.file = file
-	file.users += f.waiting // no one else knows the file yet
+	file.users += f.waiting // no other goroutine uses the file yet
 	s.mu.Unlock()
 	close(f.ready)
 }
 
-// leave ends the wait of one caller, and its use of the file unless a reader has taken that over.
-// The last caller closes an answer that no caller took over.
+// leave stops counting a caller as waiting. If deliver has counted the caller as a user of the
+// file, and the caller has got no reader, leave also leaves the file. The last caller closes an
+// answer that no caller took over.
 func (s *flights) leave(m *member) {
 	s.mu.Lock()
 	m.waiting--
@@ -245,7 +247,7 @@ func (s *flights) run(f *flight, b Blob, origin Origin) {
 // scanPatience bounds how long a flight waits for the disk to list its blobs after the start.
 const scanPatience = 2 * time.Second
 
-// create starts a file on disk for a blob of size bytes; below zero: not known.
+// create starts a file on disk for a blob of size bytes, or of unknown size if size is negative.
 func (s *flights) create(size int64) (*disk.Ingest, error) {
 	ctx, cancel := context.WithTimeout(s.ctx, scanPatience)
 	defer cancel()

@@ -27,8 +27,8 @@ type span struct{ from, to int64 }
 //
 // The writer and each reader are users: they join and leave, and the last one closes the file. A
 // reader without bytes at its offset waits for the channel changed (await, wait). The writer
-// reports new bytes (advance, arrive) and its end (complete, fail, suspend). That closes the
-// channel, at once or a little later (wakeLocked), and the reader looks again.
+// reports new bytes (advance, arrive) and its end (complete, fail, suspend). Each report closes the
+// channel, at once or a little later (wakeLocked). The reader then looks again.
 type growing struct {
 	src      io.ReaderAt
 	free     func() error // closes src; called once, when the last user has left
@@ -36,9 +36,9 @@ type growing struct {
 
 	mu          sync.Mutex    // guards the fields below; leaf lock
 	users       int           // the writer and the readers
-	unreadTimer *time.Timer   // runs while there are no readers; nil: a flight that is never stopped, or an upload
-	grace       time.Duration // how long it runs
-	length      int64         // announced, or -1
+	unreadTimer *time.Timer   // runs while there are no readers; nil for an upload, and for a flight that is never stopped
+	grace       time.Duration // how long unreadTimer runs
+	length      int64         // the announced length, or the final one after complete, or -1
 	written     int64         // bytes from the beginning on without a gap
 	beyond      []span        // parts written after the first gap, in order, no two adjacent
 	arrived     int64         // bytes written in total
@@ -70,7 +70,7 @@ func (g *growing) join() bool {
 	return true
 }
 
-// leave removes a user. If that was the last one, it closes the file and returns the error of that.
+// leave removes a user. If no user is left, it closes the file and returns the error of closing it.
 func (g *growing) leave() error {
 	g.mu.Lock()
 	g.users--
@@ -148,7 +148,7 @@ func (g *growing) wakeLocked() {
 }
 
 // complete lets readers have the last byte, after the digest was verified. The last user that
-// leaves now calls free.
+// leaves calls free instead of the function that newGrowing got.
 func (g *growing) complete(free func() error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -168,7 +168,8 @@ func (g *growing) fail(err error) {
 	g.endLocked()
 }
 
-// suspend is fail with ErrClosed. The last user that leaves now calls free.
+// suspend is fail with ErrClosed. The last user that leaves calls free instead of the function that
+// newGrowing got.
 func (g *growing) suspend(free func() error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

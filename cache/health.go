@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// troubleLasts is how long [Cache.Check] tells of a failure of the disk.
+// troubleLasts is how long [Cache.Check] reports a failure of the disk.
 const troubleLasts = 5 * time.Minute
 
 // trouble is the newest failure of the disk that a pull survived.
@@ -17,7 +17,7 @@ type trouble struct {
 	err error
 }
 
-// note remembers a failure. A blob that is larger than the whole cache is none.
+// note remembers a failure. That a blob is larger than the whole cache does not count as one.
 func (t *trouble) note(err error) {
 	if errors.Is(err, ErrTooLarge) {
 		return
@@ -38,7 +38,8 @@ func (t *trouble) recent() error {
 }
 
 // Check returns an error if the disk has no room for a new blob, or if content passed through
-// uncached in the last minutes because the disk failed. It only measures the free space.
+// uncached in the last minutes because the disk failed. It measures the free space, and does not
+// write to the disk.
 func (c *Cache) Check() error {
 	return errors.Join(c.disk.CheckRoom(), c.trouble.recent())
 }

@@ -85,8 +85,9 @@ type objects struct {
 	memory *memory
 }
 
-// Put keeps a small object in memory and on disk. It returns ErrCorrupt, ErrSize or ErrDigest if
-// p is not b. A failure of the disk is only counted. p must not be changed afterwards.
+// Put keeps a small object in memory and on disk. It returns ErrCorrupt, ErrSize or ErrDigest if p
+// is not the content of b. If the disk fails, Put counts the failure and returns nil. p must not be
+// changed afterwards.
 func (o *objects) Put(ctx context.Context, b Blob, p []byte) error {
 	if err := verify(b, p); err != nil {
 		return fmt.Errorf("put %s: %w", b.Digest, err)
@@ -144,9 +145,8 @@ func (o *objects) Bytes(ctx context.Context, d digest.Digest, maxBytes int64) ([
 	return nil, fmt.Errorf("%w: %w", ErrNotFound, err)
 }
 
-// Peek is Bytes for maintenance and inspection. It does not count as a use of the object, which
-// keeps its place in the order of eviction, and it does not change the memory. It returns errors of
-// the disk as they are.
+// Peek is Bytes for maintenance and inspection. The object keeps its place in the order of
+// eviction, and Peek does not put it into memory. Peek returns errors of the disk unchanged.
 func (o *objects) Peek(ctx context.Context, d digest.Digest, maxBytes int64) ([]byte, error) {
 	if p, ok := o.memory.peek(d); ok && int64(len(p)) <= maxBytes {
 		return p, nil

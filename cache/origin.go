@@ -10,12 +10,12 @@ import (
 // Blob names the bytes that a caller wants.
 type Blob struct {
 	Digest digest.Digest
-	Size   int64 // length in bytes; below zero: not known
+	Size   int64 // length in bytes; negative if unknown
 	// Via names the place that the caller's origin asks. Callers share one fetch whatever their Via
-	// is. A refusal is shared only by callers with the same Via, because it says nothing about
-	// another place. The others ask their own origins.
+	// is. A refusal is shared only by callers with the same Via, because it says nothing about another
+	// place. Callers with another Via then ask their own origins.
 	Via string
-	// Split says how a large blob is fetched in several parts at once; nil: never.
+	// Split says how a large blob is fetched in several parts at once; nil means never.
 	Split *Split
 	// Ahead says that the caller does not read, but fetches for later readers. The call is not
 	// counted as an open. The first reader that joins the fetch has [SourceOrigin], as if that
@@ -25,8 +25,8 @@ type Blob struct {
 
 // Stream is the answer of an origin.
 type Stream struct {
-	Body io.ReadCloser // from Skip bytes before the requested byte to the end
-	Size int64         // length of the whole blob; below zero: not known
+	Body io.ReadCloser // gives the blob from Skip bytes before the requested byte to the end
+	Size int64         // length of the whole blob; negative if unknown
 	// Whole says that the origin sends the whole blob although it was asked for a part.
 	Whole bool
 	// Skip is how many bytes Body gives before the requested one. They are read and discarded.
@@ -34,6 +34,6 @@ type Stream struct {
 }
 
 // Origin fetches a blob, beginning at the offset from. If it cannot begin there, it returns an
-// error. It returns soon after ctx ends. The cache then closes Body, maybe during a Read. The
-// function may be called again, later and concurrently.
+// error. It returns soon after ctx ends. When ctx ends later, the cache closes Body, even during a
+// Read. The function may be called several times, also concurrently.
 type Origin func(ctx context.Context, from int64) (Stream, error)

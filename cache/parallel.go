@@ -11,8 +11,8 @@ import (
 	"dray/cache/disk"
 )
 
-// windowPieces is how many pieces per stream a fetch may be ahead of the first gap in the file. The
-// bound lets pieces be hashed while they are still in the page cache.
+// windowPieces is how many pieces per stream a fetch may be ahead of the first gap in the file.
+// Because of this bound, pieces are still in the page cache when they are hashed.
 const windowPieces = 2
 
 // workers fetch one blob in parts: a leader, which is the goroutine of the flight, and helpers.
@@ -45,7 +45,7 @@ type workers struct {
 }
 
 // begin returns the workers for x. If the size of x is known and large enough, and a slot is free,
-// it takes slots and limits x to the first piece.
+// begin takes slots and limits x to the first piece.
 func (s *Split) begin(x *fetch) *workers {
 	w := &workers{Split: s, fetcher: x.fetcher, origin: x.origin, changed: make(chan struct{})}
 	if !w.worthSplitting(x.size) {
@@ -188,7 +188,7 @@ func (w *workers) help(r role, p span) {
 	}
 }
 
-// role is that of a worker that asks for a piece.
+// role is the role of a worker that asks for a piece.
 type role int
 
 const (
@@ -199,8 +199,8 @@ const (
 )
 
 // next waits for a piece to fetch and returns it, or an empty one if there are no more. An extra
-// helper gets an empty piece when nobody waits. The leader gets one only when no helper can give
-// one back any more. If alone is true, the leader must fetch the rest by one request.
+// helper gets an empty piece when nobody waits. The leader gets an empty piece only when no helper
+// can return a piece any more. If alone is true, the leader must fetch the rest by one request.
 func (w *workers) next(r role) (p span, alone bool, err error) {
 	leader := r == roleLeader || r == roleWaiting
 	w.mu.Lock()
@@ -306,7 +306,7 @@ func (w *workers) fetchPiece(p *span) error {
 	return w.copy(y, p)
 }
 
-// copy writes the bytes that y gives. p begins where y is, and shrinks as bytes are written.
+// copy writes the bytes that y gives. p begins at y.off, and shrinks as bytes are written.
 func (w *workers) copy(y *fetch, p *span) error {
 	return w.each(y, func(b []byte, off int64) error {
 		err := w.write(b, off)
@@ -347,8 +347,9 @@ func (w *workers) write(b []byte, off int64) error {
 	return nil
 }
 
-// fetchRest fetches all missing bytes by one request. Only the leader calls it, when it is alone.
-// Bytes that are there already are not written again, because they may have been hashed.
+// fetchRest fetches all missing bytes by one request. Only the leader calls it, when no helper
+// fetches a piece. Bytes that are there already are not written again, because they may have been
+// hashed.
 func (w *workers) fetchRest(x *fetch) error {
 	if len(w.free) == 0 {
 		return nil

@@ -21,7 +21,7 @@ const (
 	SourceDisk   Source = "disk"
 	SourceFlight Source = "flight" // joined a fetch that another reader has started
 	SourceOrigin Source = "origin" // started the fetch, or is the first reader of a prefetch
-	SourceDirect Source = "direct" // passed through, because the cache could not take it
+	SourceDirect Source = "direct" // passed through, because the cache could not store or read the blob
 )
 
 // Reader reads a blob. It may seek anywhere, also to bytes that have not arrived yet.
@@ -29,8 +29,8 @@ const (
 // A Reader that reads from byte 0 to the end gets the last byte only when the digest of the whole
 // matches. Otherwise it gets ErrCorrupt or ErrSize, or the error of the origin. Bytes before the
 // last one are given as they arrive. So a caller that reads only a range must verify the bytes,
-// unless Source is SourceMemory or SourceDisk. After a seek while Source is SourceDirect, even the
-// last byte is unverified.
+// unless Source is SourceMemory or SourceDisk. If it seeks to an offset other than 0 while Source
+// is SourceDirect, even the last byte is unverified.
 //
 // Read and Seek are for one goroutine. Close may be called from another and ends a Read under
 // way.
@@ -84,7 +84,8 @@ func (r *Reader) Size() int64 {
 	return at.total()
 }
 
-// Source says where the bytes come from. It changes to SourceDirect if the cache fails meanwhile.
+// Source says where the bytes come from. It changes to SourceDirect if the cache fails while the
+// blob is read.
 func (r *Reader) Source() Source {
 	_, source := r.current()
 	return source

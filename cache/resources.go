@@ -31,8 +31,8 @@ func (r *resources) degraded(e *localError, d digest.Digest) {
 	r.log.Warn("blob passed through uncached", "digest", d, "error", e)
 }
 
-// unreadable drops a blob if the error why means that its file is damaged, so that the blob is
-// fetched and kept anew. A blob that a push needs stays, because the error may pass.
+// unreadable drops a blob if the error why means that its file is damaged, so that the next caller
+// fetches the blob again. A blob that a push needs may stay; see [disk.Dir.DiscardUnreadable].
 func (r *resources) unreadable(ctx context.Context, d digest.Digest, why error) {
 	if !disk.Damaged(why) {
 		return

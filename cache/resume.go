@@ -9,7 +9,7 @@ import (
 )
 
 // Resumable is what an earlier process left under a key: an upload that can be continued, or the
-// blob as which it committed an upload.
+// blob that an upload became when it was committed.
 type Resumable struct {
 	Key  string
 	Note []byte
@@ -29,7 +29,7 @@ func (k Resumable) Close() error {
 }
 
 // ReceiveResumable is Receive for an upload that outlives the process: the next process gets it
-// from Recover, with its note, whether this one ends orderly or not. See
+// from Recover, with its note, whether this process ends orderly or not. See
 // [disk.Dir.CreateResumable] about the key.
 func (c *Cache) ReceiveResumable(ctx context.Context, key string, note []byte) (*Upload, error) {
 	in, err := c.disk.CreateResumable(ctx, key, note)

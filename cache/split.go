@@ -15,10 +15,10 @@ type Split struct {
 	// Slots bounds the additional streams of all fetches that share it. The first stream of a fetch
 	// takes no slot. Streams for waiting readers leave enough slots for another fetch to begin.
 	Slots *Slots
-	// Part is like an [Origin] that ends before byte to. Bytes that it sends beyond that are
-	// ignored. The part from 0 may wait as long as an Origin does. The others should fail fast: the
-	// fetch goes on with fewer streams after each refusal, and gets the rest from its Origin when
-	// no additional stream is left.
+	// Part is an [Origin] for the bytes between two offsets. Bytes that it sends after these are
+	// ignored. A call for the part at offset 0 may wait as long as an Origin may. A call for another
+	// part should fail fast: the fetch goes on with fewer streams after each refusal, and gets the
+	// rest from its Origin when no additional stream is left.
 	Part func(ctx context.Context, from, to int64) (Stream, error)
 }
 

@@ -17,7 +17,7 @@ import (
 // methods may be called from any goroutine. The receiver closes it in the end.
 type Upload struct {
 	*resources
-	key  string // under which the next process finds it; empty: it ends with this process
+	key  string // the next process finds the upload under this key; empty if the upload ends with this process
 	in   *disk.Ingest
 	file *growing
 	once sync.Once
@@ -156,7 +156,7 @@ func (u *Upload) Close() error {
 	return u.disk.Forget(u.key)
 }
 
-// leave ends the writer's use of the file.
+// leave leaves the file for the writer.
 func (u *Upload) leave() {
 	u.once.Do(func() {
 		u.m.uploads.Dec()

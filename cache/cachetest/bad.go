@@ -10,12 +10,12 @@ import (
 	"dray/cache"
 )
 
-// bad is an origin that makes a fetch fail. It has the faults of every call, the greatest number of
-// right bytes that a reader may see, and the error that the reader gets.
+// bad is an origin that makes a fetch fail. Besides the faults, it has the greatest number of bytes
+// that a reader may see, and the error that the reader gets.
 type bad struct {
-	first  []Fault // of the first call, instead of faults; nil: none
+	first  []Fault // faults of the first call; nil if it has the same faults as the others
 	faults []Fault
-	most   int // right bytes
+	most   int // bytes that a reader may see
 	wrong  int // position of a wrong byte, or -1
 	err    error
 }
@@ -37,10 +37,10 @@ func badOrigins() map[string]bad {
 // brokenBadOrigins are bad from the first resumption on.
 func brokenBadOrigins() map[string]bad {
 	all := badOrigins()
-	delete(all, "FirstByte") // a resumption does not ask for it
+	delete(all, "FirstByte") // a resumption does not ask for the first byte
 	for name, b := range all {
 		b.first = []Fault{Cut(size/4, errOrigin)}
-		if name == "ShortSize" || name == "LongSize" { // than the first answer
+		if name == "ShortSize" || name == "LongSize" { // the resumption announces another size than the first answer
 			b.most, b.err = size/4, cache.ErrSize
 		}
 		all[name] = b

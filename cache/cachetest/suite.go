@@ -19,8 +19,8 @@ import (
 // errOrigin is the error of an origin that refuses.
 var errOrigin = errors.New("origin says no")
 
-// TestReads checks what a cache guarantees to every reader. start returns a cache that runs
-// until the test ends. It is called inside a bubble of testing/synctest.
+// TestReads checks what a cache guarantees to every reader. start returns a cache that runs until
+// the test ends. start is called inside a bubble of testing/synctest.
 func TestReads(t *testing.T, start func(t *testing.T) *cache.Cache) {
 	for name, test := range map[string]func(*testing.T, *cache.Cache){
 		"ColdThenWarm": testColdThenWarm, "Herd": testHerd, "HerdOfSmall": testHerdOfSmall, "Ranges": testRanges,
