@@ -63,6 +63,9 @@ func TestOddManifests(t *testing.T) {
 					t.Errorf("%d requests for the manifest", n)
 				}
 
+				if ls := s.printed("ls"); strings.Contains(ls, "1 of 1") != c.held {
+					t.Errorf("what is held:\n%s", ls)
+				}
 				wrong := digest.FromBytes(append(of, ' '))
 				s.hub.SeedManifest("team/wrong", "v1", c.mediaType, wrong, c.raw)
 				s.want(http.StatusBadGateway, "GET", "/hub/v2/team/wrong/manifests/"+wrong.String(), nil)

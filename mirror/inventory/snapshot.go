@@ -140,7 +140,7 @@ func (s *snapshot) untag(upstream, repo, tag string) {
 
 func (s *snapshot) readImages(ctx context.Context) error {
 	for p := range s.images {
-		if err := s.read(ctx, p.digest); err != nil {
+		if err := s.read(ctx, p.digest, true); err != nil {
 			return err
 		}
 	}
@@ -167,7 +167,7 @@ func (s *snapshot) readUnowned(ctx context.Context) error {
 		return err
 	}
 	for _, d := range found {
-		if err := s.read(ctx, d); err != nil {
+		if err := s.read(ctx, d, false); err != nil {
 			return err
 		}
 	}
@@ -195,8 +195,9 @@ func (s *snapshot) object(d digest.Digest) bool {
 	return (err == nil || err == io.EOF) && bytes.HasPrefix(bytes.TrimLeft(head[:n], " \t\r\n"), []byte("{"))
 }
 
-// read adds a manifest, and the manifests that it refers to, to the nodes, if they are held.
-func (s *snapshot) read(ctx context.Context, d digest.Digest) error {
+// read adds a manifest, and the manifests that it refers to, to the nodes, if they are held. named
+// says that d is known to be a manifest. It is then added even if it cannot be understood.
+func (s *snapshot) read(ctx context.Context, d digest.Digest, named bool) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -207,8 +208,8 @@ func (s *snapshot) read(ctx context.Context, d digest.Digest) error {
 	if err != nil {
 		return ctx.Err() // it is not held, or cannot be read
 	}
-	m, err := oci.ParseManifest("", raw)
-	if err != nil {
+	m, err := oci.ReadManifest("", raw)
+	if err != nil && !named {
 		return nil
 	}
 	return s.addNode(ctx, d, m)
@@ -225,7 +226,7 @@ func (s *snapshot) addNode(ctx context.Context, d digest.Digest, m *oci.Manifest
 		}
 		n.children = append(n.children, child{c.Digest, c.Size, c.Manifest})
 		if c.Manifest {
-			if err := s.read(ctx, c.Digest); err != nil {
+			if err := s.read(ctx, c.Digest, true); err != nil {
 				return err
 			}
 		}
