@@ -29,7 +29,7 @@ type registry struct {
 	*repository.Upstream
 	breaker    *upstream.Breaker
 	limiter    *upstream.Limiter
-	tokens     *ecr.Tokens // nil unless the upstream is private ECR
+	tokens     *ecr.Tokens // nil unless the credentials come from AWS
 	transport  *watched.Transport
 	hello      func(context.Context) error
 	collectors []prometheus.Collector
@@ -39,8 +39,8 @@ type registry struct {
 func userAgent() string { return "dray/" + buildVersion() }
 
 // buildUpstream makes the client of one registry and wraps it. The layers are, from the network up:
-// credentials, client, breaker, retries, creation of repositories. aws is called for private ECR
-// only.
+// credentials, client, breaker, retries, creation of repositories. aws is called if the
+// credentials come from AWS.
 func buildUpstream(u config.Upstream, aws func() (*ecr.Session, error), log *slog.Logger) (*registry, error) {
 	r, err := connect(u, aws, log)
 	if err != nil {
@@ -55,7 +55,7 @@ func connect(u config.Upstream, aws func() (*ecr.Session, error), log *slog.Logg
 	if err != nil {
 		return nil, err
 	}
-	r, quirks := &registry{}, quirksOf(u.Kind)
+	r, quirks := &registry{}, quirksOf(u)
 	as, err := r.access(u, aws)
 	if err != nil {
 		return nil, err
@@ -94,18 +94,24 @@ type access struct {
 }
 
 func (r *registry) access(u config.Upstream, aws func() (*ecr.Session, error)) (access, error) {
-	if u.Kind != config.KindECR {
+	var as access
+	if u.Kind == config.KindECR || u.Kind == config.KindECRPublic {
+		as.expired = ecr.Expired
+	}
+	if !u.UsesAWS() {
 		if u.Credentials.Username == "" {
-			return access{}, nil
+			return as, nil
 		}
 		if u.Credentials.PasswordFile != "" {
 			credentials, err := watched.Password(u.Credentials.Username, u.Credentials.PasswordFile)
 			if err != nil {
 				return access{}, fmt.Errorf("password_file: %w", err)
 			}
-			return access{credentials: credentials}, nil
+			as.credentials = credentials
+			return as, nil
 		}
-		return access{credentials: auth.Static(u.Credentials.Username, u.Credentials.Password)}, nil
+		as.credentials = auth.Static(u.Credentials.Username, u.Credentials.Password)
+		return as, nil
 	}
 	session, err := aws()
 	if err != nil {
@@ -115,15 +121,18 @@ func (r *registry) access(u config.Upstream, aws func() (*ecr.Session, error)) (
 	if err != nil {
 		return access{}, err
 	}
-	private, err := session.Open(ecr.RegistryOptions{Name: u.Name, Host: u.Host(), RoleARN: u.RoleARN, ExternalID: u.ExternalID, Endpoint: u.APIURL, Template: made})
+	account, err := session.Open(ecr.RegistryOptions{Name: u.Name, Host: u.Host(), RoleARN: u.RoleARN, ExternalID: u.ExternalID, Endpoint: u.APIURL, Template: made})
 	if err != nil {
 		return access{}, err
 	}
-	r.tokens = private.Tokens
-	as := access{credentials: private.Tokens.Credential, expired: ecr.Expired, deleter: private.Deleter}
+	r.tokens = account.Tokens
+	as.credentials = account.Tokens.Credential
+	if u.Kind == config.KindECR {
+		as.deleter = account.Deleter
+	}
 	if u.CreateRepositories.Mode.Creates() {
-		as.creator = private.Creator
-		r.collectors = append(r.collectors, private.Creator.Collectors()...)
+		as.creator = account.Creator
+		r.collectors = append(r.collectors, account.Creator.Collectors()...)
 	}
 	return as, nil
 }
@@ -175,12 +184,12 @@ func (g *graph) keepAlive() map[string]time.Duration {
 	return every
 }
 
-func quirksOf(kind config.Kind) upstream.Quirks {
-	switch kind {
+func quirksOf(u config.Upstream) upstream.Quirks {
+	switch u.Kind {
 	case config.KindECR:
 		return ecr.Private()
 	case config.KindECRPublic:
-		return ecr.Public()
+		return ecr.Public(u.UsesAWS())
 	}
 	return upstream.Quirks{}
 }

@@ -15,7 +15,7 @@ func load(path string, environ []string) (config.Config, error) {
 // checkParts adds the problems that only the configured packages can find.
 func checkParts(c config.Config, k *config.Report) {
 	for i, u := range c.Upstreams {
-		if _, err := quirksOf(u.Kind).RatesWith(u.Limits.Rates); err != nil {
+		if _, err := quirksOf(u).RatesWith(u.Limits.Rates); err != nil {
 			k.Add(config.At("upstreams", i)+".limits.rates", "%v", err)
 		}
 		checkECR(u, k, config.At("upstreams", i)+".create_repositories")

@@ -20,7 +20,7 @@ type flags struct {
 	addresses       ecrtest.Addresses
 	account, region string
 	dir             string
-	hub             bool
+	hub, public     bool
 	env             bool
 	tls             bool
 	certFile        string
@@ -91,6 +91,7 @@ func parseFlags(args []string, stderr io.Writer) (*flags, error) {
 	fs.StringVar(&f.region, "region", "", "AWS region (default eu-west-1)")
 	fs.StringVar(&f.dir, "data", "", "`directory` for blobs (default: a temporary one)")
 	fs.BoolVar(&f.hub, "hub", false, "be an anonymous registry in the style of Docker Hub")
+	fs.BoolVar(&f.public, "public", false, "be a registry like ECR Public, public.ecr.aws")
 	fs.BoolVar(&f.env, "env", false, "print what a shell has to export for a dray in front of it, instead of the line of JSON")
 	fs.BoolVar(&f.tls, "tls", false, "serve the registry and the objects with a certificate made on the spot; see --ca-file")
 	fs.StringVar(&f.certFile, "tls-cert", "", "serve the registry with this certificate `file` (PEM)")
@@ -127,8 +128,11 @@ func parseFlags(args []string, stderr io.Writer) (*flags, error) {
 }
 
 func (f *flags) personality() string {
-	if f.hub {
+	switch {
+	case f.hub:
 		return ecrtest.Hub().Name
+	case f.public:
+		return ecrtest.Public().Name
 	}
 	return ecrtest.ECR().Name
 }
@@ -138,8 +142,14 @@ func (f *flags) options(log *slog.Logger) (ecrtest.Options, error) {
 	o := ecrtest.Options{Account: f.account, Region: f.region, Dir: f.dir, AcceptHosts: f.hosts, StrictHost: f.strictHost, Port: f.port,
 		SelfSigned: f.tls, HTTP2: f.http2, ObjectsByName: f.objectsByName, BlobMounting: f.mounting, Bandwidth: ecrtest.Bandwidth{PerConnection: f.rate, Total: f.rateTotal},
 		Hub: ecrtest.HubOptions{PushNeedsUser: f.hubPushUser, PullLimit: f.hubPullLimit, Users: map[string]string{}}}
-	if f.hub {
+	switch {
+	case f.hub && f.public:
+		return o, errors.New("--hub and --public: give one of them")
+	case f.hub:
 		o.Quirks = ecrtest.Hub()
+	case f.public:
+		o.Quirks = ecrtest.Public()
+		o.HTTP2 = true // lablup/backend.ai#2549
 	}
 	if f.verbose {
 		o.Logger = log

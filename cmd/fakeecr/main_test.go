@@ -166,6 +166,19 @@ func TestProcess(t *testing.T) {
 	<-stalled
 }
 
+func TestPublic(t *testing.T) {
+	addr, _ := fakeecr(t, "--public", "--seed", "docker/library/alpine:3")
+	if addr.Personality != "ecr-public" {
+		t.Errorf("%+v", addr)
+	}
+	if status, body := get(t, "GET", addr.Registry+"/v2/docker/library/alpine/manifests/3", ""); status != 401 || len(body) != 58 {
+		t.Errorf("without a token: %d %q", status, body)
+	}
+	if status, body := get(t, "GET", addr.Registry+"/token/?service=public.ecr.aws&scope=aws", ""); status != 200 || !strings.Contains(body, `"token":`) {
+		t.Errorf("anonymous token: %d %s", status, body)
+	}
+}
+
 func TestHubWithTLS(t *testing.T) {
 	ca := filepath.Join(t.TempDir(), "ca.pem")
 	addr, _ := fakeecr(t, "--hub", "--tls", "--ca-file", ca, "--hub-user", "me:secret", "--hub-push-needs-user")
@@ -179,7 +192,7 @@ func TestHubWithTLS(t *testing.T) {
 }
 
 func TestBadFlags(t *testing.T) {
-	for _, args := range [][]string{{"--nonsense"}, {"extra"}, {"--seed", "x"}, {"--seed", "a:b=0x1"}, {"--seed", "UPPER:x"}, {"--switches", `{"no":1}`}, {"--pull-through", "x"}, {"--more", "x"}, {"--more", "1/eu-west-1"}, {"--creation-delay", "soon"},
+	for _, args := range [][]string{{"--nonsense"}, {"extra"}, {"--seed", "x"}, {"--seed", "a:b=0x1"}, {"--seed", "UPPER:x"}, {"--switches", `{"no":1}`}, {"--pull-through", "x"}, {"--more", "x"}, {"--hub", "--public"}, {"--more", "1/eu-west-1"}, {"--creation-delay", "soon"},
 		{"--hub-user", "x"}, {"--account", "1"}, {"--tls-cert", "/nonexistent"}, {"--registry", "256.0.0.1:1"}, {"--ready-file", "/nonexistent/x"}} {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()

@@ -291,7 +291,7 @@ func TestSDKRepositoryPolicy(t *testing.T) {
 }
 
 func TestOpenRefusesOtherNames(t *testing.T) {
-	for _, host := range []string{"docker.io", "public.ecr.aws", ""} {
+	for _, host := range []string{"docker.io", "public.ecr.aws.example.com", ""} {
 		if _, err := NewSession(aws.Config{}, nil).Open(RegistryOptions{Host: host}); err == nil {
 			t.Errorf("Open(%q) went through", host)
 		}

@@ -61,9 +61,17 @@ func rates() []upstream.Rate {
 	}
 }
 
-// Public returns the quirks of ECR Public.
-func Public() upstream.Quirks {
+// Public returns the quirks of ECR Public, for callers with AWS credentials or without. Its rates
+// of pulls are on the page "Amazon ECR Public service quotas".
+func Public(credentials bool) upstream.Quirks {
+	pulls := 1.0
+	if credentials {
+		pulls = 10
+	}
 	return upstream.Quirks{
+		Rates: []upstream.Rate{
+			{Name: string(upstream.ManifestGet), Classes: []upstream.Class{upstream.ManifestGet}, PerSecond: pulls},
+		},
 		BlobHeadUnsupported: true, // aws/containers-roadmap#2671: 401 for anonymous callers
 		RefusesEmptyBlobs:   true,
 		NoUploadCancel:      true,

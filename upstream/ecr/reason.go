@@ -38,11 +38,19 @@ func (o *TokenOptions) noToken(err error) error {
 	case identity:
 		return say("this mirror has no AWS credentials; set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give its machine a role")
 	case answered && api.ErrorFault() != smithy.FaultServer && api.ErrorCode() != "ThrottlingException":
-		return say("AWS refuses the credentials of this mirror in the region %s (%s); they have to be valid there and need the right ecr:GetAuthorizationToken", o.Region, api.ErrorCode())
+		return say("AWS refuses the credentials of this mirror in the region %s (%s); they have to be valid there and need the right %s", o.Region, api.ErrorCode(), o.rights())
 	case unknown && name.IsNotFound:
 		return say("the ECR API of the region %s cannot be reached, because %s has no address; look at the region in the name of the registry", o.Region, name.Name)
 	case network || request:
 		return say("the ECR API of the region %s cannot be reached", o.Region)
 	}
 	return say("the ECR API of the region %s gives this mirror no token", o.Region)
+}
+
+// rights names what a token needs.
+func (o *TokenOptions) rights() string {
+	if o.Challenged {
+		return "ecr-public:GetAuthorizationToken and sts:GetServiceBearerToken"
+	}
+	return "ecr:GetAuthorizationToken"
 }

@@ -2,13 +2,14 @@ package ecr
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"sync"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials/stscreds"
 	"github.com/aws/aws-sdk-go-v2/service/ecr"
+	"github.com/aws/aws-sdk-go-v2/service/ecr/types"
+	"github.com/aws/aws-sdk-go-v2/service/ecrpublic"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -27,6 +28,8 @@ type Principal struct {
 	Endpoint string
 	// FIPS and DualStack choose an address of AWS. An Endpoint overrides them.
 	FIPS, DualStack bool
+	// Public chooses the API of ECR Public.
+	Public bool
 }
 
 // Session makes the AWS parts of registries from one AWS configuration. Registries of the same
@@ -45,13 +48,13 @@ type account struct {
 	tokens *Tokens
 }
 
-// Registry is the AWS part of one private registry.
+// Registry is the AWS part of one registry.
 type Registry struct {
 	// Host is the parsed name of the registry.
 	Host host.Name
 	// Tokens provides the credential.
 	Tokens *Tokens
-	// Creator creates repositories, and Deleter deletes images.
+	// Creator creates repositories, and Deleter deletes images. Both are nil for ECR Public.
 	Creator *Creator
 	Deleter *Deleter
 }
@@ -73,20 +76,20 @@ func NewSession(cfg aws.Config, log *slog.Logger) *Session {
 	return &Session{cfg: cfg, log: log, accounts: map[Principal]*account{}}
 }
 
-// Open returns the AWS part of a private registry. It calls nothing. It fails if the name is
-// not that of a private registry.
+// Open returns the AWS part of a registry. It calls nothing. It fails if the name is not that of an
+// ECR registry.
 func (s *Session) Open(o RegistryOptions) (*Registry, error) {
 	h, err := host.Parse(o.Host)
 	if err != nil {
 		return nil, err
 	}
-	if h.Public {
-		return nil, errors.New("ECR Public needs no AWS credentials")
-	}
 	a := s.account(Principal{
 		Region: h.Region, RoleARN: o.RoleARN, ExternalID: o.ExternalID, Endpoint: o.Endpoint,
-		FIPS: h.FIPS, DualStack: h.DualStack,
+		FIPS: h.FIPS, DualStack: h.DualStack, Public: h.Public,
 	})
+	if h.Public {
+		return &Registry{Host: h, Tokens: a.tokens}, nil
+	}
 	return &Registry{Host: h, Tokens: a.tokens, Creator: NewCreator(CreatorOptions{API: a.api, Upstream: o.Name, Account: h.Account, Template: o.Template, Logger: s.log}), Deleter: NewDeleter(a.api, h.Account)}, nil
 }
 
@@ -107,9 +110,15 @@ func (s *Session) account(p Principal) *account {
 		})
 		cfg.Credentials = aws.NewCredentialsCache(role)
 	}
-	api := ecr.NewFromConfig(cfg, p.endpoint)
-	tokens := NewTokens(TokenOptions{API: api, Region: p.Region, Role: p.RoleARN, Via: p.via(), Logger: s.log})
-	a := &account{api: api, tokens: tokens}
+	a := &account{}
+	o := TokenOptions{Region: p.Region, Role: p.RoleARN, Via: p.via(), Logger: s.log}
+	if p.Public {
+		o.API, o.Challenged = publicAPI{ecrpublic.NewFromConfig(cfg, p.publicEndpoint)}, true
+	} else {
+		a.api = ecr.NewFromConfig(cfg, p.endpoint)
+		o.API = a.api
+	}
+	a.tokens = NewTokens(o)
 	s.accounts[p] = a
 	s.order = append(s.order, a.tokens)
 	return a
@@ -120,6 +129,8 @@ func (p Principal) via() string {
 	switch {
 	case p.Endpoint != "":
 		return p.Endpoint
+	case p.Public:
+		return "public"
 	case p.FIPS && p.DualStack:
 		return "fips-dualstack"
 	case p.FIPS:
@@ -136,6 +147,27 @@ func (p Principal) endpoint(o *ecr.Options) {
 		o.BaseEndpoint = &p.Endpoint
 	}
 	p.kind(o.BaseEndpoint, &o.EndpointOptions.UseFIPSEndpoint, &o.EndpointOptions.UseDualStackEndpoint)
+}
+
+// publicEndpoint sets the address of the API of ECR Public, which has one kind of address only.
+func (p Principal) publicEndpoint(o *ecrpublic.Options) {
+	if p.Endpoint != "" {
+		o.BaseEndpoint = &p.Endpoint
+	}
+}
+
+// publicAPI gets tokens of ECR Public.
+type publicAPI struct{ *ecrpublic.Client }
+
+// GetAuthorizationToken implements TokenAPI.
+func (a publicAPI) GetAuthorizationToken(ctx context.Context, _ *ecr.GetAuthorizationTokenInput, _ ...func(*ecr.Options)) (*ecr.GetAuthorizationTokenOutput, error) {
+	out, err := a.Client.GetAuthorizationToken(ctx, &ecrpublic.GetAuthorizationTokenInput{})
+	if err != nil || out.AuthorizationData == nil {
+		return &ecr.GetAuthorizationTokenOutput{}, err
+	}
+	return &ecr.GetAuthorizationTokenOutput{AuthorizationData: []types.AuthorizationData{
+		{AuthorizationToken: out.AuthorizationData.AuthorizationToken, ExpiresAt: out.AuthorizationData.ExpiresAt},
+	}}, nil
 }
 
 // stsEndpoint has STS called as the registry is. Otherwise dray would leave FIPS for it, or would

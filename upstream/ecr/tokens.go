@@ -43,6 +43,10 @@ type TokenOptions struct {
 	// Via distinguishes, in metrics, principals that differ only in how they reach AWS: "fips", an
 	// address, or empty.
 	Via string
+	// Challenged keeps the credential back until the registry asks for it. ECR Public does not take it
+	// as Basic: its token endpoint exchanges it, as for docker login (ECR Public guide,
+	// registry-auth).
+	Challenged bool
 	// Logger receives failed renewals. Nil discards.
 	Logger *slog.Logger
 }
@@ -123,11 +127,12 @@ func (t *Tokens) Health() Health {
 // valid reports whether held has not expired; t.mu is held.
 func (t *Tokens) valid(now time.Time) bool { return now.Before(t.held.Expires) }
 
-// Credential is an auth.Credentials. It returns the token as a preemptive Basic credential, from
-// memory unless the token is due for renewal. During a renewal, other callers get the old token,
-// unless a registry has refused that: then they wait. If the renewal fails, all callers get the old
-// token until it expires. Without a valid token, Credential returns the error of the last call. It
-// calls AWS again only after a pause that grows with the failures.
+// Credential is an auth.Credentials. It returns the token as a name and a password, preemptive
+// unless Challenged is set, from memory unless the token is due for renewal. During a renewal,
+// other callers get the old token, unless a registry has refused that: then they wait. If the
+// renewal fails, all callers get the old token until it expires. Without a valid token, Credential
+// returns the error of the last call. It calls AWS again only after a pause that grows with the
+// failures.
 func (t *Tokens) Credential(ctx context.Context, _ string) (auth.Credential, error) {
 	now := time.Now()
 	t.mu.Lock()
@@ -214,7 +219,7 @@ func (t *Tokens) call(ctx context.Context) (auth.Credential, error) {
 		return bad("the token has already expired by the clock of this machine")
 	}
 	return auth.Credential{
-		Username: user, Password: auth.Secret(password), Preemptive: true, Issued: issued, Expires: *data.ExpiresAt,
+		Username: user, Password: auth.Secret(password), Preemptive: !t.o.Challenged, Issued: issued, Expires: *data.ExpiresAt,
 		Invalidate: func() { t.invalidate(auth.Secret(password)) },
 	}, nil
 }

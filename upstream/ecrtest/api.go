@@ -12,6 +12,7 @@ import (
 
 const (
 	targetPrefix  = "AmazonEC2ContainerRegistry_V20150921."
+	publicTarget  = "SpencerFrontendService.GetAuthorizationToken" // of ECR Public
 	jsonProtocol  = "application/x-amz-json-1.1"
 	maxAPIRequest = 32 << 20 // bytes; above every limit of the model
 )
@@ -29,9 +30,11 @@ type apiCall struct {
 // AWS_ENDPOINT_URL_ECR, _CLOUDWATCH and _STS may all be its address.
 func (s *Server) API() http.Handler {
 	ecr := s.observe(surface{"api", apiKind, writeAPIError, "ThrottlingException", "ServerException"}, s.serveAPI)
-	metrics, sts := s.metricsHandler(), s.stsHandler()
+	metrics, sts, public := s.metricsHandler(), s.stsHandler(), s.publicHandler()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
+		case r.Header.Get("X-Amz-Target") == publicTarget:
+			public.ServeHTTP(w, r)
 		case strings.HasSuffix(r.URL.Path, metricPath):
 			metrics.ServeHTTP(w, r)
 		case strings.HasPrefix(r.Header.Get("Content-Type"), "application/x-www-form-urlencoded"):

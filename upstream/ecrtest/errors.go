@@ -16,8 +16,9 @@ type wireError struct {
 	Code    string
 	Message string
 	Header  http.Header
-	Text    bool // the body is Message
-	Hangup  bool // no answer: the connection is closed
+	Text    bool   // the body is Message
+	Hangup  bool   // no answer: the connection is closed
+	End     string // follows the JSON
 }
 
 func (e *wireError) Error() string {
@@ -51,6 +52,7 @@ func writeRegistryError(w http.ResponseWriter, e *wireError) {
 	contentType := "text/plain; charset=utf-8"
 	if !e.Text {
 		body, _ = json.Marshal(errorBody{[]errorEntry{{e.Code, e.Message}}})
+		body = append(body, e.End...)
 		contentType = "application/json; charset=utf-8"
 	}
 	h := w.Header()

@@ -15,7 +15,10 @@ const hubTokenLife = 5 * time.Minute
 
 // authenticateBearer returns the token of the request, if its scope covers the request.
 func (s *Server) authenticateBearer(r *http.Request, c call) (*token, error) {
-	if s.Dialect().Basic {
+	switch {
+	case s.opts.Quirks.SharedScope != "":
+		return s.authenticatePublic(r, c)
+	case s.Dialect().Basic:
 		return s.authenticateUser(r, c)
 	}
 	bearer, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
@@ -75,6 +78,9 @@ func (s *Server) serveToken(w http.ResponseWriter, r *http.Request) error {
 	user, password, given := r.BasicAuth()
 	if r.Method == http.MethodPost && r.PostFormValue("username") != "" {
 		user, password, given = r.PostFormValue("username"), r.PostFormValue("password"), true
+	}
+	if s.opts.Quirks.SharedScope != "" {
+		return s.exchangeToken(w, password, given)
 	}
 	if given && (user == "" || s.opts.Hub.Users[user] != password) {
 		return refuse(http.StatusUnauthorized, "UNAUTHORIZED", "incorrect username or password")

@@ -78,7 +78,8 @@ type strictness struct{ strict, refuseData, refuseOdd bool }
 // strictness returns what the registry refuses.
 func (s *Server) strictness() strictness {
 	sw := s.Switches()
-	return strictness{s.opts.Quirks.StrictManifests, sw.RefuseInlineData, !sw.TakeOddManifests}
+	inline := sw.RefuseInlineData && s.opts.Quirks.SharedScope == "" // ECR Public takes them: roadmap#2023
+	return strictness{s.opts.Quirks.StrictManifests, inline, !sw.TakeOddManifests}
 }
 
 // parseDocument parses a manifest. The error is the reason for which it is refused.

@@ -21,6 +21,14 @@ type Quirks struct {
 	// SizesHeader sends an empty Sizes header with the 401 and with manifests (wom.icu 2023-09-11,
 	// roadmap#299).
 	SizesHeader bool
+	// SharedScope is the scope and the service of every token (ECR Public: "aws", with the service
+	// public.ecr.aws). Then the credentials of the token endpoint are those of the API, and a token
+	// that is not valid is answered with 400 and no challenge (roadmap#2835, 2026-07). Empty: a scope
+	// for each repository.
+	SharedScope string
+	// ErrorNewline ends the JSON of errors with a newline (lablup/backend.ai#2549: 58 bytes for the
+	// challenge and 80 for an invalid token of ECR Public).
+	ErrorNewline bool
 	// DigestOnGet sends Docker-Content-Digest with GET manifest as well as with HEAD (ECR does
 	// not: roadmap#1931).
 	DigestOnGet bool
@@ -106,6 +114,15 @@ func ECR() Quirks {
 		MaxPageSize:       1000,
 		ListType:          "text/plain; charset=utf-8",
 	}
+}
+
+// Public returns the quirks of ECR Public: the dialect of ECR behind Bearer tokens.
+func Public() Quirks {
+	q := ECR()
+	q.Name, q.Auth, q.HostDecides, q.SizesHeader = "ecr-public", AuthBearer, false, false
+	q.SharedScope, q.ErrorNewline = "aws", true
+	q.BlobHeadStatus = http.StatusUnauthorized // roadmap#2671
+	return q
 }
 
 // Hub returns the quirks of an anonymous registry like Docker Hub.

@@ -36,6 +36,9 @@ func (s *Server) Registry() http.Handler {
 // wire converts the error of a handler to an answer.
 func (s *Server) wire(err error) *wireError {
 	if e, ok := errors.AsType[*wireError](err); ok {
+		if s.opts.Quirks.ErrorNewline {
+			e.End = "\n"
+		}
 		return e
 	}
 	s.opts.Logger.Error("request failed", "error", err)

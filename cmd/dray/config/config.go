@@ -135,12 +135,13 @@ type Upstream struct {
 	// address itself, may always redirect to private addresses. Loopback and link-local addresses are
 	// allowed only if `url` or `address` names one. Default: `false`.
 	PrivateRedirects bool `yaml:"private_redirects,omitempty"`
-	// The AWS role that dray assumes before it asks for credentials of the registry; kind `ecr`
-	// only.
+	// The AWS role that dray assumes before it asks for credentials of the registry; kinds `ecr`
+	// and `ecr-public` only.
 	RoleARN string `yaml:"role_arn,omitempty"`
 	// The external id that the trust policy of `role_arn` asks for.
 	ExternalID string `yaml:"external_id,omitempty"`
-	// The URL of the ECR API, such as that of a VPC endpoint without private DNS; kind `ecr` only.
+	// The URL of the ECR API, such as that of a VPC endpoint without private DNS; kinds `ecr` and
+	// `ecr-public` only.
 	// Default: `AWS_ENDPOINT_URL_ECR`, which applies to all upstreams, otherwise the address of AWS
 	// for the region and kind of the registry's name.
 	APIURL string `yaml:"api_url,omitempty"`
@@ -186,6 +187,11 @@ type Upstream struct {
 	Limits UpstreamLimits `yaml:"limits"`
 }
 
+// UsesAWS reports whether dray gets its credentials at the upstream from AWS.
+func (u Upstream) UsesAWS() bool {
+	return u.Kind == KindECR || u.Kind == KindECRPublic && (u.Credentials.AWS || u.RoleARN != "")
+}
+
 // UpstreamLimits bounds what dray asks of a registry at a time. Requests that have to wait are sent
 // in rotation, one repository after another, and those of clients before those that dray makes on
 // its own. When the registry answers 429 to a request, all requests of the same operation (see
@@ -208,7 +214,8 @@ type UpstreamLimits struct {
 	// defaults are the quotas that Amazon gives every account and region. Lower them by what others
 	// in the account use, or raise them with the quotas. For other kinds they are `manifest_get`,
 	// `manifest_head`, `manifest_put`, `blob_get`, `blob_head`, `upload_start`, `upload_part` and
-	// `upload_end`, without defaults. All kinds also have `list` and `delete`.
+	// `upload_end`, without defaults, but for `manifest_get` of kind `ecr-public`: it is Amazon's rate
+	// of pulls, `10` with credentials and `1` without. All kinds also have `list` and `delete`.
 	Rates map[string]float64 `yaml:"rates,omitempty"`
 	// The share of the registry's quota of pulls, in percent, that dray leaves to clients. When
 	// less remains, dray makes only the requests that a client waits for. Docker Hub tells its
@@ -313,6 +320,10 @@ type Credentials struct {
 	PasswordFile string `yaml:"password_file,omitempty"`
 	// The environment variable that holds the password.
 	PasswordEnv string `yaml:"password_env,omitempty"`
+	// If `true`, dray gets the credentials from AWS, as for kind `ecr`; kind `ecr-public` only. It
+	// needs the rights `ecr-public:GetAuthorizationToken` and `sts:GetServiceBearerToken`. Default:
+	// `false`, or `true` with a `role_arn`.
+	AWS bool `yaml:"aws,omitempty"`
 	// The password from the file or the variable. `dray check` shows it redacted; you cannot set it
 	// here.
 	Password auth.Secret `yaml:"password,omitempty"`

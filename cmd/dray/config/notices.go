@@ -38,7 +38,7 @@ func (c Config) Notices() []string {
 		if u.TLS.InsecureSkipVerify {
 			add("upstream %s: insecure_skip_verify accepts any certificate. An attacker on the network can read credentials and change images.", u.Name)
 		}
-		if strings.HasPrefix(u.URL, "http://") && (u.Kind == KindECR || u.Credentials.Username != "") && !isLoopback(u.dialAddress()) {
+		if strings.HasPrefix(u.URL, "http://") && (u.UsesAWS() || u.Credentials.Username != "") && !isLoopback(u.dialAddress()) {
 			add("upstream %s: dray sends credentials to %s over plain HTTP.", u.Name, u.URL)
 		}
 		if u.RepositoryPrefix != "" {
@@ -96,7 +96,7 @@ func (c Config) listenerNotices(l Listener, add func(format string, args ...any)
 	}
 	var private []string
 	for _, u := range c.Upstreams {
-		if slices.Contains(l.Upstreams, u.Name) && (u.Kind == KindECR || u.Credentials.Username != "") {
+		if slices.Contains(l.Upstreams, u.Name) && (u.UsesAWS() || u.Credentials.Username != "") {
 			private = append(private, u.Name)
 		}
 	}

@@ -244,23 +244,18 @@ func (u Upstream) validateAWS(k *Report, path string) {
 	if u.ExternalID != "" && u.RoleARN == "" {
 		k.Add(path+".external_id", "needs role_arn, whose trust policy asks for it")
 	}
-	if u.Kind != KindECR {
-		if u.RoleARN != "" {
-			k.Add(path+".role_arn", "is only for upstreams of kind ecr")
-		}
-		if u.APIURL != "" {
-			k.Add(path+".api_url", "is only for upstreams of kind ecr")
-		}
-		return
+	if u.RoleARN != "" && !strings.HasPrefix(u.RoleARN, "arn:") {
+		k.Add(path+".role_arn", "%q is not an ARN", u.RoleARN)
 	}
 	if api, err := url.Parse(u.APIURL); u.APIURL != "" && (err != nil || api.Host == "" || api.Scheme != "https" && api.Scheme != "http" || api.User != nil || strings.Trim(api.Path, "/")+api.RawQuery != "") {
 		k.Add(path+".api_url", "%q is not the URL of an API; write https:// and the name of its host", u.APIURL)
 	}
+	if u.Kind != KindECR {
+		u.validatePublic(k, path)
+		return
+	}
 	if u.URL != "" && kindOf(u.Host()) != KindECR {
 		k.Add(path+".url", "%q is not the name of an Amazon ECR registry, <account>.dkr.ecr.<region>.amazonaws.com; to connect to another host, set address", u.Host())
-	}
-	if u.RoleARN != "" && !strings.HasPrefix(u.RoleARN, "arn:") {
-		k.Add(path+".role_arn", "%q is not an ARN", u.RoleARN)
 	}
 	create, path := u.CreateRepositories, path+".create_repositories"
 	if m := create.TagMutability; m != "" && m != "MUTABLE" && m != "IMMUTABLE" {
@@ -276,6 +271,25 @@ func (u Upstream) validateAWS(k *Report, path string) {
 		if _, err := regexp.Compile(name); err != nil {
 			k.Add(At(path+".names", i), "%v", err)
 		}
+	}
+}
+
+// validatePublic validates what only ECR Public has of the settings for AWS, beside ECR.
+func (u Upstream) validatePublic(k *Report, path string) {
+	if u.Kind == KindECRPublic {
+		if aws := u.Credentials.AWS || u.RoleARN != ""; aws && u.Credentials.Username != "" {
+			k.Add(path+".credentials", "AWS and username are both a source of credentials; remove one")
+		}
+		return
+	}
+	if u.RoleARN != "" {
+		k.Add(path+".role_arn", "is only for upstreams of kind ecr or ecr-public")
+	}
+	if u.APIURL != "" {
+		k.Add(path+".api_url", "is only for upstreams of kind ecr or ecr-public")
+	}
+	if u.Credentials.AWS {
+		k.Add(path+".credentials.aws", "is only for upstreams of kind ecr-public")
 	}
 }
 
