@@ -31,6 +31,9 @@ var (
 	ErrClosed = errors.New("closed")
 )
 
+// RoomError is an ErrFull that says why there is no room.
+type RoomError = disk.RoomError
+
 // localError is a failure of the cache itself, never of an origin.
 type localError struct {
 	reason string // a metric label

@@ -28,6 +28,25 @@ var (
 	ErrDigest = errors.New("unsupported digest")
 )
 
+// RoomError is an ErrFull that says why there is no room, although everything was evicted that may
+// be. The numbers are in bytes.
+type RoomError struct {
+	// Quota is Options.MaxBytes if what must stay uses it up. Otherwise it is 0, and the disk is the
+	// reason.
+	Quota int64
+	// Free is what the file system has, and MinFree is Options.MinFreeBytes.
+	Free, MinFree int64
+}
+
+func (e *RoomError) Error() string {
+	if e.Quota > 0 {
+		return fmt.Sprintf("the cache is full: cache.max_bytes is %d, and what it holds must stay", e.Quota)
+	}
+	return fmt.Sprintf("the disk of the cache has %d bytes free, cache.min_free_bytes keeps %d free, and nothing else can be evicted", e.Free, e.MinFree)
+}
+
+func (e *RoomError) Unwrap() error { return ErrFull }
+
 // asFull wraps ENOSPC and EDQUOT of the file system in ErrFull.
 func asFull(err error) error {
 	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {

@@ -30,13 +30,10 @@ func (v *evictor) reserve(ctx context.Context, n, length int64) error {
 		if err != nil {
 			return fmt.Errorf("reserve %d bytes: %w", n, err)
 		}
-		granted, evicted, err := v.tryReserve(n, length, free, total)
+		evicted, err := v.tryReserve(n, length, free, total)
 		v.unlinkDropped()
 		if err != nil {
 			return fmt.Errorf("reserve %d bytes: %w", n, err)
-		}
-		if !granted {
-			continue
 		}
 		if evicted && !v.withinBounds() {
 			v.release(n, n)
@@ -49,23 +46,31 @@ func (v *evictor) reserve(ctx context.Context, n, length int64) error {
 }
 
 // tryReserve counts n bytes as reserved and drops blobs to make room for them. free and total are
-// the bytes of the file system. It returns whether it has reserved the bytes, and whether it had to
-// drop blobs.
-func (v *evictor) tryReserve(n, length, free, total int64) (granted, evicted bool, err error) {
+// the bytes of the file system. evicted says that it had to drop blobs.
+func (v *evictor) tryReserve(n, length, free, total int64) (evicted bool, err error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if whole := blocks(length); v.maxBytes > 0 && whole > v.maxBytes || whole > total-v.minFree {
+	whole, most := blocks(length), total-v.minFree
+	if v.maxBytes > 0 && whole > v.maxBytes || most > 0 && whole > most {
 		v.m.refused.WithLabelValues("too large").Inc()
-		return false, false, ErrTooLarge
+		return false, ErrTooLarge
 	}
 	short := v.shortfall(n, free)
 	if !v.evict(short, length) {
 		v.m.refused.WithLabelValues("full").Inc()
-		return false, false, ErrFull
+		return false, v.noRoom(n, free)
 	}
 	v.reserved += n
 	v.pending += n
-	return true, short > 0, nil
+	return short > 0, nil
+}
+
+// noRoom returns why n more bytes do not fit. It needs mu.
+func (v *evictor) noRoom(n, free int64) error {
+	if v.shortfall(n, math.MaxInt64/2) > 0 {
+		return &RoomError{Quota: v.maxBytes}
+	}
+	return &RoomError{Free: free, MinFree: v.minFree}
 }
 
 // evict drops blobs that have at least short bytes together. If all blobs that may be evicted have
@@ -274,8 +279,5 @@ func (v *evictor) CheckRoom() error {
 	if short <= v.used-v.pinnedBytes() {
 		return nil
 	}
-	if v.shortfall(blockSize, math.MaxInt64/2) > 0 {
-		return fmt.Errorf("the cache is full: its quota is %d bytes, and what it holds must stay", v.maxBytes)
-	}
-	return fmt.Errorf("the disk of the cache has %d bytes free, of which %d are left to other programs, and nothing else can be evicted", free, v.minFree)
+	return v.noRoom(blockSize, free)
 }

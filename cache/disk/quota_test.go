@@ -82,12 +82,23 @@ func TestUnknownSizeWithinQuota(t *testing.T) {
 
 func TestFloor(t *testing.T) {
 	d := opened(t, Options{MinFreeBytes: 1 << 60})
-	if _, err := store(d, random(11, 10)); !errors.Is(err, ErrTooLarge) {
-		t.Errorf("a floor above the file system's size: %v", err)
-	}
-	free, _, err := d.statfs()
+	free, total, err := d.statfs()
 	if err != nil {
 		t.Fatal(err)
+	}
+	// The disk is the reason, and not the blob, whose length may not be known yet.
+	unknown, err := d.Create(t.Context(), -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unknown.Abort()
+	_, whenWritten := unknown.Write([]byte("x"))
+	_, whenCreated := d.Create(t.Context(), 10)
+	for _, err := range []error{whenWritten, whenCreated} {
+		room, ok := errors.AsType[*RoomError](err)
+		if !ok || !errors.Is(err, ErrFull) || room.MinFree != 1<<60 || room.Free <= 0 || room.Free > total {
+			t.Errorf("a floor above the file system's size: %v", err)
+		}
 	}
 	d.minFree = 0
 	held := mustStore(t, d, random(12, 2<<20))

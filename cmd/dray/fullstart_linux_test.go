@@ -32,6 +32,19 @@ func mounted(t *testing.T, flags uintptr, options string) (path string) {
 	return path
 }
 
+// A disk that has less than it must leave free is the reason that clients are told, and not the
+// size of their layers. Pulls go on.
+func TestPushOnADiskThatIsTooSmall(t *testing.T) {
+	s := startStack(t, t.TempDir(), "min_free_bytes: 0", "min_free_bytes: 1024TiB")
+	img := seed(t, s.ecr, "team/app", "v1", 1<<20)
+	s.want(200, "GET", "/v2/team/app/manifests/v1", nil)
+	s.want(200, "GET", "/v2/team/app/blobs/"+img.layer.String(), nil)
+	at := s.want(202, "POST", "/v2/team/app/blobs/uploads/", nil).Header.Get("Location")
+	if text := s.checkError(s.do("PATCH", at, layerOf(1, 1000)), "PATCH", 503, "UNAVAILABLE"); !strings.Contains(text, "bytes free, cache.min_free_bytes keeps 1125899906842624 free") {
+		t.Errorf("the client is told %q", text)
+	}
+}
+
 // A dray that is restarted on a full file system starts, serves what it holds, passes the rest
 // through, and keeps things again when there is room.
 func TestStartOnAFullDisk(t *testing.T) {

@@ -27,8 +27,8 @@ func mayDelete(x *request.Request) error {
 
 // DeleteManifest forwards the deletion of a tag or a manifest. First it withdraws the waiting
 // manifest and queued pushes of the tag or manifest, which would reach the upstream after the
-// deletion. A push that comes during the deletion stays. If the upstream refuses, DeleteManifest puts
-// them back. Otherwise it drops the facts, so that the upstream is asked from then on.
+// deletion. A push that comes during the deletion stays. If the upstream refuses, DeleteManifest
+// puts them back. Otherwise it drops the facts, so that the upstream is asked from then on.
 func (p *Pusher) DeleteManifest(x *request.Request) error {
 	x.Divert()
 	if err := mayDelete(x); err != nil {

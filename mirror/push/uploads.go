@@ -290,5 +290,8 @@ func noRoom(err error) error {
 	if errors.Is(err, cache.ErrTooLarge) {
 		return oci.ErrSizeInvalid.With("the blob is larger than the cache of this mirror").WithStatus(http.StatusRequestEntityTooLarge).Because(err)
 	}
+	if room, ok := errors.AsType[*cache.RoomError](err); ok {
+		return oci.ErrUnavailable.With("the mirror cannot store the upload: %v; try again later", room).Because(err)
+	}
 	return oci.ErrUnavailable.With("the mirror cannot store the upload at the moment; try again later").Because(err)
 }

@@ -2,9 +2,12 @@ package config
 
 import (
 	"crypto/tls"
+	"fmt"
 	"net/url"
 	"os"
+	"path/filepath"
 	"strings"
+	"syscall"
 )
 
 // certificateNotice adds a notice if the certificate of l is not valid for the name in its external
@@ -47,4 +50,29 @@ func (a Auth) usersNotice(add func(format string, args ...any)) {
 		}
 	}
 	add("auth %s: %s has no users, so nobody can log in. Add users with htpasswd -B; dray reads the changed file without a restart.", a.Name, a.HTPasswd.File)
+}
+
+// DiskNotices returns warnings if the file system of the cache directory is smaller than the
+// configuration expects.
+func (c Config) DiskNotices() []string {
+	dir := c.Cache.Directory
+	var system syscall.Statfs_t
+	for syscall.Statfs(dir, &system) != nil { // dray creates the directory later
+		above := filepath.Dir(dir)
+		if above == dir {
+			return nil
+		}
+		dir = above
+	}
+	return c.Cache.sizeNotices(Bytes(system.Blocks) * Bytes(system.Bsize))
+}
+
+func (c Cache) sizeNotices(total Bytes) []string {
+	switch {
+	case total <= c.MinFreeBytes:
+		return []string{fmt.Sprintf("cache: the file system of %s has %v, and cache.min_free_bytes (%v) leaves none of them to dray. dray caches nothing and refuses pushes.", c.Directory, total, c.MinFreeBytes)}
+	case c.MaxBytes > total:
+		return []string{fmt.Sprintf("cache: the file system of %s has %v, less than cache.max_bytes (%v).", c.Directory, total, c.MaxBytes)}
+	}
+	return nil
 }

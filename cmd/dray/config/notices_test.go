@@ -2,6 +2,7 @@ package config
 
 import (
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -77,6 +78,27 @@ func ofUser(notices ...string) []string {
 		return nil
 	}
 	return notices
+}
+
+// The size of the file system is compared with what the cache may take and has to leave.
+func TestDiskNotices(t *testing.T) {
+	cfg := Config{Cache: Cache{Directory: filepath.Join(t.TempDir(), "not", "there"), MaxBytes: 50 << 30, MinFreeBytes: 1 << 30}}
+	for total, want := range map[Bytes]string{
+		40 << 20:  "has 40MiB, and cache.min_free_bytes (1GiB) leaves none of them to dray",
+		1 << 30:   "has 1GiB, and cache.min_free_bytes (1GiB) leaves none of them to dray",
+		20 << 30:  "has 20GiB, less than cache.max_bytes (50GiB)",
+		50 << 30:  "",
+		500 << 30: "",
+	} {
+		got := strings.Join(cfg.Cache.sizeNotices(total), "\n")
+		if !strings.Contains(got, want) || (want == "") != (got == "") {
+			t.Errorf("%v: %q", total, got)
+		}
+	}
+	cfg.Cache.MinFreeBytes = 1 << 60
+	if got := strings.Join(cfg.DiskNotices(), "\n"); !strings.Contains(got, cfg.Cache.Directory) {
+		t.Errorf("the notice is %q", got)
+	}
 }
 
 func TestNotices(t *testing.T) {
