@@ -168,7 +168,7 @@ func (l *Listener) account(x *request.Request, err error, start time.Time) {
 		return
 	}
 	log, level := l.AccessLog, slog.LevelInfo
-	if err != nil && x.W.Status() >= 500 {
+	if err != nil && (x.W.Status() >= 500 || oci.AsError(err).Operator) {
 		level = slog.LevelWarn
 	}
 	if level != slog.LevelInfo || x.Q.Write() {
@@ -184,15 +184,19 @@ func (l *Listener) account(x *request.Request, err error, start time.Time) {
 // attributes returns the attributes of a request's log line. No credential is among them: the line
 // has the user's name, but neither the query nor a header that has credentials.
 func (l *Listener) attributes(x *request.Request, err error, took time.Duration) []slog.Attr {
-	a := append(make([]slog.Attr, 0, 16),
+	a := append(make([]slog.Attr, 0, 20),
 		slog.String("listener", l.Name), slog.String("client", x.R.RemoteAddr),
 		slog.String("method", x.R.Method), slog.String("kind", string(x.Q.Kind)),
 		slog.Int("status", x.W.Status()), slog.Int64("bytes", x.W.Sent()), slog.Duration("took", took))
+	if n := x.W.Received(); n > 0 {
+		a = append(a, slog.Int64("received", n))
+	}
 	optional := func(k, v string) {
 		if v != "" {
 			a = append(a, slog.String(k, v))
 		}
 	}
+	optional("request_id", x.ID)
 	optional("user", x.Caller.Name)
 	optional("upstream", x.Target.Upstream)
 	optional("repository", x.Target.Repo)

@@ -27,6 +27,8 @@ type answer struct {
 	stalled  atomic.Bool
 	permit   *permit // nil without a Limiter
 	received prometheus.Counter
+	bytes    int64             // read so far
+	ended    func(bytes int64) // called once by Close; nil if nobody wants to know
 }
 
 // roundTrip makes one round trip. The body of its answer is an *answer, which can cancel the
@@ -45,6 +47,7 @@ func roundTrip(via http.RoundTripper, req *http.Request, received prometheus.Cou
 func (a *answer) Read(p []byte) (int, error) {
 	n, err := a.ReadCloser.Read(p)
 	a.received.Add(float64(n))
+	a.bytes += int64(n)
 	return n, err
 }
 
@@ -53,6 +56,10 @@ func (a *answer) Close() error {
 	a.cancel()
 	if a.permit != nil {
 		a.permit.release()
+	}
+	if a.ended != nil {
+		a.ended(a.bytes)
+		a.ended = nil
 	}
 	return err
 }

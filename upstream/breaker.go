@@ -358,10 +358,10 @@ func (p *attempt) record(err error) {
 // failed records a failed question; b.mu is held.
 func (b *Breaker) failed(host string, repo Repo, err error) {
 	c, unanswered := rowOf(b.hosts, host), errors.Is(err, ErrUnreachable)
-	if !repo.again || c.failures == 0 {
+	if repo.before == 0 || c.failures == 0 {
 		c.failures++
 	}
-	if unanswered && (!repo.again || c.unanswered == 0) {
+	if unanswered && (repo.before == 0 || c.unanswered == 0) {
 		c.unanswered++
 	}
 	if repo.Name != "" && len(c.repos) < severalRepos {

@@ -33,8 +33,9 @@ type Call struct {
 	Existing bool
 	// maxWait bounds how long the request waits in a Limiter's queue; 0 means the usual bound.
 	maxWait time.Duration
-	// again says that the request repeats one that failed. A Breaker counts both as one question.
-	again bool
+	// before is the number of requests that failed before this one, which repeats them. A Breaker
+	// counts all as one question.
+	before int
 	// onward, when not nil, is called before the request goes to a host that the registry has
 	// redirected to. If it returns an error, the request is not sent.
 	onward func(host string) error

@@ -166,7 +166,7 @@ func (c *Client) send(req *http.Request, repo Repo, kind oci.Kind) (*http.Respon
 // limited makes one round trip when the Limiter allows it. An empty host means the registry.
 func (c *Client) limited(req *http.Request, repo Repo, kind oci.Kind, host string) (*http.Response, error) {
 	if c.o.Limiter == nil {
-		return c.roundTrip(req, kind)
+		return c.roundTrip(req, repo, kind)
 	}
 	p, err := c.o.Limiter.acquire(req.Context(), repo, host, classOf(kind, req.Method))
 	if errors.Is(err, ErrBusy) {
@@ -175,7 +175,7 @@ func (c *Client) limited(req *http.Request, repo Repo, kind oci.Kind, host strin
 	if err != nil {
 		return nil, c.transportError(req.Context(), err)
 	}
-	resp, err := c.roundTrip(req, kind)
+	resp, err := c.roundTrip(req, repo, kind)
 	if err != nil {
 		p.release()
 		return nil, err
@@ -190,7 +190,7 @@ func (c *Client) limited(req *http.Request, repo Repo, kind oci.Kind, host strin
 	return resp, nil
 }
 
-func (c *Client) roundTrip(req *http.Request, kind oci.Kind) (*http.Response, error) {
+func (c *Client) roundTrip(req *http.Request, repo Repo, kind oci.Kind) (*http.Response, error) {
 	began := time.Now()
 	resp, err := roundTrip(c.o.Transport, req, c.received.WithLabelValues(string(kind)))
 	c.latency.WithLabelValues(string(kind), req.Method).Observe(time.Since(began).Seconds())
@@ -199,10 +199,32 @@ func (c *Client) roundTrip(req *http.Request, kind oci.Kind) (*http.Response, er
 		status = resp.StatusCode
 	}
 	c.requests.WithLabelValues(string(kind), req.Method, strconv.Itoa(status)).Inc()
+	logRequest(&c.o, req, repo, resp, began, err)
 	if err != nil {
 		return nil, c.transportError(req.Context(), err)
 	}
 	return resp, nil
+}
+
+// logRequest logs a request and its answer at level debug: when the answer was read, or at once if
+// there is none. The query is left out, because those of storages are signed.
+func logRequest(o *Options, req *http.Request, repo Repo, resp *http.Response, began time.Time, err error) {
+	ctx := context.WithoutCancel(req.Context())
+	if !o.Logger.Enabled(ctx, slog.LevelDebug) {
+		return
+	}
+	line := o.Logger.With("upstream", o.Name, "method", req.Method, "host", req.URL.Host, "path", req.URL.Path, "attempt", repo.before+1)
+	if err != nil {
+		line.DebugContext(ctx, "upstream request", "took", time.Since(began), "error", err)
+		return
+	}
+	first := time.Since(began)
+	log := func(bytes int64) {
+		line.DebugContext(ctx, "upstream request", "status", resp.StatusCode, "bytes", bytes, "answered_in", first, "took", time.Since(began))
+	}
+	if a, ok := resp.Body.(*answer); ok {
+		a.ended = log
+	}
 }
 
 // maxHops bounds the redirects of one read.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 
 	"dray/upstream/auth"
@@ -151,6 +152,10 @@ func (c *Client) answerError(resp *http.Response) error {
 				return credentialError(c.o.Name, errors.New(e.Error()))
 			}
 		}
+	}
+	if e.Status == http.StatusForbidden {
+		text := strings.ToLower(e.Message)
+		e.Operator = slices.ContainsFunc(c.o.Quirks.PermissionTexts, func(t string) bool { return strings.Contains(text, t) })
 	}
 	if e.Status < http.StatusBadRequest { // a success or redirect that the caller does not expect
 		return c.corrupt("status %d", e.Status)

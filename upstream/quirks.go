@@ -28,6 +28,9 @@ type Quirks struct {
 	// CredentialTexts are texts in lower case. A refusal with status 400 or 403 that contains one of
 	// them concerns the credentials and not the content.
 	CredentialTexts []string
+	// PermissionTexts are texts in lower case. A refusal with status 403 that contains one of them
+	// says that the identity of dray lacks a right.
+	PermissionTexts []string
 	// MissingPartsTexts are texts in lower case. A 4xx refusal of a manifest that contains one of them
 	// means that blobs or manifests are missing, whatever its error code is.
 	MissingPartsTexts []string

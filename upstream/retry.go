@@ -61,7 +61,7 @@ func (r *Retry) retried(ctx context.Context, repo Repo, ask func(Repo) error) er
 	var last error // failure of the attempt before
 	for n := 0; ; n++ {
 		if n > 0 {
-			repo.maxWait, repo.again = time.Until(end), true
+			repo.maxWait, repo.before = time.Until(end), n
 		}
 		err := ask(repo)
 		if last != nil && errors.Is(err, ErrBusy) {

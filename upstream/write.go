@@ -198,7 +198,7 @@ func (c *Client) attempts(ctx context.Context, repo Repo, what string, try func(
 	end := time.Now().Add(c.o.WriteBudget)
 	restarted := false
 	for n := 0; ; n++ {
-		repo.maxWait = time.Until(end)
+		repo.maxWait, repo.before = time.Until(end), n
 		err := try(repo)
 		_, again := errors.AsType[restartError](err)
 		if !repeatable(err) && (!again || restarted) {

@@ -193,3 +193,64 @@ func TestAccessLogKeepsSendfile(t *testing.T) {
 		}
 	}
 }
+
+// TestLogToFindAFailure: the log has what an operator needs to find out what became of one request:
+// its ID, what the client sent, what a tag became, and at level debug each request to the registry.
+// A right that dray lacks is a warning, because only an operator can grant it.
+func TestLogToFindAFailure(t *testing.T) {
+	log := &recording{}
+	s := startLogging(t, log, ecrtest.Start(t, ecrtest.Options{}), ecrtest.Start(t, ecrtest.Options{Quirks: ecrtest.Hub()}), t.TempDir())
+	s.ecr.CreateRepository("team/app")
+	has := func(parts ...string) {
+		t.Helper()
+		for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+			for line := range strings.Lines(log.String()) {
+				if containsAll(line, parts) {
+					return
+				}
+			}
+		}
+		t.Errorf("no line with %q in\n%s", parts, log.String())
+	}
+	layer := layerOf(1, 50_000)
+	man := s.push("team/app", "v1", layer)
+	has("method=PATCH", "received="+jsonOf(len(layer)))
+	has("method=PUT", "kind=manifest", "reference=v1", "digest="+man.Digest.String(), "received="+jsonOf(len(man.Raw)))
+
+	img := seed(t, s.ecr, "team/base", "v1", 10<<10)
+	blob := s.want(200, "GET", "/v2/team/base/blobs/"+img.layer.String(), nil, "X-Request-Id", "from-the-proxy:7")
+	if id := blob.Header["X-Request-Id"]; len(id) != 1 || id[0] != "from-the-proxy:7" {
+		t.Errorf("the answer has the ID %q", id)
+	}
+	has("msg=request", "kind=blob", "request_id=from-the-proxy:7")
+	has("level=DEBUG", `msg="upstream request"`, "upstream=ecr", "method=GET", "path=/v2/team/base/blobs/"+img.layer.String(), "status=307", "attempt=1", "took=")
+	has("level=DEBUG", `msg="upstream request"`, "host=", "status=200", "bytes="+jsonOf(len(blob.body)))
+	if strings.Contains(log.String(), "Signature=") {
+		t.Error("a signed query is in the log")
+	}
+	ids := map[string]bool{}
+	for _, bad := range []string{"", "two words", strings.Repeat("x", 129), "a\"quote"} {
+		made := s.want(200, "GET", "/v2/", nil, "X-Request-Id", bad).Header.Get("X-Request-Id")
+		if made == bad || made == "" || ids[made] {
+			t.Errorf("for %q the ID is %q", bad, made)
+		}
+		ids[made] = true
+	}
+
+	s.ecr.AddFault(ecrtest.Fault{Kinds: []ecrtest.Kind{ecrtest.KindManifestGet}, Count: -1, Status: 500})
+	failed := s.want(500, "GET", "/v2/team/other/manifests/v1", nil)
+	if id := failed.Header.Get("X-Request-Id"); !strings.Contains(string(failed.body), `"detail":{"request_id":"`+id+`"}`) {
+		t.Errorf("the failure of %s does not say its ID: %s", id, failed.body)
+	}
+	has(`msg="upstream request"`, "path=/v2/team/other/manifests/v1", "status=500", "attempt=2")
+	s.ecr.ClearFaults()
+
+	s.ecr.SetDenials(ecrtest.Denial{Action: "ecr:BatchGetImage"})
+	denied := s.do("GET", "/v2/team/app/manifests/unheard-of", nil)
+	if denied.StatusCode != 403 || strings.Contains(string(denied.body), "request_id") {
+		t.Errorf("%s %s", denied.Status, denied.body)
+	}
+	has("level=WARN", "msg=request", "status=403", "is not authorized to perform: ecr:BatchGetImage")
+	s.want(404, "GET", "/v2/hub/none/manifests/v1", nil)
+	has("level=INFO", "msg=request", "status=404")
+}

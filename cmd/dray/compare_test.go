@@ -150,7 +150,7 @@ func (r *recorder) ask(method, path string, body []byte, headers ...string) got 
 	// Such an answer has times and durations, which are not all of one length.
 	fresh := r.url == r.adminURL || strings.HasPrefix(path, "/dray/reports/")
 	for _, k := range slices.Sorted(maps.Keys(a.Header)) {
-		if k != "Date" && (k != "Content-Length" || !fresh) {
+		if k != "Date" && k != "X-Request-Id" && (k != "Content-Length" || !fresh) {
 			fmt.Fprintf(&b, "%s: %s\n", k, strings.Join(a.Header[k], " | "))
 		}
 	}

@@ -151,10 +151,10 @@ func (h *fixture) wantCold(status int, path string) *httptest.ResponseRecorder {
 func TestHotAnswer(t *testing.T) {
 	h, m, layer := atHome(t)
 	for _, path := range []string{"/v2/team/app/manifests/v1", "/v2/team/app/manifests/" + m.Digest.String()} {
-		cold := h.Want(200, "GET", path, nil)
+		cold := h.Want(200, "GET", path, nil, "X-Request-Id", "one")
 		h.wantHot(path)
 		calls, questions := h.Facts.Calls("get"), h.Registry.Count("manifest")
-		warm := h.Want(200, "GET", path, nil)
+		warm := h.Want(200, "GET", path, nil, "X-Request-Id", "one")
 		if diff := cmp.Diff(cold.Header(), warm.Header()); diff != "" || !bytes.Equal(cold.Body.Bytes(), warm.Body.Bytes()) {
 			t.Errorf("%s: another answer:\n%s", path, diff)
 		}

@@ -60,8 +60,7 @@ type Hit struct {
 	// Meaning is the meaning of its request.
 	Meaning request.Meaning
 	answer  *answer
-	// header has six lines at most. Every answer has two more, and a map holds eight before it
-	// grows.
+	// header has six lines at most. Every answer has three more.
 	header []line
 }
 

@@ -60,6 +60,7 @@ func (p *Pusher) PutManifest(x *request.Request) error {
 	if err != nil {
 		return deniedAs403(x.Repo, err)
 	}
+	x.Describe(man.Digest, int64(len(man.Raw)))
 	if pushed.Subject != "" {
 		x.W.Header().Set("OCI-Subject", pushed.Subject.String())
 	}

@@ -2,6 +2,7 @@ package request
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -131,6 +132,12 @@ func (x *Request) Fail(err error) error {
 	}
 	for _, h := range contentHeaders {
 		x.W.Header().Del(h)
+	}
+	if e := oci.AsError(err); e.Status >= http.StatusInternalServerError && e.Detail == nil {
+		told := *e // the operator looks into the log for failures, and finds them there by the ID
+		told.Detail, _ = json.Marshal(map[string]string{"request_id": x.ID})
+		oci.WriteError(&x.W, &told)
+		return err
 	}
 	oci.WriteError(&x.W, err)
 	return err

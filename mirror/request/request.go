@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -50,6 +51,9 @@ type Request struct {
 	Listener *Listener
 	Meaning
 	Caller identity.Principal
+	// ID identifies the request in the answer (X-Request-Id), in the log and in events. It is the
+	// client's, or that of a proxy before dray, if it has the form of one.
+	ID string
 	// Source says where the bytes of the answer came from, for the log and metrics.
 	Source string
 	// Stale is the error of the upstream because of which an old answer was sent, or nil.
@@ -68,7 +72,26 @@ type Request struct {
 
 // New returns a request that came through a listener. The caller must close it.
 func New(l *Listener, repos *repository.Store, w http.ResponseWriter, r *http.Request, o wire.Options) *Request {
-	return &Request{W: wire.NewResponse(w, r, o), R: r, Listener: l, repos: repos}
+	x := &Request{W: wire.NewResponse(w, r, o), R: r, Listener: l, repos: repos}
+	if sent := r.Header["X-Request-Id"]; len(sent) == 1 && isID(sent[0]) {
+		x.ID = sent[0]
+		w.Header()["X-Request-Id"] = sent
+		return x
+	}
+	x.ID = rand.Text()
+	w.Header()["X-Request-Id"] = []string{x.ID}
+	return x
+}
+
+// isID reports whether a text may be the ID of a request: up to 128 letters, digits and signs that
+// need no quotes in a log.
+func isID(s string) bool {
+	for _, c := range []byte(s) {
+		if !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte("-_.:/+@", c) >= 0) {
+			return false
+		}
+	}
+	return 0 < len(s) && len(s) <= 128
 }
 
 // errTimeout is the error of a request whose answer has not begun in time.
@@ -210,7 +233,7 @@ func (x *Request) ReportURL(id string) string {
 // Cause describes the request as the cause of an event.
 func (x *Request) Cause() notify.Cause {
 	return notify.Cause{
-		Request: notify.Request{ID: rand.Text(), Addr: x.R.RemoteAddr, Host: x.R.Host, Method: x.R.Method, UserAgent: x.R.UserAgent()},
+		Request: notify.Request{ID: x.ID, Addr: x.R.RemoteAddr, Host: x.R.Host, Method: x.R.Method, UserAgent: x.R.UserAgent()},
 		Base:    x.Base(), Query: x.Q,
 	}
 }

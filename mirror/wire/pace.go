@@ -19,6 +19,8 @@ type pacedBody struct {
 	body  io.ReadCloser
 	conn  *http.ResponseController
 	stall time.Duration
+	// received counts the bytes.
+	received *int64
 }
 
 // Read implements io.Reader. At the end of the body it removes the deadline, because net/http then
@@ -27,6 +29,7 @@ type pacedBody struct {
 func (b pacedBody) Read(p []byte) (int, error) {
 	_ = b.conn.SetReadDeadline(time.Now().Add(b.stall)) // if it cannot be set, there is no limit
 	n, err := b.body.Read(p)
+	*b.received += int64(n)
 	switch {
 	case err == io.EOF:
 		_ = b.conn.SetReadDeadline(time.Time{})
@@ -40,7 +43,7 @@ func (b pacedBody) Read(p []byte) (int, error) {
 // may write "100 Continue".
 func (w *Response) Body() io.Reader {
 	w.extendWriteDeadline()
-	return pacedBody{w.r.Body, http.NewResponseController(w), w.options.Stall}
+	return pacedBody{w.r.Body, http.NewResponseController(w), w.options.Stall, &w.received}
 }
 
 // Receive copies the body of the request to dst. err is the error of the body or of dst. lost is

@@ -23,6 +23,8 @@ type Response struct {
 	status  int
 	sent    int64
 	broken  bool
+	// received counts the bytes of the request's body.
+	received int64
 	// extendedAt is when the write deadline was last extended.
 	extendedAt time.Time
 }
@@ -41,6 +43,9 @@ func (w *Response) Status() int { return w.status }
 
 // Sent returns the number of body bytes that were sent.
 func (w *Response) Sent() int64 { return w.sent }
+
+// Received returns the number of bytes of the request's body that were read.
+func (w *Response) Received() int64 { return w.received }
 
 // Break marks the answer as impossible to complete.
 func (w *Response) Break() { w.broken = true }

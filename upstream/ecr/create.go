@@ -149,7 +149,9 @@ func createError(repo string, err error) error {
 		return oci.ErrUnavailable.With("repository %s does not exist, and AWS refused the credentials of this mirror for creating it", repo).
 			Because(fmt.Errorf("%w: %w", upstream.ErrCredentials, err))
 	}
-	return protocolError(api).With("repository %s does not exist, and creating it failed: %s", repo, api.ErrorMessage()).Because(err)
+	e := protocolError(api).With("repository %s does not exist, and creating it failed: %s", repo, api.ErrorMessage()).Because(err)
+	e.Operator = errors.Is(e, oci.ErrDenied)
+	return e
 }
 
 // protocolError returns the error of the protocol that is closest to an API error.

@@ -38,6 +38,7 @@ func Private() upstream.Quirks {
 		MaxPage:                 1000, // API reference, ListImages, maxResults
 		Rates:                   rates(),
 		CredentialTexts:         credentialTexts(),
+		PermissionTexts:         permissionTexts(),
 		MissingPartsTexts:       missingPartsTexts(),
 		UnsupportedManifestHint: "Amazon ECR answers this to manifests that its parser does not know. " +
 			"A BuildKit cache needs image-manifest=true,oci-mediatypes=true.",
@@ -77,6 +78,7 @@ func Public(credentials bool) upstream.Quirks {
 		NoUploadCancel:      true,
 		MaxPage:             1000,
 		CredentialTexts:     credentialTexts(),
+		PermissionTexts:     permissionTexts(),
 		MissingPartsTexts:   missingPartsTexts(),
 	}
 }
@@ -94,3 +96,7 @@ func Expired(r auth.Refusal) bool {
 	}
 	return r.Status == http.StatusBadRequest || r.Status == http.StatusForbidden && time.Since(r.Credential.Issued) > maybeExpiredAge
 }
+
+// permissionTexts are what Amazon writes if a policy does not allow an action (IAM User Guide,
+// "Troubleshoot access denied error messages").
+func permissionTexts() []string { return []string{"is not authorized to perform"} }

@@ -31,6 +31,9 @@ type Error struct {
 	RetryAfter time.Duration
 	// Challenge holds the WWW-Authenticate header lines of a 401.
 	Challenge []string
+	// Operator says that only the operator of the mirror can mend the cause, such as a missing right
+	// of the mirror itself.
+	Operator bool
 	// Err is the cause. It goes to the log and never to a client.
 	Err error
 }
