@@ -12,6 +12,7 @@ type Blob struct {
 	home  *resources
 	entry *entry
 	file  *os.File
+	again bool // the next reader may have the file
 	once  sync.Once
 	extra int64 // bytes reserved for file, if file is the unlinked one of a duplicate ingest
 }
@@ -22,7 +23,8 @@ func (b *Blob) Digest() digest.Digest { return b.entry.digest() }
 // Size returns the length of the blob in bytes.
 func (b *Blob) Size() int64 { return b.entry.size }
 
-// File returns the file, for sendfile. It is the Blob's: do not close it or write to it.
+// File returns the file, for sendfile. It is the Blob's: do not close it or write to it, and do not
+// use it after Close.
 func (b *Blob) File() *os.File { return b.file }
 
 // ReadAt implements io.ReaderAt. It may be called concurrently.
@@ -37,7 +39,11 @@ func (b *Blob) ReadAt(p []byte, off int64) (int, error) {
 func (b *Blob) Close() error {
 	var err error
 	b.once.Do(func() {
-		err = b.file.Close()
+		if b.again {
+			err = b.home.files.leave(b.entry, b.file)
+		} else {
+			err = b.file.Close()
+		}
 		b.home.unref(b.entry)
 		if b.extra > 0 {
 			b.home.release(b.extra, 0)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -229,16 +230,16 @@ func (c *contents) openEntry(e *entry, name string) (*Blob, error) {
 	if err := c.fault(OpOpen, name); err != nil {
 		return nil, err
 	}
-	file, err := c.open(name)
+	file, err := c.openFile(e, name)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
 	if err == nil {
 		info, serr := file.Stat()
 		if serr == nil && info.Size() == e.size {
-			return &Blob{home: c.resources, entry: e, file: file}, nil
+			return &Blob{home: c.resources, entry: e, file: file, again: true}, nil
 		}
-		if err := errors.Join(serr, file.Close()); err != nil {
+		if err := errors.Join(serr, file.Close(), c.files.leave(e, nil)); err != nil {
 			return nil, err
 		}
 		c.m.corrupt.Inc()
@@ -248,6 +249,19 @@ func (c *contents) openEntry(e *entry, name string) (*Blob, error) {
 		return nil, err
 	}
 	return nil, ErrNotFound
+}
+
+// openFile returns an idle file of an entry, or opens it. If there is no error, the caller calls
+// files.leave in the end.
+func (c *contents) openFile(e *entry, name string) (*os.File, error) {
+	if f := c.files.join(e); f != nil {
+		return f, nil
+	}
+	f, err := c.open(name)
+	if err != nil {
+		return nil, errors.Join(err, c.files.leave(e, nil))
+	}
+	return f, nil
 }
 
 // touch records a use as the modification time of the file, so that the order of last use

@@ -4,5 +4,6 @@ package disk
 type resources struct {
 	*tree
 	*account
-	m *metrics
+	m     *metrics
+	files *idleFiles
 }

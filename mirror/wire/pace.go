@@ -125,6 +125,8 @@ func (p pacedWriter) Write(b []byte) (n int, err error) {
 func (p pacedWriter) sendFile(f *os.File, length int64) (sent int64, err error) {
 	if p.gather != nil {
 		defer p.hold(&err)()
+		// Without this, net/http reads the first 512 bytes of the file to send them with the header.
+		_ = http.NewResponseController(p.w).Flush() // an error would occur again below
 	}
 	for sent < length && err == nil {
 		p.w.extendWriteDeadline()
