@@ -47,7 +47,7 @@ pass-on       = $(foreach name,$(settings),-e $(name))
 # The host in REGISTRY, without scheme, port and path.
 reached-as    = $(firstword $(subst :, ,$(subst /, ,$(patsubst http://%,%,$(patsubst https://%,%,$(REGISTRY))))))
 
-.PHONY: help bench playtest genSelfsigned build run dockerBuild dockerRun variables check test install-test-tools lint fuzz soak crashloop clean install
+.PHONY: help bench playtest genSelfsigned build run dockerBuild dockerRun variables check test test-clients install-test-tools lint fuzz soak crashloop clean install
 
 help: ## list the targets
 	@awk 'NR == 1, !/^#/ { if (/^#/) print substr($$0, 3) } \
@@ -106,6 +106,10 @@ check: ## two minutes: gofmt, prose, vet, house rules and the quick tests
 
 test: install-test-tools ## run all tests with the race detector, and the tests with real clients
 	@.ci/test
+
+test-clients: ## build every client, some for many minutes, and run the tests with real clients
+	@.ci/install-test-tools all || test $$? -eq 3
+	@.ci/test clients
 
 install-test-tools: ## install the clients that the tests use (needs Debian, and root or sudo)
 	@.ci/install-test-tools || test $$? -eq 3 # it could not install everything, and has printed the rest

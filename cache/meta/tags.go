@@ -169,9 +169,9 @@ func (t *Tags) Forget(ctx context.Context, upstream, repo, tag string) error {
 	return nil
 }
 
-// All yields the visible facts about tags of one upstream, or of all upstreams if upstream is empty,
-// for listings. It leaves out facts about lists of referrers. It reads the whole store if the store
-// does not order its keys, so it is not for the path of a pull.
+// All yields the visible facts about tags of one upstream, or of all upstreams if upstream is
+// empty, for listings. It leaves out facts about lists of referrers. It reads the whole store if
+// the store does not order its keys, so it is not for the path of a pull.
 func (t *Tags) All(ctx context.Context, upstream string) iter.Seq2[Tag, error] {
 	return list(ctx, t.ledger, upstreamPrefix(tagSpace, upstream), parseTagKey, func(k TagKey, r tagRecord) (Tag, error) {
 		e, err := epochsOf(t.ledger).at(ctx, k.forgetKey())

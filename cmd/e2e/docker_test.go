@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -19,7 +20,7 @@ import (
 // docker is a Docker daemon of its own, and the client that speaks to it.
 type docker struct {
 	*machine
-	client  string
+	client  []string
 	socket  string
 	version string
 	process *process
@@ -32,9 +33,20 @@ func startDocker(t *testing.T, m *machine, network ...string) *docker {
 	if len(network) == 0 {
 		network = []string{"--bridge=none", "--iptables=false", "--ip6tables=false"}
 	}
-	d := &docker{machine: m, client: need(t, "docker"), socket: "unix://" + filepath.Join(m.dir, "docker.sock")}
-	d.process = m.start("dockerd", append([]string{need(t, "dockerd"), "--data-root", filepath.Join(m.dir, "data"), "--exec-root", filepath.Join(m.dir, "exec"),
-		"--pidfile", filepath.Join(m.dir, "docker.pid"), "--host", d.socket, "--log-level", "warn"}, network...)...)
+	return startDockerd(t, m, need(t, "dockerd"), network...)
+}
+
+// startDockerd starts a daemon of a certain version.
+func startDockerd(t *testing.T, m *machine, daemon string, flags ...string) *docker {
+	t.Helper()
+	d := &docker{machine: m, socket: "unix://" + filepath.Join(m.dir, "docker.sock")}
+	// The oldest API that Docker 29 speaks, which Debian's client does not choose by itself.
+	d.client = []string{need(t, "env"), "DOCKER_API_VERSION=1.44", need(t, "docker")}
+	if daemon == need(t, "dockerd") {
+		d.client = d.client[2:]
+	}
+	d.process = m.start("dockerd", append([]string{daemon, "--data-root", filepath.Join(m.dir, "data"), "--exec-root", filepath.Join(m.dir, "exec"),
+		"--pidfile", filepath.Join(m.dir, "docker.pid"), "--host", d.socket, "--log-level", "warn"}, flags...)...)
 	d.process.await("docker version", func(context.Context) error {
 		out, err := d.try(t, "version", "--format", "{{.Server.Version}}")
 		if err != nil {
@@ -48,12 +60,12 @@ func startDocker(t *testing.T, m *machine, network ...string) *docker {
 
 func (d *docker) try(t testing.TB, args ...string) (string, error) {
 	t.Helper()
-	return d.machine.try(t, append([]string{d.client, "--host", d.socket}, args...)...)
+	return d.machine.try(t, slices.Concat(d.client, []string{"--host", d.socket}, args)...)
 }
 
 func (d *docker) run(t testing.TB, args ...string) string {
 	t.Helper()
-	return d.machine.run(t, append([]string{d.client, "--host", d.socket}, args...)...)
+	return d.machine.run(t, slices.Concat(d.client, []string{"--host", d.socket}, args)...)
 }
 
 // load gives the daemon an image that comes from no registry.

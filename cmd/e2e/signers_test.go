@@ -81,7 +81,7 @@ func TestArtifactsAndChecks(t *testing.T) {
 // cosign signs an image, and attaches an attestation and an SBOM to it, in all of its formats, with
 // a key of its own and without a transparency log.
 func cosign(t *testing.T, s *stack, m *machine, signed string) {
-	path := need(t, "cosign")
+	path := needLarge(t, "cosign")
 	version := versionNumber.FindString(m.run(t, path, "version"))
 	keys, predicate, sbom := filepath.Join(m.dir, "cosign"), filepath.Join(m.dir, "predicate.json"), filepath.Join(m.dir, "sbom.json")
 	write(t, predicate, []byte(`{"made":"by a test"}`))
