@@ -34,6 +34,14 @@ func TestPushDuringOutage(t *testing.T) {
 			ecr.AddFault(fault)
 			s := startBefore(t, ecr, ecrtest.Start(t, ecrtest.Options{Quirks: ecrtest.Hub()}), t.TempDir(), acknowledging...)
 			begun := time.Now()
+			// A mount is asked for first, as of a layer that another repository has.
+			for i, most := range []time.Duration{5 * time.Second, time.Second} {
+				asked := time.Now()
+				s.want(202, "POST", "/v2/team/app/blobs/uploads/?from=team/base&mount="+digest.FromString(name).String(), nil)
+				if took := time.Since(asked); took > most {
+					t.Errorf("mount %d took %v", i+1, took)
+				}
+			}
 			layer, other := layerOf(1, 60_000), layerOf(2, 70_000)
 			one, two := imageOf(t, layer), imageOf(t, layer, other)
 			index := indexOf(t, one, two)

@@ -83,6 +83,13 @@ func (i impatience) ask(ctx context.Context, name string, ask func(context.Conte
 	return err, unanswered
 }
 
+// AskQuickly calls ask, which asks the upstream with a name, for a client whose push does not
+// depend on the answer. It bounds the time, and does not call ask for a few seconds after a
+// question without an answer.
+func (p *Puller) AskQuickly(ctx context.Context, name string, ask func(context.Context) error) {
+	_, _ = p.pushes.ask(ctx, name, ask)
+}
+
 // ask asks the upstream for a manifest.
 func (p *Puller) ask(x *request.Request, accept []string) (a *answer, err error) {
 	ctx, ref := x.R.Context(), x.Q.Ref

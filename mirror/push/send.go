@@ -117,9 +117,10 @@ func (s *sender) mountSource(ctx context.Context, r repository.Repo, d digest.Di
 	return from, ok && !s.mounts.paused(pair{from, r})
 }
 
-// mountFrom asks the upstream to mount a blob, and reports whether it did. The caller must have
+// mountFrom asks the upstream to mount a blob, and reports whether it did. The error says that the
+// attempt failed. The caller must have
 // checked that the repository may have the blob.
-func (s *sender) mountFrom(ctx context.Context, how upstream.Call, r, from repository.Repo, d digest.Digest) bool {
+func (s *sender) mountFrom(ctx context.Context, how upstream.Call, r, from repository.Repo, d digest.Digest) (bool, error) {
 	ok, err := r.Up.Sink.Mount(ctx, r.Remote().With(how), from.Remote().Name, d)
 	result := mountRefused
 	switch {
@@ -134,7 +135,7 @@ func (s *sender) mountFrom(ctx context.Context, how upstream.Call, r, from repos
 	if result == mountDone {
 		r.RecordMounted(ctx, d)
 	}
-	return result == mountDone
+	return result == mountDone, err
 }
 
 // tryMount tries to mount a blob if a source is known, and reports whether that succeeded. The
@@ -143,7 +144,11 @@ func (s *sender) tryMount(ctx context.Context, how upstream.Call, r repository.R
 	ctx, cancel := context.WithTimeout(ctx, mountWithin)
 	defer cancel()
 	from, ok := s.mountSource(ctx, r, d)
-	return ok && s.mountFrom(ctx, how, r, from, d)
+	if !ok {
+		return false
+	}
+	mounted, _ := s.mountFrom(ctx, how, r, from, d)
+	return mounted
 }
 
 // awaitsMount reports whether an upload with an announced digest waits until the client has sent

@@ -64,7 +64,6 @@ func (p *Pusher) mount(x *request.Request) (bool, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, mountWithin)
 	defer cancel()
-	how := upstream.Call{Existing: p.o.Checks.For(r) != nil}
 	var tried repository.Repo
 	if x.Q.From != "" {
 		from, _, err := x.MountSource()
@@ -72,16 +71,31 @@ func (p *Pusher) mount(x *request.Request) (bool, error) {
 			return false, err
 		}
 		if from.Up == r.Up {
-			if tried = from; p.sender.mountFrom(ctx, how, r, from, d) {
+			if tried = from; p.mountNow(ctx, r, from, d) {
 				return true, x.Created(d)
 			}
 		}
 	}
 	from, ok := p.sender.mountSource(ctx, r, d)
-	if !ok || from == tried || !x.MayPull(from) || !p.sender.mountFrom(ctx, how, r, from, d) {
+	if !ok || from == tried || !x.MayPull(from) || !p.mountNow(ctx, r, from, d) {
 		return false, nil // if the upstream cannot be reached, the upload that follows says so
 	}
 	return true, x.Created(d)
+}
+
+// mountNow is mountFrom while a client waits. If the push does not depend on the registry, the
+// client does not wait long for a registry that gives no answer.
+func (p *Pusher) mountNow(ctx context.Context, r, from repository.Repo, d digest.Digest) (mounted bool) {
+	mount := func(ctx context.Context) (err error) {
+		mounted, err = p.sender.mountFrom(ctx, upstream.Call{Existing: p.o.Checks.For(r) != nil}, r, from, d)
+		return err
+	}
+	if r.Up.AcknowledgeLocally {
+		p.o.Manifests.AskQuickly(ctx, r.Up.Name, mount)
+	} else {
+		_ = mount(ctx) // the log has the error
+	}
+	return mounted
 }
 
 func (p *Pusher) openSession(x *request.Request) (*session, error) {
