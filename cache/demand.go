@@ -5,12 +5,11 @@ import (
 	"slices"
 )
 
-// Readers of ranges wait at many places of a blob at once, and one stream fetches what one of them
-// waits for. So the streams of a fetch follow the demands: each demand that no stream serves gets
-// an extra helper, as long as there are slots.
+// Readers of ranges can wait at many places of a blob at once. A demand says what one reader waits
+// for. Each demand that no stream serves gets an extra helper, as long as there are slots.
 
-// grains is how many parts of a piece may be fetched by themselves if a reader waits for one of
-// them.
+// grains is the number of parts of a piece. If a reader waits for one of them, that part can be
+// fetched without the others.
 const grains = 8
 
 // demanded is called by readers with a new demand.
@@ -41,10 +40,11 @@ func (w *workers) serveDemands() {
 	}
 }
 
-// keep returns how many slots the next helper must leave to fetches that begin. It needs mu.
+// keep returns how many slots must stay free for other fetches when the next helper takes one. It
+// needs mu.
 func (w *workers) keep() int {
 	if w.helpers < w.Streams-1 {
-		return 0 // this fetch has not got as many as each may have
+		return 0 // this fetch has fewer streams than each fetch may have
 	}
 	return w.Streams - 1
 }
@@ -62,10 +62,10 @@ func (w *workers) freeAt(off int64) int {
 }
 
 // claim takes a piece for a worker, or returns an empty one if there is none for its role. Pieces
-// that readers wait for come first. But the hash needs the blob in order, and would have much left
-// to do at the end. So the leader fetches in order, and so do the helpers while extra ones serve
-// the readers. Once the hash lags, every other piece of the extra ones is in order, too. It needs
-// mu.
+// that readers wait for come first. But the hash needs the blob in order. If all workers fetched
+// only for readers, the hash would have much left to do at the end. So the leader fetches in order,
+// and so do the helpers while extra helpers serve the readers. When the hash lags, extra helpers
+// also fetch every other piece in order. claim needs mu.
 func (w *workers) claim(r role) (p span) {
 	demands, mark := w.g.waitedFor()
 	lags := w.g.lags()
@@ -73,7 +73,7 @@ func (w *workers) claim(r role) (p span) {
 	first := r == roleLeader || w.extras > 0
 	if r == roleExtra {
 		if w.firstUnserved(demands) < 0 || w.helpers >= w.Streams && w.Slots.Free() < w.Streams-1 {
-			return span{} // no reader needs it, or another fetch has taken slots and a third one may begin
+			return span{} // no reader needs this helper, or another fetch has taken slots, and some must stay free for a third
 		}
 		w.turn = !w.turn
 		first = w.turn && lags
@@ -86,7 +86,7 @@ func (w *workers) claim(r role) (p span) {
 		w.remove(0, p)
 	}
 	if p != (span{}) {
-		w.serveDemands() // an idle worker may have left other demands to this one
+		w.serveDemands() // there may be other demands, which wait for an idle worker
 	}
 	return p
 }
@@ -96,9 +96,10 @@ func (w *workers) firstUnserved(demands []span) int {
 	return slices.IndexFunc(demands, func(d span) bool { return w.freeAt(d.from) >= 0 })
 }
 
-// take takes the piece that the oldest demand wants, from the wanted grain on. If others wait, and
-// there is no slot to serve them, the piece ends with what is wanted. take returns an empty piece
-// if all demands are served. It needs mu.
+// take takes the rest of a piece for the oldest demand that no worker serves. The rest begins with
+// the grain where that demand begins. If other demands wait, and there is no slot to serve them, it
+// also ends with the grain where that demand ends. take returns an empty piece if all demands are
+// served. It needs mu.
 func (w *workers) take(demands []span) span {
 	first := w.firstUnserved(demands)
 	if first < 0 {

@@ -236,8 +236,8 @@ func (g *growing) waitedFor() (demands []span, mark int64) {
 	return slices.Clone(g.demands), g.written
 }
 
-// lags reports whether more bytes have arrived after the first gap than are missing. Whoever needs
-// the bytes in order then has more left to do than those who bring them.
+// lags reports whether more bytes have arrived after the first gap than are missing. The hash,
+// which needs the bytes in order, then has more left to do than the streams.
 func (g *growing) lags() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -286,8 +286,8 @@ func (g *growing) readAt(ctx context.Context, p []byte, off, until int64) (int, 
 
 // await waits until there are bytes at off, or ctx ends. It returns the offset at which these bytes
 // end. It returns io.EOF if there will never be any bytes at off. While it waits after the first
-// gap, there is a demand for the bytes from off up to until; if that is not after off, up to the
-// end.
+// gap, there is a demand for the bytes from off to before until, or to the end of the file if until
+// is not after off.
 func (g *growing) await(ctx context.Context, off, until int64) (limit int64, err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

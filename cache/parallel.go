@@ -37,7 +37,7 @@ type workers struct {
 	idle     int    // workers that wait for a piece
 	free     []span // pieces that no one fetches, in order
 	fetching int    // pieces that are being fetched, except the first one
-	turn     bool   // of the extra helpers to fetch in order
+	turn     bool   // the next piece of an extra helper is in order, if the hash lags
 	limited  bool   // no more helpers start
 	noRanges bool   // the origin ignores ranges: no more pieces are handed out
 	err      error

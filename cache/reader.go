@@ -94,8 +94,8 @@ func (r *Reader) Source() Source {
 // Held reports whether the bytes are those of a complete blob on disk.
 func (r *Reader) Held() bool { return r.Source() == SourceDisk }
 
-// Until says that the caller is going to read no further than to offset end, unless it seeks. If
-// readers wait for more parts of a blob than can be fetched at once, what they are going to read is
+// Until says that the caller will not read beyond offset end, unless it seeks. If readers wait for
+// more parts of a blob than can be fetched at once, the bytes that they are going to read are
 // fetched before the rest of these parts.
 func (r *Reader) Until(end int64) {
 	r.mu.Lock()
@@ -351,7 +351,7 @@ func (d diskBytes) waitVerified(context.Context) error { return nil } // the blo
 // growingBytes are the bytes of a flight under way.
 type growingBytes struct {
 	*growing
-	until int64 // see Reader.Until; 0: the end
+	until int64 // see Reader.Until; 0 means the end
 }
 
 func (g growingBytes) readAt(ctx context.Context, p []byte, off int64) (int, error) {

@@ -9,8 +9,9 @@ type Split struct {
 	Threshold int64
 	// Piece is the length of a part in bytes.
 	Piece int64
-	// Streams is the number of parts that are fetched at once in the order of the blob. Below 2, no
-	// blob is fetched in parts. While readers wait for other parts, further streams fetch those.
+	// Streams is the number of parts that are fetched at once in the order of the blob. If it is below
+	// 2, no blob is fetched in parts. While readers wait for other parts, additional streams fetch
+	// these parts.
 	Streams int
 	// Slots bounds the additional streams of all fetches that share it. The first stream of a fetch
 	// takes no slot. Streams for waiting readers leave enough slots for another fetch to begin.

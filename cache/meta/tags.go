@@ -17,10 +17,11 @@ type TagKey struct {
 	Upstream, Repo, Tag, Accept string
 }
 
-// Referrers is the Accept of the question which manifests refer to another one. Tag is then the tag
-// that stands for this list at a registry without the referrers call (OCI distribution
-// specification 1.1, "Referrers Tag Schema"), whether the registry has the call or not. So the list
-// is forgotten together with that tag. No Accept header has this normalised form.
+// Referrers is the Accept of a question about a list: which manifests refer to a certain manifest.
+// Tag is then the fallback tag, under which a registry without the referrers call has this list
+// (OCI distribution specification 1.1, "Referrers Tag Schema"). It is used even if the registry has
+// the call. So the list is forgotten together with that tag. No Accept header has this normalised
+// form.
 const Referrers = "referrers"
 
 // TagFact is the answer of an upstream about a tag, or about a list of referrers.
@@ -51,7 +52,7 @@ type Tag struct {
 	TagFact
 }
 
-// Tags remembers what tags point to, and what refers to manifests.
+// Tags remembers what tags point to, and which manifests refer to a manifest.
 //
 // Forget hides a tag for every Accept at once, without searching for its facts: it writes a new
 // epoch. Facts of an older epoch are invisible, and so are facts whose question was asked before
