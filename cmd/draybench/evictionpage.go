@@ -19,11 +19,13 @@ part of the bytes and most of the requests.
 Each pool has two queues, as in [S3-FIFO](https://s3fifo.com):
 
 - A new blob waits in a first queue, which may take a tenth of the pool. If nobody asks for the blob
-  there, dray evicts it. Otherwise the blob moves on to the main queue.
+  there, dray evicts it when it is the oldest. Otherwise the blob moves on to the main queue.
 - A blob that comes back soon after its eviction goes to the main queue at once.
-- The main queue gives a blob another round for each time that somebody asked for it, three at most.
+- In the main queue, a blob gets another round for each time that somebody asks for it there, three
+  at most.
 
-A hit only increases a counter, up to three. It changes no list, takes no lock and writes nothing.
+A hit only increases a counter, up to three, and changes no list. At most once an hour for each
+blob, it also writes the time of the last use to the file.
 
 dray never evicts a blob that is open, that a push needs, or that an operator has pinned
 (` + "`dray pin`" + `).
@@ -56,8 +58,8 @@ from 100 MB to 1 GB. Your clients will be a mixture of the three kinds.
 - Belady's policy knows the future, but does not consider sizes. No policy that does not know the
   future saves more bytes. A policy that prefers small blobs can have more hits, though.
 - In these traces, a cache of twice the size saves four to nine percentage points more of the bytes.
-  A better order than FIFO saves three to fourteen. If two sizes differ little for your own log, the
-  disk is large enough.
+  A better order than FIFO saves three to fourteen. If the simulation of your own log shows little
+  difference between two sizes, the smaller one is large enough.
 
 ## Your own log
 
