@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"time"
@@ -40,6 +41,10 @@ func build(ctx context.Context, cfg config.Config, log *slog.Logger) (*graph, er
 			return nil, errors.Join(err, g.close())
 		}
 	}
+	g.metrics.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "dray_build_info", Help: "Always 1. The labels are the version of dray and of Go.",
+		ConstLabels: prometheus.Labels{"version": buildVersion(), "go_version": runtime.Version()},
+	}, func() float64 { return 1 }))
 	g.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return g, nil
 }

@@ -60,6 +60,7 @@ func TestUsage(t *testing.T) {
 		{args: []string{"version"}, code: 0, stdout: "dray "},
 		{args: []string{"--version"}, code: 0, stdout: "dray version "},
 		{args: []string{"bogus"}, code: 2, stderr: `unknown command "bogus"; see dray --help`},
+		{args: []string{"sevre"}, code: 2, stderr: `unknown command "sevre", did you mean serve?; see dray --help`},
 		{args: []string{"check", "me"}, code: 2, stderr: `dray check takes no argument, got "me"`},
 		{args: []string{"evict"}, code: 2, stderr: "dray: set --dry-run, or --bytes to the number of bytes to free; see dray evict --help\n"},
 		{args: []string{"purge"}, code: 2, stderr: "dray: name an image or a digest, or set --repository; see dray purge --help\n"},

@@ -52,14 +52,18 @@ func rootCommand(in *invocation) *cobra.Command {
 		Version:       buildVersion(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return fmt.Errorf("unknown command %q; %w", args[0], usage.Err)
+		Args: func(root *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return nil
 			}
-			return nil
+			if near := root.SuggestionsFor(args[0]); len(near) > 0 {
+				return fmt.Errorf("unknown command %q, did you mean %s?; %w", args[0], strings.Join(near, " or "), usage.Err)
+			}
+			return fmt.Errorf("unknown command %q; %w", args[0], usage.Err)
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
+	root.SuggestionsMinimumDistance = 2
 	root.SetIn(in.stdin)
 	root.SetOut(in.stdout)
 	root.SetErr(in.stderr)
