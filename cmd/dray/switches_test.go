@@ -58,6 +58,7 @@ func otherValues() map[string][]any {
 		"ConvertedByDigest":        on,
 		"RefuseUnacceptable":       on,
 		"RefuseInlineData":         {false},
+		"RefuseEmptyData":          on,
 		"TakeOddManifests":         on,
 		"MetricLimitGzipped":       nil, // what dray sends is far below
 		"PullThroughDigestMissing": on,

@@ -145,6 +145,8 @@ func (f *flags) options(log *slog.Logger) (ecrtest.Options, error) {
 	switch {
 	case f.hub && f.public:
 		return o, errors.New("--hub and --public: give one of them")
+	case f.env && (f.hub || f.public):
+		return o, errors.New("--env says how dray uses ECR: leave out --hub and --public")
 	case f.hub:
 		o.Quirks = ecrtest.Hub()
 	case f.public:

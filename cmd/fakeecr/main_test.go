@@ -192,7 +192,7 @@ func TestHubWithTLS(t *testing.T) {
 }
 
 func TestBadFlags(t *testing.T) {
-	for _, args := range [][]string{{"--nonsense"}, {"extra"}, {"--seed", "x"}, {"--seed", "a:b=0x1"}, {"--seed", "UPPER:x"}, {"--switches", `{"no":1}`}, {"--pull-through", "x"}, {"--more", "x"}, {"--hub", "--public"}, {"--more", "1/eu-west-1"}, {"--creation-delay", "soon"},
+	for _, args := range [][]string{{"--nonsense"}, {"extra"}, {"--seed", "x"}, {"--seed", "a:b=0x1"}, {"--seed", "UPPER:x"}, {"--switches", `{"no":1}`}, {"--pull-through", "x"}, {"--more", "x"}, {"--hub", "--public"}, {"--hub", "--env"}, {"--public", "--env"}, {"--more", "1/eu-west-1"}, {"--creation-delay", "soon"},
 		{"--hub-user", "x"}, {"--account", "1"}, {"--tls-cert", "/nonexistent"}, {"--registry", "256.0.0.1:1"}, {"--ready-file", "/nonexistent/x"}} {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()

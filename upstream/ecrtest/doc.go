@@ -9,7 +9,7 @@
 //     registry. Switches hold one field for each behaviour of ECR that nobody could verify, with
 //     its sources; each value of it works. RefusedManifests lists what ECR was seen to refuse.
 //   - It is never kinder than ECR, so that a program that works with it works with ECR. Where
-//     sources disagree, the default is the unkind value.
+//     sources disagree, the default is what AWS says, and otherwise the unkind value.
 //   - The bytes of blobs are in files below one directory, and are hashed as they arrive. All
 //     other state is in memory, and is lost on Close.
 //   - New starts nothing. The handlers may be mounted anywhere. Listen binds all four, and

@@ -40,7 +40,7 @@ func FuzzParseDocument(f *testing.F) {
 	f.Add(v1.MediaTypeImageIndex, []byte(`{"schemaVersion":2,"manifests":[`+layer+`]}`), false)
 	f.Add("", []byte(`{"schemaVersion":1,"fsLayers":[{"blobSum":"sha256:x"}]}`), true)
 	f.Fuzz(func(t *testing.T, contentType string, raw []byte, strict bool) {
-		doc, err := parseDocument(contentType, raw, strictness{strict, strict, strict})
+		doc, err := parseDocument(contentType, raw, strictness{strict, strict, strict, strict})
 		if err != nil {
 			return
 		}

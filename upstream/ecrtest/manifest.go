@@ -70,16 +70,17 @@ var (
 )
 
 // strictness says which manifests are refused: with strict, all that ECR's parser refuses; with
-// refuseData also those with a descriptor that embeds data, and with refuseOdd those whose parts
+// refuseData also those with a descriptor that embeds data, where refuseEmpty decides about the
+// empty JSON of artifacts, and with refuseOdd those whose parts
 // contradict each other. Without strict, only manifests that are not JSON or have an unsound digest
 // are refused.
-type strictness struct{ strict, refuseData, refuseOdd bool }
+type strictness struct{ strict, refuseData, refuseEmpty, refuseOdd bool }
 
 // strictness returns what the registry refuses.
 func (s *Server) strictness() strictness {
 	sw := s.Switches()
 	inline := sw.RefuseInlineData && s.opts.Quirks.SharedScope == "" // ECR Public takes them: roadmap#2023
-	return strictness{s.opts.Quirks.StrictManifests, inline, !sw.TakeOddManifests}
+	return strictness{s.opts.Quirks.StrictManifests, inline, sw.RefuseEmptyData, !sw.TakeOddManifests}
 }
 
 // parseDocument parses a manifest. The error is the reason for which it is refused.
@@ -216,7 +217,8 @@ func (c wireDescriptor) check(how strictness, wanted func(string) bool) error {
 	if !wanted(c.MediaType) {
 		return errChildren
 	}
-	if how.refuseData && c.Data != nil {
+	empty := c.MediaType == v1.MediaTypeEmptyJSON && string(c.Data) == "{}"
+	if c.Data != nil && (how.refuseData && !empty || how.refuseEmpty && empty) {
 		return errData
 	}
 	for field := range c.Platform {

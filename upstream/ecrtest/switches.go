@@ -125,10 +125,14 @@ type Switches struct {
 	// RefuseUnacceptable answers 404 if Accept names no form in which the manifest is available;
 	// off: the stored form is sent (no source, 2026-11).
 	RefuseUnacceptable bool `json:"refuseUnacceptable"`
-	// RefuseInlineData answers 405 to manifests whose descriptors embed data. ECR Public did so and
-	// no longer does (roadmap#2023, 2023-05); at private ECR, attestations of BuildKit (buildkit#6171,
-	// 2025-09) and SBOMs copied by oras (roadmap#2783, 2026-03), which embed data, are still refused.
+	// RefuseInlineData answers 405 to manifests whose descriptors embed data, other than the empty
+	// JSON of artifacts. ECR Public did so once (roadmap#2023, 2023-05); attestations of BuildKit
+	// (buildkit#6171, 2025-09) are still refused at private ECR.
 	RefuseInlineData bool `json:"refuseInlineData"`
+	// RefuseEmptyData answers 405 also to an embedded empty JSON, as oras sends it. AWS shows oras
+	// with ECR (open source blog on OCI 1.1, 2024); the refused attestations of BuildKit
+	// (buildkit#6171, 2025-09) and copied SBOMs (roadmap#2783, 2026-03) have one, too.
+	RefuseEmptyData bool `json:"refuseEmptyData"`
 	// TakeOddManifests takes manifests of a schemaVersion other than 1 and 2, indexes without
 	// manifests, and a Content-Type that contradicts mediaType; off: 405 (no source, 2026-11).
 	TakeOddManifests bool `json:"takeOddManifests"`

@@ -241,6 +241,16 @@ func switchCases() map[string]switchCase {
 			raw := bytes.Replace(image(r), []byte(`"size":5`), []byte(`"size":5,"data":"bGF5ZXI="`), 1)
 			return r.putManifest("team/app", "v2", raw, v1.MediaTypeImageManifest)
 		})},
+		"RefuseEmptyData": {on, [2]any{201, 405}, status(func(r *rig) answer {
+			r.CreateRepository("team/app")
+			r.push("team/app", []byte("{}"))
+			r.push("team/app", []byte("layer"))
+			raw := r.manifest("team/app", "layer")
+			from := bytes.Index(raw, []byte(`"config":`))
+			to := from + bytes.IndexByte(raw[from:], '}') + 1
+			empty := `"config":{"mediaType":"` + v1.MediaTypeEmptyJSON + `","digest":"` + digest.FromString("{}").String() + `","size":2,"data":"e30="}`
+			return r.putManifest("team/app", "v2", bytes.Replace(raw, raw[from:to], []byte(empty), 1), v1.MediaTypeImageManifest)
+		})},
 		"TakeOddManifests": {on, [2]any{405, 201}, status(func(r *rig) answer {
 			return r.putManifest("team/app", "v2", bytes.Replace(image(r), []byte(`"schemaVersion":2`), []byte(`"schemaVersion":7`), 1), v1.MediaTypeImageManifest)
 		})},
