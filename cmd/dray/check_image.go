@@ -35,7 +35,8 @@ the report. It pushes nothing, and dray need not be running.
 IMAGE is one of
   oci:DIRECTORY[:TAG]   an OCI layout, such as the output of "docker buildx build
                         --output type=oci,tar=false,dest=DIRECTORY"
-  docker-archive:FILE   an uncompressed archive of "docker save" or of an OCI layout
+  docker-archive:FILE   an archive of "docker save" or of an OCI layout, which may be
+                        compressed with gzip; oci-archive:FILE means the same
   NAME                  an image in a registry, named as for "docker pull" through dray
 
 --as sets the name that you want to push the image as. It decides which checks
@@ -163,7 +164,7 @@ func openImage(ctx context.Context, cfg config.Config, image string) (*opened, e
 			}
 		}
 		files, err = local.OpenLayout(dir)
-	case "docker-archive":
+	case "docker-archive", "oci-archive":
 		files, err = local.OpenArchive(rest)
 	default:
 		return openRemote(ctx, cfg, image)

@@ -95,6 +95,18 @@ func TestCheckImage(t *testing.T) {
 	}
 	write(bad, "bad")
 	write(good, "good")
+	for _, name := range []string{"good.tar", "bad.tar"} {
+		plain, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name+".gz"), gzipOf(t, plain), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, "cut.gz"), gzipOf(t, make([]byte, 1<<20))[:100], 0o600); err != nil {
+		t.Fatal(err)
+	}
 	at := func(s string) string { return strings.ReplaceAll(s, "DIR", dir) }
 	for _, c := range []struct {
 		args string
@@ -105,6 +117,10 @@ func TestCheckImage(t *testing.T) {
 		{"oci:DIR/good:1 --as ecr/team/app:1", exitOK, nil},
 		{"docker-archive:DIR/good.tar --as ecr/team/app:1", exitOK, nil},
 		{"docker-archive:DIR/good.oci.tar --as ecr/team/app:1", exitOK, nil},
+		{"oci-archive:DIR/good.oci.tar --as ecr/team/app:1", exitOK, nil},
+		{"docker-archive:DIR/good.tar.gz --as ecr/team/app:1", exitOK, nil},
+		{"docker-archive:DIR/bad.tar.gz --checks team", exitRejected, []string{"secrets/aws-access-key"}},
+		{"docker-archive:DIR/cut.gz --checks team", exitFailed, []string{"is not an image archive"}},
 		{"oci:DIR/bad --checks team", exitRejected, []string{"would be rejected by the checks team", "secrets/aws-access-key", "layer 2 of 2, /app/env.sh", "rules/owner", "what to do   set the label owner"}},
 		{"docker-archive:DIR/bad.tar --checks team", exitRejected, []string{"secrets/aws-access-key", "layer 2 of 2, /app/env.sh"}},
 		{"oci:DIR/good --as ecr/sandbox/app:1", exitRejected, []string{"the checks others", "rules/never"}},

@@ -2,6 +2,7 @@ package local
 
 import (
 	"archive/tar"
+	"compress/gzip"
 	"context"
 	"encoding/json"
 	"errors"
@@ -56,12 +57,15 @@ func OpenLayout(dir string) (*Files, error) {
 	return f, nil
 }
 
-// OpenArchive opens an uncompressed archive of docker save, in its old or its new format, or of
-// a layout.
+// OpenArchive opens an archive of docker save, in its old or its new format, or of a layout. The
+// archive may be compressed with gzip. Then OpenArchive unpacks it to a temporary file.
 func OpenArchive(name string) (*Files, error) {
 	file, err := os.Open(name)
 	if err != nil {
 		return nil, err
+	}
+	if file, err = unpacked(file); err != nil {
+		return nil, fmt.Errorf("%s is not an image archive: %w", name, err)
 	}
 	entries, err := list(file)
 	if err != nil {
@@ -81,6 +85,34 @@ func OpenArchive(name string) (*Files, error) {
 		return nil, errors.Join(fmt.Errorf("%s is not an image archive: %w", name, err), file.Close())
 	}
 	return f, nil
+}
+
+// unpacked returns file at its first byte, or a temporary file with what file has compressed. A
+// temporary file has no name any more. If file is not the result, unpacked closes it.
+func unpacked(file *os.File) (*os.File, error) {
+	packed, err := gzip.NewReader(file)
+	if err != nil { // not compressed
+		if _, err := file.Seek(0, io.SeekStart); err != nil {
+			return nil, errors.Join(err, file.Close())
+		}
+		return file, nil
+	}
+	defer file.Close()
+	plain, err := os.CreateTemp("", "dray-image-*")
+	if err != nil {
+		return nil, err
+	}
+	err = os.Remove(plain.Name())
+	if err == nil {
+		_, err = io.Copy(plain, packed)
+	}
+	if err == nil {
+		_, err = plain.Seek(0, io.SeekStart)
+	}
+	if err != nil {
+		return nil, errors.Join(err, plain.Close())
+	}
+	return plain, nil
 }
 
 // extent is the range of an entry's content in an archive.
