@@ -54,13 +54,20 @@ func (f *fetcher) fetch(ctx context.Context, origin Origin, off, hint int64) *fe
 	return x
 }
 
-// begin sends the first request. A size in its answer replaces the hint.
+// begin sends the first request. A size in its answer replaces a larger hint. It returns ErrSize if
+// the answer announces more bytes than the hint, because an origin could make a blob endless.
 func (f *fetch) begin() error {
 	size, err := f.request()
-	if err == nil && size >= 0 {
+	switch {
+	case err != nil:
+		return err
+	case f.size >= 0 && size > f.size:
+		f.disconnect()
+		return fmt.Errorf("origin announced %d bytes instead of %d: %w", size, f.size, ErrSize)
+	case size >= 0:
 		f.size = size
 	}
-	return err
+	return nil
 }
 
 // connect sends a further request. It returns ErrSize if the answer has another size than the one

@@ -10,7 +10,7 @@ import (
 // Blob names the bytes that a caller wants.
 type Blob struct {
 	Digest digest.Digest
-	Size   int64 // length in bytes; negative if unknown
+	Size   int64 // length in bytes, which no origin may exceed; negative if unknown
 	// Via names the place that the caller's origin asks. Callers share one fetch whatever their Via
 	// is. A refusal is shared only by callers with the same Via, because it says nothing about another
 	// place. Callers with another Via then ask their own origins.

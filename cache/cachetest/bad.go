@@ -29,7 +29,8 @@ func badOrigins() map[string]bad {
 		"CutAtLast":  {nil, []Fault{Cut(size-1, errOrigin)}, size - 1, -1, errOrigin},
 		"Overlong":   {nil, []Fault{Extend([]byte("x"))}, size - 1, -1, cache.ErrSize},
 		"ShortSize":  {nil, []Fault{Announce(size - 7)}, size - 8, -1, cache.ErrSize},
-		"LongSize":   {nil, []Fault{Announce(size + 7)}, size, -1, io.ErrUnexpectedEOF},
+		"LongSize":   {nil, []Fault{Announce(size + 7)}, 0, -1, cache.ErrSize},
+		"NoSize":     {nil, []Fault{Announce(-1), Extend(Random(1, 9*size))}, size - 1, -1, cache.ErrSize},
 		"Stalled":    {nil, []Fault{Stall(size / 3)}, size / 3, -1, cache.ErrStalled},
 	}
 }

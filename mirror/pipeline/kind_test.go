@@ -149,8 +149,8 @@ func manifests(t *testing.T) map[string]manifestOf {
 		"a package with an architecture":                {made{config: "application/vnd.zarf.config.v1+json", content: `{"architecture":"amd64","ociVersion":"1.1.0","annotations":{}}`, layers: one("application/vnd.zarf.layer.v1.blob", plain)}, KindArtifact},
 		"an index of SOCI 2 in an index":                {made{config: "application/vnd.amazon.soci.index.v2+json", content: "{}", layers: one(octets, weights), given: map[string]string{"com.amazon.soci.image-manifest-digest": "sha256:00"}}, KindArtifact},
 	}
-	// Whatever the layers of an image are called, in whatever they are packed, and whatever the manifest
-	// says about itself, it is an image.
+	// Whatever the layers of an image are called, in whatever they are packed, and whatever the
+	// manifest says about itself, it is an image.
 	for packing, content := range map[string][]byte{
 		"tar": plain, "gzip": packed, "gzip in parts": append(gzipped(t, plain[:700]), gzipped(t, plain[700:])...), "zstd": zstded(t, plain),
 		"zstd behind a frame that is skipped": append([]byte("\x50\x2a\x4d\x18\x03\x00\x00\x00xyz"), zstded(t, plain)...), "bzip2": bzipped,

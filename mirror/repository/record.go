@@ -112,6 +112,11 @@ func (r Repo) Store(ctx context.Context, man *oci.Manifest, confirmed []oci.Chil
 		confirmed = nil
 	}
 	children := childLinks(confirmed)
+	for i, c := range children {
+		if size, ok := s.o.Cache.Stat(c.Digest); ok { // a manifest may state another one, which bounds later fetches
+			children[i].Size = size
+		}
+	}
 	s.Recorded(s.o.Visibility.Add(ctx, r.Up.Name, r.Name, append(children, self)...))
 	r.recordSeen(ctx, self)
 	if r.Up.Sink == nil {
