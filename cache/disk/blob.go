@@ -12,7 +12,7 @@ type Blob struct {
 	home  *resources
 	entry *entry
 	file  *os.File
-	again bool // the next reader may have the file
+	again bool // the next reader may get the file
 	once  sync.Once
 	extra int64 // bytes reserved for file, if file is the unlinked one of a duplicate ingest
 }

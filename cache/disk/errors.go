@@ -28,8 +28,8 @@ var (
 	ErrDigest = errors.New("unsupported digest")
 )
 
-// RoomError is an ErrFull that says why there is no room, although everything was evicted that may
-// be. The numbers are in bytes.
+// RoomError is an ErrFull that says why there is no room, even without all the blobs that may be
+// evicted. The numbers are in bytes.
 type RoomError struct {
 	// Quota is Options.MaxBytes if what must stay uses it up. Otherwise it is 0, and the disk is the
 	// reason.

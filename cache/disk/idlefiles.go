@@ -11,15 +11,16 @@ const maxIdleFiles = 32
 
 // idleFiles keep open the files of blobs that one reader has closed while another still reads.
 // Clients that fetch ranges open a blob again and again, and opening it costs a tenth of an answer.
-// A file has one reader at a time, because its offset is that reader's. When the last reader of a
-// blob leaves, its idle files are closed, so that they keep no evicted blob.
+// A file has one reader at a time, because readers move its offset. When the last reader of a blob
+// leaves, the idle files of the blob are closed: an open file would keep the space of an evicted
+// blob in use.
 type idleFiles struct {
 	mu    sync.Mutex // guards the fields below; leaf lock
 	blobs map[*entry]*openFiles
 	idle  int // files of all blobs
 }
 
-// openFiles are those of one blob.
+// openFiles are the files of one blob.
 type openFiles struct {
 	readers int
 	idle    []*os.File
