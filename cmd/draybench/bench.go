@@ -29,6 +29,8 @@ type plan struct {
 	PushRounds             int
 	CheckRounds            int // of pushes with checks and without
 	SlowConnection         int64
+	RangedLayer            int64 // one large layer that is fetched by ranges
+	RangedRounds           int
 	Herd                   int // clients
 	HerdLayers             int
 	HerdLayer              int64
@@ -44,7 +46,7 @@ type plan struct {
 func fullPlan() plan {
 	return plan{Rounds: 3, WarmRounds: 7, Window: 800 * time.Millisecond, RTT: 20 * time.Millisecond, Total: 100e6,
 		WarmBlobs: 10, WarmBlob: 50e6, Range: 1 << 20, Tags: 200, Layers: 10, Layer: 25e6, SmallLayers: 200, SmallLayer: 4 << 10,
-		Whole: 500e6, Push: 1e9, PushRounds: 1, CheckRounds: 2, SlowConnection: 25e6, Herd: 32, HerdLayers: 8, HerdLayer: 25e6, FirstByteRounds: 7, DistributionHerdRounds: 1,
+		Whole: 500e6, Push: 1e9, PushRounds: 1, CheckRounds: 2, SlowConnection: 25e6, RangedLayer: 2e9, RangedRounds: 2, Herd: 32, HerdLayers: 8, HerdLayer: 25e6, FirstByteRounds: 7, DistributionHerdRounds: 1,
 		Crowd: 1000, CrowdLayers: 2, CrowdLayer: 5e6, Streams: 32, Fewer: 8, Pulls: 3, ManifestClients: 32, Blobs: 1e6}
 }
 
@@ -53,7 +55,7 @@ func fullPlan() plan {
 func quickPlan() plan {
 	return plan{Quick: true, Rounds: 1, WarmRounds: 1, Window: 200 * time.Millisecond, RTT: 5 * time.Millisecond, Total: 100e6,
 		WarmBlobs: 2, WarmBlob: 2e6, Range: 1 << 18, Tags: 5, Layers: 3, Layer: 1e6, SmallLayers: 10, SmallLayer: 4 << 10,
-		Whole: 20e6, Push: 20e6, PushRounds: 1, CheckRounds: 1, SlowConnection: 25e6, Herd: 4, HerdLayers: 2, HerdLayer: 2e6, FirstByteRounds: 1, DistributionHerdRounds: 1,
+		Whole: 20e6, Push: 20e6, PushRounds: 1, CheckRounds: 1, SlowConnection: 25e6, RangedLayer: 40e6, RangedRounds: 1, Herd: 4, HerdLayers: 2, HerdLayer: 2e6, FirstByteRounds: 1, DistributionHerdRounds: 1,
 		Crowd: 50, CrowdLayers: 2, CrowdLayer: 1e5, Streams: 4, Fewer: 2, Pulls: 3, ManifestClients: 4, Blobs: 3000}
 }
 
@@ -79,6 +81,7 @@ type scenario struct {
 func scenarios() []scenario {
 	return []scenario{
 		{"warm", (*bench).warm},
+		{"ranges", (*bench).warmRanges},
 		{"send", (*bench).sendWays},
 		{"manifests", (*bench).manifests},
 		{"beside", (*bench).beside},
@@ -86,6 +89,7 @@ func scenarios() []scenario {
 		{"cold", (*bench).coldImage},
 		{"small", (*bench).smallLayers},
 		{"slow", (*bench).slowConnections},
+		{"cold-ranges", (*bench).coldRanges},
 		{"herd", (*bench).herd},
 		{"crowd", (*bench).crowd},
 		{"cpu", (*bench).coldCPU},
@@ -117,6 +121,11 @@ func (b *bench) dray() (peer, bool) {
 		return peer{}, false
 	}
 	return b.peers[i], true
+}
+
+// only returns the peers with these names.
+func (b *bench) only(names ...string) []peer {
+	return slices.DeleteFunc(slices.Clone(b.peers), func(p peer) bool { return !slices.Contains(names, p.name) })
 }
 
 // caches returns all peers but the direct one.

@@ -35,6 +35,8 @@ func tables() []table {
 	return []table{
 		{"Blobs in the cache", "Many streams fetch whole blobs, or ranges, that every server holds. The memory of distribution is that of its process for plain HTTP.", []string{"warm"},
 			caches, []metric{warmFew, warmFewCPU, warmMany, warmManyCPU, warmRanges, warmRangesCPU, warmTLS, warmTLSCPU, warmPeak}},
+		{"Ranges of blobs in the cache", "Clients with one connection each fetch ranges, as those do that fetch a layer in parallel, or that fetch files of a layer as they need them. Distribution is left out.", []string{"ranges"},
+			[]string{dray, nginx}, rangeRows(rangeLoad.warmRate, rangeLoad.warmCost)},
 		{"Ways to send a file", "The setting `send` of a listener chooses how dray sends a file. This table compares the three choices. Hosts differ, above all in their TCP congestion control.",
 			[]string{"send"}, []string{bySendfile, bySplice, byCopy}, []metric{sendFew, sendFewCPU, sendMany, sendManyCPU}},
 		{"Manifests in the cache", "32 connections request manifests. The origin is on the same machine; a request to a distant origin costs more. net/http is the server of Go's standard library, with a handler that only writes the same bytes.", []string{"manifests"},
@@ -46,6 +48,8 @@ func tables() []table {
 			all, []metric{coldWall, coldBytes, smallWall, smallRequests, smallConnections}},
 		{"A layer from an origin that throttles connections", "The origin sends 25 MB/s on each connection, without a limit on the total. All servers run at the same time.", []string{"slow"},
 			all, []metric{slowWall, slowConnectionCount}},
+		{"Ranges of a layer that is not in the cache", "Clients with one connection each fetch all ranges of a layer of 2 GB, in a random order. The origin is 20 ms away. nginx and distribution are left out, because they first fetch the layer in order.", []string{"cold-ranges"},
+			[]string{direct, dray}, coldRangeRows()},
 		{"A layer from an origin on the same machine", "The origin adds no delay and no limit, so the table shows the cost of the server itself.", []string{"cpu"}, all, []metric{unshapedWall, unshapedCPU}},
 		{"A push to Amazon ECR", "A client pushes an image with one layer through dray to a stand-in for ECR, over a line of limited rate. For comparison, the same bytes go over that line alone. Clients reach dray over loopback, so the line is the bottleneck.", []string{"push"}, []string{dray, lineAlone}, []metric{pushWall}},
 		{"A push with checks", "A client pushes an image of ten compressed layers over the same line, once with all checks of contents (names, shape, labels, how it runs, credentials, a rule in CEL), and once without. Files are half noise and half text. dray decompresses and reads each layer while it arrives.", []string{"checks"}, []string{dray, unchecked}, []metric{checksWall}},

@@ -18,7 +18,7 @@ type target struct {
 }
 
 func targets() []target {
-	return []target{
+	return append([]target{
 		{text: "warm blob over HTTP, 8 streams, against nginx", metric: warmFew, to: warmFew, server: nginx, atLeast: true, bound: 0.95},
 		{text: "warm blob over HTTP, 32 streams, against nginx", metric: warmMany, to: warmMany, server: nginx, atLeast: true, bound: 0.95},
 		{text: "the same, 8 streams, against distribution", metric: warmFew, to: warmFew, server: distribution, atLeast: true, bound: 3},
@@ -46,7 +46,7 @@ func targets() []target {
 		{text: "peak memory with 1000 clients, in MB", metric: crowdPeak, bound: 256},
 		{text: "cache of 1,000,000 blobs, start to first hit, in seconds", metric: millionFirst, bound: 2},
 		{text: "cache of 1,000,000 blobs, peak memory, in MB", metric: millionPeak, bound: 300},
-	}
+	}, rangeTargets()...)
 }
 
 // verdict compares the results of a run with a target. It returns the texts of the goal, of the
