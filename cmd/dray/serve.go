@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"syscall"
@@ -43,6 +44,9 @@ and exits.`,
 			log, end := newLogger(cfg.Log, in.stderr)
 			defer end()
 			logStart(cfg, in.notices(cfg), log)
+			if limit := memoryLimit(os.DirFS("/")); limit > 0 && os.Getenv("GOMEMLIMIT") == "" {
+				debug.SetMemoryLimit(limit / 10 * 9) // the rest is for what the runtime does not count
+			}
 			defer ignoreHangups(log)()
 			return serve(cmd.Context(), cfg, log)
 		},

@@ -1,0 +1,38 @@
+package main
+
+import (
+	"io/fs"
+	"path"
+	"strconv"
+	"strings"
+)
+
+// memoryLimit returns the memory in bytes that the control group of the process may use, or 0 if
+// there is no bound. system is the root of the file system. Groups within groups have the least
+// bound of all (Linux, Documentation/admin-guide/cgroup-v2.rst, "memory.max").
+func memoryLimit(system fs.FS) (least int64) {
+	bound := func(file string) {
+		text, err := fs.ReadFile(system, file)
+		if err != nil {
+			return
+		}
+		n, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64) // "max" is no number
+		if err == nil && n > 0 && n < 1<<60 && (least == 0 || n < least) {  // version 1 says "no bound" by a huge number
+			least = n
+		}
+	}
+	bound("sys/fs/cgroup/memory/memory.limit_in_bytes")
+	groups, err := fs.ReadFile(system, "proc/self/cgroup")
+	if err != nil {
+		return least
+	}
+	for line := range strings.Lines(string(groups)) {
+		group, ok := strings.CutPrefix(strings.TrimSpace(line), "0::")
+		for ok {
+			bound(path.Join("sys/fs/cgroup", path.Clean("/"+group), "memory.max"))
+			ok = group != "/" && group != "."
+			group = path.Dir(group)
+		}
+	}
+	return least
+}
