@@ -21,9 +21,9 @@ func (t *Transport) base() *url.URL {
 }
 
 // askChallenge asks /v2/ which credentials the registry wants, unless /v2/ has answered that
-// before. Registries that let anybody read (Artifactory, Nexus) say to an anonymous client that
-// private content does not exist, and send no challenge with that. While /v2/ does not answer,
-// askChallenge returns an error, because nothing can be said about the content.
+// before. This is needed because registries that let anybody read (Artifactory, Nexus) answer an
+// anonymous request for private content with 404, without a challenge. If /v2/ gives no answer,
+// askChallenge returns an error, because then it is not known whether the content exists.
 func (t *Transport) askChallenge(ctx context.Context) error {
 	if t.asked.Load() {
 		return nil

@@ -12,7 +12,8 @@ type Challenge struct {
 	Scheme string
 	// Token68 is the single unnamed value that some schemes have in place of parameters.
 	Token68 string
-	// Params are the parameters, with names in lower case. The first of two equal names is kept.
+	// Params are the parameters, with names in lower case. If a name occurs twice, its first value is
+	// kept.
 	Params map[string]string
 }
 

@@ -1,16 +1,18 @@
-// Package auth turns the challenge of a registry into a token.
+// Package auth authorises requests to a registry, with Basic or with tokens, as the registry's
+// challenges demand.
 //
 // A Transport serves one registry. Its rules:
 //
 //   - Credentials and tokens go only to the registry's own origin and to the token endpoint
 //     that the registry names.
-//   - There is at most one token per scope, and one request for it in flight. The token is
-//     renewed before it expires, and is used while its renewal is under way or fails.
+//   - For each scope there is at most one token, and at most one token request in flight. A token
+//     is renewed before it expires. It is used while its renewal is under way or fails.
 //   - A refused request is repeated at most once, with another authorization, and only if its
 //     body can be sent again.
-//   - A refusal for one repository does not mean that the credential is refused. It is refused if
-//     the token endpoint refuses it without any repository, or if /v2/ refuses it. Without a
-//     configured credential, no refusal concerns one.
+//   - A refusal for one repository does not mean that the registry refuses the credential. It does
+//     so if the token endpoint refuses the credential in a request without a repository, or if /v2/
+//     refuses the credential. If /v2/ answers everybody and so cannot tell, a 401 counts as a
+//     refusal of the credential.
 //   - A refused credential is not shown again during a pause, which grows from 5 s to 5 minutes,
 //     unless the credential changes.
 //   - Before the first request with a credential, /v2/ is asked which kind the registry wants,

@@ -7,9 +7,9 @@ import (
 	"sync"
 )
 
-// within reports whether the first attempt at a request gets an authorization. A storage that shows
-// itself under the name of the registry refuses a signed URL that comes with an Authorization
-// header (moby#50065), so reads outside of /v2/ are sent without one.
+// within reports whether the first attempt at a request gets an authorization. Reads outside of
+// /v2/ are sent without one: they may go to a storage under the name of the registry, which refuses
+// a signed URL with an Authorization header (moby#50065).
 func (t *Transport) within(req *http.Request) bool {
 	return !reads(req) || strings.HasPrefix(strings.TrimSuffix(req.URL.Path, "/")+"/", t.base().Path)
 }
@@ -28,10 +28,10 @@ type others struct {
 	known map[string]*Transport
 }
 
-// elsewhere returns the RoundTripper for a request to a host other than the registry. A registry
-// may do no more than redirect to another one, for example to ghcr.io from a host name of one's
-// own. Reads below /v2/ of that other registry may need an anonymous token. The credentials of this
-// registry are never used.
+// elsewhere returns the RoundTripper for a request to a host other than the registry. Some
+// registries only redirect to another registry, for example from a host name of one's own to
+// ghcr.io. Reads below /v2/ of the other registry may need an anonymous token. The credentials of
+// the first registry are never used for them.
 func (t *Transport) elsewhere(req *http.Request) http.RoundTripper {
 	path, _, below := strings.Cut(req.URL.Path, "/v2/")
 	if !reads(req) || !below {

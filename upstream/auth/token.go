@@ -28,8 +28,8 @@ const (
 	tokenTimeout = 20 * time.Second
 	// renewPause is the wait after a failed renewal, during which the old token is used.
 	renewPause = 5 * time.Second
-	// maxTokens bounds the cache: a registry may have any number of repositories, and so of
-	// scopes.
+	// maxTokens bounds the tokens in the cache, because a registry may have any number of
+	// repositories, each with its own scope.
 	maxTokens = 4096
 	// maxTokenHops bounds the redirects of one token request.
 	maxTokenHops = 5
@@ -75,9 +75,9 @@ type flight struct {
 // get returns a token for key. It sends a request only if it holds no token, or one that is due for
 // renewal. During a request, other callers get the held token, or wait for the same answer if no
 // token is held. The first request for a key uses scopes. demanded, when not nil, are the scopes of
-// a challenge, which replace those of the key.
-// refused, when not empty, is a token that the registry has just refused: it is renewed, and the
-// caller waits for that. Others go on with it until then.
+// a challenge, which replace those of the key. refused, when not empty, is a token that the
+// registry has just refused. The caller waits for a new token in its place, and other callers get
+// the refused token until the new one is there.
 func (c *tokens) get(ctx context.Context, key string, scopes, demanded []string, refused Secret) (token, error) {
 	now := time.Now()
 	c.mu.Lock()
@@ -114,8 +114,8 @@ func (c *tokens) get(ctx context.Context, key string, scopes, demanded []string,
 	return f.token, f.err
 }
 
-// lead makes the request of a flight. It is not cancelled with the caller's request, because
-// others wait for it.
+// lead makes the request of a flight. The token request is not cancelled with the caller's request,
+// because other callers wait for the token.
 func (c *tokens) lead(ctx context.Context, key string, e *entry, f *flight, scopes []string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), tokenTimeout)
 	defer cancel()
@@ -181,7 +181,7 @@ func (c *tokens) evict(now time.Time) {
 	}
 }
 
-// tokenAnswer is the answer of a token endpoint. Both names of the token are in use.
+// tokenAnswer is the answer of a token endpoint. Registries use both names of the token.
 type tokenAnswer struct {
 	Token       string       `json:"token"`
 	AccessToken string       `json:"access_token"`
@@ -207,9 +207,9 @@ func (n looseSeconds) duration() time.Duration {
 }
 
 // requestToken gets a token with the given scopes from the realm. If the realm refuses,
-// requestToken finds out whether that concerns the credential (ErrRefused) or the scopes
-// (ErrDenied). It is the credential if the realm gives it no token without scopes either. Without a
-// credential, it is the scopes.
+// requestToken finds out whether the refusal concerns the credential (ErrRefused) or the scopes
+// (ErrDenied). It concerns the credential if the realm also refuses a token without scopes. If
+// there is no credential, it concerns the scopes.
 func (t *Transport) requestToken(ctx context.Context, scopes []string) (token, error) {
 	b := t.challenge.Load()
 	if b == nil {
@@ -249,8 +249,8 @@ func (t *Transport) requestToken(ctx context.Context, scopes []string) (token, e
 }
 
 // tokenWithoutScopes shows the credential to the realm, and returns an error if the realm does not
-// accept it. A realm that has no tokens without scopes counts as one that refuses the credential,
-// because a refusal led to this question.
+// accept it. Any 4xx except 429 counts as a refusal of the credential, also from a realm that has
+// no tokens without scopes, because the realm has refused the credential before.
 func (t *Transport) tokenWithoutScopes(ctx context.Context, b *bearer, cred Credential) error {
 	_, err := t.fetchToken(ctx, b, cred, nil)
 	if e, ok := errors.AsType[*TokenError](err); ok && e.Status/100 == 4 && e.Status != http.StatusTooManyRequests {

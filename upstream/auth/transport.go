@@ -16,7 +16,7 @@ import (
 	"dray/upstream/oci"
 )
 
-// maxRefusal bounds the bytes of a refusal's body that Expired gets.
+// maxRefusal bounds how much of a refusal's body is read.
 const maxRefusal = 8 << 10
 
 // Refusal is an answer that may mean an expired credential.
@@ -26,7 +26,7 @@ type Refusal struct {
 	Header  http.Header
 	// Body is the start of the answer, at most 8 KiB; empty for HEAD.
 	Body []byte
-	// Credential is the one that was sent as Basic; zero for a bearer token.
+	// Credential is the credential that was sent as Basic; zero if a bearer token was sent.
 	Credential Credential
 }
 
@@ -56,11 +56,11 @@ type Transport struct {
 	secure bool
 
 	challenge   atomic.Pointer[bearer] // the last Bearer challenge; nil before the first
-	sharedScope atomic.Pointer[string] // the one scope of a registry that uses it for all requests (ECR Public)
+	sharedScope atomic.Pointer[string] // the scope of a registry that has only one for all requests (ECR Public)
 	// perRepository says that the registry has asked for the scope of a repository. Its challenge to
 	// /v2/ may name another scope, which then is not the one for all requests.
 	perRepository atomic.Bool
-	basic         atomic.Bool // the registry has sent a Basic challenge
+	basic         atomic.Bool // the registry has sent a Basic challenge, or wants no credentials for /v2/
 	tokens        tokens
 	trust         trust
 	asked         atomic.Bool // /v2/ has answered an anonymous request
@@ -120,7 +120,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	if next == nil || req.Body != nil && req.Body != http.NoBody && req.GetBody == nil {
 		if next != nil && s.token.value != "" {
-			resp.StatusCode = http.StatusUnauthorized // whatever the registry says for a token that has ended
+			resp.StatusCode = http.StatusUnauthorized // some registries answer another status to a token that has ended
 		}
 		return t.judged(req, resp, s)
 	}
@@ -212,8 +212,9 @@ func (t *Transport) authorize(req *http.Request) (authorization, error) {
 }
 
 // withBasic returns the authorization by a credential, after /v2/ has accepted the credential. A
-// request to /v2/ gets it at once, because its answer tells. The error matches ErrRefused if the
-// registry refuses the credential, or has done so a short while ago.
+// request to /v2/ gets the credential at once, because its own answer tells whether /v2/ accepts
+// the credential. The error matches ErrRefused if the registry refuses the credential, or has done
+// so a short while ago.
 func (t *Transport) withBasic(req *http.Request, cred Credential) (authorization, error) {
 	if t.isBase(req.URL) {
 		_, known, err := t.trust.known(cred, forever, false)
@@ -227,8 +228,7 @@ func (t *Transport) withBasic(req *http.Request, cred Credential) (authorization
 }
 
 // bearer gets a token for the request. demanded are the scopes of the challenge to the request, or
-// nil if there was no challenge yet. refused is as for
-// tokens.get.
+// nil if there was no challenge yet. refused has the same meaning as for tokens.get.
 func (t *Transport) bearer(req *http.Request, demanded []string, refused Secret) (authorization, error) {
 	key, scopes := t.scope(req)
 	tok, err := t.tokens.get(req.Context(), key, scopes, demanded, refused)
@@ -319,8 +319,9 @@ func (t *Transport) reconsider(req *http.Request, resp *http.Response, s authori
 	return nil, nil
 }
 
-// youngToken is the age up to which a token is not the reason for a refusal without a challenge. It
-// bounds what refusals that concern the content cost: one token in this time.
+// youngToken is the age up to which a token cannot have ended, so that a refusal without a
+// challenge concerns the content. Refusals for content thus cost at most one new token in this
+// time.
 const youngToken = 10 * time.Second
 
 // insufficient reports whether a refusal says that the token is good, but does not grant enough
@@ -332,8 +333,8 @@ func insufficient(resp *http.Response) bool {
 }
 
 // renewed returns a new token for a request that was refused without a challenge, because the token
-// may have ended before its time (ECR Public: 400, oras-go#1227; others 403, kpm#698). It returns
-// nil if there is none: the refusal then counts.
+// may have ended before its time (ECR Public: 400, oras-go#1227; others 403, kpm#698). If there is
+// no new token, renewed returns nil, and the refusal is final.
 func (t *Transport) renewed(req *http.Request, s authorization) *authorization {
 	next, err := t.bearer(req, nil, s.token.value)
 	if err != nil || next.header == s.header {

@@ -13,10 +13,10 @@ const (
 	// often (harbor#22569).
 	firstRefusal = 5 * time.Second
 	lastRefusal  = 5 * time.Minute
-	// trustedFor is how long after a token endpoint has accepted a credential any number of
-	// requests may show it at the same time.
+	// trustedFor is how long a token endpoint counts as accepting a credential after it has accepted
+	// the credential once. In this time, any number of requests may show the credential concurrently.
 	trustedFor = time.Minute
-	// forever is for registries that get the credential with each request.
+	// forever takes the place of trustedFor at registries that get the credential with each request.
 	forever = time.Duration(1<<63 - 1)
 	// confirmedFor is how long a credential that was doubted and then accepted is not doubted again.
 	confirmedFor = 5 * time.Second
@@ -37,11 +37,12 @@ type trust struct {
 	pause     time.Duration // the length of that pause
 }
 
-// prove returns nil if the registry has accepted c, at most the duration within ago. If c was
-// refused a short while ago, it returns the same error again. Otherwise one caller calls ask, which
-// shows c to the registry, while the others wait. doubt says that the caller has met a refusal that
-// may be about c. With doubt, an earlier acceptance counts only if it followed a doubt, and only
-// for confirmedFor. suspect tells ask whether any caller has met such a refusal.
+// prove returns nil if the registry has accepted c and the duration within has not passed since. If
+// c was refused and the pause after the refusal is not over, prove returns the error of that
+// refusal. Otherwise one caller calls ask, which shows c to the registry, while the other callers
+// wait. doubt says that the caller has met a refusal that may be about c. With doubt, an acceptance
+// counts only if it is the answer to an earlier doubt, and only for confirmedFor. suspect tells ask
+// whether c was refused before, or may have been.
 func (k *trust) prove(ctx context.Context, c Credential, within time.Duration, doubt bool, ask func(ctx context.Context, suspect bool) error) error {
 	for {
 		suspect, known, err := k.known(c, within, doubt)
@@ -103,7 +104,7 @@ func (k *trust) about(c Credential) {
 	k.accepted, k.confirmed, k.refusal, k.until, k.pause = time.Time{}, time.Time{}, nil, time.Time{}, 0
 }
 
-// crowd has at most one call of a function in flight.
+// crowd lets concurrent callers share one call of a function.
 type crowd struct {
 	mu   sync.Mutex // guards call
 	call *call
@@ -116,7 +117,7 @@ type call struct {
 }
 
 // do calls f, or waits for a call that is under way and returns its error. led reports whether f
-// was called. f is not cancelled with ctx, because others wait for it.
+// was called. f is not cancelled with ctx, because other callers wait for it.
 func (c *crowd) do(ctx context.Context, f func(context.Context) error) (led bool, err error) {
 	c.mu.Lock()
 	current := c.call
