@@ -13,8 +13,9 @@ import (
 	"dray/upstream/oci"
 )
 
-// answerTimeout bounds the reading of manifests, lists and the texts of errors. Blobs have no
-// limit here, because only their reader knows how long to wait for them.
+// answerTimeout bounds the time to read a manifest, a list, the text of an error, or the start of a
+// blob that noDocument looks at. Otherwise blobs have no limit here, because only their reader
+// knows how long to wait for them.
 const answerTimeout = 20 * time.Second
 
 var errStalled = errors.New("the answer stalled")
@@ -28,11 +29,11 @@ type answer struct {
 	permit   *permit // nil without a Limiter
 	received prometheus.Counter
 	bytes    int64             // read so far
-	ended    func(bytes int64) // called once by Close; nil if nobody wants to know
+	ended    func(bytes int64) // called once, by Close; may be nil
 }
 
-// roundTrip makes one round trip. The body of its answer is an *answer, which can cancel the
-// request, and which adds its bytes to received.
+// roundTrip makes one round trip. The body of the answer is an *answer, which adds its bytes to
+// received.
 func roundTrip(via http.RoundTripper, req *http.Request, received prometheus.Counter) (*http.Response, error) {
 	ctx, cancel := context.WithCancel(req.Context())
 	resp, err := via.RoundTrip(req.WithContext(ctx))
@@ -76,8 +77,9 @@ func abortAfter(resp *http.Response, d time.Duration) *time.Timer {
 	})
 }
 
-// readAll returns the JSON of an answer, decompressed. If that is longer than limit, it returns the
-// first limit+1 bytes. The error is errStalled if reading takes longer than answerTimeout.
+// readAll returns the body of an answer, decompressed. If the body is longer than limit, readAll
+// returns its first limit+1 bytes. The error is errStalled if reading takes longer than
+// answerTimeout.
 func readAll(resp *http.Response, limit int64) ([]byte, error) {
 	defer abortAfter(resp, answerTimeout).Stop()
 	var p []byte

@@ -17,7 +17,7 @@ const (
 // pause returns how long to wait after failure n, counted from 0. It returns 0 if a Limiter has
 // paused the operation already, and the Retry-After if the registry sent one. Otherwise the wait
 // doubles with each failure, up to lastPause. Up to half of it is random, so that callers that
-// failed together do not return together.
+// failed together do not all try again at the same time.
 func pause(n int, err error) time.Duration {
 	if errors.Is(err, errPaused) {
 		return 0
@@ -36,7 +36,7 @@ func backoff(n int) time.Duration {
 	return d/2 + rand.N(d/2)
 }
 
-// sleep waits for d and returns nil. If ctx ends first, it returns the cause.
+// sleep waits for d and returns nil. If ctx ends first, it returns the cause of ctx.
 func sleep(ctx context.Context, d time.Duration) error {
 	t := time.NewTimer(d)
 	defer t.Stop()

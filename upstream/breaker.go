@@ -18,39 +18,39 @@ import (
 type BreakerOptions struct {
 	// Name names the upstream in messages and metrics.
 	Name string
-	// Threshold is how many questions in a row must have got no answer before the Breaker refuses
-	// callers that hold no older answer. 0 means 5.
+	// Threshold is after how many questions in a row without an answer the Breaker refuses callers
+	// that hold no older answer. [Breaker] says what a question is. 0 means 5.
 	Threshold int
-	// Lasting is how much time must also have passed since the first of the failures. So retries
-	// absorb a short burst of failures, however many callers meet it. 0 means that the number of
+	// Lasting is how much time must also have passed since the first of these failures. A shorter
+	// burst of failures is left to retries, however many callers meet it. 0 means that the number of
 	// failures alone decides.
 	Lasting time.Duration
 	// Probe is the time from a failure to the next attempt, while callers are refused. 0 means 5 s.
 	Probe time.Duration
 	// Hello, when not nil, sends the registry a request that concerns no content, such as GET /v2/.
-	// For the registry itself, the result of Hello decides in place of Threshold. The Breaker also
-	// calls Hello before it lets an attempt through that may end a refusal. Probe bounds how long that
-	// may take.
+	// The Breaker then considers the registry itself down only when Hello has failed, and Threshold
+	// counts only for hosts that the registry redirects to. While the registry is down, the Breaker
+	// calls Hello before it lets an attempt through. Probe bounds the time of one call.
 	Hello func(context.Context) error
 }
 
 // Breaker refuses requests to a host that is down, so that callers need not wait for it. It judges
 // the registry and each host that the registry redirects to separately. A question is one call of a
-// Source, Sink, Lister or Deleter. It counts once, however often a Retry repeats it. It has failed
-// if its result is ErrUnreachable or a status of 500 or above. Any other answer about content ends
-// the row of the failures of its host.
+// Source, Sink, Lister or Deleter. It counts once, however often it is repeated. It has failed if
+// its result is ErrUnreachable or a status of 500 or above. Any other answer about content ends the
+// row of failures of the host that gave it.
 //
-// One bad object must not keep callers from all other objects. So statuses of 500 and above count
-// against all callers of a host only when questions about three repositories have failed. At the
-// registry itself, Hello then tells whether it is down, as it does when questions get no answer. As
-// long as Hello gets a good answer, only the failing repositories are refused, if they are three or
-// more.
+// One bad object must not keep callers from all other objects. So the Breaker refuses all callers
+// of a host because of statuses of 500 and above only when questions about three repositories have
+// failed. If the host is the registry itself, Hello then decides whether the registry is down, as
+// Hello also does when questions get no answer. As long as Hello gets a good answer, the Breaker
+// refuses only questions about repositories that fail, and only if three or more fail.
 //
 // Two kinds of callers share the state. Callers that need the answer (Source, Sink, Lister,
 // Deleter) are refused while the host is considered down. Callers that hold an older answer (Held)
 // are refused after one question without an answer, or after one failure of their own repository,
-// because asking costs them time and gains little. For both kinds, the Breaker lets one attempt at
-// a time through, Probe after the last failure.
+// because asking costs them time and gains little. Once Probe has passed since the last failure,
+// the Breaker lets one attempt of either kind through.
 type Breaker struct {
 	o        BreakerOptions
 	refusals prometheus.Counter
@@ -60,45 +60,45 @@ type Breaker struct {
 	// hosts has the failures of each host since its last good answer, and repos has those of each
 	// repository. The registry is the host "".
 	hosts, repos map[string]*circuit
-	// asked says that there was a result, and problem is the newest one if the registry failed, or
-	// refused the credentials.
+	// asked says that a request to the registry had a result. problem is the newest result if the
+	// registry failed or refused the credentials, and nil otherwise.
 	asked   bool
 	problem error
 }
 
 const (
 	registryHost = ""
-	// severalRepos is how many repositories must meet failures before their host counts as down.
+	// severalRepos is how many repositories must fail before the Breaker looks for the reason in their
+	// host.
 	severalRepos = 3
-	// maxCircuits bounds how many hosts, and how many repositories, are remembered, because strangers
-	// choose their names.
+	// maxCircuits bounds how many hosts, and how many repositories, are remembered, because clients
+	// and registries choose their names.
 	maxCircuits = 1024
 )
 
 // circuit is the row of failures of one host or one repository.
 type circuit struct {
-	failures   int             // failed questions
-	unanswered int             // those of them that got no answer
-	repos      map[string]bool // their repositories, severalRepos at most
-	silent     bool            // Hello got no good answer either
-	asking     bool            // Hello is under way
-	first      time.Time       // of the first failure
+	failures   int             // failed questions; counted only for a host
+	unanswered int             // failed questions without an answer; counted only for a host
+	repos      map[string]bool // repositories of the failed questions, severalRepos at most; only for a host
+	silent     bool            // Hello failed, too
+	asking     bool            // a call of Hello is under way
+	first      time.Time       // time of the first failure
 	last       error
-	next       time.Time // of the next attempt
+	next       time.Time // time of the next attempt
 }
 
-// BreakerState describes the host with the most failures: the registry, or a host that the registry
-// redirects to.
+// BreakerState describes the registry and the hosts that it redirects to.
 type BreakerState struct {
 	// Open says that callers are refused, at the registry or at any host that it redirects to.
 	Open bool
-	// Failures is the number of questions in a row that failed. Last is the newest failure, nil if
-	// there is none, and Next is the time of the next attempt.
+	// Failures, Last and Next describe the host with the most failures: how many questions in a row
+	// failed, the newest failure (nil if there is none), and the time of the next attempt.
 	Failures int
 	Last     error
 	Next     time.Time
-	// Asked says that the registry was asked something, with any result. Problem is the newest result,
-	// if it says that the registry cannot be used: it failed, or refused the credentials.
+	// Asked says that the registry was asked something, with any result. Problem is the newest result
+	// if the registry failed or refused the credentials, and nil otherwise.
 	Asked   bool
 	Problem error
 }
@@ -156,8 +156,8 @@ func (b *Breaker) State() (s BreakerState) {
 	return s
 }
 
-// Greeted records the result of a first request to the registry. It counts for State only, until
-// there is another result.
+// Greeted records the result of a first request to the registry. Only State uses this result, and
+// only until there is another one.
 func (b *Breaker) Greeted(err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -300,9 +300,10 @@ func (b *Breaker) down(host string, c *circuit) bool {
 	return b.lasts(c) && (len(c.repos) >= severalRepos || c.unanswered >= b.o.Threshold)
 }
 
-// spreads reports whether the failures of a repository are part of a wider trouble of the registry:
-// they go on, and so do those of other repositories, severalRepos in all. The trouble of a single
-// repository may be one bad object, which must not cost callers the others. b.mu is held.
+// spreads reports whether the failures of a repository are part of a wider problem of the registry:
+// they have gone on for Lasting, and so have recent failures of severalRepos repositories. If only
+// one repository fails, the reason may be one bad object, and callers must still get the other
+// objects. b.mu is held.
 func (b *Breaker) spreads(of *circuit) bool {
 	if !b.lasts(of) {
 		return false
@@ -378,8 +379,8 @@ func (c *circuit) failed(err error, probe time.Duration) {
 	c.last, c.next = err, time.Now().Add(probe)
 }
 
-// rowOf returns the circuit of key, and makes it if there is none. If that would be one too many,
-// rowOf forgets another one, which costs a few questions.
+// rowOf returns the circuit of key, and makes it if there is none. If there are already
+// maxCircuits, rowOf forgets another one, which costs a few questions.
 func rowOf(all map[string]*circuit, key string) *circuit {
 	c := all[key]
 	if c != nil {
@@ -406,8 +407,8 @@ func saysNothing(err error) bool {
 		errors.Is(err, ErrCredentials) || errors.Is(err, ErrRepositoryMissing)
 }
 
-// failing reports whether a result is a failure of the host. A 4xx of a storage is none: it
-// concerns the object, or the URL that the registry made for it.
+// failing reports whether a result is a failure of the host. A 4xx of a storage is not, because it
+// concerns the object, or the URL that the registry made for the object.
 func failing(err error) bool {
 	if errors.Is(err, ErrUnreachable) {
 		return true

@@ -8,19 +8,19 @@ import (
 )
 
 const (
-	// minRate is the lowest rate, in requests per second, to which refusals can slow a bucket.
-	// For a bucket with a ceiling, the lowest rate is instead 1/400 of the ceiling if that is
-	// more, and the ceiling itself if that is less.
+	// minRate is the lowest rate, in requests per second, to which refusals can slow a bucket. A
+	// bucket with a high ceiling (above 400) has a lowest rate of 1/400 of the ceiling instead. A
+	// bucket with a ceiling below minRate is never slowed below its ceiling.
 	minRate = 1
-	// recovery sets how fast the rate rises after a refusal. While answers come in and none is a
-	// refusal, the rate grows in this time by at least the rate at which the registry refused. So it
-	// regains a halved rate in half of this time. A bucket without a ceiling loses its limit when four
-	// times this time has passed since the last refusal.
+	// recovery sets how fast the rate rises after a refusal. As long as answers come in and none of
+	// them is a refusal, the rate grows within recovery by at least the rate at which the registry
+	// refused (refusedRate). So a rate that was halved is back at refusedRate after half of recovery.
+	// In a bucket without a ceiling, the limit ends four times recovery after the last refusal.
 	recovery = 15 * time.Second
 	// probePause bounds the pause after a refusal without Retry-After.
 	probePause = time.Second
-	// fewRequests is how many requests a bucket must have sent since the last refusal for the next
-	// refusal to halve its rate. If the bucket sent fewer, other clients are using up the registry's
+	// fewRequests is how many requests a bucket must have sent since its last refusal before another
+	// refusal halves its rate. If the bucket sent fewer, other clients are using up the registry's
 	// limit, and only waiting helps.
 	fewRequests = 3
 	// maxPause bounds the pause after a refusal, even if Retry-After asks for a longer one.
@@ -46,15 +46,16 @@ type bucket struct {
 	refusals    int
 	lastError   string
 	// refusedAt is the time of the last refusal, or zero when the rate has recovered from it. Answers
-	// to requests that were sent before it are ignored. raisedAt is when a refusal last halved the
-	// rate, or an answer last raised it.
+	// to requests that were sent before refusedAt are ignored. raisedAt is when a refusal last halved
+	// the rate, or an answer last raised it.
 	refusedAt, raisedAt time.Time
 	// refusedRate is the rate, per second, at which the registry refused. sentSince counts the
 	// requests sent since the last refusal.
 	refusedRate float64
 	sentSince   int
 
-	// sent counts the requests sent since secondStart, lastSent those of the second before.
+	// sent counts the requests sent since secondStart. lastSent counts those sent in the second before
+	// secondStart.
 	secondStart    time.Time
 	sent, lastSent int
 }
@@ -152,10 +153,10 @@ func (b *bucket) minWait(now time.Time, flow string, background bool) time.Durat
 	return max(b.pausedUntil.Sub(now), b.tokenDelay(now, n))
 }
 
-// refused records a refusal and pauses the bucket. If throttled, it also halves the rate, unless
-// fewer than fewRequests were sent since the last refusal. Without Retry-After, the pause grows
-// with each refusal in a row. A request that was sent before the last refusal changes nothing.
-// began is when the request was sent, and after is the Retry-After of the answer, or 0.
+// refused records a refusal and pauses the bucket. If throttled is true, it also halves the rate,
+// unless fewer than fewRequests were sent since the last refusal. Without Retry-After, the pause
+// grows with each refusal in a row. A request that was sent before the last refusal changes
+// nothing. began is when the request was sent, and after is the Retry-After of the answer, or 0.
 func (b *bucket) refused(began, now time.Time, throttled bool, after time.Duration) {
 	if began.Before(b.refusedAt) {
 		return

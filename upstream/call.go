@@ -22,19 +22,19 @@ func (r Repo) With(c Call) Repo {
 // a client waits for.
 type Call struct {
 	// Background, when not nil, marks a request that no client waits for until the Urgency is raised.
-	// Until then, the request is sent after all others, and leaves a quarter of the slots free. If it
-	// asks for a manifest, it is not sent while the pull quota is nearly used up.
+	// Until then, the request is sent after those of clients, and leaves a quarter of the Limiter's
+	// slots free. If it asks for a manifest, it is not sent while the pull quota is nearly used up.
 	Background *Urgency
 	// OnRetry, when not nil, is called with each failure that another try may mend, even if no time is
 	// left for one. It must not block.
 	OnRetry func(error)
-	// Existing says that a write must not create its repository: nobody has decided yet whether the
-	// content may be stored.
+	// Existing says that a write must not create its repository, because nobody has decided yet
+	// whether the content may be stored.
 	Existing bool
 	// maxWait bounds how long the request waits in a Limiter's queue; 0 means the usual bound.
 	maxWait time.Duration
-	// before is the number of requests that failed before this one, which repeats them. A Breaker
-	// counts all as one question.
+	// before is how many attempts at the same question failed before this one. A Breaker counts all
+	// attempts as one question.
 	before int
 	// onward, when not nil, is called before the request goes to a host that the registry has
 	// redirected to. If it returns an error, the request is not sent.
@@ -56,8 +56,8 @@ func NewUrgency() *Urgency {
 	return &Urgency{urgent: urgent, raise: sync.OnceFunc(func() { close(urgent) })}
 }
 
-// Raise makes the task's requests like those of clients, both those that wait now and later ones.
-// It may be called more than once.
+// Raise makes the task's requests count as requests of clients, also those that already wait. It
+// may be called more than once.
 func (u *Urgency) Raise() { u.raise() }
 
 // InBackground returns the Call for requests that no client will ever wait for.

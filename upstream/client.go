@@ -23,11 +23,11 @@ import (
 type Options struct {
 	// Name names the upstream in messages and metrics. Empty means the host.
 	Name string
-	// Base is the address of the registry: http or https, host, and the path in front of /v2/, if
-	// any. Required.
+	// Base is the address of the registry: the scheme (http or https), the host, and the path in front
+	// of /v2/, if any. Required.
 	Base *url.URL
-	// Host is the registry's own name, if it differs from the host of Base. ECR reads the account
-	// from it.
+	// Host is the registry's own name, if it differs from the host of Base. It is sent in the Host
+	// header, from which ECR reads the account.
 	Host string
 	// Transport sends all requests, also those to redirect targets. It adds credentials to requests to
 	// Base (auth.Transport) and to no others. If the registry refuses the credentials, Transport
@@ -40,10 +40,11 @@ type Options struct {
 	UserAgent string
 	// WriteAttempts bounds the attempts at one write: an upload, a manifest or a deletion. WriteBudget
 	// is the time from the start of the write within which another attempt may start. 0 means 5
-	// attempts, and 5 minutes.
+	// attempts, and 5 minutes. An attempt after which the Limiter pauses the operation does not count.
 	WriteAttempts int
 	WriteBudget   time.Duration
-	// Logger receives the errors of writes that are tried again. Nil discards.
+	// Logger receives each request, and the errors of writes that are tried again, at level debug. Nil
+	// discards.
 	Logger *slog.Logger
 }
 
@@ -207,7 +208,7 @@ func (c *Client) roundTrip(req *http.Request, repo Repo, kind oci.Kind) (*http.R
 }
 
 // logRequest logs a request and its answer at level debug: when the answer was read, or at once if
-// there is none. The query is left out, because those of storages are signed.
+// there is none. The query is left out, because the query of a storage's URL may hold a signature.
 func logRequest(o *Options, req *http.Request, repo Repo, resp *http.Response, began time.Time, err error) {
 	ctx := context.WithoutCancel(req.Context())
 	if !o.Logger.Enabled(ctx, slog.LevelDebug) {
@@ -301,10 +302,11 @@ func (c *Client) follow(req *http.Request, location string) (*http.Request, erro
 	return next, nil
 }
 
-// resolve parses a Location. If it has the registry's own name (Options.Host), resolve puts the
-// address of Base in its place. A registry behind a proxy that ends TLS may write http for its own
-// name (distribution#123), which resolve turns into https. It refuses any other change from https
-// to http. A registry behind a proxy that adds a path may leave out that path, which resolve adds.
+// resolve parses a Location. If the Location has the registry's own name (Options.Host), resolve
+// puts the scheme and host of Base in its place. A registry behind a proxy that ends TLS may write
+// http for its own name (distribution#123), which resolve turns into https. resolve refuses any
+// other change from https to http. A registry behind a proxy that adds a path may leave that path
+// out. In that case resolve adds the path.
 func (c *Client) resolve(from *url.URL, location string) (*url.URL, error) {
 	u, err := from.Parse(location)
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {

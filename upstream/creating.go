@@ -15,11 +15,11 @@ import (
 
 const (
 	createTimeout = 30 * time.Second
-	// createdWindow is how long after its creation a repository may still be missing: AWS support
-	// advises to wait about a second.
+	// createdWindow is how long after its creation the registry may still not find a repository. AWS
+	// support advises to wait about a second.
 	createdWindow = 30 * time.Second
-	// createdPatience bounds how long one write waits for that, which its client does as well. The
-	// pauses between its attempts grow from firstLook to lastLook.
+	// createdPatience bounds how long one write waits until the registry finds the repository, because
+	// a client waits for the write. The pauses between the attempts grow from firstLook to lastLook.
 	createdPatience     = 10 * time.Second
 	firstLook, lastLook = 100 * time.Millisecond, 2 * time.Second
 	// maxKnownRepos bounds the repositories that are remembered. If the state of a repository is
@@ -35,8 +35,9 @@ const (
 // not find the repository is repeated, and the repository is not created again.
 //
 // Until the registry has accepted a write to a repository, only one write is under way there. So
-// the layers of a first push together cost one creation, and only one of them waits for the
-// registry. A write with [Call.Existing] creates no repository and fails with ErrRepositoryMissing.
+// the layers of a first push cost one creation together, and only one of them is sent again and
+// again until the registry finds the repository. A write with [Call.Existing] creates no repository
+// and fails with ErrRepositoryMissing.
 type Creating struct {
 	next    Sink
 	creator Creator
@@ -52,19 +53,19 @@ type repoState struct {
 	accepted  bool    // a write was accepted
 	creations int     // creations so far; shows whether a refused write began before the last creation
 	leader    *leader // the write that is under way alone, nil if there is none
-	// missing is set if the newest write found no repository and could not create it. It is the error
-	// of that write, which ended at missingSince.
+	// missing is the error of the last leader if it found no repository and must not create one;
+	// otherwise nil. missingSince is when that leader ended.
 	missing      error
 	missingSince time.Time
 	created      time.Time // of the last creation
-	inVain       bool      // since then a write has waited in vain until the registry finds it
+	inVain       bool      // since then, a write has waited in vain for the registry to find the repository
 }
 
 // turn is what a write needs to know before it begins.
 type turn struct {
 	creations int     // the count of creations until now
-	lead      *leader // nil if the repository is known to exist
-	missing   error   // the error of an earlier write that found no repository, for missingFor
+	lead      *leader // the write's own lead; nil if the repository is known to exist
+	missing   error   // the error of a leader that found no repository at most missingFor ago
 }
 
 // leader is a write that the other writes to its repository wait for. err is set before done
@@ -78,7 +79,7 @@ type leader struct {
 type outcome struct {
 	accepted bool  // the registry accepted a write
 	failure  error // error of the creation
-	missing  error // error of a write that found no repository and could not create it
+	missing  error // error of a write that found no repository and must not create it
 }
 
 // NewCreating returns a Sink that writes to next, and creates repositories with c.
@@ -141,7 +142,7 @@ func (c *Creating) do(ctx context.Context, to Repo, write func(accepted func()) 
 	}
 	lately, _ := c.created(repo)
 	switch {
-	case t.lead == nil || lately: // it is there, or soon will be
+	case t.lead == nil || lately: // the repository exists, or has just been created
 	case to.Existing:
 		c.leave(repo, t.lead, outcome{missing: refused})
 		return refused
@@ -162,9 +163,9 @@ func (c *Creating) do(ctx context.Context, to Repo, write func(accepted func()) 
 	return err
 }
 
-// AwaitCreated calls try until it succeeds, or fails with an error that missing does not report, or
-// a new repository would long have been found. It waits longer after each call, and ends with the
-// cause of ctx when that is cancelled.
+// AwaitCreated calls try until it succeeds, until it fails with an error for which missing returns
+// false, or for 10 s, after which a registry should have found a new repository. The pauses between
+// the calls grow. If ctx is cancelled, AwaitCreated returns the cause of ctx.
 func AwaitCreated(ctx context.Context, missing func(error) bool, try func() error) error {
 	end := time.Now().Add(createdPatience)
 	for pause := firstLook; ; pause = min(2*pause, lastLook) {
@@ -191,16 +192,18 @@ func (c *Creating) created(repo string) (lately, inVain bool) {
 	return s != nil && time.Since(s.created) < createdWindow, s != nil && s.inVain
 }
 
-// giveUp makes further writes wait no more until the repository is created again.
+// giveUp records that a write has waited in vain. Until the repository is created again, further
+// writes do not wait for it.
 func (c *Creating) giveUp(repo string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.state(repo).inVain = true
 }
 
-// enter makes the caller the leader of a repository, or waits for the current leader. seen is the
-// count of creations from before the caller's write was refused, or -1 if no write was refused. The
-// error is that of the leader's creation, or the cause of ctx.
+// enter returns at once if the registry has accepted a write to the repository. Otherwise it makes
+// the caller the leader, or waits for the current leader. seen is the count of creations from
+// before the caller's write was refused, or -1 if no write was refused. The error is that of the
+// leader's creation, or the cause of ctx.
 func (c *Creating) enter(ctx context.Context, repo string, seen int) (turn, error) {
 	for {
 		c.mu.Lock()
@@ -231,8 +234,8 @@ func (c *Creating) enter(ctx context.Context, repo string, seen int) (turn, erro
 	}
 }
 
-// create creates the repository for a leader, who stays that until a write is accepted or the
-// creation fails. It is not cancelled with the leader's write, because other writes wait for it.
+// create creates the repository for a leader, and ends the lead if the creation fails. The creation
+// is not cancelled with the leader's write, because other writes wait for it.
 func (c *Creating) create(ctx context.Context, repo string, lead *leader) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), createTimeout)
 	defer cancel()

@@ -11,7 +11,8 @@ import (
 	"dray/upstream/oci"
 )
 
-// maxDocument bounds the documents that are read before they are passed on as blobs, in bytes.
+// maxDocument is how many bytes an answer may have at most for noDocument to take it for a
+// document.
 const maxDocument = 1 << 20
 
 // htmlType is the media type of pages for people, such as those of logins.
@@ -43,9 +44,10 @@ func otherThan(what, registry string, h http.Header, cause error) error {
 	return unusable(oci.ErrUnknown.With("the upstream registry %s, or a proxy before it, sent a document of the type %s instead of %s", registry, came, what), cause)
 }
 
-// noDocument returns an error if a GET of a blob was answered by a document in its place. Only its
-// digest tells, so noDocument reads it, up to maxDocument bytes. A longer answer is taken for the
-// blob. The body of resp can be read in full afterwards, and is closed if there is an error.
+// noDocument returns an error if a GET of a blob was answered with a document in place of the blob.
+// Some blobs have the media type of a document, so only the digest tells them apart: noDocument
+// reads the answer to compute it. An answer of more than maxDocument bytes is taken for the blob.
+// The body of resp can be read in full afterwards, and is closed if there is an error.
 func (c *Client) noDocument(ctx context.Context, resp *http.Response, r BlobRequest) error {
 	if resp.StatusCode != http.StatusOK || !document(typeOf(resp.Header)) {
 		return nil
@@ -63,7 +65,7 @@ func (c *Client) noDocument(ctx context.Context, resp *http.Response, r BlobRequ
 	return otherThan("the blob", c.o.Name, resp.Header, fmt.Errorf("blob %s of %s: %d bytes with another digest", r.Digest, r.Repo.Name, len(head)))
 }
 
-// joinedBody is a body of which a part was read and put back.
+// joinedBody is a body whose start was read and put back.
 type joinedBody struct {
 	io.Reader
 	io.Closer

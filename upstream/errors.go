@@ -20,7 +20,7 @@ var (
 	// registry accepts the identity but not the action, the error is oci.ErrDenied.
 	ErrCredentials = auth.ErrRefused
 	// ErrCorrupt: the answer does not match the request (wrong digest, wrong range, no manifest), or
-	// redirects to where dray must not go.
+	// is a redirect that dray must not follow.
 	ErrCorrupt = errors.New("corrupt answer from the upstream")
 	// ErrStorage: the registry redirected the request, and the target answered with an error status.
 	ErrStorage = errors.New("upstream storage refused the redirect")
@@ -34,8 +34,8 @@ var (
 	// errUnauthorized is the cause of an error for an answer of 401. The next request may have
 	// another authorization.
 	errUnauthorized = errors.New("the registry wants another authorization")
-	// ErrBusy: a request was not sent, because it would have waited too long, or because it is
-	// background work and the rest of the pull quota is for clients.
+	// ErrBusy: a request was not sent, because it would have waited too long or the queue was full, or
+	// because it is background work and the rest of the pull quota is for clients.
 	ErrBusy = errors.New("upstream rate limit reached")
 )
 
@@ -62,8 +62,8 @@ func Refused(err error) bool {
 }
 
 // Transient reports whether an error says nothing about the content: the registry is unreachable,
-// throttles, fails or refuses the credentials. A caller that holds an older answer may use that
-// instead.
+// throttles, fails or refuses the credentials. A caller that holds an older answer may use the
+// older answer instead.
 func Transient(err error) bool {
 	if errors.Is(err, context.Canceled) {
 		return false

@@ -73,9 +73,9 @@ func (b *Breaker) Source(next Source) Source {
 // heldWait bounds how long a request waits in a queue if its caller holds an older answer.
 const heldWait = time.Second
 
-// Held returns next for callers with an older answer: they are refused after one failure, until the
-// next probe, and their requests wait no longer than heldWait. Background work keeps its own bound,
-// backgroundWait. Do not wrap the result in a Retry.
+// Held returns next for callers with an older answer. After one failure, they are refused until
+// BreakerOptions.Probe has passed. Their requests wait in a queue no longer than heldWait.
+// Background work keeps its own bound, backgroundWait. Do not wrap the result in a Retry.
 func (b *Breaker) Held(next Source) Source {
 	return wrappedSource{next, func(ctx context.Context, repo Repo, ask func(Repo) error) error {
 		return b.do(ctx, repo, true, func(repo Repo) error {

@@ -28,7 +28,7 @@ type LimiterOptions struct {
 	// Slots bounds the requests in flight to one host. Blob downloads and blob uploads each have as
 	// many slots of their own, so slow transfers do not hold up other requests. 0 means 256.
 	Slots int
-	// Queue bounds the requests that wait in one bucket. 0 means 1,000.
+	// Queue bounds the requests to one host that wait for the same operation. 0 means 1,000.
 	Queue int
 	// Wait bounds how long a request waits. 0 means 20 s, because clients give up after 30 s
 	// without headers.
@@ -39,10 +39,11 @@ type LimiterOptions struct {
 
 // Limiter paces the requests of one Client. It bounds the requests in flight to each host and the
 // rate of each operation that the registry counts. Repositories take turns, and requests of clients
-// go before background work. A 429 pauses all requests of that operation, which then go on at half
-// the rate; the rate rises again with each accepted request. A 503 with Retry-After does the same.
-// A 502, a 504 or another 503 only pauses them. A request that cannot be sent in time fails with
-// ErrBusy, at once if the Limiter can foresee that. Clients get a 429 for it.
+// go before background work. After a 429, all requests of the same operation pause and then go on
+// at half the rate. The rate rises again with each accepted request. A 503 with Retry-After has the
+// same effect. After a 502, a 504 or any other 503, the requests pause but keep their rate. A
+// request that cannot be sent in time fails with ErrBusy, at once if the Limiter can foresee that.
+// Clients then get a 429.
 //
 // A Limiter paces requests and not the calls of a Sink, because one upload consists of several
 // operations with a ceiling each.
@@ -108,7 +109,8 @@ type permit struct {
 }
 
 // acquire waits until a request may be sent. The error matches ErrBusy if the request would wait
-// too long, or is the cause of ctx. host is empty for the registry itself. The caller calls
+// too long, if the queue is full, or if the request is background work and the quota is low.
+// Otherwise the error is the cause of ctx. host is empty for the registry itself. The caller calls
 // answered with the status of the answer, and release when the body has been read.
 func (l *Limiter) acquire(ctx context.Context, repo Repo, host string, class Class) (*permit, error) {
 	background := repo.inBackground()
@@ -133,9 +135,10 @@ func (l *Limiter) acquire(ctx context.Context, repo Repo, host string, class Cla
 	return &permit{l: l, bucket: bucket, began: now}, nil
 }
 
-// join puts a request into the queue of its bucket. If the bucket is full, background work makes
-// room for clients' requests, and repositories with many requests make room for others. The error
-// matches ErrBusy if the request would wait too long, or finds no room.
+// join puts a request into the queue of its bucket. If the bucket is full, join drops another
+// request to make room: for a client's request it drops background work if there is any. Otherwise
+// it drops a request of a repository of which more requests wait. The error matches ErrBusy if the
+// request would wait too long, or finds no room.
 func (l *Limiter) join(w *waiter, host string, class Class, maxWait time.Duration) (*bucket, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -215,8 +218,8 @@ func (l *Limiter) promote(bucket *bucket, w *waiter) {
 	bucket.pool.pump(time.Now(), l.resume)
 }
 
-// abandon takes a request out of its queue. A request that was granted a slot at the same moment
-// gives it back.
+// abandon takes a request out of its queue. If the request got a slot at the same moment, abandon
+// frees the slot.
 func (l *Limiter) abandon(bucket *bucket, w *waiter, why func() error) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -298,8 +301,8 @@ func (l *Limiter) busy(bucket *bucket, wait time.Duration) error {
 }
 
 // answered tells the bucket the status of the answer and its Retry-After, which is 0 if there is
-// none. A 429, 502, 503 or 504 makes it pause; a 429, or a 503 with Retry-After, also slows it
-// down.
+// none. A 429, 502, 503 or 504 makes the bucket pause. A 429, or a 503 with Retry-After, also slows
+// the bucket down.
 func (p *permit) answered(status int, after time.Duration) {
 	p.l.mu.Lock()
 	defer p.l.mu.Unlock()

@@ -32,8 +32,8 @@ func nextPage(h http.Header) url.Values {
 	return nil
 }
 
-// cutLink splits the first link off a header line: its target, its parameters, and the rest of
-// the line. The rest of a malformed line is empty.
+// cutLink splits the first link off a header line, and returns the link's target, its parameters
+// and the rest of the line. If the line is malformed, the rest is empty.
 func cutLink(s string) (target, params, rest string) {
 	s = strings.TrimLeft(s, " \t,")
 	if !strings.HasPrefix(s, "<") {

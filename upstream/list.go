@@ -33,9 +33,9 @@ func (c *Client) Tags(ctx context.Context, repo Repo, query url.Values) (Page, e
 
 // Referrers implements Lister. The spec demands 200 with an index, which is empty if there are no
 // referrers (1.1, "Listing Referrers"). Registries without the call answer 404, 400, 405, 406
-// (Artifactory, go-containerregistry#1962) or 501, or 200 with a page of their own. After any of
-// these but 404, Referrers does not ask again for noReferrersFor, because the answer concerns the
-// whole registry. A 404 may concern only the repository.
+// (Artifactory, go-containerregistry#1962) or 501, or 200 with a page of their own. A 404 may
+// concern only the repository. The other answers concern the whole registry, so Referrers does not
+// ask the registry again until noReferrersFor has passed.
 func (c *Client) Referrers(ctx context.Context, repo Repo, d digest.Digest, query url.Values) (Page, error) {
 	if time.Now().UnixNano() < c.noReferrers.Load() {
 		return Page{}, unsupported(c.o.Name, "a moment ago it had no such call")
@@ -59,7 +59,7 @@ func (c *Client) Referrers(ctx context.Context, repo Repo, d digest.Digest, quer
 	return Page{}, err
 }
 
-// noReferrersFor is how long a registry without the referrers call is not asked for it.
+// noReferrersFor is how long Referrers does not ask a registry that has no referrers call.
 const noReferrersFor = time.Minute
 
 // unsupported returns the error for a registry without the referrers call.
@@ -80,8 +80,8 @@ func noSuchCall(e *oci.Error) bool {
 	return e.Status/100 == 4 || e.Status == http.StatusNotImplemented
 }
 
-// index reports whether body is an index. Its Content-Type does not count: ECR labels lists as
-// text.
+// index reports whether body is an index. The Content-Type does not count, because ECR labels lists
+// as text.
 func index(body []byte) bool {
 	type entry struct {
 		Digest digest.Digest `json:"digest"`

@@ -34,8 +34,8 @@ type Quirks struct {
 	// MissingPartsTexts are texts in lower case. A 4xx refusal of a manifest that contains one of them
 	// means that blobs or manifests are missing, whatever its error code is.
 	MissingPartsTexts []string
-	// UnsupportedManifestHint is added to the text of a refusal of a manifest with status 405, and of
-	// any 4xx refusal of an index that lists blobs. It is for registries whose text does not say what
-	// to do.
+	// UnsupportedManifestHint is added to the text of the refusal when the registry refuses a manifest
+	// with 405, or an index that lists blobs with any 4xx. It is for registries whose own text does
+	// not say what to do.
 	UnsupportedManifestHint string
 }

@@ -15,11 +15,11 @@ import (
 	"time"
 )
 
-// Reach bounds where a transport connects to besides the registry. The registry chooses where it
-// redirects to and who issues its tokens, so a hostile one could have dray ask services that only
-// this machine or its network can reach. The addresses are checked when they are dialled, after
-// names are resolved. A proxy resolves names itself, so with a proxy only literal addresses are
-// checked.
+// Reach limits the addresses that a transport connects to besides the registry. The registry
+// chooses where it redirects to and who issues its tokens, so a hostile registry could make dray
+// send requests to services that only this machine or its network can reach. The addresses are
+// checked when they are dialled, after names are resolved. A proxy resolves names itself, so with a
+// proxy only literal addresses are checked.
 type Reach struct {
 	// Registry is the host and port of the registry, which is always allowed.
 	Registry string
@@ -46,8 +46,9 @@ const (
 	loopback
 )
 
-// Networks that the standard library does not classify: RFC 6598 and RFC 2544, RFC 1122, and the
-// addresses of the metadata services of EC2 (IPv6), Azure and Oracle. nat64 is from RFC 6052.
+// Networks that the standard library does not classify. privateNets are from RFC 6598 and RFC 2544,
+// hostNets from RFC 1122, and nat64 from RFC 6052. cloudNets are the addresses of the metadata
+// services of EC2 (IPv6), Azure and Oracle.
 var (
 	privateNets = []netip.Prefix{netip.MustParsePrefix("100.64.0.0/10"), netip.MustParsePrefix("198.18.0.0/15")}
 	hostNets    = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/8")}
@@ -81,7 +82,8 @@ func scopeOf(ip netip.Addr) scope {
 }
 
 // registryScope returns the scope of the registry as far as its configured name tells. A name in
-// the DNS tells nothing, because its owner could let it point to this machine. It counts as public.
+// the DNS tells nothing, because its owner could let the name point to this machine. Such a name
+// counts as public.
 func (r *Reach) registryScope() scope {
 	for _, address := range []string{r.Address, r.Registry} {
 		host, _, err := net.SplitHostPort(address)

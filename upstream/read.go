@@ -34,9 +34,9 @@ func (c *Client) Manifest(ctx context.Context, repo Repo, ref oci.Reference, acc
 	return proven(c.o.Name, resp, repo, ref, raw)
 }
 
-// proven returns the manifest in an answer if it has the digest that was asked for, and the one
-// that the registry states. Clients judge what it holds: only if no digest is known, it must also
-// look like a manifest.
+// proven returns the manifest in an answer if it has the digest that was asked for and the digest
+// that the registry states. Clients judge the content of the manifest. Only if neither digest is
+// known, the answer must also look like a manifest.
 func proven(registry string, resp *http.Response, repo Repo, ref oci.Reference, raw []byte) (*oci.Manifest, error) {
 	m, err := oci.ReadManifest(resp.Header.Get("Content-Type"), raw)
 	stated := statedDigest(resp)
@@ -54,9 +54,9 @@ func proven(registry string, resp *http.Response, repo Repo, ref oci.Reference, 
 	return m, nil
 }
 
-// StatManifest implements Source. HEAD is only the cheaper question. If the registry does not
-// answer it with 200 and a digest, GET decides, because some registries do not serve HEAD as they
-// serve GET.
+// StatManifest implements Source. It sends HEAD first, because HEAD is cheaper. If the answer to
+// HEAD does not describe the manifest, GET decides, because some registries do not serve HEAD as
+// they serve GET.
 func (c *Client) StatManifest(ctx context.Context, repo Repo, ref oci.Reference, accept []string) (oci.Descriptor, error) {
 	tried := c.heads.worthwhile(time.Now())
 	if tried {
@@ -80,8 +80,8 @@ func (c *Client) StatManifest(ctx context.Context, repo Repo, ref oci.Reference,
 	return d, nil
 }
 
-// unanswered reports whether the registry did not deal with the question at all, so that it would
-// not answer another form of it either.
+// unanswered reports whether the registry did not deal with the question at all, for example
+// because it is unreachable or throttles. It would then not answer a GET either.
 func unanswered(err error) bool {
 	if errors.Is(err, ErrUnreachable) || errors.Is(err, ErrBusy) || errors.Is(err, ErrCredentials) || errors.Is(err, context.Canceled) {
 		return true
@@ -111,7 +111,7 @@ func (c *Client) headManifest(ctx context.Context, repo Repo, ref oci.Reference,
 const (
 	// uselessHeads is how many times in a row GET must find a manifest that HEAD did not find before
 	// HEAD is no longer sent. Once is not enough, because the manifest may have been pushed between
-	// the two.
+	// HEAD and GET.
 	uselessHeads = 3
 	// headAgain is the time after which one HEAD is tried again.
 	headAgain = time.Hour
@@ -206,8 +206,8 @@ func (c *Client) Blob(ctx context.Context, r BlobRequest) (BlobStream, error) {
 	return s, nil
 }
 
-// StatBlob implements Source. If HEAD is refused, for example by a storage whose URLs are signed
-// for GET, or answered by a page, it asks for the first byte.
+// StatBlob implements Source. If HEAD is refused or answered with a page, StatBlob gets the first
+// byte instead. For example, a storage whose URLs are signed for GET refuses HEAD.
 func (c *Client) StatBlob(ctx context.Context, repo Repo, d digest.Digest) (int64, error) {
 	if !c.o.Quirks.BlobHeadUnsupported {
 		resp, err := c.blob(ctx, http.MethodHead, BlobRequest{Repo: repo, Digest: d})

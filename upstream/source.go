@@ -21,7 +21,7 @@ type Source interface {
 	Manifest(ctx context.Context, repo Repo, ref oci.Reference, accept []string) (*oci.Manifest, error)
 	// StatManifest describes a manifest with 1 HEAD, and 1 GET if HEAD does not tell its digest. After
 	// a GET, Data of the descriptor has the manifest, so that a caller who needs it does not ask
-	// again. If GET finds several times in a row what HEAD did not, only GET is sent for a while.
+	// again. If GET has to help several times in a row, only GET is sent for an hour.
 	StatManifest(ctx context.Context, repo Repo, ref oci.Reference, accept []string) (oci.Descriptor, error)
 	// Blob opens a blob with 1 GET, and follows redirects. ctx also covers the reading of the body.
 	Blob(ctx context.Context, r BlobRequest) (BlobStream, error)
@@ -92,8 +92,8 @@ type Upload struct {
 type Pushed struct {
 	// Digest is the digest of the manifest.
 	Digest digest.Digest
-	// Subject is the OCI-Subject header: the registry lists the manifest among the referrers of
-	// that digest (spec 1.1, "Pushing Manifests with Subject"). Empty when the header is missing.
+	// Subject is the OCI-Subject header, empty if there is none. It says that the registry lists the
+	// manifest among the referrers of this digest (spec 1.1, "Pushing Manifests with Subject").
 	Subject digest.Digest
 }
 
@@ -111,7 +111,8 @@ type Lister interface {
 
 // Page is one page of a listing.
 type Page struct {
-	// Body and ContentType are the registry's. ECR labels the JSON of its tags text/plain.
+	// Body and ContentType are those of the registry's answer. ECR labels the JSON of its tags
+	// text/plain.
 	Body        []byte
 	ContentType string
 	// Next is the query of the next page; nil after the last one. It is opaque: ECR's "last" is not
@@ -125,8 +126,8 @@ type Page struct {
 // of Source, oci.ErrUnsupported if the registry has no such call, and oci.ErrDenied if the registry
 // refuses to delete the content.
 type Deleter interface {
-	// DeleteManifest deletes a tag, or a manifest together with its tags. Some registries (ECR)
-	// also drop a manifest with its last tag.
+	// DeleteManifest deletes a tag, or a manifest together with its tags. When the last tag of a
+	// manifest is deleted, some registries (ECR) also delete the manifest.
 	DeleteManifest(ctx context.Context, repo Repo, ref oci.Reference) error
 	// DeleteBlob deletes a blob from a repository.
 	DeleteBlob(ctx context.Context, repo Repo, d digest.Digest) error

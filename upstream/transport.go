@@ -17,7 +17,7 @@ type TransportOptions struct {
 	RootCAs *x509.CertPool
 	// InsecureSkipVerify turns the verification of servers off.
 	InsecureSkipVerify bool
-	// Reach bounds the hosts that are dialled; nil means that all may be.
+	// Reach limits the addresses that are dialled; nil allows all.
 	Reach *Reach
 	// Dial replaces the dialler if Reach is nil. It is given "tcp" and host:port.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)

@@ -23,8 +23,10 @@ import (
 // cancelTimeout bounds the cancellation of an abandoned session.
 const cancelTimeout = 5 * time.Second
 
-// PutBlob implements Sink: POST, one PATCH with all bytes, and a PUT with the digest. All
-// registries take one PATCH; with several, the Range of ECR's answers cannot be relied on.
+// PutBlob implements Sink. It sends a POST, one PATCH with all bytes, and a PUT with the digest.
+// All registries accept one PATCH. With several, PutBlob would have to rely on the Range of the
+// answers, which ECR may state wrongly. With [Quirks.SingleRequestUpload], the PUT may carry the
+// bytes instead.
 func (c *Client) PutBlob(ctx context.Context, repo Repo, b Upload) error {
 	if b.Size == 0 && c.o.Quirks.RefusesEmptyBlobs {
 		return emptyBlob(c.o.Name)
@@ -108,7 +110,7 @@ func (u *upload) begin(ctx context.Context) (*url.URL, error) {
 	return u.c.resolve(req.URL, cmp.Or(resp.Header.Get("Location"), "\x00"))
 }
 
-// patch sends all bytes and returns the session's URL after that. It ignores the Range of the
+// patch sends all bytes and returns the URL that the session then has. It ignores the Range of the
 // answer, because ECR may state fewer bytes than it has.
 func (u *upload) patch(ctx context.Context, session *url.URL, body *uploadBody) (*url.URL, error) {
 	req, err := u.c.requestTo(ctx, http.MethodPatch, session)

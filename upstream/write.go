@@ -46,7 +46,7 @@ func (c *Client) Mount(ctx context.Context, repo Repo, from string, d digest.Dig
 // PutManifest implements Sink.
 func (c *Client) PutManifest(ctx context.Context, repo Repo, ref oci.Reference, m *oci.Manifest) (Pushed, error) {
 	var p Pushed
-	err := c.attempts(ctx, repo, "manifest of "+repo.Name, func(Repo) (err error) { // with the caller's Repo, so that it waits in a queue no longer than a read
+	err := c.attempts(ctx, repo, "manifest of "+repo.Name, func(Repo) (err error) { // with the caller's Repo, so that the PUT waits in a queue no longer than a read
 		p, err = c.putTagged(auth.WithScope(ctx, auth.PushScope(repo.Name)), repo, ref, m)
 		return err
 	})
@@ -134,8 +134,8 @@ func (c *Client) manifestError(resp *http.Response, repo string) error {
 }
 
 // partsMissing reports whether a manifest was refused because the registry lacks a blob or manifest
-// that the refused manifest names. In answers to a manifest, the codes about blobs and uploads can
-// only mean that.
+// that the refused manifest names. In an answer to a pushed manifest, a code about blobs or uploads
+// can have no other meaning.
 func (q Quirks) partsMissing(e *oci.Error) bool {
 	if e.Status/100 != 4 {
 		return false
@@ -163,8 +163,8 @@ func (c *Client) writeError(resp *http.Response, repo string) error {
 }
 
 // startError maps the error of an upload whose start got no answer. If the closed connection may
-// mean a missing repository (MissingRepositoryCloses), the result is a 403. Clients show its text:
-// the user has to create the repository or to grant a right.
+// mean a missing repository (MissingRepositoryCloses), the result is a 403. Clients show the text
+// of a 403, which the user needs: the user has to create the repository or to grant a right.
 func (o Options) startError(repo string, err error) error {
 	if !o.Quirks.MissingRepositoryCloses || !closedUnanswered(err) {
 		return err
@@ -174,8 +174,9 @@ func (o Options) startError(repo string, err error) error {
 		Because(fmt.Errorf("%w: %w", ErrRepositoryMissing, err))
 }
 
-// idempotent lets the transport repeat a request on a new connection if a reused one turns out
-// to be closed. An empty key is not sent (net/http, Transport).
+// idempotent lets the transport repeat a request on a new connection if a reused connection turns
+// out to be closed. The transport does so for requests with this header, and does not send the
+// header if it is empty (net/http, Transport).
 func idempotent(req *http.Request) *http.Request {
 	req.Header["Idempotency-Key"] = []string{}
 	return req
@@ -186,8 +187,8 @@ type restartError struct{ error }
 
 func (r restartError) Unwrap() error { return r.error }
 
-// localError marks a failure of the bytes to send, such as a read error. The write is not
-// repeated.
+// localError marks a failure that comes from the bytes to send, such as a read error or an empty
+// blob that the registry does not accept. The write is not repeated.
 type localError struct{ error }
 
 func (l localError) Unwrap() error { return l.error }
@@ -208,7 +209,7 @@ func (c *Client) attempts(ctx context.Context, repo Repo, what string, try func(
 		repo.observe(err)
 		d := pause(n, err)
 		if errors.Is(err, errPaused) && time.Now().Before(end) {
-			n-- // the wait for the limiter is not an attempt, and it is bounded by the budget
+			n-- // an attempt that ends in a pause of the limiter does not count; the budget still bounds the time
 		}
 		if n+1 >= c.o.WriteAttempts || time.Now().Add(d).After(end) {
 			return err
