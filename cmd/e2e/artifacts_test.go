@@ -15,7 +15,7 @@ import (
 // TestRegctl is about a client that can be told to send layers in chunks of 1 MiB, which are too
 // small for ECR.
 func TestRegctl(t *testing.T) {
-	s := newStack(t, stackOptions{})
+	s := newStack(t, stackOptions{byAddress: true})
 	tool, dir := need(t, "regctl"), t.TempDir()
 	_, version, _ := strings.Cut(filepath.Base(tool), "-")
 	env := environment("HOME="+dir, "REGCTL_CONFIG="+filepath.Join(dir, "regctl.json"))
@@ -66,7 +66,7 @@ func TestRegctl(t *testing.T) {
 
 // TestOras is about artifacts that are no images, and about those that refer to others.
 func TestOras(t *testing.T) {
-	s := newStack(t, stackOptions{})
+	s := newStack(t, stackOptions{byAddress: true})
 	tool, dir := need(t, "oras"), t.TempDir()
 	_, version, _ := strings.Cut(filepath.Base(tool), "-")
 	write(t, filepath.Join(dir, "note.txt"), []byte("a note\n"))

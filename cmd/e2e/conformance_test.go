@@ -86,7 +86,8 @@ func TestConformance(t *testing.T) {
 	suite := need(t, "conformance")
 	tool := strings.TrimPrefix(filepath.Base(suite), "conformance-")
 	s := newStack(t, stackOptions{
-		doubles: func(o *ecrtest.Options) { o.Switches.SubjectHeader = true },
+		byAddress: true,
+		doubles:   func(o *ecrtest.Options) { o.Switches.SubjectHeader = true },
 		configure: func(config map[string]any) {
 			upstreams := config["upstreams"].([]any)
 			for _, u := range upstreams {

@@ -293,9 +293,10 @@ func (k *soak) push(ctx context.Context, r *rand.Rand, tag string) {
 	}
 }
 
-// send makes one request of a push, and returns where the next one goes.
+// send makes one request of a push, and returns where the next one goes. path may also be a URL.
 func (k *soak) send(ctx context.Context, method, path string, body []byte, mediaType string) (location string, ok bool) {
-	req, err := http.NewRequestWithContext(ctx, method, "https://"+drayName+":5000"+path, bytes.NewReader(body))
+	const at = "https://" + drayName + ":5000"
+	req, err := http.NewRequestWithContext(ctx, method, at+strings.TrimPrefix(path, at), bytes.NewReader(body))
 	if err != nil {
 		k.report("%v", err)
 		return "", false

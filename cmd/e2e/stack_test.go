@@ -58,6 +58,7 @@ type stack struct {
 
 // stackOptions alter the deployed configuration.
 type stackOptions struct {
+	byAddress bool                        // clients call dray by its addresses, not by the name in the file
 	configure func(config map[string]any) // last, on the decoded file
 	doubles   func(*ecrtest.Options)      // manners of the doubles
 }
@@ -94,6 +95,9 @@ func (s *stack) configure(key string, opts stackOptions) {
 	for _, l := range config["listeners"].([]any) {
 		listener := l.(map[string]any)
 		listener["address"] = ports[listener["address"].(string)]
+		if opts.byAddress {
+			listener["external_url"] = "https://" + listener["address"].(string)
+		}
 		listener["tls"] = map[string]any{"certificate": s.certificate, "private_key": key}
 	}
 	doubles := map[string]*double{"ecr": s.ecr, "docker.io": s.hub, "quay.io": s.quay}

@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
-	"strings"
 
 	"github.com/opencontainers/go-digest"
 
@@ -87,20 +86,18 @@ func (x *Request) CreatedAt(q oci.Request, d digest.Digest) error {
 }
 
 // Location returns the address of q in the request's repository. It has the prefix, or the ?ns=, by
-// which the client selected the upstream. It is a URL if the client called dray by the host of the
-// listener's ExternalURL, because some clients do not resolve a path. Otherwise it is a path,
-// because some clients refuse a URL with another host than the one that they called.
+// which the client selected the upstream. If the listener has an ExternalURL, the address is a URL,
+// because some clients do not resolve a path. Without one it is a path: behind a proxy, dray knows
+// neither the scheme nor the host. It is also a path if the client selected the upstream by the
+// Host header, because the host of the URL would select another upstream.
 func (x *Request) Location(q oci.Request) string {
 	q.Prefix, q.Repo, q.Namespace, q.N = x.Q.Prefix, x.Q.Repo, x.Q.Namespace, -1
 	external, err := url.Parse(x.Listener.ExternalURL)
 	if err != nil || external.Host == "" {
 		return q.URL()
 	}
-	usual := ":443"
-	if external.Scheme == "http" {
-		usual = ":80"
-	}
-	if !strings.EqualFold(strings.TrimSuffix(external.Host, usual), strings.TrimSuffix(x.R.Host, usual)) {
+	here, err := x.Listener.Routes.Match(x.R.Host, q)
+	if there, err2 := x.Listener.Routes.Match(external.Host, q); err != nil || err2 != nil || there != here {
 		return q.URL()
 	}
 	return x.Listener.ExternalURL + q.URL()

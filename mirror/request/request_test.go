@@ -58,41 +58,45 @@ func TestLocation(t *testing.T) {
 	}
 }
 
-// A location is a URL for a client that called dray by the name of the URL, so that clients which
-// resolve no path find it. Clients that call dray by another name get a path.
-func TestLocationByExternalURL(t *testing.T) {
-	h := mirrortest.New(t, mirrortest.Options{})
-	for _, test := range []struct{ external, host, want string }{
-		{"https://dray.example.com", "dray.example.com", "https://dray.example.com/v2/"},
-		{"https://dray.example.com", "Dray.Example.com:443", "https://dray.example.com/v2/"},
-		{"https://dray.example.com:443", "dray.example.com", "https://dray.example.com:443/v2/"},
-		{"https://dray.example.com:5000", "dray.example.com:5000", "https://dray.example.com:5000/v2/"},
-		{"http://dray.example.com", "dray.example.com:80", "http://dray.example.com/v2/"},
-		{"https://dray.example.com", "dray.example.com:5000", "/v2/"},
-		{"https://dray.example.com", "dray.example.com:80", "/v2/"},
-		{"https://dray.example.com:5000", "dray.example.com", "/v2/"},
-		{"https://dray.example.com", "127.0.0.1:5000", "/v2/"},
-		{"", "dray.example.com", "/v2/"},
+// A location is a URL where the operator has said how clients reach the listener, unless the URL
+// would lead to another upstream.
+func TestLocationWithExternalURL(t *testing.T) {
+	hub := mirrortest.NewRegistry()
+	h := mirrortest.New(t, mirrortest.Options{Change: func(_ *mirrortest.Fixture, o *mirror.Options) {
+		o.Upstreams = append(o.Upstreams, &repository.Upstream{Name: "hub", Source: hub, Sink: hub, Lister: hub})
+	}})
+	h.Listener.Routes = &route.Table{Order: []route.Route{{Upstream: "up"}, {Upstream: "hub", Hosts: []string{"docker.io"}, Prefixes: []string{"hub"}}}}
+	h.Listener.ExternalURL = "https://dray.example.com"
+	for _, test := range []struct{ host, path, want string }{
+		{"10.0.0.1:5000", "/v2/team/app", "https://dray.example.com/v2/team/app/blobs/"},
+		{"dray.example.com", "/v2/hub/team/two", "https://dray.example.com/v2/hub/team/two/blobs/"},
+		{"dray.example.com", "/hub/v2/team/three", "https://dray.example.com/hub/v2/team/three/blobs/"},
+		{"docker.io", "/v2/team/four", "/v2/team/four/blobs/"},
+		{"docker.io", "/v2/hub/team/five", "https://dray.example.com/v2/hub/team/five/blobs/"},
 	} {
-		h.Listener.ExternalURL = test.external
-		blob := []byte(test.external + test.host)
+		blob := []byte(test.path)
 		do := func(status int, method, at string, body []byte) string {
 			t.Helper()
 			r := httptest.NewRequestWithContext(t.Context(), method, at, bytes.NewReader(body))
-			r.Host, r.RemoteAddr = test.host, "127.0.0.1:1"
+			r.Host = test.host
 			w := httptest.NewRecorder()
 			if h.Listener.ServeHTTP(w, r); w.Code != status {
 				t.Fatalf("%s %s: %d %s", method, at, w.Code, w.Body)
 			}
-			at = w.Header().Get("Location")
-			if !strings.HasPrefix(at, test.want+"team/app/blobs/") {
-				t.Errorf("%s called as %s: %s leads to %s", test.external, test.host, method, at)
-			}
-			return strings.TrimPrefix(at, test.external)
+			return w.Header().Get("Location")
 		}
-		at := do(202, "POST", "/v2/team/app/blobs/uploads/", nil)
-		at = do(202, "PATCH", at, blob)
-		do(201, "PUT", at+"?digest="+digest.FromBytes(blob).String(), nil)
+		at := do(202, "POST", test.path+"/blobs/uploads/", nil)
+		if !strings.HasPrefix(at, test.want+"uploads/") {
+			t.Errorf("%s at %s: the upload is at %s", test.path, test.host, at)
+		}
+		at = strings.TrimPrefix(at, h.Listener.ExternalURL)
+		if at = do(202, "PATCH", at, blob); !strings.HasPrefix(at, test.want+"uploads/") {
+			t.Errorf("%s at %s: the upload goes on at %s", test.path, test.host, at)
+		}
+		at = do(201, "PUT", strings.TrimPrefix(at, h.Listener.ExternalURL)+"?digest="+digest.FromBytes(blob).String(), nil)
+		if at != test.want+digest.FromBytes(blob).String() {
+			t.Errorf("%s at %s: the blob is at %s", test.path, test.host, at)
+		}
 	}
 }
 
