@@ -319,9 +319,9 @@ func (t *Transport) reconsider(req *http.Request, resp *http.Response, s authori
 	return nil, nil
 }
 
-// youngToken is the age up to which a token cannot have ended, so that a refusal without a
-// challenge concerns the content. Refusals for content thus cost at most one new token in this
-// time.
+// youngToken is the age up to which dray assumes that a token has not ended, and that a refusal
+// without a challenge concerns the content. Refusals for content thus cost at most one new token in
+// this time.
 const youngToken = 10 * time.Second
 
 // insufficient reports whether a refusal says that the token is good, but does not grant enough

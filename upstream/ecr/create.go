@@ -28,7 +28,7 @@ type CreatorOptions struct {
 	API CreateAPI
 	// Upstream names the registry in metrics and logs.
 	Upstream string
-	// Account is the registry id; empty for that of the principal.
+	// Account is the registry id; empty for the registry of the principal.
 	Account  string
 	Template Template
 	// Logger receives a line for each repository that was created, or would have been in a dry
@@ -36,9 +36,9 @@ type CreatorOptions struct {
 	Logger *slog.Logger
 }
 
-// Creator creates repositories of one registry. It is called only after a write was refused for
-// a missing repository. Where the registry creates repositories on push itself (creation
-// templates with CREATE_ON_PUSH), it is never called.
+// Creator creates repositories of one registry. It is called only after a write was refused for a
+// missing repository. If the registry itself creates repositories on push (creation templates with
+// CREATE_ON_PUSH), the Creator is never called.
 type Creator struct {
 	o        CreatorOptions
 	outcomes *prometheus.CounterVec
@@ -92,7 +92,7 @@ func (c *Creator) create(ctx context.Context, repo string) (result string, err e
 		return "failed", createError(repo, err)
 	}
 	c.o.Logger.Info("repository created", "repository", repo, "template", c.o.Template.describe())
-	// The repository exists, so the push goes on without a policy. No later push would set it.
+	// The push goes on even if a policy cannot be set. A later push would not set the policy either.
 	result = "created"
 	if err := c.setLifecycle(ctx, repo); err != nil {
 		c.o.Logger.Error("repository created without its lifecycle policy; set it manually", "repository", repo, "error", err)
@@ -125,7 +125,7 @@ func (c *Creator) setPolicy(ctx context.Context, repo string) error {
 	})
 }
 
-// account returns the registry id of a call; nil for that of the principal.
+// account returns the registry id of a call; nil for the registry of the principal.
 func (c *Creator) account() *string {
 	if c.o.Account == "" {
 		return nil

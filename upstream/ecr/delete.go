@@ -29,7 +29,8 @@ type Deleter struct {
 
 var _ upstream.Deleter = (*Deleter)(nil)
 
-// NewDeleter returns a Deleter. account is the registry id; empty for that of the principal.
+// NewDeleter returns a Deleter. account is the registry id; empty for the registry of the
+// principal.
 func NewDeleter(api DeleteAPI, account string) *Deleter { return &Deleter{api: api, account: account} }
 
 // DeleteManifest implements upstream.Deleter. ECR deletes an image together with its last tag

@@ -10,8 +10,8 @@ import (
 	"dray/upstream/auth"
 )
 
-// maybeExpiredAge is the age from which a token may be the reason for a refusal without a text. If
-// a younger token gets such a refusal, IAM refuses the action.
+// maybeExpiredAge is the age from which a refusal without a text may mean that the token has
+// expired. If the token is younger, such a refusal means that IAM does not allow the action.
 const maybeExpiredAge = 15 * time.Minute
 
 // credentialTexts returns texts by which ECR refuses a token, in lower case. The private registry
@@ -62,8 +62,8 @@ func rates() []upstream.Rate {
 	}
 }
 
-// Public returns the quirks of ECR Public, for callers with AWS credentials or without. Its rates
-// of pulls are on the page "Amazon ECR Public service quotas".
+// Public returns the quirks of ECR Public, for callers with AWS credentials or without. The rates
+// of pulls are those on the page "Amazon ECR Public service quotas".
 func Public(credentials bool) upstream.Quirks {
 	pulls := 1.0
 	if credentials {
@@ -83,9 +83,10 @@ func Public(credentials bool) upstream.Quirks {
 	}
 }
 
-// Expired reports whether ECR refused an expired or invalid token; such a refusal has no
-// challenge. A refused HEAD has no text. There, 400 concerns the token, because dray sends only
-// names and tags that are valid (aws/aws-cli#9864); with 403 the age of the token decides.
+// Expired reports whether ECR refused an expired or invalid token; such a refusal has no challenge.
+// Expired looks for the text of such a refusal. The refusal of a HEAD has no text. A 400 to a HEAD
+// concerns the token, because dray sends only names and tags that are valid (aws/aws-cli#9864).
+// With a 403 to a HEAD, the age of the token decides.
 func Expired(r auth.Refusal) bool {
 	text := bytes.ToLower(r.Body)
 	if slices.ContainsFunc(credentialTexts(), func(t string) bool { return bytes.Contains(text, []byte(t)) }) {

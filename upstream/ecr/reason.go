@@ -12,8 +12,8 @@ import (
 	"dray/upstream/oci"
 )
 
-// unusable is the reason why there is no token. It matches auth.ErrRefused without its text, which
-// would be untrue for most reasons.
+// unusable is the reason why there is no token. It matches auth.ErrRefused, but does not contain
+// the text of auth.ErrRefused, which would be untrue for most reasons.
 type unusable struct{ error }
 
 func (u unusable) Is(target error) bool { return target == auth.ErrRefused }
@@ -47,7 +47,7 @@ func (o *TokenOptions) noToken(err error) error {
 	return say("the ECR API of the region %s gives this mirror no token", o.Region)
 }
 
-// rights names what a token needs.
+// rights names the rights that a principal needs to get a token.
 func (o *TokenOptions) rights() string {
 	if o.Challenged {
 		return "ecr-public:GetAuthorizationToken and sts:GetServiceBearerToken"

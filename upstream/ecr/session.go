@@ -170,8 +170,8 @@ func (a publicAPI) GetAuthorizationToken(ctx context.Context, _ *ecr.GetAuthoriz
 	}}, nil
 }
 
-// stsEndpoint has STS called as the registry is. Otherwise dray would leave FIPS for it, or would
-// not reach it from a network that has only IPv6.
+// stsEndpoint makes dray call STS at the same kind of address as the registry. Otherwise dray would
+// use an address of STS that is not FIPS, or would not reach STS from a network that has only IPv6.
 func (p Principal) stsEndpoint(o *sts.Options) {
 	p.kind(o.BaseEndpoint, &o.EndpointOptions.UseFIPSEndpoint, &o.EndpointOptions.UseDualStackEndpoint)
 }
@@ -190,7 +190,8 @@ func (p Principal) kind(custom *string, fips *aws.FIPSEndpointState, dual *aws.D
 	}
 }
 
-// Tokens returns the tokens of all principals that Open has met so far, in that order.
+// Tokens returns the tokens of all principals that Open has met so far, in the order in which Open
+// met them.
 func (s *Session) Tokens() []*Tokens {
 	s.mu.Lock()
 	defer s.mu.Unlock()

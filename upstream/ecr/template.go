@@ -31,8 +31,8 @@ type Template struct {
 	ExceptTags []string
 	// ScanOnPush scans every pushed image. The registry's own scanning configuration has priority.
 	ScanOnPush bool
-	// Encryption is AES256, KMS or KMS_DSSE; empty for ECR's default, AES256. With the latter two,
-	// KMSKey is the key; empty for the one that AWS manages.
+	// Encryption is AES256, KMS or KMS_DSSE; empty for ECR's default, AES256. With KMS or KMS_DSSE,
+	// KMSKey is the key; empty for the key that AWS manages.
 	Encryption types.EncryptionType
 	KMSKey     string
 	// Tags are put on the repository.
@@ -96,7 +96,7 @@ func (t Template) input(account, repo string) *ecr.CreateRepositoryInput {
 	return in
 }
 
-// keyed reports whether a key of KMS encrypts.
+// keyed reports whether a key of KMS encrypts the repository.
 func (t Template) keyed() bool {
 	return t.Encryption != "" && t.Encryption != types.EncryptionTypeAes256
 }

@@ -21,7 +21,7 @@ import (
 const (
 	// callTimeout bounds one GetAuthorizationToken, including the SDK's own attempts.
 	callTimeout = 20 * time.Second
-	// minSuspectAge is the age that a token must have for a refusal to make it due for renewal.
+	// minSuspectAge is the age from which a refusal makes a token due for renewal.
 	minSuspectAge = 30 * time.Second
 	// firstWait and lastWait bound the wait after a failed call.
 	firstWait = time.Second
@@ -43,9 +43,9 @@ type TokenOptions struct {
 	// Via distinguishes, in metrics, principals that differ only in how they reach AWS: "fips", an
 	// address, or empty.
 	Via string
-	// Challenged keeps the credential back until the registry asks for it. ECR Public does not take it
-	// as Basic: its token endpoint exchanges it, as for docker login (ECR Public guide,
-	// registry-auth).
+	// Challenged keeps the credential back until the registry asks for it. ECR Public does not accept
+	// the credential as Basic. Its token endpoint exchanges the credential for a token, as for docker
+	// login (ECR Public guide, registry-auth).
 	Challenged bool
 	// Logger receives failed renewals. Nil discards.
 	Logger *slog.Logger
@@ -129,10 +129,10 @@ func (t *Tokens) valid(now time.Time) bool { return now.Before(t.held.Expires) }
 
 // Credential is an auth.Credentials. It returns the token as a name and a password, preemptive
 // unless Challenged is set, from memory unless the token is due for renewal. During a renewal,
-// other callers get the old token, unless a registry has refused that: then they wait. If the
-// renewal fails, all callers get the old token until it expires. Without a valid token, Credential
-// returns the error of the last call. It calls AWS again only after a pause that grows with the
-// failures.
+// other callers get the old token. If a registry has refused the old token, they wait for the new
+// one instead. If the renewal fails, all callers get the old token until it expires. After a failed
+// call, Credential does not call AWS again before a pause is over, which grows with the failures.
+// During the pause, a caller gets the error of the failed call if there is no valid token.
 func (t *Tokens) Credential(ctx context.Context, _ string) (auth.Credential, error) {
 	now := time.Now()
 	t.mu.Lock()
@@ -170,8 +170,8 @@ func (t *Tokens) Credential(ctx context.Context, _ string) (auth.Credential, err
 	return t.held, nil
 }
 
-// lead makes the call of a flight. It is not cancelled with the caller's request, because
-// others wait for it.
+// lead makes the call of a flight. The call is not cancelled with the caller's request, because
+// other callers wait for the token.
 func (t *Tokens) lead(ctx context.Context, f *flight) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
 	defer cancel()
@@ -224,8 +224,9 @@ func (t *Tokens) call(ctx context.Context) (auth.Credential, error) {
 	}, nil
 }
 
-// invalidate makes the next caller renew the token, if password is still the held one. The token
-// stays in use if the renewal fails, because the refusal may have another reason.
+// invalidate makes the next caller renew the token, if password is still the held one and the token
+// is old enough (minSuspectAge). The token stays in use if the renewal fails, because the refusal
+// may have another reason.
 func (t *Tokens) invalidate(password auth.Secret) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -2,10 +2,10 @@
 //
 // A request is parsed once (Parse), and its URL is built only by the inverse (Request.URL). An
 // error has one type (Error) and is written in one place (WriteError). A manifest keeps its exact
-// bytes beside its content (Manifest). The package does no I/O but on the bodies of the HTTP
+// bytes beside its content (Manifest). The package does no I/O except on the bodies of the HTTP
 // messages that it is given, and imports nothing of dray.
 //
 // The facts come from the OCI distribution specification 1.1 ("spec" below) and from
-// github.com/distribution/distribution/v3. The package uses the latter's route names, error
-// codes, media types and name grammar.
+// github.com/distribution/distribution/v3. The package uses the route names, error codes, media
+// types and name grammar of distribution.
 package oci

@@ -21,11 +21,12 @@ import (
 type Error struct {
 	// Code is the wire code, for example "MANIFEST_UNKNOWN".
 	Code string
-	// Status is the HTTP status that goes with it.
+	// Status is the HTTP status of the answer.
 	Status int
-	// Message is written for the user of the client: it is the only part that every client shows.
+	// Message is written for the user of the client, because it is the only part that every client
+	// shows.
 	Message string
-	// Detail is the code's unstructured detail, or nil.
+	// Detail is JSON of any form that says more about the error, or nil.
 	Detail json.RawMessage
 	// RetryAfter is the time to wait before the next try; 0 if unknown.
 	RetryAfter time.Duration
@@ -119,7 +120,8 @@ func (e *Error) Is(target error) bool {
 }
 
 // NotFound reports whether a registry answered that the content does not exist. It checks the
-// status and not the code, because failing registries send such codes with a 5xx.
+// status and not the code, because a registry that fails may send the code of missing content with
+// a 5xx.
 func NotFound(err error) bool {
 	e, ok := errors.AsType[*Error](err)
 	return ok && e.Status == http.StatusNotFound
@@ -146,8 +148,9 @@ type wireError struct {
 	Detail  json.RawMessage `json:"detail,omitempty"`
 }
 
-// AsError returns the protocol error in err. An exceeded deadline becomes a 504. Any other error
-// becomes a 500 UNKNOWN. Its text does not contain the cause, which may name hosts and files.
+// AsError returns the protocol error that err wraps. If there is none, an exceeded deadline becomes
+// a 504, and any other error a 500 UNKNOWN. The text that clients get does not contain the cause,
+// which may name hosts and files.
 func AsError(err error) *Error {
 	if e, ok := errors.AsType[*Error](err); ok {
 		return e

@@ -30,7 +30,7 @@ const (
 	MediaTypeOCIArtifact = "application/vnd.oci.artifact.manifest.v1+json"
 	// MediaTypeDockerSchema1 and its signed form are obsolete. dray passes them on when they are
 	// pulled and refuses them when they are pushed. The digest of the signed form covers only its
-	// payload, so the cache, which stores bytes under their digest, cannot keep it.
+	// payload, so the cache, which stores bytes under their digest, cannot keep the signed form.
 	MediaTypeDockerSchema1       = "application/vnd.docker.distribution.manifest.v1+json"
 	MediaTypeDockerSchema1Signed = "application/vnd.docker.distribution.manifest.v1+prettyjws"
 )
@@ -44,8 +44,8 @@ const (
 // Descriptor is the descriptor of the image specification.
 type Descriptor = v1.Descriptor
 
-// Manifest is a manifest: its exact bytes, its digest, and the content that it refers to. Do
-// not change it: the digest is that of Raw.
+// Manifest is a manifest: its exact bytes, its digest, and the content that it refers to. Do not
+// change it, because the digest covers its bytes.
 type Manifest struct {
 	MediaType string
 	Raw       []byte
@@ -59,7 +59,7 @@ type Manifest struct {
 	ArtifactType string
 	Annotations  map[string]string
 
-	payload []byte // of a signed manifest of schema 1, whose digest it has
+	payload []byte // of a signed manifest of schema 1; Digest is the digest of the payload
 }
 
 // Child is a blob or manifest that a manifest names.
@@ -94,8 +94,8 @@ func (d *wireDescriptor) UnmarshalJSON(p []byte) error {
 }
 
 // onlyMembers removes the members of an object whose name is not exactly one of names.
-// encoding/json would also take "Layers" for "layers". A registry that takes only "layers" would
-// accept a manifest without having checked the "Layers" that dray reads.
+// encoding/json would also take "Layers" for "layers". A registry that reads only "layers" would
+// then accept a manifest without checking the layers that dray reads in "Layers".
 func onlyMembers(p []byte, names ...string) ([]byte, error) {
 	var members map[string]json.RawMessage
 	if err := json.Unmarshal(p, &members); err != nil || members == nil {
@@ -266,9 +266,9 @@ func (m *Manifest) Descriptor() Descriptor {
 	return Descriptor{MediaType: m.MediaType, Digest: m.Digest, Size: int64(len(m.Raw))}
 }
 
-// Referrer returns the descriptor that lists the manifest among the referrers of its subject. A
-// manifest without an artifact type has the media type of its configuration there (spec, "Listing
-// Referrers"), as signatures of cosign 2 do.
+// Referrer returns the descriptor that lists the manifest among the referrers of its subject. If
+// the manifest has no artifact type, the descriptor has the media type of the configuration as its
+// artifact type (spec, "Listing Referrers"). Signatures of cosign 2 are such manifests.
 func (m *Manifest) Referrer() Descriptor {
 	d := m.Descriptor()
 	d.ArtifactType, d.Annotations = m.ArtifactType, m.Annotations
@@ -322,9 +322,10 @@ func bareType(t string) string {
 	return strings.TrimSpace(t)
 }
 
-// AcceptKey returns the set of manifest types in a client's Accept lines as a string. A
-// registry that converts manifests by tag (ECR does) gives the same answer for equal keys.
-// Qualities and order are dropped, because ECR ignores both. No Accept is the same as */*.
+// AcceptKey returns the set of manifest types in a client's Accept lines as a string. A registry
+// that converts the manifest of a tag to a type that the client accepts (ECR does) gives the same
+// answer for equal keys. Qualities and order are dropped, because ECR ignores both. No Accept is
+// the same as */*.
 func AcceptKey(accept []string) string {
 	set := map[string]bool{}
 	other := false

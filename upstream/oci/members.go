@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// members are the known member names of an object in a manifest, each with the members of its
-// value; nil for a value that is not checked.
+// members maps each known member name of an object in a manifest to the members of its value, or to
+// nil if the value is not checked.
 type members map[string]members
 
 var descriptorMembers = members{
@@ -21,9 +21,9 @@ var manifestMembers = members{
 
 // CheckMembers refuses a manifest that parsers read differently: one that has a member twice, or a
 // member whose name differs from a known one only in case. Clients written in Go take "Config" for
-// "config", and the last of several members. A check that read the manifest otherwise would judge
-// another image than the one that runs. raw must have passed [ParseManifest]. The error is
-// ErrManifestInvalid.
+// "config", and use the last of several members with one name. If a check of dray read the manifest
+// in another way, it would judge another image than the one that runs. raw must have passed
+// [ParseManifest]. The error is ErrManifestInvalid.
 func CheckMembers(raw []byte) error {
 	return manifestMembers.check(json.NewDecoder(bytes.NewReader(raw)))
 }

@@ -9,14 +9,15 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// MaxPulledBytes is the largest manifest that is passed on from a registry, in bytes. Those above
-// MaxManifestBytes are not kept.
+// MaxPulledBytes is the largest manifest that is passed on from a registry, in bytes. Manifests
+// above MaxManifestBytes are passed on but not kept.
 const MaxPulledBytes = 16 << 20
 
 // ReadManifest reads a manifest that a registry sent. The digest of a signed manifest of schema 1
 // is that of its payload. If the bytes are not as ParseManifest demands, err says why. The Manifest
-// then has its bytes, digest and media type, and nothing else. A caller that knows the digest to be
-// right may pass it on, and so may one that has only [Manifest.Plausible] to go by.
+// then has its bytes, digest and media type, and nothing else. A caller may pass such a Manifest on
+// if it knows that the digest is right, or, if it knows no digest, if the Manifest is
+// [Manifest.Plausible].
 func ReadManifest(mediaType string, raw []byte) (m *Manifest, err error) {
 	if m, err = ParseManifest(mediaType, raw); err != nil {
 		m = &Manifest{Raw: raw, Digest: digest.FromBytes(raw), MediaType: typeOf(bareType(mediaType), raw)}
@@ -50,8 +51,7 @@ type pulledMembers struct {
 	SchemaVersion, Config, Layers, Manifests, Blobs, FSLayers json.RawMessage
 }
 
-// membersOf reads the members that have the expected type; it reads none of bytes that are no JSON
-// object.
+// membersOf reads these members of raw. It reads none if raw is not a JSON object.
 func membersOf(raw []byte) (p pulledMembers) {
 	var all map[string]json.RawMessage
 	if json.Unmarshal(raw, &all) != nil {
@@ -64,15 +64,15 @@ func membersOf(raw []byte) (p pulledMembers) {
 }
 
 // Plausible reports whether the bytes are a JSON object with a member that only manifests have. The
-// error of a registry and the page of a proxy are not.
+// error of a registry or the page of a proxy is not plausible.
 func (m *Manifest) Plausible() bool {
 	p := membersOf(m.Raw)
 	return manifestType(p.MediaType) || p.SchemaVersion != nil || p.Config != nil || p.Layers != nil || p.Manifests != nil || p.Blobs != nil || p.FSLayers != nil
 }
 
-// Is reports whether d is a digest of the manifest, by any algorithm. The payload of a signed
-// manifest of schema 1 counts as well as all its bytes, because some registries state the digest of
-// all bytes.
+// Is reports whether d is a digest of the manifest, by any algorithm. For a signed manifest of
+// schema 1, d may be the digest of its payload or of all its bytes, because some registries state
+// the digest of all bytes.
 func (m *Manifest) Is(d digest.Digest) bool {
 	return d == m.Digest || d == d.Algorithm().FromBytes(m.Raw) || m.payload != nil && d == d.Algorithm().FromBytes(m.payload)
 }
@@ -83,15 +83,16 @@ func (m *Manifest) Keepable() bool {
 	return len(m.Raw) <= MaxManifestBytes && m.Digest == m.Digest.Algorithm().FromBytes(m.Raw)
 }
 
-// signature is one entry of "signatures", as far as it says what was signed.
+// signature is the part of an entry of "signatures" that says what was signed.
 type signature struct {
 	Protected string `json:"protected"`
 }
 
 // signedPayload returns the part of a signed manifest of schema 1 that was signed, and that the
 // digest covers. The protected header of each signature says how many bytes of the manifest come
-// before the signatures, and which come after them (distribution's specification of schema 1,
-// "Signed Manifests"). It returns nil if raw is no such manifest. It does not verify signatures.
+// before the signatures, and has the bytes that come after them (distribution's specification of
+// schema 1, "Signed Manifests"). It returns nil if raw is no such manifest. It does not verify
+// signatures.
 func signedPayload(raw []byte) []byte {
 	var signed struct {
 		Signatures []signature `json:"signatures"`
@@ -133,7 +134,7 @@ func (s signature) payload(raw []byte) []byte {
 	return append(bytes.Clone(raw[:header.FormatLength]), tail...)
 }
 
-// unpadded decodes base64url without padding, which some signers add.
+// unpadded decodes base64url. It ignores padding, which some signers add.
 func unpadded(s string) ([]byte, error) {
 	return base64.RawURLEncoding.DecodeString(strings.TrimRight(s, "="))
 }

@@ -66,8 +66,8 @@ func parseOffset(s string) (int64, error) {
 }
 
 // ParseContentRange parses the Content-Range of an uploaded chunk (spec, "Pushing a blob in
-// chunks"): "<first>-<last>", without a unit. Some clients add a unit and a total, which it
-// ignores. Anything else is ErrBlobUploadInvalid.
+// chunks"): "<first>-<last>", without a unit. Some clients add a unit and a total, which
+// ParseContentRange ignores. Anything else is ErrBlobUploadInvalid.
 func ParseContentRange(header string) (Range, error) {
 	bad := ErrBlobUploadInvalid.With("malformed Content-Range %q", clip(header))
 	s := strings.TrimPrefix(strings.TrimPrefix(header, "bytes "), "bytes=")

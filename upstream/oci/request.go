@@ -40,8 +40,8 @@ type Request struct {
 	// Prefix is the path before /v2/, without slashes at its ends. Docker and containerd put the
 	// path of a mirror's URL there.
 	Prefix string
-	// Repo is the repository name as the client wrote it. It may begin with the prefix of a route:
-	// BuildKit and Podman put the path of a mirror there.
+	// Repo is the repository name as the client wrote it. It may begin with the path of a mirror,
+	// because BuildKit and Podman put that path there.
 	Repo string
 	// Ref is the reference of the manifest, the digest of the blob or subject, or the digest that
 	// closes an upload (?digest=).
@@ -54,8 +54,8 @@ type Request struct {
 	// Mount and From are the blob to mount, and the repository to mount it from. From may be empty.
 	Mount digest.Digest
 	From  string
-	// N and Last page through tags and the catalog. N is -1 if it was not given. Last is opaque:
-	// ECR's is not a tag.
+	// N and Last page through tags and the catalog. N is -1 if it was not given. Last is opaque: with
+	// ECR it is not a tag.
 	N    int
 	Last string
 	// ArtifactTypes filters referrers; containerd asks for several types at once.
@@ -68,10 +68,10 @@ type Request struct {
 }
 
 // Parse parses a request. The error is ErrNameInvalid, ErrTagInvalid, ErrDigestInvalid,
-// ErrPaginationInvalid, ErrBlobUploadUnknown (the id is none of dray's), ErrUnsupported (the
-// resource does not have the method, or the query cannot be parsed) or ErrNameUnknown (no such
-// resource). Parse refuses dot segments in a path, and every escape but that of a colon. It never
-// panics.
+// ErrPaginationInvalid, ErrBlobUploadUnknown (no session of dray can have this id), ErrUnsupported
+// (the resource does not have the method, or the query cannot be parsed) or ErrNameUnknown (no such
+// resource). Parse refuses dot segments in a path, and every escape except that of a colon. It
+// never panics.
 func Parse(r *http.Request) (Request, error) {
 	q := Request{Method: r.Method, N: -1}
 	prefix, rest, err := splitPath(r.URL)
@@ -175,8 +175,8 @@ func (q *Request) parseLast(last string) (err error) {
 // uploadID matches the ids that dray issues.
 var uploadID = regexp.MustCompile(`^[a-zA-Z0-9_-]{1,64}$`)
 
-// parseQuery parses the parameters of the kind. It ignores others, because proxies and clients
-// add their own.
+// parseQuery parses the parameters of the kind. It ignores other parameters, because proxies and
+// clients add their own. Only in a request for a list, it keeps them in Page.
 func (q *Request) parseQuery(v url.Values) (err error) {
 	q.Namespace = v.Get("ns")
 	switch q.Kind {

@@ -15,12 +15,12 @@ import (
 type DeleterOptions struct {
 	// Blobs says that single blobs can be deleted.
 	Blobs bool
-	// LastTag says that a manifest is deleted with its last tag.
+	// LastTag says that a manifest is deleted when its last tag is deleted.
 	LastTag bool
 }
 
-// TestDeleter tests a Deleter. It pushes images to repo/delete with to, and looks for them with
-// from.
+// TestDeleter tests a Deleter. It pushes an image through the Sink to into the repository
+// repo/delete, and looks through the Source from whether the image is there.
 func TestDeleter(t *testing.T, del upstream.Deleter, to upstream.Sink, from upstream.Source, repo string, o DeleterOptions) {
 	repo += "/delete"
 	img := NewImage(t, t.Name(), 10_000)

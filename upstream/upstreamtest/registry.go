@@ -38,7 +38,7 @@ func NewRegistry(tb testing.TB) *Registry {
 	return Serve(tb, serveRanges(registry.New(quiet, registry.WithReferrersSupport(true))))
 }
 
-// serveRanges serves every form of Range on blobs: next knows only ranges with an end.
+// serveRanges serves every form of Range on blobs, because next knows only ranges with an end.
 func serveRanges(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodGet || r.Header.Get("Range") == "" || !strings.Contains(r.URL.Path, "/blobs/sha256:") {
@@ -80,7 +80,7 @@ func (r *Registry) Client(tb testing.TB, q upstream.Quirks) *upstream.Client {
 	return NewClient(tb, upstream.Options{Name: "test", Base: r.URL, Quirks: q})
 }
 
-// NewClient returns a client. Without a transport in o it makes one, which is closed when the
+// NewClient returns a client. If o has no transport, NewClient makes one, which is closed when the
 // test ends.
 func NewClient(tb testing.TB, o upstream.Options) *upstream.Client {
 	tb.Helper()
@@ -138,8 +138,8 @@ func Upload(p []byte) upstream.Upload {
 	}
 }
 
-// Stream returns the upload of p with its length and digest not known before its end, as docker
-// sends it.
+// Stream returns an upload of p whose length and digest are not known before its end. Docker
+// uploads layers in this way.
 func Stream(p []byte) upstream.Upload {
 	u := Upload(p)
 	u.Size, u.Announced = -1, ""
