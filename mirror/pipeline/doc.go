@@ -1,17 +1,19 @@
 // Package pipeline checks images before they are forwarded to an upstream.
 //
 // A [Pipeline] is a list of stages, each with the mode that the operator gave it. There are three
-// kinds of stage. A [NameStage] decides by names, before any byte is sent. A [LayerStage] watches
-// one walk over the files of a layer while the layer arrives. An [ImageStage] judges the whole
-// image when its manifest arrives. A stage may be of several kinds.
+// kinds of stage. A [NameStage] decides by names: by the repository when an upload starts, and by
+// the repository and the tag when the manifest arrives. A [LayerStage] looks at the files of a
+// layer, usually while the client still sends the layer. An [ImageStage] judges the whole image
+// when its manifest arrives. A stage may be of several kinds.
 //
 // Invariants:
 //   - A stage cannot change anything: it gets values and returns findings.
 //   - A layer is decompressed once for all stages, in memory, under limits, and never written to
 //     disk.
-//   - The results for a layer are remembered by the layer's digest and the stage's revision.
-//     Unchanged layers are not scanned again, and new rules scan every layer.
+//   - The results for a layer are remembered under the layer's digest and the stage's revision. A
+//     layer whose results are remembered is not scanned again. New rules change the revision, so
+//     every layer is scanned anew.
 //   - A stage that panics, fails or exceeds its time limit leaves an [Unknown]. The operator's
-//     setting decides about it: an unknown never passes by default.
+//     setting ([OnError]) decides whether an unknown rejects the image. By default it does.
 //   - A report is bounded, and holds no secret that a stage found.
 package pipeline

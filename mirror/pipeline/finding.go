@@ -20,7 +20,7 @@ type Mode string
 const (
 	// Enforce rejects the push.
 	Enforce Mode = "enforce"
-	// Warn reports and lets the push pass.
+	// Warn reports the findings and lets the push pass.
 	Warn Mode = "warn"
 	// Off disables the stage.
 	Off Mode = "off"
@@ -40,7 +40,7 @@ const (
 type Place struct {
 	// Platform is the platform of the image within an index, such as "linux/arm64".
 	Platform string `json:"platform,omitempty"`
-	// Manifest is the digest of that image's manifest.
+	// Manifest is the digest of the manifest that has the finding.
 	Manifest digest.Digest `json:"manifest,omitempty"`
 	Layer    digest.Digest `json:"layer,omitempty"`
 	// Number is the layer's position in the image, counted from 1. Of is the number of layers.
@@ -83,8 +83,8 @@ type Finding struct {
 	// Fingerprint is the same when a later push has the same finding. A stage may set it. By default
 	// it is made of Stage, Rule, the path, and What.
 	Fingerprint string `json:"fingerprint"`
-	// Waived is the reason given in the waiver that applies to the finding. A waived finding rejects
-	// nothing.
+	// Waived is the reason of the waiver that applies to the finding, or "waived" if the waiver
+	// gives none. It is empty if no waiver applies. A waived finding rejects nothing.
 	Waived string `json:"waived,omitempty"`
 }
 
@@ -117,7 +117,7 @@ func MoreFindings(n int, where Place) Finding {
 	return Finding{Rule: "more", What: fmt.Sprintf("there are %d more findings", n), Where: where, Fix: "fix the listed findings, including the waived ones, and push again"}
 }
 
-// Fingerprint returns a short hash of texts, by which findings are told apart.
+// Fingerprint returns a short hash of parts. Equal parts have equal hashes.
 func Fingerprint(parts ...string) string {
 	h := sha256.New()
 	for _, p := range parts {
@@ -144,10 +144,9 @@ func clean(s string, n int) string {
 	return s
 }
 
-// Unknown says that a stage could not give a result for an image.
+// Unknown says that a stage could not give a result for an image, or for one of its layers.
 type Unknown struct {
-	Stage string `json:"stage"`
-	// Why is the reason.
+	Stage   string  `json:"stage"`
 	Why     string  `json:"why"`
 	Where   Place   `json:"where,omitzero"`
 	OnError OnError `json:"on_error"`
@@ -161,9 +160,9 @@ func (f Finding) key() string {
 	return strings.Join([]string{f.Stage, f.Rule, f.Fingerprint, cmp.Or(f.Where.Layer.String(), f.Where.Manifest.String()), f.Where.Path, f.What}, "\x00")
 }
 
-// RuleName returns the name of an external rule if the name is fit for a metric label: at most 40
-// lower-case letters, digits, - and _. It returns "other" for any other name, and "refused" for an
-// empty one.
+// RuleName returns the name that a webhook or a scanner gives to a rule, if the name is fit for a
+// metric label: at most 40 lower-case letters, digits, - and _. It returns "other" for any other
+// name, and "refused" for an empty one.
 func RuleName(s string) string {
 	switch {
 	case s == "":
@@ -187,7 +186,7 @@ type ExternalFinding struct {
 // maxExternal bounds the findings that are read from one answer.
 const maxExternal = 100
 
-// FindingsOf converts external findings. A finding without a message gets the fallback.
+// FindingsOf converts external findings. A finding without a message gets the text fallback.
 func FindingsOf(external []ExternalFinding, fallback string) []Finding {
 	var out []Finding
 	for _, f := range external[:min(len(external), maxExternal)] {

@@ -18,8 +18,8 @@ import (
 )
 
 // Image describes the pushed manifest and the manifests below it, in one document. Policies are
-// written against its JSON form, which docs/pipeline.md describes. Members are added to it, but
-// never removed or changed.
+// written against its JSON form, which docs/pipeline.md describes. Later versions of dray may add
+// members to it, but remove or change none.
 type Image struct {
 	Upstream   string        `json:"upstream"`
 	Repository string        `json:"repository"`
@@ -51,7 +51,7 @@ type Manifest struct {
 	Layers                []*LayerView      `json:"layers"`
 	// Children are the digests of the manifests that an index lists.
 	Children []digest.Digest `json:"children,omitempty"`
-	// Statements are the in-toto attestations in its layers.
+	// Statements are the in-toto attestations in the layers.
 	Statements []Statement `json:"statements,omitempty"`
 	// TotalSize is the size of the configuration and layers as stored, in bytes.
 	TotalSize int64  `json:"totalSize"`
@@ -87,7 +87,7 @@ type LayerView struct {
 }
 
 // Facts decodes the facts that a stage found in the layer. It returns false if the stage has no
-// result for the layer, and leaves the target as it is if the stage found no facts.
+// result for the layer. If the stage found no facts, Facts leaves into as it is.
 func (l *LayerView) Facts(stage string, into any) (bool, error) {
 	raw, ok := l.facts[stage]
 	if !ok {
@@ -99,8 +99,8 @@ func (l *LayerView) Facts(stage string, into any) (bool, error) {
 	return true, json.Unmarshal(raw, into)
 }
 
-// Title returns the file name that tools for artifacts give to a layer that is a single file; empty
-// if the layer has none.
+// Title returns the file name in the layer's annotation, or "". Tools for artifacts write this
+// annotation for a layer that is a single file.
 func (l *LayerView) Title() string { return l.Annotations[v1.AnnotationTitle] }
 
 // Statement is an attestation as its maker declares it. Nothing in it is proven.
@@ -108,7 +108,7 @@ type Statement struct {
 	Layer         digest.Digest   `json:"layer"`
 	PredicateType string          `json:"predicateType"`
 	Subjects      []digest.Digest `json:"subjects"`
-	// Predicate is set for provenance of at most 1 MiB. The predicate of an SBOM is left out.
+	// Predicate is set only for provenance of at most 1 MiB.
 	Predicate json.RawMessage `json:"predicate,omitempty"`
 }
 
@@ -130,7 +130,7 @@ const (
 	maxStatement  = 32 << 20
 	maxPredicate  = 1 << 20
 	maxStatements = 64
-	maxDocument   = 64 << 20 // bytes of manifests and configurations in all
+	maxDocument   = 64 << 20 // bytes of manifests, configurations and predicates in all
 )
 
 // TooLarge is the error for an image that exceeds the bounds of the checks.
@@ -172,7 +172,9 @@ func (a *assembly) add(ctx context.Context, man *oci.Manifest, by oci.Descriptor
 		m.Subject = man.Subject.Digest
 	}
 	a.img.Manifests = append(a.img.Manifests, m)
-	if man.Index() || len(man.Manifests) > 0 { // whatever its media type: the manifests that it lists are forwarded with it
+	// A manifest that lists others counts as an index, whatever its media type, because the others
+	// are forwarded with it.
+	if man.Index() || len(man.Manifests) > 0 {
 		m.Kind = KindIndex
 		return a.children(ctx, m, man, depth)
 	}
@@ -212,8 +214,8 @@ func (a *assembly) children(ctx context.Context, m *Manifest, man *oci.Manifest,
 	return nil
 }
 
-// config reads the configuration of a manifest, whatever its media type, because the content of the
-// configuration decides the kind of the manifest.
+// config reads the configuration of a manifest, whatever media type the configuration has: kindOf
+// also needs its content.
 func (a *assembly) config(ctx context.Context, m *Manifest, d oci.Descriptor) error {
 	m.Config = &Config{Digest: d.Digest, MediaType: d.MediaType, Size: d.Size}
 	raw, err := a.read(ctx, d, maxConfig)
@@ -397,11 +399,11 @@ const (
 	KindArtifact = "artifact"
 )
 
-// kindOf returns the kind of a manifest as runtimes treat it. The contents decide, because some
-// runtimes unpack layers of any media type, and some tools give signatures the configuration of an
-// image. A manifest with the configuration of an image can be run if it has no layers, or if
-// runtimes unpack them. It can be run even if it has a subject, an artifact type, or an annotation
-// in the index.
+// kindOf returns the kind of a manifest as runtimes treat it. The contents decide, and not the
+// media types alone, because some runtimes unpack layers of any media type, and some tools give
+// signatures the configuration of an image. A manifest with the configuration of an image can be
+// run if it has no layers, or if runtimes unpack its layers. A subject, an artifact type or an
+// annotation in the index does not change that.
 func kindOf(m *Manifest) string {
 	image := m.Config != nil && m.Config.ofImage
 	attests := m.DescriptorAnnotations["vnd.docker.reference.type"] == "attestation-manifest"
@@ -416,9 +418,10 @@ func kindOf(m *Manifest) string {
 	return KindArtifact
 }
 
-// unpacks reports whether a runtime would unpack layers of the manifest. Runtimes that accept only
-// the media types of images unpack each layer that has such a type. Other runtimes unpack all
-// layers or none.
+// unpacks reports whether a runtime would unpack layers of the manifest. If the configuration has
+// the media type of an image, one layer that may be unpacked is enough: a runtime that accepts only
+// the media types of images unpacks each layer that has such a type. Otherwise, every layer must be
+// one that may be unpacked, because other runtimes unpack all layers or none.
 func (m *Manifest) unpacks() bool {
 	if oci.ImageConfig(m.Config.MediaType) {
 		return slices.ContainsFunc(m.Layers, (*LayerView).unpacks)
@@ -444,9 +447,9 @@ func impliedConfig(t string) bool {
 }
 
 // describesImage reports whether a runtime takes a configuration for that of an image. containerd
-// 1.6 and Podman read a configuration of any media type, and need a list of layers or settings in
-// it. Tools that make artifacts with the libraries for images also write a list of layers into it,
-// but neither settings nor an operating system (Flux, Docker Model Runner).
+// 1.6 and Podman read a configuration of any media type, and need settings or a list of layers in
+// it. Some tools make artifacts with the libraries for images (Flux, Docker Model Runner). They
+// write a list of layers into the configuration, too, but neither settings nor an operating system.
 func describesImage(mediaType string, image v1.Image) bool {
 	if oci.ImageConfig(mediaType) || !reflect.DeepEqual(image.Config, v1.ImageConfig{}) {
 		return true

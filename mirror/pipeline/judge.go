@@ -15,8 +15,7 @@ import (
 	"dray/upstream/oci"
 )
 
-// CheckName decides by names alone, before any byte arrives. It returns nil if there are no
-// findings and no unknowns.
+// CheckName runs only the name stages. It returns nil if there are no findings and no unknowns.
 func (p *Pipeline) CheckName(ctx context.Context, n Name) *Report {
 	r := p.newReport(n)
 	p.checkNames(ctx, n, r)
@@ -102,9 +101,9 @@ func (p *Pipeline) newReport(n Name) *Report {
 // layersAtOnce bounds the layers that one call of Judge or View waits for at the same time.
 const layersAtOnce = 8
 
-// addLayers adds the results for the layers to the document and the report, and sets the kind of
-// each manifest by them. Findings in a layer that several manifests have are reported at its first
-// place only.
+// addLayers adds the results for the layers to the document and the report. It also sets the kind
+// of each manifest, which depends on these results. If a layer occurs several times, its findings
+// are reported only for the first time.
 func (p *Pipeline) addLayers(ctx context.Context, img *Image, from Contents, r *Report) error {
 	scans, err := p.scanLayers(ctx, img, from)
 	if err != nil {
@@ -160,7 +159,9 @@ func (p *Pipeline) scanLayers(ctx context.Context, img *Image, from Contents) (m
 			g.Go(func() error {
 				s, err := from.Scanned(gctx, oci.Descriptor{Digest: l.Digest, Size: l.Size, MediaType: l.MediaType})
 				if l.Foreign && err != nil && gctx.Err() == nil {
-					s, err = nil, nil // the upstream need not have a foreign layer; one that it has is scanned, because clients pull it
+					// The upstream need not have a foreign layer. If it has the layer, the layer is
+					// scanned, because clients pull it.
+					s, err = nil, nil
 				}
 				mu.Lock()
 				defer mu.Unlock()
@@ -180,8 +181,8 @@ func (l *LayerView) see(s *Scanned) {
 	}
 }
 
-// addScanned adds the findings in a layer, and the unknowns, to a report. If the layer is a single
-// file and no archive, at.Path is the name of that file.
+// addScanned adds the findings in a layer, and the unknowns, to a report. If the visitors got the
+// layer as a single file, at.Path is the name of that file.
 func (p *Pipeline) addScanned(s *Scanned, at Place, r *Report) {
 	unread, file := false, at.Path
 	at.Path = ""
@@ -207,9 +208,10 @@ func (p *Pipeline) addScanned(s *Scanned, at Place, r *Report) {
 	}
 }
 
-// checkDescriptor compares the size of a layer with its descriptor, which the rules about sizes
-// use. It also adds a finding if the stages could not look into a layer of an image, because a
-// client might unpack that layer.
+// checkDescriptor compares the size of a layer with the size in its descriptor, which the rules
+// about sizes use. If the stages could not look into a layer of an image, it adds a finding,
+// because a client might unpack that layer. Unless the mode of that finding is Enforce, each layer
+// stage gets an unknown, too.
 func (p *Pipeline) checkDescriptor(img *Image, m *Manifest, i int, r *Report) {
 	l := m.Layers[i]
 	where := img.LayerPlace(m, i)

@@ -4,8 +4,8 @@ import (
 	"regexp"
 )
 
-// semver is the pattern that semver.org suggests for version 2.0.0, with the v that release
-// tags often begin with.
+// semver is the pattern that semver.org suggests for version 2.0.0, with an optional v in front,
+// because release tags often have one.
 var semver = regexp.MustCompile(`^v?(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)` +
 	`(?:-(?:0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*)(?:\.(?:0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*))*)?` +
 	`(?:\+[0-9a-zA-Z-]+(?:\.[0-9a-zA-Z-]+)*)?$`)

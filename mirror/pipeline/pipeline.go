@@ -33,9 +33,9 @@ type Options struct {
 	// Name of the pipeline, in metrics and reports.
 	Name  string
 	Steps []Step
-	// Limits bound the layers, and ArchiveMode is the mode of the findings about layers that exceed
-	// one. With Off, layers are only walked if there is a LayerStage, and these findings have the
-	// mode Warn.
+	// Limits bound the work for each layer. ArchiveMode is the mode of the findings of the walk
+	// itself, for example about a layer that exceeds a limit. If ArchiveMode is Off, layers are
+	// walked only if there is a LayerStage, and these findings have the mode Warn.
 	Limits      Limits
 	ArchiveMode Mode
 	Waivers     []Waiver
@@ -56,8 +56,8 @@ type Pipeline struct {
 	archive Step
 }
 
-// New makes a pipeline. It returns an error if a step has no stage, or if two stages have the same
-// name.
+// New makes a pipeline. It returns an error if a step has no stage, if a stage has no name, or if
+// two stages have the same name.
 func New(o Options) (*Pipeline, error) {
 	o.Limits = o.Limits.withDefaults()
 	o.Workers = cmp.Or(o.Workers, NewWorkers(runtime.GOMAXPROCS(0)))
@@ -142,8 +142,9 @@ func (w Waiver) applies(f Finding, repo string, now time.Time) bool {
 	return len(w.Repositories) == 0 || pattern.Any(w.Repositories, repo)
 }
 
-// Metrics count verdicts. Most labels come from the configuration. Rules that webhooks and
-// scanners name are also counted by name, up to maxRuleLabels rules in all.
+// Metrics count findings and verdicts, and measure the work of stages. Most labels come from the
+// configuration. Webhooks and scanners also name rules of their own. At most maxRuleLabels rules in
+// all get a label; the rest are counted as otherRule.
 type Metrics struct {
 	findings *prometheus.CounterVec
 	verdicts *prometheus.CounterVec
@@ -208,9 +209,9 @@ func (m *Metrics) count(r *Report) {
 // Memory keeps the results for layers. It may lose any of them: the layer is then scanned
 // again.
 type Memory interface {
-	// Recall returns the remembered answer, and whether there is one.
+	// Recall returns the remembered result, and whether there is one.
 	Recall(ctx context.Context, layer digest.Digest, stage, revision string) ([]byte, bool)
-	// Remember keeps an answer of a stage. The Memory decides for how long.
+	// Remember keeps the result of a stage, which is JSON. The Memory decides for how long.
 	Remember(ctx context.Context, layer digest.Digest, stage, revision string, answer []byte)
 }
 

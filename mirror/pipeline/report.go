@@ -15,7 +15,7 @@ import (
 
 // Report is a verdict with all findings and unknowns that led to it.
 type Report struct {
-	// ID identifies the report to clients that ask for it again; empty if the report is not kept.
+	// ID is the name by which clients can get the report later; empty if the report is not kept.
 	ID string `json:"id,omitempty"`
 	// Pass reports whether the image may be forwarded.
 	Pass       bool          `json:"pass"`
@@ -32,12 +32,12 @@ type Report struct {
 	Stages     []StageRun    `json:"stages"`
 	Findings   []Finding     `json:"findings"`
 	Unknowns   []Unknown     `json:"unknowns"`
-	// More is the number of findings that were left out.
+	// More is the number of findings and unknowns that were left out.
 	More int `json:"more,omitempty"`
 
-	mu       sync.Mutex // guards Findings, Unknowns, More and what follows while stages run concurrently
+	mu       sync.Mutex // guards Findings, Unknowns, More, seen and gathered while stages run concurrently
 	seen     map[string]bool
-	gathered [3]int // findings by weight
+	gathered [3]int // the number of findings of each weight
 }
 
 // Statement returns the report as a JSON document that does not depend on the user, the time or
@@ -64,7 +64,8 @@ type StageRun struct {
 	Mode     Mode   `json:"mode"`
 }
 
-// MaxFindings bounds the findings of one report. Those that reject are kept first.
+// MaxFindings bounds the findings of one report, and also its unknowns. Those that reject are kept
+// first.
 const MaxFindings = 500
 
 // maxGathered bounds the findings of each weight in a report until finish sorts and cuts them.
@@ -180,8 +181,9 @@ func (r *Report) Broken() []string {
 // do not read them.
 const MaxMessage = 900
 
-// Message returns the text of a rejection for a terminal: one line for each finding or unknown that
-// rejects the image, then the address of the report. Clients print it after "denied: ".
+// Message returns the text of a rejection for a terminal: a summary, one line for each finding or
+// unknown that rejects the image, and the address of the report. One line says how many others do
+// not fit into MaxMessage. Clients print the text after "denied: ".
 func (r *Report) Message(url string) string {
 	var lines []string
 	for _, f := range r.Findings {

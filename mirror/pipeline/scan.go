@@ -11,7 +11,7 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// yieldingReader gives up its slot while it waits for bytes.
+// yieldingReader gives up the slot of its layer (see [Workers]) while it waits for bytes.
 type yieldingReader struct {
 	r io.Reader
 	w *Workers
@@ -104,8 +104,8 @@ func (p *Pipeline) recallVerified(ctx context.Context, announced digest.Digest, 
 	return nil, nil
 }
 
-// errUnread is the error of the stages for a layer whose walk stopped at a fault, such as an
-// exceeded limit.
+// errUnread is the error of the stages for a layer that they have not seen completely: the walk
+// stopped at a fault, such as an exceeded limit, or cannot look into the layer.
 var errUnread = errors.New("the layer was not read completely")
 
 func (p *Pipeline) openVisitors(ctx context.Context, l Layer) []*participant {
@@ -138,8 +138,8 @@ func (p *Pipeline) remember(ctx context.Context, d digest.Digest, s *Scanned) {
 	}
 }
 
-// Recall returns the remembered results for a layer. complete reports whether another walk
-// would add nothing: all stages have a result, or the layer has a fault that stops the walk.
+// Recall returns the remembered results for a layer. complete reports whether another walk would
+// add nothing: all stages have a result, or a fault of the layer stopped the walk.
 func (p *Pipeline) Recall(ctx context.Context, d digest.Digest) (s *Scanned, complete bool) {
 	s = &Scanned{results: map[string]LayerResult{}, errs: map[string]error{}}
 	var walked archiveAnswer

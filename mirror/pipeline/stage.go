@@ -13,9 +13,9 @@ import (
 type Stage interface {
 	// Name identifies the stage in reports, waivers and metrics.
 	Name() string
-	// Revision changes with the stage's code and configuration, whenever the stage might judge the
-	// same bytes differently. Results for layers are remembered under the revision. The function
-	// [Revision] makes one.
+	// Revision changes whenever the stage might judge the same bytes differently, for example
+	// because its code or its configuration changed. Results for layers are remembered under the
+	// revision. The function [Revision] makes one.
 	Revision() string
 }
 
@@ -29,7 +29,7 @@ func Revision(version int, configuration any) string {
 	return Fingerprint(string(rune('0'+version)), string(text))
 }
 
-// Name is the information that is available before any byte of an image arrives.
+// Name says where a push goes and who pushes. Name stages decide by it.
 type Name struct {
 	Upstream, Repository string
 	// Tag is empty at the start of an upload, when it is not known yet, and for a push by digest.
@@ -50,7 +50,7 @@ type NameStage interface {
 	CheckName(ctx context.Context, n Name) ([]Finding, error)
 }
 
-// Layer describes a layer when its first bytes arrive.
+// Layer is what is known about a layer before it is walked.
 type Layer struct {
 	Upstream, Repository string
 	// Digest is the digest that the client announces; empty if the client announces it only at the
@@ -75,8 +75,8 @@ type Visitor interface {
 	Data(p []byte) error
 	// End ends the content of an entry that the visitor wanted.
 	End() error
-	// Close ends the layer. complete reports whether the walk reached the layer's end; the result
-	// is used only if it did.
+	// Close ends the layer. complete reports whether the walk reached the layer's end without an
+	// error of the visitor. Otherwise the result is not used.
 	Close(complete bool) (LayerResult, error)
 }
 
@@ -93,8 +93,9 @@ type Entry struct {
 	Size     int64
 	// Target is the target of a link, as the archive has it.
 	Target string
-	// Whole reports whether this is a whole layer that is no archive. Such an entry has no path, and
-	// its size is -1 because it is not known before the end.
+	// Whole reports whether the entry is a whole layer, because the walk cannot read the layer as
+	// an archive. Such an entry has no path. Its size is -1, because the size is not known before
+	// the end.
 	Whole bool
 	// Capabilities reports whether the entry gives Linux capabilities to the file.
 	Capabilities bool
@@ -132,8 +133,8 @@ type Step struct {
 	Mode    Mode
 	OnError OnError
 	// Within bounds the time that the stage takes. For a layer, it is the time spent in the
-	// visitor, and 0 means 1 minute. For an image, it is the time until CheckImage returns, and 0
-	// means 10 s.
+	// visitor, and 0 means 1 minute. For names or an image, it is the time until CheckName or
+	// CheckImage returns, and 0 means 10 s.
 	Within time.Duration
 }
 

@@ -21,20 +21,21 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// Limits bound the work for one layer. The walk stops when a layer exceeds one.
+// Limits bound the work for one layer. The walk stops when a layer exceeds a limit.
 type Limits struct {
-	// MaxRatio of uncompressed to stored bytes, checked beyond 64 MiB uncompressed; 0 means 200.
+	// MaxRatio bounds the ratio of uncompressed to stored bytes; 0 means 200. It is checked only
+	// beyond 64 MiB of uncompressed bytes.
 	MaxRatio int
-	// MaxEntries of an archive; 0 means 1,000,000.
+	// MaxEntries bounds the entries of an archive; 0 means 1,000,000.
 	MaxEntries int
-	// MaxDepth of directories; 0 means 128.
+	// MaxDepth bounds how deep directories are nested; 0 means 128.
 	MaxDepth int
-	// MaxPath in bytes; 0 means 4096.
+	// MaxPath bounds each path, in bytes; 0 means 4096.
 	MaxPath int
-	// MaxBytes of a layer, uncompressed; 0 means 100 GiB.
+	// MaxBytes bounds a layer, in uncompressed bytes; 0 means 100 GiB.
 	MaxBytes int64
-	// MaxWindow of a layer that is compressed with zstd, in bytes; 0 means 128 MiB, as much as the
-	// zstd program takes.
+	// MaxWindow bounds the window of a layer that is compressed with zstd, in bytes. 0 means 128
+	// MiB, as much as the zstd program takes.
 	MaxWindow int64
 }
 
@@ -73,8 +74,8 @@ const (
 	FormatEmpty = "empty"
 )
 
-// unreadFormats are formats that runtimes or users unpack, but the walk does not, with their
-// descriptions.
+// unreadFormats are the formats that the walk does not read, although runtimes or users unpack
+// them. The values describe them in findings.
 var unreadFormats = map[string]string{
 	FormatXZ: "compressed with xz", FormatLzip: "compressed with lzip", Format7z: "an archive of 7-Zip", FormatEROFS: "a file system of the form EROFS",
 }
@@ -168,8 +169,8 @@ func (g *archiveReader) check(n int64, at string) error {
 	return nil
 }
 
-// walk reads a layer to its end and passes its files to the visitors. The error is a
-// *layerFault if the layer itself is at fault.
+// walk passes the files of a layer to the visitors. It reads the layer to the end, unless there is
+// an error. The error is a *layerFault if the layer itself is at fault.
 func walk(ctx context.Context, r io.Reader, limits Limits, workers *Workers, visitors fanOut) (Archive, error) {
 	w := &walker{ctx: ctx, limits: limits, workers: workers, visitors: visitors, stored: &storedReader{r: r}}
 	err := w.run()
@@ -228,8 +229,8 @@ func (w *walker) run() error {
 	return err
 }
 
-// open detects the format of the layer and returns its uncompressed bytes. It returns nil for a
-// blob that it does not read as an archive, after reading it to its end.
+// open detects the format of the layer and returns its uncompressed bytes. A blob that the walk
+// does not read as an archive goes to the visitors as a whole; then open returns nil.
 func (w *walker) open() (plain io.ReadCloser, err error) {
 	b := bufio.NewReaderSize(w.stored, 64<<10)
 	w.archive.Format = detect(b)
@@ -269,7 +270,7 @@ func (w *walker) whole(r io.Reader) error {
 
 // detect returns the format of a blob by its first bytes.
 func detect(b *bufio.Reader) string {
-	head, _ := b.Peek(1028) // a failed read fails again
+	head, _ := b.Peek(1028) // a read that fails here fails again later
 	if len(head) == 0 {
 		return FormatEmpty
 	}
@@ -335,9 +336,9 @@ func (w *walker) entries(r *tar.Reader, g *archiveReader) error {
 	}
 }
 
-// checkLogical checks the sizes that entries state against MaxBytes. The ratio is checked with
-// the bytes that are read, and with stated sizes only for sparse files, whose holes need no
-// bytes.
+// checkLogical checks n, the sum of the sizes that the entries state, against MaxBytes. It checks
+// the ratio only for a sparse file, whose holes need no bytes in the archive. For other files, Read
+// checks the ratio.
 func (g *archiveReader) checkLogical(n int64, at string, h *tar.Header) error {
 	if n > g.limits.MaxBytes {
 		return exceeds("size", at, "the files of the layer have more than %d bytes", g.limits.MaxBytes)

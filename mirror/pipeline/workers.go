@@ -64,7 +64,7 @@ func (w *walker) unzstd(b *bufio.Reader) (io.ReadCloser, error) {
 func windowOf(b *bufio.Reader) uint64 {
 	const unknown = 1 << 62
 	for at := 0; ; {
-		head, _ := b.Peek(min(at+zstd.HeaderMaxSize, b.Size())) // a failed read fails again
+		head, _ := b.Peek(min(at+zstd.HeaderMaxSize, b.Size())) // a read that fails here fails again later
 		var h zstd.Header
 		if len(head) <= at || h.Decode(head[at:]) != nil {
 			return unknown
@@ -86,8 +86,8 @@ func windowOf(b *bufio.Reader) uint64 {
 type windowReader struct {
 	decoder *zstd.Decoder
 	most    int64
-	// later reports whether only a frame after the first can have a window of more than most bytes:
-	// the decoder was made for the window of the first one.
+	// later reports whether the window of the first frame is small, so that only a later frame can
+	// have a window of more than most bytes.
 	later   bool
 	release func()
 }

@@ -2,9 +2,9 @@
 // SBOM that BuildKit puts beside an image in the index that it pushes (docker buildx build
 // --provenance --sbom).
 //
-// A declaration is no proof: any client that pushes can write it. The stage cannot require
-// signatures, because signers sign images that are already in a registry. Findings therefore
-// say "declares".
+// A declaration is no proof, because any client that pushes can write it. So findings say
+// "declares". The stage cannot require signatures, because signers sign images that are already in
+// a registry.
 package attestations
 
 import (
@@ -21,7 +21,7 @@ import (
 // Name of the stage.
 const Name = "attestations"
 
-// version goes up with every change of the parts of attestations that are read.
+// version goes up with every change of what the stage reads from attestations.
 const version = 1
 
 // Rules of the stage.
@@ -36,9 +36,9 @@ const (
 type Config struct {
 	// Provenance and SBOM are required for every image.
 	Provenance, SBOM bool
-	// Builders and Sources are patterns in which * matches any characters. Each builder and each
-	// source repository of the provenance must match one of them. Empty requires nothing;
-	// otherwise provenance is required.
+	// Builders and Sources are patterns in which * matches any characters. Each builder that the
+	// provenance names must match one of Builders, and each source repository one of Sources. An
+	// empty list requires nothing. Any other list also requires provenance.
 	Builders, Sources []string
 }
 

@@ -28,8 +28,8 @@ const Name = "base"
 // version goes up with every change of how bases are recognised.
 const version = 2
 
-// Rules of the stage. An unknown base has a rule of its own: a squashed image, for example,
-// shows none of its base's layers.
+// Rules of the stage. RuleUnknown is for an image whose base is not known. For example, a squashed
+// image shows none of its base's layers.
 const (
 	RuleForbidden = "forbidden"
 	RuleUnknown   = "unknown"
@@ -62,11 +62,11 @@ type Image struct {
 type Config struct {
 	// Allowed are patterns of names in which * matches any characters. A base must match one.
 	Allowed []string
-	// Unknown lets an image pass whose base is not known.
+	// Unknown lets images pass although their base is not known.
 	Unknown bool
-	// Scratch lets an image pass that has no known base and at most this number of layers, such as
-	// an image FROM scratch. Only the number of layers tells it from an image with an unknown base.
-	// 0 lets no such image pass.
+	// Scratch is the number of layers up to which an image without a known base passes, for images
+	// FROM scratch. Only the number of layers tells such an image from one with an unknown base. 0
+	// lets no such image pass.
 	Scratch int
 	// Materials are patterns of images. Each image among the materials of the provenance must
 	// match one. They need patterns of their own, because builds also use images that are no
@@ -212,10 +212,10 @@ func (s *Stage) named(ctx context.Context, layers []digest.Digest) (known []Know
 	return known, err
 }
 
-// mismatch returns the index of the first layer that differs from the configuration: the content
-// that was walked has another diffID, or only one of both exists. It returns -1 if there is no such
-// layer. Without this check, an image could claim the layers of an allowed base: not all clients
-// refuse to unpack such an image.
+// mismatch returns the index of the first layer for which the manifest and the configuration
+// disagree, or -1. They disagree if the walked content has another diffID than the configuration
+// says, or if only one of them has a layer with this index. Without this check, an image could
+// claim the layers of an allowed base, because not all clients refuse to unpack such an image.
 func mismatch(m *pipeline.Manifest, ids []digest.Digest) int {
 	for i := range max(len(m.Layers), len(ids)) {
 		if i >= len(m.Layers) || i >= len(ids) {

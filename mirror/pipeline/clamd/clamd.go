@@ -40,7 +40,7 @@ type session struct {
 	timeout      time.Duration // of one write, and of one reply
 	stopWatching func() bool
 
-	mu    sync.Mutex // guards ended; makes the end of ctx and a new deadline exclude each other
+	mu    sync.Mutex // guards ended, and keeps extend from replacing the deadline that the end of ctx sets
 	ended error      // the cause of ctx's end
 }
 
@@ -69,8 +69,8 @@ func (s *session) close() error {
 	return s.conn.Close()
 }
 
-// extend sets the connection's deadline to d from now. After the end of ctx it returns the
-// cause, and leaves the deadline that interrupts the connection.
+// extend sets the connection's deadline to d from now. After the end of ctx it returns the cause
+// instead, and does not touch the deadline, which then interrupts the connection.
 func (s *session) extend(d time.Duration) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -119,8 +119,9 @@ func (s *session) end() (string, error) {
 	return s.answer()
 }
 
-// hungUp returns the error for a write that failed: ErrTooLarge if clamd closed the connection for
-// that reason, the cause of ctx's end, or err, wrapped.
+// hungUp returns the error for a write that failed with err. It is the cause if ctx has ended,
+// ErrTooLarge if clamd closed the connection because the file is too large, and otherwise err,
+// wrapped.
 func (s *session) hungUp(err error) error {
 	if ended := s.extend(time.Second); ended != nil {
 		return ended

@@ -34,7 +34,7 @@ type Config struct {
 	// StreamMaxLength. Longer files are findings, because they are not scanned. 0 means 100 MB, a
 	// little less than clamd's default.
 	MaxFileBytes int64
-	// Rescan is the longest time for which the result for a layer is used. Then the layer is
+	// Rescan is the longest time for which the result for a layer is used. After it, the layer is
 	// scanned again, because new signatures find old malware. 0 means 24 h.
 	Rescan time.Duration
 }
@@ -64,8 +64,8 @@ func New(c Config) (*Stage, error) {
 // Name implements pipeline.Stage.
 func (s *Stage) Name() string { return Name }
 
-// Revision implements pipeline.Stage. It changes every Config.Rescan, so that layers are
-// scanned with new signatures.
+// Revision implements pipeline.Stage. It changes once in each period of Config.Rescan, so that
+// layers are scanned with new signatures.
 func (s *Stage) Revision() string {
 	return pipeline.Revision(version, s.config) + strconv.FormatInt(s.now().UnixNano()/int64(s.config.Rescan), 36)
 }
@@ -84,7 +84,7 @@ type visitor struct {
 	config  Config
 	session *session
 	path    string
-	left    int64 // bytes of the file that may still be sent; -1 if there were more
+	left    int64 // bytes of the file that may still be sent; -1 if the file is longer than that
 	result  pipeline.LayerResult
 }
 
@@ -101,8 +101,8 @@ func (v *visitor) Begin(e *pipeline.Entry) (bool, error) {
 	return true, v.session.begin()
 }
 
-// Data implements pipeline.Visitor. Only a layer that is no archive can be longer than its entry
-// says.
+// Data implements pipeline.Visitor. Begin has left out files that are too long. It did not know the
+// length of a layer that is no archive.
 func (v *visitor) Data(p []byte) error {
 	switch {
 	case v.left < 0:
@@ -132,8 +132,8 @@ func (v *visitor) End() error {
 	return nil
 }
 
-// explain adds the path and the setting to change to an error that says that a file is too large
-// for clamd.
+// explain completes the error about a file that is too large for clamd: it adds the path, and says
+// which setting to lower.
 func (v *visitor) explain(err error) error {
 	if errors.Is(err, ErrTooLarge) {
 		return fmt.Errorf("%s: %w; set max_file to a lower value", cmp.Or(v.path, "a layer that is no archive"), err)

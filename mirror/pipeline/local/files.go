@@ -21,13 +21,14 @@ import (
 // maxDocument is the maximum length of a document in a layout or an archive, in bytes.
 const maxDocument = 16 << 20
 
-// Files is an image in a directory in the form of a layout (image-spec, "OCI Image Layout
-// Specification"), or in an archive.
+// Files is an image in an archive, or in a directory that has the form of a layout (image-spec,
+// "OCI Image Layout Specification").
 type Files struct {
 	open  func(name string) (io.ReadCloser, int64, error)
 	close func() error
-	// blobs and manifests are set for an archive in the old format of docker save. blobs has the
-	// file names, which are not those of a layout, and manifests the one that readSaved made.
+	// blobs and manifests are set only for an archive in the old format of docker save. blobs has
+	// the names of the files, because these differ from the names in a layout. manifests has the
+	// one manifest, which readSaved made.
 	blobs     map[digest.Digest]string
 	manifests map[digest.Digest]*oci.Manifest
 }
@@ -57,8 +58,9 @@ func OpenLayout(dir string) (*Files, error) {
 	return f, nil
 }
 
-// OpenArchive opens an archive of docker save, in its old or its new format, or of a layout. The
-// archive may be compressed with gzip. Then OpenArchive unpacks it to a temporary file.
+// OpenArchive opens a tar archive of docker save, in the old or the new format, or one that contains
+// a layout. The archive may be compressed with gzip. Then OpenArchive unpacks it to a temporary
+// file.
 func OpenArchive(name string) (*Files, error) {
 	file, err := os.Open(name)
 	if err != nil {
@@ -144,7 +146,7 @@ func list(file *os.File) (map[string]extent, error) {
 			entries[name] = extent{at, h.Size}
 		case tar.TypeLink:
 			links[name] = path.Clean(h.Linkname)
-		case tar.TypeSymlink: // docker save stores a layer of two images once
+		case tar.TypeSymlink: // docker save stores a layer that occurs several times only once
 			links[name] = path.Join(path.Dir(name), h.Linkname)
 		}
 	}
@@ -171,7 +173,8 @@ func (f *Files) document(name string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(r, maxDocument+1))
 }
 
-// Root returns the manifest with a tag, or the only manifest if tag is empty.
+// Root returns the manifest with a tag, or the only manifest if tag is empty. It ignores the tag
+// for an archive in the old format of docker save.
 func (f *Files) Root(ctx context.Context, tag string) (*oci.Manifest, error) {
 	if f.manifests != nil {
 		for _, m := range f.manifests {

@@ -46,7 +46,7 @@ func (c Contents) Open(ctx context.Context, d oci.Descriptor) (io.ReadCloser, er
 	return &verifiedReader{ReadCloser: r, digest: d.Digest, check: d.Digest.Verifier()}, nil
 }
 
-// Scanned implements pipeline.Contents. It scans the layer at once.
+// Scanned implements pipeline.Contents. It scans the layer during the call.
 func (c Contents) Scanned(ctx context.Context, d oci.Descriptor) (*pipeline.Scanned, error) {
 	r, err := c.Open(ctx, d)
 	if err != nil {

@@ -12,8 +12,8 @@ import (
 	"dray/upstream/oci"
 )
 
-// savedFile lists the images in the old format of docker save (moby, image/spec/v1.2.md,
-// "Combined Image JSON + Filesystem Changeset Format").
+// savedFile is the file that lists the images of an archive in the old format of docker save (moby,
+// image/spec/v1.2.md, "Combined Image JSON + Filesystem Changeset Format").
 const savedFile = "manifest.json"
 
 // savedImage is one image in savedFile. Its layers are uncompressed.
@@ -22,12 +22,12 @@ type savedImage struct {
 	Layers []string
 }
 
-// maxLayers of an image in an archive.
+// maxLayers bounds the layers of an image in an archive.
 const maxLayers = 1000
 
-// readSaved makes a manifest for an archive in the old format of docker save, which has none.
-// Its digest means nothing: a push would make another manifest, because it compresses the
-// layers.
+// readSaved makes a manifest for an archive in the old format of docker save, which has no
+// manifest. The digest of the new manifest means nothing: docker push would make another manifest,
+// because it compresses the layers.
 func (f *Files) readSaved() error {
 	raw, err := f.document(savedFile)
 	if err != nil {

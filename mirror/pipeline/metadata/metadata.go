@@ -1,4 +1,4 @@
-// Package metadata requires labels and annotations.
+// Package metadata requires labels and annotations of images.
 package metadata
 
 import (
@@ -19,12 +19,12 @@ const Name = "metadata"
 // version goes up with every change after which the same configuration lets other images pass.
 const version = 2
 
-// Locations of a value.
+// Values of Requirement.In: where the value may be.
 const (
 	// Label is a label in the configuration of the image.
 	Label = "label"
-	// Annotation is an annotation of the manifest, of its index, or of its descriptor in the
-	// index.
+	// Annotation is an annotation of the manifest, of the pushed index, or of the descriptor of the
+	// manifest in its index.
 	Annotation = "annotation"
 	// Either is a label or an annotation: tools write one or the other.
 	Either = "either"
@@ -32,9 +32,9 @@ const (
 
 // Requirement is a key that each image must have.
 type Requirement struct {
-	// Key, such as org.opencontainers.image.source.
+	// Key is the name of the label or annotation, such as org.opencontainers.image.source.
 	Key string
-	// In is the location of the value; empty means Either.
+	// In says where the value may be; empty means Either.
 	In string
 	// Pattern is a regular expression that must match the whole value.
 	Pattern string
@@ -85,7 +85,7 @@ func (*Stage) Name() string { return Name }
 // Revision implements pipeline.Stage.
 func (s *Stage) Revision() string { return pipeline.Revision(version, s.config) }
 
-// CheckImage implements pipeline.ImageStage. Annotations of an index count for each of its
+// CheckImage implements pipeline.ImageStage. Annotations of the pushed index count for each of its
 // images. While an image waits for its index, it may lack values that the index can add.
 func (s *Stage) CheckImage(_ context.Context, img *pipeline.Image) ([]pipeline.Finding, error) {
 	var found []pipeline.Finding

@@ -1,5 +1,6 @@
-// Package names decides by the names of an image: its repository before any byte is sent, its
-// tag when the manifest arrives, and whether a tag may be moved.
+// Package names decides by the repository and the tag of a push. When an upload starts, it checks
+// the repository. When the manifest arrives, it also checks the tag, and whether the push may move
+// the tag.
 package names
 
 import (
@@ -31,7 +32,7 @@ type Config struct {
 	// Semver requires tags that are semantic versions, with or without a leading v. Such a tag has
 	// no build metadata, because a tag cannot contain a plus sign.
 	Semver bool
-	// Forbidden are patterns of tags.
+	// Forbidden are patterns of tags that are refused.
 	Forbidden []string
 	// Immutable are patterns of tags that must not be moved to another image. Tags that match
 	// Except may be moved anyway.

@@ -1,8 +1,8 @@
 // Package rules judges an image by the operator's expressions.
 //
 // The expressions are written in CEL (https://cel.dev). CEL expressions always end, have no side
-// effects, and have a cost that is counted. An expression that exceeds its cost is stopped, and
-// gives no result.
+// effects, and have a cost that is counted. An expression whose cost exceeds a limit is stopped,
+// and gives no result.
 package rules
 
 import (
@@ -23,7 +23,8 @@ import (
 // Name of the stage.
 const Name = "rules"
 
-// version goes up with every change of the values or the meaning of expressions.
+// version goes up with every change of the values that expressions see, or of the meaning of
+// expressions.
 const version = 1
 
 // Bounds of one expression.
@@ -51,7 +52,7 @@ const (
 type Rule struct {
 	// Name in findings and metrics: at most 40 lower-case letters, digits, - and _.
 	Name string
-	// Expression must be true. It is of type bool.
+	// Expression must be true. Its type is bool, or dyn if the type is known only at run time.
 	Expression string
 	// Each is the scope. Empty is EachImage.
 	Each Each
@@ -122,7 +123,7 @@ func (s *Stage) Name() string { return Name }
 // Revision implements pipeline.Stage.
 func (s *Stage) Revision() string { return pipeline.Revision(version, s.rules) }
 
-// CheckImage implements pipeline.ImageStage. If a rule cannot be evaluated, it returns that error
+// CheckImage implements pipeline.ImageStage. If rules cannot be evaluated, it returns their errors,
 // and the findings of all other rules.
 func (s *Stage) CheckImage(ctx context.Context, img *pipeline.Image) ([]pipeline.Finding, error) {
 	doc, err := document(img)
@@ -158,8 +159,8 @@ func (s *Stage) CheckImage(ctx context.Context, img *pipeline.Image) ([]pipeline
 	return found, errors.Join(failed...)
 }
 
-// holds evaluates an expression. Type errors may show only now, because the document is
-// dynamic.
+// holds evaluates an expression. Type errors may show only now, because the values in the document
+// have the type dyn.
 func holds(ctx context.Context, p cel.Program, vars map[string]any) (bool, error) {
 	out, _, err := p.ContextEval(ctx, vars)
 	if err != nil {

@@ -21,14 +21,14 @@ import (
 
 // facts are the results for one layer: what it writes and deletes.
 type facts struct {
-	// Log has the records, one after another, compressed by flate. Each is a kind and two texts.
-	// Each text ends with a zero byte.
+	// Log has the records, one after another, compressed by flate. Each record consists of a kind
+	// and two texts. Each text ends with a zero byte.
 	Log []byte `json:"l"`
-	// Dropped is the lowest class of which records are missing in Log; 0 if it has all.
+	// Dropped is the lowest class that has records missing in Log; 0 if no records are missing.
 	Dropped class `json:"d,omitempty"`
 }
 
-// class says what it costs to do without a record. Records of a low class are kept first.
+// class says what is not known if a record is missing. Records of a low class are kept first.
 type class int
 
 const (
@@ -43,7 +43,7 @@ const (
 	classPlain
 )
 
-// Kinds of records beyond those of a node.
+// Kinds of records, in addition to the kinds of a node.
 const (
 	kindDeletion = '-'
 	kindOpaque   = 'o' // deletes what lower layers have in a directory
@@ -117,8 +117,8 @@ func (v *visitor) delete(kind byte, p string) {
 	}
 }
 
-// room takes n bytes of memory for a record. If there are none left, it returns false and notes the
-// class in dropped.
+// room takes n bytes of memory for a record. If that would exceed the bound, it returns false and
+// notes the class in dropped.
 func (v *visitor) room(c class, n int) bool {
 	used, most := &v.marks, maxMarks
 	if c == classPlain {
@@ -154,8 +154,8 @@ func (v *visitor) node(e *pipeline.Entry) *node {
 	return n
 }
 
-// hardLink makes n a second name of a file. The entry has mode and attributes, which runtimes give
-// to both names.
+// hardLink makes n a second name of a file. The entry has a mode and attributes of its own, which
+// runtimes give to both names.
 func (v *visitor) hardLink(e *pipeline.Entry, n *node) {
 	n.special = special(e)
 	target, _ := v.tree.find(e.Target, false)
@@ -317,7 +317,7 @@ func pack(records []record) (f facts, err error) {
 	if f.Log, err = compress(records); err != nil || len(f.Log) <= maxLog {
 		return f, err
 	}
-	for least := 0; kept-least > 1; { // the first least records fit, the first kept do not
+	for least := 0; kept-least > 1; { // records[:least] fit into maxLog, records[:kept] do not
 		middle := (least + kept) / 2
 		log, err := compress(records[:middle])
 		if err != nil {
@@ -372,8 +372,8 @@ func (f facts) records() ([]record, error) {
 // rootFS is the file system that the layers make, as far as it is checked.
 type rootFS struct {
 	tree *tree
-	// dropped is the lowest class of which the facts about a layer lack records; math.MaxInt if
-	// they are complete.
+	// dropped is the lowest class that has records missing in the facts about any layer;
+	// math.MaxInt if no records are missing.
 	dropped class
 	// unsure reports whether runtimes may disagree on what /etc/passwd is.
 	unsure bool
@@ -398,7 +398,7 @@ func (fs *rootFS) apply(f facts, layer int) error {
 	lost := fs.dropped <= classLink
 	named := map[string]bool{}
 	for _, r := range records {
-		if r.kind == kindDir { // it replaces a link through which others would be written
+		if r.kind == kindDir { // it replaces a link through which other entries would be written
 			named[r.path] = true
 			fs.unsure = fs.tree.merge(r.path, &node{kind: kindDir, layer: layer}) || fs.unsure
 		}
@@ -414,7 +414,7 @@ func (fs *rootFS) apply(f facts, layer int) error {
 		case kindUsers:
 			n.kind, n.users = kindFile, &r.text
 			if was, _ := fs.tree.find(r.path, false); was != nil && was.layer == layer && was.kind == kindFile {
-				n.special = was.special // the record before this one
+				n.special = was.special // from the kindSpecial record of the same file, which comes first
 			}
 		default:
 			continue
@@ -442,8 +442,8 @@ func strays(p string, named map[string]bool) bool {
 	return false
 }
 
-// passwd returns the users of /etc/passwd; none if there is no such file. known is false if it
-// cannot be told what the file has.
+// passwd returns the users of /etc/passwd; none if there is no such file. known is false if the
+// content of the file is not known.
 func (fs *rootFS) passwd() (users string, known bool) {
 	n, linked := fs.tree.find(passwdPath, false)
 	switch {

@@ -1,5 +1,6 @@
-// Package runtime judges how an image would run: its user, its variables and ports, and the files
-// in it that give the user who starts them the rights of their owner.
+// Package runtime judges how an image would run: its user, its variables, its ports, and the
+// programs in it that run with more rights than the user who starts them. It can also refuse images
+// that were built with ADD from a URL.
 package runtime
 
 import (
@@ -115,7 +116,7 @@ func (c *check) addAt(where pipeline.Place, rule, fix, format string, args ...an
 // secretName matches names of variables that are likely to hold a secret.
 var secretName = regexp.MustCompile(`(?i)(^|_)(pass|passwd|password|pwd|secret|token|api_?key|private_?key|access_?key|secret_?key|auth_?key|credentials?)(_?[0-9])?(_|$)`)
 
-// notSecret matches names of variables with the location or a property of a secret.
+// notSecret matches names of variables that have the location or a property of a secret.
 var notSecret = regexp.MustCompile(`(?i)_(file|path|dir|url|uri|name|id|type|ttl|timeout|length|expiry|header|prefix|policy|endpoint|issuer|version|enabled)$`)
 
 func (c *check) environment() {
@@ -187,7 +188,8 @@ func (c *check) history() {
 	}
 }
 
-// files checks the image's file system, made of the facts about its layers.
+// files checks the file system that the image's layers make. It knows that file system from the
+// facts about the layers.
 func (c *check) files() error {
 	fs := newRootFS()
 	for i, l := range c.m.Layers {
@@ -237,8 +239,8 @@ func (c *check) setUID(fs *rootFS) {
 }
 
 // user checks the image's user as container runtimes do. They first look up the user by name in
-// /etc/passwd, even if it is a number. They take a number as an ID only if no such name is there.
-// The check is stricter in one case: the number 0 is always root.
+// /etc/passwd, even if the name is a number. They take a number as an ID only if no user there has
+// it as its name. The check is stricter in one case: the number 0 is always root.
 func (c *check) user(fs *rootFS) {
 	const fix = "set USER to a number other than 0"
 	name, _, _ := strings.Cut(c.m.Config.Config.User, ":")

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// Kinds of a node, as records have them.
+// Kinds of a node. Records use the same values.
 const (
 	kindDir  = 'd'
 	kindFile = 'f'
@@ -42,10 +42,10 @@ func newTree() *tree { return &tree{root: node{kind: kindDir, layer: -1}, loose:
 // maxFollowed bounds the links that are followed for one path, as Linux does.
 const maxFollowed = 40
 
-// find follows a path as a runtime does that has the root of the tree as its root directory. It
-// returns nil if there is nothing at the path, or if too many links are on the way. With create it
-// makes the directories that are missing, also in the place of files. linked reports whether a link
-// was on the way.
+// find follows a path as a runtime does in a container whose root directory is the root of the
+// tree. It returns nil if there is nothing at the path, or if too many links are on the way. If
+// create is set, it makes missing directories, and replaces files on the way by directories. linked
+// reports whether a link was on the way.
 func (t *tree) find(p string, create bool) (n *node, linked bool) {
 	stack := []*node{&t.root}
 	followed := 0
@@ -101,8 +101,8 @@ func (n *node) put(name string, entry *node) {
 	n.set(name, entry)
 }
 
-// remove deletes the node at a path or, with content, all that is below it. If the path leads
-// through a link, remove deletes only loose files.
+// remove deletes the node at a path or, if content is set, only what is below the node. If the path
+// leads through a link, remove deletes only loose files.
 func (t *tree) remove(p string, content bool) {
 	gone := func(name string) bool {
 		return strings.HasPrefix(name, p+"/") || p == "" || name == p && !content

@@ -26,7 +26,7 @@ const supervisorName = "dray-exec-supervisor"
 // outcomeFD is the descriptor to which a supervisor writes the outcome of its program.
 const outcomeFD = 3
 
-// Bounds of the time for ending the processes of a program.
+// How long sweep tries to end the processes of a program, and its pause between two attempts.
 const (
 	maxSweep = 2 * time.Second
 	sweepGap = 2 * time.Millisecond
@@ -35,7 +35,7 @@ const (
 // run runs the program and returns its exit code. The error says why there is none.
 func (p program) run(ctx context.Context) (code int, err error) {
 	err = errUnstarted
-	// Root lacks the right to make a PID namespace in most containers.
+	// Only root may make a PID namespace. In most containers, root may not either.
 	for _, flags := range []uintptr{unix.CLONE_NEWPID, 0} {
 		if flags == 0 || os.Geteuid() == 0 {
 			code, err = p.supervised(ctx, flags)
@@ -63,8 +63,8 @@ func (p program) supervised(ctx context.Context, flags uintptr) (code int, err e
 	cmd.ExtraFiles = []*os.File{w}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Cloneflags: flags}
 	cmd.WaitDelay = maxSweep + time.Second
-	// The supervisor ends the program when its standard input ends, which also happens if dray is
-	// killed.
+	// The supervisor ends the program when the supervisor's own standard input ends. That also
+	// happens if dray is killed.
 	alive, err := cmd.StdinPipe()
 	if err == nil {
 		cmd.Cancel = alive.Close
@@ -74,7 +74,8 @@ func (p program) supervised(ctx context.Context, flags uintptr) (code int, err e
 	if err != nil {
 		return 0, fmt.Errorf("%w: %w", errUnstarted, err)
 	}
-	// The outcome is written before the supervisor ends, and is shorter than what a pipe holds.
+	// The outcome can be read after Wait: it is written before the supervisor ends, and is shorter
+	// than what a pipe holds.
 	err = cmd.Wait()
 	text, rerr := io.ReadAll(r)
 	if err = errors.Join(err, rerr); err != nil {
@@ -96,7 +97,7 @@ func Supervise(args []string) (code int, was bool) {
 	}
 	outcome := os.NewFile(outcomeFD, "outcome")
 	unix.CloseOnExec(outcomeFD)
-	_ = unix.CloseRange(outcomeFD, 1<<31-1, unix.CLOSE_RANGE_CLOEXEC) // what dray inherited; since Linux 5.11
+	_ = unix.CloseRange(outcomeFD, 1<<31-1, unix.CLOSE_RANGE_CLOEXEC) // also for descriptors that dray inherited; needs Linux 5.11
 	exit, err := supervise(args[1], args[2], args[3:])
 	text := strconv.Itoa(exit)
 	if err != nil {
@@ -132,12 +133,12 @@ func supervise(uid, gid string, command []string) (exit int, err error) {
 		select {
 		case <-ended:
 		default:
-			_ = cmd.Process.Kill() // the error is that it has ended
+			_ = cmd.Process.Kill() // fails only if the program has ended
 		}
 	}()
 	err = cmd.Wait()
 	close(ended)
-	if os.Getpid() != 1 { // in a namespace of its own, the kernel does that
+	if os.Getpid() != 1 { // in a PID namespace, the kernel ends the processes
 		sweep()
 	}
 	if exit, exited := errors.AsType[*exec.ExitError](err); exited && exit.Exited() {
@@ -146,8 +147,8 @@ func supervise(uid, gid string, command []string) (exit int, err error) {
 	return 0, err
 }
 
-// credential returns the user and group of a program; nil if they are those of this process, which
-// needs no right for that.
+// credential returns the user and group of a program. If this process has the same, credential
+// returns nil, because to set them would need a right that this process may lack.
 func credential(uid, gid string) (*syscall.Credential, error) {
 	u, err1 := strconv.ParseUint(uid, 10, 32)
 	g, err2 := strconv.ParseUint(gid, 10, 32)
@@ -165,7 +166,7 @@ func credential(uid, gid string) (*syscall.Credential, error) {
 func sweep() {
 	for end := time.Now().Add(maxSweep); time.Now().Before(end); time.Sleep(sweepGap) {
 		for _, pid := range children() {
-			_ = unix.Kill(pid, unix.SIGKILL) // no other process has the number before it is waited for
+			_ = unix.Kill(pid, unix.SIGKILL) // the number belongs to this child until Wait4 returns it
 		}
 		for {
 			pid, err := unix.Wait4(-1, nil, unix.WNOHANG, nil)

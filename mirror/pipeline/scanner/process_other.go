@@ -29,7 +29,7 @@ func (p program) run(ctx context.Context) (code int, err error) {
 	return 0, err
 }
 
-// Supervise returns false, because there are no supervisors.
+// Supervise returns false, because there are supervisors only on Linux.
 func Supervise([]string) (code int, was bool) { return 0, false }
 
 // HideProcess does nothing.

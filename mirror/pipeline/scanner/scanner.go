@@ -2,10 +2,10 @@
 //
 // The program gets the image as an OCI layout in a temporary directory. It runs under limits and
 // with an environment of its own. If this process runs as root, the program runs as another user.
-// No process that it started outlives the run.
+// On Linux, dray also ends the processes that the program started.
 //
-// Its exit code is the result: 0 means no objections, Config.Refuses means findings, and any
-// other code means no result. The findings or the reason are in its output.
+// The exit code of the program is the result: 0 means no objections, Config.Refuses means findings,
+// and any other code means no result. The findings or the reason are in its output.
 package scanner
 
 import (
@@ -52,8 +52,8 @@ type Config struct {
 	Environment []string
 	// Refuses is the exit code that means findings. 0 means 1.
 	Refuses int
-	// Timeout of one run. The program and all processes that it started are then killed. 0 means
-	// 20 s.
+	// Timeout bounds one run, with the time to write the layout. After that time, the program and
+	// the processes that it started are killed. 0 means 20 s.
 	Timeout time.Duration
 	// MaxImageBytes is the maximum size of an image that is written out. 0 means 10 GB.
 	MaxImageBytes int64
@@ -65,8 +65,8 @@ type Config struct {
 	// Directory for the layouts. Empty means the system's directory for temporary files, or /tmp if
 	// the user of the program may not enter that one.
 	Directory string
-	// UID and GID of the program; 0 means Nobody if this process runs as root, and otherwise those of
-	// this process. Other ones need root.
+	// UID and GID are those of the program. 0 means Nobody if this process runs as root, and
+	// otherwise the ID of this process. Only root can use other IDs than its own.
 	UID, GID int
 }
 
@@ -99,8 +99,8 @@ func New(c Config) (*Stage, error) {
 	return &Stage{config: c, slots: make(chan struct{}, max(1, c.AtOnce))}, nil
 }
 
-// setUser sets the defaults of UID, GID and Directory. It returns an error if the program cannot be
-// run as this user, or if this user cannot enter the directory.
+// setUser sets the defaults of UID, GID and Directory. It returns an error if dray cannot run the
+// program as the user UID, or if that user cannot enter the directory.
 func (c *Config) setUser() error {
 	if os.Geteuid() != 0 {
 		uid, gid := cmp.Or(c.UID, os.Geteuid()), cmp.Or(c.GID, os.Getegid())
@@ -113,7 +113,7 @@ func (c *Config) setUser() error {
 	c.UID, c.GID = cmp.Or(c.UID, Nobody), cmp.Or(c.GID, Nobody)
 	choices := []string{c.Directory}
 	if c.Directory == "" {
-		choices = []string{os.TempDir(), "/tmp"} // the first may be one of root's own
+		choices = []string{os.TempDir(), "/tmp"} // root may have a directory for temporary files that others may not enter
 	}
 	closed := ""
 	for _, dir := range choices {
@@ -124,8 +124,8 @@ func (c *Config) setUser() error {
 	return fmt.Errorf("exec: the user %d cannot enter %s, which is on the way to the images; set directory to another one, or uid to another user", c.UID, closed)
 }
 
-// closed returns the directory on a path that the user of the program may not enter; empty if there
-// is none.
+// closed returns a directory on the way to path that the user of the program may not enter; empty
+// if there is none.
 func (c *Config) closed(path string) string {
 	at, err := filepath.Abs(path)
 	if err != nil {
@@ -191,8 +191,9 @@ func (s *Stage) CheckImage(ctx context.Context, img *pipeline.Image) ([]pipeline
 	return s.run(ctx, layout, home, img)
 }
 
-// prepare makes the directory of the layout, which the program may read, and its home
-// directory, which it may write. Users other than that of the program may enter neither.
+// prepare makes the directory of the layout, which the program may read, and the program's home
+// directory, which the program may write. Only the user and the group of the program may enter
+// them.
 func (s *Stage) prepare(dir string) (layout, home string, err error) {
 	layout, home = filepath.Join(dir, "layout"), filepath.Join(dir, "home")
 	err = errors.Join(os.Chmod(dir, 0o750), makeReadable(layout), os.Mkdir(home, 0o700))
@@ -230,8 +231,8 @@ type program struct {
 	stdout, stderr io.Writer
 }
 
-// program returns the program for an image. A shell sets limits first, which os/exec cannot do. It
-// gets the arguments as parameters, and does not parse them.
+// program returns the program for an image. A shell sets limits first, which os/exec cannot do. The
+// shell gets the arguments as parameters, and does not parse them.
 func (s *Stage) program(layout, home string, img *pipeline.Image) program {
 	limits := "ulimit -c 0; ulimit -t " + strconv.Itoa(int(s.config.Timeout/time.Second)+1) + "; "
 	if s.config.MemoryBytes > 0 {
@@ -262,8 +263,8 @@ func (b *boundedBuffer) ReadFrom(r io.Reader) (int64, error) {
 	return io.Copy(struct{ io.Writer }{b}, r)
 }
 
-// findings parses {"findings": [...]} on standard output. If there are none, it makes one finding
-// of the end of the output.
+// findings parses {"findings": [...]} on standard output. If there are no findings in it, the
+// function makes one of the end of the output.
 func findings(stdout, stderr []byte) []pipeline.Finding {
 	var wire struct {
 		Findings []pipeline.ExternalFinding `json:"findings"`

@@ -12,8 +12,8 @@ import (
 )
 
 // CheckImage implements pipeline.ImageStage. It searches the configurations and the manifests, with
-// their variables, labels, histories and annotations, and checks the names of layers that are
-// single files by the rules for paths.
+// their variables, labels, histories and annotations. It also applies the rules for paths to the
+// file names in the annotations of layers.
 func (s *Stage) CheckImage(_ context.Context, img *pipeline.Image) ([]pipeline.Finding, error) {
 	var found []pipeline.Finding
 	for _, m := range img.Manifests {
@@ -50,7 +50,7 @@ func (s *Stage) search(name string, where pipeline.Place, raw []byte) []pipeline
 		}
 		d.found = append(d.found, pipeline.Finding{Rule: m.Rule.ID, What: what, Where: where, Fingerprint: m.Fingerprint, Fix: revoke})
 	})
-	if !json.Valid(raw) { // it may also be nested more deeply than encoding/json follows
+	if !json.Valid(raw) { // no JSON, or JSON nested more deeply than encoding/json follows
 		d.text(string(raw))
 		return d.found
 	}
@@ -107,7 +107,7 @@ func (d *document) value() {
 var plainName = regexp.MustCompile(`^[A-Za-z0-9._/-]{1,64}$`)
 
 // at returns the place of the text in the document, such as config.Env[2]. A name that could itself
-// be a credential is left out.
+// be a credential is replaced by "…".
 func (d *document) at(e *Engine) string {
 	var b strings.Builder
 	for _, step := range d.path {

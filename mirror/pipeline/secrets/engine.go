@@ -1,12 +1,13 @@
-// Package secrets finds credentials in the files of an image: in their bytes, by rules that are
-// anchored at literals, and by their paths.
+// Package secrets finds credentials in the files, configurations and manifests of an image. Most
+// rules search for a literal, such as the prefix of a token, and then check the bytes around it.
+// Other rules recognise files by their paths.
 //
 // Invariants:
 //   - A finding never holds the secret. It holds a fingerprint, by which operators recognise and
 //     waive it.
 //   - The cost is one table look-up for each byte, whatever the number of rules. Only three bytes
-//     that look like the anchor of a rule cost more, and that cost is bounded by [maxSecret].
-//   - Only the last few hundred bytes of a file are kept in memory.
+//     that may belong to a literal cost more. That cost is bounded by [maxSecret].
+//   - At most 64 KiB of a file are in memory at a time.
 package secrets
 
 import (
@@ -34,9 +35,9 @@ type Match struct {
 	Fingerprint string
 }
 
-// Fingerprint identifies a secret without revealing it: it has the first 16 hexadecimal digits
-// of the SHA-256 of the rule and the secret. Rules require enough entropy that the secret
-// cannot be guessed from it.
+// Fingerprint identifies a secret without revealing it: it has the first 16 hexadecimal digits of
+// the SHA-256 of the rule and the secret. Rules match only secrets that are long or random enough
+// not to be guessed from the fingerprint.
 func Fingerprint(rule string, secret []byte) string {
 	h := sha256.New()
 	h.Write([]byte(rule))
@@ -124,7 +125,7 @@ func cases(c byte, fold bool) []byte {
 // Scanner searches one file after another with the rules of an engine. One goroutine uses it.
 type Scanner struct {
 	engine *Engine
-	// found is called for each match, in the order of their literals.
+	// found is called for each match.
 	found func(Match)
 	buf   []byte
 	n     int   // bytes in buf

@@ -15,8 +15,8 @@ type PathRule struct {
 	Match func(p string) bool
 }
 
-// PathRules returns the built-in rules for paths. Empty files do not count: images have them as
-// mount points.
+// PathRules returns the built-in rules for paths. The stage does not apply them to empty files,
+// because images have such files as mount points.
 func PathRules() []PathRule {
 	return []PathRule{
 		{"path-ssh-key", "an SSH private key", named("id_rsa", "id_dsa", "id_ecdsa", "id_ed25519")},

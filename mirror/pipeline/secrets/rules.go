@@ -8,7 +8,8 @@ type Rule struct {
 	ID string
 	// Description of the credential, for people.
 	What string
-	// Literals are strings. Each such credential contains one of them.
+	// Literals are strings. Each credential of this kind contains one of them, or comes right after
+	// it.
 	Literals []string
 	// Fold ignores case in the literals.
 	Fold bool
@@ -254,8 +255,8 @@ func Rules() []*Rule {
 	}
 }
 
-// assignedToken matches a token after its name. The token has no fixed length. A variable in its
-// place does not match.
+// assignedToken matches a token of 20 bytes or more after the literal. A variable instead of the
+// token, such as ${TOKEN}, does not match.
 func assignedToken(p []byte, _, stop int) ([]byte, bool) {
 	i := stop
 	for i < len(p) && (p[i] == ' ' || p[i] == '=' || p[i] == '"') {

@@ -77,7 +77,7 @@ type visitor struct {
 	stage   *Stage
 	scanner *Scanner
 	path    string
-	left    int64 // bytes of the file that are still searched
+	left    int64 // bytes of the file that are still to be searched
 	result  pipeline.LayerResult
 }
 

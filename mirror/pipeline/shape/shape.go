@@ -26,18 +26,18 @@ type Config struct {
 	MaxBytes, MaxLayerBytes int64
 	// MaxUncompressed bounds the uncompressed bytes of all layers of one image.
 	MaxUncompressed int64
-	// MaxLayers of one image.
+	// MaxLayers bounds the number of layers of one image.
 	MaxLayers int
-	// MaxManifestBytes of one manifest or index.
+	// MaxManifestBytes bounds one manifest or index.
 	MaxManifestBytes int64
 	// Required are platforms that an image must have, such as "linux/arm64". Any variant satisfies
 	// "linux/arm". They are not required of a manifest that waits for its index.
 	Required []string
 	// Platforms are those that images may have; empty allows all.
 	Platforms []string
-	// MediaTypes are patterns for manifests and layers; empty allows all.
+	// MediaTypes are patterns for the media types of manifests and layers; empty allows all.
 	MediaTypes []string
-	// Foreign allows foreign layers, and URLs from which to fetch layers.
+	// Foreign allows foreign layers, and other layers with URLs.
 	Foreign bool
 }
 
@@ -115,8 +115,8 @@ func (s *Stage) checkLayer(img *pipeline.Image, m *pipeline.Manifest, i int) (fo
 	return found
 }
 
-// checkRequired finds missing platforms. An image that is pushed without an index must have all
-// of them, too.
+// checkRequired finds missing platforms. An image that is pushed without an index has only one
+// platform, and is judged in the same way.
 func (s *Stage) checkRequired(img *pipeline.Image) (found []pipeline.Finding) {
 	images := img.Images()
 	if img.Part || len(images) == 0 {
@@ -153,7 +153,7 @@ func uncompressed(m *pipeline.Manifest) (total int64) {
 	return total
 }
 
-// sameOrVariant reports whether platform equals of, or is a variant of it.
+// sameOrVariant reports whether two platforms are equal, or the first is a variant of the second.
 func sameOrVariant(platform, of string) bool {
 	return platform == of || strings.HasPrefix(platform, of+"/")
 }

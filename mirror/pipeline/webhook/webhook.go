@@ -1,9 +1,9 @@
 // Package webhook asks a service of the operator to judge an image.
 //
-// The service gets the JSON view of the image, the one that CEL rules see, in one POST request.
-// It answers whether the image is allowed, and why not. There are two forms of requests and
-// answers: one modelled after the admission reviews of Kubernetes, and that of Open Policy
-// Agent's data API.
+// The service gets the image as a JSON document ([pipeline.Image], which CEL rules see, too) in one
+// POST request. The service answers whether the image is allowed, and why not. There are two forms
+// of requests and answers: one modelled after the admission reviews of Kubernetes, and that of Open
+// Policy Agent's data API.
 package webhook
 
 import (
@@ -63,7 +63,7 @@ type Config struct {
 	Secret []byte `json:"-"`
 	// Failures is the number of failures in a row after which requests stop for Pause. 0 means 5.
 	Failures int
-	// Pause after which one request probes a failing service. 0 means 30 s.
+	// Pause is the time after which one request probes a failing service. 0 means 30 s.
 	Pause time.Duration
 	// Transport sends the requests; nil is http.DefaultTransport.
 	Transport http.RoundTripper `json:"-"`
@@ -100,7 +100,7 @@ func New(c Config) (*Stage, error) {
 	c.Pause = cmp.Or(c.Pause, 30*time.Second)
 	return &Stage{config: c, client: &http.Client{
 		Transport: c.Transport,
-		// A signed request is only for the configured service.
+		// A signed request is only for the configured service, so redirects are not followed.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}, nil
 }
@@ -167,7 +167,7 @@ func (s *Stage) admit() error {
 	if now.Before(s.until) {
 		return fmt.Errorf("%s: %w", s.Name(), ErrPaused)
 	}
-	s.until = now.Add(s.config.Pause) // other requests wait for the probe's result
+	s.until = now.Add(s.config.Pause) // until the probe has a result, other requests get ErrPaused
 	return nil
 }
 
@@ -237,7 +237,8 @@ const (
 	HeaderSignature = "X-Dray-Signature"
 )
 
-// Sign adds the signature of a body to its headers. Without a secret, it adds nothing.
+// Sign adds the signature of a body to the headers of its request. Without a secret, it adds
+// nothing.
 func Sign(h http.Header, secret, body []byte) {
 	if len(secret) == 0 {
 		return
@@ -270,7 +271,7 @@ func (s *Stage) decode(uid string, text []byte) (*judgement, error) {
 	return j, nil
 }
 
-// RuleRefused is the rule of a refusal for which the service names none.
+// RuleRefused is the rule of a refusal for which the service names no rule.
 const RuleRefused = "refused"
 
 // findings returns the findings of a refusal. Findings of an allowing answer are ignored.
