@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// NearEnd is the time before the end of a certificate from which on dray tells of it.
+// NearEnd is how long before a certificate expires dray begins to warn.
 const NearEnd = 30 * 24 * time.Hour
 
 // CertificateFile is a file of the configuration with certificates.
@@ -42,9 +42,10 @@ func (c Config) CertificateFiles() []CertificateFile {
 	return files[:n]
 }
 
-// Current reads the file and returns the certificate that decides whether the file is of use at
-// now. For a listener it is the first one: clients compare its names. Files of authorities hold old
-// and new ones while these are replaced, so for them it is the valid one that ends last.
+// Current reads the file and returns the certificate on which the use of the file depends at the
+// time now. For a listener, that is the first certificate in the file. A file of authorities has an
+// old and a new one while the old one is being replaced. So for such a file Current returns the
+// certificate that ends last among those that have begun.
 func (f CertificateFile) Current(now time.Time) (*x509.Certificate, error) {
 	text, err := os.ReadFile(f.Path)
 	if err != nil {
@@ -72,7 +73,8 @@ func (f CertificateFile) Current(now time.Time) (*x509.Certificate, error) {
 	return best, nil
 }
 
-// better reports whether an authority is of use at now for longer than another one.
+// better reports whether [CertificateFile.Current] prefers the authority a to b: one that has begun
+// to one that has not, otherwise the one that ends later.
 func better(a, b *x509.Certificate, now time.Time) bool {
 	if begun := !now.Before(a.NotBefore); begun != !now.Before(b.NotBefore) {
 		return begun

@@ -27,7 +27,7 @@ type Checks struct {
 	// nothing behind. With `forward`, dray forwards it at once; use that if you deploy by digest.
 	// Default: `hold`.
 	DigestPush DigestPush `yaml:"digest_push"`
-	// The time for which `hold` waits. Default: `1h`.
+	// The longest time for which a manifest waits with `digest_push: hold`. Default: `1h`.
 	HoldFor Duration `yaml:"hold_for"`
 	// The handling of layers that a client does not send because the registry has them: `scan`
 	// fetches those that the stages have not examined yet, `trust` accepts them. Default: `scan`.
@@ -35,8 +35,9 @@ type Checks struct {
 	// The time for which dray lets a client that is built on containerd wait for the verdict. Such
 	// a client gives up after 30 s. Other clients wait for ten minutes. Default: `20s`.
 	Within Duration `yaml:"within"`
-	// The answer to a push whose verdict takes longer: `reject` refuses it, with a message that
-	// asks to push again. `warn` forwards the image, and the log says so. Default: `reject`.
+	// The answer to a push whose verdict comes later than the client can wait: `reject` refuses it,
+	// with a message that asks to push again. `warn` forwards the image, and the log says so. Default:
+	// `reject`.
 	OnTimeout OnError `yaml:"on_timeout"`
 	// If `true`, dray stores the verdict beside the image in the registry, as an OCI artifact that
 	// refers to it (`application/vnd.dray.verdict.v1+json`). Default: `false`.
@@ -77,8 +78,8 @@ type ArchiveCheck struct {
 	// its own `on_error`. `off` is like `warn`, but dray reads layers only if another stage needs
 	// them. Default: `enforce`.
 	Mode CheckMode `yaml:"mode"`
-	// The most uncompressed bytes for each compressed byte; dray compares them once a layer has
-	// more than 64 MiB. Default: `200`.
+	// The most uncompressed bytes for each compressed byte; dray compares the two once it has read
+	// more than 64 MiB of uncompressed bytes from a layer. Default: `200`.
 	MaxRatio int `yaml:"max_ratio"`
 	// The most entries of a layer. Default: `1000000`.
 	MaxEntries int `yaml:"max_entries"`

@@ -21,8 +21,9 @@ type Config struct {
 	Cache Cache `yaml:"cache"`
 	// The queue of pushes that dray acknowledges before it forwards them: see `acknowledge`.
 	Queue Queue `yaml:"queue"`
-	// The store of small facts, such as the digest that a tag points to. Losing it costs some
-	// requests to the upstreams and nothing else.
+	// The store of small facts, such as the digest that a tag points to. If it is lost, dray asks the
+	// upstreams again. It also forgets the base images that it has seen (see the `base` stage) and the
+	// images that `keep_alive` covers, until clients pull or push them again.
 	Metadata Metadata `yaml:"metadata"`
 	// The ways to recognise clients. A listener names the one that it uses.
 	Auth []Auth `yaml:"auth,omitempty"`
@@ -56,29 +57,31 @@ type Listener struct {
 	TLS ServerTLS `yaml:"tls,omitempty"`
 	// The URL by which clients reach this listener. dray uses it wherever the protocol allows or needs
 	// an absolute URL, such as the location of an upload: some clients, such as Ollama, do not resolve
-	// paths. So set it only if all clients of the listener reach dray by this URL. A browser on dray's
-	// machine may read only by host names that dray knows, such as the one in this URL. Default:
-	// locations are paths, and other URLs are derived from each request.
+	// paths. So set it only if all clients of the listener reach dray by this URL. For a browser on its
+	// own machine, dray answers without credentials only under host names that it knows, such as the
+	// one in this URL. Default: locations are paths, and other URLs are derived from each request.
 	ExternalURL string `yaml:"external_url,omitempty"`
 	// The name of the `auth` entry that recognises clients here, or `none`. Default: `none`.
 	Auth string `yaml:"auth"`
-	// If `true`, a mirror answers a client without credentials with 401. Leave it off if you can:
-	// classic Docker answers the challenge of a mirror with the user's Docker Hub password. A
-	// listener with role `registry` always challenges. Default: `false`.
+	// If `true`, a listener with role `mirror` and `auth` answers a client without credentials with
+	// 401. Leave it off if you can: classic Docker answers the challenge of a mirror with the user's
+	// Docker Hub password. A listener with role `registry` and `auth` does this in any case. Default:
+	// `false`.
 	Challenge bool `yaml:"challenge,omitempty"`
-	// If `true`, anybody who can connect may push. Otherwise, and without `auth`, dray accepts
-	// pushes over the loopback interface only. Default: `false`.
+	// If `true`, anybody who can connect may push. If it is `false` and the listener has no `auth`,
+	// dray accepts pushes over the loopback interface only. Default: `false`.
 	AllowAnonymousPush bool `yaml:"allow_anonymous_push,omitempty"`
-	// The time within which dray answers a pushed manifest. Set it if a load balancer ends requests
-	// that have no answer after a time, often a minute: choose a little less than that. A push that
-	// takes longer goes on, and its client is told to push again. Clients that are built on
-	// containerd give up after 30 s, so they always get an answer within 25 s. Default: 10 minutes.
+	// The time within which dray answers a pushed manifest. Many load balancers end a request that has
+	// had no answer for a certain time, often a minute. Behind such a load balancer, set a little less
+	// than its time. A push that takes longer goes on, and its client is told to push again. Clients
+	// that are built on containerd give up after 30 s, so they always get an answer within 25 s.
+	// Default: 10 minutes.
 	AnswerWithin Duration `yaml:"answer_within,omitempty"`
-	// The way in which dray sends blobs from disk over plain HTTP: `splice` (the kernel, through
-	// pipes that dray opens), `sendfile` (the kernel alone) or `copy` (through the process).
-	// `splice` costs the least processor time; without Linux, or without pipes, dray uses
-	// `sendfile` in its place. On hosts whose TCP congestion control is BBR, `copy` is faster. TLS
-	// always copies. Default: `splice`.
+	// The way in which dray sends blobs from disk over plain HTTP: `splice` (the kernel, through pipes
+	// that dray opens), `sendfile` (the kernel alone) or `copy` (through the process). `splice` costs
+	// the least processor time. If the system is not Linux, or if dray can open no pipe, it uses
+	// `sendfile` instead. On hosts whose TCP congestion control is BBR, `copy` is faster. TLS always
+	// copies. Default: `splice`.
 	Send Send `yaml:"send"`
 }
 
@@ -106,8 +109,8 @@ type Upstream struct {
 	// images that clients push, as for build caches, and never forwards them. Default: dray derives
 	// the kind from the host name.
 	Kind Kind `yaml:"kind"`
-	// The host names that select this upstream, in the `Host` header or in `?ns=`. Default: the
-	// host of `url`, unless `url` has a path; for Docker Hub its four names.
+	// The host names that select this upstream, in the `Host` header or in `?ns=`. Default: for Docker
+	// Hub its four names, for a `url` with a path none, otherwise the host of `url`.
 	Hosts []string `yaml:"hosts"`
 	// The path prefixes that select this upstream. With `hub`, dray accepts both
 	// `/hub/v2/library/alpine/…` (Docker) and `/v2/hub/library/alpine/…` (BuildKit, Podman, and
@@ -130,10 +133,11 @@ type Upstream struct {
 	// stand-in for tests. The `Host` header and the name in the certificate stay those of `url`.
 	// dray connects to it without the proxy that `HTTPS_PROXY` names.
 	Address string `yaml:"address,omitempty"`
-	// If `true`, dray follows redirects of the registry to private addresses, such as storage in
-	// your own network behind a public registry. Amazon ECR, and a registry that has a private
-	// address itself, may always redirect to private addresses. Loopback and link-local addresses are
-	// allowed only if `url` or `address` names one. Default: `false`.
+	// If `true`, dray follows redirects of the registry to private addresses, such as storage in your
+	// own network behind a public registry. Amazon ECR, and a registry that has a private address
+	// itself, may always redirect to private addresses. dray follows a redirect to a loopback or
+	// link-local address only if `address`, or the host of `url`, is an address of the same sort, such
+	// as `localhost`. Default: `false`.
 	PrivateRedirects bool `yaml:"private_redirects,omitempty"`
 	// The AWS role that dray assumes before it asks for credentials of the registry; kinds `ecr`
 	// and `ecr-public` only.
@@ -141,9 +145,9 @@ type Upstream struct {
 	// The external id that the trust policy of `role_arn` asks for.
 	ExternalID string `yaml:"external_id,omitempty"`
 	// The URL of the ECR API, such as that of a VPC endpoint without private DNS; kinds `ecr` and
-	// `ecr-public` only.
-	// Default: `AWS_ENDPOINT_URL_ECR`, which applies to all upstreams, otherwise the address of AWS
-	// for the region and kind of the registry's name.
+	// `ecr-public` only. Default: the variable `AWS_ENDPOINT_URL_ECR`, which applies to all upstreams
+	// of kind `ecr` (for `ecr-public` it is `AWS_ENDPOINT_URL_ECR_PUBLIC`). If it is not set, dray
+	// uses the address at which AWS serves registries with names of this form.
 	APIURL string `yaml:"api_url,omitempty"`
 	// If `true`, clients may push to this upstream, through a listener with role `registry`. Always
 	// `true` for kind `local`. Default: `false`.
@@ -163,8 +167,8 @@ type Upstream struct {
 	Local Local `yaml:"local,omitempty"`
 	// The place for build caches of BuildKit that clients push to this upstream.
 	BuildCache BuildCache `yaml:"build_cache,omitempty"`
-	// The names of the checks that pushed images have to pass. dray uses the first of them that has a
-	// pattern for the repository. Default: none.
+	// The names of the checks that pushed images have to pass. dray uses the first of them whose
+	// `repositories` match the repository. Default: none.
 	Checks []string `yaml:"checks,omitempty"`
 	// The template for repositories that do not exist yet at the first push; kind `ecr` only.
 	CreateRepositories CreateRepositories `yaml:"create_repositories,omitempty"`
@@ -179,9 +183,9 @@ type Upstream struct {
 	// The time between two requests by which dray shows Amazon ECR that an image is in use. ECR can
 	// delete images that nobody has pulled for a while, and it does not see the pulls that dray
 	// answers. So, once in this time, dray asks for the manifest of each image that clients have
-	// pulled here since it last asked. These requests come after all requests of clients. Give less
-	// than the shortest time in your lifecycle rules, which count in days. `0s` turns the requests
-	// off. Default: `24h` for kind `ecr`, otherwise `0s`.
+	// pulled here since dray last asked for it. The requests of clients go first. Give less than the
+	// shortest time in your lifecycle rules, which count in days. `0s` turns the requests off.
+	// Default: `24h` for kind `ecr`, otherwise `0s`.
 	KeepAlive Duration `yaml:"keep_alive"`
 	// The bounds on what dray asks of the registry at a time.
 	Limits UpstreamLimits `yaml:"limits"`
@@ -193,29 +197,32 @@ func (u Upstream) UsesAWS() bool {
 }
 
 // UpstreamLimits bounds what dray asks of a registry at a time. Requests that have to wait are sent
-// in rotation, one repository after another, and those of clients before those that dray makes on
-// its own. When the registry answers 429 to a request, all requests of the same operation (see
-// `rates`) pause together and go on at half the rate, which then slowly rises again. If a request
-// cannot be sent in time, dray refuses it with 429, or answers it from its cache, marked as stale.
+// in rotation, one repository after another. Requests that a client waits for go before those that
+// dray makes on its own. When the registry answers 429 to a request, all requests of the same
+// operation (see `rates`) pause together and go on at half the rate, which then slowly rises again.
+// If a request cannot be sent in time, the client gets an older answer from the cache, marked as
+// stale, or 429 if there is none.
 type UpstreamLimits struct {
 	// The most requests at the same time to one host of the registry. The storage of a registry is
 	// a host of its own. dray counts blobs that it receives and blobs that it sends separately.
 	// Default: `256`.
 	Concurrency int `yaml:"concurrency"`
 	// The most requests of one operation that may wait. Beyond that, dray first refuses requests that
-	// no client waits for, and then the newest of the repository that has the most. Default: `1000`.
+	// no client waits for. If there are none, it refuses the newest request of the repository that has
+	// the most requests waiting. Default: `1000`.
 	Queue int `yaml:"queue"`
 	// The longest time that a request may wait. Clients give up after 30 s without an answer.
 	// Default: `20s`.
 	Wait Duration `yaml:"wait"`
-	// The highest rates in requests per second, by operation; `0` removes a bound. For kind `ecr`
-	// the operations are `BatchGetImage`, `GetDownloadUrlForLayer`, `BatchCheckLayerAvailability`,
-	// `InitiateLayerUpload`, `UploadLayerPart`, `CompleteLayerUpload` and `PutImage`, and the
-	// defaults are the quotas that Amazon gives every account and region. Lower them by what others
-	// in the account use, or raise them with the quotas. For other kinds they are `manifest_get`,
+	// The highest rates in requests per second, by operation; `0` removes a bound. For kind `ecr` the
+	// operations are `BatchGetImage`, `GetDownloadUrlForLayer`, `BatchCheckLayerAvailability`,
+	// `InitiateLayerUpload`, `UploadLayerPart`, `CompleteLayerUpload` and `PutImage`, and the defaults
+	// are the quotas that Amazon gives every account and region. Lower them by what others in the
+	// account use, or raise them with the quotas. For other kinds they are `manifest_get`,
 	// `manifest_head`, `manifest_put`, `blob_get`, `blob_head`, `upload_start`, `upload_part` and
-	// `upload_end`, without defaults, but for `manifest_get` of kind `ecr-public`: it is Amazon's rate
-	// of pulls, `10` with credentials and `1` without. All kinds also have `list` and `delete`.
+	// `upload_end`. These have no defaults, except `manifest_get` of kind `ecr-public`: its default is
+	// Amazon's rate of pulls, `10` with credentials and `1` without. All kinds also have `list` and
+	// `delete`.
 	Rates map[string]float64 `yaml:"rates,omitempty"`
 	// The share of the registry's quota of pulls, in percent, that dray leaves to clients. When
 	// less remains, dray makes only the requests that a client waits for. Docker Hub tells its
@@ -225,14 +232,15 @@ type UpstreamLimits struct {
 
 // BuildCache says where dray stores the build caches that BuildKit pushes to an upstream
 // (`--cache-to type=registry`; dray recognises them by their media type). Clients find them under
-// the name that they pushed to; lists of tags do not show them. dray forwards layers before it
-// knows what they belong to, so this saves storage at the upstream but not all of the traffic.
+// the name that they pushed to; lists of tags do not show them. dray forwards a layer before it
+// knows whether the layer belongs to a build cache. So this section saves storage at the upstream,
+// but not all of the traffic.
 type BuildCache struct {
-	// The name of the upstream of kind `local` that stores them, in repositories whose names begin
-	// with the name of this upstream. Default: dray forwards them like images.
+	// The name of the upstream of kind `local` that stores the build caches. Its repositories for them
+	// begin with the name of this upstream. Default: dray forwards build caches like images.
 	To string `yaml:"to,omitempty"`
-	// With `never`, dray does not forward them. With `async`, it also forwards them, in the
-	// background, after the client has its answer. Default: `never`.
+	// With `never`, dray does not forward build caches. With `async`, it stores them and also forwards
+	// them, in the background, after the client has its answer. Default: `never`.
 	WriteBack WriteBack `yaml:"write_back,omitempty"`
 }
 
@@ -250,8 +258,9 @@ type Local struct {
 	// The time after which dray removes a tag that clients neither pushed nor pulled. `0s` never
 	// removes it. Default: `720h`.
 	Unused Duration `yaml:"unused"`
-	// The time after which dray removes an untagged manifest that clients neither pushed nor
-	// pulled, unless an index or a subject leads to it. `0s` never removes it. Default: `24h`.
+	// The time after which dray removes an untagged manifest that clients neither pushed nor pulled.
+	// It stays as long as an index that is kept lists it, or its subject is kept. `0s` never removes
+	// it. Default: `24h`.
 	Untagged Duration `yaml:"untagged"`
 	// The rules for certain tags. The first rule that matches a tag decides, in place of `unused`.
 	Prune []PruneRule `yaml:"prune,omitempty"`
@@ -267,11 +276,12 @@ type PruneRule struct {
 	// The time after which dray removes a tag that clients neither pushed nor pulled. Default:
 	// never.
 	Unused Duration `yaml:"unused,omitempty"`
-	// The number of tags that a repository retains: those that clients pushed last. Default: all.
+	// The number of tags that dray keeps in a repository: those that clients pushed last. Default:
+	// all.
 	Keep int `yaml:"keep,omitempty"`
-	// A text that divides tags into groups, and `keep` then counts in each group. Tags that are
-	// alike up to the last occurrence of the text are one group: with `-`, `main-1` and `main-2`
-	// are a group, and `fix-1` is another. Default: all tags of the rule are one group.
+	// A text that divides tags into groups. `keep` then counts the tags of each group by itself. Tags
+	// that are alike up to the last occurrence of the text are one group: with `-`, `main-1` and
+	// `main-2` are a group, and `fix-1` is another. Default: all tags of the rule are one group.
 	Group string `yaml:"group,omitempty"`
 }
 
@@ -303,10 +313,10 @@ type ParallelFill struct {
 	// request. While clients wait for ranges at more places of a layer, dray fetches more at a time.
 	// Default: `4`.
 	Streams int `yaml:"streams"`
-	// The most connections to the upstream for ranges, over all layers; the first connection of
-	// each layer does not count. If none is free, dray fetches the layer by one request. One layer,
-	// however many clients wait for ranges of it, leaves enough for `streams` of another layer.
-	// Default: `16`.
+	// The most connections to the upstream for ranges, counted over all layers, without the first
+	// connection of each layer. If none is free, dray fetches the layer by one request. However many
+	// clients wait for ranges of one layer, enough connections stay free for the `streams` of another
+	// layer. Default: `16`.
 	Connections int `yaml:"connections"`
 }
 
@@ -385,8 +395,8 @@ type Tags struct {
 	// The time after `fresh` in which dray still serves the old answer at once and asks the upstream
 	// in the background for the next one. With `0s`, or with `fresh: 0s`, the client waits for the
 	// upstream. On a listener that takes pushes, HEAD always waits, because clients ask by HEAD what
-	// they need not push. For a list without referrers, clients wait, too: signatures often come a
-	// moment after the image. Default: `60s`.
+	// they need not push. If the old answer is an empty list of referrers, clients wait, too:
+	// signatures often come a moment after the image. Default: `60s`.
 	Revalidate Duration `yaml:"revalidate"`
 	// The time after the last answer in which dray still serves a tag while the upstream is down,
 	// throttles, or refuses credentials; `0s` turns it off. Default: `24h`.
@@ -433,11 +443,11 @@ type Scrub struct {
 
 // Abandoned says what dray does with the fetch of a layer when all clients that read it have left.
 // By default dray finishes it: clients that leave often come back, and the bytes are on their way
-// already. With `stop_above`, dray stops the fetches of large layers, except of those that it
-// fetches ahead.
+// already. With `stop_above`, dray stops fetches of large layers, except those that it began before
+// a client asked (see `prefetch`).
 type Abandoned struct {
 	// The size, such as `1GiB`, above which dray stops the fetch of a layer, unless
-	// `finish_from_percent` of it has arrived. `0` finishes all. Default: `0`.
+	// `finish_from_percent` of it has arrived. With `0`, dray finishes every fetch. Default: `0`.
 	StopAbove Bytes `yaml:"stop_above"`
 	// If this share of a layer, in percent, has arrived, dray finishes its fetch, however large the
 	// layer is. Default: `50`.
@@ -450,9 +460,10 @@ type Abandoned struct {
 // Queue bounds the pushes to upstreams with `acknowledge: local` that dray has not forwarded yet.
 // They are in the directory `queue` of the cache directory, and their layers are in the cache.
 type Queue struct {
-	// The most pushes in the queue, including those that their registry refused. dray forwards a
-	// further one while its client waits, as with `acknowledge: upstream`; if that fails, or if
-	// others wait for the same repository, dray refuses it with 429. Default: `10000`.
+	// The most pushes in the queue, including those that their registry refused. When the queue is
+	// full, dray forwards the next push while its client waits, as with `acknowledge: upstream`. If
+	// that fails, or if the queue has pushes to the same repository, dray refuses the push with 429.
+	// Default: `10000`.
 	MaxPushes int `yaml:"max_pushes"`
 	// The most bytes that these pushes may take. The cache does not evict them. Default: a quarter
 	// of `cache.max_bytes`.
@@ -523,8 +534,8 @@ type Rule struct {
 	// If `true`, the rule also applies to clients without credentials.
 	Anonymous bool `yaml:"anonymous,omitempty"`
 	// Patterns of repository names; `*` stands for any characters, slashes included. Names at the
-	// listener's first upstream are plain. At any other upstream they begin with its first prefix,
-	// or with its name if it has none: `hub/library/alpine`.
+	// listener's first upstream are plain. At any other upstream, such as one with the prefix `hub`,
+	// they begin with its first prefix, or with its name if it has no prefix: `hub/library/alpine`.
 	Repositories []string `yaml:"repositories"`
 	// The actions that the rule grants: `pull`, `push`, `delete`. None of them includes another.
 	Actions []string `yaml:"actions"`
@@ -535,7 +546,7 @@ type Admin struct {
 	// The address to listen on, or `off`. Without `token_file`, anybody who reaches it can empty the
 	// cache, and profiles can hold fragments of what passes through dray. So set `token_file`, or keep
 	// the listener where only operators of dray can reach it. `dray stats` and the other subcommands
-	// for operators find a running dray by it. Default: `localhost:6060`.
+	// for operators find a running dray by this address. Default: `localhost:6060`.
 	Address string `yaml:"address"`
 	// The host names, without a port, that requests may have in their `Host` header, such as
 	// `dray.monitoring.svc`. dray always accepts addresses and `localhost`. Health and metrics are
@@ -574,9 +585,9 @@ type Limits struct {
 	// upload that the client has left, to make room for its next one. Default: `64`.
 	MaxUploadsPerClient int `yaml:"max_uploads_per_client"`
 	// The most bytes of one client's uploads, together with its pushed layers that no manifest names
-	// yet. The cache does not evict these. At the bound, dray drops uploads that the client has
-	// left. If that is not enough, it refuses further ones with 429. An upload that alone exceeds the
-	// bound is refused with 413. Default: half of `cache.max_bytes`.
+	// yet. The cache does not evict these. At the bound, dray drops uploads that the client has left.
+	// If that is not enough, dray refuses further uploads with 429. It refuses an upload that alone
+	// exceeds the bound with 413. Default: half of `cache.max_bytes`.
 	MaxUploadBytesPerClient Bytes `yaml:"max_upload_bytes_per_client"`
 	// The most connections that clients may have together, without those to the admin listener. A
 	// client that comes when all are taken gets the place of the connection that has been idle

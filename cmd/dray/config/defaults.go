@@ -275,7 +275,7 @@ func (u *Upstream) Host() string {
 }
 
 // hosts returns the host names by which clients choose the upstream, if none are configured. There
-// are none for a registry below a path, because its host may have others.
+// are none for a registry below a path, because other registries may be on the same host.
 func (u *Upstream) hosts() []string {
 	parsed, err := url.Parse(u.URL)
 	switch host := u.Host(); {

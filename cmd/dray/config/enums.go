@@ -187,7 +187,7 @@ const (
 	ForwardHold  ForwardWhen = "hold"
 )
 
-// DigestPush is the handling of manifests pushed by digest.
+// DigestPush is the handling of manifests that clients push by digest.
 type DigestPush string
 
 // The two ways.

@@ -43,9 +43,9 @@ func Load(path string, environ []string, validators ...Validator) (Config, error
 	return cfg, merge(problems, append(found, k.problems...), origins).err()
 }
 
-// merge adds the problems found in the completed configuration to those found while reading it. It
-// leaves out a problem with a value that could not be read: that problem is about the default,
-// which cfg has in place of the value.
+// merge adds the problems found in the completed configuration to those found while reading it. If
+// a value could not be read, the completed configuration has the default in its place. merge leaves
+// out what was found about that default.
 func merge(reading, found Problems, origins map[string]string) Problems {
 	unread := map[string]bool{}
 	for _, p := range reading {

@@ -125,7 +125,7 @@ func (u Upstream) dialAddress() string {
 }
 
 // isLoopback reports whether an address, with or without a port, can be reached from this machine
-// only. Of all host names, it takes only localhost for this machine's.
+// only. The only host name that counts as this machine's is localhost.
 func isLoopback(address string) bool {
 	host, _, err := net.SplitHostPort(address)
 	if err != nil {

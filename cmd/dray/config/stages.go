@@ -116,8 +116,8 @@ type ExecCheck struct {
 	// `{tag}` and `{digest}` in each of them. `dray check` shows arguments that look like secrets
 	// redacted.
 	Command Command `yaml:"command"`
-	// Variables for the program, as `NAME=value`. Of dray's own environment it sees only `PATH`.
-	// `dray check` shows their values redacted.
+	// Variables for the program, as `NAME=value`. Of dray's own environment, the program sees only
+	// `PATH`. `dray check` shows their values redacted.
 	Environment []Variable `yaml:"environment,omitempty"`
 	// The exit code that means findings. 0 means no findings. Any other code means that the program
 	// could not judge the image. Default: `1`.

@@ -274,7 +274,8 @@ func (u Upstream) validateAWS(k *Report, path string) {
 	}
 }
 
-// validatePublic validates what only ECR Public has of the settings for AWS, beside ECR.
+// validatePublic validates the settings for AWS of an upstream that is not of kind ecr. Only kind
+// ecr-public may have any.
 func (u Upstream) validatePublic(k *Report, path string) {
 	if u.Kind == KindECRPublic {
 		if aws := u.Credentials.AWS || u.RoleARN != ""; aws && u.Credentials.Username != "" {
@@ -355,8 +356,7 @@ func repositoryPattern(p string) bool {
 	return p != "" && !strings.HasPrefix(p, "/") && p == strings.ToLower(p)
 }
 
-// sameAddress reports whether a listener at one address would be in the way of a listener at the
-// other.
+// sameAddress reports whether two listeners at these addresses would conflict.
 func sameAddress(a, b string) bool {
 	hostA, portA, errA := net.SplitHostPort(a)
 	hostB, portB, errB := net.SplitHostPort(b)
@@ -455,8 +455,8 @@ func (u *Upstream) checkURL(k *Report, path string) {
 	}
 }
 
-// pathSegment matches one segment of the path of a registry. Others would need escapes, or mean
-// another path.
+// pathSegment matches one segment of the path of a registry. Other segments would need escapes, or
+// would mean another path, as .. does.
 var pathSegment = regexp.MustCompile(`^[A-Za-z0-9_~-][A-Za-z0-9._~-]*$`)
 
 // checkBaseURL checks that a URL has a scheme and a host, and nothing else.
