@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"dray/cache/disk"
+	"dray/cache/memory"
 )
 
 // Options of a cache.
@@ -44,11 +45,11 @@ type Cache struct {
 func New(opts Options) *Cache {
 	c := &Cache{resources: &resources{disk: opts.Disk, log: cmp.Or(opts.Logger, slog.New(slog.DiscardHandler))}}
 	c.buffers.New = func() any { b := make([]byte, bufferSize); return &b }
-	c.objects = &objects{c.resources, newMemory(cmp.Or(opts.MemoryBytes, 64<<20))}
+	c.objects = &objects{c.resources, memory.New(cmp.Or(opts.MemoryBytes, 64<<20))}
 	c.together = newTogether(c.resources)
 	c.fetcher = &fetcher{c.resources, cmp.Or(opts.StallTimeout, 30*time.Second), cmp.Or(opts.MaxResumes, 5)}
 	c.flights = newFlights(c.fetcher, opts.Abandon)
-	c.m = newMetrics(c.flights.number, c.memory.size)
+	c.m = newMetrics(c.flights.number, c.memory.Size)
 	return c
 }
 
@@ -76,7 +77,7 @@ func (c *Cache) Close() { c.flights.close() }
 // ([Blob.Via]). b.Size is used only if the origin does not give a size. ctx bounds the wait of the
 // caller and the reads of the reader. A flight that Open started does not end with ctx.
 func (c *Cache) Open(ctx context.Context, b Blob, origin Origin) (*Reader, error) {
-	if p, ok := c.memory.get(b.Digest); ok {
+	if p, ok := c.memory.Get(b.Digest); ok {
 		return c.fetcher.reader(ctx, b, origin, memoryBytes(p), SourceMemory), nil
 	}
 	for range maxLooks {
@@ -109,7 +110,7 @@ const maxLooks = 3
 // disk holds it.
 func (c *Cache) OpenHeld(ctx context.Context, d digest.Digest) (*Reader, error) {
 	none := func(context.Context, int64) (Stream, error) { return Stream{}, ErrNotFound }
-	if p, ok := c.memory.get(d); ok {
+	if p, ok := c.memory.Get(d); ok {
 		return c.fetcher.reader(ctx, Blob{Digest: d, Size: int64(len(p))}, none, memoryBytes(p), SourceMemory), nil
 	}
 	blob, err := c.disk.Open(ctx, d)
@@ -121,7 +122,7 @@ func (c *Cache) OpenHeld(ctx context.Context, d digest.Digest) (*Reader, error) 
 
 // Stat returns the length of a blob in bytes, and whether memory or disk holds the blob.
 func (c *Cache) Stat(d digest.Digest) (size int64, ok bool) {
-	if p, ok := c.memory.get(d); ok {
+	if p, ok := c.memory.Get(d); ok {
 		return int64(len(p)), true
 	}
 	return c.disk.Stat(d)
@@ -137,7 +138,7 @@ func (c *Cache) Retain(ctx context.Context, d digest.Digest) (release func(), er
 // Delete removes a blob from memory and disk. Its readers can read on. A missing blob is no
 // error.
 func (c *Cache) Delete(ctx context.Context, d digest.Digest) error {
-	c.memory.remove(d)
+	c.memory.Remove(d)
 	return c.disk.Delete(ctx, d)
 }
 
@@ -147,8 +148,15 @@ func (c *Cache) Purge(ctx context.Context, d digest.Digest, unless disk.Unless) 
 	if err := c.disk.Purge(ctx, d, unless); err != nil && !errors.Is(err, ErrNotFound) {
 		return err
 	}
-	c.memory.remove(d)
+	c.memory.Remove(d)
 	return nil
+}
+
+// Check returns an error if the disk has no room for a new blob, or if content passed through
+// uncached in the last minutes because the disk failed. It measures the free space, and does not
+// write to the disk.
+func (c *Cache) Check() error {
+	return errors.Join(c.disk.CheckRoom(), c.trouble.recent())
 }
 
 // Collectors returns the metrics of the cache, without those of its disk.

@@ -16,10 +16,6 @@ const (
 	wakeDelay = 2 * time.Millisecond
 )
 
-// span is the part of a file between two offsets. The byte at from belongs to it, the one at to
-// does not.
-type span struct{ from, to int64 }
-
 // growing is a file that many readers read while it is written. One goroutine appends to it. If the
 // length is announced, several may write different parts instead. Until the file is complete, one
 // byte is withheld: the last of the announced length, or the newest if the length is not known.

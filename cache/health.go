@@ -36,10 +36,3 @@ func (t *trouble) recent() error {
 	}
 	return fmt.Errorf("content passed through uncached, the last time at %s: %w", t.at.UTC().Format(time.TimeOnly), t.err)
 }
-
-// Check returns an error if the disk has no room for a new blob, or if content passed through
-// uncached in the last minutes because the disk failed. It measures the free space, and does not
-// write to the disk.
-func (c *Cache) Check() error {
-	return errors.Join(c.disk.CheckRoom(), c.trouble.recent())
-}

@@ -1,11 +1,9 @@
 package cache
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"io"
-	"slices"
 	"sync"
 
 	"dray/cache/disk"
@@ -35,7 +33,7 @@ type workers struct {
 	helpers  int        // with the extra ones; each holds a slot, as do those that have not begun
 	extras   int
 	idle     int    // workers that wait for a piece
-	free     []span // pieces that no one fetches, in order
+	free     pieces // that no one fetches
 	fetching int    // pieces that are being fetched, except the first one
 	turn     bool   // the next piece of an extra helper is in order, if the hash lags
 	limited  bool   // no more helpers start
@@ -122,9 +120,7 @@ func (w *workers) fill(g *growing, in *disk.Ingest, x *fetch) error {
 // divide makes pieces of the bytes from offset from on, and starts the helpers and the hash. It
 // needs mu.
 func (w *workers) divide(from int64) {
-	for at := from; at < w.size; at += w.Piece {
-		w.free = append(w.free, span{at, min(at+w.Piece, w.size)})
-	}
+	w.free = piecesOf(from, w.size, w.Piece)
 	for range w.helpers {
 		var p span
 		if len(w.free) > 0 { // before a reader that waits in the middle of a piece divides it
@@ -266,10 +262,7 @@ func (w *workers) refused(p span, err error) {
 	w.fetching--
 	w.limited = true
 	w.noRanges = w.noRanges || errors.Is(err, errNoRanges)
-	if p.from < p.to {
-		i, _ := slices.BinarySearchFunc(w.free, p, func(a, b span) int { return cmp.Compare(a.from, b.from) })
-		w.free = slices.Insert(w.free, i, p)
-	}
+	w.free = w.free.with(p)
 	w.wakeLocked()
 }
 

@@ -26,7 +26,7 @@ func TestPeekAndPurge(t *testing.T) {
 	if err := c.Put(t.Context(), Blob{Digest: d, Size: -1}, p); err != nil {
 		t.Fatal(err)
 	}
-	c.memory.remove(d)
+	c.memory.Remove(d)
 	for range 2 {
 		got, err := c.Peek(t.Context(), d, 100)
 		if err != nil || string(got) != string(p) {
@@ -36,8 +36,8 @@ func TestPeekAndPurge(t *testing.T) {
 	if _, err := c.Peek(t.Context(), d, 3); !errors.Is(err, ErrTooLarge) {
 		t.Errorf("with a bound: %v", err)
 	}
-	if info, _ := dir.Lookup(d); info.Hits != 0 || c.memory.size() != 0 {
-		t.Errorf("%d hits, %d bytes in memory", info.Hits, c.memory.size())
+	if info, _ := dir.Lookup(d); info.Hits != 0 || c.memory.Size() != 0 {
+		t.Errorf("%d hits, %d bytes in memory", info.Hits, c.memory.Size())
 	}
 	if got, err := c.Bytes(t.Context(), d, 100); err != nil || string(got) != string(p) {
 		t.Errorf("%q, %v", got, err)

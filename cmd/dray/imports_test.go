@@ -37,8 +37,8 @@ const (
 // list, and entries that no package needs.
 var importable = map[string][]allowance{
 	"dray/cache": {
-		{"dray/cache/disk", "blobs lie on disk"},
-		{"github.com/hashicorp/golang-lru/v2/simplelru", "manifests in memory, bounded by bytes"},
+		{"dray/cache/disk", "blobs lie on disk"}, {"dray/cache/memory", "small objects are in memory, too"},
+		{"github.com/hashicorp/golang-lru/v2/simplelru", "what was counted a moment ago, bounded"},
 		{goDigest, addresses}, {prometheusClient, measures},
 	},
 	"dray/cache/cachetest": {
@@ -47,6 +47,9 @@ var importable = map[string][]allowance{
 	"dray/cache/disk": {
 		{goDigest, addresses}, {prometheusClient, measures},
 		{"golang.org/x/sys/unix", "fallocate, linkat and the other calls that make a blob appear whole"},
+	},
+	"dray/cache/memory": {
+		{"github.com/hashicorp/golang-lru/v2/simplelru", "the order of use"}, {goDigest, addresses},
 	},
 	"dray/cache/meta": {
 		{"github.com/hashicorp/golang-lru/v2", "an LRU in front of every store"}, {goDigest, "facts are about digests"}, {prometheusClient, measures},

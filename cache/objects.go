@@ -5,84 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
-	"sync"
 
-	"github.com/hashicorp/golang-lru/v2/simplelru"
 	"github.com/opencontainers/go-digest"
 
 	"dray/cache/disk"
+	"dray/cache/memory"
 )
-
-// memory keeps small objects, bounded by bytes. The least recently used ones leave first.
-type memory struct {
-	max int64
-
-	mu    sync.Mutex // guards the fields below; leaf lock
-	lru   *simplelru.LRU[digest.Digest, []byte]
-	bytes int64
-}
-
-// memoryOverhead is how many bytes an object is assumed to cost beside its content.
-const memoryOverhead = 256
-
-func newMemory(maxBytes int64) *memory {
-	m := &memory{max: maxBytes}
-	// add bounds the bytes, so the number of entries has no bound. NewLRU fails only below one.
-	m.lru, _ = simplelru.NewLRU(math.MaxInt, func(_ digest.Digest, p []byte) {
-		m.bytes -= int64(len(p)) + memoryOverhead
-	})
-	return m
-}
-
-func (m *memory) get(d digest.Digest) ([]byte, bool) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.lru.Get(d)
-}
-
-// peek is like get, but does not count as a use.
-func (m *memory) peek(d digest.Digest) ([]byte, bool) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.lru.Peek(d)
-}
-
-// add keeps p unless it would take more than an eighth of the memory.
-func (m *memory) add(d digest.Digest, p []byte) {
-	cost := int64(len(p)) + memoryOverhead
-	if cost > m.max/8 {
-		return
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.lru.Contains(d) {
-		return // content never changes under its digest
-	}
-	m.lru.Add(d, p)
-	m.bytes += cost
-	for m.bytes > m.max {
-		m.lru.RemoveOldest()
-	}
-}
-
-func (m *memory) remove(d digest.Digest) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.lru.Remove(d)
-}
-
-// size returns the number of bytes that the objects take.
-func (m *memory) size() int64 {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.bytes
-}
 
 // objects holds small objects, such as manifests, in memory and on disk.
 type objects struct {
 	*resources
-	memory *memory
+	memory *memory.LRU
 }
 
 // Put keeps a small object in memory and on disk. It returns ErrCorrupt, ErrSize or ErrDigest if p
@@ -92,7 +25,7 @@ func (o *objects) Put(ctx context.Context, b Blob, p []byte) error {
 	if err := verify(b, p); err != nil {
 		return fmt.Errorf("put %s: %w", b.Digest, err)
 	}
-	o.memory.add(b.Digest, p)
+	o.memory.Add(b.Digest, p)
 	if _, held := o.disk.Stat(b.Digest); held {
 		return nil
 	}
@@ -126,7 +59,7 @@ func (o *objects) store(ctx context.Context, d digest.Digest, p []byte) *localEr
 // holds the object or if the disk fails, and ErrTooLarge if the object is longer than maxBytes. The
 // bytes must not be changed.
 func (o *objects) Bytes(ctx context.Context, d digest.Digest, maxBytes int64) ([]byte, error) {
-	if p, ok := o.memory.get(d); ok {
+	if p, ok := o.memory.Get(d); ok {
 		if int64(len(p)) > maxBytes {
 			return nil, fmt.Errorf("read %s: more than %d bytes: %w", d, maxBytes, ErrTooLarge)
 		}
@@ -134,7 +67,7 @@ func (o *objects) Bytes(ctx context.Context, d digest.Digest, maxBytes int64) ([
 	}
 	p, err := o.load(ctx, d, maxBytes)
 	if err == nil {
-		o.memory.add(d, p)
+		o.memory.Add(d, p)
 		return p, nil
 	}
 	if errors.Is(err, ErrNotFound) || errors.Is(err, ErrDigest) || errors.Is(err, ErrTooLarge) || ctx.Err() != nil {
@@ -148,7 +81,7 @@ func (o *objects) Bytes(ctx context.Context, d digest.Digest, maxBytes int64) ([
 // Peek is Bytes for maintenance and inspection. The object keeps its place in the order of
 // eviction, and Peek does not put it into memory. Peek returns errors of the disk unchanged.
 func (o *objects) Peek(ctx context.Context, d digest.Digest, maxBytes int64) ([]byte, error) {
-	if p, ok := o.memory.peek(d); ok && int64(len(p)) <= maxBytes {
+	if p, ok := o.memory.Peek(d); ok && int64(len(p)) <= maxBytes {
 		return p, nil
 	}
 	blob, err := o.disk.Peek(d)
