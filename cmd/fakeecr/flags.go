@@ -191,7 +191,7 @@ func (f *flags) lists(o *ecrtest.Options) error {
 	return nil
 }
 
-// documents reads the flags that hold or name a document.
+// documents reads the flags about switches and the certificate.
 func (f *flags) documents(o *ecrtest.Options) error {
 	sw := ecrtest.DefaultSwitches()
 	sw.CreationDelay = f.creationDelay

@@ -1,6 +1,6 @@
 // Command fakeecr runs the ECR of package ecrtest as a process: registry, AWS API, object store and
 // control API on four listeners. With --hub it is an ordinary anonymous registry in the style of
-// Docker Hub instead.
+// Docker Hub instead, and with --public a registry like ECR Public.
 //
 // When it is ready, it prints one line of JSON with its addresses on stdout, or with --env the
 // variables that dray needs to use it. It ends on SIGINT and SIGTERM, and then loses its content.

@@ -25,9 +25,9 @@ type apiCall struct {
 	body      []byte
 }
 
-// API returns the control plane: ECR's JSON 1.1 API, CloudWatch's PutMetricData in CBOR, and
-// the role operations of STS. It tells them apart by path and content type, so
-// AWS_ENDPOINT_URL_ECR, _CLOUDWATCH and _STS may all be its address.
+// API returns the handler of the AWS APIs: ECR's JSON 1.1 API, GetAuthorizationToken of ECR Public,
+// CloudWatch's PutMetricData in CBOR, and the role operations of STS. The handler tells them apart
+// by path and headers, so AWS_ENDPOINT_URL_ECR, _CLOUDWATCH and _STS may all be its address.
 func (s *Server) API() http.Handler {
 	ecr := s.observe(surface{"api", apiKind, writeAPIError, "ThrottlingException", "ServerException"}, s.serveAPI)
 	metrics, sts, public := s.metricsHandler(), s.stsHandler(), s.publicHandler()
@@ -134,7 +134,8 @@ func (s *Server) operations() map[string]func(apiCall) (any, error) {
 }
 
 // signedCall reads the principal and region of a request. It requires the form of a SigV4
-// signature and does not verify it, because it does not know the caller's secret.
+// signature, but does not verify the signature, because the server does not know the caller's
+// secret.
 func (s *Server) signedCall(r *http.Request, service string) (apiCall, error) {
 	auth, ok := strings.CutPrefix(r.Header.Get("Authorization"), amzAlgorithm+" ")
 	if !ok {
@@ -170,8 +171,8 @@ func (s *Server) allowed(c apiCall, resource string) error {
 	return nil
 }
 
-// callRegistry returns the registry of a call: the given one or the caller's, in the signed
-// region.
+// callRegistry returns the registry of a call, in the region that the call was signed for. An empty
+// id means the caller's account.
 func (s *Server) callRegistry(c apiCall, id string) (*registry, error) {
 	g, ok := s.registries[RegistryID{orDefault(id, accountOf(c.principal, s.opts.Account)), c.region}]
 	if !ok {

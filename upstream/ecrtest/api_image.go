@@ -45,7 +45,8 @@ func (s *Server) imagesFor(c apiCall) (imagesInput, *registry, *repository, erro
 	return in, g, r, err
 }
 
-// selected returns the digests in the input, or all digests.
+// selected returns the digests of the images that the input names. If it names none, selected
+// returns those of all images that pass its filter.
 func (r *repository) selected(in imagesInput) ([]string, *imageFailure) {
 	var out []string
 	if len(in.IDs) == 0 {

@@ -16,10 +16,10 @@ const maxTokens = 10000
 
 // token is a token issued by GetAuthorizationToken, or by the token endpoint of a Hub.
 type token struct {
-	principal string // ARN, or a user of the Hub; empty: anonymous
+	principal string // ARN, or a user of the Hub; empty for an anonymous client
 	region    string
 	expires   time.Time
-	push      bool     // Hub: the scope includes push
+	push      bool     // a Bearer token may push; Basic ignores this field
 	scopes    []string // of a Bearer token
 }
 
@@ -83,7 +83,8 @@ func (s *Server) resolveHost(host string) (*registry, error) {
 	return nil, refuse(s.Switches().HostUnknownStatus, "UNSUPPORTED", "Could not resolve registry id from host %s", name)
 }
 
-// authenticate returns the token of the request, or a challenge as error.
+// authenticate returns the token of the request. The error is the refusal to send, such as a
+// challenge.
 func (s *Server) authenticate(g *registry, r *http.Request, c call) (*token, error) {
 	if s.opts.Quirks.Auth == AuthBearer {
 		return s.authenticateBearer(r, c)
@@ -104,8 +105,8 @@ func (s *Server) authenticate(g *registry, r *http.Request, c call) (*token, err
 	return t, nil
 }
 
-// challengeBasic returns the 401 as captured at ECR: a text body, an empty Sizes header, and
-// the real name as realm.
+// challengeBasic returns the 401 as captured at ECR: a text body, an empty Sizes header, and the
+// registry's ECR-shaped name as realm.
 func (s *Server) challengeBasic(g *registry) *wireError {
 	h := http.Header{}
 	h.Set("Www-Authenticate", fmt.Sprintf(`Basic realm="https://%s/",service="ecr.amazonaws.com"`, s.withPort(hostName(g.account, g.region))))

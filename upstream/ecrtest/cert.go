@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// selfSigned makes a self-signed certificate for the names and the loopback addresses. It is
-// valid from a year ago for ten years, because the server's clock can be advanced.
+// selfSigned makes a self-signed certificate for the names and the loopback addresses. It is valid
+// from a year ago until ten years from now, because the server's clock can be advanced.
 func selfSigned(names ...string) (tls.Certificate, *x509.Certificate, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

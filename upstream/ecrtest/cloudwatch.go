@@ -16,7 +16,7 @@ import (
 const (
 	metricPath     = "/service/GraniteServiceVersion20100801/operation/PutMetricData"
 	maxMetricBytes = 1 << 20
-	maxDatums      = 100000 // stored; the oldest are dropped first
+	maxDatums      = 100000 // that are stored; the oldest are dropped first
 	cborType       = "application/cbor"
 )
 
@@ -62,8 +62,8 @@ func (s *Server) metricsHandler() http.Handler {
 	})
 }
 
-// writeMetricError writes an error of the CBOR protocol, with the header for compatibility with
-// Query.
+// writeMetricError writes an error of the CBOR protocol, with the header in which clients of the
+// Query protocol look for the code.
 func writeMetricError(w http.ResponseWriter, e *wireError) {
 	if e.Hangup {
 		panic(http.ErrAbortHandler) // closes the connection without an answer
@@ -128,7 +128,8 @@ func (s *Server) putMetrics(r *http.Request) error {
 	return nil
 }
 
-// metricBody returns the decompressed body, at most 1 MB.
+// metricBody returns the decompressed body. It refuses a body of more than 1 MB, as sent or, unless
+// MetricLimitGzipped is on, decompressed.
 func (s *Server) metricBody(r *http.Request) ([]byte, error) {
 	sent, err := io.ReadAll(io.LimitReader(r.Body, maxMetricBytes+1))
 	if err != nil {
@@ -202,7 +203,7 @@ func (d *Datum) single() []float64 {
 	return nil
 }
 
-// printable reports whether s is ASCII and not blank.
+// printable reports whether s consists of printable ASCII and is not blank.
 func printable(s string) bool {
 	solid := false
 	for _, c := range []byte(s) {

@@ -52,9 +52,9 @@ func counterpart(media string) (string, bool) {
 	return media, false
 }
 
-// convert converts a manifest to the other family, if the client accepts that. Only container
-// images and, with indexes, lists of them have a counterpart; artifacts have none. The result
-// has a digest of its own.
+// convert converts a manifest between Docker schema 2 and OCI, if the client accepts the other
+// format. It converts container images, and their indexes if the parameter indexes is true. It does
+// not convert artifacts. The result has a digest of its own.
 func convert(doc *document, a accepted, indexes bool) (*document, bool) {
 	other, ok := counterpart(doc.media)
 	if !ok || !a[other] {
@@ -63,7 +63,7 @@ func convert(doc *document, a accepted, indexes bool) (*document, bool) {
 	return transcribe(doc, other, indexes)
 }
 
-// transcribe returns the manifest with the media types of the other family.
+// transcribe returns the manifest with the media types of the other format.
 func transcribe(doc *document, media string, indexes bool) (*document, bool) {
 	var m struct {
 		SchemaVersion int               `json:"schemaVersion"`

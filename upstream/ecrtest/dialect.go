@@ -10,10 +10,11 @@ import (
 	"time"
 )
 
-// Dialect holds the switches of a registry of Other's quirks: ways in which registries depart from
-// the specification or from each other. Each says which registry does so, where that was reported
-// and when; "read" is when the report was read, if its own date is not known. The zero value is a
-// registry that does none of it.
+// Dialect holds the switches of a registry with the quirks of Other. Each switch is a way in which
+// some registries depart from the specification or from other registries. Its comment says which
+// registry does so, and where and when that was reported. "read" stands before the date on which
+// the report was read, if the date of the report is not known. The zero value is a registry that
+// does none of this.
 type Dialect struct {
 	Pages
 	Redirects
@@ -22,25 +23,26 @@ type Dialect struct {
 
 	// Challenges.
 
-	// Private are repositories that only Users may see, and "user:repository" those that this user
-	// may not see. Others are refused by a challenge, or as the fields below say.
+	// Private lists the repositories that anonymous clients may not see, as "repository", and those
+	// that a user may not see, as "user:repository". The refusal is a challenge, unless Open or
+	// TokenRefusal says otherwise.
 	Private []string
 	// Basic asks for the name and password of one of Users in place of a token (registries behind
 	// nginx).
 	Basic bool
-	// BasicFirst offers Basic, which leads nowhere, in a header line before that of Bearer
+	// BasicFirst offers Basic, which leads nowhere, in a header line before the line of Bearer
 	// (prowler#12691, 2026-09).
 	BasicFirst bool
-	// OneLine offers both in one header line (prowler#12691, 2026-09).
+	// OneLine offers Basic and Bearer in one header line (prowler#12691, 2026-09).
 	OneLine bool
-	// Open lets anybody read. Private repositories do not exist for everybody else, and only /v2/
-	// sends a challenge (Artifactory, Nexus: moby#24129, read 2026-11).
+	// Open, with Basic, lets anonymous clients read. For them, Private repositories do not exist, and
+	// only /v2/ and writes get a challenge (Artifactory, Nexus: moby#24129, read 2026-11).
 	Open bool
 
 	// Referrers.
 
 	// ReferrersStatus, if not 0, answers every request for referrers: 406 at Artifactory
-	// (go-containerregistry#1962, 2024-06); 200 is a page in HTML.
+	// (go-containerregistry#1962, 2024-06); 200 sends a page in HTML.
 	ReferrersStatus int
 	// DigestTags takes the tag sha256-<hex> for the digest (registry.gitlab.com: oras-go#1396,
 	// 2026-09).
@@ -49,14 +51,14 @@ type Dialect struct {
 	// Compression.
 
 	// Compress sends what looks like JSON compressed, unless the request forbids it
-	// (registry.access.redhat.com, quay#1310, 2022-05); CompressAlways also if it does, but for
-	// blobs.
+	// (registry.access.redhat.com, quay#1310, 2022-05); CompressAlways compresses even if the request
+	// forbids it, except for blobs.
 	Compress, CompressAlways bool
 
 	// Clocks.
 
-	// ClockAhead is by how much the registry's clock differs from the client's (no report of a
-	// registry; a client: boot2docker#86, read 2026-11).
+	// ClockAhead is by how much the registry's clock is ahead of the client's (no report about a
+	// registry; boot2docker#86 is about a client, read 2026-11).
 	ClockAhead time.Duration
 }
 
@@ -71,19 +73,20 @@ type Pages struct {
 
 // Redirects are the switches of a Dialect about redirects and addresses.
 type Redirects struct {
-	// SignedForGet redirects manifests and blobs to URLs that are signed for GET, also when HEAD
-	// asks for them, which the object store then refuses (GitLab: moby#50065, 2026-08).
+	// SignedForGet redirects requests for manifests and blobs to URLs that are signed for GET. It also
+	// does so for HEAD, and the object store then refuses the HEAD (GitLab: moby#50065, 2026-08).
 	SignedForGet bool
 	// RedirectStatus, if not 0, is the status of redirects to the object store in place of 307 (the
 	// specification names none; registries send 302, 303 and 308 as well).
 	RedirectStatus int
 	// Absolute writes locations and links as URLs (distribution#2927, read 2026-11).
 	Absolute bool
-	// ObjectsHere has the object store below /storage/ of the registry's own name, where it refuses
-	// an Authorization header (MinIO behind one balancer: moby#50065, read 2026-11).
-	ObjectsHere bool
-	// PlainLocation writes http in these URLs although clients came by TLS (distribution#123, read
+	// ObjectsHere puts the object store below /storage/ of the registry's own name. The store refuses
+	// requests with an Authorization header (MinIO behind the same load balancer: moby#50065, read
 	// 2026-11).
+	ObjectsHere bool
+	// PlainLocation writes http in the URLs of ObjectsHere, although clients came by TLS
+	// (distribution#123, read 2026-11).
 	PlainLocation bool
 	// Elsewhere, if not empty, is the base URL of another registry to which all reads below /v2/
 	// are redirected (a proxy before Nexus: moby#45333, 2023-04).
@@ -155,7 +158,7 @@ func (s *Server) locationPath() string {
 // storagePath is where ObjectsHere has the objects.
 const storagePath = "/storage/"
 
-// objectsURL returns the base of the URLs in the answer to a request.
+// objectsURL returns the base of the signed URLs in the answer to a request.
 func (s *Server) objectsURL(r *http.Request) string {
 	d := s.Dialect()
 	switch {
@@ -167,7 +170,7 @@ func (s *Server) objectsURL(r *http.Request) string {
 	return "https://" + r.Host + strings.TrimSuffix(storagePath, "/")
 }
 
-// divert serves the requests that are not for this registry itself.
+// divert serves the requests that are not for this registry itself, and reports whether it did.
 func (s *Server) divert(w http.ResponseWriter, r *http.Request, k Kind) (bool, error) {
 	d := s.Dialect()
 	switch {
@@ -255,7 +258,7 @@ func (s *Server) challenges(bearer string) []string {
 	return []string{bearer}
 }
 
-// redirectToken redirects a token request, if the dialect does so, and reports that.
+// redirectToken redirects a token request if the dialect says so, and reports whether it did.
 func (s *Server) redirectToken(w http.ResponseWriter, r *http.Request) bool {
 	status := s.Dialect().TokenRedirect
 	if status == 0 || r.URL.Path != "/token" {
@@ -287,11 +290,12 @@ func (s *Server) refuseScopes(user string, scopes []string) error {
 type compressing struct {
 	http.ResponseWriter
 	r *http.Request
-	// zip is nil before the first byte, and for what is sent as it is.
+	// zip is nil before the header is written, and for an answer that is not compressed.
 	zip *gzip.Writer
 }
 
-// compress makes the proxy of the dialect, and returns a function that ends the answer.
+// compress returns w, or a writer that compresses the answer as the dialect says, and a function
+// that ends the answer.
 func (s *Server) compress(w http.ResponseWriter, r *http.Request) (http.ResponseWriter, func()) {
 	d := s.Dialect()
 	accepted := r.Header.Get("Accept-Encoding")

@@ -6,14 +6,16 @@
 //   - It is an oracle, and shares no code with the programs that it tests: it imports nothing
 //     of this module, and parses every request and renders every answer itself.
 //   - The behaviour of a registry is data. Quirks hold the well-attested behaviour of a kind of
-//     registry. Switches hold one field for each behaviour of ECR that nobody could verify, with
-//     its sources; each value of it works. RefusedManifests lists what ECR was seen to refuse.
-//   - It is never kinder than ECR, so that a program that works with it works with ECR. Where
-//     sources disagree, the default is what AWS says, and otherwise the unkind value.
+//     registry. Switches have one field for each behaviour of ECR that nobody could verify. The
+//     comment of the field names the sources, and the server works with each value of the field.
+//     RefusedManifests lists what ECR was seen to refuse.
+//   - Apart from the differences below, it is never kinder than ECR, so that a program that works
+//     with it works with ECR. Where sources disagree, the default is what AWS says. If AWS says
+//     nothing, the default is the value that is harder for the program.
 //   - The bytes of blobs are in files below one directory, and are hashed as they arrive. All
 //     other state is in memory, and is lost on Close.
-//   - New starts nothing. The handlers may be mounted anywhere. Listen binds all four, and
-//     Running.Run serves them.
+//   - New starts nothing. The handlers may be mounted anywhere. Listen binds a listener for each of
+//     the four handlers, and Running.Run serves them.
 //   - One mutex guards the state of the registries. It is never held during I/O. Faults and the
 //     journal have their own.
 //
@@ -24,9 +26,9 @@
 //   - It never converts to schema 1, which ECR does for clients that accept nothing newer, because
 //     clients that pull schema 1 by tag are gone (ECR guide, image-manifest-formats).
 //   - Every principal may do everything that no Denial forbids, in every account, because rights
-//     are the operator's and not the client's: repository and registry policies are stored and have
-//     no effect (ECR guide, registry-permissions).
+//     are the operator's and not the client's. Repository policies are stored and have no effect
+//     (ECR guide, registry-permissions).
 //   - Signatures of requests to the API are not verified, session tokens are not asked for, and
-//     clocks may differ, because the SDK signs, and a secret that the stand-in could verify would
-//     have to be shared with it.
+//     clocks may differ, because the SDK signs the requests, and the stand-in would need the
+//     secrets of clients to verify them.
 package ecrtest

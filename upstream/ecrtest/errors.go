@@ -17,8 +17,8 @@ type wireError struct {
 	Message string
 	Header  http.Header
 	Text    bool   // the body is Message
-	Hangup  bool   // no answer: the connection is closed
-	End     string // follows the JSON
+	Hangup  bool   // the connection is closed without an answer
+	End     string // appended to the JSON
 }
 
 func (e *wireError) Error() string {

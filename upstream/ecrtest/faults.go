@@ -18,38 +18,38 @@ import (
 type Fault struct {
 	ID int `json:"id"` // assigned by AddFault
 
-	Kinds  []Kind `json:"kinds,omitempty"`  // none: all
-	Method string `json:"method,omitempty"` // empty: all
-	Path   string `json:"path,omitempty"`   // part of the path; empty: all
-	Host   string `json:"host,omitempty"`   // part of the Host header; empty: all
-	// Blob selects requests for this blob, also those for its object behind the redirect; empty:
-	// all.
+	Kinds  []Kind `json:"kinds,omitempty"`  // none means all
+	Method string `json:"method,omitempty"` // empty means all
+	Path   string `json:"path,omitempty"`   // part of the path; empty means all
+	Host   string `json:"host,omitempty"`   // part of the Host header; empty means all
+	// Blob selects requests for this blob, also those for its object behind the redirect. Empty means
+	// all requests.
 	Blob  digest.Digest `json:"blob,omitempty"`
 	Skip  int           `json:"skip,omitempty"`  // matching requests to let pass first
 	Count int           `json:"count,omitempty"` // requests to affect; 0 means 1, negative means all until the fault is removed
 
-	Latency    time.Duration `json:"-"`                    // before anything else
+	Latency    time.Duration `json:"-"`                    // how long to wait before anything else
 	Status     int           `json:"status,omitempty"`     // sent instead of the real answer, in the form of the API
-	Code       string        `json:"code,omitempty"`       // of that answer; empty: one for the status
+	Code       string        `json:"code,omitempty"`       // of that answer; empty means a code for the status
 	Message    string        `json:"message,omitempty"`    // of that answer
-	RetryAfter time.Duration `json:"-"`                    // with that answer; 0: no header
+	RetryAfter time.Duration `json:"-"`                    // header of that answer; 0 means none
 	Close      bool          `json:"close,omitempty"`      // the connection is closed without an answer
 	DropAnswer bool          `json:"dropAnswer,omitempty"` // the request is carried out, then the connection is closed
 
 	// Positions count bytes of a body from 0; nil means never.
 	CutAt        *int64 `json:"cutAt,omitempty"`        // the connection ends at this byte of the answer's body
-	Reset        bool   `json:"reset,omitempty"`        // cuts reset the connection (RST) instead of closing it
+	Reset        bool   `json:"reset,omitempty"`        // CutAt resets the connection (RST) instead of closing it
 	CorruptAt    *int64 `json:"corruptAt,omitempty"`    // bytes of the answer's body from here on are inverted
-	CorruptBytes int64  `json:"corruptBytes,omitempty"` // how many; 0 is one
-	StallAt      *int64 `json:"stallAt,omitempty"`      // the answer's body stops here until the client or the fault is gone
+	CorruptBytes int64  `json:"corruptBytes,omitempty"` // how many bytes CorruptAt inverts; 0 means one
+	StallAt      *int64 `json:"stallAt,omitempty"`      // the answer's body stops here until the client or the fault is gone, and then the connection is closed
 	HoldAt       *int64 `json:"holdAt,omitempty"`       // the answer's body waits here until the fault is removed, and then continues
 	Append       int64  `json:"append,omitempty"`       // number of extra bytes after the answer's body
-	CutRequestAt *int64 `json:"cutRequestAt,omitempty"` // the connection is closed when this much of the request has been read
-	Rate         int64  `json:"rate,omitempty"`         // bytes per second of both bodies; 0: no limit
+	CutRequestAt *int64 `json:"cutRequestAt,omitempty"` // the connection is closed when this many bytes of the request have been read
+	Rate         int64  `json:"rate,omitempty"`         // bytes per second of the request's body and of the answer's; 0 means no limit
 
-	// Header overrides headers of the answer; an empty value removes one. With "Content-Length"
-	// and CutAt a truncated answer looks complete. With it, or without that header, Append makes
-	// an answer too long.
+	// Header overrides headers of the answer; an empty value removes one. If Header sets
+	// "Content-Length" to the value of CutAt, the truncated answer looks complete. If Header sets or
+	// removes "Content-Length", Append makes an answer too long.
 	Header map[string]string `json:"header,omitempty"`
 }
 
@@ -156,7 +156,8 @@ func (a *armed) matches(k Kind, r *http.Request, blob func() digest.Digest) bool
 		strings.Contains(r.URL.Path, a.Path) && strings.Contains(r.Host, a.Host)
 }
 
-// take returns the plan of all faults for the request. blob returns the blob that it asks for.
+// take returns the plan of all faults for the request. blob returns the blob that the request asks
+// for.
 func (f *faults) take(k Kind, r *http.Request, blob func() digest.Digest) *plan {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -184,7 +185,7 @@ type plan struct {
 	delays                    []delay
 	answer                    *wireError
 	dropAnswer, reset         bool
-	cutAt, stallAt, corruptAt int64 // negative: never
+	cutAt, stallAt, corruptAt int64 // negative means never
 	holdAt                    int64
 	corruptLen, cutRequest    int64
 	extra                     int64  // bytes after the answer's body
@@ -282,7 +283,7 @@ func (p *plan) corrupted(b []byte, at int64) []byte {
 	return b
 }
 
-// waitUntil waits until ctx or over is done.
+// waitUntil waits until ctx ends or over is closed.
 func waitUntil(ctx context.Context, over <-chan struct{}) {
 	select {
 	case <-ctx.Done():

@@ -107,8 +107,8 @@ func (s *Server) serveToken(w http.ResponseWriter, r *http.Request) error {
 	return writeJSON(w, http.StatusOK, "application/json", answer)
 }
 
-// countPull counts a manifest GET towards the pull limit of a Hub. HEAD does not count, and
-// shows the headers as well.
+// countPull counts a manifest GET towards the pull limit of a Hub. HEAD does not count, but its
+// answer has the headers of the limit, too.
 func (s *Server) countPull(w http.ResponseWriter, r *http.Request) error {
 	if !s.opts.Quirks.RateLimitHeaders {
 		return nil

@@ -19,10 +19,10 @@ type Image struct {
 	Pushed     time.Time     `json:"pushedAt"`
 	Archived   bool          `json:"archived"`
 	Pulls      int           `json:"pulls"`
-	LastPull   time.Time     `json:"lastRecordedPullTime"` // zero: never
+	LastPull   time.Time     `json:"lastRecordedPullTime"` // zero means never
 }
 
-// Images returns all images by repository and digest.
+// Images returns all images of the default registry, sorted by repository and digest.
 func (s *Server) Images() []Image {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -69,7 +69,8 @@ func (s *Server) HasBlob(repo string, d digest.Digest) bool {
 	return ok && r.layers[d] != nil
 }
 
-// Archive moves an image to the archive class, where pulls do not find it, or back.
+// Archive moves an image to the archive class, where pulls do not find it, or back. It reports
+// whether the image exists.
 func (s *Server) Archive(repo, ref string, archived bool) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -16,10 +16,10 @@ type Count struct {
 	Requests int64 `json:"requests"`
 	BytesIn  int64 `json:"bytesIn"`  // bodies received
 	BytesOut int64 `json:"bytesOut"` // bodies sent
-	Failed   int64 `json:"failed"`   // answers of 400 and above, and connections closed without one
+	Failed   int64 `json:"failed"`   // answers of 400 and above, and connections closed without an answer
 }
 
-// Entry is one request in the log, in order of arrival.
+// Entry is one request in the log.
 type Entry struct {
 	Seq      int64             `json:"seq"` // from 1, never reset
 	Time     time.Time         `json:"time"`
@@ -30,7 +30,7 @@ type Entry struct {
 	Path     string            `json:"path"` // with the query, without signatures
 	Proto    string            `json:"proto"`
 	Remote   string            `json:"remote"`
-	Status   int               `json:"status"` // 0: no answer
+	Status   int               `json:"status"` // 0 means no answer
 	BytesIn  int64             `json:"bytesIn"`
 	BytesOut int64             `json:"bytesOut"`
 	Request  map[string]string `json:"request"`  // chosen headers; of Authorization only the scheme

@@ -33,8 +33,9 @@ const (
 	KindUnknown        Kind = "unknown" // no route
 )
 
-// operation is the IAM action, and the throttled API operation, of a kind of request. The pairs
-// follow the IAM actions that pull and push need; they are inferred, not documented.
+// operation maps a kind of request to the API operation that has the same meaning. IAM actions and
+// quotas have the names of API operations. The pairs are not documented, but inferred from the IAM
+// actions that pull and push need.
 var operation = map[Kind]string{
 	KindManifestGet:    "BatchGetImage",
 	KindManifestHead:   "BatchGetImage",
@@ -54,7 +55,7 @@ var operation = map[Kind]string{
 	KindCatalog:        "DescribeRepositories",
 }
 
-// writes reports whether a request of this kind changes the registry.
+// writes reports whether a request of this kind changes the registry or belongs to an upload.
 func (k Kind) writes() bool {
 	switch k {
 	case KindManifestPut, KindManifestDelete, KindBlobDelete, KindUploadStart, KindMount, KindUploadPatch,

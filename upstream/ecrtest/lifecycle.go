@@ -28,8 +28,8 @@ type lifecycleRule struct {
 	} `json:"action"`
 }
 
-// parseLifecycle returns the rules of a policy by priority. It reports false for a policy that ECR
-// refuses.
+// parseLifecycle returns the rules of a policy, sorted by priority. It reports false for a policy
+// that ECR refuses.
 func parseLifecycle(text string) ([]lifecycleRule, bool) {
 	var p struct {
 		Rules []lifecycleRule `json:"rules"`
@@ -143,9 +143,9 @@ func (s *Server) applyLifecycle() {
 	}
 }
 
-// applyLocked applies the rules of one repository. A rule leaves alone what one of a higher
-// priority has selected, what an index names, and what refers to another image, which goes with
-// that.
+// applyLocked applies the rules of one repository. No rule acts on an image that a rule of higher
+// priority has selected, that an index names, or that refers to another image of the repository. An
+// image that refers to another image is removed together with it.
 func (s *Server) applyLocked(r *repository, rules []lifecycleRule, now time.Time) {
 	taken := map[digest.Digest]bool{}
 	for d, img := range r.images {

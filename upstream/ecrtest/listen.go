@@ -27,8 +27,8 @@ type Running struct {
 	ControlURL  string
 	// RegistryAddr is host:port of the registry's listener.
 	RegistryAddr string
-	// RegistryHost is the ECR-shaped name with the port of the registry's listener, to which
-	// DialContext connects for that name.
+	// RegistryHost is the ECR-shaped name of the registry, with the port of its listener. For this
+	// name, DialContext connects to that listener.
 	RegistryHost string
 	// CA signed the registry's certificate; nil without SelfSigned. CAPEM is CA in PEM.
 	CA    *x509.Certificate
@@ -67,7 +67,7 @@ func (r *Running) build(opts Options) error {
 	r.APIURL = "http://" + reachable(r.listeners[1].Addr().(*net.TCPAddr))
 	objectScheme := "http"
 	if opts.TLS == nil && opts.SelfSigned {
-		objectScheme = "https" // as S3: clients do not follow a redirect out of TLS
+		objectScheme = "https" // as S3 does, because clients do not follow a redirect from https to http
 	}
 	r.ObjectsURL = objectScheme + "://" + reachable(r.listeners[2].Addr().(*net.TCPAddr))
 	r.ControlURL = "http://" + reachable(r.listeners[3].Addr().(*net.TCPAddr))

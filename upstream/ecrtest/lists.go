@@ -29,7 +29,7 @@ func (c cursor) String() string {
 	return base64.URLEncoding.EncodeToString(b)
 }
 
-// orderKey returns the key by which tags are sorted: at ECR an order that no client can use.
+// orderKey returns the key by which tags are sorted. At ECR, clients cannot use the order.
 func (s *Server) orderKey(name string) string {
 	if !s.opts.Quirks.OpaquePages {
 		return name
@@ -187,7 +187,8 @@ func (s *Server) referrers(repo *repository, subject digest.Digest) []v1.Descrip
 	return found
 }
 
-// cutReferrers returns the page after the query's "last", a digest, and links to the next one.
+// cutReferrers returns the page after the digest in the query's "last", and adds the Link to the
+// next page.
 func (s *Server) cutReferrers(x *exchange, found []v1.Descriptor, size int) []v1.Descriptor {
 	q := x.r.URL.Query()
 	last := digest.Digest(q.Get("last"))

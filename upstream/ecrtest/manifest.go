@@ -69,17 +69,17 @@ var (
 	errOdd       = errors.New("schemaVersion, mediaType and contents do not fit")
 )
 
-// strictness says which manifests are refused: with strict, all that ECR's parser refuses; with
-// refuseData also those with a descriptor that embeds data, where refuseEmpty decides about the
-// empty JSON of artifacts, and with refuseOdd those whose parts
-// contradict each other. Without strict, only manifests that are not JSON or have an unsound digest
-// are refused.
+// strictness says which manifests are refused. Without strict, only manifests that are not JSON or
+// have an unsound digest are refused. With strict, all that ECR's parser refuses are refused. The
+// other fields count only with strict. refuseEmpty refuses descriptors that embed the empty JSON of
+// artifacts, and refuseData those that embed other data. refuseOdd refuses manifests whose parts
+// contradict each other.
 type strictness struct{ strict, refuseData, refuseEmpty, refuseOdd bool }
 
 // strictness returns what the registry refuses.
 func (s *Server) strictness() strictness {
 	sw := s.Switches()
-	inline := sw.RefuseInlineData && s.opts.Quirks.SharedScope == "" // ECR Public takes them: roadmap#2023
+	inline := sw.RefuseInlineData && s.opts.Quirks.SharedScope == "" // ECR Public takes such data: roadmap#2023
 	return strictness{s.opts.Quirks.StrictManifests, inline, sw.RefuseEmptyData, !sw.TakeOddManifests}
 }
 

@@ -94,7 +94,8 @@ func (s *Server) recordPullLocked(x *exchange, img *image) {
 	}
 }
 
-// putManifest checks a pushed manifest, in the order in which a client can repair it.
+// putManifest checks and stores a pushed manifest. The checks are in the order in which a client
+// can mend what they find.
 func (s *Server) putManifest(x *exchange) error {
 	repo, err := s.repositoryForPush(x)
 	if err != nil {

@@ -22,8 +22,8 @@ const (
 )
 
 // signURL returns a signed URL for GET, in the form that AWS documents for
-// get-download-url-for-layer. Each call returns another one. The access key contains the epoch,
-// by which ExpireURLs finds it.
+// get-download-url-for-layer. Each call returns another URL. The access key in the URL contains the
+// epoch, which tells whether ExpireURLs or ExpireSigner was called since.
 func (s *Server) signURL(base string, g *registry, repo *repository, l layer) string {
 	s.mu.Lock()
 	now, epoch := s.nowLocked().UTC(), s.urlEpoch
@@ -73,7 +73,8 @@ func mac(key []byte, data string) []byte {
 	return h.Sum(nil)
 }
 
-// ExpireURLs expires all URLs signed so far: 403 AccessDenied.
+// ExpireURLs expires all URLs signed so far. The object store then answers them with 403
+// AccessDenied.
 func (s *Server) ExpireURLs() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -81,7 +82,8 @@ func (s *Server) ExpireURLs() {
 	s.urlExpired = s.urlEpoch
 }
 
-// ExpireSigner ends the session that signed all URLs so far: 400 ExpiredToken.
+// ExpireSigner ends the session that signed all URLs so far. The object store then answers them
+// with 400 ExpiredToken.
 func (s *Server) ExpireSigner() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -148,8 +150,9 @@ func (s *Server) serveObject(w http.ResponseWriter, r *http.Request) error {
 
 var oneRange = regexp.MustCompile(`^bytes=(\d*)-(\d*)$`)
 
-// objectRange checks the Range of a request, which it returns without the header if S3 ignores
-// that: S3 serves one range, and refuses what is not in the object with XML.
+// objectRange checks the Range of a request as S3 does. S3 serves one range, and refuses a range
+// that is not in the object. If S3 would ignore the header, objectRange returns the request without
+// it.
 func (s *Server) objectRange(r *http.Request, size int64) (*http.Request, error) {
 	want := r.Header.Get("Range")
 	unsatisfiable := refuse(http.StatusRequestedRangeNotSatisfiable, "InvalidRange", "The requested range is not satisfiable")

@@ -72,7 +72,7 @@ func (s *Server) requestedBlob(r *http.Request) digest.Digest {
 	return digest.Digest(name)
 }
 
-// errCut is the error that a handler reads if a fault ends the request.
+// errCut is the error that a handler gets from the body if a fault ends the request.
 var errCut = errors.New("connection cut by a fault")
 
 // logPath returns the path and query for the log, without the signature.

@@ -20,13 +20,14 @@ type Options struct {
 	// Port is appended to the registry's names in proxyEndpoint, repositoryUri and realm. 0 means
 	// none, as with AWS.
 	Port int
-	// AcceptHosts are Host headers, with or without port, that name the default registry although
-	// they are not ECR-shaped. Other such names are refused. Listen adds its own addresses, unless
-	// StrictHost is set.
+	// AcceptHosts are Host headers, with or without port, that name the default registry although they
+	// are not ECR-shaped. Other names that are not ECR-shaped are refused. Listen adds its own
+	// addresses, unless StrictHost is set.
 	AcceptHosts []string
 	// StrictHost keeps Listen from adding its addresses to AcceptHosts.
 	StrictHost bool
-	// TLS is the configuration of the registry's listener; nil means SelfSigned's, or no TLS.
+	// TLS is the configuration of the registry's listener; nil means the one that SelfSigned makes, or
+	// no TLS.
 	TLS *tls.Config
 	// SelfSigned serves the registry and the object store with a certificate made in memory, for
 	// their names at AWS, localhost and 127.0.0.1.
@@ -47,8 +48,8 @@ type Options struct {
 	Dir string
 	// TokenLife and URLLife are the lives of tokens and signed URLs. 0 means 12 h and 1 h.
 	TokenLife, URLLife time.Duration
-	// Principals maps access key ids to the ARN of their IAM principal. With nil every key belongs
-	// to the user "dray" of Account.
+	// Principals maps access key ids to the ARN of their IAM principal. If Principals is nil, every
+	// key that does not begin with ASIA belongs to the user "dray" of Account.
 	Principals map[string]string
 	// ExternalIDs maps the ARNs of roles to the external id that their trust policy asks for.
 	ExternalIDs map[string]string
@@ -69,7 +70,7 @@ type Options struct {
 	Bandwidth Bandwidth
 	// Hub are the settings of a registry with Bearer tokens.
 	Hub HubOptions
-	// Dialect are the peculiarities of such a registry at the start.
+	// Dialect is the dialect of a registry with the quirks of Other at the start.
 	Dialect Dialect
 }
 
@@ -96,7 +97,7 @@ type Denial struct {
 
 // CreationTemplate is a repository creation template for CREATE_ON_PUSH.
 type CreationTemplate struct {
-	Prefix         string `json:"prefix"` // or "ROOT"
+	Prefix         string `json:"prefix"` // "ROOT" means every repository that no other template matches
 	TagMutability  string `json:"tagMutability"`
 	EncryptionType string `json:"encryptionType"`
 	KMSKey         string `json:"kmsKey"`

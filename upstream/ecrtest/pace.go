@@ -14,7 +14,7 @@ type pacer struct {
 	free time.Time // when the next byte may be sent
 }
 
-// newPacer returns a pacer, or nil for no limit.
+// newPacer returns a pacer, or nil if rate sets no limit.
 func newPacer(rate int64) *pacer {
 	if rate <= 0 {
 		return nil
@@ -22,7 +22,8 @@ func newPacer(rate int64) *pacer {
 	return &pacer{rate: rate}
 }
 
-// piece returns the most bytes sent at once: a twentieth of a second's worth.
+// piece returns how many bytes are sent at once at most: those of a twentieth of a second, and no
+// more than 256 KiB.
 func (p *pacer) piece() int64 { return min(max(p.rate/20, 1), 256<<10) }
 
 // reserve reserves n bytes and returns how long to wait before sending them.

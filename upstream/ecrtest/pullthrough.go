@@ -115,8 +115,8 @@ func (f *importer) manifest(ctx context.Context, ref, tag string) error {
 	return nil
 }
 
-// addRemote adds a blob of which only the place is known. It reports false if the repository has
-// the blob already.
+// addRemote adds a blob whose bytes are still at the upstream. It reports false if the repository
+// has the blob already.
 func (s *Server) addRemote(repo *repository, b blobRef, url string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -127,9 +127,9 @@ func (s *Server) addRemote(repo *repository, b blobRef, url string) bool {
 	return true
 }
 
-// getRemote serves the first GET of a blob that a pull-through rule has not cached yet: it leads
-// the client to where the upstream does, and caches the blob for later. done is false if the blob
-// is here now and has to be served.
+// getRemote serves the first GET of a blob that a pull-through rule has not cached yet: it
+// redirects the client to where the upstream redirects, and caches the blob for later requests.
+// done is false if the blob is here now and has to be served.
 func (s *Server) getRemote(x *exchange, repo *repository, l layer) (done bool, err error) {
 	rule, ok := s.rule(x.Repo)
 	if !ok {
@@ -170,7 +170,8 @@ func (f *importer) blob(ctx context.Context, repo *repository, d digest.Digest) 
 	return err
 }
 
-// place returns where the upstream redirects a GET of a blob, or nothing if it serves that itself.
+// place returns the URL to which the upstream redirects a GET of a blob, or "" if the upstream
+// serves the blob itself.
 func (f *importer) place(ctx context.Context, d digest.Digest) (string, error) {
 	plain := *f
 	plain.stay = true

@@ -5,14 +5,14 @@ import "net/http"
 // AuthScheme is the way in which a registry authenticates clients.
 type AuthScheme string
 
-// The schemes of ECR, and of Hub and Other.
+// The schemes: AuthBasic of ECR, and AuthBearer of Public, Hub and Other.
 const (
 	AuthBasic  AuthScheme = "basic"  // Basic with tokens of GetAuthorizationToken; no token endpoint
 	AuthBearer AuthScheme = "bearer" // Bearer with a token endpoint that also serves anonymous clients
 )
 
-// Quirks are the behaviour of one kind of registry. ECR, Hub and Other return the known kinds; a
-// test may change a copy.
+// Quirks are the behaviour of one kind of registry. ECR, Public, Hub and Other return the known
+// kinds; a test may change a copy.
 type Quirks struct {
 	Name string
 	Auth AuthScheme
@@ -23,8 +23,8 @@ type Quirks struct {
 	SizesHeader bool
 	// SharedScope is the scope and the service of every token (ECR Public: "aws", with the service
 	// public.ecr.aws). Then the credentials of the token endpoint are those of the API, and a token
-	// that is not valid is answered with 400 and no challenge (roadmap#2835, 2026-07). Empty: a scope
-	// for each repository.
+	// that is not valid is answered with 400 and no challenge (roadmap#2835, 2026-07). If SharedScope
+	// is empty, each repository has a scope of its own.
 	SharedScope string
 	// ErrorNewline ends the JSON of errors with a newline (lablup/backend.ai#2549: 58 bytes for the
 	// challenge and 80 for an invalid token of ECR Public).
@@ -64,11 +64,11 @@ type Quirks struct {
 	// HideUnreferenced hides blobs from pulls until a manifest of the repository names them
 	// (GetDownloadUrlForLayer).
 	HideUnreferenced bool
-	// StrictManifests refuses manifests that ECR's parser does not accept with 405. RefusedManifests
-	// has examples and sources.
+	// StrictManifests refuses with 405 the manifests that ECR's parser does not accept.
+	// RefusedManifests has examples and sources.
 	StrictManifests bool
-	// RefuseInvalidTags answers 400 to reads of manifests by what is neither a tag nor a digest
-	// (bazel-contrib/rules_oci#720, of HEAD); off: 404.
+	// RefuseInvalidTags answers 400 to a read of a manifest if its reference is neither a tag nor a
+	// digest (bazel-contrib/rules_oci#720, for HEAD). Otherwise the answer is 404.
 	RefuseInvalidTags bool
 	// CreateRepositories creates repositories on the first push.
 	CreateRepositories bool

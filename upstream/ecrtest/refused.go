@@ -9,7 +9,7 @@ import (
 // parameter at 'ImageManifest' failed to satisfy constraint: 'Invalid JSON syntax'".
 type RefusedManifest struct {
 	Name string `json:"name"`
-	// Source is where somebody reported it, and Seen the date of that.
+	// Source is where somebody reported the refusal, and Seen is the date of the report.
 	Source string `json:"source"`
 	Seen   string `json:"seen"`
 	// ContentType is that of the PUT.
@@ -20,8 +20,8 @@ type RefusedManifest struct {
 //go:embed refused.json
 var refusedJSON []byte
 
-// RefusedManifests returns one example of each reported kind. Blobs are those that the examples
-// name, so that nothing but their form is wrong.
+// RefusedManifests returns one example of each reported kind. blobs are the blobs that the examples
+// name. If the repository has them, nothing but the form of the examples is wrong.
 func RefusedManifests() (refused []RefusedManifest, blobs [][]byte) {
 	if err := json.Unmarshal(refusedJSON, &refused); err != nil {
 		panic("ecrtest: refused.json: " + err.Error()) // a test reads it

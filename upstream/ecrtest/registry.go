@@ -133,7 +133,8 @@ func (s *Server) origin(r *http.Request) string {
 	return scheme + "://" + r.Host
 }
 
-// location returns a path of this registry as a Location, absolute or not as its quirks say.
+// location returns a path of this registry as a Location, as a URL or a path as the quirks and the
+// dialect say.
 func (s *Server) location(x *exchange, path string, q url.Values) string {
 	path = s.locationPath() + path
 	if len(q) > 0 {

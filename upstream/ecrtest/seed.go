@@ -18,8 +18,8 @@ import (
 // SeedImage describes an image to create, with layers of one file of random bytes each.
 type SeedImage struct {
 	Repository, Tag string
-	Layers          int   // 1 where 0
-	LayerBytes      int64 // of each layer's file; 1 KiB where 0
+	Layers          int   // 0 means 1
+	LayerBytes      int64 // of each layer's file; 0 means 1 KiB
 	Docker          bool  // Docker schema 2 instead of OCI
 	Seed            uint64
 }

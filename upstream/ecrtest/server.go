@@ -14,7 +14,8 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// Server serves the registries of one AWS account. Its handlers may be called concurrently.
+// Server serves private registries of ECR, or one registry of another kind (Options.Quirks). Its
+// handlers may be called concurrently.
 type Server struct {
 	opts     Options
 	switches atomic.Pointer[Switches]
@@ -43,9 +44,9 @@ type Server struct {
 	metrics    []Datum
 	pullsUsed  int
 	pullWindow time.Time
-	urlEpoch   int // of signed URLs made now
-	urlExpired int // URLs of epochs below are past their expiry
-	sessionEnd int // URLs of epochs below were signed by a session that has ended
+	urlEpoch   int // the epoch of URLs that are signed now
+	urlExpired int // URLs of epochs before this one have expired
+	sessionEnd int // URLs of epochs before this one were signed by a session that has ended
 }
 
 // New returns a Server. It starts nothing. Close removes its files.

@@ -51,7 +51,7 @@ type image struct {
 	doc      *document
 	pushed   time.Time
 	archived bool
-	moved    time.Time // to or from the archive; zero: never
+	moved    time.Time // when the image was moved to or from the archive; zero means never
 	pulls    int
 	lastPull time.Time
 }
@@ -65,7 +65,7 @@ type layer struct {
 	named    int    // number of images that name it
 	active   int    // number of those that are not archived
 	isConfig bool
-	remote   string // where a pull-through rule finds it; empty once it is here
+	remote   string // URL of the blob at the upstream of a pull-through rule; empty once the bytes are here
 }
 
 // archived reports whether only archived images name the layer.

@@ -5,14 +5,15 @@ import (
 	"time"
 )
 
-// Switches hold the behaviour of ECR for which the evidence is missing or contradictory. A
-// client of the real service must work with any value. Each field names its sources and when they
-// were written or, where that is not known, read. DefaultSwitches returns what the evidence
-// speaks for or, without evidence, the likelier value.
+// Switches hold the behaviour of ECR for which the evidence is missing or contradictory. A client
+// of the real service must work with any value. The comment of each field names its sources, and
+// when they were written or, if that is not known, read. After "off:" it says what happens while
+// the switch is off. DefaultSwitches returns what the evidence speaks for or, without evidence, the
+// likelier value.
 type Switches struct {
 	// InvalidTokenStatus answers a token that was never issued, or not for this region: 400 by the
-	// staff of AWS and two reports (aws-cli#5317, eks-anywhere#3919; aws-cli#9864, 2025-11). 403
-	// would be that of an expired token.
+	// staff of AWS and two reports (aws-cli#5317, eks-anywhere#3919; aws-cli#9864, 2025-11). 403 is
+	// the answer to an expired token.
 	InvalidTokenStatus int `json:"invalidTokenStatus"`
 	// HostUnknownStatus answers a Host that names no registry: 400 or 404 (docker-registry-ui#255
 	// shows only the text; read 2026-11).
@@ -26,9 +27,10 @@ type Switches struct {
 	// DeniedUploadHangsUp closes the connection on POST upload without ecr:InitiateLayerUpload
 	// (roadmap#1970, read 2026-11); off: 403.
 	DeniedUploadHangsUp bool `json:"deniedUploadHangsUp"`
-	// CreationDelay is how long after the API has created a repository nothing finds it. Creation is
-	// asynchronous; AWS support says to wait about a second (terraform-provider-aws#3849, read
-	// 2026-11). That is about DescribeRepositories; whether it is true of pushes, nobody has shown.
+	// CreationDelay is for how long after its creation by the API requests do not find a repository.
+	// Creation is asynchronous; AWS support says to wait about a second (terraform-provider-aws#3849,
+	// read 2026-11). The report is about DescribeRepositories. Nobody has shown whether pushes have to
+	// wait, too.
 	CreationDelay time.Duration `json:"creationDelay"`
 	// InlineConfigs serves blobs that a manifest names as its config without a redirect; off: by
 	// redirect, like layers (no source, 2026-11).
@@ -44,8 +46,8 @@ type Switches struct {
 	// MultiRangeStatus answers GET of an object with several ranges, which S3 does not support
 	// (reference of GetObject, 2026-11): 200 with the whole object, or 416.
 	MultiRangeStatus int `json:"multiRangeStatus"`
-	// SinglePost completes POST …/uploads/?digest= with a body; off: the body is ignored and a
-	// session starts (202) (no source, 2026-11).
+	// SinglePost completes an upload by a POST …/uploads/?digest= that has the bytes as its body; off:
+	// the body is ignored and a session starts (202) (no source, 2026-11).
 	SinglePost bool `json:"singlePost"`
 	// UploadStatus answers GET of an upload with 204 and Range; off: 404, as seen at ECR Public
 	// (dotnet/sdk#33019, read 2026-11).
@@ -59,7 +61,7 @@ type Switches struct {
 	// DigestMismatchStatus answers an upload whose bytes have another digest: 400 or 404
 	// (dotnet/sdk-container-builds#424 shows only the text; read 2026-11).
 	DigestMismatchStatus int `json:"digestMismatchStatus"`
-	// SmallChunkAtOnce refuses the chunk after one below 5 MiB; off: the upload is refused on
+	// SmallChunkAtOnce refuses a chunk that follows a chunk below 5 MiB; off: the upload is refused on
 	// completion, like LayerPartTooSmallException in the API (ECR model, 2026-08).
 	SmallChunkAtOnce bool `json:"smallChunkAtOnce"`
 	// ManifestPutDigest sends Docker-Content-Digest in the answer to a manifest PUT. Reports of
@@ -76,8 +78,8 @@ type Switches struct {
 	// specification. The status, 404 or 400, was not shown.
 	MissingLayers Refusal `json:"missingLayers"`
 	// TooManyTags answers a further tag of an image that has 1,000. The quota and the API's
-	// LimitExceededException are documented (service quotas, ECR model, 2026-08); how the registry
-	// says it is not.
+	// LimitExceededException are documented (service quotas, ECR model, 2026-08). The registry's
+	// answer is not.
 	TooManyTags Refusal `json:"tooManyTags"`
 	// ManifestTooLargeStatus answers a manifest over 4,194,304 bytes: 405 or 413 (the limit is in the
 	// ECR model; the answer has no source, 2026-11).
@@ -97,8 +99,9 @@ type Switches struct {
 	// FiltersReferrers filters by artifactType and sends OCI-Filters-Applied; off: the query is
 	// ignored (no source, 2026-11; ListImageReferrers of the API can filter).
 	FiltersReferrers bool `json:"filtersReferrers"`
-	// ReferrersPageSize pages referrers with a Link header; 0: all at once. The maximum of the API
-	// is 50 (ECR model, 2026-08); the registry's answer has no source.
+	// ReferrersPageSize is how many referrers a page has; a Link header leads to the next page. 0
+	// sends all referrers at once. The maximum of the API is 50 (ECR model, 2026-08); the registry's
+	// answer has no source.
 	ReferrersPageSize int `json:"referrersPageSize"`
 	// ManifestDeleteStatus answers DELETE of a manifest: 202, or 404 with ECR's old text
 	// (roadmap#1229, shipped 2023-05).
@@ -108,11 +111,12 @@ type Switches struct {
 	DeleteTagOnly bool `json:"deleteTagOnly"`
 	// BlobDelete answers DELETE of a blob with 202; off: 405 (no source, 2026-11).
 	BlobDelete bool `json:"blobDelete"`
-	// RetryAfter is sent with 429, in whole seconds; 0: no header (no source, 2026-11).
+	// RetryAfter is sent with 429, in whole seconds; 0 means no header (no source, 2026-11).
 	RetryAfter time.Duration `json:"retryAfter"`
 	// ManifestGetSilent, HeadRecordsPull and BlobRecordsPull say which requests move
-	// lastRecordedPullTime: GET manifest unless the first is on, and HEAD manifest and GET blob with
-	// the other two. AWS only says "pull" (ECR model, 2026-08).
+	// lastRecordedPullTime. A GET of a manifest does unless ManifestGetSilent is on, a HEAD of a
+	// manifest does if HeadRecordsPull is on, and a GET of a blob does if BlobRecordsPull is on. AWS
+	// only says "pull" (ECR model, 2026-08).
 	ManifestGetSilent bool `json:"manifestGetSilent"`
 	HeadRecordsPull   bool `json:"headRecordsPull"`
 	BlobRecordsPull   bool `json:"blobRecordsPull"`
@@ -131,7 +135,7 @@ type Switches struct {
 	RefuseInlineData bool `json:"refuseInlineData"`
 	// RefuseEmptyData answers 405 also to an embedded empty JSON, as oras sends it. AWS shows oras
 	// with ECR (open source blog on OCI 1.1, 2024); the refused attestations of BuildKit
-	// (buildkit#6171, 2025-09) and copied SBOMs (roadmap#2783, 2026-03) have one, too.
+	// (buildkit#6171, 2025-09) and copied SBOMs (roadmap#2783, 2026-03) embed it, too.
 	RefuseEmptyData bool `json:"refuseEmptyData"`
 	// TakeOddManifests takes manifests of a schemaVersion other than 1 and 2, indexes without
 	// manifests, and a Content-Type that contradicts mediaType; off: 405 (no source, 2026-11).
@@ -142,9 +146,9 @@ type Switches struct {
 	// PullThroughDigestMissing answers 404 to the first pull by digest of an image that is not
 	// cached yet (roadmap#2837, 2026-07).
 	PullThroughDigestMissing bool `json:"pullThroughDigestMissing"`
-	// PullThroughRedirects leads the first GET of a blob, which a pull-through rule has not cached
-	// yet, to where the upstream keeps it (production.cloudflare.docker.com in roadmap#2304, read
-	// 2026-11); off: the blob is cached first and served like others.
+	// PullThroughRedirects redirects the first GET of a blob that a pull-through rule has not cached
+	// yet to the place where the upstream keeps the blob (production.cloudflare.docker.com in
+	// roadmap#2304, read 2026-11); off: the blob is cached first, and served like other blobs.
 	PullThroughRedirects bool `json:"pullThroughRedirects"`
 }
 

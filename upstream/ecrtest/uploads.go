@@ -38,7 +38,7 @@ func (u *upload) discard() {
 	u.end()
 }
 
-// end closes and removes the file. publish has moved the file of a finished upload away.
+// end closes and removes the file of a session that has not ended yet.
 func (u *upload) end() {
 	if !u.ended {
 		u.ended = true
@@ -146,8 +146,8 @@ func (s *Server) patchUpload(x *exchange) error {
 	return nil
 }
 
-// reportedRange returns the Range of a PATCH answer. At ECR it stays at the end of the first
-// part of 10 MiB.
+// reportedRange returns the Range of a PATCH answer. At ECR, the Range does not grow beyond the
+// first 10 MiB.
 func (s *Server) reportedRange(size int64) string {
 	if q := s.opts.Quirks.StaleRange; q > 0 {
 		size = min(size, q)
@@ -208,8 +208,8 @@ func (s *Server) finishUpload(x *exchange) error {
 	return s.complete(x, u, want)
 }
 
-// complete reads the last bytes, checks the digest, and publishes the blob. A refused upload
-// ends.
+// complete reads the last bytes, checks the digest, and publishes the blob. If it refuses the
+// complete bytes, the upload ends.
 func (s *Server) complete(x *exchange, u *upload, want string) error {
 	d, err := digest.Parse(want)
 	if err != nil || d.Algorithm() != digest.SHA256 {
@@ -303,10 +303,10 @@ func (s *Server) cancelUpload(x *exchange) error {
 	return nil
 }
 
-// mount links a blob of another repository of the same registry, if ECR would: the account
-// setting is on, both repositories have the same encryption, neither is a pull-through
-// repository, the caller may read the source, and a manifest of the source names the blob (ECR
-// guide, blob mounting; roadmap#2860).
+// mount links a blob of another repository of the same registry, if ECR would do so or MountAlways
+// is set. ECR does so if the account setting is on, both repositories have the same encryption,
+// neither is a pull-through repository, the caller may read the source, and a manifest of the
+// source names the blob (ECR guide, blob mounting; roadmap#2860).
 func (s *Server) mount(x *exchange, to *repository) bool {
 	q := x.r.URL.Query()
 	d, err := digest.Parse(q.Get("mount"))
