@@ -25,16 +25,16 @@ type gatedPush struct {
 	owner string // the client whose quota the push uses
 }
 
-// withManifest returns a push by the same client of the manifest man, by its digest.
+// withManifest returns a push in which the same client pushes the manifest man, by its digest.
 func (p gatedPush) withManifest(man *oci.Manifest) gatedPush {
 	p.Ref, p.Manifest = oci.Reference{Digest: man.Digest}, man
 	return p
 }
 
 // acknowledgeOrPublish puts a push into the queue. If the queue is full and has no push to the same
-// repository, it publishes the push while the client waits, as without a queue. It does not
-// overtake a queued push to the repository, because then a tag could end at the older image, or an
-// index could arrive before its children.
+// repository, it publishes the push while the client waits, as without a queue. A push never
+// overtakes a queued push to the same repository, because then a tag could end at the older image,
+// or an index could arrive before its children.
 func (a *publisher) acknowledgeOrPublish(ctx context.Context, p gatedPush) (upstream.Pushed, error) {
 	full := a.acknowledge(ctx, p)
 	if !errors.Is(full, queue.ErrFull) || len(a.o.Queue.Pushes(p.Repo.Up.Name, p.Repo.Name)) > 0 {
@@ -43,7 +43,7 @@ func (a *publisher) acknowledgeOrPublish(ctx context.Context, p gatedPush) (upst
 	pushed, err := a.publish(ctx, upstream.Call{}, p.Repo, p.Ref, p.Manifest)
 	if err != nil && !upstream.Refused(err) {
 		a.o.Logger.Debug("push not forwarded directly while the queue is full", "upstream", p.Repo.Up.Name, "repository", p.Repo.Name, "reference", p.Ref, "error", err)
-		return upstream.Pushed{}, full // the queue waits for the same registry, so report that it is full
+		return upstream.Pushed{}, full // report that the queue is full, because it waits for the same registry
 	}
 	return pushed, err
 }
@@ -92,8 +92,8 @@ func (a *publisher) enqueue(ctx context.Context, p gatedPush) error {
 	case err != nil:
 		return oci.ErrUnavailable.With("the mirror cannot queue the push at the moment; try again later").Because(err)
 	}
-	// Earlier answers about the tag are out of date, even those under way. From now on the queue says
-	// what the tag means.
+	// Earlier answers about the tag are out of date, even those that are still on their way. From
+	// now on the queue says what the tag means.
 	after := context.WithoutCancel(ctx)
 	r.ForgetReference(after, p.Ref)
 	r.ForgetReference(after, oci.Reference{Digest: p.Manifest.Digest})
@@ -106,9 +106,10 @@ func (a *publisher) enqueue(ctx context.Context, p gatedPush) error {
 	return nil
 }
 
-// heldBlobs returns the blobs that the queue has to hold for a push. The upstream must confirm now
-// that it has every other blob. A fact is not enough, because no client can send the blob later.
-// heldBlobs also calls ensureChild for the manifests of an index.
+// heldBlobs returns the blobs that the queue has to hold for a push. Every other blob must be at
+// the upstream, which confirms this now or gets the blob from another mirror. A fact is not enough,
+// because no client can send the blob later. heldBlobs also calls ensureChild for the manifests of
+// an index.
 func (a *publisher) heldBlobs(ctx context.Context, p gatedPush) ([]queue.Blob, error) {
 	var mu sync.Mutex
 	var blobs []queue.Blob
@@ -141,8 +142,8 @@ func (a *publisher) heldBlobs(ctx context.Context, p gatedPush) ([]queue.Blob, e
 }
 
 // ensureChild ensures that a manifest of an index is in the queue or at the upstream. If the
-// upstream has lost it or does not answer, ensureChild puts the copy that is held here into the
-// queue, because the client did not send it.
+// upstream has lost the manifest or does not answer, ensureChild puts the copy that is held here
+// into the queue, because the client did not send the manifest.
 func (a *publisher) ensureChild(ctx context.Context, p gatedPush, d digest.Digest) error {
 	need := repository.Acknowledge
 	held := p.Repo.Held(ctx, d)
@@ -190,6 +191,6 @@ func (a *publisher) Forward(ctx context.Context, e queue.Entry) error {
 }
 
 // maxPartsMissing bounds the attempts at a push that the registry refuses because blobs or
-// manifests are missing. Each attempt sends the held ones again, and a registry may take some time
-// to see them. The pauses between the attempts are about two minutes in all.
+// manifests are missing. Each attempt sends again those that are held here, and a registry may take
+// some time to see them. The pauses between the attempts are about two minutes in all.
 const maxPartsMissing = 8

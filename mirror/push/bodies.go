@@ -14,8 +14,8 @@ const (
 	// smallManifest is the size in bytes up to which a manifest is not counted. Nearly all manifests
 	// are smaller, and each connection takes about as much memory anyway.
 	smallManifest = 32 << 10
-	// maxBodies and maxBodiesPerOwner bound the bytes in memory of larger manifests, for all clients
-	// and for each.
+	// maxBodies and maxBodiesPerOwner bound the bytes of larger manifests in memory, for all
+	// clients together and for each client.
 	maxBodies         = 48 << 20
 	maxBodiesPerOwner = 16 << 20
 )

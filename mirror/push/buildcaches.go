@@ -12,8 +12,8 @@ import (
 	"dray/upstream/oci"
 )
 
-// publishBuildCache stores a build cache in the repository for build caches. With WriteBack it also
-// starts to forward it.
+// publishBuildCache stores a build cache in the repository for build caches. With WriteBack,
+// publishBuildCache also starts to forward the build cache.
 func (p *publisher) publishBuildCache(ctx context.Context, r repository.Repo, ref oci.Reference, man *oci.Manifest) (upstream.Pushed, error) {
 	to, _ := r.BuildCaches()
 	g, gctx := errgroup.WithContext(ctx)

@@ -32,7 +32,8 @@ func (c contents) Manifest(ctx context.Context, d oci.Descriptor) (*oci.Manifest
 	return m.Parse()
 }
 
-// missing returns the error not if err is a "not found" of the upstream, otherwise err.
+// missing turns a "not found" of the upstream into the error of its second parameter. It returns
+// any other err unchanged.
 func missing(err error, not *oci.Error) error {
 	if oci.NotFound(err) {
 		return not.Because(err)

@@ -28,7 +28,8 @@ func mayDelete(x *request.Request) error {
 // DeleteManifest forwards the deletion of a tag or a manifest. First it withdraws the waiting
 // manifest and queued pushes of the tag or manifest, which would reach the upstream after the
 // deletion. A push that comes during the deletion stays. If the upstream refuses, DeleteManifest
-// puts them back. Otherwise it drops the facts, so that the upstream is asked from then on.
+// puts back what it has withdrawn. Otherwise it drops the facts about the tag or manifest, so that
+// the upstream is asked from then on.
 func (p *Pusher) DeleteManifest(x *request.Request) error {
 	x.Divert()
 	if err := mayDelete(x); err != nil {
@@ -88,7 +89,8 @@ func deleteAtUpstream(ctx context.Context, r repository.Repo, ref oci.Reference)
 
 // withdraw takes the pushes of a tag or a digest out of the queue, until it is known whether the
 // deletion succeeded. First it waits until such pushes that are under way for a client have reached
-// the queue or the upstream, or have failed.
+// the queue or the upstream, or have failed. It returns an error if a queued index needs one of the
+// pushes.
 func (p *Pusher) withdraw(ctx context.Context, r repository.Repo, ref oci.Reference) (*queue.Withdrawal, error) {
 	matches := func(reference string, d digest.Digest) bool { return reference == ref.String() || d == ref.Digest }
 	busy := oci.ErrDenied.With("%s of %s is being copied to %s; delete it when the copy is complete", ref, r.Name, r.Up.Registry)
@@ -158,7 +160,7 @@ func (p *Pusher) DeleteBlob(x *request.Request) error {
 	}
 	err := r.Up.Deleter.DeleteBlob(ctx, r.Remote(), d)
 	if staged != nil && staged.Forward.Err() != nil && oci.NotFound(err) {
-		err = nil // it was held only here, and is released below
+		err = nil // the blob was held only here, and is released below
 	}
 	if err != nil && !oci.NotFound(err) {
 		return deniedAs403(r, err)
@@ -173,7 +175,7 @@ func (p *Pusher) DeleteBlob(x *request.Request) error {
 }
 
 // deniedAs403 converts an error about dray's credentials to a 403, whose text clients show in the
-// terminal. They hide the text of a 5xx and repeat the request.
+// terminal. Clients hide the text of a 5xx and repeat the request.
 func deniedAs403(r repository.Repo, err error) error {
 	if errors.Is(err, upstream.ErrCredentials) {
 		return oci.ErrDenied.With("the mirror has no valid credentials for %s", r.Up.Registry).Because(err)

@@ -33,9 +33,10 @@ type forward struct {
 	sent atomic.Int64
 }
 
-// failures passes the errors after which a forward is tried again to a caller that waits for it.
+// failures passes errors to a caller that waits for a forward: those after which the forward is
+// tried again.
 type failures struct {
-	mu        sync.Mutex // guards below; leaf lock
+	mu        sync.Mutex // guards last and onFailure; leaf lock
 	last      error
 	onFailure func(error)
 }
@@ -112,7 +113,7 @@ func (f *forward) cleared(ctx context.Context, g *gate.Gate, r repository.Repo) 
 	return d, err
 }
 
-// counted wraps open. The readers count their bytes in f.sent, which each open sets to 0.
+// counted wraps open, so that the readers count their bytes in f.sent. Each new reader starts at 0.
 func (f *forward) counted(open func() (io.ReadCloser, error)) func() (io.ReadCloser, error) {
 	return func() (io.ReadCloser, error) {
 		r, err := open()

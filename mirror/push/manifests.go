@@ -131,7 +131,8 @@ func (p *Pusher) check(ctx context.Context, gated gatedPush) (upstream.Pushed, e
 }
 
 // serialize forwards a manifest or puts it into the queue. With a gate, it runs one push of a tag
-// at a time and checks the name again, because the tag may name another image since the verdict.
+// at a time and checks the name again, because since the verdict, another push may have moved the
+// tag.
 func (p *Pusher) serialize(ctx context.Context, gated gatedPush) (upstream.Pushed, error) {
 	if gated.Gate != nil && gated.Ref.Tag != "" {
 		unlock, err := p.tagLocks.Lock(ctx, tagKey{gated.Repo, gated.Ref.Tag})
@@ -185,7 +186,8 @@ func patience(x *request.Request) time.Duration {
 }
 
 // verdictWithin returns how long a client waits for a verdict: nine tenths of its patience, so that
-// the rest is for forwarding. If the patience is short, the gate's Within bounds it, too.
+// the rest is for forwarding. If the patience is at most containerdWaits, the gate's Within also
+// bounds the time.
 func verdictWithin(g *gate.Gate, x *request.Request) time.Duration {
 	patience := patience(x)
 	within := patience - patience/10
@@ -231,8 +233,8 @@ func denied(x *request.Request, r *pipeline.Report) error {
 	return oci.ErrDenied.With("%s", r.Message(x.ReportURL(r.ID)))
 }
 
-// warn sends the findings of a push that passed as Warning headers, without the waived ones (spec,
-// "Warnings").
+// warn adds a Warning header for each finding of a push that passed, unless the finding is waived
+// (spec, "Warnings"). It stops at maxWarnings.
 func warn(x *request.Request, r *pipeline.Report) {
 	if r == nil {
 		return

@@ -20,8 +20,8 @@ import (
 type Options struct {
 	Repositories *repository.Store
 	Cache        *cache.Cache
-	// Queue takes the pushes to upstreams that acknowledge locally. It is the empty queue if there are
-	// no such upstreams.
+	// Queue takes the pushes to upstreams that acknowledge locally. It is an empty queue if there
+	// are no such upstreams.
 	Queue  *queue.Queue
 	Checks *gate.Checks
 	Tasks  *flight.Tasks

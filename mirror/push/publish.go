@@ -33,8 +33,9 @@ type publisher struct {
 }
 
 // publish brings a manifest to the upstream after everything that it needs, and then its waiting
-// referrers. If the registry lacks something that it was believed to have, publish sends it from
-// the local copy, once. how.OnRetry gets each error after which a request is tried again.
+// referrers. If the registry refuses the manifest because it lacks a part that it was believed to
+// have, publish sends the parts that are held here and then the manifest again, once. how.OnRetry
+// gets each error after which a request is tried again.
 func (p *publisher) publish(ctx context.Context, how upstream.Call, r repository.Repo, ref oci.Reference, man *oci.Manifest) (upstream.Pushed, error) {
 	there, err := p.ensure(ctx, how, r, man)
 	if err != nil {
@@ -60,8 +61,8 @@ func (p *publisher) publish(ctx context.Context, how upstream.Call, r repository
 	return pushed, p.publishReferrers(ctx, how, r, man.Digest)
 }
 
-// land sends a manifest to the upstream. Then it records that the upstream has the manifest, and
-// the children that there lists. Manifests for one tag take turns. Otherwise the tag could mean one
+// land sends a manifest to the upstream. Then it records that the upstream has the manifest and the
+// children that ensure returned. Manifests for one tag take turns. Otherwise the tag could mean one
 // manifest at the upstream, and another one in dray's facts.
 func (p *publisher) land(ctx context.Context, how upstream.Call, r repository.Repo, ref oci.Reference, man *oci.Manifest, there []oci.Child) (upstream.Pushed, error) {
 	if ref.Tag != "" {
@@ -79,7 +80,7 @@ func (p *publisher) land(ctx context.Context, how upstream.Call, r repository.Re
 }
 
 // republishChildren publishes the manifests of an index that are held here. It is called when the
-// upstream may have lost some that the client left out.
+// upstream may have lost some of these manifests, which the client did not push.
 func (p *publisher) republishChildren(ctx context.Context, how upstream.Call, r repository.Repo, index *oci.Manifest) error {
 	for _, c := range index.Children() {
 		if !c.Manifest {
@@ -110,7 +111,8 @@ func (p *publisher) publishWaiting(ctx context.Context, how upstream.Call, r rep
 	return err
 }
 
-// publishReferrers publishes the waiting manifests whose subject is d. d itself waits no longer.
+// publishReferrers publishes the waiting manifests whose subject is d. It also removes d from the
+// waiting manifests.
 func (p *publisher) publishReferrers(ctx context.Context, how upstream.Call, r repository.Repo, d digest.Digest) error {
 	waiting, k := p.o.Repositories.Waiting(), r.Key(d)
 	waiting.Drop(k)
@@ -123,14 +125,15 @@ func (p *publisher) publishReferrers(ctx context.Context, how upstream.Call, r r
 }
 
 // ensure brings to the upstream the blobs that the manifest needs, and its children that wait for
-// it. It returns the children that the upstream has then.
+// it. It returns the children that the upstream has after that: all but the foreign layers that no
+// place has any more.
 func (p *publisher) ensure(ctx context.Context, how upstream.Call, r repository.Repo, man *oci.Manifest) ([]oci.Child, error) {
 	children := r.Needed(ctx, man)
 	lost := make([]bool, len(children))
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(maxParallelBlobs)
 	for i, c := range children {
-		if c.Manifest { // any other was pushed before its index; the upstream decides
+		if c.Manifest { // one that does not wait was pushed before its index; the upstream decides
 			g.Go(func() error { return p.publishWaiting(ctx, how, r, c.Digest) })
 			continue
 		}

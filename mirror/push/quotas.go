@@ -49,8 +49,8 @@ func (q *Quotas) fits(owner string, received, n int64) error {
 	return q.check(owner, received, n)
 }
 
-// check returns an error if n more bytes exceed the quota. It is no 429 if the upload alone does,
-// because clients would repeat the request in vain. The caller holds mu.
+// check returns an error if n more bytes exceed the quota. The error is no 429 if the upload alone
+// exceeds the quota, because clients would repeat the request in vain. The caller holds mu.
 func (q *Quotas) check(owner string, received, n int64) error {
 	if q.maxBytes > 0 && received+n > q.maxBytes {
 		return oci.ErrSizeInvalid.With("the upload has at least %d bytes, and this mirror takes %d bytes at most (limits.max_upload_bytes_per_client)", received+n, q.maxBytes).WithStatus(http.StatusRequestEntityTooLarge)
@@ -65,8 +65,9 @@ func (q *Quotas) check(owner string, received, n int64) error {
 	return nil
 }
 
-// charge counts n more bytes of an upload, of which received bytes count already. If they exceed
-// the quota, it returns an error and counts none. The caller must refund the bytes later.
+// charge counts n more bytes of an upload. received is the number of its bytes that count already.
+// If the n bytes exceed the quota, charge returns an error and counts none of them. The caller must
+// refund counted bytes later.
 func (q *Quotas) charge(owner string, received, n int64) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -76,7 +76,7 @@ func (p *Pusher) forwardAgain(ctx context.Context, k repository.Key, size int64)
 		return nil
 	}
 	if p.o.Checks.For(k.Repo) != nil {
-		return gate.ErrHeldBack // no check has looked at it in this process
+		return gate.ErrHeldBack // no check has looked at the blob in this process
 	}
 	return p.sender.upload(ctx, upstream.Call{}, k.Repo, k.Digest, size)
 }

@@ -24,7 +24,8 @@ type sender struct {
 }
 
 // start starts to scan a session's bytes, and to send them unless the gate holds them back. size
-// and announced are the size and the digest that the client gave beforehand, or -1 and "".
+// and announced are the size and the digest that the client gave beforehand, or -1 and "" if it
+// gave none.
 func (s *sender) start(u *session, size int64, announced digest.Digest) {
 	f := newForward()
 	blob, r := u.blob, u.repo
@@ -45,8 +46,8 @@ func (s *sender) start(u *session, size int64, announced digest.Digest) {
 	}
 }
 
-// stream sends a session's bytes to the upstream as they arrive, or mounts the blob when all have
-// arrived.
+// stream sends a session's bytes to the upstream as they arrive. If awaitsMount says so, stream
+// first waits for all bytes, and then tries to mount the blob.
 func (s *sender) stream(ctx context.Context, u *session, g *gate.Gate, size int64, announced digest.Digest) error {
 	f, blob, r := u.forward, u.blob, u.repo
 	how := upstream.Call{OnRetry: f.failures.observe, Existing: g != nil}
@@ -117,9 +118,9 @@ func (s *sender) mountSource(ctx context.Context, r repository.Repo, d digest.Di
 	return from, ok && !s.mounts.paused(pair{from, r})
 }
 
-// mountFrom asks the upstream to mount a blob, and reports whether it did. The error says that the
-// attempt failed. The caller must have
-// checked that the repository may have the blob.
+// mountFrom asks the upstream to mount a blob, and reports whether the upstream did. It returns an
+// error if the attempt failed, but none if the upstream refused. The caller must have checked that
+// the repository may have the blob.
 func (s *sender) mountFrom(ctx context.Context, how upstream.Call, r, from repository.Repo, d digest.Digest) (bool, error) {
 	ok, err := r.Up.Sink.Mount(ctx, r.Remote().With(how), from.Remote().Name, d)
 	result := mountRefused
@@ -153,8 +154,8 @@ func (s *sender) tryMount(ctx context.Context, how upstream.Call, r repository.R
 
 // awaitsMount reports whether an upload with an announced digest waits until the client has sent
 // all bytes, so that a mount can be tried first. The bytes prove that the client has the blob. A
-// large blob waits only if the upstream has mounted a blob recently. Otherwise it is sent while the
-// client sends it.
+// large blob, or one of unknown size, waits only if the upstream has mounted a blob recently.
+// Otherwise it is sent while the client sends it.
 func (s *sender) awaitsMount(ctx context.Context, r repository.Repo, d digest.Digest, size int64) bool {
 	if d == "" || !s.mounts.reliable(r.Up) && (size < 0 || size > mountFirstBytes) {
 		return false

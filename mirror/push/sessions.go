@@ -24,11 +24,11 @@ var errCancelled = errors.New("upload cancelled")
 type session struct {
 	id   string
 	repo repository.Repo
-	// user is the only user who may use the session. If it is "", any client without a user name that
-	// knows the id may, because the address of a client may change behind proxies. owner is the client
-	// whose quota the session counts against.
+	// user is the only user who may use the session. If it is "", any client without a user name
+	// may use the session if the client knows the id, because the address of a client may change
+	// behind proxies. owner is the client whose quota the session counts against.
 	user, owner string
-	// mu holds one token. Whoever takes it may use the fields below.
+	// mu holds one token. Whoever takes the token may use the fields below.
 	mu       chan struct{}
 	blob     *cache.Upload
 	forward  *forward
@@ -169,11 +169,12 @@ func (u *sessions) discard(s *session, cause error) {
 }
 
 // betweenRequests is how long a client may take from one request of an upload to the next before
-// giveUp counts the upload as left. A busy client may need many seconds for that.
+// giveUp counts the upload as abandoned. A busy client may need many seconds for the next request.
 const betweenRequests = time.Minute
 
-// withRoom calls take, which counts an upload or bytes of a client. While the client has too many,
-// withRoom drops an upload that the client left and tries again.
+// withRoom calls take, which counts an upload or bytes of a client, or checks whether they fit.
+// While the client has too many, withRoom drops an upload that the client has abandoned, and calls
+// take again.
 func (u *sessions) withRoom(owner string, take func() error) error {
 	for {
 		err := take()
@@ -183,9 +184,9 @@ func (u *sessions) withRoom(owner string, take func() error) error {
 	}
 }
 
-// giveUp drops the upload that a client left longest ago, and reports whether there was one. An
-// upload is left if no request uses it, and its last body broke off or its last request ended at
-// least betweenRequests ago.
+// giveUp drops the upload that a client abandoned first, and reports whether there was one. An
+// upload is abandoned if no request uses it, and its last body broke off or its last request ended
+// at least betweenRequests ago.
 func (u *sessions) giveUp(owner string, now time.Time) bool {
 	var oldest *session
 	for _, s := range u.all() {

@@ -58,9 +58,9 @@ func OpenLayout(dir string) (*Files, error) {
 	return f, nil
 }
 
-// OpenArchive opens a tar archive of docker save, in the old or the new format, or one that contains
-// a layout. The archive may be compressed with gzip. Then OpenArchive unpacks it to a temporary
-// file.
+// OpenArchive opens a tar archive of docker save, in the old or the new format, or one that
+// contains a layout. The archive may be compressed with gzip. Then OpenArchive unpacks it to a
+// temporary file.
 func OpenArchive(name string) (*Files, error) {
 	file, err := os.Open(name)
 	if err != nil {
@@ -89,8 +89,9 @@ func OpenArchive(name string) (*Files, error) {
 	return f, nil
 }
 
-// unpacked returns file at its first byte, or a temporary file with what file has compressed. A
-// temporary file has no name any more. If file is not the result, unpacked closes it.
+// unpacked returns an archive that is not compressed: file itself, at its first byte, or a
+// temporary file with the unpacked content of file. The temporary file has already been removed
+// from its directory. If unpacked does not return file, it closes file.
 func unpacked(file *os.File) (*os.File, error) {
 	packed, err := gzip.NewReader(file)
 	if err != nil { // not compressed
