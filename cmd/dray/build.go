@@ -59,13 +59,13 @@ const (
 // raiseOpenFiles says how to raise the limit of open files.
 const raiseOpenFiles = "raise the limit, by LimitNOFILE= of systemd, --ulimit nofile= of Docker, or ulimit -n"
 
-// adminConnections is the number of connections that the admin listener has for itself, so clients
-// of other listeners cannot take them.
+// adminConnections is the number of connections that the admin listener may have. They do not count
+// towards those of the other listeners, so clients cannot use them up.
 const adminConnections = 32
 
 // buildConnections bounds the connections of clients. The default is a quarter of the files that
 // dray may open. A connection needs up to two files, and two more while dray fetches content for
-// it, so this leaves enough for the disk and for upstreams.
+// it. So a quarter leaves enough for the disk and for upstreams.
 func (g *graph) buildConnections(context.Context) error {
 	files, err := wire.OpenFiles()
 	if err != nil {

@@ -23,8 +23,8 @@ func newCertificates(files []config.CertificateFile) certificates {
 		[]string{"listener", "upstream", "auth"}, nil)}
 }
 
-// buildCertificates tells of certificates that are not valid, or not for much longer: by a metric,
-// a check of /readyz, and a line of the log each day.
+// buildCertificates reports certificates that are not valid, or that soon expire: in a metric, in a
+// check of /readyz, and once a day in the log.
 func (g *graph) buildCertificates(context.Context) error {
 	g.certificates = newCertificates(g.cfg.CertificateFiles())
 	g.metrics.MustRegister(g.certificates)
@@ -56,7 +56,7 @@ func (c certificates) check(context.Context) error {
 }
 
 // warnOfCertificates logs the problems of certificates once a day until ctx ends, and returns nil.
-// At the start they are among the notices.
+// When dray starts, the notices report them.
 func (g *graph) warnOfCertificates(ctx context.Context) error {
 	day := time.NewTicker(24 * time.Hour)
 	defer day.Stop()

@@ -15,8 +15,8 @@ import (
 	imagebase "dray/mirror/pipeline/base"
 )
 
-// buildChecks makes the gates of all upstreams. The findings of layers bypass the memory cache of
-// facts: each push reads them only once, and they would displace smaller facts.
+// buildChecks makes the gates of all upstreams. The facts about findings in layers are not kept in
+// memory: each push reads them only once, and they would displace smaller facts.
 func (g *graph) buildChecks(context.Context) error {
 	if len(g.cfg.Checks) == 0 {
 		return nil

@@ -55,8 +55,8 @@ func (g *graph) buildCloudWatch(ctx context.Context) error {
 	return nil
 }
 
-// buildAdmin makes the admin listener. None of its checks is critical: without an upstream, a token
-// or the facts, dray still serves content that it holds.
+// buildAdmin makes the admin listener. None of its checks is critical ([admin.Check]): without an
+// upstream, a token or the facts, dray still serves content that it holds.
 func (g *graph) buildAdmin(context.Context) error {
 	if g.cfg.Admin.Address == config.AdminOff {
 		return nil
@@ -92,8 +92,8 @@ func (g *graph) buildAdmin(context.Context) error {
 }
 
 // healthy returns an error if the last request to the registry failed, or if dray could not get a
-// valid token for it. Before the first client, that is the request at the start. It sends no
-// request itself.
+// valid token for the registry. Before a client causes a request, the last one is that of
+// [graph.greet]. healthy itself sends none.
 func (r *registry) healthy(context.Context) error {
 	s := r.breaker.State()
 	if s.Failures > 0 {

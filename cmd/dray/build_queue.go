@@ -19,8 +19,9 @@ import (
 // queueDirectory returns the directory of the queue's journal, which is in the cache directory.
 func queueDirectory(c config.Config) string { return filepath.Join(c.Cache.Directory, "queue") }
 
-// buildQueue opens the queue of pushes if an upstream acknowledges locally or if there is a queue
-// from an earlier run: acknowledged pushes are forwarded even if the configuration has changed.
+// buildQueue opens the queue of pushes if an upstream acknowledges locally. It also opens a queue
+// that an earlier run left, because dray must forward the pushes that it has acknowledged, even if
+// the configuration has changed.
 func (g *graph) buildQueue(ctx context.Context) error {
 	wanted := slices.ContainsFunc(g.cfg.Upstreams, func(u config.Upstream) bool { return u.Acknowledge == config.AcknowledgeLocal })
 	if _, err := os.Stat(queueDirectory(g.cfg)); errors.Is(err, fs.ErrNotExist) && !wanted {
@@ -55,8 +56,8 @@ func (g *graph) queueAPI() []admin.Endpoint {
 	}
 }
 
-// dropTimeout bounds the dropping of a push. dray interrupts an attempt to forward the push, and
-// waits until the attempt has ended.
+// dropTimeout bounds the request to drop a push. If dray is forwarding that push, it interrupts the
+// attempt, and waits until the attempt has ended.
 const dropTimeout = 10 * time.Second
 
 // queueError adds the code of the API to an error of the queue.

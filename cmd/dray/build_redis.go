@@ -9,8 +9,8 @@ import (
 	"dray/cmd/dray/config"
 )
 
-// openRedis does not connect yet. An unreachable Redis shows in /readyz, and dray starts without
-// it.
+// openRedis does not connect yet. If Redis cannot be reached, dray starts without it, and /readyz
+// reports that.
 func openRedis(m config.Metadata) (*redis.Store, error) {
 	raw, err := withPassword(m.URL.Reveal(), m.Password.Reveal())
 	if err != nil {

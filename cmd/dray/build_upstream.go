@@ -24,7 +24,8 @@ import (
 	"dray/upstream/ecr"
 )
 
-// registry is one upstream, with those of its parts that health checks and metrics need.
+// registry is one upstream, with the parts of it that the start, health checks, metrics and the
+// stop need.
 type registry struct {
 	*repository.Upstream
 	breaker    *upstream.Breaker
@@ -38,9 +39,9 @@ type registry struct {
 // userAgent returns the User-Agent of dray's requests to registries.
 func userAgent() string { return "dray/" + buildVersion() }
 
-// buildUpstream makes the client of one registry and wraps it. The layers are, from the network up:
-// credentials, client, breaker, retries, creation of repositories. aws is called if the
-// credentials come from AWS.
+// buildUpstream makes the client of one registry and wraps it. From the network up, the layers are
+// the transport with the credentials, the client, and the breaker. Above the breaker, reads are
+// retried, and writes create missing repositories. aws is called if the credentials come from AWS.
 func buildUpstream(u config.Upstream, aws func() (*ecr.Session, error), log *slog.Logger) (*registry, error) {
 	r, err := connect(u, aws, log)
 	if err != nil {
@@ -231,8 +232,8 @@ func template(c config.CreateRepositories) (ecr.Template, error) {
 }
 
 // buildTransport makes the transport for an upstream. It trusts the authorities in the upstream's
-// ca_file, if set, and dials the upstream's address, if set, in place of its host. For a redirect
-// to another host it dials that host.
+// ca_file, if set, and dials the upstream's address, if set, in place of its host. If the registry
+// redirects to another host, the transport dials that host.
 func buildTransport(u config.Upstream, base *url.URL) (*watched.Transport, error) {
 	o := upstream.TransportOptions{InsecureSkipVerify: u.TLS.InsecureSkipVerify, Reach: &upstream.Reach{
 		Registry: upstream.HostPort(base), Address: u.Address, Private: u.PrivateRedirects || u.Kind == config.KindECR,

@@ -102,9 +102,9 @@ func (opts certOptions) write(name string, content []byte, perm os.FileMode) err
 	return errors.Join(err, f.Close())
 }
 
-// selfSigned makes a server certificate that is its own authority. It is valid for one year, which
-// all clients accept (Apple's refuse more than 825 days even from private authorities), and from
-// an hour ago, for clients whose clock is slow.
+// selfSigned makes a server certificate that is its own authority. The certificate is valid for one
+// year. No client objects to that time, while Apple's refuse more than 825 days even from private
+// authorities. It begins an hour ago, for clients whose clock is slow.
 func selfSigned(hosts []string, now time.Time) ([]byte, *ecdsa.PrivateKey, error) {
 	if len(hosts) == 0 {
 		return nil, nil, errors.New("no host for the certificate; set --host")

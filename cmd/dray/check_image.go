@@ -197,8 +197,8 @@ func (r remote) Open(ctx context.Context, d oci.Descriptor) (io.ReadCloser, erro
 	return s.Body, err
 }
 
-// openRemote resolves the name of an image and opens the image at its upstream, with dray's
-// credentials there.
+// openRemote resolves the name of an image, and opens the image at its upstream with the
+// credentials that dray has for that upstream.
 func openRemote(ctx context.Context, cfg config.Config, image string) (*opened, error) {
 	target, ref, err := namesOf(cfg).routes.Resolve(image)
 	if err != nil {

@@ -33,18 +33,18 @@ type graph struct {
 	disk            *disk.Dir
 	cache           *cache.Cache
 	store           *meta.Guarded
-	session         *ecr.Session // nil if no upstream is private ECR
+	session         *ecr.Session // nil if no upstream gets credentials from AWS
 	registries      []*registry
 	hosted          []*hosted.Store
 	baseImages      *meta.BaseImages        // nil if no check has a base stage
-	queue           *queue.Queue            // always empty if dray forwards every push before it acknowledges it
+	queue           *queue.Queue            // always empty if no upstream acknowledges locally and no earlier run left a queue
 	upstreams       []*repository.Upstream  // of registries and hosted repositories
 	gates           map[string][]*gate.Gate // by upstream
 	mirror          *mirror.Mirror
 	notifyTransport *http.Transport // nil without notifications
 	inventory       *inventory.Inventory
 	servers         []*wire.Server
-	connections     *wire.Connections // of all servers but that of the admin listener
+	connections     *wire.Connections // of clients; the admin listener has its own
 	certificates    certificates
 	// background has the functions that run until the program stops, by name.
 	background map[string]func(context.Context) error

@@ -54,8 +54,7 @@ and exits.`,
 }
 
 // ignoreHangups makes the process log SIGHUP and go on, until stop is called. systemctl reload,
-// logrotate and a closed terminal send this signal. Otherwise it would end the process at once,
-// without an orderly stop.
+// logrotate and a closed terminal send this signal, which by default ends a process at once.
 func ignoreHangups(log *slog.Logger) (stop func()) {
 	hangups, done := make(chan os.Signal, 1), make(chan struct{})
 	signal.Notify(hangups, syscall.SIGHUP)
@@ -73,8 +72,8 @@ func ignoreHangups(log *slog.Logger) (stop func()) {
 }
 
 // newLogger makes the log, which writes to w. end writes what the log has buffered. newLogger also
-// silences logrus, the process-wide log of distribution's authentication: its lines have another
-// format, and repeat the errors that this authentication returns.
+// silences logrus, the process-wide log to which distribution's authentication writes. The lines
+// there have another format, and repeat errors that dray gets from the authentication anyway.
 func newLogger(l config.Log, w io.Writer) (log *slog.Logger, end func()) {
 	logrus.SetOutput(io.Discard)
 	handler, end := logbuffer.New(w, func(w io.Writer) slog.Handler {
@@ -133,8 +132,8 @@ func serve(ctx context.Context, cfg config.Config, log *slog.Logger) (err error)
 const greetTimeout = 15 * time.Second
 
 // greet sends one request to each registry and logs whether it succeeds. The first client then
-// finds a connection and a token, and the operator sees problems before that client does. Only
-// /readyz depends on the result.
+// finds a connection and a token, and the operator learns of problems before that client does. The
+// result has an effect on /readyz alone.
 func (g *graph) greet(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, greetTimeout)
 	defer cancel()
@@ -155,8 +154,8 @@ func (g *graph) greet(ctx context.Context) {
 }
 
 // serveAll opens all listeners before it serves any, so that no client gets an answer if the start
-// fails. It returns when a server fails or either context ends. inner is the context of the parts
-// in the background, which ends when one of them fails.
+// fails. It returns when a server fails or either context ends. inner is the context of the
+// background parts, and ends when one of these parts fails.
 func (g *graph) serveAll(ctx, inner context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

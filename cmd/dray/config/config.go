@@ -55,11 +55,12 @@ type Listener struct {
 	Upstreams []string `yaml:"upstreams"`
 	// The certificate of the listener. Without it the listener speaks plain HTTP.
 	TLS ServerTLS `yaml:"tls,omitempty"`
-	// The URL by which clients reach this listener. dray uses it wherever the protocol allows or needs
-	// an absolute URL, such as the location of an upload: some clients, such as Ollama, do not resolve
-	// paths. So set it only if all clients of the listener reach dray by this URL. For a browser on its
-	// own machine, dray answers without credentials only under host names that it knows, such as the
-	// one in this URL. Default: locations are paths, and other URLs are derived from each request.
+	// The URL by which clients reach this listener. dray uses it wherever the protocol allows or
+	// needs an absolute URL, such as the location of an upload: some clients, such as Ollama, do
+	// not resolve paths. So set it only if all clients of the listener reach dray by this URL. For
+	// a browser on its own machine, dray answers without credentials only under host names that it
+	// knows, such as the one in this URL. Default: locations are paths, and other URLs are derived
+	// from each request.
 	ExternalURL string `yaml:"external_url,omitempty"`
 	// The name of the `auth` entry that recognises clients here, or `none`. Default: `none`.
 	Auth string `yaml:"auth"`

@@ -39,14 +39,13 @@ func Commands(o Options) []*cobra.Command {
 	return []*cobra.Command{lsCommand(o), purgeCommand(o), pinCommand(o), unpinCommand(o), evictCommand(o), queueCommand(o), statsCommand(o)}
 }
 
-// operator is a client of the admin listener's API. The address comes from --admin, or without this
-// flag from the configuration.
+// operator is a client of the admin listener's API.
 type operator struct {
 	base   string      // http://host:port
 	token  auth.Secret // empty if dray wants none
 	client *http.Client
 	stdout io.Writer
-	stderr io.Writer // for notes about the answer
+	stderr io.Writer // for messages that are not part of the answer
 	json   bool      // print the answer as JSON
 }
 
@@ -66,8 +65,8 @@ func (in Options) operate(cmd *cobra.Command, do func(ctx context.Context, o *op
 	return cmd
 }
 
-// find sets the address and the token of an operator. If address is empty, it takes both from the
-// configuration.
+// find sets the address and the token of an operator. address and tokenFile are the values of the
+// flags. If address is empty, find takes from the configuration what the flags do not give.
 func (in Options) find(o *operator, address, tokenFile string) (err error) {
 	if address == "" {
 		cfg, err := in.Load()
@@ -207,7 +206,7 @@ func (o *operator) send(ctx context.Context, method, path string, body []byte) (
 }
 
 // requestError explains why a request got no response. Its error wraps [ErrUnreachable] only if the
-// dial failed: otherwise dray may have executed the request.
+// dial failed. After any other error, dray may have executed the request.
 func (o *operator) requestError(err error) error {
 	if broken, ok := errors.AsType[*url.Error](err); ok {
 		err = broken.Err // leaves out the URL, because the message has the address

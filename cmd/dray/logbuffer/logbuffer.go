@@ -7,23 +7,23 @@ import (
 	"time"
 )
 
-// The buffer of a logBuffer is written when it has maxBuffered bytes, or flushDelay after its first
-// byte.
+// The buffer of a logBuffer is written out when it has maxBuffered bytes, and flushDelay after its
+// first byte at the latest.
 const (
 	maxBuffered = 32 << 10
 	flushDelay  = 100 * time.Millisecond
 )
 
-// logBuffer writes the log. Most of its lines, such as those of the access log, are of little value
-// alone, and a system call for each would cost more than many requests do. A bufferedLog therefore
-// puts its lines into the buffer. logBuffer itself writes a line at once, after the buffered ones.
-// A process that is killed loses the buffer.
+// logBuffer writes the log. A system call for each line of the access log would cost more than many
+// requests do. So a [bufferedLog] only adds its lines to the buffer. The method Write of logBuffer
+// itself writes a line at once, after the lines in the buffer. A process that is killed loses the
+// buffer.
 type logBuffer struct {
 	to io.Writer
 
 	writing sync.Mutex // guards to; locked before mu
 
-	mu      sync.Mutex // guards below
+	mu      sync.Mutex // guards the fields below
 	pending []byte
 	spare   []byte
 	timer   *time.Timer
@@ -61,7 +61,8 @@ func (l *logBuffer) flush() error {
 // bufferedLog is a logBuffer whose Write only buffers.
 type bufferedLog struct{ *logBuffer }
 
-// Write implements io.Writer. It writes the buffer only if the buffer is full or closed.
+// Write implements io.Writer. It writes out the buffer only if the buffer is full, or if the log
+// was closed.
 func (l bufferedLog) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	if len(l.pending) == 0 && !l.closed {
@@ -95,15 +96,16 @@ func (l *logBuffer) close() {
 	_ = l.flush() // an error of the log could only be logged
 }
 
-// logHandler is the handler of the program's log. It writes its own lines at once. The lines of its
-// field buffered go through a bufferedLog.
+// logHandler is the handler of the program's log, which writes each line at once. Its field
+// buffered is the handler for lines that may be buffered.
 type logHandler struct {
 	slog.Handler
 	buffered slog.Handler
 }
 
-// New returns a handler whose lines format writes to w, and end, which writes the buffered lines.
-// Use [Buffered] for lines that may be buffered.
+// New returns the handler of a log, and end, which writes the buffered lines. format makes a
+// handler that writes lines to the given writer, and their last destination is w. Use [Buffered]
+// for lines that may be buffered.
 func New(w io.Writer, format func(io.Writer) slog.Handler) (h slog.Handler, end func()) {
 	to := &logBuffer{to: w}
 	return logHandler{format(to), format(bufferedLog{to})}, to.close

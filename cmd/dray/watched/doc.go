@@ -1,3 +1,3 @@
-// Package watched reads passwords and authorities of upstreams from files, and reads them again
-// when the files change.
+// Package watched reads secrets and certificate authorities from files, and reads them again when
+// the files change.
 package watched

@@ -21,18 +21,19 @@ type file[T any] struct {
 	path  string
 	parse func([]byte) (T, error)
 
-	mu    sync.Mutex // guards the fields below; held while the file is read, which is small
+	mu    sync.Mutex // guards the fields below; held during a read, which is short because the file is small
 	read  os.FileInfo
 	value T
 }
 
-// watch reads a file for the first time.
+// watch returns a file that it has read once.
 func watch[T any](path string, parse func([]byte) (T, error)) (*file[T], error) {
 	w := &file[T]{path: filepath.Clean(path), parse: parse}
 	return w, w.load()
 }
 
-// get returns the value, and whether this call has read it from a changed file.
+// get returns the value. changed reports that the file had changed, and that this call has read the
+// new value.
 func (w *file[T]) get() (value T, changed bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -61,7 +62,8 @@ func (w *file[T]) load() error {
 	return nil
 }
 
-// Secret returns a function that returns the secret in a file, without white space around it.
+// Secret returns a function that gives the secret that the file has at the time of the call,
+// without white space around it.
 func Secret(path string) (func() auth.Secret, error) {
 	w, err := watch(path, func(text []byte) (auth.Secret, error) {
 		if text = bytes.TrimSpace(text); len(text) == 0 {
@@ -95,8 +97,8 @@ func authorities(pem []byte) (*x509.CertPool, error) {
 	return pool, nil
 }
 
-// Transport is the transport of an upstream. It is made anew when the file with the authorities of
-// the upstream changes.
+// Transport is the transport of an upstream. When the file with the authorities of the upstream
+// changes, Transport uses a new [http.Transport] that trusts the new ones.
 type Transport struct {
 	options upstream.TransportOptions
 	trusted *file[*x509.CertPool] // nil without a file
