@@ -47,7 +47,7 @@ type finder struct {
 }
 
 // question identifies a request to an upstream, so that several clients can share the request. It
-// asks for the meaning of a tag, or for a manifest by digest.
+// asks for the meaning of a tag, for a list of referrers, or for a manifest by digest.
 type question struct {
 	repo      repository.Repo
 	reference string
@@ -164,8 +164,9 @@ func (f *finder) held(ctx context.Context, t tag, d digest.Digest) *repository.M
 	return t.repo.Held(ctx, d)
 }
 
-// askTag asks the upstream for the meaning of a tag, or for a list of referrers. It sends a HEAD if
-// the last answer about the tag is held, and a GET otherwise, or if the tag has moved.
+// askTag asks the upstream for the meaning of a tag, or for a list of referrers. For a tag, it
+// sends a HEAD if the last answer is held, and a GET if there is no such answer or the tag has
+// moved.
 func (f *finder) askTag(ctx context.Context, how upstream.Call, t tag, fact *meta.TagFact) (*answer, error) {
 	asked := time.Now()
 	var old *answer
@@ -197,7 +198,8 @@ func (f *finder) askTag(ctx context.Context, how upstream.Call, t tag, fact *met
 	return &answer{Manifest: repository.ManifestOf(man), source: fromOrigin}, nil
 }
 
-// newer asks the upstream for a tag or list, and returns nil, nil if that is still the old answer.
+// newer asks the upstream for a tag or list, and returns nil, nil if the answer is still the old
+// one.
 func (f *finder) newer(ctx context.Context, how upstream.Call, t tag, old *answer) (*oci.Manifest, error) {
 	if t.subject != "" {
 		return f.newerList(ctx, how, t, old)

@@ -20,8 +20,8 @@ import (
 	"dray/upstream/oci"
 )
 
-// listPatience bounds how long a client waits for a list of referrers. Docker 29 asks for one in
-// the middle of a pull, and the pull stands still meanwhile.
+// listPatience bounds how long a client waits for a list of referrers. Docker 29 asks for such a
+// list in the middle of a pull, and the pull stands still until it has an answer.
 const listPatience = 5 * time.Second
 
 // maxListPages bounds the pages of a list that dray puts together. A page of Amazon ECR has up to
@@ -38,10 +38,10 @@ var emptyList = []byte("[]")
 
 func noReferrers(list []byte) bool { return bytes.Equal(list, emptyList) }
 
-// Referrers answers with the referrers of a manifest. It remembers a list like a tag, and always as
-// a whole: dray filters it for the client itself, and pages of a registry are put together. A
-// referrer that waits in the queue is on the list, too. A request for a further page of a long list
-// is passed on.
+// Referrers answers with the referrers of a manifest. dray remembers a list as it remembers the
+// meaning of a tag, and always the whole list: it puts the pages of the registry together, and
+// filters the list for each client itself. Referrers in the queue are on the list, too. A list that
+// is too long to be put together is passed on page by page.
 func (p *Puller) Referrers(x *request.Request) error {
 	page, err := url.ParseQuery(x.Q.Page)
 	if err != nil {
@@ -161,8 +161,8 @@ func (f *finder) storeList(ctx context.Context, t tag, list *oci.Manifest) {
 }
 
 // newerList asks the upstream for the referrers of a manifest, and returns nil, nil if the list is
-// still the old one. A client waits for one attempt, and no longer than listPatience. If that is
-// not enough, the question goes on in the background, for the next client.
+// still the old one. A client waits for one attempt, and no longer than listPatience. If that time
+// is not enough, newerList starts to ask again in the background, for the next client.
 func (f *finder) newerList(ctx context.Context, how upstream.Call, t tag, old *answer) (*oci.Manifest, error) {
 	var list []json.RawMessage
 	ask := func(ctx context.Context) (err error) {
@@ -240,7 +240,7 @@ func (f *finder) fallbackList(ctx context.Context, how upstream.Call, t tag) ([]
 		return nil, nil
 	case err != nil:
 		return nil, err
-	case a.stale != nil: // the old list says as much
+	case a.stale != nil: // the upstream did not answer, and the tag is no newer than the old list
 		return nil, a.stale
 	case a.MediaType != oci.MediaTypeOCIIndex:
 		return nil, badListing(t.repo, fmt.Errorf("tag %s is a %s", t.name, a.MediaType))

@@ -19,8 +19,7 @@ const (
 	refreshTimeout = time.Minute
 )
 
-// refreshes are the tags and lists that are served from an old fact while the upstream is asked in
-// the background.
+// refreshes are the tags and lists about which the upstream is asked in the background.
 type refreshes struct {
 	mu      sync.Mutex // guards the fields below; no other lock is taken under it
 	running map[meta.TagKey]bool
@@ -99,9 +98,9 @@ func (r *refreshes) putOff(k meta.TagKey) {
 
 // staleWhileRevalidate answers from a fact that ceased to be fresh less than Revalidate ago, and
 // starts to refresh the tag in the background (RFC 5861). However many clients ask, one refresh of
-// a tag runs at a time. It returns nil if the client must wait for the upstream. That is so for a
-// list without referrers, too, as for a tag that does not exist: Amazon ECR signs an image some
-// time after its push.
+// a tag runs at a time. It returns nil if the client must wait for the upstream. The client waits
+// if the tag did not exist, and also if the list was empty: Amazon ECR signs an image some time
+// after its push, so the list may have an entry by now.
 func (f *finder) staleWhileRevalidate(ctx context.Context, t tag, fact *meta.TagFact) *answer {
 	policy, key := t.repo.Up.Tags, t.key()
 	if fact == nil || fact.NotFound || policy.Fresh <= 0 || meta.Age(time.Now(), fact.CheckedAt) >= policy.Fresh+policy.Revalidate || f.refreshes.isRefused(key, fact.CheckedAt) {

@@ -15,8 +15,8 @@ import (
 	"dray/upstream/oci"
 )
 
-// pushPatience bounds the question whether the registry has content, for clients whose pushes
-// are acknowledged locally.
+// pushPatience bounds the question whether the registry has content, for clients whose pushes are
+// acknowledged locally.
 const pushPatience = 2 * time.Second
 
 // askBeforePush asks the upstream whether it has content that a client may be about to push. If the
@@ -51,7 +51,7 @@ func notAnswered(err error) bool {
 }
 
 // impatience bounds how long clients wait for answers that they can do without. For a few seconds
-// after a question without an answer, it asks the same upstream no more.
+// after a question without an answer, it sends no further question to that upstream.
 type impatience struct {
 	patience time.Duration // for one question
 	breakers map[string]*upstream.Breaker
@@ -65,8 +65,9 @@ func newImpatience(patience time.Duration, upstreams iter.Seq[string]) impatienc
 	return i
 }
 
-// ask calls ask, which asks an upstream, with a context that ends in time. err is the error of ask.
-// unanswered is not nil if the upstream gave no answer or was not asked.
+// ask calls the function ask with a context that ends after i.patience. The function sends a
+// question to the upstream that is called name. err is the error of the function. unanswered is not
+// nil if the upstream gave no answer or was not asked.
 func (i impatience) ask(ctx context.Context, name string, ask func(context.Context) error) (err, unanswered error) {
 	unanswered = i.breakers[name].Do(func() error {
 		bounded, cancel := context.WithTimeout(ctx, i.patience)
@@ -83,9 +84,9 @@ func (i impatience) ask(ctx context.Context, name string, ask func(context.Conte
 	return err, unanswered
 }
 
-// AskQuickly calls ask, which asks the upstream with a name, for a client whose push does not
-// depend on the answer. It bounds the time, and does not call ask for a few seconds after a
-// question without an answer.
+// AskQuickly calls ask, which sends a question to the upstream that is called name. The push of the
+// client must not depend on the answer: AskQuickly bounds the time, and does not call ask for a few
+// seconds after a question without an answer.
 func (p *Puller) AskQuickly(ctx context.Context, name string, ask func(context.Context) error) {
 	_, _ = p.pushes.ask(ctx, name, ask)
 }

@@ -113,7 +113,7 @@ func (r Repo) Store(ctx context.Context, man *oci.Manifest, confirmed []oci.Chil
 	}
 	children := childLinks(confirmed)
 	for i, c := range children {
-		if size, ok := s.o.Cache.Stat(c.Digest); ok { // a manifest may state another one, which bounds later fetches
+		if size, ok := s.o.Cache.Stat(c.Digest); ok { // a manifest may state a wrong size, and the recorded size bounds later fetches
 			children[i].Size = size
 		}
 	}
@@ -135,8 +135,8 @@ func (r Repo) Store(ctx context.Context, man *oci.Manifest, confirmed []oci.Chil
 // StorePushed stores a manifest that the upstream has accepted. It records that the upstream has
 // the manifest and its children. The parameter children has those that the push waited for.
 // StorePushed forgets the old meaning of the tag before it records the new one, so that an answer
-// under way cannot bring back the old meaning. If the manifest refers to another one, StorePushed
-// also forgets what refers to that. It releases the staged blobs of the children.
+// under way cannot bring back the old meaning. If the manifest has a subject, StorePushed also
+// forgets the list of the subject's referrers. It releases the staged blobs of the children.
 func (r Repo) StorePushed(ctx context.Context, ref oci.Reference, man *oci.Manifest, children []oci.Child) {
 	s := r.store
 	r.Store(ctx, man, children)
@@ -217,10 +217,9 @@ func forgetReferrers(ctx context.Context, r Repo, man *oci.Manifest) {
 	}
 }
 
-// ForgetManifest drops the facts about a manifest and its children, about its referrers, and about
-// those of its subject. Facts about tags may still name
-// the manifest, but it is no longer visible. If another manifest needs the same child, the upstream
-// is asked about it again.
+// ForgetManifest drops the facts about a manifest and its children, and the lists of the referrers
+// of the manifest and of its subject. Facts about tags may still name the manifest, but it is no
+// longer visible. If another manifest needs the same child, the upstream is asked about it again.
 func (r Repo) ForgetManifest(ctx context.Context, d digest.Digest) {
 	gone := []digest.Digest{d}
 	r.ForgetReference(ctx, oci.Reference{Tag: oci.FallbackTag(d)})

@@ -220,11 +220,11 @@ func (r Repo) Current(ctx context.Context, ref oci.Reference) (digest.Digest, er
 }
 
 // QueuedReferrers returns the descriptors of the manifests that are queued for a repository and
-// refer to a digest.
+// have the digest subject as their subject.
 func QueuedReferrers(r Repo, subject digest.Digest) (all []oci.Descriptor) {
 	for _, p := range r.store.o.Queue.Pushes(r.Up.Name, r.Name) {
 		if !bytes.Contains(p.Manifest, []byte(subject.Encoded())) {
-			continue // most pushes: not worth parsing
+			continue // most pushes do not name the subject, so they need not be parsed
 		}
 		man, err := oci.ParseManifest(p.MediaType, p.Manifest)
 		if err == nil && man.Subject != nil && man.Subject.Digest == subject {

@@ -120,8 +120,8 @@ func (c *Connections) take(ended <-chan struct{}) bool {
 	return true
 }
 
-// waitsNoLonger counts one waiting client less. If a connection was closed for one of them, its
-// place is probably the one that this client got.
+// waitsNoLonger counts one waiting client less. If a connection was closed for a waiting client,
+// this client has probably got the place of that connection.
 func (c *Connections) waitsNoLonger() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

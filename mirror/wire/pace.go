@@ -19,7 +19,7 @@ type pacedBody struct {
 	body  io.ReadCloser
 	conn  *http.ResponseController
 	stall time.Duration
-	// received counts the bytes.
+	// received counts the bytes that were read.
 	received *int64
 }
 
@@ -125,7 +125,8 @@ func (p pacedWriter) Write(b []byte) (n int, err error) {
 func (p pacedWriter) sendFile(f *os.File, length int64) (sent int64, err error) {
 	if p.gather != nil {
 		defer p.hold(&err)()
-		// Without this, net/http reads the first 512 bytes of the file to send them with the header.
+		// Without this flush, net/http reads the first 512 bytes of the file to send them with the
+		// header.
 		_ = http.NewResponseController(p.w).Flush() // an error would occur again below
 	}
 	for sent < length && err == nil {

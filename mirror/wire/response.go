@@ -23,7 +23,7 @@ type Response struct {
 	status  int
 	sent    int64
 	broken  bool
-	// received counts the bytes of the request's body.
+	// received counts the bytes of the request's body that were read.
 	received int64
 	// extendedAt is when the write deadline was last extended.
 	extendedAt time.Time
