@@ -15,8 +15,8 @@ import (
 
 const (
 	createTimeout = 30 * time.Second
-	// createdWindow is how long after its creation the registry may still not find a repository. AWS
-	// support advises to wait about a second.
+	// createdWindow is how long after the creation of a repository the registry may still not find it.
+	// AWS support advises to wait about a second.
 	createdWindow = 30 * time.Second
 	// createdPatience bounds how long one write waits until the registry finds the repository, because
 	// a client waits for the write. The pauses between the attempts grow from firstLook to lastLook.
@@ -53,8 +53,8 @@ type repoState struct {
 	accepted  bool    // a write was accepted
 	creations int     // creations so far; shows whether a refused write began before the last creation
 	leader    *leader // the write that is under way alone, nil if there is none
-	// missing is the error of the last leader if it found no repository and must not create one;
-	// otherwise nil. missingSince is when that leader ended.
+	// missing is the error of the last leader if it found no repository and was not allowed to create
+	// one; otherwise nil. missingSince is when that leader ended.
 	missing      error
 	missingSince time.Time
 	created      time.Time // of the last creation
@@ -79,7 +79,7 @@ type leader struct {
 type outcome struct {
 	accepted bool  // the registry accepted a write
 	failure  error // error of the creation
-	missing  error // error of a write that found no repository and must not create it
+	missing  error // error of a write that found no repository and was not allowed to create one
 }
 
 // NewCreating returns a Sink that writes to next, and creates repositories with c.
@@ -164,8 +164,8 @@ func (c *Creating) do(ctx context.Context, to Repo, write func(accepted func()) 
 }
 
 // AwaitCreated calls try until it succeeds, until it fails with an error for which missing returns
-// false, or for 10 s, after which a registry should have found a new repository. The pauses between
-// the calls grow. If ctx is cancelled, AwaitCreated returns the cause of ctx.
+// false, or until 10 s have passed. By then, a registry should have found a new repository. The
+// pauses between the calls grow. If ctx is cancelled, AwaitCreated returns the cause of ctx.
 func AwaitCreated(ctx context.Context, missing func(error) bool, try func() error) error {
 	end := time.Now().Add(createdPatience)
 	for pause := firstLook; ; pause = min(2*pause, lastLook) {

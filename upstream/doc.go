@@ -12,6 +12,6 @@
 //   - The package follows redirects to other hosts without credentials.
 //   - Differences between registries are data (Quirks), not code that looks at host names.
 //   - Each wrapper has one concern: Retry repeats reads, Breaker refuses requests while a registry
-//     fails, Limiter paces them, and Creating creates missing repositories. Client itself repeats
-//     writes, because only it can tell whether that is safe.
+//     fails, Limiter paces requests, and Creating creates missing repositories. Client itself
+//     repeats writes, because only it can tell whether that is safe.
 package upstream

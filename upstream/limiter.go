@@ -137,8 +137,8 @@ func (l *Limiter) acquire(ctx context.Context, repo Repo, host string, class Cla
 
 // join puts a request into the queue of its bucket. If the bucket is full, join drops another
 // request to make room: for a client's request it drops background work if there is any. Otherwise
-// it drops a request of a repository of which more requests wait. The error matches ErrBusy if the
-// request would wait too long, or finds no room.
+// it drops a request of a repository that has more requests in the queue. The error matches ErrBusy
+// if the request would wait too long, or finds no room.
 func (l *Limiter) join(w *waiter, host string, class Class, maxWait time.Duration) (*bucket, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -1,8 +1,7 @@
 package upstream
 
-// Quirks are the ways in which a registry departs from the specification or from common
-// behaviour. The zero value is a registry without any. The fake upstreams of the tests have a
-// switch for each.
+// Quirks are the ways in which a registry departs from the specification or from common behaviour.
+// The zero value is a registry without any.
 type Quirks struct {
 	// BlobHeadUnsupported: HEAD on a blob is refused although GET is not (ECR Public). A GET of
 	// one byte is sent instead.

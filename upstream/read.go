@@ -54,9 +54,9 @@ func proven(registry string, resp *http.Response, repo Repo, ref oci.Reference, 
 	return m, nil
 }
 
-// StatManifest implements Source. It sends HEAD first, because HEAD is cheaper. If the answer to
-// HEAD does not describe the manifest, GET decides, because some registries do not serve HEAD as
-// they serve GET.
+// StatManifest implements Source. It sends HEAD first, because HEAD is cheaper, unless HEAD has
+// been useless lately (see heads). If the registry answers HEAD, but the answer does not describe
+// the manifest, GET decides, because some registries do not serve HEAD as they serve GET.
 func (c *Client) StatManifest(ctx context.Context, repo Repo, ref oci.Reference, accept []string) (oci.Descriptor, error) {
 	tried := c.heads.worthwhile(time.Now())
 	if tried {

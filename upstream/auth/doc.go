@@ -9,10 +9,10 @@
 //     is renewed before it expires. It is used while its renewal is under way or fails.
 //   - A refused request is repeated at most once, with another authorization, and only if its
 //     body can be sent again.
-//   - A refusal for one repository does not mean that the registry refuses the credential. It does
-//     so if the token endpoint refuses the credential in a request without a repository, or if /v2/
-//     refuses the credential. If /v2/ answers everybody and so cannot tell, a 401 counts as a
-//     refusal of the credential.
+//   - A refusal for one repository does not mean that the registry refuses the credential. The
+//     credential counts as refused if the token endpoint refuses it in a request that names no
+//     repository, or if /v2/ refuses it. If /v2/ answers everybody and so cannot tell, a 401 for
+//     content counts as a refusal of the credential.
 //   - A refused credential is not shown again during a pause, which grows from 5 s to 5 minutes,
 //     unless the credential changes.
 //   - Before the first request with a credential, /v2/ is asked which kind the registry wants,

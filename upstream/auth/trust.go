@@ -13,8 +13,8 @@ const (
 	// often (harbor#22569).
 	firstRefusal = 5 * time.Second
 	lastRefusal  = 5 * time.Minute
-	// trustedFor is how long a token endpoint counts as accepting a credential after it has accepted
-	// the credential once. In this time, any number of requests may show the credential concurrently.
+	// trustedFor is how long dray relies on it that a token endpoint has accepted a credential. In
+	// this time, any number of requests may show the credential concurrently.
 	trustedFor = time.Minute
 	// forever takes the place of trustedFor at registries that get the credential with each request.
 	forever = time.Duration(1<<63 - 1)

@@ -131,8 +131,9 @@ func (t *Tokens) valid(now time.Time) bool { return now.Before(t.held.Expires) }
 // unless Challenged is set, from memory unless the token is due for renewal. During a renewal,
 // other callers get the old token. If a registry has refused the old token, they wait for the new
 // one instead. If the renewal fails, all callers get the old token until it expires. After a failed
-// call, Credential does not call AWS again before a pause is over, which grows with the failures.
-// During the pause, a caller gets the error of the failed call if there is no valid token.
+// call, Credential does not call AWS again until a pause is over. The pause grows with the
+// failures. During the pause, a caller gets the error of the failed call if there is no valid
+// token.
 func (t *Tokens) Credential(ctx context.Context, _ string) (auth.Credential, error) {
 	now := time.Now()
 	t.mu.Lock()

@@ -8,7 +8,8 @@
 //   - The behaviour of a registry is data. Quirks hold the well-attested behaviour of a kind of
 //     registry. Switches have one field for each behaviour of ECR that nobody could verify. The
 //     comment of the field names the sources, and the server works with each value of the field.
-//     RefusedManifests lists what ECR was seen to refuse.
+//     RefusedManifests lists what ECR was seen to refuse. References such as roadmap#1970 name
+//     issues on GitHub; "roadmap" is aws/containers-roadmap.
 //   - Apart from the differences below, it is never kinder than ECR, so that a program that works
 //     with it works with ECR. Where sources disagree, the default is what AWS says. If AWS says
 //     nothing, the default is the value that is harder for the program.

@@ -11,9 +11,9 @@ import (
 // the switch is off. DefaultSwitches returns what the evidence speaks for or, without evidence, the
 // likelier value.
 type Switches struct {
-	// InvalidTokenStatus answers a token that was never issued, or not for this region: 400 by the
-	// staff of AWS and two reports (aws-cli#5317, eks-anywhere#3919; aws-cli#9864, 2025-11). 403 is
-	// the answer to an expired token.
+	// InvalidTokenStatus answers a token that was never issued, or not for this region: 400 according
+	// to the staff of AWS and two reports (aws-cli#5317, eks-anywhere#3919; aws-cli#9864, 2025-11).
+	// 403 is the answer to an expired token.
 	InvalidTokenStatus int `json:"invalidTokenStatus"`
 	// HostUnknownStatus answers a Host that names no registry: 400 or 404 (docker-registry-ui#255
 	// shows only the text; read 2026-11).
@@ -27,7 +27,7 @@ type Switches struct {
 	// DeniedUploadHangsUp closes the connection on POST upload without ecr:InitiateLayerUpload
 	// (roadmap#1970, read 2026-11); off: 403.
 	DeniedUploadHangsUp bool `json:"deniedUploadHangsUp"`
-	// CreationDelay is for how long after its creation by the API requests do not find a repository.
+	// CreationDelay is how long requests do not find a repository after the API has created it.
 	// Creation is asynchronous; AWS support says to wait about a second (terraform-provider-aws#3849,
 	// read 2026-11). The report is about DescribeRepositories. Nobody has shown whether pushes have to
 	// wait, too.
@@ -65,8 +65,8 @@ type Switches struct {
 	// completion, like LayerPartTooSmallException in the API (ECR model, 2026-08).
 	SmallChunkAtOnce bool `json:"smallChunkAtOnce"`
 	// ManifestPutDigest sends Docker-Content-Digest in the answer to a manifest PUT. Reports of
-	// 2016–2017 say no (google/containerregistry#10). docker 20 fails without it, so today's ECR is
-	// likely to send it.
+	// 2016–2017 say that ECR does not (google/containerregistry#10). docker 20 fails without the
+	// header, so today's ECR is likely to send it.
 	ManifestPutDigest bool `json:"manifestPutDigest"`
 	// MissingImages answers an index that names missing images: MANIFEST_BLOB_UNKNOWN, which
 	// docker shows as "manifest blob unknown: Images with digests …"
@@ -79,7 +79,7 @@ type Switches struct {
 	MissingLayers Refusal `json:"missingLayers"`
 	// TooManyTags answers a further tag of an image that has 1,000. The quota and the API's
 	// LimitExceededException are documented (service quotas, ECR model, 2026-08). The registry's
-	// answer is not.
+	// answer is not documented.
 	TooManyTags Refusal `json:"tooManyTags"`
 	// ManifestTooLargeStatus answers a manifest over 4,194,304 bytes: 405 or 413 (the limit is in the
 	// ECR model; the answer has no source, 2026-11).
@@ -87,7 +87,7 @@ type Switches struct {
 	// PageSizeStatus answers n above 1000: 405 or 400 (go-containerregistry#681 shows only the text;
 	// read 2026-11).
 	PageSizeStatus int `json:"pageSizeStatus"`
-	// CatalogPages pages _catalog; off: all names are sent at once, and n is ignored (reports
+	// CatalogPages sends _catalog in pages; off: all names are sent at once, and n is ignored (reports
 	// disagree, 2026-11).
 	CatalogPages bool `json:"catalogPages"`
 	// NoReferrersStatus answers a request for referrers if there are none: 200 with an empty

@@ -18,8 +18,8 @@ import (
 
 const layerSize = 300_001
 
-// TestSource tests the Source from. It pushes an image through the Sink to into the repository
-// repo/source.
+// TestSource tests the Source from with an image in the repository repo/source, which the Sink to
+// pushes first.
 func TestSource(t *testing.T, from upstream.Source, to upstream.Sink, repo string) {
 	repo += "/source"
 	img := NewImage(t, t.Name(), layerSize)
@@ -114,8 +114,8 @@ func testMissing(t *testing.T, from upstream.Source, repo string) {
 
 func second[T any](_ T, err error) error { return err }
 
-// TestSink tests the Sink to, and reads the content back through the Source from. It writes to the
-// repositories repo/sink and repo/mounted, which must exist or be created by the first push.
+// TestSink tests the Sink to. The Source from reads back what the Sink has written. TestSink writes
+// to the repositories repo/sink and repo/mounted, which must exist or be created by the first push.
 func TestSink(t *testing.T, to upstream.Sink, from upstream.Source, repo string) {
 	mounted := repo + "/mounted"
 	repo += "/sink"
