@@ -355,6 +355,43 @@ func TestAccessToken(t *testing.T) {
 	})
 }
 
+// A token service may get a new key while dray runs.
+func TestAccessTokenKeysAreReadAgain(t *testing.T) {
+	former, next := newTokenService(t), newTokenService(t)
+	contents := func(path string) string {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+	for key, tc := range map[string]struct {
+		file, next string
+		signer     func(*tokenService) map[string]any
+	}{
+		"jwks": {former.jwks(t), contents(next.jwks(t)), func(*tokenService) map[string]any { return map[string]any{"kid": "one"} }},
+		"root_cert_bundle": {former.bundle(t), contents(next.bundle(t)), func(ts *tokenService) map[string]any {
+			return map[string]any{"x5c": []string{base64.StdEncoding.EncodeToString(ts.der)}}
+		}},
+	} {
+		t.Run(key, func(t *testing.T) {
+			s := startStack(t, t.TempDir(), withAuth("auth: [{name: people, token: {realm: 'https://auth.example.com/token', service: dray, issuer: issuer, "+key+": "+tc.file+"}}]", "")...)
+			gets := func(service *tokenService, want int) {
+				t.Helper()
+				service.signer = tc.signer(service)
+				s.want(want, "GET", "/v2/", nil, "Authorization", service.sign(t, nil))
+			}
+			gets(former, 200)
+			gets(next, 401)
+			replace(t, tc.file, "half of a")
+			gets(former, 200)
+			replace(t, tc.file, tc.next)
+			gets(next, 200)
+			gets(former, 401)
+		})
+	}
+}
+
 func testAccessToken(t *testing.T, service *tokenService, keys string) {
 	s := startStack(t, t.TempDir(), withAuth("auth: [{name: people, token: {realm: 'https://auth.example.com/token', service: dray, issuer: issuer, "+keys+"}}]", "")...)
 	seed(t, s.ecr, "team/app", "v1", 1<<10)

@@ -24,6 +24,7 @@ import (
 	"dray/cache/meta/bolt"
 	"dray/cmd/dray/config"
 	"dray/cmd/dray/logbuffer"
+	"dray/cmd/dray/watched"
 	"dray/mirror"
 	"dray/mirror/identity"
 	"dray/mirror/inventory"
@@ -130,7 +131,7 @@ func (g *graph) buildCache(context.Context) (err error) {
 func (g *graph) buildMetadata(context.Context) error {
 	var store meta.Store
 	if u := g.cfg.Metadata.URL; u != "" {
-		r, err := openRedis(g.cfg.Metadata)
+		r, err := openRedis(g.cfg.Metadata, watched.Watching(g.log))
 		if err != nil {
 			return fmt.Errorf("metadata: %w", err)
 		}
@@ -204,7 +205,7 @@ func (g *graph) buildListeners(context.Context) error {
 	access := map[string]*identity.Access{}
 	for _, a := range g.cfg.Auth {
 		var err error
-		if access[a.Name], err = buildAccess(a); err != nil {
+		if access[a.Name], err = buildAccess(a, g.log); err != nil {
 			return fmt.Errorf("auth %s: %w", a.Name, err)
 		}
 	}
@@ -240,7 +241,7 @@ func (g *graph) buildListeners(context.Context) error {
 	return nil
 }
 
-func buildAccess(a config.Auth) (*identity.Access, error) {
+func buildAccess(a config.Auth, log *slog.Logger) (*identity.Access, error) {
 	rules := make([]identity.Rule, len(a.Rules))
 	for i, r := range a.Rules {
 		rules[i] = identity.Rule{Users: r.Users, Anonymous: r.Anonymous, Repositories: r.Repositories}
@@ -248,15 +249,15 @@ func buildAccess(a config.Auth) (*identity.Access, error) {
 			rules[i].Actions = append(rules[i].Actions, identity.Action(action))
 		}
 	}
-	authenticator, err := buildAuthenticator(a)
+	authenticator, err := buildAuthenticator(a, log)
 	return &identity.Access{Authenticator: authenticator, Rules: rules}, err
 }
 
-func buildAuthenticator(a config.Auth) (identity.Authenticator, error) {
+func buildAuthenticator(a config.Auth, log *slog.Logger) (identity.Authenticator, error) {
 	if a.HTPasswd.File != "" {
-		return identity.NewHTPasswd(a.HTPasswd.File, a.HTPasswd.Realm)
+		return identity.NewHTPasswd(a.HTPasswd.File, a.HTPasswd.Realm, log)
 	}
 	return identity.NewToken(identity.TokenOptions{
 		Realm: a.Token.Realm, Service: a.Token.Service, Issuer: a.Token.Issuer, RootCertBundle: a.Token.RootCertBundle, JWKS: a.Token.JWKS,
-	})
+	}, log)
 }

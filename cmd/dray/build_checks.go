@@ -10,6 +10,7 @@ import (
 
 	"dray/cache/meta"
 	"dray/cmd/dray/config"
+	"dray/cmd/dray/watched"
 	"dray/mirror/gate"
 	"dray/mirror/pipeline"
 	imagebase "dray/mirror/pipeline/base"
@@ -33,7 +34,7 @@ func (g *graph) buildChecks(context.Context) error {
 	}
 	gates := map[string]*gate.Gate{}
 	for _, c := range g.cfg.Checks {
-		p, err := pipelineOf(c, pipeline.Options{Memory: verdicts, Workers: workers, Metrics: metrics}, baseImages)
+		p, err := pipelineOf(c, pipeline.Options{Memory: verdicts, Workers: workers, Metrics: metrics}, baseImages, watched.Watching(g.log))
 		if err != nil {
 			return err
 		}
@@ -52,9 +53,9 @@ func (g *graph) buildChecks(context.Context) error {
 }
 
 // pipelineOf makes the pipeline of one entry of checks. o has the options that pipelines share;
-// baseImages are the recorded base images.
-func pipelineOf(c config.Checks, o pipeline.Options, baseImages imagebase.Catalogue) (*pipeline.Pipeline, error) {
-	steps, err := stepsOf(c, baseImages)
+// baseImages are the recorded base images, and keys sign requests.
+func pipelineOf(c config.Checks, o pipeline.Options, baseImages imagebase.Catalogue, keys watched.Source) (*pipeline.Pipeline, error) {
+	steps, err := stepsOf(c, baseImages, keys)
 	if err != nil {
 		return nil, fmt.Errorf("checks %s: %w", c.Name, err)
 	}

@@ -1,18 +1,28 @@
 package main
 
 import (
+	"fmt"
 	"net/http"
 
 	"dray/cmd/dray/config"
+	"dray/cmd/dray/watched"
 	"dray/mirror/notify"
 )
 
-func endpointOf(n config.Notification) notify.Endpoint {
+// endpointOf returns a service under notifications, whose requests are signed with a key from keys.
+func endpointOf(n config.Notification, keys watched.Source) (notify.Endpoint, error) {
+	key, err := keys(n.SecretFile, n.Secret)
+	if err != nil {
+		return notify.Endpoint{}, fmt.Errorf("secret_file: %w", err)
+	}
 	headers := map[string]string{}
 	for name, value := range n.Headers {
 		headers[name] = value.Reveal()
 	}
-	return notify.Endpoint{Name: n.Name, URL: n.URL.Reveal(), Headers: headers, Secret: []byte(n.Secret.Reveal()), Timeout: n.Timeout.Std(), Backlog: n.Backlog}
+	return notify.Endpoint{
+		Name: n.Name, URL: n.URL.Reveal(), Headers: headers, Timeout: n.Timeout.Std(), Backlog: n.Backlog,
+		Secret: func() []byte { return []byte(key().Reveal()) },
+	}, nil
 }
 
 // buildNotifier makes the function that sends an event to the services under notifications. It
@@ -23,7 +33,10 @@ func (g *graph) buildNotifier() (func(notify.Event), error) {
 	}
 	endpoints := make([]notify.Endpoint, len(g.cfg.Notifications))
 	for i, n := range g.cfg.Notifications {
-		endpoints[i] = endpointOf(n)
+		var err error
+		if endpoints[i], err = endpointOf(n, watched.Watching(g.log)); err != nil {
+			return nil, fmt.Errorf("notifications[%d]: %w", i, err)
+		}
 	}
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	n, err := notify.New(endpoints, transport, g.log)

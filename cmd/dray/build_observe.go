@@ -76,7 +76,7 @@ func (g *graph) buildAdmin(context.Context) error {
 	}
 	options := admin.Options{Gatherer: g.metrics, Checks: checks, API: g.endpoints(), Hosts: g.cfg.Admin.Hosts, Logger: g.log}
 	if file := g.cfg.Admin.TokenFile; file != "" {
-		token, err := watched.Secret(file)
+		token, err := watched.Watching(g.log)(file, "")
 		if err != nil {
 			return fmt.Errorf("admin.token_file: %w", err)
 		}

@@ -9,6 +9,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"dray/cmd/dray/config"
+	"dray/cmd/dray/watched"
 	"dray/mirror/pipeline"
 	"dray/mirror/pipeline/attestations"
 	imagebase "dray/mirror/pipeline/base"
@@ -29,6 +30,7 @@ const defaultExecTime = config.Duration(20 * time.Second)
 // stages collects the steps of a pipeline, and the errors from making them.
 type stages struct {
 	baseImages imagebase.Catalogue // recorded base images; nil means none
+	keys       watched.Source      // keys that sign requests
 	steps      []pipeline.Step
 	errs       []error
 }
@@ -48,8 +50,8 @@ func (s *stages) add(c config.StageSettings, stage func() (pipeline.Stage, error
 
 // stepsOf returns the stages of the checks, cheapest first. baseImages are the recorded base
 // images; nil means none.
-func stepsOf(c config.Checks, baseImages imagebase.Catalogue) ([]pipeline.Step, error) {
-	s := &stages{baseImages: baseImages}
+func stepsOf(c config.Checks, baseImages imagebase.Catalogue, keys watched.Source) ([]pipeline.Step, error) {
+	s := &stages{baseImages: baseImages, keys: keys}
 	s.names(c.Names)
 	s.shape(c.Shape)
 	s.metadata(c.Metadata)
@@ -168,8 +170,13 @@ func (s *stages) clamd(c config.ClamdCheck) {
 
 func (s *stages) webhook(c config.WebhookCheck) {
 	s.add(c.StageSettings, func() (pipeline.Stage, error) {
+		key, err := s.keys(c.SecretFile, c.Secret)
+		if err != nil {
+			return nil, fmt.Errorf("webhook: secret_file: %w", err)
+		}
 		return webhook.New(webhook.Config{
-			Name: c.Name, URL: c.URL.Reveal(), Form: webhook.Form(c.Form), Timeout: c.Timeout.Std(), Secret: []byte(c.Secret.Reveal()),
+			Name: c.Name, URL: c.URL.Reveal(), Form: webhook.Form(c.Form), Timeout: c.Timeout.Std(),
+			Secret: func() []byte { return []byte(key().Reveal()) },
 		})
 	})
 }

@@ -57,11 +57,11 @@ func connect(u config.Upstream, aws func() (*ecr.Session, error), log *slog.Logg
 		return nil, err
 	}
 	r, quirks := &registry{}, quirksOf(u)
-	as, err := r.access(u, aws)
+	as, err := r.access(u, aws, watched.Watching(log))
 	if err != nil {
 		return nil, err
 	}
-	if r.transport, err = buildTransport(u, base); err != nil {
+	if r.transport, err = buildTransport(u, base, log); err != nil {
 		return nil, err
 	}
 	if r.limiter, err = buildLimiter(u, quirks); err != nil {
@@ -94,7 +94,7 @@ type access struct {
 	deleter     upstream.Deleter
 }
 
-func (r *registry) access(u config.Upstream, aws func() (*ecr.Session, error)) (access, error) {
+func (r *registry) access(u config.Upstream, aws func() (*ecr.Session, error), secrets watched.Source) (access, error) {
 	var as access
 	if u.Kind == config.KindECR || u.Kind == config.KindECRPublic {
 		as.expired = ecr.Expired
@@ -103,15 +103,13 @@ func (r *registry) access(u config.Upstream, aws func() (*ecr.Session, error)) (
 		if u.Credentials.Username == "" {
 			return as, nil
 		}
-		if u.Credentials.PasswordFile != "" {
-			credentials, err := watched.Password(u.Credentials.Username, u.Credentials.PasswordFile)
-			if err != nil {
-				return access{}, fmt.Errorf("password_file: %w", err)
-			}
-			as.credentials = credentials
-			return as, nil
+		password, err := secrets(u.Credentials.PasswordFile, u.Credentials.Password)
+		if err != nil {
+			return access{}, fmt.Errorf("password_file: %w", err)
 		}
-		as.credentials = auth.Static(u.Credentials.Username, u.Credentials.Password)
+		as.credentials = func(context.Context, string) (auth.Credential, error) {
+			return auth.Credential{Username: u.Credentials.Username, Password: password()}, nil
+		}
 		return as, nil
 	}
 	session, err := aws()
@@ -234,9 +232,9 @@ func template(c config.CreateRepositories) (ecr.Template, error) {
 // buildTransport makes the transport for an upstream. It trusts the authorities in the upstream's
 // ca_file, if set, and dials the upstream's address, if set, in place of its host. If the registry
 // redirects to another host, the transport dials that host.
-func buildTransport(u config.Upstream, base *url.URL) (*watched.Transport, error) {
+func buildTransport(u config.Upstream, base *url.URL, log *slog.Logger) (*watched.Transport, error) {
 	o := upstream.TransportOptions{InsecureSkipVerify: u.TLS.InsecureSkipVerify, Reach: &upstream.Reach{
 		Registry: upstream.HostPort(base), Address: u.Address, Private: u.PrivateRedirects || u.Kind == config.KindECR,
 	}}
-	return watched.NewTransport(o, u.TLS.CAFile)
+	return watched.NewTransport(o, u.TLS.CAFile, log)
 }

@@ -16,6 +16,7 @@ import (
 
 	"dray/cmd/dray/config"
 	"dray/cmd/dray/usage"
+	"dray/cmd/dray/watched"
 	"dray/mirror/pattern"
 	"dray/mirror/pipeline"
 	"dray/mirror/pipeline/local"
@@ -132,7 +133,7 @@ func pipelineFor(c config.Config, checks string, n pipeline.Name) (*pipeline.Pip
 	for _, name := range candidates {
 		for _, one := range c.Checks {
 			if one.Name == name && (checks != "" || n.Repository == "" || pattern.Any(one.Repositories, n.Repository)) {
-				return pipelineOf(one, pipeline.Options{}, nil)
+				return pipelineOf(one, pipeline.Options{}, nil, watched.AsRead)
 			}
 		}
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"dray/cmd/dray/config"
+	"dray/cmd/dray/watched"
 	"dray/mirror/identity"
 	"dray/mirror/notify"
 	"dray/upstream/ecr"
@@ -21,19 +22,20 @@ func checkParts(c config.Config, k *config.Report) {
 		checkECR(u, k, config.At("upstreams", i)+".create_repositories")
 	}
 	for i, ch := range c.Checks {
-		if _, err := stepsOf(ch, nil); err != nil {
+		if _, err := stepsOf(ch, nil, watched.AsRead); err != nil {
 			for _, p := range splitErrors(err) {
 				k.Add(config.At("checks", i), "%v", p)
 			}
 		}
 	}
 	for i, n := range c.Notifications {
-		if _, err := notify.New([]notify.Endpoint{endpointOf(n)}, nil, nil); err != nil {
+		endpoint, _ := endpointOf(n, watched.AsRead) // reads nothing
+		if _, err := notify.New([]notify.Endpoint{endpoint}, nil, nil); err != nil {
 			k.Add(config.At("notifications", i), "%v", err)
 		}
 	}
 	if c.Metadata.URL != "" {
-		if store, err := openRedis(c.Metadata); err != nil { // does not connect
+		if store, err := openRedis(c.Metadata, watched.AsRead); err != nil { // does not connect
 			k.Add("metadata.url", "%v", err)
 		} else {
 			_ = store.Close()

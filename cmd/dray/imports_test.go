@@ -97,10 +97,11 @@ var importable = map[string][]allowance{
 		{"dray/mirror/pipeline/webhook", "signs alike"}, {"dray/upstream/oci", "addresses of manifests"}, {goDigest, addresses}, {prometheusClient, measures},
 	},
 	"dray/mirror/flight": {}, // it knows nothing of what is done
-	"dray/mirror/wire":   {{"dray/upstream/oci", "parts of bodies, and the error for one that there is not"}, {"golang.org/x/sys/unix", "splice"}, {prometheusClient, measures}},
+	"dray/mirror/reread": {},
+	"dray/mirror/wire":   {{"dray/mirror/reread", "certificates are replaced"}, {"dray/upstream/oci", "parts of bodies, and the error for one that there is not"}, {"golang.org/x/sys/unix", "splice"}, {prometheusClient, measures}},
 	"dray/mirror/route":  {{"dray/upstream/oci", "requests and references as values"}},
 	"dray/mirror/identity": {
-		{"dray/mirror/flight", "equal credentials are hashed once"},
+		{"dray/mirror/flight", "equal credentials are hashed once"}, {"dray/mirror/reread", "passwords and keys are replaced"},
 		{"dray/mirror/pattern", "repositories that a rule is for"}, {"dray/upstream/oci", "refusals are errors of the protocol"},
 		{"github.com/distribution/distribution/v3/registry/auth", "recognises clients by tokens"},
 		{"github.com/hashicorp/golang-lru/v2", "passwords that were wrong, bounded"}, {"golang.org/x/crypto/bcrypt", "compares passwords with hashes"},
@@ -206,7 +207,7 @@ var importable = map[string][]allowance{
 	"dray/cmd/dray/logbuffer": {},
 	"dray/cmd/dray/usage":     {{"github.com/spf13/cobra", "subcommands"}},
 	"dray/cmd/dray/watched": {
-		{"dray/upstream", "the connections that trust the authorities"}, {"dray/upstream/auth", "passwords are credentials"},
+		{"dray/mirror/reread", "files that change"}, {"dray/upstream", "the connections that trust the authorities"}, {"dray/upstream/auth", "passwords are credentials"},
 	},
 	"dray/cmd/dray/ctl": {
 		{"dray/cmd/dray/config", "where the admin listener is, and sizes"}, {"dray/cmd/dray/usage", "arguments that are refused"},

@@ -61,7 +61,7 @@ func ignoreHangups(log *slog.Logger) (stop func()) {
 	go func() {
 		defer close(done)
 		for range hangups {
-			log.Warn("SIGHUP is ignored; restart dray to use a changed configuration (certificates and password files are read again by themselves)")
+			log.Warn("SIGHUP is ignored; restart dray to use a changed configuration (files with certificates, keys and passwords are read again by themselves)")
 		}
 	}()
 	return func() {

@@ -7,10 +7,8 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
-	"io"
+	"log/slog"
 	"net/http"
-	"os"
-	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
@@ -21,6 +19,7 @@ import (
 	"golang.org/x/crypto/bcrypt"
 
 	"dray/mirror/flight"
+	"dray/mirror/reread"
 	"dray/upstream/oci"
 )
 
@@ -30,10 +29,10 @@ import (
 // Only other credentials wait to be hashed, so a flood of wrong passwords does not delay users who
 // were recognised before. Checking an unknown user takes as long as checking a known one.
 type HTPasswd struct {
-	file, realm string
+	realm string
 	// key is random, so that nobody can guess passwords from the remembered hashes.
 	key     [32]byte
-	users   atomic.Pointer[users]
+	users   *reread.Value[*users]
 	queue   *hashQueue
 	hashing flight.Mutex[keyed] // while one request hashes its credentials, others with the same credentials wait
 	refused *lru.Cache[keyed, refusal]
@@ -63,13 +62,8 @@ const (
 
 // users holds the content of a password file.
 type users struct {
-	was    os.FileInfo
 	byName map[string]*user
 	order  []*user
-	// broken is the reason why the file cannot be used now, and since is when that began. The users
-	// are then those that the file had before. broken is nil if the file can be used.
-	broken error
-	since  time.Time
 }
 
 // user is one user of the file.
@@ -82,31 +76,38 @@ type user struct {
 // CheckHTPasswd reads a password file. Every line must be empty, a comment, or a user with a bcrypt
 // hash. The error names invalid lines by their numbers, because their text may be a password.
 func CheckHTPasswd(file string) error {
-	_, err := readUsers(file)
+	_, err := readUsers(file, nil)
 	return err
 }
 
-func readUsers(file string) (*users, error) {
-	f, err := os.Open(filepath.Clean(file))
+// readUsers returns the users of a file, which is read again when it changes. A user whose hash
+// stays the same keeps the remembered password.
+func readUsers(file string, log *slog.Logger) (*reread.Value[*users], error) {
+	var last atomic.Pointer[users]
+	v, err := reread.New(log, func(texts [][]byte) (*users, error) {
+		u, bad := parseUsers(string(texts[0]))
+		if len(bad) > 0 {
+			return nil, fmt.Errorf("no user with a bcrypt hash (htpasswd -B) in line %s", strings.Join(bad, ", "))
+		}
+		if old := last.Load(); old != nil {
+			u.keep(old)
+		}
+		last.Store(u)
+		return u, nil
+	}, file)
 	if err != nil {
 		return nil, fmt.Errorf("htpasswd: %w", err)
 	}
-	defer func() { _ = f.Close() }()
-	// Stat before the read, so that current notices a change of the file during the read.
-	was, err := f.Stat()
-	if err != nil {
-		return nil, fmt.Errorf("htpasswd: %w", err)
+	return v, nil
+}
+
+// keep takes those users from old whose hashes are the same.
+func (u *users) keep(old *users) {
+	for name, x := range u.byName {
+		if was := old.byName[name]; was != nil && bytes.Equal(was.hash, x.hash) {
+			u.byName[name] = was // with its remembered password
+		}
 	}
-	text, err := io.ReadAll(f)
-	if err != nil {
-		return nil, fmt.Errorf("htpasswd: %w", err)
-	}
-	u, bad := parseUsers(string(text))
-	if len(bad) > 0 {
-		return nil, fmt.Errorf("htpasswd %s: no user with a bcrypt hash (htpasswd -B) in line %s", file, strings.Join(bad, ", "))
-	}
-	u.was = was
-	return u, nil
 }
 
 // parseUsers returns the users of a password file, and the numbers of the lines that are not users.
@@ -132,9 +133,9 @@ func parseUsers(text string) (u *users, bad []string) {
 }
 
 // NewHTPasswd returns an HTPasswd for an htpasswd file with bcrypt hashes, which is read again
-// when it changes. The file must exist and have only valid lines.
-func NewHTPasswd(file, realm string) (*HTPasswd, error) {
-	u, err := readUsers(file)
+// when it changes. The file must exist and have only valid lines. log may be nil.
+func NewHTPasswd(file, realm string, log *slog.Logger) (*HTPasswd, error) {
+	u, err := readUsers(file, log)
 	if err != nil {
 		return nil, err
 	}
@@ -144,11 +145,10 @@ func NewHTPasswd(file, realm string) (*HTPasswd, error) {
 	}
 	h := &HTPasswd{
 		// Half of the processors stay free for requests that need no hash.
-		file: file, realm: realm, queue: newHashQueue(max(1, runtime.GOMAXPROCS(0)/2)),
+		realm: realm, users: u, queue: newHashQueue(max(1, runtime.GOMAXPROCS(0)/2)),
 		refused: refused, compare: bcrypt.CompareHashAndPassword,
 	}
 	_, _ = rand.Read(h.key[:]) // never fails (crypto/rand)
-	h.users.Store(u)
 	return h, nil
 }
 
@@ -158,12 +158,13 @@ func (h *HTPasswd) Authenticate(r *http.Request, _ []Need) (Principal, error) {
 	if !ok {
 		return Principal{}, h.challenge(r)
 	}
-	u, key := h.current(), h.keyed(name, password)
-	if u.recognises(name, key) {
+	u, broken := h.users.Get()
+	key := h.keyed(name, password)
+	if u.recognises(name, key) && (broken == nil || time.Since(broken.Since) <= brokenFileGrace) {
 		return Principal{Name: name}, nil
 	}
-	if u.broken != nil {
-		return Principal{}, fmt.Errorf("authenticate: %w", u.broken)
+	if broken != nil {
+		return Principal{}, fmt.Errorf("authenticate: htpasswd: %w", broken.Err)
 	}
 	ctx, cancel := context.WithTimeoutCause(r.Context(), hashTimeout, errCrowded)
 	defer cancel()
@@ -221,36 +222,8 @@ func (h *HTPasswd) decoyHash(u *users, name string) []byte {
 	return u.order[binary.BigEndian.Uint64(k[:])%uint64(len(u.order))].hash
 }
 
-// current returns the users that the file has now. It reads the file if it has changed. If that
-// fails, it returns the former users, with the error in broken.
-func (h *HTPasswd) current() *users {
-	old := h.users.Load()
-	now, err := os.Stat(filepath.Clean(h.file))
-	if err == nil && old.broken == nil && os.SameFile(now, old.was) && now.ModTime().Equal(old.was.ModTime()) && now.Size() == old.was.Size() {
-		return old
-	}
-	u, err := readUsers(h.file)
-	if err != nil {
-		u = &users{was: old.was, byName: old.byName, order: old.order, broken: err, since: time.Now()}
-		if old.broken != nil {
-			u.since = old.since
-		}
-	}
-	for name, x := range u.byName {
-		if was := old.byName[name]; was != nil && bytes.Equal(was.hash, x.hash) {
-			u.byName[name] = was // with its remembered password
-		}
-	}
-	h.users.Store(u)
-	return u
-}
-
-// recognises reports whether the credentials are remembered as correct. It reports false if the
-// file has been broken for more than brokenFileGrace.
+// recognises reports whether the credentials are remembered as correct.
 func (u *users) recognises(name string, key keyed) bool {
-	if u.broken != nil && time.Since(u.since) > brokenFileGrace {
-		return false
-	}
 	who := u.byName[name]
 	if who == nil {
 		return false

@@ -67,17 +67,18 @@ func replace(t *testing.T, file string, lines ...string) {
 	}
 }
 
-func passwords(t *testing.T, lines ...string) (*HTPasswd, *hashes) {
+// passwords returns an HTPasswd for a file with these lines, the file, and what was hashed.
+func passwords(t *testing.T, lines ...string) (*HTPasswd, string, *hashes) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "htpasswd")
 	replace(t, file, lines...)
-	a, err := NewHTPasswd(file, "dray")
+	a, err := NewHTPasswd(file, "dray", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	h := &hashes{n: map[int]int{}}
 	a.compare, a.queue = h.compare, newHashQueue(1)
-	return a, h
+	return a, file, h
 }
 
 func from(r *http.Request, address string) *http.Request {
@@ -89,7 +90,7 @@ func from(r *http.Request, address string) *http.Request {
 func TestPasswordsAreHashedOnce(t *testing.T) {
 	alice := line(t, "alice", "wonderland", bcrypt.MinCost)
 	synctest.Test(t, func(t *testing.T) {
-		a, h := passwords(t, alice)
+		a, file, h := passwords(t, alice)
 		login := func(user, password string, want error) {
 			t.Helper()
 			if p, err := a.Authenticate(as(user, password), nil); !errors.Is(err, want) || err == nil && p.Name != user {
@@ -125,14 +126,14 @@ func TestPasswordsAreHashedOnce(t *testing.T) {
 		hashed(7)
 
 		// A password is remembered for as long as the file has its hash.
-		replace(t, a.file, line(t, "bob", "wrong", bcrypt.MinCost), alice)
+		replace(t, file, line(t, "bob", "wrong", bcrypt.MinCost), alice)
 		login("alice", "wonderland", nil)
 		hashed(7)
-		replace(t, a.file, line(t, "alice", "wrong", bcrypt.MinCost))
+		replace(t, file, line(t, "alice", "wrong", bcrypt.MinCost))
 		login("alice", "wonderland", oci.ErrUnauthorized)
 		login("alice", "wrong", nil)
 		hashed(9)
-		replace(t, a.file, "# nobody\n")
+		replace(t, file, "# nobody\n")
 		login("alice", "wrong", oci.ErrUnauthorized)
 
 		if _, err := a.Authenticate(as("", ""), nil); !errors.Is(err, oci.ErrUnauthorized) {
@@ -154,12 +155,12 @@ func TestPasswordFileBreaks(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				a, _ := passwords(t, alice, bob)
+				a, file, _ := passwords(t, alice, bob)
 				in := func(user, password string) error { _, err := a.Authenticate(as(user, password), nil); return err }
 				if err := in("alice", "wonderland"); err != nil {
 					t.Fatal(err)
 				}
-				broken(t, a.file)
+				broken(t, file)
 				if err := in("alice", "wonderland"); err != nil {
 					t.Errorf("who was in: %v", err)
 				}
@@ -170,7 +171,7 @@ func TestPasswordFileBreaks(t *testing.T) {
 				if err := in("alice", "wonderland"); err == nil {
 					t.Error("who was in went on for longer than a minute")
 				}
-				replace(t, a.file, alice, bob)
+				replace(t, file, alice, bob)
 				if err := errors.Join(in("alice", "wonderland"), in("bob", "builder")); err != nil {
 					t.Errorf("with the file mended: %v", err)
 				}
@@ -191,7 +192,7 @@ func TestUnknownUsersCostTheSame(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				a, h := passwords(t, tc.lines...)
+				a, _, h := passwords(t, tc.lines...)
 				for i := range 40 {
 					// wonderland is right for somebody, and for nobody who is unknown.
 					if _, err := a.Authenticate(as(fmt.Sprint("unknown", i), "wonderland"), nil); !errors.Is(err, oci.ErrUnauthorized) {
@@ -231,7 +232,7 @@ func TestFloodOfWrongPasswords(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				a, _ := passwords(t, lines...)
+				a, _, _ := passwords(t, lines...)
 				login := func(user, password, address string) (time.Duration, error) {
 					began := time.Now()
 					_, err := a.Authenticate(from(as(user, password), address), nil)

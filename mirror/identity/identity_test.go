@@ -64,7 +64,7 @@ func TestCheckHTPasswd(t *testing.T) {
 		case tc.want != "" && (err == nil || !strings.HasSuffix(err.Error(), tc.want) || strings.Contains(err.Error(), "hunter2")):
 			t.Errorf("%q: %v, want %s", tc.text, err, tc.want)
 		}
-		if _, err := NewHTPasswd(file, "dray"); (err == nil) != (tc.want == "") {
+		if _, err := NewHTPasswd(file, "dray", nil); (err == nil) != (tc.want == "") {
 			t.Errorf("%q: started: %v", tc.text, err)
 		}
 	}
@@ -74,7 +74,7 @@ func TestCheckHTPasswd(t *testing.T) {
 	if err := os.WriteFile(file, []byte(good), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	a, err := NewHTPasswd(file, "dray")
+	a, err := NewHTPasswd(file, "dray", nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,14 +2,19 @@ package identity
 
 import (
 	"fmt"
+	"log/slog"
 	"net/http"
 
 	"github.com/distribution/distribution/v3/registry/auth"
 	_ "github.com/distribution/distribution/v3/registry/auth/token" // registers itself
+
+	"dray/mirror/reread"
 )
 
 // Token is an [Authenticator] for the tokens of a token service.
-type Token struct{ controller auth.AccessController }
+type Token struct {
+	controller *reread.Value[auth.AccessController]
+}
 
 // TokenOptions describe a token service (distribution, "Token Authentication Specification").
 type TokenOptions struct {
@@ -18,16 +23,20 @@ type TokenOptions struct {
 	RootCertBundle, JWKS string
 }
 
-// NewToken returns a Token for a token service.
-func NewToken(o TokenOptions) (*Token, error) {
+// NewToken returns a Token for a token service. The files of o are read again when they change. log
+// may be nil.
+func NewToken(o TokenOptions, log *slog.Logger) (*Token, error) {
 	options := map[string]any{"realm": o.Realm, "service": o.Service, "issuer": o.Issuer}
-	if o.RootCertBundle != "" {
-		options["rootcertbundle"] = o.RootCertBundle
+	var files []string
+	for option, file := range map[string]string{"rootcertbundle": o.RootCertBundle, "jwks": o.JWKS} {
+		if file != "" {
+			options[option] = file
+			files = append(files, file)
+		}
 	}
-	if o.JWKS != "" {
-		options["jwks"] = o.JWKS
-	}
-	c, err := auth.GetAccessController("token", options)
+	// The controller reads the files itself. If they change before it does, the next request sees
+	// that they are not those that were read here.
+	c, err := reread.New(log, func([][]byte) (auth.AccessController, error) { return auth.GetAccessController("token", options) }, files...)
 	if err != nil {
 		return nil, fmt.Errorf("token authentication: %w", err)
 	}
@@ -36,7 +45,8 @@ func NewToken(o TokenOptions) (*Token, error) {
 
 // Authenticate implements [Authenticator].
 func (t *Token) Authenticate(r *http.Request, needs []Need) (Principal, error) {
-	p, err := authorized(t.controller, r, needs)
+	controller, _ := t.controller.Get()
+	p, err := authorized(controller, r, needs)
 	if err != nil {
 		return Principal{}, challenge(r, err)
 	}

@@ -101,8 +101,9 @@ type Endpoint struct {
 	URL string
 	// Headers are sent with each request.
 	Headers map[string]string
-	// Secret signs requests, as for the stage webhook. If it is empty, requests are not signed.
-	Secret []byte
+	// Secret returns the key that signs the next request, as for the stage webhook. If Secret is nil
+	// or the key empty, requests are not signed.
+	Secret func() []byte
 	// Timeout bounds one request. 0 means 5 s.
 	Timeout time.Duration
 	// Backlog bounds the events that wait for the endpoint. 0 means 1000.

@@ -83,7 +83,7 @@ func (n *Notifier) counted(result string) int {
 func TestDelivers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &service{answers: []int{0, 503, 429, 200, 400}}
-		n, stop := start(t, s, Endpoint{Headers: map[string]string{"X-Team": "core"}, Secret: []byte("key")})
+		n, stop := start(t, s, Endpoint{Headers: map[string]string{"X-Team": "core"}, Secret: func() []byte { return []byte("key") }})
 		defer stop()
 		began := time.Now()
 		for _, repo := range []string{"a", "b", "c"} {

@@ -64,8 +64,8 @@ func NewServer(o ServerOptions) (*Server, error) {
 		}
 		return s, nil
 	}
-	certificate := &reloading{certificate: o.Certificate, key: o.PrivateKey}
-	if err := certificate.load(); err != nil {
+	certificate, err := newReloading(o.Certificate, o.PrivateKey, o.Logger)
+	if err != nil {
 		return nil, err
 	}
 	// Offer HTTP/1.1 only, because HTTP/2 costs more for large bodies and has no benefit. TLS 1.3 is

@@ -17,8 +17,8 @@ import (
 // the URL may have a password.
 var ErrURL = errors.New("not a redis URL")
 
-// connect returns a client for a URL.
-func connect(rawURL string, timeout time.Duration) (goredis.UniversalClient, error) {
+// connect returns a client for a URL. password may be nil, as in [Options].
+func connect(rawURL string, password func() string, timeout time.Duration) (goredis.UniversalClient, error) {
 	// The library has one log for the whole process, which writes every failure to standard error.
 	// We return failures instead.
 	logging.Disable()
@@ -30,11 +30,11 @@ func connect(rawURL string, timeout time.Duration) (goredis.UniversalClient, err
 	plain := base + "://" + rest
 	switch {
 	case kind == "":
-		return single(plain, timeout)
+		return single(plain, password, timeout)
 	case kind == "sentinel" && base != "unix":
-		return sentinel(plain, timeout)
+		return sentinel(plain, password, timeout)
 	case kind == "cluster" && base != "unix":
-		return cluster(plain, timeout)
+		return cluster(plain, password, timeout)
 	}
 	return nil, fmt.Errorf("%w: scheme %q", ErrURL, scheme)
 }
@@ -47,7 +47,7 @@ func conceal(err error) error {
 	return fmt.Errorf("%w: %w", ErrURL, err)
 }
 
-func single(plain string, timeout time.Duration) (goredis.UniversalClient, error) {
+func single(plain string, password func() string, timeout time.Duration) (goredis.UniversalClient, error) {
 	o, err := goredis.ParseURL(plain)
 	if err != nil {
 		return nil, conceal(err)
@@ -56,11 +56,12 @@ func single(plain string, timeout time.Duration) (goredis.UniversalClient, error
 	o.MaxRetries, o.DialerRetries, o.ContextTimeoutEnabled = -1, 1, true
 	setDefault(timeout, &o.DialTimeout, &o.ReadTimeout, &o.WriteTimeout, &o.PoolTimeout)
 	o.MaintNotificationsConfig = noMaintenance()
+	o.CredentialsProvider = credentials(o.Username, o.Password, password)
 	o.Dialer = bounded(&goredis.Options{DialTimeout: o.DialTimeout, TLSConfig: o.TLSConfig})
 	return goredis.NewClient(o), nil
 }
 
-func sentinel(plain string, timeout time.Duration) (goredis.UniversalClient, error) {
+func sentinel(plain string, password func() string, timeout time.Duration) (goredis.UniversalClient, error) {
 	o, err := goredis.ParseFailoverURL(plain)
 	if err != nil {
 		return nil, conceal(err)
@@ -70,11 +71,12 @@ func sentinel(plain string, timeout time.Duration) (goredis.UniversalClient, err
 	}
 	o.MaxRetries, o.DialerRetries, o.ContextTimeoutEnabled = -1, 1, true
 	setDefault(timeout, &o.DialTimeout, &o.ReadTimeout, &o.WriteTimeout, &o.PoolTimeout)
+	o.CredentialsProvider = credentials(o.Username, o.Password, password)
 	o.Dialer = bounded(&goredis.Options{DialTimeout: o.DialTimeout, TLSConfig: o.TLSConfig})
 	return goredis.NewFailoverClient(o), nil
 }
 
-func cluster(plain string, timeout time.Duration) (goredis.UniversalClient, error) {
+func cluster(plain string, password func() string, timeout time.Duration) (goredis.UniversalClient, error) {
 	o, err := goredis.ParseClusterURL(plain)
 	if err != nil {
 		return nil, conceal(err)
@@ -83,8 +85,22 @@ func cluster(plain string, timeout time.Duration) (goredis.UniversalClient, erro
 	o.MaxRetries, o.DialerRetries, o.ContextTimeoutEnabled = -1, 1, true
 	setDefault(timeout, &o.DialTimeout, &o.ReadTimeout, &o.WriteTimeout, &o.PoolTimeout)
 	o.MaintNotificationsConfig = noMaintenance()
+	o.CredentialsProvider = credentials(o.Username, o.Password, password)
 	o.Dialer = bounded(&goredis.Options{DialTimeout: o.DialTimeout, TLSConfig: o.TLSConfig})
 	return goredis.NewClusterClient(o), nil
+}
+
+// credentials returns the function that gives the user and password for a new connection. The
+// password of the URL is for want of another.
+func credentials(username, fromURL string, password func() string) func() (string, string) {
+	return func() (string, string) {
+		if password != nil {
+			if p := password(); p != "" {
+				return username, p
+			}
+		}
+		return username, fromURL
+	}
 }
 
 // setDefault sets each bound to timeout, unless the URL has set it.

@@ -29,6 +29,9 @@ type Options struct {
 	// password before the host are those for the Sentinel. The query gives those for the server, as
 	// username and password.
 	URL string
+	// Password returns the password for a new connection to the server, in place of the one in URL.
+	// It is not used if it is nil or the password is empty.
+	Password func() string
 	// Prefix begins every key; empty means "dray:".
 	Prefix string
 	// Timeout bounds each of four operations: connecting, one write, one read, and the wait for a free
@@ -53,7 +56,7 @@ var (
 // Open returns a store at a URL. It does not connect: a Redis that is down must not keep the
 // service from starting.
 func Open(o Options) (*Store, error) {
-	client, err := connect(o.URL, cmp.Or(o.Timeout, 500*time.Millisecond))
+	client, err := connect(o.URL, o.Password, cmp.Or(o.Timeout, 500*time.Millisecond))
 	if err != nil {
 		return nil, fmt.Errorf("open metadata in redis: %w", err)
 	}

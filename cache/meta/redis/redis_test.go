@@ -133,6 +133,15 @@ func TestPasswordAndSocket(t *testing.T) {
 	if _, err := s.Get(t.Context(), "k"); err == nil || errors.Is(err, meta.ErrNotFound) || strings.Contains(err.Error(), "wrong@") {
 		t.Errorf("wrong password: %v", err)
 	}
+	// A password that is put right serves the next connection.
+	password := "wrong"
+	s = open(t, redis.Options{URL: "redis://mirror:former@" + server.Addr, Timeout: 10 * time.Second, Password: func() string { return password }})
+	if _, err := s.Get(t.Context(), "k"); err == nil || errors.Is(err, meta.ErrNotFound) || strings.Contains(err.Error(), "wrong") {
+		t.Errorf("wrong password of a file: %v", err)
+	}
+	password = "secret"
+	metatest.Put(t, s, "k", "v", 0)
+	metatest.Want(t, s, "k", "v")
 }
 
 func TestURLs(t *testing.T) {

@@ -88,8 +88,8 @@ type Listener struct {
 
 // ServerTLS names the certificate of a listener and its private key. Give both files or neither.
 type ServerTLS struct {
-	// The PEM file with the certificate, followed by its intermediates. dray reads it again within
-	// a minute of a change.
+	// The PEM file with the certificate, followed by its intermediates. dray reads it again when
+	// it changes.
 	Certificate string `yaml:"certificate,omitempty"`
 	// The PEM file with the private key.
 	PrivateKey string `yaml:"private_key,omitempty"`
@@ -479,7 +479,8 @@ type Metadata struct {
 	// `rediss://` for TLS, `redis+sentinel://` for Redis Sentinel, or `redis+cluster://` for Redis
 	// Cluster. dray never prints a password in it. Default: a bbolt file in the cache directory.
 	URL SecretURL `yaml:"url"`
-	// The file that holds the Redis password; dray ignores white space around it.
+	// The file that holds the Redis password; dray ignores white space around it, and reads the file
+	// again when it changes, for the next connection.
 	PasswordFile string `yaml:"password_file,omitempty"`
 	// The Redis password, from the file or from `DRAY_METADATA_PASSWORD`. `dray check` shows it
 	// redacted; you cannot set it here.
@@ -522,9 +523,9 @@ type Token struct {
 	Service string `yaml:"service,omitempty"`
 	// The issuer that the tokens must name.
 	Issuer string `yaml:"issuer,omitempty"`
-	// The PEM file with the certificates that sign tokens.
+	// The PEM file with the certificates that sign tokens. dray reads it again when it changes.
 	RootCertBundle string `yaml:"root_cert_bundle,omitempty"`
-	// The JSON Web Key Set file with the keys that sign tokens.
+	// The JSON Web Key Set file with the keys that sign tokens. dray reads it again when it changes.
 	JWKS string `yaml:"jwks,omitempty"`
 }
 

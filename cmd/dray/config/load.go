@@ -106,7 +106,10 @@ func (c *Config) readSecrets(vars map[string]string) Problems {
 			fromFile(At("notifications", i)+".secret_file", n.SecretFile, &n.Secret)
 		}
 	}
-	if m := &c.Metadata; m.PasswordFile != "" && m.Password == "" {
+	switch m := &c.Metadata; {
+	case m.Password != "":
+		m.PasswordFile = "" // the variable is the closer word, and the file must not change it
+	case m.PasswordFile != "":
 		fromFile("metadata.password_file", m.PasswordFile, &m.Password)
 	}
 	return problems

@@ -13,7 +13,7 @@ type Notification struct {
 	// Headers that dray adds to each request. `dray check` shows their values redacted.
 	Headers map[string]auth.Secret `yaml:"headers,omitempty"`
 	// A file with the key that signs requests (HMAC-SHA-256), just as for `webhooks`; dray ignores
-	// white space around it.
+	// white space around it, and reads the file again when it changes.
 	SecretFile string `yaml:"secret_file,omitempty"`
 	// The key from the file. `dray check` shows it redacted; you cannot set it here.
 	Secret auth.Secret `yaml:"secret,omitempty"`

@@ -96,7 +96,8 @@ type WebhookCheck struct {
 	Form string `yaml:"form,omitempty"`
 	// The time for one request. Default: `5s`.
 	Timeout Duration `yaml:"timeout,omitempty"`
-	// A file with the key that signs requests (HMAC-SHA-256); dray ignores white space around it.
+	// A file with the key that signs requests (HMAC-SHA-256); dray ignores white space around it,
+	// and reads the file again when it changes.
 	SecretFile string `yaml:"secret_file,omitempty"`
 	// The key from the file. `dray check` shows it redacted; you cannot set it here.
 	Secret auth.Secret `yaml:"secret,omitempty"`

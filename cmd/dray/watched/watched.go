@@ -2,96 +2,55 @@ package watched
 
 import (
 	"bytes"
-	"context"
 	"crypto/x509"
+	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
-	"os"
-	"path/filepath"
 	"sync"
 
+	"dray/mirror/reread"
 	"dray/upstream"
 	"dray/upstream/auth"
 )
 
-// file is a file that is read again when it has changed: Kubernetes and cert-manager replace
-// passwords and authorities while dray runs. If the file cannot be read or parsed, the last value
-// stays in use.
-type file[T any] struct {
-	path  string
-	parse func([]byte) (T, error)
+// Source returns a function that returns a secret. The configuration has read it from a file, or
+// from elsewhere if file is empty.
+type Source func(file string, read auth.Secret) (func() auth.Secret, error)
 
-	mu    sync.Mutex // guards the fields below; held during a read, which is short because the file is small
-	read  os.FileInfo
-	value T
+// AsRead is the Source of secrets that stay as the configuration has read them.
+func AsRead(_ string, read auth.Secret) (func() auth.Secret, error) {
+	return func() auth.Secret { return read }, nil
 }
 
-// watch returns a file that it has read once.
-func watch[T any](path string, parse func([]byte) (T, error)) (*file[T], error) {
-	w := &file[T]{path: filepath.Clean(path), parse: parse}
-	return w, w.load()
-}
-
-// get returns the value. changed reports that the file had changed, and that this call has read the
-// new value.
-func (w *file[T]) get() (value T, changed bool) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	info, err := os.Stat(w.path)
-	if err == nil && !(os.SameFile(info, w.read) && info.ModTime().Equal(w.read.ModTime()) && info.Size() == w.read.Size()) {
-		changed = w.load() == nil // a file that is being written is read again at the next call
-	}
-	return w.value, changed
-}
-
-// load reads the file. w.mu is held, or w is new.
-func (w *file[T]) load() error {
-	info, err := os.Stat(w.path)
-	if err != nil {
-		return err
-	}
-	text, err := os.ReadFile(w.path)
-	if err != nil {
-		return err
-	}
-	value, err := w.parse(text)
-	if err != nil {
-		return fmt.Errorf("%s: %w", w.path, err)
-	}
-	w.read, w.value = info, value
-	return nil
-}
-
-// Secret returns a function that gives the secret that the file has at the time of the call,
-// without white space around it.
-func Secret(path string) (func() auth.Secret, error) {
-	w, err := watch(path, func(text []byte) (auth.Secret, error) {
-		if text = bytes.TrimSpace(text); len(text) == 0 {
-			return "", fmt.Errorf("the file is empty")
+// Watching returns a Source that reads files again when they change, and logs that. White space
+// around a secret is no part of it.
+func Watching(log *slog.Logger) Source {
+	return func(file string, read auth.Secret) (func() auth.Secret, error) {
+		if file == "" {
+			return AsRead(file, read)
 		}
-		return auth.Secret(text), nil
-	})
-	return func() auth.Secret {
-		secret, _ := w.get()
-		return secret
-	}, err
-}
-
-// Password returns credentials whose password is in a file.
-func Password(username, path string) (auth.Credentials, error) {
-	secret, err := Secret(path)
-	return func(context.Context, string) (auth.Credential, error) {
-		return auth.Credential{Username: username, Password: secret()}, nil
-	}, err
+		w, err := reread.New(log, func(texts [][]byte) (auth.Secret, error) {
+			text := bytes.TrimSpace(texts[0])
+			if len(text) == 0 {
+				return "", errors.New("the file is empty")
+			}
+			return auth.Secret(text), nil
+		}, file)
+		return func() auth.Secret {
+			secret, _ := w.Get()
+			return secret
+		}, err
+	}
 }
 
 // authorities returns the certificates of a file and those of the system.
-func authorities(pem []byte) (*x509.CertPool, error) {
+func authorities(pem [][]byte) (*x509.CertPool, error) {
 	pool, err := x509.SystemCertPool()
 	if err != nil {
 		return nil, fmt.Errorf("system certificates: %w", err)
 	}
-	if !pool.AppendCertsFromPEM(pem) {
+	if !pool.AppendCertsFromPEM(pem[0]) {
 		return nil, fmt.Errorf("the file contains no PEM certificate")
 	}
 	return pool, nil
@@ -101,22 +60,23 @@ func authorities(pem []byte) (*x509.CertPool, error) {
 // changes, Transport uses a new [http.Transport] that trusts the new ones.
 type Transport struct {
 	options upstream.TransportOptions
-	trusted *file[*x509.CertPool] // nil without a file
+	trusted *reread.Value[*x509.CertPool] // nil without a file
 
 	mu      sync.Mutex // guards current
 	current *http.Transport
 }
 
 // NewTransport returns a Transport that trusts the authorities in caFile and those of the system,
-// or the authorities of o if caFile is empty. The error says why the file cannot be used.
-func NewTransport(o upstream.TransportOptions, caFile string) (*Transport, error) {
+// or the authorities of o if caFile is empty. The error says why the file cannot be used. log may
+// be nil.
+func NewTransport(o upstream.TransportOptions, caFile string, log *slog.Logger) (*Transport, error) {
 	t := &Transport{options: o}
 	if caFile != "" {
 		var err error
-		if t.trusted, err = watch(caFile, authorities); err != nil {
+		if t.trusted, err = reread.New(log, authorities, caFile); err != nil {
 			return nil, fmt.Errorf("ca_file: %w", err)
 		}
-		t.options.RootCAs = t.trusted.value
+		t.options.RootCAs, _ = t.trusted.Get()
 	}
 	t.current = upstream.NewTransport(t.options)
 	return t, nil
@@ -127,9 +87,10 @@ func (t *Transport) now() *http.Transport {
 	if t.trusted == nil {
 		return t.current
 	}
+	pool, _ := t.trusted.Get()
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if pool, changed := t.trusted.get(); changed {
+	if pool != t.options.RootCAs {
 		former := t.current
 		t.options.RootCAs = pool
 		t.current = upstream.NewTransport(t.options)

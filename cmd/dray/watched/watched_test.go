@@ -26,7 +26,7 @@ func TestAuthoritiesAreReadAgain(t *testing.T) {
 	first, second := ecrtest.Start(t, ecrtest.Options{SelfSigned: true}), ecrtest.Start(t, ecrtest.Options{SelfSigned: true})
 	path := filepath.Join(t.TempDir(), "ca.pem")
 	replace(t, path, string(first.CAPEM))
-	tr, err := NewTransport(upstream.TransportOptions{}, path)
+	tr, err := NewTransport(upstream.TransportOptions{}, path, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -58,9 +58,9 @@ type Config struct {
 	Form Form
 	// Timeout of one request. 0 means 5 s.
 	Timeout time.Duration
-	// Secret signs requests. Without a secret, they are not signed. The secret is part of no
-	// revision and no error.
-	Secret []byte `json:"-"`
+	// Secret returns the key that signs the next request. Without it, requests are not signed. The
+	// key is part of no revision and no error.
+	Secret func() []byte `json:"-"`
 	// Failures is the number of failures in a row after which requests stop for Pause. 0 means 5.
 	Failures int
 	// Pause is the time after which one request probes a failing service. 0 means 30 s.
@@ -237,14 +237,18 @@ const (
 	HeaderSignature = "X-Dray-Signature"
 )
 
-// Sign adds the signature of a body to the headers of its request. Without a secret, it adds
-// nothing.
-func Sign(h http.Header, secret, body []byte) {
-	if len(secret) == 0 {
+// Sign adds the signature of a body to the headers of its request, with the key that secret returns.
+// Without secret or a key, it adds nothing.
+func Sign(h http.Header, secret func() []byte, body []byte) {
+	if secret == nil {
+		return
+	}
+	key := secret()
+	if len(key) == 0 {
 		return
 	}
 	now := strconv.FormatInt(time.Now().Unix(), 10)
-	mac := hmac.New(sha256.New, secret)
+	mac := hmac.New(sha256.New, key)
 	mac.Write([]byte(now + "."))
 	mac.Write(body)
 	h.Set(HeaderTime, now)

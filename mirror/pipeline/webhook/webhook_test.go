@@ -109,11 +109,15 @@ func TestSignature(t *testing.T) {
 		}
 		return 200, fmt.Sprintf(`{"response":{"uid":%q,"allowed":true}}`, uid(body))
 	})
-	s := stage(t, Config{URL: url, Secret: secret})
+	s := stage(t, Config{URL: url, Secret: func() []byte { return secret }})
 	if _, err := s.CheckImage(t.Context(), image); err != nil {
 		t.Error(err)
 	}
-	other := stage(t, Config{URL: url, Secret: []byte("another")})
+	secret = []byte("a newer one")
+	if _, err := s.CheckImage(t.Context(), image); err != nil {
+		t.Error(err)
+	}
+	other := stage(t, Config{URL: url, Secret: func() []byte { return []byte("another") }})
 	if s.Revision() != other.Revision() {
 		t.Error("the secret is part of the revision")
 	}

@@ -1,0 +1,112 @@
+package reread
+
+import (
+	"cmp"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"time"
+)
+
+// Value is made from the contents of files. Administrators, Kubernetes and cert-manager replace
+// passwords, keys and certificates while dray runs, so each [Value.Get] looks whether they have. If
+// the changed files cannot be used, the last value stays in use. A Value may be used concurrently.
+type Value[T any] struct {
+	paths   []string
+	parse   func(texts [][]byte) (T, error)
+	log     *slog.Logger
+	current atomic.Pointer[state[T]]
+}
+
+// state is what was last made of the files. It is never changed.
+type state[T any] struct {
+	read    []os.FileInfo // the files at the time when value was made
+	value   T
+	failure *Failure
+}
+
+// Failure says that changed files cannot be used, and since when Get knows that.
+type Failure struct {
+	Err   error
+	Since time.Time
+}
+
+// New makes a value from files. parse gets their contents in the order of paths; its errors must
+// not show these contents. log may be nil.
+func New[T any](log *slog.Logger, parse func(texts [][]byte) (T, error), paths ...string) (*Value[T], error) {
+	v := &Value[T]{parse: parse, log: cmp.Or(log, slog.New(slog.DiscardHandler))}
+	for _, p := range paths {
+		v.paths = append(v.paths, filepath.Clean(p))
+	}
+	first, err := v.load()
+	if err != nil {
+		return nil, err
+	}
+	v.current.Store(first)
+	return v, nil
+}
+
+// Get returns the value that the files have now. If they cannot be used, it returns the last value
+// that could be, and the failure. It logs the first of equal failures, and a change of the value.
+func (v *Value[T]) Get() (T, *Failure) {
+	old := v.current.Load()
+	if old.failure == nil && v.unchanged(old.read) {
+		return old.value, nil
+	}
+	// Failures are not remembered with the state of the files: neither a file that is being written
+	// nor one that may not be read yet has to change again in a way that Stat shows.
+	now, err := v.load()
+	if err != nil {
+		now = &state[T]{old.read, old.value, &Failure{err, time.Now()}}
+		if old.failure != nil {
+			now.failure.Since = old.failure.Since
+		}
+	}
+	if !v.current.CompareAndSwap(old, now) {
+		newer := v.current.Load()
+		return newer.value, newer.failure
+	}
+	files := strings.Join(v.paths, ", ")
+	switch {
+	case err == nil:
+		v.log.Info("a changed file was read again", "file", files)
+	case old.failure == nil || old.failure.Err.Error() != err.Error():
+		v.log.Warn("a changed file cannot be used; what it said before stays in use", "file", files, "error", err)
+	}
+	return now.value, now.failure
+}
+
+// unchanged reports whether the files are still those of infos. A file that is missing has changed.
+func (v *Value[T]) unchanged(infos []os.FileInfo) bool {
+	for i, was := range infos {
+		now, err := os.Stat(v.paths[i])
+		if err != nil || !os.SameFile(now, was) || !now.ModTime().Equal(was.ModTime()) || now.Size() != was.Size() {
+			return false
+		}
+	}
+	return true
+}
+
+// load reads the files and makes the value.
+func (v *Value[T]) load() (*state[T], error) {
+	s := &state[T]{read: make([]os.FileInfo, len(v.paths))}
+	texts := make([][]byte, len(v.paths))
+	for i, path := range v.paths {
+		var err error
+		// Stat before the read, so that Get notices a change of the file during the read.
+		if s.read[i], err = os.Stat(path); err != nil {
+			return nil, err
+		}
+		if texts[i], err = os.ReadFile(path); err != nil {
+			return nil, err
+		}
+	}
+	var err error
+	if s.value, err = v.parse(texts); err != nil {
+		return nil, fmt.Errorf("%s: %w", strings.Join(v.paths, ", "), err)
+	}
+	return s, nil
+}
