@@ -4,10 +4,13 @@
 #   REGISTRY         the name under which clients reach dray, host or host:port
 #   REGION           the AWS region that CloudWatch metrics are published to
 #   PORT             the port dray listens on
-#   TLS_CERTIFICATE  the certificate dray shows to clients; for dockerRun a path in the container,
-#   TLS_PRIVATE_KEY  and its key                            where ./credentials is mounted as /credentials
+#   TLS_CERTIFICATE  the file with the certificate that dray shows to clients
+#   TLS_PRIVATE_KEY  the file with the private key of that certificate
 #
-# `run` and `dockerRun` pass these variables to dray, and all variables whose names begin with DRAY_.
+# For `dockerRun`, the two files are paths in the container. ./credentials is mounted there as /credentials.
+# `run` and `dockerRun` pass these variables to dray, with all variables whose names begin with DRAY_, and
+# with those from which the AWS SDK gets credentials and a region. `dockerRun` leaves out
+# DRAY_CACHE_DIRECTORY, because the cache is in the volume VOLUME.
 
 .DEFAULT_GOAL := help
 SHELL         := /bin/bash
@@ -25,7 +28,7 @@ PREFIX        ?= /usr/local
 VERSION       := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 GOBUILD       := CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION)"
 
-# Where make keeps test tools and the root file systems it has made; safe to delete.
+# make keeps test tools here, and root file systems that it has made. You may delete this directory.
 CACHE_HOME    := $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)
 export DRAY_TEST_CACHE ?= $(CACHE_HOME)/dray-test
 export PORT
@@ -34,8 +37,8 @@ export PORT
 # defaults.
 on-host       = TLS_CERTIFICATE="$(or $(TLS_CERTIFICATE),credentials/cert.pem)" TLS_PRIVATE_KEY="$(or $(TLS_PRIVATE_KEY),credentials/privkey.pem)"
 in-container  = -e TLS_CERTIFICATE="$(or $(TLS_CERTIFICATE),/credentials/cert.pem)" -e TLS_PRIVATE_KEY="$(or $(TLS_PRIVATE_KEY),/credentials/privkey.pem)"
-# must-exist fails if a certificate or key is missing on the host. $(1) is the prefix of the paths in the
-# container; files at other paths belong to the image and are not checked.
+# must-exist fails if the certificate or the key is missing on the host. $(1) is / for dockerRun, and empty
+# for run. For dockerRun, a file outside /credentials belongs to the image and is not checked.
 must-exist    = @for file in "$(or $(TLS_CERTIFICATE),$(1)credentials/cert.pem)" "$(or $(TLS_PRIVATE_KEY),$(1)credentials/privkey.pem)"; do \
 	  case "$(1)$$file" in //credentials/*) file=".$$file" ;; //*) continue ;; esac; \
 	  [ -r "$$file" ] || { echo "cannot read $$file: make -e REGISTRY=$(REGISTRY) genSelfsigned puts a certificate and its key into ./credentials" >&2; exit 1; }; \
@@ -71,8 +74,8 @@ run: variables ## run dray from source
 	$(call must-exist,)
 	$(on-host) ECR_REGISTRY="$(ECR_REGISTRY)" REGISTRY="$(REGISTRY)" REGION="$(REGION)" go run ./cmd/dray serve
 
-# The build stage of the Dockerfile runs here, on the host. So the build needs no base image, and the image
-# contains the certificate authorities that the host trusts.
+# This target does the work of the first stage of the Dockerfile on the host. So the build needs no base
+# image, and the image contains the certificate authorities that the host trusts.
 dockerBuild: ## build the container image; needs a Docker daemon but no network
 	@rm -rf bin/context && mkdir -p bin/context
 	$(GOBUILD) -o bin/context/image/bin/dray ./cmd/dray
@@ -82,8 +85,8 @@ dockerBuild: ## build the container image; needs a Docker daemon but no network
 	docker build -t $(IMAGE) bin/context
 	@rm -rf bin/context
 
-# The container runs as the user who runs make, because only that user can read the private key and ~/.aws,
-# and without any capability. A profile can contain data that passes through dray, so port 6060 is published
+# The container runs without any capability, as the user who runs make: only that user can read the private
+# key and ~/.aws. A profile can contain data that passes through dray, so port 6060 is published
 # to this host alone.
 dockerRun: variables ## run the container image
 	$(call must-exist,/)

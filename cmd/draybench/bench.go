@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-// plan sets the amounts of work. Sizes are in bytes, rates in bytes a second.
+// plan sets the amounts of work of a run. Sizes are in bytes. Total and SlowConnection are rates,
+// in bytes a second.
 type plan struct {
 	Quick                  bool
 	Rounds                 int
@@ -50,8 +51,8 @@ func fullPlan() plan {
 		Crowd: 1000, CrowdLayers: 2, CrowdLayer: 5e6, Streams: 32, Fewer: 8, Pulls: 3, ManifestClients: 32, Blobs: 1e6}
 }
 
-// quickPlan makes a short run that goes through the same code as a full one. Its numbers mean
-// nothing.
+// quickPlan is for a short run that goes through the same code as a full one. The numbers of such a
+// run mean nothing.
 func quickPlan() plan {
 	return plan{Quick: true, Rounds: 1, WarmRounds: 1, Window: 200 * time.Millisecond, RTT: 5 * time.Millisecond, Total: 100e6,
 		WarmBlobs: 2, WarmBlob: 2e6, Range: 1 << 18, Tags: 5, Layers: 3, Layer: 1e6, SmallLayers: 10, SmallLayer: 4 << 10,
@@ -59,7 +60,7 @@ func quickPlan() plan {
 		Crowd: 50, CrowdLayers: 2, CrowdLayer: 1e5, Streams: 4, Fewer: 2, Pulls: 3, ManifestClients: 4, Blobs: 3000}
 }
 
-// bench measures peers by a plan, and keeps the results.
+// bench measures the peers, with the amounts of work of a plan, and keeps the results.
 type bench struct {
 	plan             plan
 	dir              string
@@ -72,7 +73,7 @@ type bench struct {
 	log              *slog.Logger
 }
 
-// scenario is a group of measurements, under a name for -only.
+// scenario is a group of measurements. The flag -only takes its name.
 type scenario struct {
 	name string
 	run  func(*bench, context.Context) error
@@ -133,8 +134,8 @@ func (b *bench) caches() []peer {
 	return slices.DeleteFunc(slices.Clone(b.peers), func(p peer) bool { return p.name == direct })
 }
 
-// eachRound calls f for every peer in every round. Every second round goes backwards, so that
-// changes of the machine's speed affect all peers alike.
+// eachRound calls f for every peer in every round. Every second round takes the peers in reverse
+// order, so that changes of the machine's speed affect all peers alike.
 func eachRound(rounds int, peers []peer, f func(round int, p peer) error) error {
 	for round := range rounds {
 		order := slices.Clone(peers)

@@ -27,8 +27,8 @@ type loader struct {
 
 func newLoader(trust *tls.Config) *loader { return &loader{trust: trust, sink: make([]byte, 1<<20)} }
 
-// answer has the times of the first byte and of the whole body. Both times begin before the client
-// dials, or on an open connection before it sends the request.
+// answer has the times until the first byte and until the end of the body. Both begin before the
+// client dials. On an open connection, they begin before it sends the request.
 type answer struct {
 	First, Whole time.Duration
 	Bytes        int64
@@ -175,11 +175,11 @@ func (c *client) header() (status int, length int64, closes bool, err error) {
 	}
 }
 
-// tlsSlack is the number of bytes of a body that the TLS layer may have buffered: a record and
-// some more.
+// tlsSlack is how many bytes of a body the TLS layer may have buffered: a record of 16 KiB and some
+// more.
 const tlsSlack = 64 << 10
 
-// body discards a body. It calls first when the first byte arrives.
+// body discards a body. When its first byte arrives, body calls the function first.
 func (c *client) body(length int64, first func()) error {
 	if length == 0 {
 		first()

@@ -17,9 +17,9 @@ import (
 	"time"
 )
 
-// million starts dray on a directory with a million blobs. It measures the time until a client has
-// a manifest and a layer, the time until dray has read the directory, and the peak memory until
-// then.
+// million starts dray on a directory with a million blobs. It measures how long it takes until a
+// client has a manifest and a layer, and until dray has read the directory. It also measures the
+// peak memory until dray has read the directory.
 func (b *bench) million(ctx context.Context) error {
 	d, ok := b.dray()
 	if !ok {

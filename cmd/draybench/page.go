@@ -159,8 +159,8 @@ func (p page) table(w *strings.Builder, t table) {
 	fmt.Fprintf(w, " |\n|---%s|\n%s", strings.Repeat("|--:", 2*len(t.columns)-1), rows.String())
 }
 
-// number formats a value with at least three significant digits, but at most four decimals. Without
-// ok it returns a dash.
+// number formats a value with at least three significant digits, but at most four decimals. If ok
+// is false, there is no value, and number returns a dash.
 func number(v float64, ok bool) string {
 	switch {
 	case !ok:

@@ -20,13 +20,14 @@ const (
 	distribution = "distribution"
 )
 
-// peer is a kind of server to measure.
+// peer is a program to measure as a server. The peer direct has no program: its clients use the
+// origin itself.
 type peer struct {
 	name string
 	path string // of the program
 	env  []string
-	// launch writes a configuration and returns the command lines. There are two if the server
-	// cannot have two listeners.
+	// launch writes a configuration, and returns the arguments of each process. A server that cannot
+	// have two listeners runs as two processes.
 	launch func(s site) ([][]string, error)
 }
 

@@ -8,7 +8,7 @@ import (
 )
 
 // policy is a cache of some size with an order of eviction. It gets the requests of a trace in
-// order, and reports for each whether it is a hit.
+// order, and reports for each request whether it is a hit.
 type policy interface {
 	request(at int) (hit bool)
 }
@@ -75,7 +75,7 @@ func (r *store) keep(o int32, value any) {
 	r.used += r.cost(o)
 }
 
-// queue is FIFO. With renew it is LRU: a hit makes its object the newest.
+// queue is FIFO. With renew it is LRU: a hit makes the requested object the newest.
 type queue struct {
 	store
 	renew bool
@@ -146,8 +146,8 @@ func (s *sieve) evict() {
 }
 
 // belady evicts an object that is never requested again or, if there is none, the one whose next
-// request is the latest. If all sizes are equal, no policy has more hits. If they differ, this
-// holds only in practice.
+// request is the latest. If all sizes are equal, no policy has more hits. If they differ, a policy
+// that prefers small objects can have more.
 type belady struct {
 	trace          *trace
 	capacity, used int64
@@ -156,13 +156,14 @@ type belady struct {
 	latest         uses
 }
 
-// use is an object and the index of its next request.
+// use is an object with the index of its next request in the trace.
 type use struct {
 	object int32
 	next   int
 }
 
-// uses is a heap with the latest on top. Entries that differ from held are outdated.
+// uses is a heap with the latest next request on top. An entry is outdated if held has another next
+// request for its object, or does not have the object.
 type uses []use
 
 func (u uses) Len() int           { return len(u) }

@@ -56,8 +56,8 @@ func (l *loader) pull(ctx context.Context, address string, img *image, parallel 
 	return result, context.Cause(ctx)
 }
 
-// pulls makes several clients pull an image at once. The returned duration ends with the last of
-// them.
+// pulls makes several clients pull an image at once. It returns the time until the last of them is
+// done.
 func (l *loader) pulls(ctx context.Context, address string, img *image, clients, parallel int) ([]pull, time.Duration, error) {
 	start := time.Now()
 	results := make([]pull, clients)

@@ -16,12 +16,12 @@ import (
 	"time"
 )
 
-// lineAlone names the measurement of the image's bytes on an equal line, without dray and without a
-// registry.
+// lineAlone names the measurement of a line alone: it carries the bytes of the image, without dray
+// and without a registry.
 const lineAlone = "the line"
 
-// push sends an image through dray to a stand-in for Amazon ECR behind a line of the plan's rate,
-// and then the bytes of its layer over such a line alone.
+// push sends an image through dray to a stand-in for Amazon ECR, over a line with the rate of the
+// plan. Then it sends the bytes of the layer over another such line, without dray.
 func (b *bench) push(ctx context.Context) error {
 	d, ok := b.dray()
 	if !ok || b.fakeECR == "" {

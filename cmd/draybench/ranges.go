@@ -14,8 +14,8 @@ type rangeLoad struct {
 	length  int64
 }
 
-// rangeLoads are those of clients that fetch a layer in parallel, and of clients that fetch files
-// of a layer as they need them.
+// rangeLoads are the loads of clients that fetch a layer in parallel ranges, and of clients that
+// fetch single files of a layer as they need them.
 func rangeLoads() []rangeLoad { return []rangeLoad{{20, 8e6}, {10, 16e6}, {20, 1e6}} }
 
 // String names the load in rows.
@@ -26,7 +26,8 @@ func (l rangeLoad) String() string {
 func (l rangeLoad) warmRate() metric { return metric(l.String() + ", GB/s") }
 func (l rangeLoad) warmCost() metric { return metric(l.String() + ", CPU s/GB") }
 
-// lines are the origins of the cold ranges: one that limits each connection, and one that does not.
+// lines are the shapes of the origins of the cold ranges: one limits the rate of each connection,
+// and the other does not.
 func (p plan) lines() []shape {
 	return []shape{{RTT: p.RTT, PerConnection: p.SlowConnection, Total: 2 * p.Total}, {RTT: p.RTT, Total: p.Total}}
 }
@@ -59,7 +60,8 @@ func coldRangeRows() (rows []metric) {
 	return rows
 }
 
-// rangeTargets compares ranges with nginx if dray holds the layer, and else with no cache.
+// rangeTargets returns the targets for ranges. If dray holds the layer, they compare dray with
+// nginx, otherwise with no cache.
 func rangeTargets() (all []target) {
 	for _, l := range rangeLoads() {
 		least := 1.0
@@ -80,8 +82,8 @@ func rangeTargets() (all []target) {
 	return all
 }
 
-// warmRanges measures ranges of blobs that dray and nginx hold. For distribution, the scenario warm
-// has a row.
+// warmRanges measures ranges of blobs that dray and nginx hold. Distribution is not measured here,
+// only in the scenario warm.
 func (b *bench) warmRanges(ctx context.Context) error {
 	img, err := newImage("bench/ranges", "v1", b.plan.WarmBlobs, b.plan.WarmBlob)
 	if err != nil {
@@ -139,7 +141,7 @@ func (b *bench) coldRanges(ctx context.Context) error {
 }
 
 // ranges fetches all ranges of a blob of size bytes once, in a random order that is always the
-// same. The returned duration ends with the last of them.
+// same. It returns the time until the last range has arrived.
 func (l *loader) ranges(ctx context.Context, address, path string, size int64, load rangeLoad) (time.Duration, error) {
 	order := rand.New(rand.NewPCG(1, uint64(load.length))).Perm(int((size + load.length - 1) / load.length))
 	queue := make(chan int64, len(order))

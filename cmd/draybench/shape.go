@@ -6,7 +6,8 @@ import (
 	"time"
 )
 
-// shape describes the path to the origin. Zero rates and times are no limit.
+// shape describes the path to the origin. A rate of zero means no limit, and an RTT of zero means
+// no delay.
 type shape struct {
 	RTT           time.Duration // the delay of each new connection, and of each request
 	PerConnection int64         // bytes a second
@@ -17,7 +18,7 @@ type shape struct {
 // bytes pass at once, which makes up for timers that fire late.
 const catchUp = 10 * time.Millisecond
 
-// limiter schedules bytes at a rate, in the order of the calls.
+// limiter schedules bytes at a rate, in the order in which reserve is called.
 type limiter struct {
 	rate int64 // bytes a second; 0 is no limit
 	mu   sync.Mutex

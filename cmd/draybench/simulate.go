@@ -12,13 +12,14 @@ import (
 	"time"
 )
 
-// A miss is assumed to cost missDelay, and the time that its bytes take at missRate.
+// The simulation assumes that a miss costs missDelay, and the time that its bytes take at missRate.
 const (
 	missDelay = 50 * time.Millisecond
 	missRate  = 100e6 // bytes a second
 )
 
-// warmUp sets the part of a trace that only fills the cache and is not counted: its first 1/warmUp.
+// warmUp sets how much of a trace only fills the cache. One part in warmUp, at the beginning, is
+// not counted.
 const warmUp = 5
 
 // simulation has the flags of draybench simulate.
@@ -36,8 +37,9 @@ type share struct {
 	ratio float64
 }
 
-// score is the result of a policy: the shares of the requests, of the bytes, and of the assumed
-// cost of misses that its hits saved.
+// score is the result of a policy. objects is the share of the requests that are hits, and bytes is
+// the share of the bytes that are in hits. waiting is the share that the hits saved of the cost
+// that the trace would have if every request were a miss.
 type score struct{ objects, bytes, waiting float64 }
 
 func (s score) plus(t score, weight float64) score {
@@ -145,7 +147,7 @@ func (r *reader) readFile(name string) error {
 	return r.read(f)
 }
 
-// synthetic returns the table of all workloads, as means over the seeds.
+// synthetic returns the table of all workloads. Each score is the mean over the seeds.
 func (s simulation) synthetic(ctx context.Context, stderr io.Writer) (string, error) {
 	var columns []string
 	rows := map[string][]string{}
@@ -177,7 +179,8 @@ func (s simulation) synthetic(ctx context.Context, stderr io.Writer) (string, er
 	return markdown(columns, rows), nil
 }
 
-// play runs a trace on a policy whose size is a share of the trace's footprint.
+// play runs a trace on a policy, and returns its score. ratio is the size of the cache, as a share
+// of the footprint of the trace.
 func play(ctx context.Context, t *trace, c contender, ratio float64) (score, error) {
 	p := c.make(t, int64(ratio*float64(t.footprint())))
 	var all, hit score

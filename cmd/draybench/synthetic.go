@@ -49,7 +49,7 @@ func (g *generator) object(size int64) int32 {
 	return int32(len(g.objects) - 1)
 }
 
-// between draws a size, spread evenly over orders of magnitude.
+// between draws a size from least to most. Its logarithm is spread evenly.
 func (g *generator) between(least, most float64) int64 {
 	return int64(least * math.Pow(most/least, g.Float64()))
 }

@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// target is a bound on a metric of dray, or on its ratio to another metric.
+// target is a bound on a metric of dray, or on the ratio of that metric to a metric of a server.
 type target struct {
 	text    string
 	metric  metric

@@ -46,20 +46,20 @@ type reader struct {
 	trace
 	known   map[digest.Digest]int32
 	fetches map[rangedFetch]time.Time
-	// skipped counts lines that are no request for content. unknown counts requests for content
-	// without a digest or size.
+	// skipped counts lines that are not a request for content. unknown counts requests for content
+	// whose line has no digest or no size.
 	skipped, unknown int
 }
 
-// rangedFetch is a client that fetches an object by ranges: containerd makes several requests
-// for one object.
+// rangedFetch identifies the fetch of an object by ranges: a client such as containerd makes
+// several requests for one object.
 type rangedFetch struct {
 	client string
 	object int32
 }
 
-// sameFetch is the longest time between two requests of a client for ranges of an object that count
-// as one fetch.
+// sameFetch is the longest time between two requests of a [rangedFetch]. After a longer time, the
+// next request counts as a new fetch.
 const sameFetch = time.Minute
 
 func newReader() *reader {

@@ -52,7 +52,7 @@ func reasons() map[metric]func(r results) string {
 	}
 }
 
-// besideBare compares net/http itself with distribution, to explain a missed target for rates.
+// besideBare explains a missed target for rates: it compares net/http itself with distribution.
 func besideBare(r results, rates, costs metric) string {
 	cpu, ok1 := r.ratio(costs, distribution, costs, dray)
 	most, ok2 := r.ratio(rates, bareNetHTTP, rates, distribution)
@@ -63,8 +63,8 @@ func besideBare(r results, rates, costs metric) string {
 		"A request costs distribution %s × the CPU time that it costs dray.", number(most, true), number(cpu, true))
 }
 
-// bareMicroseconds is the processor time of the bare server for a request, on one machine: the one
-// for which the goal for a hit was set.
+// bareMicroseconds is the processor time of the bare server for a request on a certain machine. The
+// goal for a hit was set for that machine.
 const bareMicroseconds = 17
 
 // timeHash measures the hash of a layer in memory, a cost that every verifying server has.

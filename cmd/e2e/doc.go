@@ -1,14 +1,14 @@
-// Package e2e drives the built dray binary with the clients people use: Docker, Podman, Skopeo,
+// Package e2e tests the built dray binary with the clients that people use: Docker, Podman, Skopeo,
 // containerd, BuildKit and go-containerregistry. It has tests only.
 //
 // Invariants:
 //   - dray is a process of its own, configured with deploy/dray.yaml. The registries behind it are
 //     doubles that count requests.
-//   - Clients are configured with the files of deploy/clients, at the paths of their manuals, in a
-//     mount namespace of their own. Tests neither read nor change the machine's configuration, and
-//     leave running daemons alone.
-//   - Every address is on the loopback interface. Names of public registries resolve to it, too,
-//     and nothing listens there: clients get content through dray only.
+//   - Clients are configured with the files of deploy/clients, at the paths that their manuals
+//     name, in a mount namespace of their own. Tests neither read nor change the machine's
+//     configuration, and leave running daemons alone.
+//   - Every address is on the loopback interface. Names of public registries resolve to a loopback
+//     address on which nothing listens, so clients get content through dray only.
 //   - A test skips a missing client and names it. With DRAY_REQUIRE_CLIENTS=1 it fails instead.
 //   - Every process has its own directories and is stopped by the test that started it.
 package e2e

@@ -34,7 +34,7 @@ func main() {
 
 // options are the flags.
 type options struct {
-	dray, fakeecr string // binaries; empty: built from source
+	dray, fakeecr string // paths of binaries; if one is empty, the binary is built from source
 	once          bool
 	clients       int
 }

@@ -26,8 +26,8 @@ import (
 // repository holds all images of the playtest, also in a real ECR.
 const repository = "dray-playtest"
 
-// newRepository is a repository of the stand-in that does not exist before dray pushes to it. A
-// real ECR does not get it.
+// newRepository is a repository of the stand-in that does not exist before dray pushes to it. With
+// a real ECR, it is not used.
 const newRepository = "team/app"
 
 // row is one line of the table.
@@ -107,8 +107,8 @@ func pull(image string, img v1.Image) func(context.Context, *client) error {
 	}
 }
 
-// measure makes n clients do the same at the same time, and returns the time and the bytes that
-// this took.
+// measure lets n clients call do at the same time. It returns the time until all are done, and the
+// bytes.
 func (s *testbed) measure(ctx context.Context, n int, do func(context.Context, *client) error, newClient func() *client) (row, error) {
 	before, err := s.meter(ctx)
 	if err != nil {
@@ -137,8 +137,8 @@ func (s *testbed) measure(ctx context.Context, n int, do func(context.Context, *
 	return r, err
 }
 
-// verdict returns an error if a pull through dray, other than a cold one, got more than 1 % of its
-// bytes from ECR, or if a cold one got none from there.
+// verdict returns an error if a cold pull through dray got no bytes from ECR, or if another pull
+// through dray got more than 1 % of its bytes from there.
 func verdict(rows []row) error {
 	var problems []error
 	for _, r := range rows {
@@ -167,8 +167,8 @@ func (s *testbed) images() ([]v1.Image, error) {
 	return images, nil
 }
 
-// ecrAccess creates the repository if it is missing, and gets a token of ECR, as every client
-// without dray must.
+// ecrAccess creates the repository if it is missing, and gets a token of ECR. Without dray, every
+// client has to do this itself.
 func (s *testbed) ecrAccess(ctx context.Context) (authn.Authenticator, error) {
 	load := []func(*awsconfig.LoadOptions) error{}
 	if s.control != "" {

@@ -43,9 +43,9 @@ type testbed struct {
 	registry      string            // host:port of dray, as clients write it
 	admin         string            // host:port
 	ecrHost       string
-	ecrAddress    string // host:port of the stand-in, or of the registry in an ECR_REGISTRY without TLS; empty: ecrHost itself
+	ecrAddress    string // host:port to connect to; empty means ecrHost. Set for a stand-in, or if ECR_REGISTRY is http://
 	roots         *x509.CertPool
-	control       string // of the stand-in that this process started; empty: ECR_REGISTRY names the registry
+	control       string // URL of the control API of the stand-in; empty if ECR_REGISTRY names the registry
 	fakeecr, dray *process
 }
 
@@ -224,7 +224,7 @@ func (s *testbed) listenAt(ctx context.Context) string {
 	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
 	defer cancel()
 	host, _, _ := net.SplitHostPort(s.registry)
-	addresses, _ := net.DefaultResolver.LookupIPAddr(ctx, cmp.Or(host, s.registry)) // an unknown name is to be added to this machine's hosts file
+	addresses, _ := net.DefaultResolver.LookupIPAddr(ctx, cmp.Or(host, s.registry)) // on an error, the name counts as one that the user adds to this machine's hosts file
 	if slices.ContainsFunc(addresses, func(a net.IPAddr) bool { return !a.IP.IsLoopback() }) {
 		return ""
 	}
@@ -294,8 +294,7 @@ func (s *testbed) direct(auth authn.Authenticator) *client {
 	return &client{transport: &countingTransport{base: t}, auth: auth, registry: cmp.Or(s.ecrAddress, s.ecrHost)}
 }
 
-// environment returns the variables as a list. They are those of this process; a variable of the
-// testbed replaces one of the same name.
+// environment returns the variables as a list.
 func environment(vars map[string]string) []string {
 	environ := make([]string, 0, len(vars))
 	for name, value := range vars {
