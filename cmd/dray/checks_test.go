@@ -144,7 +144,7 @@ func TestChecksRejectABomb(t *testing.T) {
 	bomb := newImage(t, plainConfig, gzipOf(t, tarOf(t, "a", "small")), gzipOf(t, tarOf(t, "zeros", string(make([]byte, 80<<20)))))
 	msg := s.message(s.pushImage("team/app", "v1", bomb))
 	head, url, ok := strings.Cut(msg, "\nreport: ")
-	if want := "1 check of team/app failed, so the image was not stored\n- [archive/ratio] layer 2 of 2, /zeros: the layer grows to more than 200 times its size; build the layer without it, or ask the operator of dray to raise the limit"; head != want || !ok {
+	if want := "1 check of team/app failed, so the image was not stored\n- [archive/ratio] layer 2 of 2, /zeros: the layer grows to more than 200 times its size; build a layer that stays within the limit, or ask the operator of dray to raise it"; head != want || !ok {
 		t.Errorf("the message is\n%s\nwant\n%s", msg, want)
 	}
 	s.nothingStored("team/app", bomb)

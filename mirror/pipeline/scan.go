@@ -34,8 +34,8 @@ var walkBuffers = sync.Pool{New: func() any { b := make([]byte, 64<<10); return 
 
 // Scan returns the remembered results for a layer if they are complete. Otherwise it walks the
 // layer for all stages, and remembers the results. r reads the whole layer as stored, and returns
-// io.EOF only after its digest was verified. name waits for the verified digest and returns it. The
-// error is one of r, name or ctx: a fault of the layer itself is a finding.
+// io.EOF only after the digest of the layer was verified. name waits for the verified digest and
+// returns it. The error is one of r, name or ctx: a fault of the layer itself is a finding.
 func (p *Pipeline) Scan(ctx context.Context, l Layer, r io.Reader, name func() (digest.Digest, error)) (*Scanned, error) {
 	if s, err := p.recallVerified(ctx, l.Digest, name); s != nil || err != nil {
 		return s, err
@@ -170,8 +170,8 @@ func (p *Pipeline) recall(ctx context.Context, d digest.Digest, step Step, into 
 	return ok && json.Unmarshal(text, into) == nil
 }
 
-// Refuses reports whether the findings in the layer, or its unknowns, reject every image that
-// has it.
+// Refuses reports whether the findings in the layer, or its unknowns, reject every image with the
+// layer.
 func (p *Pipeline) Refuses(s *Scanned, repo string) bool {
 	r := &Report{Repository: repo, At: time.Now().UTC()}
 	p.addScanned(s, Place{}, r)

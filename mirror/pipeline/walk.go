@@ -117,7 +117,7 @@ func (b *layerFault) finding() Finding {
 }
 
 func exceeds(rule, path, format string, args ...any) error {
-	return &layerFault{rule: rule, what: fmt.Sprintf(format, args...), path: path, fix: "build the layer without it, or ask the operator of dray to raise the limit"}
+	return &layerFault{rule: rule, what: fmt.Sprintf(format, args...), path: path, fix: "build a layer that stays within the limit, or ask the operator of dray to raise it"}
 }
 
 // storedReader counts the bytes of the layer as stored. It records the error of a failed read, so

@@ -131,8 +131,8 @@ func (p *Pusher) check(ctx context.Context, gated gatedPush) (upstream.Pushed, e
 }
 
 // serialize forwards a manifest or puts it into the queue. With a gate, it runs one push of a tag
-// at a time and checks the name again, because since the verdict, another push may have moved the
-// tag.
+// at a time and checks the name again, because another push may have moved the tag since the
+// verdict.
 func (p *Pusher) serialize(ctx context.Context, gated gatedPush) (upstream.Pushed, error) {
 	if gated.Gate != nil && gated.Ref.Tag != "" {
 		unlock, err := p.tagLocks.Lock(ctx, tagKey{gated.Repo, gated.Ref.Tag})

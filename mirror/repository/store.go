@@ -220,7 +220,7 @@ func (r Repo) Current(ctx context.Context, ref oci.Reference) (digest.Digest, er
 }
 
 // QueuedReferrers returns the descriptors of the manifests that are queued for a repository and
-// have the digest subject as their subject.
+// whose subject has the given digest.
 func QueuedReferrers(r Repo, subject digest.Digest) (all []oci.Descriptor) {
 	for _, p := range r.store.o.Queue.Pushes(r.Up.Name, r.Name) {
 		if !bytes.Contains(p.Manifest, []byte(subject.Encoded())) {
