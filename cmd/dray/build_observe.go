@@ -9,6 +9,7 @@ import (
 	awsconfig "github.com/aws/aws-sdk-go-v2/config"
 	awscloudwatch "github.com/aws/aws-sdk-go-v2/service/cloudwatch"
 
+	"dray/cmd/dray/certificates"
 	"dray/cmd/dray/config"
 	"dray/cmd/dray/watched"
 	"dray/mirror/admin"
@@ -55,6 +56,17 @@ func (g *graph) buildCloudWatch(ctx context.Context) error {
 	return nil
 }
 
+// buildCertificates reports certificates that are not valid, or that soon expire: in a metric, in a
+// check of /readyz, and once a day in the log.
+func (g *graph) buildCertificates(context.Context) error {
+	g.certificates = certificates.NewFiles(g.cfg.CertificateFiles())
+	g.metrics.MustRegister(g.certificates)
+	if !g.certificates.Empty() {
+		g.background["certificates"] = func(ctx context.Context) error { return g.certificates.Warn(ctx, g.log) }
+	}
+	return nil
+}
+
 // buildAdmin makes the admin listener. None of its checks is critical ([admin.Check]): without an
 // upstream, a token or the facts, dray still serves content that it holds.
 func (g *graph) buildAdmin(context.Context) error {
@@ -68,8 +80,8 @@ func (g *graph) buildAdmin(context.Context) error {
 	if _, runs := g.background["queue"]; runs {
 		checks = append(checks, admin.Check{Name: "queue", Run: g.queue.Check})
 	}
-	if len(g.certificates.files) > 0 {
-		checks = append(checks, admin.Check{Name: "certificates", Run: g.certificates.check})
+	if !g.certificates.Empty() {
+		checks = append(checks, admin.Check{Name: "certificates", Run: g.certificates.Check})
 	}
 	for _, r := range g.registries {
 		checks = append(checks, admin.Check{Name: "upstream " + r.Name, Run: r.healthy})

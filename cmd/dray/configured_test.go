@@ -5,7 +5,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -26,11 +25,11 @@ func write(t *testing.T, name, content string) string {
 func keyPair(t *testing.T) (cert, key string) {
 	t.Helper()
 	dir := t.TempDir()
-	opts := certOptions{hosts: []string{"localhost"}, outCert: filepath.Join(dir, "cert.pem"), outKey: filepath.Join(dir, "key.pem")}
-	if _, err := writeCertificate(opts, time.Now()); err != nil {
-		t.Fatal(err)
+	cert, key = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	if code, _, stderr := runDray(t, nil, "cert", "--host", "localhost", "--out-cert", cert, "--out-key", key); code != exitOK {
+		t.Fatal(stderr)
 	}
-	return opts.outCert, opts.outKey
+	return cert, key
 }
 
 // TestProblemsOfParts: problems that only the configured packages can find are reported like the

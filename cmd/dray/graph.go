@@ -14,6 +14,7 @@ import (
 	"dray/cache"
 	"dray/cache/disk"
 	"dray/cache/meta"
+	"dray/cmd/dray/certificates"
 	"dray/cmd/dray/config"
 	"dray/mirror"
 	"dray/mirror/gate"
@@ -45,7 +46,7 @@ type graph struct {
 	inventory       *inventory.Inventory
 	servers         []*wire.Server
 	connections     *wire.Connections // of clients; the admin listener has its own
-	certificates    certificates
+	certificates    certificates.Files
 	// background has the functions that run until the program stops, by name.
 	background map[string]func(context.Context) error
 }

@@ -201,9 +201,13 @@ var importable = map[string][]allowance{
 	},
 	"dray/cmd/dray/config": { // none of the parts that it configures
 		{"dray/upstream/ecr/host", "the kind of an upstream by its host name"}, {"dray/upstream/oci", "a prefix is joined to a repository as requests do"},
-		{"dray/upstream/auth", "secrets that nothing shows"},
+		{"dray/upstream/auth", "secrets that nothing shows"}, {"dray/cmd/dray/certificates", "files of certificates, and what is wrong with them"},
 		{"github.com/caarlos0/env/v11", "configuration from the environment"}, {"go.yaml.in/yaml/v3", "configuration from a file"},
 	},
+	"dray/cmd/dray/certificates": {
+		{"dray/cmd/dray/usage", "arguments that are refused"}, {"github.com/spf13/cobra", "a subcommand"}, {prometheusClient, measures},
+	},
+	"dray/cmd/dray/cgroup":    {},
 	"dray/cmd/dray/logbuffer": {},
 	"dray/cmd/dray/usage":     {{"github.com/spf13/cobra", "subcommands"}},
 	"dray/cmd/dray/watched": {
@@ -215,6 +219,7 @@ var importable = map[string][]allowance{
 	},
 	"dray/cmd/dray": {
 		{"dray/cmd/dray/config", "what it is told"}, {"dray/cmd/dray/ctl", "subcommands that ask a running dray"}, {"dray/cmd/dray/usage", "arguments that are refused"},
+		{"dray/cmd/dray/certificates", "certificates of listeners"}, {"dray/cmd/dray/cgroup", "how much memory there is"},
 		{"dray/cmd/dray/logbuffer", "lines of the access log"}, {"dray/cmd/dray/watched", "files that are read again"},
 		{"dray/cache", "chosen here"}, {"dray/mirror", "chosen here"}, {"dray/upstream", "chosen here"},
 		{awsSDK, "one AWS configuration for all who need one"}, {"github.com/aws/smithy-go", "takes the messages of the AWS SDK"}, {goDigest, "operators are shown digests"}, {"go.yaml.in/yaml/v3", "the effective configuration, printed, and files of fixtures"},

@@ -20,6 +20,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
+	"dray/cmd/dray/cgroup"
 	"dray/cmd/dray/config"
 	"dray/cmd/dray/logbuffer"
 	"dray/cmd/dray/usage"
@@ -44,7 +45,7 @@ and exits.`,
 			log, end := newLogger(cfg.Log, in.stderr)
 			defer end()
 			logStart(cfg, in.notices(cfg), log)
-			if limit := memoryLimit(os.DirFS("/")); limit > 0 && os.Getenv("GOMEMLIMIT") == "" {
+			if limit := cgroup.MemoryLimit(os.DirFS("/")); limit > 0 && os.Getenv("GOMEMLIMIT") == "" {
 				debug.SetMemoryLimit(limit / 10 * 9) // the rest is for what the runtime does not count
 			}
 			defer ignoreHangups(log)()

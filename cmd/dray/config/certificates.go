@@ -1,36 +1,18 @@
 package config
 
-import (
-	"crypto/x509"
-	"encoding/pem"
-	"errors"
-	"fmt"
-	"os"
-	"time"
-)
-
-// NearEnd is how long before a certificate expires dray begins to warn.
-const NearEnd = 30 * 24 * time.Hour
-
-// CertificateFile is a file of the configuration with certificates.
-type CertificateFile struct {
-	// Listener, Upstream and Auth name the entry that uses the file. Two of them are empty.
-	Listener, Upstream, Auth string
-	// Path is the file, and key is its key in the entry.
-	Path, key string
-}
+import "dray/cmd/dray/certificates"
 
 // CertificateFiles returns the files with certificates, in the order of the configuration.
-func (c Config) CertificateFiles() []CertificateFile {
-	var files []CertificateFile
+func (c Config) CertificateFiles() []certificates.File {
+	var files []certificates.File
 	for _, l := range c.Listeners {
-		files = append(files, CertificateFile{Listener: l.Name, Path: l.TLS.Certificate, key: "tls.certificate"})
+		files = append(files, certificates.File{Listener: l.Name, Path: l.TLS.Certificate, Key: "tls.certificate"})
 	}
 	for _, a := range c.Auth {
-		files = append(files, CertificateFile{Auth: a.Name, Path: a.Token.RootCertBundle, key: "token.root_cert_bundle"})
+		files = append(files, certificates.File{Auth: a.Name, Path: a.Token.RootCertBundle, Key: "token.root_cert_bundle"})
 	}
 	for _, u := range c.Upstreams {
-		files = append(files, CertificateFile{Upstream: u.Name, Path: u.TLS.CAFile, key: "tls.ca_file"})
+		files = append(files, certificates.File{Upstream: u.Name, Path: u.TLS.CAFile, Key: "tls.ca_file"})
 	}
 	n := 0
 	for _, f := range files {
@@ -40,85 +22,4 @@ func (c Config) CertificateFiles() []CertificateFile {
 		}
 	}
 	return files[:n]
-}
-
-// Current reads the file and returns the certificate on which the use of the file depends at the
-// time now. For a listener, that is the first certificate in the file. A file of authorities has an
-// old and a new one while the old one is being replaced. So for such a file Current returns the
-// certificate that ends last among those that have begun.
-func (f CertificateFile) Current(now time.Time) (*x509.Certificate, error) {
-	text, err := os.ReadFile(f.Path)
-	if err != nil {
-		return nil, err
-	}
-	var best *x509.Certificate
-	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
-		if block.Type != "CERTIFICATE" {
-			continue
-		}
-		cert, err := x509.ParseCertificate(block.Bytes)
-		switch {
-		case err != nil && f.Listener != "":
-			return nil, fmt.Errorf("%s: %w", f.Path, err)
-		case err != nil: // the other authorities count
-		case f.Listener != "":
-			return cert, nil
-		case best == nil || better(cert, best, now):
-			best = cert
-		}
-	}
-	if best == nil {
-		return nil, fmt.Errorf("%s contains no PEM certificate", f.Path)
-	}
-	return best, nil
-}
-
-// better reports whether [CertificateFile.Current] prefers the authority a to b: one that has begun
-// to one that has not, otherwise the one that ends later.
-func better(a, b *x509.Certificate, now time.Time) bool {
-	if begun := !now.Before(a.NotBefore); begun != !now.Before(b.NotBefore) {
-		return begun
-	}
-	return a.NotAfter.After(b.NotAfter)
-}
-
-// Check returns an error if the file has no certificate that is valid at now and for [NearEnd]
-// after that.
-func (f CertificateFile) Check(now time.Time) error {
-	cert, err := f.Current(now)
-	switch {
-	case err != nil:
-		return f.problem("cannot be used: %v", err)
-	case now.Before(cert.NotBefore):
-		return f.problem("of %s is not valid before %s, so %s until then", f.Path, date(cert.NotBefore), f.effect())
-	case now.After(cert.NotAfter):
-		return f.problem("of %s expired on %s, so %s; replace the file, and dray reads it again by itself", f.Path, date(cert.NotAfter), f.effect())
-	case cert.NotAfter.Sub(now) <= NearEnd:
-		return f.problem("of %s expires on %s; replace the file before, and dray reads it again by itself", f.Path, date(cert.NotAfter))
-	}
-	return nil
-}
-
-func date(t time.Time) string { return t.UTC().Format("2006-01-02 15:04 MST") }
-
-// effect says what happens while the certificates of the file are not valid.
-func (f CertificateFile) effect() string {
-	switch {
-	case f.Listener != "":
-		return "clients refuse to connect"
-	case f.Upstream != "":
-		return "dray trusts the registry only if an authority of the system vouches for it"
-	}
-	return "dray may refuse the tokens of clients"
-}
-
-func (f CertificateFile) problem(format string, args ...any) error {
-	what := "listener " + f.Listener
-	switch {
-	case f.Upstream != "":
-		what = "upstream " + f.Upstream
-	case f.Auth != "":
-		what = "auth " + f.Auth
-	}
-	return errors.New(what + ": the certificate (" + f.key + ") " + fmt.Sprintf(format, args...))
 }

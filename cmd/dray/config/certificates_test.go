@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"dray/cmd/dray/certificates"
 )
 
 // TestCertificatesNearTheirEnd: dray check tells of each certificate that is of no use now, or not
@@ -67,7 +69,7 @@ func TestAuthoritiesBeforeTheirEnd(t *testing.T) {
 		{write(t, "ca.pem", "no certificate"), "contains no PEM certificate"},
 		{"/does/not/exist", "cannot be used: open /does/not/exist"},
 	} {
-		err := CertificateFile{Upstream: "b", Path: tc.path}.Check(now)
+		err := certificates.File{Upstream: "b", Path: tc.path}.Check(now)
 		if (err != nil) != (tc.want != "") || err != nil && !strings.Contains(err.Error(), tc.want) {
 			t.Errorf("%v, want %q", err, tc.want)
 		}

@@ -1,8 +1,10 @@
-package main
+package cgroup_test
 
 import (
 	"testing"
 	"testing/fstest"
+
+	"dray/cmd/dray/cgroup"
 )
 
 func TestMemoryLimit(t *testing.T) {
@@ -23,7 +25,7 @@ func TestMemoryLimit(t *testing.T) {
 		for path, text := range tc.files {
 			files[path] = &fstest.MapFile{Data: []byte(text)}
 		}
-		if got := memoryLimit(files); got != tc.want {
+		if got := cgroup.MemoryLimit(files); got != tc.want {
 			t.Errorf("%s: %d, want %d", name, got, tc.want)
 		}
 	}

@@ -1,4 +1,6 @@
-package main
+// Package certificates creates certificates for listeners, and watches those that the configuration
+// names.
+package certificates
 
 import (
 	"crypto/ecdsa"
@@ -10,6 +12,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"math/big"
 	"net"
 	"os"
@@ -21,15 +24,16 @@ import (
 	"dray/cmd/dray/usage"
 )
 
-// certOptions are the flags of dray cert.
-type certOptions struct {
+// options are the flags of dray cert.
+type options struct {
 	hosts           []string
 	outCert, outKey string
 	force           bool
 }
 
-func certCommand(in *invocation) *cobra.Command {
-	var opts certOptions
+// Command returns the subcommand cert, which creates a certificate. It prints the result to stdout.
+func Command(stdout io.Writer) *cobra.Command {
+	var opts options
 	cmd := &cobra.Command{
 		Use:   "cert",
 		Short: "Create a self-signed server certificate for a listener",
@@ -46,7 +50,7 @@ addresses of --host. cert ignores their ports.`,
 			if err != nil {
 				return err
 			}
-			_, err = fmt.Fprintf(in.stdout, "certificate  %s\nprivate key  %s\nvalid for    %s, one year\nSHA-256      %x\n",
+			_, err = fmt.Fprintf(stdout, "certificate  %s\nprivate key  %s\nvalid for    %s, one year\nSHA-256      %x\n",
 				opts.outCert, opts.outKey, strings.Join(opts.hosts, ", "), sum)
 			return err
 		},
@@ -60,7 +64,7 @@ addresses of --host. cert ignores their ports.`,
 
 // writeCertificate makes the key and the certificate, writes their files, and returns the SHA-256
 // fingerprint of the certificate.
-func writeCertificate(opts certOptions, now time.Time) ([sha256.Size]byte, error) {
+func writeCertificate(opts options, now time.Time) ([sha256.Size]byte, error) {
 	var none [sha256.Size]byte
 	if !opts.force {
 		for _, name := range []string{opts.outCert, opts.outKey} {
@@ -88,7 +92,7 @@ func writeCertificate(opts certOptions, now time.Time) ([sha256.Size]byte, error
 
 // write creates the file with its permissions from the start. It first removes a file that it
 // replaces, so that the old permissions do not stay.
-func (opts certOptions) write(name string, content []byte, perm os.FileMode) error {
+func (opts options) write(name string, content []byte, perm os.FileMode) error {
 	if opts.force {
 		if err := os.Remove(name); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err

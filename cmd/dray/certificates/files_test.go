@@ -1,4 +1,4 @@
-package main
+package certificates
 
 import (
 	"bytes"
@@ -12,8 +12,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
-
-	"dray/cmd/dray/config"
 )
 
 // TestCertificatesAreWatched: dray tells once a day of a certificate that is near its end, and
@@ -21,7 +19,7 @@ import (
 func TestCertificatesAreWatched(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dir := t.TempDir()
-		opts := certOptions{hosts: []string{"localhost"}, outCert: filepath.Join(dir, "cert.pem"), outKey: filepath.Join(dir, "key.pem"), force: true}
+		opts := options{hosts: []string{"localhost"}, outCert: filepath.Join(dir, "cert.pem"), outKey: filepath.Join(dir, "key.pem"), force: true}
 		replace := func(made time.Time) {
 			t.Helper()
 			if _, err := writeCertificate(opts, made); err != nil {
@@ -29,15 +27,12 @@ func TestCertificatesAreWatched(t *testing.T) {
 			}
 		}
 		var log bytes.Buffer
-		var cfg config.Config
-		cfg.Listeners = []config.Listener{{Name: "main"}}
-		cfg.Listeners[0].TLS.Certificate = opts.outCert
-		g := &graph{log: slog.New(slog.NewTextHandler(&log, nil)), certificates: newCertificates(cfg.CertificateFiles())}
+		files := NewFiles([]File{{Listener: "main", Path: opts.outCert, Key: "tls.certificate"}})
 		ctx, stop := context.WithCancel(t.Context())
 		var running sync.WaitGroup
 		defer running.Wait()
 		defer stop()
-		running.Go(func() { _ = g.warnOfCertificates(ctx) })
+		running.Go(func() { _ = files.Warn(ctx, slog.New(slog.NewTextHandler(&log, nil))) })
 		for _, tc := range []struct {
 			made   time.Time
 			days   int
@@ -57,11 +52,11 @@ func TestCertificatesAreWatched(t *testing.T) {
 			if n := strings.Count(log.String(), "level=WARN"); n != tc.told {
 				t.Errorf("after %d days: %d lines, want %d:\n%s", tc.days, n, tc.told, log.String())
 			}
-			err := g.certificates.check(t.Context())
+			err := files.Check(t.Context())
 			if (err != nil) != (tc.health != "") || err != nil && !strings.Contains(err.Error(), tc.health) {
 				t.Errorf("after %d days: %v, want %q", tc.days, err, tc.health)
 			}
-			if got, want := testutil.ToFloat64(g.certificates), tc.made.AddDate(1, 0, 0).Unix(); got != float64(want) {
+			if got, want := testutil.ToFloat64(files), tc.made.AddDate(1, 0, 0).Unix(); got != float64(want) {
 				t.Errorf("metric: %f, want %d", got, want)
 			}
 		}

@@ -1,4 +1,5 @@
-package main
+// Package cgroup reads the limits of the control group that the process runs in.
+package cgroup
 
 import (
 	"io/fs"
@@ -7,10 +8,10 @@ import (
 	"strings"
 )
 
-// memoryLimit returns the memory in bytes that the control group of the process may use, or 0 if
+// MemoryLimit returns the memory in bytes that the control group of the process may use, or 0 if
 // there is no bound. system is the root of the file system. For nested groups, it is the least
 // bound among them (Linux, Documentation/admin-guide/cgroup-v2.rst, "memory.max").
-func memoryLimit(system fs.FS) (least int64) {
+func MemoryLimit(system fs.FS) (least int64) {
 	bound := func(file string) {
 		text, err := fs.ReadFile(system, file)
 		if err != nil {
