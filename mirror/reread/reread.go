@@ -12,8 +12,9 @@ import (
 )
 
 // Value is made from the contents of files. Administrators, Kubernetes and cert-manager replace
-// passwords, keys and certificates while dray runs, so each [Value.Get] looks whether they have. If
-// the changed files cannot be used, the last value stays in use. A Value may be used concurrently.
+// passwords, keys and certificates while dray runs, so each [Value.Get] looks whether a file has
+// changed. If the changed files cannot be used, the last value stays in use. A Value may be used
+// concurrently.
 type Value[T any] struct {
 	paths   []string
 	parse   func(texts [][]byte) (T, error)
@@ -49,15 +50,16 @@ func New[T any](log *slog.Logger, parse func(texts [][]byte) (T, error), paths .
 	return v, nil
 }
 
-// Get returns the value that the files have now. If they cannot be used, it returns the last value
-// that could be, and the failure. It logs the first of equal failures, and a change of the value.
+// Get returns the value that the files have now. If the files cannot be used, Get returns the last
+// value that it could make, and the failure. It logs a change of the value, and a failure unless it
+// is equal to the last one.
 func (v *Value[T]) Get() (T, *Failure) {
 	old := v.current.Load()
 	if old.failure == nil && v.unchanged(old.read) {
 		return old.value, nil
 	}
-	// Failures are not remembered with the state of the files: neither a file that is being written
-	// nor one that may not be read yet has to change again in a way that Stat shows.
+	// After a failure, each Get loads the files again, even if Stat shows no further change: a file
+	// may have been half-written, or not readable yet.
 	now, err := v.load()
 	if err != nil {
 		now = &state[T]{old.read, old.value, &Failure{err, time.Now()}}

@@ -8,8 +8,8 @@ import (
 	"dray/mirror/reread"
 )
 
-// reloading is a certificate that is read again when its file or that of its key changes. ACME
-// clients and cert-manager replace such files every few weeks.
+// reloading is a certificate with its key. Both are read again when the file of one of them
+// changes. ACME clients and cert-manager replace such files every few weeks.
 type reloading struct {
 	pair *reread.Value[*tls.Certificate]
 }
@@ -25,8 +25,8 @@ func newReloading(certificate, key string, log *slog.Logger) (reloading, error) 
 	return reloading{pair}, nil
 }
 
-// get implements tls.Config.GetCertificate. While the certificate and the key do not match, because
-// one of them is about to be replaced, it returns the last that did.
+// get implements tls.Config.GetCertificate. While the files cannot be used, for example because
+// only one of them has been replaced so far, get returns the last certificate that could be used.
 func (c reloading) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	pair, _ := c.pair.Get()
 	return pair, nil

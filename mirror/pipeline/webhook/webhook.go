@@ -58,8 +58,8 @@ type Config struct {
 	Form Form
 	// Timeout of one request. 0 means 5 s.
 	Timeout time.Duration
-	// Secret returns the key that signs the next request. Without it, requests are not signed. The
-	// key is part of no revision and no error.
+	// Secret returns the key that signs the next request. If Secret is nil or returns no key,
+	// requests are not signed. The key is part of no revision and no error.
 	Secret func() []byte `json:"-"`
 	// Failures is the number of failures in a row after which requests stop for Pause. 0 means 5.
 	Failures int
@@ -237,8 +237,8 @@ const (
 	HeaderSignature = "X-Dray-Signature"
 )
 
-// Sign adds the signature of a body to the headers of its request, with the key that secret returns.
-// Without secret or a key, it adds nothing.
+// Sign signs a body with the key that secret returns, and adds the signature to the headers h of
+// the request. If secret is nil or returns no key, Sign adds nothing.
 func Sign(h http.Header, secret func() []byte, body []byte) {
 	if secret == nil {
 		return
