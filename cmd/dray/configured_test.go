@@ -65,7 +65,7 @@ metadata: {url: "http://h"}
 		"dray.yaml:9: checks[0]: metadata: no requirement is set",
 		"dray.yaml:12: notifications[0]: url is not an http or https URL",
 		"dray.yaml:16: metadata.url: open metadata in redis: not a redis URL: redis: invalid URL scheme: http",
-		"dray.yaml:15: auth[0].htpasswd.file: htpasswd: open /nowhere/htpasswd: no such file or directory",
+		"dray.yaml:15: auth[0].htpasswd.file: htpasswd: stat /nowhere/htpasswd: no such file or directory",
 	}
 	if diff := cmp.Diff(want, strings.Split(err.Error(), "\n")); diff != "" {
 		t.Error(diff)
