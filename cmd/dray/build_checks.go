@@ -53,7 +53,7 @@ func (g *graph) buildChecks(context.Context) error {
 }
 
 // pipelineOf makes the pipeline of one entry of checks. o has the options that pipelines share;
-// baseImages are the recorded base images, and keys sign requests.
+// baseImages are the recorded base images. keys gives the keys that sign requests.
 func pipelineOf(c config.Checks, o pipeline.Options, baseImages imagebase.Catalogue, keys watched.Source) (*pipeline.Pipeline, error) {
 	steps, err := stepsOf(c, baseImages, keys)
 	if err != nil {

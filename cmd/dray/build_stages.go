@@ -30,7 +30,7 @@ const defaultExecTime = config.Duration(20 * time.Second)
 // stages collects the steps of a pipeline, and the errors from making them.
 type stages struct {
 	baseImages imagebase.Catalogue // recorded base images; nil means none
-	keys       watched.Source      // keys that sign requests
+	keys       watched.Source      // of the keys that sign requests
 	steps      []pipeline.Step
 	errs       []error
 }

@@ -108,7 +108,7 @@ func (c *Config) readSecrets(vars map[string]string) Problems {
 	}
 	switch m := &c.Metadata; {
 	case m.Password != "":
-		m.PasswordFile = "" // the variable is the closer word, and the file must not change it
+		m.PasswordFile = "" // the variable overrides the file, which is not read again
 	case m.PasswordFile != "":
 		fromFile("metadata.password_file", m.PasswordFile, &m.Password)
 	}

@@ -27,8 +27,8 @@ would evict them itself, until it has freed the number of bytes in --bytes.
 --dry-run removes nothing. It prints the blobs that dray would evict next, each
 with one of two reasons. The first is that no client has requested the blob since
 dray stored it, or since dray was started. The second is that clients did request
-the blob, but its rounds of eviction are used up: a requested blob survives at most
-three rounds after its last request.
+the blob, but its rounds of eviction are used up: eviction spares a blob once for
+each request, three times at most.
 
 The order assumes that clients request nothing in the meantime. If --bytes is a
 large part of the cache, the list also includes blobs that are requested often.

@@ -14,17 +14,18 @@ import (
 	"dray/upstream/auth"
 )
 
-// Source returns a function that returns a secret. The configuration has read it from a file, or
-// from elsewhere if file is empty.
+// Source returns a function that gives the present value of a secret. file has the secret. It is
+// empty if the secret comes from elsewhere, such as a variable. read is the value that the
+// configuration has read at the start.
 type Source func(file string, read auth.Secret) (func() auth.Secret, error)
 
-// AsRead is the Source of secrets that stay as the configuration has read them.
+// AsRead is a [Source] whose secrets stay as the configuration has read them.
 func AsRead(_ string, read auth.Secret) (func() auth.Secret, error) {
 	return func() auth.Secret { return read }, nil
 }
 
-// Watching returns a Source that reads files again when they change, and logs that. White space
-// around a secret is no part of it.
+// Watching returns a [Source] that reads a file again when it changes, and logs that. White space
+// around a secret is ignored.
 func Watching(log *slog.Logger) Source {
 	return func(file string, read auth.Secret) (func() auth.Secret, error) {
 		if file == "" {
@@ -67,8 +68,8 @@ type Transport struct {
 }
 
 // NewTransport returns a Transport that trusts the authorities in caFile and those of the system,
-// or the authorities of o if caFile is empty. The error says why the file cannot be used. log may
-// be nil.
+// or the authorities of o if caFile is empty. The error says why the file cannot be used. If log is
+// nil, the changes of caFile are not logged.
 func NewTransport(o upstream.TransportOptions, caFile string, log *slog.Logger) (*Transport, error) {
 	t := &Transport{options: o}
 	if caFile != "" {
