@@ -223,6 +223,9 @@ func TestReports(t *testing.T) {
 	if len(all) != maxReports || all[0].Tag != fmt.Sprint("v", maxReports+2) || all[maxReports-1].Tag != "v3" {
 		t.Errorf("%d reports, from %s to %s", len(all), all[0].Tag, all[len(all)-1].Tag)
 	}
+	if f.Report(all[9].ID) != all[9] || f.Reports()[0] != all[0] {
+		t.Error("a report that was read is taken for the newest")
+	}
 	if f.Report("") != nil || f.Report("v0") != nil {
 		t.Error("a report without its id")
 	}

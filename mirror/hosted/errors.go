@@ -12,7 +12,7 @@ import (
 
 // ErrFull says that there is no space for a push: the quota is used up and no more content may be
 // dropped for the push, or the disk is full.
-var ErrFull = errors.New("quota of the hosted registry exceeded")
+var ErrFull = errors.New("no space in the hosted registry")
 
 func storeError(err error) error {
 	if errors.Is(err, cache.ErrFull) || errors.Is(err, cache.ErrTooLarge) {

@@ -186,9 +186,6 @@ func (s *Store) restore(ctx context.Context, d digest.Digest, size int64) {
 	release, err := s.cache.Retain(ctx, d)
 	if err != nil {
 		s.log.Warn("hosted blob is missing", "digest", d, "error", err)
-		if !errors.Is(err, cache.ErrNotFound) {
-			release = nil
-		}
 	}
 	if actual, ok := s.cache.Stat(d); ok {
 		size = actual
