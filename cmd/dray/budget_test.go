@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"strings"
 	"sync"
@@ -40,7 +41,7 @@ func TestBudgetStart(t *testing.T) {
 	log := &recording{}
 	s := startLogging(t, log, ecrtest.Start(t, ecrtest.Options{}), ecrtest.Start(t, ecrtest.Options{Quirks: ecrtest.Hub()}), t.TempDir())
 	seed(t, s.ecr, "team/app", "v1", 10<<10)
-	s.greet(t.Context())
+	s.greet(t.Context(), s.registries, slog.LevelWarn)
 	spent(t, s.ecr, kinds{"GetAuthorizationToken": 1, "base": 1})
 	s.want(200, "GET", "/v2/team/app/manifests/v1", nil)
 	spent(t, s.ecr, kinds{"manifest-get": 1})

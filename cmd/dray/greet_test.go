@@ -1,11 +1,17 @@
 package main
 
 import (
+	"context"
 	"errors"
+	"log/slog"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"dray/mirror/admin"
+	"dray/mirror/repository"
+	"dray/upstream"
 	"dray/upstream/ecrtest"
 )
 
@@ -21,7 +27,7 @@ func TestStartWithoutUpstreams(t *testing.T) {
 			t.Errorf("before any request, the health of %s is %v", r.Name, err)
 		}
 	}
-	s.greet(t.Context())
+	s.greet(t.Context(), s.registries, slog.LevelWarn)
 	for _, r := range s.registries {
 		if err := r.healthy(t.Context()); err == nil || errors.Is(err, admin.ErrUnknown) {
 			t.Errorf("the health of %s is %v", r.Name, err)
@@ -44,4 +50,47 @@ func TestStartWithoutUpstreams(t *testing.T) {
 			t.Errorf("after a pull from hub, the health of %s is %v", r.Name, err)
 		}
 	}
+}
+
+// TestRegistriesAreGreetedAgain: a registry that was down at the start is healthy soon after it
+// comes back, without a client. One that a client has reached meanwhile is not asked again.
+func TestRegistriesAreGreetedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		asked := map[string]int{}
+		known := func(name string, after time.Duration) *registry {
+			r := &registry{Upstream: &repository.Upstream{Name: name}, breaker: upstream.NewBreaker(upstream.BreakerOptions{})}
+			r.hello = func(context.Context) error {
+				asked[name]++
+				if time.Since(began) < after {
+					return upstream.ErrUnreachable
+				}
+				return nil
+			}
+			return r
+		}
+		log := &recording{}
+		up, late, used := known("up", 0), known("late", 10*time.Minute), known("used", time.Hour)
+		g := &graph{registries: []*registry{up, late, used}, log: slog.New(slog.NewTextHandler(log, nil))}
+		done := make(chan struct{})
+		go func() { defer close(done); g.greetAll(t.Context()) }()
+		time.Sleep(90 * time.Second)
+		if err := used.breaker.Do(func() error { return nil }); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(8 * time.Minute)
+		if up.healthy(t.Context()) != nil || late.healthy(t.Context()) == nil {
+			t.Errorf("while late is down: up %v, late %v", up.healthy(t.Context()), late.healthy(t.Context()))
+		}
+		<-done
+		if err := late.healthy(t.Context()); err != nil || time.Since(began) > 11*time.Minute {
+			t.Errorf("late is %v after %s", err, time.Since(began))
+		}
+		if asked["up"] != 1 || asked["used"] != 2 || asked["late"] != 11 {
+			t.Errorf("asked %v", asked)
+		}
+		if n := strings.Count(log.String(), "not available"); n != 2 {
+			t.Errorf("%d failures are in the log:\n%s", n, log.String())
+		}
+	})
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"log/slog"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -120,7 +121,7 @@ func TestCredentialsOfAnOpenRegistry(t *testing.T) {
 	seed(t, s.hub, "team/app", "v1", 100)
 	seed(t, s.hub, "team/public", "v1", 100)
 	down := s.hub.AddFault(ecrtest.Fault{Count: -1, Status: 503})
-	s.greet(t.Context())
+	s.greet(t.Context(), s.registries, slog.LevelWarn)
 	s.hub.RemoveFault(down)
 	s.want(200, "GET", "/hub/v2/team/public/manifests/v1", nil)
 	s.want(200, "GET", "/hub/v2/team/app/manifests/v1", nil)

@@ -11,6 +11,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -123,7 +124,7 @@ func serve(ctx context.Context, cfg config.Config, log *slog.Logger) (err error)
 			return nil
 		})
 	}
-	background.Go(func() error { g.greet(inner); return nil })
+	background.Go(func() error { g.greetAll(inner); return nil })
 	err = g.serveAll(ctx, inner)
 	stop()
 	return errors.Join(err, background.Wait())
@@ -132,26 +133,54 @@ func serve(ctx context.Context, cfg config.Config, log *slog.Logger) (err error)
 // greetTimeout bounds the first request to an upstream.
 const greetTimeout = 15 * time.Second
 
-// greet sends one request to each registry and logs whether it succeeds. The first client then
-// finds a connection and a token, and the operator learns of problems before that client does. The
-// result has an effect on /readyz alone.
-func (g *graph) greet(ctx context.Context) {
+// greetAgain is the interval between greetings of a registry that has not answered well.
+const greetAgain = time.Minute
+
+// greetAll greets each registry until that has succeeded once, or ctx ends. Without that, /readyz
+// would report a registry that was down at the start until a client causes a request, which may
+// take hours.
+func (g *graph) greetAll(ctx context.Context) {
+	again := time.NewTicker(greetAgain)
+	defer again.Stop()
+	for waiting := g.greet(ctx, g.registries, slog.LevelWarn); len(waiting) > 0; waiting = g.greet(ctx, waiting, slog.LevelDebug) {
+		select {
+		case <-ctx.Done():
+			return
+		case <-again.C:
+		}
+		waiting = slices.DeleteFunc(waiting, func(r *registry) bool { return r.healthy(ctx) == nil }) // clients were served
+	}
+}
+
+// greet sends one request to each of the registries and logs whether it succeeds, a failure at
+// level. The first client then finds a connection and a token, and the operator learns of problems
+// before that client does. The result has an effect on /readyz alone. greet returns the registries
+// whose request has failed.
+func (g *graph) greet(ctx context.Context, registries []*registry, level slog.Level) []*registry {
 	ctx, cancel := context.WithTimeout(ctx, greetTimeout)
 	defer cancel()
+	answered := make([]bool, len(registries))
 	var asking sync.WaitGroup
-	for _, r := range g.registries {
+	for i, r := range registries {
 		asking.Go(func() {
 			err := r.hello(ctx)
 			r.breaker.Greeted(err)
-			switch {
+			switch answered[i] = err == nil; {
 			case err == nil:
 				g.log.Info("upstream is available", "upstream", r.Name)
 			case !errors.Is(ctx.Err(), context.Canceled):
-				g.log.Warn("upstream is not available", "upstream", r.Name, "error", err)
+				g.log.Log(ctx, level, "upstream is not available", "upstream", r.Name, "error", err)
 			}
 		})
 	}
 	asking.Wait()
+	var failed []*registry
+	for i, r := range registries {
+		if !answered[i] {
+			failed = append(failed, r)
+		}
+	}
+	return failed
 }
 
 // serveAll opens all listeners before it serves any, so that no client gets an answer if the start
