@@ -14,9 +14,9 @@ import (
 	"dray/upstream/auth"
 )
 
-// Source returns a function that gives the present value of a secret. file has the secret. It is
-// empty if the secret comes from elsewhere, such as a variable. read is the value that the
-// configuration has read at the start.
+// Source returns a function that gives the present value of a secret. file is the path of the file
+// with the secret, or empty if the secret comes from elsewhere, such as a variable. read is the
+// value that the configuration has read at the start.
 type Source func(file string, read auth.Secret) (func() auth.Secret, error)
 
 // AsRead is a [Source] whose secrets stay as the configuration has read them.
