@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"golang.org/x/time/rate"
+
+	"dray/upstream/turns"
 )
 
 const (
@@ -36,8 +38,8 @@ type bucket struct {
 	ceiling float64
 	// tokens limits the rate; nil while no limit is known.
 	tokens     *rate.Limiter
-	foreground queue // of clients
-	background queue // of background work
+	foreground turns.Queue // of clients
+	background turns.Queue // of background work
 	timer      *time.Timer
 
 	// Nothing is sent before pausedUntil. refusals counts the refusals in a row, and lastError is
@@ -100,7 +102,7 @@ func (b *bucket) sendNext(now time.Time, background bool) bool {
 	if background {
 		q = &b.background
 	}
-	if q.size == 0 || now.Before(b.pausedUntil) || b.tokens != nil && !b.tokens.AllowN(now, 1) {
+	if q.Size() == 0 || now.Before(b.pausedUntil) || b.tokens != nil && !b.tokens.AllowN(now, 1) {
 		return false
 	}
 	b.pool.taken++
@@ -113,7 +115,7 @@ func (b *bucket) sendNext(now time.Time, background bool) bool {
 	}
 	b.sent++
 	b.sentSince++
-	q.pop().finish(nil)
+	q.Pop().Finish(nil)
 	return true
 }
 
@@ -124,7 +126,7 @@ func (b *bucket) schedule(now time.Time, resume func(*bucket)) {
 		b.timer.Stop()
 		b.timer = nil
 	}
-	if b.foreground.size+b.background.size == 0 {
+	if b.foreground.Size()+b.background.Size() == 0 {
 		return
 	}
 	if d := max(b.pausedUntil.Sub(now), b.tokenDelay(now, 1)); d > 0 {
@@ -146,9 +148,9 @@ func (b *bucket) tokenDelay(now time.Time, n int) time.Duration {
 
 // minWait returns the least time that a request would wait if it joined the queue now.
 func (b *bucket) minWait(now time.Time, flow string, background bool) time.Duration {
-	n := 1 + b.foreground.ahead(flow)
+	n := 1 + b.foreground.Ahead(flow)
 	if background {
-		n = 1 + b.foreground.size + b.background.ahead(flow)
+		n = 1 + b.foreground.Size() + b.background.Ahead(flow)
 	}
 	return max(b.pausedUntil.Sub(now), b.tokenDelay(now, n))
 }

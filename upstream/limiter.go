@@ -13,6 +13,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"dray/upstream/oci"
+	"dray/upstream/turns"
 )
 
 // errPaused marks a failure for which a Limiter has already paused the operation, so the caller
@@ -118,7 +119,7 @@ func (l *Limiter) acquire(ctx context.Context, repo Repo, host string, class Cla
 		l.metrics.refusals.WithLabelValues(string(class)).Inc()
 		return nil, oci.ErrTooManyRequests.With("the remaining pull quota of %s is reserved for client requests", l.name).Because(ErrBusy)
 	}
-	w := &waiter{flow: repo.Name, ready: make(chan error, 1), background: background, urgent: repo.raised()}
+	w := &turns.Waiter{Flow: repo.Name, Ready: make(chan error, 1), Background: background, Urgent: repo.raised()}
 	maxWait, began := repo.waitLimit(l.defaultWait), time.Now()
 	if deadline, ok := ctx.Deadline(); ok {
 		maxWait = min(maxWait, time.Until(deadline))
@@ -139,30 +140,30 @@ func (l *Limiter) acquire(ctx context.Context, repo Repo, host string, class Cla
 // request to make room: for a client's request it drops background work if there is any. Otherwise
 // it drops a request of a repository that has more requests in the queue. The error matches ErrBusy
 // if the request would wait too long, or finds no room.
-func (l *Limiter) join(w *waiter, host string, class Class, maxWait time.Duration) (*bucket, error) {
+func (l *Limiter) join(w *turns.Waiter, host string, class Class, maxWait time.Duration) (*bucket, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := time.Now()
 	bucket := l.bucket(host, class)
-	if d := bucket.minWait(now, w.flow, w.background); d >= maxWait {
+	if d := bucket.minWait(now, w.Flow, w.Background); d >= maxWait {
 		return nil, l.busy(bucket, d)
 	}
-	if bucket.foreground.size+bucket.background.size >= l.maxQueued {
-		var dropped *waiter
-		if w.background {
-			dropped = bucket.background.removeNewest(bucket.background.length(w.flow) + 1)
-		} else if dropped = bucket.background.removeNewest(0); dropped == nil {
-			dropped = bucket.foreground.removeNewest(bucket.foreground.length(w.flow) + 1)
+	if bucket.foreground.Size()+bucket.background.Size() >= l.maxQueued {
+		var dropped *turns.Waiter
+		if w.Background {
+			dropped = bucket.background.RemoveNewest(bucket.background.Length(w.Flow) + 1)
+		} else if dropped = bucket.background.RemoveNewest(0); dropped == nil {
+			dropped = bucket.foreground.RemoveNewest(bucket.foreground.Length(w.Flow) + 1)
 		}
 		if dropped == nil {
 			return nil, l.busy(bucket, 0)
 		}
-		dropped.finish(l.busy(bucket, 0))
+		dropped.Finish(l.busy(bucket, 0))
 	}
-	if w.background {
-		bucket.background.push(w)
+	if w.Background {
+		bucket.background.Push(w)
 	} else {
-		bucket.foreground.push(w)
+		bucket.foreground.Push(w)
 	}
 	bucket.pool.pump(now, l.resume)
 	return bucket, nil
@@ -176,18 +177,18 @@ func (l *Limiter) resume(bucket *bucket) {
 }
 
 // await returns nil when the request may be sent, and otherwise the reason why it will not be.
-func (l *Limiter) await(ctx context.Context, bucket *bucket, w *waiter, maxWait time.Duration) error {
+func (l *Limiter) await(ctx context.Context, bucket *bucket, w *turns.Waiter, maxWait time.Duration) error {
 	select {
-	case err := <-w.ready:
+	case err := <-w.Ready:
 		return err
 	default:
 	}
 	late := time.NewTimer(maxWait)
 	defer late.Stop()
-	urgent := w.urgent
+	urgent := w.Urgent
 	for {
 		select {
-		case err := <-w.ready:
+		case err := <-w.Ready:
 			return err
 		case <-urgent:
 			urgent = nil
@@ -206,33 +207,33 @@ func (l *Limiter) await(ctx context.Context, bucket *bucket, w *waiter, maxWait 
 }
 
 // promote moves a background request to the queue of clients' requests.
-func (l *Limiter) promote(bucket *bucket, w *waiter) {
+func (l *Limiter) promote(bucket *bucket, w *turns.Waiter) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if w.finished || !w.background {
+	if w.Finished || !w.Background {
 		return
 	}
-	bucket.background.remove(w)
-	w.background = false
-	bucket.foreground.push(w)
+	bucket.background.Remove(w)
+	w.Background = false
+	bucket.foreground.Push(w)
 	bucket.pool.pump(time.Now(), l.resume)
 }
 
 // abandon takes a request out of its queue. If the request got a slot at the same moment, abandon
 // frees the slot.
-func (l *Limiter) abandon(bucket *bucket, w *waiter, why func() error) error {
+func (l *Limiter) abandon(bucket *bucket, w *turns.Waiter, why func() error) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := time.Now()
-	if w.finished {
-		if err := <-w.ready; err != nil {
+	if w.Finished {
+		if err := <-w.Ready; err != nil {
 			return err
 		}
 		bucket.pool.taken--
 	} else {
-		bucket.foreground.remove(w)
-		bucket.background.remove(w)
-		w.finished = true
+		bucket.foreground.Remove(w)
+		bucket.background.Remove(w)
+		w.Finished = true
 	}
 	bucket.pool.pump(now, l.resume)
 	return why()
@@ -277,7 +278,7 @@ func (l *Limiter) pool(host string, class Class) *pool {
 // dropIdle drops the buckets and pools of storage hosts without requests; l.mu is held.
 func (l *Limiter) dropIdle() {
 	for key, x := range l.buckets {
-		if key.host != "" && x.pool.taken == 0 && x.foreground.size+x.background.size == 0 {
+		if key.host != "" && x.pool.taken == 0 && x.foreground.Size()+x.background.Size() == 0 {
 			delete(l.buckets, key)
 			for p, of := range l.pools {
 				if of == x.pool {
@@ -374,7 +375,7 @@ func (l *Limiter) waiting() (n int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, x := range l.buckets {
-		n += x.foreground.size + x.background.size
+		n += x.foreground.Size() + x.background.Size()
 	}
 	return n
 }

@@ -70,9 +70,10 @@ var importable = map[string][]allowance{
 	},
 	"dray/upstream/auth": {{"dray/upstream/oci", "refusals are errors of the protocol"}},
 	"dray/upstream": {
-		{"dray/upstream/auth", "requests carry credentials"}, {"dray/upstream/oci", "it speaks the protocol"}, {goDigest, addresses}, {prometheusClient, measures},
+		{"dray/upstream/auth", "requests carry credentials"}, {"dray/upstream/oci", "it speaks the protocol"}, {"dray/upstream/turns", "which request is next"}, {goDigest, addresses}, {prometheusClient, measures},
 		{"golang.org/x/time/rate", "token buckets"},
 	},
+	"dray/upstream/turns":    {},
 	"dray/upstream/ecr/host": {},
 	"dray/upstream/ecr": {
 		{"dray/upstream/ecr/host", "names of registries"}, {"dray/upstream", "it adds to the client of any registry"}, {"dray/upstream/auth", "ECR's tokens"}, {"dray/upstream/oci", "errors of the protocol"},

@@ -1,0 +1,121 @@
+// Package turns queues requests so that repositories take turns.
+package turns
+
+import "slices"
+
+// Waiter is a request in a queue.
+type Waiter struct {
+	// Flow is the name of the repository.
+	Flow string
+	// Ready receives nil when the request may be sent, or the reason why it will not be. The channel
+	// has a buffer of one.
+	Ready chan error
+	// Background says which queue the request is in, and Finished that it has left its queue.
+	Background, Finished bool
+	// Urgent is closed when a client starts to wait for the request; nil if that cannot happen.
+	Urgent <-chan struct{}
+}
+
+// Finish marks the request as finished and tells it the result.
+func (w *Waiter) Finish(err error) {
+	w.Finished = true
+	w.Ready <- err // never blocks
+}
+
+// Queue takes one request from each flow in turn. Its zero value is empty.
+type Queue struct {
+	flows map[string]*flow
+	ring  []*flow // the flows with requests, in the order of their turns
+	size  int
+}
+
+// flow holds the requests of one repository, in the order of arrival.
+type flow struct{ waiting []*Waiter }
+
+// Size returns how many requests wait.
+func (q *Queue) Size() int { return q.size }
+
+// Push adds a request to its flow.
+func (q *Queue) Push(w *Waiter) {
+	f := q.flows[w.Flow]
+	if f == nil {
+		f = &flow{}
+		if q.flows == nil {
+			q.flows = map[string]*flow{}
+		}
+		q.flows[w.Flow] = f
+		q.ring = append(q.ring, f)
+	}
+	f.waiting = append(f.waiting, w)
+	q.size++
+}
+
+// Pop removes and returns the next request. The queue must not be empty.
+func (q *Queue) Pop() *Waiter {
+	f := q.ring[0]
+	w := f.waiting[0]
+	f.waiting = f.waiting[1:]
+	q.size--
+	q.ring = q.ring[1:]
+	if len(f.waiting) > 0 {
+		q.ring = append(q.ring, f)
+	} else {
+		delete(q.flows, w.Flow)
+	}
+	return w
+}
+
+// Remove removes a request. If the request is not in the queue, Remove does nothing.
+func (q *Queue) Remove(w *Waiter) {
+	f := q.flows[w.Flow]
+	if f == nil {
+		return
+	}
+	at := slices.Index(f.waiting, w)
+	if at < 0 {
+		return
+	}
+	f.waiting = slices.Delete(f.waiting, at, at+1)
+	q.size--
+	if len(f.waiting) == 0 {
+		delete(q.flows, w.Flow)
+		q.ring = slices.DeleteFunc(q.ring, func(r *flow) bool { return r == f })
+	}
+}
+
+// Ahead returns how many requests would be sent before one that joins a flow now.
+func (q *Queue) Ahead(flowName string) int {
+	mine := q.Length(flowName)
+	n := mine
+	for _, f := range q.ring {
+		if len(f.waiting) > 0 && f.waiting[0].Flow != flowName {
+			n += min(len(f.waiting), mine+1)
+		}
+	}
+	return n
+}
+
+// Length returns how many requests of a flow wait.
+func (q *Queue) Length(flowName string) int {
+	if f := q.flows[flowName]; f != nil {
+		return len(f.waiting)
+	}
+	return 0
+}
+
+// RemoveNewest removes and returns the newest request of the longest flow, or nil if no flow
+// has more than moreThan requests.
+func (q *Queue) RemoveNewest(moreThan int) *Waiter {
+	var longest *flow
+	for _, f := range q.ring {
+		if len(f.waiting) > moreThan && (longest == nil || len(f.waiting) > len(longest.waiting)) {
+			longest = f
+		}
+	}
+	if longest == nil {
+		return nil
+	}
+	w := longest.waiting[len(longest.waiting)-1]
+	q.Remove(w)
+	return w
+}
