@@ -16,8 +16,8 @@ import (
 )
 
 // pushPatience bounds the question whether the registry has content, for clients whose pushes are
-// acknowledged locally.
-const pushPatience = 2 * time.Second
+// acknowledged locally. It leaves time to answer the client within 2 s.
+const pushPatience = 1900 * time.Millisecond
 
 // askBeforePush asks the upstream whether it has content that a client may be about to push. If the
 // upstream gives no answer, because it is down, throttles or refuses dray's credentials,
