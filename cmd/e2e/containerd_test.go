@@ -68,6 +68,25 @@ func (c *containerd) pull(t testing.TB, ref string, args ...string) {
 	c.run(t, slices.Concat([]string{"images", "pull", "--snapshotter", "native", "--hosts-dir", "/etc/containerd/certs.d"}, c.local, args, []string{ref})...)
 }
 
+// access are the flags by which ctr trusts dray and logs in.
+func (c *containerd) access() []string {
+	return append([]string{"--tlscacert", "/etc/dray/cert.pem", "--user", pusher + ":" + password}, c.local...)
+}
+
+// push sends an image to dray.
+func (c *containerd) push(t testing.TB, ref string) {
+	t.Helper()
+	command := slices.Concat([]string{"images", "push"}, c.access(), []string{ref})
+	out, err := c.try(t, command...)
+	// ctr 1.6 sometimes fails to read a layer from its own daemon, and then sends nothing of it.
+	if err != nil && strings.Contains(out, "rpc error: code = Internal desc = unexpected EOF") {
+		out, err = c.try(t, command...)
+	}
+	if err != nil {
+		t.Fatalf("push %s: %v\n%s", ref, err, out)
+	}
+}
+
 // digest of the manifest that containerd has under a name.
 func (c *containerd) digest(t testing.TB, ref string) string {
 	t.Helper()
@@ -131,14 +150,9 @@ func testContainerd(t *testing.T, name string, find func(testing.TB, string) str
 		}
 	})
 	const ref = drayName + ":5000/containerd/app:1"
-	access := append([]string{"--tlscacert", "/etc/dray/cert.pem", "--user", pusher + ":" + password}, c.local...)
-	push := func(t *testing.T, ref string) {
-		t.Helper()
-		c.run(t, slices.Concat([]string{"images", "push"}, access, []string{ref})...)
-	}
 	opPush.row(t, name, c.version, "push", func(t *testing.T) {
 		c.run(t, "images", "tag", "docker.io/library/busybox:1", ref)
-		push(t, ref)
+		c.push(t, ref)
 		if got, want := s.ecr.digest(t, "containerd/app:1"), s.hub.digest(t, "library/busybox:1"); got != want {
 			t.Errorf("ECR has %s, want %s", got, want)
 		}
@@ -146,23 +160,23 @@ func testContainerd(t *testing.T, name string, find func(testing.TB, string) str
 	})
 	opAgain.row(t, name, c.version, "push again: no layer is uploaded", func(t *testing.T) {
 		asked := s.ecr.asked()
-		push(t, ref)
+		c.push(t, ref)
 		asked.none(t, uploads...)
 	})
 	opMount.row(t, name, c.version, "push to another repository: layers are mounted", func(t *testing.T) {
 		c.run(t, "images", "tag", ref, at("containerd/copy:1"))
-		mounted(t, s, 1, func() { push(t, at("containerd/copy:1")) })
+		mounted(t, s, 1, func() { c.push(t, at("containerd/copy:1")) })
 		s.sameBytes(t, "containerd/copy:1")
 	})
 	opIndex.row(t, name, c.version, "push an image of several platforms", func(t *testing.T) {
 		c.run(t, "images", "tag", "docker.io/library/multi:1", at("containerd/multi:1"))
-		push(t, at("containerd/multi:1"))
+		c.push(t, at("containerd/multi:1"))
 		wholeIndex(t, s, "containerd/multi:1")
 	})
 	opPull.row(t, name, c.version, "pull what was pushed: nothing is read from ECR", func(t *testing.T) {
 		c.forget(t)
 		asked := s.ecr.asked()
-		c.run(t, slices.Concat([]string{"images", "pull", "--snapshotter", "native"}, access, []string{ref})...)
+		c.run(t, slices.Concat([]string{"images", "pull", "--snapshotter", "native"}, c.access(), []string{ref})...)
 		asked.none(t, mirrored...)
 	})
 }

@@ -3,7 +3,6 @@ package e2e
 import (
 	"slices"
 	"testing"
-	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -166,37 +165,4 @@ func referrers(t *testing.T, s *stack, img v1.Image) {
 	if !slices.ContainsFunc(manifest.Manifests, func(d v1.Descriptor) bool { return d.Digest.String() == digestOf(t, attachment) }) {
 		t.Errorf("referrers of %s: %v, want %s among them", digestOf(t, img), manifest.Manifests, digestOf(t, attachment))
 	}
-}
-
-// TestCraneDuringOutage pushes while the registry is down, from the start of dray on, where pushes
-// are acknowledged before it has them.
-func TestCraneDuringOutage(t *testing.T) {
-	s := newStack(t, stackOptions{configure: func(config map[string]any) {
-		for _, u := range config["upstreams"].([]any) {
-			if upstream := u.(map[string]any); upstream["name"] == "ecr" {
-				upstream["acknowledge"] = "local"
-			}
-		}
-	}})
-	s.dray.kill()
-	s.ecr.CreateRepository("crane/app")
-	s.ecr.AddFault(ecrtest.Fault{Close: true, Count: -1})
-	s.start()
-	img := randomImage(t, types.OCIManifestSchema1, 4, 500_000)
-	row(t, "go-containerregistry", "of this module", "push while the registry is down, acknowledged before", func(t *testing.T) {
-		ref, options := s.registry(t, "crane/app:1")
-		if err := remote.Write(ref, img, options...); err != nil {
-			t.Fatal(err)
-		}
-		s.ecr.ClearFaults()
-		for end := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
-			if _, there := s.ecr.Image("crane/app", "1"); there {
-				break
-			}
-			if time.Now().After(end) {
-				t.Fatal("the image does not arrive")
-			}
-		}
-		s.sameBytes(t, "crane/app:1")
-	})
 }

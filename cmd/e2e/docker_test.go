@@ -9,9 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"dray/upstream/ecrtest"
@@ -71,15 +69,7 @@ func (d *docker) run(t testing.TB, args ...string) string {
 // load gives the daemon an image that comes from no registry.
 func (d *docker) load(t testing.TB, ref string, img v1.Image) {
 	t.Helper()
-	tag, err := name.NewTag(ref)
-	if err != nil {
-		t.Fatal(err)
-	}
-	file := filepath.Join(d.dir, "load.tar")
-	if err := tarball.WriteToFile(file, tag, img); err != nil {
-		t.Fatal(err)
-	}
-	d.run(t, "load", "--input", file)
+	d.run(t, "load", "--input", d.archive(t, ref, img))
 }
 
 // forget removes all images, so that a pull gets everything again.

@@ -6,6 +6,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
 )
 
 // machine is the view that a client has: this machine with another /etc, in a mount namespace of
@@ -72,6 +76,20 @@ func (m *machine) deploy(source, name string) {
 		m.t.Fatal(err)
 	}
 	m.put(name, content)
+}
+
+// archive puts an image into a file as docker save does, and returns the name of the file.
+func (m *machine) archive(t testing.TB, ref string, img v1.Image) string {
+	t.Helper()
+	tag, err := name.NewTag(ref)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(m.dir, "load.tar")
+	if err := tarball.WriteToFile(file, tag, img); err != nil {
+		t.Fatal(err)
+	}
+	return file
 }
 
 // command is what runs a command on the machine.

@@ -41,9 +41,10 @@ const (
 	opAttach operation = "attach"
 	opCache  operation = "build cache"
 	opDelete operation = "delete"
+	opOutage operation = "outage"
 )
 
-var operations = []operation{opPull, opPush, opAgain, opIndex, opMount, opAttach, opCache, opDelete}
+var operations = []operation{opPull, opPush, opAgain, opIndex, opMount, opAttach, opCache, opDelete, opOutage}
 
 // row runs what a client does as a subtest, and notes how it ended.
 func row(t *testing.T, client, version, does string, body func(t *testing.T)) bool {

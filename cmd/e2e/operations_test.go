@@ -46,7 +46,24 @@ func TestOperations(t *testing.T) {
 	s := newStack(t, stackOptions{doubles: withMounts, configure: withDeletes})
 	m := newContainersMachine(t, s)
 	write(t, filepath.Join(m.home, ".docker/config.json"), dockerAuth())
-	one, multi := filepath.Join(m.dir, "one"), filepath.Join(m.dir, "multi")
+	one, multi := layouts(t, m)
+	// A missing client skips only its own tests.
+	for name, client := range map[string]func(t *testing.T, m *machine, one, multi string) tool{
+		"crane": crane, "regctl": regctl, "oras": oras, "Skopeo": skopeo, "Podman": podman, "Buildah": buildah, "Helm": helm,
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := client(t, m, one, multi)
+			c.name = name
+			c.operate(t, s)
+		})
+	}
+}
+
+// layouts puts an image and an index into directories in the layout of OCI, where both have the tag
+// 1.
+func layouts(t testing.TB, m *machine) (one, multi string) {
+	t.Helper()
+	one, multi = filepath.Join(m.dir, "one"), filepath.Join(m.dir, "multi")
 	for dir, add := range map[string]func(layout.Path, ...layout.Option) error{
 		one: func(p layout.Path, o ...layout.Option) error {
 			return p.ReplaceImage(randomImage(t, types.OCIManifestSchema1, 3, 100_000), match.Name("1"), o...)
@@ -63,16 +80,7 @@ func TestOperations(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	// A missing client skips only its own tests.
-	for name, client := range map[string]func(t *testing.T, m *machine, one, multi string) tool{
-		"crane": crane, "regctl": regctl, "oras": oras, "Skopeo": skopeo, "Podman": podman, "Buildah": buildah, "Helm": helm,
-	} {
-		t.Run(name, func(t *testing.T) {
-			c := client(t, m, one, multi)
-			c.name = name
-			c.operate(t, s)
-		})
-	}
+	return one, multi
 }
 
 // operate runs what the tool can do.

@@ -61,9 +61,10 @@ type stackOptions struct {
 	byAddress bool                        // clients call dray by its addresses, not by the name in the file
 	configure func(config map[string]any) // last, on the decoded file
 	doubles   func(*ecrtest.Options)      // manners of the doubles
+	stopped   bool                        // the test itself starts dray
 }
 
-// newStack starts the doubles and dray.
+// newStack starts the doubles, and dray unless the options say otherwise.
 func newStack(t testing.TB, opts stackOptions) *stack {
 	t.Helper()
 	s := &stack{t: t, dir: shortDir(t), ip: nextIP()}
@@ -76,7 +77,9 @@ func newStack(t testing.TB, opts stackOptions) *stack {
 	s.hub = newDouble(t, ecrtest.Hub(), "registry-1.docker.io", opts.doubles)
 	s.quay = newDouble(t, ecrtest.Hub(), "quay.io", opts.doubles)
 	s.configure(key, opts)
-	s.start()
+	if !opts.stopped {
+		s.start()
+	}
 	return s
 }
 
@@ -141,7 +144,13 @@ func (s *stack) adminAddress() string    { return net.JoinHostPort(s.ip, "6060")
 // start runs dray, again after stop or kill, on the same cache.
 func (s *stack) start() {
 	s.t.Helper()
-	s.dray = start(s.t, "dray", environment(append(s.ecr.awsEnvironment(), "HOME="+s.dir, "GOTRACEBACK=all")...),
+	s.startWith(s.ecr.awsEnvironment())
+}
+
+// startWith is start with other variables for the AWS SDK.
+func (s *stack) startWith(aws []string) {
+	s.t.Helper()
+	s.dray = start(s.t, "dray", environment(append(aws, "HOME="+s.dir, "GOTRACEBACK=all")...),
 		built.dray, "serve", "--config", s.configFile)
 	s.dray.awaitHTTP("http://" + s.adminAddress() + "/readyz")
 }
