@@ -26,6 +26,7 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"golang.org/x/crypto/bcrypt"
 
 	"dray/upstream/ecrtest"
@@ -234,6 +235,29 @@ func TestAccessHTPasswd(t *testing.T) {
 		case r.StatusCode != tc.status:
 			t.Errorf("%s: %s, want %d\n%s", what, r.Status, tc.status, r.body)
 		}
+	}
+}
+
+// Each request that auth turns down is counted by its reason, and no name of a user is in a metric.
+func TestAccessFailuresAreCounted(t *testing.T) {
+	s := startStack(t, t.TempDir(), withAuth(usersOf(t, `{users: [alice], repositories: [team/*], actions: [pull]}`), "")...)
+	const get = "/v2/team/app/manifests/v1"
+	seed(t, s.ecr, "team/app", "v1", 1<<10)
+	s.want(401, "GET", get, nil)
+	s.want(401, "GET", get, nil, "Authorization", basic("alice", "wrong"))
+	s.want(401, "GET", get, nil, "Authorization", basic("mallory", "wonderland"))
+	s.want(200, "GET", get, nil, "Authorization", basic("alice", "wonderland"))
+	s.want(403, "GET", "/v2/other/app/manifests/v1", nil, "Authorization", basic("alice", "wonderland"))
+	want := `
+# HELP dray_auth_failures_total Requests of clients that an auth entry turned down, by reason: no credentials (clients usually begin like that), refused (wrong credentials), not allowed (no rule grants it), not checked (too many wait, or the password file cannot be used).
+# TYPE dray_auth_failures_total counter
+dray_auth_failures_total{auth="people",reason="no credentials"} 1
+dray_auth_failures_total{auth="people",reason="not allowed"} 1
+dray_auth_failures_total{auth="people",reason="not checked"} 0
+dray_auth_failures_total{auth="people",reason="refused"} 2
+`
+	if err := testutil.GatherAndCompare(s.metrics, strings.NewReader(want), "dray_auth_failures_total"); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -202,12 +202,9 @@ func (g *graph) buildMirror(context.Context) (err error) {
 }
 
 func (g *graph) buildListeners(context.Context) error {
-	access := map[string]*identity.Access{}
-	for _, a := range g.cfg.Auth {
-		var err error
-		if access[a.Name], err = buildAccess(a, g.log); err != nil {
-			return fmt.Errorf("auth %s: %w", a.Name, err)
-		}
+	access, err := g.buildAccess()
+	if err != nil {
+		return err
 	}
 	var log slog.Handler
 	if g.cfg.Log.Access {
@@ -241,7 +238,26 @@ func (g *graph) buildListeners(context.Context) error {
 	return nil
 }
 
-func buildAccess(a config.Auth, log *slog.Logger) (*identity.Access, error) {
+// buildAccess makes the entries of auth, by name.
+func (g *graph) buildAccess() (map[string]*identity.Access, error) {
+	var names []string
+	for _, a := range g.cfg.Auth {
+		names = append(names, a.Name)
+	}
+	failures := identity.NewFailures(names)
+	g.register(failures.Collectors())
+	access := map[string]*identity.Access{}
+	for _, a := range g.cfg.Auth {
+		var err error
+		if access[a.Name], err = accessOf(a, g.log); err != nil {
+			return nil, fmt.Errorf("auth %s: %w", a.Name, err)
+		}
+		access[a.Name].Failed = failures.Of(a.Name)
+	}
+	return access, nil
+}
+
+func accessOf(a config.Auth, log *slog.Logger) (*identity.Access, error) {
 	rules := make([]identity.Rule, len(a.Rules))
 	for i, r := range a.Rules {
 		rules[i] = identity.Rule{Users: r.Users, Anonymous: r.Anonymous, Repositories: r.Repositories}

@@ -102,7 +102,7 @@ var importable = map[string][]allowance{
 	"dray/mirror/wire":   {{"dray/mirror/reread", "certificates are replaced"}, {"dray/upstream/oci", "parts of bodies, and the error for one that there is not"}, {"golang.org/x/sys/unix", "splice"}, {prometheusClient, measures}},
 	"dray/mirror/route":  {{"dray/upstream/oci", "requests and references as values"}},
 	"dray/mirror/identity": {
-		{"dray/mirror/flight", "equal credentials are hashed once"}, {"dray/mirror/reread", "passwords and keys are replaced"},
+		{"dray/mirror/flight", "equal credentials are hashed once"}, {"dray/mirror/reread", "passwords and keys are replaced"}, {prometheusClient, measures},
 		{"dray/mirror/pattern", "repositories that a rule is for"}, {"dray/upstream/oci", "refusals are errors of the protocol"},
 		{"github.com/distribution/distribution/v3/registry/auth", "recognises clients by tokens"},
 		{"github.com/hashicorp/golang-lru/v2", "passwords that were wrong, bounded"}, {"golang.org/x/crypto/bcrypt", "compares passwords with hashes"},

@@ -63,10 +63,20 @@ func (p *Policy) Authorise(r *http.Request, needs ...Need) (Principal, error) {
 	if a == nil {
 		return Principal{}, p.refusePage(r)
 	}
+	if !hasCredentials(r) && a.anonymously(needs) {
+		return Principal{}, p.refusePage(r)
+	}
+	who, err := p.authenticated(r, needs)
+	if err != nil && a.Failed != nil {
+		a.Failed(r, err)
+	}
+	return who, err
+}
+
+// authenticated is Authorise for a caller who has to be authenticated.
+func (p *Policy) authenticated(r *http.Request, needs []Need) (Principal, error) {
+	a := p.Access
 	if !hasCredentials(r) {
-		if a.anonymously(needs) {
-			return Principal{}, p.refusePage(r)
-		}
 		if p.Role == RoleMirror && !p.Challenge {
 			return Principal{}, oci.ErrDenied.With("this mirror requires credentials; log in first")
 		}

@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"net/http"
 	"slices"
 
 	"dray/mirror/pattern"
@@ -32,6 +33,8 @@ type Access struct {
 	Authenticator Authenticator
 	// Rules grant actions. Without rules, every authenticated caller may do everything.
 	Rules []Rule
+	// Failed is called with each request whose caller is refused, and the error. It may be nil.
+	Failed func(*http.Request, error)
 }
 
 // allows reports whether the caller has a right.

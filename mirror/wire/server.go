@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -114,9 +115,18 @@ func (s *Server) Listen(ctx context.Context) (net.Listener, error) {
 	var lc net.ListenConfig
 	ln, err := lc.Listen(ctx, "tcp", s.Address)
 	if err != nil {
-		return nil, fmt.Errorf("listener %s: %w; set another address with %s", s.Name, err, s.Setting)
+		return nil, fmt.Errorf("listener %s: %w; %sset another address with %s", s.Name, err, remedy(err), s.Setting)
 	}
 	return ln, nil
+}
+
+// remedy returns what else than another address helps against an error from listening. Without a
+// privilege, Linux refuses ports below net.ipv4.ip_unprivileged_port_start.
+func remedy(err error) string {
+	if errors.Is(err, syscall.EACCES) {
+		return "low ports need the capability CAP_NET_BIND_SERVICE: add it, or "
+	}
+	return ""
 }
 
 // wrap adds the bound of connections to what transported returns.

@@ -8,7 +8,9 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -79,4 +81,14 @@ func startServer(t *testing.T, o ServerOptions) (*Server, string) {
 		}
 	})
 	return s, ln.Addr().String()
+}
+
+// An operator who may not use a port learns which right is missing.
+func TestRemedy(t *testing.T) {
+	for errno, want := range map[syscall.Errno]string{syscall.EACCES: "CAP_NET_BIND_SERVICE", syscall.EADDRINUSE: ""} {
+		got := remedy(&net.OpError{Op: "listen", Err: os.NewSyscallError("bind", errno)})
+		if (got == "") != (want == "") || !strings.Contains(got, want) {
+			t.Errorf("%s: %q", errno, got)
+		}
+	}
 }

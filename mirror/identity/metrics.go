@@ -1,0 +1,57 @@
+package identity
+
+import (
+	"errors"
+	"net/http"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"dray/upstream/oci"
+)
+
+// The reasons of [Failures].
+const (
+	noCredentials = "no credentials"
+	refused       = "refused"
+	notAllowed    = "not allowed"
+	notChecked    = "not checked"
+)
+
+// Failures counts requests whose callers were refused, by the auth entry and by reason.
+type Failures struct{ counted *prometheus.CounterVec }
+
+// NewFailures returns a Failures that has counted nothing for the auth entries with these names.
+func NewFailures(names []string) *Failures {
+	f := &Failures{prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "dray_auth_failures_total",
+		Help: "Requests of clients that an auth entry turned down, by reason: no credentials (clients usually begin like that), " +
+			"refused (wrong credentials), not allowed (no rule grants it), not checked (too many wait, or the password file cannot be used).",
+	}, []string{"auth", "reason"})}
+	for _, name := range names {
+		for _, reason := range []string{noCredentials, refused, notAllowed, notChecked} {
+			f.counted.WithLabelValues(name, reason) // start at 0, so that the first failure is an increase
+		}
+	}
+	return f
+}
+
+// Of returns a function that counts the failures of one auth entry.
+func (f *Failures) Of(name string) func(r *http.Request, err error) {
+	return func(r *http.Request, err error) { f.counted.WithLabelValues(name, reasonOf(r, err)).Inc() }
+}
+
+// Collectors returns the metrics.
+func (f *Failures) Collectors() []prometheus.Collector { return []prometheus.Collector{f.counted} }
+
+// reasonOf returns the reason for which err refuses the caller of a request.
+func reasonOf(r *http.Request, err error) string {
+	switch {
+	case !hasCredentials(r):
+		return noCredentials
+	case errors.Is(err, oci.ErrUnauthorized):
+		return refused
+	case errors.Is(err, oci.ErrDenied):
+		return notAllowed
+	}
+	return notChecked
+}
