@@ -19,8 +19,8 @@ import (
 // maxPinName bounds the name of a pin, in bytes.
 const maxPinName = 1024
 
-// ErrPinName says that a pin cannot have a name, because the name is empty, is too long, or has
-// control characters.
+// ErrPinName says that a name is not valid for a pin: it is empty, is too long, or has control
+// characters.
 var ErrPinName = errors.New("invalid pin name")
 
 // Pin is a set of blobs that an operator keeps, under a name such as that of an image. A blob is

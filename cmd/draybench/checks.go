@@ -38,7 +38,8 @@ func (b *bench) checks(ctx context.Context) error {
 	})
 }
 
-// checksConfig has every check of contents that needs no other service.
+// checksConfig has every stage that needs no other service or program, except those for base images
+// and attestations.
 const checksConfig = `
 checks:
   - name: all
@@ -50,7 +51,8 @@ checks:
     rules: {mode: enforce, rules: [{name: sized, expression: 'image.manifests.all(m, m.totalSize < 5000000000)'}]}
 `
 
-// newFilesImage makes an image of count compressed layers of about size bytes each, as stored.
+// newFilesImage makes an image of compressed layers. count is their number, and size is about how
+// many bytes each has after compression.
 func newFilesImage(repo, tag string, count int, size int64) (*image, error) {
 	var layers []blob
 	var diffIDs []string

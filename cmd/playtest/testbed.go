@@ -224,7 +224,9 @@ func (s *testbed) listenAt(ctx context.Context) string {
 	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
 	defer cancel()
 	host, _, _ := net.SplitHostPort(s.registry)
-	addresses, _ := net.DefaultResolver.LookupIPAddr(ctx, cmp.Or(host, s.registry)) // on an error, the name counts as one that the user adds to this machine's hosts file
+	// After an error, dray listens on the loopback interface: the user can add the name to the hosts
+	// file of this machine.
+	addresses, _ := net.DefaultResolver.LookupIPAddr(ctx, cmp.Or(host, s.registry))
 	if slices.ContainsFunc(addresses, func(a net.IPAddr) bool { return !a.IP.IsLoopback() }) {
 		return ""
 	}
@@ -287,8 +289,9 @@ func (s *testbed) client() *client {
 }
 
 // direct returns a client of ECR itself, with new connections. A registry without TLS is a
-// stand-in, which the client addresses by its IP address: a careful client does not follow a
-// redirect from a public name to the loopback interface, where stand-ins keep their blobs.
+// stand-in, which redirects to blobs on the loopback interface. The client addresses a stand-in by
+// its IP address, because go-containerregistry refuses a redirect from a public name to that
+// interface.
 func (s *testbed) direct(auth authn.Authenticator) *client {
 	t := &http.Transport{MaxIdleConnsPerHost: 16, Proxy: http.ProxyFromEnvironment}
 	return &client{transport: &countingTransport{base: t}, auth: auth, registry: cmp.Or(s.ecrAddress, s.ecrHost)}
